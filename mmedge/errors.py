@@ -1,0 +1,105 @@
+"""Every error of the SDK: what went wrong, where, and what to do about it.
+
+::
+
+    MmedgeError                  5  run-time failure (base of all)
+    ├── CheckError               1  a comparison, self-test or verification failed
+    ├── ConfigError              2  an option, recipe or call that cannot work
+    ├── MissingDependencyError   3  an optional package is not installed
+    ├── DeviceError              3  a camera, microphone or GPU is not there
+    ├── BundleError              4  a bundle that is damaged, hostile or too new
+    ├── EngineError              5  a network that cannot be built, loaded or run
+    └── SourceError              5  a stream that broke while it was read
+        └── FrameExpiredError    5  a frame was asked for after its slot was reused
+
+The number is the exit code of the command line.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class MmedgeError(Exception):
+    """Base of all errors raised on purpose by mmedge.
+
+    Args:
+        message: What went wrong, one sentence.
+        where: Key path, tensor, device or ``file:line`` it concerns.
+        fix: What the reader can do about it.
+
+    Example:
+        >>> print(MmedgeError("no such input 'sound'", where="--input", fix="use 'audio'"))
+        no such input 'sound'
+          where: --input
+          fix: use 'audio'
+    """
+
+    exit_code: ClassVar[int] = 5
+
+    def __init__(self, message: str, *, where: str | None = None, fix: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.where = where
+        self.fix = fix
+
+    def __str__(self) -> str:
+        lines = [self.message]
+        if self.where:
+            lines.append(f"  where: {self.where}")
+        if self.fix:
+            lines.append(f"  fix: {self.fix}")
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the error as the JSON document that ``--json`` prints."""
+        return {
+            "schema": "mmedge.error/1",
+            "error": type(self).__name__,
+            "message": self.message,
+            "where": self.where,
+            "fix": self.fix,
+            "exit_code": self.exit_code,
+        }
+
+
+class CheckError(MmedgeError):
+    """A comparison, self-test or verification failed."""
+
+    exit_code = 1
+
+
+class ConfigError(MmedgeError):
+    """An option, recipe or call that cannot work."""
+
+    exit_code = 2
+
+
+class MissingDependencyError(MmedgeError):
+    """An optional package is not installed."""
+
+    exit_code = 3
+
+
+class DeviceError(MmedgeError):
+    """A camera, microphone or GPU is not there or cannot be opened."""
+
+    exit_code = 3
+
+
+class BundleError(MmedgeError):
+    """A bundle that is damaged, hostile or needs a newer mmedge."""
+
+    exit_code = 4
+
+
+class EngineError(MmedgeError):
+    """A network that cannot be built, loaded or run."""
+
+
+class SourceError(MmedgeError):
+    """A stream that broke while it was read."""
+
+
+class FrameExpiredError(SourceError):
+    """A frame was asked for after its slot had been reused."""

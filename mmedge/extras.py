@@ -1,0 +1,66 @@
+"""Optional packages, imported on first use with the exact line that installs them."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+
+from mmedge.errors import MissingDependencyError
+
+# Import name -> (distribution, extra of mmedge that brings it).
+_EXTRA = {
+    "av": ("av", "capture"),
+    "cv2": ("opencv-python-headless", "capture"),
+    "sounddevice": ("sounddevice", "capture"),
+    "soxr": ("soxr", "capture"),
+    "onnxruntime": ("onnxruntime", "cpu"),
+    "tensorrt": ("tensorrt", "tensorrt"),
+    "tensorrt_rtx": ("tensorrt-rtx", "tensorrt-rtx"),
+    "cuda.bindings.runtime": ("cuda-bindings", "tensorrt"),
+    "torch": ("torch", "export"),
+    "onnx": ("onnx", "export"),
+    "onnxscript": ("onnxscript", "export"),
+    "safetensors": ("safetensors", "export"),
+    "lightning": ("lightning", "export"),
+    "mlxtend": ("mlxtend", "recipes"),
+    "skimage": ("scikit-image", "recipes"),
+}
+
+
+def require(module: str, purpose: str) -> ModuleType:
+    """Import an optional module or say how to install it.
+
+    Args:
+        module: Import name, for example ``"av"``.
+        purpose: What needs it, for the message: ``"reading media files"``.
+
+    Returns:
+        The imported module.
+
+    Raises:
+        MissingDependencyError: If the module is not installed.
+
+    Example:
+        >>> require("json", "an example").__name__
+        'json'
+    """
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        # A dependency missing inside an installed package is that package's error, not ours.
+        if error.name is None or not (module == error.name or module.startswith(error.name + ".")):
+            raise
+        distribution, extra = _EXTRA.get(module, (module, "all"))
+        raise MissingDependencyError(
+            f"{purpose} needs the package '{distribution}', which is not installed",
+            where=f"import {module}",
+            fix=f"pip install 'mmedge[{extra}]'",
+        ) from error
+    except OSError as error:
+        # sounddevice raises OSError when the PortAudio library itself is missing.
+        fix = "apt-get install libportaudio2" if module == "sounddevice" else f"reinstall '{module}'"
+        raise MissingDependencyError(
+            f"{purpose} needs '{module}', whose shared library cannot be loaded: {error}",
+            where=f"import {module}",
+            fix=fix,
+        ) from error

@@ -1,0 +1,168 @@
+"""The data that travels: frames, blocks, snapshots, results. Times are int ns on CLOCK_MONOTONIC."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+Modality = Literal["image", "audio", "text", "tensor"]
+PixelFormat = Literal["gray8", "bgr24", "rgb24", "yuv420p", "nv12"]
+ClockQuality = Literal["A", "B", "C"]
+Health = Literal["OK", "LATE", "STALE", "MISSING", "RECONNECTING"]
+Evidence = Literal["simulated", "cpu", "built-not-run", "gpu", "jetson"]
+FloatArray = npt.NDArray[np.float32]
+ByteArray = npt.NDArray[np.uint8]
+AnyArray = npt.NDArray[np.generic]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Packet:
+    """What every packet carries, whatever its modality.
+
+    Attributes:
+        stream: Name of the input it feeds.
+        seq: Running number within the epoch.
+        epoch: Rises on reconnect or gap reset; nothing is matched across epochs.
+        capture_ns: When the world was sensed; of a block, the instant after its last sample.
+        arrive_ns: When it reached this process.
+        uncertainty_ns: Bound on the error of ``capture_ns``.
+        quality: Class of the time stamp (A driver, B stream, C arrival).
+    """
+
+    stream: str
+    seq: int
+    capture_ns: int
+    arrive_ns: int
+    epoch: int = 0
+    uncertainty_ns: int = 0
+    quality: ClockQuality = "B"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Frame(Packet):
+    """One image in its source's own pixel format.
+
+    Attributes:
+        data: uint8, owned by the source's frame pool until ``release`` is called. ``gray8``
+            (height, width); ``bgr24`` and ``rgb24`` (height, width, 3); ``yuv420p`` and ``nv12``
+            (height * 3 / 2, width), planes packed one after the other.
+        full_range: False when luma spans 16..235 instead of 0..255.
+        release: Gives the slot back to the pool; None when nobody reuses it.
+        unchanged_ns: For how long the picture has been bit-identical, a sign of a frozen camera.
+    """
+
+    data: ByteArray
+    format: PixelFormat
+    width: int
+    height: int
+    full_range: bool = True
+    release: Callable[[], None] | None = None
+    unchanged_ns: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Block(Packet):
+    """One audio buffer: mono float32 at the input's own sample rate.
+
+    Attributes:
+        samples: float32 (n,), -1..1, copied by the reader before it returns.
+        lost: Samples that are missing directly before this block; they become timed silence.
+    """
+
+    samples: FloatArray
+    lost: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Text(Packet):
+    """One text value, valid from its capture time."""
+
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Tensor(Packet):
+    """One array pushed by the user's own driver (IMU, thermal...)."""
+
+    data: AnyArray
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EndOfStream(Packet):
+    """The source has nothing more to say; ``reason`` is None when it simply ended."""
+
+    reason: str | None = None
+
+
+@dataclass(kw_only=True, slots=True, eq=False)
+class Snapshot:
+    """What was cut for one trigger.
+
+    Attributes:
+        t_ns: Capture time of the trigger.
+        frames: The frame of each image input that is present.
+        present: Presence of every input of the bundle.
+        age_ms: Age of each present input's newest data at ``t_ns``.
+        skew_ms: Largest difference between ``t_ns`` and where an input was really cut.
+        uncertainty_ms: Bound on the error of ``skew_ms``.
+        times: Step name -> ns; see ``mmedge.pipeline.statistics``.
+        wait_ns: Time spent waiting for data of other inputs.
+        reason: Why an input is absent or the trigger was released early.
+    """
+
+    t_ns: int
+    seq: int
+    present: dict[str, bool]
+    frames: dict[str, Frame] = field(default_factory=dict)
+    values: dict[str, Text | Tensor] = field(default_factory=dict)
+    age_ms: dict[str, float] = field(default_factory=dict)
+    epoch: dict[str, int] = field(default_factory=dict)
+    skew_ms: float = 0.0
+    uncertainty_ms: float = 0.0
+    deliver_ns: int = 0
+    ready_ns: int = 0
+    wait_ns: int = 0
+    reason: str | None = None
+
+
+class TaskResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One interpreted task: ``label`` is None when the task abstains or is undefined."""
+
+    label: str | None
+    score: float | None
+    top: tuple[tuple[str, float], ...] = ()
+
+    def __str__(self) -> str:
+        score = "" if self.score is None else f" {self.score:.2f}"
+        return f"{'-' if self.label is None else self.label}{score}"
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """The interpreted tasks of one trigger, with its times, mask, age and skew.
+
+    ``status`` is ``"ok"`` or ``"unvalidated"`` (a mask that the exporter never measured: no label).
+    """
+
+    schema: str = "mmedge.result/1"
+    t_ns: int
+    status: Literal["ok", "unvalidated"]
+    tasks: dict[str, TaskResult]
+    present: dict[str, bool]
+    age_ms: dict[str, float]
+    skew_ms: float
+    uncertainty_ms: float
+    latency_ms: dict[str, float]
+    epoch: dict[str, int]
+    reason: str | None = None
+
+    def to_json(self) -> bytes:
+        """Return the result line: one JSON object, no line break."""
+        return msgspec.json.encode(self)
+
+
+Tensors = Mapping[str, AnyArray]
