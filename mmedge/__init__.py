@@ -1,1 +1,71 @@
-"""mmedge."""
+"""mmedge: live fused inference (image, audio, text) on the edge.
+
+Map of the package::
+
+    load, Bundle          the deployable artefact, verified
+    Pipeline, Result      live fused inference
+    load_engine           one network, no pipeline
+    bench                 latency report
+    errors                the exception tree
+    export                the host toolchain (needs mmedge[export])
+
+Importing it loads nothing heavy: every part is imported on first use.
+"""
+
+from __future__ import annotations
+
+import logging
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mmedge.bench import Report, bench
+    from mmedge.bundle import Bundle, load
+    from mmedge.engine import Engine, load_engine
+    from mmedge.errors import MmedgeError
+    from mmedge.pipeline import Pipeline
+    from mmedge.types import Result, TaskResult
+
+__version__ = "0.1.0"
+__all__ = [
+    "Bundle",
+    "Engine",
+    "MmedgeError",
+    "Pipeline",
+    "Report",
+    "Result",
+    "TaskResult",
+    "__version__",
+    "bench",
+    "load",
+    "load_engine",
+]
+
+_HOME = {
+    "Bundle": "mmedge.bundle",
+    "Engine": "mmedge.engine",
+    "MmedgeError": "mmedge.errors",
+    "Pipeline": "mmedge.pipeline",
+    "Report": "mmedge.bench",
+    "Result": "mmedge.types",
+    "TaskResult": "mmedge.types",
+    "bench": "mmedge.bench",
+    "load": "mmedge.bundle",
+    "load_engine": "mmedge.engine",
+}
+
+logging.getLogger("mmedge").addHandler(logging.NullHandler())
+
+
+def __getattr__(name: str) -> object:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module 'mmedge' has no attribute '{name}'")
+    value: object = getattr(import_module(home), name)
+    # `bench` is a function and a package: importing the package has bound its name to the module.
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -105,27 +105,31 @@ class Snapshot:
 
     Attributes:
         t_ns: Capture time of the trigger.
+        seq: Running number of the trigger.
+        present: Presence of every input of the bundle, in its order.
         frames: The frame of each image input that is present.
-        present: Presence of every input of the bundle.
+        audio_end: Index after the last sample of each audio input that is present.
+        values: The value of each text or tensor input that is present.
         age_ms: Age of each present input's newest data at ``t_ns``.
+        epoch: Epoch of each present input.
         skew_ms: Largest difference between ``t_ns`` and where an input was really cut.
         uncertainty_ms: Bound on the error of ``skew_ms``.
-        times: Step name -> ns; see ``mmedge.pipeline.statistics``.
-        wait_ns: Time spent waiting for data of other inputs.
-        reason: Why an input is absent or the trigger was released early.
+        deliver_ns: When the trigger's packet reached this process.
+        wait_ns: How long the trigger waited for data of other inputs.
+        reason: Why an input is absent, or None.
     """
 
     t_ns: int
     seq: int
     present: dict[str, bool]
     frames: dict[str, Frame] = field(default_factory=dict)
+    audio_end: dict[str, int] = field(default_factory=dict)
     values: dict[str, Text | Tensor] = field(default_factory=dict)
     age_ms: dict[str, float] = field(default_factory=dict)
     epoch: dict[str, int] = field(default_factory=dict)
     skew_ms: float = 0.0
     uncertainty_ms: float = 0.0
     deliver_ns: int = 0
-    ready_ns: int = 0
     wait_ns: int = 0
     reason: str | None = None
 

@@ -1,0 +1,80 @@
+"""Make an exported graph fit to be shipped: names that say where a node comes from, no traces of the author's disk."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+
+_FRAME = re.compile(r'File "(.+?)", line (\d+), in')
+_TORCH = str(Path(torch.__file__).parent)
+_PREFIX = "pkg.torch.onnx."
+
+
+def user_line(trace: str) -> str | None:
+    """Return ``file:line`` of the innermost frame of a stack trace that is not torch's own."""
+    frames = [(file, line) for file, line in _FRAME.findall(trace) if is_user_file(file)]
+    return short_line(*frames[-1]) if frames else None
+
+
+def is_user_file(file: str) -> bool:
+    """Tell whether a source file belongs neither to torch nor to a generated function."""
+    return not file.startswith((_TORCH, "<"))
+
+
+def short_line(file: str, line: str | int) -> str:
+    """Return ``file:line``, relative where the file lies below the current folder."""
+    path = Path(file)
+    return f"{path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}:{line}"
+
+
+def clean(model: onnx.ModelProto) -> dict[str, str]:
+    """Name nodes by module and operator, and strip all metadata, in place.
+
+    Args:
+        model: As the dynamo exporter made it.
+
+    Returns:
+        Node name -> ``"file:line (module)"``, where known. Keep it private: it names the author's files.
+    """
+    sources: dict[str, str] = {}
+    taken: set[str] = set()
+    for node in model.graph.node:
+        notes = {entry.key: entry.value for entry in node.metadata_props}
+        scopes = ast.literal_eval(notes.get(_PREFIX + "name_scopes", "[]"))
+        module = next((scope for scope in reversed(scopes[:-1]) if scope), "")
+        node.name = _unique(f"{module}/{node.op_type}" if module else node.op_type, taken)
+        line = user_line(notes.get(_PREFIX + "stack_trace", ""))
+        if line is not None:
+            sources[node.name] = f"{line} ({module})" if module else line
+    strip(model)
+    return sources
+
+
+def strip(model: onnx.ModelProto) -> None:
+    """Remove doc strings, metadata and the producer, in place."""
+    _strip(model)
+    model.producer_name, model.producer_version, model.domain = "mmedge", "", ""
+
+
+def _unique(name: str, taken: set[str]) -> str:
+    candidate, count = name, 1
+    while candidate in taken:
+        count += 1
+        candidate = f"{name}_{count}"
+    taken.add(candidate)
+    return candidate
+
+
+def _strip(message: Any) -> None:
+    """Clear every doc string and metadata entry, at any depth."""
+    for field, value in message.ListFields():
+        if field.name in ("metadata_props", "doc_string"):
+            message.ClearField(field.name)
+        elif field.message_type is not None:
+            for item in value if field.is_repeated else [value]:
+                _strip(item)

@@ -1,0 +1,1 @@
+"""Data sets: what a recipe's ``[data]`` names, prepared once and cached."""

@@ -1,0 +1,144 @@
+"""What every data set offers: three splits of raw samples, prepared once, with disjoint groups."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+
+from mmedge.bundle.manifest import AudioInput, ImageInput, Input, TensorInput
+from mmedge.errors import ConfigError
+from mmedge.types import AnyArray
+
+from ..recipe import Recipe
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+Batch = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Sample:
+    """One raw sample.
+
+    Attributes:
+        inputs: Raw array per input that is there: uint8 [h, w, c], float32 PCM [samples].
+        labels: Per input, the class it shows, a number into the classification task's labels. Inputs that
+            name different classes make a conflict.
+    """
+
+    inputs: dict[str, AnyArray]
+    labels: dict[str, int]
+
+
+class Samples(Protocol):
+    """Samples by number."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Sample: ...
+
+
+class Dataset(ABC):
+    """Base of all data sets.
+
+    Args:
+        recipe: Names the inputs and tasks.
+
+    Attributes:
+        inputs: The seats as the samples fill them: a recipe's own, or with a smaller ``frame`` where a
+            data set yields frames that are area-reduced already.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.inputs: dict[str, Input] = dict(recipe.inputs)
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Clean, convert, normalise and cache; a second call does nothing."""
+
+    @abstractmethod
+    def split(self, name: Split, *, epoch: int = 0) -> Samples:
+        """Return the samples of a split; ``epoch`` varies random pairs of the train split."""
+
+    @abstractmethod
+    def groups(self, name: Split) -> frozenset[str]:
+        """Return the groups (speakers, sites...) whose samples are in a split."""
+
+    def conditions(self) -> Mapping[str, Samples]:
+        """Return what the test table has a row for; by default the whole test split."""
+        return {"test": self.split("test")}
+
+    def check(self) -> None:
+        """Raise ConfigError if a group is in more than one split."""
+        for index, one in enumerate(SPLITS):
+            for other in SPLITS[index + 1 :]:
+                shared = sorted(self.groups(one) & self.groups(other))
+                if shared:
+                    raise ConfigError(
+                        f"group '{shared[0]}' is in both {one} and {other}",
+                        where="data",
+                        fix="put every sample of a group into one split",
+                    )
+
+    def collate(self, samples: Sequence[Sample]) -> Batch:
+        """Return a batch: absent inputs are zeros, their label is -1 and their presence 0.
+
+        Args:
+            samples: What ``split(...)`` yielded.
+
+        Returns:
+            ``inputs`` (name -> raw tensor), ``labels`` int64 and ``present`` float32 [batch, n_inputs].
+        """
+        inputs: dict[str, torch.Tensor] = {}
+        labels = torch.full((len(samples), len(self.inputs)), -1)
+        present = torch.zeros(len(samples), len(self.inputs))
+        for column, (name, spec) in enumerate(self.inputs.items()):
+            empty = _empty(name, spec)
+            inputs[name] = torch.from_numpy(np.stack([s.inputs.get(name, empty) for s in samples]))
+            for row, sample in enumerate(samples):
+                if name in sample.inputs:
+                    present[row, column] = 1
+                    labels[row, column] = sample.labels.get(name, -1)
+        return {"inputs": inputs, "labels": labels, "present": present}
+
+
+def _empty(name: str, spec: Input) -> AnyArray:
+    if isinstance(spec, ImageInput):
+        return np.zeros(spec.raw_shape[1:], np.uint8)
+    if isinstance(spec, AudioInput):
+        return np.zeros(spec.samples, np.float32)
+    if isinstance(spec, TensorInput):
+        return np.zeros(spec.shape, spec.dtype)
+    raise ConfigError("text cannot be trained yet", where=f"inputs.{name}", fix="leave the text input out")
+
+
+def class_labels(recipe: Recipe) -> tuple[str, ...]:
+    """Return the class names of the recipe's classification tasks, which must share them.
+
+    Raises:
+        ConfigError: If there is no classification task, or two with different labels.
+    """
+    names = {task.labels for task in recipe.tasks.values() if task.kind == "classification"}
+    if len(names) != 1:
+        raise ConfigError(
+            "a data set labels the classes of one classification task",
+            where="tasks",
+            fix="declare one classification task, or several with the same labels",
+        )
+    return names.pop()
+
+
+def cache_folder(*parts: str) -> Path:
+    """Return a folder under ``$XDG_CACHE_HOME/mmedge``, created if need be."""
+    root = os.environ.get("XDG_CACHE_HOME")
+    folder = (Path(root) if root else Path.home() / ".cache").joinpath("mmedge", *parts)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -1,0 +1,1 @@
+"""Networks of the shipped recipes: one submodule per stage."""

@@ -1,0 +1,87 @@
+"""The stages of one model as ONNX, with what is known about them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import onnx
+
+from mmedge.bundle.manifest import Quantization
+
+from .recipe import Recipe
+
+
+class Parity(msgspec.Struct, frozen=True, kw_only=True):
+    """How far one output of a stage is from torch: ``max_rel`` is ``max|got - want| / max|want|``."""
+
+    stage: str
+    output: str
+    samples: int
+    max_abs: float
+    max_rel: float
+    cosine: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class OnnxModels:
+    """One ONNX network per stage, in tensor form (without preprocessing).
+
+    Attributes:
+        recipe: The recipe they were made from.
+        precision: ``fp32``, or ``int8`` for explicit Q/DQ.
+        models: Stage name -> network; rules (``callable`` stages) have none.
+        sources: Stage name -> node name -> ``"file:line (module)"``. Private: never written into a bundle.
+        parity: Agreement with torch, one entry per output.
+        quantization: Stage name -> how its ranges were found (``int8`` only).
+        sqnr_db: ``"STAGE.OUTPUT"`` -> signal to quantisation noise on held-out samples (``int8`` only).
+    """
+
+    recipe: Recipe
+    precision: Literal["fp32", "int8"]
+    models: Mapping[str, onnx.ModelProto]
+    sources: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    parity: tuple[Parity, ...] = ()
+    quantization: Mapping[str, Quantization] = field(default_factory=dict)
+    sqnr_db: Mapping[str, float] = field(default_factory=dict)
+
+    def save(self, folder: Path) -> None:
+        """Write ``STAGE.PRECISION.onnx`` and ``PRECISION.json`` into ``folder``."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for stage, model in self.models.items():
+            (folder / f"{stage}.{self.precision}.onnx").write_bytes(model.SerializeToString(deterministic=True))
+        notes = _Notes(
+            stages=tuple(self.models),
+            sources={stage: dict(nodes) for stage, nodes in self.sources.items()},
+            parity=self.parity,
+            quantization=dict(self.quantization),
+            sqnr_db=dict(self.sqnr_db),
+        )
+        # Written last: its presence says that the folder is complete.
+        (folder / f"{self.precision}.json").write_bytes(msgspec.json.format(msgspec.json.encode(notes)))
+
+    @classmethod
+    def load(cls, folder: Path, recipe: Recipe, precision: Literal["fp32", "int8"]) -> OnnxModels:
+        """Read what ``save`` wrote."""
+        notes = msgspec.json.decode((folder / f"{precision}.json").read_bytes(), type=_Notes)
+        models = {stage: onnx.load(folder / f"{stage}.{precision}.onnx") for stage in notes.stages}
+        return cls(
+            recipe=recipe,
+            precision=precision,
+            models=models,
+            sources=notes.sources,
+            parity=notes.parity,
+            quantization=notes.quantization,
+            sqnr_db=notes.sqnr_db,
+        )
+
+
+class _Notes(msgspec.Struct, frozen=True, kw_only=True):
+    stages: tuple[str, ...]
+    sources: dict[str, dict[str, str]]
+    parity: tuple[Parity, ...]
+    quantization: dict[str, Quantization]
+    sqnr_db: dict[str, float]

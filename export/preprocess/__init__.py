@@ -1,0 +1,1 @@
+"""Preprocessing as torch modules, for training and calibration."""

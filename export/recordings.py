@@ -1,0 +1,130 @@
+"""Raw samples from media files: what the camera and the microphone gave, cut by the runtime's own rules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmedge.errors import ConfigError
+from mmedge.pipeline.recording import raw_samples as read_samples
+from mmedge.types import Tensors
+
+from .recipe import Recipe
+
+_MEDIA = {".mkv", ".mp4", ".mov", ".avi", ".webm", ".wav", ".flac", ".ogg", ".mp3", ".m4a"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sample:
+    """The raw arrays of one trigger: uint8 [1, H, W, C] per image, float32 [1, samples] per sound."""
+
+    name: str
+    arrays: Tensors
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Samples:
+    """Samples to find ranges with, and later ones of the same recordings to measure with.
+
+    Attributes:
+        calibration: The first two thirds of every recording.
+        held_out: The rest.
+    """
+
+    calibration: tuple[Sample, ...]
+    held_out: tuple[Sample, ...]
+
+    @classmethod
+    def split(cls, arrays: Iterable[Tensors], name: str = "sample") -> Samples:
+        """Split the samples of one recording by time.
+
+        Args:
+            arrays: Raw arrays by input name, in order of time.
+            name: Names the samples in reports: ``"name 17"``.
+
+        Raises:
+            ConfigError: If there are fewer than three.
+        """
+        samples = tuple(Sample(name=f"{name} {index}", arrays=a) for index, a in enumerate(arrays))
+        if len(samples) < 3:
+            raise ConfigError(
+                f"{len(samples)} samples are too few to calibrate and to measure",
+                where=name,
+                fix="give a longer recording",
+            )
+        cut = len(samples) * 2 // 3
+        return cls(calibration=samples[:cut], held_out=samples[cut:])
+
+
+def as_samples(samples: Samples | Sequence[Tensors] | None, recipe: Recipe) -> Samples:
+    """Return samples as they are, split, or read from the recipe's recordings."""
+    if isinstance(samples, Samples):
+        return samples
+    return raw_samples(recipe) if samples is None else Samples.split(samples)
+
+
+def raw_samples(recipe: Recipe, count: int | None = None) -> Samples:
+    """Read raw samples evenly over the recipe's recordings.
+
+    A media file feeds every image and audio input; ``NAME.INPUT.EXT`` feeds that input alone, together with
+    the files of the same ``NAME``.
+
+    Args:
+        recipe: ``calibration.recordings`` is a media file or a folder of them.
+        count: Samples in total; by default 1.5 times ``calibration.frames``, two thirds of which calibrate.
+
+    Returns:
+        The samples, split by time within each recording.
+
+    Raises:
+        ConfigError: If there are no recordings, or none for some input.
+    """
+    sessions = _sessions(recipe)
+    total = count or recipe.calibration.frames * 3 // 2
+    calibration: list[Sample] = []
+    held_out: list[Sample] = []
+    for index, (name, uris) in enumerate(sessions.items()):
+        share = total // len(sessions) + (index < total % len(sessions))
+        arrays = read_samples(recipe.inputs, recipe.sync, uris, max(share, 3))
+        part = Samples.split(arrays, name)
+        calibration += part.calibration
+        held_out += part.held_out
+    return Samples(calibration=tuple(calibration), held_out=tuple(held_out))
+
+
+def recording_files(recipe: Recipe) -> list[Path]:
+    """Return the media files of ``calibration.recordings``, sorted.
+
+    Raises:
+        ConfigError: If the key is not set or there is nothing there.
+    """
+    where = "calibration.recordings"
+    if recipe.calibration.recordings is None:
+        raise ConfigError("the recipe names no recordings", where=where, fix="record some: mmedge record DIR")
+    path = recipe.path(recipe.calibration.recordings)
+    files = [path] if path.is_file() else sorted(p for p in path.glob("*") if p.suffix.lower() in _MEDIA)
+    if not files:
+        raise ConfigError(f"no media files in {path}", where=where, fix="record some: mmedge record DIR")
+    return files
+
+
+def _sessions(recipe: Recipe) -> dict[str, dict[str, str]]:
+    """Return recording -> input -> file."""
+    fed = [name for name, spec in recipe.inputs.items() if spec.__struct_config__.tag in ("image", "audio")]
+    sessions: dict[str, dict[str, str]] = {}
+    for file in recording_files(recipe):
+        name, dot, seat = file.stem.rpartition(".")
+        if dot and seat in fed:
+            sessions.setdefault(name, {})[seat] = str(file)
+        else:
+            sessions[file.stem] = dict.fromkeys(fed, str(file))
+    for name, uris in sessions.items():
+        missing = sorted(set(fed) - set(uris))
+        if missing:
+            raise ConfigError(
+                f"recording '{name}' has nothing for input '{missing[0]}'",
+                where="calibration.recordings",
+                fix=f"add {name}.{missing[0]}.EXT",
+            )
+    return sessions

@@ -1,0 +1,179 @@
+"""The stage graph on the host: shapes, order, presence masks, one sample through all stages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from graphlib import CycleError, TopologicalSorter
+
+import numpy as np
+import onnx
+
+from mmedge.bundle.manifest import AudioInput, ImageInput, TensorInput, TextInput
+from mmedge.engine.onnxruntime import OnnxRuntimeEngine
+from mmedge.errors import ConfigError
+from mmedge.fusion.callables import CallableEngine
+from mmedge.types import AnyArray, Tensors
+
+from .recipe import Recipe
+
+Runner = Callable[[Tensors], dict[str, AnyArray]]
+Mask = tuple[str, ...]
+
+
+def network_stages(recipe: Recipe) -> tuple[str, ...]:
+    """Return the stages that are networks (not rules), each after those that feed it.
+
+    Raises:
+        ConfigError: If the stages form a cycle.
+    """
+    return tuple(name for name in stage_order(recipe) if recipe.stages[name].callable is None)
+
+
+def stage_order(recipe: Recipe) -> tuple[str, ...]:
+    """Return all stages, each after those that feed it."""
+    parents = {name: {p for p in map(_producer, stage.inputs.values()) if p} for name, stage in recipe.stages.items()}
+    try:
+        return tuple(TopologicalSorter(parents).static_order())
+    except CycleError as error:
+        raise ConfigError(
+            f"the stages form a cycle: {' -> '.join(error.args[1])}",
+            where="stages",
+            fix="feed a value back with '@state:OUTPUT' instead",
+        ) from error
+
+
+def _producer(source: str) -> str | None:
+    stage, dot, _ = source.partition(".")
+    return stage if dot and not source.startswith("@") else None
+
+
+def output_shape(recipe: Recipe, stage: str, output: str) -> tuple[int, ...]:
+    """Return the static shape of an output; ``batch`` is 1.
+
+    Raises:
+        ConfigError: If the output is not declared or has another dynamic dimension.
+    """
+    where = f"stages.{stage}.outputs.{output}"
+    if stage not in recipe.stages or output not in recipe.stages[stage].outputs:
+        raise ConfigError(f"unknown tensor '{stage}.{output}'", where=where, fix="declare it or correct the name")
+    shape = recipe.stages[stage].outputs[output]
+    for dim in shape:
+        if isinstance(dim, str) and dim != "batch":
+            raise ConfigError(f"dimension '{dim}' has no size", where=where, fix="write a number; only 'batch' is 1")
+    return tuple(1 if isinstance(dim, str) else dim for dim in shape)
+
+
+def feed_zeros(recipe: Recipe, stage: str) -> dict[str, AnyArray]:
+    """Return zero arrays of the shape and type that each input of a stage takes, in tensor form.
+
+    Raises:
+        ConfigError: If an input names nothing.
+    """
+    zeros: dict[str, AnyArray] = {}
+    for tensor, source in recipe.stages[stage].inputs.items():
+        if source in recipe.inputs:
+            spec = recipe.inputs[source]
+            if isinstance(spec, (ImageInput, AudioInput)):
+                zeros[tensor] = np.zeros(spec.tensor_shape, np.float32)
+            elif isinstance(spec, TextInput):
+                zeros[tensor] = np.zeros((1, spec.max_tokens), np.int64)
+            else:
+                zeros[tensor] = np.zeros(spec.shape, spec.dtype)
+        elif source in ("@present", "@age_ms"):
+            zeros[tensor] = np.zeros((1, len(recipe.inputs)), np.float32)
+        elif source.startswith("@state:"):
+            zeros[tensor] = np.zeros(output_shape(recipe, stage, source[7:]), np.float32)
+        else:
+            producer, _, output = source.partition(".")
+            zeros[tensor] = np.zeros(output_shape(recipe, producer, output), np.float32)
+    return zeros
+
+
+def masks(recipe: Recipe) -> tuple[Mask, ...]:
+    """Return the presence masks worth measuring: all inputs, all but one, and each alone.
+
+    Inputs whose absence ends a run (``fail``) or makes no result (``skip``) are always present.
+    """
+    names = tuple(recipe.inputs)
+    fixed = {n for n, rule in recipe.missing.items() if rule.policy in ("fail", "skip")}
+    wanted = [names, *(tuple(n for n in names if n != gone) for gone in names), *((name,) for name in names)]
+    return tuple(dict.fromkeys(mask for mask in wanted if mask and fixed <= set(mask)))
+
+
+class StageGraph:
+    """Runs samples through the stages as the runtime does: absent inputs are zeros, idle stages give zeros.
+
+    Args:
+        recipe: Gives the graph.
+        runners: Stage name -> what runs it; rules are run by themselves.
+
+    Example:
+        >>> graph = StageGraph(recipe, onnx_runners(onnx.models))  # doctest: +SKIP
+        >>> graph(Preprocessor(recipe.inputs)(sample))["fusion.digit"].shape  # doctest: +SKIP
+        (1, 11)
+    """
+
+    def __init__(self, recipe: Recipe, runners: Mapping[str, Runner]) -> None:
+        self.recipe = recipe
+        self.order = stage_order(recipe)
+        self._runners = dict(runners)
+        self._zeros = {name: feed_zeros(recipe, name) for name in self.order}
+        self._depends: dict[str, frozenset[str]] = {}
+        for name in self.order:
+            stage = recipe.stages[name]
+            seats = {source for source in stage.inputs.values() if source in recipe.inputs}
+            for source in stage.inputs.values():
+                seats |= self._depends.get(_producer(source) or "", frozenset())
+            self._depends[name] = frozenset(seats)
+            if stage.callable is not None:
+                shapes = {tensor: zero.shape for tensor, zero in self._zeros[name].items()}
+                outputs = {output: output_shape(recipe, name, output) for output in stage.outputs}
+                self._runners[name] = CallableEngine(stage.callable, shapes, outputs)
+
+    def feeds(self, stage: str, known: Tensors, mask: Mask | None = None) -> dict[str, AnyArray]:
+        """Return the inputs of one stage.
+
+        Args:
+            stage: Its name.
+            known: Tensors by input name, and ``STAGE.OUTPUT`` of the stages before.
+            mask: Inputs that are present; None for all.
+        """
+        present = self.recipe.inputs if mask is None else mask
+        feeds = dict(self._zeros[stage])
+        for tensor, source in self.recipe.stages[stage].inputs.items():
+            if source == "@present":
+                feeds[tensor] = np.array([[name in present for name in self.recipe.inputs]], np.float32)
+            elif source in known and (source in present or source not in self.recipe.inputs):
+                feeds[tensor] = known[source]
+        return feeds
+
+    def __call__(self, tensors: Tensors, mask: Mask | None = None) -> dict[str, AnyArray]:
+        """Run every stage.
+
+        Args:
+            tensors: Preprocessed tensors by input name.
+            mask: Inputs that are present; None for all.
+
+        Returns:
+            ``tensors`` and every ``STAGE.OUTPUT``.
+        """
+        known: dict[str, AnyArray] = dict(tensors)
+        present = set(self.recipe.inputs if mask is None else mask)
+        for name in self.order:
+            if present & self._depends[name]:
+                outputs = self._runners[name](self.feeds(name, known, mask))
+            else:
+                outputs = {o: np.zeros(output_shape(self.recipe, name, o), np.float32) for o in self.recipe.stages[name].outputs}
+            known |= {f"{name}.{output}": value for output, value in outputs.items()}
+        return known
+
+
+def onnx_runners(models: Mapping[str, onnx.ModelProto]) -> dict[str, Runner]:
+    """Return an ONNX Runtime engine per network."""
+    return {name: OnnxRuntimeEngine(model.SerializeToString(), name=name) for name, model in models.items()}
+
+
+def seats_of(recipe: Recipe, stage: str) -> dict[str, ImageInput | AudioInput | TextInput | TensorInput]:
+    """Return network input -> seat, for the inputs of a stage that are fed by a seat directly."""
+    sources = recipe.stages[stage].inputs
+    return {tensor: recipe.inputs[source] for tensor, source in sources.items() if source in recipe.inputs}

@@ -1,0 +1,236 @@
+"""PyTorch -> ONNX: every stage through torch.export, cleaned, checked and held against torch."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import re
+import traceback
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor, nn
+
+from mmedge.bundle.manifest import AudioInput, ImageInput, TextInput
+from mmedge.errors import CheckError, ConfigError
+from mmedge.types import AnyArray, Tensors
+
+from .clean import clean, is_user_file, short_line, user_line
+from .onnx_models import OnnxModels, Parity
+from .preprocess.onnx_prefix import Preprocessor
+from .recipe import Recipe
+from .stages import StageGraph, feed_zeros, network_stages, onnx_runners, output_shape
+
+OPSETS = range(18, 23)
+MAX_REL = 1e-3
+# Loggers of torch that warn about packages an export does not need, or repeat what the exception says.
+_NOISY = (
+    "torch.onnx._internal.exporter._registration",
+    "torch.fx.experimental.symbolic_shapes",
+    "torch.export._trace",
+)
+
+
+def to_onnx(model: nn.Module, recipe: Recipe, samples: Sequence[Tensors] | None = None) -> OnnxModels:
+    """Export every stage of a model to ONNX and check it against torch.
+
+    Args:
+        model: Has one submodule per stage, named as the stage; each takes its inputs as keyword arguments named
+            as in the recipe and returns a tensor or a tuple in the order of the outputs. It is not changed.
+        recipe: Names, shapes and opset.
+        samples: Raw arrays by input name to compare on; random ones by default.
+
+    Returns:
+        The fp32 networks in tensor form, batch 1.
+
+    Raises:
+        ConfigError: If a stage is missing, does not fit the recipe or cannot be exported (with its source line).
+        CheckError: If an output differs from torch by more than 1e-3 of its range.
+
+    Example:
+        >>> onnx = export.to_onnx(model, recipe)  # doctest: +SKIP
+        >>> onnx.parity[0].max_rel < 1e-3  # doctest: +SKIP
+        True
+    """
+    opset = recipe.export.opset
+    if opset not in OPSETS:
+        raise ConfigError(
+            f"opset {opset} is not between {OPSETS[0]} and {OPSETS[-1]}",
+            where="export.opset",
+            fix="use 20; 23 exports Attention, which TensorRT fails to build or crashes on",
+        )
+    modules = {stage: _stage_module(model, stage) for stage in network_stages(recipe)}
+    models: dict[str, onnx.ModelProto] = {}
+    sources: dict[str, dict[str, str]] = {}
+    for stage, module in modules.items():
+        models[stage] = _export(recipe, stage, module)
+        sources[stage] = clean(models[stage])
+        onnx.checker.check_model(models[stage], full_check=True)
+    parity = _parity(recipe, modules, models, samples or random_samples(recipe, 4))
+    return OnnxModels(recipe=recipe, precision="fp32", models=models, sources=sources, parity=parity)
+
+
+def random_samples(recipe: Recipe, count: int) -> list[dict[str, AnyArray]]:
+    """Return raw arrays of noise for every input, reproducible by the recipe's seed."""
+    rng = np.random.default_rng(recipe.seed)
+
+    def one(name: str) -> AnyArray:
+        spec = recipe.inputs[name]
+        if isinstance(spec, ImageInput):
+            return rng.integers(0, 256, spec.raw_shape, dtype=np.uint8)
+        if isinstance(spec, AudioInput):
+            return rng.normal(0.0, 0.1, spec.raw_shape).astype(np.float32)
+        if isinstance(spec, TextInput):
+            return np.zeros((1, spec.max_tokens), np.int64)
+        return rng.normal(0.0, 1.0, spec.shape).astype(spec.dtype)
+
+    return [{name: one(name) for name in recipe.inputs} for _ in range(count)]
+
+
+def _stage_module(model: nn.Module, stage: str) -> nn.Module:
+    module = getattr(model, stage, None)
+    if not isinstance(module, nn.Module):
+        raise ConfigError(
+            f"{type(model).__name__} has no submodule '{stage}'",
+            where=f"stages.{stage}",
+            fix=f"assign the stage's network to self.{stage}",
+        )
+    return copy.deepcopy(module).cpu().eval()
+
+
+def _export(recipe: Recipe, stage: str, module: nn.Module) -> onnx.ModelProto:
+    feeds = {tensor: torch.from_numpy(zeros) for tensor, zeros in feed_zeros(recipe, stage).items()}
+    outputs = recipe.stages[stage].outputs
+    with _quiet(), torch.no_grad():
+        try:
+            program = torch.export.export(module, (), feeds)
+        except Exception as error:  # torch.export raises its own classes and whatever the model raises
+            raise _failure(stage, module, error) from error
+        shapes = [tuple(node.meta["val"].shape) for node in program.graph.output_node().args[0]]
+        declared = [output_shape(recipe, stage, output) for output in outputs]
+        if shapes != declared:
+            raise ConfigError(
+                f"{type(module).__name__} returns {_listed(shapes)}, the recipe declares {_listed(declared)}",
+                where=f"stages.{stage}.outputs",
+                fix="correct the recipe or the network",
+            )
+        try:
+            exported = torch.onnx.export(
+                program,
+                dynamo=True,
+                opset_version=recipe.export.opset,
+                input_names=list(feeds),
+                output_names=list(outputs),
+                verbose=False,
+            )
+        except torch.onnx.OnnxExporterError as error:
+            raise _unsupported(stage, program, error) from error
+    if exported is None:
+        raise ConfigError("torch.onnx.export returned nothing", where=f"stages.{stage}", fix="update torch")
+    result: onnx.ModelProto = exported.model_proto
+    return result
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    loggers = [logging.getLogger(name) for name in _NOISY]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*", category=FutureWarning)
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+def _listed(shapes: Sequence[tuple[int, ...]]) -> str:
+    return ", ".join(str(list(shape)) for shape in shapes)
+
+
+def _failure(stage: str, module: nn.Module, error: Exception) -> ConfigError:
+    """Turn what torch.export raised into the user's line and the reason."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if is_user_file(f.filename) and f.filename != __file__]
+    named = user_line(str(error))
+    line = named or (short_line(frames[-1].filename, frames[-1].lineno or 0) if frames else None)
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if "data-dependent" in reason:
+        fix = "the graph must not depend on values: use torch.where, or clamp and mask, instead of if and int()"
+    elif isinstance(error, TypeError):
+        fix = "take the stage's inputs as keyword arguments, named as in the recipe"
+    else:
+        fix = "run the stage once in eager mode with batch 1 and the recipe's shapes"
+    return ConfigError(
+        f"torch.export cannot trace {type(module).__name__}: {reason}",
+        where=f"stages.{stage}" + (f", {line}" if line else ""),
+        fix=fix,
+    )
+
+
+def _unsupported(stage: str, program: Any, error: Exception) -> ConfigError:
+    """Turn an operator without an ONNX form into its name and source line."""
+    chain: BaseException | None = error
+    text = ""
+    while chain is not None:
+        text += f"{chain}\n"
+        chain = chain.__cause__
+    name = re.search(r"translating node %(\w+)", text)
+    operator = re.search(r"No ONNX function found for <OpOverload\(op='([^']+)'", text)
+    node = next((n for n in program.graph.nodes if name and n.name == name[1]), None)
+    line = user_line(node.meta.get("stack_trace", "")) if node is not None else None
+    what = f"'{operator[1]}' has no ONNX form" if operator else str(error).strip().splitlines()[0]
+    return ConfigError(
+        f"cannot convert to ONNX: {what}",
+        where=f"stages.{stage}" + (f", {line}" if line else ""),
+        fix="write it with other operators, or move it out of the network",
+    )
+
+
+def _parity(
+    recipe: Recipe, modules: Mapping[str, nn.Module], models: Mapping[str, onnx.ModelProto], samples: Sequence[Tensors]
+) -> tuple[Parity, ...]:
+    """Run torch and ONNX on the same stage inputs, worst sample per output."""
+    preprocess, graph = Preprocessor(recipe.inputs, recipe.export.opset), StageGraph(recipe, onnx_runners(models))
+    got: dict[tuple[str, str], list[AnyArray]] = {}
+    want: dict[tuple[str, str], list[AnyArray]] = {}
+    for sample in samples:
+        known = graph(preprocess(sample))
+        for stage, module in modules.items():
+            feeds = {name: torch.from_numpy(value) for name, value in graph.feeds(stage, known).items()}
+            with torch.no_grad():
+                result = module(**feeds)
+            results = [result] if isinstance(result, Tensor) else list(result)
+            for output, value in zip(recipe.stages[stage].outputs, results, strict=True):
+                got.setdefault((stage, output), []).append(known[f"{stage}.{output}"])
+                want.setdefault((stage, output), []).append(value.numpy())
+    report = tuple(_compare(*key, np.stack(got[key]), np.stack(want[key])) for key in got)
+    for entry in report:
+        # Written so that NaN fails.
+        if not entry.max_rel <= MAX_REL:
+            raise CheckError(
+                f"the ONNX file differs from torch by {entry.max_rel:.2g} of the output's range (cosine {entry.cosine:.4f})",
+                where=f"{entry.stage}.{entry.output}",
+                fix=f"look for operators that behave differently in ONNX; the limit is {MAX_REL:g}",
+            )
+    return report
+
+
+def _compare(stage: str, output: str, got: AnyArray, want: AnyArray) -> Parity:
+    a, b = got.astype(np.float64).ravel(), want.astype(np.float64).ravel()
+    max_abs, scale = float(np.abs(a - b).max()), float(np.abs(b).max())
+    norms = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return Parity(
+        stage=stage,
+        output=output,
+        samples=len(got),
+        max_abs=max_abs,
+        max_rel=max_abs / max(scale, 1e-12),
+        cosine=float(a @ b) / norms if norms else 1.0,
+    )

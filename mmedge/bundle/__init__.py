@@ -1,0 +1,18 @@
+"""The deployable artefact: manifest types, verified reading, atomic writing."""
+
+from mmedge.bundle.archive import Archive, write_archive
+from mmedge.bundle.bundle import Bundle, load
+from mmedge.bundle.manifest import AudioInput, ImageInput, Input, Manifest, Variant, decode_manifest
+
+__all__ = [
+    "Archive",
+    "AudioInput",
+    "Bundle",
+    "ImageInput",
+    "Input",
+    "Manifest",
+    "Variant",
+    "decode_manifest",
+    "load",
+    "write_archive",
+]

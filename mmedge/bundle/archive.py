@@ -1,0 +1,160 @@
+"""Members of a bundle: a zip file, or a folder with the same content, read with bounds."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+
+import msgspec
+
+from mmedge.bundle.manifest import Manifest, decode_manifest
+from mmedge.errors import BundleError
+
+MANIFEST = "manifest.json"
+MAX_MANIFEST_BYTES = 1 << 22
+MAX_MEMBER_BYTES = 1 << 31
+# One date for all members: equal content gives equal bytes.
+_DATE = (2020, 1, 1, 0, 0, 0)
+
+
+def safe_member(name: str) -> bool:
+    """Tell whether a member name stays inside the bundle, on every platform."""
+    path = PurePosixPath(name)
+    return bool(name) and not path.is_absolute() and ".." not in path.parts and "\\" not in name and ":" not in name
+
+
+class Archive:
+    """Verified access to the members of one bundle.
+
+    Args:
+        path: The ``.mmedge`` file, or a folder with the same members.
+
+    Raises:
+        BundleError: If it is missing, truncated, has a hostile member name or a bad manifest.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if not self.path.exists():
+            raise BundleError("bundle not found", where=str(path), fix="check the path, or make one: mmedge demo")
+        self._zip: zipfile.ZipFile | None = None
+        if not self.path.is_dir():
+            try:
+                self._zip = zipfile.ZipFile(self.path)
+            except (zipfile.BadZipFile, OSError) as error:
+                raise BundleError(
+                    f"not a bundle or truncated: {error}", where=str(path), fix="copy or export it again"
+                ) from error
+            names = self._zip.namelist()
+            for name in names:
+                if not safe_member(name):
+                    self._zip.close()
+                    raise BundleError(
+                        f"member '{name}' points outside the bundle", where=str(path), fix="do not use this file"
+                    )
+            if len(names) != len(set(names)):
+                self._zip.close()
+                raise BundleError("two members have one name", where=str(path), fix="do not use this file")
+        try:
+            self.manifest = self._open_manifest()
+        except BaseException:
+            self.close()
+            raise
+
+    def _open_manifest(self) -> Manifest:
+        manifest = decode_manifest(self._read(MANIFEST, MAX_MANIFEST_BYTES))
+        for name in manifest.files:
+            if not safe_member(name):
+                raise BundleError(
+                    f"member '{name}' points outside the bundle",
+                    where=f"{MANIFEST}: $.files",
+                    fix="do not use this file",
+                )
+        return manifest
+
+    def _read(self, name: str, limit: int) -> bytes:
+        try:
+            if self._zip is None:
+                file = self.path / name
+                if not file.resolve().is_relative_to(self.path.resolve()):
+                    raise BundleError(f"member '{name}' points outside the bundle", where=str(self.path))
+                size = file.stat().st_size
+                raw = file.read_bytes() if size <= limit else b""
+            else:
+                size = self._zip.getinfo(name).file_size
+                raw = self._zip.read(name) if size <= limit else b""
+        except (KeyError, FileNotFoundError, IsADirectoryError) as error:
+            raise BundleError(
+                f"member '{name}' is missing", where=str(self.path), fix="copy or export the bundle again"
+            ) from error
+        except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError) as error:
+            raise BundleError(
+                f"member '{name}' is damaged: {error}", where=str(self.path), fix="copy or export the bundle again"
+            ) from error
+        if size > limit:
+            raise BundleError(f"member '{name}' has {size} bytes, the limit is {limit}", where=str(self.path))
+        return raw
+
+    def read(self, name: str) -> bytes:
+        """Return a listed member after checking its size and SHA-256.
+
+        Raises:
+            BundleError: If it is missing, damaged or not the file the manifest describes.
+        """
+        entry = self.manifest.files.get(name)
+        if entry is None:
+            raise BundleError(f"member '{name}' is not listed in the manifest", where=str(self.path))
+        raw = self._read(name, min(entry.bytes, MAX_MEMBER_BYTES))
+        digest = hashlib.sha256(raw).hexdigest()
+        if len(raw) != entry.bytes or digest != entry.sha256:
+            raise BundleError(
+                f"member '{name}' differs from the manifest (sha256 {digest[:12]}..., expected {entry.sha256[:12]}...)",
+                where=f"{self.path}: $.files.{name}",
+                fix="copy or export the bundle again",
+            )
+        return raw
+
+    def close(self) -> None:
+        """Close the file; idempotent."""
+        if self._zip is not None:
+            self._zip.close()
+
+
+def write_archive(path: str | Path, manifest: Manifest, members: Mapping[str, bytes]) -> Path:
+    """Write a bundle atomically; equal content gives equal bytes.
+
+    Args:
+        path: Where to; an existing file is replaced in one step.
+        manifest: Its ``files`` must list exactly ``members``.
+        members: Name -> content.
+
+    Returns:
+        The path written.
+
+    Raises:
+        BundleError: If manifest and members disagree.
+    """
+    path = Path(path)
+    if set(manifest.files) != set(members):
+        raise BundleError("manifest.files and the members differ", where=str(path))
+    decode_manifest(encoded := msgspec.json.format(msgspec.json.encode(manifest), indent=1))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file, zipfile.ZipFile(file, "w") as archive:
+            for name, raw in [(MANIFEST, encoded), *sorted(members.items())]:
+                info = zipfile.ZipInfo(name, _DATE)
+                info.compress_type = zipfile.ZIP_DEFLATED
+                info.external_attr = 0o644 << 16
+                archive.writestr(info, raw)
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return path

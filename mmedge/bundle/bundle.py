@@ -1,0 +1,124 @@
+"""A loaded bundle: its manifest, and members that were checked against it."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from mmedge.bundle.archive import Archive
+from mmedge.bundle.manifest import Input, Manifest, Task, Variant
+from mmedge.errors import BundleError
+from mmedge.types import AnyArray
+
+
+class Bundle:
+    """The deployable artefact, open for reading.
+
+    Every member is verified against its SHA-256 when it is read; ``load`` reads all of them once.
+
+    Attributes:
+        path: The file or folder.
+        manifest: The decoded manifest.
+    """
+
+    def __init__(self, archive: Archive) -> None:
+        self._archive = archive
+        self.path = archive.path
+        self.manifest: Manifest = archive.manifest
+
+    @property
+    def name(self) -> str:
+        """Name of the bundle."""
+        return self.manifest.name
+
+    @property
+    def inputs(self) -> dict[str, Input]:
+        """Seats of the model, in the order of ``@present``."""
+        return self.manifest.inputs
+
+    @property
+    def tasks(self) -> dict[str, Task]:
+        """What the outputs mean."""
+        return self.manifest.tasks
+
+    def read(self, member: str) -> bytes:
+        """Return a member's bytes, verified."""
+        return self._archive.read(member)
+
+    def labels(self, task: str) -> tuple[str, ...]:
+        """Return the labels of a task, one a line in its file."""
+        member = self.tasks[task].labels
+        try:
+            labels = tuple(self.read(member).decode("utf-8").splitlines())
+        except UnicodeDecodeError as error:
+            raise BundleError(f"labels are not UTF-8: {error}", where=f"{self.path}: {member}") from error
+        if not labels or not all(labels) or len(set(labels)) != len(labels):
+            raise BundleError("labels must be distinct and not empty", where=f"{self.path}: {member}")
+        return labels
+
+    def golden(self, member: str) -> dict[str, AnyArray]:
+        """Return the arrays of a golden file (``in.NAME`` and ``out.NAME``, samples along axis 0)."""
+        try:
+            with np.load(io.BytesIO(self.read(member)), allow_pickle=False) as arrays:
+                return {name: arrays[name] for name in arrays.files}
+        except (ValueError, OSError, EOFError, KeyError) as error:
+            raise BundleError(f"golden file is not a plain npz: {error}", where=f"{self.path}: {member}") from error
+
+    def variants(self, stage: str, target: str) -> list[Variant]:
+        """Return the variants of a stage for one target, in the manifest's order."""
+        return [v for v in self.manifest.variants if v.stage == stage and v.target == target]
+
+    def verify(self) -> None:
+        """Read every member once.
+
+        Raises:
+            BundleError: At the first member that is missing, damaged or different.
+        """
+        for member in self.manifest.files:
+            self.read(member)
+        for task in self.tasks:
+            self.labels(task)
+
+    def close(self) -> None:
+        """Close the file; idempotent."""
+        self._archive.close()
+
+    def __enter__(self) -> Bundle:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Bundle({str(self.path)!r}, inputs={list(self.inputs)}, tasks={list(self.tasks)})"
+
+
+def load(path: str | Path) -> Bundle:
+    """Open and verify a bundle.
+
+    Args:
+        path: The ``.mmedge`` file, or a folder with the same members.
+
+    Returns:
+        The bundle; the caller closes it.
+
+    Raises:
+        BundleError: If it is missing, damaged, hostile or needs a newer mmedge.
+
+    Example:
+        >>> import mmedge
+        >>> mmedge.load("digits.mmedge").tasks  # doctest: +SKIP
+        {'digit': Task(...), 'agreement': Task(...)}
+    """
+    bundle = Bundle(Archive(path))
+    try:
+        bundle.verify()
+    except BaseException:
+        bundle.close()
+        raise
+    return bundle

@@ -1,0 +1,194 @@
+"""What every source is: packets out, health, and a death that is never silent."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from mmedge.clock import now_ns
+from mmedge.errors import MmedgeError, SourceError
+from mmedge.types import EndOfStream, Health, Packet
+
+log = logging.getLogger("mmedge.capture")
+
+Emit = Callable[[Packet], None]
+STOP_S = 2.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceHealth:
+    """How a source is doing.
+
+    Attributes:
+        state: ``MISSING`` before the first packet and after the end.
+        reason: Why it is not ``OK``.
+        counters: Packets by kind, and everything that was lost, by cause.
+    """
+
+    state: Health
+    reason: str | None
+    counters: dict[str, int] = field(default_factory=dict)
+
+
+class Source(Protocol):
+    """Feeds one or more inputs with packets, from threads of its own.
+
+    Attributes:
+        streams: Names of the inputs it feeds.
+        live: True if data that is not taken in time is dropped; False if ``emit`` may block to hold it back.
+        error: What ended it, None while all is well.
+    """
+
+    streams: tuple[str, ...]
+    live: bool
+    error: MmedgeError | None
+
+    def start(self, emit: Emit) -> None:
+        """Begin to call ``emit`` with every packet; the last of each stream is an ``EndOfStream``."""
+
+    def stop(self) -> None:
+        """End within about two seconds and free the device; may be called twice, and without a start."""
+
+    def health(self) -> SourceHealth:
+        """Return a copy of the present state."""
+
+
+class StartTime:
+    """The instant at which the timelines of all files of one run begin: the first to ask decides."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._ns: int | None = None
+
+    def get(self) -> int:
+        """Return the instant in ns on CLOCK_MONOTONIC."""
+        with self._lock:
+            if self._ns is None:
+                self._ns = now_ns()
+            return self._ns
+
+
+class ThreadSource(ABC):
+    """A source that reads in one thread.
+
+    A subclass implements ``_read_impl``: return at the end of the stream, raise on failure, leave soon
+    after ``stop`` is set. Whatever happens, each stream gets exactly one ``EndOfStream``, with the reason.
+
+    Args:
+        streams: Names of the inputs it feeds.
+        name: What is read, as it may be shown.
+        live: See ``Source``.
+    """
+
+    def __init__(self, streams: tuple[str, ...], *, name: str, live: bool) -> None:
+        self.streams = streams
+        self.name = name
+        self.live = live
+        self.error: MmedgeError | None = None
+        self.counters: Counter[str] = Counter()
+        self.epoch = 0
+        self._seq: Counter[str] = Counter()
+        self._last_ns: dict[str, int] = {}
+        self._ended: set[str] = set()
+        self._state: Health = "MISSING"
+        self._reason: str | None = "nothing has arrived yet"
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    @abstractmethod
+    def _read_impl(self, emit: Emit, stop: threading.Event) -> None:
+        """Read until the end or until ``stop`` is set."""
+
+    def _close_impl(self) -> None:
+        """Wake a reader that is blocked, and free what was opened; called by ``stop``, also without a start."""
+
+    def start(self, emit: Emit) -> None:
+        """Start the reading thread."""
+        if self._thread is not None:
+            raise RuntimeError(f"source '{self.name}' was started twice")
+        self._thread = threading.Thread(target=self._run, args=(emit,), name=f"mmedge-{self.name}", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop the thread; waits at most two seconds for it."""
+        self._stop.set()
+        self._close_impl()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(STOP_S)
+            if thread.is_alive():
+                log.warning("source '%s' did not stop within %g s; its thread is left behind", self.name, STOP_S)
+
+    def health(self) -> SourceHealth:
+        """Return a copy of the present state."""
+        return SourceHealth(state=self._state, reason=self._reason, counters=dict(self.counters))
+
+    def next_seq(self, stream: str) -> int:
+        """Return the running number of the stream's next packet."""
+        self._seq[stream] += 1
+        return self._seq[stream] - 1
+
+    def new_epoch(self) -> None:
+        """Begin a new epoch: nothing is matched across it."""
+        self.epoch += 1
+        self._seq.clear()
+
+    def set_state(self, state: Health, reason: str | None = None) -> None:
+        """Set what ``health`` reports; a change is logged."""
+        if (state, reason) != (self._state, self._reason):
+            log.log(logging.INFO if state == "OK" else logging.WARNING, "%s: %s %s", self.name, state, reason or "")
+        self._state, self._reason = state, reason
+
+    def end(self, emit: Emit, stream: str, reason: str | None = None) -> None:
+        """Emit the stream's ``EndOfStream``, once."""
+        if stream in self._ended:
+            return
+        self._ended.add(stream)
+        now = now_ns()
+        emit(
+            EndOfStream(
+                stream=stream,
+                seq=self.next_seq(stream),
+                epoch=self.epoch,
+                capture_ns=self._last_ns.get(stream, now),
+                arrive_ns=now,
+                reason=reason,
+            )
+        )
+
+    def _run(self, emit: Emit) -> None:
+        def counted(packet: Packet) -> None:
+            if not isinstance(packet, EndOfStream):
+                self.counters[type(packet).__name__.lower() + "s"] += 1
+                self._last_ns[packet.stream] = packet.capture_ns
+                if self._state != "OK":
+                    self.set_state("OK")
+            emit(packet)
+
+        reason: str | None = None
+        try:
+            self._read_impl(counted, self._stop)
+        except Exception as error:  # whatever it is must reach the user and not die with the thread
+            if self._stop.is_set():  # closing a device under its reader fails the read: that is how it is woken
+                log.debug("reading '%s' was cut off by stop", self.name, exc_info=True)
+            elif isinstance(error, MmedgeError):
+                self.error, reason = error, error.message
+                log.error("%s", error)
+            else:
+                reason = f"{type(error).__name__}: {error}"
+                self.error = SourceError(f"reading failed: {reason}", where=self.name, fix="the log has the details")
+                self.error.__cause__ = error
+                log.exception("reading '%s' failed", self.name)
+        self.set_state("MISSING", reason or ("stopped" if self._stop.is_set() else "the stream ended"))
+        if self._stop.is_set():
+            return  # nobody listens any more, and emit may block
+        try:
+            for stream in self.streams:
+                self.end(counted, stream, reason)
+        except Exception:
+            log.exception("the end of '%s' could not be delivered", self.name)

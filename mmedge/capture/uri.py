@@ -1,0 +1,131 @@
+"""The grammar of source addresses: what ``--input NAME=URI`` accepts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NoReturn
+from urllib.parse import unquote, urlsplit
+
+from mmedge.errors import ConfigError
+
+Kind = Literal["v4l2", "csi", "network", "file", "microphone", "text", "gst"]
+
+FORMS = (
+    "0 or v4l2:///dev/video0 (camera), csi://0 (Jetson camera), rtsp://HOST/PATH, udp://HOST:PORT, "
+    "clip.mp4 (media file), mic://default, mic://NAME, text://stdin, text://FILE, gst:PIPELINE"
+)
+_NUMBERS = ("width", "height", "fps")
+_PARAMS: dict[str, tuple[str, ...]] = {"v4l2": (*_NUMBERS, "fourcc"), "csi": _NUMBERS, "gst": _NUMBERS}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Uri:
+    """A parsed source address.
+
+    Attributes:
+        kind: Which source reads it.
+        target: Device path, sensor number, full network address, file path, device name or pipeline.
+        params: What stood after ``?``, checked.
+    """
+
+    kind: Kind
+    target: str
+    params: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        """Return the address as it may be shown: without a password."""
+        return re.sub(r"(?<=://)[^/@]*@", "***@", self.target) if self.kind == "network" else self.target
+
+    def number(self, name: str) -> int | None:
+        """Return a whole-number parameter, None if it was not given."""
+        return int(self.params[name]) if name in self.params else None
+
+
+def parse(uri: str) -> Uri:
+    """Parse a source address.
+
+    Args:
+        uri: One of the forms of ``FORMS``.
+
+    Returns:
+        Its parts, checked as far as text can be; nothing is opened.
+
+    Raises:
+        ConfigError: If it has none of these forms.
+
+    Example:
+        >>> parse("csi://0?width=1280&height=720&fps=30").params["width"]
+        '1280'
+        >>> parse("0").target
+        '/dev/video0'
+    """
+    if not uri.strip():
+        _refuse(uri, "a source address is empty")
+    if uri.startswith("gst:"):
+        # A pipeline may hold any character, so only a tail that is all parameters is taken off.
+        match = re.fullmatch(r"(.*?)\s*(?:\?((?:\w+=[^&\s!?]*)(?:&\w+=[^&\s!?]*)*))?", uri[4:].strip(), re.DOTALL)
+        pipeline, query = (match[1], match[2]) if match else ("", None)
+        if not pipeline:
+            _refuse(uri, "gst: needs a pipeline")
+        return Uri(kind="gst", target=pipeline, params=_params(uri, "gst", query))
+    if re.fullmatch(r"\d{1,3}", uri):
+        return Uri(kind="v4l2", target=f"/dev/video{uri}")
+    if re.fullmatch(r"/dev/video\d+", uri):
+        return Uri(kind="v4l2", target=uri)
+    scheme, separator, rest = uri.partition("://")
+    if not separator:
+        return Uri(kind="file", target=uri)
+    if scheme in ("rtsp", "rtsps", "udp"):
+        return _network(uri)
+    if scheme in ("v4l2", "csi"):
+        rest, _, query = rest.partition("?")
+        params = _params(uri, scheme, query or None)
+        if scheme == "v4l2" and rest.startswith("/dev/"):
+            return Uri(kind="v4l2", target=rest, params=params)
+        if scheme == "csi" and re.fullmatch(r"\d{1,2}", rest):
+            return Uri(kind="csi", target=rest, params=params)
+        _refuse(uri, f"{scheme}:// needs {'a device path' if scheme == 'v4l2' else 'a sensor number'}, got '{rest}'")
+    if scheme == "file" and rest.startswith("/"):
+        return Uri(kind="file", target=unquote(rest))
+    if scheme == "mic" and rest:
+        return Uri(kind="microphone", target=unquote(rest))
+    if scheme == "text" and rest:
+        return Uri(kind="text", target=rest)
+    if scheme == "test":
+        _refuse(uri, "test:// sources are not part of this version")
+    _refuse(uri, f"'{uri}' is not a source address")
+
+
+def _network(uri: str) -> Uri:
+    try:
+        parts = urlsplit(uri)
+        port = parts.port
+    except ValueError as error:
+        _refuse(uri, f"not a network address: {error}")
+    if parts.scheme == "udp" and port is None:
+        _refuse(uri, "udp:// needs a port")
+    if parts.scheme != "udp" and not parts.hostname:
+        _refuse(uri, f"{parts.scheme}:// needs a host")
+    return Uri(kind="network", target=uri)
+
+
+def _params(uri: str, kind: str, query: str | None) -> dict[str, str]:
+    params: dict[str, str] = {}
+    for pair in query.split("&") if query else ():
+        name, _, value = pair.partition("=")
+        if name not in _PARAMS[kind]:
+            _refuse(uri, f"unknown parameter '{name}', {kind} takes {', '.join(_PARAMS[kind])}")
+        if name in params:
+            _refuse(uri, f"parameter '{name}' is given twice")
+        if name in _NUMBERS and not re.fullmatch(r"[1-9]\d{0,4}", value):
+            _refuse(uri, f"parameter '{name}' must be a whole number from 1, got '{value}'")
+        if name == "fourcc" and len(value) != 4:
+            _refuse(uri, f"parameter 'fourcc' must have four characters, got '{value}'")
+        params[name] = value
+    return params
+
+
+def _refuse(uri: str, message: str) -> NoReturn:
+    raise ConfigError(message, where=f"'{uri}'", fix=f"use one of: {FORMS}")

@@ -1,0 +1,131 @@
+"""The command line: ``mmedge COMMAND``. One file per command, imported when it is called."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import traceback
+from importlib import import_module
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from mmedge.errors import MmedgeError
+
+# Command -> one line for the overview; the command itself lives in mmedge.cli.NAME.
+COMMANDS = {
+    "demo": "The whole path on this machine, with tables at the end.",
+    "doctor": "What this machine has, what is wrong, how to fix it.",
+    "devices": "Cameras and microphones, with the URI of each.",
+    "inspect": "A bundle or an ONNX file as a text graph.",
+    "verify": "Check a bundle: schema, hashes, golden self-test.",
+    "compile": "Build the engines of a bundle for this device into the cache.",
+    "run": "Live fused inference.",
+    "bench": "Latency report of a bundle.",
+    "train": "Train the model of a recipe.",
+    "export": "Train or load, then ONNX, INT8, bundle: all steps of a recipe.",
+}
+BUG = 70
+INTERRUPTED = 130
+
+
+class _LazyGroup(TyperGroup):
+    """Loads a command's module when it is called, so that ``--help`` and ``run`` stay light."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in COMMANDS:
+            return None
+        if ctx.resilient_parsing or ctx.invoked_subcommand is None and "--help" in sys.argv[1:2]:
+            return TyperCommand(cmd_name, help=COMMANDS[cmd_name], callback=lambda: None)
+        module = import_module(f"mmedge.cli.{cmd_name}")
+        single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        single.command(cmd_name)(module.command)
+        command = typer.main.get_command(single)
+        command.name = cmd_name
+        return command
+
+
+app = typer.Typer(
+    cls=_LazyGroup,
+    help="Live fused inference (image + audio + text) on the edge.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(show: bool) -> None:
+    if show:
+        from mmedge import __version__
+
+        typer.echo(f"mmedge {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    verbose: bool = typer.Option(False, "--verbose", "-v", help="Log what happens, on stderr."),
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+) -> None:
+    logging.basicConfig(
+        stream=sys.stderr,
+        format="%(levelname)s %(name)s: %(message)s",
+        level=logging.INFO if verbose else logging.WARNING,
+    )
+
+
+def main() -> None:
+    """Run the command line and exit with the code of the design: 0, 1, 2, 3, 4, 5, 70 or 130."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line; return its exit code."""
+    as_json = "--json" in arguments
+    try:
+        code = app(args=arguments, prog_name="mmedge", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except MmedgeError as error:
+        _report(error.to_dict() if as_json else str(error), as_json=as_json)
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        return INTERRUPTED
+    except typer.Exit as stop:
+        return stop.exit_code
+    except BrokenPipeError:
+        # The reader of our stdout has left (`mmedge run --json | head`): nothing to report.
+        sys.stderr.close()
+        return 0
+    except Exception as error:
+        # Click's usage errors have an exit code and know how to show themselves.
+        show = getattr(error, "show", None)
+        if show is None:
+            _report_bug(error, as_json=as_json)
+            return BUG
+        if as_json:
+            message = getattr(error, "format_message", error.__str__)()
+            document = MmedgeError(message, where="command line", fix="mmedge --help").to_dict()
+            _report(document | {"error": "UsageError", "exit_code": 2}, as_json=True)
+        else:
+            show()
+        return 2
+
+
+def _report(text: str | dict[str, object], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(text), file=sys.stdout)
+    else:
+        print(f"error: {text}", file=sys.stderr)
+
+
+def _report_bug(error: Exception, *, as_json: bool) -> None:
+    traceback.print_exc()
+    problem = MmedgeError(
+        f"internal error: {type(error).__name__}: {error}", fix="report it with the lines above and `mmedge doctor --json`"
+    )
+    _report(problem.to_dict() | {"exit_code": BUG} if as_json else str(problem), as_json=as_json)

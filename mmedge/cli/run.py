@@ -1,0 +1,110 @@
+"""``mmedge run``: live fused inference."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.table import Table
+
+from mmedge.bundle import Bundle, load
+from mmedge.cli.output import Json, err, next_step
+from mmedge.errors import ConfigError
+from mmedge.pipeline import Pipeline, Statistics
+
+
+def parse_inputs(bundle: Bundle, pairs: list[str], by_modality: dict[str, str | None]) -> dict[str, str]:
+    """Return input name -> URI from ``NAME=URI`` pairs and the ``--image`` kind of options.
+
+    Raises:
+        ConfigError: If a pair is malformed, or a modality is not unique in the bundle.
+    """
+    uris: dict[str, str] = {}
+
+    def add(name: str, uri: str, where: str) -> None:
+        if name not in bundle.inputs:
+            raise ConfigError(f"the bundle has no input '{name}'", where=where, fix=f"it has {list(bundle.inputs)}")
+        if name in uris:
+            raise ConfigError(f"input '{name}' was given twice", where=where, fix="give one source per input")
+        uris[name] = uri
+
+    for pair in pairs:
+        name, equals, uri = pair.partition("=")
+        if not equals or not name or not uri:
+            raise ConfigError(f"'{pair}' is not NAME=URI", where="--input", fix="for example --input image=0")
+        add(name, uri, "--input")
+    for modality, uri in by_modality.items():
+        if uri is None:
+            continue
+        kind = {"image": "ImageInput", "audio": "AudioInput", "text": "TextInput"}[modality]
+        names = [n for n, spec in bundle.inputs.items() if type(spec).__name__ == kind]
+        if len(names) != 1:
+            raise ConfigError(
+                f"the bundle has {len(names)} {modality} inputs {names}",
+                where=f"--{modality}",
+                fix="use --input NAME=URI",
+            )
+        add(names[0], uri, f"--{modality}")
+    if not uris:
+        raise ConfigError(
+            "no source was given",
+            where="command line",
+            fix="--image 0 --audio mic://default, or --input NAME=URI; `mmedge devices` lists what is there",
+        )
+    return uris
+
+
+def command(
+    bundle: Annotated[Path, typer.Argument(help="The bundle, NAME.mmedge.")],
+    input: Annotated[list[str], typer.Option("--input", metavar="NAME=URI", help="Source of an input.")] = [],  # noqa: A002, B006
+    image: Annotated[str | None, typer.Option(help="Source of the only image input.")] = None,
+    audio: Annotated[str | None, typer.Option(help="Source of the only audio input.")] = None,
+    text: Annotated[str | None, typer.Option(help="Source of the only text input.")] = None,
+    sink: Annotated[list[str], typer.Option(help="console or jsonl:PATH; may be repeated.")] = [],  # noqa: B006
+    duration: Annotated[float | None, typer.Option(help="Stop after so many seconds.")] = None,
+    latency: Annotated[Literal["low", "balanced", "offline"], typer.Option(help="How long to wait.")] = "balanced",
+    backend: Annotated[Literal["auto", "onnxruntime", "tensorrt"], typer.Option()] = "auto",
+    precision: Annotated[Literal["fp32", "fp16", "int8"] | None, typer.Option()] = None,
+    speed: Annotated[float, typer.Option(help="How fast files are played.")] = 1.0,
+    json: Json = False,
+) -> None:
+    """Live fused inference. With --json: one result a line on stdout (JSON Lines)."""
+    sinks = [*(["jsonl:-"] if json else []), *sink] or ["console"]
+    with load(bundle) as opened:
+        uris = parse_inputs(opened, input, {"image": image, "audio": audio, "text": text})
+        with Pipeline(
+            opened,
+            uris,
+            sinks=sinks,
+            latency=latency,
+            backend=backend,
+            precision=precision,
+            speed=speed,
+            duration_s=duration,
+        ) as pipe:
+            try:
+                pipe.run()
+            except KeyboardInterrupt:
+                # Stopping a live run by hand is its ordinary end.
+                err.print("stopped")
+        print_summary(pipe.statistics)
+        next_step(f"mmedge bench {bundle}")
+    sys.stdout.flush()
+
+
+def print_summary(statistics: Statistics) -> None:
+    """Print counts and latencies of a run on stderr."""
+    table = Table(title=f"{statistics.results} results of {statistics.triggers} triggers ({statistics.evidence})")
+    for heading in ("ms", "p50", "p90", "p99", "max"):
+        table.add_column(heading, justify="left" if heading == "ms" else "right")
+    for name, histogram in (("end to end", statistics.end_to_end), *statistics.steps.items(), ("skew", statistics.skew_us)):
+        if histogram.n:
+            p = histogram.summary()
+            table.add_row(name, f"{p.p50:.2f}", f"{p.p90:.2f}", f"{p.p99:.2f}", f"{p.max:.2f}")
+    drops = ", ".join(f"{cause} {count}" for cause, count in statistics.drops.items()) or "none"
+    lost = sum(statistics.lost_samples.values())
+    absent = ", ".join(f"{name} {count}" for name, count in statistics.reasons.items())
+    table.caption = f"dropped: {drops}; audio samples lost: {lost}" + (f"; absent: {absent}" if absent else "")
+    err.print(table)

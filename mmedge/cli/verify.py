@@ -1,0 +1,47 @@
+"""``mmedge verify``: schema, hashes, golden self-test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from mmedge.bundle import load
+from mmedge.cli.output import Json, bar, next_step, out, print_json
+from mmedge.errors import CheckError
+from mmedge.fusion import check_variants
+
+
+def command(bundle: Annotated[Path, typer.Argument(help="The bundle, NAME.mmedge.")], json: Json = False) -> None:
+    """Check a bundle: schema, hashes, golden self-test of every variant on ONNX Runtime."""
+    with load(bundle) as opened, bar("self-test") as progress:
+        rows = check_variants(opened, progress)
+        files = len(opened.manifest.files)
+    failed = [row for row in rows if row["error"]]
+    document: dict[str, Any] = {
+        "schema": "mmedge.verify/1",
+        "bundle": opened.name,
+        "evidence": "cpu",
+        "files": files,
+        "ok": not failed,
+        "variants": rows,
+    }
+    if json:
+        print_json(document)
+    else:
+        table = Table(title=f"{opened.name}: {files} files match their SHA-256")
+        for heading in ("stage", "target", "precision", "self-test (error / tolerance)"):
+            table.add_column(heading)
+        for row in rows:
+            verdict = f"[red]{row['error']}[/]" if row["error"] else f"[green]ok[/] {row['error_over_tolerance']:.2f}"
+            table.add_row(row["stage"], row["target"], row["precision"], verdict)
+        out.print(table)
+    if failed:
+        raise CheckError(
+            f"{len(failed)} of {len(rows)} variants fail their self-test",
+            where=", ".join(f"{r['stage']} {r['target']} {r['precision']}" for r in failed),
+            fix="export the bundle again",
+        )
+    next_step(f"mmedge compile {bundle}")

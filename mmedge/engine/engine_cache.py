@@ -1,0 +1,244 @@
+"""The cache of built engines: keyed by everything an engine depends on, verified, written atomically."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from mmedge.engine.builder import BuildReport, BuildResult
+from mmedge.errors import ConfigError, EngineError
+
+_log = logging.getLogger(__name__)
+
+
+class EngineKey(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything a plan depends on; two equal keys may share an engine.
+
+    Attributes:
+        variant_sha256: Hash of the ONNX file.
+        module: ``"tensorrt"`` or ``"tensorrt_rtx"``.
+        version: Its full version.
+        compute_capability: What it is built for.
+        device: Name of the GPU; ``"none"`` when built ahead of time.
+        memory_gib: Its memory, rounded: the builder chooses by it.
+        cuda: CUDA version of the driver; ``"none"`` when built ahead of time.
+        profile: Shapes given to dynamic inputs.
+        flags: Build options that change the plan.
+    """
+
+    variant_sha256: str
+    module: str
+    version: str
+    compute_capability: str
+    device: str
+    memory_gib: int
+    cuda: str
+    profile: dict[str, tuple[int, ...]] = {}
+    flags: tuple[str, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """sha256 over all fields."""
+        return hashlib.sha256(msgspec.json.encode(self, order="deterministic")).hexdigest()
+
+    @property
+    def stem(self) -> str:
+        """File name of the entry without its suffix; starts with the variant's hash."""
+        return f"{self.variant_sha256[:16]}-{self.digest[:24]}"
+
+    def describe(self) -> str:
+        """The builder and its target in words."""
+        device = "" if self.device == "none" else f" '{self.device}' {self.memory_gib} GiB, CUDA {self.cuda}"
+        text = f"{self.module} {self.version} for {self.compute_capability}{device}"
+        extra = [f"{name}={list(shape)}" for name, shape in self.profile.items()] + list(self.flags)
+        return f"{text} ({', '.join(extra)})" if extra else text
+
+
+class Sidecar(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What lies beside a plan."""
+
+    schema: str = "mmedge.engine/1"
+    key: EngineKey
+    plan_sha256: str
+    plan_bytes: int
+    build: BuildReport
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CacheEntry:
+    """A verified plan in the cache."""
+
+    plan_path: Path
+    build: BuildReport
+
+
+def cache_folder() -> Path:
+    """Where engines are kept: ``$MMEDGE_CACHE``, else ``$XDG_CACHE_HOME/mmedge/engines``, else under ``~/.cache``.
+
+    Raises:
+        ConfigError: If no folder is set and there is no home folder.
+    """
+    if chosen := os.environ.get("MMEDGE_CACHE"):
+        return Path(chosen)
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base) / "mmedge" / "engines"
+    try:
+        return Path.home() / ".cache" / "mmedge" / "engines"
+    except RuntimeError as error:
+        raise ConfigError("there is no home folder for the engine cache", fix="set MMEDGE_CACHE to a folder") from error
+
+
+class EngineCache:
+    """Built engines on disk.
+
+    Args:
+        folder: Where; None takes ``cache_folder()``. Made if missing.
+
+    Raises:
+        ConfigError: If the folder cannot be written.
+
+    Example:
+        >>> cache = EngineCache(Path("/tmp/engines"))  # doctest: +SKIP
+        >>> cache.get(key) or cache.put(key, build_engine(...))  # doctest: +SKIP
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = cache_folder() if folder is None else folder
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with self._locked(exclusive=False), tempfile.TemporaryFile(dir=self.folder):
+                pass
+        except OSError as error:
+            raise ConfigError(
+                f"the engine cache cannot be written: {error.strerror}",
+                where=str(self.folder),
+                fix="make the folder writable, or set MMEDGE_CACHE to one that is",
+            ) from error
+
+    def get(self, key: EngineKey) -> CacheEntry | None:
+        """Return the verified engine of ``key``; None, with the reason logged, if it must be built.
+
+        Args:
+            key: What is needed.
+
+        Returns:
+            The entry, or None if there is none, or it is damaged, or was built for something else.
+        """
+        plan_path, sidecar_path = self._plan(key), self._sidecar(key)
+        with self._locked(exclusive=False):
+            if not sidecar_path.exists():
+                if (other := self.explain_miss(key)) is not None:
+                    _log.warning("%s", other)
+                return None
+            problem = None
+            try:
+                sidecar = msgspec.json.decode(sidecar_path.read_bytes(), type=Sidecar)
+                with plan_path.open("rb") as plan:
+                    found = _sha256(plan.read())
+            except (OSError, msgspec.MsgspecError) as error:
+                problem = str(error)
+            else:
+                if sidecar.key != key:
+                    problem = "its key differs"
+                elif found != sidecar.plan_sha256:
+                    problem = "its hash differs"
+        if problem is not None:
+            _log.warning("cached engine %s is damaged (%s); rebuilding", plan_path, problem)
+            return None
+        return CacheEntry(plan_path=plan_path, build=sidecar.build)
+
+    def put(self, key: EngineKey, build: BuildResult) -> CacheEntry:
+        """Publish a built engine; readers see all of it or nothing.
+
+        Args:
+            key: What it was built for.
+            build: The plan and its report.
+
+        Returns:
+            The entry.
+
+        Raises:
+            EngineError: If it cannot be written.
+        """
+        sidecar = Sidecar(key=key, plan_sha256=_sha256(build.plan), plan_bytes=len(build.plan), build=build.report())
+        try:
+            with self._locked(exclusive=True):
+                self._write(self._plan(key), build.plan)
+                self._write(self._sidecar(key), msgspec.json.format(msgspec.json.encode(sidecar), indent=1))
+        except OSError as error:
+            raise EngineError(
+                f"the built engine cannot be saved: {error.strerror}",
+                where=str(self.folder),
+                fix="free disk space, or set MMEDGE_CACHE to another folder",
+            ) from error
+        return CacheEntry(plan_path=self._plan(key), build=sidecar.build)
+
+    def log_path(self, key: EngineKey) -> Path:
+        """Where the builder's log of ``key`` is kept."""
+        return self.folder / f"{key.stem}.log"
+
+    def explain_miss(self, key: EngineKey) -> str | None:
+        """Name both sides when the same variant was built for something else; None if it never was.
+
+        Args:
+            key: What is needed.
+
+        Returns:
+            One sentence, or None.
+        """
+        built = []
+        for path in self.folder.glob(f"{key.variant_sha256[:16]}-*.json"):
+            try:
+                other = msgspec.json.decode(path.read_bytes(), type=Sidecar)
+            except (OSError, msgspec.MsgspecError) as error:
+                _log.warning("unreadable entry in the engine cache: %s: %s", path, error)
+                continue
+            if other.key.variant_sha256 == key.variant_sha256 and other.key != key:
+                built.append((path.stat().st_mtime_ns, other.key))
+        if not built:
+            return None
+        newest = max(built, key=lambda item: item[0])[1]
+        return f"the cached engine was built by {newest.describe()}; this is {key.describe()}: rebuilding"
+
+    def _plan(self, key: EngineKey) -> Path:
+        return self.folder / f"{key.stem}.plan"
+
+    def _sidecar(self, key: EngineKey) -> Path:
+        return self.folder / f"{key.stem}.json"
+
+    def _write(self, path: Path, data: bytes) -> None:
+        handle, temporary = tempfile.mkstemp(dir=self.folder, prefix=".new-")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        folder = os.open(self.folder, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    @contextmanager
+    def _locked(self, *, exclusive: bool) -> Iterator[None]:
+        # Plan and sidecar are two files; the lock keeps a reader from seeing one of each.
+        with (self.folder / ".lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
+            yield
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

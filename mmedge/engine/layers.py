@@ -1,0 +1,115 @@
+"""Which layers of a built TensorRT engine really compute in INT8, read from its layer list.
+
+Engines cannot be inspected without a GPU, but the builder prints every layer with the types of its
+tensors and the ONNX nodes it came from.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+_ONNX_NAME = re.compile(r"ONNX Layer: ([^\]\x1e]+)")
+_DATATYPE = re.compile(r"Datatype: ([^,}]+)")
+_WEIGHTS = re.compile(r'Weights: \{"Type": "([^"]+)"')
+_INT8 = re.compile(r"\bint8\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Layer:
+    """One layer of a built engine.
+
+    Attributes:
+        name: As the builder calls it.
+        kind: ``"correlation"``, ``"gemm"``, ``"kgen"``...
+        nodes: Names of the ONNX nodes it came from.
+        int8: Whether both of its operands, data and weights, enter as INT8.
+    """
+
+    name: str
+    kind: str
+    nodes: frozenset[str]
+    int8: bool
+
+
+def parse_layers(text: str) -> list[Layer]:
+    """Read the builder's ``Layers:`` message, or an inspector's one-line descriptions.
+
+    Args:
+        text: One layer a line.
+
+    Returns:
+        The layers in order of execution.
+    """
+    layers = []
+    for line in text.splitlines():
+        match = re.match(r"Name: (.*?), LayerType: (\w+)", line)
+        if match is None:
+            continue
+        inputs, constants = _section(line, "Inputs"), _section(line, "Constants")
+        data = _DATATYPE.findall(inputs)
+        operands = [*data, *_DATATYPE.findall(constants), *_WEIGHTS.findall(line)]
+        layers.append(
+            Layer(
+                name=match[1],
+                kind=match[2],
+                nodes=onnx_names(line),
+                # Generated kernels ("kgen") quantise, dequantise and copy; none multiplies in INT8.
+                int8=match[2] != "kgen"
+                and bool(data)
+                and _INT8.search(data[0]) is not None
+                and sum(_INT8.search(kind) is not None for kind in operands) >= 2,
+            )
+        )
+    return layers
+
+
+def _section(line: str, title: str) -> str:
+    start = line.find(f" {title}: [")
+    if start < 0:
+        return ""
+    depth = 0
+    for place in range(line.index("[", start), len(line)):
+        depth += {"[": 1, "]": -1}.get(line[place], 0)
+        if depth == 0:
+            return line[start:place]
+    return line[start:]
+
+
+def onnx_names(metadata: str) -> frozenset[str]:
+    """Names of the ONNX nodes in a layer's metadata."""
+    return frozenset(_ONNX_NAME.findall(metadata))
+
+
+def quantized_nodes(network: Any, layer_types: Any) -> list[frozenset[str]]:
+    """Find the convolutions and matrix products of a parsed network whose data comes from a DequantizeLinear.
+
+    Args:
+        network: ``INetworkDefinition`` after parsing.
+        layer_types: The module's ``LayerType``.
+
+    Returns:
+        For each, the ONNX names it goes by.
+    """
+    layers = [network.get_layer(index) for index in range(network.num_layers)]
+    producer = {layer.get_output(k).name: layer for layer in layers for k in range(layer.num_outputs)}
+    heavy = {layer_types.CONVOLUTION, layer_types.DECONVOLUTION, layer_types.MATRIX_MULTIPLY}
+    # The parser puts reshapes between: a Conv1d becomes unsqueeze, Conv2d, squeeze.
+    passing = {getattr(layer_types, name, None) for name in ("SHUFFLE", "IDENTITY", "SQUEEZE", "UNSQUEEZE")}
+    found = []
+    for layer in layers:
+        if layer.type not in heavy:
+            continue
+        source = producer.get(layer.get_input(0).name)
+        while source is not None and source.type in passing:
+            source = producer.get(source.get_input(0).name)
+        if source is not None and source.type == layer_types.DEQUANTIZE:
+            found.append(onnx_names(layer.metadata) or frozenset([layer.name]))
+    return found
+
+
+def count_int8(layers: list[Layer], quantized: list[frozenset[str]]) -> int:
+    """Count the quantised operations that a layer computes in INT8."""
+    running = frozenset[str]().union(*(layer.nodes for layer in layers if layer.int8))
+    return sum(not names.isdisjoint(running) for names in quantized)

@@ -1,0 +1,92 @@
+"""ONNX Runtime on the CPU: one thread, no spinning, inputs and outputs bound once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from mmedge.engine.base import EngineBase
+from mmedge.errors import EngineError
+from mmedge.extras import require
+
+_DTYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+    "tensor(uint8)": np.uint8,
+    "tensor(int8)": np.int8,
+    "tensor(int32)": np.int32,
+    "tensor(int64)": np.int64,
+    "tensor(bool)": np.bool_,
+}
+
+
+class OnnxRuntimeEngine(EngineBase):
+    """One ONNX model on ONNX Runtime's CPU provider.
+
+    Small models run best on one thread without spinning: ONNX Runtime's default pool burns 1.5 cores
+    at 30 fps for the same latency.
+
+    Args:
+        model: The serialised model.
+        name: For messages.
+        threads: Intra-op threads.
+        shapes: Input name -> shape, for inputs with dynamic dimensions (1 where not given).
+
+    Raises:
+        EngineError: If the model cannot be loaded.
+        MissingDependencyError: If onnxruntime is not installed.
+    """
+
+    def __init__(
+        self, model: bytes, *, name: str = "model", threads: int = 1, shapes: dict[str, tuple[int, ...]] | None = None
+    ) -> None:
+        super().__init__("onnxruntime")
+        ort = require("onnxruntime", "running networks on the CPU")
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime raises one private class per status code
+            raise EngineError(f"ONNX Runtime cannot load the model: {error}", where=name) from error
+        self._name = name
+        self._binding = self._session.io_binding()
+        self._values: list[Any] = []
+        for item in self._session.get_inputs():
+            shape = (shapes or {}).get(item.name) or tuple(d if isinstance(d, int) else 1 for d in item.shape)
+            value = np.zeros(shape, self._dtype(item))
+            ort_value = ort.OrtValue.ortvalue_from_numpy(value)
+            self._values.append(ort_value)
+            self._binding.bind_ortvalue_input(item.name, ort_value)
+            self.inputs[item.name] = value
+        outputs = self._session.get_outputs()
+        shapes_out = [item.shape for item in outputs]
+        if not all(isinstance(d, int) for shape in shapes_out for d in shape):
+            # Names of dynamic dimensions say nothing about sizes: one run with zeros tells.
+            shapes_out = [value.shape for value in self._session.run(None, self.inputs)]
+        for item, shape in zip(outputs, shapes_out, strict=True):
+            value = np.zeros(tuple(shape), self._dtype(item))
+            ort_value = ort.OrtValue.ortvalue_from_numpy(value)
+            self._values.append(ort_value)
+            self._binding.bind_ortvalue_output(item.name, ort_value)
+            self.outputs[item.name] = value
+
+    def _dtype(self, item: Any) -> type[np.generic]:
+        dtype: type[np.generic] | None = _DTYPES.get(item.type)
+        if dtype is None:
+            raise EngineError(f"dtype {item.type} is not supported", where=f"{self._name}: {item.name}")
+        return dtype
+
+    def _run_impl(self) -> None:
+        try:
+            self._session.run_with_iobinding(self._binding)
+        except Exception as error:  # onnxruntime raises one private class per status code
+            raise EngineError(f"ONNX Runtime failed: {error}", where=self._name) from error
+
+    def _close_impl(self) -> None:
+        self._values.clear()
+        del self._binding, self._session

@@ -1,0 +1,219 @@
+"""Run a TensorRT engine: pinned buffers, one stream, one CUDA graph after warm-up."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+
+from mmedge.engine.base import EngineBase
+from mmedge.engine.cuda import Buffer, check, cuda_runtime, gpu_info
+from mmedge.engine.tensorrt_loader import load_tensorrt, run_logger
+from mmedge.errors import EngineError, MmedgeError
+
+_log = logging.getLogger(__name__)
+_WARM_UP_RUNS = 3
+
+
+class TensorRTEngine(EngineBase):
+    """One plan on the GPU; ``inputs`` and ``outputs`` are pinned arrays, mapped on an integrated GPU.
+
+    The views stay readable after ``close``; their memory is freed with the last of them.
+
+    Args:
+        plan: The serialised engine, built by the same module and version for this GPU.
+        name: For messages.
+        module: ``tensorrt`` or ``tensorrt_rtx``; None takes what is installed.
+        cuda_graph: Replay one captured graph per run; where it cannot be captured, ``graph`` says why.
+
+    Attributes:
+        graph: ``"captured"``, ``"by TensorRT"`` or the reason why there is none.
+
+    Raises:
+        EngineError: If the plan does not belong to this TensorRT or GPU, or CUDA fails.
+        DeviceError: If there is no GPU.
+
+    Example:
+        >>> with TensorRTEngine(plan) as engine:  # doctest: +SKIP
+        ...     engine.inputs["x"][...] = frame
+        ...     engine.run()
+        ...     print(engine.outputs["digit"])
+    """
+
+    def __init__(
+        self, plan: bytes, *, name: str = "engine", module: str | None = None, cuda_graph: bool = True
+    ) -> None:
+        gpu = gpu_info()
+        trt = load_tensorrt(module)
+        super().__init__(trt.name)
+        self._name = name
+        self._trt = trt
+        self._cuda = cuda_runtime()
+        self._logger, self._errors = run_logger(trt.name)
+        self._stream: Any = None
+        self._graph_exec: Any = None
+        self._context: Any = None
+        self._engine: Any = None
+        self._runtime: Any = None
+        self._in: dict[str, Buffer] = {}
+        self._out: dict[str, Buffer] = {}
+        self.graph = "not asked for"
+        try:
+            check(self._cuda.cudaSetDevice(0), "cudaSetDevice")
+            self._stream = check(
+                self._cuda.cudaStreamCreateWithFlags(self._cuda.cudaStreamNonBlocking), "cudaStreamCreate"
+            )
+            self._load(plan, cuda_graph)
+            self._bind(mapped=gpu.integrated)
+            self._warm_up(cuda_graph)
+        except MmedgeError as error:
+            error.where = error.where or name
+            self.close()
+            raise
+        except BaseException:
+            self.close()
+            raise
+
+    def _load(self, plan: bytes, cuda_graph: bool) -> None:
+        trt, module = self._trt, self._trt.module
+        self._runtime = module.Runtime(self._logger)
+        fix = "build it on this device: `mmedge compile BUNDLE`"
+        if "engine_validity" in trt.caps:
+            validity, diagnostics = self._runtime.get_engine_validity(plan)
+            if validity == module.EngineValidity.INVALID:
+                raise EngineError(
+                    f"the plan is not valid for {trt.name} {trt.version} on this GPU (diagnostics {diagnostics})",
+                    fix=fix,
+                )
+        self._engine = self._runtime.deserialize_cuda_engine(plan)
+        if self._engine is None:
+            raise EngineError(f"{trt.name} {trt.version} cannot load the plan: {self._errors.take()}", fix=fix)
+        if cuda_graph and "cuda_graph_strategy" in trt.caps:
+            config = self._engine.create_runtime_config()
+            config.cuda_graph_strategy = module.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+            self._context = self._engine.create_execution_context(config)
+            self.graph = "by TensorRT"
+        else:
+            self._context = self._engine.create_execution_context()
+        if self._context is None:
+            raise EngineError(
+                f"no execution context: {self._errors.take()}", fix="free GPU memory: close other engines"
+            )
+
+    def _bind(self, *, mapped: bool) -> None:
+        module = self._trt.module
+        names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
+        inputs = [name for name in names if self._engine.get_tensor_mode(name) == module.TensorIOMode.INPUT]
+        for name in inputs:
+            shape = tuple(self._engine.get_tensor_shape(name))
+            if any(size < 0 for size in shape):
+                shape = tuple(self._engine.get_tensor_profile_shape(name, 0)[1])
+                self._require(self._context.set_input_shape(name, shape), f"shape {list(shape)} of input '{name}'")
+            self._in[name] = self._buffer(name, shape, mapped)
+        if unknown := self._context.infer_shapes():
+            raise EngineError(f"shapes are not known before the run: {unknown}", fix="export with static shapes")
+        for name in names:
+            if name not in self._in:
+                shape = tuple(self._context.get_tensor_shape(name))
+                if any(size < 0 for size in shape):
+                    raise EngineError(f"output '{name}' has no fixed shape", fix="export with static shapes")
+                self._out[name] = self._buffer(name, shape, mapped)
+        for name, buffer in {**self._in, **self._out}.items():
+            self._require(self._context.set_tensor_address(name, buffer.device), f"address of '{name}'")
+        self.inputs = {name: buffer.array for name, buffer in self._in.items()}
+        self.outputs = {name: buffer.array for name, buffer in self._out.items()}
+
+    def _buffer(self, name: str, shape: tuple[int, ...], mapped: bool) -> Buffer:
+        module = self._trt.module
+        if self._engine.get_tensor_location(name) == module.TensorLocation.HOST:
+            raise EngineError(f"'{name}' is a shape tensor, which is not supported", fix="export with static shapes")
+        kind = self._engine.get_tensor_dtype(name)
+        try:
+            dtype = np.dtype(module.nptype(kind))
+        except TypeError as error:
+            raise EngineError(f"'{name}' has type {kind}, which numpy lacks", fix="use float32 or float16") from error
+        return Buffer(shape, dtype, mapped=mapped)
+
+    def _require(self, ok: bool, what: str) -> None:
+        if not ok:
+            raise EngineError(f"TensorRT refused {what}: {self._errors.take()}", where=self._name)
+
+    def _enqueue(self) -> None:
+        for buffer in self._in.values():
+            buffer.upload(self._stream)
+        self._require(self._context.execute_async_v3(int(self._stream)), "to run")
+        for buffer in self._out.values():
+            buffer.download(self._stream)
+
+    def _synchronize(self) -> None:
+        check(self._cuda.cudaStreamSynchronize(self._stream), f"running '{self._name}'")
+
+    def _warm_up(self, cuda_graph: bool) -> None:
+        # TensorRT allocates and tunes in its first runs, which must not happen inside a capture.
+        for _ in range(_WARM_UP_RUNS):
+            self._enqueue()
+            self._synchronize()
+        if not cuda_graph or self.graph == "by TensorRT":
+            return
+        try:
+            self._graph_exec = self._capture()
+        except EngineError as error:
+            # Networks with loops or branches decided on the CPU cannot be captured; they run without.
+            self.graph = f"none: {error.message}"
+            _log.warning("%s: no CUDA graph, launching kernels one by one: %s", self._name, error.message)
+            self._enqueue()
+        else:
+            self.graph = "captured"
+            check(self._cuda.cudaGraphLaunch(self._graph_exec, self._stream), "cudaGraphLaunch")
+        self._synchronize()
+
+    def _capture(self) -> Any:
+        cuda, stream = self._cuda, self._stream
+        if "stream_capturable" in self._trt.caps and not self._context.is_stream_capturable(int(stream)):
+            raise EngineError("TensorRT says that this network cannot be captured")
+        mode = cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        check(cuda.cudaStreamBeginCapture(stream, mode), "cudaStreamBeginCapture")
+        failed: EngineError | None = None
+        try:
+            self._enqueue()
+        except EngineError as error:
+            failed = error
+        # Ends the capture in any case, or the stream could never be used again.
+        status, graph = cuda.cudaStreamEndCapture(stream)
+        try:
+            if failed is not None:
+                raise failed
+            check((status,), "cudaStreamEndCapture")
+            return check(cuda.cudaGraphInstantiate(graph, 0), "cudaGraphInstantiate")
+        finally:
+            if graph is not None and int(graph):
+                check(cuda.cudaGraphDestroy(graph), "cudaGraphDestroy")
+            # An operation that a capture refuses leaves its error behind; the next call must not see it.
+            cuda.cudaGetLastError()
+
+    def _run_impl(self) -> None:
+        if self._graph_exec is not None:
+            check(self._cuda.cudaGraphLaunch(self._graph_exec, self._stream), f"launching '{self._name}'")
+        else:
+            self._enqueue()
+        self._synchronize()
+
+    def _close_impl(self) -> None:
+        self.inputs, self.outputs = {}, {}
+        buffers = [*self._in.values(), *self._out.values()]
+        self._in, self._out = {}, {}
+        # Waits for a run that failed half-way, so that nothing writes into memory that is freed here.
+        if self._stream is not None:
+            self._cuda.cudaStreamSynchronize(self._stream)
+        if self._graph_exec is not None:
+            check(self._cuda.cudaGraphExecDestroy(self._graph_exec), "cudaGraphExecDestroy")
+        # The context before its engine, the engine before its runtime.
+        self._graph_exec = self._context = None
+        self._engine = None
+        self._runtime = None
+        for buffer in buffers:
+            buffer.close()
+        if self._stream is not None:
+            check(self._cuda.cudaStreamDestroy(self._stream), "cudaStreamDestroy")
+            self._stream = None

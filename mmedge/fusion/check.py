@@ -1,0 +1,67 @@
+"""Self-test of every variant of a bundle on ONNX Runtime, which also simulates the TensorRT files' Q/DQ."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from mmedge.bundle import Bundle
+from mmedge.engine.onnxruntime import OnnxRuntimeEngine
+from mmedge.errors import CheckError, EngineError
+from mmedge.fusion.golden import self_test
+from mmedge.fusion.graph import stage_order
+from mmedge.fusion.load import make_callable
+from mmedge.fusion.stage import Stage
+
+
+def check_variants(bundle: Bundle, progress: Callable[[str, float], None] | None = None) -> list[dict[str, Any]]:
+    """Run the golden self-test of every variant.
+
+    Args:
+        bundle: An open bundle.
+        progress: Called with a message and a share 0..1.
+
+    Returns:
+        One row per variant: stage, target, precision, file, error_over_tolerance, error (None when it passed).
+    """
+    rows: list[dict[str, Any]] = []
+    upstream: dict[str, Stage] = {}
+    try:
+        for name in stage_order(bundle.manifest):
+            spec = bundle.manifest.stages[name]
+            if spec.callable is not None:
+                engine = make_callable(bundle, name, upstream)
+                upstream[name] = Stage(name, spec, bundle.inputs, engine, upstream, raw=False)
+            for variant in (v for v in bundle.manifest.variants if v.stage == name):
+                row: dict[str, Any] = {
+                    "stage": name,
+                    "target": variant.target,
+                    "precision": variant.precision,
+                    "file": variant.file,
+                    "error_over_tolerance": None,
+                    "error": None,
+                }
+                rows.append(row)
+                if progress is not None:
+                    progress(f"self-test {variant.file}", len(rows) / len(bundle.manifest.variants))
+                stage = Stage(
+                    name,
+                    spec,
+                    bundle.inputs,
+                    OnnxRuntimeEngine(bundle.read(variant.file), name=variant.file),
+                    upstream,
+                    raw=variant.target == "tensorrt",
+                )
+                try:
+                    worst = self_test(stage, bundle.golden(variant.golden), variant.tolerance, variant.file)
+                    row["error_over_tolerance"] = round(worst, 4)
+                except (CheckError, EngineError) as error:
+                    row["error"] = error.message
+                if name in upstream:
+                    stage.close()
+                else:
+                    upstream[name] = stage
+    finally:
+        for stage in upstream.values():
+            stage.close()
+    return rows

@@ -1,0 +1,129 @@
+"""How one tensor of a stage is filled: from a camera frame, a sound window, another stage, the graph itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+
+from mmedge.bundle.manifest import AudioInput, ImageInput, Input
+from mmedge.errors import BundleError, ConfigError
+from mmedge.preprocess import AudioPreprocessor, ImagePreprocessor
+from mmedge.types import AnyArray, FloatArray, Frame, Snapshot, Tensor
+
+ReadAudio = Callable[[str, Snapshot, FloatArray], int]
+
+
+class Feed(Protocol):
+    """Writes one tensor straight into the engine's input array."""
+
+    def fill(self, snapshot: Snapshot, out: AnyArray, read_audio: ReadAudio) -> None:
+        """Fill ``out`` from the snapshot; the input is present."""
+
+    def fill_raw(self, raw: AnyArray, out: AnyArray) -> None:
+        """Fill ``out`` from one recorded raw sample of a golden file."""
+
+
+class ImageFeed:
+    """Raw frame -> float32 tensor, or -> the uint8 frame that enters a TensorRT variant."""
+
+    def __init__(self, name: str, spec: ImageInput, *, raw: bool) -> None:
+        self._name, self._spec, self._raw = name, spec, raw
+        self._preprocess = ImagePreprocessor(spec)
+
+    def fill(self, snapshot: Snapshot, out: AnyArray, read_audio: ReadAudio) -> None:
+        """Preprocess the snapshot's frame into ``out``."""
+        self._write(snapshot.frames[self._name], out)
+
+    def _write(self, frame: Frame, out: AnyArray) -> None:
+        (self._preprocess.raw if self._raw else self._preprocess.tensor)(frame, out)
+
+    def fill_raw(self, raw: AnyArray, out: AnyArray) -> None:
+        """Preprocess a recorded frame (H, W, C) into ``out``."""
+        height, width = self._spec.frame
+        pixels = np.ascontiguousarray(raw, np.uint8).reshape(height, width, self._spec.channels)
+        self._write(recorded_frame(self._name, pixels, self._spec), out)
+
+
+def recorded_frame(name: str, pixels: AnyArray, spec: ImageInput) -> Frame:
+    """Return a frame around recorded pixels (height, width, channels) in the model's own colour."""
+    data = pixels[:, :, 0] if spec.channels == 1 else pixels
+    kind = {"gray": "gray8", "rgb": "rgb24", "bgr": "bgr24"}[spec.color]
+    return Frame(
+        stream=name,
+        seq=0,
+        capture_ns=0,
+        arrive_ns=0,
+        data=np.ascontiguousarray(data, np.uint8),
+        format=kind,  # type: ignore[arg-type]
+        width=pixels.shape[1],
+        height=pixels.shape[0],
+    )
+
+
+class AudioFeed:
+    """The window's samples -> float32 tensor, or as they are into a TensorRT variant."""
+
+    def __init__(self, name: str, spec: AudioInput, *, raw: bool) -> None:
+        self._name, self._raw = name, raw or spec.features is None
+        self._preprocess = AudioPreprocessor(spec)
+        self._pcm = np.zeros(spec.samples, np.float32)
+
+    def fill(self, snapshot: Snapshot, out: AnyArray, read_audio: ReadAudio) -> None:
+        """Cut the window into ``out``, or through the features into ``out``."""
+        if self._raw:
+            read_audio(self._name, snapshot, out.reshape(-1))  # type: ignore[arg-type]
+        else:
+            read_audio(self._name, snapshot, self._pcm)
+            self._preprocess.tensor(self._pcm, out)
+
+    def fill_raw(self, raw: AnyArray, out: AnyArray) -> None:
+        """Preprocess recorded samples into ``out``."""
+        pcm = np.ascontiguousarray(raw, np.float32).reshape(-1)
+        if self._raw:
+            np.copyto(out.reshape(-1), pcm)
+        else:
+            self._preprocess.tensor(pcm, out)
+
+
+class ValueFeed:
+    """A pushed tensor, checked and copied."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def fill(self, snapshot: Snapshot, out: AnyArray, read_audio: ReadAudio) -> None:
+        """Copy the value that is valid at the trigger."""
+        value = snapshot.values[self._name]
+        if not isinstance(value, Tensor):
+            raise ConfigError("text needs a tokenizer, which this version does not have", where=self._name)
+        self.fill_raw(value.data, out)
+
+    def fill_raw(self, raw: AnyArray, out: AnyArray) -> None:
+        """Copy an array of exactly the tensor's size and dtype."""
+        if raw.dtype != out.dtype or raw.size != out.size:
+            raise ConfigError(
+                f"expected {out.dtype} with {out.size} values, got {raw.dtype} {list(raw.shape)}",
+                where=f"input '{self._name}'",
+                fix="push arrays of the manifest's shape and dtype",
+            )
+        np.copyto(out.reshape(-1), raw.reshape(-1))
+
+
+def make_feed(name: str, spec: Input, *, raw: bool) -> Feed:
+    """Return the feed of an input seat, for raw (TensorRT) or preprocessed (CPU) variants."""
+    if isinstance(spec, ImageInput):
+        return ImageFeed(name, spec, raw=raw)
+    if isinstance(spec, AudioInput):
+        return AudioFeed(name, spec, raw=raw)
+    return ValueFeed(name)
+
+
+def expected_shape(spec: Input, *, raw: bool) -> tuple[int, ...]:
+    """Return the shape that an engine's tensor must have for this seat."""
+    if isinstance(spec, (ImageInput, AudioInput)):
+        return spec.raw_shape if raw else spec.tensor_shape
+    if hasattr(spec, "shape"):
+        return tuple(spec.shape)
+    raise BundleError("text inputs are not in this version", fix="remove the text input")

@@ -1,0 +1,52 @@
+"""The golden self-test: after every load of an engine its recorded inputs are run once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from mmedge.errors import CheckError
+from mmedge.fusion.stage import Stage
+from mmedge.types import AnyArray
+
+
+def self_test(stage: Stage, golden: Mapping[str, AnyArray], tolerance: Mapping[str, float], where: str) -> float:
+    """Run a stage on its recorded inputs and compare with its recorded outputs.
+
+    Args:
+        stage: The stage, freshly loaded.
+        golden: ``in.NAME`` and ``out.NAME`` arrays, samples along axis 0.
+        tolerance: Output name -> largest allowed ``max|got - want| / max|want|``.
+        where: For the message.
+
+    Returns:
+        The largest error over its tolerance, 0..1.
+
+    Raises:
+        CheckError: Names the output that differs; the engine must not serve.
+    """
+    names = [*(f"in.{n}" for n in stage.engine.inputs), *(f"out.{n}" for n in stage.engine.outputs)]
+    missing = sorted(set(names) - set(golden))
+    counts = {golden[n].shape[0] if golden[n].ndim else 0 for n in names if n in golden}
+    if missing or len(counts) != 1 or 0 in counts:
+        raise CheckError(f"golden file lacks {missing or 'samples'}", where=where, fix="export the bundle again")
+    worst = 0.0
+    for index in range(counts.pop()):
+        stage.reset()
+        stage.fill_raw({n: golden[n][index] for n in names})
+        stage.engine.run()
+        for name, got in stage.engine.outputs.items():
+            want = golden[f"out.{name}"][index].reshape(got.shape)
+            scale = max(float(np.abs(want).max()), 1e-6)
+            difference = float(np.abs(got - want).max()) / scale
+            limit = tolerance.get(name, 1e-3)
+            if not difference <= limit:
+                raise CheckError(
+                    f"self-test failed: output '{name}' of sample {index} is off by {difference:.3g}, allowed {limit:.3g}",
+                    where=where,
+                    fix="rebuild the engine (mmedge compile) or choose another precision",
+                )
+            worst = max(worst, difference / limit)
+    stage.reset()
+    return worst

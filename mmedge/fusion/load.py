@@ -1,0 +1,179 @@
+"""From a bundle to a running graph: choose a variant and a backend for each stage, build, self-test.
+
+The next candidate is tried when one cannot be built, loaded or fails its self-test; each step is logged, so
+a wrong engine never serves and nothing falls back in silence.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from mmedge.bundle import Bundle, Variant
+from mmedge.engine.base import Engine
+from mmedge.engine.build import compile_variant
+from mmedge.engine.cuda import gpu_problem
+from mmedge.engine.onnxruntime import OnnxRuntimeEngine
+from mmedge.engine.tensorrt_loader import tensorrt_choice
+from mmedge.errors import CheckError, ConfigError, DeviceError, EngineError, MissingDependencyError
+from mmedge.fusion.callables import CallableEngine
+from mmedge.fusion.feed import expected_shape
+from mmedge.fusion.golden import self_test
+from mmedge.fusion.graph import StageGraph, stage_order
+from mmedge.fusion.stage import Stage
+
+log = logging.getLogger("mmedge.fusion")
+Progress = Callable[[str, float], None]
+
+
+def tensorrt_problem() -> str | None:
+    """Say why engines cannot run on TensorRT here; None when they can."""
+    if tensorrt_choice() is None:
+        return "TensorRT is not installed"
+    return gpu_problem()
+
+
+def candidates(bundle: Bundle, stage: str, backend: str, precision: str | None) -> list[tuple[str, Variant]]:
+    """Return what may serve a stage, best first: (backend, variant).
+
+    TensorRT takes INT8 before FP16 before FP32. ONNX Runtime takes the CPU files, and runs TensorRT's
+    files only when the precision asked for exists in no CPU file (it simulates Q/DQ exactly).
+    """
+    order = {"int8": 0, "fp16": 1, "fp32": 2}
+    found: list[tuple[str, Variant]] = []
+    if backend in ("auto", "tensorrt"):
+        problem = tensorrt_problem()
+        if problem is None:
+            variants = sorted(bundle.variants(stage, "tensorrt"), key=lambda v: order[v.precision])
+            found += [("tensorrt", v) for v in variants]
+        elif backend == "tensorrt":
+            raise DeviceError(
+                f"TensorRT cannot run here: {problem}", where="backend", fix="use backend 'auto' or 'onnxruntime'"
+            )
+    if backend in ("auto", "onnxruntime"):
+        variants = bundle.variants(stage, "cpu")
+        if precision is not None and not any(v.precision == precision for v in variants):
+            variants = bundle.variants(stage, "tensorrt")
+        found += [("onnxruntime", v) for v in variants]
+    if precision is not None:
+        found = [(b, v) for b, v in found if v.precision == precision]
+    return found
+
+
+def load_graph(
+    bundle: Bundle, *, backend: str = "auto", precision: str | None = None, progress: Progress | None = None
+) -> StageGraph:
+    """Build, load and self-test every stage of a bundle.
+
+    Args:
+        bundle: An open bundle.
+        backend: ``auto``, ``onnxruntime`` or ``tensorrt``.
+        precision: Only this precision.
+        progress: Called with a message and a share 0..1 while engines are built.
+
+    Returns:
+        The graph; the caller closes it.
+
+    Raises:
+        EngineError: If no candidate of a stage works; lists what was tried.
+        ConfigError: If there is no variant for this backend and precision.
+        DeviceError: If ``tensorrt`` was asked for and cannot run here.
+    """
+    stages: dict[str, Stage] = {}
+    try:
+        for name in stage_order(bundle.manifest):
+            stages[name] = _load_stage(bundle, name, stages, backend, precision, progress)
+    except BaseException:
+        for stage in stages.values():
+            stage.close()
+        raise
+    return StageGraph(list(stages.values()))
+
+
+def _load_stage(
+    bundle: Bundle,
+    name: str,
+    upstream: dict[str, Stage],
+    backend: str,
+    precision: str | None,
+    progress: Progress | None,
+) -> Stage:
+    spec = bundle.manifest.stages[name]
+    if spec.callable is not None:
+        return Stage(name, spec, bundle.inputs, make_callable(bundle, name, upstream), upstream, raw=False)
+    choices = candidates(bundle, name, backend, precision)
+    if not choices:
+        raise ConfigError(
+            f"stage '{name}' has no variant for backend '{backend}' and precision '{precision or 'any'}'",
+            where=f"{bundle.path}",
+            fix=f"it has {sorted({f'{v.target} {v.precision}' for v in bundle.manifest.variants if v.stage == name})}",
+        )
+    tried: list[str] = []
+    first: Exception | None = None
+    for choice, variant in choices:
+        try:
+            return _try(bundle, name, upstream, choice, variant, progress)
+        except (EngineError, CheckError, MissingDependencyError) as error:
+            log.warning("stage '%s': %s %s is not used: %s", name, choice, variant.precision, error.message)
+            tried.append(f"{choice} {variant.precision}: {error.message}")
+            first = first or error
+    if len(choices) == 1 and first is not None:
+        raise first
+    raise EngineError(
+        f"no engine of stage '{name}' works", where="; ".join(tried), fix="run `mmedge doctor` and `mmedge verify`"
+    ) from first
+
+
+def _try(
+    bundle: Bundle,
+    name: str,
+    upstream: dict[str, Stage],
+    backend: str,
+    variant: Variant,
+    progress: Progress | None,
+) -> Stage:
+    engine: Engine
+    if backend == "tensorrt":
+        from mmedge.engine.tensorrt import TensorRTEngine
+
+        compiled = compile_variant(
+            bundle.read(variant.file),
+            bundle.manifest.files[variant.file].sha256,
+            name,
+            variant.precision,
+            progress=progress,
+        )
+        engine = TensorRTEngine(compiled.plan_path.read_bytes(), name=name)
+    else:
+        engine = OnnxRuntimeEngine(bundle.read(variant.file), name=f"{bundle.path}: {variant.file}")
+    stage: Stage | None = None
+    try:
+        stage = Stage(
+            name, bundle.manifest.stages[name], bundle.inputs, engine, upstream, raw=variant.target == "tensorrt"
+        )
+        golden = bundle.golden(variant.golden)
+        worst = self_test(stage, golden, variant.tolerance, f"{variant.file} on {engine.backend}")
+    except BaseException:
+        (stage or engine).close()
+        raise
+    log.info("stage '%s': %s %s, self-test at %.0f %% of tolerance", name, backend, variant.precision, 100 * worst)
+    return stage
+
+
+def make_callable(bundle: Bundle, name: str, upstream: dict[str, Stage]) -> CallableEngine:
+    """Return the engine of a stage that is a rule instead of a network."""
+    spec = bundle.manifest.stages[name]
+    outputs = {n: tuple(1 if isinstance(d, str) else d for d in dims) for n, dims in spec.outputs.items()}
+    inputs: dict[str, tuple[int, ...]] = {}
+    for tensor, source in spec.inputs.items():
+        if source in bundle.inputs:
+            inputs[tensor] = expected_shape(bundle.inputs[source], raw=False)
+        elif source.startswith("@state:"):
+            inputs[tensor] = outputs[source[7:]]
+        elif source.startswith("@"):
+            inputs[tensor] = (1, len(bundle.inputs))
+        else:
+            producer, _, output = source.partition(".")
+            inputs[tensor] = upstream[producer].outputs[output].shape
+    assert spec.callable is not None
+    return CallableEngine(spec.callable, inputs, outputs)

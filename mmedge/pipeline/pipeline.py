@@ -1,0 +1,233 @@
+"""The user's Pipeline: a client of the runtime."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from mmedge.bundle import AudioInput, Bundle, ImageInput, load
+from mmedge.bundle.manifest import TensorInput
+from mmedge.errors import ConfigError
+from mmedge.pipeline.runtime import PUSH, Runtime
+from mmedge.pipeline.spec import Latency, RunSpec
+from mmedge.pipeline.statistics import Statistics
+from mmedge.sinks import Sink, make_sink
+from mmedge.types import Block, Frame, Packet, Result, Tensor, Text
+
+
+class Pipeline:
+    """Live fused inference: results come out as they are made.
+
+    Args:
+        bundle: A bundle, or the path of one.
+        inputs: Input name -> URI (``"0"``, ``"clip.mp4"``, ``"mic://default"``, ``"udp://..."``...); an input
+            that is fed by ``push`` or ``text`` has the URI ``"push://"``.
+        sinks: ``"console"``, ``"jsonl:PATH"`` or objects with ``write`` and ``close``.
+        on_result: Called with each result in the thread that iterates or calls ``run``.
+        latency: ``low``, ``balanced`` or ``offline`` (files only: nothing is dropped, as fast as it goes).
+        isolation: ``thread``; a runtime in its own process is not in this version.
+        backend: ``auto``, ``onnxruntime`` or ``tensorrt``.
+        precision: Use only ``fp32``, ``fp16`` or ``int8`` variants.
+        speed: How fast files are played.
+        duration_s: Stop after so many seconds of capture time.
+
+    Raises:
+        BundleError: If the bundle is not valid.
+        ConfigError: If inputs and bundle do not fit.
+        DeviceError: If a device is not there.
+
+    Example:
+        >>> with mmedge.Pipeline("digits.mmedge", inputs={"image": "clip.mp4", "audio": "clip.mp4"}) as pipe:
+        ...     for result in pipe:
+        ...         print(result.tasks["digit"], result.latency_ms["end_to_end"])  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle | str | Path,
+        inputs: dict[str, str],
+        *,
+        sinks: Sequence[str | Sink] = (),
+        on_result: Callable[[Result], None] | None = None,
+        latency: Latency = "balanced",
+        isolation: Literal["thread", "process"] = "thread",
+        backend: Literal["auto", "onnxruntime", "tensorrt"] = "auto",
+        precision: Literal["fp32", "fp16", "int8"] | None = None,
+        speed: float = 1.0,
+        duration_s: float | None = None,
+    ) -> None:
+        check_choices(latency=latency, isolation=isolation, backend=backend, speed=speed, duration_s=duration_s)
+        self._own = not isinstance(bundle, Bundle)
+        self.bundle = bundle if isinstance(bundle, Bundle) else load(bundle)
+        self._on_result = on_result
+        self._sinks: list[Sink] = []
+        self._pushed: dict[str, int] = {}
+        try:
+            spec = RunSpec(
+                bundle=str(self.bundle.path),
+                inputs=dict(inputs),
+                backend=backend,
+                precision=precision,
+                latency=latency,
+                speed=speed,
+                duration_s=duration_s,
+            )
+            self._runtime = Runtime(spec, self.bundle)
+            for sink in sinks:
+                self._sinks.append(make_sink(sink) if isinstance(sink, str) else sink)
+        except BaseException:
+            self._close_own()
+            raise
+        self._started = False
+
+    @property
+    def statistics(self) -> Statistics:
+        """Counts and latencies so far."""
+        return self._runtime.statistics
+
+    def start(self) -> Pipeline:
+        """Load engines, open sources, start; ``with`` does this."""
+        if not self._started:
+            self._runtime.start()
+            self._started = True
+        return self
+
+    def __iter__(self) -> Iterator[Result]:
+        """Yield results in order; a slow reader loses the oldest (counted), offline it loses none."""
+        self.start()
+        mailbox, statistics = self._runtime.results, self._runtime.statistics
+        while (result := mailbox.get()) is not None:
+            before = time.monotonic_ns()
+            for sink in self._sinks:
+                sink.write(result)
+            if self._on_result is not None:
+                self._on_result(result)
+            if self._sinks or self._on_result is not None:
+                statistics.steps["sink"].add(time.monotonic_ns() - before)
+            yield result
+
+    def run(self, duration_s: float | None = None) -> Statistics:
+        """Take results until the sources end, or for ``duration_s`` seconds.
+
+        Returns:
+            Counts and latencies of the run.
+
+        Raises:
+            MmedgeError: Whatever ended the run before its time.
+        """
+        self.start()
+        end = None if duration_s is None else time.monotonic() + duration_s
+        for _ in self:
+            if end is not None and time.monotonic() >= end:
+                break
+        return self.statistics
+
+    def push(self, name: str, array: npt.NDArray[np.generic], capture_ns: int) -> None:
+        """Feed an input from your own driver; the array is copied.
+
+        Args:
+            name: An input whose URI is ``push://``.
+            array: Image: uint8 (h, w) gray or (h, w, 3) RGB. Audio: float32 (n,) mono at the input's sample
+                rate. Tensor: the manifest's shape and dtype.
+            capture_ns: When it was sensed, on CLOCK_MONOTONIC; of sound, the instant after the last sample.
+
+        Raises:
+            ConfigError: If the input is not pushed, or the array does not fit it.
+        """
+        spec = self.bundle.inputs.get(name)
+        self._check_pushed(name)
+        stamp = {"stream": name, "capture_ns": int(capture_ns), "arrive_ns": time.monotonic_ns()}
+        stamp["seq"] = self._pushed[name] = self._pushed.get(name, -1) + 1
+        array = np.array(array, order="C", copy=True)
+        packet: Packet
+        if isinstance(spec, ImageInput) and array.dtype == np.uint8 and (array.ndim == 2 or array.shape[2:] == (3,)):
+            kind = "gray8" if array.ndim == 2 else "rgb24"
+            height, width = array.shape[:2]
+            packet = Frame(data=array, format=kind, width=width, height=height, quality="A", **stamp)  # type: ignore[arg-type]
+        elif isinstance(spec, AudioInput) and array.dtype == np.float32 and array.ndim == 1:
+            packet = Block(samples=array, quality="A", **stamp)  # type: ignore[arg-type]
+        elif isinstance(spec, TensorInput) and array.dtype == spec.dtype and array.shape == tuple(spec.shape):
+            packet = Tensor(data=array, quality="A", **stamp)  # type: ignore[arg-type]
+        else:
+            raise ConfigError(
+                f"{array.dtype} {list(array.shape)} does not fit this input",
+                where=f"input '{name}'",
+                fix="image: uint8 (h, w[, 3]); audio: float32 (n,); tensor: as in the manifest",
+            )
+        self._runtime.inbox.put(packet)
+
+    def text(self, text: str, name: str | None = None) -> None:
+        """Set the text input to ``text`` from now on."""
+        names = [n for n, s in self.bundle.inputs.items() if type(s).__name__ == "TextInput"]
+        if name is None and len(names) != 1:
+            raise ConfigError(f"the bundle has {len(names)} text inputs", where="text", fix="name the input")
+        name = name or names[0]
+        self._check_pushed(name)
+        now_ns = time.monotonic_ns()
+        self._pushed[name] = self._pushed.get(name, -1) + 1
+        self._runtime.inbox.put(
+            Text(stream=name, seq=self._pushed[name], capture_ns=now_ns, arrive_ns=now_ns, text=text)
+        )
+
+    def _check_pushed(self, name: str) -> None:
+        if self._runtime.spec.inputs.get(name) != PUSH:
+            raise ConfigError(
+                "this input is not fed by push", where=f"input '{name}'", fix=f"give it the URI '{PUSH}' in inputs"
+            )
+
+    def health(self) -> dict[str, dict[str, object]]:
+        """Return each source's state (OK, LATE, STALE, MISSING, RECONNECTING), reason and counters."""
+        return self._runtime.health()
+
+    def close(self) -> None:
+        """Stop, release devices and engines, close sinks; idempotent."""
+        self._runtime.stop()
+        self._close_own()
+
+    def _close_own(self) -> None:
+        sinks, self._sinks = self._sinks, []
+        for sink in sinks:
+            sink.close()
+        if self._own:
+            self.bundle.close()
+
+    def __enter__(self) -> Pipeline:
+        try:
+            return self.start()
+        except BaseException:
+            self._close_own()
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def check_choices(
+    *, latency: str, isolation: str, backend: str, speed: float, duration_s: float | None
+) -> None:
+    """Raise ConfigError at the first option that cannot work."""
+    for name, value, allowed in (
+        ("latency", latency, ("low", "balanced", "offline")),
+        ("isolation", isolation, ("thread", "process")),
+        ("backend", backend, ("auto", "onnxruntime", "tensorrt")),
+    ):
+        if value not in allowed:
+            raise ConfigError(f"unknown {name} '{value}'", where=name, fix=f"use one of {', '.join(allowed)}")
+    if isolation == "process":
+        raise ConfigError(
+            "isolation 'process' is not in this version", where="isolation", fix="use isolation='thread'"
+        )
+    if not 0 < speed <= 1000:
+        raise ConfigError(f"speed {speed} is not in 0..1000", where="speed", fix="use latency='offline' for top speed")
+    if duration_s is not None and not duration_s > 0:
+        raise ConfigError(f"duration {duration_s} s is not positive", where="duration_s", fix="leave it out to run on")
+
+

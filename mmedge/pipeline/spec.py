@@ -1,0 +1,32 @@
+"""The run specification: everything a runtime needs, as data that can cross a process border."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+Latency = Literal["low", "balanced", "offline"]
+
+
+class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """What to run, on what, and how fast.
+
+    Attributes:
+        bundle: Path of the bundle.
+        inputs: Input name -> URI; inputs fed by ``push`` have the URI ``push://``.
+        backend: ``auto``, ``onnxruntime`` or ``tensorrt``.
+        precision: Use only this precision; None takes the best that passes its self-test.
+        latency: ``low`` waits less for late inputs, ``balanced`` follows the bundle, ``offline`` waits
+            for everything, drops nothing and plays files as fast as they can be processed.
+        speed: How fast files are played with ``low`` and ``balanced``.
+        duration_s: Stop after so many seconds of capture time; None runs until the sources end.
+    """
+
+    bundle: str
+    inputs: dict[str, str]
+    backend: Literal["auto", "onnxruntime", "tensorrt"] = "auto"
+    precision: Literal["fp32", "fp16", "int8"] | None = None
+    latency: Latency = "balanced"
+    speed: float = 1.0
+    duration_s: float | None = None

@@ -1,0 +1,118 @@
+"""Latency by step and drops by cause, in bounded memory."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+# One bucket is 1 % wide: 1 us .. 3 h in about 2,300 buckets.
+_RATIO = math.log(1.01)
+_BUCKETS = 2400
+STEPS = ("deliver", "ready", "preprocessed", "inferred", "interpreted", "sink")
+
+
+class Histogram:
+    """Durations in buckets 1 % wide: percentiles of a run of any length, no allocation per value."""
+
+    def __init__(self) -> None:
+        self._counts = np.zeros(_BUCKETS, np.int64)
+        self.n = 0
+        self.max_ns = 0
+        self._sum_ns = 0
+
+    def add(self, duration_ns: int) -> None:
+        """Count one duration; below 1 us it counts as 1 us."""
+        self._counts[min(int(math.log(max(duration_ns, 1000) / 1000) / _RATIO), _BUCKETS - 1)] += 1
+        self.n += 1
+        self._sum_ns += duration_ns
+        self.max_ns = max(self.max_ns, duration_ns)
+
+    def percentile_ms(self, percent: float) -> float:
+        """Return a percentile in ms, exact to 1 %."""
+        if not self.n:
+            return math.nan
+        rank = max(1, math.ceil(self.n * percent / 100))
+        bucket = int(np.searchsorted(np.cumsum(self._counts), rank))
+        return min(math.exp((bucket + 0.5) * _RATIO) * 1e-3, self.max_ns / 1e6)
+
+    def summary(self) -> Percentiles:
+        """Return n, mean, p50, p90, p99, p99.9 and max."""
+        return Percentiles(self)
+
+
+class Percentiles:
+    """A histogram's figures in ms, as attributes and as a dict.
+
+    Example:
+        >>> h = Histogram(); h.add(2_000_000); h.summary().p50
+        2.0
+    """
+
+    def __init__(self, histogram: Histogram) -> None:
+        self.n = histogram.n
+        self.mean = histogram._sum_ns / histogram.n / 1e6 if histogram.n else math.nan
+        self.p50 = histogram.percentile_ms(50)
+        self.p90 = histogram.percentile_ms(90)
+        self.p99 = histogram.percentile_ms(99)
+        self.p999 = histogram.percentile_ms(99.9)
+        self.max = histogram.max_ns / 1e6 if histogram.n else math.nan
+
+    def to_dict(self) -> dict[str, float | None]:
+        """Return the figures rounded to 1 us; None where nothing was measured."""
+        values = {
+            "p50": self.p50,
+            "p90": self.p90,
+            "p99": self.p99,
+            "p99.9": self.p999,
+            "max": self.max,
+            "mean": self.mean,
+        }
+        rounded = {k: None if math.isnan(v) else round(v, 3) for k, v in values.items()}
+        return {**rounded, "n": self.n}
+
+
+class Statistics:
+    """Counts and latencies of one run; written by the runtime, read when it ends (or in between)."""
+
+    def __init__(self) -> None:
+        self.end_to_end = Histogram()
+        self.overhead = Histogram()
+        self.steps = {step: Histogram() for step in STEPS}
+        self.skew_us = Histogram()
+        self.uncertainty_us = Histogram()
+        self.triggers = 0
+        self.results = 0
+        self.unvalidated = 0
+        self.drops: dict[str, int] = {}
+        self.lost_samples: dict[str, int] = {}
+        self.reasons: dict[str, int] = {}
+        self.backends: dict[str, str] = {}
+        self.state = "LOADING"
+        self.evidence = "cpu"
+
+    @property
+    def dropped(self) -> int:
+        """Triggers that gave no result, all causes."""
+        return sum(self.drops.values())
+
+    def to_dict(self) -> dict[str, object]:
+        """Return everything as plain data."""
+        return {
+            "latency_ms": {
+                "end_to_end": self.end_to_end.summary().to_dict(),
+                "overhead": self.overhead.summary().to_dict(),
+                "steps": {name: h.summary().to_dict() for name, h in self.steps.items() if h.n},
+            },
+            "skew_ms": self.skew_us.summary().to_dict(),
+            "uncertainty_ms": self.uncertainty_us.summary().to_dict(),
+            "triggers": self.triggers,
+            "results": self.results,
+            "unvalidated": self.unvalidated,
+            "drops": dict(self.drops),
+            "lost_samples": dict(self.lost_samples),
+            "absent": dict(self.reasons),
+            "backends": dict(self.backends),
+            "state": self.state,
+            "evidence": self.evidence,
+        }

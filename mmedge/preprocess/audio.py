@@ -1,0 +1,97 @@
+"""Windows of sound for an audio seat, by the native log-mel."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mmedge._native import core
+from mmedge.bundle.manifest import AudioInput
+from mmedge.errors import ConfigError
+from mmedge.preprocess.reference import mel_filters
+from mmedge.types import AnyArray, FloatArray
+
+
+class AudioPreprocessor:
+    """Turns one window of sound into what a variant takes, straight into the engine's array.
+
+    Nothing is allocated per call. A seat without features passes its samples through.
+
+    Args:
+        spec: The audio seat.
+
+    Raises:
+        ConfigError: If the seat cannot work.
+
+    Example:
+        >>> spec = AudioInput(sample_rate_hz=8000, window_ms=10)
+        >>> out = np.empty(spec.tensor_shape, np.float32)
+        >>> AudioPreprocessor(spec).tensor(np.ones(80, np.float32), out)
+        >>> out.shape, float(out.min())
+        ((1, 80), 1.0)
+    """
+
+    def __init__(self, spec: AudioInput) -> None:
+        self.spec = spec
+        self._features: core.LogMel | None = None
+        features = spec.features
+        if features is None:
+            return
+        if spec.tensor_shape[1] < 1:
+            raise ConfigError(
+                "the window is shorter than one feature window", where="window_ms", fix="choose a longer window_ms"
+            )
+        filters = mel_filters(features, spec.sample_rate_hz)
+        try:
+            self._features = core.LogMel(
+                features.n_fft,
+                features.window_samples,
+                features.hop_samples,
+                filters,
+                features.floor,
+                features.mean,
+                features.std,
+            )
+        except ValueError as error:
+            raise ConfigError(str(error), where="features", fix="correct the input's features") from error
+
+    def tensor(self, pcm: FloatArray, out: FloatArray) -> None:
+        """Write the features (or the samples) of one window.
+
+        Args:
+            pcm: float32 [samples].
+            out: float32 [1, frames, n_mels], or [1, samples] without features.
+
+        Raises:
+            ConfigError: If an array does not fit the seat.
+        """
+        if self._features is None:
+            self.raw(pcm, out)
+            return
+        _check("pcm", pcm, (self.spec.samples,))
+        _check("out", out, self.spec.tensor_shape)
+        try:
+            self._features.compute(pcm, out)
+        except (ValueError, TypeError) as error:
+            raise ConfigError(str(error).partition("\n")[0], where="audio window", fix=_FIX) from error
+
+    def raw(self, pcm: FloatArray, out: FloatArray) -> None:
+        """Write the samples that enter a TensorRT variant.
+
+        Args:
+            pcm: float32 [samples].
+            out: float32 [1, samples].
+
+        Raises:
+            ConfigError: If an array does not fit the seat.
+        """
+        _check("pcm", pcm, (self.spec.samples,))
+        _check("out", out, self.spec.raw_shape)
+        out[0] = pcm
+
+
+_FIX = "pass contiguous float32 arrays of the seat's shape"
+
+
+def _check(name: str, array: AnyArray, shape: tuple[int, ...]) -> None:
+    if array.shape != shape or array.dtype != np.float32:
+        raise ConfigError(f"{name} is {array.dtype} {array.shape}, not float32 {shape}", where="audio window", fix=_FIX)

@@ -1,0 +1,114 @@
+"""Where results go: the console, a file."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from mmedge.errors import ConfigError
+from mmedge.types import Result
+
+
+class Sink(Protocol):
+    """Takes results one by one, in order, in the user's thread."""
+
+    def write(self, result: Result) -> None:
+        """Take one result."""
+
+    def close(self) -> None:
+        """Flush and close; idempotent."""
+
+
+class JsonlSink:
+    """One JSON object a line, flushed at each, to a file or to stdout (``-``)."""
+
+    def __init__(self, target: str) -> None:
+        self._own = target != "-"
+        try:
+            self._file: BinaryIO = Path(target).open("wb") if self._own else sys.stdout.buffer
+        except OSError as error:
+            raise ConfigError(
+                f"cannot write results: {error.strerror}", where=target, fix="choose another path"
+            ) from error
+
+    def write(self, result: Result) -> None:
+        """Append one line."""
+        self._file.write(result.to_json() + b"\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file; stdout stays open."""
+        if self._own:
+            self._file.close()
+
+
+class ConsoleSink:
+    """A live table on a terminal, otherwise one line a changed answer."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=False)
+        self._live: Live | None = None
+        self._last: dict[str, str | None] = {}
+        if self._console.is_terminal:
+            self._live = Live(console=self._console, refresh_per_second=12)
+            self._live.start()
+
+    def write(self, result: Result) -> None:
+        """Show one result."""
+        if self._live is not None:
+            self._live.update(_table(result))
+            return
+        labels = {name: task.label for name, task in result.tasks.items()}
+        if labels != self._last:
+            self._last = labels
+            tasks = "  ".join(f"{name} {task}" for name, task in result.tasks.items())
+            self._console.print(
+                f"{result.t_ns / 1e9:12.3f} s  {tasks}  ({result.latency_ms.get('end_to_end', 0.0):.1f} ms)",
+                highlight=False,
+            )
+
+    def close(self) -> None:
+        """Leave the last state on the screen."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+
+def _table(result: Result) -> Table:
+    table = Table(show_header=True, header_style="bold")
+    for heading in ("task", "answer", "score"):
+        table.add_column(heading)
+    for name, task in result.tasks.items():
+        score = "" if task.score is None else f"{task.score:.2f} {'█' * round(20 * task.score)}"
+        table.add_row(name, task.label or "-", score)
+    seen = "  ".join(f"{'●' if on else '○'} {name}" for name, on in result.present.items())
+    table.caption = (
+        f"{seen}   {result.latency_ms.get('end_to_end', 0.0):.1f} ms   "
+        f"skew {result.skew_ms:.1f} ± {result.uncertainty_ms:.1f} ms   {result.status}"
+    )
+    return table
+
+
+def make_sink(text: str) -> Sink:
+    """Return the sink that ``text`` names.
+
+    Args:
+        text: ``console`` or ``jsonl:PATH`` (``jsonl:-`` is stdout).
+
+    Raises:
+        ConfigError: If there is no such sink.
+
+    Example:
+        >>> make_sink("jsonl:-").close()
+    """
+    kind, _, target = text.partition(":")
+    if kind == "console" and not target:
+        return ConsoleSink()
+    if kind == "jsonl" and target:
+        return JsonlSink(target)
+    raise ConfigError(f"unknown sink '{text}'", where="sinks", fix="use 'console' or 'jsonl:PATH'")

@@ -1,0 +1,47 @@
+// numpy arrays at the border: checked here, so that the core may trust its pointers.
+#pragma once
+
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+namespace mmedge::bindings {
+
+namespace nb = nanobind;
+using Input = nb::ndarray<nb::ro, nb::device::cpu>;
+using Output = nb::ndarray<nb::device::cpu>;
+
+// Throws std::invalid_argument (ValueError) unless `array` is aligned, C-contiguous and of type T.
+template <typename T, typename Array>
+void check(const Array& array, const char* name) {
+  if (array.dtype() != nb::dtype<T>())
+    throw std::invalid_argument(std::string(name) + " must be " + (sizeof(T) == 1 ? "uint8" : "float32"));
+  std::int64_t stride = 1;
+  for (std::size_t i = array.ndim(); i-- > 0;) {
+    if (array.shape(i) > 1 && array.stride(i) != stride)
+      throw std::invalid_argument(std::string(name) + " must be C-contiguous");
+    stride *= static_cast<std::int64_t>(array.shape(i));
+  }
+  if (reinterpret_cast<std::uintptr_t>(array.data()) % alignof(T) != 0)
+    throw std::invalid_argument(std::string(name) + " must be aligned");
+}
+
+template <typename Array>
+void check_shape(const Array& array, const char* name, const std::vector<std::size_t>& shape) {
+  bool same = array.ndim() == shape.size();
+  std::string got, want;
+  for (std::size_t i = 0; i < array.ndim(); ++i) got += (i ? ", " : "") + std::to_string(array.shape(i));
+  for (std::size_t i = 0; i < shape.size(); ++i) {
+    want += (i ? ", " : "") + std::to_string(shape[i]);
+    same = same && array.shape(i) == shape[i];
+  }
+  if (!same)
+    throw std::invalid_argument(std::string(name) + " must have shape (" + want + "), got (" + got + ")");
+}
+
+}  // namespace mmedge::bindings

@@ -1,0 +1,49 @@
+// One row of any pixel format as full-range u8 pixels, converted only when it must be.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace mmedge {
+
+enum class PixelFormat { gray8, bgr24, rgb24, yuv420p, nv12 };
+enum class Color { gray, rgb, bgr };
+
+// A camera's frame, planes packed one after the other, not owned.
+struct ImageView {
+  const std::uint8_t* data;
+  PixelFormat format;
+  std::size_t width, height;
+  bool full_range;  // false: luma spans 16..235
+};
+
+// How the channels lie in a row: channel c of pixel x is byte offset[c] + x * stride.
+struct RowLayout {
+  std::size_t bytes, stride;
+  std::array<std::size_t, 3> offset;
+};
+
+// Rows of `color`, in the frame's own memory where that already is the answer (interleaved pixels of
+// another order, full-range luma), else in two scratch rows. BT.601; chroma by nearest neighbour.
+class PixelRows {
+ public:
+  // Throws std::invalid_argument if the frame cannot exist (empty, or odd with subsampled chroma).
+  void bind(const ImageView& view, Color color);
+  const RowLayout& layout() const { return layout_; }
+  // Valid until the second next row is asked for.
+  const std::uint8_t* row(std::size_t y);
+
+ private:
+  enum class Work { none, expand_luma, mix_gray, convert_yuv };
+  void convert(std::size_t y, std::uint8_t* out) const;
+
+  ImageView view_{};
+  RowLayout layout_{};
+  Work work_ = Work::none;
+  std::array<std::vector<std::uint8_t>, 2> scratch_;
+  std::array<std::size_t, 2> held_{};  // which row a scratch row holds
+};
+
+}  // namespace mmedge
