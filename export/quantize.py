@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import msgspec
 import numpy as np
-import onnx
+from onnx import ModelProto
 
 from mmedge.bundle.manifest import Quantization
 from mmedge.errors import ConfigError
@@ -67,7 +68,7 @@ def quantize(
     held_out = [preprocess(sample.arrays) for sample in samples.held_out]
     sqnr = _stage_sqnr(recipe, onnx.models, {stage: draft.model for stage, draft in drafts.items()}, held_out)
 
-    models: dict[str, onnx_model] = {}
+    models: dict[str, ModelProto] = {}
     quantization: dict[str, Quantization] = {}
     for stage, draft in drafts.items():
         worst = min(sqnr[f"{stage}.{output}"] for output in recipe.stages[stage].outputs)
@@ -94,12 +95,9 @@ def quantize(
     )
 
 
-onnx_model = onnx.ModelProto
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Draft:
-    model: onnx.ModelProto
+    model: ModelProto
     nodes: tuple[str, ...]
 
 
@@ -113,7 +111,7 @@ def _without_glitches(samples: Sequence[Sample], preprocess: Preprocessor) -> tu
 
 
 def _insert(
-    recipe: Recipe, models: Mapping[str, onnx.ModelProto], frames: Sequence[Tensors]
+    recipe: Recipe, models: Mapping[str, ModelProto], frames: Sequence[Tensors]
 ) -> dict[str, _Draft]:
     nodes: dict[str, list[str]] = {}
     collectors: dict[str, RangeCollector] = {}
@@ -121,10 +119,16 @@ def _insert(
         tensors = {tensor for tensor, source in recipe.stages[stage].inputs.items() if source in ("@present", "@age_ms")}
         nodes[stage] = quantizable(model, tensors)
         collectors[stage] = RangeCollector(model, activations(model, nodes[stage]), name=stage)
-    graph = StageGraph(recipe, collectors)
+    everything = tuple(recipe.inputs)
+    graphs = {
+        mask: StageGraph(recipe, {stage: partial(run, group=mask) for stage, run in collectors.items()})
+        for mask in masks(recipe)
+    }
     for frame in frames:
-        for mask in masks(recipe):
-            graph(frame, mask)
+        known = graphs[everything](frame)
+        for mask, graph in graphs.items():
+            if mask != everything:
+                graph(frame, mask, reuse=known)
     calibration = recipe.calibration
     return {
         stage: _Draft(
@@ -138,7 +142,7 @@ def _insert(
 
 
 def _stage_sqnr(
-    recipe: Recipe, fp32: Mapping[str, onnx.ModelProto], int8: Mapping[str, onnx.ModelProto], frames: Sequence[Tensors]
+    recipe: Recipe, fp32: Mapping[str, ModelProto], int8: Mapping[str, ModelProto], frames: Sequence[Tensors]
 ) -> dict[str, float]:
     """Return the SQNR of each stage's outputs on fp32 inputs, so that each stage answers for itself."""
     graph, quantised = StageGraph(recipe, onnx_runners(fp32)), onnx_runners(int8)

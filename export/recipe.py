@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
+import mmedge
 from mmedge.bundle.manifest import Input, Missing, Smoothing, Stage, Sync
 from mmedge.errors import ConfigError
 
@@ -135,5 +136,6 @@ class Recipe(_Document, kw_only=True):
         return cls(**fields, folder=path.resolve().parent, sha256=hashlib.sha256(raw).hexdigest())
 
     def path(self, relative: str) -> Path:
-        """Return ``relative`` as seen from the recipe's folder."""
-        return self.folder / relative
+        """Return a path of the recipe: relative to its folder, or ``mmedge:PATH`` inside the installed package."""
+        inside = relative.removeprefix("mmedge:")
+        return Path(mmedge.__path__[0]) / inside if inside != relative else self.folder / relative

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmedge.errors import ConfigError
-from mmedge.pipeline.recording import raw_samples as read_samples
 from mmedge.types import Tensors
 
 from .recipe import Recipe
@@ -80,6 +79,9 @@ def raw_samples(recipe: Recipe, count: int | None = None) -> Samples:
     Raises:
         ConfigError: If there are no recordings, or none for some input.
     """
+    # The runtime's reader loads the whole capture stack; callers with samples of their own do without.
+    from mmedge.pipeline.recording import raw_samples as read_samples
+
     sessions = _sessions(recipe)
     total = count or recipe.calibration.frames * 3 // 2
     calibration: list[Sample] = []

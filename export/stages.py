@@ -119,12 +119,15 @@ class StageGraph:
         self._runners = dict(runners)
         self._zeros = {name: feed_zeros(recipe, name) for name in self.order}
         self._depends: dict[str, frozenset[str]] = {}
+        self._masked: set[str] = set()
         for name in self.order:
             stage = recipe.stages[name]
             seats = {source for source in stage.inputs.values() if source in recipe.inputs}
             for source in stage.inputs.values():
                 seats |= self._depends.get(_producer(source) or "", frozenset())
             self._depends[name] = frozenset(seats)
+            if any(source == "@present" or _producer(source) in self._masked for source in stage.inputs.values()):
+                self._masked.add(name)
             if stage.callable is not None:
                 shapes = {tensor: zero.shape for tensor, zero in self._zeros[name].items()}
                 outputs = {output: output_shape(recipe, name, output) for output in stage.outputs}
@@ -147,12 +150,16 @@ class StageGraph:
                 feeds[tensor] = known[source]
         return feeds
 
-    def __call__(self, tensors: Tensors, mask: Mask | None = None) -> dict[str, AnyArray]:
+    def __call__(
+        self, tensors: Tensors, mask: Mask | None = None, reuse: Tensors | None = None
+    ) -> dict[str, AnyArray]:
         """Run every stage.
 
         Args:
             tensors: Preprocessed tensors by input name.
             mask: Inputs that are present; None for all.
+            reuse: What a call with the same tensors and all inputs returned; stages that ``mask`` does
+                not change are not run again.
 
         Returns:
             ``tensors`` and every ``STAGE.OUTPUT``.
@@ -160,7 +167,9 @@ class StageGraph:
         known: dict[str, AnyArray] = dict(tensors)
         present = set(self.recipe.inputs if mask is None else mask)
         for name in self.order:
-            if present & self._depends[name]:
+            if reuse is not None and name not in self._masked and self._depends[name] <= present:
+                outputs = {output: reuse[f"{name}.{output}"] for output in self.recipe.stages[name].outputs}
+            elif present & self._depends[name]:
                 outputs = self._runners[name](self.feeds(name, known, mask))
             else:
                 outputs = {o: np.zeros(output_shape(self.recipe, name, o), np.float32) for o in self.recipe.stages[name].outputs}

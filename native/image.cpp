@@ -34,6 +34,31 @@ void blend(const T* __restrict above, const T* __restrict below, float weight, s
   }
 }
 
+// Writes one float beyond the last pixel.
+void resize_row(const float* __restrict row, const Taps& taps, bool swap, float* __restrict out) {
+  const std::uint32_t* const left = taps.left.data();
+  const std::uint32_t* const right = taps.right.data();
+  const float* const weight = taps.weight.data();
+  for (std::size_t x = 0, width = taps.left.size(); x < width; ++x) {
+    const Pixel a = load(row + 3 * left[x]), b = load(row + 3 * right[x]);
+    const Pixel value = a + (b - a) * weight[x];
+    const Pixel ordered = swap ? Pixel{value[2], value[1], value[0], value[3]} : value;
+    std::memcpy(out + 3 * x, &ordered, sizeof ordered);
+  }
+}
+
+void resize_plane(const float* __restrict plane, const Taps& taps, std::size_t stride,
+                  float* __restrict out) {
+  for (std::size_t x = 0, width = taps.left.size(); x < width; ++x) {
+    const float a = plane[taps.left[x]], b = plane[taps.right[x]];
+    out[x * stride] = a + (b - a) * taps.weight[x];
+  }
+}
+
+void round_row(const float* __restrict values, std::size_t n, std::uint8_t* __restrict out) {
+  for (std::size_t i = 0; i < n; ++i) out[i] = static_cast<std::uint8_t>(static_cast<int>(values[i] + 0.5f));
+}
+
 template <std::size_t kStride, std::size_t kReduce>
 void sum_blocks(const std::uint16_t* __restrict sums, std::size_t width, std::size_t reduce,
                 float* __restrict out) {
@@ -249,27 +274,14 @@ void ImageKernel::resize(const ImageView& view, std::uint8_t* out) {
   for (std::size_t y = 0; y < spec_.frame_height; ++y, out += spec_.frame_width * channels) {
     const std::uint8_t* const above = rows_.row(camera_rows_.left[y]);
     blend(above, rows_.row(camera_rows_.right[y]), camera_rows_.weight[y], layout.bytes, blended_.data());
-    const float* __restrict const row = blended_.data();
-    float* __restrict const line = line_.data();
+    float* const line = line_.data();
     if (layout.stride == 3) {
-      const bool swap = layout.offset[0] == 2;
-      for (std::size_t x = 0; x < spec_.frame_width; ++x) {
-        const Pixel a = load(row + 3 * camera_columns_.left[x]), b = load(row + 3 * camera_columns_.right[x]);
-        const Pixel value = a + (b - a) * camera_columns_.weight[x];
-        const Pixel ordered = swap ? Pixel{value[2], value[1], value[0], value[3]} : value;
-        std::memcpy(line + 3 * x, &ordered, sizeof ordered);
-      }
+      resize_row(blended_.data(), camera_columns_, layout.offset[0] == 2, line);
     } else {
-      for (std::size_t c = 0; c < channels; ++c) {
-        const float* __restrict const plane = row + layout.offset[c];
-        for (std::size_t x = 0; x < spec_.frame_width; ++x) {
-          const float a = plane[camera_columns_.left[x]], b = plane[camera_columns_.right[x]];
-          line[x * channels + c] = a + (b - a) * camera_columns_.weight[x];
-        }
-      }
+      for (std::size_t c = 0; c < channels; ++c)
+        resize_plane(blended_.data() + layout.offset[c], camera_columns_, channels, line + c);
     }
-    for (std::size_t i = 0; i < spec_.frame_width * channels; ++i)
-      out[i] = static_cast<std::uint8_t>(static_cast<int>(line[i] + 0.5f));
+    round_row(line, spec_.frame_width * channels, out);
   }
 }
 

@@ -29,12 +29,12 @@ LogMel::LogMel(const LogMelSpec& spec, const float* filters)
   }
   for (std::size_t n = 0; n < spec.window_samples; ++n) {
     const double phase = kTau * static_cast<double>(n) / static_cast<double>(spec.window_samples);
-    window_.push_back(static_cast<float>(0.5 - 0.5 * std::cos(phase)));
+    window_.push_back(0.5 - 0.5 * std::cos(phase));
   }
   for (std::size_t n = 0; n < spec.n_fft; ++n) {
     const double phase = kTau * static_cast<double>(n) / static_cast<double>(spec.n_fft);
-    cosine_.push_back(static_cast<float>(std::cos(phase)));
-    sine_.push_back(static_cast<float>(std::sin(phase)));
+    cosine_.push_back(std::cos(phase));
+    sine_.push_back(std::sin(phase));
   }
   if (fft_) {
     // Sample pairs are one complex number; they are loaded in bit-reversed order.
@@ -66,28 +66,28 @@ void LogMel::compute(const float* pcm, std::size_t samples, float* out) {
 
 void LogMel::power_by_fft(const float* pcm, std::size_t lanes) {
   const std::size_t half = spec_.n_fft / 2;
-  float* const real = real_.data();
-  float* const imaginary = imaginary_.data();
-  std::fill(real_.begin(), real_.end(), 0.0f);
-  std::fill(imaginary_.begin(), imaginary_.end(), 0.0f);
+  double* const real = real_.data();
+  double* const imaginary = imaginary_.data();
+  std::fill(real_.begin(), real_.end(), 0.0);
+  std::fill(imaginary_.begin(), imaginary_.end(), 0.0);
   for (std::size_t lane = 0; lane < lanes; ++lane) {
     const float* frame = pcm + lane * spec_.hop_samples;
     for (std::size_t n = 0; n < spec_.window_samples; ++n) {
-      float* const part = n % 2 == 0 ? real : imaginary;
+      double* const part = n % 2 == 0 ? real : imaginary;
       part[reversed_[n / 2] * kLanes + lane] = frame[n] * window_[n];
     }
   }
   for (std::size_t size = 1; size < half; size *= 2) {
     const std::size_t step = half / size;  // exp(-i pi k / size) is table entry k * n_fft / (2 size)
     for (std::size_t k = 0; k < size; ++k) {
-      const float c = cosine_[k * step], s = sine_[k * step];
+      const double c = cosine_[k * step], s = sine_[k * step];
       for (std::size_t block = k; block < half; block += 2 * size) {
-        float* __restrict ar = real + block * kLanes;
-        float* __restrict ai = imaginary + block * kLanes;
-        float* __restrict br = real + (block + size) * kLanes;
-        float* __restrict bi = imaginary + (block + size) * kLanes;
+        double* __restrict ar = real + block * kLanes;
+        double* __restrict ai = imaginary + block * kLanes;
+        double* __restrict br = real + (block + size) * kLanes;
+        double* __restrict bi = imaginary + (block + size) * kLanes;
         for (std::size_t l = 0; l < kLanes; ++l) {
-          const float tr = br[l] * c + bi[l] * s, ti = bi[l] * c - br[l] * s;
+          const double tr = br[l] * c + bi[l] * s, ti = bi[l] * c - br[l] * s;
           br[l] = ar[l] - tr;
           bi[l] = ai[l] - ti;
           ar[l] += tr;
@@ -99,27 +99,27 @@ void LogMel::power_by_fft(const float* pcm, std::size_t lanes) {
   // The spectrum of the even and of the odd samples, taken apart by symmetry, then joined.
   for (std::size_t k = 0; k <= half; ++k) {
     const std::size_t a = (k % half) * kLanes, b = ((half - k) % half) * kLanes;
-    const float c = cosine_[k], s = sine_[k];
+    const double c = cosine_[k], s = sine_[k];
     for (std::size_t l = 0; l < kLanes; ++l) {
-      const float even_r = real[a + l] + real[b + l], even_i = imaginary[a + l] - imaginary[b + l];
-      const float odd_r = imaginary[a + l] + imaginary[b + l], odd_i = real[b + l] - real[a + l];
-      const float x = even_r + odd_r * c + odd_i * s, y = even_i + odd_i * c - odd_r * s;
-      power_[k * kLanes + l] = 0.25f * (x * x + y * y);
+      const double even_r = real[a + l] + real[b + l], even_i = imaginary[a + l] - imaginary[b + l];
+      const double odd_r = imaginary[a + l] + imaginary[b + l], odd_i = real[b + l] - real[a + l];
+      const double x = even_r + odd_r * c + odd_i * s, y = even_i + odd_i * c - odd_r * s;
+      power_[k * kLanes + l] = static_cast<float>(0.25 * (x * x + y * y));
     }
   }
 }
 
 void LogMel::power_by_dft(const float* pcm, std::size_t lanes) {
-  std::fill(real_.begin(), real_.end(), 0.0f);
+  std::fill(real_.begin(), real_.end(), 0.0);
   for (std::size_t lane = 0; lane < lanes; ++lane)
     for (std::size_t n = 0; n < spec_.window_samples; ++n)
       real_[n * kLanes + lane] = pcm[lane * spec_.hop_samples + n] * window_[n];
   for (std::size_t k = 0; k <= spec_.n_fft / 2; ++k) {
-    float x[kLanes] = {}, y[kLanes] = {};
+    double x[kLanes] = {}, y[kLanes] = {};
     std::size_t phase = 0;
     for (std::size_t n = 0; n < spec_.window_samples; ++n) {
-      const float c = cosine_[phase], s = sine_[phase];
-      const float* sample = real_.data() + n * kLanes;
+      const double c = cosine_[phase], s = sine_[phase];
+      const double* sample = real_.data() + n * kLanes;
       for (std::size_t l = 0; l < kLanes; ++l) {
         x[l] += sample[l] * c;
         y[l] += sample[l] * s;
@@ -127,7 +127,8 @@ void LogMel::power_by_dft(const float* pcm, std::size_t lanes) {
       phase += k;
       if (phase >= spec_.n_fft) phase -= spec_.n_fft;
     }
-    for (std::size_t l = 0; l < kLanes; ++l) power_[k * kLanes + l] = x[l] * x[l] + y[l] * y[l];
+    for (std::size_t l = 0; l < kLanes; ++l)
+      power_[k * kLanes + l] = static_cast<float>(x[l] * x[l] + y[l] * y[l]);
   }
 }
 

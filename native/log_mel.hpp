@@ -13,7 +13,8 @@ struct LogMelSpec {
 };
 
 // Frames are transformed eight at a time, the frame being the innermost dimension, so that every
-// loop of a plain radix-2 transform is a vector loop.
+// loop of a plain radix-2 transform is a vector loop. Spectra are float64: beside a microphone's DC
+// offset, which no mel filter sees, the quiet bands would drown in float32 rounding.
 class LogMel {
  public:
   // `filters`: row-major [n_fft / 2 + 1, n_mels].
@@ -35,10 +36,12 @@ class LogMel {
 
   LogMelSpec spec_;
   bool fft_;
-  std::vector<float> window_, cosine_, sine_, weights_;
+  std::vector<double> window_, cosine_, sine_;
+  std::vector<float> weights_;
   std::vector<std::size_t> reversed_;
   std::vector<Filter> filters_;
-  std::vector<float> real_, imaginary_, power_;  // scratch, [.., lanes]
+  std::vector<double> real_, imaginary_;  // scratch, [.., lanes]
+  std::vector<float> power_;              // likewise
   std::mutex mutex_;
 };
 

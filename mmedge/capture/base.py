@@ -10,9 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from mmedge.capture.sound import Piece
 from mmedge.clock import now_ns
 from mmedge.errors import MmedgeError, SourceError
-from mmedge.types import EndOfStream, Health, Packet
+from mmedge.types import Block, ClockQuality, EndOfStream, Health, Packet
 
 log = logging.getLogger("mmedge.capture")
 
@@ -143,6 +144,20 @@ class ThreadSource(ABC):
         if (state, reason) != (self._state, self._reason):
             log.log(logging.INFO if state == "OK" else logging.WARNING, "%s: %s %s", self.name, state, reason or "")
         self._state, self._reason = state, reason
+
+    def block(self, stream: str, piece: Piece, *, capture_ns: int, uncertainty_ns: int, quality: ClockQuality) -> Block:
+        """Return the packet of a piece of sound that arrives now."""
+        return Block(
+            stream=stream,
+            seq=self.next_seq(stream),
+            epoch=self.epoch,
+            capture_ns=capture_ns,
+            arrive_ns=now_ns(),
+            uncertainty_ns=uncertainty_ns,
+            quality=quality,
+            samples=piece.samples,
+            lost=piece.lost,
+        )
 
     def end(self, emit: Emit, stream: str, reason: str | None = None) -> None:
         """Emit the stream's ``EndOfStream``, once."""

@@ -36,14 +36,14 @@ class MonoTrack:
     Args:
         in_rate_hz: Rate of what is fed.
         out_rate_hz: Rate of what comes out.
-        live: Choose the filter by delay. soxr's HQ holds sound back for up to 155 ms (48 to 8 kHz), its
+        low_delay: Choose the filter by delay. soxr's HQ holds sound back for up to 155 ms (48 to 8 kHz), its
             variable-rate filter for 30 ms at 115 dB of stop band; the latter's output is 2 samples late.
     """
 
-    def __init__(self, in_rate_hz: int, out_rate_hz: int, *, live: bool = False) -> None:
+    def __init__(self, in_rate_hz: int, out_rate_hz: int, *, low_delay: bool = False) -> None:
         self.in_rate_hz = in_rate_hz
         self.out_rate_hz = out_rate_hz
-        self.live = live
+        self.low_delay = low_delay
         self.lost = 0
         self.overlapped = 0
         self._resampler: Any = None
@@ -71,7 +71,7 @@ class MonoTrack:
             self._anchor_ns = float(start_ns)
             if self.in_rate_hz != self.out_rate_hz:
                 soxr = require("soxr", "resampling sound")
-                self._resampler = soxr.ResampleStream(self.in_rate_hz, self.out_rate_hz, 1, dtype="float32", vr=self.live)
+                self._resampler = soxr.ResampleStream(self.in_rate_hz, self.out_rate_hz, 1, dtype="float32", vr=self.low_delay)
         self._in += len(samples)
         yield from self._give(samples if self._resampler is None else self._resampler.resample_chunk(samples))
 

@@ -109,7 +109,7 @@ class Runtime:
                     where=f"inputs {sorted(n for n, on in attached.items() if on)}",
                     fix="use latency 'low' or 'balanced'",
                 )
-            self._started_ns = time.monotonic_ns()
+            self._started_ns = statistics.started_ns = time.monotonic_ns()
             self._sync = Synchronizer(
                 manifest.inputs,
                 attached,

@@ -88,6 +88,7 @@ class Statistics:
         self.lost_samples: dict[str, int] = {}
         self.reasons: dict[str, int] = {}
         self.backends: dict[str, str] = {}
+        self.started_ns = 0
         self.state = "LOADING"
         self.evidence = "cpu"
 

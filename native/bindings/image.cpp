@@ -80,8 +80,9 @@ void bind_image(nb::module_& m) {
           },
           nb::arg("data").noconvert(), nb::arg("format"), nb::arg("width"), nb::arg("height"),
           nb::arg("full_range"), nb::arg("out").noconvert(),
-          nb::sig("def tensor(self, data: NDArray[numpy.uint8], format: str, width: int, height: int, "
-                  "full_range: bool, out: NDArray[numpy.float32]) -> None"),
+          nb::sig("def tensor(self, data: numpy.typing.NDArray[numpy.uint8], format: str, width: int, "
+                  "height: int, "
+                  "full_range: bool, out: numpy.typing.NDArray[numpy.float32]) -> None"),
           "Write the normalised float32 tensor [1, channels, height, width].")
       .def(
           "raw",
@@ -96,8 +97,9 @@ void bind_image(nb::module_& m) {
           },
           nb::arg("data").noconvert(), nb::arg("format"), nb::arg("width"), nb::arg("height"),
           nb::arg("full_range"), nb::arg("out").noconvert(),
-          nb::sig("def raw(self, data: NDArray[numpy.uint8], format: str, width: int, height: int, "
-                  "full_range: bool, out: NDArray[numpy.uint8]) -> None"),
+          nb::sig(
+              "def raw(self, data: numpy.typing.NDArray[numpy.uint8], format: str, width: int, height: int, "
+              "full_range: bool, out: numpy.typing.NDArray[numpy.uint8]) -> None"),
           "Write the uint8 frame [1, frame height, frame width, channels].");
 }
 

@@ -19,8 +19,9 @@ void bind_log_mel(nb::module_& m) {
           },
           nb::arg("n_fft"), nb::arg("window_samples"), nb::arg("hop_samples"), nb::arg("filters").noconvert(),
           nb::arg("floor"), nb::arg("mean"), nb::arg("std"),
-          nb::sig("def __init__(self, n_fft: int, window_samples: int, hop_samples: int, "
-                  "filters: NDArray[numpy.float32], floor: float, mean: float, std: float) -> None"),
+          nb::sig(
+              "def __init__(self, n_fft: int, window_samples: int, hop_samples: int, "
+              "filters: numpy.typing.NDArray[numpy.float32], floor: float, mean: float, std: float) -> None"),
           "``filters``: [n_fft // 2 + 1, n_mels].")
       .def(
           "compute",
@@ -38,7 +39,8 @@ void bind_log_mel(nb::module_& m) {
                          static_cast<float*>(out.data()));
           },
           nb::arg("pcm").noconvert(), nb::arg("out").noconvert(),
-          nb::sig("def compute(self, pcm: NDArray[numpy.float32], out: NDArray[numpy.float32]) -> None"),
+          nb::sig("def compute(self, pcm: numpy.typing.NDArray[numpy.float32], out: "
+                  "numpy.typing.NDArray[numpy.float32]) -> None"),
           "Write the features of [samples] to [frames, n_mels] or [1, frames, n_mels].");
 }
 

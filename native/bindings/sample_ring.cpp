@@ -28,7 +28,8 @@ void bind_sample_ring(nb::module_& m) {
             const std::size_t n = samples(array, "samples");
             return self.write(static_cast<const float*>(array.data()), n);
           },
-          nb::arg("samples").noconvert(), nb::sig("def write(self, samples: NDArray[numpy.float32]) -> int"),
+          nb::arg("samples").noconvert(),
+          nb::sig("def write(self, samples: numpy.typing.NDArray[numpy.float32]) -> int"),
           "Append samples and return the new end.")
       .def("write_silence", &SampleRing::write_silence, nb::arg("n"),
            "Append n samples of which nothing is known (a gap) and return the new end.")
@@ -39,7 +40,7 @@ void bind_sample_ring(nb::module_& m) {
             return self.read(end, static_cast<float*>(array.data()), n);
           },
           nb::arg("end"), nb::arg("out").noconvert(),
-          nb::sig("def read(self, end: int, out: NDArray[numpy.float32]) -> int"),
+          nb::sig("def read(self, end: int, out: numpy.typing.NDArray[numpy.float32]) -> int"),
           "Copy samples [end - len(out), end) and return how many are real.\n\n"
           "What was overwritten, is not yet written or is silence reads as zero.")
       .def_prop_ro("begin", &SampleRing::begin, "Index of the oldest sample that is kept.")

@@ -1,0 +1,230 @@
+"""The whole path on one machine: weights -> ONNX -> INT8 -> bundle -> TensorRT -> live fused run -> tables."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.resources import as_file, files
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from mmedge.bundle import Bundle, load
+from mmedge.errors import CheckError
+from mmedge.fusion import tensorrt_problem
+from mmedge.pipeline import Pipeline, Statistics
+from mmedge.types import Result
+
+CLIPS = ("clean", "noise", "frozen", "black", "wrong")
+# The word of a segment has ended by then; before that nothing is owed.
+SETTLED_S = 1.0
+Progress = Callable[[str, float | None], None]
+
+
+@dataclass(kw_only=True)
+class DemoReport:
+    """What the demo measured; ``to_dict`` is its ``--json`` document."""
+
+    bundle: Path
+    made_here: bool
+    evidence: str
+    accuracy: list[dict[str, Any]] = field(default_factory=list)
+    int8: dict[str, Any] = field(default_factory=dict)
+    tensorrt: dict[str, Any] = field(default_factory=dict)
+    live: Statistics | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the document of schema ``mmedge.demo/1``."""
+        assert self.live is not None
+        run = self.live.to_dict()
+        latency = run["latency_ms"]
+        assert isinstance(latency, dict)
+        return {
+            "schema": "mmedge.demo/1",
+            "evidence": self.evidence,
+            "bundle": str(self.bundle),
+            "exported_here": self.made_here,
+            "accuracy": self.accuracy,
+            "int8": self.int8,
+            "tensorrt": self.tensorrt,
+            "latency_ms": {
+                "end_to_end": latency["end_to_end"],
+                "overhead": latency["overhead"],
+                "steps": latency["steps"],
+            },
+            "frames": self.live.triggers,
+            "results": self.live.results,
+            "drops": self.live.drops,
+            "lost_samples": self.live.lost_samples,
+            "skew_ms": run["skew_ms"],
+            "uncertainty_ms": run["uncertainty_ms"],
+        }
+
+
+class Truth:
+    """What is said and shown when: one digit a segment.
+
+    Args:
+        document: ``{"segment_s": seconds, "digits": [...]}``.
+    """
+
+    def __init__(self, document: dict[str, Any]) -> None:
+        self.segment_s = float(document["segment_s"])
+        self.digits = [str(digit) for digit in document["digits"]]
+
+    def at(self, t_s: float) -> str | None:
+        """Return the digit that is owed at ``t_s``, None while its word may still be going on."""
+        segment, within = divmod(t_s, self.segment_s)
+        if not 0 <= segment < len(self.digits) or within < SETTLED_S:
+            return None
+        return self.digits[int(segment)]
+
+
+def make_bundle(output: Path, *, train: bool, progress: Progress) -> bool:
+    """Export the bundle here, or copy the shipped one where there is no torch; tell whether it was exported."""
+    if find_spec("torch") is None:
+        progress("torch is not installed: the shipped bundle is used", None)
+        with as_file(assets() / "digits.mmedge") as shipped:
+            shutil.copyfile(shipped, output)
+        return False
+    from .run import run_steps  # needs torch
+    from .shipped import shipped_recipe
+
+    run_steps(shipped_recipe("av_digits"), output=output, retrain=train, progress=progress)
+    return True
+
+
+def assets() -> Any:
+    """Return the folder of shipped weights, clips and recordings."""
+    return files("mmedge") / "assets" / "digits"
+
+
+def play(
+    bundle: Bundle, clip: Path, seats: tuple[str, ...], *, live: bool = False, precision: Any = None
+) -> tuple[list[tuple[float, Result]], Statistics]:
+    """Play a clip through the real path; return the results with their time in the clip, and the statistics."""
+    with Pipeline(
+        bundle,
+        dict.fromkeys(seats, str(clip)),
+        latency="balanced" if live else "offline",
+        backend="onnxruntime" if precision else "auto",
+        precision=precision,
+    ) as pipe:
+        results = list(pipe)
+    start_ns = pipe.statistics.started_ns
+    return [((r.t_ns - start_ns) / 1e9, r) for r in results], pipe.statistics
+
+
+def accuracy(results: list[tuple[float, Result]], truth: Truth) -> tuple[float, int]:
+    """Return the share of settled triggers whose digit is right, and how many there were."""
+    right = [r.tasks["digit"].label == digit for t, r in results if (digit := truth.at(t)) is not None]
+    return (sum(right) / len(right) if right else 0.0), len(right)
+
+
+def agreeing(results: list[tuple[float, Result]], truth: Truth) -> float | None:
+    """Return the share of settled triggers whose modalities are said to agree, None where it was undefined."""
+    labels = [r.tasks["agreement"].label for t, r in results if truth.at(t) is not None]
+    defined = [label for label in labels if label is not None]
+    return round(sum(label == "agree" for label in defined) / len(defined), 4) if defined else None
+
+
+def demo(output: Path, *, train: bool = False, progress: Progress) -> DemoReport:
+    """Run the whole path.
+
+    Args:
+        output: Where the bundle is written.
+        train: Train the weights from scratch first.
+        progress: Called with a message and a share 0..1 (None: unknown).
+
+    Returns:
+        The report.
+
+    Raises:
+        CheckError: If the run contradicts itself: frames that are neither answered nor counted as dropped.
+        MmedgeError: Whatever else stops the path.
+    """
+    progress("weights, ONNX, INT8, bundle", 0.0)
+    made_here = make_bundle(output, train=train, progress=progress)
+    with load(output) as bundle:
+        report = DemoReport(bundle=output, made_here=made_here, evidence="cpu")
+        report.tensorrt = compile_all(bundle, progress)
+        with as_file(assets() / "clips") as folder:
+            truth = Truth(json.loads((folder / "truth.json").read_text()))
+            progress("live: the clean clip at its own speed", 0.0)
+            live, report.live = play(bundle, folder / "clean.mp4", tuple(bundle.inputs), live=True)
+            report.evidence = report.live.evidence
+            check_conservation(report.live)
+            agreement, count = 0, 0
+            for index, clip in enumerate(CLIPS):
+                progress(f"clip '{clip}': image only, audio only, fused, int8", index / len(CLIPS))
+                path = folder / f"{clip}.mp4"
+                row, same, n = judge(bundle, path, truth, live if clip == "clean" else None)
+                report.accuracy.append({"clip": clip, **row})
+                agreement, count = agreement + same, count + n
+    report.int8 = {
+        "agreement": round(agreement / count, 4),
+        "n": count,
+        "how": "labels of fused triggers over all clips, TensorRT's INT8 files simulated by ONNX Runtime, against fp32",
+        **sizes(output),
+    }
+    return report
+
+
+def judge(
+    bundle: Bundle, clip: Path, truth: Truth, fused: list[tuple[float, Result]] | None
+) -> tuple[dict[str, Any], int, int]:
+    """Return the accuracy row of one clip, and how many of its n fused INT8 labels equal those of fp32."""
+    row: dict[str, Any] = {}
+    for seat in bundle.inputs:
+        row[seat] = round(accuracy(play(bundle, clip, (seat,))[0], truth)[0], 4)
+    exact = play(bundle, clip, tuple(bundle.inputs), precision="fp32")[0]
+    value, row["n"] = accuracy(fused or exact, truth)
+    row["fused"] = round(value, 4)
+    row["agree"] = agreeing(fused or exact, truth)
+    coarse = play(bundle, clip, tuple(bundle.inputs), precision="int8")[0]
+    pairs = [(a.tasks["digit"].label, b.tasks["digit"].label) for (_, a), (_, b) in zip(exact, coarse, strict=True)]
+    return row, sum(a == b for a, b in pairs), len(pairs)
+
+
+def compile_all(bundle: Bundle, progress: Progress) -> dict[str, Any]:
+    """Build every stage's INT8 engine: for the GPU at hand, or ahead of time where there is none."""
+    from importlib import import_module
+
+    compiled = import_module("mmedge.cli.compile").compile_bundle(bundle, "int8", progress)
+    problem = tensorrt_problem()
+    first = compiled[0]
+    return {
+        "module": first["module"],
+        "version": first["version"],
+        "evidence": first["evidence"],
+        "not_run_because": problem,
+        "engines": compiled,
+    }
+
+
+def check_conservation(statistics: Statistics) -> None:
+    """Raise CheckError unless every frame was answered or counted as dropped."""
+    if statistics.triggers != statistics.results + statistics.dropped:
+        raise CheckError(
+            f"{statistics.triggers} frames in, {statistics.results} results, {statistics.dropped} dropped",
+            where="live run",
+            fix="report it: frames must be conserved",
+        )
+
+
+def sizes(path: Path) -> dict[str, Any]:
+    """Return bytes and INT8 coverage of the bundle's TensorRT files by precision."""
+    from .report import coverage
+
+    with load(path) as bundle:
+        listed = {v.precision: 0 for v in bundle.manifest.variants}
+        for variant in bundle.manifest.variants:
+            if variant.target == "tensorrt":
+                listed[variant.precision] += bundle.manifest.files[variant.file].bytes
+        return {
+            "bytes": listed.get("int8", 0),
+            "fp32_bytes": listed.get("fp32", 0),
+            "coverage": coverage(bundle) if find_spec("onnx") is not None else None,
+        }

@@ -1,0 +1,160 @@
+"""Media files: both tracks of a clip on one timeline, at the speed of the clip or of the reader."""
+
+from __future__ import annotations
+
+import heapq
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+from mmedge.capture.base import Emit, StartTime, ThreadSource, log
+from mmedge.capture.decode import PictureDecoder, SoundDecoder
+from mmedge.capture.demux import Demuxer, choose_streams
+from mmedge.capture.sound import Piece
+from mmedge.clock import now_ns
+from mmedge.errors import ConfigError, SourceError
+from mmedge.extras import require
+
+_S = 1_000_000_000
+_Item = tuple[int, Callable[[Emit, int], None]]  # (time in the file, what to do when it is due)
+
+
+class MediaSource(ThreadSource):
+    """Reads a media file by PyAV: pictures as yuv420p, sound as mono float32 at each input's rate.
+
+    Packets leave in the order of their time, whatever the file's own order, and lie on the timeline
+    ``base + (pts - first pts)``, where base is the start of the run.
+
+    Args:
+        path: The file.
+        images: Names of the inputs that take its pictures.
+        sounds: Names and sample rates of the inputs that take its sound.
+        realtime: Deliver nothing before its time has come; otherwise as fast as ``emit`` accepts.
+        speed: How many times faster than the clip real time runs.
+        base: The start of the run, shared by all its files.
+
+    Raises:
+        ConfigError: If there is no such file.
+        SourceError: If it is not a media file.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        images: tuple[str, ...] = (),
+        sounds: Mapping[str, int] | None = None,
+        realtime: bool = True,
+        speed: float = 1.0,
+        base: StartTime | None = None,
+    ) -> None:
+        sounds = sounds or {}
+        super().__init__((*images, *sounds), name=path, live=realtime)
+        self._realtime = realtime
+        self._speed = speed
+        self._base = base or StartTime()
+        self._first_ns: int | None = None
+        self._container = open_file(path)
+        picture, sound = choose_streams(self._container)
+        if picture is None and sound is None:
+            self._container.close()
+            raise SourceError("the file has neither a picture nor a sound track", where=path, fix="give a media file")
+        self._pictures = PictureDecoder(self, picture, images) if picture is not None and images else None
+        # A file is read ahead, so the exact filter's delay costs nothing.
+        self._sound = SoundDecoder(self, sound, sounds, low_delay=False) if sound is not None and sounds else None
+        self._absent = {name: f"{Path(path).name} has no video track" for name in images if picture is None}
+        self._absent |= {name: f"{Path(path).name} has no audio track" for name in sounds if sound is None}
+
+    def _close_impl(self) -> None:
+        if self._thread is None:  # a running reader closes the file itself
+            self._container.close()
+
+    def _read_impl(self, emit: Emit, stop: threading.Event) -> None:
+        for name, reason in self._absent.items():
+            log.warning("input '%s' is missing: %s", name, reason)
+            self.end(emit, name, reason)
+        base_ns = self._base.get()
+        with self._container:
+            tracks: list[Iterator[_Item]] = []
+            demuxer = Demuxer(self._container, [d.stream for d in (self._pictures, self._sound) if d is not None])
+            if self._pictures is not None:
+                tracks.append(self._picture_items(self._pictures, demuxer, stop))
+            if self._sound is not None:
+                tracks.append(self._sound_items(self._sound, demuxer))
+            for time_ns, deliver in heapq.merge(*tracks, key=itemgetter(0)):
+                since_ns = time_ns - (self._first_ns or 0)
+                early_ns = base_ns + since_ns / self._speed - now_ns() if self._realtime else 0
+                if (early_ns > 0 and stop.wait(early_ns / _S)) or stop.is_set():
+                    return
+                deliver(emit, base_ns + since_ns)
+
+    def _picture_items(self, decoder: PictureDecoder, demuxer: Demuxer, stop: threading.Event) -> Iterator[_Item]:
+        time_ns = 0
+        for packet in demuxer.packets(decoder.stream):
+            if isinstance(packet, int):
+                continue
+            for time_ns, frame in decoder.decode(packet):
+                self._begin(time_ns)
+                yield time_ns, partial(self._deliver_frame, decoder, frame, stop)
+        yield time_ns, self._deliver_end(decoder.names)
+
+    def _deliver_frame(
+        self, decoder: PictureDecoder, frame: Any, stop: threading.Event, emit: Emit, capture_ns: int
+    ) -> None:
+        for packet in decoder.frames(frame, stop, capture_ns=capture_ns, arrive_ns=now_ns()):
+            emit(packet)
+
+    def _sound_items(self, decoder: SoundDecoder, demuxer: Demuxer) -> Iterator[_Item]:
+        time_ns = 0
+        for packet in demuxer.packets(decoder.stream):
+            for name, piece in decoder.hole(packet) if isinstance(packet, int) else decoder.decode(packet):
+                time_ns = piece.end_ns
+                self._begin(time_ns - len(piece.samples) * _S // decoder.rates_hz[name])
+                yield time_ns, partial(self._deliver_block, name, piece)
+        for name, piece in decoder.finish():
+            time_ns = piece.end_ns
+            yield time_ns, partial(self._deliver_block, name, piece)
+        yield time_ns, self._deliver_end(tuple(decoder.rates_hz))
+
+    def _deliver_block(self, name: str, piece: Piece, emit: Emit, capture_ns: int) -> None:
+        emit(self.block(name, piece, capture_ns=capture_ns, uncertainty_ns=0, quality="B"))
+
+    def _deliver_end(self, names: tuple[str, ...]) -> Callable[[Emit, int], None]:
+        def deliver(emit: Emit, capture_ns: int) -> None:
+            for name in names:
+                self.end(emit, name)
+
+        return deliver
+
+    def _begin(self, time_ns: int) -> None:
+        """Learn where the file begins; both tracks are asked for their first item before one is delivered."""
+        self._first_ns = time_ns if self._first_ns is None else min(self._first_ns, time_ns)
+
+
+def open_file(path: str) -> Any:
+    """Open a media file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The ``av.container.InputContainer``; close it.
+
+    Raises:
+        ConfigError: If there is no such file.
+        SourceError: If it is damaged or not a media file.
+    """
+    av = require("av", "reading media files")
+    if not Path(path).exists():
+        raise ConfigError(f"there is no file '{path}'", where=path, fix="check the path")
+    if Path(path).is_dir():
+        raise ConfigError(f"'{path}' is a folder", where=path, fix="name one media file")
+    try:
+        return av.open(f"file:{path}")  # never as another protocol, whatever its name
+    except (av.error.FFmpegError, OSError) as error:
+        raise SourceError(
+            f"'{path}' cannot be read as media: {error.strerror}", where=path, fix="check it with: ffprobe " + path
+        ) from error

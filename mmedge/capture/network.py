@@ -1,0 +1,131 @@
+"""Network streams (udp, rtsp) by PyAV: low delay, own clock learnt, reopened until stopped."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from mmedge.capture.base import Emit, ThreadSource, log
+from mmedge.capture.decode import PictureDecoder, SoundDecoder
+from mmedge.capture.demux import choose_streams
+from mmedge.capture.uri import Uri
+from mmedge.clock import StreamClock, now_ns
+from mmedge.extras import require
+
+_S = 1_000_000_000
+_SILENCE_S = 1.5  # also bounds how long a stop can take
+_BACKOFF_S = (0.2, 5.0)
+_BUFFERED_NS = 2_000_000
+# What the first packet's delay holds (encoder, network, parser) is constant and cannot be seen from here.
+_FLOOR_NS = 40_000_000
+
+
+class NetworkSource(ThreadSource):
+    """Receives a network stream; when it falls silent it is opened again until ``stop``.
+
+    Presentation times are placed on CLOCK_MONOTONIC by the lower envelope of their arrival.
+
+    Args:
+        uri: Parsed address of kind ``network``.
+        images: Names of the inputs that take its pictures.
+        sounds: Names and sample rates of the inputs that take its sound.
+    """
+
+    def __init__(self, uri: Uri, *, images: tuple[str, ...] = (), sounds: Mapping[str, int] | None = None) -> None:
+        self._av: Any = require("av", "receiving network streams")
+        self._sounds = dict(sounds or {})
+        self._images = images
+        self._uri = uri
+        super().__init__((*images, *self._sounds), name=str(uri), live=True)
+
+    def _read_impl(self, emit: Emit, stop: threading.Event) -> None:
+        backoff_s = _BACKOFF_S[0]
+        opened = False
+        while not stop.is_set():
+            began_ns = now_ns()
+            try:
+                with self._open() as container:
+                    if opened:
+                        self.new_epoch()
+                        self.counters["reconnects"] += 1
+                    opened, backoff_s = True, _BACKOFF_S[0]
+                    self._play(container, emit, stop)
+                    reason = "the sender ended the stream"
+            except (self._av.error.FFmpegError, OSError) as error:
+                silent = isinstance(error, (self._av.error.ExitError, self._av.error.TimeoutError))
+                reason = f"no packet for {_SILENCE_S} s" if silent else str(error.strerror or error)
+            if not stop.is_set():
+                self.set_state("RECONNECTING", f"{self.name}: {reason}")
+                # A try that listened in vain is followed by the next at once, so that a key frame is not missed.
+                stop.wait(max(0.0, backoff_s - (now_ns() - began_ns) / _S))
+                backoff_s = min(2 * backoff_s, _BACKOFF_S[1])
+
+    def _open(self) -> Any:
+        options = {"analyzeduration": "1000000", "timeout": str(int(_SILENCE_S * 1e6))}
+        if self._uri.target.startswith("rtsp"):
+            options["rtsp_flags"] = "prefer_tcp"
+        else:
+            options["overrun_nonfatal"] = "1"
+        return self._av.open(self._uri.target, timeout=(2 * _SILENCE_S, _SILENCE_S), options=options)
+
+    def _play(self, container: Any, emit: Emit, stop: threading.Event) -> None:
+        picture, sound = choose_streams(container)
+        for names, track, kind in ((self._images, picture, "video"), (self._sounds, sound, "audio")):
+            for name in names if track is None else ():
+                log.warning("input '%s' is missing: %s has no %s track", name, self.name, kind)
+                self.end(emit, name, f"{self.name} has no {kind} track")
+        pictures = PictureDecoder(self, picture, self._images) if picture is not None and self._images else None
+        sounds = SoundDecoder(self, sound, self._sounds, low_delay=True) if sound is not None and self._sounds else None
+        clock = StreamClock(floor_ns=_FLOOR_NS)
+        buffered = True
+        before_ns = now_ns()
+        for packet in container.demux([d.stream for d in (pictures, sounds) if d is not None]):
+            arrive_ns = now_ns()
+            if stop.is_set():
+                return
+            # What came while the stream was being analysed is old: it is decoded, for the key frame in it,
+            # but has no arrival time to learn from. The first read that had to wait ends it.
+            buffered = buffered and arrive_ns - before_ns < _BUFFERED_NS
+            if pictures is not None and packet.stream.index == pictures.stream.index:
+                self._pictures(pictures, packet, clock, emit, stop, arrive_ns, buffered)
+            elif sounds is not None:
+                self._sound(sounds, packet, clock, emit, arrive_ns, buffered)
+            before_ns = now_ns()
+
+    def _pictures(
+        self,
+        decoder: PictureDecoder,
+        packet: Any,
+        clock: StreamClock,
+        emit: Emit,
+        stop: threading.Event,
+        arrive_ns: int,
+        buffered: bool,
+    ) -> None:
+        for time_ns, frame in decoder.decode(packet):
+            if buffered:
+                self.counters["flushed_frames"] += 1
+                continue
+            clock.observe(time_ns, arrive_ns)
+            for out in decoder.frames(
+                frame,
+                stop,
+                capture_ns=clock.to_monotonic(time_ns),
+                arrive_ns=arrive_ns,
+                uncertainty_ns=clock.uncertainty_ns,
+            ):
+                emit(out)
+
+    def _sound(
+        self, decoder: SoundDecoder, packet: Any, clock: StreamClock, emit: Emit, arrive_ns: int, buffered: bool
+    ) -> None:
+        if buffered:
+            self.counters["flushed_blocks"] += 1
+            return
+        if packet.pts is None:
+            return
+        clock.observe(int((packet.pts + (packet.duration or 0)) * packet.time_base * _S), arrive_ns)
+        for name, piece in decoder.decode(packet):
+            capture_ns = clock.to_monotonic(piece.end_ns)
+            emit(self.block(name, piece, capture_ns=capture_ns, uncertainty_ns=clock.uncertainty_ns, quality="B"))

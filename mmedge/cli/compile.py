@@ -1,0 +1,117 @@
+"""``mmedge compile``: build the engines of a bundle for this device into the cache."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.table import Table
+
+from mmedge.bundle import Bundle, load
+from mmedge.cli.output import Bar, Json, bar, next_step, out, print_json
+from mmedge.engine.build import CompiledEngine, compile_variant
+from mmedge.errors import ConfigError
+
+Precision = Literal["fp32", "fp16", "int8"]
+
+
+def command(
+    file: Annotated[Path, typer.Argument(help="A bundle, or one ONNX file.")],
+    precision: Annotated[Precision | None, typer.Option(help="Only this precision; default: all.")] = None,
+    json: Json = False,
+) -> None:
+    """Build TensorRT engines in a child process and publish them in the cache."""
+    with bar("compile") as progress:
+        if file.suffix == ".onnx":
+            rows = [compile_onnx(file, progress)]
+        else:
+            with load(file) as bundle:
+                rows = compile_bundle(bundle, precision, progress)
+    if json:
+        print_json({"schema": "mmedge.compile/1", "engines": rows})
+        return
+    out.print(engines_table(rows))
+    next_step(f"mmedge bench {file}")
+
+
+def compile_bundle(bundle: Bundle, precision: str | None, progress: Bar) -> list[dict[str, Any]]:
+    """Build every TensorRT variant of a bundle, or those of one precision; return one row per engine."""
+    variants = [v for v in bundle.manifest.variants if v.target == "tensorrt" and precision in (None, v.precision)]
+    if not variants:
+        raise ConfigError(
+            f"no TensorRT variant of precision '{precision or 'any'}'",
+            where=str(bundle.path),
+            fix="export it with targets = [\"cpu\", \"tensorrt\"]",
+        )
+    rows = []
+    for index, variant in enumerate(variants):
+
+        def show(text: str, share: float, index: int = index, name: str = variant.file) -> None:
+            progress(f"{name}: {text}", (index + share) / len(variants))
+
+        compiled = compile_variant(
+            bundle.read(variant.file),
+            bundle.manifest.files[variant.file].sha256,
+            variant.stage,
+            variant.precision,
+            progress=show,
+        )
+        rows.append(engine_row(variant.stage, variant.precision, compiled))
+    return rows
+
+
+def compile_onnx(file: Path, progress: Bar) -> dict[str, Any]:
+    """Build one ONNX file; unsupported operators are named with their source lines where the file has them."""
+    try:
+        model = file.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"cannot read the network: {error.strerror}", where=str(file), fix="check the path") from error
+    sources: dict[str, str] = {}
+    if find_spec("onnx") is not None:
+        sources = import_module("mmedge.export.lint").source_lines(file)
+    compiled = compile_variant(
+        model, hashlib.sha256(model).hexdigest(), file.stem, "fp32", progress=progress, sources=sources
+    )
+    return engine_row(file.stem, "as in the file", compiled)
+
+
+def engine_row(stage: str, precision: str, compiled: CompiledEngine) -> dict[str, Any]:
+    """Return what is told of one engine."""
+    build = compiled.build
+    return {
+        "stage": stage,
+        "precision": precision,
+        "module": build.module,
+        "version": build.version,
+        "compute_capability": build.compute_capability,
+        "seconds": round(build.seconds, 1),
+        "cached": compiled.cached,
+        "bytes": compiled.plan_path.stat().st_size,
+        "layers": build.layers,
+        "int8_layers": build.int8_layers,
+        "int8_coverage": round(build.int8_coverage, 3),
+        "evidence": compiled.evidence,
+    }
+
+
+def engines_table(rows: list[dict[str, Any]]) -> Table:
+    """Return the engines as a table."""
+    first = rows[0]
+    title = f"engines by {first['module']} {first['version']} for {first['compute_capability']}: {first['evidence']}"
+    table = Table(title=title)
+    for heading in ("stage", "precision", "kB", "layers", "int8 layers", "built in"):
+        table.add_column(heading, justify="left" if heading in ("stage", "precision") else "right")
+    for row in rows:
+        table.add_row(
+            row["stage"],
+            row["precision"],
+            f"{row['bytes'] / 1000:.0f}",
+            str(row["layers"]),
+            str(row["int8_layers"]),
+            "cache" if row["cached"] else f"{row['seconds']:.1f} s",
+        )
+    return table

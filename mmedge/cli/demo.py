@@ -1,0 +1,73 @@
+"""``mmedge demo``: the whole path on this machine, with tables at the end."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from mmedge.cli.compile import engines_table
+from mmedge.cli.output import Json, bar, err, next_step, out, print_json
+
+
+def command(
+    train: Annotated[bool, typer.Option("--train", help="Train the weights from scratch first (minutes).")] = False,
+    output: Annotated[Path, typer.Option(help="Where the bundle is written.")] = Path("digits.mmedge"),
+    json: Json = False,
+) -> None:
+    """PyTorch weights -> ONNX -> INT8 -> bundle -> TensorRT engines -> live fused run, measured."""
+    module = import_module("mmedge.export.demo")
+    with bar("demo") as progress:
+        last = ""
+
+        def show(text: str, share: float | None) -> None:
+            nonlocal last
+            progress(text, share)
+            step = text.partition(":")[0]
+            if step != last and not err.is_terminal:
+                err.print(f"- {text}", highlight=False)
+            last = step
+
+        report = module.demo(output, train=train, progress=show)
+    if json:
+        print_json(report.to_dict())
+        return
+    _print(report)
+    next_step(f"mmedge run {output} --image 0 --audio mic://default   (mmedge devices lists yours)")
+
+
+def _print(report: Any) -> None:
+    document = report.to_dict()
+    table = Table(title="accuracy of 'digit' (triggers whose word has ended)")
+    for heading in ("clip", "image only", "audio only", "fused", "says 'agree'", "n"):
+        table.add_column(heading, justify="left" if heading == "clip" else "right")
+    for row in document["accuracy"]:
+        best = max(row["image"], row["audio"])
+        style = "green" if row["fused"] >= best else "yellow"
+        agree = "-" if row["agree"] is None else f"{row['agree']:.0%}"
+        table.add_row(
+            row["clip"], f"{row['image']:.1%}", f"{row['audio']:.1%}", f"[{style}]{row['fused']:.1%}[/]", agree, str(row["n"])
+        )
+    out.print(table)
+    int8 = document["int8"]
+    out.print(
+        f"INT8: {int8['agreement']:.1%} of {int8['n']} labels as fp32, {int8['bytes'] / 1000:.0f} kB instead of "
+        f"{int8['fp32_bytes'] / 1000:.0f} kB (simulated on the CPU)",
+        highlight=False,
+    )
+    out.print(engines_table(document["tensorrt"]["engines"]))
+    if document["tensorrt"]["not_run_because"]:
+        out.print(f"engines were built, not run: {document['tensorrt']['not_run_because']}", highlight=False)
+    latency = Table(title=f"live: {document['results']} results of {document['frames']} frames ({document['evidence']})")
+    for heading in ("ms", "p50", "p90", "p99"):
+        latency.add_column(heading, justify="left" if heading == "ms" else "right")
+    figures = {"end to end": document["latency_ms"]["end_to_end"], **document["latency_ms"]["steps"]}
+    figures["skew"] = document["skew_ms"]
+    for name, p in figures.items():
+        latency.add_row(name, *(f"{p[key]:.2f}" for key in ("p50", "p90", "p99")))
+    drops = ", ".join(f"{cause} {n}" for cause, n in document["drops"].items()) or "none"
+    latency.caption = f"dropped: {drops}; audio samples lost: {sum(document['lost_samples'].values())}"
+    out.print(latency)

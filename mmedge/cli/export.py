@@ -1,0 +1,32 @@
+"""``mmedge export``: all steps of a recipe."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from mmedge.cli.output import Json, bar, next_step, out, print_json
+
+
+def command(
+    recipe: Annotated[Path, typer.Argument(help="The recipe, a TOML file.")],
+    output: Annotated[Path | None, typer.Option(help="The bundle; default: NAME.mmedge here.")] = None,
+    only: Annotated[
+        Literal["train", "onnx", "quantize", "compare", "pack"] | None, typer.Option(help="Stop after this step.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Weights, ONNX with parity, INT8 ranges and Q/DQ, comparison, bundle. Finished steps are not done again."""
+    export = import_module("mmedge.export")
+    loaded = export.Recipe.load(recipe)
+    with bar(f"export {loaded.name}") as progress:
+        report = export.run_steps(loaded, output=output, only=only, progress=progress)
+    if json:
+        print_json(report.to_dict())
+    else:
+        report.print(out)
+        if report.path is not None:
+            next_step(f"mmedge verify {report.path}")

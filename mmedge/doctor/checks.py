@@ -1,0 +1,159 @@
+"""From facts to verdicts: each check says ok, warn or fail, and how to fix it."""
+
+from __future__ import annotations
+
+import ctypes.util
+from importlib import metadata
+
+import msgspec
+
+from mmedge.doctor.platforms import parse_version, verdict
+from mmedge.doctor.report import Check, Report
+
+_OPENCV = (
+    "opencv-python",
+    "opencv-python-headless",
+    "opencv-contrib-python",
+    "opencv-contrib-python-headless",
+)
+_MIN_MEMORY_BYTES = 2 << 30
+
+
+def run_checks(report: Report) -> Report:
+    """Return the report with its checks filled in."""
+    checks = [
+        _python(report),
+        _native(report),
+        _gpu(report),
+        _tensorrt(report),
+        _backend(report),
+        _opencv(report),
+        _media(report),
+        _microphone(report),
+        _cameras(report),
+        _export(report),
+        _cache(report),
+        _resources(report),
+    ]
+    return msgspec.structs.replace(report, checks=tuple(checks))
+
+
+def _python(report: Report) -> Check:
+    if parse_version(report.python) < (3, 10):
+        return Check(name="python", status="fail", detail=f"{report.python} is too old", fix="use Python 3.10 or newer")
+    return Check(name="python", status="ok", detail=report.python)
+
+
+def _native(report: Report) -> Check:
+    if report.native is not None:
+        return Check(name="native core", status="fail", detail=report.native, fix="pip install -e . (in a checkout)")
+    return Check(name="native core", status="ok", detail=f"mmedge {report.mmedge}")
+
+
+def _gpu(report: Report) -> Check:
+    gpu = report.gpu
+    if gpu.usable:
+        memory = f"{(gpu.memory_bytes or 0) / 2**30:.0f} GiB{' shared' if gpu.integrated else ''}"
+        return Check(name="gpu", status="ok", detail=f"{gpu.name}, {gpu.compute_capability}, {memory}, CUDA {gpu.cuda}")
+    if gpu.driver is None and report.platform.l4t is None:
+        return Check(name="gpu", status="warn", detail=f"{gpu.problem}: networks run on the CPU")
+    # The driver is there, so the way to it is broken.
+    fix = "install cuda-bindings of the driver's CUDA version: pip install 'cuda-bindings==12.*' or '==13.*'"
+    return Check(name="gpu", status="fail", detail=gpu.problem or "not usable", fix=fix)
+
+
+def _tensorrt(report: Report) -> Check:
+    trt = report.tensorrt
+    if trt.module is None or trt.version is None:
+        status, fix = "warn", "pip install 'mmedge[tensorrt-rtx]'"
+        if report.gpu.usable:
+            fix = "pip install 'mmedge[tensorrt]'"
+        if report.platform.l4t is not None:
+            status, fix = "fail", "apt-get install nvidia-jetpack, and use a venv with --system-site-packages"
+        return Check(
+            name="tensorrt", status="fail" if status == "fail" else "warn", detail=trt.problem or "missing", fix=fix
+        )
+    return verdict(module=trt.module, version=trt.version, sm=report.gpu.compute_capability, l4t=report.platform.l4t)
+
+
+def _backend(report: Report) -> Check:
+    ort = report.packages["onnxruntime"]
+    if ort.installed:
+        return Check(name="cpu backend", status="ok", detail=f"onnxruntime {ort.version or '(version unknown)'}")
+    if report.gpu.usable and report.tensorrt.module is not None:
+        return Check(name="cpu backend", status="warn", detail="onnxruntime is missing: no fallback", fix=ort.install)
+    return Check(name="cpu backend", status="fail", detail="nothing here can run a network", fix=ort.install)
+
+
+def _opencv(report: Report) -> Check:
+    owners = []
+    for name in _OPENCV:
+        try:
+            owners.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            continue  # not installed
+    if len(owners) > 1:
+        # Both write the same folder `cv2`: whichever came last wins, and removing one breaks the other.
+        return Check(
+            name="opencv",
+            status="warn",
+            detail=f"several packages own `cv2`: {', '.join(owners)}",
+            fix=f"pip uninstall -y {' '.join(_OPENCV)} && pip install 'mmedge[capture]'",
+        )
+    package = report.packages["cv2"]
+    if not package.installed:
+        return Check(name="opencv", status="warn", detail="missing: no V4L2 cameras", fix=package.install)
+    return Check(name="opencv", status="ok", detail=owners[0] if owners else "installed by the system")
+
+
+def _media(report: Report) -> Check:
+    av, gst, jetson = report.packages["av"], report.commands["gst-launch-1.0"], report.platform.l4t is not None
+    if not av.installed:
+        return Check(name="media", status="warn", detail="PyAV is missing: no files or streams", fix=av.install)
+    if jetson and gst is None:
+        fix = "apt-get install gstreamer1.0-tools nvidia-l4t-gstreamer"
+        return Check(name="media", status="warn", detail="gst-launch-1.0 is missing: no csi:// cameras", fix=fix)
+    gst_text = "not installed (only csi:// and gst: need it)" if gst is None else gst or "version unknown"
+    return Check(name="media", status="ok", detail=f"PyAV {av.version}; GStreamer {gst_text}")
+
+
+def _microphone(report: Report) -> Check:
+    package = report.packages["sounddevice"]
+    if not package.installed:
+        return Check(name="microphone", status="warn", detail="sounddevice is missing", fix=package.install)
+    if ctypes.util.find_library("portaudio") is None:
+        fix = "apt-get install libportaudio2"
+        return Check(name="microphone", status="warn", detail="the PortAudio library is missing", fix=fix)
+    return Check(name="microphone", status="ok", detail=f"sounddevice {package.version}, PortAudio")
+
+
+def _cameras(report: Report) -> Check:
+    found = ", ".join(f"{camera.device} {camera.name}" for camera in report.cameras)
+    return Check(name="cameras", status="ok", detail=found or "no V4L2 device; network and file inputs work")
+
+
+def _export(report: Report) -> Check:
+    tools = ("torch", "onnx", "onnxscript", "safetensors", "lightning")
+    missing = [name for name in tools if not report.packages[name].installed]
+    if not missing:
+        return Check(name="export tools", status="ok", detail=f"torch {report.packages['torch'].version}")
+    detail = f"not installed: {', '.join(missing)}; bundles run without them"
+    return Check(name="export tools", status="ok", detail=detail, fix=report.packages[missing[0]].install)
+
+
+def _cache(report: Report) -> Check:
+    cache = report.cache
+    if cache.problem is not None:
+        fix = "make the folder writable, or set MMEDGE_CACHE to one that is"
+        return Check(name="engine cache", status="fail", detail=f"{cache.folder}: {cache.problem}", fix=fix)
+    detail = f"{cache.folder}: {cache.engines} engines, {cache.bytes / 1e6:.1f} MB"
+    return Check(name="engine cache", status="ok", detail=detail)
+
+
+def _resources(report: Report) -> Check:
+    host = report.platform
+    detail = f"{host.cores} cores, {host.memory_bytes / 2**30:.1f} GiB"
+    if host.cores < 2 or host.memory_bytes < _MIN_MEMORY_BYTES:
+        fix = "close other programs; capture and inference need 2 cores and 2 GiB"
+        return Check(name="resources", status="warn", detail=detail, fix=fix)
+    return Check(name="resources", status="ok", detail=detail)
