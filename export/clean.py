@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import ast
 import re
 from pathlib import Path
 from typing import Any
 
 import onnx
-import torch
 
 _FRAME = re.compile(r'File "(.+?)", line (\d+), in')
-_TORCH = str(Path(torch.__file__).parent)
+_SCOPE = re.compile(r"'([^']*)'")
 _PREFIX = "pkg.torch.onnx."
 
 
@@ -23,7 +21,7 @@ def user_line(trace: str) -> str | None:
 
 def is_user_file(file: str) -> bool:
     """Tell whether a source file belongs neither to torch nor to a generated function."""
-    return not file.startswith((_TORCH, "<"))
+    return "-packages/torch/" not in file and not file.startswith("<")
 
 
 def short_line(file: str, line: str | int) -> str:
@@ -44,15 +42,21 @@ def clean(model: onnx.ModelProto) -> dict[str, str]:
     sources: dict[str, str] = {}
     taken: set[str] = set()
     for node in model.graph.node:
-        notes = {entry.key: entry.value for entry in node.metadata_props}
-        scopes = ast.literal_eval(notes.get(_PREFIX + "name_scopes", "[]"))
-        module = next((scope for scope in reversed(scopes[:-1]) if scope), "")
+        module, line = source_of(node)
         node.name = _unique(f"{module}/{node.op_type}" if module else node.op_type, taken)
-        line = user_line(notes.get(_PREFIX + "stack_trace", ""))
         if line is not None:
-            sources[node.name] = f"{line} ({module})" if module else line
+            sources[node.name] = line
     strip(model)
     return sources
+
+
+def source_of(node: onnx.NodeProto) -> tuple[str, str | None]:
+    """Return the module path of a node and ``"file:line (module)"``, as far as its metadata tells."""
+    notes = {entry.key: entry.value for entry in node.metadata_props}
+    scopes = _SCOPE.findall(notes.get(_PREFIX + "name_scopes", ""))
+    module = next((scope for scope in reversed(scopes[:-1]) if scope), "")
+    line = user_line(notes.get(_PREFIX + "stack_trace", ""))
+    return module, f"{line} ({module})" if line and module else line
 
 
 def strip(model: onnx.ModelProto) -> None:

@@ -21,6 +21,7 @@ from .qdq import activations, insert_qdq, quantizable
 from .ranges import RangeCollector, largest_magnitudes, outliers
 from .recipe import Calibration, Recipe
 from .recordings import Sample, Samples, as_samples
+from .report import sqnr_db
 from .stages import StageGraph, masks, onnx_runners
 
 # Below this a stage without a seat of its own (a fusion network, a few thousand operations) gains nothing from int8.
@@ -155,13 +156,3 @@ def _stage_sqnr(
                 want.setdefault(f"{stage}.{output}", []).append(known[f"{stage}.{output}"])
                 got.setdefault(f"{stage}.{output}", []).append(value)
     return {name: sqnr_db(np.stack(want[name]), np.stack(got[name])) for name in want}
-
-
-def sqnr_db(want: AnyArray, got: AnyArray) -> float:
-    """Return the signal to quantisation noise ratio in dB, at most 200 (equal)."""
-    signal = want.astype(np.float64)
-    noise = float(np.square(signal - got).sum())
-    power = float(np.square(signal).sum())
-    if noise == 0.0:
-        return 200.0
-    return float(min(200.0, 10.0 * np.log10(max(power, 1e-30) / noise)))

@@ -89,7 +89,8 @@ def raw_samples(recipe: Recipe, count: int | None = None) -> Samples:
     for index, (name, uris) in enumerate(sessions.items()):
         share = total // len(sessions) + (index < total % len(sessions))
         arrays = read_samples(recipe.inputs, recipe.sync, uris, max(share, 3))
-        part = Samples.split(arrays, name)
+        # At the very start of a recording an input may not have data yet.
+        part = Samples.split((sample for sample in arrays if recipe.inputs.keys() <= sample.keys()), name)
         calibration += part.calibration
         held_out += part.held_out
     return Samples(calibration=tuple(calibration), held_out=tuple(held_out))

@@ -76,6 +76,11 @@ class StreamClock:
         self._offset += max(-_SLEW * passed_ns, min(_SLEW * passed_ns, error))
         return 0
 
+    def shift(self, gap_ns: int) -> None:
+        """Take in that ``gap_ns`` of the stream are missing before the next observation."""
+        self._offset += gap_ns
+        self._minima = deque((bucket, low + gap_ns) for bucket, low in self._minima)
+
     def _jump(self) -> int:
         before, self._offset = self._offset, float(min(low for _, low in self._minima))
         return round(self._offset - before)

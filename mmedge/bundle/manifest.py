@@ -22,7 +22,7 @@ class _Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     pass
 
 
-class ImageInput(_Strict, kw_only=True, tag_field="modality", tag="image"):
+class ImageInput(_Strict, frozen=True, kw_only=True, tag_field="modality", tag="image"):
     """An image seat: raw frame -> float32 [1, channels, height, width].
 
     Attributes:
@@ -59,7 +59,7 @@ class ImageInput(_Strict, kw_only=True, tag_field="modality", tag="image"):
         return (1, self.channels, *self.size)
 
 
-class LogMel(_Strict, kw_only=True, tag_field="kind", tag="log_mel"):
+class LogMel(_Strict, frozen=True, kw_only=True, tag_field="kind", tag="log_mel"):
     """Log-mel features: periodic Hann window, no padding, power, HTK mel, ``ln(max(p, floor))``."""
 
     n_fft: Positive
@@ -73,7 +73,7 @@ class LogMel(_Strict, kw_only=True, tag_field="kind", tag="log_mel"):
     std: PositiveFloat = 1.0
 
 
-class AudioInput(_Strict, kw_only=True, tag_field="modality", tag="audio"):
+class AudioInput(_Strict, frozen=True, kw_only=True, tag_field="modality", tag="audio"):
     """An audio seat: the last ``window_ms`` of mono sound -> float32 [1, frames, n_mels] (or [1, samples])."""
 
     sample_rate_hz: Annotated[int, msgspec.Meta(ge=1000, le=384_000)]
@@ -99,7 +99,7 @@ class AudioInput(_Strict, kw_only=True, tag_field="modality", tag="audio"):
         return (1, frames, self.features.n_mels)
 
 
-class TextInput(_Strict, kw_only=True, tag_field="modality", tag="text"):
+class TextInput(_Strict, frozen=True, kw_only=True, tag_field="modality", tag="text"):
     """A text seat: token numbers int64 [1, max_tokens]."""
 
     max_tokens: Positive
@@ -107,7 +107,7 @@ class TextInput(_Strict, kw_only=True, tag_field="modality", tag="text"):
     ttl_ms: PositiveFloat | None = None
 
 
-class TensorInput(_Strict, kw_only=True, tag_field="modality", tag="tensor"):
+class TensorInput(_Strict, frozen=True, kw_only=True, tag_field="modality", tag="tensor"):
     """Any array with a rate, pushed by the user."""
 
     shape: tuple[Positive, ...]
@@ -118,7 +118,7 @@ class TensorInput(_Strict, kw_only=True, tag_field="modality", tag="tensor"):
 Input: TypeAlias = ImageInput | AudioInput | TextInput | TensorInput
 
 
-class Stage(_Strict, kw_only=True):
+class Stage(_Strict, frozen=True, kw_only=True):
     """One network (or rule) of the fused graph.
 
     ``inputs`` maps the network's input names to a seat, ``STAGE.OUTPUT``, ``@present``, ``@age_ms`` or
@@ -133,7 +133,7 @@ class Stage(_Strict, kw_only=True):
     callable: str | None = None
 
 
-class Quantization(_Strict, kw_only=True):
+class Quantization(_Strict, frozen=True, kw_only=True):
     """How an INT8 variant came to its ranges."""
 
     rule: str
@@ -143,7 +143,7 @@ class Quantization(_Strict, kw_only=True):
     dropped: tuple[str, ...] = ()
 
 
-class Variant(_Strict, kw_only=True):
+class Variant(_Strict, frozen=True, kw_only=True):
     """One ONNX file of a stage. ``tensorrt`` files take raw frames and PCM, ``cpu`` files tensors."""
 
     stage: str
@@ -155,14 +155,14 @@ class Variant(_Strict, kw_only=True):
     quantization: Quantization | None = None
 
 
-class Smoothing(_Strict, kw_only=True):
+class Smoothing(_Strict, frozen=True, kw_only=True):
     """Exponential smoothing of a task's scores over time."""
 
     kind: Literal["ema"]
     tau_ms: PositiveFloat
 
 
-class Task(_Strict, kw_only=True):
+class Task(_Strict, frozen=True, kw_only=True):
     """What an output means.
 
     ``verification`` compares the inputs that are present, so it is undefined with fewer than two;
@@ -178,14 +178,14 @@ class Task(_Strict, kw_only=True):
     top_k: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
-class Missing(_Strict, kw_only=True):
+class Missing(_Strict, frozen=True, kw_only=True):
     """What happens when an input is absent at a trigger."""
 
     policy: Literal["hold", "zero", "skip", "fail"]
     max_age_ms: PositiveFloat | None = None
 
 
-class Mask(_Strict, kw_only=True):
+class Mask(_Strict, frozen=True, kw_only=True):
     """A presence mask the exporter measured, with the value it reached."""
 
     present: tuple[str, ...]
@@ -193,7 +193,7 @@ class Mask(_Strict, kw_only=True):
     value: float
 
 
-class Sync(_Strict, kw_only=True):
+class Sync(_Strict, frozen=True, kw_only=True):
     """When a fused inference is made, and how its inputs are cut.
 
     ``trigger`` names an input or ``timer``; ``every_ms`` is the hop of audio and timer triggers.
@@ -206,14 +206,14 @@ class Sync(_Strict, kw_only=True):
     every_ms: PositiveFloat = 40.0
 
 
-class File(_Strict, kw_only=True):
+class File(_Strict, frozen=True, kw_only=True):
     """Hash and size of one member of the bundle."""
 
     sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
     bytes: Annotated[int, msgspec.Meta(ge=0)]
 
 
-class Manifest(_Strict, kw_only=True):
+class Manifest(_Strict, frozen=True, kw_only=True):
     """The normative description of a bundle. Order of ``inputs`` is the order of ``@present``."""
 
     schema: Literal["mmedge.bundle/1"]

@@ -105,7 +105,7 @@ class ThreadSource(ABC):
     def _read_impl(self, emit: Emit, stop: threading.Event) -> None:
         """Read until the end or until ``stop`` is set."""
 
-    def _close_impl(self) -> None:
+    def _close_impl(self) -> None:  # noqa: B027  nothing to close is a fair answer
         """Wake a reader that is blocked, and free what was opened; called by ``stop``, also without a start."""
 
     def start(self, emit: Emit) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -142,18 +143,18 @@ class SoundDecoder:
             frame.pts = None  # our own count of samples keeps the time
             for mixed in self._mixer.resample(frame):
                 samples = mixed.to_ndarray()[0].astype(np.float32, copy=False)
-                yield from self._each(lambda track, s=samples: track.feed(s, start_ns))
+                yield from self._each(partial(MonoTrack.feed, samples=samples, start_ns=start_ns))
             self._next_ns = start_ns + frame.samples * _S // frame.sample_rate
         counters["lost_samples"] = sum(track.lost for track in self._tracks.values())
         counters["overlapped_samples"] = sum(track.overlapped for track in self._tracks.values())
 
     def hole(self, until_ns: int) -> Iterator[tuple[str, Piece]]:
         """Declare that there is no sound up to ``until_ns``."""
-        return self._each(lambda track: track.hole(until_ns))
+        return self._each(partial(MonoTrack.hole, until_ns=until_ns))
 
     def finish(self) -> Iterator[tuple[str, Piece]]:
         """Yield what the resamplers still hold."""
-        return self._each(lambda track: track.finish())
+        return self._each(MonoTrack.finish)
 
     def _each(self, take: Callable[[MonoTrack], Iterator[Piece]]) -> Iterator[tuple[str, Piece]]:
         for name, track in self._tracks.items():

@@ -5,7 +5,8 @@ from __future__ import annotations
 import queue
 import statistics
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -54,18 +55,18 @@ def choose_quality(stamps: list[Stamp], rate_hz: int) -> ClockQuality:
         rate_hz: Sample rate of the device.
 
     Returns:
-        The best class whose times are not zero, rise strictly, lie 0..0.5 s back and keep the block's pace.
+        The best class whose times rise strictly, lie 0..0.5 s back and keep the pace of the blocks.
     """
 
     def sane(times: list[int]) -> bool:
-        steps = [b - a for a, b in zip(times, times[1:], strict=False)]
-        paces = [round((b.samples - a.samples) * _S / rate_hz) for a, b in zip(stamps, stamps[1:], strict=False)]
+        steps = [b - a for a, b in pairwise(times)]
+        paces = [round((b.samples - a.samples) * _S / rate_hz) for a, b in pairwise(stamps)]
         ages = [stamp.entry_ns - time for stamp, time in zip(stamps, times, strict=True)]
         # 1 ms of grace: the block's end is computed from its start.
         return (
             len(steps) > 10
             and min(steps) > 0
-            and -1_000_000 <= min(ages)
+            and min(ages) >= -1_000_000
             and max(ages) < _S // 2
             and statistics.median(abs(step - pace) for step, pace in zip(steps, paces, strict=True)) < 5_000_000
         )
@@ -91,7 +92,7 @@ class MicrophoneSource(ThreadSource):
     def __init__(self, stream: str, target: str, rate_hz: int) -> None:
         super().__init__((stream,), name=f"mic://{target}", live=True)
         self._rate_hz = rate_hz
-        self._ready: queue.SimpleQueue[tuple[int, int, Stamp, int] | None] = queue.SimpleQueue()
+        self._ready: queue.SimpleQueue[tuple[int, int, Stamp, bool] | None] = queue.SimpleQueue()
         self._written = self._read = self._counted = 0
         self._sd = require("sounddevice", "listening to a microphone")
         self._device = find_microphone(self._sd, target)
@@ -146,37 +147,90 @@ class MicrophoneSource(ThreadSource):
 
     def _read_impl(self, emit: Emit, stop: threading.Event) -> None:
         self._stream.start()
+        (name,) = self.streams
         track = MonoTrack(self._device_rate_hz, self._rate_hz, low_delay=True)
         quality: ClockQuality = "C"
         clock = StreamClock(floor_ns=_FLOOR_NS[quality])
         probe: list[Stamp] | None = []
-        added = 0  # samples that never came, as far as we know
-        while not stop.is_set():
-            try:
-                item = self._ready.get(timeout=_SILENCE_S)
-            except queue.Empty:
-                raise SourceError(
-                    f"microphone '{self._device['name']}' has delivered nothing for {_SILENCE_S:g} s",
-                    where=self.name,
-                    fix="check that it is still plugged in: mmedge devices",
-                ) from None
-            if item is None:
-                return
+        missing = capture_ns = 0
+        while (item := self._next()) is not None and not stop.is_set():
             slot, frames, stamp, overflow = item
             samples = self._slots[slot, : frames * self._channels].reshape(frames, self._channels).mean(axis=1)
             self._read += 1
             if probe is not None:
                 probe.append(stamp)
                 if stamp.entry_ns - probe[0].entry_ns >= _PROBE_NS:
-                    quality, probe, clock = self._choose(probe, clock, added)
-            end_ns = self._stream_ns(stamp.samples + added)
-            time_ns = _time(stamp, quality)
-            # An overflow says that samples are missing, not how many: the clock knows how late this block is.
-            jump_ns = time_ns - clock.to_monotonic(end_ns) if overflow else clock.observe(end_ns, time_ns)
-            if jump_ns > 0:
-                missing = round(jump_ns * self._device_rate_hz / _S)
-                log.warning("%s: %d samples are missing", self.name, missing)
-                added += missing
-                end_ns = self._stream_ns(stamp.samples + added)
-                clock = self._restart(clock, quality, end_ns, time_ns, stepped=not overflow)
-            ...
+                    quality, clock, probe = *self._choose(probe), None
+            end_ns = self._stream_ns(stamp.samples)
+            gap_ns = 0
+            if overflow:  # it says that samples are missing, not how many: what the clock finds too late is the gap
+                gap_ns = max(0, _time(stamp, quality) - clock.to_monotonic(end_ns))
+                clock.shift(gap_ns)
+            gap_ns += max(0, clock.observe(end_ns, _time(stamp, quality)))
+            missing += round(gap_ns * self._rate_hz / _S)
+            for piece in track.feed(samples, self._stream_ns(stamp.samples - frames)):
+                lost, missing = piece.lost + missing, 0
+                capture_ns = max(capture_ns, clock.to_monotonic(piece.end_ns))
+                self.counters["lost_samples"] += lost
+                emit(
+                    self.block(
+                        name,
+                        replace(piece, lost=lost),
+                        capture_ns=capture_ns,
+                        uncertainty_ns=clock.uncertainty_ns,
+                        quality=quality,
+                    )
+                )
+
+    def _next(self) -> tuple[int, int, Stamp, bool] | None:
+        try:
+            return self._ready.get(timeout=_SILENCE_S)
+        except queue.Empty:
+            raise SourceError(
+                f"microphone '{self._device['name']}' has delivered nothing for {_SILENCE_S:g} s",
+                where=self.name,
+                fix="check that it is still there: mmedge devices",
+            ) from None
+
+    def _choose(self, probe: list[Stamp]) -> tuple[ClockQuality, StreamClock]:
+        quality = choose_quality(probe, self._device_rate_hz)
+        clock = StreamClock(floor_ns=_FLOOR_NS[quality])
+        for stamp in probe:
+            clock.observe(self._stream_ns(stamp.samples), _time(stamp, quality))
+        log.info("%s: clock quality %s", self.name, quality)
+        return quality, clock
+
+    def _stream_ns(self, samples: int) -> int:
+        return samples * _S // self._device_rate_hz
+
+
+def _time(stamp: Stamp, quality: ClockQuality) -> int:
+    return {"A": stamp.adc_ns, "B": stamp.current_ns, "C": stamp.entry_ns}[quality]
+
+
+def find_microphone(sounddevice: Any, target: str) -> dict[str, Any]:
+    """Return PortAudio's description of an input device.
+
+    Args:
+        sounddevice: The module.
+        target: ``default``, a name, or a part of a name (the case does not matter).
+
+    Raises:
+        DeviceError: If there is none; names those that exist.
+    """
+    inputs = [dict(device) for device in sounddevice.query_devices() if device["max_input_channels"] > 0]
+    if target == "default":
+        found = [device for device in inputs if device["index"] == sounddevice.default.device[0]]
+    else:
+        wanted = target.casefold()
+        found = [device for device in inputs if device["name"].casefold() == wanted]
+        found = found or [device for device in inputs if wanted in device["name"].casefold()]
+    if not found:
+        names = ", ".join(f"'{device['name']}'" for device in inputs) or "none at all"
+        looked_for = "a default microphone" if target == "default" else f"a microphone named '{target}'"
+        raise DeviceError(
+            f"{looked_for} was not found; PortAudio knows these inputs: {names}",
+            where=f"mic://{target}",
+            fix="mmedge devices lists what is there; use mic://NAME with one of those names",
+        )
+    return found[0]

@@ -71,7 +71,9 @@ class MonoTrack:
             self._anchor_ns = float(start_ns)
             if self.in_rate_hz != self.out_rate_hz:
                 soxr = require("soxr", "resampling sound")
-                self._resampler = soxr.ResampleStream(self.in_rate_hz, self.out_rate_hz, 1, dtype="float32", vr=self.low_delay)
+                self._resampler = soxr.ResampleStream(
+                    self.in_rate_hz, self.out_rate_hz, 1, dtype="float32", vr=self.low_delay
+                )
         self._in += len(samples)
         yield from self._give(samples if self._resampler is None else self._resampler.resample_chunk(samples))
 

@@ -93,9 +93,8 @@ def parse(uri: str) -> Uri:
         return Uri(kind="microphone", target=unquote(rest))
     if scheme == "text" and rest:
         return Uri(kind="text", target=rest)
-    if scheme == "test":
-        _refuse(uri, "test:// sources are not part of this version")
-    _refuse(uri, f"'{uri}' is not a source address")
+    absent = scheme == "test"
+    _refuse(uri, "test:// sources are not part of this version" if absent else f"'{uri}' is not a source address")
 
 
 def _network(uri: str) -> Uri:

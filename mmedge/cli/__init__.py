@@ -40,7 +40,7 @@ class _LazyGroup(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in COMMANDS:
             return None
-        if ctx.resilient_parsing or ctx.invoked_subcommand is None and "--help" in sys.argv[1:2]:
+        if ctx.resilient_parsing or (ctx.invoked_subcommand is None and "--help" in sys.argv[1:2]):
             return TyperCommand(cmd_name, help=COMMANDS[cmd_name], callback=lambda: None)
         module = import_module(f"mmedge.cli.{cmd_name}")
         single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -126,6 +126,7 @@ def _report(text: str | dict[str, object], *, as_json: bool) -> None:
 def _report_bug(error: Exception, *, as_json: bool) -> None:
     traceback.print_exc()
     problem = MmedgeError(
-        f"internal error: {type(error).__name__}: {error}", fix="report it with the lines above and `mmedge doctor --json`"
+        f"internal error: {type(error).__name__}: {error}",
+        fix="report it with the lines above and `mmedge doctor --json`",
     )
     _report(problem.to_dict() | {"exit_code": BUG} if as_json else str(problem), as_json=as_json)

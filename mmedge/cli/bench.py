@@ -16,7 +16,7 @@ from mmedge.cli.run import parse_inputs, print_summary
 def command(
     bundle: Annotated[Path, typer.Argument(help="The bundle, NAME.mmedge.")],
     duration: Annotated[float, typer.Option(help="Seconds to measure.")] = 10.0,
-    input: Annotated[list[str], typer.Option("--input", metavar="NAME=URI", help="Real sources.")] = [],  # noqa: A002, B006
+    input: Annotated[list[str], typer.Option("--input", metavar="NAME=URI", help="Real sources.")] = [],
     backend: Annotated[Literal["auto", "onnxruntime", "tensorrt"], typer.Option()] = "auto",
     precision: Annotated[Literal["fp32", "fp16", "int8"] | None, typer.Option()] = None,
     fps: Annotated[float, typer.Option(help="Rate of generated frames.")] = 30.0,

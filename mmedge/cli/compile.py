@@ -45,7 +45,7 @@ def compile_bundle(bundle: Bundle, precision: str | None, progress: Bar) -> list
         raise ConfigError(
             f"no TensorRT variant of precision '{precision or 'any'}'",
             where=str(bundle.path),
-            fix="export it with targets = [\"cpu\", \"tensorrt\"]",
+            fix='export it with targets = ["cpu", "tensorrt"]',
         )
     rows = []
     for index, variant in enumerate(variants):
@@ -69,7 +69,9 @@ def compile_onnx(file: Path, progress: Bar) -> dict[str, Any]:
     try:
         model = file.read_bytes()
     except OSError as error:
-        raise ConfigError(f"cannot read the network: {error.strerror}", where=str(file), fix="check the path") from error
+        raise ConfigError(
+            f"cannot read the network: {error.strerror}", where=str(file), fix="check the path"
+        ) from error
     sources: dict[str, str] = {}
     if find_spec("onnx") is not None:
         sources = import_module("mmedge.export.lint").source_lines(file)

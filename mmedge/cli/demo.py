@@ -49,7 +49,12 @@ def _print(report: Any) -> None:
         style = "green" if row["fused"] >= best else "yellow"
         agree = "-" if row["agree"] is None else f"{row['agree']:.0%}"
         table.add_row(
-            row["clip"], f"{row['image']:.1%}", f"{row['audio']:.1%}", f"[{style}]{row['fused']:.1%}[/]", agree, str(row["n"])
+            row["clip"],
+            f"{row['image']:.1%}",
+            f"{row['audio']:.1%}",
+            f"[{style}]{row['fused']:.1%}[/]",
+            agree,
+            str(row["n"]),
         )
     out.print(table)
     int8 = document["int8"]
@@ -61,7 +66,9 @@ def _print(report: Any) -> None:
     out.print(engines_table(document["tensorrt"]["engines"]))
     if document["tensorrt"]["not_run_because"]:
         out.print(f"engines were built, not run: {document['tensorrt']['not_run_because']}", highlight=False)
-    latency = Table(title=f"live: {document['results']} results of {document['frames']} frames ({document['evidence']})")
+    latency = Table(
+        title=f"live: {document['results']} results of {document['frames']} frames ({document['evidence']})"
+    )
     for heading in ("ms", "p50", "p90", "p99"):
         latency.add_column(heading, justify="left" if heading == "ms" else "right")
     figures = {"end to end": document["latency_ms"]["end_to_end"], **document["latency_ms"]["steps"]}

@@ -36,7 +36,9 @@ def command(
 def bundle_tree(bundle: Bundle) -> Tree:
     """Return the fused graph of a bundle as a tree: tasks at the root's side, what feeds them beneath."""
     manifest = bundle.manifest
-    root = Tree(f"[bold]{manifest.name}[/]  {manifest.licence}  trigger: {manifest.sync.trigger}, {manifest.sync.policy}")
+    root = Tree(
+        f"[bold]{manifest.name}[/]  {manifest.licence}  trigger: {manifest.sync.trigger}, {manifest.sync.policy}"
+    )
     seats = root.add("inputs")
     for name, spec in manifest.inputs.items():
         policy = manifest.missing.get(name)

@@ -35,9 +35,8 @@ def parse_inputs(bundle: Bundle, pairs: list[str], by_modality: dict[str, str | 
         if not equals or not name or not uri:
             raise ConfigError(f"'{pair}' is not NAME=URI", where="--input", fix="for example --input image=0")
         add(name, uri, "--input")
-    for modality, uri in by_modality.items():
-        if uri is None:
-            continue
+    given = {modality: uri for modality, uri in by_modality.items() if uri is not None}
+    for modality, uri in given.items():
         kind = {"image": "ImageInput", "audio": "AudioInput", "text": "TextInput"}[modality]
         names = [n for n, spec in bundle.inputs.items() if type(spec).__name__ == kind]
         if len(names) != 1:
@@ -58,11 +57,11 @@ def parse_inputs(bundle: Bundle, pairs: list[str], by_modality: dict[str, str | 
 
 def command(
     bundle: Annotated[Path, typer.Argument(help="The bundle, NAME.mmedge.")],
-    input: Annotated[list[str], typer.Option("--input", metavar="NAME=URI", help="Source of an input.")] = [],  # noqa: A002, B006
+    input: Annotated[list[str], typer.Option("--input", metavar="NAME=URI", help="Source of an input.")] = [],
     image: Annotated[str | None, typer.Option(help="Source of the only image input.")] = None,
     audio: Annotated[str | None, typer.Option(help="Source of the only audio input.")] = None,
     text: Annotated[str | None, typer.Option(help="Source of the only text input.")] = None,
-    sink: Annotated[list[str], typer.Option(help="console or jsonl:PATH; may be repeated.")] = [],  # noqa: B006
+    sink: Annotated[list[str], typer.Option(help="console or jsonl:PATH; may be repeated.")] = [],
     duration: Annotated[float | None, typer.Option(help="Stop after so many seconds.")] = None,
     latency: Annotated[Literal["low", "balanced", "offline"], typer.Option(help="How long to wait.")] = "balanced",
     backend: Annotated[Literal["auto", "onnxruntime", "tensorrt"], typer.Option()] = "auto",
@@ -99,7 +98,11 @@ def print_summary(statistics: Statistics) -> None:
     table = Table(title=f"{statistics.results} results of {statistics.triggers} triggers ({statistics.evidence})")
     for heading in ("ms", "p50", "p90", "p99", "max"):
         table.add_column(heading, justify="left" if heading == "ms" else "right")
-    for name, histogram in (("end to end", statistics.end_to_end), *statistics.steps.items(), ("skew", statistics.skew_us)):
+    for name, histogram in (
+        ("end to end", statistics.end_to_end),
+        *statistics.steps.items(),
+        ("skew", statistics.skew_us),
+    ):
         if histogram.n:
             p = histogram.summary()
             table.add_row(name, f"{p.p50:.2f}", f"{p.p90:.2f}", f"{p.p99:.2f}", f"{p.max:.2f}")

@@ -45,8 +45,10 @@ def _python(report: Report) -> Check:
 
 
 def _native(report: Report) -> Check:
-    if report.native is not None:
-        return Check(name="native core", status="fail", detail=report.native, fix="pip install -e . (in a checkout)")
+    if report.native_problem is not None:
+        return Check(
+            name="native core", status="fail", detail=report.native_problem, fix="pip install -e . (in a checkout)"
+        )
     return Check(name="native core", status="ok", detail=f"mmedge {report.mmedge}")
 
 
@@ -65,14 +67,12 @@ def _gpu(report: Report) -> Check:
 def _tensorrt(report: Report) -> Check:
     trt = report.tensorrt
     if trt.module is None or trt.version is None:
-        status, fix = "warn", "pip install 'mmedge[tensorrt-rtx]'"
-        if report.gpu.usable:
-            fix = "pip install 'mmedge[tensorrt]'"
+        detail = trt.problem or "not installed"
         if report.platform.l4t is not None:
-            status, fix = "fail", "apt-get install nvidia-jetpack, and use a venv with --system-site-packages"
-        return Check(
-            name="tensorrt", status="fail" if status == "fail" else "warn", detail=trt.problem or "missing", fix=fix
-        )
+            fix = "apt-get install nvidia-jetpack, and use a venv with --system-site-packages"
+            return Check(name="tensorrt", status="fail", detail=detail, fix=fix)
+        extra = "tensorrt" if report.gpu.usable else "tensorrt-rtx"
+        return Check(name="tensorrt", status="warn", detail=detail, fix=f"pip install 'mmedge[{extra}]'")
     return verdict(module=trt.module, version=trt.version, sm=report.gpu.compute_capability, l4t=report.platform.l4t)
 
 

@@ -1,4 +1,4 @@
-"""Look at the machine: read-only, within seconds, nothing that identifies it or its user."""
+"""Look at the machine within seconds; nothing that identifies it or its user is kept."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def collect() -> Report:
     evidence: Evidence = "cpu" if not gpu.usable else "jetson" if host.l4t else "gpu"
     report = Report(
         mmedge=mmedge.__version__,
-        native=_native_problem(),
+        native_problem=_native_problem(),
         python=platform.python_version(),
         evidence=evidence,
         platform=host,
@@ -156,8 +156,8 @@ def _command(name: str, flag: str) -> str | None:
         done = subprocess.run([path, flag], capture_output=True, text=True, timeout=5, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return ""  # it is there but does not answer; the check says so
-    match = re.search(r"\d+\.\d[\w.]*", done.stdout)
-    return match[0] if match else ""
+    match = re.search(r"(?:version|pulseaudio) (\d[\w.]*)", done.stdout)
+    return match[1] if match else ""
 
 
 def _cameras(folder: Path) -> tuple[Camera, ...]:

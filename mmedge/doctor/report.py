@@ -93,13 +93,14 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """What ``collect`` found.
 
     Attributes:
+        native_problem: Why the compiled core does not load; None when it does.
         evidence: The strongest evidence a run on this machine can give.
         commands: Program -> its version, ``""`` when it does not say, None when it is missing.
     """
 
     schema: str = "mmedge.doctor/1"
     mmedge: str
-    native: str | None
+    native_problem: str | None
     python: str
     evidence: Evidence
     platform: Platform

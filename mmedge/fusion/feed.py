@@ -73,7 +73,7 @@ class AudioFeed:
     def fill(self, snapshot: Snapshot, out: AnyArray, read_audio: ReadAudio) -> None:
         """Cut the window into ``out``, or through the features into ``out``."""
         if self._raw:
-            read_audio(self._name, snapshot, out.reshape(-1))  # type: ignore[arg-type]
+            read_audio(self._name, snapshot, out.reshape(-1))
         else:
             read_audio(self._name, snapshot, self._pcm)
             self._preprocess.tensor(self._pcm, out)

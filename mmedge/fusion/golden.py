@@ -43,7 +43,8 @@ def self_test(stage: Stage, golden: Mapping[str, AnyArray], tolerance: Mapping[s
             limit = tolerance.get(name, 1e-3)
             if not difference <= limit:
                 raise CheckError(
-                    f"self-test failed: output '{name}' of sample {index} is off by {difference:.3g}, allowed {limit:.3g}",
+                    f"self-test failed: output '{name}' of sample {index} is off by {difference:.3g}, "
+                    f"allowed {limit:.3g}",
                     where=where,
                     fix="rebuild the engine (mmedge compile) or choose another precision",
                 )

@@ -33,8 +33,15 @@ class Stage:
     """
 
     def __init__(
-        self, name: str, spec: StageSpec, inputs: Mapping[str, Input], engine: Engine, upstream: Mapping[str, Stage]
-    , *, raw: bool) -> None:
+        self,
+        name: str,
+        spec: StageSpec,
+        inputs: Mapping[str, Input],
+        engine: Engine,
+        upstream: Mapping[str, Stage],
+        *,
+        raw: bool,
+    ) -> None:
         self.name, self.spec, self.engine, self.raw = name, spec, engine, raw
         self._seats = tuple(inputs)
         self._feeds: dict[str, tuple[str, Feed]] = {}
@@ -42,6 +49,8 @@ class Stage:
         self._states: dict[str, str] = {}
         self._graph: dict[str, str] = {}
         self._check_signature()
+        self.depends: frozenset[str] = frozenset()
+        self.outputs: dict[str, AnyArray] = {}
         depends: set[str] = set()
         for tensor, source in spec.inputs.items():
             if source in inputs:

@@ -67,7 +67,8 @@ class Verification:
         if sum(present.values()) < 2:
             self.reset()
             return UNDEFINED
-        score = np.float32([1.0 / (1.0 + math.exp(-float(np.clip(logit[0] / self._task.temperature, -60, 60))))])
+        scaled = float(np.clip(logit[0] / self._task.temperature, -60, 60))
+        score = np.array([1.0 / (1.0 + math.exp(-scaled))], np.float32)
         if self._smooth is not None:
             score = self._smooth(score, t_ns)
         yes = float(score[0])

@@ -210,9 +210,7 @@ class Pipeline:
         self.close()
 
 
-def check_choices(
-    *, latency: str, isolation: str, backend: str, speed: float, duration_s: float | None
-) -> None:
+def check_choices(*, latency: str, isolation: str, backend: str, speed: float, duration_s: float | None) -> None:
     """Raise ConfigError at the first option that cannot work."""
     for name, value, allowed in (
         ("latency", latency, ("low", "balanced", "offline")),
@@ -222,12 +220,8 @@ def check_choices(
         if value not in allowed:
             raise ConfigError(f"unknown {name} '{value}'", where=name, fix=f"use one of {', '.join(allowed)}")
     if isolation == "process":
-        raise ConfigError(
-            "isolation 'process' is not in this version", where="isolation", fix="use isolation='thread'"
-        )
+        raise ConfigError("isolation 'process' is not in this version", where="isolation", fix="use isolation='thread'")
     if not 0 < speed <= 1000:
         raise ConfigError(f"speed {speed} is not in 0..1000", where="speed", fix="use latency='offline' for top speed")
     if duration_s is not None and not duration_s > 0:
         raise ConfigError(f"duration {duration_s} s is not positive", where="duration_s", fix="leave it out to run on")
-
-

@@ -1,0 +1,175 @@
+"""Do two versions of a model give the same answers? Measured end to end on recordings held out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+import numpy as np
+from rich.table import Table
+
+from mmedge.bundle.manifest import Task
+from mmedge.errors import CheckError, ConfigError
+from mmedge.interpret.task import Interpreter, make_interpreter
+from mmedge.types import AnyArray, TaskResult, Tensors
+
+from .onnx_models import OnnxModels
+from .preprocess.onnx_prefix import Preprocessor
+from .recipe import Calibration, Recipe, RecipeTask
+from .recordings import Samples, as_samples
+from .report import sqnr_db
+from .stages import Mask, StageGraph, masks, onnx_runners
+
+
+class TaskComparison(msgspec.Struct, frozen=True, kw_only=True):
+    """One task under one presence mask.
+
+    Attributes:
+        agreement: Share of samples on which both give the same label, abstentions included.
+        score_difference: Largest difference of the score of the label.
+        sqnr_db: Signal to noise of the task's output.
+    """
+
+    task: str
+    present: Mask
+    samples: int
+    agreement: float
+    score_difference: float
+    sqnr_db: float
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``compare`` measured; one row per task and presence mask."""
+
+    a: str
+    b: str
+    rows: tuple[TaskComparison, ...]
+
+    @property
+    def agreement(self) -> dict[str, float]:
+        """Share of equal labels per task, over all masks."""
+        names = dict.fromkeys(row.task for row in self.rows)
+        return {
+            name: float(np.average([r.agreement for r in rows], weights=[r.samples for r in rows]))
+            for name in names
+            if (rows := [row for row in self.rows if row.task == name])
+        }
+
+    def raise_for_status(self, max_drop_points: float = 0.3) -> None:
+        """Refuse a version that answers differently too often.
+
+        Args:
+            max_drop_points: Percentage points of agreement that may be lost per task.
+
+        Raises:
+            CheckError: Names the task and the mask that lost most.
+        """
+        for task, agreement in self.agreement.items():
+            lost = 100.0 * (1.0 - agreement)
+            if lost > max_drop_points:
+                worst = min((row for row in self.rows if row.task == task), key=lambda row: row.agreement)
+                raise CheckError(
+                    f"{self.b} gives another label than {self.a} on {lost:.2f} % of the samples, {max_drop_points:g} "
+                    f"allowed; worst with {' + '.join(worst.present)}: {100 * (1 - worst.agreement):.2f} %, "
+                    f"{worst.sqnr_db:.1f} dB",
+                    where=f"task '{task}'",
+                    fix="calibrate on recordings like those of use, or with rule = \"max\", or raise max_drop_points",
+                )
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the JSON document."""
+        return {"schema": "mmedge.comparison/1", "agreement": self.agreement, **msgspec.to_builtins(self)}
+
+    def table(self) -> Table:
+        """Return the rows for people."""
+        table = Table(title=f"{self.a} and {self.b} on recordings held out")
+        for heading in ("task", "present", "samples", "same label", "score differs by", "SQNR"):
+            table.add_column(heading, justify="left" if heading in ("task", "present") else "right")
+        for row in self.rows:
+            table.add_row(
+                row.task,
+                " + ".join(row.present),
+                str(row.samples),
+                f"{100 * row.agreement:.1f} %",
+                f"<= {row.score_difference:.3f}",
+                f"{row.sqnr_db:.1f} dB",
+            )
+        return table
+
+
+def compare(
+    a: OnnxModels,
+    b: OnnxModels,
+    calibration: Calibration | None = None,
+    samples: Samples | Sequence[Tensors] | None = None,
+    *,
+    temperature: Mapping[str, float] | None = None,
+) -> Comparison:
+    """Run two versions of a model through the whole stage graph and compare their labels.
+
+    Every presence mask is tried; smoothing is off, so that no sample hides another.
+
+    Args:
+        a: The reference.
+        b: The other version.
+        calibration: Recordings; the recipe's by default.
+        samples: Raw samples instead of the recordings.
+        temperature: Calibrated temperature per task.
+
+    Returns:
+        The comparison on the samples held out.
+
+    Raises:
+        ConfigError: If the two have different stages.
+
+    Example:
+        >>> export.compare(onnx, int8, recipe.calibration).raise_for_status(max_drop_points=0.3)  # doctest: +SKIP
+    """
+    if set(a.models) != set(b.models):
+        raise ConfigError(f"stages {sorted(a.models)} and {sorted(b.models)} differ", where="compare")
+    recipe = a.recipe if calibration is None else msgspec.structs.replace(a.recipe, calibration=calibration)
+    held_out = as_samples(samples, recipe).held_out
+    preprocess = Preprocessor(recipe.inputs, recipe.export.opset)
+    graphs = [StageGraph(recipe, onnx_runners(version.models)) for version in (a, b)]
+    everything = tuple(recipe.inputs)
+    seen: dict[tuple[str, Mask], list[tuple[AnyArray, AnyArray]]] = {}
+    for sample in held_out:
+        tensors = preprocess(sample.arrays)
+        full = [graph(tensors) for graph in graphs]
+        for mask in masks(recipe):
+            known = full if mask == everything else [g(tensors, mask, reuse=k) for g, k in zip(graphs, full, strict=True)]
+            for name, task in recipe.tasks.items():
+                if task.kind != "verification" or len(mask) >= 2:
+                    seen.setdefault((name, mask), []).append((known[0][task.output], known[1][task.output]))
+    rows = tuple(
+        _row(recipe, name, mask, pairs, (temperature or {}).get(name, 1.0)) for (name, mask), pairs in seen.items()
+    )
+    labels = (a.precision, b.precision) if a.precision != b.precision else ("a", "b")
+    return Comparison(a=labels[0], b=labels[1], rows=rows)
+
+
+def _row(
+    recipe: Recipe, name: str, mask: Mask, pairs: Sequence[tuple[AnyArray, AnyArray]], temperature: float
+) -> TaskComparison:
+    interpret = _interpreter(name, recipe.tasks[name], temperature)
+    present = {seat: seat in mask for seat in recipe.inputs}
+    results = [tuple(interpret(output, 0, present) for output in pair) for pair in pairs]
+    return TaskComparison(
+        task=name,
+        present=mask,
+        samples=len(pairs),
+        agreement=sum(x.label == y.label for x, y in results) / len(results),
+        score_difference=max(_difference(x, y) for x, y in results),
+        sqnr_db=round(sqnr_db(np.stack([x for x, _ in pairs]), np.stack([y for _, y in pairs])), 2),
+    )
+
+
+def _interpreter(name: str, task: RecipeTask, temperature: float) -> Interpreter:
+    plain = Task(
+        kind=task.kind, output=task.output, labels="", threshold=task.threshold, temperature=temperature
+    )
+    return make_interpreter(name, plain, task.labels)
+
+
+def _difference(x: TaskResult, y: TaskResult) -> float:
+    return abs((x.score or 0.0) - (y.score or 0.0))

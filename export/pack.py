@@ -1,0 +1,167 @@
+"""Everything a device needs in one file: variants, golden vectors, labels, manifest, hashes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+from onnx import ModelProto
+
+from mmedge.bundle.archive import write_archive
+from mmedge.bundle.manifest import SCHEMA, File, Manifest, Mask, Task, Variant
+from mmedge.engine.onnxruntime import OnnxRuntimeEngine
+from mmedge.errors import ConfigError
+from mmedge.types import Tensors
+
+from .golden import Golden, make_golden
+from .onnx_models import OnnxModels
+from .preprocess.onnx_prefix import merge_prefix
+from .recipe import Recipe
+from .recordings import Samples, as_samples
+from .stages import onnx_runners, seats_of
+
+# Another backend sums in another order, and TensorRT may use TF32: 10 bits of mantissa. An int8 kernel that fuses
+# differently than the simulation moved outputs by 0.8 % of their range where it was measured.
+_FLOOR = {("cpu", "fp32"): 1e-3, ("tensorrt", "fp32"): 5e-3, ("tensorrt", "int8"): 2e-2}
+_MARGIN = 3.0
+
+
+class Metadata(msgspec.Struct, frozen=True, kw_only=True):
+    """What training knows and the manifest wants.
+
+    Attributes:
+        temperature: Task name -> calibrated temperature.
+        validated_masks: Presence masks that were measured.
+        seed: The seed the model was trained with.
+    """
+
+    temperature: dict[str, float] = {}
+    validated_masks: tuple[Mask, ...] = ()
+    seed: int | None = None
+
+
+def pack(
+    path: str | Path,
+    recipe: Recipe,
+    models: Sequence[OnnxModels],
+    *,
+    metadata: Metadata | Mapping[str, Any] | None = None,
+    samples: Samples | Sequence[Tensors] | None = None,
+) -> Path:
+    """Write a bundle.
+
+    CPU variants take preprocessed tensors. TensorRT variants have the preprocessing in front and take raw frames
+    and PCM. Equal input gives equal bytes.
+
+    Args:
+        path: Where to, ``NAME.mmedge``.
+        recipe: Names, tasks, targets and precisions.
+        models: What ``to_onnx`` returned, and if there is INT8, what ``quantize`` returned.
+        metadata: Temperatures, validated masks and seed, from training.
+        samples: Raw samples for the golden vectors; the recipe's recordings by default.
+
+    Returns:
+        The path written.
+
+    Raises:
+        ConfigError: If the fp32 networks are missing, or a precision that the recipe exports.
+
+    Example:
+        >>> export.pack("digits.mmedge", recipe, [onnx, int8])  # doctest: +SKIP
+        PosixPath('digits.mmedge')
+    """
+    by_precision = {form.precision: form for form in models}
+    for precision in ("fp32", *recipe.export.precisions):
+        if precision not in by_precision:
+            raise ConfigError(f"no {precision} networks", where="export.precisions", fix="pass [onnx, int8]")
+    known = metadata if isinstance(metadata, Metadata) else msgspec.convert(dict(metadata or {}), Metadata, strict=False)
+    fp32 = by_precision["fp32"].models
+    golden = make_golden(recipe, onnx_runners(fp32), as_samples(samples, recipe).held_out)
+    members: dict[str, bytes] = {f"golden/{stage}.npz": g.to_npz() for stage, g in golden.items()}
+    variants: list[Variant] = []
+    for stage in fp32:
+        for target, precision in _forms(recipe):
+            variants.append(_add(members, recipe, by_precision[precision], stage, target, golden[stage]))
+    tasks: dict[str, Task] = {}
+    for name, task in recipe.tasks.items():
+        members[f"labels/{name}.txt"] = "".join(f"{label}\n" for label in task.labels).encode()
+        tasks[name] = Task(
+            kind=task.kind,
+            output=task.output,
+            labels=f"labels/{name}.txt",
+            temperature=known.temperature.get(name, 1.0),
+            threshold=task.threshold,
+            smoothing=task.smoothing,
+            top_k=task.top_k,
+        )
+    manifest = Manifest(
+        schema=SCHEMA,
+        name=recipe.name,
+        licence=recipe.licence,
+        inputs=recipe.inputs,
+        stages=recipe.stages,
+        variants=tuple(variants),
+        tasks=tasks,
+        missing=recipe.missing,
+        validated_masks=known.validated_masks,
+        sync=recipe.sync,
+        provenance={
+            "mmedge": version("mmedge"),
+            "torch": version("torch"),
+            "onnx": version("onnx"),
+            "opset": recipe.export.opset,
+            "recipe_sha256": recipe.sha256,
+            "seed": recipe.seed if known.seed is None else known.seed,
+        },
+        files={name: File(sha256=hashlib.sha256(raw).hexdigest(), bytes=len(raw)) for name, raw in members.items()},
+    )
+    return write_archive(path, manifest, members)
+
+
+def _forms(recipe: Recipe) -> list[tuple[Literal["cpu", "tensorrt"], Literal["fp32", "int8"]]]:
+    """Return target and precision of every file: int8 in TensorRT's form serves TensorRT alone."""
+    return [
+        (target, precision)
+        for target in recipe.export.targets
+        for precision in recipe.export.precisions
+        if (target, precision) in _FLOOR
+    ]
+
+
+def _add(
+    members: dict[str, bytes],
+    recipe: Recipe,
+    models: OnnxModels,
+    stage: str,
+    target: Literal["cpu", "tensorrt"],
+    golden: Golden,
+) -> Variant:
+    model = models.models[stage]
+    raw = target == "tensorrt"
+    if raw:
+        model = merge_prefix(model, seats_of(recipe, stage))
+    name = f"{stage}.{'trt' if raw else 'cpu'}.{models.precision}.onnx"
+    content = _bytes(model)
+    # A stage fed by other stages alone is the same for both targets: one member serves both.
+    name = next((other for other, bytes_ in members.items() if bytes_ == content), name)
+    members[name] = content
+    noise = golden.noise(OnnxRuntimeEngine(content, name=name), raw=raw)
+    floor = _FLOOR[target, models.precision]
+    return Variant(
+        stage=stage,
+        target=target,
+        precision=models.precision,
+        file=name,
+        golden=f"golden/{stage}.npz",
+        tolerance={output: float(f"{max(floor, _MARGIN * value):.3g}") for output, value in noise.items()},
+        quantization=models.quantization.get(stage),
+    )
+
+
+def _bytes(model: ModelProto) -> bytes:
+    content: bytes = model.SerializeToString(deterministic=True)
+    return content

@@ -1,0 +1,120 @@
+"""Figures about quantised networks: how much of them is int8, what it saves, what it costs."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+import onnx
+from rich.table import Table
+
+from mmedge.types import AnyArray
+
+from .onnx_models import OnnxModels
+from .qdq import WEIGHTED
+
+
+class StageReport(msgspec.Struct, frozen=True, kw_only=True):
+    """One stage, fp32 and int8.
+
+    Attributes:
+        weighted: Conv, ConvTranspose, Gemm and MatMul nodes.
+        int8: Those whose data and weights come from DequantizeLinear.
+        sqnr_db: Worst output, on fp32 inputs; None for a stage that stays float.
+    """
+
+    stage: str
+    fp32_bytes: int
+    int8_bytes: int
+    weighted: int
+    int8: int
+    sqnr_db: float | None
+    frames: int
+    dropped: tuple[str, ...]
+
+
+class QuantizationReport(msgspec.Struct, frozen=True, kw_only=True):
+    """All stages; ``coverage`` is the share of weighted nodes that run in int8."""
+
+    stages: tuple[StageReport, ...]
+
+    @property
+    def coverage(self) -> float:
+        """Share of Conv, Gemm and MatMul nodes that take int8 data, 0..1."""
+        return sum(s.int8 for s in self.stages) / max(sum(s.weighted for s in self.stages), 1)
+
+    @property
+    def fp32_bytes(self) -> int:
+        """Size of the fp32 networks."""
+        return sum(s.fp32_bytes for s in self.stages)
+
+    @property
+    def int8_bytes(self) -> int:
+        """Size of the int8 networks."""
+        return sum(s.int8_bytes for s in self.stages)
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the JSON document."""
+        return {
+            "schema": "mmedge.quantization/1",
+            "coverage": self.coverage,
+            "fp32_bytes": self.fp32_bytes,
+            "bytes": self.int8_bytes,
+            **msgspec.to_builtins(self),
+        }
+
+    def table(self) -> Table:
+        """Return the stages for people."""
+        table = Table(title="INT8")
+        for heading in ("stage", "fp32 kB", "int8 kB", "int8 nodes", "SQNR", "frames", "glitches"):
+            table.add_column(heading, justify="left" if heading == "stage" else "right")
+        for s in self.stages:
+            sqnr = "stays float" if s.sqnr_db is None else f"{s.sqnr_db:.1f} dB"
+            sizes = (f"{s.fp32_bytes / 1000:.0f}", f"{s.int8_bytes / 1000:.0f}")
+            table.add_row(s.stage, *sizes, f"{s.int8}/{s.weighted}", sqnr, str(s.frames), str(len(s.dropped)))
+        return table
+
+
+def quantization_report(fp32: OnnxModels, int8: OnnxModels) -> QuantizationReport:
+    """Return sizes, coverage and noise of every stage.
+
+    Args:
+        fp32: What ``to_onnx`` returned.
+        int8: What ``quantize`` returned.
+
+    Example:
+        >>> quantization_report(onnx, int8).coverage  # doctest: +SKIP
+        1.0
+    """
+    stages = []
+    for stage, model in int8.models.items():
+        quantised, weighted = coverage(model)
+        notes = int8.quantization[stage]
+        stages.append(
+            StageReport(
+                stage=stage,
+                fp32_bytes=fp32.models[stage].ByteSize(),
+                int8_bytes=model.ByteSize(),
+                weighted=weighted,
+                int8=quantised,
+                sqnr_db=notes.sqnr_db,
+                frames=notes.frames,
+                dropped=notes.dropped,
+            )
+        )
+    return QuantizationReport(stages=tuple(stages))
+
+
+def coverage(model: onnx.ModelProto) -> tuple[int, int]:
+    """Return how many weighted nodes take dequantised data and weights, and how many there are."""
+    dequantised = {out for node in model.graph.node if node.op_type == "DequantizeLinear" for out in node.output}
+    weighted = [node for node in model.graph.node if node.op_type in WEIGHTED]
+    return sum(all(name in dequantised for name in node.input[:2]) for node in weighted), len(weighted)
+
+
+def sqnr_db(want: AnyArray, got: AnyArray) -> float:
+    """Return the signal to quantisation noise ratio in dB, at most 200 (equal)."""
+    signal = want.astype(np.float64)
+    noise, power = float(np.square(signal - got).sum()), float(np.square(signal).sum())
+    if noise == 0.0:
+        return 200.0
+    return float(min(200.0, 10.0 * np.log10(max(power, 1e-30) / noise)))

@@ -1,0 +1,211 @@
+"""Jetson's CSI cameras and any GStreamer pipeline, through a ``gst-launch-1.0`` child that writes NV12 to a pipe."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import tempfile
+import threading
+from typing import IO
+
+import numpy as np
+
+from mmedge.capture.base import Emit, ThreadSource
+from mmedge.capture.picture import PictureTrack
+from mmedge.capture.uri import Uri
+from mmedge.clock import now_ns
+from mmedge.errors import ConfigError, DeviceError, MissingDependencyError, SourceError
+from mmedge.types import Frame
+
+_CSI_SIZE = (1280, 720)
+_CSI_FPS = 30
+_UNKNOWN_PERIOD_NS = 33_333_333
+
+
+def pipeline_text(uri: Uri) -> tuple[str, int, int]:
+    """Return the pipeline of a ``csi`` or ``gst`` address, up to and with ``fdsink``, and its frames' size.
+
+    Args:
+        uri: Parsed address.
+
+    Returns:
+        (pipeline, width, height).
+
+    Raises:
+        ConfigError: If the size of the frames is not known or cannot be packed without gaps.
+
+    Example:
+        >>> from mmedge.capture.uri import parse
+        >>> pipeline_text(parse("gst:videotestsrc?width=320&height=240"))[1:]
+        (320, 240)
+    """
+    width, height = uri.number("width"), uri.number("height")
+    if uri.kind == "csi":
+        width, height = width or _CSI_SIZE[0], height or _CSI_SIZE[1]
+        rate = f"{uri.number('fps') or _CSI_FPS}/1"
+        size = f"width={width},height={height}"
+        source = (
+            f"nvarguscamerasrc sensor-id={uri.target}"
+            f" ! video/x-raw(memory:NVMM),{size},framerate={rate},format=NV12 ! nvvidconv"
+        )
+    else:
+        source = uri.target
+        width = width or _last_number("width", source)
+        height = height or _last_number("height", source)
+        if width is None or height is None:
+            raise ConfigError(
+                "the size of the pipeline's frames is not known",
+                where=f"gst:{uri.target}",
+                fix="add it: 'gst:PIPELINE?width=640&height=480', or caps with width= and height= in the pipeline",
+            )
+        size = f"width={width},height={height}"
+        if "fps" in uri.params:
+            source += f" ! videorate ! video/x-raw,framerate={uri.number('fps')}/1"
+        source += " ! videoconvert ! videoscale"
+    if width % 4 or height % 2:  # GStreamer pads other rows, and the pipe would carry the padding
+        raise ConfigError(
+            f"frames of {width}x{height} cannot be handed over",
+            where=f"{uri.kind}:{uri.target}",
+            fix="use a width that is a multiple of 4 and an even height",
+        )
+    return f"{source} ! video/x-raw,format=NV12,{size} ! fdsink fd=1 sync=false", width, height
+
+
+def _last_number(name: str, text: str) -> int | None:
+    found = re.findall(rf"\b{name}\s*=\s*(?:\(int\)\s*)?(\d+)", text)
+    return int(found[-1]) if found else None
+
+
+class GStreamerSource(ThreadSource):
+    """Reads NV12 frames that a ``gst-launch-1.0`` child process writes.
+
+    The pipe carries no times, so a frame's capture time is its arrival less one frame period (quality C).
+
+    Args:
+        stream: Name of the input.
+        uri: Parsed address of kind ``csi`` or ``gst``.
+
+    Raises:
+        MissingDependencyError: If ``gst-launch-1.0`` is not installed.
+        DeviceError: If a CSI camera is asked for where there can be none.
+        ConfigError: If the pipeline's frame size is not known.
+    """
+
+    def __init__(self, stream: str, uri: Uri) -> None:
+        super().__init__((stream,), name=f"{uri.kind}:{uri.target}", live=True)
+        pipeline, self._width, self._height = pipeline_text(uri)
+        fps = uri.number("fps") or (_CSI_FPS if uri.kind == "csi" else None)
+        self._period_ns = _UNKNOWN_PERIOD_NS if fps is None else 1_000_000_000 // fps
+        launch = shutil.which("gst-launch-1.0")
+        if launch is None:
+            raise MissingDependencyError(
+                f"{uri.kind}: sources need the program gst-launch-1.0, which is not installed",
+                where=self.name,
+                fix="apt-get install gstreamer1.0-tools gstreamer1.0-plugins-base",
+            )
+        if uri.kind == "csi" and not has_element("nvarguscamerasrc"):
+            raise DeviceError(
+                f"CSI camera {uri.target} cannot be read: GStreamer has no element 'nvarguscamerasrc' (a part of"
+                " NVIDIA's JetPack)",
+                where=f"csi://{uri.target}",
+                fix="run on a Jetson, or use another camera: mmedge devices lists what is there",
+            )
+        self._command = [launch, "-q", *_split(pipeline)]
+        self._child: subprocess.Popen[bytes] | None = None
+        self._lock = threading.Lock()
+
+    def _close_impl(self) -> None:
+        with self._lock:
+            if self._child is not None:
+                self._child.terminate()  # its end of the pipe closes, which wakes the reader
+
+    def _read_impl(self, emit: Emit, stop: threading.Event) -> None:
+        with tempfile.TemporaryFile() as messages:
+            with self._lock:
+                if stop.is_set():
+                    return
+                self._child = subprocess.Popen(
+                    self._command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=messages, bufsize=0
+                )
+            child = self._child
+            assert child.stdout is not None
+            try:
+                self._frames(child.stdout, emit, stop)
+                child.stdout.close()  # a child that still writes gets SIGPIPE
+                code = child.wait(5)
+            finally:
+                child.kill()
+                child.wait()
+            if code != 0 and not stop.is_set():
+                messages.seek(0)
+                said = messages.read()[-2000:].decode(errors="replace").strip()
+                raise SourceError(
+                    f"the GStreamer pipeline failed (exit code {code}): {said}",
+                    where=shlex.join(self._command),
+                    fix="try the same command in a shell",
+                )
+
+    def _frames(self, pipe: IO[bytes], emit: Emit, stop: threading.Event) -> None:
+        (name,) = self.streams
+        shape = (self._height * 3 // 2, self._width)
+        track = PictureTrack(live=True)
+        unwanted = np.empty(shape, np.uint8)
+        while not stop.is_set():
+            lent = track.slot(shape, stop)
+            slot, release = (unwanted, None) if lent is None else lent
+            if not _fill(pipe, slot.data.cast("B")):
+                if release is not None:
+                    release()
+                return
+            arrive_ns = now_ns()
+            if release is None:
+                self.counters["dropped_frames"] += 1
+                continue
+            capture_ns = arrive_ns - self._period_ns
+            emit(
+                Frame(
+                    stream=name,
+                    seq=self.next_seq(name),
+                    capture_ns=capture_ns,
+                    arrive_ns=arrive_ns,
+                    uncertainty_ns=2 * self._period_ns,
+                    quality="C",
+                    data=slot,
+                    format="nv12",
+                    width=self._width,
+                    height=self._height,
+                    full_range=False,
+                    release=release,
+                    unchanged_ns=track.unchanged_ns(slot[: self._height], capture_ns),
+                )
+            )
+
+
+def has_element(name: str) -> bool:
+    """Return whether the installed GStreamer has an element of this name."""
+    inspect = shutil.which("gst-inspect-1.0")
+    if inspect is None:
+        return False
+    return subprocess.run([inspect, name], capture_output=True, timeout=30, check=False).returncode == 0
+
+
+def _fill(pipe: IO[bytes], view: memoryview) -> bool:
+    """Read until ``view`` is full; False at the end of the stream."""
+    filled = 0
+    while filled < len(view):
+        count = pipe.readinto(view[filled:])  # type: ignore[attr-defined]
+        if not count:
+            return False
+        filled += count
+    return True
+
+
+def _split(pipeline: str) -> list[str]:
+    try:
+        return shlex.split(pipeline)
+    except ValueError as error:
+        raise ConfigError(
+            f"the pipeline cannot be split into words: {error}", where=f"gst:{pipeline}", fix="close its quotes"
+        ) from error

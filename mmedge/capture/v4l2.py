@@ -1,0 +1,145 @@
+"""Cameras of the kernel (V4L2) by OpenCV: BGR frames with the kernel's own time where it can be trusted."""
+
+from __future__ import annotations
+
+import stat
+import threading
+from pathlib import Path
+from typing import Any
+
+from mmedge.capture.base import Emit, ThreadSource
+from mmedge.capture.picture import PictureTrack
+from mmedge.capture.uri import Uri
+from mmedge.clock import StreamClock, now_ns
+from mmedge.errors import DeviceError, SourceError
+from mmedge.extras import require
+from mmedge.types import ClockQuality, Frame
+
+_MAX_AGE_NS = 1_000_000_000
+_FLOOR_NS: dict[ClockQuality, int] = {"A": 5_000_000, "B": 5_000_000, "C": 40_000_000}
+
+
+class CameraClock:
+    """Turns the stamp of a grabbed frame into its capture time.
+
+    ``A``: the stamp is a recent time on CLOCK_MONOTONIC. ``B``: it rises, so its offset is learnt.
+    ``C``: there is none, and the time of arrival is all that is known.
+    """
+
+    def __init__(self) -> None:
+        self._learnt: StreamClock | None = None
+        self._before_ns = 0
+
+    def capture(self, stamp_ns: int, arrive_ns: int) -> tuple[int, int, ClockQuality]:
+        """Return (capture_ns, uncertainty_ns, quality) of a frame; ``stamp_ns`` is 0 if there is none."""
+        before_ns, self._before_ns = self._before_ns, stamp_ns
+        if 0 <= arrive_ns - stamp_ns < _MAX_AGE_NS:
+            return stamp_ns, _FLOOR_NS["A"], "A"
+        if stamp_ns <= before_ns:
+            return arrive_ns, _FLOOR_NS["C"], "C"
+        if self._learnt is None:
+            self._learnt = StreamClock(floor_ns=_FLOOR_NS["B"])
+        self._learnt.observe(stamp_ns, arrive_ns)
+        return self._learnt.to_monotonic(stamp_ns), self._learnt.uncertainty_ns, "B"
+
+
+class CameraSource(ThreadSource):
+    """Reads a V4L2 camera.
+
+    Args:
+        stream: Name of the input.
+        uri: Parsed address of kind ``v4l2``; ``width``, ``height``, ``fps`` and ``fourcc`` are asked for.
+
+    Raises:
+        DeviceError: If the device is not there, is no camera, or refuses what was asked for.
+        MissingDependencyError: If OpenCV is not installed.
+    """
+
+    def __init__(self, stream: str, uri: Uri) -> None:
+        super().__init__((stream,), name=uri.target, live=True)
+        self._cv2: Any = require("cv2", "reading a camera")
+        path = Path(uri.target)
+        if not path.exists() or not stat.S_ISCHR(path.stat().st_mode):
+            what = "is not a camera device" if path.exists() else "is not there"
+            raise DeviceError(
+                f"camera '{uri.target}' {what}", where=uri.target, fix="mmedge devices lists what is there"
+            )
+        self._capture: Any = self._cv2.VideoCapture(uri.target, self._cv2.CAP_V4L2)
+        if not self._capture.isOpened():
+            raise DeviceError(
+                f"camera '{uri.target}' cannot be opened",
+                where=uri.target,
+                fix="close the program that uses it, check the group 'video', or choose another: mmedge devices",
+            )
+        self._set(uri)
+
+    def _set(self, uri: Uri) -> None:
+        cv2 = self._cv2
+        if "fourcc" in uri.params:
+            self._capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*uri.params["fourcc"]))
+        wanted = {"width": cv2.CAP_PROP_FRAME_WIDTH, "height": cv2.CAP_PROP_FRAME_HEIGHT, "fps": cv2.CAP_PROP_FPS}
+        for name, prop in wanted.items():
+            value = uri.number(name)
+            if value is not None:
+                self._capture.set(prop, value)
+        for name in ("width", "height"):  # a camera gives the nearest size it has: not what was asked for
+            value, given = uri.number(name), int(self._capture.get(wanted[name]))
+            if value is not None and given != value:
+                self._capture.release()
+                raise DeviceError(
+                    f"camera '{uri.target}' does not offer {name} {value}; the nearest it has is {given}",
+                    where=uri.target,
+                    fix=f"list its formats with: v4l2-ctl -d {uri.target} --list-formats-ext",
+                )
+
+    def _close_impl(self) -> None:
+        if self._thread is None:  # a running reader releases the camera itself
+            self._capture.release()
+
+    def _read_impl(self, emit: Emit, stop: threading.Event) -> None:
+        (name,) = self.streams
+        capture, msec = self._capture, self._cv2.CAP_PROP_POS_MSEC
+        track, clock = PictureTrack(live=True), CameraClock()
+        shape = (int(capture.get(self._cv2.CAP_PROP_FRAME_HEIGHT)), int(capture.get(self._cv2.CAP_PROP_FRAME_WIDTH)), 3)
+        last_ns = 0
+        try:
+            while not stop.is_set():
+                if not capture.grab():
+                    raise SourceError(
+                        f"camera '{self.name}' stopped delivering",
+                        where=self.name,
+                        fix="check its cable: mmedge devices",
+                    )
+                arrive_ns = now_ns()
+                capture_ns, uncertainty_ns, quality = clock.capture(round(capture.get(msec) * 1e6), arrive_ns)
+                last_ns = capture_ns = max(capture_ns, last_ns)
+                lent = track.slot(shape, stop)
+                if lent is None:
+                    self.counters["dropped_frames"] += 1
+                    continue
+                slot, release = lent
+                _, picture = capture.retrieve(slot)
+                if picture is not slot:  # OpenCV allocates anew when the size or type is another
+                    if picture is None or picture.shape != slot.shape:
+                        release()
+                        got = "nothing" if picture is None else picture.shape
+                        raise SourceError(f"camera '{self.name}' gave {got}, expected {shape}", where=self.name)
+                    slot[...] = picture
+                emit(
+                    Frame(
+                        stream=name,
+                        seq=self.next_seq(name),
+                        capture_ns=capture_ns,
+                        arrive_ns=arrive_ns,
+                        uncertainty_ns=uncertainty_ns,
+                        quality=quality,
+                        data=slot,
+                        format="bgr24",
+                        width=shape[1],
+                        height=shape[0],
+                        release=release,
+                        unchanged_ns=track.unchanged_ns(slot, capture_ns),
+                    )
+                )
+        finally:
+            capture.release()

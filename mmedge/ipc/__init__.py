@@ -1,0 +1,1 @@
+"""Between threads and, later, processes: mailboxes and frame pools."""

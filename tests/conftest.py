@@ -1,0 +1,119 @@
+"""Fixtures for every test: small clips written by PyAV."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+Array = npt.NDArray[Any]
+
+
+class WriteClip(Protocol):
+    """What the ``write_clip`` fixture gives."""
+
+    def __call__(
+        self,
+        name: str = ...,
+        *,
+        times_s: Sequence[float] | None = ...,
+        picture: Callable[[float], int] = ...,
+        size: tuple[int, int] = ...,
+        video_codec: str = ...,
+        pix_fmt: str = ...,
+        full_range: bool = ...,
+        sound: Array | None = ...,
+        rate_hz: int = ...,
+        layout: str = ...,
+        audio_codec: str = ...,
+        audio_start_s: float = ...,
+        audio_first: bool = ...,
+        drop_audio_s: tuple[float, float] | None = ...,
+        interleave: bool = ...,
+        options: dict[str, str] | None = ...,
+    ) -> Path:
+        """Write a clip and return its path."""
+
+
+@pytest.fixture
+def write_clip(tmp_path: Path) -> WriteClip:
+    """Write clips: flat pictures of ``picture(t)`` grey at ``times_s``, and ``sound`` (channels, samples) in 20 ms frames."""
+    av = pytest.importorskip("av")
+
+    def write(
+        name: str = "clip.nut",
+        *,
+        times_s: Sequence[float] | None = tuple(k / 25 for k in range(25)),
+        picture: Callable[[float], int] = lambda t: 16 + round(100 * t) % 200,
+        size: tuple[int, int] = (64, 48),
+        video_codec: str = "ffv1",
+        pix_fmt: str = "yuv420p",
+        full_range: bool = False,
+        sound: Array | None = None,
+        rate_hz: int = 8000,
+        layout: str = "mono",
+        audio_codec: str = "pcm_f32le",
+        audio_start_s: float = 0.0,
+        audio_first: bool = False,
+        drop_audio_s: tuple[float, float] | None = None,
+        interleave: bool = True,
+        options: dict[str, str] | None = None,
+    ) -> Path:
+        path = tmp_path / name
+        with av.open(str(path), "w", options=options or {}) as container:
+            video = audio = None
+
+            def add_video() -> Any:
+                stream = container.add_stream(video_codec, rate=25)
+                stream.width, stream.height, stream.pix_fmt = *size, pix_fmt
+                stream.codec_context.time_base = stream.time_base = Fraction(1, 90000)
+                if full_range:
+                    stream.codec_context.color_range = 2
+                return stream
+
+            def add_audio() -> Any:
+                return container.add_stream(audio_codec, rate=rate_hz, layout=layout)
+
+            if audio_first and sound is not None:
+                audio = add_audio()
+            if times_s is not None:
+                video = add_video()
+            if not audio_first and sound is not None:
+                audio = add_audio()
+            packets: list[Any] = []
+            for time_s in times_s or ():
+                frame = av.VideoFrame(*size, pix_fmt)
+                for index, plane in enumerate(frame.planes):
+                    plane.update(bytes([picture(time_s) if index == 0 else 128]) * plane.buffer_size)
+                frame.pts, frame.time_base = round(time_s * 90000), Fraction(1, 90000)
+                frame.color_range = 2 if full_range else 1
+                packets += video.encode(frame)
+            packets += video.encode(None) if video is not None else []
+            if audio is not None and sound is not None:
+                hop = audio.codec_context.frame_size or rate_hz // 50
+                fmt = audio.codec_context.format.name
+                for first in range(0, sound.shape[1], hop):
+                    if drop_audio_s and drop_audio_s[0] <= first / rate_hz < drop_audio_s[1]:
+                        continue
+                    chunk = np.ascontiguousarray(sound[:, first : first + hop].astype(np.float32))
+                    if fmt == "s16":
+                        chunk = np.round(chunk.T.reshape(1, -1) * 32767).astype(np.int16)
+                    elif fmt == "flt":
+                        chunk = np.ascontiguousarray(chunk.T.reshape(1, -1))
+                    frame = av.AudioFrame.from_ndarray(chunk, format=fmt, layout=layout)
+                    frame.sample_rate, frame.time_base = rate_hz, Fraction(1, rate_hz)
+                    frame.pts = first + round(audio_start_s * rate_hz)
+                    packets += audio.encode(frame)
+                packets += audio.encode(None)
+            if interleave:
+                packets.sort(key=lambda p: float((p.dts if p.dts is not None else p.pts) * p.time_base))
+            for packet in packets:
+                container.mux(packet)
+        return path
+
+    return write

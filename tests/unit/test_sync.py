@@ -1,0 +1,185 @@
+"""The synchroniser: cuts, deadlines, conservation, determinism."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmedge.bundle.manifest import AudioInput, ImageInput, Missing, Sync
+from mmedge.errors import ConfigError
+from mmedge.sync import Synchronizer
+from mmedge.types import Block, EndOfStream, Frame
+
+MS = 1_000_000
+RATE = 8000
+INPUTS = {
+    "image": ImageInput(size=(8, 8), color="gray", mean=(0.0,), std=(1.0,), frame=(8, 8)),
+    "audio": AudioInput(sample_rate_hz=RATE, window_ms=100),
+}
+SPEC = Sync(trigger="image", deadline_ms=50)
+
+
+def frame(t_ms: float, seq: int = 0, arrive_ms: float | None = None, **more: object) -> Frame:
+    arrive = round((t_ms if arrive_ms is None else arrive_ms) * MS)
+    data = np.zeros((8, 8), np.uint8)
+    stamp = {"stream": "image", "seq": seq, "capture_ns": round(t_ms * MS), "arrive_ns": arrive}
+    return Frame(**{**stamp, "data": data, "format": "gray8", "width": 8, "height": 8, **more})
+
+
+def block(end_ms: float, samples: np.ndarray, arrive_ms: float | None = None, **more: object) -> Block:
+    arrive = round((end_ms if arrive_ms is None else arrive_ms) * MS)
+    stamp = {"stream": "audio", "seq": 0, "capture_ns": round(end_ms * MS), "arrive_ns": arrive}
+    return Block(**{**stamp, "samples": samples.astype(np.float32), **more})
+
+
+def make(spec: Sync = SPEC, missing: dict | None = None, lossless: bool = False, live: bool = True) -> Synchronizer:
+    return Synchronizer(INPUTS, {"image": live, "audio": live}, missing or {}, spec, started_ns=0, lossless=lossless)
+
+
+def ramp(start: int, n: int) -> np.ndarray:
+    return np.arange(start, start + n, dtype=np.float32)
+
+
+def test_audio_is_cut_at_the_capture_time() -> None:
+    sync = make()
+    for k in range(10):  # sample i was sensed at i / 8 ms: its value is its index
+        sync.push(block(20 * (k + 1), ramp(160 * k, 160)))
+    sync.push(frame(150.0))
+    (snapshot,) = sync.poll()
+    window = np.empty(800, np.float32)
+    assert sync.read_audio("audio", snapshot, window) == 800
+    assert window[-1] == 150 * 8 - 1 and window[0] == 50 * 8
+    assert snapshot.skew_ms == 0 and snapshot.present == {"image": True, "audio": True}
+
+
+def test_a_trigger_waits_for_sound_but_not_beyond_the_deadline() -> None:
+    sync = make()
+    sync.push(block(90, ramp(0, 720)))
+    sync.push(frame(100.0))
+    sync.advance(149 * MS)
+    assert sync.poll() == [] and sync.pending == 1 and sync.next_deadline_ns() == 150 * MS
+    sync.advance(150 * MS)
+    (snapshot,) = sync.poll()
+    assert snapshot.wait_ns == 50 * MS
+    assert snapshot.age_ms["audio"] == pytest.approx(10) and snapshot.skew_ms == pytest.approx(10)
+
+
+def test_a_dead_microphone_holds_nothing_back() -> None:
+    sync = make()
+    sync.push(block(20, ramp(0, 160)))
+    snapshots = []
+    for k in range(10):
+        sync.push(frame(1000 + 40 * k, k))
+        snapshots += sync.poll()
+    assert len(snapshots) == 10
+    assert all(s.present == {"image": True, "audio": False} for s in snapshots)
+    assert "audio" in (snapshots[0].reason or "")
+
+
+def test_a_dead_camera_never_lowers_the_trigger_rate() -> None:
+    sync, alive = make(), 0
+    for k in range(25):
+        sync.push(frame(40 * k, k))
+        sync.push(block(40 * (k + 1), ramp(320 * k, 320)))
+        alive += len(sync.poll())
+    later = []
+    for k in range(25, 75):  # two seconds of sound alone
+        sync.push(block(40 * (k + 1), ramp(320 * k, 320)))
+        later += sync.poll()
+    assert alive == 25
+    assert len(later) >= 40
+    assert not later[-1].present["image"] and later[-1].present["audio"]
+
+
+def test_a_frozen_picture_is_absent() -> None:
+    sync = make()
+    sync.push(block(40, ramp(0, 320)))
+    sync.push(frame(40, unchanged_ns=1_200 * MS))
+    (snapshot,) = sync.poll()
+    assert not snapshot.present["image"] and "STALE" in (snapshot.reason or "")
+
+
+def test_lost_samples_become_silence_of_the_same_length() -> None:
+    sync = make()
+    sync.push(block(20, np.ones(160)))
+    sync.push(block(60, np.ones(160), lost=160))
+    sync.push(frame(60.0))
+    (snapshot,) = sync.poll()
+    window = np.empty(800, np.float32)
+    sync.read_audio("audio", snapshot, window)
+    assert window[-160:].all() and not window[-320:-160].any() and window[-480:-320].all()
+    assert sync.lost_samples() == {"audio": 160}
+
+
+def test_frames_are_released_exactly_once() -> None:
+    released: list[int] = []
+    sync = make()
+    for k in range(5):
+        sync.push(block(40 * (k + 1), ramp(0, 320)))
+        sync.push(frame(40 * k, k, release=lambda k=k: released.append(k)))
+        sync.poll()
+        sync.trim()
+    assert released == [0, 1, 2, 3]
+    sync.close()
+    assert released == [0, 1, 2, 3, 4]
+
+
+def test_skip_drops_and_counts() -> None:
+    sync = make(missing={"audio": Missing(policy="skip")})
+    sync.push(EndOfStream(stream="audio", seq=0, capture_ns=0, arrive_ns=0, reason="clip.mp4 has no audio track"))
+    sync.push(frame(10))
+    assert sync.poll() == [] and sync.drops == {"skip_audio": 1}
+
+
+def test_no_track_is_a_missing_input_not_the_end() -> None:
+    sync = make(lossless=True, live=False)
+    sync.push(EndOfStream(stream="audio", seq=0, capture_ns=0, arrive_ns=0, reason="clip.mp4 has no audio track"))
+    sync.push(frame(10))
+    (snapshot,) = sync.poll()
+    assert snapshot.present == {"image": True, "audio": False}
+    assert snapshot.reason == "audio: clip.mp4 has no audio track"
+
+
+def test_an_unknown_input_is_refused() -> None:
+    with pytest.raises(ConfigError, match="sound"):
+        Synchronizer(INPUTS, {"sound": True}, {}, SPEC, started_ns=0)
+
+
+events = st.lists(
+    st.tuples(st.sampled_from(["frame", "block", "tick"]), st.integers(1, 60), st.integers(0, 80)), max_size=80
+)
+
+
+def replay(script: list[tuple[str, int, int]], lossless: bool) -> tuple[list[tuple[object, ...]], Synchronizer]:
+    sync = make(lossless=lossless, live=not lossless)
+    now = picture = sound = seq = 0
+    seen: list[tuple[object, ...]] = []
+    for kind, step, delay in script:
+        now += step
+        if kind == "frame":
+            picture = max(picture + 1, now - delay)
+            sync.push(frame(picture, seq, now))
+            seq += 1
+        elif kind == "block":
+            sound += step
+            sync.push(block(sound, np.ones(step * 8), now))
+        sync.advance(now * MS)
+        for s in sync.poll():
+            seen.append((s.t_ns, tuple(s.present.items()), s.wait_ns, s.skew_ms, s.audio_end.get("audio"), s.reason))
+        sync.trim()
+    return seen, sync
+
+
+@settings(max_examples=150, deadline=None)
+@given(events, st.booleans())
+def test_invariants(script: list[tuple[str, int, int]], lossless: bool) -> None:
+    seen, sync = replay(script, lossless)
+    times = [s[0] for s in seen]
+    assert times == sorted(set(times)), "snapshots come in order of capture time, once each"
+    assert sync.triggers == len(seen) + sum(sync.drops.values()) + sync.pending, "triggers are conserved"
+    if not lossless:
+        # The clock moves in steps of up to 60 ms, so a deadline is noticed at most one step late.
+        assert all(s[2] <= (50 + 60) * MS for s in seen), "nobody waits longer than the deadline"
+    assert replay(script, lossless)[0] == seen, "the same events give the same snapshots"

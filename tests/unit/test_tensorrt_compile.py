@@ -1,0 +1,68 @@
+"""A variant to an engine: looked up, built once, published."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from mmedge.engine.build import compile_variant, engine_key
+from mmedge.engine.engine_cache import EngineCache
+from mmedge.engine.tensorrt_loader import load_tensorrt
+from mmedge.errors import EngineError
+
+pytest.importorskip("tensorrt_rtx", reason="pip install 'mmedge[tensorrt-rtx]'")
+onnx_parser = pytest.importorskip("onnx.parser", reason="pip install 'mmedge[export]'")
+RTX = {"module": "tensorrt_rtx", "compute_capability": "SM86"}
+MODEL = onnx_parser.parse_model(
+    '<ir_version: 9, opset_import: ["" : 20]> g (float[1, 8] x) => (float[1, 8] y) { y = Relu(x) }'
+).SerializeToString()
+SHA256 = hashlib.sha256(MODEL).hexdigest()
+
+
+def test_built_once_then_cached(tmp_path: Path) -> None:
+    cache = EngineCache(tmp_path)
+    first = compile_variant(MODEL, SHA256, "head", "fp32", cache=cache, **RTX)
+    assert not first.cached
+    assert first.plan_path.parent == tmp_path
+    assert Path(first.build.log_path).exists()
+    assert first.evidence == "built-not-run"
+
+    def never(phase: str, share: float) -> None:
+        raise AssertionError("built again")
+
+    second = compile_variant(MODEL, SHA256, "head", "fp32", cache=cache, progress=never, **RTX)
+    assert second.cached
+    assert (second.plan_path, second.build) == (first.plan_path, first.build)
+
+
+def test_another_target_is_another_engine(tmp_path: Path) -> None:
+    cache = EngineCache(tmp_path)
+    first = compile_variant(MODEL, SHA256, "head", "fp32", cache=cache, **RTX)
+    other = compile_variant(
+        MODEL, SHA256, "head", "fp32", cache=cache, module="tensorrt_rtx", compute_capability="SM89"
+    )
+    assert not other.cached
+    assert other.plan_path != first.plan_path
+    assert other.build.compute_capability == "SM89"
+
+
+def test_a_damaged_plan_is_built_again(tmp_path: Path) -> None:
+    cache = EngineCache(tmp_path)
+    first = compile_variant(MODEL, SHA256, "head", "fp32", cache=cache, **RTX)
+    plan = first.plan_path.read_bytes()
+    first.plan_path.write_bytes(plan[:-1])
+    again = compile_variant(MODEL, SHA256, "head", "fp32", cache=cache, **RTX)
+    assert not again.cached
+    assert len(again.plan_path.read_bytes()) == len(plan)
+
+
+def test_a_failed_build_leaves_its_log_and_no_engine(tmp_path: Path) -> None:
+    cache = EngineCache(tmp_path)
+    with pytest.raises(EngineError):
+        compile_variant(b"\xff", SHA256, "head", "fp32", cache=cache, **RTX)
+    key = engine_key(load_tensorrt("tensorrt_rtx"), SHA256, compute_capability="SM86")
+    assert cache.get(key) is None
+    assert cache.log_path(key).exists()
+    assert not list(tmp_path.glob("*.plan"))
