@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from .pack import pack
     from .quantize import quantize
     from .recipe import Recipe
-    from .run import run
+    from .run import run, run_steps
     from .to_onnx import to_onnx
     from .training import train
 
-__all__ = ["Recipe", "compare", "pack", "quantize", "run", "to_onnx", "train"]
+__all__ = ["Recipe", "compare", "pack", "quantize", "run", "run_steps", "to_onnx", "train"]
 
-_HOME = {name: name for name in __all__} | {"Recipe": "recipe", "train": "training"}
+_HOME = {name: name for name in __all__} | {"Recipe": "recipe", "run_steps": "run", "train": "training"}
 
 
 class _Package(ModuleType):

@@ -73,7 +73,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
                     f"allowed; worst with {' + '.join(worst.present)}: {100 * (1 - worst.agreement):.2f} %, "
                     f"{worst.sqnr_db:.1f} dB",
                     where=f"task '{task}'",
-                    fix="calibrate on recordings like those of use, or with rule = \"max\", or raise max_drop_points",
+                    fix='calibrate on recordings like those of use, or with rule = "max", or raise max_drop_points',
                 )
 
     def to_dict(self) -> dict[str, object]:
@@ -137,7 +137,9 @@ def compare(
         tensors = preprocess(sample.arrays)
         full = [graph(tensors) for graph in graphs]
         for mask in masks(recipe):
-            known = full if mask == everything else [g(tensors, mask, reuse=k) for g, k in zip(graphs, full, strict=True)]
+            known = (
+                full if mask == everything else [g(tensors, mask, reuse=k) for g, k in zip(graphs, full, strict=True)]
+            )
             for name, task in recipe.tasks.items():
                 if task.kind != "verification" or len(mask) >= 2:
                     seen.setdefault((name, mask), []).append((known[0][task.output], known[1][task.output]))
@@ -165,9 +167,7 @@ def _row(
 
 
 def _interpreter(name: str, task: RecipeTask, temperature: float) -> Interpreter:
-    plain = Task(
-        kind=task.kind, output=task.output, labels="", threshold=task.threshold, temperature=temperature
-    )
+    plain = Task(kind=task.kind, output=task.output, labels="", threshold=task.threshold, temperature=temperature)
     return make_interpreter(name, plain, task.labels)
 
 

@@ -36,7 +36,7 @@ class Golden:
         arrays: dict[str, AnyArray] = {f"in.{name}": _joined([s[name] for s in self.raw]) for name in self.raw[0]}
         arrays |= {f"out.{name}": _joined([s[name] for s in self.want]) for name in self.want[0]}
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+        np.savez_compressed(buffer, allow_pickle=False, **arrays)
         return buffer.getvalue()
 
     def noise(self, run: Runner, *, raw: bool) -> dict[str, float]:

@@ -13,7 +13,7 @@ from typing import Literal
 import msgspec
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import TensorProto, helper, numpy_helper
 
 from mmedge.errors import ConfigError
@@ -21,10 +21,9 @@ from mmedge.errors import ConfigError
 from .clean import source_of
 
 MAX_OPSET = 22
-_UNSUPPORTED = frozenset(
-    "DFT MelWeightMatrix Unique Multinomial DeformConv Attention Det Compress SequenceAt SequenceConstruct "
-    "SequenceEmpty SequenceErase SequenceInsert SequenceLength ConcatFromSequence SplitToSequence "
-    "StringNormalizer TfIdfVectorizer".split()
+_UNSUPPORTED = re.compile(
+    r"DFT|MelWeightMatrix|Unique|Multinomial|DeformConv|Attention|Det|Compress|Sequence\w+|ConcatFromSequence"
+    r"|SplitToSequence|String\w+|TfIdfVectorizer"
 )
 _QOPERATOR = re.compile(r"QLinear\w+|ConvInteger|MatMulInteger|QGemm|QAttention|DynamicQuantize\w+")
 _NO_IO = {TensorProto.INT16: "int16", TensorProto.UINT16: "uint16", TensorProto.DOUBLE: "float64"}
@@ -102,8 +101,12 @@ def _uint8(graph: _Graph) -> Found:
 
 def _operators(graph: _Graph) -> Found:
     for node in graph.nodes:
-        if node.op_type in _UNSUPPORTED and node.domain in ("", "ai.onnx"):
-            fix = "use a strided Conv as the DFT" if node.op_type in ("DFT", "MelWeightMatrix") else "write it with others"
+        if _UNSUPPORTED.fullmatch(node.op_type) and node.domain in ("", "ai.onnx"):
+            fix = (
+                "use a strided Conv as the DFT"
+                if node.op_type in ("DFT", "MelWeightMatrix")
+                else "write it with others"
+            )
             yield "error", graph.label(node), f"TensorRT has no {node.op_type}", fix
         elif _QOPERATOR.fullmatch(node.op_type):
             fix = "quantise in QDQ format: export.quantize, or quantize_static(quant_format=QDQ)"
@@ -139,10 +142,9 @@ def _quantised(graph: _Graph) -> Found:
                 yield "error", label, "the zero point is not zero", "quantise symmetrically"
             elif zero.data_type == TensorProto.UINT8:
                 yield "error", label, "it quantises to uint8", "use int8"
-        elif len(node.input) < 3:
+        elif len(node.input) < 3 and node.op_type == "QuantizeLinear":
             if not any(a.name == "output_dtype" and a.i == TensorProto.INT8 for a in node.attribute):
-                if node.op_type == "QuantizeLinear":
-                    yield "error", label, "without a zero point it quantises to uint8", "give an int8 zero point of 0"
+                yield "error", label, "without a zero point it quantises to uint8", "give an int8 zero point of 0"
 
 
 def _sorted(graph: _Graph) -> Found:
@@ -242,9 +244,13 @@ def _load(file: str | Path) -> onnx.ModelProto:
     try:
         model = onnx.load(str(file))
     except OSError as error:
-        raise ConfigError(f"cannot read the network: {error.strerror}", where=str(file), fix="check the path") from error
+        raise ConfigError(
+            f"cannot read the network: {error.strerror}", where=str(file), fix="check the path"
+        ) from error
     except DecodeError as error:
-        raise ConfigError("not an ONNX file", where=str(file), fix="give the file that torch.onnx.export wrote") from error
+        raise ConfigError(
+            "not an ONNX file", where=str(file), fix="give the file that torch.onnx.export wrote"
+        ) from error
     if not model.HasField("graph"):
         raise ConfigError("not an ONNX file: it has no graph", where=str(file))
     return model

@@ -12,7 +12,7 @@ import msgspec
 from onnx import ModelProto
 
 from mmedge.bundle.archive import write_archive
-from mmedge.bundle.manifest import SCHEMA, File, Manifest, Mask, Task, Variant
+from mmedge.bundle.manifest import File, Manifest, Mask, Task, Variant
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine
 from mmedge.errors import ConfigError
 from mmedge.types import Tensors
@@ -78,7 +78,9 @@ def pack(
     for precision in ("fp32", *recipe.export.precisions):
         if precision not in by_precision:
             raise ConfigError(f"no {precision} networks", where="export.precisions", fix="pass [onnx, int8]")
-    known = metadata if isinstance(metadata, Metadata) else msgspec.convert(dict(metadata or {}), Metadata, strict=False)
+    known = (
+        metadata if isinstance(metadata, Metadata) else msgspec.convert(dict(metadata or {}), Metadata, strict=False)
+    )
     fp32 = by_precision["fp32"].models
     golden = make_golden(recipe, onnx_runners(fp32), as_samples(samples, recipe).held_out)
     members: dict[str, bytes] = {f"golden/{stage}.npz": g.to_npz() for stage, g in golden.items()}
@@ -99,7 +101,7 @@ def pack(
             top_k=task.top_k,
         )
     manifest = Manifest(
-        schema=SCHEMA,
+        schema="mmedge.bundle/1",
         name=recipe.name,
         licence=recipe.licence,
         inputs=recipe.inputs,

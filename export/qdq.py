@@ -17,7 +17,8 @@ WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 _JOINING = frozenset({"Add", "Concat", "AveragePool", "GlobalAveragePool", "ReduceMean"})
 # Keep a tensor's scale (a builder moves the next pair in front of them), or fold into the kernel before them.
 _PASSING = frozenset(
-    "Relu Clip LeakyRelu MaxPool Reshape Flatten Transpose Squeeze Unsqueeze Identity Slice Pad".split()
+    {"Relu", "Clip", "LeakyRelu", "MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Identity"}
+    | {"Slice", "Pad"}
 )
 
 

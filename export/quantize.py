@@ -56,7 +56,9 @@ def quantize(
         29.8
     """
     if onnx.precision != "fp32":
-        raise ConfigError(f"the networks are {onnx.precision} already", where="quantize", fix="pass what to_onnx returned")
+        raise ConfigError(
+            f"the networks are {onnx.precision} already", where="quantize", fix="pass what to_onnx returned"
+        )
     recipe = onnx.recipe
     if calibration is not None:
         recipe = msgspec.structs.replace(recipe, calibration=calibration)
@@ -77,7 +79,9 @@ def quantize(
         stays_float = not own_seat and worst < MIN_FUSION_SQNR_DB
         models[stage] = onnx.models[stage] if stays_float else draft.model
         if stays_float:
-            _log.warning("stage '%s' stays float: %.1f dB in int8, at least %.0f wanted", stage, worst, MIN_FUSION_SQNR_DB)
+            _log.warning(
+                "stage '%s' stays float: %.1f dB in int8, at least %.0f wanted", stage, worst, MIN_FUSION_SQNR_DB
+            )
         quantization[stage] = Quantization(
             rule=recipe.calibration.rule,
             frames=len(kept),
@@ -111,13 +115,13 @@ def _without_glitches(samples: Sequence[Sample], preprocess: Preprocessor) -> tu
     return kept, tuple(sample.name for sample, glitch in zip(samples, bad, strict=True) if glitch)
 
 
-def _insert(
-    recipe: Recipe, models: Mapping[str, ModelProto], frames: Sequence[Tensors]
-) -> dict[str, _Draft]:
+def _insert(recipe: Recipe, models: Mapping[str, ModelProto], frames: Sequence[Tensors]) -> dict[str, _Draft]:
     nodes: dict[str, list[str]] = {}
     collectors: dict[str, RangeCollector] = {}
     for stage, model in models.items():
-        tensors = {tensor for tensor, source in recipe.stages[stage].inputs.items() if source in ("@present", "@age_ms")}
+        tensors = {
+            tensor for tensor, source in recipe.stages[stage].inputs.items() if source in ("@present", "@age_ms")
+        }
         nodes[stage] = quantizable(model, tensors)
         collectors[stage] = RangeCollector(model, activations(model, nodes[stage]), name=stage)
     everything = tuple(recipe.inputs)
@@ -133,9 +137,7 @@ def _insert(
     calibration = recipe.calibration
     return {
         stage: _Draft(
-            model=insert_qdq(
-                model, nodes[stage], collectors[stage].thresholds(calibration.rule, calibration.quantile)
-            ),
+            model=insert_qdq(model, nodes[stage], collectors[stage].thresholds(calibration.rule, calibration.quantile)),
             nodes=tuple(nodes[stage]),
         )
         for stage, model in models.items()

@@ -57,7 +57,9 @@ class RangeCollector:
         if not np.isfinite(maxima).all():
             tensor = self._tensors[int(np.argmin(np.isfinite(maxima)))]
             raise CheckError(
-                f"tensor '{tensor}' is not finite", where=self._name, fix="look at the recording and at the fp32 network"
+                f"tensor '{tensor}' is not finite",
+                where=self._name,
+                fix="look at the recording and at the fp32 network",
             )
         self._maxima.setdefault(group, []).append(maxima)
         return outputs

@@ -7,9 +7,11 @@ import numpy as np
 import onnx
 from rich.table import Table
 
+from mmedge.bundle import Bundle
 from mmedge.types import AnyArray
 
 from .onnx_models import OnnxModels
+from .preprocess.onnx_prefix import PREPROCESS
 from .qdq import WEIGHTED
 
 
@@ -87,7 +89,7 @@ def quantization_report(fp32: OnnxModels, int8: OnnxModels) -> QuantizationRepor
     """
     stages = []
     for stage, model in int8.models.items():
-        quantised, weighted = coverage(model)
+        quantised, weighted = int8_nodes(model)
         notes = int8.quantization[stage]
         stages.append(
             StageReport(
@@ -104,10 +106,20 @@ def quantization_report(fp32: OnnxModels, int8: OnnxModels) -> QuantizationRepor
     return QuantizationReport(stages=tuple(stages))
 
 
-def coverage(model: onnx.ModelProto) -> tuple[int, int]:
+def coverage(bundle: Bundle) -> float:
+    """Return the share of weighted nodes in a bundle's INT8 files that take int8 data, 0..1.
+
+    Preprocessing is not counted: it is float on purpose.
+    """
+    files = dict.fromkeys(v.file for v in bundle.manifest.variants if v.precision == "int8")
+    counts = [int8_nodes(onnx.load_from_string(bundle.read(file))) for file in files]
+    return sum(int8 for int8, _ in counts) / max(sum(weighted for _, weighted in counts), 1)
+
+
+def int8_nodes(model: onnx.ModelProto) -> tuple[int, int]:
     """Return how many weighted nodes take dequantised data and weights, and how many there are."""
     dequantised = {out for node in model.graph.node if node.op_type == "DequantizeLinear" for out in node.output}
-    weighted = [node for node in model.graph.node if node.op_type in WEIGHTED]
+    weighted = [node for node in model.graph.node if node.op_type in WEIGHTED and PREPROCESS not in node.name]
     return sum(all(name in dequantised for name in node.input[:2]) for node in weighted), len(weighted)
 
 

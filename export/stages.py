@@ -150,9 +150,7 @@ class StageGraph:
                 feeds[tensor] = known[source]
         return feeds
 
-    def __call__(
-        self, tensors: Tensors, mask: Mask | None = None, reuse: Tensors | None = None
-    ) -> dict[str, AnyArray]:
+    def __call__(self, tensors: Tensors, mask: Mask | None = None, reuse: Tensors | None = None) -> dict[str, AnyArray]:
         """Run every stage.
 
         Args:
@@ -172,7 +170,10 @@ class StageGraph:
             elif present & self._depends[name]:
                 outputs = self._runners[name](self.feeds(name, known, mask))
             else:
-                outputs = {o: np.zeros(output_shape(self.recipe, name, o), np.float32) for o in self.recipe.stages[name].outputs}
+                outputs = {
+                    o: np.zeros(output_shape(self.recipe, name, o), np.float32)
+                    for o in self.recipe.stages[name].outputs
+                }
             known |= {f"{name}.{output}": value for output, value in outputs.items()}
         return known
 

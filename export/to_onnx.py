@@ -106,6 +106,12 @@ def _stage_module(model: nn.Module, stage: str) -> nn.Module:
 def _export(recipe: Recipe, stage: str, module: nn.Module) -> onnx.ModelProto:
     feeds = {tensor: torch.from_numpy(zeros) for tensor, zeros in feed_zeros(recipe, stage).items()}
     outputs = recipe.stages[stage].outputs
+    for name in feeds.keys() & outputs.keys():
+        raise ConfigError(
+            f"'{name}' is the name of an input and of an output",
+            where=f"stages.{stage}",
+            fix="ONNX wants different names: rename one of them",
+        )
     with _quiet(), torch.no_grad():
         try:
             program = torch.export.export(module, (), feeds)
@@ -157,7 +163,9 @@ def _listed(shapes: Sequence[tuple[int, ...]]) -> str:
 
 def _failure(stage: str, module: nn.Module, error: Exception) -> ConfigError:
     """Turn what torch.export raised into the user's line and the reason."""
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if is_user_file(f.filename) and f.filename != __file__]
+    frames = [
+        f for f in traceback.extract_tb(error.__traceback__) if is_user_file(f.filename) and f.filename != __file__
+    ]
     named = user_line(str(error))
     line = named or (short_line(frames[-1].filename, frames[-1].lineno or 0) if frames else None)
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -215,7 +223,7 @@ def _parity(
         # Written so that NaN fails.
         if not entry.max_rel <= MAX_REL:
             raise CheckError(
-                f"the ONNX file differs from torch by {entry.max_rel:.2g} of the output's range (cosine {entry.cosine:.4f})",
+                f"the ONNX file differs from torch by {entry.max_rel:.2g} of its range (cosine {entry.cosine:.4f})",
                 where=f"{entry.stage}.{entry.output}",
                 fix=f"look for operators that behave differently in ONNX; the limit is {MAX_REL:g}",
             )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,8 @@ from mmedge.preprocess.geometry import crop_box, reduced_size, target_box
 from mmedge.preprocess.reference import hann_window, mel_filters
 from mmedge.types import AnyArray, Tensors
 
+# Part of the name of every node that is put in front of a network.
+PREPROCESS = "/preprocess/"
 _IR_VERSION = 10
 
 
@@ -47,11 +50,15 @@ class Prefix:
         self.constants.append(numpy_helper.from_array(np.asarray(value, dtype), full))
         return full
 
-    def then(self, op: str, *more: str, source: str | None = None, name: str | None = None, **attributes: object) -> str:
+    def then(
+        self, op: str, *more: str, source: str | None = None, name: str | None = None, **attributes: Any
+    ) -> str:
         """Append ``op`` to the last tensor (or ``source``) and return its output."""
         full = f"{self.raw}/{name or op.lower()}"
         inputs = [source or self._last, *more]
-        self.nodes.append(helper.make_node(op, inputs, [full], name=f"{self.raw}/preprocess/{name or op}", **attributes))
+        self.nodes.append(
+            helper.make_node(op, inputs, [full], name=f"{self.raw}{PREPROCESS}{name or op}", **attributes)
+        )
         self._last = full
         return full
 
@@ -232,7 +239,9 @@ class Preprocessor:
         tensors: dict[str, AnyArray] = {}
         for name in self._inputs:
             if name not in sample:
-                raise ConfigError(f"the sample has no array for input '{name}'", where="samples", fix="record every input")
+                raise ConfigError(
+                    f"the sample has no array for input '{name}'", where="samples", fix="record every input"
+                )
             if name in self._engines:
                 tensors[name] = self._engines[name]({name: sample[name]})["tensor"]
             else:

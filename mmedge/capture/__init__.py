@@ -77,7 +77,7 @@ def open_sources(
                 where=str(uri),
                 fix="give each input its own device",
             )
-        if speed is not None and (uri.kind != "file" or not realtime or speed <= 0):
+        if speed not in (None, 1.0) and (uri.kind != "file" or not realtime or speed <= 0):
             raise ConfigError(
                 f"a playing speed of {speed:g} cannot be used with {uri}",
                 where="speed",

@@ -142,7 +142,13 @@ class ThreadSource(ABC):
     def set_state(self, state: Health, reason: str | None = None) -> None:
         """Set what ``health`` reports; a change is logged."""
         if (state, reason) != (self._state, self._reason):
-            log.log(logging.INFO if state == "OK" else logging.WARNING, "%s: %s %s", self.name, state, reason or "")
+            log.log(
+                logging.WARNING if state == "RECONNECTING" else logging.INFO,
+                "%s: %s %s",
+                self.name,
+                state,
+                reason or "",
+            )
         self._state, self._reason = state, reason
 
     def block(self, stream: str, piece: Piece, *, capture_ns: int, uncertainty_ns: int, quality: ClockQuality) -> Block:

@@ -128,6 +128,7 @@ class SoundDecoder:
         self._direction = _Direction(source.name)
         self._kind: tuple[str, str, int] | None = None
         self._mixer: Any = None
+        self._scale = np.float32(1.0)
         self._tracks = {name: MonoTrack(rate, rate, low_delay=low_delay) for name, rate in rates_hz.items()}
         self._next_ns = 0
 
@@ -142,7 +143,7 @@ class SoundDecoder:
                 yield from self._adapt(kind)
             frame.pts = None  # our own count of samples keeps the time
             for mixed in self._mixer.resample(frame):
-                samples = mixed.to_ndarray()[0].astype(np.float32, copy=False)
+                samples = mixed.to_ndarray()[0].astype(np.float32, copy=False) * self._scale
                 yield from self._each(partial(MonoTrack.feed, samples=samples, start_ns=start_ns))
             self._next_ns = start_ns + frame.samples * _S // frame.sample_rate
         counters["lost_samples"] = sum(track.lost for track in self._tracks.values())
@@ -164,7 +165,11 @@ class SoundDecoder:
     def _adapt(self, kind: tuple[str, str, int]) -> Iterator[tuple[str, Piece]]:
         """Follow a change of format, layout or rate."""
         yield from self.finish()
-        self._mixer = require("av", "reading media").AudioResampler(format="flt", layout="mono", rate=kind[2])
+        # FFmpeg normalises its downmix for integers alone: as float, six equal channels would give 3.4 times one.
+        mono = kind[1] == "mono"
+        mixer = require("av", "reading media").AudioResampler
+        self._mixer = mixer(format="flt" if mono else "s32", layout="mono", rate=kind[2])
+        self._scale = np.float32(1.0 if mono else 2.0**-31)
         for track in self._tracks.values():
             track.in_rate_hz = kind[2]
         self._kind = kind

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from errno import EIO
 from typing import Any
+from urllib.parse import urlsplit
 
 from mmedge.capture.base import Emit, ThreadSource, log
 from mmedge.capture.decode import PictureDecoder, SoundDecoder
@@ -53,20 +55,24 @@ class NetworkSource(ThreadSource):
                     self._play(container, emit, stop)
                     reason = "the sender ended the stream"
             except (self._av.error.FFmpegError, OSError) as error:
-                silent = isinstance(error, (self._av.error.ExitError, self._av.error.TimeoutError))
+                # FFmpeg reports a silent UDP port as an input/output error.
+                silent = error.errno == EIO or isinstance(error, (self._av.error.ExitError, TimeoutError))
                 reason = f"no packet for {_SILENCE_S} s" if silent else str(error.strerror or error)
             if not stop.is_set():
                 self.set_state("RECONNECTING", f"{self.name}: {reason}")
-                # A try that listened in vain is followed by the next at once, so that a key frame is not missed.
-                stop.wait(max(0.0, backoff_s - (now_ns() - began_ns) / _S))
-                backoff_s = min(2 * backoff_s, _BACKOFF_S[1])
+                # Who listened in vain listens again at once, or the sender's first key frame could be missed.
+                if now_ns() - began_ns < _SILENCE_S * _S / 2:
+                    stop.wait(backoff_s)
+                    backoff_s = min(2 * backoff_s, _BACKOFF_S[1])
 
     def _open(self) -> Any:
-        options = {"analyzeduration": "1000000", "timeout": str(int(_SILENCE_S * 1e6))}
+        options = {"analyzeduration": "200000", "fpsprobesize": "0", "timeout": "1000000"}
         if self._uri.target.startswith("rtsp"):
             options["rtsp_flags"] = "prefer_tcp"
         else:
             options["overrun_nonfatal"] = "1"
+            if urlsplit(self._uri.target).hostname in ("127.0.0.1", "localhost"):
+                options["localaddr"] = "127.0.0.1"  # FFmpeg would listen on every interface
         return self._av.open(self._uri.target, timeout=(2 * _SILENCE_S, _SILENCE_S), options=options)
 
     def _play(self, container: Any, emit: Emit, stop: threading.Event) -> None:

@@ -64,8 +64,8 @@ def parse(uri: str) -> Uri:
     if not uri.strip():
         _refuse(uri, "a source address is empty")
     if uri.startswith("gst:"):
-        # A pipeline may hold any character, so only a tail that is all parameters is taken off.
-        match = re.fullmatch(r"(.*?)\s*(?:\?((?:\w+=[^&\s!?]*)(?:&\w+=[^&\s!?]*)*))?", uri[4:].strip(), re.DOTALL)
+        # A pipeline may hold any character, so only a tail of our own parameters is taken off.
+        match = re.fullmatch(r"(.*?)\s*(?:\?((?:&?(?:width|height|fps)=[^&\s!?]*)+))?", uri[4:].strip(), re.DOTALL)
         pipeline, query = (match[1], match[2]) if match else ("", None)
         if not pipeline:
             _refuse(uri, "gst: needs a pipeline")

@@ -43,6 +43,49 @@ class CameraClock:
         return self._learnt.to_monotonic(stamp_ns), self._learnt.uncertainty_ns, "B"
 
 
+def open_camera(cv2: Any, uri: Uri) -> Any:
+    """Open a V4L2 device and set what the address asks for.
+
+    Args:
+        cv2: The module.
+        uri: Parsed address of kind ``v4l2``.
+
+    Returns:
+        The ``cv2.VideoCapture``; release it.
+
+    Raises:
+        DeviceError: If the device is not there, is no camera, or refuses what was asked for.
+    """
+    path = Path(uri.target)
+    if not path.exists() or not stat.S_ISCHR(path.stat().st_mode):
+        what = "is not a camera device" if path.exists() else "is not there"
+        raise DeviceError(f"camera '{uri.target}' {what}", where=uri.target, fix="mmedge devices lists what is there")
+    capture = cv2.VideoCapture(uri.target, cv2.CAP_V4L2)
+    if not capture.isOpened():
+        raise DeviceError(
+            f"camera '{uri.target}' cannot be opened",
+            where=uri.target,
+            fix="close the program that uses it, check the group 'video', or choose another: mmedge devices",
+        )
+    if "fourcc" in uri.params:
+        capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*uri.params["fourcc"]))
+    wanted = {"width": cv2.CAP_PROP_FRAME_WIDTH, "height": cv2.CAP_PROP_FRAME_HEIGHT, "fps": cv2.CAP_PROP_FPS}
+    for name, prop in wanted.items():
+        value = uri.number(name)
+        if value is not None:
+            capture.set(prop, value)
+    for name in ("width", "height"):  # a camera gives the nearest size it has: not what was asked for
+        value, given = uri.number(name), int(capture.get(wanted[name]))
+        if value is not None and given != value:
+            capture.release()
+            raise DeviceError(
+                f"camera '{uri.target}' does not offer {name} {value}; the nearest it has is {given}",
+                where=uri.target,
+                fix=f"list its formats with: v4l2-ctl -d {uri.target} --list-formats-ext",
+            )
+    return capture
+
+
 class CameraSource(ThreadSource):
     """Reads a V4L2 camera.
 
@@ -58,39 +101,7 @@ class CameraSource(ThreadSource):
     def __init__(self, stream: str, uri: Uri) -> None:
         super().__init__((stream,), name=uri.target, live=True)
         self._cv2: Any = require("cv2", "reading a camera")
-        path = Path(uri.target)
-        if not path.exists() or not stat.S_ISCHR(path.stat().st_mode):
-            what = "is not a camera device" if path.exists() else "is not there"
-            raise DeviceError(
-                f"camera '{uri.target}' {what}", where=uri.target, fix="mmedge devices lists what is there"
-            )
-        self._capture: Any = self._cv2.VideoCapture(uri.target, self._cv2.CAP_V4L2)
-        if not self._capture.isOpened():
-            raise DeviceError(
-                f"camera '{uri.target}' cannot be opened",
-                where=uri.target,
-                fix="close the program that uses it, check the group 'video', or choose another: mmedge devices",
-            )
-        self._set(uri)
-
-    def _set(self, uri: Uri) -> None:
-        cv2 = self._cv2
-        if "fourcc" in uri.params:
-            self._capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*uri.params["fourcc"]))
-        wanted = {"width": cv2.CAP_PROP_FRAME_WIDTH, "height": cv2.CAP_PROP_FRAME_HEIGHT, "fps": cv2.CAP_PROP_FPS}
-        for name, prop in wanted.items():
-            value = uri.number(name)
-            if value is not None:
-                self._capture.set(prop, value)
-        for name in ("width", "height"):  # a camera gives the nearest size it has: not what was asked for
-            value, given = uri.number(name), int(self._capture.get(wanted[name]))
-            if value is not None and given != value:
-                self._capture.release()
-                raise DeviceError(
-                    f"camera '{uri.target}' does not offer {name} {value}; the nearest it has is {given}",
-                    where=uri.target,
-                    fix=f"list its formats with: v4l2-ctl -d {uri.target} --list-formats-ext",
-                )
+        self._capture = open_camera(self._cv2, uri)
 
     def _close_impl(self) -> None:
         if self._thread is None:  # a running reader releases the camera itself

@@ -13,6 +13,9 @@ from typing import Any
 _ONNX_NAME = re.compile(r"ONNX Layer: ([^\]\x1e]+)")
 _DATATYPE = re.compile(r"Datatype: ([^,}]+)")
 _WEIGHTS = re.compile(r'Weights: \{"Type": "([^"]+)"')
+# A generated kernel ("kgen") is named after its steps. One that starts with a correlation works on what
+# enters; in any other, INT8 that enters was scaled or converted before it is multiplied.
+_PRODUCT_FIRST = re.compile(r"__myl_(?:Tran|Resh|Move|Conc)*Corr")
 _INT8 = re.compile(r"\bint8\b", re.IGNORECASE)
 
 
@@ -55,8 +58,7 @@ def parse_layers(text: str) -> list[Layer]:
                 name=match[1],
                 kind=match[2],
                 nodes=onnx_names(line),
-                # Generated kernels ("kgen") quantise, dequantise and copy; none multiplies in INT8.
-                int8=match[2] != "kgen"
+                int8=(match[2] != "kgen" or _PRODUCT_FIRST.match(match[1]) is not None)
                 and bool(data)
                 and _INT8.search(data[0]) is not None
                 and sum(_INT8.search(kind) is not None for kind in operands) >= 2,

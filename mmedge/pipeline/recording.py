@@ -57,7 +57,7 @@ def raw_samples(
 def _snapshots(
     inputs: Mapping[str, Input], sync: Sync, uris: dict[str, str]
 ) -> Iterator[tuple[Synchronizer, Snapshot]]:
-    sources = open_sources({n: inputs[n] for n in uris}, uris, speed=1.0, realtime=False)
+    sources = open_sources({n: inputs[n] for n in uris}, uris, speed=None, realtime=False)
     inbox: Mailbox[Packet] = Mailbox(INBOX, lossless=True, on_drop=drop_packet)
     core = Synchronizer(inputs, dict.fromkeys(uris, False), {}, sync, started_ns=now_ns(), lossless=True)
 

@@ -100,7 +100,8 @@ class Runtime:
             self._interpreters = self._make_interpreters()
             uris = {name: uri for name, uri in self.spec.inputs.items() if uri != PUSH}
             specs = {name: manifest.inputs[name] for name in uris}
-            self._sources = open_sources(specs, uris, speed=self.spec.speed, realtime=not self._lossless)
+            speed = None if self.spec.speed == 1.0 else self.spec.speed
+            self._sources = open_sources(specs, uris, speed=speed, realtime=not self._lossless)
             live = {name: source.live for source in self._sources for name in source.streams}
             attached = {name: live.get(name, True) for name in self.spec.inputs}
             if self._lossless and any(attached.values()):

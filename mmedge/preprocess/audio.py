@@ -71,8 +71,10 @@ class AudioPreprocessor:
         _check("out", out, self.spec.tensor_shape)
         try:
             self._features.compute(pcm, out)
-        except (ValueError, TypeError) as error:
-            raise ConfigError(str(error).partition("\n")[0], where="audio window", fix=_FIX) from error
+        except ValueError as error:
+            raise ConfigError(str(error), where="audio window", fix=_FIX) from error
+        except TypeError as error:
+            raise ConfigError("out is read-only", where="audio window", fix=_FIX) from error
 
     def raw(self, pcm: FloatArray, out: FloatArray) -> None:
         """Write the samples that enter a TensorRT variant.

@@ -33,8 +33,8 @@ class ImagePreprocessor:
         ...               format="gray8", width=4, height=4)
         >>> out = np.empty(spec.tensor_shape, np.float32)
         >>> ImagePreprocessor(spec).tensor(frame, out)
-        >>> float(out[0, 0, 0, 0])
-        0.20000000298023224
+        >>> print(f"{out[0, 0, 0, 0]:.3f}")
+        0.200
     """
 
     def __init__(self, spec: ImageInput) -> None:
@@ -66,7 +66,7 @@ class ImagePreprocessor:
         try:
             self._kernel.tensor(frame.data, frame.format, frame.width, frame.height, frame.full_range, out)
         except (ValueError, TypeError) as error:
-            raise ConfigError(_first_line(error), where=f"frame of '{frame.stream}'", fix=_FIX) from error
+            raise _refused(error, frame) from error
 
     def raw(self, frame: Frame, out: ByteArray) -> None:
         """Write the raw frame that enters a TensorRT variant.
@@ -81,9 +81,12 @@ class ImagePreprocessor:
         try:
             self._kernel.raw(frame.data, frame.format, frame.width, frame.height, frame.full_range, out)
         except (ValueError, TypeError) as error:
-            raise ConfigError(_first_line(error), where=f"frame of '{frame.stream}'", fix=_FIX) from error
+            raise _refused(error, frame) from error
 
 
-def _first_line(error: Exception) -> str:
-    """The binding's type errors list every overload; the first line says it."""
-    return str(error).partition("\n")[0]
+def _refused(error: Exception, frame: Frame) -> ConfigError:
+    # The binding's type errors list C++ overloads, which helps nobody.
+    message = (
+        str(error) if isinstance(error, ValueError) else "not an array of the CPU, a size below 0 or a read-only output"
+    )
+    return ConfigError(message, where=f"frame of '{frame.stream}'", fix=_FIX)

@@ -66,7 +66,8 @@ def pixels(frame: Frame, color: str) -> ByteArray:
             red, green, blue = np.moveaxis(rgb.astype(np.int32), 2, 0)
             mixed: ByteArray = ((4899 * red + 9617 * green + 1868 * blue + 8192) >> 14).astype(np.uint8)
             return mixed[..., None]
-        return (rgb if color == "rgb" else rgb[..., ::-1]).copy()
+        ordered: ByteArray = (rgb if color == "rgb" else rgb[..., ::-1]).copy()
+        return ordered
     if color == "gray" or frame.format == "gray8":
         luma = frame.data[: frame.height]
         gray = luma.copy() if frame.full_range else _expand_luma(luma)
@@ -129,8 +130,8 @@ def image(raw: ByteArray, spec: ImageInput) -> FloatArray:
     cropped = reduced[crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
     resized = (_bilinear(cropped, target.height, target.width) / 255.0 - spec.mean) / spec.std
     tensor = np.zeros(spec.tensor_shape, np.float32)
-    area = (slice(target.top, target.top + target.height), slice(target.left, target.left + target.width))
-    tensor[(0, slice(None), *area)] = np.moveaxis(resized, 2, 0)
+    filled = tensor[0, :, target.top : target.top + target.height, target.left : target.left + target.width]
+    filled[...] = np.moveaxis(resized, 2, 0)
     return tensor
 
 

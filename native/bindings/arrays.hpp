@@ -22,7 +22,7 @@ void check(const Array& array, const char* name) {
   if (array.dtype() != nb::dtype<T>())
     throw std::invalid_argument(std::string(name) + " must be " + (sizeof(T) == 1 ? "uint8" : "float32"));
   std::int64_t stride = 1;
-  for (std::size_t i = array.ndim(); i-- > 0;) {
+  for (std::size_t i = array.size() > 0 ? array.ndim() : 0; i-- > 0;) {
     if (array.shape(i) > 1 && array.stride(i) != stride)
       throw std::invalid_argument(std::string(name) + " must be C-contiguous");
     stride *= static_cast<std::int64_t>(array.shape(i));

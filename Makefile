@@ -1,0 +1,73 @@
+# make demo    the whole path on this machine, from nothing
+# make test    the tests
+# make check   lint, types, import contracts, formats, sanitizers, the Jetson target's packages
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Index of CPU builds of torch, for machines whose index brings CUDA packages.
+TORCH_INDEX ?=
+# On a Jetson, TensorRT is a system package of JetPack: the environment sees it, and torch is left out.
+JETSON := $(wildcard /etc/nv_tegra_release)
+TRT := $(if $(shell command -v nvidia-smi),tensorrt,tensorrt-rtx)
+ifneq ($(JETSON),)
+VENV_FLAGS := --system-site-packages
+EXTRAS := capture,cpu,jetson
+else
+EXTRAS := capture,cpu,export,$(TRT)
+endif
+# Also pins what the build itself uses.
+export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+PIP := $(BIN)/python -m pip install --quiet
+TORCH := torch$(shell sed -n 's/^torch\(==.*\)/\1/p' constraints.txt)
+NATIVE := $(shell find native CMakeLists.txt -name '*.cpp' -o -name '*.hpp' -o -name CMakeLists.txt)
+
+.PHONY: demo test check system clean
+
+demo: $(VENV)/installed
+	$(BIN)/mmedge demo
+
+test: $(VENV)/tests-installed
+	$(BIN)/pytest
+
+check: $(VENV)/tests-installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/clang-format --dry-run --Werror $$(find native -name '*.cpp' -o -name '*.hpp')
+	for kind in address thread; do \
+	  $(BIN)/cmake -S native/tests -B build/sanitize-$$kind -DMMEDGE_SANITIZE=$$kind >/dev/null && \
+	  $(BIN)/cmake --build build/sanitize-$$kind --parallel 2 >/dev/null && \
+	  $(BIN)/ctest --test-dir build/sanitize-$$kind --output-on-failure || exit 1; done
+	$(BIN)/python scripts/resolve_target.py
+
+system:
+	@sh scripts/need.sh required g++:g++ \
+	  "$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h:python3-dev" \
+	  "$$($(PYTHON) -c 'import os; print(os.path.dirname(os.__file__))')/ensurepip:python3-venv"
+	@sh scripts/need.sh optional libportaudio.so.2:libportaudio2
+
+$(VENV)/installed: pyproject.toml constraints.txt $(NATIVE) | system
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV_FLAGS) $(VENV)
+	$(PIP) --upgrade pip
+ifeq ($(JETSON),)
+ifneq ($(TORCH_INDEX),)
+	$(PIP) --index-url $(TORCH_INDEX) $(TORCH)
+else
+	$(BIN)/python scripts/torch_guard.py $(TORCH)
+	$(PIP) $(TORCH)
+endif
+endif
+	$(PIP) --editable '.[$(EXTRAS)]'
+	touch $@
+
+$(VENV)/tests-installed: $(VENV)/installed
+	@sh scripts/need.sh optional ffmpeg:ffmpeg pulseaudio:pulseaudio pacat:pulseaudio-utils \
+	  "/usr/lib/*/alsa-lib/libasound_module_pcm_pulse.so:libasound2-plugins" \
+	  gst-launch-1.0:gstreamer1.0-tools "/usr/lib/*/gstreamer-1.0/libgstvideotestsrc.so:gstreamer1.0-plugins-base"
+	$(PIP) --editable '.[$(EXTRAS),test]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build

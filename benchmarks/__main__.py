@@ -1,0 +1,58 @@
+"""Run every benchmark in a process of its own and write ``docs/benchmarks.md``."""
+
+from __future__ import annotations
+
+import argparse
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+
+import benchmarks
+from benchmarks.harness import Report, cells, show
+
+PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
+# Not benchmarks: what they share.
+SHARED = {"__main__", "harness", "nets"}
+
+
+def section(report: Report) -> str:
+    """Return one report as Markdown."""
+    lines = [
+        f"## {report.name}",
+        "",
+        report.title,
+        "",
+        "| what | n | mmedge | peers | best peer / ours |",
+        "|---|---|---|---|---|",
+    ]
+    for row in report.rows:
+        n, ours, peers, ratio = cells(row)
+        lines.append(f"| {row.what} | {n} | {ours} | {peers.replace(chr(10), '<br>')} | {ratio} |")
+    facts = {**report.host, **report.conditions, "evidence": report.evidence}
+    lines += ["", "; ".join(f"{key}: {value}" for key, value in facts.items()), ""]
+    lines += [f"`{name}` = {value:.2f}  " for name, value in report.targets.items()]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="each benchmark ends within a minute")
+    options = parser.parse_args()
+    names = [m.name for m in pkgutil.iter_modules(benchmarks.__path__) if not m.ispkg and m.name not in SHARED]
+    sections = []
+    for name in names:
+        command = [sys.executable, "-m", f"benchmarks.{name}", "--json", *(["--quick"] if options.quick else [])]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+        report = msgspec.json.decode(done.stdout, type=Report)
+        show(report)
+        sections.append(section(report))
+    head = "# Benchmarks\n\nWritten by `python -m benchmarks`. Every figure carries its evidence class.\n"
+    PAGE.parent.mkdir(exist_ok=True)
+    PAGE.write_text("\n\n".join([head.rstrip(), *sections]) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

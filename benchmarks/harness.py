@@ -1,0 +1,166 @@
+"""What every benchmark shares: interleaved timing, the JSON document, the table, the two options."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from mmedge.types import Evidence
+
+
+class Timing(msgspec.Struct, frozen=True):
+    """Times of one candidate in microseconds; the spread is that of the middle half."""
+
+    median: float
+    p25: float
+    p75: float
+    n: int
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One comparison. ``ratio`` is the best peer's value over ours; a missing peer is None."""
+
+    what: str
+    unit: str
+    ours: float
+    peers: dict[str, float | None]
+    ratio: float | None
+    timings: dict[str, Timing] = {}
+
+
+class Report(msgspec.Struct, frozen=True):
+    """The document that ``--json`` prints."""
+
+    name: str
+    title: str
+    host: dict[str, str | int]
+    conditions: dict[str, str | int | float]
+    evidence: Evidence
+    rows: list[Row]
+    targets: dict[str, float]
+    schema: Literal["mmedge.benchmark/1"] = "mmedge.benchmark/1"
+
+
+def host() -> dict[str, str | int]:
+    """Return what matters about this machine, without its name."""
+    fields = dict(
+        line.split(":", 1) for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if ":" in line
+    )
+    named = {key.strip(): value.strip() for key, value in fields.items()}
+    return {
+        "cpu": named.get("model name", named.get("CPU part", platform.machine())),
+        "machine": platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+    }
+
+
+def versions(*distributions: str) -> dict[str, str | int | float]:
+    """Return the versions of installed distributions, ``"missing"`` where one is not."""
+    found: dict[str, str | int | float] = {}
+    for name in distributions:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "missing"
+    return found
+
+
+def interleave(candidates: Mapping[str, Callable[[], object]], *, rounds: int) -> dict[str, Timing]:
+    """Time candidates in turn, so that a change of the machine's speed meets all of them alike.
+
+    Args:
+        candidates: Name -> what to time.
+        rounds: How often each is timed, after a tenth of that as warm-up.
+
+    Returns:
+        The timing of each.
+    """
+    names = list(candidates)
+    samples: dict[str, list[float]] = {name: [] for name in names}
+    for turn in range(-(rounds // 10) - 1, rounds):
+        # Each round starts with another candidate: nobody always runs behind the same neighbour's cache.
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            start_ns = time.perf_counter_ns()
+            candidates[name]()
+            elapsed_ns = time.perf_counter_ns() - start_ns
+            if turn >= 0:
+                samples[name].append(elapsed_ns / 1000)
+    result = {}
+    for name, values in samples.items():
+        p25, median, p75 = statistics.quantiles(values, n=4)
+        result[name] = Timing(median=median, p25=p25, p75=p75, n=len(values))
+    return result
+
+
+def compare(
+    what: str, ours: Callable[[], object], peers: Mapping[str, Callable[[], object] | None], rounds: int
+) -> Row:
+    """Time ours beside its peers; a peer that is None could not be installed and is named as missing."""
+    present = {name: peer for name, peer in peers.items() if peer is not None}
+    timings = interleave({"mmedge": ours, **present}, rounds=rounds)
+    best = min((timings[name].median for name in present), default=None)
+    return Row(
+        what=what,
+        unit="us",
+        ours=timings["mmedge"].median,
+        peers={name: timings[name].median if name in present else None for name in peers},
+        ratio=best / timings["mmedge"].median if best is not None else None,
+        timings=timings,
+    )
+
+
+def main(measure: Callable[[bool], Report]) -> None:
+    """Run one benchmark from the command line: a table, or with ``--json`` the document.
+
+    Args:
+        measure: Called with whether to be quick.
+    """
+    parser = argparse.ArgumentParser(description=measure.__doc__)
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument("--quick", action="store_true", help="end within a minute")
+    options = parser.parse_args()
+    report = measure(options.quick)
+    if options.json:
+        print(msgspec.json.encode(report).decode())
+    else:
+        show(report)
+
+
+def show(report: Report) -> None:
+    """Print the report as a table that says what was measured and how."""
+    console = Console()
+    table = Table("what", "n", "mmedge", "peers", "best peer / ours", title=report.title, title_justify="left")
+    for row in report.rows:
+        table.add_row(row.what, *cells(row))
+    console.print(table)
+    facts = {**report.host, **report.conditions, "evidence": report.evidence}
+    console.print("; ".join(f"{key}: {value}" for key, value in facts.items()), highlight=False)
+    for name, value in report.targets.items():
+        console.print(f"{name} = {value:.2f}", highlight=False)
+
+
+def cells(row: Row) -> tuple[str, str, str, str]:
+    """Return n, ours, peers and ratio of a row as text."""
+
+    def text(name: str, value: float | None) -> str:
+        if value is None:
+            return "missing"
+        timing = row.timings.get(name)
+        spread = f" ({timing.p25:.0f}..{timing.p75:.0f})" if timing else ""
+        return f"{value:.0f} {row.unit}{spread}"
+
+    peers = "\n".join(f"{name}: {text(name, value)}" for name, value in row.peers.items())
+    n = row.timings["mmedge"].n if "mmedge" in row.timings else ""
+    return str(n), text("mmedge", row.ours), peers, "" if row.ratio is None else f"{row.ratio:.2f}"

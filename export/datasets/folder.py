@@ -1,0 +1,157 @@
+"""A folder with ``index.csv``: ``split,group,label,image,audio,text``, one sample a line."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from mmedge.bundle.manifest import AudioInput, ImageInput
+from mmedge.errors import ConfigError
+from mmedge.extras import require
+from mmedge.types import AnyArray, ByteArray, FloatArray
+
+from ..recipe import Recipe
+from .base import SPLITS, Dataset, Sample, Samples, Split, class_labels
+from .speech import read_audio
+
+_COLUMNS = ("split", "group", "label", "image", "audio", "text")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """One line of the index; ``files`` holds what is there, by input name."""
+
+    line: int
+    split: Split
+    group: str
+    label: int
+    files: dict[str, Path] = field(default_factory=dict)
+
+
+class Folder(Dataset):
+    """Your own data. An empty cell means that the input is absent; file names are relative to the folder.
+
+    Args:
+        recipe: With at most one image and one audio input.
+        folder: Where ``index.csv`` lies.
+        **options: There are none yet.
+
+    Raises:
+        ConfigError: Names the line of ``index.csv`` that cannot be used.
+    """
+
+    def __init__(self, recipe: Recipe, folder: Path, **options: object) -> None:
+        super().__init__(recipe)
+        if options:
+            name = next(iter(options))
+            raise ConfigError(f"a folder has no option '{name}'", where=f"data.options.{name}", fix="remove it")
+        self.folder = folder
+        self.labels = class_labels(recipe)
+        self.seats: dict[str, str] = {}
+        for name, spec in recipe.inputs.items():
+            kind = "image" if isinstance(spec, ImageInput) else "audio" if isinstance(spec, AudioInput) else ""
+            if not kind or kind in self.seats:
+                raise ConfigError(
+                    "a folder fills one image and one audio input", where=f"inputs.{name}", fix="remove the input"
+                )
+            self.seats[kind] = name
+        self.rows = tuple(self._read())
+        for split in SPLITS:
+            if not any(row.split == split for row in self.rows):
+                raise ConfigError(f"there is no sample of split '{split}'", where=str(self._index), fix="add some")
+
+    @property
+    def _index(self) -> Path:
+        return self.folder / "index.csv"
+
+    def prepare(self) -> None:
+        """Check that every file is there; they are read when needed."""
+        for row in self.rows:
+            for path in row.files.values():
+                if not path.is_file():
+                    raise self._error(f"there is no file '{path.relative_to(self.folder)}'", row.line)
+
+    def split(self, name: Split, *, epoch: int = 0) -> Samples:
+        """Return the samples of a split, in the order of the index."""
+        return _Rows(self, [row for row in self.rows if row.split == name])
+
+    def groups(self, name: Split) -> frozenset[str]:
+        """Return the groups of a split."""
+        return frozenset(row.group for row in self.rows if row.split == name)
+
+    def load(self, row: Row) -> Sample:
+        """Return one sample: images resized to ``frame``, sound cut to its last window or padded in front."""
+        inputs: dict[str, AnyArray] = {}
+        for name, path in row.files.items():
+            spec = self.recipe.inputs[name]
+            assert isinstance(spec, (ImageInput, AudioInput))
+            inputs[name] = self._image(path, spec, row) if isinstance(spec, ImageInput) else _sound(path, spec)
+        return Sample(inputs=inputs, labels=dict.fromkeys(inputs, row.label))
+
+    def _image(self, path: Path, spec: ImageInput, row: Row) -> ByteArray:
+        cv2 = require("cv2", "reading images")
+        picture = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE if spec.color == "gray" else cv2.IMREAD_COLOR)
+        if picture is None:
+            raise self._error(f"cannot read the image '{path.relative_to(self.folder)}'", row.line)
+        if spec.color == "rgb":
+            picture = picture[..., ::-1]
+        picture = cv2.resize(picture, spec.frame[::-1], interpolation=cv2.INTER_LINEAR)
+        result: ByteArray = np.ascontiguousarray(picture).reshape(spec.raw_shape[1:])
+        return result
+
+    def _read(self) -> Iterator[Row]:
+        try:
+            with self._index.open(newline="", encoding="utf-8") as file:
+                reader = csv.reader(file)
+                header = next(reader, [])
+                if tuple(header) != _COLUMNS:
+                    raise self._error(f"expected the columns {','.join(_COLUMNS)}, got {','.join(header)}", 1)
+                for cells in reader:
+                    yield self._row(cells, reader.line_num)
+        except OSError as error:
+            raise ConfigError(
+                f"cannot read the index: {error.strerror}", where=str(self._index), fix="check data.folder"
+            ) from error
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise ConfigError(f"not a CSV file in UTF-8: {error}", where=str(self._index), fix="save it so") from error
+
+    def _row(self, cells: list[str], line: int) -> Row:
+        if len(cells) != len(_COLUMNS):
+            raise self._error(f"expected {len(_COLUMNS)} cells, got {len(cells)}", line)
+        cell = dict(zip(_COLUMNS, cells, strict=True))
+        if cell["split"] not in SPLITS:
+            raise self._error(f"unknown split '{cell['split']}', one of {', '.join(SPLITS)}", line)
+        if not cell["group"]:
+            raise self._error("the group is empty; name the speaker, site or session", line)
+        if cell["label"] not in self.labels:
+            raise self._error(f"unknown label '{cell['label']}', one of {', '.join(self.labels)}", line)
+        if cell["text"]:
+            raise self._error("text cannot be trained yet", line)
+        files = {name: self.folder / cell[kind] for kind, name in self.seats.items() if cell[kind]}
+        if not files:
+            raise self._error("the sample has nothing for any input of the recipe", line)
+        label = self.labels.index(cell["label"])
+        return Row(line=line, split=cell["split"], group=cell["group"], label=label, files=files)
+
+    def _error(self, message: str, line: int) -> ConfigError:
+        return ConfigError(message, where=f"{self._index}:{line}", fix="correct this line")
+
+
+class _Rows:
+    def __init__(self, folder: Folder, rows: list[Row]) -> None:
+        self._folder, self._rows = folder, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self._folder.load(self._rows[index])
+
+
+def _sound(path: Path, spec: AudioInput) -> FloatArray:
+    sound = read_audio(path, spec.sample_rate_hz)[-spec.samples :]
+    return np.pad(sound, (spec.samples - len(sound), 0)).astype(np.float32)

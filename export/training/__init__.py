@@ -1,0 +1,9 @@
+"""Training: prepare data, train with Lightning, calibrate on validation, print one test table, save the weights."""
+
+from __future__ import annotations
+
+from .loop import train, train_and_save
+from .report import TrainReport
+from .weights import load_weights, save_weights
+
+__all__ = ["TrainReport", "load_weights", "save_weights", "train", "train_and_save"]

@@ -1,0 +1,145 @@
+"""Measuring a trained model under every presence mask, and calibrating its probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.data import DataLoader
+
+from ..datasets.base import Dataset, Samples
+from ..models.staged import StagedModel
+from ..preprocess.torch_module import preprocessors
+from ..recipe import Recipe, RecipeTask
+from .masks import all_masks, as_tensor
+from .targets import classification_target, none_class, verification_target
+
+Mask = tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Predictions:
+    """Logits of one set of samples under one mask.
+
+    Attributes:
+        logits: Task -> [n, classes] or [n, 1].
+        labels: int64 [n, n_inputs].
+        present: float32 [n, n_inputs], the mask and what the samples have.
+    """
+
+    logits: dict[str, Tensor]
+    labels: Tensor
+    present: Tensor
+
+
+def predict(
+    model: StagedModel, dataset: Dataset, samples: Samples, recipe: Recipe, limit: int | None = None
+) -> dict[Mask, Predictions]:
+    """Run the model over samples under every presence mask.
+
+    Args:
+        model: The model; left in evaluation mode.
+        dataset: The samples' data set.
+        samples: What to run.
+        recipe: Tasks, batch size, workers.
+        limit: Take only the first so many batches.
+
+    Returns:
+        Predictions per mask; rows without any present input are left out.
+    """
+    model.eval()
+    names, train = tuple(recipe.inputs), recipe.train
+    device = next(model.parameters()).device
+    preprocess = preprocessors(dataset.inputs).to(device)
+    loader: DataLoader[Any] = DataLoader(
+        cast("Any", samples), train.batch_size, num_workers=train.workers, collate_fn=dataset.collate
+    )
+    masks = {mask: as_tensor(mask, names) for mask in all_masks(names)}
+    parts: dict[Mask, list[tuple[dict[str, Tensor], Tensor, Tensor]]] = {mask: [] for mask in masks}
+    with torch.inference_mode():
+        for number, batch in enumerate(loader):
+            if limit is not None and number >= limit:
+                break
+            inputs = {name: preprocess[name](raw.to(device)) for name, raw in batch["inputs"].items()}
+            outputs: dict[str, Tensor] | None = None
+            for mask, row in masks.items():
+                present = batch["present"] * row
+                outputs = model(inputs, present.to(device), reuse=outputs)
+                kept = present.sum(1) > 0
+                logits = {name: outputs[task.output].cpu()[kept] for name, task in recipe.tasks.items()}
+                parts[mask].append((logits, batch["labels"][kept], present[kept]))
+    return {
+        mask: Predictions(
+            logits={name: torch.cat([part[0][name] for part in found]) for name in recipe.tasks},
+            labels=torch.cat([part[1] for part in found]),
+            present=torch.cat([part[2] for part in found]),
+        )
+        for mask, found in parts.items()
+    }
+
+
+def accuracy(task: RecipeTask, name: str, found: Predictions, none: int | None) -> float | None:
+    """Return the share of right answers where the target is certain; None where it never is.
+
+    Args:
+        task: The task.
+        name: Its name.
+        found: Predictions under one mask.
+        none: Class that means nothing is shown.
+    """
+    logits = found.logits[name]
+    if task.kind == "classification":
+        best, answer = classification_target(found.labels, found.present, logits.shape[1], none).max(1)
+        certain = best == 1
+        right = logits.argmax(1) == answer
+    else:
+        same, certain = verification_target(found.labels, found.present, none)
+        right = (logits[:, 0] >= 0) == (same > 0)
+    return float(right[certain].float().mean()) if certain.any() else None
+
+
+def temperatures(recipe: Recipe, found: Mapping[Mask, Predictions]) -> dict[str, float]:
+    """Return the temperature of each task that minimises its loss over all masks.
+
+    Args:
+        recipe: The tasks.
+        found: Predictions on validation.
+    """
+    none = none_class(class_names(recipe))
+    grid = np.geomspace(0.25, 4.0, 121)
+    best: dict[str, float] = {}
+    for name, task in recipe.tasks.items():
+        pairs = [_certain(task, name, part, none) for part in found.values()]
+        logits, target = torch.cat([p[0] for p in pairs]), torch.cat([p[1] for p in pairs])
+        if not len(logits):
+            best[name] = 1.0
+        elif task.kind == "classification":
+            best[name] = _argmin(grid, [float(functional.cross_entropy(logits / t, target)) for t in grid])
+        else:
+            losses = [functional.binary_cross_entropy_with_logits(logits / t, target) for t in grid]
+            best[name] = _argmin(grid, [float(loss) for loss in losses])
+    return best
+
+
+def _certain(task: RecipeTask, name: str, found: Predictions, none: int | None) -> tuple[Tensor, Tensor]:
+    logits = found.logits[name]
+    if task.kind == "classification":
+        target = classification_target(found.labels, found.present, logits.shape[1], none)
+        defined = target.sum(1) > 0
+        return logits[defined], target[defined]
+    same, defined = verification_target(found.labels, found.present, none)
+    return logits[defined], same[defined, None]
+
+
+def _argmin(grid: np.ndarray[Any, Any], losses: list[float]) -> float:
+    return round(float(grid[int(np.argmin(losses))]), 4)
+
+
+def class_names(recipe: Recipe) -> tuple[str, ...]:
+    """Return the class names of the first classification task."""
+    return next((task.labels for task in recipe.tasks.values() if task.kind == "classification"), ())

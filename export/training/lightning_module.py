@@ -1,0 +1,109 @@
+"""One optimisation problem: every task under every way an input may be missing."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import lightning
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from mmedge.bundle.manifest import AudioInput
+
+from ..datasets.base import Batch, Dataset, Split
+from ..models.staged import StagedModel
+from ..preprocess.torch_module import preprocessors
+from ..recipe import Recipe
+from .augment import spec_augment
+from .masks import as_tensor, modality_dropout
+from .targets import none_class, task_loss
+
+
+class Training(lightning.LightningModule):
+    """Trains a staged model on raw samples, preprocessed on the fly.
+
+    The loss is taken with random inputs dropped, and again with each input alone. Encoders run once for
+    all of these, since only the stages behind ``@present`` differ.
+
+    Args:
+        model: The model, changed in place.
+        dataset: Where the samples come from.
+        recipe: Tasks and hyper-parameters.
+    """
+
+    def __init__(self, model: StagedModel, dataset: Dataset, recipe: Recipe) -> None:
+        super().__init__()
+        self.model, self.dataset, self.recipe = model, dataset, recipe
+        self.preprocess = preprocessors(dataset.inputs)
+        self.names = tuple(recipe.inputs)
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Return fresh random pairs for every epoch."""
+        return self._loader("train", shuffle=True)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Return the validation split."""
+        return self._loader("validation", shuffle=False)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the loss of one batch."""
+        loss = self._loss(batch, train=True)
+        self.log("loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=len(batch["present"]))
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Log the validation loss."""
+        self.log("validation", self._loss(batch, train=False), prog_bar=True, batch_size=len(batch["present"]))
+
+    def configure_optimizers(self) -> Any:
+        """Return AdamW and a one-cycle schedule; no decay for biases and normalisation."""
+        train = self.recipe.train
+        decayed = [p for p in self.model.parameters() if p.ndim > 1]
+        plain = [p for p in self.model.parameters() if p.ndim <= 1]
+        groups = [{"params": decayed, "weight_decay": train.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        optimizer = torch.optim.AdamW(groups, lr=train.learning_rate)
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, train.learning_rate, total_steps=steps, pct_start=0.2)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _loss(self, batch: Batch, *, train: bool) -> Tensor:
+        inputs: dict[str, Tensor] = {}
+        with torch.no_grad():
+            for name, raw in batch["inputs"].items():
+                x = self.preprocess[name](raw)
+                spec = self.dataset.inputs[name]
+                if train and isinstance(spec, AudioInput) and spec.features is not None:
+                    x = spec_augment(x)
+                inputs[name] = x
+        present = cast("Tensor", batch["present"])
+        first = modality_dropout(present, self.recipe.train.modality_dropout) if train else present
+        outputs = self.model(inputs, first)
+        loss = self._tasks(outputs, batch["labels"], first)
+        if self.model.masked:
+            for name in self.names:
+                alone = present * as_tensor((name,), self.names).to(present)
+                outputs = self.model(inputs, alone, reuse=outputs)
+                loss = loss + self._tasks(outputs, batch["labels"], alone)
+        return loss
+
+    def _tasks(self, outputs: dict[str, Tensor], labels: Tensor, present: Tensor) -> Tensor:
+        losses = [
+            task.loss_weight * task_loss(task, outputs[task.output], labels, present, none_class(self._classes()))
+            for task in self.recipe.tasks.values()
+        ]
+        return torch.stack(losses).sum()
+
+    def _classes(self) -> tuple[str, ...]:
+        return next((t.labels for t in self.recipe.tasks.values() if t.kind == "classification"), ())
+
+    def _loader(self, split: Split, *, shuffle: bool) -> DataLoader[Any]:
+        train = self.recipe.train
+        return DataLoader(
+            cast("Any", self.dataset.split(split, epoch=self.current_epoch)),
+            batch_size=train.batch_size,
+            shuffle=shuffle,
+            drop_last=False,
+            num_workers=train.workers,
+            collate_fn=self.dataset.collate,
+        )

@@ -1,0 +1,63 @@
+"""What a training run measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+@dataclass(kw_only=True)
+class TrainReport:
+    """Accuracies by presence mask; masks are written ``image+audio``.
+
+    Attributes:
+        path: The weights file, None where nothing was saved.
+        seed: Seed of weights, pairs and order.
+        seconds: Wall time of training, data preparation apart.
+        parameters: Of the model.
+        validation: Task -> mask -> accuracy.
+        temperature: Task -> temperature calibrated on validation.
+        test: Condition -> task -> mask -> accuracy.
+    """
+
+    seed: int
+    path: Path | None = None
+    seconds: float = 0.0
+    parameters: int = 0
+    validation: dict[str, dict[str, float]] = field(default_factory=dict)
+    temperature: dict[str, float] = field(default_factory=dict)
+    test: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the document of schema ``mmedge.train/1``."""
+        return {
+            "schema": "mmedge.train/1",
+            "weights": None if self.path is None else str(self.path),
+            "seed": self.seed,
+            "seconds": round(self.seconds, 1),
+            "parameters": self.parameters,
+            "validation": self.validation,
+            "temperature": self.temperature,
+            "test": self.test,
+        }
+
+    def print(self, console: Console | None = None) -> None:
+        """Print the test table: a row per condition, a column per task and mask."""
+        console = console or Console()
+        columns = [(task, mask) for task, masks in self.validation.items() for mask in masks]
+        table = Table(title=f"accuracy in %, seed {self.seed}, {self.parameters:,} parameters", title_justify="left")
+        table.add_column("samples")
+        for task, mask in columns:
+            table.add_column(f"{task}\n{mask}", justify="right")
+        for condition, found in [("validation", self.validation), *self.test.items()]:
+            cells = [found.get(task, {}).get(mask) for task, mask in columns]
+            table.add_row(condition, *("-" if cell is None else f"{100 * cell:.1f}" for cell in cells))
+        console.print(table)
+        heat = ", ".join(f"{name} {value:.2f}" for name, value in self.temperature.items())
+        console.print(f"trained in {self.seconds:.0f} s; temperatures: {heat}", highlight=False)
+        if self.path is not None:
+            console.print(f"weights: {self.path}", highlight=False, soft_wrap=True)

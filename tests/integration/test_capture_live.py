@@ -1,0 +1,207 @@
+"""Live sources against real programs: ffmpeg on loopback, PortAudio on PulseAudio, GStreamer."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mmedge.bundle.manifest import AudioInput, ImageInput
+from mmedge.capture import Source, open_sources, parse
+from mmedge.capture.gstreamer import GStreamerSource
+from mmedge.errors import DeviceError, SourceError
+from mmedge.types import Block, EndOfStream, Frame, Packet
+
+INPUTS: dict[str, Any] = {
+    "image": ImageInput(size=(32, 32), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+    "audio": AudioInput(sample_rate_hz=8000, window_ms=500),
+}
+
+
+class Listener:
+    """Collects packets of several sources, keeping one number of each picture."""
+
+    def __init__(self) -> None:
+        self.frames: list[tuple[Frame, float]] = []
+        self.blocks: list[Block] = []
+        self.ends: list[EndOfStream] = []
+        self.sources: list[Source] = []
+        self.change = threading.Condition()
+
+    def __call__(self, packet: Packet) -> None:
+        with self.change:
+            if isinstance(packet, Frame):
+                self.frames.append((packet, float(packet.data[: packet.height].mean())))
+                assert packet.release is not None
+                packet.release()
+            elif isinstance(packet, Block):
+                self.blocks.append(packet)
+            elif isinstance(packet, EndOfStream):
+                self.ends.append(packet)
+            self.change.notify_all()
+
+    def start(self, *sources: Source) -> None:
+        for source in sources:
+            self.sources.append(source)
+            source.start(self)
+
+    def wait(self, condition: Callable[[], object], timeout_s: float = 20) -> None:
+        with self.change:
+            assert self.change.wait_for(condition, timeout_s), [s.health() for s in self.sources]
+
+    def stop(self) -> None:
+        for source in self.sources:
+            began = time.monotonic()
+            source.stop()
+            assert time.monotonic() - began < 2.5
+
+
+@pytest.fixture
+def listener() -> Iterator[Listener]:
+    listener = Listener()
+    try:
+        yield listener
+    finally:
+        listener.stop()
+
+
+def flash_and_beep(write_clip: Any, at_s: tuple[float, ...], duration_s: float) -> Path:
+    """Write a clip that is black and silent but for 100 ms of white and 1 kHz at each of ``at_s``."""
+    t = np.arange(round(duration_s * 48000)) / 48000
+    on = np.zeros(len(t), bool)
+    for start in at_s:
+        on |= (t >= start) & (t < start + 0.1)
+    path: Path = write_clip(
+        "flash.nut",
+        times_s=[k / 25 for k in range(round(duration_s * 25))],
+        picture=lambda s: 235 if any(start <= s + 1e-6 < start + 0.1 for start in at_s) else 16,
+        size=(320, 240),
+        sound=(0.5 * np.sin(2 * np.pi * 1000 * t) * on)[None],
+        rate_hz=48000,
+        audio_codec="pcm_s16le",
+    )
+    return path
+
+
+def onsets_ns(times: Any, high: Any) -> list[int]:
+    """Return the times at which ``high`` turns true after 200 ms of false."""
+    found: list[int] = []
+    last = -(1 << 62)
+    for time_ns, value in zip(times, high, strict=True):
+        if value:
+            if time_ns - last > 200_000_000:
+                found.append(int(time_ns))
+            last = time_ns
+    return found
+
+
+@pytest.mark.devices
+def test_flash_and_beep_meet_on_one_clock(microphone: Any, camera: Any, write_clip: Any, listener: Listener) -> None:
+    at_s = (2.0, 3.0, 4.0)
+    clip = flash_and_beep(write_clip, at_s, 5.0)
+    listener.start(*open_sources(INPUTS, {"image": camera.uri, "audio": microphone.uri}))
+    listener.wait(lambda: listener.blocks)
+    camera.send(clip, microphone=microphone).wait(20)
+    time.sleep(0.3)
+    flashes = onsets_ns([f.capture_ns for f, _ in listener.frames], [mean > 120 for _, mean in listener.frames])
+    sound = np.concatenate([b.samples for b in listener.blocks])
+    times = np.concatenate(
+        [b.capture_ns - (len(b.samples) - np.arange(len(b.samples))) * 125_000 for b in listener.blocks]
+    )
+    beeps = onsets_ns(times, np.abs(sound) > 0.1)
+    assert len(flashes) == len(beeps) == len(at_s)
+    skews_ms = [(flash - beep) / 1e6 for flash, beep in zip(flashes, beeps, strict=True)]
+    print(f"flash - beep: {[round(skew, 1) for skew in skews_ms]} ms")  # noqa: T201
+    assert max(map(abs, skews_ms)) < 100
+    first = int(np.flatnonzero(np.abs(sound) > 0.1)[0])
+    spectrum = np.abs(np.fft.rfft(sound[first : first + 640]))
+    assert abs(np.argmax(spectrum) * 8000 / 640 - 1000) < 20
+    frames = [f for f, _ in listener.frames]
+    assert all(a.capture_ns < b.capture_ns for a, b in zip(frames, frames[1:], strict=False))
+    assert all(f.arrive_ns >= f.capture_ns - 1_000_000 for f in frames)
+    assert {f.format for f in frames} == {"yuv420p"}
+    assert frames[0].full_range is False
+    assert sum(b.lost for b in listener.blocks) == 0
+    assert all(
+        abs(b.capture_ns - a.capture_ns - 10_000_000) < 30_000_000
+        for a, b in zip(listener.blocks, listener.blocks[1:], strict=False)
+    )
+
+
+@pytest.mark.devices
+def test_network_source_outlives_its_sender(camera: Any, write_clip: Any, listener: Listener) -> None:
+    clip = flash_and_beep(write_clip, (0.5,), 1.5)
+    (source,) = open_sources({"image": INPUTS["image"]}, {"image": camera.uri})
+    listener.start(source)
+    camera.send(clip).wait(20)
+    listener.wait(lambda: len(listener.frames) > 20)
+    while source.health().state != "RECONNECTING":
+        time.sleep(0.05)
+    before = len(listener.frames)
+    camera.send(clip).wait(20)
+    listener.wait(lambda: len(listener.frames) > before + 20)
+    assert [f.epoch for f, _ in listener.frames] == sorted(f.epoch for f, _ in listener.frames)
+    assert listener.frames[-1][0].epoch > listener.frames[0][0].epoch
+    assert listener.ends == []
+
+
+def test_network_source_stops_while_nothing_comes(camera: Any, listener: Listener) -> None:
+    (source,) = open_sources({"image": INPUTS["image"]}, {"image": camera.uri})
+    listener.start(source)
+    time.sleep(0.3)
+    listener.stop()
+    assert not any(t.name == f"mmedge-{camera.uri}" for t in threading.enumerate())
+
+
+@pytest.mark.devices
+def test_microphone_by_default_and_by_name(microphone: Any, listener: Listener) -> None:
+    with pytest.raises(DeviceError, match=r"'nosuch'.*'pulse'") as error:
+        open_sources({"audio": INPUTS["audio"]}, {"audio": "mic://nosuch"})
+    assert "mmedge devices" in str(error.value.fix)
+    listener.start(*open_sources({"audio": INPUTS["audio"]}, {"audio": "mic://PULSE"}))
+    listener.wait(lambda: len(listener.blocks) > 250)  # beyond the two seconds of probing
+    assert {b.quality for b in listener.blocks} <= {"A", "B", "C"}
+    assert all(b.samples.dtype == np.float32 and len(b.samples) <= 80 for b in listener.blocks)
+
+
+def test_gstreamer_pipeline_gives_nv12(listener: Listener, request: pytest.FixtureRequest) -> None:
+    request.getfixturevalue("gstreamer")
+    uri = "gst:videotestsrc num-buffers=20 pattern=white ! video/x-raw,framerate=30/1?width=64&height=48&fps=30"
+    listener.start(*open_sources({"image": INPUTS["image"]}, {"image": uri}))
+    listener.wait(lambda: listener.ends)
+    assert [(f.format, f.data.shape, round(mean)) for f, mean in listener.frames] == [("nv12", (72, 64), 235)] * 20
+    assert listener.ends[0].reason is None
+    assert listener.frames[-1][0].unchanged_ns > 0
+
+
+def test_gstreamer_pipeline_that_fails_says_so(listener: Listener, request: pytest.FixtureRequest) -> None:
+    request.getfixturevalue("gstreamer")
+    source = GStreamerSource("image", parse("gst:nosuchelement?width=64&height=48"))
+    listener.start(source)
+    listener.wait(lambda: listener.ends)
+    assert isinstance(source.error, SourceError)
+    assert "nosuchelement" in source.error.message
+    assert listener.ends[0].reason is not None
+
+
+def test_gstreamer_child_ends_with_stop(listener: Listener, request: pytest.FixtureRequest) -> None:
+    request.getfixturevalue("gstreamer")
+    source = GStreamerSource("image", parse("gst:videotestsrc is-live=true?width=64&height=48"))
+    listener.start(source)
+    listener.wait(lambda: listener.frames)
+    child = source._child
+    listener.stop()
+    assert child is not None
+    assert child.poll() is not None
+    assert source.error is None
+
+
+def test_csi_without_a_jetson(request: pytest.FixtureRequest) -> None:
+    request.getfixturevalue("gstreamer")
+    with pytest.raises(DeviceError, match="nvarguscamerasrc"):
+        open_sources({"image": INPUTS["image"]}, {"image": "csi://0"})

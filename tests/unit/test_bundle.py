@@ -1,0 +1,159 @@
+"""Bundles: what is written can be read, and nothing else can."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.tiny import manifest, members, tiny_bundle
+
+import mmedge
+from mmedge.bundle import decode_manifest
+from mmedge.errors import BundleError
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return tiny_bundle(tmp_path / "tiny.mmedge")
+
+
+def rewrite(path: Path, changes: dict[str, bytes | None], add: dict[str, bytes] | None = None) -> Path:
+    with zipfile.ZipFile(path) as archive:
+        content = {name: archive.read(name) for name in archive.namelist()}
+    content = {n: changes.get(n, raw) for n, raw in content.items() if changes.get(n, raw) is not None}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, raw in {**content, **(add or {})}.items():
+            archive.writestr(name, raw)
+    return path
+
+
+def edit(document: dict[str, Any], path: str, value: Any) -> bytes:
+    document = json.loads(json.dumps(document))
+    *parents, last = path.split(".")
+    node = document
+    for key in parents:
+        node = node[int(key)] if isinstance(node, list) else node[key]
+    node[last] = value
+    return json.dumps(document).encode()
+
+
+def test_round_trip_and_equal_bytes(bundle: Path, tmp_path: Path) -> None:
+    again = tiny_bundle(tmp_path / "again.mmedge")
+    assert again.read_bytes() == bundle.read_bytes()
+    with mmedge.load(bundle) as opened:
+        assert opened.labels("scene") == ("dark", "bright")
+        assert opened.golden("golden/eye.npz")["in.x"].shape == (1, 1, 8, 8, 1)
+        raw = msgspec.json.encode(opened.manifest)
+        assert decode_manifest(raw) == opened.manifest
+        assert json.loads(raw)["schema"] == "mmedge.bundle/1"
+
+
+def test_a_folder_is_a_bundle_too(bundle: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(bundle) as archive:
+        archive.extractall(tmp_path / "folder")
+    with mmedge.load(tmp_path / "folder") as opened:
+        assert opened.name == "tiny"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "where"),
+    [
+        ("surprise", 1, "$"),
+        ("inputs.image.colour", "gray", "$.inputs"),
+        ("inputs.image.size", "4x4", "$.inputs"),
+        ("inputs.image.mean", [0.1, 0.2], "$.inputs.image.mean"),
+        ("inputs.audio.modality", "smell", "$.inputs"),
+        ("stages.join.inputs.bright", "nose.y", "$.stages.join.inputs.bright"),
+        ("stages.join.inputs.bright", "eye.z", "$.stages.join.inputs.bright"),
+        ("tasks.scene.output", "join.nothing", "$.tasks.scene.output"),
+        ("tasks.scene.threshold", 1.5, "$.tasks"),
+        ("tasks.scene.labels", "labels/none.txt", "$.tasks.scene.labels"),
+        ("variants.0.file", "other.onnx", "$.variants[0].file"),
+        ("variants.0.precision", "int3", "$.variants[0].precision"),
+        ("missing.image", {"policy": "hold"}, "$.missing.image.max_age_ms"),
+        ("sync.trigger", "nose", "$.sync.trigger"),
+        ("name", "../evil", "$.name"),
+        ("schema", "mmedge.bundle/7", "$.schema"),
+        ("schema", "other/1", "$.schema"),
+    ],
+)
+def test_a_wrong_manifest_names_the_key_path(path: str, value: Any, where: str) -> None:
+    with pytest.raises(BundleError) as caught:
+        decode_manifest(edit(manifest(members()), path, value))
+    assert where in (caught.value.where or "")
+    assert caught.value.fix
+
+
+def test_the_schema_is_checked_first() -> None:
+    with pytest.raises(BundleError, match=r"needs mmedge >= 2"):
+        decode_manifest(b'{"schema": "mmedge.bundle/2", "anything": true}')
+
+
+def test_a_cycle_is_named(tmp_path: Path) -> None:
+    stages = {**manifest(members())["stages"]}
+    stages["eye"] = {"inputs": {"x": "ear.y"}, "outputs": {"y": ["batch", 1]}}
+    stages["ear"] = {"inputs": {"x": "eye.y"}, "outputs": {"y": ["batch", 1]}}
+    path = tiny_bundle(tmp_path / "cycle.mmedge", stages=stages)
+    with mmedge.load(path) as opened, pytest.raises(BundleError, match=r"\['ear', 'eye', 'join'\] form a cycle"):
+        mmedge.Pipeline(opened, {"image": "push://", "audio": "push://"}).start()
+
+
+@pytest.mark.parametrize(
+    ("changes", "add", "message"),
+    [
+        ({"eye.onnx": b"changed"}, None, "differs from the manifest"),
+        ({"eye.onnx": None}, None, "'eye.onnx' is missing"),
+        ({"manifest.json": None}, None, "'manifest.json' is missing"),
+        ({"manifest.json": b"{"}, None, "not a manifest"),
+        ({}, {"../x": b"evil"}, "points outside"),
+        ({}, {"/etc/x": b"evil"}, "points outside"),
+        ({"labels/scene.txt": b"dark\ndark\n"}, None, "differs from the manifest"),
+    ],
+)
+def test_a_tampered_bundle_is_refused(
+    bundle: Path, changes: dict[str, bytes | None], add: dict[str, bytes] | None, message: str
+) -> None:
+    rewrite(bundle, changes, add)
+    with pytest.raises(BundleError, match=message.replace("(", r"\(")):
+        mmedge.load(bundle)
+
+
+def test_a_member_that_inflates_beyond_its_listed_size_is_refused(bundle: Path) -> None:
+    with zipfile.ZipFile(bundle) as archive:
+        content = {name: archive.read(name) for name in archive.namelist()}
+    content["eye.onnx"] = bytes(50_000_000)
+    with zipfile.ZipFile(bundle, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, raw in content.items():
+            archive.writestr(name, raw)
+    with pytest.raises(BundleError, match="the limit is"):
+        mmedge.load(bundle)
+
+
+def test_a_missing_bundle(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="not found"):
+        mmedge.load(tmp_path / "none.mmedge")
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_a_truncated_or_damaged_bundle_never_loads_and_never_crashes(
+    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("damaged")
+    raw = bytearray(tiny_bundle(folder / "tiny.mmedge").read_bytes())
+    cut = data.draw(st.integers(0, len(raw) - 1))
+    (folder / "cut.mmedge").write_bytes(raw[:cut])
+    with pytest.raises(BundleError):
+        mmedge.load(folder / "cut.mmedge")
+    raw[cut] ^= data.draw(st.integers(1, 255))
+    (folder / "flip.mmedge").write_bytes(raw)
+    try:
+        mmedge.load(folder / "flip.mmedge").close()  # a flip in a date or an attribute is harmless
+    except BundleError:
+        pass
