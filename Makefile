@@ -37,7 +37,7 @@ check: $(VENV)/tests-installed
 	$(BIN)/lint-imports
 	$(BIN)/clang-format --dry-run --Werror $$(find native -name '*.cpp' -o -name '*.hpp')
 	for kind in address thread; do \
-	  $(BIN)/cmake -S native/tests -B build/sanitize-$$kind -DMMEDGE_SANITIZE=$$kind >/dev/null && \
+	  $(BIN)/cmake -S . -B build/sanitize-$$kind -DMMEDGE_TESTS_ONLY=ON -DMMEDGE_SANITIZE=$$kind >/dev/null && \
 	  $(BIN)/cmake --build build/sanitize-$$kind --parallel 2 >/dev/null && \
 	  $(BIN)/ctest --test-dir build/sanitize-$$kind --output-on-failure || exit 1; done
 	$(BIN)/python scripts/resolve_target.py

@@ -6,17 +6,20 @@ import argparse
 import os
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import msgspec
 from rich.console import Console
 from rich.table import Table
 
 from mmedge.types import Evidence
+
+Peers: TypeAlias = Mapping[str, Callable[[], object] | None]
 
 
 class Timing(msgspec.Struct, frozen=True):
@@ -104,9 +107,7 @@ def interleave(candidates: Mapping[str, Callable[[], object]], *, rounds: int) -
     return result
 
 
-def compare(
-    what: str, ours: Callable[[], object], peers: Mapping[str, Callable[[], object] | None], rounds: int
-) -> Row:
+def compare(what: str, ours: Callable[[], object], peers: Peers, rounds: int) -> Row:
     """Time ours beside its peers; a peer that is None could not be installed and is named as missing."""
     present = {name: peer for name, peer in peers.items() if peer is not None}
     timings = interleave({"mmedge": ours, **present}, rounds=rounds)
@@ -140,7 +141,7 @@ def main(measure: Callable[[bool], Report]) -> None:
 
 def show(report: Report) -> None:
     """Print the report as a table that says what was measured and how."""
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 120)
     table = Table("what", "n", "mmedge", "peers", "best peer / ours", title=report.title, title_justify="left")
     for row in report.rows:
         table.add_row(row.what, *cells(row))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.harness import Report, Row, compare, host, main, versions
+from benchmarks.harness import Peers, Report, Row, compare, host, main, versions
 from benchmarks.partners.numpy_mel import NumpyLogMel
 from mmedge.bundle.manifest import AudioInput, ImageInput, LogMel
 from mmedge.preprocess import AudioPreprocessor, ImagePreprocessor
@@ -54,7 +54,7 @@ def colour_row(height: int, width: int, rounds: int) -> Row:
     bgr = camera(height, width, 3)
     frame, out = frame_of(bgr, "bgr24", height, width), np.empty(spec.tensor_shape, np.float32)
     ours = ImagePreprocessor(spec)
-    peers = {"opencv best": None, "opencv typical": None}
+    peers: Peers = {"opencv best": None, "opencv typical": None}
     if opencv is not None:
         best, typical = opencv.BestColour(spec), opencv.TypicalColour(spec)
         ours.tensor(frame, out)
@@ -69,7 +69,7 @@ def gray_row(rounds: int, *, full_range: bool) -> Row:
     yuv = camera(720, 640, 1)[..., 0]
     frame, out = frame_of(yuv, "yuv420p", 480, 640, full_range=full_range), np.empty(DIGITS.tensor_shape, np.float32)
     ours = ImagePreprocessor(DIGITS)
-    peers = {"opencv best": None, "opencv typical": None}
+    peers: Peers = {"opencv best": None, "opencv typical": None}
     if opencv is not None:
         best, typical = opencv.BestGray(DIGITS, full_range=full_range), opencv.TypicalGray(DIGITS)
         ours.tensor(frame, out)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
 
@@ -113,8 +112,7 @@ def _train(
     logger.info("preparing the data")
     dataset.prepare()
     dataset.check()
-    with torch.random.fork_rng(), ExitStack() as stack:
-        stack.enter_context(quiet())
+    with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = make_model(recipe)
         report = TrainReport(seed=seed, parameters=sum(p.numel() for p in model.parameters()))
@@ -145,22 +143,23 @@ def _fit(model: StagedModel, dataset: Dataset, recipe: Recipe, limit: int | None
     bar = progress and sys.stderr.isatty()
     if bar:
         callbacks.append(RichProgressBar(console_kwargs={"stderr": True}))
-    trainer = lightning.Trainer(
-        accelerator="auto",
-        devices=1,
-        max_epochs=recipe.train.epochs,
-        max_steps=-1 if limit is None else limit,
-        limit_val_batches=limit,
-        num_sanity_val_steps=0,
-        reload_dataloaders_every_n_epochs=1,
-        gradient_clip_val=1.0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=bar,
-        callbacks=callbacks,
-    )
-    trainer.fit(Training(model, dataset, recipe))
+    options: dict[str, Any] = {} if limit is None else {"max_steps": limit, "limit_val_batches": limit}
+    with quiet():
+        trainer = lightning.Trainer(
+            accelerator="auto",
+            devices=1,
+            max_epochs=recipe.train.epochs,
+            num_sanity_val_steps=0,
+            reload_dataloaders_every_n_epochs=1,
+            gradient_clip_val=1.0,
+            logger=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=bar,
+            callbacks=callbacks,
+            **options,
+        )
+        trainer.fit(Training(model, dataset, recipe))
     if trainer.interrupted:
         raise KeyboardInterrupt
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hide Lightning's banners and its own advice, nothing else."""
+    """Hide Lightning's banners and its own advice, nothing else; enter it after the import, which sets the levels."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -19,6 +19,8 @@ def quiet() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*does not have many workers")
             warnings.filterwarnings("ignore", message=".*The number of training batches")
+            # Lightning 2.6 asks torch's tree utilities in a way that torch 2.9 and newer call deprecated.
+            warnings.filterwarnings("ignore", message=".*LeafSpec")
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):

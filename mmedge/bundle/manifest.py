@@ -304,8 +304,13 @@ def check_references(manifest: Manifest) -> None:
             fail(f"color '{spec.color}' needs {spec.channels} values of mean and std", f"inputs.{name}.mean")
         if isinstance(spec, AudioInput) and spec.tensor_shape[1] < 1:
             fail("the window is shorter than one feature window", f"inputs.{name}.window_ms")
-        if isinstance(spec, AudioInput) and spec.features and spec.features.window_samples > spec.features.n_fft:
-            fail("window_samples is larger than n_fft", f"inputs.{name}.features.window_samples")
+        if isinstance(spec, ImageInput) and spec.reduce > min(spec.frame):
+            fail("the frame is smaller than its area reduction", f"inputs.{name}.reduce")
+        if isinstance(spec, AudioInput) and spec.features is not None:
+            if spec.features.window_samples > spec.features.n_fft:
+                fail("window_samples is larger than n_fft", f"inputs.{name}.features.window_samples")
+            if not spec.features.f_min_hz < spec.features.f_max_hz <= spec.sample_rate_hz / 2:
+                fail("the mel range is empty or above half the sample rate", f"inputs.{name}.features.f_max_hz")
     for name, stage in stages.items():
         for tensor, source in stage.inputs.items():
             path = f"stages.{name}.inputs.{tensor}"

@@ -1,0 +1,99 @@
+"""Tests about the project itself: what it imports, claims, names and leaves out."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mmedge
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).parents[2]
+LEVELS = ["simulated", "cpu", "built-not-run", "gpu", "jetson"]
+# What an evidence level lets one say, weakest first: an engine that was built has not been run on the CPU either.
+RANK = {"simulated": 0, "built-not-run": 1, "cpu": 1, "gpu": 2, "jetson": 3}
+
+
+def tracked(*patterns: str) -> list[Path]:
+    done = subprocess.run(["git", "ls-files", "--", *patterns], cwd=ROOT, capture_output=True, text=True, check=True)
+    return [ROOT / line for line in done.stdout.splitlines() if (ROOT / line).is_file()]
+
+
+def test_import_mmedge_loads_nothing_heavy() -> None:
+    heavy = "torch onnx onnxruntime tensorrt tensorrt_rtx cv2 sounddevice av lightning scipy typer rich"
+    code = f"import sys, mmedge; print([m for m in {heavy.split()!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd="/")
+    assert done.stdout.strip() == "[]"
+
+
+def test_public_names_exist_and_are_sorted() -> None:
+    assert sorted(mmedge.__all__) == mmedge.__all__
+    for name in mmedge.__all__:
+        assert getattr(mmedge, name) is not None
+    assert callable(mmedge.bench)
+    importlib.import_module("mmedge.bench.report")
+    assert callable(mmedge.bench)
+
+
+def test_the_version_is_one() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["version"] == mmedge.__version__
+    assert f"## {mmedge.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_files_are_short() -> None:
+    long = {
+        str(path.relative_to(ROOT)): count
+        for path in tracked("*.py", "*.cpp", "*.hpp")
+        if (count := len(path.read_text().splitlines())) > 400
+    }
+    assert long == {}
+
+
+def test_no_machine_paths_and_no_registry_hosts() -> None:
+    pattern = re.compile(r"/(?:root|home|work|tmp)/[a-z]+/|py" r"pi\.org|python" r"hosted|deb\.deb" r"ian\.org")
+    found = [
+        f"{path.relative_to(ROOT)}: {match.group()}"
+        for path in tracked("*.py", "*.md", "*.toml", "*.txt", "*.cpp", "*.hpp", "Makefile", "*.sh")
+        if (match := pattern.search(path.read_text()))
+    ]
+    assert found == []
+
+
+def test_readme_links_and_files_exist() -> None:
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            if not target.startswith(("http:", "https:")):
+                assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_no_claim_above_its_evidence() -> None:
+    claims = tomllib.loads((ROOT / "docs" / "evidence.toml").read_text())["claims"]
+    for name, claim in claims.items():
+        assert claim["evidence"] in LEVELS, name
+        assert (ROOT / claim["shown_by"].partition("::")[0]).exists(), f"{name}: {claim['shown_by']}"
+    rows = re.findall(r"<!-- claim: ([a-z0-9-]+) -->[^\n]*?\|\s*`([a-z-]+)`", (ROOT / "README.md").read_text())
+    assert len(rows) >= 5, "the README's table of what was verified has lost its marks"
+    for name, level in rows:
+        assert name in claims, f"README claims '{name}', docs/evidence.toml does not know it"
+        assert RANK[level] <= RANK[claims[name]["evidence"]], f"README says {level} for {name}"
+    marked = {name for name, _ in rows}
+    assert marked == set(claims), "README and docs/evidence.toml list different claims"
+
+
+@pytest.mark.parametrize("name", [
+    "demo", "doctor", "devices", "inspect", "verify", "compile", "run", "bench", "train", "export",
+])
+def test_every_command_has_help(name: str) -> None:
+    done = subprocess.run([sys.executable, "-m", "mmedge", name, "--help"], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert "--json" in done.stdout
