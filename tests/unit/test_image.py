@@ -182,7 +182,7 @@ def test_hostile_frames(changes: dict[str, Any], message: str) -> None:
 
 def test_hostile_outputs() -> None:
     preprocessor, frame = ImagePreprocessor(SPEC), make_frame("bgr24", 16, 16)
-    good = np.empty(SPEC.tensor_shape, np.float32)
+    good = np.zeros(SPEC.tensor_shape, np.float32)
     read_only = good.copy()
     read_only.flags.writeable = False
     for out in (good[0], good.astype(np.float64), np.empty((1, 3, 8, 9), np.float32), read_only):

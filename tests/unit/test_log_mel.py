@@ -129,7 +129,7 @@ def test_without_features_samples_pass_through() -> None:
 
 def test_hostile_arrays() -> None:
     preprocessor = AudioPreprocessor(DIGITS)
-    pcm, out = np.zeros(DIGITS.samples, np.float32), np.empty(DIGITS.tensor_shape, np.float32)
+    pcm, out = np.zeros(DIGITS.samples, np.float32), np.zeros(DIGITS.tensor_shape, np.float32)
     for bad in (pcm[1:], pcm.astype(np.float64), pcm[None], np.zeros(2 * DIGITS.samples, np.float32)[::2]):
         with pytest.raises(ConfigError) as caught:
             preprocessor.tensor(bad, out)  # type: ignore[arg-type]

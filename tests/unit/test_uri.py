@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -78,10 +80,8 @@ def test_refusals_say_what_is_possible(text: str, message: str) -> None:
 
 @given(st.text(max_size=40))
 def test_any_text_is_an_address_or_an_error(text: str) -> None:
-    try:
+    with contextlib.suppress(ConfigError):
         assert isinstance(parse(text), Uri)
-    except ConfigError:
-        pass
 
 
 def test_passwords_are_not_shown() -> None:
