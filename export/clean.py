@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import sysconfig
 from pathlib import Path
 from typing import Any
 
 import onnx
 
 _FRAME = re.compile(r'File "(.+?)", line (\d+), in')
+_STDLIB = sysconfig.get_path("stdlib")
 _SCOPE = re.compile(r"'([^']*)'")
 _PREFIX = "pkg.torch.onnx."
 
@@ -20,8 +22,9 @@ def user_line(trace: str) -> str | None:
 
 
 def is_user_file(file: str) -> bool:
-    """Tell whether a source file belongs neither to torch nor to a generated function."""
-    return "-packages/torch/" not in file and not file.startswith("<")
+    """Tell whether a source file belongs neither to torch nor to Python, and is not generated."""
+    installed = "-packages/" in file
+    return not file.startswith("<" if installed else ("<", _STDLIB)) and "-packages/torch/" not in file
 
 
 def short_line(file: str, line: str | int) -> str:

@@ -142,9 +142,12 @@ def _quantised(graph: _Graph) -> Found:
                 yield "error", label, "the zero point is not zero", "quantise symmetrically"
             elif zero.data_type == TensorProto.UINT8:
                 yield "error", label, "it quantises to uint8", "use int8"
-        elif len(node.input) < 3 and node.op_type == "QuantizeLinear":
-            if not any(a.name == "output_dtype" and a.i == TensorProto.INT8 for a in node.attribute):
-                yield "error", label, "without a zero point it quantises to uint8", "give an int8 zero point of 0"
+        elif len(node.input) < 3 and node.op_type == "QuantizeLinear" and not _says_int8(node):
+            yield "error", label, "without a zero point it quantises to uint8", "give an int8 zero point of 0"
+
+
+def _says_int8(node: onnx.NodeProto) -> bool:
+    return any(a.name == "output_dtype" and a.i == TensorProto.INT8 for a in node.attribute)
 
 
 def _sorted(graph: _Graph) -> Found:

@@ -78,9 +78,7 @@ def pack(
     for precision in ("fp32", *recipe.export.precisions):
         if precision not in by_precision:
             raise ConfigError(f"no {precision} networks", where="export.precisions", fix="pass [onnx, int8]")
-    known = (
-        metadata if isinstance(metadata, Metadata) else msgspec.convert(dict(metadata or {}), Metadata, strict=False)
-    )
+    known = metadata if isinstance(metadata, Metadata) else _metadata(metadata or {})
     fp32 = by_precision["fp32"].models
     golden = make_golden(recipe, onnx_runners(fp32), as_samples(samples, recipe).held_out)
     members: dict[str, bytes] = {f"golden/{stage}.npz": g.to_npz() for stage, g in golden.items()}
@@ -122,6 +120,13 @@ def pack(
         files={name: File(sha256=hashlib.sha256(raw).hexdigest(), bytes=len(raw)) for name, raw in members.items()},
     )
     return write_archive(path, manifest, members)
+
+
+def _metadata(known: Mapping[str, Any]) -> Metadata:
+    try:
+        return msgspec.convert(dict(known), Metadata)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"metadata: {error}", where="pack", fix="pass what load_weights returned") from error
 
 
 def _forms(recipe: Recipe) -> list[tuple[Literal["cpu", "tensorrt"], Literal["fp32", "int8"]]]:

@@ -163,13 +163,15 @@ class _Steps:
     def _train(self) -> bool:
         from . import training  # loads lightning where it trains
 
-        weights = self._recipe.train.weights
-        cached = not self._retrain and weights is not None and self._recipe.path(weights).is_file()
+        recipe = self._recipe
+        target = cache_folder() / f"{recipe.name}-{recipe.sha256[:16]}.safetensors"
+        if recipe.train.weights is not None and not self._retrain:
+            target = recipe.path(recipe.train.weights)
+        cached = target.is_file() and not self._retrain
         if not cached:
-            target = cache_folder() / f"{self._recipe.name}-{self._recipe.sha256[:16]}.safetensors"
-            training.train_and_save(self._recipe, output=target, progress=False)
-            train = msgspec.structs.replace(self._recipe.train, weights=str(target))
-            self._recipe = msgspec.structs.replace(self._recipe, train=train)
+            training.train_and_save(recipe, output=target, progress=False)
+        train = msgspec.structs.replace(recipe.train, weights=str(target))
+        self._recipe = msgspec.structs.replace(recipe, train=train)
         self._model, self._metadata = training.load_weights(self._recipe)
         self._report.folder = cache_folder() / content_key(self._recipe)
         return cached

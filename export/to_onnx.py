@@ -64,6 +64,13 @@ def to_onnx(model: nn.Module, recipe: Recipe, samples: Sequence[Tensors] | None 
             where="export.opset",
             fix="use 20; 23 exports Attention, which TensorRT fails to build or crashes on",
         )
+    for name, declared in recipe.stages.items():
+        for twice in declared.inputs.keys() & declared.outputs.keys():
+            raise ConfigError(
+                f"'{twice}' is the name of an input and of an output",
+                where=f"stages.{name}",
+                fix="ONNX wants different names: rename one of them",
+            )
     modules = {stage: _stage_module(model, stage) for stage in network_stages(recipe)}
     models: dict[str, onnx.ModelProto] = {}
     sources: dict[str, dict[str, str]] = {}
@@ -106,12 +113,6 @@ def _stage_module(model: nn.Module, stage: str) -> nn.Module:
 def _export(recipe: Recipe, stage: str, module: nn.Module) -> onnx.ModelProto:
     feeds = {tensor: torch.from_numpy(zeros) for tensor, zeros in feed_zeros(recipe, stage).items()}
     outputs = recipe.stages[stage].outputs
-    for name in feeds.keys() & outputs.keys():
-        raise ConfigError(
-            f"'{name}' is the name of an input and of an output",
-            where=f"stages.{stage}",
-            fix="ONNX wants different names: rename one of them",
-        )
     with _quiet(), torch.no_grad():
         try:
             program = torch.export.export(module, (), feeds)
@@ -147,6 +148,8 @@ def _quiet() -> Iterator[None]:
     loggers = [logging.getLogger(name) for name in _NOISY]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
+        # torch's own recurrent layers write their weight list while they are traced; it is put back.
+        warnings.filterwarnings("ignore", message=r"The tensor attributes? .*_flat_weights", category=UserWarning)
         warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*", category=FutureWarning)
         for logger in loggers:
             logger.setLevel(logging.CRITICAL)

@@ -42,7 +42,7 @@ class WriteClip(Protocol):
 
 @pytest.fixture
 def write_clip(tmp_path: Path) -> WriteClip:
-    """Write clips: flat pictures of ``picture(t)`` grey at ``times_s``, and ``sound`` (channels, samples) in 20 ms frames."""
+    """Write clips: flat pictures of grey ``picture(t)`` at ``times_s``, and ``sound`` (channels, samples)."""
     av = pytest.importorskip("av")
 
     def write(
@@ -66,7 +66,8 @@ def write_clip(tmp_path: Path) -> WriteClip:
     ) -> Path:
         path = tmp_path / name
         with av.open(str(path), "w", options=options or {}) as container:
-            video = audio = None
+            video: Any = None
+            audio: Any = None
 
             def add_video() -> Any:
                 stream = container.add_stream(video_codec, rate=25)

@@ -50,9 +50,7 @@ class Prefix:
         self.constants.append(numpy_helper.from_array(np.asarray(value, dtype), full))
         return full
 
-    def then(
-        self, op: str, *more: str, source: str | None = None, name: str | None = None, **attributes: Any
-    ) -> str:
+    def then(self, op: str, *more: str, source: str | None = None, name: str | None = None, **attributes: Any) -> str:
         """Append ``op`` to the last tensor (or ``source``) and return its output."""
         full = f"{self.raw}/{name or op.lower()}"
         inputs = [source or self._last, *more]

@@ -39,6 +39,7 @@ class NetworkSource(ThreadSource):
         self._sounds = dict(sounds or {})
         self._images = images
         self._uri = uri
+        self._next_ends = False
         super().__init__((*images, *self._sounds), name=str(uri), live=True)
 
     def _read_impl(self, emit: Emit, stop: threading.Event) -> None:
@@ -84,6 +85,7 @@ class NetworkSource(ThreadSource):
         pictures = PictureDecoder(self, picture, self._images) if picture is not None and self._images else None
         sounds = SoundDecoder(self, sound, self._sounds, low_delay=True) if sound is not None and self._sounds else None
         clock = StreamClock(floor_ns=_FLOOR_NS)
+        self._next_ends = container.format.name == "mpegts"
         buffered = True
         before_ns = now_ns()
         for packet in container.demux([d.stream for d in (pictures, sounds) if d is not None]):
@@ -113,7 +115,9 @@ class NetworkSource(ThreadSource):
             if buffered:
                 self.counters["flushed_frames"] += 1
                 continue
-            clock.observe(time_ns, arrive_ns)
+            # In MPEG-TS a picture ends where the next begins, so it arrives one period after it was sent.
+            period = frame.duration if self._next_ends and frame.duration else 0
+            clock.observe(time_ns + int(period * frame.time_base * _S), arrive_ns)
             for out in decoder.frames(
                 frame,
                 stop,

@@ -30,14 +30,14 @@ def command(bundle: Annotated[Path, typer.Argument(help="The bundle, NAME.mmedge
     }
     if json:
         print_json(document)
-    else:
-        table = Table(title=f"{opened.name}: {files} files match their SHA-256")
-        for heading in ("stage", "target", "precision", "self-test (error / tolerance)"):
-            table.add_column(heading)
-        for row in rows:
-            verdict = f"[red]{row['error']}[/]" if row["error"] else f"[green]ok[/] {row['error_over_tolerance']:.2f}"
-            table.add_row(row["stage"], row["target"], row["precision"], verdict)
-        out.print(table)
+        raise typer.Exit(1 if failed else 0)
+    table = Table(title=f"{opened.name}: {files} files match their SHA-256")
+    for heading in ("stage", "target", "precision", "self-test (error / tolerance)"):
+        table.add_column(heading)
+    for row in rows:
+        verdict = f"[red]{row['error']}[/]" if row["error"] else f"[green]ok[/] {row['error_over_tolerance']:.2f}"
+        table.add_row(row["stage"], row["target"], row["precision"], verdict)
+    out.print(table)
     if failed:
         raise CheckError(
             f"{len(failed)} of {len(rows)} variants fail their self-test",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from mmedge.errors import CheckError
+from mmedge.errors import CheckError, MmedgeError
 from mmedge.fusion.stage import Stage
 from mmedge.types import AnyArray
 
@@ -34,10 +34,18 @@ def self_test(stage: Stage, golden: Mapping[str, AnyArray], tolerance: Mapping[s
     worst = 0.0
     for index in range(counts.pop()):
         stage.reset()
-        stage.fill_raw({n: golden[n][index] for n in names})
+        try:
+            stage.fill_raw({n: golden[n][index] for n in names})
+        except (ValueError, TypeError, MmedgeError) as error:
+            raise CheckError(
+                f"golden sample {index} does not fit the stage: {error}", where=where, fix="export the bundle again"
+            ) from error
         stage.engine.run()
         for name, got in stage.engine.outputs.items():
-            want = golden[f"out.{name}"][index].reshape(got.shape)
+            want = golden[f"out.{name}"][index]
+            if want.size != got.size:
+                raise CheckError(f"golden output '{name}' has {want.size} values, not {got.size}", where=where)
+            want = want.reshape(got.shape)
             scale = max(float(np.abs(want).max()), 1e-6)
             difference = float(np.abs(got - want).max()) / scale
             limit = tolerance.get(name, 1e-3)

@@ -75,9 +75,7 @@ def microphone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Micr
     monkeypatch.delenv("DISPLAY", raising=False)
     with (home / "log").open("wb") as log:
         daemon = subprocess.Popen(
-            ["pulseaudio", "--daemonize=no", "--exit-idle-time=-1", "--use-pid-file=no", "-n"]
-            + ["-L", f"module-native-protocol-unix socket={home}/native auth-anonymous=1"]
-            + ["-L", "module-null-sink sink_name=mm", "-L", "module-remap-source master=mm.monitor source_name=mmmic"],
+            ["pulseaudio", "--daemonize=no", "--exit-idle-time=-1", "--use-pid-file=no", "-n", *_modules(home)],
             env={**os.environ, "HOME": str(home)},
             stdout=log,
             stderr=log,
@@ -95,6 +93,15 @@ def microphone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Micr
         for player in microphone._players:
             _end(player)
         _end(daemon)
+
+
+def _modules(home: Path) -> list[str]:
+    modules = (
+        f"module-native-protocol-unix socket={home}/native auth-anonymous=1",
+        "module-null-sink sink_name=mm",
+        "module-remap-source master=mm.monitor source_name=mmmic",
+    )
+    return [word for module in modules for word in ("-L", module)]
 
 
 def _rescan() -> None:

@@ -211,7 +211,7 @@ class Failing(ThreadSource):
 
     def _read_impl(self, emit: Emit, stop: threading.Event) -> None:
         if self.failure is None:
-            time.sleep(10)
+            time.sleep(3)
         else:
             raise self.failure
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.tiny import tiny_bundle
 
 import mmedge
 from mmedge.errors import BundleError, CheckError, ConfigError, SourceError
 from mmedge.pipeline import Statistics
 from mmedge.types import Result
+from tests.tiny import tiny_bundle
 
 RATE = 8000
 

@@ -15,7 +15,11 @@ EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.py"))
 def test_example(path: Path, tmp_path: Path) -> None:
     arguments = ["2"] if "report" in path.stem else []
     done = subprocess.run(
-        [sys.executable, "-W", "error", str(path), *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=120
+        [sys.executable, "-W", "error", str(path), *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()

@@ -11,11 +11,11 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.tiny import manifest, members, tiny_bundle
 
 import mmedge
 from mmedge.bundle import decode_manifest
 from mmedge.errors import BundleError
+from tests.tiny import manifest, members, tiny_bundle
 
 
 @pytest.fixture

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from mmedge.export.ranges import RangeCollector, _with_ranges, outliers
 from onnx import TensorProto, helper, numpy_helper
 
 from mmedge.errors import CheckError
-from mmedge.export.ranges import RangeCollector, _with_ranges, outliers
 
 
 def model():
@@ -61,9 +61,7 @@ def test_a_rare_mask_is_not_drowned_by_a_common_one():
     loud = frames(3)
     for x in loud:
         collector({"x": x}, "rare")
-    assert collector.thresholds("frame-quantile", 0.5)["x"] == pytest.approx(
-        np.median([np.abs(x).max() for x in loud])
-    )
+    assert collector.thresholds("frame-quantile", 0.5)["x"] == pytest.approx(np.median([np.abs(x).max() for x in loud]))
 
 
 def test_outputs_are_those_of_the_network_itself():

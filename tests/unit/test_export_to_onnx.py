@@ -9,12 +9,12 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from torch import nn
-
-from mmedge.errors import CheckError, ConfigError
 from mmedge.export import Recipe, to_onnx
 from mmedge.export.onnx_models import OnnxModels
 from mmedge.export.stages import masks, network_stages
+from torch import nn
+
+from mmedge.errors import CheckError, ConfigError
 
 RECIPE = """
 name = "t"
@@ -235,7 +235,7 @@ def test_stages_are_ordered_by_what_feeds_them(recipe):
 
 def test_a_cycle_of_stages_is_named(tmp_path):
     text = RECIPE.replace('x = "image"', 'x = "head.score"')
-    with pytest.raises(ConfigError, match="cycle: .*head"):
+    with pytest.raises(ConfigError, match=r"cycle: .*head"):
         network_stages(recipe_in(tmp_path, text))
 
 

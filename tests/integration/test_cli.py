@@ -1,0 +1,156 @@
+"""The command line: results on stdout, errors with a fix, the right exit code, no traceback."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from mmedge.cli import run
+from tests.tiny import tiny_bundle
+
+
+class InProcess:
+    """Runs a command line in this process: the same code as the command, without its start-up."""
+
+    def __init__(self, capfd: pytest.CaptureFixture[str]) -> None:
+        self._capfd = capfd
+
+    def __call__(self, *arguments: object) -> subprocess.CompletedProcess[str]:
+        code = run([str(a) for a in arguments])
+        out, err = self._capfd.readouterr()
+        assert "Traceback" not in err, err
+        return subprocess.CompletedProcess(arguments, code, out, err)
+
+
+@pytest.fixture
+def cli(capfd: pytest.CaptureFixture[str]) -> InProcess:
+    return InProcess(capfd)
+
+
+def mmedge(*arguments: object, cwd: Path | None = None, env: dict[str, str] | None = None):  # type: ignore[no-untyped-def]
+    command = [sys.executable, "-m", "mmedge", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=cwd, env=env)
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return tiny_bundle(tmp_path / "tiny.mmedge")
+
+
+def test_run_prints_json_lines_and_nothing_else(bundle: Path, write_clip) -> None:  # type: ignore[no-untyped-def]
+    done = mmedge("run", bundle, "--image", write_clip(size=(64, 64)), "--json", "--latency", "offline")
+    assert done.returncode == 0
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(lines) == 25
+    assert {line["schema"] for line in lines} == {"mmedge.result/1"}
+
+
+def test_input_names_work_as_modalities_do(bundle: Path, write_clip, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    out = tmp_path / "o.jsonl"
+    clip = write_clip(size=(64, 64))
+    done = mmedge("run", bundle, "--input", f"image={clip}", "--sink", f"jsonl:{out}", "--latency", "offline")
+    assert done.returncode == 0 and done.stdout == ""
+    assert len(out.read_text().splitlines()) == 25
+    assert "25 results of 25 triggers" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["run", "none.mmedge", "--image", "0"], 4, "bundle not found"),
+        (["run", "BUNDLE"], 2, "no source was given"),
+        (["run", "BUNDLE", "--image", "none.mp4"], 2, "none.mp4"),
+        (["run", "BUNDLE", "--text", "text://stdin"], 2, "0 text inputs"),
+        (["run", "BUNDLE", "--input", "nose=0"], 2, "no input 'nose'"),
+        (["run", "BUNDLE", "--input", "image"], 2, "not NAME=URI"),
+        (["run", "BUNDLE", "--image", "0", "--input", "image=0"], 2, "given twice"),
+        (["run", "BUNDLE", "--image", "v4l2:///dev/video99"], 3, "/dev/video99"),
+        (["run", "BUNDLE", "--image", "csi://0"], 3, ""),
+        (["run", "BUNDLE", "--audio", "mic://no-such-microphone"], 3, "no-such-microphone"),
+        (["run", "BUNDLE", "--image", "ftp://x"], 2, "ftp"),
+        (["run", "BUNDLE", "--image", "0", "--backend", "tensorrt"], 3, "TensorRT cannot run here"),
+        (["run", "BUNDLE", "--image", "0", "--precision", "int8"], 2, "no variant"),
+        (["run", "BUNDLE", "--image", "0", "--sink", "pigeon:"], 2, "unknown sink"),
+        (["run", "BUNDLE", "--image", "0", "--speed", "0"], 2, "speed"),
+        (["frobnicate"], 2, "No such command"),
+        (["inspect", "none.onnx"], 2, "none.onnx"),
+        (["export", "none.toml"], 2, "cannot read the recipe"),
+        (["train", "none.toml"], 2, "cannot read the recipe"),
+        (["compile", "none.onnx"], 2, "none.onnx"),
+    ],
+)
+def test_bad_input(
+    arguments: list[str], code: int, message: str, bundle: Path, cli: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(bundle.parent)
+    done = cli(*[str(bundle) if a == "BUNDLE" else a for a in arguments])
+    assert done.returncode == code, done.stderr
+    assert message in done.stderr
+    assert "fix:" in done.stderr or arguments == ["frobnicate"]
+    assert done.stdout == ""
+
+
+def test_errors_are_json_with_json(bundle: Path) -> None:
+    done = mmedge("run", bundle, "--json", "--image", "none.mp4")
+    document = json.loads(done.stdout)
+    assert document["schema"] == "mmedge.error/1" and document["exit_code"] == done.returncode == 2
+    usage = mmedge("run", "--json", "--no-such-option")
+    assert usage.returncode == 2 and json.loads(usage.stdout)["exit_code"] == 2
+
+
+def test_a_tampered_bundle_has_code_4(bundle: Path, cli: InProcess) -> None:
+    with zipfile.ZipFile(bundle, "a") as archive:
+        archive.writestr("../x", b"evil")
+    for command in (["verify"], ["inspect"], ["bench"], ["compile"], ["run", "--image", "0"]):
+        done = cli(command[0], bundle, *command[1:])
+        assert done.returncode == 4 and "points outside" in done.stderr
+
+
+def test_verify_tells_a_failed_self_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: InProcess) -> None:
+    from tests import tiny
+
+    files = tiny.members()
+    files["golden/ear.npz"] = files["golden/eye.npz"]
+    monkeypatch.setattr(tiny, "members", lambda: files)
+    path = tiny.tiny_bundle(tmp_path / "wrong.mmedge")
+    done = cli("verify", path, "--json")
+    document = json.loads(done.stdout)
+    assert done.returncode == 1 and not document["ok"]
+    assert [row["stage"] for row in document["variants"] if row["error"]] == ["ear"]
+
+
+def test_inspect_verify_devices_doctor_bench_json(bundle: Path, cli: InProcess) -> None:
+    assert json.loads(cli("inspect", bundle, "--json").stdout)["manifest"]["name"] == "tiny"
+    verified = json.loads(cli("verify", bundle, "--json").stdout)
+    assert verified["ok"] and len(verified["variants"]) == 3
+    assert json.loads(cli("devices", "--json").stdout)["schema"] == "mmedge.devices/1"
+    assert json.loads(cli("doctor", "--json").stdout)["schema"] == "mmedge.doctor/1"
+    report = json.loads(cli("bench", bundle, "--duration", "1.5", "--json").stdout)
+    assert report["schema"] == "mmedge.bench/1" and report["evidence"] == "cpu"
+    assert report["latency_ms"]["end_to_end"]["n"] > 30
+    assert report["triggers"] == report["results"] + sum(report["drops"].values())
+
+
+def test_a_missing_extra_gives_the_install_line(bundle: Path, tmp_path: Path) -> None:
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    (hidden / "sitecustomize.py").write_text(
+        "import sys\n"
+        "class Hide:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.partition('.')[0] == 'av':\n"
+        "            raise ModuleNotFoundError(f\"No module named '{name}'\", name=name)\n"
+        "sys.meta_path.insert(0, Hide())\n"
+    )
+    import os
+
+    done = mmedge("run", bundle, "--image", __file__, env={**os.environ, "PYTHONPATH": str(hidden)})
+    assert done.returncode == 3
+    assert "pip install 'mmedge[capture]'" in done.stderr
