@@ -23,8 +23,9 @@ def user_line(trace: str) -> str | None:
 
 def is_user_file(file: str) -> bool:
     """Tell whether a source file belongs neither to torch nor to Python, and is not generated."""
-    installed = "-packages/" in file
-    return not file.startswith("<" if installed else ("<", _STDLIB)) and "-packages/torch/" not in file
+    if "-packages/" in file:
+        return "-packages/torch/" not in file
+    return not file.startswith(("<", _STDLIB))
 
 
 def short_line(file: str, line: str | int) -> str:

@@ -44,7 +44,8 @@ def load_engine(path: str | Path, backend: str = "auto", *, threads: int = 1) ->
     try:
         model = path.read_bytes()
     except OSError as error:
-        raise ConfigError(f"cannot read the network: {error.strerror}", where=str(path), fix="check the path") from error
+        message = f"cannot read the network: {error.strerror}"
+        raise ConfigError(message, where=str(path), fix="check the path") from error
     problem = "TensorRT is not installed" if tensorrt_choice() is None else gpu_problem()
     if backend == "tensorrt" and problem is not None:
         raise DeviceError(f"TensorRT cannot run here: {problem}", where=str(path), fix="use backend 'onnxruntime'")

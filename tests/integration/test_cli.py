@@ -56,7 +56,8 @@ def test_input_names_work_as_modalities_do(bundle: Path, write_clip, tmp_path: P
     out = tmp_path / "o.jsonl"
     clip = write_clip(size=(64, 64))
     done = mmedge("run", bundle, "--input", f"image={clip}", "--sink", f"jsonl:{out}", "--latency", "offline")
-    assert done.returncode == 0 and done.stdout == ""
+    assert done.returncode == 0
+    assert done.stdout == ""
     assert len(out.read_text().splitlines()) == 25
     assert "25 results of 25 triggers" in done.stderr
 
@@ -100,9 +101,11 @@ def test_bad_input(
 def test_errors_are_json_with_json(bundle: Path) -> None:
     done = mmedge("run", bundle, "--json", "--image", "none.mp4")
     document = json.loads(done.stdout)
-    assert document["schema"] == "mmedge.error/1" and document["exit_code"] == done.returncode == 2
+    assert document["schema"] == "mmedge.error/1"
+    assert document["exit_code"] == done.returncode == 2
     usage = mmedge("run", "--json", "--no-such-option")
-    assert usage.returncode == 2 and json.loads(usage.stdout)["exit_code"] == 2
+    assert usage.returncode == 2
+    assert json.loads(usage.stdout)["exit_code"] == 2
 
 
 def test_a_tampered_bundle_has_code_4(bundle: Path, cli: InProcess) -> None:
@@ -110,7 +113,8 @@ def test_a_tampered_bundle_has_code_4(bundle: Path, cli: InProcess) -> None:
         archive.writestr("../x", b"evil")
     for command in (["verify"], ["inspect"], ["bench"], ["compile"], ["run", "--image", "0"]):
         done = cli(command[0], bundle, *command[1:])
-        assert done.returncode == 4 and "points outside" in done.stderr
+        assert done.returncode == 4
+        assert "points outside" in done.stderr
 
 
 def test_verify_tells_a_failed_self_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: InProcess) -> None:
@@ -122,18 +126,21 @@ def test_verify_tells_a_failed_self_test(tmp_path: Path, monkeypatch: pytest.Mon
     path = tiny.tiny_bundle(tmp_path / "wrong.mmedge")
     done = cli("verify", path, "--json")
     document = json.loads(done.stdout)
-    assert done.returncode == 1 and not document["ok"]
+    assert done.returncode == 1
+    assert not document["ok"]
     assert [row["stage"] for row in document["variants"] if row["error"]] == ["ear"]
 
 
 def test_inspect_verify_devices_doctor_bench_json(bundle: Path, cli: InProcess) -> None:
     assert json.loads(cli("inspect", bundle, "--json").stdout)["manifest"]["name"] == "tiny"
     verified = json.loads(cli("verify", bundle, "--json").stdout)
-    assert verified["ok"] and len(verified["variants"]) == 3
+    assert verified["ok"]
+    assert len(verified["variants"]) == 3
     assert json.loads(cli("devices", "--json").stdout)["schema"] == "mmedge.devices/1"
     assert json.loads(cli("doctor", "--json").stdout)["schema"] == "mmedge.doctor/1"
     report = json.loads(cli("bench", bundle, "--duration", "1.5", "--json").stdout)
-    assert report["schema"] == "mmedge.bench/1" and report["evidence"] == "cpu"
+    assert report["schema"] == "mmedge.bench/1"
+    assert report["evidence"] == "cpu"
     assert report["latency_ms"]["end_to_end"]["n"] > 30
     assert report["triggers"] == report["results"] + sum(report["drops"].values())
 

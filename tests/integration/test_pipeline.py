@@ -40,7 +40,9 @@ def play(path: Path, clip: Path, seats: tuple[str, ...], **options: object) -> t
 
 def test_fused_offline_run(bundle: Path, clip: Path) -> None:
     results, statistics = play(bundle, clip, ("image", "audio"), latency="offline")
-    assert len(results) == 50 and statistics.drops == {} and statistics.triggers == 50
+    assert len(results) == 50
+    assert statistics.drops == {}
+    assert statistics.triggers == 50
     assert all(r.present == {"image": True, "audio": True} and r.status == "ok" for r in results[2:])
     assert {r.tasks["scene"].label for r in results[5:25]} == {"dark"}
     assert {r.tasks["scene"].label for r in results[30:]} == {"bright"}

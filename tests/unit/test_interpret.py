@@ -38,7 +38,8 @@ def test_classification_scores_are_calibrated_probabilities() -> None:
 def test_below_the_threshold_it_abstains_but_keeps_the_score() -> None:
     result = make_interpreter("t", task(threshold=0.9), LABELS)(logits(1, 0, 0), 0, BOTH)
     assert result.label is None
-    assert result.score is not None and 0.5 < result.score < 0.9
+    assert result.score is not None
+    assert 0.5 < result.score < 0.9
 
 
 def test_smoothing_follows_capture_time_not_call_count() -> None:
@@ -58,13 +59,15 @@ def test_verification_is_undefined_with_fewer_than_two_inputs() -> None:
     assert interpret(logits(3), 0, BOTH).label == "yes"
     assert interpret(logits(-3), 0, BOTH).label == "no"
     alone = interpret(logits(3), 0, {"image": True, "audio": False})
-    assert alone.label is None and alone.score is None
+    assert alone.label is None
+    assert alone.score is None
 
 
 @given(st.floats(-(2.0**99), 2.0**99, width=32))
 def test_verification_score_is_a_probability(logit: float) -> None:
     result = make_interpreter("t", task("verification", threshold=0.5), ("no", "yes"))(logits(logit), 0, BOTH)
-    assert result.score is not None and 0 <= result.score <= 1
+    assert result.score is not None
+    assert 0 <= result.score <= 1
 
 
 @pytest.mark.parametrize("bad", [logits(1, 2), logits(np.nan, 0, 0), logits(np.inf, 0, 0)])

@@ -26,7 +26,8 @@ def test_lossless_waits_for_the_reader() -> None:
     while (item := box.get()) is not None:
         got.append(item)
     writer.join(5)
-    assert got == list(range(100)) and box.dropped == 0
+    assert got == list(range(100))
+    assert box.dropped == 0
 
 
 def test_closing_wakes_a_waiting_writer_and_hands_over_the_error() -> None:

@@ -50,8 +50,10 @@ def test_audio_is_cut_at_the_capture_time() -> None:
     (snapshot,) = sync.poll()
     window = np.empty(800, np.float32)
     assert sync.read_audio("audio", snapshot, window) == 800
-    assert window[-1] == 150 * 8 - 1 and window[0] == 50 * 8
-    assert snapshot.skew_ms == 0 and snapshot.present == {"image": True, "audio": True}
+    assert window[-1] == 150 * 8 - 1
+    assert window[0] == 50 * 8
+    assert snapshot.skew_ms == 0
+    assert snapshot.present == {"image": True, "audio": True}
 
 
 def test_a_trigger_waits_for_sound_but_not_beyond_the_deadline() -> None:
@@ -59,11 +61,14 @@ def test_a_trigger_waits_for_sound_but_not_beyond_the_deadline() -> None:
     sync.push(block(90, ramp(0, 720)))
     sync.push(frame(100.0))
     sync.advance(149 * MS)
-    assert sync.poll() == [] and sync.pending == 1 and sync.next_deadline_ns() == 150 * MS
+    assert sync.poll() == []
+    assert sync.pending == 1
+    assert sync.next_deadline_ns() == 150 * MS
     sync.advance(150 * MS)
     (snapshot,) = sync.poll()
     assert snapshot.wait_ns == 50 * MS
-    assert snapshot.age_ms["audio"] == pytest.approx(10) and snapshot.skew_ms == pytest.approx(10)
+    assert snapshot.age_ms["audio"] == pytest.approx(10)
+    assert snapshot.skew_ms == pytest.approx(10)
 
 
 def test_a_dead_microphone_holds_nothing_back() -> None:
@@ -90,7 +95,8 @@ def test_a_dead_camera_never_lowers_the_trigger_rate() -> None:
         later += sync.poll()
     assert alive == 25
     assert len(later) >= 40
-    assert not later[-1].present["image"] and later[-1].present["audio"]
+    assert not later[-1].present["image"]
+    assert later[-1].present["audio"]
 
 
 def test_a_frozen_picture_is_absent() -> None:
@@ -98,7 +104,8 @@ def test_a_frozen_picture_is_absent() -> None:
     sync.push(block(40, ramp(0, 320)))
     sync.push(frame(40, unchanged_ns=1_200 * MS))
     (snapshot,) = sync.poll()
-    assert not snapshot.present["image"] and "STALE" in (snapshot.reason or "")
+    assert not snapshot.present["image"]
+    assert "STALE" in (snapshot.reason or "")
 
 
 def test_lost_samples_become_silence_of_the_same_length() -> None:
@@ -109,7 +116,9 @@ def test_lost_samples_become_silence_of_the_same_length() -> None:
     (snapshot,) = sync.poll()
     window = np.empty(800, np.float32)
     sync.read_audio("audio", snapshot, window)
-    assert window[-160:].all() and not window[-320:-160].any() and window[-480:-320].all()
+    assert window[-160:].all()
+    assert not window[-320:-160].any()
+    assert window[-480:-320].all()
     assert sync.lost_samples() == {"audio": 160}
 
 
@@ -130,7 +139,8 @@ def test_skip_drops_and_counts() -> None:
     sync = make(missing={"audio": Missing(policy="skip")})
     sync.push(EndOfStream(stream="audio", seq=0, capture_ns=0, arrive_ns=0, reason="clip.mp4 has no audio track"))
     sync.push(frame(10))
-    assert sync.poll() == [] and sync.drops == {"skip_audio": 1}
+    assert sync.poll() == []
+    assert sync.drops == {"skip_audio": 1}
 
 
 def test_no_track_is_a_missing_input_not_the_end() -> None:

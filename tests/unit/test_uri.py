@@ -92,9 +92,11 @@ def test_passwords_are_not_shown() -> None:
 
 def test_csi_pipeline() -> None:
     assert pipeline_text(parse("csi://1?width=1920&height=1080&fps=60")) == (
-        "nvarguscamerasrc sensor-id=1"
-        " ! video/x-raw(memory:NVMM),width=1920,height=1080,framerate=60/1,format=NV12"
-        " ! nvvidconv ! video/x-raw,format=NV12,width=1920,height=1080 ! fdsink fd=1 sync=false",
+        (
+            "nvarguscamerasrc sensor-id=1"
+            " ! video/x-raw(memory:NVMM),width=1920,height=1080,framerate=60/1,format=NV12"
+            " ! nvvidconv ! video/x-raw,format=NV12,width=1920,height=1080 ! fdsink fd=1 sync=false"
+        ),
         1920,
         1080,
     )
