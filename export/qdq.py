@@ -81,6 +81,8 @@ def insert_qdq(model: onnx.ModelProto, nodes: Collection[str], thresholds: Mappi
     """
     copied = onnx.ModelProto()
     copied.CopyFrom(model)
+    if not nodes:  # the quantizer takes an empty list for all nodes
+        return copied
     operators = sorted(WEIGHTED | _JOINING)
     ranges = {
         name: TensorData(lowest=np.float32(-value), highest=np.float32(value)) for name, value in thresholds.items()

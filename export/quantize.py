@@ -76,9 +76,10 @@ def quantize(
     for stage, draft in drafts.items():
         worst = min(sqnr[f"{stage}.{output}"] for output in recipe.stages[stage].outputs)
         own_seat = any(source in recipe.inputs for source in recipe.stages[stage].inputs.values())
-        stays_float = not own_seat and worst < MIN_FUSION_SQNR_DB
+        ruined = not own_seat and worst < MIN_FUSION_SQNR_DB
+        stays_float = ruined or not draft.nodes
         models[stage] = onnx.models[stage] if stays_float else draft.model
-        if stays_float:
+        if ruined:
             _log.warning(
                 "stage '%s' stays float: %.1f dB in int8, at least %.0f wanted", stage, worst, MIN_FUSION_SQNR_DB
             )

@@ -21,6 +21,7 @@ from mmedge.errors import CheckError, ConfigError
 from mmedge.types import AnyArray, Tensors
 
 from .clean import clean, is_user_file, short_line, user_line
+from .lint import lint
 from .onnx_models import OnnxModels, Parity
 from .preprocess.onnx_prefix import Preprocessor
 from .recipe import Recipe
@@ -49,7 +50,8 @@ def to_onnx(model: nn.Module, recipe: Recipe, samples: Sequence[Tensors] | None 
         The fp32 networks in tensor form, batch 1.
 
     Raises:
-        ConfigError: If a stage is missing, does not fit the recipe or cannot be exported (with its source line).
+        ConfigError: If a stage is missing, does not fit the recipe, cannot be exported, or has what TensorRT
+            refuses while that is a target; source lines are named.
         CheckError: If an output differs from torch by more than 1e-3 of its range.
 
     Example:
@@ -78,6 +80,8 @@ def to_onnx(model: nn.Module, recipe: Recipe, samples: Sequence[Tensors] | None 
         models[stage] = _export(recipe, stage, module)
         sources[stage] = clean(models[stage])
         onnx.checker.check_model(models[stage], full_check=True)
+    if "tensorrt" in recipe.export.targets:
+        _refuse_unsupported(models, sources)
     parity = _parity(recipe, modules, models, samples or random_samples(recipe, 4))
     return OnnxModels(recipe=recipe, precision="fp32", models=models, sources=sources, parity=parity)
 
@@ -202,6 +206,22 @@ def _unsupported(stage: str, program: Any, error: Exception) -> ConfigError:
         where=f"stages.{stage}" + (f", {line}" if line else ""),
         fix="write it with other operators, or move it out of the network",
     )
+
+
+def _refuse_unsupported(models: Mapping[str, onnx.ModelProto], sources: Mapping[str, Mapping[str, str]]) -> None:
+    """Raise ConfigError with everything in all stages that TensorRT would refuse."""
+    found = [
+        f"{stage}: {finding}"
+        for stage, model in models.items()
+        for finding in lint(model, sources[stage])
+        if finding.level == "error"
+    ]
+    if found:
+        raise ConfigError(
+            "TensorRT would refuse this model\n  " + "\n  ".join(found),
+            where="export.targets",
+            fix='change the network, or export for targets = ["cpu"] alone',
+        )
 
 
 def _parity(

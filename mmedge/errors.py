@@ -10,7 +10,6 @@
     ├── BundleError              4  a bundle that is damaged, hostile or too new
     ├── EngineError              5  a network that cannot be built, loaded or run
     └── SourceError              5  a stream that broke while it was read
-        └── FrameExpiredError    5  a frame was asked for after its slot was reused
 
 The number is the exit code of the command line.
 """
@@ -99,7 +98,3 @@ class EngineError(MmedgeError):
 
 class SourceError(MmedgeError):
     """A stream that broke while it was read."""
-
-
-class FrameExpiredError(SourceError):
-    """A frame was asked for after its slot had been reused."""

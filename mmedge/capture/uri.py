@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NoReturn
+from typing import Literal
 from urllib.parse import unquote, urlsplit
 
 from mmedge.errors import ConfigError
@@ -62,13 +62,13 @@ def parse(uri: str) -> Uri:
         '/dev/video0'
     """
     if not uri.strip():
-        _refuse(uri, "a source address is empty")
+        raise _refusal(uri, "a source address is empty")
     if uri.startswith("gst:"):
         # A pipeline may hold any character, so only a tail of our own parameters is taken off.
         match = re.fullmatch(r"(.*?)\s*(?:\?((?:&?(?:width|height|fps)=[^&\s!?]*)+))?", uri[4:].strip(), re.DOTALL)
         pipeline, query = (match[1], match[2]) if match else ("", None)
         if not pipeline:
-            _refuse(uri, "gst: needs a pipeline")
+            raise _refusal(uri, "gst: needs a pipeline")
         return Uri(kind="gst", target=pipeline, params=_params(uri, "gst", query))
     if re.fullmatch(r"\d{1,3}", uri):
         return Uri(kind="v4l2", target=f"/dev/video{uri}")
@@ -86,7 +86,9 @@ def parse(uri: str) -> Uri:
             return Uri(kind="v4l2", target=rest, params=params)
         if scheme == "csi" and re.fullmatch(r"\d{1,2}", rest):
             return Uri(kind="csi", target=rest, params=params)
-        _refuse(uri, f"{scheme}:// needs {'a device path' if scheme == 'v4l2' else 'a sensor number'}, got '{rest}'")
+        raise _refusal(
+            uri, f"{scheme}:// needs {'a device path' if scheme == 'v4l2' else 'a sensor number'}, got '{rest}'"
+        )
     if scheme == "file" and rest.startswith("/"):
         return Uri(kind="file", target=unquote(rest))
     if scheme == "mic" and rest:
@@ -94,7 +96,9 @@ def parse(uri: str) -> Uri:
     if scheme == "text" and rest:
         return Uri(kind="text", target=rest)
     absent = scheme == "test"
-    _refuse(uri, "test:// sources are not part of this version" if absent else f"'{uri}' is not a source address")
+    raise _refusal(
+        uri, "test:// sources are not part of this version" if absent else f"'{uri}' is not a source address"
+    )
 
 
 def _network(uri: str) -> Uri:
@@ -102,11 +106,11 @@ def _network(uri: str) -> Uri:
         parts = urlsplit(uri)
         port = parts.port
     except ValueError as error:
-        _refuse(uri, f"not a network address: {error}")
+        raise _refusal(uri, f"not a network address: {error}") from error
     if parts.scheme == "udp" and port is None:
-        _refuse(uri, "udp:// needs a port")
+        raise _refusal(uri, "udp:// needs a port")
     if parts.scheme != "udp" and not parts.hostname:
-        _refuse(uri, f"{parts.scheme}:// needs a host")
+        raise _refusal(uri, f"{parts.scheme}:// needs a host")
     return Uri(kind="network", target=uri)
 
 
@@ -115,16 +119,16 @@ def _params(uri: str, kind: str, query: str | None) -> dict[str, str]:
     for pair in query.split("&") if query else ():
         name, _, value = pair.partition("=")
         if name not in _PARAMS[kind]:
-            _refuse(uri, f"unknown parameter '{name}', {kind} takes {', '.join(_PARAMS[kind])}")
+            raise _refusal(uri, f"unknown parameter '{name}', {kind} takes {', '.join(_PARAMS[kind])}")
         if name in params:
-            _refuse(uri, f"parameter '{name}' is given twice")
+            raise _refusal(uri, f"parameter '{name}' is given twice")
         if name in _NUMBERS and not re.fullmatch(r"[1-9]\d{0,4}", value):
-            _refuse(uri, f"parameter '{name}' must be a whole number from 1, got '{value}'")
+            raise _refusal(uri, f"parameter '{name}' must be a whole number from 1, got '{value}'")
         if name == "fourcc" and len(value) != 4:
-            _refuse(uri, f"parameter 'fourcc' must have four characters, got '{value}'")
+            raise _refusal(uri, f"parameter 'fourcc' must have four characters, got '{value}'")
         params[name] = value
     return params
 
 
-def _refuse(uri: str, message: str) -> NoReturn:
-    raise ConfigError(message, where=f"'{uri}'", fix=f"use one of: {FORMS}")
+def _refusal(uri: str, message: str) -> ConfigError:
+    return ConfigError(message, where=f"'{uri}'", fix=f"use one of: {FORMS}")

@@ -109,6 +109,7 @@ def test_flash_and_beep_meet_on_one_clock(microphone: Any, camera: Any, write_cl
     listener.wait(lambda: listener.blocks)
     camera.send(clip, microphone=microphone).wait(20)
     time.sleep(0.3)
+    listener.stop()
     flashes = onsets_ns([f.capture_ns for f, _ in listener.frames], [mean > 120 for _, mean in listener.frames])
     sound = np.concatenate([b.samples for b in listener.blocks])
     times = np.concatenate(
@@ -154,6 +155,22 @@ def test_network_source_stops_while_nothing_comes(camera: Any, listener: Listene
     time.sleep(0.3)
     listener.stop()
     assert not any(t.name == f"mmedge-{camera.uri}" for t in threading.enumerate())
+
+
+def test_an_unreachable_camera_is_tried_again_and_its_password_not_shown(
+    camera: Any, listener: Listener, caplog: pytest.LogCaptureFixture
+) -> None:
+    uri = camera.uri.replace("udp://", "rtsp://user:secret@") + "/live"
+    (source,) = open_sources({"image": INPUTS["image"]}, {"image": uri})
+    listener.start(source)
+    deadline = time.monotonic() + 10
+    while source.health().state != "RECONNECTING" and time.monotonic() < deadline:
+        time.sleep(0.02)
+    health = source.health()
+    assert health.state == "RECONNECTING"
+    assert "refused" in str(health.reason)
+    assert "secret" not in str(health) + caplog.text
+    assert listener.ends == []
 
 
 @pytest.mark.devices

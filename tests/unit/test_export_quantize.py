@@ -255,6 +255,19 @@ def test_a_fusion_stage_that_int8_would_ruin_stays_float(fp32, caplog):
     assert result.models["encoder"] != fp32.models["encoder"]
 
 
+def test_a_stage_with_nothing_to_quantise_stays_as_it_is(fp32):
+    mean = make(
+        "sum = Add image image\ndigit = Softmax sum",
+        {"image": [1, 6], "present": [1, 2]},
+        {"digit": [1, 6]},
+        {},
+    )
+    fp32.models["fusion"].CopyFrom(mean)
+    result = quantize(fp32, None, samples())
+    assert result.models["fusion"] == mean
+    assert result.quantization["fusion"].sqnr_db is None
+
+
 def test_what_is_int8_already_is_refused(fp32):
     once = quantize(fp32, None, samples())
     with pytest.raises(ConfigError, match="int8 already"):

@@ -207,6 +207,21 @@ def test_what_cannot_be_exported_is_named_with_the_users_line(recipe, module, me
     assert caught.value.fix
 
 
+class Antialiased(nn.Module):
+    def forward(self, x):
+        small = nn.functional.interpolate(x, (4, 4), mode="bilinear", antialias=True)
+        again = nn.functional.interpolate(small, (5, 5), mode="bilinear", antialias=True)
+        return again[:, 0, 0]
+
+
+def test_all_that_tensorrt_refuses_is_listed_at_once_with_its_lines(recipe, tmp_path):
+    first = inspect.getsourcelines(Antialiased.forward)[1] + 1
+    with pytest.raises(ConfigError, match="TensorRT would refuse") as caught:
+        to_onnx(Model(Antialiased()), recipe)
+    for line in (first, first + 1):
+        assert f"test_export_to_onnx.py:{line}: TensorRT has no antialiased Resize" in caught.value.message
+
+
 def test_a_network_that_does_not_fit_the_recipe_is_refused(recipe):
     with pytest.raises(ConfigError, match=r"returns \[1, 64\], the recipe declares \[1, 5\]"):
         to_onnx(Model(WrongShape()), recipe)
