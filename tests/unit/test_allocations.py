@@ -61,6 +61,7 @@ def test_nothing_grows_and_no_array_is_allocated(tmp_path: Path) -> None:
         tracemalloc.stop()
         graph.close()
         sync.close()
-    assert after - before < 4096, f"{after - before} bytes stayed after 4,000 triggers"
+    # ONNX Runtime's wrapper keeps a few frame objects; one leaked object a trigger would be 100 kB and more.
+    assert after - before < 16_384, f"{after - before} bytes stayed after 4,000 triggers"
     # Objects of one trigger (packets, a snapshot, results) come and go; an array of the tiny window would be 3,200 more.
     assert np.median(peaks) < 16_384, np.median(peaks)
