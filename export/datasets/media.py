@@ -28,14 +28,18 @@ def write_clip(path: Path, pictures: Iterable[ByteArray], sound: FloatArray, *, 
     """
     av = require("av", "writing clips")
     # One thread: with more, x264's decisions and so the bytes depend on the machine.
-    options = {"crf": str(crf), "preset": "slow", "g": str(gop), "threads": "1"}
+    # Without B-frames and lookahead by scene, x264 leaves a still picture alone once it has coded it.
+    x264 = "bframes=0:scenecut=0"
+    options = {"crf": str(crf), "preset": "medium", "g": str(gop), "threads": "1", "x264-params": x264}
     with av.open(str(path), "w") as container:
         video = container.add_stream("libx264", rate=FPS, options=options)
         video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         audio = container.add_stream("aac", rate=SOUND_HZ, layout="mono")
         audio.bit_rate = 48_000
         for number, picture in enumerate(pictures):
-            frame = av.VideoFrame.from_ndarray(picture, format="gray").reformat(format="yuv420p", dst_color_range="MPEG")
+            frame = av.VideoFrame.from_ndarray(picture, format="gray").reformat(
+                format="yuv420p", dst_color_range="MPEG"
+            )
             frame.pts, frame.time_base = number, Fraction(1, FPS)
             container.mux(video.encode(frame))
         container.mux(video.encode(None))

@@ -188,9 +188,7 @@ def place(scene: FloatArray, sheet: FloatArray, quad: _Points) -> None:
 
 def uneven(size: tuple[int, int], rng: np.random.Generator, low: float, high: float) -> FloatArray:
     """Return a smooth random field between two values."""
-    field: FloatArray = cv2().resize(
-        rng.uniform(low, high, (3, 3)).astype(np.float32), size[::-1], interpolation=1
-    )
+    field: FloatArray = cv2().resize(rng.uniform(low, high, (3, 3)).astype(np.float32), size[::-1], interpolation=1)
     return field
 
 

@@ -133,9 +133,7 @@ class WindowMaker:
         if rng.random() < 0.3:
             self._cut_right(sound, rng, tempo, start + len(word) + int(rng.uniform(0.06, 0.6) * RATE_HZ))
 
-    def _cut_left(
-        self, sound: FloatArray, rng: np.random.Generator, tempo: float, latest: int, *, whole: bool
-    ) -> None:
+    def _cut_left(self, sound: FloatArray, rng: np.random.Generator, tempo: float, latest: int, *, whole: bool) -> None:
         """Add a word that ends before ``latest``; unless it may be whole, its beginning is cut off."""
         word = self._word(int(rng.integers(0, OTHER)), rng, tempo)
         visible = latest if whole else min(latest, int((1 - _WHOLE_LEAST) * len(word) * rng.random()))

@@ -164,9 +164,7 @@ def _fit(model: StagedModel, dataset: Dataset, recipe: Recipe, limit: int | None
         raise KeyboardInterrupt
 
 
-def _evaluate(
-    model: StagedModel, dataset: Dataset, recipe: Recipe, limit: int | None, report: TrainReport
-) -> None:
+def _evaluate(model: StagedModel, dataset: Dataset, recipe: Recipe, limit: int | None, report: TrainReport) -> None:
     none = none_class(class_names(recipe))
 
     def table(samples: Any) -> tuple[dict[str, dict[str, float]], Any]:

@@ -161,3 +161,24 @@ def test_a_missing_extra_gives_the_install_line(bundle: Path, tmp_path: Path) ->
     done = mmedge("run", bundle, "--image", __file__, env={**os.environ, "PYTHONPATH": str(hidden)})
     assert done.returncode == 3
     assert "pip install 'mmedge[capture]'" in done.stderr
+
+
+def test_unsupported_operators_are_listed_at_once_with_source_lines(tmp_path: Path, cli: InProcess) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("tensorrt_rtx")
+    (tmp_path / "bad_model.py").write_text(
+        "import torch\n"
+        "class Bad(torch.nn.Module):\n"
+        "    def forward(self, x):\n"
+        "        y = torch.unique(x)\n"
+        "        return y.sum() + torch.fft.rfft(x).abs().sum()\n"
+        "program = torch.onnx.export(Bad(), (torch.randn(4, 16),), dynamo=True, opset_version=20, verbose=False)\n"
+        "program.save('bad.onnx')\n"
+    )
+    subprocess.run([sys.executable, "bad_model.py"], cwd=tmp_path, check=True, capture_output=True, timeout=120)
+    done = cli("compile", tmp_path / "bad.onnx")
+    assert done.returncode == 5
+    for expected in ("Unique", "bad_model.py:4", "DFT", "bad_model.py:5", "fix:"):
+        assert expected in done.stderr
+    found = json.loads(cli("inspect", tmp_path / "bad.onnx", "--json").stdout)["findings"]
+    assert {"bad_model.py:4", "bad_model.py:5"} <= {Path(finding.get("source", "")).name for finding in found}

@@ -60,7 +60,8 @@ def test_files_are_short() -> None:
 
 
 def test_no_machine_paths_and_no_registry_hosts() -> None:
-    pattern = re.compile(r"/(?:root|home|work|tmp)/[a-z]+/|pypi\.org|pythonhosted|deb\.debian\.org")
+    hosts = "|".join(("pypi", "pythonhosted", "deb.debian", "registry.npmjs"))
+    pattern = re.compile(rf"(?:^|[^\w.])/(?:root|work|farm)/|(?:{hosts})\.org")
     found = [
         f"{path.relative_to(ROOT)}: {match.group()}"
         for path in tracked("*.py", "*.md", "*.toml", "*.txt", "*.cpp", "*.hpp", "Makefile", "*.sh")
