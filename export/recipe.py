@@ -17,7 +17,7 @@ class _Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     pass
 
 
-class Data(_Strict, kw_only=True):
+class Data(_Strict, frozen=True, kw_only=True):
     """Where samples come from: a data set class, or a folder with ``index.csv``.
 
     Attributes:
@@ -31,14 +31,14 @@ class Data(_Strict, kw_only=True):
     options: dict[str, Any] = {}
 
 
-class Model(_Strict, kw_only=True):
+class Model(_Strict, frozen=True, kw_only=True):
     """``factory`` names a callable that returns a ``torch.nn.Module`` with one submodule per stage."""
 
     factory: str
     parameters: dict[str, Any] = {}
 
 
-class RecipeTask(_Strict, kw_only=True):
+class RecipeTask(_Strict, frozen=True, kw_only=True):
     """A task as the manifest has it, with its labels in place of a file, and its share of the loss."""
 
     kind: Literal["classification", "verification"]
@@ -50,7 +50,7 @@ class RecipeTask(_Strict, kw_only=True):
     loss_weight: float = 1.0
 
 
-class Train(_Strict, kw_only=True):
+class Train(_Strict, frozen=True, kw_only=True):
     """How the model is trained."""
 
     epochs: int = 10
@@ -62,7 +62,7 @@ class Train(_Strict, kw_only=True):
     weights: str | None = None
 
 
-class Calibration(_Strict, kw_only=True):
+class Calibration(_Strict, frozen=True, kw_only=True):
     """How INT8 ranges are found: media files in ``recordings``, ``frames`` of them, by ``rule``."""
 
     recordings: str | None = None
@@ -72,7 +72,7 @@ class Calibration(_Strict, kw_only=True):
     max_drop_points: float = 0.5
 
 
-class Export(_Strict, kw_only=True):
+class Export(_Strict, frozen=True, kw_only=True):
     """What is written: precisions, opset, targets."""
 
     precisions: tuple[Literal["fp32", "int8"], ...] = ("fp32", "int8")
@@ -80,7 +80,7 @@ class Export(_Strict, kw_only=True):
     targets: tuple[Literal["cpu", "tensorrt"], ...] = ("cpu", "tensorrt")
 
 
-class _Document(_Strict, kw_only=True):
+class _Document(_Strict, frozen=True, kw_only=True):
     name: str
     licence: str
     seed: int = 0
@@ -96,7 +96,7 @@ class _Document(_Strict, kw_only=True):
     sync: Sync
 
 
-class Recipe(_Document, kw_only=True):
+class Recipe(_Document, frozen=True, kw_only=True):
     """A decoded recipe. Paths inside it are relative to ``folder``, where its file lies."""
 
     folder: Path

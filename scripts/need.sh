@@ -1,5 +1,6 @@
 #!/bin/sh
 # Usage: need.sh required|optional WHAT:PACKAGE...
+PATH=$PATH:/usr/sbin:/sbin
 # WHAT is a command, a library (lib*) or a file. Installs what is missing where it may (root, apt), otherwise prints
 # the line to type; exits 1 only for what is required.
 level=$1

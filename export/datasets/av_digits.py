@@ -19,6 +19,7 @@ from mmedge.types import AnyArray, ByteArray
 from ..recipe import Recipe
 from .base import SPLITS, Dataset, Sample, Samples, Split, cache_folder, class_labels
 from .digits import load_digits
+from .pictures import faces, photos
 from .scenes import SceneRenderer
 from .speech import DIGITS, RATE_HZ, load_bank
 from .windows import WindowMaker, crowd
@@ -144,7 +145,7 @@ class AVDigits(Dataset):
 
 
 def _render(split: Split, height: int, width: int, repeats: int) -> _Scenes:
-    digits, renderer = load_digits(split), SceneRenderer(split, height, width)
+    digits, renderer = load_digits(split), SceneRenderer(photos(split), faces(split), height, width)
     count = len(digits.labels) * repeats
     nothing = count // 5
     labels = np.concatenate([np.tile(digits.labels, repeats), np.full(nothing, NONE)])

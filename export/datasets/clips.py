@@ -27,7 +27,7 @@ from .media import FPS, HEIGHT, SOUND_HZ, WIDTH, write_clip
 from .pictures import free_photo
 from .scenes import PATCH, corners, cv2, paper, place, uneven
 from .speech import DIGITS, OTHER, OTHER_WORDS, RATE_HZ, flite, load_bank, synthesise, trim
-from .windows import babble, coloured_noise
+from .windows import babble, coloured_noise, unit
 
 SEGMENT_S = 1.6
 WORD_AT_S = 0.2
@@ -93,7 +93,7 @@ def demo(folder: Path) -> None:
     write_clip(folder / "noise.mp4", film(segments, np.random.default_rng(1)), noisy, crf=26)
     # One key frame only: each new one would be coded anew and differ by a little.
     write_clip(folder / "frozen.mp4", (still for _ in range(frames)), spoken, crf=26, gop=2 * frames)
-    write_clip(folder / "black.mp4", _dark(frames, np.random.default_rng(2)), spoken, crf=20)
+    write_clip(folder / "black.mp4", _dark(frames, np.random.default_rng(2)), spoken, crf=30)
     write_clip(folder / "wrong.mp4", film(wrong, np.random.default_rng(1)), spoken, crf=26)
     document = {"segment_s": SEGMENT_S, "digits": list(DEMO_DIGITS), "wrong": lies, "hard": sorted(hard)}
     (folder / "truth.json").write_text(json.dumps(document) + "\n")
@@ -160,7 +160,7 @@ def _sheet(segment: Segment, rng: np.random.Generator) -> FloatArray:
 
 
 def _dark(frames: int, rng: np.random.Generator) -> Iterator[ByteArray]:
-    """Yield what a camera behind a closed shutter gives: black with a little sensor noise, coarse enough to be coded."""
+    """Yield what a camera behind a closed shutter gives: black with sensor noise, coarse enough to be coded."""
     for _ in range(frames):
         grain = rng.normal(6, 3, (HEIGHT // 8, WIDTH // 8)).clip(0, 255).astype(np.uint8)
         yield cv2().resize(grain, (WIDTH, HEIGHT), interpolation=1)
@@ -191,7 +191,8 @@ def _say(voice: str, text: str) -> FloatArray:
 def _picture(split: Split, digit: int, hard: bool, rng: np.random.Generator) -> ByteArray:
     digits = load_digits(split)
     index = int(rng.choice(np.flatnonzero(digits.labels == digit)))
-    return (digits.hard if hard else digits.clean)[index]
+    picture: ByteArray = (digits.hard if hard else digits.clean)[index]
+    return picture
 
 
 def _room(name: str | None, rng: np.random.Generator) -> FloatArray:
@@ -207,7 +208,7 @@ def _babble(samples: int, rng: np.random.Generator) -> FloatArray:
     bank = load_bank("train").where(("flite:kal", "flite:rms"))
     spoken = babble(bank, samples // 2 + RATE_HZ, rng, voices=8)
     upsampled: FloatArray = require("soxr", "resampling speech").resample(spoken, RATE_HZ, SOUND_HZ)
-    return upsampled[:samples] / np.sqrt(np.square(upsampled[:samples]).mean())
+    return unit(upsampled[:samples])
 
 
 def main(arguments: Sequence[str]) -> int:

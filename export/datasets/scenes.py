@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,6 @@ import numpy.typing as npt
 
 from mmedge.extras import require
 from mmedge.types import ByteArray, FloatArray
-
-from .base import Split
-from .pictures import faces, photos
 
 PATCH = 160  # pixels of a square sheet before it is put into the scene
 _Points = npt.NDArray[np.float32]
@@ -23,17 +21,17 @@ def cv2() -> Any:
 
 
 class SceneRenderer:
-    """Draws random gray scenes with the photos of one split.
+    """Draws random gray scenes.
 
     Args:
-        split: Whose photos are used.
+        photos: Backgrounds, gray.
+        faces: Small pictures of faces, gray.
         height: Rows; scenes are drawn at twice this size and area-reduced.
         width: Columns.
     """
 
-    def __init__(self, split: Split, height: int, width: int) -> None:
-        self.photos = photos(split)
-        self.faces = faces(split)
+    def __init__(self, photos: Sequence[ByteArray], faces: Sequence[ByteArray], height: int, width: int) -> None:
+        self.photos, self.faces = photos, faces
         self.size = (height, width)
         self.canvas = (2 * height, 2 * width)
 
@@ -112,7 +110,8 @@ class SceneRenderer:
             part = picture[top : top + rows, left : left + columns]
             if rng.random() < 0.5:
                 part = part[:, ::-1]
-            return cv2().resize(part, (width, height), interpolation=1).astype(np.float32)
+            scene: FloatArray = cv2().resize(part, (width, height), interpolation=1).astype(np.float32)
+            return scene
         return uneven(self.canvas, rng, 20, 235)
 
     def _hold(self, sheet: FloatArray, rng: np.random.Generator) -> FloatArray:
@@ -160,10 +159,11 @@ def paper(ink: FloatArray, rng: np.random.Generator, *, tone: tuple[float, float
     if tone is None:
         light, dark = rng.uniform(150, 255), rng.uniform(0, 75)
         tone = (light, dark) if rng.random() < 0.6 else (dark, light)
-    sheet = np.full(ink.shape, tone[0], np.float32) + rng.normal(0, 2, ink.shape).astype(np.float32)
+    sheet: FloatArray = np.full(ink.shape, tone[0], np.float32) + rng.normal(0, 2, ink.shape).astype(np.float32)
     if rng.random() < 0.15:
         sheet[:: rng.integers(10, 24)] += 0.25 * (tone[1] - tone[0])
-    return sheet * (1 - ink) + tone[1] * ink
+    sheet = sheet * (1 - ink) + tone[1] * ink
+    return sheet
 
 
 def corners(centre: npt.ArrayLike, rows: float, columns: float, angle: float) -> _Points:
@@ -215,4 +215,4 @@ def _letter(rng: np.random.Generator) -> FloatArray:
     else:
         points = rng.uniform(0.1, 0.9, (12, 2)) * PATCH
         cv2().polylines(ink, [points.astype(np.int32)], False, 255, int(rng.integers(2, 8)))
-    return ink.astype(np.float32) / 255
+    return (ink / 255).astype(np.float32)

@@ -63,7 +63,7 @@ class Bank:
     def where(self, speakers: Sequence[str]) -> Bank:
         """Return the words of some speakers."""
         chosen = np.flatnonzero(np.isin(self.speakers, speakers))
-        return _bank([(self.word(i), int(self.labels[i]), str(self.speakers[i])) for i in chosen])
+        return _bank([(self.word(i), int(self.labels[i]), str(self.speakers[i])) for i in chosen.tolist()])
 
 
 _Item = tuple[FloatArray, int, str]
@@ -195,7 +195,7 @@ def _speak(job: _Job) -> _Item:
 def _read_wave(path: Path) -> tuple[FloatArray, int]:
     with wave.open(str(path)) as file:
         raw = np.frombuffer(file.readframes(file.getnframes()), np.int16)
-        return raw.astype(np.float32) / 32768, file.getframerate()
+        return (raw / 32768).astype(np.float32), file.getframerate()
 
 
 def _resample(sound: FloatArray, rate_hz: float) -> FloatArray:

@@ -27,7 +27,13 @@ def crowd(split: Split) -> FloatArray:
         part.replace(path)
     sound: FloatArray = np.load(path, allow_pickle=False)
     start, end = (int(share * len(sound)) for share in _CROWD[split])
-    return sound[start:end] / np.sqrt(np.square(sound[start:end]).mean())
+    return unit(sound[start:end])
+
+
+def unit(sound: FloatArray) -> FloatArray:
+    """Return ``sound`` scaled to RMS 1."""
+    scaled: FloatArray = sound / np.float32(np.sqrt(np.square(sound).mean()) + 1e-9)
+    return scaled
 
 
 def coloured_noise(samples: int, slope: float, rng: np.random.Generator) -> FloatArray:
@@ -35,8 +41,7 @@ def coloured_noise(samples: int, slope: float, rng: np.random.Generator) -> Floa
     spectrum = np.fft.rfft(rng.standard_normal(samples))
     spectrum[1:] /= np.arange(1, len(spectrum)) ** slope
     spectrum[0] = 0
-    noise = np.fft.irfft(spectrum, samples)
-    return (noise / np.sqrt(np.square(noise).mean())).astype(np.float32)
+    return unit(np.fft.irfft(spectrum, samples).astype(np.float32))
 
 
 def babble(bank: Bank, samples: int, rng: np.random.Generator, voices: int = 6) -> FloatArray:
@@ -46,13 +51,12 @@ def babble(bank: Bank, samples: int, rng: np.random.Generator, voices: int = 6) 
     for _ in range(voices):
         at = -int(rng.uniform(0, 0.5) * RATE_HZ)
         while at < samples:
-            word = bank.word(int(rng.choice(words)))
-            word = word / (np.sqrt(np.square(word).mean()) + 1e-9)
+            word = unit(bank.word(int(rng.choice(words))))
             first, end = max(at, 0), min(at + len(word), samples)
             if end > first:
                 sound[first:end] += word[first - at : end - at]
             at += len(word) + int(rng.uniform(0.02, 0.3) * RATE_HZ)
-    return sound / (np.sqrt(np.square(sound).mean()) + 1e-9)
+    return unit(sound)
 
 
 class WindowMaker:
@@ -122,7 +126,8 @@ class WindowMaker:
         if tempo != 1.0:
             at = np.arange(0, len(word) - 1, tempo)
             word = np.interp(at, np.arange(len(word)), word).astype(np.float32)
-        return word[: self.samples - 400]
+        cut: FloatArray = word[: self.samples - 400]
+        return cut
 
     def _whole(self, sound: FloatArray, label: int, rng: np.random.Generator, tempo: float) -> None:
         word = self._word(label, rng, tempo)

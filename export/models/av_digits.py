@@ -30,7 +30,9 @@ class ImageEncoder(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the embedding of ``x``."""
-        return super().forward(x)
+        for layer in self:
+            x = layer(x)
+        return x
 
 
 class AudioEncoder(nn.Module):
@@ -78,9 +80,10 @@ class Fusion(nn.Module):
         super().__init__()
         self.image_head = nn.Linear(embedding, classes)
         self.audio_head = nn.Linear(embedding, classes)
-        self.joint = nn.Sequential(nn.Linear(2 * embedding, 64), nn.ReLU(), nn.Linear(64, classes + 1))
-        nn.init.zeros_(self.joint[2].weight)
-        nn.init.zeros_(self.joint[2].bias)
+        last = nn.Linear(64, classes + 1)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.joint = nn.Sequential(nn.Linear(2 * embedding, 64), nn.ReLU(), last)
         # Logarithms of how much likelier agreement and conflict are than if the two were unrelated.
         self.agree_weight = nn.Parameter(torch.tensor(2.0))
         self.conflict_weight = nn.Parameter(torch.tensor(-2.0))

@@ -89,7 +89,7 @@ class LogMelPreprocess(nn.Module):
             return pcm
         frames = pcm.double().unfold(1, features.window_samples, features.hop_samples) * self.window
         spectrum = torch.fft.rfft(frames, n=features.n_fft)
-        power = (spectrum.real.square() + spectrum.imag.square()) @ self.filters
+        power: Tensor = (spectrum.real.square() + spectrum.imag.square()) @ self.filters
         return ((power.clamp_min(features.floor).log() - features.mean) / features.std).float()
 
 

@@ -178,7 +178,7 @@ def _cache() -> Cache:
     except MmedgeError as error:
         problem = error.message
     plans = [path.stat().st_size for path in folder.glob("*.plan")] if problem is None else []
-    home, shown = os.path.expanduser("~"), str(folder)
+    home, shown = str(Path.home()), str(folder)
     if home != "/" and (shown == home or shown.startswith(home + "/")):
         shown = "~" + shown[len(home) :]
     return Cache(folder=shown, writable=problem is None, engines=len(plans), bytes=sum(plans), problem=problem)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import zipfile
 from pathlib import Path
@@ -153,7 +154,5 @@ def test_a_truncated_or_damaged_bundle_never_loads_and_never_crashes(
         mmedge.load(folder / "cut.mmedge")
     raw[cut] ^= data.draw(st.integers(1, 255))
     (folder / "flip.mmedge").write_bytes(raw)
-    try:
-        mmedge.load(folder / "flip.mmedge").close()  # a flip in a date or an attribute is harmless
-    except BundleError:
-        pass
+    with contextlib.suppress(BundleError):  # a flip in a date or an attribute is harmless
+        mmedge.load(folder / "flip.mmedge").close()

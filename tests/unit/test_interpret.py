@@ -72,6 +72,6 @@ def test_verification_score_is_a_probability(logit: float) -> None:
 
 @pytest.mark.parametrize("bad", [logits(1, 2), logits(np.nan, 0, 0), logits(np.inf, 0, 0)])
 def test_a_wrong_output_names_the_task(bad: np.ndarray) -> None:
-    with pytest.raises(EngineError, match="values for|not finite") as caught:
+    with pytest.raises(EngineError, match=r"values for|not finite") as caught:
         make_interpreter("digit", task(), LABELS)(bad, 0, BOTH)
     assert caught.value.where == "task 'digit'"

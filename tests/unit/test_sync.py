@@ -176,8 +176,10 @@ def replay(script: list[tuple[str, int, int]], lossless: bool) -> tuple[list[tup
             sound += step
             sync.push(block(sound, np.ones(step * 8), now))
         sync.advance(now * MS)
-        for s in sync.poll():
-            seen.append((s.t_ns, tuple(s.present.items()), s.wait_ns, s.skew_ms, s.audio_end.get("audio"), s.reason))
+        seen += [
+            (s.t_ns, tuple(s.present.items()), s.wait_ns, s.skew_ms, s.audio_end.get("audio"), s.reason)
+            for s in sync.poll()
+        ]
         sync.trim()
     return seen, sync
 
