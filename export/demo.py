@@ -216,15 +216,18 @@ def check_conservation(statistics: Statistics) -> None:
 
 def sizes(path: Path) -> dict[str, Any]:
     """Return bytes and INT8 coverage of the bundle's TensorRT files by precision."""
-    from .report import coverage
-
     with load(path) as bundle:
         listed = {v.precision: 0 for v in bundle.manifest.variants}
         for variant in bundle.manifest.variants:
             if variant.target == "tensorrt":
                 listed[variant.precision] += bundle.manifest.files[variant.file].bytes
+        share: float | None = None
+        if find_spec("onnx") is not None:
+            from .report import coverage  # needs onnx
+
+            share = coverage(bundle)
         return {
             "bytes": listed.get("int8", 0),
             "fp32_bytes": listed.get("fp32", 0),
-            "coverage": coverage(bundle) if find_spec("onnx") is not None else None,
+            "coverage": share,
         }

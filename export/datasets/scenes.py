@@ -60,7 +60,7 @@ class SceneRenderer:
             scene = self._background(rng, photo=1.0)
         elif kind == 2:
             scene = self._background(rng)
-            _paste(scene, cv2().resize(self.faces[rng.integers(len(self.faces))], (140, 140)), rng)
+            _paste(scene, cv2().resize(self.faces[int(rng.integers(len(self.faces)))], (140, 140)), rng)
         elif kind == 3:
             scene = self._background(rng)
             for _ in range(rng.integers(1, 4)):
@@ -101,7 +101,7 @@ class SceneRenderer:
     def _background(self, rng: np.random.Generator, photo: float = 0.6) -> FloatArray:
         height, width = self.canvas
         if rng.random() < photo:
-            picture = self.photos[rng.integers(len(self.photos))]
+            picture = self.photos[int(rng.integers(len(self.photos)))]
             scale = rng.uniform(0.35, 1.0)
             rows = max(int(picture.shape[0] * scale), 16)
             columns = max(min(int(rows * width / height), picture.shape[1]), 16)
@@ -159,11 +159,11 @@ def paper(ink: FloatArray, rng: np.random.Generator, *, tone: tuple[float, float
     if tone is None:
         light, dark = rng.uniform(150, 255), rng.uniform(0, 75)
         tone = (light, dark) if rng.random() < 0.6 else (dark, light)
-    sheet: FloatArray = np.full(ink.shape, tone[0], np.float32) + rng.normal(0, 2, ink.shape).astype(np.float32)
+    sheet = np.full(ink.shape, tone[0], np.float32) + rng.normal(0, 2, ink.shape).astype(np.float32)
     if rng.random() < 0.15:
         sheet[:: rng.integers(10, 24)] += 0.25 * (tone[1] - tone[0])
-    sheet = sheet * (1 - ink) + tone[1] * ink
-    return sheet
+    inked: FloatArray = sheet * (1 - ink) + tone[1] * ink
+    return inked
 
 
 def corners(centre: npt.ArrayLike, rows: float, columns: float, angle: float) -> _Points:

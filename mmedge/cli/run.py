@@ -85,10 +85,12 @@ def command(
         ) as pipe:
             try:
                 pipe.run()
+                interrupted = False
             except KeyboardInterrupt:
-                # Stopping a live run by hand is its ordinary end.
-                err.print("stopped")
+                interrupted = True
         print_summary(pipe.statistics)
+        if interrupted:
+            raise KeyboardInterrupt
         next_step(f"mmedge bench {bundle}")
     sys.stdout.flush()
 
