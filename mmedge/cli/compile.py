@@ -11,10 +11,11 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.table import Table
 
-from mmedge.bundle import Bundle, load
+from mmedge.bundle import load
 from mmedge.cli.output import Bar, Json, bar, next_step, out, print_json
-from mmedge.engine.build import CompiledEngine, compile_variant
+from mmedge.engine.build import compile_variant
 from mmedge.errors import ConfigError
+from mmedge.fusion.compile import compile_bundle, engine_row
 
 Precision = Literal["fp32", "fp16", "int8"]
 
@@ -38,32 +39,6 @@ def command(
     next_step(f"mmedge bench {file}")
 
 
-def compile_bundle(bundle: Bundle, precision: str | None, progress: Bar) -> list[dict[str, Any]]:
-    """Build every TensorRT variant of a bundle, or those of one precision; return one row per engine."""
-    variants = [v for v in bundle.manifest.variants if v.target == "tensorrt" and precision in (None, v.precision)]
-    if not variants:
-        raise ConfigError(
-            f"no TensorRT variant of precision '{precision or 'any'}'",
-            where=str(bundle.path),
-            fix='export it with targets = ["cpu", "tensorrt"]',
-        )
-    rows = []
-    for index, variant in enumerate(variants):
-
-        def show(text: str, share: float, index: int = index, name: str = variant.file) -> None:
-            progress(f"{name}: {text}", (index + share) / len(variants))
-
-        compiled = compile_variant(
-            bundle.read(variant.file),
-            bundle.manifest.files[variant.file].sha256,
-            variant.stage,
-            variant.precision,
-            progress=show,
-        )
-        rows.append(engine_row(variant.stage, variant.precision, compiled))
-    return rows
-
-
 def compile_onnx(file: Path, progress: Bar) -> dict[str, Any]:
     """Build one ONNX file; unsupported operators are named with their source lines where the file has them."""
     try:
@@ -79,25 +54,6 @@ def compile_onnx(file: Path, progress: Bar) -> dict[str, Any]:
         model, hashlib.sha256(model).hexdigest(), file.stem, "fp32", progress=progress, sources=sources
     )
     return engine_row(file.stem, "as in the file", compiled)
-
-
-def engine_row(stage: str, precision: str, compiled: CompiledEngine) -> dict[str, Any]:
-    """Return what is told of one engine."""
-    build = compiled.build
-    return {
-        "stage": stage,
-        "precision": precision,
-        "module": build.module,
-        "version": build.version,
-        "compute_capability": build.compute_capability,
-        "seconds": round(build.seconds, 1),
-        "cached": compiled.cached,
-        "bytes": compiled.plan_path.stat().st_size,
-        "layers": build.layers,
-        "int8_layers": build.int8_layers,
-        "int8_coverage": round(build.int8_coverage, 3),
-        "evidence": compiled.evidence,
-    }
 
 
 def engines_table(rows: list[dict[str, Any]]) -> Table:

@@ -185,3 +185,21 @@ def test_closing_early_leaves_nothing_behind(bundle: Path, clip: Path) -> None:
         next(iter(pipe))
     pipe.close()
     assert not [t for t in set(threading.enumerate()) - before if t.name.startswith("mmedge")]
+
+
+def test_a_run_specification_crosses_a_border(bundle: Path, clip: Path) -> None:
+    import msgspec
+
+    from mmedge.pipeline import Runtime, RunSpec
+
+    spec = RunSpec(bundle=str(bundle), inputs={"image": str(clip)}, latency="offline")
+    again = msgspec.json.decode(msgspec.json.encode(spec), type=RunSpec)
+    assert again == spec
+    with mmedge.load(again.bundle) as opened:
+        runtime = Runtime(again, opened)
+        runtime.start()
+        count = 0
+        while runtime.results.get() is not None:
+            count += 1
+        runtime.stop()
+    assert count == 50
