@@ -16,9 +16,11 @@ from mmedge.types import AnyArray, TaskResult, Tensors
 from .onnx_models import OnnxModels
 from .preprocess.onnx_prefix import Preprocessor
 from .recipe import Calibration, Recipe, RecipeTask
-from .recordings import Samples, as_samples
+from .recordings import Samples, as_samples, raw_samples
 from .report import sqnr_db
 from .stages import Mask, StageGraph, masks, onnx_runners
+
+HELD_OUT = 400
 
 
 class TaskComparison(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,6 +130,9 @@ def compare(
     if set(a.models) != set(b.models):
         raise ConfigError(f"stages {sorted(a.models)} and {sorted(b.models)} differ", where="compare")
     recipe = a.recipe if calibration is None else msgspec.structs.replace(a.recipe, calibration=calibration)
+    if samples is None:
+        # Many: one label in a hundred is already more than most recipes allow to differ.
+        samples = raw_samples(recipe, HELD_OUT * 3, held_out_only=True)
     held_out = as_samples(samples, recipe).held_out
     preprocess = Preprocessor(recipe.inputs, recipe.export.opset)
     graphs = [StageGraph(recipe, onnx_runners(version.models)) for version in (a, b)]

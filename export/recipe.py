@@ -138,4 +138,4 @@ class Recipe(_Document, frozen=True, kw_only=True):
     def path(self, relative: str) -> Path:
         """Return a path of the recipe: relative to its folder, or ``mmedge:PATH`` inside the installed package."""
         inside = relative.removeprefix("mmedge:")
-        return Path(mmedge.__path__[0]) / inside if inside != relative else self.folder / relative
+        return Path(mmedge.__file__).parent / inside if inside != relative else self.folder / relative

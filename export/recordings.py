@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +64,7 @@ def as_samples(samples: Samples | Sequence[Tensors] | None, recipe: Recipe) -> S
     return raw_samples(recipe) if samples is None else Samples.split(samples)
 
 
-def raw_samples(recipe: Recipe, count: int | None = None) -> Samples:
+def raw_samples(recipe: Recipe, count: int | None = None, *, held_out_only: bool = False) -> Samples:
     """Read raw samples evenly over the recipe's recordings.
 
     A media file feeds every image and audio input; ``NAME.INPUT.EXT`` feeds that input alone, together with
@@ -72,6 +73,7 @@ def raw_samples(recipe: Recipe, count: int | None = None) -> Samples:
     Args:
         recipe: ``calibration.recordings`` is a media file or a folder of them.
         count: Samples in total; by default 1.5 times ``calibration.frames``, two thirds of which calibrate.
+        held_out_only: Forget those that calibrate, when many are read to measure with.
 
     Returns:
         The samples, split by time within each recording.
@@ -87,13 +89,29 @@ def raw_samples(recipe: Recipe, count: int | None = None) -> Samples:
     calibration: list[Sample] = []
     held_out: list[Sample] = []
     for index, (name, uris) in enumerate(sessions.items()):
-        share = total // len(sessions) + (index < total % len(sessions))
-        arrays = read_samples(recipe.inputs, recipe.sync, uris, max(share, 3))
+        share = max(total // len(sessions) + (index < total % len(sessions)), 3)
+        arrays = read_samples(recipe.inputs, recipe.sync, uris, share)
         # At the very start of a recording an input may not have data yet.
-        part = Samples.split((sample for sample in arrays if recipe.inputs.keys() <= sample.keys()), name)
-        calibration += part.calibration
-        held_out += part.held_out
+        complete = (sample for sample in arrays if recipe.inputs.keys() <= sample.keys())
+        if held_out_only:
+            held_out += _last_third(complete, name)
+        else:
+            part = Samples.split(complete, name)
+            calibration += part.calibration
+            held_out += part.held_out
     return Samples(calibration=tuple(calibration), held_out=tuple(held_out))
+
+
+def _last_third(arrays: Iterable[Tensors], name: str) -> deque[Sample]:
+    """Return what ``Samples.split`` holds out, forgetting the others while they are read."""
+    kept: deque[Sample] = deque()
+    for number, sample in enumerate(arrays):
+        kept.append(Sample(name=f"{name} {number}", arrays=sample))
+        while len(kept) > number + 1 - (number + 1) * 2 // 3:
+            kept.popleft()
+    if not kept:
+        raise ConfigError("the recording has no moment with every input", where=name, fix="give a longer recording")
+    return kept
 
 
 def recording_files(recipe: Recipe) -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -32,6 +33,7 @@ from .to_onnx import random_samples, to_onnx
 
 Step = Literal["train", "onnx", "quantize", "compare", "pack"]
 Show = Callable[[str, float | None], None]
+_log = logging.getLogger(__name__)
 STEPS: tuple[Step, ...] = ("train", "onnx", "quantize", "compare", "pack")
 
 
@@ -169,6 +171,9 @@ class _Steps:
             target = recipe.path(recipe.train.weights)
         cached = target.is_file() and not self._retrain
         if not cached:
+            _log.warning(
+                "training, which takes a while: %s", "as asked" if self._retrain else f"no weights at {target}"
+            )
             training.train_and_save(recipe, output=target, progress=False)
         train = msgspec.structs.replace(recipe.train, weights=str(target))
         self._recipe = msgspec.structs.replace(recipe, train=train)
@@ -202,9 +207,7 @@ class _Steps:
             comparison = msgspec.json.decode(file.read_bytes(), type=Comparison)
         else:
             temperature = self._metadata.get("temperature", {})
-            comparison = compare(
-                self._fp32, self._int8, self._recipe.calibration, self._samples, temperature=temperature
-            )
+            comparison = compare(self._fp32, self._int8, self._recipe.calibration, temperature=temperature)
             file.write_bytes(msgspec.json.encode(comparison))
         self._report.comparison = comparison
         comparison.raise_for_status(self._recipe.calibration.max_drop_points)
@@ -250,7 +253,9 @@ def content_key(recipe: Recipe) -> str:
     digest = hashlib.sha256(recipe.sha256.encode())
     for package in ("mmedge", "torch", "onnx", "onnxscript", "onnxruntime", "numpy"):
         digest.update(f"{package} {version(package)}\n".encode())
-    files = sorted(Path(__file__).parent.rglob("*.py"))
+    # Data sets and training show in the weights alone.
+    own = Path(__file__).parent
+    files = sorted([*own.glob("*.py"), *own.glob("preprocess/*.py"), *own.glob("models/*.py")])
     spec = find_spec(recipe.model.factory.partition(":")[0])
     if spec is not None and spec.origin is not None:
         files.append(Path(spec.origin))

@@ -87,13 +87,12 @@ def demo(folder: Path) -> None:
     level = float(np.sqrt(np.mean([np.square(s.word).mean() for s in segments if s.word is not None])))
     noisy = spoken + crowd * level  # 0 dB
     noisy *= min(1.0, 0.95 / float(np.abs(noisy).max()))
-    still = next(film(segments, rng))
-    frames = len(segments) * _FRAMES
-    write_clip(folder / "clean.mp4", film(segments, np.random.default_rng(1)), spoken, crf=26)
-    write_clip(folder / "noise.mp4", film(segments, np.random.default_rng(1)), noisy, crf=26)
+    pictures = list(film(segments, np.random.default_rng(1)))
+    write_clip(folder / "clean.mp4", pictures, spoken, crf=26)
+    write_clip(folder / "noise.mp4", pictures, noisy, crf=26)
     # One key frame only: each new one would be coded anew and differ by a little.
-    write_clip(folder / "frozen.mp4", (still for _ in range(frames)), spoken, crf=26, gop=2 * frames)
-    write_clip(folder / "black.mp4", _dark(frames, np.random.default_rng(2)), spoken, crf=30)
+    write_clip(folder / "frozen.mp4", pictures[:1] * len(pictures), spoken, crf=26, gop=2 * len(pictures))
+    write_clip(folder / "black.mp4", _dark(len(pictures), np.random.default_rng(2)), spoken, crf=30)
     write_clip(folder / "wrong.mp4", film(wrong, np.random.default_rng(1)), spoken, crf=26)
     document = {"segment_s": SEGMENT_S, "digits": list(DEMO_DIGITS), "wrong": lies, "hard": sorted(hard)}
     (folder / "truth.json").write_text(json.dumps(document) + "\n")

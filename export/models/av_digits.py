@@ -26,6 +26,7 @@ class ImageEncoder(nn.Sequential):
             nn.Flatten(),
             nn.Linear(32 * 4 * 4, embedding),
             nn.ReLU(),
+            nn.Dropout(0.1),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -53,6 +54,7 @@ class AudioEncoder(nn.Module):
             nn.Flatten(),
             nn.Linear(56 * 4, embedding),
             nn.ReLU(),
+            nn.Dropout(0.1),
         )
 
     def forward(self, x: Tensor) -> Tensor:

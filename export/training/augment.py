@@ -1,9 +1,52 @@
-"""Changes of features that only training sees."""
+"""Changes of preprocessed inputs that only training sees."""
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
+from torch.nn import functional
+
+from mmedge.bundle.manifest import AudioInput, ImageInput, Input
+
+
+def augment(x: Tensor, spec: Input) -> Tensor:
+    """Return a batch as another camera or another voice might have given it.
+
+    Args:
+        x: Preprocessed: images [batch, c, h, w], log-mel features [batch, frames, n_mels], anything else.
+        spec: The seat.
+
+    Returns:
+        A new tensor; what is neither image nor features stays as it is.
+    """
+    if isinstance(spec, ImageInput):
+        x = warp(x, turn=math.radians(8), scale=0.15, shift=0.06)
+        gain, offset = (torch.rand(len(x), 1, 1, 1, device=x.device) * 2 - 1 for _ in range(2))
+        return x * (1 + 0.25 * gain) + 0.3 * offset
+    if isinstance(spec, AudioInput) and spec.features is not None:
+        # Along the mel axis this is the length of a vocal tract, along time the tempo.
+        return spec_augment(warp(x.unsqueeze(1), turn=0.0, scale=0.1, shift=0.03).squeeze(1))
+    return x
+
+
+def warp(x: Tensor, *, turn: float, scale: float, shift: float) -> Tensor:
+    """Return planes turned, scaled (each axis apart) and shifted at random, borders repeated.
+
+    Args:
+        x: [batch, channels, rows, columns].
+        turn: Largest angle, in radians.
+        scale: Largest change of size of each axis.
+        shift: Largest displacement as a share of each axis.
+    """
+    draw = torch.rand(5, len(x), device=x.device) * 2 - 1
+    angle, wide, high = turn * draw[0], torch.exp(scale * draw[1]), torch.exp(scale * draw[2])
+    cosine, sine = torch.cos(angle), torch.sin(angle)
+    rows = [torch.stack([cosine * wide, -sine * wide, 2 * shift * draw[3]], 1)]
+    rows += [torch.stack([sine * high, cosine * high, 2 * shift * draw[4]], 1)]
+    grid = functional.affine_grid(torch.stack(rows, 1), list(x.shape), align_corners=False)
+    return functional.grid_sample(x, grid, padding_mode="border", align_corners=False)
 
 
 def spec_augment(features: Tensor, *, time: int = 12, mel: int = 6) -> Tensor:

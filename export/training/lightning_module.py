@@ -9,13 +9,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from mmedge.bundle.manifest import AudioInput
-
 from ..datasets.base import Batch, Dataset, Split
 from ..models.staged import StagedModel
 from ..preprocess.torch_module import preprocessors
 from ..recipe import Recipe
-from .augment import spec_augment
+from .augment import augment
 from .masks import as_tensor, modality_dropout
 from .targets import none_class, task_loss
 
@@ -72,10 +70,7 @@ class Training(lightning.LightningModule):
         with torch.no_grad():
             for name, raw in batch["inputs"].items():
                 x = self.preprocess[name](raw)
-                spec = self.dataset.inputs[name]
-                if train and isinstance(spec, AudioInput) and spec.features is not None:
-                    x = spec_augment(x)
-                inputs[name] = x
+                inputs[name] = augment(x, self.dataset.inputs[name]) if train else x
         present = cast("Tensor", batch["present"])
         first = modality_dropout(present, self.recipe.train.modality_dropout) if train else present
         outputs = self.model(inputs, first)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import wave
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,6 @@ pytest.importorskip("torch")
 cv2 = pytest.importorskip("cv2")
 av = pytest.importorskip("av")
 
-import mmedge  # noqa: E402
-from mmedge.errors import ConfigError, MissingDependencyError, SourceError  # noqa: E402
 from mmedge.export.datasets import fetch, speech  # noqa: E402
 from mmedge.export.datasets.av_digits import NONE, AVDigits, Pairs, _Scenes  # noqa: E402
 from mmedge.export.datasets.base import SPLITS, Dataset, Sample  # noqa: E402
@@ -24,6 +23,9 @@ from mmedge.export.datasets.scenes import SceneRenderer  # noqa: E402
 from mmedge.export.datasets.speech import OTHER, Bank, _bank, trim  # noqa: E402
 from mmedge.export.datasets.windows import WindowMaker, babble, coloured_noise  # noqa: E402
 from mmedge.export.shipped import shipped_recipe  # noqa: E402
+
+import mmedge  # noqa: E402
+from mmedge.errors import ConfigError, MissingDependencyError, SourceError  # noqa: E402
 
 ASSETS = Path(mmedge.__file__).parent / "assets" / "digits"
 WINDOW = 12_000
@@ -46,6 +48,11 @@ def bank() -> Bank:
     return _bank(items)
 
 
+@pytest.fixture(scope="module")
+def maker(bank: Bank) -> WindowMaker:
+    return WindowMaker(bank, WINDOW, coloured_noise(3 * WINDOW, 0.0, np.random.default_rng(0)))
+
+
 def pitch_label(sound: np.ndarray) -> int:
     spectrum = np.abs(np.fft.rfft(sound, 80_000))
     return round((spectrum.argmax() / 10 - 200) / 150)
@@ -53,8 +60,9 @@ def pitch_label(sound: np.ndarray) -> int:
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 9), st.integers(0, 2**32))
-def test_a_digit_window_holds_its_word_from_beginning_to_end(bank: Bank, label: int, seed: int) -> None:
-    maker = WindowMaker(bank, WINDOW, coloured_noise(3 * WINDOW, 0.5, np.random.default_rng(0)))
+def test_a_digit_window_holds_its_word_from_beginning_to_end(
+    maker: WindowMaker, bank: Bank, label: int, seed: int
+) -> None:
     sound = np.zeros(WINDOW, np.float32)
     maker._whole(sound, label, np.random.default_rng(seed), 1.0)
     word = bank.word(2 * label)
@@ -64,8 +72,7 @@ def test_a_digit_window_holds_its_word_from_beginning_to_end(bank: Bank, label: 
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32))
-def test_cut_words_are_never_whole(bank: Bank, seed: int) -> None:
-    maker = WindowMaker(bank, WINDOW, np.ones(2 * WINDOW, np.float32))
+def test_cut_words_are_never_whole(maker: WindowMaker, seed: int) -> None:
     rng = np.random.default_rng(seed)
     left, right = np.zeros(WINDOW, np.float32), np.zeros(WINDOW, np.float32)
     maker._cut_left(left, rng, 1.0, WINDOW, whole=False)
@@ -78,8 +85,7 @@ def test_cut_words_are_never_whole(bank: Bank, seed: int) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, OTHER), st.integers(0, 2**32))
-def test_windows_are_finite_sound_and_repeat(bank: Bank, label: int, seed: int) -> None:
-    maker = WindowMaker(bank, WINDOW, coloured_noise(3 * WINDOW, 0.5, np.random.default_rng(0)))
+def test_windows_are_finite_sound_and_repeat(maker: WindowMaker, label: int, seed: int) -> None:
     one, two = (maker.make(label, np.random.default_rng(seed)) for _ in range(2))
     assert one.shape == (WINDOW,)
     assert one.dtype == np.float32
@@ -88,9 +94,7 @@ def test_windows_are_finite_sound_and_repeat(bank: Bank, label: int, seed: int) 
     np.testing.assert_array_equal(one, two)
 
 
-def test_noise_level_is_what_was_asked_for(bank: Bank) -> None:
-    noise = coloured_noise(3 * WINDOW, 0.0, np.random.default_rng(0))
-    maker = WindowMaker(bank, WINDOW, noise)
+def test_noise_level_is_what_was_asked_for(maker: WindowMaker) -> None:
     ratios = []
     for seed in range(20):
         sound = maker.make(3, np.random.default_rng(seed), snr_db=10.0, plain=True)
@@ -102,7 +106,9 @@ def test_noise_level_is_what_was_asked_for(bank: Bank) -> None:
 
 def test_both_engines_are_drawn_equally_often() -> None:
     word = np.ones(800, np.float32)
-    items = [(word * 0.5, 3, "espeak:a")] * 95 + [(np.r_[word[:400], word[:400] * 0.5].astype(np.float32), 3, "flite:b")]
+    items = [(word * 0.5, 3, "espeak:a")] * 95 + [
+        (np.r_[word[:400], word[:400] * 0.5].astype(np.float32), 3, "flite:b")
+    ]
     maker = WindowMaker(_bank(items), WINDOW, np.ones(2 * WINDOW, np.float32))
     rng = np.random.default_rng(0)
     rare = sum(float(maker._word(3, rng, 1.0)[-1]) < 0.9 for _ in range(400))
@@ -170,16 +176,15 @@ def test_digits_are_split_once_and_hard_ones_keep_a_quarter_of_the_energy() -> N
     assert 0.2 < kept < 0.4
 
 
-def pairs(recipe, bank: Bank, **options) -> Pairs:
+def pairs(recipe, maker: WindowMaker, **options) -> Pairs:
     labels = np.repeat(np.arange(NONE + 1), 3)
     images = np.broadcast_to(labels[:, None, None], (33, 120, 160)).astype(np.uint8)
     scenes = _Scenes(images=images, labels=labels, hard=labels < 0)
-    maker = WindowMaker(bank, WINDOW, coloured_noise(3 * WINDOW, 0.5, np.random.default_rng(0)))
     return Pairs(AVDigits(recipe), scenes, maker, count=400, seed=(0, 0), **options)
 
 
-def test_pairs_show_what_their_labels_say(recipe, bank: Bank) -> None:
-    made = pairs(recipe, bank)
+def test_pairs_show_what_their_labels_say(recipe, maker: WindowMaker) -> None:
+    made = pairs(recipe, maker)
     samples = [made[index] for index in range(len(made))]
     assert all(sample.inputs["image"][0, 0, 0] == sample.labels["image"] for sample in samples)
     kinds = [(s.labels["image"], s.labels["audio"]) for s in samples]
@@ -190,7 +195,10 @@ def test_pairs_show_what_their_labels_say(recipe, bank: Bank) -> None:
     assert any(a == b == NONE for a, b in kinds)
     again = made[7]
     np.testing.assert_array_equal(again.inputs["audio"], samples[7].inputs["audio"])
-    assert all(s.labels["image"] == s.labels["audio"] != NONE for s in map(pairs(recipe, bank, agree=True).__getitem__, range(50)))
+    agreeing = pairs(recipe, maker, agree=True)
+    for index in range(50):
+        labels = agreeing[index].labels
+        assert labels["image"] == labels["audio"] != NONE
 
 
 def test_collate_marks_what_is_absent(recipe) -> None:
@@ -307,7 +315,7 @@ def test_written_clip_is_what_the_runtime_expects(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["clean", "black"])
 def test_a_living_picture_changes_within_every_second(name: str) -> None:
     frames = luma(ASSETS / "clips" / f"{name}.mp4")
-    same = [np.array_equal(a, b) for a, b in zip(frames, frames[1:], strict=False)]
+    same = [np.array_equal(a, b) for a, b in pairwise(frames)]
     assert not any(all(same[start : start + FPS]) for start in range(len(same) - FPS))
 
 

@@ -300,6 +300,9 @@ def test_recordings_are_read_evenly_and_split_by_time(tmp_path, write_clip):
         assert sample.arrays["audio"].shape == (1, 1600)
     loudness = [float(np.abs(s.arrays["audio"]).max()) for s in everything]
     assert loudness == sorted(loudness), "in order of time"
+    only = raw_samples(recipe, held_out_only=True)
+    assert only.calibration == ()
+    assert [s.name for s in only.held_out] == [s.name for s in found.held_out]
 
 
 def test_a_recording_without_an_input_is_named(tmp_path):
