@@ -12,6 +12,7 @@ from mmedge.bundle.manifest import AudioInput, ImageInput, TensorInput, TextInpu
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine
 from mmedge.errors import ConfigError
 from mmedge.fusion.callables import CallableEngine
+from mmedge.preprocess import reference
 from mmedge.types import AnyArray, Tensors
 
 from .recipe import Recipe
@@ -64,7 +65,7 @@ def output_shape(recipe: Recipe, stage: str, output: str) -> tuple[int, ...]:
 
 
 def feed_zeros(recipe: Recipe, stage: str) -> dict[str, AnyArray]:
-    """Return zero arrays of the shape and type that each input of a stage takes, in tensor form.
+    """Return what each input of a stage is when it is absent, in tensor form: a black picture, silence, zeros.
 
     Raises:
         ConfigError: If an input names nothing.
@@ -73,8 +74,11 @@ def feed_zeros(recipe: Recipe, stage: str) -> dict[str, AnyArray]:
     for tensor, source in recipe.stages[stage].inputs.items():
         if source in recipe.inputs:
             spec = recipe.inputs[source]
-            if isinstance(spec, (ImageInput, AudioInput)):
-                zeros[tensor] = np.zeros(spec.tensor_shape, np.float32)
+            if isinstance(spec, ImageInput):
+                zeros[tensor] = reference.image(np.zeros(spec.raw_shape[1:], np.uint8), spec)
+            elif isinstance(spec, AudioInput):
+                silence = np.zeros(spec.samples, np.float32)
+                zeros[tensor] = silence[None] if spec.features is None else reference.log_mel(silence, spec)
             elif isinstance(spec, TextInput):
                 zeros[tensor] = np.zeros((1, spec.max_tokens), np.int64)
             else:

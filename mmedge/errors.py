@@ -3,6 +3,7 @@
 ::
 
     MmedgeError                  5  run-time failure (base of all)
+    ├── InternalError           70  a bug of ours
     ├── CheckError               1  a comparison, self-test or verification failed
     ├── ConfigError              2  an option, recipe or call that cannot work
     ├── MissingDependencyError   3  an optional package is not installed
@@ -60,6 +61,12 @@ class MmedgeError(Exception):
             "fix": self.fix,
             "exit_code": self.exit_code,
         }
+
+
+class InternalError(MmedgeError):
+    """A bug of ours, with what is needed to report it."""
+
+    exit_code = 70
 
 
 class CheckError(MmedgeError):

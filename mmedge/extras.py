@@ -50,12 +50,7 @@ def require(module: str, purpose: str) -> ModuleType:
         # A dependency missing inside an installed package is that package's error, not ours.
         if error.name is None or not (module == error.name or module.startswith(error.name + ".")):
             raise
-        distribution, extra = _EXTRA.get(module, (module, "all"))
-        raise MissingDependencyError(
-            f"{purpose} needs the package '{distribution}', which is not installed",
-            where=f"import {module}",
-            fix=f"pip install 'mmedge[{extra}]'",
-        ) from error
+        raise _missing(module, purpose) from error
     except OSError as error:
         # sounddevice raises OSError when the PortAudio library itself is missing.
         fix = "apt-get install libportaudio2" if module == "sounddevice" else f"reinstall '{module}'"
@@ -64,3 +59,18 @@ def require(module: str, purpose: str) -> ModuleType:
             where=f"import {module}",
             fix=fix,
         ) from error
+
+
+def missing_package(error: ModuleNotFoundError) -> MissingDependencyError | None:
+    """Return the error that ``require`` would have raised, None if the module is none of the optional ones."""
+    module = next((m for m in _EXTRA if m.partition(".")[0] == (error.name or "").partition(".")[0]), None)
+    return None if module is None else _missing(module, "this command")
+
+
+def _missing(module: str, purpose: str) -> MissingDependencyError:
+    distribution, extra = _EXTRA.get(module, (module, "all"))
+    return MissingDependencyError(
+        f"{purpose} needs the package '{distribution}', which is not installed",
+        where=f"import {module}",
+        fix=f"pip install 'mmedge[{extra}]'",
+    )

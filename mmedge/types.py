@@ -116,6 +116,7 @@ class Snapshot:
         uncertainty_ms: Bound on the error of ``skew_ms``.
         deliver_ns: When the trigger's packet reached this process.
         wait_ns: How long the trigger waited for data of other inputs.
+        on_frame: Whether a frame made the trigger; of several that are ready, only the newest matters.
         reason: Why an input is absent, or None.
     """
 
@@ -131,6 +132,7 @@ class Snapshot:
     uncertainty_ms: float = 0.0
     deliver_ns: int = 0
     wait_ns: int = 0
+    on_frame: bool = False
     reason: str | None = None
 
 

@@ -88,12 +88,12 @@ def demo(folder: Path) -> None:
     noisy = spoken + crowd * level  # 0 dB
     noisy *= min(1.0, 0.95 / float(np.abs(noisy).max()))
     pictures = list(film(segments, np.random.default_rng(1)))
-    write_clip(folder / "clean.mp4", pictures, spoken, crf=26)
-    write_clip(folder / "noise.mp4", pictures, noisy, crf=26)
+    write_clip(folder / "clean.mp4", pictures, spoken, qp=26)
+    write_clip(folder / "noise.mp4", pictures, noisy, qp=26)
     # One key frame only: each new one would be coded anew and differ by a little.
-    write_clip(folder / "frozen.mp4", pictures[:1] * len(pictures), spoken, crf=26, gop=2 * len(pictures))
-    write_clip(folder / "black.mp4", _dark(len(pictures), np.random.default_rng(2)), spoken, crf=30)
-    write_clip(folder / "wrong.mp4", film(wrong, np.random.default_rng(1)), spoken, crf=26)
+    write_clip(folder / "frozen.mp4", pictures[:1] * len(pictures), spoken, qp=26, gop=2 * len(pictures))
+    write_clip(folder / "black.mp4", _dark(len(pictures), np.random.default_rng(2)), spoken, qp=32)
+    write_clip(folder / "wrong.mp4", film(wrong, np.random.default_rng(1)), spoken, qp=26)
     document = {"segment_s": SEGMENT_S, "digits": list(DEMO_DIGITS), "wrong": lies, "hard": sorted(hard)}
     (folder / "truth.json").write_text(json.dumps(document) + "\n")
 
@@ -104,7 +104,7 @@ def calibration(folder: Path) -> None:
         rng = np.random.default_rng((_SEED, number))
         room = _room(name, rng)
         segments = [_any_segment(room, rng) for _ in range(10)]
-        write_clip(folder / f"room{number + 1}.mp4", film(segments, rng), sound(segments), crf=28)
+        write_clip(folder / f"room{number + 1}.mp4", film(segments, rng), sound(segments), qp=28)
 
 
 def _any_segment(room: FloatArray, rng: np.random.Generator) -> Segment:

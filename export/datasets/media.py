@@ -16,21 +16,21 @@ SOUND_HZ = 16_000
 WIDTH, HEIGHT = 640, 480
 
 
-def write_clip(path: Path, pictures: Iterable[ByteArray], sound: FloatArray, *, crf: int, gop: int = 250) -> None:
+def write_clip(path: Path, pictures: Iterable[ByteArray], sound: FloatArray, *, qp: int, gop: int = 250) -> None:
     """Write one clip of 640x480 at 25 frames a second (yuv420p, limited range) and 16 kHz.
 
     Args:
         path: Where to, ``.mp4``.
         pictures: uint8 [480, 640], one per frame.
         sound: float32, -1..1.
-        crf: Constant rate factor of x264: lower is better and larger.
+        qp: Constant quantizer of x264: lower is better and larger.
         gop: Frames between two key frames.
     """
     av = require("av", "writing clips")
     # One thread: with more, x264's decisions and so the bytes depend on the machine.
-    # Without B-frames and lookahead by scene, x264 leaves a still picture alone once it has coded it.
+    # Without B-frames and rate control x264 leaves a still picture alone once it has coded it.
     x264 = "bframes=0:scenecut=0"
-    options = {"crf": str(crf), "preset": "medium", "g": str(gop), "threads": "1", "x264-params": x264}
+    options = {"qp": str(qp), "preset": "medium", "g": str(gop), "threads": "1", "x264-params": x264}
     with av.open(str(path), "w") as container:
         video = container.add_stream("libx264", rate=FPS, options=options)
         video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, "yuv420p"

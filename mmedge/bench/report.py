@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mmedge.errors import ConfigError
 from mmedge.pipeline import Percentiles, Statistics
 
 _STYLE = (
@@ -52,10 +53,17 @@ class Report:
 
         Returns:
             The path written.
+
+        Raises:
+            ConfigError: If it cannot be written.
         """
         path = Path(path)
         text = json.dumps(self.to_dict(), indent=1) if path.suffix == ".json" else self._html()
-        path.write_text(text + "\n", encoding="utf-8")
+        try:
+            path.write_text(text + "\n", encoding="utf-8")
+        except OSError as error:
+            message = f"cannot write the report: {error.strerror}"
+            raise ConfigError(message, where=str(path), fix="choose another path") from error
         return path
 
     def _html(self) -> str:
@@ -73,7 +81,7 @@ class Report:
             "results": s.results,
             "drops": s.drops or "none",
             "lost audio samples": s.lost_samples or "none",
-            "skew p50 / p99": f"{s.skew_us.summary().p50:.3f} / {s.skew_us.summary().p99:.3f} ms",
+            "skew p50 / p99": f"{s.skew.summary().p50:.3f} / {s.skew.summary().p99:.3f} ms",
             **self.conditions,
         }
         listed = "".join(f"<tr><td>{html.escape(k)}</td><td>{html.escape(str(v))}</td></tr>" for k, v in facts.items())

@@ -18,6 +18,7 @@ from mmedge.bundle import AudioInput, Bundle, ImageInput, load
 from mmedge.bundle.manifest import TensorInput
 from mmedge.errors import ConfigError, MmedgeError
 from mmedge.pipeline import Pipeline
+from mmedge.pipeline.pipeline import check_duration
 from mmedge.pipeline.runtime import PUSH
 
 BLOCK_S = 0.02
@@ -55,21 +56,21 @@ def bench(
         >>> mmedge.bench("digits.mmedge", duration_s=5).latency_ms["end_to_end"].p50  # doctest: +SKIP
         1.7
     """
+    check_duration(duration_s)
+    if not 0 < fps <= 1000:
+        raise ConfigError(f"{fps} frames a second is not in 0..1000", where="fps", fix="use the camera's rate")
     own = not isinstance(bundle, Bundle)
     opened = bundle if isinstance(bundle, Bundle) else load(bundle)
     try:
-        uris = inputs or dict.fromkeys(opened.inputs, PUSH)
+        uris = dict.fromkeys(opened.inputs, PUSH) if inputs is None else inputs
         load_before = os.getloadavg()[0]
         with Pipeline(opened, uris, backend=backend, precision=precision) as pipe:
             driver = _Driver(pipe, opened, fps) if inputs is None else None
             end = time.monotonic() + duration_s
             try:
-                for _ in pipe:
-                    left = end - time.monotonic()
+                for _ in pipe.results(end):
                     if progress is not None:
-                        progress(min(1.0, 1.0 - left / duration_s))
-                    if left <= 0:
-                        break
+                        progress(1.0 - (end - time.monotonic()) / duration_s)
             finally:
                 if driver is not None:
                     driver.stop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import lzma
 import os
 import tempfile
 import zipfile
@@ -18,6 +19,17 @@ from mmedge.errors import BundleError
 MANIFEST = "manifest.json"
 MAX_MANIFEST_BYTES = 1 << 22
 MAX_MEMBER_BYTES = 1 << 31
+# What reading a damaged zip file may raise.
+DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    OSError,
+    EOFError,
+    ValueError,
+    NotImplementedError,
+    RuntimeError,
+)
 # One date for all members: equal content gives equal bytes.
 _DATE = (2020, 1, 1, 0, 0, 0)
 
@@ -25,7 +37,8 @@ _DATE = (2020, 1, 1, 0, 0, 0)
 def safe_member(name: str) -> bool:
     """Tell whether a member name stays inside the bundle, on every platform."""
     path = PurePosixPath(name)
-    return bool(name) and not path.is_absolute() and ".." not in path.parts and "\\" not in name and ":" not in name
+    clean = name.isprintable() and "\\" not in name and ":" not in name and len(name) < 256
+    return bool(name) and clean and not path.is_absolute() and ".." not in path.parts
 
 
 class Archive:
@@ -40,16 +53,17 @@ class Archive:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        if not self.path.exists():
-            raise BundleError("bundle not found", where=str(path), fix="check the path, or make one: mmedge demo")
         self._zip: zipfile.ZipFile | None = None
-        if not self.path.is_dir():
-            try:
+        try:
+            if not self.path.exists():
+                raise BundleError("bundle not found", where=str(path), fix="check the path, or make one: mmedge demo")
+            if not self.path.is_dir():
                 self._zip = zipfile.ZipFile(self.path)
-            except (zipfile.BadZipFile, OSError) as error:
-                raise BundleError(
-                    f"not a bundle or truncated: {error}", where=str(path), fix="copy or export it again"
-                ) from error
+        except DAMAGE as error:
+            raise BundleError(
+                f"not a bundle or truncated: {error}", where=str(path), fix="copy or export it again"
+            ) from error
+        if self._zip is not None:
             names = self._zip.namelist()
             for name in names:
                 if not safe_member(name):
@@ -82,7 +96,9 @@ class Archive:
             if self._zip is None:
                 file = self.path / name
                 if not file.resolve().is_relative_to(self.path.resolve()):
-                    raise BundleError(f"member '{name}' points outside the bundle", where=str(self.path))
+                    raise BundleError(
+                        f"member '{name}' points outside the bundle", where=str(self.path), fix="do not use this folder"
+                    )
                 size = file.stat().st_size
                 raw = file.read_bytes() if size <= limit else b""
             else:
@@ -92,12 +108,16 @@ class Archive:
             raise BundleError(
                 f"member '{name}' is missing", where=str(self.path), fix="copy or export the bundle again"
             ) from error
-        except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError) as error:
+        except DAMAGE as error:
             raise BundleError(
                 f"member '{name}' is damaged: {error}", where=str(self.path), fix="copy or export the bundle again"
             ) from error
         if size > limit:
-            raise BundleError(f"member '{name}' has {size} bytes, the limit is {limit}", where=str(self.path))
+            raise BundleError(
+                f"member '{name}' has {size} bytes, the limit is {limit}",
+                where=str(self.path),
+                fix="copy or export the bundle again",
+            )
         return raw
 
     def read(self, name: str) -> bytes:
@@ -108,7 +128,9 @@ class Archive:
         """
         entry = self.manifest.files.get(name)
         if entry is None:
-            raise BundleError(f"member '{name}' is not listed in the manifest", where=str(self.path))
+            raise BundleError(
+                f"member '{name}' is not listed in the manifest", where=str(self.path), fix="name one of $.files"
+            )
         raw = self._read(name, min(entry.bytes, MAX_MEMBER_BYTES))
         digest = hashlib.sha256(raw).hexdigest()
         if len(raw) != entry.bytes or digest != entry.sha256:

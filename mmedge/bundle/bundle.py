@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import io
+import zipfile
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 
-from mmedge.bundle.archive import Archive
+from mmedge.bundle.archive import DAMAGE, Archive
 from mmedge.bundle.manifest import Input, Manifest, Task, Variant
 from mmedge.errors import BundleError
 from mmedge.types import AnyArray
+
+MAX_GOLDEN_BYTES = 1 << 28
 
 
 class Bundle:
@@ -54,18 +57,35 @@ class Bundle:
         try:
             labels = tuple(self.read(member).decode("utf-8").splitlines())
         except UnicodeDecodeError as error:
-            raise BundleError(f"labels are not UTF-8: {error}", where=f"{self.path}: {member}") from error
+            raise BundleError(
+                f"labels are not UTF-8: {error}", where=f"{self.path}: {member}", fix="export the bundle again"
+            ) from error
         if not labels or not all(labels) or len(set(labels)) != len(labels):
-            raise BundleError("labels must be distinct and not empty", where=f"{self.path}: {member}")
+            raise BundleError(
+                "labels must be distinct and not empty", where=f"{self.path}: {member}", fix="correct the labels"
+            )
         return labels
 
     def golden(self, member: str) -> dict[str, AnyArray]:
         """Return the arrays of a golden file (``in.NAME`` and ``out.NAME``, samples along axis 0)."""
+        raw = self.read(member)
         try:
-            with np.load(io.BytesIO(self.read(member)), allow_pickle=False) as arrays:
-                return {name: arrays[name] for name in arrays.files}
-        except (ValueError, OSError, EOFError, KeyError) as error:
-            raise BundleError(f"golden file is not a plain npz: {error}", where=f"{self.path}: {member}") from error
+            with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+                size = sum(info.file_size for info in archive.infolist())
+            if size > MAX_GOLDEN_BYTES:
+                raise ValueError(f"{size} bytes unpacked, the limit is {MAX_GOLDEN_BYTES}")
+            with np.load(io.BytesIO(raw), allow_pickle=False) as arrays:
+                found = {name: arrays[name] for name in arrays.files}
+            for name, array in found.items():
+                if array.dtype.kind not in "fiub":
+                    raise ValueError(f"'{name}' is {array.dtype}, not numbers")
+        except (*DAMAGE, TypeError, KeyError, OverflowError, MemoryError) as error:
+            raise BundleError(
+                f"golden file is not a plain npz: {error}",
+                where=f"{self.path}: {member}",
+                fix="export the bundle again",
+            ) from error
+        return found
 
     def variants(self, stage: str, target: str) -> list[Variant]:
         """Return the variants of a stage for one target, in the manifest's order."""

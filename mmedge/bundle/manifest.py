@@ -16,6 +16,10 @@ from mmedge.errors import BundleError
 SCHEMA = "mmedge.bundle/1"
 Positive: TypeAlias = Annotated[int, msgspec.Meta(gt=0, le=1 << 20)]
 PositiveFloat: TypeAlias = Annotated[float, msgspec.Meta(gt=0)]
+# A bundle is input from outside: sizes and times are bounded so that it can neither fill memory nor spin.
+Side: TypeAlias = Annotated[int, msgspec.Meta(gt=0, le=16_384)]
+Milliseconds: TypeAlias = Annotated[float, msgspec.Meta(ge=1, le=600_000)]
+Tolerance: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 class _Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -35,12 +39,12 @@ class ImageInput(_Strict, frozen=True, kw_only=True, tag_field="modality", tag="
         reduce: Integer-factor area reduction of the frame before the bilinear resize.
     """
 
-    size: tuple[Positive, Positive]
+    size: tuple[Side, Side]
     color: Literal["gray", "rgb", "bgr"] = "rgb"
     fit: Literal["stretch", "crop", "letterbox"] = "stretch"
     mean: tuple[float, ...]
     std: tuple[PositiveFloat, ...]
-    frame: tuple[Positive, Positive] = (480, 640)
+    frame: tuple[Side, Side] = (480, 640)
     reduce: Annotated[int, msgspec.Meta(ge=1, le=32)] = 1
 
     @property
@@ -62,10 +66,10 @@ class ImageInput(_Strict, frozen=True, kw_only=True, tag_field="modality", tag="
 class LogMel(_Strict, frozen=True, kw_only=True, tag_field="kind", tag="log_mel"):
     """Log-mel features: periodic Hann window, no padding, power, HTK mel, ``ln(max(p, floor))``."""
 
-    n_fft: Positive
+    n_fft: Annotated[int, msgspec.Meta(gt=1, le=65_536)]
     window_samples: Positive
     hop_samples: Positive
-    n_mels: Positive
+    n_mels: Annotated[int, msgspec.Meta(gt=0, le=1024)]
     f_min_hz: Annotated[float, msgspec.Meta(ge=0)]
     f_max_hz: PositiveFloat
     floor: PositiveFloat = 1e-6
@@ -104,7 +108,7 @@ class TextInput(_Strict, frozen=True, kw_only=True, tag_field="modality", tag="t
 
     max_tokens: Positive
     tokenizer: str | None = None
-    ttl_ms: PositiveFloat | None = None
+    ttl_ms: Milliseconds | None = None
 
 
 class TensorInput(_Strict, frozen=True, kw_only=True, tag_field="modality", tag="tensor"):
@@ -126,9 +130,9 @@ class Stage(_Strict, frozen=True, kw_only=True):
     """
 
     inputs: dict[str, str]
-    outputs: dict[str, tuple[str | int, ...]]
+    outputs: dict[str, tuple[str | Positive, ...]]
     on: str | None = None
-    every_ms: PositiveFloat | None = None
+    every_ms: Milliseconds | None = None
     mode: Literal["sync", "async"] = "sync"
     callable: str | None = None
 
@@ -151,7 +155,7 @@ class Variant(_Strict, frozen=True, kw_only=True):
     precision: Literal["fp32", "fp16", "int8"]
     file: str
     golden: str
-    tolerance: dict[str, float]
+    tolerance: dict[str, Tolerance]
     quantization: Quantization | None = None
 
 
@@ -159,7 +163,7 @@ class Smoothing(_Strict, frozen=True, kw_only=True):
     """Exponential smoothing of a task's scores over time."""
 
     kind: Literal["ema"]
-    tau_ms: PositiveFloat
+    tau_ms: Milliseconds
 
 
 class Task(_Strict, frozen=True, kw_only=True):
@@ -182,7 +186,7 @@ class Missing(_Strict, frozen=True, kw_only=True):
     """What happens when an input is absent at a trigger."""
 
     policy: Literal["hold", "zero", "skip", "fail"]
-    max_age_ms: PositiveFloat | None = None
+    max_age_ms: Milliseconds | None = None
 
 
 class Mask(_Strict, frozen=True, kw_only=True):
@@ -202,8 +206,8 @@ class Sync(_Strict, frozen=True, kw_only=True):
     trigger: str
     policy: Literal["sliced", "latest"] = "sliced"
     align: Literal["end", "centre", "start"] = "end"
-    deadline_ms: PositiveFloat = 50.0
-    every_ms: PositiveFloat = 40.0
+    deadline_ms: Milliseconds = 50.0
+    every_ms: Milliseconds = 40.0
 
 
 class File(_Strict, frozen=True, kw_only=True):
@@ -257,7 +261,7 @@ def decode_manifest(raw: bytes) -> Manifest:
     where = "manifest.json"
     try:
         schema = msgspec.json.decode(raw, type=_Version).schema
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BundleError(f"not a manifest: {error}", where=where, fix="export the bundle again") from error
     if schema != SCHEMA:
         match = re.fullmatch(r"mmedge\.bundle/(\d{1,9})", schema)
@@ -274,7 +278,7 @@ def decode_manifest(raw: bytes) -> Manifest:
         )
     try:
         manifest = msgspec.json.decode(raw, type=Manifest)
-    except msgspec.ValidationError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         text, _, path = str(error).partition(" - at ")
         raise BundleError(
             text, where=f"{where}: {path.strip('`') or '$'}", fix="export the bundle again or correct the key"
@@ -309,6 +313,8 @@ def check_references(manifest: Manifest) -> None:
         if isinstance(spec, AudioInput) and spec.features is not None:
             if spec.features.window_samples > spec.features.n_fft:
                 fail("window_samples is larger than n_fft", f"inputs.{name}.features.window_samples")
+            if spec.features.n_mels > spec.features.n_fft // 2 + 1:
+                fail("more mel bands than spectrum lines", f"inputs.{name}.features.n_mels")
             if not spec.features.f_min_hz < spec.features.f_max_hz <= spec.sample_rate_hz / 2:
                 fail("the mel range is empty or above half the sample rate", f"inputs.{name}.features.f_max_hz")
     for name, stage in stages.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
@@ -19,6 +20,7 @@ from mmedge.errors import ConfigError, SourceError
 from mmedge.extras import require
 
 _S = 1_000_000_000
+_HOLE_NS = 20_000_000
 _Item = tuple[int, Callable[[Emit, int], None]]  # (time in the file, what to do when it is due)
 
 
@@ -108,11 +110,19 @@ class MediaSource(ThreadSource):
             emit(packet)
 
     def _sound_items(self, decoder: SoundDecoder, demuxer: Demuxer) -> Iterator[_Item]:
+        ends_ns = dict.fromkeys(decoder.rates_hz, self._first_ns)
         time_ns = 0
         for packet in demuxer.packets(decoder.stream):
             for name, piece in decoder.hole(packet) if isinstance(packet, int) else decoder.decode(packet):
-                time_ns = piece.end_ns
-                self._begin(time_ns - len(piece.samples) * _S // decoder.rates_hz[name])
+                start_ns = piece.end_ns - len(piece.samples) * _S // decoder.rates_hz[name]
+                self._begin(start_ns)
+                end_ns = ends_ns[name]
+                if not self._realtime and end_ns is not None and start_ns - end_ns > _HOLE_NS:
+                    # Said where it begins: pictures of the hole wait for sound, and may not wait until its end.
+                    hole = Piece(samples=piece.samples[:0], end_ns=start_ns, lost=piece.lost)
+                    yield end_ns, partial(self._deliver_hole, name, hole, start_ns - end_ns)
+                    piece = replace(piece, lost=0)
+                time_ns = ends_ns[name] = piece.end_ns
                 yield time_ns, partial(self._deliver_block, name, piece)
         for name, piece in decoder.finish():
             time_ns = piece.end_ns
@@ -121,6 +131,9 @@ class MediaSource(ThreadSource):
 
     def _deliver_block(self, name: str, piece: Piece, emit: Emit, capture_ns: int) -> None:
         emit(self.block(name, piece, capture_ns=capture_ns, uncertainty_ns=0, quality="B"))
+
+    def _deliver_hole(self, name: str, hole: Piece, length_ns: int, emit: Emit, capture_ns: int) -> None:
+        self._deliver_block(name, hole, emit, capture_ns + length_ns)
 
     def _deliver_end(self, names: tuple[str, ...]) -> Callable[[Emit, int], None]:
         def deliver(emit: Emit, capture_ns: int) -> None:

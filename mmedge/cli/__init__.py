@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from mmedge.errors import MmedgeError
+from mmedge.extras import missing_package
 
 # Command -> one line for the overview; the command itself lives in mmedge.cli.NAME.
 COMMANDS = {
@@ -97,10 +98,13 @@ def run(arguments: list[str]) -> int:
         return INTERRUPTED
     except typer.Exit as stop:
         return stop.exit_code
-    except BrokenPipeError:
-        # The reader of our stdout has left (`mmedge run --json | head`): nothing to report.
-        sys.stderr.close()
-        return 0
+    except ModuleNotFoundError as error:
+        missing = missing_package(error)
+        if missing is None:
+            _report_bug(error, as_json=as_json)
+            return BUG
+        _report(missing.to_dict() if as_json else str(missing), as_json=as_json)
+        return missing.exit_code
     except Exception as error:
         # Click's usage errors have an exit code and know how to show themselves.
         show = getattr(error, "show", None)

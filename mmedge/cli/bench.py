@@ -11,6 +11,7 @@ from mmedge.bench import bench
 from mmedge.bundle import load
 from mmedge.cli.output import Json, bar, err, next_step, print_json
 from mmedge.cli.run import parse_inputs, print_summary
+from mmedge.errors import ConfigError
 
 
 def command(
@@ -24,6 +25,8 @@ def command(
     json: Json = False,
 ) -> None:
     """Latency per trigger: generated frames and sound at their real rates, or your own sources."""
+    if save is not None and not save.parent.is_dir():
+        raise ConfigError("there is no such folder", where=str(save.parent), fix="choose another path")
     with load(bundle) as opened, bar(f"measuring {opened.name} for {duration:g} s") as progress:
         inputs = parse_inputs(opened, input, {}) if input else None
         report = bench(

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import msgspec
 import typer
+from rich.markup import escape
 from rich.table import Table
 from rich.tree import Tree
 
@@ -58,7 +59,8 @@ def bundle_tree(bundle: Bundle) -> Tree:
         smoothing = f", ema {task.smoothing.tau_ms:g} ms" if task.smoothing else ""
         tasks.add(
             f"[magenta]{name}[/]  {task.kind} <- [green]{task.output}[/]  "
-            f"{len(labels)} labels ({labels[0]} .. {labels[-1]}), threshold {task.threshold:g}{smoothing}"
+            f"{len(labels)} labels ({escape(labels[0])} .. {escape(labels[-1])}), "
+            f"threshold {task.threshold:g}{smoothing}"
         )
     masks = root.add("validated masks")
     for mask in manifest.validated_masks:

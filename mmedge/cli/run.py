@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -88,6 +89,10 @@ def command(
                 interrupted = False
             except KeyboardInterrupt:
                 interrupted = True
+            except BrokenPipeError:
+                # The reader of our stdout has left (`mmedge run --json | head`): that is the end of the run.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                interrupted = False
         print_summary(pipe.statistics)
         if interrupted:
             raise KeyboardInterrupt
@@ -103,13 +108,15 @@ def print_summary(statistics: Statistics) -> None:
     for name, histogram in (
         ("end to end", statistics.end_to_end),
         *statistics.steps.items(),
-        ("skew", statistics.skew_us),
+        ("skew", statistics.skew),
     ):
         if histogram.n:
             p = histogram.summary()
             table.add_row(name, f"{p.p50:.2f}", f"{p.p90:.2f}", f"{p.p99:.2f}", f"{p.max:.2f}")
     drops = ", ".join(f"{cause} {count}" for cause, count in statistics.drops.items()) or "none"
     lost = sum(statistics.lost_samples.values())
-    absent = ", ".join(f"{name} {count}" for name, count in statistics.reasons.items())
+    absent = ", ".join(f"{name} {count}" for name, count in statistics.absent.items())
     table.caption = f"dropped: {drops}; audio samples lost: {lost}" + (f"; absent: {absent}" if absent else "")
+    if statistics.undelivered:
+        table.caption += f"; not read in time: {statistics.undelivered}"
     err.print(table)

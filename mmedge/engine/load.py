@@ -59,4 +59,4 @@ def load_engine(path: str | Path, backend: str = "auto", *, threads: int = 1) ->
             if backend == "tensorrt":
                 raise
             log.warning("TensorRT is not used for %s: %s", path, error.message)
-    return OnnxRuntimeEngine(model, name=str(path), threads=threads)
+    return OnnxRuntimeEngine(path, name=str(path), threads=threads)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from mmedge.engine.base import EngineBase
 from mmedge.errors import EngineError
 from mmedge.extras import require
+from mmedge.types import AnyArray
 
 _DTYPES = {
     "tensor(float)": np.float32,
@@ -29,7 +31,7 @@ class OnnxRuntimeEngine(EngineBase):
     at 30 fps for the same latency.
 
     Args:
-        model: The serialised model.
+        model: The serialised model, or its file (needed where weights lie in files beside it).
         name: For messages.
         threads: Intra-op threads.
         shapes: Input name -> shape, for inputs with dynamic dimensions (1 where not given).
@@ -40,7 +42,12 @@ class OnnxRuntimeEngine(EngineBase):
     """
 
     def __init__(
-        self, model: bytes, *, name: str = "model", threads: int = 1, shapes: dict[str, tuple[int, ...]] | None = None
+        self,
+        model: bytes | Path,
+        *,
+        name: str = "model",
+        threads: int = 1,
+        shapes: dict[str, tuple[int, ...]] | None = None,
     ) -> None:
         super().__init__("onnxruntime")
         ort = require("onnxruntime", "running networks on the CPU")
@@ -50,15 +57,19 @@ class OnnxRuntimeEngine(EngineBase):
         options.log_severity_level = 3
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            self._session = ort.InferenceSession(
+                str(model) if isinstance(model, Path) else model, options, providers=["CPUExecutionProvider"]
+            )
         except Exception as error:  # onnxruntime raises one private class per status code
-            raise EngineError(f"ONNX Runtime cannot load the model: {error}", where=name) from error
+            raise EngineError(
+                f"ONNX Runtime cannot load the model: {error}", where=name, fix="look at it with `mmedge inspect`"
+            ) from error
         self._name = name
         self._binding = self._session.io_binding()
         self._values: list[Any] = []
         for item in self._session.get_inputs():
             shape = (shapes or {}).get(item.name) or tuple(d if isinstance(d, int) else 1 for d in item.shape)
-            value = np.zeros(shape, self._dtype(item))
+            value = self._zeros(item, shape)
             ort_value = ort.OrtValue.ortvalue_from_numpy(value)
             self._values.append(ort_value)
             self._binding.bind_ortvalue_input(item.name, ort_value)
@@ -69,23 +80,35 @@ class OnnxRuntimeEngine(EngineBase):
             # Names of dynamic dimensions say nothing about sizes: one run with zeros tells.
             shapes_out = [value.shape for value in self._session.run(None, self.inputs)]
         for item, shape in zip(outputs, shapes_out, strict=True):
-            value = np.zeros(tuple(shape), self._dtype(item))
+            value = self._zeros(item, tuple(shape))
             ort_value = ort.OrtValue.ortvalue_from_numpy(value)
             self._values.append(ort_value)
             self._binding.bind_ortvalue_output(item.name, ort_value)
             self.outputs[item.name] = value
 
+    def _zeros(self, item: Any, shape: tuple[int, ...]) -> AnyArray:
+        try:
+            return np.zeros(shape, self._dtype(item))
+        except (MemoryError, ValueError) as error:
+            raise EngineError(
+                f"tensor '{item.name}' of shape {list(shape)} does not fit into memory: {error}",
+                where=self._name,
+                fix="export a smaller shape",
+            ) from error
+
     def _dtype(self, item: Any) -> type[np.generic]:
         dtype: type[np.generic] | None = _DTYPES.get(item.type)
         if dtype is None:
-            raise EngineError(f"dtype {item.type} is not supported", where=f"{self._name}: {item.name}")
+            raise EngineError(
+                f"dtype {item.type} is not supported", where=f"{self._name}: {item.name}", fix="use numbers"
+            )
         return dtype
 
     def _run_impl(self) -> None:
         try:
             self._session.run_with_iobinding(self._binding)
         except Exception as error:  # onnxruntime raises one private class per status code
-            raise EngineError(f"ONNX Runtime failed: {error}", where=self._name) from error
+            raise EngineError(f"ONNX Runtime failed: {error}", where=self._name, fix="check the inputs") from error
 
     def _close_impl(self) -> None:
         self._values.clear()

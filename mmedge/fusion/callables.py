@@ -29,12 +29,14 @@ class CallableEngine(EngineBase):
         module, colon, name = target.partition(":")
         try:
             self._function = getattr(import_module(module), name)
-        except (ImportError, AttributeError, ValueError) as error:
+        except Exception as error:  # the user's module may raise anything while it is imported
             raise ConfigError(
                 f"cannot import '{target}': {error}", where="callable", fix="name it 'package.module:function'"
             ) from error
         if not colon or not callable(self._function):
-            raise ConfigError(f"'{target}' is not a function", where="callable")
+            raise ConfigError(
+                f"'{target}' is not a function", where="callable", fix="name it 'package.module:function'"
+            )
         self._target = target
         self.inputs = {n: np.zeros(shape, np.float32) for n, shape in inputs.items()}
         self.outputs = {n: np.zeros(shape, np.float32) for n, shape in outputs.items()}
@@ -43,23 +45,23 @@ class CallableEngine(EngineBase):
         try:
             got = self._function(**self.inputs)
         except Exception as error:  # the user's own code may raise anything
-            raise EngineError(f"{type(error).__name__}: {error}", where=f"callable '{self._target}'") from error
+            raise self._error(f"{type(error).__name__}: {error}", "correct the function") from error
         values: dict[str, AnyArray]
         if isinstance(got, dict):
             values = got
         else:
             parts = got if isinstance(got, tuple) else (got,)
             if len(parts) != len(self.outputs):
-                raise EngineError(
-                    f"{len(parts)} outputs returned, {len(self.outputs)} declared", where=f"callable '{self._target}'"
-                )
+                raise self._error(f"{len(parts)} outputs returned, {len(self.outputs)} declared", "return them all")
             values = dict(zip(self.outputs, parts, strict=True))
         for name, own in self.outputs.items():
             value = np.asarray(values.get(name))
-            if value.shape != own.shape:
-                raise EngineError(
-                    f"output '{name}' has shape {list(value.shape)}, declared {list(own.shape)}",
-                    where=f"callable '{self._target}'",
-                    fix="return the declared shape",
+            if value.shape != own.shape or value.dtype.kind not in "fiub":
+                raise self._error(
+                    f"output '{name}' is {value.dtype} {list(value.shape)}, declared float32 {list(own.shape)}",
+                    "return the declared shape",
                 )
-            np.copyto(own, value, casting="same_kind")
+            np.copyto(own, value, casting="unsafe")
+
+    def _error(self, message: str, fix: str) -> EngineError:
+        return EngineError(message, where=f"callable '{self._target}'", fix=fix)

@@ -7,7 +7,7 @@ from typing import Any
 
 from mmedge.bundle import Bundle
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine
-from mmedge.errors import CheckError, EngineError
+from mmedge.errors import BundleError, CheckError, EngineError
 from mmedge.fusion.golden import self_test
 from mmedge.fusion.graph import stage_order
 from mmedge.fusion.load import make_callable
@@ -26,12 +26,14 @@ def check_variants(bundle: Bundle, progress: Callable[[str, float], None] | None
     """
     rows: list[dict[str, Any]] = []
     upstream: dict[str, Stage] = {}
+    stages: list[Stage] = []
     try:
         for name in stage_order(bundle.manifest):
             spec = bundle.manifest.stages[name]
             if spec.callable is not None:
-                engine = make_callable(bundle, name, upstream)
-                upstream[name] = Stage(name, spec, bundle.inputs, engine, upstream, raw=False)
+                rule = make_callable(bundle, name, upstream)
+                upstream[name] = Stage(name, spec, bundle.inputs, rule, upstream, raw=False)
+                stages.append(upstream[name])
             for variant in (v for v in bundle.manifest.variants if v.stage == name):
                 row: dict[str, Any] = {
                     "stage": name,
@@ -44,24 +46,19 @@ def check_variants(bundle: Bundle, progress: Callable[[str, float], None] | None
                 rows.append(row)
                 if progress is not None:
                     progress(f"self-test {variant.file}", len(rows) / len(bundle.manifest.variants))
-                stage = Stage(
-                    name,
-                    spec,
-                    bundle.inputs,
-                    OnnxRuntimeEngine(bundle.read(variant.file), name=variant.file),
-                    upstream,
-                    raw=variant.target == "tensorrt",
-                )
                 try:
+                    engine = OnnxRuntimeEngine(bundle.read(variant.file), name=variant.file)
+                    raw = variant.target == "tensorrt"
+                    stage = Stage(name, spec, bundle.inputs, engine, upstream, raw=raw)
+                    stages.append(stage)
                     worst = self_test(stage, bundle.golden(variant.golden), variant.tolerance, variant.file)
                     row["error_over_tolerance"] = round(worst, 4)
-                except (CheckError, EngineError) as error:
+                    upstream.setdefault(name, stage)
+                except (CheckError, EngineError, BundleError) as error:
                     row["error"] = error.message
-                if name in upstream:
-                    stage.close()
-                else:
-                    upstream[name] = stage
+            if name not in upstream:
+                break  # what it feeds cannot be tested
     finally:
-        for stage in upstream.values():
+        for stage in stages:
             stage.close()
     return rows

@@ -21,8 +21,26 @@ class Feed(Protocol):
     def fill(self, snapshot: Snapshot, out: AnyArray, read_audio: ReadAudio) -> None:
         """Fill ``out`` from the snapshot; the input is present."""
 
+    @property
+    def fill_absent(self) -> Callable[[AnyArray], None]:
+        """Fill ``out`` as a black picture or silence would: what an absent input is, for every backend."""
+
     def fill_raw(self, raw: AnyArray, out: AnyArray) -> None:
         """Fill ``out`` from one recorded raw sample of a golden file."""
+
+
+class _Absent:
+    """The tensor of an absent input, computed once."""
+
+    def __init__(self, feed: Feed, shape: tuple[int, ...], dtype: str) -> None:
+        self._feed, self._raw = feed, np.zeros(shape, dtype)
+        self._tensor: AnyArray | None = None
+
+    def __call__(self, out: AnyArray) -> None:
+        if self._tensor is None:
+            self._tensor = np.empty_like(out)
+            self._feed.fill_raw(self._raw, self._tensor)
+        np.copyto(out, self._tensor)
 
 
 class ImageFeed:
@@ -31,6 +49,7 @@ class ImageFeed:
     def __init__(self, name: str, spec: ImageInput, *, raw: bool) -> None:
         self._name, self._spec, self._raw = name, spec, raw
         self._preprocess = ImagePreprocessor(spec)
+        self.fill_absent = _Absent(self, spec.raw_shape, "uint8")
 
     def fill(self, snapshot: Snapshot, out: AnyArray, read_audio: ReadAudio) -> None:
         """Preprocess the snapshot's frame into ``out``."""
@@ -69,6 +88,7 @@ class AudioFeed:
         self._name, self._raw = name, raw or spec.features is None
         self._preprocess = AudioPreprocessor(spec)
         self._pcm = np.zeros(spec.samples, np.float32)
+        self.fill_absent = _Absent(self, spec.raw_shape, "float32")
 
     def fill(self, snapshot: Snapshot, out: AnyArray, read_audio: ReadAudio) -> None:
         """Cut the window into ``out``, or through the features into ``out``."""
@@ -99,6 +119,10 @@ class ValueFeed:
         if not isinstance(value, Tensor):
             raise ConfigError("text needs a tokenizer, which this version does not have", where=self._name)
         self.fill_raw(value.data, out)
+
+    def fill_absent(self, out: AnyArray) -> None:
+        """Write zeros."""
+        out.fill(0)
 
     def fill_raw(self, raw: AnyArray, out: AnyArray) -> None:
         """Copy an array of exactly the tensor's size and dtype."""

@@ -44,8 +44,10 @@ def self_test(stage: Stage, golden: Mapping[str, AnyArray], tolerance: Mapping[s
         for name, got in stage.engine.outputs.items():
             want = golden[f"out.{name}"][index]
             if want.size != got.size:
-                raise CheckError(f"golden output '{name}' has {want.size} values, not {got.size}", where=where)
-            want = want.reshape(got.shape)
+                raise CheckError(
+                    f"golden output '{name}' has {want.size} values, not {got.size}", where=where, fix="export it again"
+                )
+            want, got = want.reshape(got.shape).astype(np.float64), got.astype(np.float64)
             scale = max(float(np.abs(want).max()), 1e-6)
             difference = float(np.abs(got - want).max()) / scale
             limit = tolerance.get(name, 1e-3)
@@ -56,6 +58,6 @@ def self_test(stage: Stage, golden: Mapping[str, AnyArray], tolerance: Mapping[s
                     where=where,
                     fix="rebuild the engine (mmedge compile) or choose another precision",
                 )
-            worst = max(worst, difference / limit)
+            worst = max(worst, difference / limit if limit else 0.0)
     stage.reset()
     return worst

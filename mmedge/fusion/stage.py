@@ -74,6 +74,7 @@ class Stage:
         self.outputs = {n: a.copy() for n, a in engine.outputs.items()} if self.asynchronous else engine.outputs
         self._worker = ThreadPoolExecutor(1, thread_name_prefix=f"mmedge-{name}") if self.asynchronous else None
         self._future: Future[None] | None = None
+        self._cold = True
         self._future_t_ns = 0
         self.version = 0
         self.t_ns = 0
@@ -105,8 +106,11 @@ class Stage:
             )
 
     def reset(self) -> None:
-        """Forget cached outputs and states."""
-        self._key = None
+        """Forget cached outputs and states, after a background run has ended."""
+        if self._future is not None:
+            self._future.result()
+            self._future = None
+        self._key, self._cold = None, True
         for tensor in self._states:
             self.engine.inputs[tensor].fill(0)
         for array in self.outputs.values():
@@ -150,7 +154,7 @@ class Stage:
             if snapshot.present[seat]:
                 feed.fill(snapshot, out, read_audio)
             else:
-                out.fill(0)
+                feed.fill_absent(out)
         for tensor, (stage, output) in self._links.items():
             np.copyto(self.engine.inputs[tensor], stage.outputs[output])
         for tensor, source in self._graph.items():
@@ -165,8 +169,8 @@ class Stage:
         self._finish(t_ns)
 
     def start(self, t_ns: int) -> None:
-        """Run the engine in the background; the first time, wait for it."""
-        if self._worker is None or self.version == 0:
+        """Run the engine in the background; the first time, and after an absence, wait for it."""
+        if self._worker is None or self._cold:
             self.run(t_ns)
             self._publish()
             return
@@ -186,6 +190,7 @@ class Stage:
         return False
 
     def _finish(self, t_ns: int) -> None:
+        self._cold = False
         self.version += 1
         self.t_ns = t_ns
         for tensor, output in self._states.items():

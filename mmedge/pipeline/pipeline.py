@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
@@ -12,13 +13,15 @@ import numpy as np
 import numpy.typing as npt
 
 from mmedge.bundle import AudioInput, Bundle, ImageInput, load
-from mmedge.bundle.manifest import TensorInput
+from mmedge.bundle.manifest import TensorInput, TextInput
 from mmedge.errors import ConfigError
 from mmedge.pipeline.runtime import PUSH, Runtime
 from mmedge.pipeline.spec import Latency, RunSpec
 from mmedge.pipeline.statistics import Statistics
 from mmedge.sinks import Sink, make_sink
 from mmedge.types import Block, Frame, Packet, Result, Tensor, Text
+
+MAX_DURATION_S = 1e7
 
 
 class Pipeline:
@@ -84,7 +87,7 @@ class Pipeline:
         except BaseException:
             self._close_own()
             raise
-        self._started = False
+        self._started = self._closed = False
 
     @property
     def statistics(self) -> Statistics:
@@ -93,6 +96,8 @@ class Pipeline:
 
     def start(self) -> Pipeline:
         """Load engines, open sources, start; ``with`` does this."""
+        if self._closed:
+            raise ConfigError("the pipeline was closed", where="start", fix="make a new one")
         if not self._started:
             self._runtime.start()
             self._started = True
@@ -100,9 +105,13 @@ class Pipeline:
 
     def __iter__(self) -> Iterator[Result]:
         """Yield results in order; a slow reader loses the oldest (counted), offline it loses none."""
+        return self.results()
+
+    def results(self, deadline_s: float | None = None) -> Iterator[Result]:
+        """Yield results in order until the run ends, or until ``deadline_s`` on ``time.monotonic``."""
         self.start()
-        mailbox, statistics = self._runtime.results, self._runtime.statistics
-        while (result := mailbox.get()) is not None:
+        statistics = self._runtime.statistics
+        while (result := self._next(deadline_s)) is not None:
             before = time.monotonic_ns()
             for sink in self._sinks:
                 sink.write(result)
@@ -111,6 +120,14 @@ class Pipeline:
             if self._sinks or self._on_result is not None:
                 statistics.steps["sink"].add(time.monotonic_ns() - before)
             yield result
+
+    def _next(self, deadline_s: float | None) -> Result | None:
+        if deadline_s is not None and time.monotonic() >= deadline_s:
+            return None
+        try:
+            return self._runtime.results.get(deadline_s)
+        except TimeoutError:
+            return None
 
     def run(self, duration_s: float | None = None) -> Statistics:
         """Take results until the sources end, or for ``duration_s`` seconds.
@@ -121,11 +138,10 @@ class Pipeline:
         Raises:
             MmedgeError: Whatever ended the run before its time.
         """
+        check_duration(duration_s)
         self.start()
-        end = None if duration_s is None else time.monotonic() + duration_s
-        for _ in self:
-            if end is not None and time.monotonic() >= end:
-                break
+        for _ in self.results(None if duration_s is None else time.monotonic() + duration_s):
+            pass
         return self.statistics
 
     def push(self, name: str, array: npt.NDArray[np.generic], capture_ns: int) -> None:
@@ -138,13 +154,23 @@ class Pipeline:
             capture_ns: When it was sensed, on CLOCK_MONOTONIC; of sound, the instant after the last sample.
 
         Raises:
-            ConfigError: If the input is not pushed, or the array does not fit it.
+            ConfigError: If the input is not pushed, the array does not fit it, the time is of another clock, or the
+                run has ended.
         """
         spec = self.bundle.inputs.get(name)
         self._check_pushed(name)
-        stamp = {"stream": name, "capture_ns": int(capture_ns), "arrive_ns": time.monotonic_ns()}
+        now_ns = time.monotonic_ns()
+        stamp = {"stream": name, "capture_ns": int(capture_ns), "arrive_ns": now_ns}
+        if not 0 <= capture_ns <= now_ns + 1_000_000_000:
+            raise ConfigError(
+                f"capture time {capture_ns} is not on CLOCK_MONOTONIC (now {now_ns})",
+                where=f"input '{name}'",
+                fix="stamp with time.monotonic_ns()",
+            )
         stamp["seq"] = self._pushed[name] = self._pushed.get(name, -1) + 1
         array = np.array(array, order="C", copy=True)
+        if not array.size:
+            raise ConfigError("the array is empty", where=f"input '{name}'", fix="push at least one value")
         packet: Packet
         if isinstance(spec, ImageInput) and array.dtype == np.uint8 and (array.ndim == 2 or array.shape[2:] == (3,)):
             kind = "gray8" if array.ndim == 2 else "rgb24"
@@ -160,20 +186,23 @@ class Pipeline:
                 where=f"input '{name}'",
                 fix="image: uint8 (h, w[, 3]); audio: float32 (n,); tensor: as in the manifest",
             )
-        self._runtime.inbox.put(packet)
+        self._put(packet)
 
     def text(self, text: str, name: str | None = None) -> None:
         """Set the text input to ``text`` from now on."""
-        names = [n for n, s in self.bundle.inputs.items() if type(s).__name__ == "TextInput"]
-        if name is None and len(names) != 1:
-            raise ConfigError(f"the bundle has {len(names)} text inputs", where="text", fix="name the input")
-        name = name or names[0]
+        names = [n for n, spec in self.bundle.inputs.items() if isinstance(spec, TextInput)]
+        if name is None and len(names) == 1:
+            name = names[0]
+        if name not in names:
+            raise ConfigError(f"the bundle's text inputs are {names}", where="text", fix="name one of them")
         self._check_pushed(name)
         now_ns = time.monotonic_ns()
         self._pushed[name] = self._pushed.get(name, -1) + 1
-        self._runtime.inbox.put(
-            Text(stream=name, seq=self._pushed[name], capture_ns=now_ns, arrive_ns=now_ns, text=text)
-        )
+        self._put(Text(stream=name, seq=self._pushed[name], capture_ns=now_ns, arrive_ns=now_ns, text=text))
+
+    def _put(self, packet: Packet) -> None:
+        if not self._runtime.inbox.put(packet):
+            raise ConfigError("the run has ended", where=f"input '{packet.stream}'", fix="push while it is running")
 
     def _check_pushed(self, name: str) -> None:
         if self._runtime.spec.inputs.get(name) != PUSH:
@@ -187,15 +216,17 @@ class Pipeline:
 
     def close(self) -> None:
         """Stop, release devices and engines, close sinks; idempotent."""
+        self._closed = True
         self._runtime.stop()
         self._close_own()
 
     def _close_own(self) -> None:
         sinks, self._sinks = self._sinks, []
-        for sink in sinks:
-            sink.close()
-        if self._own:
-            self.bundle.close()
+        with ExitStack() as stack:  # closes all of them, whichever fails
+            if self._own:
+                stack.callback(self.bundle.close)
+            for sink in sinks:
+                stack.callback(sink.close)
 
     def __enter__(self) -> Pipeline:
         try:
@@ -223,5 +254,12 @@ def check_choices(*, latency: str, isolation: str, backend: str, speed: float, d
         raise ConfigError("isolation 'process' is not in this version", where="isolation", fix="use isolation='thread'")
     if not 0 < speed <= 1000:
         raise ConfigError(f"speed {speed} is not in 0..1000", where="speed", fix="use latency='offline' for top speed")
-    if duration_s is not None and not duration_s > 0:
-        raise ConfigError(f"duration {duration_s} s is not positive", where="duration_s", fix="leave it out to run on")
+    check_duration(duration_s)
+
+
+def check_duration(duration_s: float | None) -> None:
+    """Raise ConfigError unless ``duration_s`` is None or a time one can wait for."""
+    if duration_s is not None and not 0 < duration_s <= MAX_DURATION_S:
+        raise ConfigError(
+            f"duration {duration_s} s is not in 0..{MAX_DURATION_S:g}", where="duration_s", fix="leave it out to run on"
+        )

@@ -10,11 +10,12 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Mapping
+from functools import partial
 
 from mmedge.bundle import Bundle
 from mmedge.bundle.manifest import Sync
 from mmedge.capture import Source, open_sources
-from mmedge.errors import ConfigError, MmedgeError, SourceError
+from mmedge.errors import ConfigError, InternalError, MmedgeError, SourceError
 from mmedge.fusion import StageGraph, load_graph
 from mmedge.interpret import UNDEFINED, Interpreter, make_interpreter
 from mmedge.ipc.mailbox import Mailbox
@@ -28,6 +29,7 @@ PUSH = "push://"
 INBOX = 1024
 RESULTS = 64
 LOW_DEADLINE_MS = 15.0
+MAX_AHEAD_NS = 5_000_000_000
 
 
 def drop_packet(packet: Packet) -> None:
@@ -62,12 +64,15 @@ class Runtime:
         self._check_inputs()
         self.statistics = Statistics()
         self.results: Mailbox[Result] = Mailbox(RESULTS, lossless=self._lossless)
-        self.inbox: Mailbox[Packet] = Mailbox(INBOX, lossless=self._lossless, on_drop=self._drop)
+        self.inbox: Mailbox[Packet] = Mailbox(
+            INBOX, lossless=self._lossless, on_drop=self._drop, droppable=lambda packet: isinstance(packet, Frame)
+        )
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._main, name="mmedge-runtime", daemon=True)
         self._sources: list[Source] = []
         self._graph: StageGraph | None = None
         self._overruns: Counter[str] = Counter()
+        self._epoch: dict[str, int] = {}
 
     def _check_inputs(self) -> None:
         names, inputs = set(self.spec.inputs), self._manifest.inputs
@@ -122,6 +127,7 @@ class Runtime:
         except BaseException:
             self._close()
             raise
+        self._attached = attached
         self._live = any(attached.values())
         self._thread.start()
 
@@ -144,14 +150,17 @@ class Runtime:
         error: MmedgeError | None = None
         try:
             for source in self._sources:
-                source.start(self._emit)
+                source.start(partial(self._emit, tuple(set(self._attached) - set(source.streams))))
             self.statistics.state = "READY"
             self._loop()
+            broken = [source.error for source in self._sources if source.error is not None]
+            if broken and len(broken) == len(self._sources) and not self._stop.is_set():
+                raise broken[0]
         except MmedgeError as problem:
             error = problem
-        except Exception as problem:  # a bug of ours must reach the user, not die with the thread
+        except BaseException as problem:  # a bug of ours must reach the user, not die with the thread
             log.exception("the runtime failed")
-            error = MmedgeError(f"internal error: {type(problem).__name__}: {problem}", fix="please report it")
+            error = InternalError(f"internal error: {type(problem).__name__}: {problem}", fix="please report it")
             error.__cause__ = problem
         finally:
             self.statistics.state = "FAILED" if error else "STOPPED"
@@ -161,7 +170,11 @@ class Runtime:
                 error = error or problem
             self.results.close(error)
 
-    def _emit(self, packet: Packet) -> None:
+    def _emit(self, others: tuple[str, ...], packet: Packet) -> None:
+        # Played as fast as possible, one file must not run away from another: its sound would be overwritten.
+        while self._lossless and self._sync.ahead_ns(packet, others) > MAX_AHEAD_NS and not self._stop.wait(0.01):
+            if self.inbox.closed:
+                break
         if not self.inbox.put(packet):
             self._drop(packet)
 
@@ -171,7 +184,7 @@ class Runtime:
             self._overruns["inbox"] += 1
 
     def _loop(self) -> None:
-        sync, last_t_ns = self._sync, self._started_ns
+        sync = self._sync
         end_ns = None if self.spec.duration_s is None else self._started_ns + round(self.spec.duration_s * 1e9)
         while not self._stop.is_set():
             deadline_ns = sync.next_deadline_ns()
@@ -180,24 +193,28 @@ class Runtime:
                 sync.push(packet)
             sync.advance(time.monotonic_ns())
             snapshots = sync.poll()
-            if len(snapshots) > 1 and not self._lossless:
-                # Behind: the newest picture matters, older ones are counted and let go.
-                self._overruns["overrun"] += len(snapshots) - 1
-                snapshots = snapshots[-1:]
-            for snapshot in snapshots:
+            if not self._lossless:
+                # Behind: the newest picture matters, older ones are counted and let go. Hops of sound are kept.
+                late = [snapshot for snapshot in snapshots if snapshot.on_frame][:-1]
+                self._overruns["overrun"] += len(late)
+                snapshots = [snapshot for snapshot in snapshots if snapshot not in late]
+            for done, snapshot in enumerate(snapshots):
                 if end_ns is not None and snapshot.t_ns >= end_ns:
                     self._overruns["after_end"] += 1
                     self._stop.set()
                 elif not self._stop.is_set():
-                    self.results.put(self._infer(snapshot))
-                    last_t_ns = snapshot.t_ns
+                    try:
+                        result = self._infer(snapshot)
+                    except BaseException:
+                        self._overruns["failed"] += len(snapshots) - done
+                        raise
+                    self.results.put(result)
                 else:
                     self._overruns["after_end"] += 1
             sync.trim()
             self._count()
             if sync.finished or (end_ns is not None and self._live and time.monotonic_ns() >= end_ns):
                 break
-        log.debug("the last trigger was %.3f s into the run", (last_t_ns - self._started_ns) / 1e9)
 
     def _infer(self, snapshot: Snapshot) -> Result:
         graph, statistics = self._graph, self.statistics
@@ -210,6 +227,10 @@ class Runtime:
                 where=snapshot.reason,
                 fix="check the device, or use another policy in the bundle's 'missing'",
             )
+        if any(self._epoch.get(name, epoch) != epoch for name, epoch in snapshot.epoch.items()):
+            for interpreter in self._interpreters.values():
+                interpreter.reset()
+        self._epoch.update(snapshot.epoch)
         mask = frozenset(name for name, on in snapshot.present.items() if on)
         valid = mask in self._validated
         tasks: dict[str, TaskResult]
@@ -245,12 +266,11 @@ class Runtime:
             ("interpreted", end_ns - inferred_ns),
         ):
             statistics.steps[step].add(value)
-        statistics.skew_us.add(round(snapshot.skew_ms * 1e6))
-        statistics.uncertainty_us.add(round(snapshot.uncertainty_ms * 1e6))
-        if snapshot.reason:
-            for reason in snapshot.reason.split("; "):
-                name = reason.partition(":")[0]
-                statistics.reasons[name] = statistics.reasons.get(name, 0) + 1
+        statistics.skew.add(round(snapshot.skew_ms * 1e6))
+        statistics.uncertainty.add(round(snapshot.uncertainty_ms * 1e6))
+        for name in self._attached:
+            if not snapshot.present[name]:
+                statistics.absent[name] = statistics.absent.get(name, 0) + 1
         return Result(
             t_ns=snapshot.t_ns,
             status="ok" if valid else "unvalidated",
@@ -283,6 +303,7 @@ class Runtime:
                 drops.update(lost)
         statistics.drops = {cause: count for cause, count in drops.items() if count}
         statistics.triggers = frames_in
+        statistics.undelivered = self.results.dropped
         statistics.lost_samples = sync.lost_samples()
 
     def health(self) -> dict[str, dict[str, object]]:
@@ -292,6 +313,8 @@ class Runtime:
             health = source.health()
             for name in source.streams:
                 report[name] = {"state": health.state, "reason": health.reason, "counters": dict(health.counters)}
+        for name in (n for n, uri in self.spec.inputs.items() if uri == PUSH):
+            report[name] = {"state": "OK", "reason": "fed by push", "counters": {}}
         return report
 
     def stop(self) -> None:

@@ -79,14 +79,15 @@ class Statistics:
         self.end_to_end = Histogram()
         self.overhead = Histogram()
         self.steps = {step: Histogram() for step in STEPS}
-        self.skew_us = Histogram()
-        self.uncertainty_us = Histogram()
+        self.skew = Histogram()
+        self.uncertainty = Histogram()
         self.triggers = 0
         self.results = 0
         self.unvalidated = 0
         self.drops: dict[str, int] = {}
         self.lost_samples: dict[str, int] = {}
-        self.reasons: dict[str, int] = {}
+        self.absent: dict[str, int] = {}
+        self.undelivered = 0
         self.backends: dict[str, str] = {}
         self.started_ns = 0
         self.state = "LOADING"
@@ -105,14 +106,15 @@ class Statistics:
                 "overhead": self.overhead.summary().to_dict(),
                 "steps": {name: h.summary().to_dict() for name, h in self.steps.items() if h.n},
             },
-            "skew_ms": self.skew_us.summary().to_dict(),
-            "uncertainty_ms": self.uncertainty_us.summary().to_dict(),
+            "skew_ms": self.skew.summary().to_dict(),
+            "uncertainty_ms": self.uncertainty.summary().to_dict(),
             "triggers": self.triggers,
             "results": self.results,
             "unvalidated": self.unvalidated,
             "drops": dict(self.drops),
             "lost_samples": dict(self.lost_samples),
-            "absent": dict(self.reasons),
+            "absent": dict(self.absent),
+            "undelivered": self.undelivered,
             "backends": dict(self.backends),
             "state": self.state,
             "evidence": self.evidence,

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sys
+from io import FileIO
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
-from mmedge.errors import ConfigError
+from mmedge.errors import ConfigError, MmedgeError
 from mmedge.types import Result
 
 
@@ -28,9 +30,9 @@ class JsonlSink:
     """One JSON object a line, flushed at each, to a file or to stdout (``-``)."""
 
     def __init__(self, target: str) -> None:
-        self._own = target != "-"
+        self._own, self._target = target != "-", target
         try:
-            self._file: BinaryIO = Path(target).open("wb") if self._own else sys.stdout.buffer
+            self._file: BinaryIO | FileIO = Path(target).open("wb", buffering=0) if self._own else sys.stdout.buffer
         except OSError as error:
             raise ConfigError(
                 f"cannot write results: {error.strerror}", where=target, fix="choose another path"
@@ -38,8 +40,15 @@ class JsonlSink:
 
     def write(self, result: Result) -> None:
         """Append one line."""
-        self._file.write(result.to_json() + b"\n")
-        self._file.flush()
+        try:
+            self._file.write(result.to_json() + b"\n")
+            self._file.flush()
+        except BrokenPipeError:
+            raise  # the reader of our stdout has left: not an error
+        except OSError as error:
+            raise MmedgeError(
+                f"cannot write results: {error.strerror}", where=self._target, fix="free space or choose another path"
+            ) from error
 
     def close(self) -> None:
         """Close the file; stdout stays open."""
@@ -70,6 +79,7 @@ class ConsoleSink:
             self._console.print(
                 f"{result.t_ns / 1e9:12.3f} s  {tasks}  ({result.latency_ms.get('end_to_end', 0.0):.1f} ms)",
                 highlight=False,
+                markup=False,
             )
 
     def close(self) -> None:
@@ -85,8 +95,8 @@ def _table(result: Result) -> Table:
         table.add_column(heading)
     for name, task in result.tasks.items():
         score = "" if task.score is None else f"{task.score:.2f} {'█' * round(20 * task.score)}"
-        table.add_row(name, task.label or "-", score)
-    seen = "  ".join(f"{'●' if on else '○'} {name}" for name, on in result.present.items())
+        table.add_row(escape(name), escape(task.label or "-"), score)
+    seen = "  ".join(f"{'●' if on else '○'} {escape(name)}" for name, on in result.present.items())
     table.caption = (
         f"{seen}   {result.latency_ms.get('end_to_end', 0.0):.1f} ms   "
         f"skew {result.skew_ms:.1f} ± {result.uncertainty_ms:.1f} ms   {result.status}"

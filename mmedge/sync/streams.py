@@ -10,8 +10,10 @@ from mmedge.sync.ring import AudioRing
 from mmedge.types import Block, EndOfStream, FloatArray, Frame, Snapshot, Tensor, Text
 
 FOREVER_NS = 1 << 62
-# A live source that has been silent for this long no longer holds triggers back.
+# A live source that has been silent for this long, and for three of its periods, no longer holds triggers back.
 IDLE_NS = 250_000_000
+# Before their first packet devices take longer than that.
+STARTUP_NS = 2_000_000_000
 # A camera picture that is bit-identical for this long is frozen: sensors are never noiseless.
 FROZEN_NS = 1_000_000_000
 
@@ -20,6 +22,7 @@ class Stream:
     """One input: its watermark (capture time up to which it is complete) and its life."""
 
     waits: ClassVar[bool] = True
+    idle_ns: int = IDLE_NS
 
     def __init__(self, name: str, missing: Missing | None, *, live: bool) -> None:
         self.name = name
@@ -46,8 +49,11 @@ class Stream:
         """Tell whether new data may still come soon."""
         if self.ended is not None:
             return False
-        last = self.last_arrive_ns if self.last_arrive_ns is not None else started_ns
-        return not self.live or now_ns - last <= IDLE_NS
+        if not self.live:
+            return True
+        if self.last_arrive_ns is None:
+            return now_ns - started_ns <= STARTUP_NS
+        return now_ns - self.last_arrive_ns <= self.idle_ns
 
     def complete(self, t_ns: int) -> bool:
         """Tell whether everything up to ``t_ns`` has arrived."""
@@ -73,13 +79,15 @@ class ImageStream(Stream):
         super().__init__(name, missing, live=live)
         self.frames: deque[Frame] = deque()
         self.period_ns = 40_000_000
+        self._measured = False
 
     def push(self, frame: Frame) -> None:
         """Take a frame."""
         if self.frames and frame.epoch == self.frames[-1].epoch:
             step = frame.capture_ns - self.frames[-1].capture_ns
-            if 0 < step < 1_000_000_000:
-                self.period_ns += (step - self.period_ns) // 8
+            if 0 < step < 5_000_000_000:
+                self.period_ns += (step - self.period_ns) // (8 if self._measured else 1)
+                self.idle_ns, self._measured = max(IDLE_NS, 3 * self.period_ns), True
         self.seen(frame)
         self.frames.append(frame)
 
@@ -134,6 +142,8 @@ class AudioStream(Stream):
 
     def push(self, block: Block) -> None:
         """Take a block; samples that were lost before it become silence of the same length."""
+        if block.epoch != self.epoch and self.last_arrive_ns is not None:
+            self.ring.write_silence(self.window)  # no window spans two epochs
         if block.lost:
             self.lost += block.lost
             self.ring.write_silence(block.lost)

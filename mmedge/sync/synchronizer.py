@@ -84,7 +84,8 @@ class Synchronizer:
         if isinstance(spec, ImageInput):
             return ImageStream(name, missing, live=live)
         if isinstance(spec, AudioInput):
-            reserve = 10_000_000_000 if self._lossless else self._deadline_ns + 1_000_000_000
+            window_ns = round(spec.window_ms * 1e6)
+            reserve = window_ns + (10_000_000_000 if self._lossless else self._deadline_ns + 1_000_000_000)
             return AudioStream(name, spec, missing, live=live, reserve_ns=reserve)
         ttl = round(spec.ttl_ms * 1e6) if isinstance(spec, TextInput) and spec.ttl_ms else None
         return ValueStream(name, missing, live=live, ttl_ns=ttl)
@@ -101,7 +102,11 @@ class Synchronizer:
         elif isinstance(packet, (Text, Tensor)) and isinstance(stream, ValueStream):
             stream.push(packet)
         else:
-            raise ConfigError(f"a {type(packet).__name__} cannot feed this input", where=f"input '{packet.stream}'")
+            raise ConfigError(
+                f"a {type(packet).__name__} cannot feed this input",
+                where=f"input '{packet.stream}'",
+                fix="push data of the input's own modality",
+            )
         self._now_ns = max(self._now_ns, packet.arrive_ns)
         self._make_triggers(packet)
 
@@ -127,6 +132,12 @@ class Synchronizer:
             return
         if self._next_hop_ns is None:
             self._next_hop_ns = max(horizon, self._last_t_ns + self._hop_ns)
+        behind = (horizon - self._next_hop_ns) // self._hop_ns - MAX_PENDING
+        if behind > 0 and not self._lossless:
+            # The bounded queue would drop them one by one: after a long block, or a wrong time stamp.
+            self.triggers += behind
+            self.drops["sync_overflow"] += behind
+            self._next_hop_ns += behind * self._hop_ns
         while self._next_hop_ns <= horizon:
             self._append(self._next_hop_ns, packet.arrive_ns, None)
             self._next_hop_ns += self._hop_ns
@@ -151,7 +162,12 @@ class Synchronizer:
         """Return when ``poll`` must be called even if nothing arrives, or None."""
         if not self._pending or self._lossless:
             return None
-        return self._pending[0].deliver_ns + self._deadline_ns
+        return self._due_ns(self._pending[0])
+
+    def _due_ns(self, trigger: _Trigger) -> int:
+        """Return when a trigger leaves whatever is there: the deadline counts from when its data can be complete."""
+        ahead = max(self._needed_ns(s, trigger.t_ns) - trigger.t_ns for s in self._streams.values())
+        return trigger.deliver_ns + ahead + self._deadline_ns
 
     def poll(self) -> list[Snapshot]:
         """Return the snapshots that are ready, in order of capture time.
@@ -161,7 +177,7 @@ class Synchronizer:
         ready: list[Snapshot] = []
         while self._pending:
             trigger = self._pending[0]
-            overdue = self._now_ns >= trigger.deliver_ns + self._deadline_ns
+            overdue = self._now_ns >= self._due_ns(trigger)
             if not overdue and any(self._blocks(s, trigger) for s in self._streams.values()):
                 break
             self._pending.popleft()
@@ -193,6 +209,7 @@ class Synchronizer:
             present=dict.fromkeys(self._names, False),
             deliver_ns=trigger.deliver_ns,
             wait_ns=max(self._now_ns - trigger.deliver_ns, 0),
+            on_frame=trigger.frame is not None,
         )
         latest = self._sync.policy == "latest"
         reasons = []
@@ -216,7 +233,8 @@ class Synchronizer:
     def failed(self, snapshot: Snapshot) -> str | None:
         """Return the name of an absent input whose policy is ``fail``, or None."""
         for name, stream in self._streams.items():
-            if stream.policy == "fail" and not snapshot.present[name]:
+            starting = stream.last_arrive_ns is None and stream.alive(self._now_ns, self._started_ns)
+            if stream.policy == "fail" and not snapshot.present[name] and not starting:
                 return name
         return None
 
@@ -229,7 +247,10 @@ class Synchronizer:
 
     def trim(self) -> None:
         """Release the frames that neither a pending trigger nor the snapshots polled so far can want."""
+        trigger = self._streams.get(self._sync.trigger)
         oldest = self._pending[0].t_ns if self._pending else self._last_t_ns
+        if not self._pending and trigger is not None and self._ended_well(trigger):
+            oldest = FOREVER_NS  # no trigger will come any more
         for stream in self._streams.values():
             if isinstance(stream, ImageStream):
                 stream.trim(oldest)
@@ -243,6 +264,14 @@ class Synchronizer:
     def finished(self) -> bool:
         """True when every source has ended and no trigger waits."""
         return not self._pending and all(s.ended is not None for s in self._streams.values())
+
+    def ahead_ns(self, packet: Packet, others: tuple[str, ...]) -> int:
+        """Return how far ``packet`` is ahead of the slowest of ``others``; may be called from any thread."""
+        slowest = min(
+            (max(s.watermark_ns, self._started_ns) for s in map(self._streams.__getitem__, others) if s.ended is None),
+            default=FOREVER_NS,
+        )
+        return packet.capture_ns - slowest
 
     def lost_samples(self) -> dict[str, int]:
         """Return the lost samples of each audio input."""

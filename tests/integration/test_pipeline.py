@@ -86,7 +86,7 @@ def test_a_clip_without_sound_goes_on_without(bundle: Path, write_clip) -> None:
     assert all(r.present == {"image": True, "audio": False} for r in results)
     assert "no audio track" in (results[0].reason or "")
     assert {r.tasks["scene"].label for r in results[3:]} == {"bright"}
-    assert statistics.reasons == {"audio": 25}
+    assert statistics.absent == {"audio": 25}
 
 
 def test_a_mask_that_was_never_validated_is_refused_or_unlabelled(tmp_path: Path, write_clip) -> None:  # type: ignore[no-untyped-def]
@@ -190,7 +190,7 @@ def test_closing_early_leaves_nothing_behind(bundle: Path, clip: Path) -> None:
 def test_a_run_specification_crosses_a_border(bundle: Path, clip: Path) -> None:
     import msgspec
 
-    from mmedge.pipeline import Runtime, RunSpec
+    from mmedge.pipeline import RunSpec, Runtime
 
     spec = RunSpec(bundle=str(bundle), inputs={"image": str(clip)}, latency="offline")
     again = msgspec.json.decode(msgspec.json.encode(spec), type=RunSpec)

@@ -14,6 +14,8 @@ pytest.importorskip("torch")
 cv2 = pytest.importorskip("cv2")
 av = pytest.importorskip("av")
 
+import mmedge  # noqa: E402
+from mmedge.errors import ConfigError, MissingDependencyError, SourceError  # noqa: E402
 from mmedge.export.datasets import fetch, speech  # noqa: E402
 from mmedge.export.datasets.av_digits import NONE, AVDigits, Pairs, _Scenes  # noqa: E402
 from mmedge.export.datasets.base import SPLITS, Dataset, Sample  # noqa: E402
@@ -23,9 +25,6 @@ from mmedge.export.datasets.scenes import SceneRenderer  # noqa: E402
 from mmedge.export.datasets.speech import OTHER, Bank, _bank, trim  # noqa: E402
 from mmedge.export.datasets.windows import WindowMaker, babble, coloured_noise  # noqa: E402
 from mmedge.export.shipped import shipped_recipe  # noqa: E402
-
-import mmedge  # noqa: E402
-from mmedge.errors import ConfigError, MissingDependencyError, SourceError  # noqa: E402
 
 ASSETS = Path(mmedge.__file__).parent / "assets" / "digits"
 WINDOW = 12_000
@@ -302,7 +301,7 @@ def test_written_clip_is_what_the_runtime_expects(tmp_path: Path) -> None:
     picture = np.full((HEIGHT, WIDTH), 255, np.uint8)
     picture[:, : WIDTH // 2] = 0
     tone = 0.3 * np.sin(np.arange(SOUND_HZ) / 5).astype(np.float32)
-    write_clip(tmp_path / "a.mp4", [picture] * FPS, tone, crf=20)
+    write_clip(tmp_path / "a.mp4", [picture] * FPS, tone, qp=20)
     frames = luma(tmp_path / "a.mp4")
     assert frames.shape == (FPS, HEIGHT, WIDTH)
     # Limited range: black is 16 and white 235.

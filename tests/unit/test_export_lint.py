@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from mmedge.export.lint import inspect_onnx, lint, source_lines
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
 from mmedge.errors import ConfigError
+from mmedge.export.lint import inspect_onnx, lint, source_lines
 
 
 def make(nodes, inputs=None, outputs=None, constants=(), opset=20) -> onnx.ModelProto:

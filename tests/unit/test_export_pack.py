@@ -7,13 +7,6 @@ import io
 import numpy as np
 import onnx
 import pytest
-from mmedge.export import Recipe, pack, quantize, run_steps
-from mmedge.export.lint import lint
-from mmedge.export.onnx_models import OnnxModels
-from mmedge.export.recordings import Samples, raw_samples
-from mmedge.export.report import coverage
-from mmedge.export.training import save_weights
-from mmedge.export.training.weights import make_model
 from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
 
@@ -22,6 +15,13 @@ from mmedge.engine.build import compile_variant
 from mmedge.engine.engine_cache import EngineCache
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine
 from mmedge.errors import CheckError, ConfigError
+from mmedge.export import Recipe, pack, quantize, run_steps
+from mmedge.export.lint import lint
+from mmedge.export.onnx_models import OnnxModels
+from mmedge.export.recordings import Samples, raw_samples
+from mmedge.export.report import coverage
+from mmedge.export.training import save_weights
+from mmedge.export.training.weights import make_model
 from mmedge.fusion import load_graph
 from mmedge.fusion.golden import self_test
 from mmedge.fusion.stage import Stage

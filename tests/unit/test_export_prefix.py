@@ -8,14 +8,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mmedge.export.lint import lint
-from mmedge.export.preprocess.onnx_prefix import Preprocessor, merge_prefix
-from mmedge.export.preprocess.torch_module import ImagePreprocess, LogMelPreprocess
 from onnx import TensorProto, helper, numpy_helper
 
 from mmedge.bundle.manifest import AudioInput, ImageInput, LogMel, TensorInput
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine
 from mmedge.errors import ConfigError
+from mmedge.export.lint import lint
+from mmedge.export.preprocess.onnx_prefix import Preprocessor, merge_prefix
+from mmedge.export.preprocess.torch_module import ImagePreprocess, LogMelPreprocess
 from mmedge.preprocess import reference
 
 GREY_LEVEL = 0.02

@@ -8,6 +8,10 @@ import msgspec
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from mmedge.engine.onnxruntime import OnnxRuntimeEngine
+from mmedge.errors import CheckError, ConfigError
 from mmedge.export import Recipe, compare, quantize
 from mmedge.export.lint import lint
 from mmedge.export.onnx_models import OnnxModels
@@ -15,10 +19,6 @@ from mmedge.export.qdq import activations, insert_qdq, quantizable
 from mmedge.export.ranges import RangeCollector
 from mmedge.export.recordings import Samples
 from mmedge.export.report import int8_nodes, quantization_report, sqnr_db
-from onnx import TensorProto, helper, numpy_helper
-
-from mmedge.engine.onnxruntime import OnnxRuntimeEngine
-from mmedge.errors import CheckError, ConfigError
 
 
 def weights(*shape: int) -> np.ndarray:

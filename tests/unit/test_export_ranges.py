@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from mmedge.export.ranges import RangeCollector, _with_ranges, outliers
 from onnx import TensorProto, helper, numpy_helper
 
 from mmedge.errors import CheckError
+from mmedge.export.ranges import RangeCollector, _with_ranges, outliers
 
 
 def model():

@@ -9,12 +9,12 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from mmedge.export import Recipe, to_onnx
-from mmedge.export.onnx_models import OnnxModels
-from mmedge.export.stages import masks, network_stages
 from torch import nn
 
 from mmedge.errors import CheckError, ConfigError
+from mmedge.export import Recipe, to_onnx
+from mmedge.export.onnx_models import OnnxModels
+from mmedge.export.stages import masks, network_stages
 
 RECIPE = """
 name = "t"

@@ -44,7 +44,8 @@ class Played:
                 if len(self.ends) == len(self.source.streams):
                     done.set()
                 return
-            self.order.append(packet.capture_ns)
+            if not (isinstance(packet, Block) and not len(packet.samples)):  # a hole is said where it begins
+                self.order.append(packet.capture_ns)
             if isinstance(packet, Frame):
                 self.frames.append(packet)
                 self.means.append(float(packet.data[: packet.height].mean()))

@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch")
 cv2 = pytest.importorskip("cv2")
 pytest.importorskip("lightning")
 
+from mmedge.errors import ConfigError  # noqa: E402
 from mmedge.export.models.staged import StagedModel  # noqa: E402
 from mmedge.export.recipe import Data, Recipe, RecipeTask, Train  # noqa: E402
 from mmedge.export.shipped import shipped_recipe  # noqa: E402
@@ -22,8 +23,6 @@ from mmedge.export.training.evaluate import Predictions, accuracy, temperatures 
 from mmedge.export.training.masks import all_masks, modality_dropout  # noqa: E402
 from mmedge.export.training.targets import classification_target, task_loss, verification_target  # noqa: E402
 from mmedge.export.training.weights import make_model, save_weights  # noqa: E402
-
-from mmedge.errors import ConfigError  # noqa: E402
 
 CLASSES, NONE = 11, 10
 
