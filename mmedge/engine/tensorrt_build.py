@@ -122,6 +122,9 @@ def _configure(trt: TensorRT, builder: Any, network: Any, options: BuildOptions,
     # DETAILED makes the builder name the types of every layer, which the INT8 coverage is read from.
     config.profiling_verbosity = module.ProfilingVerbosity.DETAILED
     config.progress_monitor = _monitor(trt, phases)
+    if hasattr(module.BuilderFlag, "TF32"):
+        # 10-bit mantissas in the spectrum's convolutions would swamp the quiet bins of log-mel.
+        config.clear_flag(module.BuilderFlag.TF32)
     workspace = options.workspace_bytes
     if workspace is None and gpu_available() and gpu_info().integrated:
         workspace = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4

@@ -156,3 +156,59 @@ def test_a_truncated_or_damaged_bundle_never_loads_and_never_crashes(
     (folder / "flip.mmedge").write_bytes(raw)
     with contextlib.suppress(BundleError):  # a flip in a date or an attribute is harmless
         mmedge.load(folder / "flip.mmedge").close()
+
+
+def test_hostile_golden_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import io
+
+    import numpy as np
+
+    from tests import tiny
+
+    def npy(header: str) -> bytes:
+        return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
+
+    def packed(raw: bytes) -> bytes:
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w") as archive:
+            archive.writestr("in.x.npy", raw)
+        return buffer.getvalue()
+
+    words = io.BytesIO()
+    np.savez(words, **{"in.x": np.array(["a", "b"])})
+    files = tiny.members()
+    for raw in (
+        b"PK\x03\x04 nonsense",
+        npy("{'descr': '<f4', 'fortran_order': False, 'shape': (35184372088832,), }"),
+        packed(npy("{'descr': '<f4', 'fortran_order': False, 'shape': (1180591620717411303424,), }\n")),
+        packed(npy("{'descr': '|O', 'fortran_order': False, 'shape': (1,), }\n") + b"\x80\x04N."),
+        words.getvalue(),
+    ):
+        hostile = {**files, "golden/eye.npz": raw}
+        monkeypatch.setattr(tiny, "members", lambda hostile=hostile: hostile)
+        path = tiny.tiny_bundle(tmp_path / "hostile.mmedge")
+        with mmedge.load(path) as opened, pytest.raises(BundleError, match="not a plain npz"):
+            opened.golden("golden/eye.npz")
+
+
+@pytest.mark.parametrize(
+    "raw", [b"[" * 100_000, b'{"schema": "\xff"}', b'{"schema": "mmedge.bundle/1", "name": "\xc3"}', b"null", b""]
+)
+def test_hostile_json(raw: bytes) -> None:
+    with pytest.raises(BundleError):
+        decode_manifest(raw)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("sync", {"trigger": "image", "every_ms": 1e-9}),
+        ("sync", {"trigger": "image", "deadline_ms": 1e303}),
+        ("inputs.image.frame", [1048576, 1048576]),
+        ("stages.eye.outputs", {"y": ["batch", -1]}),
+        ("variants.0.tolerance", {"y": float("inf")}),
+    ],
+)
+def test_numbers_that_would_spin_or_fill_memory(path: str, value: Any) -> None:
+    with pytest.raises(BundleError):
+        decode_manifest(edit(manifest(members()), path, value))

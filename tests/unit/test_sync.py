@@ -195,3 +195,36 @@ def test_invariants(script: list[tuple[str, int, int]], lossless: bool) -> None:
         # The clock moves in steps of up to 60 ms, so a deadline is noticed at most one step late.
         assert all(s[2] <= (50 + 60) * MS for s in seen), "nobody waits longer than the deadline"
     assert replay(script, lossless)[0] == seen, "the same events give the same snapshots"
+
+
+def test_a_window_never_spans_two_epochs() -> None:
+    sync = make()
+    sync.push(block(100, np.ones(800)))
+    sync.push(block(10_000, np.full(160, 0.5), epoch=1))
+    sync.push(frame(10_000.0))
+    (snapshot,) = sync.poll()
+    window = np.empty(800, np.float32)
+    sync.read_audio("audio", snapshot, window)
+    assert not window[:-160].any()
+    assert (window[-160:] == 0.5).all()
+
+
+def test_a_slow_camera_keeps_its_triggers() -> None:
+    sync, frames = make(), 0
+    for k in range(1, 400):
+        t = 10 * k
+        sync.push(block(t, ramp(0, 80)))
+        if t % 330 == 0:
+            sync.push(frame(t, k))
+        frames += sum(s.on_frame for s in sync.poll())
+        sync.trim()
+    assert frames >= 11  # twelve were sent; the first gap teaches the period
+
+
+def test_a_time_stamp_far_ahead_does_not_spin() -> None:
+    sync = Synchronizer(INPUTS, {"audio": True}, {}, Sync(trigger="audio"), started_ns=0)
+    sync.push(block(40, ramp(0, 320)))
+    sync.push(block(4e10, ramp(0, 320), arrive_ms=80))
+    made = len(sync.poll())
+    assert made <= 9
+    assert sync.triggers == made + sum(sync.drops.values()) + sync.pending
