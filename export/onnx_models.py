@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 import onnx
@@ -37,6 +37,7 @@ class OnnxModels:
         sources: Stage name -> node name -> ``"file:line (module)"``. Private: never written into a bundle.
         parity: Agreement with torch, one entry per output.
         quantization: Stage name -> how its ranges were found (``int8`` only).
+        metadata: What training measured, as the model carried it: temperature, validated masks, seed.
         sqnr_db: ``"STAGE.OUTPUT"`` -> signal to quantisation noise on held-out samples (``int8`` only).
     """
 
@@ -47,6 +48,7 @@ class OnnxModels:
     parity: tuple[Parity, ...] = ()
     quantization: Mapping[str, Quantization] = field(default_factory=dict)
     sqnr_db: Mapping[str, float] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def save(self, folder: Path) -> None:
         """Write ``STAGE.PRECISION.onnx`` and ``PRECISION.json`` into ``folder``."""

@@ -61,7 +61,7 @@ def pack(
         path: Where to, ``NAME.mmedge``.
         recipe: Names, tasks, targets and precisions.
         models: What ``to_onnx`` returned, and if there is INT8, what ``quantize`` returned.
-        metadata: Temperatures, validated masks and seed, from training.
+        metadata: Temperatures, validated masks and seed; by default what the model carried from training.
         samples: Raw samples for the golden vectors; the recipe's recordings by default.
 
     Returns:
@@ -78,7 +78,8 @@ def pack(
     for precision in ("fp32", *recipe.export.precisions):
         if precision not in by_precision:
             raise ConfigError(f"no {precision} networks", where="export.precisions", fix="pass [onnx, int8]")
-    known = metadata if isinstance(metadata, Metadata) else _metadata(metadata or {})
+    given = by_precision["fp32"].metadata if metadata is None else metadata
+    known = given if isinstance(given, Metadata) else _metadata(given)
     fp32 = by_precision["fp32"].models
     golden = make_golden(recipe, onnx_runners(fp32), as_samples(samples, recipe).held_out)
     members: dict[str, bytes] = {f"golden/{stage}.npz": g.to_npz() for stage, g in golden.items()}

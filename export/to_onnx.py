@@ -83,7 +83,8 @@ def to_onnx(model: nn.Module, recipe: Recipe, samples: Sequence[Tensors] | None 
     if "tensorrt" in recipe.export.targets:
         _refuse_unsupported(models, sources)
     parity = _parity(recipe, modules, models, samples or random_samples(recipe, 4))
-    return OnnxModels(recipe=recipe, precision="fp32", models=models, sources=sources, parity=parity)
+    metadata = getattr(model, "metadata", {})
+    return OnnxModels(recipe=recipe, precision="fp32", models=models, sources=sources, parity=parity, metadata=metadata)
 
 
 def random_samples(recipe: Recipe, count: int) -> list[dict[str, AnyArray]]:

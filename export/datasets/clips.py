@@ -14,6 +14,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from .digits import load_digits
 from .media import FPS, HEIGHT, SOUND_HZ, WIDTH, write_clip
 from .pictures import free_photo
 from .scenes import PATCH, corners, cv2, paper, place, uneven
-from .speech import DIGITS, OTHER, OTHER_WORDS, RATE_HZ, flite, load_bank, synthesise, trim
+from .speech import DIGITS, OTHER, OTHER_WORDS, RATE_HZ, Bank, flite, make_bank, synthesise, trim
 from .windows import babble, coloured_noise, unit
 
 SEGMENT_S = 1.6
@@ -204,10 +205,14 @@ def _room(name: str | None, rng: np.random.Generator) -> FloatArray:
 
 def _babble(samples: int, rng: np.random.Generator) -> FloatArray:
     """Return flite voices saying words that are no digits, RMS 1, at 16 kHz."""
-    bank = load_bank("train").where(("flite:kal", "flite:rms"))
-    spoken = babble(bank, samples // 2 + RATE_HZ, rng, voices=8)
+    spoken = babble(_chatter(), samples // 2 + RATE_HZ, rng, voices=8)
     upsampled: FloatArray = require("soxr", "resampling speech").resample(spoken, RATE_HZ, SOUND_HZ)
     return unit(upsampled[:samples])
+
+
+@lru_cache(maxsize=1)
+def _chatter() -> Bank:
+    return make_bank([flite(voice, text, OTHER) for voice in ("kal16", "rms") for text in OTHER_WORDS])
 
 
 def main(arguments: Sequence[str]) -> int:

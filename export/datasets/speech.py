@@ -6,7 +6,7 @@ import os
 import subprocess
 import tempfile
 import wave
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,16 +93,18 @@ def load_bank(split: Split, *, humans: bool = True) -> Bank:
     humans = humans and split == "test"
     path = cache_folder("av_digits") / f"speech-{split}{'-humans' if humans else ''}-v{_VERSION}.npz"
     if not path.exists():
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            items = list(pool.map(_speak, _jobs(split)))
-        if humans:
-            items += list(_human_words())
-        bank = _bank(items)
+        bank = make_bank(_jobs(split), _human_words() if humans else ())
         part = path.with_suffix(f".{os.getpid()}.part.npz")
         np.savez(part, samples=bank.samples, starts=bank.starts, labels=bank.labels, speakers=bank.speakers)
         part.replace(path)
     with np.load(path, allow_pickle=False) as file:
         return Bank(**{key: file[key] for key in ("samples", "starts", "labels", "speakers")})
+
+
+def make_bank(jobs: Iterable[_Job], more: Iterable[_Item] = ()) -> Bank:
+    """Return the words that ``flite`` and others describe, synthesised in parallel, and ``more``."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return _bank([*pool.map(_speak, jobs), *more])
 
 
 def _bank(items: Sequence[_Item]) -> Bank:

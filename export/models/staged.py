@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from graphlib import CycleError, TopologicalSorter
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -29,6 +30,8 @@ class StagedModel(nn.Module):
 
     def __init__(self, recipe: Recipe, stages: Mapping[str, nn.Module]) -> None:
         super().__init__()
+        # What training measured: temperature, validated masks, seed. It travels with the model into the bundle.
+        self.metadata: dict[str, Any] = {}
         if set(stages) != set(recipe.stages):
             raise ConfigError(
                 f"the model has stages {sorted(stages)}, the recipe {sorted(recipe.stages)}",

@@ -122,9 +122,10 @@ def _train(
         logger.info("trained in %.0f s; evaluating", report.seconds)
         _evaluate(model, dataset, recipe, limit, report)
     model.cpu().eval()
+    model.metadata = _metadata(report, recipe)
     if output is not None:
         report.path = Path(output)
-        save_weights(model, _metadata(report, recipe), report.path)
+        save_weights(model, model.metadata, report.path)
     return model, report
 
 

@@ -113,4 +113,5 @@ def load_weights(recipe: Recipe, path: str | Path | None = None) -> tuple[Staged
             fix="train again, or restore [model] and [stages] of the recipe",
         ) from error
     model.eval()
-    return model, {key: json.loads(value) for key, value in header.items()}
+    model.metadata = {key: json.loads(value) for key, value in header.items()}
+    return model, model.metadata
