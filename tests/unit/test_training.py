@@ -18,7 +18,7 @@ from mmedge.export.models.staged import StagedModel  # noqa: E402
 from mmedge.export.recipe import Data, Recipe, RecipeTask, Train  # noqa: E402
 from mmedge.export.shipped import shipped_recipe  # noqa: E402
 from mmedge.export.training import load_weights, train_and_save  # noqa: E402
-from mmedge.export.training.augment import spec_augment  # noqa: E402
+from mmedge.export.training.augment import augment, spec_augment, warp  # noqa: E402
 from mmedge.export.training.evaluate import Predictions, accuracy, temperatures  # noqa: E402
 from mmedge.export.training.masks import all_masks, modality_dropout  # noqa: E402
 from mmedge.export.training.targets import classification_target, task_loss, verification_target  # noqa: E402
@@ -124,6 +124,24 @@ def test_spec_augment_hides_bands_only() -> None:
     rows = changed.all(2)
     columns = changed.all(1)
     assert (changed == (rows[:, :, None] | columns[:, None])).all()
+
+
+def test_warp_moves_pictures_within_its_bounds(recipe: Recipe) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(16, 1, 30, 40)
+    torch.testing.assert_close(warp(x, turn=0.0, scale=0.0, shift=0.0), x, atol=1e-4, rtol=1e-4)
+    spot = torch.zeros(64, 1, 41, 41)
+    spot[:, :, 19:22, 19:22] = 1
+    moved = warp(spot, turn=0.1, scale=0.1, shift=0.1)
+    at = torch.arange(41.0)
+    mass = moved.sum((1, 2, 3))
+    for weight in (at[:, None], at[None, :]):
+        centre = (moved[:, 0] * weight).sum((1, 2)) / mass
+        assert ((centre - 20).abs() <= 0.1 * 41 * 1.25).all()
+        assert centre.std() > 1
+    features = torch.randn(4, 95, 40)
+    assert augment(features, recipe.inputs["audio"]).shape == features.shape
+    assert not torch.equal(augment(features, recipe.inputs["audio"]), features)
 
 
 def test_model_is_small(model: StagedModel) -> None:
