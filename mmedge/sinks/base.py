@@ -94,7 +94,7 @@ def _table(result: Result) -> Table:
     for heading in ("task", "answer", "score"):
         table.add_column(heading)
     for name, task in result.tasks.items():
-        score = "" if task.score is None else f"{task.score:.2f} {'█' * round(20 * task.score)}"
+        score = "" if task.score is None else f"{task.score:.2f} {'█' * round(20 * task.score):<20}"
         table.add_row(escape(name), escape(task.label or "-"), score)
     seen = "  ".join(f"{'●' if on else '○'} {escape(name)}" for name, on in result.present.items())
     table.caption = (
