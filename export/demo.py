@@ -18,6 +18,14 @@ from mmedge.fusion.compile import compile_bundle
 from mmedge.pipeline import Pipeline, Statistics
 from mmedge.types import Result
 
+STEPS = {
+    "train": "weights",
+    "onnx": "ONNX, parity with torch",
+    "recordings": "raw recordings",
+    "quantize": "INT8: ranges and Q/DQ",
+    "compare": "fp32 against INT8",
+    "pack": "bundle with golden vectors",
+}
 CLIPS = ("clean", "noise", "frozen", "black", "wrong")
 # The word of a segment has ended by then; before that nothing is owed.
 SETTLED_S = 1.0
@@ -29,7 +37,7 @@ class DemoReport:
     """What the demo measured; ``to_dict`` is its ``--json`` document."""
 
     bundle: Path
-    made_here: bool
+    export: Any
     evidence: str
     accuracy: list[dict[str, Any]] = field(default_factory=list)
     int8: dict[str, Any] = field(default_factory=dict)
@@ -46,7 +54,7 @@ class DemoReport:
             "schema": "mmedge.demo/1",
             "evidence": self.evidence,
             "bundle": str(self.bundle),
-            "exported_here": self.made_here,
+            "export": None if self.export is None else self.export.to_dict(),
             "accuracy": self.accuracy,
             "int8": self.int8,
             "tensorrt": self.tensorrt,
@@ -83,18 +91,21 @@ class Truth:
         return self.digits[int(segment)]
 
 
-def make_bundle(output: Path, *, train: bool, progress: Progress) -> bool:
-    """Export the bundle here, or copy the shipped one where there is no torch; tell whether it was exported."""
+def make_bundle(output: Path, *, train: bool, progress: Progress) -> Any:
+    """Export the bundle here and return the report, or copy the shipped one where there is no torch (None)."""
     if find_spec("torch") is None:
         progress("torch is not installed: the shipped bundle is used", None)
         with as_file(assets() / "digits.mmedge") as shipped:
             shutil.copyfile(shipped, output)
-        return False
+        return None
     from .run import run_steps  # needs torch
     from .shipped import shipped_recipe
 
-    run_steps(shipped_recipe("av_digits"), output=output, retrain=train, progress=progress)
-    return True
+    def show(step: str, share: float | None) -> None:
+        if step != "done":
+            progress("training (minutes)" if train and step == "train" else STEPS.get(step, step), share)
+
+    return run_steps(shipped_recipe("av_digits"), output=output, retrain=train, progress=show)
 
 
 def assets() -> Any:
@@ -146,10 +157,9 @@ def demo(output: Path, *, train: bool = False, progress: Progress) -> DemoReport
         CheckError: If the run contradicts itself: frames that are neither answered nor counted as dropped.
         MmedgeError: Whatever else stops the path.
     """
-    progress("weights, ONNX, INT8, bundle", 0.0)
-    made_here = make_bundle(output, train=train, progress=progress)
+    exported = make_bundle(output, train=train, progress=progress)
     with load(output) as bundle:
-        report = DemoReport(bundle=output, made_here=made_here, evidence="cpu")
+        report = DemoReport(bundle=output, export=exported, evidence="cpu")
         report.tensorrt = compile_all(bundle, progress)
         with as_file(assets() / "clips") as folder:
             truth = Truth(json.loads((folder / "truth.json").read_text()))

@@ -41,6 +41,8 @@ def command(
 
 def _print(report: Any) -> None:
     document = report.to_dict()
+    if report.export is not None:
+        report.export.print(out)
     table = Table(title="accuracy of 'digit' (triggers whose word has ended)")
     for heading in ("clip", "image only", "audio only", "fused", "says 'agree'", "n"):
         table.add_column(heading, justify="left" if heading == "clip" else "right")
