@@ -10,7 +10,6 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-Modality = Literal["image", "audio", "text", "tensor"]
 PixelFormat = Literal["gray8", "bgr24", "rgb24", "yuv420p", "nv12"]
 ClockQuality = Literal["A", "B", "C"]
 Health = Literal["OK", "LATE", "STALE", "MISSING", "RECONNECTING"]

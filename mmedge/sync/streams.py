@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import deque
 from typing import ClassVar
 
+from mmedge._native import core
 from mmedge.bundle.manifest import AudioInput, Missing
-from mmedge.sync.ring import AudioRing
 from mmedge.types import Block, EndOfStream, FloatArray, Frame, Snapshot, Tensor, Text
 
 FOREVER_NS = 1 << 62
@@ -137,8 +137,7 @@ class AudioStream(Stream):
         self.window = spec.samples
         self.lost = 0
         # Every pending trigger's window must still be there when it is read.
-        self.ring = AudioRing(self.window + round(reserve_ns * self.rate_hz / 1e9))
-        self._limit_ns = reserve_ns
+        self.ring = core.SampleRing(self.window + round(reserve_ns * self.rate_hz / 1e9))
 
     def push(self, block: Block) -> None:
         """Take a block; samples that were lost before it become silence of the same length."""

@@ -204,3 +204,51 @@ def test_an_exit_inside_the_runtime_is_an_error_of_ours(tmp_path: Path) -> None:
             within(10, lambda: list(pipe))
     assert caught.value.exit_code == 70
     assert pipe.statistics.triggers == pipe.statistics.results + pipe.statistics.dropped
+
+
+def test_two_cameras_of_different_length_end_offline(tmp_path: Path, write_clip: Any) -> None:
+    from tests.tiny import MANIFEST
+
+    inputs = {**MANIFEST["inputs"], "rear": MANIFEST["inputs"]["image"]}
+    masks = [{"present": ["image", "rear"], "metric": "top1", "value": 1.0}]
+    stages = {**MANIFEST["stages"]}
+    stages["join"] = {
+        "inputs": {"bright": "eye.y", "loud": "ear.y", "present": "@present"},
+        "outputs": stages["join"]["outputs"],
+        "callable": "tests.integration.test_pipeline_edges:scene",
+    }
+    path = tiny_bundle(tmp_path / "cams.mmedge", inputs=inputs, validated_masks=masks, stages=stages)
+    front = write_clip("front.nut", times_s=tuple(k / 25 for k in range(25)), size=(64, 64))
+    rear = write_clip("rear.nut", times_s=tuple(k / 25 for k in range(100)), size=(64, 64))
+    sources = {"image": str(front), "rear": str(rear)}
+    results, _ = within(30, lambda: play(path, sources, latency="offline"))
+    assert len(results) == 25
+
+
+def scene(bright: Any, loud: Any, present: Any) -> Any:
+    return np.zeros((1, 2), np.float32), np.zeros((1, 1), np.float32)
+
+
+def test_labels_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    from mmedge.sinks import ConsoleSink
+    from mmedge.types import TaskResult
+
+    sink = ConsoleSink()
+    for label in ("[laughter]", "[/dark]"):
+        sink.write(
+            Result(
+                t_ns=0,
+                status="ok",
+                tasks={"scene": TaskResult(label=label, score=1.0)},
+                present={},
+                age_ms={},
+                skew_ms=0.0,
+                uncertainty_ms=0.0,
+                latency_ms={},
+                epoch={},
+            )
+        )
+    sink.close()
+    shown = capsys.readouterr().out
+    assert "[laughter]" in shown
+    assert "[/dark]" in shown

@@ -155,3 +155,13 @@ def test_shapes_are_checked_before_the_first_run() -> None:
     engine.outputs["y"] = np.zeros((1, 3), np.float32)
     with pytest.raises(BundleError, match=r"\[1, 3\], the graph has \[1, 2\]"):
         graph_of(engine)
+
+
+def test_async_is_warm_again_after_an_absence() -> None:
+    graph, _ = graph_of(Adder(), mode="async")
+    graph.run(snapshot(0, 1.0, 0), no_audio)
+    graph.run(snapshot(40, None, 1), no_audio)
+    assert not graph.output("s.y").any()
+    graph.run(snapshot(80, 5.0, 2), no_audio)
+    assert graph.output("s.y")[0, 0] == 5.0
+    graph.close()

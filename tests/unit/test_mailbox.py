@@ -46,3 +46,11 @@ def test_closing_wakes_a_waiting_writer_and_hands_over_the_error() -> None:
 
 def test_take_all_times_out() -> None:
     assert Mailbox[int](1).take_all(0.01) == []
+
+
+def test_what_may_not_be_dropped_stays() -> None:
+    box: Mailbox[int] = Mailbox(2, droppable=lambda item: item < 0)
+    for item in (1, -1, 2, 3, -2, 4):
+        box.put(item)
+    assert box.take_all(0) == [1, 2, 3, 4]
+    assert box.dropped == 2

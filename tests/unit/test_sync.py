@@ -228,3 +228,17 @@ def test_a_time_stamp_far_ahead_does_not_spin() -> None:
     made = len(sync.poll())
     assert made <= 9
     assert sync.triggers == made + sum(sync.drops.values()) + sync.pending
+
+
+def test_a_window_that_ends_later_than_its_frame_is_waited_for() -> None:
+    sync = make(Sync(trigger="image", align="centre", deadline_ms=50))
+    sync.push(block(100, ramp(0, 800)))
+    sync.push(frame(100.0))
+    sync.advance(120 * MS)
+    assert sync.poll() == []  # the 100 ms window ends at 150 ms
+    sync.push(block(150, ramp(800, 400)))
+    (snapshot,) = sync.poll()
+    assert snapshot.present["audio"]
+    window = np.empty(800, np.float32)
+    sync.read_audio("audio", snapshot, window)
+    assert window[-1] == 150 * 8 - 1
