@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -146,22 +147,47 @@ def test_inspect_verify_devices_doctor_bench_json(bundle: Path, cli: InProcess) 
     assert report["triggers"] == report["results"] + sum(report["drops"].values())
 
 
-def test_a_missing_extra_gives_the_install_line(bundle: Path, tmp_path: Path) -> None:
-    hidden = tmp_path / "hidden"
-    hidden.mkdir()
-    (hidden / "sitecustomize.py").write_text(
+@pytest.mark.parametrize(
+    ("hidden", "arguments", "extra"),
+    [
+        ("av", ["run", "BUNDLE", "--image", __file__], "capture"),
+        ("onnxruntime", ["run", "BUNDLE", "--image", __file__], "cpu"),
+        ("torch", ["train", "RECIPE"], "export"),
+        ("onnx", ["export", "RECIPE"], "export"),
+    ],
+)
+def test_a_missing_extra_gives_the_install_line(
+    hidden: str, arguments: list[str], extra: str, bundle: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
         "import sys\n"
         "class Hide:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.partition('.')[0] == 'av':\n"
+        f"        if name.partition('.')[0] == '{hidden}':\n"
         "            raise ModuleNotFoundError(f\"No module named '{name}'\", name=name)\n"
         "sys.meta_path.insert(0, Hide())\n"
     )
-    import os
-
-    done = mmedge("run", bundle, "--image", __file__, env={**os.environ, "PYTHONPATH": str(hidden)})
+    recipe = Path(__file__).parents[2] / "recipes" / "av_digits.toml"
+    names = {"BUNDLE": str(bundle), "RECIPE": str(recipe)}
+    done = mmedge(*[names.get(a, a) for a in arguments], env={**os.environ, "PYTHONPATH": str(tmp_path)}, cwd=tmp_path)
     assert done.returncode == 3
-    assert "pip install 'mmedge[capture]'" in done.stderr
+    assert f"pip install 'mmedge[{extra}]'" in done.stderr
+
+
+def test_a_reader_that_leaves_ends_the_run_quietly(bundle: Path, write_clip) -> None:  # type: ignore[no-untyped-def]
+    clip = write_clip(size=(64, 64), times_s=tuple(k / 25 for k in range(500)))
+    command = [sys.executable, "-m", "mmedge", "run", str(bundle), "--image", str(clip), "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+        try:
+            assert run.stdout is not None
+            assert run.stderr is not None
+            run.stdout.readline()
+            run.stdout.close()
+            err = run.stderr.read()
+            assert run.wait(20) == 0, err
+        finally:
+            run.kill()
+    assert "Traceback" not in err
 
 
 def test_unsupported_operators_are_listed_at_once_with_source_lines(tmp_path: Path, cli: InProcess) -> None:
