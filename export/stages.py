@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from graphlib import CycleError, TopologicalSorter
 
 import numpy as np
 import onnx
 
+from mmedge import bundle
 from mmedge.bundle.manifest import AudioInput, ImageInput, TensorInput, TextInput
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine
 from mmedge.errors import ConfigError
@@ -32,15 +32,7 @@ def network_stages(recipe: Recipe) -> tuple[str, ...]:
 
 def stage_order(recipe: Recipe) -> tuple[str, ...]:
     """Return all stages, each after those that feed it."""
-    parents = {name: {p for p in map(_producer, stage.inputs.values()) if p} for name, stage in recipe.stages.items()}
-    try:
-        return tuple(TopologicalSorter(parents).static_order())
-    except CycleError as error:
-        raise ConfigError(
-            f"the stages form a cycle: {' -> '.join(error.args[1])}",
-            where="stages",
-            fix="feed a value back with '@state:OUTPUT' instead",
-        ) from error
+    return bundle.stage_order(recipe.stages, where="stages", error=ConfigError)
 
 
 def _producer(source: str) -> str | None:

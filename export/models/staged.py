@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from torch import Tensor, nn
 
+from mmedge.bundle import stage_order
 from mmedge.bundle.manifest import Stage
 from mmedge.errors import ConfigError
 
@@ -76,24 +76,17 @@ class StagedModel(nn.Module):
 
 
 def _order(graph: Mapping[str, Stage], inputs: tuple[str, ...]) -> tuple[str, ...]:
-    parents: dict[str, set[str]] = {}
     for name, stage in graph.items():
-        parents[name] = set()
         for key, source in stage.inputs.items():
             producer, dot, output = source.partition(".")
-            if dot and producer in graph and output in graph[producer].outputs:
-                parents[name].add(producer)
-            elif source not in inputs and source != "@present":
+            known = dot and producer in graph and output in graph[producer].outputs
+            if not known and source not in inputs and source != "@present":
                 raise ConfigError(
                     f"'{source}' is neither an input, '@present' nor an output of a stage",
                     where=f"stages.{name}.inputs.{key}",
                     fix="correct the name; other special inputs cannot be trained yet",
                 )
-    try:
-        return tuple(TopologicalSorter(parents).static_order())
-    except CycleError as error:
-        cycle = " -> ".join(error.args[1])
-        raise ConfigError(f"the stages form a cycle: {cycle}", where="stages", fix="break the cycle") from error
+    return stage_order(graph, where="stages", error=ConfigError)
 
 
 def _depends_on_present(graph: Mapping[str, Stage], order: tuple[str, ...]) -> frozenset[str]:

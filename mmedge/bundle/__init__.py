@@ -3,6 +3,7 @@
 from mmedge.bundle.archive import Archive, write_archive
 from mmedge.bundle.bundle import Bundle, load
 from mmedge.bundle.manifest import AudioInput, ImageInput, Input, Manifest, Variant, decode_manifest
+from mmedge.bundle.order import stage_order
 
 __all__ = [
     "Archive",
@@ -14,5 +15,6 @@ __all__ = [
     "Variant",
     "decode_manifest",
     "load",
+    "stage_order",
     "write_archive",
 ]

@@ -12,9 +12,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.tree import Tree
 
-from mmedge.bundle import AudioInput, Bundle, ImageInput, load
+from mmedge.bundle import AudioInput, Bundle, ImageInput, load, stage_order
 from mmedge.cli.output import Json, next_step, out, print_json
-from mmedge.fusion import stage_order
 
 
 def command(
@@ -46,7 +45,7 @@ def bundle_tree(bundle: Bundle) -> Tree:
         rule = f", when missing: {policy.policy}" if policy else ""
         seats.add(f"[cyan]{name}[/]  {_seat(spec)}{rule}")
     stages = root.add("stages")
-    for name in stage_order(manifest):
+    for name in stage_order(manifest.stages):
         stage = manifest.stages[name]
         when = f"every {stage.every_ms:g} ms" if stage.every_ms else f"on {stage.on}" if stage.on else "when new"
         outputs = ", ".join(f"{n} {list(dims)}" for n, dims in stage.outputs.items())

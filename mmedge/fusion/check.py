@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from mmedge.bundle import Bundle
+from mmedge.bundle import Bundle, stage_order
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine
 from mmedge.errors import BundleError, CheckError, EngineError
 from mmedge.fusion.golden import self_test
-from mmedge.fusion.graph import stage_order
 from mmedge.fusion.load import make_callable
 from mmedge.fusion.stage import Stage
 
@@ -28,7 +27,7 @@ def check_variants(bundle: Bundle, progress: Callable[[str, float], None] | None
     upstream: dict[str, Stage] = {}
     stages: list[Stage] = []
     try:
-        for name in stage_order(bundle.manifest):
+        for name in stage_order(bundle.manifest.stages):
             spec = bundle.manifest.stages[name]
             if spec.callable is not None:
                 rule = make_callable(bundle, name, upstream)

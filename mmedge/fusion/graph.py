@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmedge.bundle.manifest import Manifest
-from mmedge.errors import BundleError
 from mmedge.fusion.feed import ReadAudio
 from mmedge.fusion.stage import Stage
 from mmedge.types import AnyArray, Evidence, Snapshot
@@ -20,31 +18,6 @@ class Timing:
 
     preprocess_ns: int = 0
     infer_ns: int = 0
-
-
-def stage_order(manifest: Manifest) -> list[str]:
-    """Return the stages so that each comes after those that feed it.
-
-    Raises:
-        BundleError: If stages form a cycle; names them.
-    """
-    waiting = {
-        name: {s.partition(".")[0] for s in stage.inputs.values() if "." in s and s not in manifest.inputs}
-        for name, stage in manifest.stages.items()
-    }
-    order: list[str] = []
-    while waiting:
-        free = [name for name, needs in waiting.items() if not needs & waiting.keys()]
-        if not free:
-            raise BundleError(
-                f"stages {sorted(waiting)} form a cycle",
-                where="manifest.json: $.stages",
-                fix="feed a value back with '@state:OUTPUT' instead",
-            )
-        order += free
-        for name in free:
-            del waiting[name]
-    return order
 
 
 class StageGraph:

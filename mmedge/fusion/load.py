@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from mmedge.bundle import Bundle, Variant
+from mmedge.bundle import Bundle, Variant, stage_order
 from mmedge.engine.base import Engine
 from mmedge.engine.build import compile_variant
 from mmedge.engine.cuda import gpu_problem
@@ -19,7 +19,7 @@ from mmedge.errors import CheckError, ConfigError, DeviceError, EngineError, Mis
 from mmedge.fusion.callables import CallableEngine
 from mmedge.fusion.feed import expected_shape
 from mmedge.fusion.golden import self_test
-from mmedge.fusion.graph import StageGraph, stage_order
+from mmedge.fusion.graph import StageGraph
 from mmedge.fusion.stage import Stage
 
 log = logging.getLogger("mmedge.fusion")
@@ -81,7 +81,7 @@ def load_graph(
     """
     stages: dict[str, Stage] = {}
     try:
-        for name in stage_order(bundle.manifest):
+        for name in stage_order(bundle.manifest.stages):
             stages[name] = _load_stage(bundle, name, stages, backend, precision, progress)
     except BaseException:
         for stage in stages.values():

@@ -101,8 +101,8 @@ def test_a_cycle_is_named(tmp_path: Path) -> None:
     stages["eye"] = {"inputs": {"x": "ear.y"}, "outputs": {"y": ["batch", 1]}}
     stages["ear"] = {"inputs": {"x": "eye.y"}, "outputs": {"y": ["batch", 1]}}
     path = tiny_bundle(tmp_path / "cycle.mmedge", stages=stages)
-    with mmedge.load(path) as opened, pytest.raises(BundleError, match=r"\['ear', 'eye', 'join'\] form a cycle"):
-        mmedge.Pipeline(opened, {"image": "push://", "audio": "push://"}).start()
+    with pytest.raises(BundleError, match=r"form a cycle: (ear -> eye -> ear|eye -> ear -> eye)"):
+        mmedge.load(path)
 
 
 @pytest.mark.parametrize(
