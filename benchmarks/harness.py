@@ -160,7 +160,8 @@ def cells(row: Row) -> tuple[str, str, str, str]:
             return "missing"
         timing = row.timings.get(name)
         spread = f" ({timing.p25:.0f}..{timing.p75:.0f})" if timing else ""
-        return f"{value:.0f} {row.unit}{spread}"
+        digits = 0 if timing or abs(value) >= 100 else 2
+        return f"{value:.{digits}f} {row.unit}{spread}"
 
     peers = "\n".join(f"{name}: {text(name, value)}" for name, value in row.peers.items())
     n = row.timings["mmedge"].n if "mmedge" in row.timings else ""

@@ -5,12 +5,30 @@ from __future__ import annotations
 import time
 from collections import deque
 
-_BUCKET_NS = 500_000_000
-_WINDOW = 20  # buckets: 10 s
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from mmedge.types import ClockQuality
+
+FloatArray = npt.NDArray[np.float64]
+
+_BUCKET_NS = 1_000_000_000
+_WINDOW = 60  # buckets
+_RECENT = 10
 _SETTLE_NS = 2_000_000_000
 _STEP_NS = 30_000_000
 _STEP_BUCKETS = 3
-_SLEW = 500e-6  # 0.5 ms per second
+_JUMP_NS = 10_000_000_000
+_SMOOTH = 0.3
+_UP_NS, _DOWN_NS = 500_000.0, 5_000_000.0  # per bucket
+_MAX_SLOPE = 500e-6
+# What is known of a slope before its first point, and of one that was learnt before the stream was interrupted.
+_PRIOR_NEW, _PRIOR_KEPT = 100e-6, 5e-6
+_NOISE_NS, _NOISE_POINTS = 200_000.0, 4
+_FIRST_NS = 40_000_000  # how late a lone first packet may well be
+_JITTER = 1024
+_TWO_SIDED_NS = 1_000_000.0
 
 
 def now_ns() -> int:
@@ -18,10 +36,28 @@ def now_ns() -> int:
     return time.monotonic_ns()
 
 
+class ClockReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a stream's clock.
+
+    Attributes:
+        quality: Class of its time stamps (A driver, B stream, C arrival).
+        offset_ns: CLOCK_MONOTONIC less the stream's own time, now.
+        ppm: How much slower than CLOCK_MONOTONIC the stream's clock runs, in parts per million.
+        jitter_ns: 99 % of the latest packets arrived within this of the earliest possible time.
+        uncertainty_ns: Bound on the error of the mapping.
+    """
+
+    quality: ClockQuality
+    offset_ns: int
+    ppm: float
+    jitter_ns: int
+    uncertainty_ns: int
+
+
 class StreamClock:
     """Places a stream's own time (presentation time, sample count) on CLOCK_MONOTONIC.
 
-    A packet can arrive late, never early, so the offset follows the lower envelope of
+    A packet can arrive late, never early, so a line with a slope follows the lower envelope of
     ``arrival - stream time`` and not its mean: stalls of the reader do not move it.
 
     Args:
@@ -37,66 +73,171 @@ class StreamClock:
 
     def __init__(self, *, floor_ns: int) -> None:
         self._floor_ns = floor_ns
-        self._minima: deque[tuple[int, int]] = deque()  # (number of the bucket, its smallest arrival - stream time)
-        self._offset = 0.0
-        self._first_ns: int | None = None
-        self._seen_ns = 0
+        self._points: deque[tuple[int, int]] = deque(maxlen=_WINDOW)  # (stream time, smallest delay) of each bucket
+        self._base = 0  # delays are kept as differences from this one: exact, and small enough for floats
+        self._anchor = 0  # the line passes here at _level, and takes in _bend over the bucket after it
+        self._level = self._bend = 0.0
+        self._slope = self._prior = 0.0
+        self._prior_sd = _PRIOR_NEW
+        self._count = 0
+        self._bucket = self._settled_ns = 0
+        self._low = (0, 0)
+        self._spread = 0.0
+        self._excess = np.zeros(_JITTER)
+        self._seen = 0
         self._last = (-(1 << 62), -(1 << 62))
 
-    def observe(self, stream_ns: int, arrive_ns: int) -> int:
+    def observe(self, stream_ns: int, arrive_ns: int, *, gap: bool = False) -> int:
         """Learn that stream time ``stream_ns`` arrived at ``arrive_ns``.
 
+        Args:
+            stream_ns: The stream's own time.
+            arrive_ns: Its arrival on CLOCK_MONOTONIC.
+            gap: The stream says that something is missing before this, but not how much.
+
         Returns:
-            0, or the jump of the mapping in ns: positive after a gap that the stream did not report,
-            negative when everything before was stamped too late.
+            0, or the jump of the mapping in ns: positive after a gap of the stream, negative when
+            everything before was stamped too late; beyond 10 s the stream's own time has jumped.
         """
-        delay, bucket = arrive_ns - stream_ns, arrive_ns // _BUCKET_NS
-        if self._minima and self._minima[-1][0] == bucket:
-            self._minima[-1] = (bucket, min(delay, self._minima[-1][1]))
-        else:
-            self._minima.append((bucket, delay))
-        while self._minima[0][0] <= bucket - _WINDOW:
-            self._minima.popleft()
-        if self._first_ns is None:
-            self._first_ns, self._seen_ns, self._offset = arrive_ns, arrive_ns, float(delay)
+        delay, bucket = arrive_ns - stream_ns - self._base, arrive_ns // _BUCKET_NS
+        if not self._count:
+            self._base += delay
+            self._begin(stream_ns, 0, arrive_ns)
             return 0
-        passed_ns, self._seen_ns = max(0, arrive_ns - self._seen_ns), arrive_ns
-        if arrive_ns - self._first_ns < _SETTLE_NS:
-            self._offset = min(self._offset, float(delay))
+        excess = delay - self._line(stream_ns)
+        if abs(excess) > _JUMP_NS or (gap and excess > 0):
+            self._begin(stream_ns, delay, arrive_ns)
+            return round(excess)
+        if excess < 0 and arrive_ns < self._settled_ns:
+            self._level += excess
+            excess = 0.0
+        elif excess < -_STEP_NS:
+            self._begin(stream_ns, delay, arrive_ns)
+            return round(excess)
+        elif excess < -self._spread:
+            self._spread = -excess  # what is early proves at once how late the line is; it follows at the bucket's end
+        self._excess[self._seen % _JITTER] = excess
+        self._seen += 1
+        self._count += 1
+        if bucket == self._bucket:
+            if delay < self._low[1]:
+                self._low = (stream_ns, delay)
             return 0
-        # The newest bucket is still filling: its minimum can only fall, so it cannot prove a gap.
-        recent = [low for _, low in self._minima][-1 - _STEP_BUCKETS : -1]
-        if len(recent) == _STEP_BUCKETS and min(recent) > self._offset + _STEP_NS:
-            while len(self._minima) > _STEP_BUCKETS + 1:
-                self._minima.popleft()
-            return self._jump()
-        if delay < self._offset - _STEP_NS:
-            return self._jump()
-        error = min(low for _, low in self._minima) - self._offset
-        self._offset += max(-_SLEW * passed_ns, min(_SLEW * passed_ns, error))
-        return 0
+        self._points.append(self._low)
+        self._bucket, self._low = bucket, (stream_ns, delay)
+        return self._fit(stream_ns)
+
+    def restart(self) -> None:
+        """Forget the offset, keep the slope: the stream's time begins anew with the next observation."""
+        self._count = 0
 
     def shift(self, gap_ns: int) -> None:
         """Take in that ``gap_ns`` of the stream are missing before the next observation."""
-        self._offset += gap_ns
-        self._minima = deque((bucket, low + gap_ns) for bucket, low in self._minima)
+        self._base += gap_ns
 
-    def _jump(self) -> int:
-        before, self._offset = self._offset, float(min(low for _, low in self._minima))
-        return round(self._offset - before)
+    def _begin(self, stream_ns: int, delay: int, arrive_ns: int) -> None:
+        if len(self._points) >= _RECENT:
+            self._prior, self._prior_sd = self._slope, _PRIOR_KEPT
+        self._points.clear()
+        self._anchor, self._level, self._bend = stream_ns, float(delay), 0.0
+        self._bucket, self._low = arrive_ns // _BUCKET_NS, (stream_ns, delay)
+        self._settled_ns = arrive_ns + _SETTLE_NS
+        self._count, self._spread, self._seen = 1, 0.0, 0
+        self._last = (-(1 << 62), -(1 << 62))
+
+    def _line(self, stream_ns: int) -> float:
+        passed = stream_ns - self._anchor
+        return self._level + self._slope * passed + self._bend * min(max(passed / _BUCKET_NS, 0.0), 1.0)
+
+    def _fit(self, stream_ns: int) -> int:
+        """Draw the line anew after a bucket; return its jump."""
+        level = self._line(stream_ns)
+        points = np.array(self._points, dtype=np.float64)
+        points[:, 0] = [n - stream_ns for n, _ in self._points]
+        x, y = points.T
+        jump = 0.0
+        off = y[-_STEP_BUCKETS:] - level - self._slope * x[-_STEP_BUCKETS:]
+        if len(off) == _STEP_BUCKETS and off.min() > _STEP_NS:
+            jump = float(off.min())
+            for _ in range(len(x) - _STEP_BUCKETS):
+                self._points.popleft()
+            self._prior, self._prior_sd = self._slope, _PRIOR_KEPT
+            x, y = x[-_STEP_BUCKETS:], y[-_STEP_BUCKETS:]
+        self._slope = self._regress(x, y)
+        rest = y - self._slope * x
+        self._anchor, self._level = stream_ns, level + jump
+        error = float(rest[-_RECENT:].min()) - self._level
+        if jump:
+            self._level += error
+        self._bend = 0.0 if jump else max(-_DOWN_NS, min(_UP_NS, _SMOOTH * error))
+        low, high = np.percentile(rest, (25, 75))
+        middle = max(0.0, min(float(np.median(self._excess[: self._seen])), _TWO_SIDED_NS))
+        self._spread = 1.5 * float(high - low) + abs(float(rest[-1]) - self._level) + middle
+        return round(jump)
+
+    def _regress(self, x: FloatArray, y: FloatArray) -> float:
+        """Return the slope of the points' lower half, drawn to what was known before while they are few."""
+        rest = y - self._prior * x
+        slope = 0.0
+        for lower_half in (False, True):
+            if lower_half:
+                above = rest - slope * x
+                keep = above <= np.median(above)
+                x, rest = x[keep], rest[keep]
+            if len(x) < 2:
+                break
+            dx, dy = x - x.mean(), rest - rest.mean()
+            off = dy - dx * (dx @ dy / (dx @ dx))
+            noise = (off @ off + _NOISE_POINTS * _NOISE_NS**2) / (len(x) + _NOISE_POINTS)
+            slope = float(dx @ dy / (dx @ dx + noise / self._prior_sd**2))
+        return max(-_MAX_SLOPE, min(_MAX_SLOPE, self._prior + slope))
 
     def to_monotonic(self, stream_ns: int) -> int:
-        """Return the time of ``stream_ns`` on CLOCK_MONOTONIC; never runs back while the stream advances."""
-        time_ns = round(stream_ns + self._offset)
+        """Return the time of ``stream_ns`` on CLOCK_MONOTONIC.
+
+        While the stream advances it never runs back, except by a jump that ``observe`` returned.
+        """
+        time_ns = stream_ns + self._base + round(self._line(stream_ns))
         if stream_ns >= self._last[0]:
             time_ns = max(time_ns, self._last[1])
             self._last = (stream_ns, time_ns)
         return time_ns
 
     @property
+    def offset_ns(self) -> int:
+        """CLOCK_MONOTONIC less the stream's own time, at the latest bucket."""
+        return self._base + round(self._level)
+
+    @property
+    def ppm(self) -> float:
+        """How much slower than CLOCK_MONOTONIC the stream's clock runs, in parts per million."""
+        return self._slope * 1e6
+
+    @property
+    def jitter_ns(self) -> int:
+        """99 % of the latest packets arrived within this of the earliest possible time."""
+        return round(float(np.percentile(self._excess[: self._seen], 99))) if self._seen else 0
+
+    @property
     def uncertainty_ns(self) -> int:
-        """Bound on the error of the mapping: the floor plus 1.5 times the spread of the minima."""
-        lows = sorted(low for _, low in self._minima)
-        if len(lows) < 2:
-            return 2 * self._floor_ns
-        return self._floor_ns + round(1.5 * (lows[3 * len(lows) // 4] - lows[len(lows) // 4]))
+        """Bound on the error of the mapping, in ns.
+
+        The sum of the floor; 1.5 times the spread of the minima (their middle half); how far the newest of them is
+        off the line; up to 1 ms of what half of the packets need beyond it, as fine noise may be two-sided; and, while
+        few packets were seen, how late all of them may have been.
+        """
+        return self._floor_ns + round(self._spread + _FIRST_NS / max(self._count, 1))
+
+    def report(self, quality: ClockQuality) -> ClockReport:
+        """Return the present state for a health report.
+
+        Args:
+            quality: Class of the time stamps that were observed.
+        """
+        return ClockReport(
+            quality=quality,
+            offset_ns=self.offset_ns,
+            ppm=round(self.ppm, 2),
+            jitter_ns=self.jitter_ns,
+            uncertainty_ns=self.uncertainty_ns,
+        )

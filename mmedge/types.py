@@ -112,7 +112,7 @@ class Snapshot:
         age_ms: Age of each present input's newest data at ``t_ns``.
         epoch: Epoch of each present input.
         skew_ms: Largest difference between ``t_ns`` and where an input was really cut.
-        uncertainty_ms: Bound on the error of ``skew_ms``.
+        uncertainty_ms: Bound on the error of ``skew_ms``: the two largest uncertainties together.
         deliver_ns: When the trigger's packet reached this process.
         wait_ns: How long the trigger waited for data of other inputs.
         on_frame: Whether a frame made the trigger; of several that are ready, only the newest matters.

@@ -3,7 +3,10 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
+#include <memory>
+#include <new>
 #include <stdexcept>
+#include <utility>
 
 namespace mmedge {
 namespace {
@@ -18,22 +21,87 @@ std::uint32_t to_bits(float value) {
   return bits;
 }
 
+constexpr std::uint64_t kMagic = 0x706d617365676d6d;  // "mmgesamp"
+constexpr std::uint64_t kVersion = 1;
+constexpr std::int64_t kMaxCapacity = std::int64_t{1} << 56;
+
+static_assert(std::atomic<std::int64_t>::is_always_lock_free &&
+                  std::atomic<std::uint32_t>::is_always_lock_free,
+              "a lock would lie in one process only");
+
+void require(bool fine, const char* message) {
+  if (!fine) throw std::invalid_argument(message);
+}
+
+// Indices never go back, whatever a broken process left in shared memory.
+std::int64_t index_of(const std::atomic<std::int64_t>& shared, std::memory_order order) {
+  return std::max<std::int64_t>(0, shared.load(order));
+}
+
 }  // namespace
 
-SampleRing::SampleRing(std::int64_t capacity) : capacity_(capacity) {
-  if (capacity < 1) throw std::invalid_argument("capacity must be at least 1 sample");
-  slots_ = std::make_unique<std::atomic<std::uint32_t>[]>(static_cast<std::size_t>(capacity));
+struct alignas(64) SampleRing::Header {
+  Shape shape;
+  alignas(64) std::atomic<std::int64_t> claimed;
+  std::atomic<std::int64_t> end;
+};
+
+SampleRing::SampleRing(std::int64_t capacity) : shape_(shape_of(capacity)) {
+  own_ = std::make_unique<Line[]>((total_bytes(shape_) + sizeof(Line) - 1) / sizeof(Line));
+  header_ = reinterpret_cast<Header*>(own_.get());
+  fill();
 }
+
+SampleRing::SampleRing(const Shape& shape, SharedMemory memory)
+    : shape_(shape), shared_(std::move(memory)), header_(static_cast<Header*>(shared_.data())) {}
+
+SampleRing SampleRing::shared(std::int64_t capacity) {
+  const Shape shape = shape_of(capacity);
+  SampleRing ring(shape, SharedMemory::create(total_bytes(shape)));
+  ring.fill();
+  return ring;
+}
+
+SampleRing SampleRing::attach(int fd) {
+  SharedMemory memory = SharedMemory::attach(fd);
+  Shape shape{};
+  require(memory.size() >= sizeof(Header), "the shared memory is too small for a sample ring");
+  std::memcpy(&shape, memory.data(), sizeof shape);
+  require(shape.magic == kMagic, "the shared memory holds no sample ring");
+  require(shape.version == kVersion, "the sample ring is of another version");
+  require(memory.size() == total_bytes(shape_of(shape.capacity)),
+          "the shared memory is not as large as its samples");
+  return SampleRing(shape, std::move(memory));
+}
+
+SampleRing::Shape SampleRing::shape_of(std::int64_t capacity) {
+  require(capacity >= 1, "capacity must be at least 1 sample");
+  require(capacity <= kMaxCapacity, "capacity must be at most 2**56 samples");
+  return {kMagic, kVersion, capacity};
+}
+
+std::size_t SampleRing::total_bytes(const Shape& shape) {
+  return sizeof(Header) + static_cast<std::size_t>(shape.capacity) * sizeof(std::atomic<std::uint32_t>);
+}
+
+void SampleRing::fill() {
+  new (header_) Header{shape_, {0}, {0}};
+  std::uninitialized_value_construct_n(&slot(0), shape_.capacity);
+}
+
+std::int64_t SampleRing::end() const { return index_of(header_->end, std::memory_order_acquire); }
 
 std::atomic<std::uint32_t>& SampleRing::slot(std::int64_t index) const {
-  return slots_[static_cast<std::size_t>(index % capacity_)];
+  return reinterpret_cast<std::atomic<std::uint32_t>*>(header_ + 1)[index % shape_.capacity];
 }
 
+// A writer that died had claimed more than it published; that stays claimed until it is overwritten.
 std::int64_t SampleRing::claim(std::int64_t n) {
-  const std::int64_t start = end_.load(std::memory_order_relaxed);
+  const std::int64_t start = index_of(header_->end, std::memory_order_relaxed);
   if (n < 0) throw std::invalid_argument("the number of samples must not be negative");
   if (n > kMax - start) throw std::invalid_argument("the sample index would exceed 64 bits");
-  claimed_.store(start + n, std::memory_order_release);
+  const std::int64_t claimed = index_of(header_->claimed, std::memory_order_relaxed);
+  header_->claimed.store(std::max(claimed, start + n), std::memory_order_release);
   return start;
 }
 
@@ -43,26 +111,26 @@ std::int64_t SampleRing::write(const float* samples, std::size_t n) {
   if (n > static_cast<std::size_t>(kMax)) throw std::invalid_argument("too many samples");
   const auto count = static_cast<std::int64_t>(n);
   const std::int64_t start = claim(count), stop = start + count;
-  for (std::int64_t i = std::max(start, stop - capacity_); i < stop;) {
-    const std::int64_t run = std::min(stop - i, capacity_ - i % capacity_);
+  for (std::int64_t i = std::max(start, stop - shape_.capacity); i < stop;) {
+    const std::int64_t run = std::min(stop - i, shape_.capacity - i % shape_.capacity);
     std::atomic<std::uint32_t>* to = &slot(i);
     const float* from = samples + (i - start);
     for (std::int64_t k = 0; k < run; ++k) to[k].store(to_bits(from[k]), std::memory_order_release);
     i += run;
   }
-  end_.store(stop, std::memory_order_release);
+  header_->end.store(stop, std::memory_order_release);
   return stop;
 }
 
 std::int64_t SampleRing::write_silence(std::int64_t n) {
   const std::int64_t start = claim(n), stop = start + n;
-  for (std::int64_t i = std::max(start, stop - capacity_); i < stop; ++i)
+  for (std::int64_t i = std::max(start, stop - shape_.capacity); i < stop; ++i)
     slot(i).store(kSilent, std::memory_order_release);
-  end_.store(stop, std::memory_order_release);
+  header_->end.store(stop, std::memory_order_release);
   return stop;
 }
 
-std::int64_t SampleRing::begin() const { return std::max<std::int64_t>(0, end() - capacity_); }
+std::int64_t SampleRing::begin() const { return std::max<std::int64_t>(0, end() - shape_.capacity); }
 
 std::int64_t SampleRing::read(std::int64_t end, float* out, std::size_t n) const {
   if (n > static_cast<std::size_t>(kMax) ||
@@ -71,9 +139,9 @@ std::int64_t SampleRing::read(std::int64_t end, float* out, std::size_t n) const
   const std::int64_t start = end - static_cast<std::int64_t>(n);
   const std::int64_t written = this->end();
   const std::int64_t stop = std::clamp(written, start, end);
-  std::int64_t first = std::clamp(std::max<std::int64_t>(0, written - capacity_), start, stop);
+  std::int64_t first = std::clamp(std::max<std::int64_t>(0, written - shape_.capacity), start, stop);
   for (std::int64_t i = first; i < stop;) {
-    const std::int64_t run = std::min(stop - i, capacity_ - i % capacity_);
+    const std::int64_t run = std::min(stop - i, shape_.capacity - i % shape_.capacity);
     const std::atomic<std::uint32_t>* from = &slot(i);
     float* to = out + (i - start);
     for (std::int64_t k = 0; k < run; ++k) {
@@ -82,7 +150,7 @@ std::int64_t SampleRing::read(std::int64_t end, float* out, std::size_t n) const
     }
     i += run;
   }
-  first = std::clamp(claimed_.load(std::memory_order_acquire) - capacity_, first, stop);
+  first = std::clamp(index_of(header_->claimed, std::memory_order_acquire) - shape_.capacity, first, stop);
   std::fill(out, out + (first - start), 0.0f);
   std::fill(out + (stop - start), out + n, 0.0f);
   std::int64_t real = stop - first;

@@ -5,6 +5,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <utility>
+
+#include "shared_memory.hpp"
 
 namespace mmedge {
 
@@ -14,9 +17,17 @@ namespace mmedge {
 // The writer never waits. It announces how far it is going to write (`claimed_`), writes, then
 // publishes (`end_`). A reader copies first and then discards what the announcement says may have
 // been overwritten meanwhile, so a slow reader loses its oldest samples and nothing else.
+//
+// The memory is this process's own or shared with another one, which may die at any instruction or write
+// anything into it: the capacity is read once, when attached, and no index read later leaves the ring.
 class SampleRing {
  public:
   explicit SampleRing(std::int64_t capacity);
+  // A ring for two processes. Throws std::system_error when there is no memory.
+  static SampleRing shared(std::int64_t capacity);
+  // Maps the shared ring of another process (or of this one); the caller keeps its `fd`. Throws
+  // std::invalid_argument for anything that is not a whole ring.
+  static SampleRing attach(int fd);
 
   // Appends `n` samples and returns the new end.
   std::int64_t write(const float* samples, std::size_t n);
@@ -26,17 +37,33 @@ class SampleRing {
   std::int64_t read(std::int64_t end, float* out, std::size_t n) const;
 
   std::int64_t begin() const;
-  std::int64_t end() const { return end_.load(std::memory_order_acquire); }
-  std::int64_t capacity() const { return capacity_; }
+  std::int64_t end() const;
+  std::int64_t capacity() const { return shape_.capacity; }
+  // -1 if the memory is not shared.
+  int fd() const { return shared_.fd(); }
 
  private:
+  struct Shape {
+    std::uint64_t magic;
+    std::uint64_t version;
+    std::int64_t capacity;
+  };
+  struct Header;
+  struct alignas(64) Line {
+    unsigned char bytes[64];
+  };
+
+  SampleRing(const Shape& shape, SharedMemory memory);
+  static Shape shape_of(std::int64_t capacity);
+  static std::size_t total_bytes(const Shape& shape);
+  void fill();
   std::int64_t claim(std::int64_t n);
   std::atomic<std::uint32_t>& slot(std::int64_t index) const;
 
-  std::int64_t capacity_;
-  std::unique_ptr<std::atomic<std::uint32_t>[]> slots_;
-  std::atomic<std::int64_t> claimed_{0};
-  std::atomic<std::int64_t> end_{0};
+  Shape shape_;
+  std::unique_ptr<Line[]> own_;
+  SharedMemory shared_;
+  Header* header_;
 };
 
 }  // namespace mmedge

@@ -141,3 +141,22 @@ def tiny_bundle(path: Path, **changes: Any) -> Path:
     """Write the bundle; ``changes`` replace top-level keys of the manifest."""
     files = members()
     return write_archive(path, msgspec.convert(manifest(files, **changes), Manifest), files)
+
+
+def imu_bundle(path: Path, rule: str = "tests.entries:shaken") -> Path:
+    """Write a bundle of a picture and an inertial sensor, joined by a rule: does the sensor say 2 x brightness?"""
+    files = {"labels/same.txt": b"no\nyes\n"}
+    inputs = {
+        "image": MANIFEST["inputs"]["image"],
+        "imu": {"modality": "tensor", "shape": [1, 6], "dtype": "float32", "rate_hz": 100},
+    }
+    changes = {
+        "inputs": inputs,
+        "stages": {
+            "rule": {"callable": rule, "inputs": {"image": "image", "imu": "imu"}, "outputs": {"same": ["batch", 1]}}
+        },
+        "tasks": {"same": {"kind": "verification", "output": "rule.same", "labels": "labels/same.txt"}},
+        "missing": {"image": {"policy": "zero"}, "imu": {"policy": "hold", "max_age_ms": 100}},
+        "validated_masks": [{"present": ["image"], "metric": "top1", "value": 1.0}],
+    }
+    return write_archive(path, msgspec.convert(manifest(files, **changes) | {"variants": []}, Manifest), files)

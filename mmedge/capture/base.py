@@ -11,14 +11,17 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from mmedge.capture.sound import Piece
-from mmedge.clock import now_ns
+from mmedge.clock import ClockReport, now_ns
 from mmedge.errors import MmedgeError, SourceError
-from mmedge.types import Block, ClockQuality, EndOfStream, Health, Packet
+from mmedge.types import Block, ClockQuality, EndOfStream, Frame, Health, Packet
 
 log = logging.getLogger("mmedge.capture")
 
 Emit = Callable[[Packet], None]
 STOP_S = 2.0
+# A camera picture that is bit-identical for this long is frozen: sensors are never noiseless.
+FROZEN_NS = 1_000_000_000
+LATE_NS = 1_000_000_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,11 +32,13 @@ class SourceHealth:
         state: ``MISSING`` before the first packet and after the end.
         reason: Why it is not ``OK``.
         counters: Packets by kind, and everything that was lost, by cause.
+        clocks: The clock of each stream whose time is estimated.
     """
 
     state: Health
     reason: str | None
     counters: dict[str, int] = field(default_factory=dict)
+    clocks: dict[str, ClockReport] = field(default_factory=dict)
 
 
 class Source(Protocol):
@@ -42,11 +47,13 @@ class Source(Protocol):
     Attributes:
         streams: Names of the inputs it feeds.
         live: True if data that is not taken in time is dropped; False if ``emit`` may block to hold it back.
+        epoch: Epoch of the packets; set before ``start`` it is the first one.
         error: What ended it, None while all is well.
     """
 
     streams: tuple[str, ...]
     live: bool
+    epoch: int
     error: MmedgeError | None
 
     def start(self, emit: Emit) -> None:
@@ -127,7 +134,13 @@ class ThreadSource(ABC):
 
     def health(self) -> SourceHealth:
         """Return a copy of the present state."""
-        return SourceHealth(state=self._state, reason=self._reason, counters=dict(self.counters))
+        return SourceHealth(
+            state=self._state, reason=self._reason, counters=dict(self.counters), clocks=self._clock_reports()
+        )
+
+    def _clock_reports(self) -> dict[str, ClockReport]:
+        """Return what is known of each stream's clock; called from other threads."""
+        return {}
 
     def next_seq(self, stream: str) -> int:
         """Return the running number of the stream's next packet."""
@@ -182,13 +195,20 @@ class ThreadSource(ABC):
             )
         )
 
+    def _judge(self, packet: Packet) -> None:
+        if isinstance(packet, Frame) and packet.unchanged_ns > FROZEN_NS:
+            self.set_state("STALE", f"{self.name}: the picture does not change")
+        elif self.live and packet.arrive_ns - packet.capture_ns > LATE_NS:
+            self.set_state("LATE", f"{self.name}: its data is more than {LATE_NS / 1e9:g} s old on arrival")
+        elif self._state != "OK":
+            self.set_state("OK")
+
     def _run(self, emit: Emit) -> None:
         def counted(packet: Packet) -> None:
             if not isinstance(packet, EndOfStream):
                 self.counters[type(packet).__name__.lower() + "s"] += 1
                 self._last_ns[packet.stream] = packet.capture_ns
-                if self._state != "OK":
-                    self.set_state("OK")
+                self._judge(packet)
             emit(packet)
 
         reason: str | None = None

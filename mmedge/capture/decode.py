@@ -85,6 +85,10 @@ class PictureDecoder:
             self._last_ns = time_ns
             yield time_ns, frame
 
+    def restart(self) -> None:
+        """The sender's time begins anew."""
+        self._direction, self._last_ns = _Direction(self._source.name), None
+
     def frames(
         self, frame: Any, stop: threading.Event, *, capture_ns: int, arrive_ns: int, uncertainty_ns: int = 0
     ) -> Iterator[Frame]:
@@ -152,6 +156,12 @@ class SoundDecoder:
     def hole(self, until_ns: int) -> Iterator[tuple[str, Piece]]:
         """Declare that there is no sound up to ``until_ns``."""
         return self._each(partial(MonoTrack.hole, until_ns=until_ns))
+
+    def restart(self) -> None:
+        """The sender's time begins anew."""
+        self._direction = _Direction(self._source.name)
+        for track in self._tracks.values():
+            track.restart()
 
     def finish(self) -> Iterator[tuple[str, Piece]]:
         """Yield what the resamplers still hold."""

@@ -126,8 +126,15 @@ class GStreamerSource(ThreadSource):
             with self._lock:
                 if stop.is_set():
                     return
+                # A pipeline that hangs would outlive a reader that is killed: the kernel ends it then.
+                setpriv = shutil.which("setpriv")
+                guard = [setpriv, "--pdeathsig", "KILL"] if setpriv else []
                 self._child = subprocess.Popen(
-                    self._command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=messages, bufsize=0
+                    [*guard, *self._command],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=messages,
+                    bufsize=0,
                 )
             child = self._child
             assert child.stdout is not None

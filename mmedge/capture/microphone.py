@@ -3,77 +3,22 @@
 from __future__ import annotations
 
 import queue
-import statistics
 import threading
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from mmedge.capture.base import Emit, ThreadSource, log
 from mmedge.capture.sound import PIECE_MS, MonoTrack
-from mmedge.clock import StreamClock, now_ns
+from mmedge.capture.stamps import MicrophoneClock, Stamp
+from mmedge.clock import ClockReport, now_ns
 from mmedge.errors import DeviceError, SourceError
 from mmedge.extras import require
-from mmedge.types import ClockQuality
 
 _S = 1_000_000_000
 _BLOCKS = 512  # slots between the callback and the reader: five seconds
-_PROBE_NS = 2 * _S
 _SILENCE_S = 5.0
-_FLOOR_NS: dict[ClockQuality, int] = {"A": 500_000, "B": 3_000_000, "C": 10_000_000}
-
-
-@dataclass(frozen=True, slots=True)
-class Stamp:
-    """What the callback saw of one block.
-
-    Attributes:
-        samples: Device samples counted up to the end of the block.
-        entry_ns: CLOCK_MONOTONIC at the entry of the callback.
-        adc_ns: PortAudio's time of the block's last sample.
-        current_ns: PortAudio's time of the callback, taken before the interpreter was asked for.
-    """
-
-    samples: int
-    entry_ns: int
-    adc_ns: int
-    current_ns: int
-
-
-def choose_quality(stamps: list[Stamp], rate_hz: int) -> ClockQuality:
-    """Judge which of PortAudio's times can be trusted.
-
-    ``A`` the converter's time, ``B`` the callback's time, ``C`` the entry of our callback. Times of
-    another clock than CLOCK_MONOTONIC are never used: a step of the wall clock would move them.
-    ``C`` does not subtract the latency PortAudio announces: a block is handed over when its last sample
-    is there; behind PulseAudio the announced 20 ms are not in the data at all (measured).
-
-    Args:
-        stamps: Two seconds of blocks.
-        rate_hz: Sample rate of the device.
-
-    Returns:
-        The best class whose times rise strictly, lie 0..0.5 s back and keep the pace of the blocks.
-    """
-
-    def sane(times: list[int]) -> bool:
-        steps = [b - a for a, b in pairwise(times)]
-        paces = [round((b.samples - a.samples) * _S / rate_hz) for a, b in pairwise(stamps)]
-        ages = [stamp.entry_ns - time for stamp, time in zip(stamps, times, strict=True)]
-        # 1 ms of grace: the block's end is computed from its start.
-        return (
-            len(steps) > 10
-            and min(steps) > 0
-            and min(ages) >= -1_000_000
-            and max(ages) < _S // 2
-            and statistics.median(abs(step - pace) for step, pace in zip(steps, paces, strict=True)) < 5_000_000
-        )
-
-    if sane([stamp.adc_ns for stamp in stamps]):
-        return "A"
-    return "B" if sane([stamp.current_ns for stamp in stamps]) else "C"
 
 
 class MicrophoneSource(ThreadSource):
@@ -97,6 +42,7 @@ class MicrophoneSource(ThreadSource):
         self._sd = require("sounddevice", "listening to a microphone")
         self._device = find_microphone(self._sd, target)
         self._stream, self._device_rate_hz, self._channels = self._open()
+        self._clock = MicrophoneClock(self.name, self._device_rate_hz)
         self._slots = np.empty((_BLOCKS, self._stream.blocksize * self._channels), np.float32)
 
     def _open(self) -> tuple[Any, int, int]:
@@ -149,26 +95,20 @@ class MicrophoneSource(ThreadSource):
         self._stream.start()
         (name,) = self.streams
         track = MonoTrack(self._device_rate_hz, self._rate_hz, low_delay=True)
-        quality: ClockQuality = "C"
-        clock = StreamClock(floor_ns=_FLOOR_NS[quality])
-        probe: list[Stamp] | None = []
+        clock = self._clock
         missing = capture_ns = 0
         while (item := self._next()) is not None and not stop.is_set():
             slot, frames, stamp, overflow = item
             samples = self._slots[slot, : frames * self._channels].reshape(frames, self._channels).mean(axis=1)
             self._read += 1
-            if probe is not None:
-                probe.append(stamp)
-                if stamp.entry_ns - probe[0].entry_ns >= _PROBE_NS:
-                    quality, clock, probe = *self._choose(probe), None
-            end_ns = self._stream_ns(stamp.samples)
-            gap_ns = 0
-            if overflow:  # it says that samples are missing, not how many: what the clock finds too late is the gap
-                gap_ns = max(0, _time(stamp, quality) - clock.to_monotonic(end_ns))
-                clock.shift(gap_ns)
-            gap_ns += max(0, clock.observe(end_ns, _time(stamp, quality)))
+            gap_ns, broken = clock.observe(stamp, overflow=overflow)
             missing += round(gap_ns * self._rate_hz / _S)
-            for piece in track.feed(samples, self._stream_ns(stamp.samples - frames)):
+            if broken:
+                log.warning("%s: its time jumped (%.0f ms missing); a new epoch begins", self.name, gap_ns / 1e6)
+                self.counters["clock_jumps"] += 1
+                self.new_epoch()
+                capture_ns = 0
+            for piece in track.feed(samples, clock.stream_ns(stamp.samples - frames)):
                 lost, missing = piece.lost + missing, 0
                 capture_ns = max(capture_ns, clock.to_monotonic(piece.end_ns))
                 self.counters["lost_samples"] += lost
@@ -178,7 +118,7 @@ class MicrophoneSource(ThreadSource):
                         replace(piece, lost=lost),
                         capture_ns=capture_ns,
                         uncertainty_ns=clock.uncertainty_ns,
-                        quality=quality,
+                        quality=clock.quality,
                     )
                 )
 
@@ -192,20 +132,8 @@ class MicrophoneSource(ThreadSource):
                 fix="check that it is still there: mmedge devices",
             ) from None
 
-    def _choose(self, probe: list[Stamp]) -> tuple[ClockQuality, StreamClock]:
-        quality = choose_quality(probe, self._device_rate_hz)
-        clock = StreamClock(floor_ns=_FLOOR_NS[quality])
-        for stamp in probe:
-            clock.observe(self._stream_ns(stamp.samples), _time(stamp, quality))
-        log.info("%s: clock quality %s", self.name, quality)
-        return quality, clock
-
-    def _stream_ns(self, samples: int) -> int:
-        return samples * _S // self._device_rate_hz
-
-
-def _time(stamp: Stamp, quality: ClockQuality) -> int:
-    return {"A": stamp.adc_ns, "B": stamp.current_ns, "C": stamp.entry_ns}[quality]
+    def _clock_reports(self) -> dict[str, ClockReport]:
+        return dict.fromkeys(self.streams, self._clock.report())
 
 
 def find_microphone(sounddevice: Any, target: str) -> dict[str, Any]:

@@ -12,13 +12,15 @@ from mmedge.capture.base import Emit, ThreadSource, log
 from mmedge.capture.decode import PictureDecoder, SoundDecoder
 from mmedge.capture.demux import choose_streams
 from mmedge.capture.uri import Uri
-from mmedge.clock import StreamClock, now_ns
+from mmedge.clock import ClockReport, StreamClock, now_ns
 from mmedge.extras import require
 
 _S = 1_000_000_000
 _SILENCE_S = 1.5  # also bounds how long a stop can take
 _BACKOFF_S = (0.2, 5.0)
 _BUFFERED_NS = 2_000_000
+_BACK_NS = 1_000_000_000
+_JUMP_NS = 10_000_000_000
 # What the first packet's delay holds (encoder, network, parser) is constant and cannot be seen from here.
 _FLOOR_NS = 40_000_000
 
@@ -40,6 +42,7 @@ class NetworkSource(ThreadSource):
         self._images = images
         self._uri = uri
         self._next_ends = False
+        self._clock = StreamClock(floor_ns=_FLOOR_NS)
         super().__init__((*images, *self._sounds), name=str(uri), live=True)
 
     def _read_impl(self, emit: Emit, stop: threading.Event) -> None:
@@ -84,7 +87,8 @@ class NetworkSource(ThreadSource):
                 self.end(emit, name, f"{self.name} has no {kind} track")
         pictures = PictureDecoder(self, picture, self._images) if picture is not None and self._images else None
         sounds = SoundDecoder(self, sound, self._sounds, low_delay=True) if sound is not None and self._sounds else None
-        clock = StreamClock(floor_ns=_FLOOR_NS)
+        self._clock.restart()
+        last: dict[int, tuple[int, int]] = {}
         self._next_ends = container.format.name == "mpegts"
         buffered = True
         before_ns = now_ns()
@@ -95,17 +99,22 @@ class NetworkSource(ThreadSource):
             # What came while the stream was being analysed is old: it is decoded, for the key frame in it,
             # but has no arrival time to learn from. The first read that had to wait ends it.
             buffered = buffered and arrive_ns - before_ns < _BUFFERED_NS
+            if self._jumped(last, packet, arrive_ns):
+                self._break("the sender's time jumped")
+                self._clock.restart()
+                for decoder in (pictures, sounds):
+                    if decoder is not None:
+                        decoder.restart()
             if pictures is not None and packet.stream.index == pictures.stream.index:
-                self._pictures(pictures, packet, clock, emit, stop, arrive_ns, buffered)
+                self._pictures(pictures, packet, emit, stop, arrive_ns, buffered)
             elif sounds is not None:
-                self._sound(sounds, packet, clock, emit, arrive_ns, buffered)
+                self._sound(sounds, packet, emit, arrive_ns, buffered)
             before_ns = now_ns()
 
     def _pictures(
         self,
         decoder: PictureDecoder,
         packet: Any,
-        clock: StreamClock,
         emit: Emit,
         stop: threading.Event,
         arrive_ns: int,
@@ -117,25 +126,49 @@ class NetworkSource(ThreadSource):
                 continue
             # In MPEG-TS a picture ends where the next begins, so it arrives one period after it was sent.
             period = frame.duration if self._next_ends and frame.duration else 0
-            clock.observe(time_ns + int(period * frame.time_base * _S), arrive_ns)
+            self._learn(time_ns + int(period * frame.time_base * _S), arrive_ns)
             for out in decoder.frames(
                 frame,
                 stop,
-                capture_ns=clock.to_monotonic(time_ns),
+                capture_ns=self._clock.to_monotonic(time_ns),
                 arrive_ns=arrive_ns,
-                uncertainty_ns=clock.uncertainty_ns,
+                uncertainty_ns=self._clock.uncertainty_ns,
             ):
                 emit(out)
 
-    def _sound(
-        self, decoder: SoundDecoder, packet: Any, clock: StreamClock, emit: Emit, arrive_ns: int, buffered: bool
-    ) -> None:
+    def _sound(self, decoder: SoundDecoder, packet: Any, emit: Emit, arrive_ns: int, buffered: bool) -> None:
         if buffered:
             self.counters["flushed_blocks"] += 1
             return
         if packet.pts is None:
             return
-        clock.observe(int((packet.pts + (packet.duration or 0)) * packet.time_base * _S), arrive_ns)
+        self._learn(int((packet.pts + (packet.duration or 0)) * packet.time_base * _S), arrive_ns)
         for name, piece in decoder.decode(packet):
-            capture_ns = clock.to_monotonic(piece.end_ns)
-            emit(self.block(name, piece, capture_ns=capture_ns, uncertainty_ns=clock.uncertainty_ns, quality="B"))
+            capture_ns = self._clock.to_monotonic(piece.end_ns)
+            emit(self.block(name, piece, capture_ns=capture_ns, uncertainty_ns=self._clock.uncertainty_ns, quality="B"))
+
+    @staticmethod
+    def _jumped(last: dict[int, tuple[int, int]], packet: Any, arrive_ns: int) -> bool:
+        """Tell whether a track's time went on in another way than the clock did."""
+        if packet.dts is None:
+            return False
+        time_ns = int(packet.dts * packet.time_base * _S)
+        before = last.get(packet.stream_index)
+        last[packet.stream_index] = time_ns, arrive_ns
+        if before is None:
+            return False
+        step_ns = time_ns - before[0]
+        return step_ns < -_BACK_NS or abs(step_ns - (arrive_ns - before[1])) > _JUMP_NS
+
+    def _learn(self, time_ns: int, arrive_ns: int) -> None:
+        jump_ns = self._clock.observe(time_ns, arrive_ns)
+        if jump_ns:
+            self._break(f"its delay changed by {jump_ns / 1e6:.0f} ms")
+
+    def _break(self, reason: str) -> None:
+        log.warning("%s: %s; a new epoch begins", self.name, reason)
+        self.counters["clock_jumps"] += 1
+        self.new_epoch()
+
+    def _clock_reports(self) -> dict[str, ClockReport]:
+        return dict.fromkeys(self.streams, self._clock.report("B"))

@@ -92,6 +92,10 @@ class MonoTrack:
                 yield from self._give(self._resampler.resample_chunk(np.empty(0, np.float32), last=True))
             self._anchor_ns, self._resampler, self._in, self._out = None, None, 0, 0
 
+    def restart(self) -> None:
+        """Take what is fed next as the beginning of a new timeline: nothing is missing before it."""
+        self._anchor_ns, self._resampler, self._in, self._out, self._end_ns = None, None, 0, 0, None
+
     def _give(self, samples: FloatArray) -> Iterator[Piece]:
         assert self._anchor_ns is not None
         step = max(1, self.out_rate_hz * PIECE_MS // 1000)

@@ -8,16 +8,21 @@ from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import unquote, urlsplit
 
+from mmedge.capture.simulator import Settings
 from mmedge.errors import ConfigError
 
-Kind = Literal["v4l2", "csi", "network", "file", "microphone", "text", "gst"]
+Kind = Literal["v4l2", "csi", "network", "file", "microphone", "text", "gst", "test"]
+LIVE: frozenset[Kind] = frozenset({"v4l2", "csi", "network", "microphone", "gst", "test"})
+"""Kinds that a device or a peer feeds: they can hang, vanish and come back."""
 
 FORMS = (
     "0 or v4l2:///dev/video0 (camera), csi://0 (Jetson camera), rtsp://HOST/PATH, udp://HOST:PORT, "
-    "clip.mp4 (media file), mic://default, mic://NAME, text://stdin, text://FILE, gst:PIPELINE"
+    "clip.mp4 (media file), mic://default, mic://NAME, text://stdin, text://FILE, gst:PIPELINE, "
+    "test://?fps=30 (simulated)"
 )
 _NUMBERS = ("width", "height", "fps")
 _PARAMS: dict[str, tuple[str, ...]] = {"v4l2": (*_NUMBERS, "fourcc"), "csi": _NUMBERS, "gst": _NUMBERS}
+_PARAMS["test"] = Settings.__struct_fields__
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,7 +31,7 @@ class Uri:
 
     Attributes:
         kind: Which source reads it.
-        target: Device path, sensor number, full network address, file path, device name or pipeline.
+        target: Device path, sensor number, full network or test address, file path, device name or pipeline.
         params: What stood after ``?``, checked.
     """
 
@@ -95,10 +100,22 @@ def parse(uri: str) -> Uri:
         return Uri(kind="microphone", target=unquote(rest))
     if scheme == "text" and rest:
         return Uri(kind="text", target=rest)
-    absent = scheme == "test"
-    raise _refusal(
-        uri, "test:// sources are not part of this version" if absent else f"'{uri}' is not a source address"
-    )
+    if scheme == "test":
+        return _test(uri, rest)
+    raise _refusal(uri, f"'{uri}' is not a source address")
+
+
+def _test(uri: str, rest: str) -> Uri:
+    target, _, query = rest.partition("?")
+    if target:
+        raise _refusal(uri, f"test:// takes parameters alone, got '{target}'")
+    params = _params(uri, "test", query)
+    try:
+        Settings.read(params)
+    except ConfigError as error:
+        raise _refusal(uri, error.message) from error
+    # Its parameters make the device: the same ones in another order are the same device.
+    return Uri(kind="test", target="test://?" + "&".join(f"{k}={v}" for k, v in sorted(params.items())), params=params)
 
 
 def _network(uri: str) -> Uri:

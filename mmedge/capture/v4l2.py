@@ -7,15 +7,18 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from mmedge.capture.base import Emit, ThreadSource
+import msgspec
+
+from mmedge.capture.base import Emit, ThreadSource, log
 from mmedge.capture.picture import PictureTrack
 from mmedge.capture.uri import Uri
-from mmedge.clock import StreamClock, now_ns
+from mmedge.clock import ClockReport, StreamClock, now_ns
 from mmedge.errors import DeviceError, SourceError
 from mmedge.extras import require
 from mmedge.types import ClockQuality, Frame
 
 _MAX_AGE_NS = 1_000_000_000
+_TRUSTED = 60  # frames of class A after which their delay is known
 _FLOOR_NS: dict[ClockQuality, int] = {"A": 5_000_000, "B": 5_000_000, "C": 40_000_000}
 
 
@@ -24,23 +27,44 @@ class CameraClock:
 
     ``A``: the stamp is a recent time on CLOCK_MONOTONIC. ``B``: it rises, so its offset is learnt.
     ``C``: there is none, and the time of arrival is all that is known.
+
+    Attributes:
+        quality: Class of the latest frame.
+        broken: The time of the latest stamp has jumped: a new epoch must begin.
     """
 
     def __init__(self) -> None:
-        self._learnt: StreamClock | None = None
-        self._before_ns = 0
+        self.quality: ClockQuality = "C"
+        self.broken = False
+        self._learnt = StreamClock(floor_ns=_FLOOR_NS["B"])
+        self._before_ns = self._trusted = self._delay_ns = 0
 
     def capture(self, stamp_ns: int, arrive_ns: int) -> tuple[int, int, ClockQuality]:
         """Return (capture_ns, uncertainty_ns, quality) of a frame; ``stamp_ns`` is 0 if there is none."""
-        before_ns, self._before_ns = self._before_ns, stamp_ns
-        if 0 <= arrive_ns - stamp_ns < _MAX_AGE_NS:
-            return stamp_ns, _FLOOR_NS["A"], "A"
-        if stamp_ns <= before_ns:
+        self.broken = False
+        if stamp_ns in (0, self._before_ns):
             return arrive_ns, _FLOOR_NS["C"], "C"
-        if self._learnt is None:
-            self._learnt = StreamClock(floor_ns=_FLOOR_NS["B"])
-        self._learnt.observe(stamp_ns, arrive_ns)
-        return self._learnt.to_monotonic(stamp_ns), self._learnt.uncertainty_ns, "B"
+        if stamp_ns < self._before_ns:
+            self._learnt.restart()
+        jump_ns = self._learnt.observe(stamp_ns, arrive_ns)
+        quality: ClockQuality = "A" if 0 <= arrive_ns - stamp_ns < _MAX_AGE_NS else "B"
+        if self._before_ns:
+            learnt_anew = quality == "B" and (jump_ns != 0 or stamp_ns < self._before_ns)
+            self.broken = learnt_anew or (quality != self.quality)
+        self._before_ns, self.quality = stamp_ns, quality
+        if quality == "B":
+            return self._learnt.to_monotonic(stamp_ns) - self._delay_ns, self._learnt.uncertainty_ns, "B"
+        self._trusted += 1
+        if self._trusted >= _TRUSTED:
+            self._delay_ns = max(0, self._learnt.offset_ns)  # what a learnt offset holds besides, should A be lost
+        return stamp_ns, _FLOOR_NS["A"], "A"
+
+    def report(self) -> ClockReport:
+        """Return the present state for a health report."""
+        report = self._learnt.report(self.quality)
+        return (
+            report if self.quality == "B" else msgspec.structs.replace(report, uncertainty_ns=_FLOOR_NS[self.quality])
+        )
 
 
 def open_camera(cv2: Any, uri: Uri) -> Any:
@@ -102,6 +126,10 @@ class CameraSource(ThreadSource):
         super().__init__((stream,), name=uri.target, live=True)
         self._cv2: Any = require("cv2", "reading a camera")
         self._capture = open_camera(self._cv2, uri)
+        self._clock = CameraClock()
+
+    def _clock_reports(self) -> dict[str, ClockReport]:
+        return dict.fromkeys(self.streams, self._clock.report())
 
     def _close_impl(self) -> None:
         if self._thread is None:  # a running reader releases the camera itself
@@ -110,7 +138,7 @@ class CameraSource(ThreadSource):
     def _read_impl(self, emit: Emit, stop: threading.Event) -> None:
         (name,) = self.streams
         capture, msec = self._capture, self._cv2.CAP_PROP_POS_MSEC
-        track, clock = PictureTrack(live=True), CameraClock()
+        track, clock = PictureTrack(live=True), self._clock
         shape = (int(capture.get(self._cv2.CAP_PROP_FRAME_HEIGHT)), int(capture.get(self._cv2.CAP_PROP_FRAME_WIDTH)), 3)
         last_ns = 0
         try:
@@ -123,6 +151,11 @@ class CameraSource(ThreadSource):
                     )
                 arrive_ns = now_ns()
                 capture_ns, uncertainty_ns, quality = clock.capture(round(capture.get(msec) * 1e6), arrive_ns)
+                if clock.broken:
+                    log.warning("%s: its time stamps jumped; a new epoch begins", self.name)
+                    self.counters["clock_jumps"] += 1
+                    self.new_epoch()
+                    last_ns = 0
                 last_ns = capture_ns = max(capture_ns, last_ns)
                 lent = track.slot(shape, stop)
                 if lent is None:
@@ -140,6 +173,7 @@ class CameraSource(ThreadSource):
                     Frame(
                         stream=name,
                         seq=self.next_seq(name),
+                        epoch=self.epoch,
                         capture_ns=capture_ns,
                         arrive_ns=arrive_ns,
                         uncertainty_ns=uncertainty_ns,

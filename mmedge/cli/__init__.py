@@ -24,6 +24,8 @@ COMMANDS = {
     "verify": "Check a bundle: schema, hashes, golden self-test.",
     "compile": "Build the engines of a bundle for this device into the cache.",
     "run": "Live fused inference.",
+    "record": "Record inputs, for replays, calibration and bug reports.",
+    "replay": "A recorded run again, bit by bit; or why a trigger saw what it saw.",
     "bench": "Latency report of a bundle.",
     "train": "Train the model of a recipe.",
     "export": "Train or load, then ONNX, INT8, bundle: all steps of a recipe.",

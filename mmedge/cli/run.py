@@ -68,6 +68,8 @@ def command(
     backend: Annotated[Literal["auto", "onnxruntime", "tensorrt"], typer.Option()] = "auto",
     precision: Annotated[Literal["fp32", "fp16", "int8"] | None, typer.Option()] = None,
     speed: Annotated[float, typer.Option(help="How fast files are played.")] = 1.0,
+    record: Annotated[Path | None, typer.Option(metavar="DIR", help="Record the run, for `mmedge replay`.")] = None,
+    video: Annotated[Literal["lossless", "visual"], typer.Option(help="How --record keeps pictures.")] = "lossless",
     json: Json = False,
 ) -> None:
     """Live fused inference. With --json: one result a line on stdout (JSON Lines)."""
@@ -83,6 +85,8 @@ def command(
             precision=precision,
             speed=speed,
             duration_s=duration,
+            record=record,
+            video=video,
         ) as pipe:
             try:
                 pipe.run()
@@ -96,7 +100,7 @@ def command(
         print_summary(pipe.statistics)
         if interrupted:
             raise KeyboardInterrupt
-        next_step(f"mmedge bench {bundle}")
+        next_step(f"mmedge bench {bundle}" if record is None else f"mmedge replay {record} {bundle}")
     sys.stdout.flush()
 
 
@@ -120,3 +124,5 @@ def print_summary(statistics: Statistics) -> None:
     if statistics.undelivered:
         table.caption += f"; not read in time: {statistics.undelivered}"
     err.print(table)
+    if statistics.recording.get("reason"):
+        err.print(f"warning: {statistics.recording['reason']}", highlight=False, markup=False)

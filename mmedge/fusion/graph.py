@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,30 +25,49 @@ class StageGraph:
 
     Args:
         stages: In topological order; the graph owns them from now on.
+
+    Attributes:
+        timing: What the newest ``run`` cost.
+        used_ns: Stage -> capture time of the outputs that the newest ``run`` used, for stages with a rule of their own.
+        busy: Background stages that were still running at the newest ``run``.
     """
 
     def __init__(self, stages: list[Stage]) -> None:
         self.stages = stages
         self._by_name = {stage.name: stage for stage in stages}
         self.timing = Timing()
+        self.used_ns: dict[str, int] = {}
+        self.busy: list[str] = []
 
-    def run(self, snapshot: Snapshot, read_audio: ReadAudio) -> None:
+    def run(self, snapshot: Snapshot, read_audio: ReadAudio, busy: Collection[str] | None = None) -> None:
         """Run what is due for ``snapshot``; results are read with ``output``.
 
         ``snapshot.age_ms`` is raised to the age of the cached or background output that was used.
+
+        Args:
+            snapshot: What to run on.
+            read_audio: Gives its sound.
+            busy: The background stages to take as still running, and no others, as a recorded run found them;
+                None looks.
         """
         timing = self.timing = Timing()
+        self.used_ns, self.busy = {}, []
         for stage in self.stages:
             if not stage.present(snapshot):
                 stage.reset()
                 continue
-            if not (stage.asynchronous and stage.busy()) and stage.due(snapshot):
+            running = stage.asynchronous and stage.busy(None if busy is None else stage.name in busy)
+            if running:
+                self.busy.append(stage.name)
+            elif stage.due(snapshot):
                 before = time.monotonic_ns()
                 stage.feed(snapshot, read_audio)
                 fed = time.monotonic_ns()
                 (stage.start if stage.asynchronous else stage.run)(snapshot.t_ns)
                 timing.preprocess_ns += fed - before
                 timing.infer_ns += time.monotonic_ns() - fed
+            if stage.asynchronous or stage.spec.every_ms is not None:
+                self.used_ns[stage.name] = stage.t_ns
             stale_ms = (snapshot.t_ns - stage.t_ns) / 1e6
             if stale_ms > 0:
                 for seat in stage.depends:

@@ -177,11 +177,15 @@ class Stage:
         self._future_t_ns = t_ns
         self._future = self._worker.submit(self.engine.run)
 
-    def busy(self) -> bool:
-        """Publish a finished background run; tell whether one is still going on."""
+    def busy(self, running: bool | None = None) -> bool:
+        """Publish a finished background run; tell whether one is still going on.
+
+        Args:
+            running: In a replay, what the recorded run found: False waits for the end of the background run.
+        """
         if self._future is None:
             return False
-        if not self._future.done():
+        if not self._future.done() if running is None else running:
             return True
         self._future.result()
         self._future = None

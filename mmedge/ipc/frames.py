@@ -2,17 +2,39 @@
 
 from __future__ import annotations
 
+import math
 import threading
-from collections.abc import Callable
-from functools import partial
 
-import numpy as np
-
+from mmedge._native import core
 from mmedge.types import ByteArray
+
+
+class Loan:
+    """A slot that is in use; calling it gives the slot back, from any thread, once or more often."""
+
+    __slots__ = ("_lent", "index", "pool")
+
+    def __init__(self, pool: FramePool, index: int) -> None:
+        self.pool = pool
+        self.index = index
+        self._lent = True
+
+    def __call__(self) -> None:
+        """Give the slot back."""
+        # A second release of an old loan must not free the slot under its next holder.
+        lent, self._lent = self._lent, False
+        if lent:
+            self.pool.give_back(self.index)
+
+    def hand_over(self) -> None:
+        """Leave the slot to the ring: from now on its reader gives it back."""
+        self._lent = False
 
 
 class FramePool:
     """Preallocated uint8 slots of one geometry, lent and given back from any thread; it never grows.
+
+    They lie in memory that another process can map: a published slot travels as a number, not as a copy.
 
     Args:
         shape: Shape of one slot, for example ``(720, 640)`` for a yuv420p frame of 640x480.
@@ -20,6 +42,7 @@ class FramePool:
 
     Attributes:
         dropped: How often no slot was free and the caller did not wait.
+        ring: The slots themselves.
 
     Example:
         >>> pool = FramePool((2, 2), slots=1)
@@ -36,20 +59,17 @@ class FramePool:
             raise ValueError(f"a pool needs at least one slot of at least one byte, got {slots} of {shape}")
         self.shape = shape
         self.dropped = 0
-        self._slots: list[ByteArray] = [np.empty(shape, np.uint8) for _ in range(slots)]
-        # The slot given back last is lent first: it is warm in the cache, and memory pages of slots
-        # that are never needed are never touched.
-        self._free = list(range(slots))
-        self._lent = [0] * slots
+        self.ring = core.SlotRing(slots, math.prod(shape))
+        self._bytes = math.prod(shape)
         self._change = threading.Condition()
 
     @property
     def free(self) -> int:
         """Slots that can be acquired now."""
-        return len(self._free)
+        return self.ring.free
 
-    def acquire(self, *, timeout_s: float = 0.0) -> tuple[ByteArray, Callable[[], None]] | None:
-        """Lend a slot.
+    def acquire(self, *, timeout_s: float = 0.0) -> tuple[ByteArray, Loan] | None:
+        """Lend a slot; one that was published and that nobody has taken yet is taken back if none is free.
 
         Args:
             timeout_s: How long to wait for one that is given back.
@@ -58,19 +78,19 @@ class FramePool:
             The slot (a view, yours until released) and the callable that gives it back, which may be
             called from any thread and more than once; None if all are in use, counted unless you waited.
         """
-        with self._change:
-            if not self._free and timeout_s <= 0:
-                self.dropped += 1
-                return None
-            if not self._change.wait_for(lambda: self._free, timeout_s):
-                return None
-            index = self._free.pop()
-            self._lent[index] += 1
-            return self._slots[index], partial(self._release, index, self._lent[index])
+        index = self.ring.acquire(steal=True)
+        if index < 0 and timeout_s > 0:
+            with self._change:
+                self._change.wait_for(lambda: self.ring.free, timeout_s)
+            index = self.ring.acquire(steal=True)
+        elif index < 0:
+            self.dropped += 1
+        if index < 0:
+            return None
+        return self.ring.data(index)[: self._bytes].reshape(self.shape), Loan(self, index)
 
-    def _release(self, index: int, loan: int) -> None:
+    def give_back(self, index: int) -> None:
+        """Free a slot (use the loan, which does it once)."""
         with self._change:
-            # A second release of an old loan must not free the slot under its next holder.
-            if self._lent[index] == loan and index not in self._free:
-                self._free.append(index)
-                self._change.notify()
+            self.ring.release(index)
+            self._change.notify()

@@ -14,7 +14,9 @@ import numpy.typing as npt
 
 from mmedge.bundle import AudioInput, Bundle, ImageInput, load
 from mmedge.bundle.manifest import TensorInput, TextInput
+from mmedge.capture import LIVE, parse
 from mmedge.errors import ConfigError
+from mmedge.pipeline.process import RemoteRuntime
 from mmedge.pipeline.runtime import PUSH, Runtime
 from mmedge.pipeline.spec import Latency, RunSpec
 from mmedge.pipeline.statistics import Statistics
@@ -34,11 +36,15 @@ class Pipeline:
         sinks: ``"console"``, ``"jsonl:PATH"`` or objects with ``write`` and ``close``.
         on_result: Called with each result in the thread that iterates or calls ``run``.
         latency: ``low``, ``balanced`` or ``offline`` (files only: nothing is dropped, as fast as it goes).
-        isolation: ``thread``; a runtime in its own process is not in this version.
+        isolation: ``process`` runs the runtime in a process of its own and each live device in another, where
+            neither your Python nor a hung driver can hold them up; ``thread`` runs everything in this process
+            (files, tests, notebooks). ``auto`` is ``process`` when an input is a live device.
         backend: ``auto``, ``onnxruntime`` or ``tensorrt``.
         precision: Use only ``fp32``, ``fp16`` or ``int8`` variants.
         speed: How fast files are played.
         duration_s: Stop after so many seconds of capture time.
+        record: Folder to record the run into, new or empty; see ``mmedge replay``.
+        video: Record pictures ``lossless`` (bit by bit) or ``visual`` (they look the same, in a tenth of the space).
 
     Raises:
         BundleError: If the bundle is not valid.
@@ -59,11 +65,13 @@ class Pipeline:
         sinks: Sequence[str | Sink] = (),
         on_result: Callable[[Result], None] | None = None,
         latency: Latency = "balanced",
-        isolation: Literal["thread", "process"] = "thread",
+        isolation: Literal["auto", "process", "thread"] = "auto",
         backend: Literal["auto", "onnxruntime", "tensorrt"] = "auto",
         precision: Literal["fp32", "fp16", "int8"] | None = None,
         speed: float = 1.0,
         duration_s: float | None = None,
+        record: str | Path | None = None,
+        video: Literal["lossless", "visual"] = "lossless",
     ) -> None:
         check_choices(latency=latency, isolation=isolation, backend=backend, speed=speed, duration_s=duration_s)
         self._own = not isinstance(bundle, Bundle)
@@ -80,14 +88,34 @@ class Pipeline:
                 latency=latency,
                 speed=speed,
                 duration_s=duration_s,
+                isolation=self._isolation(isolation, inputs),
+                record=None if record is None else str(Path(record).absolute()),
+                video=video,
             )
-            self._runtime = Runtime(spec, self.bundle)
+            # Made in either case: it checks that bundle and inputs fit before a process is started.
+            local = Runtime(spec, self.bundle)
+            self._runtime: Runtime | RemoteRuntime = RemoteRuntime(spec) if spec.isolation == "process" else local
             for sink in sinks:
                 self._sinks.append(make_sink(sink) if isinstance(sink, str) else sink)
         except BaseException:
             self._close_own()
             raise
         self._started = self._closed = False
+
+    def _isolation(
+        self, isolation: Literal["auto", "process", "thread"], inputs: dict[str, str]
+    ) -> Literal["process", "thread"]:
+        if isolation == "auto":
+            live = any(uri != PUSH and parse(uri).kind in LIVE for uri in inputs.values())
+            isolation = "process" if live else "thread"
+        for name, stage in self.bundle.manifest.stages.items():
+            if isolation == "process" and (stage.callable or "").startswith("__main__:"):
+                raise ConfigError(
+                    f"the callable '{stage.callable}' cannot be found by another process",
+                    where=f"stage '{name}'",
+                    fix="put it into a module of its own, or use isolation='thread'",
+                )
+        return isolation
 
     @property
     def statistics(self) -> Statistics:
@@ -125,7 +153,7 @@ class Pipeline:
         if deadline_s is not None and time.monotonic() >= deadline_s:
             return None
         try:
-            return self._runtime.results.get(deadline_s)
+            return self._runtime.get(deadline_s)
         except TimeoutError:
             return None
 
@@ -201,7 +229,7 @@ class Pipeline:
         self._put(Text(stream=name, seq=self._pushed[name], capture_ns=now_ns, arrive_ns=now_ns, text=text))
 
     def _put(self, packet: Packet) -> None:
-        if not self._runtime.inbox.put(packet):
+        if not self._runtime.push(packet):
             raise ConfigError("the run has ended", where=f"input '{packet.stream}'", fix="push while it is running")
 
     def _check_pushed(self, name: str) -> None:
@@ -245,13 +273,11 @@ def check_choices(*, latency: str, isolation: str, backend: str, speed: float, d
     """Raise ConfigError at the first option that cannot work."""
     for name, value, allowed in (
         ("latency", latency, ("low", "balanced", "offline")),
-        ("isolation", isolation, ("thread", "process")),
+        ("isolation", isolation, ("auto", "process", "thread")),
         ("backend", backend, ("auto", "onnxruntime", "tensorrt")),
     ):
         if value not in allowed:
             raise ConfigError(f"unknown {name} '{value}'", where=name, fix=f"use one of {', '.join(allowed)}")
-    if isolation == "process":
-        raise ConfigError("isolation 'process' is not in this version", where="isolation", fix="use isolation='thread'")
     if not 0 < speed <= 1000:
         raise ConfigError(f"speed {speed} is not in 0..1000", where="speed", fix="use latency='offline' for top speed")
     check_duration(duration_s)

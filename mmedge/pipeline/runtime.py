@@ -9,20 +9,23 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
+from typing import Protocol
 
 from mmedge.bundle import Bundle
 from mmedge.bundle.manifest import Sync
 from mmedge.capture import Source, open_sources
-from mmedge.errors import ConfigError, InternalError, MmedgeError, SourceError
+from mmedge.errors import ConfigError, InternalError, MmedgeError
 from mmedge.fusion import StageGraph, load_graph
-from mmedge.interpret import UNDEFINED, Interpreter, make_interpreter
 from mmedge.ipc.mailbox import Mailbox
+from mmedge.pipeline.event_log import check_folder
+from mmedge.pipeline.inference import Inference, validated_masks
+from mmedge.pipeline.recorder import Decision, Recorder, make_header
 from mmedge.pipeline.spec import RunSpec
 from mmedge.pipeline.statistics import Statistics
 from mmedge.sync import Synchronizer
-from mmedge.types import EndOfStream, Frame, Packet, Result, Snapshot, TaskResult
+from mmedge.types import EndOfStream, Frame, Packet, Result, Snapshot
 
 log = logging.getLogger("mmedge.runtime")
 PUSH = "push://"
@@ -38,15 +41,30 @@ def drop_packet(packet: Packet) -> None:
         packet.release()
 
 
+class Outlet(Protocol):
+    """Where results go: a mailbox between threads, or a ring between processes."""
+
+    @property
+    def dropped(self) -> int:
+        """Results that nobody read in time."""
+
+    def put(self, result: Result, /) -> bool:
+        """Take a result; False when nobody wants any more."""
+
+    def close(self, error: MmedgeError | None = None) -> None:
+        """Take no more; whoever reads learns the error after the last result."""
+
+
 class Runtime:
     """Runs one bundle on its sources, in a thread of its own.
 
     Args:
         spec: What to run.
         bundle: The bundle ``spec.bundle`` names, already open; the caller closes it after ``stop``.
+        results: Where results go; closed at the end of the run, with its error if there was one. None keeps
+            them for ``get``.
 
     Attributes:
-        results: Where results come out; closed at the end of the run, with its error if there was one.
         statistics: Counts and latencies so far.
 
     Raises:
@@ -54,16 +72,18 @@ class Runtime:
         DeviceError: If a device is not there.
     """
 
-    def __init__(self, spec: RunSpec, bundle: Bundle) -> None:
+    def __init__(self, spec: RunSpec, bundle: Bundle, results: Outlet | None = None) -> None:
         self.spec = spec
         self._bundle = bundle
         self._manifest = bundle.manifest
         self._lossless = spec.latency == "offline"
-        self._validated = {frozenset(mask.present) for mask in self._manifest.validated_masks}
-        self._validated.add(frozenset(self._manifest.inputs))
         self._check_inputs()
+        if spec.record is not None:
+            check_folder(Path(spec.record))
         self.statistics = Statistics()
-        self.results: Mailbox[Result] = Mailbox(RESULTS, lossless=self._lossless)
+        self._mailbox: Mailbox[Result] = Mailbox(RESULTS, lossless=self._lossless)
+        self._results: Outlet = self._mailbox if results is None else results
+        self.get = self._mailbox.get
         self.inbox: Mailbox[Packet] = Mailbox(
             INBOX, lossless=self._lossless, on_drop=self._drop, droppable=lambda packet: isinstance(packet, Frame)
         )
@@ -72,7 +92,7 @@ class Runtime:
         self._sources: list[Source] = []
         self._graph: StageGraph | None = None
         self._overruns: Counter[str] = Counter()
-        self._epoch: dict[str, int] = {}
+        self._recorder: Recorder | None = None
 
     def _check_inputs(self) -> None:
         names, inputs = set(self.spec.inputs), self._manifest.inputs
@@ -82,8 +102,9 @@ class Runtime:
                 where="inputs",
                 fix="give a source to at least one of its inputs, and to no other name",
             )
-        if frozenset(names) not in self._validated:
-            known = [sorted(mask) for mask in self._validated]
+        validated = validated_masks(self._manifest)
+        if frozenset(names) not in validated:
+            known = [sorted(mask) for mask in validated]
             raise ConfigError(
                 f"the mask {sorted(names)} was never validated for this bundle",
                 where="inputs",
@@ -102,11 +123,12 @@ class Runtime:
             statistics.backends = dict(self._graph.describe())
             statistics.evidence = self._graph.evidence
             statistics.state = "WARMING"
-            self._interpreters = self._make_interpreters()
             uris = {name: uri for name, uri in self.spec.inputs.items() if uri != PUSH}
             specs = {name: manifest.inputs[name] for name in uris}
             speed = None if self.spec.speed == 1.0 else self.spec.speed
-            self._sources = open_sources(specs, uris, speed=speed, realtime=not self._lossless)
+            self._sources = open_sources(
+                specs, uris, speed=speed, realtime=not self._lossless, workers=self.spec.isolation == "process"
+            )
             live = {name: source.live for source in self._sources for name in source.streams}
             attached = {name: live.get(name, True) for name in self.spec.inputs}
             if self._lossless and any(attached.values()):
@@ -124,15 +146,31 @@ class Runtime:
                 started_ns=self._started_ns,
                 lossless=self._lossless,
             )
+            self._inference = Inference(
+                self._bundle,
+                self._graph,
+                statistics,
+                attached,
+                origin="delivery" if self._lossless or self.spec.speed != 1.0 else "capture",
+            )
+            if self.spec.record is not None:
+                header = make_header(
+                    self.spec.inputs,
+                    attached,
+                    manifest.inputs,
+                    started_ns=self._started_ns,
+                    bundle=self._bundle,
+                    sync=self._sync_spec(),
+                    lossless=self._lossless,
+                    video=self.spec.video,
+                )
+                self._recorder = Recorder(Path(self.spec.record), header)
         except BaseException:
             self._close()
             raise
         self._attached = attached
         self._live = any(attached.values())
         self._thread.start()
-
-    def _make_interpreters(self) -> Mapping[str, Interpreter]:
-        return {n: make_interpreter(n, task, self._bundle.labels(n)) for n, task in self._manifest.tasks.items()}
 
     def _sync_spec(self) -> Sync:
         sync = self._manifest.sync
@@ -168,7 +206,7 @@ class Runtime:
                 self._close()
             except MmedgeError as problem:
                 error = error or problem
-            self.results.close(error)
+            self._results.close(error)
 
     def _emit(self, others: tuple[str, ...], packet: Packet) -> None:
         # Played as fast as possible, one file must not run away from another: its sound would be overwritten.
@@ -180,6 +218,8 @@ class Runtime:
 
     def _drop(self, packet: Packet) -> None:
         drop_packet(packet)
+        if self._recorder is not None:
+            self._recorder.drop(packet, "inbox")
         if packet.stream == self._manifest.sync.trigger and not isinstance(packet, EndOfStream):
             self._overruns["inbox"] += 1
 
@@ -189,108 +229,44 @@ class Runtime:
         while not self._stop.is_set():
             deadline_ns = sync.next_deadline_ns()
             wait_s = 0.1 if deadline_ns is None else min(0.1, max(0.0, (deadline_ns - time.monotonic_ns()) / 1e9))
-            for packet in self.inbox.take_all(wait_s):
+            packets = self.inbox.take_all(wait_s)
+            for packet in packets:
                 sync.push(packet)
-            sync.advance(time.monotonic_ns())
-            snapshots = sync.poll()
-            if not self._lossless:
-                # Behind: the newest picture matters, older ones are counted and let go. Hops of sound are kept.
-                late = [snapshot for snapshot in snapshots if snapshot.on_frame][:-1]
-                self._overruns["overrun"] += len(late)
-                snapshots = [snapshot for snapshot in snapshots if snapshot not in late]
-            for done, snapshot in enumerate(snapshots):
-                if end_ns is not None and snapshot.t_ns >= end_ns:
-                    self._overruns["after_end"] += 1
-                    self._stop.set()
-                elif not self._stop.is_set():
-                    try:
-                        result = self._infer(snapshot)
-                    except BaseException:
-                        self._overruns["failed"] += len(snapshots) - done
-                        raise
-                    self.results.put(result)
-                else:
-                    self._overruns["after_end"] += 1
+            now_ns = time.monotonic_ns()
+            sync.advance(now_ns)
+            decisions: list[Decision] = []
+            try:
+                self._answer(sync.poll(), end_ns, decisions)
+            finally:
+                self._overruns.update(d.outcome for d in decisions if d.outcome != "answered")
+                if self._recorder is not None:
+                    self._recorder.turn(packets, now_ns, decisions)
+                    self._recorder.health(self.health(), now_ns)
             sync.trim()
             self._count()
             if sync.finished or (end_ns is not None and self._live and time.monotonic_ns() >= end_ns):
                 break
 
-    def _infer(self, snapshot: Snapshot) -> Result:
-        graph, statistics = self._graph, self.statistics
-        assert graph is not None
-        start_ns = time.monotonic_ns()
-        failed = self._sync.failed(snapshot)
-        if failed is not None:
-            raise SourceError(
-                f"input '{failed}' is missing and its policy is 'fail'",
-                where=snapshot.reason,
-                fix="check the device, or use another policy in the bundle's 'missing'",
-            )
-        if any(self._epoch.get(name, epoch) != epoch for name, epoch in snapshot.epoch.items()):
-            for interpreter in self._interpreters.values():
-                interpreter.reset()
-        self._epoch.update(snapshot.epoch)
-        mask = frozenset(name for name, on in snapshot.present.items() if on)
-        valid = mask in self._validated
-        tasks: dict[str, TaskResult]
-        if valid:
-            graph.run(snapshot, self._sync.read_audio)
-            inferred_ns = time.monotonic_ns()
-            tasks = {
-                name: self._interpreters[name](graph.output(task.output), snapshot.t_ns, snapshot.present)
-                for name, task in self._manifest.tasks.items()
-            }
-            preprocess_ns, infer_ns = graph.timing.preprocess_ns, graph.timing.infer_ns
-        else:
-            # Never measured by the exporter: no label, and it is counted.
-            inferred_ns, preprocess_ns, infer_ns = start_ns, 0, 0
-            tasks = dict.fromkeys(self._manifest.tasks, UNDEFINED)
-            for interpreter in self._interpreters.values():
-                interpreter.reset()
-            statistics.unvalidated += 1
-        end_ns = time.monotonic_ns()
-        # Played as fast as possible, capture times say nothing about now: count from delivery.
-        from_ns = snapshot.deliver_ns if self._lossless or self.spec.speed != 1.0 else snapshot.t_ns
-        end_to_end_ns = max(end_ns - from_ns, 0)
-        delivered_ns = max(snapshot.deliver_ns - from_ns, 0)
-        overhead_ns = max(end_to_end_ns - infer_ns - delivered_ns - snapshot.wait_ns, 0)
-        statistics.results += 1
-        statistics.end_to_end.add(end_to_end_ns)
-        statistics.overhead.add(overhead_ns)
-        for step, value in (
-            ("deliver", delivered_ns),
-            ("ready", snapshot.wait_ns),
-            ("preprocessed", preprocess_ns),
-            ("inferred", infer_ns),
-            ("interpreted", end_ns - inferred_ns),
-        ):
-            statistics.steps[step].add(value)
-        statistics.skew.add(round(snapshot.skew_ms * 1e6))
-        statistics.uncertainty.add(round(snapshot.uncertainty_ms * 1e6))
-        for name in self._attached:
-            if not snapshot.present[name]:
-                statistics.absent[name] = statistics.absent.get(name, 0) + 1
-        return Result(
-            t_ns=snapshot.t_ns,
-            status="ok" if valid else "unvalidated",
-            tasks=tasks,
-            present=snapshot.present,
-            age_ms={name: round(age, 3) for name, age in snapshot.age_ms.items()},
-            skew_ms=round(snapshot.skew_ms, 3),
-            uncertainty_ms=round(snapshot.uncertainty_ms, 3),
-            latency_ms={
-                "end_to_end": round(end_to_end_ns / 1e6, 3),
-                "overhead": round(overhead_ns / 1e6, 3),
-                "deliver": round(delivered_ns / 1e6, 3),
-                "ready": round(snapshot.wait_ns / 1e6, 3),
-                "preprocessed": round(preprocess_ns / 1e6, 3),
-                "inferred": round(infer_ns / 1e6, 3),
-                "interpreted": round((end_ns - inferred_ns) / 1e6, 3),
-            },
-            epoch=dict(snapshot.epoch),
-            reason=snapshot.reason,
-        )
+    def _answer(self, snapshots: list[Snapshot], end_ns: int | None, decisions: list[Decision]) -> None:
+        if not self._lossless:
+            # Behind: the newest picture matters, older ones are counted and let go. Hops of sound are kept.
+            late = [snapshot for snapshot in snapshots if snapshot.on_frame][:-1]
+            decisions += [Decision(snapshot, "overrun") for snapshot in late]
+            snapshots = [snapshot for snapshot in snapshots if snapshot not in late]
+        graph = self._inference.graph
+        for done, snapshot in enumerate(snapshots):
+            if end_ns is not None and snapshot.t_ns >= end_ns:
+                self._stop.set()
+            if self._stop.is_set():
+                decisions.append(Decision(snapshot, "after_end"))
+                continue
+            try:
+                result = self._inference(snapshot, self._sync)
+            except BaseException:
+                decisions += [Decision(waiting, "failed") for waiting in snapshots[done:]]
+                raise
+            decisions.append(Decision(snapshot, "answered", result, graph.used_ns, graph.busy))
+            self._results.put(result)
 
     def _count(self) -> None:
         sync, statistics = self._sync, self.statistics
@@ -303,11 +279,17 @@ class Runtime:
                 drops.update(lost)
         statistics.drops = {cause: count for cause, count in drops.items() if count}
         statistics.triggers = frames_in
-        statistics.undelivered = self.results.dropped
+        statistics.undelivered = self._results.dropped
         statistics.lost_samples = sync.lost_samples()
+        if self._recorder is not None:
+            statistics.recording = self._recorder.report()
+
+    def push(self, packet: Packet) -> bool:
+        """Feed a packet of an input that has no source; False when the run has ended."""
+        return self.inbox.put(packet)
 
     def health(self) -> dict[str, dict[str, object]]:
-        """Return each source's state, reason and counters by input name."""
+        """Return each source's state, reason and counters by input name; of a recording as ``@recording``."""
         report: dict[str, dict[str, object]] = {}
         for source in self._sources:
             health = source.health()
@@ -315,13 +297,15 @@ class Runtime:
                 report[name] = {"state": health.state, "reason": health.reason, "counters": dict(health.counters)}
         for name in (n for n, uri in self.spec.inputs.items() if uri == PUSH):
             report[name] = {"state": "OK", "reason": "fed by push", "counters": {}}
+        if self._recorder is not None:
+            report["@recording"] = self._recorder.report()
         return report
 
     def stop(self) -> None:
         """End the run and wait for it; idempotent."""
         self._stop.set()
         self.inbox.close()
-        self.results.close()
+        self._results.close()
         if self._thread.is_alive():
             self._thread.join()
         elif self._thread.ident is None:
@@ -331,6 +315,8 @@ class Runtime:
         self.inbox.close()
         for source in self._sources:
             source.stop()
+        if self._recorder is not None:
+            self._recorder.close()
         if hasattr(self, "_sync"):
             # What still waits was captured but will not be answered: counted, so that in = out + dropped.
             for packet in self.inbox.take_all(0):

@@ -20,7 +20,11 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
         latency: ``low`` waits less for late inputs, ``balanced`` follows the bundle, ``offline`` waits
             for everything, drops nothing and plays files as fast as they can be processed.
         speed: How fast files are played with ``low`` and ``balanced``.
+        isolation: ``process``: each live device is read in a process of its own, and so the runtime itself is in one;
+            ``thread``: everything is in the process that called.
         duration_s: Stop after so many seconds of capture time; None runs until the sources end.
+        record: Folder to record the run into; new or empty.
+        video: How a recording keeps pictures: bit by bit, or so that they look the same.
     """
 
     bundle: str
@@ -29,4 +33,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     precision: Literal["fp32", "fp16", "int8"] | None = None
     latency: Latency = "balanced"
     speed: float = 1.0
+    isolation: Literal["process", "thread"] = "thread"
     duration_s: float | None = None
+    record: str | None = None
+    video: Literal["lossless", "visual"] = "lossless"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import msgspec
 import numpy as np
 
 # One bucket is 1 % wide: 1 us .. 3 h in about 2,300 buckets.
@@ -35,6 +37,17 @@ class Histogram:
         rank = max(1, math.ceil(self.n * percent / 100))
         bucket = int(np.searchsorted(np.cumsum(self._counts), rank))
         return min(math.exp((bucket + 0.5) * _RATIO) * 1e-3, self.max_ns / 1e6)
+
+    def dump(self) -> tuple[list[int], list[int], int, int]:
+        """Return everything it knows, as plain numbers."""
+        used = np.flatnonzero(self._counts)
+        return used.tolist(), self._counts[used].tolist(), self._sum_ns, self.max_ns
+
+    def load(self, dump: tuple[list[int], list[int], int, int]) -> None:
+        """Become what ``dump`` was made of."""
+        used, counts, self._sum_ns, self.max_ns = dump
+        self._counts[used] = counts
+        self.n = sum(counts)
 
     def summary(self) -> Percentiles:
         """Return n, mean, p50, p90, p99, p99.9 and max."""
@@ -89,9 +102,36 @@ class Statistics:
         self.absent: dict[str, int] = {}
         self.undelivered = 0
         self.backends: dict[str, str] = {}
+        self.recording: dict[str, object] = {}
         self.started_ns = 0
         self.state = "LOADING"
         self.evidence = "cpu"
+
+    def _histograms(self) -> dict[str, Histogram]:
+        # Sinks run beside the reader, so their times never cross a process border.
+        steps = {name: h for name, h in self.steps.items() if name != "sink"}
+        return {
+            "end_to_end": self.end_to_end,
+            "overhead": self.overhead,
+            "skew": self.skew,
+            "uncertainty": self.uncertainty,
+            **steps,
+        }
+
+    def encode(self) -> bytes:
+        """Return everything but the sinks' times, for another process."""
+        plain = {name: value for name, value in vars(self).items() if isinstance(value, (int, str, dict))}
+        del plain["steps"]
+        return msgspec.msgpack.encode((plain, {name: h.dump() for name, h in self._histograms().items()}))
+
+    def update(self, data: bytes) -> None:
+        """Become what another process encoded."""
+        plain, histograms = msgspec.msgpack.decode(
+            data, type=tuple[dict[str, Any], dict[str, tuple[list[int], list[int], int, int]]]
+        )
+        vars(self).update(plain)
+        for name, histogram in self._histograms().items():
+            histogram.load(histograms[name])
 
     @property
     def dropped(self) -> int:
@@ -116,6 +156,7 @@ class Statistics:
             "absent": dict(self.absent),
             "undelivered": self.undelivered,
             "backends": dict(self.backends),
+            **({"recording": dict(self.recording)} if self.recording else {}),
             "state": self.state,
             "evidence": self.evidence,
         }

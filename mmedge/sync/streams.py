@@ -3,70 +3,158 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from mmedge._native import core
-from mmedge.bundle.manifest import AudioInput, Missing
-from mmedge.types import Block, EndOfStream, FloatArray, Frame, Snapshot, Tensor, Text
+from mmedge.bundle.manifest import Missing
+from mmedge.types import Block, EndOfStream, Frame, Packet, Snapshot, Tensor, Text
 
 FOREVER_NS = 1 << 62
-# A live source that has been silent for this long, and for three of its periods, no longer holds triggers back.
+# A live source that has been silent for this long, and for three of its periods and of its usual worst
+# gaps, no longer holds triggers back.
 IDLE_NS = 250_000_000
+MAX_GAP_IDLE_NS = 2_000_000_000
 # Before their first packet devices take longer than that.
 STARTUP_NS = 2_000_000_000
 # A camera picture that is bit-identical for this long is frozen: sensors are never noiseless.
 FROZEN_NS = 1_000_000_000
+# Time stamps that run back, or ahead of the clock, by more than this have another origin: a new epoch.
+JUMP_NS = 2_000_000_000
+MIN_PERIOD_NS, MAX_PERIOD_NS = 1_000_000, 5_000_000_000
+_AVERAGE = 8  # steps
+_MAX_VALUES = 4096
 
 
 class Stream:
-    """One input: its watermark (capture time up to which it is complete) and its life."""
+    """One input: its watermark (capture time up to which it is complete) and its life.
 
-    waits: ClassVar[bool] = True
-    idle_ns: int = IDLE_NS
+    Attributes:
+        epoch: Of the newest packet: what its source says, and one more for each jump of its time stamps.
+        watermark_ns: Highest capture time of this epoch.
+        period_ns: Mean step of its capture time; a guess until ``measured``.
+        idle_ns: A live source that is silent for longer is not waited for.
+        ended: Why nothing more is expected; a later packet takes it back.
+    """
+
+    accepts: ClassVar[tuple[type[Packet], ...]]
+    rank: int | None = None  # which stream is the clock of hops: the lowest that is alive; None: never
+    waits = True
+    _min_step_ns = 0
 
     def __init__(self, name: str, missing: Missing | None, *, live: bool) -> None:
         self.name = name
         self.live = live
         self.policy = missing.policy if missing else "zero"
         self.max_age_ns = round(missing.max_age_ms * 1e6) if missing and missing.max_age_ms else None
-        self.watermark_ns = -FOREVER_NS
         self.epoch = 0
+        self.fresh = True  # whether the newest packet began an epoch
         self.ended: EndOfStream | None = None
+        self.watermark_ns = -FOREVER_NS
         self.last_arrive_ns: int | None = None
         self.uncertainty_ns = 0
+        self.period_ns = 40_000_000
+        self.idle_ns = IDLE_NS
+        self._source_epoch = 0
+        self._capture_ns = 0
+        self._steps = 0
+        self._gap_ns = IDLE_NS // 3
 
-    def seen(self, packet: Frame | Block | Text | Tensor) -> None:
-        """Note a packet's arrival."""
-        if packet.epoch != self.epoch:
-            self.epoch = packet.epoch
-            self.watermark_ns = -FOREVER_NS
+    @property
+    def measured(self) -> bool:
+        """Whether ``period_ns`` was measured."""
+        return self._steps > 0
+
+    def push(self, packet: Any) -> str | None:
+        """Take a packet; return why it was refused, or None."""
+        raise TypeError(f"{type(self).__name__} does not implement push")
+
+    def seen(self, packet: Packet) -> str | None:
+        """Note a packet's times; return why it must be refused, or None."""
+        last_ns = self.last_arrive_ns
+        if last_ns is None or packet.epoch > self._source_epoch:
+            self.fresh = True
+            self.epoch = max(packet.epoch, self.epoch + (last_ns is not None))
+        elif packet.epoch < self._source_epoch:
+            return "old_epoch"
+        else:
+            step_ns = packet.capture_ns - self._capture_ns
+            gap_ns = max(packet.arrive_ns - last_ns, 0)
+            self.fresh = self._jumped(packet, step_ns, step_ns - gap_ns)
+            if self.fresh:
+                self.epoch += 1
+            elif step_ns < self._min_step_ns:
+                return "time_backwards"
+            elif self.rank is not None:
+                self._learn(step_ns, gap_ns)
+        if self.fresh:
+            self._source_epoch, self.watermark_ns = packet.epoch, -FOREVER_NS
         self.ended = None
-        self.last_arrive_ns = packet.arrive_ns
+        self.last_arrive_ns, self._capture_ns = packet.arrive_ns, packet.capture_ns
         self.uncertainty_ns = packet.uncertainty_ns
-        self.watermark_ns = max(self.watermark_ns, packet.capture_ns)
+        if packet.capture_ns > self.watermark_ns:
+            self.watermark_ns = packet.capture_ns
+        return None
+
+    def _jumped(self, packet: Packet, step_ns: int, early_ns: int) -> bool:
+        return step_ns < -JUMP_NS or (self.live and early_ns > JUMP_NS)
+
+    def _learn(self, step_ns: int, gap_ns: int) -> None:
+        if step_ns > 0:
+            if self._steps < _AVERAGE:
+                self._steps += 1
+            else:
+                step_ns = min(step_ns, 4 * self.period_ns)  # one stall says little
+            period_ns = self.period_ns + (step_ns - self.period_ns) // self._steps
+            self.period_ns = min(max(period_ns, MIN_PERIOD_NS), MAX_PERIOD_NS)
+        # Follows the 99th percentile of the gaps between arrivals: up by 99 parts if above, down by one if below.
+        gap = self._gap_ns
+        gap += gap * 99 // 1600 if gap_ns > gap else -(gap // 1600)
+        self._gap_ns = min(max(gap, IDLE_NS // 3), MAX_GAP_IDLE_NS // 3)
+        self.idle_ns = 3 * max(self.period_ns, self._gap_ns)
+
+    def end(self, packet: EndOfStream) -> None:
+        """Note that nothing more is expected, unless this is the end of what was replaced long ago."""
+        if packet.epoch >= self._source_epoch:
+            self.ended = packet
+
+    @property
+    def ended_well(self) -> bool:
+        """Whether everything has come, as from a file."""
+        return self.ended is not None and self.ended.reason is None and self.last_arrive_ns is not None
+
+    def silent_from_ns(self, started_ns: int) -> int:
+        """Return from when on it is not waited for if nothing more arrives."""
+        if self.ended is not None:
+            return -FOREVER_NS
+        if not self.live:
+            return FOREVER_NS
+        if self.last_arrive_ns is None:
+            return started_ns + STARTUP_NS + 1
+        return self.last_arrive_ns + self.idle_ns + 1
 
     def alive(self, now_ns: int, started_ns: int) -> bool:
         """Tell whether new data may still come soon."""
-        if self.ended is not None:
-            return False
-        if not self.live:
-            return True
-        if self.last_arrive_ns is None:
-            return now_ns - started_ns <= STARTUP_NS
-        return now_ns - self.last_arrive_ns <= self.idle_ns
+        return now_ns < self.silent_from_ns(started_ns)
 
     def complete(self, t_ns: int) -> bool:
-        """Tell whether everything up to ``t_ns`` has arrived."""
-        return self.watermark_ns >= t_ns
+        """Tell whether nothing that is still to come can change what is cut at ``t_ns``."""
+        # The next packet of a steady stream is then the farther one.
+        return self.watermark_ns >= t_ns - (self.period_ns // 2 if self.live else 0)
 
     def cut(self, snapshot: Snapshot, t_ns: int, *, latest: bool) -> str | None:
         """Put what is valid at ``t_ns`` into ``snapshot``; return the reason when nothing is."""
         raise TypeError(f"{type(self).__name__} does not implement cut")
 
+    def admit(self, snapshot: Snapshot, packet: Any, t_ns: int) -> str | None:
+        """Put ``packet`` into ``snapshot`` unless it may not be used at ``t_ns``; return why."""
+        raise TypeError(f"{type(self).__name__} does not implement admit")
+
     def _gone(self) -> str:
         if self.ended is not None:
             return f"{self.name}: {self.ended.reason or 'ended'}"
         return f"{self.name}: nothing has come yet" if self.last_arrive_ns is None else f"{self.name}: late"
+
+    def trim(self, keep_from_ns: int, wanted: Packet | None) -> None:
+        """Release what no trigger from ``keep_from_ns`` on can want, up to ``wanted``."""
 
     def close(self) -> None:
         """Release what is held."""
@@ -75,126 +163,134 @@ class Stream:
 class ImageStream(Stream):
     """The newest frames; the one nearest to the trigger is cut."""
 
+    accepts = (Frame,)
+    rank = 1
+    _min_step_ns = 1
+
     def __init__(self, name: str, missing: Missing | None, *, live: bool) -> None:
         super().__init__(name, missing, live=live)
         self.frames: deque[Frame] = deque()
-        self.period_ns = 40_000_000
-        self._measured = False
+        self._old = 0  # so many of them are of earlier epochs: only the triggers they made may want them
 
-    def push(self, frame: Frame) -> None:
-        """Take a frame."""
-        if self.frames and frame.epoch == self.frames[-1].epoch:
-            step = frame.capture_ns - self.frames[-1].capture_ns
-            if 0 < step < 5_000_000_000:
-                self.period_ns += (step - self.period_ns) // (8 if self._measured else 1)
-                self.idle_ns, self._measured = max(IDLE_NS, 3 * self.period_ns), True
-        self.seen(frame)
+    def push(self, frame: Frame) -> str | None:
+        """Take a frame; one that is refused is released."""
+        cause = self.seen(frame)
+        if cause is not None:
+            _release(frame)
+            return cause
+        if self.fresh:
+            self._old = len(self.frames)
         self.frames.append(frame)
+        return None
 
-    def trim(self, keep_from_ns: int) -> None:
+    def trim(self, keep_from_ns: int, wanted: Packet | None) -> None:
         """Release the frames that no trigger from ``keep_from_ns`` on can want: all older ones but the last."""
-        while len(self.frames) > 1 and self.frames[1].capture_ns <= keep_from_ns:
-            old = self.frames.popleft()
-            if old.release is not None:
-                old.release()
+        frames = self.frames
+        while len(frames) > 1 and frames[0] is not wanted and (self._old > 0 or frames[1].capture_ns <= keep_from_ns):
+            _release(frames.popleft())
+            self._old = max(self._old - 1, 0)
 
     def cut(self, snapshot: Snapshot, t_ns: int, *, latest: bool) -> str | None:
         """Choose the frame nearest to ``t_ns`` (the newest when ``latest``)."""
-        candidates = [f for f in self.frames if f.epoch == self.epoch]
-        if not candidates:
+        frames = self.frames
+        if not frames:
             return self._gone()
-        frame = candidates[-1] if latest else min(candidates, key=lambda f: abs(f.capture_ns - t_ns))
-        return admit(self, snapshot, frame, t_ns)
+        best = frames[-1]
+        if not latest:
+            for index in range(len(frames) - 2, self._old - 1, -1):
+                frame = frames[index]
+                if abs(frame.capture_ns - t_ns) > abs(best.capture_ns - t_ns):
+                    break
+                best = frame
+        return self.admit(snapshot, best, t_ns)
+
+    def admit(self, snapshot: Snapshot, frame: Frame, t_ns: int) -> str | None:
+        """Put ``frame`` into ``snapshot`` unless it is too old or its camera is frozen."""
+        age_ns = t_ns - frame.capture_ns
+        limit_ns = self.period_ns
+        if self.policy == "hold" and self.max_age_ns is not None and age_ns > 0:
+            limit_ns = self.max_age_ns
+        if abs(age_ns) > limit_ns:
+            return f"{self.name}: {age_ns / 1e6:.0f} ms old"
+        if frame.unchanged_ns > FROZEN_NS:
+            return f"{self.name}: STALE, the picture has not changed for {frame.unchanged_ns / 1e9:.1f} s"
+        snapshot.frames[self.name] = frame
+        snapshot.age_ms[self.name] = max(age_ns, 0) / 1e6
+        snapshot.skew_ms = max(snapshot.skew_ms, abs(age_ns) / 1e6)
+        return None
 
     def close(self) -> None:
         """Release every frame."""
         while self.frames:
-            frame = self.frames.popleft()
-            if frame.release is not None:
-                frame.release()
-
-
-def admit(stream: ImageStream, snapshot: Snapshot, frame: Frame, t_ns: int) -> str | None:
-    """Put ``frame`` into ``snapshot`` unless it is too old or its camera is frozen."""
-    limit_ns = stream.max_age_ns if stream.policy == "hold" and stream.max_age_ns else stream.period_ns
-    age_ns = t_ns - frame.capture_ns
-    if abs(age_ns) > limit_ns:
-        return f"{stream.name}: {age_ns / 1e6:.0f} ms old"
-    if frame.unchanged_ns > FROZEN_NS:
-        return f"{stream.name}: STALE, the picture has not changed for {frame.unchanged_ns / 1e9:.1f} s"
-    snapshot.frames[stream.name] = frame
-    snapshot.age_ms[stream.name] = max(age_ns, 0) / 1e6
-    snapshot.skew_ms = max(snapshot.skew_ms, abs(age_ns) / 1e6)
-    return None
-
-
-class AudioStream(Stream):
-    """A time-indexed ring of samples, cut exactly at the trigger's capture time."""
-
-    def __init__(self, name: str, spec: AudioInput, missing: Missing | None, *, live: bool, reserve_ns: int) -> None:
-        super().__init__(name, missing, live=live)
-        self.rate_hz = spec.sample_rate_hz
-        self.window = spec.samples
-        self.lost = 0
-        # Every pending trigger's window must still be there when it is read.
-        self.ring = core.SampleRing(self.window + round(reserve_ns * self.rate_hz / 1e9))
-
-    def push(self, block: Block) -> None:
-        """Take a block; samples that were lost before it become silence of the same length."""
-        if block.epoch != self.epoch and self.last_arrive_ns is not None:
-            self.ring.write_silence(self.window)  # no window spans two epochs
-        if block.lost:
-            self.lost += block.lost
-            self.ring.write_silence(block.lost)
-        self.ring.write(block.samples)
-        self.seen(block)
-
-    def index_at(self, t_ns: int) -> int:
-        """Return the sample index at capture time ``t_ns``, anchored at the newest block."""
-        return int(self.ring.end) + round((t_ns - self.watermark_ns) * self.rate_hz / 1e9)
-
-    def cut(self, snapshot: Snapshot, t_ns: int, *, latest: bool) -> str | None:
-        """Cut the window that ends at ``t_ns``, or at the newest sample when that is older."""
-        if self.last_arrive_ns is None:
-            return self._gone()
-        end_ns = self.watermark_ns if latest else min(t_ns, self.watermark_ns)
-        lag_ns = t_ns - end_ns
-        limit_ns = self.max_age_ns if self.policy == "hold" and self.max_age_ns else IDLE_NS
-        if lag_ns > limit_ns:
-            return f"{self.name}: {lag_ns / 1e6:.0f} ms behind"
-        snapshot.audio_end[self.name] = self.index_at(end_ns)
-        snapshot.age_ms[self.name] = max(lag_ns, 0) / 1e6
-        snapshot.skew_ms = max(snapshot.skew_ms, abs(lag_ns) / 1e6)
-        return None
-
-    def read(self, end: int, out: FloatArray) -> int:
-        """Copy the samples before index ``end`` into ``out``; return how many are real."""
-        return self.ring.read(end, out)
+            _release(self.frames.popleft())
 
 
 class ValueStream(Stream):
-    """A step function: the newest text or tensor whose time has come."""
+    """A step function: the newest text or tensor whose time has come.
 
-    waits = False
+    With a rate it is waited for, and silence ends it; without one a value is valid until the next.
+    """
 
-    def __init__(self, name: str, missing: Missing | None, *, live: bool, ttl_ns: int | None) -> None:
+    accepts = (Text, Tensor)
+
+    def __init__(
+        self,
+        name: str,
+        missing: Missing | None,
+        *,
+        live: bool,
+        ttl_ns: int | None = None,
+        rate_hz: float | None = None,
+    ) -> None:
         super().__init__(name, missing, live=live)
-        self.values: deque[Text | Tensor] = deque(maxlen=64)
+        # The bound is for callers that never trim.
+        self.values: deque[Text | Tensor] = deque(maxlen=_MAX_VALUES)
         self.ttl_ns = ttl_ns if ttl_ns is not None else self.max_age_ns
+        self.waits = rate_hz is not None
+        if rate_hz is not None:
+            self.rank = 2
+            self.period_ns = min(max(round(1e9 / rate_hz), MIN_PERIOD_NS), MAX_PERIOD_NS)
+            self.idle_ns = max(IDLE_NS, 3 * self.period_ns)
 
-    def push(self, value: Text | Tensor) -> None:
+    def push(self, value: Text | Tensor) -> str | None:
         """Take a value."""
-        self.seen(value)
-        self.values.append(value)
+        cause = self.seen(value)
+        if cause is None:
+            if self.fresh:
+                self.values.clear()
+            self.values.append(value)
+        return cause
+
+    def silent_from_ns(self, started_ns: int) -> int:
+        """Return from when on it is not waited for: without a rate, silence says nothing."""
+        if self.rank is None:
+            return FOREVER_NS if self.ended is None else -FOREVER_NS
+        return super().silent_from_ns(started_ns)
+
+    def trim(self, keep_from_ns: int, wanted: Packet | None) -> None:
+        """Forget the values that no trigger from ``keep_from_ns`` on can want."""
+        values = self.values
+        while len(values) > 1 and values[1].capture_ns <= keep_from_ns:
+            values.popleft()
 
     def cut(self, snapshot: Snapshot, t_ns: int, *, latest: bool) -> str | None:
         """Choose the value that is valid at ``t_ns``."""
-        valid = [v for v in self.values if latest or v.capture_ns <= t_ns]
-        if not valid:
-            return self._gone()
-        age_ns = t_ns - valid[-1].capture_ns
-        if self.ttl_ns is not None and age_ns > self.ttl_ns:
+        for value in reversed(self.values):
+            if latest or value.capture_ns <= t_ns:
+                return self.admit(snapshot, value, t_ns)
+        return self._gone()
+
+    def admit(self, snapshot: Snapshot, value: Text | Tensor, t_ns: int) -> str | None:
+        """Put ``value`` into ``snapshot`` unless its time is over."""
+        age_ns = t_ns - value.capture_ns
+        limit_ns = self.idle_ns if self.ttl_ns is None and self.rank is not None else self.ttl_ns
+        if limit_ns is not None and age_ns > limit_ns:
             return f"{self.name}: {age_ns / 1e6:.0f} ms old"
-        snapshot.values[self.name] = valid[-1]
+        snapshot.values[self.name] = value
         snapshot.age_ms[self.name] = max(age_ns, 0) / 1e6
         return None
+
+
+def _release(frame: Frame) -> None:
+    if frame.release is not None:
+        frame.release()

@@ -8,5 +8,6 @@ namespace mmedge::bindings {
 void bind_image(nanobind::module_& m);
 void bind_log_mel(nanobind::module_& m);
 void bind_sample_ring(nanobind::module_& m);
+void bind_slot_ring(nanobind::module_& m);
 
 }  // namespace mmedge::bindings

@@ -20,8 +20,12 @@ void bind_sample_ring(nb::module_& m) {
   nb::class_<SampleRing>(
       m, "SampleRing",
       "The newest `capacity` mono float32 samples by absolute index, which starts at 0.\n\n"
-      "One thread may write while another reads; neither waits.")
+      "One thread may write while another reads, also in another process; neither waits.")
       .def(nb::init<std::int64_t>(), nb::arg("capacity"))
+      .def_static("shared", &SampleRing::shared, nb::arg("capacity"),
+                  "A ring in memory that another process may attach to by its ``fd``.")
+      .def_static("attach", &SampleRing::attach, nb::arg("fd"),
+                  "Map the shared ring of another process; the caller keeps ``fd``.")
       .def(
           "write",
           [](SampleRing& self, const Input& array) {
@@ -45,7 +49,8 @@ void bind_sample_ring(nb::module_& m) {
           "What was overwritten, is not yet written or is silence reads as zero.")
       .def_prop_ro("begin", &SampleRing::begin, "Index of the oldest sample that is kept.")
       .def_prop_ro("end", &SampleRing::end, "Index after the newest sample.")
-      .def_prop_ro("capacity", &SampleRing::capacity, "How many samples are kept.");
+      .def_prop_ro("capacity", &SampleRing::capacity, "How many samples are kept.")
+      .def_prop_ro("fd", &SampleRing::fd, "Descriptor of the shared memory; -1 if the ring is private.");
 }
 
 }  // namespace mmedge::bindings

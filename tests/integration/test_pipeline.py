@@ -199,7 +199,7 @@ def test_a_run_specification_crosses_a_border(bundle: Path, clip: Path) -> None:
         runtime = Runtime(again, opened)
         runtime.start()
         count = 0
-        while runtime.results.get() is not None:
+        while runtime.get() is not None:
             count += 1
         runtime.stop()
     assert count == 50

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmedge.capture.microphone import Stamp, choose_quality
 from mmedge.capture.sound import MonoTrack, Piece
+from mmedge.capture.stamps import Stamp, choose_quality
 
 S = 1_000_000_000
 

@@ -1,0 +1,222 @@
+"""Capture in a process of its own, the parent's side: packets in, and a device that dies or hangs is started again."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import select
+import threading
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+
+import msgspec
+
+from mmedge.bundle.manifest import Input
+from mmedge.capture.base import Emit, SourceHealth
+from mmedge.clock import now_ns
+from mmedge.errors import DeviceError, InternalError, MmedgeError, SourceError
+from mmedge.ipc.channel import PacketReader
+from mmedge.ipc.control import Done, Ready, Ring, State
+from mmedge.ipc.process import Child
+from mmedge.ipc.wake import Wake
+from mmedge.types import EndOfStream, Frame
+
+log = logging.getLogger("mmedge.capture")
+HEARTBEAT_S = 0.1
+OPEN_S = 20.0
+STOP_S = 2.0
+# A worker that says nothing for that long is held by its driver; a device that delivers nothing has hung.
+_SILENT_NS = 3_000_000_000
+_FIRST_NS = 10_000_000_000
+_READ_NS = 2_000_000_000
+_FROZEN_NS = 5_000_000_000
+_MAX_FROZEN_NS = 60_000_000_000
+_GOOD_NS = 10_000_000_000
+_BACKOFF_S = (0.1, 2.0)
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """What a capture worker is to do: the inputs that one source feeds, its address, the epoch to begin with."""
+
+    inputs: dict[str, Input]
+    uris: dict[str, str]
+    epoch: int
+
+
+class Pulse(msgspec.Struct, frozen=True, kw_only=True):
+    """What a capture worker says ten times a second."""
+
+    health: SourceHealth
+
+
+class WorkerSource:
+    """A live device, read by the same source in a worker process; itself a ``Source``.
+
+    The worker is killed and started again, with growing pauses, when it dies, says nothing, delivers
+    nothing, or repeats one picture; each start is a new epoch with the same settings.
+
+    Args:
+        inputs: The inputs it feeds.
+        uris: Their address.
+        name: The address as it may be shown.
+    """
+
+    live = True
+
+    def __init__(self, inputs: Mapping[str, Input], uris: Mapping[str, str], name: str) -> None:
+        self.streams = tuple(inputs)
+        self.name = name
+        self.error: MmedgeError | None = None
+        self.epoch = 0
+        self._inputs, self._uris = dict(inputs), dict(uris)
+        self._wake = Wake()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._health = SourceHealth(state="MISSING", reason="nothing has arrived yet")
+        self._before: Counter[str] = Counter()
+        self._backoff_s = _BACKOFF_S[0]
+        self._frozen_limit_ns = _FROZEN_NS
+        self._spawn()
+
+    def _spawn(self) -> None:
+        order = Order(inputs=self._inputs, uris=self._uris, epoch=self.epoch)
+        self._reader = PacketReader(self.name)
+        self._child = Child(
+            "mmedge.capture.worker:main", msgspec.msgpack.encode(order), name=self.name, fds=[self._wake.fileno()]
+        )
+        self._began_ns = self._heard_ns = self._packet_ns = self._moved_ns = now_ns()
+        self._newest_ns = self._unchanged_ns = 0
+        self._ready = self._ended = False
+
+    def open(self) -> None:
+        """Wait until the device is open.
+
+        Raises:
+            MmedgeError: What the worker says is wrong.
+            DeviceError: If it has said nothing for 20 s.
+        """
+        try:
+            while not self._ready:
+                if now_ns() - self._began_ns > OPEN_S * 1e9:
+                    raise DeviceError(
+                        f"the device did not open within {OPEN_S:g} s", where=self.name, fix="check it: mmedge devices"
+                    )
+                self._listen(0.1)
+        except EOFError:
+            raise self._child.error or SourceError(self._child.reason(), where=self.name) from None
+
+    def start(self, emit: Emit) -> None:
+        """Start the supervising thread."""
+        self._thread = threading.Thread(target=self._run, args=(emit,), name=f"mmedge-{self.name}", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the worker; it has two seconds, then it is killed."""
+        self._stop.set()
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join()
+        self._child.stop(STOP_S)
+        self._child.close()
+
+    def health(self) -> SourceHealth:
+        """Return a copy of the present state; counters run on over restarts."""
+        health = self._health
+        return replace(health, counters=dict(self._before + Counter(health.counters)))
+
+    def _run(self, emit: Emit) -> None:
+        try:
+            while (reason := self._serve(emit)) is not None:
+                self._restart(reason, emit)
+        except Exception as error:  # whatever it is must reach the user and not die with the thread
+            log.exception("supervising '%s' failed", self.name)
+            self.error = InternalError(f"internal error: {error}", where=self.name, fix="please report it")
+            self._child.kill()
+            now = now_ns()
+            for name in self.streams:
+                emit(EndOfStream(stream=name, seq=0, capture_ns=now, arrive_ns=now, reason=str(error)))
+
+    def _serve(self, emit: Emit) -> str | None:
+        """Deliver packets until the worker must be started again, for the reason returned; None at the end."""
+        if self._stop.is_set():  # during the pause before a restart: there is no worker
+            return None
+        poll = select.poll()
+        poll.register(self._wake, select.POLLIN)
+        poll.register(self._child.control, select.POLLIN)
+        while not self._stop.is_set():
+            poll.poll(1000 * HEARTBEAT_S)
+            self._wake.clear()
+            try:
+                self._listen(0)
+                reason = None
+            except EOFError:
+                reason = self._child.reason()
+            self._deliver(emit)
+            if reason is None:
+                reason = self._trouble(now_ns())
+            if reason is not None:
+                return None if self._ended or self._stop.is_set() else reason
+        return None
+
+    def _listen(self, timeout_s: float) -> None:
+        while (received := self._child.receive(timeout_s)) is not None:
+            message, fds = received
+            self._heard_ns = now_ns()
+            if isinstance(message, Ring):
+                self._reader.add(message, fds[0])
+            elif isinstance(message, Ready):
+                self._ready, self._packet_ns = True, self._heard_ns
+            elif isinstance(message, State):
+                health = msgspec.msgpack.decode(message.body, type=Pulse).health
+                dropped = {"dropped_unread": self._reader.dropped} if self._reader.dropped else {}
+                self._health = replace(health, counters={**health.counters, **dropped})
+            elif isinstance(message, Done):
+                self._ended = True
+            for fd in fds:
+                os.close(fd)
+            timeout_s = 0
+
+    def _deliver(self, emit: Emit) -> None:
+        for packet in self._reader.take():
+            self.epoch = max(self.epoch, packet.epoch)
+            self._packet_ns = packet.arrive_ns
+            if packet.capture_ns > self._newest_ns:
+                self._newest_ns, self._moved_ns = packet.capture_ns, packet.arrive_ns
+            if isinstance(packet, Frame):
+                self._unchanged_ns = packet.unchanged_ns
+                if packet.unchanged_ns == 0 and packet.seq > 0:
+                    self._frozen_limit_ns = _FROZEN_NS
+            emit(packet)
+
+    def _trouble(self, now: int) -> str | None:
+        """Say why the worker cannot be left as it is, None when it can."""
+        if now - self._heard_ns > _SILENT_NS:
+            return f"its driver has held the worker for {(now - self._heard_ns) / 1e9:.0f} s"
+        if self._health.state == "RECONNECTING":  # the source does it itself
+            return None
+        quiet_ns = now - self._packet_ns
+        if quiet_ns > (_FIRST_NS if not self._newest_ns else _READ_NS):
+            return f"it has delivered nothing for {quiet_ns / 1e9:.0f} s"
+        if self._newest_ns and now - self._moved_ns > _READ_NS:
+            return "its time stamps stand still"
+        if self._unchanged_ns > self._frozen_limit_ns:
+            self._frozen_limit_ns = min(2 * self._frozen_limit_ns, _MAX_FROZEN_NS)
+            return f"the picture has not changed for {self._unchanged_ns / 1e9:.0f} s"
+        return None
+
+    def _restart(self, reason: str, emit: Emit) -> None:
+        self._child.close()
+        self._deliver(emit)  # what was captured is not lost with the worker
+        if now_ns() - self._began_ns > _GOOD_NS:
+            self._backoff_s = _BACKOFF_S[0]
+        # A spread of pauses, so that several devices of one hub are not all opened at once.
+        pause_s = self._backoff_s * random.uniform(0.75, 1.25)
+        self._backoff_s = min(2 * self._backoff_s, _BACKOFF_S[1])
+        log.warning("%s: %s; opened again in %.1f s", self.name, reason, pause_s)
+        self._before += Counter(self._health.counters) + Counter(restarts=1)
+        self._health = SourceHealth(state="RECONNECTING", reason=f"{self.name}: {reason}")
+        if not self._stop.wait(pause_s):
+            self.epoch += 1
+            self._spawn()

@@ -1,0 +1,47 @@
+"""Capture in a process of its own, the child's side: it opens one source and writes its packets into rings."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import msgspec
+
+from mmedge.capture.open import open_sources
+from mmedge.capture.supervisor import HEARTBEAT_S, Order, Pulse
+from mmedge.ipc.channel import PacketWriter
+from mmedge.ipc.wake import Wake
+from mmedge.ipc.worker import Link
+from mmedge.types import EndOfStream, Packet
+
+
+def main(link: Link) -> None:
+    """Open, read, report; ends with the source or when the parent wants it."""
+    order = msgspec.msgpack.decode(link.payload, type=Order)
+    (source,) = open_sources(order.inputs, order.uris)
+    try:
+        source.epoch = order.epoch
+        writer = PacketWriter(link.control, Wake(link.fds[0]))
+        running = set(source.streams)
+
+        def emit(packet: Packet) -> None:
+            if isinstance(packet, EndOfStream):
+                running.discard(packet.stream)
+                if source.error is not None:  # the supervisor reads it again: not the end of the stream
+                    return
+            writer.put(packet)
+
+        def pulse() -> None:
+            health = source.health()
+            unsent = {f"dropped_{stream}": count for stream, count in writer.dropped.items() if count}
+            health = replace(health, counters={**health.counters, **unsent})
+            link.report(msgspec.msgpack.encode(Pulse(health=health)))
+
+        link.ready()
+        source.start(emit)
+        while running and not link.stopping.wait(HEARTBEAT_S):
+            pulse()
+        pulse()
+        if source.error is not None:
+            raise source.error
+    finally:
+        source.stop()

@@ -1,0 +1,302 @@
+"""Packets across a process border: their data lies in rings that both sides map, one eventfd wakes the reader."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import Counter
+from itertools import count
+from typing import Any, TypeAlias
+
+import msgspec
+import numpy as np
+
+from mmedge._native import core
+from mmedge.errors import SourceError
+from mmedge.ipc.control import Control, Ring
+from mmedge.ipc.frames import FramePool, Loan
+from mmedge.ipc.wake import Wake
+from mmedge.types import Block, ClockQuality, EndOfStream, Frame, Packet, PixelFormat, Tensor, Text
+
+EVENTS = 1024
+MAX_TEXT = 64 * 1024
+_SAMPLES = 1 << 18
+_SLOTS = 16
+
+
+class _Stamp(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    stream: str
+    seq: int
+    capture_ns: int
+    arrive_ns: int
+    epoch: int
+    uncertainty_ns: int
+    quality: ClockQuality
+
+
+class _Frame(msgspec.Struct, frozen=True, array_like=True, tag="frame"):
+    stamp: _Stamp
+    shape: tuple[int, ...]
+    format: PixelFormat
+    width: int
+    height: int
+    full_range: bool
+    unchanged_ns: int
+
+
+class _Tensor(msgspec.Struct, frozen=True, array_like=True, tag="tensor"):
+    stamp: _Stamp
+    shape: tuple[int, ...]
+    dtype: str
+
+
+class _Block(msgspec.Struct, frozen=True, array_like=True, tag="block"):
+    stamp: _Stamp
+    ring: int
+    end: int
+    n: int
+    lost: int
+
+
+class _Text(msgspec.Struct, frozen=True, array_like=True, tag="text"):
+    stamp: _Stamp
+    n: int
+
+
+class _End(msgspec.Struct, frozen=True, array_like=True, tag="end"):
+    stamp: _Stamp
+    reason: str | None
+
+
+_Header: TypeAlias = _Frame | _Tensor | _Block | _Text | _End
+
+
+def _stamp(packet: Packet) -> _Stamp:
+    return _Stamp(**{name: getattr(packet, name) for name in _Stamp.__struct_fields__})
+
+
+class PacketWriter:
+    """The writing side, for any thread; it never waits, what does not fit is counted (sound as timed silence).
+
+    Args:
+        control: The line on which rings are announced.
+        wake: Wakes the reader.
+
+    Attributes:
+        dropped: Packets that found no room, by stream.
+    """
+
+    def __init__(self, control: Control, wake: Wake) -> None:
+        self._control = control
+        self._wake = wake
+        self._numbers = count()
+        self._events = core.SlotRing(EVENTS, MAX_TEXT)
+        self._announce(self._events.fd, "slots")
+        self._samples: dict[str, tuple[int, Any]] = {}
+        self._pools: dict[tuple[str, int], FramePool] = {}
+        self._announced: dict[str, FramePool] = {}
+        self._lost: Counter[str] = Counter()
+        self._lock = threading.Lock()
+        self.dropped: Counter[str] = Counter()
+
+    def _announce(self, fd: int, kind: Any) -> int:
+        number = next(self._numbers)
+        self._control.send(Ring(number, kind), [fd])
+        return number
+
+    def put(self, packet: Packet) -> bool:
+        """Hand a packet over; False when it found no room. A frame's slot is the reader's from now on."""
+        with self._lock:
+            done = self._put(packet)
+            if not done:
+                self.dropped[packet.stream] += 1
+        self._wake.set()
+        return done
+
+    def _put(self, packet: Packet) -> bool:
+        if isinstance(packet, Frame):
+            return self._put_frame(packet)
+        if isinstance(packet, Tensor):
+            return self._put_tensor(packet)
+        if isinstance(packet, Block):
+            return self._put_block(packet)
+        if isinstance(packet, Text):
+            data = packet.text.encode()
+            return len(data) <= MAX_TEXT and self._event(_Text(_stamp(packet), len(data)), data)
+        if isinstance(packet, EndOfStream):
+            return self._event(_End(_stamp(packet), packet.reason))
+        raise TypeError(f"{type(packet).__name__} cannot cross a process border")
+
+    def _put_frame(self, frame: Frame) -> bool:
+        header = _Frame(
+            _stamp(frame),
+            frame.data.shape,
+            frame.format,
+            frame.width,
+            frame.height,
+            frame.full_range,
+            frame.unchanged_ns,
+        )
+        loan = frame.release
+        if isinstance(loan, Loan):
+            if self._announced.get(frame.stream) is not loan.pool:
+                self._announced[frame.stream] = loan.pool
+                self._announce(loan.pool.ring.fd, "slots")
+            loan.hand_over()
+            loan.pool.ring.publish(loan.index, msgspec.msgpack.encode(header))
+            return True
+        return self._put_array(frame.stream, frame.data, header)
+
+    def _put_tensor(self, tensor: Tensor) -> bool:
+        return self._put_array(
+            tensor.stream, tensor.data, _Tensor(_stamp(tensor), tensor.data.shape, tensor.data.dtype.str)
+        )
+
+    def _put_array(self, stream: str, array: np.ndarray[Any, Any], header: _Header) -> bool:
+        key = (stream, array.nbytes)
+        if key not in self._pools:
+            self._pools[key] = FramePool((array.nbytes,), slots=_SLOTS if isinstance(header, _Frame) else 4 * _SLOTS)
+            self._announce(self._pools[key].ring.fd, "slots")
+        lent = self._pools[key].acquire()
+        if lent is None:
+            return False
+        slot, loan = lent
+        slot[...] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        loan.hand_over()
+        loan.pool.ring.publish(loan.index, msgspec.msgpack.encode(header))
+        return True
+
+    def _put_block(self, block: Block) -> bool:
+        stream, n = block.stream, len(block.samples)
+        if stream not in self._samples:
+            ring = core.SampleRing.shared(_SAMPLES)
+            self._samples[stream] = self._announce(ring.fd, "samples"), ring
+        number, ring = self._samples[stream]
+        end: int = ring.write(block.samples)
+        if self._event(_Block(_stamp(block), number, end, n, block.lost + self._lost[stream])):
+            self._lost[stream] = 0
+            return True
+        self._lost[stream] += n + block.lost
+        return False
+
+    def _event(self, header: _Header, data: bytes = b"") -> bool:
+        index = self._events.acquire()
+        if index < 0:
+            return False
+        self._events.data(index)[: len(data)] = np.frombuffer(data, np.uint8)
+        self._events.publish(index, msgspec.msgpack.encode(header))
+        return True
+
+
+class PacketReader:
+    """The reading side.
+
+    Args:
+        where: Who writes, for error messages.
+    """
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+        self._slots: list[Any] = []
+        self._samples: dict[int, Any] = {}
+        self._decoder: msgspec.msgpack.Decoder[_Header] = msgspec.msgpack.Decoder(_Header)
+        self._left: int = 0
+        self._held: tuple[Any, int, _Header] | None = None
+
+    def add(self, ring: Ring, fd: int) -> None:
+        """Take in a ring the writer announced; its descriptor stays the caller's."""
+        if ring.kind == "samples":
+            self._samples[ring.number] = core.SampleRing.attach(fd)
+            return
+        # Of a camera that changes its size, only the newest rings can still hold frames that nobody took.
+        if len(self._slots) > 8:
+            gone = next((r for r in self._slots[1:] if not r.ready), None)
+            if gone is not None:
+                self._left += gone.dropped
+                self._slots.remove(gone)
+        self._slots.append(core.SlotRing.attach(fd))
+
+    @property
+    def dropped(self) -> int:
+        """Packets that were overwritten before they were read."""
+        return self._left + sum(int(ring.dropped) for ring in self._slots)
+
+    def take(self) -> list[Packet]:
+        """Return what is there, in order of arrival.
+
+        Frames lie in the ring until they are released, tensors and sound are copies.
+
+        Raises:
+            SourceError: If the writer left something that cannot be.
+        """
+        packets: list[Packet] = []
+        # The ring of events comes first: whatever was published before an end of stream is then still found.
+        for ring in list(self._slots):
+            while (taken := self._next(ring)) is not None:
+                packets.append(taken)
+        packets.sort(key=lambda packet: packet.arrive_ns)
+        return packets
+
+    def _next(self, ring: Any) -> Packet | None:
+        try:
+            if self._held is not None and self._held[0] is ring:
+                (_, index, header), self._held = self._held, None
+            else:
+                taken = ring.take()
+                if taken is None:
+                    return None
+                index, _, data = taken
+                header = self._decoder.decode(data)
+            if isinstance(header, _Block) and header.ring not in self._samples:
+                self._held = ring, index, header  # its samples' ring is still on its way
+                return None
+            return self._packet(ring, index, header)
+        except (msgspec.MsgspecError, ValueError, TypeError) as error:
+            raise SourceError(f"a packet is damaged: {error}", where=self._where) from error
+
+    def _packet(self, ring: Any, index: int, header: _Header) -> Packet:
+        stamp = {name: getattr(header.stamp, name) for name in _Stamp.__struct_fields__}
+        if isinstance(header, _Frame):
+            data = ring.data(index)[: math.prod(header.shape)].reshape(header.shape)
+            return Frame(
+                data=data,
+                format=header.format,
+                width=header.width,
+                height=header.height,
+                full_range=header.full_range,
+                release=_Release(ring, index),
+                unchanged_ns=header.unchanged_ns,
+                **stamp,
+            )
+        try:
+            if isinstance(header, _Tensor):
+                dtype = np.dtype(header.dtype)
+                size = math.prod(header.shape) * dtype.itemsize
+                return Tensor(data=ring.data(index)[:size].copy().view(dtype).reshape(header.shape), **stamp)
+            if isinstance(header, _Text):
+                return Text(text=ring.data(index)[: header.n].tobytes().decode(), **stamp)
+            if isinstance(header, _End):
+                return EndOfStream(reason=header.reason, **stamp)
+            if not 0 <= header.n <= _SAMPLES:
+                raise ValueError(f"{header.n} samples in one block")
+            samples = np.empty(header.n, np.float32)
+            real = self._samples[header.ring].read(header.end, samples)
+            # Overwritten before they were read: the oldest are gone, and their time stays.
+            return Block(samples=samples[header.n - real :], lost=header.lost + header.n - real, **stamp)
+        finally:
+            ring.release(index)
+
+
+class _Release:
+    """Gives a slot back to its writer, once."""
+
+    __slots__ = ("_index", "_ring")
+
+    def __init__(self, ring: Any, index: int) -> None:
+        self._ring: Any = ring
+        self._index = index
+
+    def __call__(self) -> None:
+        ring, self._ring = self._ring, None
+        if ring is not None:
+            ring.release(self._index)

@@ -1,0 +1,125 @@
+"""The control line between a process and its child: whole messages, with descriptors, in both directions."""
+
+from __future__ import annotations
+
+import array
+import select
+import socket
+import threading
+from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+
+MAX_MESSAGE = 1 << 17
+_MAX_FDS = 4
+
+
+class Start(msgspec.Struct, frozen=True, tag=True):
+    """Parent: run ``entry`` (``"pkg.mod:function"``); descriptors of the entry's own come with it."""
+
+    entry: str
+    payload: bytes
+    parent: int
+    path: list[str]
+
+
+class Stop(msgspec.Struct, frozen=True, tag=True):
+    """Parent: end soon."""
+
+
+class Ready(msgspec.Struct, frozen=True, tag=True):
+    """Child: everything is open."""
+
+
+class Log(msgspec.Struct, frozen=True, tag=True):
+    """Child: a log record."""
+
+    level: int
+    name: str
+    text: str
+
+
+class Ring(msgspec.Struct, frozen=True, tag=True):
+    """Either: a new ring; its descriptor comes with the message."""
+
+    number: int
+    kind: Literal["slots", "samples"]
+
+
+class State(msgspec.Struct, frozen=True, tag=True):
+    """Child: a sign of life, with whatever its entry reports."""
+
+    body: bytes
+
+
+class Failed(msgspec.Struct, frozen=True, tag=True):
+    """Child: the error that ended it, as ``MmedgeError.to_dict`` gives it."""
+
+    error: dict[str, Any]
+
+
+class Done(msgspec.Struct, frozen=True, tag=True):
+    """Child: the entry has returned."""
+
+
+Message: TypeAlias = Start | Stop | Ready | Log | Ring | State | Failed | Done
+
+
+class Control:
+    """One end of a SOCK_SEQPACKET socket pair; ``send`` may be called from any thread, ``receive`` from one.
+
+    Example:
+        >>> here, there = Control.pair()
+        >>> here.send(Ready()), there.receive(1.0)
+        (True, (Ready(), []))
+    """
+
+    def __init__(self, end: socket.socket) -> None:
+        self._socket = end
+        self._lock = threading.Lock()
+        self._decoder = msgspec.msgpack.Decoder(Message)
+
+    @classmethod
+    def pair(cls) -> tuple[Control, Control]:
+        """Return two connected ends."""
+        one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        return cls(one), cls(other)
+
+    def fileno(self) -> int:
+        """Return the descriptor, to poll on or to pass on."""
+        return self._socket.fileno()
+
+    def send(self, message: Message, fds: Sequence[int] = ()) -> bool:
+        """Send a message; False when nobody is at the other end any more."""
+        data = msgspec.msgpack.encode(message)
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+        try:
+            with self._lock:
+                self._socket.sendmsg([data], rights, socket.MSG_NOSIGNAL)
+        except (BrokenPipeError, ConnectionResetError):
+            return False
+        return True
+
+    def receive(self, timeout_s: float | None = None) -> tuple[Message, list[int]] | None:
+        """Return the next message and its descriptors (the caller closes them), None if none came in time.
+
+        Raises:
+            EOFError: If the other end is closed: its process has ended.
+        """
+        if timeout_s is not None:
+            poll = select.poll()
+            poll.register(self._socket, select.POLLIN)
+            if not poll.poll(1000 * timeout_s):
+                return None
+        try:
+            data, fds, _, _ = socket.recv_fds(self._socket, MAX_MESSAGE, _MAX_FDS, socket.MSG_CMSG_CLOEXEC)
+        except ConnectionResetError:
+            data, fds = b"", []
+        if not data:
+            raise EOFError
+        return self._decoder.decode(data), fds
+
+    def close(self) -> None:
+        """Close this end; idempotent."""
+        self._socket.close()

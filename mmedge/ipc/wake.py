@@ -1,0 +1,47 @@
+"""What wakes a reader in another process: an eventfd."""
+
+from __future__ import annotations
+
+import os
+import select
+
+
+class Wake:
+    """Set by any process that holds the descriptor, waited for by one.
+
+    Args:
+        fd: An eventfd that came from another process, owned from now on; None makes a new one.
+
+    Example:
+        >>> wake = Wake()
+        >>> wake.set(); wake.wait(1.0), wake.wait(0.0)
+        (True, False)
+    """
+
+    def __init__(self, fd: int | None = None) -> None:
+        self._fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK) if fd is None else fd
+
+    def fileno(self) -> int:
+        """Return the descriptor, to poll on or to pass on."""
+        return self._fd
+
+    def set(self) -> None:
+        """Wake the reader, now or at its next wait."""
+        os.eventfd_write(self._fd, 1)
+
+    def wait(self, timeout_s: float | None) -> bool:
+        """Wait until it was set since the last wait; False if it was not in time."""
+        poll = select.poll()
+        poll.register(self._fd, select.POLLIN)
+        return bool(poll.poll(None if timeout_s is None else 1000 * timeout_s)) and self.clear()
+
+    def clear(self) -> bool:
+        """Forget that it was set; tell whether it was."""
+        try:
+            return os.eventfd_read(self._fd) > 0
+        except BlockingIOError:
+            return False
+
+    def __del__(self) -> None:
+        # Not before the last user is gone: a thread may still be polling, and the number would be used again.
+        os.close(self._fd)

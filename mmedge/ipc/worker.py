@@ -1,0 +1,132 @@
+"""What runs in a child process: ``python -m mmedge.ipc.worker FD``. Its parent's death is its own."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from importlib import import_module
+
+from mmedge.errors import InternalError, MmedgeError
+from mmedge.ipc.control import Control, Done, Failed, Log, Message, Ready, Ring, Start, State, Stop
+
+_PR_SET_PDEATHSIG = 1
+
+
+class Link:
+    """What an entry gets: the line to its parent.
+
+    Attributes:
+        payload: What the parent sent along.
+        fds: Descriptors the parent sent along.
+        stopping: Set when the parent asks for the end.
+    """
+
+    def __init__(self, control: Control, start: Start, fds: list[int]) -> None:
+        self.control = control
+        self.payload = start.payload
+        self.fds = fds
+        self.stopping = threading.Event()
+        self._rings: list[tuple[Ring, int]] = []
+        self._on_ring: Callable[[Ring, int], None] | None = None
+        self._lock = threading.Lock()
+
+    def ready(self) -> None:
+        """Say that everything is open."""
+        self.control.send(Ready())
+
+    def report(self, body: bytes) -> None:
+        """Send a sign of life."""
+        self.control.send(State(body))
+
+    def on_ring(self, take: Callable[[Ring, int], None]) -> None:
+        """Have ``take`` called with each ring the parent sends (and has sent); it leaves the descriptor alone."""
+        with self._lock:
+            self._on_ring = take
+            while self._rings:
+                self._hand_over(*self._rings.pop(0))
+
+    def _hand_over(self, ring: Ring, fd: int) -> None:
+        assert self._on_ring is not None
+        self._on_ring(ring, fd)
+        os.close(fd)
+
+    def listen(self) -> None:
+        """Follow the parent's messages; its death ends this process at once, whatever it is doing."""
+        try:
+            while True:
+                received = self.control.receive()
+                assert received is not None
+                self._take(*received)
+        except EOFError:
+            os._exit(0)
+
+    def _take(self, message: Message, fds: list[int]) -> None:
+        if isinstance(message, Stop):
+            self.stopping.set()
+        elif isinstance(message, Ring):
+            with self._lock:
+                if self._on_ring is None:
+                    self._rings.append((message, fds[0]))
+                else:
+                    self._hand_over(message, fds[0])
+
+
+class _ToParent(logging.Handler):
+    """Hands log records over: the parent's logging decides what becomes of them."""
+
+    def __init__(self, control: Control) -> None:
+        super().__init__()
+        self._control = control
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if record.exc_info:
+            text += "\n" + "".join(traceback.format_exception(*record.exc_info)).rstrip()
+        self._control.send(Log(record.levelno, record.name, text[:16000]))
+
+
+def die_with_parent(parent: int) -> None:
+    """Let the kernel kill this process when its parent dies, also while a driver holds the interpreter."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before the line above
+        os._exit(0)
+
+
+def main() -> None:
+    """Serve the parent at the other end of the descriptor in ``sys.argv[1]``."""
+    control = Control(socket.socket(fileno=int(sys.argv[1])))
+    received = control.receive()
+    if received is None or not isinstance(received[0], Start):
+        raise RuntimeError("the first message must be Start")
+    start, fds = received
+    assert isinstance(start, Start)
+    die_with_parent(start.parent)
+    sys.path.extend(entry for entry in start.path if entry not in sys.path)
+    logging.basicConfig(handlers=[_ToParent(control)], level=logging.INFO, force=True)
+    link = Link(control, start, fds)
+    threading.Thread(target=link.listen, name="mmedge-control", daemon=True).start()
+    module, _, function = start.entry.partition(":")
+    try:
+        getattr(import_module(module), function)(link)
+    except MmedgeError as error:
+        control.send(Failed(error.to_dict()))
+    except Exception as error:
+        traceback.print_exc()
+        bug = InternalError(f"internal error: {type(error).__name__}: {error}", where=start.entry, fix="report it")
+        control.send(Failed(bug.to_dict()))
+    else:
+        control.send(Done())
+    # Not through the interpreter's own end: a thread left behind in a driver must not hold it up.
+    sys.stderr.flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,201 @@
+"""Why a trigger saw what it saw: read from a recording, without its media."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmedge.bundle import Bundle
+from mmedge.bundle.manifest import AudioInput, Input, Sync, TensorInput, TextInput
+from mmedge.errors import ConfigError
+from mmedge.pipeline.event_log import EosEvent, FrameEvent, PacketEvent, TriggerEvent
+from mmedge.pipeline.recorder import Decision, trigger_event
+from mmedge.pipeline.replay import Recording, Rules, Turn, choose_rules, run_turn
+from mmedge.sync import Synchronizer
+from mmedge.types import Snapshot
+
+SCHEMA = "mmedge.explain/1"
+_NEAR_NS = 2_000_000_000
+_KEPT = 4096
+# A result's t_ns is above it, a trigger's number below: 10 s after the machine was started, a year at 30 a second.
+_FIRST_TIME_NS = 10_000_000_000
+
+
+@dataclass(slots=True)
+class _Cut:
+    """One trigger, at the poll that let it go."""
+
+    snapshot: Snapshot
+    event: TriggerEvent
+    turn: Turn
+    recorded: bool
+
+
+def explain(folder: str | Path, bundle: Bundle, trigger: int) -> dict[str, Any]:
+    """Return why a trigger saw what it saw.
+
+    Args:
+        folder: The recording.
+        bundle: What cuts it; open.
+        trigger: Number of the trigger, from 1, or the ``t_ns`` of its result.
+
+    Returns:
+        One document (schema ``mmedge.explain/1``); all times in ms from the trigger's capture time.
+
+    Raises:
+        ConfigError: If there is no such trigger.
+        SourceError: If the recording's header is damaged.
+    """
+    recording = Recording(folder)
+    rules = choose_rules(recording.header, bundle)
+    sync = rules.synchronizer(recording.header)
+    seen: deque[PacketEvent] = deque(maxlen=_KEPT)
+    notes: deque[tuple[int, dict[str, Any]]] = deque(maxlen=_KEPT)
+    found: _Cut | None = None
+    later: list[PacketEvent] = []
+    try:
+        for turn in recording.turns(media=False):
+            if found is not None:
+                later += turn.events
+                if turn.now_ns > found.turn.now_ns + _NEAR_NS:
+                    break
+                continue
+            seen += turn.events
+            before = dict(sync.drops)
+            snapshots = run_turn(sync, turn, rules)
+            notes += [(turn.now_ns, note) for note in _notes(sync, before, turn)]
+            found = _find(snapshots, turn, trigger)
+            sync.trim()
+    finally:
+        last, drops = sync.triggers, dict(sync.drops)
+        sync.close()
+    if found is None:
+        raise ConfigError(
+            f"no snapshot was cut for trigger {trigger}: there are {last} triggers, dropped were {drops or 'none'}",
+            where=str(folder),
+            fix="give a trigger's number from 1, or the t_ns of a result line",
+        )
+    near = [note for at_ns, note in notes if abs(at_ns - found.turn.now_ns) <= _NEAR_NS]
+    return _document(found, rules, recording.header.lossless, list(seen), later, near)
+
+
+def _find(snapshots: list[Snapshot], turn: Turn, trigger: int) -> _Cut | None:
+    for snapshot in snapshots:
+        if trigger == (snapshot.t_ns if trigger >= _FIRST_TIME_NS else snapshot.seq):
+            event = turn.triggers.get(snapshot.seq)
+            if event is not None and event.t_ns == snapshot.t_ns:
+                return _Cut(snapshot, event, turn, recorded=True)
+            return _Cut(snapshot, trigger_event(Decision(snapshot, "answered")), turn, recorded=False)
+    return None
+
+
+def _notes(sync: Synchronizer, before: dict[str, int], turn: Turn) -> list[dict[str, Any]]:
+    drops = {cause: count - before.get(cause, 0) for cause, count in sync.drops.items()}
+    found: list[dict[str, Any]] = [{"cause": cause, "count": count} for cause, count in drops.items() if count]
+    for note in turn.notes:
+        found.append({key: value for key in note.__struct_fields__ if (value := getattr(note, key)) is not None})
+    return found
+
+
+def _document(
+    cut: _Cut,
+    rules: Rules,
+    lossless: bool,
+    seen: list[PacketEvent],
+    later: list[PacketEvent],
+    notes: list[dict[str, Any]],
+) -> dict[str, Any]:
+    event, sync = cut.event, rules.sync
+    inputs = {
+        name: _input(name, cut, rules, seen, later)
+        if name in rules.attached
+        else {"present": False, "why": "no source"}
+        for name in event.present
+    }
+    late = [name for name, entry in inputs.items() if entry.get("complete") is False]
+    if not late:
+        left = "every input that is waited for was complete"
+    elif not lossless and event.wait_ns >= sync.deadline_ms * 1e6:
+        left = f"the deadline of {sync.deadline_ms:g} ms was over"
+    else:
+        left = f"{', '.join(late)} had ended, or had been silent for too long to be waited for"
+    return {
+        "schema": SCHEMA,
+        "trigger": event.seq,
+        "t_ns": event.t_ns,
+        "made_by": f"a frame of {sync.trigger}" if cut.snapshot.on_frame else f"a hop of {sync.every_ms:g} ms",
+        "outcome": event.outcome if cut.recorded else "not in the recorded run",
+        "delivered_ms": _ms(event.deliver_ns - event.t_ns),
+        "waited_ms": _ms(event.wait_ns),
+        "waited_for": [name for name, entry in inputs.items() if entry.get("waited_ms")],
+        "left_because": left,
+        "skew_ms": event.skew_ms,
+        "uncertainty_ms": event.uncertainty_ms,
+        "reason": event.reason,
+        "inputs": inputs,
+        "stages": {
+            name: {"age_ms": _ms(event.t_ns - time_ns), "still_running": name in event.busy}
+            for name, time_ns in event.used_ns.items()
+        },
+        "nearby": notes,
+        "tasks": {name: {"label": task.label, "score": task.score} for name, task in event.tasks.items()},
+        "latency_ms": event.latency_ms,
+    }
+
+
+def _input(name: str, cut: _Cut, rules: Rules, seen: list[PacketEvent], later: list[PacketEvent]) -> dict[str, Any]:
+    event, t_ns = cut.event, cut.event.t_ns
+    own = [packet for packet in seen if packet.stream == name and not isinstance(packet, EosEvent)]
+    ended = next((p for p in reversed(seen) if p.stream == name), None)
+    entry: dict[str, Any] = {
+        "present": event.present[name],
+        "why": next((part for part in (event.reason or "").split("; ") if part.startswith(f"{name}: ")), None),
+        "used": event.used.get(name),
+        "age_ms": event.age_ms.get(name),
+        "ended": ended.reason or "the stream ended" if isinstance(ended, EosEvent) else None,
+    }
+    after = next((packet for packet in later if packet.stream == name and not isinstance(packet, EosEvent)), None)
+    if after is not None:
+        entry["next"] = {"capture_ms": _ms(after.capture_ns - t_ns), "arrive_ms": _ms(after.arrive_ns - t_ns)}
+    if not own:
+        return entry
+    newest = own[-1]
+    own = [packet for packet in own if packet.epoch == newest.epoch]
+    entry["newest"] = {
+        "seq": newest.seq,
+        "epoch": newest.epoch,
+        "capture_ms": _ms(newest.capture_ns - t_ns),
+        "arrive_ms": _ms(newest.arrive_ns - t_ns),
+        "quality": newest.quality,
+        "uncertainty_ms": _ms(newest.uncertainty_ns),
+    }
+    if isinstance(newest, FrameEvent) and newest.unchanged_ns:
+        entry["newest"]["unchanged_ms"] = _ms(newest.unchanged_ns)
+    delivered = [packet.capture_ns for packet in own if packet.arrive_ns <= event.deliver_ns]
+    entry["watermark_ms"] = {
+        "delivered": _ms(max(delivered) - t_ns) if delivered else None,
+        "left": _ms(max(packet.capture_ns for packet in own) - t_ns),
+    }
+    made_it = cut.snapshot.on_frame and name == rules.sync.trigger
+    if isinstance(rules.seats[name], (TextInput, TensorInput)) or made_it or rules.sync.policy == "latest":
+        return entry
+    needed_ns = t_ns + _ahead_ns(rules.seats[name], rules.sync)
+    enough = next((packet for packet in own if packet.capture_ns >= needed_ns), None)
+    until_ns = cut.turn.now_ns if enough is None else enough.arrive_ns
+    entry["needed_ms"] = _ms(needed_ns - t_ns)
+    entry["complete"] = enough is not None
+    entry["waited_ms"] = _ms(max(0, until_ns - event.deliver_ns))
+    return entry
+
+
+def _ahead_ns(spec: Input, sync: Sync) -> int:
+    """Return how much sound after the trigger is needed."""
+    if not isinstance(spec, AudioInput) or sync.align == "end":
+        return 0
+    return round(spec.window_ms * (1e6 if sync.align == "start" else 5e5))
+
+
+def _ms(duration_ns: int) -> float:
+    return round(duration_ns / 1e6, 3)

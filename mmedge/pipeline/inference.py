@@ -1,0 +1,140 @@
+"""From a snapshot to a result: the stages, the interpreters, the latencies. Shared by live runs and replays."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterable
+from typing import Literal
+
+from mmedge.bundle import Bundle
+from mmedge.bundle.manifest import Manifest
+from mmedge.errors import SourceError
+from mmedge.fusion import StageGraph
+from mmedge.interpret import UNDEFINED, make_interpreter
+from mmedge.pipeline.statistics import Statistics
+from mmedge.sync import Synchronizer
+from mmedge.types import Result, Snapshot, TaskResult
+
+
+def validated_masks(manifest: Manifest) -> set[frozenset[str]]:
+    """Return the presence masks the exporter measured; all inputs together are always one of them."""
+    return {frozenset(mask.present) for mask in manifest.validated_masks} | {frozenset(manifest.inputs)}
+
+
+class Inference:
+    """Answers triggers one by one; keeps the smoothing and the caches of one run.
+
+    Args:
+        bundle: What to run; open.
+        graph: Its stages, loaded; the caller closes it.
+        statistics: Where results and latencies are counted.
+        attached: Names of the inputs that have a source.
+        origin: Where latency counts from: the trigger's ``capture``; its ``delivery``, since capture times of files
+            played as fast as possible say nothing about now; or, in a replay, this ``call``.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        graph: StageGraph,
+        statistics: Statistics,
+        attached: Iterable[str],
+        *,
+        origin: Literal["capture", "delivery", "call"],
+    ) -> None:
+        self.graph = graph
+        self._statistics = statistics
+        self._attached = tuple(attached)
+        self._origin = origin
+        self._tasks = bundle.manifest.tasks
+        self._validated = validated_masks(bundle.manifest)
+        self._interpreters = {n: make_interpreter(n, task, bundle.labels(n)) for n, task in self._tasks.items()}
+        self._epoch: dict[str, int] = {}
+
+    def __call__(self, snapshot: Snapshot, sync: Synchronizer, busy: Collection[str] | None = None) -> Result:
+        """Return the result of ``snapshot``.
+
+        Args:
+            snapshot: As polled; its ages are raised to those of the cached outputs that were used.
+            sync: Where it was polled, for its sound.
+            busy: In a replay, the background stages that were still running at this trigger.
+
+        Raises:
+            SourceError: If an input whose policy is ``fail`` is absent.
+            EngineError: If a stage fails.
+        """
+        graph, statistics = self.graph, self._statistics
+        start_ns = time.monotonic_ns()
+        failed = sync.failed(snapshot)
+        if failed is not None:
+            raise SourceError(
+                f"input '{failed}' is missing and its policy is 'fail'",
+                where=snapshot.reason,
+                fix="check the device, or use another policy in the bundle's 'missing'",
+            )
+        if any(self._epoch.get(name, epoch) != epoch for name, epoch in snapshot.epoch.items()):
+            self._reset()
+        self._epoch.update(snapshot.epoch)
+        mask = frozenset(name for name, on in snapshot.present.items() if on)
+        valid = mask in self._validated
+        tasks: dict[str, TaskResult]
+        if valid:
+            graph.run(snapshot, sync.read_audio, busy)
+            inferred_ns = time.monotonic_ns()
+            tasks = {
+                name: self._interpreters[name](graph.output(task.output), snapshot.t_ns, snapshot.present)
+                for name, task in self._tasks.items()
+            }
+            preprocess_ns, infer_ns = graph.timing.preprocess_ns, graph.timing.infer_ns
+        else:
+            # Never measured by the exporter: no label, and it is counted.
+            inferred_ns, preprocess_ns, infer_ns = start_ns, 0, 0
+            tasks = dict.fromkeys(self._tasks, UNDEFINED)
+            self._reset()
+            statistics.unvalidated += 1
+        end_ns = time.monotonic_ns()
+        wait_ns = snapshot.wait_ns if self._origin != "call" else 0
+        from_ns = {"capture": snapshot.t_ns, "delivery": snapshot.deliver_ns, "call": start_ns}[self._origin]
+        end_to_end_ns = max(end_ns - from_ns, 0)
+        delivered_ns = max(snapshot.deliver_ns - from_ns, 0) if self._origin == "capture" else 0
+        overhead_ns = max(end_to_end_ns - infer_ns - delivered_ns - wait_ns, 0)
+        statistics.results += 1
+        statistics.end_to_end.add(end_to_end_ns)
+        statistics.overhead.add(overhead_ns)
+        for step, value in (
+            ("deliver", delivered_ns),
+            ("ready", wait_ns),
+            ("preprocessed", preprocess_ns),
+            ("inferred", infer_ns),
+            ("interpreted", end_ns - inferred_ns),
+        ):
+            statistics.steps[step].add(value)
+        statistics.skew.add(round(snapshot.skew_ms * 1e6))
+        statistics.uncertainty.add(round(snapshot.uncertainty_ms * 1e6))
+        for name in self._attached:
+            if not snapshot.present[name]:
+                statistics.absent[name] = statistics.absent.get(name, 0) + 1
+        return Result(
+            t_ns=snapshot.t_ns,
+            status="ok" if valid else "unvalidated",
+            tasks=tasks,
+            present=snapshot.present,
+            age_ms={name: round(age, 3) for name, age in snapshot.age_ms.items()},
+            skew_ms=round(snapshot.skew_ms, 3),
+            uncertainty_ms=round(snapshot.uncertainty_ms, 3),
+            latency_ms={
+                "end_to_end": round(end_to_end_ns / 1e6, 3),
+                "overhead": round(overhead_ns / 1e6, 3),
+                "deliver": round(delivered_ns / 1e6, 3),
+                "ready": round(wait_ns / 1e6, 3),
+                "preprocessed": round(preprocess_ns / 1e6, 3),
+                "inferred": round(infer_ns / 1e6, 3),
+                "interpreted": round((end_ns - inferred_ns) / 1e6, 3),
+            },
+            epoch=dict(snapshot.epoch),
+            reason=snapshot.reason,
+        )
+
+    def _reset(self) -> None:
+        for interpreter in self._interpreters.values():
+            interpreter.reset()

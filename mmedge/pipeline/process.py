@@ -1,0 +1,247 @@
+"""The runtime in a process of its own: the child's entry, and the client that stands in its place.
+
+The hot path then runs where neither the user's Python nor a hung driver can hold it up. Results come back
+through a ring of shared memory, pushed data goes there the same way.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from mmedge._native import core
+from mmedge.bundle import load
+from mmedge.errors import EngineError, InternalError, MmedgeError
+from mmedge.ipc.channel import PacketReader, PacketWriter
+from mmedge.ipc.control import Control, Done, Ready, Ring, State
+from mmedge.ipc.process import Child
+from mmedge.ipc.wake import Wake
+from mmedge.ipc.worker import Link
+from mmedge.pipeline.runtime import RESULTS, Runtime
+from mmedge.pipeline.spec import RunSpec
+from mmedge.pipeline.statistics import Statistics
+from mmedge.types import Packet, Result
+
+_RESULT_BYTES = 1 << 18
+_REPORT_S = 0.2
+_STOP_S = 10.0
+
+
+class _Report(msgspec.Struct, frozen=True):
+    """What the child says five times a second: how its sources are, and the run's figures."""
+
+    health: dict[str, dict[str, Any]]
+    statistics: bytes
+
+
+class ResultWriter:
+    """Takes results in the runtime process; the newest are kept for the reader, or all of them."""
+
+    def __init__(self, control: Control, wake: Wake, *, lossless: bool) -> None:
+        self._ring = core.SlotRing(RESULTS, _RESULT_BYTES)
+        self._wake = wake
+        self._lossless = lossless
+        self.ended = threading.Event()
+        self.error: MmedgeError | None = None
+        control.send(Ring(0, "slots"), [self._ring.fd])
+
+    @property
+    def dropped(self) -> int:
+        """Results that nobody read in time."""
+        return int(self._ring.dropped)
+
+    def put(self, result: Result) -> bool:
+        """Hand a result over; False when nobody wants any more."""
+        data = msgspec.msgpack.encode(result)
+        if len(data) > _RESULT_BYTES:
+            raise EngineError(
+                f"a result of {len(data)} bytes is too large to leave the runtime process",
+                where="results",
+                fix=f"limit the bundle's tasks (top_k) to {_RESULT_BYTES} bytes, or use isolation='thread'",
+            )
+        while (index := self._ring.acquire(steal=not self._lossless)) < 0:
+            if self.ended.wait(0.002):
+                return False
+        self._ring.data(index)[: len(data)] = np.frombuffer(data, np.uint8)
+        self._ring.publish(index, len(data).to_bytes(4, "little"))
+        self._wake.set()
+        return True
+
+    def close(self, error: MmedgeError | None = None) -> None:
+        """Take no more results; idempotent."""
+        if not self.ended.is_set():
+            self.error = error
+            self.ended.set()
+
+
+def main(link: Link) -> None:
+    """Run a bundle until its sources end or the parent wants it; the child's entry."""
+    spec = msgspec.msgpack.decode(link.payload, type=RunSpec)
+    wake_results, wake_pushed = map(Wake, link.fds)
+    pushed = PacketReader("push")
+
+    def add(ring: Ring, fd: int) -> None:
+        pushed.add(ring, fd)
+        wake_pushed.set()
+
+    link.on_ring(add)
+    with load(spec.bundle) as bundle:
+        results = ResultWriter(link.control, wake_results, lossless=spec.latency == "offline")
+        runtime = Runtime(spec, bundle, results)
+
+        def report() -> None:
+            link.report(msgspec.msgpack.encode(_Report(runtime.health(), runtime.statistics.encode())))
+
+        def feed() -> None:
+            while not results.ended.is_set():
+                wake_pushed.wait(_REPORT_S)
+                for packet in pushed.take():
+                    runtime.push(packet)
+
+        runtime.start()
+        try:
+            threading.Thread(target=feed, name="mmedge-pushed", daemon=True).start()
+            report()
+            link.ready()
+            while not results.ended.wait(_REPORT_S) and not link.stopping.is_set():
+                report()
+        finally:
+            runtime.stop()
+        report()
+        if results.error is not None:
+            raise results.error
+
+
+class RemoteRuntime:
+    """Stands for a ``Runtime`` that runs in a process of its own.
+
+    Args:
+        spec: What to run.
+
+    Attributes:
+        statistics: Counts and latencies, at most a fifth of a second old.
+    """
+
+    def __init__(self, spec: RunSpec) -> None:
+        self.spec = spec
+        self.statistics = Statistics()
+        self._health: dict[str, dict[str, Any]] = {}
+        self._child: Child | None = None
+        self._ring: Any = None
+        self._decoder = msgspec.msgpack.Decoder(Result)
+        self._error: MmedgeError | None = None
+        self._open = False
+        self._ended = threading.Event()
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._listen, name="mmedge-runtime", daemon=True)
+        self._results_wake, self._pushed_wake = Wake(), Wake()
+        self._writer: PacketWriter | None = None
+
+    def start(self) -> None:
+        """Start the process; blocks until the engines are loaded and the sources are open.
+
+        Raises:
+            MmedgeError: What the runtime could not do; nothing is left running.
+        """
+        try:
+            self._child = Child(
+                "mmedge.pipeline.process:main",
+                msgspec.msgpack.encode(self.spec),
+                name="the runtime",
+                fds=[self._results_wake.fileno(), self._pushed_wake.fileno()],
+                stdin="text://stdin" in self.spec.inputs.values(),
+            )
+            self._writer = PacketWriter(self._child.control, self._pushed_wake)
+            self._thread.start()
+            self._ready.wait()
+            if not self._open:
+                raise self._error or InternalError("the runtime ended before it began", fix="please report it")
+        except BaseException:
+            self.stop()
+            raise
+
+    def _listen(self) -> None:
+        child = self._child
+        assert child is not None
+        done = False
+        try:
+            while True:
+                received = child.receive(None)
+                assert received is not None
+                message, fds = received
+                if isinstance(message, Ring):
+                    self._ring = core.SlotRing.attach(fds[0])
+                elif isinstance(message, State):
+                    report = msgspec.msgpack.decode(message.body, type=_Report)
+                    self.statistics.update(report.statistics)
+                    self._health = report.health
+                elif isinstance(message, Ready):
+                    self._open = True
+                    self._ready.set()
+                done = done or isinstance(message, Done)
+                for fd in fds:
+                    os.close(fd)
+        except EOFError:
+            if not done:
+                self._error = child.error or MmedgeError(
+                    f"the runtime has died: {child.reason()}",
+                    where=f"process {child.pid}",
+                    fix="run again with isolation='thread' to see it in a debugger; report it if it is not your code",
+                )
+                self.statistics.state = "FAILED"
+        self._ended.set()
+        self._ready.set()
+        self._results_wake.set()
+
+    def get(self, deadline_s: float | None = None) -> Result | None:
+        """Return the next result, waiting for it; None at the end of the run.
+
+        Raises:
+            TimeoutError: If nothing came until ``deadline_s`` on ``time.monotonic``.
+            MmedgeError: What ended the run.
+        """
+        while True:
+            ended = self._ended.is_set()
+            taken = self._ring.take() if self._ring is not None else None
+            if taken is not None:
+                index, _, header = taken
+                size = int.from_bytes(header, "little")
+                result = self._decoder.decode(self._ring.data(index)[:size])
+                self._ring.release(index)
+                return result
+            if ended:
+                if self._error is not None:
+                    raise self._error
+                return None
+            left_s = None if deadline_s is None else deadline_s - time.monotonic()
+            if left_s is not None and left_s <= 0:
+                raise TimeoutError
+            self._results_wake.wait(left_s)
+
+    def push(self, packet: Packet) -> bool:
+        """Feed a packet; False when the run has ended."""
+        if self._ended.is_set() or self._writer is None:
+            return False
+        self._writer.put(packet)
+        return True
+
+    def health(self) -> dict[str, dict[str, Any]]:
+        """Return each source's state, at most a fifth of a second old."""
+        health = {name: dict(report) for name, report in self._health.items()}
+        for name, count in (self._writer.dropped if self._writer is not None else {}).items():
+            health[name]["counters"] = {**health[name]["counters"], "dropped_unsent": count}
+        return health
+
+    def stop(self) -> None:
+        """End the run and its process; idempotent."""
+        if self._child is not None:
+            self._child.stop(_STOP_S)
+            if self._thread.ident is not None:
+                self._thread.join()
+            self._child.close()
+            self._child = None

@@ -1,0 +1,376 @@
+"""The recorder: writes what a run saw and decided, from a thread of its own, so that the run never waits for it."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+import numpy as np
+
+from mmedge.bundle import Bundle
+from mmedge.bundle.manifest import AudioInput, Input, Sync
+from mmedge.errors import InternalError, MissingDependencyError, MmedgeError, SourceError
+from mmedge.extras import require
+from mmedge.pipeline.event_log import (
+    BlockEvent,
+    DropEvent,
+    EndEvent,
+    EosEvent,
+    Event,
+    FrameEvent,
+    Header,
+    HealthEvent,
+    LogWriter,
+    Outcome,
+    PollEvent,
+    RecordedBundle,
+    RecordedInput,
+    TensorEvent,
+    TextEvent,
+    TriggerEvent,
+    check_folder,
+    file_stems,
+)
+from mmedge.pipeline.media_files import PictureWriter, SoundWriter, TensorWriter
+from mmedge.types import AnyArray, Block, EndOfStream, Frame, Packet, Result, Snapshot, Tensor, Text
+
+log = logging.getLogger("mmedge.recorder")
+# What may wait to be written; a disk that stalls for longer leaves holes, which the log names.
+BUDGET_BYTES = 64 << 20
+MAX_TURNS = 20_000
+CLOSE_S = 10.0
+_NICE = 5
+_Item: TypeAlias = tuple[Event, AnyArray | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What became of one trigger; ``used_ns`` and ``busy`` as in ``StageGraph``."""
+
+    snapshot: Snapshot
+    outcome: Outcome
+    result: Result | None = None
+    used_ns: Mapping[str, int] = field(default_factory=dict)
+    busy: Sequence[str] = ()
+
+
+def trigger_event(decision: Decision) -> TriggerEvent:
+    """Return the log's line about a trigger."""
+    shot, result = decision.snapshot, decision.result
+    numbers = {name: packet.seq for name, packet in (*shot.frames.items(), *shot.values.items())} | shot.audio_end
+    return TriggerEvent(
+        seq=shot.seq,
+        t_ns=shot.t_ns,
+        outcome=decision.outcome,
+        present=shot.present,
+        used={name: (shot.epoch[name], number) for name, number in numbers.items() if name in shot.epoch},
+        age_ms={name: round(age, 3) for name, age in shot.age_ms.items()},
+        skew_ms=round(shot.skew_ms, 3),
+        uncertainty_ms=round(shot.uncertainty_ms, 3),
+        wait_ns=shot.wait_ns,
+        deliver_ns=shot.deliver_ns,
+        epoch=dict(shot.epoch),
+        reason=shot.reason,
+        used_ns=dict(decision.used_ns),
+        busy=tuple(decision.busy),
+        status=None if result is None else result.status,
+        tasks={} if result is None else result.tasks,
+        latency_ms={} if result is None else result.latency_ms,
+    )
+
+
+def make_header(
+    uris: Mapping[str, str],
+    live: Mapping[str, bool],
+    seats: Mapping[str, Input],
+    *,
+    started_ns: int,
+    bundle: Bundle | None = None,
+    sync: Sync | None = None,
+    lossless: bool = False,
+    video: Literal["lossless", "visual"] = "lossless",
+) -> Header:
+    """Return what a recording says about itself.
+
+    Args:
+        uris: Input name -> where it comes from; passwords are masked.
+        live: Input name -> whether its source is live.
+        seats: Specification of every input.
+        started_ns: When the run began.
+        bundle: What runs; None when only inputs are recorded.
+        sync: The bundle's, as it was changed by the run's options.
+        lossless: Whether the run waits for everything.
+        video: How pictures are kept.
+    """
+    from mmedge import __version__
+
+    stems = file_stems(list(uris))
+    ran = None
+    if bundle is not None:
+        manifest = bundle.manifest
+        ran = RecordedBundle(
+            name=manifest.name,
+            manifest_sha256=manifest_digest(bundle),
+            seats=manifest.inputs,
+            sync=sync or manifest.sync,
+            missing=manifest.missing,
+        )
+    return Header(
+        mmedge=__version__,
+        bundle=ran,
+        inputs={
+            name: RecordedInput(
+                uri=re.sub(r"(?<=://)[^/@\s]*@", "***@", uri), live=live[name], files=stems[name], spec=seats[name]
+            )
+            for name, uri in uris.items()
+        },
+        lossless=lossless,
+        video=video,
+        started_ns=started_ns,
+        unix_ns=time.time_ns() - (time.monotonic_ns() - started_ns),
+    )
+
+
+def manifest_digest(bundle: Bundle) -> str:
+    """Return a hash that changes with anything in the bundle."""
+    return hashlib.sha256(msgspec.json.encode(bundle.manifest)).hexdigest()
+
+
+class Recorder:
+    """Writes one recording.
+
+    A full disk, or anything else that goes wrong, ends the recording and not the run: see ``error``.
+
+    Args:
+        folder: New or empty.
+        header: What is recorded.
+
+    Attributes:
+        error: What ended the recording before the run.
+        lost: Packets by stream that were logged without their data, because the disk was too slow.
+
+    Raises:
+        ConfigError: If the folder is not empty or cannot be written.
+        MissingDependencyError: If PyAV is not installed.
+    """
+
+    def __init__(self, folder: Path, header: Header) -> None:
+        check_folder(folder)
+        if "libx264" not in require("av", "recording").codecs_available:
+            raise MissingDependencyError(
+                "recording needs an H.264 encoder, which this PyAV lacks",
+                where="libx264",
+                fix="pip install --force-reinstall --only-binary av av",
+            )
+        self._header = header
+        self._folder = folder
+        self.error: MmedgeError | None = None
+        self.lost: Counter[str] = Counter()
+        self.written: Counter[str] = Counter()
+        try:
+            folder.mkdir(exist_ok=True)
+            self._log = LogWriter(folder, header)
+        except OSError as error:
+            raise self._os_error(error) from error
+        stems = {name: entry.files for name, entry in header.inputs.items()}
+        self._pictures = {n: PictureWriter(folder, stem, header.video) for n, stem in stems.items()}
+        rates = {n: e.spec.sample_rate_hz for n, e in header.inputs.items() if isinstance(e.spec, AudioInput)}
+        self._sounds = {n: SoundWriter(folder, stems[n], rate) for n, rate in rates.items()}
+        self._tensors = {n: TensorWriter(folder, stem) for n, stem in stems.items()}
+        self._states: dict[str, tuple[Any, Any]] = {}
+        self._spare: dict[tuple[int, ...], list[AnyArray]] = {}
+        self._held_bytes = 0
+        self._turns: deque[list[_Item]] = deque()
+        self._change = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._main, name="mmedge-recorder", daemon=True)
+        self._thread.start()
+
+    def turn(self, packets: Sequence[Packet], now_ns: int, decisions: Sequence[Decision]) -> None:
+        """Take one turn of the run: what was pushed, when it was polled, what became of the triggers.
+
+        Pictures are copied before it returns, so the caller may release them. It waits only when the run is
+        lossless, and never raises.
+        """
+        if self._closed:
+            return
+        items = [self._item(packet) for packet in packets]
+        items.append((PollEvent(now_ns=now_ns), None))
+        items += [(trigger_event(decision), None) for decision in decisions]
+        self._put(items)
+
+    def drop(self, packet: Packet, cause: str) -> None:
+        """Note a packet that was let go before the synchroniser saw it."""
+        event = DropEvent(
+            stream=packet.stream, seq=packet.seq, epoch=packet.epoch, capture_ns=packet.capture_ns, cause=cause
+        )
+        self._put([(event, None)])
+
+    def health(self, report: Mapping[str, Mapping[str, Any]], now_ns: int) -> None:
+        """Note the sources whose state or reason has changed."""
+        items: list[_Item] = []
+        for name in self._header.inputs:
+            state = (report[name]["state"], report[name]["reason"])
+            if self._states.get(name) != state:
+                self._states[name] = state
+                items.append((HealthEvent(stream=name, now_ns=now_ns, state=state[0], reason=state[1]), None))
+        if items:
+            self._put(items)
+
+    def report(self) -> dict[str, object]:
+        """Return the state of the recording: OK, LATE (with holes) or MISSING (it ended), the reason, counters."""
+        counters = dict(self.written) | {f"lost_{name}": count for name, count in self.lost.items()}
+        if self.error is not None:
+            return {"state": "MISSING", "reason": f"the recording ended: {self.error.message}", "counters": counters}
+        if self.lost:
+            reason = f"the recording has holes, {sum(self.lost.values())} packets were not written in time"
+            return {"state": "LATE", "reason": reason, "counters": counters}
+        return {"state": "OK", "reason": None, "counters": counters}
+
+    def _item(self, packet: Packet) -> _Item:
+        stamp: dict[str, Any] = {
+            "stream": packet.stream,
+            "seq": packet.seq,
+            "epoch": packet.epoch,
+            "capture_ns": packet.capture_ns,
+            "arrive_ns": packet.arrive_ns,
+            "uncertainty_ns": packet.uncertainty_ns,
+            "quality": packet.quality,
+        }
+        if isinstance(packet, Frame):
+            event = FrameEvent(
+                **stamp,
+                format=packet.format,
+                width=packet.width,
+                height=packet.height,
+                full_range=packet.full_range,
+                unchanged_ns=packet.unchanged_ns,
+            )
+            return event, self._hold(packet, packet.data)
+        if isinstance(packet, Block):
+            samples = self._hold(packet, packet.samples) if len(packet.samples) else None
+            return BlockEvent(**stamp, samples=len(packet.samples), lost=packet.lost), samples
+        if isinstance(packet, Tensor):
+            kind: Any = packet.data.dtype.name
+            return TensorEvent(**stamp, dtype=kind, shape=packet.data.shape), self._hold(packet, packet.data)
+        if isinstance(packet, Text):
+            return TextEvent(**stamp, text=packet.text), None
+        assert isinstance(packet, EndOfStream)
+        return EosEvent(**stamp, reason=packet.reason), None
+
+    def _hold(self, packet: Packet, data: AnyArray) -> AnyArray | None:
+        with self._change:
+            while self._header.lossless and self._held_bytes > BUDGET_BYTES and not self._closed:
+                self._change.wait()
+            if self._held_bytes + data.nbytes > BUDGET_BYTES and self._held_bytes:
+                self.lost[packet.stream] += 1
+                if self.lost.total() == 1:
+                    log.warning("the disk is too slow, the recording has holes")
+                return None
+            self._held_bytes += data.nbytes
+            spare = self._spare.get(data.shape) if data.dtype == np.uint8 else None
+            slot = spare.pop() if spare else np.empty(data.shape, data.dtype)
+        np.copyto(slot, data)
+        return slot
+
+    def _put(self, items: list[_Item]) -> None:
+        with self._change:
+            if self._closed:
+                return
+            while self._header.lossless and len(self._turns) >= MAX_TURNS and not self._closed:
+                self._change.wait()
+            if len(self._turns) >= MAX_TURNS:
+                self._fail(SourceError("the disk does not keep up", where=str(self._folder), fix="use a faster disk"))
+                return
+            self._turns.append(items)
+            self._change.notify_all()
+
+    def _main(self) -> None:
+        # The thread's own niceness: encoders must not take the cores from the stages.
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+        try:
+            while (items := self._next()) is not None:
+                for event, data in items:
+                    if data is not None:
+                        self._store(event, data)
+                    self.written[type(event).__name__.removesuffix("Event").lower() + "s"] += 1
+                self._log.write([event for event, _ in items])
+            self._close_media()
+            if self.error is None:
+                self._log.write([EndEvent()])
+        except OSError as error:
+            self._fail(self._os_error(error))
+        except MmedgeError as error:
+            self._fail(error)
+        except Exception as error:  # an encoder may raise anything; the run goes on
+            log.exception("the recorder failed")
+            self._fail(InternalError(f"internal error: {type(error).__name__}: {error}", fix="please report it"))
+        finally:
+            self._end()
+
+    def _next(self) -> list[_Item] | None:
+        with self._change:
+            while not self._turns and not self._closed:
+                self._change.wait()
+            return self._turns.popleft() if self._turns else None
+
+    def _store(self, event: Event, data: AnyArray) -> None:
+        if isinstance(event, FrameEvent):
+            self._pictures[event.stream].write(data, event)
+        elif isinstance(event, BlockEvent):
+            self._sounds[event.stream].write(data, event)
+        elif isinstance(event, TensorEvent):
+            self._tensors[event.stream].write(data, event)
+        with self._change:
+            self._held_bytes -= data.nbytes
+            if isinstance(event, FrameEvent):
+                self._spare.setdefault(data.shape, []).append(data)
+            self._change.notify_all()
+
+    def _fail(self, error: MmedgeError) -> None:
+        with self._change:
+            self.error = self.error or error
+            self._closed = True
+            self._turns.clear()
+            self._change.notify_all()
+        log.error("the recording ended, the run goes on: %s", error)
+
+    def _os_error(self, error: OSError) -> MmedgeError:
+        return SourceError(
+            f"cannot write the recording: {error.strerror}",
+            where=str(self._folder),
+            fix="free space or choose another folder",
+        )
+
+    def _close_media(self) -> None:
+        for writers in (self._pictures, self._sounds, self._tensors):
+            for writer in writers.values():
+                writer.close()
+
+    def _end(self) -> None:
+        with suppress(OSError):  # on a disk that is full the files simply end
+            self._close_media()
+        if self.error is not None:
+            with suppress(OSError):
+                self._log.write([EndEvent(error=self.error.message)])
+        self._log.close()
+
+    def close(self) -> None:
+        """Write what waits and finish the files; waits at most ten seconds. Idempotent."""
+        with self._change:
+            self._closed = True
+            self._change.notify_all()
+        self._thread.join(CLOSE_S)
+        if self._thread.is_alive():
+            self._fail(SourceError("the disk does not answer", where=str(self._folder), fix="use another disk"))

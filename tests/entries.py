@@ -1,0 +1,64 @@
+"""What child processes of the tests run."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import sys
+
+import numpy as np
+
+from mmedge.errors import DeviceError
+from mmedge.ipc.channel import PacketReader, PacketWriter
+from mmedge.ipc.wake import Wake
+from mmedge.ipc.worker import Link
+from mmedge.types import AnyArray
+
+
+def wait(link: Link) -> None:
+    """Log, then wait to be told to stop."""
+    logging.getLogger("mmedge.tests").warning("got %d bytes", len(link.payload))
+    link.ready()
+    link.stopping.wait()
+
+
+def refuse(link: Link) -> None:
+    raise DeviceError("no such thing", where="here", fix="look there")
+
+
+def bug(link: Link) -> None:
+    raise ZeroDivisionError("one over nothing")
+
+
+def crash(link: Link) -> None:
+    sys.stderr.write("last words\n")
+    sys.stderr.flush()
+    os.abort()
+
+
+def hold_the_interpreter(link: Link) -> None:
+    """Sleep in C with the interpreter's lock, as a driver may."""
+    link.ready()
+    ctypes.PyDLL(None).sleep(1000)
+
+
+def echo(link: Link) -> None:
+    """Send every packet back."""
+    ours, theirs = map(Wake, link.fds)
+    reader, writer = PacketReader("echo"), PacketWriter(link.control, theirs)
+    link.on_ring(reader.add)
+    link.ready()
+    while not link.stopping.is_set():
+        ours.wait(0.05)
+        for packet in reader.take():
+            writer.put(packet)
+            release = getattr(packet, "release", None)
+            if release is not None:
+                release()
+
+
+def shaken(image: AnyArray, imu: AnyArray) -> AnyArray:
+    """Tell whether the sensor says what the picture shows: both carry the same number."""
+    same = abs(image.mean() * 255 / 2 - imu.mean()) < 0.01
+    return np.full((1, 1), 5.0 if same else -5.0, np.float32)

@@ -1,0 +1,246 @@
+"""The runtime and its devices in processes of their own: what dies is reported, what hangs is started again."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mmedge
+from mmedge.errors import ConfigError, DeviceError, MmedgeError, SourceError
+from mmedge.types import Result
+from tests.tiny import tiny_bundle
+
+CAMERA = "test://?width=160&height=120&fps=30"
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return tiny_bundle(tmp_path / "tiny.mmedge")
+
+
+def children(pid: int) -> list[int]:
+    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
+    return [int(line) for line in listed.stdout.split()]
+
+
+def family(pipe: mmedge.Pipeline) -> tuple[int, list[int]]:
+    """Return the runtime's process and its workers."""
+    (runtime,) = [pid for pid in children(os.getpid()) if "mmedge.ipc.worker" in command(pid)]
+    return runtime, children(runtime)
+
+
+def command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def alive(pids: list[int]) -> list[int]:
+    return [pid for pid in pids if "mmedge.ipc.worker" in command(pid)]
+
+
+def until(condition: Callable[[], bool], within_s: float) -> bool:
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_a_live_device_runs_in_processes_of_its_own(bundle: Path) -> None:
+    with mmedge.Pipeline(bundle, {"image": CAMERA, "audio": CAMERA}, duration_s=3) as pipe:
+        runtime, workers = family(pipe)
+        assert len(workers) == 1  # one address is one device
+        results = list(pipe)
+        health = pipe.health()
+    assert len(results) > 60
+    assert all(a.t_ns < b.t_ns for a, b in pairwise(results))
+    assert results[-1].present == {"image": True, "audio": True}
+    assert health["image"]["state"] in ("OK", "MISSING")
+    statistics = pipe.statistics
+    assert statistics.results == len(results) + statistics.undelivered
+    assert statistics.triggers == statistics.results + statistics.dropped
+    assert not alive([runtime, *workers])
+
+
+def test_a_file_stays_in_the_user_s_process(bundle: Path, write_clip) -> None:  # type: ignore[no-untyped-def]
+    with mmedge.Pipeline(bundle, {"image": str(write_clip())}, latency="offline") as pipe:
+        assert not [pid for pid in children(os.getpid()) if "mmedge.ipc.worker" in command(pid)]
+        assert len(list(pipe)) == 25
+
+
+def test_both_isolations_give_the_same_offline_results(bundle: Path, write_clip) -> None:  # type: ignore[no-untyped-def]
+    clip = str(write_clip(times_s=tuple(k / 25 for k in range(200)), sound=np.ones((1, 64000), np.float32) / 2))
+
+    def run(isolation: str) -> list[object]:
+        with mmedge.Pipeline(
+            bundle,
+            {"image": clip, "audio": clip},
+            latency="offline",
+            isolation=isolation,  # type: ignore[arg-type]
+        ) as pipe:
+            results = []
+            for result in pipe:
+                time.sleep(0.001)  # slower than the runtime: it must wait, not drop
+                results.append((result.tasks, result.present, result.age_ms, result.skew_ms))
+            assert pipe.statistics.undelivered == 0
+            return results
+
+    results = run("process")
+    assert len(results) == 200
+    assert results == run("thread")
+
+
+def test_a_killed_runtime_is_reported_within_a_second(bundle: Path) -> None:
+    with mmedge.Pipeline(bundle, {"image": CAMERA}) as pipe:
+        runtime, workers = family(pipe)
+        results = iter(pipe)
+        next(results)
+        os.kill(runtime, signal.SIGKILL)
+        before = time.monotonic()
+        with pytest.raises(MmedgeError, match=r"the runtime has died.*SIGKILL"):
+            list(results)
+        assert time.monotonic() - before < 1.0
+        assert until(lambda: not alive(workers), 3.0)
+
+
+def test_a_killed_user_process_leaves_no_orphan(bundle: Path) -> None:
+    code = (
+        "import mmedge, sys\n"
+        f"with mmedge.Pipeline({str(bundle)!r}, {{'image': {CAMERA!r}}}) as pipe:\n"
+        "    for result in pipe:\n"
+        "        print('x', flush=True)\n"
+    )
+    user = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert user.stdout is not None
+    user.stdout.readline()
+    (runtime,) = alive(children(user.pid))
+    pids = [runtime, *alive(children(runtime))]
+    assert len(pids) == 2
+    user.kill()
+    user.communicate()
+    assert until(lambda: not alive(pids), 3.0)
+
+
+def run_until(
+    pipe: mmedge.Pipeline, within_s: float, done: Callable[[list[Result]], bool] = lambda results: False
+) -> list[Result]:
+    results: list[Result] = []
+    for result in pipe.results(time.monotonic() + within_s):
+        results.append(result)
+        if done(results):
+            break
+    return results
+
+
+def reopened(results: list[Result]) -> bool:
+    return results[-1].epoch.get("image", 0) > 0
+
+
+def test_a_killed_worker_is_started_again_in_a_new_epoch(bundle: Path) -> None:
+    with mmedge.Pipeline(bundle, {"image": CAMERA}) as pipe:
+        _, (worker,) = family(pipe)
+        results = run_until(pipe, 5.0, lambda results: len(results) == 30)
+        os.kill(worker, signal.SIGKILL)
+        results += run_until(pipe, 10.0, lambda results: sum(r.epoch.get("image", 0) for r in results) > 20)
+        health = pipe.health()["image"]
+    epochs = [result.epoch["image"] for result in results if result.present["image"]]
+    assert sorted(set(epochs)) == [0, 1]
+    assert epochs == sorted(epochs)
+    assert health["counters"]["restarts"] == 1  # type: ignore[index]
+    gaps = np.diff([result.t_ns for result in results]) / 1e9
+    assert gaps.max() < 3.0
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ("hang_at_s=1.5", "has delivered nothing"),
+        ("unplug_at_s=1.5", "vanished|unplugged"),
+        pytest.param("freeze_at_s=1", "picture has not changed", marks=pytest.mark.slow),
+        ("freeze_at_s=1.5&stale=1", "time stamps stand still"),
+    ],
+)
+def test_a_sick_device_is_started_again(
+    bundle: Path, fault: str, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with mmedge.Pipeline(bundle, {"image": f"{CAMERA}&{fault}"}) as pipe:
+        assert reopened(run_until(pipe, 15.0, reopened))
+    assert re.search(reason, caplog.text), caplog.text
+
+
+def test_a_worker_that_says_nothing_is_replaced(bundle: Path) -> None:
+    with mmedge.Pipeline(bundle, {"image": CAMERA}) as pipe:
+        _, (worker,) = family(pipe)
+        run_until(pipe, 5.0, lambda results: len(results) == 20)
+        os.kill(worker, signal.SIGSTOP)
+        assert reopened(run_until(pipe, 15.0, reopened))
+        assert until(lambda: not alive([worker]), 1.0)
+
+
+def test_what_cannot_open_fails_at_start(bundle: Path) -> None:
+    with pytest.raises(DeviceError, match="video77"), mmedge.Pipeline(bundle, {"image": "v4l2:///dev/video77"}):
+        pass
+    assert not [pid for pid in children(os.getpid()) if "mmedge.ipc.worker" in command(pid)]
+
+
+@pytest.mark.parametrize("isolation", ["thread", "process"])
+def test_pushed_data_of_a_driver_of_your_own(tmp_path: Path, isolation: str) -> None:
+    """A 100 Hz inertial sensor beside a pushed camera."""
+    from tests.tiny import imu_bundle
+
+    with mmedge.Pipeline(
+        imu_bundle(tmp_path / "imu.mmedge"),
+        {"image": "push://", "imu": "push://"},
+        isolation=isolation,  # type: ignore[arg-type]
+    ) as pipe:
+        start_ns = time.monotonic_ns()
+        for step in range(100):
+            due_ns = start_ns + step * 10_000_000
+            time.sleep(max(0.0, (due_ns - time.monotonic_ns()) / 1e9))
+            pipe.push("imu", np.full((1, 6), step, np.float32), due_ns)
+            if step % 4 == 0:
+                pipe.push("image", np.full((8, 8), 2 * step, np.uint8), due_ns + 1)
+        results = run_until(pipe, 2.0, lambda results: len(results) == 25)
+    assert len(results) == 25
+    assert {result.tasks["same"].label for result in results} == {"yes"}
+    assert all(result.present == {"image": True, "imu": True} for result in results)
+    assert max(result.age_ms["imu"] for result in results) < 0.01
+
+
+def test_a_callable_of_main_is_refused(tmp_path: Path) -> None:
+    from tests.tiny import imu_bundle
+
+    bundle = imu_bundle(tmp_path / "imu.mmedge", rule="__main__:rule")
+    with pytest.raises(ConfigError, match="another process"):
+        mmedge.Pipeline(bundle, {"image": CAMERA, "imu": "push://"})
+
+
+def test_the_end_of_all_sources_is_the_end(bundle: Path) -> None:
+    pipeline = "gst:videotestsrc is-live=true num-buffers=20 ! video/x-raw,width=64,height=48,framerate=20/1"
+    with mmedge.Pipeline(bundle, {"image": pipeline}) as pipe:
+        assert len(list(pipe)) >= 15
+
+
+def test_a_missing_policy_of_fail_ends_the_run(tmp_path: Path) -> None:
+    bundle = tiny_bundle(
+        tmp_path / "strict.mmedge",
+        missing={"image": {"policy": "fail"}, "audio": {"policy": "zero"}},
+    )
+    with (
+        pytest.raises(SourceError, match="policy is 'fail'"),
+        mmedge.Pipeline(bundle, {"image": f"{CAMERA}&unplug_at_s=1", "audio": "test://?seed=3"}) as pipe,
+    ):
+        list(pipe)
