@@ -15,7 +15,7 @@ from benchmarks.harness import Report, cells, show
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 # Not benchmarks: what they share.
-SHARED = {"__main__", "harness", "nets", "pictures", "simulation"}
+SHARED = {"__main__", "harness", "loopback", "nets", "pictures", "simulation"}
 
 
 def section(report: Report) -> str:

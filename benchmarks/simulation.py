@@ -16,7 +16,7 @@ from mmedge.clock import StreamClock
 from mmedge.sync import Synchronizer
 from mmedge.types import Block, Frame, Packet, Snapshot
 
-Noise = Literal["one-sided", "two-sided", "wandering", "PulseAudio"]
+Noise = Literal["one-sided", "two-sided", "wandering", "PulseAudio", "calm"]
 NOISES: tuple[Noise, ...] = ("one-sided", "two-sided", "wandering", "PulseAudio")
 Times = npt.NDArray[np.float64]  # ns since the beginning of the world: exact to 1 us even after an hour
 
@@ -46,11 +46,10 @@ def noise_ns(kind: Noise, n: int, rng: np.random.Generator) -> Times:
     if kind == "PulseAudio":
         recorded = recorded_ns()
         return np.resize(np.roll(recorded, rng.integers(len(recorded))), n)
-    if kind == "two-sided":  # stamps in steps of a USB frame, and a little jitter
-        late = rng.uniform(-0.5, 0.5, n) + rng.normal(0, 0.1, n)
-    else:
-        late = rng.exponential(0.5, n)
-    stalled = rng.random(n) < STALLS
+    # Two-sided: stamps in steps of a USB frame, and a little jitter.
+    two_sided = kind == "two-sided"
+    late = rng.uniform(-0.5, 0.5, n) + rng.normal(0, 0.1, n) if two_sided else rng.exponential(0.5, n)
+    stalled = rng.random(n) < (0 if kind == "calm" else STALLS)
     return (late + stalled * rng.uniform(*STALL_MS, n)) * MS
 
 
@@ -69,7 +68,7 @@ class World:
 
     Args:
         seed: Chooses the noise.
-        noise: Its kind.
+        noise: Its kind; ``wandering`` is one-sided and the drift wanders, ``calm`` is one-sided without stalls.
         duration_s: Virtual seconds.
         gaps_s: When 100 ms of sound are lost without a word.
         audio_s, video_s: From when to when each of them is alive.
@@ -103,7 +102,9 @@ class World:
         n = round(self.duration_s * FPS)
         own = 3600 * S + (np.arange(n) / FPS + rng.normal(0, 0.0008, n)) * S
         true = (own - 3600 * S) * (1 + VIDEO_PPM * 1e-6) + 7 * MS
-        return self._track(np.rint(own).astype(np.int64), true, VIDEO_LATENCY_NS, noise_ns(self.noise, n, rng), self.video_s)
+        return self._track(
+            np.rint(own).astype(np.int64), true, VIDEO_LATENCY_NS, noise_ns(self.noise, n, rng), self.video_s
+        )
 
     @staticmethod
     def _track(
@@ -124,7 +125,7 @@ class Run:
         alone, silent: Results with one input only, or whose sound ends in a gap.
         jumps: How often a clock jumped.
         frame_ns, block_ns: Capture times that our clocks gave to the packets.
-        ppm: (second, drift of the microphone as estimated).
+        block_u_ms: Their stated uncertainty, of blocks.
         digest: SHA-256 of everything that came out.
     """
 
@@ -139,7 +140,7 @@ class Run:
     jumps: int = 0
     frame_ns: list[int] = field(default_factory=list)
     block_ns: list[int] = field(default_factory=list)
-    ppm: list[tuple[float, float]] = field(default_factory=list)
+    block_u_ms: list[float] = field(default_factory=list)
     digest: str = ""
 
     @property
@@ -205,8 +206,7 @@ class _Sound:
         self._next = k + 1
         capture_ns = clock.to_monotonic(self._stream[k]) - AUDIO_LATENCY_NS
         self._run.block_ns.append(capture_ns)
-        if k % 100 == 0:
-            self._run.ppm.append((self._stream[k] / S, clock.ppm))
+        self._run.block_u_ms.append(clock.uncertainty_ns / MS)
         return Block(
             stream="audio",
             seq=k,

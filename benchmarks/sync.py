@@ -51,6 +51,7 @@ CLOCKS: dict[str, Callable[[Values, Values], Values]] = {
 }
 GAP_EVERY_S = 60.37
 RECOVERED_MS = 5.0
+SECOND = RATE_HZ // BLOCK  # blocks
 
 
 def pair_peers(world: World, run: Run) -> dict[str, pairing.Pairs]:
@@ -73,13 +74,8 @@ def clock_errors_ms(world: World, block_ns: list[int]) -> dict[str, Values]:
 
 def recovery_s(error_ms: Values, from_s: float, to_s: float) -> float:
     """Return how long after ``from_s`` an error is beyond 5 ms for the last time before ``to_s``."""
-    first, last = round(from_s * RATE_HZ / BLOCK), round(to_s * RATE_HZ / BLOCK)
-    bad = np.flatnonzero(np.abs(error_ms[first:last]) > RECOVERED_MS)
-    return float(bad[-1] + 1) * BLOCK / RATE_HZ if len(bad) else 0.0
-
-
-def share(values: Iterable[bool]) -> float:
-    return 100 * float(np.mean(list(values)))
+    bad = np.flatnonzero(np.abs(error_ms[round(from_s * SECOND) : round(to_s * SECOND)]) > RECOVERED_MS)
+    return float(bad[-1] + 1) / SECOND if len(bad) else 0.0
 
 
 def figures(run: Run) -> dict[str, float]:
@@ -102,7 +98,9 @@ def worst(name: str, values: Iterable[float]) -> float:
     return min(values) if name in LOW_IS_BAD else max(values)
 
 
-def row(what: str, unit: str, ours: float, peers: Mapping[str, float | None] | None = None, *, ratio: bool = True) -> Row:
+def row(
+    what: str, unit: str, ours: float, peers: Mapping[str, float | None] | None = None, *, ratio: bool = True
+) -> Row:
     given = [value for value in (peers or {}).values() if value is not None]
     best = min(given) / ours if ratio and given and ours > 0 else None
     return Row(what=what, unit=unit, ours=ours, peers=dict(peers or {}), ratio=best)
@@ -130,13 +128,15 @@ def hour(noise: Noise, seeds: range, duration_s: float) -> tuple[list[Row], list
     of = {name: worst(name, (seed[name] for seed in ours)) for name in ours[0]}
 
     def peers(values: dict[str, list[float]]) -> dict[str, float | None]:
-        return {name: max(found) if found else None for name, found in values.items() if name != "mmedge"}
+        return {name: max(found) for name, found in values.items() if found and name != "mmedge"}
 
+    # The rules hardly notice the noise: once is enough.
+    rules: Callable[[dict[str, list[float]]], dict[str, float | None]] = peers if noise == NOISES[0] else lambda _: {}
     rows = [
-        row(f"{noise}: true skew p50", "ms", of["skew_p50_ms"], peers(skew50)),
-        row(f"{noise}: true skew p99", "ms", of["skew_p99_ms"], peers(skew99)),
-        row(f"{noise}: fused results", "/s", of["outputs_per_s"], peers(rate), ratio=False),
-        row(f"{noise}: added wait p99", "ms", of["wait_p99_ms"], peers(waits), ratio=False),
+        row(f"{noise}: true skew p50", "ms", of["skew_p50_ms"], rules(skew50)),
+        row(f"{noise}: true skew p99", "ms", of["skew_p99_ms"], rules(skew99)),
+        row(f"{noise}: fused results", "/s", of["outputs_per_s"], rules(rate), ratio=False),
+        row(f"{noise}: added wait p99", "ms", of["wait_p99_ms"], rules(waits), ratio=False),
         row(f"{noise}: skew within the stated uncertainty", "%", of["within_uncertainty"]),
         row(f"{noise}: stated uncertainty p50", "ms", of["uncertainty_p50_ms"]),
         row(f"{noise}: error of a block's time p50", "ms", max(error50["mmedge"]), peers(error50)),
@@ -146,24 +146,26 @@ def hour(noise: Noise, seeds: range, duration_s: float) -> tuple[list[Row], list
 
 
 def gap_world(seed: int) -> World:
-    return World(seed, "one-sided", 1200, gaps_s=(300.37 + 0.29 * seed,))
+    return World(seed, "calm", 1200, gaps_s=(300.37 + 0.29 * seed,))
 
 
 def gaps(seeds: range, duration_s: float) -> tuple[Row, float]:
     """Return the row of one gap beside the other clocks, and the worst recovery of ours over many gaps."""
-    ours: list[float] = []
-    peers: dict[str, list[float]] = {name: [] for name in CLOCKS}
+    strict: list[float] = []
+    # The time of the callback knows no past, so a gap means nothing to it.
+    took: dict[str, list[float]] = {name: [] for name in ("mmedge", *CLOCKS) if name != "callback time"}
     for seed in seeds:
         world = gap_world(seed)
-        for name, error in clock_errors_ms(world, simulate(world).block_ns).items():
-            took = recovery_s(error, world.gaps_s[0], world.duration_s)
-            (ours if name == "mmedge" else peers[name]).append(took)
+        errors = clock_errors_ms(world, simulate(world).block_ns)
+        for name, found in took.items():
+            found.append(recovery_s(errors[name], world.gaps_s[0], world.duration_s))
         many = tuple(np.arange(GAP_EVERY_S, duration_s - GAP_EVERY_S, GAP_EVERY_S).tolist())
         world = World(seed, "one-sided", duration_s, gaps_s=many)
         error = clock_errors_ms(world, simulate(world).block_ns)["mmedge"]
-        ours += [recovery_s(error, gap, gap + GAP_EVERY_S - 1) for gap in many]
-    what = "after an unreported gap of 100 ms: until the error is < 5 ms for good (900 s: never)"
-    return row(what, "s", max(ours), {name: max(found) for name, found in peers.items()}), max(ours)
+        strict += [recovery_s(error, gap, gap + GAP_EVERY_S - 1) for gap in many]
+    what = "unreported gap of 100 ms, no stalls: until the error stays < 5 ms (900 s: never)"
+    longest = {name: max(found) for name, found in took.items()}
+    return row(what, "s", longest.pop("mmedge"), longest), max(strict)
 
 
 def dead_inputs(seed: int) -> list[Row]:

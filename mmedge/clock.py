@@ -171,8 +171,8 @@ class StreamClock:
             self._level += error
         self._bend = 0.0 if jump else max(-_DOWN_NS, min(_UP_NS, _SMOOTH * error))
         low, high = np.percentile(rest, (25, 75))
-        middle = max(0.0, min(float(np.median(self._excess[: self._seen])), _TWO_SIDED_NS))
-        self._spread = 1.5 * float(high - low) + abs(float(rest[-1]) - self._level) + middle
+        off_line = 1.5 * float(high - low) + abs(float(rest[-1]) - self._level)
+        self._spread = max(off_line, min(float(np.median(self._excess[: self._seen])), _TWO_SIDED_NS))
         return round(jump)
 
     def _regress(self, x: FloatArray, y: FloatArray) -> float:
@@ -222,9 +222,9 @@ class StreamClock:
     def uncertainty_ns(self) -> int:
         """Bound on the error of the mapping, in ns.
 
-        The sum of the floor; 1.5 times the spread of the minima (their middle half); how far the newest of them is
-        off the line; up to 1 ms of what half of the packets need beyond it, as fine noise may be two-sided; and, while
-        few packets were seen, how late all of them may have been.
+        The floor, and what is larger of two: 1.5 times the spread of the minima (their middle half) with how far the
+        newest of them is off the line; or how much more than the earliest half of the packets needed (at most 1 ms),
+        as fine noise may be two-sided. While few packets were seen, also how late all of them may have been.
         """
         return self._floor_ns + round(self._spread + _FIRST_NS / max(self._count, 1))
 

@@ -34,7 +34,7 @@ _READ_NS = 2_000_000_000
 _FROZEN_NS = 5_000_000_000
 _MAX_FROZEN_NS = 60_000_000_000
 _GOOD_NS = 10_000_000_000
-_BACKOFF_S = (0.1, 2.0)
+_BACKOFF_S = (0.1, 1.5)
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):

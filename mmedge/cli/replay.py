@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
 from mmedge.bundle import load
 from mmedge.cli.output import Json, err, out, print_json
@@ -65,39 +63,49 @@ def _print_summary(replay: Replay) -> None:
 
 
 def _print_explanation(document: dict[str, Any]) -> None:
-    out.print(
-        f"trigger {document['trigger']} at t_ns {document['t_ns']}: {document['outcome']}, made by {document['made_by']}\n"
-        f"  delivered {document['delivered_ms']:.1f} ms after its capture, then waited {document['waited_ms']:.1f} ms"
-        f"{' for ' + ', '.join(document['waited_for']) if document['waited_for'] else ''}\n"
-        f"  left because {document['left_because']}\n"
-        f"  skew {document['skew_ms']:g} ± {document['uncertainty_ms']:g} ms",
-        highlight=False,
-        markup=False,
-    )
-    table = Table(title="times in ms from the trigger's capture time")
-    for heading in ("input", "used", "age", "complete up to", "waited", "newest packet", "next packet"):
-        table.add_column(heading)
+    waited = " for " + ", ".join(document["waited_for"]) if document["waited_for"] else ""
+    lines = [
+        f"trigger {document['trigger']}, t_ns {document['t_ns']}, made by {document['made_by']}: {document['outcome']}",
+        f"  delivered {document['delivered_ms']:.1f} ms after its capture, waited {document['waited_ms']:.1f} ms{waited}",
+        f"  left because {document['left_because']}",
+        f"  skew {document['skew_ms']:g} ± {document['uncertainty_ms']:g} ms; below, times from the trigger's capture",
+    ]
     for name, entry in document["inputs"].items():
-        table.add_row(*(escape(cell) for cell in (name, *_cells(entry))))
-    out.print(table)
+        lines += _input_lines(name, entry)
     for name, stage in document["stages"].items():
-        state = ", its next run was still going on" if stage["still_running"] else ""
-        out.print(f"  stage {name}: output of {stage['age_ms']:.1f} ms before{state}", highlight=False, markup=False)
+        state = "; its next run was still going on" if stage["still_running"] else ""
+        lines.append(f"stage {name}: output of {stage['age_ms']:.1f} ms before{state}")
+    lines += [f"task {name}: {task['label']} {task['score']}" for name, task in document["tasks"].items()]
     for note in document["nearby"]:
-        text = ", ".join(f"{key} {value}" for key, value in note.items())
-        out.print(f"  within 2 s: {text}", highlight=False, markup=False)
-    for name, task in document["tasks"].items():
-        out.print(f"  {name}: {task['label']} {task['score']}", highlight=False, markup=False)
+        lines.append("within 2 s: " + ", ".join(f"{key} {value}" for key, value in note.items()))
+    out.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
 
 
-def _cells(entry: dict[str, Any]) -> tuple[str, ...]:
-    used = "absent: " + (entry["why"] or "") if not entry["present"] else "epoch {}, number {}".format(*entry["used"])
-    marks, newest, after = entry.get("watermark_ms"), entry.get("newest"), entry.get("next")
-    complete = f"{_number(marks['delivered'])} at delivery, {_number(marks['left'])} when it left" if marks else ""
-    told = f"{newest['capture_ms']:.1f} (arrived {newest['arrive_ms']:.1f}, {newest['quality']})" if newest else "none"
-    follows = f"{after['capture_ms']:.1f} (arrived {after['arrive_ms']:.1f})" if after else entry.get("ended") or "none"
-    return used, _number(entry.get("age_ms")), complete, _number(entry.get("waited_ms")), told, follows
+def _input_lines(name: str, entry: dict[str, Any]) -> list[str]:
+    if entry["present"]:
+        epoch, number = entry["used"]
+        lines = [f"input {name}: present, number {number} of epoch {epoch}, {entry['age_ms']:.1f} ms old"]
+    else:
+        lines = [f"input {name}: absent, {entry['why']}"]
+    if "watermark_ms" in entry:
+        at, left = (_ms(entry["watermark_ms"][key]) for key in ("delivered", "left"))
+        line = f"  complete up to {at} when the trigger came, {left} when it left"
+        if "needed_ms" in entry:
+            line += f"; needed up to {_ms(entry['needed_ms'])}, waited {entry['waited_ms']:.1f} ms"
+        lines.append(line)
+    for which in ("newest", "next"):
+        if which in entry:
+            packet = entry[which]
+            line = f"  {which} packet: captured {_ms(packet['capture_ms'])}, arrived {_ms(packet['arrive_ms'])}"
+            if "quality" in packet:
+                line += f", time stamp of class {packet['quality']} ± {packet['uncertainty_ms']:g} ms"
+            if "unchanged_ms" in packet:
+                line += f", the same picture for {packet['unchanged_ms']:.0f} ms"
+            lines.append(line)
+    if entry.get("ended"):
+        lines.append(f"  ended: {entry['ended']}")
+    return lines
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"
+def _ms(value: float | None) -> str:
+    return "nothing" if value is None else f"{value:+.1f} ms"

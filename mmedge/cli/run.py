@@ -16,8 +16,10 @@ from mmedge.errors import ConfigError
 from mmedge.pipeline import Pipeline, Statistics
 
 
-def parse_inputs(bundle: Bundle, pairs: list[str], by_modality: dict[str, str | None]) -> dict[str, str]:
+def parse_inputs(bundle: Bundle | None, pairs: list[str], by_modality: dict[str, str | None]) -> dict[str, str]:
     """Return input name -> URI from ``NAME=URI`` pairs and the ``--image`` kind of options.
+
+    Without a bundle any name will do, and ``--image`` feeds the input ``image``.
 
     Raises:
         ConfigError: If a pair is malformed, or a modality is not unique in the bundle.
@@ -25,7 +27,7 @@ def parse_inputs(bundle: Bundle, pairs: list[str], by_modality: dict[str, str | 
     uris: dict[str, str] = {}
 
     def add(name: str, uri: str, where: str) -> None:
-        if name not in bundle.inputs:
+        if bundle is not None and name not in bundle.inputs:
             raise ConfigError(f"the bundle has no input '{name}'", where=where, fix=f"it has {list(bundle.inputs)}")
         if name in uris:
             raise ConfigError(f"input '{name}' was given twice", where=where, fix="give one source per input")
@@ -38,6 +40,9 @@ def parse_inputs(bundle: Bundle, pairs: list[str], by_modality: dict[str, str | 
         add(name, uri, "--input")
     given = {modality: uri for modality, uri in by_modality.items() if uri is not None}
     for modality, uri in given.items():
+        if bundle is None:
+            add(modality, uri, f"--{modality}")
+            continue
         kind = {"image": "ImageInput", "audio": "AudioInput", "text": "TextInput"}[modality]
         names = [n for n, spec in bundle.inputs.items() if type(spec).__name__ == kind]
         if len(names) != 1:

@@ -10,9 +10,10 @@ from typing import Any
 from mmedge.bundle import Bundle
 from mmedge.bundle.manifest import AudioInput, Input, Sync, TensorInput, TextInput
 from mmedge.errors import ConfigError
+from mmedge.pipeline.cutter import Cutter
 from mmedge.pipeline.event_log import EosEvent, FrameEvent, PacketEvent, TriggerEvent
+from mmedge.pipeline.recorded import Recording, Turn
 from mmedge.pipeline.recorder import Decision, trigger_event
-from mmedge.pipeline.replay import Recording, Rules, Turn, choose_rules, run_turn
 from mmedge.sync import Synchronizer
 from mmedge.types import Snapshot
 
@@ -49,8 +50,8 @@ def explain(folder: str | Path, bundle: Bundle, trigger: int) -> dict[str, Any]:
         SourceError: If the recording's header is damaged.
     """
     recording = Recording(folder)
-    rules = choose_rules(recording.header, bundle)
-    sync = rules.synchronizer(recording.header)
+    cutter = Cutter(recording.header, bundle)
+    sync = cutter.sync
     seen: deque[PacketEvent] = deque(maxlen=_KEPT)
     notes: deque[tuple[int, dict[str, Any]]] = deque(maxlen=_KEPT)
     found: _Cut | None = None
@@ -64,7 +65,7 @@ def explain(folder: str | Path, bundle: Bundle, trigger: int) -> dict[str, Any]:
                 continue
             seen += turn.events
             before = dict(sync.drops)
-            snapshots = run_turn(sync, turn, rules)
+            snapshots = cutter.run(turn)
             notes += [(turn.now_ns, note) for note in _notes(sync, before, turn)]
             found = _find(snapshots, turn, trigger)
             sync.trim()
@@ -78,7 +79,7 @@ def explain(folder: str | Path, bundle: Bundle, trigger: int) -> dict[str, Any]:
             fix="give a trigger's number from 1, or the t_ns of a result line",
         )
     near = [note for at_ns, note in notes if abs(at_ns - found.turn.now_ns) <= _NEAR_NS]
-    return _document(found, rules, recording.header.lossless, list(seen), later, near)
+    return _document(found, cutter, recording.header.lossless, list(seen), later, near)
 
 
 def _find(snapshots: list[Snapshot], turn: Turn, trigger: int) -> _Cut | None:
@@ -94,23 +95,24 @@ def _find(snapshots: list[Snapshot], turn: Turn, trigger: int) -> _Cut | None:
 def _notes(sync: Synchronizer, before: dict[str, int], turn: Turn) -> list[dict[str, Any]]:
     drops = {cause: count - before.get(cause, 0) for cause, count in sync.drops.items()}
     found: list[dict[str, Any]] = [{"cause": cause, "count": count} for cause, count in drops.items() if count]
-    for note in turn.notes:
-        found.append({key: value for key in note.__struct_fields__ if (value := getattr(note, key)) is not None})
-    return found
+    return found + [
+        {key: value for key in note.__struct_fields__ if (value := getattr(note, key)) is not None}
+        for note in turn.notes
+    ]
 
 
 def _document(
     cut: _Cut,
-    rules: Rules,
+    cutter: Cutter,
     lossless: bool,
     seen: list[PacketEvent],
     later: list[PacketEvent],
     notes: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    event, sync = cut.event, rules.sync
+    event, sync = cut.event, cutter.spec
     inputs = {
-        name: _input(name, cut, rules, seen, later)
-        if name in rules.attached
+        name: _input(name, cut, cutter, seen, later)
+        if name in cutter.attached
         else {"present": False, "why": "no source"}
         for name in event.present
     }
@@ -145,7 +147,7 @@ def _document(
     }
 
 
-def _input(name: str, cut: _Cut, rules: Rules, seen: list[PacketEvent], later: list[PacketEvent]) -> dict[str, Any]:
+def _input(name: str, cut: _Cut, cutter: Cutter, seen: list[PacketEvent], later: list[PacketEvent]) -> dict[str, Any]:
     event, t_ns = cut.event, cut.event.t_ns
     own = [packet for packet in seen if packet.stream == name and not isinstance(packet, EosEvent)]
     ended = next((p for p in reversed(seen) if p.stream == name), None)
@@ -178,10 +180,10 @@ def _input(name: str, cut: _Cut, rules: Rules, seen: list[PacketEvent], later: l
         "delivered": _ms(max(delivered) - t_ns) if delivered else None,
         "left": _ms(max(packet.capture_ns for packet in own) - t_ns),
     }
-    made_it = cut.snapshot.on_frame and name == rules.sync.trigger
-    if isinstance(rules.seats[name], (TextInput, TensorInput)) or made_it or rules.sync.policy == "latest":
+    made_it = cut.snapshot.on_frame and name == cutter.spec.trigger
+    if isinstance(cutter.seats[name], (TextInput, TensorInput)) or made_it or cutter.spec.policy == "latest":
         return entry
-    needed_ns = t_ns + _ahead_ns(rules.seats[name], rules.sync)
+    needed_ns = t_ns + _ahead_ns(cutter.seats[name], cutter.spec)
     enough = next((packet for packet in own if packet.capture_ns >= needed_ns), None)
     until_ns = cut.turn.now_ns if enough is None else enough.arrive_ns
     entry["needed_ms"] = _ms(needed_ns - t_ns)

@@ -95,8 +95,8 @@ class AudioStream(Stream):
             cut_ns -= (self._end - end) * _S // self.rate_hz
         off_ns = needed_ns - cut_ns
         limit_ns = self.max_age_ns if self.policy == "hold" and self.max_age_ns is not None else IDLE_NS
-        if off_ns > limit_ns:
-            return f"{self.name}: {off_ns / 1e6:.0f} ms behind"
+        if abs(off_ns) > limit_ns:
+            return f"{self.name}: {abs(off_ns) / 1e6:.0f} ms {'behind' if off_ns > 0 else 'ahead'}"
         begin = max(end - self.window, self._begin)
         if end <= begin or any(first <= begin and end <= last for first, last in self._holes):
             return f"{self.name}: no sound of that time"

@@ -6,7 +6,7 @@ from collections import deque
 from typing import Any, ClassVar
 
 from mmedge.bundle.manifest import Missing
-from mmedge.types import Block, EndOfStream, Frame, Packet, Snapshot, Tensor, Text
+from mmedge.types import EndOfStream, Frame, Packet, Snapshot, Tensor, Text
 
 FOREVER_NS = 1 << 62
 # A live source that has been silent for this long, and for three of its periods and of its usual worst

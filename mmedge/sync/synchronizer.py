@@ -17,13 +17,13 @@ from mmedge.errors import ConfigError
 from mmedge.sync.audio import AudioStream
 from mmedge.sync.bounds import hold_ns, look_ahead_ns, wait_ns
 from mmedge.sync.streams import FOREVER_NS, JUMP_NS, ImageStream, Stream, ValueStream
-from mmedge.types import Block, EndOfStream, FloatArray, Frame, Packet, Snapshot, Tensor, Text
+from mmedge.types import EndOfStream, FloatArray, Frame, Packet, Snapshot, Tensor, Text
 
-# Triggers that may wait beside those whose window is still growing, and in all when nothing may be lost.
-MAX_PENDING = 8
-MAX_PENDING_LOSSLESS = 65_536
-# For how much longer than the longest wait a window can be read; files are read ahead by seconds.
-RESERVE_NS, RESERVE_LOSSLESS_NS = 1_000_000_000, 30_000_000_000
+# Triggers that may wait beside those whose time to wait is not over, and in all.
+MAX_PENDING, MAX_PENDING_EVER = 8, 65_536
+# For how much longer than the longest wait a window can be read, and for how long at most: files are read
+# ahead by seconds.
+RESERVE_NS, MAX_RESERVE_NS = 1_000_000_000, 30_000_000_000
 
 
 @dataclass(slots=True)
@@ -110,7 +110,7 @@ class Synchronizer:
             return ImageStream(name, missing, live=live)
         if isinstance(spec, AudioInput):
             ahead_ns = look_ahead_ns(self._sync, spec)
-            reserve_ns = RESERVE_LOSSLESS_NS if self._lossless else self._wait_ns + RESERVE_NS
+            reserve_ns = min(self._wait_ns + RESERVE_NS, MAX_RESERVE_NS)
             return AudioStream(name, spec, missing, live=live, ahead_ns=ahead_ns, reserve_ns=reserve_ns)
         ttl_ns = round(spec.ttl_ms * 1e6) if isinstance(spec, TextInput) and spec.ttl_ms else None
         rate_hz = spec.rate_hz if isinstance(spec, TensorInput) else None
@@ -210,7 +210,7 @@ class Synchronizer:
             self._next_hop_ns += step_ns
 
     def _limit(self, step_ns: int) -> int:
-        return MAX_PENDING_LOSSLESS if self._lossless else MAX_PENDING + self._wait_ns // step_ns
+        return min(MAX_PENDING + self._wait_ns // step_ns, MAX_PENDING_EVER)
 
     def _append(self, trigger: _Trigger, step_ns: int) -> None:
         key, back_ns = (trigger.clock, trigger.epoch), self._last_ns - trigger.t_ns

@@ -1,0 +1,263 @@
+"""Real devices on loopback: what dies comes back, a busy user process hurts nothing, nothing leaks."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+import mmedge
+from benchmarks.harness import Report, Row, host, main, versions
+from benchmarks.loopback import PulseAudio, Sender, microphone, missing
+from benchmarks.partners.plain_callback import PlainCallback
+from mmedge.bundle.manifest import AudioInput
+from mmedge.types import Result
+
+BUNDLE = Path(mmedge.__file__).parent / "assets/digits/digits.mmedge"
+CLIP = BUNDLE.parent / "clips/clean.mp4"
+HOLD_US = 250_000
+
+
+def rows_of(what: str, unit: str, ours: float, **peers: float | None) -> Row:
+    best = min((value for value in peers.values() if value is not None), default=None)
+    return Row(what=what, unit=unit, ours=ours, peers=dict(peers), ratio=best / ours if best and ours else None)
+
+
+class Reading:
+    """Iterates a pipeline in a thread, as a user's program would, and keeps what the figures need."""
+
+    def __init__(self, pipe: mmedge.Pipeline) -> None:
+        self.pipe = pipe
+        self.change = threading.Condition()
+        self.epoch: dict[str, int] = {}
+        self.present: dict[str, bool] = {}
+        self.results = 0
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        for result in self.pipe:
+            self._note(result)
+
+    def _note(self, result: Result) -> None:
+        with self.change:
+            self.results += 1
+            self.epoch.update(result.epoch)
+            self.present = result.present
+            self.change.notify_all()
+
+    def wait(self, condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
+        with self.change:
+            if not self.change.wait_for(condition, timeout_s):
+                raise RuntimeError(f"nothing came back: {self.pipe.health()}")
+
+
+@contextmanager
+def running(inputs: dict[str, str]) -> Iterator[Reading]:
+    with mmedge.Pipeline(BUNDLE, inputs) as pipe:
+        reading = Reading(pipe)
+        reading.wait(lambda: all(reading.present.get(name, False) for name in inputs))
+        yield reading
+
+
+def counted(pipe: mmedge.Pipeline, name: str) -> dict[str, int]:
+    """Return the counters of an input's source."""
+    counters = pipe.health()[name]["counters"]
+    assert isinstance(counters, dict)
+    return counters
+
+
+def reconnects(pulse: PulseAudio, sender: Sender, rounds: int) -> dict[str, list[float]]:
+    """Kill server and sender in mid-run and time from their return to the first fused result with them."""
+    took: dict[str, list[float]] = {"PulseAudio server": [], "ffmpeg sender": []}
+    with running({"image": sender.uri, "audio": pulse.uri}) as reading:
+        for turn in range(rounds):
+            away_s = 1.0 + turn
+            for what, stream, kill, start in (
+                ("PulseAudio server", "audio", pulse.kill, pulse.start),
+                ("ffmpeg sender", "image", sender.kill, sender.start),
+            ):
+                before = reading.epoch[stream]
+                kill()
+                time.sleep(away_s)
+                start()
+                back = time.monotonic()
+                if stream == "audio":
+                    pulse.play(CLIP)
+
+                def again(stream: str = stream, before: int = before) -> bool:
+                    return reading.present[stream] and reading.epoch[stream] > before
+
+                reading.wait(again)
+                took[what].append(time.monotonic() - back)
+                time.sleep(1.0)
+        dropped = sum(
+            n for name in ("image", "audio") for k, n in counted(reading.pipe, name).items() if k.startswith("dropped")
+        )
+    s = reading.pipe.statistics
+    took["lost"] = [float(dropped + s.triggers - s.results - s.dropped)]
+    return took
+
+
+@contextmanager
+def busy(*, free_s: float) -> Iterator[None]:
+    """Hold the GIL for 250 ms at a time, as an extension that forgot to release it does, with pauses."""
+    stop = threading.Event()
+
+    def hold() -> None:
+        library = ctypes.PyDLL(None)
+        while not stop.is_set():
+            library.usleep(HOLD_US)
+            time.sleep(free_s)
+
+    thread = threading.Thread(target=hold, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def overflows_when_busy(pulse: PulseAudio, seconds: float) -> int:
+    """Count overflows while this process is held up all the time but for 1 ms in 250."""
+    with running({"audio": pulse.uri}) as reading:
+        with busy(free_s=0.001):
+            time.sleep(seconds)
+        return counted(reading.pipe, "audio").get("overflows", 0)
+
+
+def delays_when_busy(pulse: PulseAudio, seconds: float) -> tuple[float, float]:
+    """Return p99 in ms from sound to our answer, and to the features of a plain callback, half of the time held up."""
+    with running({"audio": pulse.uri}) as reading, busy(free_s=HOLD_US / 1e6):
+        time.sleep(seconds)
+    ours = reading.pipe.statistics.end_to_end.summary().p99
+    spec = reading.pipe.bundle.inputs["audio"]
+    assert isinstance(spec, AudioInput)
+    with PlainCallback(spec) as plain, busy(free_s=HOLD_US / 1e6):
+        time.sleep(seconds)
+    return ours, float(np.percentile(plain.delays_ms, 99))
+
+
+class Processes:
+    """What this process, the runtime and its workers hold."""
+
+    def __init__(self) -> None:
+        mine = os.getpid()
+        (self.runtime,) = self._children(mine)
+        self.pids = [mine, self.runtime, *self._children(self.runtime)]
+
+    @staticmethod
+    def _children(pid: int) -> list[int]:
+        listed = subprocess.run(["pgrep", "-f", "-P", str(pid), "mmedge.ipc.worker"], capture_output=True, check=False)
+        return [int(line) for line in listed.stdout.split()]
+
+    def memory_mb(self, pids: list[int] | None = None) -> float:
+        pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in pids or self.pids)
+        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+    def held(self, pids: list[int] | None = None) -> tuple[int, int]:
+        """Return (descriptors, threads)."""
+        both = ("fd", "task")
+        fds, threads = (sum(len(list(Path(f"/proc/{p}/{kind}").iterdir())) for p in pids or self.pids) for kind in both)
+        return fds, threads
+
+
+def endurance(pulse: PulseAudio, sender: Sender, seconds: float, warm_s: float) -> tuple[float, int, int]:
+    """Return (growth in MB a minute, descriptors more, threads more) after warm-up."""
+    with running({"image": sender.uri, "audio": pulse.uri}):
+        time.sleep(warm_s)
+        processes = Processes()
+        before, samples = processes.held(), []
+        start = time.monotonic()
+        while (passed := time.monotonic() - start) < seconds:
+            samples.append((passed / 60, processes.memory_mb()))
+            time.sleep(1.0)
+        after = processes.held()
+    minutes, megabytes = np.array(samples).T
+    return float(np.polyfit(minutes, megabytes, 1)[0]), after[0] - before[0], after[1] - before[1]
+
+
+def forced(sender: Sender, times: int) -> tuple[float, int, int]:
+    """Kill a worker again and again; return (MB more, descriptors more, threads more) of the runtime."""
+    with running({"image": sender.uri}) as reading:
+        marks = []
+        for turn in range(times + 5):
+            processes = Processes()
+            runtime = [processes.runtime]
+            if turn in (5, times + 4):
+                marks.append((processes.memory_mb(runtime), *processes.held(runtime)))
+            before = reading.epoch["image"]
+            os.kill(processes.pids[-1], 9)
+            reading.wait(lambda before=before: reading.epoch["image"] > before)  # type: ignore[misc]
+    (mb, fds, threads), (mb_after, fds_after, threads_after) = marks
+    return mb_after - mb, fds_after - fds, threads_after - threads
+
+
+def measure(quick: bool) -> Report:
+    """Live capture on loopback: recovery, load, leaks."""
+    if missing():
+        sys.exit(f"{', '.join(missing())} missing; type: apt-get install pulseaudio pulseaudio-utils ffmpeg")
+    load_s, warm_s, run_s, kills = (8.0, 3.0, 10.0, 3) if quick else (60.0, 60.0, 600.0, 50)
+    sender = Sender(CLIP)
+    with microphone() as pulse:
+        sender.start(fps=30)
+        pulse.play(CLIP)
+        try:
+            took = reconnects(pulse, sender, 1 if quick else 3)
+            overflows = overflows_when_busy(pulse, load_s)
+            ours_ms, plain_ms = delays_when_busy(pulse, load_s / 2)
+            slope, fds, threads = endurance(pulse, sender, run_s, warm_s)
+            leaked_mb, leaked_fds, leaked_threads = forced(sender, kills)
+        finally:
+            sender.kill()
+    worst = max(took["PulseAudio server"] + took["ffmpeg sender"])
+    rows = [
+        rows_of("PulseAudio killed: results with sound after its return, worst", "s", max(took["PulseAudio server"])),
+        rows_of("ffmpeg killed: results with pictures after its return, worst", "s", max(took["ffmpeg sender"])),
+        rows_of("captured and neither answered nor counted", "packets", took["lost"][0]),
+        rows_of(f"audio overflows in {load_s:g} s beside a thread that holds the GIL", "", overflows),
+        rows_of(
+            "sound to features (ours: to the answer), p99, the GIL held every other 250 ms",
+            "ms",
+            ours_ms,
+            plain_callback=plain_ms,
+        ),
+        rows_of(f"memory growth over {run_s:g} s at 30 fps, all processes", "MB/min", slope),
+        rows_of("descriptors more after it", "", fds),
+        rows_of("threads more after it", "", threads),
+        rows_of(f"memory of the runtime more after {kills} killed workers", "MB", leaked_mb),
+        rows_of("descriptors more after it", "", leaked_fds),
+        rows_of("threads more after it", "", leaked_threads),
+    ]
+    return Report(
+        name="devices",
+        title="Live devices on loopback: PortAudio on a PulseAudio monitor, ffmpeg over UDP, the digits bundle",
+        host=host(),
+        conditions={
+            "gil_hold_ms": HOLD_US // 1000,
+            "load_s": load_s,
+            "run_s": run_s,
+            **versions("mmedge", "sounddevice", "av", "onnxruntime"),
+        },
+        evidence="cpu",
+        rows=rows,
+        targets={
+            "reconnect_s": worst,
+            "audio_overflows_busy_60s": overflows,
+            "audio_gil_p99_vs_callback": ours_ms / plain_ms,
+            "rss_slope_mb_per_min": slope,
+        },
+    )
+
+
+if __name__ == "__main__":
+    main(measure)

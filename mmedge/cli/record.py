@@ -1,0 +1,66 @@
+"""``mmedge record``: inputs into a folder, for replays, calibration and bug reports."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from mmedge.bundle import load
+from mmedge.cli.output import Json, bar, err, next_step, print_json
+from mmedge.cli.run import parse_inputs
+from mmedge.errors import ConfigError
+from mmedge.pipeline.pipeline import check_duration
+from mmedge.pipeline.record import RATE_HZ, plain_seats, record
+
+
+def command(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="New or empty folder.")],
+    input: Annotated[list[str], typer.Option("--input", metavar="NAME=URI", help="Source of an input.")] = [],
+    image: Annotated[str | None, typer.Option(help="Source of pictures.")] = None,
+    audio: Annotated[str | None, typer.Option(help="Source of sound.")] = None,
+    text: Annotated[str | None, typer.Option(help="Source of text.")] = None,
+    bundle: Annotated[Path | None, typer.Option(help="Record what this bundle takes.")] = None,
+    rate: Annotated[int, typer.Option(help="Sample rate of sound, without --bundle.")] = RATE_HZ,
+    video: Annotated[Literal["lossless", "visual"], typer.Option(help="Bit by bit, or looks the same.")] = "lossless",
+    duration: Annotated[float | None, typer.Option(help="Stop after so many seconds.")] = None,
+    json: Json = False,
+) -> None:
+    """Record inputs without running anything on them; Ctrl-C ends it."""
+    check_duration(duration)
+    if not 1000 <= rate <= 384_000:
+        raise ConfigError(f"{rate} Hz is not in 1000..384000", where="--rate", fix="leave it out for 48000")
+    given = {"image": image, "audio": audio, "text": text}
+    if bundle is not None:
+        with load(bundle) as opened:
+            uris = parse_inputs(opened, input, given)
+            seats = dict(opened.inputs)
+    else:
+        uris = parse_inputs(None, input, given)
+        seats = plain_seats(uris, rate)
+    report: dict[str, Any] = {}
+    with bar(f"recording into {folder}") as show:
+
+        def progress(now: dict[str, Any]) -> None:
+            report.update(now)
+            show(f"recording into {folder}: {_counted(now['counters'])}")
+
+        try:
+            report = record(folder, uris, seats, video=video, duration_s=duration, progress=progress)
+        except KeyboardInterrupt:
+            if not report:
+                raise
+            # The end that was asked for, unless a duration was.
+            if duration is not None:
+                raise
+    if json:
+        print_json({"schema": "mmedge.record/1", "folder": str(folder), **report})
+    err.print(f"recorded into {folder}: {_counted(report['counters'])}", highlight=False, markup=False)
+    if report["reason"]:
+        err.print(f"warning: {report['reason']}", highlight=False, markup=False)
+    next_step(f"mmedge replay {folder} BUNDLE")
+
+
+def _counted(counters: dict[str, int]) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in counters.items() if kind not in ("polls", "healths"))

@@ -1,0 +1,133 @@
+"""The synchroniser of a replay: it cuts as the recorded run did, or as another bundle does."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+
+from mmedge.bundle import Bundle
+from mmedge.bundle.manifest import AudioInput, Input
+from mmedge.capture.sound import MonoTrack
+from mmedge.errors import ConfigError
+from mmedge.pipeline.event_log import Header
+from mmedge.pipeline.inference import validated_masks
+from mmedge.pipeline.recorded import Turn
+from mmedge.pipeline.recorder import manifest_digest
+from mmedge.sync import Synchronizer
+from mmedge.types import Block, Packet, Snapshot
+
+log = logging.getLogger("mmedge.replay")
+_CUTTING = ("trigger", "policy", "align", "every_ms")
+
+
+class Cutter:
+    """Cuts the snapshots of a recording for a bundle.
+
+    Args:
+        header: Of the recording.
+        bundle: What is replayed; open.
+
+    Attributes:
+        attached: Input name -> whether it was live, for the recorded inputs that the bundle has.
+        spec: Trigger, policy, alignment, deadline.
+        sync: The synchroniser, in the state in which the recorded run began; close it.
+        obey: Inputs and rules are those of the recorded run, so that its decisions hold.
+        same: It is the very bundle of the recorded run, so that answers must be equal too.
+
+    Raises:
+        ConfigError: If the recorded inputs do not fit the bundle.
+    """
+
+    def __init__(self, header: Header, bundle: Bundle) -> None:
+        manifest, ran = bundle.manifest, header.bundle
+        self.seats = manifest.inputs
+        self.attached = {name: entry.live for name, entry in header.inputs.items() if name in manifest.inputs}
+        self._rates: dict[str, tuple[int, int]] = {}
+        for name in self.attached:
+            self._check_seat(name, header.inputs[name].spec, manifest.inputs[name])
+        if frozenset(self.attached) not in validated_masks(manifest):
+            raise ConfigError(
+                f"the recording has {sorted(header.inputs)}, which is no validated mask of this bundle",
+                where=f"{bundle.path}",
+                fix=f"use a bundle of the same inputs; this one has {list(manifest.inputs)}",
+            )
+        ignored = sorted(set(header.inputs) - set(self.attached))
+        if ignored:
+            log.warning("the bundle has no input %s: what was recorded of it is ignored", ignored)
+        self.same = ran is not None and ran.manifest_sha256 == manifest_digest(bundle)
+        self.obey = (
+            ran is not None
+            and not ignored
+            and ran.seats == manifest.inputs
+            and ran.missing == manifest.missing
+            and all(getattr(ran.sync, key) == getattr(manifest.sync, key) for key in _CUTTING)
+        )
+        if ran is not None and not self.obey:
+            log.warning(
+                "the bundle cuts otherwise than '%s', which was recorded: its decisions are made anew", ran.name
+            )
+        self.spec = ran.sync if ran is not None and self.obey else manifest.sync
+        self._tracks: dict[tuple[str, int], MonoTrack] = {}
+        self.sync = Synchronizer(
+            self.seats,
+            self.attached,
+            manifest.missing,
+            self.spec,
+            started_ns=header.started_ns,
+            lossless=header.lossless,
+        )
+
+    def _check_seat(self, name: str, recorded: Input, seat: Input) -> None:
+        if type(recorded) is not type(seat):
+            raise ConfigError(
+                f"input '{name}' was recorded as {_modality(recorded)}, the bundle's is {_modality(seat)}",
+                where=f"input '{name}'",
+                fix="use a bundle of the same inputs",
+            )
+        if isinstance(recorded, AudioInput) and isinstance(seat, AudioInput):
+            rates = (recorded.sample_rate_hz, seat.sample_rate_hz)
+            if rates[0] != rates[1]:
+                self._rates[name] = rates
+
+    def run(self, turn: Turn) -> list[Snapshot]:
+        """Repeat one turn: push its packets, tell its time, return the snapshots (``sync.trim`` when done with them)."""
+        sync = self.sync
+        snapshots: list[Snapshot] = []
+        if not self.obey:
+            # The recorded run did not wake for these triggers' deadlines: it had others, or none.
+            snapshots += self._overdue(min((packet.arrive_ns for packet in turn.packets), default=turn.now_ns))
+        for packet in turn.packets:
+            if packet.stream in self.attached:
+                for own in self._resampled(packet):
+                    sync.push(own)
+        if not self.obey:
+            snapshots += self._overdue(turn.now_ns)
+        sync.advance(turn.now_ns)
+        return snapshots + sync.poll()
+
+    def _overdue(self, until_ns: int) -> list[Snapshot]:
+        snapshots: list[Snapshot] = []
+        while (due_ns := self.sync.next_deadline_ns()) is not None and due_ns < until_ns:
+            self.sync.advance(due_ns)
+            snapshots += self.sync.poll()
+        return snapshots
+
+    def _resampled(self, packet: Packet) -> Iterator[Packet]:
+        if not isinstance(packet, Block) or packet.stream not in self._rates:
+            yield packet
+            return
+        rate_hz, out_hz = self._rates[packet.stream]
+        key = (packet.stream, packet.epoch)
+        if key not in self._tracks:
+            # As a live device that refuses the bundle's rate would be read.
+            self._tracks[key] = MonoTrack(rate_hz, out_hz, low_delay=True)
+        track = self._tracks[key]
+        start_ns = packet.capture_ns - len(packet.samples) * 1_000_000_000 // rate_hz
+        pieces = list(track.hole(start_ns)) if packet.lost else []
+        for piece in (*pieces, *track.feed(packet.samples, start_ns)):
+            yield replace(packet, samples=piece.samples, lost=piece.lost, capture_ns=piece.end_ns)
+
+
+def _modality(spec: Input) -> str:
+    return type(spec).__name__.removesuffix("Input").lower()

@@ -1,0 +1,117 @@
+"""A recording's folder, read turn by turn, as far as it is whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmedge.errors import SourceError
+from mmedge.pipeline.event_log import (
+    BlockEvent,
+    DropEvent,
+    FrameEvent,
+    Header,
+    HealthEvent,
+    LogReader,
+    PacketEvent,
+    PollEvent,
+    TensorEvent,
+    TextEvent,
+    TriggerEvent,
+    read_header,
+)
+from mmedge.pipeline.media_files import MediaReader
+from mmedge.types import Block, EndOfStream, Frame, Packet, Tensor, Text
+
+
+@dataclass(slots=True)
+class Turn:
+    """One turn of the recorded run: what was pushed, when it was polled, what became of the triggers by number."""
+
+    events: list[PacketEvent] = field(default_factory=list)
+    packets: list[Packet] = field(default_factory=list)
+    now_ns: int = 0
+    triggers: dict[int, TriggerEvent] = field(default_factory=dict)
+    notes: list[DropEvent | HealthEvent] = field(default_factory=list)
+    last: bool = False
+
+
+class Recording:
+    """A recording's folder, open for reading.
+
+    Args:
+        folder: As ``mmedge record`` or ``mmedge run --record`` made it, whole or cut off anywhere.
+
+    Attributes:
+        header: What was recorded.
+        cut: After ``turns``: why they end before the recorded run did; None when they do not.
+
+    Raises:
+        ConfigError: If the folder holds no recording.
+        SourceError: If its header is damaged.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.header: Header = read_header(self.folder)
+        self.cut: str | None = None
+
+    def turns(self, *, media: bool = True) -> Iterator[Turn]:
+        """Yield every turn that is whole, up to the first packet whose data are not there.
+
+        Args:
+            media: Decode pictures and sound; otherwise pictures are empty and sound is silent.
+        """
+        log_reader = LogReader(self.folder, tuple(self.header.inputs))
+        readers = {n: MediaReader(self.folder, entry.files) for n, entry in self.header.inputs.items()} if media else {}
+        turn, polled = Turn(), False
+        self.cut = None
+        try:
+            for event in log_reader:
+                if polled and isinstance(event, (PacketEvent, PollEvent)):
+                    yield turn
+                    turn, polled = Turn(), False
+                if isinstance(event, PollEvent):
+                    turn.now_ns, polled = event.now_ns, True
+                elif isinstance(event, TriggerEvent):
+                    turn.triggers[event.seq] = event
+                elif isinstance(event, (DropEvent, HealthEvent)):
+                    turn.notes.append(event)
+                elif isinstance(event, PacketEvent):
+                    turn.events.append(event)
+                    turn.packets.append(_packet(event, readers.get(event.stream)))
+            if polled:
+                turn.last = True
+                yield turn
+        except SourceError as error:
+            self.cut = error.message
+        finally:
+            self.cut = self.cut or log_reader.cut
+            for reader in readers.values():
+                reader.close()
+
+
+def _packet(event: PacketEvent, reader: MediaReader | None) -> Packet:
+    stamp: dict[str, Any] = {name: getattr(event, name) for name in Packet.__dataclass_fields__}
+    if isinstance(event, FrameEvent):
+        return Frame(
+            **stamp,
+            data=np.empty((0, 0), np.uint8) if reader is None else reader.picture(event),
+            format=event.format,
+            width=event.width,
+            height=event.height,
+            full_range=event.full_range,
+            unchanged_ns=event.unchanged_ns,
+        )
+    if isinstance(event, BlockEvent):
+        samples = np.zeros(event.samples, np.float32) if reader is None else reader.sound(event)
+        return Block(**stamp, samples=samples, lost=event.lost)
+    if isinstance(event, TensorEvent):
+        return Tensor(**stamp, data=np.empty(0, event.dtype) if reader is None else reader.tensor(event))
+    if isinstance(event, TextEvent):
+        return Text(**stamp, text=event.text)
+    return EndOfStream(**stamp, reason=event.reason)

@@ -1,0 +1,352 @@
+"""The synchroniser under everything that sources do, in virtual time, against a slow reference."""
+
+from __future__ import annotations
+
+import ast
+import weakref
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+import mmedge.clock
+import mmedge.sync
+from mmedge.bundle.manifest import AudioInput, ImageInput, Missing, Sync, TensorInput, TextInput
+from mmedge.sync import Synchronizer, hold_ns
+from mmedge.types import Block, EndOfStream, Frame, Packet, Snapshot, Tensor, Text
+
+MS = 1_000_000
+S = 1000 * MS
+HOUR = 3600 * S
+JUMP = 2 * S  # time stamps that run further back, or ahead of the clock, have another origin
+RATE = 1000
+WINDOW = 100
+IDLE = 250 * MS
+PICTURE = ImageInput(size=(8, 8), color="gray", mean=(0.0,), std=(1.0,), frame=(8, 8))
+INPUTS = {
+    "image": PICTURE,
+    "front": PICTURE,
+    "audio": AudioInput(sample_rate_hz=RATE, window_ms=WINDOW),
+    "text": TextInput(max_tokens=8),
+    "imu": TensorInput(shape=(6,), rate_hz=100),
+}
+PIXELS = np.zeros((8, 8), np.uint8)
+AHEAD = {"end": 0, "centre": WINDOW // 2 * MS, "start": WINDOW * MS}
+
+
+@dataclass(frozen=True)
+class Setup:
+    """One synchroniser, made anew for each replay."""
+
+    attached: dict[str, bool]
+    missing: dict[str, Missing]
+    sync: Sync
+    lossless: bool = False
+
+    def make(self) -> Synchronizer:
+        return Synchronizer(INPUTS, self.attached, self.missing, self.sync, started_ns=0, lossless=self.lossless)
+
+    @property
+    def hold_ns(self) -> int:
+        return hold_ns(self.sync, {name: INPUTS[name] for name in self.attached}, lossless=self.lossless)
+
+    @property
+    def longest_wait_ns(self) -> int:
+        ahead = AHEAD[self.sync.align] if "audio" in self.attached else 0
+        return ahead + round(self.sync.deadline_ms * 1e6)
+
+
+def encode(sync: Synchronizer, snapshot: Snapshot) -> bytes:
+    """Everything a snapshot says, with the sound and the identity of what it holds."""
+    sound = {}
+    for name in snapshot.audio_end:
+        out = np.full(WINDOW, np.nan, np.float32)
+        sound[name] = (sync.read_audio(name, snapshot, out), out.tobytes())
+    held = {n: (p.epoch, p.seq, p.capture_ns) for n, p in {**snapshot.frames, **snapshot.values}.items()}
+    plain = {n: getattr(snapshot, n) for n in Snapshot.__slots__ if n not in ("frames", "values")}
+    return msgspec.json.encode((plain, held, sound))
+
+
+@dataclass
+class Sound:
+    """The slow reference: every sample of the epoch in a list, None where nothing is known."""
+
+    live: bool
+    cells: list[float | None] = field(default_factory=list)
+    newest_ns: int = 0
+    arrive_ns: int = 0
+    source_epoch: int | None = None
+    epoch: int = 0
+    lost: int = 0
+
+    def push(self, block: Block) -> None:
+        length_ns = (len(block.samples) + block.lost) * S // RATE
+        lost = block.lost
+        if self.source_epoch is None or block.epoch > self.source_epoch:
+            self.epoch = block.epoch if self.source_epoch is None else max(block.epoch, self.epoch + 1)
+            self.cells = []
+        elif block.epoch < self.source_epoch:
+            return
+        else:
+            step_ns = block.capture_ns - self.newest_ns
+            off_ns = step_ns - length_ns
+            ran_ahead = step_ns - max(block.arrive_ns - self.arrive_ns, 0) > JUMP
+            if off_ns < -100 * MS or (self.live and off_ns > 100 * MS and ran_ahead):
+                self.epoch, self.cells = self.epoch + 1, []
+            elif off_ns > 100 * MS:
+                lost += off_ns * RATE // S
+        self.lost += lost
+        self.cells += [None] * min(lost, 3 * WINDOW)  # nothing before it can be in a window
+        self.cells += block.samples.tolist()
+        self.newest_ns, self.arrive_ns, self.source_epoch = block.capture_ns, block.arrive_ns, block.epoch
+
+    def window(self, needed_ns: int, *, latest: bool) -> tuple[list[float], int, int]:
+        """Samples, how many are real, and the capture time they end at."""
+        back = 0
+        if not latest and needed_ns < self.newest_ns:
+            back = ((self.newest_ns - needed_ns) * RATE + S // 2) // S
+        end = len(self.cells) - back
+        cells = [self.cells[i] if 0 <= i < len(self.cells) else None for i in range(end - WINDOW, end)]
+        return [c or 0.0 for c in cells], sum(c is not None for c in cells), self.newest_ns - back * S // RATE
+
+
+policies = st.one_of(
+    st.none(),
+    st.sampled_from(["zero", "skip", "fail"]).map(lambda policy: Missing(policy=policy)),
+    st.integers(1, 1000).map(lambda age: Missing(policy="hold", max_age_ms=age)),
+)
+names = st.sampled_from(list(INPUTS))
+syncs = st.builds(
+    Sync,
+    trigger=st.sampled_from([*INPUTS, "timer"]),
+    policy=st.sampled_from(["sliced", "sliced", "latest"]),
+    align=st.sampled_from(["end", "centre", "start"]),
+    deadline_ms=st.sampled_from([1.0, 20.0, 50.0, 200.0]),
+    every_ms=st.sampled_from([10.0, 40.0, 100.0]),
+)
+
+
+class Machine(RuleBasedStateMachine):
+    """Sources that are late, early, repeat, jump, die and return; one synchroniser; what must hold at every step."""
+
+    @initialize(
+        attached=st.dictionaries(names, st.booleans(), min_size=1),
+        missing=st.dictionaries(names, policies.filter(lambda p: p is not None)),
+        sync=syncs,
+        lossless=st.sampled_from([False, False, False, True]),
+    )
+    def begin(self, attached: dict[str, bool], missing: dict[str, Missing], sync: Sync, lossless: bool) -> None:
+        if lossless:
+            attached = dict.fromkeys(attached, False)
+        self.setup = Setup(attached, missing, sync, lossless)
+        self.sync = self.setup.make()
+        self.now = self.polled_at = 0
+        self.calls: list[tuple[str, Any]] = []
+        self.encoded: list[bytes] = []
+        self.snapshots: list[Snapshot] = []
+        self.frames: dict[str, list[Frame]] = {"image": [], "front": []}
+        self.released: Counter[int] = Counter()
+        self.sounds = {"audio": Sound(attached.get("audio", False))}
+        self.epoch = dict.fromkeys(INPUTS, 0)
+        self.origin = dict.fromkeys(INPUTS, 0)
+        self.last = dict.fromkeys(INPUTS, 0)
+        self.seq = 0
+        self.newest_t: dict[tuple[str, int], int] = {}
+
+    def push(self, packet: Packet) -> None:
+        self.calls.append(("push", packet))
+        if isinstance(packet, Block):
+            self.sounds[packet.stream].push(packet)
+        self.sync.push(packet)
+
+    def stamp(self, name: str, capture_ns: int, old_epoch: bool) -> dict[str, Any]:
+        self.seq += 1
+        self.last[name] = capture_ns
+        return {
+            "stream": name,
+            "seq": self.seq,
+            "capture_ns": capture_ns,
+            "arrive_ns": self.now,
+            "epoch": self.epoch[name] - old_epoch,
+            "uncertainty_ns": (3 + self.seq % 5) * 100_000,
+        }
+
+    def time_of(self, name: str, how: str, by_ms: int) -> int:
+        """When the world was sensed, as the source says."""
+        if how == "same":
+            return self.last[name]
+        if how == "back":
+            return self.last[name] - by_ms * MS
+        return self.now + self.origin[name] - (by_ms * MS if how == "late" else 5 * MS)
+
+    hows = st.sampled_from(["on time", "on time", "on time", "late", "same", "back"])
+    lags = st.integers(1, 400)
+
+    @rule(name=st.sampled_from(["image", "front"]), how=hows, by_ms=lags, frozen=st.booleans(), old=st.integers(0, 9))
+    def picture(self, name: str, how: str, by_ms: int, frozen: bool, old: int) -> None:
+        if name not in self.setup.attached:
+            return
+        stamp = self.stamp(name, self.time_of(name, how, by_ms), old == 0 and self.epoch[name] > 0)
+        seq = self.seq
+
+        def release() -> None:
+            self.released[seq] += 1
+
+        frame = Frame(
+            **stamp,
+            data=PIXELS,
+            format="gray8",
+            width=8,
+            height=8,
+            unchanged_ns=1_500 * MS if frozen and by_ms % 3 == 0 else 0,
+            release=release,
+        )
+        self.frames[name].append(frame)
+        self.push(frame)
+
+    @rule(n=st.integers(0, 60), lost=st.sampled_from([0, 0, 0, 0, 7, 150]), how=hows, by_ms=lags, old=st.integers(0, 9))
+    def sound(self, n: int, lost: int, how: str, by_ms: int, old: int) -> None:
+        if "audio" not in self.setup.attached:
+            return
+        # A steady microphone: each block ends where its samples end.
+        capture = self.last["audio"] + (n + lost) * MS if how == "on time" else self.time_of("audio", how, by_ms)
+        samples = np.arange(self.seq * 64 + 1, self.seq * 64 + n + 1, dtype=np.float32)
+        stamp = self.stamp("audio", capture, old == 0 and self.epoch["audio"] > 0)
+        self.push(Block(**stamp, samples=samples, lost=lost))
+
+    @rule(name=st.sampled_from(["text", "imu"]), how=hows, by_ms=lags)
+    def value(self, name: str, how: str, by_ms: int) -> None:
+        if name not in self.setup.attached:
+            return
+        stamp = self.stamp(name, self.time_of(name, how, by_ms), False)
+        self.push(Text(**stamp, text="seven") if name == "text" else Tensor(**stamp, data=PIXELS))
+
+    @rule(name=names, by_ns=st.sampled_from([HOUR, -HOUR, 3 * S, -3 * S, -300 * MS]), reconnect=st.booleans())
+    def jump(self, name: str, by_ns: int, reconnect: bool) -> None:
+        """A source's time gets another origin, and it may or may not know."""
+        if self.setup.lossless and by_ns > 0:
+            return  # an hour of a file is an hour to wait for
+        self.origin[name] += by_ns
+        self.last[name] += by_ns
+        self.epoch[name] += reconnect
+
+    @rule(name=names)
+    def reconnect(self, name: str) -> None:
+        self.epoch[name] += 1
+
+    @rule(name=names, reason=st.sampled_from([None, "unplugged"]), old=st.booleans())
+    def end(self, name: str, reason: str | None, old: bool) -> None:
+        if name in self.setup.attached:
+            stamp = self.stamp(name, self.last[name], old and self.epoch[name] > 0)
+            self.push(EndOfStream(**stamp, reason=reason))
+
+    @rule(ms=st.sampled_from([0, 1, 5, 10, 10, 10, 33, 33, 33, 100, 300, 2500]), poll=st.booleans())
+    def pass_time(self, ms: int, poll: bool) -> None:
+        self.now += ms * MS
+        if poll or ms > 30:
+            self.poll()
+
+    @rule()
+    def poll(self) -> None:
+        self.calls.append(("poll", self.now))
+        self.sync.advance(self.now)
+        for snapshot in self.sync.poll():
+            self.check(snapshot)
+            self.encoded.append(encode(self.sync, snapshot))
+            self.snapshots.append(snapshot)
+        self.sync.trim()
+        self.polled_at = self.now
+        self.check_held()
+
+    def check(self, snapshot: Snapshot) -> None:
+        setup, t = self.setup, snapshot.t_ns
+        assert list(snapshot.present) == list(INPUTS)
+        there = {name for name, on in snapshot.present.items() if on}
+        assert there == {*snapshot.frames, *snapshot.audio_end, *snapshot.values}
+        assert there == set(snapshot.age_ms) == set(snapshot.epoch)
+        assert there <= set(setup.attached)
+        assert (snapshot.reason is None) == (there == set(setup.attached)), "a reason iff something is absent"
+        if not setup.lossless:
+            assert snapshot.wait_ns <= setup.longest_wait_ns + self.now - self.polled_at, "nobody waits longer"
+        skews = [0.0]
+        for name, frame in snapshot.frames.items():
+            assert not self.released[frame.seq], "a frame that was given back"
+            assert snapshot.age_ms[name] == max(t - frame.capture_ns, 0) / MS
+            skews.append(abs(t - frame.capture_ns) / MS)
+        for name in {"audio"} & set(setup.attached):
+            self.check_sound(name, snapshot, skews)
+        for name, value in snapshot.values.items():
+            assert setup.sync.policy == "latest" or value.capture_ns <= t
+        assert snapshot.skew_ms == max(skews), "the skew is what the packets' own times say"
+        for name in there & {"image", "front", "audio"}:
+            key = name, snapshot.epoch[name]
+            before = self.newest_t.get(key)
+            assert before is None or t > before or before - t > JUMP, "time runs forward within an epoch"
+            self.newest_t[key] = t
+
+    def check_sound(self, name: str, snapshot: Snapshot, skews: list[float]) -> None:
+        sound, missing = self.sounds[name], self.setup.missing.get(name)
+        if sound.source_epoch is None:
+            assert not snapshot.present[name]
+            return
+        needed = snapshot.t_ns + AHEAD[self.setup.sync.align]
+        want, real, cut_ns = sound.window(needed, latest=self.setup.sync.policy == "latest")
+        limit = IDLE if missing is None or missing.policy != "hold" else round((missing.max_age_ms or 0) * 1e6)
+        assert snapshot.present[name] == (real > 0 and abs(needed - cut_ns) <= limit), (real, needed - cut_ns)
+        if snapshot.present[name]:
+            out = np.full(WINDOW, np.nan, np.float32)
+            assert self.sync.read_audio(name, snapshot, out) == real
+            assert out.tolist() == want
+            assert snapshot.epoch[name] == sound.epoch
+            assert snapshot.age_ms[name] == max(snapshot.t_ns - cut_ns, 0) / MS
+            skews.append(abs(needed - cut_ns) / MS)
+
+    def check_held(self) -> None:
+        """After ``trim`` no frame is held that is older than ``hold_ns``, but for the newest and for triggers that wait."""
+        for frames in self.frames.values():
+            held = [frame for frame in frames if not self.released[frame.seq]]
+            if held and not self.setup.lossless:
+                newest = held[-1].capture_ns
+                stale = [frame for frame in held[:-1] if abs(newest - frame.capture_ns) > self.setup.hold_ns]
+                assert len(stale) <= 1 + self.sync.pending
+
+    @invariant()
+    def conserved(self) -> None:
+        if hasattr(self, "sync"):
+            sync = self.sync
+            assert sync.triggers == len(self.snapshots) + sum(sync.drops.values()) + sync.pending
+            due = sync.next_deadline_ns()
+            assert (due is not None) or not sync.pending or self.setup.lossless
+            if "audio" in self.setup.attached:
+                assert sync.lost_samples()["audio"] == self.sounds["audio"].lost
+
+    def teardown(self) -> None:
+        if not hasattr(self, "sync"):
+            return
+        self.now += 10 * S
+        if not self.setup.lossless:
+            self.poll()
+            assert self.sync.pending == 0, "nothing waits for ever"
+        self.sync.close()
+        frames = [frame for frames in self.frames.values() for frame in frames]
+        assert all(self.released[frame.seq] == 1 for frame in frames), "each frame is given back once"
+        again, encoded = self.setup.make(), []
+        for call, argument in self.calls:
+            if call == "push":
+                again.push(argument)
+            else:
+                again.advance(argument)
+                encoded += [encode(again, snapshot) for snapshot in again.poll()]
+                again.trim()
+        assert encoded == self.encoded, "the same calls give the same bytes"
+
+
+Machine.TestCase.settings = settings(max_examples=200, stateful_step_count=60, deadline=None)
+TestMachine = Machine.TestCase
