@@ -81,17 +81,17 @@ def reconnects(pulse: PulseAudio, sender: Sender, rounds: int) -> dict[str, list
     with running({"image": sender.uri, "audio": pulse.uri}) as reading:
         for turn in range(rounds):
             away_s = 1.0 + turn
-            for what, stream, kill, start in (
-                ("PulseAudio server", "audio", pulse.kill, pulse.start),
-                ("ffmpeg sender", "image", sender.kill, sender.start),
-            ):
+            for what, stream, device in (("PulseAudio server", "audio", pulse), ("ffmpeg sender", "image", sender)):
                 before = reading.epoch[stream]
-                kill()
+                device.kill()
                 time.sleep(away_s)
-                start()
-                back = time.monotonic()
-                if stream == "audio":
-                    pulse.play(CLIP)
+                if device is pulse:
+                    pulse.start()
+                    back = time.monotonic()
+                    pulse.play(CLIP, loop=True)
+                else:
+                    back = time.monotonic()
+                    sender.send(CLIP, loop=True, fps=30)
 
                 def again(stream: str = stream, before: int = before) -> bool:
                     return reading.present[stream] and reading.epoch[stream] > before
@@ -207,10 +207,10 @@ def measure(quick: bool) -> Report:
     if missing():
         sys.exit(f"{', '.join(missing())} missing; type: apt-get install pulseaudio pulseaudio-utils ffmpeg")
     load_s, warm_s, run_s, kills = (8.0, 3.0, 10.0, 3) if quick else (60.0, 60.0, 600.0, 50)
-    sender = Sender(CLIP)
+    sender = Sender()
     with microphone() as pulse:
-        sender.start(fps=30)
-        pulse.play(CLIP)
+        sender.send(CLIP, loop=True, fps=30)
+        pulse.play(CLIP, loop=True)
         try:
             took = reconnects(pulse, sender, 1 if quick else 3)
             overflows = overflows_when_busy(pulse, load_s)

@@ -77,9 +77,9 @@ class PulseAudio:
         self._server.wait()
         (self._home / "native").unlink(missing_ok=True)
 
-    def play(self, clip: Path) -> subprocess.Popen[bytes]:
-        """Play the sound of a clip into the microphone, again and again; returns at once."""
-        player = ffmpeg("-stream_loop", "-1", "-i", str(clip), "-vn", *self.output())
+    def play(self, clip: Path, *, loop: bool = False) -> subprocess.Popen[bytes]:
+        """Play the sound of a clip into the microphone; returns at once."""
+        player = ffmpeg(*_loop(loop), "-i", str(clip), "-vn", *self.output())
         self._players.append(player)
         return player
 
@@ -94,35 +94,42 @@ class PulseAudio:
 
 
 class Sender:
-    """Sends a clip's pictures to a UDP port of the loopback interface as a network camera would."""
+    """Sends pictures to a UDP port of the loopback interface as a network camera would.
 
-    def __init__(self, clip: Path) -> None:
+    Attributes:
+        uri: The camera's address.
+    """
+
+    def __init__(self) -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.bind(("127.0.0.1", 0))
             self.uri = f"udp://127.0.0.1:{probe.getsockname()[1]}"
-        self._clip = clip
-        self._process: subprocess.Popen[bytes] | None = None
+        self._processes: list[subprocess.Popen[bytes]] = []
 
-    def start(self, *, loop: bool = True, fps: int | None = None, sound: tuple[str, ...] = ()) -> None:
-        """Start to send, at the clip's own pace; ``sound`` are ffmpeg's arguments for its sound."""
-        self._process = ffmpeg(
-            *(("-stream_loop", "-1") if loop else ()),
-            *("-i", str(self._clip), "-map", "0:v", "-c:v", "libx264", "-preset", "ultrafast", "-tune", "zerolatency"),
+    def send(
+        self, clip: Path, *, loop: bool = False, fps: int | None = None, microphone: PulseAudio | None = None
+    ) -> subprocess.Popen[bytes]:
+        """Send a clip's pictures, and its sound into a microphone, at the clip's own pace; returns at once."""
+        sender = ffmpeg(
+            *_loop(loop),
+            *("-i", str(clip), "-map", "0:v", "-c:v", "libx264", "-preset", "ultrafast", "-tune", "zerolatency"),
             *(("-r", str(fps)) if fps else ()),
-            *("-g", "15", "-pix_fmt", "yuv420p", "-f", "mpegts", f"{self.uri}?pkt_size=1316"),
-            *(("-map", "0:a", *sound) if sound else ()),
+            *("-pix_fmt", "yuv420p", "-f", "mpegts", f"{self.uri}?pkt_size=1316"),
+            *(("-map", "0:a", *microphone.output()) if microphone is not None else ()),
         )
+        self._processes.append(sender)
+        return sender
 
     def kill(self) -> None:
-        """Kill the sender."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
+        """Kill whatever is sending."""
+        for process in self._processes:
+            process.kill()
+            process.wait()
+        self._processes.clear()
 
-    def wait(self) -> None:
-        """Wait until the clip has been sent."""
-        assert self._process is not None
-        self._process.wait()
+
+def _loop(loop: bool) -> tuple[str, ...]:
+    return ("-stream_loop", "-1") if loop else ()
 
 
 def ffmpeg(*arguments: str) -> subprocess.Popen[bytes]:

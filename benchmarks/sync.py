@@ -37,11 +37,11 @@ from benchmarks.simulation import (
 Values = npt.NDArray[np.float64]
 HOP = RATE_HZ * 240 // 1000 // BLOCK  # blocks
 RULES: dict[str, Callable[[pairing.Packets, pairing.Packets], pairing.Pairs]] = {
-    "latest window (NNStreamer refresh)": pairing.latest,
+    "NNStreamer refresh": pairing.latest,
     "nearest window, waiting": pairing.nearest,
-    "slowest (NNStreamer)": pairing.slowest,
-    "threshold 10 ms (DepthAI Sync)": pairing.threshold,
-    "equal times (MediaPipe default)": pairing.equal,
+    "NNStreamer slowest": pairing.slowest,
+    "DepthAI Sync, 10 ms": pairing.threshold,
+    "MediaPipe, equal times": pairing.equal,
 }
 CLOCKS: dict[str, Callable[[Values, Values], Values]] = {
     "callback time": clocks.arrival,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 
@@ -20,6 +21,7 @@ _SETTLE_NS = 2_000_000_000
 _STEP_NS = 30_000_000
 _STEP_BUCKETS = 3
 _JUMP_NS = 10_000_000_000
+_DOUBT_NS = 250_000_000
 _SMOOTH = 0.3
 _UP_NS, _DOWN_NS = 500_000.0, 5_000_000.0  # per bucket
 _MAX_SLOPE = 500e-6
@@ -28,6 +30,7 @@ _PRIOR_NEW, _PRIOR_KEPT = 100e-6, 5e-6
 _NOISE_NS, _NOISE_POINTS = 200_000.0, 4
 _FIRST_NS = 40_000_000  # how late a lone first packet may well be
 _JITTER = 1024
+_NEVER = (-(1 << 62), -(1 << 62))
 _TWO_SIDED_NS = 1_000_000.0
 
 
@@ -83,9 +86,13 @@ class StreamClock:
         self._bucket = self._settled_ns = 0
         self._low = (0, 0)
         self._spread = 0.0
+        self._least = self._behind = 0.0  # least excess since _doubt_ns, and of the time before that
+        self._doubt_ns = 0
         self._excess = np.zeros(_JITTER)
         self._seen = 0
-        self._last = (-(1 << 62), -(1 << 62))
+        self._newest = 0
+        self._told, self._tell_ns = 0.0, 0  # the level that the caller knows of, and when it may hear of another
+        self._last = _NEVER
 
     def observe(self, stream_ns: int, arrive_ns: int, *, gap: bool = False) -> int:
         """Learn that stream time ``stream_ns`` arrived at ``arrive_ns``.
@@ -100,32 +107,47 @@ class StreamClock:
             everything before was stamped too late; beyond 10 s the stream's own time has jumped.
         """
         delay, bucket = arrive_ns - stream_ns - self._base, arrive_ns // _BUCKET_NS
+        newest, self._newest = self._newest, stream_ns
         if not self._count:
             self._base += delay
             self._begin(stream_ns, 0, arrive_ns)
+            self._told = -math.inf  # nobody relies on the first guess
             return 0
         excess = delay - self._line(stream_ns)
-        if abs(excess) > _JUMP_NS or (gap and excess > 0):
+        # So much later than ever, with stream time going on, is a reader that was stopped, or a gap: to be waited for.
+        if excess < -_JUMP_NS or (excess > _JUMP_NS and stream_ns < newest):
+            jump = delay - self._level  # the drift over the jump never happened
+            self._begin(stream_ns, delay, arrive_ns)
+            return round(jump)
+        settling = arrive_ns < self._settled_ns
+        if (gap and excess > 0) or (excess < -_STEP_NS and not settling):
             self._begin(stream_ns, delay, arrive_ns)
             return round(excess)
-        if excess < 0 and arrive_ns < self._settled_ns:
-            self._level += excess
-            excess = 0.0
-        elif excess < -_STEP_NS:
-            self._begin(stream_ns, delay, arrive_ns)
-            return round(excess)
+        jump = 0.0
+        if settling:
+            if excess < 0:
+                self._level += excess
+                excess = 0.0
+            if self._told - self._level > _STEP_NS and arrive_ns >= self._tell_ns:
+                jump = self._level - self._told
+                self._told, self._tell_ns, self._last = self._level, arrive_ns + _DOUBT_NS, _NEVER
         elif excess < -self._spread:
             self._spread = -excess  # what is early proves at once how late the line is; it follows at the bucket's end
+        if arrive_ns - self._doubt_ns > _DOUBT_NS:
+            self._doubt_ns, self._behind, self._least = arrive_ns, self._least, excess
+        elif excess < self._least:
+            self._least = excess
         self._excess[self._seen % _JITTER] = excess
         self._seen += 1
         self._count += 1
         if bucket == self._bucket:
             if delay < self._low[1]:
                 self._low = (stream_ns, delay)
-            return 0
-        self._points.append(self._low)
-        self._bucket, self._low = bucket, (stream_ns, delay)
-        return self._fit(stream_ns)
+        else:
+            self._points.append(self._low)
+            self._bucket, self._low = bucket, (stream_ns, delay)
+            jump += self._fit(stream_ns)
+        return round(jump)
 
     def restart(self) -> None:
         """Forget the offset, keep the slope: the stream's time begins anew with the next observation."""
@@ -143,13 +165,14 @@ class StreamClock:
         self._bucket, self._low = arrive_ns // _BUCKET_NS, (stream_ns, delay)
         self._settled_ns = arrive_ns + _SETTLE_NS
         self._count, self._spread, self._seen = 1, 0.0, 0
-        self._last = (-(1 << 62), -(1 << 62))
+        self._least, self._behind, self._doubt_ns = 0.0, 0.0, arrive_ns
+        self._told, self._tell_ns, self._last = self._level, arrive_ns + _DOUBT_NS, _NEVER
 
     def _line(self, stream_ns: int) -> float:
         passed = stream_ns - self._anchor
         return self._level + self._slope * passed + self._bend * min(max(passed / _BUCKET_NS, 0.0), 1.0)
 
-    def _fit(self, stream_ns: int) -> int:
+    def _fit(self, stream_ns: int) -> float:
         """Draw the line anew after a bucket; return its jump."""
         level = self._line(stream_ns)
         points = np.array(self._points, dtype=np.float64)
@@ -169,11 +192,12 @@ class StreamClock:
         error = float(rest[-_RECENT:].min()) - self._level
         if jump:
             self._level += error
+            self._least = self._behind = 0.0
         self._bend = 0.0 if jump else max(-_DOWN_NS, min(_UP_NS, _SMOOTH * error))
         low, high = np.percentile(rest, (25, 75))
         off_line = 1.5 * float(high - low) + abs(float(rest[-1]) - self._level)
         self._spread = max(off_line, min(float(np.median(self._excess[: self._seen])), _TWO_SIDED_NS))
-        return round(jump)
+        return jump
 
     def _regress(self, x: FloatArray, y: FloatArray) -> float:
         """Return the slope of the points' lower half, drawn to what was known before while they are few."""
@@ -222,11 +246,12 @@ class StreamClock:
     def uncertainty_ns(self) -> int:
         """Bound on the error of the mapping, in ns.
 
-        The floor, and what is larger of two: 1.5 times the spread of the minima (their middle half) with how far the
-        newest of them is off the line; or how much more than the earliest half of the packets needed (at most 1 ms),
-        as fine noise may be two-sided. While few packets were seen, also how late all of them may have been.
+        The floor, and the largest of: 1.5 times the spread of the minima (their middle half) with how far the newest
+        of them is off the line; how far even the earliest packet of the last quarter of a second is above it; how
+        much more than the earliest half of the packets needed (at most 1 ms), as fine noise may be two-sided. While
+        few packets were seen, also how late all of them may have been.
         """
-        return self._floor_ns + round(self._spread + _FIRST_NS / max(self._count, 1))
+        return self._floor_ns + round(max(self._spread, self._behind) + _FIRST_NS / max(self._count, 1))
 
     def report(self, quality: ClockQuality) -> ClockReport:
         """Return the present state for a health report.

@@ -10,7 +10,8 @@
     ├── DeviceError              3  a camera, microphone or GPU is not there
     ├── BundleError              4  a bundle that is damaged, hostile or too new
     ├── EngineError              5  a network that cannot be built, loaded or run
-    └── SourceError              5  a stream that broke while it was read
+    ├── SourceError              5  a stream that broke while it was read
+    └── FrameExpiredError        5  a picture that was asked for too late
 
 The number is the exit code of the command line.
 """
@@ -105,3 +106,7 @@ class EngineError(MmedgeError):
 
 class SourceError(MmedgeError):
     """A stream that broke while it was read."""
+
+
+class FrameExpiredError(MmedgeError):
+    """A picture that was asked for too late: its slot holds another one by now."""

@@ -24,6 +24,7 @@ _EXTRA = {
     "lightning": ("lightning", "export"),
     "mlxtend": ("mlxtend", "recipes"),
     "skimage": ("scikit-image", "recipes"),
+    "matplotlib.pyplot": ("matplotlib", "docs"),
 }
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
+
+from mmedge.errors import ConfigError, FrameExpiredError
 
 PixelFormat = Literal["gray8", "bgr24", "rgb24", "yuv420p", "nv12"]
 ClockQuality = Literal["A", "B", "C"]
@@ -42,6 +44,16 @@ class Packet:
     quality: ClockQuality = "B"
 
 
+class Slot(Protocol):
+    """Where a frame's bytes lie: called, it is given back to its pool."""
+
+    def __call__(self) -> None:
+        """Give the slot back; idempotent."""
+
+    def copy(self, data: ByteArray, out: ByteArray) -> bool:
+        """Copy ``data``, which lies in the slot, to ``out``; False if it was used again meanwhile."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Frame(Packet):
     """One image in its source's own pixel format.
@@ -51,7 +63,7 @@ class Frame(Packet):
             (height, width); ``bgr24`` and ``rgb24`` (height, width, 3); ``yuv420p`` and ``nv12``
             (height * 3 / 2, width), planes packed one after the other.
         full_range: False when luma spans 16..235 instead of 0..255.
-        release: Gives the slot back to the pool; None when nobody reuses it.
+        release: The slot, which gives itself back when called; None when nobody reuses the data.
         unchanged_ns: For how long the picture has been bit-identical, a sign of a frozen camera.
     """
 
@@ -60,8 +72,23 @@ class Frame(Packet):
     width: int
     height: int
     full_range: bool = True
-    release: Callable[[], None] | None = None
+    release: Slot | None = None
     unchanged_ns: int = 0
+
+    def copy(self) -> Frame:
+        """Return a copy whose data is the caller's, also after this frame was released.
+
+        Raises:
+            FrameExpiredError: If its slot holds another picture by now.
+        """
+        data = np.empty_like(self.data)
+        if self.release is None:
+            data[...] = self.data
+        elif not self.release.copy(self.data, data):
+            raise FrameExpiredError(
+                f"the picture of {self.capture_ns} ns is gone", where=self.stream, fix="copy it as its result arrives"
+            )
+        return replace(self, data=data, release=None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -147,7 +174,7 @@ class TaskResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return f"{'-' if self.label is None else self.label}{score}"
 
 
-class Result(msgspec.Struct, frozen=True, kw_only=True):
+class Result(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """The interpreted tasks of one trigger, with its times, mask, age and skew.
 
     ``status`` is ``"ok"`` or ``"unvalidated"`` (a mask that the exporter never measured: no label).
@@ -164,6 +191,28 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     latency_ms: dict[str, float]
     epoch: dict[str, int]
     reason: str | None = None
+
+    def attach(self, frames: Mapping[str, Frame]) -> Result:
+        """Remember the pictures it was made from, without holding their slots; returns itself."""
+        self.__dict__["frames"] = frames
+        return self
+
+    def frame(self, name: str) -> Frame:
+        """Return a copy of the picture that was seen, in its source's own format.
+
+        Args:
+            name: An image input that was present.
+
+        Raises:
+            ConfigError: If there is none.
+            FrameExpiredError: If it has been overwritten: pictures live for a moment, results for as long as you like.
+        """
+        frames: Mapping[str, Frame] = self.__dict__.get("frames", {})
+        if name not in frames:
+            raise ConfigError(
+                f"this result has no picture of '{name}'", where="frame", fix=f"it has those of {list(frames)}"
+            )
+        return frames[name].copy()
 
     def to_json(self) -> bytes:
         """Return the result line: one JSON object, no line break."""

@@ -33,12 +33,14 @@ class SourceHealth:
         reason: Why it is not ``OK``.
         counters: Packets by kind, and everything that was lost, by cause.
         clocks: The clock of each stream whose time is estimated.
+        nominal_hz: The rate of frames or samples that the device claims, of each stream for which it does.
     """
 
     state: Health
     reason: str | None
     counters: dict[str, int] = field(default_factory=dict)
     clocks: dict[str, ClockReport] = field(default_factory=dict)
+    nominal_hz: dict[str, float] = field(default_factory=dict)
 
 
 class Source(Protocol):
@@ -99,6 +101,7 @@ class ThreadSource(ABC):
         self.live = live
         self.error: MmedgeError | None = None
         self.counters: Counter[str] = Counter()
+        self.nominal_hz: dict[str, float] = {}
         self.epoch = 0
         self._seq: Counter[str] = Counter()
         self._last_ns: dict[str, int] = {}
@@ -135,7 +138,11 @@ class ThreadSource(ABC):
     def health(self) -> SourceHealth:
         """Return a copy of the present state."""
         return SourceHealth(
-            state=self._state, reason=self._reason, counters=dict(self.counters), clocks=self._clock_reports()
+            state=self._state,
+            reason=self._reason,
+            counters=dict(self.counters),
+            clocks=self._clock_reports(),
+            nominal_hz=dict(self.nominal_hz),
         )
 
     def _clock_reports(self) -> dict[str, ClockReport]:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import threading
 import zlib
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from mmedge.ipc.frames import FramePool
+from mmedge.ipc.frames import FramePool, Loan
 from mmedge.types import ByteArray
 
 SLOTS = 16
@@ -31,7 +30,7 @@ class PictureTrack:
         self._fingerprint: int | None = None
         self._changed_ns = 0
 
-    def slot(self, shape: tuple[int, ...], stop: threading.Event) -> tuple[ByteArray, Callable[[], None]] | None:
+    def slot(self, shape: tuple[int, ...], stop: threading.Event) -> tuple[ByteArray, Loan] | None:
         """Lend a slot of ``shape``; None if the picture is to be dropped (or ``stop`` is set)."""
         if self._pool is None or self._pool.shape != shape:
             self._pool = FramePool(shape, slots=self._slots)  # the old one lives as long as its last frame

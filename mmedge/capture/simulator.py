@@ -38,6 +38,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         rate_hz: Sample rate of the device; 0: that of the input.
         seed: Of everything random.
         latency_ms: Delay that the device is known to have; it is subtracted.
+        hidden_ms: Delay that nobody knows of: its capture times are so much too late.
         drift_ppm: How much faster than CLOCK_MONOTONIC the device's clocks run.
         jitter_ms: Mean of the exponential delay of each delivery.
         stall_ms: Longest of the stalls that ``stall_rate`` of the reads suffer.
@@ -61,6 +62,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     rate_hz: Annotated[int, Meta(ge=4000, le=192_000)] = 0
     seed: Annotated[int, Meta(ge=0, le=1 << 32)] = 0
     latency_ms: _Ms = 0.0
+    hidden_ms: _Ms = 0.0
     drift_ppm: Annotated[float, Meta(ge=-1000, le=1000)] = 0.0
     jitter_ms: _Ms = 0.0
     stall_ms: _Ms = 0.0
@@ -178,7 +180,7 @@ class Simulator:
         settings, due_ns = self.settings, 0
         while group := list(islice(sensed, settings.burst)):
             for delivery in group:
-                late_ms = settings.latency_ms
+                late_ms = settings.latency_ms + settings.hidden_ms
                 if settings.jitter_ms:
                     late_ms += settings.jitter_ms * min(_WORST_JITTER, rng.expovariate(1))
                 if settings.stall_ms and rng.random() < settings.stall_rate:

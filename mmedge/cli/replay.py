@@ -63,10 +63,11 @@ def _print_summary(replay: Replay) -> None:
 
 
 def _print_explanation(document: dict[str, Any]) -> None:
-    waited = " for " + ", ".join(document["waited_for"]) if document["waited_for"] else ""
+    delivered, waited = document["delivered_ms"], document["waited_ms"]
+    late = " for " + ", ".join(document["waited_for"]) if document["waited_for"] else ""
     lines = [
         f"trigger {document['trigger']}, t_ns {document['t_ns']}, made by {document['made_by']}: {document['outcome']}",
-        f"  delivered {document['delivered_ms']:.1f} ms after its capture, waited {document['waited_ms']:.1f} ms{waited}",
+        f"  delivered {delivered:.1f} ms after its capture, then waited {waited:.1f} ms{late}",
         f"  left because {document['left_because']}",
         f"  skew {document['skew_ms']:g} ± {document['uncertainty_ms']:g} ms; below, times from the trigger's capture",
     ]

@@ -16,7 +16,7 @@ from mmedge.errors import SourceError
 from mmedge.ipc.control import Control, Ring
 from mmedge.ipc.frames import FramePool, Loan
 from mmedge.ipc.wake import Wake
-from mmedge.types import Block, ClockQuality, EndOfStream, Frame, Packet, PixelFormat, Tensor, Text
+from mmedge.types import Block, ByteArray, ClockQuality, EndOfStream, Frame, Packet, PixelFormat, Slot, Tensor, Text
 
 EVENTS = 1024
 MAX_TEXT = 64 * 1024
@@ -24,7 +24,9 @@ _SAMPLES = 1 << 18
 _SLOTS = 16
 
 
-class _Stamp(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+class Stamp(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """What every packet carries."""
+
     stream: str
     seq: int
     capture_ns: int
@@ -34,8 +36,18 @@ class _Stamp(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     quality: ClockQuality
 
 
-class _Frame(msgspec.Struct, frozen=True, array_like=True, tag="frame"):
-    stamp: _Stamp
+def _stamp(packet: Packet) -> Stamp:
+    return Stamp(**{name: getattr(packet, name) for name in Stamp.__struct_fields__})
+
+
+def _fields(stamp: Stamp) -> dict[str, Any]:
+    return {name: getattr(stamp, name) for name in Stamp.__struct_fields__}
+
+
+class FrameHeader(msgspec.Struct, frozen=True, array_like=True, tag="frame"):
+    """A frame without its data."""
+
+    stamp: Stamp
     shape: tuple[int, ...]
     format: PixelFormat
     width: int
@@ -44,14 +56,28 @@ class _Frame(msgspec.Struct, frozen=True, array_like=True, tag="frame"):
     unchanged_ns: int
 
 
+def frame_header(frame: Frame) -> FrameHeader:
+    """Return all that is to be said of a frame but its data."""
+    names = FrameHeader.__struct_fields__[2:]
+    return FrameHeader(_stamp(frame), frame.data.shape, *(getattr(frame, name) for name in names))
+
+
+def frame_of(header: FrameHeader, slot: ByteArray, release: Slot) -> Frame:
+    """Return the frame whose data lies in ``slot``."""
+    data = slot[: math.prod(header.shape)].reshape(header.shape)
+    names = FrameHeader.__struct_fields__[2:]
+    fields: dict[str, Any] = {name: getattr(header, name) for name in names} | _fields(header.stamp)
+    return Frame(data=data, release=release, **fields)
+
+
 class _Tensor(msgspec.Struct, frozen=True, array_like=True, tag="tensor"):
-    stamp: _Stamp
+    stamp: Stamp
     shape: tuple[int, ...]
     dtype: str
 
 
 class _Block(msgspec.Struct, frozen=True, array_like=True, tag="block"):
-    stamp: _Stamp
+    stamp: Stamp
     ring: int
     end: int
     n: int
@@ -59,20 +85,16 @@ class _Block(msgspec.Struct, frozen=True, array_like=True, tag="block"):
 
 
 class _Text(msgspec.Struct, frozen=True, array_like=True, tag="text"):
-    stamp: _Stamp
+    stamp: Stamp
     n: int
 
 
 class _End(msgspec.Struct, frozen=True, array_like=True, tag="end"):
-    stamp: _Stamp
+    stamp: Stamp
     reason: str | None
 
 
-_Header: TypeAlias = _Frame | _Tensor | _Block | _Text | _End
-
-
-def _stamp(packet: Packet) -> _Stamp:
-    return _Stamp(**{name: getattr(packet, name) for name in _Stamp.__struct_fields__})
+_Header: TypeAlias = FrameHeader | _Tensor | _Block | _Text | _End
 
 
 class PacketWriter:
@@ -128,15 +150,7 @@ class PacketWriter:
         raise TypeError(f"{type(packet).__name__} cannot cross a process border")
 
     def _put_frame(self, frame: Frame) -> bool:
-        header = _Frame(
-            _stamp(frame),
-            frame.data.shape,
-            frame.format,
-            frame.width,
-            frame.height,
-            frame.full_range,
-            frame.unchanged_ns,
-        )
+        header = frame_header(frame)
         loan = frame.release
         if isinstance(loan, Loan):
             if self._announced.get(frame.stream) is not loan.pool:
@@ -155,7 +169,9 @@ class PacketWriter:
     def _put_array(self, stream: str, array: np.ndarray[Any, Any], header: _Header) -> bool:
         key = (stream, array.nbytes)
         if key not in self._pools:
-            self._pools[key] = FramePool((array.nbytes,), slots=_SLOTS if isinstance(header, _Frame) else 4 * _SLOTS)
+            self._pools[key] = FramePool(
+                (array.nbytes,), slots=_SLOTS if isinstance(header, FrameHeader) else 4 * _SLOTS
+            )
             self._announce(self._pools[key].ring.fd, "slots")
         lent = self._pools[key].acquire()
         if lent is None:
@@ -201,7 +217,7 @@ class PacketReader:
         self._samples: dict[int, Any] = {}
         self._decoder: msgspec.msgpack.Decoder[_Header] = msgspec.msgpack.Decoder(_Header)
         self._left: int = 0
-        self._held: tuple[Any, int, _Header] | None = None
+        self._held: tuple[Any, int, int, _Header] | None = None
 
     def add(self, ring: Ring, fd: int) -> None:
         """Take in a ring the writer announced; its descriptor stays the caller's."""
@@ -240,34 +256,24 @@ class PacketReader:
     def _next(self, ring: Any) -> Packet | None:
         try:
             if self._held is not None and self._held[0] is ring:
-                (_, index, header), self._held = self._held, None
+                (_, index, seq, header), self._held = self._held, None
             else:
                 taken = ring.take()
                 if taken is None:
                     return None
-                index, _, data = taken
+                index, seq, data = taken
                 header = self._decoder.decode(data)
             if isinstance(header, _Block) and header.ring not in self._samples:
-                self._held = ring, index, header  # its samples' ring is still on its way
+                self._held = ring, index, seq, header  # its samples' ring is still on its way
                 return None
-            return self._packet(ring, index, header)
+            return self._packet(ring, index, seq, header)
         except (msgspec.MsgspecError, ValueError, TypeError) as error:
             raise SourceError(f"a packet is damaged: {error}", where=self._where) from error
 
-    def _packet(self, ring: Any, index: int, header: _Header) -> Packet:
-        stamp = {name: getattr(header.stamp, name) for name in _Stamp.__struct_fields__}
-        if isinstance(header, _Frame):
-            data = ring.data(index)[: math.prod(header.shape)].reshape(header.shape)
-            return Frame(
-                data=data,
-                format=header.format,
-                width=header.width,
-                height=header.height,
-                full_range=header.full_range,
-                release=_Release(ring, index),
-                unchanged_ns=header.unchanged_ns,
-                **stamp,
-            )
+    def _packet(self, ring: Any, index: int, seq: int, header: _Header) -> Packet:
+        if isinstance(header, FrameHeader):
+            return frame_of(header, ring.data(index), RingSlot(ring, index, seq))
+        stamp = _fields(header.stamp)
         try:
             if isinstance(header, _Tensor):
                 dtype = np.dtype(header.dtype)
@@ -287,16 +293,30 @@ class PacketReader:
             ring.release(index)
 
 
-class _Release:
-    """Gives a slot back to its writer, once."""
+class RingSlot:
+    """A slot that its reader holds; called, it goes back to its writer, once.
 
-    __slots__ = ("_index", "_ring")
+    Args:
+        ring: The ``SlotRing`` it is one of.
+        index: Its number.
+        seq: What it holds.
+        held: False for somebody who only knows of it, and may copy it while it lasts.
+    """
 
-    def __init__(self, ring: Any, index: int) -> None:
-        self._ring: Any = ring
-        self._index = index
+    __slots__ = ("_held", "index", "ring", "seq")
+
+    def __init__(self, ring: Any, index: int, seq: int, *, held: bool = True) -> None:
+        self.ring: Any = ring
+        self.index = index
+        self.seq = seq
+        self._held = held
 
     def __call__(self) -> None:
-        ring, self._ring = self._ring, None
-        if ring is not None:
-            ring.release(self._index)
+        """Give the slot back."""
+        held, self._held = self._held, False
+        if held:
+            self.ring.release(self.index)
+
+    def copy(self, data: ByteArray, out: ByteArray) -> bool:
+        """Copy what lies in the slot to ``out``; False if it holds something else by now."""
+        return bool(self.ring.copy(self.index, self.seq, out.reshape(-1)))

@@ -12,11 +12,12 @@ from mmedge.types import ByteArray
 class Loan:
     """A slot that is in use; calling it gives the slot back, from any thread, once or more often."""
 
-    __slots__ = ("_lent", "index", "pool")
+    __slots__ = ("_lent", "_number", "index", "pool")
 
-    def __init__(self, pool: FramePool, index: int) -> None:
+    def __init__(self, pool: FramePool, index: int, number: int) -> None:
         self.pool = pool
         self.index = index
+        self._number = number
         self._lent = True
 
     def __call__(self) -> None:
@@ -25,6 +26,11 @@ class Loan:
         lent, self._lent = self._lent, False
         if lent:
             self.pool.give_back(self.index)
+
+    def copy(self, data: ByteArray, out: ByteArray) -> bool:
+        """Copy ``data``, which lies in the slot, to ``out``; False if the slot was lent again meanwhile."""
+        out[...] = data
+        return self.pool.loans[self.index] == self._number
 
     def hand_over(self) -> None:
         """Leave the slot to the ring: from now on its reader gives it back."""
@@ -43,6 +49,7 @@ class FramePool:
     Attributes:
         dropped: How often no slot was free and the caller did not wait.
         ring: The slots themselves.
+        loans: How often each slot was lent.
 
     Example:
         >>> pool = FramePool((2, 2), slots=1)
@@ -60,6 +67,7 @@ class FramePool:
         self.shape = shape
         self.dropped = 0
         self.ring = core.SlotRing(slots, math.prod(shape))
+        self.loans = [0] * slots
         self._bytes = math.prod(shape)
         self._change = threading.Condition()
 
@@ -87,7 +95,8 @@ class FramePool:
             self.dropped += 1
         if index < 0:
             return None
-        return self.ring.data(index)[: self._bytes].reshape(self.shape), Loan(self, index)
+        self.loans[index] += 1
+        return self.ring.data(index)[: self._bytes].reshape(self.shape), Loan(self, index, self.loans[index])
 
     def give_back(self, index: int) -> None:
         """Free a slot (use the loan, which does it once)."""

@@ -13,12 +13,13 @@ from mmedge.errors import ConfigError
 from mmedge.pipeline.event_log import Header
 from mmedge.pipeline.inference import validated_masks
 from mmedge.pipeline.recorded import Turn
-from mmedge.pipeline.recorder import manifest_digest
+from mmedge.pipeline.recorder import bundle_rules, manifest_digest
 from mmedge.sync import Synchronizer
 from mmedge.types import Block, Packet, Snapshot
 
 log = logging.getLogger("mmedge.replay")
-_CUTTING = ("trigger", "policy", "align", "every_ms")
+FOREVER_NS = 1 << 62
+_STEP_NS = 1_000_000
 
 
 class Cutter:
@@ -56,23 +57,20 @@ class Cutter:
         if ignored:
             log.warning("the bundle has no input %s: what was recorded of it is ignored", ignored)
         self.same = ran is not None and ran.manifest_sha256 == manifest_digest(bundle)
-        self.obey = (
-            ran is not None
-            and not ignored
-            and ran.seats == manifest.inputs
-            and ran.missing == manifest.missing
-            and all(getattr(ran.sync, key) == getattr(manifest.sync, key) for key in _CUTTING)
-        )
+        rules = bundle_rules(bundle)
+        self.obey = ran is not None and not ignored and (ran.seats, ran.own) == (manifest.inputs, rules)
         if ran is not None and not self.obey:
             log.warning(
                 "the bundle cuts otherwise than '%s', which was recorded: its decisions are made anew", ran.name
             )
-        self.spec = ran.sync if ran is not None and self.obey else manifest.sync
+        if ran is not None and self.obey:
+            rules = ran.used
+        self.spec = rules.sync
         self._tracks: dict[tuple[str, int], MonoTrack] = {}
         self.sync = Synchronizer(
             self.seats,
             self.attached,
-            manifest.missing,
+            rules.missing,
             self.spec,
             started_ns=header.started_ns,
             lossless=header.lossless,
@@ -91,7 +89,7 @@ class Cutter:
                 self._rates[name] = rates
 
     def run(self, turn: Turn) -> list[Snapshot]:
-        """Repeat one turn: push its packets, tell its time, return the snapshots (``sync.trim`` when done with them)."""
+        """Push a turn's packets, tell its time, return the snapshots; call ``sync.trim`` when done with them."""
         sync = self.sync
         snapshots: list[Snapshot] = []
         if not self.obey:
@@ -108,8 +106,10 @@ class Cutter:
 
     def _overdue(self, until_ns: int) -> list[Snapshot]:
         snapshots: list[Snapshot] = []
-        while (due_ns := self.sync.next_deadline_ns()) is not None and due_ns < until_ns:
-            self.sync.advance(due_ns)
+        now_ns = -FOREVER_NS
+        while (due_ns := self.sync.next_deadline_ns()) is not None and max(due_ns, now_ns) < until_ns:
+            now_ns = max(due_ns, now_ns + _STEP_NS)
+            self.sync.advance(min(now_ns, until_ns))
             snapshots += self.sync.poll()
         return snapshots
 

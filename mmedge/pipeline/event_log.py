@@ -46,14 +46,29 @@ class RecordedInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     spec: Input
 
 
+class Rules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """By what the synchroniser cuts."""
+
+    sync: Sync
+    missing: dict[str, Missing]
+
+
 class RecordedBundle(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The bundle of the recorded run; ``manifest_sha256`` covers the hashes of all its members."""
+    """The bundle of the recorded run.
+
+    Attributes:
+        name: Its name.
+        manifest_sha256: Covers the hashes of all its members.
+        seats: Its inputs.
+        own: Its rules.
+        used: The rules of the run: its own, changed by the options of the run.
+    """
 
     name: str
     manifest_sha256: str
     seats: dict[str, Input]
-    sync: Sync
-    missing: dict[str, Missing]
+    own: Rules
+    used: Rules
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -220,10 +235,10 @@ def file_stems(names: Sequence[str]) -> dict[str, str]:
 
     Example:
         >>> file_stems(["image", "../x"])
-        {'image': 'image', '../x': 'input1'}
+        {'image': 'image', '../x': 'input.1'}
     """
     plain = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}")
-    return {name: name if plain.fullmatch(name) else f"input{index}" for index, name in enumerate(names)}
+    return {name: name if plain.fullmatch(name) else f"input.{index}" for index, name in enumerate(names)}
 
 
 class LogWriter:

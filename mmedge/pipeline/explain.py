@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from mmedge.bundle import Bundle
-from mmedge.bundle.manifest import AudioInput, Input, Sync, TensorInput, TextInput
+from mmedge.bundle.manifest import TensorInput, TextInput
 from mmedge.errors import ConfigError
 from mmedge.pipeline.cutter import Cutter
 from mmedge.pipeline.event_log import EosEvent, FrameEvent, PacketEvent, TriggerEvent
 from mmedge.pipeline.recorded import Recording, Turn
 from mmedge.pipeline.recorder import Decision, trigger_event
 from mmedge.sync import Synchronizer
+from mmedge.sync.bounds import look_ahead_ns, wait_ns
 from mmedge.types import Snapshot
 
 SCHEMA = "mmedge.explain/1"
@@ -119,7 +120,7 @@ def _document(
     late = [name for name, entry in inputs.items() if entry.get("complete") is False]
     if not late:
         left = "every input that is waited for was complete"
-    elif not lossless and event.wait_ns >= sync.deadline_ms * 1e6:
+    elif not lossless and event.wait_ns >= wait_ns(sync, {name: cutter.seats[name] for name in cutter.attached}):
         left = f"the deadline of {sync.deadline_ms:g} ms was over"
     else:
         left = f"{', '.join(late)} had ended, or had been silent for too long to be waited for"
@@ -183,20 +184,13 @@ def _input(name: str, cut: _Cut, cutter: Cutter, seen: list[PacketEvent], later:
     made_it = cut.snapshot.on_frame and name == cutter.spec.trigger
     if isinstance(cutter.seats[name], (TextInput, TensorInput)) or made_it or cutter.spec.policy == "latest":
         return entry
-    needed_ns = t_ns + _ahead_ns(cutter.seats[name], cutter.spec)
+    needed_ns = t_ns + look_ahead_ns(cutter.spec, cutter.seats[name])
     enough = next((packet for packet in own if packet.capture_ns >= needed_ns), None)
     until_ns = cut.turn.now_ns if enough is None else enough.arrive_ns
     entry["needed_ms"] = _ms(needed_ns - t_ns)
     entry["complete"] = enough is not None
     entry["waited_ms"] = _ms(max(0, until_ns - event.deliver_ns))
     return entry
-
-
-def _ahead_ns(spec: Input, sync: Sync) -> int:
-    """Return how much sound after the trigger is needed."""
-    if not isinstance(spec, AudioInput) or sync.align == "end":
-        return 0
-    return round(spec.window_ms * (1e6 if sync.align == "start" else 5e5))
 
 
 def _ms(duration_ns: int) -> float:

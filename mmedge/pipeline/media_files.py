@@ -194,15 +194,15 @@ class _Frames:
         self._container: Any = None
         self._frames: Iterator[Any] = iter(())
         av = require("av", _PURPOSE)
-        self._failures = (av.error.FFmpegError, OSError)
+        self._failures = (av.error.FFmpegError, OSError, ValueError)
         try:
-            self._container = av.open(f"file:{path}", format="matroska")
+            self._container = av.open(f"file:{path}", format="matroska", metadata_errors="replace")
             self._frames = self._container.decode(getattr(self._container.streams, kind)[0])
         except IndexError:
             self.close()
             raise self._cut("holds nothing") from None
         except self._failures as error:
-            raise self._cut(f"cannot be read: {error.strerror}") from error
+            raise self._cut(f"cannot be read: {error}") from error
 
     def at(self, at_ms: int) -> Any:
         """Return the frame whose time is ``at_ms``; those before it are gone."""
@@ -210,7 +210,7 @@ class _Frames:
             try:
                 frame = next(self._frames, None)
             except self._failures as error:
-                raise self._cut(f"is damaged: {error.strerror}") from error
+                raise self._cut(f"is damaged: {error}") from error
             if frame is None or frame.pts is None:
                 raise self._cut(f"ends before {at_ms} ms")
             time_ms = round(frame.pts * frame.time_base * 1000)
@@ -242,13 +242,12 @@ class MediaReader:
         self._bin: Any = None
 
     def picture(self, event: FrameEvent) -> ByteArray:
-        """Return the picture of ``event``; yours.
+        """Return the picture of ``event``, which was written; yours.
 
         Raises:
             SourceError: If it is not there, or damaged.
         """
-        if event.at_ms is None:
-            raise self._missing("picture", event)
+        assert event.at_ms is not None
         path = self._folder / picture_file(self._stem, event.file)
         if self._frames is None or self._file != event.file:
             self.close()
@@ -303,7 +302,7 @@ class MediaReader:
         self._check(array, event.crc, path)
         return array
 
-    def _missing(self, what: str, event: FrameEvent | BlockEvent | TensorEvent) -> SourceError:
+    def _missing(self, what: str, event: BlockEvent | TensorEvent) -> SourceError:
         return SourceError(
             f"{what} {event.seq} of '{event.stream}' was not recorded, the disk was too slow",
             where=str(self._folder),

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections import deque
+from itertools import count
 from typing import Any
 
 import msgspec
@@ -17,19 +19,21 @@ import numpy as np
 from mmedge._native import core
 from mmedge.bundle import load
 from mmedge.errors import EngineError, InternalError, MmedgeError
-from mmedge.ipc.channel import PacketReader, PacketWriter
+from mmedge.ipc.channel import FrameHeader, PacketReader, PacketWriter, RingSlot, frame_header, frame_of
 from mmedge.ipc.control import Control, Done, Ready, Ring, State
+from mmedge.ipc.frames import Loan
 from mmedge.ipc.process import Child
 from mmedge.ipc.wake import Wake
 from mmedge.ipc.worker import Link
 from mmedge.pipeline.runtime import RESULTS, Runtime
 from mmedge.pipeline.spec import RunSpec
 from mmedge.pipeline.statistics import Statistics
-from mmedge.types import Packet, Result
+from mmedge.types import Frame, Packet, Result
 
 _RESULT_BYTES = 1 << 18
 _REPORT_S = 0.2
 _STOP_S = 10.0
+_CAMERAS = 8  # rings of pictures that results may refer to: each start of a camera makes one
 
 
 class _Report(msgspec.Struct, frozen=True):
@@ -39,11 +43,23 @@ class _Report(msgspec.Struct, frozen=True):
     statistics: bytes
 
 
+class _Reference(msgspec.Struct, frozen=True, array_like=True):
+    """Where a picture lies: in which slot of which ring, as long as that slot still holds ``seq``."""
+
+    ring: int
+    index: int
+    seq: int
+    header: FrameHeader
+
+
 class ResultWriter:
     """Takes results in the runtime process; the newest are kept for the reader, or all of them."""
 
     def __init__(self, control: Control, wake: Wake, *, lossless: bool) -> None:
+        self._control = control
         self._ring = core.SlotRing(RESULTS, _RESULT_BYTES)
+        self._cameras: deque[tuple[int, Any]] = deque(maxlen=_CAMERAS)
+        self._numbers = count(1)
         self._wake = wake
         self._lossless = lossless
         self.ended = threading.Event()
@@ -57,7 +73,9 @@ class ResultWriter:
 
     def put(self, result: Result) -> bool:
         """Hand a result over; False when nobody wants any more."""
-        data = msgspec.msgpack.encode(result)
+        frames: dict[str, Frame] = vars(result).get("frames", {})
+        references = {name: self._refer(frame) for name, frame in frames.items()}
+        data = msgspec.msgpack.encode((result, references))
         if len(data) > _RESULT_BYTES:
             raise EngineError(
                 f"a result of {len(data)} bytes is too large to leave the runtime process",
@@ -71,6 +89,18 @@ class ResultWriter:
         self._ring.publish(index, len(data).to_bytes(4, "little"))
         self._wake.set()
         return True
+
+    def _refer(self, frame: Frame) -> _Reference | None:
+        slot = frame.release
+        if isinstance(slot, Loan):  # of a file, which is read in this process: never published
+            return None
+        assert isinstance(slot, RingSlot)
+        number = next((number for number, ring in self._cameras if ring is slot.ring), None)
+        if number is None:
+            number = next(self._numbers)
+            self._cameras.append((number, slot.ring))
+            self._control.send(Ring(number, "slots"), [slot.ring.fd])
+        return _Reference(number, slot.index, slot.seq, frame_header(frame))
 
     def close(self, error: MmedgeError | None = None) -> None:
         """Take no more results; idempotent."""
@@ -133,7 +163,8 @@ class RemoteRuntime:
         self._health: dict[str, dict[str, Any]] = {}
         self._child: Child | None = None
         self._ring: Any = None
-        self._decoder = msgspec.msgpack.Decoder(Result)
+        self._cameras: dict[int, Any] = {}
+        self._decoder = msgspec.msgpack.Decoder(tuple[Result, dict[str, _Reference | None]])
         self._error: MmedgeError | None = None
         self._open = False
         self._ended = threading.Event()
@@ -174,7 +205,10 @@ class RemoteRuntime:
                 received = child.receive(None)
                 assert received is not None
                 message, fds = received
-                if isinstance(message, Ring):
+                if isinstance(message, Ring) and message.number:
+                    self._cameras[message.number] = core.SlotRing.attach(fds[0])
+                    self._cameras.pop(message.number - _CAMERAS, None)
+                elif isinstance(message, Ring):
                     self._ring = core.SlotRing.attach(fds[0])
                 elif isinstance(message, State):
                     report = msgspec.msgpack.decode(message.body, type=_Report)
@@ -211,9 +245,10 @@ class RemoteRuntime:
             if taken is not None:
                 index, _, header = taken
                 size = int.from_bytes(header, "little")
-                result = self._decoder.decode(self._ring.data(index)[:size])
+                result, references = self._decoder.decode(self._ring.data(index)[:size])
                 self._ring.release(index)
-                return result
+                found = {name: self._frame(reference) for name, reference in references.items()}
+                return result.attach({name: frame for name, frame in found.items() if frame is not None})
             if ended:
                 if self._error is not None:
                     raise self._error
@@ -222,6 +257,17 @@ class RemoteRuntime:
             if left_s is not None and left_s <= 0:
                 raise TimeoutError
             self._results_wake.wait(left_s)
+
+    def _frame(self, reference: _Reference | None) -> Frame | None:
+        if reference is None:
+            return None
+        patience = 100  # the ring was announced on the control line before the result: its thread is about to read that
+        while (ring := self._cameras.get(reference.ring)) is None and patience and not self._ended.wait(0.001):
+            patience -= 1
+        if ring is None:
+            return None
+        slot = RingSlot(ring, reference.index, reference.seq, held=False)
+        return frame_of(reference.header, ring.data(reference.index), slot)
 
     def push(self, packet: Packet) -> bool:
         """Feed a packet; False when the run has ended."""
@@ -233,8 +279,8 @@ class RemoteRuntime:
     def health(self) -> dict[str, dict[str, Any]]:
         """Return each source's state, at most a fifth of a second old."""
         health = {name: dict(report) for name, report in self._health.items()}
-        for name, count in (self._writer.dropped if self._writer is not None else {}).items():
-            health[name]["counters"] = {**health[name]["counters"], "dropped_unsent": count}
+        for name, unsent in (self._writer.dropped if self._writer is not None else {}).items():
+            health[name]["counters"] = {**health[name]["counters"], "dropped_unsent": unsent}
         return health
 
     def stop(self) -> None:

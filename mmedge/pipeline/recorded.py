@@ -27,6 +27,8 @@ from mmedge.pipeline.event_log import (
 from mmedge.pipeline.media_files import MediaReader
 from mmedge.types import Block, EndOfStream, Frame, Packet, Tensor, Text
 
+NO_PICTURE = np.empty((0, 0), np.uint8)
+
 
 @dataclass(slots=True)
 class Turn:
@@ -61,10 +63,11 @@ class Recording:
         self.cut: str | None = None
 
     def turns(self, *, media: bool = True) -> Iterator[Turn]:
-        """Yield every turn that is whole, up to the first packet whose data are not there.
+        """Yield every turn that is whole, up to the first one whose media are cut off or damaged.
 
         Args:
-            media: Decode pictures and sound; otherwise pictures are empty and sound is silent.
+            media: Decode pictures and sound; otherwise sound is silent and every picture empty, as one is that was
+                not written in time.
         """
         log_reader = LogReader(self.folder, tuple(self.header.inputs))
         readers = {n: MediaReader(self.folder, entry.files) for n, entry in self.header.inputs.items()} if media else {}
@@ -100,7 +103,7 @@ def _packet(event: PacketEvent, reader: MediaReader | None) -> Packet:
     if isinstance(event, FrameEvent):
         return Frame(
             **stamp,
-            data=np.empty((0, 0), np.uint8) if reader is None else reader.picture(event),
+            data=NO_PICTURE if reader is None or event.at_ms is None else reader.picture(event),
             format=event.format,
             width=event.width,
             height=event.height,

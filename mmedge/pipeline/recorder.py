@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 
 from mmedge.bundle import Bundle
-from mmedge.bundle.manifest import AudioInput, Input, Sync
+from mmedge.bundle.manifest import AudioInput, Input
 from mmedge.errors import InternalError, MissingDependencyError, MmedgeError, SourceError
 from mmedge.extras import require
 from mmedge.pipeline.event_log import (
@@ -36,6 +36,7 @@ from mmedge.pipeline.event_log import (
     PollEvent,
     RecordedBundle,
     RecordedInput,
+    Rules,
     TensorEvent,
     TextEvent,
     TriggerEvent,
@@ -97,7 +98,7 @@ def make_header(
     *,
     started_ns: int,
     bundle: Bundle | None = None,
-    sync: Sync | None = None,
+    used: Rules | None = None,
     lossless: bool = False,
     video: Literal["lossless", "visual"] = "lossless",
 ) -> Header:
@@ -109,7 +110,7 @@ def make_header(
         seats: Specification of every input.
         started_ns: When the run began.
         bundle: What runs; None when only inputs are recorded.
-        sync: The bundle's, as it was changed by the run's options.
+        used: The rules of the run; those of the bundle by default.
         lossless: Whether the run waits for everything.
         video: How pictures are kept.
     """
@@ -118,13 +119,13 @@ def make_header(
     stems = file_stems(list(uris))
     ran = None
     if bundle is not None:
-        manifest = bundle.manifest
+        own = bundle_rules(bundle)
         ran = RecordedBundle(
-            name=manifest.name,
+            name=bundle.name,
             manifest_sha256=manifest_digest(bundle),
-            seats=manifest.inputs,
-            sync=sync or manifest.sync,
-            missing=manifest.missing,
+            seats=bundle.inputs,
+            own=own,
+            used=used or own,
         )
     return Header(
         mmedge=__version__,
@@ -140,6 +141,11 @@ def make_header(
         started_ns=started_ns,
         unix_ns=time.time_ns() - (time.monotonic_ns() - started_ns),
     )
+
+
+def bundle_rules(bundle: Bundle) -> Rules:
+    """Return a bundle's own rules."""
+    return Rules(sync=bundle.manifest.sync, missing=bundle.manifest.missing)
 
 
 def manifest_digest(bundle: Bundle) -> str:
@@ -200,8 +206,8 @@ class Recorder:
     def turn(self, packets: Sequence[Packet], now_ns: int, decisions: Sequence[Decision]) -> None:
         """Take one turn of the run: what was pushed, when it was polled, what became of the triggers.
 
-        Pictures are copied before it returns, so the caller may release them. It waits only when the run is
-        lossless, and never raises.
+        Pictures are copied before it returns, after the results have left, so that these are not later for it. It
+        waits only when the run is lossless, and never raises.
         """
         if self._closed:
             return
@@ -271,18 +277,25 @@ class Recorder:
 
     def _hold(self, packet: Packet, data: AnyArray) -> AnyArray | None:
         with self._change:
-            while self._header.lossless and self._held_bytes > BUDGET_BYTES and not self._closed:
+            while (full := self._held_bytes > max(0, BUDGET_BYTES - data.nbytes)) and self._header.lossless:
+                if self._closed:
+                    break
                 self._change.wait()
-            if self._held_bytes + data.nbytes > BUDGET_BYTES and self._held_bytes:
+            if full:
                 self.lost[packet.stream] += 1
                 if self.lost.total() == 1:
                     log.warning("the disk is too slow, the recording has holes")
                 return None
             self._held_bytes += data.nbytes
             spare = self._spare.get(data.shape) if data.dtype == np.uint8 else None
-            slot = spare.pop() if spare else np.empty(data.shape, data.dtype)
-        np.copyto(slot, data)
-        return slot
+            held = spare.pop() if spare else np.empty(data.shape, data.dtype)
+        slot = packet.release if isinstance(packet, Frame) else None
+        if slot is None:
+            np.copyto(held, data)
+        elif not slot.copy(data, held):  # the synchroniser refused the frame, and its slot has another one by now
+            self._give_back(held)
+            return None
+        return held
 
     def _put(self, items: list[_Item]) -> None:
         with self._change:
@@ -332,9 +345,12 @@ class Recorder:
             self._sounds[event.stream].write(data, event)
         elif isinstance(event, TensorEvent):
             self._tensors[event.stream].write(data, event)
+        self._give_back(data)
+
+    def _give_back(self, data: AnyArray) -> None:
         with self._change:
             self._held_bytes -= data.nbytes
-            if isinstance(event, FrameEvent):
+            if data.dtype == np.uint8:
                 self._spare.setdefault(data.shape, []).append(data)
             self._change.notify_all()
 

@@ -101,6 +101,8 @@ class Replay:
                     result = self._answer(snapshot, turn, sync, inference)
                     if result is not None:
                         yield result
+                    if self.cut is not None:
+                        return
                 sync.trim()
             statistics.state = "STOPPED"
         finally:
@@ -132,6 +134,10 @@ class Replay:
             self._outcomes[event.outcome] += 1
             self._compare(event, Decision(snapshot, event.outcome))
             return None
+        for name, frame in snapshot.frames.items():
+            if not frame.data.size:
+                self.recording.cut = f"picture {frame.seq} of '{name}' was not recorded, the disk was too slow"
+                return None
         graph = inference.graph
         result = inference(snapshot, sync, () if event is None else event.busy)
         if event is not None:

@@ -13,25 +13,26 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+import msgspec
+
 from mmedge.bundle import Bundle
-from mmedge.bundle.manifest import Sync
 from mmedge.capture import Source, open_sources
 from mmedge.errors import ConfigError, InternalError, MmedgeError
 from mmedge.fusion import StageGraph, load_graph
 from mmedge.ipc.mailbox import Mailbox
-from mmedge.pipeline.event_log import check_folder
+from mmedge.pipeline.event_log import Rules, check_folder
 from mmedge.pipeline.inference import Inference, validated_masks
 from mmedge.pipeline.recorder import Decision, Recorder, make_header
 from mmedge.pipeline.spec import RunSpec
 from mmedge.pipeline.statistics import Statistics
 from mmedge.sync import Synchronizer
+from mmedge.sync.presets import apply_preset
 from mmedge.types import EndOfStream, Frame, Packet, Result, Snapshot
 
 log = logging.getLogger("mmedge.runtime")
 PUSH = "push://"
 INBOX = 1024
 RESULTS = 64
-LOW_DEADLINE_MS = 15.0
 MAX_AHEAD_NS = 5_000_000_000
 
 
@@ -138,11 +139,12 @@ class Runtime:
                     fix="use latency 'low' or 'balanced'",
                 )
             self._started_ns = statistics.started_ns = time.monotonic_ns()
+            rules, missing = apply_preset(self.spec.latency, manifest.sync, manifest.missing, manifest.inputs)
             self._sync = Synchronizer(
                 manifest.inputs,
                 attached,
-                manifest.missing,
-                self._sync_spec(),
+                missing,
+                rules,
                 started_ns=self._started_ns,
                 lossless=self._lossless,
             )
@@ -160,7 +162,7 @@ class Runtime:
                     manifest.inputs,
                     started_ns=self._started_ns,
                     bundle=self._bundle,
-                    sync=self._sync_spec(),
+                    used=Rules(sync=rules, missing=missing),
                     lossless=self._lossless,
                     video=self.spec.video,
                 )
@@ -171,18 +173,6 @@ class Runtime:
         self._attached = attached
         self._live = any(attached.values())
         self._thread.start()
-
-    def _sync_spec(self) -> Sync:
-        sync = self._manifest.sync
-        if self.spec.latency != "low":
-            return sync
-        return Sync(
-            trigger=sync.trigger,
-            policy=sync.policy,
-            align=sync.align,
-            deadline_ms=min(sync.deadline_ms, LOW_DEADLINE_MS),
-            every_ms=sync.every_ms,
-        )
 
     def _main(self) -> None:
         error: MmedgeError | None = None
@@ -289,12 +279,14 @@ class Runtime:
         return self.inbox.put(packet)
 
     def health(self) -> dict[str, dict[str, object]]:
-        """Return each source's state, reason and counters by input name; of a recording as ``@recording``."""
+        """Return each source's state, reason, counters and clock by input name; of a recording as ``@recording``."""
         report: dict[str, dict[str, object]] = {}
         for source in self._sources:
             health = source.health()
             for name in source.streams:
                 report[name] = {"state": health.state, "reason": health.reason, "counters": dict(health.counters)}
+                if name in health.clocks:
+                    report[name]["clock"] = msgspec.to_builtins(health.clocks[name])
         for name in (n for n, uri in self.spec.inputs.items() if uri == PUSH):
             report[name] = {"state": "OK", "reason": "fed by push", "counters": {}}
         if self._recorder is not None:

@@ -40,8 +40,9 @@ class Histogram:
 
     def dump(self) -> tuple[list[int], list[int], int, int]:
         """Return everything it knows, as plain numbers."""
-        used = np.flatnonzero(self._counts)
-        return used.tolist(), self._counts[used].tolist(), self._sum_ns, self.max_ns
+        counts = self._counts.copy()  # the runtime goes on counting
+        used = np.flatnonzero(counts)
+        return used.tolist(), counts[used].tolist(), self._sum_ns, self.max_ns
 
     def load(self, dump: tuple[list[int], list[int], int, int]) -> None:
         """Become what ``dump`` was made of."""

@@ -32,6 +32,7 @@ class Stream:
         watermark_ns: Highest capture time of this epoch.
         period_ns: Mean step of its capture time; a guess until ``measured``.
         idle_ns: A live source that is silent for longer is not waited for.
+        last_cut: Epoch and time of the trigger it was last cut for.
         ended: Why nothing more is expected; a later packet takes it back.
     """
 
@@ -53,6 +54,7 @@ class Stream:
         self.uncertainty_ns = 0
         self.period_ns = 40_000_000
         self.idle_ns = IDLE_NS
+        self.last_cut = (0, -FOREVER_NS)
         self._source_epoch = 0
         self._capture_ns = 0
         self._steps = 0
@@ -139,6 +141,10 @@ class Stream:
         """Tell whether nothing that is still to come can change what is cut at ``t_ns``."""
         # The next packet of a steady stream is then the farther one.
         return self.watermark_ns >= t_ns - (self.period_ns // 2 if self.live else 0)
+
+    def runs_back(self, epoch: int, t_ns: int) -> bool:
+        """Tell whether a trigger at ``t_ns`` would be followed backwards within the epoch; a text knows no order."""
+        return self.rank is not None and self.last_cut[0] == epoch and t_ns <= self.last_cut[1]
 
     def cut(self, snapshot: Snapshot, t_ns: int, *, latest: bool) -> str | None:
         """Put what is valid at ``t_ns`` into ``snapshot``; return the reason when nothing is."""

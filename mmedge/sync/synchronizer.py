@@ -293,6 +293,12 @@ class Synchronizer:
                 return None
             else:
                 reasons.append(reason)
+        for name, epoch in snapshot.epoch.items():
+            if self._streams[name].runs_back(epoch, trigger.t_ns):
+                self.drops["late"] += 1  # a clock that was far off has been here before
+                return None
+        for name, epoch in snapshot.epoch.items():
+            self._streams[name].last_cut = (epoch, trigger.t_ns)
         # The trigger's own time may be wrong one way and that of another input the other way.
         snapshot.uncertainty_ms = (trigger.uncertainty_ns + others_ns) / 1e6
         snapshot.reason = "; ".join(reasons) or None

@@ -16,8 +16,11 @@ import numpy as np
 import pytest
 
 import mmedge
-from mmedge.errors import ConfigError, DeviceError, MmedgeError, SourceError
+from benchmarks.loopback import PulseAudio, Sender
+from mmedge.capture.pattern import read_time_code
+from mmedge.errors import ConfigError, DeviceError, FrameExpiredError, MmedgeError, SourceError
 from mmedge.types import Result
+from tests.conftest import WriteClip
 from tests.tiny import tiny_bundle
 
 CAMERA = "test://?width=160&height=120&fps=30"
@@ -75,13 +78,13 @@ def test_a_live_device_runs_in_processes_of_its_own(bundle: Path) -> None:
     assert not alive([runtime, *workers])
 
 
-def test_a_file_stays_in_the_user_s_process(bundle: Path, write_clip) -> None:  # type: ignore[no-untyped-def]
+def test_a_file_stays_in_the_user_s_process(bundle: Path, write_clip: WriteClip) -> None:
     with mmedge.Pipeline(bundle, {"image": str(write_clip())}, latency="offline") as pipe:
         assert not [pid for pid in children(os.getpid()) if "mmedge.ipc.worker" in command(pid)]
         assert len(list(pipe)) == 25
 
 
-def test_both_isolations_give_the_same_offline_results(bundle: Path, write_clip) -> None:  # type: ignore[no-untyped-def]
+def test_both_isolations_give_the_same_offline_results(bundle: Path, write_clip: WriteClip) -> None:
     clip = str(write_clip(times_s=tuple(k / 25 for k in range(200)), sound=np.ones((1, 64000), np.float32) / 2))
 
     def run(isolation: str) -> list[object]:
@@ -244,3 +247,60 @@ def test_a_missing_policy_of_fail_ends_the_run(tmp_path: Path) -> None:
         mmedge.Pipeline(bundle, {"image": f"{CAMERA}&unplug_at_s=1", "audio": "test://?seed=3"}) as pipe,
     ):
         list(pipe)
+
+
+@pytest.mark.devices
+def test_a_sound_server_and_a_sender_that_die_come_back(
+    bundle: Path, microphone: PulseAudio, camera: Sender, write_clip: WriteClip
+) -> None:
+    clip = write_clip(times_s=tuple(k / 25 for k in range(100)), sound=np.ones((1, 4 * 8000), np.float32) / 2)
+    camera.send(clip, loop=True)
+    with mmedge.Pipeline(bundle, {"image": camera.uri, "audio": microphone.uri}) as pipe:
+        assert len(family(pipe)[1]) == 2
+        run_until(pipe, 10.0, lambda results: results[-1].present == {"image": True, "audio": True})
+        microphone.kill()
+        camera.kill()
+        # Without either of them nothing triggers: the run goes on in silence.
+        gap = run_until(pipe, 2.0)
+        assert not any(gap[-1].present.values()) if gap else True
+        microphone.start()
+        camera.send(clip, loop=True)
+        back = time.monotonic()
+
+        def both(results: list[Result]) -> bool:
+            epoch = results[-1].epoch
+            return epoch.get("image", 0) > 0 and epoch.get("audio", 0) > 0
+
+        assert both(run_until(pipe, 10.0, both))
+        assert time.monotonic() - back < 6.0  # 3 s on a quiet machine: benchmarks/devices.py measures it
+        statistics = pipe.statistics
+    assert statistics.triggers == statistics.results + statistics.dropped
+
+
+@pytest.mark.devices
+def test_two_programs_may_listen_to_one_microphone(bundle: Path, microphone: PulseAudio) -> None:
+    with (
+        mmedge.Pipeline(bundle, {"audio": microphone.uri}) as first,
+        mmedge.Pipeline(bundle, {"audio": microphone.uri}) as second,
+    ):
+        for pipe in (first, second):
+            assert run_until(pipe, 10.0, lambda results: results[-1].present["audio"])[-1].present["audio"]
+
+
+@pytest.mark.parametrize("isolation", ["thread", "process"])
+def test_a_result_s_picture_can_be_copied_while_it_lasts(bundle: Path, isolation: str) -> None:
+    with mmedge.Pipeline(bundle, {"image": CAMERA}, isolation=isolation) as pipe:  # type: ignore[arg-type]
+        results = []
+        for result in pipe.results(time.monotonic() + 10):
+            frame = result.frame("image")
+            shown_ns = read_time_code(frame.data[: frame.height])
+            assert shown_ns is not None
+            assert abs(shown_ns - result.t_ns / 1e6) < 100
+            assert frame.release is None
+            results.append(result)
+            if len(results) > 60:
+                break
+        with pytest.raises(FrameExpiredError, match="gone"):
+            results[0].frame("image")
+        with pytest.raises(ConfigError, match="no picture of 'audio'"):
+            results[0].frame("audio")

@@ -1,0 +1,126 @@
+"""``mmedge calibrate``: the constant offset between a camera and a microphone, by flashes and beeps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from mmedge.cli.output import Json, bar, err, next_step, out, print_json
+from mmedge.errors import ConfigError
+from mmedge.pipeline.calibration import FEWEST, Calibration, calibrate
+from mmedge.pipeline.flash_clip import FLASHES, flash_times, write_clip
+from mmedge.pipeline.offsets import store
+
+_BINS, _WIDTH = 9, 30
+
+
+def command(
+    image: Annotated[str | None, typer.Option(metavar="URI", help="The camera that sees the flashes.")] = None,
+    audio: Annotated[str | None, typer.Option(metavar="URI", help="The microphone that hears the beeps.")] = None,
+    flashes: Annotated[int, typer.Option(min=FEWEST, max=200, help="How many pairs to find.")] = 20,
+    write: Annotated[Path | None, typer.Option(metavar="CLIP", help="Write the clip to show: .mp4 or .mkv.")] = None,
+    json: Json = False,
+) -> None:
+    """Measure how late a camera is against a microphone, and keep it for every later run.
+
+    First `mmedge calibrate --write flash.mp4`, and copy the clip to a phone or a laptop. Hold it so that its screen
+    fills the camera's picture and its loudspeaker (no Bluetooth) is near the microphone, start
+    `mmedge calibrate --image URI --audio URI`, and play the clip in a loop at full brightness and volume.
+    """
+    if write is not None:
+        if image is not None or audio is not None:
+            raise ConfigError("--write measures nothing", where="command line", fix="write the clip first, then play it")
+        _write(write, json=json)
+        return
+    if image is None or audio is None:
+        raise ConfigError(
+            "both devices are needed",
+            where="command line",
+            fix="mmedge calibrate --image URI --audio URI; first the clip to show: mmedge calibrate --write flash.mp4",
+        )
+    with bar(f"waiting for flashes and beeps: 0 of {flashes}") as progress:
+
+        def show(found: int, seen: int, heard: int) -> None:
+            progress(f"{found} of {flashes} pairs ({seen} flashes, {heard} beeps)", found / flashes)
+
+        calibration = calibrate(image, audio, flashes=flashes, progress=show)
+    path = store(calibration.offset)
+    if json:
+        print_json(_document(calibration, path))
+        return
+    _print(calibration)
+    err.print(f"kept in {escape(str(path))}; every run of these two devices uses it", highlight=False)
+    next_step(f"mmedge run BUNDLE --image {escape(image)} --audio {escape(audio)}")
+
+
+def _write(path: Path, *, json: bool) -> None:
+    write_clip(path)
+    if json:
+        times = [float(time) for time in flash_times()]
+        print_json({"schema": "mmedge.clip/1", "path": str(path), "flashes_s": times})
+        return
+    out.print(f"{escape(str(path))}: {FLASHES} flashes with a beep each, {float(flash_times()[-1]) + 2:.0f} s")
+    next_step("play it in a loop before camera and microphone, and: mmedge calibrate --image URI --audio URI")
+
+
+def _remarks(calibration: Calibration) -> list[str]:
+    remarks: list[str] = []
+    if calibration.in_step:
+        remarks.append(
+            "every flash fell at the same place of a frame, so more of them tell nothing more: show the clip of "
+            "`mmedge calibrate --write flash.mp4`, or use a higher frame rate"
+        )
+    if calibration.ambiguous:
+        remarks.append(
+            "the flashes are as regular as a clock: of all offsets that fit, the smallest was taken; "
+            "the clip of `mmedge calibrate --write flash.mp4` leaves no doubt"
+        )
+    return remarks
+
+
+def _document(calibration: Calibration, path: Path) -> dict[str, Any]:
+    return {
+        "schema": "mmedge.calibrate/1",
+        **msgspec.to_builtins(calibration.offset),
+        "flashes": calibration.flashes,
+        "beeps": calibration.beeps,
+        "frame_ns": calibration.period_ns,
+        "image_quality": calibration.image_quality,
+        "audio_quality": calibration.audio_quality,
+        "differences_ns": [pair.middle_ns for pair in calibration.pairs],
+        "remarks": _remarks(calibration),
+        "path": str(path),
+    }
+
+
+def _print(calibration: Calibration) -> None:
+    offset = calibration.offset
+    late = "picture" if offset.offset_ns >= 0 else "sound"
+    table = Table(title=f"the {late} is stamped {abs(offset.offset_ns) / 1e6:.1f} ms later than the other", show_header=False)
+    table.title_justify = "left"
+    for name, value in (
+        ("picture", f"{offset.image}  (stamps {calibration.image_quality}, a frame is {calibration.period_ns / 1e6:.1f} ms)"),
+        ("sound", f"{offset.audio}  (stamps {calibration.audio_quality})"),
+        ("offset", f"{offset.offset_ns / 1e6:+.1f} ms, within {offset.uncertainty_ns / 1e6:.1f} ms"),
+        ("spread", f"{offset.mad_ns / 1e6:.1f} ms (median deviation of the single pairs)"),
+        ("pairs", f"{offset.pairs} of {calibration.flashes} flashes and {calibration.beeps} beeps"),
+    ):
+        table.add_row(name, escape(value))
+    out.print(table)
+    values = np.array([pair.middle_ns for pair in calibration.pairs]) / 1e6
+    middle, half = offset.offset_ns / 1e6, max(1.0, float(np.abs(values - offset.offset_ns / 1e6).max()))
+    counts, edges = np.histogram(values, _BINS, (middle - half, middle + half))
+    histogram = Table(box=None, show_header=False, pad_edge=False, title="flash (middle of two frames) less beep")
+    histogram.title_justify = "left"
+    histogram.add_column(justify="right")
+    for count, left, right in zip(counts.tolist(), edges, edges[1:], strict=False):
+        histogram.add_row(f"{(left + right) / 2:+.1f} ms", f"[cyan]{'█' * round(_WIDTH * count / counts.max())}[/]", str(count or ""))
+    out.print(histogram)
+    for remark in _remarks(calibration):
+        err.print(f"[yellow]note:[/] {remark}", highlight=False)

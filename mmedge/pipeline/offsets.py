@@ -1,0 +1,256 @@
+"""Constant offsets between a camera and a microphone: the file they are kept in, and how they are applied."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+import msgspec
+
+from mmedge.bundle.manifest import AudioInput, ImageInput, Input
+from mmedge.capture.uri import LIVE, Kind, parse
+from mmedge.errors import ConfigError
+from mmedge.types import ClockQuality, Packet
+
+SCHEMA = "mmedge.offsets/1"
+_MAX_BYTES, _MAX_PAIRS = 1 << 20, 256
+_Name = Annotated[str, msgspec.Meta(min_length=1, max_length=2000)]
+_Length = Annotated[int, msgspec.Meta(ge=0, le=60_000_000_000)]
+_P = TypeVar("_P", bound=Packet)
+
+# What a packet's uncertainty holds of a constant delay that cannot be seen: a calibration tells it. Stamps of arrival
+# without an envelope (class C of cameras, GStreamer) keep all of theirs, as it covers their jitter too.
+CONSTANT_NS: dict[Kind, dict[ClockQuality, int]] = {
+    "network": {"B": 40_000_000},
+    "v4l2": {"A": 5_000_000, "B": 5_000_000},
+    "microphone": {"A": 500_000, "B": 3_000_000, "C": 10_000_000},
+    "test": {"B": 1_000_000},
+}
+
+
+class Offset(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How far the times of a camera are late against those of a microphone.
+
+    Attributes:
+        image: Address of the camera, without a password.
+        audio: Address of the microphone, without a password.
+        offset_ns: Capture time of a flash less that of a beep which began at the same instant.
+        uncertainty_ns: Bound on the error of ``offset_ns``.
+        mad_ns: Median deviation of the single pairs.
+        pairs: How many flashes and beeps it was learnt from.
+    """
+
+    image: _Name
+    audio: _Name
+    offset_ns: Annotated[int, msgspec.Meta(ge=-60_000_000_000, le=60_000_000_000)]
+    uncertainty_ns: _Length
+    mad_ns: _Length
+    pairs: Annotated[int, msgspec.Meta(ge=1)]
+
+
+class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    schema: Literal["mmedge.offsets/1"]
+    offsets: Annotated[tuple[Offset, ...], msgspec.Meta(max_length=_MAX_PAIRS)]
+
+
+def offsets_path() -> Path:
+    """Return where offsets are kept: ``mmedge/offsets.json`` under ``$XDG_CONFIG_HOME``, else under ``~/.config``.
+
+    Raises:
+        ConfigError: If there is no home folder.
+    """
+    base = Path(os.environ.get("XDG_CONFIG_HOME", ""))
+    if not base.is_absolute():  # so the specification wants it
+        try:
+            base = Path.home() / ".config"
+        except RuntimeError as error:
+            fix = "set XDG_CONFIG_HOME to a folder"
+            raise ConfigError("there is no home folder for the offsets of devices", fix=fix) from error
+    return base / "mmedge" / "offsets.json"
+
+
+def device_name(uri: str) -> str:
+    """Return the one spelling under which a live device is kept; a password is not part of it.
+
+    Raises:
+        ConfigError: If it is no source address, or none of a live device.
+
+    Example:
+        >>> device_name("0") == device_name("v4l2:///dev/video0")
+        True
+    """
+    parsed = parse(uri)
+    if parsed.kind not in LIVE:
+        raise ConfigError(
+            f"'{uri}' is no live device", where=uri, fix="the times of files are exact: nothing needs to be calibrated"
+        )
+    if parsed.kind in ("network", "test"):
+        return str(parsed)
+    query = "&".join(f"{name}={value}" for name, value in sorted(parsed.params.items()))
+    return f"{parsed.kind}:{parsed.target}" + (f"?{query}" if query else "")
+
+
+def lookup(image_uri: str, audio_uri: str) -> Offset | None:
+    """Return what is known of a pair of devices, None if it was never calibrated.
+
+    Args:
+        image_uri: Address of the camera; its parameters belong to it, as another size has another delay.
+        audio_uri: Address of the microphone.
+
+    Raises:
+        ConfigError: If the file cannot be read or is damaged, or an address is malformed.
+    """
+    pair = device_name(image_uri), device_name(audio_uri)
+    return next((offset for offset in _read(offsets_path()) if (offset.image, offset.audio) == pair), None)
+
+
+def store(offset: Offset) -> Path:
+    """Keep an offset in place of what was known of its pair; of more than 256 pairs the oldest is forgotten.
+
+    Returns:
+        The file written.
+
+    Raises:
+        ConfigError: If the file cannot be written, or what is there is damaged.
+    """
+    path = offsets_path()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            others = [known for known in _read(path) if (known.image, known.audio) != (offset.image, offset.audio)]
+            _write(path, _File(schema=SCHEMA, offsets=(*others[-(_MAX_PAIRS - 1) :], offset)))
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise ConfigError(
+            f"the offset cannot be kept: {error.strerror}",
+            where=str(path),
+            fix="make the folder writable, or set XDG_CONFIG_HOME to one that is",
+        ) from error
+    return path
+
+
+def _read(path: Path) -> tuple[Offset, ...]:
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MAX_BYTES + 1)
+        if len(data) > _MAX_BYTES:
+            raise msgspec.ValidationError(f"it is longer than {_MAX_BYTES} bytes")
+        return msgspec.json.decode(data, type=_File).offsets
+    except FileNotFoundError:
+        return ()
+    except OSError as error:
+        message = f"the offsets of devices cannot be read: {error.strerror}"
+        raise ConfigError(message, where=str(path), fix="make the file readable, or delete it") from error
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"the offsets of devices are damaged: {error}",
+            where=str(path),
+            fix="delete the file and calibrate again: mmedge calibrate --image URI --audio URI",
+        ) from error
+
+
+def _write(path: Path, content: _File) -> None:
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(msgspec.json.format(msgspec.json.encode(content), indent=1) + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shift:
+    """What calibration changes of one input's packets.
+
+    Attributes:
+        earlier_ns: Its stamps are so much too late.
+        uncertainty_ns: Its half of the pair's uncertainty, in place of ``known_ns``.
+        known_ns: What of a packet's uncertainty, by class of its stamp, is a constant that is known by now.
+    """
+
+    earlier_ns: int
+    uncertainty_ns: int = 0
+    known_ns: Mapping[ClockQuality, int] = field(default_factory=dict)
+
+    def __call__(self, packet: _P) -> _P:
+        """Return the packet with its true time; the data is the same object."""
+        rest_ns = max(0, packet.uncertainty_ns - self.known_ns.get(packet.quality, 0))
+        return replace(
+            packet,
+            capture_ns=packet.capture_ns - self.earlier_ns,
+            uncertainty_ns=rest_ns + self.uncertainty_ns,
+        )
+
+
+def alignment(inputs: Mapping[str, Input], uris: Mapping[str, str]) -> tuple[dict[str, Shift], list[str]]:
+    """Say how the packets of a run's live devices are to be shifted.
+
+    Of two devices the one whose stamps are late is moved back, as a stamp can be late but not early: no
+    packet is ever from the future. Uncertainties shrink only when every camera and microphone of the run
+    is part of one calibrated group; until then they hold what is unknown of each device.
+
+    Args:
+        inputs: The inputs of the bundle.
+        uris: Input name -> source address; files and text are left as they are.
+
+    Returns:
+        Input name -> shift, and a note for each pair of devices that was never calibrated.
+
+    Raises:
+        ConfigError: If the file of offsets is damaged or cannot be read.
+    """
+    live = {name: uri for name, uri in uris.items() if parse(uri).kind in LIVE}
+    images = [name for name in live if isinstance(inputs[name], ImageInput)]
+    sounds = [name for name in live if isinstance(inputs[name], AudioInput)]
+    known: list[tuple[str, str, Offset]] = []
+    notes: list[str] = []
+    for image in images:
+        for sound in sounds:
+            offset = lookup(live[image], live[sound])
+            if offset is not None:
+                known.append((image, sound, offset))
+            elif parse(live[image]).target != parse(live[sound]).target:
+                notes.append(
+                    f"'{image}' and '{sound}' were never calibrated: what is constant in their delays is unknown "
+                    f"(mmedge calibrate --image {parse(live[image])} --audio {parse(live[sound])})"
+                )
+    # The best known pairs first; each brings two groups of devices onto one time.
+    groups = {name: _Group({name: 0}) for name in (*images, *sounds)}
+    for image, sound, offset in sorted(known, key=lambda pair: pair[2].uncertainty_ns):
+        ours, theirs = groups[image], groups[sound]
+        if ours is not theirs:
+            move_ns = theirs.late_ns[sound] + offset.offset_ns - ours.late_ns[image]
+            theirs.late_ns.update({name: late_ns + move_ns for name, late_ns in ours.late_ns.items()})
+            theirs.uncertainty_ns += ours.uncertainty_ns + offset.uncertainty_ns
+            groups.update(dict.fromkeys(ours.late_ns, theirs))
+    whole = len({id(group) for group in groups.values()}) == 1
+    shifts: dict[str, Shift] = {}
+    for name, group in groups.items():
+        earlier_ns = group.late_ns[name] - min(group.late_ns.values())
+        if whole and known:
+            constant = CONSTANT_NS.get(parse(live[name]).kind, {})
+            shifts[name] = Shift(earlier_ns=earlier_ns, uncertainty_ns=group.uncertainty_ns // 2, known_ns=constant)
+        elif earlier_ns:
+            shifts[name] = Shift(earlier_ns=earlier_ns)
+    return shifts, notes
+
+
+@dataclass(slots=True)
+class _Group:
+    """Devices on one time: how late the stamps of each are, and what the uncertainties of their offsets add up to."""
+
+    late_ns: dict[str, int]
+    uncertainty_ns: int = 0
