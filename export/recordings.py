@@ -12,6 +12,7 @@ from mmedge.types import Tensors
 
 from .recipe import Recipe
 
+_HEADER = "recording.json"
 _MEDIA = {".mkv", ".mp4", ".mov", ".avi", ".webm", ".wav", ".flac", ".ogg", ".mp3", ".m4a"}
 
 
@@ -71,7 +72,7 @@ def raw_samples(recipe: Recipe, count: int | None = None, *, held_out_only: bool
     the files of the same ``NAME``.
 
     Args:
-        recipe: ``calibration.recordings`` is a media file or a folder of them.
+        recipe: ``calibration.recordings`` is a media file, a folder made by ``mmedge record``, or a folder of such.
         count: Samples in total; by default 1.5 times ``calibration.frames``, two thirds of which calibrate.
         held_out_only: Forget those that calibrate, when many are read to measure with.
 
@@ -115,16 +116,27 @@ def _last_third(arrays: Iterable[Tensors], name: str) -> deque[Sample]:
 
 
 def recording_files(recipe: Recipe) -> list[Path]:
-    """Return the media files of ``calibration.recordings``, sorted.
+    """Return every file that ``calibration.recordings`` stands for, sorted.
 
     Raises:
         ConfigError: If the key is not set or there is nothing there.
     """
+    return [f for p in _recordings(recipe) for f in (sorted(p.iterdir()) if p.is_dir() else [p])]
+
+
+def _is_recorded(path: Path) -> bool:
+    return (path / _HEADER).is_file()
+
+
+def _recordings(recipe: Recipe) -> list[Path]:
+    """Return the media files, and the folders that ``mmedge record`` made."""
     where = "calibration.recordings"
     if recipe.calibration.recordings is None:
         raise ConfigError("the recipe names no recordings", where=where, fix="record some: mmedge record DIR")
     path = recipe.path(recipe.calibration.recordings)
-    files = [path] if path.is_file() else sorted(p for p in path.glob("*") if p.suffix.lower() in _MEDIA)
+    if path.is_file() or _is_recorded(path):
+        return [path]
+    files = sorted(p for p in path.glob("*") if p.suffix.lower() in _MEDIA or _is_recorded(p))
     if not files:
         raise ConfigError(f"no media files in {path}", where=where, fix="record some: mmedge record DIR")
     return files
@@ -134,9 +146,9 @@ def _sessions(recipe: Recipe) -> dict[str, dict[str, str]]:
     """Return recording -> input -> file."""
     fed = [name for name, spec in recipe.inputs.items() if spec.__struct_config__.tag in ("image", "audio")]
     sessions: dict[str, dict[str, str]] = {}
-    for file in recording_files(recipe):
+    for file in _recordings(recipe):
         name, dot, seat = file.stem.rpartition(".")
-        if dot and seat in fed:
+        if dot and seat in fed and not file.is_dir():
             sessions.setdefault(name, {})[seat] = str(file)
         else:
             sessions[file.stem] = dict.fromkeys(fed, str(file))

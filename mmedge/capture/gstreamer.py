@@ -97,6 +97,7 @@ class GStreamerSource(ThreadSource):
         super().__init__((stream,), name=f"{uri.kind}:{uri.target}", live=True)
         pipeline, self._width, self._height = pipeline_text(uri)
         fps = uri.number("fps") or (_CSI_FPS if uri.kind == "csi" else None)
+        self.nominal_hz = {} if fps is None else {stream: float(fps)}
         self._period_ns = _UNKNOWN_PERIOD_NS if fps is None else 1_000_000_000 // fps
         launch = shutil.which("gst-launch-1.0")
         if launch is None:

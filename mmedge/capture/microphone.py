@@ -42,6 +42,7 @@ class MicrophoneSource(ThreadSource):
         self._sd = require("sounddevice", "listening to a microphone")
         self._device = find_microphone(self._sd, target)
         self._stream, self._device_rate_hz, self._channels = self._open()
+        self.nominal_hz = {stream: float(self._device_rate_hz)}
         self._clock = MicrophoneClock(self.name, self._device_rate_hz)
         self._slots = np.empty((_BLOCKS, self._stream.blocksize * self._channels), np.float32)
 

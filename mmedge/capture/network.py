@@ -87,6 +87,10 @@ class NetworkSource(ThreadSource):
                 self.end(emit, name, f"{self.name} has no {kind} track")
         pictures = PictureDecoder(self, picture, self._images) if picture is not None and self._images else None
         sounds = SoundDecoder(self, sound, self._sounds, low_delay=True) if sound is not None and self._sounds else None
+        if picture is not None and picture.average_rate:
+            self.nominal_hz |= dict.fromkeys(self._images, float(picture.average_rate))
+        if sound is not None:
+            self.nominal_hz |= dict.fromkeys(self._sounds, float(sound.rate))
         self._clock.restart()
         last: dict[int, tuple[int, int]] = {}
         self._next_ends = container.format.name == "mpegts"

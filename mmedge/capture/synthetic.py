@@ -70,6 +70,10 @@ class SyntheticSource(ThreadSource):
         super().__init__((*images, *self._sounds), name=str(uri), live=True)
         self._settings = Settings.read(uri.params)
         self._rate_hz = self._settings.rate_hz or next(iter(self._sounds.values()), 0)
+        self.nominal_hz = {
+            **dict.fromkeys(images, float(self._settings.fps)),
+            **dict.fromkeys(self._sounds, float(self._rate_hz)),
+        }
         self._painter = Picture(self._settings.width, self._settings.height)
         self._pictures = {name: PictureTrack(live=True) for name in images}
         self._noise = np.random.default_rng(self._settings.seed)

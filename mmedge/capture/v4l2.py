@@ -19,6 +19,8 @@ from mmedge.types import ClockQuality, Frame
 
 _MAX_AGE_NS = 1_000_000_000
 _TRUSTED = 60  # frames of class A after which their delay is known
+_BUFFERED_NS = 1_000_000
+_DEEPEST = 10  # more buffers OpenCV never asks for
 _FLOOR_NS: dict[ClockQuality, int] = {"A": 5_000_000, "B": 5_000_000, "C": 40_000_000}
 
 
@@ -65,6 +67,25 @@ class CameraClock:
         return (
             report if self.quality == "B" else msgspec.structs.replace(report, uncertainty_ns=_FLOOR_NS[self.quality])
         )
+
+
+class Backlog:
+    """Tells frames that a driver had buffered before anybody read: they are handed over at once.
+
+    Example:
+        >>> backlog = Backlog()
+        >>> [backlog.holds(waited_ns) for waited_ns in (20_000, 30_000, 25_000_000, 20_000)]
+        [True, True, False, False]
+    """
+
+    def __init__(self) -> None:
+        self._left = _DEEPEST
+
+    def holds(self, waited_ns: int) -> bool:
+        """Return whether the frame that was waited for so long is an old one; the first fresh one ends it."""
+        fresh = waited_ns >= _BUFFERED_NS or not self._left
+        self._left = 0 if fresh else self._left - 1
+        return not fresh
 
 
 def open_camera(cv2: Any, uri: Uri) -> Any:
@@ -126,6 +147,8 @@ class CameraSource(ThreadSource):
         super().__init__((stream,), name=uri.target, live=True)
         self._cv2: Any = require("cv2", "reading a camera")
         self._capture = open_camera(self._cv2, uri)
+        fps = float(self._capture.get(self._cv2.CAP_PROP_FPS))
+        self.nominal_hz = {stream: fps} if fps > 0 else {}
         self._clock = CameraClock()
 
     def _clock_reports(self) -> dict[str, ClockReport]:
@@ -141,8 +164,10 @@ class CameraSource(ThreadSource):
         track, clock = PictureTrack(live=True), self._clock
         shape = (int(capture.get(self._cv2.CAP_PROP_FRAME_HEIGHT)), int(capture.get(self._cv2.CAP_PROP_FRAME_WIDTH)), 3)
         last_ns = 0
+        backlog = Backlog()
         try:
             while not stop.is_set():
+                began_ns = now_ns()
                 if not capture.grab():
                     raise SourceError(
                         f"camera '{self.name}' stopped delivering",
@@ -150,6 +175,9 @@ class CameraSource(ThreadSource):
                         fix="check its cable: mmedge devices",
                     )
                 arrive_ns = now_ns()
+                if backlog.holds(arrive_ns - began_ns):
+                    self.counters["flushed_frames"] += 1
+                    continue
                 capture_ns, uncertainty_ns, quality = clock.capture(round(capture.get(msec) * 1e6), arrive_ns)
                 if clock.broken:
                     log.warning("%s: its time stamps jumped; a new epoch begins", self.name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.table import Table
@@ -103,6 +103,7 @@ def command(
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 interrupted = False
         print_summary(pipe.statistics)
+        print_devices(pipe.health())
         if interrupted:
             raise KeyboardInterrupt
         next_step(f"mmedge bench {bundle}" if record is None else f"mmedge replay {record} {bundle}")
@@ -131,3 +132,26 @@ def print_summary(statistics: Statistics) -> None:
     err.print(table)
     if statistics.recording.get("reason"):
         err.print(f"warning: {statistics.recording['reason']}", highlight=False, markup=False)
+
+
+def print_devices(health: dict[str, dict[str, Any]]) -> None:
+    """Print on stderr how well the time of each device is known, and what it lost."""
+    table = Table(title="devices")
+    for heading in ("input", "stamps", "drift ppm", "jitter ms", "uncertainty ms", "restarts", "lost"):
+        table.add_column(heading, justify="left" if heading in ("input", "lost") else "right")
+    for name, report in health.items():
+        clock, counters = report.get("clock"), report.get("counters", {})
+        if clock is None:
+            continue
+        lost = [f"{what} {n}" for what, n in counters.items() if n and what.startswith(("dropped", "lost", "overflow"))]
+        table.add_row(
+            name,
+            f"class {clock['quality']}",
+            f"{clock['ppm']:+.1f}",
+            f"{clock['jitter_ns'] / 1e6:.1f}",
+            f"{clock['uncertainty_ns'] / 1e6:.1f}",
+            str(counters.get("restarts", 0)),
+            ", ".join(lost) or "nothing",
+        )
+    if table.row_count:
+        err.print(table)

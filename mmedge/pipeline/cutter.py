@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from dataclasses import replace
 
 from mmedge.bundle import Bundle
 from mmedge.bundle.manifest import AudioInput, Input
-from mmedge.capture.sound import MonoTrack
 from mmedge.errors import ConfigError
 from mmedge.pipeline.event_log import Header
 from mmedge.pipeline.inference import validated_masks
 from mmedge.pipeline.recorded import Turn
 from mmedge.pipeline.recorder import bundle_rules, manifest_digest
 from mmedge.sync import Synchronizer
-from mmedge.types import Block, Packet, Snapshot
+from mmedge.types import Snapshot
 
 log = logging.getLogger("mmedge.replay")
 FOREVER_NS = 1 << 62
@@ -31,6 +28,7 @@ class Cutter:
 
     Attributes:
         attached: Input name -> whether it was live, for the recorded inputs that the bundle has.
+        rates_hz: Rate that the bundle takes each sound in.
         spec: Trigger, policy, alignment, deadline.
         sync: The synchroniser, in the state in which the recorded run began; close it.
         obey: Inputs and rules are those of the recorded run, so that its decisions hold.
@@ -44,7 +42,7 @@ class Cutter:
         manifest, ran = bundle.manifest, header.bundle
         self.seats = manifest.inputs
         self.attached = {name: entry.live for name, entry in header.inputs.items() if name in manifest.inputs}
-        self._rates: dict[str, tuple[int, int]] = {}
+        self.rates_hz = {n: seat.sample_rate_hz for n, seat in self.seats.items() if isinstance(seat, AudioInput)}
         for name in self.attached:
             self._check_seat(name, header.inputs[name].spec, manifest.inputs[name])
         if frozenset(self.attached) not in validated_masks(manifest):
@@ -66,7 +64,6 @@ class Cutter:
         if ran is not None and self.obey:
             rules = ran.used
         self.spec = rules.sync
-        self._tracks: dict[tuple[str, int], MonoTrack] = {}
         self.sync = Synchronizer(
             self.seats,
             self.attached,
@@ -83,10 +80,6 @@ class Cutter:
                 where=f"input '{name}'",
                 fix="use a bundle of the same inputs",
             )
-        if isinstance(recorded, AudioInput) and isinstance(seat, AudioInput):
-            rates = (recorded.sample_rate_hz, seat.sample_rate_hz)
-            if rates[0] != rates[1]:
-                self._rates[name] = rates
 
     def run(self, turn: Turn) -> list[Snapshot]:
         """Push a turn's packets, tell its time, return the snapshots; call ``sync.trim`` when done with them."""
@@ -97,8 +90,7 @@ class Cutter:
             snapshots += self._overdue(min((packet.arrive_ns for packet in turn.packets), default=turn.now_ns))
         for packet in turn.packets:
             if packet.stream in self.attached:
-                for own in self._resampled(packet):
-                    sync.push(own)
+                sync.push(packet)
         if not self.obey:
             snapshots += self._overdue(turn.now_ns)
         sync.advance(turn.now_ns)
@@ -112,21 +104,6 @@ class Cutter:
             self.sync.advance(min(now_ns, until_ns))
             snapshots += self.sync.poll()
         return snapshots
-
-    def _resampled(self, packet: Packet) -> Iterator[Packet]:
-        if not isinstance(packet, Block) or packet.stream not in self._rates:
-            yield packet
-            return
-        rate_hz, out_hz = self._rates[packet.stream]
-        key = (packet.stream, packet.epoch)
-        if key not in self._tracks:
-            # As a live device that refuses the bundle's rate would be read.
-            self._tracks[key] = MonoTrack(rate_hz, out_hz, low_delay=True)
-        track = self._tracks[key]
-        start_ns = packet.capture_ns - len(packet.samples) * 1_000_000_000 // rate_hz
-        pieces = list(track.hole(start_ns)) if packet.lost else []
-        for piece in (*pieces, *track.feed(packet.samples, start_ns)):
-            yield replace(packet, samples=piece.samples, lost=piece.lost, capture_ns=piece.end_ns)
 
 
 def _modality(spec: Input) -> str:

@@ -58,7 +58,7 @@ def explain(folder: str | Path, bundle: Bundle, trigger: int) -> dict[str, Any]:
     found: _Cut | None = None
     later: list[PacketEvent] = []
     try:
-        for turn in recording.turns(media=False):
+        for turn in recording.turns(media=False, rates_hz=cutter.rates_hz):
             if found is not None:
                 later += turn.events
                 if turn.now_ns > found.turn.now_ns + _NEAR_NS:

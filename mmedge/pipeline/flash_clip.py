@@ -51,7 +51,7 @@ def write_clip(path: Path) -> Path:
     bright = {start + k for start in starts for k in range(_LENGTH)}
     try:
         with av.open(str(path), "w") as container:
-            video = container.add_stream("libx264", rate=_FPS, options={"crf": "20", "bf": "0"})
+            video = container.add_stream("libx264", rate=_FPS, options={"preset": "veryfast", "crf": "20", "bf": "0"})
             video.width, video.height, video.pix_fmt = *_SIZE, "yuv420p"
             audio = container.add_stream(_CODECS[path.suffix], rate=_RATE_HZ, layout="mono")
             packets = _pictures(av, video, pictures, bright) + _sound(av, audio, pictures, starts)
@@ -66,10 +66,12 @@ def write_clip(path: Path) -> Path:
 
 def _pictures(av: Any, stream: Any, count: int, bright: set[int]) -> list[Any]:
     packets: list[Any] = []
+    dark, white = av.VideoFrame(*_SIZE, "yuv420p"), av.VideoFrame(*_SIZE, "yuv420p")
+    for frame, level in ((dark, 16), (white, 235)):
+        for plane, value in zip(frame.planes, (level, 128, 128), strict=True):
+            plane.update(bytes([value]) * plane.buffer_size)
     for number in range(count):
-        frame = av.VideoFrame(*_SIZE, "yuv420p")
-        for plane, level in zip(frame.planes, (235 if number in bright else 16, 128, 128), strict=True):
-            plane.update(bytes([level]) * plane.buffer_size)
+        frame = white if number in bright else dark
         frame.pts, frame.time_base = number, Fraction(1, _FPS)
         packets += stream.encode(frame)
     return packets + list(stream.encode(None))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mmedge.bundle.manifest import AudioInput
+from mmedge.capture.sound import MonoTrack
 from mmedge.errors import SourceError
 from mmedge.pipeline.event_log import (
     BlockEvent,
@@ -62,13 +64,15 @@ class Recording:
         self.header: Header = read_header(self.folder)
         self.cut: str | None = None
 
-    def turns(self, *, media: bool = True) -> Iterator[Turn]:
+    def turns(self, *, media: bool = True, rates_hz: Mapping[str, int] | None = None) -> Iterator[Turn]:
         """Yield every turn that is whole, up to the first one whose media are cut off or damaged.
 
         Args:
             media: Decode pictures and sound; otherwise sound is silent and every picture empty, as one is that was
                 not written in time.
+            rates_hz: Input name -> rate to give its sound in; as it was recorded by default.
         """
+        tracks = _Tracks(self.header, rates_hz or {})
         log_reader = LogReader(self.folder, tuple(self.header.inputs))
         readers = {n: MediaReader(self.folder, entry.files) for n, entry in self.header.inputs.items()} if media else {}
         turn, polled = Turn(), False
@@ -86,7 +90,7 @@ class Recording:
                     turn.notes.append(event)
                 elif isinstance(event, PacketEvent):
                     turn.events.append(event)
-                    turn.packets.append(_packet(event, readers.get(event.stream)))
+                    turn.packets += tracks.resampled(_packet(event, readers.get(event.stream)))
             if polled:
                 turn.last = True
                 yield turn
@@ -118,3 +122,26 @@ def _packet(event: PacketEvent, reader: MediaReader | None) -> Packet:
     if isinstance(event, TextEvent):
         return Text(**stamp, text=event.text)
     return EndOfStream(**stamp, reason=event.reason)
+
+
+class _Tracks:
+    """Resamples sound as a live device that refuses the rate is: one track for each input and epoch."""
+
+    def __init__(self, header: Header, rates_hz: Mapping[str, int]) -> None:
+        recorded = {n: e.spec.sample_rate_hz for n, e in header.inputs.items() if isinstance(e.spec, AudioInput)}
+        self._rates_hz = {n: (hz, rates_hz.get(n, hz)) for n, hz in recorded.items() if rates_hz.get(n, hz) != hz}
+        self._tracks: dict[tuple[str, int], MonoTrack] = {}
+
+    def resampled(self, packet: Packet) -> Iterator[Packet]:
+        if not isinstance(packet, Block) or packet.stream not in self._rates_hz:
+            yield packet
+            return
+        in_hz, out_hz = self._rates_hz[packet.stream]
+        key = (packet.stream, packet.epoch)
+        if key not in self._tracks:
+            self._tracks[key] = MonoTrack(in_hz, out_hz, low_delay=True)
+        track = self._tracks[key]
+        start_ns = packet.capture_ns - len(packet.samples) * 1_000_000_000 // in_hz
+        pieces = list(track.hole(start_ns)) if packet.lost else []
+        for piece in (*pieces, *track.feed(packet.samples, start_ns)):
+            yield replace(packet, samples=piece.samples, lost=piece.lost, capture_ns=piece.end_ns)

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import numpy as np
 
 from mmedge.bundle.manifest import AudioInput, ImageInput, Input, Sync
 from mmedge.capture import open_sources
 from mmedge.clock import now_ns
+from mmedge.errors import ConfigError
 from mmedge.ipc.mailbox import Mailbox
+from mmedge.pipeline.event_log import HEADER
+from mmedge.pipeline.recorded import Recording
 from mmedge.pipeline.runtime import INBOX, drop_packet
 from mmedge.preprocess import ImagePreprocessor
 from mmedge.sync import Synchronizer
-from mmedge.types import AnyArray, FloatArray, Packet, Snapshot
+from mmedge.types import AnyArray, EndOfStream, FloatArray, Packet, Snapshot
+
+log = logging.getLogger("mmedge.recording")
 
 
 def raw_samples(
@@ -24,7 +31,7 @@ def raw_samples(
     Args:
         inputs: The seats, in order.
         sync: Trigger and cutting.
-        uris: Input name -> media file.
+        uris: Input name -> media file, or for all of them the folder of one recording.
         count: Take only so many triggers, evenly spread over the recording; the media are read twice.
 
     Yields:
@@ -44,6 +51,8 @@ def raw_samples(
             continue
         sample: dict[str, AnyArray] = {}
         for name, frame in snapshot.frames.items():
+            if not frame.data.size:
+                continue  # a recording's disk was too slow for it
             pixels = np.empty(_raw_shape(inputs[name]), np.uint8)
             images[name].raw(frame, pixels)
             sample[name] = pixels
@@ -57,6 +66,10 @@ def raw_samples(
 def _snapshots(
     inputs: Mapping[str, Input], sync: Sync, uris: dict[str, str]
 ) -> Iterator[tuple[Synchronizer, Snapshot]]:
+    folders = {uri for uri in uris.values() if (Path(uri) / HEADER).is_file()}
+    if folders:
+        yield from _recorded_snapshots(inputs, sync, uris, folders)
+        return
     sources = open_sources({n: inputs[n] for n in uris}, uris, speed=None, realtime=False)
     inbox: Mailbox[Packet] = Mailbox(INBOX, lossless=True, on_drop=drop_packet)
     core = Synchronizer(inputs, dict.fromkeys(uris, False), {}, sync, started_ns=now_ns(), lossless=True)
@@ -84,6 +97,43 @@ def _snapshots(
         for packet in inbox.take_all(0):
             drop_packet(packet)
         core.close()
+
+
+def _recorded_snapshots(
+    inputs: Mapping[str, Input], sync: Sync, uris: dict[str, str], folders: set[str]
+) -> Iterator[tuple[Synchronizer, Snapshot]]:
+    folder = min(folders)
+    recording = Recording(folder)
+    if set(uris.values()) != {folder} or not set(uris) <= set(recording.header.inputs):
+        raise ConfigError(
+            f"the recording holds {list(recording.header.inputs)}, wanted are {uris}",
+            where=folder,
+            fix="take all inputs from one recording that has them",
+        )
+    attached, started_ns = dict.fromkeys(uris, False), recording.header.started_ns
+    core = Synchronizer(inputs, attached, {}, sync, started_ns=started_ns, lossless=True)
+    rates_hz = {name: spec.sample_rate_hz for name, spec in inputs.items() if isinstance(spec, AudioInput)}
+    ends: dict[str, EndOfStream] = {}
+    try:
+        for turn in recording.turns(rates_hz=rates_hz):
+            for packet in turn.packets:
+                if packet.stream in uris:
+                    core.push(packet)
+                    last_ns = packet.arrive_ns
+                    ends[packet.stream] = EndOfStream(
+                        stream=packet.stream, seq=0, epoch=packet.epoch, capture_ns=last_ns, arrive_ns=last_ns
+                    )
+            for snapshot in core.poll():
+                yield core, snapshot
+            core.trim()
+        for end in ends.values():
+            core.push(end)
+        for snapshot in core.poll():
+            yield core, snapshot
+    finally:
+        core.close()
+    if recording.cut is not None:
+        log.warning("the recording '%s' ends early: %s", folder, recording.cut)
 
 
 def _raw_shape(spec: Input) -> tuple[int, ...]:

@@ -95,7 +95,7 @@ class Replay:
             inference = Inference(self._bundle, graph, statistics, self.cutter.attached, origin="call")
             statistics.state = "READY"
             begin_ns = time.monotonic_ns()
-            for turn in self.recording.turns():
+            for turn in self.recording.turns(rates_hz=self.cutter.rates_hz):
                 self._pace(turn.now_ns - header.started_ns, begin_ns)
                 for snapshot in self.cutter.run(turn):
                     result = self._answer(snapshot, turn, sync, inference)

@@ -262,11 +262,16 @@ class Runtime:
         sync, statistics = self._sync, self.statistics
         drops = Counter(sync.drops) + self._overruns
         frames_in = sync.triggers + self._overruns["inbox"]
+        degraded = False
         for source in self._sources:
-            lost = {k: n for k, n in source.health().counters.items() if k.startswith("dropped") and n}
+            health = source.health()
+            degraded |= source.live and (source.error is not None or health.state in ("LATE", "STALE", "RECONNECTING"))
+            lost = {k: n for k, n in health.counters.items() if k.startswith("dropped") and n}
             if self._manifest.sync.trigger in source.streams:
                 frames_in += sum(lost.values())
                 drops.update(lost)
+        if statistics.state in ("READY", "DEGRADED"):
+            statistics.state = "DEGRADED" if degraded else "READY"
         statistics.drops = {cause: count for cause, count in drops.items() if count}
         statistics.triggers = frames_in
         statistics.undelivered = self._results.dropped
@@ -316,5 +321,9 @@ class Runtime:
             self._overruns["after_end"] += self._sync.pending
             self._sync.close()
             self._count()
+            statistics = self.statistics
+            statistics.unaccounted = statistics.triggers - statistics.results - statistics.dropped
+            if statistics.unaccounted:
+                log.error("%d triggers are neither answered nor counted as dropped", statistics.unaccounted)
         if self._graph is not None:
             self._graph.close()

@@ -102,6 +102,7 @@ class Statistics:
         self.lost_samples: dict[str, int] = {}
         self.absent: dict[str, int] = {}
         self.undelivered = 0
+        self.unaccounted = 0
         self.backends: dict[str, str] = {}
         self.recording: dict[str, object] = {}
         self.started_ns = 0
@@ -156,6 +157,7 @@ class Statistics:
             "lost_samples": dict(self.lost_samples),
             "absent": dict(self.absent),
             "undelivered": self.undelivered,
+            "unaccounted": self.unaccounted,
             "backends": dict(self.backends),
             **({"recording": dict(self.recording)} if self.recording else {}),
             "state": self.state,

@@ -260,9 +260,7 @@ def test_a_sound_server_and_a_sender_that_die_come_back(
         run_until(pipe, 10.0, lambda results: results[-1].present == {"image": True, "audio": True})
         microphone.kill()
         camera.kill()
-        # Without either of them nothing triggers: the run goes on in silence.
-        gap = run_until(pipe, 2.0)
-        assert not any(gap[-1].present.values()) if gap else True
+        run_until(pipe, 2.5)
         microphone.start()
         camera.send(clip, loop=True)
         back = time.monotonic()
