@@ -121,7 +121,7 @@ def recording_files(recipe: Recipe) -> list[Path]:
     Raises:
         ConfigError: If the key is not set or there is nothing there.
     """
-    return [f for p in _recordings(recipe) for f in (sorted(p.iterdir()) if p.is_dir() else [p])]
+    return [f for p in _recordings(recipe) for f in (sorted(filter(Path.is_file, p.iterdir())) if p.is_dir() else [p])]
 
 
 def _is_recorded(path: Path) -> bool:

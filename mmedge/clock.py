@@ -208,12 +208,13 @@ class StreamClock:
                 above = rest - slope * x
                 keep = above <= np.median(above)
                 x, rest = x[keep], rest[keep]
-            if len(x) < 2:
-                break
             dx, dy = x - x.mean(), rest - rest.mean()
-            off = dy - dx * (dx @ dy / (dx @ dx))
+            spread = float(dx @ dx)
+            if spread == 0:  # a single point, or a stream whose time stands still
+                break
+            off = dy - dx * (dx @ dy / spread)
             noise = (off @ off + _NOISE_POINTS * _NOISE_NS**2) / (len(x) + _NOISE_POINTS)
-            slope = float(dx @ dy / (dx @ dx + noise / self._prior_sd**2))
+            slope = float(dx @ dy / (spread + noise / self._prior_sd**2))
         return max(-_MAX_SLOPE, min(_MAX_SLOPE, self._prior + slope))
 
     def to_monotonic(self, stream_ns: int) -> int:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from mmedge.capture.picture import SLOTS
 from mmedge.capture.sound import Piece
 from mmedge.clock import ClockReport, now_ns
 from mmedge.errors import MmedgeError, SourceError
@@ -93,6 +94,9 @@ class ThreadSource(ABC):
         streams: Names of the inputs it feeds.
         name: What is read, as it may be shown.
         live: See ``Source``.
+
+    Attributes:
+        slots: How many frames of one input may be in use at once; set before ``start``.
     """
 
     def __init__(self, streams: tuple[str, ...], *, name: str, live: bool) -> None:
@@ -103,6 +107,7 @@ class ThreadSource(ABC):
         self.counters: Counter[str] = Counter()
         self.nominal_hz: dict[str, float] = {}
         self.epoch = 0
+        self.slots = SLOTS
         self._seq: Counter[str] = Counter()
         self._last_ns: dict[str, int] = {}
         self._ended: set[str] = set()

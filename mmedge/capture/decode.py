@@ -63,7 +63,7 @@ class PictureDecoder:
         self.stream = stream
         self.names = names
         self._source = source
-        self._tracks = {name: PictureTrack(live=source.live) for name in names}
+        self._tracks = {name: PictureTrack(live=source.live, slots=lambda: source.slots) for name in names}
         self._direction = _Direction(source.name)
         self._last_ns: int | None = None
         if source.live:

@@ -158,7 +158,7 @@ class GStreamerSource(ThreadSource):
     def _frames(self, pipe: IO[bytes], emit: Emit, stop: threading.Event) -> None:
         (name,) = self.streams
         shape = (self._height * 3 // 2, self._width)
-        track = PictureTrack(live=True)
+        track = PictureTrack(live=True, slots=lambda: self.slots)
         unwanted = np.empty(shape, np.uint8)
         while not stop.is_set():
             lent = track.slot(shape, stop)

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mmedge.bundle.manifest import AudioInput, ImageInput, Input, TextInput
-from mmedge.capture.base import Source, StartTime
+from mmedge.capture.base import Source, StartTime, ThreadSource
 from mmedge.capture.gstreamer import GStreamerSource
 from mmedge.capture.media import MediaSource
 from mmedge.capture.microphone import MicrophoneSource
 from mmedge.capture.network import NetworkSource
+from mmedge.capture.picture import slots_for
 from mmedge.capture.supervisor import WorkerSource
 from mmedge.capture.synthetic import SyntheticSource
 from mmedge.capture.text import TextSource
@@ -37,6 +38,7 @@ def open_sources(
     speed: float | None = None,
     realtime: bool = True,
     workers: bool = False,
+    hold_ns: int = 0,
 ) -> list[Source]:
     """Open every source of a run; either all of them are open on return, or none.
 
@@ -47,6 +49,7 @@ def open_sources(
         uris: Input name -> source address.
         speed: How many times faster than real time files are played; needs ``realtime`` and files only.
         realtime: Play files at their own pace; otherwise as fast as they are taken.
+        hold_ns: For how long the frames' reader may hold them.
         workers: Read each live device in a process of its own, which is started again when it dies or hangs.
 
     Returns:
@@ -84,9 +87,11 @@ def open_sources(
         for uri, names in groups.values():
             group = {name: inputs[name] for name in names}
             if workers and uri.kind in LIVE:
-                sources.append(WorkerSource(group, {name: uris[name] for name in names}, str(uri)))
+                sources.append(WorkerSource(group, {name: uris[name] for name in names}, str(uri), hold_ns))
             else:
-                sources.append(_open(uri, group, speed or 1.0, realtime, base))
+                reader = _open(uri, group, speed or 1.0, realtime, base)
+                reader.slots = slots_for(hold_ns)
+                sources.append(reader)
         for source in sources:
             if isinstance(source, WorkerSource):  # all are started before the first is waited for
                 source.open()
@@ -112,7 +117,7 @@ def _check_fit(name: str, text: str, uri: Uri, inputs: Mapping[str, Input]) -> N
         )
 
 
-def _open(uri: Uri, inputs: Mapping[str, Input], speed: float, realtime: bool, base: StartTime) -> Source:
+def _open(uri: Uri, inputs: Mapping[str, Input], speed: float, realtime: bool, base: StartTime) -> ThreadSource:
     name = next(iter(inputs))
     spec = inputs[name]
     images = tuple(n for n, i in inputs.items() if isinstance(i, ImageInput))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,17 @@ from mmedge.ipc.frames import FramePool, Loan
 from mmedge.types import ByteArray
 
 SLOTS = 16
+_FPS, _SPARE = 40, 4
+
+
+def slots_for(hold_ns: int) -> int:
+    """Return how many slots a camera needs whose frames may be held for ``hold_ns``.
+
+    Example:
+        >>> slots_for(300_000_000), slots_for(1_800_000_000)
+        (16, 76)
+    """
+    return max(SLOTS, math.ceil(hold_ns * _FPS / 1e9) + _SPARE)
 
 
 class PictureTrack:
@@ -19,10 +32,10 @@ class PictureTrack:
 
     Args:
         live: True: with all slots in use the picture is dropped and counted. False: wait for a slot.
-        slots: How many frames may be in use at once.
+        slots: Says how many frames may be in use at once; asked when the first one comes.
     """
 
-    def __init__(self, *, live: bool, slots: int = SLOTS) -> None:
+    def __init__(self, *, live: bool, slots: Callable[[], int] = lambda: SLOTS) -> None:
         self.live = live
         self.dropped = 0
         self._slots = slots
@@ -33,7 +46,7 @@ class PictureTrack:
     def slot(self, shape: tuple[int, ...], stop: threading.Event) -> tuple[ByteArray, Loan] | None:
         """Lend a slot of ``shape``; None if the picture is to be dropped (or ``stop`` is set)."""
         if self._pool is None or self._pool.shape != shape:
-            self._pool = FramePool(shape, slots=self._slots)  # the old one lives as long as its last frame
+            self._pool = FramePool(shape, slots=self._slots())  # the old one lives as long as its last frame
         if not self.live:
             while not stop.is_set():
                 lent = self._pool.acquire(timeout_s=0.1)

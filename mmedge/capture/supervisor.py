@@ -42,6 +42,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
     inputs: dict[str, Input]
     uris: dict[str, str]
+    hold_ns: int
     epoch: int
 
 
@@ -61,15 +62,17 @@ class WorkerSource:
         inputs: The inputs it feeds.
         uris: Their address.
         name: The address as it may be shown.
+        hold_ns: For how long the frames' reader may hold them.
     """
 
     live = True
 
-    def __init__(self, inputs: Mapping[str, Input], uris: Mapping[str, str], name: str) -> None:
+    def __init__(self, inputs: Mapping[str, Input], uris: Mapping[str, str], name: str, hold_ns: int) -> None:
         self.streams = tuple(inputs)
         self.name = name
         self.error: MmedgeError | None = None
         self.epoch = 0
+        self._hold_ns = hold_ns
         self._inputs, self._uris = dict(inputs), dict(uris)
         self._wake = Wake()
         self._stop = threading.Event()
@@ -81,7 +84,7 @@ class WorkerSource:
         self._spawn()
 
     def _spawn(self) -> None:
-        order = Order(inputs=self._inputs, uris=self._uris, epoch=self.epoch)
+        order = Order(inputs=self._inputs, uris=self._uris, hold_ns=self._hold_ns, epoch=self.epoch)
         self._reader = PacketReader(self.name)
         self._child = Child(
             "mmedge.capture.worker:main", msgspec.msgpack.encode(order), name=self.name, fds=[self._wake.fileno()]

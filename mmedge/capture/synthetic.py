@@ -75,7 +75,7 @@ class SyntheticSource(ThreadSource):
             **dict.fromkeys(self._sounds, float(self._rate_hz)),
         }
         self._painter = Picture(self._settings.width, self._settings.height)
-        self._pictures = {name: PictureTrack(live=True) for name in images}
+        self._pictures = {name: PictureTrack(live=True, slots=lambda: self.slots) for name in images}
         self._noise = np.random.default_rng(self._settings.seed)
         self._image, self._sound = _Line(), _Line()
         self._monos = {name: MonoTrack(self._rate_hz, rate, low_delay=True) for name, rate in self._sounds.items()}

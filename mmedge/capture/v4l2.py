@@ -161,7 +161,7 @@ class CameraSource(ThreadSource):
     def _read_impl(self, emit: Emit, stop: threading.Event) -> None:
         (name,) = self.streams
         capture, msec = self._capture, self._cv2.CAP_PROP_POS_MSEC
-        track, clock = PictureTrack(live=True), self._clock
+        track, clock = PictureTrack(live=True, slots=lambda: self.slots), self._clock
         shape = (int(capture.get(self._cv2.CAP_PROP_FRAME_HEIGHT)), int(capture.get(self._cv2.CAP_PROP_FRAME_WIDTH)), 3)
         last_ns = 0
         backlog = Backlog()

@@ -17,7 +17,7 @@ from mmedge.types import EndOfStream, Packet
 def main(link: Link) -> None:
     """Open, read, report; ends with the source or when the parent wants it."""
     order = msgspec.msgpack.decode(link.payload, type=Order)
-    (source,) = open_sources(order.inputs, order.uris)
+    (source,) = open_sources(order.inputs, order.uris, hold_ns=order.hold_ns)
     try:
         source.epoch = order.epoch
         writer = PacketWriter(link.control, Wake(link.fds[0]))

@@ -29,13 +29,18 @@ def command(
 ) -> None:
     """Measure how late a camera is against a microphone, and keep it for every later run.
 
-    First `mmedge calibrate --write flash.mp4`, and copy the clip to a phone or a laptop. Hold it so that its screen
-    fills the camera's picture and its loudspeaker (no Bluetooth) is near the microphone, start
-    `mmedge calibrate --image URI --audio URI`, and play the clip in a loop at full brightness and volume.
+    1. Write the clip: mmedge calibrate --write flash.mp4. Copy it to a phone or a laptop.
+
+    2. Start mmedge calibrate --image URI --audio URI.
+
+    3. Play the clip in a loop, bright and loud. The screen fills the camera's picture, the loudspeaker (no Bluetooth)
+    is near the microphone.
     """
     if write is not None:
         if image is not None or audio is not None:
-            raise ConfigError("--write measures nothing", where="command line", fix="write the clip first, then play it")
+            raise ConfigError(
+                "--write measures nothing", where="command line", fix="write the clip first, then play it"
+            )
         _write(write, json=json)
         return
     if image is None or audio is None:
@@ -102,10 +107,15 @@ def _document(calibration: Calibration, path: Path) -> dict[str, Any]:
 def _print(calibration: Calibration) -> None:
     offset = calibration.offset
     late = "picture" if offset.offset_ns >= 0 else "sound"
-    table = Table(title=f"the {late} is stamped {abs(offset.offset_ns) / 1e6:.1f} ms later than the other", show_header=False)
+    table = Table(
+        title=f"the {late} is stamped {abs(offset.offset_ns) / 1e6:.1f} ms later than the other", show_header=False
+    )
     table.title_justify = "left"
     for name, value in (
-        ("picture", f"{offset.image}  (stamps {calibration.image_quality}, a frame is {calibration.period_ns / 1e6:.1f} ms)"),
+        (
+            "picture",
+            f"{offset.image}  (stamps {calibration.image_quality}, a frame is {calibration.period_ns / 1e6:.1f} ms)",
+        ),
         ("sound", f"{offset.audio}  (stamps {calibration.audio_quality})"),
         ("offset", f"{offset.offset_ns / 1e6:+.1f} ms, within {offset.uncertainty_ns / 1e6:.1f} ms"),
         ("spread", f"{offset.mad_ns / 1e6:.1f} ms (median deviation of the single pairs)"),
@@ -120,7 +130,9 @@ def _print(calibration: Calibration) -> None:
     histogram.title_justify = "left"
     histogram.add_column(justify="right")
     for count, left, right in zip(counts.tolist(), edges, edges[1:], strict=False):
-        histogram.add_row(f"{(left + right) / 2:+.1f} ms", f"[cyan]{'█' * round(_WIDTH * count / counts.max())}[/]", str(count or ""))
+        histogram.add_row(
+            f"{(left + right) / 2:+.1f} ms", f"[cyan]{'█' * round(_WIDTH * count / counts.max())}[/]", str(count or "")
+        )
     out.print(histogram)
     for remark in _remarks(calibration):
         err.print(f"[yellow]note:[/] {remark}", highlight=False)

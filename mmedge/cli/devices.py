@@ -8,12 +8,13 @@ from typing import Annotated
 
 import msgspec
 import typer
+from rich import box
 from rich.markup import escape
 from rich.table import Table
 
 from mmedge.capture.devices import Device, list_devices
 from mmedge.cli.output import Json, bar, err, next_step, out, print_json
-from mmedge.doctor.devices_probe import SETTLED_S, DeviceProbe, StreamProbe, probe
+from mmedge.doctor.devices_probe import SETTLED_S, DeviceProbe, StreamProbe, probe_devices
 from mmedge.errors import ConfigError, DeviceError
 
 _STAMPS = {"A": "driver", "B": "stream", "C": "arrival"}
@@ -31,7 +32,9 @@ def command(
     Devices are probed one after the other, each in a process of its own. Exit code 3 if none delivers.
     """
     if uri and not probe:
-        raise ConfigError("addresses were given without --probe", where="command line", fix="mmedge devices --probe URI")
+        raise ConfigError(
+            "addresses were given without --probe", where="command line", fix="mmedge devices --probe URI"
+        )
     devices = [] if uri else list_devices()
     if probe:
         _probe(uri, devices, seconds, json=json)
@@ -54,7 +57,7 @@ def command(
 def _probe(uris: Sequence[str], devices: Sequence[Device], seconds: float, *, json: bool) -> None:
     usable = [*uris, *(device.uri for device in devices if device.uri is not None)]
     with bar("probing") as progress:
-        found = probe(usable, seconds=seconds, progress=progress)
+        found = probe_devices(usable, seconds=seconds, progress=progress)
     for device in devices:
         if device.uri is None:
             reason = DeviceError(f"it cannot be used as it is: {device.detail}", where=device.name)
@@ -79,3 +82,59 @@ def _probe(uris: Sequence[str], devices: Sequence[Device], seconds: float, *, js
     working = next(device for device in found if device.error is None)
     option = "image" if working.streams[0].modality == "image" else "audio"
     next_step(f"mmedge run BUNDLE --{option} {escape(working.uri)}")
+
+
+def _table(found: Sequence[DeviceProbe]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.add_column("device", overflow="fold")
+    table.add_column("stamps", no_wrap=True)
+    for heading in ("jitter ms\np50/p99", "clock\nppm", "within\nms", "latency\nms"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for device in found:
+        table.add_row(f"[bold]{escape(device.uri)}[/]")
+        if device.error is not None:
+            table.add_row(f"[red]{escape(str(device.error['message']))}[/]")
+        for stream in device.streams:
+            table.add_row(*_row(stream))
+        facts = _facts(device)
+        if facts:
+            table.add_row(facts)
+        table.add_section()
+    return table
+
+
+def _facts(device: DeviceProbe) -> str:
+    """Say what concerns a device and not one of its streams."""
+    facts = [] if device.first_packet_ms is None else [f"first packet after {device.first_packet_ms / 1e3:.1f} s"]
+    if device.queue_depth is not None:
+        facts.append(f"{device.queue_depth} waited at open")
+    lost = ", ".join(f"{cause.replace('_', ' ')} {count}" for cause, count in device.lost.items())
+    wrong = [f"[yellow]{escape(text)}[/]" for text in (lost, device.trouble) if text]
+    return "; ".join(["[dim]" + ", ".join(facts) + "[/]", *wrong] if facts else wrong)
+
+
+def _row(stream: StreamProbe) -> list[str]:
+    unit, digits = ("Hz", 0) if stream.modality == "audio" else ("fps", 1)
+    rate = "?" if stream.rate_hz is None else f"{stream.rate_hz:.{digits}f}"
+    claimed = "" if stream.nominal_hz is None else f" of {stream.nominal_hz:g}"
+    ppm = "-" if stream.ppm is None else f"{stream.ppm:+.0f}"
+    return [
+        f"{stream.picture + ', ' if stream.picture else ''}{rate}{claimed} {unit}",
+        f"{stream.quality} {_STAMPS[stream.quality]}",
+        "-" if stream.jitter_p50_ms is None else f"{stream.jitter_p50_ms:.1f}/{stream.jitter_p99_ms:.1f}",
+        ppm if stream.ppm is None or stream.ppm_settled else f"[dim]({ppm})[/]",
+        f"{stream.uncertainty_ms:.1f}",
+        f"{stream.latency_p50_ms:.1f}",
+    ]
+
+
+def _explain(found: Sequence[DeviceProbe], seconds: float) -> None:
+    """Say on stderr what the columns cannot."""
+    for device in found:
+        if device.error is not None and device.error["fix"]:
+            err.print(f"[red]{escape(device.uri)}[/] [bold]fix:[/] {escape(str(device.error['fix']))}", highlight=False)
+    if any(stream.ppm is not None and not stream.ppm_settled for device in found for stream in device.streams):
+        err.print(
+            f"[dim](ppm): {seconds:g} s do not show how a clock drifts; for that: --seconds {SETTLED_S + 10:g}[/]",
+            highlight=False,
+        )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from typing import Literal
 
 import msgspec
@@ -21,6 +21,7 @@ SETTLED_S = 20.0
 """A shorter measurement says little about a clock's drift."""
 _S = 1_000_000_000
 _FIRST_S = 8.0
+_SETTLING = 0.4  # of the time, which is not counted for the rate
 _INPUTS: dict[str, Input] = {
     "image": ImageInput(size=(64, 64), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
     "audio": AudioInput(sample_rate_hz=RATE_HZ, window_ms=1000),
@@ -87,7 +88,7 @@ class DeviceProbe(msgspec.Struct, frozen=True, kw_only=True):
     trouble: str | None = None
 
 
-def probe(uris: Sequence[str], *, seconds: float = 5.0, progress: Progress | None = None) -> list[DeviceProbe]:
+def probe_devices(uris: Sequence[str], *, seconds: float = 5.0, progress: Progress | None = None) -> list[DeviceProbe]:
     """Open devices one after the other, each in a worker process, and measure what they deliver.
 
     One after the other, because a machine lists one microphone under several names (its card, ``default``,
@@ -105,7 +106,7 @@ def probe(uris: Sequence[str], *, seconds: float = 5.0, progress: Progress | Non
         ConfigError: If an address is malformed or is none of a live device; nothing was opened then.
 
     Example:
-        >>> (device,) = probe(["test://?fps=30"], seconds=1)  # doctest: +SKIP
+        >>> (device,) = probe_devices(["test://?fps=30"], seconds=1)  # doctest: +SKIP
         >>> device.streams[0].picture  # doctest: +SKIP
         '640x480 yuv420p'
     """
@@ -119,14 +120,19 @@ def probe(uris: Sequence[str], *, seconds: float = 5.0, progress: Progress | Non
 
         def tell(share: float, number: int = number, uri: str = uri) -> None:
             if progress is not None:
-                progress(f"{number + 1} of {len(uris)}: {parse(uri)}", (number + share) / len(uris))
+                progress(f"{number + 1} of {len(uris)}: {_shown(uri)}", (number + share) / len(uris))
 
         tell(0)
         try:
             found.append(_probe(uri, seconds, tell))
         except MmedgeError as error:
-            found.append(DeviceProbe(uri=str(parse(uri)), error=error.to_dict()))
+            found.append(DeviceProbe(uri=_shown(uri), error=error.to_dict()))
     return found
+
+
+def _shown(uri: str) -> str:
+    parsed = parse(uri)
+    return str(parsed) if parsed.kind == "network" else uri
 
 
 class _Listener:
@@ -180,21 +186,21 @@ def _probe(uri: str, seconds: float, tell: Callable[[float], None]) -> DevicePro
         passed_s = 0.0
         while passed_s < seconds and source.error is None:
             tell(passed_s / seconds)
-            threading.Event().wait(min(0.1, seconds - passed_s))
+            time.sleep(min(0.1, seconds - passed_s))
             passed_s = (now_ns() - listener.first_ns) / _S
         health = source.health()
     finally:
         source.stop()
     counters = dict(health.counters)
     flushed = sum(counters.pop(name, 0) for name in _FLUSHED)
-    for packets in ("frames", "blocks"):
-        counters.pop(packets, None)
+    for name in ("frames", "blocks"):
+        counters.pop(name, None)
     if source.error is not None:
         trouble: str | None = source.error.message
     else:
         trouble = None if health.state == "OK" else health.reason
     return DeviceProbe(
-        uri=source.name if hasattr(source, "name") else uri,
+        uri=_shown(uri),
         streams=tuple(
             _stream(name, listener, health, passed_s >= SETTLED_S) for name in streams if name in listener.packets
         ),
@@ -226,7 +232,9 @@ def _stream(name: str, listener: _Listener, health: SourceHealth, settled: bool)
     rate_hz: float | None = None
     p50 = p99 = None
     if len(packets) > 2 and capture_ns[-1] > capture_ns[0]:
-        rate_hz = float(sizes[1:].sum() * _S / (capture_ns[-1] - capture_ns[0]))
+        counted = arrive_ns >= arrive_ns[0] + _SETTLING * (arrive_ns[-1] - arrive_ns[0])
+        slope, _ = np.polyfit((capture_ns - capture_ns[0])[counted] / _S, np.cumsum(sizes)[counted], 1)
+        rate_hz = float(slope)
         if sound and nominal_hz:  # it was resampled: what the device itself does
             rate_hz *= nominal_hz / RATE_HZ
         gaps = np.diff(arrive_ns)

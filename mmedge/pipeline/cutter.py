@@ -15,8 +15,8 @@ from mmedge.sync import Synchronizer
 from mmedge.types import Snapshot
 
 log = logging.getLogger("mmedge.replay")
-FOREVER_NS = 1 << 62
 _STEP_NS = 1_000_000
+_CATCH_UP_NS = 60_000_000_000
 
 
 class Cutter:
@@ -98,7 +98,7 @@ class Cutter:
 
     def _overdue(self, until_ns: int) -> list[Snapshot]:
         snapshots: list[Snapshot] = []
-        now_ns = -FOREVER_NS
+        now_ns = until_ns - _CATCH_UP_NS  # whatever a damaged log says, this ends
         while (due_ns := self.sync.next_deadline_ns()) is not None and max(due_ns, now_ns) < until_ns:
             now_ns = max(due_ns, now_ns + _STEP_NS)
             self.sync.advance(min(now_ns, until_ns))

@@ -141,7 +141,7 @@ class TensorEvent(_PacketEvent, kw_only=True, tag="tensor"):
     """An array; ``at`` is its place in the stream's ``.bin`` file, None when it was not recorded."""
 
     dtype: Literal["float32", "float16", "int32", "int64", "uint8"]
-    shape: tuple[Small, ...]
+    shape: Annotated[tuple[Small, ...], msgspec.Meta(max_length=8)]
     at: Count | None = None
     crc: Count | None = None
 
@@ -338,7 +338,8 @@ class LogReader:
                 except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                     self.cut = f"line {self.lines + 1} of the log is damaged: {error}"
                     return
-                if getattr(event, "stream", None) not in (*self._inputs, None):
+                stream = getattr(event, "stream", None)
+                if stream is not None and stream not in self._inputs:
                     self.cut = f"line {self.lines + 1} of the log is damaged: no input has this name"
                     return
                 self.lines += 1

@@ -15,7 +15,7 @@ from mmedge.pipeline.flash import TONE_HZ
 
 FLASHES = 25
 _FPS, _RATE_HZ = 60, 48_000
-_SIZE = (640, 360)
+_SIZE = (320, 180)  # flat pictures: the player makes them larger
 _LEAD, _LENGTH = 2 * _FPS, 6  # pictures: dark at first, then 0.1 s of each flash
 _GAP = (48, 72)  # pictures: 0.8 to 1.2 s, so that a beep fits to its own flash only
 _CODECS = {".mp4": "aac", ".mkv": "pcm_s16le"}
@@ -44,7 +44,9 @@ def write_clip(path: Path) -> Path:
         MissingDependencyError: If PyAV is not installed.
     """
     if path.suffix not in _CODECS:
-        raise ConfigError(f"a clip cannot end in '{path.suffix}'", where=str(path), fix="use .mp4 (plays anywhere) or .mkv")
+        raise ConfigError(
+            f"a clip cannot end in '{path.suffix}'", where=str(path), fix="use .mp4 (plays anywhere) or .mkv"
+        )
     av = require("av", "writing a clip")
     starts = [int(time * _FPS) for time in flash_times()]
     pictures = starts[-1] + _LEAD
@@ -54,6 +56,7 @@ def write_clip(path: Path) -> Path:
             video = container.add_stream("libx264", rate=_FPS, options={"preset": "veryfast", "crf": "20", "bf": "0"})
             video.width, video.height, video.pix_fmt = *_SIZE, "yuv420p"
             audio = container.add_stream(_CODECS[path.suffix], rate=_RATE_HZ, layout="mono")
+            container.start_encoding()  # opens the file: what is wrong with the path shows now
             packets = _pictures(av, video, pictures, bright) + _sound(av, audio, pictures, starts)
             for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
                 container.mux(packet)

@@ -98,7 +98,11 @@ class PictureWriter:
             self._add_stream(self._track, event)
         event.file, event.at_ms = self._file, self._track.times.next(event.capture_ns)
         event.crc = zlib.crc32(picture.data) if self._lossless else None
-        frame = require("av", _PURPOSE).VideoFrame.from_ndarray(picture, format=_CODEC[event.format][1])
+        make = require("av", _PURPOSE).VideoFrame
+        # Without a copy: the encoder makes its own, and does not hold the interpreter's lock for it. That way PyAV
+        # cuts off the last rows of planes whose height is no multiple of four.
+        whole = event.format not in ("yuv420p", "nv12") or event.height % 4 == 0
+        frame = (make.from_numpy_buffer if whole else make.from_ndarray)(picture, format=_CODEC[event.format][1])
         frame.pts, frame.time_base = event.at_ms, _MS
         frame.color_range = 2 if event.full_range else 1
         self._track.write(frame)

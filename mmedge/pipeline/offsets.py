@@ -17,10 +17,10 @@ from mmedge.capture.uri import LIVE, Kind, parse
 from mmedge.errors import ConfigError
 from mmedge.types import ClockQuality, Packet
 
-SCHEMA = "mmedge.offsets/1"
 _MAX_BYTES, _MAX_PAIRS = 1 << 20, 256
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=2000)]
 _Length = Annotated[int, msgspec.Meta(ge=0, le=60_000_000_000)]
+_SCHEME: dict[Kind, str] = {"v4l2": "v4l2://", "csi": "csi://", "microphone": "mic://", "gst": "gst:"}
 _P = TypeVar("_P", bound=Packet)
 
 # What a packet's uncertainty holds of a constant delay that cannot be seen: a calibration tells it. Stamps of arrival
@@ -92,7 +92,7 @@ def device_name(uri: str) -> str:
     if parsed.kind in ("network", "test"):
         return str(parsed)
     query = "&".join(f"{name}={value}" for name, value in sorted(parsed.params.items()))
-    return f"{parsed.kind}:{parsed.target}" + (f"?{query}" if query else "")
+    return f"{_SCHEME[parsed.kind]}{parsed.target}" + (f"?{query}" if query else "")
 
 
 def lookup(image_uri: str, audio_uri: str) -> Offset | None:
@@ -125,7 +125,7 @@ def store(offset: Offset) -> Path:
         try:
             fcntl.flock(folder, fcntl.LOCK_EX)
             others = [known for known in _read(path) if (known.image, known.audio) != (offset.image, offset.audio)]
-            _write(path, _File(schema=SCHEMA, offsets=(*others[-(_MAX_PAIRS - 1) :], offset)))
+            _write(path, _File(schema="mmedge.offsets/1", offsets=(*others[-(_MAX_PAIRS - 1) :], offset)))
             os.fsync(folder)
         finally:
             os.close(folder)
@@ -225,7 +225,7 @@ def alignment(inputs: Mapping[str, Input], uris: Mapping[str, str]) -> tuple[dic
             elif parse(live[image]).target != parse(live[sound]).target:
                 notes.append(
                     f"'{image}' and '{sound}' were never calibrated: what is constant in their delays is unknown "
-                    f"(mmedge calibrate --image {parse(live[image])} --audio {parse(live[sound])})"
+                    f"(mmedge calibrate --image {device_name(live[image])} --audio {device_name(live[sound])})"
                 )
     # The best known pairs first; each brings two groups of devices onto one time.
     groups = {name: _Group({name: 0}) for name in (*images, *sounds)}

@@ -11,7 +11,6 @@ import time
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -22,6 +21,7 @@ from mmedge.bundle import Bundle
 from mmedge.bundle.manifest import AudioInput, Input
 from mmedge.errors import InternalError, MissingDependencyError, MmedgeError, SourceError
 from mmedge.extras import require
+from mmedge.pipeline.decision import Decision, trigger_event
 from mmedge.pipeline.event_log import (
     BlockEvent,
     DropEvent,
@@ -32,19 +32,17 @@ from mmedge.pipeline.event_log import (
     Header,
     HealthEvent,
     LogWriter,
-    Outcome,
     PollEvent,
     RecordedBundle,
     RecordedInput,
     Rules,
     TensorEvent,
     TextEvent,
-    TriggerEvent,
     check_folder,
     file_stems,
 )
 from mmedge.pipeline.media_files import PictureWriter, SoundWriter, TensorWriter
-from mmedge.types import AnyArray, Block, EndOfStream, Frame, Packet, Result, Snapshot, Tensor, Text
+from mmedge.types import AnyArray, Block, EndOfStream, Frame, Packet, Tensor, Text
 
 log = logging.getLogger("mmedge.recorder")
 # What may wait to be written; a disk that stalls for longer leaves holes, which the log names.
@@ -53,42 +51,6 @@ MAX_TURNS = 20_000
 CLOSE_S = 10.0
 _NICE = 5
 _Item: TypeAlias = tuple[Event, AnyArray | None]
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What became of one trigger; ``used_ns`` and ``busy`` as in ``StageGraph``."""
-
-    snapshot: Snapshot
-    outcome: Outcome
-    result: Result | None = None
-    used_ns: Mapping[str, int] = field(default_factory=dict)
-    busy: Sequence[str] = ()
-
-
-def trigger_event(decision: Decision) -> TriggerEvent:
-    """Return the log's line about a trigger."""
-    shot, result = decision.snapshot, decision.result
-    numbers = {name: packet.seq for name, packet in (*shot.frames.items(), *shot.values.items())} | shot.audio_end
-    return TriggerEvent(
-        seq=shot.seq,
-        t_ns=shot.t_ns,
-        outcome=decision.outcome,
-        present=shot.present,
-        used={name: (shot.epoch[name], number) for name, number in numbers.items() if name in shot.epoch},
-        age_ms={name: round(age, 3) for name, age in shot.age_ms.items()},
-        skew_ms=round(shot.skew_ms, 3),
-        uncertainty_ms=round(shot.uncertainty_ms, 3),
-        wait_ns=shot.wait_ns,
-        deliver_ns=shot.deliver_ns,
-        epoch=dict(shot.epoch),
-        reason=shot.reason,
-        used_ns=dict(decision.used_ns),
-        busy=tuple(decision.busy),
-        status=None if result is None else result.status,
-        tasks={} if result is None else result.tasks,
-        latency_ms={} if result is None else result.latency_ms,
-    )
 
 
 def make_header(

@@ -15,10 +15,10 @@ from mmedge.bundle import Bundle
 from mmedge.errors import CheckError, ConfigError
 from mmedge.fusion import load_graph
 from mmedge.pipeline.cutter import Cutter
+from mmedge.pipeline.decision import Decision, trigger_event
 from mmedge.pipeline.event_log import TriggerEvent
 from mmedge.pipeline.inference import Inference
 from mmedge.pipeline.recorded import Recording, Turn
-from mmedge.pipeline.recorder import Decision, trigger_event
 from mmedge.pipeline.statistics import Statistics
 from mmedge.sync import Synchronizer
 from mmedge.types import Result, Snapshot

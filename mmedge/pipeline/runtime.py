@@ -20,13 +20,13 @@ from mmedge.capture import Source, open_sources
 from mmedge.errors import ConfigError, InternalError, MmedgeError
 from mmedge.fusion import StageGraph, load_graph
 from mmedge.ipc.mailbox import Mailbox
+from mmedge.pipeline.decision import Decision
 from mmedge.pipeline.event_log import Rules, check_folder
 from mmedge.pipeline.inference import Inference, validated_masks
-from mmedge.pipeline.recorder import Decision, Recorder, make_header
+from mmedge.pipeline.recorder import Recorder, make_header
 from mmedge.pipeline.spec import RunSpec
 from mmedge.pipeline.statistics import Statistics
-from mmedge.sync import Synchronizer
-from mmedge.sync.presets import apply_preset
+from mmedge.sync import Synchronizer, apply_preset, hold_ns
 from mmedge.types import EndOfStream, Frame, Packet, Result, Snapshot
 
 log = logging.getLogger("mmedge.runtime")
@@ -127,8 +127,14 @@ class Runtime:
             uris = {name: uri for name, uri in self.spec.inputs.items() if uri != PUSH}
             specs = {name: manifest.inputs[name] for name in uris}
             speed = None if self.spec.speed == 1.0 else self.spec.speed
+            rules, missing = apply_preset(self.spec.latency, manifest.sync, manifest.missing, manifest.inputs)
             self._sources = open_sources(
-                specs, uris, speed=speed, realtime=not self._lossless, workers=self.spec.isolation == "process"
+                specs,
+                uris,
+                speed=speed,
+                realtime=not self._lossless,
+                workers=self.spec.isolation == "process",
+                hold_ns=hold_ns(rules, manifest.inputs, lossless=self._lossless),
             )
             live = {name: source.live for source in self._sources for name in source.streams}
             attached = {name: live.get(name, True) for name in self.spec.inputs}
@@ -139,7 +145,6 @@ class Runtime:
                     fix="use latency 'low' or 'balanced'",
                 )
             self._started_ns = statistics.started_ns = time.monotonic_ns()
-            rules, missing = apply_preset(self.spec.latency, manifest.sync, manifest.missing, manifest.inputs)
             self._sync = Synchronizer(
                 manifest.inputs,
                 attached,

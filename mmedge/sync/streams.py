@@ -100,11 +100,11 @@ class Stream:
         return step_ns < -JUMP_NS or (self.live and early_ns > JUMP_NS)
 
     def _learn(self, step_ns: int, gap_ns: int) -> None:
-        if step_ns > 0:
+        if step_ns > 0 and (gap_ns <= self.idle_ns or self._steps < _AVERAGE):  # a death is no period
             if self._steps < _AVERAGE:
                 self._steps += 1
             else:
-                step_ns = min(step_ns, 4 * self.period_ns)  # one stall says little
+                step_ns = min(step_ns, 4 * self.period_ns)  # a stall says little
             period_ns = self.period_ns + (step_ns - self.period_ns) // self._steps
             self.period_ns = min(max(period_ns, MIN_PERIOD_NS), MAX_PERIOD_NS)
         # Follows the 99th percentile of the gaps between arrivals: up by 99 parts if above, down by one if below.

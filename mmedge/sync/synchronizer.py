@@ -8,39 +8,24 @@ a time-indexed ring exactly there, once its watermark has passed the trigger or 
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from mmedge.bundle.manifest import AudioInput, ImageInput, Input, Missing, Sync, TensorInput, TextInput
 from mmedge.errors import ConfigError
 from mmedge.sync.audio import AudioStream
 from mmedge.sync.bounds import hold_ns, look_ahead_ns, wait_ns
-from mmedge.sync.streams import FOREVER_NS, JUMP_NS, ImageStream, Stream, ValueStream
+from mmedge.sync.streams import FOREVER_NS, ImageStream, Stream, ValueStream
+from mmedge.sync.triggers import Trigger, Triggers
 from mmedge.types import EndOfStream, FloatArray, Frame, Packet, Snapshot, Tensor, Text
 
-# Triggers that may wait beside those whose time to wait is not over, and in all.
-MAX_PENDING, MAX_PENDING_EVER = 8, 65_536
 # For how much longer than the longest wait a window can be read, and for how long at most: files are read
 # ahead by seconds.
 RESERVE_NS, MAX_RESERVE_NS = 1_000_000_000, 30_000_000_000
 
 
-@dataclass(slots=True)
-class _Trigger:
-    t_ns: int
-    deliver_ns: int
-    clock: Stream | None  # whose capture time it is
-    epoch: int
-    uncertainty_ns: int
-    packet: Frame | Text | Tensor | None  # what made it; None: a hop
-
-
 class Synchronizer:
     """Cuts one snapshot for each trigger.
-
-    A trigger is made by each packet of the trigger's input, or every ``every_ms`` for audio and timer. While
-    that input is dead, hops of whatever is alive keep its rate, from where it stopped.
 
     Args:
         inputs: Every seat of the bundle, in its order.
@@ -51,7 +36,6 @@ class Synchronizer:
         lossless: Wait for data as long as it takes (files played as fast as possible).
 
     Attributes:
-        triggers: All that were made: each becomes a snapshot, is dropped, or is pending.
         drops: Triggers that became no snapshot, by cause.
         refused: Other packets that were not taken, by input and cause.
 
@@ -87,22 +71,13 @@ class Synchronizer:
         self._lossless = lossless
         self._wait_ns = FOREVER_NS if lossless else wait_ns(sync, own)
         self._hold_ns = FOREVER_NS if lossless else hold_ns(sync, own)
-        self._hop_ns = round(sync.every_ms * 1e6)
         self._now_ns = self._started_ns = started_ns
         self._streams = {n: self._make(n, spec, missing.get(n), live=attached[n]) for n, spec in own.items()}
         self._needed = [s for s in self._streams.values() if s.waits and not self._latest]
-        ranked = [(s.rank, s) for s in self._streams.values() if s.rank is not None]
-        self._clocks = [s for _, s in sorted(ranked, key=lambda entry: entry[0])]
-        self._own = self._streams.get(sync.trigger)
-        self._by_packet = self._own is not None and not isinstance(self._own, AudioStream)
-        self._pending: deque[_Trigger] = deque()
-        self._next_hop_ns: int | None = None
-        self._hop_clock: tuple[Stream | None, int] = (None, 0)
-        self._last_ns = -FOREVER_NS
-        self._last_clock: tuple[Stream | None, int] = (None, 0)
+        self._triggers = Triggers(self._streams, sync, started_ns=started_ns, wait_ns=self._wait_ns, lossless=lossless)
+        self._pending = self._triggers.pending
+        self.drops = self._triggers.drops
         self._seq = 0
-        self.triggers = 0
-        self.drops: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
 
     def _make(self, name: str, spec: Input, missing: Missing | None, *, live: bool) -> Stream:
@@ -138,103 +113,30 @@ class Synchronizer:
             )
         else:
             cause = stream.push(packet)
-            if stream is self._own and isinstance(packet, (Frame, Text, Tensor)):
-                self._on_packet(stream, packet, cause)
+            if stream is self._triggers.own and isinstance(packet, (Frame, Text, Tensor)):
+                self._triggers.on_packet(stream, packet, cause)
             elif cause is not None:
                 self.refused[f"{packet.stream}_{cause}"] += 1
-        self._make_hops(packet.arrive_ns)
+        self._triggers.make_hops(self._now_ns, packet.arrive_ns)
 
     def advance(self, now_ns: int) -> None:
         """Tell the time."""
         self._now_ns = max(self._now_ns, now_ns)
-        if self._ticks():
-            self._make_hops(self._now_ns)
-
-    def _on_packet(self, stream: Stream, packet: Frame | Text | Tensor, cause: str | None) -> None:
-        self.triggers += 1
-        if cause is not None:
-            self.drops[cause] += 1
-            return
-        self._next_hop_ns = None
-        self._append(
-            _Trigger(packet.capture_ns, packet.arrive_ns, stream, stream.epoch, packet.uncertainty_ns, packet),
-            stream.period_ns,
-        )
-
-    def _ticks(self) -> bool:
-        """Tell whether the time itself is the timer's clock: only texts are there, which come when they like."""
-        return (
-            self._sync.trigger == "timer"
-            and not self._lossless
-            and not any(s.alive(self._now_ns, self._started_ns) for s in self._clocks)
-            and any(s.rank is None and s.ended is None and s.last_arrive_ns for s in self._streams.values())
-        )
-
-    def _make_hops(self, deliver_ns: int) -> None:
-        own, step_ns = self._own, self._hop_ns
-        clock: Stream | None = None
-        if own is not None:
-            alive = own.alive(self._now_ns, self._started_ns)
-            if own.ended_well or (alive and (self._by_packet or own.last_arrive_ns is None)):
-                return
-            clock = own if alive else None
-            if self._by_packet and own.measured:
-                step_ns = own.period_ns
-        if clock is None:
-            for clock in self._clocks:
-                if clock.last_arrive_ns is not None and clock.alive(self._now_ns, self._started_ns):
-                    break
-            else:
-                clock = None
-                if not self._ticks():
-                    return
-        horizon_ns = self._now_ns if clock is None else clock.watermark_ns
-        key = (clock, 0 if clock is None else clock.epoch)
-        if key != self._hop_clock or self._next_hop_ns is None:
-            self._hop_clock = key
-            # Where the last trigger left off: what was alive meanwhile has come. Not after another origin of time.
-            behind_ns = horizon_ns - self._last_ns
-            patience_ns = JUMP_NS + (0 if own is None else own.idle_ns)
-            resume = -JUMP_NS <= behind_ns <= patience_ns
-            self._next_hop_ns = self._last_ns + step_ns if resume else horizon_ns
-        behind = (horizon_ns - self._next_hop_ns) // step_ns - self._limit(step_ns)
-        if behind > 0:
-            # The bounded queue would drop them one by one: after a long block, or a wrong time stamp.
-            self.triggers += behind
-            self.drops["sync_overflow"] += behind
-            self._next_hop_ns += behind * step_ns
-        uncertainty_ns = 0 if clock is None else clock.uncertainty_ns
-        while self._next_hop_ns <= horizon_ns:
-            self.triggers += 1
-            self._append(_Trigger(self._next_hop_ns, deliver_ns, *key, uncertainty_ns, None), step_ns)
-            self._next_hop_ns += step_ns
-
-    def _limit(self, step_ns: int) -> int:
-        return min(MAX_PENDING + self._wait_ns // step_ns, MAX_PENDING_EVER)
-
-    def _append(self, trigger: _Trigger, step_ns: int) -> None:
-        key, back_ns = (trigger.clock, trigger.epoch), self._last_ns - trigger.t_ns
-        if back_ns >= 0 and (key == self._last_clock or (key[0] is not self._last_clock[0] and back_ns <= JUMP_NS)):
-            self.drops["late"] += 1  # the hops of a source that was thought dead have been there before
-            return
-        self._last_ns, self._last_clock = trigger.t_ns, key
-        if len(self._pending) >= self._limit(step_ns):
-            self._pending.popleft()
-            self.drops["sync_overflow"] += 1
-        self._pending.append(trigger)
+        if self._triggers.ticks(self._now_ns):
+            self._triggers.make_hops(self._now_ns, self._now_ns)
 
     def next_deadline_ns(self) -> int | None:
         """Return when ``poll`` must be called even if nothing arrives, or None."""
         if self._lossless:
             return None
         if not self._pending:
-            return self._next_hop_ns if self._ticks() else None
+            return self._triggers.next_tick_ns(self._now_ns)
         trigger = self._pending[0]
         # What holds it back may fall silent before the deadline.
         silent_ns = max((s.silent_from_ns(self._started_ns) for s in self._blockers(trigger)), default=self._now_ns)
         return min(trigger.deliver_ns + self._wait_ns, silent_ns)
 
-    def _blockers(self, trigger: _Trigger) -> list[Stream]:
+    def _blockers(self, trigger: Trigger) -> list[Stream]:
         """Return what a trigger still waits for.
 
         A source that fell silent is not among them: like a watermark that goes on by itself, a delay behind
@@ -262,9 +164,10 @@ class Synchronizer:
             snapshot = self._cut(trigger)
             if snapshot is not None:
                 ready.append(snapshot)
+        self._triggers.polled()
         return ready
 
-    def _cut(self, trigger: _Trigger) -> Snapshot | None:
+    def _cut(self, trigger: Trigger) -> Snapshot | None:
         self._seq += 1
         snapshot = Snapshot(
             t_ns=trigger.t_ns,
@@ -321,15 +224,14 @@ class Synchronizer:
 
     def trim(self) -> None:
         """Release the frames that neither a pending trigger nor the snapshots polled so far can want."""
-        pending, wanted = self._pending, None
-        oldest_ns = self._last_ns
-        if pending:
-            oldest_ns = min(trigger.t_ns for trigger in pending)
-            wanted = next((t.packet for t in pending if t.packet is not None), None)
-        elif self._own is not None and self._own.ended_well:
-            oldest_ns = FOREVER_NS  # no trigger will come any more
+        oldest_ns, wanted = self._triggers.wanted()
         for stream in self._streams.values():
             stream.trim(max(oldest_ns, stream.watermark_ns - self._hold_ns), wanted)
+
+    @property
+    def triggers(self) -> int:
+        """All triggers that were made: each becomes a snapshot, is dropped, or is pending."""
+        return self._triggers.made
 
     @property
     def pending(self) -> int:

@@ -18,7 +18,7 @@ from mmedge.capture.base import Emit
 from mmedge.capture.devices import _cameras
 from mmedge.capture.media import MediaSource
 from mmedge.capture.text import MAX_LINE, TextSource
-from mmedge.capture.v4l2 import CameraClock, CameraSource
+from mmedge.capture.v4l2 import Backlog, CameraClock, CameraSource
 from mmedge.errors import ConfigError, DeviceError, MmedgeError, SourceError
 from mmedge.types import Block, EndOfStream, Frame, Packet, Text
 
@@ -129,14 +129,24 @@ def test_camera_loop_reads_into_slots(write_clip: Any, monkeypatch: pytest.Monke
     (source,) = open_sources(INPUTS, {"image": "0"})
     packets = play(source)
     frames = [p for p in packets if isinstance(p, Frame)]
-    assert len(frames) == 25
+    # What a file hands over at once looks like a driver's backlog, of which there are at most ten.
+    assert isinstance(source, CameraSource)
+    assert len(frames) + source.counters["flushed_frames"] == 25
+    assert len(frames) >= 15
     assert {(f.format, f.data.shape, f.full_range) for f in frames} == {("bgr24", (48, 64, 3), True)}
     assert all(abs(int(f.data[0, 0, 0]) - 128) < 4 for f in frames)
     assert [f.capture_ns for f in frames] == sorted(f.capture_ns for f in frames)
     assert {f.quality for f in frames[2:]} == {"B"}
-    assert isinstance(source, CameraSource)
     assert isinstance(source.error, SourceError)  # a camera has no end: a file's end is a camera that died
     assert "stopped delivering" in str(packets[-1].reason if isinstance(packets[-1], EndOfStream) else "")
+
+
+def test_frames_that_waited_for_the_reader_are_not_of_now() -> None:
+    ms = 1_000_000
+    backlog = Backlog()
+    assert [backlog.holds(waited) for waited in (0, 999_999, 33 * ms, 0, 0)] == [True, True, False, False, False]
+    endless = Backlog()
+    assert sum(endless.holds(0) for _ in range(100)) == 10
 
 
 def test_camera_clock_takes_the_best_stamp_there_is() -> None:

@@ -124,7 +124,7 @@ def test_a_source_that_breaks_ends_the_run_with_its_error(bundle: Path, monkeypa
     monkeypatch.setattr(runtime_module, "open_sources", lambda *_, **__: [Broken(("image",), name="cam", live=True)])
     seen: list[Result] = []
     with (
-        mmedge.Pipeline(bundle, {"image": "0"}, on_result=seen.append) as pipe,
+        mmedge.Pipeline(bundle, {"image": "0"}, on_result=seen.append, isolation="thread") as pipe,
         pytest.raises(SourceError, match="the cable was pulled"),
     ):
         pipe.run()

@@ -228,8 +228,8 @@ def test_cut_off_anywhere_a_replay_is_a_prefix(bundle: Path, clip: Path, tmp_pat
             lines, again = replay(copy, bundle)
             assert lines == live[: len(lines)]
             assert again.cut is not None or len(lines) == len(live)
-    (tmp_path / "copy" / "events.jsonl").unlink()
-    assert replay(tmp_path / "copy", bundle)[0] == []
+    (tmp_path / "r" / "events.jsonl").unlink()
+    assert replay(tmp_path / "r", bundle)[0] == []
 
 
 def test_a_full_disk_ends_the_recording_and_not_the_run(bundle: Path, clip: Path, tmp_path: Path) -> None:

@@ -1,0 +1,45 @@
+"""What became of one trigger: as the runtime knows it, and as the log tells it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from mmedge.pipeline.event_log import Outcome, TriggerEvent
+from mmedge.types import Result, Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What became of one trigger; ``used_ns`` and ``busy`` as in ``StageGraph``."""
+
+    snapshot: Snapshot
+    outcome: Outcome
+    result: Result | None = None
+    used_ns: Mapping[str, int] = field(default_factory=dict)
+    busy: Sequence[str] = ()
+
+
+def trigger_event(decision: Decision) -> TriggerEvent:
+    """Return the log's line about a trigger."""
+    shot, result = decision.snapshot, decision.result
+    numbers = {name: packet.seq for name, packet in (*shot.frames.items(), *shot.values.items())} | shot.audio_end
+    return TriggerEvent(
+        seq=shot.seq,
+        t_ns=shot.t_ns,
+        outcome=decision.outcome,
+        present=shot.present,
+        used={name: (shot.epoch[name], number) for name, number in numbers.items() if name in shot.epoch},
+        age_ms={name: round(age, 3) for name, age in shot.age_ms.items()},
+        skew_ms=round(shot.skew_ms, 3),
+        uncertainty_ms=round(shot.uncertainty_ms, 3),
+        wait_ns=shot.wait_ns,
+        deliver_ns=shot.deliver_ns,
+        epoch=dict(shot.epoch),
+        reason=shot.reason,
+        used_ns=dict(decision.used_ns),
+        busy=tuple(decision.busy),
+        status=None if result is None else result.status,
+        tasks={} if result is None else result.tasks,
+        latency_ms={} if result is None else result.latency_ms,
+    )

@@ -1,0 +1,167 @@
+"""What devices deliver and how late they are: ``devices --probe`` and ``calibrate``, on simulated and real devices."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mmedge.bundle.manifest import AudioInput, ImageInput
+from mmedge.cli import run
+from mmedge.doctor.devices_probe import DeviceProbe, probe_devices
+from mmedge.errors import CheckError, ConfigError, DeviceError
+from mmedge.pipeline import calibration
+from mmedge.pipeline.calibration import calibrate
+from mmedge.pipeline.flash_clip import write_clip
+from mmedge.pipeline.offsets import alignment, lookup
+
+MS = 1_000_000
+SMALL = "width=160&height=64"
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+
+
+def test_calibrate_finds_keeps_and_takes_off_a_hidden_delay(capfd: pytest.CaptureFixture[str]) -> None:
+    image, audio = f"test://?fps=240&{SMALL}&hidden_ms=70", "test://?seed=1&hidden_ms=8"
+    assert run(["calibrate", "--image", image, "--audio", audio, "--flashes", "5", "--json"]) == 0
+    out, err = capfd.readouterr()
+    document = json.loads(out)
+    assert "Traceback" not in err
+    assert document["schema"] == "mmedge.calibrate/1"
+    assert abs(document["offset_ns"] - 62 * MS) < 4 * MS  # half a frame: the flashes are in step with the frames
+    assert abs(document["offset_ns"] - 62 * MS) <= document["uncertainty_ns"] < 6 * MS
+    assert document["pairs"] == len(document["differences_ns"]) == 5
+    assert len(document["remarks"]) == 2
+    kept = lookup(image, audio)
+    assert kept is not None
+    assert kept.offset_ns == document["offset_ns"]
+    inputs: Any = {
+        "image": ImageInput(size=(64, 64), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
+        "audio": AudioInput(sample_rate_hz=16_000, window_ms=500),
+    }
+    shifts, notes = alignment(inputs, {"image": image, "audio": audio})
+    assert notes == []
+    assert shifts["image"].earlier_ns == kept.offset_ns
+    assert shifts["audio"].earlier_ns == 0
+
+
+def test_calibrate_says_what_it_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "_NOTHING_S", 4.5)
+    with pytest.raises(CheckError, match="no flash was seen") as error:  # the picture of every flash is frozen away
+        calibrate(f"test://?fps=30&{SMALL}&freeze_at_s=0", "test://?fps=31")
+    assert "--write" in str(error.value.fix)
+    with pytest.raises(DeviceError, match="'image' has delivered nothing"):
+        calibrate("udp://127.0.0.1:9", "test://?fps=31")
+
+
+def test_calibrate_refuses_what_it_cannot_measure() -> None:
+    with pytest.raises(ConfigError, match="no live device"):
+        calibrate("clip.mp4", "test://?")
+    with pytest.raises(DeviceError):
+        calibrate("v4l2:///dev/video99", "test://?")
+
+
+def test_calibrate_writes_the_clip(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("av")
+    assert run(["calibrate", "--write", str(tmp_path / "flash.mp4"), "--json"]) == 0
+    document = json.loads(capfd.readouterr().out)
+    assert document["schema"] == "mmedge.clip/1"
+    assert len(document["flashes_s"]) == 25
+    assert Path(document["path"]).stat().st_size > 10_000
+    assert run(["calibrate"]) == 2
+    assert "--write flash.mp4" in capfd.readouterr().err
+    assert run(["calibrate", "--write", "x.mp4", "--image", "0"]) == 2
+
+
+def test_probe_measures_what_a_device_delivers(capfd: pytest.CaptureFixture[str]) -> None:
+    uris = [f"test://?fps=25&{SMALL}&xrun=600&jitter_ms=2", "v4l2:///dev/video99"]
+    assert run(["devices", "--probe", *uris, "--seconds", "2.5", "--json"]) == 0  # one of them works
+    document = json.loads(capfd.readouterr().out)
+    assert document["schema"] == "mmedge.devices/1"
+    works, fails = document["probe"]
+    assert works["error"] is None
+    assert works["lost"]["overflows"] > 2
+    assert works["lost"]["lost_samples"] > 1000
+    assert 0 < works["first_packet_ms"] < 8000
+    image, audio = works["streams"]
+    assert (image["modality"], image["picture"], image["nominal_hz"], image["quality"]) == (
+        "image",
+        "160x64 yuv420p",
+        25.0,
+        "B",
+    )
+    assert image["rate_hz"] == pytest.approx(25, rel=0.02)
+    assert image["jitter_p99_ms"] > image["jitter_p50_ms"] > 0.2
+    assert image["packets"] >= 50
+    assert (audio["modality"], audio["picture"], audio["nominal_hz"]) == ("audio", None, 48_000)
+    assert audio["rate_hz"] == pytest.approx(48_000, rel=0.05)  # 20 to 100 ms vanish ten times a second
+    assert audio["uncertainty_ms"] >= 1
+    assert not audio["ppm_settled"]
+    assert fails["streams"] == []
+    assert fails["error"]["fix"]
+
+
+def test_probe_of_nothing_that_works_ends_with_3(capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["devices", "--probe", "v4l2:///dev/video98", "v4l2:///dev/video99", "--json"]) == 3
+    assert len(json.loads(capfd.readouterr().out)["probe"]) == 2
+    assert run(["devices", "--probe", "v4l2:///dev/video99"]) == 3
+    out, err = capfd.readouterr()
+    assert "is not there" in " ".join(out.split())
+    assert "fix:" in err
+    assert run(["devices", "--probe", "clip.mp4"]) == 2
+    assert run(["devices", "0"]) == 2
+    assert run(["devices", "--probe", "nonsense://"]) == 2
+
+
+def test_probe_of_a_device_that_vanishes(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.CRITICAL):
+        (device,) = probe_devices([f"test://?{SMALL}&unplug_at_s=0.5"], seconds=2)
+    assert device.error is None
+    assert device.lost["restarts"] >= 1
+
+
+def test_probe_of_a_device_that_stays_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mmedge.doctor.devices_probe._FIRST_S", 1.0)
+    (device,) = probe_devices(["test://?hang_at_s=0"])
+    assert device.error is not None
+    assert "nothing came within 1 s" in str(device.error["message"])
+
+
+def test_the_tables_fit_a_terminal() -> None:
+    command = [sys.executable, "-m", "mmedge", "devices", "--probe", f"test://?{SMALL}", "--seconds", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    for text in ("160x64 yuv420p", "B stream", "first packet after"):
+        assert text in done.stdout
+    assert "--seconds 30" in done.stderr
+
+
+@pytest.mark.devices
+def test_real_devices_are_probed_and_calibrated(microphone: Any, camera: Any, tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "flash.mkv")
+    camera.send(clip, microphone=microphone)
+    probed: list[DeviceProbe] = []
+    # Both at once, as the clip lasts half a minute only.
+    probing = threading.Thread(target=lambda: probed.extend(probe_devices([microphone.uri], seconds=2)))
+    probing.start()
+    found = calibrate(camera.uri, microphone.uri, flashes=12)
+    probing.join()
+    print(f"offset {found.offset.offset_ns / MS:.1f} +- {found.offset.uncertainty_ns / MS:.1f} ms")  # noqa: T201
+    assert abs(found.offset.offset_ns) < 100 * MS
+    assert found.offset.uncertainty_ns < 40 * MS
+    assert not found.ambiguous
+    assert found.offset.mad_ns < 25 * MS
+    (device,) = probed
+    assert device.error is None
+    (sound,) = device.streams
+    assert sound.rate_hz == pytest.approx(sound.nominal_hz, rel=0.02)
