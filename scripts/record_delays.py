@@ -17,6 +17,7 @@ RATE_HZ, BLOCK = 48_000, 480
 
 
 def main(device: str, seconds: float, out: Path) -> None:
+    """Record, take the line under the delays away, and write what is left."""
     total = round(seconds * RATE_HZ / BLOCK)
     entries = np.empty(total, np.int64)
     count, done = 0, threading.Event()

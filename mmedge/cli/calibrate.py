@@ -106,10 +106,9 @@ def _document(calibration: Calibration, path: Path) -> dict[str, Any]:
 
 def _print(calibration: Calibration) -> None:
     offset = calibration.offset
-    late = "picture" if offset.offset_ns >= 0 else "sound"
-    table = Table(
-        title=f"the {late} is stamped {abs(offset.offset_ns) / 1e6:.1f} ms later than the other", show_header=False
-    )
+    late, other = ("picture", "sound") if offset.offset_ns >= 0 else ("sound", "picture")
+    title = f"the {late} is stamped {abs(offset.offset_ns) / 1e6:.1f} ms late against the {other}"
+    table = Table(title=title, show_header=False)
     table.title_justify = "left"
     for name, value in (
         (

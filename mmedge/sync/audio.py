@@ -23,6 +23,7 @@ class AudioStream(Stream):
         spec: Its rate and window.
         missing: Its policy.
         live: Whether its source is live.
+        started_ns: When the run began.
         ahead_ns: By how much its window ends after the trigger.
         reserve_ns: For how long a window must stay readable.
     """
@@ -32,9 +33,17 @@ class AudioStream(Stream):
     _min_step_ns = -FOREVER_NS  # sound is never refused for its time
 
     def __init__(
-        self, name: str, spec: AudioInput, missing: Missing | None, *, live: bool, ahead_ns: int, reserve_ns: int
+        self,
+        name: str,
+        spec: AudioInput,
+        missing: Missing | None,
+        *,
+        live: bool,
+        started_ns: int,
+        ahead_ns: int,
+        reserve_ns: int,
     ) -> None:
-        super().__init__(name, missing, live=live)
+        super().__init__(name, missing, live=live, started_ns=started_ns)
         self.rate_hz = spec.sample_rate_hz
         self.window = spec.samples
         self.ahead_ns = ahead_ns

@@ -32,7 +32,9 @@ class Stream:
         watermark_ns: Highest capture time of this epoch.
         period_ns: Mean step of its capture time; a guess until ``measured``.
         idle_ns: A live source that is silent for longer is not waited for.
+        silent_ns: From when on it is not waited for if nothing more arrives.
         last_cut: Epoch and time of the trigger it was last cut for.
+        kept: What ``trim`` can release.
         ended: Why nothing more is expected; a later packet takes it back.
     """
 
@@ -41,9 +43,10 @@ class Stream:
     waits = True
     _min_step_ns = 0
 
-    def __init__(self, name: str, missing: Missing | None, *, live: bool) -> None:
+    def __init__(self, name: str, missing: Missing | None, *, live: bool, started_ns: int) -> None:
         self.name = name
         self.live = live
+        self.silent_ns = started_ns + STARTUP_NS + 1 if live else FOREVER_NS
         self.policy = missing.policy if missing else "zero"
         self.max_age_ns = round(missing.max_age_ms * 1e6) if missing and missing.max_age_ms else None
         self.epoch = 0
@@ -55,6 +58,7 @@ class Stream:
         self.period_ns = 40_000_000
         self.idle_ns = IDLE_NS
         self.last_cut = (0, -FOREVER_NS)
+        self.kept: deque[Any] = deque()
         self._source_epoch = 0
         self._capture_ns = 0
         self._steps = 0
@@ -92,6 +96,7 @@ class Stream:
         self.ended = None
         self.last_arrive_ns, self._capture_ns = packet.arrive_ns, packet.capture_ns
         self.uncertainty_ns = packet.uncertainty_ns
+        self.silent_ns = packet.arrive_ns + self.idle_ns + 1 if self.live else FOREVER_NS
         if packet.capture_ns > self.watermark_ns:
             self.watermark_ns = packet.capture_ns
         return None
@@ -100,42 +105,37 @@ class Stream:
         return step_ns < -JUMP_NS or (self.live and early_ns > JUMP_NS)
 
     def _learn(self, step_ns: int, gap_ns: int) -> None:
+        period_ns = self.period_ns
         if step_ns > 0 and (gap_ns <= self.idle_ns or self._steps < _AVERAGE):  # a death is no period
             if self._steps < _AVERAGE:
                 self._steps += 1
-            else:
-                step_ns = min(step_ns, 4 * self.period_ns)  # a stall says little
-            period_ns = self.period_ns + (step_ns - self.period_ns) // self._steps
-            self.period_ns = min(max(period_ns, MIN_PERIOD_NS), MAX_PERIOD_NS)
+            elif step_ns > 4 * period_ns:  # a stall says little
+                step_ns = 4 * period_ns
+            period_ns += (step_ns - period_ns) // self._steps
+            if not MIN_PERIOD_NS <= period_ns <= MAX_PERIOD_NS:
+                period_ns = MIN_PERIOD_NS if period_ns < MIN_PERIOD_NS else MAX_PERIOD_NS
+            self.period_ns = period_ns
         # Follows the 99th percentile of the gaps between arrivals: up by 99 parts if above, down by one if below.
-        gap = self._gap_ns
-        gap += gap * 99 // 1600 if gap_ns > gap else -(gap // 1600)
-        self._gap_ns = min(max(gap, IDLE_NS // 3), MAX_GAP_IDLE_NS // 3)
-        self.idle_ns = 3 * max(self.period_ns, self._gap_ns)
+        worst_ns = self._gap_ns
+        if gap_ns > worst_ns:
+            self._gap_ns = worst_ns = min(worst_ns + worst_ns * 99 // 1600, MAX_GAP_IDLE_NS // 3)
+        elif worst_ns > IDLE_NS // 3:
+            self._gap_ns = worst_ns = max(worst_ns - worst_ns // 1600, IDLE_NS // 3)
+        self.idle_ns = 3 * (period_ns if period_ns > worst_ns else worst_ns)
 
     def end(self, packet: EndOfStream) -> None:
         """Note that nothing more is expected, unless this is the end of what was replaced long ago."""
         if packet.epoch >= self._source_epoch:
-            self.ended = packet
+            self.ended, self.silent_ns = packet, -FOREVER_NS
 
     @property
     def ended_well(self) -> bool:
         """Whether everything has come, as from a file."""
         return self.ended is not None and self.ended.reason is None and self.last_arrive_ns is not None
 
-    def silent_from_ns(self, started_ns: int) -> int:
-        """Return from when on it is not waited for if nothing more arrives."""
-        if self.ended is not None:
-            return -FOREVER_NS
-        if not self.live:
-            return FOREVER_NS
-        if self.last_arrive_ns is None:
-            return started_ns + STARTUP_NS + 1
-        return self.last_arrive_ns + self.idle_ns + 1
-
-    def alive(self, now_ns: int, started_ns: int) -> bool:
+    def alive(self, now_ns: int) -> bool:
         """Tell whether new data may still come soon."""
-        return now_ns < self.silent_from_ns(started_ns)
+        return now_ns < self.silent_ns
 
     def complete(self, t_ns: int) -> bool:
         """Tell whether nothing that is still to come can change what is cut at ``t_ns``."""
@@ -173,9 +173,10 @@ class ImageStream(Stream):
     rank = 1
     _min_step_ns = 1
 
-    def __init__(self, name: str, missing: Missing | None, *, live: bool) -> None:
-        super().__init__(name, missing, live=live)
+    def __init__(self, name: str, missing: Missing | None, *, live: bool, started_ns: int) -> None:
+        super().__init__(name, missing, live=live, started_ns=started_ns)
         self.frames: deque[Frame] = deque()
+        self.kept = self.frames
         self._old = 0  # so many of them are of earlier epochs: only the triggers they made may want them
 
     def push(self, frame: Frame) -> str | None:
@@ -245,12 +246,14 @@ class ValueStream(Stream):
         missing: Missing | None,
         *,
         live: bool,
+        started_ns: int,
         ttl_ns: int | None = None,
         rate_hz: float | None = None,
     ) -> None:
-        super().__init__(name, missing, live=live)
+        super().__init__(name, missing, live=live and rate_hz is not None, started_ns=started_ns)
         # The bound is for callers that never trim.
         self.values: deque[Text | Tensor] = deque(maxlen=_MAX_VALUES)
+        self.kept = self.values
         self.ttl_ns = ttl_ns if ttl_ns is not None else self.max_age_ns
         self.waits = rate_hz is not None
         if rate_hz is not None:
@@ -266,12 +269,6 @@ class ValueStream(Stream):
                 self.values.clear()
             self.values.append(value)
         return cause
-
-    def silent_from_ns(self, started_ns: int) -> int:
-        """Return from when on it is not waited for: without a rate, silence says nothing."""
-        if self.rank is None:
-            return FOREVER_NS if self.ended is None else -FOREVER_NS
-        return super().silent_from_ns(started_ns)
 
     def trim(self, keep_from_ns: int, wanted: Packet | None) -> None:
         """Forget the values that no trigger from ``keep_from_ns`` on can want."""

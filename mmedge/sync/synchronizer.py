@@ -74,7 +74,7 @@ class Synchronizer:
         self._now_ns = self._started_ns = started_ns
         self._streams = {n: self._make(n, spec, missing.get(n), live=attached[n]) for n, spec in own.items()}
         self._needed = [s for s in self._streams.values() if s.waits and not self._latest]
-        self._triggers = Triggers(self._streams, sync, started_ns=started_ns, wait_ns=self._wait_ns, lossless=lossless)
+        self._triggers = Triggers(self._streams, sync, wait_ns=self._wait_ns, lossless=lossless)
         self._pending = self._triggers.pending
         self.drops = self._triggers.drops
         self._seq = 0
@@ -82,14 +82,16 @@ class Synchronizer:
 
     def _make(self, name: str, spec: Input, missing: Missing | None, *, live: bool) -> Stream:
         if isinstance(spec, ImageInput):
-            return ImageStream(name, missing, live=live)
+            return ImageStream(name, missing, live=live, started_ns=self._started_ns)
         if isinstance(spec, AudioInput):
             ahead_ns = look_ahead_ns(self._sync, spec)
             reserve_ns = min(self._wait_ns + RESERVE_NS, MAX_RESERVE_NS)
-            return AudioStream(name, spec, missing, live=live, ahead_ns=ahead_ns, reserve_ns=reserve_ns)
+            return AudioStream(
+                name, spec, missing, live=live, started_ns=self._started_ns, ahead_ns=ahead_ns, reserve_ns=reserve_ns
+            )
         ttl_ns = round(spec.ttl_ms * 1e6) if isinstance(spec, TextInput) and spec.ttl_ms else None
         rate_hz = spec.rate_hz if isinstance(spec, TensorInput) else None
-        return ValueStream(name, missing, live=live, ttl_ns=ttl_ns, rate_hz=rate_hz)
+        return ValueStream(name, missing, live=live, started_ns=self._started_ns, ttl_ns=ttl_ns, rate_hz=rate_hz)
 
     def push(self, packet: Packet) -> None:
         """Take one packet of an attached input.
@@ -102,7 +104,8 @@ class Synchronizer:
             raise ConfigError(
                 f"the inputs with a source are {list(self._streams)}", where=f"input '{packet.stream}'", fix="attach it"
             )
-        self._now_ns = max(self._now_ns, packet.arrive_ns)
+        if packet.arrive_ns > self._now_ns:
+            self._now_ns = packet.arrive_ns
         if isinstance(packet, EndOfStream):
             stream.end(packet)
         elif not isinstance(packet, stream.accepts):
@@ -122,7 +125,7 @@ class Synchronizer:
     def advance(self, now_ns: int) -> None:
         """Tell the time."""
         self._now_ns = max(self._now_ns, now_ns)
-        if self._triggers.ticks(self._now_ns):
+        if self._triggers.ticking and self._triggers.ticks(self._now_ns):
             self._triggers.make_hops(self._now_ns, self._now_ns)
 
     def next_deadline_ns(self) -> int | None:
@@ -133,22 +136,19 @@ class Synchronizer:
             return self._triggers.next_tick_ns(self._now_ns)
         trigger = self._pending[0]
         # What holds it back may fall silent before the deadline.
-        silent_ns = max((s.silent_from_ns(self._started_ns) for s in self._blockers(trigger)), default=self._now_ns)
+        blocking = (s.silent_ns for s in self._needed if self._blocks(s, trigger))
+        silent_ns = max(blocking, default=self._now_ns)
         return min(trigger.deliver_ns + self._wait_ns, silent_ns)
 
-    def _blockers(self, trigger: Trigger) -> list[Stream]:
-        """Return what a trigger still waits for.
+    def _blocks(self, stream: Stream, trigger: Trigger) -> bool:
+        """Tell whether a trigger still waits for a stream.
 
-        A source that fell silent is not among them: like a watermark that goes on by itself, a delay behind
-        the time, but no trigger waits out that delay.
+        It does not for one that fell silent: like a watermark that goes on by itself, a delay behind the
+        time, but no trigger waits out that delay.
         """
-        return [
-            s
-            for s in self._needed
-            if not s.complete(trigger.t_ns)
-            and not (s is trigger.clock and trigger.packet is not None)
-            and s.alive(self._now_ns, self._started_ns)
-        ]
+        if stream.complete(trigger.t_ns) or (stream is trigger.clock and trigger.packet is not None):
+            return False
+        return stream.alive(self._now_ns)
 
     def poll(self) -> list[Snapshot]:
         """Return the snapshots that are ready, in order of capture time.
@@ -156,9 +156,13 @@ class Synchronizer:
         The caller owns them until its next ``poll``; frames are released by ``trim``.
         """
         ready: list[Snapshot] = []
+        if not self._pending:
+            return ready
         while self._pending:
             trigger = self._pending[0]
-            if self._now_ns < trigger.deliver_ns + self._wait_ns and self._blockers(trigger):
+            if self._now_ns < trigger.deliver_ns + self._wait_ns and any(
+                self._blocks(stream, trigger) for stream in self._needed
+            ):
                 break
             self._pending.popleft()
             snapshot = self._cut(trigger)
@@ -210,7 +214,7 @@ class Synchronizer:
     def failed(self, snapshot: Snapshot) -> str | None:
         """Return the name of an absent input whose policy is ``fail``, or None."""
         for name, stream in self._streams.items():
-            starting = stream.last_arrive_ns is None and stream.alive(self._now_ns, self._started_ns)
+            starting = stream.last_arrive_ns is None and stream.alive(self._now_ns)
             if stream.policy == "fail" and not snapshot.present[name] and not starting:
                 return name
         return None
@@ -224,9 +228,11 @@ class Synchronizer:
 
     def trim(self) -> None:
         """Release the frames that neither a pending trigger nor the snapshots polled so far can want."""
-        oldest_ns, wanted = self._triggers.wanted()
-        for stream in self._streams.values():
-            stream.trim(max(oldest_ns, stream.watermark_ns - self._hold_ns), wanted)
+        crowded = [stream for stream in self._streams.values() if len(stream.kept) > 1]
+        if crowded:
+            oldest_ns, wanted = self._triggers.wanted()
+            for stream in crowded:
+                stream.trim(max(oldest_ns, stream.watermark_ns - self._hold_ns), wanted)
 
     @property
     def triggers(self) -> int:

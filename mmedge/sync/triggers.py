@@ -45,7 +45,6 @@ class Triggers:
     Args:
         streams: The attached inputs, in the bundle's order.
         sync: Which of them is the trigger, and the hop.
-        started_ns: When the run began.
         wait_ns: How long a trigger may wait.
         lossless: Played as fast as possible: the time says nothing.
 
@@ -53,19 +52,19 @@ class Triggers:
         pending: Those that wait, oldest first.
         made: How many were made.
         drops: Those that became nothing, by cause.
+        own: The trigger's input; None for a timer.
+        ticking: Whether the time itself may have to make triggers.
     """
 
-    def __init__(
-        self, streams: Mapping[str, Stream], sync: Sync, *, started_ns: int, wait_ns: int, lossless: bool
-    ) -> None:
+    def __init__(self, streams: Mapping[str, Stream], sync: Sync, *, wait_ns: int, lossless: bool) -> None:
         ranked = [(s.rank, s) for s in streams.values() if s.rank is not None]
         self._clocks = [s for _, s in sorted(ranked, key=lambda entry: entry[0])]
         self._values = [s for s in streams.values() if s.rank is None]
-        self._ticking = sync.trigger == "timer" and not lossless and bool(self._values)
+        self.ticking = sync.trigger == "timer" and not lossless and bool(self._values)
         self.own = streams.get(sync.trigger)
         self._by_packet = self.own is not None and not isinstance(self.own, AudioStream)
         self._every_ns = round(sync.every_ms * 1e6)
-        self._started_ns, self._wait_ns = started_ns, wait_ns
+        self._wait_ns = wait_ns
         self._next_hop_ns: int | None = None
         self._hop_clock: tuple[Stream | None, int] = (None, 0)
         self._resumed = 0  # hops that make up for a silence, until they are polled
@@ -92,17 +91,15 @@ class Triggers:
 
     def make_hops(self, now_ns: int, deliver_ns: int) -> None:
         """Make the hops up to where their clock is; ``deliver_ns`` is when it got there."""
-        own, started_ns = self.own, self._started_ns
+        own = self.own
         clock: Stream | None = None
         if own is not None:
-            alive = own.alive(now_ns, started_ns)
-            if own.ended_well or (alive and (self._by_packet or own.last_arrive_ns is None)):
+            alive = own.alive(now_ns)
+            if own.ended_well if not alive else self._by_packet or own.last_arrive_ns is None:
                 return
             clock = own if alive else None
         if clock is None:
-            clock = next(
-                (s for s in self._clocks if s.last_arrive_ns is not None and s.alive(now_ns, started_ns)), None
-            )
+            clock = next((s for s in self._clocks if s.last_arrive_ns is not None and s.alive(now_ns)), None)
             if clock is None and not self.ticks(now_ns):
                 return
         horizon_ns = now_ns if clock is None else clock.watermark_ns
@@ -162,8 +159,8 @@ class Triggers:
     def ticks(self, now_ns: int) -> bool:
         """Tell whether the time itself is the timer's clock: only texts are there, which come when they like."""
         return (
-            self._ticking
-            and not any(s.alive(now_ns, self._started_ns) for s in self._clocks)
+            self.ticking
+            and not any(s.alive(now_ns) for s in self._clocks)
             and any(s.ended is None and s.last_arrive_ns is not None for s in self._values)
         )
 

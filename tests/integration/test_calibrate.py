@@ -6,7 +6,6 @@ import json
 import logging
 import subprocess
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import pytest
 
 from mmedge.bundle.manifest import AudioInput, ImageInput
 from mmedge.cli import run
-from mmedge.doctor.devices_probe import DeviceProbe, probe_devices
+from mmedge.doctor.devices_probe import probe_devices
 from mmedge.errors import CheckError, ConfigError, DeviceError
 from mmedge.pipeline import calibration
 from mmedge.pipeline.calibration import calibrate
@@ -55,7 +54,8 @@ def test_calibrate_finds_keeps_and_takes_off_a_hidden_delay(capfd: pytest.Captur
 
 
 def test_calibrate_says_what_it_missed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibration, "_NOTHING_S", 4.5)
+    monkeypatch.setattr(calibration, "_NOTHING_S", 2.5)
+    monkeypatch.setattr(calibration, "_SETTLE_NS", 500 * MS)
     with pytest.raises(CheckError, match="no flash was seen") as error:  # the picture of every flash is frozen away
         calibrate(f"test://?fps=30&{SMALL}&freeze_at_s=0", "test://?fps=31")
     assert "--write" in str(error.value.fix)
@@ -146,22 +146,22 @@ def test_the_tables_fit_a_terminal() -> None:
     assert "--seconds 30" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.devices
 def test_real_devices_are_probed_and_calibrated(microphone: Any, camera: Any, tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "flash.mkv")
     camera.send(clip, microphone=microphone)
-    probed: list[DeviceProbe] = []
-    # Both at once, as the clip lasts half a minute only.
-    probing = threading.Thread(target=lambda: probed.extend(probe_devices([microphone.uri], seconds=2)))
-    probing.start()
-    found = calibrate(camera.uri, microphone.uri, flashes=12)
-    probing.join()
+    picture, sound = probe_devices([camera.uri, microphone.uri], seconds=2)
+    found = calibrate(camera.uri, microphone.uri, flashes=8)  # the clip lasts half a minute in all
     print(f"offset {found.offset.offset_ns / MS:.1f} +- {found.offset.uncertainty_ns / MS:.1f} ms")  # noqa: T201
     assert abs(found.offset.offset_ns) < 100 * MS
     assert found.offset.uncertainty_ns < 40 * MS
     assert not found.ambiguous
     assert found.offset.mad_ns < 25 * MS
-    (device,) = probed
-    assert device.error is None
-    (sound,) = device.streams
-    assert sound.rate_hz == pytest.approx(sound.nominal_hz, rel=0.02)
+    assert picture.queue_depth is not None
+    assert [stream.picture for stream in picture.streams] == ["320x180 yuv420p"]
+    assert picture.streams[0].rate_hz == pytest.approx(60, rel=0.05)
+    assert picture.streams[0].uncertainty_ms >= 40
+    assert sound.error is None
+    assert sound.queue_depth is None
+    assert sound.streams[0].rate_hz == pytest.approx(sound.streams[0].nominal_hz, rel=0.02)

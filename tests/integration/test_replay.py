@@ -96,6 +96,34 @@ def test_two_replays_print_the_same_bytes(bundle: Path, clip: Path, tmp_path: Pa
     assert "new or empty" in json.loads(refused.stdout)["message"]
 
 
+def test_devices_in_trouble_are_replayed_too(bundle: Path, tmp_path: Path) -> None:
+    uri = "test://?fps=30&resize_at_s=0.5&jitter_ms=20&jump_at_s=1&time_jump_ms=3600000&xrun=0.05&drift_ppm=300"
+    options = {"record": tmp_path / "r", "duration_s": 1.8, "isolation": "process"}
+    with mmedge.Pipeline(bundle, {"image": uri, "audio": uri}, **options) as pipe:  # type: ignore[arg-type]
+        live = [result.to_json() for result in pipe]
+    lines, again = replay(tmp_path / "r", bundle)
+    assert len(lines) > 20
+    assert lines == live
+    assert again.cut is None
+    assert len(list((tmp_path / "r").glob("image.*.mkv"))) == 2
+
+
+def test_ctrl_c_ends_a_recording(tmp_path: Path) -> None:
+    line = [sys.executable, "-m", "mmedge", "record", tmp_path / "r", "--image", "test://?fps=30", "--json"]
+    with subprocess.Popen([*map(str, line)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as process:
+        log = tmp_path / "r" / "events.jsonl"
+        deadline = time.monotonic() + 20
+        while (not log.exists() or log.stat().st_size < 4000) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        out, said = process.communicate(timeout=20)
+    assert process.returncode == 0, said
+    assert json.loads(out)["counters"]["frames"] > 5
+    recording = Recording(tmp_path / "r")
+    assert sum(len(turn.packets) for turn in recording.turns()) > 5
+    assert recording.cut is None
+
+
 def test_duration_overruns_and_drops_are_replayed(bundle: Path, clip: Path, tmp_path: Path) -> None:
     live = play(bundle, clip, tmp_path / "r", speed=20, duration_s=0.9)
     lines, again = replay(tmp_path / "r", bundle)
