@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import weakref
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -431,3 +429,23 @@ def test_a_dead_input_never_lowers_the_trigger_rate(
     assert rate >= rate_alive - 1, (rate, rate_alive, core.drops)
     if sync.trigger in attached - {victim}:
         assert times == alive, "what is not the trigger's own changes no trigger"
+
+
+def test_no_clock_is_read() -> None:
+    """No step of the wall clock can reach the core, which has no clock, or the clock, which is another one."""
+    sync = list(Path(mmedge.sync.__file__).parent.glob("*.py"))
+    here = Path(mmedge.clock.__file__)
+    clock = [here] if here.name != "__init__.py" else list(here.parent.glob("*.py"))
+    assert len(sync) >= 3
+    for path in [*sync, *clock]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                names = {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                names = {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
+            else:
+                if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "time":
+                    assert node.attr == "monotonic_ns", f"{path.name}:{node.lineno}"
+                continue
+            foreign = {"datetime", "calendar", "time.time", "time.time_ns", "mmedge.clock.now_ns"}
+            assert not names & (foreign if path in clock else foreign | {"time", "mmedge.clock"}), path.name
