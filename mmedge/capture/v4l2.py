@@ -21,7 +21,7 @@ _MAX_AGE_NS = 1_000_000_000
 _TRUSTED = 60  # frames of class A after which their delay is known
 _BUFFERED_NS = 1_000_000
 _DEEPEST = 10  # more buffers OpenCV never asks for
-_FLOOR_NS: dict[ClockQuality, int] = {"A": 5_000_000, "B": 5_000_000, "C": 40_000_000}
+_FLOOR_NS: dict[ClockQuality, int] = {"A": 5_000_000, "B": 20_000_000, "C": 40_000_000}
 
 
 class CameraClock:

@@ -130,6 +130,8 @@ def print_summary(statistics: Statistics) -> None:
     if statistics.undelivered:
         table.caption += f"; not read in time: {statistics.undelivered}"
     err.print(table)
+    for note in statistics.notes:
+        err.print(f"note: {note}", highlight=False, markup=False)
     if statistics.recording.get("reason"):
         err.print(f"warning: {statistics.recording['reason']}", highlight=False, markup=False)
 

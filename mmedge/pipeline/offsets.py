@@ -27,7 +27,7 @@ _P = TypeVar("_P", bound=Packet)
 # without an envelope (class C of cameras, GStreamer) keep all of theirs, as it covers their jitter too.
 CONSTANT_NS: dict[Kind, dict[ClockQuality, int]] = {
     "network": {"B": 40_000_000},
-    "v4l2": {"A": 5_000_000, "B": 5_000_000},
+    "v4l2": {"A": 5_000_000, "B": 20_000_000},
     "microphone": {"A": 500_000, "B": 3_000_000, "C": 10_000_000},
     "test": {"B": 1_000_000},
 }

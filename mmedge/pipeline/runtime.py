@@ -23,6 +23,7 @@ from mmedge.ipc.mailbox import Mailbox
 from mmedge.pipeline.decision import Decision
 from mmedge.pipeline.event_log import Rules, check_folder
 from mmedge.pipeline.inference import Inference, validated_masks
+from mmedge.pipeline.offsets import alignment
 from mmedge.pipeline.recorder import Recorder, make_header
 from mmedge.pipeline.spec import RunSpec
 from mmedge.pipeline.statistics import Statistics
@@ -126,6 +127,7 @@ class Runtime:
             statistics.state = "WARMING"
             uris = {name: uri for name, uri in self.spec.inputs.items() if uri != PUSH}
             specs = {name: manifest.inputs[name] for name in uris}
+            self._shifts, statistics.notes = alignment(manifest.inputs, uris)
             speed = None if self.spec.speed == 1.0 else self.spec.speed
             rules, missing = apply_preset(self.spec.latency, manifest.sync, manifest.missing, manifest.inputs)
             self._sources = open_sources(
@@ -204,6 +206,9 @@ class Runtime:
             self._results.close(error)
 
     def _emit(self, others: tuple[str, ...], packet: Packet) -> None:
+        shift = self._shifts.get(packet.stream)
+        if shift is not None:
+            packet = shift(packet)
         # Played as fast as possible, one file must not run away from another: its sound would be overwritten.
         while self._lossless and self._sync.ahead_ns(packet, others) > MAX_AHEAD_NS and not self._stop.wait(0.01):
             if self.inbox.closed:

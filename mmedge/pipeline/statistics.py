@@ -103,6 +103,7 @@ class Statistics:
         self.absent: dict[str, int] = {}
         self.undelivered = 0
         self.unaccounted = 0
+        self.notes: list[str] = []
         self.backends: dict[str, str] = {}
         self.recording: dict[str, object] = {}
         self.started_ns = 0
@@ -122,7 +123,7 @@ class Statistics:
 
     def encode(self) -> bytes:
         """Return everything but the sinks' times, for another process."""
-        plain = {name: value for name, value in vars(self).items() if isinstance(value, (int, str, dict))}
+        plain = {name: value for name, value in vars(self).items() if isinstance(value, (int, str, dict, list))}
         del plain["steps"]
         return msgspec.msgpack.encode((plain, {name: h.dump() for name, h in self._histograms().items()}))
 
@@ -158,6 +159,7 @@ class Statistics:
             "absent": dict(self.absent),
             "undelivered": self.undelivered,
             "unaccounted": self.unaccounted,
+            "notes": list(self.notes),
             "backends": dict(self.backends),
             **({"recording": dict(self.recording)} if self.recording else {}),
             "state": self.state,

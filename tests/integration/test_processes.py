@@ -19,6 +19,7 @@ import mmedge
 from benchmarks.loopback import PulseAudio, Sender
 from mmedge.capture.pattern import read_time_code
 from mmedge.errors import ConfigError, DeviceError, FrameExpiredError, MmedgeError, SourceError
+from mmedge.pipeline.offsets import Offset, store
 from mmedge.types import Result
 from tests.conftest import WriteClip
 from tests.tiny import tiny_bundle
@@ -302,3 +303,26 @@ def test_a_result_s_picture_can_be_copied_while_it_lasts(bundle: Path, isolation
             results[0].frame("image")
         with pytest.raises(ConfigError, match="no picture of 'audio'"):
             results[0].frame("audio")
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_calibrated_offset_is_taken_off(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    uris = {"image": f"{CAMERA}&hidden_ms=80", "audio": "test://?seed=5"}
+    if known:
+        store(Offset(**uris, offset_ns=80_000_000, uncertainty_ns=2_000_000, mad_ns=1, pairs=20))
+    with mmedge.Pipeline(bundle, uris) as pipe:
+        late_ms: list[float] = []
+        for result in pipe.results(time.monotonic() + 10.0):
+            if result.present["image"]:
+                frame = result.frame("image")
+                shown_ms = read_time_code(frame.data[: frame.height])
+                assert shown_ms is not None
+                late_ms.append(result.t_ns / 1e6 - shown_ms)
+            if len(late_ms) == 40:
+                break
+        notes = pipe.statistics.notes
+    assert np.median(late_ms[20:]) == pytest.approx(0 if known else 80, abs=10)
+    assert bool(notes) != known
