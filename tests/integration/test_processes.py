@@ -19,7 +19,7 @@ import mmedge
 from benchmarks.loopback import PulseAudio, Sender
 from mmedge.capture.pattern import read_time_code
 from mmedge.errors import ConfigError, DeviceError, FrameExpiredError, MmedgeError, SourceError
-from mmedge.pipeline.offsets import Offset, store
+from mmedge.pipeline.offsets import Offset, device_name, store
 from mmedge.types import Result
 from tests.conftest import WriteClip
 from tests.tiny import tiny_bundle
@@ -312,7 +312,8 @@ def test_a_calibrated_offset_is_taken_off(
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     uris = {"image": f"{CAMERA}&hidden_ms=80", "audio": "test://?seed=5"}
     if known:
-        store(Offset(**uris, offset_ns=80_000_000, uncertainty_ns=2_000_000, mad_ns=1, pairs=20))
+        names = {kind: device_name(uri) for kind, uri in uris.items()}
+        store(Offset(**names, offset_ns=80_000_000, uncertainty_ns=2_000_000, mad_ns=1, pairs=20))
     with mmedge.Pipeline(bundle, uris) as pipe:
         late_ms: list[float] = []
         for result in pipe.results(time.monotonic() + 10.0):
