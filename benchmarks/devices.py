@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -19,6 +20,9 @@ from benchmarks.harness import Report, Row, host, main, versions
 from benchmarks.loopback import PulseAudio, Sender, microphone, missing
 from benchmarks.partners.plain_callback import PlainCallback
 from mmedge.bundle.manifest import AudioInput
+from mmedge.pipeline.calibration import calibrate
+from mmedge.pipeline.flash_clip import write_clip
+from mmedge.pipeline.offsets import Offset
 from mmedge.types import Result
 
 BUNDLE = Path(mmedge.__file__).parent / "assets/digits/digits.mmedge"
@@ -147,6 +151,17 @@ def delays_when_busy(pulse: PulseAudio, seconds: float) -> tuple[float, float]:
     return ours, float(np.percentile(plain.delays_ms, 99))
 
 
+def flash_and_beep(pulse: PulseAudio, flashes: int) -> Offset:
+    """Return how far a flash and a beep that were sent together arrive apart, by ``mmedge calibrate``."""
+    sender = Sender()
+    with TemporaryDirectory() as folder:
+        sender.send(write_clip(Path(folder) / "flash.mkv"), loop=True, microphone=pulse)
+        try:
+            return calibrate(sender.uri, pulse.uri, flashes=flashes).offset
+        finally:
+            sender.kill()
+
+
 class Processes:
     """What this process, the runtime and its workers hold."""
 
@@ -206,9 +221,10 @@ def measure(quick: bool) -> Report:
     """Live capture on loopback: recovery, load, leaks."""
     if missing():
         sys.exit(f"{', '.join(missing())} missing; type: apt-get install pulseaudio pulseaudio-utils ffmpeg")
-    load_s, warm_s, run_s, kills = (8.0, 3.0, 10.0, 3) if quick else (60.0, 60.0, 600.0, 50)
+    load_s, warm_s, run_s, kills, flashes = (4.0, 2.0, 5.0, 2, 5) if quick else (60.0, 60.0, 600.0, 50, 20)
     sender = Sender()
     with microphone() as pulse:
+        offset = flash_and_beep(pulse, flashes)
         sender.send(CLIP, loop=True, fps=30)
         pulse.play(CLIP, loop=True)
         try:
@@ -221,6 +237,8 @@ def measure(quick: bool) -> Report:
             sender.kill()
     worst = max(took["PulseAudio server"] + took["ffmpeg sender"])
     rows = [
+        rows_of("flash against beep, sent together: apart on arrival", "ms", abs(offset.offset_ns) / 1e6),
+        rows_of("uncertainty of that", "ms", offset.uncertainty_ns / 1e6),
         rows_of("PulseAudio killed: results with sound after its return, worst", "s", max(took["PulseAudio server"])),
         rows_of("ffmpeg killed: results with pictures after its return, worst", "s", max(took["ffmpeg sender"])),
         rows_of("captured and neither answered nor counted", "packets", took["lost"][0]),
@@ -255,6 +273,7 @@ def measure(quick: bool) -> Report:
             "audio_overflows_busy_60s": overflows,
             "audio_gil_p99_vs_callback": ours_ms / plain_ms,
             "rss_slope_mb_per_min": slope,
+            "loopback_skew_ms": abs(offset.offset_ns) / 1e6,
         },
     )
 

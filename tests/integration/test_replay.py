@@ -288,7 +288,7 @@ def test_a_slow_disk_never_holds_the_run(
     store = recorder_module.Recorder._store
 
     def stalled(self: Any, event: Any, data: Any) -> None:
-        time.sleep(1 if self.written["frames"] == 10 else 0)
+        time.sleep(0.2 if self.written["frames"] == 10 else 0)
         store(self, event, data)
 
     monkeypatch.setattr(recorder_module.Recorder, "_store", stalled)

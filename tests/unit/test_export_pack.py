@@ -18,14 +18,13 @@ from mmedge.errors import CheckError, ConfigError
 from mmedge.export import Recipe, pack, quantize, run_steps
 from mmedge.export.lint import lint
 from mmedge.export.onnx_models import OnnxModels
-from mmedge.export.recordings import Samples, raw_samples, recording_files
+from mmedge.export.recordings import Samples, raw_samples
 from mmedge.export.report import coverage
 from mmedge.export.training import save_weights
 from mmedge.export.training.weights import make_model
 from mmedge.fusion import load_graph
 from mmedge.fusion.golden import self_test
 from mmedge.fusion.stage import Stage
-from mmedge.pipeline.record import record
 
 RECIPE = """
 name = "t"
@@ -304,24 +303,6 @@ def test_recordings_are_read_evenly_and_split_by_time(tmp_path, write_clip):
     only = raw_samples(recipe, held_out_only=True)
     assert only.calibration == ()
     assert [s.name for s in only.held_out] == [s.name for s in found.held_out]
-
-
-def test_what_mmedge_recorded_is_a_recording(tmp_path, write_clip):
-    clip = write_clip("clip.mkv", sound=sound(1.0), times_s=[k / 25 for k in range(25)])
-    uris = {"image": str(clip), "audio": str(clip)}
-    recipe = recipe_in(tmp_path, RECIPE + '[calibration]\nrecordings = "lab"\nframes = 8\n')
-    record(tmp_path / "lab", uris, recipe.inputs)
-    from_recording = raw_samples(recipe)
-    files = {file.name for file in recording_files(recipe)}
-    assert files == {"recording.json", "events.jsonl", "image.0.mkv", "audio.mka"}
-    from_clip = raw_samples(recipe_in(tmp_path, RECIPE + '[calibration]\nrecordings = "clip.mkv"\nframes = 8\n'))
-    assert len(from_recording.calibration) == len(from_clip.calibration) > 3
-    for one, other in zip(from_recording.calibration, from_clip.calibration, strict=True):
-        np.testing.assert_array_equal(one.arrays["image"], other.arrays["image"])
-        np.testing.assert_allclose(one.arrays["audio"], other.arrays["audio"], atol=0.03)
-    (tmp_path / "lab" / "audio.mka").unlink()
-    with pytest.raises(ConfigError, match=r"too few|no moment"):
-        raw_samples(recipe)
 
 
 def test_a_recording_without_an_input_is_named(tmp_path):
