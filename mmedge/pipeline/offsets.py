@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Literal, TypeVar
 
 import msgspec
@@ -225,7 +226,8 @@ def alignment(inputs: Mapping[str, Input], uris: Mapping[str, str]) -> tuple[dic
             elif parse(live[image]).target != parse(live[sound]).target:
                 notes.append(
                     f"'{image}' and '{sound}' were never calibrated: what is constant in their delays is unknown "
-                    f"(mmedge calibrate --image {device_name(live[image])} --audio {device_name(live[sound])})"
+                    f"(mmedge calibrate --image {quote(device_name(live[image]))} "
+                    f"--audio {quote(device_name(live[sound]))})"
                 )
     # The best known pairs first; each brings two groups of devices onto one time.
     groups = {name: _Group({name: 0}) for name in (*images, *sounds)}
