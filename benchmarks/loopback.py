@@ -114,7 +114,8 @@ class Sender:
             *_loop(loop),
             *("-i", str(clip), "-map", "0:v", "-c:v", "libx264", "-preset", "ultrafast", "-tune", "zerolatency"),
             *(("-r", str(fps)) if fps else ()),
-            *("-pix_fmt", "yuv420p", "-f", "mpegts", f"{self.uri}?pkt_size=1316"),
+            # Whoever tunes in waits for a key frame: at most a second, as with real cameras.
+            *("-g", "30", "-pix_fmt", "yuv420p", "-f", "mpegts", f"{self.uri}?pkt_size=1316"),
             *(("-map", "0:a", *microphone.output()) if microphone is not None else ()),
         )
         self._processes.append(sender)

@@ -41,10 +41,11 @@ class Log(msgspec.Struct, frozen=True, tag=True):
 
 
 class Ring(msgspec.Struct, frozen=True, tag=True):
-    """Either: a new ring; its descriptor comes with the message."""
+    """Either: a new ring, in place of the one of the same stream, if it has any; its descriptor comes with it."""
 
     number: int
     kind: Literal["slots", "samples"]
+    stream: str = ""
 
 
 class State(msgspec.Struct, frozen=True, tag=True):

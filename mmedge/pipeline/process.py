@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections import deque
 from itertools import count
 from typing import Any
 
@@ -33,7 +32,6 @@ from mmedge.types import Frame, Packet, Result
 _RESULT_BYTES = 1 << 18
 _REPORT_S = 0.2
 _STOP_S = 10.0
-_CAMERAS = 8  # rings of pictures that results may refer to: each start of a camera makes one
 
 
 class _Report(msgspec.Struct, frozen=True):
@@ -58,7 +56,7 @@ class ResultWriter:
     def __init__(self, control: Control, wake: Wake, *, lossless: bool) -> None:
         self._control = control
         self._ring = core.SlotRing(RESULTS, _RESULT_BYTES)
-        self._cameras: deque[tuple[int, Any]] = deque(maxlen=_CAMERAS)
+        self._cameras: dict[str, tuple[int, Any]] = {}  # input -> the ring its pictures lie in, and its number
         self._numbers = count(1)
         self._wake = wake
         self._lossless = lossless
@@ -95,11 +93,11 @@ class ResultWriter:
         if isinstance(slot, Loan):  # of a file, which is read in this process: never published
             return None
         assert isinstance(slot, RingSlot)
-        number = next((number for number, ring in self._cameras if ring is slot.ring), None)
-        if number is None:
+        number, ring = self._cameras.get(frame.stream, (0, None))
+        if ring is not slot.ring:
             number = next(self._numbers)
-            self._cameras.append((number, slot.ring))
-            self._control.send(Ring(number, "slots"), [slot.ring.fd])
+            self._cameras[frame.stream] = number, slot.ring
+            self._control.send(Ring(number, "slots", frame.stream), [slot.ring.fd])
         return _Reference(number, slot.index, slot.seq, frame_header(frame))
 
     def close(self, error: MmedgeError | None = None) -> None:
@@ -163,7 +161,7 @@ class RemoteRuntime:
         self._health: dict[str, dict[str, Any]] = {}
         self._child: Child | None = None
         self._ring: Any = None
-        self._cameras: dict[int, Any] = {}
+        self._cameras: dict[str, tuple[int, Any]] = {}
         self._decoder = msgspec.msgpack.Decoder(tuple[Result, dict[str, _Reference | None]])
         self._error: MmedgeError | None = None
         self._open = False
@@ -206,8 +204,7 @@ class RemoteRuntime:
                 assert received is not None
                 message, fds = received
                 if isinstance(message, Ring) and message.number:
-                    self._cameras[message.number] = core.SlotRing.attach(fds[0])
-                    self._cameras.pop(message.number - _CAMERAS, None)
+                    self._cameras[message.stream] = message.number, core.SlotRing.attach(fds[0])
                 elif isinstance(message, Ring):
                     self._ring = core.SlotRing.attach(fds[0])
                 elif isinstance(message, State):
@@ -261,10 +258,12 @@ class RemoteRuntime:
     def _frame(self, reference: _Reference | None) -> Frame | None:
         if reference is None:
             return None
-        patience = 100  # the ring was announced on the control line before the result: its thread is about to read that
-        while (ring := self._cameras.get(reference.ring)) is None and patience and not self._ended.wait(0.001):
+        stream, patience = reference.header.stamp.stream, 100
+        # The ring was announced before the result, but on the control line, which another thread reads.
+        while self._cameras.get(stream, (0, None))[0] < reference.ring and patience and not self._ended.wait(0.001):
             patience -= 1
-        if ring is None:
+        number, ring = self._cameras.get(stream, (0, None))
+        if number != reference.ring:
             return None
         slot = RingSlot(ring, reference.index, reference.seq, held=False)
         return frame_of(reference.header, ring.data(reference.index), slot)

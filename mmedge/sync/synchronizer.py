@@ -232,7 +232,8 @@ class Synchronizer:
         if crowded:
             oldest_ns, wanted = self._triggers.wanted()
             for stream in crowded:
-                stream.trim(max(oldest_ns, stream.watermark_ns - self._hold_ns), wanted)
+                past_ns = -FOREVER_NS if self._pending else stream.watermark_ns - self._hold_ns
+                stream.trim(max(oldest_ns, past_ns), wanted)
 
     @property
     def triggers(self) -> int:

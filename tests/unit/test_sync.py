@@ -521,6 +521,57 @@ def test_a_hole_of_a_year_in_a_file_does_not_fill_memory() -> None:
     assert sync.triggers == made + sum(sync.drops.values())
 
 
+def test_sound_from_before_an_epoch_is_absent() -> None:
+    sync = make()
+    sync.push(block(90, ramp(0, 720)))
+    sync.push(frame(95.0, arrive_ms=100))
+    assert sync.poll() == []
+    sync.push(block(110, ramp(0, 80), arrive_ms=110, epoch=1))
+    (snapshot,) = sync.poll()
+    assert not snapshot.present["audio"]
+
+
+def test_holes_that_follow_each_other_are_one() -> None:
+    sync = make()
+    sync.push(block(100, np.ones(800)))
+    for end in (162.5, 225.0):
+        sync.push(block(end, np.empty(0), lost=500))
+    sync.push(frame(210.0, arrive_ms=225))
+    (snapshot,) = sync.poll()
+    assert not snapshot.present["audio"]
+
+
+def test_sound_that_is_overwritten_is_not_silence() -> None:
+    sync = make(live=False)
+    sync.push(frame(200.0, arrive_ms=200))
+    for packet in blocks(0, 4000):  # the caller was busy
+        sync.push(packet)
+    (snapshot,) = sync.poll()
+    assert not snapshot.present["audio"]
+    assert "overwritten" in (snapshot.reason or "")
+
+
+def test_a_stream_that_returns_has_not_ended() -> None:
+    sync = make()
+    for name in ("image", "audio"):
+        sync.push(EndOfStream(stream=name, seq=0, capture_ns=0, arrive_ns=0, reason="unplugged"))
+    assert sync.finished
+    sync.push(block(100, ramp(0, 800), epoch=1))
+    assert len(sync.poll()) == 1
+    assert not sync.finished
+
+
+def test_nothing_is_missed_between_death_and_return() -> None:
+    """The clock of the hops is slower and later than what returns."""
+    inputs: dict[str, Input] = {**INPUTS, "imu": TensorInput(shape=(6,), rate_hz=100)}
+    sync = Synchronizer(inputs, {"image": True, "imu": True}, {}, Sync(trigger="imu"), started_ns=0)
+    arrays = [value("imu", t, t, arrive_ms=t + 2) for t in range(0, 2000, 10) if not 500 < t < 1100]
+    frames = [frame(33 * k, k, arrive_ms=33 * k + 35) for k in range(1, 60)]
+    snapshots = run(sync, [*arrays, *frames], until_ms=2100)
+    assert len(snapshots) in (199, 200)
+    assert max(np.diff([s.t_ns for s in snapshots])) < 16 * MS
+
+
 def test_presets() -> None:
     inputs = {**INPUTS, "front": INPUTS["image"], "rear": INPUTS["image"]}
     spec = Sync(trigger="image", align="centre", deadline_ms=50)
