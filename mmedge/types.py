@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
@@ -192,8 +192,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     epoch: dict[str, int]
     reason: str | None = None
 
-    def attach(self, frames: Mapping[str, Frame]) -> Result:
-        """Remember the pictures it was made from, without holding their slots; returns itself."""
+    def attach(self, frames: Mapping[str, Callable[[], Frame]]) -> Result:
+        """Remember how to copy the pictures it was made from; returns itself."""
         self.__dict__["frames"] = frames
         return self
 
@@ -204,15 +204,15 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, dict=True):
             name: An image input that was present.
 
         Raises:
-            ConfigError: If there is none.
+            ConfigError: If there is none, or it is one of a file and the runtime has its own process.
             FrameExpiredError: If it has been overwritten: pictures live for a moment, results for as long as you like.
         """
-        frames: Mapping[str, Frame] = self.__dict__.get("frames", {})
+        frames: Mapping[str, Callable[[], Frame]] = self.__dict__.get("frames", {})
         if name not in frames:
             raise ConfigError(
                 f"this result has no picture of '{name}'", where="frame", fix=f"it has those of {list(frames)}"
             )
-        return frames[name].copy()
+        return frames[name]()
 
     def to_json(self) -> bytes:
         """Return the result line: one JSON object, no line break."""

@@ -27,6 +27,17 @@ def refuse(link: Link) -> None:
     raise DeviceError("no such thing", where="here", fix="look there")
 
 
+def talk_at_length(link: Link) -> None:
+    raise DeviceError("x" * 200_000, where="here")
+
+
+def leave_a_program_behind(link: Link) -> None:
+    """Start a program that outlives this process, then crash."""
+    os.posix_spawn("/bin/sleep", ["sleep", "4"], os.environ)
+    link.ready()
+    link.stopping.wait()
+
+
 def bug(link: Link) -> None:
     raise ZeroDivisionError("one over nothing")
 
@@ -62,3 +73,7 @@ def shaken(image: AnyArray, imu: AnyArray) -> AnyArray:
     """Tell whether the sensor says what the picture shows: both carry the same number."""
     same = abs(image.mean() * 255 / 2 - imu.mean()) < 0.01
     return np.full((1, 1), 5.0 if same else -5.0, np.float32)
+
+
+def wordy(image: AnyArray, imu: AnyArray) -> AnyArray:
+    raise ValueError("x" * 200_000)

@@ -176,6 +176,7 @@ class GStreamerSource(ThreadSource):
                 Frame(
                     stream=name,
                     seq=self.next_seq(name),
+                    epoch=self.epoch,
                     capture_ns=capture_ns,
                     arrive_ns=arrive_ns,
                     uncertainty_ns=2 * self._period_ns,

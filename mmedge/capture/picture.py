@@ -37,7 +37,6 @@ class PictureTrack:
 
     def __init__(self, *, live: bool, slots: Callable[[], int] = lambda: SLOTS) -> None:
         self.live = live
-        self.dropped = 0
         self._slots = slots
         self._pool: FramePool | None = None
         self._fingerprint: int | None = None
@@ -53,9 +52,7 @@ class PictureTrack:
                 if lent is not None:
                     return lent
             return None
-        lent = self._pool.acquire()
-        self.dropped += lent is None
-        return lent
+        return self._pool.acquire()
 
     def unchanged_ns(self, picture: ByteArray, capture_ns: int) -> int:
         """Return for how long ``picture`` (contiguous bytes) has been bit-identical."""

@@ -9,6 +9,7 @@ import select
 import threading
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 import msgspec
@@ -34,6 +35,7 @@ _READ_NS = 2_000_000_000
 _FROZEN_NS = 5_000_000_000
 _MAX_FROZEN_NS = 60_000_000_000
 _GOOD_NS = 10_000_000_000
+_AWAY_NS = 1_000_000_000
 _BACKOFF_S = (0.1, 1.5)
 
 
@@ -139,7 +141,9 @@ class WorkerSource:
             self._child.kill()
             now = now_ns()
             for name in self.streams:
-                emit(EndOfStream(stream=name, seq=0, capture_ns=now, arrive_ns=now, reason=str(error)))
+                emit(
+                    EndOfStream(stream=name, seq=0, epoch=self.epoch, capture_ns=now, arrive_ns=now, reason=str(error))
+                )
 
     def _serve(self, emit: Emit) -> str | None:
         """Deliver packets until the worker must be started again, for the reason returned; None at the end."""
@@ -148,17 +152,25 @@ class WorkerSource:
         poll = select.poll()
         poll.register(self._wake, select.POLLIN)
         poll.register(self._child.control, select.POLLIN)
+        before = now_ns()
         while not self._stop.is_set():
             poll.poll(1000 * HEARTBEAT_S)
             self._wake.clear()
+            now = now_ns()
+            if now - before > _AWAY_NS:  # this process itself was stopped: nobody could be heard
+                self._heard_ns = self._packet_ns = self._moved_ns = now
+            before = now
+            reason = None
             try:
                 self._listen(0)
-                reason = None
             except EOFError:
                 reason = self._child.reason()
-            self._deliver(emit)
+            try:
+                self._deliver(emit)
+            except SourceError as error:
+                reason = error.message
             if reason is None:
-                reason = self._trouble(now_ns())
+                reason = self._trouble(now)
             if reason is not None:
                 return None if self._ended or self._stop.is_set() else reason
         return None
@@ -173,8 +185,8 @@ class WorkerSource:
                 self._ready, self._packet_ns = True, self._heard_ns
             elif isinstance(message, State):
                 health = msgspec.msgpack.decode(message.body, type=Pulse).health
-                dropped = {"dropped_unread": self._reader.dropped} if self._reader.dropped else {}
-                self._health = replace(health, counters={**health.counters, **dropped})
+                unread = {f"dropped_unread_{stream}": count for stream, count in self._reader.dropped.items()}
+                self._health = replace(health, counters={**health.counters, **unread})
             elif isinstance(message, Done):
                 self._ended = True
             for fd in fds:
@@ -195,6 +207,8 @@ class WorkerSource:
 
     def _trouble(self, now: int) -> str | None:
         """Say why the worker cannot be left as it is, None when it can."""
+        if not self._ready:  # drivers may take their time to open
+            return None if now - self._began_ns < OPEN_S * 1e9 else f"it did not open within {OPEN_S:g} s"
         if now - self._heard_ns > _SILENT_NS:
             return f"its driver has held the worker for {(now - self._heard_ns) / 1e9:.0f} s"
         if self._health.state == "RECONNECTING":  # the source does it itself
@@ -210,16 +224,26 @@ class WorkerSource:
         return None
 
     def _restart(self, reason: str, emit: Emit) -> None:
+        self._child.kill()
+        with suppress(SourceError):  # damaged: that is why it is started again
+            self._deliver(emit)  # what was captured is not lost with the worker
         self._child.close()
-        self._deliver(emit)  # what was captured is not lost with the worker
+        self._before += Counter(self._health.counters)
         if now_ns() - self._began_ns > _GOOD_NS:
             self._backoff_s = _BACKOFF_S[0]
-        # A spread of pauses, so that several devices of one hub are not all opened at once.
-        pause_s = self._backoff_s * random.uniform(0.75, 1.25)
-        self._backoff_s = min(2 * self._backoff_s, _BACKOFF_S[1])
-        log.warning("%s: %s; opened again in %.1f s", self.name, reason, pause_s)
-        self._before += Counter(self._health.counters) + Counter(restarts=1)
-        self._health = SourceHealth(state="RECONNECTING", reason=f"{self.name}: {reason}")
-        if not self._stop.wait(pause_s):
+        while True:
+            # A spread of pauses, so that several devices of one hub are not all opened at once.
+            pause_s = self._backoff_s * random.uniform(0.75, 1.25)
+            self._backoff_s = min(2 * self._backoff_s, _BACKOFF_S[1])
+            log.warning("%s: %s; opened again in %.1f s", self.name, reason, pause_s)
+            self._health = SourceHealth(state="RECONNECTING", reason=f"{self.name}: {reason}")
+            self._before["restarts"] += 1
+            if self._stop.wait(pause_s):
+                return
             self.epoch += 1
-            self._spawn()
+            try:
+                self._spawn()
+            except OSError as error:  # no memory, no descriptor: that may pass, too
+                reason = f"no process can be started: {error.strerror}"
+            else:
+                return

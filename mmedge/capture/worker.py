@@ -32,7 +32,7 @@ def main(link: Link) -> None:
 
         def pulse() -> None:
             health = source.health()
-            unsent = {f"dropped_{stream}": count for stream, count in writer.dropped.items() if count}
+            unsent = {f"dropped_unsent_{stream}": count for stream, count in writer.dropped.items() if count}
             health = replace(health, counters={**health.counters, **unsent})
             link.report(msgspec.msgpack.encode(Pulse(health=health)))
 

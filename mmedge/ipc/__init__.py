@@ -1,1 +1,1 @@
-"""Between threads and, later, processes: mailboxes and frame pools."""
+"""Between threads and processes: mailboxes, rings in shared memory, child processes."""

@@ -20,8 +20,8 @@ from mmedge.types import Block, ByteArray, ClockQuality, EndOfStream, Frame, Pac
 
 EVENTS = 1024
 MAX_TEXT = 64 * 1024
-_SAMPLES = 1 << 18
-_SLOTS = 16
+MAX_SAMPLES = 1 << 18
+_SLOTS, _MAX_SLOTS, _TENSOR_BYTES = 16, 64, 1 << 24
 
 
 class Stamp(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
@@ -103,27 +103,29 @@ class PacketWriter:
     Args:
         control: The line on which rings are announced.
         wake: Wakes the reader.
+        slots: How many frames without a pool of their own (pushed ones) may be in use at once.
 
     Attributes:
         dropped: Packets that found no room, by stream.
     """
 
-    def __init__(self, control: Control, wake: Wake) -> None:
+    def __init__(self, control: Control, wake: Wake, *, slots: int = _SLOTS) -> None:
         self._control = control
         self._wake = wake
+        self._slots = slots
         self._numbers = count()
         self._events = core.SlotRing(EVENTS, MAX_TEXT)
-        self._announce(self._events.fd, "slots")
+        self._announce(self._events.fd, "slots", "")
         self._samples: dict[str, tuple[int, Any]] = {}
-        self._pools: dict[tuple[str, int], FramePool] = {}
+        self._pools: dict[str, FramePool] = {}
         self._announced: dict[str, FramePool] = {}
         self._lost: Counter[str] = Counter()
         self._lock = threading.Lock()
         self.dropped: Counter[str] = Counter()
 
-    def _announce(self, fd: int, kind: Any) -> int:
+    def _announce(self, fd: int, kind: Any, stream: str) -> int:
         number = next(self._numbers)
-        self._control.send(Ring(number, kind), [fd])
+        self._control.send(Ring(number, kind, stream), [fd])
         return number
 
     def put(self, packet: Packet) -> bool:
@@ -155,7 +157,7 @@ class PacketWriter:
         if isinstance(loan, Loan):
             if self._announced.get(frame.stream) is not loan.pool:
                 self._announced[frame.stream] = loan.pool
-                self._announce(loan.pool.ring.fd, "slots")
+                self._announce(loan.pool.ring.fd, "slots", frame.stream)
             loan.hand_over()
             loan.pool.ring.publish(loan.index, msgspec.msgpack.encode(header))
             return True
@@ -167,13 +169,13 @@ class PacketWriter:
         )
 
     def _put_array(self, stream: str, array: np.ndarray[Any, Any], header: _Header) -> bool:
-        key = (stream, array.nbytes)
-        if key not in self._pools:
-            self._pools[key] = FramePool(
-                (array.nbytes,), slots=_SLOTS if isinstance(header, FrameHeader) else 4 * _SLOTS
-            )
-            self._announce(self._pools[key].ring.fd, "slots")
-        lent = self._pools[key].acquire()
+        pool = self._pools.get(stream)
+        if pool is None or pool.shape != (array.nbytes,):
+            few = isinstance(header, FrameHeader)
+            slots = self._slots if few else max(4, min(_MAX_SLOTS, _TENSOR_BYTES // array.nbytes))
+            pool = self._pools[stream] = FramePool((array.nbytes,), slots=slots)
+            self._announce(pool.ring.fd, "slots", stream)
+        lent = pool.acquire()
         if lent is None:
             return False
         slot, loan = lent
@@ -185,8 +187,8 @@ class PacketWriter:
     def _put_block(self, block: Block) -> bool:
         stream, n = block.stream, len(block.samples)
         if stream not in self._samples:
-            ring = core.SampleRing.shared(_SAMPLES)
-            self._samples[stream] = self._announce(ring.fd, "samples"), ring
+            ring = core.SampleRing.shared(MAX_SAMPLES)
+            self._samples[stream] = self._announce(ring.fd, "samples", stream), ring
         number, ring = self._samples[stream]
         end: int = ring.write(block.samples)
         if self._event(_Block(_stamp(block), number, end, n, block.lost + self._lost[stream])):
@@ -213,29 +215,34 @@ class PacketReader:
 
     def __init__(self, where: str) -> None:
         self._where = where
-        self._slots: list[Any] = []
+        self._slots: list[tuple[str, Any]] = []
         self._samples: dict[int, Any] = {}
         self._decoder: msgspec.msgpack.Decoder[_Header] = msgspec.msgpack.Decoder(_Header)
-        self._left: int = 0
+        self._dropped: Counter[str] = Counter()
         self._held: tuple[Any, int, int, _Header] | None = None
 
     def add(self, ring: Ring, fd: int) -> None:
         """Take in a ring the writer announced; its descriptor stays the caller's."""
         if ring.kind == "samples":
             self._samples[ring.number] = core.SampleRing.attach(fd)
-            return
-        # Of a camera that changes its size, only the newest rings can still hold frames that nobody took.
-        if len(self._slots) > 8:
-            gone = next((r for r in self._slots[1:] if not r.ready), None)
-            if gone is not None:
-                self._left += gone.dropped
-                self._slots.remove(gone)
-        self._slots.append(core.SlotRing.attach(fd))
+        else:
+            self._slots.append((ring.stream, core.SlotRing.attach(fd)))
 
     @property
-    def dropped(self) -> int:
-        """Packets that were overwritten before they were read."""
-        return self._left + sum(int(ring.dropped) for ring in self._slots)
+    def dropped(self) -> dict[str, int]:
+        """Packets of each stream that were overwritten before they were read."""
+        dropped = self._dropped.copy()
+        for stream, ring in list(self._slots):
+            dropped[stream] += ring.dropped
+        return {stream: count for stream, count in dropped.items() if count}
+
+    def _leave_empty(self) -> None:
+        # A camera that changed its size writes into another ring: the one before is read to its end, then left.
+        for index, (stream, ring) in enumerate(self._slots[:-1]):
+            if any(later == stream for later, _ in self._slots[index + 1 :]) and not ring.ready:
+                self._dropped[stream] += ring.dropped
+                self._slots.remove((stream, ring))
+                return
 
     def take(self) -> list[Packet]:
         """Return what is there, in order of arrival.
@@ -247,9 +254,10 @@ class PacketReader:
         """
         packets: list[Packet] = []
         # The ring of events comes first: whatever was published before an end of stream is then still found.
-        for ring in list(self._slots):
+        for _, ring in list(self._slots):
             while (taken := self._next(ring)) is not None:
                 packets.append(taken)
+        self._leave_empty()
         packets.sort(key=lambda packet: packet.arrive_ns)
         return packets
 
@@ -283,7 +291,7 @@ class PacketReader:
                 return Text(text=ring.data(index)[: header.n].tobytes().decode(), **stamp)
             if isinstance(header, _End):
                 return EndOfStream(reason=header.reason, **stamp)
-            if not 0 <= header.n <= _SAMPLES:
+            if not 0 <= header.n <= MAX_SAMPLES:
                 raise ValueError(f"{header.n} samples in one block")
             samples = np.empty(header.n, np.float32)
             real = self._samples[header.ring].read(header.end, samples)

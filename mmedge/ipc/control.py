@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import array
+import errno
+import os
 import select
 import socket
 import threading
@@ -21,7 +23,8 @@ class Start(msgspec.Struct, frozen=True, tag=True):
     entry: str
     payload: bytes
     parent: int
-    path: list[str]
+    path: list[bytes]
+    cwd: bytes
 
 
 class Stop(msgspec.Struct, frozen=True, tag=True):
@@ -91,14 +94,20 @@ class Control:
         """Return the descriptor, to poll on or to pass on."""
         return self._socket.fileno()
 
-    def send(self, message: Message, fds: Sequence[int] = ()) -> bool:
-        """Send a message; False when nobody is at the other end any more."""
+    def send(self, message: Message, fds: Sequence[int] = (), *, wait: bool = True) -> bool:
+        """Send a message; False when nobody is at the other end any more.
+
+        Args:
+            message: What to say.
+            fds: Descriptors that go with it; the caller keeps its own.
+            wait: False: rather give up than wait for an other end that does not read, and return False.
+        """
         data = msgspec.msgpack.encode(message)
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         try:
             with self._lock:
-                self._socket.sendmsg([data], rights, socket.MSG_NOSIGNAL)
-        except (BrokenPipeError, ConnectionResetError):
+                self._socket.sendmsg([data], rights, socket.MSG_NOSIGNAL | (0 if wait else socket.MSG_DONTWAIT))
+        except (BrokenPipeError, ConnectionResetError, BlockingIOError):
             return False
         return True
 
@@ -114,12 +123,21 @@ class Control:
             if not poll.poll(1000 * timeout_s):
                 return None
         try:
-            data, fds, _, _ = socket.recv_fds(self._socket, MAX_MESSAGE, _MAX_FDS, socket.MSG_CMSG_CLOEXEC)
+            data, fds = self._receive()
         except ConnectionResetError:
-            data, fds = b"", []
+            # It ended with something of ours unread. What it had sent is still there: this comes first, but once.
+            data, fds = self._receive()
         if not data:
             raise EOFError
         return self._decoder.decode(data), fds
+
+    def _receive(self) -> tuple[bytes, list[int]]:
+        data, fds, flags, _ = socket.recv_fds(self._socket, MAX_MESSAGE, _MAX_FDS, socket.MSG_CMSG_CLOEXEC)
+        if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+            for fd in fds:
+                os.close(fd)
+            raise OSError(errno.EMSGSIZE, "a message came in part: it is too long, or no descriptor is free")
+        return data, fds
 
     def close(self) -> None:
         """Close this end; idempotent."""

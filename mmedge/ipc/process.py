@@ -2,35 +2,61 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
+import queue
 import signal
 import subprocess
 import sys
-import tempfile
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mmedge import errors
 from mmedge.errors import MmedgeError
 from mmedge.ipc.control import Control, Failed, Log, Message, Start, Stop
 
+_T = TypeVar("_T")
 _TAIL = 2000
+_MAX_SAID = 1 << 20
+_MAX_LOGS = 100
+_KILL_S = 5.0
 _ERRORS = {cls.__name__: cls for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, MmedgeError)}
-_spawners: dict[int, ThreadPoolExecutor] = {}
+_lock = threading.Lock()
+_spawners: dict[int, queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]]] = {}
 
 
-def _spawner() -> ThreadPoolExecutor:
-    # The kernel's parent-death signal fires when the *thread* that started the child ends, so one thread that
-    # lives as long as the process starts them all. It blocks SIGINT, and children inherit that: Ctrl-C ends
-    # this process, which then ends them in order. A forked copy of this process needs a thread of its own.
-    if os.getpid() not in _spawners:
-        _spawners[os.getpid()] = ThreadPoolExecutor(
-            1, "mmedge-spawner", lambda: signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-        )
-    return _spawners[os.getpid()]
+def _in_spawner(start: Callable[[], _T]) -> _T:
+    """Call ``start`` in the thread that starts all children, and return what it returns.
+
+    The kernel's parent-death signal fires when the *thread* that started the child ends, so it must be one that
+    lives as long as the process does: a daemon, which not even the end of the main thread ends. It blocks SIGINT, and
+    children inherit that: Ctrl-C ends this process, which then ends them in order.
+    """
+    with _lock:
+        if os.getpid() not in _spawners:  # a forked copy of this process needs a thread of its own
+            _spawners[os.getpid()] = queue.SimpleQueue()
+            threading.Thread(
+                target=_spawn_all, args=(_spawners[os.getpid()],), name="mmedge-spawner", daemon=True
+            ).start()
+    future: Future[Any] = Future()
+    _spawners[os.getpid()].put((start, future))
+    result: _T = future.result()
+    return result
+
+
+def _spawn_all(orders: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]]) -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    while True:
+        start, future = orders.get()
+        try:
+            future.set_result(start())
+        except BaseException as error:
+            future.set_exception(error)
 
 
 def error_from(document: dict[str, Any]) -> MmedgeError:
@@ -58,28 +84,30 @@ class Child:
         self.name = name
         self.error: MmedgeError | None = None
         self._log = logging.getLogger("mmedge.ipc")
-        self._said = tempfile.TemporaryFile()
+        # In memory: a device may have no disk to write to. Appended to, so that it can be cut.
+        self._said = os.memfd_create("mmedge-said", os.MFD_CLOEXEC)
+        fcntl.fcntl(self._said, fcntl.F_SETFL, os.O_APPEND)
         self.control, theirs = Control.pair()
         try:
-            self._process = (
-                _spawner()
-                .submit(
+            self._process = _in_spawner(
+                partial(
                     subprocess.Popen,
                     [sys.executable, "-m", "mmedge.ipc.worker", str(theirs.fileno())],
                     pass_fds=[theirs.fileno()],
+                    cwd="/",  # python -m looks for modules here first: not among the user's files
                     stdin=None if stdin else subprocess.DEVNULL,
                     stdout=self._said,
                     stderr=self._said,
                 )
-                .result()
             )
+            path = [os.fsencode(Path(p).absolute()) for p in sys.path if isinstance(p, str)]
+            self.control.send(Start(entry, payload, os.getpid(), path, os.fsencode(Path.cwd())), fds)
         except BaseException:
-            self.control.close()
-            self._said.close()
+            self.control.close()  # which ends the child, if there is one
+            os.close(self._said)
             raise
         finally:
             theirs.close()
-        self.control.send(Start(entry, payload, os.getpid(), [p or str(Path.cwd()) for p in sys.path]), fds)
 
     @property
     def pid(self) -> int:
@@ -92,8 +120,13 @@ class Child:
         Raises:
             EOFError: If it has ended; ``reason`` says why.
         """
-        while (received := self.control.receive(timeout_s)) is not None:
+        for _ in range(_MAX_LOGS):  # who logs without end must not keep the caller here
+            received = self.control.receive(timeout_s)
+            if received is None:
+                return None
             message, _ = received
+            if os.fstat(self._said).st_size > _MAX_SAID:
+                os.ftruncate(self._said, 0)
             if isinstance(message, Log):
                 logging.getLogger(message.name).log(message.level, "%s", message.text)
             elif isinstance(message, Failed):
@@ -104,16 +137,21 @@ class Child:
 
     def reason(self) -> str:
         """Say why it has ended, with the end of what it printed; waits for the end."""
-        code = self._process.wait()
+        try:
+            code = self._process.wait(_KILL_S)
+        except subprocess.TimeoutExpired:
+            return "its process has closed the line and does not end"
         if self.error is not None:
             return self.error.message
-        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        self._said.seek(max(0, os.fstat(self._said.fileno()).st_size - _TAIL))
-        said = self._said.read().decode(errors="replace").strip()
+        names = {number.value: number.name for number in signal.Signals}
+        how = f"was ended by {names.get(-code, f'signal {-code}')}" if code < 0 else f"ended with exit code {code}"
+        said = (
+            os.pread(self._said, _TAIL, max(0, os.fstat(self._said).st_size - _TAIL)).decode(errors="replace").strip()
+        )
         return f"its process {how}" + (f": {said}" if said else "")
 
     def stop(self, grace_s: float) -> None:
-        """Ask it to end, kill it if it has not after ``grace_s``; idempotent."""
+        """Ask it to end, kill it if it has not after ``grace_s``; idempotent. What it said can still be received."""
         if self._process.poll() is None:
             self.control.send(Stop())
             try:
@@ -125,10 +163,15 @@ class Child:
     def kill(self) -> None:
         """End it at once; idempotent."""
         self._process.kill()
-        self._process.wait()
-        self.control.close()
+        try:
+            self._process.wait(_KILL_S)
+        except subprocess.TimeoutExpired:  # in the kernel, in a driver that does not come back
+            self._log.warning("%s cannot be killed: its driver holds it in the kernel", self.name)
 
     def close(self) -> None:
         """Kill it if it still runs and free what belongs to it; idempotent."""
-        self.kill()
-        self._said.close()
+        if self._said >= 0:
+            self.kill()
+            self.control.close()
+            os.close(self._said)
+            self._said = -1

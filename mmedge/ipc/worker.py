@@ -17,6 +17,7 @@ from mmedge.errors import InternalError, MmedgeError
 from mmedge.ipc.control import Control, Done, Failed, Log, Message, Ready, Ring, Start, State, Stop
 
 _PR_SET_PDEATHSIG = 1
+_MAX_TEXT = 16_000
 
 
 class Link:
@@ -43,7 +44,7 @@ class Link:
 
     def report(self, body: bytes) -> None:
         """Send a sign of life."""
-        self.control.send(State(body))
+        self.control.send(State(body), wait=False)  # a parent that is stopped must not stop this process
 
     def on_ring(self, take: Callable[[Ring, int], None]) -> None:
         """Have ``take`` called with each ring the parent sends (and has sent); it leaves the descriptor alone."""
@@ -86,10 +87,13 @@ class _ToParent(logging.Handler):
         self._control = control
 
     def emit(self, record: logging.LogRecord) -> None:
-        text = record.getMessage()
-        if record.exc_info:
-            text += "\n" + "".join(traceback.format_exception(*record.exc_info)).rstrip()
-        self._control.send(Log(record.levelno, record.name, text[:16000]))
+        try:
+            text = record.getMessage()
+            if record.exc_info:
+                text += "\n" + "".join(traceback.format_exception(*record.exc_info)).rstrip()
+            self._control.send(Log(record.levelno, record.name, text[:_MAX_TEXT]), wait=False)
+        except Exception:
+            self.handleError(record)
 
 
 def die_with_parent(parent: int) -> None:
@@ -101,14 +105,20 @@ def die_with_parent(parent: int) -> None:
 
 def main() -> None:
     """Serve the parent at the other end of the descriptor in ``sys.argv[1]``."""
-    control = Control(socket.socket(fileno=int(sys.argv[1])))
+    end = socket.socket(fileno=int(sys.argv[1]))
+    end.set_inheritable(False)  # or a program that is started from here would keep it open after this process
+    control = Control(end)
+    # Signals to a whole group are the parent's to answer: it ends this process in order. A handler, not a mask,
+    # since programs that are started from here inherit masks.
+    signal.signal(signal.SIGTERM, lambda *_: None)
     received = control.receive()
     if received is None or not isinstance(received[0], Start):
         raise RuntimeError("the first message must be Start")
     start, fds = received
     assert isinstance(start, Start)
     die_with_parent(start.parent)
-    sys.path.extend(entry for entry in start.path if entry not in sys.path)
+    os.chdir(start.cwd)
+    sys.path[:] = map(os.fsdecode, start.path)
     logging.basicConfig(handlers=[_ToParent(control)], level=logging.INFO, force=True)
     link = Link(control, start, fds)
     threading.Thread(target=link.listen, name="mmedge-control", daemon=True).start()
@@ -116,11 +126,11 @@ def main() -> None:
     try:
         getattr(import_module(module), function)(link)
     except MmedgeError as error:
-        control.send(Failed(error.to_dict()))
+        control.send(Failed({k: v[:_MAX_TEXT] if isinstance(v, str) else v for k, v in error.to_dict().items()}))
     except Exception as error:
         traceback.print_exc()
-        bug = InternalError(f"internal error: {type(error).__name__}: {error}", where=start.entry, fix="report it")
-        control.send(Failed(bug.to_dict()))
+        text = f"internal error: {type(error).__name__}: {error}"[:_MAX_TEXT]
+        control.send(Failed(InternalError(text, where=start.entry, fix="report it").to_dict()))
     else:
         control.send(Done())
     # Not through the interpreter's own end: a thread left behind in a driver must not hold it up.

@@ -133,7 +133,7 @@ class Inference:
             },
             epoch=dict(snapshot.epoch),
             reason=snapshot.reason,
-        ).attach(snapshot.frames)
+        ).attach({name: frame.copy for name, frame in snapshot.frames.items()})
 
     def _reset(self) -> None:
         for interpreter in self._interpreters.values():

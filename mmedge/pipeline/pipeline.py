@@ -16,6 +16,7 @@ from mmedge.bundle import AudioInput, Bundle, ImageInput, load
 from mmedge.bundle.manifest import TensorInput, TextInput
 from mmedge.capture import LIVE, parse
 from mmedge.errors import ConfigError
+from mmedge.ipc.channel import MAX_SAMPLES, MAX_TEXT
 from mmedge.pipeline.process import RemoteRuntime
 from mmedge.pipeline.runtime import PUSH, Runtime
 from mmedge.pipeline.spec import Latency, RunSpec
@@ -81,7 +82,7 @@ class Pipeline:
         self._pushed: dict[str, int] = {}
         try:
             spec = RunSpec(
-                bundle=str(self.bundle.path),
+                bundle=str(self.bundle.path.absolute()),
                 inputs=dict(inputs),
                 backend=backend,
                 precision=precision,
@@ -94,7 +95,9 @@ class Pipeline:
             )
             # Made in either case: it checks that bundle and inputs fit before a process is started.
             local = Runtime(spec, self.bundle)
-            self._runtime: Runtime | RemoteRuntime = RemoteRuntime(spec) if spec.isolation == "process" else local
+            self._runtime: Runtime | RemoteRuntime = local
+            if spec.isolation == "process":
+                self._runtime = RemoteRuntime(spec, self.bundle.manifest)
             for sink in sinks:
                 self._sinks.append(make_sink(sink) if isinstance(sink, str) else sink)
         except BaseException:
@@ -204,6 +207,10 @@ class Pipeline:
             kind = "gray8" if array.ndim == 2 else "rgb24"
             height, width = array.shape[:2]
             packet = Frame(data=array, format=kind, width=width, height=height, quality="A", **stamp)  # type: ignore[arg-type]
+        elif isinstance(spec, AudioInput) and len(array) > MAX_SAMPLES:
+            raise ConfigError(
+                f"a block of {len(array)} samples is too long", where=f"input '{name}'", fix=f"push up to {MAX_SAMPLES}"
+            )
         elif isinstance(spec, AudioInput) and array.dtype == np.float32 and array.ndim == 1:
             packet = Block(samples=array, quality="A", **stamp)  # type: ignore[arg-type]
         elif isinstance(spec, TensorInput) and array.dtype == spec.dtype and array.shape == tuple(spec.shape):
@@ -224,6 +231,8 @@ class Pipeline:
         if name not in names:
             raise ConfigError(f"the bundle's text inputs are {names}", where="text", fix="name one of them")
         self._check_pushed(name)
+        if len(text.encode()) > MAX_TEXT:
+            raise ConfigError(f"the text is longer than {MAX_TEXT} bytes", where=f"input '{name}'", fix="shorten it")
         now_ns = time.monotonic_ns()
         self._pushed[name] = self._pushed.get(name, -1) + 1
         self._put(Text(stream=name, seq=self._pushed[name], capture_ns=now_ns, arrive_ns=now_ns, text=text))

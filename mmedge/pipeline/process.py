@@ -6,9 +6,11 @@ through a ring of shared memory, pushed data goes there the same way.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -17,9 +19,11 @@ import numpy as np
 
 from mmedge._native import core
 from mmedge.bundle import load
-from mmedge.errors import EngineError, InternalError, MmedgeError
+from mmedge.bundle.manifest import Manifest
+from mmedge.capture.picture import slots_for
+from mmedge.errors import ConfigError, EngineError, FrameExpiredError, InternalError, MmedgeError
 from mmedge.ipc.channel import FrameHeader, PacketReader, PacketWriter, RingSlot, frame_header, frame_of
-from mmedge.ipc.control import Control, Done, Ready, Ring, State
+from mmedge.ipc.control import Control, Done, Message, Ready, Ring, State
 from mmedge.ipc.frames import Loan
 from mmedge.ipc.process import Child
 from mmedge.ipc.wake import Wake
@@ -27,11 +31,14 @@ from mmedge.ipc.worker import Link
 from mmedge.pipeline.runtime import RESULTS, Runtime
 from mmedge.pipeline.spec import RunSpec
 from mmedge.pipeline.statistics import Statistics
+from mmedge.sync import apply_preset, hold_ns
 from mmedge.types import Frame, Packet, Result
 
 _RESULT_BYTES = 1 << 18
 _REPORT_S = 0.2
 _STOP_S = 10.0
+_START_STOP_S = 0.5  # an engine build does not hear
+log = logging.getLogger("mmedge.runtime")
 
 
 class _Report(msgspec.Struct, frozen=True):
@@ -71,8 +78,8 @@ class ResultWriter:
 
     def put(self, result: Result) -> bool:
         """Hand a result over; False when nobody wants any more."""
-        frames: dict[str, Frame] = vars(result).get("frames", {})
-        references = {name: self._refer(frame) for name, frame in frames.items()}
+        copies: dict[str, Any] = vars(result).get("frames", {})
+        references = {name: self._refer(copy.__self__) for name, copy in copies.items()}
         data = msgspec.msgpack.encode((result, references))
         if len(data) > _RESULT_BYTES:
             raise EngineError(
@@ -96,8 +103,9 @@ class ResultWriter:
         number, ring = self._cameras.get(frame.stream, (0, None))
         if ring is not slot.ring:
             number = next(self._numbers)
+            if not self._control.send(Ring(number, "slots", frame.stream), [slot.ring.fd], wait=False):
+                return None  # the user's process is stopped: it will not ask for this picture
             self._cameras[frame.stream] = number, slot.ring
-            self._control.send(Ring(number, "slots", frame.stream), [slot.ring.fd])
         return _Reference(number, slot.index, slot.seq, frame_header(frame))
 
     def close(self, error: MmedgeError | None = None) -> None:
@@ -126,11 +134,15 @@ def main(link: Link) -> None:
             link.report(msgspec.msgpack.encode(_Report(runtime.health(), runtime.statistics.encode())))
 
         def feed() -> None:
-            while not results.ended.is_set():
-                wake_pushed.wait(_REPORT_S)
-                for packet in pushed.take():
-                    runtime.push(packet)
+            try:
+                while not results.ended.is_set():
+                    wake_pushed.wait(_REPORT_S)
+                    for packet in pushed.take():
+                        runtime.push(packet)
+            except MmedgeError as error:
+                results.close(error)
 
+        runtime.pushed_unread = lambda: pushed.dropped
         runtime.start()
         try:
             threading.Thread(target=feed, name="mmedge-pushed", daemon=True).start()
@@ -150,13 +162,17 @@ class RemoteRuntime:
 
     Args:
         spec: What to run.
+        manifest: That of the bundle.
 
     Attributes:
         statistics: Counts and latencies, at most a fifth of a second old.
     """
 
-    def __init__(self, spec: RunSpec) -> None:
+    def __init__(self, spec: RunSpec, manifest: Manifest) -> None:
         self.spec = spec
+        self._trigger = manifest.sync.trigger
+        rules, _ = apply_preset(spec.latency, manifest.sync, manifest.missing, manifest.inputs)
+        self._slots = slots_for(hold_ns(rules, manifest.inputs))
         self.statistics = Statistics()
         self._health: dict[str, dict[str, Any]] = {}
         self._child: Child | None = None
@@ -164,12 +180,13 @@ class RemoteRuntime:
         self._cameras: dict[str, tuple[int, Any]] = {}
         self._decoder = msgspec.msgpack.Decoder(tuple[Result, dict[str, _Reference | None]])
         self._error: MmedgeError | None = None
-        self._open = False
+        self._open = self._done = False
         self._ended = threading.Event()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._listen, name="mmedge-runtime", daemon=True)
         self._results_wake, self._pushed_wake = Wake(), Wake()
         self._writer: PacketWriter | None = None
+        self._closing = threading.Lock()
 
     def start(self) -> None:
         """Start the process; blocks until the engines are loaded and the sources are open.
@@ -183,9 +200,9 @@ class RemoteRuntime:
                 msgspec.msgpack.encode(self.spec),
                 name="the runtime",
                 fds=[self._results_wake.fileno(), self._pushed_wake.fileno()],
-                stdin="text://stdin" in self.spec.inputs.values(),
+                stdin=any(uri.startswith("text://") and uri.endswith("stdin") for uri in self.spec.inputs.values()),
             )
-            self._writer = PacketWriter(self._child.control, self._pushed_wake)
+            self._writer = PacketWriter(self._child.control, self._pushed_wake, slots=self._slots)
             self._thread.start()
             self._ready.wait()
             if not self._open:
@@ -197,37 +214,53 @@ class RemoteRuntime:
     def _listen(self) -> None:
         child = self._child
         assert child is not None
-        done = False
         try:
             while True:
                 received = child.receive(None)
-                assert received is not None
-                message, fds = received
-                if isinstance(message, Ring) and message.number:
-                    self._cameras[message.stream] = message.number, core.SlotRing.attach(fds[0])
-                elif isinstance(message, Ring):
-                    self._ring = core.SlotRing.attach(fds[0])
-                elif isinstance(message, State):
-                    report = msgspec.msgpack.decode(message.body, type=_Report)
-                    self.statistics.update(report.statistics)
-                    self._health = report.health
-                elif isinstance(message, Ready):
-                    self._open = True
-                    self._ready.set()
-                done = done or isinstance(message, Done)
-                for fd in fds:
-                    os.close(fd)
+                if received is not None:
+                    self._take(*received)
         except EOFError:
-            if not done:
+            if not self._done:
                 self._error = child.error or MmedgeError(
                     f"the runtime has died: {child.reason()}",
                     where=f"process {child.pid}",
                     fix="run again with isolation='thread' to see it in a debugger; report it if it is not your code",
                 )
+        except Exception as error:  # whatever it is must reach who waits for results
+            log.exception("listening to the runtime failed")
+            self._error = InternalError(f"internal error: {type(error).__name__}: {error}", fix="please report it")
+            self._error.__cause__ = error
+        finally:
+            if self._error is not None:
                 self.statistics.state = "FAILED"
-        self._ended.set()
-        self._ready.set()
-        self._results_wake.set()
+                gone = {"state": "MISSING", "reason": self._error.message}
+                self._health = {name: {**report, **gone} for name, report in self._health.items()}
+            self._ended.set()
+            self._ready.set()
+            self._results_wake.set()
+
+    def _take(self, message: Message, fds: list[int]) -> None:
+        try:
+            if isinstance(message, Ring) and message.number:
+                self._cameras[message.stream] = message.number, core.SlotRing.attach(fds[0])
+            elif isinstance(message, Ring):
+                self._ring = core.SlotRing.attach(fds[0])
+            elif isinstance(message, State):
+                report = msgspec.msgpack.decode(message.body, type=_Report)
+                self.statistics.update(report.statistics)
+                unsent = self._writer.dropped[self._trigger] if self._writer is not None else 0
+                if unsent:
+                    self.statistics.triggers += unsent
+                    self.statistics.drops["dropped_unsent"] = unsent
+                self._health = report.health
+            elif isinstance(message, Ready):
+                self._open = True
+                self._ready.set()
+            elif isinstance(message, Done):
+                self._done = True
+        finally:
+            for fd in fds:
+                os.close(fd)
 
     def get(self, deadline_s: float | None = None) -> Result | None:
         """Return the next result, waiting for it; None at the end of the run.
@@ -244,9 +277,9 @@ class RemoteRuntime:
                 size = int.from_bytes(header, "little")
                 result, references = self._decoder.decode(self._ring.data(index)[:size])
                 self._ring.release(index)
-                found = {name: self._frame(reference) for name, reference in references.items()}
-                return result.attach({name: frame for name, frame in found.items() if frame is not None})
+                return result.attach({name: partial(self._copy, name, r) for name, r in references.items()})
             if ended:
+                self._results_wake.set()  # for the next who waits
                 if self._error is not None:
                     raise self._error
                 return None
@@ -255,22 +288,28 @@ class RemoteRuntime:
                 raise TimeoutError
             self._results_wake.wait(left_s)
 
-    def _frame(self, reference: _Reference | None) -> Frame | None:
+    def _copy(self, name: str, reference: _Reference | None) -> Frame:
+        # A result knows where its picture lies and no more: to keep results is not to keep rings.
         if reference is None:
-            return None
-        stream, patience = reference.header.stamp.stream, 100
-        # The ring was announced before the result, but on the control line, which another thread reads.
-        while self._cameras.get(stream, (0, None))[0] < reference.ring and patience and not self._ended.wait(0.001):
+            raise ConfigError(
+                "pictures of files stay in the runtime's process", where=f"input '{name}'", fix="use isolation='thread'"
+            )
+        patience = 100  # the ring was announced before the result, but on the control line, which another thread reads
+        while self._cameras.get(name, (0, None))[0] < reference.ring and patience and not self._ended.wait(0.001):
             patience -= 1
-        number, ring = self._cameras.get(stream, (0, None))
+        number, ring = self._cameras.get(name, (0, None))
         if number != reference.ring:
-            return None
+            raise FrameExpiredError("the picture is gone: its camera was opened again", where=f"input '{name}'")
         slot = RingSlot(ring, reference.index, reference.seq, held=False)
-        return frame_of(reference.header, ring.data(reference.index), slot)
+        return frame_of(reference.header, ring.data(reference.index), slot).copy()
 
     def push(self, packet: Packet) -> bool:
         """Feed a packet; False when the run has ended."""
-        if self._ended.is_set() or self._writer is None:
+        if self._writer is None:
+            raise ConfigError(
+                "the run has not begun", where=f"input '{packet.stream}'", fix="call start() first, or use with"
+            )
+        if self._ended.is_set():
             return False
         self._writer.put(packet)
         return True
@@ -284,9 +323,10 @@ class RemoteRuntime:
 
     def stop(self) -> None:
         """End the run and its process; idempotent."""
-        if self._child is not None:
-            self._child.stop(_STOP_S)
-            if self._thread.ident is not None:
-                self._thread.join()
-            self._child.close()
-            self._child = None
+        with self._closing:
+            if self._child is not None:
+                self._child.stop(_STOP_S if self._open else _START_STOP_S)
+                if self._thread.ident is not None:
+                    self._thread.join()
+                self._child.close()
+                self._child = None

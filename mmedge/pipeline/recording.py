@@ -17,7 +17,7 @@ from mmedge.pipeline.event_log import HEADER
 from mmedge.pipeline.recorded import Recording
 from mmedge.pipeline.runtime import INBOX, drop_packet
 from mmedge.preprocess import ImagePreprocessor
-from mmedge.sync import Synchronizer
+from mmedge.sync import Synchronizer, hold_ns
 from mmedge.types import AnyArray, EndOfStream, FloatArray, Packet, Snapshot
 
 log = logging.getLogger("mmedge.recording")
@@ -70,7 +70,8 @@ def _snapshots(
     if folders:
         yield from _recorded_snapshots(inputs, sync, uris, folders)
         return
-    sources = open_sources({n: inputs[n] for n in uris}, uris, speed=None, realtime=False)
+    own = {n: inputs[n] for n in uris}
+    sources = open_sources(own, uris, speed=None, realtime=False, hold_ns=hold_ns(sync, own, lossless=True))
     inbox: Mailbox[Packet] = Mailbox(INBOX, lossless=True, on_drop=drop_packet)
     core = Synchronizer(inputs, dict.fromkeys(uris, False), {}, sync, started_ns=now_ns(), lossless=True)
 

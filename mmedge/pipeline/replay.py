@@ -107,6 +107,7 @@ class Replay:
             statistics.state = "STOPPED"
         finally:
             statistics.triggers = sync.triggers
+            self._outcomes["after_end"] += sync.pending
             statistics.drops = {cause: n for cause, n in (Counter(sync.drops) + self._outcomes).items() if n}
             statistics.lost_samples = sync.lost_samples()
             sync.close()

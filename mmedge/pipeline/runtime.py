@@ -9,6 +9,7 @@ import logging
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -35,6 +36,7 @@ PUSH = "push://"
 INBOX = 1024
 RESULTS = 64
 MAX_AHEAD_NS = 5_000_000_000
+STARTUP_NS = 2_000_000_000
 
 
 def drop_packet(packet: Packet) -> None:
@@ -68,6 +70,7 @@ class Runtime:
 
     Attributes:
         statistics: Counts and latencies so far.
+        pushed_unread: Says how many pushed packets of each input were overwritten before they came here.
 
     Raises:
         ConfigError: If the sources do not fit the bundle or its validated masks.
@@ -95,6 +98,7 @@ class Runtime:
         self._graph: StageGraph | None = None
         self._overruns: Counter[str] = Counter()
         self._recorder: Recorder | None = None
+        self.pushed_unread: Callable[[], dict[str, int]] = dict
 
     def _check_inputs(self) -> None:
         names, inputs = set(self.spec.inputs), self._manifest.inputs
@@ -272,20 +276,28 @@ class Runtime:
         sync, statistics = self._sync, self.statistics
         drops = Counter(sync.drops) + self._overruns
         frames_in = sync.triggers + self._overruns["inbox"]
-        degraded = False
+        trigger, degraded = self._manifest.sync.trigger, False
+        starting = time.monotonic_ns() - self._started_ns < STARTUP_NS
+        unread = {f"dropped_unread_{stream}": n for stream, n in self.pushed_unread().items()}
+        counters = [unread] if self.spec.inputs.get(trigger) == PUSH else []
         for source in self._sources:
             health = source.health()
-            degraded |= source.live and (source.error is not None or health.state in ("LATE", "STALE", "RECONNECTING"))
-            lost = {k: n for k, n in health.counters.items() if k.startswith("dropped") and n}
-            if self._manifest.sync.trigger in source.streams:
-                frames_in += sum(lost.values())
-                drops.update(lost)
+            well = health.state == "OK" or (health.state == "MISSING" and starting)
+            degraded |= source.live and not well
+            if trigger in source.streams:
+                counters.append(health.counters)
+        for counted in counters:
+            named = ("dropped_frames", f"dropped_unread_{trigger}", f"dropped_unsent_{trigger}")
+            lost = {cause.removesuffix(f"_{trigger}"): counted[cause] for cause in named if counted.get(cause)}
+            frames_in += sum(lost.values())
+            drops.update(lost)
         if statistics.state in ("READY", "DEGRADED"):
             statistics.state = "DEGRADED" if degraded else "READY"
         statistics.drops = {cause: count for cause, count in drops.items() if count}
         statistics.triggers = frames_in
         statistics.undelivered = self._results.dropped
         statistics.lost_samples = sync.lost_samples()
+        statistics.refused = dict(sync.refused)
         if self._recorder is not None:
             statistics.recording = self._recorder.report()
 

@@ -101,6 +101,7 @@ class Statistics:
         self.drops: dict[str, int] = {}
         self.lost_samples: dict[str, int] = {}
         self.absent: dict[str, int] = {}
+        self.refused: dict[str, int] = {}
         self.undelivered = 0
         self.unaccounted = 0
         self.notes: list[str] = []
@@ -157,6 +158,7 @@ class Statistics:
             "drops": dict(self.drops),
             "lost_samples": dict(self.lost_samples),
             "absent": dict(self.absent),
+            "refused": dict(self.refused),
             "undelivered": self.undelivered,
             "unaccounted": self.unaccounted,
             "notes": list(self.notes),

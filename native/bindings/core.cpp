@@ -6,6 +6,8 @@ namespace nb = nanobind;
 
 NB_MODULE(_core, m) {
   m.doc() = "Native core of mmedge.";
+  // What lives until the interpreter's end (a pipeline nobody closed) is no leak.
+  nanobind::set_leak_warnings(false);
   nb::register_exception_translator([](const std::exception_ptr& error, void*) {
     try {
       std::rethrow_exception(error);

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from mmedge.errors import ConfigError, DeviceError, FrameExpiredError, MmedgeErr
 from mmedge.pipeline.offsets import Offset, device_name, store
 from mmedge.types import Result
 from tests.conftest import WriteClip
+from tests.processes import alive, children, command, family, reopened, run_until, until
 from tests.tiny import tiny_bundle
 
 CAMERA = "test://?width=160&height=120&fps=30"
@@ -30,37 +30,6 @@ CAMERA = "test://?width=160&height=120&fps=30"
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
     return tiny_bundle(tmp_path / "tiny.mmedge")
-
-
-def children(pid: int) -> list[int]:
-    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
-    return [int(line) for line in listed.stdout.split()]
-
-
-def family(pipe: mmedge.Pipeline) -> tuple[int, list[int]]:
-    """Return the runtime's process and its workers."""
-    (runtime,) = [pid for pid in children(os.getpid()) if "mmedge.ipc.worker" in command(pid)]
-    return runtime, children(runtime)
-
-
-def command(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
-
-
-def alive(pids: list[int]) -> list[int]:
-    return [pid for pid in pids if "mmedge.ipc.worker" in command(pid)]
-
-
-def until(condition: Callable[[], bool], within_s: float) -> bool:
-    deadline = time.monotonic() + within_s
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.02)
-    return False
 
 
 def test_a_live_device_runs_in_processes_of_its_own(bundle: Path) -> None:
@@ -136,21 +105,6 @@ def test_a_killed_user_process_leaves_no_orphan(bundle: Path) -> None:
     user.kill()
     user.communicate()
     assert until(lambda: not alive(pids), 3.0)
-
-
-def run_until(
-    pipe: mmedge.Pipeline, within_s: float, done: Callable[[list[Result]], bool] = lambda results: False
-) -> list[Result]:
-    results: list[Result] = []
-    for result in pipe.results(time.monotonic() + within_s):
-        results.append(result)
-        if done(results):
-            break
-    return results
-
-
-def reopened(results: list[Result]) -> bool:
-    return results[-1].epoch.get("image", 0) > 0
 
 
 def test_a_killed_worker_is_started_again_in_a_new_epoch(bundle: Path) -> None:

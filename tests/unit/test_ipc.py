@@ -22,7 +22,7 @@ from hypothesis.extra.numpy import arrays
 
 from mmedge.errors import ConfigError, DeviceError, InternalError, SourceError
 from mmedge.ipc.channel import EVENTS, MAX_TEXT, PacketReader, PacketWriter
-from mmedge.ipc.control import Control, Message, Ready, Ring, Stop
+from mmedge.ipc.control import Control, Log, Message, Ready, Ring, Stop
 from mmedge.ipc.frames import FramePool
 from mmedge.ipc.process import Child, error_from
 from mmedge.ipc.wake import Wake
@@ -162,6 +162,96 @@ def test_control_carries_whole_messages_and_descriptors() -> None:
     there.close()
 
 
+def test_what_was_said_before_the_end_is_heard_although_something_was_left_unread() -> None:
+    here, there = Control.pair()
+    here.send(Stop())  # nobody reads it: closing resets the connection
+    there.send(Ready())
+    there.close()
+    assert here.receive(1.0) == (Ready(), [])
+    with pytest.raises(EOFError):
+        here.receive(1.0)
+    here.close()
+
+
+def test_nobody_waits_for_one_who_does_not_read() -> None:
+    here, there = Control.pair()
+    before = time.monotonic()
+    sent = sum(here.send(Log(20, "x", "y" * 1000), wait=False) for _ in range(5000))
+    assert 0 < sent < 5000
+    assert time.monotonic() - before < 5
+    here.close()
+    there.close()
+
+
+def test_an_error_of_any_length_arrives() -> None:
+    with child("talk_at_length") as started:
+        end(started)
+        assert isinstance(started.error, DeviceError)
+        assert started.error.message.startswith("xxx")
+
+
+def test_a_program_left_behind_does_not_hide_the_end() -> None:
+    with child("leave_a_program_behind") as started:
+        hear(started, Ready)
+        os.kill(started.pid, signal.SIGKILL)
+        before = time.monotonic()
+        end(started)
+        assert time.monotonic() - before < 2
+
+
+def test_a_signal_without_a_name_is_a_reason() -> None:
+    with child("wait") as started:
+        hear(started, Ready)
+        os.kill(started.pid, 40)
+        end(started)
+        assert "signal 40" in started.reason()
+
+
+def test_a_request_to_end_is_left_to_the_parent() -> None:
+    with child("wait") as started:
+        hear(started, Ready)
+        os.kill(started.pid, signal.SIGTERM)
+        assert not gone(started.pid, 0.3)
+
+
+def test_children_live_on_when_the_main_thread_has_ended() -> None:
+    code = (
+        "import sys, threading, time; from mmedge.ipc.process import Child; from mmedge.ipc.control import Ready\n"
+        "def work():\n"
+        "    c = Child('tests.entries:wait', b'', name='x')\n"
+        "    while not c.receive(1.0): pass\n"
+        "    time.sleep(0.5)\n"
+        "    print(c._process.poll()); c.stop(5); c.close()\n"
+        "threading.Thread(target=work).start()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+    assert done.stdout == "None\n", done.stderr
+
+
+def test_a_child_finds_the_modules_of_its_parent_and_no_others(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "task.py").write_text("def run(link):\n    link.ready()\n")
+    (tmp_path / "task.py").write_text("raise SystemExit('the wrong one')\n")
+    (tmp_path / "random.py").write_text("raise SystemExit('not the library')\n")
+    code = (
+        "import sys; sys.path[:] = [p for p in sys.path if p]; sys.path.insert(0, 'mine')\n"
+        "from mmedge.ipc.process import Child\n"
+        "c = Child('task:run', b'', name='x')\n"
+        "try:\n    while True: print(type((c.receive(5.0) or [None])[0]).__name__)\n"
+        "except EOFError: print(c.reason())\n"
+        "c.close()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code] if sys.version_info >= (3, 11) else [sys.executable, "-c", code],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.stdout.split("\n")[:2] == ["Ready", "Done"], done.stdout + done.stderr
+
+
 def test_unknown_errors_keep_their_message() -> None:
     assert type(error_from({"error": "exit", "message": "m"})).__name__ == "MmedgeError"
     assert isinstance(error_from({"error": "ConfigError", "message": "m"}), ConfigError)
@@ -207,7 +297,7 @@ def border() -> Iterator[Border]:
 def plain(packet: Packet) -> Any:
     fields = {name: getattr(packet, name) for cls in type(packet).__mro__[:-1] for name in cls.__slots__}
     fields.pop("release", None)
-    return {k: (v.tolist(), v.dtype.str) if isinstance(v, np.ndarray) else v for k, v in fields.items()}
+    return {k: (v.tobytes(), v.shape, v.dtype.str) if isinstance(v, np.ndarray) else v for k, v in fields.items()}
 
 
 PACKETS: st.SearchStrategy[Packet] = st.one_of(
@@ -280,8 +370,23 @@ def test_the_newest_frames_win_and_the_others_are_counted(border: Border) -> Non
         assert packet is not None
         border.writer.put(packet)
     assert [packet.seq for packet in border.take()] == [7, 8, 9]
-    assert border.reader.dropped == 7
+    assert border.reader.dropped == {"s": 7}
     assert frame(pool, 10) is None  # all three are being read
+
+
+def test_a_camera_that_changes_its_size_is_read_to_the_end(border: Border) -> None:
+    sizes = [2 + k % 12 for k in range(36)]
+    for size in sizes:
+        data = np.full((size, size), size, np.uint8)
+        border.writer.put(Frame(data=data, format="gray8", width=size, height=size, **STAMP))  # type: ignore[arg-type]
+    got = [packet for packet in border.take() if isinstance(packet, Frame)]
+    assert [packet.width for packet in got] == sizes
+    for packet in got:
+        assert packet.release is not None
+        packet.release()
+    for _ in range(40):
+        border.take()
+    assert len(border.reader._slots) == 2  # events, and the newest size
 
 
 def test_sound_that_finds_no_room_stays_a_timed_gap(border: Border) -> None:

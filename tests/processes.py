@@ -1,0 +1,58 @@
+"""What tests of processes share: whose children there are, and waiting for what should happen."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import mmedge
+from mmedge.types import Result
+
+
+def children(pid: int) -> list[int]:
+    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
+    return [int(line) for line in listed.stdout.split()]
+
+
+def family(pipe: mmedge.Pipeline) -> tuple[int, list[int]]:
+    """Return the runtime's process and its workers."""
+    (runtime,) = [pid for pid in children(os.getpid()) if "mmedge.ipc.worker" in command(pid)]
+    return runtime, children(runtime)
+
+
+def command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def alive(pids: list[int]) -> list[int]:
+    return [pid for pid in pids if "mmedge.ipc.worker" in command(pid)]
+
+
+def until(condition: Callable[[], bool], within_s: float) -> bool:
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def run_until(
+    pipe: mmedge.Pipeline, within_s: float, done: Callable[[list[Result]], bool] = lambda results: False
+) -> list[Result]:
+    results: list[Result] = []
+    for result in pipe.results(time.monotonic() + within_s):
+        results.append(result)
+        if done(results):
+            break
+    return results
+
+
+def reopened(results: list[Result]) -> bool:
+    return results[-1].epoch.get("image", 0) > 0
