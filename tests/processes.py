@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import mmedge
+from mmedge.ipc.control import Message
+from mmedge.ipc.process import Child
 from mmedge.types import Result
 
 
@@ -56,3 +60,39 @@ def run_until(
 
 def reopened(results: list[Result]) -> bool:
     return results[-1].epoch.get("image", 0) > 0
+
+
+@contextmanager
+def child(entry: str, payload: bytes = b"", fds: tuple[int, ...] = ()) -> Iterator[Child]:
+    started = Child(f"tests.entries:{entry}", payload, name=entry, fds=fds)
+    try:
+        yield started
+    finally:
+        started.close()
+
+
+def hear(started: Child, kind: type[Message]) -> Any:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        received = started.receive(1.0)
+        if received is not None and isinstance(received[0], kind):
+            return received
+    raise AssertionError(f"{kind.__name__} did not come")
+
+
+def end(started: Child) -> None:
+    with suppress(EOFError):
+        while True:
+            started.receive(20.0)
+
+
+def gone(pid: int, within_s: float = 5.0) -> bool:
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        try:
+            if "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text():
+                return True
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        time.sleep(0.02)
+    return False

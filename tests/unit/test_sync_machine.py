@@ -2,163 +2,33 @@
 
 from __future__ import annotations
 
-import ast
 from collections import Counter
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
-from hypothesis import assume, given, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-import mmedge.clock
-import mmedge.sync
-from mmedge.bundle.manifest import AudioInput, ImageInput, Missing, Sync, TensorInput, TextInput
-from mmedge.sync import Synchronizer, hold_ns
+from mmedge.bundle.manifest import Missing, Sync
 from mmedge.types import Block, EndOfStream, Frame, Packet, Snapshot, Tensor, Text
-
-MS = 1_000_000
-S = 1000 * MS
-HOUR = 3600 * S
-JUMP = 2 * S  # time stamps that run further back, or ahead of the clock, have another origin
-RATE = 1000
-WINDOW = 100
-IDLE = 250 * MS
-PICTURE = ImageInput(size=(8, 8), color="gray", mean=(0.0,), std=(1.0,), frame=(8, 8))
-INPUTS = {
-    "image": PICTURE,
-    "front": PICTURE,
-    "audio": AudioInput(sample_rate_hz=RATE, window_ms=WINDOW),
-    "text": TextInput(max_tokens=8),
-    "imu": TensorInput(shape=(6,), rate_hz=100),
-}
-PIXELS = np.zeros((8, 8), np.uint8)
-AHEAD = {"end": 0, "centre": WINDOW // 2 * MS, "start": WINDOW * MS}
-
-
-@dataclass(frozen=True)
-class Setup:
-    """One synchroniser, made anew for each replay."""
-
-    attached: dict[str, bool]
-    missing: dict[str, Missing]
-    sync: Sync
-    lossless: bool = False
-
-    def make(self) -> Synchronizer:
-        return Synchronizer(INPUTS, self.attached, self.missing, self.sync, started_ns=0, lossless=self.lossless)
-
-    @property
-    def hold_ns(self) -> int:
-        return hold_ns(self.sync, {name: INPUTS[name] for name in self.attached}, lossless=self.lossless)
-
-    @property
-    def longest_wait_ns(self) -> int:
-        ahead = AHEAD[self.sync.align] if "audio" in self.attached else 0
-        return ahead + round(self.sync.deadline_ms * 1e6)
-
-
-def encode(sync: Synchronizer, snapshot: Snapshot) -> bytes:
-    """Everything a snapshot says, with the sound and the identity of what it holds."""
-    sound = {}
-    for name in snapshot.audio_end:
-        out = np.full(WINDOW, np.nan, np.float32)
-        sound[name] = (sync.read_audio(name, snapshot, out), out.tobytes())
-    held = {n: (p.epoch, p.seq, p.capture_ns) for n, p in {**snapshot.frames, **snapshot.values}.items()}
-    plain = {n: getattr(snapshot, n) for n in Snapshot.__slots__ if n not in ("frames", "values")}
-    return msgspec.json.encode((plain, held, sound))
-
-
-@dataclass
-class Sound:
-    """The slow reference: every sample of the epoch that is known, by its index."""
-
-    live: bool
-    readable: int  # so many of the newest samples
-    known: dict[int, float] = field(default_factory=dict)
-    end: int = 0
-    newest_ns: int = 0
-    arrive_ns: int = 0
-    source_epoch: int | None = None
-    epoch: int = 0
-    lost: int = 0
-
-    def push(self, block: Block) -> None:
-        step_ns, lost = block.capture_ns - self.newest_ns, block.lost
-        off_ns = step_ns - (len(block.samples) + lost) * S // RATE
-        ran_ahead = step_ns - max(block.arrive_ns - self.arrive_ns, 0) > JUMP
-        if self.source_epoch is not None and block.epoch < self.source_epoch:
-            return
-        if self.source_epoch is None:
-            self.epoch, fresh = block.epoch, True
-        else:
-            jumped = off_ns < -100 * MS or (self.live and off_ns > 100 * MS and ran_ahead)
-            fresh = block.epoch > self.source_epoch or jumped
-            self.epoch = max(block.epoch, self.epoch + fresh)
-        if not fresh and off_ns > 100 * MS:
-            lost += off_ns * RATE // S
-        self.lost += lost
-        if fresh:
-            self.known, self.end = {}, 0
-        else:
-            self.end += lost
-        self.known.update(enumerate(block.samples.tolist(), self.end))
-        self.end += len(block.samples)
-        self.newest_ns, self.arrive_ns, self.source_epoch = block.capture_ns, block.arrive_ns, block.epoch
-
-    def window(self, needed_ns: int, *, latest: bool) -> tuple[list[float], int, int]:
-        """Samples, how many are real (-1: some were overwritten), and the capture time they end at."""
-        back = 0
-        if not latest and needed_ns < self.newest_ns:
-            back = ((self.newest_ns - needed_ns) * RATE + S // 2) // S
-        end = self.end - back
-        wanted = range(end - WINDOW, end)
-        real = sum(index in self.known for index in wanted)
-        if end > 0 and max(wanted[0], 0) < self.end - self.readable:
-            real = -1
-        return [self.known.get(index, 0.0) for index in wanted], real, self.newest_ns - back * S // RATE
-
-
-@dataclass
-class Pictures:
-    """The slow reference: every frame of the epoch that is in order."""
-
-    live: bool
-    frames: list[Frame] = field(default_factory=list)
-    arrive_ns: int = 0
-    source_epoch: int = -1
-
-    def push(self, frame: Frame) -> None:
-        if frame.epoch < self.source_epoch:
-            return
-        if self.frames and frame.epoch == self.source_epoch:
-            step_ns = frame.capture_ns - self.frames[-1].capture_ns
-            if step_ns < -JUMP or (self.live and step_ns - (frame.arrive_ns - self.arrive_ns) > JUMP):
-                self.frames = []
-            elif step_ns < 1:
-                return
-        else:
-            self.frames = []
-        self.frames.append(frame)
-        self.arrive_ns, self.source_epoch = frame.arrive_ns, frame.epoch
-
-
-policies = st.one_of(
-    st.none(),
-    st.sampled_from(["zero", "skip", "fail"]).map(lambda policy: Missing(policy=policy)),
-    st.integers(1, 1000).map(lambda age: Missing(policy="hold", max_age_ms=age)),
-)
-names = st.sampled_from(list(INPUTS))
-syncs = st.builds(
-    Sync,
-    trigger=st.sampled_from([*INPUTS, "timer"]),
-    policy=st.sampled_from(["sliced", "sliced", "latest"]),
-    align=st.sampled_from(["end", "centre", "start"]),
-    deadline_ms=st.sampled_from([1.0, 20.0, 50.0, 200.0]),
-    every_ms=st.sampled_from([10.0, 40.0, 100.0]),
+from tests.sync_model import (
+    AHEAD,
+    HOUR,
+    IDLE,
+    INPUTS,
+    MS,
+    PIXELS,
+    RATE,
+    WINDOW,
+    Pictures,
+    S,
+    Setup,
+    Sound,
+    encode,
+    names,
+    policies,
+    syncs,
 )
 
 
@@ -408,81 +278,3 @@ class Machine(RuleBasedStateMachine):
 
 Machine.TestCase.settings = settings(max_examples=250, stateful_step_count=40, deadline=None)
 TestMachine = Machine.TestCase
-
-
-PERIODS = {"image": S // 30, "front": 40 * MS, "audio": 10 * MS, "imu": 10 * MS}
-DELAYS = {"image": 35 * MS, "front": 20 * MS, "audio": 12 * MS, "imu": 2 * MS}
-
-
-def watch(setup: Setup, victim: str | None, dead: tuple[int, int], said: bool) -> tuple[list[int], Synchronizer]:
-    """Three seconds of steady sources, one of which is dead for a while; when the triggers were."""
-    events: list[tuple[int, Packet]] = []
-    for name in setup.attached:
-        for k in range(1, 3 * S // PERIODS[name]):
-            capture = k * PERIODS[name]
-            arrive = capture + DELAYS[name] + (k * 7919 % 11) * MS // 10
-            stamp: dict[str, Any] = {"stream": name, "seq": k, "capture_ns": capture, "arrive_ns": arrive}
-            if name == victim and dead[0] <= arrive < dead[1]:
-                continue
-            if name == "audio":
-                events.append((arrive, Block(**stamp, samples=np.ones(10, np.float32))))
-            elif name == "imu":
-                events.append((arrive, Tensor(**stamp, data=PIXELS)))
-            else:
-                events.append((arrive, Frame(**stamp, data=PIXELS, format="gray8", width=8, height=8)))
-    if said and victim is not None:
-        stamp = {"stream": victim, "seq": 0, "capture_ns": dead[0], "arrive_ns": dead[0]}
-        events.append((dead[0], EndOfStream(**stamp, reason="unplugged")))
-    sync, times = setup.make(), []
-    for now, packet in sorted(events, key=lambda event: event[0]):
-        sync.push(packet)
-        sync.advance(now)
-        times += [snapshot.t_ns for snapshot in sync.poll()]
-        sync.trim()
-    sync.advance(4 * S)
-    return times + [snapshot.t_ns for snapshot in sync.poll()], sync
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    attached=st.sets(st.sampled_from(list(PERIODS)), min_size=2),
-    sync=syncs,
-    data=st.data(),
-    start_ms=st.integers(500, 1500),
-    for_ms=st.one_of(st.integers(300, 700), st.just(10_000)),  # less than a quarter of a second is no death
-    said=st.booleans(),
-)
-def test_a_dead_input_never_lowers_the_trigger_rate(
-    attached: set[str], sync: Sync, data: st.DataObject, start_ms: int, for_ms: int, said: bool
-) -> None:
-    setup = Setup(dict.fromkeys(sorted(attached), True), {}, sync)
-    assume(sync.trigger in PERIODS or sync.trigger == "timer")
-    victim = data.draw(st.sampled_from(sorted(attached)))
-    dead = start_ms * MS, (start_ms + for_ms) * MS
-    alive, _ = watch(setup, None, dead, said=False)
-    times, core = watch(setup, victim, dead, said=said)
-    # One for the step in which it is missed or returns; at the very end some may still be made up for.
-    rate, rate_alive = (sum(t < 2500 * MS for t in run) for run in (times, alive))
-    assert rate >= rate_alive - 1, (rate, rate_alive, core.drops)
-    if sync.trigger in attached - {victim}:
-        assert times == alive, "what is not the trigger's own changes no trigger"
-
-
-def test_no_clock_is_read() -> None:
-    """No step of the wall clock can reach the core, which has no clock, or the clock, which is another one."""
-    sync = list(Path(mmedge.sync.__file__).parent.glob("*.py"))
-    here = Path(mmedge.clock.__file__)
-    clock = [here] if here.name != "__init__.py" else list(here.parent.glob("*.py"))
-    assert len(sync) >= 3
-    for path in [*sync, *clock]:
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Import):
-                names = {alias.name for alias in node.names}
-            elif isinstance(node, ast.ImportFrom):
-                names = {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
-            else:
-                if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "time":
-                    assert node.attr == "monotonic_ns", f"{path.name}:{node.lineno}"
-                continue
-            foreign = {"datetime", "calendar", "time.time", "time.time_ns", "mmedge.clock.now_ns"}
-            assert not names & (foreign if path in clock else foreign | {"time", "mmedge.clock"}), path.name

@@ -1,0 +1,207 @@
+"""Packets across the process border."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from mmedge.errors import SourceError
+from mmedge.ipc.channel import EVENTS, MAX_TEXT, PacketReader, PacketWriter
+from mmedge.ipc.control import Control, Ring
+from mmedge.ipc.frames import FramePool
+from mmedge.ipc.wake import Wake
+from mmedge.types import Block, EndOfStream, Frame, Packet, Tensor, Text
+from tests.processes import child
+
+STAMP = {"stream": "s", "seq": 3, "capture_ns": 10, "arrive_ns": 11, "epoch": 2, "uncertainty_ns": 5, "quality": "C"}
+
+
+class Border:
+    """A writer and a reader as in two processes, in one."""
+
+    def __init__(self) -> None:
+        self.here, self.there = Control.pair()
+        self.wake = Wake()
+        self.writer = PacketWriter(self.here, self.wake)
+        self.reader = PacketReader("test")
+
+    def __enter__(self) -> Border:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.here.close()
+        self.there.close()
+
+    def take(self) -> list[Packet]:
+        while (received := self.there.receive(0)) is not None:
+            message, fds = received
+            assert isinstance(message, Ring)
+            self.reader.add(message, fds[0])
+            for fd in fds:
+                os.close(fd)
+        return self.reader.take()
+
+
+@pytest.fixture
+def border() -> Iterator[Border]:
+    with Border() as both:
+        yield both
+
+
+def plain(packet: Packet) -> Any:
+    fields = {name: getattr(packet, name) for cls in type(packet).__mro__[:-1] for name in cls.__slots__}
+    fields.pop("release", None)
+    return {k: (v.tobytes(), v.shape, v.dtype.str) if isinstance(v, np.ndarray) else v for k, v in fields.items()}
+
+
+PACKETS: st.SearchStrategy[Packet] = st.one_of(
+    st.builds(lambda text: Text(text=text, **STAMP), st.text(max_size=50)),
+    st.builds(lambda reason: EndOfStream(reason=reason, **STAMP), st.none() | st.text(max_size=20)),
+    st.builds(
+        lambda samples, lost: Block(samples=samples, lost=lost, **STAMP),
+        arrays(np.float32, st.integers(0, 300), elements=st.floats(-1, 1, width=32)),
+        st.integers(0, 1000),
+    ),
+    st.builds(
+        lambda data: Tensor(data=data, **STAMP),
+        arrays(st.sampled_from([np.float32, np.int16, np.uint8]), st.tuples(st.integers(1, 3), st.integers(1, 4))),
+    ),
+    st.builds(
+        lambda data, full: Frame(
+            data=data, format="gray8", width=data.shape[1], height=data.shape[0], full_range=full, **STAMP
+        ),
+        arrays(np.uint8, st.tuples(st.integers(1, 6), st.integers(1, 6))),
+        st.booleans(),
+    ),
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(PACKETS, max_size=12))
+def test_packets_come_out_as_they_went_in(packets: list[Packet]) -> None:
+    packets = [replace(packet, arrive_ns=11 + k) for k, packet in enumerate(packets)]
+    with Border() as border:
+        for packet in packets:
+            assert border.writer.put(packet)
+        out = border.take()
+        assert border.wake.wait(0) == bool(packets)
+    assert [(type(packet), plain(packet)) for packet in out] == [(type(packet), plain(packet)) for packet in packets]
+
+
+def frame(pool: FramePool, seq: int) -> Frame | None:
+    lent = pool.acquire()
+    if lent is None:
+        return None
+    slot, release = lent
+    slot[...] = seq
+    stamp = {**STAMP, "seq": seq, "arrive_ns": seq}
+    return Frame(data=slot, format="gray8", width=4, height=2, release=release, **stamp)  # type: ignore[arg-type]
+
+
+def test_a_frame_is_not_copied_and_its_slot_comes_back(border: Border) -> None:
+    pool = FramePool((2, 4), slots=2)
+    first = frame(pool, 1)
+    assert first is not None
+    border.writer.put(first)
+    (got,) = border.take()
+    assert isinstance(got, Frame)
+    first.data[0, 0] = 99
+    assert got.data[0, 0] == 99
+    assert pool.free == 1
+    assert first.release is not None
+    first.release()  # handed over: no longer the writer's to give back
+    assert pool.free == 1
+    assert got.release is not None
+    got.release()
+    got.release()
+    assert pool.free == 2
+
+
+def test_the_newest_frames_win_and_the_others_are_counted(border: Border) -> None:
+    pool = FramePool((2, 4), slots=3)
+    for seq in range(10):
+        packet = frame(pool, seq)
+        assert packet is not None
+        border.writer.put(packet)
+    assert [packet.seq for packet in border.take()] == [7, 8, 9]
+    assert border.reader.dropped == {"s": 7}
+    assert frame(pool, 10) is None  # all three are being read
+
+
+def test_a_camera_that_changes_its_size_is_read_to_the_end(border: Border) -> None:
+    sizes = [2 + k % 12 for k in range(36)]
+    for size in sizes:
+        data = np.full((size, size), size, np.uint8)
+        border.writer.put(Frame(data=data, format="gray8", width=size, height=size, **STAMP))  # type: ignore[arg-type]
+    got = [packet for packet in border.take() if isinstance(packet, Frame)]
+    assert [packet.width for packet in got] == sizes
+    for packet in got:
+        assert packet.release is not None
+        packet.release()
+    for _ in range(40):
+        border.take()
+    assert len(border.reader._slots) == 2  # events, and the newest size
+
+
+def test_sound_that_finds_no_room_stays_a_timed_gap(border: Border) -> None:
+    block = Block(samples=np.ones(10, np.float32), **STAMP)  # type: ignore[arg-type]
+    sent = sum(border.writer.put(block) for _ in range(EVENTS + 5))
+    assert sent == EVENTS
+    assert len(border.take()) == EVENTS
+    assert border.writer.put(block)
+    (late,) = border.take()
+    assert isinstance(late, Block)
+    assert late.lost == 50
+    assert border.writer.dropped["s"] == 5
+
+
+def test_sound_that_was_overwritten_before_it_was_read_is_lost_and_its_time_stays(border: Border) -> None:
+    for _ in range(4):
+        border.writer.put(Block(samples=np.ones(100_000, np.float32), **STAMP))  # type: ignore[arg-type]
+    blocks = [packet for packet in border.take() if isinstance(packet, Block)]
+    assert sum(len(block.samples) + block.lost for block in blocks) == 400_000
+    assert sum(block.lost for block in blocks) == 400_000 - (1 << 18)
+
+
+def test_text_that_is_too_long_is_counted(border: Border) -> None:
+    assert border.writer.put(Text(text="x" * MAX_TEXT, **STAMP))  # type: ignore[arg-type]
+    assert not border.writer.put(Text(text="x" * (MAX_TEXT + 1), **STAMP))  # type: ignore[arg-type]
+
+
+def test_a_ring_that_says_nonsense_is_an_error(border: Border) -> None:
+    border.take()
+    ring = border.writer._events
+    ring.publish(ring.acquire(), b"\x93nonsense")
+    with pytest.raises(SourceError, match="damaged"):
+        border.take()
+
+
+def test_packets_cross_two_processes_and_back() -> None:
+    to_child, to_us = Wake(), Wake()
+    reader = PacketReader("echo")
+    with child("echo", fds=(to_child.fileno(), to_us.fileno())) as started:
+        writer = PacketWriter(started.control, to_child)
+        sent = [
+            Block(samples=np.full(80, k, np.float32), **{**STAMP, "seq": k})  # type: ignore[arg-type]
+            for k in range(500)
+        ]
+        got: list[Packet] = []
+        deadline = time.monotonic() + 20
+        for block in sent:
+            writer.put(block)
+        while len(got) < len(sent) and time.monotonic() < deadline:
+            received = started.receive(0.01)
+            if received is not None and isinstance(received[0], Ring):
+                reader.add(received[0], received[1][0])
+            to_us.wait(0.01)
+            got += reader.take()
+        assert [plain(packet) for packet in got] == [plain(packet) for packet in sent]
