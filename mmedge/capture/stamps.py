@@ -41,7 +41,7 @@ class Stamp:
         return {"A": self.adc_ns, "B": self.current_ns, "C": self.entry_ns}[quality]
 
 
-def choose_quality(stamps: list[Stamp], rate_hz: int) -> ClockQuality:
+def trusted_qualities(stamps: list[Stamp], rate_hz: int) -> list[ClockQuality]:
     """Judge which of PortAudio's times can be trusted.
 
     ``A`` the converter's time, ``B`` the callback's time, ``C`` the entry of our callback. Times of
@@ -54,13 +54,8 @@ def choose_quality(stamps: list[Stamp], rate_hz: int) -> ClockQuality:
         rate_hz: Sample rate of the device.
 
     Returns:
-        The best class whose times rise strictly, lie 0..0.5 s back and keep the pace of the blocks.
+        The classes whose times rise strictly, lie 0..0.5 s back and keep the pace of the blocks, best first.
     """
-    return _trusted(stamps, rate_hz)[0]
-
-
-def _trusted(stamps: list[Stamp], rate_hz: int) -> list[ClockQuality]:
-    """Return the classes that can be trusted, best first."""
     stamps = stamps[len(stamps) // 4 :]
 
     def sane(times: list[int]) -> bool:
@@ -141,7 +136,7 @@ class MicrophoneClock:
         return self._clocks[quality].observe(stream_ns, time_ns - self._lag_ns[quality], gap=overflow)
 
     def _choose(self, probe: list[Stamp]) -> None:
-        self._trusted = _trusted(probe, self._rate_hz)
+        self._trusted = trusted_qualities(probe, self._rate_hz)
         self.quality = self._trusted[0]
         self._faults = dict.fromkeys(self._faults, 0)
         for quality in self._trusted[1:]:

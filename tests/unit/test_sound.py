@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmedge.capture.sound import MonoTrack, Piece
-from mmedge.capture.stamps import Stamp, choose_quality
+from mmedge.capture.stamps import Stamp, trusted_qualities
 
 S = 1_000_000_000
 
@@ -123,9 +123,9 @@ def stamps(adc_age_ns: int | None, current_age_ns: int, origin_ns: int = 0) -> l
 
 
 def test_quality_ladder() -> None:
-    assert choose_quality(stamps(8_000_000, 1_000_000), 8000) == "A"
-    assert choose_quality(stamps(None, 1_000_000), 8000) == "B"
-    assert choose_quality(stamps(900_000_000, 1_000_000), 8000) == "B"  # too old to be true
-    assert choose_quality(stamps(8_000_000, 1_000_000, origin_ns=10**18), 8000) == "C"  # the wall clock
+    assert trusted_qualities(stamps(8_000_000, 1_000_000), 8000)[0] == "A"
+    assert trusted_qualities(stamps(None, 1_000_000), 8000)[0] == "B"
+    assert trusted_qualities(stamps(900_000_000, 1_000_000), 8000)[0] == "B"  # too old to be true
+    assert trusted_qualities(stamps(8_000_000, 1_000_000, origin_ns=10**18), 8000)[0] == "C"  # the wall clock
     doubled = [Stamp(s.samples, s.entry_ns, s.entry_ns - 5_000_000 * (k % 4), 0) for k, s in enumerate(stamps(0, 0))]
-    assert choose_quality(doubled, 8000) == "C"  # keeps no pace
+    assert trusted_qualities(doubled, 8000)[0] == "C"  # keeps no pace
