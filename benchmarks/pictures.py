@@ -9,7 +9,6 @@ import numpy as np
 
 from benchmarks.simulation import ORIGIN_NS, World, simulate
 from benchmarks.sync import CLOCKS, RULES, SECOND, clock_errors_ms, gap_world, pair_peers
-from mmedge.extras import require
 
 OURS, PEERS = "#0b6e4f", ("#8f8f8f", "#d9772b", "#5b76b8", "#a05195")
 CLOCK_COLOURS = dict(zip(CLOCKS, PEERS, strict=True))
@@ -19,7 +18,8 @@ SIZE = (7.6, 3.5)
 
 def draw(folder: Path) -> None:
     """Simulate and write ``drift.png``, ``skew.png`` and ``recovery.png`` (under ``folder``)."""
-    plt = require("matplotlib.pyplot", "drawing pictures")
+    import matplotlib.pyplot as plt  # pip install 'mmedge[docs]': what the figures need is without it
+
     plt.switch_backend("Agg")
     plt.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "savefig.dpi": 120})
     folder.mkdir(parents=True, exist_ok=True)

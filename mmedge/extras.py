@@ -24,7 +24,6 @@ _EXTRA = {
     "lightning": ("lightning", "export"),
     "mlxtend": ("mlxtend", "recipes"),
     "skimage": ("scikit-image", "recipes"),
-    "matplotlib.pyplot": ("matplotlib", "docs"),
 }
 
 
