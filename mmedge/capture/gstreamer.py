@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
+import time
 from typing import IO
 
 import numpy as np
@@ -21,6 +22,7 @@ from mmedge.types import Frame
 
 _CSI_SIZE = (1280, 720)
 _CSI_FPS = 30
+_START_NS = 1_000_000_000
 _UNKNOWN_PERIOD_NS = 33_333_333
 
 
@@ -117,6 +119,19 @@ class GStreamerSource(ThreadSource):
         self._child: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
 
+    def start(self, emit: Emit) -> None:
+        """Start to read; returns when the first frame is there, the pipeline has ended, or a second is over.
+
+        Raises:
+            SourceError: If it ended at once: a pipeline that cannot run is an error of the start.
+        """
+        super().start(emit)
+        deadline_ns = now_ns() + _START_NS
+        while self._state == "MISSING" and self.error is None and not self._ended and now_ns() < deadline_ns:
+            time.sleep(0.01)
+        if self.error is not None and self._state == "MISSING" and not self.counters["frames"]:
+            raise self.error
+
     def _close_impl(self) -> None:
         with self._lock:
             if self._child is not None:
@@ -146,6 +161,8 @@ class GStreamerSource(ThreadSource):
             finally:
                 child.kill()
                 child.wait()
+            if code == 0 and not stop.is_set():  # with a reason: of a camera, it is not the end of what was wanted
+                self.end(emit, self.streams[0], "the GStreamer pipeline has ended")
             if code != 0 and not stop.is_set():
                 messages.seek(0)
                 said = messages.read()[-2000:].decode(errors="replace").strip()

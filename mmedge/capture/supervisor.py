@@ -36,6 +36,7 @@ _FROZEN_NS = 5_000_000_000
 _MAX_FROZEN_NS = 60_000_000_000
 _GOOD_NS = 10_000_000_000
 _AWAY_NS = 1_000_000_000
+_SAY_NS = 60_000_000_000
 _BACKOFF_S = (0.1, 1.5)
 
 
@@ -81,6 +82,7 @@ class WorkerSource:
         self._thread: threading.Thread | None = None
         self._health = SourceHealth(state="MISSING", reason="nothing has arrived yet")
         self._before: Counter[str] = Counter()
+        self._said, self._said_ns = "", 0
         self._backoff_s = _BACKOFF_S[0]
         self._frozen_limit_ns = _FROZEN_NS
         self._spawn()
@@ -235,7 +237,12 @@ class WorkerSource:
             # A spread of pauses, so that several devices of one hub are not all opened at once.
             pause_s = self._backoff_s * random.uniform(0.75, 1.25)
             self._backoff_s = min(2 * self._backoff_s, _BACKOFF_S[1])
-            log.warning("%s: %s; opened again in %.1f s", self.name, reason, pause_s)
+            # A device may be away all night: said when the reason changes, and once a minute.
+            quiet = reason == self._said and now_ns() - self._said_ns < _SAY_NS
+            level = logging.DEBUG if quiet else logging.WARNING
+            log.log(level, "%s: %s; opened again in %.1f s", self.name, reason, pause_s)
+            if not quiet:
+                self._said, self._said_ns = reason, now_ns()
             self._health = SourceHealth(state="RECONNECTING", reason=f"{self.name}: {reason}")
             self._before["restarts"] += 1
             if self._stop.wait(pause_s):

@@ -118,7 +118,7 @@ class SyntheticSource(ThreadSource):
             self.counters["stale_stamps"] += 1
             return 0
         if line.leaps(event.stamp_ns, seen_ns):
-            self._new_epoch("time_jumps")
+            self._new_epoch("clock_jumps")
             for each in (self._image, self._sound):  # they share the device's clock: one new epoch for both
                 each.restart()
         line.stamp_ns, line.seen_ns = event.stamp_ns, seen_ns

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
 import msgspec
@@ -36,8 +37,12 @@ def main(link: Link) -> None:
             health = replace(health, counters={**health.counters, **unsent})
             link.report(msgspec.msgpack.encode(Pulse(health=health)))
 
-        link.ready()
+        # What is wrong reaches the user through the supervisor, who does not repeat himself.
+        logging.getLogger("mmedge.capture").addFilter(
+            lambda record: record.levelno != logging.ERROR or bool(record.exc_info)
+        )
         source.start(emit)
+        link.ready()
         while running and not link.stopping.wait(HEARTBEAT_S):
             pulse()
         pulse()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import signal
 import sys
 import traceback
 from importlib import import_module
@@ -85,7 +87,14 @@ def _options(
 
 def main() -> None:
     """Run the command line and exit with the code of the design: 0, 1, 2, 3, 4, 5, 70 or 130."""
-    sys.exit(run(sys.argv[1:]))
+    for number in (signal.SIGTERM, signal.SIGHUP):  # a service manager's stop is as orderly as Ctrl-C
+        signal.signal(number, signal.default_int_handler)
+    code = run(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except (OSError, AttributeError):  # nobody reads it any more, or nobody ever did
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
@@ -108,6 +117,14 @@ def run(arguments: list[str]) -> int:
             return BUG
         _report(missing.to_dict() if as_json else str(missing), as_json=as_json)
         return missing.exit_code
+    except BrokenPipeError:
+        return 0  # the reader of our stdout has left: it had what it wanted
+    except OSError as error:
+        problem = MmedgeError(
+            f"{error.strerror or error}", where=str(error.filename or "the output"), fix="free space, or check the path"
+        )
+        _report(problem.to_dict() if as_json else str(problem), as_json=as_json)
+        return problem.exit_code
     except Exception as error:
         # Click's usage errors have an exit code and know how to show themselves.
         show = getattr(error, "show", None)
@@ -125,7 +142,10 @@ def run(arguments: list[str]) -> int:
 
 def _report(text: str | dict[str, object], *, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(text), file=sys.stdout)
+        try:
+            print(json.dumps(text), file=sys.stdout, flush=True)
+        except (OSError, AttributeError):
+            print(json.dumps(text), file=sys.stderr)
     else:
         print(f"error: {text}", file=sys.stderr)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any
 
 import msgspec
@@ -61,7 +62,7 @@ def command(
         return
     _print(calibration)
     err.print(f"kept in {escape(str(path))}; every run of these two devices uses it", highlight=False)
-    next_step(f"mmedge run BUNDLE --image {escape(image)} --audio {escape(audio)}")
+    next_step(f"mmedge run BUNDLE --image {escape(quote(image))} --audio {escape(quote(audio))}")
 
 
 def _write(path: Path, *, json: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from shlex import quote
 from typing import Annotated
 
 import msgspec
@@ -81,7 +82,7 @@ def _probe(uris: Sequence[str], devices: Sequence[Device], seconds: float, *, js
         raise DeviceError(what, where=failed[0].uri, fix=str(failed[0].error and failed[0].error["fix"]))
     working = next(device for device in found if device.error is None)
     option = "image" if working.streams[0].modality == "image" else "audio"
-    next_step(f"mmedge run BUNDLE --{option} {escape(working.uri)}")
+    next_step(f"mmedge run BUNDLE --{option} {escape(quote(working.uri))}")
 
 
 def _table(found: Sequence[DeviceProbe]) -> Table:

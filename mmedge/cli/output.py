@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 err = Console(stderr=True)
 out = Console()
 
+JsonLines = Annotated[bool, typer.Option("--json", help="Print one JSON object a line instead of a table.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 
 

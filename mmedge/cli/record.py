@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any, Literal
 
 import typer
@@ -59,8 +60,9 @@ def command(
     err.print(f"recorded into {folder}: {_counted(report['counters'])}", highlight=False, markup=False)
     if report["reason"]:
         err.print(f"warning: {report['reason']}", highlight=False, markup=False)
-    next_step(f"mmedge replay {folder} BUNDLE")
+    next_step(f"mmedge replay {quote(str(folder))} BUNDLE")
 
 
 def _counted(counters: dict[str, int]) -> str:
-    return ", ".join(f"{count} {kind}" for kind, count in counters.items() if kind not in ("polls", "healths"))
+    kinds = {kind: count for kind, count in counters.items() if kind not in ("polls", "healths", "eoss")}
+    return ", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "nothing has come"

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from mmedge.bundle import load
-from mmedge.cli.output import Json, err, out, print_json
+from mmedge.cli.output import JsonLines, err, out, print_json
 from mmedge.pipeline.explain import explain as explain_trigger
 from mmedge.pipeline.replay import Replay
 from mmedge.sinks import make_sink
@@ -26,7 +26,7 @@ def command(
     explain: Annotated[
         int | None, typer.Option(metavar="N", help="Say why trigger N (or the result with t_ns N) saw what it saw.")
     ] = None,
-    json: Json = False,
+    json: JsonLines = False,
 ) -> None:
     """Replay a recording. With --json: one result a line on stdout (JSON Lines), equal in every replay."""
     with load(bundle) as opened:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any, Literal
 
 import typer
 from rich.table import Table
 
 from mmedge.bundle import Bundle, load
-from mmedge.cli.output import Json, err, next_step
+from mmedge.cli.output import JsonLines, err, next_step
 from mmedge.errors import ConfigError
 from mmedge.pipeline import Pipeline, Statistics
+from mmedge.pipeline.runtime import PUSH
 
 
 def parse_inputs(bundle: Bundle | None, pairs: list[str], by_modality: dict[str, str | None]) -> dict[str, str]:
@@ -29,6 +31,10 @@ def parse_inputs(bundle: Bundle | None, pairs: list[str], by_modality: dict[str,
     def add(name: str, uri: str, where: str) -> None:
         if bundle is not None and name not in bundle.inputs:
             raise ConfigError(f"the bundle has no input '{name}'", where=where, fix=f"it has {list(bundle.inputs)}")
+        if uri == PUSH:
+            raise ConfigError(
+                "nobody can push on the command line", where=where, fix="name a source, or use the Python API"
+            )
         if name in uris:
             raise ConfigError(f"input '{name}' was given twice", where=where, fix="give one source per input")
         uris[name] = uri
@@ -75,7 +81,7 @@ def command(
     speed: Annotated[float, typer.Option(help="How fast files are played.")] = 1.0,
     record: Annotated[Path | None, typer.Option(metavar="DIR", help="Record the run, for `mmedge replay`.")] = None,
     video: Annotated[Literal["lossless", "visual"], typer.Option(help="How --record keeps pictures.")] = "lossless",
-    json: Json = False,
+    json: JsonLines = False,
 ) -> None:
     """Live fused inference. With --json: one result a line on stdout (JSON Lines)."""
     sinks = [*(["jsonl:-"] if json else []), *sink] or ["console"]
@@ -106,7 +112,11 @@ def command(
         print_devices(pipe.health())
         if interrupted:
             raise KeyboardInterrupt
-        next_step(f"mmedge bench {bundle}" if record is None else f"mmedge replay {record} {bundle}")
+        next_step(
+            f"mmedge bench {quote(str(bundle))}"
+            if record is None
+            else f"mmedge replay {quote(str(record))} {quote(str(bundle))}"
+        )
     sys.stdout.flush()
 
 

@@ -68,7 +68,7 @@ def explain(folder: str | Path, bundle: Bundle, trigger: int) -> dict[str, Any]:
             before = dict(sync.drops)
             snapshots = cutter.run(turn)
             notes += [(turn.now_ns, note) for note in _notes(sync, before, turn)]
-            found = _find(snapshots, turn, trigger)
+            found = _find(snapshots, turn, trigger, obey=cutter.obey)
             sync.trim()
     finally:
         last, drops = sync.triggers, dict(sync.drops)
@@ -83,10 +83,10 @@ def explain(folder: str | Path, bundle: Bundle, trigger: int) -> dict[str, Any]:
     return _document(found, cutter, recording.header.lossless, list(seen), later, near)
 
 
-def _find(snapshots: list[Snapshot], turn: Turn, trigger: int) -> _Cut | None:
+def _find(snapshots: list[Snapshot], turn: Turn, trigger: int, *, obey: bool) -> _Cut | None:
     for snapshot in snapshots:
         if trigger == (snapshot.t_ns if trigger >= _FIRST_TIME_NS else snapshot.seq):
-            event = turn.triggers.get(snapshot.seq)
+            event = turn.triggers.get(snapshot.seq) if obey else None
             if event is not None and event.t_ns == snapshot.t_ns:
                 return _Cut(snapshot, event, turn, recorded=True)
             return _Cut(snapshot, trigger_event(Decision(snapshot, "answered")), turn, recorded=False)

@@ -191,15 +191,21 @@ class Pipeline:
         spec = self.bundle.inputs.get(name)
         self._check_pushed(name)
         now_ns = time.monotonic_ns()
-        stamp = {"stream": name, "capture_ns": int(capture_ns), "arrive_ns": now_ns}
-        if not 0 <= capture_ns <= now_ns + 1_000_000_000:
+        if not isinstance(capture_ns, (int, np.integer)) or not 0 <= capture_ns <= now_ns + 1_000_000_000:
             raise ConfigError(
                 f"capture time {capture_ns} is not on CLOCK_MONOTONIC (now {now_ns})",
                 where=f"input '{name}'",
                 fix="stamp with time.monotonic_ns()",
             )
-        stamp["seq"] = self._pushed[name] = self._pushed.get(name, -1) + 1
+        self._pushed[name] = self._pushed.get(name, -1) + 1
+        stamp = {"stream": name, "seq": self._pushed[name], "capture_ns": int(capture_ns), "arrive_ns": now_ns}
         array = np.array(array, order="C", copy=True)
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise ConfigError(
+                "the array has values that are not finite",
+                where=f"input '{name}'",
+                fix="clean the data before it is pushed",
+            )
         if not array.size:
             raise ConfigError("the array is empty", where=f"input '{name}'", fix="push at least one value")
         packet: Packet
@@ -238,6 +244,10 @@ class Pipeline:
         self._put(Text(stream=name, seq=self._pushed[name], capture_ns=now_ns, arrive_ns=now_ns, text=text))
 
     def _put(self, packet: Packet) -> None:
+        if not self._started:
+            raise ConfigError(
+                "the run has not begun", where=f"input '{packet.stream}'", fix="call start() first, or use with"
+            )
         if not self._runtime.push(packet):
             raise ConfigError("the run has ended", where=f"input '{packet.stream}'", fix="push while it is running")
 

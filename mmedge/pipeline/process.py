@@ -207,6 +207,13 @@ class RemoteRuntime:
             self._ready.wait()
             if not self._open:
                 raise self._error or InternalError("the runtime ended before it began", fix="please report it")
+        except OSError as error:
+            self.stop()
+            raise MmedgeError(
+                f"the runtime process cannot be started: {error.strerror}",
+                where="limits of this process",
+                fix="raise them (ulimit -a), or use isolation='thread'",
+            ) from error
         except BaseException:
             self.stop()
             raise
@@ -305,10 +312,7 @@ class RemoteRuntime:
 
     def push(self, packet: Packet) -> bool:
         """Feed a packet; False when the run has ended."""
-        if self._writer is None:
-            raise ConfigError(
-                "the run has not begun", where=f"input '{packet.stream}'", fix="call start() first, or use with"
-            )
+        assert self._writer is not None, "start comes first"
         if self._ended.is_set():
             return False
         self._writer.put(packet)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -13,11 +14,14 @@ from mmedge.clock import now_ns
 from mmedge.errors import ConfigError
 from mmedge.ipc.mailbox import Mailbox
 from mmedge.pipeline.event_log import check_folder
+from mmedge.pipeline.offsets import Shift, alignment
 from mmedge.pipeline.recorder import Recorder, make_header
 from mmedge.pipeline.runtime import INBOX, drop_packet
 from mmedge.types import EndOfStream, Frame, Packet
 
 RATE_HZ = 48_000
+
+log = logging.getLogger("mmedge.record")
 
 
 def plain_seats(uris: Mapping[str, str], rate_hz: int = RATE_HZ) -> dict[str, Input]:
@@ -84,6 +88,9 @@ def record(
     folder = Path(folder)
     check_folder(folder)
     inbox: Mailbox[Packet] = Mailbox(INBOX, on_drop=drop_packet, droppable=lambda packet: isinstance(packet, Frame))
+    shifts, notes = alignment(seats, uris)
+    for note in notes:
+        log.warning("%s", note)
     sources = open_sources({n: seats[n] for n in uris}, uris, workers=True)
     recorder: Recorder | None = None
     try:
@@ -91,7 +98,7 @@ def record(
         started_ns = now_ns()
         recorder = Recorder(folder, make_header(uris, live, seats, started_ns=started_ns, video=video))
         for source in sources:
-            source.start(partial(_emit, inbox))
+            source.start(partial(_emit, inbox, shifts))
         open_streams = set(uris)
         while open_streams and recorder.error is None:
             packets = inbox.take_all(0.1)
@@ -125,6 +132,9 @@ def record(
     return recorder.report()
 
 
-def _emit(inbox: Mailbox[Packet], packet: Packet) -> None:
+def _emit(inbox: Mailbox[Packet], shifts: Mapping[str, Shift], packet: Packet) -> None:
+    shift = shifts.get(packet.stream)
+    if shift is not None:
+        packet = shift(packet)
     if not inbox.put(packet):
         drop_packet(packet)

@@ -61,6 +61,9 @@ class Recording:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
+        odd = [path for path in self.folder.glob("*") if not path.is_file()]
+        if odd:  # a named pipe would be waited for
+            raise SourceError(f"'{odd[0].name}' is no file", where=str(folder), fix="name a folder of mmedge record")
         self.header: Header = read_header(self.folder)
         self.cut: str | None = None
 
@@ -94,10 +97,10 @@ class Recording:
             if polled:
                 turn.last = True
                 yield turn
+            self.cut = log_reader.cut
         except SourceError as error:
             self.cut = error.message
         finally:
-            self.cut = self.cut or log_reader.cut
             for reader in readers.values():
                 reader.close()
 

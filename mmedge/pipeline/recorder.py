@@ -322,7 +322,7 @@ class Recorder:
             self._closed = True
             self._turns.clear()
             self._change.notify_all()
-        log.error("the recording ended, the run goes on: %s", error)
+        log.error("the recording has ended: %s", error)
 
     def _os_error(self, error: OSError) -> MmedgeError:
         return SourceError(

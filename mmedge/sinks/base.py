@@ -77,7 +77,7 @@ class ConsoleSink:
             self._last = labels
             tasks = "  ".join(f"{name} {task}" for name, task in result.tasks.items())
             self._console.print(
-                f"{result.t_ns / 1e9:12.3f} s  {tasks}  ({result.latency_ms.get('end_to_end', 0.0):.1f} ms)",
+                f"{result.t_ns / 1e9:12.3f} s  {tasks}  {_latency(result, '({:.1f} ms)')}",
                 highlight=False,
                 markup=False,
             )
@@ -89,6 +89,11 @@ class ConsoleSink:
             self._live = None
 
 
+def _latency(result: Result, form: str) -> str:
+    """Say how long it took; a replay of another run's inputs took no time that means anything."""
+    return form.format(result.latency_ms["end_to_end"]) if "end_to_end" in result.latency_ms else ""
+
+
 def _table(result: Result) -> Table:
     table = Table(show_header=True, header_style="bold")
     for heading in ("task", "answer", "score"):
@@ -98,7 +103,7 @@ def _table(result: Result) -> Table:
         table.add_row(escape(name), escape(task.label or "-"), score)
     seen = "  ".join(f"{'●' if on else '○'} {escape(name)}" for name, on in result.present.items())
     table.caption = (
-        f"{seen}   {result.latency_ms.get('end_to_end', 0.0):.1f} ms   "
+        f"{seen}   {_latency(result, '{:.1f} ms')}   "
         f"skew {result.skew_ms:.1f} ± {result.uncertainty_ms:.1f} ms   {result.status}"
     )
     return table

@@ -9,16 +9,21 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from mmedge.bundle.manifest import AudioInput, ImageInput
+from mmedge.capture.pattern import read_time_code
 from mmedge.cli import run
 from mmedge.doctor.devices_probe import probe_devices
 from mmedge.errors import CheckError, ConfigError, DeviceError
 from mmedge.pipeline import calibration
 from mmedge.pipeline.calibration import calibrate
 from mmedge.pipeline.flash_clip import write_clip
-from mmedge.pipeline.offsets import alignment, lookup
+from mmedge.pipeline.offsets import Offset, alignment, device_name, lookup, store
+from mmedge.pipeline.record import plain_seats, record
+from mmedge.pipeline.recorded import Recording
+from mmedge.types import Frame
 
 MS = 1_000_000
 SMALL = "width=160&height=64"
@@ -165,3 +170,14 @@ def test_real_devices_are_probed_and_calibrated(microphone: Any, camera: Any, tm
     assert sound.error is None
     assert sound.queue_depth is None
     assert sound.streams[0].rate_hz == pytest.approx(sound.streams[0].nominal_hz, rel=0.02)
+
+
+def test_recorded_inputs_are_on_calibrated_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    uris = {"image": f"test://?{SMALL}&hidden_ms=80", "audio": "test://?seed=5"}
+    names = {kind: device_name(uri) for kind, uri in uris.items()}
+    store(Offset(**names, offset_ns=80 * MS, uncertainty_ns=2 * MS, mad_ns=1, pairs=20))
+    record(tmp_path / "r", uris, plain_seats(uris, 8000), duration_s=1.5)
+    frames = [p for turn in Recording(tmp_path / "r").turns() for p in turn.packets if isinstance(p, Frame)]
+    late_ms = [p.capture_ns / 1e6 - (read_time_code(p.data[: p.height]) or 0) for p in frames]
+    assert np.median(late_ms) == pytest.approx(0, abs=10)

@@ -190,17 +190,17 @@ def test_gstreamer_pipeline_gives_nv12(listener: Listener, request: pytest.Fixtu
     listener.start(*open_sources({"image": INPUTS["image"]}, {"image": uri}))
     listener.wait(lambda: listener.ends)
     assert [(f.format, f.data.shape, round(mean)) for f, mean in listener.frames] == [("nv12", (72, 64), 235)] * 20
-    assert listener.ends[0].reason is None
+    assert listener.ends[0].reason == "the GStreamer pipeline has ended"
+    assert listener.sources[0].error is None
     assert listener.frames[-1][0].unchanged_ns > 0
 
 
 def test_gstreamer_pipeline_that_fails_says_so(listener: Listener, request: pytest.FixtureRequest) -> None:
     request.getfixturevalue("gstreamer")
     source = GStreamerSource("image", parse("gst:nosuchelement?width=64&height=48"))
-    listener.start(source)
+    with pytest.raises(SourceError, match="nosuchelement"):
+        listener.start(source)
     listener.wait(lambda: listener.ends)
-    assert isinstance(source.error, SourceError)
-    assert "nosuchelement" in source.error.message
     assert listener.ends[0].reason is not None
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import mmedge
-from mmedge.errors import ConfigError, MmedgeError
+from mmedge.errors import ConfigError, MmedgeError, SourceError
 from mmedge.ipc.channel import MAX_SAMPLES
 from tests.processes import family, reopened, run_until
 from tests.tiny import imu_bundle, tiny_bundle
@@ -135,6 +135,29 @@ def test_kept_results_keep_no_rings(bundle: Path) -> None:
             held.append(len(list(Path("/proc/self/fd").iterdir())))
             os.kill(family(pipe)[1][-1], 9)
     assert max(held[1:]) - min(held[1:]) <= 1
+
+
+def test_a_pipeline_that_cannot_run_is_an_error_of_the_start(bundle: Path, gstreamer: None) -> None:
+    uri = "gst:nosuchelement ! video/x-raw,width=64,height=48"
+    with pytest.raises(SourceError, match="nosuchelement"), mmedge.Pipeline(bundle, {"image": uri}):
+        pass
+
+
+def test_sound_goes_on_when_a_pipeline_has_ended(bundle: Path, gstreamer: None) -> None:
+    uri = "gst:videotestsrc is-live=true num-buffers=20 ! video/x-raw,width=64,height=48,framerate=20/1"
+    with mmedge.Pipeline(bundle, {"image": uri, "audio": "test://"}) as pipe:
+        results = run_until(pipe, 5.0)
+    assert results[-1].present == {"image": False, "audio": True}
+    assert results[-1].t_ns - results[0].t_ns > 3e9
+
+
+def test_what_is_not_finite_is_refused_where_it_is_pushed(bundle: Path) -> None:
+    with mmedge.Pipeline(bundle, {"audio": "push://"}) as pipe:
+        for bad in (np.nan, np.inf):
+            with pytest.raises(ConfigError, match="not finite"):
+                pipe.push("audio", np.full(80, bad, np.float32), time.monotonic_ns())
+        with pytest.raises(ConfigError, match="CLOCK_MONOTONIC"):
+            pipe.push("audio", np.zeros(80, np.float32), float("nan"))  # type: ignore[arg-type]
 
 
 def test_a_pipeline_of_gstreamer_begins_a_new_epoch_too(bundle: Path, gstreamer: None) -> None:

@@ -108,14 +108,15 @@ def test_devices_in_trouble_are_replayed_too(bundle: Path, tmp_path: Path) -> No
     assert len(list((tmp_path / "r").glob("image.*.mkv"))) == 2
 
 
-def test_ctrl_c_ends_a_recording(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_request_to_end_ends_a_recording_in_order(tmp_path: Path, number: int) -> None:
     line = [sys.executable, "-m", "mmedge", "record", tmp_path / "r", "--image", "test://?fps=30", "--json"]
     with subprocess.Popen([*map(str, line)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as process:
         log = tmp_path / "r" / "events.jsonl"
         deadline = time.monotonic() + 20
         while (not log.exists() or log.stat().st_size < 4000) and time.monotonic() < deadline:
             time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         out, said = process.communicate(timeout=20)
     assert process.returncode == 0, said
     assert json.loads(out)["counters"]["frames"] > 5
@@ -274,7 +275,7 @@ def test_a_full_disk_ends_the_recording_and_not_the_run(bundle: Path, clip: Path
         said = process.stderr.read()
         assert process.wait() == 0, said
     assert len(live) > 20
-    assert b"the recording ended, the run goes on: cannot write the recording: File too large" in said
+    assert b"the recording has ended: cannot write the recording: File too large" in said
     assert b"warning: the recording ended" in said
     lines, again = replay(tmp_path / "r", bundle)
     assert 0 < len(lines) < len(live)
