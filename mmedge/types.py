@@ -43,6 +43,10 @@ class Packet:
     uncertainty_ns: int = 0
     quality: ClockQuality = "B"
 
+    def stamp(self) -> dict[str, Any]:
+        """Return what every packet carries, by name."""
+        return {name: getattr(self, name) for name in Packet.__dataclass_fields__}
+
 
 class Slot(Protocol):
     """Where a frame's bytes lie: called, it is given back to its pool."""

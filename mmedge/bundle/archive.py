@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import lzma
-import os
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -16,6 +14,7 @@ import msgspec
 from mmedge.bundle.manifest import Manifest, decode_manifest
 from mmedge.bundle.order import stage_order
 from mmedge.errors import BundleError
+from mmedge.files import replacing
 
 MANIFEST = "manifest.json"
 MAX_MANIFEST_BYTES = 1 << 22
@@ -168,17 +167,10 @@ def write_archive(path: str | Path, manifest: Manifest, members: Mapping[str, by
         raise BundleError("manifest.files and the members differ", where=str(path))
     decode_manifest(encoded := msgspec.json.format(msgspec.json.encode(manifest), indent=1))
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file, zipfile.ZipFile(file, "w") as archive:
-            for name, raw in [(MANIFEST, encoded), *sorted(members.items())]:
-                info = zipfile.ZipInfo(name, _DATE)
-                info.compress_type = zipfile.ZIP_DEFLATED
-                info.external_attr = 0o644 << 16
-                archive.writestr(info, raw)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with replacing(path, mode=0o644) as file, zipfile.ZipFile(file, "w") as archive:
+        for name, raw in [(MANIFEST, encoded), *sorted(members.items())]:
+            info = zipfile.ZipInfo(name, _DATE)
+            info.compress_type = zipfile.ZIP_DEFLATED
+            info.external_attr = 0o644 << 16
+            archive.writestr(info, raw)
     return path

@@ -14,7 +14,7 @@ from mmedge.capture.picture import SLOTS
 from mmedge.capture.sound import Piece
 from mmedge.clock import ClockReport, now_ns
 from mmedge.errors import MmedgeError, SourceError
-from mmedge.types import Block, ClockQuality, EndOfStream, Frame, Health, Packet
+from mmedge.types import Block, ByteArray, ClockQuality, EndOfStream, Frame, Health, Packet, PixelFormat, Slot
 
 log = logging.getLogger("mmedge.capture")
 
@@ -188,6 +188,39 @@ class ThreadSource(ABC):
             quality=quality,
             samples=piece.samples,
             lost=piece.lost,
+        )
+
+    def frame(
+        self,
+        stream: str,
+        data: ByteArray,
+        release: Slot,
+        *,
+        format: PixelFormat,
+        size: tuple[int, int],
+        capture_ns: int,
+        arrive_ns: int,
+        uncertainty_ns: int,
+        unchanged_ns: int,
+        quality: ClockQuality = "B",
+        full_range: bool = True,
+    ) -> Frame:
+        """Return the packet of a picture of ``size`` (width, height) in a slot."""
+        return Frame(
+            stream=stream,
+            seq=self.next_seq(stream),
+            epoch=self.epoch,
+            capture_ns=capture_ns,
+            arrive_ns=arrive_ns,
+            uncertainty_ns=uncertainty_ns,
+            quality=quality,
+            data=data,
+            format=format,
+            width=size[0],
+            height=size[1],
+            full_range=full_range,
+            release=release,
+            unchanged_ns=unchanged_ns,
         )
 
     def end(self, emit: Emit, stream: str, reason: str | None = None) -> None:

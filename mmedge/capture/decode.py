@@ -105,20 +105,17 @@ class PictureDecoder:
                 continue
             slot, release = lent
             copy_yuv420p(frame, slot, width, height)
-            yield Frame(
-                stream=name,
-                seq=self._source.next_seq(name),
-                epoch=self._source.epoch,
+            yield self._source.frame(
+                name,
+                slot,
+                release,
+                format="yuv420p",
+                size=(width, height),
                 capture_ns=capture_ns,
                 arrive_ns=arrive_ns,
                 uncertainty_ns=uncertainty_ns,
-                data=slot,
-                format="yuv420p",
-                width=width,
-                height=height,
-                full_range=bool(full),
-                release=release,
                 unchanged_ns=track.unchanged_ns(slot[:height], capture_ns),
+                full_range=bool(full),
             )
 
 

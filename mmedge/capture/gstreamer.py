@@ -18,7 +18,6 @@ from mmedge.capture.picture import PictureTrack
 from mmedge.capture.uri import Uri
 from mmedge.clock import now_ns
 from mmedge.errors import ConfigError, DeviceError, MissingDependencyError, SourceError
-from mmedge.types import Frame
 
 _CSI_SIZE = (1280, 720)
 _CSI_FPS = 30
@@ -190,21 +189,18 @@ class GStreamerSource(ThreadSource):
                 continue
             capture_ns = arrive_ns - self._period_ns
             emit(
-                Frame(
-                    stream=name,
-                    seq=self.next_seq(name),
-                    epoch=self.epoch,
+                self.frame(
+                    name,
+                    slot,
+                    release,
+                    format="nv12",
+                    size=(self._width, self._height),
                     capture_ns=capture_ns,
                     arrive_ns=arrive_ns,
                     uncertainty_ns=2 * self._period_ns,
-                    quality="C",
-                    data=slot,
-                    format="nv12",
-                    width=self._width,
-                    height=self._height,
-                    full_range=False,
-                    release=release,
                     unchanged_ns=track.unchanged_ns(slot[: self._height], capture_ns),
+                    quality="C",
+                    full_range=False,
                 )
             )
 

@@ -22,7 +22,7 @@ _BUFFERED_NS = 2_000_000
 _BACK_NS = 1_000_000_000
 _JUMP_NS = 10_000_000_000
 # What the first packet's delay holds (encoder, network, parser) is constant and cannot be seen from here.
-_FLOOR_NS = 40_000_000
+FLOOR_NS = 40_000_000
 
 
 class NetworkSource(ThreadSource):
@@ -42,7 +42,7 @@ class NetworkSource(ThreadSource):
         self._images = images
         self._uri = uri
         self._next_ends = False
-        self._clock = StreamClock(floor_ns=_FLOOR_NS)
+        self._clock = StreamClock(floor_ns=FLOOR_NS)
         super().__init__((*images, *self._sounds), name=str(uri), live=True)
 
     def _read_impl(self, emit: Emit, stop: threading.Event) -> None:

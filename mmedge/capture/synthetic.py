@@ -16,10 +16,9 @@ from mmedge.capture.sound import MonoTrack
 from mmedge.capture.uri import Uri
 from mmedge.clock import ClockReport, StreamClock, now_ns
 from mmedge.errors import SourceError
-from mmedge.types import Frame
 
 _S = 1_000_000_000
-_FLOOR_NS = 1_000_000
+FLOOR_NS = 1_000_000
 _LEAP_NS = 1_000_000_000
 
 
@@ -27,7 +26,7 @@ class _Line:
     """One track's own time and where it lies on CLOCK_MONOTONIC."""
 
     def __init__(self) -> None:
-        self.clock = StreamClock(floor_ns=_FLOOR_NS)
+        self.clock = StreamClock(floor_ns=FLOOR_NS)
         self.stamp_ns: int | None = None
         self.seen_ns = 0
         self.capture_ns = 0
@@ -145,18 +144,15 @@ class SyntheticSource(ThreadSource):
             slot, release = lent
             self._painter.paint(slot, shot.shown_ns)
             emit(
-                Frame(
-                    stream=name,
-                    seq=self.next_seq(name),
-                    epoch=self.epoch,
+                self.frame(
+                    name,
+                    slot,
+                    release,
+                    format="yuv420p",
+                    size=(shot.width, shot.height),
                     capture_ns=capture_ns,
                     arrive_ns=arrive_ns,
                     uncertainty_ns=line.clock.uncertainty_ns,
-                    data=slot,
-                    format="yuv420p",
-                    width=shot.width,
-                    height=shot.height,
-                    release=release,
                     unchanged_ns=track.unchanged_ns(slot, capture_ns),
                 )
             )

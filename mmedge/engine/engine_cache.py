@@ -16,6 +16,7 @@ import msgspec
 
 from mmedge.engine.builder import BuildReport, BuildResult
 from mmedge.errors import ConfigError, EngineError
+from mmedge.files import replacing
 
 _log = logging.getLogger(__name__)
 
@@ -172,8 +173,10 @@ class EngineCache:
         sidecar = Sidecar(key=key, plan_sha256=_sha256(build.plan), plan_bytes=len(build.plan), build=build.report())
         try:
             with self._locked(exclusive=True):
-                self._write(self._plan(key), build.plan)
-                self._write(self._sidecar(key), msgspec.json.format(msgspec.json.encode(sidecar), indent=1))
+                with replacing(self._plan(key)) as file:
+                    file.write(build.plan)
+                with replacing(self._sidecar(key)) as file:
+                    file.write(msgspec.json.format(msgspec.json.encode(sidecar), indent=1))
         except OSError as error:
             raise EngineError(
                 f"the built engine cannot be saved: {error.strerror}",
@@ -214,23 +217,6 @@ class EngineCache:
 
     def _sidecar(self, key: EngineKey) -> Path:
         return self.folder / f"{key.stem}.json"
-
-    def _write(self, path: Path, data: bytes) -> None:
-        handle, temporary = tempfile.mkstemp(dir=self.folder, prefix=".new-")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-        folder = os.open(self.folder, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
     @contextmanager
     def _locked(self, *, exclusive: bool) -> Iterator[None]:

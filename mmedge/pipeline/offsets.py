@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,8 +13,10 @@ from typing import Annotated, Literal, TypeVar
 import msgspec
 
 from mmedge.bundle.manifest import AudioInput, ImageInput, Input
+from mmedge.capture import network, stamps, synthetic, v4l2
 from mmedge.capture.uri import LIVE, Kind, parse
 from mmedge.errors import ConfigError
+from mmedge.files import replacing
 from mmedge.types import ClockQuality, Packet
 
 _MAX_BYTES, _MAX_PAIRS = 1 << 20, 256
@@ -26,11 +27,11 @@ _P = TypeVar("_P", bound=Packet)
 
 # What a packet's uncertainty holds of a constant delay that cannot be seen: a calibration tells it. Stamps of arrival
 # without an envelope (class C of cameras, GStreamer) keep all of theirs, as it covers their jitter too.
-CONSTANT_NS: dict[Kind, dict[ClockQuality, int]] = {
-    "network": {"B": 40_000_000},
-    "v4l2": {"A": 5_000_000, "B": 20_000_000},
-    "microphone": {"A": 500_000, "B": 3_000_000, "C": 10_000_000},
-    "test": {"B": 1_000_000},
+_CONSTANT_NS: dict[Kind, dict[ClockQuality, int]] = {
+    "network": {"B": network.FLOOR_NS},
+    "v4l2": {"A": v4l2.FLOOR_NS["A"], "B": v4l2.FLOOR_NS["B"]},
+    "microphone": stamps.FLOOR_NS,
+    "test": {"B": synthetic.FLOOR_NS},
 }
 
 
@@ -126,8 +127,9 @@ def store(offset: Offset) -> Path:
         try:
             fcntl.flock(folder, fcntl.LOCK_EX)
             others = [known for known in _read(path) if (known.image, known.audio) != (offset.image, offset.audio)]
-            _write(path, _File(schema="mmedge.offsets/1", offsets=(*others[-(_MAX_PAIRS - 1) :], offset)))
-            os.fsync(folder)
+            content = _File(schema="mmedge.offsets/1", offsets=(*others[-(_MAX_PAIRS - 1) :], offset))
+            with replacing(path) as file:
+                file.write(msgspec.json.format(msgspec.json.encode(content), indent=1) + b"\n")
         finally:
             os.close(folder)
     except OSError as error:
@@ -157,19 +159,6 @@ def _read(path: Path) -> tuple[Offset, ...]:
             where=str(path),
             fix="delete the file and calibrate again: mmedge calibrate --image URI --audio URI",
         ) from error
-
-
-def _write(path: Path, content: _File) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(msgspec.json.format(msgspec.json.encode(content), indent=1) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -243,7 +232,7 @@ def alignment(inputs: Mapping[str, Input], uris: Mapping[str, str]) -> tuple[dic
     for name, group in groups.items():
         earlier_ns = group.late_ns[name] - min(group.late_ns.values())
         if whole and known:
-            constant = CONSTANT_NS.get(parse(live[name]).kind, {})
+            constant = _CONSTANT_NS.get(parse(live[name]).kind, {})
             shifts[name] = Shift(earlier_ns=earlier_ns, uncertainty_ns=group.uncertainty_ns // 2, known_ns=constant)
         elif earlier_ns:
             shifts[name] = Shift(earlier_ns=earlier_ns)

@@ -11,9 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmedge.bundle.manifest import AudioInput, ImageInput
-from mmedge.capture import network, stamps, synthetic, v4l2
 from mmedge.errors import ConfigError
-from mmedge.pipeline.offsets import CONSTANT_NS, Offset, Shift, alignment, device_name, lookup, offsets_path, store
+from mmedge.pipeline.offsets import Offset, Shift, alignment, device_name, lookup, offsets_path, store
 from mmedge.types import Block, EndOfStream
 
 MS = 1_000_000
@@ -117,10 +116,6 @@ def test_only_live_devices_have_offsets() -> None:
 
 def test_nothing_is_counted_twice() -> None:
     """The half of each stream in the pair's uncertainty takes the place of what its source assumes."""
-    assert CONSTANT_NS["network"]["B"] == network._FLOOR_NS
-    assert CONSTANT_NS["test"]["B"] == synthetic._FLOOR_NS
-    assert CONSTANT_NS["microphone"] == stamps._FLOOR_NS
-    assert CONSTANT_NS["v4l2"] == {quality: v4l2._FLOOR_NS[quality] for quality in ("A", "B")}
     uris = {"image": "udp://127.0.0.1:5000", "audio": "mic://default"}
     store(known(uris["image"], uris["audio"], 80, uncertainty_ms=6))
     shifts, notes = alignment(INPUTS, uris)

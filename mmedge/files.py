@@ -1,0 +1,43 @@
+"""Files that are whole or not there: written beside their place and put there in one step."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+
+@contextmanager
+def replacing(path: Path, *, mode: int = 0o600) -> Iterator[BinaryIO]:
+    """Give a file to write; when the block ends well it is on the disk and takes the place of ``path``.
+
+    Args:
+        path: Where it is to be; what is there stays until then, and if the block raises.
+        mode: Permissions.
+
+    Raises:
+        OSError: If it cannot be written.
+
+    Example:
+        >>> with replacing(Path("notes.txt")) as file:  # doctest: +SKIP
+        ...     file.write(b"all of it")
+    """
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fchmod(file.fileno(), mode)
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
