@@ -155,15 +155,7 @@ class _Listener:
                 packet.release()
         elif isinstance(packet, Block):
             size = len(packet.samples) + packet.lost
-        stamp = Packet(
-            stream=packet.stream,
-            seq=packet.seq,
-            epoch=packet.epoch,
-            capture_ns=packet.capture_ns,
-            arrive_ns=packet.arrive_ns,
-            uncertainty_ns=packet.uncertainty_ns,
-            quality=packet.quality,
-        )
+        stamp = Packet(**packet.stamp())
         self.packets.setdefault(packet.stream, []).append((stamp, size))
         self.first_ns = self.first_ns or packet.arrive_ns
         self.change.set()

@@ -37,7 +37,7 @@ class Stamp(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
 
 
 def _stamp(packet: Packet) -> Stamp:
-    return Stamp(**{name: getattr(packet, name) for name in Stamp.__struct_fields__})
+    return Stamp(**packet.stamp())
 
 
 def _fields(stamp: Stamp) -> dict[str, Any]:
@@ -201,7 +201,8 @@ class PacketWriter:
         index = self._events.acquire()
         if index < 0:
             return False
-        self._events.data(index)[: len(data)] = np.frombuffer(data, np.uint8)
+        if data:
+            self._events.data(index)[: len(data)] = np.frombuffer(data, np.uint8)
         self._events.publish(index, msgspec.msgpack.encode(header))
         return True
 

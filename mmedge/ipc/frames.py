@@ -47,15 +47,14 @@ class FramePool:
         slots: How many frames may be in use at once.
 
     Attributes:
-        dropped: How often no slot was free and the caller did not wait.
         ring: The slots themselves.
         loans: How often each slot was lent.
 
     Example:
         >>> pool = FramePool((2, 2), slots=1)
         >>> slot, release = pool.acquire()
-        >>> pool.acquire() is None, pool.dropped
-        (True, 1)
+        >>> pool.acquire() is None
+        True
         >>> release()
         >>> pool.free
         1
@@ -65,7 +64,6 @@ class FramePool:
         if slots < 1 or any(n < 1 for n in shape):
             raise ValueError(f"a pool needs at least one slot of at least one byte, got {slots} of {shape}")
         self.shape = shape
-        self.dropped = 0
         self.ring = core.SlotRing(slots, math.prod(shape))
         self.loans = [0] * slots
         self._bytes = math.prod(shape)
@@ -84,15 +82,13 @@ class FramePool:
 
         Returns:
             The slot (a view, yours until released) and the callable that gives it back, which may be
-            called from any thread and more than once; None if all are in use, counted unless you waited.
+            called from any thread and more than once; None if all are in use.
         """
         index = self.ring.acquire(steal=True)
         if index < 0 and timeout_s > 0:
             with self._change:
                 self._change.wait_for(lambda: self.ring.free, timeout_s)
             index = self.ring.acquire(steal=True)
-        elif index < 0:
-            self.dropped += 1
         if index < 0:
             return None
         self.loans[index] += 1

@@ -207,15 +207,7 @@ class Recorder:
         return {"state": "OK", "reason": None, "counters": counters}
 
     def _item(self, packet: Packet) -> _Item:
-        stamp: dict[str, Any] = {
-            "stream": packet.stream,
-            "seq": packet.seq,
-            "epoch": packet.epoch,
-            "capture_ns": packet.capture_ns,
-            "arrive_ns": packet.arrive_ns,
-            "uncertainty_ns": packet.uncertainty_ns,
-            "quality": packet.quality,
-        }
+        stamp = packet.stamp()
         if isinstance(packet, Frame):
             event = FrameEvent(
                 **stamp,
