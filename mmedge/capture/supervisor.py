@@ -127,6 +127,8 @@ class WorkerSource:
             self._thread.join()
         self._child.stop(STOP_S)
         self._child.close()
+        if self._health.state != "MISSING":
+            self._health = replace(self._health, state="MISSING", reason="stopped")
 
     def health(self) -> SourceHealth:
         """Return a copy of the present state; counters run on over restarts."""

@@ -18,7 +18,7 @@ from mmedge.capture import LIVE, parse
 from mmedge.errors import ConfigError
 from mmedge.ipc.channel import MAX_SAMPLES, MAX_TEXT
 from mmedge.pipeline.process import RemoteRuntime
-from mmedge.pipeline.runtime import PUSH, Runtime
+from mmedge.pipeline.runtime import PUSH, Runtime, check_run
 from mmedge.pipeline.spec import Latency, RunSpec
 from mmedge.pipeline.statistics import Statistics
 from mmedge.sinks import Sink, make_sink
@@ -93,11 +93,12 @@ class Pipeline:
                 record=None if record is None else str(Path(record).absolute()),
                 video=video,
             )
-            # Made in either case: it checks that bundle and inputs fit before a process is started.
-            local = Runtime(spec, self.bundle)
-            self._runtime: Runtime | RemoteRuntime = local
+            check_run(spec, self.bundle.manifest)
+            self._runtime: Runtime | RemoteRuntime
             if spec.isolation == "process":
                 self._runtime = RemoteRuntime(spec, self.bundle.manifest)
+            else:
+                self._runtime = Runtime(spec, self.bundle)
             for sink in sinks:
                 self._sinks.append(make_sink(sink) if isinstance(sink, str) else sink)
         except BaseException:

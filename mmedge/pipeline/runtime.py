@@ -17,7 +17,8 @@ from typing import Protocol
 import msgspec
 
 from mmedge.bundle import Bundle
-from mmedge.capture import Source, open_sources
+from mmedge.bundle.manifest import Manifest
+from mmedge.capture import Source, SourceHealth, open_sources
 from mmedge.errors import ConfigError, InternalError, MmedgeError
 from mmedge.fusion import StageGraph, load_graph
 from mmedge.ipc.mailbox import Mailbox
@@ -37,12 +38,34 @@ INBOX = 1024
 RESULTS = 64
 MAX_AHEAD_NS = 5_000_000_000
 STARTUP_NS = 2_000_000_000
+LOOK_NS = 100_000_000
 
 
 def drop_packet(packet: Packet) -> None:
     """Release what a packet holds that nobody will read."""
     if isinstance(packet, Frame) and packet.release is not None:
         packet.release()
+
+
+def check_run(spec: RunSpec, manifest: Manifest) -> None:
+    """Raise ConfigError if bundle, inputs and recording folder do not fit, before anything is started."""
+    inputs, names = manifest.inputs, set(spec.inputs)
+    if not names or not names <= set(inputs):
+        raise ConfigError(
+            f"the bundle's inputs are {list(inputs)}, sources were given for {sorted(names)}",
+            where="inputs",
+            fix="give a source to at least one of its inputs, and to no other name",
+        )
+    validated = validated_masks(manifest)
+    if frozenset(names) not in validated:
+        known = [sorted(mask) for mask in validated]
+        raise ConfigError(
+            f"the mask {sorted(names)} was never validated for this bundle",
+            where="inputs",
+            fix=f"give sources for one of {known}",
+        )
+    if spec.record is not None:
+        check_folder(Path(spec.record))
 
 
 class Outlet(Protocol):
@@ -82,9 +105,7 @@ class Runtime:
         self._bundle = bundle
         self._manifest = bundle.manifest
         self._lossless = spec.latency == "offline"
-        self._check_inputs()
-        if spec.record is not None:
-            check_folder(Path(spec.record))
+        check_run(spec, bundle.manifest)
         self.statistics = Statistics()
         self._mailbox: Mailbox[Result] = Mailbox(RESULTS, lossless=self._lossless)
         self._results: Outlet = self._mailbox if results is None else results
@@ -97,25 +118,10 @@ class Runtime:
         self._sources: list[Source] = []
         self._graph: StageGraph | None = None
         self._overruns: Counter[str] = Counter()
+        self._lost: Counter[str] = Counter()
+        self._looked_ns = 0
         self._recorder: Recorder | None = None
         self.pushed_unread: Callable[[], dict[str, int]] = dict
-
-    def _check_inputs(self) -> None:
-        names, inputs = set(self.spec.inputs), self._manifest.inputs
-        if not names or not names <= set(inputs):
-            raise ConfigError(
-                f"the bundle's inputs are {list(inputs)}, sources were given for {sorted(names)}",
-                where="inputs",
-                fix="give a source to at least one of its inputs, and to no other name",
-            )
-        validated = validated_masks(self._manifest)
-        if frozenset(names) not in validated:
-            known = [sorted(mask) for mask in validated]
-            raise ConfigError(
-                f"the mask {sorted(names)} was never validated for this bundle",
-                where="inputs",
-                fix=f"give sources for one of {known}",
-            )
 
     def start(self) -> None:
         """Load the engines, open the sources, start. Blocks until ready.
@@ -143,7 +149,7 @@ class Runtime:
                 hold_ns=hold_ns(rules, manifest.inputs, lossless=self._lossless),
             )
             live = {name: source.live for source in self._sources for name in source.streams}
-            attached = {name: live.get(name, True) for name in self.spec.inputs}
+            self._attached = attached = {name: live.get(name, True) for name in self.spec.inputs}
             if self._lossless and any(attached.values()):
                 raise ConfigError(
                     "latency 'offline' waits for everything, so it needs files, not live sources",
@@ -181,7 +187,6 @@ class Runtime:
         except BaseException:
             self._close()
             raise
-        self._attached = attached
         self._live = any(attached.values())
         self._thread.start()
 
@@ -245,7 +250,8 @@ class Runtime:
                 self._overruns.update(d.outcome for d in decisions if d.outcome != "answered")
                 if self._recorder is not None:
                     self._recorder.turn(packets, now_ns, decisions)
-                    self._recorder.health(self.health(), now_ns)
+                    if now_ns - self._looked_ns > LOOK_NS:
+                        self._recorder.health(self.health(), now_ns)
             sync.trim()
             self._count()
             if sync.finished or (end_ns is not None and self._live and time.monotonic_ns() >= end_ns):
@@ -272,34 +278,49 @@ class Runtime:
             decisions.append(Decision(snapshot, "answered", result, graph.used_ns, graph.busy))
             self._results.put(result)
 
-    def _count(self) -> None:
+    def _count(self, *, final: bool = False) -> None:
+        now_ns = time.monotonic_ns()
+        if final or now_ns - self._looked_ns > LOOK_NS:  # not at every packet: it makes dictionaries
+            self._looked_ns = now_ns
+            self._look(now_ns)
         sync, statistics = self._sync, self.statistics
-        drops = Counter(sync.drops) + self._overruns
-        frames_in = sync.triggers + self._overruns["inbox"]
-        trigger, degraded = self._manifest.sync.trigger, False
-        starting = time.monotonic_ns() - self._started_ns < STARTUP_NS
-        unread = {f"dropped_unread_{stream}": n for stream, n in self.pushed_unread().items()}
-        counters = [unread] if self.spec.inputs.get(trigger) == PUSH else []
-        for source in self._sources:
-            health = source.health()
-            well = health.state == "OK" or (health.state == "MISSING" and starting)
-            degraded |= source.live and not well
-            if trigger in source.streams:
-                counters.append(health.counters)
-        for counted in counters:
-            named = ("dropped_frames", f"dropped_unread_{trigger}", f"dropped_unsent_{trigger}")
-            lost = {cause.removesuffix(f"_{trigger}"): counted[cause] for cause in named if counted.get(cause)}
-            frames_in += sum(lost.values())
-            drops.update(lost)
-        if statistics.state in ("READY", "DEGRADED"):
-            statistics.state = "DEGRADED" if degraded else "READY"
-        statistics.drops = {cause: count for cause, count in drops.items() if count}
-        statistics.triggers = frames_in
+        drops = Counter(sync.drops) + self._overruns + self._lost
+        statistics.drops = dict(drops)
+        statistics.triggers = sync.triggers + self._overruns["inbox"] + self._lost.total()
         statistics.undelivered = self._results.dropped
         statistics.lost_samples = sync.lost_samples()
-        statistics.refused = dict(sync.refused)
+
+    def _look(self, now_ns: int) -> None:
+        """See how the sources are, and what of the trigger's input they lost."""
+        statistics, trigger = self.statistics, self._manifest.sync.trigger
+        healths = self._healths()
+        starting = now_ns - self._started_ns < STARTUP_NS
+        well = all(
+            h.state == "OK" or (h.state == "MISSING" and starting) for n, h in healths.items() if self._attached[n]
+        )
+        if statistics.state in ("READY", "DEGRADED"):
+            statistics.state = "READY" if well else "DEGRADED"
+        counters = healths[trigger].counters if trigger in healths else {}
+        named = ("dropped_frames", f"dropped_unread_{trigger}", f"dropped_unsent_{trigger}")
+        self._lost = Counter({cause.removesuffix(f"_{trigger}"): counters.get(cause, 0) for cause in named})
+        statistics.refused = dict(self._sync.refused)
         if self._recorder is not None:
             statistics.recording = self._recorder.report()
+
+    def _healths(self) -> dict[str, SourceHealth]:
+        healths = {name: health for s in self._sources for health in [s.health()] for name in s.streams}
+        now_ns, unread = time.monotonic_ns(), self.pushed_unread()
+        for name in (n for n, uri in self.spec.inputs.items() if uri == PUSH):
+            counters = {k: n for k, n in self._sync.refused.items() if k.startswith(f"{name}_")}
+            if name in unread:
+                counters[f"dropped_unread_{name}"] = unread[name]
+            silence_ns = self._sync.silence_ns(name, now_ns)
+            if silence_ns is None:
+                healths[name] = SourceHealth(state="OK", reason="fed by push", counters=counters)
+            else:
+                reason = f"{name}: nothing was pushed for {silence_ns / 1e9:.0f} s"
+                healths[name] = SourceHealth(state="STALE", reason=reason, counters=counters)
+        return healths
 
     def push(self, packet: Packet) -> bool:
         """Feed a packet of an input that has no source; False when the run has ended."""
@@ -308,14 +329,10 @@ class Runtime:
     def health(self) -> dict[str, dict[str, object]]:
         """Return each source's state, reason, counters and clock by input name; of a recording as ``@recording``."""
         report: dict[str, dict[str, object]] = {}
-        for source in self._sources:
-            health = source.health()
-            for name in source.streams:
-                report[name] = {"state": health.state, "reason": health.reason, "counters": dict(health.counters)}
-                if name in health.clocks:
-                    report[name]["clock"] = msgspec.to_builtins(health.clocks[name])
-        for name in (n for n, uri in self.spec.inputs.items() if uri == PUSH):
-            report[name] = {"state": "OK", "reason": "fed by push", "counters": {}}
+        for name, health in self._healths().items():
+            report[name] = {"state": health.state, "reason": health.reason, "counters": dict(health.counters)}
+            if name in health.clocks:
+                report[name]["clock"] = msgspec.to_builtins(health.clocks[name])
         if self._recorder is not None:
             report["@recording"] = self._recorder.report()
         return report
@@ -342,7 +359,7 @@ class Runtime:
                 self._sync.push(packet)
             self._overruns["after_end"] += self._sync.pending
             self._sync.close()
-            self._count()
+            self._count(final=True)
             statistics = self.statistics
             statistics.unaccounted = statistics.triggers - statistics.results - statistics.dropped
             if statistics.unaccounted:

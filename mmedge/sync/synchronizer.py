@@ -262,6 +262,13 @@ class Synchronizer:
         )
         return packet.capture_ns - slowest
 
+    def silence_ns(self, name: str, now_ns: int) -> int | None:
+        """Return for how long an input has given nothing, None while it is alive or if it keeps no rate."""
+        stream = self._streams[name]
+        if stream.rank is None or stream.alive(now_ns):
+            return None
+        return now_ns - (self._started_ns if stream.last_arrive_ns is None else stream.last_arrive_ns)
+
     def lost_samples(self) -> dict[str, int]:
         """Return the lost samples of each audio input."""
         return {n: s.lost for n, s in self._streams.items() if isinstance(s, AudioStream)}

@@ -160,6 +160,19 @@ def test_what_is_not_finite_is_refused_where_it_is_pushed(bundle: Path) -> None:
             pipe.push("audio", np.zeros(80, np.float32), float("nan"))  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("isolation", ["thread", "process"])
+def test_who_stops_pushing_is_seen_in_the_health(bundle: Path, isolation: str) -> None:
+    with mmedge.Pipeline(bundle, {"audio": "push://"}, isolation=isolation) as pipe:  # type: ignore[arg-type]
+        for _ in range(20):
+            pipe.push("audio", np.zeros(800, np.float32), time.monotonic_ns())
+            time.sleep(0.1)
+        assert (pipe.health()["audio"]["state"], pipe.statistics.state) == ("OK", "READY")
+        time.sleep(1.5)
+        assert pipe.health()["audio"]["state"] == "STALE"
+        assert "nothing was pushed for" in str(pipe.health()["audio"]["reason"])
+        assert pipe.statistics.state == "DEGRADED"
+
+
 def test_a_pipeline_of_gstreamer_begins_a_new_epoch_too(bundle: Path, gstreamer: None) -> None:
     uri = "gst:videotestsrc is-live=true ! video/x-raw,width=64,height=48,framerate=20/1"
     with mmedge.Pipeline(bundle, {"image": uri}) as pipe:
