@@ -98,6 +98,8 @@ def pack(
             threshold=task.threshold,
             smoothing=task.smoothing,
             top_k=task.top_k,
+            scores=task.scores,
+            detection=task.detection,
         )
     manifest = Manifest(
         schema="mmedge.bundle/1",

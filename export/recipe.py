@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 import mmedge
-from mmedge.bundle.manifest import Input, Missing, Smoothing, Stage, Sync
+from mmedge.bundle.manifest import Detection, Input, Missing, Smoothing, Stage, Sync
 from mmedge.errors import ConfigError
 
 
@@ -41,12 +41,14 @@ class Model(_Strict, frozen=True, kw_only=True):
 class RecipeTask(_Strict, frozen=True, kw_only=True):
     """A task as the manifest has it, with its labels in place of a file, and its share of the loss."""
 
-    kind: Literal["classification", "verification"]
+    kind: Literal["classification", "verification", "detection"]
     output: str
     labels: tuple[str, ...]
     threshold: float = 0.0
-    smoothing: Smoothing | None = None
+    smoothing: Smoothing | tuple[Smoothing, ...] | None = None
     top_k: int = 0
+    scores: Literal["logits", "probabilities"] = "logits"
+    detection: Detection | None = None
     loss_weight: float = 1.0
 
 

@@ -11,122 +11,69 @@ from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
+from mmedge.bundle.references import check_references
+from mmedge.bundle.seats import (
+    AudioInput,
+    ImageInput,
+    Input,
+    LogMel,
+    Milliseconds,
+    Positive,
+    PositiveFloat,
+    Share,
+    Strict,
+    TensorInput,
+    TextInput,
+    Tolerance,
+)
 from mmedge.errors import BundleError
 
+__all__ = [
+    "SCHEMA",
+    "AudioInput",
+    "Debounce",
+    "Detection",
+    "Ema",
+    "File",
+    "Hysteresis",
+    "ImageInput",
+    "Input",
+    "LogMel",
+    "Manifest",
+    "Mask",
+    "Milliseconds",
+    "Missing",
+    "Quantization",
+    "Smoothing",
+    "Stage",
+    "Sync",
+    "Task",
+    "TensorInput",
+    "TextInput",
+    "Variant",
+    "check_references",
+    "decode_manifest",
+]
 SCHEMA = "mmedge.bundle/1"
-Positive: TypeAlias = Annotated[int, msgspec.Meta(gt=0, le=1 << 20)]
-PositiveFloat: TypeAlias = Annotated[float, msgspec.Meta(gt=0)]
-# A bundle is input from outside: sizes and times are bounded so that it can neither fill memory nor spin.
-Side: TypeAlias = Annotated[int, msgspec.Meta(gt=0, le=16_384)]
-Milliseconds: TypeAlias = Annotated[float, msgspec.Meta(ge=1, le=600_000)]
-Tolerance: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
-class _Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    pass
-
-
-class ImageInput(_Strict, frozen=True, kw_only=True, tag_field="modality", tag="image"):
-    """An image seat: raw frame -> float32 [1, channels, height, width].
-
-    Attributes:
-        size: Height and width of the network's input.
-        color: What the channels mean; ``gray`` has one.
-        fit: ``stretch`` to size, centre ``crop`` to its aspect, or ``letterbox`` with the mean colour.
-        mean: Per channel, in units of 0..1, subtracted before the division by ``std``.
-        std: Per channel, in units of 0..1.
-        frame: Height and width of the raw frame that enters a TensorRT engine.
-        reduce: Integer-factor area reduction of the frame before the bilinear resize.
-    """
-
-    size: tuple[Side, Side]
-    color: Literal["gray", "rgb", "bgr"] = "rgb"
-    fit: Literal["stretch", "crop", "letterbox"] = "stretch"
-    mean: tuple[float, ...]
-    std: tuple[PositiveFloat, ...]
-    frame: tuple[Side, Side] = (480, 640)
-    reduce: Annotated[int, msgspec.Meta(ge=1, le=32)] = 1
-
-    @property
-    def channels(self) -> int:
-        """1 for gray, else 3."""
-        return 1 if self.color == "gray" else 3
-
-    @property
-    def raw_shape(self) -> tuple[int, ...]:
-        """Shape of the uint8 frame that enters a TensorRT variant: [1, h, w, c]."""
-        return (1, *self.frame, self.channels)
-
-    @property
-    def tensor_shape(self) -> tuple[int, ...]:
-        """Shape of the float32 tensor that enters a CPU variant: [1, c, h, w]."""
-        return (1, self.channels, *self.size)
-
-
-class LogMel(_Strict, frozen=True, kw_only=True, tag_field="kind", tag="log_mel"):
-    """Log-mel features: periodic Hann window, no padding, power, HTK mel, ``ln(max(p, floor))``."""
-
-    n_fft: Annotated[int, msgspec.Meta(gt=1, le=65_536)]
-    window_samples: Positive
-    hop_samples: Positive
-    n_mels: Annotated[int, msgspec.Meta(gt=0, le=1024)]
-    f_min_hz: Annotated[float, msgspec.Meta(ge=0)]
-    f_max_hz: PositiveFloat
-    floor: PositiveFloat = 1e-6
-    mean: float = 0.0
-    std: PositiveFloat = 1.0
-
-
-class AudioInput(_Strict, frozen=True, kw_only=True, tag_field="modality", tag="audio"):
-    """An audio seat: the last ``window_ms`` of mono sound -> float32 [1, frames, n_mels] (or [1, samples])."""
-
-    sample_rate_hz: Annotated[int, msgspec.Meta(ge=1000, le=384_000)]
-    window_ms: Annotated[float, msgspec.Meta(gt=0, le=60_000)]
-    features: LogMel | None = None
-
-    @property
-    def samples(self) -> int:
-        """Samples in one window."""
-        return round(self.window_ms * self.sample_rate_hz / 1000)
-
-    @property
-    def raw_shape(self) -> tuple[int, ...]:
-        """Shape of the float32 PCM that enters a TensorRT variant: [1, samples]."""
-        return (1, self.samples)
-
-    @property
-    def tensor_shape(self) -> tuple[int, ...]:
-        """Shape of the float32 tensor that enters a CPU variant: [1, frames, n_mels]."""
-        if self.features is None:
-            return self.raw_shape
-        frames = (self.samples - self.features.window_samples) // self.features.hop_samples + 1
-        return (1, frames, self.features.n_mels)
-
-
-class TextInput(_Strict, frozen=True, kw_only=True, tag_field="modality", tag="text"):
-    """A text seat: token numbers int64 [1, max_tokens]."""
-
-    max_tokens: Positive
-    tokenizer: str | None = None
-    ttl_ms: Milliseconds | None = None
-
-
-class TensorInput(_Strict, frozen=True, kw_only=True, tag_field="modality", tag="tensor"):
-    """Any array with a rate, pushed by the user."""
-
-    shape: tuple[Positive, ...]
-    dtype: Literal["float32", "float16", "int32", "int64", "uint8"] = "float32"
-    rate_hz: PositiveFloat | None = None
-
-
-Input: TypeAlias = ImageInput | AudioInput | TextInput | TensorInput
-
-
-class Stage(_Strict, frozen=True, kw_only=True):
+class Stage(Strict, frozen=True, kw_only=True):
     """One network (or rule) of the fused graph.
 
-    ``inputs`` maps the network's input names to a seat, ``STAGE.OUTPUT``, ``@present``, ``@age_ms`` or
-    ``@state:OUTPUT``; ``outputs`` gives each output's shape.
+    ``inputs`` maps the network's input names to a seat, ``STAGE.OUTPUT``, ``@present``, ``@age_ms``,
+    ``@state:OUTPUT`` or ``@const:NUMBER``; ``outputs`` gives each output's shape.
+
+    A stage with a state that is fed by sound and has ``every_ms`` is a stream: it hears every sample once, in
+    steps of ``every_ms``, as often at a trigger as steps have come.
+
+    Attributes:
+        inputs: Tensor of the network -> where it comes from.
+        outputs: Output of the network -> shape; a string is a dimension of size 1 (``batch``).
+        on: Run when this input is new, or ``change``: only when a fed value differs.
+        every_ms: Run at most this often.
+        mode: Whether triggers wait for it.
+        callable: ``"pkg.mod:func"`` instead of a network.
+        timeout_ms: A callable that takes longer has failed.
     """
 
     inputs: dict[str, str]
@@ -135,9 +82,10 @@ class Stage(_Strict, frozen=True, kw_only=True):
     every_ms: Milliseconds | None = None
     mode: Literal["sync", "async"] = "sync"
     callable: str | None = None
+    timeout_ms: Milliseconds = 1000.0
 
 
-class Quantization(_Strict, frozen=True, kw_only=True):
+class Quantization(Strict, frozen=True, kw_only=True):
     """How an INT8 variant came to its ranges."""
 
     rule: str
@@ -147,7 +95,7 @@ class Quantization(_Strict, frozen=True, kw_only=True):
     dropped: tuple[str, ...] = ()
 
 
-class Variant(_Strict, frozen=True, kw_only=True):
+class Variant(Strict, frozen=True, kw_only=True):
     """One ONNX file of a stage. ``tensorrt`` files take raw frames and PCM, ``cpu`` files tensors."""
 
     stage: str
@@ -159,37 +107,73 @@ class Variant(_Strict, frozen=True, kw_only=True):
     quantization: Quantization | None = None
 
 
-class Smoothing(_Strict, frozen=True, kw_only=True):
-    """Exponential smoothing of a task's scores over time."""
+class Ema(Strict, frozen=True, kw_only=True, tag_field="kind", tag="ema"):
+    """Exponential smoothing of a task's scores over time: an old score weighs exp(-dt / tau)."""
 
-    kind: Literal["ema"]
     tau_ms: Milliseconds
 
 
-class Task(_Strict, frozen=True, kw_only=True):
+class Hysteresis(Strict, frozen=True, kw_only=True, tag_field="kind", tag="hysteresis"):
+    """A label is taken up at a score of ``enter`` and kept until its score falls below ``leave``."""
+
+    enter: Share
+    leave: Share
+
+
+class Debounce(Strict, frozen=True, kw_only=True, tag_field="kind", tag="debounce"):
+    """A label is told only after it has been the same for ``hold_ms``; until then the one before it."""
+
+    hold_ms: Milliseconds
+
+
+Smoothing: TypeAlias = Ema | Hysteresis | Debounce
+
+
+class Detection(Strict, frozen=True, kw_only=True):
+    """How boxes lie in a detector's output.
+
+    Attributes:
+        layout: ``yolo`` [1, 4 + classes, n]: centre, size, class scores (YOLOv8, 9, 11); ``yolo-objectness``
+            [1, n, 5 + classes]: the same with objectness, n first (YOLOv5, 6, 7); ``boxes`` [1, n, 6]: corners,
+            score, class (end-to-end networks). Coordinates are pixels of the network's input.
+        input: The image input they refer to.
+        iou: Boxes of one class that overlap more are one.
+        max_boxes: At most so many, the best ones.
+    """
+
+    layout: Literal["yolo", "yolo-objectness", "boxes"]
+    input: str
+    iou: Share = 0.45
+    max_boxes: Annotated[int, msgspec.Meta(gt=0, le=1000)] = 100
+
+
+class Task(Strict, frozen=True, kw_only=True):
     """What an output means.
 
     ``verification`` compares the inputs that are present, so it is undefined with fewer than two;
-    its score is the sigmoid of one logit and its labels are (no, yes).
+    its score is the sigmoid of one logit and its labels are (no, yes). ``classification`` is the softmax of logits;
+    a task that says ``probabilities`` gives them itself. ``detection`` gives boxes.
     """
 
-    kind: Literal["classification", "verification"]
+    kind: Literal["classification", "verification", "detection"]
     output: str
     labels: str
     temperature: PositiveFloat = 1.0
-    threshold: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
-    smoothing: Smoothing | None = None
+    threshold: Share = 0.0
+    smoothing: Smoothing | tuple[Smoothing, ...] | None = None
     top_k: Annotated[int, msgspec.Meta(ge=0)] = 0
+    scores: Literal["logits", "probabilities"] = "logits"
+    detection: Detection | None = None
 
 
-class Missing(_Strict, frozen=True, kw_only=True):
+class Missing(Strict, frozen=True, kw_only=True):
     """What happens when an input is absent at a trigger."""
 
     policy: Literal["hold", "zero", "skip", "fail"]
     max_age_ms: Milliseconds | None = None
 
 
-class Mask(_Strict, frozen=True, kw_only=True):
+class Mask(Strict, frozen=True, kw_only=True):
     """A presence mask the exporter measured, with the value it reached."""
 
     present: tuple[str, ...]
@@ -197,7 +181,7 @@ class Mask(_Strict, frozen=True, kw_only=True):
     value: float
 
 
-class Sync(_Strict, frozen=True, kw_only=True):
+class Sync(Strict, frozen=True, kw_only=True):
     """When a fused inference is made, and how its inputs are cut.
 
     ``trigger`` names an input or ``timer``; ``every_ms`` is the hop of audio and timer triggers.
@@ -210,14 +194,14 @@ class Sync(_Strict, frozen=True, kw_only=True):
     every_ms: Milliseconds = 40.0
 
 
-class File(_Strict, frozen=True, kw_only=True):
+class File(Strict, frozen=True, kw_only=True):
     """Hash and size of one member of the bundle."""
 
     sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
     bytes: Annotated[int, msgspec.Meta(ge=0)]
 
 
-class Manifest(_Strict, frozen=True, kw_only=True):
+class Manifest(Strict, frozen=True, kw_only=True):
     """The normative description of a bundle. Order of ``inputs`` is the order of ``@present``."""
 
     schema: Literal["mmedge.bundle/1"]
@@ -227,10 +211,10 @@ class Manifest(_Strict, frozen=True, kw_only=True):
     stages: dict[str, Stage]
     variants: tuple[Variant, ...]
     tasks: dict[str, Task]
-    missing: dict[str, Missing] = {}
+    missing: dict[str, Missing] = msgspec.field(default_factory=dict)
     validated_masks: tuple[Mask, ...] = ()
     sync: Sync
-    provenance: dict[str, str | int | float | None] = {}
+    provenance: dict[str, str | int | float | None] = msgspec.field(default_factory=dict)
     files: dict[str, File]
 
 
@@ -285,68 +269,3 @@ def decode_manifest(raw: bytes) -> Manifest:
         ) from error
     check_references(manifest)
     return manifest
-
-
-def check_references(manifest: Manifest) -> None:
-    """Raise BundleError at the first name in ``manifest`` that points nowhere."""
-    stages, files, inputs = manifest.stages, manifest.files, manifest.inputs
-
-    def fail(message: str, path: str) -> None:
-        raise BundleError(message, where=f"manifest.json: $.{path}", fix="correct the name or add what it refers to")
-
-    def need_file(name: str, path: str) -> None:
-        if name not in files:
-            fail(f"file '{name}' is not listed in $.files", path)
-
-    def need_tensor(source: str, path: str) -> None:
-        stage, dot, output = source.partition(".")
-        if not dot or stage not in stages or output not in stages[stage].outputs:
-            fail(f"unknown tensor '{source}'", path)
-
-    for name, spec in inputs.items():
-        if isinstance(spec, ImageInput) and not len(spec.mean) == len(spec.std) == spec.channels:
-            fail(f"color '{spec.color}' needs {spec.channels} values of mean and std", f"inputs.{name}.mean")
-        if isinstance(spec, AudioInput) and spec.tensor_shape[1] < 1:
-            fail("the window is shorter than one feature window", f"inputs.{name}.window_ms")
-        if isinstance(spec, ImageInput) and spec.reduce > min(spec.frame):
-            fail("the frame is smaller than its area reduction", f"inputs.{name}.reduce")
-        if isinstance(spec, AudioInput) and spec.features is not None:
-            if spec.features.window_samples > spec.features.n_fft:
-                fail("window_samples is larger than n_fft", f"inputs.{name}.features.window_samples")
-            if spec.features.n_mels > spec.features.n_fft // 2 + 1:
-                fail("more mel bands than spectrum lines", f"inputs.{name}.features.n_mels")
-            if not spec.features.f_min_hz < spec.features.f_max_hz <= spec.sample_rate_hz / 2:
-                fail("the mel range is empty or above half the sample rate", f"inputs.{name}.features.f_max_hz")
-    for name, stage in stages.items():
-        for tensor, source in stage.inputs.items():
-            path = f"stages.{name}.inputs.{tensor}"
-            if source in inputs or source in ("@present", "@age_ms"):
-                continue
-            if source.startswith("@state:"):
-                if source[7:] not in stage.outputs:
-                    fail(f"state '{source}' is not an output of this stage", path)
-                continue
-            need_tensor(source, path)
-        if stage.on is not None and stage.on != "change" and stage.on not in inputs:
-            fail(f"unknown input '{stage.on}'", f"stages.{name}.on")
-        if stage.callable is None and not any(v.stage == name for v in manifest.variants):
-            fail(f"stage '{name}' has neither a variant nor a callable", f"stages.{name}")
-    for index, variant in enumerate(manifest.variants):
-        if variant.stage not in stages:
-            fail(f"unknown stage '{variant.stage}'", f"variants[{index}].stage")
-        need_file(variant.file, f"variants[{index}].file")
-        need_file(variant.golden, f"variants[{index}].golden")
-    for name, task in manifest.tasks.items():
-        need_tensor(task.output, f"tasks.{name}.output")
-        need_file(task.labels, f"tasks.{name}.labels")
-    for name, missing in manifest.missing.items():
-        if name not in inputs:
-            fail(f"unknown input '{name}'", f"missing.{name}")
-        if missing.policy == "hold" and missing.max_age_ms is None:
-            fail("policy 'hold' needs max_age_ms", f"missing.{name}.max_age_ms")
-    for index, mask in enumerate(manifest.validated_masks):
-        for name in mask.present:
-            if name not in inputs:
-                fail(f"unknown input '{name}'", f"validated_masks[{index}].present")
-    if manifest.sync.trigger != "timer" and manifest.sync.trigger not in inputs:
-        fail(f"unknown trigger '{manifest.sync.trigger}'", "sync.trigger")

@@ -55,7 +55,7 @@ def bundle_tree(bundle: Bundle) -> Tree:
     tasks = root.add("tasks")
     for name, task in manifest.tasks.items():
         labels = bundle.labels(name)
-        smoothing = f", ema {task.smoothing.tau_ms:g} ms" if task.smoothing else ""
+        smoothing = f", {task.smoothing}" if task.smoothing else ""
         tasks.add(
             f"[magenta]{name}[/]  {task.kind} <- [green]{task.output}[/]  "
             f"{len(labels)} labels ({escape(labels[0])} .. {escape(labels[-1])}), "

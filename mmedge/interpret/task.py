@@ -8,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
+from mmedge.bundle import manifest
 from mmedge.bundle.manifest import Task
 from mmedge.errors import EngineError
 from mmedge.interpret.smoothing import Ema, softmax
@@ -31,7 +32,7 @@ class Classification:
 
     def __init__(self, name: str, task: Task, labels: tuple[str, ...]) -> None:
         self._name, self._task, self._labels = name, task, labels
-        self._smooth = Ema(task.smoothing.tau_ms) if task.smoothing else None
+        self._smooth = Ema(task.smoothing.tau_ms) if isinstance(task.smoothing, manifest.Ema) else None
 
     def __call__(self, output: AnyArray, t_ns: int, present: Mapping[str, bool]) -> TaskResult:
         """Return the best label and its score, or no label below the threshold."""
@@ -59,7 +60,7 @@ class Verification:
 
     def __init__(self, name: str, task: Task, labels: tuple[str, ...]) -> None:
         self._name, self._task, self._labels = name, task, labels
-        self._smooth = Ema(task.smoothing.tau_ms) if task.smoothing else None
+        self._smooth = Ema(task.smoothing.tau_ms) if isinstance(task.smoothing, manifest.Ema) else None
 
     def __call__(self, output: AnyArray, t_ns: int, present: Mapping[str, bool]) -> TaskResult:
         """Return yes or no with the probability of yes."""

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmedge.bundle.manifest import Smoothing, Task
+from mmedge.bundle.manifest import Ema, Task
 from mmedge.errors import EngineError
 from mmedge.interpret import make_interpreter
 
@@ -44,7 +44,7 @@ def test_below_the_threshold_it_abstains_but_keeps_the_score() -> None:
 
 def test_smoothing_follows_capture_time_not_call_count() -> None:
     def after(steps: list[int]) -> float:
-        interpret = make_interpreter("t", task(smoothing=Smoothing(kind="ema", tau_ms=200)), LABELS)
+        interpret = make_interpreter("t", task(smoothing=Ema(tau_ms=200)), LABELS)
         interpret(logits(50, 0, 0), 0, BOTH)
         for t in steps:
             result = interpret(logits(0, 50, 0), t * MS, BOTH)

@@ -1,0 +1,91 @@
+"""Names in a manifest that point to other parts of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mmedge.bundle.seats import AudioInput, ImageInput, TextInput
+from mmedge.errors import BundleError
+
+if TYPE_CHECKING:
+    from mmedge.bundle.manifest import Manifest
+
+
+def check_references(manifest: Manifest) -> None:
+    """Raise BundleError at the first name in ``manifest`` that points nowhere."""
+    stages, files, inputs = manifest.stages, manifest.files, manifest.inputs
+
+    def fail(message: str, path: str) -> None:
+        raise BundleError(message, where=f"manifest.json: $.{path}", fix="correct the name or add what it refers to")
+
+    def need_file(name: str, path: str) -> None:
+        if name not in files:
+            fail(f"file '{name}' is not listed in $.files", path)
+
+    def need_tensor(source: str, path: str) -> None:
+        stage, dot, output = source.partition(".")
+        if not dot or stage not in stages or output not in stages[stage].outputs:
+            fail(f"unknown tensor '{source}'", path)
+
+    for name, spec in inputs.items():
+        if isinstance(spec, ImageInput) and not len(spec.mean) == len(spec.std) == spec.channels:
+            fail(f"color '{spec.color}' needs {spec.channels} values of mean and std", f"inputs.{name}.mean")
+        if isinstance(spec, AudioInput) and spec.tensor_shape[1] < 1:
+            fail("the window is shorter than one feature window", f"inputs.{name}.window_ms")
+        if isinstance(spec, TextInput) and spec.tokenizer is not None:
+            need_file(spec.tokenizer, f"inputs.{name}.tokenizer")
+        if isinstance(spec, ImageInput) and spec.reduce > min(spec.frame):
+            fail("the frame is smaller than its area reduction", f"inputs.{name}.reduce")
+        if isinstance(spec, AudioInput) and spec.features is not None:
+            if spec.features.window_samples > spec.features.n_fft:
+                fail("window_samples is larger than n_fft", f"inputs.{name}.features.window_samples")
+            if spec.features.n_mels > spec.features.n_fft // 2 + 1:
+                fail("more mel bands than spectrum lines", f"inputs.{name}.features.n_mels")
+            if not spec.features.f_min_hz < spec.features.f_max_hz <= spec.sample_rate_hz / 2:
+                fail("the mel range is empty or above half the sample rate", f"inputs.{name}.features.f_max_hz")
+    for name, stage in stages.items():
+        for tensor, source in stage.inputs.items():
+            path = f"stages.{name}.inputs.{tensor}"
+            seat = inputs.get(source)
+            if isinstance(seat, TextInput) and seat.tokenizer is None:
+                fail("a text that feeds a stage needs a tokenizer", f"inputs.{source}.tokenizer")
+            if seat is not None or source in ("@present", "@age_ms"):
+                continue
+            if source.startswith("@const:"):
+                try:
+                    float(source[7:])
+                except ValueError:
+                    fail(f"'{source}' is not a number", path)
+                continue
+            if source.startswith("@state:"):
+                if source[7:] not in stage.outputs:
+                    fail(f"state '{source}' is not an output of this stage", path)
+                continue
+            need_tensor(source, path)
+        if stage.on is not None and stage.on != "change" and stage.on not in inputs:
+            fail(f"unknown input '{stage.on}'", f"stages.{name}.on")
+        if stage.callable is None and not any(v.stage == name for v in manifest.variants):
+            fail(f"stage '{name}' has neither a variant nor a callable", f"stages.{name}")
+    for index, variant in enumerate(manifest.variants):
+        if variant.stage not in stages:
+            fail(f"unknown stage '{variant.stage}'", f"variants[{index}].stage")
+        need_file(variant.file, f"variants[{index}].file")
+        need_file(variant.golden, f"variants[{index}].golden")
+    for name, task in manifest.tasks.items():
+        need_tensor(task.output, f"tasks.{name}.output")
+        need_file(task.labels, f"tasks.{name}.labels")
+        if (task.detection is not None) != (task.kind == "detection"):
+            fail("a detection has 'detection', and nothing else has", f"tasks.{name}.detection")
+        if task.detection is not None and not isinstance(inputs.get(task.detection.input), ImageInput):
+            fail(f"'{task.detection.input}' is not an image input", f"tasks.{name}.detection.input")
+    for name, missing in manifest.missing.items():
+        if name not in inputs:
+            fail(f"unknown input '{name}'", f"missing.{name}")
+        if missing.policy == "hold" and missing.max_age_ms is None:
+            fail("policy 'hold' needs max_age_ms", f"missing.{name}.max_age_ms")
+    for index, mask in enumerate(manifest.validated_masks):
+        for name in mask.present:
+            if name not in inputs:
+                fail(f"unknown input '{name}'", f"validated_masks[{index}].present")
+    if manifest.sync.trigger != "timer" and manifest.sync.trigger not in inputs:
+        fail(f"unknown trigger '{manifest.sync.trigger}'", "sync.trigger")
