@@ -15,7 +15,18 @@ from benchmarks.harness import Report, cells, show
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 # Not benchmarks: what they share.
-SHARED = {"__main__", "harness", "loopback", "nets", "pictures", "simulation"}
+SHARED = {
+    "__main__",
+    "attention",
+    "digits",
+    "graph",
+    "harness",
+    "impacts",
+    "loopback",
+    "nets",
+    "pictures",
+    "simulation",
+}
 
 
 def section(report: Report) -> str:

@@ -10,12 +10,13 @@ from rich.table import Table
 
 from mmedge.bundle.manifest import Task
 from mmedge.errors import CheckError, ConfigError
-from mmedge.interpret.task import Interpreter, make_interpreter
-from mmedge.types import AnyArray, TaskResult, Tensors
+from mmedge.interpret import Interpreter, make_interpreter
+from mmedge.preprocess.geometry import to_picture_of
+from mmedge.types import AnyArray, Snapshot, TaskResult, Tensors
 
 from .onnx_models import OnnxModels
 from .preprocess.onnx_prefix import Preprocessor
-from .recipe import Calibration, Recipe, RecipeTask
+from .recipe import Calibration, Recipe
 from .recordings import Samples, as_samples, raw_samples
 from .report import sqnr_db
 from .stages import Mask, StageGraph, masks, onnx_runners
@@ -158,9 +159,9 @@ def compare(
 def _row(
     recipe: Recipe, name: str, mask: Mask, pairs: Sequence[tuple[AnyArray, AnyArray]], temperature: float
 ) -> TaskComparison:
-    interpret = _interpreter(name, recipe.tasks[name], temperature)
-    present = {seat: seat in mask for seat in recipe.inputs}
-    results = [tuple(interpret(output, 0, present) for output in pair) for pair in pairs]
+    interpret = _interpreter(recipe, name, temperature)
+    seen = Snapshot(t_ns=0, seq=0, present={seat: seat in mask for seat in recipe.inputs})
+    results = [tuple(interpret(output, seen) for output in pair) for pair in pairs]
     return TaskComparison(
         task=name,
         present=mask,
@@ -171,9 +172,18 @@ def _row(
     )
 
 
-def _interpreter(name: str, task: RecipeTask, temperature: float) -> Interpreter:
-    plain = Task(kind=task.kind, output=task.output, labels="", threshold=task.threshold, temperature=temperature)
-    return make_interpreter(name, plain, task.labels)
+def _interpreter(recipe: Recipe, name: str, temperature: float) -> Interpreter:
+    task = recipe.tasks[name]
+    plain = Task(
+        kind=task.kind,
+        output=task.output,
+        labels="",
+        threshold=task.threshold,
+        temperature=temperature,
+        scores=task.scores,
+        detection=task.detection,
+    )
+    return make_interpreter(name, plain, task.labels, to_picture_of(recipe.inputs, plain))
 
 
 def _difference(x: TaskResult, y: TaskResult) -> float:

@@ -56,6 +56,16 @@ def _joined(arrays: Sequence[AnyArray]) -> AnyArray:
     return np.stack(arrays)
 
 
+def _states(recipe: Recipe) -> list[str]:
+    """Return the ``STAGE.OUTPUT`` that are fed back."""
+    return [
+        f"{name}.{source[7:]}"
+        for name, stage in recipe.stages.items()
+        for source in stage.inputs.values()
+        if source.startswith("@state:")
+    ]
+
+
 def make_golden(
     recipe: Recipe, fp32: Mapping[str, Runner], samples: Sequence[Sample], count: int = SAMPLES
 ) -> dict[str, Golden]:
@@ -75,7 +85,12 @@ def make_golden(
     """
     preprocess, graph = Preprocessor(recipe.inputs, recipe.export.opset), StageGraph(recipe, fp32)
     tensors = [preprocess(sample.arrays) for sample in samples]
-    full = [graph(sample) for sample in tensors]
+    full: list[dict[str, AnyArray]] = []
+    states: list[dict[str, AnyArray]] = []
+    for sample in tensors:
+        # As in a run: each moment goes on from the one before.
+        states.append({name: full[-1][name] for name in _states(recipe)} if full else {})
+        full.append(graph({**sample, **states[-1]}))
     golden: dict[str, Golden] = {}
     for stage in fp32:
         seats = seats_of(recipe, stage)
@@ -83,11 +98,15 @@ def make_golden(
         sizes = np.array([[float(np.abs(known[f"{stage}.{o}"]).max()) for o in outputs] for known in full])
         merit = (sizes / np.maximum(np.median(sizes, axis=0), 1e-6)).min(axis=1)
         chosen = [int(part[merit[part].argmax()]) for part in np.array_split(np.arange(len(full)), count) if part.size]
+        # Without any of its inputs a stage does not run.
+        partial = [mask for mask in masks(recipe) if graph.depends[stage].intersection(mask)]
         raw, feeds, want = [], [], []
         for position, index in enumerate(chosen):
-            mask = tuple(recipe.inputs) if seats else masks(recipe)[position % len(masks(recipe))]
-            known = graph(tensors[index], mask, reuse=full[index])
-            feeds.append(graph.feeds(stage, known, mask))
+            mask = tuple(recipe.inputs) if seats else partial[position % len(partial)]
+            known = graph({**tensors[index], **states[index]}, mask, reuse=full[index])
+            own = {name: array for name, array in states[index].items() if name.startswith(f"{stage}.")}
+            before = {name: array for name, array in known.items() if not name.startswith(f"{stage}.")}
+            feeds.append(graph.feeds(stage, {**before, **own}, mask))
             arrays: Tensors = {tensor: samples[index].arrays[recipe.stages[stage].inputs[tensor]] for tensor in seats}
             raw.append({**feeds[-1], **arrays})
             want.append({output: known[f"{stage}.{output}"] for output in outputs})

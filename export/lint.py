@@ -219,7 +219,7 @@ def inspect_onnx(file: str | Path) -> dict[str, object]:
     Raises:
         ConfigError: If the file cannot be read or is not ONNX.
     """
-    model = _load(file)
+    model = load_network(file)
     graph = _Graph(model)
     opset = max((e.version for e in model.opset_import if e.domain in ("", "ai.onnx")), default=0)
     return {
@@ -235,7 +235,7 @@ def inspect_onnx(file: str | Path) -> dict[str, object]:
 
 def source_lines(file: str | Path) -> dict[str, str]:
     """Return node name -> ``"file:line (module)"`` as far as an ONNX file tells (exports of torch do)."""
-    return _lines(_load(file))
+    return _lines(load_network(file))
 
 
 def _lines(model: onnx.ModelProto) -> dict[str, str]:
@@ -243,7 +243,12 @@ def _lines(model: onnx.ModelProto) -> dict[str, str]:
     return {name: line for name, line in found.items() if line}
 
 
-def _load(file: str | Path) -> onnx.ModelProto:
+def load_network(file: str | Path) -> onnx.ModelProto:
+    """Return the network of an ONNX file, with weights that lie beside it.
+
+    Raises:
+        ConfigError: If the file cannot be read or is not ONNX.
+    """
     try:
         model = onnx.load(str(file))
     except OSError as error:

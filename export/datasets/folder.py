@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from mmedge.bundle.manifest import AudioInput, ImageInput
+from mmedge.bundle.manifest import AudioInput, ImageInput, TextInput
 from mmedge.errors import ConfigError
 from mmedge.extras import require
 from mmedge.types import AnyArray, ByteArray, FloatArray
 
 from ..recipe import Recipe
+from ..tokenizer import load_tokenizer
 from .base import SPLITS, Dataset, Sample, Samples, Split, class_labels
 from .speech import read_audio
 
@@ -23,20 +24,23 @@ _COLUMNS = ("split", "group", "label", "image", "audio", "text")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
-    """One line of the index; ``files`` holds what is there, by input name."""
+    """One line of the index: what is there, by input name."""
 
     line: int
     split: Split
     group: str
     label: int
     files: dict[str, Path] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)
 
 
 class Folder(Dataset):
     """Your own data. An empty cell means that the input is absent; file names are relative to the folder.
 
+    The column ``text`` holds the text itself.
+
     Args:
-        recipe: With at most one image and one audio input.
+        recipe: With at most one image, one audio and one text input.
         folder: Where ``index.csv`` lies.
         **options: There are none yet.
 
@@ -53,12 +57,15 @@ class Folder(Dataset):
         self.labels = class_labels(recipe)
         self.seats: dict[str, str] = {}
         for name, spec in recipe.inputs.items():
-            kind = "image" if isinstance(spec, ImageInput) else "audio" if isinstance(spec, AudioInput) else ""
-            if not kind or kind in self.seats:
+            kind = spec.__struct_config__.tag
+            if kind not in _COLUMNS or kind in self.seats:
                 raise ConfigError(
-                    "a folder fills one image and one audio input", where=f"inputs.{name}", fix="remove the input"
+                    "a folder fills one image, one audio and one text input",
+                    where=f"inputs.{name}",
+                    fix="remove the input",
                 )
             self.seats[kind] = name
+        self._tokenizers = {n: load_tokenizer(recipe, n) for n, s in recipe.inputs.items() if isinstance(s, TextInput)}
         self.rows = tuple(self._read())
         for split in SPLITS:
             if not any(row.split == split for row in self.rows):
@@ -84,12 +91,16 @@ class Folder(Dataset):
         return frozenset(row.group for row in self.rows if row.split == name)
 
     def load(self, row: Row) -> Sample:
-        """Return one sample: images resized to ``frame``, sound cut to its last window or padded in front."""
+        """Return one sample: images resized to ``frame``, sound cut to its last window or padded in front, tokens."""
         inputs: dict[str, AnyArray] = {}
         for name, path in row.files.items():
             spec = self.recipe.inputs[name]
             assert isinstance(spec, (ImageInput, AudioInput))
             inputs[name] = self._image(path, spec, row) if isinstance(spec, ImageInput) else _sound(path, spec)
+        for name, text in row.texts.items():
+            ids = np.empty(self.recipe.inputs[name].tensor_shape, np.int64)  # type: ignore[union-attr]
+            self._tokenizers[name].ids(text, ids)
+            inputs[name] = ids[0]
         return Sample(inputs=inputs, labels=dict.fromkeys(inputs, row.label))
 
     def _image(self, path: Path, spec: ImageInput, row: Row) -> ByteArray:
@@ -129,13 +140,13 @@ class Folder(Dataset):
             raise self._error("the group is empty; name the speaker, site or session", line)
         if cell["label"] not in self.labels:
             raise self._error(f"unknown label '{cell['label']}', one of {', '.join(self.labels)}", line)
-        if cell["text"]:
-            raise self._error("text cannot be trained yet", line)
-        files = {name: self.folder / cell[kind] for kind, name in self.seats.items() if cell[kind]}
-        if not files:
+        there = {name: cell[kind] for kind, name in self.seats.items() if cell[kind].strip()}
+        texts = {name: there.pop(name) for name in self._tokenizers if name in there}
+        files = {name: self.folder / file for name, file in there.items()}
+        if not files and not texts:
             raise self._error("the sample has nothing for any input of the recipe", line)
         label = self.labels.index(cell["label"])
-        return Row(line=line, split=cell["split"], group=cell["group"], label=label, files=files)
+        return Row(line=line, split=cell["split"], group=cell["group"], label=label, files=files, texts=texts)
 
     def _error(self, message: str, line: int) -> ConfigError:
         return ConfigError(message, where=f"{self._index}:{line}", fix="correct this line")

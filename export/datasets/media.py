@@ -16,15 +16,26 @@ SOUND_HZ = 16_000
 WIDTH, HEIGHT = 640, 480
 
 
-def write_clip(path: Path, pictures: Iterable[ByteArray], sound: FloatArray, *, qp: int, gop: int = 250) -> None:
-    """Write one clip of 640x480 at 25 frames a second (yuv420p, limited range) and 16 kHz.
+def write_clip(
+    path: Path,
+    pictures: Iterable[ByteArray],
+    sound: FloatArray,
+    *,
+    qp: int,
+    gop: int = 250,
+    fps: int = FPS,
+    size: tuple[int, int] = (HEIGHT, WIDTH),
+) -> None:
+    """Write one clip (yuv420p, limited range, 16 kHz).
 
     Args:
         path: Where to, ``.mp4``.
-        pictures: uint8 [480, 640], one per frame.
+        pictures: uint8 of ``size``, one per frame.
         sound: float32, -1..1.
         qp: Constant quantizer of x264: lower is better and larger.
         gop: Frames between two key frames.
+        fps: Frames a second.
+        size: Rows and columns.
     """
     av = require("av", "writing clips")
     # One thread: with more, x264's decisions and so the bytes depend on the machine.
@@ -32,15 +43,16 @@ def write_clip(path: Path, pictures: Iterable[ByteArray], sound: FloatArray, *, 
     x264 = "bframes=0:scenecut=0"
     options = {"qp": str(qp), "preset": "medium", "g": str(gop), "threads": "1", "x264-params": x264}
     with av.open(str(path), "w") as container:
-        video = container.add_stream("libx264", rate=FPS, options=options)
-        video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        video = container.add_stream("libx264", rate=fps, options=options)
+        video.height, video.width = size
+        video.pix_fmt = "yuv420p"
         audio = container.add_stream("aac", rate=SOUND_HZ, layout="mono")
         audio.bit_rate = 48_000
         for number, picture in enumerate(pictures):
             frame = av.VideoFrame.from_ndarray(picture, format="gray").reformat(
                 format="yuv420p", dst_color_range="MPEG"
             )
-            frame.pts, frame.time_base = number, Fraction(1, FPS)
+            frame.pts, frame.time_base = number, Fraction(1, fps)
             container.mux(video.encode(frame))
         container.mux(video.encode(None))
         block = av.AudioFrame.from_ndarray(np.ascontiguousarray(sound[None], np.float32), format="fltp", layout="mono")

@@ -53,7 +53,13 @@ class SceneRenderer:
 
     def nothing(self, rng: np.random.Generator) -> ByteArray:
         """Return a scene without a digit: empty paper, a room, a face, a hand, scribbles, one tone."""
-        kind = rng.choice(6, p=(0.28, 0.27, 0.12, 0.08, 0.07, 0.18))
+        return self._camera(self._nothing(int(rng.choice(6, p=(0.28, 0.27, 0.12, 0.08, 0.07, 0.18))), rng), rng)
+
+    def empty(self, rng: np.random.Generator) -> ByteArray:
+        """Return what a camera sees while nobody is there: empty paper, a room, one tone."""
+        return self._camera(self._nothing(int(rng.choice((0, 1, 5))), rng), rng)
+
+    def _nothing(self, kind: int, rng: np.random.Generator) -> FloatArray:
         if kind == 0:
             scene = self._hold(paper(np.zeros((PATCH, PATCH), np.float32), rng, tone=None), rng)
         elif kind == 1:
@@ -70,7 +76,7 @@ class SceneRenderer:
         else:
             tone = 0.0 if rng.random() < 0.5 else rng.uniform(0, 255)
             scene = np.full(self.canvas, tone, np.float32)
-        return self._camera(scene, rng)
+        return scene
 
     def _ink(self, picture: ByteArray, hard: bool, rng: np.random.Generator) -> FloatArray:
         """Return the coverage of the sheet by ink, 0..1 [PATCH, PATCH]."""

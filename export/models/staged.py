@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from mmedge.bundle import stage_order
-from mmedge.bundle.manifest import Stage
+from mmedge.bundle.manifest import Input, Stage, TensorInput
 from mmedge.errors import ConfigError
 
 from ..recipe import Recipe
@@ -19,6 +20,9 @@ class StagedModel(nn.Module):
 
     Each stage takes its inputs as keyword arguments, in the order of the recipe's table, and returns its
     outputs in order: a tensor, or a tuple of them.
+
+    A stage with a state is unrolled: its inputs may be sequences [batch, steps, ...], it starts from zeros as
+    after a new epoch, and what it gives at the last step counts. Stages without a state take the last step.
 
     Args:
         recipe: Gives the graph and the order of ``@present``.
@@ -41,9 +45,26 @@ class StagedModel(nn.Module):
         self.graph = dict(recipe.stages)
         self.input_names = tuple(recipe.inputs)
         self.order = _order(self.graph, self.input_names)
+        self._ranks = {name: rank(spec) for name, spec in recipe.inputs.items()}
         self.masked = _depends_on_present(self.graph, self.order)
         for name in self.order:
             self.add_module(name, stages[name])
+
+    def features(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Run the stages that do not depend on ``present``.
+
+        Args:
+            inputs: Preprocessed tensors by input name.
+
+        Returns:
+            ``"STAGE.OUTPUT"`` -> tensor, to be given to ``forward`` as ``reuse``.
+        """
+        known, outputs = dict(inputs), dict[str, Tensor]()
+        for name in self.order:
+            if name not in self.masked:
+                outputs |= self._run(name, known)
+                known |= outputs
+        return outputs
 
     def forward(
         self, inputs: Mapping[str, Tensor], present: Tensor, reuse: Mapping[str, Tensor] | None = None
@@ -51,7 +72,7 @@ class StagedModel(nn.Module):
         """Run the stages.
 
         Args:
-            inputs: Preprocessed tensors by input name; absent ones may hold anything.
+            inputs: Preprocessed tensors by input name, or sequences of them; absent ones may hold anything.
             present: float32 [batch, n_inputs], 1 where the input is there.
             reuse: Outputs of an earlier call with the same inputs; only stages that depend on
                 ``present`` run again.
@@ -62,17 +83,43 @@ class StagedModel(nn.Module):
         known: dict[str, Tensor] = {**inputs, "@present": present}
         outputs: dict[str, Tensor] = {}
         for name in self.order:
-            stage = self.graph[name]
-            keys = [f"{name}.{output}" for output in stage.outputs]
             if reuse is not None and name not in self.masked:
-                values = [reuse[key] for key in keys]
+                fresh = {f"{name}.{output}": reuse[f"{name}.{output}"] for output in self.graph[name].outputs}
             else:
-                result = self.get_submodule(name)(**{key: known[source] for key, source in stage.inputs.items()})
-                values = [result] if isinstance(result, Tensor) else list(result)
-            fresh = dict(zip(keys, values, strict=True))
+                fresh = self._run(name, known)
             outputs |= fresh
             known |= fresh
         return outputs
+
+    def _run(self, name: str, known: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the outputs of one stage, at the last step if it has a state."""
+        stage, network = self.graph[name], self.get_submodule(name)
+        keys = [f"{name}.{output}" for output in stage.outputs]
+        feeds = {key: known[source] for key, source in stage.inputs.items() if source in known}
+        states = {key: f"{name}.{source[7:]}" for key, source in stage.inputs.items() if source.startswith("@state:")}
+        moving = {key: x for key, x in feeds.items() if x.ndim > self._ranks.get(stage.inputs[key], x.ndim)}
+        feeds |= {key: x[:, -1] for key, x in moving.items()}
+        if not states:
+            return dict(zip(keys, _listed(network(**feeds)), strict=True))
+        like = next(iter(feeds.values()))
+        for key, source in states.items():
+            shape = [len(like) if isinstance(dim, str) else dim for dim in stage.outputs[source.partition(".")[2]]]
+            feeds[key] = torch.zeros(shape, device=like.device)
+        fresh: dict[str, Tensor] = {}
+        for step in range(max((x.shape[1] for x in moving.values()), default=1)):
+            feeds |= {key: x[:, step] for key, x in moving.items()}
+            fresh = dict(zip(keys, _listed(network(**feeds)), strict=True))
+            feeds |= {key: fresh[source] for key, source in states.items()}
+        return fresh
+
+
+def rank(spec: Input) -> int:
+    """Return how many dimensions a batch of an input has; a batch of sequences has one more."""
+    return len(spec.shape if isinstance(spec, TensorInput) else spec.tensor_shape)
+
+
+def _listed(result: Any) -> list[Tensor]:
+    return [result] if isinstance(result, Tensor) else list(result)
 
 
 def _order(graph: Mapping[str, Stage], inputs: tuple[str, ...]) -> tuple[str, ...]:
@@ -80,11 +127,18 @@ def _order(graph: Mapping[str, Stage], inputs: tuple[str, ...]) -> tuple[str, ..
         for key, source in stage.inputs.items():
             producer, dot, output = source.partition(".")
             known = dot and producer in graph and output in graph[producer].outputs
-            if not known and source not in inputs and source != "@present":
+            state = source.startswith("@state:") and source[7:] in stage.outputs
+            if not known and not state and source not in inputs and source != "@present":
                 raise ConfigError(
-                    f"'{source}' is neither an input, '@present' nor an output of a stage",
+                    f"'{source}' is neither an input, '@present', a state nor an output of a stage",
                     where=f"stages.{name}.inputs.{key}",
                     fix="correct the name; other special inputs cannot be trained yet",
+                )
+            if known and any(other.startswith("@state:") for other in stage.inputs.values()):
+                raise ConfigError(
+                    f"a stage with a state cannot be trained behind another stage, here '{producer}'",
+                    where=f"stages.{name}.inputs.{key}",
+                    fix="make one stage of the two, or put the state into the first",
                 )
     return stage_order(graph, where="stages", error=ConfigError)
 

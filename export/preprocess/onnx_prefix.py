@@ -172,6 +172,7 @@ def merge_prefix(model: onnx.ModelProto, seats: Mapping[str, Input]) -> onnx.Mod
     merged = onnx.ModelProto()
     merged.CopyFrom(model)
     graph = merged.graph
+    opset = max(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     nodes: list[onnx.NodeProto] = []
     for index, value in enumerate(graph.input):
         prefix = make_prefix(value.name, f"{value.name}/tensor", seats[value.name]) if value.name in seats else None
@@ -189,6 +190,11 @@ def merge_prefix(model: onnx.ModelProto, seats: Mapping[str, Input]) -> onnx.Mod
         tensor.name = prefix.tensor
         graph.value_info.append(tensor)
         graph.input[index].CopyFrom(prefix.input)
+        if opset < 18:  # Resize had no antialias then
+            for node in prefix.nodes:
+                kept = [attribute for attribute in node.attribute if attribute.name != "antialias"]
+                del node.attribute[:]
+                node.attribute.extend(kept)
         nodes.extend(prefix.nodes)
         graph.initializer.extend(prefix.constants)
     own = list(graph.node)

@@ -37,7 +37,9 @@ class ImagePreprocess(nn.Module):
         self.register_buffer("std", torch.tensor(spec.std).view(1, -1, 1, 1), persistent=False)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Return the normalised planar images."""
+        """Return the normalised planar images, also of sequences [batch, steps, h, w, c]."""
+        if frames.ndim == 5:
+            return _each_step(self, frames)
         if tuple(frames.shape[1:]) != self.spec.raw_shape[1:]:
             raise ConfigError(
                 f"expected frames of {self.spec.raw_shape[1:]}, got {tuple(frames.shape[1:])}",
@@ -79,7 +81,9 @@ class LogMelPreprocess(nn.Module):
             self.register_buffer("filters", filters, persistent=False)
 
     def forward(self, pcm: Tensor) -> Tensor:
-        """Return the features, or the PCM itself where the seat has none."""
+        """Return the features, or the PCM itself where the seat has none, also of sequences [batch, steps, samples]."""
+        if pcm.ndim == 3:
+            return _each_step(self, pcm)
         features = self.spec.features
         if pcm.shape[1] != self.spec.samples:
             raise ConfigError(
@@ -91,6 +95,11 @@ class LogMelPreprocess(nn.Module):
         spectrum = torch.fft.rfft(frames, n=features.n_fft)
         power: Tensor = (spectrum.real.square() + spectrum.imag.square()) @ self.filters
         return ((power.clamp_min(features.floor).log() - features.mean) / features.std).float()
+
+
+def _each_step(module: nn.Module, x: Tensor) -> Tensor:
+    steps: Tensor = module(x.flatten(0, 1))
+    return steps.unflatten(0, x.shape[:2])
 
 
 def preprocessors(inputs: Mapping[str, Input]) -> nn.ModuleDict:

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from .loop import train, train_and_save
 from .report import TrainReport
-from .weights import load_weights, save_weights
+from .weights import load_weights, make_pretrained, save_weights
 
-__all__ = ["TrainReport", "load_weights", "save_weights", "train", "train_and_save"]
+__all__ = ["TrainReport", "load_weights", "make_pretrained", "save_weights", "train", "train_and_save"]

@@ -15,13 +15,16 @@ def augment(x: Tensor, spec: Input) -> Tensor:
     """Return a batch as another camera or another voice might have given it.
 
     Args:
-        x: Preprocessed: images [batch, c, h, w], log-mel features [batch, frames, n_mels], anything else.
+        x: Preprocessed: images [batch, c, h, w] or [batch, steps, c, h, w], all steps changed alike, log-mel
+            features [batch, frames, n_mels], anything else.
         spec: The seat.
 
     Returns:
         A new tensor; what is neither image nor features stays as it is.
     """
     if isinstance(spec, ImageInput):
+        if x.ndim == 5:
+            return augment(x.flatten(1, 2), spec).view_as(x)
         x = warp(x, turn=math.radians(8), scale=0.15, shift=0.06)
         gain, offset = (torch.rand(len(x), 1, 1, 1, device=x.device) * 2 - 1 for _ in range(2))
         return x * (1 + 0.25 * gain) + 0.3 * offset

@@ -26,16 +26,17 @@ def as_tensor(mask: Sequence[str], names: Sequence[str]) -> Tensor:
 
 
 def modality_dropout(present: Tensor, probability: float, generator: torch.Generator | None = None) -> Tensor:
-    """Return ``present`` with inputs taken away at random, never the last one.
+    """Return ``present`` with inputs taken away at random: one, two..., all but one are equally likely.
 
     Args:
         present: float32 [batch, n_inputs].
-        probability: Of each row to lose one of its inputs.
+        probability: Of each row to lose any.
         generator: Source of chance.
     """
-    rows = torch.rand(len(present), 1, generator=generator) < probability
-    # The input with the largest random number among those present is the one to lose.
-    draw = torch.rand(present.shape, generator=generator).to(present.device) * present
-    lost = (draw == draw.amax(1, keepdim=True)) & (present > 0)
+    rows, share = torch.rand(2, len(present), 1, generator=generator).to(present.device)
+    draw = torch.rand(present.shape, generator=generator).to(present.device)
+    # Those that are absent come last; the first so many of the others are lost.
+    rank = (draw - 2 * (1 - present)).argsort(1, descending=True).argsort(1)
+    lost = 1 + torch.floor(share * (present.sum(1, keepdim=True) - 1))
     spare = present.sum(1, keepdim=True) > 1
-    return torch.where(lost & spare & rows.to(present.device), torch.zeros_like(present), present)
+    return torch.where((rank < lost) & spare & (rows < probability), torch.zeros_like(present), present)

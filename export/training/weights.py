@@ -6,10 +6,11 @@ import json
 import os
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import nn
 
 from mmedge.errors import ConfigError
 
@@ -26,13 +27,32 @@ def make_model(recipe: Recipe) -> StagedModel:
     Raises:
         ConfigError: If the factory cannot be imported or returns something else.
     """
-    where, fix = "model.factory", 'name a callable that returns a StagedModel: "pkg.mod:make"'
-    factory = import_named(recipe.model.factory, where=where, fix=fix)
+    return _made(recipe, StagedModel)
+
+
+def make_pretrained(recipe: Recipe) -> nn.Module:
+    """Return the model of ``[model]`` whose factory loads the weights itself: a submodule per stage.
+
+    Raises:
+        ConfigError: If the factory cannot be imported or returns something else.
+    """
+    return _made(recipe, nn.Module).eval()
+
+
+_Made = TypeVar("_Made", bound=nn.Module)
+
+
+def _made(recipe: Recipe, kind: type[_Made]) -> _Made:
+    if recipe.model is None:
+        raise ConfigError("the recipe has no [model]: there is nothing to train", fix="mmedge export RECIPE")
+    where, fix = "model.factory", f'name a callable that returns a {kind.__name__}: "pkg.mod:make"'
+    with recipe.importable():
+        factory = import_named(recipe.model.factory, where=where, fix=fix)
     try:
         model = factory(recipe, **recipe.model.parameters)
     except TypeError as error:
         raise ConfigError(str(error), where="model.parameters", fix="match the factory's parameters") from error
-    if not isinstance(model, StagedModel):
+    if not isinstance(model, kind):
         raise ConfigError(f"the factory returned {type(model).__name__}", where=where, fix=fix)
     return model
 

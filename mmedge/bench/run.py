@@ -22,6 +22,7 @@ from mmedge.pipeline.pipeline import check_duration
 from mmedge.pipeline.runtime import PUSH
 
 BLOCK_S = 0.02
+TEXT_S = 1.0
 
 
 def bench(
@@ -40,7 +41,7 @@ def bench(
         bundle: A bundle, or the path of one.
         duration_s: How long to measure.
         inputs: Sources; without them frames (seeded noise, a ring of 16) and sound are generated at ``fps`` and in
-            20 ms blocks, stamped when they are handed over.
+            20 ms blocks, stamped when they are handed over, and a text of 24 letters each second.
         backend: ``auto``, ``onnxruntime`` or ``tensorrt``.
         precision: Only this precision.
         fps: Rate of generated frames.
@@ -129,12 +130,15 @@ class _Driver:
             elif isinstance(spec, TensorInput):
                 period = 1 / (spec.rate_hz or fps)
                 feeds.append((period, name, [rng.normal(0, 1, spec.shape).astype(spec.dtype)]))
+            else:
+                texts = rng.choice(list("abcdefghijklmnopqrstuvwxyz 0123456789"), (16, 24))
+                feeds.append((TEXT_S, name, ["".join(letters) for letters in texts]))
         self._thread = threading.Thread(target=self._run, args=(pipe, feeds), name="mmedge-bench", daemon=True)
         self._thread.start()
 
     def _run(self, pipe: Pipeline, feeds: list[tuple[float, str, list[Any]]]) -> None:
         start = time.monotonic()
-        due = [start + period for period, _, _ in feeds]
+        due = [start + min(period, BLOCK_S) for period, _, _ in feeds]
         counts = [0] * len(feeds)
         try:
             while not self._stop.is_set():
@@ -142,7 +146,11 @@ class _Driver:
                 if self._stop.wait(max(0.0, due[index] - time.monotonic())):
                     return
                 period, name, ring = feeds[index]
-                pipe.push(name, ring[counts[index] % len(ring)], time.monotonic_ns())
+                value = ring[counts[index] % len(ring)]
+                if isinstance(value, str):
+                    pipe.text(value, name)
+                else:
+                    pipe.push(name, value, time.monotonic_ns())
                 counts[index] += 1
                 due[index] += period
         except MmedgeError as error:

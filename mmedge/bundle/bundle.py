@@ -11,6 +11,7 @@ import numpy as np
 
 from mmedge.bundle.archive import DAMAGE, Archive
 from mmedge.bundle.manifest import Input, Manifest, Task, Variant
+from mmedge.bundle.references import check_label_count
 from mmedge.errors import BundleError
 from mmedge.types import AnyArray
 
@@ -95,12 +96,13 @@ class Bundle:
         """Read every member once.
 
         Raises:
-            BundleError: At the first member that is missing, damaged or different.
+            BundleError: At the first member that is missing, damaged or different, or labels that are not as many
+                as the output has classes.
         """
         for member in self.manifest.files:
             self.read(member)
         for task in self.tasks:
-            self.labels(task)
+            check_label_count(self.manifest, task, len(self.labels(task)))
 
     def close(self) -> None:
         """Close the file; idempotent."""

@@ -119,6 +119,10 @@ class Hysteresis(Strict, frozen=True, kw_only=True, tag_field="kind", tag="hyste
     enter: Share
     leave: Share
 
+    def __post_init__(self) -> None:
+        if self.leave > self.enter:
+            raise ValueError(f"hysteresis would leave at {self.leave:g} what it enters at {self.enter:g}")
+
 
 class Debounce(Strict, frozen=True, kw_only=True, tag_field="kind", tag="debounce"):
     """A label is told only after it has been the same for ``hold_ms``; until then the one before it."""
@@ -152,7 +156,18 @@ class Task(Strict, frozen=True, kw_only=True):
 
     ``verification`` compares the inputs that are present, so it is undefined with fewer than two;
     its score is the sigmoid of one logit and its labels are (no, yes). ``classification`` is the softmax of logits;
-    a task that says ``probabilities`` gives them itself. ``detection`` gives boxes.
+    a task that says ``probabilities`` gives them itself. ``detection`` gives boxes, whose scores are probabilities.
+
+    Attributes:
+        kind: What is made of the output.
+        output: ``STAGE.OUTPUT``.
+        labels: Member of the bundle, one label a line, in the order of the output.
+        temperature: By which logits are divided, calibrated on validation data.
+        threshold: Score below which it abstains, says no, or sees no box; a hysteresis takes its place.
+        smoothing: One, or several in this order: ema of the scores, hysteresis of the choice, debounce of the label.
+        top_k: So many of the best labels are told with their scores.
+        scores: What the output gives.
+        detection: How boxes lie in the output.
     """
 
     kind: Literal["classification", "verification", "detection"]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from math import prod
+from typing import TYPE_CHECKING, NoReturn
 
 from mmedge.bundle.seats import AudioInput, ImageInput, TextInput
 from mmedge.errors import BundleError
 
 if TYPE_CHECKING:
-    from mmedge.bundle.manifest import Manifest
+    from mmedge.bundle.manifest import Manifest, Task
 
 
 def check_references(manifest: Manifest) -> None:
@@ -78,6 +79,7 @@ def check_references(manifest: Manifest) -> None:
             fail("a detection has 'detection', and nothing else has", f"tasks.{name}.detection")
         if task.detection is not None and not isinstance(inputs.get(task.detection.input), ImageInput):
             fail(f"'{task.detection.input}' is not an image input", f"tasks.{name}.detection.input")
+        _check_smoothing(name, task)
     for name, missing in manifest.missing.items():
         if name not in inputs:
             fail(f"unknown input '{name}'", f"missing.{name}")
@@ -89,3 +91,52 @@ def check_references(manifest: Manifest) -> None:
                 fail(f"unknown input '{name}'", f"validated_masks[{index}].present")
     if manifest.sync.trigger != "timer" and manifest.sync.trigger not in inputs:
         fail(f"unknown trigger '{manifest.sync.trigger}'", "sync.trigger")
+
+
+def _check_smoothing(name: str, task: Task) -> None:
+    def fail(message: str, key: str, fix: str) -> NoReturn:
+        raise BundleError(message, where=f"manifest.json: $.tasks.{name}.{key}", fix=fix)
+
+    parts = task.smoothing if isinstance(task.smoothing, tuple) else (task.smoothing,) if task.smoothing else ()
+    kinds = [type(part).__name__ for part in parts]
+    if task.kind == "detection" and parts:
+        fail("boxes cannot be smoothed: nobody says which box was which", "smoothing", "leave it out")
+    if task.kind == "detection" and (task.top_k or task.temperature != 1.0):
+        fail("a detection has no temperature and no top_k", "temperature", "leave them out; 'max_boxes' limits boxes")
+    if task.scores == "probabilities" and task.temperature != 1.0:
+        fail("a temperature calibrates logits, not probabilities", "temperature", "leave one of the two out")
+    if kinds != sorted(set(kinds), key=("Ema", "Hysteresis", "Debounce").index):
+        fail(
+            f"smoothing by {', '.join(kinds).lower()}",
+            "smoothing",
+            "each at most once, in this order: ema of scores, hysteresis of the choice, debounce of the label",
+        )
+
+
+def check_label_count(manifest: Manifest, name: str, count: int) -> None:
+    """Raise BundleError unless the output of task ``name`` is of ``count`` labels."""
+    task = manifest.tasks[name]
+    stage, _, output = task.output.partition(".")
+    dims = [1 if isinstance(size, str) else size for size in manifest.stages[stage].outputs[output]]
+    layout = None if task.detection is None else task.detection.layout
+
+    def fail(message: str) -> NoReturn:
+        raise BundleError(
+            f"{task.output} {dims} {message}, there are {count} labels",
+            where=f"manifest.json: $.tasks.{name}.labels",
+            fix="name every class once, in the network's order, or correct the task's output",
+        )
+
+    if layout is not None and (len(dims) != 3 or dims[0] != 1 or (layout == "boxes" and dims[2] != 6)):
+        fail(f"is not of the layout '{layout}'")
+    if task.kind == "verification" and (prod(dims), count) != (1, 2):
+        fail("is for one score and the labels (no, yes)")
+    classes = count
+    if task.kind == "classification":
+        classes = prod(dims)
+    elif layout == "yolo":
+        classes = dims[1] - 4
+    elif layout == "yolo-objectness":
+        classes = dims[2] - 5
+    if classes != count:
+        fail(f"has {max(classes, 0)} classes")

@@ -3,6 +3,7 @@
 from mmedge.capture.base import Emit, Source, SourceHealth, StartTime, ThreadSource
 from mmedge.capture.devices import Device, list_devices
 from mmedge.capture.open import open_sources
+from mmedge.capture.text import TextSource
 from mmedge.capture.uri import LIVE, Uri, parse
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "Source",
     "SourceHealth",
     "StartTime",
+    "TextSource",
     "ThreadSource",
     "Uri",
     "list_devices",

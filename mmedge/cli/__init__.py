@@ -22,6 +22,7 @@ COMMANDS = {
     "demo": "The whole path on this machine, with tables at the end.",
     "doctor": "What this machine has, what is wrong, how to fix it.",
     "devices": "Cameras and microphones, with the URI of each; --probe tries them.",
+    "new": "A starter project; with --from a.onnx a runnable bundle, no training.",
     "inspect": "A bundle or an ONNX file as a text graph.",
     "verify": "Check a bundle: schema, hashes, golden self-test.",
     "compile": "Build the engines of a bundle for this device into the cache.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,10 +11,15 @@ import msgspec
 import typer
 from rich.markup import escape
 from rich.table import Table
-from rich.tree import Tree
+from rich.text import Text
 
-from mmedge.bundle import AudioInput, Bundle, ImageInput, load, stage_order
+from mmedge.bundle import AudioInput, Bundle, ImageInput, Input, Manifest, load, stage_order
+from mmedge.bundle.manifest import Debounce, Ema, Hysteresis, Stage, Task, TextInput
+from mmedge.cli.graph import Key, draw, plain, tree
 from mmedge.cli.output import Json, next_step, out, print_json
+from mmedge.interpret.layouts import recognise
+
+WIDEST = 100  # columns: a wider drawing is hard to follow
 
 
 def command(
@@ -22,59 +28,116 @@ def command(
     """Show what a file is: inputs, stages, tasks and variants, or an ONNX file's signature and findings."""
     if file.suffix == ".onnx":
         document = import_module("mmedge.export.lint").inspect_onnx(file)
+        document["detector"] = _detector(document)
         print_json(document) if json else _print_onnx(document)
         return
     with load(file) as bundle:
         if json:
             print_json({"schema": "mmedge.inspect/1", "manifest": msgspec.to_builtins(bundle.manifest)})
             return
-        out.print(bundle_tree(bundle))
+        manifest = bundle.manifest
+        title = f"{manifest.name}  {manifest.licence}  trigger: {manifest.sync.trigger}, {manifest.sync.policy}"
+        nodes, edges = nodes_of(bundle), edges_of(manifest)
+        drawing = None if out.options.ascii_only else draw(nodes, edges, min(out.width, WIDEST))
+        if drawing is None:
+            out.print(tree(nodes, edges, title))
+        else:
+            out.print(Text(plain(title), style="bold"), drawing, sep="\n\n")
+        out.print(_masks(manifest))
         out.print(_variants(bundle))
     next_step(f"mmedge verify {file}")
 
 
-def bundle_tree(bundle: Bundle) -> Tree:
-    """Return the fused graph of a bundle as a tree: tasks at the root's side, what feeds them beneath."""
+def nodes_of(bundle: Bundle) -> dict[Key, list[str]]:
+    """Return what a drawing says about each input, stage and task, in the order in which they run."""
     manifest = bundle.manifest
-    root = Tree(
-        f"[bold]{manifest.name}[/]  {manifest.licence}  trigger: {manifest.sync.trigger}, {manifest.sync.policy}"
-    )
-    seats = root.add("inputs")
-    for name, spec in manifest.inputs.items():
-        policy = manifest.missing.get(name)
-        rule = f", when missing: {policy.policy}" if policy else ""
-        seats.add(f"[cyan]{name}[/]  {_seat(spec)}{rule}")
-    stages = root.add("stages")
+    nodes: dict[Key, list[str]] = {}
+    for name, seat in manifest.inputs.items():
+        nodes["input", name] = _seat(seat)
+        missing = manifest.missing.get(name)
+        if missing is not None:
+            age = f" {missing.max_age_ms:g} ms" if missing.max_age_ms else ""
+            nodes["input", name].append(f"missing: {missing.policy}{age}")
     for name in stage_order(manifest.stages):
-        stage = manifest.stages[name]
-        when = f"every {stage.every_ms:g} ms" if stage.every_ms else f"on {stage.on}" if stage.on else "when new"
-        outputs = ", ".join(f"{n} {list(dims)}" for n, dims in stage.outputs.items())
-        branch = stages.add(f"[green]{name}[/]  ({when}, {stage.mode}) -> {outputs}")
-        for tensor, source in stage.inputs.items():
-            branch.add(f"{tensor} <- [cyan]{source}[/]")
-    tasks = root.add("tasks")
+        nodes["stage", name] = _stage(manifest, manifest.stages[name])
     for name, task in manifest.tasks.items():
-        labels = bundle.labels(name)
-        smoothing = f", {task.smoothing}" if task.smoothing else ""
-        tasks.add(
-            f"[magenta]{name}[/]  {task.kind} <- [green]{task.output}[/]  "
-            f"{len(labels)} labels ({escape(labels[0])} .. {escape(labels[-1])}), "
-            f"threshold {task.threshold:g}{smoothing}"
-        )
-    masks = root.add("validated masks")
+        nodes["task", name] = _task(manifest, task, bundle.labels(name))
+    return nodes
+
+
+def edges_of(manifest: Manifest) -> list[tuple[Key, Key]]:
+    """Return what feeds what."""
+    edges: list[tuple[Key, Key]] = []
+    for name, stage in manifest.stages.items():
+        for source in stage.inputs.values():
+            if source in manifest.inputs:
+                edges.append((("input", source), ("stage", name)))
+            elif not source.startswith("@"):
+                edges.append((("stage", source.partition(".")[0]), ("stage", name)))
+    edges += [(("stage", task.output.partition(".")[0]), ("task", name)) for name, task in manifest.tasks.items()]
+    return edges
+
+
+def _seat(seat: Input) -> list[str]:
+    if isinstance(seat, ImageInput):
+        reduce = f"area / {seat.reduce}, " if seat.reduce > 1 else ""
+        return [f"image {seat.color} {seat.frame[1]}x{seat.frame[0]}", f"{reduce}{seat.fit} {_dims(seat.size[::-1])}"]
+    if isinstance(seat, AudioInput):
+        kind = "PCM" if seat.features is None else f"log-mel {_dims(seat.tensor_shape[1:])}"
+        return [f"audio {seat.sample_rate_hz} Hz, {seat.window_ms:g} ms", kind]
+    if isinstance(seat, TextInput):
+        life = "until the next" if seat.ttl_ms is None else f"for {seat.ttl_ms:g} ms"
+        return [f"text, {seat.max_tokens} tokens", f"valid {life}"]
+    rate = f", {seat.rate_hz:g} Hz" if seat.rate_hz else ""
+    return [f"tensor {seat.dtype} {_dims(seat.shape)}{rate}"]
+
+
+def _stage(manifest: Manifest, stage: Stage) -> list[str]:
+    when = f"every {stage.every_ms:g} ms" if stage.every_ms else f"on {stage.on}" if stage.on else "when new"
+    lines = [when + (", async" if stage.mode == "async" else "")]
+    if stage.callable is not None:
+        lines.append(f"calls {stage.callable}")
+    for tensor, source in stage.inputs.items():
+        kind, _, value = source.partition(":")
+        if kind in ("@present", "@age_ms"):
+            lines.append(f"{tensor} = {kind}")
+        elif kind == "@state":
+            lines.append(f"{tensor} = {value} of the step before")
+        elif kind == "@const":
+            lines.append(f"{tensor} = {value}")
+        elif len(manifest.stages[source.partition(".")[0]].outputs if "." in source else ()) > 1:
+            lines.append(f"{tensor} = {source}")
+    return [*lines, *(f"-> {name} {_dims(dims)}" for name, dims in stage.outputs.items())]
+
+
+def _task(manifest: Manifest, task: Task, labels: tuple[str, ...]) -> list[str]:
+    stage, _, output = task.output.partition(".")
+    of = f" of {output}" if len(manifest.stages[stage].outputs) > 1 else ""
+    names = f"{labels[0]} .. {labels[-1]}" if len(labels) > 3 else ", ".join(labels)
+    lines = [f"{task.kind}{of}", f"{len(labels)} labels ({names})", f"threshold {task.threshold:g}"]
+    if task.detection is not None:
+        lines.append(f"{task.detection.layout} of {task.detection.input}, iou {task.detection.iou:g}")
+    for part in task.smoothing if isinstance(task.smoothing, tuple) else (task.smoothing,):
+        if isinstance(part, Ema):
+            lines.append(f"ema {part.tau_ms:g} ms")
+        elif isinstance(part, Hysteresis):
+            lines.append(f"hysteresis {part.enter:g}, {part.leave:g}")
+        elif isinstance(part, Debounce):
+            lines.append(f"debounce {part.hold_ms:g} ms")
+    return lines
+
+
+def _dims(dims: Sequence[str | int]) -> str:
+    return "x".join("1" if isinstance(size, str) else str(size) for size in dims)
+
+
+def _masks(manifest: Manifest) -> Table:
+    table = Table(title="validated masks")
+    for heading in ("present", "metric", "value"):
+        table.add_column(heading)
     for mask in manifest.validated_masks:
-        masks.add(f"{' + '.join(mask.present) or 'nothing'}: {mask.metric} {mask.value:.3f}")
-    return root
-
-
-def _seat(spec: Any) -> str:
-    if isinstance(spec, ImageInput):
-        reduce = f", area / {spec.reduce}" if spec.reduce > 1 else ""
-        return f"image {spec.color} {spec.frame[1]}x{spec.frame[0]} -> {spec.fit}{reduce} {spec.size[1]}x{spec.size[0]}"
-    if isinstance(spec, AudioInput):
-        kind = "PCM" if spec.features is None else f"log-mel {spec.tensor_shape[1]}x{spec.tensor_shape[2]}"
-        return f"audio {spec.sample_rate_hz} Hz, {spec.window_ms:g} ms -> {kind}"
-    return type(spec).__name__.removesuffix("Input").lower()
+        table.add_row(escape(" + ".join(mask.present) or "nothing"), escape(mask.metric), f"{mask.value:.3f}")
+    return table
 
 
 def _variants(bundle: Bundle) -> Table:
@@ -91,6 +154,14 @@ def _variants(bundle: Bundle) -> Table:
     return table
 
 
+def _detector(document: dict[str, Any]) -> dict[str, Any] | None:
+    """Return layout and number of classes where the signature is that of a known detector."""
+    if len(document["inputs"]) != 1:
+        return None
+    found = recognise(document["inputs"][0]["shape"], [output["shape"] for output in document["outputs"]])
+    return None if found is None else {"layout": found[0], "classes": found[1]}
+
+
 def _print_onnx(document: dict[str, Any]) -> None:
     table = Table(title=f"{document['file']}: opset {document['opset']}, {document['nodes']} nodes")
     for heading in ("", "name", "dtype", "shape"):
@@ -99,6 +170,10 @@ def _print_onnx(document: dict[str, Any]) -> None:
         for item in document[kind]:
             table.add_row(kind[:-1], item["name"], item["dtype"], str(item["shape"]))
     out.print(table)
+    detector = document["detector"]
+    if detector is not None:
+        classes = "its classes are in column 5" if detector["classes"] is None else f"{detector['classes']} classes"
+        out.print(f"a detector of the layout '{detector['layout']}', {classes}", highlight=False)
     for finding in document["findings"]:
         colour = "red" if finding["level"] == "error" else "yellow"
         where = f" at {finding['source']}" if finding.get("source") else ""

@@ -137,6 +137,8 @@ def print_summary(statistics: Statistics) -> None:
     lost = sum(statistics.lost_samples.values())
     absent = ", ".join(f"{name} {count}" for name, count in statistics.absent.items())
     table.caption = f"dropped: {drops}; audio samples lost: {lost}" + (f"; absent: {absent}" if absent else "")
+    if statistics.refused:
+        table.caption += "; refused: " + ", ".join(f"{what} {count}" for what, count in statistics.refused.items())
     if statistics.undelivered:
         table.caption += f"; not read in time: {statistics.undelivered}"
     err.print(table)

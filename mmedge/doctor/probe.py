@@ -32,6 +32,7 @@ PACKAGES: dict[str, tuple[tuple[str, ...], str, str]] = {
     "sounddevice": (("sounddevice",), "capture", "microphones"),
     "soxr": (("soxr",), "capture", "resampling"),
     "onnxruntime": (("onnxruntime", "onnxruntime-gpu"), "cpu", "running on the CPU"),
+    "tokenizers": (("tokenizers",), "text", "text inputs"),
     "tensorrt": (("tensorrt",), "tensorrt", "running on an NVIDIA GPU"),
     "tensorrt_rtx": (("tensorrt-rtx",), "tensorrt-rtx", "engines without a GPU, RTX cards"),
     "cuda.bindings.runtime": (("cuda-bindings",), "tensorrt", "talking to the GPU"),

@@ -31,7 +31,7 @@ def check_variants(bundle: Bundle, progress: Callable[[str, float], None] | None
             spec = bundle.manifest.stages[name]
             if spec.callable is not None:
                 rule = make_callable(bundle, name, upstream)
-                upstream[name] = Stage(name, spec, bundle.inputs, rule, upstream, raw=False)
+                upstream[name] = Stage(name, spec, bundle.inputs, rule, upstream, raw=False, read=bundle.read)
                 stages.append(upstream[name])
             for variant in (v for v in bundle.manifest.variants if v.stage == name):
                 row: dict[str, Any] = {
@@ -48,7 +48,7 @@ def check_variants(bundle: Bundle, progress: Callable[[str, float], None] | None
                 try:
                     engine = OnnxRuntimeEngine(bundle.read(variant.file), name=variant.file)
                     raw = variant.target == "tensorrt"
-                    stage = Stage(name, spec, bundle.inputs, engine, upstream, raw=raw)
+                    stage = Stage(name, spec, bundle.inputs, engine, upstream, raw=raw, read=bundle.read)
                     stages.append(stage)
                     worst = self_test(stage, bundle.golden(variant.golden), variant.tolerance, variant.file)
                     row["error_over_tolerance"] = round(worst, 4)

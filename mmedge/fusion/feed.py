@@ -1,4 +1,4 @@
-"""How one tensor of a stage is filled: from a camera frame, a sound window, another stage, the graph itself."""
+"""How one tensor of a stage is filled from a seat: a camera frame, a sound window, a text, an array."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from typing import Protocol
 
 import numpy as np
 
-from mmedge.bundle.manifest import AudioInput, ImageInput, Input
+from mmedge.bundle.manifest import AudioInput, ImageInput, Input, TextInput
 from mmedge.errors import BundleError, ConfigError
-from mmedge.preprocess import AudioPreprocessor, ImagePreprocessor
-from mmedge.types import AnyArray, FloatArray, Frame, Snapshot, Tensor
+from mmedge.preprocess import AudioPreprocessor, ImagePreprocessor, Tokenizer
+from mmedge.types import AnyArray, FloatArray, Frame, Snapshot, Tensor, Text
 
 ReadAudio = Callable[[str, Snapshot, FloatArray], int]
+ReadMember = Callable[[str], bytes]
 
 
 class Feed(Protocol):
@@ -107,6 +108,40 @@ class AudioFeed:
             self._preprocess.tensor(pcm, out)
 
 
+class TextFeed:
+    """A text -> token numbers; one that is still the same is not tokenised again."""
+
+    def __init__(self, name: str, spec: TextInput, tokenizer: bytes) -> None:
+        self._name, self._spec = name, spec
+        self._tokenizer = Tokenizer(tokenizer, spec)
+        self._ids = np.empty(spec.tensor_shape, np.int64)
+        self._text: str | None = None
+
+    def fill(self, snapshot: Snapshot, out: AnyArray, read_audio: ReadAudio) -> None:
+        """Write the token numbers of the text that is valid at the trigger."""
+        value = snapshot.values[self._name]
+        assert isinstance(value, Text)
+        if value.text != self._text:
+            self._text = None  # what follows may fail halfway
+            self._tokenizer.ids(value.text, self._ids)
+            self._text = value.text
+        np.copyto(out, self._ids)
+
+    def fill_absent(self, out: AnyArray) -> None:
+        """Write padding."""
+        out.fill(self._spec.pad)
+
+    def fill_raw(self, raw: AnyArray, out: AnyArray) -> None:
+        """Copy recorded token numbers."""
+        if raw.dtype != np.int64 or raw.size != out.size:
+            raise ConfigError(
+                f"expected int64 with {out.size} values, got {raw.dtype} {list(raw.shape)}",
+                where=f"input '{self._name}'",
+                fix="the raw form of a text is its token numbers",
+            )
+        np.copyto(out.reshape(-1), raw.reshape(-1))
+
+
 class ValueFeed:
     """A pushed tensor, checked and copied."""
 
@@ -116,8 +151,7 @@ class ValueFeed:
     def fill(self, snapshot: Snapshot, out: AnyArray, read_audio: ReadAudio) -> None:
         """Copy the value that is valid at the trigger."""
         value = snapshot.values[self._name]
-        if not isinstance(value, Tensor):
-            raise ConfigError("text needs a tokenizer, which this version does not have", where=self._name)
+        assert isinstance(value, Tensor)
         self.fill_raw(value.data, out)
 
     def fill_absent(self, out: AnyArray) -> None:
@@ -135,12 +169,27 @@ class ValueFeed:
         np.copyto(out.reshape(-1), raw.reshape(-1))
 
 
-def make_feed(name: str, spec: Input, *, raw: bool) -> Feed:
-    """Return the feed of an input seat, for raw (TensorRT) or preprocessed (CPU) variants."""
+def no_members(name: str) -> bytes:
+    """Read a member where there is no bundle."""
+    raise BundleError(f"there is no bundle to read '{name}' from", where=name, fix="load the stage from its bundle")
+
+
+def make_feed(name: str, spec: Input, *, raw: bool, read: ReadMember = no_members) -> Feed:
+    """Return the feed of an input seat, for raw (TensorRT) or preprocessed (CPU) variants.
+
+    Args:
+        name: The seat.
+        spec: What it takes.
+        raw: Whether the variant takes raw frames and PCM.
+        read: Gives a member of the bundle: a text needs its tokenizer.
+    """
     if isinstance(spec, ImageInput):
         return ImageFeed(name, spec, raw=raw)
     if isinstance(spec, AudioInput):
         return AudioFeed(name, spec, raw=raw)
+    if isinstance(spec, TextInput):
+        assert spec.tokenizer is not None, "the manifest was checked"
+        return TextFeed(name, spec, read(spec.tokenizer))
     return ValueFeed(name)
 
 
@@ -148,6 +197,4 @@ def expected_shape(spec: Input, *, raw: bool) -> tuple[int, ...]:
     """Return the shape that an engine's tensor must have for this seat."""
     if isinstance(spec, (ImageInput, AudioInput)):
         return spec.raw_shape if raw else spec.tensor_shape
-    if hasattr(spec, "shape"):
-        return tuple(spec.shape)
-    raise BundleError("text inputs are not in this version", fix="remove the text input")
+    return spec.tensor_shape if isinstance(spec, TextInput) else spec.shape

@@ -100,7 +100,8 @@ def _load_stage(
 ) -> Stage:
     spec = bundle.manifest.stages[name]
     if spec.callable is not None:
-        return Stage(name, spec, bundle.inputs, make_callable(bundle, name, upstream), upstream, raw=False)
+        rule = make_callable(bundle, name, upstream)
+        return Stage(name, spec, bundle.inputs, rule, upstream, raw=False, read=bundle.read)
     choices = candidates(bundle, name, backend, precision)
     if not choices:
         raise ConfigError(
@@ -148,9 +149,8 @@ def _try(
         engine = OnnxRuntimeEngine(bundle.read(variant.file), name=f"{bundle.path}: {variant.file}")
     stage: Stage | None = None
     try:
-        stage = Stage(
-            name, bundle.manifest.stages[name], bundle.inputs, engine, upstream, raw=variant.target == "tensorrt"
-        )
+        raw = variant.target == "tensorrt"
+        stage = Stage(name, bundle.manifest.stages[name], bundle.inputs, engine, upstream, raw=raw, read=bundle.read)
         golden = bundle.golden(variant.golden)
         worst = self_test(stage, golden, variant.tolerance, f"{variant.file} on {engine.backend}")
     except BaseException:

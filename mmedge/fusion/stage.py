@@ -11,7 +11,7 @@ from mmedge.bundle.manifest import Input
 from mmedge.bundle.manifest import Stage as StageSpec
 from mmedge.engine.base import Engine
 from mmedge.errors import BundleError
-from mmedge.fusion.feed import Feed, ReadAudio, expected_shape, make_feed
+from mmedge.fusion.feed import Feed, ReadAudio, ReadMember, expected_shape, make_feed, no_members
 from mmedge.types import AnyArray, Snapshot
 
 
@@ -24,6 +24,7 @@ class Stage:
         inputs: Every seat of the bundle.
         engine: Its engine; the stage owns it from now on.
         raw: Whether the engine takes raw frames and PCM (TensorRT variants).
+        read: Gives a member of the bundle; texts need their tokenizer.
 
     Attributes:
         outputs: Output name -> array, kept until the next run; zeros while its inputs are absent.
@@ -41,6 +42,7 @@ class Stage:
         upstream: Mapping[str, Stage],
         *,
         raw: bool,
+        read: ReadMember = no_members,
     ) -> None:
         self.name, self.spec, self.engine, self.raw = name, spec, engine, raw
         self._seats = tuple(inputs)
@@ -55,7 +57,7 @@ class Stage:
         for tensor, source in spec.inputs.items():
             if source in inputs:
                 self._check_shape(tensor, expected_shape(inputs[source], raw=raw))
-                self._feeds[tensor] = (source, make_feed(source, inputs[source], raw=raw))
+                self._feeds[tensor] = (source, make_feed(source, inputs[source], raw=raw, read=read))
                 depends.add(source)
             elif source.startswith("@state:"):
                 self._states[tensor] = source[7:]

@@ -1,5 +1,6 @@
-"""What outputs mean: classification, verification, smoothing."""
+"""What outputs mean: classification, verification, detection, and their smoothing."""
 
-from mmedge.interpret.task import UNDEFINED, Classification, Interpreter, Verification, make_interpreter
+from mmedge.interpret.make import make_interpreter
+from mmedge.interpret.task import UNDEFINED, Interpreter
 
-__all__ = ["UNDEFINED", "Classification", "Interpreter", "Verification", "make_interpreter"]
+__all__ = ["UNDEFINED", "Interpreter", "make_interpreter"]

@@ -3,56 +3,69 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
 
-from mmedge.bundle import manifest
 from mmedge.bundle.manifest import Task
 from mmedge.errors import EngineError
-from mmedge.interpret.smoothing import Ema, softmax
-from mmedge.types import AnyArray, FloatArray, TaskResult
+from mmedge.interpret.smoothing import Scores, Smoother
+from mmedge.types import AnyArray, Snapshot, TaskResult
 
 UNDEFINED = TaskResult(label=None, score=None)
+_SLACK = 1e-3  # a softmax in half precision may end above 1
 
 
 class Interpreter(Protocol):
     """Turns one output into a result; keeps the smoothing of one run."""
 
-    def __call__(self, output: AnyArray, t_ns: int, present: Mapping[str, bool]) -> TaskResult:
-        """Interpret ``output`` [1, n] of the trigger at ``t_ns``."""
+    def __call__(self, output: AnyArray, snapshot: Snapshot) -> TaskResult:
+        """Interpret ``output``, what the stage answered to ``snapshot``.
+
+        Raises:
+            EngineError: If the output has another shape than the task needs, or is not finite.
+        """
 
     def reset(self) -> None:
         """Forget the past."""
 
 
 class Classification:
-    """Softmax at the calibrated temperature, smoothed, abstaining below the threshold."""
+    """Softmax at the calibrated temperature, smoothed; abstains below the threshold. Allocates no array per call."""
 
     def __init__(self, name: str, task: Task, labels: tuple[str, ...]) -> None:
         self._name, self._task, self._labels = name, task, labels
-        self._smooth = Ema(task.smoothing.tau_ms) if isinstance(task.smoothing, manifest.Ema) else None
+        self._scores, self._finite = np.empty(len(labels)), np.empty(len(labels), np.bool_)
+        self._ranking = np.empty(min(task.top_k, 1) * len(labels))
+        self._smoother = Smoother(task.smoothing, task.threshold, len(labels))
 
-    def __call__(self, output: AnyArray, t_ns: int, present: Mapping[str, bool]) -> TaskResult:
-        """Return the best label and its score, or no label below the threshold."""
-        logits = checked(output, len(self._labels), self._name)
-        scores = softmax(logits, self._task.temperature)
-        if self._smooth is not None:
-            scores = self._smooth(scores, t_ns)
-        best = int(scores.argmax())
-        score = float(scores[best])
-        top = np.argsort(-scores, kind="stable")[: self._task.top_k]
+    def __call__(self, output: AnyArray, snapshot: Snapshot) -> TaskResult:
+        """Return the label and its score, or no label and the best score."""
+        scores = read_scores(output, self._scores, self._finite, self._name)
+        if self._task.scores == "logits":
+            softmax(scores, self._task.temperature)
+        else:
+            check_probability(scores, self._name)
+        chosen = self._smoother.choose(scores, snapshot.t_ns)
+        told = self._smoother.tell(chosen, snapshot.t_ns)
         return TaskResult(
-            label=self._labels[best] if score >= self._task.threshold else None,
-            score=round(score, 4),
-            top=tuple((self._labels[i], round(float(scores[i]), 4)) for i in top),
+            label=None if told is None else self._labels[told],
+            score=_rounded(scores.max() if told is None else scores[told]),
+            top=self._top(scores),
         )
+
+    def _top(self, scores: Scores) -> tuple[tuple[str, float], ...]:
+        np.copyto(self._ranking, scores[: self._ranking.size])
+        found = []
+        for _ in range(min(self._task.top_k, self._ranking.size)):
+            best = int(self._ranking.argmax())
+            found.append((self._labels[best], _rounded(scores[best])))
+            self._ranking[best] = -1.0
+        return tuple(found)
 
     def reset(self) -> None:
         """Forget the past."""
-        if self._smooth is not None:
-            self._smooth.reset()
+        self._smoother.reset()
 
 
 class Verification:
@@ -60,43 +73,59 @@ class Verification:
 
     def __init__(self, name: str, task: Task, labels: tuple[str, ...]) -> None:
         self._name, self._task, self._labels = name, task, labels
-        self._smooth = Ema(task.smoothing.tau_ms) if isinstance(task.smoothing, manifest.Ema) else None
+        self._score, self._finite = np.empty(1), np.empty(1, np.bool_)
+        self._smoother = Smoother(task.smoothing, task.threshold, 1)
 
-    def __call__(self, output: AnyArray, t_ns: int, present: Mapping[str, bool]) -> TaskResult:
+    def __call__(self, output: AnyArray, snapshot: Snapshot) -> TaskResult:
         """Return yes or no with the probability of yes."""
-        logit = checked(output, 1, self._name)
-        if sum(present.values()) < 2:
+        score = read_scores(output, self._score, self._finite, self._name)
+        if sum(snapshot.present.values()) < 2:
             self.reset()
             return UNDEFINED
-        scaled = float(np.clip(logit[0] / self._task.temperature, -60, 60))
-        score = np.array([1.0 / (1.0 + math.exp(-scaled))], np.float32)
-        if self._smooth is not None:
-            score = self._smooth(score, t_ns)
-        yes = float(score[0])
-        return TaskResult(label=self._labels[yes >= self._task.threshold], score=round(yes, 4))
+        if self._task.scores == "logits":
+            score[0] = 1.0 / (1.0 + math.exp(-min(max(score[0] / self._task.temperature, -60.0), 60.0)))
+        else:
+            check_probability(score, self._name)
+        yes = self._smoother.choose(score, snapshot.t_ns) is not None
+        told = self._smoother.tell(int(yes), snapshot.t_ns)
+        return TaskResult(label=None if told is None else self._labels[told], score=_rounded(score[0]))
 
     def reset(self) -> None:
         """Forget the past."""
-        if self._smooth is not None:
-            self._smooth.reset()
+        self._smoother.reset()
 
 
-def checked(output: AnyArray, size: int, name: str) -> FloatArray:
-    """Return ``output`` as (size,) float32, or raise EngineError naming the task."""
-    flat = np.asarray(output, np.float32).reshape(-1)
-    if flat.size != size:
+def softmax(logits: Scores, temperature: float) -> None:
+    """Turn ``logits`` (n,) into probabilities, divided by ``temperature`` first, in place."""
+    logits /= temperature
+    logits -= logits.max()
+    np.exp(logits, out=logits)
+    logits /= logits.sum()
+
+
+def read_scores(output: AnyArray, scores: Scores, finite: AnyArray, name: str) -> Scores:
+    """Copy ``output`` to ``scores``, or raise EngineError naming the task."""
+    if output.size != scores.size:
         raise EngineError(
-            f"{flat.size} values for {size} labels", where=f"task '{name}'", fix="match labels and output"
+            f"{output.size} values for {scores.size} labels", where=f"task '{name}'", fix="match labels and output"
         )
-    if not np.isfinite(flat).all():
+    np.copyto(scores, output.reshape(-1), casting="unsafe")
+    if not np.isfinite(scores, out=finite).all():
         raise EngineError("the output is not finite", where=f"task '{name}'", fix="look at the input and the precision")
-    return flat
+    return scores
 
 
-def make_interpreter(name: str, task: Task, labels: tuple[str, ...]) -> Interpreter:
-    """Return the interpreter of a task's kind."""
-    if task.kind == "classification":
-        return Classification(name, task, labels)
-    if len(labels) != 2:
-        raise EngineError(f"verification has 2 labels, got {len(labels)}", where=f"task '{name}'")
-    return Verification(name, task, labels)
+def check_probability(scores: Scores, name: str) -> None:
+    """Raise EngineError unless ``scores`` are in 0..1; clip what rounding left outside."""
+    low, high = float(scores.min()), float(scores.max())
+    if low < -_SLACK or high > 1.0 + _SLACK:
+        raise EngineError(
+            f"probabilities of {low:g} to {high:g}",
+            where=f"task '{name}'",
+            fix="end the network with a softmax or sigmoid, or set the task's scores to 'logits'",
+        )
+    np.clip(scores, 0.0, 1.0, out=scores)
+
+
+def _rounded(score: float) -> float:
+    return round(float(score), 4)

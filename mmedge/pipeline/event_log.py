@@ -16,6 +16,7 @@ import msgspec
 
 from mmedge.bundle.manifest import Input, Missing, Sync
 from mmedge.errors import ConfigError, SourceError
+from mmedge.ipc.channel import MAX_TEXT
 from mmedge.types import ClockQuality, PixelFormat, TaskResult
 
 HEADER = "recording.json"
@@ -134,7 +135,7 @@ class BlockEvent(_PacketEvent, kw_only=True, tag="block"):
 class TextEvent(_PacketEvent, kw_only=True, tag="text"):
     """A text."""
 
-    text: str
+    text: Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]
 
 
 class TensorEvent(_PacketEvent, kw_only=True, tag="tensor"):

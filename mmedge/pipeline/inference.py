@@ -12,6 +12,7 @@ from mmedge.errors import SourceError
 from mmedge.fusion import StageGraph
 from mmedge.interpret import UNDEFINED, make_interpreter
 from mmedge.pipeline.statistics import Statistics
+from mmedge.preprocess.geometry import to_picture_of
 from mmedge.sync import Synchronizer
 from mmedge.types import Result, Snapshot, TaskResult
 
@@ -48,7 +49,10 @@ class Inference:
         self._origin = origin
         self._tasks = bundle.manifest.tasks
         self._validated = validated_masks(bundle.manifest)
-        self._interpreters = {n: make_interpreter(n, task, bundle.labels(n)) for n, task in self._tasks.items()}
+        self._interpreters = {
+            name: make_interpreter(name, task, bundle.labels(name), to_picture_of(bundle.inputs, task))
+            for name, task in self._tasks.items()
+        }
         self._epoch: dict[str, int] = {}
 
     def __call__(self, snapshot: Snapshot, sync: Synchronizer, busy: Collection[str] | None = None) -> Result:
@@ -82,7 +86,7 @@ class Inference:
             graph.run(snapshot, sync.read_audio, busy)
             inferred_ns = time.monotonic_ns()
             tasks = {
-                name: self._interpreters[name](graph.output(task.output), snapshot.t_ns, snapshot.present)
+                name: self._interpreters[name](graph.output(task.output), snapshot)
                 for name, task in self._tasks.items()
             }
             preprocess_ns, infer_ns = graph.timing.preprocess_ns, graph.timing.infer_ns

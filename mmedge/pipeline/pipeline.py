@@ -231,15 +231,33 @@ class Pipeline:
         self._put(packet)
 
     def text(self, text: str, name: str | None = None) -> None:
-        """Set the text input to ``text`` from now on."""
+        """Set a text input from now on, until the next text or the end of its time.
+
+        Args:
+            text: Up to 64 KiB of UTF-8; a blank one takes the text back, and the input is absent.
+            name: The input, where the bundle has more than one text.
+
+        Raises:
+            ConfigError: If there is no such input, it is not fed by ``push://``, the text is too long or not plain
+                Unicode, or the run has ended.
+
+        Example:
+            >>> pipe.text("it's a seven")  # doctest: +SKIP
+            >>> pipe.text("")  # doctest: +SKIP
+        """
         names = [n for n, spec in self.bundle.inputs.items() if isinstance(spec, TextInput)]
         if name is None and len(names) == 1:
             name = names[0]
         if name not in names:
             raise ConfigError(f"the bundle's text inputs are {names}", where="text", fix="name one of them")
         self._check_pushed(name)
-        if len(text.encode()) > MAX_TEXT:
-            raise ConfigError(f"the text is longer than {MAX_TEXT} bytes", where=f"input '{name}'", fix="shorten it")
+        try:
+            size = len(text.encode())
+        except (UnicodeEncodeError, AttributeError) as error:
+            raise ConfigError(f"this is no text: {error}", where=f"input '{name}'", fix="pass a valid str") from error
+        if size > MAX_TEXT or "\0" in text:
+            what = "has a NUL character" if size <= MAX_TEXT else f"is longer than {MAX_TEXT} bytes"
+            raise ConfigError(f"the text {what}", where=f"input '{name}'", fix="correct or shorten it")
         now_ns = time.monotonic_ns()
         self._pushed[name] = self._pushed.get(name, -1) + 1
         self._put(Text(stream=name, seq=self._pushed[name], capture_ns=now_ns, arrive_ns=now_ns, text=text))

@@ -200,7 +200,7 @@ class RemoteRuntime:
                 msgspec.msgpack.encode(self.spec),
                 name="the runtime",
                 fds=[self._results_wake.fileno(), self._pushed_wake.fileno()],
-                stdin=any(uri.startswith("text://") and uri.endswith("stdin") for uri in self.spec.inputs.values()),
+                stdin="text://stdin" in self.spec.inputs.values(),
             )
             self._writer = PacketWriter(self._child.control, self._pushed_wake, slots=self._slots)
             self._thread.start()

@@ -100,7 +100,9 @@ def record(
         for source in sources:
             source.start(partial(_emit, inbox, shifts))
         open_streams = set(uris)
-        while open_streams and recorder.error is None:
+        # A text that is followed never ends: it goes along with what does.
+        waited = {n for n in uris if not isinstance(seats[n], TextInput)} or open_streams.copy()
+        while open_streams & waited and recorder.error is None:
             packets = inbox.take_all(0.1)
             at_ns = now_ns()
             recorder.turn(packets, at_ns, [])

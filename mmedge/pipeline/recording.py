@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mmedge.bundle.manifest import AudioInput, ImageInput, Input, Sync
+from mmedge.bundle.manifest import AudioInput, ImageInput, Input, Sync, TextInput
 from mmedge.capture import open_sources
 from mmedge.clock import now_ns
 from mmedge.errors import ConfigError
@@ -16,15 +16,20 @@ from mmedge.ipc.mailbox import Mailbox
 from mmedge.pipeline.event_log import HEADER
 from mmedge.pipeline.recorded import Recording
 from mmedge.pipeline.runtime import INBOX, drop_packet
-from mmedge.preprocess import ImagePreprocessor
+from mmedge.preprocess import ImagePreprocessor, Tokenizer
 from mmedge.sync import Synchronizer, hold_ns
-from mmedge.types import AnyArray, EndOfStream, FloatArray, Packet, Snapshot
+from mmedge.types import AnyArray, EndOfStream, FloatArray, Packet, Snapshot, Tensor
 
 log = logging.getLogger("mmedge.recording")
 
 
 def raw_samples(
-    inputs: Mapping[str, Input], sync: Sync, uris: dict[str, str], count: int | None = None
+    inputs: Mapping[str, Input],
+    sync: Sync,
+    uris: dict[str, str],
+    count: int | None = None,
+    *,
+    tokenizers: Mapping[str, Tokenizer] | None = None,
 ) -> Iterator[dict[str, AnyArray]]:
     """Yield what a TensorRT variant would have been fed, trigger by trigger.
 
@@ -33,10 +38,11 @@ def raw_samples(
         sync: Trigger and cutting.
         uris: Input name -> media file, or for all of them the folder of one recording.
         count: Take only so many triggers, evenly spread over the recording; the media are read twice.
+        tokenizers: Of the recorded texts.
 
     Yields:
-        Input name -> its own copy of the raw array: image uint8 [1, H, W, C], audio float32 [1, samples]; an
-        absent input has no key.
+        Input name -> its own copy of the raw array: image uint8 [1, H, W, C], audio float32 [1, samples], text int64
+        [1, max_tokens], tensor as it was; an absent input has no key.
 
     Raises:
         SourceError: If a file breaks in the middle.
@@ -60,6 +66,12 @@ def raw_samples(
             pcm: FloatArray = np.empty(_raw_shape(inputs[name]), np.float32)
             core.read_audio(name, snapshot, pcm.reshape(-1))
             sample[name] = pcm
+        for name, value in snapshot.values.items():
+            if isinstance(value, Tensor):
+                sample[name] = value.data
+            elif tokenizers is not None and name in tokenizers:
+                sample[name] = np.empty(_raw_shape(inputs[name]), np.int64)
+                tokenizers[name].ids(value.text, sample[name])
         yield sample
 
 
@@ -138,5 +150,7 @@ def _recorded_snapshots(
 
 
 def _raw_shape(spec: Input) -> tuple[int, ...]:
+    if isinstance(spec, TextInput):
+        return spec.tensor_shape
     assert isinstance(spec, (ImageInput, AudioInput))
     return spec.raw_shape

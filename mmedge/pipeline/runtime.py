@@ -18,7 +18,7 @@ import msgspec
 
 from mmedge.bundle import Bundle
 from mmedge.bundle.manifest import Manifest
-from mmedge.capture import Source, SourceHealth, open_sources
+from mmedge.capture import Source, SourceHealth, TextSource, open_sources
 from mmedge.errors import ConfigError, InternalError, MmedgeError
 from mmedge.fusion import StageGraph, load_graph
 from mmedge.ipc.mailbox import Mailbox
@@ -148,6 +148,8 @@ class Runtime:
                 workers=self.spec.isolation == "process",
                 hold_ns=hold_ns(rules, manifest.inputs, lossless=self._lossless),
             )
+            self._texts = [source for source in self._sources if isinstance(source, TextSource)]
+            self._strict = [s for s in self._texts for n in s.streams if n in missing and missing[n].policy == "fail"]
             live = {name: source.live for source in self._sources for name in source.streams}
             self._attached = attached = {name: live.get(name, True) for name in self.spec.inputs}
             if self._lossless and any(attached.values()):
@@ -254,6 +256,9 @@ class Runtime:
                         self._recorder.health(self.health(), now_ns)
             sync.trim()
             self._count()
+            for source in self._strict:
+                if source.refused is not None:
+                    raise source.refused
             if sync.finished or (end_ns is not None and self._live and time.monotonic_ns() >= end_ns):
                 break
 
@@ -303,7 +308,8 @@ class Runtime:
         counters = healths[trigger].counters if trigger in healths else {}
         named = ("dropped_frames", f"dropped_unread_{trigger}", f"dropped_unsent_{trigger}")
         self._lost = Counter({cause.removesuffix(f"_{trigger}"): counters.get(cause, 0) for cause in named})
-        statistics.refused = dict(self._sync.refused)
+        lines = {f"{n}_lines": s.counters["refused_lines"] for s in self._texts for n in s.streams if s.refused}
+        statistics.refused = {**self._sync.refused, **lines}
         if self._recorder is not None:
             statistics.recording = self._recorder.report()
 

@@ -15,6 +15,8 @@ from rich.table import Table
 from mmedge.errors import ConfigError, MmedgeError
 from mmedge.types import Result
 
+_MAX_ROWS = 8  # boxes of one task in the live table
+
 
 class Sink(Protocol):
     """Takes results one by one, in order, in the user's thread."""
@@ -62,7 +64,7 @@ class ConsoleSink:
     def __init__(self) -> None:
         self._console = Console(stderr=False)
         self._live: Live | None = None
-        self._last: dict[str, str | None] = {}
+        self._last: dict[str, list[str] | str | None] = {}
         if self._console.is_terminal:
             self._live = Live(console=self._console, refresh_per_second=12)
             self._live.start()
@@ -72,14 +74,15 @@ class ConsoleSink:
         if self._live is not None:
             self._live.update(_table(result))
             return
-        labels = {name: task.label for name, task in result.tasks.items()}
-        if labels != self._last:
-            self._last = labels
+        answers = {n: sorted(box.label for box in t.boxes) or t.label for n, t in result.tasks.items()}
+        if answers != self._last:
+            self._last = answers
             tasks = "  ".join(f"{name} {task}" for name, task in result.tasks.items())
             self._console.print(
                 f"{result.t_ns / 1e9:12.3f} s  {tasks}  {_latency(result, '({:.1f} ms)')}",
                 highlight=False,
                 markup=False,
+                soft_wrap=True,
             )
 
     def close(self) -> None:
@@ -99,14 +102,22 @@ def _table(result: Result) -> Table:
     for heading in ("task", "answer", "score"):
         table.add_column(heading)
     for name, task in result.tasks.items():
-        score = "" if task.score is None else f"{task.score:.2f} {'█' * round(20 * task.score):<20}"
-        table.add_row(escape(name), escape(task.label or "-"), score)
+        if not task.boxes:
+            table.add_row(escape(name), escape(task.label or "-"), _bar(task.score))
+        for box in task.boxes[:_MAX_ROWS]:
+            table.add_row(escape(name), escape(f"{box.label}  {box.place}"), _bar(box.score))
+        if len(task.boxes) > _MAX_ROWS:
+            table.add_row(escape(name), f"and {len(task.boxes) - _MAX_ROWS} more", "")
     seen = "  ".join(f"{'●' if on else '○'} {escape(name)}" for name, on in result.present.items())
     table.caption = (
         f"{seen}   {_latency(result, '{:.1f} ms')}   "
         f"skew {result.skew_ms:.1f} ± {result.uncertainty_ms:.1f} ms   {result.status}"
     )
     return table
+
+
+def _bar(score: float | None) -> str:
+    return "" if score is None else f"{score:.2f} {'█' * round(20 * score):<20}"
 
 
 def make_sink(text: str) -> Sink:

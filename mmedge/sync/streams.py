@@ -235,7 +235,8 @@ class ImageStream(Stream):
 class ValueStream(Stream):
     """A step function: the newest text or tensor whose time has come.
 
-    With a rate it is waited for, and silence ends it; without one a value is valid until the next.
+    With a rate it is waited for, and silence ends it; without one a value is valid until the next. A blank text takes
+    the one before back.
     """
 
     accepts = (Text, Tensor)
@@ -285,6 +286,8 @@ class ValueStream(Stream):
 
     def admit(self, snapshot: Snapshot, value: Text | Tensor, t_ns: int) -> str | None:
         """Put ``value`` into ``snapshot`` unless its time is over."""
+        if isinstance(value, Text) and not value.text.strip():
+            return f"{self.name}: taken back"
         age_ns = t_ns - value.capture_ns
         limit_ns = self.idle_ns if self.ttl_ns is None and self.rank is not None else self.ttl_ns
         if limit_ns is not None and age_ns > limit_ns:

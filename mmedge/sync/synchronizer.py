@@ -76,6 +76,9 @@ class Synchronizer:
         self._needed = [s for s in self._streams.values() if s.waits and not self._latest]
         self._triggers = Triggers(self._streams, sync, wait_ns=self._wait_ns, lossless=lossless)
         self._pending = self._triggers.pending
+        # A text makes no triggers, unless it is the trigger itself, goes with a timer, or nothing else is there.
+        making = [s for s in self._streams.values() if s.rank is not None or s is self._triggers.own]
+        self._making = making if making and not self._triggers.ticking else list(self._streams.values())
         self.drops = self._triggers.drops
         self._seq = 0
         self.refused: Counter[str] = Counter()
@@ -247,8 +250,8 @@ class Synchronizer:
 
     @property
     def finished(self) -> bool:
-        """True when every source has ended and no trigger waits."""
-        return not self._pending and all(s.ended is not None for s in self._streams.values())
+        """True when no trigger waits and none can come: every source has ended, but for texts that only accompany."""
+        return not self._pending and all(s.ended is not None for s in self._making)
 
     def ahead_ns(self, packet: Packet, others: tuple[str, ...]) -> int:
         """Return how far ``packet`` is ahead of the slowest of ``others``; may be called from any thread."""

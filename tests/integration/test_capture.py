@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -17,10 +16,9 @@ from mmedge.capture import ThreadSource, list_devices, open_sources
 from mmedge.capture.base import Emit
 from mmedge.capture.devices import _cameras
 from mmedge.capture.media import MediaSource
-from mmedge.capture.text import MAX_LINE, TextSource
 from mmedge.capture.v4l2 import Backlog, CameraClock, CameraSource
 from mmedge.errors import ConfigError, DeviceError, MmedgeError, SourceError
-from mmedge.types import Block, EndOfStream, Frame, Packet, Text
+from mmedge.types import Block, EndOfStream, Frame, Packet
 
 IMAGE = ImageInput(size=(32, 32), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 AUDIO = AudioInput(sample_rate_hz=8000, window_ms=500)
@@ -157,59 +155,6 @@ def test_camera_clock_takes_the_best_stamp_there_is() -> None:
     learnt = [clock.capture(k * 40 * ms, (100_000 + k * 40 + 7 + k % 3) * ms) for k in range(1, 50)]
     assert {quality for _, _, quality in learnt} == {"B"}
     assert learnt[-1][0] == pytest.approx((100_000 + 49 * 40 + 7) * ms, abs=ms)
-
-
-def test_text_lines(tmp_path: Path) -> None:
-    path = tmp_path / "lines.txt"
-    path.write_bytes("seven\r\nacht\n\nfünf".encode())
-    packets = play(*open_sources(INPUTS, {"text": f"text://{path}"}))
-    assert [p.text for p in packets if isinstance(p, Text)] == ["seven", "acht", "", "fünf"]
-    assert isinstance(packets[-1], EndOfStream)
-
-
-def test_text_from_a_pipe_arrives_line_by_line(tmp_path: Path) -> None:
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    source = TextSource("text", str(pipe))
-
-    def write() -> None:
-        with pipe.open("wb", buffering=0) as out:
-            out.write(b"one\ntw")
-            time.sleep(0.1)
-            out.write(b"o\n")
-
-    writer = threading.Thread(target=write)
-    writer.start()
-    packets = play(source)
-    writer.join()
-    one, two = (p for p in packets if isinstance(p, Text))
-    assert (one.text, two.text) == ("one", "two")
-    assert two.capture_ns - one.capture_ns > 50_000_000
-
-
-@pytest.mark.parametrize(
-    ("raw", "message"), [(b"ok\n\xff\n", "line 2 is not UTF-8"), (b"x" * (MAX_LINE + 1), "longer than 65536 bytes")]
-)
-def test_bad_text_is_an_error_that_names_the_line(tmp_path: Path, raw: bytes, message: str) -> None:
-    path = tmp_path / "bad.txt"
-    path.write_bytes(raw)
-    source = TextSource("text", str(path))
-    packets = play(source)
-    assert isinstance(source.error, SourceError)
-    assert message in source.error.message
-    assert isinstance(packets[-1], EndOfStream)
-    assert packets[-1].reason == source.error.message
-
-
-def test_stop_ends_a_text_source_that_waits(tmp_path: Path) -> None:
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    source = TextSource("text", str(pipe))
-    source.start(lambda packet: None)
-    began = time.monotonic()
-    source.stop()
-    source.stop()
-    assert time.monotonic() - began < 1
 
 
 class Failing(ThreadSource):

@@ -37,7 +37,7 @@ def test_nothing_grows_and_no_array_is_allocated(tmp_path: Path) -> None:
             (snapshot,) = sync.poll()
             graph.run(snapshot, sync.read_audio)
             for name, task in manifest.tasks.items():
-                interpreters[name](graph.output(task.output), t, snapshot.present)
+                interpreters[name](graph.output(task.output), snapshot)
             sync.trim()
 
         peaks = np.zeros(4000, np.int64)

@@ -5,6 +5,7 @@ import wave
 from itertools import pairwise
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -19,6 +20,7 @@ from mmedge.errors import ConfigError, MissingDependencyError, SourceError  # no
 from mmedge.export.datasets import fetch, speech  # noqa: E402
 from mmedge.export.datasets.av_digits import NONE, AVDigits, Pairs, _Scenes  # noqa: E402
 from mmedge.export.datasets.base import SPLITS, Dataset, Sample  # noqa: E402
+from mmedge.export.datasets.claims import Claims  # noqa: E402
 from mmedge.export.datasets.folder import Folder  # noqa: E402
 from mmedge.export.datasets.media import FPS, HEIGHT, SOUND_HZ, WIDTH, write_clip  # noqa: E402
 from mmedge.export.datasets.scenes import SceneRenderer  # noqa: E402
@@ -179,7 +181,7 @@ def pairs(recipe, maker: WindowMaker, **options) -> Pairs:
     labels = np.repeat(np.arange(NONE + 1), 3)
     images = np.broadcast_to(labels[:, None, None], (33, 120, 160)).astype(np.uint8)
     scenes = _Scenes(images=images, labels=labels, hard=labels < 0)
-    return Pairs(AVDigits(recipe), scenes, maker, count=400, seed=(0, 0), **options)
+    return Pairs(AVDigits(recipe), scenes, maker, Claims("train"), count=400, seed=(0, 0), **options)
 
 
 def test_pairs_show_what_their_labels_say(recipe, maker: WindowMaker) -> None:
@@ -197,15 +199,34 @@ def test_pairs_show_what_their_labels_say(recipe, maker: WindowMaker) -> None:
     agreeing = pairs(recipe, maker, agree=True)
     for index in range(50):
         labels = agreeing[index].labels
-        assert labels["image"] == labels["audio"] != NONE
+        assert labels["image"] == labels["audio"] == labels["text"] != NONE
+
+
+def test_claims_follow_what_is_shown_or_said_more_often_than_not(recipe, maker: WindowMaker) -> None:
+    made = pairs(recipe, maker)
+    labels = [made[index].labels for index in range(len(made))]
+    named = [row for row in labels if NONE not in (row["image"], row["audio"])]
+    follows = sum(row["text"] in (row["image"], row["audio"]) for row in named) / len(named)
+    silent = sum(row["text"] == NONE for row in named) / len(named)
+    assert 0.55 < follows < 0.78
+    assert 0.12 < silent < 0.28
+
+
+def test_picture_and_sound_are_the_same_without_a_text(recipe, maker: WindowMaker) -> None:
+    inputs = {name: spec for name, spec in recipe.inputs.items() if name != "text"}
+    silent = pairs(msgspec.structs.replace(recipe, inputs=inputs), maker)[3]
+    told = pairs(recipe, maker)[3]
+    assert silent.inputs.keys() == {"image", "audio"}
+    for name, value in silent.inputs.items():
+        np.testing.assert_array_equal(value, told.inputs[name])
 
 
 def test_collate_marks_what_is_absent(recipe) -> None:
     dataset = AVDigits(recipe)
     image = np.full((120, 160, 1), 9, np.uint8)
     batch = dataset.collate([Sample(inputs={"image": image}, labels={"image": 4})])
-    assert batch["present"].tolist() == [[1, 0]]
-    assert batch["labels"].tolist() == [[4, -1]]
+    assert batch["present"].tolist() == [[1, 0, 0]]
+    assert batch["labels"].tolist() == [[4, -1, -1]]
     assert batch["inputs"]["audio"].shape == (1, WINDOW)
 
 

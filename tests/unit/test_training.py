@@ -37,12 +37,14 @@ def model(recipe: Recipe) -> StagedModel:
     torch.manual_seed(0)
     made = make_model(recipe)
     # The correction starts at zero; here it must show.
-    torch.nn.init.normal_(made.get_submodule("fusion").joint[2].weight)
+    torch.nn.init.normal_(made.get_submodule("fusion.block").correction[2].weight)
     return made.eval()
 
 
 def tensors(batch: int) -> dict[str, object]:
-    return {"image": torch.randn(batch, 1, 112, 112), "audio": torch.randn(batch, 95, 40)}
+    text = torch.randint(1, 100, (batch, 24))
+    text[:, 5:] = 0
+    return {"image": torch.randn(batch, 1, 112, 112), "audio": torch.randn(batch, 95, 40), "text": text}
 
 
 @pytest.mark.parametrize(
@@ -98,7 +100,6 @@ def test_modality_dropout_keeps_one_input(inputs: int, probability: float, seed:
     present = (torch.rand(64, inputs, generator=generator) < 0.7).float()
     kept = modality_dropout(present, probability, generator)
     assert (kept <= present).all()
-    assert ((present - kept).sum(1) <= 1).all()
     assert ((kept.sum(1) > 0) == (present.sum(1) > 0)).all()
 
 
@@ -106,6 +107,13 @@ def test_modality_dropout_is_as_frequent_as_asked() -> None:
     kept = modality_dropout(torch.ones(4000, 2), 0.25, torch.Generator().manual_seed(0))
     assert (kept.sum(1) == 1).float().mean() == pytest.approx(0.25, abs=0.03)
     assert kept[:, 0].mean() == pytest.approx(0.875, abs=0.03)
+
+
+def test_modality_dropout_leaves_sets_of_every_size() -> None:
+    kept = modality_dropout(torch.ones(6000, 3), 0.4, torch.Generator().manual_seed(0))
+    for left, share in ((3, 0.6), (2, 0.2), (1, 0.2)):
+        assert (kept.sum(1) == left).float().mean() == pytest.approx(share, abs=0.03)
+    torch.testing.assert_close(kept.mean(0), torch.full((3,), 0.8), atol=0.03, rtol=0)
 
 
 def test_masks_are_every_set_of_inputs() -> None:
@@ -148,36 +156,42 @@ def test_model_is_small(model: StagedModel) -> None:
     assert sum(p.numel() for p in model.parameters()) < 200_000
 
 
-@pytest.mark.parametrize("mask", [(1.0, 1.0), (1.0, 0.0), (0.0, 1.0)])
+@pytest.mark.parametrize("mask", [(1.0, 1.0, 1.0), (1.0, 0.0, 1.0), (0.0, 1.0, 0.0)])
 def test_reused_encoders_give_the_same_answer(model: StagedModel, mask) -> None:
     inputs = tensors(3)
     with torch.inference_mode():
-        full = model(inputs, torch.ones(3, 2))
+        full = model(inputs, torch.ones(3, 3))
         present = torch.tensor([mask] * 3)
         fresh, reused = model(inputs, present), model(inputs, present, reuse=full)
+        encoded = model.features(inputs)
+    assert set(encoded) == {f"{name}_encoder.embedding" for name in ("image", "audio", "text")}
     for key, value in fresh.items():
         torch.testing.assert_close(value, reused[key])
+        torch.testing.assert_close(value, encoded.get(key, value))
 
 
-@pytest.mark.parametrize("absent", ["image", "audio"])
+@pytest.mark.parametrize("absent", ["image", "audio", "text"])
 def test_an_absent_input_has_no_influence(model: StagedModel, absent: str) -> None:
     inputs = tensors(2)
-    present = torch.tensor([[float(name != absent) for name in ("image", "audio")]] * 2)
+    present = torch.tensor([[float(name != absent) for name in inputs]] * 2)
+    other = torch.full_like(inputs[absent], 7) if absent == "text" else torch.randn_like(inputs[absent]) * 50
     with torch.inference_mode():
         one = model(inputs, present)
-        two = model({**inputs, absent: torch.randn_like(inputs[absent]) * 50}, present)
-        both = model(inputs, torch.ones(2, 2))
+        two = model({**inputs, absent: other}, present)
+        everything = model(inputs, torch.ones(2, 3))
     torch.testing.assert_close(one["fusion.digit"], two["fusion.digit"])
-    assert not torch.allclose(one["fusion.digit"], both["fusion.digit"], atol=1e-3)
+    assert not torch.allclose(one["fusion.digit"], everything["fusion.digit"], atol=1e-3)
 
 
-def test_alone_a_modality_says_what_its_head_says(model: StagedModel) -> None:
-    fusion = model.get_submodule("fusion")
-    image, audio = torch.randn(4, 64), torch.randn(4, 64)
+def test_padding_says_nothing(model: StagedModel) -> None:
+    encoder = model.get_submodule("text_encoder")
+    text = tensors(2)["text"]
+    assert int((text == 0).sum()) > 0
     with torch.inference_mode():
-        digit, _ = fusion(image, audio, torch.tensor([[1.0, 0.0]] * 4))
-        alone = torch.softmax(fusion.image_head(image), 1)
-    torch.testing.assert_close(torch.softmax(digit, 1), alone, atol=1e-4, rtol=1e-3)
+        before = encoder(text)
+        encoder.position[5:] += 9.0  # where there is padding only
+        torch.testing.assert_close(encoder(text), before)
+        encoder.position[5:] -= 9.0
 
 
 def test_stage_graph_errors_name_the_key(recipe: Recipe) -> None:
@@ -286,7 +300,8 @@ def test_a_recipe_without_usable_data_is_refused(recipe: Recipe) -> None:
 def test_shipped_weights_belong_to_the_shipped_recipe(recipe: Recipe) -> None:
     model, metadata = load_weights(recipe)
     masks = {tuple(mask["present"]): mask["value"] for mask in metadata["validated_masks"]}
-    assert masks.keys() == {("image", "audio"), ("image",), ("audio",)}
+    assert masks.keys() == set(all_masks(("image", "audio", "text")))
     assert masks["image", "audio"] > max(masks["image",], masks["audio",])
+    assert masks["image", "audio", "text"] > max(masks["image", "audio"], masks["text",])
     assert set(metadata["temperature"]) == {"digit", "agreement"}
     assert sum(p.numel() for p in model.parameters()) < 200_000

@@ -1,0 +1,185 @@
+"""AV-digits as shipped: what fusion gains over noise and missing modalities, and how often noise passes for a digit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from importlib.resources import as_file, files
+from itertools import chain
+
+import numpy as np
+
+from benchmarks.harness import Row
+from mmedge.bundle import Bundle, load
+from mmedge.engine.onnxruntime import OnnxRuntimeEngine
+from mmedge.export.datasets.av_digits import NONE, AVDigits
+from mmedge.export.datasets.base import Samples
+from mmedge.export.datasets.pictures import faces, photos
+from mmedge.export.datasets.scenes import SceneRenderer
+from mmedge.export.datasets.speech import RATE_HZ
+from mmedge.export.datasets.windows import coloured_noise, crowd, unit
+from mmedge.export.shipped import shipped_recipe
+from mmedge.export.training.masks import all_masks
+from mmedge.fusion.feed import make_feed
+from mmedge.interpret import make_interpreter
+from mmedge.types import AnyArray, FloatArray, Snapshot
+
+Mask = tuple[str, ...]
+FPS = 25
+# The two conditions of the target: hard pictures, people nobody trained on, and noise.
+NOISY = ("PCA-25, unseen humans, 10 dB", "PCA-25, unseen humans, 0 dB")
+BOTH = ("image", "audio")
+DIGITS = frozenset(map(str, range(NONE)))
+
+
+class Network:
+    """The bundle's CPU networks in ONNX Runtime: encoders run once per sample, fusion once per mask.
+
+    Args:
+        bundle: AV-digits.
+        dataset: Its seats as the data set fills them.
+    """
+
+    def __init__(self, bundle: Bundle, dataset: AVDigits) -> None:
+        manifest = bundle.manifest
+        self.stages, self.seats = manifest.stages, tuple(manifest.inputs)
+        self.engines = {
+            v.stage: OnnxRuntimeEngine(bundle.read(v.file), name=v.stage)
+            for v in manifest.variants
+            if v.target == "cpu" and v.precision == "fp32"
+        }
+        seats = {name: dataset.inputs.get(name, spec) for name, spec in manifest.inputs.items()}
+        seats["text"] = manifest.inputs["text"]
+        self.feeds = {name: make_feed(name, spec, raw=False, read=bundle.read) for name, spec in seats.items()}
+
+    def embed(self, seat: str, raw: AnyArray) -> dict[str, AnyArray]:
+        """Return what the encoder behind a seat gives, as ``STAGE.OUTPUT``."""
+        stage = next(name for name, s in self.stages.items() if seat in s.inputs.values())
+        engine = self.engines[stage]
+        tensor = next(key for key, source in self.stages[stage].inputs.items() if source == seat)
+        self.feeds[seat].fill_raw(raw, engine.inputs[tensor])
+        engine.run()
+        return {f"{stage}.{name}": value.copy() for name, value in engine.outputs.items()}
+
+    def fuse(self, embeddings: Mapping[str, AnyArray], mask: Mask) -> AnyArray:
+        """Return the logits of ``digit``, a view."""
+        engine = self.engines["fusion"]
+        for key, source in self.stages["fusion"].inputs.items():
+            if source == "@present":
+                engine.inputs[key][...] = [[name in mask for name in self.seats]]
+            elif source in embeddings:
+                np.copyto(engine.inputs[key], embeddings[source])
+        engine.run()
+        return engine.outputs["digit"]
+
+
+def accuracies(network: Network, samples: Samples, count: int) -> dict[Mask, float]:
+    """Return the share of right digits in percent under every mask, of samples with one answer."""
+    masks = list(all_masks(network.seats))
+    right: dict[Mask, list[bool]] = {mask: [] for mask in masks}
+    for index in range(min(count, len(samples))):
+        sample = samples[index]
+        known: dict[str, AnyArray] = {}
+        for name, raw in sample.inputs.items():
+            known |= network.embed(name, raw)
+        for mask in masks:
+            named = {sample.labels[name] for name in mask} - {NONE}
+            if len(named) <= 1:
+                answer = named.pop() if named else NONE
+                right[mask].append(int(network.fuse(known, mask).argmax()) == answer)
+    return {mask: 100 * float(np.mean(found)) for mask, found in right.items()}
+
+
+def music(samples: int, rng: np.random.Generator) -> FloatArray:
+    """Return chords of plucked tones over beats of noise, RMS 1."""
+    sound, time = np.zeros(samples), np.arange(samples) / RATE_HZ
+    at = 0
+    while at < samples:
+        length = int(rng.uniform(0.2, 0.8) * RATE_HZ)
+        part = time[: min(length, samples - at)]
+        root = 110 * 2 ** (rng.integers(0, 25) / 12)
+        for step in (0, rng.choice((3, 4)), 7):
+            pitch = root * 2 ** (step / 12)
+            for harmonic in range(1, 6):
+                sound[at : at + length] += np.sin(2 * np.pi * pitch * harmonic * part) * np.exp(-3 * part) / harmonic
+        beat = rng.standard_normal(min(800, len(part)))
+        sound[at : at + len(beat)] += beat * np.exp(-np.arange(len(beat)) / 150) * rng.uniform(0, 2)
+        at += length
+    return unit(sound.astype(np.float32))
+
+
+def minutes(count: int) -> Iterator[tuple[str, FloatArray]]:
+    """Yield minutes without a word of a digit: a crowd, music, coloured noise, almost silence, in turn."""
+    rng, samples = np.random.default_rng(0), 60 * RATE_HZ
+    people = crowd("test")
+    for minute in range(count):
+        kind = ("crowd", "music", "noise", "silence")[minute % 4]
+        level = 10 ** (rng.uniform(-45, -12) / 20)
+        if kind == "crowd":
+            sound = np.resize(np.roll(people, int(rng.integers(len(people)))), samples) * level
+        elif kind == "music":
+            sound = music(samples, rng) * level
+        elif kind == "noise":
+            sound = coloured_noise(samples, float(rng.uniform(0, 1)), rng) * level
+        else:
+            sound = coloured_noise(samples, 0.0, rng) * 10 ** rng.uniform(-5, -3.3)
+        yield kind, sound.clip(-1, 1).astype(np.float32)
+
+
+def false_accepts(network: Network, bundle: Bundle, dataset: AVDigits, count: int) -> dict[str, list[int]]:
+    """Return per kind of noise how often each minute a digit was told: onsets of a label, as the runtime tells it.
+
+    A new empty picture every minute, sound cut every 40 ms, the shipped threshold and smoothing.
+    """
+    interpret = make_interpreter("digit", bundle.tasks["digit"], bundle.labels("digit"))
+    renderer = SceneRenderer(photos("test"), faces("test"), *dataset.scene_size)
+    present = {name: name in BOTH for name in network.seats}
+    told: dict[str, list[int]] = {}
+    step, window = RATE_HZ // FPS, dataset.samples
+    before, trigger = None, 0
+    for minute, (kind, sound) in enumerate(minutes(count)):
+        known = network.embed("image", renderer.empty(np.random.default_rng((7, minute)))[..., None])
+        onsets = 0
+        for end in range(window, len(sound) + 1, step):
+            known |= network.embed("audio", sound[end - window : end])
+            snapshot = Snapshot(t_ns=trigger * 1_000_000_000 // FPS, seq=trigger, present=present)
+            label = interpret(network.fuse(known, BOTH), snapshot).label
+            onsets += label in DIGITS and label != before
+            before, trigger = label, trigger + 1
+        told.setdefault(kind, []).append(onsets)
+    return told
+
+
+def measure(quick: bool) -> tuple[list[Row], dict[str, float]]:
+    """Measure the shipped bundle.
+
+    Args:
+        quick: 150 samples a condition instead of 1,000, and 8 minutes of noise instead of an hour.
+    """
+    recipe = shipped_recipe("av_digits")
+    dataset = AVDigits(recipe, **recipe.data.options)
+    count, length = (150, 8) if quick else (1000, 60)
+    rows: list[Row] = []
+    with as_file(files("mmedge") / "assets" / "digits" / "digits.mmedge") as path, load(path) as bundle:
+        network = Network(bundle, dataset)
+        gains: list[float] = []
+        margins: list[float] = []
+        for title, samples in dataset.conditions().items():
+            found = accuracies(network, samples, count)
+            for mask in (m for m in found if len(m) > 1):
+                single = {name: found[name,] for name in mask}
+                margin = found[mask] - max(single.values())
+                margins.append(margin)
+                if title in NOISY and mask == BOTH:
+                    gains.append(margin)
+                what = f"digit, {' + '.join(mask)}; {title}"
+                rows.append(Row(what=what, unit="%", ours=found[mask], peers=dict(single), ratio=None))
+        told = false_accepts(network, bundle, dataset, length)
+    for kind, onsets in told.items():
+        per_hour = 60 * float(np.mean(onsets))
+        what = f"false accepts, {kind} and empty pictures, {len(onsets)} min"
+        rows.append(Row(what=what, unit="per h", ours=per_hour, peers={}, ratio=None))
+    return rows, {
+        "fused_vs_best_single_points": min(gains),
+        "fused_min_margin_points": min(margins),
+        "false_accepts_per_h": 60 * float(np.mean(list(chain.from_iterable(told.values())))),
+    }

@@ -1,0 +1,318 @@
+"""Networks that are brought along as ONNX files: made static, fitted to what feeds them, their outputs read off."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import msgspec
+import numpy as np
+import onnx
+from onnx import TensorProto, checker, helper, shape_inference, version_converter
+
+from mmedge.bundle.manifest import ImageInput
+from mmedge.errors import ConfigError
+from mmedge.extras import require
+from mmedge.types import AnyArray
+
+from .branches import take_branches
+from .clean import strip
+from .lint import lint, load_network
+from .recipe import Recipe
+from .stages import constant, feed_zeros, stage_order
+
+# Resize, Pad and Slice of the preprocessing prefix take their sizes as inputs since then.
+MIN_OPSET = 13
+_NHWC = (0, 2, 3, 1)
+Dims = tuple[int | None, ...]
+
+
+def bring(recipe: Recipe) -> tuple[Recipe, dict[str, onnx.ModelProto]]:
+    """Read the networks that a recipe brings along.
+
+    Dynamic dimensions get the size of what feeds them, or 1; an image seat may feed a network that wants
+    channels last, another rank or another number type. Outputs that the recipe does not declare are left out
+    if it declares any.
+
+    Args:
+        recipe: With ``onnx`` in some of its stages.
+
+    Returns:
+        The recipe with every output's shape filled in, and stage -> network, static and in tensor form.
+
+    Raises:
+        ConfigError: If a file is missing, a name or shape does not fit, or an output's shape depends on values.
+
+    Example:
+        >>> recipe, networks = bring(Recipe.load("recipe.toml"))  # doctest: +SKIP
+        >>> recipe.stages["detector"].outputs  # doctest: +SKIP
+        {'output0': (1, 84, 8400)}
+    """
+    networks: dict[str, onnx.ModelProto] = {}
+    for name in stage_order(recipe):
+        stage = recipe.stages[name]
+        if stage.onnx is None:
+            continue
+        where = f"stages.{name}"
+        model = _load(recipe, stage.onnx)
+        own = {value.name: value for value in graph_inputs(model)}
+        if own.keys() != stage.inputs.keys():
+            raise ConfigError(
+                f"the network's inputs are {sorted(own)}, the recipe says {sorted(stage.inputs)}",
+                where=f"{where}.inputs",
+                fix="name them as the network does",
+            )
+        feeds: dict[str, AnyArray] = {}
+        for tensor, source in stage.inputs.items():
+            number = constant(source)
+            if number is not None or source.startswith("@state:"):
+                shape = tuple(1 if dim is None else dim for dim in dims(own[tensor]))
+                feeds[tensor] = np.full(shape, number or 0, dtype(own[tensor]))
+            else:
+                feeds[tensor] = feed_zeros(recipe, name, only=tensor)[tensor]
+                is_image = isinstance(recipe.inputs.get(source), ImageInput)
+                _fit(model, own[tensor], feeds[tensor], f"{where}.inputs.{tensor}", source, is_image=is_image)
+        constants = [tensor for tensor, source in stage.inputs.items() if constant(source) is not None]
+        take_branches(model, feeds, constants, partial(run_network, where=where))
+        for tensor, array in feeds.items():
+            set_shape(own[tensor], array.shape)
+        shapes = _outputs(model, stage.outputs, feeds, where)
+        for tensor, source in stage.inputs.items():
+            state = source.removeprefix("@state:")
+            if state != source and shapes.get(state) != feeds[tensor].shape:
+                raise ConfigError(
+                    f"the state is {list(feeds[tensor].shape)}, output '{state}' is {list(shapes.get(state, ()))}",
+                    where=f"{where}.inputs.{tensor}",
+                    fix="feed back an output of the same shape",
+                )
+        networks[name] = model
+        filled = msgspec.structs.replace(stage, outputs=shapes)
+        recipe = msgspec.structs.replace(recipe, stages={**recipe.stages, name: filled})
+    return recipe, networks
+
+
+def tensorrt_problem(model: onnx.ModelProto) -> str | None:
+    """Say why TensorRT cannot take a network that was brought along; None where it can, as far as is known."""
+    for finding in lint(model):
+        if finding.level == "error" or finding.rule == "control-flow":
+            return f"{finding.node}: {finding.message}"
+    try:
+        checker.check_model(model, full_check=True)
+    except (checker.ValidationError, shape_inference.InferenceError) as error:
+        return f"its shapes cannot be inferred: {str(error).splitlines()[0]}"
+    return None
+
+
+def graph_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    """Return the inputs that somebody must feed: old files list their weights among them."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    return [value for value in model.graph.input if value.name not in weights]
+
+
+def dims(value: onnx.ValueInfoProto) -> Dims:
+    """Return the shape of a graph input or output; None where it is dynamic."""
+    found = value.type.tensor_type.shape.dim
+    return tuple(d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None for d in found)
+
+
+def set_shape(value: onnx.ValueInfoProto, shape: tuple[int, ...]) -> None:
+    """Write a static shape."""
+    del value.type.tensor_type.shape.dim[:]
+    value.type.tensor_type.shape.SetInParent()
+    for size in shape:
+        value.type.tensor_type.shape.dim.add().dim_value = size
+
+
+def dtype(value: onnx.ValueInfoProto) -> np.dtype[Any]:
+    """Return the numpy type of a graph input or output."""
+    return np.dtype(helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))
+
+
+def _load(recipe: Recipe, file: str) -> onnx.ModelProto:
+    path = recipe.path(file)
+    model = load_network(path)
+    strip(model)
+    opset = max((e.version for e in model.opset_import if e.domain in ("", "ai.onnx")), default=0)
+    if opset >= MIN_OPSET:
+        return model
+    try:
+        return version_converter.convert_version(model, 18)
+    except (checker.ValidationError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(
+            f"opset {opset} cannot be converted: {reason}",
+            where=str(path),
+            fix=f"export it with opset {MIN_OPSET} or later",
+        ) from error
+
+
+def _fit(
+    model: onnx.ModelProto,
+    value: onnx.ValueInfoProto,
+    given: AnyArray,
+    where: str,
+    source: str,
+    *,
+    is_image: bool,
+) -> None:
+    """Make an input take exactly ``given``'s shape and type, with nodes in front where it wants another layout."""
+    want, shape = dims(value), given.shape
+    nodes: list[tuple[str, dict[str, Any], list[onnx.TensorProto]]] = []
+    inner = shape
+    if not _matches(want, shape):
+        turned = tuple(shape[axis] for axis in _NHWC) if len(shape) == 4 else ()
+        size = int(np.prod(shape))
+        if is_image and _matches(want, turned):
+            inner = turned
+            nodes.append(("Transpose", {"perm": _NHWC}, []))
+        elif (known := _resolve(want, size)) is not None:
+            inner = known
+            target = helper.make_tensor(f"{value.name}/shape", TensorProto.INT64, [len(known)], known)
+            nodes.append(("Reshape", {}, [target]))
+        else:
+            text = [dim if dim is not None else "?" for dim in want]
+            raise ConfigError(
+                f"the network takes {text}, '{source}' gives {list(shape)}",
+                where=where,
+                fix="correct the size of what feeds it, or export the network with that shape",
+            )
+    own = dtype(value)
+    elem = value.type.tensor_type.elem_type
+    users = [node.op_type for node in _nodes(model.graph) if value.name in node.input]
+    if own != given.dtype and not (own == np.uint8 and set(users) == {"Cast"}):
+        nodes.append(("Cast", {"to": elem}, []))
+    value.type.tensor_type.elem_type = helper.np_dtype_to_tensor_dtype(given.dtype)
+    if nodes:
+        set_shape(value, shape)
+        _put_in_front(model, value.name, nodes, inner, elem)
+
+
+def _put_in_front(
+    model: onnx.ModelProto,
+    name: str,
+    nodes: list[tuple[str, dict[str, Any], list[onnx.TensorProto]]],
+    shape: tuple[int, ...],
+    elem: int,
+) -> None:
+    graph, tensor = model.graph, f"{name}/own"
+    _rename(graph, name, tensor)
+    made: list[onnx.NodeProto] = []
+    last = name
+    for index, (op, attributes, constants) in enumerate(nodes):
+        output = tensor if index == len(nodes) - 1 else f"{name}/{op.lower()}"
+        inputs = [last, *(c.name for c in constants)]
+        made.append(helper.make_node(op, inputs, [output], name=f"{name}/fit/{op}", **attributes))
+        graph.initializer.extend(constants)
+        last = output
+    own = list(graph.node)
+    del graph.node[:]
+    graph.node.extend([*made, *own])
+    graph.value_info.append(helper.make_tensor_value_info(tensor, elem, shape))
+
+
+def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """Yield every node, also those of branches and loops, which read tensors of the graph around them."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from _nodes(attribute.g)
+
+
+def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:
+    for node in _nodes(graph):
+        for names in (node.input, node.output):
+            for position, used in enumerate(names):
+                if used == old:
+                    names[position] = new
+
+
+def _matches(want: Dims, shape: tuple[int, ...]) -> bool:
+    return len(want) == len(shape) and all(w in (None, s) for w, s in zip(want, shape, strict=True))
+
+
+def _resolve(want: Dims, size: int) -> tuple[int, ...] | None:
+    """Return ``want`` with its dynamic dimensions filled so that it has ``size`` values, the last one last."""
+    known = int(np.prod([dim for dim in want if dim is not None]))
+    free = [axis for axis, dim in enumerate(want) if dim is None]
+    if known == 0 or size % known or (not free and known != size):
+        return None
+    return tuple(
+        dim if dim is not None else (size // known if axis == free[-1] else 1) for axis, dim in enumerate(want)
+    )
+
+
+def _outputs(
+    model: onnx.ModelProto, declared: Mapping[str, tuple[str | int, ...]], feeds: Mapping[str, AnyArray], where: str
+) -> dict[str, tuple[int, ...]]:
+    """Write the static shape of every wanted output, as float32 where it is another float, and return the shapes."""
+    graph = model.graph
+    unknown = sorted(declared.keys() - {value.name for value in graph.output})
+    if unknown:
+        raise ConfigError(
+            f"the network has no output '{unknown[0]}'",
+            where=f"{where}.outputs",
+            fix=f"it has {[value.name for value in graph.output]}",
+        )
+    kept = [value for value in graph.output if value.name in declared or not declared]
+    del graph.output[:]
+    graph.output.extend(kept)
+    first, second = (run_network(model, sample, where) for sample in (feeds, _noise(feeds)))
+    shapes: dict[str, tuple[int, ...]] = {}
+    for value, one, other in zip(graph.output, first, second, strict=True):
+        own, at = tuple(one.shape), f"{where}.outputs.{value.name}"
+        if own != other.shape or 0 in own:
+            raise ConfigError(
+                f"the output's shape depends on values: {list(own)}, then {list(other.shape)}",
+                where=at,
+                fix="export the network without its non-maximum suppression, or leave this output out",
+            )
+        said = tuple(1 if isinstance(dim, str) else dim for dim in declared.get(value.name, own))
+        if said != own:
+            raise ConfigError(
+                f"the network gives {list(own)}, the recipe declares {list(said)}", where=at, fix="correct the recipe"
+            )
+        set_shape(value, own)
+        if one.dtype in (np.float16, np.float64):
+            _cast_output(model, value)
+        shapes[value.name] = own
+    # Shapes inside may have been written for other sizes.
+    given = {value.name for value in [*graph.input, *graph.output]} | {f"{name}/own" for name in feeds}
+    kept_infos = [info for info in graph.value_info if info.name in given]
+    del graph.value_info[:]
+    graph.value_info.extend(kept_infos)
+    return shapes
+
+
+def run_network(model: onnx.ModelProto, feeds: Mapping[str, AnyArray], where: str) -> list[AnyArray]:
+    """Run a network once on ONNX Runtime; raise ConfigError if it cannot."""
+    ort = require("onnxruntime", "reading the shapes of a network")
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    try:
+        session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        outputs: list[AnyArray] = session.run(None, dict(feeds))
+    except Exception as error:  # onnxruntime raises one private class per status code
+        raise ConfigError(
+            f"ONNX Runtime cannot run the network: {str(error).splitlines()[0]}",
+            where=where,
+            fix="look at it with `mmedge inspect`",
+        ) from error
+    return outputs
+
+
+def _noise(feeds: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
+    rng = np.random.default_rng(0)
+    return {
+        name: rng.normal(0, 1, value.shape).astype(value.dtype) if value.dtype.kind == "f" else value
+        for name, value in feeds.items()
+    }
+
+
+def _cast_output(model: onnx.ModelProto, value: onnx.ValueInfoProto) -> None:
+    inner = f"{value.name}/own"
+    _rename(model.graph, value.name, inner)
+    cast = helper.make_node("Cast", [inner], [value.name], name=f"{value.name}/fit/Cast", to=TensorProto.FLOAT)
+    model.graph.node.append(cast)
+    value.type.tensor_type.elem_type = TensorProto.FLOAT

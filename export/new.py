@@ -1,0 +1,219 @@
+"""``mmedge new``: a project to start from, or a bundle made of ONNX files that are there already."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from shlex import quote
+
+import msgspec
+import onnx
+
+from mmedge.bundle.manifest import AudioInput, ImageInput, Input, Mask, Missing, Sync, TextInput
+from mmedge.errors import ConfigError
+
+from .brought import bring
+from .infer import Guess, Network, Seats, check_files, read_network, task_of
+from .preprocess.onnx_prefix import Preprocessor
+from .project_text import join_outputs, recipe_text, rule_text
+from .recipe import Export, Recipe, RecipeStage, RecipeTask
+from .run import run_steps
+from .stages import StageGraph, onnx_runners
+from .starter import write_starter
+from .to_onnx import random_samples
+
+# More networks than these are not joined by the starter callable: it would have more than 16 labels.
+MOST_JOINED = 4
+_URIS = {ImageInput: ("image", "0"), AudioInput: ("audio", "mic://default"), TextInput: ("text", "text://stdin")}
+
+
+@dataclass(kw_only=True, slots=True)
+class NewReport:
+    """What was made and what was inferred.
+
+    Attributes:
+        folder: Where the project lies.
+        bundle: The bundle that was packed; None for a starter project.
+        guesses: What was inferred, and why.
+        left: Outputs that no task reads.
+        commands: What to type next.
+    """
+
+    folder: Path
+    bundle: Path | None = None
+    guesses: list[Guess] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
+    commands: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the document of schema ``mmedge.new/1``."""
+        return {
+            "schema": "mmedge.new/1",
+            "folder": str(self.folder),
+            "bundle": None if self.bundle is None else str(self.bundle),
+            "inferred": [msgspec.to_builtins(guess) for guess in self.guesses],
+            "left": self.left,
+            "next": self.commands,
+        }
+
+
+def starter(folder: Path) -> NewReport:
+    """Write a project that can be trained and exported: recipe, model, a small folder of data.
+
+    Raises:
+        ConfigError: If the folder is not empty or cannot be written.
+    """
+    _make_folder(folder)
+    write_starter(folder)
+    recipe = quote(str(folder / "recipe.toml"))
+    return NewReport(folder=folder, commands=[f"mmedge train {recipe}", f"mmedge export {recipe}"])
+
+
+def from_networks(folder: Path, files: list[Path], tokenizer: Path | None = None) -> NewReport:
+    """Make a project and a bundle from ONNX files.
+
+    Args:
+        folder: New or empty.
+        files: The networks.
+        tokenizer: ``tokenizer.json`` for an input ``input_ids``.
+
+    Returns:
+        What was inferred.
+
+    Raises:
+        ConfigError: If a file cannot be used, none of the outputs can be shown as a task, or the folder is not empty.
+
+    Example:
+        >>> from_networks(Path("kiosk"), [Path("yolo.onnx"), Path("vad.onnx")]).commands  # doctest: +SKIP
+        ['PYTHONPATH=kiosk mmedge run kiosk/kiosk.mmedge --image 0 --audio mic://default']
+    """
+    check_files(files)
+    networks: list[Network] = []
+    seats = Seats(None if tokenizer is None else "tokenizer.json")
+    for file in files:
+        networks.append(read_network(file, [network.name for network in networks]))
+        seats.add(networks[-1])
+    _make_folder(folder)
+    (folder / "networks").mkdir()
+    for network in networks:
+        onnx.save_model(network.model, folder / "networks" / f"{network.name}.onnx")
+    if tokenizer is not None:
+        shutil.copyfile(tokenizer, folder / "tokenizer.json")
+    report = NewReport(folder=folder, guesses=seats.guesses)
+    draft = _draft(folder, networks, seats.inputs)
+    tasks = _tasks(draft, networks, report)
+    joined: dict[str, RecipeTask] = {}
+    for task in tasks.values():
+        joined.setdefault(task.output.partition(".")[0], task)
+    if 2 <= len(joined) <= MOST_JOINED:
+        join_outputs(draft, tasks, joined)
+        (folder / "rules.py").write_text(rule_text(joined), encoding="utf-8")
+    (folder / "recipe.toml").write_text(recipe_text(draft, tasks), encoding="utf-8")
+    recipe = Recipe.load(folder / "recipe.toml")
+    report.bundle = run_steps(recipe, output=folder / f"{draft.name}.mmedge").path
+    assert report.bundle is not None
+    report.commands = [_command(report.bundle, draft, networks, rules="join" in draft.stages)]
+    return report
+
+
+def _make_folder(folder: Path) -> None:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError("the folder is there already and not empty", where=str(folder), fix="name a new one")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot make the folder: {error.strerror}", where=str(folder), fix="name another one"
+        ) from error
+
+
+def _draft(folder: Path, networks: list[Network], inputs: Mapping[str, Input]) -> Recipe:
+    """Return the recipe without its tasks."""
+    images = [name for name, spec in inputs.items() if isinstance(spec, ImageInput)]
+    sounds = [name for name, spec in inputs.items() if isinstance(spec, AudioInput)]
+    every_ms = min((n.every_ms for n in networks if n.every_ms is not None), default=100.0)
+    trigger = [*images, *sounds, *inputs][0]
+    missing = {name: Missing(policy="hold", max_age_ms=300) for name in images}
+    missing |= {name: Missing(policy="zero") for name in inputs if name not in images}
+    seats = [frozenset(source for source in n.sources.values() if source in inputs) for n in networks]
+    # A network has all of its inputs or none.
+    unions = {
+        frozenset().union(*part) for size in range(1, len(seats) + 1) for part in itertools.combinations(seats, size)
+    }
+    masks = [tuple(name for name in inputs if name in union) for union in unions if len(union) < len(inputs)]
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).strip("-._") or "project"
+    return Recipe(
+        name=name[:64],
+        licence=_licence(networks),
+        inputs=dict(inputs),
+        stages={
+            n.name: RecipeStage(inputs=n.sources, onnx=f"networks/{n.name}.onnx", every_ms=n.every_ms) for n in networks
+        },
+        tasks={},
+        export=Export(precisions=("fp32",)),
+        missing=missing,
+        validated_masks=tuple(Mask(present=mask, metric="not measured", value=0.0) for mask in sorted(masks)),
+        sync=Sync(trigger=trigger, every_ms=every_ms),
+        folder=folder.resolve(),
+        sha256="",
+    )
+
+
+def _licence(networks: list[Network]) -> str:
+    found = [entry.value for n in networks for entry in n.model.metadata_props if entry.key == "license"]
+    return " AND ".join(dict.fromkeys(found)) or "unknown"
+
+
+def _tasks(draft: Recipe, networks: list[Network], report: NewReport) -> dict[str, RecipeTask]:
+    """Run the networks on noise and return a task for every output that looks like one."""
+    recipe, models = bring(draft)
+    graph, preprocess = StageGraph(recipe, onnx_runners(models)), Preprocessor(recipe.inputs)
+    seen = [graph(preprocess(sample)) for sample in random_samples(recipe, 3)]
+    tasks: dict[str, RecipeTask] = {}
+    for network in networks:
+        fed_back = {source[7:] for source in network.sources.values() if source.startswith("@state:")}
+        image = next((s for s in network.sources.values() if isinstance(draft.inputs.get(s), ImageInput)), None)
+        for output in recipe.stages[network.name].outputs:
+            if output in fed_back:
+                continue
+            samples = [known[f"{network.name}.{output}"] for known in seen]
+            found = task_of(network, output, samples, image)
+            if found is None:
+                report.left.append(f"{network.name}.{output} {list(samples[0].shape)}")
+                continue
+            task, why = found
+            name = network.name if network.name not in tasks else re.sub(r"\W+", "_", f"{network.name}_{output}")
+            tasks[name] = task
+            report.guesses.append(Guess(network.name, output, f"task '{name}': {task.kind}", why))
+    if not tasks:
+        raise ConfigError(
+            "none of the outputs looks like classes or boxes",
+            where="; ".join(report.left),
+            fix="write a recipe with a callable that makes classes of them; `mmedge new DIR` shows one",
+        )
+    return tasks
+
+
+def _command(bundle: Path, recipe: Recipe, networks: list[Network], *, rules: bool) -> str:
+    """Return what runs the bundle live."""
+    live = {name: _URIS[type(spec)] for name, spec in recipe.inputs.items() if type(spec) in _URIS}
+    options: list[str] = []
+    for network in networks:
+        seats = [source for source in network.sources.values() if source in recipe.inputs]
+        if not all(seat in live for seat in seats):
+            continue
+        for seat in seats:
+            kind, uri = live[seat]
+            alone = sum(other == kind for other, _ in live.values()) == 1
+            options.append(f"--{kind} {uri}" if alone else f"--input {seat}={uri}")
+    path = f"PYTHONPATH={quote(str(bundle.parent))} " if rules else ""
+    if not options:
+        pushed = ", ".join(f"'{name}': 'push://'" for name in recipe.inputs)
+        return (
+            f"{path}python: mmedge.Pipeline({str(bundle)!r}, inputs={{{pushed}}}), then pipe.push(name, array, time_ns)"
+        )
+    return f"{path}mmedge run {quote(str(bundle))} {' '.join(dict.fromkeys(options))}"

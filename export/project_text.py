@@ -1,0 +1,165 @@
+"""The files of a new project as text: its recipe with comments, and a rule that joins its networks."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from mmedge.bundle.manifest import Mask
+
+from .recipe import Recipe, RecipeStage, RecipeTask
+
+_HEAD = """\
+# Made by `mmedge new`: what could be read off the networks is filled in. Change what you like, then
+#     mmedge export {folder}/recipe.toml --output {folder}/{name}.mmedge
+"""
+_NOTES = {
+    "size": "height and width of the network's input",
+    "color": "gray, rgb or bgr",
+    "fit": "stretch, crop (centre) or letterbox",
+    "mean": "in units of 0..1, per channel; ImageNet: mean [0.485, 0.456, 0.406], std [0.229, 0.224, 0.225]",
+    "frame": "height and width of the camera's picture that enters a TensorRT engine",
+    "sample_rate_hz": "what the network was trained on; the microphone's own rate is converted",
+    "window_ms": "how much sound the network hears at once",
+    "max_tokens": "longer texts are cut",
+    "licence": "of the networks",
+    "every_ms": "run at most this often",
+    "threshold": "below this score: no label, no box",
+    "labels": "in the order of the output",
+    "scores": "logits get a softmax; probabilities are taken as they are",
+    "smoothing": 'for example { kind = "ema", tau_ms = 200 }',
+    "trigger": "an answer per picture (or every `every_ms` of sound)",
+    "policy": "hold, zero, skip or fail",
+}
+
+
+def join_outputs(recipe: Recipe, tasks: dict[str, RecipeTask], joined: Mapping[str, RecipeTask]) -> None:
+    """Add the stage ``join``, a callable of ``rules.py``, and its task.
+
+    Args:
+        recipe: Gets the stage.
+        tasks: Gets the task ``both`` or ``joined``.
+        joined: Stage -> the task whose output says how sure it is.
+    """
+    labels = joined_labels(list(joined))
+    recipe.stages["join"] = RecipeStage(
+        callable="rules:join",
+        inputs={name: task.output for name, task in joined.items()},
+        outputs={"state": (1, len(labels))},
+    )
+    tasks["joined"] = RecipeTask(
+        kind="classification", output="join.state", labels=labels, scores="probabilities", threshold=0.5
+    )
+
+
+def joined_labels(names: list[str]) -> tuple[str, ...]:
+    """Return a label for every combination of what the networks may have found.
+
+    Example:
+        >>> joined_labels(["face", "voice"])
+        ('nothing', 'voice', 'face', 'face+voice')
+    """
+    switches = itertools.product((False, True), repeat=len(names))
+    return tuple("+".join(itertools.compress(names, on)) or "nothing" for on in switches)
+
+
+def rule_text(joined: Mapping[str, RecipeTask]) -> str:
+    """Return ``rules.py``."""
+    arguments = ", ".join(f"{name}: np.ndarray" for name in joined)
+    sure = "\n".join(
+        f"    # {task.kind}, {task.output}\n    sure.append({_sure(name, task)})" for name, task in joined.items()
+    )
+    labels = ", ".join(joined_labels(list(joined)))
+    return f'''\
+"""How the networks' answers become one. Change it as you like: it is called at every trigger."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+
+
+def join({arguments}) -> np.ndarray:
+    """Return how likely each combination is: {labels}.
+
+    An output whose inputs are absent is all zeros: that network has found nothing.
+    """
+    sure = []
+{sure}
+    state = [
+        np.prod([p if on else 1 - p for p, on in zip(sure, switches)])
+        for switches in itertools.product((False, True), repeat=len(sure))
+    ]
+    return np.array([state], np.float32)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Return probabilities; zeros stay zeros."""
+    if not logits.any():
+        return logits
+    powers = np.exp(logits - logits.max())
+    return powers / powers.sum()
+'''
+
+
+def _sure(name: str, task: RecipeTask) -> str:
+    """Return an expression for how sure a network is that it has found something, 0..1."""
+    if task.detection is not None:
+        best = {
+            "yolo": f"{name}[0, 4:].max()",
+            "yolo-objectness": f"({name}[0, :, 4:5] * {name}[0, :, 5:]).max()",
+            "boxes": f"{name}[0, :, 4].max()",
+        }[task.detection.layout]
+        return f"min(max(float({best}), 0.0), 1.0)"
+    return f"float({name}.max())" if task.scores == "probabilities" else f"float(softmax({name}).max())"
+
+
+def recipe_text(recipe: Recipe, tasks: Mapping[str, RecipeTask]) -> str:
+    """Return the recipe as TOML, every default that one may want to change with a comment."""
+    folder = recipe.folder.name
+    parts = [_HEAD.format(folder=folder, name=recipe.name)]
+    parts += _lines({"name": recipe.name, "licence": recipe.licence})
+    for name, spec in recipe.inputs.items():
+        told = {key: getattr(spec, key) for key in spec.__struct_fields__ if getattr(spec, key) is not None}
+        told.pop("reduce", None)
+        parts += ["", f"[inputs.{name}]", *_lines({"modality": spec.__struct_config__.tag, **told})]
+    for name, stage in recipe.stages.items():
+        parts += ["", f"[stages.{name}]", *_lines({k: v for k, v in msgspec.to_builtins(stage).items() if v})]
+    for name, task in tasks.items():
+        wanted = ["kind", "output", "labels", "scores", "threshold", "top_k"]
+        if task.kind == "detection":
+            wanted = ["kind", "output", "labels", "threshold", "detection"]
+        parts += ["", f"[tasks.{name}]", *_lines({key: getattr(task, key) for key in wanted})]
+        if task.kind == "classification":
+            parts.append('# smoothing = { kind = "ema", tau_ms = 200 }')
+    parts += ["", "[export]", *_lines({"targets": list(recipe.export.targets)})]
+    for name, missing in recipe.missing.items():
+        parts += ["", f"[missing.{name}]", *_lines(msgspec.to_builtins(missing))]
+    parts += ["", "[sync]", *_lines({"trigger": recipe.sync.trigger, "every_ms": recipe.sync.every_ms})]
+    if recipe.validated_masks:
+        parts += ["", "# What may be missing. Nobody has measured what that costs: do, and write it here."]
+        parts += [line for mask in recipe.validated_masks for line in _mask(mask)]
+    return "\n".join(parts) + "\n"
+
+
+def _mask(mask: Mask) -> list[str]:
+    return ["[[validated_masks]]", *_lines(msgspec.to_builtins(mask)), ""]
+
+
+def _lines(values: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{key} = {_toml(value)}" + (f"  # {_NOTES[key]}" if key in _NOTES else "") for key, value in values.items()
+    ]
+
+
+def _toml(value: Any) -> str:
+    """Return a value as TOML: its strings, numbers and arrays are those of JSON."""
+    value = msgspec.to_builtins(value)
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{json.dumps(key)} = {_toml(item)}" for key, item in value.items()) + " }"
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,43 @@
+"""``mmedge new``: a starter project, or a bundle made of ONNX files that are there already."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from mmedge.cli.output import Json, bar, out, print_json
+
+
+def command(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The new folder.")],
+    networks: Annotated[
+        list[Path], typer.Option("--from", metavar="A.onnx [B.onnx ...]", help="Networks to bring along.")
+    ] = [],
+    more: Annotated[list[Path], typer.Argument(metavar="", hidden=True)] = [],
+    tokenizer: Annotated[Path | None, typer.Option(help="tokenizer.json of a network that takes input_ids.")] = None,
+    json: Json = False,
+) -> None:
+    """A project to train from a folder of data; with --from a runnable bundle in minutes, without training."""
+    new = import_module("mmedge.export.new")
+    with bar(f"new {folder.name}"):
+        files = [*networks, *more]
+        report = new.from_networks(folder, files, tokenizer) if files else new.starter(folder)
+    if json:
+        print_json(report.to_dict())
+        return
+    if report.guesses:
+        table = Table(title=f"what was read off the networks, in {folder / 'recipe.toml'}")
+        for heading in ("network", "tensor", "is", "because"):
+            table.add_column(heading)
+        for guess in report.guesses:
+            table.add_row(guess.network, escape(guess.tensor), escape(guess.meaning), escape(guess.why))
+        out.print(table)
+    for output in report.left:
+        out.print(f"left as it is: {output}", highlight=False, markup=False)
+    for line in report.commands:
+        out.print(line, highlight=False, markup=False, soft_wrap=True)

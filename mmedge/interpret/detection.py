@@ -1,0 +1,121 @@
+"""From a detector's output to boxes in the camera's picture: decode, map back, one box a thing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from mmedge.bundle.manifest import Detection, Task
+from mmedge.errors import EngineError
+from mmedge.extras import require
+from mmedge.interpret.task import UNDEFINED, check_probability
+from mmedge.types import AnyArray, Box, Snapshot, TaskResult
+
+Layout: TypeAlias = Literal["yolo", "yolo-objectness", "boxes"]
+ToPicture: TypeAlias = Callable[[AnyArray], None]
+# Suppression compares every box with every one that was kept: 2,048 cost 20 ms at worst, 100,000 a minute.
+MAX_CANDIDATES = 2048
+_BEFORE_CLASSES = {"yolo": 4, "yolo-objectness": 5}
+
+
+class Detector:
+    """Boxes above the threshold, the best first; those of one class that overlap more than ``iou`` are one.
+
+    Args:
+        name: Of the task.
+        task: Its manifest entry; of each row the best class counts.
+        labels: Of its classes.
+        to_picture: Maps corners [n, 4] from pixels of the network's input to 0..1 of the camera's picture, in place.
+
+    Raises:
+        MissingDependencyError: If OpenCV is not installed.
+    """
+
+    def __init__(self, name: str, task: Task, labels: tuple[str, ...], to_picture: ToPicture) -> None:
+        assert task.detection is not None, "the manifest was checked"
+        self._name, self._labels = name, labels
+        self._spec: Detection = task.detection
+        self._threshold = task.threshold
+        self._to_picture = to_picture
+        self._suppress = require("cv2", "detection").dnn.NMSBoxesBatched
+        self._finite = np.empty(0, np.bool_)
+
+    def __call__(self, output: AnyArray, snapshot: Snapshot) -> TaskResult:
+        """Return the boxes; label and score are those of the best one. Without its picture it is undefined."""
+        rows = self._rows(output)
+        if not snapshot.present[self._spec.input]:
+            return UNDEFINED
+        corners, scores, classes = self._decode(rows)
+        self._to_picture(corners)
+        np.clip(corners, 0.0, 1.0, out=corners)
+        # Rounded before they are compared: what is told keeps the promise about overlaps.
+        np.round(corners, 5, out=corners)
+        size = corners[:, 2:] - corners[:, :2]
+        solid = (size > 0.0).all(axis=1)
+        corners, scores, classes, size = corners[solid], scores[solid], classes[solid], size[solid]
+        if not len(scores):
+            return UNDEFINED
+        rects = np.concatenate([corners[:, :2], size], axis=1)
+        kept = self._suppress(rects.tolist(), scores.tolist(), classes.tolist(), 0.0, self._spec.iou)
+        boxes = tuple(
+            Box(label=self._labels[classes[i]], score=round(float(scores[i]), 4), **_named(corners[i]))
+            for i in kept[: self._spec.max_boxes]
+        )
+        return TaskResult(label=boxes[0].label, score=boxes[0].score, boxes=boxes)
+
+    def reset(self) -> None:
+        """Nothing is remembered."""
+
+    def _rows(self, output: AnyArray) -> AnyArray:
+        """Return a view [n, values] of ``output``, checked."""
+        layout, classes = self._spec.layout, len(self._labels)
+        want = _BEFORE_CLASSES.get(layout, 0) + classes if layout in _BEFORE_CLASSES else 6
+        own = output[0] if output.ndim == 3 and len(output) == 1 else output
+        rows = own.T if layout == "yolo" else own
+        if rows.ndim != 2 or rows.shape[1] != want:
+            raise EngineError(
+                f"{list(output.shape)} is not what the layout '{layout}' has for {classes} labels",
+                where=f"task '{self._name}'",
+                fix=f"it is [1, {want}, n]" if layout == "yolo" else f"it is [1, n, {want}]",
+            )
+        if self._finite.shape != own.shape:
+            self._finite = np.empty(own.shape, np.bool_)
+        if not np.isfinite(own, out=self._finite).all():
+            raise EngineError(
+                "the output is not finite", where=f"task '{self._name}'", fix="look at the input and the precision"
+            )
+        return rows
+
+    def _decode(self, rows: AnyArray) -> tuple[AnyArray, AnyArray, AnyArray]:
+        """Return corners [k, 4] in pixels of the network's input, scores and classes [k], of the best candidates."""
+        first = _BEFORE_CLASSES.get(self._spec.layout)
+        scores = (rows[:, 4] if first is None else rows[:, first:].max(axis=1)).astype(np.float64)
+        if first == 5:
+            scores *= rows[:, 4]
+        # What is below 0 is below any threshold; what is above 1 was never a score.
+        check_probability(np.maximum(scores, 0.0), self._name)
+        found = np.flatnonzero((scores >= self._threshold) & (scores > 0.0))
+        if len(found) > MAX_CANDIDATES:
+            found = found[np.argpartition(-scores[found], MAX_CANDIDATES)[:MAX_CANDIDATES]]
+        picked, scores = rows[found].astype(np.float64), np.minimum(scores[found], 1.0)
+        if first is None:
+            return picked[:, :4], scores, self._classes(picked[:, 5])
+        half = picked[:, 2:4] / 2.0
+        corners = np.concatenate([picked[:, :2] - half, picked[:, :2] + half], axis=1)
+        return corners, scores, picked[:, first:].argmax(axis=1)
+
+    def _classes(self, numbers: AnyArray) -> AnyArray:
+        wrong = (numbers < 0) | (numbers >= len(self._labels)) | (numbers != np.floor(numbers))
+        if wrong.any():
+            raise EngineError(
+                f"class {numbers[wrong][0]:g} of a box, there are {len(self._labels)} labels",
+                where=f"task '{self._name}'",
+                fix="match labels and output; the layout 'boxes' is x1, y1, x2, y2, score, class",
+            )
+        return numbers.astype(np.int64)
+
+
+def _named(corners: AnyArray) -> dict[str, float]:
+    return dict(zip(("x1", "y1", "x2", "y2"), corners.tolist(), strict=True))

@@ -1,0 +1,44 @@
+"""Which detector an ONNX signature is of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mmedge.interpret.detection import Layout
+
+_STRIDES = (8, 16, 32, 64)
+
+
+def recognise(image: Sequence[object], outputs: Sequence[Sequence[object]]) -> tuple[Layout, int | None] | None:
+    """Tell the layout of a detector's output from its shapes.
+
+    Args:
+        image: Shape of the only input; dimensions that are not numbers are dynamic.
+        outputs: Shapes of the outputs; a detector has one.
+
+    Returns:
+        The layout and the number of classes (None for ``boxes``, whose shape does not tell), or None when it is
+        none that is known. YOLO networks are known by their number of rows, one or three per grid cell.
+
+    Example:
+        >>> recognise([1, 3, 640, 640], [[1, 84, 8400]])
+        ('yolo', 80)
+        >>> recognise([1, 3, 640, 640], [[1, 25200, 85]])
+        ('yolo-objectness', 80)
+        >>> recognise([1, 3, 224, 224], [[1, 1000]])
+    """
+    if len(image) != 4 or len(outputs) != 1 or len(outputs[0]) != 3:
+        return None
+    rows, values = outputs[0][1:]
+    if values == 6 and (not isinstance(rows, int) or rows <= 1000):
+        return "boxes", None
+    height, width = image[2:]
+    if not (isinstance(rows, int) and isinstance(values, int) and isinstance(height, int) and isinstance(width, int)):
+        return None
+    cells = [-(-height // stride) * -(-width // stride) for stride in _STRIDES]
+    grids = {sum(cells[:3]), sum(cells), 3 * sum(cells[:3]), 3 * sum(cells)}
+    if values in grids and rows > 4:
+        return "yolo", rows - 4
+    if rows in grids and values > 5:
+        return "yolo-objectness", values - 5
+    return None
