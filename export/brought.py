@@ -185,7 +185,8 @@ def _fit(
     value.type.tensor_type.elem_type = helper.np_dtype_to_tensor_dtype(given.dtype)
     if nodes:
         set_shape(value, shape)
-        _put_in_front(model, value.name, nodes, inner, elem)
+        kept = elem if nodes[-1][0] == "Cast" else value.type.tensor_type.elem_type
+        _put_in_front(model, value.name, nodes, inner, kept)
 
 
 def _put_in_front(

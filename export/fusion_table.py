@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -223,7 +224,9 @@ def cost_us(model: nn.Module, count: int, width: int, rounds: int = 2000) -> flo
     """Return the median time of a fusion network for one trigger, in ONNX Runtime on one thread of a CPU."""
     assert count == 3, "image, audio, text"
     feeds = {name: torch.zeros(1, width) for name in ("image", "audio", "text")} | {"present": torch.ones(1, count)}
-    program = torch.onnx.export(Fusion(model).eval(), (), kwargs=feeds, dynamo=True, opset_version=20, verbose=False)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
+        program = torch.onnx.export(Fusion(model), (), kwargs=feeds, dynamo=True, opset_version=20, verbose=False)
     assert program is not None
     engine = OnnxRuntimeEngine(program.model_proto.SerializeToString(), name="fusion")
     times = []

@@ -176,7 +176,7 @@ class Task(Strict, frozen=True, kw_only=True):
     temperature: PositiveFloat = 1.0
     threshold: Share = 0.0
     smoothing: Smoothing | tuple[Smoothing, ...] | None = None
-    top_k: Annotated[int, msgspec.Meta(ge=0)] = 0
+    top_k: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 0
     scores: Literal["logits", "probabilities"] = "logits"
     detection: Detection | None = None
 

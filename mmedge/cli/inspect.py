@@ -17,7 +17,7 @@ from mmedge.bundle import AudioInput, Bundle, ImageInput, Input, Manifest, load,
 from mmedge.bundle.manifest import Debounce, Ema, Hysteresis, Stage, Task, TextInput
 from mmedge.cli.graph import Key, draw, plain, tree
 from mmedge.cli.output import Json, next_step, out, print_json
-from mmedge.interpret.layouts import recognise
+from mmedge.interpret import recognise
 
 WIDEST = 100  # columns: a wider drawing is hard to follow
 

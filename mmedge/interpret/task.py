@@ -97,8 +97,8 @@ class Verification:
 
 def softmax(logits: Scores, temperature: float) -> None:
     """Turn ``logits`` (n,) into probabilities, divided by ``temperature`` first, in place."""
+    logits -= logits.max()  # first: a small temperature must not overflow
     logits /= temperature
-    logits -= logits.max()
     np.exp(logits, out=logits)
     logits /= logits.sum()
 

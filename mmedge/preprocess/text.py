@@ -14,6 +14,8 @@ from mmedge.types import AnyArray
 
 MAX_BYTES = 1 << 26
 _MAX_ID = (1 << 63) - 1
+# What is beyond so many letters for each token of the seat would be cut anyway: 64 KiB take 0.1 s to read.
+_LETTERS = 256
 _FIX = "export the bundle again, with the tokenizer.json of its network"
 # A vocabulary without a token for what it does not know fails at the first such text: better at once.
 _PROBES = ("", "a \x00 \U0010ffff")
@@ -69,7 +71,7 @@ class Tokenizer:
         """Write the token numbers of ``text``, cut and padded.
 
         Args:
-            text: Any text; it is cut to what fits.
+            text: Any text; what does not fit is cut off.
             out: int64 [1, max_tokens].
 
         Raises:
@@ -84,7 +86,7 @@ class Tokenizer:
             )
         try:
             text.encode()
-            found: Sequence[int] = self._tokenizer.encode(text).ids
+            found: Sequence[int] = self._tokenizer.encode(text[: _LETTERS * self._shape[1]]).ids
         except UnicodeEncodeError as error:
             raise ConfigError(
                 f"the text is not Unicode: {error.reason}", where=self._where, fix="correct it"

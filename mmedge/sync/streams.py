@@ -137,6 +137,10 @@ class Stream:
         """Tell whether new data may still come soon."""
         return now_ns < self.silent_ns
 
+    def starting(self, t_ns: int, now_ns: int) -> bool:
+        """Tell whether nothing can be there at ``t_ns`` yet."""
+        return self.last_arrive_ns is None and self.alive(now_ns)
+
     def complete(self, t_ns: int) -> bool:
         """Tell whether nothing that is still to come can change what is cut at ``t_ns``."""
         # The next packet of a steady stream is then the farther one.
@@ -256,6 +260,7 @@ class ValueStream(Stream):
         self.values: deque[Text | Tensor] = deque(maxlen=_MAX_VALUES)
         self.kept = self.values
         self.ttl_ns = ttl_ns if ttl_ns is not None else self.max_age_ns
+        self._first_ns = -FOREVER_NS
         self.waits = rate_hz is not None
         if rate_hz is not None:
             self.rank = 2
@@ -264,12 +269,18 @@ class ValueStream(Stream):
 
     def push(self, value: Text | Tensor) -> str | None:
         """Take a value."""
+        if self.last_arrive_ns is None:
+            self._first_ns = value.capture_ns
         cause = self.seen(value)
         if cause is None:
             if self.fresh:
                 self.values.clear()
             self.values.append(value)
         return cause
+
+    def starting(self, t_ns: int, now_ns: int) -> bool:
+        """Tell whether nothing can be there at ``t_ns`` yet; the first text may come after a picture that waits."""
+        return super().starting(t_ns, now_ns) or (self.rank is None and t_ns < self._first_ns)
 
     def trim(self, keep_from_ns: int, wanted: Packet | None) -> None:
         """Forget the values that no trigger from ``keep_from_ns`` on can want."""

@@ -217,8 +217,8 @@ class Synchronizer:
     def failed(self, snapshot: Snapshot) -> str | None:
         """Return the name of an absent input whose policy is ``fail``, or None."""
         for name, stream in self._streams.items():
-            starting = stream.last_arrive_ns is None and stream.alive(self._now_ns)
-            if stream.policy == "fail" and not snapshot.present[name] and not starting:
+            gone = stream.policy == "fail" and not snapshot.present[name]
+            if gone and not stream.starting(snapshot.t_ns, self._now_ns):
                 return name
         return None
 

@@ -109,6 +109,7 @@ def test_the_sum_is_bayes_rule_for_independent_modalities() -> None:
     torch.testing.assert_close(torch.softmax(digit, 1), want / want.sum(1, keepdim=True), atol=1e-4, rtol=1e-3)
 
 
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
 @pytest.mark.parametrize("kind", ["table", "attention"])
 def test_blocks_keep_their_answers_in_onnx(kind: str) -> None:
     fusion, (image, audio, text) = Fusion(made(kind)).eval(), embeddings(1)

@@ -97,6 +97,11 @@ def test_probabilities_are_taken_as_they_are() -> None:
     assert (same(logits(0.25), at()).label, same(logits(0.25), at()).score) == ("no", 0.25)
 
 
+def test_huge_logits_at_a_small_temperature_are_probabilities() -> None:
+    result = make_interpreter("t", task(temperature=1e-3, top_k=3), LABELS)(logits(3e38, -3e38, 3e38), at())
+    assert result.top == (("a", 0.5), ("none", 0.5), ("b", 0.0))
+
+
 @pytest.mark.parametrize("kind", ["classification", "verification"])
 def test_what_is_no_probability_is_refused(kind: str) -> None:
     labels = LABELS if kind == "classification" else ("no", "yes")

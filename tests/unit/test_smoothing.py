@@ -35,8 +35,8 @@ def at(t_ms: float) -> Snapshot:
     return Snapshot(t_ns=round(t_ms * 1e6), seq=0, present={"image": True, "audio": True})
 
 
-def play(*smoothing: Smoothing) -> tuple[int, float]:
-    """Return how often the answer changes, and the median ms from a new digit until it is told."""
+def play(*smoothing: Smoothing) -> tuple[int, float, float]:
+    """Return how often the answer changes, the median ms until a new digit is told, the share of right answers."""
     interpret, told = interpreter(*smoothing), []
     for line in RECORDED.read_text().splitlines():
         t_ms, scores = json.loads(line)
@@ -46,26 +46,28 @@ def play(*smoothing: Smoothing) -> tuple[int, float]:
         for k, digit in enumerate(TRUTH)
     ]
     flips = sum(a != b for (_, a), (_, b) in pairwise(told))
-    return flips, float(np.median(first))
+    right = np.mean([label == TRUTH[min(t // SEGMENT_MS, 9)] for t, label in told])
+    return flips, float(np.median(first)), float(right)
 
 
 # Ten digits: nine changes are right.
 @pytest.mark.parametrize(
-    ("smoothing", "flips", "delay_ms"),
+    ("smoothing", "flips", "delay_ms", "right"),
     [
-        ((), (30, 40), (0, 0)),
-        ((Ema(tau_ms=200),), (15, 25), (80, 200)),
-        ((Hysteresis(enter=0.8, leave=0.3),), (9, 15), (0, 40)),
-        ((Debounce(hold_ms=200),), (9, 12), (200, 240)),
-        ((Ema(tau_ms=100), Hysteresis(enter=0.7, leave=0.3), Debounce(hold_ms=120)), (9, 12), (160, 320)),
+        ((), (30, 40), (0, 0), 0.9),
+        ((Ema(tau_ms=200),), (15, 25), (80, 200), 0.8),
+        ((Hysteresis(enter=0.8, leave=0.3),), (9, 15), (0, 40), 0.7),
+        ((Debounce(hold_ms=200),), (9, 12), (200, 240), 0.75),
+        ((Ema(tau_ms=100), Hysteresis(enter=0.7, leave=0.3), Debounce(hold_ms=120)), (9, 12), (160, 320), 0.65),
     ],
 )
 def test_a_recorded_sequence_gets_steadier_and_later(
-    smoothing: tuple[Smoothing, ...], flips: tuple[int, int], delay_ms: tuple[float, float]
+    smoothing: tuple[Smoothing, ...], flips: tuple[int, int], delay_ms: tuple[float, float], right: float
 ) -> None:
-    found, delay = play(*smoothing)
+    found, delay, share = play(*smoothing)
     assert flips[0] <= found <= flips[1]
     assert delay_ms[0] <= delay <= delay_ms[1]
+    assert share >= right
 
 
 def test_hysteresis_takes_up_keeps_and_drops() -> None:

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmedge.bundle.manifest import AudioInput, Input, Sync, TextInput
+from mmedge.bundle.manifest import AudioInput, Input, Missing, Sync, TextInput
 from mmedge.sync import Synchronizer, hold_ns
-from mmedge.types import Block, Frame, Tensor, Text
+from mmedge.types import Block, EndOfStream, Frame, Tensor, Text
 from tests.sync_cases import (
     HOUR_MS,
     IMU,
@@ -218,3 +218,47 @@ def test_the_true_skew_lies_within_the_uncertainty(errors_us: list[int], off_us:
     end = 100_000 + (snapshot.audio_end["audio"] - 800) * 125
     worst = max(worst, abs(true_t - end))
     assert abs(worst / 1000 - snapshot.skew_ms) <= snapshot.uncertainty_ms + 1e-6
+
+
+def texts(**more: object) -> dict[str, Input]:
+    return {"image": INPUTS["image"], "text": TextInput(max_tokens=8, **more)}  # type: ignore[arg-type]
+
+
+def test_a_first_text_that_comes_after_the_picture_does_not_fail_the_run() -> None:
+    missing = {"text": Missing(policy="fail")}
+    sync = Synchronizer(texts(ttl_ms=500), {"image": True, "text": True}, missing, Sync(trigger="image"), started_ns=0)
+    packets = [*(frame(100 * k, k) for k in range(9)), value("text", 205, arrive_ms=195)]
+    failed = []
+    for packet in sorted(packets, key=lambda packet: packet.arrive_ns):
+        sync.push(packet)
+        failed += [sync.failed(snapshot) for snapshot in sync.poll()]
+    assert failed == [None] * 8 + ["text"]  # after 595 ms its time is over
+
+
+def test_a_blank_text_takes_the_one_before_back() -> None:
+    sync = Synchronizer(texts(), {"image": True, "text": True}, {}, Sync(trigger="image"), started_ns=0)
+    said = [("seven", 150), ("", 250), ("eight", 350), (" \t\u00a0", 450)]
+    packets = [
+        *(frame(100 * k, k) for k in range(1, 6)),
+        *(value("text", t, k, text=w) for k, (w, t) in enumerate(said)),
+    ]
+    snapshots = run(sync, packets)
+    assert [s.present["text"] for s in snapshots] == [False, True, False, True, False]
+    assert [s.reason for s in snapshots[2::2]] == ["text: taken back"] * 2
+
+
+@pytest.mark.parametrize(
+    ("trigger", "ended", "finished"),
+    [
+        ("image", {"image"}, True),
+        ("image", {"text"}, False),
+        ("text", {"image"}, False),
+        ("text", {"image", "text"}, True),
+        ("timer", {"image"}, False),
+    ],
+)
+def test_a_text_that_only_accompanies_keeps_no_run_going(trigger: str, ended: set[str], finished: bool) -> None:
+    sync = Synchronizer(texts(), {"image": True, "text": True}, {}, Sync(trigger=trigger), started_ns=0)
+    for name in ended:
+        sync.push(EndOfStream(stream=name, seq=0, capture_ns=0, arrive_ns=0))
+    assert sync.finished == finished

@@ -1,0 +1,250 @@
+"""From ONNX files to a bundle that runs, with nothing asked; and a project to start from."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+
+import msgspec
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from typer.testing import CliRunner
+
+from mmedge.bundle import load
+from mmedge.cli import app
+from mmedge.export.datasets.media import write_clip
+from mmedge.export.infer import Seats, read_network
+
+FLOAT = TensorProto.FLOAT
+NODE = helper.make_node
+GRID, CELL = 20, 16
+
+
+def network(nodes, inputs, outputs, metadata=None, **constants):
+    def values(specs):
+        return [helper.make_tensor_value_info(n, kind, shape) for n, (kind, shape) in specs.items()]
+
+    tensors = [numpy_helper.from_array(np.asarray(v), n) for n, v in constants.items()]
+    graph = helper.make_graph(nodes, "g", values(inputs), values(outputs), tensors)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    helper.set_model_props(model, metadata or {})
+    return model
+
+
+def detector() -> onnx.ModelProto:
+    """In the form of YOLOv8: a box around each cell of a grid, of class 'lamp' as far as the cell is bright."""
+    centres = (np.arange(GRID, dtype=np.float32) + 0.5) * CELL
+    x, y = np.meshgrid(centres, centres)
+    side = np.full(GRID * GRID, 2.0 * CELL, np.float32)
+    boxes = np.stack([x.ravel(), y.ravel(), side, side])[None]
+    return network(
+        [
+            NODE("ReduceMean", ["images", "channel"], ["gray"], keepdims=1),
+            NODE("AveragePool", ["gray"], ["cells"], kernel_shape=[CELL, CELL], strides=[CELL, CELL]),
+            NODE("Reshape", ["cells", "row"], ["lamp"]),
+            NODE("Mul", ["lamp", "tenth"], ["rest"]),
+            NODE("Concat", ["boxes", "lamp", "rest"], ["output0"], axis=1),
+        ],
+        {"images": (FLOAT, ["batch", 3, "height", "width"])},
+        {"output0": (FLOAT, ["batch", 6, "anchors"])},
+        {"names": "{0: 'lamp', 1: 'rest'}", "imgsz": "[320, 320]", "license": "AGPL-3.0"},
+        channel=np.array([1]),
+        row=np.array([1, 1, -1]),
+        tenth=np.float32(0.1),
+        boxes=boxes,
+    )
+
+
+def level() -> onnx.ModelProto:
+    """The probability that a second of sound is loud."""
+    return network(
+        [
+            NODE("Mul", ["pcm", "pcm"], ["power"]),
+            NODE("ReduceMean", ["power", "axis"], ["mean"], keepdims=1),
+            NODE("Mul", ["mean", "gain"], ["scaled"]),
+            NODE("Tanh", ["scaled"], ["loud"]),
+        ],
+        {"pcm": (FLOAT, [1, "samples"])},
+        {"loud": (FLOAT, [1, 1])},
+        axis=np.array([1]),
+        gain=np.float32(1000),
+    )
+
+
+@pytest.fixture
+def files(tmp_path):
+    onnx.save(detector(), tmp_path / "yolo-v8.onnx")
+    onnx.save(level(), tmp_path / "level.onnx")
+    return [str(tmp_path / "yolo-v8.onnx"), str(tmp_path / "level.onnx")]
+
+
+def new(*arguments: str) -> dict:
+    done = CliRunner().invoke(app, ["new", *arguments, "--json"], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout)
+
+
+def clip(path) -> str:
+    """A bright square at the top right from the first second on, and a tone from the second one on."""
+    picture = np.zeros((480, 640), np.uint8)
+    lit = picture.copy()
+    lit[96:160, 480:544] = 255
+    t = np.arange(3 * 16000) / 16000
+    write_clip(path, [picture] * 25 + [lit] * 50, (np.sin(2e3 * t) * 0.3 * (t > 2)).astype(np.float32), qp=18)
+    return str(path)
+
+
+def test_two_networks_become_a_bundle_that_runs_as_printed(tmp_path, files):
+    report = new(str(tmp_path / "kiosk"), "--from", *files)
+    assert report["schema"] == "mmedge.new/1"
+    with load(report["bundle"]) as bundle:
+        image, sound = bundle.inputs["image"], bundle.inputs["audio"]
+        assert (image.size, image.fit, image.mean, image.std) == ((320, 320), "letterbox", (0, 0, 0), (1, 1, 1))
+        assert (sound.sample_rate_hz, sound.samples, sound.features) == (16000, 16000, None)
+        assert bundle.labels("yolo_v8") == ("lamp", "rest")
+        assert bundle.tasks["yolo_v8"].detection.layout == "yolo"
+        assert bundle.labels("joined") == ("nothing", "level", "yolo_v8", "yolo_v8+level")
+        assert {mask.present for mask in bundle.manifest.validated_masks} == {("image",), ("audio",)}
+        assert bundle.manifest.licence == "AGPL-3.0"
+    (printed,) = report["next"]
+    assert printed.endswith("--image 0 --audio mic://default")
+    file = clip(tmp_path / "clip.mp4")
+    printed = printed.replace("--image 0 --audio mic://default", f"--image {file} --audio {file} --latency offline --json")
+    variables, _, command = printed.partition(" mmedge ")
+    name, _, value = variables.partition("=")
+    done = subprocess.run(
+        [sys.executable, "-m", "mmedge", *shlex.split(command)],
+        env={**os.environ, name: shlex.split(value)[0]},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    results = [json.loads(line) for line in done.stdout.splitlines()]
+    seen = [result["tasks"]["joined"]["label"] for result in results]
+    assert seen[20] == "nothing"
+    assert seen[40] == "yolo_v8"
+    assert seen[-1] == "yolo_v8+level"
+    (box,) = results[40]["tasks"]["yolo_v8"]["boxes"]
+    assert box["label"] == "lamp"
+    centre = ((box["x1"] + box["x2"]) / 2, (box["y1"] + box["y2"]) / 2)
+    assert centre == pytest.approx((0.8, 128 / 480), abs=0.04)
+
+
+def test_what_was_written_can_be_changed_and_exported_again(tmp_path, files):
+    folder = tmp_path / "kiosk"
+    new(str(folder), "--from", *files)
+    recipe = (folder / "recipe.toml").read_text()
+    (folder / "recipe.toml").write_text(recipe.replace("threshold = 0.25", "threshold = 0.75"))
+    again = [sys.executable, "-m", "mmedge", "export", str(folder / "recipe.toml"), "--output", str(tmp_path / "b.mmedge")]
+    done = subprocess.run(again, capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    with load(tmp_path / "b.mmedge") as bundle:
+        assert bundle.tasks["yolo_v8"].threshold == 0.75
+
+
+def seats(tmp_path, inputs, outputs, tokenizer=None, metadata=None):
+    """Return the seats and sources that are inferred from a signature alone."""
+    nodes = [NODE("Identity", [name], [f"{name}/same"]) for name in inputs]
+    model = network(nodes, inputs, outputs, metadata)
+    onnx.save(model, tmp_path / "net.onnx")
+    found = Seats(tokenizer)
+    net = read_network(tmp_path / "net.onnx", [])
+    found.add(net)
+    return found.inputs, net
+
+
+INT64, UINT8 = TensorProto.INT64, TensorProto.UINT8
+IMAGENET = {"size": [224, 224], "fit": "crop", "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "output", "wanted"),
+    [
+        (FLOAT, [1, 3, 224, 224], [1, 1000], {**IMAGENET, "color": "rgb"}),
+        (FLOAT, ["n", 3, None, None], ["n", 1000], {**IMAGENET, "color": "rgb"}),
+        (FLOAT, [1, 1, 28, 30], [1, 10], {"size": [28, 30], "color": "gray", "fit": "stretch", "std": [1.0]}),
+        (FLOAT, [1, 96, 64, 3], [1, 4], {"size": [96, 64], "color": "rgb", "fit": "stretch", "mean": [0.0] * 3}),
+        (UINT8, [1, 96, 64, 3], [1, 4], {"size": [96, 64], "std": [1 / 255] * 3}),
+        (FLOAT, [1, 3, None, None], [1, 84, None], {"size": [640, 640], "fit": "letterbox"}),
+    ],
+)
+def test_pictures(tmp_path, kind, shape, output, wanted):
+    inputs, net = seats(tmp_path, {"pixels": (kind, shape)}, {"y": (FLOAT, output)})
+    assert net.sources == {"pixels": "image"}
+    seat = msgspec.to_builtins(inputs["image"])
+    assert {key: list(seat[key]) if isinstance(seat[key], tuple) else seat[key] for key in wanted} == wanted
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "sources", "every_ms"),
+    [
+        (
+            {"input": (FLOAT, [None, None]), "state": (FLOAT, [2, None, 128]), "sr": (INT64, [])},
+            {"output": (FLOAT, [None, 1]), "stateN": (FLOAT, [None, None, None])},
+            {"input": "audio", "state": "@state:stateN", "sr": "@const:16000"},
+            32.0,
+        ),
+        (
+            {"x": (FLOAT, [1, 512]), "h": (FLOAT, [2, 1, 64]), "c": (FLOAT, [2, 1, 64])},
+            {"p": (FLOAT, [1, 1]), "hn": (FLOAT, [2, 1, 64]), "cn": (FLOAT, [2, 1, 64])},
+            {"x": "audio", "h": "@state:hn", "c": "@state:cn"},
+            32.0,
+        ),
+        ({"waveform": (FLOAT, [1, None])}, {"y": (FLOAT, [1, 5])}, {"waveform": "audio"}, None),
+        ({"features": (FLOAT, [1, 40])}, {"y": (FLOAT, [1, 5])}, {"features": "features"}, None),
+        ({"input_ids": (INT64, [1, 16])}, {"y": (FLOAT, [1, 5])}, {"input_ids": "input_ids"}, None),
+        ({"gain": (FLOAT, [])}, {"y": (FLOAT, [1, 5])}, {"gain": "@const:0"}, None),
+    ],
+)
+def test_sound_states_scalars_and_tensors(tmp_path, inputs, outputs, sources, every_ms):
+    _, net = seats(tmp_path, inputs, outputs)
+    assert (net.sources, net.every_ms) == (sources, every_ms)
+
+
+def test_a_tokenizer_makes_a_text_of_input_ids(tmp_path):
+    inputs, net = seats(tmp_path, {"input_ids": (INT64, [1, 16])}, {"y": (FLOAT, [1, 5])}, "tokenizer.json")
+    assert net.sources == {"input_ids": "text"}
+    assert inputs["text"].max_tokens == 16
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [("a.txt", b"", "is not an ONNX file"), ("a.onnx", b"what", "not an ONNX file"), ("b.onnx", None, "cannot read")],
+)
+def test_files_that_cannot_be_used(tmp_path, name, content, said):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    command = [sys.executable, "-m", "mmedge", "new", str(tmp_path / "p"), "--from", str(tmp_path / name)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+    assert said in done.stderr
+    assert not (tmp_path / "p").exists(), "nothing is left behind"
+
+
+def test_a_folder_with_something_in_it_is_left_alone(tmp_path, files):
+    done = subprocess.run(
+        [sys.executable, "-m", "mmedge", "new", str(tmp_path), "--from", *files],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert "not empty" in done.stderr
+
+
+def test_the_starter_project_trains(tmp_path):
+    report = new(str(tmp_path / "p"))
+    assert [line.split()[1] for line in report["next"]] == ["train", "export"]
+    recipe = tmp_path / "p" / "recipe.toml"
+    recipe.write_text(recipe.read_text().replace("epochs = 20", "epochs = 2"))
+    command = [sys.executable, "-m", "mmedge", "export", str(recipe), "--output", str(tmp_path / "s.mmedge")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    with load(tmp_path / "s.mmedge") as bundle:
+        assert {mask.present for mask in bundle.manifest.validated_masks} >= {("image",), ("audio",)}
