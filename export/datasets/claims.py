@@ -44,6 +44,68 @@ NOTHING: dict[Split, tuple[str, ...]] = {
     ),
     "test": ("hi there", "what is this", "my hand", "let me think", "tone", "eighth note", "line", "sever", "zebra"),
 }
+# What else is around a digit: with phrases alone, an unknown word would be a sign that none is named.
+FILLERS: dict[Split, tuple[str, ...]] = {
+    "train": (
+        *(
+            "a",
+            "the",
+            "it",
+            "is",
+            "was",
+            "i",
+            "you",
+            "he",
+            "we",
+            "they",
+            "my",
+            "your",
+            "this",
+            "that",
+            "here",
+            "now",
+            "so",
+        ),
+        *("well", "um", "er", "at", "to", "of", "for", "and", "be", "can", "do", "have", "not", "very", "with", "want"),
+        *(
+            "draw",
+            "show",
+            "hand",
+            "give",
+            "take",
+            "big",
+            "small",
+            "good",
+            "bad",
+            "new",
+            "old",
+            "day",
+            "man",
+            "in",
+            "on",
+        ),
+        *("who", "how", "where", "why", "today", "there", "really", "again", "figure", "value", "pen", "read", "yeah"),
+        *(
+            "mine",
+            "ours",
+            "first",
+            "last",
+            "next",
+            "said",
+            "wrote",
+            "drew",
+            "came",
+            "went",
+            "made",
+            "got",
+            "put",
+            "try",
+        ),
+        *(word for word in OTHER_WORDS if " " not in word),
+    ),
+    "validation": ("hmm", "surely", "friend", "exactly", "thing", "bright", "kitchen", "quick", "nice"),
+    "test": ("oh", "perhaps", "buddy", "indeed", "stuff", "purple", "market", "slow", "fine"),
+}
 _TEENS = ("eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen")
 _TENS = ("ten", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety", "hundred")
 _JOINED: dict[Split, tuple[str, ...]] = {
@@ -51,6 +113,9 @@ _JOINED: dict[Split, tuple[str, ...]] = {
     "validation": ("{} or {}", "{}/{}"),
     "test": ("{} then {}", "{} plus {}", "either {} or {}"),
 }
+_STARTS = ("", *"bcdfghjklmnprstvwyz", "br", "ch", "fr", "gr", "pl", "qu", "sh", "st", "th", "tr", "wh")
+_VOWELS = ("a", "e", "i", "o", "u", "ai", "ea", "ee", "io", "ou")
+_STOPS = ("", "d", "ght", "k", "l", "ly", "m", "n", "nd", "ng", "r", "s", "ss", "st", "t", "y")
 _KEYS = ("1234567890", "qwertyuiop", "asdfghjkl", "zxcvbnm")
 _ENDS = ("", "", "", "", ".", "!", "?", " ")
 
@@ -87,21 +152,35 @@ class Claims:
         name = _named(label, rng)
         if rng.random() < _BARE[self._split]:
             return name
-        return _any(TEMPLATES[self._split], rng).format(name)
+        if rng.random() < 0.4:
+            return self._phrase(rng).format(name)
+        words = [self._filler(rng) for _ in range(rng.integers(1, 5))]
+        words.insert(int(rng.integers(len(words) + 1)), name)
+        return " ".join(words)
+
+    def _phrase(self, rng: np.random.Generator) -> str:
+        return _any(TEMPLATES[self._split], rng)
+
+    def _filler(self, rng: np.random.Generator) -> str:
+        return _letters(rng) if rng.random() < 0.35 else _any(FILLERS[self._split], rng)
 
     def _nothing(self, rng: np.random.Generator) -> str:
         kind = rng.random()
         if kind < 0.08:
             return ""
-        if kind < 0.45:
+        if kind < 0.35:
             return _any(NOTHING[self._split], rng)
-        if kind < 0.55:
-            return "".join(chr(c) for c in rng.integers(ord("a"), ord("z") + 1, int(rng.integers(1, 9))))
-        if kind < 0.7:
-            one, other = rng.choice(NONE, 2, replace=False)
-            return _any(_JOINED[self._split], rng).format(_named(int(one), rng), _named(int(other), rng))
+        if kind < 0.4:
+            return _glued(rng)
+        if kind < 0.58:
+            return " ".join(self._filler(rng) for _ in range(rng.integers(1, 6)))
+        if kind < 0.73:
+            one, other = (_named(int(digit), rng) for digit in rng.choice(NONE, 2, replace=False))
+            if rng.random() < 0.5:
+                return f"{one} {self._filler(rng)} {other}"
+            return _any(_JOINED[self._split], rng).format(one, other)
         number = self._number(rng) if kind < 0.85 else _any(_TEENS + _TENS, rng)
-        return number if rng.random() < 0.4 else _any(TEMPLATES[self._split], rng).format(number)
+        return number if rng.random() < 0.4 else self._phrase(rng).format(number)
 
     def _number(self, rng: np.random.Generator) -> str:
         shares: dict[Split, tuple[int, ...]] = {"train": (0, 1, 2), "validation": (3,), "test": (4,)}
@@ -109,6 +188,21 @@ class Claims:
             number = int(rng.integers(10, 1000 if rng.random() < 0.4 else 100))
             if number // 7 % 5 in shares[self._split]:
                 return str(number)
+
+
+def _letters(rng: np.random.Generator) -> str:
+    """Return what is no word, or sounds like one."""
+    if rng.random() < 0.4:
+        letters = "".join(chr(c) for c in rng.integers(ord("a"), ord("z") + 1, int(rng.integers(1, 8))))
+    else:
+        letters = "".join(_any(_STARTS, rng) + _any(_VOWELS, rng) for _ in range(rng.integers(1, 4))) + _any(_STOPS, rng)
+    return "" if letters in DIGITS else letters
+
+
+def _glued(rng: np.random.Generator) -> str:
+    """Return a longer word that has the name of a digit in it, as "someone" has."""
+    name, more = DIGITS[rng.integers(NONE)], _any(_STARTS[1:], rng) + _any(_VOWELS, rng) + _any(_STOPS, rng)
+    return name + more if rng.random() < 0.3 else more + name
 
 
 def slip(text: str, rng: np.random.Generator) -> str:

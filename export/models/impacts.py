@@ -6,6 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mmedge.bundle.manifest import AudioInput
+from mmedge.errors import ConfigError
+
 from ..recipe import Recipe
 from .blocks import conv
 from .staged import StagedModel
@@ -107,8 +110,13 @@ def make(recipe: Recipe, features: int = 6) -> StagedModel:
 
     Returns:
         The model.
+
+    Raises:
+        ConfigError: If there is no audio input with features.
     """
-    sound = recipe.inputs["audio"]
+    sound = recipe.inputs.get("audio")
+    if not isinstance(sound, AudioInput) or sound.features is None:
+        raise ConfigError("this model hears features", where="inputs.audio", fix="declare log-mel features")
     _, frames, mels = sound.tensor_shape
     stages = {
         "image_encoder": ImageEncoder(features),

@@ -99,7 +99,7 @@ class LogMelPreprocess(nn.Module):
 
 def _each_step(module: nn.Module, x: Tensor) -> Tensor:
     steps: Tensor = module(x.flatten(0, 1))
-    return steps.unflatten(0, x.shape[:2])
+    return steps.reshape(*x.shape[:2], *steps.shape[1:])
 
 
 def preprocessors(inputs: Mapping[str, Input]) -> nn.ModuleDict:

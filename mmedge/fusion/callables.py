@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Mapping
 from importlib import import_module
+from queue import Empty, SimpleQueue
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -10,21 +14,33 @@ from mmedge.engine.base import EngineBase
 from mmedge.errors import ConfigError, EngineError
 from mmedge.types import AnyArray
 
+_Answer: TypeAlias = tuple[object, BaseException | None]
+
 
 class CallableEngine(EngineBase):
     """Calls ``func(**inputs)`` and checks what comes back.
 
     Args:
-        target: ``"pkg.mod:func"``; it gets float32 arrays and returns one array, a tuple in the order
-            of the outputs, or a dict by name.
+        target: ``"pkg.mod:func"``; it gets arrays, which are its own until it returns, and returns one array, a
+            tuple in the order of the outputs, or a dict by name.
         inputs: Tensor name -> shape.
-        outputs: Tensor name -> shape.
+        outputs: Tensor name -> shape; they are float32.
+        dtypes: Tensor name -> dtype of an input that is not float32.
+        timeout_ms: A function that takes longer has failed; it then runs on a thread of its own. None waits for ever.
 
     Raises:
         ConfigError: If the function cannot be imported.
     """
 
-    def __init__(self, target: str, inputs: dict[str, tuple[int, ...]], outputs: dict[str, tuple[int, ...]]) -> None:
+    def __init__(
+        self,
+        target: str,
+        inputs: Mapping[str, tuple[int, ...]],
+        outputs: Mapping[str, tuple[int, ...]],
+        *,
+        dtypes: Mapping[str, str] | None = None,
+        timeout_ms: float | None = None,
+    ) -> None:
         super().__init__("callable")
         module, colon, name = target.partition(":")
         try:
@@ -38,15 +54,38 @@ class CallableEngine(EngineBase):
                 f"'{target}' is not a function", where="callable", fix="name it 'package.module:function'"
             )
         self._target = target
-        self.inputs = {n: np.zeros(shape, np.float32) for n, shape in inputs.items()}
+        own = dtypes or {}
+        self.inputs = {n: np.zeros(shape, own.get(n, "float32")) for n, shape in inputs.items()}
         self.outputs = {n: np.zeros(shape, np.float32) for n, shape in outputs.items()}
+        self._timeout_ms = timeout_ms
+        self._thread: _Thread | None = None
 
     def _run_impl(self) -> None:
-        try:
-            got = self._function(**self.inputs)
-        except Exception as error:  # the user's own code may raise anything
-            raise self._error(f"{type(error).__name__}: {error}", "correct the function") from error
-        values: dict[str, AnyArray]
+        if self._timeout_ms is None:
+            try:
+                got = self._function(**self.inputs)
+            except Exception as error:  # the user's own code may raise anything
+                raise self._raised(error) from error
+        else:
+            got = self._wait(self._timeout_ms)
+        self._take(got)
+
+    def _wait(self, timeout_ms: float) -> object:
+        if self._thread is None:
+            self._thread = _Thread(self._function, self._target)
+        thread = self._thread
+        if thread.blocked():
+            raise self._error("it still blocks since an earlier trigger", "correct the function")
+        answer = thread.call(self.inputs, timeout_ms / 1000)
+        if answer is None:
+            raise self._error(f"it blocks for longer than {timeout_ms:g} ms", "raise timeout_ms, or make it faster")
+        got, error = answer
+        if error is not None:
+            raise self._raised(error) from error
+        return got
+
+    def _take(self, got: object) -> None:
+        values: Mapping[Any, Any]
         if isinstance(got, dict):
             values = got
         else:
@@ -55,13 +94,71 @@ class CallableEngine(EngineBase):
                 raise self._error(f"{len(parts)} outputs returned, {len(self.outputs)} declared", "return them all")
             values = dict(zip(self.outputs, parts, strict=True))
         for name, own in self.outputs.items():
-            value = np.asarray(values.get(name))
+            if name not in values:
+                raise self._error(f"output '{name}' is missing", "return every declared output")
+            try:
+                value: AnyArray = np.asarray(values[name])
+            except Exception as error:  # of an object of the user's own
+                raise self._error(f"output '{name}' is no array: {error}", "return an array") from error
             if value.shape != own.shape or value.dtype.kind not in "fiub":
                 raise self._error(
                     f"output '{name}' is {value.dtype} {list(value.shape)}, declared float32 {list(own.shape)}",
                     "return the declared shape",
                 )
-            np.copyto(own, value, casting="unsafe")
+            with np.errstate(over="ignore"):  # what is too large becomes infinite, which is an error of its own
+                np.copyto(own, value, casting="unsafe")
+
+    def _raised(self, error: BaseException) -> EngineError:
+        return self._error(f"{type(error).__name__}: {error}", "correct the function")
 
     def _error(self, message: str, fix: str) -> EngineError:
         return EngineError(message, where=f"callable '{self._target}'", fix=fix)
+
+    def _close_impl(self) -> None:
+        if self._thread is not None:
+            self._thread.close()
+
+
+class _Thread:
+    """Runs a function that may never return; a daemon, so that nobody has to wait for its end."""
+
+    def __init__(self, function: Any, name: str) -> None:
+        self._function = function
+        self._calls: SimpleQueue[dict[str, AnyArray] | None] = SimpleQueue()
+        self._answers: SimpleQueue[_Answer] = SimpleQueue()
+        self._owed = False
+        self._thread = threading.Thread(target=self._main, name=f"mmedge-{name}", daemon=True)
+        self._thread.start()
+
+    def _main(self) -> None:
+        while (inputs := self._calls.get()) is not None:
+            try:
+                answer: _Answer = (self._function(**inputs), None)
+            except BaseException as error:  # it is told to whoever waits, whatever it is
+                answer = (None, error)
+            self._answers.put(answer)
+            del answer, inputs
+
+    def call(self, inputs: dict[str, AnyArray], timeout_s: float) -> _Answer | None:
+        """Return what the function returned and raised; None if it has not come back in time."""
+        self._calls.put(inputs)
+        self._owed = True
+        return self._answer(timeout_s)
+
+    def blocked(self) -> bool:
+        """Tell whether an earlier call has still not come back; what it returns too late is thrown away."""
+        return self._owed and self._answer(0) is None
+
+    def _answer(self, timeout_s: float) -> _Answer | None:
+        try:
+            answer = self._answers.get(timeout=timeout_s)
+        except Empty:
+            return None
+        self._owed = False
+        return answer
+
+    def close(self) -> None:
+        """End the thread, unless it blocks: then it is left alone."""
+        self._calls.put(None)
+        if not self.blocked():
+            self._thread.join()

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeAlias
 
 import numpy as np
 
 from mmedge.bundle.manifest import Input
 from mmedge.bundle.manifest import Stage as StageSpec
 from mmedge.engine.base import Engine
-from mmedge.errors import BundleError
-from mmedge.fusion.feed import Feed, ReadAudio, ReadMember, expected_shape, make_feed, no_members
-from mmedge.types import AnyArray, Snapshot
+from mmedge.errors import BundleError, EngineError, MmedgeError
+from mmedge.fusion.failures import FiniteCheck, StageError
+from mmedge.fusion.feed import Feed, ReadAudio, ReadMember, make_feed, no_members
+from mmedge.fusion.tensors import constants, fill, input_dtypes, input_shapes, output_shapes
+from mmedge.types import AnyArray, Snapshot, Tensor, Text
+
+# What is new at a trigger: (epoch, number) of each seat's data, None where it is absent.
+Marks: TypeAlias = Sequence["tuple[int, int] | None"]
+_SLACK_NS = 500_000  # triggers waver
+_NEVER = -1
 
 
 class Stage:
@@ -23,14 +32,22 @@ class Stage:
         spec: Its manifest entry.
         inputs: Every seat of the bundle.
         engine: Its engine; the stage owns it from now on.
+        upstream: The stages it may be fed by, by name.
         raw: Whether the engine takes raw frames and PCM (TensorRT variants).
         read: Gives a member of the bundle; texts need their tokenizer.
 
     Attributes:
         outputs: Output name -> array, kept until the next run; zeros while its inputs are absent.
         depends: Seats it is fed by, directly or through other stages.
-        version: Counts its runs.
+        ancestors: Stages it is fed by, directly or through others.
+        bits: ``depends`` as bits, in the order of the seats.
+        version: Rises whenever its outputs change.
         t_ns: Capture time its outputs belong to.
+        cost_ns: Moving median of the time of a run.
+        ran: Whether it has run for this trigger.
+
+    Raises:
+        BundleError: If the network and the graph differ in names, shapes or dtypes.
     """
 
     def __init__(
@@ -45,170 +62,304 @@ class Stage:
         read: ReadMember = no_members,
     ) -> None:
         self.name, self.spec, self.engine, self.raw = name, spec, engine, raw
-        self._seats = tuple(inputs)
+        self._where = f"manifest.json: $.stages.{name}"
+        self._check_signature(inputs, upstream)
+        self.asynchronous = spec.mode == "async"
+        own = engine.inputs
+        seats = tuple(inputs)
+        self._constants = tuple((own[t], number, f"{self._where}.inputs.{t}") for t, number in constants(spec).items())
         self._feeds: dict[str, tuple[str, Feed]] = {}
+        self._states: tuple[tuple[AnyArray, AnyArray], ...] = ()
         self._links: dict[str, tuple[Stage, str]] = {}
-        self._states: dict[str, str] = {}
-        self._graph: dict[str, str] = {}
-        self._check_signature()
-        self.depends: frozenset[str] = frozenset()
-        self.outputs: dict[str, AnyArray] = {}
+        self._rows: list[tuple[AnyArray, bool]] = []  # and whether it is presence, not age
         depends: set[str] = set()
+        self.ancestors: frozenset[str] = frozenset()
         for tensor, source in spec.inputs.items():
             if source in inputs:
-                self._check_shape(tensor, expected_shape(inputs[source], raw=raw))
                 self._feeds[tensor] = (source, make_feed(source, inputs[source], raw=raw, read=read))
                 depends.add(source)
             elif source.startswith("@state:"):
-                self._states[tensor] = source[7:]
-            elif source.startswith("@"):
-                self._check_shape(tensor, (1, len(inputs)))
-                self._graph[tensor] = source
-            else:
+                self._states += ((own[tensor], engine.outputs[source[7:]]),)
+            elif source in ("@present", "@age_ms"):
+                self._rows.append((own[tensor][0], source == "@present"))
+            elif not source.startswith("@"):
                 producer, _, output = source.partition(".")
-                stage = upstream[producer]
-                self._check_shape(tensor, stage.outputs[output].shape)
-                self._links[tensor] = (stage, output)
-                depends |= stage.depends
+                self._links[tensor] = (upstream[producer], output)
+                depends |= upstream[producer].depends
+                self.ancestors |= {producer} | upstream[producer].ancestors
         self.depends = frozenset(depends)
-        self.asynchronous = spec.mode == "async"
-        # A background run writes the engine's arrays at any time: readers get a copy.
-        self.outputs = {n: a.copy() for n, a in engine.outputs.items()} if self.asynchronous else engine.outputs
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix=f"mmedge-{name}") if self.asynchronous else None
+        self._seats = tuple(enumerate(seats))
+        self.bits = sum(1 << index for index, seat in self._seats if seat in depends)
+        # A presence that is fed is an input like any other.
+        self._watched_bits = (1 << len(seats)) - 1 if any(is_presence for _, is_presence in self._rows) else self.bits
+        fed = {seat for seat, _ in self._feeds.values()} if spec.on in (None, "change") else {spec.on}
+        self._watched = tuple((index, seat) for index, seat in self._seats if seat in fed)
+        self._producers = tuple({s.name: s for s, _ in self._links.values()}.values()) if spec.on in (None, "change") else ()
+        self._every_ns = None if spec.every_ms is None else round(spec.every_ms * 1e6) - _SLACK_NS
+        self.outputs = dict(engine.outputs)
+        if self.asynchronous:
+            # A background run writes the engine's arrays at any time: readers get a copy.
+            self.outputs = {n: a.copy() for n, a in engine.outputs.items()}
+        self._check = FiniteCheck(engine.outputs)
+        self._worker: ThreadPoolExecutor | None = None
         self._future: Future[None] | None = None
-        self._cold = True
         self._future_t_ns = 0
-        self.version = 0
-        self.t_ns = 0
-        self._key: object = None
+        self.version = self.t_ns = self.cost_ns = 0
+        self.ran = False
+        self._blank = self._carry = False
+        self._fed_bits = _NEVER
+        self._seen: list[tuple[int, int] | None] = [None] * len(seats)
+        self._seen_versions = [_NEVER] * len(self._producers)
         self._epoch: dict[str, int] = {}
+        self._compared = self._pairs() if spec.on == "change" else ()
+        self._texts: dict[str, str] = {}
         self.reset()
 
-    def _check_signature(self) -> None:
-        for kind, declared, own in (
-            ("inputs", self.spec.inputs, self.engine.inputs),
-            ("outputs", self.spec.outputs, self.engine.outputs),
-        ):
+    # What the manifest says against what the network is.
+
+    def _check_signature(self, inputs: Mapping[str, Input], upstream: Mapping[str, Stage]) -> None:
+        engine, spec = self.engine, self.spec
+        for kind, declared, own in (("inputs", spec.inputs, engine.inputs), ("outputs", spec.outputs, engine.outputs)):
             if set(declared) != set(own):
                 raise BundleError(
                     f"the network's {kind} are {sorted(own)}, the manifest says {sorted(declared)}",
-                    where=f"manifest.json: $.stages.{self.name}.{kind}",
+                    where=f"{self._where}.{kind}",
                     fix="name them as the network does",
                 )
-        for name, dims in self.spec.outputs.items():
-            self._check_shape(name, tuple(1 if isinstance(d, str) else d for d in dims), output=True)
+        for tensor, shape in output_shapes(spec).items():
+            self._agree(f"outputs.{tensor}", engine.outputs[tensor].shape, shape)
+        for tensor, source in spec.inputs.items():
+            if source.startswith("@state:"):
+                state, output = engine.inputs[tensor], engine.outputs[source[7:]]
+                self._agree(f"inputs.{tensor}", (state.dtype.name, state.shape), (output.dtype.name, output.shape))
 
-    def _check_shape(self, tensor: str, want: tuple[int, ...], *, output: bool = False) -> None:
-        own = (self.engine.outputs if output else self.engine.inputs)[tensor]
-        if own.shape != want:
-            raise BundleError(
-                f"tensor '{tensor}' of the network is {list(own.shape)}, the graph has {list(want)}",
-                where=f"manifest.json: $.stages.{self.name}.{'outputs' if output else 'inputs'}.{tensor}",
-                fix="correct the manifest or export the network again",
-            )
+        def array_of(producer: str, output: str) -> AnyArray:
+            return upstream[producer].outputs[output]
 
-    def reset(self) -> None:
-        """Forget cached outputs and states, after a background run has ended."""
-        if self._future is not None:
-            self._future.result()
-            self._future = None
-        self._key, self._cold = None, True
-        for tensor in self._states:
-            self.engine.inputs[tensor].fill(0)
-        for array in self.outputs.values():
-            array.fill(0)
+        dtypes = input_dtypes(spec, inputs, array_of, raw=self.raw)
+        for tensor, shape in input_shapes(spec, inputs, array_of, raw=self.raw).items():
+            own_array = engine.inputs[tensor]
+            dtype = dtypes.get(tensor, own_array.dtype.name)
+            self._agree(f"inputs.{tensor}", (own_array.dtype.name, own_array.shape), (dtype, shape))
 
-    def present(self, snapshot: Snapshot) -> bool:
-        """Tell whether any seat this stage depends on is present."""
-        return not self.depends or any(snapshot.present[name] for name in self.depends)
+    def _agree(self, key: str, own: tuple[object, ...], graph: tuple[object, ...]) -> None:
+        if own == graph:
+            return
+        texts = [" ".join(str(list(p) if isinstance(p, tuple) else p) for p in side) for side in (own, graph)]
+        if not any(isinstance(part, tuple) for part in own):
+            texts = [str(list(own)), str(list(graph))]
+        raise BundleError(
+            f"tensor '{key.partition('.')[2]}' of the network is {texts[0]}, the graph has {texts[1]}",
+            where=f"{self._where}.{key}",
+            fix="correct the manifest or export the network again",
+        )
 
-    def due(self, snapshot: Snapshot) -> bool:
-        """Tell whether the stage must run for this trigger, by its rule."""
-        key = self._current_key(snapshot)
-        if self.version == 0 or self._key is None:
+    # Whether it must run.
+
+    def due(self, snapshot: Snapshot, bits: int, marks: Marks) -> bool:
+        """Tell whether the stage must run for this trigger, by its rule.
+
+        Args:
+            snapshot: The trigger.
+            bits: Which seats are present, bit by bit.
+            marks: What is new.
+        """
+        changed = (bits & self._watched_bits) != self._fed_bits
+        if self.ran or self._fed_bits == _NEVER:
+            return changed
+        if self._every_ns is not None and snapshot.t_ns - self.t_ns < self._every_ns:
+            return False
+        if changed:
             return True
-        if self.spec.every_ms is not None:
-            return snapshot.t_ns - self.t_ns >= self.spec.every_ms * 1e6 - 500_000
-        return key != self._key
-
-    def _current_key(self, snapshot: Snapshot) -> object:
-        seats = [s for s, _ in self._feeds.values()] if self.spec.on in (None, "change") else [self.spec.on]
-        parts: list[object] = [snapshot.present[s] for s in sorted(self.depends)]
-        for seat in seats:
-            if seat in snapshot.frames:
-                parts.append((snapshot.epoch.get(seat), snapshot.frames[seat].seq))
-            elif seat in snapshot.audio_end:
-                parts.append((snapshot.epoch.get(seat), snapshot.audio_end[seat]))
-            elif seat in snapshot.values:
-                parts.append((snapshot.epoch.get(seat), snapshot.values[seat].seq))
-        if self.spec.on in (None, "change"):
-            parts.extend(stage.version for stage, _ in self._links.values())
-        return tuple(parts)
-
-    def feed(self, snapshot: Snapshot, read_audio: ReadAudio) -> None:
-        """Write every input tensor; absent seats become zeros."""
-        if self._states and snapshot.epoch != self._epoch:
-            self._epoch = dict(snapshot.epoch)
-            for tensor in self._states:
-                self.engine.inputs[tensor].fill(0)
-        for tensor, (seat, feed) in self._feeds.items():
-            out = self.engine.inputs[tensor]
-            if snapshot.present[seat]:
-                feed.fill(snapshot, out, read_audio)
+        seen = self._seen
+        for index, _ in self._watched:
+            if marks[index] != seen[index]:
+                break
+        else:
+            for number, stage in enumerate(self._producers):
+                if stage.version != self._seen_versions[number]:
+                    break
             else:
-                feed.fill_absent(out)
-        for tensor, (stage, output) in self._links.items():
-            np.copyto(self.engine.inputs[tensor], stage.outputs[output])
-        for tensor, source in self._graph.items():
-            row = self.engine.inputs[tensor][0]
-            for index, seat in enumerate(self._seats):
-                row[index] = snapshot.present[seat] if source == "@present" else snapshot.age_ms.get(seat, 0.0)
-        self._key = self._current_key(snapshot)
+                return False
+        if self.spec.on != "change" or self._differs(snapshot, bits):
+            return True
+        self._see(bits, marks)
+        return False
 
-    def run(self, t_ns: int) -> None:
-        """Run the engine on what ``feed`` wrote."""
+    def _pairs(self) -> tuple[tuple[memoryview, memoryview], ...]:
+        # Bytes are compared without an array of their own.
+        links = ((stage.outputs[output], self.engine.inputs[tensor]) for tensor, (stage, output) in self._links.items())
+        return tuple((memoryview(a).cast("B"), memoryview(b).cast("B")) for a, b in links)
+
+    def _differs(self, snapshot: Snapshot, bits: int) -> bool:
+        for theirs, own in self._compared:
+            if theirs != own:
+                return True
+        for tensor, (seat, _) in self._feeds.items():
+            value = snapshot.values.get(seat)
+            if isinstance(value, Text):
+                if value.text != self._texts.get(seat):
+                    return True
+            elif isinstance(value, Tensor):
+                data, own = value.data, self.engine.inputs[tensor]
+                if data.dtype != own.dtype or data.size != own.size or not data.flags.c_contiguous:
+                    return True
+                if memoryview(data).cast("B") != memoryview(own).cast("B"):
+                    return True
+            elif snapshot.present[seat]:
+                return True  # pictures and sound that are new never are the same
+        return False
+
+    def _see(self, bits: int, marks: Marks) -> None:
+        self._fed_bits = bits & self._watched_bits
+        for index, _ in self._watched:
+            self._seen[index] = marks[index]
+        for number, stage in enumerate(self._producers):
+            self._seen_versions[number] = stage.version
+
+    # One run.
+
+    def feed(self, snapshot: Snapshot, bits: int, marks: Marks, read_audio: ReadAudio) -> None:
+        """Write every input tensor; absent seats become zeros.
+
+        Raises:
+            StageError: If what came cannot be fed.
+        """
+        own = self.engine.inputs
+        if self._states:
+            self._feed_states(snapshot)
+        try:
+            for tensor, (seat, feed) in self._feeds.items():
+                if snapshot.present[seat]:
+                    feed.fill(snapshot, own[tensor], read_audio)
+                else:
+                    feed.fill_absent(own[tensor])
+        except MmedgeError as error:
+            raise self.failed(error, bits) from error
+        for tensor, (stage, output) in self._links.items():
+            np.copyto(own[tensor], stage.outputs[output])
+        for row, is_presence in self._rows:
+            for index, seat in self._seats:
+                row[index] = snapshot.present[seat] if is_presence else snapshot.age_ms.get(seat, 0.0)
+        if self._compared or self.spec.on == "change":
+            self._texts.update((seat, v.text) for seat, v in snapshot.values.items() if isinstance(v, Text))
+        self._see(bits, marks)
+
+    def _feed_states(self, snapshot: Snapshot) -> None:
+        epoch = snapshot.epoch
+        known = self._epoch
+        if any(seat in epoch and known.get(seat, epoch[seat]) != epoch[seat] for seat in self.depends):
+            self.forget()
+        self._epoch.update(epoch)
+        if self._carry and not self.ran:  # a second run for one trigger starts where the first one did
+            self.carry()
+
+    def carry(self) -> None:
+        """Feed the states back."""
+        for state, output in self._states:
+            np.copyto(state, output)
+
+    def forget(self) -> None:
+        """Begin with empty states."""
+        self._carry = False
+        for state, _ in self._states:
+            state.fill(0)
+
+    def execute(self) -> None:
+        """Run the engine on what ``feed`` wrote; nothing else is touched, so any thread may do it."""
+        begin_ns = time.monotonic_ns()
         self.engine.run()
-        self._finish(t_ns)
+        self._check()
+        took_ns = time.monotonic_ns() - begin_ns
+        step_ns = max(self.cost_ns >> 4, 1000)
+        if self.cost_ns == 0:
+            self.cost_ns = took_ns
+        elif abs(took_ns - self.cost_ns) > step_ns:
+            self.cost_ns += step_ns if took_ns > self.cost_ns else -step_ns
+
+    def finish(self, t_ns: int) -> None:
+        """Take up the outputs of a run for capture time ``t_ns``."""
+        self.ran = self._carry = True
+        self._blank = False
+        self.version += 1
+        self.t_ns = t_ns
+        if self.asynchronous:
+            self.publish()
+
+    def publish(self) -> None:
+        """Copy the engine's outputs to where readers see them."""
+        for name, array in self.engine.outputs.items():
+            np.copyto(self.outputs[name], array)
+
+    def failed(self, error: MmedgeError, bits: int) -> StageError:
+        """Forget everything after a failure; return what to raise. ``bits`` are the seats it was run for."""
+        self.reset()
+        depends = tuple(seat for index, seat in self._seats if bits & self.bits & (1 << index))
+        return StageError(self.name, depends, error)
+
+    def discard(self) -> None:
+        """Forget a run that failed after another stage had: it never was."""
+        self._fed_bits = _NEVER
+        self._carry = False
+
+    # In the background.
+
+    @property
+    def warm(self) -> bool:
+        """Whether it runs in the background; the first time, and after an absence, triggers wait for it."""
+        return self.asynchronous and not self._blank
 
     def start(self, t_ns: int) -> None:
-        """Run the engine in the background; the first time, and after an absence, wait for it."""
-        if self._worker is None or self._cold:
-            self.run(t_ns)
-            self._publish()
-            return
-        self._future_t_ns = t_ns
-        self._future = self._worker.submit(self.engine.run)
+        """Run the engine in the background on what ``feed`` wrote."""
+        if self._worker is None:
+            self._worker = ThreadPoolExecutor(1, thread_name_prefix=f"mmedge-{self.name}")
+        self._future_t_ns, self._carry = t_ns, False
+        self._future = self._worker.submit(self.execute)
 
     def busy(self, running: bool | None = None) -> bool:
-        """Publish a finished background run; tell whether one is still going on.
+        """Take up a finished background run; tell whether one is still going on.
 
         Args:
             running: In a replay, what the recorded run found: False waits for the end of the background run.
+
+        Raises:
+            EngineError: If the background run failed.
         """
-        if self._future is None:
+        future = self._future
+        if future is None:
             return False
-        if not self._future.done() if running is None else running:
+        if not future.done() if running is None else running:
             return True
-        self._future.result()
         self._future = None
-        self._finish(self._future_t_ns)
-        self._publish()
+        future.result()
+        self.finish(self._future_t_ns)
+        self.ran = False
         return False
 
-    def _finish(self, t_ns: int) -> None:
-        self._cold = False
-        self.version += 1
-        self.t_ns = t_ns
-        for tensor, output in self._states.items():
-            np.copyto(self.engine.inputs[tensor], self.engine.outputs[output])
+    @property
+    def running(self) -> bool:
+        """Whether a background run has not been taken up yet."""
+        return self._future is not None
 
-    def _publish(self) -> None:
-        if self.asynchronous:
-            for name, array in self.engine.outputs.items():
-                np.copyto(self.outputs[name], array)
+    def reset(self) -> None:
+        """Forget cached outputs and states, after a background run has ended; idempotent and then cheap."""
+        if self._blank and self._future is None and self._fed_bits == _NEVER:
+            return
+        if self._future is not None:
+            self._future.exception()
+            self._future = None
+        self._fed_bits = _NEVER
+        self._blank = True
+        self.version += 1
+        self.forget()
+        for array, number, where in self._constants:
+            fill(array, number, where)
+        for array in self.outputs.values():
+            array.fill(0)
 
     def fill_raw(self, tensors: Mapping[str, AnyArray]) -> None:
         """Write one golden sample (``in.NAME`` without its leading axis) into the engine's inputs."""
+        self._blank = False
         for tensor, own in self.engine.inputs.items():
             raw = tensors[f"in.{tensor}"]
             if tensor in self._feeds:
@@ -221,3 +372,5 @@ class Stage:
         if self._worker is not None:
             self._worker.shutdown(wait=True)
         self.engine.close()
+
+

@@ -287,7 +287,6 @@ def test_folder_reads_images_and_sound(recipe, tmp_path: Path) -> None:
         ("train,,3,a.png,,", "the group is empty"),
         ("train,a,eleven,a.png,,", "unknown label 'eleven'"),
         ("train,a,3,,,", "nothing for any input"),
-        ("train,a,3,a.png,,three", "text cannot be trained"),
         ("train,a,3,b.png,,", "there is no file 'b.png'"),
     ],
 )

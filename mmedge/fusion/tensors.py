@@ -1,0 +1,87 @@
+"""What the graph feeds to each tensor of a stage: its shape, its dtype, or a number that fills it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
+
+import numpy as np
+
+from mmedge.bundle.manifest import AudioInput, ImageInput, Input, TensorInput, TextInput
+from mmedge.bundle.manifest import Stage as StageSpec
+from mmedge.errors import BundleError
+from mmedge.fusion.feed import expected_shape
+from mmedge.types import AnyArray
+
+Shape: TypeAlias = tuple[int, ...]
+Upstream: TypeAlias = Callable[[str, str], AnyArray]
+
+
+def output_shapes(spec: StageSpec) -> dict[str, Shape]:
+    """Return output -> declared shape; named dimensions are 1."""
+    return {name: tuple(1 if isinstance(d, str) else d for d in dims) for name, dims in spec.outputs.items()}
+
+
+def constants(spec: StageSpec) -> dict[str, float]:
+    """Return tensor -> the number of its ``@const:NUMBER``."""
+    return {tensor: float(source[7:]) for tensor, source in spec.inputs.items() if source.startswith("@const:")}
+
+
+def input_shapes(spec: StageSpec, inputs: Mapping[str, Input], upstream: Upstream, *, raw: bool) -> dict[str, Shape]:
+    """Return tensor -> the shape that the graph feeds; constants take any, so they are not in it.
+
+    Args:
+        spec: The stage.
+        inputs: Every seat of the bundle.
+        upstream: Gives the array of a stage's output.
+        raw: Whether the variant takes raw frames and PCM.
+
+    Example:
+        >>> spec = StageSpec(inputs={"x": "audio", "sr": "@const:16000"}, outputs={})
+        >>> input_shapes(spec, {"audio": AudioInput(sample_rate_hz=16000, window_ms=36)}, None, raw=False)
+        {'x': (1, 576)}
+    """
+    own = output_shapes(spec)
+    shapes: dict[str, Shape] = {}
+    for tensor, source in spec.inputs.items():
+        if source in inputs:
+            shapes[tensor] = expected_shape(inputs[source], raw=raw)
+        elif source.startswith("@state:"):
+            shapes[tensor] = own[source[7:]]
+        elif source in ("@present", "@age_ms"):
+            shapes[tensor] = (1, len(inputs))
+        elif not source.startswith("@const:"):
+            producer, _, output = source.partition(".")
+            shapes[tensor] = upstream(producer, output).shape
+    return shapes
+
+
+def input_dtypes(spec: StageSpec, inputs: Mapping[str, Input], upstream: Upstream, *, raw: bool) -> dict[str, str]:
+    """Return tensor -> the dtype that the graph feeds, where it must be exactly that: of seats and of links."""
+    dtypes: dict[str, str] = {}
+    for tensor, source in spec.inputs.items():
+        seat = inputs.get(source)
+        if isinstance(seat, TensorInput):
+            dtypes[tensor] = seat.dtype
+        elif isinstance(seat, TextInput):
+            dtypes[tensor] = "int64"
+        elif isinstance(seat, (ImageInput, AudioInput)):
+            dtypes[tensor] = "uint8" if raw and isinstance(seat, ImageInput) else "float32"
+        elif "@" not in source:
+            producer, _, output = source.partition(".")
+            dtypes[tensor] = upstream(producer, output).dtype.name
+    return dtypes
+
+
+def fill(array: AnyArray, number: float, where: str) -> None:
+    """Fill a tensor with a constant, or raise BundleError if its dtype cannot hold the number."""
+    if array.dtype.kind in "iu" and (not number.is_integer() or not _fits(number, array.dtype)):
+        raise BundleError(
+            f"{number:g} does not fit into a tensor of {array.dtype}", where=where, fix="write a number that does"
+        )
+    array.fill(int(number) if array.dtype.kind in "iu" else number)
+
+
+def _fits(number: float, dtype: np.dtype[np.generic]) -> bool:
+    limits = np.iinfo(dtype)  # type: ignore[arg-type]
+    return limits.min <= number <= limits.max
