@@ -91,7 +91,7 @@ def accuracies(network: Network, samples: Samples, count: int) -> dict[Mask, flo
 
 def music(samples: int, rng: np.random.Generator) -> FloatArray:
     """Return chords of plucked tones over beats of noise, RMS 1."""
-    sound, time = np.zeros(samples), np.arange(samples) / RATE_HZ
+    sound, time = np.zeros(samples, np.float32), np.arange(samples, dtype=np.float32) / RATE_HZ
     at = 0
     while at < samples:
         length = int(rng.uniform(0.2, 0.8) * RATE_HZ)
@@ -104,7 +104,7 @@ def music(samples: int, rng: np.random.Generator) -> FloatArray:
         beat = rng.standard_normal(min(800, len(part)))
         sound[at : at + len(beat)] += beat * np.exp(-np.arange(len(beat)) / 150) * rng.uniform(0, 2)
         at += length
-    return unit(sound.astype(np.float32))
+    return unit(sound)
 
 
 def minutes(count: int) -> Iterator[tuple[str, FloatArray]]:

@@ -19,7 +19,7 @@ from .preprocess.onnx_prefix import Preprocessor
 from .recipe import Calibration, Recipe
 from .recordings import Samples, as_samples, raw_samples
 from .report import sqnr_db
-from .stages import Mask, StageGraph, masks, onnx_runners
+from .stages import Mask, StageGraph, fed_back, masks, onnx_runners
 
 HELD_OUT = 400
 
@@ -139,12 +139,17 @@ def compare(
     graphs = [StageGraph(recipe, onnx_runners(version.models)) for version in (a, b)]
     everything = tuple(recipe.inputs)
     seen: dict[tuple[str, Mask], list[tuple[AnyArray, AnyArray]]] = {}
+    states: list[dict[str, AnyArray]] = [{} for _ in graphs]
     for sample in held_out:
         tensors = preprocess(sample.arrays)
-        full = [graph(tensors) for graph in graphs]
+        both = [{**tensors, **state} for state in states]
+        full = [graph(own) for graph, own in zip(graphs, both, strict=True)]
+        states = [fed_back(recipe, known) for known in full]
         for mask in masks(recipe):
             known = (
-                full if mask == everything else [g(tensors, mask, reuse=k) for g, k in zip(graphs, full, strict=True)]
+                full
+                if mask == everything
+                else [g(own, mask, reuse=k) for g, own, k in zip(graphs, both, full, strict=True)]
             )
             for name, task in recipe.tasks.items():
                 if task.kind != "verification" or len(mask) >= 2:

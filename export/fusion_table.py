@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +29,7 @@ from .models.staged import StagedModel
 from .preprocess.torch_module import preprocessors
 from .recipe import Recipe
 from .shipped import shipped_recipe
+from .to_onnx import _export
 from .training.augment import augment
 from .training.evaluate import class_names
 from .training.loop import make_dataset, train_and_save
@@ -146,7 +146,7 @@ class Study:
                 grid = torch.logspace(-0.6, 0.6, 61)
                 best = grid[torch.stack([functional.cross_entropy(logits / t, labels) for t in grid]).argmin()]
                 for parameter in head.parameters():
-                    parameter /= best
+                    parameter.div_(best)
         return model
 
     def learned(self, kind: str, heads: SumLogProbs) -> nn.Module:
@@ -173,7 +173,7 @@ class Study:
         for epoch in range(_EPOCHS):
             for group in optimizer.param_groups:
                 group["lr"] = _LEARNING_RATE * 0.5 * (1 + np.cos(np.pi * epoch / _EPOCHS))
-            for chosen in torch.randperm(len(self.train.labels)).split(_BATCH):
+            for chosen in torch.split(torch.randperm(len(self.train.labels)), _BATCH):
                 loss = self._loss(model, views(self.train.rows(chosen)))
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
@@ -220,21 +220,19 @@ def weights_of(recipe: Recipe, seed: int) -> Path:
     return path
 
 
-def cost_us(model: nn.Module, count: int, width: int, rounds: int = 2000) -> float:
-    """Return the median time of a fusion network for one trigger, in ONNX Runtime on one thread of a CPU."""
-    assert count == 3, "image, audio, text"
-    feeds = {name: torch.zeros(1, width) for name in ("image", "audio", "text")} | {"present": torch.ones(1, count)}
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
-        program = torch.onnx.export(Fusion(model), (), kwargs=feeds, dynamo=True, opset_version=20, verbose=False)
-    assert program is not None
-    engine = OnnxRuntimeEngine(program.model_proto.SerializeToString(), name="fusion")
-    times = []
+def costs_us(recipe: Recipe, networks: Mapping[str, nn.Module], rounds: int = 2000) -> dict[str, float]:
+    """Return the median time of each fusion network for one trigger: ONNX Runtime, one thread, each in turn."""
+    engines = {
+        kind: OnnxRuntimeEngine(_export(recipe, "fusion", Fusion(network).eval()).SerializeToString(), name=kind)
+        for kind, network in networks.items()
+    }
+    times: dict[str, list[int]] = {kind: [] for kind in engines}
     for _ in range(rounds):
-        before = time.perf_counter_ns()
-        engine.run()
-        times.append((time.perf_counter_ns() - before) / 1000)
-    return statistics.median(times)
+        for kind, engine in engines.items():
+            before = time.perf_counter_ns()
+            engine.run()
+            times[kind].append(time.perf_counter_ns() - before)
+    return {kind: statistics.median(values) / 1000 for kind, values in times.items()}
 
 
 @dataclass(kw_only=True)
@@ -294,8 +292,9 @@ def measure(recipe: Recipe, seeds: tuple[int, ...] = SEEDS, weights: Mapping[int
                 for mask in study.masks:
                     for task, found in study.hits(network, samples, mask).items():
                         results.hits.setdefault((kind, mask, name, task), []).append(found)
-            if seed == seeds[0]:
-                results.cost_us[kind] = cost_us(network, len(study.names), train.vectors[0].shape[1])
+        if seed == seeds[0]:
+            results.cost_us = costs_us(recipe, networks)
+            results.cost_us["shipped"] = results.cost_us["table"]  # the same network
     return results
 
 

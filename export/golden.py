@@ -12,7 +12,7 @@ from mmedge.types import AnyArray, Tensors
 from .preprocess.onnx_prefix import Preprocessor
 from .recipe import Recipe
 from .recordings import Sample
-from .stages import Runner, StageGraph, masks, seats_of
+from .stages import Runner, StageGraph, fed_back, masks, seats_of
 
 SAMPLES = 4
 
@@ -56,16 +56,6 @@ def _joined(arrays: Sequence[AnyArray]) -> AnyArray:
     return np.stack(arrays)
 
 
-def _states(recipe: Recipe) -> list[str]:
-    """Return the ``STAGE.OUTPUT`` that are fed back."""
-    return [
-        f"{name}.{source[7:]}"
-        for name, stage in recipe.stages.items()
-        for source in stage.inputs.values()
-        if source.startswith("@state:")
-    ]
-
-
 def make_golden(
     recipe: Recipe, fp32: Mapping[str, Runner], samples: Sequence[Sample], count: int = SAMPLES
 ) -> dict[str, Golden]:
@@ -89,7 +79,7 @@ def make_golden(
     states: list[dict[str, AnyArray]] = []
     for sample in tensors:
         # As in a run: each moment goes on from the one before.
-        states.append({name: full[-1][name] for name in _states(recipe)} if full else {})
+        states.append(fed_back(recipe, full[-1]) if full else {})
         full.append(graph({**sample, **states[-1]}))
     golden: dict[str, Golden] = {}
     for stage in fp32:
@@ -104,9 +94,7 @@ def make_golden(
         for position, index in enumerate(chosen):
             mask = tuple(recipe.inputs) if seats else partial[position % len(partial)]
             known = graph({**tensors[index], **states[index]}, mask, reuse=full[index])
-            own = {name: array for name, array in states[index].items() if name.startswith(f"{stage}.")}
-            before = {name: array for name, array in known.items() if not name.startswith(f"{stage}.")}
-            feeds.append(graph.feeds(stage, {**before, **own}, mask))
+            feeds.append(graph.feeds(stage, known, mask, states[index]))
             arrays: Tensors = {tensor: samples[index].arrays[recipe.stages[stage].inputs[tensor]] for tensor in seats}
             raw.append({**feeds[-1], **arrays})
             want.append({output: known[f"{stage}.{output}"] for output in outputs})

@@ -22,7 +22,7 @@ from .ranges import RangeCollector, largest_magnitudes, outliers
 from .recipe import Calibration, Recipe
 from .recordings import Sample, Samples, as_samples
 from .report import sqnr_db
-from .stages import StageGraph, masks, onnx_runners
+from .stages import StageGraph, fed_back, masks, onnx_runners
 
 # Below this a stage without a seat of its own (a fusion network, a few thousand operations) gains nothing from int8.
 MIN_FUSION_SQNR_DB = 20.0
@@ -130,11 +130,14 @@ def _insert(recipe: Recipe, models: Mapping[str, ModelProto], frames: Sequence[T
         mask: StageGraph(recipe, {stage: partial(run, group=mask) for stage, run in collectors.items()})
         for mask in masks(recipe)
     }
+    states: dict[str, AnyArray] = {}
     for frame in frames:
-        known = graphs[everything](frame)
+        sample = {**frame, **states}
+        known = graphs[everything](sample)
         for mask, graph in graphs.items():
             if mask != everything:
-                graph(frame, mask, reuse=known)
+                graph(sample, mask, reuse=known)
+        states = fed_back(recipe, known)
     calibration = recipe.calibration
     return {
         stage: _Draft(
@@ -152,10 +155,12 @@ def _stage_sqnr(
     graph, quantised = StageGraph(recipe, onnx_runners(fp32)), onnx_runners(int8)
     want: dict[str, list[AnyArray]] = {}
     got: dict[str, list[AnyArray]] = {}
+    states: dict[str, AnyArray] = {}
     for frame in frames:
-        known = graph(frame)
+        known = graph({**frame, **states})
         for stage, run in quantised.items():
-            for output, value in run(graph.feeds(stage, known)).items():
+            for output, value in run(graph.feeds(stage, known, last=states)).items():
                 want.setdefault(f"{stage}.{output}", []).append(known[f"{stage}.{output}"])
                 got.setdefault(f"{stage}.{output}", []).append(value)
+        states = fed_back(recipe, known)
     return {name: sqnr_db(np.stack(want[name]), np.stack(got[name])) for name in want}

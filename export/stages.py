@@ -120,6 +120,16 @@ def masks(recipe: Recipe) -> tuple[Mask, ...]:
     return tuple(dict.fromkeys(mask for mask in wanted if mask and fixed <= set(mask)))
 
 
+def fed_back(recipe: Recipe, known: Tensors) -> dict[str, AnyArray]:
+    """Return those of ``known`` that are the states of the next run: ``STAGE.OUTPUT``."""
+    return {
+        f"{name}.{source[7:]}": known[f"{name}.{source[7:]}"]
+        for name, stage in recipe.stages.items()
+        for source in stage.inputs.values()
+        if source.startswith("@state:")
+    }
+
+
 class StageGraph:
     """Runs samples through the stages as the runtime does: absent inputs are zeros, idle stages give zeros.
 
@@ -161,13 +171,16 @@ class StageGraph:
                 for tensor, source in stage.inputs.items():
                     self._zeros[name][tensor] = _own(self._zeros[name][tensor], source, runner.inputs[tensor])
 
-    def feeds(self, stage: str, known: Tensors, mask: Mask | None = None) -> dict[str, AnyArray]:
+    def feeds(
+        self, stage: str, known: Tensors, mask: Mask | None = None, last: Tensors | None = None
+    ) -> dict[str, AnyArray]:
         """Return the inputs of one stage.
 
         Args:
             stage: Its name.
             known: Tensors by input name, and ``STAGE.OUTPUT`` of the stages before.
             mask: Inputs that are present; None for all.
+            last: ``STAGE.OUTPUT`` of the run before, where its states are; zeros without.
         """
         present = self.recipe.inputs if mask is None else mask
         feeds = dict(self._zeros[stage])
@@ -175,7 +188,7 @@ class StageGraph:
             if source == "@present":
                 feeds[tensor] = np.array([[name in present for name in self.recipe.inputs]], np.float32)
             elif source.startswith("@state:"):
-                feeds[tensor] = known.get(f"{stage}.{source[7:]}", feeds[tensor])
+                feeds[tensor] = (last or {}).get(f"{stage}.{source[7:]}", feeds[tensor])
             elif source in known and (source in present or source not in self.recipe.inputs):
                 feeds[tensor] = known[source]
         return {tensor: array.astype(self._zeros[stage][tensor].dtype, copy=False) for tensor, array in feeds.items()}
@@ -198,7 +211,7 @@ class StageGraph:
             if reuse is not None and name not in self._masked and self.depends[name] <= present:
                 outputs = {output: reuse[f"{name}.{output}"] for output in self.recipe.stages[name].outputs}
             elif present & self.depends[name]:
-                outputs = self._runners[name](self.feeds(name, known, mask))
+                outputs = self._runners[name](self.feeds(name, known, mask, tensors))
             else:
                 outputs = {
                     o: np.zeros(output_shape(self.recipe, name, o), np.float32)

@@ -139,6 +139,7 @@ class Snapshot:
         present: Presence of every input of the bundle, in its order.
         frames: The frame of each image input that is present.
         audio_end: Index after the last sample of each audio input that is present.
+        audio_span: Index of the first sample of its epoch, and of the oldest that can still be read, of each of these.
         values: The value of each text or tensor input that is present.
         age_ms: Age of each present input's newest data at ``t_ns``.
         epoch: Epoch of each present input.
@@ -155,6 +156,7 @@ class Snapshot:
     present: dict[str, bool]
     frames: dict[str, Frame] = field(default_factory=dict)
     audio_end: dict[str, int] = field(default_factory=dict)
+    audio_span: dict[str, tuple[int, int]] = field(default_factory=dict)
     values: dict[str, Text | Tensor] = field(default_factory=dict)
     age_ms: dict[str, float] = field(default_factory=dict)
     epoch: dict[str, int] = field(default_factory=dict)

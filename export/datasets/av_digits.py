@@ -226,10 +226,11 @@ class Pairs:
             sound = self.windows.make(said, rng, snr_db=self.snr_db, plain=self.agree)
             inputs[self.dataset.audio], labels[self.dataset.audio] = sound, said
         if self.dataset.tokenizer is not None:
-            name = self.dataset.text
+            name, spec = self.dataset.text, self.dataset.inputs[self.dataset.text]
+            assert isinstance(spec, TextInput)
             rng = np.random.default_rng((*self.seed, index, 1))
             labels[name] = shown if self.agree else _typed(shown, said, rng)
-            ids = np.empty(self.dataset.inputs[name].tensor_shape, np.int64)
+            ids = np.empty(spec.tensor_shape, np.int64)
             self.dataset.tokenizer.ids(self.claims.make(labels[name], rng, _SLIPS), ids)
             inputs[name] = ids[0]
         return Sample(inputs=inputs, labels=labels)

@@ -118,11 +118,13 @@ def _train(
         report = TrainReport(seed=seed, parameters=sum(p.numel() for p in model.parameters()))
         start = time.monotonic()
         # Convolutions are faster with the channels last.
-        _fit(model.to(memory_format=torch.channels_last), dataset, recipe, limit, progress)
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        _fit(model, dataset, recipe, limit, progress)
         report.seconds = time.monotonic() - start
         logger.info("trained in %.0f s; evaluating", report.seconds)
         _evaluate(model, dataset, recipe, limit, report)
-    model.cpu().to(memory_format=torch.contiguous_format).eval()
+    model.cpu().eval()
+    model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     model.metadata = _metadata(report, recipe)
     if output is not None:
         report.path = Path(output)

@@ -3,7 +3,7 @@
 from mmedge.bundle.archive import Archive, write_archive
 from mmedge.bundle.bundle import Bundle, load
 from mmedge.bundle.manifest import AudioInput, ImageInput, Input, Manifest, Variant, decode_manifest
-from mmedge.bundle.order import stage_order
+from mmedge.bundle.order import stage_order, unused_stages
 
 __all__ = [
     "Archive",
@@ -16,5 +16,6 @@ __all__ = [
     "decode_manifest",
     "load",
     "stage_order",
+    "unused_stages",
     "write_archive",
 ]

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 import msgspec
 
 from mmedge.bundle.manifest import Manifest, decode_manifest
-from mmedge.bundle.order import stage_order
+from mmedge.bundle.order import check_tasks, stage_order
 from mmedge.errors import BundleError
 from mmedge.files import replacing
 
@@ -83,6 +83,7 @@ class Archive:
     def _open_manifest(self) -> Manifest:
         manifest = decode_manifest(self._read(MANIFEST, MAX_MANIFEST_BYTES))
         stage_order(manifest.stages)
+        check_tasks(manifest)
         for name in manifest.files:
             if not safe_member(name):
                 raise BundleError(

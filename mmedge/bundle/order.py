@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from graphlib import CycleError, TopologicalSorter
 
-from mmedge.bundle.manifest import Stage
+from mmedge.bundle.manifest import Manifest, Stage
 from mmedge.errors import BundleError, MmedgeError
 
 
@@ -39,3 +39,40 @@ def stage_order(
             where=where,
             fix="feed a value back with '@state:OUTPUT' instead",
         ) from cycle
+
+
+def check_tasks(manifest: Manifest) -> None:
+    """Raise BundleError if a task's stage depends on no input at all."""
+    for task, spec in manifest.tasks.items():
+        producer = spec.output.partition(".")[0]
+        if not any(
+            source in manifest.inputs for name in _lineage(manifest, producer) for source in _sources(manifest, name)
+        ):
+            raise BundleError(
+                f"stage '{producer}' is fed by no input, directly or through other stages",
+                where=f"manifest.json: $.tasks.{task}.output",
+                fix="feed it, or choose another output",
+            )
+
+
+def unused_stages(manifest: Manifest) -> tuple[str, ...]:
+    """Return the stages that no task needs."""
+    used = {name for task in manifest.tasks.values() for name in _lineage(manifest, task.output.partition(".")[0])}
+    return tuple(name for name in manifest.stages if name not in used)
+
+
+def _sources(manifest: Manifest, stage: str) -> tuple[str, ...]:
+    return tuple(manifest.stages[stage].inputs.values())
+
+
+def _lineage(manifest: Manifest, stage: str) -> set[str]:
+    """Return a stage and all that feed it."""
+    found: set[str] = set()
+    waiting = [stage]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            sources = (s for s in _sources(manifest, name) if s not in manifest.inputs and not s.startswith("@"))
+            waiting += [source.partition(".")[0] for source in sources]
+    return found

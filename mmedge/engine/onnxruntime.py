@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,10 @@ class OnnxRuntimeEngine(EngineBase):
         name: For messages.
         threads: Intra-op threads.
         shapes: Input name -> shape, for inputs with dynamic dimensions (1 where not given).
+        constants: Input name -> a number that fills it; outputs may depend on it.
 
     Raises:
-        EngineError: If the model cannot be loaded.
+        EngineError: If the model cannot be loaded, or cannot run on zeros and constants where its outputs are dynamic.
         MissingDependencyError: If onnxruntime is not installed.
     """
 
@@ -47,7 +49,8 @@ class OnnxRuntimeEngine(EngineBase):
         *,
         name: str = "model",
         threads: int = 1,
-        shapes: dict[str, tuple[int, ...]] | None = None,
+        shapes: Mapping[str, tuple[int, ...]] | None = None,
+        constants: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__("onnxruntime")
         ort = require("onnxruntime", "running networks on the CPU")
@@ -68,8 +71,8 @@ class OnnxRuntimeEngine(EngineBase):
         self._binding = self._session.io_binding()
         self._values: list[Any] = []
         for item in self._session.get_inputs():
-            shape = (shapes or {}).get(item.name) or tuple(d if isinstance(d, int) else 1 for d in item.shape)
-            value = self._zeros(item, shape)
+            value = self._zeros(item, _static(item.shape, (shapes or {}).get(item.name)))
+            value.fill((constants or {}).get(item.name, 0))
             ort_value = ort.OrtValue.ortvalue_from_numpy(value)
             self._values.append(ort_value)
             self._binding.bind_ortvalue_input(item.name, ort_value)
@@ -78,7 +81,7 @@ class OnnxRuntimeEngine(EngineBase):
         shapes_out = [item.shape for item in outputs]
         if not all(isinstance(d, int) for shape in shapes_out for d in shape):
             # Names of dynamic dimensions say nothing about sizes: one run with zeros tells.
-            shapes_out = [value.shape for value in self._session.run(None, self.inputs)]
+            shapes_out = [value.shape for value in self._run_free()]
         for item, shape in zip(outputs, shapes_out, strict=True):
             value = self._zeros(item, tuple(shape))
             ort_value = ort.OrtValue.ortvalue_from_numpy(value)
@@ -108,8 +111,34 @@ class OnnxRuntimeEngine(EngineBase):
         try:
             self._session.run_with_iobinding(self._binding)
         except Exception as error:  # onnxruntime raises one private class per status code
+            self._check_shapes()
             raise EngineError(f"ONNX Runtime failed: {error}", where=self._name, fix="check the inputs") from error
+
+    def _run_free(self) -> list[AnyArray]:
+        try:
+            outputs: list[AnyArray] = self._session.run(None, self.inputs)
+        except Exception as error:  # onnxruntime raises one private class per status code
+            raise EngineError(f"ONNX Runtime failed: {error}", where=self._name, fix="check the inputs") from error
+        return outputs
+
+    def _check_shapes(self) -> None:
+        """Raise EngineError naming the output whose shape changed, if it is that which failed."""
+        for (name, own), value in zip(self.outputs.items(), self._run_free(), strict=True):
+            if value.shape != own.shape:
+                raise EngineError(
+                    f"output '{name}' is now {list(value.shape)}, it was {list(own.shape)}",
+                    where=f"{self._name}: tensor '{name}'",
+                    fix="export a network whose outputs keep their shape",
+                )
 
     def _close_impl(self) -> None:
         self._values.clear()
         del self._binding, self._session
+
+
+def _static(dims: Sequence[object], wanted: tuple[int, ...] | None) -> tuple[int, ...]:
+    """Return the shape of an input: as wanted, where the network leaves it open."""
+    own = tuple(d if isinstance(d, int) else None for d in dims)
+    if wanted is not None and len(wanted) == len(own) and all(o in (None, w) for o, w in zip(own, wanted, strict=True)):
+        return wanted
+    return tuple(1 if o is None else o for o in own)

@@ -80,8 +80,10 @@ class CallableEngine(EngineBase):
         if answer is None:
             raise self._error(f"it blocks for longer than {timeout_ms:g} ms", "raise timeout_ms, or make it faster")
         got, error = answer
-        if error is not None:
+        if isinstance(error, Exception):
             raise self._raised(error) from error
+        if error is not None:
+            raise error  # an exit is no failure of a stage
         return got
 
     def _take(self, got: object) -> None:

@@ -6,10 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from mmedge.bundle import Bundle, stage_order
-from mmedge.engine.onnxruntime import OnnxRuntimeEngine
 from mmedge.errors import BundleError, CheckError, EngineError
 from mmedge.fusion.golden import self_test
-from mmedge.fusion.load import make_callable
+from mmedge.fusion.load import make_callable, make_network, make_stage
 from mmedge.fusion.stage import Stage
 
 
@@ -30,8 +29,7 @@ def check_variants(bundle: Bundle, progress: Callable[[str, float], None] | None
         for name in stage_order(bundle.manifest.stages):
             spec = bundle.manifest.stages[name]
             if spec.callable is not None:
-                rule = make_callable(bundle, name, upstream)
-                upstream[name] = Stage(name, spec, bundle.inputs, rule, upstream, raw=False, read=bundle.read)
+                upstream[name] = make_stage(bundle, name, make_callable(bundle, name, upstream), upstream)
                 stages.append(upstream[name])
             for variant in (v for v in bundle.manifest.variants if v.stage == name):
                 row: dict[str, Any] = {
@@ -46,9 +44,8 @@ def check_variants(bundle: Bundle, progress: Callable[[str, float], None] | None
                 if progress is not None:
                     progress(f"self-test {variant.file}", len(rows) / len(bundle.manifest.variants))
                 try:
-                    engine = OnnxRuntimeEngine(bundle.read(variant.file), name=variant.file)
-                    raw = variant.target == "tensorrt"
-                    stage = Stage(name, spec, bundle.inputs, engine, upstream, raw=raw, read=bundle.read)
+                    engine = make_network(bundle, variant, upstream, variant.file)
+                    stage = make_stage(bundle, name, engine, upstream, raw=variant.target == "tensorrt")
                     stages.append(stage)
                     worst = self_test(stage, bundle.golden(variant.golden), variant.tolerance, variant.file)
                     row["error_over_tolerance"] = round(worst, 4)

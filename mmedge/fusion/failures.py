@@ -37,7 +37,9 @@ class FiniteCheck:
         # A double may be finite and its sum with another not.
         small = {name for name, flat in floats.items() if flat.size <= _SMALL and flat.dtype != np.float64}
         self._small = tuple((name, floats[name]) for name in floats if name in small)
-        self._large = tuple((name, flat, np.empty(flat.size, np.bool_)) for name, flat in floats.items() if name not in small)
+        self._large = tuple(
+            (name, flat, np.empty(flat.size, np.bool_)) for name, flat in floats.items() if name not in small
+        )
 
     def __call__(self) -> None:
         """Raise EngineError naming the first tensor that is not finite."""

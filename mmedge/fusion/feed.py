@@ -12,7 +12,14 @@ from mmedge.errors import BundleError, ConfigError
 from mmedge.preprocess import AudioPreprocessor, ImagePreprocessor, Tokenizer
 from mmedge.types import AnyArray, FloatArray, Frame, Snapshot, Tensor, Text
 
-ReadAudio = Callable[[str, Snapshot, FloatArray], int]
+
+class ReadAudio(Protocol):
+    """Copies sound: ``Synchronizer.read_audio``."""
+
+    def __call__(self, name: str, snapshot: Snapshot, out: FloatArray, end: int | None = None, /) -> int:
+        """Copy the samples before index ``end`` (where the snapshot cuts) into ``out``; return how many are real."""
+
+
 ReadMember = Callable[[str], bytes]
 
 

@@ -7,8 +7,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from mmedge.errors import EngineError, MmedgeError
 from mmedge.fusion.feed import ReadAudio
+from mmedge.fusion.schedule import Crew
 from mmedge.fusion.stage import Stage
+from mmedge.fusion.stream import StreamStage
 from mmedge.types import AnyArray, Evidence, Snapshot
 
 
@@ -25,16 +28,23 @@ class StageGraph:
 
     Args:
         stages: In topological order; the graph owns them from now on.
+        cores: So many heavy stages may run at once; the cores this process may use by default.
 
     Attributes:
-        timing: What the newest ``run`` cost.
+        timing: What the newest trigger cost.
         used_ns: Stage -> capture time of the outputs that the newest ``run`` used, for stages with a rule of their own.
-        busy: Background stages that were still running at the newest ``run``.
+        busy: Background stages that were still running at the newest trigger.
     """
 
-    def __init__(self, stages: list[Stage]) -> None:
+    def __init__(self, stages: list[Stage], *, cores: int | None = None) -> None:
         self.stages = stages
         self._by_name = {stage.name: stage for stage in stages}
+        self._background = tuple(stage for stage in stages if stage.asynchronous)
+        self._streams = tuple(stage for stage in stages if isinstance(stage, StreamStage))
+        self._crew = Crew(stages, cores)
+        self._snapshot: Snapshot | None = None
+        self._marks: list[tuple[int, int] | None] = []
+        self._fallen: list[tuple[Stage, EngineError]] = []
         self.timing = Timing()
         self.used_ns: dict[str, int] = {}
         self.busy: list[str] = []
@@ -45,39 +55,132 @@ class StageGraph:
         ``snapshot.age_ms`` is raised to the age of the cached or background output that was used.
 
         Args:
-            snapshot: What to run on.
+            snapshot: What to run on. The same one again goes on where a stage failed: what has run does not run
+                again unless other inputs are present by now.
             read_audio: Gives its sound.
             busy: The background stages to take as still running, and no others, as a recorded run found them;
                 None looks.
+
+        Raises:
+            StageError: If a stage fails. It has forgotten its state; the graph can go on.
         """
-        timing = self.timing = Timing()
-        self.used_ns, self.busy = {}, []
-        for stage in self.stages:
-            if not stage.present(snapshot):
-                stage.reset()
-                continue
-            running = stage.asynchronous and stage.busy(None if busy is None else stage.name in busy)
-            if running:
-                self.busy.append(stage.name)
-            elif stage.due(snapshot):
-                before = time.monotonic_ns()
-                stage.feed(snapshot, read_audio)
-                fed = time.monotonic_ns()
-                (stage.start if stage.asynchronous else stage.run)(snapshot.t_ns)
-                timing.preprocess_ns += fed - before
-                timing.infer_ns += time.monotonic_ns() - fed
-            if stage.asynchronous or stage.spec.every_ms is not None:
-                self.used_ns[stage.name] = stage.t_ns
-            stale_ms = (snapshot.t_ns - stage.t_ns) / 1e6
-            if stale_ms > 0:
-                for seat in stage.depends:
-                    if snapshot.present[seat]:
-                        snapshot.age_ms[seat] = max(snapshot.age_ms.get(seat, 0.0), stale_ms)
+        bits = self._look(snapshot)
+        self._collect(snapshot, bits, busy)
+        self.used_ns = {}
+        for stage in self._run_waited(snapshot, bits, read_audio):
+            if stage.due(snapshot, bits, self._marks):
+                self._feed(stage, snapshot, bits, read_audio)
+                stage.start(snapshot.t_ns)
+
+    def _look(self, snapshot: Snapshot) -> int:
+        """Note what is present and what is new; return the former as bits."""
+        marks = self._marks = []
+        bits, bit = 0, 1
+        epoch, frames, sounds, values = snapshot.epoch, snapshot.frames, snapshot.audio_end, snapshot.values
+        for seat, present in snapshot.present.items():
+            if not present:
+                marks.append(None)
+            else:
+                bits |= bit
+                if seat in frames:
+                    number = frames[seat].seq
+                elif seat in sounds:
+                    number = sounds[seat]
+                else:
+                    number = values[seat].seq
+                marks.append((epoch.get(seat, 0), number))
+            bit <<= 1
+        return bits
+
+    def _collect(self, snapshot: Snapshot, bits: int, busy: Collection[str] | None) -> None:
+        """Take up what has come from the background: before anything else, so that it is decided once a trigger."""
+        again = snapshot is self._snapshot
+        if not again:
+            self._snapshot, self.timing = snapshot, Timing()
+            self.busy, self._fallen = [], []
+            for stage in self.stages:
+                stage.ran = False
+        for stage in self._background:
+            if stage.depends and not bits & stage.bits:
+                stage.absent()
+            elif not again:
+                try:
+                    if stage.busy(None if busy is None else stage.name in busy):
+                        self.busy.append(stage.name)
+                except EngineError as error:
+                    self._fallen.append((stage, error))
+        while self._fallen:
+            stage, fault = self._fallen.pop(0)
+            if bits & stage.bits or not stage.depends:
+                raise stage.failed(fault, bits) from fault
+
+    def _run_waited(self, snapshot: Snapshot, bits: int, read_audio: ReadAudio) -> list[Stage]:
+        """Run the stages that the trigger waits for; return those that can run behind it."""
+        late: list[Stage] = []
+        failed: tuple[Stage, MmedgeError] | None = None
+        crew, marks, timing = self._crew, self._marks, self.timing
+        try:
+            for stage in self.stages:
+                if stage.depends and not bits & stage.bits:
+                    stage.absent()
+                    continue
+                if stage.warm:
+                    if not stage.running:
+                        late.append(stage)
+                else:
+                    if crew.running and not crew.wait(stage.ancestors):
+                        break
+                    if stage.due(snapshot, bits, marks):
+                        try:
+                            self._feed(stage, snapshot, bits, read_audio)
+                            begin_ns = time.monotonic_ns()
+                            if crew.takes(stage):
+                                crew.start(stage)
+                            else:
+                                stage.execute()
+                                stage.finish()
+                            timing.infer_ns += time.monotonic_ns() - begin_ns
+                        except MmedgeError as error:
+                            failed = stage, error
+                            break
+                if not stage.cold or stage in crew.running:
+                    self._age(stage, snapshot)
+        finally:
+            begin_ns = time.monotonic_ns()
+            if crew.running:
+                # What was started earlier comes before it in the order, and so does its failure.
+                earlier = crew.settle()
+                if earlier is not None and failed is not None:
+                    failed[0].discard()
+                failed = earlier or failed
+                timing.infer_ns += time.monotonic_ns() - begin_ns
+        if failed is not None:
+            raise failed[0].failed(failed[1], bits) from failed[1]
+        return late
+
+    def _feed(self, stage: Stage, snapshot: Snapshot, bits: int, read_audio: ReadAudio) -> None:
+        begin_ns = time.monotonic_ns()
+        stage.feed(snapshot, bits, self._marks, read_audio)
+        self.timing.preprocess_ns += time.monotonic_ns() - begin_ns
+
+    def _age(self, stage: Stage, snapshot: Snapshot) -> None:
+        if stage.asynchronous or stage.spec.every_ms is not None:
+            self.used_ns[stage.name] = stage.t_ns
+        stale_ns = snapshot.t_ns - stage.t_ns
+        if stale_ns > 0:
+            for seat in stage.depends:
+                if snapshot.present[seat]:
+                    snapshot.age_ms[seat] = max(snapshot.age_ms.get(seat, 0.0), stale_ns / 1e6)
 
     def output(self, tensor: str) -> AnyArray:
         """Return ``STAGE.OUTPUT``; a view, valid until the next ``run``."""
         stage, _, output = tensor.partition(".")
         return self._by_name[stage].outputs[output]
+
+    @property
+    def overruns(self) -> dict[str, int]:
+        """How often the sound of a stream was overwritten before it was heard, by stage."""
+        return {stage.name: stage.overruns for stage in self._streams if stage.overruns}
 
     @property
     def evidence(self) -> Evidence:
@@ -92,5 +195,6 @@ class StageGraph:
 
     def close(self) -> None:
         """Free every stage; idempotent."""
+        self._crew.close()
         for stage in self.stages:
             stage.close()

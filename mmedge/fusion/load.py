@@ -7,9 +7,10 @@ a wrong engine never serves and nothing falls back in silence.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 
-from mmedge.bundle import Bundle, Variant, stage_order
+from mmedge.bundle import Bundle, Variant, stage_order, unused_stages
 from mmedge.engine.base import Engine
 from mmedge.engine.build import compile_variant
 from mmedge.engine.cuda import gpu_problem
@@ -17,10 +18,12 @@ from mmedge.engine.onnxruntime import OnnxRuntimeEngine
 from mmedge.engine.tensorrt_loader import tensorrt_choice
 from mmedge.errors import CheckError, ConfigError, DeviceError, EngineError, MissingDependencyError
 from mmedge.fusion.callables import CallableEngine
-from mmedge.fusion.feed import expected_shape
 from mmedge.fusion.golden import self_test
 from mmedge.fusion.graph import StageGraph
 from mmedge.fusion.stage import Stage
+from mmedge.fusion.stream import StreamStage, is_stream
+from mmedge.fusion.tensors import constants, input_dtypes, input_shapes, output_shapes
+from mmedge.types import AnyArray
 
 log = logging.getLogger("mmedge.fusion")
 Progress = Callable[[str, float], None]
@@ -80,6 +83,9 @@ def load_graph(
         DeviceError: If ``tensorrt`` was asked for and cannot run here.
     """
     stages: dict[str, Stage] = {}
+    unused = unused_stages(bundle.manifest)
+    if unused:
+        log.warning("nothing uses what stage %s gives: leave it out of the bundle", ", ".join(map(repr, unused)))
     try:
         for name in stage_order(bundle.manifest.stages):
             stages[name] = _load_stage(bundle, name, stages, backend, precision, progress)
@@ -100,8 +106,7 @@ def _load_stage(
 ) -> Stage:
     spec = bundle.manifest.stages[name]
     if spec.callable is not None:
-        rule = make_callable(bundle, name, upstream)
-        return Stage(name, spec, bundle.inputs, rule, upstream, raw=False, read=bundle.read)
+        return make_stage(bundle, name, make_callable(bundle, name, upstream), upstream)
     choices = candidates(bundle, name, backend, precision)
     if not choices:
         raise ConfigError(
@@ -146,11 +151,10 @@ def _try(
         )
         engine = TensorRTEngine(compiled.plan_path.read_bytes(), name=name)
     else:
-        engine = OnnxRuntimeEngine(bundle.read(variant.file), name=f"{bundle.path}: {variant.file}")
+        engine = make_network(bundle, variant, upstream, f"{bundle.path}: {variant.file}")
     stage: Stage | None = None
     try:
-        raw = variant.target == "tensorrt"
-        stage = Stage(name, bundle.manifest.stages[name], bundle.inputs, engine, upstream, raw=raw, read=bundle.read)
+        stage = make_stage(bundle, name, engine, upstream, raw=variant.target == "tensorrt")
         golden = bundle.golden(variant.golden)
         worst = self_test(stage, golden, variant.tolerance, f"{variant.file} on {engine.backend}")
     except BaseException:
@@ -160,20 +164,33 @@ def _try(
     return stage
 
 
-def make_callable(bundle: Bundle, name: str, upstream: dict[str, Stage]) -> CallableEngine:
-    """Return the engine of a stage that is a rule instead of a network."""
+def make_callable(bundle: Bundle, name: str, upstream: Mapping[str, Stage]) -> CallableEngine:
+    """Return the engine of a stage that is a rule instead of a network; the SDK's own rules need no thread."""
     spec = bundle.manifest.stages[name]
-    outputs = {n: tuple(1 if isinstance(d, str) else d for d in dims) for n, dims in spec.outputs.items()}
-    inputs: dict[str, tuple[int, ...]] = {}
-    for tensor, source in spec.inputs.items():
-        if source in bundle.inputs:
-            inputs[tensor] = expected_shape(bundle.inputs[source], raw=False)
-        elif source.startswith("@state:"):
-            inputs[tensor] = outputs[source[7:]]
-        elif source.startswith("@"):
-            inputs[tensor] = (1, len(bundle.inputs))
-        else:
-            producer, _, output = source.partition(".")
-            inputs[tensor] = upstream[producer].outputs[output].shape
     assert spec.callable is not None
-    return CallableEngine(spec.callable, inputs, outputs)
+    give = partial(_array_of, upstream)
+    return CallableEngine(
+        spec.callable,
+        {**dict.fromkeys(constants(spec), ()), **input_shapes(spec, bundle.inputs, give, raw=False)},
+        output_shapes(spec),
+        dtypes=input_dtypes(spec, bundle.inputs, give, raw=False),
+        timeout_ms=None if spec.callable.startswith("mmedge.fusion.") else spec.timeout_ms,
+    )
+
+
+def make_network(bundle: Bundle, variant: Variant, upstream: Mapping[str, Stage], where: str) -> OnnxRuntimeEngine:
+    """Return a variant on ONNX Runtime; the graph's shapes are those of its dynamic dimensions."""
+    spec = bundle.manifest.stages[variant.stage]
+    shapes = input_shapes(spec, bundle.inputs, partial(_array_of, upstream), raw=variant.target == "tensorrt")
+    return OnnxRuntimeEngine(bundle.read(variant.file), name=where, shapes=shapes, constants=constants(spec))
+
+
+def make_stage(bundle: Bundle, name: str, engine: Engine, upstream: Mapping[str, Stage], *, raw: bool = False) -> Stage:
+    """Return a stage around its engine, one that listens where it is a stream."""
+    spec = bundle.manifest.stages[name]
+    kind = StreamStage if is_stream(spec, bundle.inputs) else Stage
+    return kind(name, spec, bundle.inputs, engine, upstream, raw=raw, read=bundle.read)
+
+
+def _array_of(upstream: Mapping[str, Stage], stage: str, output: str) -> AnyArray:
+    return upstream[stage].outputs[output]

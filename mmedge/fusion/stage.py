@@ -12,7 +12,7 @@ import numpy as np
 from mmedge.bundle.manifest import Input
 from mmedge.bundle.manifest import Stage as StageSpec
 from mmedge.engine.base import Engine
-from mmedge.errors import BundleError, EngineError, MmedgeError
+from mmedge.errors import BundleError, MmedgeError
 from mmedge.fusion.failures import FiniteCheck, StageError
 from mmedge.fusion.feed import Feed, ReadAudio, ReadMember, make_feed, no_members
 from mmedge.fusion.tensors import constants, fill, input_dtypes, input_shapes, output_shapes
@@ -45,6 +45,7 @@ class Stage:
         t_ns: Capture time its outputs belong to.
         cost_ns: Moving median of the time of a run.
         ran: Whether it has run for this trigger.
+        cold: Whether it has no output of its own.
 
     Raises:
         BundleError: If the network and the graph differ in names, shapes or dtypes.
@@ -68,11 +69,12 @@ class Stage:
         own = engine.inputs
         seats = tuple(inputs)
         self._constants = tuple((own[t], number, f"{self._where}.inputs.{t}") for t, number in constants(spec).items())
-        self._feeds: dict[str, tuple[str, Feed]] = {}
+        self._feeds: dict[str, tuple[str, Feed]] = {}  # at each run
         self._states: tuple[tuple[AnyArray, AnyArray], ...] = ()
         self._links: dict[str, tuple[Stage, str]] = {}
         self._rows: list[tuple[AnyArray, bool]] = []  # and whether it is presence, not age
         depends: set[str] = set()
+        self.depends: frozenset[str] = frozenset()
         self.ancestors: frozenset[str] = frozenset()
         for tensor, source in spec.inputs.items():
             if source in inputs:
@@ -87,6 +89,7 @@ class Stage:
                 self._links[tensor] = (upstream[producer], output)
                 depends |= upstream[producer].depends
                 self.ancestors |= {producer} | upstream[producer].ancestors
+        self._all_feeds = self._feeds
         self.depends = frozenset(depends)
         self._seats = tuple(enumerate(seats))
         self.bits = sum(1 << index for index, seat in self._seats if seat in depends)
@@ -94,7 +97,9 @@ class Stage:
         self._watched_bits = (1 << len(seats)) - 1 if any(is_presence for _, is_presence in self._rows) else self.bits
         fed = {seat for seat, _ in self._feeds.values()} if spec.on in (None, "change") else {spec.on}
         self._watched = tuple((index, seat) for index, seat in self._seats if seat in fed)
-        self._producers = tuple({s.name: s for s, _ in self._links.values()}.values()) if spec.on in (None, "change") else ()
+        self._producers = (
+            tuple({s.name: s for s, _ in self._links.values()}.values()) if spec.on in (None, "change") else ()
+        )
         self._every_ns = None if spec.every_ms is None else round(spec.every_ms * 1e6) - _SLACK_NS
         self.outputs = dict(engine.outputs)
         if self.asynchronous:
@@ -107,6 +112,7 @@ class Stage:
         self.version = self.t_ns = self.cost_ns = 0
         self.ran = False
         self._blank = self._carry = False
+        self.cold = True
         self._fed_bits = _NEVER
         self._seen: list[tuple[int, int] | None] = [None] * len(seats)
         self._seen_versions = [_NEVER] * len(self._producers)
@@ -189,7 +195,7 @@ class Stage:
     def _pairs(self) -> tuple[tuple[memoryview, memoryview], ...]:
         # Bytes are compared without an array of their own.
         links = ((stage.outputs[output], self.engine.inputs[tensor]) for tensor, (stage, output) in self._links.items())
-        return tuple((memoryview(a).cast("B"), memoryview(b).cast("B")) for a, b in links)
+        return tuple((theirs.data.cast("B"), own.data.cast("B")) for theirs, own in links)
 
     def _differs(self, snapshot: Snapshot, bits: int) -> bool:
         for theirs, own in self._compared:
@@ -201,10 +207,10 @@ class Stage:
                 if value.text != self._texts.get(seat):
                     return True
             elif isinstance(value, Tensor):
-                data, own = value.data, self.engine.inputs[tensor]
-                if data.dtype != own.dtype or data.size != own.size or not data.flags.c_contiguous:
+                data, fed = value.data, self.engine.inputs[tensor]
+                if data.dtype != fed.dtype or data.size != fed.size or not data.flags.c_contiguous:
                     return True
-                if memoryview(data).cast("B") != memoryview(own).cast("B"):
+                if data.data.cast("B") != fed.data.cast("B"):
                     return True
             elif snapshot.present[seat]:
                 return True  # pictures and sound that are new never are the same
@@ -223,25 +229,25 @@ class Stage:
         """Write every input tensor; absent seats become zeros.
 
         Raises:
-            StageError: If what came cannot be fed.
+            MmedgeError: If what came cannot be fed.
         """
         own = self.engine.inputs
+        if not self.warm:
+            self.t_ns = self.stamp(snapshot)
+        self._blank = False
         if self._states:
             self._feed_states(snapshot)
-        try:
-            for tensor, (seat, feed) in self._feeds.items():
-                if snapshot.present[seat]:
-                    feed.fill(snapshot, own[tensor], read_audio)
-                else:
-                    feed.fill_absent(own[tensor])
-        except MmedgeError as error:
-            raise self.failed(error, bits) from error
+        for tensor, (seat, feed) in self._feeds.items():
+            if snapshot.present[seat]:
+                feed.fill(snapshot, own[tensor], read_audio)
+            else:
+                feed.fill_absent(own[tensor])
         for tensor, (stage, output) in self._links.items():
             np.copyto(own[tensor], stage.outputs[output])
         for row, is_presence in self._rows:
             for index, seat in self._seats:
                 row[index] = snapshot.present[seat] if is_presence else snapshot.age_ms.get(seat, 0.0)
-        if self._compared or self.spec.on == "change":
+        if self.spec.on == "change":
             self._texts.update((seat, v.text) for seat, v in snapshot.values.items() if isinstance(v, Text))
         self._see(bits, marks)
 
@@ -268,8 +274,7 @@ class Stage:
     def execute(self) -> None:
         """Run the engine on what ``feed`` wrote; nothing else is touched, so any thread may do it."""
         begin_ns = time.monotonic_ns()
-        self.engine.run()
-        self._check()
+        self._run()
         took_ns = time.monotonic_ns() - begin_ns
         step_ns = max(self.cost_ns >> 4, 1000)
         if self.cost_ns == 0:
@@ -277,12 +282,21 @@ class Stage:
         elif abs(took_ns - self.cost_ns) > step_ns:
             self.cost_ns += step_ns if took_ns > self.cost_ns else -step_ns
 
-    def finish(self, t_ns: int) -> None:
-        """Take up the outputs of a run for capture time ``t_ns``."""
+    def _run(self) -> None:
+        self.engine.run()
+        self._check()
+
+    def stamp(self, snapshot: Snapshot) -> int:
+        """Return the capture time that a run for this trigger belongs to."""
+        return snapshot.t_ns
+
+    def finish(self, t_ns: int | None = None) -> None:
+        """Take up the outputs of a run, of a background run for capture time ``t_ns``."""
         self.ran = self._carry = True
-        self._blank = False
+        self.cold = False
         self.version += 1
-        self.t_ns = t_ns
+        if t_ns is not None:
+            self.t_ns = t_ns
         if self.asynchronous:
             self.publish()
 
@@ -307,13 +321,14 @@ class Stage:
     @property
     def warm(self) -> bool:
         """Whether it runs in the background; the first time, and after an absence, triggers wait for it."""
-        return self.asynchronous and not self._blank
+        return self.asynchronous and not self.cold
 
     def start(self, t_ns: int) -> None:
         """Run the engine in the background on what ``feed`` wrote."""
         if self._worker is None:
             self._worker = ThreadPoolExecutor(1, thread_name_prefix=f"mmedge-{self.name}")
         self._future_t_ns, self._carry = t_ns, False
+        self.ran = True
         self._future = self._worker.submit(self.execute)
 
     def busy(self, running: bool | None = None) -> bool:
@@ -341,6 +356,10 @@ class Stage:
         """Whether a background run has not been taken up yet."""
         return self._future is not None
 
+    def absent(self) -> None:
+        """Give zeros while none of its inputs is there."""
+        self.reset()
+
     def reset(self) -> None:
         """Forget cached outputs and states, after a background run has ended; idempotent and then cheap."""
         if self._blank and self._future is None and self._fed_bits == _NEVER:
@@ -349,7 +368,7 @@ class Stage:
             self._future.exception()
             self._future = None
         self._fed_bits = _NEVER
-        self._blank = True
+        self._blank = self.cold = True
         self.version += 1
         self.forget()
         for array, number, where in self._constants:
@@ -362,8 +381,8 @@ class Stage:
         self._blank = False
         for tensor, own in self.engine.inputs.items():
             raw = tensors[f"in.{tensor}"]
-            if tensor in self._feeds:
-                self._feeds[tensor][1].fill_raw(raw, own)
+            if tensor in self._all_feeds:
+                self._all_feeds[tensor][1].fill_raw(raw, own)
             else:
                 np.copyto(own.reshape(-1), raw.reshape(-1), casting="same_kind")
 
@@ -372,5 +391,3 @@ class Stage:
         if self._worker is not None:
             self._worker.shutdown(wait=True)
         self.engine.close()
-
-

@@ -67,7 +67,7 @@ def input_dtypes(spec: StageSpec, inputs: Mapping[str, Input], upstream: Upstrea
             dtypes[tensor] = "int64"
         elif isinstance(seat, (ImageInput, AudioInput)):
             dtypes[tensor] = "uint8" if raw and isinstance(seat, ImageInput) else "float32"
-        elif "@" not in source:
+        elif not source.startswith("@"):
             producer, _, output = source.partition(".")
             dtypes[tensor] = upstream(producer, output).dtype.name
     return dtypes
@@ -75,13 +75,9 @@ def input_dtypes(spec: StageSpec, inputs: Mapping[str, Input], upstream: Upstrea
 
 def fill(array: AnyArray, number: float, where: str) -> None:
     """Fill a tensor with a constant, or raise BundleError if its dtype cannot hold the number."""
-    if array.dtype.kind in "iu" and (not number.is_integer() or not _fits(number, array.dtype)):
+    whole = array.dtype.kind in "iu"
+    if whole and not (number.is_integer() and np.iinfo(array.dtype).min <= number <= np.iinfo(array.dtype).max):
         raise BundleError(
             f"{number:g} does not fit into a tensor of {array.dtype}", where=where, fix="write a number that does"
         )
-    array.fill(int(number) if array.dtype.kind in "iu" else number)
-
-
-def _fits(number: float, dtype: np.dtype[np.generic]) -> bool:
-    limits = np.iinfo(dtype)  # type: ignore[arg-type]
-    return limits.min <= number <= limits.max
+    array.fill(int(number) if whole else number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Collection, Iterable
 from typing import Literal
@@ -9,12 +10,14 @@ from typing import Literal
 from mmedge.bundle import Bundle
 from mmedge.bundle.manifest import Manifest
 from mmedge.errors import SourceError
-from mmedge.fusion import StageGraph
+from mmedge.fusion import StageError, StageGraph
 from mmedge.interpret import UNDEFINED, make_interpreter
 from mmedge.pipeline.statistics import Statistics
 from mmedge.preprocess.geometry import to_picture_of
 from mmedge.sync import Synchronizer
 from mmedge.types import Result, Snapshot, TaskResult
+
+log = logging.getLogger("mmedge.inference")
 
 
 def validated_masks(manifest: Manifest) -> set[frozenset[str]]:
@@ -65,7 +68,7 @@ class Inference:
 
         Raises:
             SourceError: If an input whose policy is ``fail`` is absent.
-            EngineError: If a stage fails.
+            EngineError: If a stage fails that answers to an input whose policy is ``fail``, or to no input.
         """
         graph, statistics = self.graph, self._statistics
         start_ns = time.monotonic_ns()
@@ -79,11 +82,9 @@ class Inference:
         if any(self._epoch.get(name, epoch) != epoch for name, epoch in snapshot.epoch.items()):
             self._reset()
         self._epoch.update(snapshot.epoch)
-        mask = frozenset(name for name, on in snapshot.present.items() if on)
-        valid = mask in self._validated
+        valid = self._run(snapshot, sync, busy)
         tasks: dict[str, TaskResult]
         if valid:
-            graph.run(snapshot, sync.read_audio, busy)
             inferred_ns = time.monotonic_ns()
             tasks = {
                 name: self._interpreters[name](graph.output(task.output), snapshot)
@@ -138,6 +139,31 @@ class Inference:
             epoch=dict(snapshot.epoch),
             reason=snapshot.reason,
         ).attach({name: frame.copy for name, frame in snapshot.frames.items()})
+
+    def _run(self, snapshot: Snapshot, sync: Synchronizer, busy: Collection[str] | None) -> bool:
+        """Run the graph, without the inputs whose stages fail; tell whether a mask remained that was validated."""
+        while frozenset(name for name, on in snapshot.present.items() if on) in self._validated:
+            try:
+                self.graph.run(snapshot, sync.read_audio, busy)
+            except StageError as error:
+                self._count(error)
+                if not error.depends or any(sync.policy(name) == "fail" for name in error.depends):
+                    raise
+                for name in error.depends:
+                    snapshot.present[name] = False
+                    snapshot.age_ms.pop(name, None)
+                told = f"{', '.join(error.depends)}: stage '{error.stage}' failed: {error.message}"
+                snapshot.reason = "; ".join(filter(None, (snapshot.reason, told)))
+            else:
+                self._statistics.stage_overruns = self.graph.overruns
+                return True
+        return False
+
+    def _count(self, error: StageError) -> None:
+        errors = self._statistics.stage_errors
+        if error.stage not in errors:
+            log.warning("%s (%s); further failures of this stage are only counted", error.message, error.where)
+        self._statistics.stage_errors = {**errors, error.stage: errors.get(error.stage, 0) + 1}
 
     def _reset(self) -> None:
         for interpreter in self._interpreters.values():

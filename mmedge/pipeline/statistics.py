@@ -102,6 +102,8 @@ class Statistics:
         self.lost_samples: dict[str, int] = {}
         self.absent: dict[str, int] = {}
         self.refused: dict[str, int] = {}
+        self.stage_errors: dict[str, int] = {}
+        self.stage_overruns: dict[str, int] = {}
         self.undelivered = 0
         self.unaccounted = 0
         self.notes: list[str] = []
@@ -159,6 +161,8 @@ class Statistics:
             "lost_samples": dict(self.lost_samples),
             "absent": dict(self.absent),
             "refused": dict(self.refused),
+            "stage_errors": dict(self.stage_errors),
+            "stage_overruns": dict(self.stage_overruns),
             "undelivered": self.undelivered,
             "unaccounted": self.unaccounted,
             "notes": list(self.notes),

@@ -112,6 +112,7 @@ class AudioStream(Stream):
         if begin < self._end - self._capacity:
             return f"{self.name}: overwritten before it was wanted"
         snapshot.audio_end[self.name] = end
+        snapshot.audio_span[self.name] = self._begin, max(self._begin, self._end - self._capacity)
         snapshot.age_ms[self.name] = max(t_ns - cut_ns, 0) / 1e6
         snapshot.skew_ms = max(snapshot.skew_ms, abs(off_ns) / 1e6)
         return None

@@ -222,12 +222,16 @@ class Synchronizer:
                 return name
         return None
 
-    def read_audio(self, name: str, snapshot: Snapshot, out: FloatArray) -> int:
-        """Copy the window of ``snapshot`` into ``out``; return how many samples are real."""
+    def policy(self, name: str) -> str:
+        """Return what happens when an attached input is absent."""
+        return self._streams[name].policy
+
+    def read_audio(self, name: str, snapshot: Snapshot, out: FloatArray, end: int | None = None) -> int:
+        """Copy the window of ``snapshot`` into ``out``, or the one before index ``end``; return how many are real."""
         stream = self._streams[name]
         if not isinstance(stream, AudioStream):
             raise ConfigError("this input has no sound", where=f"input '{name}'")
-        return stream.read(snapshot.audio_end[name], out)
+        return stream.read(snapshot.audio_end[name] if end is None else end, out)
 
     def trim(self) -> None:
         """Release the frames that neither a pending trigger nor the snapshots polled so far can want."""

@@ -13,10 +13,9 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from typer.testing import CliRunner
 
 from mmedge.bundle import load
-from mmedge.cli import app
+from mmedge.cli import run
 from mmedge.export.datasets.media import write_clip
 from mmedge.export.infer import Seats, read_network
 
@@ -83,10 +82,15 @@ def files(tmp_path):
     return [str(tmp_path / "yolo-v8.onnx"), str(tmp_path / "level.onnx")]
 
 
-def new(*arguments: str) -> dict:
-    done = CliRunner().invoke(app, ["new", *arguments, "--json"], catch_exceptions=False)
-    assert done.exit_code == 0, done.output
-    return json.loads(done.stdout)
+@pytest.fixture
+def new(capfd):
+    def call(*arguments: str) -> dict:
+        code = run(["new", *arguments, "--json"])
+        told = capfd.readouterr()
+        assert code == 0, told.err
+        return json.loads(told.out)
+
+    return call
 
 
 def clip(path) -> str:
@@ -98,7 +102,7 @@ def clip(path) -> str:
     return str(path)
 
 
-def test_two_networks_become_a_bundle_that_runs_as_printed(tmp_path, files):
+def test_two_networks_become_a_bundle_that_runs_as_printed(tmp_path, files, new):
     report = new(str(tmp_path / "kiosk"), "--from", *files)
     assert report["schema"] == "mmedge.new/1"
     with load(report["bundle"]) as bundle:
@@ -113,7 +117,9 @@ def test_two_networks_become_a_bundle_that_runs_as_printed(tmp_path, files):
     (printed,) = report["next"]
     assert printed.endswith("--image 0 --audio mic://default")
     file = clip(tmp_path / "clip.mp4")
-    printed = printed.replace("--image 0 --audio mic://default", f"--image {file} --audio {file} --latency offline --json")
+    printed = printed.replace(
+        "--image 0 --audio mic://default", f"--image {file} --audio {file} --latency offline --json"
+    )
     variables, _, command = printed.partition(" mmedge ")
     name, _, value = variables.partition("=")
     done = subprocess.run(
@@ -135,14 +141,12 @@ def test_two_networks_become_a_bundle_that_runs_as_printed(tmp_path, files):
     assert centre == pytest.approx((0.8, 112 / 480), abs=0.04)
 
 
-def test_what_was_written_can_be_changed_and_exported_again(tmp_path, files):
+def test_what_was_written_can_be_changed_and_exported_again(tmp_path, files, new):
     folder = tmp_path / "kiosk"
     new(str(folder), "--from", *files)
     recipe = (folder / "recipe.toml").read_text()
     (folder / "recipe.toml").write_text(recipe.replace("threshold = 0.25", "threshold = 0.75"))
-    again = [sys.executable, "-m", "mmedge", "export", str(folder / "recipe.toml"), "--output", str(tmp_path / "b.mmedge")]
-    done = subprocess.run(again, capture_output=True, text=True, timeout=120, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    assert run(["export", str(folder / "recipe.toml"), "--output", str(tmp_path / "b.mmedge")]) == 0
     with load(tmp_path / "b.mmedge") as bundle:
         assert bundle.tasks["yolo_v8"].threshold == 0.75
 
@@ -216,35 +220,27 @@ def test_a_tokenizer_makes_a_text_of_input_ids(tmp_path):
     ("name", "content", "said"),
     [("a.txt", b"", "is not an ONNX file"), ("a.onnx", b"what", "not an ONNX file"), ("b.onnx", None, "cannot read")],
 )
-def test_files_that_cannot_be_used(tmp_path, name, content, said):
+def test_files_that_cannot_be_used(tmp_path, name, content, said, capfd):
     if content is not None:
         (tmp_path / name).write_bytes(content)
-    command = [sys.executable, "-m", "mmedge", "new", str(tmp_path / "p"), "--from", str(tmp_path / name)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
-    assert said in done.stderr
+    code = run(["new", str(tmp_path / "p"), "--from", str(tmp_path / name)])
+    told = capfd.readouterr().err
+    assert (code, "Traceback" in told) == (2, False)
+    assert said in told
     assert not (tmp_path / "p").exists(), "nothing is left behind"
 
 
-def test_a_folder_with_something_in_it_is_left_alone(tmp_path, files):
-    done = subprocess.run(
-        [sys.executable, "-m", "mmedge", "new", str(tmp_path), "--from", *files],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 2
-    assert "not empty" in done.stderr
+def test_a_folder_with_something_in_it_is_left_alone(tmp_path, files, capfd):
+    assert run(["new", str(tmp_path), "--from", *files]) == 2
+    assert "not empty" in capfd.readouterr().err
 
 
 @pytest.mark.slow
-def test_the_starter_project_trains(tmp_path):
+def test_the_starter_project_trains(tmp_path, new):
     report = new(str(tmp_path / "p"))
     assert [line.split()[1] for line in report["next"]] == ["train", "export"]
     recipe = tmp_path / "p" / "recipe.toml"
     recipe.write_text(recipe.read_text().replace("epochs = 20", "epochs = 2"))
-    command = [sys.executable, "-m", "mmedge", "export", str(recipe), "--output", str(tmp_path / "s.mmedge")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr
+    assert run(["export", str(recipe), "--output", str(tmp_path / "s.mmedge")]) == 0
     with load(tmp_path / "s.mmedge") as bundle:
         assert {mask.present for mask in bundle.manifest.validated_masks} >= {("image",), ("audio",)}

@@ -168,7 +168,10 @@ def counter() -> onnx.ModelProto:
         [helper.make_tensor_value_info("sum", FLOAT, None)],
     )
     other = helper.make_graph(
-        [NODE("Reshape", ["x", "nonsense"], ["shaped"])], "else", [], [helper.make_tensor_value_info("shaped", FLOAT, None)]
+        [NODE("Reshape", ["x", "nonsense"], ["shaped"])],
+        "else",
+        [],
+        [helper.make_tensor_value_info("shaped", FLOAT, None)],
     )
     return network(
         [
@@ -212,7 +215,10 @@ def test_golden_vectors_carry_states_and_constants(tmp_path, caplog):
     body = helper.make_graph(
         [NODE("Identity", ["on"], ["still"]), NODE("Neg", ["value"], ["next"])],
         "body",
-        [helper.make_tensor_value_info(n, k, s) for n, k, s in (("i", INT64, []), ("on", 9, []), ("value", FLOAT, [1, 3]))],
+        [
+            helper.make_tensor_value_info(n, k, s)
+            for n, k, s in (("i", INT64, []), ("on", 9, []), ("value", FLOAT, [1, 3]))
+        ],
         [helper.make_tensor_value_info(n, k, s) for n, k, s in (("still", 9, []), ("next", FLOAT, [1, 3]))],
     )
     loop = network(

@@ -1,0 +1,82 @@
+"""Stages that take long and do not need each other run at the same time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from mmedge.errors import MmedgeError
+from mmedge.fusion.stage import Stage
+
+# Handing a run to another thread costs a tenth of that.
+HEAVY_NS = 1_000_000
+
+
+class Crew:
+    """Runs the heavy ones of independent stages on threads, where there are cores for it.
+
+    Which stages these are is seen from their own run times, so it changes when and where something runs, never
+    what comes out.
+
+    Args:
+        stages: In topological order.
+        cores: So many may run at once; those this process may use by default.
+    """
+
+    def __init__(self, stages: Sequence[Stage], cores: int | None = None) -> None:
+        self._cores = len(os.sched_getaffinity(0)) if cores is None else cores
+        waited = [stage for stage in stages if not stage.asynchronous]
+        self._peers = {
+            stage: tuple(
+                other
+                for other in waited
+                if other is not stage and other.name not in stage.ancestors and stage.name not in other.ancestors
+            )
+            for stage in waited
+        }
+        self._pool: ThreadPoolExecutor | None = None
+        self.running: dict[Stage, Future[None]] = {}
+
+    def takes(self, stage: Stage) -> bool:
+        """Tell whether a stage had better run on a thread: another heavy one may run beside it."""
+        if stage.cost_ns < HEAVY_NS or self._cores < 2 or stage.asynchronous:
+            return False
+        return any(peer.cost_ns >= HEAVY_NS for peer in self._peers[stage])
+
+    def start(self, stage: Stage) -> None:
+        """Run a stage, which was fed, on a thread."""
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self._cores, thread_name_prefix="mmedge-stage")
+        self.running[stage] = self._pool.submit(stage.execute)
+
+    def wait(self, names: Collection[str]) -> bool:
+        """Wait for those of the stages ``names`` that run, and take up what they give; tell whether all succeeded."""
+        for stage in [stage for stage in self.running if stage.name in names]:
+            if self.running[stage].exception() is not None:
+                return False
+            del self.running[stage]
+            stage.finish()
+        return True
+
+    def settle(self) -> tuple[Stage, MmedgeError] | None:
+        """Wait for everything that runs; return the first stage that failed, in order. Other failures never were."""
+        first: tuple[Stage, MmedgeError] | None = None
+        for stage, future in self.running.items():  # in the order in which they were started
+            error = future.exception()
+            if error is None:
+                stage.finish()
+            elif not isinstance(error, MmedgeError):
+                self.running.clear()
+                raise error
+            elif first is None:
+                first = stage, error
+            else:
+                stage.discard()
+        self.running.clear()
+        return first
+
+    def close(self) -> None:
+        """End the threads."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True)

@@ -1,0 +1,165 @@
+"""A stage that listens: every sample is heard once, in steps of one length, whenever triggers come."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from mmedge.bundle.manifest import AudioInput, Input
+from mmedge.bundle.manifest import Stage as StageSpec
+from mmedge.engine.base import Engine
+from mmedge.errors import BundleError, MmedgeError
+from mmedge.fusion.failures import StageError
+from mmedge.fusion.feed import Feed, ReadAudio, ReadMember, no_members
+from mmedge.fusion.stage import Marks, Stage
+from mmedge.types import AnyArray, FloatArray, Snapshot
+
+_S = 1_000_000_000
+
+
+def is_stream(spec: StageSpec, inputs: Mapping[str, Input]) -> bool:
+    """Tell whether a stage hears a stream: it has a state, ``every_ms`` and an input of sound."""
+    sources = spec.inputs.values()
+    return (
+        spec.every_ms is not None
+        and any(source.startswith("@state:") for source in sources)
+        and any(isinstance(inputs.get(source), AudioInput) for source in sources)
+    )
+
+
+class StreamStage(Stage):
+    """A stage with a state that hears sound in steps of ``every_ms``, counted in samples from the begin of the epoch.
+
+    At a trigger it runs as often as steps have come. Its window holds the step and the sound before it. While its
+    sound is absent it gives zeros and keeps its state: what it has not heard yet it hears later.
+
+    Attributes:
+        overruns: How often sound was overwritten before it was heard; the state begins anew behind it.
+
+    Raises:
+        BundleError: If the step is no whole number of samples, is longer than the window, or more than one sound or
+            the background is wanted.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        spec: StageSpec,
+        inputs: Mapping[str, Input],
+        engine: Engine,
+        upstream: Mapping[str, Stage],
+        *,
+        raw: bool,
+        read: ReadMember = no_members,
+    ) -> None:
+        where = f"manifest.json: $.stages.{name}"
+        sounds = sorted({source for source in spec.inputs.values() if isinstance(inputs.get(source), AudioInput)})
+        seat = inputs[sounds[0]]
+        assert isinstance(seat, AudioInput)
+        assert spec.every_ms is not None
+        samples = spec.every_ms * seat.sample_rate_hz / 1000
+        self._step, self._window, self._rate_hz = round(samples), seat.samples, seat.sample_rate_hz
+        if len(sounds) > 1:
+            raise BundleError(f"it hears {sounds}", where=f"{where}.inputs", fix="a stream hears one input of sound")
+        if abs(samples - self._step) > 1e-6:
+            raise BundleError(
+                f"{spec.every_ms:g} ms are {samples:g} samples of {sounds[0]} at {seat.sample_rate_hz} Hz",
+                where=f"{where}.every_ms",
+                fix="choose steps of whole samples",
+            )
+        if self._step > self._window:
+            raise BundleError(
+                f"a step of {self._step} samples does not fit into the window of {self._window}",
+                where=f"{where}.every_ms",
+                fix=f"lengthen the window_ms of '{sounds[0]}' or shorten the step",
+            )
+        if spec.mode == "async":
+            raise BundleError("a stream cannot run in the background", where=f"{where}.mode", fix="leave mode out")
+        self._sound = sounds[0]
+        self._heard = self._steps = 0
+        self._origin = (-1, -1)
+        self._snapshot: Snapshot | None = None
+        self._read: ReadAudio | None = None
+        self.overruns = 0
+        super().__init__(name, spec, inputs, engine, upstream, raw=raw, read=read)
+        # Readers see zeros while the sound is absent; the engine's arrays hold the state.
+        self.outputs = {n: np.zeros_like(a) for n, a in engine.outputs.items()}
+        own = engine.inputs
+        self._sounds: list[tuple[AnyArray, Feed]] = [
+            (own[t], feed) for t, (source, feed) in self._feeds.items() if source == self._sound
+        ]
+        self._feeds = {tensor: pair for tensor, pair in self._feeds.items() if pair[0] != self._sound}
+
+    def due(self, snapshot: Snapshot, bits: int, marks: Marks) -> bool:
+        """Tell whether steps have come that were not heard."""
+        end = snapshot.audio_end.get(self._sound) if snapshot.present[self._sound] else None
+        if end is None:
+            self._steps = 0
+            self._hide()
+            return False
+        begin, oldest = snapshot.audio_span[self._sound]
+        origin = (snapshot.epoch[self._sound], begin)
+        if origin != self._origin:
+            self._origin, self._heard, self.cold = origin, begin, True
+            self.forget()
+            self._hide()
+        if max(self._heard + self._step - self._window, begin) < oldest:
+            self._heard += -(-(oldest + self._window - self._step - self._heard) // self._step) * self._step
+            self.overruns += 1
+            self.forget()
+        self._steps = max((end - self._heard) // self._step, 0)
+        if not self._steps and self._blank and not self.cold:
+            self.publish()
+            self._blank = False
+            self.version += 1
+        return self._steps > 0
+
+    def feed(self, snapshot: Snapshot, bits: int, marks: Marks, read_audio: ReadAudio) -> None:
+        """Write every input tensor but the sound, which each step writes for itself."""
+        super().feed(snapshot, bits, marks, read_audio)
+        self._snapshot, self._read = snapshot, read_audio
+
+    def stamp(self, snapshot: Snapshot) -> int:
+        """Return the capture time at which the newest step ends."""
+        rest = snapshot.audio_end[self._sound] - self._heard - self._steps * self._step
+        return snapshot.t_ns - rest * _S // self._rate_hz
+
+    def _feed_states(self, snapshot: Snapshot) -> None:
+        pass  # each step feeds its own back
+
+    def _run(self) -> None:
+        assert self._snapshot is not None
+        while self._steps:
+            for out, feed in self._sounds:
+                feed.fill(self._snapshot, out, self._read_step)
+            super()._run()
+            self.carry()
+            self._heard += self._step
+            self._steps -= 1
+
+    def _read_step(self, name: str, snapshot: Snapshot, out: FloatArray, end: int | None = None) -> int:
+        assert self._read is not None
+        return self._read(name, snapshot, out, self._heard + self._step)
+
+    def finish(self, t_ns: int | None = None) -> None:
+        """Take up the outputs of the newest step."""
+        super().finish(t_ns)
+        self.publish()
+
+    def failed(self, error: MmedgeError, bits: int) -> StageError:
+        """Forget the state; the steps that have come are not tried again."""
+        self._heard += self._steps * self._step
+        self._steps = 0
+        return super().failed(error, bits)
+
+    def absent(self) -> None:
+        """Give zeros, and remember the state: sound that is late comes later."""
+        self._hide()
+
+    def _hide(self) -> None:
+        if not self._blank:
+            self._blank = True
+            self.version += 1
+            for array in self.outputs.values():
+                array.fill(0)
