@@ -72,21 +72,28 @@ class Network:
         return engine.outputs["digit"]
 
 
-def accuracies(network: Network, samples: Samples, count: int) -> dict[Mask, float]:
-    """Return the share of right digits in percent under every mask, of samples with one answer."""
+def accuracies(network: Network, samples: Samples, count: int) -> dict[Mask, dict[Mask, float]]:
+    """Return under every mask the share of right digits in percent, of all that is present and of each part alone.
+
+    Parts are asked the same: what those that are present name together, where that is one digit or nothing.
+    """
     masks = list(all_masks(network.seats))
-    right: dict[Mask, list[bool]] = {mask: [] for mask in masks}
+    right: dict[Mask, list[list[bool]]] = {mask: [] for mask in masks}
     for index in range(min(count, len(samples))):
         sample = samples[index]
         known: dict[str, AnyArray] = {}
         for name, raw in sample.inputs.items():
             known |= network.embed(name, raw)
+        said = {mask: int(network.fuse(known, mask).argmax()) for mask in masks}
         for mask in masks:
             named = {sample.labels[name] for name in mask} - {NONE}
             if len(named) <= 1:
                 answer = named.pop() if named else NONE
-                right[mask].append(int(network.fuse(known, mask).argmax()) == answer)
-    return {mask: 100 * float(np.mean(found)) for mask, found in right.items()}
+                right[mask].append([said[part] == answer for part in (mask, *((name,) for name in mask))])
+    return {
+        mask: dict(zip((mask, *((name,) for name in mask)), (100 * np.mean(found, axis=0)).tolist(), strict=True))
+        for mask, found in right.items()
+    }
 
 
 def music(samples: int, rng: np.random.Generator) -> FloatArray:
@@ -166,13 +173,13 @@ def measure(quick: bool) -> tuple[list[Row], dict[str, float]]:
         for title, samples in dataset.conditions().items():
             found = accuracies(network, samples, count)
             for mask in (m for m in found if len(m) > 1):
-                single = {name: found[name,] for name in mask}
-                margin = found[mask] - max(single.values())
+                fused, single = found[mask][mask], {name: found[mask][name,] for name in mask}
+                margin = fused - max(single.values())
                 margins.append(margin)
                 if title in NOISY and mask == BOTH:
                     gains.append(margin)
                 what = f"digit, {' + '.join(mask)}; {title}"
-                rows.append(Row(what=what, unit="%", ours=found[mask], peers=dict(single), ratio=None))
+                rows.append(Row(what=what, unit="%", ours=fused, peers=dict(single), ratio=None))
         told = false_accepts(network, bundle, dataset, length)
     for kind, onsets in told.items():
         per_hour = 60 * float(np.mean(onsets))

@@ -152,6 +152,12 @@ def _export(recipe: Recipe, stage: str, module: nn.Module) -> onnx.ModelProto:
             raise _unsupported(stage, program, error) from error
     if exported is None:
         raise ConfigError("torch.onnx.export returned nothing", where=f"stages.{stage}", fix="update torch")
+    # torch names values by their operators: that of nn.Embedding would be taken for an output "embedding".
+    results = set(exported.model.graph.outputs)
+    for node in exported.model.graph:
+        for value in node.outputs:
+            if value.name in outputs and value not in results:
+                value.name = f"{stage}/{value.name}"
     result: onnx.ModelProto = exported.model_proto
     return result
 

@@ -143,7 +143,7 @@ def tiny_bundle(path: Path, **changes: Any) -> Path:
     return write_archive(path, msgspec.convert(manifest(files, **changes), Manifest), files)
 
 
-def imu_bundle(path: Path, rule: str = "tests.entries:shaken") -> Path:
+def imu_bundle(path: Path, rule: str = "tests.entries:shaken", policy: str = "zero", **stage: Any) -> Path:
     """Write a bundle of a picture and an inertial sensor, joined by a rule: does the sensor say 2 x brightness?"""
     files = {"labels/same.txt": b"no\nyes\n"}
     inputs = {
@@ -153,10 +153,15 @@ def imu_bundle(path: Path, rule: str = "tests.entries:shaken") -> Path:
     changes = {
         "inputs": inputs,
         "stages": {
-            "rule": {"callable": rule, "inputs": {"image": "image", "imu": "imu"}, "outputs": {"same": ["batch", 1]}}
+            "rule": {
+                "callable": rule,
+                "inputs": {"image": "image", "imu": "imu"},
+                "outputs": {"same": ["batch", 1]},
+                **stage,
+            }
         },
         "tasks": {"same": {"kind": "verification", "output": "rule.same", "labels": "labels/same.txt"}},
-        "missing": {"image": {"policy": "zero"}, "imu": {"policy": "hold", "max_age_ms": 100}},
+        "missing": {"image": {"policy": policy}, "imu": {"policy": "hold", "max_age_ms": 100}},
         "validated_masks": [{"present": ["image"], "metric": "top1", "value": 1.0}],
     }
     return write_archive(path, msgspec.convert(manifest(files, **changes) | {"variants": []}, Manifest), files)

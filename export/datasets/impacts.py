@@ -165,14 +165,17 @@ def render(world: World, look: Look, t_s: Times, size: tuple[int, int], rng: np.
     middle = look.levels - tall - heights
     vertical = _coverage(middle * rows, tall * rows, rows).reshape(len(t_s), _BLUR, OBJECTS, rows).mean(1)
     horizontal = _coverage(look.centres * columns, wide * columns, columns)
-    x = np.linspace(-0.5, 0.5, columns)
+    x = np.linspace(-0.5, 0.5, columns, dtype=np.float32)
     floor = look.levels.mean() + np.polyfit(look.centres - 0.5, look.levels, 1)[0] * x
     under = np.clip(np.arange(1, rows + 1)[:, None] - floor * rows, 0, 1)
-    scene = look.back + (look.ground - look.back) * under + look.slope * x
-    contrast = look.tones[:, None, None] - scene
-    frames = scene + np.einsum("tor,oc,orc->trc", vertical, horizontal, contrast, optimize=True)
+    scene = (look.back + (look.ground - look.back) * under + look.slope * x).astype(np.float32)
+    frames = np.repeat(scene[None], len(t_s), 0)
+    for number, across in enumerate(horizontal):
+        touched = slice(*np.flatnonzero(across)[[0, -1]] + (0, 1))
+        contrast = (np.float32(look.tones[number]) - scene[:, touched]) * across[touched]
+        frames[:, :, touched] += vertical[:, number, :, None] * contrast
     if look.noise:
-        frames = frames + look.noise * rng.standard_normal(frames.shape, np.float32)
+        frames += np.float32(look.noise) * rng.standard_normal(frames.shape, np.float32)
     result: ByteArray = frames.round().clip(0, 255).astype(np.uint8)
     return result
 

@@ -60,6 +60,28 @@ def babble(bank: Bank, samples: int, rng: np.random.Generator, voices: int = 6) 
     return unit(sound)
 
 
+def tones(samples: int, rng: np.random.Generator) -> FloatArray:
+    """Return notes of any instrument one after the other and together: plucked, held, gliding, trembling, RMS 1."""
+    sound = np.zeros(samples, np.float32)
+    for _ in range(int(rng.integers(1, 4))):
+        at = 0
+        while at < samples:
+            length = min(int(rng.uniform(0.1, 1.2) * RATE_HZ), samples - at)
+            time = np.arange(length, dtype=np.float32) / RATE_HZ
+            pitch = np.exp(rng.uniform(np.log(60), np.log(1500))) * np.exp(rng.normal(0, 0.15) * time)
+            pitch = pitch * (1 + rng.uniform(0, 0.02) * np.sin(2 * np.pi * rng.uniform(3, 8) * time))
+            phase = 2 * np.pi * np.cumsum(pitch) / RATE_HZ
+            fall = rng.uniform(0.3, 2)
+            note = sum((np.sin(k * phase) / k**fall for k in range(1, int(rng.integers(2, 9)))), np.zeros(length))
+            note = note * np.exp(-rng.uniform(0, 8) * time) * (1 + rng.uniform(0, 0.5) * np.sin(9 * time))
+            sound[at : at + length] += (note * rng.uniform(0.3, 1)).astype(np.float32)
+            if rng.random() < 0.4:
+                beat = rng.standard_normal(length) * np.exp(-time * rng.uniform(10, 60)) * rng.uniform(0, 2)
+                sound[at : at + length] += beat.astype(np.float32)
+            at += length
+    return unit(sound)
+
+
 class WindowMaker:
     """Composes windows from the words and noises of one split.
 
@@ -80,6 +102,7 @@ class WindowMaker:
                     engines.setdefault(speaker.partition(":")[0], []).append(words)
         rng = np.random.default_rng(1)
         self.noises = [coloured_noise(_BANK_S * RATE_HZ, slope, rng) for slope in (0.0, 0.25, 0.5, 0.75, 1.0)]
+        self.tones = np.concatenate([tones(4 * RATE_HZ, rng) for _ in range(_BANK_S // 2)])
         self.babble = babble(bank, 2 * _BANK_S * RATE_HZ, rng) if self.choices[OTHER] else noise
 
     def make(
@@ -163,10 +186,12 @@ class WindowMaker:
 
     def _noise(self, rng: np.random.Generator) -> FloatArray:
         kind = rng.random()
-        if kind < 0.4:
+        if kind < 0.3:
             return _excerpt(self.recorded, self.samples, rng)
-        if kind < 0.6:
+        if kind < 0.5:
             return _excerpt(self.babble, self.samples, rng)
+        if kind < 0.7:
+            return _excerpt(self.tones, self.samples, rng)
         if kind < 0.95:
             return _excerpt(self.noises[int(rng.integers(len(self.noises)))], self.samples, rng)
         time = np.arange(self.samples) / RATE_HZ

@@ -128,7 +128,7 @@ class StageGraph:
                     if not stage.running:
                         late.append(stage)
                 else:
-                    if crew.running and not crew.wait(stage.ancestors):
+                    if crew.running and not crew.wait(None if stage.careful else stage.ancestors):
                         break
                     if stage.due(snapshot, bits, marks):
                         try:

@@ -50,9 +50,9 @@ class Crew:
             self._pool = ThreadPoolExecutor(self._cores, thread_name_prefix="mmedge-stage")
         self.running[stage] = self._pool.submit(stage.execute)
 
-    def wait(self, names: Collection[str]) -> bool:
-        """Wait for those of the stages ``names`` that run, and take up what they give; tell whether all succeeded."""
-        for stage in [stage for stage in self.running if stage.name in names]:
+    def wait(self, names: Collection[str] | None) -> bool:
+        """Wait for the stages ``names`` (None for all) that run, and take up what they give; tell if all succeeded."""
+        for stage in [stage for stage in self.running if names is None or stage.name in names]:
             if self.running[stage].exception() is not None:
                 return False
             del self.running[stage]

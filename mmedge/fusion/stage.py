@@ -45,6 +45,7 @@ class Stage:
         t_ns: Capture time its outputs belong to.
         cost_ns: Moving median of the time of a run.
         ran: Whether it has run for this trigger.
+        careful: Whether all before it must have succeeded when it runs.
         cold: Whether it has no output of its own.
 
     Raises:
@@ -93,19 +94,20 @@ class Stage:
         self.depends = frozenset(depends)
         self._seats = tuple(enumerate(seats))
         self.bits = sum(1 << index for index, seat in self._seats if seat in depends)
-        # A presence that is fed is an input like any other.
-        self._watched_bits = (1 << len(seats)) - 1 if any(is_presence for _, is_presence in self._rows) else self.bits
+        # Presence and age of every seat are inputs like any other; that time goes by makes no age new.
+        self._watched_bits = (1 << len(seats)) - 1 if self._rows else self.bits
         fed = {seat for seat, _ in self._feeds.values()} if spec.on in (None, "change") else {spec.on}
         self._watched = tuple((index, seat) for index, seat in self._seats if seat in fed)
-        self._producers = (
-            tuple({s.name: s for s, _ in self._links.values()}.values()) if spec.on in (None, "change") else ()
-        )
+        self._producers = tuple({stage.name: stage for stage, _ in self._links.values()}.values())
+        self._follows = spec.on in (None, "change")  # a link that is new makes it due
         self._every_ns = None if spec.every_ms is None else round(spec.every_ms * 1e6) - _SLACK_NS
         self.outputs = dict(engine.outputs)
         if self.asynchronous:
             # A background run writes the engine's arrays at any time: readers get a copy.
             self.outputs = {n: a.copy() for n, a in engine.outputs.items()}
         self._check = FiniteCheck(engine.outputs)
+        # What would not run again for the same values must not run for values that are taken back.
+        self.careful = spec.on == "change" and bool(self._states)
         self._worker: ThreadPoolExecutor | None = None
         self._future: Future[None] | None = None
         self._future_t_ns = 0
@@ -171,8 +173,10 @@ class Stage:
             marks: What is new.
         """
         changed = (bits & self._watched_bits) != self._fed_bits
-        if self.ran or self._fed_bits == _NEVER:
-            return changed
+        if self.ran:  # it must not answer to what has been taken back
+            return changed or self._linked_anew()
+        if self._fed_bits == _NEVER:
+            return True
         if self._every_ns is not None and snapshot.t_ns - self.t_ns < self._every_ns:
             return False
         if changed:
@@ -182,15 +186,15 @@ class Stage:
             if marks[index] != seen[index]:
                 break
         else:
-            for number, stage in enumerate(self._producers):
-                if stage.version != self._seen_versions[number]:
-                    break
-            else:
+            if not self._follows or not self._linked_anew():
                 return False
         if self.spec.on != "change" or self._differs(snapshot, bits):
             return True
         self._see(bits, marks)
         return False
+
+    def _linked_anew(self) -> bool:
+        return any(stage.version != seen for stage, seen in zip(self._producers, self._seen_versions, strict=True))
 
     def _pairs(self) -> tuple[tuple[memoryview, memoryview], ...]:
         # Bytes are compared without an array of their own.
@@ -203,6 +207,8 @@ class Stage:
                 return True
         for tensor, (seat, _) in self._feeds.items():
             value = snapshot.values.get(seat)
+            if not snapshot.present[seat]:
+                continue
             if isinstance(value, Text):
                 if value.text != self._texts.get(seat):
                     return True
@@ -212,7 +218,7 @@ class Stage:
                     return True
                 if data.data.cast("B") != fed.data.cast("B"):
                     return True
-            elif snapshot.present[seat]:
+            else:
                 return True  # pictures and sound that are new never are the same
         return False
 

@@ -18,6 +18,7 @@ from mmedge.sync import Synchronizer
 from mmedge.types import Result, Snapshot, TaskResult
 
 log = logging.getLogger("mmedge.inference")
+_TOLD = 500  # characters of a message that may be of any length
 
 
 def validated_masks(manifest: Manifest) -> set[frozenset[str]]:
@@ -152,7 +153,7 @@ class Inference:
                 for name in error.depends:
                     snapshot.present[name] = False
                     snapshot.age_ms.pop(name, None)
-                told = f"{', '.join(error.depends)}: stage '{error.stage}' failed: {error.message}"
+                told = f"{', '.join(error.depends)}: stage '{error.stage}' failed: {error.message[:_TOLD]}"
                 snapshot.reason = "; ".join(filter(None, (snapshot.reason, told)))
             else:
                 self._statistics.stage_overruns = self.graph.overruns
@@ -162,7 +163,8 @@ class Inference:
     def _count(self, error: StageError) -> None:
         errors = self._statistics.stage_errors
         if error.stage not in errors:
-            log.warning("%s (%s); further failures of this stage are only counted", error.message, error.where)
+            told = error.message[:_TOLD]
+            log.warning("%s (%s); further failures of this stage are only counted", told, error.where)
         self._statistics.stage_errors = {**errors, error.stage: errors.get(error.stage, 0) + 1}
 
     def _reset(self) -> None:

@@ -43,7 +43,8 @@ def test_int8_and_engines(demo: dict) -> None:
     assert int8["agreement"] >= 0.98
     assert int8["bytes"] < int8["fp32_bytes"]
     assert 0 < int8["coverage"] <= 1
-    assert {row["stage"] for row in tensorrt["engines"]} == {"image_encoder", "audio_encoder", "fusion"}
+    stages = {"image_encoder", "audio_encoder", "text_encoder", "fusion"}
+    assert {row["stage"] for row in tensorrt["engines"]} == stages
     assert all(row["bytes"] > 0 and row["layers"] > 0 for row in tensorrt["engines"])
     if tensorrt["not_run_because"]:
         assert tensorrt["evidence"] == "built-not-run"

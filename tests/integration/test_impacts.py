@@ -53,7 +53,7 @@ def test_a_new_clip(tmp_path: Path) -> None:
     from mmedge.export.datasets.impacts_clip import make_scene, write
 
     clip = tmp_path / "new.mkv"
-    write(clip, make_scene(4711, 10))
+    write(clip, make_scene(4711, 7))
     truth = json.loads(clip.with_suffix(".json").read_text())
     assert answered(play(clip), truth) >= 0.8
 

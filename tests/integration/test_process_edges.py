@@ -48,7 +48,7 @@ def test_what_is_too_long_to_push_is_refused(bundle: Path, isolation: str) -> No
 
 
 def test_an_error_of_any_length_reaches_the_user(tmp_path: Path) -> None:
-    bundle = imu_bundle(tmp_path / "imu.mmedge", rule="tests.entries:wordy")
+    bundle = imu_bundle(tmp_path / "imu.mmedge", rule="tests.entries:wordy", policy="fail")
     inputs = {"image": "push://", "imu": "push://"}
     with mmedge.Pipeline(bundle, inputs, isolation="process") as pipe:
         pipe.push("image", np.zeros((8, 8), np.uint8), time.monotonic_ns())

@@ -27,7 +27,7 @@ from mmedge.export.preprocess.torch_module import preprocessors  # noqa: E402
 from mmedge.export.recipe import Recipe  # noqa: E402
 from mmedge.export.shipped import shipped_recipe  # noqa: E402
 from mmedge.export.training.augment import augment  # noqa: E402
-from mmedge.export.training.weights import make_model  # noqa: E402
+from mmedge.export.training.weights import load_weights, make_model  # noqa: E402
 
 WORLDS = 3000
 
@@ -231,6 +231,19 @@ def test_all_steps_of_a_sequence_are_augmented_alike() -> None:
     assert y.shape == x.shape
     torch.testing.assert_close(y[:, 0], y[:, 5])
     assert not torch.allclose(y, x)
+
+
+def test_int8_is_measured_with_the_state_of_the_moment_before(recipe: Recipe, dataset: Impacts) -> None:
+    pytest.importorskip("onnxscript")
+    from mmedge.export.quantize import quantize
+    from mmedge.export.to_onnx import to_onnx
+
+    own = msgspec.structs.replace(recipe, inputs=dataset.inputs)
+    sequence = dataset.split("validation")[0].inputs
+    samples = [{"image": frame[None], "audio": sequence["audio"][None]} for frame in sequence["image"]]
+    model, _ = load_weights(recipe)
+    int8 = quantize(to_onnx(model, own, samples[:2]), samples=samples)
+    assert int8.sqnr_db["image_encoder.memory"] > 15
 
 
 def test_either_input_alone_gives_every_object_the_same_score(recipe: Recipe) -> None:

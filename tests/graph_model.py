@@ -1,0 +1,383 @@
+"""A slow reference of the stage graph: everything is kept, nothing is clever; and random graphs and triggers for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+from mmedge.bundle import stage_order
+from mmedge.bundle.manifest import AudioInput, Input, TensorInput
+from mmedge.bundle.manifest import Stage as StageSpec
+from mmedge.engine.base import EngineBase
+from mmedge.errors import EngineError
+from mmedge.fusion import Stage, StageError, StageGraph
+from mmedge.fusion.stream import StreamStage, is_stream
+from mmedge.types import FloatArray, Snapshot, Tensor
+
+MS = 1_000_000
+RATE = 1000
+STEP, WINDOW = 20, 25
+SEATS: dict[str, Input] = {
+    "a": TensorInput(shape=(1, 2)),
+    "b": TensorInput(shape=(1, 2)),
+    "sound": AudioInput(sample_rate_hz=RATE, window_ms=WINDOW),
+}
+NAMES = tuple(SEATS)
+POISON = 900.0  # a value that no stage can stand
+
+
+def compute(tensors: dict[str, Any]) -> FloatArray:
+    """What every stage computes: order of its inputs and everything fed matter."""
+    total = sum((k + 1) * float(np.asarray(v, np.float64).sum()) for k, (_, v) in enumerate(sorted(tensors.items())))
+    if any((np.asarray(v) == POISON).any() for n, v in tensors.items() if n.startswith("seat")):
+        raise EngineError("poison", where="tensor 'y'", fix="none")
+    return np.full((1, 2), np.float32(total % 97.0), np.float32)
+
+
+class Engine(EngineBase):
+    """``compute`` behind the engine interface; counts its runs."""
+
+    def __init__(self, spec: StageSpec) -> None:
+        super().__init__("test")
+        shapes = {"@present": (1, len(SEATS)), "@age_ms": (1, len(SEATS)), "sound": (1, WINDOW), "@const:7": ()}
+        self.inputs = {t: np.zeros(shapes.get(source, (1, 2)), np.float32) for t, source in spec.inputs.items()}
+        self.outputs = {"y": np.zeros((1, 2), np.float32)}
+        self.runs = 0
+
+    def _run_impl(self) -> None:
+        self.runs += 1
+        self.outputs["y"][...] = np.nan  # of a run that fails
+        self.outputs["y"][...] = compute(self.inputs)
+
+
+@dataclass
+class Plan:
+    """A trigger: its time, the values and numbers of its inputs, epochs, and the background stages that still run."""
+
+    t_ms: int
+    values: dict[str, tuple[int, float]]
+    end: int | None
+    epoch: dict[str, int]
+    busy: tuple[str, ...]
+
+
+@dataclass
+class Memory:
+    """What the reference knows of a stage."""
+
+    output: FloatArray = field(default_factory=lambda: np.zeros((1, 2), np.float32))
+    shown: FloatArray = field(default_factory=lambda: np.zeros((1, 2), np.float32))
+    state: FloatArray = field(default_factory=lambda: np.zeros((1, 2), np.float32))
+    before: FloatArray = field(default_factory=lambda: np.zeros((1, 2), np.float32))
+    started: Any = None  # outputs (or an error) of a background run, and its time
+    seen: Any = None
+    t_ms: float | None = None
+    change: int = 0  # how often its output changed
+    ran: bool = False
+    epochs: dict[str, int] = field(default_factory=dict)
+    heard: int = 0
+    origin: Any = None
+    runs: int = 0
+
+
+class Reference:
+    """Runs a graph trigger by trigger, as DESIGN says it."""
+
+    def __init__(self, specs: dict[str, StageSpec], sound: FloatArray) -> None:
+        self.specs = {name: specs[name] for name in stage_order(specs)}
+        self.memory = {name: Memory() for name in specs}
+        self.sound = sound
+        self.depends: dict[str, set[str]] = {}
+        for name, spec in self.specs.items():
+            sources = spec.inputs.values()
+            self.depends[name] = {s for s in sources if s in SEATS}.union(
+                *(self.depends[s.partition(".")[0]] for s in sources if s not in SEATS and not s.startswith("@"))
+            )
+        self.age: dict[str, float] = {}
+        self.errors: dict[str, int] = {}
+        self.begin = 0
+
+    def trigger(self, plan: Plan, begin: int) -> set[str]:
+        """Run a trigger; return what was present in the end."""
+        present = set(plan.values) | ({"sound"} if plan.end is not None else set())
+        self.age = dict.fromkeys(present, 0.0)
+        self.begin = begin
+        fallen: list[str] = []
+        for memory in self.memory.values():
+            memory.ran = False
+        for name, spec in self.specs.items():
+            memory = self.memory[name]
+            if spec.mode == "async" and self.depends[name] & present and memory.started and name not in plan.busy:
+                got, t_ms = memory.started
+                memory.started = None
+                if isinstance(got, EngineError):
+                    fallen.append(name)
+                else:
+                    self._take(memory, got, t_ms)
+                    memory.shown = got
+        for name in fallen:
+            if self.depends[name] & present:
+                self._fail(name, present)
+        while True:
+            failed = next((n for n in self.specs if not self._stage(n, plan, present)), None)
+            if failed is None:
+                break
+            self._fail(failed, present)
+        for name, spec in self.specs.items():
+            memory = self.memory[name]
+            if not self.depends[name] & present or spec.mode != "async" or memory.t_ms is None or memory.started:
+                continue
+            if self._due(name, plan, present):
+                feeds = self._feeds(name, plan, present)
+                memory.seen = self._look(name, plan, present, feeds)
+                memory.runs += 1
+                try:
+                    memory.started = compute(feeds), plan.t_ms
+                except EngineError as error:
+                    memory.started = error, plan.t_ms
+        return present
+
+    def _fail(self, name: str, present: set[str]) -> None:
+        self.errors[name] = self.errors.get(name, 0) + 1
+        self._forget(self.memory[name])
+        for seat in self.depends[name] & present:
+            present.discard(seat)
+            self.age.pop(seat)
+
+    def _forget(self, memory: Memory) -> None:
+        zero = np.zeros((1, 2), np.float32)
+        memory.output = memory.shown = memory.state = memory.before = zero
+        memory.seen = memory.t_ms = memory.started = None
+        memory.change += 1
+
+    def _take(self, memory: Memory, output: FloatArray, t_ms: float) -> None:
+        memory.output, memory.t_ms = output, t_ms
+        memory.change += 1
+
+    def _stage(self, name: str, plan: Plan, present: set[str]) -> bool:
+        spec, memory = self.specs[name], self.memory[name]
+        stream = is_stream(spec, SEATS)
+        if not self.depends[name] & present:
+            if stream:
+                memory.shown = np.zeros((1, 2), np.float32)
+                memory.change += bool(memory.t_ms is not None)
+            elif memory.seen is not None or memory.t_ms is not None or memory.started:
+                self._forget(memory)
+            return True
+        try:
+            if stream:
+                self._listen(name, plan, present)
+            elif (spec.mode != "async" or memory.t_ms is None) and self._due(name, plan, present):
+                feeds = self._feeds(name, plan, present)
+                memory.seen = self._look(name, plan, present, feeds)
+                memory.runs += 1
+                output = compute(feeds)
+                memory.ran = True
+                self._take(memory, output, plan.t_ms)
+                memory.shown = memory.output
+        except EngineError:
+            return False
+        if memory.t_ms is not None:
+            for seat in self.depends[name] & present:
+                self.age[seat] = max(self.age[seat], plan.t_ms - memory.t_ms)
+        return True
+
+    def _listen(self, name: str, plan: Plan, present: set[str]) -> None:
+        memory, begin = self.memory[name], self.begin
+        if "sound" not in present or plan.end is None:
+            memory.shown = np.zeros((1, 2), np.float32)
+            return
+        if (plan.epoch["sound"], begin) != memory.origin:
+            memory.origin, memory.heard = (plan.epoch["sound"], begin), begin
+            memory.state = memory.shown = np.zeros((1, 2), np.float32)
+            memory.t_ms = None
+        steps = max(plan.end - memory.heard, 0) // STEP
+        rest = plan.end - memory.heard - steps * STEP
+        feeds = self._feeds(name, plan, present) if steps else {}
+        for _ in range(steps):
+            memory.heard += STEP
+            window = [self.sound[k] if k >= begin else 0.0 for k in range(memory.heard - WINDOW, memory.heard)]
+            for tensor, source in self.specs[name].inputs.items():
+                if source == "sound":
+                    feeds[tensor] = np.array([window], np.float32)
+                elif source.startswith("@state"):
+                    feeds[tensor] = memory.state
+            memory.runs += 1
+            try:
+                memory.state = compute(feeds)
+            except EngineError:
+                memory.heard = plan.end - rest
+                raise
+            self._take(memory, memory.state, plan.t_ms - rest * 1000 / RATE)
+        if memory.t_ms is not None:
+            memory.shown = memory.output
+
+    def _feeds(self, name: str, plan: Plan, present: set[str]) -> dict[str, FloatArray]:
+        memory = self.memory[name]
+        if any(memory.epochs.get(s, plan.epoch[s]) != plan.epoch[s] for s in self.depends[name] if s in plan.epoch):
+            memory.output = memory.before = np.zeros((1, 2), np.float32)
+        memory.epochs.update(plan.epoch)
+        if not memory.ran:
+            memory.before = memory.output
+        feeds: dict[str, Any] = {}
+        for tensor, source in self.specs[name].inputs.items():
+            if source == "sound":
+                on = "sound" in present and plan.end is not None
+                window = range(plan.end - WINDOW, plan.end) if on and plan.end is not None else range(0)
+                feeds[tensor] = np.array([self.sound[k] if k >= self.begin else 0.0 for k in window], np.float32)
+            elif source in SEATS:
+                feeds[tensor] = np.full((1, 2), plan.values[source][1] if source in present else 0.0, np.float32)
+            elif source == "@present":
+                feeds[tensor] = np.array([seat in present for seat in SEATS], np.float32)
+            elif source == "@age_ms":
+                feeds[tensor] = np.array([self.age.get(seat, 0.0) for seat in SEATS], np.float32)
+            elif source.startswith("@const"):
+                feeds[tensor] = np.float32(7)
+            elif source.startswith("@state"):
+                feeds[tensor] = memory.before
+            else:
+                feeds[tensor] = self.memory[source.partition(".")[0]].shown
+        return feeds
+
+    def _look(self, name: str, plan: Plan, present: set[str], feeds: dict[str, Any]) -> dict[str, Any]:
+        """What decides whether a stage is due: marks of its inputs, its links, presence, and the values themselves."""
+        spec = self.specs[name]
+        seats = [s for s in spec.inputs.values() if s in SEATS] if spec.on in (None, "change") else [spec.on]
+        marks = {}
+        for seat in seats:
+            number = plan.end if seat == "sound" else plan.values.get(seat, (None, None))[0]
+            marks[seat] = (plan.epoch.get(seat), number) if seat in present else None
+        linked = [s.partition(".")[0] for s in spec.inputs.values() if s not in SEATS and not s.startswith("@")]
+        every = {producer: self.memory[producer].change for producer in linked}
+        if spec.on not in (None, "change"):
+            linked = []
+        shown = set(NAMES) if {"@present", "@age_ms"} & set(spec.inputs.values()) else self.depends[name]
+        values = {
+            tensor: np.asarray(feeds[tensor]).tolist()
+            for tensor, source in spec.inputs.items()
+            if source in ("a", "b") or not (source.startswith("@") or source in SEATS)
+        }
+        return {
+            "marks": marks,
+            "all links": every,
+            "links": {producer: self.memory[producer].change for producer in linked},
+            "present": present & shown,
+            "values": values,
+        }
+
+    def _due(self, name: str, plan: Plan, present: set[str]) -> bool:
+        spec, memory = self.specs[name], self.memory[name]
+        seen, epochs, before, output = memory.seen, dict(memory.epochs), memory.before, memory.output
+        feeds = self._feeds(name, plan, present)
+        memory.epochs, memory.before, memory.output = epochs, before, output  # only looked
+        now = self._look(name, plan, present, feeds)
+        if seen is None:
+            return True
+        if memory.ran:
+            return bool((seen["present"], seen["all links"]) != (now["present"], now["all links"]))
+        if spec.every_ms is not None and plan.t_ms - (memory.t_ms or 0) < spec.every_ms - 0.5:
+            return False
+        if seen["present"] != now["present"]:
+            return True
+        if (seen["marks"], seen["links"]) == (now["marks"], now["links"]):
+            return False
+        if spec.on != "change":
+            return True
+        sound = "sound" in seen["marks"] and seen["marks"]["sound"] != now["marks"]["sound"] and "sound" in present
+        if sound or seen["values"] != now["values"]:
+            return True
+        seen["marks"], seen["links"] = now["marks"], now["links"]
+        return False
+
+
+def make_graph(specs: dict[str, StageSpec], cores: int = 2) -> StageGraph:
+    """Return the real graph of the same stages."""
+    stages: dict[str, Stage] = {}
+    for name in stage_order(specs):
+        kind = StreamStage if is_stream(specs[name], SEATS) else Stage
+        stages[name] = kind(name, specs[name], SEATS, Engine(specs[name]), stages, raw=False)
+    return StageGraph(list(stages.values()), cores=cores)
+
+
+def run_plan(graph: StageGraph, plan: Plan, begin: int, sound: FloatArray, seq: int) -> tuple[set[str], list[str]]:
+    """Run a trigger on the real graph, without the inputs whose stages fail; return what was present and who failed."""
+    present = {name: name in plan.values or (name == "sound" and plan.end is not None) for name in SEATS}
+    shot = Snapshot(t_ns=plan.t_ms * MS, seq=seq, present=present, epoch=dict(plan.epoch))
+    shot.age_ms = {name: 0.0 for name, on in present.items() if on}
+    for name, (number, value) in plan.values.items():
+        stamp: dict[str, Any] = {"stream": name, "seq": number, "capture_ns": shot.t_ns, "arrive_ns": shot.t_ns}
+        shot.values[name] = Tensor(data=np.full((1, 2), value, np.float32), **stamp)
+    if plan.end is not None:
+        shot.audio_end["sound"], shot.audio_span["sound"] = plan.end, (begin, begin)
+
+    def read(name: str, snapshot: Snapshot, out: FloatArray, end: int | None = None, /) -> int:
+        last = snapshot.audio_end[name] if end is None else end
+        for place, index in enumerate(range(last - out.size, last)):
+            out[place] = sound[index] if index >= begin else 0.0
+        return out.size
+
+    failed = []
+    while True:
+        try:
+            graph.run(shot, read, plan.busy)
+            return {name for name, on in shot.present.items() if on}, failed
+        except StageError as error:
+            failed.append(error.stage)
+            for name in error.depends:
+                shot.present[name] = False
+                shot.age_ms.pop(name, None)
+
+
+@st.composite
+def graphs(draw: st.DrawFn) -> dict[str, StageSpec]:
+    """Draw two to six stages with sources, rules and modes of all kinds."""
+    specs: dict[str, StageSpec] = {}
+    for name in "pqrstu"[: draw(st.integers(2, 6))]:
+        fed = draw(st.lists(st.sampled_from([*SEATS, *(f"{earlier}.y" for earlier in specs)]), min_size=1, max_size=3))
+        extra = draw(
+            st.lists(st.sampled_from(["@present", "@age_ms", "@const:7", "@state:y"]), max_size=2, unique=True)
+        )
+        sources = [*dict.fromkeys(fed), *extra]
+        inputs = {f"{'seat' if s in ('a', 'b') else 't'}{k}": s for k, s in enumerate(sources)}
+        rule: dict[str, Any] = draw(
+            st.sampled_from([{}, {"on": "change"}, *({"on": seat} for seat in SEATS), {"every_ms": 50.0}])
+        )
+        mode = draw(st.sampled_from(["sync", "sync", "async"]))
+        if draw(st.booleans()) and "sound" in sources and "@state:y" in sources:
+            rule = {"every_ms": float(STEP)}
+        spec = StageSpec(inputs=inputs, outputs={"y": ("batch", 2)}, mode=mode, **rule)
+        if is_stream(spec, SEATS):
+            spec = StageSpec(inputs=inputs, outputs={"y": ("batch", 2)}, every_ms=float(STEP))
+        specs[name] = spec
+    return specs
+
+
+@st.composite
+def triggers(draw: st.DrawFn, names: tuple[str, ...]) -> list[tuple[Plan, int]]:
+    """Draw triggers: times, values old and new, absences, epochs, wavering sound, and who is still running."""
+    t_ms, begin, numbers, found = 100, 0, {"a": 0, "b": 0}, []
+    epoch, values, last = dict.fromkeys(SEATS, 0), {"a": 1.0, "b": 1.0}, 0
+    for _ in range(draw(st.integers(1, 14))):
+        t_ms += draw(st.sampled_from([1, 10, 40, 50, 120]))
+        for name in numbers:
+            if draw(st.booleans()):
+                numbers[name] += 1
+                values[name] = draw(st.sampled_from([1.0, 1.0, 2.0, 3.0, POISON]))
+        if draw(st.integers(0, 7)) == 0:
+            seat = draw(st.sampled_from(NAMES))
+            epoch[seat] += 1
+            begin = last + 30 if seat == "sound" else begin
+        last = max(t_ms + draw(st.integers(-3, 3)), begin + 1)
+        there = draw(st.sets(st.sampled_from(NAMES), min_size=0)) | draw(st.sets(st.sampled_from(NAMES)))
+        plan = Plan(
+            t_ms=t_ms,
+            values={name: (numbers[name], values[name]) for name in ("a", "b") if name in there},
+            end=last if "sound" in there else None,
+            epoch={name: epoch[name] for name in NAMES if name in there},
+            busy=tuple(draw(st.sets(st.sampled_from(names)))),
+        )
+        found.append((plan, begin))
+    return found

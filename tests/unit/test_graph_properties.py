@@ -1,0 +1,68 @@
+"""Random graphs on random triggers answer as a slow reference does, whatever runs beside what."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mmedge.bundle.manifest import Stage as StageSpec
+from mmedge.fusion.schedule import Crew
+from tests.graph_model import Plan, Reference, graphs, make_graph, run_plan, triggers
+
+SOUND = np.random.default_rng(1).integers(-4, 5, 4000).astype(np.float32)
+CHECKED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=60)
+
+
+def compare(specs: dict[str, StageSpec], plans: list[tuple[Plan, int]]) -> None:
+    graph, reference = make_graph(specs), Reference(specs, SOUND)
+    try:
+        for seq, (plan, begin) in enumerate(plans):
+            before = dict(reference.errors)
+            want = reference.trigger(plan, begin)
+            got, failed = run_plan(graph, plan, begin, SOUND, seq)
+            told = {name: n - before.get(name, 0) for name, n in reference.errors.items() if n > before.get(name, 0)}
+            assert (got, {name: failed.count(name) for name in failed}) == (want, told)
+            for stage in graph.stages:
+                memory = reference.memory[stage.name]
+                np.testing.assert_array_equal(stage.outputs["y"], memory.shown, err_msg=f"{stage.name} at {seq}")
+                if not stage.running:
+                    assert stage.engine.runs == memory.runs, f"{stage.name} at {seq}"
+    finally:
+        graph.close()
+
+
+@CHECKED
+@given(data=st.data(), specs=graphs())
+def test_a_graph_answers_as_the_reference_does(data: st.DataObject, specs: dict[str, StageSpec]) -> None:
+    compare(specs, data.draw(triggers(tuple(specs))))
+
+
+@CHECKED
+@given(data=st.data(), specs=graphs())
+def test_stages_beside_each_other_answer_as_one_after_the_other(
+    data: st.DataObject, specs: dict[str, StageSpec], beside: Any
+) -> None:
+    plans = data.draw(triggers(tuple(specs)))
+    answers = []
+    for cores in (1, 2):
+        graph = make_graph(specs, cores)
+        lines = []
+        for seq, (plan, begin) in enumerate(plans):
+            lines.append(run_plan(graph, plan, begin, SOUND, seq))
+            lines.append([(stage.name, stage.outputs["y"].tolist()) for stage in graph.stages])
+            lines.append((dict(graph.used_ns), list(graph.busy)))
+        graph.close()
+        answers.append(lines)
+    assert answers[0] == answers[1]
+
+
+@pytest.fixture(scope="module")
+def beside() -> Any:
+    """Every stage counts as heavy where there are cores."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Crew, "takes", lambda self, stage: self._cores > 1 and not stage.asynchronous)
+        yield
