@@ -45,7 +45,9 @@ def clip_of(write_clip: Any) -> Path:
     levels = np.repeat([0.1, 0.5, 0.9, 0.1], 8 * RATE // 10)
     sound = levels * np.sign(np.sin(np.arange(levels.size) * 0.7))
     return write_clip(
-        times_s=tuple(0.2 + k / 25 for k in range(75)), picture=lambda t: 235, sound=sound[None].astype("f")
+        times_s=tuple(0.2 + k / 25 for k in range(75)),
+        picture=lambda t: 225 + round(25 * t) % 10,
+        sound=sound[None].astype("f"),
     )  # type: ignore[no-any-return]
 
 

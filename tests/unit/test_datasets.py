@@ -25,7 +25,7 @@ from mmedge.export.datasets.folder import Folder  # noqa: E402
 from mmedge.export.datasets.media import FPS, HEIGHT, SOUND_HZ, WIDTH, write_clip  # noqa: E402
 from mmedge.export.datasets.scenes import SceneRenderer  # noqa: E402
 from mmedge.export.datasets.speech import OTHER, Bank, _bank, trim  # noqa: E402
-from mmedge.export.datasets.windows import WindowMaker, babble, coloured_noise  # noqa: E402
+from mmedge.export.datasets.windows import WindowMaker, babble, coloured_noise, tones  # noqa: E402
 from mmedge.export.shipped import shipped_recipe  # noqa: E402
 
 ASSETS = Path(mmedge.__file__).parent / "assets" / "digits"
@@ -357,3 +357,14 @@ def test_shipped_files_stay_small() -> None:
     assert (ASSETS / "weights.safetensors").stat().st_size < 1_000_000
     assert sum(path.stat().st_size for path in ASSETS.rglob("*") if path.is_file()) < 8_000_000
     assert sum(path.stat().st_size for path in (ASSETS / "calibration").iterdir()) < 3_000_000
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**32))
+def test_tones_are_sound_with_a_pitch(seed: int) -> None:
+    sound = tones(16_000, np.random.default_rng(seed))
+    assert sound.dtype == np.float32
+    assert np.sqrt(np.square(sound).mean()) == pytest.approx(1.0, abs=1e-3)
+    # Most of the energy is in few bins, unlike noise.
+    power = np.sort(np.square(np.abs(np.fft.rfft(sound))))[::-1]
+    assert power[: len(power) // 10].sum() > 0.5 * power.sum()
