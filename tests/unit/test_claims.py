@@ -21,7 +21,7 @@ from mmedge.preprocess import Tokenizer
 
 def named(text: str) -> list[int]:
     """Read a claim as a person would: whole words and lone figures."""
-    words = re.findall(r"[a-z]+|\d+", text.lower())
+    words = re.findall(r"[a-z]+|\d+", text.lower().replace("that one", "that"))
     return [DIGITS.index(w) if w in DIGITS else int(w) for w in words if w in DIGITS or (w.isdigit() and len(w) == 1)]
 
 
