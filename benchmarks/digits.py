@@ -114,6 +114,22 @@ def music(samples: int, rng: np.random.Generator) -> FloatArray:
     return unit(sound)
 
 
+def excerpts(sound: FloatArray, samples: int, rng: np.random.Generator, fade: int = RATE_HZ // 2) -> FloatArray:
+    """Return random parts of a short recording, each at least 4 s long and faded into the next."""
+    result, at = np.zeros(samples, np.float32), 0
+    ramp = np.linspace(0, 1, fade, dtype=np.float32)
+    while at < samples:
+        length = int(rng.integers(4 * RATE_HZ, len(sound) + 1))
+        start = int(rng.integers(0, len(sound) - length + 1))
+        part = sound[start : start + length].copy()
+        part[:fade] *= ramp
+        part[-fade:] *= ramp[::-1]
+        part = part[: samples - at]
+        result[at : at + len(part)] += part
+        at += length - fade
+    return result
+
+
 def minutes(count: int) -> Iterator[tuple[str, FloatArray]]:
     """Yield minutes without a word of a digit: a crowd, music, coloured noise, almost silence, in turn."""
     rng, samples = np.random.default_rng(0), 60 * RATE_HZ
@@ -122,7 +138,7 @@ def minutes(count: int) -> Iterator[tuple[str, FloatArray]]:
         kind = ("crowd", "music", "noise", "silence")[minute % 4]
         level = 10 ** (rng.uniform(-45, -12) / 20)
         if kind == "crowd":
-            sound = np.resize(np.roll(people, int(rng.integers(len(people)))), samples) * level
+            sound = excerpts(people, samples, rng) * level
         elif kind == "music":
             sound = music(samples, rng) * level
         elif kind == "noise":

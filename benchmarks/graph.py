@@ -185,7 +185,7 @@ def fused_cost(rounds: int, seconds: int) -> tuple[dict[str, tuple[float, float,
             begin_ms += seconds * 1000
             for step, shot in enumerate(snapshots(bundle, sync, begin_ms, begin_ms + seconds * 1000)):
                 bits, marks = (1 << len(bundle.inputs)) - 1, [(0, shot.seq)] * len(bundle.inputs)
-                watched[step % len(watched)].run_alone(shot, bits, marks, sync.read_audio)
+                watched[step * len(watched) // (seconds * FPS)].run_alone(shot, bits, marks, sync.read_audio)
         found = {}
         for watch in watched:
             hz = len(watch.took) / rounds / seconds

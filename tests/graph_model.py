@@ -123,13 +123,20 @@ class Reference:
             if self.depends[name] & present:
                 self._fail(name, present)
         while True:
+            self.age = dict.fromkeys(present, 0.0)
             failed = next((n for n in self.specs if not self._stage(n, plan, present)), None)
             if failed is None:
                 break
             self._fail(failed, present)
         for name, spec in self.specs.items():
             memory = self.memory[name]
-            if not self.depends[name] & present or spec.mode != "async" or memory.t_ms is None or memory.started:
+            if (
+                not self.depends[name] & present
+                or spec.mode != "async"
+                or memory.t_ms is None
+                or memory.started
+                or memory.ran
+            ):
                 continue
             if self._due(name, plan, present):
                 feeds = self._feeds(name, plan, present)
@@ -172,7 +179,7 @@ class Reference:
         try:
             if stream:
                 self._listen(name, plan, present)
-            elif (spec.mode != "async" or memory.t_ms is None) and self._due(name, plan, present):
+            elif (spec.mode != "async" or memory.t_ms is None or memory.ran) and self._due(name, plan, present):
                 feeds = self._feeds(name, plan, present)
                 memory.seen = self._look(name, plan, present, feeds)
                 memory.runs += 1

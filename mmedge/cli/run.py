@@ -137,6 +137,9 @@ def print_summary(statistics: Statistics) -> None:
     lost = sum(statistics.lost_samples.values())
     absent = ", ".join(f"{name} {count}" for name, count in statistics.absent.items())
     table.caption = f"dropped: {drops}; audio samples lost: {lost}" + (f"; absent: {absent}" if absent else "")
+    if statistics.stage_errors:
+        failed = ", ".join(f"{stage} {count}" for stage, count in statistics.stage_errors.items())
+        table.caption += f"; failed stages: {failed}"
     if statistics.refused:
         table.caption += "; refused: " + ", ".join(f"{what} {count}" for what, count in statistics.refused.items())
     if statistics.undelivered:

@@ -43,6 +43,7 @@ class StageGraph:
         self._streams = tuple(stage for stage in stages if isinstance(stage, StreamStage))
         self._crew = Crew(stages, cores)
         self._snapshot: Snapshot | None = None
+        self._ages: dict[str, float] = {}
         self._marks: list[tuple[int, int] | None] = []
         self._fallen: list[tuple[Stage, EngineError]] = []
         self.timing = Timing()
@@ -97,9 +98,12 @@ class StageGraph:
         again = snapshot is self._snapshot
         if not again:
             self._snapshot, self.timing = snapshot, Timing()
+            self._ages = dict(snapshot.age_ms)
             self.busy, self._fallen = [], []
             for stage in self.stages:
                 stage.ran = False
+        else:
+            snapshot.age_ms.update((seat, age_ms) for seat, age_ms in self._ages.items() if snapshot.present[seat])
         for stage in self._background:
             if stage.depends and not bits & stage.bits:
                 stage.absent()

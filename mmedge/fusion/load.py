@@ -20,10 +20,9 @@ from mmedge.errors import CheckError, ConfigError, DeviceError, EngineError, Mis
 from mmedge.fusion.callables import CallableEngine
 from mmedge.fusion.golden import self_test
 from mmedge.fusion.graph import StageGraph
-from mmedge.fusion.stage import Stage
+from mmedge.fusion.stage import Stage, array_of
 from mmedge.fusion.stream import StreamStage, is_stream
 from mmedge.fusion.tensors import constants, input_dtypes, input_shapes, output_shapes
-from mmedge.types import AnyArray
 
 log = logging.getLogger("mmedge.fusion")
 Progress = Callable[[str, float], None]
@@ -168,7 +167,7 @@ def make_callable(bundle: Bundle, name: str, upstream: Mapping[str, Stage]) -> C
     """Return the engine of a stage that is a rule instead of a network; the SDK's own rules need no thread."""
     spec = bundle.manifest.stages[name]
     assert spec.callable is not None
-    give = partial(_array_of, upstream)
+    give = partial(array_of, upstream)
     return CallableEngine(
         spec.callable,
         {**dict.fromkeys(constants(spec), ()), **input_shapes(spec, bundle.inputs, give, raw=False)},
@@ -181,7 +180,7 @@ def make_callable(bundle: Bundle, name: str, upstream: Mapping[str, Stage]) -> C
 def make_network(bundle: Bundle, variant: Variant, upstream: Mapping[str, Stage], where: str) -> OnnxRuntimeEngine:
     """Return a variant on ONNX Runtime; the graph's shapes are those of its dynamic dimensions."""
     spec = bundle.manifest.stages[variant.stage]
-    shapes = input_shapes(spec, bundle.inputs, partial(_array_of, upstream), raw=variant.target == "tensorrt")
+    shapes = input_shapes(spec, bundle.inputs, partial(array_of, upstream), raw=variant.target == "tensorrt")
     return OnnxRuntimeEngine(bundle.read(variant.file), name=where, shapes=shapes, constants=constants(spec))
 
 
@@ -190,7 +189,3 @@ def make_stage(bundle: Bundle, name: str, engine: Engine, upstream: Mapping[str,
     spec = bundle.manifest.stages[name]
     kind = StreamStage if is_stream(spec, bundle.inputs) else Stage
     return kind(name, spec, bundle.inputs, engine, upstream, raw=raw, read=bundle.read)
-
-
-def _array_of(upstream: Mapping[str, Stage], stage: str, output: str) -> AnyArray:
-    return upstream[stage].outputs[output]

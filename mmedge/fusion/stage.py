@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
@@ -12,10 +13,11 @@ import numpy as np
 from mmedge.bundle.manifest import Input
 from mmedge.bundle.manifest import Stage as StageSpec
 from mmedge.engine.base import Engine
-from mmedge.errors import BundleError, MmedgeError
+from mmedge.errors import MmedgeError
 from mmedge.fusion.failures import FiniteCheck, StageError
 from mmedge.fusion.feed import Feed, ReadAudio, ReadMember, make_feed, no_members
-from mmedge.fusion.tensors import constants, fill, input_dtypes, input_shapes, output_shapes
+from mmedge.fusion.signature import check_signature
+from mmedge.fusion.tensors import constants, fill
 from mmedge.types import AnyArray, Snapshot, Tensor, Text
 
 # What is new at a trigger: (epoch, number) of each seat's data, None where it is absent.
@@ -47,6 +49,7 @@ class Stage:
         ran: Whether it has run for this trigger.
         careful: Whether all before it must have succeeded when it runs.
         cold: Whether it has no output of its own.
+        shown: Whether ``outputs`` are those of a run, not zeros.
 
     Raises:
         BundleError: If the network and the graph differ in names, shapes or dtypes.
@@ -64,12 +67,12 @@ class Stage:
         read: ReadMember = no_members,
     ) -> None:
         self.name, self.spec, self.engine, self.raw = name, spec, engine, raw
-        self._where = f"manifest.json: $.stages.{name}"
-        self._check_signature(inputs, upstream)
+        check_signature(name, spec, engine, inputs, partial(array_of, upstream), raw=raw)
+        where = f"manifest.json: $.stages.{name}.inputs"
         self.asynchronous = spec.mode == "async"
         own = engine.inputs
         seats = tuple(inputs)
-        self._constants = tuple((own[t], number, f"{self._where}.inputs.{t}") for t, number in constants(spec).items())
+        self._constants = tuple((own[t], number, f"{where}.{t}") for t, number in constants(spec).items())
         self._feeds: dict[str, tuple[str, Feed]] = {}  # at each run
         self._states: tuple[tuple[AnyArray, AnyArray], ...] = ()
         self._links: dict[str, tuple[Stage, str]] = {}
@@ -115,6 +118,7 @@ class Stage:
         self.ran = False
         self._blank = self._carry = False
         self.cold = True
+        self.shown = False
         self._fed_bits = _NEVER
         self._seen: list[tuple[int, int] | None] = [None] * len(seats)
         self._seen_versions = [_NEVER] * len(self._producers)
@@ -122,45 +126,6 @@ class Stage:
         self._compared = self._pairs() if spec.on == "change" else ()
         self._texts: dict[str, str] = {}
         self.reset()
-
-    # What the manifest says against what the network is.
-
-    def _check_signature(self, inputs: Mapping[str, Input], upstream: Mapping[str, Stage]) -> None:
-        engine, spec = self.engine, self.spec
-        for kind, declared, own in (("inputs", spec.inputs, engine.inputs), ("outputs", spec.outputs, engine.outputs)):
-            if set(declared) != set(own):
-                raise BundleError(
-                    f"the network's {kind} are {sorted(own)}, the manifest says {sorted(declared)}",
-                    where=f"{self._where}.{kind}",
-                    fix="name them as the network does",
-                )
-        for tensor, shape in output_shapes(spec).items():
-            self._agree(f"outputs.{tensor}", engine.outputs[tensor].shape, shape)
-        for tensor, source in spec.inputs.items():
-            if source.startswith("@state:"):
-                state, output = engine.inputs[tensor], engine.outputs[source[7:]]
-                self._agree(f"inputs.{tensor}", (state.dtype.name, state.shape), (output.dtype.name, output.shape))
-
-        def array_of(producer: str, output: str) -> AnyArray:
-            return upstream[producer].outputs[output]
-
-        dtypes = input_dtypes(spec, inputs, array_of, raw=self.raw)
-        for tensor, shape in input_shapes(spec, inputs, array_of, raw=self.raw).items():
-            own_array = engine.inputs[tensor]
-            dtype = dtypes.get(tensor, own_array.dtype.name)
-            self._agree(f"inputs.{tensor}", (own_array.dtype.name, own_array.shape), (dtype, shape))
-
-    def _agree(self, key: str, own: tuple[object, ...], graph: tuple[object, ...]) -> None:
-        if own == graph:
-            return
-        texts = [" ".join(str(list(p) if isinstance(p, tuple) else p) for p in side) for side in (own, graph)]
-        if not any(isinstance(part, tuple) for part in own):
-            texts = [str(list(own)), str(list(graph))]
-        raise BundleError(
-            f"tensor '{key.partition('.')[2]}' of the network is {texts[0]}, the graph has {texts[1]}",
-            where=f"{self._where}.{key}",
-            fix="correct the manifest or export the network again",
-        )
 
     # Whether it must run.
 
@@ -300,6 +265,7 @@ class Stage:
         """Take up the outputs of a run, of a background run for capture time ``t_ns``."""
         self.ran = self._carry = True
         self.cold = False
+        self.shown = True
         self.version += 1
         if t_ns is not None:
             self.t_ns = t_ns
@@ -327,7 +293,7 @@ class Stage:
     @property
     def warm(self) -> bool:
         """Whether it runs in the background; the first time, and after an absence, triggers wait for it."""
-        return self.asynchronous and not self.cold
+        return self.asynchronous and not self.cold and (not self.ran or self._future is not None)
 
     def start(self, t_ns: int) -> None:
         """Run the engine in the background on what ``feed`` wrote."""
@@ -375,7 +341,8 @@ class Stage:
             self._future = None
         self._fed_bits = _NEVER
         self._blank = self.cold = True
-        self.version += 1
+        self.version += self.shown
+        self.shown = False
         self.forget()
         for array, number, where in self._constants:
             fill(array, number, where)
@@ -397,3 +364,8 @@ class Stage:
         if self._worker is not None:
             self._worker.shutdown(wait=True)
         self.engine.close()
+
+
+def array_of(upstream: Mapping[str, Stage], stage: str, output: str) -> AnyArray:
+    """Return the array of a stage's output."""
+    return upstream[stage].outputs[output]

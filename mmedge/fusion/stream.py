@@ -90,7 +90,7 @@ class StreamStage(Stage):
             (own[t], feed) for t, (source, feed) in self._feeds.items() if source == self._sound
         ]
         self._feeds = {tensor: pair for tensor, pair in self._feeds.items() if pair[0] != self._sound}
-        self.careful = bool(self._feeds or self._links or self._rows)
+        self.careful = True  # what was heard cannot be unheard
 
     def due(self, snapshot: Snapshot, bits: int, marks: Marks) -> bool:
         """Tell whether steps have come that were not heard."""
@@ -110,9 +110,9 @@ class StreamStage(Stage):
             self.overruns += 1
             self.forget()
         self._steps = max((end - self._heard) // self._step, 0)
-        if not self._steps and self._blank and not self.cold:
+        if not self._steps and not self.shown and not self.cold:
             self.publish()
-            self._blank = False
+            self.shown = True
             self.version += 1
         return self._steps > 0
 
@@ -159,8 +159,8 @@ class StreamStage(Stage):
         self._hide()
 
     def _hide(self) -> None:
-        if not self._blank:
-            self._blank = True
+        if self.shown:
+            self.shown = False
             self.version += 1
             for array in self.outputs.values():
                 array.fill(0)

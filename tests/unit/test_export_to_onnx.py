@@ -266,6 +266,13 @@ def test_a_name_cannot_be_input_and_output_of_one_stage(tmp_path):
         to_onnx(Model(), recipe_in(tmp_path, text))
 
 
+def test_an_output_may_be_named_like_an_operator(model, tmp_path):
+    text = RECIPE.replace('outputs = { embedding = ["batch", 5] }', 'outputs = { relu = ["batch", 5] }')
+    onnx_models = to_onnx(model, recipe_in(tmp_path, text.replace("encoder.embedding", "encoder.relu")))
+    assert [output.name for output in onnx_models.models["encoder"].graph.output] == ["relu"]
+    assert max(row.max_rel for row in onnx_models.parity) < 1e-4
+
+
 def test_dynamic_dimensions_need_a_size(tmp_path):
     text = RECIPE.replace('embedding = ["batch", 5]', 'embedding = ["batch", "length"]')
     with pytest.raises(ConfigError, match="'length'") as caught:
