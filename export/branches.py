@@ -40,7 +40,7 @@ def take_branches(model: onnx.ModelProto, feeds: Mapping[str, AnyArray], constan
         del probe.graph.output[:]
         probe.graph.output.append(helper.make_tensor_value_info(node.input[0], TensorProto.BOOL, None))
         taken = "then_branch" if np.all(run(probe, feeds)[0]) else "else_branch"
-        branch = next(attribute.g for attribute in node.attribute if attribute.name == taken)
+        branch = _renamed(next(a.g for a in node.attribute if a.name == taken), f"{node.output[0]}/")
         ends = [
             helper.make_node("Identity", [inner.name], [outer], name=f"{outer}/taken")
             for inner, outer in zip(branch.output, node.output, strict=True)
@@ -50,6 +50,26 @@ def take_branches(model: onnx.ModelProto, feeds: Mapping[str, AnyArray], constan
         graph.initializer.extend(branch.initializer)
         del graph.node[:]
         graph.node.extend(kept)
+
+
+def _renamed(branch: onnx.GraphProto, prefix: str) -> onnx.GraphProto:
+    """Return a copy whose own tensors have names of their own: branches may use one name for different things."""
+    copy: onnx.GraphProto = onnx.GraphProto.FromString(branch.SerializeToString())
+    own = {tensor.name for tensor in copy.initializer} | {name for node in copy.node for name in node.output if name}
+
+    def rename(graph: onnx.GraphProto) -> None:
+        for named in (*graph.initializer, *graph.output):
+            named.name = prefix + named.name if named.name in own else named.name
+        for node in graph.node:
+            node.name = prefix + node.name if node.name else ""
+            for names in (node.input, node.output):
+                names[:] = [prefix + name if name in own else name for name in names]
+            for attribute in node.attribute:
+                for inner in (attribute.g, *attribute.graphs):
+                    rename(inner)
+
+    rename(copy)
+    return copy
 
 
 def _fixed(name: str, made: Mapping[str, onnx.NodeProto], known: Collection[str]) -> bool:

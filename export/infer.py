@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import builtins
+import keyword
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +30,8 @@ _TOKENS = 32
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _SOUND = re.compile(r"audio|pcm|wav|waveform|speech|sound|samples|input", re.IGNORECASE)
 _RATE = re.compile(r"sr|rate|sample_?rate|sampling_?rate", re.IGNORECASE)
+# What the starter's rule calls its own.
+_RULE_NAMES = frozenset(("join", "joined", "itertools", "np", "on", "p", "softmax", "state", "sure", "switches"))
 _TENSORS = ("float32", "float16", "int32", "int64", "uint8")
 
 
@@ -73,6 +77,8 @@ def read_network(path: Path, taken: Sequence[str]) -> Network:
     """Open one file and name its stage."""
     name = re.sub(r"\W+", "_", path.stem).strip("_").lower() or "network"
     name = f"n{name}" if name[0].isdigit() else name
+    if keyword.iskeyword(name) or name in dir(builtins) or name in _RULE_NAMES:
+        name += "_net"
     while name in taken:
         name += "_2"
     return Network(name=name, path=path, model=load_network(path))

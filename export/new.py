@@ -98,6 +98,15 @@ def from_networks(folder: Path, files: list[Path], tokenizer: Path | None = None
         networks.append(read_network(file, [network.name for network in networks]))
         seats.add(networks[-1])
     _make_folder(folder)
+    try:
+        return _write(folder, networks, seats, tokenizer)
+    except BaseException:  # what is half made would be in the way of another try
+        for child in folder.iterdir():
+            shutil.rmtree(child) if child.is_dir() else child.unlink()
+        raise
+
+
+def _write(folder: Path, networks: list[Network], seats: Seats, tokenizer: Path | None) -> NewReport:
     (folder / "networks").mkdir()
     for network in networks:
         onnx.save_model(network.model, folder / "networks" / f"{network.name}.onnx")

@@ -193,6 +193,13 @@ def _add(
     members[name] = content
     noise = golden.noise(OnnxRuntimeEngine(content, name=name), raw=raw)
     floor = _FLOOR[target, models.precision]
+    for output, value in noise.items():
+        if not value * _MARGIN <= 1:
+            raise ConfigError(
+                f"{models.precision} differs from fp32 by {value:.2g} of its range: a self-test would say nothing",
+                where=f"{stage}.{output}",
+                fix='leave the output out if it is always zero, or export precisions = ["fp32"]',
+            )
     return Variant(
         stage=stage,
         target=target,

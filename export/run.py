@@ -25,6 +25,7 @@ from mmedge.errors import ConfigError
 
 from .brought import bring
 from .compare import Comparison, compare
+from .lint import load_network
 from .onnx_models import OnnxModels
 from .pack import pack
 from .quantize import quantize
@@ -276,11 +277,14 @@ def content_key(recipe: Recipe) -> str:
     # Data sets and training show in the weights alone.
     own = Path(__file__).parent
     files = sorted([*own.glob("*.py"), *own.glob("preprocess/*.py"), *own.glob("models/*.py")])
-    files += [recipe.path(stage.onnx) for stage in recipe.stages.values() if stage.onnx is not None]
+    for stage in recipe.stages.values():
+        if stage.onnx is not None:  # with the weights that lie beside it
+            digest.update(load_network(recipe.path(stage.onnx)).SerializeToString(deterministic=True))
+    named = [stage.callable for stage in recipe.stages.values() if stage.callable is not None]
+    named += [] if recipe.model is None else [recipe.model.factory]
     with recipe.importable():
-        spec = None if recipe.model is None else find_spec(recipe.model.factory.partition(":")[0])
-    if spec is not None and spec.origin is not None:
-        files.append(Path(spec.origin))
+        specs = [find_spec(name.partition(":")[0]) for name in named]
+    files += [Path(spec.origin) for spec in specs if spec is not None and spec.origin is not None]
     if recipe.train.weights is not None:
         files.append(recipe.path(recipe.train.weights))
     if recipe.calibration.recordings is not None:

@@ -85,7 +85,8 @@ class CrossAttention(nn.Module):
         scores = scores - 1e4 * (1 - present[:, None, None, :])
         heard = (torch.softmax(scores, 3) @ tell).transpose(1, 2).reshape(-1, self.count, self.width)
         changed = self.out(torch.cat([tokens, heard], 2)) * present.unsqueeze(2)
-        return changed.sum(1) / present.sum(1, keepdim=True).clamp_min(1)
+        mean: Tensor = changed.sum(1) / present.sum(1, keepdim=True).clamp_min(1)
+        return mean
 
     def _split(self, x: Tensor) -> Tensor:
         return x.reshape(-1, self.count, self.heads, self.width // self.heads).transpose(1, 2)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from math import prod
+from math import isfinite, nan, prod
 from typing import TYPE_CHECKING, NoReturn
 
-from mmedge.bundle.seats import AudioInput, ImageInput, TextInput
+from mmedge.bundle.seats import AudioInput, ImageInput, Input, TensorInput, TextInput
 from mmedge.errors import BundleError
 
 if TYPE_CHECKING:
     from mmedge.bundle.manifest import Manifest, Task
+
+
+# A bundle is input from outside: no tensor of it may fill the memory.
+MAX_VALUES = 1 << 27
 
 
 def check_references(manifest: Manifest) -> None:
@@ -28,7 +32,12 @@ def check_references(manifest: Manifest) -> None:
         if not dot or stage not in stages or output not in stages[stage].outputs:
             fail(f"unknown tensor '{source}'", path)
 
+    for name in (*inputs, *stages):
+        if "." in name or name.startswith("@"):
+            fail(f"'{name}' has a '.' or begins with '@'", f"{'inputs' if name in inputs else 'stages'}.{name}")
     for name, spec in inputs.items():
+        if prod(max(size, 0) for size in shape_of(spec)) > MAX_VALUES:
+            fail(f"a tensor of {list(shape_of(spec))} is too large", f"inputs.{name}")
         if isinstance(spec, ImageInput) and not len(spec.mean) == len(spec.std) == spec.channels:
             fail(f"color '{spec.color}' needs {spec.channels} values of mean and std", f"inputs.{name}.mean")
         if isinstance(spec, AudioInput) and spec.tensor_shape[1] < 1:
@@ -45,6 +54,9 @@ def check_references(manifest: Manifest) -> None:
             if not spec.features.f_min_hz < spec.features.f_max_hz <= spec.sample_rate_hz / 2:
                 fail("the mel range is empty or above half the sample rate", f"inputs.{name}.features.f_max_hz")
     for name, stage in stages.items():
+        for output, dims in stage.outputs.items():
+            if prod(1 if isinstance(size, str) else size for size in dims) > MAX_VALUES:
+                fail(f"a tensor of {list(dims)} is too large", f"stages.{name}.outputs.{output}")
         for tensor, source in stage.inputs.items():
             path = f"stages.{name}.inputs.{tensor}"
             seat = inputs.get(source)
@@ -54,9 +66,11 @@ def check_references(manifest: Manifest) -> None:
                 continue
             if source.startswith("@const:"):
                 try:
-                    float(source[7:])
+                    number = float(source[7:])
                 except ValueError:
-                    fail(f"'{source}' is not a number", path)
+                    number = nan
+                if not isfinite(number):
+                    fail(f"'{source}' is not a finite number", path)
                 continue
             if source.startswith("@state:"):
                 if source[7:] not in stage.outputs:
@@ -91,6 +105,11 @@ def check_references(manifest: Manifest) -> None:
                 fail(f"unknown input '{name}'", f"validated_masks[{index}].present")
     if manifest.sync.trigger != "timer" and manifest.sync.trigger not in inputs:
         fail(f"unknown trigger '{manifest.sync.trigger}'", "sync.trigger")
+
+
+def shape_of(spec: Input) -> tuple[int, ...]:
+    """Return the shape of the tensor that a seat gives a CPU variant."""
+    return tuple(spec.shape) if isinstance(spec, TensorInput) else spec.tensor_shape
 
 
 def _check_smoothing(name: str, task: Task) -> None:

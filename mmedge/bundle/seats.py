@@ -122,7 +122,7 @@ class TensorInput(Strict, frozen=True, kw_only=True, tag_field="modality", tag="
 
     shape: tuple[Positive, ...]
     dtype: Literal["float32", "float16", "int32", "int64", "uint8"] = "float32"
-    rate_hz: PositiveFloat | None = None
+    rate_hz: Annotated[float, msgspec.Meta(ge=1e-3, le=1e6)] | None = None
 
 
 Input: TypeAlias = ImageInput | AudioInput | TextInput | TensorInput

@@ -48,7 +48,9 @@ def weighted_log_probs(*, prior: npt.ArrayLike | None = None, **tensors: npt.Arr
             f"experts of one size and their weights are wanted, got { ({n: v.size for n, v in given.items()}) }"
         )
     classes = sizes.pop()
-    base = np.full(classes, 1 / classes) if prior is None else np.asarray(prior, np.float64).reshape(-1)
+    base = np.full(classes, 1 / classes)
+    if prior is not None and np.any(prior):  # zeros: the stage that tells the prior is absent
+        base = np.asarray(prior, np.float64).reshape(-1)
     log_prior = np.log(np.maximum(base / base.sum(), TINY))
     total = log_prior.copy()
     for name, probabilities in experts.items():

@@ -153,7 +153,7 @@ class Stage:
         else:
             if not self._follows or not self._linked_anew():
                 return False
-        if self.spec.on != "change" or self._differs(snapshot, bits):
+        if self.spec.on != "change" or self._differs(snapshot, marks):
             return True
         self._see(bits, marks)
         return False
@@ -166,7 +166,7 @@ class Stage:
         links = ((stage.outputs[output], self.engine.inputs[tensor]) for tensor, (stage, output) in self._links.items())
         return tuple((theirs.data.cast("B"), own.data.cast("B")) for theirs, own in links)
 
-    def _differs(self, snapshot: Snapshot, bits: int) -> bool:
+    def _differs(self, snapshot: Snapshot, marks: Marks) -> bool:
         for theirs, own in self._compared:
             if theirs != own:
                 return True
@@ -183,9 +183,8 @@ class Stage:
                     return True
                 if data.data.cast("B") != fed.data.cast("B"):
                     return True
-            else:
-                return True  # pictures and sound that are new never are the same
-        return False
+        # Pictures and sound that are new never are the same.
+        return any(marks[index] != self._seen[index] for index, seat in self._watched if seat not in snapshot.values)
 
     def _see(self, bits: int, marks: Marks) -> None:
         self._fed_bits = bits & self._watched_bits

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from mmedge.bundle.manifest import TextInput
@@ -17,6 +18,8 @@ _MAX_ID = (1 << 63) - 1
 # What is beyond so many letters for each token of the seat would be cut anyway: 64 KiB take 0.1 s to read.
 _LETTERS = 256
 _FIX = "export the bundle again, with the tokenizer.json of its network"
+# So many times longer its normalizers may make a text.
+_LONGER = 256
 # A vocabulary without a token for what it does not know fails at the first such text: better at once.
 _PROBES = ("", "a \x00 \U0010ffff")
 
@@ -52,6 +55,7 @@ class Tokenizer:
         if spec.pad > _MAX_ID:
             raise self._damaged(f"pad {spec.pad} is no int64")
         try:
+            _check_growth(raw)
             self._tokenizer: Any = tokenizers.Tokenizer.from_buffer(raw)
             self._tokenizer.no_padding()
             self._tokenizer.enable_truncation(spec.max_tokens)
@@ -100,6 +104,21 @@ class Tokenizer:
         count = min(len(found), out.shape[1])
         out[0, :count] = found[:count]
         out[0, count:] = self._pad
+
+
+def _check_growth(raw: bytes) -> None:
+    """Raise ValueError if normalizers may make a text much longer: nine that do so in a row fill the memory."""
+    waiting: list[Any] = [msgspec.json.decode(raw).get("normalizer")]
+    longer = 1
+    while waiting:
+        part = waiting.pop()
+        if not isinstance(part, dict):
+            continue
+        waiting += part.get("normalizers") or ()
+        if part.get("type") in ("Replace", "Prepend"):
+            longer *= max(len(str(part.get("content", part.get("prepend", "")))), 1)
+    if longer > _LONGER:
+        raise ValueError(f"its normalizers make a text {longer} times longer, the limit is {_LONGER}")
 
 
 def _reason(error: BaseException) -> str:

@@ -11,6 +11,7 @@ from mmedge.bundle import load
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine
 from mmedge.errors import ConfigError
 from mmedge.export import Recipe, run_steps
+from mmedge.export.branches import take_branches
 from mmedge.export.brought import bring, tensorrt_problem
 
 FLOAT, UINT8, INT64, FLOAT16 = TensorProto.FLOAT, TensorProto.UINT8, TensorProto.INT64, TensorProto.FLOAT16
@@ -208,6 +209,27 @@ def test_branches_that_constants_decide_are_taken(tmp_path):
     engine = OnnxRuntimeEngine(networks["net"].SerializeToString())
     feeds = {"x": np.full((1, 576), 0.01, np.float32), "state": np.ones((1, 1), np.float32), "sr": np.array(16000)}
     assert engine(feeds)["stateN"].item() == pytest.approx(6.76)
+
+
+def test_branches_may_use_one_name_for_two_things(tmp_path):
+    def branch(value):
+        graph = helper.make_graph(
+            [NODE("Add", ["x", "c"], ["sum"])], "b", [], [helper.make_tensor_value_info("sum", FLOAT, [1, 3])]
+        )
+        graph.initializer.append(onnx.numpy_helper.from_array(np.full(3, value, np.float32), "c"))
+        return graph
+
+    nodes = [
+        NODE("If", ["yes"], [out], then_branch=branch(v), else_branch=branch(0.0)) for out, v in (("y", 1), ("z", 10))
+    ]
+    both = network(nodes, {"x": (FLOAT, [1, 3])}, {"y": (FLOAT, [1, 3]), "z": (FLOAT, [1, 3])}, yes=np.array(True))
+    feeds = {"x": np.zeros((1, 3), np.float32)}
+    take_branches(
+        both, feeds, (), lambda model, feeds: list(OnnxRuntimeEngine(model.SerializeToString())(feeds).values())
+    )
+    assert not any(node.op_type == "If" for node in both.graph.node)
+    got = OnnxRuntimeEngine(both.SerializeToString())(feeds)
+    assert (got["y"][0, 0], got["z"][0, 0]) == (1, 10)
 
 
 def test_golden_vectors_carry_states_and_constants(tmp_path, caplog):

@@ -182,3 +182,9 @@ def test_a_bundle_with_a_damaged_tokenizer_does_not_load(tmp_path: Path) -> None
 
 def test_the_tokenizer_of_the_tests_is_plain_json() -> None:
     assert json.loads(tokenizer_json())["model"]["vocab"] == WORDS
+
+
+def test_normalizers_that_would_fill_the_memory_are_refused() -> None:
+    longer = {"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 10}
+    with pytest.raises(BundleError, match="1000000000 times longer"):
+        Tokenizer(tokenizer_json(normalizer={"type": "Sequence", "normalizers": [longer] * 9}), SPEC)
