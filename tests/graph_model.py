@@ -80,6 +80,7 @@ class Memory:
     ran: bool = False
     epochs: dict[str, int] = field(default_factory=dict)
     heard: int = 0
+    skip: int = 0
     origin: Any = None
     runs: int = 0
 
@@ -124,10 +125,15 @@ class Reference:
                 self._fail(name, present)
         while True:
             self.age = dict.fromkeys(present, 0.0)
-            failed = next((n for n in self.specs if not self._stage(n, plan, present)), None)
-            if failed is None:
+            broken: list[str] = []
+            for name in self.specs:
+                if not self._ancestors(name) & set(broken) and not self._stage(name, plan, present):
+                    broken.append(name)
+            if not broken:
                 break
-            self._fail(failed, present)
+            self._fail(broken[0], present)
+            for name in broken[1:]:
+                self.memory[name].seen = None
         for name, spec in self.specs.items():
             memory = self.memory[name]
             if (
@@ -148,9 +154,15 @@ class Reference:
                     memory.started = error, plan.t_ms
         return present
 
+    def _ancestors(self, name: str) -> set[str]:
+        sources = (s for s in self.specs[name].inputs.values() if s not in SEATS and not s.startswith("@"))
+        fed = {source.partition(".")[0] for source in sources}
+        return fed.union(*(self._ancestors(producer) for producer in fed))
+
     def _fail(self, name: str, present: set[str]) -> None:
         self.errors[name] = self.errors.get(name, 0) + 1
         self._forget(self.memory[name])
+        self.memory[name].heard = self.memory[name].skip
         for seat in self.depends[name] & present:
             present.discard(seat)
             self.age.pop(seat)
@@ -218,7 +230,7 @@ class Reference:
             try:
                 memory.state = compute(feeds)
             except EngineError:
-                memory.heard = plan.end - rest
+                memory.heard, memory.skip = memory.heard - STEP, plan.end - rest
                 raise
             self._take(memory, memory.state, plan.t_ms - rest * 1000 / RATE)
         if memory.t_ms is not None:

@@ -21,8 +21,8 @@ class CallableEngine(EngineBase):
     """Calls ``func(**inputs)`` and checks what comes back.
 
     Args:
-        target: ``"pkg.mod:func"``; it gets arrays, which are its own until it returns, and returns one array, a
-            tuple in the order of the outputs, or a dict by name.
+        target: ``"pkg.mod:func"``; it gets arrays, to be read until it returns, and returns one array, a tuple in the
+            order of the outputs, or a dict by name.
         inputs: Tensor name -> shape.
         outputs: Tensor name -> shape; they are float32.
         dtypes: Tensor name -> dtype of an input that is not float32.
@@ -58,12 +58,17 @@ class CallableEngine(EngineBase):
         self.inputs = {n: np.zeros(shape, own.get(n, "float32")) for n, shape in inputs.items()}
         self.outputs = {n: np.zeros(shape, np.float32) for n, shape in outputs.items()}
         self._timeout_ms = timeout_ms
+        # A function that blocks may still read what it was given when the next trigger is fed.
+        self._given = self.inputs if timeout_ms is None else {n: np.empty_like(a) for n, a in self.inputs.items()}
+        self._arguments = {name: array.view() for name, array in self._given.items()}
+        for view in self._arguments.values():
+            view.flags.writeable = False
         self._thread: _Thread | None = None
 
     def _run_impl(self) -> None:
         if self._timeout_ms is None:
             try:
-                got = self._function(**self.inputs)
+                got = self._function(**self._arguments)
             except Exception as error:  # the user's own code may raise anything
                 raise self._raised(error) from error
         else:
@@ -76,7 +81,9 @@ class CallableEngine(EngineBase):
         thread = self._thread
         if thread.blocked():
             raise self._error("it still blocks since an earlier trigger", "correct the function")
-        answer = thread.call(self.inputs, timeout_ms / 1000)
+        for name, array in self._given.items():
+            np.copyto(array, self.inputs[name])
+        answer = thread.call(self._arguments, timeout_ms / 1000)
         if answer is None:
             raise self._error(f"it blocks for longer than {timeout_ms:g} ms", "raise timeout_ms, or make it faster")
         got, error = answer

@@ -69,9 +69,12 @@ class StageGraph:
         self._collect(snapshot, bits, busy)
         self.used_ns = {}
         for stage in self._run_waited(snapshot, bits, read_audio):
-            if stage.due(snapshot, bits, self._marks):
-                self._feed(stage, snapshot, bits, read_audio)
-                stage.start(snapshot.t_ns)
+            try:
+                if stage.due(snapshot, bits, self._marks):
+                    self._feed(stage, snapshot, bits, read_audio)
+                    stage.start(snapshot.t_ns)
+            except MmedgeError as error:
+                raise stage.failed(error, bits) from error
 
     def _look(self, snapshot: Snapshot) -> int:
         """Note what is present and what is new; return the former as bits."""
@@ -121,45 +124,48 @@ class StageGraph:
     def _run_waited(self, snapshot: Snapshot, bits: int, read_audio: ReadAudio) -> list[Stage]:
         """Run the stages that the trigger waits for; return those that can run behind it."""
         late: list[Stage] = []
-        failed: tuple[Stage, MmedgeError] | None = None
+        failures: dict[Stage, MmedgeError] = {}
+        broken: set[str] = set()
         crew, marks, timing = self._crew, self._marks, self.timing
-        try:
-            for stage in self.stages:
-                if stage.depends and not bits & stage.bits:
-                    stage.absent()
-                    continue
-                if stage.warm:
-                    if not stage.running:
-                        late.append(stage)
-                else:
-                    if crew.running and not crew.wait(None if stage.careful else stage.ancestors):
-                        break
-                    if stage.due(snapshot, bits, marks):
-                        try:
-                            self._feed(stage, snapshot, bits, read_audio)
-                            begin_ns = time.monotonic_ns()
-                            if crew.takes(stage):
-                                crew.start(stage)
-                            else:
-                                stage.execute()
-                                stage.finish()
-                            timing.infer_ns += time.monotonic_ns() - begin_ns
-                        except MmedgeError as error:
-                            failed = stage, error
-                            break
-                if not stage.cold or stage in crew.running:
-                    self._age(stage, snapshot)
-        finally:
+        for stage in self.stages:
+            if stage.depends and not bits & stage.bits:
+                stage.absent()
+                continue
+            if stage.warm:
+                if not stage.running:
+                    late.append(stage)
+            else:
+                if crew.running:
+                    failures |= crew.wait(stage.ancestors)
+                if failures:
+                    # What does not need them runs all the same: so it does where it had been started before.
+                    broken.update(failed.name for failed in failures)
+                    if not broken.isdisjoint(stage.ancestors):
+                        continue
+                if stage.due(snapshot, bits, marks):
+                    try:
+                        self._feed(stage, snapshot, bits, read_audio)
+                        begin_ns = time.monotonic_ns()
+                        if crew.takes(stage):
+                            crew.start(stage)
+                        else:
+                            stage.execute()
+                            stage.finish()
+                        timing.infer_ns += time.monotonic_ns() - begin_ns
+                    except MmedgeError as error:
+                        failures[stage] = error
+                        continue
+            if not stage.cold or stage in crew.running:
+                self._age(stage, snapshot)
+        if crew.running:
             begin_ns = time.monotonic_ns()
-            if crew.running:
-                # What was started earlier comes before it in the order, and so does its failure.
-                earlier = crew.settle()
-                if earlier is not None and failed is not None:
-                    failed[0].discard()
-                failed = earlier or failed
-                timing.infer_ns += time.monotonic_ns() - begin_ns
-        if failed is not None:
-            raise failed[0].failed(failed[1], bits) from failed[1]
+            failures |= crew.wait()
+            timing.infer_ns += time.monotonic_ns() - begin_ns
+        if failures:
+            first, *others = (stage for stage in self.stages if stage in failures)
+            for stage in others:
+                stage.discard()
+            raise first.failed(failures[first], bits) from failures[first]
         return late
 
     def _feed(self, stage: Stage, snapshot: Snapshot, bits: int, read_audio: ReadAudio) -> None:

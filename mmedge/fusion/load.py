@@ -25,6 +25,7 @@ from mmedge.fusion.stream import StreamStage, is_stream
 from mmedge.fusion.tensors import constants, input_dtypes, input_shapes, output_shapes
 
 log = logging.getLogger("mmedge.fusion")
+_OWN_RULES = ("mmedge.fusion.rules:", "mmedge.fusion.faces:")
 Progress = Callable[[str, float], None]
 
 
@@ -173,7 +174,7 @@ def make_callable(bundle: Bundle, name: str, upstream: Mapping[str, Stage]) -> C
         {**dict.fromkeys(constants(spec), ()), **input_shapes(spec, bundle.inputs, give, raw=False)},
         output_shapes(spec),
         dtypes=input_dtypes(spec, bundle.inputs, give, raw=False),
-        timeout_ms=None if spec.callable.startswith("mmedge.fusion.") else spec.timeout_ms,
+        timeout_ms=None if spec.callable.startswith(_OWN_RULES) else spec.timeout_ms,
     )
 
 

@@ -50,31 +50,18 @@ class Crew:
             self._pool = ThreadPoolExecutor(self._cores, thread_name_prefix="mmedge-stage")
         self.running[stage] = self._pool.submit(stage.execute)
 
-    def wait(self, names: Collection[str] | None) -> bool:
-        """Wait for the stages ``names`` (None for all) that run, and take up what they give; tell if all succeeded."""
+    def wait(self, names: Collection[str] | None = None) -> dict[Stage, MmedgeError]:
+        """Wait for the stages ``names`` (None for all) that run and take up what they give; return who failed."""
+        failed: dict[Stage, MmedgeError] = {}
         for stage in [stage for stage in self.running if names is None or stage.name in names]:
-            if self.running[stage].exception() is not None:
-                return False
-            del self.running[stage]
-            stage.finish()
-        return True
-
-    def settle(self) -> tuple[Stage, MmedgeError] | None:
-        """Wait for everything that runs; return the first stage that failed, in order. Other failures never were."""
-        first: tuple[Stage, MmedgeError] | None = None
-        for stage, future in self.running.items():  # in the order in which they were started
-            error = future.exception()
+            error = self.running.pop(stage).exception()
             if error is None:
                 stage.finish()
-            elif not isinstance(error, MmedgeError):
-                self.running.clear()
-                raise error
-            elif first is None:
-                first = stage, error
+            elif isinstance(error, MmedgeError):
+                failed[stage] = error
             else:
-                stage.discard()
-        self.running.clear()
-        return first
+                raise error
+        return failed
 
     def close(self) -> None:
         """End the threads."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,6 +23,7 @@ from mmedge.types import AnyArray, Snapshot, Tensor, Text
 
 # What is new at a trigger: (epoch, number) of each seat's data, None where it is absent.
 Marks: TypeAlias = Sequence["tuple[int, int] | None"]
+log = logging.getLogger("mmedge.fusion")
 _SLACK_NS = 500_000  # triggers waver
 _NEVER = -1
 
@@ -47,7 +49,6 @@ class Stage:
         t_ns: Capture time its outputs belong to.
         cost_ns: Moving median of the time of a run.
         ran: Whether it has run for this trigger.
-        careful: Whether all before it must have succeeded when it runs.
         cold: Whether it has no output of its own.
         shown: Whether ``outputs`` are those of a run, not zeros.
 
@@ -109,8 +110,6 @@ class Stage:
             # A background run writes the engine's arrays at any time: readers get a copy.
             self.outputs = {n: a.copy() for n, a in engine.outputs.items()}
         self._check = FiniteCheck(engine.outputs)
-        # What would not run again for the same values must not run for values that are taken back.
-        self.careful = spec.on == "change" and bool(self._states)
         self._worker: ThreadPoolExecutor | None = None
         self._future: Future[None] | None = None
         self._future_t_ns = 0
@@ -283,7 +282,7 @@ class Stage:
         return StageError(self.name, depends, error)
 
     def discard(self) -> None:
-        """Forget a run that failed after another stage had: it never was."""
+        """Forget a run that failed beside another one, which is told first: it is tried again."""
         self._fed_bits = _NEVER
         self._carry = False
 
@@ -336,8 +335,11 @@ class Stage:
         if self._blank and self._future is None and self._fed_bits == _NEVER:
             return
         if self._future is not None:
-            self._future.exception()
-            self._future = None
+            error, self._future = self._future.exception(), None
+            if isinstance(error, MmedgeError):
+                log.warning("stage '%s' failed in the background, its inputs are away: %s", self.name, error.message)
+            elif error is not None:
+                raise error
         self._fed_bits = _NEVER
         self._blank = self.cold = True
         self.version += self.shown

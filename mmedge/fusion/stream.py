@@ -90,7 +90,6 @@ class StreamStage(Stage):
             (own[t], feed) for t, (source, feed) in self._feeds.items() if source == self._sound
         ]
         self._feeds = {tensor: pair for tensor, pair in self._feeds.items() if pair[0] != self._sound}
-        self.careful = True  # what was heard cannot be unheard
 
     def due(self, snapshot: Snapshot, bits: int, marks: Marks) -> bool:
         """Tell whether steps have come that were not heard."""

@@ -207,6 +207,12 @@ def test_hostile_json(raw: bytes) -> None:
         ("inputs.image.frame", [1048576, 1048576]),
         ("stages.eye.outputs", {"y": ["batch", -1]}),
         ("variants.0.tolerance", {"y": float("inf")}),
+        ("stages.eye.outputs", {"y": [1 << 20, 1 << 20]}),
+        ("inputs.imu", {"modality": "tensor", "shape": [1 << 20, 1 << 20]}),
+        ("inputs.imu", {"modality": "tensor", "shape": [1], "rate_hz": 1e-320}),
+        ("stages.join.inputs.present", "@const:1e400"),
+        ("stages.join.inputs.present", "@const:nan"),
+        ("inputs.@present", {"modality": "tensor", "shape": [1]}),
     ],
 )
 def test_numbers_that_would_spin_or_fill_memory(path: str, value: Any) -> None:
