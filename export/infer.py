@@ -75,7 +75,7 @@ class Network:
 
 def read_network(path: Path, taken: Sequence[str]) -> Network:
     """Open one file and name its stage."""
-    name = re.sub(r"\W+", "_", path.stem).strip("_").lower() or "network"
+    name = re.sub(r"[^A-Za-z0-9_]+", "_", path.stem).strip("_").lower() or "network"
     name = f"n{name}" if name[0].isdigit() else name
     if keyword.iskeyword(name) or name in dir(builtins) or name in _RULE_NAMES:
         name += "_net"

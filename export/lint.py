@@ -259,8 +259,16 @@ def load_network(file: str | Path) -> onnx.ModelProto:
         raise ConfigError(
             "not an ONNX file", where=str(file), fix="give the file that torch.onnx.export wrote"
         ) from error
+    except onnx.checker.ValidationError as error:
+        raise ConfigError(
+            f"weights of the network are not beside it: {str(error).strip().splitlines()[0]}",
+            where=str(file),
+            fix="copy the file of its weights too, or export with external_data=False",
+        ) from error
     if not model.HasField("graph"):
-        raise ConfigError("not an ONNX file: it has no graph", where=str(file))
+        raise ConfigError(
+            "not an ONNX file: it has no graph", where=str(file), fix="give the file that torch.onnx.export wrote"
+        )
     return model
 
 

@@ -145,6 +145,10 @@ def _draft(folder: Path, networks: list[Network], inputs: Mapping[str, Input]) -
     images = [name for name, spec in inputs.items() if isinstance(spec, ImageInput)]
     sounds = [name for name, spec in inputs.items() if isinstance(spec, AudioInput)]
     every_ms = min((n.every_ms for n in networks if n.every_ms is not None), default=100.0)
+    if not inputs:
+        raise ConfigError(
+            "the networks have no inputs", where=str(networks[0].path), fix="give networks that see, hear or read"
+        )
     trigger = [*images, *sounds, *inputs][0]
     missing = {name: Missing(policy="hold", max_age_ms=300) for name in images}
     missing |= {name: Missing(policy="zero") for name in inputs if name not in images}

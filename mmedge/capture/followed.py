@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from pathlib import Path
 
 _CHUNK = 64 * 1024
@@ -81,6 +83,9 @@ class FollowedFile:
             OSError: If there is none.
         """
         fd = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK)
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise IsADirectoryError(errno.EISDIR, "is a folder", str(self._path))
         self.close()
         self._fd = fd
         self.rewind()

@@ -46,12 +46,15 @@ class CallableEngine(EngineBase):
         try:
             self._function = getattr(import_module(module), name)
         except Exception as error:  # the user's module may raise anything while it is imported
+            absent = isinstance(error, ModuleNotFoundError) and error.name == module
             raise ConfigError(
-                f"cannot import '{target}': {error}", where="callable", fix="name it 'package.module:function'"
+                f"cannot import '{target}': {error}",
+                where=f"callable '{target}'",
+                fix=f"put the folder of '{module}' on PYTHONPATH" if absent else f"correct '{module}'",
             ) from error
         if not colon or not callable(self._function):
             raise ConfigError(
-                f"'{target}' is not a function", where="callable", fix="name it 'package.module:function'"
+                f"'{target}' is not a function", where=f"callable '{target}'", fix="name it 'package.module:function'"
             )
         self._target = target
         own = dtypes or {}
@@ -87,10 +90,8 @@ class CallableEngine(EngineBase):
         if answer is None:
             raise self._error(f"it blocks for longer than {timeout_ms:g} ms", "raise timeout_ms, or make it faster")
         got, error = answer
-        if isinstance(error, Exception):
-            raise self._raised(error) from error
         if error is not None:
-            raise error  # an exit is no failure of a stage
+            raise self._raised(error) from error
         return got
 
     def _take(self, got: object) -> None:

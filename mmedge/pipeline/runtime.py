@@ -17,7 +17,7 @@ from typing import Protocol
 import msgspec
 
 from mmedge.bundle import Bundle
-from mmedge.bundle.manifest import Manifest
+from mmedge.bundle.manifest import Manifest, TextInput
 from mmedge.capture import Source, SourceHealth, TextSource, open_sources
 from mmedge.errors import ConfigError, InternalError, MmedgeError
 from mmedge.fusion import StageGraph, load_graph
@@ -63,6 +63,16 @@ def check_run(spec: RunSpec, manifest: Manifest) -> None:
             f"the mask {sorted(names)} was never validated for this bundle",
             where="inputs",
             fix=f"give sources for one of {known}",
+        )
+    trigger = manifest.sync.trigger
+    clocked = [
+        n for n in names if not isinstance(inputs[n], TextInput) and getattr(inputs[n], "rate_hz", 1) is not None
+    ]
+    if trigger != "timer" and trigger not in names and not clocked:
+        raise ConfigError(
+            f"nothing makes triggers: they are made by '{trigger}', which has no source",
+            where="inputs",
+            fix=f"give '{trigger}' a source",
         )
     if spec.record is not None:
         check_folder(Path(spec.record))
