@@ -13,7 +13,7 @@ import pytest
 
 import mmedge
 from mmedge.capture.base import ThreadSource
-from mmedge.errors import ConfigError, InternalError, MmedgeError, SourceError
+from mmedge.errors import ConfigError, MmedgeError, SourceError
 from mmedge.pipeline import runtime as runtime_module
 from mmedge.types import Frame, Result
 from tests.tiny import tiny_bundle
@@ -190,7 +190,7 @@ def leave(**_: Any) -> Any:
     raise SystemExit(3)
 
 
-def test_an_exit_inside_the_runtime_is_an_error_of_ours(tmp_path: Path) -> None:
+def test_a_rule_that_exits_is_a_stage_that_failed(tmp_path: Path) -> None:
     from tests.tiny import MANIFEST
 
     stages = {**MANIFEST["stages"]}
@@ -200,10 +200,10 @@ def test_an_exit_inside_the_runtime_is_an_error_of_ours(tmp_path: Path) -> None:
         now = time.monotonic_ns()
         pipe.push("audio", np.zeros(800, np.float32), now)
         pipe.push("image", np.zeros((8, 8), np.uint8), now)
-        with pytest.raises(InternalError) as caught:
-            within(10, lambda: list(pipe))
-    assert caught.value.exit_code == 70
-    assert pipe.statistics.triggers == pipe.statistics.results + pipe.statistics.dropped
+        result = within(10, lambda: next(iter(pipe)))
+    assert result.status == "unvalidated"
+    assert "SystemExit: 3" in result.reason
+    assert pipe.statistics.stage_errors == {"join": 1}
 
 
 def test_two_cameras_of_different_length_end_offline(tmp_path: Path, write_clip: Any) -> None:
