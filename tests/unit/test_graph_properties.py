@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from mmedge.bundle.manifest import Stage as StageSpec
 from mmedge.fusion.schedule import Crew
-from tests.graph_model import Plan, Reference, graphs, make_graph, run_plan, triggers
+from tests.graph_model import Plan, Reference, make_graph, run_plan
+from tests.graph_strategies import graphs, triggers
 
 SOUND = np.random.default_rng(1).integers(-4, 5, 4000).astype(np.float32)
 CHECKED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=60)
