@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 import onnxruntime as ort
 import pytest
+import skimage
 import torch
 from torch.nn import functional
 
@@ -29,7 +30,6 @@ from mmedge.export.stages import StageGraph, onnx_runners
 from mmedge.export.training import make_pretrained
 
 RECIPE = Path(__file__).parent.parent.parent / "recipes" / "attention.toml"
-skimage = pytest.importorskip("skimage", reason="the pictures are those of scikit-image")
 ASTRONAUT = Path(skimage.__file__).parent / "data" / "astronaut.png"
 SMALLEST = 20.0
 
