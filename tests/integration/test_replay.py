@@ -110,7 +110,9 @@ def test_devices_in_trouble_are_replayed_too(bundle: Path, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_request_to_end_ends_a_recording_in_order(tmp_path: Path, number: int) -> None:
-    line = [sys.executable, "-m", "mmedge", "record", tmp_path / "r", "--image", "test://?fps=30", "--json"]
+    # A job that a shell puts in the background ignores SIGINT, and so would what it starts.
+    line = ["env", "--default-signal=INT", sys.executable, "-m", "mmedge", "record", tmp_path / "r"]
+    line += ["--image", "test://?fps=30", "--json"]
     with subprocess.Popen([*map(str, line)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as process:
         log = tmp_path / "r" / "events.jsonl"
         deadline = time.monotonic() + 20
