@@ -22,6 +22,9 @@ from .report import sqnr_db
 from .stages import Mask, StageGraph, fed_back, masks, onnx_runners
 
 HELD_OUT = 400
+# One mask may lose so many times what is allowed over all of them: of 400 samples, a loss of 2 % shows as up to 4 % by
+# chance, and an input alone has no other to lean on. Without a limit of its own, one of seven could lose 14 %.
+MASK_ALLOWANCE = 3.0
 
 
 class TaskComparison(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,22 +61,33 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
             if (rows := [row for row in self.rows if row.task == name])
         }
 
+    @property
+    def worst(self) -> dict[str, TaskComparison]:
+        """Per task, the mask with the smallest share of equal labels."""
+        worst: dict[str, TaskComparison] = {}
+        for row in self.rows:
+            if row.task not in worst or row.agreement < worst[row.task].agreement:
+                worst[row.task] = row
+        return worst
+
     def raise_for_status(self, max_drop_points: float = 0.3) -> None:
-        """Refuse a version that answers differently too often.
+        """Refuse a version that answers differently too often, over all masks or with one of them.
 
         Args:
-            max_drop_points: Percentage points of agreement that may be lost per task.
+            max_drop_points: Percentage points of agreement that may be lost per task over all masks; three times as
+                many with any one of them.
 
         Raises:
             CheckError: Names the task and the mask that lost most.
         """
         for task, agreement in self.agreement.items():
-            lost = 100.0 * (1.0 - agreement)
-            if lost > max_drop_points:
-                worst = min((row for row in self.rows if row.task == task), key=lambda row: row.agreement)
+            worst = self.worst[task]
+            lost, alone = 100.0 * (1.0 - agreement), 100.0 * (1.0 - worst.agreement)
+            limit = MASK_ALLOWANCE * max_drop_points
+            if lost > max_drop_points or alone > limit:
                 raise CheckError(
                     f"{self.b} gives another label than {self.a} on {lost:.2f} % of the samples, {max_drop_points:g} "
-                    f"allowed; worst with {' + '.join(worst.present)}: {100 * (1 - worst.agreement):.2f} %, "
+                    f"allowed; worst with {' + '.join(worst.present)}: {alone:.2f} %, {limit:g} allowed, "
                     f"{worst.sqnr_db:.1f} dB",
                     where=f"task '{task}'",
                     fix='calibrate on recordings like those of use, or with rule = "max", or raise max_drop_points',
@@ -81,13 +95,21 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 
     def to_dict(self) -> dict[str, object]:
         """Return the JSON document."""
-        return {"schema": "mmedge.comparison/1", "agreement": self.agreement, **msgspec.to_builtins(self)}
+        worst = {
+            t: {"present": r.present, "samples": r.samples, "agreement": r.agreement} for t, r in self.worst.items()
+        }
+        return {
+            "schema": "mmedge.comparison/1",
+            "agreement": self.agreement,
+            "worst": worst,
+            **msgspec.to_builtins(self),
+        }
 
     def table(self) -> Table:
         """Return the rows for people."""
         table = Table(title=f"{self.a} and {self.b} on recordings held out")
         for heading in ("task", "present", "samples", "same label", "score differs by", "SQNR"):
-            table.add_column(heading, justify="left" if heading in ("task", "present") else "right")
+            table.add_column(heading, justify="left" if heading in ("task", "present") else "right", overflow="fold")
         for row in self.rows:
             table.add_row(
                 row.task,
@@ -97,6 +119,11 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
                 f"<= {row.score_difference:.3f}",
                 f"{row.sqnr_db:.1f} dB",
             )
+        pooled = self.agreement
+        table.caption = "; ".join(
+            f"{task}: {100 * pooled[task]:.1f} % over all, {100 * row.agreement:.1f} % with {' + '.join(row.present)}"
+            for task, row in self.worst.items()
+        )
         return table
 
 
@@ -164,6 +191,12 @@ def compare(
 def _row(
     recipe: Recipe, name: str, mask: Mask, pairs: Sequence[tuple[AnyArray, AnyArray]], temperature: float
 ) -> TaskComparison:
+    if not all(np.isfinite(output).all() for pair in pairs for output in pair):
+        raise CheckError(
+            f"task '{name}' with {' + '.join(mask) or 'nothing'}: its output has NaN or infinite numbers",
+            where=recipe.tasks[name].output,
+            fix="compare the fp32 network with the recordings first: mmedge inspect, then its inputs' mean and std",
+        )
     interpret = _interpreter(recipe, name, temperature)
     seen = Snapshot(t_ns=0, seq=0, present={seat: seat in mask for seat in recipe.inputs})
     results = [tuple(interpret(output, seen) for output in pair) for pair in pairs]

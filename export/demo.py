@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mmedge.bundle import Bundle, load
-from mmedge.bundle.manifest import AudioInput, ImageInput
+from mmedge.bundle.manifest import AudioInput, ImageInput, TextInput
 from mmedge.errors import CheckError
 from mmedge.fusion import tensorrt_problem
 from mmedge.fusion.compile import compile_bundle
@@ -30,6 +30,8 @@ STEPS = {
 CLIPS = ("clean", "noise", "frozen", "black", "wrong")
 # The word of a segment has ended by then; before that nothing is owed.
 SETTLED_S = 1.0
+# The clip that is played again while somebody types, and when and what they type.
+TYPED_CLIP, TYPED_S, TYPED = "noise", 0.4, "it is {}"
 Progress = Callable[[str, float | None], None]
 
 
@@ -84,10 +86,15 @@ class Truth:
         self.segment_s = float(document["segment_s"])
         self.digits = [str(digit) for digit in document["digits"]]
 
-    def at(self, t_s: float) -> str | None:
-        """Return the digit that is owed at ``t_s``, None while its word may still be going on."""
+    def at(self, t_s: float, since_s: float = SETTLED_S) -> str | None:
+        """Return the digit that is owed at ``t_s``, None while its word may still be going on.
+
+        Args:
+            t_s: Time in the clip.
+            since_s: The digit is owed from so many seconds after the beginning of its segment on.
+        """
         segment, within = divmod(t_s, self.segment_s)
-        if not 0 <= segment < len(self.digits) or within < SETTLED_S:
+        if not 0 <= segment < len(self.digits) or within < since_s:
             return None
         return self.digits[int(segment)]
 
@@ -128,6 +135,23 @@ def play(
         results = list(pipe)
     start_ns = pipe.statistics.started_ns
     return [((r.t_ns - start_ns) / 1e9, r) for r in results], pipe.statistics
+
+
+def play_typed(bundle: Bundle, clip: Path, truth: Truth) -> tuple[list[tuple[float, Result]], Statistics]:
+    """Play a clip at its own speed while each of its digits is typed, 0.4 s after it comes; return as ``play`` does."""
+    (text,) = (name for name, spec in bundle.inputs.items() if isinstance(spec, TextInput))
+    results: list[tuple[float, Result]] = []
+    typed = -1
+    with Pipeline(bundle, {**dict.fromkeys(seats(bundle), str(clip)), text: "push://"}) as pipe:
+        start_ns = pipe.statistics.started_ns
+        for result in pipe:
+            t_s = (result.t_ns - start_ns) / 1e9
+            results.append((t_s, result))
+            digit, segment = truth.at(t_s, TYPED_S), int(t_s // truth.segment_s)
+            if digit is not None and segment != typed:
+                pipe.text(TYPED.format(digit))
+                typed = segment
+    return results, pipe.statistics
 
 
 def seats(bundle: Bundle) -> tuple[str, ...]:
@@ -183,6 +207,9 @@ def demo(output: Path, *, train: bool = False, progress: Progress) -> DemoReport
                 row, same, n = judge(bundle, path, truth, live if clip == "clean" else None)
                 report.accuracy.append({"clip": clip, **row})
                 agreement, count = agreement + same, count + n
+            progress(f"clip 'claim': {TYPED_CLIP} at its own speed, and each digit is typed", 1.0)
+            alone = next(row for row in report.accuracy if row["clip"] == TYPED_CLIP)
+            report.accuracy.append(judge_typed(bundle, folder / f"{TYPED_CLIP}.mp4", truth, alone))
     report.int8 = {
         "agreement": round(agreement / count, 4),
         "n": count,
@@ -206,6 +233,21 @@ def judge(
     coarse = play(bundle, clip, seats(bundle), precision="int8")[0]
     pairs = [(a.tasks["digit"].label, b.tasks["digit"].label) for (_, a), (_, b) in zip(exact, coarse, strict=True)]
     return row, sum(a == b for a, b in pairs), len(pairs)
+
+
+def judge_typed(bundle: Bundle, clip: Path, truth: Truth, silent: dict[str, Any]) -> dict[str, Any]:
+    """Return the accuracy row of the clip with texts; ``silent`` is the row of the same clip without."""
+    results, statistics = play_typed(bundle, clip, truth)
+    check_conservation(statistics)
+    value, n = accuracy(results, truth)
+    return {
+        "clip": "claim",
+        **{seat: silent[seat] for seat in seats(bundle)},
+        "n": n,
+        "fused": round(value, 4),
+        "agree": agreeing(results, truth),
+        "fused_without_text": silent["fused"],
+    }
 
 
 def compile_all(bundle: Bundle, progress: Progress) -> dict[str, Any]:

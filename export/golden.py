@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from mmedge.errors import CheckError
 from mmedge.types import AnyArray, Tensors
 
 from .preprocess.onnx_prefix import Preprocessor
@@ -72,6 +73,9 @@ def make_golden(
 
     Returns:
         Stage name -> its golden samples.
+
+    Raises:
+        CheckError: If a network answers NaN or infinite numbers.
     """
     preprocess, graph = Preprocessor(recipe.inputs, recipe.export.opset), StageGraph(recipe, fp32)
     tensors = [preprocess(sample.arrays) for sample in samples]
@@ -98,5 +102,12 @@ def make_golden(
             arrays: Tensors = {tensor: samples[index].arrays[recipe.stages[stage].inputs[tensor]] for tensor in seats}
             raw.append({**feeds[-1], **arrays})
             want.append({output: known[f"{stage}.{output}"] for output in outputs})
+            for output, answer in want[-1].items():
+                if not np.isfinite(answer).all():
+                    raise CheckError(
+                        f"stage '{stage}' answers NaN or infinite numbers in output '{output}' on recorded data",
+                        where=f"stages.{stage}",
+                        fix="compare mean and std of its inputs with what it was trained on, and look at its weights",
+                    )
         golden[stage] = Golden(raw, feeds, want)
     return golden

@@ -18,9 +18,10 @@ from mmedge.bundle.manifest import AudioInput, Detection, ImageInput, Input, Ten
 from mmedge.errors import ConfigError
 from mmedge.types import AnyArray
 
-from .brought import Dims, dims, dtype, graph_inputs
+from .brought import Dims, dims, dtype, graph_inputs, set_shape
 from .lint import load_network
 from .recipe import RecipeTask
+from .token_inputs import IDS, MASKS, TYPES, make_mask
 
 RATE_HZ = 16_000
 # What is heard at once where the file does not say: a second; with a state, 32 ms and the 4 ms before them.
@@ -33,6 +34,11 @@ _RATE = re.compile(r"sr|rate|sample_?rate|sampling_?rate", re.IGNORECASE)
 # What the starter's rule calls its own.
 _RULE_NAMES = frozenset(("join", "joined", "itertools", "np", "on", "p", "softmax", "state", "sure", "switches"))
 _TENSORS = ("float32", "float16", "int32", "int64", "uint8")
+# Operators that give 0..1, those after which it still is 0..1, and those that say nothing.
+_PROBABLE = frozenset(("Sigmoid", "HardSigmoid", "Softmax"))
+_KEEPING = frozenset(("Identity", "Cast", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Transpose", "Slice", "Gather"))
+_KEEPING |= {"Concat", "Split", "ReduceMean", "ReduceMax", "ReduceMin", "GlobalAveragePool", "GlobalMaxPool"}
+_OPAQUE = frozenset(("Clip", "If", "Loop", "Scan"))
 
 
 class Guess(msgspec.Struct, frozen=True):
@@ -89,14 +95,17 @@ class Seats:
 
     Args:
         tokenizer: Path for the recipe, where a text may feed ``input_ids``.
+        pad: Its padding token.
 
     Attributes:
         inputs: Name -> seat, in the order they were found.
         guesses: What was inferred.
+        hints: What would have been inferred with more to go by.
     """
 
-    def __init__(self, tokenizer: str | None = None) -> None:
-        self._tokenizer = tokenizer
+    def __init__(self, tokenizer: str | None = None, pad: int = 0) -> None:
+        self._tokenizer, self._pad = tokenizer, pad
+        self.hints: list[str] = []
         self.inputs: dict[str, Input] = {}
         self.guesses: list[Guess] = []
 
@@ -105,8 +114,11 @@ class Seats:
         outputs = {value.name: dims(value) for value in network.model.graph.output}
         values = {value.name: value for value in graph_inputs(network.model)}
         states = _states({name: dims(value) for name, value in values.items()}, outputs)
+        text = self._text(network, values.get(IDS))
         for name, value in values.items():
-            if name in states:
+            if text is not None and name in (IDS, *MASKS, *TYPES):
+                self._tokens(network, name, value, text)
+            elif name in states:
                 self._say(network, name, f"@state:{states[name]}", f"as output '{states[name]}', fed back")
             elif not dims(value) and dtype(value).kind in "iuf":
                 self._scalar(network, name)
@@ -116,6 +128,33 @@ class Seats:
     def _say(self, network: Network, tensor: str, source: str, why: str, meaning: str | None = None) -> None:
         network.sources[tensor] = source
         self.guesses.append(Guess(network.name, tensor, meaning or source, why))
+
+    def _text(self, network: Network, value: onnx.ValueInfoProto | None) -> TextInput | None:
+        """Return the text that a network reads, if it reads one and there is a tokenizer."""
+        if value is None or dtype(value) not in (np.int64, np.int32) or len(dims(value)) != 2:
+            return None
+        if self._tokenizer is None:
+            self.hints.append(
+                f"network '{network.name}' reads token numbers ('{IDS}'): "
+                "with --tokenizer tokenizer.json, the file of its tokenizer, it takes text"
+            )
+            return None
+        return TextInput(max_tokens=dims(value)[1] or _TOKENS, tokenizer=self._tokenizer, pad=self._pad)
+
+    def _tokens(self, network: Network, name: str, value: onnx.ValueInfoProto, text: TextInput) -> None:
+        kind = dtype(value)
+        if name == IDS:
+            why = f"{kind}, and a tokenizer"
+            if dims(value)[1] is None:
+                why += f"; {_TOKENS} tokens, since the length is open"
+            self._say(network, name, self._share("text", text, network), why, _told(text))
+        elif name in MASKS:
+            make_mask(network.model, name, text)
+            why = f"1 for a token, 0 for padding (token {text.pad}): a node of the network's file makes it"
+            self.guesses.append(Guess(network.name, name, f"made of '{IDS}'", why))
+        else:
+            set_shape(value, text.tensor_shape)
+            self._say(network, name, "@const:0", "which of two texts a token is of: there is one")
 
     def _scalar(self, network: Network, name: str) -> None:
         if _RATE.fullmatch(name):
@@ -140,11 +179,9 @@ class Seats:
                 network.every_ms = step * 1000 / RATE_HZ
                 why += f", with a state: a stream in steps of {step} samples"
             self._say(network, name, self._share("audio", sound, network), why, _told(sound))
-        elif name == "input_ids" and kind == np.int64 and len(shape) == 2 and self._tokenizer is not None:
-            text = TextInput(max_tokens=shape[1] or _TOKENS, tokenizer=self._tokenizer)
-            self._say(network, name, self._share("text", text, network), f"{kind} {size}, and a tokenizer", _told(text))
         else:
-            sizes = tuple(dim or 1 for dim in shape)
+            reads = name in (IDS, *MASKS, *TYPES)
+            sizes = tuple(dim or (_TOKENS if reads and axis else 1) for axis, dim in enumerate(shape))
             tensor = TensorInput(shape=sizes, dtype=kind.name if kind.name in _TENSORS else "float32")
             source = self._share(re.sub(r"\W+", "_", name), tensor, network)
             self._say(network, name, source, f"{kind} {size}: pushed from your own code", _told(tensor))
@@ -162,7 +199,7 @@ class Seats:
 
 
 def task_of(
-    network: Network, output: str, samples: Sequence[AnyArray], image: str | None
+    network: Network, output: str, samples: Sequence[AnyArray], image: str | None, last: str
 ) -> tuple[RecipeTask, str] | None:
     """Return the task that an output is for, and why; None where it is left as it is.
 
@@ -171,11 +208,12 @@ def task_of(
         output: Its name.
         samples: What it gave for some inputs.
         image: The image input of the network, if it has one.
+        last: The operator that makes it, by ``last_operator``.
     """
     shape, named = samples[0].shape, network.labels
     source, size = f"{network.name}.{output}", list(samples[0].shape)
     if len(shape) == 2 and shape[0] == 1:
-        return _classes(source, size, samples, named, network.name)
+        return _classes(source, size, samples, named, network.name, last)
     if len(shape) != 3 or shape[0] != 1 or image is None:
         return None
     layouts = {"boxes": (shape[2] == 6, 0), "yolo": (4 < shape[1] < shape[2], shape[1] - 4)}
@@ -190,23 +228,38 @@ def task_of(
     return task, f"{size}: boxes of layout '{layout}', {len(labels)} classes{_origin(named, labels)}"
 
 
+def last_operator(model: onnx.ModelProto, output: str) -> str:
+    """Return the operator that gives an output its range; nothing where it is an input.
+
+    Example:
+        >>> last_operator(model, "probability")  # doctest: +SKIP
+        'Sigmoid'
+    """
+    made = {name: node for node in model.graph.node for name in node.output}
+    node = made.get(output)
+    while node is not None and node.op_type in _KEEPING:
+        node = made.get(node.input[0])
+    return "" if node is None else str(node.op_type)
+
+
 def _classes(
-    source: str, size: list[int], samples: Sequence[AnyArray], named: tuple[str, ...], name: str
+    source: str, size: list[int], samples: Sequence[AnyArray], named: tuple[str, ...], name: str, last: str
 ) -> tuple[RecipeTask, str] | None:
     count = size[1]
     inside = all(((s >= 0) & (s <= 1)).all() for s in samples)
     if count == 1:
-        if not inside:
+        if last not in _PROBABLE and not (last in _OPAQUE and inside):
             return None
         task = RecipeTask(kind="classification", output=source, labels=(name,), threshold=0.5, scores="probabilities")
-        return task, f"{size}, within 0..1: the probability of one thing"
+        return task, f"{size}, ends in {last}: the probability of one thing"
     labels = named if len(named) == count else tuple(str(index) for index in range(count))
     sums = inside and all(abs(float(s.sum()) - 1) < 1e-3 for s in samples)
+    sure = sums or last in _PROBABLE
     task = RecipeTask(
-        kind="classification", output=source, labels=labels, scores="probabilities" if sums else "logits", top_k=3
+        kind="classification", output=source, labels=labels, scores="probabilities" if sure else "logits", top_k=3
     )
-    adds = "probabilities: they add up to 1" if sums else "logits"
-    return task, f"{size}: {count} classes{_origin(named, labels)}, {adds}"
+    told = "they add up to 1" if sums else f"ends in {last}" if last else "nothing makes them"
+    return task, f"{size}: {count} classes{_origin(named, labels)}, {task.scores}: {told}"
 
 
 def _origin(named: tuple[str, ...], labels: tuple[str, ...]) -> str:

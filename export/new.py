@@ -5,19 +5,23 @@ from __future__ import annotations
 import itertools
 import re
 import shutil
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from shlex import quote
 
 import msgspec
+import numpy as np
 import onnx
 
 from mmedge.bundle.manifest import AudioInput, ImageInput, Input, Mask, Missing, Sync, TextInput
 from mmedge.errors import ConfigError
+from mmedge.types import AnyArray
 
 from .brought import bring
-from .infer import Guess, Network, Seats, check_files, read_network, task_of
+from .infer import Guess, Network, Seats, check_files, last_operator, read_network, task_of
 from .preprocess.onnx_prefix import Preprocessor
 from .project_text import join_outputs, recipe_text, rule_text
 from .recipe import Export, Recipe, RecipeStage, RecipeTask
@@ -25,10 +29,17 @@ from .run import run_steps
 from .stages import StageGraph, onnx_runners
 from .starter import write_starter
 from .to_onnx import random_samples
+from .token_inputs import IDS, padding_of
+from .tokenizer import check_vocabulary, load_tokenizer
 
 # More networks than these are not joined by the starter callable: it would have more than 16 labels.
 MOST_JOINED = 4
-_URIS = {ImageInput: ("image", "0"), AudioInput: ("audio", "mic://default"), TextInput: ("text", "text://stdin")}
+# A device feeds one input: each that follows gets another source.
+_URIS = {
+    ImageInput: ("image", "0", "{}"),
+    AudioInput: ("audio", "mic://default", "mic://NAME{}"),
+    TextInput: ("text", "text://stdin", "text://said{}.txt"),
+}
 
 
 @dataclass(kw_only=True, slots=True)
@@ -40,6 +51,7 @@ class NewReport:
         bundle: The bundle that was packed; None for a starter project.
         guesses: What was inferred, and why.
         left: Outputs that no task reads.
+        hints: What would make more of the networks.
         commands: What to type next.
     """
 
@@ -47,6 +59,7 @@ class NewReport:
     bundle: Path | None = None
     guesses: list[Guess] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
+    hints: list[str] = field(default_factory=list)
     commands: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, object]:
@@ -57,6 +70,7 @@ class NewReport:
             "bundle": None if self.bundle is None else str(self.bundle),
             "inferred": [msgspec.to_builtins(guess) for guess in self.guesses],
             "left": self.left,
+            "hints": self.hints,
             "next": self.commands,
         }
 
@@ -69,8 +83,9 @@ def starter(folder: Path) -> NewReport:
     """
     _make_folder(folder)
     write_starter(folder)
-    recipe = quote(str(folder / "recipe.toml"))
-    return NewReport(folder=folder, commands=[f"mmedge train {recipe}", f"mmedge export {recipe}"])
+    recipe, bundle = quote(str(folder / "recipe.toml")), quote(str(folder / "starter.mmedge"))
+    steps = ["train {0}", "export {0} --output {1}", "run {1} --image 0 --audio mic://default"]
+    return NewReport(folder=folder, commands=["mmedge " + step.format(recipe, bundle) for step in steps])
 
 
 def from_networks(folder: Path, files: list[Path], tokenizer: Path | None = None) -> NewReport:
@@ -86,6 +101,7 @@ def from_networks(folder: Path, files: list[Path], tokenizer: Path | None = None
 
     Raises:
         ConfigError: If a file cannot be used, none of the outputs can be shown as a task, or the folder is not empty.
+            If a network answers what is not a number, the project is left there, without a bundle.
 
     Example:
         >>> from_networks(Path("kiosk"), [Path("yolo.onnx"), Path("vad.onnx")]).commands  # doctest: +SKIP
@@ -93,28 +109,59 @@ def from_networks(folder: Path, files: list[Path], tokenizer: Path | None = None
     """
     check_files(files)
     networks: list[Network] = []
-    seats = Seats(None if tokenizer is None else "tokenizer.json")
+    seats = Seats() if tokenizer is None else Seats("tokenizer.json", padding_of(tokenizer))
     for file in files:
         networks.append(read_network(file, [network.name for network in networks]))
         seats.add(networks[-1])
+    if tokenizer is not None and not any(isinstance(spec, TextInput) for spec in seats.inputs.values()):
+        raise ConfigError(
+            "no network reads tokens",
+            where=f"--tokenizer {tokenizer}",
+            fix=f"leave it out: nothing takes int64 '{IDS}'",
+        )
     _make_folder(folder)
+    report = NewReport(folder=folder, guesses=seats.guesses, hints=seats.hints)
+    with _emptied_on_error(folder):
+        draft, problem = _write(report, networks, seats, tokenizer)
+    recipe, bundle = folder / "recipe.toml", folder / f"{draft.name}.mmedge"
+    if problem is not None:
+        fix = f"correct it there, then `mmedge export {quote(str(recipe))} --output {quote(str(bundle))}`"
+        raise ConfigError(problem, where=str(recipe), fix="; ".join((fix, *seats.hints)))
+    with _emptied_on_error(folder):
+        report.bundle = run_steps(Recipe.load(recipe), output=bundle).path
+    report.commands = [_command(bundle, draft, networks, rules="join" in draft.stages)]
+    return report
+
+
+@contextmanager
+def _emptied_on_error(folder: Path) -> Iterator[None]:
     try:
-        return _write(folder, networks, seats, tokenizer)
+        yield
     except BaseException:  # what is half made would be in the way of another try
         for child in folder.iterdir():
             shutil.rmtree(child) if child.is_dir() else child.unlink()
         raise
 
 
-def _write(folder: Path, networks: list[Network], seats: Seats, tokenizer: Path | None) -> NewReport:
+def _write(
+    report: NewReport, networks: list[Network], seats: Seats, tokenizer: Path | None
+) -> tuple[Recipe, str | None]:
+    """Write the recipe and what it needs; return it, and why it cannot be packed as it is."""
+    folder = report.folder
     (folder / "networks").mkdir()
     for network in networks:
         onnx.save_model(network.model, folder / "networks" / f"{network.name}.onnx")
     if tokenizer is not None:
         shutil.copyfile(tokenizer, folder / "tokenizer.json")
-    report = NewReport(folder=folder, guesses=seats.guesses)
     draft = _draft(folder, networks, seats.inputs)
-    tasks = _tasks(draft, networks, report)
+    recipe, models = bring(draft)
+    for network in networks:
+        for tensor, source in network.sources.items():
+            if isinstance(draft.inputs.get(source), TextInput):
+                check_vocabulary(models[network.name], tensor, load_tokenizer(draft, source))
+    graph, preprocess = StageGraph(recipe, onnx_runners(models)), Preprocessor(recipe.inputs)
+    seen = [graph(preprocess(sample)) for sample in random_samples(recipe, 3)]
+    tasks = _tasks(recipe, networks, models, seen, report)
     joined: dict[str, RecipeTask] = {}
     for task in tasks.values():
         joined.setdefault(task.output.partition(".")[0], task)
@@ -122,11 +169,7 @@ def _write(folder: Path, networks: list[Network], seats: Seats, tokenizer: Path 
         join_outputs(draft, tasks, joined)
         (folder / "rules.py").write_text(rule_text(joined), encoding="utf-8")
     (folder / "recipe.toml").write_text(recipe_text(draft, tasks), encoding="utf-8")
-    recipe = Recipe.load(folder / "recipe.toml")
-    report.bundle = run_steps(recipe, output=folder / f"{draft.name}.mmedge").path
-    assert report.bundle is not None
-    report.commands = [_command(report.bundle, draft, networks, rules="join" in draft.stages)]
-    return report
+    return draft, _problem(recipe, networks, seen)
 
 
 def _make_folder(folder: Path) -> None:
@@ -181,22 +224,28 @@ def _licence(networks: list[Network]) -> str:
     return " AND ".join(dict.fromkeys(found)) or "unknown"
 
 
-def _tasks(draft: Recipe, networks: list[Network], report: NewReport) -> dict[str, RecipeTask]:
-    """Run the networks on noise and return a task for every output that looks like one."""
-    recipe, models = bring(draft)
-    graph, preprocess = StageGraph(recipe, onnx_runners(models)), Preprocessor(recipe.inputs)
-    seen = [graph(preprocess(sample)) for sample in random_samples(recipe, 3)]
+def _tasks(
+    recipe: Recipe,
+    networks: list[Network],
+    models: Mapping[str, onnx.ModelProto],
+    seen: list[dict[str, AnyArray]],
+    report: NewReport,
+) -> dict[str, RecipeTask]:
+    """Return a task for every output that looks like one, by what was seen on noise."""
     tasks: dict[str, RecipeTask] = {}
     for network in networks:
         fed_back = {source[7:] for source in network.sources.values() if source.startswith("@state:")}
-        image = next((s for s in network.sources.values() if isinstance(draft.inputs.get(s), ImageInput)), None)
+        image = next((s for s in network.sources.values() if isinstance(recipe.inputs.get(s), ImageInput)), None)
         for output in recipe.stages[network.name].outputs:
             if output in fed_back:
                 continue
             samples = [known[f"{network.name}.{output}"] for known in seen]
-            found = task_of(network, output, samples, image)
+            last = last_operator(models[network.name], output)
+            found = task_of(network, output, samples, image, last)
             if found is None:
-                report.left.append(f"{network.name}.{output} {list(samples[0].shape)}")
+                shape = samples[0].shape
+                told = f", one number that ends in {last}: a logit or a measure" if shape == (1, 1) and last else ""
+                report.left.append(f"{network.name}.{output} {list(shape)}{told}")
                 continue
             task, why = found
             name = network.name if network.name not in tasks else re.sub(r"\W+", "_", f"{network.name}_{output}")
@@ -204,16 +253,43 @@ def _tasks(draft: Recipe, networks: list[Network], report: NewReport) -> dict[st
             report.guesses.append(Guess(network.name, output, f"task '{name}': {task.kind}", why))
     if not tasks:
         raise ConfigError(
-            "none of the outputs looks like classes or boxes",
+            "none of the outputs looks like classes, a probability or boxes",
             where="; ".join(report.left),
-            fix="write a recipe with a callable that makes classes of them; `mmedge new DIR` shows one",
+            fix="end the network in a Sigmoid or Softmax, or write a recipe with a callable that makes classes of it",
         )
     return tasks
 
 
+def _problem(recipe: Recipe, networks: list[Network], seen: list[dict[str, AnyArray]]) -> str | None:
+    """Say which network gives what is no number on noise, and what may be the cause."""
+    for network in networks:
+        for output in recipe.stages[network.name].outputs:
+            if all(np.isfinite(known[f"{network.name}.{output}"]).all() for known in seen):
+                continue
+            specs = {tensor: recipe.inputs[s] for tensor, s in network.sources.items() if s in recipe.inputs}
+            fed = "; ".join(f"'{tensor}' is given {_range(spec)}" for tensor, spec in specs.items())
+            return f"output '{output}' of network '{network.name}' is NaN or infinite on noise: {fed}"
+    return None
+
+
+def _range(spec: Input) -> str:
+    if isinstance(spec, ImageInput):
+        low, high = ((end - spec.mean[0]) / spec.std[0] for end in (0, 1))
+        return f"{low:.3g}..{high:.3g}, which mean and std of its seat decide"
+    if isinstance(spec, AudioInput):
+        return f"sound of about -1..1 at {spec.sample_rate_hz} Hz"
+    return "token numbers" if isinstance(spec, TextInput) else "numbers about 0"
+
+
 def _command(bundle: Path, recipe: Recipe, networks: list[Network], *, rules: bool) -> str:
-    """Return what runs the bundle live."""
-    live = {name: _URIS[type(spec)] for name, spec in recipe.inputs.items() if type(spec) in _URIS}
+    """Return what runs the bundle live, every device once."""
+    used: Counter[str] = Counter()
+    live: dict[str, tuple[str, str]] = {}
+    for name, spec in recipe.inputs.items():
+        if type(spec) in _URIS:
+            kind, first, other = _URIS[type(spec)]
+            live[name] = kind, other.format(used[kind]) if used[kind] else first
+            used[kind] += 1
     options: list[str] = []
     for network in networks:
         seats = [source for source in network.sources.values() if source in recipe.inputs]
@@ -221,8 +297,7 @@ def _command(bundle: Path, recipe: Recipe, networks: list[Network], *, rules: bo
             continue
         for seat in seats:
             kind, uri = live[seat]
-            alone = sum(other == kind for other, _ in live.values()) == 1
-            options.append(f"--{kind} {uri}" if alone else f"--input {seat}={uri}")
+            options.append(f"--{kind} {uri}" if used[kind] == 1 else f"--input {seat}={uri}")
     path = f"PYTHONPATH={quote(str(bundle.parent))} " if rules else ""
     if not options:
         pushed = ", ".join(f"'{name}': 'push://'" for name in recipe.inputs)

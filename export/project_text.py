@@ -26,13 +26,14 @@ _NOTES = {
     "sample_rate_hz": "what the network was trained on; the microphone's own rate is converted",
     "window_ms": "how much sound the network hears at once",
     "max_tokens": "longer texts are cut",
+    "pad": "the token behind a text's end; a mask made of 'input_ids' goes by it",
     "licence": "of the networks",
     "every_ms": "run at most this often",
     "threshold": "below this score: no label, no box",
     "labels": "in the order of the output",
     "scores": "logits get a softmax; probabilities are taken as they are",
     "smoothing": 'for example { kind = "ema", tau_ms = 200 }',
-    "trigger": "an answer per picture (or every `every_ms` of sound)",
+    "trigger": "an answer per picture or text (or every `every_ms` of sound)",
     "policy": "hold, zero, skip or fail",
 }
 

@@ -68,7 +68,7 @@ class QuantizationReport(msgspec.Struct, frozen=True, kw_only=True):
         """Return the stages for people."""
         table = Table(title="INT8")
         for heading in ("stage", "fp32 kB", "int8 kB", "int8 nodes", "SQNR", "frames", "glitches"):
-            table.add_column(heading, justify="left" if heading == "stage" else "right")
+            table.add_column(heading, justify="left" if heading == "stage" else "right", overflow="fold")
         for s in self.stages:
             sqnr = "stays float" if s.sqnr_db is None else f"{s.sqnr_db:.1f} dB"
             sizes = (f"{s.fp32_bytes / 1000:.0f}", f"{s.int8_bytes / 1000:.0f}")

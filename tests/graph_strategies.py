@@ -30,7 +30,8 @@ def graphs(draw: st.DrawFn) -> dict[str, StageSpec]:
             rule = {"every_ms": float(STEP)}
         spec = StageSpec(inputs=inputs, outputs={"y": ("batch", 2)}, mode=mode, **rule)
         if is_stream(spec, SEATS):
-            spec = StageSpec(inputs=inputs, outputs={"y": ("batch", 2)}, every_ms=float(STEP))
+            alone = {t: s for t, s in inputs.items() if s in ("sound", "@const:7", "@state:y")}
+            spec = StageSpec(inputs=alone, outputs={"y": ("batch", 2)}, every_ms=float(STEP))
         specs[name] = spec
     return specs
 

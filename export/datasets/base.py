@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import torch
 
-from mmedge.bundle.manifest import AudioInput, ImageInput, Input, TextInput
+from mmedge.bundle.manifest import AudioInput, ImageInput, Input, TensorInput, TextInput
 from mmedge.errors import ConfigError
 from mmedge.types import AnyArray
 
@@ -29,7 +29,8 @@ class Sample:
 
     Attributes:
         inputs: Raw array per input that is there: uint8 [h, w, c], float32 PCM [samples], int64 token numbers
-            [max_tokens]; of an input that feeds a stage with a state, a sequence of them [steps, ...].
+            [max_tokens], a tensor without the leading 1 of its shape; of an input that feeds a stage with a state, a
+            sequence of them [steps, ...].
         labels: Per input, the class it shows, a number into the classification task's labels. Inputs that
             name different classes make a conflict.
     """
@@ -92,23 +93,59 @@ class Dataset(ABC):
     def collate(self, samples: Sequence[Sample]) -> Batch:
         """Return a batch: absent inputs are zeros (texts padding), their label is -1 and their presence 0.
 
+        An absent sequence is as long as those of the other samples; where none of them has one, it is one step.
+
         Args:
             samples: What ``split(...)`` yielded.
 
         Returns:
             ``inputs`` (name -> raw tensor), ``labels`` int64 and ``present`` float32 [batch, n_inputs].
+
+        Raises:
+            ConfigError: If an array does not fit its input, or the sequences of a batch have several lengths.
         """
+        for sample in samples:
+            unknown = sorted(sample.inputs.keys() - self.inputs.keys())
+            if unknown:
+                raise ConfigError(
+                    f"a sample has an array for '{unknown[0]}', the recipe's inputs are {list(self.inputs)}",
+                    where="data",
+                    fix="use the recipe's names",
+                )
         inputs: dict[str, torch.Tensor] = {}
         labels = torch.full((len(samples), len(self.inputs)), -1)
         present = torch.zeros(len(samples), len(self.inputs))
         for column, (name, spec) in enumerate(self.inputs.items()):
-            empty = _empty(spec)
-            inputs[name] = torch.from_numpy(np.stack([s.inputs.get(name, empty) for s in samples]))
+            inputs[name] = torch.from_numpy(_stacked(name, spec, [sample.inputs.get(name) for sample in samples]))
             for row, sample in enumerate(samples):
                 if name in sample.inputs:
                     present[row, column] = 1
                     labels[row, column] = sample.labels.get(name, -1)
         return {"inputs": inputs, "labels": labels, "present": present}
+
+
+def _stacked(name: str, spec: Input, arrays: Sequence[AnyArray | None]) -> AnyArray:
+    if isinstance(spec, TensorInput) and spec.shape[0] != 1:
+        raise ConfigError(
+            f"the tensor's shape is {list(spec.shape)}, its first dimension is that of the batch",
+            where=f"input '{name}'",
+            fix="begin the shape with 1",
+        )
+    empty = _empty(spec)
+    rank = empty.ndim
+    found = [array for array in arrays if array is not None]
+    for array in found:
+        fits = array.size > 0 and array.ndim in (rank, rank + 1) and array.shape[array.ndim - rank :] == empty.shape
+        if not fits or array.dtype != empty.dtype or array.shape != found[0].shape:
+            wanted = f"{empty.dtype} {list(empty.shape)}, or sequences of one length of these"
+            raise ConfigError(
+                f"a sample has {array.dtype} {list(array.shape)}, expected {wanted}",
+                where=f"input '{name}'",
+                fix="give every sample of a batch the same form",
+            )
+    if found:
+        empty = np.broadcast_to(empty, found[0].shape)
+    return np.stack([empty if array is None else array for array in arrays])
 
 
 def _empty(spec: Input) -> AnyArray:
@@ -118,7 +155,7 @@ def _empty(spec: Input) -> AnyArray:
         return np.zeros(spec.samples, np.float32)
     if isinstance(spec, TextInput):
         return np.full(spec.max_tokens, spec.pad, np.int64)
-    return np.zeros(spec.shape, spec.dtype)
+    return np.zeros(spec.shape[1:], spec.dtype)
 
 
 def class_labels(recipe: Recipe) -> tuple[str, ...]:

@@ -167,7 +167,7 @@ class Claims:
     def _nothing(self, rng: np.random.Generator) -> str:
         kind = rng.random()
         if kind < 0.08:
-            return ""
+            return ""  # in a run, blank is taken back; padding alone is fed for a text of accents or other marks
         if kind < 0.35:
             return _any(NOTHING[self._split], rng)
         if kind < 0.4:

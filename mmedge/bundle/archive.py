@@ -57,6 +57,7 @@ class Archive:
         try:
             if not self.path.exists():
                 raise BundleError("bundle not found", where=str(path), fix="check the path, or make one: mmedge demo")
+            _check_kind(self.path)
             if not self.path.is_dir():
                 self._zip = zipfile.ZipFile(self.path)
         except DAMAGE as error:
@@ -74,6 +75,11 @@ class Archive:
             if len(names) != len(set(names)):
                 self._zip.close()
                 raise BundleError("two members have one name", where=str(path), fix="do not use this file")
+            if MANIFEST not in names:
+                self._zip.close()
+                raise BundleError(
+                    f"a zip file, but no bundle: '{MANIFEST}' is missing", where=str(path), fix="name a .mmedge file"
+                )
         try:
             self.manifest = self._open_manifest()
         except BaseException:
@@ -147,6 +153,32 @@ class Archive:
         """Close the file; idempotent."""
         if self._zip is not None:
             self._zip.close()
+
+
+def _check_kind(path: Path) -> None:
+    """Raise BundleError for what is no bundle by what kind of file it is; a device may have no end."""
+    if path.is_dir():
+        if (path / MANIFEST).exists():
+            return
+        bundles = sorted(path.glob("*.mmedge"))
+        fix = f"name {bundles[0]}" if bundles else "name a .mmedge file, or a folder with all that is inside of one"
+        raise BundleError(f"a folder, but no bundle: '{MANIFEST}' is missing", where=str(path), fix=fix)
+    if not path.is_file():
+        raise BundleError("neither a file nor a folder", where=str(path), fix="name a .mmedge file")
+    with path.open("rb") as file:
+        start = file.read(4096)
+    if start.startswith(b"PK"):
+        return
+    if not start:
+        raise BundleError("not a bundle: the file is empty", where=str(path), fix="copy or export it again")
+    if path.suffix.lower() == ".onnx":
+        raise BundleError(
+            "not a bundle but a network", where=str(path), fix=f"make one of it: mmedge new DIR --from {path}"
+        )
+    if path.suffix.lower() == ".toml":
+        raise BundleError("not a bundle but a recipe", where=str(path), fix=f"make one of it: mmedge export {path}")
+    fix = "name a .mmedge file, or a network whose name ends in .onnx"
+    raise BundleError("not a bundle: it is no zip file", where=str(path), fix=fix)
 
 
 def write_archive(path: str | Path, manifest: Manifest, members: Mapping[str, bytes]) -> Path:

@@ -83,9 +83,9 @@ class FollowedFile:
             OSError: If there is none.
         """
         fd = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK)
-        if stat.S_ISDIR(os.fstat(fd).st_mode):
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
-            raise IsADirectoryError(errno.EISDIR, "is a folder", str(self._path))
+            raise OSError(errno.EINVAL, "it is no file any more", str(self._path))
         self.close()
         self._fd = fd
         self.rewind()

@@ -24,6 +24,9 @@ _LOOK_S = 0.05
 _WAKE_MS = 200
 # A thousand lines a second at most: a writer that floods waits, and does not take the run's time.
 _BURST, _BURST_S = 16, 0.016
+# What has no line break for so long is no text: a device that never ends must not be read for ever.
+MAX_UNBROKEN = 64 * 1024 * 1024
+_QUIET_NS = 5_000_000_000  # between two messages about lines that were refused
 _CAUSES = {
     "too_long": (f"it is longer than {MAX_LINE} bytes", "split the line"),
     "not_utf8": ("it is not UTF-8", "save the text as UTF-8"),
@@ -33,16 +36,22 @@ _CAUSES = {
 
 
 class Lines:
-    """Cuts bytes into numbered lines of bounded length, which wait for their ends."""
+    """Cuts bytes into numbered lines of bounded length, which wait for their ends.
+
+    Attributes:
+        number: Of the newest line.
+        unbroken: Bytes since the last line break.
+    """
 
     def __init__(self) -> None:
-        self.number = 0
+        self.number = self.unbroken = 0
         self._rest = b""
         self._skipping = False
 
     def feed(self, chunk: bytes) -> Iterator[tuple[int, bytes | None]]:
         """Yield number and bytes of the lines that end in ``chunk``; None, as soon as it is known, for one too long."""
         *lines, rest = chunk.split(b"\n")
+        self.unbroken = len(rest) + (0 if lines else self.unbroken)
         for line in lines:
             yield from self._end(line)
         if not self._skipping:
@@ -70,7 +79,8 @@ class TextSource(ThreadSource):
 
     A file is followed: the last whole line that is there at the start is the first value, then each line that is
     appended; of a file that was cut off, written anew or replaced, each line in it. The standard input ends, a named
-    pipe does not, whoever writes to it. A line that cannot be taken is counted, by cause, and passed over.
+    pipe does not, whoever writes to it. A line that cannot be taken is counted, by cause, and passed over; a pipe or
+    device that gives 64 MiB without a line break is an error.
 
     Args:
         stream: Name of the input.
@@ -86,8 +96,7 @@ class TextSource(ThreadSource):
     def __init__(self, stream: str, target: str) -> None:
         super().__init__((stream,), name=f"text://{target}", live=True)
         self.refused: SourceError | None = None
-        self._well = True
-        self._taken = 0
+        self._taken = self._unsaid = self._quiet_until_ns = 0
         self._lines = Lines()
         self._file: FollowedFile | None = None
         self._path: Path | None = None
@@ -143,6 +152,10 @@ class TextSource(ThreadSource):
             except BlockingIOError:  # somebody else has read it
                 continue
             self._take(emit, stop, self._lines.feed(chunk))
+            if self._lines.unbroken > MAX_UNBROKEN:
+                raise SourceError(
+                    f"{MAX_UNBROKEN >> 20} MiB came without a line break", where=self.name, fix="name what writes text"
+                )
             if not chunk:
                 self._take(emit, stop, self._lines.finish())
                 return
@@ -205,7 +218,7 @@ class TextSource(ThreadSource):
             if text is None or "\0" in text:
                 self._refuse(number, "too_long" if text is None else "nul")
                 continue
-            self._well, self._reason = True, None
+            self._reason = None
             now = now_ns()
             emit(Text(stream=stream, seq=self.next_seq(stream), capture_ns=now, arrive_ns=now, text=text))
 
@@ -217,9 +230,13 @@ class TextSource(ThreadSource):
         self.refused, self._reason = error, error.message
         self.counters["refused_lines"] += 1
         self.counters[f"refused_{cause}"] += 1
-        if self._well:  # of many in a row the first is said
-            log.warning("%s", error)
-        self._well = False
+        now = now_ns()
+        if now < self._quiet_until_ns:
+            self._unsaid += 1
+            return
+        more = f"\n  lines refused since the last such message: {self._unsaid}" if self._unsaid else ""
+        log.warning("%s%s", error, more)
+        self._quiet_until_ns, self._unsaid = now + _QUIET_NS, 0
 
 
 def _stdin() -> int:

@@ -101,6 +101,9 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """Run one command line; return its exit code."""
     as_json = "--json" in arguments
+    for size in ("COLUMNS", "LINES"):  # some terminals say 0 where they do not know, and nothing fits into that
+        if os.environ.get(size, "").strip("0 ") == "":
+            os.environ.pop(size, None)
     try:
         code = app(args=arguments, prog_name="mmedge", standalone_mode=False)
         return code if isinstance(code, int) else 0

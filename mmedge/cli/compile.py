@@ -62,7 +62,7 @@ def engines_table(rows: list[dict[str, Any]]) -> Table:
     title = f"engines by {first['module']} {first['version']} for {first['compute_capability']}: {first['evidence']}"
     table = Table(title=title)
     for heading in ("stage", "precision", "kB", "layers", "int8 layers", "built in"):
-        table.add_column(heading, justify="left" if heading in ("stage", "precision") else "right")
+        table.add_column(heading, justify="left" if heading in ("stage", "precision") else "right", overflow="fold")
     for row in rows:
         table.add_row(
             row["stage"],

@@ -47,7 +47,8 @@ def _print(report: Any) -> None:
     for heading in ("clip", "image only", "audio only", "fused", "says 'agree'", "n"):
         table.add_column(heading, justify="left" if heading == "clip" else "right")
     for row in document["accuracy"]:
-        best = max(row["image"], row["audio"])
+        without = row.get("fused_without_text")
+        best = max(row["image"], row["audio"], without or 0.0)
         style = "green" if row["fused"] >= best else "yellow"
         agree = "-" if row["agree"] is None else f"{row['agree']:.0%}"
         table.add_row(
@@ -58,6 +59,8 @@ def _print(report: Any) -> None:
             agree,
             str(row["n"]),
         )
+        if without is not None:
+            table.caption = f"claim: noise with each digit typed: {row['fused']:.1%}, without: {without:.1%}"
     out.print(table)
     int8 = document["int8"]
     out.print(

@@ -6,7 +6,8 @@ import textwrap
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate, pairwise
+from itertools import accumulate, groupby, pairwise
+from operator import itemgetter
 from typing import Literal, TypeAlias
 
 from rich.cells import cell_len
@@ -280,10 +281,13 @@ class _Canvas:
         text = Text(no_wrap=True, overflow="ignore")
         for row in range(rows):
             columns = [c for r, c in (*self._cells, *self._lines) if r == row]
+            cells = []
             for column in range(max(columns) + 1):
                 line = self._lines.get((row, column))
                 default = (_LINES[line[1]], "dim") if line is not None else (" ", "")
-                text.append(*self._cells.get((row, column), default))
+                cells.append(self._cells.get((row, column), default))
+            for style, run in groupby(cells, key=itemgetter(1)):
+                text.append("".join(c for c, _ in run), style)
             if row < rows - 1:
                 text.append("\n")
         return text

@@ -16,7 +16,7 @@ from rich.text import Text
 from mmedge.bundle import AudioInput, Bundle, ImageInput, Input, Manifest, load, stage_order
 from mmedge.bundle.manifest import Debounce, Ema, Hysteresis, Stage, Task, TextInput
 from mmedge.cli.graph import Key, draw, plain, tree
-from mmedge.cli.output import Json, next_step, out, print_json
+from mmedge.cli.output import Json, add_names, next_step, out, print_json
 from mmedge.interpret import recognise
 
 WIDEST = 100  # columns: a wider drawing is hard to follow
@@ -26,7 +26,7 @@ def command(
     file: Annotated[Path, typer.Argument(help="A bundle (NAME.mmedge) or an ONNX file.")], json: Json = False
 ) -> None:
     """Show what a file is: inputs, stages, tasks and variants, or an ONNX file's signature and findings."""
-    if file.suffix == ".onnx":
+    if file.suffix.lower() == ".onnx":
         document = import_module("mmedge.export.lint").inspect_onnx(file)
         document["detector"] = _detector(document)
         print_json(document) if json else _print_onnx(document)
@@ -133,8 +133,9 @@ def _dims(dims: Sequence[str | int]) -> str:
 
 def _masks(manifest: Manifest) -> Table:
     table = Table(title="validated masks")
-    for heading in ("present", "metric", "value"):
-        table.add_column(heading)
+    table.add_column("present", overflow="fold")
+    table.add_column("metric")
+    table.add_column("value", no_wrap=True)
     for mask in manifest.validated_masks:
         table.add_row(escape(" + ".join(mask.present) or "nothing"), escape(mask.metric), f"{mask.value:.3f}")
     return table
@@ -142,15 +143,17 @@ def _masks(manifest: Manifest) -> Table:
 
 def _variants(bundle: Bundle) -> Table:
     table = Table(title="variants")
-    for heading in ("stage", "target", "precision", "kB", "quantization"):
-        table.add_column(heading, justify="right" if heading == "kB" else "left")
+    add_names(table, "stage", bundle.manifest.stages)
+    table.add_column("variant", no_wrap=True)
+    table.add_column("kB", justify="right", no_wrap=True)
+    table.add_column("quantization", overflow="fold")
     for variant in bundle.manifest.variants:
         quantization = variant.quantization
         how = "" if quantization is None else f"{quantization.rule}, {quantization.frames} frames"
         if quantization is not None and quantization.sqnr_db is not None:
             how += f", {quantization.sqnr_db:.1f} dB"
         size = bundle.manifest.files[variant.file].bytes / 1000
-        table.add_row(variant.stage, variant.target, variant.precision, f"{size:.0f}", how)
+        table.add_row(escape(variant.stage), f"{variant.target} {variant.precision}", f"{size:.0f}", escape(how))
     return table
 
 
@@ -163,12 +166,14 @@ def _detector(document: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _print_onnx(document: dict[str, Any]) -> None:
-    table = Table(title=f"{document['file']}: opset {document['opset']}, {document['nodes']} nodes")
-    for heading in ("", "name", "dtype", "shape"):
-        table.add_column(heading)
-    for kind in ("inputs", "outputs"):
-        for item in document[kind]:
-            table.add_row(kind[:-1], item["name"], item["dtype"], str(item["shape"]))
+    table = Table(title=f"{escape(document['file'])}: opset {document['opset']}, {document['nodes']} nodes")
+    items = [(kind[:-1], item) for kind in ("inputs", "outputs") for item in document[kind]]
+    table.add_column("", no_wrap=True)
+    add_names(table, "name", [item["name"] for _, item in items])
+    table.add_column("dtype", no_wrap=True)
+    table.add_column("shape", overflow="fold")
+    for kind, item in items:
+        table.add_row(kind, escape(item["name"]), item["dtype"], escape(str(item["shape"])))
     out.print(table)
     detector = document["detector"]
     if detector is not None:

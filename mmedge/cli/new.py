@@ -10,7 +10,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from mmedge.cli.output import Json, bar, out, print_json
+from mmedge.cli.output import Json, add_names, bar, out, print_json
+from mmedge.errors import ConfigError
 
 
 def command(
@@ -26,18 +27,28 @@ def command(
     new = import_module("mmedge.export.new")
     with bar(f"new {folder.name}"):
         files = [*networks, *more]
+        if tokenizer is not None and not files:
+            raise ConfigError(
+                "a tokenizer is for networks that are brought along",
+                where=f"--tokenizer {tokenizer}",
+                fix="name them: --from NETWORK.onnx",
+            )
         report = new.from_networks(folder, files, tokenizer) if files else new.starter(folder)
     if json:
         print_json(report.to_dict())
         return
     if report.guesses:
         table = Table(title=f"what was read off the networks, in {folder / 'recipe.toml'}")
-        for heading in ("network", "tensor", "is", "because"):
-            table.add_column(heading)
+        add_names(table, "network", [guess.network for guess in report.guesses])
+        add_names(table, "tensor", [guess.tensor for guess in report.guesses])
+        table.add_column("is", overflow="fold")
+        table.add_column("because", overflow="fold")
         for guess in report.guesses:
             table.add_row(guess.network, escape(guess.tensor), escape(guess.meaning), escape(guess.why))
         out.print(table)
     for output in report.left:
         out.print(f"left as it is: {output}", highlight=False, markup=False)
+    for hint in report.hints:
+        out.print(f"hint: {hint}", highlight=False, markup=False)
     for line in report.commands:
         out.print(line, highlight=False, markup=False, soft_wrap=True)

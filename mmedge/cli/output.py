@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+_NAME = 24  # columns that a name gets
 
 err = Console(stderr=True)
 out = Console()
@@ -28,6 +31,12 @@ def next_step(command: str) -> None:
     """Suggest what to type next, to people only."""
     if out.is_terminal:
         err.print(f"[dim]next:[/] {command}", highlight=False)
+
+
+def add_names(table: Table, heading: str, names: Iterable[str]) -> None:
+    """Add a column for names: in one piece, or broken where one of them is very long, never cut off."""
+    whole = max(map(len, names), default=0) <= _NAME
+    table.add_column(heading, no_wrap=whole, overflow="ellipsis" if whole else "fold")
 
 
 class Bar:

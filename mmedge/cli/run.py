@@ -133,41 +133,49 @@ def print_summary(statistics: Statistics) -> None:
         if histogram.n:
             p = histogram.summary()
             table.add_row(name, f"{p.p50:.2f}", f"{p.p90:.2f}", f"{p.p99:.2f}", f"{p.max:.2f}")
-    drops = ", ".join(f"{cause} {count}" for cause, count in statistics.drops.items()) or "none"
-    lost = sum(statistics.lost_samples.values())
-    absent = ", ".join(f"{name} {count}" for name, count in statistics.absent.items())
-    table.caption = f"dropped: {drops}; audio samples lost: {lost}" + (f"; absent: {absent}" if absent else "")
-    if statistics.stage_errors:
-        failed = ", ".join(f"{stage} {count}" for stage, count in statistics.stage_errors.items())
-        table.caption += f"; failed stages: {failed}"
-    if statistics.refused:
-        table.caption += "; refused: " + ", ".join(f"{what} {count}" for what, count in statistics.refused.items())
-    if statistics.undelivered:
-        table.caption += f"; not read in time: {statistics.undelivered}"
     err.print(table)
+    for line in _facts(statistics):
+        err.print(line, highlight=False, markup=False)
     for note in statistics.notes:
         err.print(f"note: {note}", highlight=False, markup=False)
     if statistics.recording.get("reason"):
         err.print(f"warning: {statistics.recording['reason']}", highlight=False, markup=False)
 
 
+def _facts(statistics: Statistics) -> list[str]:
+    """Return what a run lost, a line each; the first two are always told."""
+    named = {
+        "dropped": statistics.drops,
+        "absent": statistics.absent,
+        "failed stages": statistics.stage_errors,
+        "refused": statistics.refused,
+    }
+    told = {what: ", ".join(f"{cause} {count}" for cause, count in found.items()) for what, found in named.items()}
+    lines = [
+        f"dropped: {told.pop('dropped') or 'none'}",
+        f"audio samples lost: {sum(statistics.lost_samples.values())}",
+    ]
+    lines += [f"{what}: {causes}" for what, causes in told.items() if causes]
+    return [*lines, f"not read in time: {statistics.undelivered}"] if statistics.undelivered else lines
+
+
 def print_devices(health: dict[str, dict[str, Any]]) -> None:
     """Print on stderr how well the time of each device is known, and what it lost."""
     table = Table(title="devices")
-    for heading in ("input", "stamps", "drift ppm", "jitter ms", "uncertainty ms", "restarts", "lost"):
+    for heading in ("input", "class", "drift ppm", "jitter ms", "± ms", "lost"):
         table.add_column(heading, justify="left" if heading in ("input", "lost") else "right")
     for name, report in health.items():
         clock, counters = report.get("clock"), report.get("counters", {})
         if clock is None:
             continue
-        lost = [f"{what} {n}" for what, n in counters.items() if n and what.startswith(("dropped", "lost", "overflow"))]
+        counted = ("restarts", "dropped", "lost", "overflow")
+        lost = [f"{what} {n}" for what, n in counters.items() if n and what.startswith(counted)]
         table.add_row(
             name,
-            f"class {clock['quality']}",
+            clock["quality"],
             f"{clock['ppm']:+.1f}",
             f"{clock['jitter_ns'] / 1e6:.1f}",
             f"{clock['uncertainty_ns'] / 1e6:.1f}",
-            str(counters.get("restarts", 0)),
             ", ".join(lost) or "nothing",
         )
     if table.row_count:

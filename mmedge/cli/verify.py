@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from mmedge.bundle import load
-from mmedge.cli.output import Json, bar, next_step, out, print_json
+from mmedge.cli.output import Json, add_names, bar, next_step, out, print_json
 from mmedge.errors import CheckError
 from mmedge.fusion import check_variants
 
@@ -32,10 +33,13 @@ def command(bundle: Annotated[Path, typer.Argument(help="The bundle, NAME.mmedge
         print_json(document)
         raise typer.Exit(1 if failed else 0)
     table = Table(title=f"{opened.name}: {files} files match their SHA-256")
-    for heading in ("stage", "target", "precision", "self-test (error / tolerance)"):
+    add_names(table, "stage", [row["stage"] for row in rows])
+    for heading in ("target", "precision", "self-test (error / tolerance)"):
         table.add_column(heading)
     for row in rows:
-        verdict = f"[red]{row['error']}[/]" if row["error"] else f"[green]ok[/] {row['error_over_tolerance']:.2f}"
+        verdict = (
+            f"[red]{escape(row['error'])}[/]" if row["error"] else f"[green]ok[/] {row['error_over_tolerance']:.2f}"
+        )
         table.add_row(row["stage"], row["target"], row["precision"], verdict)
     out.print(table)
     if failed:

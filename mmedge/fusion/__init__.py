@@ -1,9 +1,9 @@
 """The stage graph: preprocessing and engines, fused in three senses."""
 
 from mmedge.fusion.check import check_variants
-from mmedge.fusion.failures import StageError
+from mmedge.fusion.failures import TOLD, StageError
 from mmedge.fusion.graph import StageGraph
 from mmedge.fusion.load import load_graph, tensorrt_problem
 from mmedge.fusion.stage import Stage
 
-__all__ = ["Stage", "StageError", "StageGraph", "check_variants", "load_graph", "tensorrt_problem"]
+__all__ = ["TOLD", "Stage", "StageError", "StageGraph", "check_variants", "load_graph", "tensorrt_problem"]

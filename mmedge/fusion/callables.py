@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import import_module
+from pathlib import Path
 from queue import Empty, SimpleQueue
+from traceback import walk_tb
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,6 +18,7 @@ from mmedge.errors import ConfigError, EngineError
 from mmedge.types import AnyArray
 
 _Answer: TypeAlias = tuple[object, BaseException | None]
+_FIRST_MS = 30_000.0
 
 
 class CallableEngine(EngineBase):
@@ -27,9 +31,10 @@ class CallableEngine(EngineBase):
         outputs: Tensor name -> shape; they are float32.
         dtypes: Tensor name -> dtype of an input that is not float32.
         timeout_ms: A function that takes longer has failed; it then runs on a thread of its own. None waits for ever.
+            Its first call may take half a minute, since it may import and load what it needs.
 
     Raises:
-        ConfigError: If the function cannot be imported.
+        ConfigError: If the function cannot be imported, or is async.
     """
 
     def __init__(
@@ -56,7 +61,15 @@ class CallableEngine(EngineBase):
             raise ConfigError(
                 f"'{target}' is not a function", where=f"callable '{target}'", fix="name it 'package.module:function'"
             )
+        if inspect.iscoroutinefunction(self._function):
+            raise ConfigError(
+                f"'{target}' is async",
+                where=f"callable '{target}'",
+                fix="leave 'async' out: triggers wait for it",
+            )
         self._target = target
+        code = getattr(inspect.unwrap(self._function), "__code__", None)
+        self._file = None if code is None else code.co_filename
         own = dtypes or {}
         self.inputs = {n: np.zeros(shape, own.get(n, "float32")) for n, shape in inputs.items()}
         self.outputs = {n: np.zeros(shape, np.float32) for n, shape in outputs.items()}
@@ -81,6 +94,7 @@ class CallableEngine(EngineBase):
     def _wait(self, timeout_ms: float) -> object:
         if self._thread is None:
             self._thread = _Thread(self._function, self._target)
+            timeout_ms = max(timeout_ms, _FIRST_MS)
         thread = self._thread
         if thread.blocked():
             raise self._error("it still blocks since an earlier trigger", "correct the function")
@@ -96,8 +110,16 @@ class CallableEngine(EngineBase):
 
     def _take(self, got: object) -> None:
         values: Mapping[Any, Any]
+        if got is None:
+            raise self._error("the function returned None", f"let it return {_listed(self.outputs)}")
         if isinstance(got, dict):
             values = got
+            unknown = [key for key in got if key not in self.outputs]
+            if unknown:
+                raise self._error(
+                    f"the function returned {_listed(unknown)}, declared is {_listed(self.outputs)}",
+                    "return what is declared, or declare the rest in the stage's outputs",
+                )
         else:
             parts = got if isinstance(got, tuple) else (got,)
             if len(parts) != len(self.outputs):
@@ -119,14 +141,23 @@ class CallableEngine(EngineBase):
                 np.copyto(own, value, casting="unsafe")
 
     def _raised(self, error: BaseException) -> EngineError:
-        return self._error(f"{type(error).__name__}: {error}", "correct the function")
+        told = f"{type(error).__name__}: {error}"
+        lines = [line for frame, line in walk_tb(error.__traceback__) if frame.f_code.co_filename == self._file]
+        if not lines or self._file is None:
+            return self._error(told, "correct the function")
+        place = f"line {lines[-1]} of {Path(self._file).name}"
+        return self._error(f"{told} ({place})", f"correct {place}", f", {self._file}:{lines[-1]}")
 
-    def _error(self, message: str, fix: str) -> EngineError:
-        return EngineError(message, where=f"callable '{self._target}'", fix=fix)
+    def _error(self, message: str, fix: str, place: str = "") -> EngineError:
+        return EngineError(message, where=f"callable '{self._target}'{place}", fix=fix)
 
     def _close_impl(self) -> None:
         if self._thread is not None:
             self._thread.close()
+
+
+def _listed(names: Iterable[object]) -> str:
+    return ", ".join(repr(name) for name in names)
 
 
 class _Thread:

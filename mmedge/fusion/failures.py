@@ -10,6 +10,7 @@ import numpy as np
 from mmedge.errors import EngineError, MmedgeError
 from mmedge.types import AnyArray
 
+TOLD = 500  # characters of a message, which may be of any length
 _SMALL = 32  # values that are summed up one by one faster than by an array operation
 
 

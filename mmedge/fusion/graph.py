@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mmedge.errors import EngineError, MmedgeError
+from mmedge.fusion.failures import TOLD, StageError
 from mmedge.fusion.feed import ReadAudio
 from mmedge.fusion.schedule import Crew
 from mmedge.fusion.stage import Stage
@@ -34,6 +35,8 @@ class StageGraph:
         timing: What the newest trigger cost.
         used_ns: Stage -> capture time of the outputs that the newest ``run`` used, for stages with a rule of their own.
         busy: Background stages that were still running at the newest trigger.
+        failed: Of each attempt at the newest trigger, the stages that failed as it ran, and why; as many attempts as
+            it takes to name them all.
     """
 
     def __init__(self, stages: list[Stage], *, cores: int | None = None) -> None:
@@ -45,12 +48,23 @@ class StageGraph:
         self._snapshot: Snapshot | None = None
         self._ages: dict[str, float] = {}
         self._marks: list[tuple[int, int] | None] = []
+        self._bits = 0
+        self._attempt = 0
         self._fallen: list[tuple[Stage, EngineError]] = []
-        self.timing = Timing()
-        self.used_ns: dict[str, int] = {}
-        self.busy: list[str] = []
+        self._faults: Mapping[str, EngineError] = {}
+        self.timing: Timing
+        self.used_ns: dict[str, int]
+        self.busy: list[str]
+        self.failed: list[dict[str, str]]
+        self.clear()
 
-    def run(self, snapshot: Snapshot, read_audio: ReadAudio, busy: Collection[str] | None = None) -> None:
+    def run(
+        self,
+        snapshot: Snapshot,
+        read_audio: ReadAudio,
+        busy: Collection[str] | None = None,
+        failed: Sequence[Mapping[str, str]] = (),
+    ) -> None:
         """Run what is due for ``snapshot``; results are read with ``output``.
 
         ``snapshot.age_ms`` is raised to the age of the cached or background output that was used.
@@ -61,11 +75,15 @@ class StageGraph:
             read_audio: Gives its sound.
             busy: The background stages to take as still running, and no others, as a recorded run found them;
                 None looks.
+            failed: As the recorded run found it: these stages fail with these messages, and are not run.
 
         Raises:
             StageError: If a stage fails. It has forgotten its state; the graph can go on.
         """
-        bits = self._look(snapshot)
+        bits = self._bits = self._look(snapshot)
+        self._attempt = self._attempt + 1 if snapshot is self._snapshot else 0
+        recorded = failed[self._attempt] if self._attempt < len(failed) else {}
+        self._faults = {name: EngineError(message, where="the recorded run") for name, message in recorded.items()}
         self._collect(snapshot, bits, busy)
         self.used_ns = {}
         for stage in self._run_waited(snapshot, bits, read_audio):
@@ -74,7 +92,22 @@ class StageGraph:
                     self._feed(stage, snapshot, bits, read_audio)
                     stage.start(snapshot.t_ns)
             except MmedgeError as error:
+                self._note(stage, error)
                 raise stage.failed(error, bits) from error
+
+    def clear(self) -> None:
+        """Forget what is told of the newest trigger; ``run`` does so by itself."""
+        self.timing, self.used_ns, self.busy, self.failed = Timing(), {}, [], []
+
+    def reject(self, tensor: str, error: EngineError) -> StageError:
+        """Let the stage of ``STAGE.OUTPUT`` fail after ``run``, since nobody can make sense of that output."""
+        name, _, output = tensor.partition(".")
+        fault = EngineError(error.message, where=f"tensor '{output}', {error.where}", fix=error.fix)
+        return self._by_name[name].failed(fault, self._bits)
+
+    def _note(self, stage: Stage, error: MmedgeError) -> None:
+        self.failed += [{} for _ in range(self._attempt + 1 - len(self.failed))]
+        self.failed[-1][stage.name] = error.message[:TOLD]
 
     def _look(self, snapshot: Snapshot) -> int:
         """Note what is present and what is new; return the former as bits."""
@@ -98,11 +131,11 @@ class StageGraph:
 
     def _collect(self, snapshot: Snapshot, bits: int, busy: Collection[str] | None) -> None:
         """Take up what has come from the background: before anything else, so that it is decided once a trigger."""
-        again = snapshot is self._snapshot
+        again = self._attempt > 0
         if not again:
-            self._snapshot, self.timing = snapshot, Timing()
+            self.clear()
+            self._snapshot, self._fallen = snapshot, []
             self._ages = dict(snapshot.age_ms)
-            self.busy, self._fallen = [], []
             for stage in self.stages:
                 stage.ran = False
         else:
@@ -112,9 +145,10 @@ class StageGraph:
                 stage.absent()
             elif not again:
                 try:
-                    if stage.busy(None if busy is None else stage.name in busy):
+                    if stage.busy(None if busy is None else stage.name in busy, self._faults.get(stage.name)):
                         self.busy.append(stage.name)
                 except EngineError as error:
+                    self._note(stage, error)
                     self._fallen.append((stage, error))
         while self._fallen:
             stage, fault = self._fallen.pop(0)
@@ -126,7 +160,7 @@ class StageGraph:
         late: list[Stage] = []
         failures: dict[Stage, MmedgeError] = {}
         broken: set[str] = set()
-        crew, marks, timing = self._crew, self._marks, self.timing
+        crew, marks = self._crew, self._marks
         for stage in self.stages:
             if stage.depends and not bits & stage.bits:
                 stage.absent()
@@ -136,7 +170,7 @@ class StageGraph:
                     late.append(stage)
             else:
                 if crew.running:
-                    failures |= crew.wait(stage.ancestors)
+                    failures |= self._wait(stage.ancestors)
                 if failures:
                     # What does not need them runs all the same: so it does where it had been started before.
                     broken.update(failed.name for failed in failures)
@@ -145,23 +179,17 @@ class StageGraph:
                 if stage.due(snapshot, bits, marks):
                     try:
                         self._feed(stage, snapshot, bits, read_audio)
-                        begin_ns = time.monotonic_ns()
-                        if crew.takes(stage):
-                            crew.start(stage)
-                        else:
-                            stage.execute()
-                            stage.finish()
-                        timing.infer_ns += time.monotonic_ns() - begin_ns
+                        self._execute(stage)
                     except MmedgeError as error:
                         failures[stage] = error
                         continue
             if not stage.cold or stage in crew.running:
                 self._age(stage, snapshot)
         if crew.running:
-            begin_ns = time.monotonic_ns()
-            failures |= crew.wait()
-            timing.infer_ns += time.monotonic_ns() - begin_ns
+            failures |= self._wait()
         if failures:
+            for stage, fault in failures.items():
+                self._note(stage, fault)
             first, *others = (stage for stage in self.stages if stage in failures)
             for stage in others:
                 stage.discard()
@@ -172,6 +200,25 @@ class StageGraph:
         begin_ns = time.monotonic_ns()
         stage.feed(snapshot, bits, self._marks, read_audio)
         self.timing.preprocess_ns += time.monotonic_ns() - begin_ns
+
+    def _execute(self, stage: Stage) -> None:
+        if stage.name in self._faults:
+            raise self._faults[stage.name]
+        begin_ns = time.monotonic_ns()
+        try:
+            if self._crew.takes(stage):
+                self._crew.start(stage)
+            else:
+                stage.execute()
+                stage.finish()
+        finally:
+            self.timing.infer_ns += time.monotonic_ns() - begin_ns
+
+    def _wait(self, names: Collection[str] | None = None) -> dict[Stage, MmedgeError]:
+        begin_ns = time.monotonic_ns()
+        failures = self._crew.wait(names)
+        self.timing.infer_ns += time.monotonic_ns() - begin_ns
+        return failures
 
     def _age(self, stage: Stage, snapshot: Snapshot) -> None:
         if stage.asynchronous or stage.spec.every_ms is not None:

@@ -64,7 +64,12 @@ def candidates(bundle: Bundle, stage: str, backend: str, precision: str | None) 
 
 
 def load_graph(
-    bundle: Bundle, *, backend: str = "auto", precision: str | None = None, progress: Progress | None = None
+    bundle: Bundle,
+    *,
+    backend: str = "auto",
+    precision: str | None = None,
+    progress: Progress | None = None,
+    timeouts: bool = True,
 ) -> StageGraph:
     """Build, load and self-test every stage of a bundle.
 
@@ -73,6 +78,7 @@ def load_graph(
         backend: ``auto``, ``onnxruntime`` or ``tensorrt``.
         precision: Only this precision.
         progress: Called with a message and a share 0..1 while engines are built.
+        timeouts: Whether functions fail that take longer than ``timeout_ms``; a replay has all the time.
 
     Returns:
         The graph; the caller closes it.
@@ -88,7 +94,10 @@ def load_graph(
         log.warning("nothing uses what stage %s gives: leave it out of the bundle", ", ".join(map(repr, unused)))
     try:
         for name in stage_order(bundle.manifest.stages):
-            stages[name] = _load_stage(bundle, name, stages, backend, precision, progress)
+            if bundle.manifest.stages[name].callable is not None:
+                stages[name] = make_stage(bundle, name, make_callable(bundle, name, stages, timeouts=timeouts), stages)
+            else:
+                stages[name] = _load_network(bundle, name, stages, backend, precision, progress)
     except BaseException:
         for stage in stages.values():
             stage.close()
@@ -96,7 +105,7 @@ def load_graph(
     return StageGraph(list(stages.values()))
 
 
-def _load_stage(
+def _load_network(
     bundle: Bundle,
     name: str,
     upstream: dict[str, Stage],
@@ -104,9 +113,6 @@ def _load_stage(
     precision: str | None,
     progress: Progress | None,
 ) -> Stage:
-    spec = bundle.manifest.stages[name]
-    if spec.callable is not None:
-        return make_stage(bundle, name, make_callable(bundle, name, upstream), upstream)
     choices = candidates(bundle, name, backend, precision)
     if not choices:
         raise ConfigError(
@@ -164,17 +170,18 @@ def _try(
     return stage
 
 
-def make_callable(bundle: Bundle, name: str, upstream: Mapping[str, Stage]) -> CallableEngine:
+def make_callable(bundle: Bundle, name: str, upstream: Mapping[str, Stage], *, timeouts: bool = True) -> CallableEngine:
     """Return the engine of a stage that is a rule instead of a network; the SDK's own rules need no thread."""
     spec = bundle.manifest.stages[name]
     assert spec.callable is not None
     give = partial(array_of, upstream)
+    own = spec.callable.startswith(_OWN_RULES)
     return CallableEngine(
         spec.callable,
         {**dict.fromkeys(constants(spec), ()), **input_shapes(spec, bundle.inputs, give, raw=False)},
         output_shapes(spec),
         dtypes=input_dtypes(spec, bundle.inputs, give, raw=False),
-        timeout_ms=None if spec.callable.startswith(_OWN_RULES) else spec.timeout_ms,
+        timeout_ms=spec.timeout_ms if timeouts and not own else None,
     )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from mmedge.bundle.manifest import Input
 from mmedge.bundle.manifest import Stage as StageSpec
 from mmedge.engine.base import Engine
-from mmedge.errors import MmedgeError
+from mmedge.errors import EngineError, MmedgeError
 from mmedge.fusion.failures import FiniteCheck, StageError
 from mmedge.fusion.feed import Feed, ReadAudio, ReadMember, make_feed, no_members
 from mmedge.fusion.signature import check_signature
@@ -141,10 +141,10 @@ class Stage:
             return changed or self._linked_anew()
         if self._fed_bits == _NEVER:
             return True
+        if changed:  # what it gave answered to other inputs
+            return True
         if self._every_ns is not None and snapshot.t_ns - self.t_ns < self._every_ns:
             return False
-        if changed:
-            return True
         seen = self._seen
         for index, _ in self._watched:
             if marks[index] != seen[index]:
@@ -301,11 +301,12 @@ class Stage:
         self.ran = True
         self._future = self._worker.submit(self.execute)
 
-    def busy(self, running: bool | None = None) -> bool:
+    def busy(self, running: bool | None = None, fault: EngineError | None = None) -> bool:
         """Take up a finished background run; tell whether one is still going on.
 
         Args:
             running: In a replay, what the recorded run found: False waits for the end of the background run.
+            fault: In a replay, how the recorded background run failed.
 
         Raises:
             EngineError: If the background run failed.
@@ -316,7 +317,11 @@ class Stage:
         if not future.done() if running is None else running:
             return True
         self._future = None
-        future.result()
+        error = future.exception()
+        if fault is not None:
+            raise fault
+        if error is not None:
+            raise error
         self.finish(self._future_t_ns)
         self.ran = False
         return False

@@ -32,14 +32,15 @@ class StreamStage(Stage):
     """A stage with a state that hears sound in steps of ``every_ms``, counted in samples from the begin of the epoch.
 
     At a trigger it runs as often as steps have come. Its window holds the step and the sound before it. While its
-    sound is absent it gives zeros and keeps its state: what it has not heard yet it hears later.
+    sound is absent it gives zeros and keeps its state: what it has not heard yet it hears later. It has no other
+    input: a step that was heard is never heard again, and so must never have to be taken back.
 
     Attributes:
         overruns: How often sound was overwritten before it was heard; the state begins anew behind it.
 
     Raises:
-        BundleError: If the step is no whole number of samples, is longer than the window, or more than one sound or
-            the background is wanted.
+        BundleError: If the step is no whole number of samples, is longer than the window, or another input, a rule
+            ``on`` an input, or the background is wanted.
     """
 
     def __init__(
@@ -60,8 +61,17 @@ class StreamStage(Stage):
         assert spec.every_ms is not None
         samples = spec.every_ms * seat.sample_rate_hz / 1000
         self._step, self._window, self._rate_hz = round(samples), seat.samples, seat.sample_rate_hz
-        if len(sounds) > 1:
-            raise BundleError(f"it hears {sounds}", where=f"{where}.inputs", fix="a stream hears one input of sound")
+        for tensor, source in spec.inputs.items():
+            if source != sounds[0] and not source.startswith(("@state:", "@const:")):
+                raise BundleError(
+                    f"a stream hears '{sounds[0]}' and cannot be fed '{source}' too",
+                    where=f"{where}.inputs.{tensor}",
+                    fix="bring the two together in a stage behind it, or leave out every_ms",
+                )
+        if spec.on is not None:
+            raise BundleError(
+                f"a stream runs when its sound has come, not on '{spec.on}'", where=f"{where}.on", fix="leave on out"
+            )
         if abs(samples - self._step) > 1e-6:
             raise BundleError(
                 f"{spec.every_ms:g} ms are {samples:g} samples of {sounds[0]} at {seat.sample_rate_hz} Hz",
@@ -129,10 +139,11 @@ class StreamStage(Stage):
         pass  # each step feeds its own back
 
     def _run(self) -> None:
-        assert self._snapshot is not None
+        snapshot, self._snapshot = self._snapshot, None  # kept no longer: pictures hang on it
+        assert snapshot is not None
         while self._steps:
             for out, feed in self._sounds:
-                feed.fill(self._snapshot, out, self._read_step)
+                feed.fill(snapshot, out, self._read_step)
             super()._run()
             self.carry()
             self._heard += self._step

@@ -10,7 +10,7 @@ import numpy as np
 from mmedge.bundle.manifest import Detection, Task
 from mmedge.errors import EngineError
 from mmedge.extras import require
-from mmedge.interpret.task import UNDEFINED, check_probability
+from mmedge.interpret.task import UNDEFINED, Interpreter, check_probability
 from mmedge.types import AnyArray, Box, Snapshot, TaskResult
 
 Layout: TypeAlias = Literal["yolo", "yolo-objectness", "boxes"]
@@ -20,7 +20,7 @@ MAX_CANDIDATES = 2048
 _BEFORE_CLASSES = {"yolo": 4, "yolo-objectness": 5}
 
 
-class Detector:
+class Detector(Interpreter):
     """Boxes above the threshold, the best first; those of one class that overlap more than ``iou`` are one.
 
     Args:
@@ -40,13 +40,14 @@ class Detector:
         self._threshold = task.threshold
         self._to_picture = to_picture
         self._suppress = require("cv2", "detection").dnn.NMSBoxesBatched
-        self._finite = np.empty(0, np.bool_)
+        self._found = UNDEFINED
 
-    def __call__(self, output: AnyArray, snapshot: Snapshot) -> TaskResult:
-        """Return the boxes; label and score are those of the best one. Without its picture it is undefined."""
+    def read(self, output: AnyArray, snapshot: Snapshot) -> None:
+        """Take up the boxes; without its picture there are none."""
+        self._found = UNDEFINED
         rows = self._rows(output)
         if not snapshot.present[self._spec.input]:
-            return UNDEFINED
+            return
         corners, scores, classes = self._decode(rows)
         self._to_picture(corners)
         np.clip(corners, 0.0, 1.0, out=corners)
@@ -56,14 +57,18 @@ class Detector:
         solid = (size > 0.0).all(axis=1)
         corners, scores, classes, size = corners[solid], scores[solid], classes[solid], size[solid]
         if not len(scores):
-            return UNDEFINED
+            return
         rects = np.concatenate([corners[:, :2], size], axis=1)
         kept = self._suppress(rects.tolist(), scores.tolist(), classes.tolist(), 0.0, self._spec.iou)
         boxes = tuple(
             Box(label=self._labels[classes[i]], score=round(float(scores[i]), 4), **_named(corners[i]))
             for i in kept[: self._spec.max_boxes]
         )
-        return TaskResult(label=boxes[0].label, score=boxes[0].score, boxes=boxes)
+        self._found = TaskResult(label=boxes[0].label, score=boxes[0].score, boxes=boxes)
+
+    def tell(self, snapshot: Snapshot) -> TaskResult:
+        """Return the boxes; label and score are those of the best one."""
+        return self._found
 
     def reset(self) -> None:
         """Nothing is remembered."""
@@ -79,12 +84,6 @@ class Detector:
                 f"{list(output.shape)} is not what the layout '{layout}' has for {classes} labels",
                 where=f"task '{self._name}'",
                 fix=f"it is [1, {want}, n]" if layout == "yolo" else f"it is [1, n, {want}]",
-            )
-        if self._finite.shape != own.shape:
-            self._finite = np.empty(own.shape, np.bool_)
-        if not np.isfinite(own, out=self._finite).all():
-            raise EngineError(
-                "the output is not finite", where=f"task '{self._name}'", fix="look at the input and the precision"
             )
         return rows
 

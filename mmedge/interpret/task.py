@@ -17,35 +17,47 @@ _SLACK = 1e-3  # a softmax in half precision may end above 1
 
 
 class Interpreter(Protocol):
-    """Turns one output into a result; keeps the smoothing of one run."""
+    """Turns one output, which is finite, into a result; keeps the smoothing of one run."""
 
     def __call__(self, output: AnyArray, snapshot: Snapshot) -> TaskResult:
-        """Interpret ``output``, what the stage answered to ``snapshot``.
+        """Interpret ``output``, what the stage answered to ``snapshot``: ``read`` and ``tell``."""
+        self.read(output, snapshot)
+        return self.tell(snapshot)
+
+    def read(self, output: AnyArray, snapshot: Snapshot) -> None:
+        """Take up an output; what it took up before, and did not tell, is forgotten.
 
         Raises:
-            EngineError: If the output has another shape than the task needs, or is not finite.
+            EngineError: If the output has another shape than the task needs, or means nothing.
         """
+
+    def tell(self, snapshot: Snapshot) -> TaskResult:
+        """Return what was read, smoothed; once, for the smoothing moves on."""
 
     def reset(self) -> None:
         """Forget the past."""
 
 
-class Classification:
+class Classification(Interpreter):
     """Softmax at the calibrated temperature, smoothed; abstains below the threshold. Allocates no array per call."""
 
     def __init__(self, name: str, task: Task, labels: tuple[str, ...]) -> None:
         self._name, self._task, self._labels = name, task, labels
-        self._scores, self._finite = np.empty(len(labels)), np.empty(len(labels), np.bool_)
+        self._scores = np.empty(len(labels))
         self._ranking = np.empty(min(task.top_k, 1) * len(labels))
         self._smoother = Smoother(task.smoothing, task.threshold, len(labels))
 
-    def __call__(self, output: AnyArray, snapshot: Snapshot) -> TaskResult:
-        """Return the label and its score, or no label and the best score."""
-        scores = read_scores(output, self._scores, self._finite, self._name)
+    def read(self, output: AnyArray, snapshot: Snapshot) -> None:
+        """Take up one score for each label."""
+        read_scores(output, self._scores, self._name)
         if self._task.scores == "logits":
-            softmax(scores, self._task.temperature)
+            softmax(self._scores, self._task.temperature)
         else:
-            check_probability(scores, self._name)
+            check_probability(self._scores, self._name)
+
+    def tell(self, snapshot: Snapshot) -> TaskResult:
+        """Return the label and its score, or no label and the best score."""
+        scores = self._scores
         chosen = self._smoother.choose(scores, snapshot.t_ns)
         told = self._smoother.tell(chosen, snapshot.t_ns)
         return TaskResult(
@@ -68,24 +80,31 @@ class Classification:
         self._smoother.reset()
 
 
-class Verification:
+class Verification(Interpreter):
     """Do the inputs that are present agree? Undefined with fewer than two; labels are (no, yes)."""
 
     def __init__(self, name: str, task: Task, labels: tuple[str, ...]) -> None:
         self._name, self._task, self._labels = name, task, labels
-        self._score, self._finite = np.empty(1), np.empty(1, np.bool_)
+        self._score = np.empty(1)
         self._smoother = Smoother(task.smoothing, task.threshold, 1)
 
-    def __call__(self, output: AnyArray, snapshot: Snapshot) -> TaskResult:
-        """Return yes or no with the probability of yes."""
-        score = read_scores(output, self._score, self._finite, self._name)
-        if sum(snapshot.present.values()) < 2:
-            self.reset()
-            return UNDEFINED
+    def read(self, output: AnyArray, snapshot: Snapshot) -> None:
+        """Take up one score; what it is does not matter with fewer than two inputs."""
+        score = self._score
+        read_scores(output, score, self._name)
+        if _pairless(snapshot):
+            return
         if self._task.scores == "logits":
             score[0] = 1.0 / (1.0 + math.exp(-min(max(score[0] / self._task.temperature, -60.0), 60.0)))
         else:
             check_probability(score, self._name)
+
+    def tell(self, snapshot: Snapshot) -> TaskResult:
+        """Return yes or no with the probability of yes."""
+        if _pairless(snapshot):
+            self.reset()
+            return UNDEFINED
+        score = self._score
         yes = self._smoother.choose(score, snapshot.t_ns) is not None
         told = self._smoother.tell(int(yes), snapshot.t_ns)
         return TaskResult(label=None if told is None else self._labels[told], score=_rounded(score[0]))
@@ -103,28 +122,29 @@ def softmax(logits: Scores, temperature: float) -> None:
     logits /= logits.sum()
 
 
-def read_scores(output: AnyArray, scores: Scores, finite: AnyArray, name: str) -> Scores:
+def read_scores(output: AnyArray, scores: Scores, name: str) -> None:
     """Copy ``output`` to ``scores``, or raise EngineError naming the task."""
     if output.size != scores.size:
         raise EngineError(
             f"{output.size} values for {scores.size} labels", where=f"task '{name}'", fix="match labels and output"
         )
     np.copyto(scores, output.reshape(-1), casting="unsafe")
-    if not np.isfinite(scores, out=finite).all():
-        raise EngineError("the output is not finite", where=f"task '{name}'", fix="look at the input and the precision")
-    return scores
 
 
 def check_probability(scores: Scores, name: str) -> None:
     """Raise EngineError unless ``scores`` are in 0..1; clip what rounding left outside."""
     low, high = float(scores.min()), float(scores.max())
-    if low < -_SLACK or high > 1.0 + _SLACK:
+    if not (low >= -_SLACK and high <= 1.0 + _SLACK):
         raise EngineError(
             f"probabilities of {low:g} to {high:g}",
             where=f"task '{name}'",
             fix="end the network with a softmax or sigmoid, or set the task's scores to 'logits'",
         )
     np.clip(scores, 0.0, 1.0, out=scores)
+
+
+def _pairless(snapshot: Snapshot) -> bool:
+    return sum(snapshot.present.values()) < 2
 
 
 def _rounded(score: float) -> float:

@@ -150,14 +150,20 @@ class Child:
         )
         return f"its process {how}" + (f": {said}" if said else "")
 
-    def stop(self, grace_s: float) -> None:
-        """Ask it to end, kill it if it has not after ``grace_s``; idempotent. What it said can still be received."""
+    def stop(self, grace_s: float, *, deaf: bool = False) -> None:
+        """Ask it to end, kill it if it has not after ``grace_s``; idempotent. What it said can still be received.
+
+        Args:
+            grace_s: How long it may take.
+            deaf: It may be busy with what cannot hear: killing it is nothing to warn of.
+        """
         if self._process.poll() is None:
             self.control.send(Stop())
             try:
                 self._process.wait(grace_s)
             except subprocess.TimeoutExpired:
-                self._log.warning("%s did not end within %g s and was killed", self.name, grace_s)
+                level = logging.DEBUG if deaf else logging.WARNING
+                self._log.log(level, "%s did not end within %g s and was killed", self.name, grace_s)
         self.kill()
 
     def kill(self) -> None:

@@ -11,13 +11,14 @@ from mmedge.types import Result, Snapshot
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What became of one trigger; ``used_ns`` and ``busy`` as in ``StageGraph``."""
+    """What became of one trigger; ``used_ns``, ``busy`` and ``failed`` as in ``StageGraph``."""
 
     snapshot: Snapshot
     outcome: Outcome
     result: Result | None = None
     used_ns: Mapping[str, int] = field(default_factory=dict)
     busy: Sequence[str] = ()
+    failed: Sequence[dict[str, str]] = ()
 
 
 def trigger_event(decision: Decision) -> TriggerEvent:
@@ -39,6 +40,7 @@ def trigger_event(decision: Decision) -> TriggerEvent:
         reason=shot.reason,
         used_ns=dict(decision.used_ns),
         busy=tuple(decision.busy),
+        failed=tuple(decision.failed),
         status=None if result is None else result.status,
         tasks={} if result is None else result.tasks,
         latency_ms={} if result is None else result.latency_ms,

@@ -176,6 +176,7 @@ class TriggerEvent(_Event, kw_only=True, tag="trigger"):
         used: Input -> [epoch, number] of the frame or value, or [epoch, index after the last sample] of the sound.
         used_ns: Stage -> capture time of the output that was used, for stages with a rule of their own.
         busy: Background stages that were still running.
+        failed: Of each attempt at this trigger, stage -> why it failed; the next attempt lacks its inputs.
         tasks: The answer, where one was given.
         latency_ms: As in the result line.
     """
@@ -194,6 +195,7 @@ class TriggerEvent(_Event, kw_only=True, tag="trigger"):
     reason: str | None = None
     used_ns: dict[str, Time] = {}
     busy: tuple[str, ...] = ()
+    failed: tuple[dict[str, str], ...] = ()
     status: Literal["ok", "unvalidated"] | None = None
     tasks: dict[str, TaskResult] = {}
     latency_ms: dict[str, float] = {}

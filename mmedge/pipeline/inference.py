@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Literal
 
 from mmedge.bundle import Bundle
 from mmedge.bundle.manifest import Manifest
-from mmedge.errors import SourceError
-from mmedge.fusion import StageError, StageGraph
+from mmedge.errors import EngineError, SourceError
+from mmedge.fusion import TOLD, StageError, StageGraph
 from mmedge.interpret import UNDEFINED, make_interpreter
 from mmedge.pipeline.statistics import Statistics
 from mmedge.preprocess.geometry import to_picture_of
@@ -18,7 +18,6 @@ from mmedge.sync import Synchronizer
 from mmedge.types import Result, Snapshot, TaskResult
 
 log = logging.getLogger("mmedge.inference")
-_TOLD = 500  # characters of a message that may be of any length
 
 
 def validated_masks(manifest: Manifest) -> set[frozenset[str]]:
@@ -59,45 +58,49 @@ class Inference:
         }
         self._epoch: dict[str, int] = {}
 
-    def __call__(self, snapshot: Snapshot, sync: Synchronizer, busy: Collection[str] | None = None) -> Result:
+    def __call__(
+        self,
+        snapshot: Snapshot,
+        sync: Synchronizer,
+        busy: Collection[str] | None = None,
+        failed: Sequence[Mapping[str, str]] = (),
+    ) -> Result:
         """Return the result of ``snapshot``.
 
         Args:
             snapshot: As polled; its ages are raised to those of the cached outputs that were used.
             sync: Where it was polled, for its sound.
             busy: In a replay, the background stages that were still running at this trigger.
+            failed: In a replay, of each attempt at this trigger the stages that failed, and why.
 
         Raises:
             SourceError: If an input whose policy is ``fail`` is absent.
             EngineError: If a stage fails that answers to an input whose policy is ``fail``, or to no input.
         """
-        graph, statistics = self.graph, self._statistics
+        statistics = self._statistics
         start_ns = time.monotonic_ns()
-        failed = sync.failed(snapshot)
-        if failed is not None:
+        missing = sync.failed(snapshot)
+        if missing is not None:
             raise SourceError(
-                f"input '{failed}' is missing and its policy is 'fail'",
+                f"input '{missing}' is missing and its policy is 'fail'",
                 where=snapshot.reason,
                 fix="check the device, or use another policy in the bundle's 'missing'",
             )
         if any(self._epoch.get(name, epoch) != epoch for name, epoch in snapshot.epoch.items()):
             self._reset()
         self._epoch.update(snapshot.epoch)
-        valid = self._run(snapshot, sync, busy)
+        inferred_ns = self._run(snapshot, sync, busy, failed)
+        valid = inferred_ns is not None
         tasks: dict[str, TaskResult]
-        if valid:
-            inferred_ns = time.monotonic_ns()
-            tasks = {
-                name: self._interpreters[name](graph.output(task.output), snapshot)
-                for name, task in self._tasks.items()
-            }
-            preprocess_ns, infer_ns = graph.timing.preprocess_ns, graph.timing.infer_ns
+        if inferred_ns is not None:
+            tasks = {name: interpreter.tell(snapshot) for name, interpreter in self._interpreters.items()}
         else:
             # Never measured by the exporter: no label, and it is counted.
-            inferred_ns, preprocess_ns, infer_ns = start_ns, 0, 0
+            inferred_ns = time.monotonic_ns()
             tasks = dict.fromkeys(self._tasks, UNDEFINED)
             self._reset()
             statistics.unvalidated += 1
+        preprocess_ns, infer_ns = self.graph.timing.preprocess_ns, self.graph.timing.infer_ns
         end_ns = time.monotonic_ns()
         wait_ns = snapshot.wait_ns if self._origin != "call" else 0
         from_ns = {"capture": snapshot.t_ns, "delivery": snapshot.deliver_ns, "call": start_ns}[self._origin]
@@ -141,11 +144,23 @@ class Inference:
             reason=snapshot.reason,
         ).attach({name: frame.copy for name, frame in snapshot.frames.items()})
 
-    def _run(self, snapshot: Snapshot, sync: Synchronizer, busy: Collection[str] | None) -> bool:
-        """Run the graph, without the inputs whose stages fail; tell whether a mask remained that was validated."""
+    def _run(
+        self,
+        snapshot: Snapshot,
+        sync: Synchronizer,
+        busy: Collection[str] | None,
+        failed: Sequence[Mapping[str, str]],
+    ) -> int | None:
+        """Run the graph and read its outputs, without the inputs whose stages fail.
+
+        Return when the graph had run; None if no mask remained that was validated.
+        """
+        self.graph.clear()  # it may not run at all
         while frozenset(name for name, on in snapshot.present.items() if on) in self._validated:
             try:
-                self.graph.run(snapshot, sync.read_audio, busy)
+                self.graph.run(snapshot, sync.read_audio, busy, failed)
+                inferred_ns = time.monotonic_ns()
+                self._read(snapshot)
             except StageError as error:
                 self._count(error)
                 if not error.depends or any(sync.policy(name) == "fail" for name in error.depends):
@@ -153,17 +168,25 @@ class Inference:
                 for name in error.depends:
                     snapshot.present[name] = False
                     snapshot.age_ms.pop(name, None)
-                told = f"{', '.join(error.depends)}: stage '{error.stage}' failed: {error.message[:_TOLD]}"
+                told = f"{', '.join(error.depends)}: stage '{error.stage}' failed: {error.message[:TOLD]}"
                 snapshot.reason = "; ".join(filter(None, (snapshot.reason, told)))
             else:
                 self._statistics.stage_overruns = self.graph.overruns
-                return True
-        return False
+                return inferred_ns
+        return None
+
+    def _read(self, snapshot: Snapshot) -> None:
+        # All before any is told: what is told is smoothed, and cannot be taken back.
+        for name, task in self._tasks.items():
+            try:
+                self._interpreters[name].read(self.graph.output(task.output), snapshot)
+            except EngineError as error:
+                raise self.graph.reject(task.output, error) from error
 
     def _count(self, error: StageError) -> None:
         errors = self._statistics.stage_errors
         if error.stage not in errors:
-            told = error.message[:_TOLD]
+            told = error.message[:TOLD]
             log.warning("%s (%s); further failures of this stage are only counted", told, error.where)
         self._statistics.stage_errors = {**errors, error.stage: errors.get(error.stage, 0) + 1}
 

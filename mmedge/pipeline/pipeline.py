@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -75,6 +75,8 @@ class Pipeline:
         video: Literal["lossless", "visual"] = "lossless",
     ) -> None:
         check_choices(latency=latency, isolation=isolation, backend=backend, speed=speed, duration_s=duration_s)
+        _check_sources(inputs)
+        _check_sinks(sinks)
         self._own = not isinstance(bundle, Bundle)
         self.bundle = bundle if isinstance(bundle, Bundle) else load(bundle)
         self._on_result = on_result
@@ -200,7 +202,14 @@ class Pipeline:
             )
         self._pushed[name] = self._pushed.get(name, -1) + 1
         stamp = {"stream": name, "seq": self._pushed[name], "capture_ns": int(capture_ns), "arrive_ns": now_ns}
-        array = np.array(array, order="C", copy=True)
+        try:
+            array = np.array(array, order="C", copy=True)
+        except (ValueError, TypeError) as error:
+            raise ConfigError(
+                f"this is no array: {error}", where=f"input '{name}'", fix="push a numpy array"
+            ) from error
+        if isinstance(spec, TextInput):
+            raise ConfigError("a text is not pushed", where=f"input '{name}'", fix=f"pipe.text('...', name={name!r})")
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise ConfigError(
                 "the array has values that are not finite",
@@ -251,13 +260,7 @@ class Pipeline:
         if name not in names:
             raise ConfigError(f"the bundle's text inputs are {names}", where="text", fix="name one of them")
         self._check_pushed(name)
-        try:
-            size = len(text.encode())
-        except (UnicodeEncodeError, AttributeError) as error:
-            raise ConfigError(f"this is no text: {error}", where=f"input '{name}'", fix="pass a valid str") from error
-        if size > MAX_TEXT or "\0" in text:
-            what = "has a NUL character" if size <= MAX_TEXT else f"is longer than {MAX_TEXT} bytes"
-            raise ConfigError(f"the text {what}", where=f"input '{name}'", fix="correct or shorten it")
+        _check_text(text, f"input '{name}'")
         now_ns = time.monotonic_ns()
         self._pushed[name] = self._pushed.get(name, -1) + 1
         self._put(Text(stream=name, seq=self._pushed[name], capture_ns=now_ns, arrive_ns=now_ns, text=text))
@@ -305,6 +308,46 @@ class Pipeline:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _check_text(text: object, where: str) -> None:
+    if not isinstance(text, str):
+        fix = "pass a str; an empty one takes the text back"
+        raise ConfigError(f"this is no text but {type(text).__name__}", where=where, fix=fix)
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"this is no text: {error}", where=where, fix="pass a valid str") from error
+    if size > MAX_TEXT or "\0" in text:
+        what = "has a NUL character" if size <= MAX_TEXT else f"is longer than {MAX_TEXT} bytes"
+        raise ConfigError(f"the text {what}", where=where, fix="correct or shorten it")
+
+
+def _check_sources(inputs: object) -> None:
+    if not isinstance(inputs, Mapping):
+        raise ConfigError(
+            f"inputs are a dict of name and URI, not {type(inputs).__name__}", where="inputs", fix='{"image": "0"}'
+        )
+    for name, uri in inputs.items():
+        if not isinstance(name, str) or not isinstance(uri, str):
+            wanted = f"{str(name)!r}: {str(uri)!r}" if isinstance(uri, (int, str, Path)) else "'image': 'clip.mp4'"
+            raise ConfigError(
+                f"name and URI of an input are strings, not {name!r}: {uri!r}", where="inputs", fix=f"{{{wanted}}}"
+            )
+
+
+def _check_sinks(sinks: object) -> None:
+    if isinstance(sinks, str) or not isinstance(sinks, Sequence):
+        raise ConfigError(
+            f"sinks are a list, not {type(sinks).__name__}",
+            where="sinks",
+            fix=f"sinks=[{sinks!r}]" if isinstance(sinks, str) else 'sinks=["console"]',
+        )
+    for sink in sinks:
+        if not isinstance(sink, str) and not (hasattr(sink, "write") and hasattr(sink, "close")):
+            raise ConfigError(
+                f"{sink!r} is no sink", where="sinks", fix="'console', 'jsonl:PATH', or an object with write and close"
+            )
 
 
 def check_choices(*, latency: str, isolation: str, backend: str, speed: float, duration_s: float | None) -> None:

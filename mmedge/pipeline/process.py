@@ -329,7 +329,7 @@ class RemoteRuntime:
         """End the run and its process; idempotent."""
         with self._closing:
             if self._child is not None:
-                self._child.stop(_STOP_S if self._open else _START_STOP_S)
+                self._child.stop(_STOP_S if self._open else _START_STOP_S, deaf=not self._open)
                 if self._thread.ident is not None:
                     self._thread.join()
                 self._child.close()

@@ -89,7 +89,7 @@ class Replay:
             SourceError: If an input whose policy is ``fail`` is absent, as in the recorded run.
         """
         header, statistics, sync = self.recording.header, self.statistics, self.cutter.sync
-        graph = load_graph(self._bundle, **self._choice)  # type: ignore[arg-type]
+        graph = load_graph(self._bundle, **self._choice, timeouts=False)  # type: ignore[arg-type]
         try:
             statistics.backends, statistics.evidence = dict(graph.describe()), graph.evidence
             inference = Inference(self._bundle, graph, statistics, self.cutter.attached, origin="call")
@@ -129,9 +129,7 @@ class Replay:
             if turn.last:
                 return None  # its decision was not written any more
             self._differ(snapshot, "the recorded run knows no such trigger")
-        if event is not None and event.outcome == "failed":
-            event = None  # what failed then is tried again
-        if event is not None and event.outcome != "answered":
+        if event is not None and event.outcome not in ("answered", "failed"):
             self._outcomes[event.outcome] += 1
             self._compare(event, Decision(snapshot, event.outcome))
             return None
@@ -140,9 +138,13 @@ class Replay:
                 self.recording.cut = f"picture {frame.seq} of '{name}' was not recorded, the disk was too slow"
                 return None
         graph = inference.graph
-        result = inference(snapshot, sync, () if event is None else event.busy)
+        busy = () if event is None else event.busy
+        # A bundle that was changed may have been cured.
+        result = inference(snapshot, sync, busy, event.failed if event is not None and self.cutter.same else ())
+        if event is not None and event.outcome == "failed":
+            event = None  # and did not this time
         if event is not None:
-            self._compare(event, Decision(snapshot, "answered", result, graph.used_ns, graph.busy))
+            self._compare(event, Decision(snapshot, "answered", result, graph.used_ns, graph.busy, graph.failed))
         if event is not None and self.cutter.same:
             return msgspec.structs.replace(result, latency_ms=event.latency_ms)
         known_ms = {

@@ -20,7 +20,7 @@ from mmedge.bundle import Bundle
 from mmedge.bundle.manifest import Manifest, TextInput
 from mmedge.capture import Source, SourceHealth, TextSource, open_sources
 from mmedge.errors import ConfigError, InternalError, MmedgeError
-from mmedge.fusion import StageGraph, load_graph
+from mmedge.fusion import StageError, StageGraph, load_graph
 from mmedge.ipc.mailbox import Mailbox
 from mmedge.pipeline.decision import Decision
 from mmedge.pipeline.event_log import Rules, check_folder
@@ -287,10 +287,13 @@ class Runtime:
                 continue
             try:
                 result = self._inference(snapshot, self._sync)
-            except BaseException:
-                decisions += [Decision(waiting, "failed") for waiting in snapshots[done:]]
+            except BaseException as error:
+                waiting = [Decision(snapshot, "failed") for snapshot in snapshots[done:]]
+                if isinstance(error, StageError):
+                    waiting[0] = Decision(snapshot, "failed", busy=graph.busy, failed=graph.failed)
+                decisions += waiting
                 raise
-            decisions.append(Decision(snapshot, "answered", result, graph.used_ns, graph.busy))
+            decisions.append(Decision(snapshot, "answered", result, graph.used_ns, graph.busy, graph.failed))
             self._results.put(result)
 
     def _count(self, *, final: bool = False) -> None:

@@ -150,6 +150,11 @@ class Stream:
         """Tell whether a trigger at ``t_ns`` would be followed backwards within the epoch; a text knows no order."""
         return self.rank is not None and self.last_cut[0] == epoch and t_ns <= self.last_cut[1]
 
+    @property
+    def passed_ns(self) -> int:
+        """Up to when this epoch is done with: whatever were cut there or before would run back."""
+        return self.last_cut[1] if self.runs_back(self.epoch, self.last_cut[1]) else -FOREVER_NS
+
     def cut(self, snapshot: Snapshot, t_ns: int, *, latest: bool) -> str | None:
         """Put what is valid at ``t_ns`` into ``snapshot``; return the reason when nothing is."""
         raise TypeError(f"{type(self).__name__} does not implement cut")

@@ -234,13 +234,20 @@ class Synchronizer:
         return stream.read(snapshot.audio_end[name] if end is None else end, out)
 
     def trim(self) -> None:
-        """Release the frames that neither a pending trigger nor the snapshots polled so far can want."""
+        """Release the frames that neither a trigger, pending or to come, nor the snapshots polled so far can want.
+
+        A trigger that is behind the one before, as when a source has spoken again or a clock was wrong, still finds
+        the frames of the last ``hold_ns``. A lossless run has no such bound: there the triggers' time runs forward.
+        """
         crowded = [stream for stream in self._streams.values() if len(stream.kept) > 1]
         if crowded:
             oldest_ns, wanted = self._triggers.wanted()
             for stream in crowded:
-                past_ns = -FOREVER_NS if self._pending else stream.watermark_ns - self._hold_ns
-                stream.trim(max(oldest_ns, past_ns), wanted)
+                keep_from_ns = oldest_ns
+                if not self._lossless:
+                    past_ns = stream.watermark_ns - self._hold_ns
+                    keep_from_ns = max(stream.passed_ns, min(oldest_ns, past_ns) if self._pending else past_ns)
+                stream.trim(keep_from_ns, wanted)
 
     @property
     def triggers(self) -> int:

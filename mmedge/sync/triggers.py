@@ -169,7 +169,10 @@ class Triggers:
         return self._next_hop_ns if self.ticks(now_ns) else None
 
     def wanted(self) -> tuple[int, Frame | Text | Tensor | None]:
-        """Return the oldest time that a trigger may still cut, and the oldest packet that one will."""
+        """Return the oldest time that a trigger will cut while no clock runs back, and the oldest packet that one will.
+
+        A source that ended well says no more.
+        """
         if self.pending:
             return (
                 min(trigger.t_ns for trigger in self.pending),

@@ -119,6 +119,54 @@ def test_a_tampered_bundle_has_code_4(bundle: Path, cli: InProcess) -> None:
         assert "points outside" in done.stderr
 
 
+NO_BUNDLES = {
+    "empty.mmedge": (b"", "the file is empty", "copy or export it again"),
+    "notes.txt": (b"hello\n", "it is no zip file", "name a .mmedge file"),
+    "recipe.toml": (b'name = "x"\n', "a recipe", "mmedge export"),
+    "net.onnx": (b"\x08\x08", "a network", "mmedge new DIR --from"),
+    "cut.mmedge": (b"PK\x03\x04 and no more", "not a bundle or truncated", "copy or export it again"),
+}
+
+
+@pytest.mark.parametrize("name", NO_BUNDLES)
+def test_what_is_no_bundle_is_told_what_it_is(name: str, tmp_path: Path, cli: InProcess) -> None:
+    content, message, fix = NO_BUNDLES[name]
+    (tmp_path / name).write_bytes(content)
+    done = cli("verify", tmp_path / name)
+    assert done.returncode == 4
+    assert message in done.stderr
+    assert fix in done.stderr.partition("fix:")[2]
+    if name != "net.onnx":
+        assert cli("inspect", tmp_path / name).stderr == done.stderr
+
+
+def test_folders_zips_and_devices_that_are_no_bundles(tmp_path: Path, bundle: Path, cli: InProcess) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("a.txt", "hello")
+    (tmp_path / "folder").mkdir()
+    for path, message, fix in (
+        (tmp_path / "a.zip", "a zip file, but no bundle: 'manifest.json' is missing", "name a .mmedge file"),
+        (tmp_path / "folder", "a folder, but no bundle: 'manifest.json' is missing", "name a .mmedge file"),
+        (tmp_path, "a folder, but no bundle", f"name {bundle}"),
+        (Path("/dev/zero"), "neither a file nor a folder", "name a .mmedge file"),  # which has no end
+    ):
+        done = cli("inspect", path)
+        assert done.returncode == 4
+        assert message in done.stderr
+        assert f"fix: {fix}" in done.stderr
+
+
+@pytest.mark.parametrize("columns", ["0", "60"])
+def test_nothing_is_cut_off_in_a_narrow_terminal(columns: str) -> None:
+    shipped = Path(__file__).parents[2] / "mmedge" / "assets" / "digits" / "digits.mmedge"
+    done = mmedge("inspect", shipped, env={**os.environ, "COLUMNS": columns})
+    lines = done.stdout.splitlines()
+    assert len(lines) > 40
+    assert max(map(len, lines)) <= (80 if columns == "0" else 60)
+    assert "…" not in done.stdout
+    assert done.stdout.count("│ image_encoder │ tensorrt int8 │") == 1
+
+
 def test_verify_tells_a_failed_self_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: InProcess) -> None:
     from tests import tiny
 

@@ -12,6 +12,7 @@ import pytest
 
 import mmedge
 from mmedge.errors import EngineError
+from mmedge.pipeline.recorded import Recording
 from mmedge.pipeline.replay import Replay
 from tests.tiny import MANIFEST, tiny_bundle
 
@@ -29,15 +30,25 @@ def ear(x: Any) -> Any:
 
 def slow(x: Any) -> Any:
     time.sleep(0.5)
-    return x
+    return np.abs(x).mean(keepdims=True)
 
 
-def tiny(path: Path, rule: str, **changes: Any) -> Path:
-    stages = {
-        **MANIFEST["stages"],
-        "ear": {**MANIFEST["stages"]["ear"], "callable": f"{HERE}:{rule}", "timeout_ms": 50},
-    }
-    return tiny_bundle(path, stages=stages, **changes)
+def dozing(x: Any) -> Any:
+    """Loudness; it takes its time over what is loud."""
+    loud = np.abs(x).mean(keepdims=True)
+    time.sleep(0.15 if loud > 0.7 else 0.0)
+    return loud
+
+
+def decide(bright: Any, loud: Any) -> Any:
+    """Probabilities of dark and bright, unless it is loud; which of the two sides is brighter."""
+    scene = np.array([[1.002 + float(loud[0, 0] > 0.7), 0.0]]) if loud > 0.3 else np.array([[1 - bright, bright]])
+    return {"scene": scene.reshape(1, 2), "same": bright}
+
+
+def tiny(path: Path, rule: str, *, mode: str = "sync", **changes: Any) -> Path:
+    ear = {**MANIFEST["stages"]["ear"], "callable": f"{HERE}:{rule}", "timeout_ms": 50, "mode": mode}
+    return tiny_bundle(path, stages={**MANIFEST["stages"], "ear": ear}, **changes)
 
 
 def clip_of(write_clip: Any) -> Path:
@@ -88,6 +99,102 @@ def test_a_mask_that_remains_and_was_never_validated_has_no_label(tmp_path: Path
     assert failed
     assert {(r.status, r.tasks["scene"].label) for r in failed} == {("unvalidated", None)}
     assert pipe.statistics.unvalidated >= len(failed)
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_a_callable_that_took_too_long_is_replayed_as_it_was(tmp_path: Path, write_clip: Any, mode: str) -> None:
+    path, clip = tiny(tmp_path / "t.mmedge", "dozing", mode=mode), clip_of(write_clip)
+    inputs = dict.fromkeys(("image", "audio"), str(clip))
+    latency: Any = "offline" if mode == "sync" else "balanced"  # which gives the background its time
+    with mmedge.Pipeline(path, inputs, latency=latency, record=tmp_path / "r") as pipe:
+        lines = [result.to_json() for result in pipe]
+        statistics = pipe.statistics
+    failed = [line for line in lines if b"stage 'ear' failed: it " in line]
+    assert len(failed) == statistics.stage_errors["ear"] > 1
+    turns = Recording(tmp_path / "r").turns(media=False)
+    told = [event.failed for turn in turns for event in turn.triggers.values() if event.failed]
+    assert len(told) == len(failed)
+    assert all(len(attempts) == 1 and "blocks" in attempts[0]["ear"] for attempts in told)
+    log = (tmp_path / "r" / "events.jsonl").read_text()
+    assert log.count('"failed":') == len(failed)
+    with mmedge.load(path) as bundle:
+        again = Replay(tmp_path / "r", bundle)
+        assert [result.to_json() for result in again] == lines
+    assert again.differs == 0
+    assert again.statistics.stage_errors == statistics.stage_errors
+    assert again.statistics.stage_errors["ear"] == len(failed)
+
+
+def test_a_run_that_ended_since_a_callable_took_too_long_ends_so_again(tmp_path: Path, write_clip: Any) -> None:
+    path, clip = tiny(tmp_path / "t.mmedge", "dozing", missing={"audio": {"policy": "fail"}}), clip_of(write_clip)
+    lines: list[bytes] = []
+    inputs = dict.fromkeys(("image", "audio"), str(clip))
+    with (
+        pytest.raises(EngineError, match="longer than 50 ms"),
+        mmedge.Pipeline(path, inputs, latency="offline", record=tmp_path / "r") as pipe,
+    ):
+        lines += (result.to_json() for result in pipe)
+    again: list[bytes] = []
+    with mmedge.load(path) as bundle, pytest.raises(EngineError, match="longer than 50 ms"):
+        again += (result.to_json() for result in Replay(tmp_path / "r", bundle))
+    assert again == lines
+    assert 10 < len(lines) < 70
+
+
+def deciding(path: Path, policy: str) -> Path:
+    join = {"bright": "eye.y", "loud": "ear.y"}
+    rule = {"callable": f"{HERE}:decide", "inputs": join, "outputs": MANIFEST["stages"]["join"]["outputs"]}
+    alone = {"kind": "verification", "output": "eye.y", "labels": "labels/same.txt"}
+    return tiny_bundle(
+        path,
+        stages={**MANIFEST["stages"], "join": rule},
+        tasks={"scene": {**MANIFEST["tasks"]["scene"], "scores": "probabilities"}, "alone": alone},
+        missing={"audio": {"policy": policy}},
+    )
+
+
+def test_an_answer_that_means_nothing_is_a_failure_of_its_stage(tmp_path: Path, write_clip: Any) -> None:
+    path, clip = deciding(tmp_path / "t.mmedge", "zero"), clip_of(write_clip)
+    inputs = dict.fromkeys(("image", "audio"), str(clip))
+    with mmedge.Pipeline(path, inputs, latency="offline", record=tmp_path / "r") as pipe:
+        results = list(pipe)
+    failed = [r for r in results if "stage 'join' failed: probabilities of 0 to" in (r.reason or "")]
+    assert 30 <= len(failed) == pipe.statistics.stage_errors["join"] <= 50
+    assert {r.status for r in failed} == {"unvalidated"}  # nothing remains that it does not depend on
+    assert {r.tasks["scene"].label for r in failed} == {None}
+    assert len(results) == 75
+    assert results[-1].present == {"image": True, "audio": True}
+    with mmedge.load(path) as bundle:
+        assert [r.to_json() for r in Replay(tmp_path / "r", bundle)] == [r.to_json() for r in results]
+
+
+def test_policy_fail_ends_the_run_at_an_answer_that_means_nothing(tmp_path: Path, write_clip: Any) -> None:
+    path, clip = deciding(tmp_path / "t.mmedge", "fail"), clip_of(write_clip)
+    results: list[Any] = []
+    with (
+        pytest.raises(EngineError, match=r"probabilities of 0 to 1\.002") as caught,
+        mmedge.Pipeline(path, dict.fromkeys(("image", "audio"), str(clip)), latency="offline") as pipe,
+    ):
+        results += pipe
+    assert caught.value.exit_code == 5
+    assert caught.value.where == "stage 'join': tensor 'scene', task 'scene'"
+    assert 5 < len(results) < 40
+
+
+def test_time_that_failed_is_the_stage_s_and_no_overhead(tmp_path: Path, write_clip: Any) -> None:
+    masks = [{"present": ["image", "audio"], "metric": "top1", "value": 1.0}]
+    path, clip = tiny(tmp_path / "t.mmedge", "dozing", validated_masks=masks), clip_of(write_clip)
+    inputs = dict.fromkeys(("image", "audio"), str(clip))
+    with mmedge.Pipeline(path, inputs, latency="offline", record=tmp_path / "r") as pipe:
+        results = list(pipe)
+    events = [event for turn in Recording(tmp_path / "r").turns(media=False) for event in turn.triggers.values()]
+    assert [bool(event.failed) for event in events] == ["failed" in (result.reason or "") for result in results]
+    late = [r for r in results if "blocks for longer" in (r.reason or "")]
+    assert late
+    for result in late:
+        took_ms = result.latency_ms
+        assert took_ms["inferred"] >= 45
+        assert took_ms["overhead"] + took_ms["interpreted"] < took_ms["inferred"]
 
 
 @pytest.mark.parametrize(("rule", "message"), [("ear", "not finite"), ("slow", "longer than 50 ms")])

@@ -16,8 +16,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from mmedge.bundle import load
 from mmedge.cli import run
+from mmedge.engine.onnxruntime import OnnxRuntimeEngine
+from mmedge.export.brought import run_network
 from mmedge.export.datasets.media import write_clip
 from mmedge.export.infer import Seats, read_network
+from tests.texts import tokenizer_json
 
 FLOAT = TensorProto.FLOAT
 NODE = helper.make_node
@@ -66,12 +69,51 @@ def level() -> onnx.ModelProto:
             NODE("Mul", ["pcm", "pcm"], ["power"]),
             NODE("ReduceMean", ["power", "axis"], ["mean"], keepdims=1),
             NODE("Mul", ["mean", "gain"], ["scaled"]),
-            NODE("Tanh", ["scaled"], ["loud"]),
+            NODE("Sub", ["scaled", "quiet"], ["logit"]),
+            NODE("Sigmoid", ["logit"], ["loud"]),
         ],
         {"pcm": (FLOAT, [1, "samples"])},
         {"loud": (FLOAT, [1, 1])},
         axis=np.array([1]),
         gain=np.float32(1000),
+        quiet=np.float32(5),
+    )
+
+
+def seeing(size, classes, *ends, weight=1e-4, bias=0.5):
+    """Pictures -> a matrix -> the operators ``ends``."""
+    steps = [("Flatten", []), ("MatMul", ["w"]), ("Add", ["b"]), *((op, []) for op in ends)]
+    names = ["x", *(f"t{k}" for k in range(1, len(steps))), "y"]
+    nodes = [NODE(op, [names[k], *more], [names[k + 1]]) for k, (op, more) in enumerate(steps)]
+    w = np.full((3 * size * size, classes), weight, np.float32)
+    shapes = {"x": (FLOAT, [1, 3, size, size])}, {"y": (FLOAT, [1, classes])}
+    return network(nodes, *shapes, w=w, b=np.full(classes, bias, np.float32))
+
+
+def reader(length="sequence", ids=TensorProto.INT64):
+    """In the form of BERT: the mean of the embeddings of the tokens that the mask leaves, -> three classes."""
+    rng = np.random.default_rng(0)
+    kinds = {"input_ids": ids, "attention_mask": TensorProto.INT64, "token_type_ids": TensorProto.INT64}
+    return network(
+        [
+            NODE("Gather", ["words", "input_ids"], ["word"]),
+            NODE("Gather", ["types", "token_type_ids"], ["type"]),
+            NODE("Add", ["word", "type"], ["both"]),
+            NODE("Cast", ["attention_mask"], ["mask"], to=FLOAT),
+            NODE("Unsqueeze", ["mask", "two"], ["column"]),
+            NODE("Mul", ["both", "column"], ["left"]),
+            NODE("ReduceSum", ["left", "one"], ["sum"], keepdims=0),
+            NODE("ReduceSum", ["mask", "one"], ["count"], keepdims=1),
+            NODE("Div", ["sum", "count"], ["mean"]),
+            NODE("MatMul", ["mean", "head"], ["logits"]),
+        ],
+        {name: (kind, ["batch", length]) for name, kind in kinds.items()},
+        {"logits": (FLOAT, ["batch", 3])},
+        words=rng.normal(size=(200, 8)).astype(np.float32),
+        types=np.array([[0.0] * 8, [100.0] * 8], np.float32),
+        head=rng.normal(size=(8, 3)).astype(np.float32),
+        one=np.array([1]),
+        two=np.array([2]),
     )
 
 
@@ -216,6 +258,116 @@ def test_a_tokenizer_makes_a_text_of_input_ids(tmp_path):
     assert inputs["text"].max_tokens == 16
 
 
+@pytest.mark.parametrize("length", ["sequence", 12])
+@pytest.mark.parametrize("ids", [TensorProto.INT64, TensorProto.INT32])
+def test_a_network_that_reads_gets_its_mask_from_the_text(tmp_path, new, length, ids):
+    own = reader(length, ids)
+    onnx.save(own, tmp_path / "bert.onnx")
+    (tmp_path / "words.json").write_bytes(tokenizer_json({"[UNK]": 0, "[PAD]": 1, "dark": 2, "bright": 3}))
+    files = ["--from", str(tmp_path / "bert.onnx"), "--tokenizer", str(tmp_path / "words.json")]
+    report = new(str(tmp_path / "p"), *files)
+    assert report["next"] == [f"mmedge run {report['bundle']} --text text://stdin"]
+    assert report["hints"] == []
+    with load(report["bundle"]) as bundle:
+        seat = bundle.inputs["text"]
+        assert (seat.max_tokens, seat.pad) == (12 if length == 12 else 32, 1)
+        assert bundle.manifest.stages["bert"].inputs == {"input_ids": "text", "token_type_ids": "@const:0"}
+        packed = OnnxRuntimeEngine(bundle.read(bundle.variants("bert", "cpu")[0].file))
+    given = np.full((1, seat.max_tokens), 1)
+    for tokens in ([2, 0, 3], [3]):
+        given[:] = 1
+        given[0, : len(tokens)] = tokens
+        types, mask = np.zeros_like(given), np.zeros_like(given)
+        mask[0, : len(tokens)] = 1
+        kind = helper.tensor_dtype_to_np_dtype(ids)
+        feeds = {"input_ids": given.astype(kind), "attention_mask": mask, "token_type_ids": types}
+        got = packed({"input_ids": given, "token_type_ids": types})["logits"]
+        np.testing.assert_allclose(got, run_network(own, feeds, "")[0], rtol=1e-4, atol=1e-5)
+    given[:] = 1  # a text of no tokens
+    assert np.isfinite(packed({"input_ids": given, "token_type_ids": types})["logits"]).all()
+
+
+def test_without_a_tokenizer_there_is_a_hint(tmp_path, new):
+    onnx.save(reader(), tmp_path / "bert.onnx")
+    report = new(str(tmp_path / "p"), "--from", str(tmp_path / "bert.onnx"))
+    assert "--tokenizer" in report["hints"][0]
+    assert "push" in report["next"][0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--tokenizer", "words.json"], "--from NETWORK.onnx"),
+        (["--from", "level.onnx", "--tokenizer", "words.json"], "no network reads tokens"),
+        (["--from", "bert.onnx", "--tokenizer", "none.json"], "cannot read the tokenizer"),
+        (["--from", "bert.onnx", "--tokenizer", "level.onnx"], "not a tokenizer"),
+        (["--from", "bert.onnx", "--tokenizer", "large.json"], "tokens, the embedding 200 rows"),
+    ],
+)
+def test_a_tokenizer_is_used_or_refused(tmp_path, files, arguments, said, capfd, monkeypatch):
+    onnx.save(reader(), tmp_path / "bert.onnx")
+    (tmp_path / "words.json").write_bytes(tokenizer_json())
+    words = {"[PAD]": 0, "[UNK]": 1} | {f"word{k}": k for k in range(2, 300)}
+    (tmp_path / "large.json").write_bytes(tokenizer_json(words))
+    monkeypatch.chdir(tmp_path)
+    assert run(["new", "p", *arguments]) == 2
+    told = capfd.readouterr().err
+    assert said in told
+    assert "fix:" in told
+    assert not (tmp_path / "p").exists() or not any((tmp_path / "p").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("classes", "ends", "bias", "scores"),
+    [
+        (1, ["Sigmoid"], 0.5, "probabilities"),
+        (1, ["Sigmoid", "Identity"], 9.0, "probabilities"),
+        (1, [], 0.5, None),  # within 0..1 on noise, and no probability
+        (1, ["Tanh"], 0.5, None),
+        (4, [], 0.5, "logits"),
+        (4, ["LogSoftmax"], 0.5, "logits"),
+        (4, ["Softmax"], 0.5, "probabilities"),
+        (4, ["Sigmoid"], 0.5, "probabilities"),  # each by itself
+        (4, ["Softmax", "Identity"], 0.5, "probabilities"),
+    ],
+)
+def test_what_the_last_operator_says(tmp_path, capfd, classes, ends, bias, scores):
+    onnx.save(seeing(8, classes, *ends, bias=bias), tmp_path / "net.onnx")
+    code = run(["new", str(tmp_path / "p"), "--from", str(tmp_path / "net.onnx"), "--json"])
+    told = json.loads(capfd.readouterr().out)
+    if scores is None:
+        assert code == 2
+        assert "net.y [1, 1], one number that ends in" in told["where"]
+        assert "Sigmoid" in told["fix"]
+    else:
+        with load(told["bundle"]) as bundle:
+            assert bundle.tasks["net"].scores == scores
+
+
+def test_answers_that_are_no_numbers_are_told_with_what_may_be_the_cause(tmp_path, capfd):
+    onnx.save(seeing(8, 3, "Log", weight=-1, bias=-1), tmp_path / "net.onnx")  # wants pictures in -1..0
+    folder = tmp_path / "p"
+    assert run(["new", str(folder), "--from", str(tmp_path / "net.onnx")]) == 2
+    told = capfd.readouterr().err
+    assert "output 'y' of network 'net' is NaN or infinite on noise: 'x' is given 0..1" in told
+    assert f"mmedge export {folder / 'recipe.toml'} --output {folder / 'p.mmedge'}" in told
+    assert not list(folder.glob("*.mmedge"))
+    recipe = (folder / "recipe.toml").read_text()
+    (folder / "recipe.toml").write_text(recipe.replace("mean = [0.0, 0.0, 0.0]", "mean = [2.0, 2.0, 2.0]"))
+    assert run(["export", str(folder / "recipe.toml"), "--output", str(folder / "p.mmedge")]) == 0
+    assert run(["verify", str(folder / "p.mmedge")]) == 0
+
+
+def test_two_cameras_are_two_devices(tmp_path):
+    for name, size in (("a", 8), ("b", 12)):
+        onnx.save(seeing(size, 2), tmp_path / f"{name}.onnx")
+    # In a process of its own, which has not imported the rules of another project.
+    command = [sys.executable, "-m", "mmedge", "new", "p", "--json", "--from", "a.onnx", "b.onnx"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    report = json.loads(done.stdout)
+    assert report["next"][0].endswith(" --input image=0 --input image_b=1")
+
+
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [("a.txt", b"", "is not an ONNX file"), ("a.onnx", b"what", "not an ONNX file"), ("b.onnx", None, "cannot read")],
@@ -238,7 +390,7 @@ def test_a_folder_with_something_in_it_is_left_alone(tmp_path, files, capfd):
 @pytest.mark.slow
 def test_the_starter_project_trains(tmp_path, new):
     report = new(str(tmp_path / "p"))
-    assert [line.split()[1] for line in report["next"]] == ["train", "export"]
+    assert [line.split()[1] for line in report["next"]] == ["train", "export", "run"]
     recipe = tmp_path / "p" / "recipe.toml"
     recipe.write_text(recipe.read_text().replace("epochs = 20", "epochs = 2"))
     assert run(["export", str(recipe), "--output", str(tmp_path / "s.mmedge")]) == 0

@@ -16,7 +16,7 @@ import mmedge
 from mmedge.fusion import StageGraph, load_graph
 from mmedge.pipeline.replay import Replay
 from mmedge.sync import Synchronizer
-from mmedge.types import Block, Frame, Packet
+from mmedge.types import Block, Frame, Packet, Snapshot
 from tests.streams import RATE, STEP, listening_bundle, plain_loop
 
 S = 1_000_000_000
@@ -133,6 +133,7 @@ def test_absent_sound_gives_zeros_and_is_heard_later() -> None:
     heard.sync.advance(late_ns + 2 * S)
     heard.push(frame(51, late_ns + 2 * S, late_ns + 2 * S))
     assert heard.told[-1][1] == 0 != known
+    assert not any(isinstance(value, Snapshot) for value in vars(heard.graph.stages[0]).values())  # nor keeps pictures
     heard.graph.close()
 
 

@@ -96,6 +96,25 @@ def test_a_text_that_is_too_old_is_absent(tmp_path: Path, clip: str, isolation: 
             assert max(ages) <= 400
 
 
+@pytest.mark.parametrize(
+    ("inputs", "sinks", "fix"),
+    [
+        ({"image": 0}, (), "{'image': '0'}"),
+        ({"image": Path("a.mp4")}, (), "{'image': 'a.mp4'}"),
+        ({"image": None}, (), "clip.mp4"),
+        (["image"], (), '{"image": "0"}'),
+        ({"image": "push://"}, "jsonl:x", "sinks=['jsonl:x']"),
+        ({"image": "push://"}, None, 'sinks=["console"]'),
+        ({"image": "push://"}, [Path("x")], "'jsonl:PATH'"),
+    ],
+)
+def test_sources_and_sinks_of_another_type_are_refused(tmp_path: Path, inputs: Any, sinks: Any, fix: str) -> None:
+    bundle = text_bundle(tmp_path / "b.mmedge")
+    with pytest.raises(ConfigError) as caught:
+        mmedge.Pipeline(bundle, inputs, sinks=sinks)
+    assert fix in str(caught.value.fix)
+
+
 @BOTH
 def test_what_is_no_text_is_refused(tmp_path: Path, clip: str, isolation: Isolation) -> None:
     bundle = text_bundle(tmp_path / "b.mmedge")
@@ -106,11 +125,15 @@ def test_what_is_no_text_is_refused(tmp_path: Path, clip: str, isolation: Isolat
             ("ü" * (MAX_TEXT // 2 + 1), "longer than 65536 bytes"),
             ("dark\0", "NUL"),
             ("\ud800", "no text"),
-            (None, "no text"),
-            (b"dark", "no text"),
+            (None, "no text but NoneType"),
+            (b"dark", "no text but bytes"),
         ):
-            with pytest.raises(ConfigError, match=message):
+            with pytest.raises(ConfigError, match=message) as caught:
                 pipe.text(bad)  # type: ignore[arg-type]
+            assert caught.value.fix
+        with pytest.raises(ConfigError, match="not pushed") as caught:
+            pipe.push("text", "dark", time.monotonic_ns())  # type: ignore[arg-type]
+        assert "pipe.text(" in str(caught.value.fix)
         with pytest.raises(ConfigError, match="text inputs are"):
             pipe.text("dark", name="image")
         pipe.text("dark " + "x" * (MAX_TEXT - 5))

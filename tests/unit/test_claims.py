@@ -78,3 +78,18 @@ def test_the_shipped_tokenizer_is_the_one_that_the_claims_make() -> None:
         lengths.append(int(np.count_nonzero(ids)))
     # Hardly any claim is cut.
     assert np.mean(np.array(lengths) == spec.max_tokens) < 0.02
+
+
+def test_an_empty_claim_is_what_a_text_of_accents_alone_is_in_a_run() -> None:
+    # A blank text is never fed to the network: it takes the one before back. These are fed, and leave padding alone.
+    recipe = shipped_recipe("av_digits")
+    spec = recipe.inputs["text"]
+    assert isinstance(spec, TextInput)
+    tokenizer, ids = Tokenizer(read_tokenizer(recipe, "text"), spec), np.empty(spec.tensor_shape, np.int64)
+    for text in ("", "\u0301", "\u0308\u0301", "\ufe0f"):
+        assert text == "" or text.strip()
+        tokenizer.ids(text, ids)
+        assert (ids == spec.pad).all()
+    made = [Claims("train").make(NONE, np.random.default_rng(seed)) for seed in range(300)]
+    assert "" in made
+    assert all(text == "" or text.strip() for text in made)

@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine
 from mmedge.errors import CheckError, ConfigError
 from mmedge.export import Recipe, compare, quantize
+from mmedge.export.compare import Comparison, TaskComparison
 from mmedge.export.lint import lint
 from mmedge.export.onnx_models import OnnxModels
 from mmedge.export.qdq import activations, insert_qdq, quantizable
@@ -294,6 +295,43 @@ def test_compare_passes_int8_and_refuses_a_broken_network(fp32):
     with pytest.raises(CheckError, match="int8 gives another label than fp32") as caught:
         compare(fp32, other, None, samples()).raise_for_status(max_drop_points=0.3)
     assert caught.value.where == "task 't'"
+
+
+def loss(**rows: tuple[int, float]) -> Comparison:
+    """``image_audio=(samples, agreement)`` with the names of the present inputs joined."""
+    return Comparison(
+        a="fp32",
+        b="int8",
+        rows=tuple(
+            TaskComparison(
+                task="t",
+                present=tuple(mask.split("_")),
+                samples=count,
+                agreement=share,
+                score_difference=0.1,
+                sqnr_db=30.0,
+            )
+            for mask, (count, share) in rows.items()
+        ),
+    )
+
+
+def test_a_mask_cannot_hide_its_loss_behind_the_others():
+    hidden = loss(image_audio=(400, 1.0), image=(400, 0.93), audio=(400, 1.0), text=(400, 1.0))
+    assert 100 * (1 - hidden.agreement["t"]) < 2.0
+    with pytest.raises(CheckError, match=r"on 1\.75 %.*, 2 allowed; worst with image: 7\.00 %, 6 allowed"):
+        hidden.raise_for_status(max_drop_points=2.0)
+    hidden.raise_for_status(max_drop_points=2.5)
+    everywhere = loss(image_audio=(400, 0.97), image=(400, 0.97), audio=(400, 0.97))
+    with pytest.raises(CheckError, match=r"on 3\.00 %.*, 2 allowed; worst with image \+ audio: 3\.00 %, 6 allowed"):
+        everywhere.raise_for_status(max_drop_points=2.0)
+
+
+def test_the_worst_mask_is_reported_per_task():
+    found = loss(image_audio=(400, 0.99), image=(400, 0.965), audio=(200, 0.98))
+    assert found.worst["t"].present == ("image",)
+    assert found.to_dict()["worst"] == {"t": {"present": ("image",), "samples": 400, "agreement": 0.965}}
+    assert found.table().caption == "t: 97.8 % over all, 96.5 % with image"
 
 
 def test_too_few_samples_are_refused(fp32):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +25,9 @@ from mmedge.export.run import content_key
 from mmedge.export.to_onnx import random_samples
 from mmedge.export.tokenizer import check_vocabulary, load_tokenizer, train_tokenizer
 from mmedge.fusion import load_graph
+from mmedge.fusion.feed import make_feed
 from mmedge.preprocess import Tokenizer
+from mmedge.sync.streams import ValueStream
 from mmedge.types import Snapshot, Text
 from tests.conftest import WriteClip
 
@@ -189,6 +192,32 @@ def test_a_folder_s_texts_are_tokens(recipe: Recipe, tmp_path: Path) -> None:
     assert batch["inputs"]["claim"].shape == (2, 8)
     assert batch["inputs"]["claim"].dtype == torch.int64
     assert batch["present"].tolist() == [[0, 1], [0, 1]]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "  ", "\t", "\u3000", "\xa0", "\x1c", "\u0301", "\ufe0f", "\u200b", "?", " dark "]
+)
+def test_a_folder_s_text_is_there_when_it_would_be_in_a_run(recipe: Recipe, tmp_path: Path, text: str) -> None:
+    cv2 = pytest.importorskip("cv2")
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((8, 8), np.uint8))
+    with (tmp_path / "index.csv").open("w", newline="", encoding="utf-8") as file:
+        lines = csv.writer(file)
+        lines.writerow(["split", "group", "label", "image", "audio", "text"])
+        lines.writerows([name, name, "dark", "a.png", "", text] for name in ("train", "validation", "test"))
+    data = Folder(recipe, tmp_path)
+    batch = data.collate([data.split("train")[0]])
+
+    stream = ValueStream("claim", None, live=True, started_ns=0)
+    stream.push(Text(stream="claim", seq=0, capture_ns=0, arrive_ns=0, text=text))
+    snapshot = Snapshot(t_ns=0, seq=0, present={})
+    reason = stream.cut(snapshot, 0, latest=False)
+    feed, out = make_feed("claim", SPEC, raw=False, read=lambda name: RAW), np.full((1, 8), -7, np.int64)
+    if reason is None:
+        feed.fill(snapshot, out, lambda *_: 0)
+    else:
+        feed.fill_absent(out)
+    assert batch["present"].tolist() == [[1, float(reason is None)]]
+    assert batch["inputs"]["claim"].tolist() == out.tolist()
 
 
 def test_recordings_may_have_texts_beside_them(recipe: Recipe, tmp_path: Path, write_clip: WriteClip) -> None:

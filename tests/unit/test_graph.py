@@ -78,6 +78,24 @@ def test_every_ms_reuses_the_output_and_tells_its_age() -> None:
     assert ages[:5] == [0, 40, 80, 0, 40]
 
 
+def test_every_ms_waits_for_no_output_of_other_inputs() -> None:
+    seats = {"imu": TensorInput(shape=(1, 2)), "other": TensorInput(shape=(1, 2))}
+    engine = Adder()
+    engine.inputs["z"] = np.zeros((1, 2), np.float32)
+    spec = StageSpec(inputs={"x": "imu", "z": "other"}, outputs={"y": ("batch", 2)}, every_ms=100)
+    graph = StageGraph([Stage("s", spec, seats, engine, {}, raw=False)])
+    seen = []
+    for k, there in enumerate((True, True, False, False, True, True)):
+        shot = snapshot(20 * k, 1.0, k)
+        shot.present["other"] = there
+        if there:
+            data = np.full((1, 2), 10.0, np.float32)
+            shot.values["other"] = Tensor(stream="other", seq=k, capture_ns=shot.t_ns, arrive_ns=shot.t_ns, data=data)
+        graph.run(shot, no_audio)
+        seen.append((float(graph.output("s.y")[0, 0]), engine.runs))
+    assert seen == [(11, 1), (11, 1), (1, 2), (1, 2), (11, 3), (11, 3)]
+
+
 def test_an_absent_input_gives_zeros() -> None:
     graph, engine = graph_of(Adder())
     graph.run(snapshot(0, 3.0), no_audio)

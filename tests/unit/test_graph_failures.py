@@ -18,7 +18,7 @@ from mmedge.bundle.manifest import AudioInput, TensorInput, TextInput
 from mmedge.bundle.manifest import Stage as StageSpec
 from mmedge.engine.base import EngineBase
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine
-from mmedge.errors import BundleError, EngineError
+from mmedge.errors import BundleError, ConfigError, EngineError
 from mmedge.fusion import Stage, StageError, StageGraph, load_graph
 from mmedge.fusion.callables import CallableEngine
 from mmedge.fusion.failures import FiniteCheck
@@ -120,8 +120,10 @@ def block(x: Any) -> Any:
 
 
 def test_a_callable_that_blocks_fails_at_once_until_it_is_back_and_never_holds_the_end() -> None:
-    GATE.clear()
     engine = CallableEngine(f"{__name__}:block", {"x": (1, 2)}, {"y": (1, 2)}, timeout_ms=50)
+    threading.Timer(0.2, GATE.set).start()
+    engine.run()  # the first time it may import what it needs
+    GATE.clear()
     with pytest.raises(EngineError, match="blocks for longer than 50 ms"):
         engine.run()
     begin = time.monotonic()
@@ -154,7 +156,19 @@ def raises(x: Any) -> Any:
 
 
 def missing(x: Any) -> Any:
-    return {"z": x}
+    return {}
+
+
+def unknown(x: Any) -> Any:
+    return {"y": x, "z": x, 3: x}
+
+
+def nothing(x: Any) -> Any:
+    pass
+
+
+async def later(x: Any) -> Any:
+    return x
 
 
 def ragged(x: Any) -> Any:
@@ -167,7 +181,14 @@ def too_large(x: Any) -> Any:
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("raises", "KeyError"), ("missing", "'y' is missing"), ("ragged", "no array|object"), ("too_large", "not finite")],
+    [
+        ("raises", rf"KeyError: 'oops' \(line {raises.__code__.co_firstlineno + 1} of test_graph_failures.py\)"),
+        ("missing", "'y' is missing"),
+        ("unknown", "returned 'z', 3, declared is 'y'"),
+        ("nothing", "returned None"),
+        ("ragged", "no array|object"),
+        ("too_large", "not finite"),
+    ],
 )
 @pytest.mark.parametrize("timeout_ms", [None, 1000.0])
 def test_what_a_callable_does_wrong_is_told(name: str, message: str, timeout_ms: float | None) -> None:
@@ -176,7 +197,38 @@ def test_what_a_callable_does_wrong_is_told(name: str, message: str, timeout_ms:
     with pytest.raises(StageError, match=message) as caught:
         graph.run(snapshot(0, 1.0, 0), no_audio)
     assert "stage 's'" in (caught.value.where or "")
+    assert caught.value.fix
+    assert name != "raises" or __file__ in (caught.value.where or "")
     graph.close()
+
+
+def test_a_callable_that_is_async_is_refused() -> None:
+    with pytest.raises(ConfigError, match="is async"):
+        CallableEngine(f"{__name__}:later", {"x": (1, 2)}, {"y": (1, 2)})
+
+
+def test_a_graph_that_is_told_how_its_stages_failed_fails_so_without_running_them() -> None:
+    engine = Engine(lambda x, h: x + h, "x", "h")
+    graph = graph_of(engine, {"x": "imu", "h": "@state:y"})
+    graph.run(snapshot(0, 1.0, 0), no_audio)
+    with pytest.raises(StageError, match="it was tired") as caught:
+        graph.run(snapshot(40, 2.0, 1), no_audio, failed=({"s": "it was tired"},))
+    assert caught.value.where == "stage 's': the recorded run"
+    assert graph.failed == [{"s": "it was tired"}]
+    assert engine.runs == 1
+    graph.run(snapshot(80, 5.0, 2), no_audio)
+    assert graph.output("s.y")[0, 0] == 5.0
+    assert graph.failed == []
+
+
+def test_an_output_that_is_rejected_is_a_failure_of_its_stage() -> None:
+    graph = graph_of(Engine(lambda x, h: x + h, "x", "h"), {"x": "imu", "h": "@state:y"})
+    graph.run(snapshot(0, 1.0, 0), no_audio)
+    error = graph.reject("s.y", EngineError("too much", where="task 't'", fix="less"))
+    assert (error.stage, error.depends, error.message, error.fix) == ("s", ("imu",), "too much", "less")
+    assert error.where == "stage 's': tensor 'y', task 't'"
+    graph.run(snapshot(40, 5.0, 1), no_audio)
+    assert graph.output("s.y")[0, 0] == 5.0  # its state has begun anew
 
 
 def test_heavy_independent_stages_run_at_the_same_time() -> None:
@@ -257,15 +309,25 @@ def test_dtypes_are_checked_before_the_first_run(sources: dict[str, str], dtype:
 
 @pytest.mark.parametrize(
     ("rules", "message"),
-    [({"every_ms": 12.55}, "100.4 samples"), ({"every_ms": 200}, "does not fit"), ({"mode": "async"}, "background")],
+    [
+        ({"every_ms": 12.55}, "100.4 samples"),
+        ({"every_ms": 200}, "does not fit"),
+        ({"mode": "async"}, "background"),
+        ({"on": "audio"}, "not on 'audio'"),
+        ({"inputs": {"x": "audio", "h": "@state:y", "z": "imu"}}, "cannot be fed 'imu'"),
+        ({"inputs": {"x": "audio", "h": "@state:y", "z": "@present"}}, "cannot be fed '@present'"),
+        ({"inputs": {"x": "audio", "h": "@state:y", "z": "other"}}, "cannot be fed 'other'"),
+    ],
 )
 def test_streams_that_cannot_be(rules: dict[str, Any], message: str) -> None:
-    seats = {"audio": AudioInput(sample_rate_hz=8000, window_ms=100)}
+    sound = AudioInput(sample_rate_hz=8000, window_ms=100)
+    seats = {"audio": sound, "other": sound, "imu": TensorInput(shape=(1, 2))}
     engine = Engine(lambda x, h: h, "x", "h")
     engine.inputs["x"] = np.zeros((1, 800), np.float32)
     spec = StageSpec(**{"inputs": {"x": "audio", "h": "@state:y"}, "outputs": {"y": (1, 2)}, "every_ms": 10, **rules})
-    with pytest.raises(BundleError, match=message):
+    with pytest.raises(BundleError, match=message) as caught:
         StreamStage("s", spec, seats, engine, {}, raw=False)
+    assert caught.value.fix
 
 
 def test_tasks_that_nothing_reaches_and_stages_that_nobody_needs(

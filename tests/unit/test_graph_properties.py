@@ -61,6 +61,25 @@ def test_stages_beside_each_other_answer_as_one_after_the_other(
     assert answers[0] == answers[1]
 
 
+@CHECKED
+@given(data=st.data(), specs=graphs())
+def test_recorded_failures_leave_the_graph_as_the_real_ones_did(
+    data: st.DataObject, specs: dict[str, StageSpec]
+) -> None:
+    graphs_of = make_graph(specs), make_graph(specs, cured=True)
+    for seq, (plan, begin) in enumerate(data.draw(triggers(tuple(specs)))):
+        recorded: list[dict[str, str]] = []
+        told = []
+        for graph in graphs_of:
+            got = run_plan(graph, plan, begin, SOUND, seq, recorded)
+            recorded = recorded or list(graph.failed)
+            outputs = [(stage.name, stage.outputs["y"].tolist()) for stage in graph.stages]
+            told.append((got, outputs, dict(graph.used_ns), list(graph.busy), list(graph.failed)))
+        assert told[0] == told[1]
+    for graph in graphs_of:
+        graph.close()
+
+
 @pytest.fixture(scope="module")
 def beside() -> Any:
     """Every stage counts as heavy where there are cores."""

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mmedge.bundle.manifest import AudioInput, Input, Missing, Sync, TextInput
 from mmedge.sync import Synchronizer, hold_ns
-from mmedge.types import Block, EndOfStream, Frame, Tensor, Text
+from mmedge.types import Block, EndOfStream, Frame, Packet, Tensor, Text
 from tests.sync_cases import (
     HOUR_MS,
     IMU,
@@ -262,3 +262,60 @@ def test_a_text_that_only_accompanies_keeps_no_run_going(trigger: str, ended: se
     for name in ended:
         sync.push(EndOfStream(stream=name, seq=0, capture_ns=0, arrive_ns=0))
     assert sync.finished == finished
+
+
+def distances(trigger: str, packets: list[Packet]) -> list[int | None]:
+    """How far, in ms, the pictures of a camera of a hundred a second are from the triggers; None: no picture."""
+    inputs = {**INPUTS, "front": INPUTS["image"], "text": TextInput(max_tokens=8)}
+    sync = Synchronizer(inputs, {"front": True, trigger: True}, {}, Sync(trigger=trigger, deadline_ms=1), started_ns=0)
+    steady = [Frame(**{**stamp_of(frame(10.0 * k, k)), "stream": "front"}) for k in range(1, 41)]
+    off: list[int | None] = []
+    for packet in sorted([*steady, *packets], key=lambda packet: packet.arrive_ns):
+        sync.push(packet)
+        for snapshot in sync.poll():
+            picture = snapshot.frames.get("front")
+            off.append(None if picture is None else round(abs(snapshot.t_ns - picture.capture_ns) / MS))
+        sync.trim()
+    assert sync.pending == 0
+    return off
+
+
+def end(name: str, t_ms: float, reason: str | None = None) -> EndOfStream:
+    return EndOfStream(stream=name, seq=0, capture_ns=0, arrive_ns=round(t_ms * MS), reason=reason)
+
+
+def test_a_source_that_speaks_again_after_its_end_finds_the_pictures_of_what_it_says() -> None:
+    said = [value("text", 52), end("text", 53), value("text", 193, arrive_ms=302)]
+    assert distances("text", said) == [2, 3]
+
+
+def test_a_camera_that_ended_and_is_then_known_as_broken_is_followed_from_where_it_ended() -> None:
+    pictures = [frame(t, t, arrive_ms=t + 2) for t in (31, 71, 111)]
+    # Each 40 ms to 391.
+    assert distances("image", [*pictures, end("image", 114), end("image", 303, "unplugged")]) == [1] * 10
+
+
+def test_a_clock_that_was_an_hour_ahead_releases_no_picture_that_is_wanted_when_it_is_right_again() -> None:
+    wrong = frame(HOUR_MS, 2, arrive_ms=302)
+    assert distances("image", [frame(52, 1), wrong, frame(193, 3, arrive_ms=313)]) == [2, None, 3]
+
+
+def test_a_file_that_ended_well_holds_no_picture_of_another() -> None:
+    """Files are read on although no trigger comes any more; their readers have few slots."""
+    held = 0
+
+    def release() -> None:
+        nonlocal held
+        held -= 1
+
+    inputs = {**INPUTS, "front": INPUTS["image"]}
+    attached = {"image": False, "front": False}
+    sync = Synchronizer(inputs, attached, {}, SPEC, started_ns=0, lossless=True)
+    sync.push(frame(10))
+    sync.push(end("image", 10))
+    for k in range(1, 100):
+        held += 1
+        sync.push(Frame(**{**stamp_of(frame(40 * k, k)), "stream": "front", "release": release}))
+        sync.poll()
+        sync.trim()
+        assert held == 1

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from mmedge.bundle.manifest import TextInput
 from mmedge.capture import open_sources
-from mmedge.capture.text import MAX_LINE, Lines, TextSource
-from mmedge.errors import ConfigError
+from mmedge.capture.text import MAX_LINE, MAX_UNBROKEN, Lines, TextSource
+from mmedge.errors import ConfigError, SourceError
 from mmedge.types import EndOfStream, Packet, Text
 
 LONG = b"x" * 1_000_000
@@ -197,13 +197,60 @@ def test_bad_lines_are_refused_and_the_source_goes_on(path: Path, follow, caplog
     assert error.exit_code == 5
     assert "line 4 of input 'text' was refused: it has a NUL byte" in error.message
     assert error.where == f"text://{path}:4"
-    assert sum("was refused" in record.message for record in caplog.records) == 1  # the first of a row
+    assert sum("was refused" in record.message for record in caplog.records) == 1  # the others are counted
     append(path, b"\xff\n")
     heard.wait_refused(4)
+    assert sum("was refused" in record.message for record in caplog.records) == 1  # though a good one was between
     assert "line 6" in str(heard.source.health().reason)
     append(path, b"three\n")
     heard.wait("one", "two", "three")
     assert heard.source.health().reason is None
+
+
+def test_refused_lines_are_told_at_a_bounded_rate(path: Path, follow, caplog, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr("mmedge.capture.text._QUIET_NS", 300_000_000)
+    path.write_bytes(b"one\n")
+    heard = follow(path)
+    heard.wait("one")
+    append(path, b"\xff\n" * 5)
+    heard.wait_refused(5)
+    time.sleep(0.4)
+    append(path, b"\xff\n")
+    heard.wait_refused(6)
+    told = [record.getMessage() for record in caplog.records if "was refused" in record.message]
+    assert "line 2 " in told[0]
+    assert "line 7 " in told[-1]
+    assert len(told) + sum(int(text.rpartition("message: ")[2]) for text in told[1:]) == 6
+
+
+@pytest.mark.parametrize("pipe", [True, False])
+def test_what_never_has_a_line_break_is_an_error(path: Path, follow, pipe: bool) -> None:  # type: ignore[no-untyped-def]
+    if pipe:
+        os.mkfifo(path)
+    heard = follow(path if pipe else Path("/dev/zero"))
+    if pipe:
+        with path.open("wb", buffering=0) as out:
+            for _ in range(MAX_UNBROKEN // len(LONG) + 1):
+                out.write(LONG)
+    heard.wait_ended()
+    assert isinstance(heard.source.error, SourceError)
+    assert "64 MiB came without a line break" in heard.source.error.message
+    assert heard.source.counters["refused_too_long"] == 1
+
+
+def test_a_file_replaced_by_what_is_no_file_is_waited_for(path: Path, follow) -> None:  # type: ignore[no-untyped-def]
+    path.write_bytes(b"one\n")
+    heard = follow(path)
+    heard.wait("one")
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    give_up = time.monotonic() + 20
+    while heard.source.health().state != "RECONNECTING":
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
+    path.unlink()
+    path.write_bytes(b"two\n")
+    heard.wait("one", "two")
 
 
 def test_a_line_that_its_file_took_along_is_refused(path: Path, follow) -> None:  # type: ignore[no-untyped-def]
