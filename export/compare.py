@@ -195,7 +195,7 @@ def _row(
         raise CheckError(
             f"task '{name}' with {' + '.join(mask) or 'nothing'}: its output has NaN or infinite numbers",
             where=recipe.tasks[name].output,
-            fix="compare the fp32 network with the recordings first: mmedge inspect, then its inputs' mean and std",
+            fix="compare mean and std of its inputs with what it was trained on, and look at its weights",
         )
     interpret = _interpreter(recipe, name, temperature)
     seen = Snapshot(t_ns=0, seq=0, present={seat: seat in mask for seat in recipe.inputs})
