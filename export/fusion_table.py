@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -216,7 +217,8 @@ def weights_of(recipe: Recipe, seed: int) -> Path:
     """Return the weights of a seed, trained where they are not in the cache."""
     path = cache_folder("av_digits") / f"weights-{recipe.sha256[:12]}-seed{seed}.safetensors"
     if not path.exists():
-        train_and_save(recipe, seed=seed, output=path, progress=False)
+        print(f"training {recipe.name} with seed {seed}: {path}", file=sys.stderr)
+        train_and_save(recipe, seed=seed, output=path)
     return path
 
 
