@@ -217,7 +217,7 @@ def weights_of(recipe: Recipe, seed: int) -> Path:
     """Return the weights of a seed, trained where they are not in the cache."""
     path = cache_folder("av_digits") / f"weights-{recipe.sha256[:12]}-seed{seed}.safetensors"
     if not path.exists():
-        print(f"training {recipe.name} with seed {seed}: {path}", file=sys.stderr)
+        sys.stderr.write(f"training {recipe.name} with seed {seed}: {path}\n")
         train_and_save(recipe, seed=seed, output=path)
     return path
 

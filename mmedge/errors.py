@@ -40,9 +40,9 @@ class MmedgeError(Exception):
 
     def __init__(self, message: str, *, where: str | None = None, fix: str | None = None) -> None:
         super().__init__(message)
-        self.message = message
-        self.where = where
-        self.fix = fix
+        self.message = _printable(message)
+        self.where = None if where is None else _printable(where)
+        self.fix = None if fix is None else _printable(fix)
 
     def __str__(self) -> str:
         lines = [self.message]
@@ -62,6 +62,11 @@ class MmedgeError(Exception):
             "fix": self.fix,
             "exit_code": self.exit_code,
         }
+
+
+def _printable(text: str) -> str:
+    # Names of files and errors of others may hold half characters, which neither a terminal nor JSON can take.
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 class InternalError(MmedgeError):

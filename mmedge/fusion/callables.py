@@ -130,8 +130,10 @@ class CallableEngine(EngineBase):
                 raise self._error(f"output '{name}' is missing", "return every declared output")
             try:
                 value: AnyArray = np.asarray(values[name])
-            except Exception as error:  # of an object of the user's own
-                raise self._error(f"output '{name}' is no array: {error}", "return an array") from error
+            except BaseException as error:  # an object of the user's own may raise anything
+                if isinstance(error, KeyboardInterrupt):
+                    raise
+                raise self._error(f"output '{name}' is no array: {_text(error)}", "return an array") from error
             if value.shape != own.shape or value.dtype.kind not in "fiub":
                 raise self._error(
                     f"output '{name}' is {value.dtype} {list(value.shape)}, declared float32 {list(own.shape)}",
@@ -141,7 +143,7 @@ class CallableEngine(EngineBase):
                 np.copyto(own, value, casting="unsafe")
 
     def _raised(self, error: BaseException) -> EngineError:
-        told = f"{type(error).__name__}: {error}"
+        told = f"{type(error).__name__}: {_text(error)}"
         lines = [line for frame, line in walk_tb(error.__traceback__) if frame.f_code.co_filename == self._file]
         if not lines or self._file is None:
             return self._error(told, "correct the function")
@@ -158,6 +160,13 @@ class CallableEngine(EngineBase):
 
 def _listed(names: Iterable[object]) -> str:
     return ", ".join(repr(name) for name in names)
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as worse:  # of a class of the user's own
+        return f"(and it cannot say why: {type(worse).__name__})"
 
 
 class _Thread:

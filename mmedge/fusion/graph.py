@@ -51,6 +51,7 @@ class StageGraph:
         self._bits = 0
         self._attempt = 0
         self._fallen: list[tuple[Stage, EngineError]] = []
+        self._beside: list[tuple[Stage, MmedgeError]] = []  # failed at this attempt, another one was raised
         self._faults: Mapping[str, EngineError] = {}
         self.timing: Timing
         self.used_ns: dict[str, int]
@@ -84,6 +85,7 @@ class StageGraph:
         self._attempt = self._attempt + 1 if snapshot is self._snapshot else 0
         recorded = failed[self._attempt] if self._attempt < len(failed) else {}
         self._faults = {name: EngineError(message, where="the recorded run") for name, message in recorded.items()}
+        self._beside = []
         self._collect(snapshot, bits, busy)
         self.used_ns = {}
         for stage in self._run_waited(snapshot, bits, read_audio):
@@ -98,12 +100,17 @@ class StageGraph:
     def clear(self) -> None:
         """Forget what is told of the newest trigger; ``run`` does so by itself."""
         self.timing, self.used_ns, self.busy, self.failed = Timing(), {}, [], []
+        self._fallen, self._beside = [], []
 
     def reject(self, tensor: str, error: EngineError) -> StageError:
         """Let the stage of ``STAGE.OUTPUT`` fail after ``run``, since nobody can make sense of that output."""
         name, _, output = tensor.partition(".")
         fault = EngineError(error.message, where=f"tensor '{output}', {error.where}", fix=error.fix)
         return self._by_name[name].failed(fault, self._bits)
+
+    def untold(self) -> list[StageError]:
+        """Return the failures that ``run`` did not come to raise; for when it is not called again for this trigger."""
+        return [stage.failed(error, self._bits) for stage, error in (*self._fallen, *self._beside)]
 
     def _note(self, stage: Stage, error: MmedgeError) -> None:
         self.failed += [{} for _ in range(self._attempt + 1 - len(self.failed))]
@@ -134,7 +141,7 @@ class StageGraph:
         again = self._attempt > 0
         if not again:
             self.clear()
-            self._snapshot, self._fallen = snapshot, []
+            self._snapshot = snapshot
             self._ages = dict(snapshot.age_ms)
             for stage in self.stages:
                 stage.ran = False
@@ -193,6 +200,7 @@ class StageGraph:
             first, *others = (stage for stage in self.stages if stage in failures)
             for stage in others:
                 stage.discard()
+            self._beside = [(stage, failures[stage]) for stage in others]
             raise first.failed(failures[first], bits) from failures[first]
         return late
 
@@ -249,6 +257,11 @@ class StageGraph:
     def describe(self) -> Mapping[str, str]:
         """Return stage name -> backend that serves it."""
         return {stage.name: stage.engine.backend for stage in self.stages}
+
+    @property
+    def served(self) -> dict[str, str]:
+        """Stage name -> backend and file of the bundle that serve it."""
+        return {stage.name: f"{stage.engine.backend} {stage.file}".rstrip() for stage in self.stages}
 
     def close(self) -> None:
         """Free every stage; idempotent."""

@@ -69,7 +69,7 @@ def load_graph(
     backend: str = "auto",
     precision: str | None = None,
     progress: Progress | None = None,
-    timeouts: bool = True,
+    patience: float = 1.0,
 ) -> StageGraph:
     """Build, load and self-test every stage of a bundle.
 
@@ -78,7 +78,7 @@ def load_graph(
         backend: ``auto``, ``onnxruntime`` or ``tensorrt``.
         precision: Only this precision.
         progress: Called with a message and a share 0..1 while engines are built.
-        timeouts: Whether functions fail that take longer than ``timeout_ms``; a replay has all the time.
+        patience: Functions may take so many times ``timeout_ms`` before they have failed.
 
     Returns:
         The graph; the caller closes it.
@@ -95,7 +95,7 @@ def load_graph(
     try:
         for name in stage_order(bundle.manifest.stages):
             if bundle.manifest.stages[name].callable is not None:
-                stages[name] = make_stage(bundle, name, make_callable(bundle, name, stages, timeouts=timeouts), stages)
+                stages[name] = make_stage(bundle, name, make_callable(bundle, name, stages, patience=patience), stages)
             else:
                 stages[name] = _load_network(bundle, name, stages, backend, precision, progress)
     except BaseException:
@@ -161,6 +161,7 @@ def _try(
     stage: Stage | None = None
     try:
         stage = make_stage(bundle, name, engine, upstream, raw=variant.target == "tensorrt")
+        stage.file = variant.file
         golden = bundle.golden(variant.golden)
         worst = self_test(stage, golden, variant.tolerance, f"{variant.file} on {engine.backend}")
     except BaseException:
@@ -170,7 +171,7 @@ def _try(
     return stage
 
 
-def make_callable(bundle: Bundle, name: str, upstream: Mapping[str, Stage], *, timeouts: bool = True) -> CallableEngine:
+def make_callable(bundle: Bundle, name: str, upstream: Mapping[str, Stage], *, patience: float = 1.0) -> CallableEngine:
     """Return the engine of a stage that is a rule instead of a network; the SDK's own rules need no thread."""
     spec = bundle.manifest.stages[name]
     assert spec.callable is not None
@@ -181,7 +182,7 @@ def make_callable(bundle: Bundle, name: str, upstream: Mapping[str, Stage], *, t
         {**dict.fromkeys(constants(spec), ()), **input_shapes(spec, bundle.inputs, give, raw=False)},
         output_shapes(spec),
         dtypes=input_dtypes(spec, bundle.inputs, give, raw=False),
-        timeout_ms=spec.timeout_ms if timeouts and not own else None,
+        timeout_ms=None if own or spec.timeout_ms is None else spec.timeout_ms * patience,
     )
 
 

@@ -50,6 +50,7 @@ class Stage:
         cost_ns: Moving median of the time of a run.
         ran: Whether it has run for this trigger.
         cold: Whether it has no output of its own.
+        file: The member of the bundle that its engine was made of; empty for a callable.
         shown: Whether ``outputs`` are those of a run, not zeros.
 
     Raises:
@@ -68,6 +69,7 @@ class Stage:
         read: ReadMember = no_members,
     ) -> None:
         self.name, self.spec, self.engine, self.raw = name, spec, engine, raw
+        self.file = ""
         check_signature(name, spec, engine, inputs, partial(array_of, upstream), raw=raw)
         where = f"manifest.json: $.stages.{name}.inputs"
         self.asynchronous = spec.mode == "async"

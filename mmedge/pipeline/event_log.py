@@ -63,6 +63,7 @@ class RecordedBundle(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         seats: Its inputs.
         own: Its rules.
         used: The rules of the run: its own, changed by the options of the run.
+        served: Stage -> backend and file that served it.
     """
 
     name: str
@@ -70,6 +71,7 @@ class RecordedBundle(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     seats: dict[str, Input]
     own: Rules
     used: Rules
+    served: dict[str, str] = {}
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -162,18 +162,24 @@ class Inference:
                 inferred_ns = time.monotonic_ns()
                 self._read(snapshot)
             except StageError as error:
-                self._count(error)
-                if not error.depends or any(sync.policy(name) == "fail" for name in error.depends):
-                    raise
-                for name in error.depends:
-                    snapshot.present[name] = False
-                    snapshot.age_ms.pop(name, None)
-                told = f"{', '.join(error.depends)}: stage '{error.stage}' failed: {error.message[:TOLD]}"
-                snapshot.reason = "; ".join(filter(None, (snapshot.reason, told)))
+                self._lose(error, snapshot, sync)
             else:
                 self._statistics.stage_overruns = self.graph.overruns
                 return inferred_ns
+        for rest in self.graph.untold():
+            self._lose(rest, snapshot, sync)
         return None
+
+    def _lose(self, error: StageError, snapshot: Snapshot, sync: Synchronizer) -> None:
+        """Take a failed stage's inputs away, or raise where their policy says so."""
+        self._count(error)
+        if not error.depends or any(sync.policy(name) == "fail" for name in error.depends):
+            raise error
+        for name in error.depends:
+            snapshot.present[name] = False
+            snapshot.age_ms.pop(name, None)
+        told = f"{', '.join(error.depends)}: stage '{error.stage}' failed: {error.message[:TOLD]}"
+        snapshot.reason = "; ".join(filter(None, (snapshot.reason, told)))
 
     def _read(self, snapshot: Snapshot) -> None:
         # All before any is told: what is told is smoothed, and cannot be taken back.

@@ -61,6 +61,7 @@ def make_header(
     started_ns: int,
     bundle: Bundle | None = None,
     used: Rules | None = None,
+    served: Mapping[str, str] | None = None,
     lossless: bool = False,
     video: Literal["lossless", "visual"] = "lossless",
 ) -> Header:
@@ -73,6 +74,7 @@ def make_header(
         started_ns: When the run began.
         bundle: What runs; None when only inputs are recorded.
         used: The rules of the run; those of the bundle by default.
+        served: What serves every stage.
         lossless: Whether the run waits for everything.
         video: How pictures are kept.
     """
@@ -88,6 +90,7 @@ def make_header(
             seats=bundle.inputs,
             own=own,
             used=used or own,
+            served=dict(served or {}),
         )
     return Header(
         mmedge=__version__,

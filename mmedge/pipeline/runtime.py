@@ -192,6 +192,7 @@ class Runtime:
                     started_ns=self._started_ns,
                     bundle=self._bundle,
                     used=Rules(sync=rules, missing=missing),
+                    served=self._graph.served,
                     lossless=self._lossless,
                     video=self.spec.video,
                 )

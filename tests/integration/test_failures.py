@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
+import onnx
 import pytest
+from onnx import helper, numpy_helper
 
 import mmedge
+from mmedge.bundle import write_archive
+from mmedge.bundle.manifest import Manifest
 from mmedge.errors import EngineError
 from mmedge.pipeline.recorded import Recording
 from mmedge.pipeline.replay import Replay
-from tests.tiny import MANIFEST, tiny_bundle
+from tests.tiny import MANIFEST, manifest, members, tiny_bundle
 
 HERE = "tests.integration.test_failures"
 RATE = 8000
@@ -37,6 +43,19 @@ def dozing(x: Any) -> Any:
     """Loudness; it takes its time over what is loud."""
     loud = np.abs(x).mean(keepdims=True)
     time.sleep(0.15 if loud > 0.7 else 0.0)
+    return loud
+
+
+def away(x: Any) -> Any:
+    """It looks for a file whose name is no UTF-8."""
+    raise ValueError("cannot read caf\udce9.npy")
+
+
+def endless(x: Any) -> Any:
+    """Loudness; it never comes back from what is loud."""
+    loud = np.abs(x).mean(keepdims=True)
+    if loud > 0.7:
+        threading.Event().wait()
     return loud
 
 
@@ -101,9 +120,48 @@ def test_a_mask_that_remains_and_was_never_validated_has_no_label(tmp_path: Path
     assert pipe.statistics.unvalidated >= len(failed)
 
 
-@pytest.mark.parametrize("mode", ["sync", "async"])
-def test_a_callable_that_took_too_long_is_replayed_as_it_was(tmp_path: Path, write_clip: Any, mode: str) -> None:
-    path, clip = tiny(tmp_path / "t.mmedge", "dozing", mode=mode), clip_of(write_clip)
+@pytest.mark.parametrize("modes", [("sync", "sync"), ("async", "sync"), ("async", "async")])
+def test_policy_fail_holds_for_a_stage_that_fails_beside_another(
+    tmp_path: Path, write_clip: Any, modes: tuple[str, str]
+) -> None:
+    stages = dict(MANIFEST["stages"])
+    for name, mode in zip(("eye", "ear"), modes, strict=True):
+        stages[name] = {**stages[name], "callable": f"{HERE}:away", "mode": mode}
+    masks = [{"present": ["image", "audio"], "metric": "top1", "value": 1.0}]
+    missing = {"image": {"policy": "hold", "max_age_ms": 300}, "audio": {"policy": "fail"}}
+    path = tiny_bundle(tmp_path / "t.mmedge", stages=stages, validated_masks=masks, missing=missing)
+    results: list[Any] = []
+    inputs = dict.fromkeys(("image", "audio"), str(clip_of(write_clip)))
+    with (
+        pytest.raises(EngineError, match=r"caf\\udce9") as caught,
+        mmedge.Pipeline(path, inputs, latency="offline") as pipe,
+    ):
+        results += pipe
+    assert "stage 'ear'" in (caught.value.where or "")
+    assert not results
+    assert pipe.statistics.stage_errors == {"eye": 1, "ear": 1}
+
+
+def test_what_fails_beside_another_is_told_with_it(tmp_path: Path, write_clip: Any) -> None:
+    stages = {name: {**stage, "callable": f"{HERE}:away"} for name, stage in MANIFEST["stages"].items()}
+    stages["join"] = MANIFEST["stages"]["join"]
+    masks = [{"present": ["image", "audio"], "metric": "top1", "value": 1.0}]
+    path = tiny_bundle(tmp_path / "t.mmedge", stages=stages, validated_masks=masks)
+    inputs = dict.fromkeys(("image", "audio"), str(clip_of(write_clip)))
+    with mmedge.Pipeline(path, inputs, latency="offline", record=tmp_path / "r") as pipe:
+        lines = [result.to_json() for result in pipe]
+    assert len(lines) == 75
+    assert pipe.statistics.stage_errors == {"eye": 75, "ear": 75}
+    assert all(b"image: stage 'eye' failed" in line and b"audio: stage 'ear' failed" in line for line in lines)
+    with mmedge.load(path) as bundle:
+        assert [result.to_json() for result in Replay(tmp_path / "r", bundle)] == lines
+
+
+@pytest.mark.parametrize(("rule", "mode"), [("dozing", "sync"), ("dozing", "async"), ("endless", "async")])
+def test_a_callable_that_took_too_long_is_replayed_as_it_was(
+    tmp_path: Path, write_clip: Any, rule: str, mode: str
+) -> None:
+    path, clip = tiny(tmp_path / "t.mmedge", rule, mode=mode), clip_of(write_clip)
     inputs = dict.fromkeys(("image", "audio"), str(clip))
     latency: Any = "offline" if mode == "sync" else "balanced"  # which gives the background its time
     with mmedge.Pipeline(path, inputs, latency=latency, record=tmp_path / "r") as pipe:
@@ -139,6 +197,38 @@ def test_a_run_that_ended_since_a_callable_took_too_long_ends_so_again(tmp_path:
         again += (result.to_json() for result in Replay(tmp_path / "r", bundle))
     assert again == lines
     assert 10 < len(lines) < 70
+
+
+def test_another_precision_is_asked_anew_what_failed(tmp_path: Path, write_clip: Any) -> None:
+    files = members()
+    ear = onnx.load_from_string(files["ear.onnx"])
+    ear.graph.node[-1].output[0] = "loud"
+    for operator, given, made in (  # no number above 0.7
+        ("Sub", "limit loud", "left"),
+        ("Sqrt", "left", "root"),
+        ("Mul", "root none", "zero"),
+        ("Add", "loud zero", "y"),
+    ):
+        ear.graph.node.append(helper.make_node(operator, given.split(), [made]))
+    for name, value in (("limit", 0.7), ("none", 0.0)):
+        ear.graph.initializer.append(numpy_helper.from_array(np.array([[value]], np.float32), name))
+    files["ear-int8.onnx"] = ear.SerializeToString()
+    document = manifest(files)
+    for variant in list(document["variants"]):
+        file = "ear-int8.onnx" if variant["stage"] == "ear" else variant["file"]
+        document["variants"].append({**variant, "precision": "int8", "file": file})
+    path = write_archive(tmp_path / "t.mmedge", msgspec.convert(document, Manifest), files)
+    inputs = dict.fromkeys(("image", "audio"), str(clip_of(write_clip)))
+    with mmedge.Pipeline(path, inputs, latency="offline", precision="int8", record=tmp_path / "r") as pipe:
+        failed = sum("stage 'ear' failed" in (result.reason or "") for result in pipe)
+    assert 10 < failed < 40
+    with mmedge.load(path) as bundle:
+        same = Replay(tmp_path / "r", bundle, precision="int8")
+        assert sum("stage 'ear' failed" in (result.reason or "") for result in same) == failed
+        other = Replay(tmp_path / "r", bundle, precision="fp32")
+        assert not any("failed" in (result.reason or "") for result in other)
+    assert (same.differs, dict(same.answers)) == (0, {"equal": 75})
+    assert (other.differs, other.answers["other"]) == (0, failed)
 
 
 def deciding(path: Path, policy: str) -> Path:
