@@ -24,6 +24,8 @@ from .stages import constant, feed_zeros, stage_order
 
 # Resize, Pad and Slice of the preprocessing prefix take their sizes as inputs since then.
 MIN_OPSET = 13
+# Before, initializers had to be inputs too.
+MIN_IR = 4
 _NHWC = (0, 2, 3, 1)
 Dims = tuple[int | None, ...]
 
@@ -133,12 +135,13 @@ def _load(recipe: Recipe, file: str) -> onnx.ModelProto:
     path = recipe.path(file)
     model = load_network(path)
     strip(model)
+    model.ir_version = max(model.ir_version, MIN_IR)
     opset = max((e.version for e in model.opset_import if e.domain in ("", "ai.onnx")), default=0)
     if opset >= MIN_OPSET:
         return model
     try:
         return version_converter.convert_version(model, 18)
-    except (checker.ValidationError, RuntimeError, ValueError) as error:
+    except (checker.ValidationError, version_converter.ConvertError, RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(
             f"opset {opset} cannot be converted: {reason}",

@@ -15,12 +15,13 @@ import numpy as np
 import onnx
 
 from mmedge.bundle.manifest import AudioInput, Detection, ImageInput, Input, TensorInput, TextInput
-from mmedge.errors import ConfigError
+from mmedge.errors import BundleError, ConfigError
+from mmedge.fusion.stream import check_stream, is_stream
 from mmedge.types import AnyArray
 
 from .brought import Dims, dims, dtype, graph_inputs, set_shape
 from .lint import load_network
-from .recipe import RecipeTask
+from .recipe import RecipeStage, RecipeTask
 from .token_inputs import IDS, MASKS, TYPES, make_mask
 
 RATE_HZ = 16_000
@@ -57,7 +58,8 @@ class Network:
     Attributes:
         name: Of its stage, from the file's name.
         sources: Tensor -> what feeds it, as in a recipe.
-        every_ms: How often it hears, for a stream.
+        every_ms: The sound that is new to it at each run, for a sound network with a state.
+        stream: Whether it hears every sample once; else what is newest at each trigger.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Network:
     model: onnx.ModelProto
     sources: dict[str, str] = field(default_factory=dict)
     every_ms: float | None = None
+    stream: bool = False
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -124,6 +127,21 @@ class Seats:
                 self._scalar(network, name)
             else:
                 self._seat(network, name, value, stateful=bool(states))
+        self._stream(network)
+
+    def _stream(self, network: Network) -> None:
+        """Let a network hear a stream if it can, and say why not."""
+        stage = RecipeStage(inputs=network.sources, every_ms=network.every_ms)
+        network.stream = is_stream(stage, self.inputs)
+        if network.stream:
+            try:
+                check_stream(stage, self.inputs, network.name)
+            except BundleError as error:
+                network.stream = False
+                self.hints.append(
+                    f"network '{network.name}' has a state and cannot be a stream: {error.message}; it hears the "
+                    "newest sound at each trigger, and may miss some or hear it twice"
+                )
 
     def _say(self, network: Network, tensor: str, source: str, why: str, meaning: str | None = None) -> None:
         network.sources[tensor] = source
@@ -177,7 +195,7 @@ class Seats:
             if stateful:
                 step = _STREAM_STEP if samples == _STREAM_WINDOW else samples
                 network.every_ms = step * 1000 / RATE_HZ
-                why += f", with a state: a stream in steps of {step} samples"
+                why += f", with a state, in steps of {step} samples"
             self._say(network, name, self._share("audio", sound, network), why, _told(sound))
         else:
             reads = name in (IDS, *MASKS, *TYPES)
@@ -231,30 +249,42 @@ def task_of(
 def last_operator(model: onnx.ModelProto, output: str) -> str:
     """Return the operator that gives an output its range; nothing where it is an input.
 
+    What is put together of parts with different ranges has none: 'Concat'.
+
     Example:
         >>> last_operator(model, "probability")  # doctest: +SKIP
         'Sigmoid'
     """
     made = {name: node for node in model.graph.node for name in node.output}
-    node = made.get(output)
-    while node is not None and node.op_type in _KEEPING:
-        node = made.get(node.input[0])
-    return "" if node is None else str(node.op_type)
+    waiting, known, ends = [output], set[str](), set[str]()
+    while waiting:
+        name = waiting.pop()
+        node = made.get(name)
+        if node is None:
+            ends.add("")
+        elif node.op_type not in _KEEPING:
+            ends.add(str(node.op_type))
+        elif name not in known:
+            known.add(name)
+            waiting += node.input if node.op_type == "Concat" else node.input[:1]
+    if len(ends) > 1 and not ends <= _PROBABLE:
+        return "Concat"
+    return min(ends, default="")
 
 
 def _classes(
     source: str, size: list[int], samples: Sequence[AnyArray], named: tuple[str, ...], name: str, last: str
 ) -> tuple[RecipeTask, str] | None:
     count = size[1]
-    inside = all(((s >= 0) & (s <= 1)).all() for s in samples)
+    inside = not any(((s < 0) | (s > 1)).any() for s in samples)
     if count == 1:
-        if last not in _PROBABLE and not (last in _OPAQUE and inside):
+        if not inside or last not in _PROBABLE | _OPAQUE:
             return None
         task = RecipeTask(kind="classification", output=source, labels=(name,), threshold=0.5, scores="probabilities")
         return task, f"{size}, ends in {last}: the probability of one thing"
     labels = named if len(named) == count else tuple(str(index) for index in range(count))
     sums = inside and all(abs(float(s.sum()) - 1) < 1e-3 for s in samples)
-    sure = sums or last in _PROBABLE
+    sure = sums or (inside and last in _PROBABLE)
     task = RecipeTask(
         kind="classification", output=source, labels=labels, scores="probabilities" if sure else "logits", top_k=3
     )
@@ -342,7 +372,7 @@ def _told(spec: Input) -> str:
     if isinstance(spec, AudioInput):
         return f"audio {spec.sample_rate_hz} Hz, {spec.window_ms:g} ms"
     if isinstance(spec, TextInput):
-        return f"text, {spec.max_tokens} tokens"
+        return f"text, {spec.max_tokens} tokens, padded with token {spec.pad}"
     return f"tensor {spec.dtype} {list(spec.shape)}"
 
 

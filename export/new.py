@@ -109,7 +109,11 @@ def from_networks(folder: Path, files: list[Path], tokenizer: Path | None = None
     """
     check_files(files)
     networks: list[Network] = []
-    seats = Seats() if tokenizer is None else Seats("tokenizer.json", padding_of(tokenizer))
+    seats = Seats()
+    if tokenizer is not None:
+        pad, hint = padding_of(tokenizer)
+        seats = Seats("tokenizer.json", pad)
+        seats.hints += [hint] if hint else []
     for file in files:
         networks.append(read_network(file, [network.name for network in networks]))
         seats.add(networks[-1])
@@ -207,7 +211,10 @@ def _draft(folder: Path, networks: list[Network], inputs: Mapping[str, Input]) -
         licence=_licence(networks),
         inputs=dict(inputs),
         stages={
-            n.name: RecipeStage(inputs=n.sources, onnx=f"networks/{n.name}.onnx", every_ms=n.every_ms) for n in networks
+            n.name: RecipeStage(
+                inputs=n.sources, onnx=f"networks/{n.name}.onnx", every_ms=n.every_ms if n.stream else None
+            )
+            for n in networks
         },
         tasks={},
         export=Export(precisions=("fp32",)),

@@ -14,7 +14,8 @@ import msgspec
 import mmedge
 from mmedge.bundle.manifest import Detection, Input, Mask, Missing, Smoothing, Stage, Sync
 from mmedge.bundle.seats import Positive
-from mmedge.errors import ConfigError
+from mmedge.errors import BundleError, ConfigError
+from mmedge.fusion.stream import check_stream, is_stream
 
 
 class _Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -163,7 +164,7 @@ class Recipe(_Document, frozen=True, kw_only=True):
             text, _, key = str(error).partition(" - at ")
             raise ConfigError(text, where=f"{path}: {key.strip('`') or '$'}", fix="correct the recipe") from error
         for name, stage in document.stages.items():
-            _check_stage(stage, document.model, f"{path}: $.stages.{name}")
+            _check_stage(stage, document, f"{path}: $.stages.{name}")
         fields = {name: getattr(document, name) for name in _Document.__struct_fields__}
         if not document.export.precisions:
             trained = document.model is not None and not document.model.pretrained
@@ -198,14 +199,19 @@ class Recipe(_Document, frozen=True, kw_only=True):
         return Path(mmedge.__file__).parent / inside if inside != relative else self.folder / relative
 
 
-def _check_stage(stage: RecipeStage, model: Model | None, where: str) -> None:
+def _check_stage(stage: RecipeStage, document: _Document, where: str) -> None:
     if stage.callable is not None and stage.onnx is not None:
         raise ConfigError("a stage is a network or a callable, not both", where=where, fix="remove one of them")
     if stage.onnx is None and not stage.outputs:
         raise ConfigError("the stage has no outputs", where=f"{where}.outputs", fix="declare their names and shapes")
-    if model is None and stage.callable is None and stage.onnx is None:
+    if document.model is None and stage.callable is None and stage.onnx is None:
         raise ConfigError(
             "the stage has neither a network nor a callable",
             where=where,
             fix='bring one along (onnx = "file.onnx"), name a callable, or add [model]',
         )
+    if is_stream(stage, document.inputs):
+        try:
+            check_stream(stage, document.inputs, where)
+        except BundleError as error:
+            raise ConfigError(error.message, where=error.where, fix=error.fix) from error

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NoReturn, Protocol
 
 import numpy as np
 import torch
@@ -102,7 +103,8 @@ class Dataset(ABC):
             ``inputs`` (name -> raw tensor), ``labels`` int64 and ``present`` float32 [batch, n_inputs].
 
         Raises:
-            ConfigError: If an array does not fit its input, or the sequences of a batch have several lengths.
+            ConfigError: If an array does not fit its input, is a sequence of an input that feeds no stage with a
+                state, or the sequences of a batch have several lengths.
         """
         for sample in samples:
             unknown = sorted(sample.inputs.keys() - self.inputs.keys())
@@ -112,11 +114,18 @@ class Dataset(ABC):
                     where="data",
                     fix="use the recipe's names",
                 )
+        moving = {
+            source
+            for stage in self.recipe.stages.values()
+            if any(source.startswith("@state:") for source in stage.inputs.values())
+            for source in stage.inputs.values()
+        }
         inputs: dict[str, torch.Tensor] = {}
         labels = torch.full((len(samples), len(self.inputs)), -1)
         present = torch.zeros(len(samples), len(self.inputs))
         for column, (name, spec) in enumerate(self.inputs.items()):
-            inputs[name] = torch.from_numpy(_stacked(name, spec, [sample.inputs.get(name) for sample in samples]))
+            arrays = [sample.inputs.get(name) for sample in samples]
+            inputs[name] = torch.from_numpy(_stacked(name, spec, arrays, sequences=name in moving))
             for row, sample in enumerate(samples):
                 if name in sample.inputs:
                     present[row, column] = 1
@@ -124,25 +133,36 @@ class Dataset(ABC):
         return {"inputs": inputs, "labels": labels, "present": present}
 
 
-def _stacked(name: str, spec: Input, arrays: Sequence[AnyArray | None]) -> AnyArray:
+def _stacked(name: str, spec: Input, arrays: Sequence[AnyArray | None], *, sequences: bool) -> AnyArray:
+    def refuse(message: str, fix: str) -> NoReturn:
+        raise ConfigError(message, where=f"input '{name}'", fix=fix)
+
     if isinstance(spec, TensorInput) and spec.shape[0] != 1:
-        raise ConfigError(
+        refuse(
             f"the tensor's shape is {list(spec.shape)}, its first dimension is that of the batch",
-            where=f"input '{name}'",
-            fix="begin the shape with 1",
+            "begin the shape with 1",
         )
     empty = _empty(spec)
     rank = empty.ndim
     found = [array for array in arrays if array is not None]
+    wanted = f"expected {empty.dtype} {list(empty.shape)}" + (", or sequences of these" if sequences else "")
     for array in found:
-        fits = array.size > 0 and array.ndim in (rank, rank + 1) and array.shape[array.ndim - rank :] == empty.shape
-        if not fits or array.dtype != empty.dtype or array.shape != found[0].shape:
-            wanted = f"{empty.dtype} {list(empty.shape)}, or sequences of one length of these"
-            raise ConfigError(
-                f"a sample has {array.dtype} {list(array.shape)}, expected {wanted}",
-                where=f"input '{name}'",
-                fix="give every sample of a batch the same form",
-            )
+        if not isinstance(array, (np.ndarray, np.generic)):
+            refuse(f"a sample has a {type(array).__name__}, {wanted}", f"give numpy.asarray(x, numpy.{empty.dtype})")
+        ranks = (rank, rank + 1) if sequences else (rank,)
+        fits = array.size > 0 and array.ndim in ranks and array.shape[array.ndim - rank :] == empty.shape
+        if not fits or array.dtype != empty.dtype:
+            fix = "give what the recipe's input is, or correct the recipe"
+            if not sequences and array.shape[1:] == empty.shape:
+                only = "a sequence is for an input that feeds a stage with a state"
+                fix = "leave the leading 1 out" if array.shape[0] == 1 else only
+            refuse(f"a sample has {array.dtype} {list(array.shape)}, {wanted}", fix)
+    forms = Counter(array.shape for array in found).most_common()
+    if len(forms) > 1:
+        refuse(
+            f"a sample has {empty.dtype} {list(forms[-1][0])}, another of its batch {list(forms[0][0])}, {wanted}",
+            "give sequences of one length, or no sequences",
+        )
     if found:
         empty = np.broadcast_to(empty, found[0].shape)
     return np.stack([empty if array is None else array for array in arrays])

@@ -46,6 +46,6 @@ def command(bundle: Annotated[Path, typer.Argument(help="The bundle, NAME.mmedge
         raise CheckError(
             f"{len(failed)} of {len(rows)} variants fail their self-test",
             where=", ".join(f"{r['stage']} {r['target']} {r['precision']}" for r in failed),
-            fix="export the bundle again",
+            fix="; ".join(dict.fromkeys(row["fix"] or "export the bundle again" for row in failed)),
         )
     next_step(f"mmedge compile {bundle}")

@@ -20,7 +20,8 @@ def check_variants(bundle: Bundle, progress: Callable[[str, float], None] | None
         progress: Called with a message and a share 0..1.
 
     Returns:
-        One row per variant: stage, target, precision, file, error_over_tolerance, error (None when it passed).
+        One row per variant: stage, target, precision, file, error_over_tolerance, and error and fix (None when it
+        passed).
     """
     rows: list[dict[str, Any]] = []
     upstream: dict[str, Stage] = {}
@@ -39,6 +40,7 @@ def check_variants(bundle: Bundle, progress: Callable[[str, float], None] | None
                     "file": variant.file,
                     "error_over_tolerance": None,
                     "error": None,
+                    "fix": None,
                 }
                 rows.append(row)
                 if progress is not None:
@@ -50,8 +52,11 @@ def check_variants(bundle: Bundle, progress: Callable[[str, float], None] | None
                     worst = self_test(stage, bundle.golden(variant.golden), variant.tolerance, variant.file)
                     row["error_over_tolerance"] = round(worst, 4)
                     upstream.setdefault(name, stage)
-                except (CheckError, EngineError, BundleError) as error:
-                    row["error"] = error.message
+                except CheckError as error:
+                    # Its own fix is to build the engine anew, and here there is none.
+                    row["error"], row["fix"] = error.message, "export the bundle again"
+                except (EngineError, BundleError) as error:
+                    row["error"], row["fix"] = error.message, error.fix
             if name not in upstream:
                 break  # what it feeds cannot be tested
     finally:

@@ -28,6 +28,55 @@ def is_stream(spec: StageSpec, inputs: Mapping[str, Input]) -> bool:
     )
 
 
+def check_stream(spec: StageSpec, inputs: Mapping[str, Input], where: str) -> None:
+    """Check what a stream must keep to, when a recipe is read and when a bundle is loaded.
+
+    Args:
+        spec: Of a stage that ``is_stream``.
+        inputs: The seats.
+        where: The stage's place in its file, for errors.
+
+    Raises:
+        BundleError: If the step is no whole number of samples, is longer than the window, or another input, a rule
+            ``on`` an input, or the background is wanted.
+    """
+    sound, seat, samples = _heard(spec, inputs)
+    for tensor, source in spec.inputs.items():
+        if source != sound and not source.startswith(("@state:", "@const:")):
+            raise BundleError(
+                f"a stream hears '{sound}' and cannot be fed '{source}' too",
+                where=f"{where}.inputs.{tensor}",
+                fix="bring the two together in a stage behind it, or leave out every_ms",
+            )
+    if spec.on is not None:
+        raise BundleError(
+            f"a stream runs when its sound has come, not on '{spec.on}'", where=f"{where}.on", fix="leave on out"
+        )
+    if abs(samples - round(samples)) > 1e-6:
+        raise BundleError(
+            f"{spec.every_ms:g} ms are {samples:g} samples of {sound} at {seat.sample_rate_hz} Hz",
+            where=f"{where}.every_ms",
+            fix="choose steps of whole samples",
+        )
+    if round(samples) > seat.samples:
+        raise BundleError(
+            f"a step of {round(samples)} samples does not fit into the window of {seat.samples}",
+            where=f"{where}.every_ms",
+            fix=f"lengthen the window_ms of '{sound}' or shorten the step",
+        )
+    if spec.mode == "async":
+        raise BundleError("a stream cannot run in the background", where=f"{where}.mode", fix="leave mode out")
+
+
+def _heard(spec: StageSpec, inputs: Mapping[str, Input]) -> tuple[str, AudioInput, float]:
+    """Return what a stream hears, its seat, and how many samples a step has."""
+    sound = min(source for source in spec.inputs.values() if isinstance(inputs.get(source), AudioInput))
+    seat = inputs[sound]
+    assert isinstance(seat, AudioInput)
+    assert spec.every_ms is not None
+    return sound, seat, spec.every_ms * seat.sample_rate_hz / 1000
+
+
 class StreamStage(Stage):
     """A stage with a state that hears sound in steps of ``every_ms``, counted in samples from the begin of the epoch.
 
@@ -39,8 +88,7 @@ class StreamStage(Stage):
         overruns: How often sound was overwritten before it was heard; the state begins anew behind it.
 
     Raises:
-        BundleError: If the step is no whole number of samples, is longer than the window, or another input, a rule
-            ``on`` an input, or the background is wanted.
+        BundleError: If it does not keep to what ``check_stream`` asks for.
     """
 
     def __init__(
@@ -54,39 +102,9 @@ class StreamStage(Stage):
         raw: bool,
         read: ReadMember = no_members,
     ) -> None:
-        where = f"manifest.json: $.stages.{name}"
-        sounds = sorted({source for source in spec.inputs.values() if isinstance(inputs.get(source), AudioInput)})
-        seat = inputs[sounds[0]]
-        assert isinstance(seat, AudioInput)
-        assert spec.every_ms is not None
-        samples = spec.every_ms * seat.sample_rate_hz / 1000
+        check_stream(spec, inputs, f"manifest.json: $.stages.{name}")
+        self._sound, seat, samples = _heard(spec, inputs)
         self._step, self._window, self._rate_hz = round(samples), seat.samples, seat.sample_rate_hz
-        for tensor, source in spec.inputs.items():
-            if source != sounds[0] and not source.startswith(("@state:", "@const:")):
-                raise BundleError(
-                    f"a stream hears '{sounds[0]}' and cannot be fed '{source}' too",
-                    where=f"{where}.inputs.{tensor}",
-                    fix="bring the two together in a stage behind it, or leave out every_ms",
-                )
-        if spec.on is not None:
-            raise BundleError(
-                f"a stream runs when its sound has come, not on '{spec.on}'", where=f"{where}.on", fix="leave on out"
-            )
-        if abs(samples - self._step) > 1e-6:
-            raise BundleError(
-                f"{spec.every_ms:g} ms are {samples:g} samples of {sounds[0]} at {seat.sample_rate_hz} Hz",
-                where=f"{where}.every_ms",
-                fix="choose steps of whole samples",
-            )
-        if self._step > self._window:
-            raise BundleError(
-                f"a step of {self._step} samples does not fit into the window of {self._window}",
-                where=f"{where}.every_ms",
-                fix=f"lengthen the window_ms of '{sounds[0]}' or shorten the step",
-            )
-        if spec.mode == "async":
-            raise BundleError("a stream cannot run in the background", where=f"{where}.mode", fix="leave mode out")
-        self._sound = sounds[0]
         self._heard = self._steps = 0
         self._origin = (-1, -1)
         self._snapshot: Snapshot | None = None

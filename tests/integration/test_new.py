@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from mmedge.bundle import load
 from mmedge.cli import run
@@ -20,22 +20,10 @@ from mmedge.engine.onnxruntime import OnnxRuntimeEngine
 from mmedge.export.brought import run_network
 from mmedge.export.datasets.media import write_clip
 from mmedge.export.infer import Seats, read_network
+from tests.networks import FLOAT, NODE, network, seeing
 from tests.texts import tokenizer_json
 
-FLOAT = TensorProto.FLOAT
-NODE = helper.make_node
 GRID, CELL = 20, 16
-
-
-def network(nodes, inputs, outputs, metadata=None, **constants):
-    def values(specs):
-        return [helper.make_tensor_value_info(n, kind, shape) for n, (kind, shape) in specs.items()]
-
-    tensors = [numpy_helper.from_array(np.asarray(v), n) for n, v in constants.items()]
-    graph = helper.make_graph(nodes, "g", values(inputs), values(outputs), tensors)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
-    helper.set_model_props(model, metadata or {})
-    return model
 
 
 def detector() -> onnx.ModelProto:
@@ -78,16 +66,6 @@ def level() -> onnx.ModelProto:
         gain=np.float32(1000),
         quiet=np.float32(5),
     )
-
-
-def seeing(size, classes, *ends, weight=1e-4, bias=0.5):
-    """Pictures -> a matrix -> the operators ``ends``."""
-    steps = [("Flatten", []), ("MatMul", ["w"]), ("Add", ["b"]), *((op, []) for op in ends)]
-    names = ["x", *(f"t{k}" for k in range(1, len(steps))), "y"]
-    nodes = [NODE(op, [names[k], *more], [names[k + 1]]) for k, (op, more) in enumerate(steps)]
-    w = np.full((3 * size * size, classes), weight, np.float32)
-    shapes = {"x": (FLOAT, [1, 3, size, size])}, {"y": (FLOAT, [1, classes])}
-    return network(nodes, *shapes, w=w, b=np.full(classes, bias, np.float32))
 
 
 def reader(length="sequence", ids=TensorProto.INT64):

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import mmedge
+from mmedge.cli import run
 from mmedge.fusion import StageGraph, load_graph
 from mmedge.pipeline.replay import Replay
 from mmedge.sync import Synchronizer
@@ -158,3 +159,17 @@ def test_a_pipeline_listens_and_its_replay_too(tmp_path: Path, write_clip: Any, 
         while abs(want[place] - score) > 1e-4:
             place += 1
     assert place >= len(want) - 3
+
+
+def test_verify_says_what_would_mend_a_stream(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    ear = {"inputs": {"x": "audio", "h": "@state:h.next"}, "outputs": {"p": ["batch", 1], "h.next": ["batch", 4]}}
+    join = {
+        "callable": "tests.streams:pick",
+        "inputs": {"p": "ear.p", "image": "image"},
+        "outputs": {"p": ["batch", 2]},
+    }
+    stages = {"ear": {**ear, "every_ms": 100}, "join": join}
+    path = listening_bundle(tmp_path / "b.mmedge", {"trigger": "image"}, stages=stages)
+    assert run(["verify", str(path)]) == 1
+    told = capfd.readouterr().err
+    assert "fix: lengthen the window_ms of 'audio' or shorten the step" in told

@@ -268,3 +268,35 @@ def test_golden_vectors_carry_states_and_constants(tmp_path, caplog):
 def test_a_recipe_without_a_model_has_nothing_to_train(tmp_path):
     with pytest.raises(ConfigError, match="nothing to train"):
         run_steps(recipe(tmp_path, STREAM, net=counter()), only="train")
+
+
+def test_what_the_converter_cannot_take_is_told(tmp_path):
+    model = network([NODE("Neg", ["nobody"], ["y"])], {"x": (FLOAT, [1, 3])}, {"y": (FLOAT, [1, 3])}, opset=9)
+    with pytest.raises(ConfigError, match=r"opset 9 cannot be converted: .*nobody") as caught:
+        brought(tmp_path, model, '{ x = "imu" }')
+    assert "opset 13 or later" in caught.value.fix
+
+
+LISTENER = """
+[stages.ear]
+onnx = "ear.onnx"
+inputs = { x = "audio", h = "@state:y"MORE }
+every_ms = EVERY
+"""
+
+
+@pytest.mark.parametrize(
+    ("every_ms", "more", "rest", "said", "where"),
+    [
+        ("32", ', z = "imu"', "", "cannot be fed 'imu' too", ".inputs.z"),
+        ("32", "", 'on = "audio"', "not on 'audio'", ".on"),
+        ("32.01", "", "", "are 512.16 samples", ".every_ms"),
+        ("40", "", "", "does not fit into the window of 576", ".every_ms"),
+        ("32", "", 'mode = "async"', "in the background", ".mode"),
+    ],
+)
+def test_a_stream_that_no_bundle_may_have_is_refused_with_the_recipe(tmp_path, every_ms, more, rest, said, where):
+    with pytest.raises(ConfigError, match=said) as caught:
+        recipe(tmp_path, LISTENER.replace("EVERY", every_ms).replace("MORE", more) + rest)
+    assert caught.value.where == f"{tmp_path / 'recipe.toml'}: $.stages.ear{where}"
+    assert caught.value.fix

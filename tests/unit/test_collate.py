@@ -13,6 +13,7 @@ from mmedge.errors import ConfigError  # noqa: E402
 from mmedge.export.datasets.base import Dataset, Sample  # noqa: E402
 from mmedge.export.models.staged import StagedModel, rank  # noqa: E402
 from mmedge.export.preprocess.torch_module import preprocessors  # noqa: E402
+from mmedge.export.recipe import RecipeStage  # noqa: E402
 from mmedge.export.shipped import shipped_recipe  # noqa: E402
 from mmedge.export.training.weights import make_model  # noqa: E402
 
@@ -93,8 +94,34 @@ def test_texts_and_tensors_that_are_absent(digits: Made) -> None:
     assert batch["inputs"]["imu"].tolist() == [[0, 0], [1, 1], [0, 0]]
     assert batch["present"].tolist() == [[0, 0, 1, 0], [0, 0, 0, 1], [0, 0, 0, 0]]
     assert batch["labels"].tolist() == [[-1, -1, 1, -1], [-1] * 4, [-1] * 4]
-    moving = digits.collate([Sample(inputs={"imu": np.ones((6, 2), np.float32)}, labels={})])
-    assert moving["inputs"]["imu"].shape == (1, 6, 2)
+
+
+def test_a_tensor_is_a_sequence_where_a_state_hangs_on_it(digits: Made) -> None:
+    step = RecipeStage(inputs={"x": "imu", "last": "@state:y"}, outputs={"y": ("batch", 2)})
+    moving = Made(msgspec.structs.replace(digits.recipe, stages={"imu_encoder": step}))
+    batch = moving.collate(
+        [Sample(inputs={"imu": np.ones((6, 2), np.float32)}, labels={}), Sample(inputs={}, labels={})]
+    )
+    assert batch["inputs"]["imu"].shape == (2, 6, 2)
+    for steps, fix in ((6, "feeds a stage with a state"), (1, "leave the leading 1 out")):
+        with pytest.raises(ConfigError, match=r"has float32 \[\d, 2\], expected float32 \[2\]\n") as caught:
+            digits.collate([Sample(inputs={"imu": np.ones((steps, 2), np.float32)}, labels={})])
+        assert fix in str(caught.value.fix)
+
+
+@pytest.mark.parametrize("given", [[1.0, 2.0], 3, torch.zeros(2)], ids=["list", "number", "torch"])
+def test_what_is_no_array_is_refused_by_name(digits: Made, given: object) -> None:
+    with pytest.raises(ConfigError, match=rf"a sample has a {type(given).__name__}, expected float32 \[2\]") as caught:
+        digits.collate([Sample(inputs={"imu": given}, labels={})])  # type: ignore[dict-item]
+    assert caught.value.where == "input 'imu'"
+    assert "numpy.asarray(x, numpy.float32)" in str(caught.value.fix)
+
+
+def test_the_odd_one_of_a_batch_is_named(impacts: Made) -> None:
+    samples = [Sample(inputs={"image": frames(steps)}, labels={}) for steps in (5, 4, 5)]
+    with pytest.raises(ConfigError, match=r"a sample has uint8 \[4, 240.*\], another of its batch \[5, 240") as caught:
+        impacts.collate(samples)
+    assert caught.value.fix == "give sequences of one length, or no sequences"
 
 
 @pytest.mark.parametrize(

@@ -327,6 +327,28 @@ def test_a_mask_cannot_hide_its_loss_behind_the_others():
         everywhere.raise_for_status(max_drop_points=2.0)
 
 
+@pytest.mark.parametrize(("count", "flips"), [(50, 3), (400, 4)])
+def test_a_label_or_two_of_one_mask_may_always_differ(count, flips):
+    others = dict.fromkeys("abcdefgh", (400, 1.0))
+    loss(image=(50, 1 - 1 / 50), **others).raise_for_status(max_drop_points=0.3)
+    loss(image=(50, 1 - 2 / 50), **others).raise_for_status(max_drop_points=0.3)
+    with pytest.raises(CheckError, match="worst with image: "):
+        loss(image=(count, 1 - flips / count), **others).raise_for_status(max_drop_points=0.3)
+
+
+def test_a_limit_that_is_met_exactly_is_kept():
+    loss(image=(1000, 1 - 9 / 1000), image_audio=(4000, 1.0)).raise_for_status(max_drop_points=0.3)  # 3 * 0.3 < 0.9
+    loss(image=(1000, 1 - 3 / 1000)).raise_for_status(max_drop_points=0.3)
+    with pytest.raises(CheckError):
+        loss(image=(1000, 1 - 10 / 1000), image_audio=(4000, 1.0)).raise_for_status(max_drop_points=0.3)
+
+
+def test_a_mask_of_few_samples_does_not_hide_one_that_lost_too_many():
+    found = loss(few=(10, 0.8), many=(400, 0.95), image_audio=(4000, 1.0))
+    with pytest.raises(CheckError, match=r"worst with many: 5\.00 %, 1\.5 allowed"):
+        found.raise_for_status(max_drop_points=0.5)
+
+
 def test_the_worst_mask_is_reported_per_task():
     found = loss(image_audio=(400, 0.99), image=(400, 0.965), audio=(200, 0.98))
     assert found.worst["t"].present == ("image",)

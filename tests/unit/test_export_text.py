@@ -23,6 +23,7 @@ from mmedge.export.datasets.folder import Folder
 from mmedge.export.recordings import Samples, raw_samples, recording_files
 from mmedge.export.run import content_key
 from mmedge.export.to_onnx import random_samples
+from mmedge.export.token_inputs import padding_of
 from mmedge.export.tokenizer import check_vocabulary, load_tokenizer, train_tokenizer
 from mmedge.fusion import load_graph
 from mmedge.fusion.feed import make_feed
@@ -30,6 +31,7 @@ from mmedge.preprocess import Tokenizer
 from mmedge.sync.streams import ValueStream
 from mmedge.types import Snapshot, Text
 from tests.conftest import WriteClip
+from tests.texts import tokenizer_json
 
 SAID = [f"{lead}{word}" for word in ("dark", "bright", "It's") for lead in ("", "it's ", "I see ", "so ")] * 3
 RAW = train_tokenizer(SAID, 120)
@@ -251,3 +253,44 @@ def test_recorded_texts_calibrate(recipe: Recipe, tmp_path: Path, write_clip: Wr
     last = samples.held_out[-1].arrays["claim"]
     assert last.shape == (1, 8)
     assert [int(token) for token in last[0] if token] == ids("it's dark")
+
+
+def special(number: int, text: str) -> dict[str, object]:
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    return {"id": number, "content": text, "special": True, **flags}
+
+
+START = {
+    "type": "TemplateProcessing",
+    "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+    "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+    "special_tokens": {"<s>": {"id": "<s>", "ids": [3], "tokens": ["<s>"]}},
+}
+FEW = {"!": 0, "a": 1, "[UNK]": 2}
+AROUND = {"added_tokens": [special(2, "[UNK]"), special(3, "<s>")], "post_processor": START}
+END = {**AROUND, "added_tokens": [*AROUND["added_tokens"], special(4, "</s>")]}
+OWN = {"strategy": "BatchLongest", "direction": "Right", "pad_to_multiple_of": None, "pad_type_id": 0}
+
+
+@pytest.mark.parametrize(
+    ("words", "changes", "pad", "told"),
+    [
+        ({**FEW, "[PAD]": 3}, {}, 3, False),
+        (FEW, {"padding": {**OWN, "pad_id": 7, "pad_token": "a"}}, 7, False),
+        ({"!": 1, "a": 2, "[UNK]": 3}, {}, 0, False),
+        ({**FEW, "b": 5}, {}, 3, False),
+        (FEW, {"added_tokens": [special(3, "<|endoftext|>")]}, 3, False),
+        (FEW, END, 4, False),
+        (FEW, AROUND, 2, True),
+        (FEW, {}, 2, True),
+    ],
+    ids=["named", "padding", "zero", "gap", "special", "end", "around", "none"],
+)
+def test_padding_is_what_no_text_gives_if_there_is_such(tmp_path, words, changes, pad, told):
+    raw = tokenizer_json(words, **changes)
+    (tmp_path / "t.json").write_bytes(raw)
+    number, hint = padding_of(tmp_path / "t.json")
+    assert (number, hint is not None) == (pad, told)
+    ids = np.empty((1, 16), np.int64)
+    Tokenizer(raw, TextInput(max_tokens=16, pad=9)).ids("a ! [ b never", ids)
+    assert (number in ids) == told

@@ -1,0 +1,42 @@
+"""Small networks as people bring them along."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+FLOAT = TensorProto.FLOAT
+NODE = helper.make_node
+
+
+def network(
+    nodes: list[onnx.NodeProto],
+    inputs: Mapping[str, Any],
+    outputs: Mapping[str, Any],
+    metadata: dict[str, str] | None = None,
+    **constants: Any,
+) -> onnx.ModelProto:
+    """Return a network; inputs and outputs are name -> (type, shape)."""
+
+    def values(specs: Mapping[str, Any]) -> list[onnx.ValueInfoProto]:
+        return [helper.make_tensor_value_info(n, kind, shape) for n, (kind, shape) in specs.items()]
+
+    tensors = [numpy_helper.from_array(np.asarray(v), n) for n, v in constants.items()]
+    graph = helper.make_graph(nodes, "g", values(inputs), values(outputs), tensors)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    helper.set_model_props(model, metadata or {})
+    return model
+
+
+def seeing(size: int, classes: int, *ends: str, weight: float = 1e-4, bias: float = 0.5) -> onnx.ModelProto:
+    """Return a network: pictures -> a matrix -> the operators ``ends``."""
+    steps = [("Flatten", []), ("MatMul", ["w"]), ("Add", ["b"]), *((op, []) for op in ends)]
+    names = ["x", *(f"t{k}" for k in range(1, len(steps))), "y"]
+    nodes = [NODE(op, [names[k], *more], [names[k + 1]]) for k, (op, more) in enumerate(steps)]
+    w = np.full((3 * size * size, classes), weight, np.float32)
+    shapes = {"x": (FLOAT, [1, 3, size, size])}, {"y": (FLOAT, [1, classes])}
+    return network(nodes, *shapes, w=w, b=np.full(classes, bias, np.float32))
