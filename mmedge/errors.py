@@ -53,10 +53,10 @@ class MmedgeError(Exception):
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, object]:
-        """Return the error as the JSON document that ``--json`` prints."""
+        """Return the error as the JSON document that ``--json`` prints; its class is the nearest one of this module."""
         return {
             "schema": "mmedge.error/1",
-            "error": type(self).__name__,
+            "error": next(cls.__name__ for cls in type(self).__mro__ if cls.__module__ == __name__),
             "message": self.message,
             "where": self.where,
             "fix": self.fix,

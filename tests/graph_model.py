@@ -75,8 +75,11 @@ class Memory:
     state: FloatArray = field(default_factory=lambda: ZERO)
     before: FloatArray = field(default_factory=lambda: ZERO)
     started: Any = None  # outputs (or an error) of a background run, and its time
+    stale: bool = False  # its inputs were away since
+    fault: bool = False  # it has failed, and gave nothing since
     seen: Any = None
     t_ms: float | None = None
+    due: float = 0.0
     change: int = 0  # how often its output changed
     ran: bool = False
     epochs: dict[str, int] = field(default_factory=dict)
@@ -113,17 +116,21 @@ class Reference:
             memory.ran = False
         for name, spec in self.specs.items():
             memory = self.memory[name]
-            if spec.mode == "async" and self.depends[name] & present and memory.started and name not in plan.busy:
+            away = not self.depends[name] & present
+            if spec.mode == "async" and memory.started and name not in plan.busy:
                 got, t_ms = memory.started
-                memory.started = None
-                if isinstance(got, EngineError):
+                stale, memory.started, memory.stale = memory.stale, None, False
+                if isinstance(got, EngineError) and (away or stale):
+                    self.errors[name] = self.errors.get(name, 0) + 1
+                elif isinstance(got, EngineError):
                     fallen.append(name)
-                else:
+                elif not stale:
                     self._take(memory, got, t_ms)
                     self._show(memory, got)
+            if spec.mode == "async" and away:
+                self._away(memory)
         for name in fallen:
-            if self.depends[name] & present:
-                self._fail(name, present)
+            self._fail(name, present)
         while True:
             self.age = dict.fromkeys(present, 0.0)
             broken: list[str] = []
@@ -132,9 +139,15 @@ class Reference:
                     broken.append(name)
             if not broken:
                 break
-            self._fail(broken[0], present)
-            for name in broken[1:]:
-                self.memory[name].seen = None
+            waiting = [name for name in broken if self._pending(name)]
+            for name in broken:
+                if name in waiting:
+                    if name == broken[0]:
+                        self._lose(name, present)
+                elif name == broken[0] or not self.depends[name] & present:
+                    self._fail(name, present)
+                else:
+                    self.memory[name].seen = None
         for name, spec in self.specs.items():
             memory = self.memory[name]
             if (
@@ -146,14 +159,24 @@ class Reference:
             ):
                 continue
             if self._due(name, plan, present):
-                feeds = self._feeds(name, plan, present)
-                memory.seen = self._look(name, plan, present, feeds)
-                memory.runs += 1
-                try:
-                    memory.started = compute(feeds), plan.t_ms
-                except EngineError as error:
-                    memory.started = error, plan.t_ms
+                self._start(name, plan, present)
         return present
+
+    def _start(self, name: str, plan: Plan, present: set[str]) -> None:
+        memory, feeds = self.memory[name], self._feeds(name, plan, present)
+        memory.seen = self._look(name, plan, present, feeds)
+        self._schedule(name, plan)
+        try:
+            memory.started = compute(feeds), plan.t_ms
+        except EngineError as error:
+            memory.started = error, plan.t_ms
+
+    def _schedule(self, name: str, plan: Plan) -> None:
+        memory, every = self.memory[name], self.specs[name].every_ms
+        memory.runs += 1
+        if every is not None:
+            on_time = memory.due - 0.5 <= plan.t_ms < memory.due + every
+            memory.due = (memory.due if on_time else plan.t_ms) + every
 
     def _ancestors(self, name: str) -> set[str]:
         sources = (s for s in self.specs[name].inputs.values() if s not in SEATS and not s.startswith("@"))
@@ -162,15 +185,28 @@ class Reference:
 
     def _fail(self, name: str, present: set[str]) -> None:
         self.errors[name] = self.errors.get(name, 0) + 1
-        self._forget(self.memory[name])
-        self.memory[name].heard = self.memory[name].skip
+        memory = self.memory[name]
+        self._forget(memory)
+        memory.heard, memory.fault = memory.skip, self.specs[name].mode == "async"
+        self._lose(name, present)
+
+    def _lose(self, name: str, present: set[str]) -> None:
         for seat in self.depends[name] & present:
             present.discard(seat)
             self.age.pop(seat)
 
+    def _pending(self, name: str) -> bool:
+        memory = self.memory[name]
+        return self.specs[name].mode == "async" and memory.t_ms is None and bool(memory.fault or memory.started)
+
+    def _away(self, memory: Memory) -> None:
+        if memory.seen is not None or memory.t_ms is not None or memory.started:
+            self._forget(memory)
+        memory.fault, memory.stale = False, memory.started is not None
+
     def _forget(self, memory: Memory) -> None:
         memory.output = memory.state = memory.before = ZERO
-        memory.seen = memory.t_ms = memory.started = None
+        memory.seen = memory.t_ms = None
         self._show(memory, ZERO)
 
     def _show(self, memory: Memory, output: FloatArray) -> None:
@@ -178,7 +214,7 @@ class Reference:
         memory.shown = output
 
     def _take(self, memory: Memory, output: FloatArray, t_ms: float) -> None:
-        memory.output, memory.t_ms = output, t_ms
+        memory.output, memory.t_ms, memory.fault = output, t_ms, False
 
     def _stage(self, name: str, plan: Plan, present: set[str]) -> bool:
         spec, memory = self.specs[name], self.memory[name]
@@ -186,16 +222,20 @@ class Reference:
         if not self.depends[name] & present:
             if stream:
                 self._show(memory, ZERO)
-            elif memory.seen is not None or memory.t_ms is not None or memory.started:
-                self._forget(memory)
+            elif not self._pending(name):
+                self._away(memory)
             return True
         try:
+            if self._pending(name):
+                if not memory.started:
+                    self._start(name, plan, present)
+                return False
             if stream:
                 self._listen(name, plan, present)
             elif (spec.mode != "async" or memory.t_ms is None or memory.ran) and self._due(name, plan, present):
                 feeds = self._feeds(name, plan, present)
                 memory.seen = self._look(name, plan, present, feeds)
-                memory.runs += 1
+                self._schedule(name, plan)
                 output = compute(feeds)
                 memory.ran = True
                 self._take(memory, output, plan.t_ms)
@@ -302,7 +342,7 @@ class Reference:
             return bool((seen["present"], seen["all links"]) != (now["present"], now["all links"]))
         if seen["present"] != now["present"]:
             return True
-        if spec.every_ms is not None and plan.t_ms - (memory.t_ms or 0) < spec.every_ms - 0.5:
+        if spec.every_ms is not None and plan.t_ms < memory.due - 0.5:
             return False
         if (seen["marks"], seen["links"]) == (now["marks"], now["links"]):
             return False
@@ -326,8 +366,11 @@ def make_graph(specs: dict[str, StageSpec], cores: int = 2, *, cured: bool = Fal
 
 def run_plan(
     graph: StageGraph, plan: Plan, begin: int, sound: FloatArray, seq: int, recorded: Sequence[dict[str, str]] = ()
-) -> tuple[set[str], list[str]]:
-    """Run a trigger on the real graph, without the inputs whose stages fail; return what was present and who failed."""
+) -> tuple[set[str], list[str], list[str]]:
+    """Run a trigger on the real graph, without the inputs whose stages fail.
+
+    Return what was present, who failed, and who failed without a consequence.
+    """
     present = {name: name in plan.values or (name == "sound" and plan.end is not None) for name in SEATS}
     shot = Snapshot(t_ns=plan.t_ms * MS, seq=seq, present=present, epoch=dict(plan.epoch))
     shot.age_ms = {name: 0.0 for name, on in present.items() if on}
@@ -347,9 +390,10 @@ def run_plan(
     while True:
         try:
             graph.run(shot, read, plan.busy, recorded)
-            return {name for name, on in shot.present.items() if on}, failed
+            return {name for name, on in shot.present.items() if on}, failed, [error.stage for error in graph.lost]
         except StageError as error:
-            failed.append(error.stage)
+            if not error.again:
+                failed.append(error.stage)
             for name in error.depends:
                 shot.present[name] = False
                 shot.age_ms.pop(name, None)

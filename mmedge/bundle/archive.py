@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 import msgspec
 
 from mmedge.bundle.manifest import Manifest, decode_manifest
+from mmedge.bundle.network import names_files
 from mmedge.bundle.order import check_tasks, stage_order
 from mmedge.errors import BundleError
 from mmedge.files import replacing
@@ -85,6 +86,7 @@ class Archive:
         except BaseException:
             self.close()
             raise
+        self._networks = {variant.file for variant in self.manifest.variants}
 
     def _open_manifest(self) -> Manifest:
         manifest = decode_manifest(self._read(MANIFEST, MAX_MANIFEST_BYTES))
@@ -132,7 +134,8 @@ class Archive:
         """Return a listed member after checking its size and SHA-256.
 
         Raises:
-            BundleError: If it is missing, damaged or not the file the manifest describes.
+            BundleError: If it is missing, damaged or not the file the manifest describes; or if it is a network whose
+                weights lie outside of the bundle.
         """
         entry = self.manifest.files.get(name)
         if entry is None:
@@ -147,7 +150,26 @@ class Archive:
                 where=f"{self.path}: $.files.{name}",
                 fix="copy or export the bundle again",
             )
+        if name in self._networks:
+            self._check_weights(name, raw)
         return raw
+
+    def _check_weights(self, name: str, raw: bytes) -> None:
+        """Raise BundleError for a network that would make an engine read other files."""
+        try:
+            outside = names_files(raw)
+        except ValueError as error:
+            raise BundleError(
+                f"network '{name}' is not a sound ONNX file: {error}",
+                where=str(self.path),
+                fix="export the bundle again",
+            ) from error
+        if outside:
+            raise BundleError(
+                f"network '{name}' takes weights from files outside of the bundle",
+                where=str(self.path),
+                fix="do not use this file; a bundle that mmedge exports holds its weights",
+            )
 
     def close(self) -> None:
         """Close the file; idempotent."""

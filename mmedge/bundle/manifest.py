@@ -212,7 +212,7 @@ class Sync(Strict, frozen=True, kw_only=True):
 class File(Strict, frozen=True, kw_only=True):
     """Hash and size of one member of the bundle."""
 
-    sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+    sha256: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
     bytes: Annotated[int, msgspec.Meta(ge=0)]
 
 
@@ -220,7 +220,7 @@ class Manifest(Strict, frozen=True, kw_only=True):
     """The normative description of a bundle. Order of ``inputs`` is the order of ``@present``."""
 
     schema: Literal["mmedge.bundle/1"]
-    name: Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")]
     licence: str
     inputs: dict[str, Input]
     stages: dict[str, Stage]
@@ -282,5 +282,11 @@ def decode_manifest(raw: bytes) -> Manifest:
         raise BundleError(
             text, where=f"{where}: {path.strip('`') or '$'}", fix="export the bundle again or correct the key"
         ) from error
+    if not manifest.tasks:
+        raise BundleError(
+            "a bundle without a task answers nothing",
+            where=f"{where}: $.tasks",
+            fix="export it again with a task that says what an output means",
+        )
     check_references(manifest)
     return manifest

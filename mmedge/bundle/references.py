@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import isfinite, nan, prod
 from typing import TYPE_CHECKING, NoReturn
 
@@ -12,16 +13,20 @@ if TYPE_CHECKING:
     from mmedge.bundle.manifest import Manifest, Task
 
 
-# A bundle is input from outside: no tensor of it may fill the memory.
-MAX_VALUES = 1 << 27
+# A bundle is input from outside: neither one tensor of it nor all together may fill the memory.
+MAX_VALUES, MAX_ALL_VALUES = 1 << 27, 1 << 28
+# As many as every numpy can have.
+MAX_DIMS = 32
+# What `on` and `trigger` may say instead of a seat.
+TAKEN = ("change", "timer")
 
 
 def check_references(manifest: Manifest) -> None:
     """Raise BundleError at the first name in ``manifest`` that points nowhere."""
     stages, files, inputs = manifest.stages, manifest.files, manifest.inputs
 
-    def fail(message: str, path: str) -> None:
-        raise BundleError(message, where=f"manifest.json: $.{path}", fix="correct the name or add what it refers to")
+    def fail(message: str, path: str, fix: str = "correct the name or add what it refers to") -> None:
+        raise BundleError(message, where=f"manifest.json: $.{path}", fix=fix)
 
     def need_file(name: str, path: str) -> None:
         if name not in files:
@@ -32,12 +37,21 @@ def check_references(manifest: Manifest) -> None:
         if not dot or stage not in stages or output not in stages[stage].outputs:
             fail(f"unknown tensor '{source}'", path)
 
+    def check_shape(shape: Sequence[int | str], path: str) -> None:
+        sizes = _sizes(shape)
+        if len(sizes) > MAX_DIMS:
+            fail(f"a tensor of {len(sizes)} dimensions, the limit is {MAX_DIMS}", path, "join some of them")
+        if prod(sizes) > MAX_VALUES:
+            fail(f"a tensor of {list(shape)} is too large", path, f"the limit is {MAX_VALUES} values")
+
     for name in (*inputs, *stages):
-        if "." in name or name.startswith("@"):
-            fail(f"'{name}' has a '.' or begins with '@'", f"{'inputs' if name in inputs else 'stages'}.{name}")
+        if not name or "." in name or name.startswith("@"):
+            path = f"{'inputs' if name in inputs else 'stages'}.{name}"
+            fail(f"'{name}' is empty, has a '.' or begins with '@'", path, "choose another name")
     for name, spec in inputs.items():
-        if prod(max(size, 0) for size in shape_of(spec)) > MAX_VALUES:
-            fail(f"a tensor of {list(shape_of(spec))} is too large", f"inputs.{name}")
+        if "=" in name or name in TAKEN:
+            fail(f"no input may be called '{name}'", f"inputs.{name}", "choose another name, without a '='")
+        check_shape(shape_of(spec), f"inputs.{name}")
         if isinstance(spec, ImageInput) and not len(spec.mean) == len(spec.std) == spec.channels:
             fail(f"color '{spec.color}' needs {spec.channels} values of mean and std", f"inputs.{name}.mean")
         if isinstance(spec, AudioInput) and spec.tensor_shape[1] < 1:
@@ -55,8 +69,7 @@ def check_references(manifest: Manifest) -> None:
                 fail("the mel range is empty or above half the sample rate", f"inputs.{name}.features.f_max_hz")
     for name, stage in stages.items():
         for output, dims in stage.outputs.items():
-            if prod(1 if isinstance(size, str) else size for size in dims) > MAX_VALUES:
-                fail(f"a tensor of {list(dims)} is too large", f"stages.{name}.outputs.{output}")
+            check_shape(dims, f"stages.{name}.outputs.{output}")
         for tensor, source in stage.inputs.items():
             path = f"stages.{name}.inputs.{tensor}"
             seat = inputs.get(source)
@@ -105,6 +118,24 @@ def check_references(manifest: Manifest) -> None:
                 fail(f"unknown input '{name}'", f"validated_masks[{index}].present")
     if manifest.sync.trigger != "timer" and manifest.sync.trigger not in inputs:
         fail(f"unknown trigger '{manifest.sync.trigger}'", "sync.trigger")
+    if (values := _count_values(manifest)) > MAX_ALL_VALUES:
+        fail(f"all tensors together have {values} values, the limit is {MAX_ALL_VALUES}", "stages", "make them smaller")
+
+
+def _sizes(shape: Sequence[int | str]) -> list[int]:
+    return [1 if isinstance(size, str) else max(size, 0) for size in shape]
+
+
+def _count_values(manifest: Manifest) -> int:
+    """Return how many numbers seats, outputs and the inputs of stages, each with a tensor of its own, hold."""
+    counts = {name: prod(_sizes(shape_of(spec))) for name, spec in manifest.inputs.items()}
+    for name, stage in manifest.stages.items():
+        counts |= {f"{name}.{output}": prod(_sizes(dims)) for output, dims in stage.outputs.items()}
+    total = sum(counts.values())
+    counts |= dict.fromkeys(("@present", "@age_ms"), len(manifest.inputs))
+    for name, stage in manifest.stages.items():
+        total += sum(counts.get(source.replace("@state:", f"{name}."), 1) for source in stage.inputs.values())
+    return total
 
 
 def shape_of(spec: Input) -> tuple[int, ...]:
@@ -158,4 +189,4 @@ def check_label_count(manifest: Manifest, name: str, count: int) -> None:
     elif layout == "yolo-objectness":
         classes = dims[2] - 5
     if classes != count:
-        fail(f"has {max(classes, 0)} classes")
+        fail("has 1 class" if classes == 1 else f"has {max(classes, 0)} classes")

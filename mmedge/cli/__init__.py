@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
@@ -79,17 +80,18 @@ def _options(
     verbose: bool = typer.Option(False, "--verbose", "-v", help="Log what happens, on stderr."),
     version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
 ) -> None:
-    logging.basicConfig(
-        stream=sys.stderr,
-        format="%(levelname)s %(name)s: %(message)s",
-        level=logging.INFO if verbose else logging.WARNING,
-    )
+    from mmedge.cli.output import PrintableFormatter
+
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(PrintableFormatter("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.INFO if verbose else logging.WARNING)
 
 
 def main() -> None:
     """Run the command line and exit with the code of the design: 0, 1, 2, 3, 4, 5, 70 or 130."""
     for number in (signal.SIGTERM, signal.SIGHUP):  # a service manager's stop is as orderly as Ctrl-C
         signal.signal(number, signal.default_int_handler)
+    _reserve(sys.argv[1:])  # before ``run`` does, who would give it back
     code = run(sys.argv[1:])
     try:
         sys.stdout.flush()
@@ -100,7 +102,22 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command line; return its exit code."""
-    as_json = "--json" in arguments
+    undo = _reserve(arguments)
+    try:
+        return _run(arguments, as_json="--json" in arguments)
+    finally:
+        undo()
+
+
+def _reserve(arguments: list[str]) -> Callable[[], None]:
+    if "--json" not in arguments or not {"--help", "--version"}.isdisjoint(arguments):
+        return lambda: None
+    from mmedge.cli.output import reserve_stdout
+
+    return reserve_stdout()
+
+
+def _run(arguments: list[str], *, as_json: bool) -> int:
     for size in ("COLUMNS", "LINES"):  # some terminals say 0 where they do not know, and nothing fits into that
         if os.environ.get(size, "").strip("0 ") == "":
             os.environ.pop(size, None)
@@ -145,17 +162,23 @@ def run(arguments: list[str]) -> int:
 
 
 def _report(text: str | dict[str, object], *, as_json: bool) -> None:
+    from mmedge.cli.output import documents, printable
+
     if as_json:
+        line = json.dumps(text) + "\n"
         try:
-            print(json.dumps(text), file=sys.stdout, flush=True)
-        except (OSError, AttributeError):
-            print(json.dumps(text), file=sys.stderr)
+            documents().write(line.encode())
+            documents().flush()
+        except (OSError, MmedgeError):
+            print(line, end="", file=sys.stderr)
     else:
-        print(f"error: {text}", file=sys.stderr)
+        print(f"error: {printable(str(text))}", file=sys.stderr)
 
 
 def _report_bug(error: Exception, *, as_json: bool) -> None:
-    traceback.print_exc()
+    from mmedge.cli.output import printable
+
+    print(printable(traceback.format_exc()), end="", file=sys.stderr)
     problem = MmedgeError(
         f"internal error: {type(error).__name__}: {error}",
         fix="report it with the lines above and `mmedge doctor --json`",

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Literal
 
 import typer
+from rich.markup import escape
 
 from mmedge.bench import bench
+from mmedge.bench.report import check_report_path
 from mmedge.bundle import load
 from mmedge.cli.output import Json, bar, err, next_step, print_json
 from mmedge.cli.run import parse_inputs, print_summary
@@ -25,8 +28,10 @@ def command(
     json: Json = False,
 ) -> None:
     """Latency per trigger: generated frames and sound at their real rates, or your own sources."""
-    if save is not None and not save.parent.is_dir():
-        raise ConfigError("there is no such folder", where=str(save.parent), fix="choose another path")
+    if save is not None:
+        check_report_path(save)
+        if not save.parent.is_dir():
+            raise ConfigError("there is no such folder", where=str(save.parent), fix="choose another path")
     with load(bundle) as opened, bar(f"measuring {opened.name} for {duration:g} s") as progress:
         inputs = parse_inputs(opened, input, {}) if input else None
         report = bench(
@@ -45,4 +50,4 @@ def command(
         print_json(report.to_dict())
     else:
         print_summary(report.statistics)
-        next_step(f"mmedge bench {bundle} --save bench.html")
+        next_step(f"mmedge bench {escape(quote(str(bundle)))} --save bench.html")

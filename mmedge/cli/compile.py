@@ -6,9 +6,11 @@ import hashlib
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any, Literal
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from mmedge.bundle import load
@@ -36,7 +38,7 @@ def command(
         print_json({"schema": "mmedge.compile/1", "engines": rows})
         return
     out.print(engines_table(rows))
-    next_step(f"mmedge bench {file}")
+    next_step(f"mmedge bench {escape(quote(str(file)))}")
 
 
 def compile_onnx(file: Path, progress: Bar) -> dict[str, Any]:
@@ -65,7 +67,7 @@ def engines_table(rows: list[dict[str, Any]]) -> Table:
         table.add_column(heading, justify="left" if heading in ("stage", "precision") else "right", overflow="fold")
     for row in rows:
         table.add_row(
-            row["stage"],
+            escape(row["stage"]),
             row["precision"],
             f"{row['bytes'] / 1000:.0f}",
             str(row["layers"]),

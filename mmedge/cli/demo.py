@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from mmedge.cli.compile import engines_table
@@ -36,7 +38,7 @@ def command(
         print_json(report.to_dict())
         return
     _print(report)
-    next_step(f"mmedge run {output} --image 0 --audio mic://default   (mmedge devices lists yours)")
+    next_step(f"mmedge run {escape(quote(str(output)))} --image 0 --audio mic://default   (mmedge devices lists yours)")
 
 
 def _print(report: Any) -> None:

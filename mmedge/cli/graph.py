@@ -20,7 +20,8 @@ _PLURAL = {"input": "inputs", "stage": "stages", "task": "tasks"}
 _UP, _DOWN, _LEFT, _RIGHT = 1, 2, 4, 8
 _LINES = dict(zip((3, 12, 5, 6, 7, 9, 10, 11, 13, 14, 15), "│─┘┐┤└┌├┴┬┼", strict=True))
 _GAP, _NARROW = 3, 12
-MAX_NODES = 100
+MAX_NODES, MAX_LINES = 100, 1000
+_LONGEST = 400  # letters of a line that are shown: breaking one takes the square of its length
 
 
 @dataclass(eq=False)
@@ -59,7 +60,7 @@ def draw(nodes: Mapping[Key, Sequence[str]], edges: Iterable[tuple[Key, Key]], w
         width: Columns there are.
 
     Returns:
-        The drawing, None where it does not fit or has more than ``MAX_NODES`` boxes.
+        The drawing, None where it does not fit or has more than ``MAX_NODES`` boxes or ``MAX_LINES`` lines in them.
 
     Example:
         >>> print(draw({("input", "x"): [], ("stage", "net"): ["y 1x2"]}, [(("input", "x"), ("stage", "net"))], 40))
@@ -72,9 +73,9 @@ def draw(nodes: Mapping[Key, Sequence[str]], edges: Iterable[tuple[Key, Key]], w
         │ y 1x2      │
         └────────────┘
     """
-    if len(nodes) > MAX_NODES:
+    if not nodes or len(nodes) > MAX_NODES or sum(map(len, nodes.values())) > MAX_LINES:
         return None
-    layers = _layered(nodes, list(edges))
+    layers = _layered(nodes, list(dict.fromkeys(edges)))
     try:
         for layer in layers:
             _wrap(layer, nodes, width)
@@ -94,22 +95,28 @@ def tree(nodes: Mapping[Key, Sequence[str]], edges: Iterable[tuple[Key, Key]], t
         for key, lines in nodes.items():
             if key[0] == kind:
                 sources = f"  <- {', '.join(feeds[key])}" if feeds[key] else ""
-                about = "; ".join(map(plain, lines)) + sources
+                about = "; ".join(map(_short, lines)) + sources
                 branch.add(Text.assemble((plain(key[1]), _LOOK[kind][1]), "  ", about))
     return root
+
+
+def _short(line: str) -> str:
+    """Return a line in plain letters, its end left out where it is very long."""
+    return plain(line if len(line) <= _LONGEST else f"{line[:_LONGEST]} ...")
 
 
 def _layered(nodes: Mapping[Key, Sequence[str]], edges: list[tuple[Key, Key]]) -> list[list[_Item]]:
     """Return items by depth, with a passing line in each layer that an edge skips, in an order with few crossings."""
     items: dict[Key, _Item] = {}
+    highest = 0 if any(kind == "input" for kind, _ in nodes) else -1  # inputs have the first layer to themselves
     for key in nodes:
         above = [items[a].layer for a, b in edges if b == key]
-        items[key] = _Item(max(above, default=-1 if key[0] == "input" else 0) + 1, key)
+        items[key] = _Item(max(above, default=-1 if key[0] == "input" else highest) + 1, key)
     layers: list[list[_Item]] = [[] for _ in range(1 + max(item.layer for item in items.values()))]
     for item in items.values():
         layers[item.layer].append(item)
     passing: dict[tuple[Key, int], _Item] = {}
-    for a, b in dict.fromkeys(edges):
+    for a, b in edges:
         last = items[a]
         for depth in range(last.layer + 1, items[b].layer):
             if (a, depth) not in passing:
@@ -141,7 +148,7 @@ def _sort(layer: list[_Item], index: Mapping[_Item, int], *, up: bool) -> None:
 
 def _wrap(layer: list[_Item], nodes: Mapping[Key, Sequence[str]], width: int) -> None:
     """Choose the widths of a layer's boxes, the widest giving way first, and break their lines."""
-    boxes = [(item, [plain(line) for line in (item.key[1], *nodes[item.key])]) for item in layer if item.key]
+    boxes = [(item, [plain(item.key[1]), *map(_short, nodes[item.key])]) for item in layer if item.key]
     least = {item: max(len(text[0]) + 4, _NARROW) for item, text in boxes}
     for item, text in boxes:
         item.width = max(max(map(len, text)) + 4, _NARROW + 2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any
 
 import msgspec
@@ -45,7 +46,7 @@ def command(
             out.print(Text(plain(title), style="bold"), drawing, sep="\n\n")
         out.print(_masks(manifest))
         out.print(_variants(bundle))
-    next_step(f"mmedge verify {file}")
+    next_step(f"mmedge verify {escape(quote(str(file)))}")
 
 
 def nodes_of(bundle: Bundle) -> dict[Key, list[str]]:
@@ -159,9 +160,8 @@ def _variants(bundle: Bundle) -> Table:
 
 def _detector(document: dict[str, Any]) -> dict[str, Any] | None:
     """Return layout and number of classes where the signature is that of a known detector."""
-    if len(document["inputs"]) != 1:
-        return None
-    found = recognise(document["inputs"][0]["shape"], [output["shape"] for output in document["outputs"]])
+    outputs = [output["shape"] for output in document["outputs"]]
+    found = next(filter(None, (recognise(value["shape"], outputs) for value in document["inputs"])), None)
     return None if found is None else {"layout": found[0], "classes": found[1]}
 
 
@@ -177,11 +177,13 @@ def _print_onnx(document: dict[str, Any]) -> None:
     out.print(table)
     detector = document["detector"]
     if detector is not None:
-        classes = "its classes are in column 5" if detector["classes"] is None else f"{detector['classes']} classes"
+        count = detector["classes"]
+        classes = {None: "its classes are in column 5", 1: "1 class"}.get(count, f"{count} classes")
         out.print(f"a detector of the layout '{detector['layout']}', {classes}", highlight=False)
     for finding in document["findings"]:
         colour = "red" if finding["level"] == "error" else "yellow"
         where = f" at {finding['source']}" if finding.get("source") else ""
-        out.print(f"[{colour}]{finding['level']}[/] {finding['node']}{where}: {finding['message']}", highlight=False)
+        told = escape(f"{finding['node']}{where}: {finding['message']}")
+        out.print(f"[{colour}]{finding['level']}[/] {told}", highlight=False)
     if not document["findings"]:
         out.print("[green]nothing found that TensorRT would refuse[/]")

@@ -2,34 +2,117 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import logging
+import os
+import re
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from typing import Annotated, Any
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Annotated, Any, BinaryIO
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
+
+from mmedge.errors import ConfigError
 
 _NAME = 24  # columns that a name gets
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but line break and tab
+_documents: BinaryIO | None = None
 
-err = Console(stderr=True)
-out = Console()
+
+def printable(text: str) -> str:
+    """Return ``text`` with its control characters escaped: no message of others may steer the terminal."""
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
+class PrintableFormatter(logging.Formatter):
+    """Formats log records, whatever is in their messages and tracebacks."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, or lines, of a record."""
+        return printable(super().format(record))
+
+
+class _Console(Console):
+    def render_str(self, text: str, **options: Any) -> Text:  # whatever is printed, cells of tables too
+        return super().render_str(printable(text), **options)
+
+
+err = _Console(stderr=True)
+out = _Console()
 
 JsonLines = Annotated[bool, typer.Option("--json", help="Print one JSON object a line instead of a table.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 
 
+def documents() -> BinaryIO:
+    """Return where JSON is written to: standard output, or what it was before ``reserve_stdout``.
+
+    Raises:
+        ConfigError: If this process has none.
+    """
+    stream = _documents or getattr(sys.stdout, "buffer", None)
+    if stream is None:
+        raise ConfigError("there is no standard output", where="command line", fix="give it one: > FILE")
+    return stream
+
+
+def reserve_stdout() -> Callable[[], None]:
+    """Keep standard output for ``documents``; what anybody else prints, native code included, goes to stderr.
+
+    Returns:
+        What undoes it. Whoever ends the process leaves it so: there are printers that come last.
+    """
+    global _documents
+    before = sys.stdout
+    if _documents is not None or before is None:  # kept already, or nobody ever had one
+        return lambda: None
+    before.flush()
+    kept = fcntl.fcntl(1, fcntl.F_DUPFD_CLOEXEC, 3)
+    try:
+        own: BinaryIO = os.fdopen(fcntl.fcntl(before.fileno(), fcntl.F_DUPFD_CLOEXEC, 3), "wb")
+    except OSError:  # it was replaced by something that is no file
+        own = before.buffer
+    try:
+        os.dup2(2, 1)
+    except OSError:  # there is no stderr
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    _documents, sys.stdout = own, sys.stderr
+
+    def undo() -> None:
+        global _documents
+        with suppress(OSError):  # its reader may have left
+            own.flush()
+        if own is not before.buffer:
+            with suppress(OSError):
+                own.close()
+        _documents, sys.stdout = None, before
+        os.dup2(kept, 1)
+        os.close(kept)
+
+    return undo
+
+
+def abandon_stdout() -> None:
+    """Throw away what is still to be printed: its reader has left."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), documents().fileno())
+
+
 def print_json(document: dict[str, Any]) -> None:
     """Print one JSON document on stdout."""
-    sys.stdout.write(json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    documents().write(text.encode("utf-8", "backslashreplace"))
+    documents().flush()
 
 
 def next_step(command: str) -> None:
     """Suggest what to type next, to people only."""
-    if out.is_terminal:
+    if out.is_terminal and _documents is None:
         err.print(f"[dim]next:[/] {command}", highlight=False)
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from mmedge.bundle import load
-from mmedge.cli.output import JsonLines, err, out, print_json
+from mmedge.cli.output import JsonLines, abandon_stdout, err, out, print_json
+from mmedge.cli.run import make_sinks
 from mmedge.pipeline.explain import explain as explain_trigger
 from mmedge.pipeline.replay import Replay
 from mmedge.sinks import make_sink
@@ -38,14 +37,14 @@ def command(
                 _print_explanation(document)
             return
         replay = Replay(folder, opened, backend=backend, precision=precision, speed=speed)
-        sinks = [make_sink(text) for text in [*(["jsonl:-"] if json else []), *sink] or ["console"]]
+        sinks = [make_sink(each) if isinstance(each, str) else each for each in make_sinks(sink, json=json)]
         try:
             for result in replay:
                 for each in sinks:
                     each.write(result)
         except BrokenPipeError:
             # The reader of our stdout has left (`mmedge replay --json | head`): that is the end of the replay.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            abandon_stdout()
         finally:
             for each in sinks:
                 each.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from shlex import quote
@@ -12,10 +11,11 @@ import typer
 from rich.table import Table
 
 from mmedge.bundle import Bundle, load
-from mmedge.cli.output import JsonLines, err, next_step
+from mmedge.cli.output import JsonLines, abandon_stdout, documents, err, next_step
 from mmedge.errors import ConfigError
 from mmedge.pipeline import Pipeline, Statistics
 from mmedge.pipeline.runtime import PUSH
+from mmedge.sinks import JsonlSink, Sink
 
 
 def parse_inputs(bundle: Bundle | None, pairs: list[str], by_modality: dict[str, str | None]) -> dict[str, str]:
@@ -67,6 +67,14 @@ def parse_inputs(bundle: Bundle | None, pairs: list[str], by_modality: dict[str,
     return uris
 
 
+def make_sinks(texts: list[str], *, json: bool) -> list[Sink | str]:
+    """Return the sinks of ``--sink``, and that of ``--json``; the console without any."""
+    return [
+        JsonlSink("-", documents()) if text == "jsonl:-" else text
+        for text in [*(["jsonl:-"] if json else []), *texts] or ["console"]
+    ]
+
+
 def command(
     bundle: Annotated[Path, typer.Argument(help="The bundle, NAME.mmedge.")],
     input: Annotated[list[str], typer.Option("--input", metavar="NAME=URI", help="Source of an input.")] = [],
@@ -84,13 +92,12 @@ def command(
     json: JsonLines = False,
 ) -> None:
     """Live fused inference. With --json: one result a line on stdout (JSON Lines)."""
-    sinks = [*(["jsonl:-"] if json else []), *sink] or ["console"]
     with load(bundle) as opened:
         uris = parse_inputs(opened, input, {"image": image, "audio": audio, "text": text})
         with Pipeline(
             opened,
             uris,
-            sinks=sinks,
+            sinks=make_sinks(sink, json=json),
             latency=latency,
             backend=backend,
             precision=precision,
@@ -106,7 +113,7 @@ def command(
                 interrupted = True
             except BrokenPipeError:
                 # The reader of our stdout has left (`mmedge run --json | head`): that is the end of the run.
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                abandon_stdout()
                 interrupted = False
         print_summary(pipe.statistics)
         print_devices(pipe.health())
@@ -117,7 +124,8 @@ def command(
             if record is None
             else f"mmedge replay {quote(str(record))} {quote(str(bundle))}"
         )
-    sys.stdout.flush()
+    if sys.stdout is not None:
+        sys.stdout.flush()
 
 
 def print_summary(statistics: Statistics) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from mmedge.cli.output import Json, next_step, print_json
 
@@ -26,4 +28,4 @@ def command(
         print_json(report.to_dict())
     else:
         report.print()
-        next_step(f"mmedge export {recipe}")
+        next_step(f"mmedge export {escape(quote(str(recipe)))}")

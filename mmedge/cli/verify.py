@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any
 
 import typer
@@ -40,7 +41,7 @@ def command(bundle: Annotated[Path, typer.Argument(help="The bundle, NAME.mmedge
         verdict = (
             f"[red]{escape(row['error'])}[/]" if row["error"] else f"[green]ok[/] {row['error_over_tolerance']:.2f}"
         )
-        table.add_row(row["stage"], row["target"], row["precision"], verdict)
+        table.add_row(escape(row["stage"]), row["target"], row["precision"], verdict)
     out.print(table)
     if failed:
         raise CheckError(
@@ -48,4 +49,4 @@ def command(bundle: Annotated[Path, typer.Argument(help="The bundle, NAME.mmedge
             where=", ".join(f"{r['stage']} {r['target']} {r['precision']}" for r in failed),
             fix="; ".join(dict.fromkeys(row["fix"] or "export the bundle again" for row in failed)),
         )
-    next_step(f"mmedge compile {bundle}")
+    next_step(f"mmedge compile {escape(quote(str(bundle)))}")

@@ -28,6 +28,9 @@ class Engine(Protocol):
     def __call__(self, tensors: Tensors) -> dict[str, AnyArray]:
         """Check and copy ``tensors`` in, run, and return copies of the outputs."""
 
+    def cancel(self) -> None:
+        """Let a run that waits for the user's own code fail at once, since nobody wants its outputs any more."""
+
     def close(self) -> None:
         """Free everything; idempotent."""
 
@@ -83,6 +86,13 @@ class EngineBase:
             np.copyto(own, value)
         self.run()
         return {name: value.copy() for name, value in self.outputs.items()}
+
+    def cancel(self) -> None:  # a network always comes back
+        """Let a run that waits for the user's own code fail at once with EngineError, and every later one.
+
+        Called from any thread at the end of a run, before ``close``; idempotent. Where nothing can block it does
+        nothing.
+        """
 
     def close(self) -> None:
         """Free everything; idempotent."""

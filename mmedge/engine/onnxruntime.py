@@ -57,8 +57,10 @@ class OnnxRuntimeEngine(EngineBase):
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # a failing run raises; it need not be printed, too
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if not isinstance(model, Path):  # what a bundle was checked for is ONNX, not a format of ONNX Runtime's own
+            options.add_session_config_entry("session.load_model_format", "ONNX")
         try:
             self._session = ort.InferenceSession(
                 str(model) if isinstance(model, Path) else model, options, providers=["CPUExecutionProvider"]

@@ -132,13 +132,13 @@ def _padded(rows: FloatArray, count: int) -> FloatArray:
 
 def _crops(image: FloatArray, boxes: FloatArray, count: int, side: int) -> FloatArray:
     cv2 = require("cv2", "cutting faces out")
-    picture = np.ascontiguousarray(image[0].transpose(1, 2, 0))
-    height, width = picture.shape[:2]
+    height, width = image.shape[2:]
     crops = np.zeros((count, 3, side, side), np.float32)
     for crop, (left, top, right, bottom) in zip(crops, np.trunc(boxes).astype(int).tolist(), strict=False):
         # One pixel is the origin in the networks' training: rows top-1..bottom.
-        part = picture[max(top, 1) - 1 : min(bottom, height), max(left, 1) - 1 : min(right, width)]
+        part = image[0, :, max(top, 1) - 1 : min(bottom, height), max(left, 1) - 1 : min(right, width)]
         if part.size:
-            rule = cv2.INTER_AREA if part.shape[0] >= side and part.shape[1] >= side else cv2.INTER_LINEAR
-            crop[:] = cv2.resize(part, (side, side), interpolation=rule).transpose(2, 0, 1)
+            rule = cv2.INTER_AREA if part.shape[1] >= side and part.shape[2] >= side else cv2.INTER_LINEAR
+            for plane, out in zip(part, crop, strict=True):
+                cv2.resize(plane, (side, side), dst=out, interpolation=rule)
     return crops

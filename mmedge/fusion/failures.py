@@ -21,13 +21,15 @@ class StageError(EngineError):
         stage: Its name.
         depends: The inputs it was answering to; they count as absent for this trigger.
         error: What happened; says which tensor.
+        again: Whether it has no output since it failed at an earlier trigger, or since its inputs came back.
     """
 
-    def __init__(self, stage: str, depends: tuple[str, ...], error: MmedgeError) -> None:
+    def __init__(self, stage: str, depends: tuple[str, ...], error: MmedgeError, *, again: bool = False) -> None:
         where = f"stage '{stage}'" + (f": {error.where}" if error.where else "")
         super().__init__(error.message, where=where, fix=error.fix)
         self.stage = stage
         self.depends = depends
+        self.again = again
 
 
 class FiniteCheck:

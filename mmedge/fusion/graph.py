@@ -6,6 +6,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from mmedge.errors import EngineError, MmedgeError
 from mmedge.fusion.failures import TOLD, StageError
@@ -37,6 +38,7 @@ class StageGraph:
         busy: Background stages that were still running at the newest trigger.
         failed: Of each attempt at the newest trigger, the stages that failed as it ran, and why; as many attempts as
             it takes to name them all.
+        lost: Failures of stages whose inputs are away all the same: nothing follows from them.
     """
 
     def __init__(self, stages: list[Stage], *, cores: int | None = None) -> None:
@@ -50,13 +52,14 @@ class StageGraph:
         self._marks: list[tuple[int, int] | None] = []
         self._bits = 0
         self._attempt = 0
-        self._fallen: list[tuple[Stage, EngineError]] = []
+        self._fallen: dict[Stage, EngineError] = {}
         self._beside: list[tuple[Stage, MmedgeError]] = []  # failed at this attempt, another one was raised
         self._faults: Mapping[str, EngineError] = {}
         self.timing: Timing
         self.used_ns: dict[str, int]
         self.busy: list[str]
         self.failed: list[dict[str, str]]
+        self.lost: list[StageError]
         self.clear()
 
     def run(
@@ -85,6 +88,10 @@ class StageGraph:
         self._attempt = self._attempt + 1 if snapshot is self._snapshot else 0
         recorded = failed[self._attempt] if self._attempt < len(failed) else {}
         self._faults = {name: EngineError(message, where="the recorded run") for name, message in recorded.items()}
+        if self._attempt:
+            self.lost += [
+                stage.failed(error, bits) for stage, error in self._beside if stage.bits and not bits & stage.bits
+            ]
         self._beside = []
         self._collect(snapshot, bits, busy)
         self.used_ns = {}
@@ -100,7 +107,7 @@ class StageGraph:
     def clear(self) -> None:
         """Forget what is told of the newest trigger; ``run`` does so by itself."""
         self.timing, self.used_ns, self.busy, self.failed = Timing(), {}, [], []
-        self._fallen, self._beside = [], []
+        self._fallen, self._beside, self.lost = {}, [], []
 
     def reject(self, tensor: str, error: EngineError) -> StageError:
         """Let the stage of ``STAGE.OUTPUT`` fail after ``run``, since nobody can make sense of that output."""
@@ -110,7 +117,7 @@ class StageGraph:
 
     def untold(self) -> list[StageError]:
         """Return the failures that ``run`` did not come to raise; for when it is not called again for this trigger."""
-        return [stage.failed(error, self._bits) for stage, error in (*self._fallen, *self._beside)]
+        return [stage.failed(error, self._bits) for stage, error in (*self._fallen.items(), *self._beside)]
 
     def _note(self, stage: Stage, error: MmedgeError) -> None:
         self.failed += [{} for _ in range(self._attempt + 1 - len(self.failed))]
@@ -148,61 +155,87 @@ class StageGraph:
         else:
             snapshot.age_ms.update((seat, age_ms) for seat, age_ms in self._ages.items() if snapshot.present[seat])
         for stage in self._background:
-            if stage.depends and not bits & stage.bits:
-                stage.absent()
-            elif not again:
-                try:
-                    if stage.busy(None if busy is None else stage.name in busy, self._faults.get(stage.name)):
-                        self.busy.append(stage.name)
-                except EngineError as error:
-                    self._note(stage, error)
-                    self._fallen.append((stage, error))
-        while self._fallen:
-            stage, fault = self._fallen.pop(0)
-            if bits & stage.bits or not stage.depends:
-                raise stage.failed(fault, bits) from fault
+            away = bool(stage.bits) and not bits & stage.bits
+            if not again:
+                self._take_up(stage, None if busy is None else stage.name in busy, lost=away or stage.stale)
+            elif away and stage in self._fallen:
+                self.lost.append(stage.failed(self._fallen.pop(stage), bits))
+            if away:
+                self._miss(stage)
+        for stage, fault in self._fallen.items():
+            del self._fallen[stage]
+            raise stage.failed(fault, bits) from fault
+
+    def _take_up(self, stage: Stage, running: bool | None, *, lost: bool) -> None:
+        # What nobody waits for decides nothing, so a recording need not hold it.
+        try:
+            if stage.busy(running, None if lost else self._faults.get(stage.name)):
+                self.busy.append(stage.name)
+        except EngineError as error:
+            if lost:
+                self.lost.append(StageError(stage.name, (), error))
+            else:
+                self._note(stage, error)
+                self._fallen[stage] = error
+
+    def _miss(self, stage: Stage) -> None:
+        """Let a stage know that its inputs are away, unless it is itself why."""
+        if self._attempt == 0 or not stage.pending:
+            stage.absent()
 
     def _run_waited(self, snapshot: Snapshot, bits: int, read_audio: ReadAudio) -> list[Stage]:
         """Run the stages that the trigger waits for; return those that can run behind it."""
         late: list[Stage] = []
+        pending: set[Stage] = set()
         failures: dict[Stage, MmedgeError] = {}
         broken: set[str] = set()
         crew, marks = self._crew, self._marks
         for stage in self.stages:
-            if stage.depends and not bits & stage.bits:
-                stage.absent()
+            if stage.bits and not bits & stage.bits:
+                self._miss(stage)
                 continue
-            if stage.warm:
+            if stage.asynchronous and stage.warm:
                 if not stage.running:
                     late.append(stage)
             else:
                 if crew.running:
                     failures |= self._wait(stage.ancestors)
-                if failures:
+                if failures or pending:
                     # What does not need them runs all the same: so it does where it had been started before.
-                    broken.update(failed.name for failed in failures)
+                    broken.update(other.name for other in (*failures, *pending))
                     if not broken.isdisjoint(stage.ancestors):
                         continue
-                if stage.due(snapshot, bits, marks):
-                    try:
+                try:
+                    if stage.asynchronous and stage.pending:
+                        if not stage.running:
+                            self._feed(stage, snapshot, bits, read_audio)
+                            stage.start(snapshot.t_ns)
+                        pending.add(stage)
+                    elif stage.due(snapshot, bits, marks):
                         self._feed(stage, snapshot, bits, read_audio)
                         self._execute(stage)
-                    except MmedgeError as error:
-                        failures[stage] = error
-                        continue
+                except MmedgeError as error:
+                    failures[stage] = error
+                    continue
             if not stage.cold or stage in crew.running:
                 self._age(stage, snapshot)
         if crew.running:
             failures |= self._wait()
-        if failures:
-            for stage, fault in failures.items():
-                self._note(stage, fault)
-            first, *others = (stage for stage in self.stages if stage in failures)
-            for stage in others:
-                stage.discard()
-            self._beside = [(stage, failures[stage]) for stage in others]
-            raise first.failed(failures[first], bits) from failures[first]
+        if failures or pending:
+            self._raise(failures, pending, bits)
         return late
+
+    def _raise(self, failures: Mapping[Stage, MmedgeError], pending: Collection[Stage], bits: int) -> NoReturn:
+        """Raise for the first stage that gave nothing; the others are looked at again without its inputs."""
+        for stage, fault in failures.items():
+            self._note(stage, fault)
+        first = next(stage for stage in self.stages if stage in failures or stage in pending)
+        self._beside = [(stage, failures[stage]) for stage in self.stages if stage in failures and stage is not first]
+        for stage, _ in self._beside:
+            stage.discard()
+        if first in pending:
+            raise first.waiting(bits)
+        raise first.failed(failures[first], bits) from failures[first]
 
     def _feed(self, stage: Stage, snapshot: Snapshot, bits: int, read_audio: ReadAudio) -> None:
         begin_ns = time.monotonic_ns()
@@ -212,15 +245,14 @@ class StageGraph:
     def _execute(self, stage: Stage) -> None:
         if stage.name in self._faults:
             raise self._faults[stage.name]
-        begin_ns = time.monotonic_ns()
+        if self._crew.takes(stage):
+            self._crew.start(stage)
+            return
         try:
-            if self._crew.takes(stage):
-                self._crew.start(stage)
-            else:
-                stage.execute()
-                stage.finish()
+            stage.execute()
         finally:
-            self.timing.infer_ns += time.monotonic_ns() - begin_ns
+            self.timing.infer_ns += stage.took_ns
+        stage.finish()
 
     def _wait(self, names: Collection[str] | None = None) -> dict[Stage, MmedgeError]:
         begin_ns = time.monotonic_ns()
@@ -242,6 +274,10 @@ class StageGraph:
         stage, _, output = tensor.partition(".")
         return self._by_name[stage].outputs[output]
 
+    def answered(self, tensor: str) -> bool:
+        """Tell whether the stage of ``STAGE.OUTPUT`` has run; while all that it depends on is absent it gives zeros."""
+        return self._by_name[tensor.partition(".")[0]].shown
+
     @property
     def overruns(self) -> dict[str, int]:
         """How often the sound of a stream was overwritten before it was heard, by stage."""
@@ -249,8 +285,9 @@ class StageGraph:
 
     @property
     def evidence(self) -> Evidence:
-        """Where a figure of this run was measured: on the CPU, a GPU or a Jetson."""
-        if not all(stage.engine.backend.startswith("tensorrt") for stage in self.stages):
+        """Where the networks of this run were run: on the CPU, a GPU or a Jetson."""
+        backends = {stage.engine.backend for stage in self.stages} - {"callable"}
+        if not backends or not all(backend.startswith("tensorrt") for backend in backends):
             return "cpu"
         return "jetson" if Path("/etc/nv_tegra_release").exists() else "gpu"
 
@@ -263,8 +300,14 @@ class StageGraph:
         """Stage name -> backend and file of the bundle that serve it."""
         return {stage.name: f"{stage.engine.backend} {stage.file}".rstrip() for stage in self.stages}
 
+    def cancel(self) -> None:
+        """Let a run that waits for the user's own code fail at once, and every later one; from any thread."""
+        for stage in self.stages:
+            stage.engine.cancel()
+
     def close(self) -> None:
         """Free every stage; idempotent."""
+        self.cancel()
         self._crew.close()
         for stage in self.stages:
             stage.close()

@@ -10,6 +10,8 @@ import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 
+import numpy as np
+
 from mmedge.bundle import Bundle, Variant, stage_order, unused_stages
 from mmedge.engine.base import Engine
 from mmedge.engine.build import compile_variant
@@ -22,7 +24,7 @@ from mmedge.fusion.golden import self_test
 from mmedge.fusion.graph import StageGraph
 from mmedge.fusion.stage import Stage, array_of
 from mmedge.fusion.stream import StreamStage, is_stream
-from mmedge.fusion.tensors import constants, input_dtypes, input_shapes, output_shapes
+from mmedge.fusion.tensors import constants, fill, input_dtypes, input_shapes, output_shapes
 
 log = logging.getLogger("mmedge.fusion")
 _OWN_RULES = ("mmedge.fusion.rules:", "mmedge.fusion.faces:")
@@ -182,15 +184,30 @@ def make_callable(bundle: Bundle, name: str, upstream: Mapping[str, Stage], *, p
         {**dict.fromkeys(constants(spec), ()), **input_shapes(spec, bundle.inputs, give, raw=False)},
         output_shapes(spec),
         dtypes=input_dtypes(spec, bundle.inputs, give, raw=False),
-        timeout_ms=None if own or spec.timeout_ms is None else spec.timeout_ms * patience,
+        timeout_ms=None if own else spec.timeout_ms * patience,
+        stage=name,
     )
 
 
 def make_network(bundle: Bundle, variant: Variant, upstream: Mapping[str, Stage], where: str) -> OnnxRuntimeEngine:
-    """Return a variant on ONNX Runtime; the graph's shapes are those of its dynamic dimensions."""
+    """Return a variant on ONNX Runtime; the graph's shapes are those of its dynamic dimensions.
+
+    Raises:
+        BundleError: If a constant does not fit into its tensor.
+        EngineError: If the network cannot be loaded.
+    """
     spec = bundle.manifest.stages[variant.stage]
     shapes = input_shapes(spec, bundle.inputs, partial(array_of, upstream), raw=variant.target == "tensorrt")
-    return OnnxRuntimeEngine(bundle.read(variant.file), name=where, shapes=shapes, constants=constants(spec))
+    numbers = constants(spec)
+    load = partial(OnnxRuntimeEngine, bundle.read(variant.file), name=where, shapes=shapes)
+    try:
+        with np.errstate(over="ignore"):  # what becomes infinite is refused when its stage fills it
+            return load(constants=numbers)
+    except OverflowError:  # it does not say which: the engine's own tensors do
+        with load() as engine:
+            for tensor in numbers.keys() & engine.inputs.keys():
+                fill(engine.inputs[tensor], numbers[tensor], f"manifest.json: $.stages.{variant.stage}.inputs.{tensor}")
+        raise
 
 
 def make_stage(bundle: Bundle, name: str, engine: Engine, upstream: Mapping[str, Stage], *, raw: bool = False) -> Stage:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from mmedge.bundle.manifest import Input
 from mmedge.bundle.manifest import Stage as StageSpec
 from mmedge.engine.base import Engine
@@ -43,3 +45,9 @@ def check_signature(
         source = spec.inputs[tensor]
         fed_back = engine.outputs[source[7:]].dtype.name if source.startswith("@state:") else None
         agree("inputs", tensor, shape, fed_back or dtypes.get(tensor))
+        if source == "@age_ms" and engine.inputs[tensor].dtype == np.bool_:
+            raise BundleError(
+                f"tensor '{tensor}' of the network is bool, an age is a number of ms",
+                where=f"{where}.inputs.{tensor}",
+                fix="export the network with a number there, or feed it '@present'",
+            )

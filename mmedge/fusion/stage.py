@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,15 +14,15 @@ from mmedge.bundle.manifest import Input
 from mmedge.bundle.manifest import Stage as StageSpec
 from mmedge.engine.base import Engine
 from mmedge.errors import EngineError, MmedgeError
+from mmedge.fusion.change import Change
 from mmedge.fusion.failures import FiniteCheck, StageError
 from mmedge.fusion.feed import Feed, ReadAudio, ReadMember, make_feed, no_members
 from mmedge.fusion.signature import check_signature
-from mmedge.fusion.tensors import constants, fill
-from mmedge.types import AnyArray, Snapshot, Tensor, Text
+from mmedge.fusion.tensors import age_limit, constants, fill
+from mmedge.types import AnyArray, Snapshot
 
 # What is new at a trigger: (epoch, number) of each seat's data, None where it is absent.
 Marks: TypeAlias = Sequence["tuple[int, int] | None"]
-log = logging.getLogger("mmedge.fusion")
 _SLACK_NS = 500_000  # triggers waver
 _NEVER = -1
 
@@ -48,10 +47,13 @@ class Stage:
         version: Rises whenever its outputs change.
         t_ns: Capture time its outputs belong to.
         cost_ns: Moving median of the time of a run.
+        took_ns: The time of the newest run.
         ran: Whether it has run for this trigger.
         cold: Whether it has no output of its own.
         file: The member of the bundle that its engine was made of; empty for a callable.
         shown: Whether ``outputs`` are those of a run, not zeros.
+        stale: Whether it still runs in the background for inputs that were away since; nobody will see the outputs.
+        fault: Why a background stage has no output, from a failure until the next run that ends well.
 
     Raises:
         BundleError: If the network and the graph differ in names, shapes or dtypes.
@@ -79,7 +81,7 @@ class Stage:
         self._feeds: dict[str, tuple[str, Feed]] = {}  # at each run
         self._states: tuple[tuple[AnyArray, AnyArray], ...] = ()
         self._links: dict[str, tuple[Stage, str]] = {}
-        self._rows: list[tuple[AnyArray, bool]] = []  # and whether it is presence, not age
+        self._rows: list[tuple[AnyArray, bool, float]] = []  # and whether it is presence, else the largest age
         depends: set[str] = set()
         self.depends: frozenset[str] = frozenset()
         self.ancestors: frozenset[str] = frozenset()
@@ -90,7 +92,7 @@ class Stage:
             elif source.startswith("@state:"):
                 self._states += ((own[tensor], engine.outputs[source[7:]]),)
             elif source in ("@present", "@age_ms"):
-                self._rows.append((own[tensor][0], source == "@present"))
+                self._rows.append((own[tensor][0], source == "@present", age_limit(own[tensor].dtype)))
             elif not source.startswith("@"):
                 producer, _, output = source.partition(".")
                 self._links[tensor] = (upstream[producer], output)
@@ -106,7 +108,8 @@ class Stage:
         self._watched = tuple((index, seat) for index, seat in self._seats if seat in fed)
         self._producers = tuple({stage.name: stage for stage, _ in self._links.values()}.values())
         self._follows = spec.on in (None, "change")  # a link that is new makes it due
-        self._every_ns = None if spec.every_ms is None else round(spec.every_ms * 1e6) - _SLACK_NS
+        self._every_ns = None if spec.every_ms is None else round(spec.every_ms * 1e6)
+        self._due_ns = 0
         self.outputs = dict(engine.outputs)
         if self.asynchronous:
             # A background run writes the engine's arrays at any time: readers get a copy.
@@ -115,17 +118,20 @@ class Stage:
         self._worker: ThreadPoolExecutor | None = None
         self._future: Future[None] | None = None
         self._future_t_ns = 0
-        self.version = self.t_ns = self.cost_ns = 0
+        self.version = self.t_ns = self.cost_ns = self.took_ns = 0
         self.ran = False
         self._blank = self._carry = False
         self.cold = True
-        self.shown = False
+        self.shown = self.stale = False
+        self.fault: MmedgeError | None = None
         self._fed_bits = _NEVER
         self._seen: list[tuple[int, int] | None] = [None] * len(seats)
         self._seen_versions = [_NEVER] * len(self._producers)
         self._epoch: dict[str, int] = {}
-        self._compared = self._pairs() if spec.on == "change" else ()
-        self._texts: dict[str, str] = {}
+        self._change: Change | None = None
+        if spec.on == "change":
+            links = {tensor: stage.outputs[output] for tensor, (stage, output) in self._links.items()}
+            self._change = Change(own, links, {tensor: seat for tensor, (seat, _) in self._feeds.items()})
         self.reset()
 
     # Whether it must run.
@@ -145,7 +151,7 @@ class Stage:
             return True
         if changed:  # what it gave answered to other inputs
             return True
-        if self._every_ns is not None and snapshot.t_ns - self.t_ns < self._every_ns:
+        if self._every_ns is not None and snapshot.t_ns < self._due_ns - _SLACK_NS:
             return False
         seen = self._seen
         for index, _ in self._watched:
@@ -154,7 +160,8 @@ class Stage:
         else:
             if not self._follows or not self._linked_anew():
                 return False
-        if self.spec.on != "change" or self._differs(snapshot, marks):
+        # Pictures and sound that are new never are the same.
+        if self._change is None or self._change.differs(snapshot) or self._heard_or_seen(snapshot, marks):
             return True
         self._see(bits, marks)
         return False
@@ -162,29 +169,7 @@ class Stage:
     def _linked_anew(self) -> bool:
         return any(stage.version != seen for stage, seen in zip(self._producers, self._seen_versions, strict=True))
 
-    def _pairs(self) -> tuple[tuple[memoryview, memoryview], ...]:
-        # Bytes are compared without an array of their own.
-        links = ((stage.outputs[output], self.engine.inputs[tensor]) for tensor, (stage, output) in self._links.items())
-        return tuple((theirs.data.cast("B"), own.data.cast("B")) for theirs, own in links)
-
-    def _differs(self, snapshot: Snapshot, marks: Marks) -> bool:
-        for theirs, own in self._compared:
-            if theirs != own:
-                return True
-        for tensor, (seat, _) in self._feeds.items():
-            value = snapshot.values.get(seat)
-            if not snapshot.present[seat]:
-                continue
-            if isinstance(value, Text):
-                if value.text != self._texts.get(seat):
-                    return True
-            elif isinstance(value, Tensor):
-                data, fed = value.data, self.engine.inputs[tensor]
-                if data.dtype != fed.dtype or data.size != fed.size or not data.flags.c_contiguous:
-                    return True
-                if data.data.cast("B") != fed.data.cast("B"):
-                    return True
-        # Pictures and sound that are new never are the same.
+    def _heard_or_seen(self, snapshot: Snapshot, marks: Marks) -> bool:
         return any(marks[index] != self._seen[index] for index, seat in self._watched if seat not in snapshot.values)
 
     def _see(self, bits: int, marks: Marks) -> None:
@@ -206,6 +191,8 @@ class Stage:
         if not self.warm:
             self.t_ns = self.stamp(snapshot)
         self._blank = False
+        if self._every_ns is not None:
+            self._schedule(snapshot.t_ns, self._every_ns)
         if self._states:
             self._feed_states(snapshot)
         for tensor, (seat, feed) in self._feeds.items():
@@ -215,12 +202,17 @@ class Stage:
                 feed.fill_absent(own[tensor])
         for tensor, (stage, output) in self._links.items():
             np.copyto(own[tensor], stage.outputs[output])
-        for row, is_presence in self._rows:
+        for row, is_presence, limit in self._rows:
             for index, seat in self._seats:
-                row[index] = snapshot.present[seat] if is_presence else snapshot.age_ms.get(seat, 0.0)
-        if self.spec.on == "change":
-            self._texts.update((seat, v.text) for seat, v in snapshot.values.items() if isinstance(v, Text))
+                row[index] = snapshot.present[seat] if is_presence else min(snapshot.age_ms.get(seat, 0.0), limit)
+        if self._change is not None:
+            self._change.note(snapshot)
         self._see(bits, marks)
+
+    def _schedule(self, t_ns: int, every_ns: int) -> None:
+        # Triggers come when they like; counted from when it was due, not from when it ran, the mean is as asked for.
+        late_ns = t_ns - self._due_ns
+        self._due_ns = (self._due_ns if -_SLACK_NS <= late_ns < every_ns else t_ns) + every_ns
 
     def _feed_states(self, snapshot: Snapshot) -> None:
         epoch = snapshot.epoch
@@ -245,8 +237,10 @@ class Stage:
     def execute(self) -> None:
         """Run the engine on what ``feed`` wrote; nothing else is touched, so any thread may do it."""
         begin_ns = time.monotonic_ns()
-        self._run()
-        took_ns = time.monotonic_ns() - begin_ns
+        try:
+            self._run()
+        finally:
+            self.took_ns = took_ns = time.monotonic_ns() - begin_ns
         step_ns = max(self.cost_ns >> 4, 1000)
         if self.cost_ns == 0:
             self.cost_ns = took_ns
@@ -265,6 +259,7 @@ class Stage:
         """Take up the outputs of a run, of a background run for capture time ``t_ns``."""
         self.ran = self._carry = True
         self.cold = False
+        self.fault = None
         self.shown = True
         self.version += 1
         if t_ns is not None:
@@ -280,8 +275,16 @@ class Stage:
     def failed(self, error: MmedgeError, bits: int) -> StageError:
         """Forget everything after a failure; return what to raise. ``bits`` are the seats it was run for."""
         self.reset()
-        depends = tuple(seat for index, seat in self._seats if bits & self.bits & (1 << index))
-        return StageError(self.name, depends, error)
+        self.fault = error if self.asynchronous else None
+        return StageError(self.name, self._present(bits), error)
+
+    def waiting(self, bits: int) -> StageError:
+        """Return what to raise while ``pending``; it goes on in the background."""
+        away = EngineError("it still runs for inputs that were away since", where="its background run")
+        return StageError(self.name, self._present(bits), self.fault or away, again=True)
+
+    def _present(self, bits: int) -> tuple[str, ...]:
+        return tuple(seat for index, seat in self._seats if bits & self.bits & (1 << index))
 
     def discard(self) -> None:
         """Forget a run that failed beside another one, which is told first: it is tried again."""
@@ -289,6 +292,11 @@ class Stage:
         self._carry = False
 
     # In the background.
+
+    @property
+    def pending(self) -> bool:
+        """Whether it has no output, and triggers do not wait: it has failed, or still runs for inputs of before."""
+        return self.cold and (self.fault is not None or self._future is not None)
 
     @property
     def warm(self) -> bool:
@@ -318,13 +326,17 @@ class Stage:
             return False
         if not future.done() if running is None else running:
             return True
-        self._future = None
         error = future.exception()
+        self._future = None
+        stale, self.stale = self.stale, False
+        if stale:
+            self._wipe()
         if fault is not None:
             raise fault
         if error is not None:
             raise error
-        self.finish(self._future_t_ns)
+        if not stale:
+            self.finish(self._future_t_ns)
         self.ran = False
         return False
 
@@ -338,24 +350,24 @@ class Stage:
         self.reset()
 
     def reset(self) -> None:
-        """Forget cached outputs and states, after a background run has ended; idempotent and then cheap."""
-        if self._blank and self._future is None and self._fed_bits == _NEVER:
+        """Forget cached outputs and states; a background run goes on for nobody. Idempotent and then cheap."""
+        self.fault = None
+        if self._blank and self._fed_bits == _NEVER and (self._future is None or self.stale):
             return
-        if self._future is not None:
-            error, self._future = self._future.exception(), None
-            if isinstance(error, MmedgeError):
-                log.warning("stage '%s' failed in the background, its inputs are away: %s", self.name, error.message)
-            elif error is not None:
-                raise error
         self._fed_bits = _NEVER
         self._blank = self.cold = True
         self.version += self.shown
         self.shown = False
+        for array in self.outputs.values():
+            array.fill(0)
+        self.stale = self._future is not None
+        if not self.stale:  # otherwise the engine's arrays are in use until its end
+            self._wipe()
+
+    def _wipe(self) -> None:
         self.forget()
         for array, number, where in self._constants:
             fill(array, number, where)
-        for array in self.outputs.values():
-            array.fill(0)
 
     def fill_raw(self, tensors: Mapping[str, AnyArray]) -> None:
         """Write one golden sample (``in.NAME`` without its leading axis) into the engine's inputs."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -75,9 +75,33 @@ def input_dtypes(spec: StageSpec, inputs: Mapping[str, Input], upstream: Upstrea
 
 def fill(array: AnyArray, number: float, where: str) -> None:
     """Fill a tensor with a constant, or raise BundleError if its dtype cannot hold the number."""
-    whole = array.dtype.kind in "iu"
-    if whole and not (number.is_integer() and np.iinfo(array.dtype).min <= number <= np.iinfo(array.dtype).max):
+    kind, fits = array.dtype.kind, True
+    if kind == "b":
+        fits = number in (0, 1)
+    elif kind in "iu":
+        limits = np.iinfo(array.dtype)
+        fits = number.is_integer() and int(limits.min) <= int(number) <= int(limits.max)
+    else:  # neither too large nor so small that it would be none
+        with np.errstate(all="ignore"):
+            held = np.float64(number).astype(array.dtype)
+        fits = bool(np.isfinite(held)) and bool(held) == bool(number)
+    if not fits:
         raise BundleError(
             f"{number:g} does not fit into a tensor of {array.dtype}", where=where, fix="write a number that does"
         )
-    array.fill(int(number) if whole else number)
+    array.fill(int(number) if kind in "iu" else number)
+
+
+def age_limit(dtype: np.dtype[Any]) -> float:
+    """Return the largest number that a tensor of ``dtype`` holds: ages in ms that are greater are fed as this one.
+
+    Example:
+        >>> age_limit(np.dtype("uint8")), age_limit(np.dtype("float16"))
+        (255.0, 65504.0)
+    """
+    if dtype.kind == "b":
+        return 1.0
+    if dtype.kind in "iu":
+        limit = int(np.iinfo(dtype).max)
+        return float(limit) if float(limit) <= limit else float(np.nextafter(float(limit), 0))
+    return float(np.finfo(dtype).max)

@@ -13,7 +13,7 @@ def recognise(image: Sequence[object], outputs: Sequence[Sequence[object]]) -> t
     """Tell the layout of a detector's output from its shapes.
 
     Args:
-        image: Shape of the only input; dimensions that are not numbers are dynamic.
+        image: Shape of the picture, channels first or last; dimensions that are not numbers are dynamic.
         outputs: Shapes of the outputs; a detector has one.
 
     Returns:
@@ -32,7 +32,7 @@ def recognise(image: Sequence[object], outputs: Sequence[Sequence[object]]) -> t
     rows, values = outputs[0][1:]
     if values == 6 and (not isinstance(rows, int) or rows <= 1000):
         return "boxes", None
-    height, width = image[2:]
+    height, width = image[1:3] if image[3] in (1, 3) and image[1] not in (1, 3) else image[2:]
     if not (isinstance(rows, int) and isinstance(values, int) and isinstance(height, int) and isinstance(width, int)):
         return None
     cells = [-(-height // stride) * -(-width // stride) for stride in _STRIDES]

@@ -24,7 +24,7 @@ EVENTS = "events.jsonl"
 MAX_HEADER = 1 << 20
 MAX_LINE = 1 << 20
 
-Outcome: TypeAlias = Literal["answered", "overrun", "after_end", "failed"]
+Outcome: TypeAlias = Literal["answered", "overrun", "after_end", "failed", "skipped"]
 Time: TypeAlias = Annotated[int, msgspec.Meta(ge=-(1 << 62), le=1 << 62)]
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
 Small: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=1 << 24)]

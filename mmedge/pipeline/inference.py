@@ -20,6 +20,10 @@ from mmedge.types import Result, Snapshot, TaskResult
 log = logging.getLogger("mmedge.inference")
 
 
+class SkippedTrigger(Exception):  # noqa: N818  (no error: the policy wants it so)
+    """A stage has failed that answers to an input whose policy is ``skip``."""
+
+
 def validated_masks(manifest: Manifest) -> set[frozenset[str]]:
     """Return the presence masks the exporter measured; all inputs together are always one of them."""
     return {frozenset(mask.present) for mask in manifest.validated_masks} | {frozenset(manifest.inputs)}
@@ -76,6 +80,7 @@ class Inference:
         Raises:
             SourceError: If an input whose policy is ``fail`` is absent.
             EngineError: If a stage fails that answers to an input whose policy is ``fail``, or to no input.
+            SkippedTrigger: If one fails that answers to an input whose policy is ``skip``.
         """
         statistics = self._statistics
         start_ns = time.monotonic_ns()
@@ -93,7 +98,7 @@ class Inference:
         valid = inferred_ns is not None
         tasks: dict[str, TaskResult]
         if inferred_ns is not None:
-            tasks = {name: interpreter.tell(snapshot) for name, interpreter in self._interpreters.items()}
+            tasks = {name: self._tell(name, task.output, snapshot) for name, task in self._tasks.items()}
         else:
             # Never measured by the exporter: no label, and it is counted.
             inferred_ns = time.monotonic_ns()
@@ -156,38 +161,57 @@ class Inference:
         Return when the graph had run; None if no mask remained that was validated.
         """
         self.graph.clear()  # it may not run at all
-        while frozenset(name for name, on in snapshot.present.items() if on) in self._validated:
-            try:
-                self.graph.run(snapshot, sync.read_audio, busy, failed)
-                inferred_ns = time.monotonic_ns()
-                self._read(snapshot)
-            except StageError as error:
-                self._lose(error, snapshot, sync)
-            else:
-                self._statistics.stage_overruns = self.graph.overruns
-                return inferred_ns
+        inferred_ns = None
+        try:
+            while frozenset(name for name, on in snapshot.present.items() if on) in self._validated:
+                try:
+                    self.graph.run(snapshot, sync.read_audio, busy, failed)
+                    inferred_ns = time.monotonic_ns()
+                    self._read(snapshot)
+                except StageError as error:
+                    inferred_ns = None
+                    self._lose(error, snapshot, sync)
+                else:
+                    self._statistics.stage_overruns = self.graph.overruns
+                    break
+        finally:
+            for rest in self.graph.lost:
+                self._count(rest)
         for rest in self.graph.untold():
             self._lose(rest, snapshot, sync)
-        return None
+        for name in self._attached:  # sources that are absent were looked at before there was a snapshot
+            if sync.policy(name) == "skip" and not snapshot.present[name]:
+                raise SkippedTrigger
+        return inferred_ns
 
     def _lose(self, error: StageError, snapshot: Snapshot, sync: Synchronizer) -> None:
         """Take a failed stage's inputs away, or raise where their policy says so."""
-        self._count(error)
+        if not error.again:
+            self._count(error)
         if not error.depends or any(sync.policy(name) == "fail" for name in error.depends):
-            raise error
+            raise EngineError(error.message, where=error.where, fix=error.fix) from error
         for name in error.depends:
             snapshot.present[name] = False
             snapshot.age_ms.pop(name, None)
-        told = f"{', '.join(error.depends)}: stage '{error.stage}' failed: {error.message[:TOLD]}"
+        what = "has no output since" if error.again else "failed"
+        told = f"{', '.join(error.depends)}: stage '{error.stage}' {what}: {error.message[:TOLD]}"
         snapshot.reason = "; ".join(filter(None, (snapshot.reason, told)))
 
     def _read(self, snapshot: Snapshot) -> None:
         # All before any is told: what is told is smoothed, and cannot be taken back.
         for name, task in self._tasks.items():
+            if not self.graph.answered(task.output):
+                continue
             try:
                 self._interpreters[name].read(self.graph.output(task.output), snapshot)
             except EngineError as error:
                 raise self.graph.reject(task.output, error) from error
+
+    def _tell(self, name: str, output: str, snapshot: Snapshot) -> TaskResult:
+        if self.graph.answered(output):
+            return self._interpreters[name].tell(snapshot)
+        self._interpreters[name].reset()
+        return UNDEFINED
 
     def _count(self, error: StageError) -> None:
         errors = self._statistics.stage_errors

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +18,9 @@ from mmedge.bundle.manifest import TensorInput, TextInput
 from mmedge.capture import LIVE, parse
 from mmedge.errors import ConfigError
 from mmedge.ipc.channel import MAX_SAMPLES, MAX_TEXT
+from mmedge.pipeline.check import check_run
 from mmedge.pipeline.process import RemoteRuntime
-from mmedge.pipeline.runtime import PUSH, Runtime, check_run
+from mmedge.pipeline.runtime import PUSH, Runtime
 from mmedge.pipeline.spec import Latency, RunSpec
 from mmedge.pipeline.statistics import Statistics
 from mmedge.sinks import Sink, make_sink
@@ -81,7 +83,8 @@ class Pipeline:
         self.bundle = bundle if isinstance(bundle, Bundle) else load(bundle)
         self._on_result = on_result
         self._sinks: list[Sink] = []
-        self._pushed: dict[str, int] = {}
+        self._pushed: Counter[str] = Counter()
+        self._refused: Counter[str] = Counter()
         try:
             spec = RunSpec(
                 bundle=str(self.bundle.path.absolute()),
@@ -191,53 +194,60 @@ class Pipeline:
             ConfigError: If the input is not pushed, the array does not fit it, the time is of another clock, or the
                 run has ended.
         """
-        spec = self.bundle.inputs.get(name)
         self._check_pushed(name)
         now_ns = time.monotonic_ns()
-        if not isinstance(capture_ns, (int, np.integer)) or not 0 <= capture_ns <= now_ns + 1_000_000_000:
-            raise ConfigError(
-                f"capture time {capture_ns} is not on CLOCK_MONOTONIC (now {now_ns})",
-                where=f"input '{name}'",
-                fix="stamp with time.monotonic_ns()",
-            )
-        self._pushed[name] = self._pushed.get(name, -1) + 1
-        stamp = {"stream": name, "seq": self._pushed[name], "capture_ns": int(capture_ns), "arrive_ns": now_ns}
+        with self._counted(name):
+            if not isinstance(capture_ns, (int, np.integer)) or not 0 <= capture_ns <= now_ns + 1_000_000_000:
+                raise ConfigError(
+                    f"capture time {capture_ns} is not on CLOCK_MONOTONIC (now {now_ns})",
+                    where=f"input '{name}'",
+                    fix="stamp with time.monotonic_ns()",
+                )
+            packet = self._packet(name, array, capture_ns=int(capture_ns), arrive_ns=now_ns)
+        self._put(packet)
+
+    def _packet(self, name: str, array: npt.NDArray[np.generic], *, capture_ns: int, arrive_ns: int) -> Packet:
+        spec, where = self.bundle.inputs[name], f"input '{name}'"
         try:
             array = np.array(array, order="C", copy=True)
-        except (ValueError, TypeError) as error:
-            raise ConfigError(
-                f"this is no array: {error}", where=f"input '{name}'", fix="push a numpy array"
-            ) from error
+        except Exception as error:  # an object of the user's own may raise anything
+            raise ConfigError(f"this is no array: {error}", where=where, fix="push a numpy array") from error
         if isinstance(spec, TextInput):
-            raise ConfigError("a text is not pushed", where=f"input '{name}'", fix=f"pipe.text('...', name={name!r})")
+            raise ConfigError("a text is not pushed", where=where, fix=f"pipe.text('...', name={name!r})")
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise ConfigError(
-                "the array has values that are not finite",
-                where=f"input '{name}'",
-                fix="clean the data before it is pushed",
+                "the array has values that are not finite", where=where, fix="clean the data before it is pushed"
             )
         if not array.size:
-            raise ConfigError("the array is empty", where=f"input '{name}'", fix="push at least one value")
-        packet: Packet
+            raise ConfigError("the array is empty", where=where, fix="push at least one value")
+        stamp = {"stream": name, "seq": self._pushed[name], "capture_ns": capture_ns, "arrive_ns": arrive_ns}
         if isinstance(spec, ImageInput) and array.dtype == np.uint8 and (array.ndim == 2 or array.shape[2:] == (3,)):
             kind = "gray8" if array.ndim == 2 else "rgb24"
             height, width = array.shape[:2]
-            packet = Frame(data=array, format=kind, width=width, height=height, quality="A", **stamp)  # type: ignore[arg-type]
-        elif isinstance(spec, AudioInput) and len(array) > MAX_SAMPLES:
-            raise ConfigError(
-                f"a block of {len(array)} samples is too long", where=f"input '{name}'", fix=f"push up to {MAX_SAMPLES}"
-            )
-        elif isinstance(spec, AudioInput) and array.dtype == np.float32 and array.ndim == 1:
-            packet = Block(samples=array, quality="A", **stamp)  # type: ignore[arg-type]
-        elif isinstance(spec, TensorInput) and array.dtype == spec.dtype and array.shape == tuple(spec.shape):
-            packet = Tensor(data=array, quality="A", **stamp)  # type: ignore[arg-type]
-        else:
-            raise ConfigError(
-                f"{array.dtype} {list(array.shape)} does not fit this input",
-                where=f"input '{name}'",
-                fix="image: uint8 (h, w[, 3]); audio: float32 (n,); tensor: as in the manifest",
-            )
-        self._put(packet)
+            return Frame(data=array, format=kind, width=width, height=height, quality="A", **stamp)  # type: ignore[arg-type]
+        if isinstance(spec, AudioInput) and array.dtype == np.float32 and array.ndim == 1:
+            if len(array) > MAX_SAMPLES:
+                raise ConfigError(
+                    f"a block of {len(array)} samples is too long", where=where, fix=f"push up to {MAX_SAMPLES}"
+                )
+            return Block(samples=array, quality="A", **stamp)  # type: ignore[arg-type]
+        if isinstance(spec, TensorInput) and array.dtype == spec.dtype and array.shape == tuple(spec.shape):
+            return Tensor(data=array, quality="A", **stamp)  # type: ignore[arg-type]
+        raise ConfigError(
+            f"{array.dtype} {list(array.shape)} does not fit this input",
+            where=where,
+            fix="image: uint8 (h, w[, 3]); audio: float32 (n,); tensor: as in the manifest",
+        )
+
+    @contextmanager
+    def _counted(self, name: str) -> Iterator[None]:
+        """Count what is pushed to an input, or refused."""
+        try:
+            yield
+        except ConfigError:
+            self._refused[name] += 1
+            raise
+        self._pushed[name] += 1
 
     def text(self, text: str, name: str | None = None) -> None:
         """Set a text input from now on, until the next text or the end of its time.
@@ -260,10 +270,11 @@ class Pipeline:
         if name not in names:
             raise ConfigError(f"the bundle's text inputs are {names}", where="text", fix="name one of them")
         self._check_pushed(name)
-        _check_text(text, f"input '{name}'")
         now_ns = time.monotonic_ns()
-        self._pushed[name] = self._pushed.get(name, -1) + 1
-        self._put(Text(stream=name, seq=self._pushed[name], capture_ns=now_ns, arrive_ns=now_ns, text=text))
+        with self._counted(name):
+            _check_text(text, f"input '{name}'")
+            packet = Text(stream=name, seq=self._pushed[name], capture_ns=now_ns, arrive_ns=now_ns, text=text)
+        self._put(packet)
 
     def _put(self, packet: Packet) -> None:
         if not self._started:
@@ -281,7 +292,11 @@ class Pipeline:
 
     def health(self) -> dict[str, dict[str, object]]:
         """Return each source's state (OK, LATE, STALE, MISSING, RECONNECTING), reason and counters."""
-        return self._runtime.health()
+        health = self._runtime.health()
+        for name in self._refused.keys() & health.keys():  # this process alone knows of them
+            counters = cast("Mapping[str, int]", health[name]["counters"])
+            health[name]["counters"] = {**counters, "refused_pushes": self._refused[name]}
+        return health
 
     def close(self) -> None:
         """Stop, release devices and engines, close sinks; idempotent."""

@@ -17,7 +17,7 @@ from mmedge.fusion import load_graph
 from mmedge.pipeline.cutter import Cutter
 from mmedge.pipeline.decision import Decision, trigger_event
 from mmedge.pipeline.event_log import TriggerEvent
-from mmedge.pipeline.inference import Inference
+from mmedge.pipeline.inference import Inference, SkippedTrigger
 from mmedge.pipeline.recorded import Recording, Turn
 from mmedge.pipeline.statistics import Statistics
 from mmedge.sync import Synchronizer
@@ -133,7 +133,7 @@ class Replay:
             if turn.last:
                 return None  # its decision was not written any more
             self._differ(snapshot, "the recorded run knows no such trigger")
-        if event is not None and event.outcome not in ("answered", "failed"):
+        if event is not None and event.outcome not in ("answered", "failed", "skipped"):
             self._outcomes[event.outcome] += 1
             self._compare(event, Decision(snapshot, event.outcome))
             return None
@@ -145,7 +145,13 @@ class Replay:
         busy = () if event is None else event.busy
         recorded = event.failed if event is not None else ()
         failed = [{stage: why for stage, why in attempt.items() if stage in self._alike} for attempt in recorded]
-        result = inference(snapshot, sync, busy, failed)
+        try:
+            result = inference(snapshot, sync, busy, failed)
+        except SkippedTrigger:
+            self._outcomes["skipped"] += 1
+            if event is not None:
+                self._compare(event, Decision(snapshot, "skipped", None, graph.used_ns, graph.busy, graph.failed))
+            return None
         if event is not None and event.outcome == "failed":
             event = None  # and did not this time
         if event is not None:

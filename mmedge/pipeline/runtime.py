@@ -17,14 +17,14 @@ from typing import Protocol
 import msgspec
 
 from mmedge.bundle import Bundle
-from mmedge.bundle.manifest import Manifest, TextInput
-from mmedge.capture import Source, SourceHealth, TextSource, open_sources
-from mmedge.errors import ConfigError, InternalError, MmedgeError
-from mmedge.fusion import StageError, StageGraph, load_graph
+from mmedge.capture import Source, SourceHealth, open_sources
+from mmedge.errors import ConfigError, EngineError, InternalError, MmedgeError
+from mmedge.fusion import StageGraph, load_graph
 from mmedge.ipc.mailbox import Mailbox
+from mmedge.pipeline.check import check_run
 from mmedge.pipeline.decision import Decision
-from mmedge.pipeline.event_log import Rules, check_folder
-from mmedge.pipeline.inference import Inference, validated_masks
+from mmedge.pipeline.event_log import Rules
+from mmedge.pipeline.inference import Inference, SkippedTrigger
 from mmedge.pipeline.offsets import alignment
 from mmedge.pipeline.recorder import Recorder, make_header
 from mmedge.pipeline.spec import RunSpec
@@ -39,43 +39,13 @@ RESULTS = 64
 MAX_AHEAD_NS = 5_000_000_000
 STARTUP_NS = 2_000_000_000
 LOOK_NS = 100_000_000
+END_S = 0.5  # what was begun in time may end
 
 
 def drop_packet(packet: Packet) -> None:
     """Release what a packet holds that nobody will read."""
     if isinstance(packet, Frame) and packet.release is not None:
         packet.release()
-
-
-def check_run(spec: RunSpec, manifest: Manifest) -> None:
-    """Raise ConfigError if bundle, inputs and recording folder do not fit, before anything is started."""
-    inputs, names = manifest.inputs, set(spec.inputs)
-    if not names or not names <= set(inputs):
-        raise ConfigError(
-            f"the bundle's inputs are {list(inputs)}, sources were given for {sorted(names)}",
-            where="inputs",
-            fix="give a source to at least one of its inputs, and to no other name",
-        )
-    validated = validated_masks(manifest)
-    if frozenset(names) not in validated:
-        known = [sorted(mask) for mask in validated]
-        raise ConfigError(
-            f"the mask {sorted(names)} was never validated for this bundle",
-            where="inputs",
-            fix=f"give sources for one of {known}",
-        )
-    trigger = manifest.sync.trigger
-    clocked = [
-        n for n in names if not isinstance(inputs[n], TextInput) and getattr(inputs[n], "rate_hz", 1) is not None
-    ]
-    if trigger != "timer" and trigger not in names and not clocked:
-        raise ConfigError(
-            f"nothing makes triggers: they are made by '{trigger}', which has no source",
-            where="inputs",
-            fix=f"give '{trigger}' a source",
-        )
-    if spec.record is not None:
-        check_folder(Path(spec.record))
 
 
 class Outlet(Protocol):
@@ -131,6 +101,7 @@ class Runtime:
         self._lost: Counter[str] = Counter()
         self._looked_ns = 0
         self._recorder: Recorder | None = None
+        self._timer: threading.Timer | None = None
         self.pushed_unread: Callable[[], dict[str, int]] = dict
 
     def start(self) -> None:
@@ -158,8 +129,8 @@ class Runtime:
                 workers=self.spec.isolation == "process",
                 hold_ns=hold_ns(rules, manifest.inputs, lossless=self._lossless),
             )
-            self._texts = [source for source in self._sources if isinstance(source, TextSource)]
-            self._strict = [s for s in self._texts for n in s.streams if n in missing and missing[n].policy == "fail"]
+            strict = {name for name, rule in missing.items() if rule.policy == "fail"}
+            self._strict = [(source, name) for source in self._sources for name in strict & set(source.streams)]
             live = {name: source.live for source in self._sources for name in source.streams}
             self._attached = attached = {name: live.get(name, True) for name in self.spec.inputs}
             if self._lossless and any(attached.values()):
@@ -202,6 +173,16 @@ class Runtime:
             raise
         self._live = any(attached.values())
         self._thread.start()
+        if self._live and self.spec.duration_s is not None:
+            # A rule that blocks must not hold the end.
+            self._timer = threading.Timer(self.spec.duration_s + END_S, self._cancel)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _cancel(self) -> None:
+        self._stop.set()
+        if self._graph is not None:
+            self._graph.cancel()
 
     def _main(self) -> None:
         error: MmedgeError | None = None
@@ -258,6 +239,9 @@ class Runtime:
             sync.advance(now_ns)
             decisions: list[Decision] = []
             try:
+                for source, name in self._strict:
+                    if source.refused is not None and name in source.refused_streams:
+                        raise source.refused
                 self._answer(sync.poll(), end_ns, decisions)
             finally:
                 self._overruns.update(d.outcome for d in decisions if d.outcome != "answered")
@@ -267,9 +251,6 @@ class Runtime:
                         self._recorder.health(self.health(), now_ns)
             sync.trim()
             self._count()
-            for source in self._strict:
-                if source.refused is not None:
-                    raise source.refused
             if sync.finished or (end_ns is not None and self._live and time.monotonic_ns() >= end_ns):
                 break
 
@@ -288,9 +269,15 @@ class Runtime:
                 continue
             try:
                 result = self._inference(snapshot, self._sync)
+            except SkippedTrigger:
+                decisions.append(Decision(snapshot, "skipped", None, graph.used_ns, graph.busy, graph.failed))
+                continue
             except BaseException as error:
+                if isinstance(error, EngineError) and self._stop.is_set():  # it was cancelled
+                    decisions.append(Decision(snapshot, "after_end"))
+                    continue
                 waiting = [Decision(snapshot, "failed") for snapshot in snapshots[done:]]
-                if isinstance(error, StageError):
+                if isinstance(error, EngineError):
                     waiting[0] = Decision(snapshot, "failed", busy=graph.busy, failed=graph.failed)
                 decisions += waiting
                 raise
@@ -322,8 +309,15 @@ class Runtime:
         counters = healths[trigger].counters if trigger in healths else {}
         named = ("dropped_frames", f"dropped_unread_{trigger}", f"dropped_unsent_{trigger}")
         self._lost = Counter({cause.removesuffix(f"_{trigger}"): counters.get(cause, 0) for cause in named})
-        lines = {f"{n}_lines": s.counters["refused_lines"] for s in self._texts for n in s.streams if s.refused}
-        statistics.refused = {**self._sync.refused, **lines}
+        sources = {
+            f"{name}_{cause}": count
+            for source in self._sources
+            if source.refused is not None
+            for name in source.refused_streams
+            for cause in ("lines", "not_finite")
+            if (count := healths[name].counters.get(f"refused_{cause}"))
+        }
+        statistics.refused = {**self._sync.refused, **sources}
         if self._recorder is not None:
             statistics.recording = self._recorder.report()
 
@@ -359,7 +353,9 @@ class Runtime:
 
     def stop(self) -> None:
         """End the run and wait for it; idempotent."""
-        self._stop.set()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._cancel()
         self.inbox.close()
         self._results.close()
         if self._thread.is_alive():

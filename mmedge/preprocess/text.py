@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,8 +20,10 @@ _MAX_ID = (1 << 63) - 1
 # What is beyond so many letters for each token of the seat would be cut anyway: 64 KiB take 0.1 s to read.
 _LETTERS = 256
 _FIX = "export the bundle again, with the tokenizer.json of its network"
-# So many times longer its normalizers may make a text.
-_LONGER = 256
+# So many times longer its normalizers and pre-tokenizers may make a text, and so many letters of added tokens.
+_LONGER, _ADDED = 256, 1 << 24
+# Most letters that these make of one: ByteLevel one of each byte, which may have an accent; the others put some in.
+_GROWTH = {"ByteLevel": 8, "BertNormalizer": 3, "Metaspace": 2}
 # A vocabulary without a token for what it does not know fails at the first such text: better at once.
 _PROBES = ("", "a \x00 \U0010ffff")
 
@@ -55,17 +59,17 @@ class Tokenizer:
         if spec.pad > _MAX_ID:
             raise self._damaged(f"pad {spec.pad} is no int64")
         try:
-            _check_growth(raw)
+            _check_growth(tokenizers, msgspec.json.decode(raw))
             self._tokenizer: Any = tokenizers.Tokenizer.from_buffer(raw)
+            special = int(self._tokenizer.num_special_tokens_to_add(False))
+            if special > spec.max_tokens:
+                raise ValueError(f"every text has {special} special tokens, the seat takes {spec.max_tokens}")
             self._tokenizer.no_padding()
             self._tokenizer.enable_truncation(spec.max_tokens)
             known = self._tokenizer.get_vocab(with_added_tokens=True).values()
             probed = [token for text in _PROBES for token in self._tokenizer.encode(text).ids]
-            special = int(self._tokenizer.num_special_tokens_to_add(False))
         except BaseException as error:
             raise self._damaged(f"not a tokenizer: {_reason(error)}") from error
-        if special > spec.max_tokens:
-            raise self._damaged(f"every text has {special} special tokens, the seat takes {spec.max_tokens}")
         self.size = 1 + max((*known, *probed, spec.pad))
 
     def _damaged(self, message: str) -> BundleError:
@@ -106,19 +110,42 @@ class Tokenizer:
         out[0, count:] = self._pad
 
 
-def _check_growth(raw: bytes) -> None:
-    """Raise ValueError if normalizers may make a text much longer: nine that do so in a row fill the memory."""
-    waiting: list[Any] = [msgspec.json.decode(raw).get("normalizer")]
+def _check_growth(tokenizers: Any, document: dict[str, Any]) -> None:
+    """Raise ValueError if a text may become much longer: two dozen parts that double it fill the memory."""
+    # As the library has read them: it takes a part without a type, or as an array, too.
+    bare = {key: document.get(key) for key in ("normalizer", "pre_tokenizer")}
+    bare |= {"model": {"type": "WordLevel", "vocab": {}, "unk_token": ""}, "added_tokens": []}
+    read = msgspec.json.decode(tokenizers.Tokenizer.from_buffer(msgspec.json.encode(bare)).to_str())
+    waiting: list[dict[str, Any] | None] = [read["normalizer"], read["pre_tokenizer"]]
     longer = 1
     while waiting:
-        part = waiting.pop()
-        if not isinstance(part, dict):
-            continue
-        waiting += part.get("normalizers") or ()
-        if part.get("type") in ("Replace", "Prepend"):
-            longer *= max(len(str(part.get("content", part.get("prepend", "")))), 1)
-    if longer > _LONGER:
-        raise ValueError(f"its normalizers make a text {longer} times longer, the limit is {_LONGER}")
+        part = waiting.pop() or {}
+        waiting += part.get("normalizers") or part.get("pretokenizers") or ()
+        longer *= _growth(part)
+        if longer > _LONGER:
+            raise ValueError(f"it may make a text more than {_LONGER} times longer")
+    # They go through the normalizers when the tokenizer is made.
+    added = sum(len(token["content"]) for token in document.get("added_tokens") or ())
+    if added * longer > _ADDED:
+        raise ValueError(f"its added tokens have {added} letters and may become {longer} times longer")
+
+
+def _growth(part: dict[str, Any]) -> int:
+    """Return how many letters one may become, all of them decomposed: so NFKC and its like lengthen no text twice."""
+    if part.get("type") == "Replace":
+        pattern = part["pattern"].get("String")  # without one it may match between any two letters
+        return max(-(-_letters(part["content"]) // len(pattern)), 1) if pattern else 1 + _letters(part["content"])
+    if part.get("type") == "Prepend":
+        return 1 + _letters(part["prepend"])
+    if part.get("type") == "Precompiled":
+        raw = base64.b64decode(part["precompiled_charsmap"])
+        texts = raw[4 + int.from_bytes(raw[:4], "little") // 4 * 4 :]
+        return max(_letters(text) for text in texts.decode("utf-8").split("\0"))
+    return _GROWTH.get(part.get("type", ""), 1)
+
+
+def _letters(text: str) -> int:
+    return len(unicodedata.normalize("NFKD", text))
 
 
 def _reason(error: BaseException) -> str:

@@ -29,12 +29,22 @@ class Sink(Protocol):
 
 
 class JsonlSink:
-    """One JSON object a line, flushed at each, to a file or to stdout (``-``)."""
+    """One JSON object a line, flushed at each.
 
-    def __init__(self, target: str) -> None:
+    Args:
+        target: A file, or ``-`` for stdout.
+        stdout: What ``-`` is, where ``sys.stdout`` is something else by now.
+
+    Raises:
+        ConfigError: If the file cannot be written.
+    """
+
+    def __init__(self, target: str, stdout: BinaryIO | None = None) -> None:
         self._own, self._target = target != "-", target
         try:
-            self._file: BinaryIO | FileIO = Path(target).open("wb", buffering=0) if self._own else sys.stdout.buffer
+            self._file: BinaryIO | FileIO = (
+                Path(target).open("wb", buffering=0) if self._own else stdout or sys.stdout.buffer
+            )
         except OSError as error:
             raise ConfigError(
                 f"cannot write results: {error.strerror}", where=target, fix="choose another path"

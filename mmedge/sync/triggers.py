@@ -40,7 +40,8 @@ class Triggers:
     """Makes the triggers and keeps those that wait.
 
     Each packet of the trigger's input makes one; for audio and timer every ``every_ms`` does. While that input
-    is dead, hops of whatever is alive keep its rate, from where it stopped to where it is back.
+    is dead, hops of whatever is alive keep its rate, from where it stopped to where it is back; a timer's go on with
+    the time itself while nothing is alive that has a clock.
 
     Args:
         streams: The attached inputs, in the bundle's order.
@@ -59,8 +60,8 @@ class Triggers:
     def __init__(self, streams: Mapping[str, Stream], sync: Sync, *, wait_ns: int, lossless: bool) -> None:
         ranked = [(s.rank, s) for s in streams.values() if s.rank is not None]
         self._clocks = [s for _, s in sorted(ranked, key=lambda entry: entry[0])]
-        self._values = [s for s in streams.values() if s.rank is None]
-        self.ticking = sync.trigger == "timer" and not lossless and bool(self._values)
+        self._streams = tuple(streams.values())
+        self.ticking = sync.trigger == "timer" and not lossless
         self.own = streams.get(sync.trigger)
         self._by_packet = self.own is not None and not isinstance(self.own, AudioStream)
         self._every_ns = round(sync.every_ms * 1e6)
@@ -157,16 +158,20 @@ class Triggers:
         self._resumed = 0
 
     def ticks(self, now_ns: int) -> bool:
-        """Tell whether the time itself is the timer's clock: only texts are there, which come when they like."""
+        """Tell whether the time itself is the timer's clock: all others are silent, but for texts, which have none."""
         return (
             self.ticking
             and not any(s.alive(now_ns) for s in self._clocks)
-            and any(s.ended is None and s.last_arrive_ns is not None for s in self._values)
+            and any(s.ended is None and s.last_arrive_ns is not None for s in self._streams)
         )
 
     def next_tick_ns(self, now_ns: int) -> int | None:
         """Return when the time makes the next trigger, or None."""
-        return self._next_hop_ns if self.ticks(now_ns) else None
+        if not self.ticking:
+            return None
+        # Where the last clock falls silent the time takes over.
+        silent_ns = max((s.silent_ns for s in self._clocks if s.alive(now_ns)), default=None)
+        return silent_ns if silent_ns is not None else self._next_hop_ns if self.ticks(now_ns) else None
 
     def wanted(self) -> tuple[int, Frame | Text | Tensor | None]:
         """Return the oldest time that a trigger will cut while no clock runs back, and the oldest packet that one will.

@@ -59,6 +59,11 @@ def endless(x: Any) -> Any:
     return loud
 
 
+def pair(x: Any) -> Any:
+    """Two probabilities."""
+    return np.array([[0.5, 0.5]])
+
+
 def decide(bright: Any, loud: Any) -> Any:
     """Probabilities of dark and bright, unless it is loud; which of the two sides is brighter."""
     scene = np.array([[1.002 + float(loud[0, 0] > 0.7), 0.0]]) if loud > 0.3 else np.array([[1 - bright, bright]])
@@ -118,6 +123,31 @@ def test_a_mask_that_remains_and_was_never_validated_has_no_label(tmp_path: Path
     assert failed
     assert {(r.status, r.tasks["scene"].label) for r in failed} == {("unvalidated", None)}
     assert pipe.statistics.unvalidated >= len(failed)
+
+
+def test_policy_skip_drops_the_triggers_at_which_a_stage_fails(tmp_path: Path, write_clip: Any) -> None:
+    missing = {"audio": {"policy": "skip"}}
+    path, clip = tiny(tmp_path / "t.mmedge", "ear", missing=missing), clip_of(write_clip)
+    options: Any = {"latency": "offline", "record": tmp_path / "r"}
+    with mmedge.Pipeline(path, dict.fromkeys(("image", "audio"), str(clip)), **options) as pipe:
+        results = list(pipe)
+    statistics = pipe.statistics
+    assert {(r.status, r.present["audio"]) for r in results} == {("ok", True)}
+    assert statistics.drops["skipped"] == statistics.stage_errors["ear"] > 30
+    assert statistics.unaccounted == 0
+    with mmedge.load(path) as bundle:
+        again = Replay(tmp_path / "r", bundle)
+        assert [r.to_json() for r in again] == [r.to_json() for r in results]
+    assert again.differs == 0
+    assert again.statistics.drops["skipped"] == statistics.drops["skipped"]
+
+
+def test_a_task_whose_stage_has_no_input_has_no_label(tmp_path: Path, write_clip: Any) -> None:
+    stage = {"callable": f"{HERE}:pair", "inputs": {"x": "audio"}, "outputs": {"p": ["batch", 2]}}
+    task = {**MANIFEST["tasks"]["scene"], "output": "loud.p", "scores": "probabilities", "threshold": 0.0}
+    path = tiny_bundle(tmp_path / "t.mmedge", stages={**MANIFEST["stages"], "loud": stage}, tasks={"scene": task})
+    with mmedge.Pipeline(path, {"image": str(clip_of(write_clip))}, latency="offline") as pipe:
+        assert {(r.status, r.tasks["scene"].label, r.tasks["scene"].score) for r in pipe} == {("ok", None, None)}
 
 
 @pytest.mark.parametrize("modes", [("sync", "sync"), ("async", "sync"), ("async", "async")])

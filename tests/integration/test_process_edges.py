@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -158,6 +159,29 @@ def test_what_is_not_finite_is_refused_where_it_is_pushed(bundle: Path) -> None:
                 pipe.push("audio", np.full(80, bad, np.float32), time.monotonic_ns())
         with pytest.raises(ConfigError, match="CLOCK_MONOTONIC"):
             pipe.push("audio", np.zeros(80, np.float32), float("nan"))  # type: ignore[arg-type]
+
+
+class Unwilling:
+    def __array__(self, *_: object, **__: object) -> None:
+        raise RuntimeError("no array today")
+
+
+@pytest.mark.parametrize("isolation", ["thread", "process"])
+def test_pushes_that_are_refused_are_counted(bundle: Path, isolation: Literal["thread", "process"]) -> None:
+    with mmedge.Pipeline(bundle, {"image": "push://", "audio": "push://"}, isolation=isolation) as pipe:
+        now_ns = time.monotonic_ns()
+        for bad in (np.float32(1), np.full(80, np.nan, np.float32), np.zeros((2, 2), np.float32), Unwilling()):
+            with pytest.raises(ConfigError, match=r"fit|finite|no array"):
+                pipe.push("audio", bad, now_ns)  # type: ignore[arg-type]
+        with pytest.raises(ConfigError, match="CLOCK_MONOTONIC"):
+            pipe.push("image", np.zeros((8, 8), np.uint8), -1)
+        with pytest.raises(ConfigError, match="not fed by push"):
+            pipe.push("sound", np.zeros(80, np.float32), now_ns)
+        pipe.push("audio", np.zeros(80, np.float32), now_ns)
+        pipe.push("image", np.zeros((8, 8), np.uint8), now_ns)
+        assert next(pipe.results(time.monotonic() + 5)).present["image"]
+        counted = {n: report["counters"].get("refused_pushes") for n, report in pipe.health().items()}  # type: ignore[attr-defined]
+        assert counted == {"image": 1, "audio": 4}
 
 
 @pytest.mark.parametrize("isolation", ["thread", "process"])

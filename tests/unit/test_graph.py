@@ -78,6 +78,13 @@ def test_every_ms_reuses_the_output_and_tells_its_age() -> None:
     assert ages[:5] == [0, 40, 80, 0, 40]
 
 
+def test_every_ms_keeps_its_mean_whatever_the_triggers() -> None:
+    graph, engine = graph_of(Adder(), every_ms=100)
+    for k in range(250):
+        graph.run(snapshot(40 * k, 1.0, k), no_audio)
+    assert engine.runs == 100
+
+
 def test_every_ms_waits_for_no_output_of_other_inputs() -> None:
     seats = {"imu": TensorInput(shape=(1, 2)), "other": TensorInput(shape=(1, 2))}
     engine = Adder()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmedge.bundle import load
-from mmedge.cli import inspect
+from mmedge.cli import inspect, output
 from mmedge.cli import run as cli
-from mmedge.cli.graph import Key, draw, plain
-from tests.tiny import tiny_bundle
+from mmedge.cli.graph import Key, draw, plain, tree
+from tests.tiny import manifest, members, tiny_bundle
 
 UP, DOWN, LEFT, RIGHT = (-1, 0), (1, 0), (0, -1), (0, 1)
 OPENS = {
@@ -121,6 +122,56 @@ def test_a_name_moves_neither_lines_nor_the_cursor() -> None:
     assert drawing is not None
     assert len({len(line) for line in drawing.plain.splitlines()}) == 1
     assert not {"\x1b", "\x07", "\x9b"} & set(drawing.plain)
+
+
+def test_a_stage_without_inputs_is_drawn() -> None:
+    nodes: dict[Key, list[str]] = {("stage", "n0"): [], ("task", "n1"): []}
+    drawing = draw(nodes, [(("stage", "n0"), ("task", "n1"))], 60)
+    assert drawing is not None
+    assert joined(drawing.plain) == {("n0", "n1")}
+    assert draw({}, [], 60) is None
+
+
+def test_what_is_very_long_is_cut_and_what_is_too_much_is_no_drawing() -> None:
+    began = time.monotonic()
+    key: Key = ("stage", "n0")
+    line = f"calls {'x' * 800_000}"
+    drawing = draw({key: [line]}, [], 60)
+    assert drawing is not None
+    assert len(drawing.plain.splitlines()) < 20
+    assert " ..." in drawing.plain
+    assert draw({key: ["y"] * 100_000}, [], 60) is None
+    assert "xxx ..." in tree({key: [line]}, [], "").children[1].children[0].label.plain  # type: ignore[union-attr]
+    assert time.monotonic() - began < 2
+
+
+NAME = "s [b]x[/b] \x1b[31m"
+
+
+def test_names_from_outside_are_shown_as_they_are(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    document = manifest(members())
+    stages, variants = dict(document["stages"]), [dict(variant) for variant in document["variants"]]
+    stages[NAME] = stages.pop("eye")
+    stages["join"] = {**stages["join"], "inputs": {**stages["join"]["inputs"], "bright": f"{NAME}.y"}}
+    variants[0]["stage"] = NAME
+    masks = [{"present": ["image"], "metric": NAME, "value": 1.0}]
+    path = tiny_bundle(tmp_path / "odd.mmedge", stages=stages, variants=variants, validated_masks=masks)
+    for command in ("inspect", "verify"):
+        assert cli([command, str(path)]) == 0
+        shown = capfd.readouterr().out
+        assert "\x1b" not in shown
+        assert "s [b]x[/b]" in shown
+
+
+def test_the_next_step_can_be_pasted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tiny_bundle(tmp_path / "my [b] bundle.mmedge")
+    monkeypatch.setattr(type(inspect.out), "is_terminal", True)
+    monkeypatch.setattr(output.err, "_width", 500)
+    for command, after in (("inspect", "verify"), ("verify", "compile")):
+        assert cli([command, str(path)]) == 0
+        assert f"mmedge {after} '{path}'" in capfd.readouterr().err
 
 
 def test_a_screen_that_is_too_narrow_gets_a_tree(

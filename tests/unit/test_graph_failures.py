@@ -89,15 +89,54 @@ def test_a_state_that_went_bad_begins_anew() -> None:
     assert graph.output("s.y")[0, 0] == 5.0
 
 
-def test_a_background_stage_fails_at_the_trigger_that_takes_it_up() -> None:
-    graph = graph_of(Engine(lambda x: x, "x"), {"x": "imu"}, mode="async")
+def test_a_background_stage_fails_at_the_trigger_that_takes_it_up_and_recovers_behind_the_triggers() -> None:
+    engine = Engine(lambda x: x, "x")
+    graph = graph_of(engine, {"x": "imu"}, mode="async")
     graph.run(snapshot(0, 1.0, 0), no_audio, ())
     graph.run(snapshot(40, np.nan, 1), no_audio, ())
-    with pytest.raises(StageError, match="not finite"):
+    with pytest.raises(StageError, match="not finite") as caught:
         graph.run(snapshot(80, 2.0, 2), no_audio, ())
-    graph.run(snapshot(120, 3.0, 3), no_audio, ())
+    assert not caught.value.again
+    for t_ms, busy in ((120, ()), (160, ("s",))):
+        with pytest.raises(StageError, match="not finite") as caught:
+            graph.run(snapshot(t_ms, 3.0, 3), no_audio, busy)
+        assert caught.value.again
+        assert not graph.output("s.y").any()
+        assert not graph.answered("s.y")
+    graph.run(snapshot(200, 4.0, 4), no_audio, ())
     assert graph.output("s.y")[0, 0] == 3.0
     graph.close()
+
+
+def test_a_background_run_whose_inputs_went_away_holds_nothing_and_is_seen_by_nobody() -> None:
+    gate = threading.Event()
+
+    def wait(x: Any) -> Any:
+        if x[0, 0] == 2.0:
+            gate.wait(5)
+        if x[0, 0] == 2.0 and fails:
+            raise EngineError("it was tired", where="tensor 'y'")
+        return x
+
+    for fails in (False, True):
+        gate.clear()
+        graph = graph_of(Engine(wait, "x"), {"x": "imu"}, mode="async")
+        graph.run(snapshot(0, 1.0, 0), no_audio)
+        graph.run(snapshot(40, 2.0, 1), no_audio)
+        begin = time.monotonic()
+        gone = snapshot(80, 0.0, 1)
+        gone.present["imu"] = False
+        graph.run(gone, no_audio)
+        assert graph.busy == ["s"]
+        with pytest.raises(StageError, match="inputs that were away") as caught:
+            graph.run(snapshot(120, 3.0, 2), no_audio)
+        assert caught.value.again
+        assert time.monotonic() - begin < 1
+        gate.set()
+        graph.run(snapshot(160, 4.0, 3), no_audio, ())  # waits as at the first time
+        assert graph.output("s.y")[0, 0] == 4.0
+        assert [error.message for error in graph.lost] == ["it was tired"] * fails
+        graph.close()
 
 
 def test_on_change_runs_for_another_value_not_for_another_number() -> None:

@@ -24,7 +24,8 @@ def compare(specs: dict[str, StageSpec], plans: list[tuple[Plan, int]]) -> None:
         for seq, (plan, begin) in enumerate(plans):
             before = dict(reference.errors)
             want = reference.trigger(plan, begin)
-            got, failed = run_plan(graph, plan, begin, SOUND, seq)
+            got, failed, lost = run_plan(graph, plan, begin, SOUND, seq)
+            failed += lost
             told = {name: n - before.get(name, 0) for name, n in reference.errors.items() if n > before.get(name, 0)}
             assert (got, {name: failed.count(name) for name in failed}) == (want, told)
             for stage in graph.stages:
@@ -71,10 +72,10 @@ def test_recorded_failures_leave_the_graph_as_the_real_ones_did(
         recorded: list[dict[str, str]] = []
         told = []
         for graph in graphs_of:
-            got = run_plan(graph, plan, begin, SOUND, seq, recorded)
+            got, failed, _ = run_plan(graph, plan, begin, SOUND, seq, recorded)
             recorded = recorded or list(graph.failed)
             outputs = [(stage.name, stage.outputs["y"].tolist()) for stage in graph.stages]
-            told.append((got, outputs, dict(graph.used_ns), list(graph.busy), list(graph.failed)))
+            told.append((got, failed, outputs, dict(graph.used_ns), list(graph.busy), list(graph.failed)))
         assert told[0] == told[1]
     for graph in graphs_of:
         graph.close()

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from mmedge.errors import ConfigError, DeviceError, InternalError
+from mmedge.errors import ConfigError, DeviceError, EngineError, InternalError, MmedgeError
+from mmedge.fusion import StageError
 from mmedge.ipc.control import Control, Log, Ready, Ring, Stop
 from mmedge.ipc.process import Child, error_from
 from mmedge.ipc.wake import Wake
@@ -204,6 +205,20 @@ def test_a_child_finds_the_modules_of_its_parent_and_no_others(tmp_path: Path) -
         check=False,
     )
     assert done.stdout.split("\n")[:2] == ["Ready", "Done"], done.stdout + done.stderr
+
+
+def errors_of(base: type[MmedgeError]) -> list[type[MmedgeError]]:
+    return [base, *(error for cls in base.__subclasses__() for error in errors_of(cls))]
+
+
+def test_every_error_crosses_the_border_as_the_nearest_that_users_know() -> None:
+    public = {cls for cls in errors_of(MmedgeError) if cls.__module__ == "mmedge.errors"}
+    assert len(public) > 8
+    for cls in public:
+        assert type(error_from(cls("m", where="w", fix="f").to_dict())) is cls
+    fault = StageError("s", ("image",), EngineError("m", where="w", fix="f"))
+    again = error_from(fault.to_dict())
+    assert (type(again), again.message, again.where) == (EngineError, "m", "stage 's': w")
 
 
 def test_unknown_errors_keep_their_message() -> None:

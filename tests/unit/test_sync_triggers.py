@@ -157,6 +157,37 @@ def test_a_timer_with_texts_alone_keeps_the_time() -> None:
     assert sync.triggers == made
 
 
+@pytest.mark.parametrize("missing", [Missing(policy="zero"), Missing(policy="hold", max_age_ms=400)])
+@pytest.mark.parametrize("back_ms", [None, 2700])
+def test_a_timer_goes_on_with_the_time_while_its_only_input_is_dead(missing: Missing, back_ms: int | None) -> None:
+    spec = Sync(trigger="timer", every_ms=40, deadline_ms=10)
+    sync = Synchronizer(INPUTS, {"image": True}, {"image": missing}, spec, started_ns=0)
+    assert sync.next_deadline_ns() is not None
+    sync.advance(900 * MS)
+    assert not sync.poll(), "before something has come there is nothing to go on with"
+    times = [*range(1000, 1600, 20), *(range(back_ms, 4000, 20) if back_ms else ())]
+    packets = [frame(t, t, arrive_ms=t + 5) for t in times]
+    snapshots, now_ns = [], 0
+    while now_ns < 3980 * MS:  # as the runtime does: until the next packet or the next deadline
+        due_ns = sync.next_deadline_ns()
+        assert due_ns is not None
+        now_ns = min(due_ns, packets[0].arrive_ns) if packets else due_ns
+        while packets and packets[0].arrive_ns <= now_ns:
+            sync.push(packets.pop(0))
+        sync.advance(now_ns)
+        snapshots += sync.poll()
+        sync.trim()
+    made = [s.t_ns / MS for s in snapshots]
+    assert np.diff(made) == pytest.approx(40)
+    assert made[-1] > 3900
+    assert sync.triggers == len(made)
+    present = [t for t, s in zip(made, snapshots, strict=True) if s.present["image"]]
+    gone = [t for t, s in zip(made, snapshots, strict=True) if not s.present["image"]]
+    last_ms = 1580 + (missing.max_age_ms or 20)
+    assert gone[0] == pytest.approx(last_ms, abs=41)
+    assert (present[-1] > 3900) == (back_ms is not None)
+
+
 def test_hops_keep_the_rate_of_a_dead_camera_from_where_it_stopped() -> None:
     sync = make()
     frames = [frame(1000 / 30 * k, k, arrive_ms=1000 / 30 * k + 35) for k in range(1, 30)]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import struct
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -66,7 +69,7 @@ def test_a_text_of_any_size_fits(text: str) -> None:
     assert all(0 <= token < TOKENIZER.size for token in ids(text))
 
 
-NINE = {
+NINE: dict[str, Any] = {
     "type": "TemplateProcessing",
     "single": [{"SpecialToken": {"id": "[CLS]", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
     "pair": [],
@@ -89,20 +92,7 @@ def cut(raw: bytes) -> bytes:
         (tokenizer_json({"[UNK]": -1}), "not a tokenizer"),
         (tokenizer_json({"[UNK]": 1 << 63}), "not a tokenizer"),
         (tokenizer_json({"dark": 0}), "not a tokenizer"),  # nothing stands for unknown words
-        (
-            tokenizer_json(
-                post_processor={
-                    "type": "TemplateProcessing",
-                    "single": [
-                        {"SpecialToken": {"id": "[CLS]", "type_id": 0}},
-                        {"Sequence": {"id": "A", "type_id": 0}},
-                    ],
-                    "pair": [],
-                    "special_tokens": {"[CLS]": {"id": "[CLS]", "ids": [2] * 9, "tokens": ["[CLS]"] * 9}},
-                }
-            ),
-            "9 special tokens",
-        ),
+        (tokenizer_json(post_processor=NINE), "9 special tokens"),
     ],
 )
 def test_a_damaged_tokenizer_is_refused(raw: bytes, message: str) -> None:
@@ -184,7 +174,83 @@ def test_the_tokenizer_of_the_tests_is_plain_json() -> None:
     assert json.loads(tokenizer_json())["model"]["vocab"] == WORDS
 
 
-def test_normalizers_that_would_fill_the_memory_are_refused() -> None:
-    longer = {"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 10}
-    with pytest.raises(BundleError, match="1000000000 times longer"):
-        Tokenizer(tokenizer_json(normalizer={"type": "Sequence", "normalizers": [longer] * 9}), SPEC)
+LONGER = {"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 10}
+INSERT = {"pattern": {"Regex": "(?=.)"}, "content": "x"}
+BYTES = {"type": "ByteLevel"}
+LETTERS = {"type": "Split", "pattern": {"Regex": "."}, "behavior": "Isolated", "invert": False}
+# A map of SentencePiece: a table of one entry, and what letters become.
+MAP = base64.b64encode(struct.pack("<II", 4, 0) + b"x" * 1000 + b"\0").decode()
+
+
+def meta(letter: str) -> dict[str, Any]:
+    return {"type": "Metaspace", "replacement": letter, "prepend_scheme": "always", "split": True}
+
+
+def sequence(*parts: Any) -> dict[str, Any]:
+    return {"type": "Sequence", "normalizers": parts}
+
+
+@pytest.mark.parametrize(
+    "normalizer",
+    [
+        sequence(*[LONGER] * 3),
+        sequence(*[BYTES] * 12),
+        sequence(*[{"type": "Replace", **INSERT}] * 12),
+        sequence(*[INSERT] * 12),  # the library takes these spellings too
+        sequence(*[[{"Regex": "(?=.)"}, "x"]] * 12),
+        sequence(*[{"type": {"ByteLevel": None}}] * 12),
+        {"normalizers": [sequence(*[INSERT] * 12)] * 2},
+        sequence(*[{"type": "Replace", "pattern": {"String": ""}, "content": "x"}] * 12),
+        sequence(*[{"type": "Prepend", "prepend": "xx"}] * 12),
+        sequence(*[{"type": "Replace", "pattern": {"Regex": "."}, "content": "\ufdfa"}, {"type": "NFKD"}] * 6),
+        {"type": "Precompiled", "precompiled_charsmap": MAP},
+    ],
+)
+def test_normalizers_that_would_fill_the_memory_are_refused(normalizer: dict[str, Any]) -> None:
+    with pytest.raises(BundleError, match="more than 256 times longer"):
+        Tokenizer(tokenizer_json(normalizer=normalizer), SPEC)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [{**BYTES, "add_prefix_space": True, "trim_offsets": True, "use_regex": False}] * 12,
+        [LETTERS, meta("_"), LETTERS, meta("+")] * 6,
+    ],
+)
+def test_pre_tokenizers_that_would_fill_the_memory_are_refused(parts: list[Any]) -> None:
+    with pytest.raises(BundleError, match="more than 256 times longer"):
+        Tokenizer(tokenizer_json(pre_tokenizer={"type": "Sequence", "pretokenizers": parts}), SPEC)
+
+
+def test_added_and_special_tokens_that_would_fill_the_memory_are_refused() -> None:
+    token = dict.fromkeys(("single_word", "lstrip", "rstrip", "special"), False)
+    added = [{"id": 6, "content": "a" * 1_000_000, "normalized": True, **token}]
+    with pytest.raises(BundleError, match="1000000 letters and may become 128 times longer"):
+        Tokenizer(tokenizer_json(normalizer=sequence(*[INSERT] * 7), added_tokens=added), SPEC)
+    many = {**NINE, "single": NINE["single"] * 3000}
+    many["special_tokens"] = {"[CLS]": {"id": "[CLS]", "ids": [2] * 100_000, "tokens": ["c"] * 100_000}}
+    with pytest.raises(BundleError, match="300000000 special tokens"):
+        Tokenizer(tokenizer_json(post_processor=many), SPEC)
+
+
+SPACES = {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "}
+QUOTES = [{"type": "Replace", "pattern": {"String": quote}, "content": '"'} for quote in ("``", "''")]
+BERT = {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True, "strip_accents": None}
+
+
+@pytest.mark.parametrize(
+    ("normalizer", "pre_tokenizer"),
+    [
+        (None, {**BYTES, "add_prefix_space": False, "trim_offsets": True, "use_regex": True}),  # GPT-2
+        ({**BERT, "lowercase": True}, {"type": "BertPreTokenizer"}),
+        (sequence({"type": "Prepend", "prepend": "\u2581"}, {**QUOTES[0], "content": "\u2581"}), None),  # Llama
+        (
+            sequence(*QUOTES, *({"type": kind} for kind in ("NFKD", "StripAccents", "Lowercase")), SPACES),  # ALBERT
+            {"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, meta("\u2581")]},
+        ),
+        (sequence(*QUOTES * 20), None),
+    ],
+)
+def test_what_published_tokenizers_are_made_of_is_taken(normalizer: Any, pre_tokenizer: Any) -> None:
+    Tokenizer(tokenizer_json(normalizer=normalizer, pre_tokenizer=pre_tokenizer), SPEC)

@@ -1,0 +1,77 @@
+"""An ONNX file inside a bundle: its weights lie inside as well, where its SHA-256 vouches for them."""
+
+from __future__ import annotations
+
+# Messages of onnx.proto: number of a field -> the message it holds, on every way to a tensor's `external_data`.
+HOLDS = {
+    "ModelProto": {7: "GraphProto", 20: "TrainingInfoProto", 25: "FunctionProto"},
+    "TrainingInfoProto": {1: "GraphProto", 2: "GraphProto"},
+    "FunctionProto": {7: "NodeProto", 11: "AttributeProto"},
+    "GraphProto": {1: "NodeProto", 5: "TensorProto", 15: "SparseTensorProto"},
+    "NodeProto": {5: "AttributeProto"},
+    "AttributeProto": {
+        5: "TensorProto",
+        6: "GraphProto",
+        10: "TensorProto",
+        11: "GraphProto",
+        22: "SparseTensorProto",
+        23: "SparseTensorProto",
+    },
+    "SparseTensorProto": {1: "TensorProto", 2: "TensorProto"},
+    "TensorProto": {13: "external_data"},
+}
+_VARINT, _EIGHT, _BYTES, _FOUR = 0, 1, 2, 5
+
+
+def names_files(raw: bytes) -> bool:
+    """Tell whether an ONNX file takes weights from other files; an engine would read any file of the host.
+
+    The runtime has no onnx, and needs none: protobuf's wire format is followed along ``HOLDS``.
+
+    Raises:
+        ValueError: If that cannot be told: it is damaged, or written as no writer of ONNX does.
+
+    Example:
+        >>> names_files(b"")
+        False
+    """
+    if b"location" not in raw:  # the key under which a file is named, which protobuf keeps in one piece
+        return False
+    waiting = [(memoryview(raw), "ModelProto")]
+    while waiting:
+        data, message = waiting.pop()
+        at = 0
+        while at < len(data):
+            tag, after = _varint(data, at)
+            # Parsers drop the upper bits of a long tag, so that it is another one: none of ONNX has three bytes.
+            if after - at > 2 or tag & 7 not in (_VARINT, _EIGHT, _BYTES, _FOUR):
+                raise ValueError(f"tag {tag} is not one of ONNX")
+            at = after
+            if tag & 7 == _VARINT:
+                _, at = _varint(data, at)
+            elif tag & 7 == _BYTES:
+                size, at = _varint(data, at)
+                held = HOLDS[message].get(tag >> 3)
+                if held == "external_data":
+                    return True
+                if held is not None:
+                    waiting.append((data[at : at + size], held))
+                at += size
+            else:
+                at += 8 if tag & 7 == _EIGHT else 4
+        if at > len(data):
+            raise ValueError("it is cut off")
+    return False
+
+
+def _varint(data: memoryview, at: int) -> tuple[int, int]:
+    """Return the number that begins at ``at``, and where it ends."""
+    value = 0
+    for shift in range(0, 70, 7):
+        if at == len(data):
+            raise ValueError("it is cut off")
+        value |= (data[at] & 127) << shift
+        at += 1
+        if data[at - 1] < 128:
+            return value, at
+    raise ValueError("a number has more than ten bytes")

@@ -1,0 +1,42 @@
+"""Whether bundle, inputs and recording folder fit, before anything is started."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mmedge.bundle.manifest import Manifest, TextInput
+from mmedge.errors import ConfigError
+from mmedge.pipeline.event_log import check_folder
+from mmedge.pipeline.inference import validated_masks
+from mmedge.pipeline.spec import RunSpec
+
+
+def check_run(spec: RunSpec, manifest: Manifest) -> None:
+    """Raise ConfigError if bundle, inputs and recording folder do not fit, before anything is started."""
+    inputs, names = manifest.inputs, set(spec.inputs)
+    if not names or not names <= set(inputs):
+        raise ConfigError(
+            f"the bundle's inputs are {list(inputs)}, sources were given for {sorted(names)}",
+            where="inputs",
+            fix="give a source to at least one of its inputs, and to no other name",
+        )
+    validated = validated_masks(manifest)
+    if frozenset(names) not in validated:
+        known = [sorted(mask) for mask in validated]
+        raise ConfigError(
+            f"the mask {sorted(names)} was never validated for this bundle",
+            where="inputs",
+            fix=f"give sources for one of {known}",
+        )
+    trigger = manifest.sync.trigger
+    clocked = [
+        n for n in names if not isinstance(inputs[n], TextInput) and getattr(inputs[n], "rate_hz", 1) is not None
+    ]
+    if trigger != "timer" and trigger not in names and not clocked:
+        raise ConfigError(
+            f"nothing makes triggers: they are made by '{trigger}', which has no source",
+            where="inputs",
+            fix=f"give '{trigger}' a source",
+        )
+    if spec.record is not None:
+        check_folder(Path(spec.record))
