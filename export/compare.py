@@ -27,7 +27,7 @@ HELD_OUT = 400
 # samples a single one is more than that already: so many may always differ.
 MASK_ALLOWANCE = 3.0
 ALWAYS_ALLOWED = 2
-_ROUNDING = 1e-9
+ROUNDING = 1e-9
 
 
 class TaskComparison(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,14 +90,14 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
         """
         for task, agreement in self.agreement.items():
             rows = [row for row in self.rows if row.task == task]
-            over = [row for row in rows if row.lost > _allowed(row, max_drop_points) + _ROUNDING]
+            over = [row for row in rows if row.lost > allowed_points(row.samples, max_drop_points) + ROUNDING]
             lost = 100.0 * (1.0 - agreement)
-            if lost > max_drop_points + _ROUNDING or over:
+            if lost > max_drop_points + ROUNDING or over:
                 worst = max(over or rows, key=lambda row: row.lost)
                 raise CheckError(
                     f"{self.b} gives another label than {self.a} on {lost:.2f} % of the samples, {max_drop_points:g} "
                     f"allowed; worst with {' + '.join(worst.present)}: {worst.lost:.2f} %, "
-                    f"{_allowed(worst, max_drop_points):.3g} allowed, "
+                    f"{allowed_points(worst.samples, max_drop_points):.3g} allowed, "
                     f"{worst.sqnr_db:.1f} dB",
                     where=f"task '{task}'",
                     fix='calibrate on recordings like those of use, or with rule = "max", or raise max_drop_points',
@@ -147,7 +147,7 @@ def compare(
 ) -> Comparison:
     """Run two versions of a model through the whole stage graph and compare their labels.
 
-    Every presence mask is tried; smoothing is off, so that no sample hides another.
+    With all inputs, all but one, and each alone; smoothing is off, so that no sample hides another.
 
     Args:
         a: The reference.
@@ -198,9 +198,9 @@ def compare(
     return Comparison(a=labels[0], b=labels[1], rows=rows)
 
 
-def _allowed(row: TaskComparison, max_drop_points: float) -> float:
-    """Return the percentage points that one mask may lose."""
-    return max(MASK_ALLOWANCE * max_drop_points, 100.0 * ALWAYS_ALLOWED / row.samples)
+def allowed_points(samples: int, max_drop_points: float) -> float:
+    """Return the percentage points that one mask may lose, measured on so many samples."""
+    return max(MASK_ALLOWANCE * max_drop_points, 100.0 * ALWAYS_ALLOWED / samples)
 
 
 def _row(

@@ -13,7 +13,7 @@ import msgspec
 from onnx import ModelProto
 
 from mmedge.bundle.archive import write_archive
-from mmedge.bundle.manifest import File, Input, Manifest, Mask, Stage, Task, TextInput, Variant
+from mmedge.bundle.manifest import File, Input, Manifest, Mask, Task, TextInput, Variant
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine
 from mmedge.errors import ConfigError
 from mmedge.types import Tensors
@@ -22,7 +22,7 @@ from .brought import tensorrt_problem
 from .golden import Golden, make_golden
 from .onnx_models import OnnxModels
 from .preprocess.onnx_prefix import merge_prefix
-from .recipe import Recipe
+from .recipe import Recipe, plain_stage
 from .recordings import Samples, as_samples
 from .stages import onnx_runners, seats_of
 from .tokenizer import check_vocabulary, load_tokenizer, read_tokenizer
@@ -120,7 +120,7 @@ def pack(
         name=recipe.name,
         licence=recipe.licence,
         inputs=inputs,
-        stages={name: _plain(stage) for name, stage in recipe.stages.items()},
+        stages={name: plain_stage(stage) for name, stage in recipe.stages.items()},
         variants=tuple(variants),
         tasks=tasks,
         missing=recipe.missing,
@@ -144,11 +144,6 @@ def _metadata(known: Mapping[str, Any]) -> Metadata:
         return msgspec.convert(dict(known), Metadata)
     except msgspec.ValidationError as error:
         raise ConfigError(f"metadata: {error}", where="pack", fix="pass what load_weights returned") from error
-
-
-def _plain(stage: Stage) -> Stage:
-    """Return a stage as the manifest has it: without the file it came from."""
-    return Stage(**{name: getattr(stage, name) for name in Stage.__struct_fields__})
 
 
 def _forms(recipe: Recipe) -> list[tuple[Literal["cpu", "tensorrt"], Literal["fp32", "int8"]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,22 @@ from typing import Any, Literal
 import msgspec
 
 import mmedge
-from mmedge.bundle.manifest import Detection, Input, Mask, Missing, Smoothing, Stage, Sync
+from mmedge.bundle.manifest import (
+    Detection,
+    File,
+    Input,
+    Manifest,
+    Mask,
+    Missing,
+    Smoothing,
+    Stage,
+    Sync,
+    Task,
+    TextInput,
+    Variant,
+)
+from mmedge.bundle.order import check_tasks
+from mmedge.bundle.references import check_label_count, check_references
 from mmedge.bundle.seats import Positive
 from mmedge.errors import BundleError, ConfigError
 from mmedge.fusion.stream import check_stream, is_stream
@@ -128,10 +144,17 @@ class _Document(_Strict, frozen=True, kw_only=True):
 
 
 class Recipe(_Document, frozen=True, kw_only=True):
-    """A decoded recipe. Paths inside it are relative to ``folder``, where its file lies."""
+    """A decoded recipe. Paths inside it are relative to ``folder``, where its file lies.
+
+    Attributes:
+        folder: Of the file.
+        sha256: Of the file's bytes.
+        file: The file as it was named, for errors; None where there is none.
+    """
 
     folder: Path
     sha256: str
+    file: Path | None = None
 
     @classmethod
     def load(cls, path: str | Path) -> Recipe:
@@ -144,7 +167,8 @@ class Recipe(_Document, frozen=True, kw_only=True):
             The recipe.
 
         Raises:
-            ConfigError: If the file is missing or a key is unknown, of the wrong type or absent.
+            ConfigError: If the file is missing or no recipe, or a key is unknown, of the wrong type or absent, or names
+                nothing.
 
         Example:
             >>> from mmedge import export
@@ -158,11 +182,14 @@ class Recipe(_Document, frozen=True, kw_only=True):
             raise ConfigError(
                 f"cannot read the recipe: {error.strerror}", where=str(path), fix="check the path"
             ) from error
+        text = _text(path, raw)
         try:
-            document = msgspec.toml.decode(raw, type=_Document)
-        except msgspec.DecodeError as error:
-            text, _, key = str(error).partition(" - at ")
-            raise ConfigError(text, where=f"{path}: {key.strip('`') or '$'}", fix="correct the recipe") from error
+            document = msgspec.toml.decode(text, type=_Document)
+        except msgspec.ValidationError as error:
+            message, key = _told(error, msgspec.toml.decode(text), _Document)
+            raise ConfigError(message, where=f"{path}: {key}", fix="correct the recipe") from error
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise ConfigError(str(error), where=f"{path}: $", fix="correct the recipe") from error
         for name, stage in document.stages.items():
             _check_stage(stage, document, f"{path}: $.stages.{name}")
         fields = {name: getattr(document, name) for name in _Document.__struct_fields__}
@@ -170,7 +197,14 @@ class Recipe(_Document, frozen=True, kw_only=True):
             trained = document.model is not None and not document.model.pretrained
             precisions = ("fp32", "int8") if trained else ("fp32",)
             fields["export"] = msgspec.structs.replace(document.export, precisions=precisions)
-        return cls(**fields, folder=path.resolve().parent, sha256=hashlib.sha256(raw).hexdigest())
+        recipe = cls(**fields, folder=path.resolve().parent, sha256=hashlib.sha256(raw).hexdigest(), file=path)
+        if recipe.tasks:  # without any, single steps can be made of it still
+            check_recipe(recipe)
+        return recipe
+
+    def at(self, key: str) -> str:
+        """Return where a key is, for errors: ``recipe.toml: $.stages.fusion``."""
+        return key if self.file is None else f"{self.file}: $.{key}"
 
     @contextmanager
     def importable(self) -> Iterator[None]:
@@ -215,3 +249,119 @@ def _check_stage(stage: RecipeStage, document: _Document, where: str) -> None:
             check_stream(stage, document.inputs, where)
         except BundleError as error:
             raise ConfigError(error.message, where=error.where, fix=error.fix) from error
+
+
+def plain_stage(stage: Stage, **changes: Any) -> Stage:
+    """Return a stage as the manifest has it: without the file it came from."""
+    return Stage(**{name: getattr(stage, name) for name in Stage.__struct_fields__} | changes)
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Check all that a manifest must keep to, before anything is trained or exported.
+
+    Raises:
+        ConfigError: Names the key that has a bad value, names nothing, or has another number of labels than its output
+            has classes.
+    """
+    manifest = _manifest(recipe)
+    try:
+        msgspec.convert(msgspec.to_builtins(manifest), Manifest)
+    except msgspec.ValidationError as error:
+        message, key = _told(error, msgspec.to_builtins(manifest), Manifest)
+        raise ConfigError(message, where=recipe.at(key.removeprefix("$.")), fix="correct the recipe") from error
+    try:
+        check_references(manifest)
+        check_tasks(manifest)
+        for name, task in recipe.tasks.items():
+            if recipe.stages[task.output.partition(".")[0]].outputs:  # else only the network's file tells
+                check_label_count(manifest, name, len(task.labels))
+    except BundleError as error:
+        key = (error.where or "").partition(": $.")[2]
+        raise ConfigError(error.message, where=recipe.at(key), fix=error.fix) from error
+
+
+def _manifest(recipe: Recipe) -> Manifest:
+    """Return the manifest as far as the recipe tells it; outputs that are not declared are those that are asked for."""
+    asked = [task.output for task in recipe.tasks.values()]
+    asked += [source for stage in recipe.stages.values() for source in stage.inputs.values()]
+    stages: dict[str, Stage] = {}
+    for name, stage in recipe.stages.items():
+        own = [source.removeprefix("@state:") for source in stage.inputs.values() if source.startswith("@state:")]
+        own += [source.partition(".")[2] for source in asked if source.startswith(f"{name}.")]
+        stages[name] = plain_stage(stage, outputs=stage.outputs or dict.fromkeys(own, ()))
+    variants = [
+        Variant(stage=name, target="cpu", precision="fp32", file="-", golden="-", tolerance={})
+        for name, stage in recipe.stages.items()
+        if stage.callable is None
+    ]
+    tokenizers = [spec.tokenizer for spec in recipe.inputs.values() if isinstance(spec, TextInput) and spec.tokenizer]
+    known = Task.__struct_fields__
+    return Manifest(
+        schema="mmedge.bundle/1",
+        name=recipe.name,
+        licence=recipe.licence,
+        inputs=recipe.inputs,
+        stages=stages,
+        variants=tuple(variants),
+        tasks={
+            name: Task(**{key: getattr(task, key) for key in task.__struct_fields__ if key in known} | {"labels": "-"})
+            for name, task in recipe.tasks.items()
+        },
+        missing=recipe.missing,
+        validated_masks=recipe.validated_masks,
+        sync=recipe.sync,
+        files={name: File(sha256="0" * 64, bytes=0) for name in ("-", *tokenizers)},
+    )
+
+
+def _text(path: Path, raw: bytes) -> str:
+    """Return the text of a recipe, or raise ConfigError that says what the file is."""
+    if raw.startswith(b"PK\3\4") and b"manifest.json" in raw:
+        raise ConfigError(
+            "not a recipe but a bundle",
+            where=str(path),
+            fix="name the recipe it was made of; `mmedge inspect` or `mmedge run` take bundles",
+        )
+    if path.suffix.lower() == ".onnx":
+        raise ConfigError("not a recipe but a network", where=str(path), fix=f"mmedge new DIR --from {path}")
+    if b"\0" in raw:
+        raise ConfigError("not a recipe but a binary file", where=str(path), fix="name a TOML file, saved as UTF-8")
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        message = f"not UTF-8: byte 0x{raw[error.start]:02x}"
+        raise ConfigError(message, where=f"{path}:{line}", fix="save the recipe as UTF-8") from error
+
+
+def _told(error: msgspec.ValidationError, document: Any, kind: Any) -> tuple[str, str]:
+    """Return what msgspec says and the key path, with the names of tables that msgspec writes as ``[...]``.
+
+    Args:
+        error: What was raised.
+        document: The tables that were converted; changed.
+        kind: To what.
+    """
+    message, _, path = str(error).partition(" - at ")
+    key, table = "$", document
+    for part in re.findall(r"\[\.\.\.\]|\[\d+\]|[^.\[\]]+", path.strip("`"))[1:]:
+        name: Any = int(part[1:-1]) if re.fullmatch(r"\[\d+\]", part) else part
+        if part == "[...]":
+            # Alone in its table, the entry that is wrong is as wrong as before.
+            everything = dict(table)
+            for name, value in everything.items():
+                table.clear()
+                table[name] = value
+                if _says(document, kind) == str(error):
+                    break
+        key += part if isinstance(name, int) else f".{name}"
+        table = table[name]
+    return message, key
+
+
+def _says(document: Any, kind: Any) -> str:
+    try:
+        msgspec.convert(document, kind, str_keys=True)
+    except msgspec.ValidationError as error:
+        return str(error)
+    return ""

@@ -1,4 +1,4 @@
-"""All steps of a recipe in order, each done once: weights, ONNX, INT8, comparison, bundle."""
+"""All steps of a recipe in order, each done once: weights, ONNX, INT8, comparison, measurement, bundle."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 
 from mmedge.bundle.manifest import TextInput
-from mmedge.errors import ConfigError
+from mmedge.errors import ConfigError, MissingDependencyError
 
 from .brought import bring
 from .compare import Comparison, compare
@@ -29,7 +29,7 @@ from .lint import load_network
 from .onnx_models import OnnxModels
 from .pack import pack
 from .quantize import quantize
-from .recipe import Recipe
+from .recipe import Recipe, check_recipe
 from .recordings import Samples, raw_samples, recording_files
 from .report import QuantizationReport, quantization_report
 from .to_onnx import random_samples, to_onnx
@@ -38,10 +38,12 @@ from .tokenizer import read_tokenizer
 if TYPE_CHECKING:
     from torch import nn
 
-Step = Literal["train", "onnx", "quantize", "compare", "pack"]
+    from .measure import Measurement
+
+Step = Literal["train", "onnx", "quantize", "compare", "measure", "pack"]
 Show = Callable[[str, float | None], None]
 _log = logging.getLogger(__name__)
-STEPS: tuple[Step, ...] = ("train", "onnx", "quantize", "compare", "pack")
+STEPS: tuple[Step, ...] = ("train", "onnx", "quantize", "compare", "measure", "pack")
 
 
 @dataclass(kw_only=True)
@@ -62,6 +64,7 @@ class RunReport:
     onnx: OnnxModels | None = None
     quantization: QuantizationReport | None = None
     comparison: Comparison | None = None
+    measurement: Measurement | None = None
 
     def to_dict(self) -> dict[str, object]:
         """Return the document of schema ``mmedge.export/1``."""
@@ -74,6 +77,7 @@ class RunReport:
             "parity": None if self.onnx is None else msgspec.to_builtins(self.onnx.parity),
             "quantization": None if self.quantization is None else self.quantization.to_dict(),
             "comparison": None if self.comparison is None else self.comparison.to_dict(),
+            "measurement": None if self.measurement is None else self.measurement.to_dict(),
         }
 
     def print(self, console: Console) -> None:
@@ -85,7 +89,7 @@ class RunReport:
             for row in self.onnx.parity:
                 table.add_row(f"{row.stage}.{row.output}", str(row.samples), f"{row.max_rel:.1e}", f"{row.cosine:.6f}")
             console.print(table)
-        for report in (self.quantization, self.comparison):
+        for report in (self.quantization, self.comparison, self.measurement):
             if report is not None:
                 console.print(report.table())
         steps = ", ".join(f"{s} {'cached' if s in self.cached else f'{t:.1f} s'}" for s, t in self.seconds.items())
@@ -107,7 +111,7 @@ def run(
         The bundle, or the folder of intermediate files if ``only`` stopped before it was made.
 
     Raises:
-        CheckError: If ONNX differs from torch, or INT8 loses more agreement than the recipe allows.
+        CheckError: If ONNX differs from torch, or INT8 loses more agreement or accuracy than the recipe allows.
         ConfigError: If the cache cannot be written, or whatever a step finds wrong.
 
     Example:
@@ -124,6 +128,7 @@ def run_steps(
     output: str | Path | None = None,
     only: Step | None = None,
     retrain: bool = False,
+    measure: bool = True,
     progress: Show | None = None,
 ) -> RunReport:
     """Do what ``run`` does and return what was measured.
@@ -133,6 +138,8 @@ def run_steps(
         output: The bundle.
         only: Stop after this step.
         retrain: Train even where there are weights; those are left as they are.
+        measure: Run the exported networks over the validation data, where the recipe has some; without, the bundle
+            carries what training measured.
         progress: Called with a message and a share 0..1.
 
     Returns:
@@ -141,14 +148,16 @@ def run_steps(
     if only is not None and only not in STEPS:
         raise ConfigError(f"there is no step '{only}'", where="only", fix=f"one of {', '.join(STEPS)}")
     with _shown(progress) as show:
-        return _Steps(recipe, retrain, show).upto(only or "pack", Path(output or f"{recipe.name}.mmedge"))
+        steps = _Steps(recipe, show, retrain=retrain, measure=measure)
+        return steps.upto(only or "pack", Path(output or f"{recipe.name}.mmedge"))
 
 
 class _Steps:
     """One run; intermediate files lie in a folder named by the hash of all that goes in."""
 
-    def __init__(self, recipe: Recipe, retrain: bool, show: Show) -> None:
+    def __init__(self, recipe: Recipe, show: Show, *, retrain: bool, measure: bool) -> None:
         self._retrain, self._show = retrain, show
+        self._measured = measure and (recipe.data.dataset or recipe.data.folder) is not None
         self._recipe = recipe
         self._model: nn.Module | None = None
         self._metadata: dict[str, Any] = {}
@@ -156,6 +165,7 @@ class _Steps:
 
     def upto(self, last: Step, output: Path) -> RunReport:
         self._recipe, _ = bring(self._recipe)
+        check_recipe(self._recipe)
         report, recipe = self._report, self._recipe
         steps: dict[Step, Callable[[], bool]] = {}
         if recipe.model is not None and not recipe.model.pretrained:
@@ -167,6 +177,12 @@ class _Steps:
         steps["onnx"] = self._onnx
         if "int8" in recipe.export.precisions:
             steps |= {"quantize": self._quantize, "compare": self._compare}
+        if self._measured:
+            steps["measure"] = self._measure
+        elif last == "measure":
+            raise ConfigError(
+                "there are no data to measure on", where=recipe.at("data"), fix="set data.dataset or data.folder"
+            )
         steps["pack"] = lambda: self._pack(output)
         for index, (step, do) in enumerate(steps.items()):
             if STEPS.index(step) > STEPS.index(last):
@@ -234,12 +250,42 @@ class _Steps:
         comparison.raise_for_status(self._recipe.calibration.max_drop_points)
         return cached
 
+    def _measure(self) -> bool:
+        from .measure import Measurement, measure, measure_key
+        from .training import make_dataset, mask_figures
+
+        recipe = self._recipe
+        with recipe.importable():
+            try:
+                dataset = make_dataset(recipe)
+                file = self._report.folder / f"measurement-{measure_key(dataset)}.json"
+                if cached := file.is_file():
+                    measurement = msgspec.json.decode(file.read_bytes(), type=Measurement)
+                else:
+                    dataset.prepare()
+                    measurement = measure(self._versions, dataset, progress=self._count)
+                    file.write_bytes(msgspec.json.encode(measurement))
+            except MissingDependencyError as error:
+                _log.warning(
+                    "the exported networks are not measured, and the bundle carries what training measured: %s", error
+                )
+                return False
+        self._report.measurement = measurement
+        measurement.raise_for_status(recipe.calibration.max_drop_points)
+        if figures := mask_figures(recipe, measurement.fp32):
+            self._metadata = {**self._metadata, "validated_masks": figures}
+        return cached
+
+    def _count(self, done: int, count: int) -> None:
+        self._show(f"measure: {done} of {count} samples", None)
+
     def _pack(self, output: Path) -> bool:
-        int8 = [self._int8] if "int8" in self._recipe.export.precisions else []
-        self._report.path = pack(
-            output, self._recipe, [self._fp32, *int8], metadata=self._metadata, samples=self._samples
-        )
+        self._report.path = pack(output, self._recipe, self._versions, metadata=self._metadata, samples=self._samples)
         return False
+
+    @property
+    def _versions(self) -> list[OnnxModels]:
+        return [self._fp32, self._int8] if "int8" in self._recipe.export.precisions else [self._fp32]
 
     @property
     def _fp32(self) -> OnnxModels:

@@ -23,10 +23,11 @@ from mmedge.types import AnyArray, Tensors
 from .brought import bring
 from .clean import clean, is_user_file, short_line, user_line
 from .lint import lint
+from .models.staged import check_shapes
 from .onnx_models import OnnxModels, Parity
 from .preprocess.onnx_prefix import Preprocessor
 from .recipe import Recipe
-from .stages import StageGraph, feed_zeros, network_stages, onnx_runners, output_shape
+from .stages import StageGraph, feed_zeros, network_stages, onnx_runners
 from .tokenizer import load_tokenizer
 
 OPSETS = range(18, 23)
@@ -132,13 +133,7 @@ def _export(recipe: Recipe, stage: str, module: nn.Module) -> onnx.ModelProto:
         except Exception as error:  # torch.export raises its own classes and whatever the model raises
             raise _failure(stage, module, error) from error
         shapes = [tuple(node.meta["val"].shape) for node in program.graph.output_node().args[0]]
-        declared = [output_shape(recipe, stage, output) for output in outputs]
-        if shapes != declared:
-            raise ConfigError(
-                f"{type(module).__name__} returns {_listed(shapes)}, the recipe declares {_listed(declared)}",
-                where=f"stages.{stage}.outputs",
-                fix="correct the recipe or the network",
-            )
+        check_shapes(recipe, stage, module, shapes)
         try:
             exported = torch.onnx.export(
                 program,
@@ -179,17 +174,21 @@ def _quiet() -> Iterator[None]:
                 logger.setLevel(level)
 
 
-def _listed(shapes: Sequence[tuple[int, ...]]) -> str:
-    return ", ".join(str(list(shape)) for shape in shapes)
+def raised_at(error: BaseException, *ours: str) -> str | None:
+    """Return the innermost line of the user's own code, ``file:line``, that an error came through; None without.
+
+    Args:
+        error: What was raised.
+        ours: Files that are not the user's.
+    """
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if is_user_file(f.filename)]
+    lines = [short_line(f.filename, f.lineno or 0) for f in frames if f.filename not in ours]
+    return lines[-1] if lines else None
 
 
 def _failure(stage: str, module: nn.Module, error: Exception) -> ConfigError:
     """Turn what torch.export raised into the user's line and the reason."""
-    frames = [
-        f for f in traceback.extract_tb(error.__traceback__) if is_user_file(f.filename) and f.filename != __file__
-    ]
-    named = user_line(str(error))
-    line = named or (short_line(frames[-1].filename, frames[-1].lineno or 0) if frames else None)
+    line = user_line(str(error)) or raised_at(error, __file__)
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     if "data-dependent" in reason:
         fix = "the graph must not depend on values: use torch.where, or clamp and mask, instead of if and int()"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
+import sys
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NoReturn, Protocol
 
@@ -34,10 +36,12 @@ class Sample:
             sequence of them [steps, ...].
         labels: Per input, the class it shows, a number into the classification task's labels. Inputs that
             name different classes make a conflict.
+        age_ms: Per input, how old its data are at the moment of the sample; 0 where nothing is said.
     """
 
     inputs: dict[str, AnyArray]
     labels: dict[str, int]
+    age_ms: dict[str, float] = field(default_factory=dict)
 
 
 class Samples(Protocol):
@@ -79,6 +83,14 @@ class Dataset(ABC):
         """Return what the test table has a row for; by default the whole test split."""
         return {"test": self.split("test")}
 
+    def digest(self, name: Split) -> bytes:
+        """Return what is another when the samples of a split are, as far as it can be told without reading them.
+
+        Here the source of the data set's module; a data set of files adds these.
+        """
+        file = getattr(sys.modules[type(self).__module__], "__file__", None)
+        return b"" if file is None else Path(file).read_bytes()
+
     def check(self) -> None:
         """Raise ConfigError if a group is in more than one split."""
         for index, one in enumerate(SPLITS):
@@ -100,20 +112,25 @@ class Dataset(ABC):
             samples: What ``split(...)`` yielded.
 
         Returns:
-            ``inputs`` (name -> raw tensor), ``labels`` int64 and ``present`` float32 [batch, n_inputs].
+            ``inputs`` (name -> raw tensor), ``labels`` int64, ``present`` float32 and ``age_ms`` float32
+            [batch, n_inputs].
 
         Raises:
             ConfigError: If an array does not fit its input, is a sequence of an input that feeds no stage with a
-                state, or the sequences of a batch have several lengths.
+                state, or the sequences of a batch have several lengths; if an age is no time.
         """
         for sample in samples:
-            unknown = sorted(sample.inputs.keys() - self.inputs.keys())
-            if unknown:
-                raise ConfigError(
-                    f"a sample has an array for '{unknown[0]}', the recipe's inputs are {list(self.inputs)}",
-                    where="data",
-                    fix="use the recipe's names",
-                )
+            for what, given in (("array", sample.inputs), ("age", sample.age_ms)):
+                unknown = sorted(given.keys() - self.inputs.keys())
+                if unknown:
+                    raise ConfigError(
+                        f"a sample has an {what} for '{unknown[0]}', the recipe's inputs are {list(self.inputs)}",
+                        where="data",
+                        fix="use the recipe's names",
+                    )
+            for name, age in sample.age_ms.items():
+                if not 0 <= age < math.inf:
+                    raise ConfigError(f"a sample is {age} ms old", where=f"input '{name}'", fix="give 0 or more ms")
         moving = {
             source
             for stage in self.recipe.stages.values()
@@ -123,6 +140,7 @@ class Dataset(ABC):
         inputs: dict[str, torch.Tensor] = {}
         labels = torch.full((len(samples), len(self.inputs)), -1)
         present = torch.zeros(len(samples), len(self.inputs))
+        age_ms = torch.zeros(len(samples), len(self.inputs))
         for column, (name, spec) in enumerate(self.inputs.items()):
             arrays = [sample.inputs.get(name) for sample in samples]
             inputs[name] = torch.from_numpy(_stacked(name, spec, arrays, sequences=name in moving))
@@ -130,7 +148,8 @@ class Dataset(ABC):
                 if name in sample.inputs:
                     present[row, column] = 1
                     labels[row, column] = sample.labels.get(name, -1)
-        return {"inputs": inputs, "labels": labels, "present": present}
+                    age_ms[row, column] = sample.age_ms.get(name, 0.0)
+        return {"inputs": inputs, "labels": labels, "present": present, "age_ms": age_ms}
 
 
 def _stacked(name: str, spec: Input, arrays: Sequence[AnyArray | None], *, sequences: bool) -> AnyArray:

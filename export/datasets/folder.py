@@ -1,8 +1,10 @@
-"""A folder with ``index.csv``: ``split,group,label,image,audio,text``, one sample a line."""
+"""A folder with ``index.csv``: ``split,group,label,image,audio,text``, one sample a line, and how old its data are."""
 
 from __future__ import annotations
 
 import csv
+import hashlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +22,7 @@ from .base import SPLITS, Dataset, Sample, Samples, Split, class_labels
 from .speech import read_audio
 
 _COLUMNS = ("split", "group", "label", "image", "audio", "text")
+_AGES = ("image_age_ms", "audio_age_ms", "text_age_ms")  # may follow
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,12 +35,13 @@ class Row:
     label: int
     files: dict[str, Path] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
+    age_ms: dict[str, float] = field(default_factory=dict)
 
 
 class Folder(Dataset):
     """Your own data. An empty cell means that the input is absent; file names are relative to the folder.
 
-    The column ``text`` holds the text itself.
+    The column ``text`` holds the text itself; ``image_age_ms``, ``audio_age_ms`` and ``text_age_ms`` may follow.
 
     Args:
         recipe: With at most one image, one audio and one text input.
@@ -90,6 +94,11 @@ class Folder(Dataset):
         """Return the groups of a split."""
         return frozenset(row.group for row in self.rows if row.split == name)
 
+    def digest(self, name: Split) -> bytes:
+        """Return the hashes of the index and of all files of a split."""
+        files = [self._index, *(path for row in self.rows if row.split == name for path in row.files.values())]
+        return b"".join(hashlib.sha256(path.read_bytes()).digest() for path in files if path.is_file())
+
     def load(self, row: Row) -> Sample:
         """Return one sample: images resized to ``frame``, sound cut to its last window or padded in front, tokens."""
         inputs: dict[str, AnyArray] = {}
@@ -101,7 +110,7 @@ class Folder(Dataset):
             ids = np.empty(self.recipe.inputs[name].tensor_shape, np.int64)  # type: ignore[union-attr]
             self._tokenizers[name].ids(text, ids)
             inputs[name] = ids[0]
-        return Sample(inputs=inputs, labels=dict.fromkeys(inputs, row.label))
+        return Sample(inputs=inputs, labels=dict.fromkeys(inputs, row.label), age_ms=row.age_ms)
 
     def _image(self, path: Path, spec: ImageInput, row: Row) -> ByteArray:
         cv2 = require("cv2", "reading images")
@@ -119,10 +128,12 @@ class Folder(Dataset):
             with self._index.open(newline="", encoding="utf-8") as file:
                 reader = csv.reader(file)
                 header = next(reader, [])
-                if tuple(header) != _COLUMNS:
-                    raise self._error(f"expected the columns {','.join(_COLUMNS)}, got {','.join(header)}", 1)
+                ages = header[len(_COLUMNS) :]
+                if tuple(header[: len(_COLUMNS)]) != _COLUMNS or len({*ages} & {*_AGES}) != len(ages):
+                    expected = f"{','.join(_COLUMNS)}, and after them any of {','.join(_AGES)}"
+                    raise self._error(f"expected the columns {expected}, got {','.join(header)}", 1)
                 for cells in reader:
-                    yield self._row(cells, reader.line_num)
+                    yield self._row(header, cells, reader.line_num)
         except OSError as error:
             raise ConfigError(
                 f"cannot read the index: {error.strerror}", where=str(self._index), fix="check data.folder"
@@ -130,10 +141,10 @@ class Folder(Dataset):
         except (UnicodeDecodeError, csv.Error) as error:
             raise ConfigError(f"not a CSV file in UTF-8: {error}", where=str(self._index), fix="save it so") from error
 
-    def _row(self, cells: list[str], line: int) -> Row:
-        if len(cells) != len(_COLUMNS):
-            raise self._error(f"expected {len(_COLUMNS)} cells, got {len(cells)}", line)
-        cell = dict(zip(_COLUMNS, cells, strict=True))
+    def _row(self, header: list[str], cells: list[str], line: int) -> Row:
+        if len(cells) != len(header):
+            raise self._error(f"expected {len(header)} cells, got {len(cells)}", line)
+        cell = dict(zip(header, cells, strict=True))
         if cell["split"] not in SPLITS:
             raise self._error(f"unknown split '{cell['split']}', one of {', '.join(SPLITS)}", line)
         if not cell["group"]:
@@ -146,7 +157,19 @@ class Folder(Dataset):
         if not files and not texts:
             raise self._error("the sample has nothing for any input of the recipe", line)
         label = self.labels.index(cell["label"])
-        return Row(line=line, split=cell["split"], group=cell["group"], label=label, files=files, texts=texts)
+        ages = {name: self._age(cell.get(f"{kind}_age_ms") or "0", line) for kind, name in self.seats.items()}
+        return Row(
+            line=line, split=cell["split"], group=cell["group"], label=label, files=files, texts=texts, age_ms=ages
+        )
+
+    def _age(self, cell: str, line: int) -> float:
+        try:
+            age = float(cell)
+        except ValueError:
+            age = math.nan
+        if not 0 <= age < math.inf:
+            raise self._error(f"'{cell}' is no age in ms", line)
+        return age
 
     def _error(self, message: str, line: int) -> ConfigError:
         return ConfigError(message, where=f"{self._index}:{line}", fix="correct this line")

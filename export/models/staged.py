@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,10 @@ from mmedge.bundle.manifest import Input, Stage, TensorInput
 from mmedge.errors import ConfigError
 
 from ..recipe import Recipe
+from ..stages import output_shape
+
+# One number for each input of the model; what reads them gives something else when an input is absent.
+_PER_INPUT = ("@present", "@age_ms")
 
 
 class StagedModel(nn.Module):
@@ -46,12 +50,12 @@ class StagedModel(nn.Module):
         self.input_names = tuple(recipe.inputs)
         self.order = _order(self.graph, self.input_names)
         self._ranks = {name: rank(spec) for name, spec in recipe.inputs.items()}
-        self.masked = _depends_on_present(self.graph, self.order)
+        self.masked = _depends_on_mask(self.graph, self.order)
         for name in self.order:
             self.add_module(name, stages[name])
 
     def features(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Run the stages that do not depend on ``present``.
+        """Run the stages that depend neither on ``present`` nor on ``age_ms``.
 
         Args:
             inputs: Preprocessed tensors by input name.
@@ -62,45 +66,60 @@ class StagedModel(nn.Module):
         known, outputs = dict(inputs), dict[str, Tensor]()
         for name in self.order:
             if name not in self.masked:
-                outputs |= self._run(name, known)
+                outputs |= self.run_stage(name, known)
                 known |= outputs
         return outputs
 
     def forward(
-        self, inputs: Mapping[str, Tensor], present: Tensor, reuse: Mapping[str, Tensor] | None = None
+        self,
+        inputs: Mapping[str, Tensor],
+        present: Tensor,
+        age_ms: Tensor | None = None,
+        reuse: Mapping[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
         """Run the stages.
 
         Args:
             inputs: Preprocessed tensors by input name, or sequences of them; absent ones may hold anything.
             present: float32 [batch, n_inputs], 1 where the input is there.
-            reuse: Outputs of an earlier call with the same inputs; only stages that depend on
-                ``present`` run again.
+            age_ms: float32 [batch, n_inputs], how old the data are; that of an absent input is 0. None: all are new.
+            reuse: Outputs of an earlier call with the same inputs; only stages that depend on ``present`` or
+                ``age_ms`` run again.
 
         Returns:
             ``"STAGE.OUTPUT"`` -> tensor.
         """
-        known: dict[str, Tensor] = {**inputs, "@present": present}
+        known = everything(inputs, present, age_ms)
         outputs: dict[str, Tensor] = {}
         for name in self.order:
             if reuse is not None and name not in self.masked:
                 fresh = {f"{name}.{output}": reuse[f"{name}.{output}"] for output in self.graph[name].outputs}
             else:
-                fresh = self._run(name, known)
+                fresh = self.run_stage(name, known)
             outputs |= fresh
             known |= fresh
         return outputs
 
-    def _run(self, name: str, known: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the outputs of one stage, at the last step if it has a state."""
-        stage, network = self.graph[name], self.get_submodule(name)
-        keys = [f"{name}.{output}" for output in stage.outputs]
+    def run_stage(self, name: str, known: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Run one stage.
+
+        Args:
+            name: Its name.
+            known: What ``everything`` gives, and ``"STAGE.OUTPUT"`` of the stages before.
+
+        Returns:
+            ``"STAGE.OUTPUT"`` -> tensor, at the last step if it has a state.
+
+        Raises:
+            ConfigError: If the network returns another number of tensors than the recipe declares.
+        """
+        stage = self.graph[name]
         feeds = {key: known[source] for key, source in stage.inputs.items() if source in known}
         states = {key: f"{name}.{source[7:]}" for key, source in stage.inputs.items() if source.startswith("@state:")}
         moving = {key: x for key, x in feeds.items() if x.ndim > self._ranks.get(stage.inputs[key], x.ndim)}
         feeds |= {key: x[:, -1] for key, x in moving.items()}
         if not states:
-            return dict(zip(keys, _listed(network(**feeds)), strict=True))
+            return self._call(name, feeds)
         like = next(iter(feeds.values()))
         for key, source in states.items():
             shape = [len(like) if isinstance(dim, str) else dim for dim in stage.outputs[source.partition(".")[2]]]
@@ -108,18 +127,51 @@ class StagedModel(nn.Module):
         fresh: dict[str, Tensor] = {}
         for step in range(max((x.shape[1] for x in moving.values()), default=1)):
             feeds |= {key: x[:, step] for key, x in moving.items()}
-            fresh = dict(zip(keys, _listed(network(**feeds)), strict=True))
+            fresh = self._call(name, feeds)
             feeds |= {key: fresh[source] for key, source in states.items()}
         return fresh
+
+    def _call(self, name: str, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        network, outputs = self.get_submodule(name), self.graph[name].outputs
+        result = network(**feeds)
+        tensors = [result] if isinstance(result, Tensor) else list(result)
+        if len(tensors) != len(outputs):
+            raise ConfigError(
+                f"{type(network).__name__} returns {len(tensors)} tensors, the recipe declares {', '.join(outputs)}",
+                where=f"stages.{name}.outputs",
+                fix="correct the recipe or the network",
+            )
+        return {f"{name}.{output}": tensor for output, tensor in zip(outputs, tensors, strict=True)}
+
+
+def everything(inputs: Mapping[str, Tensor], present: Tensor, age_ms: Tensor | None = None) -> dict[str, Tensor]:
+    """Return what stages may be fed besides each other's outputs; see ``StagedModel.forward``."""
+    age_ms = torch.zeros_like(present) if age_ms is None else age_ms * present
+    return {**inputs, "@present": present, "@age_ms": age_ms}
+
+
+def check_shapes(recipe: Recipe, stage: str, network: nn.Module, shapes: Sequence[tuple[int, ...]]) -> None:
+    """Raise ConfigError unless a network returns what the recipe declares.
+
+    Args:
+        recipe: Declares the outputs.
+        stage: The network's name.
+        network: For the message.
+        shapes: Of one sample, in the order of the outputs.
+    """
+    declared = [output_shape(recipe, stage, output) for output in recipe.stages[stage].outputs]
+    if list(shapes) != declared:
+        returned, wanted = (", ".join(str(list(shape)) for shape in found) for found in (shapes, declared))
+        raise ConfigError(
+            f"{type(network).__name__} returns {returned}, the recipe declares {wanted}",
+            where=recipe.at(f"stages.{stage}.outputs"),
+            fix="correct the recipe or the network",
+        )
 
 
 def rank(spec: Input) -> int:
     """Return how many dimensions a batch of an input has; a batch of sequences has one more."""
     return len(spec.shape if isinstance(spec, TensorInput) else spec.tensor_shape)
-
-
-def _listed(result: Any) -> list[Tensor]:
-    return [result] if isinstance(result, Tensor) else list(result)
 
 
 def _order(graph: Mapping[str, Stage], inputs: tuple[str, ...]) -> tuple[str, ...]:
@@ -128,9 +180,9 @@ def _order(graph: Mapping[str, Stage], inputs: tuple[str, ...]) -> tuple[str, ..
             producer, dot, output = source.partition(".")
             known = dot and producer in graph and output in graph[producer].outputs
             state = source.startswith("@state:") and source[7:] in stage.outputs
-            if not known and not state and source not in inputs and source != "@present":
+            if not known and not state and source not in inputs and source not in _PER_INPUT:
                 raise ConfigError(
-                    f"'{source}' is neither an input, '@present', a state nor an output of a stage",
+                    f"'{source}' is neither an input, '@present', '@age_ms', a state nor an output of a stage",
                     where=f"stages.{name}.inputs.{key}",
                     fix="correct the name; other special inputs cannot be trained yet",
                 )
@@ -143,10 +195,10 @@ def _order(graph: Mapping[str, Stage], inputs: tuple[str, ...]) -> tuple[str, ..
     return stage_order(graph, where="stages", error=ConfigError)
 
 
-def _depends_on_present(graph: Mapping[str, Stage], order: tuple[str, ...]) -> frozenset[str]:
+def _depends_on_mask(graph: Mapping[str, Stage], order: tuple[str, ...]) -> frozenset[str]:
     masked: set[str] = set()
     for name in order:
         sources = graph[name].inputs.values()
-        if any(source == "@present" or source.partition(".")[0] in masked for source in sources):
+        if any(source in _PER_INPUT or source.partition(".")[0] in masked for source in sources):
             masked.add(name)
     return frozenset(masked)

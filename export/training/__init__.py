@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
-from .loop import train, train_and_save
+from .evaluate import mask_figures
+from .loop import make_dataset, train, train_and_save
 from .report import TrainReport
 from .weights import load_weights, make_pretrained, save_weights
 
-__all__ = ["TrainReport", "load_weights", "make_pretrained", "save_weights", "train", "train_and_save"]
+__all__ = [
+    "TrainReport",
+    "load_weights",
+    "make_dataset",
+    "make_pretrained",
+    "mask_figures",
+    "save_weights",
+    "train",
+    "train_and_save",
+]

@@ -66,10 +66,11 @@ def predict(
             if limit is not None and number >= limit:
                 break
             inputs = {name: preprocess[name](raw.to(device)) for name, raw in batch["inputs"].items()}
+            age_ms = batch["age_ms"].to(device) if "age_ms" in batch else None
             outputs: dict[str, Tensor] | None = None
             for mask, row in masks.items():
                 present = batch["present"] * row
-                outputs = model(inputs, present.to(device), reuse=outputs)
+                outputs = model(inputs, present.to(device), age_ms, reuse=outputs)
                 kept = present.sum(1) > 0
                 logits = {name: outputs[task.output].cpu()[kept] for name, task in recipe.tasks.items()}
                 parts[mask].append((logits, batch["labels"][kept], present[kept]))
@@ -83,8 +84,47 @@ def predict(
     }
 
 
+def accuracies(recipe: Recipe, found: Mapping[Mask, Predictions]) -> dict[str, dict[str, float]]:
+    """Return task -> mask (``image+audio``) -> accuracy, where a target is certain.
+
+    Args:
+        recipe: The tasks.
+        found: Predictions by mask.
+    """
+    none = none_class(class_names(recipe))
+    rows: dict[str, dict[str, float]] = {}
+    for name, task in recipe.tasks.items():
+        for mask, part in found.items():
+            value = accuracy(task, name, part, none)
+            if value is not None:
+                rows.setdefault(name, {})["+".join(mask)] = round(value, 4)
+    return rows
+
+
+def mask_figures(recipe: Recipe, rows: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any]]:
+    """Return what the manifest says of every mask: how often the first classification task is right with it.
+
+    A recipe that classifies nothing tells of its first task, where that is defined.
+
+    Args:
+        recipe: The tasks.
+        rows: Task -> mask (``image+audio``) -> accuracy.
+    """
+    kinds = {name: task.kind for name, task in recipe.tasks.items()}
+    first = next((name for name, kind in kinds.items() if kind == "classification"), next(iter(kinds), ""))
+    metric = "top1" if kinds.get(first) == "classification" else "accuracy"
+    found = rows.get(first, {}).items()
+    return [{"present": mask.split("+"), "metric": metric, "value": value} for mask, value in found]
+
+
 def accuracy(task: RecipeTask, name: str, found: Predictions, none: int | None) -> float | None:
-    """Return the share of right answers where the target is certain; None where it never is.
+    """Return the share of right answers where the target is certain; None where it never is; see ``judge``."""
+    right = judge(task, name, found, none)
+    return float(right.float().mean()) if len(right) else None
+
+
+def judge(task: RecipeTask, name: str, found: Predictions, none: int | None) -> Tensor:
+    """Return whether each answer is right, bool [certain], of those whose target is certain.
 
     Args:
         task: The task.
@@ -100,7 +140,7 @@ def accuracy(task: RecipeTask, name: str, found: Predictions, none: int | None) 
     else:
         same, certain = verification_target(found.labels, found.present, none)
         right = (logits[:, 0] >= 0) == (same > 0)
-    return float(right[certain].float().mean()) if certain.any() else None
+    return right[certain]
 
 
 def temperatures(recipe: Recipe, found: Mapping[Mask, Predictions]) -> dict[str, float]:

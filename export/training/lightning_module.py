@@ -21,8 +21,8 @@ from .targets import none_class, task_loss
 class Training(lightning.LightningModule):
     """Trains a staged model on raw samples, preprocessed on the fly.
 
-    The loss is taken with random inputs dropped, and again with each input alone. Encoders run once for
-    all of these, since only the stages behind ``@present`` differ; in bfloat16 where the hardware has it.
+    The loss is taken with random inputs dropped, and again with each input alone. Encoders run once for all of these,
+    since only the stages behind ``@present`` and ``@age_ms`` differ; in bfloat16 where the hardware has it.
 
     Args:
         model: The model, changed in place.
@@ -76,12 +76,13 @@ class Training(lightning.LightningModule):
         first = modality_dropout(present, self.recipe.train.modality_dropout) if train else present
         with torch.autocast(present.device.type, torch.bfloat16, enabled=fast(present.device)):
             features = self.model.features(inputs)
-        outputs = self.model(inputs, first, reuse={key: value.float() for key, value in features.items()})
+        age_ms = batch.get("age_ms")
+        outputs = self.model(inputs, first, age_ms, reuse={key: value.float() for key, value in features.items()})
         loss = self._tasks(outputs, batch["labels"], first)
         if self.model.masked:
             for name in self.names:
                 alone = present * as_tensor((name,), self.names).to(present)
-                outputs = self.model(inputs, alone, reuse=outputs)
+                outputs = self.model(inputs, alone, age_ms, reuse=outputs)
                 loss = loss + self._tasks(outputs, batch["labels"], alone)
         return loss
 

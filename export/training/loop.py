@@ -6,7 +6,7 @@ import logging
 import sys
 import time
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 import torch
@@ -16,11 +16,11 @@ from mmedge.errors import ConfigError
 from ..datasets.base import Dataset
 from ..datasets.folder import Folder
 from ..models.staged import StagedModel
-from ..recipe import Recipe
-from .evaluate import accuracy, class_names, predict, temperatures
+from ..recipe import Recipe, check_recipe
+from .dry_run import dry_run
+from .evaluate import accuracies, mask_figures, predict, temperatures
 from .quiet import quiet
 from .report import TrainReport
-from .targets import none_class
 from .weights import import_named, make_model, save_weights
 
 logger = logging.getLogger("mmedge.export")
@@ -39,7 +39,8 @@ def make_dataset(recipe: Recipe) -> Dataset:
         return Folder(recipe, recipe.path(data.folder), **data.options)
     fix = 'name a class: "pkg.mod:Class"'
     assert data.dataset is not None
-    dataset = import_named(data.dataset, where="data.dataset", fix=fix)(recipe, **data.options)
+    with recipe.importable():
+        dataset = import_named(data.dataset, where="data.dataset", fix=fix)(recipe, **data.options)
     if not isinstance(dataset, Dataset):
         raise ConfigError(f"'{data.dataset}' is no data set", where="data.dataset", fix=fix)
     return dataset
@@ -72,7 +73,8 @@ def train(
     Example:
         >>> export.train(export.Recipe.load("recipes/av_digits.toml"))  # doctest: +SKIP
     """
-    model, report = _train(recipe, output, seed, limit, progress)
+    with recipe.importable():
+        model, report = _train(recipe, output, seed, limit, progress)
     if progress:
         report.print()
     return model
@@ -98,7 +100,8 @@ def train_and_save(
     Returns:
         The report.
     """
-    return _train(recipe, output, seed, limit, progress)[1]
+    with recipe.importable():
+        return _train(recipe, output, seed, limit, progress)[1]
 
 
 def _train(
@@ -106,6 +109,7 @@ def _train(
 ) -> tuple[StagedModel, TrainReport]:
     seed = recipe.seed if seed is None else seed
     recipe = msgspec.structs.replace(recipe, seed=seed)
+    check_recipe(recipe)
     if output is None and recipe.train.weights is not None:
         output = recipe.path(recipe.train.weights)
     dataset = make_dataset(recipe)
@@ -115,6 +119,7 @@ def _train(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = make_model(recipe)
+        dry_run(model, dataset, recipe)
         report = TrainReport(seed=seed, parameters=sum(p.numel() for p in model.parameters()))
         start = time.monotonic()
         # Convolutions are faster with the channels last.
@@ -169,34 +174,19 @@ def _fit(model: StagedModel, dataset: Dataset, recipe: Recipe, limit: int | None
 
 
 def _evaluate(model: StagedModel, dataset: Dataset, recipe: Recipe, limit: int | None, report: TrainReport) -> None:
-    none = none_class(class_names(recipe))
-
-    def table(samples: Any) -> tuple[dict[str, dict[str, float]], Any]:
-        found = predict(model, dataset, samples, recipe, limit)
-        rows: dict[str, dict[str, float]] = {}
-        for name, task in recipe.tasks.items():
-            for mask, part in found.items():
-                value = accuracy(task, name, part, none)
-                if value is not None:
-                    rows.setdefault(name, {})["+".join(mask)] = round(value, 4)
-        return rows, found
-
-    report.validation, found = table(dataset.split("validation"))
+    found = predict(model, dataset, dataset.split("validation"), recipe, limit)
+    report.validation = accuracies(recipe, found)
     report.temperature = temperatures(recipe, found)
     for condition, samples in dataset.conditions().items():
-        report.test[condition] = table(samples)[0]
+        report.test[condition] = accuracies(recipe, predict(model, dataset, samples, recipe, limit))
 
 
 def _metadata(report: TrainReport, recipe: Recipe) -> dict[str, Any]:
     """Return what the exporter and the manifest want to know; masks are those measured on validation."""
-    first = next((name for name, task in recipe.tasks.items() if task.kind == "classification"), None)
-    masks = report.validation.get(cast("str", first), {})
     return {
         "seed": report.seed,
         "recipe_sha256": recipe.sha256,
         "temperature": report.temperature,
-        "validated_masks": [
-            {"present": mask.split("+"), "metric": "top1", "value": value} for mask, value in masks.items()
-        ],
+        "validated_masks": mask_figures(recipe, report.validation),
         "metrics": {"validation": report.validation, "test": report.test},
     }

@@ -46,7 +46,7 @@ class Report:
         return document | {"conditions": self.conditions} | self.statistics.to_dict()
 
     def save(self, path: str | Path) -> Path:
-        """Write the report as one HTML file, or as JSON if the name ends so.
+        """Write the report as one HTML file or as JSON, as the name ends.
 
         Args:
             path: Where to.
@@ -55,9 +55,10 @@ class Report:
             The path written.
 
         Raises:
-            ConfigError: If it cannot be written.
+            ConfigError: If the name ends otherwise, or it cannot be written.
         """
         path = Path(path)
+        check_report_path(path)
         text = json.dumps(self.to_dict(), indent=1) if path.suffix == ".json" else self._html()
         try:
             path.write_text(text + "\n", encoding="utf-8")
@@ -91,4 +92,14 @@ class Report:
             f"<p>Latency per trigger in ms, n = {s.end_to_end.n}. <small>Bars: p50.</small></p>"
             "<table><tr><th>step</th><th>p50</th><th>p90</th><th>p99</th><th>p99.9</th><th>max</th><th></th></tr>"
             f"{rows}</table><h2>Conditions</h2><table>{listed}</table></html>"
+        )
+
+
+def check_report_path(path: Path) -> None:
+    """Raise ConfigError unless a report can be written as what the path's name says."""
+    if path.suffix not in (".html", ".json"):
+        raise ConfigError(
+            f"a report cannot be written as '{path.suffix or path.name}'",
+            where=str(path),
+            fix="end the name in .html or .json",
         )

@@ -57,9 +57,14 @@ def bench(
         >>> mmedge.bench("digits.mmedge", duration_s=5).latency_ms["end_to_end"].p50  # doctest: +SKIP
         1.7
     """
+    if not duration_s > 0:
+        raise ConfigError(
+            f"duration {duration_s:g} s: it must be above 0", where="duration_s", fix="measure 10 s or more"
+        )
     check_duration(duration_s)
     if not 0 < fps <= 1000:
-        raise ConfigError(f"{fps} frames a second is not in 0..1000", where="fps", fix="use the camera's rate")
+        message = f"{fps:g} frames a second: it must be above 0 and at most 1000"
+        raise ConfigError(message, where="fps", fix="use the camera's rate")
     own = not isinstance(bundle, Bundle)
     opened = bundle if isinstance(bundle, Bundle) else load(bundle)
     try:

@@ -1,0 +1,267 @@
+"""The exported networks on validation data, under every presence mask: what the manifest says of each."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import torch
+from rich.table import Table
+
+from mmedge.bundle.manifest import AudioInput, ImageInput
+from mmedge.errors import CheckError
+from mmedge.types import AnyArray, Tensors
+
+from .compare import ROUNDING, allowed_points
+from .datasets.base import Batch, Dataset
+from .models.staged import rank
+from .onnx_models import OnnxModels
+from .preprocess.onnx_prefix import Preprocessor
+from .recipe import Recipe, RecipeTask
+from .stages import Mask, StageGraph, fed_back, onnx_runners, stage_order
+from .training.evaluate import Predictions, class_names, judge
+from .training.masks import all_masks, as_tensor
+from .training.targets import none_class
+
+LIMIT = 1000
+# Task -> output, labels [1, n_inputs], present [1, n_inputs].
+_Part = tuple[dict[str, AnyArray], torch.Tensor, torch.Tensor]
+
+
+class MaskAccuracy(msgspec.Struct, frozen=True, kw_only=True):
+    """One task under one presence mask.
+
+    Attributes:
+        samples: Those whose target is certain.
+        right: Precision -> how many of them are answered rightly.
+    """
+
+    task: str
+    present: Mask
+    samples: int
+    right: dict[str, int]
+
+    def accuracy(self, precision: str) -> float | None:
+        """Return the share of right answers, rounded to four digits; None for a precision that is not exported."""
+        return round(self.right[precision] / self.samples, 4) if precision in self.right else None
+
+    @property
+    def lost(self) -> float | None:
+        """Percentage points that int8 loses against fp32; less than nothing where it gains."""
+        return 100.0 * (self.right["fp32"] - self.right["int8"]) / self.samples if "int8" in self.right else None
+
+
+class Measurement(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``measure`` found.
+
+    Attributes:
+        samples: How many were run.
+        of: How many the validation split has.
+        rows: One per task and mask whose target is certain for some sample.
+    """
+
+    samples: int
+    of: int
+    rows: tuple[MaskAccuracy, ...]
+
+    @property
+    def fp32(self) -> dict[str, dict[str, float]]:
+        """Task -> mask (``image+audio``) -> accuracy of fp32, as training tells it."""
+        figures: dict[str, dict[str, float]] = {}
+        for row in self.rows:
+            figures.setdefault(row.task, {})["+".join(row.present)] = row.accuracy("fp32") or 0.0
+        return figures
+
+    @property
+    def worst(self) -> MaskAccuracy | None:
+        """The row on which int8 loses most; None without int8."""
+        return max((row for row in self.rows if row.lost is not None), key=lambda row: row.lost or 0.0, default=None)
+
+    def raise_for_status(self, max_drop_points: float) -> None:
+        """Refuse an int8 that is less accurate under some mask by more than ``compare`` allows one mask to differ.
+
+        Raises:
+            CheckError: Names the task and the mask that lose most.
+        """
+        for row in sorted(self.rows, key=lambda row: -(row.lost or 0.0)):
+            allowed = allowed_points(row.samples, max_drop_points)
+            if row.lost is not None and row.lost > allowed + ROUNDING:
+                raise CheckError(
+                    f"int8 is right on {100 * (row.accuracy('int8') or 0):.2f} % of {row.samples} validation samples, "
+                    f"fp32 on {100 * (row.accuracy('fp32') or 0):.2f} %: {row.lost:.2f} points less, "
+                    f"{allowed:.3g} allowed",
+                    where=f"task '{row.task}' with {' + '.join(row.present)}",
+                    fix='calibrate on recordings like those of use, or with rule = "max", or raise max_drop_points',
+                )
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the JSON document."""
+        worst = self.worst
+        return {
+            "schema": "mmedge.measurement/1",
+            "samples": self.samples,
+            "of": self.of,
+            "rows": [
+                {
+                    "task": row.task,
+                    "present": row.present,
+                    "samples": row.samples,
+                    "fp32": row.accuracy("fp32"),
+                    "int8": row.accuracy("int8"),
+                }
+                for row in self.rows
+            ],
+            "largest_drop": None
+            if worst is None
+            else {"task": worst.task, "present": worst.present, "points": round(worst.lost or 0.0, 2)},
+        }
+
+    def table(self) -> Table:
+        """Return the rows for people."""
+        drawn = "" if self.samples == self.of else f", evenly drawn from {self.of}"
+        table = Table(title=f"Exported networks on {self.samples} validation samples{drawn}")
+        for heading in ("task", "present", "samples", "fp32", "int8"):
+            table.add_column(heading, justify="left" if heading in ("task", "present") else "right", overflow="fold")
+        for row in self.rows:
+            shares = [row.accuracy(precision) for precision in ("fp32", "int8")]
+            cells = ["-" if share is None else f"{100 * share:.1f} %" for share in shares]
+            table.add_row(row.task, " + ".join(row.present), str(row.samples), *cells)
+        if (worst := self.worst) is not None:
+            table.caption = (
+                f"INT8 loses most on {worst.task} with {' + '.join(worst.present)}: {worst.lost or 0:.1f} points"
+            )
+        return table
+
+
+def measure(
+    models: Sequence[OnnxModels],
+    dataset: Dataset,
+    *,
+    limit: int = LIMIT,
+    progress: Callable[[int, int], None] | None = None,
+) -> Measurement:
+    """Run exported networks over the validation split under every presence mask, as the runtime does.
+
+    Where a stage has a state, samples are sequences: it starts from zeros, and what the last step gives counts.
+
+    Args:
+        models: fp32, and int8 where it is exported.
+        dataset: Prepared; gives raw samples.
+        limit: If there are more samples, so many are drawn evenly.
+        progress: Called with how many samples are done, and of how many.
+
+    Returns:
+        How often each task is right under each mask. A detection has no accuracy here.
+
+    Example:
+        >>> measure([onnx, int8], dataset).fp32["digit"]["image+audio"]  # doctest: +SKIP
+        0.97
+    """
+    recipe, samples = models[0].recipe, dataset.split("validation")
+    names, count = tuple(recipe.inputs), min(len(samples), limit)
+    tasks = {name: task for name, task in recipe.tasks.items() if task.kind != "detection"}
+    steps_of = _Steps(dataset, recipe)
+    graphs = {version.precision: _Graph(recipe, version) for version in models}
+    found: dict[str, dict[Mask, list[_Part]]] = {precision: {} for precision in graphs}
+    for done in range(count):
+        batch = dataset.collate([samples[done * len(samples) // count]])
+        steps = steps_of(batch)
+        there = tuple(name for name, on in zip(names, batch["present"][0], strict=True) if on)
+        for precision, graph in graphs.items():
+            known = {there: graph(steps, there)} if there else {}
+            for mask in all_masks(names):
+                left = tuple(name for name in mask if name in there)
+                if left and left not in known:
+                    known[left] = graph(steps, left, known[there])
+                if left:
+                    answers = {name: np.ravel(known[left][task.output]) for name, task in tasks.items()}
+                    part = (answers, batch["labels"], batch["present"] * as_tensor(mask, names))
+                    found[precision].setdefault(mask, []).append(part)
+        if progress is not None:
+            progress(done + 1, count)
+    none = none_class(class_names(recipe))
+    rows = []
+    for name, task in tasks.items():
+        for mask in found["fp32"]:
+            right = {
+                precision: judge(task, name, _predictions(tasks, by_mask[mask]), none)
+                for precision, by_mask in found.items()
+            }
+            if certain := len(right["fp32"]):
+                counts = {precision: int(judged.sum()) for precision, judged in right.items()}
+                rows.append(MaskAccuracy(task=name, present=mask, samples=certain, right=counts))
+    return Measurement(samples=count, of=len(samples), rows=tuple(rows))
+
+
+def _predictions(tasks: Mapping[str, RecipeTask], parts: Sequence[_Part]) -> Predictions:
+    # A probability is even where a logit is zero.
+    even = {
+        name: 0.5 if task.kind == "verification" and task.scores == "probabilities" else 0.0
+        for name, task in tasks.items()
+    }
+    return Predictions(
+        logits={name: torch.from_numpy(np.stack([part[0][name] for part in parts])) - even[name] for name in tasks},
+        labels=torch.cat([part[1] for part in parts]),
+        present=torch.cat([part[2] for part in parts]),
+    )
+
+
+def measure_key(dataset: Dataset) -> str:
+    """Return the hash of what a measurement depends on besides the networks: the data, and how they are judged."""
+    digest = hashlib.sha256(dataset.digest("validation"))
+    own = Path(__file__).parent
+    for file in sorted([*own.glob("datasets/*.py"), *own.glob("training/*.py")]):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+class _Steps:
+    """Turns a batch of one raw sample into preprocessed tensors, a set of them for each step, the newest last."""
+
+    def __init__(self, dataset: Dataset, recipe: Recipe) -> None:
+        self._preprocess = {n: Preprocessor({n: s}, recipe.export.opset) for n, s in dataset.inputs.items()}
+        self._ranks = {
+            name: len(spec.raw_shape) if isinstance(spec, (ImageInput, AudioInput)) else rank(spec)
+            for name, spec in dataset.inputs.items()
+        }
+
+    def __call__(self, batch: Batch) -> list[dict[str, AnyArray]]:
+        moving: dict[str, list[AnyArray]] = {}
+        for name, raw in batch["inputs"].items():
+            array = raw.numpy()
+            steps = [array] if array.ndim == self._ranks[name] else [array[:, k] for k in range(array.shape[1])]
+            moving[name] = [self._preprocess[name]({name: step})[name] for step in steps]
+        count = max(map(len, moving.values()))
+        ages = {"@age_ms": batch["age_ms"].numpy()} if "age_ms" in batch else {}
+        # What is no sequence, or a shorter one, is there from the first step on.
+        return [{n: x[max(k - count, -len(x))] for n, x in moving.items()} | ages for k in range(count)]
+
+
+class _Graph:
+    """All stages of one version; those with a state, and those ahead of them, are unrolled over the steps."""
+
+    def __init__(self, recipe: Recipe, version: OnnxModels) -> None:
+        runners = onnx_runners(version.models)
+        self._recipe, self._all = recipe, StageGraph(recipe, runners)
+        needed: set[str] = set()
+        for name in reversed(stage_order(recipe)):
+            sources = recipe.stages[name].inputs.values()
+            if name in needed or any(source.startswith("@state:") for source in sources):
+                needed |= {name, *(source.partition(".")[0] for source in sources)}
+        stages = {name: stage for name, stage in recipe.stages.items() if name in needed}
+        self._unrolled = StageGraph(msgspec.structs.replace(recipe, stages=stages), runners) if stages else None
+        ages = any(source == "@age_ms" for stage in recipe.stages.values() for source in stage.inputs.values())
+        # An age is another when its input is absent, and states are others when one was absent before.
+        self._reusable = not ages and self._unrolled is None
+
+    def __call__(self, steps: Sequence[Tensors], mask: Mask, reuse: Tensors | None = None) -> dict[str, AnyArray]:
+        present = np.array([[name in mask for name in self._recipe.inputs]], np.float32)
+        steps = [{**step, "@age_ms": step["@age_ms"] * present} if "@age_ms" in step else step for step in steps]
+        states: dict[str, AnyArray] = {}
+        if self._unrolled is not None:
+            for step in steps[:-1]:
+                states = fed_back(self._recipe, self._unrolled({**step, **states}, mask))
+        return self._all({**steps[-1], **states}, mask, reuse if self._reusable else None)
