@@ -52,12 +52,16 @@ class Source(Protocol):
         live: True if data that is not taken in time is dropped; False if ``emit`` may block to hold it back.
         epoch: Epoch of the packets; set before ``start`` it is the first one.
         error: What ended it, None while all is well.
+        refused: Why the newest of what was refused could not be taken; None while there is none.
+        refused_streams: The inputs that ``refused`` is about.
     """
 
     streams: tuple[str, ...]
     live: bool
     epoch: int
     error: MmedgeError | None
+    refused: SourceError | None
+    refused_streams: tuple[str, ...]
 
     def start(self, emit: Emit) -> None:
         """Begin to call ``emit`` with every packet; the last of each stream is an ``EndOfStream``."""
@@ -104,6 +108,8 @@ class ThreadSource(ABC):
         self.name = name
         self.live = live
         self.error: MmedgeError | None = None
+        self.refused: SourceError | None = None
+        self.refused_streams = streams
         self.counters: Counter[str] = Counter()
         self.nominal_hz: dict[str, float] = {}
         self.epoch = 0
@@ -113,6 +119,7 @@ class ThreadSource(ABC):
         self._ended: set[str] = set()
         self._state: Health = "MISSING"
         self._reason: str | None = "nothing has arrived yet"
+        self._remark: str | None = None  # what no later packet makes undone
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -144,7 +151,7 @@ class ThreadSource(ABC):
         """Return a copy of the present state."""
         return SourceHealth(
             state=self._state,
-            reason=self._reason,
+            reason="; ".join(filter(None, (self._reason, self._remark))) or None,
             counters=dict(self.counters),
             clocks=self._clock_reports(),
             nominal_hz=dict(self.nominal_hz),
@@ -175,6 +182,13 @@ class ThreadSource(ABC):
                 reason or "",
             )
         self._state, self._reason = state, reason
+
+    def refuse(self, cause: str, error: SourceError, streams: tuple[str, ...]) -> None:
+        """Count by its cause what cannot be taken for ``streams``, and tell it in ``health``; the first is logged."""
+        self.counters[f"refused_{cause}"] += 1
+        if self.refused is None:
+            log.warning("%s\n  more of it is only counted", error)
+        self.refused_streams, self.refused, self._remark = streams, error, error.message
 
     def block(self, stream: str, piece: Piece, *, capture_ns: int, uncertainty_ns: int, quality: ClockQuality) -> Block:
         """Return the packet of a piece of sound that arrives now."""

@@ -127,7 +127,7 @@ class SoundDecoder:
         self.rates_hz = dict(rates_hz)
         self._source = source
         self._direction = _Direction(source.name)
-        self._kind: tuple[str, str, int] | None = None
+        self._kind: tuple[str, str, int, int] | None = None
         self._mixer: Any = None
         self._scale = np.float32(1.0)
         self._tracks = {name: MonoTrack(rate, rate, low_delay=low_delay) for name, rate in rates_hz.items()}
@@ -139,14 +139,18 @@ class SoundDecoder:
         for frame in _decode(self.stream, packet, counters):
             start_ns = self._next_ns if frame.pts is None else int(frame.pts * frame.time_base * _S)
             counters["backward_blocks"] += self._direction.back(start_ns)
-            kind = (frame.format.name, frame.layout.name, frame.sample_rate)
+            self._next_ns = start_ns + frame.samples * _S // frame.sample_rate
+            if not _finite(frame):
+                self._refuse(start_ns)
+                yield from self._each(partial(MonoTrack.hole, until_ns=self._next_ns, start_ns=start_ns))
+                continue
+            kind = (frame.format.name, frame.layout.name, frame.layout.nb_channels, frame.sample_rate)
             if kind != self._kind:
                 yield from self._adapt(kind)
             frame.pts = None  # our own count of samples keeps the time
             for mixed in self._mixer.resample(frame):
                 samples = mixed.to_ndarray()[0].astype(np.float32, copy=False) * self._scale
                 yield from self._each(partial(MonoTrack.feed, samples=samples, start_ns=start_ns))
-            self._next_ns = start_ns + frame.samples * _S // frame.sample_rate
         counters["lost_samples"] = sum(track.lost for track in self._tracks.values())
         counters["overlapped_samples"] = sum(track.overlapped for track in self._tracks.values())
 
@@ -169,14 +173,36 @@ class SoundDecoder:
             for piece in take(track):
                 yield name, piece
 
-    def _adapt(self, kind: tuple[str, str, int]) -> Iterator[tuple[str, Piece]]:
+    def _refuse(self, start_ns: int) -> None:
+        names = ", ".join(f"'{name}'" for name in self.rates_hz)
+        self._source.refuse(
+            "not_finite",
+            SourceError(
+                f"sound of input {names} was refused: it has samples that are not finite",
+                where=f"{self._source.name}: {start_ns / _S:.3f} s",
+                fix="clean what makes it; none of the block is used",
+            ),
+            tuple(self.rates_hz),
+        )
+
+    def _adapt(self, kind: tuple[str, str, int, int]) -> Iterator[tuple[str, Piece]]:
         """Follow a change of format, layout or rate."""
         yield from self.finish()
         # FFmpeg normalises its downmix for integers alone: as float, six equal channels would give 3.4 times one.
-        mono = kind[1] == "mono"
+        # These clip what is above full scale, so one channel (WAV may give it no layout's name) stays float.
+        _, _, channels, rate_hz = kind
+        mono = channels == 1
         mixer = require("av", "reading media").AudioResampler
-        self._mixer = mixer(format="flt" if mono else "s32", layout="mono", rate=kind[2])
+        self._mixer = mixer(format="flt" if mono else "s32", layout="mono", rate=rate_hz)
         self._scale = np.float32(1.0 if mono else 2.0**-31)
         for track in self._tracks.values():
-            track.in_rate_hz = kind[2]
+            track.in_rate_hz = rate_hz
         self._kind = kind
+
+
+def _finite(frame: Any) -> bool:
+    """Tell whether all samples are numbers that float32 can hold; integers are."""
+    if not frame.format.name.startswith(("flt", "dbl")):
+        return True
+    with np.errstate(over="ignore"):
+        return bool(np.isfinite(frame.to_ndarray().astype(np.float32, copy=False)).all())

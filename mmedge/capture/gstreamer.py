@@ -85,8 +85,8 @@ class GStreamerSource(ThreadSource):
     The pipe carries no times, so a frame's capture time is its arrival less one frame period (quality C).
 
     Args:
-        stream: Name of the input.
         uri: Parsed address of kind ``csi`` or ``gst``.
+        images: Names of the inputs that take its pictures.
 
     Raises:
         MissingDependencyError: If ``gst-launch-1.0`` is not installed.
@@ -94,11 +94,11 @@ class GStreamerSource(ThreadSource):
         ConfigError: If the pipeline's frame size is not known.
     """
 
-    def __init__(self, stream: str, uri: Uri) -> None:
-        super().__init__((stream,), name=f"{uri.kind}:{uri.target}", live=True)
+    def __init__(self, uri: Uri, *, images: tuple[str, ...]) -> None:
+        super().__init__(images, name=f"{uri.kind}:{uri.target}", live=True)
         pipeline, self._width, self._height = pipeline_text(uri)
         fps = uri.number("fps") or (_CSI_FPS if uri.kind == "csi" else None)
-        self.nominal_hz = {} if fps is None else {stream: float(fps)}
+        self.nominal_hz = {} if fps is None else dict.fromkeys(images, float(fps))
         self._period_ns = _UNKNOWN_PERIOD_NS if fps is None else 1_000_000_000 // fps
         launch = shutil.which("gst-launch-1.0")
         if launch is None:
@@ -161,7 +161,8 @@ class GStreamerSource(ThreadSource):
                 child.kill()
                 child.wait()
             if code == 0 and not stop.is_set():  # with a reason: of a camera, it is not the end of what was wanted
-                self.end(emit, self.streams[0], "the GStreamer pipeline has ended")
+                for name in self.streams:
+                    self.end(emit, name, "the GStreamer pipeline has ended")
             if code != 0 and not stop.is_set():
                 messages.seek(0)
                 said = messages.read()[-2000:].decode(errors="replace").strip()
@@ -172,37 +173,38 @@ class GStreamerSource(ThreadSource):
                 )
 
     def _frames(self, pipe: IO[bytes], emit: Emit, stop: threading.Event) -> None:
-        (name,) = self.streams
         shape = (self._height * 3 // 2, self._width)
-        track = PictureTrack(live=True, slots=lambda: self.slots)
-        unwanted = np.empty(shape, np.uint8)
+        tracks = {name: PictureTrack(live=True, slots=lambda: self.slots) for name in self.streams}
+        watch, unwanted = tracks[self.streams[0]], np.empty(shape, np.uint8)
         while not stop.is_set():
-            lent = track.slot(shape, stop)
-            slot, release = (unwanted, None) if lent is None else lent
-            if not _fill(pipe, slot.data.cast("B")):
-                if release is not None:
+            lent = {name: loan for name, track in tracks.items() if (loan := track.slot(shape, stop)) is not None}
+            picture = next(iter(lent.values()))[0] if lent else unwanted
+            if not _fill(pipe, picture.data.cast("B")):
+                for _, release in lent.values():
                     release()
                 return
             arrive_ns = now_ns()
-            if release is None:
-                self.counters["dropped_frames"] += 1
-                continue
+            self.counters["dropped_frames"] += len(tracks) - len(lent)
             capture_ns = arrive_ns - self._period_ns
-            emit(
-                self.frame(
-                    name,
-                    slot,
-                    release,
-                    format="nv12",
-                    size=(self._width, self._height),
-                    capture_ns=capture_ns,
-                    arrive_ns=arrive_ns,
-                    uncertainty_ns=2 * self._period_ns,
-                    unchanged_ns=track.unchanged_ns(slot[: self._height], capture_ns),
-                    quality="C",
-                    full_range=False,
+            unchanged_ns = watch.unchanged_ns(picture[: self._height], capture_ns)
+            for name, (slot, release) in lent.items():
+                if slot is not picture:
+                    slot[...] = picture
+                emit(
+                    self.frame(
+                        name,
+                        slot,
+                        release,
+                        format="nv12",
+                        size=(self._width, self._height),
+                        capture_ns=capture_ns,
+                        arrive_ns=arrive_ns,
+                        uncertainty_ns=2 * self._period_ns,
+                        unchanged_ns=unchanged_ns,
+                        quality="C",
+                        full_range=False,
+                    )
                 )
-            )
 
 
 def has_element(name: str) -> bool:

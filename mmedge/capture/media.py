@@ -115,7 +115,7 @@ class MediaSource(ThreadSource):
         for packet in demuxer.packets(decoder.stream):
             for name, piece in decoder.hole(packet) if isinstance(packet, int) else decoder.decode(packet):
                 start_ns = piece.end_ns - len(piece.samples) * _S // decoder.rates_hz[name]
-                self._begin(start_ns)
+                self._begin(start_ns - piece.lost * _S // decoder.rates_hz[name])
                 end_ns = ends_ns[name]
                 if not self._realtime and end_ns is not None and start_ns - end_ns > _HOLE_NS:
                     # Said where it begins: pictures of the hole wait for sound, and may not wait until its end.

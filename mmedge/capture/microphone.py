@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -22,36 +24,36 @@ _SILENCE_S = 5.0
 
 
 class MicrophoneSource(ThreadSource):
-    """Reads a microphone as mono float32 at the input's rate.
+    """Reads a microphone as mono float32 at each input's rate.
 
     Args:
-        stream: Name of the input.
         target: ``default`` or a part of the PortAudio device name.
-        rate_hz: Sample rate of the input; the device is asked for it first, then for its own rate.
+        sounds: Names and sample rates of the inputs that take its sound; the device is asked for the
+            highest first, as no input loses anything then, and then for its own rate.
 
     Raises:
         DeviceError: If there is no such microphone or it cannot be opened.
         MissingDependencyError: If sounddevice or PortAudio is not installed.
     """
 
-    def __init__(self, stream: str, target: str, rate_hz: int) -> None:
-        super().__init__((stream,), name=f"mic://{target}", live=True)
-        self._rate_hz = rate_hz
+    def __init__(self, target: str, *, sounds: Mapping[str, int]) -> None:
+        super().__init__(tuple(sounds), name=f"mic://{target}", live=True)
+        self._rates_hz = dict(sounds)
         self._ready: queue.SimpleQueue[tuple[int, int, Stamp, bool] | None] = queue.SimpleQueue()
         self._written = self._read = self._counted = 0
         self._sd = require("sounddevice", "listening to a microphone")
         self._device = find_microphone(self._sd, target)
         self._stream, self._device_rate_hz, self._channels = self._open()
-        self.nominal_hz = {stream: float(self._device_rate_hz)}
+        self.nominal_hz = dict.fromkeys(sounds, float(self._device_rate_hz))
         self._clock = MicrophoneClock(self.name, self._device_rate_hz)
         self._slots = np.empty((_BLOCKS, self._stream.blocksize * self._channels), np.float32)
 
     def _open(self) -> tuple[Any, int, int]:
-        own_rate_hz = int(self._device["default_samplerate"])
+        wanted_hz, own_rate_hz = max(self._rates_hz.values()), int(self._device["default_samplerate"])
         channels = min(2, int(self._device["max_input_channels"]))
         reasons: list[str] = []
         # A sound server offers 32 channels for one microphone: mono is asked for first.
-        for rate_hz, count in dict.fromkeys((r, c) for r in (self._rate_hz, own_rate_hz) for c in (1, channels)):
+        for rate_hz, count in dict.fromkeys((r, c) for r in (wanted_hz, own_rate_hz) for c in (1, channels)):
             try:
                 stream = self._sd.RawInputStream(
                     device=self._device["index"],
@@ -94,34 +96,35 @@ class MicrophoneSource(ThreadSource):
 
     def _read_impl(self, emit: Emit, stop: threading.Event) -> None:
         self._stream.start()
-        (name,) = self.streams
-        track = MonoTrack(self._device_rate_hz, self._rate_hz, low_delay=True)
-        clock = self._clock
-        missing = capture_ns = 0
+        rates_hz, clock = self._rates_hz, self._clock
+        tracks = {name: MonoTrack(self._device_rate_hz, rate, low_delay=True) for name, rate in rates_hz.items()}
+        missing: Counter[str] = Counter()  # samples
+        last_ns: Counter[str] = Counter()
         while (item := self._next()) is not None and not stop.is_set():
             slot, frames, stamp, overflow = item
             samples = self._slots[slot, : frames * self._channels].reshape(frames, self._channels).mean(axis=1)
             self._read += 1
             gap_ns, broken = clock.observe(stamp, overflow=overflow)
-            missing += round(gap_ns * self._rate_hz / _S)
             if broken:
                 log.warning("%s: its time jumped (%.0f ms missing); a new epoch begins", self.name, gap_ns / 1e6)
                 self.counters["clock_jumps"] += 1
                 self.new_epoch()
-                capture_ns = 0
-            for piece in track.feed(samples, clock.stream_ns(stamp.samples - frames)):
-                lost, missing = piece.lost + missing, 0
-                capture_ns = max(capture_ns, clock.to_monotonic(piece.end_ns))
-                self.counters["lost_samples"] += lost
-                emit(
-                    self.block(
-                        name,
-                        replace(piece, lost=lost),
-                        capture_ns=capture_ns,
-                        uncertainty_ns=clock.uncertainty_ns,
-                        quality=clock.quality,
+                last_ns.clear()
+            for name, track in tracks.items():
+                missing[name] += round(gap_ns * rates_hz[name] / _S)
+                for piece in track.feed(samples, clock.stream_ns(stamp.samples - frames)):
+                    lost, missing[name] = piece.lost + missing[name], 0
+                    last_ns[name] = max(last_ns[name], clock.to_monotonic(piece.end_ns))
+                    self.counters["lost_samples"] += lost
+                    emit(
+                        self.block(
+                            name,
+                            replace(piece, lost=lost),
+                            capture_ns=last_ns[name],
+                            uncertainty_ns=clock.uncertainty_ns,
+                            quality=clock.quality,
+                        )
                     )
-                )
 
     def _next(self) -> tuple[int, int, Stamp, bool] | None:
         try:
@@ -163,3 +166,17 @@ def find_microphone(sounddevice: Any, target: str) -> dict[str, Any]:
             fix="mmedge devices lists what is there; use mic://NAME with one of those names",
         )
     return found[0]
+
+
+def microphone_numbers(targets: Iterable[str]) -> dict[str, int]:
+    """Return PortAudio's number of each microphone: the same for two names of one device.
+
+    Args:
+        targets: What ``find_microphone`` takes.
+
+    Raises:
+        DeviceError: If one of them is not there.
+        MissingDependencyError: If sounddevice or PortAudio is not installed.
+    """
+    sounddevice = require("sounddevice", "listening to a microphone")
+    return {target: int(find_microphone(sounddevice, target)["index"]) for target in targets}

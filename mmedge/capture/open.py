@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 from mmedge.bundle.manifest import AudioInput, ImageInput, Input, TextInput
 from mmedge.capture.base import Source, StartTime, ThreadSource
 from mmedge.capture.gstreamer import GStreamerSource
 from mmedge.capture.media import MediaSource
-from mmedge.capture.microphone import MicrophoneSource
+from mmedge.capture.microphone import MicrophoneSource, microphone_numbers
 from mmedge.capture.network import NetworkSource
 from mmedge.capture.picture import slots_for
 from mmedge.capture.supervisor import WorkerSource
@@ -42,7 +41,7 @@ def open_sources(
 ) -> list[Source]:
     """Open every source of a run; either all of them are open on return, or none.
 
-    Inputs that name one file, network or test address share one source.
+    Inputs that name one device, file or address share one source.
 
     Args:
         inputs: The inputs of the bundle.
@@ -56,25 +55,14 @@ def open_sources(
         The sources, open but not started; ``stop`` every one of them.
 
     Raises:
-        ConfigError: If an address is malformed, does not fit its input, or names no file.
+        ConfigError: If an address is malformed, does not fit its input, or names no file; if inputs want
+            one camera with different settings.
         DeviceError: If a device is not there.
         MissingDependencyError: If a package or program is not installed.
         SourceError: If a file is damaged.
     """
-    groups: dict[object, tuple[Uri, list[str]]] = {}
-    for name, text in uris.items():
-        uri = parse(text)
-        _check_fit(name, text, uri, inputs)
-        target = str(Path(uri.target).resolve()) if uri.kind == "file" else uri.target
-        _, names = groups.setdefault((uri.kind, target), (uri, []))
-        names.append(name)
-    for uri, names in groups.values():
-        if len(names) > 1 and uri.kind not in ("file", "network", "test"):
-            raise ConfigError(
-                f"inputs {' and '.join(repr(name) for name in names)} name the same device",
-                where=str(uri),
-                fix="give each input its own device",
-            )
+    groups = _groups(inputs, uris)
+    for uri, _ in groups:
         if speed not in (None, 1.0) and (uri.kind != "file" or not realtime or speed <= 0):
             raise ConfigError(
                 f"a playing speed of {speed:g} cannot be used with {uri}",
@@ -84,10 +72,10 @@ def open_sources(
     sources: list[Source] = []
     base = StartTime()
     try:
-        for uri, names in groups.values():
-            group = {name: inputs[name] for name in names}
+        for uri, members in groups:
+            group = {name: inputs[name] for name in members}
             if workers and uri.kind in LIVE:
-                sources.append(WorkerSource(group, {name: uris[name] for name in names}, str(uri), hold_ns))
+                sources.append(WorkerSource(group, members, str(uri), hold_ns))
             else:
                 reader = _open(uri, group, speed or 1.0, realtime, base)
                 reader.slots = slots_for(hold_ns)
@@ -100,6 +88,40 @@ def open_sources(
             source.stop()
         raise
     return sources
+
+
+def _groups(inputs: Mapping[str, Input], uris: Mapping[str, str]) -> list[tuple[Uri, dict[str, str]]]:
+    """Return each device with the inputs it feeds, and one spelling of its address for all of them."""
+    parsed: dict[str, Uri] = {}
+    for name, text in uris.items():
+        parsed[name] = parse(text)
+        _check_fit(name, text, parsed[name], inputs)
+    # Only PortAudio knows whether two names mean one microphone: it is asked if there are two.
+    microphones = {uri.target for uri in parsed.values() if uri.kind == "microphone"}
+    numbers = microphone_numbers(microphones) if len(microphones) > 1 else {}
+    together: dict[object, list[str]] = {}
+    for name, uri in parsed.items():
+        device = numbers.get(uri.target, uri.device) if uri.kind == "microphone" else uri.device
+        together.setdefault(device, []).append(name)
+    groups: list[tuple[Uri, dict[str, str]]] = []
+    for names in together.values():
+        asked = {frozenset(parsed[name].params.items()): name for name in names if parsed[name].params}
+        speaker = next(iter(asked.values()), names[0])
+        _check_shared(parsed[speaker], names, [uris[name] for name in asked.values()])
+        groups.append((parsed[speaker], dict.fromkeys(names, uris[speaker])))
+    return groups
+
+
+def _check_shared(uri: Uri, names: list[str], wishes: list[str]) -> None:
+    together = f"inputs {' and '.join(repr(name) for name in names)}"
+    if len(wishes) > 1:
+        raise ConfigError(
+            f"{together} share one camera, which cannot be {' and '.join(repr(wish) for wish in wishes)} at once",
+            where=uri.target,
+            fix="give both addresses the same parameters, or one of them none: each input resizes for itself",
+        )
+    if len(names) > 1 and uri.kind == "text":
+        raise ConfigError(f"{together} read the same text", where=str(uri), fix="give each input its own text")
 
 
 def _check_fit(name: str, text: str, uri: Uri, inputs: Mapping[str, Input]) -> None:
@@ -118,8 +140,6 @@ def _check_fit(name: str, text: str, uri: Uri, inputs: Mapping[str, Input]) -> N
 
 
 def _open(uri: Uri, inputs: Mapping[str, Input], speed: float, realtime: bool, base: StartTime) -> ThreadSource:
-    name = next(iter(inputs))
-    spec = inputs[name]
     images = tuple(n for n, i in inputs.items() if isinstance(i, ImageInput))
     sounds = {n: i.sample_rate_hz for n, i in inputs.items() if isinstance(i, AudioInput)}
     if uri.kind == "file":
@@ -129,10 +149,10 @@ def _open(uri: Uri, inputs: Mapping[str, Input], speed: float, realtime: bool, b
     if uri.kind == "test":
         return SyntheticSource(uri, images=images, sounds=sounds)
     if uri.kind == "microphone":
-        assert isinstance(spec, AudioInput)
-        return MicrophoneSource(name, uri.target, spec.sample_rate_hz)
+        return MicrophoneSource(uri.target, sounds=sounds)
     if uri.kind == "v4l2":
-        return CameraSource(name, uri)
+        return CameraSource(uri, images=images)
     if uri.kind == "text":
+        (name,) = inputs
         return TextSource(name, uri.target)
-    return GStreamerSource(name, uri)
+    return GStreamerSource(uri, images=images)

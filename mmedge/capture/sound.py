@@ -77,9 +77,11 @@ class MonoTrack:
         self._in += len(samples)
         yield from self._give(samples if self._resampler is None else self._resampler.resample_chunk(samples))
 
-    def hole(self, until_ns: int) -> Iterator[Piece]:
-        """Declare that there is no sound up to ``until_ns``."""
+    def hole(self, until_ns: int, start_ns: int | None = None) -> Iterator[Piece]:
+        """Declare that there is no sound up to ``until_ns``; at the very beginning, from ``start_ns`` on."""
         yield from self.finish()
+        if self._end_ns is None:
+            self._end_ns = start_ns
         lost = self._missing(until_ns)
         if lost:
             self._end_ns = until_ns

@@ -53,6 +53,8 @@ class Pulse(msgspec.Struct, frozen=True, kw_only=True):
     """What a capture worker says ten times a second."""
 
     health: SourceHealth
+    refused: tuple[str, str | None, str | None] | None = None  # message, where, fix
+    refused_streams: tuple[str, ...] = ()
 
 
 class WorkerSource:
@@ -74,6 +76,8 @@ class WorkerSource:
         self.streams = tuple(inputs)
         self.name = name
         self.error: MmedgeError | None = None
+        self.refused: SourceError | None = None
+        self.refused_streams = self.streams
         self.epoch = 0
         self._hold_ns = hold_ns
         self._inputs, self._uris = dict(inputs), dict(uris)
@@ -188,7 +192,11 @@ class WorkerSource:
             elif isinstance(message, Ready):
                 self._ready, self._packet_ns = True, self._heard_ns
             elif isinstance(message, State):
-                health = msgspec.msgpack.decode(message.body, type=Pulse).health
+                pulse = msgspec.msgpack.decode(message.body, type=Pulse)
+                if pulse.refused is not None:
+                    what, where, fix = pulse.refused
+                    self.refused_streams, self.refused = pulse.refused_streams, SourceError(what, where=where, fix=fix)
+                health = pulse.health
                 unread = {f"dropped_unread_{stream}": count for stream, count in self._reader.dropped.items()}
                 self._health = replace(health, counters={**health.counters, **unread})
             elif isinstance(message, Done):

@@ -86,16 +86,12 @@ class TextSource(ThreadSource):
         stream: Name of the input.
         target: ``stdin`` or the path of a file or named pipe.
 
-    Attributes:
-        refused: Why the newest line that was refused could not be taken; None while there is none.
-
     Raises:
         ConfigError: If there is no such file, or no standard input.
     """
 
     def __init__(self, stream: str, target: str) -> None:
         super().__init__((stream,), name=f"text://{target}", live=True)
-        self.refused: SourceError | None = None
         self._taken = self._unsaid = self._quiet_until_ns = 0
         self._lines = Lines()
         self._file: FollowedFile | None = None

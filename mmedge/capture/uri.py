@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote, urlsplit
 
@@ -42,6 +43,15 @@ class Uri:
     def __str__(self) -> str:
         """Return the address as it may be shown: without a password."""
         return re.sub(r"(?<=://)[^/@]*@", "***@", self.target) if self.kind == "network" else self.target
+
+    @property
+    def device(self) -> tuple[str, ...]:
+        """What the address opens, the same for all its spellings as far as text and links tell."""
+        if self.kind in ("file", "v4l2"):
+            return self.kind, str(Path(self.target).resolve())
+        # A camera has one size at a time, but a pipeline of another size is another pipeline.
+        params = self.params if self.kind == "gst" else {}
+        return self.kind, self.target, *sorted(f"{name}={value}" for name, value in params.items())
 
     def number(self, name: str) -> int | None:
         """Return a whole-number parameter, None if it was not given."""

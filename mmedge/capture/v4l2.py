@@ -133,20 +133,20 @@ class CameraSource(ThreadSource):
     """Reads a V4L2 camera.
 
     Args:
-        stream: Name of the input.
         uri: Parsed address of kind ``v4l2``; ``width``, ``height``, ``fps`` and ``fourcc`` are asked for.
+        images: Names of the inputs that take its pictures.
 
     Raises:
         DeviceError: If the device is not there, is no camera, or refuses what was asked for.
         MissingDependencyError: If OpenCV is not installed.
     """
 
-    def __init__(self, stream: str, uri: Uri) -> None:
-        super().__init__((stream,), name=uri.target, live=True)
+    def __init__(self, uri: Uri, *, images: tuple[str, ...]) -> None:
+        super().__init__(images, name=uri.target, live=True)
         self._cv2: Any = require("cv2", "reading a camera")
         self._capture = open_camera(self._cv2, uri)
         fps = float(self._capture.get(self._cv2.CAP_PROP_FPS))
-        self.nominal_hz = {stream: fps} if fps > 0 else {}
+        self.nominal_hz = dict.fromkeys(images, fps) if fps > 0 else {}
         self._clock = CameraClock()
 
     def _clock_reports(self) -> dict[str, ClockReport]:
@@ -157,9 +157,9 @@ class CameraSource(ThreadSource):
             self._capture.release()
 
     def _read_impl(self, emit: Emit, stop: threading.Event) -> None:
-        (name,) = self.streams
         capture, msec = self._capture, self._cv2.CAP_PROP_POS_MSEC
-        track, clock = PictureTrack(live=True, slots=lambda: self.slots), self._clock
+        tracks = {name: PictureTrack(live=True, slots=lambda: self.slots) for name in self.streams}
+        watch, clock = tracks[self.streams[0]], self._clock
         shape = (int(capture.get(self._cv2.CAP_PROP_FRAME_HEIGHT)), int(capture.get(self._cv2.CAP_PROP_FRAME_WIDTH)), 3)
         last_ns = 0
         backlog = Backlog()
@@ -183,31 +183,35 @@ class CameraSource(ThreadSource):
                     self.new_epoch()
                     last_ns = 0
                 last_ns = capture_ns = max(capture_ns, last_ns)
-                lent = track.slot(shape, stop)
-                if lent is None:
-                    self.counters["dropped_frames"] += 1
+                lent = {name: loan for name, track in tracks.items() if (loan := track.slot(shape, stop)) is not None}
+                self.counters["dropped_frames"] += len(tracks) - len(lent)
+                if not lent:
                     continue
-                slot, release = lent
-                _, picture = capture.retrieve(slot)
-                if picture is not slot:  # OpenCV allocates anew when the size or type is another
-                    if picture is None or picture.shape != slot.shape:
+                _, picture = capture.retrieve(next(iter(lent.values()))[0])
+                if picture is None or picture.shape != shape:
+                    for _, release in lent.values():
                         release()
-                        got = "nothing" if picture is None else picture.shape
-                        raise SourceError(f"camera '{self.name}' gave {got}, expected {shape}", where=self.name)
-                    slot[...] = picture
-                emit(
-                    self.frame(
-                        name,
-                        slot,
-                        release,
-                        format="bgr24",
-                        size=(shape[1], shape[0]),
-                        capture_ns=capture_ns,
-                        arrive_ns=arrive_ns,
-                        uncertainty_ns=uncertainty_ns,
-                        unchanged_ns=track.unchanged_ns(slot, capture_ns),
-                        quality=quality,
+                    got = "nothing" if picture is None else picture.shape
+                    raise SourceError(f"camera '{self.name}' gave {got}, expected {shape}", where=self.name)
+                unchanged_ns = watch.unchanged_ns(picture, capture_ns)
+                for name, (slot, release) in lent.items():
+                    # OpenCV decodes into the first slot, or anew if the type is another; a slot that was emitted keeps
+                    # its picture until this thread lends it again.
+                    if slot is not picture:
+                        slot[...] = picture
+                    emit(
+                        self.frame(
+                            name,
+                            slot,
+                            release,
+                            format="bgr24",
+                            size=(shape[1], shape[0]),
+                            capture_ns=capture_ns,
+                            arrive_ns=arrive_ns,
+                            uncertainty_ns=uncertainty_ns,
+                            unchanged_ns=unchanged_ns,
+                            quality=quality,
+                        )
                     )
-                )
         finally:
             capture.release()

@@ -35,7 +35,9 @@ def main(link: Link) -> None:
             health = source.health()
             unsent = {f"dropped_unsent_{stream}": count for stream, count in writer.dropped.items() if count}
             health = replace(health, counters={**health.counters, **unsent})
-            link.report(msgspec.msgpack.encode(Pulse(health=health)))
+            refused = None if (error := source.refused) is None else (error.message, error.where, error.fix)
+            told = Pulse(health=health, refused=refused, refused_streams=source.refused_streams)
+            link.report(msgspec.msgpack.encode(told))
 
         # What is wrong reaches the user through the supervisor, who does not repeat himself.
         logging.getLogger("mmedge.capture").addFilter(

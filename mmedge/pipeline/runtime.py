@@ -117,7 +117,8 @@ class Runtime:
             statistics.evidence = self._graph.evidence
             statistics.state = "WARMING"
             uris = {name: uri for name, uri in self.spec.inputs.items() if uri != PUSH}
-            specs = {name: manifest.inputs[name] for name in uris}
+            # Of inputs that one device feeds the trigger's own comes last: what it is cut with is there then.
+            specs = {name: manifest.inputs[name] for name in sorted(uris, key=manifest.sync.trigger.__eq__)}
             self._shifts, statistics.notes = alignment(manifest.inputs, uris)
             speed = None if self.spec.speed == 1.0 else self.spec.speed
             rules, missing = apply_preset(self.spec.latency, manifest.sync, manifest.missing, manifest.inputs)

@@ -197,7 +197,7 @@ def test_gstreamer_pipeline_gives_nv12(listener: Listener, request: pytest.Fixtu
 
 def test_gstreamer_pipeline_that_fails_says_so(listener: Listener, request: pytest.FixtureRequest) -> None:
     request.getfixturevalue("gstreamer")
-    source = GStreamerSource("image", parse("gst:nosuchelement?width=64&height=48"))
+    source = GStreamerSource(parse("gst:nosuchelement?width=64&height=48"), images=("image",))
     with pytest.raises(SourceError, match="nosuchelement"):
         listener.start(source)
     listener.wait(lambda: listener.ends)
@@ -206,7 +206,7 @@ def test_gstreamer_pipeline_that_fails_says_so(listener: Listener, request: pyte
 
 def test_gstreamer_child_ends_with_stop(listener: Listener, request: pytest.FixtureRequest) -> None:
     request.getfixturevalue("gstreamer")
-    source = GStreamerSource("image", parse("gst:videotestsrc is-live=true?width=64&height=48"))
+    source = GStreamerSource(parse("gst:videotestsrc is-live=true?width=64&height=48"), images=("image",))
     listener.start(source)
     listener.wait(lambda: listener.frames)
     child = source._child

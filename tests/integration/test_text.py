@@ -139,6 +139,7 @@ def test_what_is_no_text_is_refused(tmp_path: Path, clip: str, isolation: Isolat
             pipe.text("dark", name="image")
         pipe.text("dark " + "x" * (MAX_TEXT - 5))
         until(results, says("dark"))
+        assert pipe.health()["text"]["counters"]["refused_pushes"] == 7  # type: ignore[index]
     with pytest.raises(ConfigError, match="has ended"):
         pipe.text("dark")
     with mmedge.Pipeline(bundle, {"image": clip}) as pipe, pytest.raises(ConfigError, match="not fed by push"):

@@ -155,6 +155,55 @@ def test_a_gap_in_the_sound_is_lost_samples(write_clip: Any) -> None:
     assert played.source.health().counters["lost_samples"] == 2400
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(
+    ("name", "channels"),
+    [("clip.nut", 1), ("clip.wav", 1), ("clip.mov", 1), ("clip.wav", 2)],  # MOV alone says "mono", not "1 channels"
+)
+def test_sound_that_is_not_finite_becomes_a_hole(
+    write_clip: Any, caplog: pytest.LogCaptureFixture, name: str, channels: int, bad: float
+) -> None:
+    sound = tone(1, 8000, channels)
+    sound[-1, [4000, 7000]] = bad
+    layout = "mono" if channels == 1 else "stereo"
+    clip = write_clip(name, times_s=None, sound=sound, layout=layout)
+    played = Played(clip, images=())
+    heard = np.full(8000, np.nan)
+    for block in played.blocks:
+        end = round((block.capture_ns - played.base.get()) * 8000 / S)
+        heard[end - len(block.samples) : end] = block.samples
+    lost = np.isnan(heard)
+    assert lost[[4000, 7000]].all()
+    assert heard[~lost] == pytest.approx(sound[0][~lost], abs=1e-6)
+    counters = played.source.health().counters
+    assert counters["refused_not_finite"] == 2
+    assert lost.sum() == counters["lost_samples"] == sum(b.lost for b in played.blocks) < 2500
+    refused = played.source.refused
+    assert refused is not None
+    assert refused.message == "sound of input 'audio' was refused: it has samples that are not finite"
+    assert str(refused.where).startswith(str(clip))
+    assert refused.message in str(played.source.health().reason)
+    (told,) = [record.message for record in caplog.records if "refused" in record.message]
+    assert f"where: {clip}: {np.flatnonzero(lost)[0] / 8000:.3f} s" in told, "the first alone, and where it was"
+
+
+def test_a_file_that_begins_with_what_is_not_finite_begins_where_that_does(write_clip: Any) -> None:
+    sound = tone(1, 8000)
+    sound[0, 0] = np.nan
+    played = Played(write_clip(sound=sound))
+    assert played.times_s()[0] == pytest.approx(0, abs=1e-6)
+    assert (played.blocks[0].lost, len(played.sound)) == (160, 7840)
+    assert played.source.refused_streams == ("audio",)
+    assert played.blocks[-1].capture_ns - played.base.get() == pytest.approx(S, abs=1000)
+
+
+@pytest.mark.parametrize("name", ["clip.nut", "clip.wav", "clip.mov"])
+def test_one_channel_above_full_scale_is_not_clipped(write_clip: Any, name: str) -> None:
+    played = Played(write_clip(name, times_s=None, sound=3 * tone(1, 8000)), images=())
+    assert np.abs(played.sound).max() == pytest.approx(1.5, abs=0.01)
+    assert played.source.refused is None
+
+
 def test_sound_that_stops_long_before_the_pictures_holds_nothing_back(write_clip: Any) -> None:
     """Twenty seconds of pictures after the sound: a reader that waits for the sound still gets its time."""
     clip = write_clip(times_s=[k / 5 for k in range(150)], sound=tone(30, 8000), drop_audio_s=(2, 27))
