@@ -190,3 +190,17 @@ def test_async_is_warm_again_after_an_absence() -> None:
     graph.run(snapshot(80, 5.0, 2), no_audio)
     assert graph.output("s.y")[0, 0] == 5.0
     graph.close()
+
+
+@pytest.mark.parametrize(
+    ("backends", "evidence"),
+    [(("tensorrt", "callable"), "gpu"), (("tensorrt", "onnxruntime"), "cpu"), (("callable",), "cpu")],
+)
+def test_rules_say_nothing_of_where_networks_run(backends: tuple[str, ...], evidence: str) -> None:
+    stages = []
+    for number, backend in enumerate(backends):
+        engine = Adder()
+        engine.backend = backend
+        spec = StageSpec(inputs={"x": "imu"}, outputs={"y": ("batch", 2)})
+        stages.append(Stage(f"s{number}", spec, SEATS, engine, {}, raw=False))
+    assert StageGraph(stages).evidence == evidence
