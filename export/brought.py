@@ -165,13 +165,14 @@ def _fit(
     inner = shape
     if not _matches(want, shape):
         turned = tuple(shape[axis] for axis in _NHWC) if len(shape) == 4 else ()
-        size = int(np.prod(shape))
         if is_image and _matches(want, turned):
             inner = turned
             nodes.append(("Transpose", {"perm": _NHWC}, []))
-        elif (known := _resolve(want, size)) is not None:
-            inner = known
-            target = helper.make_tensor(f"{value.name}/shape", TensorProto.INT64, [len(known)], known)
+        elif (laid := _lay_out(want, shape)) is not None:
+            is_turned, inner = laid
+            if is_turned:
+                nodes.append(("Transpose", {"perm": (0, 2, 1)}, []))
+            target = helper.make_tensor(f"{value.name}/shape", TensorProto.INT64, [len(inner)], inner)
             nodes.append(("Reshape", {}, [target]))
         else:
             text = [dim if dim is not None else "?" for dim in want]
@@ -234,6 +235,20 @@ def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:
 
 def _matches(want: Dims, shape: tuple[int, ...]) -> bool:
     return len(want) == len(shape) and all(w in (None, s) for w, s in zip(want, shape, strict=True))
+
+
+def _lay_out(want: Dims, shape: tuple[int, ...]) -> tuple[bool, tuple[int, ...]] | None:
+    """Return whether what has ``shape`` is turned for ``want``, and what its shape then is; None if it does not fit."""
+    if len(shape) != 3 or len(want) < 3:
+        known = _resolve(want, int(np.prod(shape)))
+        return None if known is None else (False, known)
+    # Log-mel features: another shape of as many values would mix frames and bands.
+    first, frames, bands = shape
+    for is_turned, (rows, columns) in ((False, (frames, bands)), (True, (bands, frames))):
+        for inner in ((first, rows, columns), (first, 1, rows, columns), (first, rows, columns, 1)):
+            if _matches(want, inner):
+                return is_turned, inner
+    return None
 
 
 def _resolve(want: Dims, size: int) -> tuple[int, ...] | None:

@@ -229,6 +229,7 @@ def inspect_onnx(file: str | Path) -> dict[str, object]:
         "nodes": len(graph.nodes),
         "inputs": [_signature(value) for value in graph.inputs],
         "outputs": [_signature(value) for value in model.graph.output],
+        "metadata": {entry.key: entry.value for entry in model.metadata_props},
         "findings": [msgspec.to_builtins(finding) for finding in lint(model)],
     }
 

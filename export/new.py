@@ -5,9 +5,8 @@ from __future__ import annotations
 import itertools
 import re
 import shutil
-from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from shlex import quote
@@ -16,25 +15,26 @@ import msgspec
 import numpy as np
 import onnx
 
+from mmedge.bundle import load
 from mmedge.bundle.manifest import AudioInput, ImageInput, Input, Mask, Missing, Sync, TextInput
 from mmedge.errors import ConfigError
 from mmedge.types import AnyArray
 
 from .brought import bring
-from .infer import Guess, Network, Seats, check_files, last_operator, read_network, task_of
+from .infer import Guess, Network, check_files, detector_of, last_operator, read_network, task_of, why_left
 from .preprocess.onnx_prefix import Preprocessor
 from .project_text import join_outputs, recipe_text, rule_text
 from .recipe import Export, Recipe, RecipeStage, RecipeTask
 from .run import run_steps
+from .seats import Seats
 from .stages import StageGraph, onnx_runners
 from .starter import write_starter
 from .to_onnx import random_samples
 from .token_inputs import IDS, padding_of
 from .tokenizer import check_vocabulary, load_tokenizer
 
-# More networks than these are not joined by the starter callable: it would have more than 16 labels.
-MOST_JOINED = 4
-# A device feeds one input: each that follows gets another source.
+MOST_NETWORKS = 8
+# A device may feed the inputs of several networks; what follows is for two inputs of one network, and for texts.
 _URIS = {
     ImageInput: ("image", "0", "{}"),
     AudioInput: ("audio", "mic://default", "mic://NAME{}"),
@@ -81,8 +81,8 @@ def starter(folder: Path) -> NewReport:
     Raises:
         ConfigError: If the folder is not empty or cannot be written.
     """
-    _make_folder(folder)
-    write_starter(folder)
+    with _removed_on_error(folder, _make_folder(folder)):
+        write_starter(folder)
     recipe, bundle = quote(str(folder / "recipe.toml")), quote(str(folder / "starter.mmedge"))
     steps = ["train {0}", "export {0} --output {1}", "run {1} --image 0 --audio mic://default"]
     return NewReport(folder=folder, commands=["mmedge " + step.format(recipe, bundle) for step in steps])
@@ -108,6 +108,12 @@ def from_networks(folder: Path, files: list[Path], tokenizer: Path | None = None
         ['PYTHONPATH=kiosk mmedge run kiosk/kiosk.mmedge --image 0 --audio mic://default']
     """
     check_files(files)
+    if len(files) > MOST_NETWORKS:
+        raise ConfigError(
+            f"{len(files)} networks, at most {MOST_NETWORKS} are joined by guessing",
+            where="--from",
+            fix="make a project of fewer, and add the others to its recipe as stages with 'onnx'",
+        )
     networks: list[Network] = []
     seats = Seats()
     if tokenizer is not None:
@@ -115,35 +121,46 @@ def from_networks(folder: Path, files: list[Path], tokenizer: Path | None = None
         seats = Seats("tokenizer.json", pad)
         seats.hints += [hint] if hint else []
     for file in files:
-        networks.append(read_network(file, [network.name for network in networks]))
-        seats.add(networks[-1])
+        network = read_network(file, [other.name for other in networks])
+        same = next((other.name for other in networks if other.path.samefile(file)), None)
+        if same is not None:
+            seats.hints.append(f"'{file}' was given twice: networks '{same}' and '{network.name}' answer the same")
+        networks.append(network)
+        seats.hints += network.hints
+        seats.add(network)
     if tokenizer is not None and not any(isinstance(spec, TextInput) for spec in seats.inputs.values()):
         raise ConfigError(
             "no network reads tokens",
             where=f"--tokenizer {tokenizer}",
             fix=f"leave it out: nothing takes int64 '{IDS}'",
         )
-    _make_folder(folder)
+    made = _make_folder(folder)
     report = NewReport(folder=folder, guesses=seats.guesses, hints=seats.hints)
-    with _emptied_on_error(folder):
+    with _removed_on_error(folder, made):
         draft, problem = _write(report, networks, seats, tokenizer)
     recipe, bundle = folder / "recipe.toml", folder / f"{draft.name}.mmedge"
     if problem is not None:
         fix = f"correct it there, then `mmedge export {quote(str(recipe))} --output {quote(str(bundle))}`"
         raise ConfigError(problem, where=str(recipe), fix="; ".join((fix, *seats.hints)))
-    with _emptied_on_error(folder):
+    with _removed_on_error(folder, made):
         report.bundle = run_steps(Recipe.load(recipe), output=bundle).path
+        with load(bundle) as packed:  # nobody should find out at the next command that it cannot be used
+            packed.verify()
     report.commands = [_command(bundle, draft, networks, rules="join" in draft.stages)]
     return report
 
 
 @contextmanager
-def _emptied_on_error(folder: Path) -> Iterator[None]:
+def _removed_on_error(folder: Path, made: Sequence[Path]) -> Iterator[None]:
+    """Remove what is in ``folder``, and the folders that were ``made`` for it, if there is an error."""
     try:
         yield
     except BaseException:  # what is half made would be in the way of another try
         for child in folder.iterdir():
             shutil.rmtree(child) if child.is_dir() else child.unlink()
+        with suppress(OSError):  # somebody else has put something there
+            for path in made:
+                path.rmdir()
         raise
 
 
@@ -169,22 +186,27 @@ def _write(
     joined: dict[str, RecipeTask] = {}
     for task in tasks.values():
         joined.setdefault(task.output.partition(".")[0], task)
-    if 2 <= len(joined) <= MOST_JOINED:
+    if len(joined) > 1:
         join_outputs(draft, tasks, joined)
         (folder / "rules.py").write_text(rule_text(joined), encoding="utf-8")
     (folder / "recipe.toml").write_text(recipe_text(draft, tasks), encoding="utf-8")
     return draft, _problem(recipe, networks, seen)
 
 
-def _make_folder(folder: Path) -> None:
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+def _make_folder(folder: Path) -> list[Path]:
+    """Make the folder if it is not there, and return what was made, the innermost first."""
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError("there is a file of that name, not a folder", where=str(folder), fix="name a new folder")
+    if folder.exists() and any(folder.iterdir()):
         raise ConfigError("the folder is there already and not empty", where=str(folder), fix="name a new one")
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(
             f"cannot make the folder: {error.strerror}", where=str(folder), fix="name another one"
         ) from error
+    return made
 
 
 def _draft(folder: Path, networks: list[Network], inputs: Mapping[str, Input]) -> Recipe:
@@ -199,12 +221,7 @@ def _draft(folder: Path, networks: list[Network], inputs: Mapping[str, Input]) -
     trigger = [*images, *sounds, *inputs][0]
     missing = {name: Missing(policy="hold", max_age_ms=300) for name in images}
     missing |= {name: Missing(policy="zero") for name in inputs if name not in images}
-    seats = [frozenset(source for source in n.sources.values() if source in inputs) for n in networks]
-    # A network has all of its inputs or none.
-    unions = {
-        frozenset().union(*part) for size in range(1, len(seats) + 1) for part in itertools.combinations(seats, size)
-    }
-    masks = [tuple(name for name in inputs if name in union) for union in unions if len(union) < len(inputs)]
+    masks = [tuple(name for name in inputs if name in present) for present in _masks(networks, inputs)]
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).strip("-._") or "project"
     return Recipe(
         name=name[:64],
@@ -226,6 +243,26 @@ def _draft(folder: Path, networks: list[Network], inputs: Mapping[str, Input]) -
     )
 
 
+def _masks(networks: list[Network], inputs: Mapping[str, Input]) -> set[frozenset[str]]:
+    """Return which inputs may come without the others: a network has all of its inputs or none.
+
+    As in ``stages.masks``, each network alone and all but one; and since a device may feed many of them, the same for
+    what sees, what hears, and what a device can feed at all.
+    """
+    seats = [frozenset(_seats_of(network, inputs)) for network in networks]
+    parts: list[set[int]] = [{index} for index in range(len(seats))]
+    for kinds in (*((kind,) for kind in _URIS), tuple(_URIS)):
+        parts.append({index for index, own in enumerate(seats) if all(isinstance(inputs[s], kinds) for s in own)})
+        parts.append({index for index, own in enumerate(seats) if any(isinstance(inputs[s], kinds) for s in own)})
+    everything = set(range(len(seats)))
+    unions = {frozenset[str]().union(*(seats[i] for i in kept)) for part in parts for kept in (part, everything - part)}
+    return {union for union in unions if 0 < len(union) < len(inputs)}
+
+
+def _seats_of(network: Network, inputs: Mapping[str, Input]) -> list[str]:
+    return [source for source in network.sources.values() if source in inputs]
+
+
 def _licence(networks: list[Network]) -> str:
     found = [entry.value for n in networks for entry in n.model.metadata_props if entry.key == "license"]
     return " AND ".join(dict.fromkeys(found)) or "unknown"
@@ -240,29 +277,38 @@ def _tasks(
 ) -> dict[str, RecipeTask]:
     """Return a task for every output that looks like one, by what was seen on noise."""
     tasks: dict[str, RecipeTask] = {}
+    fixes: list[str] = []
     for network in networks:
         fed_back = {source[7:] for source in network.sources.values() if source.startswith("@state:")}
-        image = next((s for s in network.sources.values() if isinstance(recipe.inputs.get(s), ImageInput)), None)
-        for output in recipe.stages[network.name].outputs:
+        outputs = recipe.stages[network.name].outputs
+        boxes = detector_of(network, recipe.inputs, list(outputs.values()))
+        for output in outputs:
             if output in fed_back:
                 continue
             samples = [known[f"{network.name}.{output}"] for known in seen]
             last = last_operator(models[network.name], output)
-            found = task_of(network, output, samples, image, last)
+            found = task_of(network, output, samples, last, boxes)
             if found is None:
                 shape = samples[0].shape
-                told = f", one number that ends in {last}: a logit or a measure" if shape == (1, 1) and last else ""
+                told, fix = why_left(network, output, shape, last)
                 report.left.append(f"{network.name}.{output} {list(shape)}{told}")
+                fixes.append(fix)
                 continue
             task, why = found
             name = network.name if network.name not in tasks else re.sub(r"\W+", "_", f"{network.name}_{output}")
             tasks[name] = task
             report.guesses.append(Guess(network.name, output, f"task '{name}': {task.kind}", why))
+        own = [task for task in tasks.values() if task.output.startswith(f"{network.name}.")]
+        if network.labels and own and all(task.labels != network.labels for task in own):
+            report.hints.append(
+                f"the file of network '{network.name}' names {len(network.labels)} classes, its output has "
+                f"{len(own[0].labels)}: they are called by number; write 'labels' in the recipe, in the output's order"
+            )
     if not tasks:
         raise ConfigError(
             "none of the outputs looks like classes, a probability or boxes",
             where="; ".join(report.left),
-            fix="end the network in a Sigmoid or Softmax, or write a recipe with a callable that makes classes of it",
+            fix="; ".join(dict.fromkeys(fixes)) or "give the networks an output beside their states",
         )
     return tasks
 
@@ -289,22 +335,24 @@ def _range(spec: Input) -> str:
 
 
 def _command(bundle: Path, recipe: Recipe, networks: list[Network], *, rules: bool) -> str:
-    """Return what runs the bundle live, every device once."""
-    used: Counter[str] = Counter()
-    live: dict[str, tuple[str, str]] = {}
-    for name, spec in recipe.inputs.items():
-        if type(spec) in _URIS:
-            kind, first, other = _URIS[type(spec)]
-            live[name] = kind, other.format(used[kind]) if used[kind] else first
-            used[kind] += 1
+    """Return what runs the bundle live: one device of a kind, two where one network has two inputs of that kind."""
+    inputs = recipe.inputs
+    live = {name: _URIS[type(spec)] for name, spec in inputs.items() if type(spec) in _URIS}
+    beside = [set(_seats_of(network, inputs)) for network in networks]
+    devices: dict[str, str] = {}
+    for name, (kind, first, other) in live.items():
+        # A text source feeds one input.
+        taken = {uri for n, uri in devices.items() if kind == "text" or any({name, n} <= seats for seats in beside)}
+        uris = (other.format(number) if number else first for number in itertools.count())
+        devices[name] = next(uri for uri in uris if uri not in taken)
     options: list[str] = []
     for network in networks:
-        seats = [source for source in network.sources.values() if source in recipe.inputs]
-        if not all(seat in live for seat in seats):
-            continue
-        for seat in seats:
-            kind, uri = live[seat]
-            options.append(f"--{kind} {uri}" if used[kind] == 1 else f"--input {seat}={uri}")
+        seats = _seats_of(network, inputs)
+        if all(seat in live for seat in seats):
+            for seat in seats:
+                kind = live[seat][0]
+                alone = sum(other == kind for other, _, _ in live.values()) == 1
+                options.append(f"--{kind} {devices[seat]}" if alone else f"--input {seat}={devices[seat]}")
     path = f"PYTHONPATH={quote(str(bundle.parent))} " if rules else ""
     if not options:
         pushed = ", ".join(f"'{name}': 'push://'" for name in recipe.inputs)

@@ -13,6 +13,8 @@ from mmedge.bundle.manifest import Mask
 
 from .recipe import Recipe, RecipeStage, RecipeTask
 
+# More networks than these have no label for each combination: those would be more than 16, and none of them likely.
+_MOST_COMBINED = 4
 _HEAD = """\
 # Made by `mmedge new`: what could be read off the networks is filled in. Change what you like, then
 #     mmedge export {folder}/recipe.toml --output {folder}/{name}.mmedge
@@ -38,12 +40,20 @@ _NOTES = {
 }
 
 
+_COMBINED = """\
+    state = np.ones(1)
+    for p in sure:
+        state = np.outer(state, [1 - p, p]).ravel()"""
+_SUREST = """\
+    state = [1 - max(sure), *sure]"""
+
+
 def join_outputs(recipe: Recipe, tasks: dict[str, RecipeTask], joined: Mapping[str, RecipeTask]) -> None:
     """Add the stage ``join``, a callable of ``rules.py``, and its task.
 
     Args:
         recipe: Gets the stage.
-        tasks: Gets the task ``both`` or ``joined``.
+        tasks: Gets the task ``joined``.
         joined: Stage -> the task whose output says how sure it is.
     """
     labels = joined_labels(list(joined))
@@ -53,17 +63,24 @@ def join_outputs(recipe: Recipe, tasks: dict[str, RecipeTask], joined: Mapping[s
         outputs={"state": (1, len(labels))},
     )
     tasks["joined"] = RecipeTask(
-        kind="classification", output="join.state", labels=labels, scores="probabilities", threshold=0.5
+        kind="classification",
+        output="join.state",
+        labels=labels,
+        scores="probabilities",
+        threshold=0.5,
+        top_k=0 if len(joined) <= _MOST_COMBINED else 3,
     )
 
 
 def joined_labels(names: list[str]) -> tuple[str, ...]:
-    """Return a label for every combination of what the networks may have found.
+    """Return a label for every combination of what the networks may have found; of many networks, for each of them.
 
     Example:
         >>> joined_labels(["face", "voice"])
         ('nothing', 'voice', 'face', 'face+voice')
     """
+    if len(names) > _MOST_COMBINED:
+        return "nothing", *names
     switches = itertools.product((False, True), repeat=len(names))
     return tuple("+".join(itertools.compress(names, on)) or "nothing" for on in switches)
 
@@ -72,30 +89,30 @@ def rule_text(joined: Mapping[str, RecipeTask]) -> str:
     """Return ``rules.py``."""
     arguments = ", ".join(f"{name}: np.ndarray" for name in joined)
     sure = "\n".join(
-        f"    # {task.kind}, {task.output}\n    sure.append({_sure(name, task)})" for name, task in joined.items()
+        f"    # {task.kind}, {task.output}{_note(name, task)}\n    sure.append({_sure(name, task)})"
+        for name, task in joined.items()
     )
     labels = ", ".join(joined_labels(list(joined)))
+    combined = len(joined) <= _MOST_COMBINED
+    what = "each combination is" if combined else "it is that none has found anything, and that each has"
+    state = _COMBINED if combined else _SUREST
     return f'''\
 """How the networks' answers become one. Change it as you like: it is called at every trigger."""
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 
 
 def join({arguments}) -> np.ndarray:
-    """Return how likely each combination is: {labels}.
+    """Return how likely {what}: {labels}.
 
-    An output whose inputs are absent is all zeros: that network has found nothing.
+    An output whose inputs are absent is all zeros: that network has found nothing. A softmax over C classes is never
+    below 1/C at its largest: where one class matters, take its score instead, with its place in the labels as INDEX.
     """
     sure = []
 {sure}
-    state = [
-        np.prod([p if on else 1 - p for p, on in zip(sure, switches)])
-        for switches in itertools.product((False, True), repeat=len(sure))
-    ]
+{state}
     return np.array([state], np.float32)
 
 
@@ -118,6 +135,14 @@ def _sure(name: str, task: RecipeTask) -> str:
         }[task.detection.layout]
         return f"min(max(float({best}), 0.0), 1.0)"
     return f"float({name}.max())" if task.scores == "probabilities" else f"float(softmax({name}).max())"
+
+
+def _note(name: str, task: RecipeTask) -> str:
+    """Return a comment on how sure a network of several classes is of one of them."""
+    if task.kind != "classification" or len(task.labels) < 2:
+        return ""
+    scores = f"softmax({name})" if task.scores == "logits" else name
+    return f": of {len(task.labels)} classes the likeliest; of one: float({scores}[0, INDEX])"
 
 
 def recipe_text(recipe: Recipe, tasks: Mapping[str, RecipeTask]) -> str:

@@ -161,7 +161,8 @@ def _variants(bundle: Bundle) -> Table:
 def _detector(document: dict[str, Any]) -> dict[str, Any] | None:
     """Return layout and number of classes where the signature is that of a known detector."""
     outputs = [output["shape"] for output in document["outputs"]]
-    found = next(filter(None, (recognise(value["shape"], outputs) for value in document["inputs"])), None)
+    named = len(import_module("mmedge.export.infer").class_names(document["metadata"])) or None
+    found = next(filter(None, (recognise(value["shape"], outputs, named) for value in document["inputs"])), None)
     return None if found is None else {"layout": found[0], "classes": found[1]}
 
 

@@ -162,8 +162,9 @@ class StageGraph:
                 self.lost.append(stage.failed(self._fallen.pop(stage), bits))
             if away:
                 self._miss(stage)
-        for stage, fault in self._fallen.items():
-            del self._fallen[stage]
+        if self._fallen:
+            stage = next(iter(self._fallen))
+            fault = self._fallen.pop(stage)
             raise stage.failed(fault, bits) from fault
 
     def _take_up(self, stage: Stage, running: bool | None, *, lost: bool) -> None:

@@ -9,12 +9,15 @@ from mmedge.interpret.detection import Layout
 _STRIDES = (8, 16, 32, 64)
 
 
-def recognise(image: Sequence[object], outputs: Sequence[Sequence[object]]) -> tuple[Layout, int | None] | None:
+def recognise(
+    image: Sequence[object], outputs: Sequence[Sequence[object]], classes: int | None = None
+) -> tuple[Layout, int | None] | None:
     """Tell the layout of a detector's output from its shapes.
 
     Args:
         image: Shape of the picture, channels first or last; dimensions that are not numbers are dynamic.
         outputs: Shapes of the outputs; a detector has one.
+        classes: How many classes the network names, if it does: boxes of so many are known on any grid.
 
     Returns:
         The layout and the number of classes (None for ``boxes``, whose shape does not tell), or None when it is
@@ -32,6 +35,11 @@ def recognise(image: Sequence[object], outputs: Sequence[Sequence[object]]) -> t
     rows, values = outputs[0][1:]
     if values == 6 and (not isinstance(rows, int) or rows <= 1000):
         return "boxes", None
+    if classes is not None and isinstance(rows, int) and isinstance(values, int):
+        if rows == 4 + classes < values:
+            return "yolo", classes
+        if values == 5 + classes < rows:
+            return "yolo-objectness", classes
     height, width = image[1:3] if image[3] in (1, 3) and image[1] not in (1, 3) else image[2:]
     if not (isinstance(rows, int) and isinstance(values, int) and isinstance(height, int) and isinstance(width, int)):
         return None

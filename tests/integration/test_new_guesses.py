@@ -92,7 +92,7 @@ def test_all_parts_of_an_output_say_what_it_is(new, ends, last, scores):
 @pytest.mark.parametrize("last", ["Sigmoid", "Softmax"])
 def test_what_was_seen_outside_of_0_to_1_is_no_probability(tmp_path, answer, scores, last):
     onnx.save(seeing(8, len(answer), last), tmp_path / "net.onnx")
-    found = task_of(read_network(tmp_path / "net.onnx", []), "y", [np.array([answer], np.float32)], None, last)
+    found = task_of(read_network(tmp_path / "net.onnx", []), "y", [np.array([answer], np.float32)], last, None)
     assert (found and found[0].scores) == scores
 
 
@@ -139,3 +139,55 @@ def test_padding_that_a_text_can_give_is_told(new):
     assert engine({"input_ids": np.array([[2, 1, 0] + [3] * 13])})["y"].tolist() == [[2, 1, 0]]
     (hint,) = report["hints"]
     assert "token 3 ('[UNK]'), which counts as padding inside a text too" in hint
+
+
+@pytest.mark.parametrize(
+    ("picture", "outputs", "detector"),
+    [
+        ([1, 3, 320, 320], [[1, 84, 2100]], ("yolo", 80)),
+        ([1, 320, 320, 3], [[1, 5, 2100]], ("yolo", 1)),
+        ([1, 3, 320, 256], [[1, 1680, 6]], ("yolo-objectness", 1)),
+        ([1, 3, 320, 256], [[1, 1500, 6]], None),  # no box per cell, and too many to be the best ones
+        ([1, 3, 640, 640], [[1, 25200, 6]], ("yolo-objectness", 1)),
+        ([1, 3, 640, 640], [[1, 25200, 85]], ("yolo-objectness", 80)),
+        ([1, 3, 320, 320], [[1, 300, 6]], ("boxes", None)),
+        ([1, 3, 224, 224], [[1, 197, 768]], None),  # a vision transformer
+        ([1, 3, 224, 224], [[1, 49, 2048]], None),  # a map of features
+        ([1, 3, 320, 320], [[1, 116, 2100], [1, 32, 80, 80]], None),  # the last 32 are no classes
+    ],
+)
+def test_inspect_and_new_tell_the_same_detectors(tmp_path, capfd, picture, outputs, detector):
+    nodes = [NODE("ReduceMean", ["x"], ["mean"], keepdims=0), NODE("Sigmoid", ["mean"], ["p"])]
+    nodes += [NODE("Expand", ["p", f"shape{k}"], [f"y{k}"]) for k in range(len(outputs))]
+    shapes = {f"shape{k}": np.array(shape) for k, shape in enumerate(outputs)}
+    given = {f"y{k}": (FLOAT, shape) for k, shape in enumerate(outputs)}
+    onnx.save(network(nodes, {"x": (FLOAT, picture)}, given, **shapes), tmp_path / "net.onnx")
+    assert run(["inspect", str(tmp_path / "net.onnx"), "--json"]) == 0
+    told = json.loads(capfd.readouterr().out)["detector"]
+    assert told == (None if detector is None else {"layout": detector[0], "classes": detector[1]})
+    code = run(["new", str(tmp_path / "p"), "--from", str(tmp_path / "net.onnx"), "--json"])
+    report = json.loads(capfd.readouterr().out)
+    if detector is None:
+        assert code == 2
+        assert str(outputs[0]) in report["where"]
+        return
+    with load(report["bundle"]) as bundle:
+        assert bundle.tasks["net"].detection.layout == detector[0]
+        assert len(bundle.labels("net")) == (detector[1] or 80)
+    assert run(["verify", report["bundle"]]) == 0
+    why = report["inferred"][-1]["why"]
+    assert f"layout '{detector[0]}', {detector[1] or 80} class{'' if detector[1] == 1 else 'es'}" in why
+    capfd.readouterr()
+    assert run(["inspect", str(tmp_path / "net.onnx")]) == 0
+    assert ("1 class\n" in capfd.readouterr().out) == (detector[1] == 1)
+
+
+def test_many_networks_are_refused_at_once(tmp_path, capfd):
+    files = [tmp_path / f"n{k}.onnx" for k in range(9)]
+    for file in files:
+        onnx.save(seeing(8, 2), file)
+    assert run(["new", str(tmp_path / "p"), "--from", *map(str, files)]) == 2
+    told = capfd.readouterr().err
+    assert "9 networks, at most 8" in told
+    assert "fix: make a project of fewer" in told
+    assert not (tmp_path / "p").exists()

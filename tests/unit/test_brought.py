@@ -102,6 +102,44 @@ def test_sound_enters_other_ranks(tmp_path, shape):
     np.testing.assert_array_equal(engine({"pcm": pcm})["y"].reshape(-1), -pcm[0])
 
 
+@pytest.mark.parametrize(
+    ("shape", "turned"),
+    [
+        ([1, 3, 4], False),
+        ([1, 1, 3, 4], False),
+        (["n", 1, None, None], False),
+        ([1, 3, 4, 1], False),
+        ([1, 4, 3], True),
+        ([1, 4, None], True),
+        ([1, 1, 4, 3], True),
+        ([12], False),
+    ],
+)
+def test_features_enter_networks_that_want_their_bands_first(tmp_path, shape, turned):
+    # 3 frames of 4 bands.
+    features = """window_ms = 36
+[inputs.audio.features]
+kind = "log_mel"
+n_fft = 256
+window_samples = 256
+hop_samples = 160
+n_mels = 4
+f_min_hz = 20
+f_max_hz = 7000"""
+    model = network([NODE("Neg", ["mel"], ["y"])], {"mel": (FLOAT, shape)}, {"y": (FLOAT, None)})
+    made = recipe(tmp_path, '[stages.net]\nonnx = "net.onnx"\ninputs = { mel = "audio" }', net=model)
+    file = tmp_path / "recipe.toml"
+    file.write_text(file.read_text().replace("window_ms = 36", features))
+    _, networks = bring(Recipe.load(file))
+    given = np.arange(12, dtype=np.float32).reshape(1, 3, 4)
+    got = OnnxRuntimeEngine(networks["net"].SerializeToString())({"mel": given})["y"].squeeze()
+    np.testing.assert_array_equal(got.reshape(4, 3).T if turned else got.reshape(3, 4), -given[0])
+    model = network([NODE("Neg", ["mel"], ["y"])], {"mel": (FLOAT, [1, 2, 6])}, {"y": (FLOAT, None)})
+    onnx.save(model, tmp_path / "net.onnx")
+    with pytest.raises(ConfigError, match=r"takes \[1, 2, 6\], 'audio' gives \[1, 3, 4\]"):
+        bring(Recipe.load(made.file))
+
+
 def test_other_floats_leave_as_float32(tmp_path):
     model = network([NODE("Cast", ["x"], ["y"], to=FLOAT16)], {"x": (FLOAT, [1, 3])}, {"y": (FLOAT16, [1, 3])})
     _, engine = brought(tmp_path, model, '{ x = "imu" }')

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -98,6 +100,23 @@ def test_crops_beyond_the_picture_are_cut_off(box):
     crops = faces.propose(PICTURE, cells((box, 0.9, 0)))["crops"]
     assert np.isfinite(crops).all()
     assert crops[0].any() == (box[0] < 80)
+
+
+def test_crops_are_those_of_a_picture_with_channels_last_without_a_copy_of_it():
+    cv2 = pytest.importorskip("cv2")
+    picture = np.random.default_rng(0).normal(0, 1, (1, 3, 240, 320)).astype(np.float32)
+    picture.flags.writeable = False  # what a callable is given
+    for left, top, size in ((-5, 30, 40), (60, 20, 24), (10, 10, 21), (5, 40, 190), (200, 100, 96)):
+        box = (left, top, left + size, top + size)
+        tracemalloc.start()
+        crop = faces.propose(picture, cells((box, 0.9, 0)))["crops"][0]
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < picture.nbytes / 2
+        part = picture[0, :, max(top, 1) - 1 : box[3], max(left, 1) - 1 : box[2]].transpose(1, 2, 0)
+        rule = cv2.INTER_AREA if min(part.shape[:2]) >= 24 else cv2.INTER_LINEAR
+        want = cv2.resize(np.ascontiguousarray(part), (24, 24), interpolation=rule).transpose(2, 0, 1)
+        np.testing.assert_allclose(crop, want, atol=1e-6)
 
 
 def test_only_so_many_candidates_and_faces():

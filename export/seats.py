@@ -1,0 +1,300 @@
+"""Seats for the inputs of networks, read off their signatures."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+
+from mmedge.bundle.manifest import AudioInput, ImageInput, Input, TensorInput, TextInput
+from mmedge.bundle.references import TAKEN
+from mmedge.errors import BundleError
+from mmedge.fusion.stream import check_stream, is_stream
+
+from .brought import Dims, dims, dtype, graph_inputs, set_shape
+from .infer import Guess, Network, metadata_of
+from .recipe import RecipeStage
+from .token_inputs import IDS, MASKS, TYPES, make_mask
+
+RATE_HZ = 16_000
+# What is heard at once where the file does not say: a second; with a state, 32 ms and the 4 ms before them.
+_WINDOW, _STREAM_WINDOW, _STREAM_STEP = RATE_HZ, 576, 512
+_SHORTEST_SOUND = 256
+_TOKENS = 32
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_SOUND = re.compile(r"audio|pcm|wav|waveform|speech|sound|samples", re.IGNORECASE)
+_SPECTRUM = re.compile(r"(log_?)?mels?|((log_?)?mel_?)?(spectrogram|spec)|input_features|fbanks?", re.IGNORECASE)
+_LENGTH = re.compile(r"(.*_)?len(gth)?s?", re.IGNORECASE)
+_RATE = re.compile(r"sr|rate|sample_?rate|sampling_?rate", re.IGNORECASE)
+_TENSORS = ("float32", "float16", "int32", "int64", "uint8")
+
+
+class Seats:
+    """Infers the inputs of networks; two that want the same share a seat.
+
+    Args:
+        tokenizer: Path for the recipe, where a text may feed ``input_ids``.
+        pad: Its padding token.
+
+    Attributes:
+        inputs: Name -> seat, in the order they were found.
+        guesses: What was inferred.
+        hints: What would have been inferred with more to go by.
+    """
+
+    def __init__(self, tokenizer: str | None = None, pad: int = 0) -> None:
+        self._tokenizer, self._pad = tokenizer, pad
+        self.hints: list[str] = []
+        self.inputs: dict[str, Input] = {}
+        self.guesses: list[Guess] = []
+
+    def add(self, network: Network) -> None:
+        """Infer what feeds each input of ``network``."""
+        outputs = {value.name: value for value in network.model.graph.output}
+        values = {value.name: value for value in graph_inputs(network.model)}
+        states = _states(values, outputs)
+        text = self._text(network, values.get(IDS))
+        # The length of a sound is known once the sound has its seat.
+        for name, value in sorted(values.items(), key=lambda item: _is_length(*item)):
+            sound = self._sound_of(network)
+            if sound is not None and _is_length(name, value):
+                self._say(network, name, f"@const:{sound.samples}", "the length of the sound, in samples")
+            elif text is not None and name in (IDS, *MASKS, *TYPES):
+                self._tokens(network, name, value, text)
+            elif name in states:
+                self._say(network, name, f"@state:{states[name]}", f"as output '{states[name]}', fed back")
+            elif not dims(value) and dtype(value).kind in "iuf":
+                self._scalar(network, name)
+            else:
+                self._seat(network, name, value, stateful=bool(states))
+        self._may_be_states(network, values, {n: v for n, v in outputs.items() if n not in states.values()})
+        self._stream(network)
+
+    def _sound_of(self, network: Network) -> AudioInput | None:
+        seats = (self.inputs.get(source) for source in network.sources.values())
+        return next((seat for seat in seats if isinstance(seat, AudioInput)), None)
+
+    def _may_be_states(
+        self, network: Network, inputs: Mapping[str, onnx.ValueInfoProto], unused: dict[str, onnx.ValueInfoProto]
+    ) -> None:
+        """Hint at inputs that are pushed, and might be fed back."""
+        sound = self._sound_of(network)
+        every = (
+            ""
+            if sound is None
+            else f" and every_ms = {sound.window_ms:g} (to hear each sample once) in [stages.{network.name}]"
+        )
+        for name, value in inputs.items():
+            seat = network.sources.get(name, "")
+            output = next((other for other in unused if _alike(value, unused[other])), None)
+            if output is None or not isinstance(self.inputs.get(seat), TensorInput):
+                continue
+            del unused[output]
+            self.hints.append(
+                f"input '{name}' of network '{network.name}' has the shape and type of its output '{output}': if it "
+                f'is a state, write "{name}" = "@state:{output}" in its stage\'s inputs{every}, and remove '
+                f"'{seat}' from the rest of the recipe"
+            )
+
+    def _stream(self, network: Network) -> None:
+        """Let a network hear a stream if it can, and say why not."""
+        stage = RecipeStage(inputs=network.sources, every_ms=network.every_ms)
+        network.stream = is_stream(stage, self.inputs)
+        if network.stream:
+            try:
+                check_stream(stage, self.inputs, network.name)
+            except BundleError as error:
+                network.stream = False
+                self.hints.append(
+                    f"network '{network.name}' has a state and cannot be a stream: {error.message}; it hears the "
+                    "newest sound at each trigger, and may miss some or hear it twice"
+                )
+
+    def _say(self, network: Network, tensor: str, source: str, why: str, meaning: str | None = None) -> None:
+        network.sources[tensor] = source
+        self.guesses.append(Guess(network.name, tensor, meaning or source, why))
+
+    def _text(self, network: Network, value: onnx.ValueInfoProto | None) -> TextInput | None:
+        """Return the text that a network reads, if it reads one and there is a tokenizer."""
+        if value is None or dtype(value) not in (np.int64, np.int32) or len(dims(value)) != 2:
+            return None
+        if self._tokenizer is None:
+            self.hints.append(
+                f"network '{network.name}' reads token numbers ('{IDS}'): "
+                "with --tokenizer tokenizer.json, the file of its tokenizer, it takes text"
+            )
+            return None
+        return TextInput(max_tokens=dims(value)[1] or _TOKENS, tokenizer=self._tokenizer, pad=self._pad)
+
+    def _tokens(self, network: Network, name: str, value: onnx.ValueInfoProto, text: TextInput) -> None:
+        kind = dtype(value)
+        if name == IDS:
+            why = f"{kind}, and a tokenizer"
+            if dims(value)[1] is None:
+                why += f"; {_TOKENS} tokens, since the length is open"
+            self._say(network, name, self._share("text", text, network, name), why, _told(text))
+        elif name in MASKS:
+            make_mask(network.model, name, text)
+            why = f"1 for a token, 0 for padding (token {text.pad}): a node of the network's file makes it"
+            self.guesses.append(Guess(network.name, name, f"made of '{IDS}'", why))
+        else:
+            set_shape(value, text.tensor_shape)
+            self._say(network, name, "@const:0", "which of two texts a token is of: there is one")
+
+    def _scalar(self, network: Network, name: str) -> None:
+        if _RATE.fullmatch(name):
+            self._say(network, name, f"@const:{RATE_HZ}", "a scalar named as a sample rate")
+        else:
+            self._say(network, name, "@const:0", "a scalar nobody knows: set its value in the recipe")
+
+    def _seat(self, network: Network, name: str, value: onnx.ValueInfoProto, *, stateful: bool) -> None:
+        shape, kind = dims(value), dtype(value)
+        size = "[" + ", ".join("?" if dim is None else str(dim) for dim in shape) + "]"
+        first = shape[0] in (1, None) if shape else False
+        image = _image_axes(shape) if first and (kind == np.uint8 or kind.kind == "f") else None
+        if kind.kind == "f" and _is_spectrum(name, shape):
+            self._tensor(network, name, value, f"{kind} {size}: a spectrum, pushed from your own code")
+            self.hints.append(
+                f"input '{name}' of network '{network.name}' looks like a spectrum: an audio seat with a table "
+                f"[inputs.NAME.features] of kind 'log_mel' can make it of sound, as [1, frames, n_mels] with frames = "
+                f"(samples - window_samples) // hop_samples + 1; its numbers must be those of the training"
+            )
+        elif image is not None:
+            spec, why = _image(network, shape, image, kind)
+            self._say(network, name, self._share("image", spec, network, name), f"{kind} {size}: {why}", _told(spec))
+        elif kind.kind == "f" and _is_sound(name, shape, stateful=stateful):
+            samples = shape[-1] or (_STREAM_WINDOW if stateful else _WINDOW)
+            sound = AudioInput(sample_rate_hz=RATE_HZ, window_ms=samples * 1000 / RATE_HZ)
+            why = f"{kind} {size}: sound, taken as {RATE_HZ} Hz"
+            if stateful:
+                step = _STREAM_STEP if samples == _STREAM_WINDOW else samples
+                network.every_ms = step * 1000 / RATE_HZ
+                why += f", with a state, in steps of {step} samples"
+            self._say(network, name, self._share("audio", sound, network, name), why, _told(sound))
+        else:
+            self._tensor(network, name, value, f"{kind} {size}: pushed from your own code")
+
+    def _tensor(self, network: Network, name: str, value: onnx.ValueInfoProto, why: str) -> None:
+        kind, reads = dtype(value), name in (IDS, *MASKS, *TYPES)
+        sizes = tuple(dim or (_TOKENS if reads and axis else 1) for axis, dim in enumerate(dims(value)))
+        tensor = TensorInput(shape=sizes, dtype=kind.name if kind.name in _TENSORS else "float32")
+        self._say(network, name, self._share(re.sub(r"\W+", "_", name), tensor, network, name), why, _told(tensor))
+
+    def _share(self, name: str, spec: Input, network: Network, tensor: str) -> str:
+        """Return the seat for ``spec``: one that another network's input has already, or a new one."""
+        own = [source for source in network.sources.values() if type(self.inputs.get(source)) is type(spec)]
+        same = (n for n, other in self.inputs.items() if other == spec and n not in own)
+        seat = None if isinstance(spec, TensorInput) else next(same, None)
+        several = own and not isinstance(spec, TensorInput)
+        if seat is None:
+            ending = re.sub(r"\W+", "_", tensor) if several else network.name
+            seat = f"{name}_{ending}" if name in self.inputs or name in TAKEN else name
+            while seat in self.inputs:
+                seat += "_2"
+            self.inputs[seat] = spec
+        if several:
+            what = "sounds" if isinstance(spec, AudioInput) else "pictures"
+            self.hints.append(
+                f"network '{network.name}' takes several {what}: '{tensor}' has a seat, '{seat}', and a device of its "
+                "own; give one address to both where one device feeds them"
+            )
+        return seat
+
+
+def _image_axes(shape: Dims) -> tuple[int, int, int] | None:
+    """Return the axes of channels, height and width of a picture."""
+    if len(shape) != 4:
+        return None
+    if shape[1] in (1, 3) and shape[3] not in (1, 3):
+        return 1, 2, 3
+    return (3, 1, 2) if shape[3] in (1, 3) and shape[1] not in (1, 3) else None
+
+
+def _image(
+    network: Network, shape: Dims, axes: tuple[int, int, int], kind: np.dtype[np.generic]
+) -> tuple[ImageInput, str]:
+    channels, height, width = (shape[axis] for axis in axes)
+    ranks = {len(dims(value)) for value in network.model.graph.output}
+    detects = 3 in ranks or ("names" in metadata_of(network.model) and 2 not in ranks)
+    why = f"a picture, {'channels first' if axes[0] == 1 else 'channels last'}"
+    if height is None or width is None:
+        said = _image_size(network.model)
+        default = said or ((640, 640) if detects else (224, 224))
+        height, width = height or default[0], width or default[1]
+        why += f"; {width}x{height}, {'as the file says' if said else 'since its size is open'}"
+    color = "gray" if channels == 1 else "rgb"
+    mean, std = ((0.0,) * (channels or 1), (1.0,) * (channels or 1))
+    fit = "letterbox" if detects else "stretch"
+    classes = {dims(value)[-1] for value in network.model.graph.output if len(dims(value)) == 2}
+    if kind == np.uint8:
+        std = (1 / 255,) * (channels or 1)
+        why += ", 0..255"
+    elif channels == 3 and not detects and ((height, width) == (224, 224) or 1000 in classes):
+        (mean, std), fit = _IMAGENET, "crop"
+        why += ", normalised as ImageNet"
+    else:
+        why += ", 0..1"
+    return ImageInput(size=(height, width), color=color, fit=fit, mean=mean, std=std), why  # type: ignore[arg-type]
+
+
+def _image_size(model: onnx.ModelProto) -> tuple[int, int] | None:
+    numbers = [int(number) for number in re.findall(r"\d{1,5}", metadata_of(model).get("imgsz", ""))]
+    if not numbers or not 0 < max(numbers) <= 16_384 or min(numbers) == 0:
+        return None
+    return (numbers[0], numbers[-1])
+
+
+def _is_sound(name: str, shape: Dims, *, stateful: bool) -> bool:
+    named = _SOUND.search(name) is not None
+    if len(shape) == 1 and shape[0] is not None:  # so many samples, or so many features
+        return named and shape[0] >= _SHORTEST_SOUND
+    if len(shape) not in (1, 2, 3) or any(dim not in (1, None) for dim in shape[:-1]):
+        return False
+    samples = shape[-1]
+    return samples >= _SHORTEST_SOUND if samples is not None else stateful or named or "input" in name.lower()
+
+
+def _is_spectrum(name: str, shape: Dims) -> bool:
+    return _SPECTRUM.fullmatch(name) is not None and (
+        len(shape) == 3 or (len(shape) == 4 and 1 in (shape[1], shape[3]))
+    )
+
+
+def _is_length(name: str, value: onnx.ValueInfoProto) -> bool:
+    counts = dtype(value).kind == "i" and dims(value) in ((), (1,), (None,))
+    return counts and _LENGTH.fullmatch(name) is not None
+
+
+def _alike(one: onnx.ValueInfoProto, other: onnx.ValueInfoProto) -> bool:
+    """Tell whether two tensors have a type, and shapes that can be the same."""
+    if one.type.tensor_type.elem_type != other.type.tensor_type.elem_type or not len(dims(one)) == len(dims(other)) > 0:
+        return False
+    return all(None in (a, b) or a == b for a, b in zip(dims(one), dims(other), strict=True))
+
+
+def _states(inputs: Mapping[str, onnx.ValueInfoProto], outputs: Mapping[str, onnx.ValueInfoProto]) -> dict[str, str]:
+    """Return input -> output for what is fed back: names that go together, and shapes that can be the same."""
+    found: dict[str, str] = {}
+    for name, value in inputs.items():
+        stem = re.sub(r"(_?in|_?prev|_?old|_?(?<!\d)0)$|^(in|prev|old|past)_", "", name) or name
+        wanted = {f"{stem}{end}" for end in ("N", "n", "_n", "_out", "out", "_new", "_next", "Out")}
+        wanted |= {f"{start}_{stem}" for start in ("new", "out", "next", "output", "present")}
+        if re.search(r"(?<!\d)0$", name):
+            wanted.add(f"{name[:-1]}1")
+        for output, other in outputs.items():
+            if output in wanted and output not in found.values() and _alike(value, other):
+                found[name] = output
+                break
+    return found
+
+
+def _told(spec: Input) -> str:
+    if isinstance(spec, ImageInput):
+        return f"image {spec.color} {spec.size[1]}x{spec.size[0]}, {spec.fit}"
+    if isinstance(spec, AudioInput):
+        return f"audio {spec.sample_rate_hz} Hz, {spec.window_ms:g} ms"
+    if isinstance(spec, TextInput):
+        return f"text, {spec.max_tokens} tokens, padded with token {spec.pad}"
+    return f"tensor {spec.dtype} {list(spec.shape)}"
