@@ -18,6 +18,7 @@ PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 SHARED = {
     "__main__",
     "attention",
+    "attention_choice",
     "digits",
     "graph",
     "harness",
