@@ -20,6 +20,7 @@ SHARED = {
     "attention",
     "attention_choice",
     "digits",
+    "digits_choice",
     "graph",
     "harness",
     "impacts",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from importlib.resources import as_file, files
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from mmedge.fusion.feed import make_feed
 from mmedge.pipeline.inference import Inference
 from mmedge.pipeline.statistics import Statistics
 from mmedge.sync import Synchronizer
-from mmedge.types import AnyArray, Block, FloatArray, Frame
+from mmedge.types import AnyArray, Block, FloatArray, Frame, Result
 
 Mask = tuple[str, ...]
 FPS = 25
@@ -134,10 +134,10 @@ def excerpts(sound: FloatArray, samples: int, rng: np.random.Generator, rate_hz:
     return result
 
 
-def minutes(count: int, seed: int) -> Iterator[tuple[str, FloatArray]]:
+def minutes(count: int, seed: int, split: Literal["train", "test"] = "test") -> Iterator[tuple[str, FloatArray]]:
     """Yield minutes without a word of a digit: a crowd, music, coloured noise, almost silence, in turn."""
     rng, samples = np.random.default_rng(seed), 60 * RATE_HZ
-    people = crowd("test")
+    people = crowd(split)
     for minute in range(count):
         kind = ("crowd", "music", "noise", "silence")[minute % 4]
         level = 10 ** (rng.uniform(-45, -12) / 20)
@@ -152,25 +152,25 @@ def minutes(count: int, seed: int) -> Iterator[tuple[str, FloatArray]]:
         yield kind, sound.clip(-1, 1).astype(np.float32)
 
 
-def false_accepts(bundle: Bundle, dataset: AVDigits, count: int, seed: int) -> dict[str, int]:
-    """Return per kind of noise how often a digit was told: onsets of a label.
+def results(
+    bundle: Bundle, dataset: AVDigits, count: int, seed: int, split: Literal["train", "test"] = "test"
+) -> Iterator[tuple[str, Result, AnyArray]]:
+    """Yield kind of noise, result, and the logits of ``digit`` (a view) for every trigger.
 
     Everything is as shipped: synchroniser, stages at their own rates, threshold and smoothing. A new empty picture
     every minute, 25 times a second.
     """
     rng = np.random.default_rng((7, seed))
-    renderer = SceneRenderer(photos("test"), faces("test"), *dataset.scene_size)
+    renderer = SceneRenderer(photos(split), faces(split), *dataset.scene_size)
     manifest, step = bundle.manifest, RATE_HZ // FPS
     scale = manifest.inputs["image"].frame[0] // dataset.scene_size[0]  # type: ignore[union-attr]
     graph = load_graph(bundle, backend="onnxruntime")
     sync = Synchronizer(bundle.inputs, dict.fromkeys(BOTH, True), manifest.missing, manifest.sync, started_ns=0)
     infer = Inference(bundle, graph, Statistics(), BOTH, origin="call")
-    told: dict[str, int] = {}
-    before, trigger = None, 0
-    for kind, sound in minutes(count, seed):
+    trigger = 0
+    for kind, sound in minutes(count, seed, split):
         picture = renderer.empty(rng).repeat(scale, 0).repeat(scale, 1)
         height, width = picture.shape
-        told.setdefault(kind, 0)
         for begin in range(0, len(sound), step):
             t_ns, trigger = (trigger + 1) * 1_000_000_000 // FPS, trigger + 1
             stamp: dict[str, Any] = {"seq": trigger, "capture_ns": t_ns, "arrive_ns": t_ns}
@@ -178,12 +178,20 @@ def false_accepts(bundle: Bundle, dataset: AVDigits, count: int, seed: int) -> d
             sync.push(Frame(stream="image", data=picture, format="gray8", width=width, height=height, **stamp))
             sync.advance(t_ns)
             for snapshot in sync.poll():
-                label = infer(snapshot, sync).tasks["digit"].label
-                told[kind] += label in DIGITS and label != before
-                before = label
+                yield kind, infer(snapshot, sync), graph.output(manifest.tasks["digit"].output)
             sync.trim()
     graph.close()
     sync.close()
+
+
+def false_accepts(bundle: Bundle, dataset: AVDigits, count: int, seed: int) -> dict[str, int]:
+    """Return per kind of noise how often a digit was told: onsets of a label."""
+    told: dict[str, int] = {}
+    before = None
+    for kind, result, _ in results(bundle, dataset, count, seed):
+        label = result.tasks["digit"].label
+        told[kind] = told.get(kind, 0) + (label in DIGITS and label != before)
+        before = label
     return told
 
 

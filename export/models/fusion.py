@@ -170,46 +170,46 @@ class Posteriors(nn.Module):
 
 
 class SumLogProbs(nn.Module):
-    """Decision fusion: the sum of log-probabilities less the prior, each class counted as often as it is claimed.
+    """Decision fusion: the sum of log-probabilities, in which every further modality leaves its own prior out.
 
     With weights of 1 this is Bayes' rule for modalities that are independent given the class, so nothing can beat it
-    where they are and every head is calibrated. With learnt weights it is a product of experts (Hinton 2002).
+    where they are and every head is calibrated. With learnt weights it is a product of experts (Hinton 2002). They
+    agree as far as one digit for all is likelier than digits that have nothing to do with each other.
 
     Args:
         count: How many embeddings.
         width: Length of each.
         classes: ``none`` included.
         learned: Learn a weight per modality.
-    """
 
-    log_prior: Tensor
+    Attributes:
+        log_prior: How often each modality shows each class in training [count, classes]; equal until it is set.
+    """
 
     def __init__(self, count: int, width: int, classes: int, *, learned: bool = False) -> None:
         super().__init__()
         self.posteriors = Posteriors(count, width, classes)
         self.weights = nn.Parameter(torch.ones(count), requires_grad=learned)
-        self.register_buffer("log_prior", torch.full((1, classes), classes, dtype=torch.float32).log().neg())
+        self.log_prior = nn.Parameter(torch.full((count, classes), 1 / classes).log(), requires_grad=False)
+        self.agree_bias = nn.Parameter(torch.zeros(1))
 
     def forward(self, embeddings: Sequence[Tensor], present: Tensor) -> tuple[Tensor, Tensor]:
         """Return the logits of the class [batch, classes] and of agreement [batch, 1]."""
-        said = self.posteriors(embeddings, present)
-        digit, same = self.log_prior.expand(len(present), -1), torch.ones_like(said[0][:, :-1])
-        for m, p in enumerate(said):
-            here = present[:, m : m + 1]
-            digit = digit + self.weights[m] * here * (p.clamp_min(_TINY).log() - self.log_prior)
-            same = same * (p[:, :-1] + 1 - here)
-        agree = same.sum(1, keepdim=True)
-        return digit, agree.clamp_min(_TINY).log() - (1 - agree).clamp_min(_TINY).log()
+        prior = present @ self.log_prior / present.sum(1, keepdim=True).clamp_min(1)
+        digit, same = prior, prior[:, :-1]
+        for m, p in enumerate(self.posteriors(embeddings, present)):
+            gain = present[:, m : m + 1] * (p.clamp_min(_TINY).log() - self.log_prior[m])
+            digit, same = digit + self.weights[m] * gain, same + gain[:, :-1]
+        return digit, torch.logsumexp(same, 1, keepdim=True) + self.agree_bias
 
 
 class JointTable(nn.Module):
-    """Decision fusion over what the modalities may have named together, with a learned correction.
+    """Decision fusion over what the modalities may have named together; two learned numbers beside the heads.
 
     The products of what each says alone are summed over all that may be the case: everybody who speaks names the same
-    digit, they name different ones, or nobody names any. Two learned weights say how much likelier the first is, and
-    how much less likely the second, than if the modalities were unrelated: a product of experts (Hinton 2002) that
-    knows silence from dissent. Alone, a modality says what its own head says, so no mask needs another network. The
-    correction takes all embeddings and counts as far as at least two of them say anything.
+    digit, they name different ones, or nobody names any. Two weights say how much likelier the first is, and how much
+    less likely the second, than if the modalities were unrelated: a product of experts (Hinton 2002) that knows
+    silence from dissent. Alone, a modality says what its own head says, so no mask needs another network.
 
     Args:
         count: How many embeddings.
@@ -220,10 +220,6 @@ class JointTable(nn.Module):
     def __init__(self, count: int, width: int, classes: int) -> None:
         super().__init__()
         self.posteriors = Posteriors(count, width, classes)
-        last = nn.Linear(64, classes + 1)
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
-        self.correction = nn.Sequential(nn.Linear(count * width, 64), nn.ReLU(), last)
         self.agree_weight = nn.Parameter(torch.tensor(2.0))
         self.conflict_weight = nn.Parameter(torch.tensor(-2.0))
 
@@ -237,23 +233,16 @@ class JointTable(nn.Module):
         nobody = _product(none)
         # A factor of the weight for every modality that joins the first in naming the digit.
         agree = (_product([weight * p + n for p, n in zip(digits, none, strict=True)]) - nobody) / weight
-        conflict, one = torch.zeros_like(agree), torch.zeros_like(nobody)
+        conflict = torch.zeros_like(agree)
         for m, p in enumerate(digits):
-            others = [digits[k] + none[k] for k in range(len(said)) if k != m]
-            conflict = conflict + p * (1 - _product(others))
-            one = one + (1 - none[m]) * _product([n for k, n in enumerate(none) if k != m])
+            conflict = conflict + p * (1 - _product([digits[k] + none[k] for k in range(len(said)) if k != m]))
         conflict = torch.exp(self.conflict_weight) * conflict / everyone.clamp_min(1)
         table = torch.cat([agree + conflict, nobody], 1)
 
         same = _product([p + 1 - present[:, m : m + 1] for m, p in enumerate(digits)]).sum(1, keepdim=True)
         same = same * torch.exp(self.agree_weight * (everyone - 1))
         rest = table.sum(1, keepdim=True) - same
-
-        several = 1 - nobody - one
-        correction = self.correction(torch.cat(_masked(embeddings, present), 1)) * several
-        digit = table.clamp_min(_TINY).log() + correction[:, :-1]
-        agreement = same.clamp_min(_TINY).log() - rest.clamp_min(_TINY).log() + correction[:, -1:]
-        return digit, agreement
+        return table.clamp_min(_TINY).log(), same.clamp_min(_TINY).log() - rest.clamp_min(_TINY).log()
 
 
 def _product(factors: Sequence[Tensor]) -> Tensor:

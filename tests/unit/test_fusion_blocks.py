@@ -17,11 +17,7 @@ NONE = CLASSES - 1
 
 def made(kind: str) -> torch.nn.Module:
     torch.manual_seed(0)
-    block = FUSIONS[kind](COUNT, WIDTH, CLASSES).eval()
-    if isinstance(block, JointTable):
-        # It starts at zero; here it must show.
-        torch.nn.init.normal_(block.correction[2].weight)
-    return block
+    return FUSIONS[kind](COUNT, WIDTH, CLASSES).eval()
 
 
 def embeddings(batch: int = 5) -> list[torch.Tensor]:
@@ -64,7 +60,6 @@ def test_alone_a_modality_says_what_its_head_says(kind: str, alone: int) -> None
 
 def test_the_table_is_the_sum_over_all_that_may_have_been_named() -> None:
     block, vectors = made("table"), embeddings()
-    torch.nn.init.zeros_(block.correction[2].weight)
     with torch.inference_mode():
         digit, agreement = block(vectors, torch.ones(5, COUNT))
         said = posteriors(block, vectors)
@@ -88,7 +83,7 @@ def test_the_table_is_the_sum_over_all_that_may_have_been_named() -> None:
 
 
 def test_a_modality_that_sees_nothing_leaves_the_others_alone() -> None:
-    """A black picture is certain of ``none``: neither the table nor the correction may then move what is said."""
+    """A black picture is certain of ``none``: the table may then not move what is said."""
     block, vectors = made("table"), embeddings()
     with torch.no_grad():
         head = block.posteriors.heads[0]
@@ -100,13 +95,19 @@ def test_a_modality_that_sees_nothing_leaves_the_others_alone() -> None:
     torch.testing.assert_close(torch.softmax(black, 1), torch.softmax(alone, 1), atol=1e-4, rtol=1e-3)
 
 
-def test_the_sum_is_bayes_rule_for_independent_modalities() -> None:
-    block, vectors = made("sum"), embeddings()
+@pytest.mark.parametrize("seats", [(0, 1, 2), (0, 2), (1,)])
+def test_the_sum_is_bayes_rule_for_independent_modalities(seats: tuple[int, ...]) -> None:
+    block, vectors, present = made("sum"), embeddings(), torch.zeros(5, COUNT)
+    present[:, list(seats)] = 1
+    prior = torch.softmax(torch.linspace(-1, 1, CLASSES), 0)
     with torch.inference_mode():
-        digit, _ = block(vectors, torch.ones(5, COUNT))
-        said = posteriors(block, vectors)
-    want = said[0] * said[1] * said[2]
+        block.log_prior.copy_(prior.log().expand(COUNT, -1))
+        digit, agreement = block(vectors, present)
+        said = [posteriors(block, vectors)[m] for m in seats]
+    ratios = torch.stack([p / prior for p in said]).prod(0)  # how much likelier than if they were unrelated
+    want = prior * ratios
     torch.testing.assert_close(torch.softmax(digit, 1), want / want.sum(1, keepdim=True), atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(agreement[:, 0].exp(), want[:, :NONE].sum(1), atol=1e-4, rtol=1e-3)
 
 
 @pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")

@@ -5,8 +5,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from mmedge.export import fusion_table  # noqa: E402
-from mmedge.export.fusion_table import Embedded, Study, difference  # noqa: E402
+from mmedge.export import fusion_study  # noqa: E402
+from mmedge.export.fusion_study import Embedded, Study  # noqa: E402
+from mmedge.export.fusion_table import difference  # noqa: E402
 from mmedge.export.shipped import shipped_recipe  # noqa: E402
 
 EVERYTHING, BOTH = ("image", "audio", "text"), ("image", "audio")
@@ -16,7 +17,7 @@ def gaussians(count: int, seed: int) -> Embedded:
     """Digits and none as clusters of points, independent given the label: nothing beats the sum here."""
     generator = torch.Generator().manual_seed(seed)
     means = 1.1 * torch.randn(3, 11, 64, generator=torch.Generator().manual_seed(0))
-    labels = torch.randint(0, 10, (count, 1), generator=generator).expand(-1, 3).clone()
+    labels = torch.randint(0, 11, (count, 1), generator=generator).expand(-1, 3).clone()
     vectors = tuple(means[m][labels[:, m]] + 4 * torch.randn(count, 64, generator=generator) for m in range(3))
     return Embedded(vectors=vectors, labels=labels, present=torch.ones(count, 3))
 
@@ -41,13 +42,13 @@ def test_the_sum_is_best_where_modalities_are_independent(study: Study) -> None:
 
 
 def test_decision_fusion_starts_from_the_calibrated_heads(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fusion_table, "_EPOCHS", 1)
+    monkeypatch.setattr(fusion_study, "_EPOCHS", 1)
     heads = study.heads()
     before = [p.clone() for p in heads.posteriors.parameters()]
     experts = study.learned("experts", heads)
     for a, b in zip(before, experts.posteriors.parameters(), strict=True):
         torch.testing.assert_close(a, b)
-    assert [name for name, p in experts.named_parameters() if p.requires_grad] == ["weights"]
+    assert [name for name, p in experts.named_parameters() if p.requires_grad] == ["weights", "agree_bias"]
 
 
 def test_the_interval_covers_what_is_paired() -> None:
