@@ -116,9 +116,10 @@ class Runtime:
             statistics.backends = dict(self._graph.describe())
             statistics.evidence = self._graph.evidence
             statistics.state = "WARMING"
-            uris = {name: uri for name, uri in self.spec.inputs.items() if uri != PUSH}
             # Of inputs that one device feeds the trigger's own comes last: what it is cut with is there then.
-            specs = {name: manifest.inputs[name] for name in sorted(uris, key=manifest.sync.trigger.__eq__)}
+            ordered = sorted(self.spec.inputs.items(), key=lambda item: item[0] == manifest.sync.trigger)
+            uris = {name: uri for name, uri in ordered if uri != PUSH}
+            specs = {name: manifest.inputs[name] for name in uris}
             self._shifts, statistics.notes = alignment(manifest.inputs, uris)
             speed = None if self.spec.speed == 1.0 else self.spec.speed
             rules, missing = apply_preset(self.spec.latency, manifest.sync, manifest.missing, manifest.inputs)

@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+import mmedge
 from mmedge.bundle.manifest import AudioInput, ImageInput, Input, TextInput
 from mmedge.capture import Source, ThreadSource, open_sources
 from mmedge.clock import now_ns
 from mmedge.errors import ConfigError, DeviceError
 from mmedge.types import Block, ByteArray, EndOfStream, Frame, Packet
+from tests.tiny import tiny_bundle
 
 S = 1_000_000_000
 IMAGE = ImageInput(size=(32, 32), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
@@ -166,7 +168,7 @@ class Opened(ThreadSource):
         super().__init__(tuple(options.get("images", options.get("sounds", ()))), name="opened", live=True)
 
     def _read_impl(self, emit: Any, stop: threading.Event) -> None:
-        raise NotImplementedError
+        raise AssertionError("nothing is read here")
 
 
 @pytest.fixture
@@ -344,3 +346,19 @@ def test_what_a_microphone_loses_is_as_long_for_every_input(device_hz: int, monk
     assert set(health.clocks) == set(rates_hz)
     assert health.counters["overflows"] == 1
     assert health.counters["lost_samples"] == sum(block.lost for heard in blocks.values() for block in heard)
+
+
+def test_the_trigger_comes_last_of_what_one_device_feeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def note(inputs: Any, uris: Any, **options: Any) -> Any:
+        asked.extend(uris)
+        raise ConfigError("enough was seen", where="here", fix="none")
+
+    monkeypatch.setattr("mmedge.pipeline.runtime.open_sources", note)
+    path = tiny_bundle(tmp_path / "t.mmedge")  # the picture triggers
+    pipe = mmedge.Pipeline(path, {"image": "test://", "audio": "test://"}, isolation="thread")
+    with pytest.raises(ConfigError, match="enough"):
+        pipe.start()
+    pipe.close()
+    assert asked == ["audio", "image"]
