@@ -20,9 +20,9 @@ from benchmarks.harness import Report, Row, host, main, versions
 from benchmarks.loopback import PulseAudio, Sender, microphone, missing
 from benchmarks.partners.plain_callback import PlainCallback
 from mmedge.bundle.manifest import AudioInput
-from mmedge.pipeline.calibration import calibrate
-from mmedge.pipeline.flash_clip import write_clip
-from mmedge.pipeline.offsets import Offset
+from mmedge.calibration.calibration import calibrate
+from mmedge.calibration.flash_clip import write_clip
+from mmedge.calibration.offsets import Offset
 from mmedge.types import Result
 
 BUNDLE = Path(mmedge.__file__).parent / "assets/digits/digits.mmedge"

@@ -89,7 +89,7 @@ def raw_samples(recipe: Recipe, count: int | None = None, *, held_out_only: bool
         ConfigError: If there are no recordings, or none for some input.
     """
     # The runtime's reader loads the whole capture stack; callers with samples of their own do without.
-    from mmedge.pipeline.recording import raw_samples as read_samples
+    from mmedge.replay.samples import raw_samples as read_samples
 
     sessions = _sessions(recipe)
     tokenizers = {n: load_tokenizer(recipe, n) for n, s in recipe.inputs.items() if isinstance(s, TextInput)}
@@ -179,7 +179,7 @@ def _recordings(recipe: Recipe) -> list[Path]:
 
 def _sessions(recipe: Recipe) -> dict[str, dict[str, str]]:
     """Return recording -> input -> file."""
-    from mmedge.pipeline.event_log import read_header
+    from mmedge.recording.event_log import read_header
 
     needed = [name for name, spec in recipe.inputs.items() if not isinstance(spec, TextInput)]
     media = [name for name in needed if not isinstance(recipe.inputs[name], TensorInput)]

@@ -18,6 +18,8 @@ import logging
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from mmedge.version import __version__
+
 if TYPE_CHECKING:
     from mmedge.bench import Report, bench
     from mmedge.bundle import Bundle, load
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
     from mmedge.pipeline import Pipeline
     from mmedge.types import Result, TaskResult
 
-__version__ = "0.1.0"
 __all__ = [
     "Bundle",
     "Engine",

@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-import mmedge
 from mmedge.bench.report import Report
 from mmedge.bundle import AudioInput, Bundle, ImageInput, load
 from mmedge.bundle.manifest import TensorInput
@@ -20,6 +19,7 @@ from mmedge.errors import ConfigError, MmedgeError
 from mmedge.pipeline import Pipeline
 from mmedge.pipeline.pipeline import check_duration
 from mmedge.pipeline.runtime import PUSH
+from mmedge.version import __version__
 
 BLOCK_S = 0.02
 TEXT_S = 1.0
@@ -88,7 +88,7 @@ def bench(
                 "duration_s": duration_s,
                 "inputs": f"generated, {fps:g} fps and 20 ms blocks" if inputs is None else inputs,
                 "backends": pipe.statistics.backends,
-                "mmedge": mmedge.__version__,
+                "mmedge": __version__,
                 "python": platform.python_version(),
                 "machine": machine(),
                 "cores": os.cpu_count(),

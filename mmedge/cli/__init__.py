@@ -69,7 +69,7 @@ app = typer.Typer(
 
 def _version(show: bool) -> None:
     if show:
-        from mmedge import __version__
+        from mmedge.version import __version__
 
         typer.echo(f"mmedge {__version__}")
         raise typer.Exit

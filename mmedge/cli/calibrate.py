@@ -12,11 +12,11 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from mmedge.calibration.calibration import FEWEST, Calibration, calibrate
+from mmedge.calibration.flash_clip import FLASHES, flash_times, write_clip
+from mmedge.calibration.offsets import store
 from mmedge.cli.output import Json, bar, err, next_step, out, print_json
 from mmedge.errors import ConfigError
-from mmedge.pipeline.calibration import FEWEST, Calibration, calibrate
-from mmedge.pipeline.flash_clip import FLASHES, flash_times, write_clip
-from mmedge.pipeline.offsets import store
 
 _BINS, _WIDTH = 9, 30
 

@@ -10,8 +10,8 @@ import typer
 from mmedge.bundle import load
 from mmedge.cli.output import JsonLines, abandon_stdout, err, out, print_json
 from mmedge.cli.run import make_sinks
-from mmedge.pipeline.explain import explain as explain_trigger
-from mmedge.pipeline.replay import Replay
+from mmedge.replay.explain import explain as explain_trigger
+from mmedge.replay.replay import Replay
 from mmedge.sinks import make_sink
 
 

@@ -11,7 +11,6 @@ from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
-import mmedge
 from mmedge.doctor.checks import run_checks
 from mmedge.doctor.platforms import parse_l4t
 from mmedge.doctor.report import Cache, Camera, Gpu, Package, Platform, Report, TensorRT
@@ -20,6 +19,7 @@ from mmedge.engine.engine_cache import EngineCache, cache_folder
 from mmedge.engine.tensorrt_loader import load_tensorrt
 from mmedge.errors import MmedgeError
 from mmedge.types import Evidence
+from mmedge.version import __version__
 
 # Import name -> distributions that may bring it, extra of mmedge, what it is for.
 PACKAGES: dict[str, tuple[tuple[str, ...], str, str]] = {
@@ -60,7 +60,7 @@ def collect() -> Report:
     gpu, host = _gpu(), _platform()
     evidence: Evidence = "cpu" if not gpu.usable else "jetson" if host.l4t else "gpu"
     report = Report(
-        mmedge=mmedge.__version__,
+        mmedge=__version__,
         native_problem=_native_problem(),
         python=platform.python_version(),
         evidence=evidence,

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from mmedge.bundle.manifest import Manifest, TextInput
 from mmedge.errors import ConfigError
-from mmedge.pipeline.event_log import check_folder
 from mmedge.pipeline.inference import validated_masks
 from mmedge.pipeline.spec import RunSpec
+from mmedge.recording.event_log import check_folder
 
 
 def check_run(spec: RunSpec, manifest: Manifest) -> None:

@@ -19,7 +19,7 @@ from mmedge.capture import LIVE, parse
 from mmedge.errors import ConfigError
 from mmedge.ipc.channel import MAX_SAMPLES, MAX_TEXT
 from mmedge.pipeline.check import check_run
-from mmedge.pipeline.process import RemoteRuntime
+from mmedge.pipeline.remote import RemoteRuntime
 from mmedge.pipeline.runtime import PUSH, Runtime
 from mmedge.pipeline.spec import Latency, RunSpec
 from mmedge.pipeline.statistics import Statistics

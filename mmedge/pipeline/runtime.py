@@ -17,18 +17,18 @@ from typing import Protocol
 import msgspec
 
 from mmedge.bundle import Bundle
+from mmedge.calibration.offsets import alignment
 from mmedge.capture import Source, SourceHealth, open_sources
 from mmedge.errors import ConfigError, EngineError, InternalError, MmedgeError
 from mmedge.fusion import StageGraph, load_graph
 from mmedge.ipc.mailbox import Mailbox
 from mmedge.pipeline.check import check_run
-from mmedge.pipeline.decision import Decision
-from mmedge.pipeline.event_log import Rules
 from mmedge.pipeline.inference import Inference, SkippedTrigger
-from mmedge.pipeline.offsets import alignment
-from mmedge.pipeline.recorder import Recorder, make_header
 from mmedge.pipeline.spec import RunSpec
 from mmedge.pipeline.statistics import Statistics
+from mmedge.recording.decision import Decision
+from mmedge.recording.event_log import Rules
+from mmedge.recording.writer import Recorder, make_header
 from mmedge.sync import Synchronizer, apply_preset, hold_ns
 from mmedge.types import EndOfStream, Frame, Packet, Result, Snapshot
 

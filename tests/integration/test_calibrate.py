@@ -13,16 +13,16 @@ import numpy as np
 import pytest
 
 from mmedge.bundle.manifest import AudioInput, ImageInput
+from mmedge.calibration import calibration
+from mmedge.calibration.calibration import calibrate
+from mmedge.calibration.flash_clip import write_clip
+from mmedge.calibration.offsets import Offset, alignment, device_name, lookup, store
 from mmedge.capture.pattern import read_time_code
 from mmedge.cli import run
 from mmedge.doctor.devices_probe import probe_devices
 from mmedge.errors import CheckError, ConfigError, DeviceError
-from mmedge.pipeline import calibration
-from mmedge.pipeline.calibration import calibrate
-from mmedge.pipeline.flash_clip import write_clip
-from mmedge.pipeline.offsets import Offset, alignment, device_name, lookup, store
-from mmedge.pipeline.record import plain_seats, record
-from mmedge.pipeline.recorded import Recording
+from mmedge.recording.reader import Recording
+from mmedge.replay.inputs import plain_seats, record
 from mmedge.types import Frame
 
 MS = 1_000_000

@@ -18,8 +18,8 @@ import mmedge
 from mmedge.bundle import write_archive
 from mmedge.bundle.manifest import Manifest
 from mmedge.errors import EngineError
-from mmedge.pipeline.recorded import Recording
-from mmedge.pipeline.replay import Replay
+from mmedge.recording.reader import Recording
+from mmedge.replay.replay import Replay
 from tests.tiny import MANIFEST, manifest, members, tiny_bundle
 
 HERE = "tests.integration.test_failures"

@@ -16,9 +16,9 @@ import pytest
 
 import mmedge
 from benchmarks.loopback import PulseAudio, Sender
+from mmedge.calibration.offsets import Offset, device_name, store
 from mmedge.capture.pattern import read_time_code
 from mmedge.errors import ConfigError, DeviceError, FrameExpiredError, MmedgeError, SourceError
-from mmedge.pipeline.offsets import Offset, device_name, store
 from mmedge.types import Result
 from tests.conftest import WriteClip
 from tests.processes import alive, children, command, family, reopened, run_until, until

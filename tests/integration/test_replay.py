@@ -19,11 +19,11 @@ import pytest
 
 import mmedge
 from mmedge.errors import CheckError, ConfigError, MmedgeError, SourceError
-from mmedge.pipeline import recorder as recorder_module
-from mmedge.pipeline.explain import explain
-from mmedge.pipeline.record import plain_seats
-from mmedge.pipeline.recorded import Recording
-from mmedge.pipeline.replay import Replay
+from mmedge.recording import writer as writer_module
+from mmedge.recording.reader import Recording
+from mmedge.replay.explain import explain
+from mmedge.replay.inputs import plain_seats
+from mmedge.replay.replay import Replay
 from mmedge.types import Result
 from tests import tiny
 from tests.tiny import tiny_bundle
@@ -200,8 +200,8 @@ def test_inputs_that_do_not_fit_the_bundle(bundle: Path, tmp_path: Path) -> None
     for names, message in ((("image",), "recorded as audio"), (("ear", "eye"), "no validated mask")):
         uris = dict.fromkeys(names, "mic://default")
         seats = plain_seats(uris)
-        header = recorder_module.make_header(uris, dict.fromkeys(names, True), seats, started_ns=0)
-        recorder_module.Recorder(tmp_path / names[0], header).close()
+        header = writer_module.make_header(uris, dict.fromkeys(names, True), seats, started_ns=0)
+        writer_module.Recorder(tmp_path / names[0], header).close()
         with mmedge.load(bundle) as opened, pytest.raises(ConfigError, match=message):
             Replay(tmp_path / names[0], opened)
     with pytest.raises(ConfigError, match="pictures and sound"):
@@ -288,15 +288,15 @@ def test_a_full_disk_ends_the_recording_and_not_the_run(bundle: Path, clip: Path
 def test_a_slow_disk_never_holds_the_run(
     bundle: Path, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = recorder_module.Recorder._store
+    store = writer_module.Recorder._store
 
     def stalled(self: Any, event: Any, data: Any) -> None:
         if self.written["frames"] == 10:  # before that a busy machine may be slow, too
-            monkeypatch.setattr(recorder_module, "BUDGET_BYTES", 2 * 64 * 72)
+            monkeypatch.setattr(writer_module, "BUDGET_BYTES", 2 * 64 * 72)
             time.sleep(0.2)
         store(self, event, data)
 
-    monkeypatch.setattr(recorder_module.Recorder, "_store", stalled)
+    monkeypatch.setattr(writer_module.Recorder, "_store", stalled)
     inputs = {"image": str(clip), "audio": str(clip)}
     with mmedge.Pipeline(bundle, inputs, record=tmp_path / "r") as pipe:
         live = [result.to_json() for result in pipe]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import mmedge
 from mmedge.cli import run
 from mmedge.fusion import StageGraph, load_graph
-from mmedge.pipeline.replay import Replay
+from mmedge.replay.replay import Replay
 from mmedge.sync import Synchronizer
 from mmedge.types import Block, Frame, Packet, Snapshot
 from tests.streams import RATE, STEP, listening_bundle, plain_loop

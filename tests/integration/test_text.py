@@ -18,9 +18,9 @@ import pytest
 import mmedge
 from mmedge.errors import ConfigError, MissingDependencyError, SourceError
 from mmedge.ipc.channel import MAX_TEXT
-from mmedge.pipeline.record import plain_seats, record
-from mmedge.pipeline.recorded import Recording
-from mmedge.pipeline.replay import Replay
+from mmedge.recording.reader import Recording
+from mmedge.replay.inputs import plain_seats, record
+from mmedge.replay.replay import Replay
 from mmedge.types import Result, Text
 from tests.conftest import WriteClip
 from tests.texts import text_bundle

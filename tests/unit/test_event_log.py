@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from mmedge.bundle.manifest import AudioInput, ImageInput, TensorInput, TextInput
 from mmedge.errors import ConfigError, MmedgeError, SourceError
-from mmedge.pipeline import recorder as recorder_module
-from mmedge.pipeline.event_log import check_folder, file_stems, read_header
-from mmedge.pipeline.recorded import Recording
-from mmedge.pipeline.recorder import Recorder, make_header
+from mmedge.recording import writer as writer_module
+from mmedge.recording.event_log import check_folder, file_stems, read_header
+from mmedge.recording.reader import Recording
+from mmedge.recording.writer import Recorder, make_header
 from mmedge.types import Block, EndOfStream, Frame, Packet, Tensor, Text
 
 SEATS: dict[str, Any] = {
@@ -195,7 +195,7 @@ def test_file_names_are_safe_and_distinct() -> None:
 
 
 def test_a_disk_that_is_too_slow_leaves_holes_that_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recorder_module, "BUDGET_BYTES", 3 * 32 * 48)
+    monkeypatch.setattr(writer_module, "BUDGET_BYTES", 3 * 32 * 48)
     recorder = record(tmp_path / "r", [[frame(seq, "yuv420p", 32, 32) for seq in range(9)]])
     assert recorder.lost["image"] > 0
     assert recorder.report()["state"] == "LATE"
@@ -206,7 +206,7 @@ def test_a_disk_that_is_too_slow_leaves_holes_that_are_named(tmp_path: Path, mon
 
 
 def test_a_lossless_run_waits_instead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recorder_module, "BUDGET_BYTES", 3 * 32 * 48)
+    monkeypatch.setattr(writer_module, "BUDGET_BYTES", 3 * 32 * 48)
     recorder = record(tmp_path / "r", [[frame(seq, "yuv420p", 32, 32)] for seq in range(30)], lossless=True)
     assert not recorder.lost
     assert len(read(tmp_path / "r")[0]) == 30

@@ -7,7 +7,7 @@ import pytest
 
 from mmedge.errors import ConfigError
 from mmedge.export.recordings import raw_samples, recording_files
-from mmedge.pipeline.record import record
+from mmedge.replay.inputs import record
 from tests.unit.test_export_pack import RECIPE, recipe_in, sound
 
 

@@ -240,7 +240,7 @@ def test_recordings_may_have_texts_beside_them(recipe: Recipe, tmp_path: Path, w
 
 
 def test_recorded_texts_calibrate(recipe: Recipe, tmp_path: Path, write_clip: WriteClip) -> None:
-    from mmedge.pipeline.record import plain_seats, record
+    from mmedge.replay.inputs import plain_seats, record
 
     clip = write_clip("c.mkv", times_s=tuple(k / 25 for k in range(15)), size=(16, 16))
     (tmp_path / "claim.txt").write_text("it's dark\n")

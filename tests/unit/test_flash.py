@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mmedge.calibration.calibration import Pair, estimate, match
+from mmedge.calibration.flash import Rise, Rises, ToneLevel, brightness
+from mmedge.calibration.flash_clip import FLASHES, flash_times, write_clip
 from mmedge.errors import ConfigError
-from mmedge.pipeline.calibration import Pair, estimate, match
-from mmedge.pipeline.flash import Rise, Rises, ToneLevel, brightness
-from mmedge.pipeline.flash_clip import FLASHES, flash_times, write_clip
 from mmedge.types import Block, Frame
 
 S = 1_000_000_000

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmedge.bundle.manifest import AudioInput, ImageInput
+from mmedge.calibration.offsets import Offset, Shift, alignment, device_name, lookup, offsets_path, store
 from mmedge.errors import ConfigError
-from mmedge.pipeline.offsets import Offset, Shift, alignment, device_name, lookup, offsets_path, store
 from mmedge.types import Block, EndOfStream
 
 MS = 1_000_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from mmedge.pipeline.event_log import Outcome, TriggerEvent
+from mmedge.recording.event_log import Outcome, TriggerEvent
 from mmedge.types import Result, Snapshot
 
 

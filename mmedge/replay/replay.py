@@ -14,12 +14,12 @@ import msgspec
 from mmedge.bundle import Bundle
 from mmedge.errors import CheckError, ConfigError
 from mmedge.fusion import load_graph
-from mmedge.pipeline.cutter import Cutter
-from mmedge.pipeline.decision import Decision, trigger_event
-from mmedge.pipeline.event_log import TriggerEvent
 from mmedge.pipeline.inference import Inference, SkippedTrigger
-from mmedge.pipeline.recorded import Recording, Turn
 from mmedge.pipeline.statistics import Statistics
+from mmedge.recording.decision import Decision, trigger_event
+from mmedge.recording.event_log import TriggerEvent
+from mmedge.recording.reader import Recording, Turn
+from mmedge.replay.cutter import Cutter
 from mmedge.sync import Synchronizer
 from mmedge.types import Result, Snapshot
 

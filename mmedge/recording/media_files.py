@@ -19,7 +19,7 @@ import numpy as np
 
 from mmedge.errors import SourceError
 from mmedge.extras import require
-from mmedge.pipeline.event_log import BlockEvent, FrameEvent, TensorEvent, write_all
+from mmedge.recording.event_log import BlockEvent, FrameEvent, TensorEvent, write_all
 from mmedge.types import AnyArray, ByteArray, FloatArray, PixelFormat
 
 # A cluster is on the disk once the next one begins: so much is lost when the recorder is killed.

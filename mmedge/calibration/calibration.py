@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from mmedge.bundle.manifest import AudioInput, ImageInput, Input
+from mmedge.calibration.flash import Rise, Rises, ToneLevel, brightness
+from mmedge.calibration.offsets import Offset, device_name
 from mmedge.capture import Source, open_sources
 from mmedge.clock import now_ns
 from mmedge.errors import CheckError, DeviceError, MmedgeError
-from mmedge.pipeline.flash import Rise, Rises, ToneLevel, brightness
-from mmedge.pipeline.offsets import Offset, device_name
 from mmedge.types import Block, ClockQuality, EndOfStream, Frame, Packet
 
 FEWEST = 5

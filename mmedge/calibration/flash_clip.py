@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from mmedge.calibration.flash import TONE_HZ
 from mmedge.errors import ConfigError
 from mmedge.extras import require
-from mmedge.pipeline.flash import TONE_HZ
 
 FLASHES = 25
 _FPS, _RATE_HZ = 60, 48_000

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mmedge.bundle.manifest import AudioInput, ImageInput, Input, TextInput
+from mmedge.calibration.offsets import Shift, alignment
 from mmedge.capture import open_sources, parse
 from mmedge.clock import now_ns
 from mmedge.errors import ConfigError
 from mmedge.ipc.mailbox import Mailbox
-from mmedge.pipeline.event_log import check_folder
-from mmedge.pipeline.offsets import Shift, alignment
-from mmedge.pipeline.recorder import Recorder, make_header
 from mmedge.pipeline.runtime import INBOX, drop_packet
+from mmedge.recording.event_log import check_folder
+from mmedge.recording.writer import Recorder, make_header
 from mmedge.types import EndOfStream, Frame, Packet
 
 RATE_HZ = 48_000

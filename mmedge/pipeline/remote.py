@@ -196,7 +196,7 @@ class RemoteRuntime:
         """
         try:
             self._child = Child(
-                "mmedge.pipeline.process:main",
+                "mmedge.pipeline.remote:main",
                 msgspec.msgpack.encode(self.spec),
                 name="the runtime",
                 fds=[self._results_wake.fileno(), self._pushed_wake.fileno()],

@@ -21,8 +21,8 @@ from mmedge.bundle import Bundle
 from mmedge.bundle.manifest import AudioInput, Input
 from mmedge.errors import InternalError, MissingDependencyError, MmedgeError, SourceError
 from mmedge.extras import require
-from mmedge.pipeline.decision import Decision, trigger_event
-from mmedge.pipeline.event_log import (
+from mmedge.recording.decision import Decision, trigger_event
+from mmedge.recording.event_log import (
     BlockEvent,
     DropEvent,
     EndEvent,
@@ -41,8 +41,9 @@ from mmedge.pipeline.event_log import (
     check_folder,
     file_stems,
 )
-from mmedge.pipeline.media_files import PictureWriter, SoundWriter, TensorWriter
+from mmedge.recording.media_files import PictureWriter, SoundWriter, TensorWriter
 from mmedge.types import AnyArray, Block, EndOfStream, Frame, Packet, Tensor, Text
+from mmedge.version import __version__
 
 log = logging.getLogger("mmedge.recorder")
 # What may wait to be written; a disk that stalls for longer leaves holes, which the log names.
@@ -78,8 +79,6 @@ def make_header(
         lossless: Whether the run waits for everything.
         video: How pictures are kept.
     """
-    from mmedge import __version__
-
     stems = file_stems(list(uris))
     ran = None
     if bundle is not None:

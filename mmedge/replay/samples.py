@@ -13,10 +13,10 @@ from mmedge.capture import open_sources
 from mmedge.clock import now_ns
 from mmedge.errors import ConfigError
 from mmedge.ipc.mailbox import Mailbox
-from mmedge.pipeline.event_log import HEADER
-from mmedge.pipeline.recorded import Recording
 from mmedge.pipeline.runtime import INBOX, drop_packet
 from mmedge.preprocess import ImagePreprocessor, Tokenizer
+from mmedge.recording.event_log import HEADER
+from mmedge.recording.reader import Recording
 from mmedge.sync import Synchronizer, hold_ns
 from mmedge.types import AnyArray, EndOfStream, FloatArray, Packet, Snapshot, Tensor
 

@@ -12,7 +12,7 @@ import numpy as np
 from mmedge.bundle.manifest import AudioInput
 from mmedge.capture.sound import MonoTrack
 from mmedge.errors import SourceError
-from mmedge.pipeline.event_log import (
+from mmedge.recording.event_log import (
     BlockEvent,
     DropEvent,
     FrameEvent,
@@ -26,7 +26,7 @@ from mmedge.pipeline.event_log import (
     TriggerEvent,
     read_header,
 )
-from mmedge.pipeline.media_files import MediaReader
+from mmedge.recording.media_files import MediaReader
 from mmedge.types import Block, EndOfStream, Frame, Packet, Tensor, Text
 
 NO_PICTURE = np.empty((0, 0), np.uint8)

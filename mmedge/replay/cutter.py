@@ -7,10 +7,10 @@ import logging
 from mmedge.bundle import Bundle
 from mmedge.bundle.manifest import AudioInput, Input
 from mmedge.errors import ConfigError
-from mmedge.pipeline.event_log import Header
 from mmedge.pipeline.inference import validated_masks
-from mmedge.pipeline.recorded import Turn
-from mmedge.pipeline.recorder import bundle_rules, manifest_digest
+from mmedge.recording.event_log import Header
+from mmedge.recording.reader import Turn
+from mmedge.recording.writer import bundle_rules, manifest_digest
 from mmedge.sync import Synchronizer
 from mmedge.types import Snapshot
 

@@ -1,0 +1,1 @@
+"""Recordings as a format: event log and media files, their writer and their reader."""
