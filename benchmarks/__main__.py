@@ -21,6 +21,8 @@ SHARED = {
     "attention_choice",
     "digits",
     "digits_choice",
+    "fusion_study",
+    "fusion_table",
     "graph",
     "harness",
     "impacts",

@@ -1,7 +1,8 @@
-"""Pictures of what ``benchmarks/sync.py`` measures, for docs/time.md."""
+"""Pictures of what ``benchmarks/sync.py`` measures: ``python -m benchmarks.pictures docs/time``."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -95,3 +96,7 @@ def _recovery(plt: Any, world: World, path: Path) -> None:
     axes.grid(axis="y", color="#e6e6e6")
     axes.legend(frameon=False, loc="lower right")
     _finish(plt, figure, path)
+
+
+if __name__ == "__main__":
+    draw(Path(sys.argv[1]))

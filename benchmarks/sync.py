@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
@@ -226,13 +223,4 @@ def measure(quick: bool) -> Report:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--pictures", type=Path, metavar="DIR")
-    options, rest = parser.parse_known_args()
-    if options.pictures is not None:
-        from benchmarks.pictures import draw
-
-        draw(options.pictures)
-    else:
-        sys.argv[1:] = rest
-        main(measure)
+    main(measure)

@@ -17,17 +17,26 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .compare import compare
+    from .int8.compare import compare
+    from .int8.quantize import quantize
+    from .onnx.to_onnx import to_onnx
     from .pack import pack
-    from .quantize import quantize
     from .recipe import Recipe
     from .run import run, run_steps
-    from .to_onnx import to_onnx
     from .training import train
 
 __all__ = ["Recipe", "compare", "pack", "quantize", "run", "run_steps", "to_onnx", "train"]
 
-_HOME = {name: name for name in __all__} | {"Recipe": "recipe", "run_steps": "run", "train": "training"}
+_HOME = {
+    "Recipe": "recipe",
+    "compare": "int8.compare",
+    "pack": "pack",
+    "quantize": "int8.quantize",
+    "run": "run",
+    "run_steps": "run",
+    "to_onnx": "onnx.to_onnx",
+    "train": "training",
+}
 
 
 class _Package(ModuleType):

@@ -15,10 +15,10 @@ from mmedge.bundle.manifest import AudioInput, ImageInput
 from mmedge.errors import CheckError
 from mmedge.types import AnyArray, Tensors
 
-from .compare import ROUNDING, allowed_points
 from .datasets.base import Batch, Dataset
+from .int8.compare import ROUNDING, allowed_points
 from .models.staged import rank
-from .onnx_models import OnnxModels
+from .onnx.onnx_models import OnnxModels
 from .preprocess.onnx_prefix import Preprocessor
 from .recipe import Recipe, RecipeTask
 from .stages import Mask, StageGraph, fed_back, onnx_runners, stage_order

@@ -18,9 +18,9 @@ from mmedge.engine.onnxruntime import OnnxRuntimeEngine
 from mmedge.errors import ConfigError
 from mmedge.types import Tensors
 
-from .brought import tensorrt_problem
+from .brought.brought import tensorrt_problem
 from .golden import Golden, make_golden
-from .onnx_models import OnnxModels
+from .onnx.onnx_models import OnnxModels
 from .preprocess.onnx_prefix import merge_prefix
 from .recipe import Recipe, plain_stage
 from .recordings import Samples, as_samples

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from typing import Any, Literal
 import msgspec
 
 import mmedge
+from mmedge.bundle.decoding import locate
 from mmedge.bundle.manifest import (
     Detection,
     File,
@@ -186,7 +186,7 @@ class Recipe(_Document, frozen=True, kw_only=True):
         try:
             document = msgspec.toml.decode(text, type=_Document)
         except msgspec.ValidationError as error:
-            message, key = _told(error, msgspec.toml.decode(text), _Document)
+            message, key = locate(error, msgspec.toml.decode(text), _Document)
             raise ConfigError(message, where=f"{path}: {key}", fix="correct the recipe") from error
         except (msgspec.DecodeError, RecursionError) as error:
             raise ConfigError(str(error), where=f"{path}: $", fix="correct the recipe") from error
@@ -267,7 +267,7 @@ def check_recipe(recipe: Recipe) -> None:
     try:
         msgspec.convert(msgspec.to_builtins(manifest), Manifest)
     except msgspec.ValidationError as error:
-        message, key = _told(error, msgspec.to_builtins(manifest), Manifest)
+        message, key = locate(error, msgspec.to_builtins(manifest), Manifest)
         raise ConfigError(message, where=recipe.at(key.removeprefix("$.")), fix="correct the recipe") from error
     try:
         check_references(manifest)
@@ -332,36 +332,3 @@ def _text(path: Path, raw: bytes) -> str:
         line = raw.count(b"\n", 0, error.start) + 1
         message = f"not UTF-8: byte 0x{raw[error.start]:02x}"
         raise ConfigError(message, where=f"{path}:{line}", fix="save the recipe as UTF-8") from error
-
-
-def _told(error: msgspec.ValidationError, document: Any, kind: Any) -> tuple[str, str]:
-    """Return what msgspec says and the key path, with the names of tables that msgspec writes as ``[...]``.
-
-    Args:
-        error: What was raised.
-        document: The tables that were converted; changed.
-        kind: To what.
-    """
-    message, _, path = str(error).partition(" - at ")
-    key, table = "$", document
-    for part in re.findall(r"\[\.\.\.\]|\[\d+\]|[^.\[\]]+", path.strip("`"))[1:]:
-        name: Any = int(part[1:-1]) if re.fullmatch(r"\[\d+\]", part) else part
-        if part == "[...]":
-            # Alone in its table, the entry that is wrong is as wrong as before.
-            everything = dict(table)
-            for name, value in everything.items():
-                table.clear()
-                table[name] = value
-                if _says(document, kind) == str(error):
-                    break
-        key += part if isinstance(name, int) else f".{name}"
-        table = table[name]
-    return message, key
-
-
-def _says(document: Any, kind: Any) -> str:
-    try:
-        msgspec.convert(document, kind, str_keys=True)
-    except msgspec.ValidationError as error:
-        return str(error)
-    return ""

@@ -10,9 +10,9 @@ from rich.table import Table
 from mmedge.bundle import Bundle
 from mmedge.types import AnyArray
 
-from .onnx_models import OnnxModels
+from .int8.qdq import WEIGHTED
+from .onnx.onnx_models import OnnxModels
 from .preprocess.onnx_prefix import PREPROCESS
-from .qdq import WEIGHTED
 
 
 class StageReport(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,17 +21,18 @@ from rich.table import Table
 
 from mmedge.bundle.manifest import TextInput
 from mmedge.errors import ConfigError, MissingDependencyError
+from mmedge.files import user_cache
 
-from .brought import bring
-from .compare import Comparison, compare
-from .lint import load_network
-from .onnx_models import OnnxModels
+from .brought.brought import bring
+from .int8.compare import Comparison, compare
+from .int8.quantize import quantize
+from .onnx.lint import load_network
+from .onnx.onnx_models import OnnxModels
+from .onnx.to_onnx import random_samples, to_onnx
 from .pack import pack
-from .quantize import quantize
 from .recipe import Recipe, check_recipe
 from .recordings import Samples, raw_samples, recording_files
 from .report import QuantizationReport, quantization_report
-from .to_onnx import random_samples, to_onnx
 from .tokenizer import read_tokenizer
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 Step = Literal["train", "onnx", "quantize", "compare", "measure", "pack"]
 Show = Callable[[str, float | None], None]
 _log = logging.getLogger(__name__)
+_ROOMS = ("brought", "int8", "models", "onnx", "preprocess")
 STEPS: tuple[Step, ...] = ("train", "onnx", "quantize", "compare", "measure", "pack")
 
 
@@ -304,7 +305,7 @@ class _Steps:
 
 def cache_folder() -> Path:
     """Return the folder of intermediate results: ``$XDG_CACHE_HOME/mmedge/export``."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mmedge" / "export"
+    folder = user_cache("export")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -320,9 +321,9 @@ def content_key(recipe: Recipe) -> str:
     digest = hashlib.sha256(recipe.sha256.encode())
     for package in ("mmedge", "torch", "onnx", "onnxscript", "onnxruntime", "numpy"):
         digest.update(f"{package} {version(package)}\n".encode())
-    # Data sets and training show in the weights alone.
     own = Path(__file__).parent
-    files = sorted([*own.glob("*.py"), *own.glob("preprocess/*.py"), *own.glob("models/*.py")])
+    # Data sets and training show in the weights alone.
+    files = sorted(path for room in (".", *_ROOMS) for path in own.glob(f"{room}/*.py"))
     for stage in recipe.stages.values():
         if stage.onnx is not None:  # with the weights that lie beside it
             digest.update(load_network(recipe.path(stage.onnx)).SerializeToString(deterministic=True))

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside their place and put there in one step."""
+"""Files that are whole or not there, written beside their place and put there in one step; the cache folder."""
 
 from __future__ import annotations
 
@@ -8,6 +8,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+from mmedge.errors import ConfigError
+
+
+def user_cache(*parts: str) -> Path:
+    """Return ``$XDG_CACHE_HOME/mmedge``, else ``~/.cache/mmedge``, and below it ``parts``; nothing is created.
+
+    Raises:
+        ConfigError: If no folder is set and there is no home folder.
+    """
+    base = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return (Path(base) if base else Path.home() / ".cache").joinpath("mmedge", *parts)
+    except RuntimeError as error:
+        raise ConfigError("there is no home folder for the cache", fix="set XDG_CACHE_HOME to a folder") from error
 
 
 @contextmanager

@@ -19,7 +19,8 @@ from mmedge.types import AnyArray, ByteArray
 
 from ..recipe import Recipe
 from ..tokenizer import load_tokenizer
-from .base import SPLITS, Dataset, Sample, Samples, Split, cache_folder, class_labels
+from .base import SPLITS, Dataset, Sample, Samples, Split, class_labels
+from .cache import cache_folder
 from .claims import Claims
 from .digits import load_digits
 from .pictures import faces, photos

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import sys
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -211,11 +210,3 @@ def class_labels(recipe: Recipe) -> tuple[str, ...]:
             fix="declare one classification task, or several with the same labels",
         )
     return names.pop()
-
-
-def cache_folder(*parts: str) -> Path:
-    """Return a folder under ``$XDG_CACHE_HOME/mmedge``, created if need be."""
-    root = os.environ.get("XDG_CACHE_HOME")
-    folder = (Path(root) if root else Path.home() / ".cache").joinpath("mmedge", *parts)
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder

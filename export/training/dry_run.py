@@ -54,7 +54,7 @@ def _run(model: StagedModel, name: str, known: dict[str, Tensor], recipe: Recipe
     except MmedgeError:
         raise
     except Exception as error:  # whatever the user's network raises
-        from ..to_onnx import raised_at
+        from ..onnx.to_onnx import raised_at
 
         line = raised_at(error, __file__, staged.__file__)
         feeds = {key: list(known[s].shape) for key, s in recipe.stages[name].inputs.items() if s in known}

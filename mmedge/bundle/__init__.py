@@ -2,7 +2,8 @@
 
 from mmedge.bundle.archive import Archive, write_archive
 from mmedge.bundle.bundle import Bundle, load
-from mmedge.bundle.manifest import AudioInput, ImageInput, Input, Manifest, Variant, decode_manifest
+from mmedge.bundle.decoding import decode_manifest
+from mmedge.bundle.manifest import AudioInput, ImageInput, Input, Manifest, Variant
 from mmedge.bundle.order import stage_order, unused_stages
 
 __all__ = [

@@ -11,7 +11,8 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 
-from mmedge.bundle.manifest import Manifest, decode_manifest
+from mmedge.bundle.decoding import decode_manifest
+from mmedge.bundle.manifest import Manifest
 from mmedge.bundle.network import names_files
 from mmedge.bundle.order import check_tasks, stage_order
 from mmedge.errors import BundleError

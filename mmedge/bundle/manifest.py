@@ -6,12 +6,10 @@ reference and names the key path.
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
-from mmedge.bundle.references import check_references
 from mmedge.bundle.seats import (
     AudioInput,
     ImageInput,
@@ -26,7 +24,6 @@ from mmedge.bundle.seats import (
     TextInput,
     Tolerance,
 )
-from mmedge.errors import BundleError
 
 __all__ = [
     "SCHEMA",
@@ -51,8 +48,6 @@ __all__ = [
     "TensorInput",
     "TextInput",
     "Variant",
-    "check_references",
-    "decode_manifest",
 ]
 SCHEMA = "mmedge.bundle/1"
 
@@ -231,62 +226,3 @@ class Manifest(Strict, frozen=True, kw_only=True):
     sync: Sync
     provenance: dict[str, str | int | float | None] = msgspec.field(default_factory=dict)
     files: dict[str, File]
-
-
-class _Version(msgspec.Struct):
-    schema: str
-
-
-def decode_manifest(raw: bytes) -> Manifest:
-    """Decode ``manifest.json`` strictly.
-
-    Args:
-        raw: The UTF-8 bytes of the file.
-
-    Returns:
-        The manifest, internally consistent.
-
-    Raises:
-        BundleError: Names the key path of the first thing that is wrong.
-
-    Example:
-        >>> decode_manifest(b'{"schema": "mmedge.bundle/9"}')
-        Traceback (most recent call last):
-        ...
-        mmedge.errors.BundleError: bundle schema 'mmedge.bundle/9' needs mmedge >= 9
-          where: manifest.json: $.schema
-          fix: pip install -U mmedge
-    """
-    where = "manifest.json"
-    try:
-        schema = msgspec.json.decode(raw, type=_Version).schema
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BundleError(f"not a manifest: {error}", where=where, fix="export the bundle again") from error
-    if schema != SCHEMA:
-        match = re.fullmatch(r"mmedge\.bundle/(\d{1,9})", schema)
-        if match and int(match[1]) > 1:
-            raise BundleError(
-                f"bundle schema '{schema}' needs mmedge >= {match[1]}",
-                where=f"{where}: $.schema",
-                fix="pip install -U mmedge",
-            )
-        raise BundleError(
-            f"unknown bundle schema '{schema}', expected '{SCHEMA}'",
-            where=f"{where}: $.schema",
-            fix="export the bundle again",
-        )
-    try:
-        manifest = msgspec.json.decode(raw, type=Manifest)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        text, _, path = str(error).partition(" - at ")
-        raise BundleError(
-            text, where=f"{where}: {path.strip('`') or '$'}", fix="export the bundle again or correct the key"
-        ) from error
-    if not manifest.tasks:
-        raise BundleError(
-            "a bundle without a task answers nothing",
-            where=f"{where}: $.tasks",
-            fix="export it again with a task that says what an output means",
-        )
-    check_references(manifest)
-    return manifest

@@ -28,7 +28,7 @@ def command(
 ) -> None:
     """Show what a file is: inputs, stages, tasks and variants, or an ONNX file's signature and findings."""
     if file.suffix.lower() == ".onnx":
-        document = import_module("mmedge.export.lint").inspect_onnx(file)
+        document = import_module("mmedge.export.onnx.lint").inspect_onnx(file)
         document["detector"] = _detector(document)
         print_json(document) if json else _print_onnx(document)
         return
@@ -161,7 +161,7 @@ def _variants(bundle: Bundle) -> Table:
 def _detector(document: dict[str, Any]) -> dict[str, Any] | None:
     """Return layout and number of classes where the signature is that of a known detector."""
     outputs = [output["shape"] for output in document["outputs"]]
-    named = len(import_module("mmedge.export.infer").class_names(document["metadata"])) or None
+    named = len(import_module("mmedge.export.brought.infer").class_names(document["metadata"])) or None
     found = next(filter(None, (recognise(value["shape"], outputs, named) for value in document["inputs"])), None)
     return None if found is None else {"layout": found[0], "classes": found[1]}
 

@@ -24,7 +24,7 @@ def command(
     json: Json = False,
 ) -> None:
     """A project to train from a folder of data; with --from a runnable bundle in minutes, without training."""
-    new = import_module("mmedge.export.new")
+    new = import_module("mmedge.export.brought.new")
     with bar(f"new {folder.name}"):
         files = [*networks, *more]
         if tokenizer is not None and not files:

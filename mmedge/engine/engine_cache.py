@@ -16,7 +16,7 @@ import msgspec
 
 from mmedge.engine.builder import BuildReport, BuildResult
 from mmedge.errors import ConfigError, EngineError
-from mmedge.files import replacing
+from mmedge.files import replacing, user_cache
 
 _log = logging.getLogger(__name__)
 
@@ -90,12 +90,7 @@ def cache_folder() -> Path:
     """
     if chosen := os.environ.get("MMEDGE_CACHE"):
         return Path(chosen)
-    if base := os.environ.get("XDG_CACHE_HOME"):
-        return Path(base) / "mmedge" / "engines"
-    try:
-        return Path.home() / ".cache" / "mmedge" / "engines"
-    except RuntimeError as error:
-        raise ConfigError("there is no home folder for the engine cache", fix="set MMEDGE_CACHE to a folder") from error
+    return user_cache("engines")
 
 
 class EngineCache:

@@ -17,10 +17,10 @@ from onnx import TensorProto, helper
 from mmedge.bundle import load
 from mmedge.cli import run
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine
-from mmedge.export.brought import run_network
+from mmedge.export.brought.brought import run_network
+from mmedge.export.brought.infer import read_network
+from mmedge.export.brought.seats import Seats
 from mmedge.export.datasets.media import write_clip
-from mmedge.export.infer import read_network
-from mmedge.export.seats import Seats
 from tests.networks import FLOAT, NODE, network, seeing
 from tests.texts import tokenizer_json
 

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 from mmedge.bundle import load
 from mmedge.cli import run
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine
-from mmedge.export.infer import last_operator, read_network, task_of
+from mmedge.export.brought.infer import last_operator, read_network, task_of
 from mmedge.fusion import load_graph
 from tests.networks import FLOAT, NODE, network, seeing
 from tests.texts import tokenizer_json

@@ -66,14 +66,15 @@ def test_a_folder_is_a_bundle_too(bundle: Path, tmp_path: Path) -> None:
     ("path", "value", "where"),
     [
         ("surprise", 1, "$"),
-        ("inputs.image.colour", "gray", "$.inputs"),
-        ("inputs.image.size", "4x4", "$.inputs"),
+        ("inputs.image.colour", "gray", "$.inputs.image.colour"),
+        ("inputs.image.size", "4x4", "$.inputs.image.size"),
+        ("stages.join.evry_ms", 3, "$.stages.join.evry_ms"),
         ("inputs.image.mean", [0.1, 0.2], "$.inputs.image.mean"),
-        ("inputs.audio.modality", "smell", "$.inputs"),
+        ("inputs.audio.modality", "smell", "$.inputs.audio"),
         ("stages.join.inputs.bright", "nose.y", "$.stages.join.inputs.bright"),
         ("stages.join.inputs.bright", "eye.z", "$.stages.join.inputs.bright"),
         ("tasks.scene.output", "join.nothing", "$.tasks.scene.output"),
-        ("tasks.scene.threshold", 1.5, "$.tasks"),
+        ("tasks.scene.threshold", 1.5, "$.tasks.scene.threshold"),
         ("tasks.scene.labels", "labels/none.txt", "$.tasks.scene.labels"),
         ("variants.0.file", "other.onnx", "$.variants[0].file"),
         ("variants.0.precision", "int3", "$.variants[0].precision"),
@@ -81,7 +82,7 @@ def test_a_folder_is_a_bundle_too(bundle: Path, tmp_path: Path) -> None:
         ("sync.trigger", "nose", "$.sync.trigger"),
         ("name", "../evil", "$.name"),
         ("name", "tiny\n", "$.name"),
-        ("files", {"eye.onnx": {"sha256": "0" * 64 + "\n", "bytes": 1}}, "$.files"),
+        ("files", {"eye.onnx": {"sha256": "0" * 64 + "\n", "bytes": 1}}, "$.files.eye.onnx"),
         ("tasks", {}, "$.tasks"),
         ("inputs.", {"modality": "tensor", "shape": [1]}, "$.inputs."),
         ("inputs.a=b", {"modality": "tensor", "shape": [1]}, "$.inputs.a=b"),
@@ -97,6 +98,14 @@ def test_a_wrong_manifest_names_the_key_path(path: str, value: Any, where: str) 
         decode_manifest(edit(manifest(members()), path, value))
     assert where in (caught.value.where or "")
     assert caught.value.fix
+
+
+def test_a_wrong_entry_among_many_is_found_by_halving() -> None:
+    many = {f"s{n}": {"inputs": {"x": "image"}, "outputs": {"y": ["batch", 1]}} for n in range(2000)}
+    raw = edit(manifest(members()), "stages", many | {"s777": {"inputs": {}, "outputs": {}, "every_ms": "often"}})
+    with pytest.raises(BundleError) as caught:
+        decode_manifest(raw)
+    assert caught.value.where == "manifest.json: $.stages.s777.every_ms"
 
 
 def test_the_schema_is_checked_first() -> None:

@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
 from mmedge.errors import ConfigError
-from mmedge.export.lint import inspect_onnx, lint, source_lines
+from mmedge.export.onnx.lint import inspect_onnx, lint, source_lines
 
 
 def make(nodes, inputs=None, outputs=None, constants=(), opset=20) -> onnx.ModelProto:

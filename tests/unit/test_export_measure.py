@@ -22,7 +22,7 @@ from mmedge.export import Recipe, to_onnx
 from mmedge.export.datasets.base import Dataset, Sample
 from mmedge.export.measure import MaskAccuracy, Measurement, measure, measure_key
 from mmedge.export.models.staged import StagedModel
-from mmedge.export.onnx_models import OnnxModels
+from mmedge.export.onnx.onnx_models import OnnxModels
 from mmedge.export.training import make_dataset
 from mmedge.export.training.evaluate import accuracies, predict
 from mmedge.export.training.weights import make_model

@@ -16,8 +16,8 @@ from mmedge.engine.engine_cache import EngineCache
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine
 from mmedge.errors import CheckError, ConfigError
 from mmedge.export import Recipe, pack, quantize, run_steps
-from mmedge.export.lint import lint
-from mmedge.export.onnx_models import OnnxModels
+from mmedge.export.onnx.lint import lint
+from mmedge.export.onnx.onnx_models import OnnxModels
 from mmedge.export.recordings import Samples, raw_samples
 from mmedge.export.report import coverage
 from mmedge.export.training import save_weights

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from mmedge.bundle.manifest import AudioInput, ImageInput, LogMel, TensorInput
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine
 from mmedge.errors import ConfigError
-from mmedge.export.lint import lint
+from mmedge.export.onnx.lint import lint
 from mmedge.export.preprocess.onnx_prefix import Preprocessor, merge_prefix
 from mmedge.export.preprocess.torch_module import ImagePreprocess, LogMelPreprocess
 from mmedge.preprocess import reference

@@ -13,11 +13,11 @@ from onnx import TensorProto, helper, numpy_helper
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine
 from mmedge.errors import CheckError, ConfigError
 from mmedge.export import Recipe, compare, quantize
-from mmedge.export.compare import Comparison, TaskComparison
-from mmedge.export.lint import lint
-from mmedge.export.onnx_models import OnnxModels
-from mmedge.export.qdq import activations, insert_qdq, quantizable
-from mmedge.export.ranges import RangeCollector
+from mmedge.export.int8.compare import Comparison, TaskComparison
+from mmedge.export.int8.qdq import activations, insert_qdq, quantizable
+from mmedge.export.int8.ranges import RangeCollector
+from mmedge.export.onnx.lint import lint
+from mmedge.export.onnx.onnx_models import OnnxModels
 from mmedge.export.recordings import Samples
 from mmedge.export.report import int8_nodes, quantization_report, sqnr_db
 

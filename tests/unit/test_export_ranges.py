@@ -7,7 +7,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from mmedge.errors import CheckError
-from mmedge.export.ranges import RangeCollector, _with_ranges, outliers
+from mmedge.export.int8.ranges import RangeCollector, _with_ranges, outliers
 
 
 def model():

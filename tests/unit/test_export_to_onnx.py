@@ -13,7 +13,7 @@ from torch import nn
 
 from mmedge.errors import CheckError, ConfigError
 from mmedge.export import Recipe, to_onnx
-from mmedge.export.onnx_models import OnnxModels
+from mmedge.export.onnx.onnx_models import OnnxModels
 from mmedge.export.stages import masks, network_stages
 
 RECIPE = """

@@ -5,9 +5,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from mmedge.export import fusion_study  # noqa: E402
-from mmedge.export.fusion_study import Embedded, Study  # noqa: E402
-from mmedge.export.fusion_table import difference  # noqa: E402
+from benchmarks import fusion_study  # noqa: E402
+from benchmarks.fusion_study import Embedded, Study  # noqa: E402
+from benchmarks.fusion_table import difference  # noqa: E402
 from mmedge.export.shipped import shipped_recipe  # noqa: E402
 
 EVERYTHING, BOTH = ("image", "audio", "text"), ("image", "audio")

@@ -235,8 +235,8 @@ def test_all_steps_of_a_sequence_are_augmented_alike() -> None:
 
 def test_int8_is_measured_with_the_state_of_the_moment_before(recipe: Recipe, dataset: Impacts) -> None:
     pytest.importorskip("onnxscript")
-    from mmedge.export.quantize import quantize
-    from mmedge.export.to_onnx import to_onnx
+    from mmedge.export.int8.quantize import quantize
+    from mmedge.export.onnx.to_onnx import to_onnx
 
     own = msgspec.structs.replace(recipe, inputs=dataset.inputs)
     sequence = dataset.split("validation")[0].inputs

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 import mmedge
-from mmedge.bundle.manifest import Debounce, Ema, Hysteresis, Manifest, Task, decode_manifest
+from mmedge.bundle import decode_manifest
+from mmedge.bundle.manifest import Debounce, Ema, Hysteresis, Manifest, Task
 from mmedge.bundle.references import check_label_count
 from mmedge.errors import BundleError, EngineError
 from mmedge.interpret import make_interpreter

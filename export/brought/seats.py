@@ -13,9 +13,9 @@ from mmedge.bundle.references import TAKEN
 from mmedge.errors import BundleError
 from mmedge.fusion.stream import check_stream, is_stream
 
+from ..recipe import RecipeStage
 from .brought import Dims, dims, dtype, graph_inputs, set_shape
 from .infer import Guess, Network, metadata_of
-from .recipe import RecipeStage
 from .token_inputs import IDS, MASKS, TYPES, make_mask
 
 RATE_HZ = 16_000

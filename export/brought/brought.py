@@ -16,11 +16,11 @@ from mmedge.errors import ConfigError
 from mmedge.extras import require
 from mmedge.types import AnyArray
 
+from ..onnx.clean import strip
+from ..onnx.lint import lint, load_network
+from ..recipe import Recipe
+from ..stages import constant, feed_zeros, stage_order
 from .branches import take_branches
-from .clean import strip
-from .lint import lint, load_network
-from .recipe import Recipe
-from .stages import constant, feed_zeros, stage_order
 
 # Resize, Pad and Slice of the preprocessing prefix take their sizes as inputs since then.
 MIN_OPSET = 13

@@ -18,9 +18,9 @@ from mmedge.errors import ConfigError
 from mmedge.interpret import recognise
 from mmedge.types import AnyArray
 
+from ..onnx.lint import load_network
+from ..recipe import RecipeTask
 from .brought import dims, graph_inputs
-from .lint import load_network
-from .recipe import RecipeTask
 
 # What the starter's rule calls its own.
 _RULE_NAMES = frozenset(("join", "joined", "nothing", "np", "p", "softmax", "state", "sure"))

@@ -14,12 +14,12 @@ from mmedge.interpret import Interpreter, make_interpreter
 from mmedge.preprocess.geometry import to_picture_of
 from mmedge.types import AnyArray, Snapshot, TaskResult, Tensors
 
-from .onnx_models import OnnxModels
-from .preprocess.onnx_prefix import Preprocessor
-from .recipe import Calibration, Recipe
-from .recordings import Samples, as_samples, raw_samples
-from .report import sqnr_db
-from .stages import Mask, StageGraph, fed_back, masks, onnx_runners
+from ..onnx.onnx_models import OnnxModels
+from ..preprocess.onnx_prefix import Preprocessor
+from ..recipe import Calibration, Recipe
+from ..recordings import Samples, as_samples, raw_samples
+from ..report import sqnr_db
+from ..stages import Mask, StageGraph, fed_back, masks, onnx_runners
 
 HELD_OUT = 400
 # One mask may lose so many times what is allowed over all of them: of 400 samples, a loss of 2 % shows as up to 4 % by

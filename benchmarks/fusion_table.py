@@ -1,6 +1,6 @@
 """The table of ``docs/fusion.md``: every way to fuse AV-digits, over three seeds, on the same frozen encoders.
 
-``python -m mmedge.export.fusion_table [--page docs/fusion.md]`` trains what is not in the cache (about half an hour).
+``python -m benchmarks.fusion_table [--page docs/fusion.md]`` trains what is not in the cache (about half an hour).
 """
 
 from __future__ import annotations
@@ -19,16 +19,17 @@ import numpy as np
 import torch
 from torch import nn
 
+from mmedge import export
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine
+from mmedge.export.datasets.cache import cache_folder
+from mmedge.export.models.av_digits import Fusion
+from mmedge.export.onnx.to_onnx import _export
+from mmedge.export.recipe import Recipe
+from mmedge.export.shipped import shipped_recipe
+from mmedge.export.training.loop import make_dataset, train_and_save
+from mmedge.export.training.weights import load_weights
 
-from .datasets.base import cache_folder
 from .fusion_study import Embedded, Hits, Mask, Study, embed
-from .models.av_digits import Fusion
-from .recipe import Recipe
-from .shipped import shipped_recipe
-from .to_onnx import _export
-from .training.loop import make_dataset, train_and_save
-from .training.weights import load_weights
 
 SEEDS = (0, 1, 2)
 NAMES = {
@@ -43,13 +44,13 @@ NAMES = {
 SHIPPED = "joint table, trained with the encoders (as shipped)"
 NOISES = ("clean", "10 dB", "0 dB")
 MIXED = "mixed scenes"
-BEGIN, END = "<!-- table: python -m mmedge.export.fusion_table -->", "<!-- end -->"
+BEGIN, END = "<!-- table: python -m benchmarks.fusion_table -->", "<!-- end -->"
 _PASSES = 2
 
 
 def weights_of(recipe: Recipe, seed: int) -> Path:
     """Return the weights of a seed, trained where the cache has none of this recipe and these sources."""
-    own = Path(__file__).parent
+    own = Path(export.__file__).parent
     parts = ("datasets", "models", "preprocess", "training")
     files = sorted(path for part in parts for path in own.glob(f"{part}/*.py"))
     digest = hashlib.sha256(recipe.sha256.encode() + b"".join(path.read_bytes() for path in files)).hexdigest()

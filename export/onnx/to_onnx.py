@@ -20,15 +20,15 @@ from mmedge.bundle.manifest import AudioInput, ImageInput, TextInput
 from mmedge.errors import CheckError, ConfigError
 from mmedge.types import AnyArray, Tensors
 
-from .brought import bring
+from ..brought.brought import bring
+from ..models.staged import check_shapes
+from ..preprocess.onnx_prefix import Preprocessor
+from ..recipe import Recipe
+from ..stages import StageGraph, feed_zeros, network_stages, onnx_runners
+from ..tokenizer import load_tokenizer
 from .clean import clean, is_user_file, short_line, user_line
 from .lint import lint
-from .models.staged import check_shapes
 from .onnx_models import OnnxModels, Parity
-from .preprocess.onnx_prefix import Preprocessor
-from .recipe import Recipe
-from .stages import StageGraph, feed_zeros, network_stages, onnx_runners
-from .tokenizer import load_tokenizer
 
 OPSETS = range(18, 23)
 MAX_REL = 1e-3

@@ -10,7 +10,7 @@ from onnxruntime.quantization import CalibrationMethod, QuantType
 from onnxruntime.quantization.calibrate import TensorData, TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-from .clean import strip
+from ..onnx.clean import strip
 
 WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 # Int8 beside a weighted node: otherwise TensorRT converts int8 -> float -> int8 around each of them.

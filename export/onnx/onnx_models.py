@@ -12,7 +12,7 @@ import onnx
 
 from mmedge.bundle.manifest import Quantization
 
-from .recipe import Recipe
+from ..recipe import Recipe
 
 
 class Parity(msgspec.Struct, frozen=True, kw_only=True):

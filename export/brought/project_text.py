@@ -11,7 +11,7 @@ import msgspec
 
 from mmedge.bundle.manifest import Mask
 
-from .recipe import Recipe, RecipeStage, RecipeTask
+from ..recipe import Recipe, RecipeStage, RecipeTask
 
 # More networks than these have no label for each combination: those would be more than 16, and none of them likely.
 _MOST_COMBINED = 4

@@ -15,14 +15,14 @@ from mmedge.bundle.manifest import Quantization
 from mmedge.errors import ConfigError
 from mmedge.types import AnyArray, Tensors
 
-from .onnx_models import OnnxModels
-from .preprocess.onnx_prefix import Preprocessor
+from ..onnx.onnx_models import OnnxModels
+from ..preprocess.onnx_prefix import Preprocessor
+from ..recipe import Calibration, Recipe
+from ..recordings import Sample, Samples, as_samples
+from ..report import sqnr_db
+from ..stages import StageGraph, fed_back, masks, onnx_runners
 from .qdq import activations, insert_qdq, quantizable
 from .ranges import RangeCollector, largest_magnitudes, outliers
-from .recipe import Calibration, Recipe
-from .recordings import Sample, Samples, as_samples
-from .report import sqnr_db
-from .stages import StageGraph, fed_back, masks, onnx_runners
 
 # Below this a stage without a seat of its own (a fusion network, a few thousand operations) gains nothing from int8.
 MIN_FUSION_SQNR_DB = 20.0

@@ -13,15 +13,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
-from .datasets.base import Dataset, Samples
-from .models.fusion import FUSIONS, JointTable, SumLogProbs
-from .models.staged import StagedModel
-from .preprocess.torch_module import preprocessors
-from .recipe import Recipe
-from .training.augment import augment
-from .training.evaluate import class_names
-from .training.masks import all_masks, as_tensor, modality_dropout
-from .training.targets import classification_target, none_class, task_loss, verification_target
+from mmedge.export.datasets.base import Dataset, Samples
+from mmedge.export.models.fusion import FUSIONS, JointTable, SumLogProbs
+from mmedge.export.models.staged import StagedModel
+from mmedge.export.preprocess.torch_module import preprocessors
+from mmedge.export.recipe import Recipe
+from mmedge.export.training.augment import augment
+from mmedge.export.training.evaluate import class_names
+from mmedge.export.training.masks import all_masks, as_tensor, modality_dropout
+from mmedge.export.training.targets import classification_target, none_class, task_loss, verification_target
 
 _BATCH, _LEARNING_RATE = 256, 3e-3
 _PATIENCE, _EPOCHS = 3, 15

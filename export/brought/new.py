@@ -20,18 +20,18 @@ from mmedge.bundle.manifest import AudioInput, ImageInput, Input, Mask, Missing,
 from mmedge.errors import ConfigError
 from mmedge.types import AnyArray
 
+from ..onnx.to_onnx import random_samples
+from ..preprocess.onnx_prefix import Preprocessor
+from ..recipe import Export, Recipe, RecipeStage, RecipeTask
+from ..run import run_steps
+from ..stages import StageGraph, onnx_runners
+from ..starter import write_starter
+from ..tokenizer import check_vocabulary, load_tokenizer
 from .brought import bring
 from .infer import Guess, Network, check_files, detector_of, last_operator, read_network, task_of, why_left
-from .preprocess.onnx_prefix import Preprocessor
 from .project_text import join_outputs, recipe_text, rule_text
-from .recipe import Export, Recipe, RecipeStage, RecipeTask
-from .run import run_steps
 from .seats import Seats
-from .stages import StageGraph, onnx_runners
-from .starter import write_starter
-from .to_onnx import random_samples
 from .token_inputs import IDS, padding_of
-from .tokenizer import check_vocabulary, load_tokenizer
 
 MOST_NETWORKS = 8
 # A device may feed the inputs of several networks; what follows is for two inputs of one network, and for texts.

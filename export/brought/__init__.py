@@ -1,0 +1,1 @@
+"""Networks a user brings: what they are, their seats, branches and tokens; the starter project made of them."""

@@ -1,0 +1,1 @@
+"""INT8: ranges, Q/DQ nodes, comparison with fp32."""
