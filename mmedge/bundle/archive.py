@@ -13,7 +13,7 @@ import msgspec
 
 from mmedge.bundle.decoding import decode_manifest
 from mmedge.bundle.manifest import Manifest
-from mmedge.bundle.network import names_files
+from mmedge.bundle.onnx_file import names_files
 from mmedge.bundle.order import check_tasks, stage_order
 from mmedge.errors import BundleError
 from mmedge.files import replacing

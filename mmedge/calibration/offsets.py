@@ -13,7 +13,7 @@ from typing import Annotated, Literal, TypeVar
 import msgspec
 
 from mmedge.bundle.manifest import AudioInput, ImageInput, Input
-from mmedge.capture import network, stamps, synthetic, v4l2
+from mmedge.capture import stamps, stream_url, synthetic, v4l2
 from mmedge.capture.uri import LIVE, Kind, parse
 from mmedge.errors import ConfigError
 from mmedge.files import replacing
@@ -28,7 +28,7 @@ _P = TypeVar("_P", bound=Packet)
 # What a packet's uncertainty holds of a constant delay that cannot be seen: a calibration tells it. Stamps of arrival
 # without an envelope (class C of cameras, GStreamer) keep all of theirs, as it covers their jitter too.
 _CONSTANT_NS: dict[Kind, dict[ClockQuality, int]] = {
-    "network": {"B": network.FLOOR_NS},
+    "network": {"B": stream_url.FLOOR_NS},
     "v4l2": {"A": v4l2.FLOOR_NS["A"], "B": v4l2.FLOOR_NS["B"]},
     "microphone": stamps.FLOOR_NS,
     "test": {"B": synthetic.FLOOR_NS},

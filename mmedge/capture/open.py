@@ -9,8 +9,8 @@ from mmedge.capture.base import Source, StartTime, ThreadSource
 from mmedge.capture.gstreamer import GStreamerSource
 from mmedge.capture.media import MediaSource
 from mmedge.capture.microphone import MicrophoneSource, microphone_numbers
-from mmedge.capture.network import NetworkSource
 from mmedge.capture.picture import slots_for
+from mmedge.capture.stream_url import NetworkSource
 from mmedge.capture.supervisor import WorkerSource
 from mmedge.capture.synthetic import SyntheticSource
 from mmedge.capture.text import TextSource

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from mmedge.bundle import load
 from mmedge.cli.output import Bar, Json, bar, next_step, out, print_json
-from mmedge.engine.build import compile_variant
+from mmedge.engine.compile import compile_variant
 from mmedge.errors import ConfigError
 from mmedge.fusion.compile import compile_bundle, engine_row
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from mmedge.doctor.checks import run_checks
 from mmedge.doctor.platforms import parse_l4t
 from mmedge.doctor.report import Cache, Camera, Gpu, Package, Platform, Report, TensorRT
+from mmedge.engine.cache import EngineCache, cache_folder
 from mmedge.engine.cuda import gpu_info, gpu_problem
-from mmedge.engine.engine_cache import EngineCache, cache_folder
 from mmedge.engine.tensorrt_loader import load_tensorrt
 from mmedge.errors import MmedgeError
 from mmedge.types import Evidence

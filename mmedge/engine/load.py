@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 
 from mmedge.engine.base import Engine
-from mmedge.engine.build import compile_variant
+from mmedge.engine.compile import compile_variant
 from mmedge.engine.cuda import gpu_problem
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine
 from mmedge.engine.tensorrt_loader import tensorrt_choice

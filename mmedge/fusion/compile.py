@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mmedge.bundle import Bundle
-from mmedge.engine.build import CompiledEngine, compile_variant
+from mmedge.engine.compile import CompiledEngine, compile_variant
 from mmedge.errors import ConfigError
 
 Progress = Callable[[str, float], None]

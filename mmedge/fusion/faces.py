@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmedge.extras import require
+from mmedge.interpret.nms import suppress
 from mmedge.types import FloatArray
 
 CANDIDATES, CROP = 32, 24
@@ -31,8 +32,8 @@ def propose(image: FloatArray, cells: FloatArray) -> dict[str, FloatArray]:
         ``boxes`` [32, 4], squares, and ``crops`` [32, 3, 24, 24], best first.
     """
     rows = cells[0][cells[0, :, 4] >= FIRST]
-    rows = rows[_suppress(rows[:, :4], rows[:, 4], 0.5, rows[:, 9])]
-    rows = rows[_suppress(rows[:, :4], rows[:, 4], 0.7)][:CANDIDATES]
+    rows = rows[suppress(rows[:, :4], rows[:, 4], 0.5, rows[:, 9])]
+    rows = rows[suppress(rows[:, :4], rows[:, 4], 0.7)][:CANDIDATES]
     size = rows[:, 2:4] - rows[:, :2]
     boxes = _square(rows[:, :4] + rows[:, 5:9] * np.concatenate([size, size], 1))
     return {"boxes": _padded(boxes, CANDIDATES), "crops": _crops(image, boxes, CANDIDATES, CROP)}
@@ -51,7 +52,7 @@ def refine(image: FloatArray, boxes: FloatArray, probability: FloatArray, offset
         ``boxes`` [8, 4], squares, and ``crops`` [8, 3, 48, 48], best first.
     """
     kept = np.flatnonzero((probability[:, 0] > SECOND) & _used(boxes))
-    kept = kept[_suppress(boxes[kept], probability[kept, 0], 0.7)][:FINALISTS]
+    kept = kept[suppress(boxes[kept], probability[kept, 0], 0.7)][:FINALISTS]
     refined = _square(_moved(boxes[kept], offsets[kept]))
     return {"boxes": _padded(refined, FINALISTS), "crops": _crops(image, refined, FINALISTS, FINAL_CROP)}
 
@@ -81,20 +82,6 @@ def decide(boxes: FloatArray, probability: FloatArray, offsets: FloatArray) -> d
 def _used(boxes: FloatArray) -> npt.NDArray[np.bool_]:
     used: npt.NDArray[np.bool_] = boxes[:, 2] > boxes[:, 0]
     return used
-
-
-def _suppress(boxes: FloatArray, scores: FloatArray, overlap: float, levels: FloatArray | None = None) -> _Indices:
-    """Return the boxes that overlap no better one (of the same level) by more than ``overlap``, best first."""
-    if not len(boxes):
-        return np.zeros(0, np.intp)
-    dnn = require("cv2", "choosing among boxes").dnn
-    corner_size = np.concatenate([boxes[:, :2], boxes[:, 2:4] - boxes[:, :2]], 1).astype(np.float64)
-    if levels is None:
-        kept = dnn.NMSBoxes(corner_size, scores, 0.0, overlap)
-    else:
-        kept = dnn.NMSBoxesBatched(corner_size, scores, levels.astype(np.int32), 0.0, overlap)
-    indices = np.asarray(kept, np.intp).reshape(-1)
-    return indices[np.argsort(-scores[indices], kind="stable")]
 
 
 def _suppress_inside(boxes: FloatArray, scores: FloatArray, overlap: float) -> _Indices:

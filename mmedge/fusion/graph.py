@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from mmedge.errors import EngineError, MmedgeError
+from mmedge.fusion.crew import Crew
 from mmedge.fusion.failures import TOLD, StageError
 from mmedge.fusion.feed import ReadAudio
-from mmedge.fusion.schedule import Crew
 from mmedge.fusion.stage import Stage
 from mmedge.fusion.stream import StreamStage
 from mmedge.types import AnyArray, Evidence, Snapshot

@@ -14,7 +14,7 @@ import numpy as np
 
 from mmedge.bundle import Bundle, Variant, stage_order, unused_stages
 from mmedge.engine.base import Engine
-from mmedge.engine.build import compile_variant
+from mmedge.engine.compile import compile_variant
 from mmedge.engine.cuda import gpu_problem
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine
 from mmedge.engine.tensorrt_loader import tensorrt_choice

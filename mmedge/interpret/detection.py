@@ -10,6 +10,7 @@ import numpy as np
 from mmedge.bundle.manifest import Detection, Task
 from mmedge.errors import EngineError
 from mmedge.extras import require
+from mmedge.interpret.nms import suppress
 from mmedge.interpret.task import UNDEFINED, Interpreter, check_probability
 from mmedge.types import AnyArray, Box, Snapshot, TaskResult
 
@@ -39,7 +40,7 @@ class Detector(Interpreter):
         self._spec: Detection = task.detection
         self._threshold = task.threshold
         self._to_picture = to_picture
-        self._suppress = require("cv2", "detection").dnn.NMSBoxesBatched
+        require("cv2", "detection")
         self._found = UNDEFINED
 
     def read(self, output: AnyArray, snapshot: Snapshot) -> None:
@@ -53,13 +54,11 @@ class Detector(Interpreter):
         np.clip(corners, 0.0, 1.0, out=corners)
         # Rounded before they are compared: what is told keeps the promise about overlaps.
         np.round(corners, 5, out=corners)
-        size = corners[:, 2:] - corners[:, :2]
-        solid = (size > 0.0).all(axis=1)
-        corners, scores, classes, size = corners[solid], scores[solid], classes[solid], size[solid]
-        if not len(scores):
+        solid = (corners[:, 2:] > corners[:, :2]).all(axis=1)
+        corners, scores, classes = corners[solid], scores[solid], classes[solid]
+        kept = suppress(corners, scores, self._spec.iou, classes)
+        if not len(kept):
             return
-        rects = np.concatenate([corners[:, :2], size], axis=1)
-        kept = self._suppress(rects.tolist(), scores.tolist(), classes.tolist(), 0.0, self._spec.iou)
         boxes = tuple(
             Box(label=self._labels[classes[i]], score=round(float(scores[i]), 4), **_named(corners[i]))
             for i in kept[: self._spec.max_boxes]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from mmedge.bundle.manifest import Manifest, TextInput
+from mmedge.bundle.masks import validated_masks
 from mmedge.errors import ConfigError
-from mmedge.pipeline.inference import validated_masks
 from mmedge.pipeline.spec import RunSpec
 from mmedge.recording.event_log import check_folder
 

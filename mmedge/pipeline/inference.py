@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Literal
 
 from mmedge.bundle import Bundle
-from mmedge.bundle.manifest import Manifest
+from mmedge.bundle.masks import validated_masks
 from mmedge.errors import EngineError, SourceError
 from mmedge.fusion import TOLD, StageError, StageGraph
 from mmedge.interpret import UNDEFINED, make_interpreter
@@ -22,11 +22,6 @@ log = logging.getLogger("mmedge.inference")
 
 class SkippedTrigger(Exception):  # noqa: N818  (no error: the policy wants it so)
     """A stage has failed that answers to an input whose policy is ``skip``."""
-
-
-def validated_masks(manifest: Manifest) -> set[frozenset[str]]:
-    """Return the presence masks the exporter measured; all inputs together are always one of them."""
-    return {frozenset(mask.present) for mask in manifest.validated_masks} | {frozenset(manifest.inputs)}
 
 
 class Inference:

@@ -6,8 +6,8 @@ import logging
 
 from mmedge.bundle import Bundle
 from mmedge.bundle.manifest import AudioInput, Input
+from mmedge.bundle.masks import validated_masks
 from mmedge.errors import ConfigError
-from mmedge.pipeline.inference import validated_masks
 from mmedge.recording.event_log import Header
 from mmedge.recording.reader import Turn
 from mmedge.recording.writer import bundle_rules, manifest_digest

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmedge.engine.build import compile_variant
-from mmedge.engine.builder import build_engine
+from mmedge.engine.build_parent import build_engine
+from mmedge.engine.cache import EngineCache
+from mmedge.engine.compile import compile_variant
 from mmedge.engine.cuda import gpu_problem
-from mmedge.engine.engine_cache import EngineCache
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine
 from mmedge.engine.tensorrt import TensorRTEngine
 from mmedge.engine.tensorrt_loader import tensorrt_choice

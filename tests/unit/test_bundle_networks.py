@@ -14,7 +14,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import mmedge
-from mmedge.bundle.network import HOLDS, names_files
+from mmedge.bundle.onnx_file import HOLDS, names_files
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine
 from mmedge.errors import BundleError, EngineError
 from tests import tiny

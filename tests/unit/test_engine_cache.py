@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmedge.engine.builder import BuildResult
-from mmedge.engine.engine_cache import EngineCache, EngineKey, cache_folder
+from mmedge.engine.build_parent import BuildResult
+from mmedge.engine.cache import EngineCache, EngineKey, cache_folder
 from mmedge.errors import ConfigError, EngineError
 
 VARIANT = hashlib.sha256(b"variant").hexdigest()

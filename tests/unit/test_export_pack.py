@@ -11,8 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
 
 from mmedge.bundle import load
-from mmedge.engine.build import compile_variant
-from mmedge.engine.engine_cache import EngineCache
+from mmedge.engine.cache import EngineCache
+from mmedge.engine.compile import compile_variant
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine
 from mmedge.errors import CheckError, ConfigError
 from mmedge.export import Recipe, pack, quantize, run_steps

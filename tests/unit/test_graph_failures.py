@@ -21,8 +21,8 @@ from mmedge.engine.onnxruntime import OnnxRuntimeEngine
 from mmedge.errors import BundleError, ConfigError, EngineError
 from mmedge.fusion import Stage, StageError, StageGraph, load_graph
 from mmedge.fusion.callables import CallableEngine
+from mmedge.fusion.crew import HEAVY_NS
 from mmedge.fusion.failures import FiniteCheck
-from mmedge.fusion.schedule import HEAVY_NS
 from mmedge.fusion.stream import StreamStage
 from mmedge.fusion.tensors import constants, input_shapes
 from mmedge.types import Snapshot, Tensor, Text

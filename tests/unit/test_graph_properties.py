@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mmedge.bundle.manifest import Stage as StageSpec
-from mmedge.fusion.schedule import Crew
+from mmedge.fusion.crew import Crew
 from tests.graph_model import Plan, Reference, make_graph, run_plan
 from tests.graph_strategies import graphs, triggers
 

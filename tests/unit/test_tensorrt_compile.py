@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mmedge.engine.build import compile_variant, engine_key
-from mmedge.engine.engine_cache import EngineCache
+from mmedge.engine.cache import EngineCache
+from mmedge.engine.compile import compile_variant, engine_key
 from mmedge.engine.tensorrt_loader import load_tensorrt
 from mmedge.errors import EngineError
 

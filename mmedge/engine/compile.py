@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmedge.engine.builder import BuildReport, Progress, build_engine, target_capability
+from mmedge.engine.build_parent import BuildReport, Progress, build_engine, target_capability
+from mmedge.engine.cache import EngineCache, EngineKey
 from mmedge.engine.cuda import gpu_available, gpu_info
-from mmedge.engine.engine_cache import EngineCache, EngineKey
 from mmedge.engine.tensorrt_loader import TensorRT, load_tensorrt
 from mmedge.types import Evidence
 

@@ -1,9 +1,8 @@
-"""The one clock: CLOCK_MONOTONIC, and how a stream's own time is placed on it."""
+"""How a stream's own time is placed on CLOCK_MONOTONIC: the lower envelope of its delays."""
 
 from __future__ import annotations
 
 import math
-import time
 from collections import deque
 
 import msgspec
@@ -32,11 +31,6 @@ _FIRST_NS = 40_000_000  # how late a lone first packet may well be
 _JITTER = 1024
 _NEVER = (-(1 << 62), -(1 << 62))
 _TWO_SIDED_NS = 1_000_000.0
-
-
-def now_ns() -> int:
-    """Return the time in ns on CLOCK_MONOTONIC, the only clock used inside mmedge."""
-    return time.monotonic_ns()
 
 
 class ClockReport(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from mmedge.engine.builder import BuildReport, BuildResult
+from mmedge.engine.build_parent import BuildReport, BuildResult
 from mmedge.errors import ConfigError, EngineError
 from mmedge.files import replacing, user_cache
 

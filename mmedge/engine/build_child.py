@@ -1,4 +1,4 @@
-"""The child process that parses and builds: ``python -m mmedge.engine.tensorrt_build FOLDER FD PARENT``.
+"""The child process that parses and builds: ``python -m mmedge.engine.build_child FOLDER FD PARENT``.
 
 It reads ``model.onnx`` and ``options.json`` in FOLDER, writes ``engine.plan`` there and reports on FD
 as JSON lines. A parser or builder that crashes takes this process along and nothing else.
@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from mmedge.engine.builder import BuildOptions, DoneMessage, FailedMessage, Message, Node, ProgressMessage
+from mmedge.engine.build_parent import BuildOptions, DoneMessage, FailedMessage, Message, Node, ProgressMessage
 from mmedge.engine.cuda import gpu_available, gpu_info
 from mmedge.engine.layers import count_int8, parse_layers, quantized_nodes
 from mmedge.engine.tensorrt_loader import TensorRT, load_tensorrt, make_logger

@@ -269,7 +269,7 @@ def _in_child(
             # The working folder is the child's own: a `tensorrt.py` beside the user's script must not
             # be imported. A session of its own keeps Ctrl-C for the parent, which then kills it.
             process = subprocess.Popen(
-                [sys.executable, "-m", "mmedge.engine.tensorrt_build", str(folder), str(send), str(os.getpid())],
+                [sys.executable, "-m", "mmedge.engine.build_child", str(folder), str(send), str(os.getpid())],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmedge.engine.builder import UnsupportedNodesError, build_engine, target_capability
+from mmedge.engine.build_child import Phases
+from mmedge.engine.build_parent import UnsupportedNodesError, build_engine, target_capability
 from mmedge.engine.cuda import gpu_available
 from mmedge.engine.layers import count_int8, parse_layers
-from mmedge.engine.tensorrt_build import Phases
 from mmedge.engine.tensorrt_loader import TensorRT, load_tensorrt
 from mmedge.errors import ConfigError, DeviceError, EngineError
 
@@ -99,7 +99,7 @@ def builders() -> list[int]:
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             parent = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
-            if parent == os.getpid() and b"tensorrt_build" in (folder / "cmdline").read_bytes():
+            if parent == os.getpid() and b"build_child" in (folder / "cmdline").read_bytes():
                 found.append(int(folder.name))
         except (OSError, IndexError):
             continue
@@ -242,7 +242,7 @@ def test_the_child_dies_with_its_parent(tmp_path: Path) -> None:
     code = f"""
 import os, signal
 from pathlib import Path
-from mmedge.engine.builder import build_engine
+from mmedge.engine.build_parent import build_engine
 def leave(phase, share):
     if phase == "loading TensorRT":
         children = Path(f"/proc/self/task/{{os.getpid()}}/children").read_text().split()

@@ -1,0 +1,41 @@
+"""Non-maximum suppression: of boxes that overlap, the best one stays."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from mmedge.extras import require
+from mmedge.types import AnyArray
+
+
+def suppress(corners: AnyArray, scores: AnyArray, iou: float, classes: AnyArray | None = None) -> npt.NDArray[np.intp]:
+    """Return the boxes that overlap no better one (of the same class) by more than ``iou``, best first.
+
+    Args:
+        corners: [n, 4]: x1, y1, x2, y2, in any unit.
+        scores: [n].
+        iou: Largest area of the intersection over that of the union.
+        classes: [n], whole numbers; None takes all boxes for one class.
+
+    Returns:
+        Indices of the boxes that stay, int [k].
+
+    Raises:
+        MissingDependencyError: If OpenCV is not installed.
+
+    Example:
+        >>> suppress(np.array([[0, 0, 4, 4], [0, 0, 4, 3], [8, 8, 9, 9]]), np.array([0.8, 0.9, 0.7]), 0.5).tolist()
+        [1, 2]
+    """
+    dnn = require("cv2", "choosing among boxes").dnn
+    if not len(corners):
+        return np.zeros(0, np.intp)
+    rects = np.concatenate([corners[:, :2], corners[:, 2:4] - corners[:, :2]], axis=1).astype(np.float64)
+    marks = np.asarray(scores, np.float32)
+    if classes is None:
+        kept = dnn.NMSBoxes(rects, marks, 0.0, iou)
+    else:
+        kept = dnn.NMSBoxesBatched(rects, marks, classes.astype(np.int32), 0.0, iou)
+    indices = np.asarray(kept, np.intp).reshape(-1)
+    return indices[np.argsort(-marks[indices], kind="stable")]
