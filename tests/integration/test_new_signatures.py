@@ -14,7 +14,7 @@ from onnx import TensorProto
 from mmedge.bundle import load
 from mmedge.bundle.manifest import AudioInput, Detection, TensorInput
 from mmedge.cli import run
-from mmedge.export.brought.brought import infer
+from mmedge.export.brought import infer
 from mmedge.export.brought.project_text import joined_labels, rule_text
 from mmedge.export.recipe import RecipeTask
 from tests.networks import FLOAT, NODE, network, seeing
