@@ -123,6 +123,14 @@ class Tensor(Packet):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Arrival(Packet):
+    """A picture that came while the runtime was busy and made room for a newer one: when it came is all that is left.
+
+    It says that its source is alive, which only arrivals can say.
+    """
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class EndOfStream(Packet):
     """The source has nothing more to say; ``reason`` is None when it simply ended."""
 

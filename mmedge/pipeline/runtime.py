@@ -23,29 +23,24 @@ from mmedge.errors import ConfigError, EngineError, InternalError, MmedgeError
 from mmedge.fusion import StageGraph, load_graph
 from mmedge.ipc.mailbox import Mailbox
 from mmedge.pipeline.check import check_run
+from mmedge.pipeline.inbox import Inbox, release
 from mmedge.pipeline.inference import Inference, SkippedTrigger
+from mmedge.pipeline.shed import shed
 from mmedge.pipeline.spec import RunSpec
 from mmedge.pipeline.statistics import Statistics
 from mmedge.recording.decision import Decision
 from mmedge.recording.event_log import Rules
 from mmedge.recording.writer import Recorder, make_header
 from mmedge.sync import Synchronizer, apply_preset, hold_ns
-from mmedge.types import EndOfStream, Frame, Packet, Result, Snapshot
+from mmedge.types import Packet, Result, Snapshot
 
 log = logging.getLogger("mmedge.runtime")
 PUSH = "push://"
-INBOX = 1024
 RESULTS = 64
 MAX_AHEAD_NS = 5_000_000_000
 STARTUP_NS = 2_000_000_000
 LOOK_NS = 100_000_000
 END_S = 0.5  # what was begun in time may end
-
-
-def drop_packet(packet: Packet) -> None:
-    """Release what a packet holds that nobody will read."""
-    if isinstance(packet, Frame) and packet.release is not None:
-        packet.release()
 
 
 class Outlet(Protocol):
@@ -90,9 +85,7 @@ class Runtime:
         self._mailbox: Mailbox[Result] = Mailbox(RESULTS, lossless=self._lossless)
         self._results: Outlet = self._mailbox if results is None else results
         self.get = self._mailbox.get
-        self.inbox: Mailbox[Packet] = Mailbox(
-            INBOX, lossless=self._lossless, on_drop=self._drop, droppable=lambda packet: isinstance(packet, Frame)
-        )
+        self.inbox = Inbox(lossless=self._lossless)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._main, name="mmedge-runtime", daemon=True)
         self._sources: list[Source] = []
@@ -100,6 +93,7 @@ class Runtime:
         self._overruns: Counter[str] = Counter()
         self._lost: Counter[str] = Counter()
         self._looked_ns = 0
+        self._run_ns = 0  # how long the last answer took
         self._recorder: Recorder | None = None
         self._timer: threading.Timer | None = None
         self.pushed_unread: Callable[[], dict[str, int]] = dict
@@ -218,15 +212,8 @@ class Runtime:
         while self._lossless and self._sync.ahead_ns(packet, others) > MAX_AHEAD_NS and not self._stop.wait(0.01):
             if self.inbox.closed:
                 break
-        if not self.inbox.put(packet):
-            self._drop(packet)
-
-    def _drop(self, packet: Packet) -> None:
-        drop_packet(packet)
-        if self._recorder is not None:
-            self._recorder.drop(packet, "inbox")
-        if packet.stream == self._manifest.sync.trigger and not isinstance(packet, EndOfStream):
-            self._overruns["inbox"] += 1
+        if not self.inbox.put(packet):  # the run is over
+            release(packet)
 
     def _loop(self) -> None:
         sync = self._sync
@@ -258,10 +245,8 @@ class Runtime:
 
     def _answer(self, snapshots: list[Snapshot], end_ns: int | None, decisions: list[Decision]) -> None:
         if not self._lossless:
-            # Behind: the newest picture matters, older ones are counted and let go. Hops of sound are kept.
-            late = [snapshot for snapshot in snapshots if snapshot.on_frame][:-1]
+            snapshots, late = shed(snapshots, period_ns=self._sync.period_ns, run_ns=self._run_ns)
             decisions += [Decision(snapshot, "overrun") for snapshot in late]
-            snapshots = [snapshot for snapshot in snapshots if snapshot not in late]
         graph = self._inference.graph
         for done, snapshot in enumerate(snapshots):
             if end_ns is not None and snapshot.t_ns >= end_ns:
@@ -269,6 +254,7 @@ class Runtime:
             if self._stop.is_set():
                 decisions.append(Decision(snapshot, "after_end"))
                 continue
+            began_ns = time.monotonic_ns()
             try:
                 result = self._inference(snapshot, self._sync)
             except SkippedTrigger:
@@ -285,6 +271,7 @@ class Runtime:
                 raise
             decisions.append(Decision(snapshot, "answered", result, graph.used_ns, graph.busy, graph.failed))
             self._results.put(result)
+            self._run_ns = time.monotonic_ns() - began_ns
 
     def _count(self, *, final: bool = False) -> None:
         now_ns = time.monotonic_ns()
@@ -294,7 +281,7 @@ class Runtime:
         sync, statistics = self._sync, self.statistics
         drops = Counter(sync.drops) + self._overruns + self._lost
         statistics.drops = dict(drops)
-        statistics.triggers = sync.triggers + self._overruns["inbox"] + self._lost.total()
+        statistics.triggers = sync.triggers + self._lost.total()
         statistics.undelivered = self._results.dropped
         statistics.lost_samples = sync.lost_samples()
 

@@ -149,6 +149,10 @@ class TensorEvent(_PacketEvent, kw_only=True, tag="tensor"):
     crc: Count | None = None
 
 
+class ArrivalEvent(_PacketEvent, kw_only=True, tag="arrival"):
+    """A picture that made room for a newer one before the synchroniser saw it; its arrival is known."""
+
+
 class EosEvent(_PacketEvent, kw_only=True, tag="eos"):
     """The end of a stream."""
 
@@ -156,7 +160,7 @@ class EosEvent(_PacketEvent, kw_only=True, tag="eos"):
 
 
 class DropEvent(_Event, kw_only=True, tag="drop"):
-    """A packet that was let go before the synchroniser saw it."""
+    """A packet that was let go before the synchroniser saw it, in recordings of mmedge 0.1."""
 
     stream: str
     seq: Count
@@ -218,7 +222,7 @@ class EndEvent(_Event, kw_only=True, tag="end"):
     error: str | None = None
 
 
-PacketEvent: TypeAlias = FrameEvent | BlockEvent | TextEvent | TensorEvent | EosEvent
+PacketEvent: TypeAlias = FrameEvent | BlockEvent | TextEvent | TensorEvent | ArrivalEvent | EosEvent
 Event: TypeAlias = PacketEvent | DropEvent | PollEvent | TriggerEvent | HealthEvent | EndEvent
 
 _decoder = msgspec.json.Decoder(Event)

@@ -13,6 +13,7 @@ from mmedge.bundle.manifest import AudioInput
 from mmedge.capture.sound import MonoTrack
 from mmedge.errors import SourceError
 from mmedge.recording.event_log import (
+    ArrivalEvent,
     BlockEvent,
     DropEvent,
     FrameEvent,
@@ -27,7 +28,7 @@ from mmedge.recording.event_log import (
     read_header,
 )
 from mmedge.recording.media_files import MediaReader
-from mmedge.types import Block, EndOfStream, Frame, Packet, Tensor, Text
+from mmedge.types import Arrival, Block, EndOfStream, Frame, Packet, Tensor, Text
 
 NO_PICTURE = np.empty((0, 0), np.uint8)
 
@@ -124,6 +125,8 @@ def _packet(event: PacketEvent, reader: MediaReader | None) -> Packet:
         return Tensor(**stamp, data=np.empty(0, event.dtype) if reader is None else reader.tensor(event))
     if isinstance(event, TextEvent):
         return Text(**stamp, text=event.text)
+    if isinstance(event, ArrivalEvent):
+        return Arrival(**stamp)
     return EndOfStream(**stamp, reason=event.reason)
 
 

@@ -23,8 +23,8 @@ from mmedge.errors import InternalError, MissingDependencyError, MmedgeError, So
 from mmedge.extras import require
 from mmedge.recording.decision import Decision, trigger_event
 from mmedge.recording.event_log import (
+    ArrivalEvent,
     BlockEvent,
-    DropEvent,
     EndEvent,
     EosEvent,
     Event,
@@ -42,7 +42,7 @@ from mmedge.recording.event_log import (
     file_stems,
 )
 from mmedge.recording.media_files import PictureWriter, SoundWriter, TensorWriter
-from mmedge.types import AnyArray, Block, EndOfStream, Frame, Packet, Tensor, Text
+from mmedge.types import AnyArray, Arrival, Block, EndOfStream, Frame, Packet, Tensor, Text
 from mmedge.version import __version__
 
 log = logging.getLogger("mmedge.recorder")
@@ -180,13 +180,6 @@ class Recorder:
         items += [(trigger_event(decision), None) for decision in decisions]
         self._put(items)
 
-    def drop(self, packet: Packet, cause: str) -> None:
-        """Note a packet that was let go before the synchroniser saw it."""
-        event = DropEvent(
-            stream=packet.stream, seq=packet.seq, epoch=packet.epoch, capture_ns=packet.capture_ns, cause=cause
-        )
-        self._put([(event, None)])
-
     def health(self, report: Mapping[str, Mapping[str, Any]], now_ns: int) -> None:
         """Note the sources whose state or reason has changed."""
         items: list[_Item] = []
@@ -228,6 +221,8 @@ class Recorder:
             return TensorEvent(**stamp, dtype=kind, shape=packet.data.shape), self._hold(packet, packet.data)
         if isinstance(packet, Text):
             return TextEvent(**stamp, text=packet.text), None
+        if isinstance(packet, Arrival):
+            return ArrivalEvent(**stamp), None
         assert isinstance(packet, EndOfStream)
         return EosEvent(**stamp, reason=packet.reason), None
 

@@ -14,7 +14,7 @@ from mmedge.capture import open_sources, parse
 from mmedge.clock import now_ns
 from mmedge.errors import ConfigError
 from mmedge.ipc.mailbox import Mailbox
-from mmedge.pipeline.runtime import INBOX, drop_packet
+from mmedge.pipeline.inbox import INBOX, release
 from mmedge.recording.event_log import check_folder
 from mmedge.recording.writer import Recorder, make_header
 from mmedge.types import EndOfStream, Frame, Packet
@@ -87,7 +87,7 @@ def record(
     """
     folder = Path(folder)
     check_folder(folder)
-    inbox: Mailbox[Packet] = Mailbox(INBOX, on_drop=drop_packet, droppable=lambda packet: isinstance(packet, Frame))
+    inbox: Mailbox[Packet] = Mailbox(INBOX, on_drop=release, droppable=lambda packet: isinstance(packet, Frame))
     shifts, notes = alignment(seats, uris)
     for note in notes:
         log.warning("%s", note)
@@ -107,7 +107,7 @@ def record(
             at_ns = now_ns()
             recorder.turn(packets, at_ns, [])
             for packet in packets:
-                drop_packet(packet)
+                release(packet)
                 if isinstance(packet, EndOfStream):
                     open_streams.discard(packet.stream)
                 else:
@@ -124,7 +124,7 @@ def record(
         for source in sources:
             source.stop()
         for packet in inbox.take_all(0):
-            drop_packet(packet)
+            release(packet)
         if recorder is not None:
             recorder.close()
     if recorder.error is not None:
@@ -139,4 +139,4 @@ def _emit(inbox: Mailbox[Packet], shifts: Mapping[str, Shift], packet: Packet) -
     if shift is not None:
         packet = shift(packet)
     if not inbox.put(packet):
-        drop_packet(packet)
+        release(packet)

@@ -13,7 +13,7 @@ from mmedge.capture import open_sources
 from mmedge.clock import now_ns
 from mmedge.errors import ConfigError
 from mmedge.ipc.mailbox import Mailbox
-from mmedge.pipeline.runtime import INBOX, drop_packet
+from mmedge.pipeline.inbox import INBOX, release
 from mmedge.preprocess import ImagePreprocessor, Tokenizer
 from mmedge.recording.event_log import HEADER
 from mmedge.recording.reader import Recording
@@ -84,12 +84,12 @@ def _snapshots(
         return
     own = {n: inputs[n] for n in uris}
     sources = open_sources(own, uris, speed=None, realtime=False, hold_ns=hold_ns(sync, own, lossless=True))
-    inbox: Mailbox[Packet] = Mailbox(INBOX, lossless=True, on_drop=drop_packet)
+    inbox: Mailbox[Packet] = Mailbox(INBOX, lossless=True, on_drop=release)
     core = Synchronizer(inputs, dict.fromkeys(uris, False), {}, sync, started_ns=now_ns(), lossless=True)
 
     def emit(packet: Packet) -> None:
         if not inbox.put(packet):
-            drop_packet(packet)
+            release(packet)
 
     try:
         for source in sources:
@@ -108,7 +108,7 @@ def _snapshots(
         for source in sources:
             source.stop()
         for packet in inbox.take_all(0):
-            drop_packet(packet)
+            release(packet)
         core.close()
 
 

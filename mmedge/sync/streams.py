@@ -34,6 +34,7 @@ class Stream:
         idle_ns: A live source that is silent for longer is not waited for.
         silent_ns: From when on it is not waited for if nothing more arrives.
         last_cut: Epoch and time of the trigger it was last cut for.
+        let_go_ns: Newest capture time of what was let go before it came here.
         kept: What ``trim`` can release.
         ended: Why nothing more is expected; a later packet takes it back.
     """
@@ -59,6 +60,7 @@ class Stream:
         self.idle_ns = IDLE_NS
         self.last_cut = (0, -FOREVER_NS)
         self.kept: deque[Any] = deque()
+        self.let_go_ns = -FOREVER_NS
         self._source_epoch = 0
         self._capture_ns = 0
         self._steps = 0
@@ -72,6 +74,11 @@ class Stream:
     def push(self, packet: Any) -> str | None:
         """Take a packet; return why it was refused, or None."""
         raise TypeError(f"{type(self).__name__} does not implement push")
+
+    def passed(self, packet: Packet) -> str | None:
+        """Take the times of a packet that was let go before it came here; return why it is refused, or None."""
+        self.let_go_ns = max(self.let_go_ns, packet.capture_ns)
+        return self.seen(packet)
 
     def seen(self, packet: Packet) -> str | None:
         """Note a packet's times; return why it must be refused, or None."""
@@ -198,6 +205,13 @@ class ImageStream(Stream):
             self._old = len(self.frames)
         self.frames.append(frame)
         return None
+
+    def passed(self, packet: Packet) -> str | None:
+        """Take the times of a frame that was let go; it may be the first of an epoch."""
+        cause = super().passed(packet)
+        if cause is None and self.fresh:
+            self._old = len(self.frames)
+        return cause
 
     def trim(self, keep_from_ns: int, wanted: Packet | None) -> None:
         """Release the frames that no trigger from ``keep_from_ns`` on can want: all older ones but the last."""

@@ -17,7 +17,7 @@ from mmedge.sync.audio import AudioStream
 from mmedge.sync.bounds import hold_ns, look_ahead_ns, wait_ns
 from mmedge.sync.streams import FOREVER_NS, ImageStream, Stream, ValueStream
 from mmedge.sync.triggers import Trigger, Triggers
-from mmedge.types import EndOfStream, FloatArray, Frame, Packet, Snapshot, Tensor, Text
+from mmedge.types import Arrival, EndOfStream, FloatArray, Frame, Packet, Snapshot, Tensor, Text
 
 # For how much longer than the longest wait a window can be read, and for how long at most: files are read
 # ahead by seconds.
@@ -111,6 +111,12 @@ class Synchronizer:
             self._now_ns = packet.arrive_ns
         if isinstance(packet, EndOfStream):
             stream.end(packet)
+        elif isinstance(packet, Arrival):
+            let_go = stream.passed(packet) or "overrun"
+            if stream is self._triggers.own:
+                self._triggers.on_packet(stream, packet, let_go)
+            else:
+                self.refused[f"{packet.stream}_{let_go}"] += 1
         elif not isinstance(packet, stream.accepts):
             raise ConfigError(
                 f"a {type(packet).__name__} cannot feed this input",
@@ -198,6 +204,9 @@ class Synchronizer:
                 if stream is not trigger.clock:
                     used = snapshot.frames.get(name) or snapshot.values.get(name)
                     others_ns = max(others_ns, (used or stream).uncertainty_ns)
+            elif trigger.t_ns <= stream.let_go_ns:
+                self.drops["overrun"] += 1  # what it wanted had come, and made room for what is newer
+                return None
             elif stream.policy == "skip":
                 self.drops[f"skip_{name}"] += 1
                 return None
@@ -253,6 +262,11 @@ class Synchronizer:
     def triggers(self) -> int:
         """All triggers that were made: each becomes a snapshot, is dropped, or is pending."""
         return self._triggers.made
+
+    @property
+    def period_ns(self) -> int:
+        """From one trigger to the next, as measured."""
+        return self._triggers.step_ns
 
     @property
     def pending(self) -> int:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from mmedge.bundle.manifest import Sync
 from mmedge.sync.audio import AudioStream
 from mmedge.sync.streams import FOREVER_NS, JUMP_NS, Stream
-from mmedge.types import Frame, Tensor, Text
+from mmedge.types import Frame, Packet, Tensor, Text
 
 # Triggers that may wait beside those whose time to wait is not over, and in all.
 MAX_PENDING, MAX_PENDING_EVER = 8, 65_536
@@ -75,16 +75,17 @@ class Triggers:
         self.made = 0
         self.drops: Counter[str] = Counter()
 
-    def on_packet(self, stream: Stream, packet: Frame | Text | Tensor, cause: str | None) -> None:
+    def on_packet(self, stream: Stream, packet: Packet, cause: str | None) -> None:
         """Make the trigger of a packet of the trigger's own input; ``cause`` says why it was refused, if it was."""
         if cause is not None:
             self.made += 1
             self.drops[cause] += 1
             return
+        assert isinstance(packet, (Frame, Text, Tensor))
         if self._next_hop_ns is not None:
-            until_ns = packet.capture_ns - self._step_ns // 2
+            until_ns = packet.capture_ns - self.step_ns // 2
             if until_ns - self._next_hop_ns <= self._patience_ns:
-                self._resumed = max((until_ns - self._next_hop_ns) // self._step_ns, 0)
+                self._resumed = max((until_ns - self._next_hop_ns) // self.step_ns, 0)
                 self._hop(self._next_hop_ns, until_ns, packet.arrive_ns, self._hop_clock)
             self._next_hop_ns = None
         key = stream, stream.epoch
@@ -111,12 +112,12 @@ class Triggers:
             # Where the last trigger left off: what was alive meanwhile has come. Not after another origin of time.
             behind_ns = horizon_ns - self._last_ns
             resume = -JUMP_NS <= behind_ns <= self._patience_ns
-            next_ns = self._last_ns + self._step_ns if resume else horizon_ns
-            self._resumed = max(behind_ns // self._step_ns, 0) if resume else 0
+            next_ns = self._last_ns + self.step_ns if resume else horizon_ns
+            self._resumed = max(behind_ns // self.step_ns, 0) if resume else 0
         self._next_hop_ns = self._hop(next_ns, horizon_ns, deliver_ns, key)
 
     def _hop(self, next_ns: int, horizon_ns: int, deliver_ns: int, key: tuple[Stream | None, int]) -> int:
-        step_ns = self._step_ns
+        step_ns = self.step_ns
         behind = (horizon_ns - next_ns) // step_ns - self._limit()
         if behind > 0:
             # The bounded queue would drop them one by one: after a long block, or a wrong time stamp.
@@ -130,7 +131,8 @@ class Triggers:
         return next_ns
 
     @property
-    def _step_ns(self) -> int:
+    def step_ns(self) -> int:
+        """From one trigger to the next."""
         own = self.own
         return own.period_ns if own is not None and self._by_packet and own.measured else self._every_ns
 
@@ -139,7 +141,7 @@ class Triggers:
         return JUMP_NS + (0 if self.own is None else self.own.idle_ns)
 
     def _limit(self) -> int:
-        return min(MAX_PENDING + self._wait_ns // self._step_ns + self._resumed, MAX_PENDING_EVER)
+        return min(MAX_PENDING + self._wait_ns // self.step_ns + self._resumed, MAX_PENDING_EVER)
 
     def _append(self, trigger: Trigger) -> None:
         self.made += 1

@@ -1,0 +1,78 @@
+"""Where packets wait for the runtime: while it is busy, pictures make room for newer ones and stay as arrivals."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict, deque
+
+from mmedge.types import Arrival, Frame, Packet
+
+# Pictures of a stream that may wait. Their slots are lent: held for a whole slow stage, they would leave none for
+# what the camera sees now.
+FRAMES = 3
+INBOX = 1024
+
+
+class Inbox:
+    """First in, first out, between the sources' threads and the runtime's.
+
+    Sound, texts and tensors are all kept. Of each stream's pictures only the newest few are; an older one is released,
+    and an ``Arrival`` takes its place in the order: its camera is alive, however long the runtime was busy.
+
+    Args:
+        lossless: Keep every picture; a full inbox makes ``put`` wait.
+    """
+
+    def __init__(self, *, lossless: bool = False) -> None:
+        self._lossless = lossless
+        self._packets: list[Packet] = []
+        self._frames: defaultdict[str, deque[int]] = defaultdict(deque)  # stream -> where its pictures are
+        self._change = threading.Condition()
+        self._closed = False
+
+    def put(self, packet: Packet) -> bool:
+        """Add a packet; return False when the inbox is closed and the packet was not taken."""
+        old = None
+        with self._change:
+            while self._lossless and len(self._packets) >= INBOX and not self._closed:
+                self._change.wait()
+            if self._closed:
+                return False
+            if isinstance(packet, Frame) and not self._lossless:
+                places = self._frames[packet.stream]
+                if len(places) >= FRAMES:
+                    place = places.popleft()
+                    old = self._packets[place]
+                    self._packets[place] = Arrival(**old.stamp())
+                places.append(len(self._packets))
+            self._packets.append(packet)
+            self._change.notify_all()
+        release(old)
+        return True
+
+    def take_all(self, timeout_s: float | None) -> list[Packet]:
+        """Return everything that is there, waiting up to ``timeout_s`` for the first packet."""
+        with self._change:
+            if not self._packets and not self._closed:
+                self._change.wait(timeout_s)
+            packets, self._packets = self._packets, []
+            self._frames.clear()
+            self._change.notify_all()
+            return packets
+
+    @property
+    def closed(self) -> bool:
+        """Whether ``close`` was called."""
+        return self._closed
+
+    def close(self) -> None:
+        """Take no more packets; what is there can still be taken. Idempotent."""
+        with self._change:
+            self._closed = True
+            self._change.notify_all()
+
+
+def release(packet: Packet | None) -> None:
+    """Give back what a packet holds that nobody will read."""
+    if isinstance(packet, Frame) and packet.release is not None:
+        packet.release()

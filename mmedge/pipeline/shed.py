@@ -1,0 +1,41 @@
+"""Which triggers are answered when more are ready than there is time for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mmedge.types import Snapshot
+
+
+def shed(snapshots: Sequence[Snapshot], *, period_ns: int, run_ns: int) -> tuple[list[Snapshot], list[Snapshot]]:
+    """Choose what is answered of the snapshots that are ready at once.
+
+    Of frames the newest matters: older ones are answered only if that delays it by less than a period. Of hops (of
+    sound, of a timer, of another input that keeps the rate), texts and tensors as many of the newest are answered as
+    can be in the time they stand for: all of them while a run is shorter than a period, so that sound that comes in
+    long blocks loses none, and only the newest when runs are longer.
+
+    Args:
+        snapshots: In order of time.
+        period_ns: From one trigger to the next.
+        run_ns: How long the last answer took.
+
+    Returns:
+        What to answer and what to let go, each in order.
+
+    Example:
+        >>> hops = [Snapshot(t_ns=t, seq=t, present={}) for t in range(9)]
+        >>> [s.t_ns for s in shed(hops, period_ns=40, run_ns=150)[0]]
+        [7, 8]
+    """
+    runs = max(run_ns, 1)
+    frames = sum(snapshot.on_frame for snapshot in snapshots)
+    spare_frames = frames - max(1, period_ns // runs)
+    spare = len(snapshots) - max(1, len(snapshots) * period_ns // runs)
+    kept: list[Snapshot] = []
+    late: list[Snapshot] = []
+    for index, snapshot in enumerate(snapshots):
+        outdated = snapshot.on_frame and spare_frames > 0
+        spare_frames -= snapshot.on_frame
+        (late if outdated or index < spare else kept).append(snapshot)
+    return kept, late

@@ -1,0 +1,75 @@
+"""The inbox of the runtime: order and arrivals are kept, only old pictures are let go."""
+
+import threading
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mmedge.pipeline.inbox import FRAMES, INBOX, Inbox
+from mmedge.types import Arrival, Block, Frame
+
+
+class Slot:
+    def __init__(self):
+        self.given_back = 0
+
+    def __call__(self):
+        self.given_back += 1
+
+    def copy(self, data, out):
+        return True
+
+
+def frame(stream, n):
+    data = np.zeros((2, 2), np.uint8)
+    stamp = {"stream": stream, "seq": n, "capture_ns": n, "arrive_ns": n + 5}
+    return Frame(**stamp, data=data, format="gray8", width=2, height=2, release=Slot())
+
+
+def block(n):
+    return Block(stream="audio", seq=n, capture_ns=n, arrive_ns=n, samples=np.zeros(1, np.float32))
+
+
+@given(st.lists(st.sampled_from(["left", "right", "audio", "take"]), max_size=80))
+def test_only_old_pictures_are_let_go_and_their_arrivals_stay_in_order(steps):
+    inbox, waiting = Inbox(), []
+    for n, step in enumerate(steps):
+        if step != "take":
+            packet = block(n) if step == "audio" else frame(step, n)
+            assert inbox.put(packet)
+            waiting.append(packet)
+            continue
+        taken = inbox.take_all(0)
+        assert [(p.stream, p.seq, p.capture_ns, p.arrive_ns) for p in taken] == [
+            (p.stream, p.seq, p.capture_ns, p.arrive_ns) for p in waiting
+        ]
+        for name in ("left", "right"):
+            pictures = [(new, old) for new, old in zip(taken, waiting, strict=True) if old.stream == name]
+            assert all(new is old for new, old in pictures[-FRAMES:])
+            assert all(isinstance(new, Arrival) for new, _ in pictures[:-FRAMES])
+            assert all(old.release.given_back == isinstance(new, Arrival) for new, old in pictures)
+        assert all(new is old for new, old in zip(taken, waiting, strict=True) if old.stream == "audio")
+        waiting.clear()
+
+
+def test_a_lossless_inbox_keeps_every_picture_and_makes_its_writer_wait():
+    inbox = Inbox(lossless=True)
+    for n in range(INBOX):
+        inbox.put(frame("left", n))
+    done = threading.Event()
+    writer = threading.Thread(target=lambda: (inbox.put(frame("left", INBOX)), done.set()))
+    writer.start()
+    assert not done.wait(0.05)
+    assert all(isinstance(p, Frame) for p in inbox.take_all(0))
+    assert done.wait(5)
+    writer.join()
+
+
+def test_a_closed_inbox_gives_what_it_has_and_takes_no_more():
+    inbox = Inbox()
+    inbox.put(block(1))
+    inbox.close()
+    assert not inbox.put(block(2))
+    assert [p.seq for p in inbox.take_all(0)] == [1]
+    assert inbox.take_all(None) == []

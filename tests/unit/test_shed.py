@@ -1,0 +1,36 @@
+"""What is answered under load: the newest, as much of it as there is time for."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mmedge.pipeline.shed import shed
+from mmedge.types import Snapshot
+
+MS = 1_000_000
+
+
+def ready(kinds):
+    return [Snapshot(t_ns=n, seq=n, present={}, on_frame=kind) for n, kind in enumerate(kinds)]
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=60), st.integers(MS, 2000 * MS), st.integers(0, 5000 * MS))
+def test_the_newest_is_answered_and_nothing_is_lost_or_late(kinds, period_ns, run_ns):
+    snapshots = ready(kinds)
+    kept, late = shed(snapshots, period_ns=period_ns, run_ns=run_ns)
+    assert sorted([*kept, *late], key=lambda s: s.t_ns) == snapshots
+    assert kept[-1] is snapshots[-1]
+    assert kept == sorted(kept, key=lambda s: s.t_ns)
+    # Whatever is ready, answering it takes no longer than what it stands for, or one run.
+    assert len(kept) * run_ns <= max(len(snapshots) * period_ns, run_ns)
+    frames = [s for s in kept if s.on_frame]
+    assert len(frames) <= max(1, period_ns // max(run_ns, 1))
+
+
+@given(st.integers(1, 60), st.integers(MS, 2000 * MS))
+def test_hops_are_all_answered_while_a_run_is_shorter_than_a_period(count, period_ns):
+    assert shed(ready([False] * count), period_ns=period_ns, run_ns=period_ns)[1] == []
+
+
+def test_frames_that_wait_for_a_block_of_sound_are_all_answered_where_there_is_time():
+    assert len(shed(ready([True] * 3), period_ns=8 * MS, run_ns=2 * MS)[0]) == 3
+    assert len(shed(ready([True] * 3), period_ns=8 * MS, run_ns=5 * MS)[0]) == 1
