@@ -28,6 +28,7 @@ SHARED = {
     "impacts",
     "loopback",
     "nets",
+    "overload_rule",
     "pictures",
     "simulation",
 }

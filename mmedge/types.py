@@ -237,10 +237,20 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     epoch: dict[str, int]
     reason: str | None = None
 
-    def attach(self, frames: Mapping[str, Callable[[], Frame]]) -> Result:
-        """Remember how to copy the pictures it was made from; returns itself."""
-        self.__dict__["frames"] = frames
+    def attach(self, frames: Mapping[str, Callable[[], Frame]], *, from_ns: int) -> Result:
+        """Remember how to copy the pictures it was made from, and from when its latency counts; returns itself."""
+        self.__dict__.update(frames=frames, from_ns=from_ns)
         return self
+
+    def age_ns(self, now_ns: int) -> int:
+        """Return its age at ``now_ns`` on CLOCK_MONOTONIC: ``end_to_end``, and the wait for its reader."""
+        return max(now_ns - int(self.__dict__["from_ns"]), 0)
+
+    def received(self, age_ns: int) -> Result:
+        """Return it as its reader has it, with ``latency_ms["received"]``; the runtime keeps its own."""
+        told = msgspec.structs.replace(self, latency_ms={**self.latency_ms, "received": round(age_ns / 1e6, 3)})
+        told.__dict__.update(self.__dict__)
+        return told
 
     def frame(self, name: str) -> Frame:
         """Return a copy of the picture that was seen, in its source's own format.

@@ -6,6 +6,7 @@ import ctypes
 import logging
 import os
 import sys
+import time
 
 import numpy as np
 
@@ -77,3 +78,9 @@ def shaken(image: AnyArray, imu: AnyArray) -> AnyArray:
 
 def wordy(image: AnyArray, imu: AnyArray) -> AnyArray:
     raise ValueError("x" * 200_000)
+
+
+def sluggish(image: AnyArray, audio: AnyArray) -> AnyArray:
+    """Take as long as the environment says."""
+    time.sleep(float(os.environ.get("MMEDGE_TEST_STAGE_MS", "0")) / 1e3)
+    return np.zeros((1, 1), np.float32)

@@ -89,6 +89,9 @@ def command(
     speed: Annotated[float, typer.Option(help="How fast files are played.")] = 1.0,
     record: Annotated[Path | None, typer.Option(metavar="DIR", help="Record the run, for `mmedge replay`.")] = None,
     video: Annotated[Literal["lossless", "visual"], typer.Option(help="How --record keeps pictures.")] = "lossless",
+    results: Annotated[
+        Literal["auto", "latest", "all"], typer.Option(help="What is printed when printing is slower than the run.")
+    ] = "auto",
     json: JsonLines = False,
 ) -> None:
     """Live fused inference. With --json: one result a line on stdout (JSON Lines)."""
@@ -105,6 +108,7 @@ def command(
             duration_s=duration,
             record=record,
             video=video,
+            results=results,
         ) as pipe:
             try:
                 pipe.run()
@@ -135,6 +139,7 @@ def print_summary(statistics: Statistics) -> None:
         table.add_column(heading, justify="left" if heading == "ms" else "right")
     for name, histogram in (
         ("end to end", statistics.end_to_end),
+        ("received", statistics.received),
         *statistics.steps.items(),
         ("skew", statistics.skew),
     ):

@@ -142,7 +142,7 @@ class Inference:
             },
             epoch=dict(snapshot.epoch),
             reason=snapshot.reason,
-        ).attach({name: frame.copy for name, frame in snapshot.frames.items()})
+        ).attach({name: frame.copy for name, frame in snapshot.frames.items()}, from_ns=from_ns)
 
     def _run(
         self,

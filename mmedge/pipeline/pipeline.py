@@ -48,6 +48,9 @@ class Pipeline:
         duration_s: Stop after so many seconds of capture time.
         record: Folder to record the run into, new or empty; see ``mmedge replay``.
         video: Record pictures ``lossless`` (bit by bit) or ``visual`` (they look the same, in a tenth of the space).
+        results: What a reader gets that is slower than the run: the ``latest`` result (older ones are counted as not
+            read in time), or ``all``, in order, as long as no more than 64 wait. ``auto`` is ``latest`` when an input
+            is a live device, else ``all``; ``offline`` loses none.
 
     Raises:
         BundleError: If the bundle is not valid.
@@ -75,8 +78,11 @@ class Pipeline:
         duration_s: float | None = None,
         record: str | Path | None = None,
         video: Literal["lossless", "visual"] = "lossless",
+        results: Literal["auto", "latest", "all"] = "auto",
     ) -> None:
-        check_choices(latency=latency, isolation=isolation, backend=backend, speed=speed, duration_s=duration_s)
+        check_choices(latency=latency, isolation=isolation, results=results, backend=backend)
+        check_speed(speed)
+        check_duration(duration_s)
         _check_sources(inputs)
         _check_sinks(sinks)
         self._own = not isinstance(bundle, Bundle)
@@ -97,6 +103,7 @@ class Pipeline:
                 isolation=self._isolation(isolation, inputs),
                 record=None if record is None else str(Path(record).absolute()),
                 video=video,
+                results=_results(results, latency, inputs),
             )
             check_run(spec, self.bundle.manifest)
             self._runtime: Runtime | RemoteRuntime
@@ -115,8 +122,7 @@ class Pipeline:
         self, isolation: Literal["auto", "process", "thread"], inputs: dict[str, str]
     ) -> Literal["process", "thread"]:
         if isolation == "auto":
-            live = any(uri != PUSH and parse(uri).kind in LIVE for uri in inputs.values())
-            isolation = "process" if live else "thread"
+            isolation = "process" if _has_device(inputs) else "thread"
         for name, stage in self.bundle.manifest.stages.items():
             if isolation == "process" and (stage.callable or "").startswith("__main__:"):
                 raise ConfigError(
@@ -141,7 +147,7 @@ class Pipeline:
         return self
 
     def __iter__(self) -> Iterator[Result]:
-        """Yield results in order; a slow reader loses the oldest (counted), offline it loses none."""
+        """Yield results in order; what a slow reader loses is counted, and offline it loses none."""
         return self.results()
 
     def results(self, deadline_s: float | None = None) -> Iterator[Result]:
@@ -150,6 +156,8 @@ class Pipeline:
         statistics = self._runtime.statistics
         while (result := self._next(deadline_s)) is not None:
             before = time.monotonic_ns()
+            statistics.received.add(age_ns := result.age_ns(before))
+            result = result.received(age_ns)
             for sink in self._sinks:
                 sink.write(result)
             if self._on_result is not None:
@@ -325,6 +333,18 @@ class Pipeline:
         self.close()
 
 
+def _has_device(inputs: Mapping[str, str]) -> bool:
+    return any(uri != PUSH and parse(uri).kind in LIVE for uri in inputs.values())
+
+
+def _results(
+    results: Literal["auto", "latest", "all"], latency: Latency, inputs: Mapping[str, str]
+) -> Literal["latest", "all"]:
+    if results != "auto":
+        return results
+    return "latest" if _has_device(inputs) and latency != "offline" else "all"
+
+
 def _check_text(text: object, where: str) -> None:
     if not isinstance(text, str):
         fix = "pass a str; an empty one takes the text back"
@@ -365,18 +385,25 @@ def _check_sinks(sinks: object) -> None:
             )
 
 
-def check_choices(*, latency: str, isolation: str, backend: str, speed: float, duration_s: float | None) -> None:
-    """Raise ConfigError at the first option that cannot work."""
-    for name, value, allowed in (
-        ("latency", latency, ("low", "balanced", "offline")),
-        ("isolation", isolation, ("auto", "process", "thread")),
-        ("backend", backend, ("auto", "onnxruntime", "tensorrt")),
-    ):
-        if value not in allowed:
-            raise ConfigError(f"unknown {name} '{value}'", where=name, fix=f"use one of {', '.join(allowed)}")
+CHOICES = {
+    "latency": ("low", "balanced", "offline"),
+    "isolation": ("auto", "process", "thread"),
+    "results": ("auto", "latest", "all"),
+    "backend": ("auto", "onnxruntime", "tensorrt"),
+}
+
+
+def check_choices(**options: str) -> None:
+    """Raise ConfigError at the first option that has none of its values."""
+    for name, value in options.items():
+        if value not in CHOICES[name]:
+            raise ConfigError(f"unknown {name} '{value}'", where=name, fix=f"use one of {', '.join(CHOICES[name])}")
+
+
+def check_speed(speed: float) -> None:
+    """Raise ConfigError unless files can be played that fast."""
     if not 0 < speed <= 1000:
         raise ConfigError(f"speed {speed} is not in 0..1000", where="speed", fix="use latency='offline' for top speed")
-    check_duration(duration_s)
 
 
 def check_duration(duration_s: float | None) -> None:

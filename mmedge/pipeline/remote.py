@@ -80,7 +80,7 @@ class ResultWriter:
         """Hand a result over; False when nobody wants any more."""
         copies: dict[str, Any] = vars(result).get("frames", {})
         references = {name: self._refer(copy.__self__) for name, copy in copies.items()}
-        data = msgspec.msgpack.encode((result, references))
+        data = msgspec.msgpack.encode((result, references, vars(result)["from_ns"]))
         if len(data) > _RESULT_BYTES:
             raise EngineError(
                 f"a result of {len(data)} bytes is too large to leave the runtime process",
@@ -178,9 +178,10 @@ class RemoteRuntime:
         self._child: Child | None = None
         self._ring: Any = None
         self._cameras: dict[str, tuple[int, Any]] = {}
-        self._decoder = msgspec.msgpack.Decoder(tuple[Result, dict[str, _Reference | None]])
+        self._decoder = msgspec.msgpack.Decoder(tuple[Result, dict[str, _Reference | None], int])
         self._error: MmedgeError | None = None
         self._open = self._done = False
+        self._passed = 0  # results that a newer one made pointless
         self._ended = threading.Event()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._listen, name="mmedge-runtime", daemon=True)
@@ -255,6 +256,7 @@ class RemoteRuntime:
             elif isinstance(message, State):
                 report = msgspec.msgpack.decode(message.body, type=_Report)
                 self.statistics.update(report.statistics)
+                self.statistics.undelivered += self._passed
                 unsent = self._writer.dropped[self._trigger] if self._writer is not None else 0
                 if unsent:
                     self.statistics.triggers += unsent
@@ -278,13 +280,14 @@ class RemoteRuntime:
         """
         while True:
             ended = self._ended.is_set()
-            taken = self._ring.take() if self._ring is not None else None
+            taken = self._take_result()
             if taken is not None:
                 index, _, header = taken
                 size = int.from_bytes(header, "little")
-                result, references = self._decoder.decode(self._ring.data(index)[:size])
+                result, references, from_ns = self._decoder.decode(self._ring.data(index)[:size])
                 self._ring.release(index)
-                return result.attach({name: partial(self._copy, name, r) for name, r in references.items()})
+                copies = {name: partial(self._copy, name, r) for name, r in references.items()}
+                return result.attach(copies, from_ns=from_ns)
             if ended:
                 self._results_wake.set()  # for the next who waits
                 if self._error is not None:
@@ -294,6 +297,16 @@ class RemoteRuntime:
             if left_s is not None and left_s <= 0:
                 raise TimeoutError
             self._results_wake.wait(left_s)
+
+    def _take_result(self) -> Any:
+        """Return the next result's slot, or the newest one where older ones do not matter; None without any."""
+        taken = self._ring.take() if self._ring is not None else None
+        while taken is not None and self.spec.results == "latest" and (newer := self._ring.take()) is not None:
+            self._ring.release(taken[0])
+            self._passed += 1
+            self.statistics.undelivered += 1
+            taken = newer
+        return taken
 
     def _copy(self, name: str, reference: _Reference | None) -> Frame:
         # A result knows where its picture lies and no more: to keep results is not to keep rings.

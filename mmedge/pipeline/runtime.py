@@ -82,7 +82,9 @@ class Runtime:
         self._lossless = spec.latency == "offline"
         check_run(spec, bundle.manifest)
         self.statistics = Statistics()
-        self._mailbox: Mailbox[Result] = Mailbox(RESULTS, lossless=self._lossless)
+        self._mailbox: Mailbox[Result] = Mailbox(
+            1 if spec.results == "latest" and not self._lossless else RESULTS, lossless=self._lossless
+        )
         self._results: Outlet = self._mailbox if results is None else results
         self.get = self._mailbox.get
         self.inbox = Inbox(lossless=self._lossless)

@@ -24,6 +24,8 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
             ``thread``: everything is in the process that called.
         duration_s: Stop after so many seconds of capture time; None runs until the sources end.
         record: Folder to record the run into; new or empty.
+        results: What a slow reader gets: the ``latest`` result, or ``all`` that wait (the oldest are lost when too many
+            do).
         video: How a recording keeps pictures: bit by bit, or so that they look the same.
     """
 
@@ -37,3 +39,4 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     duration_s: float | None = None
     record: str | None = None
     video: Literal["lossless", "visual"] = "lossless"
+    results: Literal["latest", "all"] = "all"

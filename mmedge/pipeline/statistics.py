@@ -92,6 +92,7 @@ class Statistics:
     def __init__(self) -> None:
         self.end_to_end = Histogram()
         self.overhead = Histogram()
+        self.received = Histogram()
         self.steps = {step: Histogram() for step in STEPS}
         self.skew = Histogram()
         self.uncertainty = Histogram()
@@ -114,7 +115,7 @@ class Statistics:
         self.evidence = "cpu"
 
     def _histograms(self) -> dict[str, Histogram]:
-        # Sinks run beside the reader, so their times never cross a process border.
+        # Reader and sinks are in the user's process, so their times never cross a process border.
         steps = {name: h for name, h in self.steps.items() if name != "sink"}
         return {
             "end_to_end": self.end_to_end,
@@ -150,6 +151,7 @@ class Statistics:
             "latency_ms": {
                 "end_to_end": self.end_to_end.summary().to_dict(),
                 "overhead": self.overhead.summary().to_dict(),
+                **({"received": self.received.summary().to_dict()} if self.received.n else {}),
                 "steps": {name: h.summary().to_dict() for name, h in self.steps.items() if h.n},
             },
             "skew_ms": self.skew.summary().to_dict(),

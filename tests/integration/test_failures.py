@@ -20,6 +20,7 @@ from mmedge.bundle.manifest import Manifest
 from mmedge.errors import EngineError
 from mmedge.recording.reader import Recording
 from mmedge.replay.replay import Replay
+from tests.lines import replayed_line
 from tests.tiny import MANIFEST, manifest, members, tiny_bundle
 
 HERE = "tests.integration.test_failures"
@@ -110,7 +111,7 @@ def test_a_run_goes_on_without_what_fails(
         assert caplog.text.count("only counted") == 1
     with mmedge.load(path) as bundle:
         again = Replay(tmp_path / "r", bundle)
-        assert [r.to_json() for r in again] == [r.to_json() for r in results]
+        assert [replayed_line(r) for r in again] == [replayed_line(r) for r in results]
     assert again.differs == 0
 
 
@@ -137,7 +138,7 @@ def test_policy_skip_drops_the_triggers_at_which_a_stage_fails(tmp_path: Path, w
     assert statistics.unaccounted == 0
     with mmedge.load(path) as bundle:
         again = Replay(tmp_path / "r", bundle)
-        assert [r.to_json() for r in again] == [r.to_json() for r in results]
+        assert [replayed_line(r) for r in again] == [replayed_line(r) for r in results]
     assert again.differs == 0
     assert again.statistics.drops["skipped"] == statistics.drops["skipped"]
 
@@ -179,12 +180,12 @@ def test_what_fails_beside_another_is_told_with_it(tmp_path: Path, write_clip: A
     path = tiny_bundle(tmp_path / "t.mmedge", stages=stages, validated_masks=masks)
     inputs = dict.fromkeys(("image", "audio"), str(clip_of(write_clip)))
     with mmedge.Pipeline(path, inputs, latency="offline", record=tmp_path / "r") as pipe:
-        lines = [result.to_json() for result in pipe]
+        lines = [replayed_line(result) for result in pipe]
     assert len(lines) == 75
     assert pipe.statistics.stage_errors == {"eye": 75, "ear": 75}
     assert all(b"image: stage 'eye' failed" in line and b"audio: stage 'ear' failed" in line for line in lines)
     with mmedge.load(path) as bundle:
-        assert [result.to_json() for result in Replay(tmp_path / "r", bundle)] == lines
+        assert [replayed_line(result) for result in Replay(tmp_path / "r", bundle)] == lines
 
 
 @pytest.mark.parametrize(("rule", "mode"), [("dozing", "sync"), ("dozing", "async"), ("endless", "async")])
@@ -195,7 +196,7 @@ def test_a_callable_that_took_too_long_is_replayed_as_it_was(
     inputs = dict.fromkeys(("image", "audio"), str(clip))
     latency: Any = "offline" if mode == "sync" else "balanced"  # which gives the background its time
     with mmedge.Pipeline(path, inputs, latency=latency, record=tmp_path / "r") as pipe:
-        lines = [result.to_json() for result in pipe]
+        lines = [replayed_line(result) for result in pipe]
         statistics = pipe.statistics
     failed = [line for line in lines if b"stage 'ear' failed: it " in line]
     assert len(failed) == statistics.stage_errors["ear"] > 1
@@ -207,7 +208,7 @@ def test_a_callable_that_took_too_long_is_replayed_as_it_was(
     assert log.count('"failed":') == len(failed)
     with mmedge.load(path) as bundle:
         again = Replay(tmp_path / "r", bundle)
-        assert [result.to_json() for result in again] == lines
+        assert [replayed_line(result) for result in again] == lines
     assert again.differs == 0
     assert again.statistics.stage_errors == statistics.stage_errors
     assert again.statistics.stage_errors["ear"] == len(failed)
@@ -221,10 +222,10 @@ def test_a_run_that_ended_since_a_callable_took_too_long_ends_so_again(tmp_path:
         pytest.raises(EngineError, match="longer than 50 ms"),
         mmedge.Pipeline(path, inputs, latency="offline", record=tmp_path / "r") as pipe,
     ):
-        lines += (result.to_json() for result in pipe)
+        lines += (replayed_line(result) for result in pipe)
     again: list[bytes] = []
     with mmedge.load(path) as bundle, pytest.raises(EngineError, match="longer than 50 ms"):
-        again += (result.to_json() for result in Replay(tmp_path / "r", bundle))
+        again += (replayed_line(result) for result in Replay(tmp_path / "r", bundle))
     assert again == lines
     assert 10 < len(lines) < 70
 
@@ -285,7 +286,7 @@ def test_an_answer_that_means_nothing_is_a_failure_of_its_stage(tmp_path: Path, 
     assert len(results) == 75
     assert results[-1].present == {"image": True, "audio": True}
     with mmedge.load(path) as bundle:
-        assert [r.to_json() for r in Replay(tmp_path / "r", bundle)] == [r.to_json() for r in results]
+        assert [replayed_line(r) for r in Replay(tmp_path / "r", bundle)] == [replayed_line(r) for r in results]
 
 
 def test_policy_fail_ends_the_run_at_an_answer_that_means_nothing(tmp_path: Path, write_clip: Any) -> None:

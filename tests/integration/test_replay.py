@@ -26,6 +26,7 @@ from mmedge.replay.inputs import plain_seats
 from mmedge.replay.replay import Replay
 from mmedge.types import Result
 from tests import tiny
+from tests.lines import replayed_line
 from tests.tiny import tiny_bundle
 
 RATE = 8000
@@ -54,7 +55,7 @@ def clip(write_clip) -> Path:  # type: ignore[no-untyped-def]
 def play(path: Path, clip: Path, folder: Path, **options: Any) -> list[bytes]:
     inputs = {"image": str(clip), "audio": str(clip)}
     with mmedge.Pipeline(path, inputs, record=folder, **options) as pipe:
-        lines = [result.to_json() for result in pipe]
+        lines = [replayed_line(result) for result in pipe]
     assert pipe.statistics.recording["state"] == "OK"
     return lines
 
@@ -62,7 +63,7 @@ def play(path: Path, clip: Path, folder: Path, **options: Any) -> list[bytes]:
 def replay(folder: Path, path: Path, **options: Any) -> tuple[list[bytes], Replay]:
     with mmedge.load(path) as opened:
         again = Replay(folder, opened, **options)
-        return [result.to_json() for result in again], again
+        return [replayed_line(result) for result in again], again
 
 
 def command(*arguments: object, **options: Any) -> subprocess.CompletedProcess[bytes]:
@@ -89,7 +90,7 @@ def test_two_replays_print_the_same_bytes(bundle: Path, clip: Path, tmp_path: Pa
     assert live.returncode == 0, live.stderr
     first, second = (command("replay", folder, bundle, "--json") for _ in range(2))
     assert first.returncode == second.returncode == 0, first.stderr
-    assert first.stdout == second.stdout == live.stdout
+    assert first.stdout == second.stdout == replayed_line(live.stdout)
     assert first.stdout.count(b"\n") > 20
     refused = command("run", bundle, *inputs, "--record", folder, "--json")
     assert refused.returncode == 2
@@ -98,9 +99,9 @@ def test_two_replays_print_the_same_bytes(bundle: Path, clip: Path, tmp_path: Pa
 
 def test_devices_in_trouble_are_replayed_too(bundle: Path, tmp_path: Path) -> None:
     uri = "test://?fps=30&resize_at_s=0.5&jitter_ms=20&jump_at_s=1&time_jump_ms=3600000&xrun=0.05&drift_ppm=300"
-    options = {"record": tmp_path / "r", "duration_s": 1.8, "isolation": "process"}
+    options = {"record": tmp_path / "r", "duration_s": 1.8, "isolation": "process", "results": "all"}
     with mmedge.Pipeline(bundle, {"image": uri, "audio": uri}, **options) as pipe:  # type: ignore[arg-type]
-        live = [result.to_json() for result in pipe]
+        live = [replayed_line(result) for result in pipe]
     lines, again = replay(tmp_path / "r", bundle)
     assert len(lines) > 20
     assert lines == live
@@ -233,7 +234,7 @@ def test_a_recorder_that_is_killed_leaves_what_it_had(bundle: Path, tmp_path: Pa
     line += ["--record", folder, "--json"]
     with subprocess.Popen([*map(str, line)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=ROOT) as process:
         assert process.stdout is not None
-        live = [process.stdout.readline() for _ in range(40)]
+        live = [replayed_line(process.stdout.readline()) for _ in range(40)]
         process.send_signal(signal.SIGKILL)
     lines, again = replay(folder, bundle)
     assert "cut off" in (again.cut or "") or "ends before" in (again.cut or "")
@@ -269,11 +270,11 @@ def test_a_full_disk_ends_the_recording_and_not_the_run(bundle: Path, clip: Path
     with subprocess.Popen([*map(str, line)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as process:
         assert process.stdout is not None
         assert process.stderr is not None
-        live = [process.stdout.readline().rstrip() for _ in range(8)]
+        live = [replayed_line(process.stdout.readline().rstrip()) for _ in range(8)]
         # No file of the process may grow beyond what the largest of the recording has now.
         full = max(path.stat().st_size for path in (tmp_path / "r").iterdir())
         resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (full, full))
-        live += process.stdout.read().splitlines()
+        live += replayed_line(process.stdout.read()).splitlines()
         said = process.stderr.read()
         assert process.wait() == 0, said
     assert len(live) > 20
@@ -299,7 +300,7 @@ def test_a_slow_disk_never_holds_the_run(
     monkeypatch.setattr(writer_module.Recorder, "_store", stalled)
     inputs = {"image": str(clip), "audio": str(clip)}
     with mmedge.Pipeline(bundle, inputs, record=tmp_path / "r") as pipe:
-        live = [result.to_json() for result in pipe]
+        live = [replayed_line(result) for result in pipe]
         report = pipe.health()["@recording"]
     assert report["state"] == pipe.statistics.recording["state"] == "LATE"
     assert pipe.statistics.end_to_end.summary().p90 < 200
@@ -322,7 +323,7 @@ def test_pushed_pictures_of_changing_size_and_pace(bundle: Path, tmp_path: Path)
     begin = time.monotonic()
     lines, again = replay(tmp_path / "r", bundle, speed=2)
     assert 0.15 < time.monotonic() - begin < 3
-    assert lines[: len(live)] == [result.to_json() for result in live]
+    assert lines[: len(live)] == [replayed_line(result) for result in live]
     assert again.cut is None
 
 

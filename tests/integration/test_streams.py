@@ -18,6 +18,7 @@ from mmedge.fusion import StageGraph, load_graph
 from mmedge.replay.replay import Replay
 from mmedge.sync import Synchronizer
 from mmedge.types import Block, Frame, Packet, Snapshot
+from tests.lines import replayed_line
 from tests.streams import RATE, STEP, listening_bundle, plain_loop
 
 S = 1_000_000_000
@@ -145,12 +146,12 @@ def test_a_pipeline_listens_and_its_replay_too(tmp_path: Path, write_clip: Any, 
     path = listening_bundle(tmp_path / "b.mmedge", {"trigger": trigger, "every_ms": 30})
     inputs = {"image": str(clip), "audio": str(clip)}
     with mmedge.Pipeline(path, inputs, latency="offline", record=tmp_path / "r", isolation="thread") as pipe:
-        lines = [result.to_json() for result in pipe]
+        lines = [replayed_line(result) for result in pipe]
         statistics = pipe.statistics
     with mmedge.load(path) as bundle:
         again = Replay(tmp_path / "r", bundle)
         results = list(again)
-    assert [result.to_json() for result in results] == lines
+    assert [replayed_line(result) for result in results] == lines
     assert again.differs == 0
     assert statistics.stage_errors == statistics.stage_overruns == {}
     want, place = plain_loop(sound), 0

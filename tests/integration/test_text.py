@@ -23,6 +23,7 @@ from mmedge.replay.inputs import plain_seats, record
 from mmedge.replay.replay import Replay
 from mmedge.types import Result, Text
 from tests.conftest import WriteClip
+from tests.lines import replayed_line
 from tests.texts import text_bundle
 
 Isolation = Literal["thread", "process"]
@@ -296,7 +297,7 @@ def test_texts_are_replayed_bit_by_bit(tmp_path: Path, short_clip: str, trigger:
         speaker = threading.Thread(target=say)
         speaker.start()
         expected = 7 if trigger == "text" else 25
-        lines = [result.to_json() for result in islice(pipe.results(time.monotonic() + 30), expected)]
+        lines = [replayed_line(result) for result in islice(pipe.results(time.monotonic() + 30), expected)]
         speaker.join()
     assert pipe.statistics.recording["state"] == "OK"
     assert len(lines) == expected
@@ -306,7 +307,7 @@ def test_texts_are_replayed_bit_by_bit(tmp_path: Path, short_clip: str, trigger:
     assert [len(text) for text in texts[4:6]] == [MAX_TEXT, MAX_TEXT]
     with mmedge.load(bundle) as opened:
         replay = Replay(folder, opened)
-        assert [result.to_json() for result in replay] == lines
+        assert [replayed_line(result) for result in replay] == lines
         assert replay.cut is None
         assert replay.differs == 0
 

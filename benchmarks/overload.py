@@ -1,0 +1,138 @@
+"""Stages that take longer than a frame, and readers slower than the run: how old answers get, who is called absent."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+import mmedge
+from benchmarks.harness import Report, Row, host, main, versions
+from benchmarks.overload_rule import STAGE_MS
+from benchmarks.partners import queued
+from mmedge.bundle import write_archive
+from mmedge.bundle.manifest import AudioInput, File, ImageInput, Manifest, Mask, Missing, Stage, Sync, Task
+from mmedge.types import Result
+
+FPS, HOP_MS = 30, 40.0
+PERIOD_MS = 1000 / FPS
+TIMES = (1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 15.0, 30.0)  # of a frame
+READER_S = 1 / 20
+SETTLE_S = 1.0
+CAMERA, MICROPHONE = f"test://?fps={FPS}&jitter_ms=1", "test://?seed=7&jitter_ms=1"
+
+
+def bundle(folder: Path, trigger: str) -> Path:
+    """Write a bundle of one picture, one sound and one stage that takes as long as it is told."""
+    labels = b"no\nyes\n"
+    manifest = Manifest(
+        schema="mmedge.bundle/1",
+        name="overload",
+        licence="Apache-2.0",
+        inputs={
+            "image": ImageInput(size=(4, 4), color="gray", mean=(0.0,), std=(1.0,)),
+            "audio": AudioInput(sample_rate_hz=16000, window_ms=100),
+        },
+        stages={
+            "slow": Stage(
+                callable="benchmarks.overload_rule:sleep",
+                inputs={"image": "image", "audio": "audio"},
+                outputs={"same": ("batch", 1)},
+                timeout_ms=10_000,
+            )
+        },
+        variants=(),
+        tasks={"same": Task(kind="verification", output="slow.same", labels="labels.txt", threshold=0.5)},
+        missing={"image": Missing(policy="hold", max_age_ms=300.0)},
+        validated_masks=tuple(Mask(present=(n,), metric="none", value=0.0) for n in ("image", "audio")),
+        sync=Sync(trigger=trigger, every_ms=HOP_MS),
+        files={"labels.txt": File(sha256=hashlib.sha256(labels).hexdigest(), bytes=len(labels))},
+    )
+    return write_archive(folder / f"{trigger}.mmedge", manifest, {"labels.txt": labels})
+
+
+def results(path: Path, duration_s: float, stage_ms: float, **options: str) -> Iterator[Result]:
+    """Yield what a run in processes gives after it has settled; devices are simulated, everything else is real."""
+    os.environ[STAGE_MS] = str(stage_ms)
+    inputs = {"image": CAMERA, "audio": MICROPHONE}
+    duration = SETTLE_S + duration_s
+    with mmedge.Pipeline(path, inputs, isolation="process", duration_s=duration, **options) as pipe:  # type: ignore[arg-type]
+        begin_ns = time.monotonic_ns() + round(SETTLE_S * 1e9)
+        for result in pipe:
+            if result.t_ns >= begin_ns:
+                yield result
+
+
+def slow_stage(path: Path, trigger: str, times: float, seconds: float) -> tuple[Row, float, int]:
+    """Return a row, the share of the bound that p99 reached, and how often a device that delivers was absent."""
+    period_ms = HOP_MS if trigger in ("audio", "timer") else PERIOD_MS
+    stage_ms = times * PERIOD_MS
+    found = list(results(path, max(seconds, 4 * stage_ms / 1e3), stage_ms, latency="low"))
+    ages = [result.latency_ms["end_to_end"] for result in found]
+    p99 = float(np.percentile(ages, 99))
+    bound = 2 * stage_ms + period_ms
+    absences = sum(not on for result in found for on in result.present.values())
+    peers: dict[str, float | None] = {}
+    if trigger == "image":
+        for name, newest in (("queue", False), ("newest frame", True)):
+            peers[name] = float(np.percentile(queued.ages_ms(stage_ms / 1e3, seconds, newest=newest), 99))
+    what = (
+        f"{times:g} frames, trigger {trigger}: p99 age (n = {len(ages)}, bound {bound:.0f}, absent {absences})"
+    )
+    best = min((value for value in peers.values() if value is not None), default=None)
+    return Row(what, "ms", p99, peers, None if best is None else best / p99), p99 / bound, absences
+
+
+def slow_reader(path: Path, seconds: float) -> tuple[Row, float]:
+    """Return how old results are in the hands of a 20 Hz reader: the latest, and for comparison all of them."""
+    p99: dict[str, float] = {}
+    for choice in ("latest", "all"):
+        ages = []
+        for result in results(path, seconds, 1.0, results=choice):
+            ages.append(result.latency_ms["received"])
+            time.sleep(READER_S)
+        p99[choice] = float(np.percentile(ages, 99))
+    ours = p99["latest"]
+    row = Row(
+        f"20 Hz reader of a {FPS} fps run: p99 of received", "ms", ours, {"all results": p99["all"]}, p99["all"] / ours
+    )
+    return row, ours / PERIOD_MS
+
+
+def measure(quick: bool) -> Report:
+    """Age of answers for stages of 1 to 30 frames, false absences, age in the hands of a slow reader."""
+    seconds = 1.5 if quick else 10.0
+    times = TIMES[::3] + TIMES[-1:] if quick else TIMES
+    rows: list[Row] = []
+    worst, absences = 0.0, 0
+    with tempfile.TemporaryDirectory() as folder:
+        paths = {trigger: bundle(Path(folder), trigger) for trigger in ("image", "audio", "timer")}
+        for trigger, path in paths.items():
+            for share in times if trigger == "image" else times[1::3]:
+                row, reached, absent = slow_stage(path, trigger, share, seconds)
+                rows.append(row)
+                worst, absences = max(worst, reached), absences + absent
+        row, age = slow_reader(paths["image"], seconds)
+        rows.append(row)
+    return Report(
+        name="overload",
+        title=f"Overload: {FPS} fps camera and microphone (simulated devices, real processes), stages that only wait",
+        host=host(),
+        conditions={"latency": "low", "settle_s": SETTLE_S, "seconds": seconds, **versions("numpy")},
+        evidence="cpu",
+        rows=rows,
+        targets={
+            "overload_p99_vs_bound": worst,
+            "overload_false_absences": absences,
+            "slow_reader_age_vs_period": age,
+        },
+    )
+
+
+if __name__ == "__main__":
+    main(measure)

@@ -1,0 +1,111 @@
+"""A busy executor in virtual time: however long an answer takes, answers stay young and live inputs present."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmedge.bundle.manifest import AudioInput, ImageInput, Missing, Sync
+from mmedge.pipeline.inbox import Inbox
+from mmedge.pipeline.shed import shed
+from mmedge.sync import Synchronizer
+from mmedge.types import Arrival, Block, Frame, Packet
+
+MS, S = 1_000_000, 1_000_000_000
+PIXELS = np.zeros((8, 8), np.uint8)
+RATE = 8000
+END_NS = 9 * S
+DEADLINE_MS = 15.0
+INPUTS = {
+    "image": ImageInput(size=(8, 8), color="gray", mean=(0.0,), std=(1.0,)),
+    "audio": AudioInput(sample_rate_hz=RATE, window_ms=100),
+}
+
+
+def deliveries(fps: int, block_ms: int, seed: int) -> list[Packet]:
+    rng = np.random.default_rng(seed)
+    packets: list[Packet] = []
+    for k in range(1, END_NS * fps // S):
+        capture = k * S // fps
+        arrive = capture + round(rng.uniform(2, 8) * MS)
+        stamp = {"stream": "image", "seq": k, "capture_ns": capture, "arrive_ns": arrive}
+        packets.append(Frame(**stamp, data=PIXELS, format="gray8", width=8, height=8))  # type: ignore[arg-type]
+    samples = np.ones(RATE * block_ms // 1000, np.float32)
+    for k in range(1, END_NS // (block_ms * MS)):
+        capture = k * block_ms * MS
+        arrive = capture + round(rng.uniform(1, 5) * MS)
+        stamp = {"stream": "audio", "seq": k, "capture_ns": capture, "arrive_ns": arrive}
+        packets.append(Block(**stamp, samples=samples))  # type: ignore[arg-type]
+    return sorted(packets, key=lambda packet: packet.arrive_ns)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    trigger=st.sampled_from(["image", "audio", "timer"]),
+    stage_ms=st.one_of(st.integers(0, 120), st.integers(120, 3000)),
+    fps=st.sampled_from([10, 25, 30, 60]),
+    block_ms=st.sampled_from([5, 10, 20]),
+    seed=st.integers(0, 99),
+)
+def test_answers_stay_young_and_live_inputs_present(
+    trigger: str, stage_ms: int, fps: int, block_ms: int, seed: int
+) -> None:
+    sync = Synchronizer(
+        INPUTS,
+        {"image": True, "audio": True},
+        {"image": Missing(policy="hold", max_age_ms=300.0)},
+        Sync(trigger=trigger, deadline_ms=DEADLINE_MS),
+        started_ns=0,
+    )
+    inbox, coming = Inbox(), deliveries(fps, block_ms, seed)
+    now, run_ns, at, answered, let_go = 0, 0, 0, 0, 0
+    stage_ns = stage_ms * MS
+    period_ns = S // fps if trigger == "image" else 40 * MS
+
+    def arrive() -> None:
+        nonlocal at
+        while at < len(coming) and coming[at].arrive_ns <= now:
+            inbox.put(coming[at])
+            at += 1
+
+    while now < END_NS and at < len(coming):
+        arrive()
+        for packet in inbox.take_all(0):
+            sync.push(packet)
+        sync.advance(now)
+        kept, late = shed(sync.poll(), period_ns=sync.period_ns, run_ns=run_ns)
+        let_go += len(late)
+        for snapshot in kept:
+            now += stage_ns
+            arrive()
+            run_ns = stage_ns
+            answered += 1
+            if snapshot.t_ns > S:
+                # 8 ms on the way, 15 ms of waiting for sound, and what one block of it holds back.
+                late_ns = (8 + DEADLINE_MS + block_ms) * MS
+                assert now - snapshot.t_ns <= 2 * stage_ns + period_ns + late_ns
+                assert all(snapshot.present.values()), snapshot.reason
+        sync.trim()
+        if not kept:
+            due = sync.next_deadline_ns()
+            arrivals = coming[at].arrive_ns if at < len(coming) else END_NS
+            now = max(now + 1, min(arrivals, due if due is not None else arrivals))
+    assert sync.triggers == answered + let_go + sync.drops.total() + sync.pending
+    assert answered >= min(END_NS // max(stage_ns, period_ns), 2) - 1
+
+
+def test_the_first_frame_of_an_epoch_may_be_one_that_was_let_go() -> None:
+    sync = Synchronizer(INPUTS, {"image": True, "audio": True}, {}, Sync(trigger="audio"), started_ns=0)
+
+    def frame(t_ms: int, epoch: int, kind: type = Frame) -> Packet:
+        stamp = {"stream": "image", "seq": t_ms, "epoch": epoch, "capture_ns": t_ms * MS, "arrive_ns": t_ms * MS}
+        more = {} if kind is Arrival else {"data": PIXELS, "format": "gray8", "width": 8, "height": 8}
+        return kind(**stamp, **more)  # type: ignore[no-any-return]
+
+    for packet in (frame(100, 0), frame(5, 1, Arrival), frame(40, 1)):
+        sync.push(packet)
+    stream = sync._streams["image"]
+    assert stream._old == 1  # type: ignore[attr-defined]
+    assert stream.epoch == 1
+    assert sync.refused == {"image_overrun": 1}
