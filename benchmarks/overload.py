@@ -81,9 +81,7 @@ def slow_stage(path: Path, trigger: str, times: float, seconds: float) -> tuple[
     if trigger == "image":
         for name, newest in (("queue", False), ("newest frame", True)):
             peers[name] = float(np.percentile(queued.ages_ms(stage_ms / 1e3, seconds, newest=newest), 99))
-    what = (
-        f"{times:g} frames, trigger {trigger}: p99 age (n = {len(ages)}, bound {bound:.0f}, absent {absences})"
-    )
+    what = f"{times:g} frames, trigger {trigger}: p99 age (n = {len(ages)}, bound {bound:.0f}, absent {absences})"
     best = min((value for value in peers.values() if value is not None), default=None)
     return Row(what, "ms", p99, peers, None if best is None else best / p99), p99 / bound, absences
 

@@ -147,6 +147,11 @@ def print_summary(statistics: Statistics) -> None:
             p = histogram.summary()
             table.add_row(name, f"{p.p50:.2f}", f"{p.p90:.2f}", f"{p.p99:.2f}", f"{p.max:.2f}")
     err.print(table)
+    if statistics.stamps.n and (bound := statistics.stamps.summary().p50) >= 0.1:
+        err.print(
+            f"end to end, received and deliver count from capture times that are known to ± {bound:.1f} ms",
+            highlight=False,
+        )
     for line in _facts(statistics):
         err.print(line, highlight=False, markup=False)
     for note in statistics.notes:

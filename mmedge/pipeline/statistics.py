@@ -96,6 +96,7 @@ class Statistics:
         self.steps = {step: Histogram() for step in STEPS}
         self.skew = Histogram()
         self.uncertainty = Histogram()
+        self.stamps = Histogram()  # bounds on the error of capture times, so of `deliver` and `end_to_end`
         self.triggers = 0
         self.results = 0
         self.unvalidated = 0
@@ -122,6 +123,7 @@ class Statistics:
             "overhead": self.overhead,
             "skew": self.skew,
             "uncertainty": self.uncertainty,
+            "stamps": self.stamps,
             **steps,
         }
 
@@ -153,6 +155,7 @@ class Statistics:
                 "overhead": self.overhead.summary().to_dict(),
                 **({"received": self.received.summary().to_dict()} if self.received.n else {}),
                 "steps": {name: h.summary().to_dict() for name, h in self.steps.items() if h.n},
+                **({"stamp_uncertainty": self.stamps.summary().to_dict()} if self.stamps.n else {}),
             },
             "skew_ms": self.skew.summary().to_dict(),
             "uncertainty_ms": self.uncertainty.summary().to_dict(),
