@@ -11,6 +11,7 @@ import numpy as np
 # One bucket is 1 % wide: 1 us .. 3 h in about 2,300 buckets.
 _RATIO = math.log(1.01)
 _BUCKETS = 2400
+CONFIDENCE = 0.95
 STEPS = ("deliver", "ready", "preprocessed", "inferred", "interpreted", "sink")
 
 
@@ -51,29 +52,45 @@ class Histogram:
         self.n = sum(counts)
 
     def summary(self) -> Percentiles:
-        """Return n, mean, p50, p90, p99, p99.9 and max."""
+        """Return n, mean, those of p50, p90, p99 and p99.9 that n values can tell, and max."""
         return Percentiles(self)
 
 
-class Percentiles:
-    """A histogram's figures in ms, as attributes and as a dict.
+def values_needed(percent: float) -> int:
+    """Return how many values tell a percentile at all.
+
+    With 95 % confidence the largest of them is then not below it: 1 - p^n >= 0.95, whatever the distribution (the
+    one-sided tolerance limit of Wilks, 1941). Of fewer, what would be printed as that percentile is a smaller one.
 
     Example:
-        >>> h = Histogram(); h.add(2_000_000); h.summary().p50
-        2.0
+        >>> [values_needed(percent) for percent in (50, 90, 99, 99.9)]
+        [5, 29, 299, 2995]
+    """
+    return math.ceil(math.log(1 - CONFIDENCE) / math.log(percent / 100))
+
+
+class Percentiles:
+    """A histogram's figures in ms, as attributes and as a dict; a percentile that n values cannot tell is NaN.
+
+    Attributes:
+        n: How many values there are; ``values_needed`` says how many a percentile needs.
+
+    Example:
+        >>> h = Histogram(); h.add(2_000_000); h.summary().max, h.summary().p50
+        (2.0, nan)
     """
 
     def __init__(self, histogram: Histogram) -> None:
+        def told(percent: float) -> float:
+            return histogram.percentile_ms(percent) if histogram.n >= values_needed(percent) else math.nan
+
         self.n = histogram.n
         self.mean = histogram._sum_ns / histogram.n / 1e6 if histogram.n else math.nan
-        self.p50 = histogram.percentile_ms(50)
-        self.p90 = histogram.percentile_ms(90)
-        self.p99 = histogram.percentile_ms(99)
-        self.p999 = histogram.percentile_ms(99.9)
+        self.p50, self.p90, self.p99, self.p999 = told(50), told(90), told(99), told(99.9)
         self.max = histogram.max_ns / 1e6 if histogram.n else math.nan
 
     def to_dict(self) -> dict[str, float | None]:
-        """Return the figures rounded to 1 us; None where nothing was measured."""
+        """Return the figures rounded to 1 us; None for what n values cannot tell."""
         values = {
             "p50": self.p50,
             "p90": self.p90,
@@ -84,6 +101,11 @@ class Percentiles:
         }
         rounded = {k: None if math.isnan(v) else round(v, 3) for k, v in values.items()}
         return {**rounded, "n": self.n}
+
+
+def told(value: float | None, digits: int = 2) -> str:
+    """Return a figure for people: ``-`` for one that n values cannot tell."""
+    return "-" if value is None or math.isnan(value) else f"{value:.{digits}f}"
 
 
 class Statistics:
