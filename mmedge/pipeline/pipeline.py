@@ -133,6 +133,11 @@ class Pipeline:
         return isolation
 
     @property
+    def isolation(self) -> Literal["process", "thread"]:
+        """What ``isolation`` came to: where the runtime runs."""
+        return self._runtime.spec.isolation
+
+    @property
     def statistics(self) -> Statistics:
         """Counts and latencies so far."""
         return self._runtime.statistics
@@ -205,12 +210,7 @@ class Pipeline:
         self._check_pushed(name)
         now_ns = time.monotonic_ns()
         with self._counted(name):
-            if not isinstance(capture_ns, (int, np.integer)) or not 0 <= capture_ns <= now_ns + 1_000_000_000:
-                raise ConfigError(
-                    f"capture time {capture_ns} is not on CLOCK_MONOTONIC (now {now_ns})",
-                    where=f"input '{name}'",
-                    fix="stamp with time.monotonic_ns()",
-                )
+            _check_capture(capture_ns, now_ns, f"input '{name}'")
             packet = self._packet(name, array, capture_ns=int(capture_ns), arrive_ns=now_ns)
         self._put(packet)
 
@@ -257,16 +257,17 @@ class Pipeline:
             raise
         self._pushed[name] += 1
 
-    def text(self, text: str, name: str | None = None) -> None:
+    def text(self, text: str, name: str | None = None, *, capture_ns: int | None = None) -> None:
         """Set a text input from now on, until the next text or the end of its time.
 
         Args:
             text: Up to 64 KiB of UTF-8; a blank one takes the text back, and the input is absent.
             name: The input, where the bundle has more than one text.
+            capture_ns: When it was said or typed, on CLOCK_MONOTONIC; now by default.
 
         Raises:
             ConfigError: If there is no such input, it is not fed by ``push://``, the text is too long or not plain
-                Unicode, or the run has ended.
+                Unicode, the time is of another clock, or the run has ended.
 
         Example:
             >>> pipe.text("it's a seven")  # doctest: +SKIP
@@ -281,7 +282,9 @@ class Pipeline:
         now_ns = time.monotonic_ns()
         with self._counted(name):
             _check_text(text, f"input '{name}'")
-            packet = Text(stream=name, seq=self._pushed[name], capture_ns=now_ns, arrive_ns=now_ns, text=text)
+            said_ns = now_ns if capture_ns is None else capture_ns
+            _check_capture(said_ns, now_ns, f"input '{name}'")
+            packet = Text(stream=name, seq=self._pushed[name], capture_ns=said_ns, arrive_ns=now_ns, text=text)
         self._put(packet)
 
     def _put(self, packet: Packet) -> None:
@@ -343,6 +346,15 @@ def _results(
     if results != "auto":
         return results
     return "latest" if _has_device(inputs) and latency != "offline" else "all"
+
+
+def _check_capture(capture_ns: object, now_ns: int, where: str) -> None:
+    if not isinstance(capture_ns, (int, np.integer)) or not 0 <= capture_ns <= now_ns + 1_000_000_000:
+        raise ConfigError(
+            f"capture time {capture_ns} is not on CLOCK_MONOTONIC (now {now_ns})",
+            where=where,
+            fix="stamp with time.monotonic_ns()",
+        )
 
 
 def _check_text(text: object, where: str) -> None:
