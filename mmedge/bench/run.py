@@ -18,7 +18,7 @@ from mmedge.bench.tally import OpenLoop, Tally
 from mmedge.bundle import Bundle, load
 from mmedge.errors import ConfigError
 from mmedge.pipeline import Pipeline
-from mmedge.pipeline.pipeline import check_duration
+from mmedge.pipeline.arguments import check_duration
 from mmedge.pipeline.runtime import PUSH
 
 WARM_UP_S = 1.0
