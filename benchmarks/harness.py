@@ -17,6 +17,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from mmedge.engine.cpu import instruction_sets
 from mmedge.types import Evidence
 
 Peers: TypeAlias = Mapping[str, Callable[[], object] | None]
@@ -64,6 +65,7 @@ def host() -> dict[str, str | int]:
     return {
         "cpu": named.get("model name", named.get("CPU part", platform.machine())),
         "machine": platform.machine(),
+        "instructions": " ".join(instruction_sets()),
         "cores": len(os.sched_getaffinity(0)),
         "python": platform.python_version(),
     }

@@ -180,17 +180,19 @@ def _try(
 def _weigh_int8(bundle: Bundle, stages: dict[str, Stage]) -> None:
     """Say what INT8 that was asked for costs on this CPU beside FP32: it is faster on some alone."""
     weighed: list[Weight] = []
+    simulated = False
     for name, stage in stages.items():
         plain = next((v for v in bundle.variants(name, "cpu") if v.precision == "fp32"), None)
         if stage.engine.backend != "onnxruntime" or plain is None or plain.file == stage.file:
             continue
+        simulated |= not any(v.precision == "int8" for v in bundle.variants(name, "cpu"))
         engine = make_network(bundle, plain, stages, plain.file)
         other = make_stage(bundle, name, engine, stages)
         try:
             weighed.append(weigh(stage, other, bundle.golden(plain.golden)))
         finally:
             other.close()
-    if weighed and (text := describe(weighed)) is not None:
+    if weighed and (text := describe(weighed, simulated=simulated)) is not None:
         log.warning("%s", text)
 
 

@@ -50,15 +50,21 @@ def weigh(int8: Stage, fp32: Stage, golden: Mapping[str, AnyArray]) -> Weight:
     return Weight(int8_ms, fp32_ms, error)
 
 
-def describe(weights: Sequence[Weight]) -> str | None:
-    """Return what to say of INT8 here; None where it is neither slower nor less exact than FP32."""
+def describe(weights: Sequence[Weight], *, simulated: bool) -> str | None:
+    """Return what to say of INT8 here; None where it is neither slower nor less exact than FP32.
+
+    Args:
+        weights: One per stage that runs in INT8.
+        simulated: Whether a bundle without INT8 of CPUs has TensorRT's files simulated.
+    """
     int8_ms, fp32_ms = (sum(times) for times in zip(*(weight[:2] for weight in weights), strict=True))
     error = max(weight.error for weight in weights)
     slower, inexact = int8_ms > fp32_ms, error > _EXACT
     if not slower and not inexact:
         return None
     sets = ", ".join(instruction_sets()) or "no 8-bit instructions known"
-    found = f"int8 on this CPU ({sets}): {int8_ms:.3g} ms a pass, fp32 {fp32_ms:.3g} ms"
+    what = "TensorRT's int8, simulated" if simulated else "int8"
+    found = f"{what} on this CPU ({sets}): {int8_ms:.3g} ms a pass, fp32 {fp32_ms:.3g} ms"
     if inexact:
         found += f"; its answers are up to {100 * error:.2g} % of their range off fp32's"
     return f"{found}: fp32 is the better choice, leave --precision out" if slower else found

@@ -213,6 +213,7 @@ def test_the_manifest_carries_what_training_and_export_know(path, models):
         assert int8.quantization.frames == 20
 
 
+@pytest.mark.arithmetic
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_every_stage_passes_its_self_test_on_the_runtime(path, precision):
     with load(path) as bundle:
@@ -220,6 +221,7 @@ def test_every_stage_passes_its_self_test_on_the_runtime(path, precision):
         graph.close()
 
 
+@pytest.mark.arithmetic
 def test_on_a_cpu_fp32_comes_first_and_int8_that_is_asked_for_is_weighed_beside_it(path, caplog):
     with load(path) as bundle:
         order = [(backend, v.target, v.precision) for backend, v in candidates(bundle, "fusion", "onnxruntime", None)]
@@ -241,6 +243,7 @@ def test_on_a_cpu_fp32_comes_first_and_int8_that_is_asked_for_is_weighed_beside_
         assert ("leave --precision out" in caplog.text) == (int8_ms > fp32_ms)
 
 
+@pytest.mark.arithmetic
 def test_a_cpu_file_that_is_wrong_on_this_cpu_does_not_serve(path, tmp_path, caplog):
     """Its weights are changed as a saturating kernel would change its answers."""
     with load(path) as bundle:
@@ -274,6 +277,7 @@ def test_tensorrt_builds_every_int8_network_in_int8(path, tmp_path):
                 assert compiled.build.int8_layers > 0
 
 
+@pytest.mark.arithmetic
 def test_the_self_test_refuses_a_network_with_other_weights(models, path, tmp_path):
     fp32 = models[0]
     wrong = onnx.ModelProto()
