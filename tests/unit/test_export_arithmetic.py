@@ -171,7 +171,7 @@ def chain(seed: int, channels: int = 32) -> onnx.ModelProto:
     return onnx.shape_inference.infer_shapes(model, strict_mode=True)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 def test_the_cpu_form_is_fused_no_coarser_than_tensorrts_and_served_as_it_is_judged(seed, tmp_path):
     fp32 = chain(seed)
     rng = np.random.default_rng(seed)
