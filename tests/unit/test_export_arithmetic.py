@@ -5,10 +5,13 @@ Run natively and emulated with fewer instruction sets: ``make check`` does both.
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import platform
 import re
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -18,6 +21,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 import mmedge
+from mmedge.bundle.archive import write_archive
+from mmedge.bundle.manifest import File
 from mmedge.engine.cpu import instruction_sets, saturates_pairs
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine, session_options
 from mmedge.export.int8.cpu_form import to_cpu_form
@@ -25,10 +30,12 @@ from mmedge.export.int8.qdq import activations, insert_qdq, quantizable
 from mmedge.export.int8.ranges import RangeCollector
 from mmedge.export.judge import judge
 from mmedge.export.report import sqnr_db
-from mmedge.fusion import check_variants
+from mmedge.fusion import check_variants, load_graph
+from mmedge.fusion.load import candidates
 
 pytestmark = pytest.mark.arithmetic
 ROOT = Path(__file__).parents[2]
+ASSETS = Path(mmedge.__file__).parent / "assets"
 
 
 @st.composite
@@ -212,10 +219,53 @@ def test_a_network_without_pairs_stays_as_it_is():
 
 @pytest.mark.parametrize("name", ["digits/digits.mmedge", "impacts/impacts.mmedge"])
 def test_shipped_bundles_pass_their_self_test_here(name):
-    with mmedge.load(Path(mmedge.__file__).parent / "assets" / name) as bundle:
+    with mmedge.load(ASSETS / name) as bundle:
         rows = check_variants(bundle)
     assert rows
     assert [row for row in rows if row["error"]] == []
+
+
+def test_on_a_cpu_fp32_comes_first_and_int8_that_is_asked_for_is_weighed_beside_it(caplog):
+    with mmedge.load(ASSETS / "digits/digits.mmedge") as bundle:
+        order = [(backend, v.target, v.precision) for backend, v in candidates(bundle, "fusion", "onnxruntime", None)]
+        assert order == [("onnxruntime", "cpu", "fp32"), ("onnxruntime", "cpu", "int8")]
+        with caplog.at_level(logging.WARNING):
+            load_graph(bundle, backend="onnxruntime").close()
+            assert "int8" not in caplog.text
+            graph = load_graph(bundle, backend="onnxruntime", precision="int8")
+        served = graph.served
+        graph.close()
+    assert all(file.startswith("onnxruntime ") and file.endswith(".cpu.int8.onnx") for file in served.values()), served
+    said = re.search(
+        r"int8 on this CPU \(.*\): ([\d.e-]+) ms a pass, fp32 ([\d.e-]+) ms; .* up to ([\d.]+) %", caplog.text
+    )
+    assert said is not None, caplog.text
+    int8_ms, fp32_ms, percent = map(float, said.groups())
+    assert 0 < percent < 20
+    if abs(int8_ms / fp32_ms - 1) > 0.02:  # what is printed is rounded
+        assert ("leave --precision out" in caplog.text) == (int8_ms > fp32_ms)
+
+
+def test_a_cpu_file_that_is_wrong_on_this_cpu_does_not_serve(tmp_path, caplog):
+    """Its weights are changed as a saturating kernel would change its answers."""
+    with mmedge.load(ASSETS / "digits/digits.mmedge") as bundle:
+        manifest, members = bundle.manifest, {name: bundle.read(name) for name in bundle.manifest.files}
+    name = "image_encoder.cpu.fp32.onnx"
+    model = onnx.load_from_string(members[name])
+    for tensor in model.graph.initializer:
+        if len(tensor.dims) == 2 and tensor.data_type == TensorProto.FLOAT:
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(2), tensor.name))
+    members[name] = model.SerializeToString()
+    file = File(sha256=hashlib.sha256(members[name]).hexdigest(), bytes=len(members[name]))
+    changed = msgspec.structs.replace(manifest, files={**manifest.files, name: file})
+    with (
+        mmedge.load(write_archive(tmp_path / "wrong.mmedge", changed, members)) as bundle,
+        caplog.at_level(logging.WARNING),
+    ):
+        graph = load_graph(bundle, backend="onnxruntime")
+        assert graph.served["image_encoder"] == "onnxruntime image_encoder.cpu.int8.onnx"
+        graph.close()
+    assert "onnxruntime fp32 is not used: self-test failed" in caplog.text
 
 
 def test_instruction_sets_are_those_of_this_process():

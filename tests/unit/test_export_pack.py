@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
-import logging
-import re
 
-import msgspec
 import numpy as np
 import onnx
 import pytest
@@ -15,8 +11,6 @@ from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
 
 from mmedge.bundle import load
-from mmedge.bundle.archive import write_archive
-from mmedge.bundle.manifest import File
 from mmedge.engine.cache import EngineCache
 from mmedge.engine.compile import compile_variant
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine
@@ -30,7 +24,6 @@ from mmedge.export.training import save_weights
 from mmedge.export.training.weights import make_model
 from mmedge.fusion import load_graph
 from mmedge.fusion.golden import self_test
-from mmedge.fusion.load import candidates
 from mmedge.fusion.stage import Stage
 
 RECIPE = """
@@ -219,48 +212,6 @@ def test_every_stage_passes_its_self_test_on_the_runtime(path, precision):
     with load(path) as bundle:
         graph = load_graph(bundle, backend="onnxruntime", precision=precision)
         graph.close()
-
-
-@pytest.mark.arithmetic
-def test_on_a_cpu_fp32_comes_first_and_int8_that_is_asked_for_is_weighed_beside_it(path, caplog):
-    with load(path) as bundle:
-        order = [(backend, v.target, v.precision) for backend, v in candidates(bundle, "fusion", "onnxruntime", None)]
-        assert order == [("onnxruntime", "cpu", "fp32"), ("onnxruntime", "cpu", "int8")]
-        with caplog.at_level(logging.WARNING):
-            load_graph(bundle, backend="onnxruntime").close()
-            assert "int8" not in caplog.text
-            graph = load_graph(bundle, backend="onnxruntime", precision="int8")
-        served = graph.served
-        graph.close()
-    assert all(file.startswith("onnxruntime ") and file.endswith(".cpu.int8.onnx") for file in served.values()), served
-    said = re.search(
-        r"int8 on this CPU \(.*\): ([\d.e-]+) ms a pass, fp32 ([\d.e-]+) ms; .* up to ([\d.]+) %", caplog.text
-    )
-    assert said is not None, caplog.text
-    int8_ms, fp32_ms, percent = map(float, said.groups())
-    assert 0 < percent < 20
-    if abs(int8_ms / fp32_ms - 1) > 0.02:  # what is printed is rounded
-        assert ("leave --precision out" in caplog.text) == (int8_ms > fp32_ms)
-
-
-@pytest.mark.arithmetic
-def test_a_cpu_file_that_is_wrong_on_this_cpu_does_not_serve(path, tmp_path, caplog):
-    """Its weights are changed as a saturating kernel would change its answers."""
-    with load(path) as bundle:
-        manifest, members = bundle.manifest, {name: bundle.read(name) for name in bundle.manifest.files}
-    name = "image_encoder.cpu.fp32.onnx"
-    model = onnx.load_from_string(members[name])
-    for tensor in model.graph.initializer:
-        if tensor.name == "v":
-            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * 2, "v"))
-    members[name] = model.SerializeToString()
-    file = File(sha256=hashlib.sha256(members[name]).hexdigest(), bytes=len(members[name]))
-    changed = msgspec.structs.replace(manifest, files={**manifest.files, name: file})
-    with load(write_archive(tmp_path / "wrong.mmedge", changed, members)) as bundle, caplog.at_level(logging.WARNING):
-        graph = load_graph(bundle, backend="onnxruntime")
-        assert graph.served["image_encoder"] == "onnxruntime image_encoder.cpu.int8.onnx"
-        graph.close()
-    assert "onnxruntime fp32 is not used: self-test failed" in caplog.text
 
 
 def test_tensorrt_builds_every_int8_network_in_int8(path, tmp_path):
