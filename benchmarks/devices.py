@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 import mmedge
-from benchmarks.harness import Report, Row, host, main, versions
+from benchmarks.harness import BenchmarkReport, Row, host, main, versions
 from benchmarks.loopback import PulseAudio, Sender, microphone, missing
 from benchmarks.partners.plain_callback import PlainCallback
 from mmedge.bundle.manifest import AudioInput
@@ -226,7 +226,7 @@ def forced(sender: Sender, times: int) -> tuple[float, int, int]:
     return mb_after - mb, fds_after - fds, threads_after - threads
 
 
-def measure(quick: bool) -> Report:
+def measure(quick: bool) -> BenchmarkReport:
     """Live capture on loopback: recovery, load, leaks."""
     if missing():
         sys.exit(f"{', '.join(missing())} missing; type: apt-get install pulseaudio pulseaudio-utils ffmpeg")
@@ -269,7 +269,7 @@ def measure(quick: bool) -> Report:
         rows_of("descriptors more after it", "", leaked_fds),
         rows_of("threads more after it", "", leaked_threads),
     ]
-    return Report(
+    return BenchmarkReport(
         name="devices",
         title="Live devices on loopback: PortAudio on a PulseAudio monitor, ffmpeg over UDP, the digits bundle",
         host=host(),

@@ -43,7 +43,7 @@ class Row(msgspec.Struct, frozen=True):
     timings: dict[str, Timing] = {}
 
 
-class Report(msgspec.Struct, frozen=True):
+class BenchmarkReport(msgspec.Struct, frozen=True):
     """The document that ``--json`` prints."""
 
     name: str
@@ -124,7 +124,7 @@ def compare(what: str, ours: Callable[[], object], peers: Peers, rounds: int) ->
     )
 
 
-def main(measure: Callable[[bool], Report]) -> None:
+def main(measure: Callable[[bool], BenchmarkReport]) -> None:
     """Run one benchmark from the command line: a table, or with ``--json`` the document.
 
     Args:
@@ -141,7 +141,7 @@ def main(measure: Callable[[bool], Report]) -> None:
         show(report)
 
 
-def show(report: Report) -> None:
+def show(report: BenchmarkReport) -> None:
     """Print the report as a table that says what was measured and how."""
     console = Console(width=None if sys.stdout.isatty() else 120)
     table = Table("what", "n", "mmedge", "peers", "best peer / ours", title=report.title, title_justify="left")
