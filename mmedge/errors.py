@@ -18,7 +18,10 @@ The number is the exit code of the command line.
 
 from __future__ import annotations
 
+import traceback
 from typing import ClassVar
+
+_MAX_TRACE = 16_000
 
 
 class MmedgeError(Exception):
@@ -70,9 +73,40 @@ def _printable(text: str) -> str:
 
 
 class InternalError(MmedgeError):
-    """A bug of ours, with what is needed to report it."""
+    """A bug of ours, with what is needed to report it; its cause is the exception that nobody expected."""
 
     exit_code = 70
+
+
+class ChildTraceback(Exception):  # noqa: N818  (it is shown as the cause of an error, never raised)
+    """Where in another process an error arose: the text of its traceback."""
+
+
+def internal(error: BaseException, *, where: str | None = None) -> InternalError:
+    """Return the InternalError of an exception that nobody expected, which becomes its cause.
+
+    Example:
+        >>> print(internal(TypeError("no int"), where="capture"))
+        internal error: TypeError: no int
+          where: capture
+          fix: report it, with its traceback and `mmedge doctor --json`
+    """
+    problem = InternalError(
+        f"internal error: {type(error).__name__}: {error}",
+        where=where,
+        fix="report it, with its traceback and `mmedge doctor --json`",
+    )
+    problem.__cause__ = error
+    return problem
+
+
+def trace(error: BaseException | None) -> str:
+    """Return the traceback of an exception as text of at most 16,000 characters: its begin and its end."""
+    if error is None:
+        return ""
+    text = str(error) if isinstance(error, ChildTraceback) else "".join(traceback.format_exception(error)).rstrip()
+    half = _MAX_TRACE // 2
+    return _printable(text if len(text) <= _MAX_TRACE else f"{text[: half - 5]}\n...\n{text[-half:]}")
 
 
 class CheckError(MmedgeError):

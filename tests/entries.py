@@ -43,6 +43,22 @@ def bug(link: Link) -> None:
     raise ZeroDivisionError("one over nothing")
 
 
+def bug_1(link: Link) -> None:
+    deeper(1)
+
+
+def bug_2(link: Link) -> None:
+    deeper(2)
+
+
+def deeper(times: int) -> None:
+    raise TypeError(f"{times} is no int")
+
+
+def long_bug(link: Link) -> None:
+    raise ValueError("x" * 200_000)
+
+
 def crash(link: Link) -> None:
     sys.stderr.write("last words\n")
     sys.stderr.flush()

@@ -17,7 +17,7 @@ import msgspec
 from mmedge.bundle.manifest import Input
 from mmedge.capture.base import Emit, SourceHealth
 from mmedge.clock import now_ns
-from mmedge.errors import DeviceError, InternalError, MmedgeError, SourceError
+from mmedge.errors import DeviceError, MmedgeError, SourceError, internal
 from mmedge.ipc.channel import PacketReader
 from mmedge.ipc.control import Done, Ready, Ring, State
 from mmedge.ipc.process import Child
@@ -145,7 +145,7 @@ class WorkerSource:
                 self._restart(reason, emit)
         except Exception as error:  # whatever it is must reach the user and not die with the thread
             log.exception("supervising '%s' failed", self.name)
-            self.error = InternalError(f"internal error: {error}", where=self.name, fix="please report it")
+            self.error = internal(error, where=self.name)
             self._child.kill()
             now = now_ns()
             for name in self.streams:

@@ -7,7 +7,6 @@ import logging
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from mmedge.errors import MmedgeError
+from mmedge.errors import MmedgeError, internal, trace
 from mmedge.extras import missing_package
 
 # Command -> one line for the overview; the command itself lives in mmedge.cli.NAME.
@@ -178,9 +177,6 @@ def _report(text: str | dict[str, object], *, as_json: bool) -> None:
 def _report_bug(error: Exception, *, as_json: bool) -> None:
     from mmedge.cli.output import printable
 
-    print(printable(traceback.format_exc()), end="", file=sys.stderr)
-    problem = MmedgeError(
-        f"internal error: {type(error).__name__}: {error}",
-        fix="report it with the lines above and `mmedge doctor --json`",
-    )
-    _report(problem.to_dict() | {"exit_code": BUG} if as_json else str(problem), as_json=as_json)
+    problem = internal(error)
+    print(printable(trace(error)), file=sys.stderr)
+    _report(problem.to_dict() if as_json else str(problem), as_json=as_json)

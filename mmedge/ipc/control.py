@@ -58,9 +58,11 @@ class State(msgspec.Struct, frozen=True, tag=True):
 
 
 class Failed(msgspec.Struct, frozen=True, tag=True):
-    """Child: the error that ended it, as ``MmedgeError.to_dict`` gives it."""
+    """Child: the error that ended it, as ``MmedgeError.to_dict`` gives it; of a bug, the traceback of its cause."""
 
     error: dict[str, Any]
+    traceback: str = ""
+    logged: bool = True
 
 
 class Done(msgspec.Struct, frozen=True, tag=True):

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mmedge import errors
-from mmedge.errors import MmedgeError
+from mmedge.errors import ChildTraceback, MmedgeError
 from mmedge.ipc.control import Control, Failed, Log, Message, Start, Stop
 
 _T = TypeVar("_T")
@@ -26,6 +27,7 @@ _MAX_SAID = 1 << 20
 _MAX_LOGS = 100
 _KILL_S = 5.0
 _ERRORS = {cls.__name__: cls for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, MmedgeError)}
+_logged: deque[str] = deque(maxlen=16)  # tracebacks: a worker that is started again fails as before
 _lock = threading.Lock()
 _spawners: dict[int, queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]]] = {}
 
@@ -130,10 +132,20 @@ class Child:
             if isinstance(message, Log):
                 logging.getLogger(message.name).log(message.level, "%s", message.text)
             elif isinstance(message, Failed):
-                self.error = error_from(message.error)
+                self._take(message)
             else:
                 return received
         return None
+
+    def _take(self, failed: Failed) -> None:
+        self.error = error_from(failed.error)
+        if not failed.traceback:
+            return
+        self.error.__cause__ = ChildTraceback(failed.traceback)
+        if not failed.logged:
+            level = logging.DEBUG if failed.traceback in _logged else logging.ERROR
+            _logged.append(failed.traceback)
+            self._log.log(level, "%s: %s\n%s", self.name, self.error.message, failed.traceback)
 
     def reason(self) -> str:
         """Say why it has ended, with the end of what it printed; waits for the end."""

@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable
 from importlib import import_module
 
-from mmedge.errors import InternalError, MmedgeError
+from mmedge.errors import InternalError, MmedgeError, internal, trace
 from mmedge.ipc.control import Control, Done, Failed, Log, Message, Ready, Ring, Start, State, Stop
 
 _PR_SET_PDEATHSIG = 1
@@ -103,6 +103,11 @@ def die_with_parent(parent: int) -> None:
         os._exit(0)
 
 
+def _failed(error: MmedgeError, *, logged: bool) -> Failed:
+    document = {key: v[:_MAX_TEXT] if isinstance(v, str) else v for key, v in error.to_dict().items()}
+    return Failed(document, trace(error.__cause__) if isinstance(error, InternalError) else "", logged)
+
+
 def main() -> None:
     """Serve the parent at the other end of the descriptor in ``sys.argv[1]``."""
     end = socket.socket(fileno=int(sys.argv[1]))
@@ -126,11 +131,9 @@ def main() -> None:
     try:
         getattr(import_module(module), function)(link)
     except MmedgeError as error:
-        control.send(Failed({k: v[:_MAX_TEXT] if isinstance(v, str) else v for k, v in error.to_dict().items()}))
+        control.send(_failed(error, logged=True))
     except Exception as error:
-        traceback.print_exc()
-        text = f"internal error: {type(error).__name__}: {error}"[:_MAX_TEXT]
-        control.send(Failed(InternalError(text, where=start.entry, fix="report it").to_dict()))
+        control.send(_failed(internal(error, where=start.entry), logged=False))
     else:
         control.send(Done())
     # Not through the interpreter's own end: a thread left behind in a driver must not hold it up.

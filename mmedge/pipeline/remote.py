@@ -21,7 +21,7 @@ from mmedge._native import core
 from mmedge.bundle import load
 from mmedge.bundle.manifest import Manifest
 from mmedge.capture.picture import slots_for
-from mmedge.errors import ConfigError, EngineError, FrameExpiredError, InternalError, MmedgeError
+from mmedge.errors import ConfigError, EngineError, FrameExpiredError, InternalError, MmedgeError, internal
 from mmedge.ipc.channel import FrameHeader, PacketReader, PacketWriter, RingSlot, frame_header, frame_of
 from mmedge.ipc.control import Control, Done, Message, Ready, Ring, State
 from mmedge.ipc.frames import Loan
@@ -236,8 +236,7 @@ class RemoteRuntime:
                 )
         except Exception as error:  # whatever it is must reach who waits for results
             log.exception("listening to the runtime failed")
-            self._error = InternalError(f"internal error: {type(error).__name__}: {error}", fix="please report it")
-            self._error.__cause__ = error
+            self._error = internal(error)
         finally:
             if self._error is not None:
                 self.statistics.state = "FAILED"

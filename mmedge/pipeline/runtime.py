@@ -19,7 +19,7 @@ import msgspec
 from mmedge.bundle import Bundle
 from mmedge.calibration.offsets import alignment
 from mmedge.capture import Source, SourceHealth, open_sources
-from mmedge.errors import ConfigError, EngineError, InternalError, MmedgeError
+from mmedge.errors import ConfigError, EngineError, MmedgeError, internal
 from mmedge.fusion import StageGraph, load_graph
 from mmedge.ipc.mailbox import Mailbox
 from mmedge.pipeline.check import check_run
@@ -196,14 +196,16 @@ class Runtime:
             error = problem
         except BaseException as problem:  # a bug of ours must reach the user, not die with the thread
             log.exception("the runtime failed")
-            error = InternalError(f"internal error: {type(problem).__name__}: {problem}", fix="please report it")
-            error.__cause__ = problem
+            error = internal(problem)
         finally:
             self.statistics.state = "FAILED" if error else "STOPPED"
             try:
                 self._close()
             except MmedgeError as problem:
                 error = error or problem
+            except Exception as problem:  # nor must who waits for results wait for ever
+                log.exception("ending the run failed")
+                error = error or internal(problem)
             self._results.close(error)
 
     def _emit(self, others: tuple[str, ...], packet: Packet) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 
 from mmedge.bundle import Bundle
 from mmedge.bundle.manifest import AudioInput, Input
-from mmedge.errors import InternalError, MissingDependencyError, MmedgeError, SourceError
+from mmedge.errors import MissingDependencyError, MmedgeError, SourceError, internal
 from mmedge.extras import require
 from mmedge.recording.decision import Decision, trigger_event
 from mmedge.recording.event_log import (
@@ -279,7 +279,7 @@ class Recorder:
             self._fail(error)
         except Exception as error:  # an encoder may raise anything; the run goes on
             log.exception("the recorder failed")
-            self._fail(InternalError(f"internal error: {type(error).__name__}: {error}", fix="please report it"))
+            self._fail(internal(error))
         finally:
             self._end()
 

@@ -42,6 +42,29 @@ def test_errors_cross_the_border() -> None:
         end(started)
         assert isinstance(started.error, InternalError)
         assert "ZeroDivisionError: one over nothing" in started.reason()
+        assert 'raise ZeroDivisionError("one over nothing")' in str(started.error.__cause__)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_the_traceback_of_a_bug_is_logged_once(caplog: pytest.LogCaptureFixture, times: int) -> None:
+    with caplog.at_level(logging.ERROR):
+        for _ in range(times):
+            with child(f"bug_{times}") as started:
+                end(started)
+    (record,) = caplog.records
+    assert "in deeper" in record.getMessage()
+    assert f"TypeError: {times} is no int" in record.getMessage()
+
+
+def test_a_traceback_of_any_length_arrives() -> None:
+    with child("long_bug") as started:
+        end(started)
+        assert isinstance(started.error, InternalError)
+        text = str(started.error.__cause__)
+    assert text.startswith("Traceback")
+    assert "in long_bug" in text
+    assert text.endswith("xxx")
+    assert len(text) <= 16_000
 
 
 def test_a_crash_is_reported_with_its_last_words() -> None:
