@@ -1,5 +1,6 @@
 # make demo    the whole path on this machine, from nothing
-# make test    the tests
+# make test    the tests but for the long ones
+# make test-all  all of them
 # make check   lint, types, import contracts, formats, sanitizers, the Jetson target's packages, arithmetic on two CPUs
 PYTHON ?= python3
 VENV := .venv
@@ -29,12 +30,15 @@ HASWELL := qemu-x86_64 -cpu Haswell-noTSX,-pcid,-x2apic,-tsc-deadline,-invpcid
 # Named, because collecting all tests takes longer than running these.
 ARITHMETIC = $$(grep -rl --include='*.py' mark.arithmetic tests)
 
-.PHONY: demo test check system clean
+.PHONY: demo test test-all check system clean
 
 demo: $(VENV)/installed
 	$(BIN)/mmedge demo
 
 test: $(VENV)/tests-installed
+	$(BIN)/pytest -m "not long"
+
+test-all: $(VENV)/tests-installed
 	$(BIN)/pytest
 
 check: $(VENV)/tests-installed
@@ -78,7 +82,7 @@ endif
 $(VENV)/tests-installed: $(VENV)/installed
 	@sh scripts/need.sh optional ffmpeg:ffmpeg pulseaudio:pulseaudio pacat:pulseaudio-utils \
 	  "/usr/lib/*/alsa-lib/libasound_module_pcm_pulse.so:libasound2-plugins" \
-	  gst-launch-1.0:gstreamer1.0-tools "/usr/lib/*/gstreamer-1.0/libgstvideotestsrc.so:gstreamer1.0-plugins-base"
+	  strace:strace gst-launch-1.0:gstreamer1.0-tools "/usr/lib/*/gstreamer-1.0/libgstvideotestsrc.so:gstreamer1.0-plugins-base"
 	$(PIP) --editable '.[$(EXTRAS),test]'
 	touch $@
 

@@ -15,6 +15,7 @@ Importing it loads nothing heavy: every part is imported on first use.
 from __future__ import annotations
 
 import logging
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -55,6 +56,11 @@ _HOME = {
     "load_engine": "mmedge.engine",
 }
 
+# Nothing leaves the device unasked. Every process of ours comes by here before it imports what may report home: ONNX
+# Runtime from 1.32 on writes a device id under the user's cache and looks up a host some seconds after its first
+# session; huggingface_hub, which tokenizers brings, tells which versions ask. What the user has set stays.
+for _setting in ("ORT_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY", "DO_NOT_TRACK"):
+    os.environ.setdefault(_setting, "1")
 logging.getLogger("mmedge").addHandler(logging.NullHandler())
 
 

@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+import mmedge  # noqa: F401  telemetry of dependencies is off before any of them is imported
+
 Array = npt.NDArray[Any]
 
 # On a device without torch (a Jetson runs the shipped bundle) the toolchain's tests have nothing to test.

@@ -18,6 +18,7 @@ _APT = {
     "pactl": "pulseaudio-utils",
     "pacat": "pulseaudio-utils",
     "ffmpeg": "ffmpeg",
+    "strace": "strace",
     "gst-launch-1.0": "gstreamer1.0-tools gstreamer1.0-plugins-base",
 }
 
