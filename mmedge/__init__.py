@@ -14,9 +14,17 @@ Importing it loads nothing heavy: every part is imported on first use.
 
 from __future__ import annotations
 
-import logging
 import os
+import sys
 from importlib import import_module
+
+if sys.argv[:1] and (sys.argv[0].endswith("/mmedge") or (sys.argv[0] == "-m" and "mmedge" in sys.orig_argv[:5])):
+    # The command line, which has loaded nothing yet: Ctrl-C ends it at once, without a traceback of its imports.
+    _signal = import_module("_signal")
+    if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:  # what a shell starts with & ignores it
+        _signal.signal(_signal.SIGINT, lambda *_: os._exit(130))
+
+import logging
 from typing import TYPE_CHECKING
 
 from mmedge.version import __version__

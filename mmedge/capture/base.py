@@ -284,7 +284,10 @@ class ThreadSource(ABC):
                 self.error = SourceError(f"reading failed: {reason}", where=self.name, fix="the log has the details")
                 self.error.__cause__ = error
                 log.exception("reading '%s' failed", self.name)
-        self.set_state("MISSING", reason or ("stopped" if self._stop.is_set() else "the stream ended"))
+        # Why nothing came is what matters at the end of a run to which nothing came.
+        self.set_state(
+            "MISSING", reason or ((self._reason or "stopped") if self._stop.is_set() else "the stream ended")
+        )
         if self._stop.is_set():
             return  # nobody listens any more, and emit may block
         try:

@@ -132,7 +132,7 @@ class WorkerSource:
         self._child.stop(STOP_S)
         self._child.close()
         if self._health.state != "MISSING":
-            self._health = replace(self._health, state="MISSING", reason="stopped")
+            self._health = replace(self._health, state="MISSING", reason=self._health.reason or "stopped")
 
     def health(self) -> SourceHealth:
         """Return a copy of the present state; counters run on over restarts."""

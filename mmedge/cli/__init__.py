@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import signal
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -14,6 +13,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from mmedge.cli import signals
 from mmedge.errors import MmedgeError, internal, trace
 from mmedge.extras import missing_package
 
@@ -50,6 +50,7 @@ class _LazyGroup(TyperGroup):
         if ctx.resilient_parsing or (ctx.invoked_subcommand is None and "--help" in sys.argv[1:2]):
             return TyperCommand(cmd_name, help=COMMANDS[cmd_name], callback=lambda: None)
         module = import_module(f"mmedge.cli.{cmd_name}")
+        signals.begin()
         single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
         single.command(cmd_name)(module.command)
         command = typer.main.get_command(single)
@@ -88,10 +89,10 @@ def _options(
 
 def main() -> None:
     """Run the command line and exit with the code of the design: 0, 1, 2, 3, 4, 5, 70 or 130."""
-    for number in (signal.SIGTERM, signal.SIGHUP):  # a service manager's stop is as orderly as Ctrl-C
-        signal.signal(number, signal.default_int_handler)
+    signals.listen()
     _reserve(sys.argv[1:])  # before ``run`` does, who would give it back
     code = run(sys.argv[1:])
+    signals.finish()
     try:
         sys.stdout.flush()
     except (OSError, AttributeError):  # nobody reads it any more, or nobody ever did

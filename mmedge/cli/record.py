@@ -11,6 +11,7 @@ import typer
 from mmedge.bundle import load
 from mmedge.cli.output import Json, bar, err, next_step, print_json
 from mmedge.cli.run import parse_inputs
+from mmedge.cli.signals import Stopped, finish
 from mmedge.errors import ConfigError
 from mmedge.pipeline.arguments import check_duration
 from mmedge.replay.inputs import RATE_HZ, plain_seats, record
@@ -49,12 +50,11 @@ def command(
 
         try:
             report = record(folder, uris, seats, video=video, duration_s=duration, progress=progress)
-        except KeyboardInterrupt:
-            if not report:
+        except KeyboardInterrupt as stop:
+            # The end that was asked for, unless Ctrl-C comes before the end of a duration.
+            if not report or (duration is not None and not isinstance(stop, Stopped)):
                 raise
-            # The end that was asked for, unless a duration was.
-            if duration is not None:
-                raise
+    finish()
     if json:
         print_json({"schema": "mmedge.record/1", "folder": str(folder), **report})
     err.print(f"recorded into {folder}: {_counted(report['counters'])}", highlight=False, markup=False)

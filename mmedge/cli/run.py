@@ -13,6 +13,7 @@ from rich.table import Table
 
 from mmedge.bundle import Bundle, load
 from mmedge.cli.output import JsonLines, abandon_stdout, documents, err, next_step
+from mmedge.cli.signals import Stopped, finish
 from mmedge.errors import ConfigError
 from mmedge.pipeline import Percentiles, Pipeline, Statistics
 from mmedge.pipeline.runtime import PUSH
@@ -115,12 +116,15 @@ def command(
             try:
                 pipe.run()
                 interrupted = False
+            except Stopped:
+                interrupted = False
             except KeyboardInterrupt:
                 interrupted = True
             except BrokenPipeError:
                 # The reader of our stdout has left (`mmedge run --json | head`): that is the end of the run.
                 abandon_stdout()
                 interrupted = False
+        finish()
         print_summary(pipe.statistics)
         print_devices(pipe.health())
         if interrupted:

@@ -32,6 +32,7 @@ from mmedge.pipeline.remote import RemoteRuntime
 from mmedge.pipeline.runtime import PUSH, Runtime
 from mmedge.pipeline.spec import Latency, RunSpec
 from mmedge.pipeline.statistics import Statistics
+from mmedge.pipeline.unanswered import unanswered
 from mmedge.sinks import Sink, make_sink
 from mmedge.types import Block, Frame, Packet, Result, Tensor, Text
 
@@ -159,11 +160,19 @@ class Pipeline:
         return self
 
     def __iter__(self) -> Iterator[Result]:
-        """Yield results in order; what a slow reader loses is counted, and offline it loses none."""
+        """Yield results in order; what a slow reader loses is counted, and offline it loses none.
+
+        Raises:
+            MmedgeError: Whatever ended the run before its time, or why it has ended without any result.
+        """
         return self.results()
 
     def results(self, deadline_s: float | None = None) -> Iterator[Result]:
-        """Yield results in order until the run ends, or until ``deadline_s`` on ``time.monotonic``."""
+        """Yield results in order until the run ends, or until ``deadline_s`` on ``time.monotonic``.
+
+        Raises:
+            MmedgeError: Whatever ended the run before its time, or why it has ended without any result.
+        """
         self.start()
         statistics = self._runtime.statistics
         while (result := self._next(deadline_s)) is not None:
@@ -182,9 +191,17 @@ class Pipeline:
         if deadline_s is not None and time.monotonic() >= deadline_s:
             return None
         try:
-            return self._runtime.get(deadline_s)
+            result = self._runtime.get(deadline_s)
         except TimeoutError:
             return None
+        if result is None:
+            self._check_answered()
+        return result
+
+    def _check_answered(self) -> None:
+        if not self.statistics.results and not self._closed:
+            pushed = {name: self._pushed[name] for name, uri in self._runtime.spec.inputs.items() if uri == PUSH}
+            raise unanswered(self.health(), pushed, self.statistics)
 
     def run(self, duration_s: float | None = None) -> Statistics:
         """Take results until the sources end, or for ``duration_s`` seconds.
@@ -193,12 +210,13 @@ class Pipeline:
             Counts and latencies of the run.
 
         Raises:
-            MmedgeError: Whatever ended the run before its time.
+            MmedgeError: Whatever ended the run before its time, or why it has given no result.
         """
         check_duration(duration_s)
         self.start()
         for _ in self.results(None if duration_s is None else time.monotonic() + duration_s):
             pass
+        self._check_answered()
         return self.statistics
 
     def push(self, name: str, array: npt.NDArray[np.generic], capture_ns: int) -> None:

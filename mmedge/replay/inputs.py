@@ -15,6 +15,7 @@ from mmedge.clock import now_ns
 from mmedge.errors import ConfigError
 from mmedge.ipc.mailbox import Mailbox
 from mmedge.pipeline.inbox import INBOX, release
+from mmedge.pipeline.unanswered import PACKETS, unanswered
 from mmedge.recording.event_log import check_folder
 from mmedge.recording.writer import Recorder, make_header
 from mmedge.types import EndOfStream, Frame, Packet
@@ -82,7 +83,7 @@ def record(
 
     Raises:
         ConfigError: If the folder is not empty or a source does not fit.
-        DeviceError: If a device is not there.
+        DeviceError: If a device is not there, or nothing came of any.
         SourceError: If the recording cannot be written, or every source broke.
     """
     folder = Path(folder)
@@ -119,6 +120,9 @@ def record(
             if duration_s is not None and at_ns - started_ns >= duration_s * 1e9:
                 break
         broken = [source.error for source in sources if source.error is not None]
+        reports: dict[str, dict[str, Any]] = {
+            n: {"reason": h.reason, "counters": h.counters} for s in sources for h in [s.health()] for n in s.streams
+        }
     finally:
         inbox.close()
         for source in sources:
@@ -131,7 +135,10 @@ def record(
         raise recorder.error
     if broken and len(broken) == len(sources):
         raise broken[0]
-    return recorder.report()
+    report: dict[str, Any] = recorder.report()
+    if not any(report["counters"].get(kind) for kind in PACKETS):
+        raise unanswered(reports, {})
+    return report
 
 
 def _emit(inbox: Mailbox[Packet], shifts: Mapping[str, Shift], packet: Packet) -> None:

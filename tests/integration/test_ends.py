@@ -1,0 +1,157 @@
+"""How a run ends, and what its exit code says: nothing answered, stopped, interrupted, its runtime held."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import mmedge
+from mmedge.errors import DeviceError, SourceError
+from tests.tiny import imu_bundle, tiny_bundle
+
+CAMERA = "test://?width=160&height=120&fps=30"
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return tiny_bundle(tmp_path / "tiny.mmedge")
+
+
+def command(*arguments: object, **options: Any) -> subprocess.Popen[str]:
+    line = [sys.executable, "-m", "mmedge", *map(str, arguments)]
+    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+
+
+# Nothing was answered.
+
+
+@pytest.mark.parametrize("arguments", [("run", "BUNDLE"), ("record", "FOLDER")])
+def test_a_run_to_which_nothing_comes_says_why(bundle: Path, tmp_path: Path, arguments: tuple[str, str]) -> None:
+    name, what = arguments
+    target = bundle if what == "BUNDLE" else tmp_path / "recording"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+        free.bind(("127.0.0.1", 0))
+        uri = f"udp://127.0.0.1:{free.getsockname()[1]}"
+    run = command(name, target, "--image", uri, "--duration", "2.5", "--json")
+    out, err = run.communicate(timeout=60)
+    document = json.loads(out)
+    assert run.returncode == document["exit_code"] == 3, err
+    assert document["message"] == "nothing came in"
+    assert f"image: {uri}: no packet for" in document["where"]
+    assert document["fix"]
+
+
+@pytest.mark.parametrize("isolation", ["thread", "process"])
+@pytest.mark.parametrize("how", ["run", "iterate", "run_for"])
+def test_whoever_waits_for_results_that_do_not_come_learns_why(bundle: Path, isolation: Any, how: str) -> None:
+    duration_s = None if how == "run_for" else 0.5
+    inputs = {"image": "push://", "audio": "push://"}
+    with mmedge.Pipeline(bundle, inputs, isolation=isolation, duration_s=duration_s) as pipe:
+        with pytest.raises(DeviceError, match="nothing came in") as caught:
+            list(pipe) if how == "iterate" else pipe.run(0.5 if how == "run_for" else None)
+        assert caught.value.where == "image: nothing was pushed; audio: nothing was pushed"
+        assert pipe.statistics.results == 0
+
+
+def test_a_run_whose_triggers_were_all_skipped_is_no_success(tmp_path: Path) -> None:
+    bundle = imu_bundle(tmp_path / "imu.mmedge", rule="tests.entries:wordy", policy="skip")
+    with mmedge.Pipeline(bundle, {"image": "push://"}, duration_s=1.0) as pipe:
+        for _ in range(3):
+            pipe.push("image", np.zeros((8, 8), np.uint8), time.monotonic_ns())
+            time.sleep(0.05)
+        with pytest.raises(SourceError, match="no result: of 3 triggers 3 skipped") as caught:
+            pipe.run()
+    assert "3 packets were pushed" in str(caught.value.where)
+
+
+def test_a_look_at_a_quiet_run_is_no_error(bundle: Path) -> None:
+    with mmedge.Pipeline(bundle, {"image": "push://"}) as pipe:
+        assert list(pipe.results(time.monotonic() + 0.2)) == []
+        pipe.close()
+        assert pipe.statistics.results == 0
+
+
+# Stopped, interrupted.
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 0), (signal.SIGHUP, 0), (signal.SIGINT, 130)], ids=["TERM", "HUP", "INT"]
+)
+def test_a_stop_is_orderly_and_asked_for(bundle: Path, number: signal.Signals, code: int) -> None:
+    run = command(
+        "run", bundle, "--image", CAMERA, "--json", preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+    )
+    assert run.stdout is not None
+    run.stdout.readline()
+    run.send_signal(number)
+    out, err = run.communicate(timeout=20)
+    assert run.returncode == code, err
+    assert all(json.loads(line)["schema"] == "mmedge.result/1" for line in out.splitlines())
+    assert "Traceback" not in err
+    assert "results of" in err
+
+
+def test_a_stop_after_the_end_changes_nothing(bundle: Path) -> None:
+    """While the summary is printed and the interpreter ends."""
+    for delay_ms in (0, 20, 60, 120):
+        run = command("run", bundle, "--image", CAMERA, "--duration", "0.3", "--json")
+        assert run.stdout is not None
+        assert run.stderr is not None
+        assert run.stderr.readline()  # the summary's first line: the run is over
+        time.sleep(delay_ms / 1000)
+        run.send_signal(signal.SIGTERM)
+        _, err = run.communicate(timeout=20)
+        assert run.returncode == 0, err
+        assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("arguments", ["--help", "doctor", "run"])
+def test_ctrl_c_at_any_time_prints_no_traceback(bundle: Path, arguments: str) -> None:
+    """From the program's first line on: what Python does before is not ours."""
+    line = ["run", str(bundle), "--image", CAMERA] if arguments == "run" else [arguments]
+    code = "import os, sys, runpy; sys.argv[0] = '/bin/mmedge'; os.write(2, b'.'); import mmedge.cli; mmedge.cli.main()"
+    random.seed(0)
+    codes = set()
+    for step in range(12):
+        run = subprocess.Popen(
+            [sys.executable, "-c", code, *line],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+        assert run.stderr is not None
+        assert run.stderr.read(1) == b"."
+        time.sleep(0.004 + (step + random.random()) * 0.3 / 12)
+        run.send_signal(signal.SIGINT)
+        err = run.communicate(timeout=20)[1].decode()
+        assert "Traceback" not in err, err
+        # Killed by it while Python itself ends: a shell calls that 130, too.
+        assert run.returncode in (0, 130, -signal.SIGINT), (run.returncode, err)
+        codes.add(run.returncode)
+    assert 130 in codes
+
+
+def test_what_ignores_ctrl_c_goes_on_ignoring_it(bundle: Path) -> None:
+    """As what a shell starts with & does."""
+    run = command(
+        "run", bundle, "--image", CAMERA, "--json", preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)
+    )
+    assert run.stdout is not None
+    for _ in range(2):
+        assert json.loads(run.stdout.readline())
+        run.send_signal(signal.SIGINT)
+    for _ in range(20):
+        assert json.loads(run.stdout.readline())
+    run.terminate()
+    run.communicate(timeout=20)
+    assert run.returncode == 0
