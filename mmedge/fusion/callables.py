@@ -15,6 +15,7 @@ import numpy as np
 
 from mmedge.engine.base import EngineBase
 from mmedge.errors import ConfigError, EngineError
+from mmedge.fusion.failures import CancelledError
 from mmedge.types import AnyArray
 
 _Answer: TypeAlias = dict[str, AnyArray] | BaseException
@@ -159,7 +160,11 @@ class CallableEngine(EngineBase):
         return fault
 
     def _ended(self) -> EngineError:
-        return self._error("the run was ended while it ran", "let the run last until it has returned")
+        return CancelledError(
+            "the run was ended while it ran",
+            where=f"callable '{self._target}'",
+            fix="let the run last until it has returned",
+        )
 
     def _error(self, message: str, fix: str, place: str = "") -> EngineError:
         return EngineError(message, where=f"callable '{self._target}'{place}", fix=fix)

@@ -14,6 +14,10 @@ TOLD = 500  # characters of a message, which may be of any length
 _SMALL = 32  # values that are summed up one by one faster than by an array operation
 
 
+class CancelledError(EngineError):
+    """The run was ended while it waited for a function of the user's: nothing is wrong with the function."""
+
+
 class StageError(EngineError):
     """A stage that failed at one trigger.
 
@@ -22,6 +26,9 @@ class StageError(EngineError):
         depends: The inputs it was answering to; they count as absent for this trigger.
         error: What happened; says which tensor.
         again: Whether it has no output since it failed at an earlier trigger, or since its inputs came back.
+
+    Attributes:
+        cancelled: Whether it did not fail but was given up at the end of the run.
     """
 
     def __init__(self, stage: str, depends: tuple[str, ...], error: MmedgeError, *, again: bool = False) -> None:
@@ -30,6 +37,7 @@ class StageError(EngineError):
         self.stage = stage
         self.depends = depends
         self.again = again
+        self.cancelled = isinstance(error, CancelledError)
 
 
 class FiniteCheck:

@@ -182,7 +182,9 @@ class Inference:
         return inferred_ns
 
     def _lose(self, error: StageError, snapshot: Snapshot, sync: Synchronizer) -> None:
-        """Take a failed stage's inputs away, or raise where their policy says so."""
+        """Take a failed stage's inputs away, or raise where their policy says so, or where the run is ended."""
+        if error.cancelled:
+            raise error
         if not error.again:
             self._count(error)
         if not error.depends or any(sync.policy(name) == "fail" for name in error.depends):
@@ -211,6 +213,8 @@ class Inference:
         return UNDEFINED
 
     def _count(self, error: StageError) -> None:
+        if error.cancelled:
+            return
         errors = self._statistics.stage_errors
         if error.stage not in errors:
             told = error.message[:TOLD]

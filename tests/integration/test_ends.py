@@ -155,3 +155,49 @@ def test_what_ignores_ctrl_c_goes_on_ignoring_it(bundle: Path) -> None:
     run.terminate()
     run.communicate(timeout=20)
     assert run.returncode == 0
+
+
+# A rule that the end of the run cuts off.
+
+SLOW = """
+import time
+import numpy as np
+
+calls = 0
+
+def slow(**inputs):
+    global calls
+    calls += 1
+    time.sleep(0.01 if calls < 5 else 30)
+    return np.zeros((1, 1), np.float32)
+"""
+
+
+@pytest.mark.parametrize("stage", [{}, {"mode": "async"}], ids=["sync", "async"])
+@pytest.mark.parametrize("policy", ["zero", "fail"])
+@pytest.mark.parametrize("source", ["test://?fps=30", "push://"])
+def test_a_rule_that_the_end_cuts_off_has_not_failed(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    stage: dict[str, Any],
+    policy: str,
+    source: str,
+) -> None:
+    name = f"slow_rule_{len(stage)}_{policy}_{source[:4]}"
+    (tmp_path / f"{name}.py").write_text(SLOW)
+    monkeypatch.syspath_prepend(tmp_path)
+    bundle = imu_bundle(tmp_path / "imu.mmedge", rule=f"{name}:slow", policy=policy, timeout_ms=60_000, **stage)
+    began = time.monotonic()
+    with mmedge.Pipeline(bundle, {"image": source}, duration_s=1.5) as pipe:
+        if source == "push://":
+            for _ in range(20):
+                pipe.push("image", np.zeros((8, 8), np.uint8), time.monotonic_ns())
+                time.sleep(0.03)
+        results = list(pipe)
+    assert time.monotonic() - began < 15
+    assert len(results) >= 4
+    assert pipe.statistics.stage_errors == {}
+    assert pipe.statistics.unaccounted == 0
+    assert not [result.reason for result in results if result.reason and "ended" in result.reason]
+    assert "was ended" not in caplog.text
