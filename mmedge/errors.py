@@ -18,10 +18,13 @@ The number is the exit code of the command line.
 
 from __future__ import annotations
 
+import errno
+import os
 import traceback
 from typing import ClassVar
 
 _MAX_TRACE = 16_000
+_NO_MEMORY = ("cannot allocate memory", "failed to map segment", "bad_alloc", "out of memory")
 
 
 class MmedgeError(Exception):
@@ -43,9 +46,9 @@ class MmedgeError(Exception):
 
     def __init__(self, message: str, *, where: str | None = None, fix: str | None = None) -> None:
         super().__init__(message)
-        self.message = _printable(message)
-        self.where = None if where is None else _printable(where)
-        self.fix = None if fix is None else _printable(fix)
+        self.message = printable(message)
+        self.where = None if where is None else printable(where)
+        self.fix = None if fix is None else printable(fix)
 
     def __str__(self) -> str:
         lines = [self.message]
@@ -67,8 +70,8 @@ class MmedgeError(Exception):
         }
 
 
-def _printable(text: str) -> str:
-    # Names of files and errors of others may hold half characters, which neither a terminal nor JSON can take.
+def printable(text: str) -> str:
+    """Return ``text`` without the half characters of names of files, which neither a terminal nor JSON can take."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
@@ -82,15 +85,24 @@ class ChildTraceback(Exception):  # noqa: N818  (it is shown as the cause of an 
     """Where in another process an error arose: the text of its traceback."""
 
 
-def internal(error: BaseException, *, where: str | None = None) -> InternalError:
+def internal(error: BaseException, *, where: str | None = None) -> MmedgeError:
     """Return the InternalError of an exception that nobody expected, which becomes its cause.
+
+    Where this machine or a limit of the process has run short of something, no bug is to blame: that is another error.
 
     Example:
         >>> print(internal(TypeError("no int"), where="capture"))
         internal error: TypeError: no int
           where: capture
           fix: report it, with its traceback and `mmedge doctor --json`
+        >>> print(internal(OSError(24, "Too many open files"), where="capture"))
+        this process may open no more files
+          where: capture
+          fix: raise the limit (ulimit -n 1024), or close what holds files open
     """
+    short = shortage(error)
+    if short is not None:
+        return MmedgeError(short[0], where=where, fix=short[1])
     problem = InternalError(
         f"internal error: {type(error).__name__}: {error}",
         where=where,
@@ -100,13 +112,28 @@ def internal(error: BaseException, *, where: str | None = None) -> InternalError
     return problem
 
 
+def shortage(error: BaseException) -> tuple[str, str] | None:
+    """Return what has run short and what to do about it, None if that is not why ``error`` was raised."""
+    number = error.errno if isinstance(error, OSError) else None
+    said = str(error).lower() if isinstance(error, (RuntimeError, ImportError)) else ""
+    if number in (errno.EMFILE, errno.ENFILE):
+        return "this process may open no more files", "raise the limit (ulimit -n 1024), or close what holds files open"
+    if number == errno.EAGAIN or "start new thread" in said:
+        return "no thread or process can be started", "raise the limits (ulimit -u, ulimit -v), or end other programs"
+    if isinstance(error, MemoryError) or number == errno.ENOMEM or any(words in said for words in _NO_MEMORY):
+        return "there is not enough memory", "raise the limit (ulimit -v), or end other programs"
+    if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return f"nothing more can be written: {os.strerror(number)}", "free space, or raise the limit (ulimit -f)"
+    return None
+
+
 def trace(error: BaseException | None) -> str:
     """Return the traceback of an exception as text of at most 16,000 characters: its begin and its end."""
     if error is None:
         return ""
     text = str(error) if isinstance(error, ChildTraceback) else "".join(traceback.format_exception(error)).rstrip()
     half = _MAX_TRACE // 2
-    return _printable(text if len(text) <= _MAX_TRACE else f"{text[: half - 5]}\n...\n{text[-half:]}")
+    return printable(text if len(text) <= _MAX_TRACE else f"{text[: half - 5]}\n...\n{text[-half:]}")
 
 
 class CheckError(MmedgeError):

@@ -13,7 +13,7 @@ from typing import Protocol
 from mmedge.capture.picture import SLOTS
 from mmedge.capture.sound import Piece
 from mmedge.clock import ClockReport, now_ns
-from mmedge.errors import MmedgeError, SourceError
+from mmedge.errors import MmedgeError, SourceError, shortage
 from mmedge.types import Block, ByteArray, ClockQuality, EndOfStream, Frame, Health, Packet, PixelFormat, Slot
 
 log = logging.getLogger("mmedge.capture")
@@ -281,7 +281,8 @@ class ThreadSource(ABC):
                 log.error("%s", error)
             else:
                 reason = f"{type(error).__name__}: {error}"
-                self.error = SourceError(f"reading failed: {reason}", where=self.name, fix="the log has the details")
+                what, fix = shortage(error) or (f"reading failed: {reason}", "the log has the details")
+                self.error = SourceError(what, where=self.name, fix=fix)
                 self.error.__cause__ = error
                 log.exception("reading '%s' failed", self.name)
         # Why nothing came is what matters at the end of a run to which nothing came.

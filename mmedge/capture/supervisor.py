@@ -19,7 +19,7 @@ from mmedge.capture.base import Emit, SourceHealth
 from mmedge.clock import now_ns
 from mmedge.errors import DeviceError, MmedgeError, SourceError, internal
 from mmedge.ipc.channel import PacketReader
-from mmedge.ipc.control import Done, Ready, Ring, State
+from mmedge.ipc.control import Done, Ready, Ring, State, pack
 from mmedge.ipc.process import Child
 from mmedge.ipc.wake import Wake
 from mmedge.types import EndOfStream, Frame
@@ -94,9 +94,7 @@ class WorkerSource:
     def _spawn(self) -> None:
         order = Order(inputs=self._inputs, uris=self._uris, hold_ns=self._hold_ns, epoch=self.epoch)
         self._reader = PacketReader(self.name)
-        self._child = Child(
-            "mmedge.capture.worker:main", msgspec.msgpack.encode(order), name=self.name, fds=[self._wake.fileno()]
-        )
+        self._child = Child("mmedge.capture.worker:main", pack(order), name=self.name, fds=[self._wake.fileno()])
         self._began_ns = self._heard_ns = self._packet_ns = self._moved_ns = now_ns()
         self._newest_ns = self._unchanged_ns = 0
         self._ready = self._ended = False

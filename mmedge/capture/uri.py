@@ -10,7 +10,7 @@ from typing import Literal
 from urllib.parse import unquote, urlsplit
 
 from mmedge.capture.simulator import Settings
-from mmedge.errors import ConfigError
+from mmedge.errors import ConfigError, printable
 
 Kind = Literal["v4l2", "csi", "network", "file", "microphone", "text", "gst", "test"]
 LIVE: frozenset[Kind] = frozenset({"v4l2", "csi", "network", "microphone", "gst", "test"})
@@ -42,7 +42,8 @@ class Uri:
 
     def __str__(self) -> str:
         """Return the address as it may be shown: without a password."""
-        return re.sub(r"(?<=://)[^/@]*@", "***@", self.target) if self.kind == "network" else self.target
+        shown = printable(self.target)
+        return re.sub(r"(?<=://)[^/@]*@", "***@", shown) if self.kind == "network" else shown
 
     @property
     def device(self) -> tuple[str, ...]:

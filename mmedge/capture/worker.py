@@ -10,6 +10,7 @@ import msgspec
 from mmedge.capture.open import open_sources
 from mmedge.capture.supervisor import HEARTBEAT_S, Order, Pulse
 from mmedge.ipc.channel import PacketWriter
+from mmedge.ipc.control import unpack
 from mmedge.ipc.wake import Wake
 from mmedge.ipc.worker import Link
 from mmedge.types import EndOfStream, Packet
@@ -17,7 +18,7 @@ from mmedge.types import EndOfStream, Packet
 
 def main(link: Link) -> None:
     """Open, read, report; ends with the source or when the parent wants it."""
-    order = msgspec.msgpack.decode(link.payload, type=Order)
+    order = unpack(link.payload, Order)
     (source,) = open_sources(order.inputs, order.uris, hold_ns=order.hold_ns)
     try:
         source.epoch = order.epoch

@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from mmedge.cli import signals
-from mmedge.errors import MmedgeError, internal, trace
+from mmedge.errors import InternalError, MmedgeError, internal, trace
 from mmedge.extras import missing_package
 
 # Command -> one line for the overview; the command itself lives in mmedge.cli.NAME.
@@ -34,7 +34,6 @@ COMMANDS = {
     "train": "Train the model of a recipe.",
     "export": "Train or load, then ONNX, INT8, bundle: all steps of a recipe.",
 }
-BUG = 70
 INTERRUPTED = 130
 
 
@@ -134,24 +133,23 @@ def _run(arguments: list[str], *, as_json: bool) -> int:
     except ModuleNotFoundError as error:
         missing = missing_package(error)
         if missing is None:
-            _report_bug(error, as_json=as_json)
-            return BUG
+            return _report_bug(error, as_json=as_json)
         _report(missing.to_dict() if as_json else str(missing), as_json=as_json)
         return missing.exit_code
     except BrokenPipeError:
         return 0  # the reader of our stdout has left: it had what it wanted
     except OSError as error:
-        problem = MmedgeError(
-            f"{error.strerror or error}", where=str(error.filename or "the output"), fix="free space, or check the path"
-        )
+        where = str(error.filename or "the output")
+        problem = internal(error, where=where)
+        if isinstance(problem, InternalError):
+            problem = MmedgeError(f"{error.strerror or error}", where=where, fix="free space, or check the path")
         _report(problem.to_dict() if as_json else str(problem), as_json=as_json)
         return problem.exit_code
     except Exception as error:
         # Click's usage errors have an exit code and know how to show themselves.
         show = getattr(error, "show", None)
         if show is None:
-            _report_bug(error, as_json=as_json)
-            return BUG
+            return _report_bug(error, as_json=as_json)
         if as_json:
             message = getattr(error, "format_message", error.__str__)()
             document = MmedgeError(message, where="command line", fix="mmedge --help").to_dict()
@@ -175,9 +173,11 @@ def _report(text: str | dict[str, object], *, as_json: bool) -> None:
         print(f"error: {printable(str(text))}", file=sys.stderr)
 
 
-def _report_bug(error: Exception, *, as_json: bool) -> None:
+def _report_bug(error: Exception, *, as_json: bool) -> int:
     from mmedge.cli.output import printable
 
     problem = internal(error)
-    print(printable(trace(error)), file=sys.stderr)
+    if isinstance(problem, InternalError):
+        print(printable(trace(error)), file=sys.stderr)
     _report(problem.to_dict() if as_json else str(problem), as_json=as_json)
+    return problem.exit_code

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import array
 import errno
+import json
 import os
 import select
 import socket
 import threading
 from collections.abc import Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import msgspec
 
 MAX_MESSAGE = 1 << 17
 _MAX_FDS = 4
+_Struct = TypeVar("_Struct", bound=msgspec.Struct)
 
 
 class Start(msgspec.Struct, frozen=True, tag=True):
@@ -70,6 +72,16 @@ class Done(msgspec.Struct, frozen=True, tag=True):
 
 
 Message: TypeAlias = Start | Stop | Ready | Log | Ring | State | Failed | Done
+
+
+def pack(order: msgspec.Struct) -> bytes:
+    """Return the payload of a child: its text may hold names of files that are not UTF-8."""
+    return json.dumps(msgspec.to_builtins(order)).encode()
+
+
+def unpack(payload: bytes, kind: type[_Struct]) -> _Struct:
+    """Return what ``pack`` was given."""
+    return msgspec.convert(json.loads(payload), kind)
 
 
 class Control:

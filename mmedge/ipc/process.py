@@ -61,6 +61,13 @@ def _spawn_all(orders: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]])
             future.set_exception(error)
 
 
+def _here() -> Path:
+    try:
+        return Path.cwd()
+    except FileNotFoundError:  # somebody has deleted it
+        return Path("/")
+
+
 def error_from(document: dict[str, Any]) -> MmedgeError:
     """Return the error that a child sent as ``MmedgeError.to_dict`` gave it."""
     cls = _ERRORS.get(str(document.get("error")), MmedgeError)
@@ -102,8 +109,9 @@ class Child:
                     stderr=self._said,
                 )
             )
-            path = [os.fsencode(Path(p).absolute()) for p in sys.path if isinstance(p, str)]
-            self.control.send(Start(entry, payload, os.getpid(), path, os.fsencode(Path.cwd())), fds)
+            here = _here()
+            path = [os.fsencode(here / p) for p in sys.path if isinstance(p, str)]
+            self.control.send(Start(entry, payload, os.getpid(), path, os.fsencode(here)), fds)
         except BaseException:
             self.control.close()  # which ends the child, if there is one
             os.close(self._said)
@@ -115,6 +123,14 @@ class Child:
     def pid(self) -> int:
         """Process id."""
         return self._process.pid
+
+    def state(self) -> str:
+        """Say what it does, as the kernel sees it: ``T (stopped)``, ``R (running)``, ``S (sleeping)``..."""
+        try:
+            lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+        except OSError:
+            return "gone"
+        return next((line.partition(":")[2].strip() for line in lines if line.startswith("State:")), "unknown")
 
     def receive(self, timeout_s: float | None) -> tuple[Message, list[int]] | None:
         """Return its next message but for log records, which are logged here, and errors, which are kept.

@@ -18,6 +18,8 @@ class Wake:
         (True, False)
     """
 
+    _fd = -1
+
     def __init__(self, fd: int | None = None) -> None:
         self._fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK) if fd is None else fd
 
@@ -44,4 +46,5 @@ class Wake:
 
     def __del__(self) -> None:
         # Not before the last user is gone: a thread may still be polling, and the number would be used again.
-        os.close(self._fd)
+        if self._fd >= 0:
+            os.close(self._fd)

@@ -21,9 +21,9 @@ from mmedge._native import core
 from mmedge.bundle import load
 from mmedge.bundle.manifest import Manifest
 from mmedge.capture.picture import slots_for
-from mmedge.errors import ConfigError, EngineError, FrameExpiredError, InternalError, MmedgeError, internal
+from mmedge.errors import ConfigError, EngineError, FrameExpiredError, InternalError, MmedgeError, internal, shortage
 from mmedge.ipc.channel import FrameHeader, PacketReader, PacketWriter, RingSlot, frame_header, frame_of
-from mmedge.ipc.control import Control, Done, Message, Ready, Ring, State
+from mmedge.ipc.control import Control, Done, Message, Ready, Ring, State, pack, unpack
 from mmedge.ipc.frames import Loan
 from mmedge.ipc.process import Child
 from mmedge.ipc.wake import Wake
@@ -36,6 +36,8 @@ from mmedge.types import Frame, Packet, Result
 
 _RESULT_BYTES = 1 << 18
 _REPORT_S = 0.2
+_SILENT_S = 4.0  # a process that is starved of everything for that long answers nothing either
+_ASLEEP_S = 1.0
 _STOP_S = 10.0
 _START_STOP_S = 0.5  # an engine build does not hear
 log = logging.getLogger("mmedge.runtime")
@@ -117,7 +119,7 @@ class ResultWriter:
 
 def main(link: Link) -> None:
     """Run a bundle until its sources end or the parent wants it; the child's entry."""
-    spec = msgspec.msgpack.decode(link.payload, type=RunSpec)
+    spec = unpack(link.payload, RunSpec)
     wake_results, wake_pushed = map(Wake, link.fds)
     pushed = PacketReader("push")
 
@@ -142,14 +144,21 @@ def main(link: Link) -> None:
             except MmedgeError as error:
                 results.close(error)
 
+        def repeat() -> None:
+            while True:
+                time.sleep(_REPORT_S)
+                report()
+
         runtime.pushed_unread = lambda: pushed.dropped
         runtime.start()
         try:
             threading.Thread(target=feed, name="mmedge-pushed", daemon=True).start()
             report()
             link.ready()
+            # Also while the run ends, which may take its time: who falls silent is killed.
+            threading.Thread(target=repeat, name="mmedge-report", daemon=True).start()
             while not results.ended.wait(_REPORT_S) and not link.stopping.is_set():
-                report()
+                pass
         finally:
             runtime.stop()
         report()
@@ -198,7 +207,7 @@ class RemoteRuntime:
         try:
             self._child = Child(
                 "mmedge.pipeline.remote:main",
-                msgspec.msgpack.encode(self.spec),
+                pack(self.spec),
                 name="the runtime",
                 fds=[self._results_wake.fileno(), self._pushed_wake.fileno()],
                 stdin="text://stdin" in self.spec.inputs.values(),
@@ -210,11 +219,12 @@ class RemoteRuntime:
                 raise self._error or InternalError("the runtime ended before it began", fix="please report it")
         except OSError as error:
             self.stop()
-            raise MmedgeError(
-                f"the runtime process cannot be started: {error.strerror}",
-                where="limits of this process",
-                fix="raise them (ulimit -a), or use isolation='thread'",
-            ) from error
+            what, fix = shortage(error) or (
+                str(error.strerror),
+                "raise the limits (ulimit -a), or use isolation='thread'",
+            )
+            message = f"the runtime process cannot be started: {what}"
+            raise MmedgeError(message, where="limits of this process", fix=fix) from error
         except BaseException:
             self.stop()
             raise
@@ -222,11 +232,22 @@ class RemoteRuntime:
     def _listen(self) -> None:
         child = self._child
         assert child is not None
+        silent_s = 0.0
         try:
-            while True:
-                received = child.receive(None)
+            while silent_s < _SILENT_S or not self._open:
+                before = time.monotonic()
+                received = child.receive(_REPORT_S)
+                took_s = time.monotonic() - before
                 if received is not None:
                     self._take(*received)
+                # This process may have been stopped itself, and the runtime with it: only what it heard awake counts.
+                silent_s = silent_s + took_s if received is None and took_s < _ASLEEP_S else 0.0
+            self._error = MmedgeError(
+                f"the runtime has not reported for {silent_s:.0f} s and was killed",
+                where=f"process {child.pid}, {child.state()}",
+                fix="leave it running (kill -CONT); a callable that keeps the interpreter to itself has to release it",
+            )
+            child.kill()
         except EOFError:
             if not self._done:
                 self._error = child.error or MmedgeError(

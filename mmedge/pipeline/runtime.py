@@ -19,7 +19,7 @@ import msgspec
 from mmedge.bundle import Bundle
 from mmedge.calibration.offsets import alignment
 from mmedge.capture import Source, SourceHealth, open_sources
-from mmedge.errors import ConfigError, EngineError, MmedgeError, internal
+from mmedge.errors import ConfigError, EngineError, InternalError, MmedgeError, internal
 from mmedge.fusion import StageGraph, load_graph
 from mmedge.ipc.mailbox import Mailbox
 from mmedge.pipeline.check import check_run
@@ -195,8 +195,10 @@ class Runtime:
         except MmedgeError as problem:
             error = problem
         except BaseException as problem:  # a bug of ours must reach the user, not die with the thread
-            log.exception("the runtime failed")
             error = internal(problem)
+            log.log(
+                logging.ERROR if isinstance(error, InternalError) else logging.INFO, "the runtime failed", exc_info=True
+            )
         finally:
             self.statistics.state = "FAILED" if error else "STOPPED"
             try:

@@ -19,7 +19,7 @@ import numpy as np
 
 from mmedge.bundle import Bundle
 from mmedge.bundle.manifest import AudioInput, Input
-from mmedge.errors import MissingDependencyError, MmedgeError, SourceError, internal
+from mmedge.errors import MissingDependencyError, MmedgeError, SourceError, internal, printable
 from mmedge.extras import require
 from mmedge.recording.decision import Decision, trigger_event
 from mmedge.recording.event_log import (
@@ -96,7 +96,10 @@ def make_header(
         bundle=ran,
         inputs={
             name: RecordedInput(
-                uri=re.sub(r"(?<=://)[^/@\s]*@", "***@", uri), live=live[name], files=stems[name], spec=seats[name]
+                uri=re.sub(r"(?<=://)[^/@\s]*@", "***@", printable(uri)),
+                live=live[name],
+                files=stems[name],
+                spec=seats[name],
             )
             for name, uri in uris.items()
         },

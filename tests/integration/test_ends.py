@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import socket
@@ -16,7 +17,8 @@ import numpy as np
 import pytest
 
 import mmedge
-from mmedge.errors import DeviceError, SourceError
+from mmedge.errors import DeviceError, MmedgeError, SourceError
+from tests.processes import alive, family, run_until, until
 from tests.tiny import imu_bundle, tiny_bundle
 
 CAMERA = "test://?width=160&height=120&fps=30"
@@ -201,3 +203,58 @@ def test_a_rule_that_the_end_cuts_off_has_not_failed(
     assert pipe.statistics.unaccounted == 0
     assert not [result.reason for result in results if result.reason and "ended" in result.reason]
     assert "was ended" not in caplog.text
+
+
+# The runtime is held.
+
+LATE = """
+from mmedge.pipeline.runtime import Runtime
+
+close = Runtime._close
+Runtime._close = lambda self: (time.sleep(6), close(self))[1]
+"""
+
+
+def test_a_runtime_that_is_stopped_is_noticed_and_killed(bundle: Path) -> None:
+    with mmedge.Pipeline(bundle, {"image": CAMERA}) as pipe:
+        runtime, workers = family(pipe)
+        next(iter(pipe))
+        os.kill(runtime, signal.SIGSTOP)
+        before = time.monotonic()
+        with pytest.raises(MmedgeError, match="has not reported for") as caught:
+            list(pipe)
+        assert time.monotonic() - before < 5.5
+        assert caught.value.exit_code == 5
+        assert "T (stopped)" in str(caught.value.where)
+        assert until(lambda: not alive([runtime, *workers]), 3.0)
+        assert pipe.statistics.state == "FAILED"
+
+
+def test_a_job_that_is_stopped_as_a_whole_goes_on(bundle: Path) -> None:
+    run = command("run", bundle, "--image", CAMERA, "--json", start_new_session=True)
+    assert run.stdout is not None
+    for _ in range(10):
+        run.stdout.readline()
+    os.killpg(run.pid, signal.SIGSTOP)
+    time.sleep(6.0)
+    os.killpg(run.pid, signal.SIGCONT)
+    newest_ns = 0
+    deadline = time.monotonic() + 20
+    stopped_until_ns = time.monotonic_ns() + 5_000_000_000
+    while newest_ns < stopped_until_ns and time.monotonic() < deadline:
+        newest_ns = json.loads(run.stdout.readline())["t_ns"]
+    run.terminate()
+    _, err = run.communicate(timeout=20)
+    assert run.returncode == 0, err
+    assert newest_ns >= stopped_until_ns
+
+
+def test_a_runtime_whose_end_takes_long_is_left_in_peace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with a recording that a slow disk takes its time to write."""
+    (tmp_path / "late_rule.py").write_text(SLOW + LATE)
+    monkeypatch.syspath_prepend(tmp_path)
+    bundle = imu_bundle(tmp_path / "imu.mmedge", rule="late_rule:slow", timeout_ms=60_000)
+    with mmedge.Pipeline(bundle, {"image": CAMERA}, duration_s=1.0) as pipe:
+        before = time.monotonic()
+        assert run_until(pipe, 30.0)
+        assert time.monotonic() - before > 5
