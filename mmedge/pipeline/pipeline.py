@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ import numpy.typing as npt
 from mmedge.bundle import AudioInput, Bundle, ImageInput, load
 from mmedge.bundle.manifest import TensorInput, TextInput
 from mmedge.capture import LIVE, parse
-from mmedge.errors import ConfigError
+from mmedge.errors import ConfigError, MmedgeError
 from mmedge.ipc.channel import MAX_SAMPLES
 from mmedge.pipeline.arguments import (
     check_capture,
@@ -35,6 +36,8 @@ from mmedge.pipeline.statistics import Statistics
 from mmedge.pipeline.unanswered import unanswered
 from mmedge.sinks import Sink, make_sink
 from mmedge.types import Block, Frame, Packet, Result, Tensor, Text
+
+log = logging.getLogger("mmedge.pipeline")
 
 
 class Pipeline:
@@ -195,13 +198,17 @@ class Pipeline:
         except TimeoutError:
             return None
         if result is None:
-            self._check_answered()
+            nothing = self._unanswered()
+            if nothing is not None:
+                raise nothing
         return result
 
-    def _check_answered(self) -> None:
-        if not self.statistics.results and not self._closed:
-            pushed = {name: self._pushed[name] for name, uri in self._runtime.spec.inputs.items() if uri == PUSH}
-            raise unanswered(self.health(), pushed, self.statistics)
+    def _unanswered(self) -> MmedgeError | None:
+        """Return why there is no result yet, None if there is one, or if it was closed before there could be."""
+        if self.statistics.results or self._closed:
+            return None
+        pushed = {name: self._pushed[name] for name, uri in self._runtime.spec.inputs.items() if uri == PUSH}
+        return unanswered(self.health(), pushed, self.statistics)
 
     def run(self, duration_s: float | None = None) -> Statistics:
         """Take results until the sources end, or for ``duration_s`` seconds.
@@ -210,13 +217,16 @@ class Pipeline:
             Counts and latencies of the run.
 
         Raises:
-            MmedgeError: Whatever ended the run before its time, or why it has given no result.
+            MmedgeError: Whatever ended the run before its time, or why it has ended without any result. That nothing
+                has come within ``duration_s`` is logged, as a warning with the reasons: the run goes on.
         """
         check_duration(duration_s)
         self.start()
         for _ in self.results(None if duration_s is None else time.monotonic() + duration_s):
             pass
-        self._check_answered()
+        nothing = self._unanswered()
+        if nothing is not None:  # it goes on, and may be run for longer
+            log.warning("no result within %s s: %s", duration_s, nothing)
         return self.statistics
 
     def push(self, name: str, array: npt.NDArray[np.generic], capture_ns: int) -> None:

@@ -54,15 +54,23 @@ def test_a_run_to_which_nothing_comes_says_why(bundle: Path, tmp_path: Path, arg
 
 
 @pytest.mark.parametrize("isolation", ["thread", "process"])
-@pytest.mark.parametrize("how", ["run", "iterate", "run_for"])
+@pytest.mark.parametrize("how", ["run", "iterate"])
 def test_whoever_waits_for_results_that_do_not_come_learns_why(bundle: Path, isolation: Any, how: str) -> None:
-    duration_s = None if how == "run_for" else 0.5
     inputs = {"image": "push://", "audio": "push://"}
-    with mmedge.Pipeline(bundle, inputs, isolation=isolation, duration_s=duration_s) as pipe:
+    with mmedge.Pipeline(bundle, inputs, isolation=isolation, duration_s=0.5) as pipe:
         with pytest.raises(DeviceError, match="nothing came in") as caught:
-            list(pipe) if how == "iterate" else pipe.run(0.5 if how == "run_for" else None)
+            list(pipe) if how == "iterate" else pipe.run()
         assert caught.value.where == "image: nothing was pushed; audio: nothing was pushed"
         assert pipe.statistics.results == 0
+
+
+def test_a_time_without_results_is_told_and_the_run_goes_on(bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with mmedge.Pipeline(bundle, {"image": "push://"}) as pipe:
+        assert pipe.run(0.2).results == 0
+        assert "nothing came in" in caplog.text
+        assert "image: nothing was pushed" in caplog.text
+        pipe.push("image", np.zeros((8, 8), np.uint8), time.monotonic_ns())
+        assert pipe.run(1.0).results == 1
 
 
 def test_a_run_whose_triggers_were_all_skipped_is_no_success(tmp_path: Path) -> None:
