@@ -29,12 +29,12 @@ def run_ms(*stages: Stage) -> list[float]:
     """Return the median time of a run of each stage's engine on what its inputs hold, the stages in turn."""
     times: list[list[int]] = [[] for _ in stages]
     end = time.monotonic() + _BUDGET_S
-    for index in range(_RUNS):
+    for _ in range(_RUNS):
         for stage, taken in zip(stages, times, strict=True):
             before = time.perf_counter_ns()
             stage.engine.run()
             taken.append(time.perf_counter_ns() - before)
-        if index and time.monotonic() > end:
+        if time.monotonic() > end:
             break
     for stage in stages:
         stage.reset()
@@ -64,7 +64,7 @@ def describe(weights: Sequence[Weight], *, simulated: bool) -> str | None:
         return None
     sets = ", ".join(instruction_sets()) or "no 8-bit instructions known"
     what = "TensorRT's int8, simulated" if simulated else "int8"
-    found = f"{what} on this CPU ({sets}): {int8_ms:.3g} ms a pass, fp32 {fp32_ms:.3g} ms"
+    found = f"{what} on this CPU ({sets}): {int8_ms:.3f} ms a pass, fp32 {fp32_ms:.3f} ms"
     if inexact:
         found += f"; its answers are up to {100 * error:.2g} % of their range off fp32's"
     return f"{found}: fp32 is the better choice, leave --precision out" if slower else found
