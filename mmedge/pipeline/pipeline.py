@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from mmedge.bundle import AudioInput, Bundle, ImageInput, load
 from mmedge.bundle.manifest import TensorInput, TextInput
-from mmedge.capture import LIVE, parse
+from mmedge.capture import parse
 from mmedge.errors import ConfigError
 from mmedge.ipc.channel import MAX_SAMPLES, MAX_TEXT
 from mmedge.pipeline.check import check_run
@@ -334,7 +334,7 @@ class Pipeline:
 
 
 def _has_device(inputs: Mapping[str, str]) -> bool:
-    return any(uri != PUSH and parse(uri).kind in LIVE for uri in inputs.values())
+    return any(uri != PUSH and parse(uri).live for uri in inputs.values())
 
 
 def _results(
