@@ -23,7 +23,7 @@ from mmedge.pipeline.remote import RemoteRuntime
 from mmedge.pipeline.runtime import PUSH, Runtime
 from mmedge.pipeline.spec import Latency, RunSpec
 from mmedge.pipeline.statistics import Statistics
-from mmedge.sinks import Sink, make_sink
+from mmedge.sinks import Sink, check_sinks, make_sink
 from mmedge.types import Block, Frame, Packet, Result, Tensor, Text
 
 MAX_DURATION_S = 1e7
@@ -36,7 +36,7 @@ class Pipeline:
         bundle: A bundle, or the path of one.
         inputs: Input name -> URI (``"0"``, ``"clip.mp4"``, ``"mic://default"``, ``"udp://..."``...); an input
             that is fed by ``push`` or ``text`` has the URI ``"push://"``.
-        sinks: ``"console"``, ``"jsonl:PATH"`` or objects with ``write`` and ``close``.
+        sinks: ``"NAME"`` or ``"NAME:TARGET"`` (``mmedge.sinks.sink_names``), or objects with ``write`` and ``close``.
         on_result: Called with each result in the thread that iterates or calls ``run``.
         latency: ``low``, ``balanced`` or ``offline`` (files only: nothing is dropped, as fast as it goes).
         isolation: ``process`` runs the runtime in a process of its own and each live device in another, where
@@ -84,7 +84,7 @@ class Pipeline:
         check_speed(speed)
         check_duration(duration_s)
         _check_sources(inputs)
-        _check_sinks(sinks)
+        check_sinks(sinks)
         self._own = not isinstance(bundle, Bundle)
         self.bundle = bundle if isinstance(bundle, Bundle) else load(bundle)
         self._on_result = on_result
@@ -368,20 +368,6 @@ def _check_sources(inputs: object) -> None:
             wanted = f"{str(name)!r}: {str(uri)!r}" if isinstance(uri, (int, str, Path)) else "'image': 'clip.mp4'"
             raise ConfigError(
                 f"name and URI of an input are strings, not {name!r}: {uri!r}", where="inputs", fix=f"{{{wanted}}}"
-            )
-
-
-def _check_sinks(sinks: object) -> None:
-    if isinstance(sinks, str) or not isinstance(sinks, Sequence):
-        raise ConfigError(
-            f"sinks are a list, not {type(sinks).__name__}",
-            where="sinks",
-            fix=f"sinks=[{sinks!r}]" if isinstance(sinks, str) else 'sinks=["console"]',
-        )
-    for sink in sinks:
-        if not isinstance(sink, str) and not (hasattr(sink, "write") and hasattr(sink, "close")):
-            raise ConfigError(
-                f"{sink!r} is no sink", where="sinks", fix="'console', 'jsonl:PATH', or an object with write and close"
             )
 
 
