@@ -1,6 +1,6 @@
 # make demo    the whole path on this machine, from nothing
 # make test    the tests
-# make check   lint, types, import contracts, formats, sanitizers, the Jetson target's packages
+# make check   lint, types, import contracts, formats, sanitizers, the Jetson target's packages, arithmetic on two CPUs
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -22,6 +22,13 @@ PIP := $(BIN)/python -m pip install --quiet
 TORCH := torch$(shell sed -n 's/^torch\(==.*\)/\1/p' constraints.txt)
 NATIVE := $(shell find native CMakeLists.txt -name '*.cpp' -o -name '*.hpp' -o -name CMakeLists.txt)
 
+# A CPU with AVX2 and neither AVX-512 nor VNNI; without what qemu would warn that it lacks. It has no AVX-512 at all.
+# Only this process is emulated: what it starts runs on the machine's own CPU.
+HASWELL := qemu-x86_64 -cpu Haswell-noTSX,-pcid,-x2apic,-tsc-deadline,-invpcid
+
+# Named, because collecting all tests takes longer than running these.
+ARITHMETIC = $$(grep -rl --include='*.py' mark.arithmetic tests)
+
 .PHONY: demo test check system clean
 
 demo: $(VENV)/installed
@@ -41,6 +48,12 @@ check: $(VENV)/tests-installed
 	  $(BIN)/cmake --build build/sanitize-$$kind --parallel 2 >/dev/null && \
 	  $(BIN)/ctest --test-dir build/sanitize-$$kind --output-on-failure || exit 1; done
 	$(BIN)/python scripts/resolve_target.py
+	$(BIN)/pytest -m arithmetic $(ARITHMETIC)
+ifeq ($(shell uname -m),x86_64)
+	@sh scripts/need.sh optional qemu-x86_64:qemu-user
+	if command -v qemu-x86_64 >/dev/null; then $(HASWELL) $(BIN)/python $(BIN)/pytest -m arithmetic $(ARITHMETIC); \
+	  else echo "not run: the tests of arithmetic on an emulated AVX2 CPU" >&2; fi
+endif
 
 system:
 	@sh scripts/need.sh required g++:g++ \

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 import benchmarks
-from benchmarks.harness import Report, cells, show
+from benchmarks.harness import BenchmarkReport, cells, show
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 # Not benchmarks: what they share.
@@ -34,7 +34,7 @@ SHARED = {
 }
 
 
-def section(report: Report) -> str:
+def section(report: BenchmarkReport) -> str:
     """Return one report as Markdown."""
     lines = [
         f"## {report.name}",
@@ -62,7 +62,7 @@ def main() -> None:
     for name in names:
         command = [sys.executable, "-m", f"benchmarks.{name}", "--json", *(["--quick"] if options.quick else [])]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
-        report = msgspec.json.decode(done.stdout, type=Report)
+        report = msgspec.json.decode(done.stdout, type=BenchmarkReport)
         show(report)
         sections.append(section(report))
     head = "# Benchmarks\n\nWritten by `python -m benchmarks`. Every figure carries its evidence class.\n"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from benchmarks import attention, digits, graph, impacts
-from benchmarks.harness import Report, Row, host, main, versions
+from benchmarks.harness import BenchmarkReport, Row, host, main, versions
 
 
-def measure(quick: bool) -> Report:
+def measure(quick: bool) -> BenchmarkReport:
     """Accuracy of fused models over masks and noise, impacts against skew, attention, cost of the graph."""
     rows: list[Row] = []
     targets: dict[str, float] = {}
@@ -14,7 +14,7 @@ def measure(quick: bool) -> Report:
         found, figures = part.measure(quick)
         rows += found
         targets |= figures
-    return Report(
+    return BenchmarkReport(
         name="fusion",
         title="Fusion: shipped bundles on data they were not trained on; impacts is generated (simulated)",
         host=host(),

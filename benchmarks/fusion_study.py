@@ -22,6 +22,7 @@ from mmedge.export.training.augment import augment
 from mmedge.export.training.evaluate import class_names
 from mmedge.export.training.masks import all_masks, as_tensor, modality_dropout
 from mmedge.export.training.targets import classification_target, none_class, task_loss, verification_target
+from mmedge.export.training.validated_masks import has_all
 
 _BATCH, _LEARNING_RATE = 256, 3e-3
 _PATIENCE, _EPOCHS = 3, 15
@@ -184,8 +185,9 @@ class Study:
         return torch.stack(losses).sum()
 
     def hits(self, model: nn.Module, samples: Embedded, mask: Mask) -> dict[str, Hits]:
-        """Return per task which samples are answered rightly, of those with a certain answer."""
-        view = samples.under(self.masks[mask])
+        """Return per task which samples are answered rightly, of those with all inputs and a certain answer."""
+        whole = has_all(samples.present, self.masks[mask]).nonzero()[:, 0]
+        view = samples.rows(whole).under(self.masks[mask])
         with torch.no_grad():
             digit, agreement = model(view.vectors, view.present)
         share, answer = classification_target(view.labels, view.present, self.classes, self.none).max(1)

@@ -17,6 +17,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from mmedge.engine.cpu import instruction_sets
 from mmedge.types import Evidence
 
 Peers: TypeAlias = Mapping[str, Callable[[], object] | None]
@@ -42,7 +43,7 @@ class Row(msgspec.Struct, frozen=True):
     timings: dict[str, Timing] = {}
 
 
-class Report(msgspec.Struct, frozen=True):
+class BenchmarkReport(msgspec.Struct, frozen=True):
     """The document that ``--json`` prints."""
 
     name: str
@@ -64,6 +65,7 @@ def host() -> dict[str, str | int]:
     return {
         "cpu": named.get("model name", named.get("CPU part", platform.machine())),
         "machine": platform.machine(),
+        "instructions": " ".join(instruction_sets()),
         "cores": len(os.sched_getaffinity(0)),
         "python": platform.python_version(),
     }
@@ -122,7 +124,7 @@ def compare(what: str, ours: Callable[[], object], peers: Peers, rounds: int) ->
     )
 
 
-def main(measure: Callable[[bool], Report]) -> None:
+def main(measure: Callable[[bool], BenchmarkReport]) -> None:
     """Run one benchmark from the command line: a table, or with ``--json`` the document.
 
     Args:
@@ -139,7 +141,7 @@ def main(measure: Callable[[bool], Report]) -> None:
         show(report)
 
 
-def show(report: Report) -> None:
+def show(report: BenchmarkReport) -> None:
     """Print the report as a table that says what was measured and how."""
     console = Console(width=None if sys.stdout.isatty() else 120)
     table = Table("what", "n", "mmedge", "peers", "best peer / ours", title=report.title, title_justify="left")

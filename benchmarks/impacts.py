@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 import mmedge
-from benchmarks.harness import Report, Row, host, main, versions
+from benchmarks.harness import BenchmarkReport, Row, host, main, versions
 from mmedge.bundle import Bundle
 from mmedge.export.datasets.impacts import FPS, OBJECTS, SKEWS_MS, USABLE_S
 from mmedge.export.datasets.impacts_clip import BEGIN_S, PERIOD_S, Scene, make_scene
@@ -121,10 +121,10 @@ def measure(quick: bool) -> tuple[list[Row], dict[str, float]]:
     return rows, targets
 
 
-def _report(quick: bool) -> Report:
+def _report(quick: bool) -> BenchmarkReport:
     """Accuracy of the impacts bundle against injected skew."""
     rows, targets = measure(quick)
-    return Report(
+    return BenchmarkReport(
         name="impacts",
         title="Impacts: which of four objects clicked, with sound that is early and late by so much (mean of both)",
         host=host(),

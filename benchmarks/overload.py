@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 import mmedge
-from benchmarks.harness import Report, Row, host, main, versions
+from benchmarks.harness import BenchmarkReport, Row, host, main, versions
 from benchmarks.overload_rule import STAGE_MS
 from benchmarks.partners import queued
 from mmedge.bundle import write_archive
@@ -81,9 +81,7 @@ def slow_stage(path: Path, trigger: str, times: float, seconds: float) -> tuple[
     if trigger == "image":
         for name, newest in (("queue", False), ("newest frame", True)):
             peers[name] = float(np.percentile(queued.ages_ms(stage_ms / 1e3, seconds, newest=newest), 99))
-    what = (
-        f"{times:g} frames, trigger {trigger}: p99 age (n = {len(ages)}, bound {bound:.0f}, absent {absences})"
-    )
+    what = f"{times:g} frames, trigger {trigger}: p99 age (n = {len(ages)}, bound {bound:.0f}, absent {absences})"
     best = min((value for value in peers.values() if value is not None), default=None)
     return Row(what, "ms", p99, peers, None if best is None else best / p99), p99 / bound, absences
 
@@ -104,7 +102,7 @@ def slow_reader(path: Path, seconds: float) -> tuple[Row, float]:
     return row, ours / PERIOD_MS
 
 
-def measure(quick: bool) -> Report:
+def measure(quick: bool) -> BenchmarkReport:
     """Age of answers for stages of 1 to 30 frames, false absences, age in the hands of a slow reader."""
     seconds = 1.5 if quick else 10.0
     times = TIMES[::3] + TIMES[-1:] if quick else TIMES
@@ -119,7 +117,7 @@ def measure(quick: bool) -> Report:
                 worst, absences = max(worst, reached), absences + absent
         row, age = slow_reader(paths["image"], seconds)
         rows.append(row)
-    return Report(
+    return BenchmarkReport(
         name="overload",
         title=f"Overload: {FPS} fps camera and microphone (simulated devices, real processes), stages that only wait",
         host=host(),

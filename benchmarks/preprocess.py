@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.harness import Peers, Report, Row, compare, host, main, versions
+from benchmarks.harness import BenchmarkReport, Peers, Row, compare, host, main, versions
 from benchmarks.partners.numpy_mel import NumpyLogMel
 from mmedge.bundle.manifest import AudioInput, ImageInput, LogMel
 from mmedge.preprocess import AudioPreprocessor, ImagePreprocessor
@@ -90,7 +90,7 @@ def mel_row(rounds: int) -> Row:
     )
 
 
-def measure(quick: bool) -> Report:
+def measure(quick: bool) -> BenchmarkReport:
     """Preprocessing beside OpenCV and numpy, one thread each."""
     rounds = 300 if quick else 3000
     vga, hd = colour_row(480, 640, rounds), colour_row(1080, 1920, rounds // 3)
@@ -101,7 +101,7 @@ def measure(quick: bool) -> Report:
         for peer, value in row.peers.items():
             if value is not None:
                 targets[f"{name}_vs_{peer.replace(' ', '_')}"] = value / row.ours
-    return Report(
+    return BenchmarkReport(
         name="preprocess",
         title="Preprocessing on the CPU: microseconds per call, median (middle half), one thread, interleaved",
         host=host(),

@@ -8,7 +8,7 @@ from unittest.mock import patch
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.harness import Report, Row, host, main, versions
+from benchmarks.harness import BenchmarkReport, Row, host, main, versions
 from benchmarks.partners import clocks, pairing
 from benchmarks.simulation import (
     AUDIO_LATENCY_NS,
@@ -187,7 +187,7 @@ def wall_clock_step(seed: int) -> Row:
     return row("bytes of the outcome's digest that a step of the wall clock changes", "", float(before != after) * 32)
 
 
-def measure(quick: bool) -> Report:
+def measure(quick: bool) -> BenchmarkReport:
     """Skew, clock error and recovery in a simulated hour, four seeds, four kinds of noise."""
     seeds, duration_s = (range(2), 240.0) if quick else (range(4), 3600.0)
     rows: list[Row] = []
@@ -198,7 +198,7 @@ def measure(quick: bool) -> Report:
         of += each
     gap_row, gap_s = gaps(seeds, min(duration_s, 1800.0))
     targets = {name: worst(name, (each[name] for each in of)) for name in of[0]}
-    return Report(
+    return BenchmarkReport(
         name="sync",
         title="Time: a simulated camera and microphone whose true capture times are known; worst of the seeds",
         host=host(),

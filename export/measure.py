@@ -25,6 +25,7 @@ from .stages import Mask, StageGraph, fed_back, onnx_runners, stage_order
 from .training.evaluate import Predictions, class_names, judge
 from .training.masks import all_masks, as_tensor
 from .training.targets import none_class
+from .training.validated_masks import MIN_SAMPLES, Counted
 
 LIMIT = 1000
 # Task -> output, labels [1, n_inputs], present [1, n_inputs].
@@ -35,7 +36,7 @@ class MaskAccuracy(msgspec.Struct, frozen=True, kw_only=True):
     """One task under one presence mask.
 
     Attributes:
-        samples: Those whose target is certain.
+        samples: Those that have all inputs of the mask, and whose target is certain.
         right: Precision -> how many of them are answered rightly.
     """
 
@@ -49,6 +50,11 @@ class MaskAccuracy(msgspec.Struct, frozen=True, kw_only=True):
         return round(self.right[precision] / self.samples, 4) if precision in self.right else None
 
     @property
+    def count(self) -> Counted:
+        """What the manifest tells of: fp32."""
+        return Counted(right=self.right["fp32"], samples=self.samples)
+
+    @property
     def lost(self) -> float | None:
         """Percentage points that int8 loses against fp32; less than nothing where it gains."""
         return 100.0 * (self.right["fp32"] - self.right["int8"]) / self.samples if "int8" in self.right else None
@@ -60,7 +66,7 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         samples: How many were run.
         of: How many the validation split has.
-        rows: One per task and mask whose target is certain for some sample.
+        rows: One per task and mask whose target is certain for some sample that has all inputs of the mask.
     """
 
     samples: int
@@ -68,12 +74,17 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
     rows: tuple[MaskAccuracy, ...]
 
     @property
+    def counts(self) -> dict[str, dict[str, Counted]]:
+        """Task -> mask (``image+audio``) -> right answers of fp32, as training tells it."""
+        found: dict[str, dict[str, Counted]] = {}
+        for row in self.rows:
+            found.setdefault(row.task, {})["+".join(row.present)] = row.count
+        return found
+
+    @property
     def fp32(self) -> dict[str, dict[str, float]]:
         """Task -> mask (``image+audio``) -> accuracy of fp32, as training tells it."""
-        figures: dict[str, dict[str, float]] = {}
-        for row in self.rows:
-            figures.setdefault(row.task, {})["+".join(row.present)] = row.accuracy("fp32") or 0.0
-        return figures
+        return {task: {mask: count.share for mask, count in masks.items()} for task, masks in self.counts.items()}
 
     @property
     def worst(self) -> MaskAccuracy | None:
@@ -110,6 +121,8 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
                     "present": row.present,
                     "samples": row.samples,
                     "fp32": row.accuracy("fp32"),
+                    "fp32_interval": row.count.interval,
+                    "enough": row.count.enough,
                     "int8": row.accuracy("int8"),
                 }
                 for row in self.rows
@@ -123,12 +136,14 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
         """Return the rows for people."""
         drawn = "" if self.samples == self.of else f", evenly drawn from {self.of}"
         table = Table(title=f"Exported networks on {self.samples} validation samples{drawn}")
-        for heading in ("task", "present", "samples", "fp32", "int8"):
+        for heading in ("task", "present", "samples", "fp32", "95 %", "int8"):
             table.add_column(heading, justify="left" if heading in ("task", "present") else "right", overflow="fold")
         for row in self.rows:
             shares = [row.accuracy(precision) for precision in ("fp32", "int8")]
-            cells = ["-" if share is None else f"{100 * share:.1f} %" for share in shares]
-            table.add_row(row.task, " + ".join(row.present), str(row.samples), *cells)
+            fp32, int8 = ("-" if share is None else f"{100 * share:.1f} %" for share in shares)
+            low, high = (100 * bound for bound in row.count.interval)
+            number = str(row.samples) if row.count.enough else f"{row.samples} (< {MIN_SAMPLES}: not validated)"
+            table.add_row(row.task, " + ".join(row.present), number, fp32, f"{low:.1f} to {high:.1f}", int8)
         if (worst := self.worst) is not None:
             table.caption = (
                 f"INT8 loses most on {worst.task} with {' + '.join(worst.present)}: {worst.lost or 0:.1f} points"
@@ -145,6 +160,7 @@ def measure(
 ) -> Measurement:
     """Run exported networks over the validation split under every presence mask, as the runtime does.
 
+    A mask is measured on the samples that have all its inputs; their other inputs are masked away.
     Where a stage has a state, samples are sequences: it starts from zeros, and what the last step gives counts.
 
     Args:
@@ -171,21 +187,19 @@ def measure(
         steps = steps_of(batch)
         there = tuple(name for name, on in zip(names, batch["present"][0], strict=True) if on)
         for precision, graph in graphs.items():
-            known = {there: graph(steps, there)} if there else {}
-            for mask in all_masks(names):
-                left = tuple(name for name in mask if name in there)
-                if left and left not in known:
-                    known[left] = graph(steps, left, known[there])
-                if left:
-                    answers = {name: np.ravel(known[left][task.output]) for name, task in tasks.items()}
-                    part = (answers, batch["labels"], batch["present"] * as_tensor(mask, names))
-                    found[precision].setdefault(mask, []).append(part)
+            if not there:
+                continue
+            full = graph(steps, there)
+            for mask in all_masks(there):
+                known = full if mask == there else graph(steps, mask, full)
+                answers = {name: np.ravel(known[task.output]) for name, task in tasks.items()}
+                found[precision].setdefault(mask, []).append((answers, batch["labels"], as_tensor(mask, names)[None]))
         if progress is not None:
             progress(done + 1, count)
     none = none_class(class_names(recipe))
     rows = []
     for name, task in tasks.items():
-        for mask in found["fp32"]:
+        for mask in filter(found["fp32"].__contains__, all_masks(names)):
             right = {
                 precision: judge(task, name, _predictions(tasks, by_mask[mask]), none)
                 for precision, by_mask in found.items()

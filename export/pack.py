@@ -14,12 +14,13 @@ from onnx import ModelProto
 
 from mmedge.bundle.archive import write_archive
 from mmedge.bundle.manifest import File, Input, Manifest, Mask, Task, TextInput, Variant
-from mmedge.engine.onnxruntime import OnnxRuntimeEngine
 from mmedge.errors import ConfigError
 from mmedge.types import Tensors
 
 from .brought.brought import tensorrt_problem
 from .golden import Golden, make_golden
+from .int8.cpu_form import to_cpu_form
+from .judge import judge
 from .onnx.onnx_models import OnnxModels
 from .preprocess.onnx_prefix import merge_prefix
 from .recipe import Recipe, plain_stage
@@ -29,8 +30,10 @@ from .tokenizer import check_vocabulary, load_tokenizer, read_tokenizer
 
 # Another backend sums in another order, and TensorRT may use TF32: 10 bits of mantissa. An int8 kernel that fuses
 # differently than the simulation moved outputs by 0.8 % of their range where it was measured.
-_FLOOR = {("cpu", "fp32"): 1e-3, ("tensorrt", "fp32"): 5e-3, ("tensorrt", "int8"): 2e-2}
+_FLOOR = {("cpu", "fp32"): 1e-3, ("cpu", "int8"): 2e-2, ("tensorrt", "fp32"): 5e-3, ("tensorrt", "int8"): 2e-2}
 _MARGIN = 3.0
+# ONNX Runtime's 8-bit kernels round inside, where what is written does not: 3.3 % of the range were measured.
+_KERNEL_ROUNDING = 0.05
 _log = logging.getLogger(__name__)
 
 
@@ -58,8 +61,8 @@ def pack(
 ) -> Path:
     """Write a bundle.
 
-    CPU variants take preprocessed tensors. TensorRT variants have the preprocessing in front and take raw frames
-    and PCM. Equal input gives equal bytes.
+    CPU variants take preprocessed tensors, and in INT8 have a form of their own. TensorRT variants have the
+    preprocessing in front and take raw frames and PCM. Equal input gives equal bytes.
 
     Args:
         path: Where to, ``NAME.mmedge``.
@@ -147,7 +150,7 @@ def _metadata(known: Mapping[str, Any]) -> Metadata:
 
 
 def _forms(recipe: Recipe) -> list[tuple[Literal["cpu", "tensorrt"], Literal["fp32", "int8"]]]:
-    """Return target and precision of every file: int8 in TensorRT's form serves TensorRT alone."""
+    """Return target and precision of every file."""
     return [
         (target, precision)
         for target in recipe.export.targets
@@ -181,13 +184,16 @@ def _add(
             check_vocabulary(model, tensor, load_tokenizer(recipe, source))
     if raw:
         model = merge_prefix(model, seats_of(recipe, stage))
+    elif models.precision == "int8":
+        model = to_cpu_form(model)
     name = f"{stage}.{'trt' if raw else 'cpu'}.{models.precision}.onnx"
     content = _bytes(model)
     # A stage fed by other stages alone is the same for both targets: one member serves both.
     name = next((other for other, bytes_ in members.items() if bytes_ == content), name)
     members[name] = content
-    noise = golden.noise(OnnxRuntimeEngine(content, name=name), raw=raw)
+    noise = golden.noise(judge(content, name), raw=raw)
     floor = _FLOOR[target, models.precision]
+    kernels = _KERNEL_ROUNDING if target == "cpu" and models.precision == "int8" else 0.0
     for output, value in noise.items():
         if not value * _MARGIN <= 1:
             raise ConfigError(
@@ -201,7 +207,9 @@ def _add(
         precision=models.precision,
         file=name,
         golden=f"golden/{stage}.npz",
-        tolerance={output: float(f"{max(floor, _MARGIN * value):.3g}") for output, value in noise.items()},
+        tolerance={
+            output: float(f"{max(floor, _MARGIN * value, value + kernels):.3g}") for output, value in noise.items()
+        },
         quantization=models.quantization.get(stage),
     )
 

@@ -273,8 +273,8 @@ class _Steps:
                 return False
         self._report.measurement = measurement
         measurement.raise_for_status(recipe.calibration.max_drop_points)
-        if figures := mask_figures(recipe, measurement.fp32):
-            self._metadata = {**self._metadata, "validated_masks": figures}
+        if measurement.rows:  # what was measured here stands, even if it validates nothing
+            self._metadata = {**self._metadata, "validated_masks": mask_figures(recipe, measurement.counts)}
         return cached
 
     def _count(self, done: int, count: int) -> None:

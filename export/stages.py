@@ -15,6 +15,7 @@ from mmedge.fusion.callables import CallableEngine
 from mmedge.preprocess import reference
 from mmedge.types import AnyArray, Tensors
 
+from .judge import judge
 from .recipe import Recipe
 
 Runner = Callable[[Tensors], dict[str, AnyArray]]
@@ -229,8 +230,8 @@ def _own(zeros: AnyArray, source: str, own: AnyArray) -> AnyArray:
 
 
 def onnx_runners(models: Mapping[str, onnx.ModelProto]) -> dict[str, Runner]:
-    """Return an ONNX Runtime engine per network."""
-    return {name: OnnxRuntimeEngine(model.SerializeToString(), name=name) for name, model in models.items()}
+    """Return what runs each network, as it is written."""
+    return {name: judge(model, name) for name, model in models.items()}
 
 
 def seats_of(recipe: Recipe, stage: str) -> dict[str, ImageInput | AudioInput | TextInput | TensorInput]:

@@ -5,6 +5,9 @@ from collections.abc import Sequence
 import numpy
 import numpy.typing
 
+def cpu_features() -> list[str]:
+    """Names of the instruction sets that this process may use."""
+
 class ImageKernel:
     """
     Camera frame -> network input, in one pass.

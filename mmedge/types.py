@@ -153,6 +153,7 @@ class Snapshot:
         epoch: Epoch of each present input.
         skew_ms: Largest difference between ``t_ns`` and where an input was really cut.
         uncertainty_ms: Bound on the error of ``skew_ms``: the two largest uncertainties together.
+        stamp_uncertainty_ns: Bound on the error of ``t_ns``, so of everything that is counted from the capture.
         deliver_ns: When the trigger's packet reached this process.
         wait_ns: How long the trigger waited for data of other inputs.
         on_frame: Whether a frame made the trigger; of several that are ready, only the newest matters.
@@ -170,6 +171,7 @@ class Snapshot:
     epoch: dict[str, int] = field(default_factory=dict)
     skew_ms: float = 0.0
     uncertainty_ms: float = 0.0
+    stamp_uncertainty_ns: int = 0
     deliver_ns: int = 0
     wait_ns: int = 0
     on_frame: bool = False

@@ -18,6 +18,13 @@ Array = npt.NDArray[Any]
 collect_ignore_glob = [] if find_spec("torch") else ["unit/test_export_*", "unit/test_datasets*", "unit/test_training*"]
 
 
+def pytest_report_header() -> str:
+    """Say which instruction sets the figures of this run come from."""
+    from mmedge.engine.cpu import instruction_sets
+
+    return f"instruction sets: {', '.join(instruction_sets()) or 'none that kernels choose by'}"
+
+
 class WriteClip(Protocol):
     """What the ``write_clip`` fixture gives."""
 

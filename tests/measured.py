@@ -84,7 +84,7 @@ class Data(Dataset):
     def split(self, name, *, epoch=0):
         rng = np.random.default_rng(5)
         samples = []
-        for number in range(40):
+        for number in range(120):
             there = ("ab", "a", "b")[number % 3] if number % 2 else "ab"
             inputs = {n: rng.normal(size=2).astype(np.float32) for n in there}
             labels = {n: int(x[0] > 0) for n, x in inputs.items()}

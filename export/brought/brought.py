@@ -12,6 +12,7 @@ import onnx
 from onnx import TensorProto, checker, helper, shape_inference, version_converter
 
 from mmedge.bundle.manifest import ImageInput
+from mmedge.engine.onnxruntime import session_options
 from mmedge.errors import ConfigError
 from mmedge.extras import require
 from mmedge.types import AnyArray
@@ -307,8 +308,7 @@ def _outputs(
 def run_network(model: onnx.ModelProto, feeds: Mapping[str, AnyArray], where: str) -> list[AnyArray]:
     """Run a network once on ONNX Runtime; raise ConfigError if it cannot."""
     ort = require("onnxruntime", "reading the shapes of a network")
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
+    options = session_options(as_written=True)
     try:
         session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         outputs: list[AnyArray] = session.run(None, dict(feeds))

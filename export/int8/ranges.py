@@ -14,9 +14,10 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from mmedge.engine.onnxruntime import OnnxRuntimeEngine
 from mmedge.errors import CheckError
 from mmedge.types import AnyArray, FloatArray, Tensors
+
+from ..judge import judge
 
 _RANGES = "mmedge/ranges"
 
@@ -39,7 +40,7 @@ class RangeCollector:
     def __init__(self, model: onnx.ModelProto, tensors: Sequence[str], name: str = "model") -> None:
         self._tensors = tuple(tensors)
         self._name = name
-        self._engine = OnnxRuntimeEngine(_with_ranges(model, self._tensors).SerializeToString(), name=name)
+        self._engine = judge(_with_ranges(model, self._tensors), name)
         self._maxima: dict[Hashable, list[FloatArray]] = {}
 
     def __call__(self, feeds: Tensors, group: Hashable = None) -> dict[str, AnyArray]:

@@ -22,6 +22,8 @@ from mmedge.preprocess.geometry import crop_box, reduced_size, target_box
 from mmedge.preprocess.reference import hann_window, mel_filters
 from mmedge.types import AnyArray, Tensors
 
+from ..judge import judge
+
 # Part of the name of every node that is put in front of a network.
 PREPROCESS = "/preprocess/"
 _IR_VERSION = 10
@@ -231,7 +233,7 @@ class Preprocessor:
                 model = helper.make_model(
                     graph, opset_imports=[helper.make_opsetid("", self._opset)], ir_version=_IR_VERSION
                 )
-                engines[name] = OnnxRuntimeEngine(model.SerializeToString(), name=f"preprocess {name}")
+                engines[name] = judge(model, f"preprocess {name}")
         return engines
 
     def __call__(self, sample: Tensors) -> dict[str, AnyArray]:

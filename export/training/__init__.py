@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from .evaluate import mask_figures
 from .loop import make_dataset, train, train_and_save
 from .report import TrainReport
+from .validated_masks import mask_figures
 from .weights import load_weights, make_pretrained, save_weights
 
 __all__ = [

@@ -18,6 +18,7 @@ from ..preprocess.torch_module import preprocessors
 from ..recipe import Recipe, RecipeTask
 from .masks import all_masks, as_tensor
 from .targets import classification_target, none_class, verification_target
+from .validated_masks import Counted, has_all
 
 Mask = tuple[str, ...]
 
@@ -29,7 +30,7 @@ class Predictions:
     Attributes:
         logits: Task -> [n, classes] or [n, 1].
         labels: int64 [n, n_inputs].
-        present: float32 [n, n_inputs], the mask and what the samples have.
+        present: float32 [n, n_inputs]: the mask, in each row.
     """
 
     logits: dict[str, Tensor]
@@ -50,7 +51,7 @@ def predict(
         limit: Take only the first so many batches.
 
     Returns:
-        Predictions per mask; rows without any present input are left out.
+        Predictions per mask, of the samples that have all its inputs; their other inputs are masked away.
     """
     model.eval()
     names, train = tuple(recipe.inputs), recipe.train
@@ -71,7 +72,7 @@ def predict(
             for mask, row in masks.items():
                 present = batch["present"] * row
                 outputs = model(inputs, present.to(device), age_ms, reuse=outputs)
-                kept = present.sum(1) > 0
+                kept = has_all(batch["present"], row)
                 logits = {name: outputs[task.output].cpu()[kept] for name, task in recipe.tasks.items()}
                 parts[mask].append((logits, batch["labels"][kept], present[kept]))
     return {
@@ -84,37 +85,26 @@ def predict(
     }
 
 
-def accuracies(recipe: Recipe, found: Mapping[Mask, Predictions]) -> dict[str, dict[str, float]]:
-    """Return task -> mask (``image+audio``) -> accuracy, where a target is certain.
+def counts(recipe: Recipe, found: Mapping[Mask, Predictions]) -> dict[str, dict[str, Counted]]:
+    """Return task -> mask (``image+audio``) -> how many answers are right, where a target is certain.
 
     Args:
         recipe: The tasks.
         found: Predictions by mask.
     """
     none = none_class(class_names(recipe))
-    rows: dict[str, dict[str, float]] = {}
+    rows: dict[str, dict[str, Counted]] = {}
     for name, task in recipe.tasks.items():
         for mask, part in found.items():
-            value = accuracy(task, name, part, none)
-            if value is not None:
-                rows.setdefault(name, {})["+".join(mask)] = round(value, 4)
+            if len(right := judge(task, name, part, none)):
+                rows.setdefault(name, {})["+".join(mask)] = Counted(right=int(right.sum()), samples=len(right))
     return rows
 
 
-def mask_figures(recipe: Recipe, rows: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any]]:
-    """Return what the manifest says of every mask: how often the first classification task is right with it.
-
-    A recipe that classifies nothing tells of its first task, where that is defined.
-
-    Args:
-        recipe: The tasks.
-        rows: Task -> mask (``image+audio``) -> accuracy.
-    """
-    kinds = {name: task.kind for name, task in recipe.tasks.items()}
-    first = next((name for name, kind in kinds.items() if kind == "classification"), next(iter(kinds), ""))
-    metric = "top1" if kinds.get(first) == "classification" else "accuracy"
-    found = rows.get(first, {}).items()
-    return [{"present": mask.split("+"), "metric": metric, "value": value} for mask, value in found]
+def accuracies(recipe: Recipe, found: Mapping[Mask, Predictions]) -> dict[str, dict[str, float]]:
+    """Return task -> mask (``image+audio``) -> accuracy, where a target is certain; see ``counts``."""
+    rows = counts(recipe, found)
+    return {task: {mask: count.share for mask, count in masks.items()} for task, masks in rows.items()}
 
 
 def accuracy(task: RecipeTask, name: str, found: Predictions, none: int | None) -> float | None:

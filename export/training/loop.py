@@ -18,9 +18,10 @@ from ..datasets.folder import Folder
 from ..models.staged import StagedModel
 from ..recipe import Recipe, check_recipe
 from .dry_run import dry_run
-from .evaluate import accuracies, mask_figures, predict, temperatures
+from .evaluate import accuracies, counts, predict, temperatures
 from .quiet import quiet
 from .report import TrainReport
+from .validated_masks import mask_figures
 from .weights import import_named, make_model, save_weights
 
 logger = logging.getLogger("mmedge.export")
@@ -175,7 +176,7 @@ def _fit(model: StagedModel, dataset: Dataset, recipe: Recipe, limit: int | None
 
 def _evaluate(model: StagedModel, dataset: Dataset, recipe: Recipe, limit: int | None, report: TrainReport) -> None:
     found = predict(model, dataset, dataset.split("validation"), recipe, limit)
-    report.validation = accuracies(recipe, found)
+    report.counts = counts(recipe, found)
     report.temperature = temperatures(recipe, found)
     for condition, samples in dataset.conditions().items():
         report.test[condition] = accuracies(recipe, predict(model, dataset, samples, recipe, limit))
@@ -187,6 +188,6 @@ def _metadata(report: TrainReport, recipe: Recipe) -> dict[str, Any]:
         "seed": report.seed,
         "recipe_sha256": recipe.sha256,
         "temperature": report.temperature,
-        "validated_masks": mask_figures(recipe, report.validation),
-        "metrics": {"validation": report.validation, "test": report.test},
+        "validated_masks": mask_figures(recipe, report.counts),
+        "metrics": {"validation": report.validation, "samples": report.samples, "test": report.test},
     }

@@ -9,6 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from .validated_masks import Counted
+
 
 @dataclass(kw_only=True)
 class TrainReport:
@@ -19,7 +21,7 @@ class TrainReport:
         seed: Seed of weights, pairs and order.
         seconds: Wall time of training, data preparation apart.
         parameters: Of the model.
-        validation: Task -> mask -> accuracy.
+        counts: Task -> mask -> right answers on validation, of the samples that have all inputs of the mask.
         temperature: Task -> temperature calibrated on validation.
         test: Condition -> task -> mask -> accuracy.
     """
@@ -28,9 +30,19 @@ class TrainReport:
     path: Path | None = None
     seconds: float = 0.0
     parameters: int = 0
-    validation: dict[str, dict[str, float]] = field(default_factory=dict)
+    counts: dict[str, dict[str, Counted]] = field(default_factory=dict)
     temperature: dict[str, float] = field(default_factory=dict)
     test: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+
+    @property
+    def validation(self) -> dict[str, dict[str, float]]:
+        """Task -> mask -> accuracy on validation."""
+        return {task: {mask: count.share for mask, count in masks.items()} for task, masks in self.counts.items()}
+
+    @property
+    def samples(self) -> dict[str, dict[str, int]]:
+        """Task -> mask -> how many samples of validation its accuracy rests on."""
+        return {task: {mask: count.samples for mask, count in masks.items()} for task, masks in self.counts.items()}
 
     def to_dict(self) -> dict[str, Any]:
         """Return the document of schema ``mmedge.train/1``."""
@@ -41,6 +53,7 @@ class TrainReport:
             "seconds": round(self.seconds, 1),
             "parameters": self.parameters,
             "validation": self.validation,
+            "samples": self.samples,
             "temperature": self.temperature,
             "test": self.test,
         }
@@ -56,6 +69,7 @@ class TrainReport:
         for condition, found in [("validation", self.validation), *self.test.items()]:
             cells = [found.get(task, {}).get(mask) for task, mask in columns]
             table.add_row(condition, *("-" if cell is None else f"{100 * cell:.1f}" for cell in cells))
+        table.add_row("n of validation", *(str(self.samples[task][mask]) for task, mask in columns), style="dim")
         console.print(table)
         heat = ", ".join(f"{name} {value:.2f}" for name, value in self.temperature.items())
         console.print(f"trained in {self.seconds:.0f} s; temperatures: {heat}", highlight=False)

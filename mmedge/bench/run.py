@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import os
 import platform
-import threading
 import time
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
-
-from mmedge.bench.report import Report
-from mmedge.bundle import AudioInput, Bundle, ImageInput, load
-from mmedge.bundle.manifest import TensorInput
-from mmedge.errors import ConfigError, MmedgeError
+import mmedge
+from mmedge.bench.generator import Generator
+from mmedge.bench.report import Rate, Report
+from mmedge.bench.schedule import BLOCK_MS, Feed, describe, make_feeds, trigger_period_ns
+from mmedge.bench.tally import OpenLoop, Tally
+from mmedge.bundle import Bundle, load
+from mmedge.errors import ConfigError
 from mmedge.pipeline import Pipeline
-from mmedge.pipeline.pipeline import check_duration
+from mmedge.pipeline.arguments import check_duration
 from mmedge.pipeline.runtime import PUSH
-from mmedge.version import __version__
 
-BLOCK_S = 0.02
-TEXT_S = 1.0
+WARM_UP_S = 1.0
+LATE_NS = 10_000_000
+_LEAD_NS = 20_000_000
+_GRACE_NS = 2_000_000_000
 
 
 def bench(
@@ -32,23 +34,30 @@ def bench(
     inputs: dict[str, str] | None = None,
     backend: Literal["auto", "onnxruntime", "tensorrt"] = "auto",
     precision: Literal["fp32", "fp16", "int8"] | None = None,
+    isolation: Literal["auto", "process", "thread"] = "auto",
     fps: float = 30.0,
+    block_ms: float = BLOCK_MS,
     progress: Callable[[float], None] | None = None,
 ) -> Report:
-    """Measure a bundle's latency per trigger.
+    """Measure a bundle's latency per trigger, after a warm-up of a second.
 
     Args:
         bundle: A bundle, or the path of one.
-        duration_s: How long to measure.
-        inputs: Sources; without them frames (seeded noise, a ring of 16) and sound are generated at ``fps`` and in
-            20 ms blocks, stamped when they are handed over, and a text of 24 letters each second.
+        duration_s: How long to measure, the warm-up apart.
+        inputs: Sources; without them frames (seeded noise, a ring of 16) come at ``fps``, sound in blocks of
+            ``block_ms``, and a text of 24 letters each second: an open loop. A packet's capture time is when it
+            was due, whenever it could be pushed, and no two inputs are in step.
         backend: ``auto``, ``onnxruntime`` or ``tensorrt``.
         precision: Only this precision.
+        isolation: As ``Pipeline`` has it; ``auto`` is what a run on live devices has: the runtime is a ``process`` of
+            its own, which the generator and the reader of results cannot hold up.
         fps: Rate of generated frames.
+        block_ms: Longest block of generated sound; a picture waits for the block in which its instant lies.
         progress: Called with the share done, 0..1.
 
     Returns:
-        The report: ``report.latency_ms["end_to_end"].p99``, ``report.save("bench.html")``.
+        The report: ``report.latency_ms["end_to_end"].p99``, ``report.save("bench.html")``. It is not ``valid`` if
+        less than 98 % of the triggers were answered, or if the generator itself was late.
 
     Raises:
         MmedgeError: As ``Pipeline`` does.
@@ -65,40 +74,116 @@ def bench(
     if not 0 < fps <= 1000:
         message = f"{fps:g} frames a second: it must be above 0 and at most 1000"
         raise ConfigError(message, where="fps", fix="use the camera's rate")
+    if not 1 <= block_ms <= 1000:
+        raise ConfigError(
+            f"blocks of {block_ms:g} ms are not in 1..1000", where="block_ms", fix="use those of the device"
+        )
     own = not isinstance(bundle, Bundle)
     opened = bundle if isinstance(bundle, Bundle) else load(bundle)
     try:
         uris = dict.fromkeys(opened.inputs, PUSH) if inputs is None else inputs
+        feeds = None if inputs is not None else make_feeds(opened.inputs, opened.manifest.sync, fps, block_ms)
+        if feeds is not None and isolation == "auto":
+            isolation = "process"
         load_before = os.getloadavg()[0]
-        with Pipeline(opened, uris, backend=backend, precision=precision) as pipe:
-            driver = _Driver(pipe, opened, fps) if inputs is None else None
-            end = time.monotonic() + duration_s
-            try:
-                for _ in pipe.results(end):
-                    if progress is not None:
-                        progress(1.0 - (end - time.monotonic()) / duration_s)
-            finally:
-                if driver is not None:
-                    driver.stop()
-        if not pipe.statistics.results:
-            raise ConfigError("nothing was measured: the sources gave no data", where="inputs", fix="mmedge devices")
+        with Pipeline(opened, uris, backend=backend, precision=precision, isolation=isolation, results="all") as pipe:
+            tell = progress or (lambda share: None)
+            if feeds is None:
+                tally, rate = _given(pipe, duration_s, tell)
+            else:
+                period_ns = float(trigger_period_ns(opened.inputs, opened.manifest.sync, fps))
+                tally, rate = _generated(pipe, opened, duration_s, feeds, period_ns, tell)
+        if not tally.answered:
+            raise ConfigError(
+                f"nothing was measured: no answer came after the warm-up of {WARM_UP_S:g} s",
+                where="inputs",
+                fix="look at what `mmedge run` says of the same sources; let files be longer",
+            )
         return Report(
             bundle=opened.name,
             conditions={
                 "duration_s": duration_s,
-                "inputs": f"generated, {fps:g} fps and 20 ms blocks" if inputs is None else inputs,
+                "warm_up_s": WARM_UP_S,
+                "inputs": inputs if feeds is None else describe(feeds),
+                "isolation": pipe.isolation,
                 "backends": pipe.statistics.backends,
-                "mmedge": __version__,
+                "mmedge": mmedge.__version__,
                 "python": platform.python_version(),
                 "machine": machine(),
                 "cores": os.cpu_count(),
                 "load_before": round(load_before, 2),
             },
             statistics=pipe.statistics,
+            tally=tally,
+            rate=rate,
         )
     finally:
         if own:
             opened.close()
+
+
+def _generated(
+    pipe: Pipeline,
+    bundle: Bundle,
+    duration_s: float,
+    feeds: tuple[Feed, ...],
+    period_ns: float,
+    progress: Callable[[float], None],
+) -> tuple[Tally, Rate]:
+    """Drive the pipeline by an open loop."""
+    start_ns = time.monotonic_ns() + _LEAD_NS
+    from_ns = start_ns + round(WARM_UP_S * 1e9)
+    until_ns = from_ns + round(duration_s * 1e9)
+    own = next((f for f in feeds if f.name == bundle.manifest.sync.trigger and not f.samples), None)
+    due_ns = None if own is None else (start_ns + own.due_ns(number) for number in count())
+    tally = OpenLoop(from_ns, until_ns, due_ns, period_ns)
+    generator = Generator(pipe, bundle, feeds, start_ns, from_ns, until_ns)
+    try:
+        # What is due last is answered later; the generator goes on, or the last would wait for their sound.
+        for result in pipe.results((until_ns + _GRACE_NS) / 1e9):
+            tally.add(result)
+            progress(min(1.0, max(0.0, (result.t_ns - from_ns) / (until_ns - from_ns))))
+            if result.t_ns >= until_ns:
+                break
+    finally:
+        generator.stop()
+    tally.close(time.monotonic_ns())
+    if generator.error is not None:
+        raise generator.error
+    rate = Rate(
+        asked_hz=1e9 / period_ns,
+        measured_s=duration_s,
+        due=tally.due,
+        answered=tally.answered,
+        lateness=generator.lateness,
+        late_ns=min(LATE_NS, round(period_ns)),
+        block_ms=max((float(f.period_ns) / 1e6 for f in feeds if f.samples), default=None),
+    )
+    return tally, rate
+
+
+def _given(pipe: Pipeline, duration_s: float, progress: Callable[[float], None]) -> tuple[Tally, Rate]:
+    """Read what the user's sources give."""
+    tally = Tally()
+    begin_s = time.monotonic() + WARM_UP_S
+    before: tuple[int, int] | None = None
+    for result in pipe.results(begin_s + duration_s):
+        now_s = time.monotonic()
+        if now_s < begin_s:
+            continue
+        if before is None:
+            before = pipe.statistics.triggers, pipe.statistics.results
+        tally.add(result)
+        progress(min(1.0, (now_s - begin_s) / duration_s))
+    took_s = max(time.monotonic() - begin_s, 1e-9)
+    pipe.close()
+    statistics = pipe.statistics
+    triggers, results = before or (0, 0)
+    # What was still under way at the end was not missed, nor what the bundle itself says is to be skipped.
+    excused = statistics.drops.get("after_end", 0) + statistics.drops.get("skipped", 0)
+    due = max(statistics.triggers - triggers - excused, 0)
+    answered = min(statistics.results - results, due)
+    return tally, Rate(asked_hz=None, measured_s=min(duration_s, took_s), due=due, answered=answered)
 
 
 def machine() -> str:
@@ -114,56 +199,3 @@ def machine() -> str:
             if line.startswith(key):
                 return line.partition(":")[2].strip()
     return platform.machine()
-
-
-class _Driver:
-    """Pushes generated data at its real rate from a thread, as a user's own camera driver would."""
-
-    def __init__(self, pipe: Pipeline, bundle: Bundle, fps: float) -> None:
-        self._stop = threading.Event()
-        self.error: MmedgeError | None = None
-        rng = np.random.default_rng(0)
-        feeds: list[tuple[float, str, list[Any]]] = []
-        for name, spec in bundle.inputs.items():
-            if isinstance(spec, ImageInput):
-                shape = spec.frame if spec.channels == 1 else (*spec.frame, 3)
-                # More frames than fit a cache's favourite: a single hot frame flatters the result.
-                feeds.append((1 / fps, name, [rng.integers(0, 256, shape, np.uint8) for _ in range(16)]))
-            elif isinstance(spec, AudioInput):
-                n = round(spec.sample_rate_hz * BLOCK_S)
-                feeds.append((BLOCK_S, name, [rng.normal(0, 0.1, n).astype(np.float32) for _ in range(16)]))
-            elif isinstance(spec, TensorInput):
-                period = 1 / (spec.rate_hz or fps)
-                feeds.append((period, name, [rng.normal(0, 1, spec.shape).astype(spec.dtype)]))
-            else:
-                texts = rng.choice(list("abcdefghijklmnopqrstuvwxyz 0123456789"), (16, 24))
-                feeds.append((TEXT_S, name, ["".join(letters) for letters in texts]))
-        self._thread = threading.Thread(target=self._run, args=(pipe, feeds), name="mmedge-bench", daemon=True)
-        self._thread.start()
-
-    def _run(self, pipe: Pipeline, feeds: list[tuple[float, str, list[Any]]]) -> None:
-        start = time.monotonic()
-        due = [start + min(period, BLOCK_S) for period, _, _ in feeds]
-        counts = [0] * len(feeds)
-        try:
-            while not self._stop.is_set():
-                index = min(range(len(feeds)), key=due.__getitem__)
-                if self._stop.wait(max(0.0, due[index] - time.monotonic())):
-                    return
-                period, name, ring = feeds[index]
-                value = ring[counts[index] % len(ring)]
-                if isinstance(value, str):
-                    pipe.text(value, name)
-                else:
-                    pipe.push(name, value, time.monotonic_ns())
-                counts[index] += 1
-                due[index] += period
-        except MmedgeError as error:
-            self.error = error
-
-    def stop(self) -> None:
-        """Stop pushing and hand over what went wrong."""
-        self._stop.set()
-        self._thread.join()
-        if self.error is not None:
-            raise self.error

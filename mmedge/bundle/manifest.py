@@ -184,11 +184,23 @@ class Missing(Strict, frozen=True, kw_only=True):
 
 
 class Mask(Strict, frozen=True, kw_only=True):
-    """A presence mask the exporter measured, with the value it reached."""
+    """A presence mask the exporter measured, with the value it reached.
+
+    Attributes:
+        present: The inputs that are there.
+        metric: What ``value`` is: ``top1``, ``accuracy``.
+        value: What was reached.
+        samples: On how many samples, all of which have these inputs; None: the exporter did not say.
+        low: Lower end of the value's 95 % interval.
+        high: Its upper end.
+    """
 
     present: tuple[str, ...]
     metric: str
     value: float
+    samples: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    low: float | None = None
+    high: float | None = None
 
 
 class Sync(Strict, frozen=True, kw_only=True):

@@ -55,7 +55,7 @@ class Pair:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Calibration:
+class MeasuredOffset:
     """What was found.
 
     Attributes:
@@ -202,7 +202,7 @@ class _Listener:
                 self.beeps.append(rise.at_ns)
 
 
-def calibrate(image: str, audio: str, *, flashes: int = 20, progress: Progress | None = None) -> Calibration:
+def calibrate(image: str, audio: str, *, flashes: int = 20, progress: Progress | None = None) -> MeasuredOffset:
     """Measure the constant offset between a camera and a microphone; nothing is written.
 
     Args:
@@ -256,7 +256,7 @@ def calibrate(image: str, audio: str, *, flashes: int = 20, progress: Progress |
         mad_ns=mad_ns,
         pairs=len(pairs),
     )
-    return Calibration(
+    return MeasuredOffset(
         offset=offset,
         pairs=tuple(pairs),
         flashes=len(listener.flashes),

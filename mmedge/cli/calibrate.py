@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from mmedge.calibration.calibration import FEWEST, Calibration, calibrate
+from mmedge.calibration.calibration import FEWEST, MeasuredOffset, calibrate
 from mmedge.calibration.flash_clip import FLASHES, flash_times, write_clip
 from mmedge.calibration.offsets import store
 from mmedge.cli.output import Json, bar, err, next_step, out, print_json
@@ -75,7 +75,7 @@ def _write(path: Path, *, json: bool) -> None:
     next_step("play it in a loop before camera and microphone, and: mmedge calibrate --image URI --audio URI")
 
 
-def _remarks(calibration: Calibration) -> list[str]:
+def _remarks(calibration: MeasuredOffset) -> list[str]:
     remarks: list[str] = []
     if calibration.in_step:
         remarks.append(
@@ -90,7 +90,7 @@ def _remarks(calibration: Calibration) -> list[str]:
     return remarks
 
 
-def _document(calibration: Calibration, path: Path) -> dict[str, Any]:
+def _document(calibration: MeasuredOffset, path: Path) -> dict[str, Any]:
     return {
         "schema": "mmedge.calibrate/1",
         **msgspec.to_builtins(calibration.offset),
@@ -105,7 +105,7 @@ def _document(calibration: Calibration, path: Path) -> dict[str, Any]:
     }
 
 
-def _print(calibration: Calibration) -> None:
+def _print(calibration: MeasuredOffset) -> None:
     offset = calibration.offset
     late, other = ("picture", "sound") if offset.offset_ns >= 0 else ("sound", "picture")
     title = f"the {late} is stamped {abs(offset.offset_ns) / 1e6:.1f} ms late against the {other}"

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from mmedge.cli.compile import engines_table
 from mmedge.cli.output import Json, bar, err, next_step, out, print_json
+from mmedge.pipeline.statistics import told
 
 
 def command(
@@ -76,12 +77,12 @@ def _print(report: Any) -> None:
     latency = Table(
         title=f"live: {document['results']} results of {document['frames']} frames ({document['evidence']})"
     )
-    for heading in ("ms", "p50", "p90", "p99"):
+    for heading in ("ms", "p50", "p90", "p99", "n"):
         latency.add_column(heading, justify="left" if heading == "ms" else "right")
     figures = {"end to end": document["latency_ms"]["end_to_end"], **document["latency_ms"]["steps"]}
     figures["skew"] = document["skew_ms"]
     for name, p in figures.items():
-        latency.add_row(name, *(f"{p[key]:.2f}" for key in ("p50", "p90", "p99")))
+        latency.add_row(name, *(told(p[key]) for key in ("p50", "p90", "p99")), str(p["n"]))
     drops = ", ".join(f"{cause} {n}" for cause, n in document["drops"].items()) or "none"
     latency.caption = f"dropped: {drops}; audio samples lost: {sum(document['lost_samples'].values())}"
     out.print(latency)

@@ -17,6 +17,7 @@ from mmedge.capture.devices import Device, list_devices
 from mmedge.cli.output import Json, bar, err, next_step, out, print_json
 from mmedge.doctor.devices_probe import SETTLED_S, DeviceProbe, StreamProbe, probe_devices
 from mmedge.errors import ConfigError, DeviceError
+from mmedge.pipeline.statistics import told
 
 _STAMPS = {"A": "driver", "B": "stream", "C": "arrival"}
 _NOTHING = "no camera and no microphone was found; files, udp:// and rtsp:// streams work as sources too"
@@ -122,7 +123,7 @@ def _row(stream: StreamProbe) -> list[str]:
     return [
         f"{stream.picture + ', ' if stream.picture else ''}{rate}{claimed} {unit}",
         f"{stream.quality} {_STAMPS[stream.quality]}",
-        "-" if stream.jitter_p50_ms is None else f"{stream.jitter_p50_ms:.1f}/{stream.jitter_p99_ms:.1f}",
+        f"{told(stream.jitter_p50_ms, 1)}/{told(stream.jitter_p99_ms, 1)}",
         ppm if stream.ppm is None or stream.ppm_settled else f"[dim]({ppm})[/]",
         f"{stream.uncertainty_ms:.1f}",
         f"{stream.latency_p50_ms:.1f}",

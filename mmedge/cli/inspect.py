@@ -136,9 +136,13 @@ def _masks(manifest: Manifest) -> Table:
     table = Table(title="validated masks")
     table.add_column("present", overflow="fold")
     table.add_column("metric")
-    table.add_column("value", no_wrap=True)
+    for heading in ("value", "95 %", "samples"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for mask in manifest.validated_masks:
-        table.add_row(escape(" + ".join(mask.present) or "nothing"), escape(mask.metric), f"{mask.value:.3f}")
+        between = "-" if mask.low is None or mask.high is None else f"{mask.low:.3f} to {mask.high:.3f}"
+        number = "-" if mask.samples is None else str(mask.samples)
+        present = escape(" + ".join(mask.present) or "nothing")
+        table.add_row(present, escape(mask.metric), f"{mask.value:.3f}", between, number)
     return table
 
 

@@ -12,7 +12,7 @@ from mmedge.bundle import load
 from mmedge.cli.output import Json, bar, err, next_step, print_json
 from mmedge.cli.run import parse_inputs
 from mmedge.errors import ConfigError
-from mmedge.pipeline.pipeline import check_duration
+from mmedge.pipeline.arguments import check_duration
 from mmedge.replay.inputs import RATE_HZ, plain_seats, record
 
 

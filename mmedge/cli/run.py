@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from shlex import quote
 from typing import Annotated, Any, Literal
@@ -13,8 +14,9 @@ from rich.table import Table
 from mmedge.bundle import Bundle, load
 from mmedge.cli.output import JsonLines, Sinks, abandon_stdout, documents, err, next_step
 from mmedge.errors import ConfigError
-from mmedge.pipeline import Pipeline, Statistics
+from mmedge.pipeline import Percentiles, Pipeline, Statistics
 from mmedge.pipeline.runtime import PUSH
+from mmedge.pipeline.statistics import told
 from mmedge.sinks import JsonlSink, Sink
 
 
@@ -132,21 +134,33 @@ def command(
         sys.stdout.flush()
 
 
+def latency_table(title: str, rows: Mapping[str, Percentiles]) -> Table:
+    """Return a table of latencies, each with its n; percentiles that n cannot tell are left out."""
+    table = Table(title=title)
+    for heading in ("ms", "p50", "p90", "p99", "max", "n"):
+        table.add_column(heading, justify="left" if heading == "ms" else "right")
+    for name, p in rows.items():
+        if p.n:
+            table.add_row(name, told(p.p50), told(p.p90), told(p.p99), told(p.max), str(p.n))
+    return table
+
+
 def print_summary(statistics: Statistics) -> None:
     """Print counts and latencies of a run on stderr."""
-    table = Table(title=f"{statistics.results} results of {statistics.triggers} triggers ({statistics.evidence})")
-    for heading in ("ms", "p50", "p90", "p99", "max"):
-        table.add_column(heading, justify="left" if heading == "ms" else "right")
-    for name, histogram in (
-        ("end to end", statistics.end_to_end),
-        ("received", statistics.received),
-        *statistics.steps.items(),
-        ("skew", statistics.skew),
-    ):
-        if histogram.n:
-            p = histogram.summary()
-            table.add_row(name, f"{p.p50:.2f}", f"{p.p90:.2f}", f"{p.p99:.2f}", f"{p.max:.2f}")
-    err.print(table)
+    rows = {"end to end": statistics.end_to_end, "received": statistics.received}
+    rows |= {**statistics.steps, "skew": statistics.skew}
+    title = f"{statistics.results} results of {statistics.triggers} triggers ({statistics.evidence})"
+    err.print(latency_table(title, {name: histogram.summary() for name, histogram in rows.items()}))
+    print_facts(statistics)
+
+
+def print_facts(statistics: Statistics) -> None:
+    """Print on stderr what a run lost and noted."""
+    if statistics.stamps.n and (bound := statistics.stamps.summary().p50) >= 0.1:
+        err.print(
+            f"end to end, received and deliver count from capture times that are known to ± {bound:.1f} ms",
+            highlight=False,
+        )
     for line in _facts(statistics):
         err.print(line, highlight=False, markup=False)
     for note in statistics.notes:

@@ -35,13 +35,19 @@ def command(bundle: Annotated[Path, typer.Argument(help="The bundle, NAME.mmedge
         raise typer.Exit(1 if failed else 0)
     table = Table(title=f"{opened.name}: {files} files match their SHA-256")
     add_names(table, "stage", [row["stage"] for row in rows])
-    for heading in ("target", "precision", "self-test (error / tolerance)"):
+    for heading in ("target", "precision", "ms here", "self-test (error / tolerance)"):
         table.add_column(heading)
     for row in rows:
         verdict = (
             f"[red]{escape(row['error'])}[/]" if row["error"] else f"[green]ok[/] {row['error_over_tolerance']:.2f}"
         )
-        table.add_row(escape(row["stage"]), row["target"], row["precision"], verdict)
+        table.add_row(
+            escape(row["stage"]),
+            row["target"],
+            row["precision"],
+            "-" if row["run_ms"] is None else f"{row['run_ms']:.2f}",
+            verdict,
+        )
     out.print(table)
     if failed:
         raise CheckError(

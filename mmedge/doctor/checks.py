@@ -8,7 +8,7 @@ from importlib import metadata
 import msgspec
 
 from mmedge.doctor.platforms import parse_version, verdict
-from mmedge.doctor.report import Check, Report
+from mmedge.doctor.report import Check, DoctorReport
 
 _OPENCV = (
     "opencv-python",
@@ -19,7 +19,7 @@ _OPENCV = (
 _MIN_MEMORY_BYTES = 2 << 30
 
 
-def run_checks(report: Report) -> Report:
+def run_checks(report: DoctorReport) -> DoctorReport:
     """Return the report with its checks filled in."""
     checks = [
         _python(report),
@@ -38,13 +38,13 @@ def run_checks(report: Report) -> Report:
     return msgspec.structs.replace(report, checks=tuple(checks))
 
 
-def _python(report: Report) -> Check:
+def _python(report: DoctorReport) -> Check:
     if parse_version(report.python) < (3, 10):
         return Check(name="python", status="fail", detail=f"{report.python} is too old", fix="use Python 3.10 or newer")
     return Check(name="python", status="ok", detail=report.python)
 
 
-def _native(report: Report) -> Check:
+def _native(report: DoctorReport) -> Check:
     if report.native_problem is not None:
         return Check(
             name="native core", status="fail", detail=report.native_problem, fix="pip install -e . (in a checkout)"
@@ -52,7 +52,7 @@ def _native(report: Report) -> Check:
     return Check(name="native core", status="ok", detail=f"mmedge {report.mmedge}")
 
 
-def _gpu(report: Report) -> Check:
+def _gpu(report: DoctorReport) -> Check:
     gpu = report.gpu
     if gpu.usable:
         memory = f"{(gpu.memory_bytes or 0) / 2**30:.0f} GiB{' shared' if gpu.integrated else ''}"
@@ -64,7 +64,7 @@ def _gpu(report: Report) -> Check:
     return Check(name="gpu", status="fail", detail=gpu.problem or "not usable", fix=fix)
 
 
-def _tensorrt(report: Report) -> Check:
+def _tensorrt(report: DoctorReport) -> Check:
     trt = report.tensorrt
     if trt.module is None or trt.version is None:
         detail = trt.problem or "not installed"
@@ -76,7 +76,7 @@ def _tensorrt(report: Report) -> Check:
     return verdict(module=trt.module, version=trt.version, sm=report.gpu.compute_capability, l4t=report.platform.l4t)
 
 
-def _backend(report: Report) -> Check:
+def _backend(report: DoctorReport) -> Check:
     ort = report.packages["onnxruntime"]
     if ort.installed:
         return Check(name="cpu backend", status="ok", detail=f"onnxruntime {ort.version or '(version unknown)'}")
@@ -85,7 +85,7 @@ def _backend(report: Report) -> Check:
     return Check(name="cpu backend", status="fail", detail="nothing here can run a network", fix=ort.install)
 
 
-def _opencv(report: Report) -> Check:
+def _opencv(report: DoctorReport) -> Check:
     owners = []
     for name in _OPENCV:
         try:
@@ -106,7 +106,7 @@ def _opencv(report: Report) -> Check:
     return Check(name="opencv", status="ok", detail=owners[0] if owners else "installed by the system")
 
 
-def _media(report: Report) -> Check:
+def _media(report: DoctorReport) -> Check:
     av, gst, jetson = report.packages["av"], report.commands["gst-launch-1.0"], report.platform.l4t is not None
     if not av.installed:
         return Check(name="media", status="warn", detail="PyAV is missing: no files or streams", fix=av.install)
@@ -117,7 +117,7 @@ def _media(report: Report) -> Check:
     return Check(name="media", status="ok", detail=f"PyAV {av.version}; GStreamer {gst_text}")
 
 
-def _microphone(report: Report) -> Check:
+def _microphone(report: DoctorReport) -> Check:
     package = report.packages["sounddevice"]
     if not package.installed:
         return Check(name="microphone", status="warn", detail="sounddevice is missing", fix=package.install)
@@ -127,12 +127,12 @@ def _microphone(report: Report) -> Check:
     return Check(name="microphone", status="ok", detail=f"sounddevice {package.version}, PortAudio")
 
 
-def _cameras(report: Report) -> Check:
+def _cameras(report: DoctorReport) -> Check:
     found = ", ".join(f"{camera.device} {camera.name}" for camera in report.cameras)
     return Check(name="cameras", status="ok", detail=found or "no V4L2 device; network and file inputs work")
 
 
-def _export(report: Report) -> Check:
+def _export(report: DoctorReport) -> Check:
     tools = ("torch", "onnx", "onnxscript", "safetensors", "lightning")
     missing = [name for name in tools if not report.packages[name].installed]
     if not missing:
@@ -141,7 +141,7 @@ def _export(report: Report) -> Check:
     return Check(name="export tools", status="ok", detail=detail, fix=report.packages[missing[0]].install)
 
 
-def _cache(report: Report) -> Check:
+def _cache(report: DoctorReport) -> Check:
     cache = report.cache
     if cache.problem is not None:
         fix = "make the folder writable, or set MMEDGE_CACHE to one that is"
@@ -150,7 +150,7 @@ def _cache(report: Report) -> Check:
     return Check(name="engine cache", status="ok", detail=detail)
 
 
-def _resources(report: Report) -> Check:
+def _resources(report: DoctorReport) -> Check:
     host = report.platform
     detail = f"{host.cores} cores, {host.memory_bytes / 2**30:.1f} GiB"
     if host.cores < 2 or host.memory_bytes < _MIN_MEMORY_BYTES:

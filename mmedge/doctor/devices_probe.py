@@ -14,6 +14,7 @@ from mmedge.bundle.manifest import AudioInput, ImageInput, Input
 from mmedge.capture import KINDS, Source, SourceHealth, open_sources, parse
 from mmedge.clock import now_ns
 from mmedge.errors import ConfigError, DeviceError, MmedgeError
+from mmedge.pipeline import values_needed
 from mmedge.types import Block, ClockQuality, EndOfStream, Frame, Packet
 
 RATE_HZ = 48_000
@@ -41,7 +42,7 @@ class StreamProbe(msgspec.Struct, frozen=True, kw_only=True):
         nominal_hz: What the device claims.
         quality: Class of the latest stamps (A driver, B stream, C arrival).
         jitter_p50_ms: How much the time between two arrivals differs from what was due, at the median.
-        jitter_p99_ms: The same at the 99th percentile.
+        jitter_p99_ms: The same at the 99th percentile; None for fewer packets than can tell it.
         clock_jitter_ms: 99 % of the packets came within this of the earliest possible time; None without a clock.
         ppm: How much slower than CLOCK_MONOTONIC the device's clock runs; None without a clock.
         ppm_settled: Whether it was measured for long enough.
@@ -230,7 +231,11 @@ def _stream(name: str, listener: _Listener, health: SourceHealth, settled: bool)
             rate_hz *= nominal_hz / RATE_HZ
         gaps = np.diff(arrive_ns)
         due = sizes[1:] * _S / RATE_HZ if sound else np.median(gaps)
-        p50, p99 = (round(float(value) / 1e6, 3) for value in np.percentile(np.abs(gaps - due), (50, 99)))
+        off_ns = np.abs(gaps - due)
+        p50, p99 = (
+            round(float(np.percentile(off_ns, percent)) / 1e6, 3) if len(off_ns) >= values_needed(percent) else None
+            for percent in (50, 99)
+        )
     clock = health.clocks.get(name)
     return StreamProbe(
         modality="audio" if sound else "image",

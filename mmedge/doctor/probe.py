@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mmedge.doctor.checks import run_checks
 from mmedge.doctor.platforms import parse_l4t
-from mmedge.doctor.report import Cache, Camera, Gpu, Package, Platform, Report, TensorRT
+from mmedge.doctor.report import Cache, Camera, DoctorReport, Gpu, Package, Platform, TensorRT
 from mmedge.engine.cache import EngineCache, cache_folder
 from mmedge.engine.cuda import gpu_info, gpu_problem
 from mmedge.engine.tensorrt_loader import load_tensorrt
@@ -47,7 +47,7 @@ PACKAGES: dict[str, tuple[tuple[str, ...], str, str]] = {
 _COMMANDS = {"ffmpeg": "-version", "gst-launch-1.0": "--version", "pulseaudio": "--version"}
 
 
-def collect() -> Report:
+def collect() -> DoctorReport:
     """Look at this machine.
 
     Returns:
@@ -59,7 +59,7 @@ def collect() -> Report:
     """
     gpu, host = _gpu(), _platform()
     evidence: Evidence = "cpu" if not gpu.usable else "jetson" if host.l4t else "gpu"
-    report = Report(
+    report = DoctorReport(
         mmedge=__version__,
         native_problem=_native_problem(),
         python=platform.python_version(),

@@ -89,7 +89,7 @@ class Cache(msgspec.Struct, frozen=True, kw_only=True):
     problem: str | None = None
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
+class DoctorReport(msgspec.Struct, frozen=True, kw_only=True):
     """What ``collect`` found.
 
     Attributes:

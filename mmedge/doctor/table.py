@@ -6,12 +6,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mmedge.doctor.report import Report
+from mmedge.doctor.report import DoctorReport
 
 _MARKS = {"ok": "[green]ok[/]", "warn": "[yellow]warn[/]", "fail": "[red]FAIL[/]"}
 
 
-def print_report(console: Console, report: Report) -> None:
+def print_report(console: Console, report: DoctorReport) -> None:
     """Print the checks with their fixes, then the optional packages.
 
     Args:

@@ -25,6 +25,7 @@ from mmedge.fusion.graph import StageGraph
 from mmedge.fusion.stage import Stage, array_of
 from mmedge.fusion.stream import StreamStage, is_stream
 from mmedge.fusion.tensors import constants, fill, input_dtypes, input_shapes, output_shapes
+from mmedge.fusion.weigh import Weight, describe, weigh
 
 log = logging.getLogger("mmedge.fusion")
 _OWN_RULES = ("mmedge.fusion.rules:", "mmedge.fusion.faces:")
@@ -41,8 +42,9 @@ def tensorrt_problem() -> str | None:
 def candidates(bundle: Bundle, stage: str, backend: str, precision: str | None) -> list[tuple[str, Variant]]:
     """Return what may serve a stage, best first: (backend, variant).
 
-    TensorRT takes INT8 before FP16 before FP32. ONNX Runtime takes the CPU files, and runs TensorRT's
-    files only when the precision asked for exists in no CPU file (it simulates Q/DQ exactly).
+    TensorRT takes INT8 before FP16 before FP32. ONNX Runtime takes the CPU files, FP32 before INT8, which is faster
+    on some CPUs alone; it runs TensorRT's files only when the precision asked for exists in no CPU file (Q/DQ in float,
+    exactly as written).
     """
     order = {"int8": 0, "fp16": 1, "fp32": 2}
     found: list[tuple[str, Variant]] = []
@@ -56,7 +58,7 @@ def candidates(bundle: Bundle, stage: str, backend: str, precision: str | None) 
                 f"TensorRT cannot run here: {problem}", where="backend", fix="use backend 'auto' or 'onnxruntime'"
             )
     if backend in ("auto", "onnxruntime"):
-        variants = bundle.variants(stage, "cpu")
+        variants = sorted(bundle.variants(stage, "cpu"), key=lambda v: -order[v.precision])
         if precision is not None and not any(v.precision == precision for v in variants):
             variants = bundle.variants(stage, "tensorrt")
         found += [("onnxruntime", v) for v in variants]
@@ -100,6 +102,8 @@ def load_graph(
                 stages[name] = make_stage(bundle, name, make_callable(bundle, name, stages, patience=patience), stages)
             else:
                 stages[name] = _load_network(bundle, name, stages, backend, precision, progress)
+        if precision == "int8":
+            _weigh_int8(bundle, stages)
     except BaseException:
         for stage in stages.values():
             stage.close()
@@ -173,6 +177,25 @@ def _try(
     return stage
 
 
+def _weigh_int8(bundle: Bundle, stages: dict[str, Stage]) -> None:
+    """Say what INT8 that was asked for costs on this CPU beside FP32: it is faster on some alone."""
+    weighed: list[Weight] = []
+    simulated = False
+    for name, stage in stages.items():
+        plain = next((v for v in bundle.variants(name, "cpu") if v.precision == "fp32"), None)
+        if stage.engine.backend != "onnxruntime" or plain is None or plain.file == stage.file:
+            continue
+        simulated |= not any(v.precision == "int8" for v in bundle.variants(name, "cpu"))
+        engine = make_network(bundle, plain, stages, plain.file)
+        other = make_stage(bundle, name, engine, stages)
+        try:
+            weighed.append(weigh(stage, other, bundle.golden(plain.golden)))
+        finally:
+            other.close()
+    if weighed and (text := describe(weighed, simulated=simulated)) is not None:
+        log.warning("%s", text)
+
+
 def make_callable(bundle: Bundle, name: str, upstream: Mapping[str, Stage], *, patience: float = 1.0) -> CallableEngine:
     """Return the engine of a stage that is a rule instead of a network; the SDK's own rules need no thread."""
     spec = bundle.manifest.stages[name]
@@ -192,14 +215,17 @@ def make_callable(bundle: Bundle, name: str, upstream: Mapping[str, Stage], *, p
 def make_network(bundle: Bundle, variant: Variant, upstream: Mapping[str, Stage], where: str) -> OnnxRuntimeEngine:
     """Return a variant on ONNX Runtime; the graph's shapes are those of its dynamic dimensions.
 
+    A CPU variant serves, on 8-bit kernels where it has them; TensorRT's is simulated as written.
+
     Raises:
         BundleError: If a constant does not fit into its tensor.
         EngineError: If the network cannot be loaded.
     """
     spec = bundle.manifest.stages[variant.stage]
-    shapes = input_shapes(spec, bundle.inputs, partial(array_of, upstream), raw=variant.target == "tensorrt")
+    raw = variant.target == "tensorrt"
+    shapes = input_shapes(spec, bundle.inputs, partial(array_of, upstream), raw=raw)
     numbers = constants(spec)
-    load = partial(OnnxRuntimeEngine, bundle.read(variant.file), name=where, shapes=shapes)
+    load = partial(OnnxRuntimeEngine, bundle.read(variant.file), name=where, shapes=shapes, as_written=raw)
     try:
         with np.errstate(over="ignore"):  # what becomes infinite is refused when its stage fills it
             return load(constants=numbers)

@@ -24,7 +24,7 @@ MAX_SAMPLES = 1 << 18
 _SLOTS, _MAX_SLOTS, _TENSOR_BYTES = 16, 64, 1 << 24
 
 
-class Stamp(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+class PacketStamp(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """What every packet carries."""
 
     stream: str
@@ -36,18 +36,18 @@ class Stamp(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     quality: ClockQuality
 
 
-def _stamp(packet: Packet) -> Stamp:
-    return Stamp(**packet.stamp())
+def _stamp(packet: Packet) -> PacketStamp:
+    return PacketStamp(**packet.stamp())
 
 
-def _fields(stamp: Stamp) -> dict[str, Any]:
-    return {name: getattr(stamp, name) for name in Stamp.__struct_fields__}
+def _fields(stamp: PacketStamp) -> dict[str, Any]:
+    return {name: getattr(stamp, name) for name in PacketStamp.__struct_fields__}
 
 
 class FrameHeader(msgspec.Struct, frozen=True, array_like=True, tag="frame"):
     """A frame without its data."""
 
-    stamp: Stamp
+    stamp: PacketStamp
     shape: tuple[int, ...]
     format: PixelFormat
     width: int
@@ -71,13 +71,13 @@ def frame_of(header: FrameHeader, slot: ByteArray, release: Slot) -> Frame:
 
 
 class _Tensor(msgspec.Struct, frozen=True, array_like=True, tag="tensor"):
-    stamp: Stamp
+    stamp: PacketStamp
     shape: tuple[int, ...]
     dtype: str
 
 
 class _Block(msgspec.Struct, frozen=True, array_like=True, tag="block"):
-    stamp: Stamp
+    stamp: PacketStamp
     ring: int
     end: int
     n: int
@@ -85,12 +85,12 @@ class _Block(msgspec.Struct, frozen=True, array_like=True, tag="block"):
 
 
 class _Text(msgspec.Struct, frozen=True, array_like=True, tag="text"):
-    stamp: Stamp
+    stamp: PacketStamp
     n: int
 
 
 class _End(msgspec.Struct, frozen=True, array_like=True, tag="end"):
-    stamp: Stamp
+    stamp: PacketStamp
     reason: str | None
 
 

@@ -118,6 +118,8 @@ class Inference:
             ("interpreted", end_ns - inferred_ns),
         ):
             statistics.steps[step].add(value)
+        if self._origin == "capture":
+            statistics.stamps.add(snapshot.stamp_uncertainty_ns)
         statistics.skew.add(round(snapshot.skew_ms * 1e6))
         statistics.uncertainty.add(round(snapshot.uncertainty_ms * 1e6))
         for name in self._attached:

@@ -17,16 +17,23 @@ from mmedge.bundle import AudioInput, Bundle, ImageInput, load
 from mmedge.bundle.manifest import TensorInput, TextInput
 from mmedge.capture import parse
 from mmedge.errors import ConfigError
-from mmedge.ipc.channel import MAX_SAMPLES, MAX_TEXT
+from mmedge.ipc.channel import MAX_SAMPLES
+from mmedge.pipeline.arguments import (
+    check_capture,
+    check_choices,
+    check_duration,
+    check_sinks,
+    check_sources,
+    check_speed,
+    check_text,
+)
 from mmedge.pipeline.check import check_run
 from mmedge.pipeline.remote import RemoteRuntime
 from mmedge.pipeline.runtime import PUSH, Runtime
 from mmedge.pipeline.spec import Latency, RunSpec
 from mmedge.pipeline.statistics import Statistics
-from mmedge.sinks import Sink, check_sinks, make_sink
+from mmedge.sinks import Sink, make_sink
 from mmedge.types import Block, Frame, Packet, Result, Tensor, Text
-
-MAX_DURATION_S = 1e7
 
 
 class Pipeline:
@@ -83,7 +90,7 @@ class Pipeline:
         check_choices(latency=latency, isolation=isolation, results=results, backend=backend)
         check_speed(speed)
         check_duration(duration_s)
-        _check_sources(inputs)
+        check_sources(inputs)
         check_sinks(sinks)
         self._own = not isinstance(bundle, Bundle)
         self.bundle = bundle if isinstance(bundle, Bundle) else load(bundle)
@@ -131,6 +138,11 @@ class Pipeline:
                     fix="put it into a module of its own, or use isolation='thread'",
                 )
         return isolation
+
+    @property
+    def isolation(self) -> Literal["process", "thread"]:
+        """What ``isolation`` came to: where the runtime runs."""
+        return self._runtime.spec.isolation
 
     @property
     def statistics(self) -> Statistics:
@@ -205,12 +217,7 @@ class Pipeline:
         self._check_pushed(name)
         now_ns = time.monotonic_ns()
         with self._counted(name):
-            if not isinstance(capture_ns, (int, np.integer)) or not 0 <= capture_ns <= now_ns + 1_000_000_000:
-                raise ConfigError(
-                    f"capture time {capture_ns} is not on CLOCK_MONOTONIC (now {now_ns})",
-                    where=f"input '{name}'",
-                    fix="stamp with time.monotonic_ns()",
-                )
+            check_capture(capture_ns, now_ns, f"input '{name}'")
             packet = self._packet(name, array, capture_ns=int(capture_ns), arrive_ns=now_ns)
         self._put(packet)
 
@@ -257,16 +264,17 @@ class Pipeline:
             raise
         self._pushed[name] += 1
 
-    def text(self, text: str, name: str | None = None) -> None:
+    def text(self, text: str, name: str | None = None, *, capture_ns: int | None = None) -> None:
         """Set a text input from now on, until the next text or the end of its time.
 
         Args:
             text: Up to 64 KiB of UTF-8; a blank one takes the text back, and the input is absent.
             name: The input, where the bundle has more than one text.
+            capture_ns: When it was said or typed, on CLOCK_MONOTONIC; now by default.
 
         Raises:
             ConfigError: If there is no such input, it is not fed by ``push://``, the text is too long or not plain
-                Unicode, or the run has ended.
+                Unicode, the time is of another clock, or the run has ended.
 
         Example:
             >>> pipe.text("it's a seven")  # doctest: +SKIP
@@ -280,8 +288,10 @@ class Pipeline:
         self._check_pushed(name)
         now_ns = time.monotonic_ns()
         with self._counted(name):
-            _check_text(text, f"input '{name}'")
-            packet = Text(stream=name, seq=self._pushed[name], capture_ns=now_ns, arrive_ns=now_ns, text=text)
+            check_text(text, f"input '{name}'")
+            said_ns = now_ns if capture_ns is None else capture_ns
+            check_capture(said_ns, now_ns, f"input '{name}'")
+            packet = Text(stream=name, seq=self._pushed[name], capture_ns=said_ns, arrive_ns=now_ns, text=text)
         self._put(packet)
 
     def _put(self, packet: Packet) -> None:
@@ -343,58 +353,3 @@ def _results(
     if results != "auto":
         return results
     return "latest" if _has_device(inputs) and latency != "offline" else "all"
-
-
-def _check_text(text: object, where: str) -> None:
-    if not isinstance(text, str):
-        fix = "pass a str; an empty one takes the text back"
-        raise ConfigError(f"this is no text but {type(text).__name__}", where=where, fix=fix)
-    try:
-        size = len(text.encode())
-    except UnicodeEncodeError as error:
-        raise ConfigError(f"this is no text: {error}", where=where, fix="pass a valid str") from error
-    if size > MAX_TEXT or "\0" in text:
-        what = "has a NUL character" if size <= MAX_TEXT else f"is longer than {MAX_TEXT} bytes"
-        raise ConfigError(f"the text {what}", where=where, fix="correct or shorten it")
-
-
-def _check_sources(inputs: object) -> None:
-    if not isinstance(inputs, Mapping):
-        raise ConfigError(
-            f"inputs are a dict of name and URI, not {type(inputs).__name__}", where="inputs", fix='{"image": "0"}'
-        )
-    for name, uri in inputs.items():
-        if not isinstance(name, str) or not isinstance(uri, str):
-            wanted = f"{str(name)!r}: {str(uri)!r}" if isinstance(uri, (int, str, Path)) else "'image': 'clip.mp4'"
-            raise ConfigError(
-                f"name and URI of an input are strings, not {name!r}: {uri!r}", where="inputs", fix=f"{{{wanted}}}"
-            )
-
-
-CHOICES = {
-    "latency": ("low", "balanced", "offline"),
-    "isolation": ("auto", "process", "thread"),
-    "results": ("auto", "latest", "all"),
-    "backend": ("auto", "onnxruntime", "tensorrt"),
-}
-
-
-def check_choices(**options: str) -> None:
-    """Raise ConfigError at the first option that has none of its values."""
-    for name, value in options.items():
-        if value not in CHOICES[name]:
-            raise ConfigError(f"unknown {name} '{value}'", where=name, fix=f"use one of {', '.join(CHOICES[name])}")
-
-
-def check_speed(speed: float) -> None:
-    """Raise ConfigError unless files can be played that fast."""
-    if not 0 < speed <= 1000:
-        raise ConfigError(f"speed {speed} is not in 0..1000", where="speed", fix="use latency='offline' for top speed")
-
-
-def check_duration(duration_s: float | None) -> None:
-    """Raise ConfigError unless ``duration_s`` is None or a time one can wait for."""
-    if duration_s is not None and not 0 < duration_s <= MAX_DURATION_S:
-        raise ConfigError(
-            f"duration {duration_s} s is not in 0..{MAX_DURATION_S:g}", where="duration_s", fix="leave it out to run on"
-        )

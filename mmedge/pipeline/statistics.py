@@ -51,29 +51,44 @@ class Histogram:
         self.n = sum(counts)
 
     def summary(self) -> Percentiles:
-        """Return n, mean, p50, p90, p99, p99.9 and max."""
+        """Return n, mean, those of p50, p90, p99 and p99.9 that n values can tell, and max."""
         return Percentiles(self)
 
 
-class Percentiles:
-    """A histogram's figures in ms, as attributes and as a dict.
+def values_needed(percent: float) -> int:
+    """Return how many values tell a percentile at all: so many that one of them is expected above it.
+
+    Of fewer, what would be printed as that percentile is the maximum under another name.
 
     Example:
-        >>> h = Histogram(); h.add(2_000_000); h.summary().p50
-        2.0
+        >>> [values_needed(percent) for percent in (50, 90, 99, 99.9)]
+        [2, 10, 100, 1000]
+    """
+    return round(100 / (100 - percent))
+
+
+class Percentiles:
+    """A histogram's figures in ms, as attributes and as a dict; a percentile that n values cannot tell is NaN.
+
+    Attributes:
+        n: How many values there are; ``values_needed`` says how many a percentile needs.
+
+    Example:
+        >>> h = Histogram(); h.add(2_000_000); h.summary().max, h.summary().p50
+        (2.0, nan)
     """
 
     def __init__(self, histogram: Histogram) -> None:
+        def told(percent: float) -> float:
+            return histogram.percentile_ms(percent) if histogram.n >= values_needed(percent) else math.nan
+
         self.n = histogram.n
         self.mean = histogram._sum_ns / histogram.n / 1e6 if histogram.n else math.nan
-        self.p50 = histogram.percentile_ms(50)
-        self.p90 = histogram.percentile_ms(90)
-        self.p99 = histogram.percentile_ms(99)
-        self.p999 = histogram.percentile_ms(99.9)
+        self.p50, self.p90, self.p99, self.p999 = told(50), told(90), told(99), told(99.9)
         self.max = histogram.max_ns / 1e6 if histogram.n else math.nan
 
     def to_dict(self) -> dict[str, float | None]:
-        """Return the figures rounded to 1 us; None where nothing was measured."""
+        """Return the figures rounded to 1 us; None for what n values cannot tell."""
         values = {
             "p50": self.p50,
             "p90": self.p90,
@@ -86,6 +101,11 @@ class Percentiles:
         return {**rounded, "n": self.n}
 
 
+def told(value: float | None, digits: int = 2) -> str:
+    """Return a figure for people: ``-`` for one that n values cannot tell."""
+    return "-" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+
+
 class Statistics:
     """Counts and latencies of one run; written by the runtime, read when it ends (or in between)."""
 
@@ -96,6 +116,7 @@ class Statistics:
         self.steps = {step: Histogram() for step in STEPS}
         self.skew = Histogram()
         self.uncertainty = Histogram()
+        self.stamps = Histogram()  # bounds on the error of capture times, so of `deliver` and `end_to_end`
         self.triggers = 0
         self.results = 0
         self.unvalidated = 0
@@ -122,6 +143,7 @@ class Statistics:
             "overhead": self.overhead,
             "skew": self.skew,
             "uncertainty": self.uncertainty,
+            "stamps": self.stamps,
             **steps,
         }
 
@@ -153,6 +175,7 @@ class Statistics:
                 "overhead": self.overhead.summary().to_dict(),
                 **({"received": self.received.summary().to_dict()} if self.received.n else {}),
                 "steps": {name: h.summary().to_dict() for name, h in self.steps.items() if h.n},
+                **({"stamp_uncertainty": self.stamps.summary().to_dict()} if self.stamps.n else {}),
             },
             "skew_ms": self.skew.summary().to_dict(),
             "uncertainty_ms": self.uncertainty.summary().to_dict(),

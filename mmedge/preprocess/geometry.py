@@ -12,7 +12,7 @@ from mmedge.types import AnyArray
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Box:
+class Rectangle:
     """A rectangle of whole pixels."""
 
     top: int
@@ -52,30 +52,30 @@ def _rounded(numerator: int, denominator: int, largest: int) -> int:
     return min(max((2 * numerator + denominator) // (2 * denominator), 1), largest)
 
 
-def crop_box(spec: ImageInput) -> Box:
+def crop_box(spec: ImageInput) -> Rectangle:
     """Return the part of the reduced frame that is resized: all of it, or for ``crop`` its centre."""
     rows, columns = reduced_size(spec)
     height, width = spec.size
     if spec.fit != "crop":
-        return Box(top=0, left=0, height=rows, width=columns)
+        return Rectangle(top=0, left=0, height=rows, width=columns)
     if columns * height > rows * width:
         box = (rows, _rounded(rows * width, height, columns))
     else:
         box = (_rounded(columns * height, width, rows), columns)
-    return Box(top=(rows - box[0]) // 2, left=(columns - box[1]) // 2, height=box[0], width=box[1])
+    return Rectangle(top=(rows - box[0]) // 2, left=(columns - box[1]) // 2, height=box[0], width=box[1])
 
 
-def target_box(spec: ImageInput) -> Box:
+def target_box(spec: ImageInput) -> Rectangle:
     """Return the part of the network's input that is filled: all of it, or for ``letterbox`` its centre."""
     rows, columns = reduced_size(spec)
     height, width = spec.size
     if spec.fit != "letterbox":
-        return Box(top=0, left=0, height=height, width=width)
+        return Rectangle(top=0, left=0, height=height, width=width)
     if columns * height > rows * width:
         box = (_rounded(rows * width, columns, height), width)
     else:
         box = (height, _rounded(columns * height, rows, width))
-    return Box(top=(height - box[0]) // 2, left=(width - box[1]) // 2, height=box[0], width=box[1])
+    return Rectangle(top=(height - box[0]) // 2, left=(width - box[1]) // 2, height=box[0], width=box[1])
 
 
 def to_picture(spec: ImageInput, corners: AnyArray) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from mmedge._native import core
 from mmedge.bundle.manifest import ImageInput
 from mmedge.errors import ConfigError
-from mmedge.preprocess.geometry import Box, crop_box, target_box
+from mmedge.preprocess.geometry import Rectangle, crop_box, target_box
 from mmedge.types import ByteArray, FloatArray, Frame
 
 _FIX = "push uint8 frames whose shape, format, width and height agree"
 
 
-def _corners(box: Box) -> tuple[int, int, int, int]:
+def _corners(box: Rectangle) -> tuple[int, int, int, int]:
     return box.top, box.left, box.height, box.width
 
 

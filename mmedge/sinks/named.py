@@ -6,7 +6,6 @@ what stands after the colon, ``""`` without one, and returns an object with ``wr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
 from mmedge.errors import ConfigError, MmedgeError
@@ -53,10 +52,9 @@ def make_sink(text: str) -> Sink:
         >>> make_sink("jsonl:-").close()
     """
     name, _, target = text.partition(":")
-    entries = _entries()
-    matches = entries.get(name, [])
+    matches = _entries().get(name, [])
     if not matches:
-        raise ConfigError(f"unknown sink '{text}'", where="sinks", fix=_fix(sorted(entries)))
+        raise ConfigError(f"unknown sink '{text}'", where="sinks", fix=sink_forms())
     brought = " and ".join(sorted(f"'{_package(entry)}'" for entry in matches))
     if len(matches) > 1:
         raise ConfigError(
@@ -81,27 +79,14 @@ def make_sink(text: str) -> Sink:
     return cast(Sink, sink)
 
 
-def check_sinks(sinks: object) -> None:
-    """Raise ConfigError if ``sinks`` is no list of texts and of objects with ``write`` and ``close``."""
-    if isinstance(sinks, str) or not isinstance(sinks, Sequence):
-        raise ConfigError(
-            f"sinks are a list, not {type(sinks).__name__}",
-            where="sinks",
-            fix=f"sinks=[{sinks!r}]" if isinstance(sinks, str) else 'sinks=["console"]',
-        )
-    for sink in sinks:
-        if not isinstance(sink, str) and not is_sink(sink):
-            raise ConfigError(
-                f"{sink!r} is no sink", where="sinks", fix=f"{_fix(sink_names())}; or an object with write and close"
-            )
-
-
 def is_sink(sink: object) -> bool:
     """Return whether ``sink`` is an object that takes results."""
     return callable(getattr(sink, "write", None)) and callable(getattr(sink, "close", None))
 
 
-def _fix(names: list[str]) -> str:
+def sink_forms() -> str:
+    """Return what can be typed for a sink, for the ``fix`` of an error."""
+    names = sink_names()
     if _OWN not in names:  # the metadata is older than the source
         return "install mmedge again (pip install): its own sinks are not registered"
     return f"use NAME or NAME:TARGET, with one of: {', '.join(names)}"

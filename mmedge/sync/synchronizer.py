@@ -219,6 +219,7 @@ class Synchronizer:
         for name, epoch in snapshot.epoch.items():
             self._streams[name].last_cut = (epoch, trigger.t_ns)
         # The trigger's own time may be wrong one way and that of another input the other way.
+        snapshot.stamp_uncertainty_ns = trigger.uncertainty_ns
         snapshot.uncertainty_ms = (trigger.uncertainty_ns + others_ns) / 1e6
         snapshot.reason = "; ".join(reasons) or None
         return snapshot

@@ -16,6 +16,7 @@ NB_MODULE(_core, m) {
       PyErr_SetObject(PyExc_OSError, arguments.ptr());
     }
   });
+  mmedge::bindings::bind_cpu(m);
   mmedge::bindings::bind_image(m);
   mmedge::bindings::bind_log_mel(m);
   mmedge::bindings::bind_sample_ring(m);

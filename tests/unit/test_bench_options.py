@@ -10,10 +10,16 @@ from typing import Any
 import pytest
 
 from mmedge.bench import Report, bench
+from mmedge.bench.report import Rate
+from mmedge.bench.tally import Tally
 from mmedge.cli import run
-from mmedge.errors import ConfigError
-from mmedge.pipeline import Statistics
+from mmedge.errors import CheckError, ConfigError
+from mmedge.pipeline import Histogram, Statistics
 from tests.tiny import tiny_bundle
+
+
+def report_of(rate: Rate) -> Report:
+    return Report(bundle="b", conditions={}, statistics=Statistics(), tally=Tally(), rate=rate)
 
 
 @pytest.mark.parametrize("name", ["x.pdf", "report", "x.html.gz", ".json"])
@@ -33,9 +39,15 @@ def test_a_report_of_another_kind_is_refused_before_measuring(
 
 
 def test_a_report_is_written_as_what_its_name_says(tmp_path: Path) -> None:
-    report = Report(bundle="b", conditions={}, statistics=Statistics())
-    assert json.loads(report.save(tmp_path / "x.json").read_text())["schema"] == "mmedge.bench/1"
-    assert report.save(tmp_path / "x.html").read_text().startswith("<!doctype html>")
+    report = report_of(Rate(asked_hz=100.0, measured_s=1.0, due=100, answered=97))
+    document = json.loads(report.save(tmp_path / "x.json").read_text())
+    assert document["schema"] == "mmedge.bench/1"
+    assert document["valid"] is False
+    assert document["rate"]["achieved_hz"] == 97.0
+    page = report.save(tmp_path / "x.html").read_text()
+    assert page.startswith("<!doctype html>")
+    assert "NO: 97 of 100 triggers were answered" in page
+    assert "nan" not in page
     with pytest.raises(ConfigError, match=r"cannot be written as '\.pdf'"):
         report.save(tmp_path / "x.pdf")
     assert not (tmp_path / "x.pdf").exists()
@@ -51,3 +63,38 @@ def test_a_duration_of_nothing_is_told_so(tmp_path: Path, duration_s: float) -> 
 def test_frames_that_never_come_are_told_so(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="0 frames a second: it must be above 0 and at most 1000"):
         bench(tiny_bundle(tmp_path / "tiny.mmedge"), 1.0, fps=0)
+
+
+def test_blocks_that_cannot_be_are_told_so(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"blocks of 0 ms are not in 1\.\.1000"):
+        bench(tiny_bundle(tmp_path / "tiny.mmedge"), 1.0, block_ms=0)
+
+
+def test_a_run_that_missed_its_rate_is_refused() -> None:
+    report_of(Rate(asked_hz=100.0, measured_s=1.0, due=100, answered=98)).raise_for_status()
+    missed = report_of(Rate(asked_hz=100.0, measured_s=1.0, due=100, answered=97))
+    with pytest.raises(CheckError, match=r"97 of 100 triggers were answered, 97\.0 a second of 100 asked") as told:
+        missed.raise_for_status()
+    assert "--fps" in str(told.value.fix)
+    blocks = report_of(Rate(asked_hz=200.0, measured_s=1.0, due=200, answered=100, block_ms=9.8))
+    with pytest.raises(CheckError) as told:
+        blocks.raise_for_status()
+    assert "--fps 102" in str(told.value.fix)
+    assert "--block-ms 2.5" in str(told.value.fix)
+    sources = report_of(Rate(asked_hz=None, measured_s=1.0, due=30, answered=20))
+    with pytest.raises(CheckError) as told:
+        sources.raise_for_status()
+    assert "--fps" not in str(told.value.fix)
+
+
+def test_a_generator_that_was_late_measured_itself() -> None:
+    def of(late: int) -> Report:
+        lateness = Histogram()
+        for number in range(100):
+            lateness.add(12_000_000 if number < late else 200_000)
+        rate = Rate(asked_hz=30.0, measured_s=1.0, due=30, answered=30, lateness=lateness, late_ns=10_000_000)
+        return report_of(rate)
+
+    assert of(2).valid
+    with pytest.raises(CheckError, match=r"the generator itself was late: more than 2 % of its packets by over 10 ms"):
+        of(3).raise_for_status()

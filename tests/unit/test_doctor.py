@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from mmedge import extras
-from mmedge.doctor import Check, Report, collect, print_report
+from mmedge.doctor import Check, DoctorReport, collect, print_report
 from mmedge.doctor.checks import run_checks
 from mmedge.doctor.platforms import parse_l4t, parse_version, verdict
 from mmedge.doctor.probe import PACKAGES, _cameras
@@ -21,22 +21,22 @@ replace = msgspec.structs.replace
 
 
 @pytest.fixture(scope="module")
-def report() -> Report:
+def report() -> DoctorReport:
     return collect()
 
 
-def named(report: Report, name: str) -> Check:
+def named(report: DoctorReport, name: str) -> Check:
     return next(check for check in run_checks(report).checks if check.name == name)
 
 
-def test_the_report_is_one_strict_json_document(report: Report) -> None:
+def test_the_report_is_one_strict_json_document(report: DoctorReport) -> None:
     assert report.schema == "mmedge.doctor/1"
-    assert msgspec.json.decode(report.to_json(), type=Report) == report
+    assert msgspec.json.decode(report.to_json(), type=DoctorReport) == report
     assert report.platform.cores >= 1
     assert len({check.name for check in report.checks}) == len(report.checks) == 12
 
 
-def test_whatever_is_not_ok_has_a_reason_and_what_failed_has_a_fix(report: Report) -> None:
+def test_whatever_is_not_ok_has_a_reason_and_what_failed_has_a_fix(report: DoctorReport) -> None:
     for check in report.checks:
         assert check.detail
         assert check.status != "fail" or check.fix
@@ -60,7 +60,7 @@ def test_every_optional_package_is_looked_for() -> None:
     }
 
 
-def test_a_missing_package_comes_with_its_install_line(report: Report) -> None:
+def test_a_missing_package_comes_with_its_install_line(report: DoctorReport) -> None:
     for name, package in report.packages.items():
         assert package.install == f"pip install 'mmedge[{PACKAGES[name][1]}]'"
 
@@ -124,7 +124,7 @@ def test_an_unwritable_cache_fails_with_a_fix(tmp_path: Path, monkeypatch: pytes
     assert not found.ok
 
 
-def test_a_machine_that_can_run_nothing_fails(report: Report) -> None:
+def test_a_machine_that_can_run_nothing_fails(report: DoctorReport) -> None:
     ort = replace(report.packages["onnxruntime"], installed=False, version=None)
     without = replace(report, packages={**report.packages, "onnxruntime": ort}, gpu=Gpu(usable=False, problem="none"))
     check = named(without, "cpu backend")
@@ -135,25 +135,25 @@ def test_a_machine_that_can_run_nothing_fails(report: Report) -> None:
     assert "16 GiB shared" in named(with_gpu, "gpu").detail
 
 
-def test_a_driver_without_a_way_to_it_fails(report: Report) -> None:
+def test_a_driver_without_a_way_to_it_fails(report: DoctorReport) -> None:
     problem = "the driver supports CUDA 12.6, cuda-bindings needs 13.0"
     check = named(replace(report, gpu=Gpu(usable=False, problem=problem, driver="540.4.0")), "gpu")
     assert (check.status, check.detail) == ("fail", problem)
     assert "cuda-bindings==12" in str(check.fix)
 
 
-def test_a_jetson_without_tensorrt_fails(report: Report) -> None:
+def test_a_jetson_without_tensorrt_fails(report: DoctorReport) -> None:
     jetson = replace(report, platform=replace(report.platform, l4t="36.4.3"), tensorrt=TensorRT(problem="missing"))
     check = named(jetson, "tensorrt")
     assert check.status == "fail"
     assert "--system-site-packages" in str(check.fix)
 
 
-def test_a_broken_core_fails(report: Report) -> None:
+def test_a_broken_core_fails(report: DoctorReport) -> None:
     assert named(replace(report, native_problem="not built"), "native core").status == "fail"
 
 
-def test_the_table_shows_checks_and_fixes(report: Report) -> None:
+def test_the_table_shows_checks_and_fixes(report: DoctorReport) -> None:
     broken = run_checks(replace(report, native_problem="[core] is not built"))
     out = io.StringIO()
     print_report(Console(file=out, width=200), broken)

@@ -44,21 +44,30 @@ def recipe(home: Path) -> Recipe:
 def test_the_bundle_carries_what_was_measured(recipe: Recipe, tmp_path: Path) -> None:
     shown: list[str] = []
     first = run_steps(recipe, output=tmp_path / "a.mmedge", progress=lambda text, share: shown.append(text))
-    assert {"measure", "measure: 40 of 40 samples"} <= set(shown)
+    assert {"measure", "measure: 120 of 120 samples"} <= set(shown)
     with recipe.importable():
         dataset = make_dataset(recipe)
     want = accuracies(recipe, predict(make_model(recipe).eval(), dataset, dataset.split("validation"), recipe))
     with load(tmp_path / "a.mmedge") as bundle:
-        masks = {"+".join(mask.present): (mask.metric, mask.value) for mask in bundle.manifest.validated_masks}
-    assert masks == {mask: ("top1", value) for mask, value in want["state"].items()}
-    assert masks.keys() == {"a+b", "a", "b"}
+        masks = {"+".join(mask.present): mask for mask in bundle.manifest.validated_masks}
+    assert {mask: (m.metric, m.value) for mask, m in masks.items()} == {
+        mask: ("top1", value) for mask, value in want["state"].items()
+    }
+    samples = dataset.split("validation")
+    alone = {name: sum(name in sample.inputs for sample in samples) for name in "ab"}
+    both = sum(len(sample.inputs) == 2 and sample.labels["a"] == sample.labels["b"] for sample in samples)
+    assert {mask: m.samples for mask, m in masks.items()} == {"a+b": both, **alone}
+    for mask in masks.values():
+        assert mask.low is not None
+        assert mask.high is not None
+        assert 0 <= mask.low < mask.value < mask.high <= 1
 
     document = json.loads(json.dumps(first.to_dict()))["measurement"]
     assert document["schema"] == "mmedge.measurement/1"
     assert {row["fp32"] for row in document["rows"] if row["task"] == "state"} == {*want["state"].values()}
     text = io.StringIO()
     first.print(Console(file=text, width=100))
-    assert "Exported networks on 40 validation samples" in text.getvalue()
+    assert "Exported networks on 120 validation samples" in text.getvalue()
 
     second = run_steps(recipe, output=tmp_path / "b.mmedge", progress=lambda text, share: None)
     assert "measure" in second.cached
@@ -166,7 +175,7 @@ class Data(Dataset):
 
     def split(self, name, *, epoch=0):
         rng = np.random.default_rng(5)
-        pictures = [rng.integers(0, 256, (48, 64, 1), np.uint8) for _ in range(12)]
+        pictures = [rng.integers(0, 256, (48, 64, 1), np.uint8) for _ in range(36)]
         return [Sample(inputs={"image": x}, labels={"image": k % 3}) for k, x in enumerate(pictures)]
 
     def groups(self, name):
@@ -182,7 +191,7 @@ def test_both_precisions_are_measured_where_both_are_exported(tmp_path: Path, wr
     assert report.measurement is not None
     (row,) = report.measurement.rows
     assert row.right.keys() == {"fp32", "int8"}
-    assert row.samples == 12
+    assert row.samples == 36
     assert list(report.seconds) == ["train", "onnx", "quantize", "compare", "measure", "pack"]
     document = report.to_dict()["measurement"]
     assert isinstance(document, dict)

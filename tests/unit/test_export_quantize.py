@@ -21,6 +21,8 @@ from mmedge.export.onnx.onnx_models import OnnxModels
 from mmedge.export.recordings import Samples
 from mmedge.export.report import int8_nodes, quantization_report, sqnr_db
 
+pytestmark = pytest.mark.arithmetic
+
 
 def weights(*shape: int) -> np.ndarray:
     rng = np.random.default_rng(sum(shape))

@@ -150,7 +150,10 @@ def test_metadata_older_than_the_source_is_said(monkeypatch: pytest.MonkeyPatch)
 def test_nothing_is_looked_up_until_a_name_is_asked_for() -> None:
     """It reads a file of each installed package."""
     code = (
-        "import sys, mmedge.cli.run, mmedge.sinks as s; s.check_sinks([s.JsonlSink('-')]);"
+        "import sys, mmedge.cli.run\n"
+        "from mmedge.pipeline.arguments import check_sinks\n"
+        "from mmedge.sinks import JsonlSink\n"
+        "check_sinks(['console', JsonlSink('-')])\n"
         "print('importlib.metadata' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)

@@ -233,7 +233,7 @@ def bars(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     folder = tmp_path_factory.mktemp("bars")
     rng = np.random.default_rng(0)
     lines = ["split,group,label,image,audio,text"]
-    for split, count in (("train", 64), ("validation", 16), ("test", 16)):
+    for split, count in (("train", 64), ("validation", 32), ("test", 16)):
         for number in range(count):
             picture = rng.integers(0, 60, (120, 160)).astype(np.uint8)
             half = picture[:, :80] if number % 2 else picture[:, 80:]
@@ -258,8 +258,16 @@ def test_training_learns_saves_and_loads(bars: Recipe) -> None:
     assert json.loads(json.dumps(report.to_dict()))["schema"] == "mmedge.train/1"
     model, metadata = load_weights(bars)
     assert metadata["seed"] == 0
+    count = report.counts["digit"]["image"]
     assert metadata["validated_masks"] == [
-        {"present": ["image"], "metric": "top1", "value": report.validation["digit"]["image"]}
+        {
+            "present": ["image"],
+            "metric": "top1",
+            "value": report.validation["digit"]["image"],
+            "samples": 32,
+            "low": count.interval[0],
+            "high": count.interval[1],
+        }
     ]
     assert metadata["temperature"] == report.temperature
     assert not model.training

@@ -1,0 +1,51 @@
+"""The one way in which the toolchain runs a network: as written, in float, with the same answer on every CPU.
+
+ONNX Runtime would fuse Q/DQ pairs into 8-bit kernels, which round inside and, on x86 without VNNI, saturate: ranges,
+accuracy, gates and golden vectors would then depend on the machine that exported. TensorRT computes what is written.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+from onnx import ModelProto
+
+from mmedge.bundle import Bundle
+from mmedge.bundle.archive import write_archive
+from mmedge.engine.onnxruntime import OnnxRuntimeEngine
+
+
+def judge(model: ModelProto | bytes, name: str = "model") -> OnnxRuntimeEngine:
+    """Return an engine that runs a network as it is written.
+
+    Args:
+        model: The network, quantised or not.
+        name: For messages.
+
+    Raises:
+        EngineError: If it cannot be loaded.
+
+    Example:
+        >>> judge(int8.models["image_encoder"])({"x": tensor})["embedding"]  # doctest: +SKIP
+    """
+    content = model if isinstance(model, bytes) else model.SerializeToString()
+    return OnnxRuntimeEngine(content, name=name, as_written=True)
+
+
+def tensorrt_alone(bundle: Bundle, path: Path) -> Path:
+    """Write a bundle with the TensorRT variants alone, which the runtime runs as written where there is no TensorRT.
+
+    Args:
+        bundle: An open bundle.
+        path: Where to.
+
+    Returns:
+        The path.
+    """
+    manifest = bundle.manifest
+    variants = tuple(v for v in manifest.variants if v.target == "tensorrt")
+    gone = {v.file for v in manifest.variants} - {v.file for v in variants}
+    files = {name: file for name, file in manifest.files.items() if name not in gone}
+    manifest = msgspec.structs.replace(manifest, variants=variants, files=files)
+    return write_archive(path, manifest, {name: bundle.read(name) for name in files})

@@ -1,0 +1,24 @@
+"""What this CPU's instruction set does to a network: which sets there are, and whether 8-bit sums are exact."""
+
+from __future__ import annotations
+
+import platform
+from functools import cache
+
+from mmedge._native import core
+
+
+@cache
+def instruction_sets() -> tuple[str, ...]:
+    """Return the instruction sets that kernels choose by, as this process may use them (also where it is emulated).
+
+    Example:
+        >>> instruction_sets()  # doctest: +SKIP
+        ('avx2', 'fma', 'avx512f', 'avx512_vnni')
+    """
+    return tuple(core.cpu_features())
+
+
+def saturates_pairs() -> bool:
+    """Tell whether products of 8-bit numbers are added in pairs of 16 bits here, which saturate: x86 without VNNI."""
+    return platform.machine() == "x86_64" and not {"avx512_vnni", "avx_vnni"} & set(instruction_sets())

@@ -1,0 +1,70 @@
+"""What INT8 costs and brings on this CPU, measured beside FP32 on the golden inputs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from statistics import median
+from typing import NamedTuple
+
+from mmedge.engine.cpu import instruction_sets
+from mmedge.fusion.golden import self_test
+from mmedge.fusion.stage import Stage
+from mmedge.types import AnyArray
+
+_RUNS = 9
+_BUDGET_S = 0.2
+_EXACT = 1e-3  # so far from the recorded answer FP32 may be, too
+
+
+class Weight(NamedTuple):
+    """One stage: milliseconds of a run, and the largest ``max|got - want| / max|want|`` of INT8's answers."""
+
+    int8_ms: float
+    fp32_ms: float
+    error: float
+
+
+def run_ms(*stages: Stage) -> list[float]:
+    """Return the median time of a run of each stage's engine on what its inputs hold, the stages in turn."""
+    times: list[list[int]] = [[] for _ in stages]
+    end = time.monotonic() + _BUDGET_S
+    for index in range(_RUNS):
+        for stage, taken in zip(stages, times, strict=True):
+            before = time.perf_counter_ns()
+            stage.engine.run()
+            taken.append(time.perf_counter_ns() - before)
+        if index and time.monotonic() > end:
+            break
+    for stage in stages:
+        stage.reset()
+    return [median(taken) / 1e6 for taken in times]
+
+
+def weigh(int8: Stage, fp32: Stage, golden: Mapping[str, AnyArray]) -> Weight:
+    """Run a stage in both precisions on its golden samples."""
+    # No tolerance but the range itself: the INT8 stage has passed its own self-test.
+    error = self_test(int8, golden, dict.fromkeys(int8.engine.outputs, 1.0), "int8")
+    self_test(fp32, golden, dict.fromkeys(fp32.engine.outputs, 1.0), "fp32")
+    int8_ms, fp32_ms = run_ms(int8, fp32)
+    return Weight(int8_ms, fp32_ms, error)
+
+
+def describe(weights: Sequence[Weight], *, simulated: bool) -> str | None:
+    """Return what to say of INT8 here; None where it is neither slower nor less exact than FP32.
+
+    Args:
+        weights: One per stage that runs in INT8.
+        simulated: Whether a bundle without INT8 of CPUs has TensorRT's files simulated.
+    """
+    int8_ms, fp32_ms = (sum(times) for times in zip(*(weight[:2] for weight in weights), strict=True))
+    error = max(weight.error for weight in weights)
+    slower, inexact = int8_ms > fp32_ms, error > _EXACT
+    if not slower and not inexact:
+        return None
+    sets = ", ".join(instruction_sets()) or "no 8-bit instructions known"
+    what = "TensorRT's int8, simulated" if simulated else "int8"
+    found = f"{what} on this CPU ({sets}): {int8_ms:.3g} ms a pass, fp32 {fp32_ms:.3g} ms"
+    if inexact:
+        found += f"; its answers are up to {100 * error:.2g} % of their range off fp32's"
+    return f"{found}: fp32 is the better choice, leave --precision out" if slower else found
