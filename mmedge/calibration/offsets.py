@@ -13,8 +13,7 @@ from typing import Annotated, Literal, TypeVar
 import msgspec
 
 from mmedge.bundle.manifest import AudioInput, ImageInput, Input
-from mmedge.capture import stamps, stream_url, synthetic, v4l2
-from mmedge.capture.uri import LIVE, Kind, parse
+from mmedge.capture import KINDS, parse
 from mmedge.errors import ConfigError
 from mmedge.files import replacing
 from mmedge.types import ClockQuality, Packet
@@ -22,17 +21,7 @@ from mmedge.types import ClockQuality, Packet
 _MAX_BYTES, _MAX_PAIRS = 1 << 20, 256
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=2000)]
 _Length = Annotated[int, msgspec.Meta(ge=0, le=60_000_000_000)]
-_SCHEME: dict[Kind, str] = {"v4l2": "v4l2://", "csi": "csi://", "microphone": "mic://", "gst": "gst:"}
 _P = TypeVar("_P", bound=Packet)
-
-# What a packet's uncertainty holds of a constant delay that cannot be seen: a calibration tells it. Stamps of arrival
-# without an envelope (class C of cameras, GStreamer) keep all of theirs, as it covers their jitter too.
-_CONSTANT_NS: dict[Kind, dict[ClockQuality, int]] = {
-    "network": {"B": stream_url.FLOOR_NS},
-    "v4l2": {"A": v4l2.FLOOR_NS["A"], "B": v4l2.FLOOR_NS["B"]},
-    "microphone": stamps.FLOOR_NS,
-    "test": {"B": synthetic.FLOOR_NS},
-}
 
 
 class Offset(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -87,14 +76,11 @@ def device_name(uri: str) -> str:
         True
     """
     parsed = parse(uri)
-    if parsed.kind not in LIVE:
+    if not parsed.live:
         raise ConfigError(
             f"'{uri}' is no live device", where=uri, fix="the times of files are exact: nothing needs to be calibrated"
         )
-    if parsed.kind in ("network", "test"):
-        return str(parsed)
-    query = "&".join(f"{name}={value}" for name, value in sorted(parsed.params.items()))
-    return f"{_SCHEME[parsed.kind]}{parsed.target}" + (f"?{query}" if query else "")
+    return parsed.name
 
 
 def lookup(image_uri: str, audio_uri: str) -> Offset | None:
@@ -202,7 +188,7 @@ def alignment(inputs: Mapping[str, Input], uris: Mapping[str, str]) -> tuple[dic
     Raises:
         ConfigError: If the file of offsets is damaged or cannot be read.
     """
-    live = {name: uri for name, uri in uris.items() if parse(uri).kind in LIVE}
+    live = {name: uri for name, uri in uris.items() if parse(uri).live}
     images = [name for name in live if isinstance(inputs[name], ImageInput)]
     sounds = [name for name in live if isinstance(inputs[name], AudioInput)]
     known: list[tuple[str, str, Offset]] = []
@@ -232,7 +218,7 @@ def alignment(inputs: Mapping[str, Input], uris: Mapping[str, str]) -> tuple[dic
     for name, group in groups.items():
         earlier_ns = group.late_ns[name] - min(group.late_ns.values())
         if whole and known:
-            constant = _CONSTANT_NS.get(parse(live[name]).kind, {})
+            constant = KINDS[parse(live[name]).kind].constant_ns
             shifts[name] = Shift(earlier_ns=earlier_ns, uncertainty_ns=group.uncertainty_ns // 2, known_ns=constant)
         elif earlier_ns:
             shifts[name] = Shift(earlier_ns=earlier_ns)

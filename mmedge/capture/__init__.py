@@ -2,12 +2,13 @@
 
 from mmedge.capture.base import Emit, Source, SourceHealth, StartTime, ThreadSource
 from mmedge.capture.devices import Device, list_devices
+from mmedge.capture.kinds import KINDS
 from mmedge.capture.open import open_sources
 from mmedge.capture.text import TextSource
-from mmedge.capture.uri import LIVE, Uri, parse
+from mmedge.capture.uri import Uri, parse
 
 __all__ = [
-    "LIVE",
+    "KINDS",
     "Device",
     "Emit",
     "Source",

@@ -5,29 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mmedge.bundle.manifest import AudioInput, ImageInput, Input, TextInput
-from mmedge.capture.base import Source, StartTime, ThreadSource
-from mmedge.capture.gstreamer import GStreamerSource
-from mmedge.capture.media import MediaSource
-from mmedge.capture.microphone import MicrophoneSource, microphone_numbers
+from mmedge.capture.base import Source, StartTime
+from mmedge.capture.kinds import KINDS, Opening
 from mmedge.capture.picture import slots_for
-from mmedge.capture.stream_url import NetworkSource
 from mmedge.capture.supervisor import WorkerSource
-from mmedge.capture.synthetic import SyntheticSource
-from mmedge.capture.text import TextSource
-from mmedge.capture.uri import LIVE, Kind, Uri, parse
-from mmedge.capture.v4l2 import CameraSource
+from mmedge.capture.uri import Uri, parse
 from mmedge.errors import ConfigError
-
-_FEEDS: dict[Kind, tuple[type, ...]] = {
-    "v4l2": (ImageInput,),
-    "csi": (ImageInput,),
-    "gst": (ImageInput,),
-    "network": (ImageInput, AudioInput),
-    "file": (ImageInput, AudioInput),
-    "microphone": (AudioInput,),
-    "text": (TextInput,),
-    "test": (ImageInput, AudioInput),
-}
 
 
 def open_sources(
@@ -63,7 +46,7 @@ def open_sources(
     """
     groups = _groups(inputs, uris)
     for uri, _ in groups:
-        if speed not in (None, 1.0) and (uri.kind != "file" or not realtime or speed <= 0):
+        if speed not in (None, 1.0) and (not KINDS[uri.kind].played or not realtime or speed <= 0):
             raise ConfigError(
                 f"a playing speed of {speed:g} cannot be used with {uri}",
                 where="speed",
@@ -74,10 +57,20 @@ def open_sources(
     try:
         for uri, members in groups:
             group = {name: inputs[name] for name in members}
-            if workers and uri.kind in LIVE:
+            if workers and uri.live:
                 sources.append(WorkerSource(group, members, str(uri), hold_ns))
             else:
-                reader = _open(uri, group, speed or 1.0, realtime, base)
+                reader = KINDS[uri.kind].open(
+                    Opening(
+                        uri=uri,
+                        images=tuple(n for n, i in group.items() if isinstance(i, ImageInput)),
+                        sounds={n: i.sample_rate_hz for n, i in group.items() if isinstance(i, AudioInput)},
+                        texts=tuple(n for n, i in group.items() if isinstance(i, TextInput)),
+                        realtime=realtime,
+                        speed=speed or 1.0,
+                        base=base,
+                    )
+                )
                 reader.slots = slots_for(hold_ns)
                 sources.append(reader)
         for source in sources:
@@ -97,12 +90,15 @@ def _groups(inputs: Mapping[str, Input], uris: Mapping[str, str]) -> list[tuple[
         parsed[name] = parse(text)
         _check_fit(name, text, parsed[name], inputs)
     # Only PortAudio knows whether two names mean one microphone: it is asked if there are two.
-    microphones = {uri.target for uri in parsed.values() if uri.kind == "microphone"}
-    numbers = microphone_numbers(microphones) if len(microphones) > 1 else {}
+    numbers: dict[tuple[str, str], int] = {}
+    for kind, entry in KINDS.items():
+        targets = {uri.target for uri in parsed.values() if uri.kind == kind}
+        if entry.same is not None and len(targets) > 1:
+            numbers |= {(kind, target): number for target, number in entry.same(targets).items()}
     together: dict[object, list[str]] = {}
     for name, uri in parsed.items():
-        device = numbers.get(uri.target, uri.device) if uri.kind == "microphone" else uri.device
-        together.setdefault(device, []).append(name)
+        number = numbers.get((uri.kind, uri.target))
+        together.setdefault(uri.device if number is None else (uri.kind, number), []).append(name)
     groups: list[tuple[Uri, dict[str, str]]] = []
     for names in together.values():
         asked = {frozenset(parsed[name].params.items()): name for name in names if parsed[name].params}
@@ -120,8 +116,9 @@ def _check_shared(uri: Uri, names: list[str], wishes: list[str]) -> None:
             where=uri.target,
             fix="give both addresses the same parameters, or one of them none: each input resizes for itself",
         )
-    if len(names) > 1 and uri.kind == "text":
-        raise ConfigError(f"{together} read the same text", where=str(uri), fix="give each input its own text")
+    if len(names) > 1 and not KINDS[uri.kind].shared:
+        what = " and ".join(KINDS[uri.kind].feeds)
+        raise ConfigError(f"{together} read the same {what}", where=str(uri), fix=f"give each input its own {what}")
 
 
 def _check_fit(name: str, text: str, uri: Uri, inputs: Mapping[str, Input]) -> None:
@@ -129,30 +126,10 @@ def _check_fit(name: str, text: str, uri: Uri, inputs: Mapping[str, Input]) -> N
         raise ConfigError(
             f"there is no input '{name}'", where=f"{name}={text}", fix=f"this bundle has: {', '.join(inputs)}"
         )
-    spec = inputs[name]
-    if not isinstance(spec, _FEEDS[uri.kind]):
-        kind = type(spec).__name__.removesuffix("Input").lower()
+    kind = type(inputs[name]).__name__.removesuffix("Input").lower()
+    if kind not in KINDS[uri.kind].feeds:
         raise ConfigError(
             f"a {uri.kind} source cannot feed the {kind} input '{name}'",
             where=f"{name}={text}",
             fix=f"give '{name}' a source of its own modality ({kind})",
         )
-
-
-def _open(uri: Uri, inputs: Mapping[str, Input], speed: float, realtime: bool, base: StartTime) -> ThreadSource:
-    images = tuple(n for n, i in inputs.items() if isinstance(i, ImageInput))
-    sounds = {n: i.sample_rate_hz for n, i in inputs.items() if isinstance(i, AudioInput)}
-    if uri.kind == "file":
-        return MediaSource(uri.target, images=images, sounds=sounds, realtime=realtime, speed=speed, base=base)
-    if uri.kind == "network":
-        return NetworkSource(uri, images=images, sounds=sounds)
-    if uri.kind == "test":
-        return SyntheticSource(uri, images=images, sounds=sounds)
-    if uri.kind == "microphone":
-        return MicrophoneSource(uri.target, sounds=sounds)
-    if uri.kind == "v4l2":
-        return CameraSource(uri, images=images)
-    if uri.kind == "text":
-        (name,) = inputs
-        return TextSource(name, uri.target)
-    return GStreamerSource(uri, images=images)

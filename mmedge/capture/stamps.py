@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from mmedge.capture.base import log
+from mmedge.capture.kinds import KINDS
 from mmedge.clock import ClockReport, StreamClock
 from mmedge.types import ClockQuality
 
@@ -14,7 +15,7 @@ _S = 1_000_000_000
 _PROBE_NS = 2 * _S
 _GRACE_NS = 1_000_000  # a block's end is computed from its start
 _MAX_AGE_NS = _S // 2
-FLOOR_NS: dict[ClockQuality, int] = {"A": 500_000, "B": 3_000_000, "C": 10_000_000}
+_FLOOR_NS = KINDS["microphone"].constant_ns
 _BREAK_NS = 30_000_000
 # A class is left after ten bad stamps in a row, or when more than every tenth is bad.
 _FAULT, _FAULTS = 10, 100
@@ -96,7 +97,7 @@ class MicrophoneClock:
         self._rate_hz = rate_hz
         self._probe: list[Stamp] | None = []
         self._trusted: list[ClockQuality] = ["A", "B", "C"]
-        self._clocks = {quality: StreamClock(floor_ns=FLOOR_NS[quality]) for quality in self._trusted}
+        self._clocks = {quality: StreamClock(floor_ns=_FLOOR_NS[quality]) for quality in self._trusted}
         self._lag_ns = dict.fromkeys(self._trusted, 0)
         self._before_ns = dict.fromkeys(self._trusted, 0)
         self._faults = dict.fromkeys(self._trusted, 0)

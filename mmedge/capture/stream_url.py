@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from mmedge.capture.base import Emit, ThreadSource, log
 from mmedge.capture.decode import PictureDecoder, SoundDecoder
 from mmedge.capture.demux import choose_streams
+from mmedge.capture.kinds import KINDS
 from mmedge.capture.uri import Uri
 from mmedge.clock import ClockReport, StreamClock, now_ns
 from mmedge.extras import require
@@ -21,8 +22,7 @@ _BACKOFF_S = (0.2, 5.0)
 _BUFFERED_NS = 2_000_000
 _BACK_NS = 1_000_000_000
 _JUMP_NS = 10_000_000_000
-# What the first packet's delay holds (encoder, network, parser) is constant and cannot be seen from here.
-FLOOR_NS = 40_000_000
+_FLOOR_NS = KINDS["network"].constant_ns["B"]
 
 
 class NetworkSource(ThreadSource):
@@ -42,7 +42,7 @@ class NetworkSource(ThreadSource):
         self._images = images
         self._uri = uri
         self._next_ends = False
-        self._clock = StreamClock(floor_ns=FLOOR_NS)
+        self._clock = StreamClock(floor_ns=_FLOOR_NS)
         super().__init__((*images, *self._sounds), name=str(uri), live=True)
 
     def _read_impl(self, emit: Emit, stop: threading.Event) -> None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from mmedge.capture.base import Emit, ThreadSource
+from mmedge.capture.kinds import KINDS
 from mmedge.capture.pattern import Picture, hear
 from mmedge.capture.picture import PictureTrack
 from mmedge.capture.simulator import Ending, Settings, Shot, Simulator, Take
@@ -18,7 +19,7 @@ from mmedge.clock import ClockReport, StreamClock, now_ns
 from mmedge.errors import SourceError
 
 _S = 1_000_000_000
-FLOOR_NS = 1_000_000
+_FLOOR_NS = KINDS["test"].constant_ns["B"]
 _LEAP_NS = 1_000_000_000
 
 
@@ -26,7 +27,7 @@ class _Line:
     """One track's own time and where it lies on CLOCK_MONOTONIC."""
 
     def __init__(self) -> None:
-        self.clock = StreamClock(floor_ns=FLOOR_NS)
+        self.clock = StreamClock(floor_ns=_FLOOR_NS)
         self.stamp_ns: int | None = None
         self.seen_ns = 0
         self.capture_ns = 0

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from mmedge.capture.base import Emit, ThreadSource, log
+from mmedge.capture.kinds import KINDS
 from mmedge.capture.picture import PictureTrack
 from mmedge.capture.uri import Uri
 from mmedge.clock import ClockReport, StreamClock, now_ns
@@ -21,7 +22,7 @@ _MAX_AGE_NS = 1_000_000_000
 _TRUSTED = 60  # frames of class A after which their delay is known
 _BUFFERED_NS = 1_000_000
 _DEEPEST = 10  # more buffers OpenCV never asks for
-FLOOR_NS: dict[ClockQuality, int] = {"A": 5_000_000, "B": 20_000_000, "C": 40_000_000}
+_FLOOR_NS: dict[ClockQuality, int] = {**KINDS["v4l2"].constant_ns, "C": 40_000_000}
 
 
 class CameraClock:
@@ -38,14 +39,14 @@ class CameraClock:
     def __init__(self) -> None:
         self.quality: ClockQuality = "C"
         self.broken = False
-        self._learnt = StreamClock(floor_ns=FLOOR_NS["B"])
+        self._learnt = StreamClock(floor_ns=_FLOOR_NS["B"])
         self._before_ns = self._trusted = self._delay_ns = 0
 
     def capture(self, stamp_ns: int, arrive_ns: int) -> tuple[int, int, ClockQuality]:
         """Return (capture_ns, uncertainty_ns, quality) of a frame; ``stamp_ns`` is 0 if there is none."""
         self.broken = False
         if stamp_ns in (0, self._before_ns):
-            return arrive_ns, FLOOR_NS["C"], "C"
+            return arrive_ns, _FLOOR_NS["C"], "C"
         if stamp_ns < self._before_ns:
             self._learnt.restart()
         jump_ns = self._learnt.observe(stamp_ns, arrive_ns)
@@ -59,12 +60,14 @@ class CameraClock:
         self._trusted += 1
         if self._trusted >= _TRUSTED:
             self._delay_ns = max(0, self._learnt.offset_ns)  # what a learnt offset holds besides, should A be lost
-        return stamp_ns, FLOOR_NS["A"], "A"
+        return stamp_ns, _FLOOR_NS["A"], "A"
 
     def report(self) -> ClockReport:
         """Return the present state for a health report."""
         report = self._learnt.report(self.quality)
-        return report if self.quality == "B" else msgspec.structs.replace(report, uncertainty_ns=FLOOR_NS[self.quality])
+        return (
+            report if self.quality == "B" else msgspec.structs.replace(report, uncertainty_ns=_FLOOR_NS[self.quality])
+        )
 
 
 class Backlog:

@@ -37,6 +37,18 @@ COMMANDS = {
 INTERRUPTED = 130
 
 
+class _Command(TyperCommand):
+    """Asks what sinks are installed when its help is shown, and not before."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        for option in self.params:
+            if "{sinks}" in (text := getattr(option, "help", None) or ""):
+                from mmedge.sinks import sink_names
+
+                option.help = text.replace("{sinks}", ", ".join(sink_names()))  # type: ignore[attr-defined]
+        super().format_help(ctx, formatter)
+
+
 class _LazyGroup(TyperGroup):
     """Loads a command's module when it is called, so that ``--help`` and ``run`` stay light."""
 
@@ -51,7 +63,7 @@ class _LazyGroup(TyperGroup):
         module = import_module(f"mmedge.cli.{cmd_name}")
         signals.begin()
         single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-        single.command(cmd_name)(module.command)
+        single.command(cmd_name, cls=_Command)(module.command)
         command = typer.main.get_command(single)
         command.name = cmd_name
         return command

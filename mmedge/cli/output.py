@@ -47,6 +47,11 @@ err = _Console(stderr=True)
 out = _Console()
 
 JsonLines = Annotated[bool, typer.Option("--json", help="Print one JSON object a line instead of a table.")]
+Sinks = Annotated[
+    list[str],
+    # ``cli`` puts the names in where help is shown: to ask for them reads a file of each installed package.
+    typer.Option("--sink", metavar="NAME[:TARGET]", help="Where results go: {sinks}; may be repeated."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from mmedge.bundle import load
-from mmedge.cli.output import JsonLines, abandon_stdout, err, out, print_json
+from mmedge.cli.output import JsonLines, Sinks, abandon_stdout, err, out, print_json
 from mmedge.cli.run import make_sinks
 from mmedge.replay.explain import explain as explain_trigger
 from mmedge.replay.replay import Replay
@@ -19,7 +19,7 @@ def command(
     folder: Annotated[Path, typer.Argument(help="The recording: a folder made by `record` or `run --record`.")],
     bundle: Annotated[Path, typer.Argument(help="The bundle, NAME.mmedge.")],
     speed: Annotated[float | None, typer.Option(help="1 for the recorded pace; as fast as possible without.")] = None,
-    sink: Annotated[list[str], typer.Option(help="console or jsonl:PATH; may be repeated.")] = [],
+    sink: Sinks = [],
     backend: Annotated[Literal["auto", "onnxruntime", "tensorrt"], typer.Option()] = "auto",
     precision: Annotated[Literal["fp32", "fp16", "int8"] | None, typer.Option()] = None,
     explain: Annotated[

@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 
 from mmedge.bundle import Bundle, load
-from mmedge.cli.output import JsonLines, abandon_stdout, documents, err, next_step
+from mmedge.cli.output import JsonLines, Sinks, abandon_stdout, documents, err, next_step
 from mmedge.cli.signals import Stopped, finish
 from mmedge.errors import ConfigError
 from mmedge.pipeline import Percentiles, Pipeline, Statistics
@@ -84,7 +84,7 @@ def command(
     image: Annotated[str | None, typer.Option(help="Source of the only image input.")] = None,
     audio: Annotated[str | None, typer.Option(help="Source of the only audio input.")] = None,
     text: Annotated[str | None, typer.Option(help="Source of the only text input.")] = None,
-    sink: Annotated[list[str], typer.Option(help="console or jsonl:PATH; may be repeated.")] = [],
+    sink: Sinks = [],
     duration: Annotated[float | None, typer.Option(help="Stop after so many seconds.")] = None,
     latency: Annotated[Literal["low", "balanced", "offline"], typer.Option(help="How long to wait.")] = "balanced",
     backend: Annotated[Literal["auto", "onnxruntime", "tensorrt"], typer.Option()] = "auto",

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from mmedge.bundle.manifest import AudioInput, ImageInput, Input
-from mmedge.capture import LIVE, Source, SourceHealth, open_sources, parse
+from mmedge.capture import KINDS, Source, SourceHealth, open_sources, parse
 from mmedge.clock import now_ns
 from mmedge.errors import ConfigError, DeviceError, MmedgeError
 from mmedge.pipeline import values_needed
@@ -27,7 +27,6 @@ _INPUTS: dict[str, Input] = {
     "image": ImageInput(size=(64, 64), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
     "audio": AudioInput(sample_rate_hz=RATE_HZ, window_ms=1000),
 }
-_STREAMS = {"v4l2": ("image",), "csi": ("image",), "gst": ("image",), "microphone": ("audio",)}
 _FLUSHED = ("flushed_frames", "flushed_blocks")
 
 Progress = Callable[[str, float], None]
@@ -112,7 +111,7 @@ def probe_devices(uris: Sequence[str], *, seconds: float = 5.0, progress: Progre
         '640x480 yuv420p'
     """
     for uri in uris:
-        if parse(uri).kind not in LIVE:
+        if not parse(uri).live:
             raise ConfigError(
                 f"'{uri}' is no live device", where=uri, fix="only devices can be probed: mmedge devices lists them"
             )
@@ -133,7 +132,7 @@ def probe_devices(uris: Sequence[str], *, seconds: float = 5.0, progress: Progre
 
 def _shown(uri: str) -> str:
     parsed = parse(uri)
-    return str(parsed) if parsed.kind == "network" else uri
+    return str(parsed) if KINDS[parsed.kind].password else uri
 
 
 class _Listener:
@@ -163,8 +162,8 @@ class _Listener:
 
 
 def _probe(uri: str, seconds: float, tell: Callable[[float], None]) -> DeviceProbe:
-    kind = parse(uri).kind
-    streams = _STREAMS.get(kind, ("image", "audio"))
+    kind = KINDS[parse(uri).kind]
+    streams = [name for name in kind.feeds if name in _INPUTS]
     began_ns = now_ns()
     (source,) = open_sources({name: _INPUTS[name] for name in streams}, dict.fromkeys(streams, uri), workers=True)
     listener = _Listener()
@@ -198,7 +197,7 @@ def _probe(uri: str, seconds: float, tell: Callable[[float], None]) -> DevicePro
             _stream(name, listener, health, passed_s >= SETTLED_S) for name in streams if name in listener.packets
         ),
         first_packet_ms=round((listener.first_ns - began_ns) / 1e6, 1),
-        queue_depth=flushed if kind in ("v4l2", "network") else None,
+        queue_depth=flushed if kind.queue_seen else None,
         lost={cause: count for cause, count in sorted(counters.items()) if count},
         trouble=trouble,
     )

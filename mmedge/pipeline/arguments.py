@@ -9,6 +9,7 @@ import numpy as np
 
 from mmedge.errors import ConfigError
 from mmedge.ipc.channel import MAX_TEXT
+from mmedge.sinks import is_sink, sink_forms
 
 MAX_DURATION_S = 1e7
 
@@ -60,9 +61,9 @@ def check_sinks(sinks: object) -> None:
             fix=f"sinks=[{sinks!r}]" if isinstance(sinks, str) else 'sinks=["console"]',
         )
     for sink in sinks:
-        if not isinstance(sink, str) and not (hasattr(sink, "write") and hasattr(sink, "close")):
+        if not isinstance(sink, str) and not is_sink(sink):
             raise ConfigError(
-                f"{sink!r} is no sink", where="sinks", fix="'console', 'jsonl:PATH', or an object with write and close"
+                f"{sink!r} is no sink", where="sinks", fix=f"{sink_forms()}; or an object with write and close"
             )
 
 

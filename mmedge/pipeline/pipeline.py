@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from mmedge.bundle import AudioInput, Bundle, ImageInput, load
 from mmedge.bundle.manifest import TensorInput, TextInput
-from mmedge.capture import LIVE, parse
+from mmedge.capture import parse
 from mmedge.errors import ConfigError, MmedgeError
 from mmedge.ipc.channel import MAX_SAMPLES
 from mmedge.pipeline.arguments import (
@@ -47,7 +47,7 @@ class Pipeline:
         bundle: A bundle, or the path of one.
         inputs: Input name -> URI (``"0"``, ``"clip.mp4"``, ``"mic://default"``, ``"udp://..."``...); an input
             that is fed by ``push`` or ``text`` has the URI ``"push://"``.
-        sinks: ``"console"``, ``"jsonl:PATH"`` or objects with ``write`` and ``close``.
+        sinks: ``"NAME"`` or ``"NAME:TARGET"`` (``mmedge.sinks.sink_names``), or objects with ``write`` and ``close``.
         on_result: Called with each result in the thread that iterates or calls ``run``.
         latency: ``low``, ``balanced`` or ``offline`` (files only: nothing is dropped, as fast as it goes).
         isolation: ``process`` runs the runtime in a process of its own and each live device in another, where
@@ -372,7 +372,7 @@ class Pipeline:
 
 
 def _has_device(inputs: Mapping[str, str]) -> bool:
-    return any(uri != PUSH and parse(uri).kind in LIVE for uri in inputs.values())
+    return any(uri != PUSH and parse(uri).live for uri in inputs.values())
 
 
 def _results(

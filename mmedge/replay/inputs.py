@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from mmedge.bundle.manifest import AudioInput, ImageInput, Input, TextInput
 from mmedge.calibration.offsets import Shift, alignment
-from mmedge.capture import open_sources, parse
+from mmedge.capture import KINDS, open_sources, parse
 from mmedge.clock import now_ns
 from mmedge.errors import ConfigError
 from mmedge.ipc.mailbox import Mailbox
@@ -40,10 +40,10 @@ def plain_seats(uris: Mapping[str, str], rate_hz: int = RATE_HZ) -> dict[str, In
         >>> sorted(plain_seats({"front": "csi://0", "audio": "clip.mp4"}))
         ['audio', 'front']
     """
-    kinds = {"v4l2": "image", "csi": "image", "gst": "image", "microphone": "audio", "text": "text"}
     seats: dict[str, Input] = {}
     for name, uri in uris.items():
-        kind = kinds.get(parse(uri).kind, name)
+        feeds = KINDS[parse(uri).kind].feeds
+        kind = feeds[0] if len(feeds) == 1 else name
         if kind == "image":
             seats[name] = ImageInput(size=(480, 640), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
         elif kind == "audio":

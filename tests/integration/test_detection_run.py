@@ -15,7 +15,7 @@ from onnx import helper
 from mmedge.bundle import write_archive
 from mmedge.bundle.manifest import Manifest
 from mmedge.cli import run
-from mmedge.sinks.base import _table
+from mmedge.sinks.console import _table
 from mmedge.types import Box, Result, TaskResult
 from tests import tiny
 

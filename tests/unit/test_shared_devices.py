@@ -173,8 +173,8 @@ class Opened(ThreadSource):
 
 @pytest.fixture
 def nothing_opens(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("CameraSource", "GStreamerSource", "MicrophoneSource"):
-        monkeypatch.setattr(f"mmedge.capture.open.{name}", Opened)
+    for name in ("v4l2.CameraSource", "gstreamer.GStreamerSource", "microphone.MicrophoneSource"):
+        monkeypatch.setattr(f"mmedge.capture.{name}", Opened)
 
 
 @pytest.mark.usefixtures("nothing_opens")

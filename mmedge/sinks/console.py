@@ -1,0 +1,86 @@
+"""Results on the console: a live table, or lines."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+
+from mmedge.errors import ConfigError
+from mmedge.types import Result
+
+_MAX_ROWS = 8  # boxes of one task in the live table
+
+
+class ConsoleSink:
+    """A live table on a terminal, otherwise one line a changed answer."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=False)
+        self._live: Live | None = None
+        self._last: dict[str, list[str] | str | None] = {}
+        if self._console.is_terminal:
+            self._live = Live(console=self._console, refresh_per_second=12)
+            self._live.start()
+
+    def write(self, result: Result) -> None:
+        """Show one result."""
+        if self._live is not None:
+            self._live.update(_table(result))
+            return
+        answers = {n: sorted(box.label for box in t.boxes) or t.label for n, t in result.tasks.items()}
+        if answers != self._last:
+            self._last = answers
+            tasks = "  ".join(f"{name} {task}" for name, task in result.tasks.items())
+            self._console.print(
+                f"{result.t_ns / 1e9:12.3f} s  {tasks}  {_latency(result, '({:.1f} ms)')}",
+                highlight=False,
+                markup=False,
+                soft_wrap=True,
+            )
+
+    def close(self) -> None:
+        """Leave the last state on the screen."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+
+def _latency(result: Result, form: str) -> str:
+    """Say how long it took; a replay of another run's inputs took no time that means anything."""
+    return form.format(result.latency_ms["end_to_end"]) if "end_to_end" in result.latency_ms else ""
+
+
+def _table(result: Result) -> Table:
+    table = Table(show_header=True, header_style="bold")
+    for heading in ("task", "answer", "score"):
+        table.add_column(heading)
+    for name, task in result.tasks.items():
+        if not task.boxes:
+            table.add_row(escape(name), escape(task.label or "-"), _bar(task.score))
+        for box in task.boxes[:_MAX_ROWS]:
+            table.add_row(escape(name), escape(f"{box.label}  {box.place}"), _bar(box.score))
+        if len(task.boxes) > _MAX_ROWS:
+            table.add_row(escape(name), f"and {len(task.boxes) - _MAX_ROWS} more", "")
+    seen = "  ".join(f"{'●' if on else '○'} {escape(name)}" for name, on in result.present.items())
+    table.caption = (
+        f"{seen}   {_latency(result, '{:.1f} ms')}   "
+        f"skew {result.skew_ms:.1f} ± {result.uncertainty_ms:.1f} ms   {result.status}"
+    )
+    return table
+
+
+def _bar(score: float | None) -> str:
+    return "" if score is None else f"{score:.2f} {'█' * round(20 * score):<20}"
+
+
+def make(target: str) -> ConsoleSink:
+    """Return the sink of ``console``.
+
+    Raises:
+        ConfigError: If there is a target: there is one console.
+    """
+    if target:
+        raise ConfigError(f"the sink 'console' takes no target, got '{target}'", where="sinks", fix="use 'console'")
+    return ConsoleSink()

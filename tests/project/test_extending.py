@@ -1,0 +1,123 @@
+"""The examples of docs/extending.md run as they stand there, in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mmedge
+from mmedge import _core
+from tests.conftest import WriteClip
+from tests.tiny import tiny_bundle
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+PAGE = (Path(__file__).parents[2] / "docs" / "extending.md").read_text()
+# An editable install finds mmedge before PYTHONPATH is looked at.
+SITE = """
+import sys
+sys.meta_path[:] = [finder for finder in sys.meta_path if type(finder).__name__ != "ScikitBuildRedirectingFinder"]
+"""
+
+
+def examples(heading: str) -> dict[str, str]:
+    """Return the code of a section: first comment -> text."""
+    section = re.split(r"^## ", PAGE.partition(f"\n## {heading}\n")[2], flags=re.MULTILINE)[0]
+    blocks = re.findall(r"^```(?:python|toml)\n# (.*?)\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    return dict(blocks)
+
+
+def run(home: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "mmedge", *map(str, arguments)],
+        cwd=home,
+        env={**os.environ, "PYTHONPATH": str(home), "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def install_sink(site: Path) -> None:
+    """Do what ``pip install`` does with the example of a sink: modules, and a folder of metadata."""
+    code = examples("A sink")
+    project = tomllib.loads(code["pyproject.toml"])["project"]
+    entries = project["entry-points"]["mmedge.sinks"]
+    (site / "mmedge_csv.py").write_text(code["mmedge_csv.py"])
+    info = site / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
+    lines = "".join(f"{name} = {value}\n" for name, value in entries.items())
+    (info / "entry_points.txt").write_text(f"[mmedge.sinks]\n{lines}")
+
+
+@pytest.mark.parametrize("heading", re.findall(r"^## (A .*)$", PAGE, re.MULTILINE))
+def test_examples_are_short(heading: str) -> None:
+    assert f"[{heading}](#{heading.lower().replace(' ', '-')})" in PAGE
+    assert examples(heading)
+    for name, code in examples(heading).items():
+        assert sum(1 for line in code.splitlines() if line) < 30, name
+
+
+def test_a_sink_of_another_package(tmp_path: Path, write_clip: WriteClip) -> None:
+    install_sink(tmp_path)
+    bundle, clip = tiny_bundle(tmp_path / "tiny.mmedge"), write_clip()
+    source = f"image={clip}"
+    done = run(tmp_path, "run", bundle, "--input", source, "--latency", "offline", "--sink", "csv:out.csv")
+    assert done.returncode == 0, done.stderr
+    rows = [row.split(",") for row in (tmp_path / "out.csv").read_text().splitlines()]
+    assert len(rows) == 2 * 25  # tasks, frames
+    assert {row[1] for row in rows} == {"scene", "same"}
+    refused = run(tmp_path, "run", bundle, "--input", source, "--sink", "csv")
+    assert refused.returncode == 2
+    assert "fix: csv:PATH" in refused.stderr
+    assert "console, csv, jsonl" in run(tmp_path, "run", "--help").stdout
+    assert "console, csv, jsonl" in run(tmp_path, "replay", "--help").stdout
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Path:
+    """Copy mmedge and make the two edits of the example of a source."""
+    package = tmp_path / "mmedge"
+    shutil.copytree(Path(mmedge.__file__).parent, package, ignore=shutil.ignore_patterns("assets", "__pycache__"))
+    shutil.copy(_core.__file__, package)
+    (tmp_path / "sitecustomize.py").write_text(SITE)
+    code = examples("A source")
+    (package / "capture" / "noise.py").write_text(code["mmedge/capture/noise.py"])
+    kinds = package / "capture" / "kinds.py"
+    text = kinds.read_text()
+    for before, name in (("\n\nKINDS: ", "above KINDS"), ('\n}\n"""Name -> kind', "at the end of KINDS")):
+        assert text.count(before) == 1
+        text = text.replace(before, f"\n{code[f'mmedge/capture/kinds.py, {name}'].rstrip()}{before}")
+    kinds.write_text(text)
+    return tmp_path
+
+
+def test_a_source_in_two_files(house: Path) -> None:
+    """It runs in processes of its own, can be recorded and probed, and errors offer it."""
+    bundle = tiny_bundle(house / "tiny.mmedge")
+    done = run(house, "run", bundle, "--input", "image=noise://camera?fps=20", "--duration", 2, "--json")
+    assert done.returncode == 0, done.stderr
+    results = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(results) >= 10
+    assert all(result["present"]["image"] for result in results)
+    probed = run(house, "devices", "--probe", "noise://camera?fps=20", "--seconds", 1, "--json")
+    (device,) = json.loads(probed.stdout)["probe"]
+    assert device["streams"][0]["picture"] == "320x240 bgr24", probed.stderr
+    recorded = run(house, "record", "lab", "--input", "front=noise://camera", "--duration", 1, "--json")
+    assert recorded.returncode == 0, recorded.stderr
+    assert (house / "lab" / "front.0.mkv").stat().st_size > 0
+    refused = run(house, "run", bundle, "--input", "image=noise://camera?zoom=2")
+    assert refused.returncode == 2
+    assert "noise takes width, height, fps" in refused.stderr
+    assert "noise://camera?fps=30 (noise)" in refused.stderr

@@ -1,0 +1,160 @@
+"""Sinks by name: found among what is installed, refused with whose fault it is, and asked for only where needed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import mmedge
+from mmedge.errors import ConfigError, MissingDependencyError
+from mmedge.sinks import ConsoleSink, JsonlSink, make_sink, sink_names
+from tests.conftest import WriteClip
+from tests.tiny import tiny_bundle
+
+MODULE = """
+from mmedge.errors import MissingDependencyError
+
+made = []
+
+class Kept:
+    def __init__(self, target):
+        self.target, self.results, self.closed = target, [], False
+        made.append(self)
+
+    def write(self, result):
+        self.results.append(result)
+
+    def close(self):
+        self.closed = True
+
+def broken(target):
+    return [][0]
+
+def lacking(target):
+    raise MissingDependencyError("needs paho", fix="pip install paho-mqtt")
+
+def nothing(target):
+    return target
+"""
+Install = Callable[..., None]
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
+    """Put a distribution on the path, as pip would: a module, and a folder of metadata with its entry points."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def write(distribution: str, **sinks: str) -> None:
+        module = distribution.replace("-", "_")
+        (tmp_path / f"{module}.py").write_text(MODULE)
+        monkeypatch.delitem(sys.modules, module, raising=False)
+        info = tmp_path / f"{module}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n")
+        lines = [f"{name} = {module}:{factory}" for name, factory in sinks.items()]
+        (info / "entry_points.txt").write_text("\n".join(["[mmedge.sinks]", *lines, ""]))
+
+    return write
+
+
+def test_the_own_sinks_are_registered_like_others(tmp_path: Path) -> None:
+    assert sink_names() == ["console", "jsonl"]
+    assert isinstance(make_sink("console"), ConsoleSink)
+    sink = make_sink(f"jsonl:{tmp_path}/a:b.jsonl")
+    assert isinstance(sink, JsonlSink)
+    sink.close()
+    assert (tmp_path / "a:b.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "fix"),
+    [
+        ("pigeon", "unknown sink 'pigeon'", "one of: console, jsonl"),
+        ("pigeon:post", "unknown sink 'pigeon:post'", "one of: console, jsonl"),
+        ("", "unknown sink ''", "one of: console, jsonl"),
+        ("jsonl", "needs a file", "jsonl:PATH"),
+        ("jsonl:", "needs a file", "jsonl:PATH"),
+        ("jsonl:/nowhere/x", "cannot write", "another path"),
+        ("console:x", "takes no target", "use 'console'"),
+    ],
+)
+def test_refusals(text: str, message: str, fix: str) -> None:
+    with pytest.raises(ConfigError, match=message) as error:
+        make_sink(text)
+    assert fix in str(error.value.fix)
+    assert error.value.exit_code == 2
+
+
+def test_a_pipeline_writes_to_a_sink_of_another_package(
+    install: Install, tmp_path: Path, write_clip: WriteClip
+) -> None:
+    install("mmedge-kept", kept="Kept")
+    assert sink_names() == ["console", "jsonl", "kept"]
+    bundle = tiny_bundle(tmp_path / "tiny.mmedge")
+    inputs = {"image": str(write_clip())}
+    with mmedge.Pipeline(bundle, inputs, sinks=["kept:broker:1883/a", "kept"], latency="offline") as pipe:
+        pipe.run()
+    first, second = sys.modules["mmedge_kept"].made
+    assert (first.target, second.target) == ("broker:1883/a", "")
+    assert len(first.results) == len(second.results) == 25
+    assert first.closed
+    assert second.closed
+    with pytest.raises(ConfigError, match="is no sink") as error:
+        mmedge.Pipeline(bundle, inputs, sinks=[7])  # type: ignore[list-item]
+    assert "console, jsonl, kept" in str(error.value.fix)
+
+
+@pytest.mark.parametrize(
+    ("factory", "message"),
+    [
+        ("broken", "'x:1' of the package 'mmedge-faulty' failed: IndexError"),
+        ("absent", "'x:1' of the package 'mmedge-faulty' failed: AttributeError"),
+        ("nothing", "'x:1' of the package 'mmedge-faulty' has no write and close"),
+    ],
+)
+def test_a_faulty_package_is_named(factory: str, message: str, install: Install) -> None:
+    install("mmedge-faulty", x=factory)
+    with pytest.raises(ConfigError, match=message) as error:
+        make_sink("x:1")
+    assert error.value.where == f"mmedge.sinks: mmedge_faulty:{factory}"
+    assert error.value.fix
+
+
+def test_what_a_factory_says_is_left_as_it_is(install: Install) -> None:
+    install("mmedge-lacking", x="lacking")
+    with pytest.raises(MissingDependencyError, match="needs paho"):
+        make_sink("x")
+
+
+def test_nobody_takes_the_name_of_another(install: Install) -> None:
+    install("mmedge-one", console="Kept", same="Kept")
+    install("mmedge-two", same="Kept")
+    with pytest.raises(ConfigError, match="several packages bring a sink 'console': 'mmedge' and 'mmedge-one'"):
+        make_sink("console")
+    with pytest.raises(ConfigError, match="'mmedge-one' and 'mmedge-two'") as error:
+        make_sink("same:x")
+    assert "uninstall" in str(error.value.fix)
+
+
+def test_metadata_older_than_the_source_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if "site-packages" not in entry])
+    with pytest.raises(ConfigError, match="unknown sink 'console'") as error:
+        make_sink("console")
+    assert "install mmedge again" in str(error.value.fix)
+
+
+def test_nothing_is_looked_up_until_a_name_is_asked_for() -> None:
+    """It reads a file of each installed package."""
+    code = (
+        "import sys, mmedge.cli.run\n"
+        "from mmedge.pipeline.arguments import check_sinks\n"
+        "from mmedge.sinks import JsonlSink\n"
+        "check_sinks(['console', JsonlSink('-')])\n"
+        "print('importlib.metadata' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "False"
