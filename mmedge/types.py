@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeAlias
 
 import msgspec
 import numpy as np
@@ -13,6 +13,13 @@ import numpy.typing as npt
 from mmedge.errors import ConfigError, FrameExpiredError
 
 PixelFormat = Literal["gray8", "bgr24", "rgb24", "yuv420p", "nv12"]
+Backend: TypeAlias = Literal["auto", "onnxruntime", "tensorrt"]
+Precision: TypeAlias = Literal["fp32", "fp16", "int8"]
+Latency: TypeAlias = Literal["low", "balanced", "offline"]
+Video: TypeAlias = Literal["lossless", "visual"]
+NS_PER_S = 1_000_000_000
+# A camera picture that is bit-identical for this long is frozen: sensors are never noiseless.
+FROZEN_NS = NS_PER_S
 ClockQuality = Literal["A", "B", "C"]
 Health = Literal["OK", "LATE", "STALE", "MISSING", "RECONNECTING"]
 Evidence = Literal["simulated", "cpu", "built-not-run", "gpu", "jetson"]

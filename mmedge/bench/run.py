@@ -20,6 +20,7 @@ from mmedge.errors import ConfigError
 from mmedge.pipeline import Pipeline
 from mmedge.pipeline.arguments import check_duration
 from mmedge.pipeline.runtime import PUSH
+from mmedge.types import Backend, Precision
 
 WARM_UP_S = 1.0
 LATE_NS = 10_000_000
@@ -32,8 +33,8 @@ def bench(
     duration_s: float = 30.0,
     *,
     inputs: dict[str, str] | None = None,
-    backend: Literal["auto", "onnxruntime", "tensorrt"] = "auto",
-    precision: Literal["fp32", "fp16", "int8"] | None = None,
+    backend: Backend = "auto",
+    precision: Precision | None = None,
     isolation: Literal["auto", "process", "thread"] = "auto",
     fps: float = 30.0,
     block_ms: float = BLOCK_MS,

@@ -16,8 +16,8 @@ from operator import itemgetter
 
 from mmedge.bundle import AudioInput
 from mmedge.bundle.manifest import Input, Sync, TensorInput, TextInput
+from mmedge.types import NS_PER_S
 
-_S = 1_000_000_000
 BLOCK_MS = 10.0  # what our own microphone source delivers
 TEXT_S = 1.0
 _GOLDEN = (math.sqrt(5) - 1) / 2  # multiples of it are spread evenly, however many there are
@@ -59,8 +59,8 @@ def trigger_period_ns(inputs: Mapping[str, Input], sync: Sync, fps: float) -> Fr
     if own is None or isinstance(own, AudioInput):
         return _exact(sync.every_ms * 1e6)
     if isinstance(own, TextInput):
-        return _exact(TEXT_S * _S)
-    return _S / _exact(own.rate_hz or fps if isinstance(own, TensorInput) else fps)
+        return _exact(TEXT_S * NS_PER_S)
+    return NS_PER_S / _exact(own.rate_hz or fps if isinstance(own, TensorInput) else fps)
 
 
 def make_feeds(inputs: Mapping[str, Input], sync: Sync, fps: float, block_ms: float = BLOCK_MS) -> tuple[Feed, ...]:
@@ -78,12 +78,12 @@ def make_feeds(inputs: Mapping[str, Input], sync: Sync, fps: float, block_ms: fl
         samples = 0
         if isinstance(spec, AudioInput):
             samples = block_samples(spec.sample_rate_hz, block_ms / 1e3, trigger_ns)
-            period_ns = Fraction(samples * _S, spec.sample_rate_hz)
+            period_ns = Fraction(samples * NS_PER_S, spec.sample_rate_hz)
         elif name == sync.trigger:
             period_ns = trigger_ns
         else:
             rate_hz = spec.rate_hz or fps if isinstance(spec, TensorInput) else fps
-            nominal_ns = _exact(TEXT_S * _S) if isinstance(spec, TextInput) else _S / _exact(rate_hz)
+            nominal_ns = _exact(TEXT_S * NS_PER_S) if isinstance(spec, TextInput) else NS_PER_S / _exact(rate_hz)
             period_ns = _out_of_step([nominal_ns * slower for slower in _SLOWER], trigger_ns)
         turn = number * _GOLDEN % 1
         first_ns = round(turn * float(min(period_ns, trigger_ns))) + (math.ceil(period_ns) if samples else 0)
@@ -100,8 +100,8 @@ def block_samples(rate_hz: int, limit_s: float, trigger_ns: Fraction) -> int:
         trigger_ns: From one trigger to the next.
     """
     limit = max(1, round(rate_hz * limit_s))
-    lengths = [Fraction(samples * _S, rate_hz) for samples in range(limit, limit // 2, -1)]
-    return round(_out_of_step(lengths, trigger_ns) * rate_hz / _S)
+    lengths = [Fraction(samples * NS_PER_S, rate_hz) for samples in range(limit, limit // 2, -1)]
+    return round(_out_of_step(lengths, trigger_ns) * rate_hz / NS_PER_S)
 
 
 def _out_of_step(periods_ns: list[Fraction], trigger_ns: Fraction) -> Fraction:

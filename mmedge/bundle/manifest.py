@@ -24,6 +24,7 @@ from mmedge.bundle.seats import (
     TextInput,
     Tolerance,
 )
+from mmedge.types import Precision
 
 __all__ = [
     "SCHEMA",
@@ -95,7 +96,7 @@ class Variant(Strict, frozen=True, kw_only=True):
 
     stage: str
     target: Literal["tensorrt", "cpu"]
-    precision: Literal["fp32", "fp16", "int8"]
+    precision: Precision
     file: str
     golden: str
     tolerance: dict[str, Tolerance]

@@ -15,18 +15,17 @@ from mmedge.calibration.offsets import Offset, device_name
 from mmedge.capture import Source, open_sources
 from mmedge.clock import now_ns
 from mmedge.errors import CheckError, DeviceError, MmedgeError
-from mmedge.types import Block, ClockQuality, EndOfStream, Frame, Packet
+from mmedge.types import NS_PER_S, Block, ClockQuality, EndOfStream, Frame, Packet
 
 FEWEST = 5
-_S = 1_000_000_000
 _RATE_HZ = 16_000
 _INPUTS: dict[str, Input] = {
     "image": ImageInput(size=(64, 64), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
     "audio": AudioInput(sample_rate_hz=_RATE_HZ, window_ms=1000),
 }
-_SETTLE_NS = 3 * _S  # a microphone's class of stamps is chosen after two seconds
+_SETTLE_NS = 3 * NS_PER_S  # a microphone's class of stamps is chosen after two seconds
 _NOTHING_S = 30.0
-_APART_NS = 3 * _S
+_APART_NS = 3 * NS_PER_S
 _SLACK_NS = 10_000_000
 _ALIKE = 0.8
 # The estimate, in ms: the grid, the scales of noise it may have, the share of pairs that are none.
@@ -235,7 +234,7 @@ def calibrate(image: str, audio: str, *, flashes: int = 20, progress: Progress |
         ambiguous, seen = False, 0
         while len(pairs) < flashes:
             listener.take(0.1)
-            _check(listener, sources, (now_ns() - began_ns) / _S, len(pairs), flashes)
+            _check(listener, sources, (now_ns() - began_ns) / NS_PER_S, len(pairs), flashes)
             if (found := len(listener.flashes) + len(listener.beeps)) != seen:
                 seen = found
                 pairs, ambiguous = match(listener.flashes, listener.beeps)

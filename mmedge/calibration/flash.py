@@ -8,10 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mmedge.types import Block, Frame
+from mmedge.types import NS_PER_S, Block, Frame
 
 TONE_HZ = 1000
-_S = 1_000_000_000
 _SAMPLED = 64  # rows and columns of a picture that are looked at, about
 _HOP_MS, _BOX_MS = 1, 4  # the box holds whole periods of the tone and of its double
 _HOLD_NS = 300_000_000
@@ -54,7 +53,7 @@ class ToneLevel:
         levels = 2 / self._box * np.abs(total[first + self._box] - total[first])
         for start, level in zip(first.tolist(), levels.tolist(), strict=True):
             until_end = len(samples) - start - self._box / 2
-            yield block.capture_ns - round(until_end * _S / self._rate_hz), level
+            yield block.capture_ns - round(until_end * NS_PER_S / self._rate_hz), level
         self._tail = samples[steps * self._hop :]
 
 

@@ -14,14 +14,23 @@ from mmedge.capture.picture import SLOTS
 from mmedge.capture.sound import Piece
 from mmedge.clock import ClockReport, now_ns
 from mmedge.errors import MmedgeError, SourceError, shortage
-from mmedge.types import Block, ByteArray, ClockQuality, EndOfStream, Frame, Health, Packet, PixelFormat, Slot
+from mmedge.types import (
+    FROZEN_NS,
+    Block,
+    ByteArray,
+    ClockQuality,
+    EndOfStream,
+    Frame,
+    Health,
+    Packet,
+    PixelFormat,
+    Slot,
+)
 
 log = logging.getLogger("mmedge.capture")
 
 Emit = Callable[[Packet], None]
 STOP_S = 2.0
-# A camera picture that is bit-identical for this long is frozen: sensors are never noiseless.
-FROZEN_NS = 1_000_000_000
 LATE_NS = 1_000_000_000
 
 

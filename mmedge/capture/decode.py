@@ -15,9 +15,8 @@ from mmedge.capture.picture import PictureTrack, copy_yuv420p
 from mmedge.capture.sound import MonoTrack, Piece
 from mmedge.errors import SourceError
 from mmedge.extras import require
-from mmedge.types import Frame
+from mmedge.types import NS_PER_S, Frame
 
-_S = 1_000_000_000
 _BACKWARD_RUN = 50
 _FULL_RANGE = 2  # AVCOL_RANGE_JPEG
 
@@ -46,9 +45,9 @@ class _Direction:
             self._newest, self._run = time_ns, 0
             return False
         self._run += 1
-        if self._run >= _BACKWARD_RUN and self._newest - time_ns > _S:
+        if self._run >= _BACKWARD_RUN and self._newest - time_ns > NS_PER_S:
             raise SourceError(
-                f"time stamps went back by {(self._newest - time_ns) / _S:.1f} s and stayed there",
+                f"time stamps went back by {(self._newest - time_ns) / NS_PER_S:.1f} s and stayed there",
                 where=self._where,
                 fix="write the stream again with one timeline: ffmpeg -fflags +genpts -i IN -c copy OUT.mkv",
             )
@@ -75,10 +74,10 @@ class PictureDecoder:
         """Yield (time in ns, frame), strictly rising."""
         for frame in _decode(self.stream, packet, self._source.counters):
             if frame.pts is not None:
-                time_ns = int(frame.pts * frame.time_base * _S)
+                time_ns = int(frame.pts * frame.time_base * NS_PER_S)
             else:  # raw H.264 has none: count frames
                 rate = self.stream.average_rate or self.stream.guessed_rate or 25
-                time_ns = 0 if self._last_ns is None else self._last_ns + int(_S / rate)
+                time_ns = 0 if self._last_ns is None else self._last_ns + int(NS_PER_S / rate)
             if self._direction.back(time_ns):
                 self._source.counters["backward_frames"] += 1
                 continue
@@ -137,9 +136,9 @@ class SoundDecoder:
         """Yield (name of the input, piece of sound)."""
         counters = self._source.counters
         for frame in _decode(self.stream, packet, counters):
-            start_ns = self._next_ns if frame.pts is None else int(frame.pts * frame.time_base * _S)
+            start_ns = self._next_ns if frame.pts is None else int(frame.pts * frame.time_base * NS_PER_S)
             counters["backward_blocks"] += self._direction.back(start_ns)
-            self._next_ns = start_ns + frame.samples * _S // frame.sample_rate
+            self._next_ns = start_ns + frame.samples * NS_PER_S // frame.sample_rate
             if not _finite(frame):
                 self._refuse(start_ns)
                 yield from self._each(partial(MonoTrack.hole, until_ns=self._next_ns, start_ns=start_ns))
@@ -179,7 +178,7 @@ class SoundDecoder:
             "not_finite",
             SourceError(
                 f"sound of input {names} was refused: it has samples that are not finite",
-                where=f"{self._source.name}: {start_ns / _S:.3f} s",
+                where=f"{self._source.name}: {start_ns / NS_PER_S:.3f} s",
                 fix="clean what makes it; none of the block is used",
             ),
             tuple(self.rates_hz),

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from mmedge.extras import require
+from mmedge.types import NS_PER_S
 
-_S = 1_000_000_000
-_LEAD_NS = 10 * _S
+_LEAD_NS = 10 * NS_PER_S
 
 
 class Demuxer:
@@ -43,7 +43,7 @@ class Demuxer:
 def packet_ns(packet: Any) -> int | None:
     """Return a packet's decoding (else presentation) time in ns."""
     ticks = packet.pts if packet.dts is None else packet.dts
-    return None if ticks is None else int(ticks * packet.time_base * _S)
+    return None if ticks is None else int(ticks * packet.time_base * NS_PER_S)
 
 
 def choose_streams(container: Any) -> tuple[Any | None, Any | None]:

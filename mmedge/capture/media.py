@@ -18,8 +18,8 @@ from mmedge.capture.sound import Piece
 from mmedge.clock import now_ns
 from mmedge.errors import ConfigError, SourceError
 from mmedge.extras import require
+from mmedge.types import NS_PER_S
 
-_S = 1_000_000_000
 _HOLE_NS = 20_000_000
 _Item = tuple[int, Callable[[Emit, int], None]]  # (time in the file, what to do when it is due)
 
@@ -89,7 +89,7 @@ class MediaSource(ThreadSource):
             for time_ns, deliver in heapq.merge(*tracks, key=itemgetter(0)):
                 since_ns = time_ns - (self._first_ns or 0)
                 early_ns = base_ns + since_ns / self._speed - now_ns() if self._realtime else 0
-                if (early_ns > 0 and stop.wait(early_ns / _S)) or stop.is_set():
+                if (early_ns > 0 and stop.wait(early_ns / NS_PER_S)) or stop.is_set():
                     return
                 deliver(emit, base_ns + since_ns)
 
@@ -114,8 +114,8 @@ class MediaSource(ThreadSource):
         time_ns = 0
         for packet in demuxer.packets(decoder.stream):
             for name, piece in decoder.hole(packet) if isinstance(packet, int) else decoder.decode(packet):
-                start_ns = piece.end_ns - len(piece.samples) * _S // decoder.rates_hz[name]
-                self._begin(start_ns - piece.lost * _S // decoder.rates_hz[name])
+                start_ns = piece.end_ns - len(piece.samples) * NS_PER_S // decoder.rates_hz[name]
+                self._begin(start_ns - piece.lost * NS_PER_S // decoder.rates_hz[name])
                 end_ns = ends_ns[name]
                 if not self._realtime and end_ns is not None and start_ns - end_ns > _HOLE_NS:
                     # Said where it begins: pictures of the hole wait for sound, and may not wait until its end.

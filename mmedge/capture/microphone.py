@@ -17,8 +17,8 @@ from mmedge.capture.stamps import MicrophoneClock, Stamp
 from mmedge.clock import ClockReport, now_ns
 from mmedge.errors import DeviceError, SourceError
 from mmedge.extras import require
+from mmedge.types import NS_PER_S
 
-_S = 1_000_000_000
 _BLOCKS = 512  # slots between the callback and the reader: five seconds
 _SILENCE_S = 5.0
 
@@ -85,8 +85,8 @@ class MicrophoneSource(ThreadSource):
         slot = self._written % _BLOCKS
         values = np.frombuffer(data, np.float32)
         self._slots[slot, : len(values)] = values
-        adc_ns = round(time.inputBufferAdcTime * _S) + frames * _S // self._device_rate_hz
-        stamp = Stamp(self._counted, entry_ns, adc_ns, round(time.currentTime * _S))
+        adc_ns = round(time.inputBufferAdcTime * NS_PER_S) + frames * NS_PER_S // self._device_rate_hz
+        stamp = Stamp(self._counted, entry_ns, adc_ns, round(time.currentTime * NS_PER_S))
         self._written += 1
         self._ready.put((slot, frames, stamp, bool(status.input_overflow)))
 
@@ -111,7 +111,7 @@ class MicrophoneSource(ThreadSource):
                 self.new_epoch()
                 last_ns.clear()
             for name, track in tracks.items():
-                missing[name] += round(gap_ns * rates_hz[name] / _S)
+                missing[name] += round(gap_ns * rates_hz[name] / NS_PER_S)
                 for piece in track.feed(samples, clock.stream_ns(stamp.samples - frames)):
                     lost, missing[name] = piece.lost + missing[name], 0
                     last_ns[name] = max(last_ns[name], clock.to_monotonic(piece.end_ns))

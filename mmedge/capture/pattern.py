@@ -9,15 +9,14 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from mmedge.types import ByteArray, FloatArray
+from mmedge.types import NS_PER_S, ByteArray, FloatArray
 
 BEEP_S = 0.05
-_S = 1_000_000_000
 _BITS = 36  # of milliseconds: two years of uptime
 _BLOCKS = _BITS + 4
 _STRIP = 12  # the time code takes this part of the height
 _DARK, _BRIGHT = 96, 160
-_SWEEP_NS = 2 * _S
+_SWEEP_NS = 2 * NS_PER_S
 
 
 class Picture:
@@ -40,7 +39,7 @@ class Picture:
     def paint(self, slot: ByteArray, time_ns: int) -> None:
         """Write the world at ``time_ns`` into ``slot``, uint8 (height * 3 / 2, width), contiguous."""
         luma, chroma = slot[: self.height], slot[self.height :].reshape(-1)
-        if time_ns % _S:
+        if time_ns % NS_PER_S:
             shift = time_ns % _SWEEP_NS * self.width // _SWEEP_NS
             luma[...] = self._wave[:, shift : shift + self.width]
             chroma[...] = self._chroma
@@ -98,7 +97,7 @@ def hear(start_ns: int, samples: int, rate_hz: float, noise: np.random.Generator
     Returns:
         float32 (samples,), -1..1.
     """
-    t = start_ns % _S / _S + np.arange(samples) / rate_hz
+    t = start_ns % NS_PER_S / NS_PER_S + np.arange(samples) / rate_hz
     sound = 0.01 * np.sin(2 * np.pi * 200 * t) + 0.001 * noise.standard_normal(samples)
     beep = t % 1.0 < BEEP_S
     if beep.any():

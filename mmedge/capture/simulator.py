@@ -16,9 +16,9 @@ from msgspec import Meta
 
 from mmedge.capture.sound import PIECE_MS
 from mmedge.errors import ConfigError
+from mmedge.types import NS_PER_S
 
-_S = 1_000_000_000
-_ORIGIN_NS = 86_400 * _S  # what the device's own clock shows when it is opened
+_ORIGIN_NS = 86_400 * NS_PER_S  # what the device's own clock shows when it is opened
 _STALE_S = 2.0
 _XRUN_MS = (20, 100)
 _WORST_JITTER = 10
@@ -171,8 +171,8 @@ class Simulator:
             tracks.append(self._delivered(self._shots(opened_ns), random.Random(f"picture {settings.seed}")))
         end_s = min(settings.unplug_at_s, settings.hang_at_s)
         for delivery in heapq.merge(*tracks, key=attrgetter("due_ns")):
-            if delivery.due_ns - opened_ns >= end_s * _S:
-                yield Ending(due_ns=opened_ns + round(end_s * _S), hangs=settings.hang_at_s == end_s)
+            if delivery.due_ns - opened_ns >= end_s * NS_PER_S:
+                yield Ending(due_ns=opened_ns + round(end_s * NS_PER_S), hangs=settings.hang_at_s == end_s)
                 return
             yield delivery
 
@@ -191,14 +191,14 @@ class Simulator:
     def _shots(self, opened_ns: int) -> Iterator[Shot]:
         settings = self.settings
         fps, width, height = settings.fps, settings.width, settings.height
-        number = opened_ns * fps // _S + 1  # of the first exposure since the world began
+        number = opened_ns * fps // NS_PER_S + 1  # of the first exposure since the world began
         frozen_ns: int | None = None
         while True:
-            true_ns = number // fps * _S + number % fps * _S // fps
+            true_ns = number // fps * NS_PER_S + number % fps * NS_PER_S // fps
             since_ns, number = true_ns - opened_ns, number + 1
-            if since_ns >= settings.resize_at_s * _S:
+            if since_ns >= settings.resize_at_s * NS_PER_S:
                 width, height = settings.width // 2, settings.height // 2
-            if frozen_ns is None and since_ns >= settings.freeze_at_s * _S:
+            if frozen_ns is None and since_ns >= settings.freeze_at_s * NS_PER_S:
                 frozen_ns = true_ns
             yield Shot(
                 true_ns=true_ns,
@@ -211,15 +211,15 @@ class Simulator:
     def _takes(self, opened_ns: int, rate_hz: int, rng: random.Random) -> Iterator[Take]:
         settings, size = self.settings, rate_hz * PIECE_MS // 1000
         per_second = settings.xrun / 60
-        overflow_ns = rng.expovariate(per_second) * _S if per_second else math.inf
-        gap_ns = settings.gap_at_s * _S if settings.gap_ms else math.inf
+        overflow_ns = rng.expovariate(per_second) * NS_PER_S if per_second else math.inf
+        gap_ns = settings.gap_at_s * NS_PER_S if settings.gap_ms else math.inf
         end = counted = 0  # samples sensed, and those that the device knows of
         while True:
             begin, now_ns = end, self._sensed_ns(end, rate_hz)
             overflow = now_ns >= overflow_ns
             if overflow:
                 end += rng.randint(*_XRUN_MS) * rate_hz // 1000
-                overflow_ns = now_ns + rng.expovariate(per_second) * _S
+                overflow_ns = now_ns + rng.expovariate(per_second) * NS_PER_S
             if now_ns >= gap_ns:
                 end += round(settings.gap_ms * rate_hz / 1000)
                 gap_ns = math.inf
@@ -227,7 +227,7 @@ class Simulator:
             since_ns = self._sensed_ns(end, rate_hz)
             yield Take(
                 true_ns=opened_ns + since_ns,
-                stamp_ns=self._stamp(counted * _S // rate_hz, since_ns),
+                stamp_ns=self._stamp(counted * NS_PER_S // rate_hz, since_ns),
                 start_ns=opened_ns + self._sensed_ns(first, rate_hz),
                 first=first,
                 samples=size,
@@ -236,12 +236,12 @@ class Simulator:
             )
 
     def _sensed_ns(self, sample: int, rate_hz: int) -> int:
-        return round(sample * _S / (rate_hz * self.pace))
+        return round(sample * NS_PER_S / (rate_hz * self.pace))
 
     def _stamp(self, device_ns: int, since_ns: int) -> int:
         settings = self.settings
         if settings.stale:
             begin_s = _STALE_S if settings.freeze_at_s == math.inf else settings.freeze_at_s
-            device_ns = min(device_ns, round(begin_s * _S))
-        jump_ns = round(settings.time_jump_ms * 1e6) if since_ns >= settings.jump_at_s * _S else 0
+            device_ns = min(device_ns, round(begin_s * NS_PER_S))
+        jump_ns = round(settings.time_jump_ms * 1e6) if since_ns >= settings.jump_at_s * NS_PER_S else 0
         return _ORIGIN_NS + device_ns + jump_ns

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 
 from mmedge.extras import require
-from mmedge.types import FloatArray
+from mmedge.types import NS_PER_S, FloatArray
 
 GAP_NS = 20_000_000
 PIECE_MS = 10
-_S = 1_000_000_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -54,15 +53,15 @@ class MonoTrack:
 
     def feed(self, samples: FloatArray, start_ns: int) -> Iterator[Piece]:
         """Take mono float32 samples whose first was sensed at ``start_ns``; yield what is ready."""
-        expected = self._end_ns if self._anchor_ns is None else self._anchor_ns + self._in * _S / self.in_rate_hz
+        expected = self._end_ns if self._anchor_ns is None else self._anchor_ns + self._in * NS_PER_S / self.in_rate_hz
         if expected is not None:
             error = start_ns - expected
             if error > GAP_NS:
                 yield from self.finish()
             elif error < -GAP_NS:
-                overlap = min(len(samples), round(-error * self.in_rate_hz / _S))
+                overlap = min(len(samples), round(-error * self.in_rate_hz / NS_PER_S))
                 self.overlapped += overlap
-                samples, start_ns = samples[overlap:], start_ns + overlap * _S // self.in_rate_hz
+                samples, start_ns = samples[overlap:], start_ns + overlap * NS_PER_S // self.in_rate_hz
             elif self._anchor_ns is not None:
                 self._anchor_ns += 0.01 * error  # follows 100 ppm of drift, not the rounding of the stamps
         if not len(samples):
@@ -105,10 +104,10 @@ class MonoTrack:
             piece = samples[first : first + step]
             lost = self._missing(round(self._anchor_ns)) if self._out == 0 else 0
             self._out += len(piece)
-            self._end_ns = round(self._anchor_ns + self._out * _S / self.out_rate_hz)
+            self._end_ns = round(self._anchor_ns + self._out * NS_PER_S / self.out_rate_hz)
             yield Piece(samples=piece, end_ns=self._end_ns, lost=lost)
 
     def _missing(self, start_ns: int) -> int:
-        lost = 0 if self._end_ns is None else max(0, round((start_ns - self._end_ns) * self.out_rate_hz / _S))
+        lost = 0 if self._end_ns is None else max(0, round((start_ns - self._end_ns) * self.out_rate_hz / NS_PER_S))
         self.lost += lost
         return lost

@@ -9,12 +9,11 @@ from itertools import pairwise
 from mmedge.capture.base import log
 from mmedge.capture.kinds import KINDS
 from mmedge.clock import ClockReport, StreamClock
-from mmedge.types import ClockQuality
+from mmedge.types import NS_PER_S, ClockQuality
 
-_S = 1_000_000_000
-_PROBE_NS = 2 * _S
+_PROBE_NS = 2 * NS_PER_S
 _GRACE_NS = 1_000_000  # a block's end is computed from its start
-_MAX_AGE_NS = _S // 2
+_MAX_AGE_NS = NS_PER_S // 2
 _FLOOR_NS = KINDS["microphone"].constant_ns
 _BREAK_NS = 30_000_000
 # A class is left after ten bad stamps in a row, or when more than every tenth is bad.
@@ -61,7 +60,7 @@ def trusted_qualities(stamps: list[Stamp], rate_hz: int) -> list[ClockQuality]:
 
     def sane(times: list[int]) -> bool:
         steps = [b - a for a, b in pairwise(times)]
-        paces = [round((b.samples - a.samples) * _S / rate_hz) for a, b in pairwise(stamps)]
+        paces = [round((b.samples - a.samples) * NS_PER_S / rate_hz) for a, b in pairwise(stamps)]
         ages = [stamp.entry_ns - time for stamp, time in zip(stamps, times, strict=True)]
         return (
             len(steps) > 10
@@ -155,7 +154,7 @@ class MicrophoneClock:
 
     def stream_ns(self, samples: int) -> int:
         """Return the microphone's own time of a count of samples."""
-        return samples * _S // self._rate_hz
+        return samples * NS_PER_S // self._rate_hz
 
     def to_monotonic(self, stream_ns: int) -> int:
         """Return the time of ``stream_ns`` on CLOCK_MONOTONIC."""

@@ -15,8 +15,8 @@ from mmedge.capture.kinds import KINDS
 from mmedge.capture.uri import Uri
 from mmedge.clock import ClockReport, StreamClock, now_ns
 from mmedge.extras import require
+from mmedge.types import NS_PER_S
 
-_S = 1_000_000_000
 _SILENCE_S = 1.5  # also bounds how long a stop can take
 _BACKOFF_S = (0.2, 5.0)
 _BUFFERED_NS = 2_000_000
@@ -65,7 +65,7 @@ class NetworkSource(ThreadSource):
             if not stop.is_set():
                 self.set_state("RECONNECTING", f"{self.name}: {reason}")
                 # Who listened in vain listens again at once, or the sender's first key frame could be missed.
-                if now_ns() - began_ns < _SILENCE_S * _S / 2:
+                if now_ns() - began_ns < _SILENCE_S * NS_PER_S / 2:
                     stop.wait(backoff_s)
                     backoff_s = min(2 * backoff_s, _BACKOFF_S[1])
 
@@ -130,7 +130,7 @@ class NetworkSource(ThreadSource):
                 continue
             # In MPEG-TS a picture ends where the next begins, so it arrives one period after it was sent.
             period = frame.duration if self._next_ends and frame.duration else 0
-            self._learn(time_ns + int(period * frame.time_base * _S), arrive_ns)
+            self._learn(time_ns + int(period * frame.time_base * NS_PER_S), arrive_ns)
             for out in decoder.frames(
                 frame,
                 stop,
@@ -146,7 +146,7 @@ class NetworkSource(ThreadSource):
             return
         if packet.pts is None:
             return
-        self._learn(int((packet.pts + (packet.duration or 0)) * packet.time_base * _S), arrive_ns)
+        self._learn(int((packet.pts + (packet.duration or 0)) * packet.time_base * NS_PER_S), arrive_ns)
         for name, piece in decoder.decode(packet):
             capture_ns = self._clock.to_monotonic(piece.end_ns)
             emit(self.block(name, piece, capture_ns=capture_ns, uncertainty_ns=self._clock.uncertainty_ns, quality="B"))
@@ -156,7 +156,7 @@ class NetworkSource(ThreadSource):
         """Tell whether a track's time went on in another way than the clock did."""
         if packet.dts is None:
             return False
-        time_ns = int(packet.dts * packet.time_base * _S)
+        time_ns = int(packet.dts * packet.time_base * NS_PER_S)
         before = last.get(packet.stream_index)
         last[packet.stream_index] = time_ns, arrive_ns
         if before is None:

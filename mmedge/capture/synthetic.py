@@ -17,8 +17,8 @@ from mmedge.capture.sound import MonoTrack
 from mmedge.capture.uri import Uri
 from mmedge.clock import ClockReport, StreamClock, now_ns
 from mmedge.errors import SourceError
+from mmedge.types import NS_PER_S
 
-_S = 1_000_000_000
 _FLOOR_NS = KINDS["test"].constant_ns["B"]
 _LEAP_NS = 1_000_000_000
 
@@ -92,7 +92,7 @@ class SyntheticSource(ThreadSource):
         )
         for event in simulator.events(now_ns()):
             early_ns = event.due_ns - now_ns()
-            if (early_ns > 0 and stop.wait(early_ns / _S)) or stop.is_set():
+            if (early_ns > 0 and stop.wait(early_ns / NS_PER_S)) or stop.is_set():
                 return
             if isinstance(event, Ending):
                 if event.hangs:
@@ -159,13 +159,15 @@ class SyntheticSource(ThreadSource):
             )
 
     def _receive_sound(self, take: Take, emit: Emit, gap_ns: int) -> None:
-        line, size_ns = self._sound, take.samples * _S // self._rate_hz
-        samples = hear(take.start_ns, take.samples, take.samples * _S / (take.true_ns - take.start_ns), self._noise)
+        line, size_ns = self._sound, take.samples * NS_PER_S // self._rate_hz
+        samples = hear(
+            take.start_ns, take.samples, take.samples * NS_PER_S / (take.true_ns - take.start_ns), self._noise
+        )
         # What arrives is one run of samples, whatever its stamps say of it.
         self._heard += take.samples
-        end_ns = self._heard * _S // self._rate_hz
+        end_ns = self._heard * NS_PER_S // self._rate_hz
         for name, mono in self._monos.items():
-            self._missing[name] += round(gap_ns * self._sounds[name] / _S)
+            self._missing[name] += round(gap_ns * self._sounds[name] / NS_PER_S)
             for piece in mono.feed(samples, end_ns - size_ns):
                 lost, self._missing[name] = self._missing[name], 0
                 self.counters["lost_samples"] += lost

@@ -17,14 +17,15 @@ from mmedge.bundle import load
 from mmedge.cli.output import Json, bar, err, next_step, print_json
 from mmedge.cli.run import latency_table, parse_inputs, print_facts
 from mmedge.errors import ConfigError
+from mmedge.types import Backend, Precision
 
 
 def command(
     bundle: Annotated[Path, typer.Argument(help="The bundle, NAME.mmedge.")],
     duration: Annotated[float, typer.Option(help="Seconds to measure.")] = 10.0,
     input: Annotated[list[str], typer.Option("--input", metavar="NAME=URI", help="Real sources.")] = [],
-    backend: Annotated[Literal["auto", "onnxruntime", "tensorrt"], typer.Option()] = "auto",
-    precision: Annotated[Literal["fp32", "fp16", "int8"] | None, typer.Option()] = None,
+    backend: Annotated[Backend, typer.Option()] = "auto",
+    precision: Annotated[Precision | None, typer.Option()] = None,
     isolation: Annotated[
         Literal["auto", "process", "thread"],
         typer.Option(help="Where the runtime runs; auto: as `mmedge run` on live devices, in a process of its own."),

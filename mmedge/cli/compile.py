@@ -7,7 +7,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from shlex import quote
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -18,8 +18,7 @@ from mmedge.cli.output import Bar, Json, bar, next_step, out, print_json
 from mmedge.engine.compile import compile_variant
 from mmedge.errors import ConfigError
 from mmedge.fusion.compile import compile_bundle, engine_row
-
-Precision = Literal["fp32", "fp16", "int8"]
+from mmedge.types import Precision
 
 
 def command(

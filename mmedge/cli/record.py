@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from shlex import quote
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
@@ -15,6 +15,7 @@ from mmedge.cli.signals import Stopped, finish
 from mmedge.errors import ConfigError
 from mmedge.pipeline.arguments import check_duration
 from mmedge.replay.inputs import RATE_HZ, plain_seats, record
+from mmedge.types import Video
 
 
 def command(
@@ -25,7 +26,7 @@ def command(
     text: Annotated[str | None, typer.Option(help="Source of text.")] = None,
     bundle: Annotated[Path | None, typer.Option(help="Record what this bundle takes.")] = None,
     rate: Annotated[int, typer.Option(help="Sample rate of sound, without --bundle.")] = RATE_HZ,
-    video: Annotated[Literal["lossless", "visual"], typer.Option(help="Bit by bit, or looks the same.")] = "lossless",
+    video: Annotated[Video, typer.Option(help="Bit by bit, or looks the same.")] = "lossless",
     duration: Annotated[float | None, typer.Option(help="Stop after so many seconds.")] = None,
     json: Json = False,
 ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
@@ -13,6 +13,7 @@ from mmedge.cli.run import make_sinks
 from mmedge.replay.explain import explain as explain_trigger
 from mmedge.replay.replay import Replay
 from mmedge.sinks import make_sink
+from mmedge.types import Backend, Precision
 
 
 def command(
@@ -20,8 +21,8 @@ def command(
     bundle: Annotated[Path, typer.Argument(help="The bundle, NAME.mmedge.")],
     speed: Annotated[float | None, typer.Option(help="1 for the recorded pace; as fast as possible without.")] = None,
     sink: Sinks = [],
-    backend: Annotated[Literal["auto", "onnxruntime", "tensorrt"], typer.Option()] = "auto",
-    precision: Annotated[Literal["fp32", "fp16", "int8"] | None, typer.Option()] = None,
+    backend: Annotated[Backend, typer.Option()] = "auto",
+    precision: Annotated[Precision | None, typer.Option()] = None,
     explain: Annotated[
         int | None, typer.Option(metavar="N", help="Say why trigger N (or the result with t_ns N) saw what it saw.")
     ] = None,

@@ -19,6 +19,7 @@ from mmedge.pipeline import Percentiles, Pipeline, Statistics
 from mmedge.pipeline.runtime import PUSH
 from mmedge.pipeline.statistics import told
 from mmedge.sinks import JsonlSink, Sink
+from mmedge.types import Backend, Latency, Precision, Video
 
 
 def parse_inputs(bundle: Bundle | None, pairs: list[str], by_modality: dict[str, str | None]) -> dict[str, str]:
@@ -86,12 +87,12 @@ def command(
     text: Annotated[str | None, typer.Option(help="Source of the only text input.")] = None,
     sink: Sinks = [],
     duration: Annotated[float | None, typer.Option(help="Stop after so many seconds.")] = None,
-    latency: Annotated[Literal["low", "balanced", "offline"], typer.Option(help="How long to wait.")] = "balanced",
-    backend: Annotated[Literal["auto", "onnxruntime", "tensorrt"], typer.Option()] = "auto",
-    precision: Annotated[Literal["fp32", "fp16", "int8"] | None, typer.Option()] = None,
+    latency: Annotated[Latency, typer.Option(help="How long to wait.")] = "balanced",
+    backend: Annotated[Backend, typer.Option()] = "auto",
+    precision: Annotated[Precision | None, typer.Option()] = None,
     speed: Annotated[float, typer.Option(help="How fast files are played.")] = 1.0,
     record: Annotated[Path | None, typer.Option(metavar="DIR", help="Record the run, for `mmedge replay`.")] = None,
-    video: Annotated[Literal["lossless", "visual"], typer.Option(help="How --record keeps pictures.")] = "lossless",
+    video: Annotated[Video, typer.Option(help="How --record keeps pictures.")] = "lossless",
     results: Annotated[
         Literal["auto", "latest", "all"], typer.Option(help="What is printed when printing is slower than the run.")
     ] = "auto",

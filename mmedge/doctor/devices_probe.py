@@ -15,12 +15,11 @@ from mmedge.capture import KINDS, Source, SourceHealth, open_sources, parse
 from mmedge.clock import now_ns
 from mmedge.errors import ConfigError, DeviceError, MmedgeError
 from mmedge.pipeline import values_needed
-from mmedge.types import Block, ClockQuality, EndOfStream, Frame, Packet
+from mmedge.types import NS_PER_S, Block, ClockQuality, EndOfStream, Frame, Packet
 
 RATE_HZ = 48_000
 SETTLED_S = 20.0
 """A shorter measurement says little about a clock's drift."""
-_S = 1_000_000_000
 _FIRST_S = 8.0
 _SETTLING = 0.4  # of the time, which is not counted for the rate
 _INPUTS: dict[str, Input] = {
@@ -173,13 +172,13 @@ def _probe(uri: str, seconds: float, tell: Callable[[float], None]) -> DevicePro
         while not listener.change.wait(0.05):
             if source.error is not None:
                 raise source.error
-            if now_ns() - opened_ns > _FIRST_S * _S:
+            if now_ns() - opened_ns > _FIRST_S * NS_PER_S:
                 raise _silent(source)
         passed_s = 0.0
         while passed_s < seconds and source.error is None:
             tell(passed_s / seconds)
             time.sleep(min(0.1, seconds - passed_s))
-            passed_s = (now_ns() - listener.first_ns) / _S
+            passed_s = (now_ns() - listener.first_ns) / NS_PER_S
         health = source.health()
     finally:
         source.stop()
@@ -225,12 +224,12 @@ def _stream(name: str, listener: _Listener, health: SourceHealth, settled: bool)
     p50 = p99 = None
     if len(packets) > 2 and capture_ns[-1] > capture_ns[0]:
         counted = arrive_ns >= arrive_ns[0] + _SETTLING * (arrive_ns[-1] - arrive_ns[0])
-        slope, _ = np.polyfit((capture_ns - capture_ns[0])[counted] / _S, np.cumsum(sizes)[counted], 1)
+        slope, _ = np.polyfit((capture_ns - capture_ns[0])[counted] / NS_PER_S, np.cumsum(sizes)[counted], 1)
         rate_hz = float(slope)
         if sound and nominal_hz:  # it was resampled: what the device itself does
             rate_hz *= nominal_hz / RATE_HZ
         gaps = np.diff(arrive_ns)
-        due = sizes[1:] * _S / RATE_HZ if sound else np.median(gaps)
+        due = sizes[1:] * NS_PER_S / RATE_HZ if sound else np.median(gaps)
         off_ns = np.abs(gaps - due)
         p50, p99 = (
             round(float(np.percentile(off_ns, percent)) / 1e6, 3) if len(off_ns) >= values_needed(percent) else None

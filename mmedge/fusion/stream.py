@@ -13,9 +13,7 @@ from mmedge.errors import BundleError, MmedgeError
 from mmedge.fusion.failures import StageError
 from mmedge.fusion.feed import Feed, ReadAudio, ReadMember, no_members
 from mmedge.fusion.stage import Marks, Stage
-from mmedge.types import AnyArray, FloatArray, Snapshot
-
-_S = 1_000_000_000
+from mmedge.types import NS_PER_S, AnyArray, FloatArray, Snapshot
 
 
 def is_stream(spec: StageSpec, inputs: Mapping[str, Input]) -> bool:
@@ -151,7 +149,7 @@ class StreamStage(Stage):
     def stamp(self, snapshot: Snapshot) -> int:
         """Return the capture time at which the newest step ends."""
         rest = snapshot.audio_end[self._sound] - self._heard - self._steps * self._step
-        return snapshot.t_ns - rest * _S // self._rate_hz
+        return snapshot.t_ns - rest * NS_PER_S // self._rate_hz
 
     def _feed_states(self, snapshot: Snapshot) -> None:
         pass  # each step feeds its own back

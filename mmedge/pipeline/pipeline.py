@@ -31,11 +31,11 @@ from mmedge.pipeline.arguments import (
 from mmedge.pipeline.check import check_run
 from mmedge.pipeline.remote import RemoteRuntime
 from mmedge.pipeline.runtime import PUSH, Runtime
-from mmedge.pipeline.spec import Latency, RunSpec
+from mmedge.pipeline.spec import RunSpec
 from mmedge.pipeline.statistics import Statistics
 from mmedge.pipeline.unanswered import unanswered
 from mmedge.sinks import Sink, make_sink
-from mmedge.types import Block, Frame, Packet, Result, Tensor, Text
+from mmedge.types import Backend, Block, Frame, Latency, Packet, Precision, Result, Tensor, Text, Video
 
 log = logging.getLogger("mmedge.pipeline")
 
@@ -83,12 +83,12 @@ class Pipeline:
         on_result: Callable[[Result], None] | None = None,
         latency: Latency = "balanced",
         isolation: Literal["auto", "process", "thread"] = "auto",
-        backend: Literal["auto", "onnxruntime", "tensorrt"] = "auto",
-        precision: Literal["fp32", "fp16", "int8"] | None = None,
+        backend: Backend = "auto",
+        precision: Precision | None = None,
         speed: float = 1.0,
         duration_s: float | None = None,
         record: str | Path | None = None,
-        video: Literal["lossless", "visual"] = "lossless",
+        video: Video = "lossless",
         results: Literal["auto", "latest", "all"] = "auto",
     ) -> None:
         check_choices(latency=latency, isolation=isolation, results=results, backend=backend)

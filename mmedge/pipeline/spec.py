@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-Latency = Literal["low", "balanced", "offline"]
+from mmedge.types import Backend, Latency, Precision, Video
 
 
 class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,12 +31,12 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     bundle: str
     inputs: dict[str, str]
-    backend: Literal["auto", "onnxruntime", "tensorrt"] = "auto"
-    precision: Literal["fp32", "fp16", "int8"] | None = None
+    backend: Backend = "auto"
+    precision: Precision | None = None
     latency: Latency = "balanced"
     speed: float = 1.0
     isolation: Literal["process", "thread"] = "thread"
     duration_s: float | None = None
     record: str | None = None
-    video: Literal["lossless", "visual"] = "lossless"
+    video: Video = "lossless"
     results: Literal["latest", "all"] = "all"

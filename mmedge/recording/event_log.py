@@ -17,7 +17,7 @@ import msgspec
 from mmedge.bundle.manifest import Input, Missing, Sync
 from mmedge.errors import ConfigError, SourceError
 from mmedge.ipc.channel import MAX_TEXT
-from mmedge.types import ClockQuality, PixelFormat, TaskResult
+from mmedge.types import ClockQuality, PixelFormat, TaskResult, Video
 
 HEADER = "recording.json"
 EVENTS = "events.jsonl"
@@ -92,7 +92,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     bundle: RecordedBundle | None
     inputs: dict[str, RecordedInput]
     lossless: bool
-    video: Literal["lossless", "visual"]
+    video: Video
     started_ns: Time
     unix_ns: Time
 

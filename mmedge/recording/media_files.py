@@ -20,7 +20,7 @@ import numpy as np
 from mmedge.errors import SourceError
 from mmedge.extras import require
 from mmedge.recording.event_log import BlockEvent, FrameEvent, TensorEvent, write_all
-from mmedge.types import AnyArray, ByteArray, FloatArray, PixelFormat
+from mmedge.types import AnyArray, ByteArray, FloatArray, PixelFormat, Video
 
 # A cluster is on the disk once the next one begins: so much is lost when the recorder is killed.
 CLUSTER_MS = 100
@@ -81,7 +81,7 @@ class PictureWriter:
         video: ``lossless`` or ``visual``.
     """
 
-    def __init__(self, folder: Path, stem: str, video: Literal["lossless", "visual"]) -> None:
+    def __init__(self, folder: Path, stem: str, video: Video) -> None:
         self._folder, self._stem, self._lossless = folder, stem, video == "lossless"
         self._track: _Track | None = None
         self._kind: tuple[PixelFormat, int, int] | None = None

@@ -12,7 +12,7 @@ from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 import numpy as np
@@ -42,7 +42,7 @@ from mmedge.recording.event_log import (
     file_stems,
 )
 from mmedge.recording.media_files import PictureWriter, SoundWriter, TensorWriter
-from mmedge.types import AnyArray, Arrival, Block, EndOfStream, Frame, Packet, Tensor, Text
+from mmedge.types import AnyArray, Arrival, Block, EndOfStream, Frame, Packet, Tensor, Text, Video
 from mmedge.version import __version__
 
 log = logging.getLogger("mmedge.recorder")
@@ -64,7 +64,7 @@ def make_header(
     used: Rules | None = None,
     served: Mapping[str, str] | None = None,
     lossless: bool = False,
-    video: Literal["lossless", "visual"] = "lossless",
+    video: Video = "lossless",
 ) -> Header:
     """Return what a recording says about itself.
 

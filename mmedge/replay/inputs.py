@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from mmedge.bundle.manifest import AudioInput, ImageInput, Input, TextInput
 from mmedge.calibration.offsets import Shift, alignment
@@ -18,7 +18,7 @@ from mmedge.pipeline.inbox import INBOX, release
 from mmedge.pipeline.unanswered import PACKETS, unanswered
 from mmedge.recording.event_log import check_folder
 from mmedge.recording.writer import Recorder, make_header
-from mmedge.types import EndOfStream, Frame, Packet
+from mmedge.types import EndOfStream, Frame, Packet, Video
 
 RATE_HZ = 48_000
 
@@ -64,7 +64,7 @@ def record(
     uris: Mapping[str, str],
     seats: Mapping[str, Input],
     *,
-    video: Literal["lossless", "visual"] = "lossless",
+    video: Video = "lossless",
     duration_s: float | None = None,
     progress: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:

@@ -7,7 +7,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 
@@ -21,7 +20,7 @@ from mmedge.recording.event_log import TriggerEvent
 from mmedge.recording.reader import Recording, Turn
 from mmedge.replay.cutter import Cutter
 from mmedge.sync import Synchronizer
-from mmedge.types import Result, Snapshot
+from mmedge.types import Backend, Precision, Result, Snapshot
 
 log = logging.getLogger("mmedge.replay")
 _PATIENCE = 20.0  # what took too long is in the log; what did not may take longer here
@@ -60,8 +59,8 @@ class Replay:
         folder: str | Path,
         bundle: Bundle,
         *,
-        backend: Literal["auto", "onnxruntime", "tensorrt"] = "auto",
-        precision: Literal["fp32", "fp16", "int8"] | None = None,
+        backend: Backend = "auto",
+        precision: Precision | None = None,
         speed: float | None = None,
     ) -> None:
         if speed is not None and not 0 < speed <= 1000:
@@ -73,7 +72,7 @@ class Replay:
         self.answers: Counter[str] = Counter()
         self._bundle = bundle
         self._speed = speed
-        self._choice = {"backend": backend, "precision": precision}
+        self._backend, self._precision = backend, precision
         self._alike: frozenset[str] = frozenset()  # stages that the same file and backend serve again
         self._outcomes: Counter[str] = Counter()
 
@@ -91,7 +90,7 @@ class Replay:
             SourceError: If an input whose policy is ``fail`` is absent, as in the recorded run.
         """
         header, statistics, sync = self.recording.header, self.statistics, self.cutter.sync
-        graph = load_graph(self._bundle, **self._choice, patience=_PATIENCE)  # type: ignore[arg-type]
+        graph = load_graph(self._bundle, backend=self._backend, precision=self._precision, patience=_PATIENCE)
         try:
             statistics.backends, statistics.evidence = dict(graph.describe()), graph.evidence
             if header.bundle is not None and self.cutter.same:

@@ -7,9 +7,8 @@ from collections import deque
 from mmedge._native import core
 from mmedge.bundle.manifest import AudioInput, Missing
 from mmedge.sync.streams import FOREVER_NS, IDLE_NS, JUMP_NS, Stream
-from mmedge.types import Block, FloatArray, Packet, Snapshot
+from mmedge.types import NS_PER_S, Block, FloatArray, Packet, Snapshot
 
-_S = 1_000_000_000
 # Sources say what they lost. Time stamps that disagree with the count of samples by more than this, more than
 # any clock wavers, show a gap that was not said.
 GAP_NS = 100_000_000
@@ -48,7 +47,7 @@ class AudioStream(Stream):
         self.window = spec.samples
         self.ahead_ns = ahead_ns
         self.lost = 0
-        self._capacity = self.window + reserve_ns * self.rate_hz // _S
+        self._capacity = self.window + reserve_ns * self.rate_hz // NS_PER_S
         self._ring = core.SampleRing(self._capacity)
         self._end = self._begin = 0  # of the samples of this epoch
         self._off_ns = 0
@@ -56,7 +55,7 @@ class AudioStream(Stream):
 
     def _jumped(self, packet: Packet, step_ns: int, early_ns: int) -> bool:
         assert isinstance(packet, Block)
-        self._off_ns = step_ns - (len(packet.samples) + packet.lost) * _S // self.rate_hz
+        self._off_ns = step_ns - (len(packet.samples) + packet.lost) * NS_PER_S // self.rate_hz
         # Sound that would overlap cannot be placed. What lies ahead of the clock is no gap.
         return self._off_ns < -GAP_NS or (self.live and self._off_ns > GAP_NS and early_ns > JUMP_NS)
 
@@ -69,7 +68,7 @@ class AudioStream(Stream):
             self._end = self._ring.write_silence(self.window)  # no window spans two epochs
             self._holes.clear()
         elif not self.fresh and self._off_ns > GAP_NS:
-            lost += self._off_ns * self.rate_hz // _S
+            lost += self._off_ns * self.rate_hz // NS_PER_S
         if lost:
             self._lose(lost)
         if self.fresh:
@@ -100,8 +99,8 @@ class AudioStream(Stream):
         end, cut_ns = self._end, newest_ns
         if needed_ns < newest_ns and not latest:
             # Rounded to the nearest sample; the cut's own time says where that is.
-            end -= ((newest_ns - needed_ns) * self.rate_hz + _S // 2) // _S
-            cut_ns -= (self._end - end) * _S // self.rate_hz
+            end -= ((newest_ns - needed_ns) * self.rate_hz + NS_PER_S // 2) // NS_PER_S
+            cut_ns -= (self._end - end) * NS_PER_S // self.rate_hz
         off_ns = needed_ns - cut_ns
         limit_ns = self.max_age_ns if self.policy == "hold" and self.max_age_ns is not None else IDLE_NS
         if abs(off_ns) > limit_ns:

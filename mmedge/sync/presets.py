@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
 
 import msgspec
 
 from mmedge.bundle.manifest import ImageInput, Input, Missing, Sync
+from mmedge.types import Latency
 
-Latency = Literal["low", "balanced", "offline"]
 LOW_DEADLINE_MS = 15.0
 LOW_HOLD_MS = 100.0
 

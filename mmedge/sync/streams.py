@@ -6,7 +6,7 @@ from collections import deque
 from typing import Any, ClassVar
 
 from mmedge.bundle.manifest import Missing
-from mmedge.types import EndOfStream, Frame, Packet, Snapshot, Tensor, Text
+from mmedge.types import FROZEN_NS, EndOfStream, Frame, Packet, Snapshot, Tensor, Text
 
 FOREVER_NS = 1 << 62
 # A live source that has been silent for this long, and for three of its periods and of its usual worst
@@ -15,8 +15,6 @@ IDLE_NS = 250_000_000
 MAX_GAP_IDLE_NS = 2_000_000_000
 # Before their first packet devices take longer than that.
 STARTUP_NS = 2_000_000_000
-# A camera picture that is bit-identical for this long is frozen: sensors are never noiseless.
-FROZEN_NS = 1_000_000_000
 # Time stamps that run back, or ahead of the clock, by more than this have another origin: a new epoch.
 JUMP_NS = 2_000_000_000
 MIN_PERIOD_NS, MAX_PERIOD_NS = 1_000_000, 5_000_000_000
