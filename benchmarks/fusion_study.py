@@ -65,7 +65,7 @@ def embed(model: StagedModel, dataset: Dataset, samples: Samples, recipe: Recipe
         varied: Augment them, as training does.
     """
     preprocess = preprocessors(dataset.inputs)
-    sources = [source for source in recipe.stages["fusion"].inputs.values() if not source.startswith("@")]
+    sources = [str(source) for source in recipe.stages["fusion"].links.values()]
     loader: DataLoader[Any] = DataLoader(
         cast("Any", samples), recipe.train.batch_size, num_workers=recipe.train.workers, collate_fn=dataset.collate
     )

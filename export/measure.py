@@ -12,6 +12,7 @@ import torch
 from rich.table import Table
 
 from mmedge.bundle.manifest import AudioInput, ImageInput
+from mmedge.bundle.source import Age
 from mmedge.errors import CheckError
 from mmedge.types import AnyArray, Tensors
 
@@ -27,6 +28,7 @@ from .training.masks import all_masks, as_tensor
 from .training.targets import none_class
 
 LIMIT = 1000
+_AGE = str(Age())
 # Task -> output, labels [1, n_inputs], present [1, n_inputs].
 _Part = tuple[dict[str, AnyArray], torch.Tensor, torch.Tensor]
 
@@ -235,7 +237,7 @@ class _Steps:
             steps = [array] if array.ndim == self._ranks[name] else [array[:, k] for k in range(array.shape[1])]
             moving[name] = [self._preprocess[name]({name: step})[name] for step in steps]
         count = max(map(len, moving.values()))
-        ages = {"@age_ms": batch["age_ms"].numpy()} if "age_ms" in batch else {}
+        ages = {_AGE: batch["age_ms"].numpy()} if "age_ms" in batch else {}
         # What is no sequence, or a shorter one, is there from the first step on.
         return [{n: x[max(k - count, -len(x))] for n, x in moving.items()} | ages for k in range(count)]
 
@@ -248,18 +250,18 @@ class _Graph:
         self._recipe, self._all = recipe, StageGraph(recipe, runners)
         needed: set[str] = set()
         for name in reversed(stage_order(recipe)):
-            sources = recipe.stages[name].inputs.values()
-            if name in needed or any(source.startswith("@state:") for source in sources):
-                needed |= {name, *(source.partition(".")[0] for source in sources)}
+            stage = recipe.stages[name]
+            if name in needed or stage.states:
+                needed |= {name, *(source.stage for source in stage.links.values())}
         stages = {name: stage for name, stage in recipe.stages.items() if name in needed}
         self._unrolled = StageGraph(msgspec.structs.replace(recipe, stages=stages), runners) if stages else None
-        ages = any(source == "@age_ms" for stage in recipe.stages.values() for source in stage.inputs.values())
+        ages = any(Age() in stage.sources.values() for stage in recipe.stages.values())
         # An age is another when its input is absent, and states are others when one was absent before.
         self._reusable = not ages and self._unrolled is None
 
     def __call__(self, steps: Sequence[Tensors], mask: Mask, reuse: Tensors | None = None) -> dict[str, AnyArray]:
         present = np.array([[name in mask for name in self._recipe.inputs]], np.float32)
-        steps = [{**step, "@age_ms": step["@age_ms"] * present} if "@age_ms" in step else step for step in steps]
+        steps = [{**step, _AGE: step[_AGE] * present} if _AGE in step else step for step in steps]
         states: dict[str, AnyArray] = {}
         if self._unrolled is not None:
             for step in steps[:-1]:

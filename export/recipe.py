@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,6 +30,7 @@ from mmedge.bundle.manifest import (
 from mmedge.bundle.order import check_tasks
 from mmedge.bundle.references import check_label_count, check_references
 from mmedge.bundle.seats import Positive
+from mmedge.bundle.source import parse_output, parse_source
 from mmedge.errors import BundleError, ConfigError
 from mmedge.fusion.stream import check_stream, is_stream
 
@@ -244,6 +245,12 @@ def _check_stage(stage: RecipeStage, document: _Document, where: str) -> None:
             where=where,
             fix='bring one along (onnx = "file.onnx"), name a callable, or add [model]',
         )
+    for tensor, text in stage.inputs.items():
+        try:
+            parse_source(text)
+        except ValueError as error:
+            fix = "correct the name or add what it refers to"
+            raise ConfigError(str(error), where=f"{where}.inputs.{tensor}", fix=fix) from error
     if is_stream(stage, document.inputs):
         try:
             check_stream(stage, document.inputs, where)
@@ -273,7 +280,7 @@ def check_recipe(recipe: Recipe) -> None:
         check_references(manifest)
         check_tasks(manifest)
         for name, task in recipe.tasks.items():
-            if recipe.stages[task.output.partition(".")[0]].outputs:  # else only the network's file tells
+            if recipe.stages[parse_output(task.output).stage].outputs:  # else only the network's file tells
                 check_label_count(manifest, name, len(task.labels))
     except BundleError as error:
         key = (error.where or "").partition(": $.")[2]
@@ -282,12 +289,13 @@ def check_recipe(recipe: Recipe) -> None:
 
 def _manifest(recipe: Recipe) -> Manifest:
     """Return the manifest as far as the recipe tells it; outputs that are not declared are those that are asked for."""
-    asked = [task.output for task in recipe.tasks.values()]
-    asked += [source for stage in recipe.stages.values() for source in stage.inputs.values()]
+    asked = [source for stage in recipe.stages.values() for source in stage.links.values()]
+    for task in recipe.tasks.values():
+        with suppress(ValueError):  # check_references names it
+            asked.append(parse_output(task.output))
     stages: dict[str, Stage] = {}
     for name, stage in recipe.stages.items():
-        own = [source.removeprefix("@state:") for source in stage.inputs.values() if source.startswith("@state:")]
-        own += [source.partition(".")[2] for source in asked if source.startswith(f"{name}.")]
+        own = [*stage.states.values(), *(source.name for source in asked if source.stage == name)]
         stages[name] = plain_stage(stage, outputs=stage.outputs or dict.fromkeys(own, ()))
     variants = [
         Variant(stage=name, target="cpu", precision="fp32", file="-", golden="-", tolerance={})

@@ -130,12 +130,7 @@ class Dataset(ABC):
             for name, age in sample.age_ms.items():
                 if not 0 <= age < math.inf:
                     raise ConfigError(f"a sample is {age} ms old", where=f"input '{name}'", fix="give 0 or more ms")
-        moving = {
-            source
-            for stage in self.recipe.stages.values()
-            if any(source.startswith("@state:") for source in stage.inputs.values())
-            for source in stage.inputs.values()
-        }
+        moving = {source for stage in self.recipe.stages.values() if stage.states for source in stage.inputs.values()}
         inputs: dict[str, torch.Tensor] = {}
         labels = torch.full((len(samples), len(self.inputs)), -1)
         present = torch.zeros(len(samples), len(self.inputs))

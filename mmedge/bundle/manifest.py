@@ -24,6 +24,7 @@ from mmedge.bundle.seats import (
     TextInput,
     Tolerance,
 )
+from mmedge.bundle.source import Output, Source, State, parse_output, parse_source
 
 __all__ = [
     "SCHEMA",
@@ -78,6 +79,21 @@ class Stage(Strict, frozen=True, kw_only=True):
     mode: Literal["sync", "async"] = "sync"
     callable: str | None = None
     timeout_ms: Milliseconds = 1000.0
+
+    @property
+    def sources(self) -> dict[str, Source]:
+        """Tensor of the network -> where it comes from, parsed; ValueError if a text of ``inputs`` has no such form."""
+        return {tensor: parse_source(text) for tensor, text in self.inputs.items()}
+
+    @property
+    def states(self) -> dict[str, str]:
+        """Tensor of the network -> the stage's own output that is fed back to it."""
+        return {tensor: source.output for tensor, source in self.sources.items() if isinstance(source, State)}
+
+    @property
+    def links(self) -> dict[str, Output]:
+        """Tensor of the network -> the output of another stage that feeds it."""
+        return {tensor: source for tensor, source in self.sources.items() if isinstance(source, Output)}
 
 
 class Quantization(Strict, frozen=True, kw_only=True):
@@ -174,6 +190,11 @@ class Task(Strict, frozen=True, kw_only=True):
     top_k: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 0
     scores: Literal["logits", "probabilities"] = "logits"
     detection: Detection | None = None
+
+    @property
+    def tensor(self) -> Output:
+        """``output``, parsed; ValueError if it is not ``STAGE.OUTPUT``."""
+        return parse_output(self.output)
 
 
 class Missing(Strict, frozen=True, kw_only=True):

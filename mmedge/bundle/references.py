@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import isfinite, nan, prod
+from math import prod
 from typing import TYPE_CHECKING, NoReturn
 
 from mmedge.bundle.seats import AudioInput, ImageInput, Input, TensorInput, TextInput
+from mmedge.bundle.source import Age, Constant, Output, Presence, Seat, Source, State, parse_source
 from mmedge.errors import BundleError
 
 if TYPE_CHECKING:
@@ -25,16 +26,22 @@ def check_references(manifest: Manifest) -> None:
     """Raise BundleError at the first name in ``manifest`` that points nowhere."""
     stages, files, inputs = manifest.stages, manifest.files, manifest.inputs
 
-    def fail(message: str, path: str, fix: str = "correct the name or add what it refers to") -> None:
+    def fail(message: str, path: str, fix: str = "correct the name or add what it refers to") -> NoReturn:
         raise BundleError(message, where=f"manifest.json: $.{path}", fix=fix)
 
     def need_file(name: str, path: str) -> None:
         if name not in files:
             fail(f"file '{name}' is not listed in $.files", path)
 
-    def need_tensor(source: str, path: str) -> None:
-        stage, dot, output = source.partition(".")
-        if not dot or stage not in stages or output not in stages[stage].outputs:
+    def parsed(text: str, path: str) -> Source:
+        try:
+            return parse_source(text)
+        except ValueError as error:
+            fail(str(error), path)
+
+    def need_tensor(source: Source, path: str) -> None:
+        known = isinstance(source, Output) and source.stage in stages and source.name in stages[source.stage].outputs
+        if not known:
             fail(f"unknown tensor '{source}'", path)
 
     def check_shape(shape: Sequence[int | str], path: str) -> None:
@@ -70,26 +77,16 @@ def check_references(manifest: Manifest) -> None:
     for name, stage in stages.items():
         for output, dims in stage.outputs.items():
             check_shape(dims, f"stages.{name}.outputs.{output}")
-        for tensor, source in stage.inputs.items():
+        for tensor, text in stage.inputs.items():
             path = f"stages.{name}.inputs.{tensor}"
-            seat = inputs.get(source)
+            source, seat = parsed(text, path), inputs.get(text)
             if isinstance(seat, TextInput) and seat.tokenizer is None:
-                fail("a text that feeds a stage needs a tokenizer", f"inputs.{source}.tokenizer")
-            if seat is not None or source in ("@present", "@age_ms"):
-                continue
-            if source.startswith("@const:"):
-                try:
-                    number = float(source[7:])
-                except ValueError:
-                    number = nan
-                if not isfinite(number):
-                    fail(f"'{source}' is not a finite number", path)
-                continue
-            if source.startswith("@state:"):
-                if source[7:] not in stage.outputs:
-                    fail(f"state '{source}' is not an output of this stage", path)
-                continue
-            need_tensor(source, path)
+                fail("a text that feeds a stage needs a tokenizer", f"inputs.{text}.tokenizer")
+            if isinstance(source, State):
+                if source.output not in stage.outputs:
+                    fail(f"state '{text}' is not an output of this stage", path)
+            elif seat is None and not isinstance(source, (Presence, Age, Constant)):
+                need_tensor(source, path)
         if stage.on is not None and stage.on != "change" and stage.on not in inputs:
             fail(f"unknown input '{stage.on}'", f"stages.{name}.on")
         if stage.callable is None and not any(v.stage == name for v in manifest.variants):
@@ -100,7 +97,7 @@ def check_references(manifest: Manifest) -> None:
         need_file(variant.file, f"variants[{index}].file")
         need_file(variant.golden, f"variants[{index}].golden")
     for name, task in manifest.tasks.items():
-        need_tensor(task.output, f"tasks.{name}.output")
+        need_tensor(parsed(task.output, f"tasks.{name}.output"), f"tasks.{name}.output")
         need_file(task.labels, f"tasks.{name}.labels")
         if (task.detection is not None) != (task.kind == "detection"):
             fail("a detection has 'detection', and nothing else has", f"tasks.{name}.detection")
@@ -128,13 +125,14 @@ def _sizes(shape: Sequence[int | str]) -> list[int]:
 
 def _count_values(manifest: Manifest) -> int:
     """Return how many numbers seats, outputs and the inputs of stages, each with a tensor of its own, hold."""
-    counts = {name: prod(_sizes(shape_of(spec))) for name, spec in manifest.inputs.items()}
+    counts: dict[Source, int] = {Seat(name): prod(_sizes(shape_of(spec))) for name, spec in manifest.inputs.items()}
     for name, stage in manifest.stages.items():
-        counts |= {f"{name}.{output}": prod(_sizes(dims)) for output, dims in stage.outputs.items()}
+        counts |= {Output(name, output): prod(_sizes(dims)) for output, dims in stage.outputs.items()}
     total = sum(counts.values())
-    counts |= dict.fromkeys(("@present", "@age_ms"), len(manifest.inputs))
+    counts |= dict.fromkeys((Presence(), Age()), len(manifest.inputs))
     for name, stage in manifest.stages.items():
-        total += sum(counts.get(source.replace("@state:", f"{name}."), 1) for source in stage.inputs.values())
+        for source in stage.sources.values():
+            total += counts.get(Output(name, source.output) if isinstance(source, State) else source, 1)
     return total
 
 
@@ -166,8 +164,8 @@ def _check_smoothing(name: str, task: Task) -> None:
 def check_label_count(manifest: Manifest, name: str, count: int) -> None:
     """Raise BundleError unless the output of task ``name`` is of ``count`` labels."""
     task = manifest.tasks[name]
-    stage, _, output = task.output.partition(".")
-    dims = [1 if isinstance(size, str) else size for size in manifest.stages[stage].outputs[output]]
+    outputs = manifest.stages[task.tensor.stage].outputs
+    dims = [1 if isinstance(size, str) else size for size in outputs[task.tensor.name]]
     layout = None if task.detection is None else task.detection.layout
 
     def fail(message: str) -> NoReturn:
