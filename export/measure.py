@@ -16,43 +16,60 @@ from mmedge.bundle.source import Age
 from mmedge.errors import CheckError
 from mmedge.types import AnyArray, Tensors
 
-from .datasets.base import Batch, Dataset
+from .datasets.base import Batch, Dataset, class_names
 from .int8.compare import ROUNDING, allowed_points
 from .models.staged import rank
 from .onnx.onnx_models import OnnxModels
 from .preprocess.onnx_prefix import Preprocessor
 from .recipe import Recipe, RecipeTask
 from .stages import Mask, StageGraph, fed_back, onnx_runners, stage_order
-from .training.evaluate import Predictions, class_names, judge
+from .tasks import KINDS
+from .training.evaluate import Predictions, judge
 from .training.masks import all_masks, as_tensor
 from .training.targets import none_class
 
 LIMIT = 1000
 _AGE = str(Age())
-# Task -> output, labels [1, n_inputs], present [1, n_inputs].
-_Part = tuple[dict[str, AnyArray], torch.Tensor, torch.Tensor]
+# Task -> output, labels [1, n_inputs], present [1, n_inputs], task -> target [1].
+_Part = tuple[dict[str, AnyArray], torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]
 
 
-class MaskAccuracy(msgspec.Struct, frozen=True, kw_only=True):
+class MaskAccuracy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One task under one presence mask.
 
     Attributes:
         samples: Those whose target is certain.
         right: Precision -> how many of them are answered rightly.
+        error: Precision -> mean error in the task's unit, where answers are not right or wrong.
+        span: Of which such an error is a share, in the task's unit.
     """
 
     task: str
     present: Mask
     samples: int
-    right: dict[str, int]
+    right: dict[str, int] = {}
+    error: dict[str, float] = {}
+    span: float = 1.0
+
+    def told(self, precision: str) -> str:
+        """Return ``accuracy`` for people."""
+        value = self.accuracy(precision)
+        return "-" if value is None else f"{value:g}" if self.error else f"{100 * value:.1f} %"
 
     def accuracy(self, precision: str) -> float | None:
-        """Return the share of right answers, rounded to four digits; None for a precision that is not exported."""
+        """Return the share of right answers, or the mean error; None for a precision that is not exported.
+
+        Rounded to four digits.
+        """
+        if self.error:
+            return round(self.error[precision], 4) if precision in self.error else None
         return round(self.right[precision] / self.samples, 4) if precision in self.right else None
 
     @property
     def lost(self) -> float | None:
         """Percentage points that int8 loses against fp32; less than nothing where it gains."""
+        if "int8" in self.error:
+            return 100.0 * (self.error["int8"] - self.error["fp32"]) / self.span
         return 100.0 * (self.right["fp32"] - self.right["int8"]) / self.samples if "int8" in self.right else None
 
 
@@ -89,12 +106,17 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
             CheckError: Names the task and the mask that lose most.
         """
         for row in sorted(self.rows, key=lambda row: -(row.lost or 0.0)):
-            allowed = allowed_points(row.samples, max_drop_points)
+            allowed = allowed_points(row.samples, max_drop_points, counted=not row.error)
             if row.lost is not None and row.lost > allowed + ROUNDING:
+                reached = (
+                    f"int8 errs by {row.told('int8')} on {row.samples} validation samples, fp32 by {row.told('fp32')}: "
+                    f"{row.lost:.2f} % of the range more"
+                    if row.error
+                    else f"int8 is right on {100 * (row.accuracy('int8') or 0):.2f} % of {row.samples} validation "
+                    f"samples, fp32 on {100 * (row.accuracy('fp32') or 0):.2f} %: {row.lost:.2f} points less"
+                )
                 raise CheckError(
-                    f"int8 is right on {100 * (row.accuracy('int8') or 0):.2f} % of {row.samples} validation samples, "
-                    f"fp32 on {100 * (row.accuracy('fp32') or 0):.2f} %: {row.lost:.2f} points less, "
-                    f"{allowed:.3g} allowed",
+                    f"{reached}, {allowed:.3g} allowed",
                     where=f"task '{row.task}' with {' + '.join(row.present)}",
                     fix='calibrate on recordings like those of use, or with rule = "max", or raise max_drop_points',
                 )
@@ -113,6 +135,7 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
                     "samples": row.samples,
                     "fp32": row.accuracy("fp32"),
                     "int8": row.accuracy("int8"),
+                    **({"metric": "mae"} if row.error else {}),
                 }
                 for row in self.rows
             ],
@@ -128,9 +151,7 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
         for heading in ("task", "present", "samples", "fp32", "int8"):
             table.add_column(heading, justify="left" if heading in ("task", "present") else "right", overflow="fold")
         for row in self.rows:
-            shares = [row.accuracy(precision) for precision in ("fp32", "int8")]
-            cells = ["-" if share is None else f"{100 * share:.1f} %" for share in shares]
-            table.add_row(row.task, " + ".join(row.present), str(row.samples), *cells)
+            table.add_row(row.task, " + ".join(row.present), str(row.samples), row.told("fp32"), row.told("int8"))
         if (worst := self.worst) is not None:
             table.caption = (
                 f"INT8 loses most on {worst.task} with {' + '.join(worst.present)}: {worst.lost or 0:.1f} points"
@@ -156,7 +177,7 @@ def measure(
         progress: Called with how many samples are done, and of how many.
 
     Returns:
-        How often each task is right under each mask. A detection has no accuracy here.
+        How often each task is right under each mask, or by how much it errs. A detection has no accuracy here.
 
     Example:
         >>> measure([onnx, int8], dataset).fp32["digit"]["image+audio"]  # doctest: +SKIP
@@ -164,7 +185,7 @@ def measure(
     """
     recipe, samples = models[0].recipe, dataset.split("validation")
     names, count = tuple(recipe.inputs), min(len(samples), limit)
-    tasks = {name: task for name, task in recipe.tasks.items() if task.kind != "detection"}
+    tasks = {name: task for name, task in recipe.tasks.items() if KINDS[task.kind].trained}
     steps_of = _Steps(dataset, recipe)
     graphs = {version.precision: _Graph(recipe, version) for version in models}
     found: dict[str, dict[Mask, list[_Part]]] = {precision: {} for precision in graphs}
@@ -180,7 +201,8 @@ def measure(
                     known[left] = graph(steps, left, known[there])
                 if left:
                     answers = {name: np.ravel(known[left][task.output]) for name, task in tasks.items()}
-                    part = (answers, batch["labels"], batch["present"] * as_tensor(mask, names))
+                    kept = batch["present"] * as_tensor(mask, names)
+                    part = (answers, batch["labels"], kept, batch.get("targets", {}))
                     found[precision].setdefault(mask, []).append(part)
         if progress is not None:
             progress(done + 1, count)
@@ -188,26 +210,27 @@ def measure(
     rows = []
     for name, task in tasks.items():
         for mask in found["fp32"]:
-            right = {
-                precision: judge(task, name, _predictions(tasks, by_mask[mask]), none)
-                for precision, by_mask in found.items()
-            }
-            if certain := len(right["fp32"]):
-                counts = {precision: int(judged.sum()) for precision, judged in right.items()}
-                rows.append(MaskAccuracy(task=name, present=mask, samples=certain, right=counts))
+            told = {precision: _predictions(tasks, by_mask[mask]) for precision, by_mask in found.items()}
+            judged = {precision: judge(task, name, part, none) for precision, part in told.items()}
+            if not (certain := len(judged["fp32"])):
+                continue
+            if KINDS[task.kind].counted:
+                right = {precision: int(each.sum()) for precision, each in judged.items()}
+                rows.append(MaskAccuracy(task=name, present=mask, samples=certain, right=right))
+            else:
+                error = {precision: float(each.mean()) for precision, each in judged.items()}
+                span = KINDS[task.kind].span(task, told["fp32"].values[name].tolist())
+                rows.append(MaskAccuracy(task=name, present=mask, samples=certain, error=error, span=span))
     return Measurement(samples=count, of=len(samples), rows=tuple(rows))
 
 
 def _predictions(tasks: Mapping[str, RecipeTask], parts: Sequence[_Part]) -> Predictions:
-    # A probability is even where a logit is zero.
-    even = {
-        name: 0.5 if task.kind == "verification" and task.scores == "probabilities" else 0.0
-        for name, task in tasks.items()
-    }
+    even = {name: KINDS[task.kind].even(task) for name, task in tasks.items()}
     return Predictions(
         logits={name: torch.from_numpy(np.stack([part[0][name] for part in parts])) - even[name] for name in tasks},
         labels=torch.cat([part[1] for part in parts]),
         present=torch.cat([part[2] for part in parts]),
+        values={name: torch.cat([part[3][name] for part in parts]) for name in parts[0][3]},
     )
 
 
@@ -215,7 +238,7 @@ def measure_key(dataset: Dataset) -> str:
     """Return the hash of what a measurement depends on besides the networks: the data, and how they are judged."""
     digest = hashlib.sha256(dataset.digest("validation"))
     own = Path(__file__).parent
-    for file in sorted([*own.glob("datasets/*.py"), *own.glob("training/*.py")]):
+    for file in sorted([own / "tasks.py", *own.glob("datasets/*.py"), *own.glob("training/*.py")]):
         digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
 

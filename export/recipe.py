@@ -14,13 +14,11 @@ import msgspec
 import mmedge
 from mmedge.bundle.decoding import locate
 from mmedge.bundle.manifest import (
-    Detection,
     File,
     Input,
     Manifest,
     Mask,
     Missing,
-    Smoothing,
     Stage,
     Sync,
     Task,
@@ -30,7 +28,8 @@ from mmedge.bundle.manifest import (
 from mmedge.bundle.order import check_tasks
 from mmedge.bundle.references import check_label_count, check_references
 from mmedge.bundle.seats import Positive
-from mmedge.bundle.source import parse_output, parse_source
+from mmedge.bundle.source import parse_source
+from mmedge.bundle.tasks import task_of
 from mmedge.errors import BundleError, ConfigError
 from mmedge.fusion.stream import check_stream, is_stream
 
@@ -79,18 +78,15 @@ class RecipeStage(Stage, frozen=True, kw_only=True):
     onnx: str | None = None
 
 
-class RecipeTask(_Strict, frozen=True, kw_only=True):
+class RecipeTask(Task, frozen=True, kw_only=True):
     """A task as the manifest has it, with its labels in place of a file, and its share of the loss."""
 
-    kind: Literal["classification", "verification", "detection"]
-    output: str
-    labels: tuple[str, ...]
-    threshold: float = 0.0
-    smoothing: Smoothing | tuple[Smoothing, ...] | None = None
-    top_k: int = 0
-    scores: Literal["logits", "probabilities"] = "logits"
-    detection: Detection | None = None
+    labels: tuple[str, ...] = ()  # type: ignore[assignment]
     loss_weight: float = 1.0
+
+    def in_manifest(self, labels: str, **changes: Any) -> Task:
+        """Return the task as the manifest has it; ``labels`` is the file of its labels, if it has any."""
+        return task_of(self, labels=labels if self.labels else None, **changes)
 
 
 class Train(_Strict, frozen=True, kw_only=True):
@@ -280,7 +276,7 @@ def check_recipe(recipe: Recipe) -> None:
         check_references(manifest)
         check_tasks(manifest)
         for name, task in recipe.tasks.items():
-            if recipe.stages[parse_output(task.output).stage].outputs:  # else only the network's file tells
+            if recipe.stages[task.tensor.stage].outputs:  # else only the network's file tells
                 check_label_count(manifest, name, len(task.labels))
     except BundleError as error:
         key = (error.where or "").partition(": $.")[2]
@@ -292,7 +288,7 @@ def _manifest(recipe: Recipe) -> Manifest:
     asked = [source for stage in recipe.stages.values() for source in stage.links.values()]
     for task in recipe.tasks.values():
         with suppress(ValueError):  # check_references names it
-            asked.append(parse_output(task.output))
+            asked.append(task.tensor)
     stages: dict[str, Stage] = {}
     for name, stage in recipe.stages.items():
         own = [*stage.states.values(), *(source.name for source in asked if source.stage == name)]
@@ -303,7 +299,6 @@ def _manifest(recipe: Recipe) -> Manifest:
         if stage.callable is None
     ]
     tokenizers = [spec.tokenizer for spec in recipe.inputs.values() if isinstance(spec, TextInput) and spec.tokenizer]
-    known = Task.__struct_fields__
     return Manifest(
         schema="mmedge.bundle/1",
         name=recipe.name,
@@ -311,10 +306,7 @@ def _manifest(recipe: Recipe) -> Manifest:
         inputs=recipe.inputs,
         stages=stages,
         variants=tuple(variants),
-        tasks={
-            name: Task(**{key: getattr(task, key) for key in task.__struct_fields__ if key in known} | {"labels": "-"})
-            for name, task in recipe.tasks.items()
-        },
+        tasks={name: task.in_manifest("-") for name, task in recipe.tasks.items()},
         missing=recipe.missing,
         validated_masks=recipe.validated_masks,
         sync=recipe.sync,

@@ -17,7 +17,6 @@ import onnx
 
 from mmedge.bundle import load
 from mmedge.bundle.manifest import AudioInput, ImageInput, Input, Mask, Missing, Sync, TextInput
-from mmedge.bundle.source import parse_output
 from mmedge.errors import ConfigError
 from mmedge.types import AnyArray
 
@@ -186,7 +185,7 @@ def _write(
     tasks = _tasks(recipe, networks, models, seen, report)
     joined: dict[str, RecipeTask] = {}
     for task in tasks.values():
-        joined.setdefault(parse_output(task.output).stage, task)
+        joined.setdefault(task.tensor.stage, task)
     if len(joined) > 1:
         join_outputs(draft, tasks, joined)
         (folder / "rules.py").write_text(rule_text(joined), encoding="utf-8")

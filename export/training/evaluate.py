@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 from torch.utils.data import DataLoader
 
-from ..datasets.base import Dataset, Samples
+from ..datasets.base import Dataset, Samples, class_names
 from ..models.staged import StagedModel
 from ..preprocess.torch_module import preprocessors
 from ..recipe import Recipe, RecipeTask
+from ..tasks import KINDS, Truth, valued_tasks
 from .masks import all_masks, as_tensor
-from .targets import classification_target, none_class, verification_target
+from .targets import none_class
 
 Mask = tuple[str, ...]
 
@@ -30,11 +30,17 @@ class Predictions:
         logits: Task -> [n, classes] or [n, 1].
         labels: int64 [n, n_inputs].
         present: float32 [n, n_inputs], the mask and what the samples have.
+        values: Task -> float32 [n], its target where that is a number, NaN for unknown.
     """
 
     logits: dict[str, Tensor]
     labels: Tensor
     present: Tensor
+    values: dict[str, Tensor] = field(default_factory=dict)
+
+    def truth(self, task: str, none: int | None) -> Truth:
+        """Return what is known of the samples, for one task."""
+        return Truth(labels=self.labels, present=self.present, none=none, values=self.values.get(task))
 
 
 def predict(
@@ -60,7 +66,7 @@ def predict(
         cast("Any", samples), train.batch_size, num_workers=train.workers, collate_fn=dataset.collate
     )
     masks = {mask: as_tensor(mask, names) for mask in all_masks(names)}
-    parts: dict[Mask, list[tuple[dict[str, Tensor], Tensor, Tensor]]] = {mask: [] for mask in masks}
+    parts: dict[Mask, list[tuple[dict[str, Tensor], Tensor, Tensor, dict[str, Tensor]]]] = {mask: [] for mask in masks}
     with torch.inference_mode():
         for number, batch in enumerate(loader):
             if limit is not None and number >= limit:
@@ -73,12 +79,14 @@ def predict(
                 outputs = model(inputs, present.to(device), age_ms, reuse=outputs)
                 kept = present.sum(1) > 0
                 logits = {name: outputs[task.output].cpu()[kept] for name, task in recipe.tasks.items()}
-                parts[mask].append((logits, batch["labels"][kept], present[kept]))
+                values = {name: value[kept] for name, value in batch.get("targets", {}).items()}
+                parts[mask].append((logits, batch["labels"][kept], present[kept], values))
     return {
         mask: Predictions(
             logits={name: torch.cat([part[0][name] for part in found]) for name in recipe.tasks},
             labels=torch.cat([part[1] for part in found]),
             present=torch.cat([part[2] for part in found]),
+            values={name: torch.cat([part[3][name] for part in found]) for name in valued_tasks(recipe)},
         )
         for mask, found in parts.items()
     }
@@ -94,7 +102,7 @@ def accuracies(recipe: Recipe, found: Mapping[Mask, Predictions]) -> dict[str, d
     none = none_class(class_names(recipe))
     rows: dict[str, dict[str, float]] = {}
     for name, task in recipe.tasks.items():
-        for mask, part in found.items():
+        for mask, part in found.items() if KINDS[task.kind].trained else ():
             value = accuracy(task, name, part, none)
             if value is not None:
                 rows.setdefault(name, {})["+".join(mask)] = round(value, 4)
@@ -104,7 +112,7 @@ def accuracies(recipe: Recipe, found: Mapping[Mask, Predictions]) -> dict[str, d
 def mask_figures(recipe: Recipe, rows: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any]]:
     """Return what the manifest says of every mask: how often the first classification task is right with it.
 
-    A recipe that classifies nothing tells of its first task, where that is defined.
+    A recipe that classifies nothing tells of its first task, where that is defined, by that kind's own measure.
 
     Args:
         recipe: The tasks.
@@ -112,19 +120,18 @@ def mask_figures(recipe: Recipe, rows: Mapping[str, Mapping[str, float]]) -> lis
     """
     kinds = {name: task.kind for name, task in recipe.tasks.items()}
     first = next((name for name, kind in kinds.items() if kind == "classification"), next(iter(kinds), ""))
-    metric = "top1" if kinds.get(first) == "classification" else "accuracy"
     found = rows.get(first, {}).items()
-    return [{"present": mask.split("+"), "metric": metric, "value": value} for mask, value in found]
+    return [{"present": mask.split("+"), "metric": KINDS[kinds[first]].metric, "value": value} for mask, value in found]
 
 
 def accuracy(task: RecipeTask, name: str, found: Predictions, none: int | None) -> float | None:
-    """Return the share of right answers where the target is certain; None where it never is; see ``judge``."""
-    right = judge(task, name, found, none)
-    return float(right.float().mean()) if len(right) else None
+    """Return the mean of ``judge``, of most kinds the share of right answers; None where no target is certain."""
+    judged = judge(task, name, found, none)
+    return float(judged.mean()) if len(judged) else None
 
 
 def judge(task: RecipeTask, name: str, found: Predictions, none: int | None) -> Tensor:
-    """Return whether each answer is right, bool [certain], of those whose target is certain.
+    """Return 1 where an answer is right, else 0, or its error, float32 [certain], of those whose target is certain.
 
     Args:
         task: The task.
@@ -132,19 +139,11 @@ def judge(task: RecipeTask, name: str, found: Predictions, none: int | None) -> 
         found: Predictions under one mask.
         none: Class that means nothing is shown.
     """
-    logits = found.logits[name]
-    if task.kind == "classification":
-        best, answer = classification_target(found.labels, found.present, logits.shape[1], none).max(1)
-        certain = best == 1
-        right = logits.argmax(1) == answer
-    else:
-        same, certain = verification_target(found.labels, found.present, none)
-        right = (logits[:, 0] >= 0) == (same > 0)
-    return right[certain]
+    return KINDS[task.kind].judge(task, found.logits[name], found.truth(name, none))
 
 
 def temperatures(recipe: Recipe, found: Mapping[Mask, Predictions]) -> dict[str, float]:
-    """Return the temperature of each task that minimises its loss over all masks.
+    """Return the temperature of each task that has one, which minimises its loss over all masks.
 
     Args:
         recipe: The tasks.
@@ -154,32 +153,18 @@ def temperatures(recipe: Recipe, found: Mapping[Mask, Predictions]) -> dict[str,
     grid = np.geomspace(0.25, 4.0, 121)
     best: dict[str, float] = {}
     for name, task in recipe.tasks.items():
-        pairs = [_certain(task, name, part, none) for part in found.values()]
-        logits, target = torch.cat([p[0] for p in pairs]), torch.cat([p[1] for p in pairs])
-        if not len(logits):
-            best[name] = 1.0
-        elif task.kind == "classification":
-            best[name] = _argmin(grid, [float(functional.cross_entropy(logits / t, target)) for t in grid])
-        else:
-            losses = [functional.binary_cross_entropy_with_logits(logits / t, target) for t in grid]
-            best[name] = _argmin(grid, [float(loss) for loss in losses])
+        kind = KINDS[task.kind]
+        if not kind.calibrated:
+            continue
+        parts: list[tuple[Tensor, Tensor]] = []
+        for part in found.values():
+            target, defined = kind.target(task, part.logits[name], part.truth(name, none))
+            parts.append((part.logits[name][defined], target[defined]))
+        logits, target = torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
+        losses = [float(kind.losses(logits / t, target).mean()) for t in grid] if len(logits) else []
+        best[name] = _argmin(grid, losses) if losses else 1.0
     return best
-
-
-def _certain(task: RecipeTask, name: str, found: Predictions, none: int | None) -> tuple[Tensor, Tensor]:
-    logits = found.logits[name]
-    if task.kind == "classification":
-        target = classification_target(found.labels, found.present, logits.shape[1], none)
-        defined = target.sum(1) > 0
-        return logits[defined], target[defined]
-    same, defined = verification_target(found.labels, found.present, none)
-    return logits[defined], same[defined, None]
 
 
 def _argmin(grid: np.ndarray[Any, Any], losses: list[float]) -> float:
     return round(float(grid[int(np.argmin(losses))]), 4)
-
-
-def class_names(recipe: Recipe) -> tuple[str, ...]:
-    """Return the class names of the first classification task."""
-    return next((task.labels for task in recipe.tasks.values() if task.kind == "classification"), ())

@@ -20,6 +20,7 @@ class TrainReport:
         seconds: Wall time of training, data preparation apart.
         parameters: Of the model.
         validation: Task -> mask -> accuracy.
+        metrics: Task -> what its figures are: an accuracy unless this says ``mae``.
         temperature: Task -> temperature calibrated on validation.
         test: Condition -> task -> mask -> accuracy.
     """
@@ -29,6 +30,7 @@ class TrainReport:
     seconds: float = 0.0
     parameters: int = 0
     validation: dict[str, dict[str, float]] = field(default_factory=dict)
+    metrics: dict[str, str] = field(default_factory=dict)
     temperature: dict[str, float] = field(default_factory=dict)
     test: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
 
@@ -52,10 +54,13 @@ class TrainReport:
         table = Table(title=f"accuracy in %, seed {self.seed}, {self.parameters:,} parameters", title_justify="left")
         table.add_column("samples")
         for task, mask in columns:
-            table.add_column(f"{task}\n{mask}", justify="right")
+            error = self.metrics.get(task) == "mae"
+            table.add_column(f"{task}{', mean absolute error' if error else ''}\n{mask}", justify="right")
         for condition, found in [("validation", self.validation), *self.test.items()]:
             cells = [found.get(task, {}).get(mask) for task, mask in columns]
-            table.add_row(condition, *("-" if cell is None else f"{100 * cell:.1f}" for cell in cells))
+            errors = [self.metrics.get(task) == "mae" for task, _ in columns]
+            told = zip(cells, errors, strict=True)
+            table.add_row(condition, *("-" if c is None else f"{c:.4g}" if e else f"{100 * c:.1f}" for c, e in told))
         console.print(table)
         heat = ", ".join(f"{name} {value:.2f}" for name, value in self.temperature.items())
         console.print(f"trained in {self.seconds:.0f} s; temperatures: {heat}", highlight=False)

@@ -17,6 +17,7 @@ from rich.text import Text
 from mmedge.bundle import AudioInput, Bundle, ImageInput, Input, Manifest, load, stage_order
 from mmedge.bundle.manifest import Debounce, Ema, Hysteresis, Stage, Task, TextInput
 from mmedge.bundle.source import Age, Constant, Output, Presence, Seat, State
+from mmedge.bundle.tasks import TASK_KINDS
 from mmedge.cli.graph import Key, draw, plain, tree
 from mmedge.cli.output import Json, add_names, next_step, out, print_json
 from mmedge.interpret import recognise
@@ -114,11 +115,8 @@ def _stage(manifest: Manifest, stage: Stage) -> list[str]:
 
 def _task(manifest: Manifest, task: Task, labels: tuple[str, ...]) -> list[str]:
     of = f" of {task.tensor.name}" if len(manifest.stages[task.tensor.stage].outputs) > 1 else ""
-    names = f"{labels[0]} .. {labels[-1]}" if len(labels) > 3 else ", ".join(labels)
-    lines = [f"{task.kind}{of}", f"{len(labels)} labels ({names})", f"threshold {task.threshold:g}"]
-    if task.detection is not None:
-        lines.append(f"{task.detection.layout} of {task.detection.input}, iou {task.detection.iou:g}")
-    for part in task.smoothing if isinstance(task.smoothing, tuple) else (task.smoothing,):
+    lines = [f"{task.kind}{of}", *TASK_KINDS[task.kind].describe(task, labels)]
+    for part in task.smoothings:
         if isinstance(part, Ema):
             lines.append(f"ema {part.tau_ms:g} ms")
         elif isinstance(part, Hysteresis):
