@@ -168,10 +168,47 @@ class _Detection(TaskKind):
         return f"min(max(float({best}), 0.0), 1.0)"
 
 
+class _Regression(TaskKind):
+    metric = "mae"
+    trained = valued = True
+    counted = False
+    keys = ("kind", "output", "regression")
+
+    def target(self, task: RecipeTask, outputs: Tensor, truth: Truth) -> tuple[Tensor, Tensor]:
+        assert truth.values is not None, "collate gives the targets of a task with 'valued'"
+        known = ~truth.values.isnan() & (truth.present.sum(1) > 0)
+        return truth.values.nan_to_num(), known
+
+    def losses(self, outputs: Tensor, target: Tensor) -> Tensor:
+        from torch.nn import functional
+
+        return functional.smooth_l1_loss(outputs.reshape(-1), target, reduction="none")
+
+    def judge(self, task: RecipeTask, outputs: Tensor, truth: Truth) -> Tensor:
+        target, known = self.target(task, outputs, truth)
+        told, clamp = outputs.reshape(-1), task.regression and task.regression.clamp
+        return ((told.clamp(*clamp) if clamp else told) - target)[known].abs()
+
+    def span(self, task: RecipeTask, values: Sequence[float]) -> float:
+        """Return the width of the clamp; without one, that of ``values``, or how large they are if all are equal."""
+        if task.regression is not None and task.regression.clamp is not None:
+            return task.regression.clamp[1] - task.regression.clamp[0]
+        known = [value for value in values if value == value]
+        return (max(known) - min(known)) or abs(known[0]) or 1.0
+
+    def agreement(self, task: RecipeTask, pairs: Sequence[tuple[TaskResult, TaskResult]]) -> Agreement:
+        """Return by how much the numbers differ on average, as a share of ``span``."""
+        told = [(x.value, y.value) for x, y in pairs if x.value is not None and y.value is not None]
+        difference = sum(abs(x - y) for x, y in told) / len(told)
+        share = 1.0 - difference / self.span(task, [x for x, _ in told])
+        return Agreement(share=share, score_difference=0.0, difference=difference)
+
+
 KINDS: Mapping[str, TaskKind] = {
     "classification": _Classification(),
     "verification": _Verification(),
     "detection": _Detection(),
+    "regression": _Regression(),
 }
 
 

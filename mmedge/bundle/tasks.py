@@ -7,7 +7,7 @@ is read in ``mmedge/interpret/kinds.py``, and how it is trained and measured in 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import prod
+from math import inf, prod
 from typing import Annotated, Any, Literal, NoReturn, Protocol, TypeAlias
 
 import msgspec
@@ -60,12 +60,29 @@ class Detection(Strict, frozen=True, kw_only=True):
     max_boxes: Annotated[int, msgspec.Meta(gt=0, le=1000)] = 100
 
 
+class Regression(Strict, frozen=True, kw_only=True):
+    """What the one number of an output is.
+
+    Attributes:
+        unit: Of the number, as it is told: ``m``, ``degrees``; empty where it has none.
+        clamp: Least and greatest number that is told, in ``unit``; what the network gives beyond is told as these.
+    """
+
+    unit: Annotated[str, msgspec.Meta(max_length=32)] = ""
+    clamp: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if self.clamp is not None and not -inf < self.clamp[0] < self.clamp[1] < inf:
+            raise ValueError(f"clamp [{self.clamp[0]:g}, {self.clamp[1]:g}] is not [low, high] of two finite numbers")
+
+
 class Task(Strict, frozen=True, kw_only=True):
     """What an output means.
 
     ``verification`` compares the inputs that are present, so it is undefined with fewer than two;
     its score is the sigmoid of one logit and its labels are (no, yes). ``classification`` is the softmax of logits;
     a task that says ``probabilities`` gives them itself. ``detection`` gives boxes, whose scores are probabilities.
+    ``regression`` is one number in a unit; it has no labels and no scores.
 
     Attributes:
         kind: What is made of the output.
@@ -77,9 +94,10 @@ class Task(Strict, frozen=True, kw_only=True):
         top_k: So many of the best labels are told with their scores.
         scores: What the output gives.
         detection: How boxes lie in the output.
+        regression: What the number is.
     """
 
-    kind: Literal["classification", "verification", "detection"]
+    kind: Literal["classification", "verification", "detection", "regression"]
     output: str
     labels: str | None = None
     temperature: PositiveFloat = 1.0
@@ -88,6 +106,7 @@ class Task(Strict, frozen=True, kw_only=True):
     top_k: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 0
     scores: Literal["logits", "probabilities"] = "logits"
     detection: Detection | None = None
+    regression: Regression | None = None
 
     def __post_init__(self) -> None:
         if TASK_KINDS[self.kind].labelled and not self.labels and not isinstance(self.labels, str):
@@ -166,20 +185,43 @@ class _Detection(TaskKind):
         return [*super().describe(task, labels), *boxes]
 
 
+class _Regression(TaskKind):
+    labelled = False
+
+    def check(self, task: Task, inputs: Mapping[str, Input], fail: Fail) -> None:
+        if task.labels:
+            fail("a regression has no labels", "labels", "leave them out")
+        for key in ("temperature", "threshold", "top_k", "scores"):
+            if getattr(task, key) != _DEFAULTS[key]:
+                fail(f"a regression has no {key}", key, "leave it out; 'regression.clamp' limits what is told")
+        if not all(isinstance(part, Ema) for part in task.smoothings):
+            fail("only an ema smooths a number", "smoothing", 'write { kind = "ema", tau_ms = 200 }')
+
+    def check_output(self, task: Task, dims: Sequence[int], labels: int, fail: Fail) -> None:
+        if prod(dims) != 1:
+            fail("is not one number", "output", "give each number an output of its own, or choose another output")
+
+    def describe(self, task: Task, labels: Sequence[str]) -> list[str]:
+        spec = task.regression or Regression()
+        unit = [f"in {spec.unit}"] if spec.unit else []
+        return [*unit, *([] if spec.clamp is None else [f"{spec.clamp[0]:g} .. {spec.clamp[1]:g}"])]
+
+
+_DEFAULTS = dict(zip(Task.__struct_fields__[-len(Task.__struct_defaults__) :], Task.__struct_defaults__, strict=True))
 TASK_KINDS: Mapping[str, TaskKind] = {
     "classification": _Classification(),
     "verification": _Verification(),
     "detection": _Detection(),
+    "regression": _Regression(),
 }
-# Key of a kind's own settings -> the kind.
-_OWN_KEYS = {"detection": "a detection"}
 
 
 def check_task(task: Task, inputs: Mapping[str, Input], fail: Fail) -> None:
     """Refuse, by ``fail``, what a task of its kind cannot have."""
-    for kind, told in _OWN_KEYS.items():
-        if (getattr(task, kind) is not None) != (task.kind == kind):
-            fail(f"{told} has '{kind}', and nothing else has", kind)
+    if (task.detection is not None) != (task.kind == "detection"):
+        fail("a detection has 'detection', and nothing else has", "detection")
+    if task.regression is not None and task.kind != "regression":
+        fail("a regression may have 'regression', and nothing else may", "regression", "leave it out")
     TASK_KINDS[task.kind].check(task, inputs, fail)
     if task.scores == "probabilities" and task.temperature != 1.0:
         fail("a temperature calibrates logits, not probabilities", "temperature", "leave one of the two out")

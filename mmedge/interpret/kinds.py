@@ -8,10 +8,12 @@ from typing import TypeAlias
 
 import numpy as np
 
+from mmedge.bundle.manifest import Ema as EmaSpec
 from mmedge.bundle.manifest import Task
+from mmedge.bundle.tasks import Regression as RegressionSpec
 from mmedge.errors import EngineError
 from mmedge.interpret.detection import Detector, ToPicture
-from mmedge.interpret.smoothing import Scores, Smoother
+from mmedge.interpret.smoothing import Ema, Scores, Smoother
 from mmedge.interpret.task import UNDEFINED, Interpreter, check_probability, read_scores, softmax
 from mmedge.types import AnyArray, Snapshot, TaskResult
 
@@ -98,6 +100,39 @@ class Verification(Interpreter):
         self._smoother.reset()
 
 
+class Regression(Interpreter):
+    """One number, clamped, smoothed by an ema; it always answers. Allocates no array per call."""
+
+    def __init__(self, name: str, task: Task) -> None:
+        self._name, self._spec = name, task.regression or RegressionSpec()
+        self._value = np.empty(1)
+        taus = [part.tau_ms for part in task.smoothings if isinstance(part, EmaSpec)]
+        self._ema = Ema(taus[0], 1) if taus else None
+
+    def read(self, output: AnyArray, snapshot: Snapshot) -> None:
+        """Take up the number."""
+        if output.size != 1:
+            raise EngineError(
+                f"{output.size} values for one number", where=f"task '{self._name}'", fix="choose another output"
+            )
+        self._value[0] = self._clamped(float(output.reshape(-1)[0]))
+
+    def tell(self, snapshot: Snapshot) -> TaskResult:
+        """Return the number, to six digits, in its unit."""
+        if self._ema is not None:
+            self._ema(self._value, snapshot.t_ns)
+        value = self._clamped(float(f"{self._value[0]:.6g}"))
+        return TaskResult(label=None, score=None, value=value, unit=self._spec.unit)
+
+    def _clamped(self, value: float) -> float:
+        return value if self._spec.clamp is None else min(max(value, self._spec.clamp[0]), self._spec.clamp[1])
+
+    def reset(self) -> None:
+        """Forget the past."""
+        if self._ema is not None:
+            self._ema.reset()
+
+
 def _detector(name: str, task: Task, labels: tuple[str, ...], to_picture: ToPicture | None) -> Interpreter:
     if to_picture is None:
         raise EngineError("a detection needs the geometry of its picture", where=f"task '{name}'")
@@ -108,6 +143,7 @@ _READERS: Mapping[str, Make] = {
     "classification": lambda name, task, labels, _: Classification(name, task, labels),
     "verification": lambda name, task, labels, _: Verification(name, task, labels),
     "detection": _detector,
+    "regression": lambda name, task, labels, _: Regression(name, task),
 }
 
 
