@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -232,18 +233,17 @@ def measure(
             judged = {precision: judge(task, name, part, none) for precision, part in told.items()}
             if not (certain := len(judged["fp32"])):
                 continue
-            row = {"task": name, "present": mask, "samples": certain}
+            row = partial(MaskAccuracy, task=name, present=mask, samples=certain)
             if KINDS[task.kind].counted:
-                rows.append(MaskAccuracy(**row, right={precision: int(each.sum()) for precision, each in judged.items()}))
-            else:
-                rows.append(
-                    MaskAccuracy(
-                        **row,
-                        error={precision: float(each.mean()) for precision, each in judged.items()},
-                        spread=float(judged["fp32"].std(correction=0)),
-                        span=KINDS[task.kind].span(task, told["fp32"].values[name].tolist()),
-                    )
+                rows.append(row(right={precision: int(each.sum()) for precision, each in judged.items()}))
+                continue
+            rows.append(
+                row(
+                    error={precision: float(each.mean()) for precision, each in judged.items()},
+                    spread=float(judged["fp32"].std(correction=0)),
+                    span=KINDS[task.kind].span(task, told["fp32"].values[name].tolist()),
                 )
+            )
     return Measurement(samples=count, of=len(samples), rows=tuple(rows))
 
 

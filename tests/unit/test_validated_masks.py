@@ -151,7 +151,7 @@ def test_masks_are_counted_as_by_hand(three: tuple[Recipe, StagedModel, Any], da
     want = oracle(samples)
     dataset = Listed(recipe, samples)
     for found in (counts(recipe, predict(model, dataset, samples, recipe)), measure([onnx], dataset).counts):
-        got = {(task, mask): (c.right, c.samples) for task, rows in found.items() for mask, c in rows.items()}
+        got = {(task, mask): (c.total, c.samples) for task, rows in found.items() for mask, c in rows.items()}
         assert got == want
 
 
