@@ -89,7 +89,7 @@ def picture(percent: float, seed: int) -> np.ndarray:
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("dimmer")
     rows = ["split,group,label,image,audio,text"]
-    for number, percent in enumerate(np.random.default_rng(0).uniform(5, 85, 96)):
+    for number, percent in enumerate(np.random.default_rng(0).uniform(5, 85, 160)):
         split = "validation" if number % 4 == 0 else "test" if number % 4 == 1 else "train"
         cv2.imwrite(str(folder / f"{number}.png"), picture(percent, number))
         rows.append(f"{split},{split},{percent:.3f},{number}.png,,")
