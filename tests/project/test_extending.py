@@ -18,6 +18,7 @@ import pytest
 import mmedge
 from mmedge import _core
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine
+from mmedge.types import Snapshot
 from tests.conftest import WriteClip
 from tests.tiny import WINDOW, networks, tiny_bundle
 
@@ -124,6 +125,18 @@ def test_a_command_in_one_file_and_one_line(house: Path) -> None:
     assert "eye.onnx" in run(house, "size", bundle).stdout
     assert "How many bytes" in run(house, "--help").stdout
     assert run(house, "size", "nothing.mmedge").returncode in (2, 4)
+
+
+def test_a_task_reads_and_tells() -> None:
+    names: dict[str, Any] = {}
+    code = examples("A task")
+    exec(code["mmedge/bundle/tasks.py"] + code["mmedge/interpret/kinds.py"], names)
+    refused: list[str] = []
+    names["OrdinalKind"]().check_output(None, (1, 2), 3, lambda text, key: refused.append(text))
+    assert refused == ["has 2 steps"]
+    reader = names["Ordinal"]("mood", None, ("low", "middle", "high"))
+    told = reader(np.array([[0.0, 3.0, 3.0]], np.float32), Snapshot(t_ns=0, seq=0, present={"image": True}))
+    assert (told.label, told.value) == ("middle", pytest.approx(1.464, abs=1e-3))
 
 
 def test_a_back_end_computes_what_onnx_runtime_does(tmp_path: Path) -> None:
