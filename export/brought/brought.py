@@ -62,9 +62,9 @@ def bring(recipe: Recipe) -> tuple[Recipe, dict[str, onnx.ModelProto]]:
         own = {value.name: value for value in graph_inputs(model)}
         if own.keys() != stage.inputs.keys():
             raise ConfigError(
-                f"the network's inputs are {sorted(own)}, the recipe says {sorted(stage.inputs)}",
+                f"the network's inputs are {sorted(own)}, but the recipe declares {sorted(stage.inputs)}",
                 where=f"{where}.inputs",
-                fix="name them as the network does",
+                fix="use the network's names",
             )
         feeds: dict[str, AnyArray] = {}
         for tensor, source in stage.inputs.items():
@@ -85,7 +85,7 @@ def bring(recipe: Recipe) -> tuple[Recipe, dict[str, onnx.ModelProto]]:
             state = source.removeprefix("@state:")
             if state != source and shapes.get(state) != feeds[tensor].shape:
                 raise ConfigError(
-                    f"the state is {list(feeds[tensor].shape)}, output '{state}' is {list(shapes.get(state, ()))}",
+                    f"the state is {list(feeds[tensor].shape)}, but output '{state}' is {list(shapes.get(state, ()))}",
                     where=f"{where}.inputs.{tensor}",
                     fix="feed back an output of the same shape",
                 )
@@ -180,7 +180,7 @@ def _fit(
             raise ConfigError(
                 f"the network takes {text}, '{source}' gives {list(shape)}",
                 where=where,
-                fix="correct the size of what feeds it, or export the network with that shape",
+                fix="correct the size of its source, or export the network with that shape",
             )
     own = dtype(value)
     elem = value.type.tensor_type.elem_type
@@ -291,7 +291,9 @@ def _outputs(
         said = tuple(1 if isinstance(dim, str) else dim for dim in declared.get(value.name, own))
         if said != own:
             raise ConfigError(
-                f"the network gives {list(own)}, the recipe declares {list(said)}", where=at, fix="correct the recipe"
+                f"the network returns {list(own)}, but the recipe declares {list(said)}",
+                where=at,
+                fix="correct the recipe",
             )
         set_shape(value, own)
         if one.dtype in (np.float16, np.float64):
@@ -316,7 +318,7 @@ def run_network(model: onnx.ModelProto, feeds: Mapping[str, AnyArray], where: st
         raise ConfigError(
             f"ONNX Runtime cannot run the network: {str(error).splitlines()[0]}",
             where=where,
-            fix="look at it with `mmedge inspect`",
+            fix="run `mmedge inspect` on it",
         ) from error
     return outputs
 

@@ -71,7 +71,7 @@ def read_network(path: Path, taken: Sequence[str]) -> Network:
     """Open one file and name its stage.
 
     Raises:
-        ConfigError: If it is no network, or one of Ultralytics' for another task than boxes and classes.
+        ConfigError: If it is not a network, or one of Ultralytics' for another task than boxes and classes.
     """
     name = re.sub(r"[^A-Za-z0-9_]+", "_", path.stem).strip("_").lower() or "network"
     name = f"n{name}" if name[0].isdigit() else name

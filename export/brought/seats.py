@@ -147,7 +147,7 @@ class Seats:
         if _RATE.fullmatch(name):
             self._say(network, name, f"@const:{RATE_HZ}", "a scalar named as a sample rate")
         else:
-            self._say(network, name, "@const:0", "a scalar nobody knows: set its value in the recipe")
+            self._say(network, name, "@const:0", "a scalar of unknown meaning: set its value in the recipe")
 
     def _seat(self, network: Network, name: str, value: onnx.ValueInfoProto, *, stateful: bool) -> None:
         shape, kind = dims(value), dtype(value)

@@ -32,7 +32,7 @@ def padding_of(file: Path) -> tuple[int, str | None]:
         this last one a hint, since a mask then leaves it out inside a text too.
 
     Raises:
-        ConfigError: If it cannot be read or is no tokenizer.
+        ConfigError: If it cannot be read or is not a tokenizer.
         MissingDependencyError: If ``tokenizers`` is not installed.
     """
     fix = "give the tokenizer.json of the network, as the library tokenizers writes it"

@@ -213,7 +213,7 @@ def _room(name: str | None, rng: np.random.Generator) -> FloatArray:
 
 
 def _babble(samples: int, rng: np.random.Generator) -> FloatArray:
-    """Return flite voices saying words that are no digits, RMS 1, at 16 kHz."""
+    """Return flite voices saying words that are not digits, RMS 1, at 16 kHz."""
     spoken = babble(_chatter(), samples // 2 + RATE_HZ, rng, voices=8)
     upsampled: FloatArray = require("soxr", "resampling speech").resample(spoken, RATE_HZ, SOUND_HZ)
     return unit(upsampled[:samples])

@@ -293,7 +293,7 @@ class Impacts(Dataset):
     def __init__(self, recipe: Recipe, **options: object) -> None:
         super().__init__(recipe)
         if class_labels(recipe) != (*map(str, range(1, OBJECTS + 1)), "none"):
-            raise ConfigError("Impacts has the labels 1..4 and none", where="tasks", fix="list these five labels")
+            raise ConfigError("Impacts needs the labels 1..4 and none", where="tasks", fix="list these five labels")
         try:
             self.options = msgspec.convert(options, Options)
         except msgspec.ValidationError as error:

@@ -48,7 +48,7 @@ class Bank:
     Attributes:
         samples: All words, one after the other.
         starts: int64 [n + 1]; word i is ``samples[starts[i]:starts[i + 1]]``.
-        labels: 0..9, or 10 for a word that is no digit.
+        labels: 0..9, or 10 for a word that is not a digit.
         speakers: ``ENGINE:VOICE`` of each word.
     """
 
@@ -187,7 +187,7 @@ def synthesise(job: _Job) -> tuple[FloatArray, int]:
             raise _no_command(command[0]) from error
         except subprocess.CalledProcessError as error:
             message = f"'{command[0]}' failed: {error.stderr.decode(errors='replace').strip()}"
-            raise SourceError(message, where=" ".join(command), fix="try the command by hand") from error
+            raise SourceError(message, where=" ".join(command), fix="run the command in a shell") from error
         return _read_wave(Path(out))
 
 
@@ -253,7 +253,7 @@ def read_audio(path: Path, rate_hz: int, form: str | None = None, **options: str
     try:
         with av.open(str(path), format=form, options=options) as container:
             if not container.streams.audio:
-                raise SourceError("the file has no sound", where=str(path), fix="give a file with an audio track")
+                raise SourceError("the file has no audio track", where=str(path), fix="give a file with an audio track")
             resampler = av.AudioResampler(format="fltp", layout="mono", rate=rate_hz)
             frames = [f for decoded in container.decode(audio=0) for f in resampler.resample(decoded)]
             frames += resampler.resample(None)

@@ -47,7 +47,7 @@ def coloured_noise(samples: int, slope: float, rng: np.random.Generator) -> Floa
 
 
 def babble(bank: Bank, samples: int, rng: np.random.Generator, voices: int = 6) -> FloatArray:
-    """Return several people saying words that are no digits, RMS 1."""
+    """Return several people saying words that are not digits, RMS 1."""
     words = np.flatnonzero(bank.labels == OTHER)
     sound = np.zeros(samples, np.float32)
     for _ in range(voices):

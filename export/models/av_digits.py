@@ -106,7 +106,7 @@ def make(recipe: Recipe, embedding: int = 64, fusion: str = "table") -> StagedMo
     assert isinstance(text, TextInput)
     if fusion not in FUSIONS:
         raise ConfigError(
-            f"there is no fusion '{fusion}'", where="model.parameters.fusion", fix=f"one of {', '.join(FUSIONS)}"
+            f"unknown fusion '{fusion}'", where="model.parameters.fusion", fix=f"one of {', '.join(FUSIONS)}"
         )
     vocabulary = load_tokenizer(recipe, "text").size
     stages = {

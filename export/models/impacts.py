@@ -116,7 +116,7 @@ def make(recipe: Recipe, features: int = 6) -> StagedModel:
     """
     sound = recipe.inputs.get("audio")
     if not isinstance(sound, AudioInput) or sound.features is None:
-        raise ConfigError("this model hears features", where="inputs.audio", fix="declare log-mel features")
+        raise ConfigError("this model needs audio features", where="inputs.audio", fix="declare log-mel features")
     _, frames, mels = sound.tensor_shape
     stages = {
         "image_encoder": ImageEncoder(features),

@@ -158,9 +158,7 @@ def make(recipe: Recipe, smallest: float = 20.0) -> nn.ModuleDict:
     """
     seat = recipe.inputs.get(recipe.stages["pnet"].inputs.get("image", "")) if "pnet" in recipe.stages else None
     if not isinstance(seat, ImageInput):
-        raise ConfigError(
-            "'image' of stage pnet is not fed by a picture", where="stages.pnet", fix="see attention.toml"
-        )
+        raise ConfigError("'image' of stage pnet needs an image input", where="stages.pnet", fix="see attention.toml")
     pnet = Pyramid(_weighted(Proposal(), "pnet"), seat.size, smallest)
     return nn.ModuleDict({"pnet": pnet, "rnet": _weighted(Refinement(), "rnet"), "onet": _weighted(Output(), "onet")})
 

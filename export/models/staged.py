@@ -42,7 +42,7 @@ class StagedModel(nn.Module):
         self.metadata: dict[str, Any] = {}
         if set(stages) != set(recipe.stages):
             raise ConfigError(
-                f"the model has stages {sorted(stages)}, the recipe {sorted(recipe.stages)}",
+                f"the model has the stages {sorted(stages)}, but the recipe declares {sorted(recipe.stages)}",
                 where="model.factory",
                 fix="return one network per stage",
             )
@@ -163,7 +163,7 @@ def check_shapes(recipe: Recipe, stage: str, network: nn.Module, shapes: Sequenc
     if list(shapes) != declared:
         returned, wanted = (", ".join(str(list(shape)) for shape in found) for found in (shapes, declared))
         raise ConfigError(
-            f"{type(network).__name__} returns {returned}, the recipe declares {wanted}",
+            f"{type(network).__name__} returns {returned}, but the recipe declares {wanted}",
             where=recipe.at(f"stages.{stage}.outputs"),
             fix="correct the recipe or the network",
         )

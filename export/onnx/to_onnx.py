@@ -73,9 +73,9 @@ def to_onnx(model: nn.Module | None, recipe: Recipe, samples: Sequence[Tensors] 
     for name, declared in recipe.stages.items():
         for twice in declared.inputs.keys() & declared.outputs.keys() if declared.callable is None else ():
             raise ConfigError(
-                f"'{twice}' is the name of an input and of an output",
+                f"'{twice}' names both an input and an output",
                 where=f"stages.{name}",
-                fix="ONNX wants different names: rename one of them",
+                fix="rename one of them: ONNX needs different names",
             )
     recipe, brought = bring(recipe)
     modules = {stage: _stage_module(model, stage) for stage in network_stages(recipe) if stage not in brought}
@@ -218,7 +218,7 @@ def _unsupported(stage: str, program: Any, error: Exception) -> ConfigError:
     return ConfigError(
         f"cannot convert to ONNX: {what}",
         where=f"stages.{stage}" + (f", {line}" if line else ""),
-        fix="write it with other operators, or move it out of the network",
+        fix="use other operators, or move this part out of the network",
     )
 
 

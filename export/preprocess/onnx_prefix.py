@@ -122,11 +122,11 @@ def log_mel_prefix(raw: str, tensor: str, spec: AudioInput) -> Prefix:
         Convolutions, power, mel filters, floor, logarithm, normalise.
 
     Raises:
-        ConfigError: If the seat has no features, or its band does not fit.
+        ConfigError: If the input has no features, or its band does not fit.
     """
     features = spec.features
     if features is None:
-        raise ConfigError("the seat has no features", where="features", fix="declare features of kind log_mel")
+        raise ConfigError("the input has no features", where="features", fix="declare features of kind log_mel")
     prefix = Prefix(raw, tensor, TensorProto.FLOAT, spec.raw_shape)
     bins = np.arange(features.n_fft // 2 + 1)[:, None]
     phase = 2.0 * np.pi * bins * np.arange(features.window_samples) / features.n_fft

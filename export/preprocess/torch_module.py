@@ -87,7 +87,7 @@ class LogMelPreprocess(nn.Module):
         features = self.spec.features
         if pcm.shape[1] != self.spec.samples:
             raise ConfigError(
-                f"expected {self.spec.samples} samples, got {pcm.shape[1]}", where="inputs", fix="cut a whole window"
+                f"expected {self.spec.samples} samples, got {pcm.shape[1]}", where="inputs", fix="pass a whole window"
             )
         if features is None:
             return pcm

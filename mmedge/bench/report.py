@@ -215,7 +215,7 @@ def check_report_path(path: Path) -> None:
     """Raise ConfigError unless a report can be written as what the path's name says."""
     if path.suffix not in (".html", ".json"):
         raise ConfigError(
-            f"a report cannot be written as '{path.suffix or path.name}'",
+            f"the report cannot be written as '{path.suffix or path.name}'",
             where=str(path),
-            fix="end the name in .html or .json",
+            fix="use the suffix .html or .json",
         )

@@ -69,7 +69,7 @@ def bench(
     """
     if not duration_s > 0:
         raise ConfigError(
-            f"duration {duration_s:g} s: it must be above 0", where="duration_s", fix="measure 10 s or more"
+            f"duration_s must be above 0, got {duration_s:g}", where="duration_s", fix="measure 10 s or more"
         )
     check_duration(duration_s)
     if not 0 < fps <= 1000:
@@ -77,7 +77,7 @@ def bench(
         raise ConfigError(message, where="fps", fix="use the camera's rate")
     if not 1 <= block_ms <= 1000:
         raise ConfigError(
-            f"blocks of {block_ms:g} ms are not in 1..1000", where="block_ms", fix="use those of the device"
+            f"block_ms must be 1 to 1000, got {block_ms:g}", where="block_ms", fix="use the block length of the device"
         )
     own = not isinstance(bundle, Bundle)
     opened = bundle if isinstance(bundle, Bundle) else load(bundle)
@@ -96,9 +96,9 @@ def bench(
                 tally, rate = _generated(pipe, opened, duration_s, feeds, period_ns, tell)
         if not tally.answered:
             raise ConfigError(
-                f"nothing was measured: no answer came after the warm-up of {WARM_UP_S:g} s",
+                f"nothing was measured: no results after the warm-up of {WARM_UP_S:g} s",
                 where="inputs",
-                fix="look at what `mmedge run` says of the same sources; let files be longer",
+                fix="check the same sources with `mmedge run`; use longer files",
             )
         return Report(
             bundle=opened.name,

@@ -117,11 +117,11 @@ class Hysteresis(Strict, frozen=True, kw_only=True, tag_field="kind", tag="hyste
 
     def __post_init__(self) -> None:
         if self.leave > self.enter:
-            raise ValueError(f"hysteresis would leave at {self.leave:g} what it enters at {self.enter:g}")
+            raise ValueError(f"hysteresis needs leave < enter, got leave {self.leave:g} and enter {self.enter:g}")
 
 
 class Debounce(Strict, frozen=True, kw_only=True, tag_field="kind", tag="debounce"):
-    """A label is told only after it has been the same for ``hold_ms``; until then the one before it."""
+    """A label is reported only after it has been the same for ``hold_ms``; until then the one before it is."""
 
     hold_ms: Milliseconds
 
@@ -138,7 +138,7 @@ class Detection(Strict, frozen=True, kw_only=True):
             score, class (end-to-end networks). Coordinates are pixels of the network's input.
         input: The image input they refer to.
         iou: Boxes of one class that overlap more are one.
-        max_boxes: At most so many, the best ones.
+        max_boxes: At most this many boxes, the best ones.
     """
 
     layout: Literal["yolo", "yolo-objectness", "boxes"]
@@ -151,7 +151,7 @@ class Task(Strict, frozen=True, kw_only=True):
     """What an output means.
 
     ``verification`` compares the inputs that are present, so it is undefined with fewer than two;
-    its score is the sigmoid of one logit and its labels are (no, yes). ``classification`` is the softmax of logits;
+    its score is the sigmoid of one logit and use two labels: no, yes. ``classification`` is the softmax of logits;
     a task that says ``probabilities`` gives them itself. ``detection`` gives boxes, whose scores are probabilities.
 
     Attributes:
@@ -161,7 +161,7 @@ class Task(Strict, frozen=True, kw_only=True):
         temperature: By which logits are divided, calibrated on validation data.
         threshold: Score below which it abstains, says no, or sees no box; a hysteresis takes its place.
         smoothing: One, or several in this order: ema of the scores, hysteresis of the choice, debounce of the label.
-        top_k: So many of the best labels are told with their scores.
+        top_k: How many of the best labels are reported with their scores.
         scores: What the output gives.
         detection: How boxes lie in the output.
     """

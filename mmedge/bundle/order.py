@@ -49,9 +49,9 @@ def check_tasks(manifest: Manifest) -> None:
             source in manifest.inputs for name in _lineage(manifest, producer) for source in _sources(manifest, name)
         ):
             raise BundleError(
-                f"stage '{producer}' is fed by no input, directly or through other stages",
+                f"no input feeds stage '{producer}', directly or through other stages",
                 where=f"manifest.json: $.tasks.{task}.output",
-                fix="feed it, or choose another output",
+                fix="connect an input, or choose another output",
             )
 
 

@@ -59,12 +59,12 @@ def check_references(manifest: Manifest) -> None:
         if isinstance(spec, TextInput) and spec.tokenizer is not None:
             need_file(spec.tokenizer, f"inputs.{name}.tokenizer")
         if isinstance(spec, ImageInput) and spec.reduce > min(spec.frame):
-            fail("the frame is smaller than its area reduction", f"inputs.{name}.reduce")
+            fail("the frame is smaller than 'reduce'", f"inputs.{name}.reduce")
         if isinstance(spec, AudioInput) and spec.features is not None:
             if spec.features.window_samples > spec.features.n_fft:
                 fail("window_samples is larger than n_fft", f"inputs.{name}.features.window_samples")
             if spec.features.n_mels > spec.features.n_fft // 2 + 1:
-                fail("more mel bands than spectrum lines", f"inputs.{name}.features.n_mels")
+                fail("n_mels is larger than the number of spectrum lines", f"inputs.{name}.features.n_mels")
             if not spec.features.f_min_hz < spec.features.f_max_hz <= spec.sample_rate_hz / 2:
                 fail("the mel range is empty or above half the sample rate", f"inputs.{name}.features.f_max_hz")
     for name, stage in stages.items():
@@ -74,7 +74,7 @@ def check_references(manifest: Manifest) -> None:
             path = f"stages.{name}.inputs.{tensor}"
             seat = inputs.get(source)
             if isinstance(seat, TextInput) and seat.tokenizer is None:
-                fail("a text that feeds a stage needs a tokenizer", f"inputs.{source}.tokenizer")
+                fail("a text input that feeds a stage needs a tokenizer", f"inputs.{source}.tokenizer")
             if seat is not None or source in ("@present", "@age_ms"):
                 continue
             if source.startswith("@const:"):
@@ -103,7 +103,7 @@ def check_references(manifest: Manifest) -> None:
         need_tensor(task.output, f"tasks.{name}.output")
         need_file(task.labels, f"tasks.{name}.labels")
         if (task.detection is not None) != (task.kind == "detection"):
-            fail("a detection has 'detection', and nothing else has", f"tasks.{name}.detection")
+            fail("'detection' belongs to tasks of kind detection, and to no others", f"tasks.{name}.detection")
         if task.detection is not None and not isinstance(inputs.get(task.detection.input), ImageInput):
             fail(f"'{task.detection.input}' is not an image input", f"tasks.{name}.detection.input")
         _check_smoothing(name, task)
@@ -150,9 +150,11 @@ def _check_smoothing(name: str, task: Task) -> None:
     parts = task.smoothing if isinstance(task.smoothing, tuple) else (task.smoothing,) if task.smoothing else ()
     kinds = [type(part).__name__ for part in parts]
     if task.kind == "detection" and parts:
-        fail("boxes cannot be smoothed: nobody says which box was which", "smoothing", "leave it out")
+        fail("boxes are not tracked between frames, so they cannot be smoothed", "smoothing", "leave it out")
     if task.kind == "detection" and (task.top_k or task.temperature != 1.0):
-        fail("a detection has no temperature and no top_k", "temperature", "leave them out; 'max_boxes' limits boxes")
+        fail(
+            "a detection takes neither temperature nor top_k", "temperature", "leave them out; 'max_boxes' limits boxes"
+        )
     if task.scores == "probabilities" and task.temperature != 1.0:
         fail("a temperature calibrates logits, not probabilities", "temperature", "leave one of the two out")
     if kinds != sorted(set(kinds), key=("Ema", "Hysteresis", "Debounce").index):

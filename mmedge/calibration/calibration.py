@@ -281,7 +281,7 @@ def _check(listener: _Listener, sources: Sequence[Source], passed_s: float, foun
         silent = [name for name in source.streams if name not in listener.quality]
         if silent:
             raise DeviceError(
-                f"'{silent[0]}' has delivered nothing for {passed_s:.0f} s: {source.health().reason}",
+                f"'{silent[0]}' has sent no data for {passed_s:.0f} s: {source.health().reason}",
                 where=silent[0],
                 fix="check the device: mmedge devices --probe",
             )
@@ -296,7 +296,7 @@ def _check(listener: _Listener, sources: Sequence[Source], passed_s: float, foun
         raise CheckError(
             f"no beep of 1 kHz was heard within {_NOTHING_S:g} s",
             where="--audio",
-            fix=f"{show}; turn it up, and switch off what suppresses noise in the microphone's settings",
+            fix=f"{show}; turn up the volume, and switch off noise suppression in the microphone's settings",
         )
     if passed_s > _NOTHING_S + 3 * wanted:
         raise CheckError(

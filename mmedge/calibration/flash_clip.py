@@ -45,7 +45,7 @@ def write_clip(path: Path) -> Path:
     """
     if path.suffix not in _CODECS:
         raise ConfigError(
-            f"a clip cannot end in '{path.suffix}'", where=str(path), fix="use .mp4 (plays anywhere) or .mkv"
+            f"a clip cannot have the suffix '{path.suffix}'", where=str(path), fix="use .mp4 (plays everywhere) or .mkv"
         )
     av = require("av", "writing a clip")
     starts = [int(time * _FPS) for time in flash_times()]

@@ -193,10 +193,10 @@ class ThreadSource(ABC):
         self._state, self._reason = state, reason
 
     def refuse(self, cause: str, error: SourceError, streams: tuple[str, ...]) -> None:
-        """Count by its cause what cannot be taken for ``streams``, and tell it in ``health``; the first is logged."""
+        """Count refused data of ``streams`` by cause and report it in ``health``; the first one is logged."""
         self.counters[f"refused_{cause}"] += 1
         if self.refused is None:
-            log.warning("%s\n  more of it is only counted", error)
+            log.warning("%s\n  further ones are only counted", error)
         self.refused_streams, self.refused, self._remark = streams, error, error.message
 
     def block(self, stream: str, piece: Piece, *, capture_ns: int, uncertainty_ns: int, quality: ClockQuality) -> Block:

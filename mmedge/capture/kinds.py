@@ -245,7 +245,7 @@ def _read_test(uri: str) -> tuple[str, Params]:
 
     target, _, query = uri.removeprefix("test://").partition("?")
     if target:
-        raise ConfigError(f"test:// takes parameters alone, got '{target}'")
+        raise ConfigError(f"test:// takes parameters only, got '{target}'")
     params = read_params("test", query, Settings.__struct_fields__)
     Settings.read(params)
     # Its parameters make the device: the same ones in another order are the same device.

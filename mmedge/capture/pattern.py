@@ -66,7 +66,7 @@ def read_time_code(picture: npt.NDArray[np.uint8]) -> int | None:
             Of yuv420p and nv12 give the luma: ``frame.data[: frame.height]``.
 
     Returns:
-        The true capture time in whole ms on CLOCK_MONOTONIC, None if there is no time code to be read.
+        The true capture time in whole ms on CLOCK_MONOTONIC, None if no time code can be read.
 
     Example:
         >>> picture = Picture(160, 64)

@@ -149,7 +149,7 @@ class MicrophoneClock:
         left, before_ns = self.quality, self.to_monotonic(stream_ns)
         self._trusted = [quality for quality in self._trusted if self._faults[quality] < _FAULTS]
         self.quality = self._trusted[0]
-        log.warning("%s: its times of quality %s cannot be trusted any more; using %s", self._name, left, self.quality)
+        log.warning("%s: its time stamps of quality %s are no longer trusted; using %s", self._name, left, self.quality)
         return self.to_monotonic(stream_ns) - before_ns
 
     def stream_ns(self, samples: int) -> int:

@@ -170,7 +170,7 @@ class NetworkSource(ThreadSource):
             self._break(f"its delay changed by {jump_ns / 1e6:.0f} ms")
 
     def _break(self, reason: str) -> None:
-        log.warning("%s: %s; a new epoch begins", self.name, reason)
+        log.warning("%s: %s; a new epoch starts", self.name, reason)
         self.counters["clock_jumps"] += 1
         self.new_epoch()
 

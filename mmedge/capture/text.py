@@ -150,7 +150,9 @@ class TextSource(ThreadSource):
             self._take(emit, stop, self._lines.feed(chunk))
             if self._lines.unbroken > MAX_UNBROKEN:
                 raise SourceError(
-                    f"{MAX_UNBROKEN >> 20} MiB came without a line break", where=self.name, fix="name what writes text"
+                    f"{MAX_UNBROKEN >> 20} MiB arrived without a line break",
+                    where=self.name,
+                    fix="name a source that writes lines of text",
                 )
             if not chunk:
                 self._take(emit, stop, self._lines.finish())

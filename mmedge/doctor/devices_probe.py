@@ -112,7 +112,7 @@ def probe_devices(uris: Sequence[str], *, seconds: float = 5.0, progress: Progre
     for uri in uris:
         if not parse(uri).live:
             raise ConfigError(
-                f"'{uri}' is no live device", where=uri, fix="only devices can be probed: mmedge devices lists them"
+                f"'{uri}' is not a live device", where=uri, fix="only devices can be probed: mmedge devices lists them"
             )
     found: list[DeviceProbe] = []
     for number, uri in enumerate(uris):
@@ -205,9 +205,9 @@ def _probe(uri: str, seconds: float, tell: Callable[[float], None]) -> DevicePro
 def _silent(source: Source) -> DeviceError:
     reason = source.health().reason
     return DeviceError(
-        f"nothing came within {_FIRST_S:g} s: {reason}",
+        f"no data arrived within {_FIRST_S:g} s: {reason}",
         where=" ".join(source.streams),
-        fix="check that it is switched on, plugged in and sends; that no other program holds it",
+        fix="check that it is switched on, plugged in and sends; that no other program uses it",
     )
 
 

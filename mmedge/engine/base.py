@@ -29,7 +29,7 @@ class Engine(Protocol):
         """Check and copy ``tensors`` in, run, and return copies of the outputs."""
 
     def cancel(self) -> None:
-        """Let a run that waits for the user's own code fail at once, since nobody wants its outputs any more."""
+        """Let a run that waits for the user's own code fail at once, since its outputs are no longer wanted."""
 
     def close(self) -> None:
         """Free everything; idempotent."""
@@ -73,7 +73,9 @@ class EngineBase:
         """
         if set(tensors) != set(self.inputs):
             raise EngineError(
-                f"inputs are {sorted(self.inputs)}, got {sorted(tensors)}", where=self.backend, fix="name them so"
+                f"expected the inputs {sorted(self.inputs)}, got {sorted(tensors)}",
+                where=self.backend,
+                fix="use these names",
             )
         for name, value in tensors.items():
             own, value = self.inputs[name], np.asarray(value)
@@ -81,7 +83,7 @@ class EngineBase:
                 raise EngineError(
                     f"expected {own.dtype} {list(own.shape)}, got {value.dtype} {list(value.shape)}",
                     where=f"tensor '{name}'",
-                    fix="convert it first; nothing is cast silently",
+                    fix="convert it first: engines do not cast",
                 )
             np.copyto(own, value)
         self.run()

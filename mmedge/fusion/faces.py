@@ -1,4 +1,4 @@
-"""The steps of a face detector in cascade (MTCNN) that are no networks: candidates, crops, boxes.
+"""The steps between the networks of a cascaded face detector (MTCNN): candidates, crops, boxes.
 
 Zhang, Zhang, Li, Qiao: Joint Face Detection and Alignment Using Multitask Cascaded Convolutional Networks, 2016
 (arXiv 1604.02878). Sizes are fixed, so that the networks between the steps have static shapes: rows that are not

@@ -1,4 +1,4 @@
-"""What a stage that fails at a trigger says, and how it is noticed that an output is no number."""
+"""Errors of a stage that fails at a trigger, and the check of outputs for NaN and infinity."""
 
 from __future__ import annotations
 
@@ -64,5 +64,7 @@ class FiniteCheck:
 
 def _not_finite(name: str) -> EngineError:
     return EngineError(
-        "the output is not finite", where=f"tensor '{name}'", fix="look at the input and at the network's precision"
+        "the output has NaN or infinite values",
+        where=f"tensor '{name}'",
+        fix="look at the input and at the network's precision",
     )

@@ -144,7 +144,7 @@ class TextFeed:
             raise ConfigError(
                 f"expected int64 with {out.size} values, got {raw.dtype} {list(raw.shape)}",
                 where=f"input '{self._name}'",
-                fix="the raw form of a text is its token numbers",
+                fix="give the token numbers of the text",
             )
         np.copyto(out.reshape(-1), raw.reshape(-1))
 
@@ -178,7 +178,7 @@ class ValueFeed:
 
 def no_members(name: str) -> bytes:
     """Read a member where there is no bundle."""
-    raise BundleError(f"there is no bundle to read '{name}' from", where=name, fix="load the stage from its bundle")
+    raise BundleError(f"'{name}' cannot be read without a bundle", where=name, fix="load the stage from its bundle")
 
 
 def make_feed(name: str, spec: Input, *, raw: bool, read: ReadMember = no_members) -> Feed:

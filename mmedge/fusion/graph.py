@@ -110,7 +110,7 @@ class StageGraph:
         self._fallen, self._beside, self.lost = {}, [], []
 
     def reject(self, tensor: str, error: EngineError) -> StageError:
-        """Let the stage of ``STAGE.OUTPUT`` fail after ``run``, since nobody can make sense of that output."""
+        """Let the stage of ``STAGE.OUTPUT`` fail after ``run``, since that output has no meaning."""
         name, _, output = tensor.partition(".")
         fault = EngineError(error.message, where=f"tensor '{output}', {error.where}", fix=error.fix)
         return self._by_name[name].failed(fault, self._bits)

@@ -23,7 +23,7 @@ def check_signature(
             raise BundleError(
                 f"the network's {kind} are {sorted(own)}, the manifest says {sorted(declared)}",
                 where=f"{where}.{kind}",
-                fix="name them as the network does",
+                fix="use the network's names",
             )
 
     def agree(key: str, tensor: str, shape: Shape, dtype: str | None) -> None:

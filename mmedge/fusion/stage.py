@@ -52,7 +52,7 @@ class Stage:
         cold: Whether it has no output of its own.
         file: The member of the bundle that its engine was made of; empty for a callable.
         shown: Whether ``outputs`` are those of a run, not zeros.
-        stale: Whether it still runs in the background for inputs that were away since; nobody will see the outputs.
+        stale: Whether it still runs in the background for inputs that were away since; the outputs are discarded.
         fault: Why a background stage has no output, from a failure until the next run that ends well.
 
     Raises:
@@ -280,7 +280,10 @@ class Stage:
 
     def waiting(self, bits: int) -> StageError:
         """Return what to raise while ``pending``; it goes on in the background."""
-        away = EngineError("it still runs for inputs that were away since", where="its background run")
+        away = EngineError(
+            "an earlier background run has not finished, and its inputs were missing since then",
+            where="its background run",
+        )
         return StageError(self.name, self._present(bits), self.fault or away, again=True)
 
     def _present(self, bits: int) -> tuple[str, ...]:
@@ -350,7 +353,7 @@ class Stage:
         self.reset()
 
     def reset(self) -> None:
-        """Forget cached outputs and states; a background run goes on for nobody. Idempotent and then cheap."""
+        """Forget cached outputs and states; outputs of a background run are discarded. Idempotent and then cheap."""
         self.fault = None
         if self._blank and self._fed_bits == _NEVER and (self._future is None or self.stale):
             return

@@ -35,10 +35,10 @@ def make_interpreter(
         return Classification(name, task, labels)
     if task.kind == "detection":
         if to_picture is None:
-            raise EngineError("a detection needs the geometry of its picture", where=f"task '{name}'")
+            raise EngineError("a detection needs the geometry of its image input", where=f"task '{name}'")
         return Detector(name, task, labels, to_picture)
     if len(labels) != 2:
         raise EngineError(
-            f"verification has 2 labels, got {len(labels)}", where=f"task '{name}'", fix="its labels are (no, yes)"
+            f"verification needs 2 labels, got {len(labels)}", where=f"task '{name}'", fix="use two labels: no, yes"
         )
     return Verification(name, task, labels)

@@ -126,7 +126,9 @@ def read_scores(output: AnyArray, scores: Scores, name: str) -> None:
     """Copy ``output`` to ``scores``, or raise EngineError naming the task."""
     if output.size != scores.size:
         raise EngineError(
-            f"{output.size} values for {scores.size} labels", where=f"task '{name}'", fix="match labels and output"
+            f"the output has {output.size} values, but there are {scores.size} labels",
+            where=f"task '{name}'",
+            fix="match labels and output",
         )
     np.copyto(scores, output.reshape(-1), casting="unsafe")
 
@@ -136,7 +138,7 @@ def check_probability(scores: Scores, name: str) -> None:
     low, high = float(scores.min()), float(scores.max())
     if not (low >= -_SLACK and high <= 1.0 + _SLACK):
         raise EngineError(
-            f"probabilities of {low:g} to {high:g}",
+            f"probabilities must be 0 to 1, got {low:g} to {high:g}",
             where=f"task '{name}'",
             fix="end the network with a softmax or sigmoid, or set the task's scores to 'logits'",
         )

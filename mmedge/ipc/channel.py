@@ -149,7 +149,7 @@ class PacketWriter:
             return len(data) <= MAX_TEXT and self._event(_Text(_stamp(packet), len(data)), data)
         if isinstance(packet, EndOfStream):
             return self._event(_End(_stamp(packet), packet.reason))
-        raise TypeError(f"{type(packet).__name__} cannot cross a process border")
+        raise TypeError(f"a {type(packet).__name__} cannot be sent to another process")
 
     def _put_frame(self, frame: Frame) -> bool:
         header = frame_header(frame)

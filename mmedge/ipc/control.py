@@ -109,7 +109,7 @@ class Control:
         return self._socket.fileno()
 
     def send(self, message: Message, fds: Sequence[int] = (), *, wait: bool = True) -> bool:
-        """Send a message; False when nobody is at the other end any more.
+        """Send a message; False when the other end is closed.
 
         Args:
             message: What to say.

@@ -75,7 +75,7 @@ class FramePool:
         return self.ring.free
 
     def acquire(self, *, timeout_s: float = 0.0) -> tuple[ByteArray, Loan] | None:
-        """Lend a slot; one that was published and that nobody has taken yet is taken back if none is free.
+        """Lend a slot; one that was published and has not been taken yet is taken back if none is free.
 
         Args:
             timeout_s: How long to wait for one that is given back.

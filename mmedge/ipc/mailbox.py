@@ -23,7 +23,7 @@ class Mailbox(Generic[T]):
         droppable: Tells which items may be dropped; while there are none the mailbox holds more than ``size``.
 
     Attributes:
-        dropped: Items that were lost because nobody took them.
+        dropped: Items that were lost because they were not taken in time.
     """
 
     def __init__(

@@ -73,6 +73,6 @@ class Inbox:
 
 
 def release(packet: Packet | None) -> None:
-    """Give back what a packet holds that nobody will read."""
+    """Release what an unread packet holds."""
     if isinstance(packet, Frame) and packet.release is not None:
         packet.release()

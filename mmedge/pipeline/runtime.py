@@ -48,10 +48,10 @@ class Outlet(Protocol):
 
     @property
     def dropped(self) -> int:
-        """Results that nobody read in time."""
+        """Results that were not read in time."""
 
     def put(self, result: Result, /) -> bool:
-        """Take a result; False when nobody wants any more."""
+        """Take a result; False when no more are wanted."""
 
     def close(self, error: MmedgeError | None = None) -> None:
         """Take no more; whoever reads learns the error after the last result."""
@@ -133,7 +133,7 @@ class Runtime:
             self._attached = attached = {name: live.get(name, True) for name in self.spec.inputs}
             if self._lossless and any(attached.values()):
                 raise ConfigError(
-                    "latency 'offline' waits for everything, so it needs files, not live sources",
+                    "latency 'offline' waits for every packet, so it works with files only, not with live sources",
                     where=f"inputs {sorted(n for n, on in attached.items() if on)}",
                     fix="use latency 'low' or 'balanced'",
                 )

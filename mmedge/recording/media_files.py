@@ -224,7 +224,7 @@ class _Frames:
                 raise self._cut(f"has nothing at {at_ms} ms")
 
     def _cut(self, what: str) -> SourceError:
-        return SourceError(f"'{self._path.name}' {what}", where=str(self._path), fix="replay what is there")
+        return SourceError(f"'{self._path.name}' {what}", where=str(self._path), fix="replay the part that is there")
 
     def close(self) -> None:
         if self._container is not None:
@@ -258,7 +258,7 @@ class MediaReader:
             self._frames, self._file = _Frames(path, "video"), event.file
         frame = self._frames.at(event.at_ms)
         if (frame.width, frame.height) != (event.width, event.height):
-            raise SourceError("the media file holds pictures of another size", where=str(path), fix="record again")
+            raise SourceError("the pictures in the media file have another size", where=str(path), fix="record again")
         picture = _packed(frame, event.format)
         self._check(picture, event.crc, path)
         return picture
@@ -279,7 +279,7 @@ class MediaReader:
         frame = self._frames.at(event.at_ms)
         samples: FloatArray = np.ascontiguousarray(frame.to_ndarray()[0], np.float32)
         if len(samples) != event.samples:
-            raise SourceError("a piece of sound is not whole", where=str(path), fix="replay what is there")
+            raise SourceError("a block of sound is incomplete", where=str(path), fix="replay the part that is there")
         self._check(samples, event.crc, path)
         return samples
 
@@ -301,7 +301,7 @@ class MediaReader:
         except OSError as error:
             raise SourceError(f"cannot be read: {error.strerror}", where=str(path), fix="check the folder") from error
         if len(raw) != size:
-            raise SourceError(f"'{path.name}' ends too early", where=str(path), fix="replay what is there")
+            raise SourceError(f"'{path.name}' ends too early", where=str(path), fix="replay the part that is there")
         array: AnyArray = np.frombuffer(raw, event.dtype).reshape(event.shape).copy()
         self._check(array, event.crc, path)
         return array

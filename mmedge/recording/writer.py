@@ -142,7 +142,7 @@ class Recorder:
         check_folder(folder)
         if "libx264" not in require("av", "recording").codecs_available:
             raise MissingDependencyError(
-                "recording needs an H.264 encoder, which this PyAV lacks",
+                "recording needs an H.264 encoder, which this PyAV does not have",
                 where="libx264",
                 fix="pip install --force-reinstall --only-binary av av",
             )
@@ -258,7 +258,7 @@ class Recorder:
             while self._header.lossless and len(self._turns) >= MAX_TURNS and not self._closed:
                 self._change.wait()
             if len(self._turns) >= MAX_TURNS:
-                self._fail(SourceError("the disk does not keep up", where=str(self._folder), fix="use a faster disk"))
+                self._fail(SourceError("the disk is too slow", where=str(self._folder), fix="use a faster disk"))
                 return
             self._turns.append(items)
             self._change.notify_all()
@@ -343,4 +343,4 @@ class Recorder:
             self._change.notify_all()
         self._thread.join(CLOSE_S)
         if self._thread.is_alive():
-            self._fail(SourceError("the disk does not answer", where=str(self._folder), fix="use another disk"))
+            self._fail(SourceError("the disk does not respond", where=str(self._folder), fix="use another disk"))

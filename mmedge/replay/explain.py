@@ -75,7 +75,7 @@ def explain(folder: str | Path, bundle: Bundle, trigger: int) -> dict[str, Any]:
         sync.close()
     if found is None:
         raise ConfigError(
-            f"no snapshot was cut for trigger {trigger}: there are {last} triggers, dropped were {drops or 'none'}",
+            f"trigger {trigger} has no snapshot: there are {last} triggers, dropped: {drops or 'none'}",
             where=str(folder),
             fix="give a trigger's number from 1, or the t_ns of a result line",
         )

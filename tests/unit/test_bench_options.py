@@ -34,7 +34,7 @@ def test_a_report_of_another_kind_is_refused_before_measuring(
     assert run(["bench", str(bundle), "--save", str(tmp_path / name), "--json"]) == 2
     document = json.loads(capfd.readouterr().out)
     assert document["where"] == str(tmp_path / name)
-    assert document["fix"] == "end the name in .html or .json"
+    assert document["fix"] == "use the suffix .html or .json"
     assert not (tmp_path / name).exists()
 
 

@@ -314,7 +314,7 @@ def test_a_recording_without_an_input_is_named(tmp_path):
     folder.mkdir()
     (folder / "a.image.mkv").touch()
     recipe = recipe_in(tmp_path, RECIPE + '[calibration]\nrecordings = "recordings"\n')
-    with pytest.raises(ConfigError, match="'a' has nothing for input 'audio'"):
+    with pytest.raises(ConfigError, match="'a' has no data for input 'audio'"):
         raw_samples(recipe)
 
 
@@ -388,7 +388,7 @@ def test_all_steps_run_once_and_are_resumed(tmp_path, write_clip, monkeypatch):
 
 def test_an_unknown_step_and_an_unwritable_cache_are_refused(tmp_path, monkeypatch):
     recipe = recipe_in(tmp_path)
-    with pytest.raises(ConfigError, match="no step 'fly'"):
+    with pytest.raises(ConfigError, match="unknown step 'fly'"):
         run_steps(recipe, only="fly")
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))

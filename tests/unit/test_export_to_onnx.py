@@ -262,7 +262,7 @@ def test_masks_leave_out_what_a_policy_rules_out(recipe, tmp_path):
 
 def test_a_name_cannot_be_input_and_output_of_one_stage(tmp_path):
     text = RECIPE.replace('last = "@state:memory"', 'memory = "@state:memory"')
-    with pytest.raises(ConfigError, match="'memory' is the name of an input and of an output"):
+    with pytest.raises(ConfigError, match="'memory' names both an input and an output"):
         to_onnx(Model(), recipe_in(tmp_path, text))
 
 

@@ -83,7 +83,7 @@ def test_verification_score_is_a_probability(logit: float) -> None:
 
 
 def test_a_wrong_output_names_the_task() -> None:
-    with pytest.raises(EngineError, match="values for") as caught:
+    with pytest.raises(EngineError, match="values, but there are") as caught:
         make_interpreter("digit", task(), LABELS)(logits(1, 2), at())
     assert caught.value.where == "task 'digit'"
 
@@ -158,7 +158,7 @@ def decoded(**changes: object) -> Manifest:
             "tasks.scene.smoothing",
         ),
         ({"smoothing": [{"kind": "ema", "tau_ms": 9}] * 2}, "ema, ema", "tasks.scene.smoothing"),
-        ({"smoothing": {"kind": "hysteresis", "enter": 0.3, "leave": 0.5}}, "leave at 0.5", "smoothing"),
+        ({"smoothing": {"kind": "hysteresis", "enter": 0.3, "leave": 0.5}}, "leave 0.5", "smoothing"),
         ({"scores": "probabilities", "temperature": 2.0}, "calibrates logits", "tasks.scene.temperature"),
         (
             {
@@ -171,7 +171,7 @@ def decoded(**changes: object) -> Manifest:
         ),
         (
             {"kind": "detection", "detection": {"layout": "yolo", "input": "image"}, "top_k": 3},
-            "no top_k",
+            "neither temperature nor top_k",
             "tasks.scene",
         ),
     ],

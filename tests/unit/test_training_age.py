@@ -223,7 +223,7 @@ trigger = "camera"
     assert data.collate([data.split("train")[0], data.split("validation")[0]])["age_ms"].tolist() == [[12.5], [0]]
     for bad in (",x", ",-1", ",nan"):
         index(bad, ",", ",")
-        with pytest.raises(ConfigError, match="is no age in ms") as caught:
+        with pytest.raises(ConfigError, match="is not an age in ms") as caught:
             make_dataset(recipe)
         assert caught.value.where == f"{tmp_path / 'index.csv'}:2"
     for columns in (",age", ",image_age_ms,image_age_ms"):

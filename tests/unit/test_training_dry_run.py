@@ -147,7 +147,7 @@ def test_a_model_that_does_not_fit_its_recipe_is_told_before_training(
 
 @pytest.mark.usefixtures("untrained")
 def test_a_split_without_samples_is_told(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no sample of split 'train'"):
+    with pytest.raises(ConfigError, match="no samples of split 'train'"):
         train_and_save(project(tmp_path, count=0), progress=False)
 
 
