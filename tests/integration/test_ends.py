@@ -60,7 +60,7 @@ def test_whoever_waits_for_results_that_do_not_come_learns_why(bundle: Path, iso
     with mmedge.Pipeline(bundle, inputs, isolation=isolation, duration_s=0.5) as pipe:
         with pytest.raises(DeviceError, match="no data arrived") as caught:
             list(pipe) if how == "iterate" else pipe.run()
-        assert caught.value.where == "image: nothing was pushed; audio: no packets were pushed"
+        assert caught.value.where == "image: no packets were pushed; audio: no packets were pushed"
         assert pipe.statistics.results == 0
 
 

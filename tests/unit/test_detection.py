@@ -169,9 +169,9 @@ def test_yolo_is_decoded_like_the_plain_reference(
     ("layout", "raw", "message"),
     [
         ("yolo", np.zeros((1, 8, 10), np.float32), "match the layout 'yolo' with 3 labels"),
-        ("yolo-objectness", np.zeros((1, 8, 10), np.float32), "match the layout 'yolo-objectness' has"),
-        ("boxes", np.zeros((1, 10, 7), np.float32), "match the layout 'boxes' has"),
-        ("boxes", np.zeros(6, np.float32), "match the layout 'boxes' has"),
+        ("yolo-objectness", np.zeros((1, 8, 10), np.float32), "match the layout 'yolo-objectness' with 3 labels"),
+        ("boxes", np.zeros((1, 10, 7), np.float32), "match the layout 'boxes' with 3 labels"),
+        ("boxes", np.zeros(6, np.float32), "match the layout 'boxes' with 3 labels"),
         ("boxes", output("boxes", [[0, 0, 9, 9]], [0.5], [3]), "class 3, but there are only 3 labels"),
         ("boxes", output("boxes", [[0, 0, 9, 9]], [0.5], [-1]), "class -1"),
         ("boxes", output("boxes", [[0, 0, 9, 9]], [0.5], [0.5]), "class 0.5"),
