@@ -11,6 +11,7 @@ import numpy as np
 
 from benchmarks.harness import Row
 from mmedge.bundle import Bundle, load
+from mmedge.bundle.source import Presence
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine
 from mmedge.export.datasets.av_digits import NONE, AVDigits
 from mmedge.export.datasets.base import Samples
@@ -67,11 +68,11 @@ class Network:
     def fuse(self, embeddings: Mapping[str, AnyArray], mask: Mask) -> AnyArray:
         """Return the logits of ``digit``, a view."""
         engine = self.engines["fusion"]
-        for key, source in self.stages["fusion"].inputs.items():
-            if source == "@present":
+        for key, source in self.stages["fusion"].sources.items():
+            if source == Presence():
                 engine.inputs[key][...] = [[name in mask for name in self.seats]]
-            elif source in embeddings:
-                np.copyto(engine.inputs[key], embeddings[source])
+            elif str(source) in embeddings:
+                np.copyto(engine.inputs[key], embeddings[str(source)])
         engine.run()
         return engine.outputs["digit"]
 

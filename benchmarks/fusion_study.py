@@ -13,15 +13,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
-from mmedge.export.datasets.base import Dataset, Samples
+from mmedge.export.datasets.base import Dataset, Samples, class_names
 from mmedge.export.models.fusion import FUSIONS, JointTable, SumLogProbs
 from mmedge.export.models.staged import StagedModel
 from mmedge.export.preprocess.torch_module import preprocessors
 from mmedge.export.recipe import Recipe
+from mmedge.export.tasks import Truth, task_loss
 from mmedge.export.training.augment import augment
-from mmedge.export.training.evaluate import class_names
 from mmedge.export.training.masks import all_masks, as_tensor, modality_dropout
-from mmedge.export.training.targets import classification_target, none_class, task_loss, verification_target
+from mmedge.export.training.targets import classification_target, none_class, verification_target
 from mmedge.export.training.validated_masks import has_all
 
 _BATCH, _LEARNING_RATE = 256, 3e-3
@@ -66,7 +66,7 @@ def embed(model: StagedModel, dataset: Dataset, samples: Samples, recipe: Recipe
         varied: Augment them, as training does.
     """
     preprocess = preprocessors(dataset.inputs)
-    sources = [source for source in recipe.stages["fusion"].inputs.values() if not source.startswith("@")]
+    sources = [str(source) for source in recipe.stages["fusion"].links.values()]
     loader: DataLoader[Any] = DataLoader(
         cast("Any", samples), recipe.train.batch_size, num_workers=recipe.train.workers, collate_fn=dataset.collate
     )
@@ -180,8 +180,9 @@ class Study:
     def _loss(self, model: nn.Module, views: list[Embedded]) -> Tensor:
         losses = []
         for view in views:
+            truth = Truth(labels=view.labels, present=view.present, none=self.none)
             for task, logits in zip(self.recipe.tasks.values(), model(view.vectors, view.present), strict=True):
-                losses.append(task.loss_weight * task_loss(task, logits, view.labels, view.present, self.none))
+                losses.append(task.loss_weight * task_loss(task, logits, truth))
         return torch.stack(losses).sum()
 
     def hits(self, model: nn.Module, samples: Embedded, mask: Mask) -> dict[str, Hits]:

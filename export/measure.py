@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -12,51 +13,73 @@ import torch
 from rich.table import Table
 
 from mmedge.bundle.manifest import AudioInput, ImageInput
+from mmedge.bundle.source import Age
 from mmedge.errors import CheckError
 from mmedge.types import AnyArray, Tensors
 
-from .datasets.base import Batch, Dataset
+from .datasets.base import Batch, Dataset, class_names
 from .int8.compare import ROUNDING, allowed_points
 from .models.staged import rank
 from .onnx.onnx_models import OnnxModels
 from .preprocess.onnx_prefix import Preprocessor
 from .recipe import Recipe, RecipeTask
 from .stages import Mask, StageGraph, fed_back, onnx_runners, stage_order
-from .training.evaluate import Predictions, class_names, judge
+from .tasks import KINDS
+from .training.evaluate import Predictions, judge
 from .training.masks import all_masks, as_tensor
 from .training.targets import none_class
-from .training.validated_masks import MIN_SAMPLES, Counted
+from .training.validated_masks import MIN_SAMPLES, Judged
 
 LIMIT = 1000
-# Task -> output, labels [1, n_inputs], present [1, n_inputs].
-_Part = tuple[dict[str, AnyArray], torch.Tensor, torch.Tensor]
+_AGE = str(Age())
+# Task -> output, labels [1, n_inputs], present [1, n_inputs], task -> target [1].
+_Part = tuple[dict[str, AnyArray], torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]
 
 
-class MaskAccuracy(msgspec.Struct, frozen=True, kw_only=True):
+class MaskAccuracy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One task under one presence mask.
 
     Attributes:
         samples: Those that have all inputs of the mask, and whose target is certain.
         right: Precision -> how many of them are answered rightly.
+        error: Precision -> mean error in the task's unit, where answers are not right or wrong.
+        span: Of which such an error is a share, in the task's unit.
+        spread: Standard deviation of fp32's errors.
     """
 
     task: str
     present: Mask
     samples: int
-    right: dict[str, int]
+    right: dict[str, int] = {}
+    error: dict[str, float] = {}
+    span: float = 1.0
+    spread: float | None = None
+
+    def told(self, precision: str) -> str:
+        """Return ``accuracy`` for people."""
+        value = self.accuracy(precision)
+        return "-" if value is None else f"{value:g}" if self.error else f"{100 * value:.1f} %"
 
     def accuracy(self, precision: str) -> float | None:
-        """Return the share of right answers, rounded to four digits; None for a precision that is not exported."""
+        """Return the share of right answers, or the mean error; None for a precision that is not exported.
+
+        Rounded to four digits.
+        """
+        if self.error:
+            return round(self.error[precision], 4) if precision in self.error else None
         return round(self.right[precision] / self.samples, 4) if precision in self.right else None
 
     @property
-    def count(self) -> Counted:
-        """What the manifest tells of: fp32."""
-        return Counted(right=self.right["fp32"], samples=self.samples)
+    def judged(self) -> Judged:
+        """What the manifest states: fp32."""
+        total = self.error["fp32"] * self.samples if self.error else float(self.right["fp32"])
+        return Judged(total=total, samples=self.samples, spread=self.spread)
 
     @property
     def lost(self) -> float | None:
         """Percentage points that int8 loses against fp32; less than nothing where it gains."""
+        if "int8" in self.error:
+            return 100.0 * (self.error["int8"] - self.error["fp32"]) / self.span
         return 100.0 * (self.right["fp32"] - self.right["int8"]) / self.samples if "int8" in self.right else None
 
 
@@ -74,17 +97,17 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
     rows: tuple[MaskAccuracy, ...]
 
     @property
-    def counts(self) -> dict[str, dict[str, Counted]]:
+    def counts(self) -> dict[str, dict[str, Judged]]:
         """Task -> mask (``image+audio``) -> right answers of fp32, as training tells it."""
-        found: dict[str, dict[str, Counted]] = {}
+        found: dict[str, dict[str, Judged]] = {}
         for row in self.rows:
-            found.setdefault(row.task, {})["+".join(row.present)] = row.count
+            found.setdefault(row.task, {})["+".join(row.present)] = row.judged
         return found
 
     @property
     def fp32(self) -> dict[str, dict[str, float]]:
         """Task -> mask (``image+audio``) -> accuracy of fp32, as training tells it."""
-        return {task: {mask: count.share for mask, count in masks.items()} for task, masks in self.counts.items()}
+        return {task: {mask: judged.mean for mask, judged in masks.items()} for task, masks in self.counts.items()}
 
     @property
     def worst(self) -> MaskAccuracy | None:
@@ -98,12 +121,17 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
             CheckError: Names the task and the mask that lose most.
         """
         for row in sorted(self.rows, key=lambda row: -(row.lost or 0.0)):
-            allowed = allowed_points(row.samples, max_drop_points)
+            allowed = allowed_points(row.samples, max_drop_points, counted=not row.error)
             if row.lost is not None and row.lost > allowed + ROUNDING:
+                reached = (
+                    f"int8 errs by {row.told('int8')} on {row.samples} validation samples, fp32 by {row.told('fp32')}: "
+                    f"{row.lost:.2f} % of the range more"
+                    if row.error
+                    else f"int8 is right on {100 * (row.accuracy('int8') or 0):.2f} % of {row.samples} validation "
+                    f"samples, fp32 on {100 * (row.accuracy('fp32') or 0):.2f} %: {row.lost:.2f} points less"
+                )
                 raise CheckError(
-                    f"int8 is right on {100 * (row.accuracy('int8') or 0):.2f} % of {row.samples} validation samples, "
-                    f"fp32 on {100 * (row.accuracy('fp32') or 0):.2f} %: {row.lost:.2f} points less, "
-                    f"{allowed:.3g} allowed",
+                    f"{reached}, {allowed:.3g} allowed",
                     where=f"task '{row.task}' with {' + '.join(row.present)}",
                     fix='calibrate on recordings like those of use, or with rule = "max", or raise max_drop_points',
                 )
@@ -121,9 +149,10 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
                     "present": row.present,
                     "samples": row.samples,
                     "fp32": row.accuracy("fp32"),
-                    "fp32_interval": row.count.interval,
-                    "enough": row.count.enough,
+                    "fp32_interval": row.judged.interval,
+                    "enough": row.judged.enough,
                     "int8": row.accuracy("int8"),
+                    **({"metric": "mae"} if row.error else {}),
                 }
                 for row in self.rows
             ],
@@ -139,11 +168,10 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
         for heading in ("task", "present", "samples", "fp32", "95 %", "int8"):
             table.add_column(heading, justify="left" if heading in ("task", "present") else "right", overflow="fold")
         for row in self.rows:
-            shares = [row.accuracy(precision) for precision in ("fp32", "int8")]
-            fp32, int8 = ("-" if share is None else f"{100 * share:.1f} %" for share in shares)
-            low, high = (100 * bound for bound in row.count.interval)
-            number = str(row.samples) if row.count.enough else f"{row.samples} (< {MIN_SAMPLES}: not validated)"
-            table.add_row(row.task, " + ".join(row.present), number, fp32, f"{low:.1f} to {high:.1f}", int8)
+            low, high = row.judged.interval
+            bounds = f"{low:.4g} to {high:.4g}" if row.error else f"{100 * low:.1f} to {100 * high:.1f}"
+            number = str(row.samples) if row.judged.enough else f"{row.samples} (< {MIN_SAMPLES}: not validated)"
+            table.add_row(row.task, " + ".join(row.present), number, row.told("fp32"), bounds, row.told("int8"))
         if (worst := self.worst) is not None:
             table.caption = (
                 f"INT8 loses most on {worst.task} with {' + '.join(worst.present)}: {worst.lost or 0:.1f} points"
@@ -170,7 +198,7 @@ def measure(
         progress: Called with how many samples are done, and of how many.
 
     Returns:
-        How often each task is right under each mask. A detection has no accuracy here.
+        How often each task is right under each mask, or by how much it errs. A detection has no accuracy here.
 
     Example:
         >>> measure([onnx, int8], dataset).fp32["digit"]["image+audio"]  # doctest: +SKIP
@@ -178,7 +206,7 @@ def measure(
     """
     recipe, samples = models[0].recipe, dataset.split("validation")
     names, count = tuple(recipe.inputs), min(len(samples), limit)
-    tasks = {name: task for name, task in recipe.tasks.items() if task.kind != "detection"}
+    tasks = {name: task for name, task in recipe.tasks.items() if KINDS[task.kind].trained}
     steps_of = _Steps(dataset, recipe)
     graphs = {version.precision: _Graph(recipe, version) for version in models}
     found: dict[str, dict[Mask, list[_Part]]] = {precision: {} for precision in graphs}
@@ -193,33 +221,39 @@ def measure(
             for mask in all_masks(there):
                 known = full if mask == there else graph(steps, mask, full)
                 answers = {name: np.ravel(known[task.output]) for name, task in tasks.items()}
-                found[precision].setdefault(mask, []).append((answers, batch["labels"], as_tensor(mask, names)[None]))
+                kept = as_tensor(mask, names)[None]
+                found[precision].setdefault(mask, []).append((answers, batch["labels"], kept, batch.get("targets", {})))
         if progress is not None:
             progress(done + 1, count)
     none = none_class(class_names(recipe))
     rows = []
     for name, task in tasks.items():
         for mask in filter(found["fp32"].__contains__, all_masks(names)):
-            right = {
-                precision: judge(task, name, _predictions(tasks, by_mask[mask]), none)
-                for precision, by_mask in found.items()
-            }
-            if certain := len(right["fp32"]):
-                counts = {precision: int(judged.sum()) for precision, judged in right.items()}
-                rows.append(MaskAccuracy(task=name, present=mask, samples=certain, right=counts))
+            told = {precision: _predictions(tasks, by_mask[mask]) for precision, by_mask in found.items()}
+            judged = {precision: judge(task, name, part, none) for precision, part in told.items()}
+            if not (certain := len(judged["fp32"])):
+                continue
+            row = partial(MaskAccuracy, task=name, present=mask, samples=certain)
+            if KINDS[task.kind].counted:
+                rows.append(row(right={precision: int(each.sum()) for precision, each in judged.items()}))
+                continue
+            rows.append(
+                row(
+                    error={precision: float(each.mean()) for precision, each in judged.items()},
+                    spread=float(judged["fp32"].std(correction=0)),
+                    span=KINDS[task.kind].span(task, told["fp32"].values[name].tolist()),
+                )
+            )
     return Measurement(samples=count, of=len(samples), rows=tuple(rows))
 
 
 def _predictions(tasks: Mapping[str, RecipeTask], parts: Sequence[_Part]) -> Predictions:
-    # A probability is even where a logit is zero.
-    even = {
-        name: 0.5 if task.kind == "verification" and task.scores == "probabilities" else 0.0
-        for name, task in tasks.items()
-    }
+    even = {name: KINDS[task.kind].even(task) for name, task in tasks.items()}
     return Predictions(
         logits={name: torch.from_numpy(np.stack([part[0][name] for part in parts])) - even[name] for name in tasks},
         labels=torch.cat([part[1] for part in parts]),
         present=torch.cat([part[2] for part in parts]),
+        values={name: torch.cat([part[3][name] for part in parts]) for name in parts[0][3]},
     )
 
 
@@ -227,7 +261,7 @@ def measure_key(dataset: Dataset) -> str:
     """Return the hash of what a measurement depends on besides the networks: the data, and how they are judged."""
     digest = hashlib.sha256(dataset.digest("validation"))
     own = Path(__file__).parent
-    for file in sorted([*own.glob("datasets/*.py"), *own.glob("training/*.py")]):
+    for file in sorted([own / "tasks.py", *own.glob("datasets/*.py"), *own.glob("training/*.py")]):
         digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
 
@@ -249,7 +283,7 @@ class _Steps:
             steps = [array] if array.ndim == self._ranks[name] else [array[:, k] for k in range(array.shape[1])]
             moving[name] = [self._preprocess[name]({name: step})[name] for step in steps]
         count = max(map(len, moving.values()))
-        ages = {"@age_ms": batch["age_ms"].numpy()} if "age_ms" in batch else {}
+        ages = {_AGE: batch["age_ms"].numpy()} if "age_ms" in batch else {}
         # What is no sequence, or a shorter one, is there from the first step on.
         return [{n: x[max(k - count, -len(x))] for n, x in moving.items()} | ages for k in range(count)]
 
@@ -262,18 +296,18 @@ class _Graph:
         self._recipe, self._all = recipe, StageGraph(recipe, runners)
         needed: set[str] = set()
         for name in reversed(stage_order(recipe)):
-            sources = recipe.stages[name].inputs.values()
-            if name in needed or any(source.startswith("@state:") for source in sources):
-                needed |= {name, *(source.partition(".")[0] for source in sources)}
+            stage = recipe.stages[name]
+            if name in needed or stage.states:
+                needed |= {name, *(source.stage for source in stage.links.values())}
         stages = {name: stage for name, stage in recipe.stages.items() if name in needed}
         self._unrolled = StageGraph(msgspec.structs.replace(recipe, stages=stages), runners) if stages else None
-        ages = any(source == "@age_ms" for stage in recipe.stages.values() for source in stage.inputs.values())
+        ages = any(Age() in stage.sources.values() for stage in recipe.stages.values())
         # An age is another when its input is absent, and states are others when one was absent before.
         self._reusable = not ages and self._unrolled is None
 
     def __call__(self, steps: Sequence[Tensors], mask: Mask, reuse: Tensors | None = None) -> dict[str, AnyArray]:
         present = np.array([[name in mask for name in self._recipe.inputs]], np.float32)
-        steps = [{**step, "@age_ms": step["@age_ms"] * present} if "@age_ms" in step else step for step in steps]
+        steps = [{**step, _AGE: step[_AGE] * present} if _AGE in step else step for step in steps]
         states: dict[str, AnyArray] = {}
         if self._unrolled is not None:
             for step in steps[:-1]:

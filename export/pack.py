@@ -106,18 +106,10 @@ def pack(
     inputs = {name: _seat(members, recipe, name) for name in recipe.inputs}
     tasks: dict[str, Task] = {}
     for name, task in recipe.tasks.items():
-        members[f"labels/{name}.txt"] = "".join(f"{label}\n" for label in task.labels).encode()
-        tasks[name] = Task(
-            kind=task.kind,
-            output=task.output,
-            labels=f"labels/{name}.txt",
-            temperature=known.temperature.get(name, 1.0),
-            threshold=task.threshold,
-            smoothing=task.smoothing,
-            top_k=task.top_k,
-            scores=task.scores,
-            detection=task.detection,
-        )
+        if task.labels:
+            members[f"labels/{name}.txt"] = "".join(f"{label}\n" for label in task.labels).encode()
+        temperature = known.temperature.get(name, task.temperature)
+        tasks[name] = task.in_manifest(f"labels/{name}.txt", temperature=temperature)
     manifest = Manifest(
         schema="mmedge.bundle/1",
         name=recipe.name,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,13 +14,11 @@ import msgspec
 import mmedge
 from mmedge.bundle.decoding import locate
 from mmedge.bundle.manifest import (
-    Detection,
     File,
     Input,
     Manifest,
     Mask,
     Missing,
-    Smoothing,
     Stage,
     Sync,
     Task,
@@ -30,6 +28,8 @@ from mmedge.bundle.manifest import (
 from mmedge.bundle.order import check_tasks
 from mmedge.bundle.references import check_label_count, check_references
 from mmedge.bundle.seats import Positive
+from mmedge.bundle.source import parse_source
+from mmedge.bundle.tasks import task_of
 from mmedge.errors import BundleError, ConfigError
 from mmedge.fusion.stream import check_stream, is_stream
 
@@ -78,18 +78,15 @@ class RecipeStage(Stage, frozen=True, kw_only=True):
     onnx: str | None = None
 
 
-class RecipeTask(_Strict, frozen=True, kw_only=True):
+class RecipeTask(Task, frozen=True, kw_only=True):
     """A task as the manifest has it, with its labels in place of a file, and its share of the loss."""
 
-    kind: Literal["classification", "verification", "detection"]
-    output: str
-    labels: tuple[str, ...]
-    threshold: float = 0.0
-    smoothing: Smoothing | tuple[Smoothing, ...] | None = None
-    top_k: int = 0
-    scores: Literal["logits", "probabilities"] = "logits"
-    detection: Detection | None = None
+    labels: tuple[str, ...] = ()  # type: ignore[assignment]
     loss_weight: float = 1.0
+
+    def in_manifest(self, labels: str, **changes: Any) -> Task:
+        """Return the task as the manifest has it; ``labels`` is the file of its labels, if it has any."""
+        return task_of(self, labels=labels if self.labels else None, **changes)
 
 
 class Train(_Strict, frozen=True, kw_only=True):
@@ -244,6 +241,12 @@ def _check_stage(stage: RecipeStage, document: _Document, where: str) -> None:
             where=where,
             fix='add your own network (onnx = "file.onnx"), a callable, or [model]',
         )
+    for tensor, text in stage.inputs.items():
+        try:
+            parse_source(text)
+        except ValueError as error:
+            fix = "correct the name or add what it refers to"
+            raise ConfigError(str(error), where=f"{where}.inputs.{tensor}", fix=fix) from error
     if is_stream(stage, document.inputs):
         try:
             check_stream(stage, document.inputs, where)
@@ -273,7 +276,7 @@ def check_recipe(recipe: Recipe) -> None:
         check_references(manifest)
         check_tasks(manifest)
         for name, task in recipe.tasks.items():
-            if recipe.stages[task.output.partition(".")[0]].outputs:  # else only the network's file tells
+            if recipe.stages[task.tensor.stage].outputs:  # else only the network's file tells
                 check_label_count(manifest, name, len(task.labels))
     except BundleError as error:
         key = (error.where or "").partition(": $.")[2]
@@ -282,12 +285,13 @@ def check_recipe(recipe: Recipe) -> None:
 
 def _manifest(recipe: Recipe) -> Manifest:
     """Return the manifest as far as the recipe tells it; outputs that are not declared are those that are asked for."""
-    asked = [task.output for task in recipe.tasks.values()]
-    asked += [source for stage in recipe.stages.values() for source in stage.inputs.values()]
+    asked = [source for stage in recipe.stages.values() for source in stage.links.values()]
+    for task in recipe.tasks.values():
+        with suppress(ValueError):  # check_references names it
+            asked.append(task.tensor)
     stages: dict[str, Stage] = {}
     for name, stage in recipe.stages.items():
-        own = [source.removeprefix("@state:") for source in stage.inputs.values() if source.startswith("@state:")]
-        own += [source.partition(".")[2] for source in asked if source.startswith(f"{name}.")]
+        own = [*stage.states.values(), *(source.name for source in asked if source.stage == name)]
         stages[name] = plain_stage(stage, outputs=stage.outputs or dict.fromkeys(own, ()))
     variants = [
         Variant(stage=name, target="cpu", precision="fp32", file="-", golden="-", tolerance={})
@@ -295,7 +299,6 @@ def _manifest(recipe: Recipe) -> Manifest:
         if stage.callable is None
     ]
     tokenizers = [spec.tokenizer for spec in recipe.inputs.values() if isinstance(spec, TextInput) and spec.tokenizer]
-    known = Task.__struct_fields__
     return Manifest(
         schema="mmedge.bundle/1",
         name=recipe.name,
@@ -303,10 +306,7 @@ def _manifest(recipe: Recipe) -> Manifest:
         inputs=recipe.inputs,
         stages=stages,
         variants=tuple(variants),
-        tasks={
-            name: Task(**{key: getattr(task, key) for key in task.__struct_fields__ if key in known} | {"labels": "-"})
-            for name, task in recipe.tasks.items()
-        },
+        tasks={name: task.in_manifest("-") for name, task in recipe.tasks.items()},
         missing=recipe.missing,
         validated_masks=recipe.validated_masks,
         sync=recipe.sync,

@@ -9,6 +9,7 @@ import onnx
 
 from mmedge import bundle
 from mmedge.bundle.manifest import AudioInput, ImageInput, TensorInput, TextInput
+from mmedge.bundle.source import Age, Constant, Output, Presence, Seat, Source, State
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine
 from mmedge.errors import ConfigError
 from mmedge.fusion.callables import CallableEngine
@@ -36,11 +37,6 @@ def stage_order(recipe: Recipe) -> tuple[str, ...]:
     return bundle.stage_order(recipe.stages, where="stages", error=ConfigError)
 
 
-def _producer(source: str) -> str | None:
-    stage, dot, _ = source.partition(".")
-    return stage if dot and not source.startswith("@") else None
-
-
 def output_shape(recipe: Recipe, stage: str, output: str) -> tuple[int, ...]:
     """Return the static shape of an output; ``batch`` is 1.
 
@@ -57,20 +53,6 @@ def output_shape(recipe: Recipe, stage: str, output: str) -> tuple[int, ...]:
     return tuple(1 if isinstance(dim, str) else dim for dim in shape)
 
 
-def constant(source: str) -> float | None:
-    """Return the number of ``@const:NUMBER``; None for another source.
-
-    Raises:
-        ConfigError: If it is not a number.
-    """
-    if not source.startswith("@const:"):
-        return None
-    try:
-        return float(source[7:])
-    except ValueError as error:
-        raise ConfigError(f"'{source}' is not a number", where="stages", fix="for example '@const:16000'") from error
-
-
 def feed_zeros(recipe: Recipe, stage: str, only: str | None = None) -> dict[str, AnyArray]:
     """Return what each input of a stage is when it is absent, in tensor form: a black picture, silence, zeros.
 
@@ -83,31 +65,39 @@ def feed_zeros(recipe: Recipe, stage: str, only: str | None = None) -> dict[str,
         ConfigError: If an input names nothing.
     """
     zeros: dict[str, AnyArray] = {}
-    for tensor, source in recipe.stages[stage].inputs.items():
+    for tensor, source in recipe.stages[stage].sources.items():
         if only not in (None, tensor):
             continue
-        number = constant(source)
-        if source in recipe.inputs:
-            spec = recipe.inputs[source]
-            if isinstance(spec, ImageInput):
-                zeros[tensor] = reference.image(np.zeros(spec.raw_shape[1:], np.uint8), spec)
-            elif isinstance(spec, AudioInput):
-                silence = np.zeros(spec.samples, np.float32)
-                zeros[tensor] = silence[None] if spec.features is None else reference.log_mel(silence, spec)
-            elif isinstance(spec, TextInput):
-                zeros[tensor] = np.full(spec.tensor_shape, spec.pad, np.int64)
-            else:
-                zeros[tensor] = np.zeros(spec.shape, spec.dtype)
-        elif source in ("@present", "@age_ms"):
-            zeros[tensor] = np.zeros((1, len(recipe.inputs)), np.float32)
-        elif source.startswith("@state:"):
-            zeros[tensor] = np.zeros(output_shape(recipe, stage, source[7:]), np.float32)
-        elif number is not None:
-            zeros[tensor] = np.array(number, np.float32)
-        else:
-            producer, _, output = source.partition(".")
-            zeros[tensor] = np.zeros(output_shape(recipe, producer, output), np.float32)
+        match source:
+            case Seat(seat):
+                zeros[tensor] = _absent(recipe, stage, tensor, seat)
+            case Presence() | Age():
+                zeros[tensor] = np.zeros((1, len(recipe.inputs)), np.float32)
+            case State(output):
+                zeros[tensor] = np.zeros(output_shape(recipe, stage, output), np.float32)
+            case Constant(number):
+                zeros[tensor] = np.array(number, np.float32)
+            case Output(producer, output):
+                zeros[tensor] = np.zeros(output_shape(recipe, producer, output), np.float32)
     return zeros
+
+
+def _absent(recipe: Recipe, stage: str, tensor: str, seat: str) -> AnyArray:
+    spec = recipe.inputs.get(seat)
+    if spec is None:
+        raise ConfigError(
+            f"unknown tensor '{seat}'",
+            where=f"stages.{stage}.inputs.{tensor}",
+            fix="correct the name or add what it refers to",
+        )
+    if isinstance(spec, ImageInput):
+        return reference.image(np.zeros(spec.raw_shape[1:], np.uint8), spec)
+    if isinstance(spec, AudioInput):
+        silence = np.zeros(spec.samples, np.float32)
+        return silence[None] if spec.features is None else reference.log_mel(silence, spec)
+    if isinstance(spec, TextInput):
+        return np.full(spec.tensor_shape, spec.pad, np.int64)
+    return np.zeros(spec.shape, spec.dtype)
 
 
 def masks(recipe: Recipe) -> tuple[Mask, ...]:
@@ -123,12 +113,8 @@ def masks(recipe: Recipe) -> tuple[Mask, ...]:
 
 def fed_back(recipe: Recipe, known: Tensors) -> dict[str, AnyArray]:
     """Return those of ``known`` that are the states of the next run: ``STAGE.OUTPUT``."""
-    return {
-        f"{name}.{source[7:]}": known[f"{name}.{source[7:]}"]
-        for name, stage in recipe.stages.items()
-        for source in stage.inputs.values()
-        if source.startswith("@state:")
-    }
+    states = [str(Output(name, own)) for name, stage in recipe.stages.items() for own in stage.states.values()]
+    return {state: known[state] for state in states}
 
 
 class StageGraph:
@@ -157,10 +143,9 @@ class StageGraph:
         for name in self.order:
             stage = recipe.stages[name]
             seats = {source for source in stage.inputs.values() if source in recipe.inputs}
-            for source in stage.inputs.values():
-                seats |= self.depends.get(_producer(source) or "", frozenset())
-            self.depends[name] = frozenset(seats)
-            if any(source == "@present" or _producer(source) in self._masked for source in stage.inputs.values()):
+            producers = {source.stage for source in stage.links.values()}
+            self.depends[name] = frozenset(seats).union(*(self.depends[producer] for producer in producers))
+            if Presence() in stage.sources.values() or producers & self._masked:
                 self._masked.add(name)
             if stage.callable is not None:
                 shapes = {tensor: zero.shape for tensor, zero in self._zeros[name].items()}
@@ -169,7 +154,7 @@ class StageGraph:
                     self._runners[name] = CallableEngine(stage.callable, shapes, outputs)
             runner = self._runners.get(name)
             if isinstance(runner, OnnxRuntimeEngine):
-                for tensor, source in stage.inputs.items():
+                for tensor, source in stage.sources.items():
                     self._zeros[name][tensor] = _own(self._zeros[name][tensor], source, runner.inputs[tensor])
 
     def feeds(
@@ -185,13 +170,13 @@ class StageGraph:
         """
         present = self.recipe.inputs if mask is None else mask
         feeds = dict(self._zeros[stage])
-        for tensor, source in self.recipe.stages[stage].inputs.items():
-            if source == "@present":
+        for tensor, source in self.recipe.stages[stage].sources.items():
+            if isinstance(source, Presence):
                 feeds[tensor] = np.array([[name in present for name in self.recipe.inputs]], np.float32)
-            elif source.startswith("@state:"):
-                feeds[tensor] = (last or {}).get(f"{stage}.{source[7:]}", feeds[tensor])
-            elif source in known and (source in present or source not in self.recipe.inputs):
-                feeds[tensor] = known[source]
+            elif isinstance(source, State):
+                feeds[tensor] = (last or {}).get(str(Output(stage, source.output)), feeds[tensor])
+            elif str(source) in known and (not isinstance(source, Seat) or source.name in present):
+                feeds[tensor] = known[str(source)]
         return {tensor: array.astype(self._zeros[stage][tensor].dtype, copy=False) for tensor, array in feeds.items()}
 
     def __call__(self, tensors: Tensors, mask: Mask | None = None, reuse: Tensors | None = None) -> dict[str, AnyArray]:
@@ -222,9 +207,9 @@ class StageGraph:
         return known
 
 
-def _own(zeros: AnyArray, source: str, own: AnyArray) -> AnyArray:
+def _own(zeros: AnyArray, source: Source, own: AnyArray) -> AnyArray:
     """Return zeros as a network takes them: a constant fills its tensor, a state has the tensor's type."""
-    if source.startswith("@const:"):
+    if isinstance(source, Constant):
         return np.full(own.shape, zeros, own.dtype)
     return zeros.astype(own.dtype)
 

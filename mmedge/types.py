@@ -213,19 +213,39 @@ class TaskResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         score: Of the reported label, or of the best one where none is reported; None when it is undefined.
         top: The best labels and their scores, as many as the task wants.
         boxes: What a detection saw, the best first.
+        value: The number that a task tells instead of a label.
+        unit: Of ``value``.
     """
 
     label: str | None
     score: float | None
     top: tuple[tuple[str, float], ...] = ()
     boxes: tuple[Box, ...] = ()
+    value: float | None = None
+    unit: str = ""
 
     def __str__(self) -> str:
         if self.boxes:
             more = f" and {len(self.boxes) - 3} more" if len(self.boxes) > 3 else ""
             return ", ".join(map(str, self.boxes[:3])) + more
         score = "" if self.score is None else f" {self.score:.2f}"
-        return f"{'-' if self.label is None else self.label}{score}"
+        return f"{self._answer}{score}"
+
+    @property
+    def _answer(self) -> str:
+        if self.value is not None:
+            return f"{self.value:.4g} {self.unit}".rstrip()
+        return "-" if self.label is None else self.label
+
+    @property
+    def gist(self) -> tuple[str, ...]:
+        """What a reader of changes is told again only when it is another: labels and values, not scores and places."""
+        return tuple(sorted(box.label for box in self.boxes)) or (self._answer,)
+
+    @property
+    def rows(self) -> list[tuple[str, float | None]]:
+        """Lines of a table: the answer, its score."""
+        return [(f"{box.label}  {box.place}", box.score) for box in self.boxes] or [(self._answer, self.score)]
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True, dict=True):

@@ -12,6 +12,7 @@ import onnx
 from onnx import TensorProto, checker, helper, shape_inference, version_converter
 
 from mmedge.bundle.manifest import ImageInput
+from mmedge.bundle.source import Constant, State
 from mmedge.engine.onnxruntime import session_options
 from mmedge.errors import ConfigError
 from mmedge.extras import require
@@ -20,7 +21,7 @@ from mmedge.types import AnyArray
 from ..onnx.clean import strip
 from ..onnx.lint import lint, load_network
 from ..recipe import Recipe
-from ..stages import constant, feed_zeros, stage_order
+from ..stages import feed_zeros, stage_order
 from .branches import take_branches
 
 # Resize, Pad and Slice of the preprocessing prefix take their sizes as inputs since then.
@@ -67,23 +68,22 @@ def bring(recipe: Recipe) -> tuple[Recipe, dict[str, onnx.ModelProto]]:
                 fix="use the network's names",
             )
         feeds: dict[str, AnyArray] = {}
-        for tensor, source in stage.inputs.items():
-            number = constant(source)
-            if number is not None or source.startswith("@state:"):
+        for tensor, source in stage.sources.items():
+            if isinstance(source, (Constant, State)):
                 shape = tuple(1 if dim is None else dim for dim in dims(own[tensor]))
-                feeds[tensor] = np.full(shape, number or 0, dtype(own[tensor]))
+                number = source.number if isinstance(source, Constant) else 0
+                feeds[tensor] = np.full(shape, number, dtype(own[tensor]))
             else:
                 feeds[tensor] = feed_zeros(recipe, name, only=tensor)[tensor]
-                is_image = isinstance(recipe.inputs.get(source), ImageInput)
-                _fit(model, own[tensor], feeds[tensor], f"{where}.inputs.{tensor}", source, is_image=is_image)
-        constants = [tensor for tensor, source in stage.inputs.items() if constant(source) is not None]
+                is_image = isinstance(recipe.inputs.get(str(source)), ImageInput)
+                _fit(model, own[tensor], feeds[tensor], f"{where}.inputs.{tensor}", str(source), is_image=is_image)
+        constants = [tensor for tensor, source in stage.sources.items() if isinstance(source, Constant)]
         take_branches(model, feeds, constants, partial(run_network, where=where))
         for tensor, array in feeds.items():
             set_shape(own[tensor], array.shape)
         shapes = _outputs(model, stage.outputs, feeds, where)
-        for tensor, source in stage.inputs.items():
-            state = source.removeprefix("@state:")
-            if state != source and shapes.get(state) != feeds[tensor].shape:
+        for tensor, state in stage.states.items():
+            if shapes.get(state) != feeds[tensor].shape:
                 raise ConfigError(
                     f"the state is {list(feeds[tensor].shape)}, but output '{state}' is {list(shapes.get(state, ()))}",
                     where=f"{where}.inputs.{tensor}",

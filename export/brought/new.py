@@ -185,7 +185,7 @@ def _write(
     tasks = _tasks(recipe, networks, models, seen, report)
     joined: dict[str, RecipeTask] = {}
     for task in tasks.values():
-        joined.setdefault(task.output.partition(".")[0], task)
+        joined.setdefault(task.tensor.stage, task)
     if len(joined) > 1:
         join_outputs(draft, tasks, joined)
         (folder / "rules.py").write_text(rule_text(joined), encoding="utf-8")
@@ -281,7 +281,7 @@ def _tasks(
     tasks: dict[str, RecipeTask] = {}
     fixes: list[str] = []
     for network in networks:
-        fed_back = {source[7:] for source in network.sources.values() if source.startswith("@state:")}
+        fed_back = recipe.stages[network.name].states.values()
         outputs = recipe.stages[network.name].outputs
         boxes = detector_of(network, recipe.inputs, list(outputs.values()))
         for output in outputs:

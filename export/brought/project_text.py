@@ -12,6 +12,7 @@ import msgspec
 from mmedge.bundle.manifest import Mask
 
 from ..recipe import Recipe, RecipeStage, RecipeTask
+from ..tasks import KINDS
 
 # More networks than these have no label for each combination: those would be more than 16, and none of them likely.
 _MOST_COMBINED = 4
@@ -89,7 +90,7 @@ def rule_text(joined: Mapping[str, RecipeTask]) -> str:
     """Return ``rules.py``."""
     arguments = ", ".join(f"{name}: np.ndarray" for name in joined)
     sure = "\n".join(
-        f"    # {task.kind}, {task.output}{_note(name, task)}\n    sure.append({_sure(name, task)})"
+        f"    # {task.kind}, {task.output}{_note(name, task)}\n    sure.append({KINDS[task.kind].sure(name, task)})"
         for name, task in joined.items()
     )
     labels = ", ".join(joined_labels(list(joined)))
@@ -125,18 +126,6 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 '''
 
 
-def _sure(name: str, task: RecipeTask) -> str:
-    """Return an expression for how sure a network is that it has found something, 0..1."""
-    if task.detection is not None:
-        best = {
-            "yolo": f"{name}[0, 4:].max()",
-            "yolo-objectness": f"({name}[0, :, 4:5] * {name}[0, :, 5:]).max()",
-            "boxes": f"{name}[0, :, 4].max()",
-        }[task.detection.layout]
-        return f"min(max(float({best}), 0.0), 1.0)"
-    return f"float({name}.max())" if task.scores == "probabilities" else f"float(softmax({name}).max())"
-
-
 def _note(name: str, task: RecipeTask) -> str:
     """Return a comment on how sure a network of several classes is of one of them."""
     if task.kind != "classification" or len(task.labels) < 2:
@@ -157,10 +146,7 @@ def recipe_text(recipe: Recipe, tasks: Mapping[str, RecipeTask]) -> str:
     for name, stage in recipe.stages.items():
         parts += ["", f"[stages.{name}]", *_lines({k: v for k, v in msgspec.to_builtins(stage).items() if v})]
     for name, task in tasks.items():
-        wanted = ["kind", "output", "labels", "scores", "threshold", "top_k"]
-        if task.kind == "detection":
-            wanted = ["kind", "output", "labels", "threshold", "detection"]
-        parts += ["", f"[tasks.{name}]", *_lines({key: getattr(task, key) for key in wanted})]
+        parts += ["", f"[tasks.{name}]", *_lines({key: getattr(task, key) for key in KINDS[task.kind].keys})]
         if task.kind == "classification":
             parts.append('# smoothing = { kind = "ema", tau_ms = 200 }')
     parts += ["", "[export]", *_lines({"targets": list(recipe.export.targets)})]

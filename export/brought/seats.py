@@ -10,6 +10,7 @@ import onnx
 
 from mmedge.bundle.manifest import AudioInput, ImageInput, Input, TensorInput, TextInput
 from mmedge.bundle.references import TAKEN
+from mmedge.bundle.source import Constant, State
 from mmedge.errors import BundleError
 from mmedge.fusion.stream import check_stream, is_stream
 
@@ -60,11 +61,11 @@ class Seats:
         for name, value in sorted(values.items(), key=lambda item: _is_length(*item)):
             sound = self._sound_of(network)
             if sound is not None and _is_length(name, value):
-                self._say(network, name, f"@const:{sound.samples}", "the length of the sound, in samples")
+                self._say(network, name, str(Constant(sound.samples)), "the length of the sound, in samples")
             elif text is not None and name in (IDS, *MASKS, *TYPES):
                 self._tokens(network, name, value, text)
             elif name in states:
-                self._say(network, name, f"@state:{states[name]}", f"as output '{states[name]}', fed back")
+                self._say(network, name, str(State(states[name])), f"as output '{states[name]}', fed back")
             elif not dims(value) and dtype(value).kind in "iuf":
                 self._scalar(network, name)
             else:
@@ -94,7 +95,7 @@ class Seats:
             del unused[output]
             self.hints.append(
                 f"input '{name}' of network '{network.name}' has the shape and type of its output '{output}': if it "
-                f'is a state, write "{name}" = "@state:{output}" in its stage\'s inputs{every}, and remove '
+                f'is a state, write "{name}" = "{State(output)}" in its stage\'s inputs{every}, and remove '
                 f"'{seat}' from the rest of the recipe"
             )
 
@@ -141,13 +142,13 @@ class Seats:
             self.guesses.append(Guess(network.name, name, f"made of '{IDS}'", why))
         else:
             set_shape(value, text.tensor_shape)
-            self._say(network, name, "@const:0", "which of two texts a token is of: there is one")
+            self._say(network, name, str(Constant(0)), "which of two texts a token is of: there is one")
 
     def _scalar(self, network: Network, name: str) -> None:
         if _RATE.fullmatch(name):
-            self._say(network, name, f"@const:{RATE_HZ}", "a scalar named as a sample rate")
+            self._say(network, name, str(Constant(RATE_HZ)), "a scalar named as a sample rate")
         else:
-            self._say(network, name, "@const:0", "a scalar of unknown meaning: set its value in the recipe")
+            self._say(network, name, str(Constant(0)), "a scalar of unknown meaning: set its value in the recipe")
 
     def _seat(self, network: Network, name: str, value: onnx.ValueInfoProto, *, stateful: bool) -> None:
         shape, kind = dims(value), dtype(value)

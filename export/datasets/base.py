@@ -19,6 +19,7 @@ from mmedge.errors import ConfigError
 from mmedge.types import AnyArray
 
 from ..recipe import Recipe
+from ..tasks import valued_tasks
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -36,11 +37,13 @@ class Sample:
         labels: Per input, the class it shows, a number into the classification task's labels. Inputs that
             name different classes make a conflict.
         age_ms: Per input, how old its data are at the moment of the sample; 0 where nothing is said.
+        targets: Per task that answers with a number, that number, in the task's unit; unknown where nothing is said.
     """
 
     inputs: dict[str, AnyArray]
     labels: dict[str, int]
     age_ms: dict[str, float] = field(default_factory=dict)
+    targets: dict[str, float] = field(default_factory=dict)
 
 
 class Samples(Protocol):
@@ -112,7 +115,8 @@ class Dataset(ABC):
 
         Returns:
             ``inputs`` (name -> raw tensor), ``labels`` int64, ``present`` float32 and ``age_ms`` float32
-            [batch, n_inputs].
+            [batch, n_inputs]; ``targets`` (task -> float32 [batch], NaN for unknown) where a task answers with
+            a number.
 
         Raises:
             ConfigError: If an array does not fit its input, is a sequence of an input that feeds no stage with a
@@ -132,12 +136,7 @@ class Dataset(ABC):
                     raise ConfigError(
                         f"the age of a sample is {age} ms", where=f"input '{name}'", fix="give an age of 0 ms or more"
                     )
-        moving = {
-            source
-            for stage in self.recipe.stages.values()
-            if any(source.startswith("@state:") for source in stage.inputs.values())
-            for source in stage.inputs.values()
-        }
+        moving = {source for stage in self.recipe.stages.values() if stage.states for source in stage.inputs.values()}
         inputs: dict[str, torch.Tensor] = {}
         labels = torch.full((len(samples), len(self.inputs)), -1)
         present = torch.zeros(len(samples), len(self.inputs))
@@ -150,7 +149,10 @@ class Dataset(ABC):
                     present[row, column] = 1
                     labels[row, column] = sample.labels.get(name, -1)
                     age_ms[row, column] = sample.age_ms.get(name, 0.0)
-        return {"inputs": inputs, "labels": labels, "present": present, "age_ms": age_ms}
+        batch = {"inputs": inputs, "labels": labels, "present": present, "age_ms": age_ms}
+        if valued := valued_tasks(self.recipe):
+            batch["targets"] = {n: torch.tensor([s.targets.get(n, math.nan) for s in samples]) for n in valued}
+        return batch
 
 
 def _stacked(name: str, spec: Input, arrays: Sequence[AnyArray | None], *, sequences: bool) -> AnyArray:
@@ -212,3 +214,8 @@ def class_labels(recipe: Recipe) -> tuple[str, ...]:
             fix="declare one classification task, or several with the same labels",
         )
     return names.pop()
+
+
+def class_names(recipe: Recipe) -> tuple[str, ...]:
+    """Return the class names of the first classification task."""
+    return next((task.labels for task in recipe.tasks.values() if task.kind == "classification"), ())

@@ -17,8 +17,9 @@ from mmedge.extras import require
 from mmedge.types import AnyArray, ByteArray, FloatArray
 
 from ..recipe import Recipe
+from ..tasks import valued_tasks
 from ..tokenizer import load_tokenizer
-from .base import SPLITS, Dataset, Sample, Samples, Split, class_labels
+from .base import SPLITS, Dataset, Sample, Samples, Split, class_labels, class_names
 from .speech import read_audio
 
 _COLUMNS = ("split", "group", "label", "image", "audio", "text")
@@ -27,12 +28,13 @@ _AGES = ("image_age_ms", "audio_age_ms", "text_age_ms")  # may follow
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
-    """One line of the index: what is there, by input name."""
+    """One line of the index: its class, or the number that it is of; what is there, by input name."""
 
     line: int
     split: Split
     group: str
     label: int
+    value: float | None
     files: dict[str, Path] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
     age_ms: dict[str, float] = field(default_factory=dict)
@@ -41,7 +43,8 @@ class Row:
 class Folder(Dataset):
     """Your own data. An empty cell means that the input is absent; file names are relative to the folder.
 
-    The column ``text`` holds the text itself; ``image_age_ms``, ``audio_age_ms`` and ``text_age_ms`` may follow.
+    The column ``label`` holds a class, or the number that a regression should answer. The column ``text``
+    holds the text itself; ``image_age_ms``, ``audio_age_ms`` and ``text_age_ms`` may follow.
 
     Args:
         recipe: With at most one image, one audio and one text input.
@@ -60,7 +63,14 @@ class Folder(Dataset):
                 f"unknown option '{name}' of a folder data set", where=f"data.options.{name}", fix="remove it"
             )
         self.folder = folder
-        self.labels = class_labels(recipe)
+        self.valued = valued_tasks(recipe)
+        self.labels = class_labels(recipe) if not self.valued or class_names(recipe) else ()
+        if self.valued and self.labels:
+            raise ConfigError(
+                "the label of a folder's sample is a class or a number, not both",
+                where=f"tasks.{self.valued[0]}",
+                fix="write a data set class: its samples have 'labels' and 'targets'",
+            )
         self.seats: dict[str, str] = {}
         for name, spec in recipe.inputs.items():
             kind = spec.__struct_config__.tag
@@ -114,7 +124,8 @@ class Folder(Dataset):
             ids = np.empty(self.recipe.inputs[name].tensor_shape, np.int64)  # type: ignore[union-attr]
             self._tokenizers[name].ids(text, ids)
             inputs[name] = ids[0]
-        return Sample(inputs=inputs, labels=dict.fromkeys(inputs, row.label), age_ms=row.age_ms)
+        targets = {} if row.value is None else dict.fromkeys(self.valued, row.value)
+        return Sample(inputs=inputs, labels=dict.fromkeys(inputs, row.label), age_ms=row.age_ms, targets=targets)
 
     def _image(self, path: Path, spec: ImageInput, row: Row) -> ByteArray:
         cv2 = require("cv2", "reading images")
@@ -155,18 +166,27 @@ class Folder(Dataset):
             raise self._error(f"unknown split '{cell['split']}', one of {', '.join(SPLITS)}", line)
         if not cell["group"]:
             raise self._error("the group is empty; name the speaker, site or session", line)
-        if cell["label"] not in self.labels:
+        value = self._value(cell["label"], line) if self.valued else None
+        if value is None and cell["label"] not in self.labels:
             raise self._error(f"unknown label '{cell['label']}', one of {', '.join(self.labels)}", line)
         there = {name: cell[kind] for kind, name in self.seats.items() if cell[kind].strip()}
         texts = {name: there.pop(name) for name in self._tokenizers if name in there}
         files = {name: self.folder / file for name, file in there.items()}
         if not files and not texts:
             raise self._error("the sample has nothing for any input of the recipe", line)
-        label = self.labels.index(cell["label"])
+        label = self.labels.index(cell["label"]) if value is None else -1
         ages = {name: self._age(cell.get(f"{kind}_age_ms") or "0", line) for kind, name in self.seats.items()}
-        return Row(
-            line=line, split=cell["split"], group=cell["group"], label=label, files=files, texts=texts, age_ms=ages
-        )
+        split, group = cell["split"], cell["group"]
+        return Row(line=line, split=split, group=group, label=label, value=value, files=files, texts=texts, age_ms=ages)
+
+    def _value(self, cell: str, line: int) -> float:
+        try:
+            value = float(cell)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise self._error(f"the label '{cell}' is not a number", line)
+        return value
 
     def _age(self, cell: str, line: int) -> float:
         try:

@@ -12,6 +12,7 @@ import numpy as np
 from onnx import ModelProto
 
 from mmedge.bundle.manifest import Quantization
+from mmedge.bundle.source import Age, Presence, parse_output
 from mmedge.errors import ConfigError
 from mmedge.types import AnyArray, Tensors
 
@@ -99,7 +100,7 @@ def quantize(
         models=models,
         parity=(),
         quantization=quantization,
-        sqnr_db={name: value for name, value in sqnr.items() if not quantization[name.partition(".")[0]].float_nodes},
+        sqnr_db={name: value for name, value in sqnr.items() if not quantization[parse_output(name).stage].float_nodes},
     )
 
 
@@ -122,9 +123,8 @@ def _insert(recipe: Recipe, models: Mapping[str, ModelProto], frames: Sequence[T
     nodes: dict[str, list[str]] = {}
     collectors: dict[str, RangeCollector] = {}
     for stage, model in models.items():
-        tensors = {
-            tensor for tensor, source in recipe.stages[stage].inputs.items() if source in ("@present", "@age_ms")
-        }
+        sources = recipe.stages[stage].sources.items()
+        tensors = {tensor for tensor, source in sources if isinstance(source, (Presence, Age))}
         nodes[stage] = quantizable(model, tensors)
         collectors[stage] = RangeCollector(model, activations(model, nodes[stage]), name=stage)
     everything = tuple(recipe.inputs)

@@ -10,13 +10,11 @@ from torch import Tensor, nn
 
 from mmedge.bundle import stage_order
 from mmedge.bundle.manifest import Input, Stage, TensorInput
+from mmedge.bundle.source import Age, Constant, Output, Presence, Seat, State
 from mmedge.errors import ConfigError
 
 from ..recipe import Recipe
 from ..stages import output_shape
-
-# One number for each input of the model; what reads them gives something else when an input is absent.
-_PER_INPUT = ("@present", "@age_ms")
 
 
 class StagedModel(nn.Module):
@@ -115,14 +113,14 @@ class StagedModel(nn.Module):
         """
         stage = self.graph[name]
         feeds = {key: known[source] for key, source in stage.inputs.items() if source in known}
-        states = {key: f"{name}.{source[7:]}" for key, source in stage.inputs.items() if source.startswith("@state:")}
+        states = {key: str(Output(name, own)) for key, own in stage.states.items()}
         moving = {key: x for key, x in feeds.items() if x.ndim > self._ranks.get(stage.inputs[key], x.ndim)}
         feeds |= {key: x[:, -1] for key, x in moving.items()}
         if not states:
             return self._call(name, feeds)
         like = next(iter(feeds.values()))
-        for key, source in states.items():
-            shape = [len(like) if isinstance(dim, str) else dim for dim in stage.outputs[source.partition(".")[2]]]
+        for key, own in stage.states.items():
+            shape = [len(like) if isinstance(dim, str) else dim for dim in stage.outputs[own]]
             feeds[key] = torch.zeros(shape, device=like.device)
         fresh: dict[str, Tensor] = {}
         for step in range(max((x.shape[1] for x in moving.values()), default=1)):
@@ -147,7 +145,7 @@ class StagedModel(nn.Module):
 def everything(inputs: Mapping[str, Tensor], present: Tensor, age_ms: Tensor | None = None) -> dict[str, Tensor]:
     """Return what stages may be fed besides each other's outputs; see ``StagedModel.forward``."""
     age_ms = torch.zeros_like(present) if age_ms is None else age_ms * present
-    return {**inputs, "@present": present, "@age_ms": age_ms}
+    return {**inputs, str(Presence()): present, str(Age()): age_ms}
 
 
 def check_shapes(recipe: Recipe, stage: str, network: nn.Module, shapes: Sequence[tuple[int, ...]]) -> None:
@@ -176,19 +174,25 @@ def rank(spec: Input) -> int:
 
 def _order(graph: Mapping[str, Stage], inputs: tuple[str, ...]) -> tuple[str, ...]:
     for name, stage in graph.items():
-        for key, source in stage.inputs.items():
-            producer, dot, output = source.partition(".")
-            known = dot and producer in graph and output in graph[producer].outputs
-            state = source.startswith("@state:") and source[7:] in stage.outputs
-            if not known and not state and source not in inputs and source not in _PER_INPUT:
+        for key, source in stage.sources.items():
+            match source:
+                case Seat(seat):
+                    known = seat in inputs
+                case Output(producer, output):
+                    known = producer in graph and output in graph[producer].outputs
+                case State(output):
+                    known = output in stage.outputs
+                case _:
+                    known = not isinstance(source, Constant)
+            if not known:
                 raise ConfigError(
                     f"'{source}' is neither an input, '@present', '@age_ms', a state nor an output of a stage",
                     where=f"stages.{name}.inputs.{key}",
                     fix="correct the name; other special inputs cannot be trained yet",
                 )
-            if known and any(other.startswith("@state:") for other in stage.inputs.values()):
+            if isinstance(source, Output) and stage.states:
                 raise ConfigError(
-                    f"a stage with a state cannot be trained behind another stage, here '{producer}'",
+                    f"a stage with a state cannot be trained behind another stage, here '{source.stage}'",
                     where=f"stages.{name}.inputs.{key}",
                     fix="make one stage of the two, or put the state into the first",
                 )
@@ -198,7 +202,8 @@ def _order(graph: Mapping[str, Stage], inputs: tuple[str, ...]) -> tuple[str, ..
 def _depends_on_mask(graph: Mapping[str, Stage], order: tuple[str, ...]) -> frozenset[str]:
     masked: set[str] = set()
     for name in order:
-        sources = graph[name].inputs.values()
-        if any(source in _PER_INPUT or source.partition(".")[0] in masked for source in sources):
+        sources = graph[name].sources.values()
+        # What reads one number for each input gives something else when an input is absent.
+        if any(isinstance(s, (Presence, Age)) or (isinstance(s, Output) and s.stage in masked) for s in sources):
             masked.add(name)
     return frozenset(masked)

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 from torch.utils.data import DataLoader
 
-from ..datasets.base import Dataset, Samples
+from ..datasets.base import Dataset, Samples, class_names
 from ..models.staged import StagedModel
 from ..preprocess.torch_module import preprocessors
 from ..recipe import Recipe, RecipeTask
+from ..tasks import KINDS, Truth, valued_tasks
 from .masks import all_masks, as_tensor
-from .targets import classification_target, none_class, verification_target
-from .validated_masks import Counted, has_all
+from .targets import none_class
+from .validated_masks import Judged, has_all
 
 Mask = tuple[str, ...]
 
@@ -31,11 +31,17 @@ class Predictions:
         logits: Task -> [n, classes] or [n, 1].
         labels: int64 [n, n_inputs].
         present: float32 [n, n_inputs]: the mask, in each row.
+        values: Task -> float32 [n], its target where that is a number, NaN for unknown.
     """
 
     logits: dict[str, Tensor]
     labels: Tensor
     present: Tensor
+    values: dict[str, Tensor] = field(default_factory=dict)
+
+    def truth(self, task: str, none: int | None) -> Truth:
+        """Return what is known of the samples, for one task."""
+        return Truth(labels=self.labels, present=self.present, none=none, values=self.values.get(task))
 
 
 def predict(
@@ -61,7 +67,7 @@ def predict(
         cast("Any", samples), train.batch_size, num_workers=train.workers, collate_fn=dataset.collate
     )
     masks = {mask: as_tensor(mask, names) for mask in all_masks(names)}
-    parts: dict[Mask, list[tuple[dict[str, Tensor], Tensor, Tensor]]] = {mask: [] for mask in masks}
+    parts: dict[Mask, list[tuple[dict[str, Tensor], Tensor, Tensor, dict[str, Tensor]]]] = {mask: [] for mask in masks}
     with torch.inference_mode():
         for number, batch in enumerate(loader):
             if limit is not None and number >= limit:
@@ -74,18 +80,20 @@ def predict(
                 outputs = model(inputs, present.to(device), age_ms, reuse=outputs)
                 kept = has_all(batch["present"], row)
                 logits = {name: outputs[task.output].cpu()[kept] for name, task in recipe.tasks.items()}
-                parts[mask].append((logits, batch["labels"][kept], present[kept]))
+                values = {name: value[kept] for name, value in batch.get("targets", {}).items()}
+                parts[mask].append((logits, batch["labels"][kept], present[kept], values))
     return {
         mask: Predictions(
             logits={name: torch.cat([part[0][name] for part in found]) for name in recipe.tasks},
             labels=torch.cat([part[1] for part in found]),
             present=torch.cat([part[2] for part in found]),
+            values={name: torch.cat([part[3][name] for part in found]) for name in valued_tasks(recipe)},
         )
         for mask, found in parts.items()
     }
 
 
-def counts(recipe: Recipe, found: Mapping[Mask, Predictions]) -> dict[str, dict[str, Counted]]:
+def counts(recipe: Recipe, found: Mapping[Mask, Predictions]) -> dict[str, dict[str, Judged]]:
     """Return task -> mask (``image+audio``) -> how many answers are right, where a target is certain.
 
     Args:
@@ -93,28 +101,30 @@ def counts(recipe: Recipe, found: Mapping[Mask, Predictions]) -> dict[str, dict[
         found: Predictions by mask.
     """
     none = none_class(class_names(recipe))
-    rows: dict[str, dict[str, Counted]] = {}
+    rows: dict[str, dict[str, Judged]] = {}
     for name, task in recipe.tasks.items():
-        for mask, part in found.items():
-            if len(right := judge(task, name, part, none)):
-                rows.setdefault(name, {})["+".join(mask)] = Counted(right=int(right.sum()), samples=len(right))
+        for mask, part in found.items() if KINDS[task.kind].trained else ():
+            if len(judged := judge(task, name, part, none)):
+                spread = None if KINDS[task.kind].counted else float(judged.std(correction=0))
+                row = Judged(total=float(judged.sum()), samples=len(judged), spread=spread)
+                rows.setdefault(name, {})["+".join(mask)] = row
     return rows
 
 
 def accuracies(recipe: Recipe, found: Mapping[Mask, Predictions]) -> dict[str, dict[str, float]]:
-    """Return task -> mask (``image+audio``) -> accuracy, where a target is certain; see ``counts``."""
+    """Return task -> mask (``image+audio``) -> accuracy or mean error, where a target is certain; see ``counts``."""
     rows = counts(recipe, found)
-    return {task: {mask: count.share for mask, count in masks.items()} for task, masks in rows.items()}
+    return {task: {mask: judged.mean for mask, judged in masks.items()} for task, masks in rows.items()}
 
 
 def accuracy(task: RecipeTask, name: str, found: Predictions, none: int | None) -> float | None:
-    """Return the share of right answers where the target is certain; None where it never is; see ``judge``."""
-    right = judge(task, name, found, none)
-    return float(right.float().mean()) if len(right) else None
+    """Return the mean of ``judge``, of most kinds the share of right answers; None where no target is certain."""
+    judged = judge(task, name, found, none)
+    return float(judged.mean()) if len(judged) else None
 
 
 def judge(task: RecipeTask, name: str, found: Predictions, none: int | None) -> Tensor:
-    """Return whether each answer is right, bool [certain], of those whose target is certain.
+    """Return 1 where an answer is right, else 0, or its error, float32 [certain], of those whose target is certain.
 
     Args:
         task: The task.
@@ -122,19 +132,11 @@ def judge(task: RecipeTask, name: str, found: Predictions, none: int | None) -> 
         found: Predictions under one mask.
         none: Class that means nothing is shown.
     """
-    logits = found.logits[name]
-    if task.kind == "classification":
-        best, answer = classification_target(found.labels, found.present, logits.shape[1], none).max(1)
-        certain = best == 1
-        right = logits.argmax(1) == answer
-    else:
-        same, certain = verification_target(found.labels, found.present, none)
-        right = (logits[:, 0] >= 0) == (same > 0)
-    return right[certain]
+    return KINDS[task.kind].judge(task, found.logits[name], found.truth(name, none))
 
 
 def temperatures(recipe: Recipe, found: Mapping[Mask, Predictions]) -> dict[str, float]:
-    """Return the temperature of each task that minimises its loss over all masks.
+    """Return the temperature of each task that has one, which minimises its loss over all masks.
 
     Args:
         recipe: The tasks.
@@ -144,32 +146,18 @@ def temperatures(recipe: Recipe, found: Mapping[Mask, Predictions]) -> dict[str,
     grid = np.geomspace(0.25, 4.0, 121)
     best: dict[str, float] = {}
     for name, task in recipe.tasks.items():
-        pairs = [_certain(task, name, part, none) for part in found.values()]
-        logits, target = torch.cat([p[0] for p in pairs]), torch.cat([p[1] for p in pairs])
-        if not len(logits):
-            best[name] = 1.0
-        elif task.kind == "classification":
-            best[name] = _argmin(grid, [float(functional.cross_entropy(logits / t, target)) for t in grid])
-        else:
-            losses = [functional.binary_cross_entropy_with_logits(logits / t, target) for t in grid]
-            best[name] = _argmin(grid, [float(loss) for loss in losses])
+        kind = KINDS[task.kind]
+        if not kind.calibrated:
+            continue
+        parts: list[tuple[Tensor, Tensor]] = []
+        for part in found.values():
+            target, defined = kind.target(task, part.logits[name], part.truth(name, none))
+            parts.append((part.logits[name][defined], target[defined]))
+        logits, target = torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
+        losses = [float(kind.losses(logits / t, target).mean()) for t in grid] if len(logits) else []
+        best[name] = _argmin(grid, losses) if losses else 1.0
     return best
-
-
-def _certain(task: RecipeTask, name: str, found: Predictions, none: int | None) -> tuple[Tensor, Tensor]:
-    logits = found.logits[name]
-    if task.kind == "classification":
-        target = classification_target(found.labels, found.present, logits.shape[1], none)
-        defined = target.sum(1) > 0
-        return logits[defined], target[defined]
-    same, defined = verification_target(found.labels, found.present, none)
-    return logits[defined], same[defined, None]
 
 
 def _argmin(grid: np.ndarray[Any, Any], losses: list[float]) -> float:
     return round(float(grid[int(np.argmin(losses))]), 4)
-
-
-def class_names(recipe: Recipe) -> tuple[str, ...]:
-    """Return the class names of the first classification task."""
-    return next((task.labels for task in recipe.tasks.values() if task.kind == "classification"), ())

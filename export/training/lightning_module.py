@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ..datasets.base import Batch, Dataset, Split
+from ..datasets.base import Batch, Dataset, Split, class_names
 from ..models.staged import StagedModel
 from ..preprocess.torch_module import preprocessors
 from ..recipe import Recipe
+from ..tasks import Truth, task_loss
 from .augment import augment
 from .masks import as_tensor, modality_dropout
-from .targets import none_class, task_loss
+from .targets import none_class
 
 
 class Training(lightning.LightningModule):
@@ -78,23 +79,21 @@ class Training(lightning.LightningModule):
             features = self.model.features(inputs)
         age_ms = batch.get("age_ms")
         outputs = self.model(inputs, first, age_ms, reuse={key: value.float() for key, value in features.items()})
-        loss = self._tasks(outputs, batch["labels"], first)
+        loss = self._tasks(outputs, batch, first)
         if self.model.masked:
             for name in self.names:
                 alone = present * as_tensor((name,), self.names).to(present)
                 outputs = self.model(inputs, alone, age_ms, reuse=outputs)
-                loss = loss + self._tasks(outputs, batch["labels"], alone)
+                loss = loss + self._tasks(outputs, batch, alone)
         return loss
 
-    def _tasks(self, outputs: dict[str, Tensor], labels: Tensor, present: Tensor) -> Tensor:
-        losses = [
-            task.loss_weight * task_loss(task, outputs[task.output], labels, present, none_class(self._classes()))
-            for task in self.recipe.tasks.values()
-        ]
+    def _tasks(self, outputs: dict[str, Tensor], batch: Batch, present: Tensor) -> Tensor:
+        none, values = none_class(class_names(self.recipe)), batch.get("targets", {})
+        losses: list[Tensor] = []
+        for name, task in self.recipe.tasks.items():
+            truth = Truth(labels=batch["labels"], present=present, none=none, values=values.get(name))
+            losses.append(task.loss_weight * task_loss(task, outputs[task.output], truth))
         return torch.stack(losses).sum()
-
-    def _classes(self) -> tuple[str, ...]:
-        return next((t.labels for t in self.recipe.tasks.values() if t.kind == "classification"), ())
 
     def _loader(self, split: Split, *, shuffle: bool) -> DataLoader[Any]:
         train = self.recipe.train

@@ -17,6 +17,7 @@ from ..datasets.base import Dataset
 from ..datasets.folder import Folder
 from ..models.staged import StagedModel
 from ..recipe import Recipe, check_recipe
+from ..tasks import KINDS
 from .dry_run import dry_run
 from .evaluate import accuracies, counts, predict, temperatures
 from .quiet import quiet
@@ -179,6 +180,7 @@ def _fit(model: StagedModel, dataset: Dataset, recipe: Recipe, limit: int | None
 def _evaluate(model: StagedModel, dataset: Dataset, recipe: Recipe, limit: int | None, report: TrainReport) -> None:
     found = predict(model, dataset, dataset.split("validation"), recipe, limit)
     report.counts = counts(recipe, found)
+    report.metrics = {name: KINDS[task.kind].metric for name, task in recipe.tasks.items()}
     report.temperature = temperatures(recipe, found)
     for condition, samples in dataset.conditions().items():
         report.test[condition] = accuracies(recipe, predict(model, dataset, samples, recipe, limit))

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from .validated_masks import Counted
+from .validated_masks import Judged
 
 
 @dataclass(kw_only=True)
@@ -21,7 +21,8 @@ class TrainReport:
         seed: Seed of weights, pairs and order.
         seconds: Wall time of training, data preparation apart.
         parameters: Of the model.
-        counts: Task -> mask -> right answers on validation, of the samples that have all inputs of the mask.
+        counts: Task -> mask -> how it was judged on validation, of the samples that have all inputs of the mask.
+        metrics: Task -> what its figures are: an accuracy unless this says ``mae``.
         temperature: Task -> temperature calibrated on validation.
         test: Condition -> task -> mask -> accuracy.
     """
@@ -30,14 +31,15 @@ class TrainReport:
     path: Path | None = None
     seconds: float = 0.0
     parameters: int = 0
-    counts: dict[str, dict[str, Counted]] = field(default_factory=dict)
+    counts: dict[str, dict[str, Judged]] = field(default_factory=dict)
+    metrics: dict[str, str] = field(default_factory=dict)
     temperature: dict[str, float] = field(default_factory=dict)
     test: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
 
     @property
     def validation(self) -> dict[str, dict[str, float]]:
         """Task -> mask -> accuracy on validation."""
-        return {task: {mask: count.share for mask, count in masks.items()} for task, masks in self.counts.items()}
+        return {task: {mask: judged.mean for mask, judged in masks.items()} for task, masks in self.counts.items()}
 
     @property
     def samples(self) -> dict[str, dict[str, int]]:
@@ -65,10 +67,13 @@ class TrainReport:
         table = Table(title=f"accuracy in %, seed {self.seed}, {self.parameters:,} parameters", title_justify="left")
         table.add_column("samples")
         for task, mask in columns:
-            table.add_column(f"{task}\n{mask}", justify="right")
+            error = self.metrics.get(task) == "mae"
+            table.add_column(f"{task}{', mean absolute error' if error else ''}\n{mask}", justify="right")
         for condition, found in [("validation", self.validation), *self.test.items()]:
             cells = [found.get(task, {}).get(mask) for task, mask in columns]
-            table.add_row(condition, *("-" if cell is None else f"{100 * cell:.1f}" for cell in cells))
+            errors = [self.metrics.get(task) == "mae" for task, _ in columns]
+            told = zip(cells, errors, strict=True)
+            table.add_row(condition, *("-" if c is None else f"{c:.4g}" if e else f"{100 * c:.1f}" for c, e in told))
         table.add_row("n of validation", *(str(self.samples[task][mask]) for task, mask in columns), style="dim")
         console.print(table)
         heat = ", ".join(f"{name} {value:.2f}" for name, value in self.temperature.items())

@@ -6,8 +6,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..recipe import RecipeTask
-
 
 def none_class(labels: tuple[str, ...]) -> int | None:
     """Return the number of the class ``none``, which means that an input shows no class; None if there is none."""
@@ -56,23 +54,3 @@ def verification_target(labels: Tensor, present: Tensor, none: int | None) -> tu
     if none is not None:
         same &= highest != none
     return same.float(), defined
-
-
-def task_loss(task: RecipeTask, logits: Tensor, labels: Tensor, present: Tensor, none: int | None) -> Tensor:
-    """Return the mean loss of one task over the rows where its target is defined.
-
-    Args:
-        task: The task.
-        logits: [batch, classes] or [batch, 1].
-        labels: int64 [batch, n_inputs].
-        present: float32 [batch, n_inputs].
-        none: Class that means nothing is shown.
-    """
-    if task.kind == "classification":
-        target = classification_target(labels, present, logits.shape[1], none)
-        defined = target.sum(1) > 0
-        losses = functional.cross_entropy(logits, target, reduction="none")
-    else:
-        same, defined = verification_target(labels, present, none)
-        losses = functional.binary_cross_entropy_with_logits(logits[:, 0], same, reduction="none")
-    return (losses * defined).sum() / defined.sum().clamp_min(1)

@@ -14,6 +14,7 @@ import msgspec
 from torch import Tensor
 
 from ..recipe import Recipe
+from ..tasks import KINDS
 from .masks import all_masks
 
 # Of 30 samples the 95 % interval is up to 34 points wide already, of fewer it says next to nothing; and the normal
@@ -23,26 +24,31 @@ _Z = 1.959964  # two-sided 95 % of the normal distribution
 _log = logging.getLogger(__name__)
 
 
-class Counted(msgspec.Struct, frozen=True, kw_only=True):
-    """How often one task is right under one mask.
+class Judged(msgspec.Struct, frozen=True, kw_only=True):
+    """How well one task does under one mask: how often it is right, or by how much it errs.
 
     Attributes:
-        right: Right answers.
+        total: Right answers, or the sum of the errors.
         samples: Samples that have all inputs of the mask, and whose target is certain; at least one.
+        spread: Standard deviation of the errors; None where answers are right or wrong.
     """
 
-    right: int
+    total: float
     samples: int
+    spread: float | None = None
 
     @property
-    def share(self) -> float:
-        """Share of right answers, rounded to four digits."""
-        return round(self.right / self.samples, 4)
+    def mean(self) -> float:
+        """Share of right answers, or mean error, rounded to four digits."""
+        return round(self.total / self.samples, 4)
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The share's 95 % interval by Wilson's score, rounded to four digits."""
-        return wilson(self.right, self.samples)
+        """The 95 % interval of ``mean``, rounded to four digits: Wilson's of a share, the normal one of an error."""
+        if self.spread is None:
+            return wilson(self.total, self.samples)
+        mean, half = self.total / self.samples, _Z * self.spread / math.sqrt(self.samples)
+        return round(max(mean - half, 0.0), 4), round(mean + half, 4)
 
     @property
     def enough(self) -> bool:
@@ -50,7 +56,7 @@ class Counted(msgspec.Struct, frozen=True, kw_only=True):
         return self.samples >= MIN_SAMPLES
 
 
-def wilson(right: int, samples: int) -> tuple[float, float]:
+def wilson(right: float, samples: int) -> tuple[float, float]:
     """Return the 95 % interval of a share by Wilson's score (1927), rounded to four digits.
 
     Args:
@@ -77,7 +83,7 @@ def has_all(present: Tensor, mask: Tensor) -> Tensor:
     return (present >= mask).all(1)
 
 
-def mask_figures(recipe: Recipe, rows: Mapping[str, Mapping[str, Counted]]) -> list[dict[str, Any]]:
+def mask_figures(recipe: Recipe, rows: Mapping[str, Mapping[str, Judged]]) -> list[dict[str, Any]]:
     """Return what the manifest says of every validated mask: how often the first classification task is right with it.
 
     A recipe that classifies nothing tells of its first task, where that is defined. A mask with fewer than
@@ -89,9 +95,9 @@ def mask_figures(recipe: Recipe, rows: Mapping[str, Mapping[str, Counted]]) -> l
     """
     kinds = {name: task.kind for name, task in recipe.tasks.items()}
     first = next((name for name, kind in kinds.items() if kind == "classification"), next(iter(kinds), ""))
-    if kinds.get(first) == "detection":
+    if first not in kinds or not KINDS[kinds[first]].trained:
         return []  # a detection has no accuracy here
-    metric = "top1" if kinds.get(first) == "classification" else "accuracy"
+    metric = KINDS[kinds[first]].metric
     found = rows.get(first, {})
     # A run without these gives no results; and whether inputs agree is defined where there are two.
     needed = {name for name, missing in recipe.missing.items() if missing.policy in ("fail", "skip")}
@@ -112,7 +118,7 @@ def mask_figures(recipe: Recipe, rows: Mapping[str, Mapping[str, Counted]]) -> l
         {
             "present": mask.split("+"),
             "metric": metric,
-            "value": count.share,
+            "value": count.mean,
             "samples": count.samples,
             "low": count.interval[0],
             "high": count.interval[1],

@@ -20,6 +20,7 @@ from mmedge.errors import ConfigError
 from mmedge.pipeline import Pipeline
 from mmedge.pipeline.arguments import check_duration
 from mmedge.pipeline.runtime import PUSH
+from mmedge.pipeline.unanswered import unanswered
 from mmedge.types import Backend, Precision
 
 WARM_UP_S = 1.0
@@ -94,6 +95,8 @@ def bench(
             else:
                 period_ns = float(trigger_period_ns(opened.inputs, opened.manifest.sync, fps))
                 tally, rate = _generated(pipe, opened, duration_s, feeds, period_ns, tell)
+        if not pipe.statistics.results:
+            raise unanswered(pipe.health(), {}, pipe.statistics)
         if not tally.answered:
             raise ConfigError(
                 f"nothing was measured: no results after the warm-up of {WARM_UP_S:g} s",

@@ -53,8 +53,10 @@ class Bundle:
         return self._archive.read(member)
 
     def labels(self, task: str) -> tuple[str, ...]:
-        """Return the labels of a task, one a line in its file."""
+        """Return the labels of a task, one a line in its file; none where its kind has none."""
         member = self.tasks[task].labels
+        if member is None:
+            return ()
         try:
             labels = tuple(self.read(member).decode("utf-8").splitlines())
         except UnicodeDecodeError as error:

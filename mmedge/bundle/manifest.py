@@ -6,7 +6,7 @@ reference and names the key path.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -17,13 +17,13 @@ from mmedge.bundle.seats import (
     LogMel,
     Milliseconds,
     Positive,
-    PositiveFloat,
-    Share,
     Strict,
     TensorInput,
     TextInput,
     Tolerance,
 )
+from mmedge.bundle.source import Output, Source, State, parse_source
+from mmedge.bundle.tasks import Debounce, Detection, Ema, Hysteresis, Smoothing, Task
 from mmedge.types import Precision
 
 __all__ = [
@@ -80,6 +80,21 @@ class Stage(Strict, frozen=True, kw_only=True):
     callable: str | None = None
     timeout_ms: Milliseconds = 1000.0
 
+    @property
+    def sources(self) -> dict[str, Source]:
+        """Tensor of the network -> where it comes from, parsed; ValueError if a text of ``inputs`` has no such form."""
+        return {tensor: parse_source(text) for tensor, text in self.inputs.items()}
+
+    @property
+    def states(self) -> dict[str, str]:
+        """Tensor of the network -> the stage's own output that is fed back to it."""
+        return {tensor: source.output for tensor, source in self.sources.items() if isinstance(source, State)}
+
+    @property
+    def links(self) -> dict[str, Output]:
+        """Tensor of the network -> the output of another stage that feeds it."""
+        return {tensor: source for tensor, source in self.sources.items() if isinstance(source, Output)}
+
 
 class Quantization(Strict, frozen=True, kw_only=True):
     """How an INT8 variant came to its ranges."""
@@ -101,80 +116,6 @@ class Variant(Strict, frozen=True, kw_only=True):
     golden: str
     tolerance: dict[str, Tolerance]
     quantization: Quantization | None = None
-
-
-class Ema(Strict, frozen=True, kw_only=True, tag_field="kind", tag="ema"):
-    """Exponential smoothing of a task's scores over time: an old score weighs exp(-dt / tau)."""
-
-    tau_ms: Milliseconds
-
-
-class Hysteresis(Strict, frozen=True, kw_only=True, tag_field="kind", tag="hysteresis"):
-    """A label is taken up at a score of ``enter`` and kept until its score falls below ``leave``."""
-
-    enter: Share
-    leave: Share
-
-    def __post_init__(self) -> None:
-        if self.leave > self.enter:
-            raise ValueError(f"hysteresis needs leave < enter, got leave {self.leave:g} and enter {self.enter:g}")
-
-
-class Debounce(Strict, frozen=True, kw_only=True, tag_field="kind", tag="debounce"):
-    """A label is reported only after it has been the same for ``hold_ms``; until then the one before it is."""
-
-    hold_ms: Milliseconds
-
-
-Smoothing: TypeAlias = Ema | Hysteresis | Debounce
-
-
-class Detection(Strict, frozen=True, kw_only=True):
-    """How boxes lie in a detector's output.
-
-    Attributes:
-        layout: ``yolo`` [1, 4 + classes, n]: centre, size, class scores (YOLOv8, 9, 11); ``yolo-objectness``
-            [1, n, 5 + classes]: the same with objectness, n first (YOLOv5, 6, 7); ``boxes`` [1, n, 6]: corners,
-            score, class (end-to-end networks). Coordinates are pixels of the network's input.
-        input: The image input they refer to.
-        iou: Boxes of one class that overlap more are one.
-        max_boxes: At most this many boxes, the best ones.
-    """
-
-    layout: Literal["yolo", "yolo-objectness", "boxes"]
-    input: str
-    iou: Share = 0.45
-    max_boxes: Annotated[int, msgspec.Meta(gt=0, le=1000)] = 100
-
-
-class Task(Strict, frozen=True, kw_only=True):
-    """What an output means.
-
-    ``verification`` compares the inputs that are present, so it is undefined with fewer than two;
-    its score is the sigmoid of one logit and use two labels: no, yes. ``classification`` is the softmax of logits;
-    a task that says ``probabilities`` gives them itself. ``detection`` gives boxes, whose scores are probabilities.
-
-    Attributes:
-        kind: What is made of the output.
-        output: ``STAGE.OUTPUT``.
-        labels: Member of the bundle, one label a line, in the order of the output.
-        temperature: By which logits are divided, calibrated on validation data.
-        threshold: Score below which it abstains, says no, or sees no box; a hysteresis takes its place.
-        smoothing: One, or several in this order: ema of the scores, hysteresis of the choice, debounce of the label.
-        top_k: How many of the best labels are reported with their scores.
-        scores: What the output gives.
-        detection: How boxes lie in the output.
-    """
-
-    kind: Literal["classification", "verification", "detection"]
-    output: str
-    labels: str
-    temperature: PositiveFloat = 1.0
-    threshold: Share = 0.0
-    smoothing: Smoothing | tuple[Smoothing, ...] | None = None
-    top_k: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 0
-    scores: Literal["logits", "probabilities"] = "logits"
-    detection: Detection | None = None
 
 
 class Missing(Strict, frozen=True, kw_only=True):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from graphlib import CycleError, TopologicalSorter
 
 from mmedge.bundle.manifest import Manifest, Stage
+from mmedge.bundle.source import Seat
 from mmedge.errors import BundleError, MmedgeError
 
 
@@ -28,8 +29,7 @@ def stage_order(
         ('ear', 'join')
     """
     parents = {
-        name: {source.partition(".")[0] for source in stage.inputs.values() if "." in source} & stages.keys()
-        for name, stage in stages.items()
+        name: {source.stage for source in stage.links.values()} & stages.keys() for name, stage in stages.items()
     }
     try:
         return tuple(TopologicalSorter(parents).static_order())
@@ -44,10 +44,9 @@ def stage_order(
 def check_tasks(manifest: Manifest) -> None:
     """Raise BundleError if a task's stage depends on no input at all."""
     for task, spec in manifest.tasks.items():
-        producer = spec.output.partition(".")[0]
-        if not any(
-            source in manifest.inputs for name in _lineage(manifest, producer) for source in _sources(manifest, name)
-        ):
+        producer = spec.tensor.stage
+        lineage = [manifest.stages[name] for name in _lineage(manifest, producer)]
+        if not any(isinstance(source, Seat) for stage in lineage for source in stage.sources.values()):
             raise BundleError(
                 f"no input feeds stage '{producer}', directly or through other stages",
                 where=f"manifest.json: $.tasks.{task}.output",
@@ -57,12 +56,8 @@ def check_tasks(manifest: Manifest) -> None:
 
 def unused_stages(manifest: Manifest) -> tuple[str, ...]:
     """Return the stages that no task needs."""
-    used = {name for task in manifest.tasks.values() for name in _lineage(manifest, task.output.partition(".")[0])}
+    used = {name for task in manifest.tasks.values() for name in _lineage(manifest, task.tensor.stage)}
     return tuple(name for name in manifest.stages if name not in used)
-
-
-def _sources(manifest: Manifest, stage: str) -> tuple[str, ...]:
-    return tuple(manifest.stages[stage].inputs.values())
 
 
 def _lineage(manifest: Manifest, stage: str) -> set[str]:
@@ -73,6 +68,5 @@ def _lineage(manifest: Manifest, stage: str) -> set[str]:
         name = waiting.pop()
         if name not in found:
             found.add(name)
-            sources = (s for s in _sources(manifest, name) if s not in manifest.inputs and not s.startswith("@"))
-            waiting += [source.partition(".")[0] for source in sources]
+            waiting += [source.stage for source in manifest.stages[name].links.values()]
     return found

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import isfinite, nan, prod
+from functools import partial
+from math import prod
 from typing import TYPE_CHECKING, NoReturn
 
 from mmedge.bundle.seats import AudioInput, ImageInput, Input, TensorInput, TextInput
+from mmedge.bundle.source import Age, Constant, Output, Presence, Seat, Source, State, parse_source
+from mmedge.bundle.tasks import TASK_KINDS, check_task
 from mmedge.errors import BundleError
 
 if TYPE_CHECKING:
-    from mmedge.bundle.manifest import Manifest, Task
+    from mmedge.bundle.manifest import Manifest
 
 
 # A bundle is input from outside: neither one tensor of it nor all together may fill the memory.
@@ -19,22 +22,32 @@ MAX_VALUES, MAX_ALL_VALUES = 1 << 27, 1 << 28
 MAX_DIMS = 32
 # What `on` and `trigger` may say instead of a seat.
 TAKEN = ("change", "timer")
+UNKNOWN = "correct the name or add what it refers to"
 
 
 def check_references(manifest: Manifest) -> None:
     """Raise BundleError at the first name in ``manifest`` that points nowhere."""
     stages, files, inputs = manifest.stages, manifest.files, manifest.inputs
 
-    def fail(message: str, path: str, fix: str = "correct the name or add what it refers to") -> None:
+    def fail(message: str, path: str, fix: str = UNKNOWN) -> NoReturn:
         raise BundleError(message, where=f"manifest.json: $.{path}", fix=fix)
+
+    def fail_task(name: str, message: str, key: str, fix: str = UNKNOWN) -> NoReturn:
+        fail(message, f"tasks.{name}.{key}", fix)
 
     def need_file(name: str, path: str) -> None:
         if name not in files:
             fail(f"file '{name}' is not listed in $.files", path)
 
-    def need_tensor(source: str, path: str) -> None:
-        stage, dot, output = source.partition(".")
-        if not dot or stage not in stages or output not in stages[stage].outputs:
+    def parsed(text: str, path: str) -> Source:
+        try:
+            return parse_source(text)
+        except ValueError as error:
+            fail(str(error), path)
+
+    def need_tensor(source: Source, path: str) -> None:
+        known = isinstance(source, Output) and source.stage in stages and source.name in stages[source.stage].outputs
+        if not known:
             fail(f"unknown tensor '{source}'", path)
 
     def check_shape(shape: Sequence[int | str], path: str) -> None:
@@ -70,26 +83,16 @@ def check_references(manifest: Manifest) -> None:
     for name, stage in stages.items():
         for output, dims in stage.outputs.items():
             check_shape(dims, f"stages.{name}.outputs.{output}")
-        for tensor, source in stage.inputs.items():
+        for tensor, text in stage.inputs.items():
             path = f"stages.{name}.inputs.{tensor}"
-            seat = inputs.get(source)
+            source, seat = parsed(text, path), inputs.get(text)
             if isinstance(seat, TextInput) and seat.tokenizer is None:
-                fail("a text input that feeds a stage needs a tokenizer", f"inputs.{source}.tokenizer")
-            if seat is not None or source in ("@present", "@age_ms"):
-                continue
-            if source.startswith("@const:"):
-                try:
-                    number = float(source[7:])
-                except ValueError:
-                    number = nan
-                if not isfinite(number):
-                    fail(f"'{source}' is not a finite number", path)
-                continue
-            if source.startswith("@state:"):
-                if source[7:] not in stage.outputs:
-                    fail(f"state '{source}' is not an output of this stage", path)
-                continue
-            need_tensor(source, path)
+                fail("a text input that feeds a stage needs a tokenizer", f"inputs.{text}.tokenizer")
+            if isinstance(source, State):
+                if source.output not in stage.outputs:
+                    fail(f"state '{text}' is not an output of this stage", path)
+            elif seat is None and not isinstance(source, (Presence, Age, Constant)):
+                need_tensor(source, path)
         if stage.on is not None and stage.on != "change" and stage.on not in inputs:
             fail(f"unknown input '{stage.on}'", f"stages.{name}.on")
         if stage.callable is None and not any(v.stage == name for v in manifest.variants):
@@ -100,13 +103,10 @@ def check_references(manifest: Manifest) -> None:
         need_file(variant.file, f"variants[{index}].file")
         need_file(variant.golden, f"variants[{index}].golden")
     for name, task in manifest.tasks.items():
-        need_tensor(task.output, f"tasks.{name}.output")
-        need_file(task.labels, f"tasks.{name}.labels")
-        if (task.detection is not None) != (task.kind == "detection"):
-            fail("'detection' belongs to tasks of kind detection, and to no others", f"tasks.{name}.detection")
-        if task.detection is not None and not isinstance(inputs.get(task.detection.input), ImageInput):
-            fail(f"'{task.detection.input}' is not an image input", f"tasks.{name}.detection.input")
-        _check_smoothing(name, task)
+        need_tensor(parsed(task.output, f"tasks.{name}.output"), f"tasks.{name}.output")
+        if task.labels is not None:
+            need_file(task.labels, f"tasks.{name}.labels")
+        check_task(task, inputs, partial(fail_task, name))
     for name, missing in manifest.missing.items():
         if name not in inputs:
             fail(f"unknown input '{name}'", f"missing.{name}")
@@ -128,13 +128,14 @@ def _sizes(shape: Sequence[int | str]) -> list[int]:
 
 def _count_values(manifest: Manifest) -> int:
     """Return how many numbers seats, outputs and the inputs of stages, each with a tensor of its own, hold."""
-    counts = {name: prod(_sizes(shape_of(spec))) for name, spec in manifest.inputs.items()}
+    counts: dict[Source, int] = {Seat(name): prod(_sizes(shape_of(spec))) for name, spec in manifest.inputs.items()}
     for name, stage in manifest.stages.items():
-        counts |= {f"{name}.{output}": prod(_sizes(dims)) for output, dims in stage.outputs.items()}
+        counts |= {Output(name, output): prod(_sizes(dims)) for output, dims in stage.outputs.items()}
     total = sum(counts.values())
-    counts |= dict.fromkeys(("@present", "@age_ms"), len(manifest.inputs))
+    counts |= dict.fromkeys((Presence(), Age()), len(manifest.inputs))
     for name, stage in manifest.stages.items():
-        total += sum(counts.get(source.replace("@state:", f"{name}."), 1) for source in stage.inputs.values())
+        for source in stage.sources.values():
+            total += counts.get(Output(name, source.output) if isinstance(source, State) else source, 1)
     return total
 
 
@@ -143,52 +144,17 @@ def shape_of(spec: Input) -> tuple[int, ...]:
     return tuple(spec.shape) if isinstance(spec, TensorInput) else spec.tensor_shape
 
 
-def _check_smoothing(name: str, task: Task) -> None:
-    def fail(message: str, key: str, fix: str) -> NoReturn:
-        raise BundleError(message, where=f"manifest.json: $.tasks.{name}.{key}", fix=fix)
-
-    parts = task.smoothing if isinstance(task.smoothing, tuple) else (task.smoothing,) if task.smoothing else ()
-    kinds = [type(part).__name__ for part in parts]
-    if task.kind == "detection" and parts:
-        fail("boxes are not tracked between frames, so they cannot be smoothed", "smoothing", "leave it out")
-    if task.kind == "detection" and (task.top_k or task.temperature != 1.0):
-        fail(
-            "a detection takes neither temperature nor top_k", "temperature", "leave them out; 'max_boxes' limits boxes"
-        )
-    if task.scores == "probabilities" and task.temperature != 1.0:
-        fail("a temperature calibrates logits, not probabilities", "temperature", "leave one of the two out")
-    if kinds != sorted(set(kinds), key=("Ema", "Hysteresis", "Debounce").index):
-        fail(
-            f"smoothing by {', '.join(kinds).lower()}",
-            "smoothing",
-            "each at most once, in this order: ema of scores, hysteresis of the choice, debounce of the label",
-        )
-
-
 def check_label_count(manifest: Manifest, name: str, count: int) -> None:
     """Raise BundleError unless the output of task ``name`` is of ``count`` labels."""
     task = manifest.tasks[name]
-    stage, _, output = task.output.partition(".")
-    dims = [1 if isinstance(size, str) else size for size in manifest.stages[stage].outputs[output]]
-    layout = None if task.detection is None else task.detection.layout
+    outputs = manifest.stages[task.tensor.stage].outputs
+    dims = [1 if isinstance(size, str) else size for size in outputs[task.tensor.name]]
 
-    def fail(message: str) -> NoReturn:
+    def fail(message: str, key: str, fix: str = "") -> NoReturn:
         raise BundleError(
-            f"{task.output} {dims} {message}, there are {count} labels",
-            where=f"manifest.json: $.tasks.{name}.labels",
-            fix="name every class once, in the network's order, or correct the task's output",
+            f"{task.output} {dims} {message}" + (f", there are {count} labels" if key == "labels" else ""),
+            where=f"manifest.json: $.tasks.{name}.{key}",
+            fix=fix or "name every class once, in the network's order, or correct the task's output",
         )
 
-    if layout is not None and (len(dims) != 3 or dims[0] != 1 or (layout == "boxes" and dims[2] != 6)):
-        fail(f"is not of the layout '{layout}'")
-    if task.kind == "verification" and (prod(dims), count) != (1, 2):
-        fail("is for one score and the labels (no, yes)")
-    classes = count
-    if task.kind == "classification":
-        classes = prod(dims)
-    elif layout == "yolo":
-        classes = dims[1] - 4
-    elif layout == "yolo-objectness":
-        classes = dims[2] - 5
-    if classes != count:
-        fail("has 1 class" if classes == 1 else f"has {max(classes, 0)} classes")
+    TASK_KINDS[task.kind].check_output(task, dims, count, fail)

@@ -16,6 +16,8 @@ from rich.text import Text
 
 from mmedge.bundle import AudioInput, Bundle, ImageInput, Input, Manifest, load, stage_order
 from mmedge.bundle.manifest import Debounce, Ema, Hysteresis, Stage, Task, TextInput
+from mmedge.bundle.source import Age, Constant, Output, Presence, Seat, State
+from mmedge.bundle.tasks import TASK_KINDS
 from mmedge.cli.graph import Key, draw, plain, tree
 from mmedge.cli.output import Json, add_names, next_step, out, print_json
 from mmedge.interpret import recognise
@@ -70,12 +72,12 @@ def edges_of(manifest: Manifest) -> list[tuple[Key, Key]]:
     """Return what feeds what."""
     edges: list[tuple[Key, Key]] = []
     for name, stage in manifest.stages.items():
-        for source in stage.inputs.values():
-            if source in manifest.inputs:
-                edges.append((("input", source), ("stage", name)))
-            elif not source.startswith("@"):
-                edges.append((("stage", source.partition(".")[0]), ("stage", name)))
-    edges += [(("stage", task.output.partition(".")[0]), ("task", name)) for name, task in manifest.tasks.items()]
+        for source in stage.sources.values():
+            if isinstance(source, Seat):
+                edges.append((("input", source.name), ("stage", name)))
+            elif isinstance(source, Output):
+                edges.append((("stage", source.stage), ("stage", name)))
+    edges += [(("stage", task.tensor.stage), ("task", name)) for name, task in manifest.tasks.items()]
     return edges
 
 
@@ -98,27 +100,23 @@ def _stage(manifest: Manifest, stage: Stage) -> list[str]:
     lines = [when + (", async" if stage.mode == "async" else "")]
     if stage.callable is not None:
         lines.append(f"calls {stage.callable}")
-    for tensor, source in stage.inputs.items():
-        kind, _, value = source.partition(":")
-        if kind in ("@present", "@age_ms"):
-            lines.append(f"{tensor} = {kind}")
-        elif kind == "@state":
-            lines.append(f"{tensor} = {value} of the step before")
-        elif kind == "@const":
-            lines.append(f"{tensor} = {value}")
-        elif len(manifest.stages[source.partition(".")[0]].outputs if "." in source else ()) > 1:
-            lines.append(f"{tensor} = {source}")
+    for tensor, source in stage.sources.items():
+        match source:
+            case Presence() | Age():
+                lines.append(f"{tensor} = {source}")
+            case State(output):
+                lines.append(f"{tensor} = {output} of the step before")
+            case Constant(number):
+                lines.append(f"{tensor} = {number:.15g}")
+            case Output(producer) if len(manifest.stages[producer].outputs) > 1:
+                lines.append(f"{tensor} = {source}")
     return [*lines, *(f"-> {name} {_dims(dims)}" for name, dims in stage.outputs.items())]
 
 
 def _task(manifest: Manifest, task: Task, labels: tuple[str, ...]) -> list[str]:
-    stage, _, output = task.output.partition(".")
-    of = f" of {output}" if len(manifest.stages[stage].outputs) > 1 else ""
-    names = f"{labels[0]} .. {labels[-1]}" if len(labels) > 3 else ", ".join(labels)
-    lines = [f"{task.kind}{of}", f"{len(labels)} labels ({names})", f"threshold {task.threshold:g}"]
-    if task.detection is not None:
-        lines.append(f"{task.detection.layout} of {task.detection.input}, iou {task.detection.iou:g}")
-    for part in task.smoothing if isinstance(task.smoothing, tuple) else (task.smoothing,):
+    of = f" of {task.tensor.name}" if len(manifest.stages[task.tensor.stage].outputs) > 1 else ""
+    lines = [f"{task.kind}{of}", *TASK_KINDS[task.kind].describe(task, labels)]
+    for part in task.smoothings:
         if isinstance(part, Ema):
             lines.append(f"ema {part.tau_ms:g} ms")
         elif isinstance(part, Hysteresis):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from mmedge.bundle.source import Output
 from mmedge.errors import EngineError, MmedgeError
 from mmedge.fusion.crew import Crew
 from mmedge.fusion.failures import TOLD, StageError
@@ -43,7 +44,7 @@ class StageGraph:
 
     def __init__(self, stages: list[Stage], *, cores: int | None = None) -> None:
         self.stages = stages
-        self._by_name = {stage.name: stage for stage in stages}
+        self._outputs = {str(Output(stage.name, name)): (stage, name) for stage in stages for name in stage.outputs}
         self._background = tuple(stage for stage in stages if stage.asynchronous)
         self._streams = tuple(stage for stage in stages if isinstance(stage, StreamStage))
         self._crew = Crew(stages, cores)
@@ -111,9 +112,9 @@ class StageGraph:
 
     def reject(self, tensor: str, error: EngineError) -> StageError:
         """Let the stage of ``STAGE.OUTPUT`` fail after ``run``, since that output has no meaning."""
-        name, _, output = tensor.partition(".")
+        stage, output = self._outputs[tensor]
         fault = EngineError(error.message, where=f"tensor '{output}', {error.where}", fix=error.fix)
-        return self._by_name[name].failed(fault, self._bits)
+        return stage.failed(fault, self._bits)
 
     def untold(self) -> list[StageError]:
         """Return the failures that ``run`` did not come to raise; for when it is not called again for this trigger."""
@@ -272,12 +273,12 @@ class StageGraph:
 
     def output(self, tensor: str) -> AnyArray:
         """Return ``STAGE.OUTPUT``; a view, valid until the next ``run``."""
-        stage, _, output = tensor.partition(".")
-        return self._by_name[stage].outputs[output]
+        stage, output = self._outputs[tensor]
+        return stage.outputs[output]
 
     def answered(self, tensor: str) -> bool:
         """Tell whether the stage of ``STAGE.OUTPUT`` has run; while all that it depends on is absent it gives zeros."""
-        return self._by_name[tensor.partition(".")[0]].shown
+        return self._outputs[tensor][0].shown
 
     @property
     def overruns(self) -> dict[str, int]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from mmedge.bundle.manifest import Input
 from mmedge.bundle.manifest import Stage as StageSpec
+from mmedge.bundle.source import Age, State
 from mmedge.engine.base import Engine
 from mmedge.errors import BundleError
 from mmedge.fusion.tensors import Shape, Upstream, input_dtypes, input_shapes, output_shapes
@@ -41,11 +42,12 @@ def check_signature(
     for tensor, shape in output_shapes(spec).items():
         agree("outputs", tensor, shape, None)
     dtypes = input_dtypes(spec, inputs, upstream, raw=raw)
+    sources = spec.sources
     for tensor, shape in input_shapes(spec, inputs, upstream, raw=raw).items():
-        source = spec.inputs[tensor]
-        fed_back = engine.outputs[source[7:]].dtype.name if source.startswith("@state:") else None
+        source = sources[tensor]
+        fed_back = engine.outputs[source.output].dtype.name if isinstance(source, State) else None
         agree("inputs", tensor, shape, fed_back or dtypes.get(tensor))
-        if source == "@age_ms" and engine.inputs[tensor].dtype == np.bool_:
+        if source == Age() and engine.inputs[tensor].dtype == np.bool_:
             raise BundleError(
                 f"tensor '{tensor}' of the network is bool, an age is a number of ms",
                 where=f"{where}.inputs.{tensor}",

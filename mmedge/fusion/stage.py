@@ -12,6 +12,7 @@ import numpy as np
 
 from mmedge.bundle.manifest import Input
 from mmedge.bundle.manifest import Stage as StageSpec
+from mmedge.bundle.source import Age, Output, Presence, Seat, State
 from mmedge.engine.base import Engine
 from mmedge.errors import EngineError, MmedgeError
 from mmedge.fusion.change import Change
@@ -85,19 +86,19 @@ class Stage:
         depends: set[str] = set()
         self.depends: frozenset[str] = frozenset()
         self.ancestors: frozenset[str] = frozenset()
-        for tensor, source in spec.inputs.items():
-            if source in inputs:
-                self._feeds[tensor] = (source, make_feed(source, inputs[source], raw=raw, read=read))
-                depends.add(source)
-            elif source.startswith("@state:"):
-                self._states += ((own[tensor], engine.outputs[source[7:]]),)
-            elif source in ("@present", "@age_ms"):
-                self._rows.append((own[tensor][0], source == "@present", age_limit(own[tensor].dtype)))
-            elif not source.startswith("@"):
-                producer, _, output = source.partition(".")
-                self._links[tensor] = (upstream[producer], output)
-                depends |= upstream[producer].depends
-                self.ancestors |= {producer} | upstream[producer].ancestors
+        for tensor, source in spec.sources.items():
+            match source:
+                case Seat(seat):
+                    self._feeds[tensor] = (seat, make_feed(seat, inputs[seat], raw=raw, read=read))
+                    depends.add(seat)
+                case State(output):
+                    self._states += ((own[tensor], engine.outputs[output]),)
+                case Presence() | Age():
+                    self._rows.append((own[tensor][0], source == Presence(), age_limit(own[tensor].dtype)))
+                case Output(producer, output):
+                    self._links[tensor] = (upstream[producer], output)
+                    depends |= upstream[producer].depends
+                    self.ancestors |= {producer} | upstream[producer].ancestors
         self._all_feeds = self._feeds
         self.depends = frozenset(depends)
         self._seats = tuple(enumerate(seats))

@@ -8,6 +8,7 @@ import numpy as np
 
 from mmedge.bundle.manifest import AudioInput, Input
 from mmedge.bundle.manifest import Stage as StageSpec
+from mmedge.bundle.source import Constant, Seat, State
 from mmedge.engine.base import Engine
 from mmedge.errors import BundleError, MmedgeError
 from mmedge.fusion.failures import StageError
@@ -18,12 +19,8 @@ from mmedge.types import NS_PER_S, AnyArray, FloatArray, Snapshot
 
 def is_stream(spec: StageSpec, inputs: Mapping[str, Input]) -> bool:
     """Tell whether a stage hears a stream: it has a state, ``every_ms`` and an input of sound."""
-    sources = spec.inputs.values()
-    return (
-        spec.every_ms is not None
-        and any(source.startswith("@state:") for source in sources)
-        and any(isinstance(inputs.get(source), AudioInput) for source in sources)
-    )
+    sounds = any(isinstance(inputs.get(source), AudioInput) for source in spec.inputs.values())
+    return spec.every_ms is not None and sounds and bool(spec.states)
 
 
 def check_stream(spec: StageSpec, inputs: Mapping[str, Input], where: str) -> None:
@@ -39,8 +36,8 @@ def check_stream(spec: StageSpec, inputs: Mapping[str, Input], where: str) -> No
             ``on`` an input, or the background is wanted.
     """
     sound, seat, samples = _heard(spec, inputs)
-    for tensor, source in spec.inputs.items():
-        if source != sound and not source.startswith(("@state:", "@const:")):
+    for tensor, source in spec.sources.items():
+        if source != Seat(sound) and not isinstance(source, (State, Constant)):
             raise BundleError(
                 f"a stream that is fed by '{sound}' cannot be fed by '{source}' as well",
                 where=f"{where}.inputs.{tensor}",

@@ -9,6 +9,7 @@ import numpy as np
 
 from mmedge.bundle.manifest import AudioInput, ImageInput, Input, TensorInput, TextInput
 from mmedge.bundle.manifest import Stage as StageSpec
+from mmedge.bundle.source import Age, Constant, Output, Presence, Seat, State
 from mmedge.errors import BundleError
 from mmedge.fusion.feed import expected_shape
 from mmedge.types import AnyArray
@@ -24,7 +25,7 @@ def output_shapes(spec: StageSpec) -> dict[str, Shape]:
 
 def constants(spec: StageSpec) -> dict[str, float]:
     """Return tensor -> the number of its ``@const:NUMBER``."""
-    return {tensor: float(source[7:]) for tensor, source in spec.inputs.items() if source.startswith("@const:")}
+    return {tensor: source.number for tensor, source in spec.sources.items() if isinstance(source, Constant)}
 
 
 def input_shapes(spec: StageSpec, inputs: Mapping[str, Input], upstream: Upstream, *, raw: bool) -> dict[str, Shape]:
@@ -43,33 +44,32 @@ def input_shapes(spec: StageSpec, inputs: Mapping[str, Input], upstream: Upstrea
     """
     own = output_shapes(spec)
     shapes: dict[str, Shape] = {}
-    for tensor, source in spec.inputs.items():
-        if source in inputs:
-            shapes[tensor] = expected_shape(inputs[source], raw=raw)
-        elif source.startswith("@state:"):
-            shapes[tensor] = own[source[7:]]
-        elif source in ("@present", "@age_ms"):
-            shapes[tensor] = (1, len(inputs))
-        elif not source.startswith("@const:"):
-            producer, _, output = source.partition(".")
-            shapes[tensor] = upstream(producer, output).shape
+    for tensor, source in spec.sources.items():
+        match source:
+            case Seat(name):
+                shapes[tensor] = expected_shape(inputs[name], raw=raw)
+            case State(output):
+                shapes[tensor] = own[output]
+            case Presence() | Age():
+                shapes[tensor] = (1, len(inputs))
+            case Output(producer, output):
+                shapes[tensor] = upstream(producer, output).shape
     return shapes
 
 
 def input_dtypes(spec: StageSpec, inputs: Mapping[str, Input], upstream: Upstream, *, raw: bool) -> dict[str, str]:
     """Return tensor -> the dtype that the graph feeds, where it must be exactly that: of seats and of links."""
     dtypes: dict[str, str] = {}
-    for tensor, source in spec.inputs.items():
-        seat = inputs.get(source)
+    for tensor, source in spec.sources.items():
+        seat = inputs[source.name] if isinstance(source, Seat) else None
         if isinstance(seat, TensorInput):
             dtypes[tensor] = seat.dtype
         elif isinstance(seat, TextInput):
             dtypes[tensor] = "int64"
         elif isinstance(seat, (ImageInput, AudioInput)):
             dtypes[tensor] = "uint8" if raw and isinstance(seat, ImageInput) else "float32"
-        elif not source.startswith("@"):
-            producer, _, output = source.partition(".")
-            dtypes[tensor] = upstream(producer, output).dtype.name
+        elif isinstance(source, Output):
+            dtypes[tensor] = upstream(source.stage, source.name).dtype.name
     return dtypes
 
 

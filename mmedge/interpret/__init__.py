@@ -1,7 +1,7 @@
 """What outputs mean: classification, verification, detection, and their smoothing."""
 
+from mmedge.interpret.kinds import make_interpreter
 from mmedge.interpret.layouts import recognise
-from mmedge.interpret.make import make_interpreter
 from mmedge.interpret.task import UNDEFINED, Interpreter
 
 __all__ = ["UNDEFINED", "Interpreter", "make_interpreter", "recognise"]

@@ -1,15 +1,13 @@
-"""From a stage's output to a task's result: calibrate, smooth, decide or abstain."""
+"""What every kind of task is read by, and what their readers share."""
 
 from __future__ import annotations
 
-import math
 from typing import Protocol
 
 import numpy as np
 
-from mmedge.bundle.manifest import Task
 from mmedge.errors import EngineError
-from mmedge.interpret.smoothing import Scores, Smoother
+from mmedge.interpret.smoothing import Scores
 from mmedge.types import AnyArray, Snapshot, TaskResult
 
 UNDEFINED = TaskResult(label=None, score=None)
@@ -36,82 +34,6 @@ class Interpreter(Protocol):
 
     def reset(self) -> None:
         """Forget the past."""
-
-
-class Classification(Interpreter):
-    """Softmax at the calibrated temperature, smoothed; abstains below the threshold. Allocates no array per call."""
-
-    def __init__(self, name: str, task: Task, labels: tuple[str, ...]) -> None:
-        self._name, self._task, self._labels = name, task, labels
-        self._scores = np.empty(len(labels))
-        self._ranking = np.empty(min(task.top_k, 1) * len(labels))
-        self._smoother = Smoother(task.smoothing, task.threshold, len(labels))
-
-    def read(self, output: AnyArray, snapshot: Snapshot) -> None:
-        """Take up one score for each label."""
-        read_scores(output, self._scores, self._name)
-        if self._task.scores == "logits":
-            softmax(self._scores, self._task.temperature)
-        else:
-            check_probability(self._scores, self._name)
-
-    def tell(self, snapshot: Snapshot) -> TaskResult:
-        """Return the label and its score, or no label and the best score."""
-        scores = self._scores
-        chosen = self._smoother.choose(scores, snapshot.t_ns)
-        told = self._smoother.tell(chosen, snapshot.t_ns)
-        return TaskResult(
-            label=None if told is None else self._labels[told],
-            score=_rounded(scores.max() if told is None else scores[told]),
-            top=self._top(scores),
-        )
-
-    def _top(self, scores: Scores) -> tuple[tuple[str, float], ...]:
-        np.copyto(self._ranking, scores[: self._ranking.size])
-        found = []
-        for _ in range(min(self._task.top_k, self._ranking.size)):
-            best = int(self._ranking.argmax())
-            found.append((self._labels[best], _rounded(scores[best])))
-            self._ranking[best] = -1.0
-        return tuple(found)
-
-    def reset(self) -> None:
-        """Forget the past."""
-        self._smoother.reset()
-
-
-class Verification(Interpreter):
-    """Do the inputs that are present agree? Undefined with fewer than two; labels are (no, yes)."""
-
-    def __init__(self, name: str, task: Task, labels: tuple[str, ...]) -> None:
-        self._name, self._task, self._labels = name, task, labels
-        self._score = np.empty(1)
-        self._smoother = Smoother(task.smoothing, task.threshold, 1)
-
-    def read(self, output: AnyArray, snapshot: Snapshot) -> None:
-        """Take up one score; what it is does not matter with fewer than two inputs."""
-        score = self._score
-        read_scores(output, score, self._name)
-        if _pairless(snapshot):
-            return
-        if self._task.scores == "logits":
-            score[0] = 1.0 / (1.0 + math.exp(-min(max(score[0] / self._task.temperature, -60.0), 60.0)))
-        else:
-            check_probability(score, self._name)
-
-    def tell(self, snapshot: Snapshot) -> TaskResult:
-        """Return yes or no with the probability of yes."""
-        if _pairless(snapshot):
-            self.reset()
-            return UNDEFINED
-        score = self._score
-        yes = self._smoother.choose(score, snapshot.t_ns) is not None
-        told = self._smoother.tell(int(yes), snapshot.t_ns)
-        return TaskResult(label=None if told is None else self._labels[told], score=_rounded(score[0]))
-
-    def reset(self) -> None:
-        """Forget the past."""
-        self._smoother.reset()
 
 
 def softmax(logits: Scores, temperature: float) -> None:
@@ -143,11 +65,3 @@ def check_probability(scores: Scores, name: str) -> None:
             fix="end the network with a softmax or sigmoid, or set the task's scores to 'logits'",
         )
     np.clip(scores, 0.0, 1.0, out=scores)
-
-
-def _pairless(snapshot: Snapshot) -> bool:
-    return sum(snapshot.present.values()) < 2
-
-
-def _rounded(score: float) -> float:
-    return round(float(score), 4)

@@ -83,7 +83,7 @@ class Mailbox(Generic[T]):
             deadline_s: Until when to wait, on ``time.monotonic``.
 
         Raises:
-            TimeoutError: If nothing came in time.
+            TimeoutError: If no data arrived time.
             MmedgeError: The error the writer closed the mailbox with, once it is empty.
         """
         with self._change:

@@ -16,7 +16,7 @@ from mmedge.recording.reader import Recording, Turn
 from mmedge.replay.cutter import Cutter
 from mmedge.sync import Synchronizer
 from mmedge.sync.bounds import look_ahead_ns, wait_ns
-from mmedge.types import Snapshot
+from mmedge.types import Snapshot, TaskResult
 
 SCHEMA = "mmedge.explain/1"
 _NEAR_NS = 2_000_000_000
@@ -143,9 +143,14 @@ def _document(
             for name, time_ns in event.used_ns.items()
         },
         "nearby": notes,
-        "tasks": {name: {"label": task.label, "score": task.score} for name, task in event.tasks.items()},
+        "tasks": {name: _told(task) for name, task in event.tasks.items()},
         "latency_ms": event.latency_ms,
     }
+
+
+def _told(task: TaskResult) -> dict[str, Any]:
+    told: dict[str, Any] = {"label": task.label, "score": task.score}
+    return told if task.value is None else {**told, "value": task.value, "unit": task.unit}
 
 
 def _input(name: str, cut: _Cut, cutter: Cutter, seen: list[PacketEvent], later: list[PacketEvent]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ class ConsoleSink:
     def __init__(self) -> None:
         self._console = Console(stderr=False)
         self._live: Live | None = None
-        self._last: dict[str, list[str] | str | None] = {}
+        self._last: dict[str, tuple[str, ...]] = {}
         if self._console.is_terminal:
             self._live = Live(console=self._console, refresh_per_second=12)
             self._live.start()
@@ -29,7 +29,7 @@ class ConsoleSink:
         if self._live is not None:
             self._live.update(_table(result))
             return
-        answers = {n: sorted(box.label for box in t.boxes) or t.label for n, t in result.tasks.items()}
+        answers = {name: task.gist for name, task in result.tasks.items()}
         if answers != self._last:
             self._last = answers
             tasks = "  ".join(f"{name} {task}" for name, task in result.tasks.items())
@@ -57,12 +57,11 @@ def _table(result: Result) -> Table:
     for heading in ("task", "answer", "score"):
         table.add_column(heading)
     for name, task in result.tasks.items():
-        if not task.boxes:
-            table.add_row(escape(name), escape(task.label or "-"), _bar(task.score))
-        for box in task.boxes[:_MAX_ROWS]:
-            table.add_row(escape(name), escape(f"{box.label}  {box.place}"), _bar(box.score))
-        if len(task.boxes) > _MAX_ROWS:
-            table.add_row(escape(name), f"and {len(task.boxes) - _MAX_ROWS} more", "")
+        rows = task.rows
+        for answer, score in rows[:_MAX_ROWS]:
+            table.add_row(escape(name), escape(answer), _bar(score))
+        if len(rows) > _MAX_ROWS:
+            table.add_row(escape(name), f"and {len(rows) - _MAX_ROWS} more", "")
     seen = "  ".join(f"{'●' if on else '○'} {escape(name)}" for name, on in result.present.items())
     table.caption = (
         f"{seen}   {_latency(result, '{:.1f} ms')}   "

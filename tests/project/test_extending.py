@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -9,20 +10,25 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 import mmedge
 from mmedge import _core
+from mmedge.engine.onnxruntime import OnnxRuntimeEngine
+from mmedge.types import Snapshot
 from tests.conftest import WriteClip
-from tests.tiny import tiny_bundle
+from tests.tiny import WINDOW, networks, tiny_bundle
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-PAGE = (Path(__file__).parents[2] / "docs" / "extending.md").read_text()
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "extending.md").read_text()
 # An editable install finds mmedge before PYTHONPATH is looked at.
 SITE = """
 import sys
@@ -100,7 +106,54 @@ def house(tmp_path: Path) -> Path:
         assert text.count(before) == 1
         text = text.replace(before, f"\n{code[f'mmedge/capture/kinds.py, {name}'].rstrip()}{before}")
     kinds.write_text(text)
+    code = examples("A command")
+    (package / "cli" / "size.py").write_text(code["mmedge/cli/size.py"])
+    commands, end = package / "cli" / "__init__.py", "\n}\nINTERRUPTED"
+    text = commands.read_text()
+    assert text.count(end) == 1
+    commands.write_text(text.replace(end, f"\n{code['mmedge/cli/__init__.py, at the end of COMMANDS'].rstrip()}{end}"))
     return tmp_path
+
+
+def test_a_command_in_one_file_and_one_line(house: Path) -> None:
+    bundle = tiny_bundle(house / "tiny.mmedge")
+    done = run(house, "size", bundle, "--json")
+    assert done.returncode == 0, done.stderr
+    with mmedge.load(bundle) as opened:
+        sizes = {name: file.bytes for name, file in opened.manifest.files.items()}
+    assert json.loads(done.stdout) == {"schema": "mmedge.size/1", "bytes": sizes}
+    assert "eye.onnx" in run(house, "size", bundle).stdout
+    assert "How many bytes" in run(house, "--help").stdout
+    assert run(house, "size", "nothing.mmedge").returncode in (2, 4)
+
+
+def test_a_task_reads_and_tells() -> None:
+    names: dict[str, Any] = {}
+    code = examples("A task")
+    exec(code["mmedge/bundle/tasks.py"] + code["mmedge/interpret/kinds.py"], names)
+    refused: list[str] = []
+    names["OrdinalKind"]().check_output(None, (1, 2), 3, lambda text, key: refused.append(text))
+    assert refused == ["has 2 steps"]
+    reader = names["Ordinal"]("mood", None, ("low", "middle", "high"))
+    told = reader(np.array([[0.0, 3.0, 3.0]], np.float32), Snapshot(t_ns=0, seq=0, present={"image": True}))
+    assert (told.label, told.value) == ("middle", pytest.approx(1.464, abs=1e-3))
+
+
+def test_a_back_end_computes_what_onnx_runtime_does(tmp_path: Path) -> None:
+    names: dict[str, Any] = {}
+    exec(examples("A back end")["mmedge/engine/opencv.py"], names)
+    network = networks()["ear"]
+    sound = np.random.default_rng(0).normal(0, 1, (1, WINDOW)).astype(np.float32)
+    with names["OpenCvEngine"](network, {"x": sound.shape}) as engine, OnnxRuntimeEngine(network) as peer:
+        assert engine({"x": sound})["y"] == pytest.approx(peer({"x": sound})["y"], rel=1e-5)
+
+
+def test_the_walk_names_functions_that_exist() -> None:
+    steps = re.findall(r"^\| `(mmedge/[\w/]+\.py):(\w+)` \|", PAGE, re.MULTILINE)
+    assert len(steps) > 20
+    for path, name in steps:
+        tree = ast.parse((ROOT / path).read_text())
+        assert any(isinstance(node, ast.FunctionDef) and node.name == name for node in ast.walk(tree)), f"{path}:{name}"
 
 
 def test_a_source_in_two_files(house: Path) -> None:

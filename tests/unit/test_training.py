@@ -17,11 +17,12 @@ from mmedge.errors import ConfigError  # noqa: E402
 from mmedge.export.models.staged import StagedModel  # noqa: E402
 from mmedge.export.recipe import Data, Recipe, RecipeTask, Train  # noqa: E402
 from mmedge.export.shipped import shipped_recipe  # noqa: E402
+from mmedge.export.tasks import Truth, task_loss  # noqa: E402
 from mmedge.export.training import load_weights, train_and_save  # noqa: E402
 from mmedge.export.training.augment import augment, spec_augment, warp  # noqa: E402
 from mmedge.export.training.evaluate import Predictions, accuracy, temperatures  # noqa: E402
 from mmedge.export.training.masks import all_masks, modality_dropout  # noqa: E402
-from mmedge.export.training.targets import classification_target, task_loss, verification_target  # noqa: E402
+from mmedge.export.training.targets import classification_target, verification_target  # noqa: E402
 from mmedge.export.training.weights import make_model, save_weights  # noqa: E402
 
 CLASSES, NONE = 11, 10
@@ -85,9 +86,11 @@ def test_undefined_rows_cost_nothing() -> None:
     task = RecipeTask(kind="verification", output="fusion.agreement", labels=("no", "yes"))
     logits = torch.tensor([[5.0], [5.0]])
     labels = torch.tensor([[1, 1], [1, 2]])
-    both = task_loss(task, logits, labels, torch.tensor([[1.0, 1.0], [1.0, 0.0]]), NONE)
+    both = task_loss(task, logits, Truth(labels=labels, present=torch.tensor([[1.0, 1.0], [1.0, 0.0]]), none=NONE))
     assert float(both) == pytest.approx(float(torch.nn.functional.softplus(torch.tensor(-5.0))))
-    assert float(task_loss(task, logits, labels, torch.tensor([[1.0, 0.0]] * 2), NONE)) == 0.0
+    assert (
+        float(task_loss(task, logits, Truth(labels=labels, present=torch.tensor([[1.0, 0.0]] * 2), none=NONE))) == 0.0
+    )
 
 
 @settings(max_examples=60, deadline=None)

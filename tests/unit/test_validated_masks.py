@@ -27,7 +27,7 @@ from mmedge.export.measure import MaskAccuracy, Measurement, measure
 from mmedge.export.models.staged import StagedModel
 from mmedge.export.training import mask_figures, save_weights
 from mmedge.export.training.evaluate import counts, predict
-from mmedge.export.training.validated_masks import MIN_SAMPLES, Counted, wilson
+from mmedge.export.training.validated_masks import MIN_SAMPLES, Judged, wilson
 from mmedge.export.training.weights import make_model
 from tests.measured import project
 from tests.tiny import manifest, members
@@ -151,7 +151,7 @@ def test_masks_are_counted_as_by_hand(three: tuple[Recipe, StagedModel, Any], da
     want = oracle(samples)
     dataset = Listed(recipe, samples)
     for found in (counts(recipe, predict(model, dataset, samples, recipe)), measure([onnx], dataset).counts):
-        got = {(task, mask): (c.right, c.samples) for task, rows in found.items() for mask, c in rows.items()}
+        got = {(task, mask): (c.total, c.samples) for task, rows in found.items() for mask, c in rows.items()}
         assert got == want
 
 
@@ -171,8 +171,8 @@ def test_the_interval_is_that_of_the_score_test(samples: int, share: float) -> N
 def test_few_samples_validate_nothing(three: tuple[Recipe, Any, Any], caplog: pytest.LogCaptureFixture) -> None:
     rows = {
         "state": {
-            "a+b": Counted(right=20, samples=MIN_SAMPLES),
-            "a": Counted(right=29, samples=MIN_SAMPLES - 1),
+            "a+b": Judged(total=20, samples=MIN_SAMPLES),
+            "a": Judged(total=29, samples=MIN_SAMPLES - 1),
         }
     }
     with caplog.at_level(logging.WARNING):

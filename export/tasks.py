@@ -1,0 +1,233 @@
+"""How each kind of task is trained, measured, and compared with another version of itself.
+
+To add a kind, give it a ``TaskKind`` here; what its manifest entry may say is in ``mmedge/bundle/tasks.py``, how its
+output is read in ``mmedge/interpret/kinds.py``. torch is imported when something is trained or measured, not before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mmedge.errors import ConfigError
+from mmedge.types import TaskResult
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .recipe import Recipe, RecipeTask
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Truth:
+    """What is known of a batch of samples.
+
+    Attributes:
+        labels: int64 [batch, n_inputs], the class that each input shows, -1 for unknown.
+        present: float32 [batch, n_inputs].
+        none: Class that means nothing is shown.
+        values: float32 [batch], what a task with ``valued`` should answer, NaN for unknown.
+    """
+
+    labels: Tensor
+    present: Tensor
+    none: int | None = None
+    values: Tensor | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """How two versions of a task agree on some samples.
+
+    Attributes:
+        share: 1 where they give the same answers.
+        score_difference: Largest difference of the score of the label.
+        difference: Mean absolute difference of the values, in the task's unit; None where it tells none.
+    """
+
+    share: float
+    score_difference: float
+    difference: float | None = None
+
+
+class TaskKind:
+    """What the host toolchain knows of a kind; this base is a kind that is brought along, and not trained.
+
+    Attributes:
+        metric: What ``judge`` averages to, as ``validated_masks`` name it.
+        trained: Whether it has a target.
+        calibrated: Whether its temperature is.
+        valued: Whether its target is a number of the sample (``Sample.targets``) instead of its inputs' classes.
+        counted: Whether an answer is right or wrong, so that few samples may differ by chance; else it has an error.
+        keys: What a starter recipe says of it.
+    """
+
+    metric = "accuracy"
+    trained = calibrated = valued = False
+    counted = True
+    keys: tuple[str, ...] = ("kind", "output", "labels", "scores", "threshold", "top_k")
+
+    def target(self, task: RecipeTask, outputs: Tensor, truth: Truth) -> tuple[Tensor, Tensor]:
+        """Return what it should answer [batch, ...], and where that is defined, bool [batch].
+
+        Args:
+            task: The task.
+            outputs: float32 [batch, ...], before any sigmoid or softmax.
+            truth: Of the same samples.
+
+        Raises:
+            ConfigError: If this kind cannot be trained.
+        """
+        raise ConfigError(
+            f"a {task.kind} cannot be trained here",
+            where=f"'{task.output}'",
+            fix="bring its network along: onnx = FILE",
+        )
+
+    def losses(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """Return the loss of each row [batch]."""
+        raise NotImplementedError
+
+    def judge(self, task: RecipeTask, outputs: Tensor, truth: Truth) -> Tensor:
+        """Return 1 where an answer is right and 0 where not, or its error, float32 [certain]; only certain targets."""
+        raise NotImplementedError
+
+    def even(self, task: RecipeTask) -> float:
+        """Return the output that a trained network would call 0."""
+        return 0.0
+
+    def span(self, task: RecipeTask, values: Sequence[float]) -> float:
+        """Return the size of which errors are a share, where they are not counted."""
+        return 1.0
+
+    def agreement(self, task: RecipeTask, pairs: Sequence[tuple[TaskResult, TaskResult]]) -> Agreement:
+        """Return how the answers of two versions agree: here on how many samples they give the same label."""
+        return Agreement(
+            share=sum(x.label == y.label for x, y in pairs) / len(pairs),
+            score_difference=max(abs((x.score or 0.0) - (y.score or 0.0)) for x, y in pairs),
+        )
+
+    def sure(self, name: str, task: RecipeTask) -> str:
+        """Return a Python expression for how sure the output ``name`` is that something was found, 0..1."""
+        return f"float({name}.max())" if task.scores == "probabilities" else f"float(softmax({name}).max())"
+
+
+class _Classification(TaskKind):
+    metric = "top1"
+    trained = calibrated = True
+
+    def target(self, task: RecipeTask, outputs: Tensor, truth: Truth) -> tuple[Tensor, Tensor]:
+        from .training.targets import classification_target
+
+        target = classification_target(truth.labels, truth.present, outputs.shape[1], truth.none)
+        return target, target.sum(1) > 0
+
+    def losses(self, outputs: Tensor, target: Tensor) -> Tensor:
+        from torch.nn import functional
+
+        return functional.cross_entropy(outputs, target, reduction="none")
+
+    def judge(self, task: RecipeTask, outputs: Tensor, truth: Truth) -> Tensor:
+        best, answer = self.target(task, outputs, truth)[0].max(1)
+        return (outputs.argmax(1) == answer)[best == 1].float()
+
+
+class _Verification(TaskKind):
+    trained = calibrated = True
+
+    def target(self, task: RecipeTask, outputs: Tensor, truth: Truth) -> tuple[Tensor, Tensor]:
+        from .training.targets import verification_target
+
+        return verification_target(truth.labels, truth.present, truth.none)
+
+    def losses(self, outputs: Tensor, target: Tensor) -> Tensor:
+        from torch.nn import functional
+
+        return functional.binary_cross_entropy_with_logits(outputs[:, 0], target, reduction="none")
+
+    def judge(self, task: RecipeTask, outputs: Tensor, truth: Truth) -> Tensor:
+        same, defined = self.target(task, outputs, truth)
+        return ((outputs[:, 0] >= 0) == (same > 0))[defined].float()
+
+    def even(self, task: RecipeTask) -> float:
+        # A probability is even where a logit is zero.
+        return 0.5 if task.scores == "probabilities" else 0.0
+
+
+class _Detection(TaskKind):
+    keys = ("kind", "output", "labels", "threshold", "detection")
+
+    def sure(self, name: str, task: RecipeTask) -> str:
+        assert task.detection is not None
+        best = {
+            "yolo": f"{name}[0, 4:].max()",
+            "yolo-objectness": f"({name}[0, :, 4:5] * {name}[0, :, 5:]).max()",
+            "boxes": f"{name}[0, :, 4].max()",
+        }[task.detection.layout]
+        return f"min(max(float({best}), 0.0), 1.0)"
+
+
+class _Regression(TaskKind):
+    metric = "mae"
+    trained = valued = True
+    counted = False
+    keys = ("kind", "output", "regression")
+
+    def target(self, task: RecipeTask, outputs: Tensor, truth: Truth) -> tuple[Tensor, Tensor]:
+        assert truth.values is not None, "collate gives the targets of a task with 'valued'"
+        known = ~truth.values.isnan() & (truth.present.sum(1) > 0)
+        return truth.values.nan_to_num(), known
+
+    def losses(self, outputs: Tensor, target: Tensor) -> Tensor:
+        from torch.nn import functional
+
+        return functional.smooth_l1_loss(outputs.reshape(-1), target, reduction="none")
+
+    def judge(self, task: RecipeTask, outputs: Tensor, truth: Truth) -> Tensor:
+        target, known = self.target(task, outputs, truth)
+        told, clamp = outputs.reshape(-1), task.regression and task.regression.clamp
+        return ((told.clamp(*clamp) if clamp else told) - target)[known].abs()
+
+    def span(self, task: RecipeTask, values: Sequence[float]) -> float:
+        """Return the width of the clamp; without one, that of ``values``, or how large they are if all are equal."""
+        if task.regression is not None and task.regression.clamp is not None:
+            return task.regression.clamp[1] - task.regression.clamp[0]
+        known = [value for value in values if value == value]
+        return (max(known) - min(known)) or abs(known[0]) or 1.0
+
+    def agreement(self, task: RecipeTask, pairs: Sequence[tuple[TaskResult, TaskResult]]) -> Agreement:
+        """Return by how much the numbers differ on average, as a share of ``span``."""
+        told = [(x.value, y.value) for x, y in pairs if x.value is not None and y.value is not None]
+        difference = sum(abs(x - y) for x, y in told) / len(told)
+        share = 1.0 - difference / self.span(task, [x for x, _ in told])
+        return Agreement(share=share, score_difference=0.0, difference=difference)
+
+
+KINDS: Mapping[str, TaskKind] = {
+    "classification": _Classification(),
+    "verification": _Verification(),
+    "detection": _Detection(),
+    "regression": _Regression(),
+}
+
+
+def task_loss(task: RecipeTask, outputs: Tensor, truth: Truth) -> Tensor:
+    """Return the mean loss of one task over the rows where its target is defined; 0 where none is.
+
+    Args:
+        task: The task.
+        outputs: float32 [batch, classes] or [batch, 1].
+        truth: Of the same samples.
+
+    Raises:
+        ConfigError: If its kind cannot be trained.
+    """
+    kind = KINDS[task.kind]
+    target, defined = kind.target(task, outputs, truth)
+    return (kind.losses(outputs, target) * defined).sum() / defined.sum().clamp_min(1)
+
+
+def valued_tasks(recipe: Recipe) -> tuple[str, ...]:
+    """Return the tasks whose targets are numbers: ``Sample.targets`` has one for each."""
+    return tuple(name for name, task in recipe.tasks.items() if KINDS[task.kind].valued)
