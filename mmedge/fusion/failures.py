@@ -64,7 +64,7 @@ class FiniteCheck:
 
 def _not_finite(name: str) -> EngineError:
     return EngineError(
-        "the output has NaN or infinite values",
+        "the output is not finite: it has NaN or infinite values",
         where=f"tensor '{name}'",
         fix="look at the input and at the network's precision",
     )

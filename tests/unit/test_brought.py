@@ -160,7 +160,7 @@ def test_outputs_that_are_not_declared_are_left_out(tmp_path):
         ('{ y = "imu" }', "", r"inputs are \['x'\], the recipe says \['y'\]"),
         ('{ x = "audio" }', "", r"the network takes \[1, 3\], 'audio' gives \[1, 576\]"),
         ('{ x = "imu" }', 'outputs = { q = ["batch", 3] }', "no output 'q'"),
-        ('{ x = "imu" }', 'outputs = { y = ["batch", 4] }', r"gives \[1, 3\], the recipe declares \[1, 4\]"),
+        ('{ x = "imu" }', 'outputs = { y = ["batch", 4] }', r"returns \[1, 3\], but the recipe declares \[1, 4\]"),
     ],
 )
 def test_what_does_not_fit_is_said_with_both_shapes(tmp_path, inputs, outputs, said):
@@ -327,7 +327,7 @@ every_ms = EVERY
     ("every_ms", "more", "rest", "said", "where"),
     [
         ("32", ', z = "imu"', "", "cannot be fed 'imu' too", ".inputs.z"),
-        ("32", "", 'on = "audio"', "not on 'audio'", ".on"),
+        ("32", "", 'on = "audio"', "'on' cannot be 'audio'", ".on"),
         ("32.01", "", "", "are 512.16 samples", ".every_ms"),
         ("40", "", "", "does not fit into the window of 576", ".every_ms"),
         ("32", "", 'mode = "async"', "in the background", ".mode"),

@@ -35,7 +35,7 @@ def engine_of(name: str, timeout_ms: float | None = None, *, inputs: tuple[str, 
     [
         ("import sys; sys.exit(0)", "SystemExit: 0"),
         ("raise GeneratorExit('odd')", "GeneratorExit: odd"),
-        ("class E(Exception):\n  def __str__(self): raise SystemExit\nraise E", "cannot say why: SystemExit"),
+        ("class E(Exception):\n  def __str__(self): raise SystemExit\nraise E", "text cannot be printed: SystemExit"),
     ],
 )
 def test_a_module_that_ends_the_process_is_an_error_of_its_stage(
@@ -177,9 +177,9 @@ def interrupts(x: Any) -> Any:
 
 
 ODD = {
-    "odd_key": "returned a BadKey that cannot be shown, declared is 'y'",
+    "odd_key": "returned a BadKey that cannot be shown, but the stage declares 'y'",
     "evil_dict": "RuntimeError: evil iteration",
-    "unsayable": "Unsayable: .and it cannot say why: SystemExit.",
+    "unsayable": "Unsayable: .its text cannot be printed: SystemExit.",
     "leaver": "output 'y' is not an array: 0",
     "leaves": "SystemExit: 0 .line",
 }

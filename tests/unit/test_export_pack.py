@@ -274,7 +274,7 @@ def test_precisions_and_targets_are_those_of_the_recipe(models, tmp_path):
 
 
 def test_missing_networks_and_wrong_metadata_are_refused(models, tmp_path):
-    with pytest.raises(ConfigError, match="no int8 networks"):
+    with pytest.raises(ConfigError, match="int8 networks are missing"):
         pack(tmp_path / "t.mmedge", models[0].recipe, models[:1], samples=samples())
     with pytest.raises(ConfigError, match="metadata"):
         pack(tmp_path / "t.mmedge", models[0].recipe, models, metadata={"temperature": 3}, samples=samples())

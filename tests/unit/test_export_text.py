@@ -130,7 +130,7 @@ def test_the_same_texts_give_the_same_bytes_in_any_process() -> None:
 
 
 @pytest.mark.parametrize(
-    ("texts", "vocabulary", "message"), [([], 99, "no text"), ([" ", ""], 99, "no text"), (SAID, 9, "letters")]
+    ("texts", "vocabulary", "message"), [([], 99, "no text"), ([" ", ""], 99, "no text"), (SAID, 9, "characters")]
 )
 def test_what_cannot_be_learnt_is_refused(texts: list[str], vocabulary: int, message: str) -> None:
     with pytest.raises(ConfigError, match=message):

@@ -106,7 +106,7 @@ def test_huge_logits_at_a_small_temperature_are_probabilities() -> None:
 def test_what_is_no_probability_is_refused(kind: str) -> None:
     labels = LABELS if kind == "classification" else ("no", "yes")
     interpret = make_interpreter("t", task(kind, scores="probabilities"), labels)
-    with pytest.raises(EngineError, match="probabilities of") as caught:
+    with pytest.raises(EngineError, match="probabilities must be 0 to 1") as caught:
         interpret(logits(*[7.5] * (3 if kind == "classification" else 1)), at())
     assert "softmax" in (caught.value.fix or "")
 
@@ -166,7 +166,7 @@ def decoded(**changes: object) -> Manifest:
                 "detection": {"layout": "yolo", "input": "image"},
                 "smoothing": {"kind": "ema", "tau_ms": 9},
             },
-            "boxes cannot be smoothed",
+            "boxes are not tracked",
             "tasks.scene.smoothing",
         ),
         (

@@ -129,8 +129,8 @@ def test_ages_become_a_row_of_the_batch(recipe: Recipe) -> None:
     ("ages", "message"),
     [
         ({"c": 1.0}, r"an age for 'c', the recipe's inputs are \['a', 'b'\]"),
-        ({"a": -1.0}, "-1.0 ms old"),
-        ({"a": float("nan")}, "nan ms old"),
+        ({"a": -1.0}, "is -1.0 ms"),
+        ({"a": float("nan")}, "is nan ms"),
     ],
 )
 def test_what_is_no_age_is_refused(recipe: Recipe, ages: dict[str, float], message: str) -> None:

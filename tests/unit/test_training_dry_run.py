@@ -114,18 +114,18 @@ def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (
             [('y = ["batch", 4]', 'y = ["batch", 5]')],
-            r"Encoder returns \[1, 4\], \[1, 5\], the recipe declares \[1, 5\], \[1, 5\]",
+            r"Encoder returns \[1, 4\], \[1, 5\], but the recipe declares \[1, 5\], \[1, 5\]",
             "stages.encoder.outputs",
         ),
         (
             [('state = ["batch", 2]', "state = [1, 3]"), ('"alarm"', '"alarm", "fire"')],
-            r"Fusion returns \[1, 2\], the recipe declares \[1, 3\]",
+            r"Fusion returns \[1, 2\], but the recipe declares \[1, 3\]",
             "stages.fusion.outputs",
         ),
         ([('"alarm"', '"alarm", "fire"')], r"fusion.state \[1, 2\] has 2 classes, there are 3 labels", "tasks.state.l"),
         (
             [('state = ["batch", 2]', 'state = ["batch", 2], more = [2]')],
-            "Fusion returns 1 tensors, the recipe declares state, more",
+            "Fusion returns 1 tensors, but the recipe declares state, more",
             "stages.fusion.outputs",
         ),
         ([("return super().forward(y", "return super().forward(y[:, :3]")], "Fusion cannot take a batch", "stages.fus"),
