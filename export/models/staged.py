@@ -135,7 +135,7 @@ class StagedModel(nn.Module):
         tensors = [result] if isinstance(result, Tensor) else list(result)
         if len(tensors) != len(outputs):
             raise ConfigError(
-                f"{type(network).__name__} returns {len(tensors)} tensors, but the recipe declares {', '.join(outputs)}",
+                f"{type(network).__name__} gives {len(tensors)} tensors, but the recipe declares {', '.join(outputs)}",
                 where=f"stages.{name}.outputs",
                 fix="correct the recipe or the network",
             )

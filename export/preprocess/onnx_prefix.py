@@ -186,7 +186,11 @@ def merge_prefix(model: onnx.ModelProto, seats: Mapping[str, Input]) -> onnx.Mod
                     node.input[position] = prefix.tensor
         for output in graph.output:
             if output.name == prefix.raw:
-                raise ConfigError(f"output '{output.name}' is the input itself", where=graph.name)
+                raise ConfigError(
+                    f"output '{output.name}' is the input itself",
+                    where=graph.name,
+                    fix="remove this output, or pass the input through an operator",
+                )
         tensor = onnx.ValueInfoProto()
         tensor.CopyFrom(value)
         tensor.name = prefix.tensor

@@ -222,7 +222,9 @@ def write_archive(path: str | Path, manifest: Manifest, members: Mapping[str, by
     """
     path = Path(path)
     if set(manifest.files) != set(members):
-        raise BundleError("manifest.files does not match the members", where=str(path))
+        raise BundleError(
+            "manifest.files does not match the members", where=str(path), fix="list every member, and nothing else"
+        )
     decode_manifest(encoded := msgspec.json.format(msgspec.json.encode(manifest), indent=1))
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path, mode=0o644) as file, zipfile.ZipFile(file, "w") as archive:

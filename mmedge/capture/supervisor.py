@@ -114,7 +114,9 @@ class WorkerSource:
                     )
                 self._listen(0.1)
         except EOFError:
-            raise self._child.error or SourceError(self._child.reason(), where=self.name) from None
+            raise self._child.error or SourceError(
+                self._child.reason(), where=self.name, fix="check it: mmedge devices"
+            ) from None
 
     def start(self, emit: Emit) -> None:
         """Start the supervising thread."""

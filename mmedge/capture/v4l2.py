@@ -195,7 +195,11 @@ class CameraSource(ThreadSource):
                     for _, release in lent.values():
                         release()
                     got = "nothing" if picture is None else picture.shape
-                    raise SourceError(f"camera '{self.name}' gave {got}, expected {shape}", where=self.name)
+                    raise SourceError(
+                        f"camera '{self.name}' gave {got}, expected {shape}",
+                        where=self.name,
+                        fix="set width and height in its address",
+                    )
                 unchanged_ns = watch.unchanged_ns(picture, capture_ns)
                 for name, (slot, release) in lent.items():
                     # OpenCV decodes into the first slot, or anew if the type is another; a slot that was emitted keeps

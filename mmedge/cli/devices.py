@@ -60,7 +60,9 @@ def _probe(uris: Sequence[str], devices: Sequence[Device], seconds: float, *, js
         found = probe_devices(usable, seconds=seconds, progress=progress)
     for device in devices:
         if device.uri is None:
-            reason = DeviceError(f"the device cannot be used: {device.detail}", where=device.name)
+            reason = DeviceError(
+                f"the device cannot be used: {device.detail}", where=device.name, fix="run `mmedge doctor`"
+            )
             found.append(DeviceProbe(uri=device.name, error=reason.to_dict()))
     failed = [device for device in found if device.error is not None]
     if json:

@@ -139,7 +139,11 @@ class TensorRTEngine(EngineBase):
 
     def _require(self, ok: bool, what: str) -> None:
         if not ok:
-            raise EngineError(f"TensorRT refused {what}: {self._errors.take()}", where=self._name)
+            raise EngineError(
+                f"TensorRT refused {what}: {self._errors.take()}",
+                where=self._name,
+                fix="rebuild the engine: mmedge compile",
+            )
 
     def _enqueue(self) -> None:
         for buffer in self._in.values():
@@ -173,7 +177,9 @@ class TensorRTEngine(EngineBase):
     def _capture(self) -> Any:
         cuda, stream = self._cuda, self._stream
         if "stream_capturable" in self._trt.caps and not self._context.is_stream_capturable(int(stream)):
-            raise EngineError("TensorRT cannot capture this network as a CUDA graph")
+            raise EngineError(
+                "TensorRT cannot capture this network as a CUDA graph", fix="none is needed: it runs without one"
+            )
         mode = cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         check(cuda.cudaStreamBeginCapture(stream, mode), "cudaStreamBeginCapture")
         failed: EngineError | None = None

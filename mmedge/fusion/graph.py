@@ -88,7 +88,10 @@ class StageGraph:
         bits = self._bits = self._look(snapshot)
         self._attempt = self._attempt + 1 if snapshot is self._snapshot else 0
         recorded = failed[self._attempt] if self._attempt < len(failed) else {}
-        self._faults = {name: EngineError(message, where="the recorded run") for name, message in recorded.items()}
+        self._faults = {
+            name: EngineError(message, where="the recorded run", fix="see the recorded run's own error")
+            for name, message in recorded.items()
+        }
         if self._attempt:
             self.lost += [
                 stage.failed(error, bits) for stage, error in self._beside if stage.bits and not bits & stage.bits

@@ -284,6 +284,7 @@ class Stage:
         away = EngineError(
             "an earlier background run has not finished, and its inputs were missing since then",
             where="its background run",
+            fix="make the stage faster",
         )
         return StageError(self.name, self._present(bits), self.fault or away, again=True)
 

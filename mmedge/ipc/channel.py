@@ -277,7 +277,7 @@ class PacketReader:
                 return None
             return self._packet(ring, index, seq, header)
         except (msgspec.MsgspecError, ValueError, TypeError) as error:
-            raise SourceError(f"a packet is damaged: {error}", where=self._where) from error
+            raise SourceError(f"a packet is damaged: {error}", where=self._where, fix="please report it") from error
 
     def _packet(self, ring: Any, index: int, seq: int, header: _Header) -> Packet:
         if isinstance(header, FrameHeader):

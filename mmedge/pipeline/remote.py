@@ -341,7 +341,11 @@ class RemoteRuntime:
             patience -= 1
         number, ring = self._cameras.get(name, (0, None))
         if number != reference.ring:
-            raise FrameExpiredError("the picture is gone: its camera was opened again", where=f"input '{name}'")
+            raise FrameExpiredError(
+                "the picture is gone: its camera was opened again",
+                where=f"input '{name}'",
+                fix="copy the picture as its result arrives",
+            )
         slot = RingSlot(ring, reference.index, reference.seq, held=False)
         return frame_of(reference.header, ring.data(reference.index), slot).copy()
 

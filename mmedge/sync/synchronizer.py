@@ -242,7 +242,7 @@ class Synchronizer:
         """Copy the window of ``snapshot`` into ``out``, or the one before index ``end``; return how many are real."""
         stream = self._streams[name]
         if not isinstance(stream, AudioStream):
-            raise ConfigError("this input is not an audio input", where=f"input '{name}'")
+            raise ConfigError("this input is not an audio input", where=f"input '{name}'", fix="name an audio input")
         return stream.read(snapshot.audio_end[name] if end is None else end, out)
 
     def trim(self) -> None:

@@ -125,7 +125,7 @@ def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
         ([('"alarm"', '"alarm", "fire"')], r"fusion.state \[1, 2\] has 2 classes, there are 3 labels", "tasks.state.l"),
         (
             [('state = ["batch", 2]', 'state = ["batch", 2], more = [2]')],
-            "Fusion returns 1 tensors, but the recipe declares state, more",
+            "Fusion gives 1 tensors, but the recipe declares state, more",
             "stages.fusion.outputs",
         ),
         ([("return super().forward(y", "return super().forward(y[:, :3]")], "Fusion cannot take a batch", "stages.fus"),
