@@ -86,7 +86,11 @@ class TaskKind:
         )
 
     def losses(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """Return the loss of each row [batch]."""
+        """Return the loss of each row [batch].
+
+        ``outputs`` are float32 [batch, ...] as the network gives them, ``target`` has the dtype that the kind's data
+        has.
+        """
         raise NotImplementedError
 
     def judge(self, task: RecipeTask, outputs: Tensor, truth: Truth) -> Tensor:

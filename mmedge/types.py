@@ -62,7 +62,10 @@ class Slot(Protocol):
         """Give the slot back; idempotent."""
 
     def copy(self, data: ByteArray, out: ByteArray) -> bool:
-        """Copy ``data``, which lies in the slot, to ``out``; False if it was used again meanwhile."""
+        """Copy ``data``, which lies in the slot, to ``out``; False if it was used again meanwhile.
+
+        Both are uint8 of one shape, [...].
+        """
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

@@ -17,6 +17,8 @@ Run = Callable[[onnx.ModelProto, Mapping[str, AnyArray]], list[AnyArray]]
 def take_branches(model: onnx.ModelProto, feeds: Mapping[str, AnyArray], constants: Collection[str], run: Run) -> None:
     """Replace every If whose condition cannot change by the branch it takes, in place.
 
+    ``feeds`` have the static shapes [...] and the dtypes of the network's inputs.
+
     Args:
         model: The network, before its shapes are made static: the branch that is not taken may not fit them.
         feeds: An array of the final shape for every input.

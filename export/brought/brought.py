@@ -308,7 +308,10 @@ def _outputs(
 
 
 def run_network(model: onnx.ModelProto, feeds: Mapping[str, AnyArray], where: str) -> list[AnyArray]:
-    """Run a network once on ONNX Runtime; raise ConfigError if it cannot."""
+    """Run a network once on ONNX Runtime; raise ConfigError if it cannot.
+
+    ``feeds`` and the outputs, in the graph's order, have the network's shapes [...] and dtypes.
+    """
     ort = require("onnxruntime", "reading the shapes of a network")
     options = session_options(as_written=True)
     try:

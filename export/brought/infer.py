@@ -151,6 +151,8 @@ def task_of(
 ) -> tuple[RecipeTask, str] | None:
     """Return the task that an output is for, and why; None where it is left as it is.
 
+    ``samples`` are float32 or another dtype of numbers, [batch, ...], in the network's own unit.
+
     Args:
         network: Its network.
         output: Its name.

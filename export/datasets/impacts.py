@@ -189,7 +189,10 @@ def _coverage(centre: Times, half: Times, pixels: int) -> FloatArray:
 
 
 def click(rng: np.random.Generator, rate_hz: int) -> FloatArray:
-    """Return a short decaying sound, its peak at 1: two tones and a little noise, sometimes in a room."""
+    """Return a short decaying sound, its peak at 1: two tones and a little noise, sometimes in a room.
+
+    It is float32 [samples] at ``rate_hz``.
+    """
     t = np.arange(round(0.12 * rate_hz)) / rate_hz
     sound = np.zeros(len(t))
     for _ in range(2):

@@ -58,7 +58,7 @@ class Bank:
     speakers: npt.NDArray[np.str_]
 
     def word(self, index: int) -> FloatArray:
-        """Return one word, a view."""
+        """Return one word, a view. It is float32 [samples] at 8 kHz."""
         return self.samples[self.starts[index] : self.starts[index + 1]]
 
     def where(self, speakers: Sequence[str]) -> Bank:
@@ -177,7 +177,10 @@ def flite(
 
 
 def synthesise(job: _Job) -> tuple[FloatArray, int]:
-    """Return the sound of one word and its sample rate, as the command made it."""
+    """Return the sound of one word and its sample rate, as the command made it.
+
+    The sound is float32 [samples], -1..1; the rate is in Hz.
+    """
     with tempfile.TemporaryDirectory(prefix="mmedge-") as folder:
         out = f"{folder}/word.wav"
         command = [part.replace("{out}", out) for part in job.command]
@@ -208,7 +211,10 @@ def _resample(sound: FloatArray, rate_hz: float) -> FloatArray:
 
 
 def trim(sound: FloatArray, rate_hz: int) -> FloatArray:
-    """Return ``sound`` without the silence around it (10 ms blocks below 2 % of the loudest)."""
+    """Return ``sound`` without the silence around it (10 ms blocks below 2 % of the loudest).
+
+    Both are float32 [samples].
+    """
     block = rate_hz // 100
     levels = np.sqrt(np.square(sound[: len(sound) // block * block].reshape(-1, block)).mean(1))
     loud = np.flatnonzero(levels > 0.02 * levels.max())
@@ -236,6 +242,8 @@ def _read_mulaw(path: Path) -> tuple[FloatArray, int]:
 
 def read_audio(path: Path, rate_hz: int, form: str | None = None, **options: str) -> FloatArray:
     """Return the sound of a media file as mono float32.
+
+    The samples are float32 [n], -1..1, at ``rate_hz``.
 
     Args:
         path: Any file PyAV reads.

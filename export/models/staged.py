@@ -55,6 +55,8 @@ class StagedModel(nn.Module):
     def features(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Run the stages that depend neither on ``present`` nor on ``age_ms``.
 
+        Tensors have the shapes [batch, ...] and dtypes of the recipe.
+
         Args:
             inputs: Preprocessed tensors by input name.
 
@@ -101,6 +103,8 @@ class StagedModel(nn.Module):
     def run_stage(self, name: str, known: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Run one stage.
 
+        Tensors have the shapes [batch, ...] and dtypes of the recipe.
+
         Args:
             name: Its name.
             known: What ``everything`` gives, and ``"STAGE.OUTPUT"`` of the stages before.
@@ -143,7 +147,10 @@ class StagedModel(nn.Module):
 
 
 def everything(inputs: Mapping[str, Tensor], present: Tensor, age_ms: Tensor | None = None) -> dict[str, Tensor]:
-    """Return what stages may be fed besides each other's outputs; see ``StagedModel.forward``."""
+    """Return what stages may be fed besides each other's outputs; see ``StagedModel.forward``.
+
+    ``inputs`` are [batch, ...] in the recipe's dtypes, ``present`` (0 or 1) and ``age_ms`` float32 [batch, inputs].
+    """
     age_ms = torch.zeros_like(present) if age_ms is None else age_ms * present
     return {**inputs, str(Presence()): present, str(Age()): age_ms}
 

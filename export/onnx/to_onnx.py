@@ -95,7 +95,10 @@ def to_onnx(model: nn.Module | None, recipe: Recipe, samples: Sequence[Tensors] 
 
 
 def random_samples(recipe: Recipe, count: int) -> list[dict[str, AnyArray]]:
-    """Return raw arrays of noise for every input, reproducible by the recipe's seed."""
+    """Return raw arrays of noise for every input, reproducible by the recipe's seed.
+
+    They have the raw shapes [...] and dtypes of the recipe's inputs.
+    """
     rng = np.random.default_rng(recipe.seed)
 
     def one(name: str) -> AnyArray:

@@ -243,6 +243,8 @@ class Preprocessor:
     def __call__(self, sample: Tensors) -> dict[str, AnyArray]:
         """Return one tensor per seat, copies.
 
+        Arrays have the raw shapes [...] and dtypes of the recipe's inputs; tensors those of the manifest.
+
         Raises:
             ConfigError: If a seat's array is missing.
         """

@@ -70,7 +70,10 @@ class Bundle:
         return labels
 
     def golden(self, member: str) -> dict[str, AnyArray]:
-        """Return the arrays of a golden file (``in.NAME`` and ``out.NAME``, samples along axis 0)."""
+        """Return the arrays of a golden file (``in.NAME`` and ``out.NAME``, samples along axis 0).
+
+        Arrays are [samples, ...] in the dtypes of the network's inputs and outputs.
+        """
         raw = self.read(member)
         try:
             with zipfile.ZipFile(io.BytesIO(raw)) as archive:

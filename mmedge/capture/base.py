@@ -228,7 +228,10 @@ class ThreadSource(ABC):
         quality: ClockQuality = "B",
         full_range: bool = True,
     ) -> Frame:
-        """Return the packet of a picture of ``size`` (width, height) in a slot."""
+        """Return the packet of a picture of ``size`` (width, height) in a slot.
+
+        ``data`` is uint8, of the shape [...] that ``format`` has, see ``Frame``.
+        """
         return Frame(
             stream=stream,
             seq=self.next_seq(stream),

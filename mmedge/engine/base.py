@@ -26,7 +26,10 @@ class Engine(Protocol):
         """Compute ``outputs`` from ``inputs``."""
 
     def __call__(self, tensors: Tensors) -> dict[str, AnyArray]:
-        """Check and copy ``tensors`` in, run, and return copies of the outputs."""
+        """Check and copy ``tensors`` in, run, and return copies of the outputs.
+
+        Arrays have exactly the shapes [...] and dtypes of ``inputs`` and ``outputs``.
+        """
 
     def cancel(self) -> None:
         """Let a run that waits for the user's own code fail at once, since its outputs are no longer wanted."""

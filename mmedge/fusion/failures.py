@@ -41,7 +41,10 @@ class StageError(EngineError):
 
 
 class FiniteCheck:
-    """Looks for NaN and infinity in arrays that stay the same; allocates no array per call."""
+    """Looks for NaN and infinity in arrays that stay the same; allocates no array per call.
+
+    Arrays have any shape and dtype.
+    """
 
     def __init__(self, arrays: Mapping[str, AnyArray]) -> None:
         floats = {name: array.reshape(-1) for name, array in arrays.items() if array.dtype.kind == "f"}

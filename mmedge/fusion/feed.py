@@ -17,7 +17,10 @@ class ReadAudio(Protocol):
     """Copies sound: ``Synchronizer.read_audio``."""
 
     def __call__(self, name: str, snapshot: Snapshot, out: FloatArray, end: int | None = None, /) -> int:
-        """Copy the samples before index ``end`` (where the snapshot cuts) into ``out``; return how many are real."""
+        """Copy the samples before index ``end`` (where the snapshot cuts) into ``out``; return how many are real.
+
+        ``out`` is float32 [n], -1..1.
+        """
 
 
 ReadMember = Callable[[str], bytes]
@@ -27,14 +30,23 @@ class Feed(Protocol):
     """Writes one tensor straight into the engine's input array."""
 
     def fill(self, snapshot: Snapshot, out: AnyArray, read_audio: ReadAudio) -> None:
-        """Fill ``out`` from the snapshot; the input is present."""
+        """Fill ``out`` from the snapshot; the input is present.
+
+        ``out`` has the shape [...] and dtype of the engine's input.
+        """
 
     @property
     def fill_absent(self) -> Callable[[AnyArray], None]:
-        """Fill ``out`` as a black picture or silence would: what an absent input is, for every backend."""
+        """Fill ``out`` as a black picture or silence would: what an absent input is, for every backend.
+
+        ``out`` has the shape [...] and dtype of the engine's input.
+        """
 
     def fill_raw(self, raw: AnyArray, out: AnyArray) -> None:
-        """Fill ``out`` from one recorded raw sample of a golden file."""
+        """Fill ``out`` from one recorded raw sample of a golden file.
+
+        ``raw`` has the raw shape [...] and dtype of the input, ``out`` those of the engine's input.
+        """
 
 
 class _Absent:
@@ -74,7 +86,10 @@ class ImageFeed:
 
 
 def recorded_frame(name: str, pixels: AnyArray, spec: ImageInput) -> Frame:
-    """Return a frame around recorded pixels (height, width, channels) in the model's own colour."""
+    """Return a frame around recorded pixels (height, width, channels) in the model's own colour.
+
+    Pixels are uint8, 0..255.
+    """
     data = pixels[:, :, 0] if spec.channels == 1 else pixels
     kind = {"gray": "gray8", "rgb": "rgb24", "bgr": "bgr24"}[spec.color]
     return Frame(

@@ -14,6 +14,8 @@ from mmedge.types import AnyArray
 def self_test(stage: Stage, golden: Mapping[str, AnyArray], tolerance: Mapping[str, float], where: str) -> float:
     """Run a stage on its recorded inputs and compare with its recorded outputs.
 
+    Arrays have the shapes [samples, ...] and dtypes of the network.
+
     Args:
         stage: The stage, freshly loaded.
         golden: ``in.NAME`` and ``out.NAME`` arrays, samples along axis 0.

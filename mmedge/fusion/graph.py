@@ -275,7 +275,10 @@ class StageGraph:
                     snapshot.age_ms[seat] = max(snapshot.age_ms.get(seat, 0.0), stale_ns / 1e6)
 
     def output(self, tensor: str) -> AnyArray:
-        """Return ``STAGE.OUTPUT``; a view, valid until the next ``run``."""
+        """Return ``STAGE.OUTPUT``; a view, valid until the next ``run``.
+
+        It is float32 or the network's dtype, [...] as the manifest declares.
+        """
         stage, output = self._outputs[tensor]
         return stage.outputs[output]
 

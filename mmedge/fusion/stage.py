@@ -375,7 +375,10 @@ class Stage:
             fill(array, number, where)
 
     def fill_raw(self, tensors: Mapping[str, AnyArray]) -> None:
-        """Write one golden sample (``in.NAME`` without its leading axis) into the engine's inputs."""
+        """Write one golden sample (``in.NAME`` without its leading axis) into the engine's inputs.
+
+        Arrays have the raw shapes [...] and dtypes of the inputs.
+        """
         self._blank = False
         for tensor, own in self.engine.inputs.items():
             raw = tensors[f"in.{tensor}"]
@@ -392,5 +395,5 @@ class Stage:
 
 
 def array_of(upstream: Mapping[str, Stage], stage: str, output: str) -> AnyArray:
-    """Return the array of a stage's output."""
+    """Return the array of a stage's output. It has the shape [...] and dtype of the engine's output, which owns it."""
     return upstream[stage].outputs[output]

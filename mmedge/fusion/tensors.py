@@ -74,7 +74,10 @@ def input_dtypes(spec: StageSpec, inputs: Mapping[str, Input], upstream: Upstrea
 
 
 def fill(array: AnyArray, number: float, where: str) -> None:
-    """Fill a tensor with a constant, or raise BundleError if its dtype cannot hold the number."""
+    """Fill a tensor with a constant, or raise BundleError if its dtype cannot hold the number.
+
+    ``array`` has any shape.
+    """
     kind, fits = array.dtype.kind, True
     if kind == "b":
         fits = number in (0, 1)

@@ -42,7 +42,7 @@ def run_ms(*stages: Stage) -> list[float]:
 
 
 def weigh(int8: Stage, fp32: Stage, golden: Mapping[str, AnyArray]) -> Weight:
-    """Run a stage in both precisions on its golden samples."""
+    """Run a stage in both precisions on its golden samples. Arrays are [samples, ...] in the network's dtypes."""
     # No tolerance but the range itself: the INT8 stage has passed its own self-test.
     error = self_test(int8, golden, dict.fromkeys(int8.engine.outputs, 1.0), "int8")
     self_test(fp32, golden, dict.fromkeys(fp32.engine.outputs, 1.0), "fp32")

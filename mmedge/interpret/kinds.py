@@ -137,7 +137,11 @@ class Regression(Interpreter):
 
 def _detector(name: str, task: Task, labels: tuple[str, ...], to_picture: ToPicture | None) -> Interpreter:
     if to_picture is None:
-        raise EngineError("a detection needs the geometry of its image input", where=f"task '{name}'")
+        raise EngineError(
+            "a detection needs the geometry of its image input",
+            where=f"task '{name}'",
+            fix="pass to_picture, of its image input",
+        )
     return Detector(name, task, labels, to_picture)
 
 

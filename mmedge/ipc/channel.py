@@ -63,7 +63,10 @@ def frame_header(frame: Frame) -> FrameHeader:
 
 
 def frame_of(header: FrameHeader, slot: ByteArray, release: Slot) -> Frame:
-    """Return the frame whose data lies in ``slot``."""
+    """Return the frame whose data lies in ``slot``.
+
+    ``slot`` is uint8, its first bytes hold the picture; the frame's data has the shape [...] of its format.
+    """
     data = slot[: math.prod(header.shape)].reshape(header.shape)
     names = FrameHeader.__struct_fields__[2:]
     fields: dict[str, Any] = {name: getattr(header, name) for name in names} | _fields(header.stamp)
@@ -327,5 +330,8 @@ class RingSlot:
             self.ring.release(self.index)
 
     def copy(self, data: ByteArray, out: ByteArray) -> bool:
-        """Copy what lies in the slot to ``out``; False if it holds something else by now."""
+        """Copy what lies in the slot to ``out``; False if it holds something else by now.
+
+        Both are uint8 of one shape, [...].
+        """
         return bool(self.ring.copy(self.index, self.seq, out.reshape(-1)))

@@ -173,7 +173,10 @@ def hann_window(samples: int) -> _Double:
 
 
 def mel_power(pcm: FloatArray, spec: AudioInput) -> _Double:
-    """Return the mel power [frames, n_mels] before floor and logarithm; frame k starts at sample k * hop."""
+    """Return the mel power [frames, n_mels] before floor and logarithm; frame k starts at sample k * hop.
+
+    ``pcm`` is float32 [samples], -1..1; the power is float64.
+    """
     features = spec.features
     if features is None:
         raise ConfigError("the input has no features", where="features", fix="declare features of kind log_mel")

@@ -88,7 +88,7 @@ class PictureWriter:
         self._file = -1
 
     def write(self, picture: ByteArray, event: FrameEvent) -> None:
-        """Append ``picture`` and note in ``event`` where it is."""
+        """Append ``picture`` and note in ``event`` where it is. It is uint8, of the shape [...] that its format has."""
         kind = (event.format, event.width, event.height)
         if kind != self._kind or self._track is None:
             self.close()
@@ -140,7 +140,7 @@ class SoundWriter:
         self._track: _Track | None = None
 
     def write(self, samples: FloatArray, event: BlockEvent) -> None:
-        """Append ``samples`` and note in ``event`` where they are."""
+        """Append ``samples`` and note in ``event`` where they are. They are float32 [n], -1..1."""
         if self._track is None:
             self._track = _Track(self._path)
             self._track.stream = self._track.container.add_stream("pcm_f32le", rate=self._rate_hz, layout="mono")
@@ -172,7 +172,7 @@ class TensorWriter:
         self._at = 0
 
     def write(self, data: AnyArray, event: TensorEvent) -> None:
-        """Append ``data`` and note in ``event`` where it is."""
+        """Append ``data`` and note in ``event`` where it is. It has any shape and dtype of numbers."""
         if self._file is None:
             self._file = self._path.open("xb", buffering=0)
         event.at, event.crc = self._at, zlib.crc32(data.data)
@@ -248,6 +248,8 @@ class MediaReader:
     def picture(self, event: FrameEvent) -> ByteArray:
         """Return the picture of ``event``, which was written; yours.
 
+        It is uint8, of the shape [...] that its format has.
+
         Raises:
             SourceError: If it is not there, or damaged.
         """
@@ -265,6 +267,8 @@ class MediaReader:
 
     def sound(self, event: BlockEvent) -> FloatArray:
         """Return the samples of ``event``; yours.
+
+        They are float32 [n], -1..1.
 
         Raises:
             SourceError: If they are not there, or damaged.
@@ -285,6 +289,8 @@ class MediaReader:
 
     def tensor(self, event: TensorEvent) -> AnyArray:
         """Return the array of ``event``; yours.
+
+        It has the recorded shape [...] and dtype.
 
         Raises:
             SourceError: If it is not there, or damaged.

@@ -239,7 +239,10 @@ class Synchronizer:
         return self._streams[name].policy
 
     def read_audio(self, name: str, snapshot: Snapshot, out: FloatArray, end: int | None = None) -> int:
-        """Copy the window of ``snapshot`` into ``out``, or the one before index ``end``; return how many are real."""
+        """Copy the window of ``snapshot`` into ``out``, or the one before index ``end``; return how many are real.
+
+        ``out`` is float32 [n], -1..1, at the input's sample rate.
+        """
         stream = self._streams[name]
         if not isinstance(stream, AudioStream):
             raise ConfigError("this input is not an audio input", where=f"input '{name}'", fix="name an audio input")

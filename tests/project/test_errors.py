@@ -21,7 +21,7 @@ EXEMPT = {"mmedge/capture/kinds.py", "mmedge/capture/simulator.py", "mmedge/capt
 
 
 def error_classes() -> set[str]:
-    """Return the names of the classes built like MmedgeError; one with its own ``__init__`` takes the fix of its cause."""
+    """Return the classes built like MmedgeError; one with its own ``__init__`` takes the fix of its cause."""
     own = {name for name, kind in vars(mmedge.errors).items() if isinstance(kind, type) and name.endswith("Error")}
     for tree in TREES.values():
         for node in ast.walk(tree):
