@@ -45,6 +45,8 @@ class Samples:
     def split(cls, arrays: Iterable[Tensors], name: str = "sample") -> Samples:
         """Split the samples of one recording by time.
 
+        Arrays have the raw shapes [...] and dtypes of the recipe's inputs.
+
         Args:
             arrays: Raw arrays by input name, in order of time.
             name: Names the samples in reports: ``"name 17"``.
@@ -64,7 +66,10 @@ class Samples:
 
 
 def as_samples(samples: Samples | Sequence[Tensors] | None, recipe: Recipe) -> Samples:
-    """Return samples as they are, split, or read from the recipe's recordings."""
+    """Return samples as they are, split, or read from the recipe's recordings.
+
+    Arrays have the raw shapes [...] and dtypes of the recipe's inputs.
+    """
     if isinstance(samples, Samples):
         return samples
     return raw_samples(recipe) if samples is None else Samples.split(samples)

@@ -43,6 +43,8 @@ _NOISY = (
 def to_onnx(model: nn.Module | None, recipe: Recipe, samples: Sequence[Tensors] | None = None) -> OnnxModels:
     """Export every stage of a model to ONNX and check it against torch; take in the networks that are brought along.
 
+    Samples have the raw shapes [...] and dtypes of the recipe's inputs.
+
     Args:
         model: Has one submodule per stage, named as the stage; each takes its inputs as keyword arguments named
             as in the recipe and returns a tensor or a tuple in the order of the outputs. It is not changed. None

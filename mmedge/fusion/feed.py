@@ -72,14 +72,17 @@ class ImageFeed:
         self.fill_absent = _Absent(self, spec.raw_shape, "uint8")
 
     def fill(self, snapshot: Snapshot, out: AnyArray, read_audio: ReadAudio) -> None:
-        """Preprocess the snapshot's frame into ``out``."""
+        """Preprocess the snapshot's frame into ``out``.
+
+        ``out`` is uint8 or float32, [1, c, h, w] or the raw frame, as the engine's input.
+        """
         self._write(snapshot.frames[self._name], out)
 
     def _write(self, frame: Frame, out: AnyArray) -> None:
         (self._preprocess.raw if self._raw else self._preprocess.tensor)(frame, out)
 
     def fill_raw(self, raw: AnyArray, out: AnyArray) -> None:
-        """Preprocess a recorded frame (H, W, C) into ``out``."""
+        """Preprocess a recorded frame (H, W, C) into ``out``. ``raw`` is uint8."""
         height, width = self._spec.frame
         pixels = np.ascontiguousarray(raw, np.uint8).reshape(height, width, self._spec.channels)
         self._write(recorded_frame(self._name, pixels, self._spec), out)
@@ -114,7 +117,10 @@ class AudioFeed:
         self.fill_absent = _Absent(self, spec.raw_shape, "float32")
 
     def fill(self, snapshot: Snapshot, out: AnyArray, read_audio: ReadAudio) -> None:
-        """Cut the window into ``out``, or through the features into ``out``."""
+        """Cut the window into ``out``, or through the features into ``out``.
+
+        It is float32, [1, samples] or [1, frames, n_mels].
+        """
         if self._raw:
             read_audio(self._name, snapshot, out.reshape(-1))
         else:
@@ -122,7 +128,7 @@ class AudioFeed:
             self._preprocess.tensor(self._pcm, out)
 
     def fill_raw(self, raw: AnyArray, out: AnyArray) -> None:
-        """Preprocess recorded samples into ``out``."""
+        """Preprocess recorded samples into ``out``. ``raw`` is float32 [1, samples], -1..1."""
         pcm = np.ascontiguousarray(raw, np.float32).reshape(-1)
         if self._raw:
             np.copyto(out.reshape(-1), pcm)
@@ -140,7 +146,7 @@ class TextFeed:
         self._text: str | None = None
 
     def fill(self, snapshot: Snapshot, out: AnyArray, read_audio: ReadAudio) -> None:
-        """Write the token numbers of the text that is valid at the trigger."""
+        """Write the token numbers of the text that is valid at the trigger. ``out`` is int64 [1, max_tokens]."""
         value = snapshot.values[self._name]
         assert isinstance(value, Text)
         if value.text != self._text:
@@ -150,11 +156,11 @@ class TextFeed:
         np.copyto(out, self._ids)
 
     def fill_absent(self, out: AnyArray) -> None:
-        """Write padding."""
+        """Write padding. ``out`` is int64 [1, max_tokens]."""
         out.fill(self._spec.pad)
 
     def fill_raw(self, raw: AnyArray, out: AnyArray) -> None:
-        """Copy recorded token numbers."""
+        """Copy recorded token numbers. Both are int64 [1, max_tokens]."""
         if raw.dtype != np.int64 or raw.size != out.size:
             raise ConfigError(
                 f"expected int64 with {out.size} values, got {raw.dtype} {list(raw.shape)}",
@@ -171,17 +177,17 @@ class ValueFeed:
         self._name = name
 
     def fill(self, snapshot: Snapshot, out: AnyArray, read_audio: ReadAudio) -> None:
-        """Copy the value that is valid at the trigger."""
+        """Copy the value that is valid at the trigger. ``out`` has the manifest's shape [...] and dtype."""
         value = snapshot.values[self._name]
         assert isinstance(value, Tensor)
         self.fill_raw(value.data, out)
 
     def fill_absent(self, out: AnyArray) -> None:
-        """Write zeros."""
+        """Write zeros. ``out`` has the manifest's shape [...] and dtype."""
         out.fill(0)
 
     def fill_raw(self, raw: AnyArray, out: AnyArray) -> None:
-        """Copy an array of exactly the tensor's size and dtype."""
+        """Copy an array of exactly the tensor's size and dtype. Both have the manifest's shape [...]."""
         if raw.dtype != out.dtype or raw.size != out.size:
             raise ConfigError(
                 f"expected {out.dtype} with {out.size} values, got {raw.dtype} {list(raw.shape)}",
