@@ -23,7 +23,7 @@ import os
 import traceback
 from typing import ClassVar
 
-_MAX_TRACE = 16_000
+_MAX_TRACE = 16_000  # characters
 _NO_MEMORY = ("cannot allocate memory", "failed to map segment", "bad_alloc", "out of memory")
 
 

@@ -22,7 +22,7 @@ _STYLE = (
 )
 
 
-REQUIRED = 0.98
+REQUIRED = 0.98  # share of due triggers that must be answered for valid figures
 NOTE = (
     "end_to_end is of every trigger that was due, from when it was due to an answer as new as it; "
     "answered is of those that had an answer of their own."

@@ -23,10 +23,10 @@ from mmedge.pipeline.runtime import PUSH
 from mmedge.pipeline.unanswered import unanswered
 from mmedge.types import Backend, Precision
 
-WARM_UP_S = 1.0
-LATE_NS = 10_000_000
-_LEAD_NS = 20_000_000
-_GRACE_NS = 2_000_000_000
+WARM_UP_S = 1.0  # of results that are not counted
+LATE_NS = 10_000_000  # a generated packet that is pushed later than this, or a period, was late
+_LEAD_NS = 20_000_000  # before the first packet is due
+_GRACE_NS = 2_000_000_000  # after the last packet, for its result
 
 
 def bench(

@@ -15,7 +15,7 @@ from mmedge.bundle.references import check_label_count
 from mmedge.errors import BundleError
 from mmedge.types import AnyArray
 
-MAX_GOLDEN_BYTES = 1 << 28
+MAX_GOLDEN_BYTES = 1 << 28  # unpacked
 
 
 class Bundle:

@@ -13,7 +13,7 @@ from mmedge.calibration.flash import TONE_HZ
 from mmedge.errors import ConfigError
 from mmedge.extras import require
 
-FLASHES = 25
+FLASHES = 25  # of a clip: 20 are asked for, some may be missed
 _FPS, _RATE_HZ = 60, 48_000
 _SIZE = (320, 180)  # flat pictures: the player makes them larger
 _LEAD, _LENGTH = 2 * _FPS, 6  # pictures: dark at first, then 0.1 s of each flash

@@ -30,8 +30,8 @@ from mmedge.types import (
 log = logging.getLogger("mmedge.capture")
 
 Emit = Callable[[Packet], None]
-STOP_S = 2.0
-LATE_NS = 1_000_000_000
+STOP_S = 2.0  # for a reading thread to end
+LATE_NS = 1_000_000_000  # age on arrival from which a live source is LATE
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

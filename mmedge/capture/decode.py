@@ -17,7 +17,7 @@ from mmedge.errors import SourceError
 from mmedge.extras import require
 from mmedge.types import NS_PER_S, Frame
 
-_BACKWARD_RUN = 50
+_BACKWARD_RUN = 50  # packets in a row that run back: two seconds at 25 fps
 _FULL_RANGE = 2  # AVCOL_RANGE_JPEG
 
 

@@ -21,8 +21,8 @@ from mmedge.errors import ConfigError, DeviceError, MissingDependencyError, Sour
 
 _CSI_SIZE = (1280, 720)
 _CSI_FPS = 30
-_START_NS = 1_000_000_000
-_UNKNOWN_PERIOD_NS = 33_333_333
+_START_NS = 1_000_000_000  # in which gst-launch reports a bad pipeline
+_UNKNOWN_PERIOD_NS = 33_333_333  # 30 fps
 
 
 def pipeline_text(uri: Uri) -> tuple[str, int, int]:

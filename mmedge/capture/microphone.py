@@ -20,7 +20,7 @@ from mmedge.extras import require
 from mmedge.types import NS_PER_S
 
 _BLOCKS = 512  # slots between the callback and the reader: five seconds
-_SILENCE_S = 5.0
+_SILENCE_S = 5.0  # without a block: PortAudio reports no unplugged device
 
 
 class MicrophoneSource(ThreadSource):

@@ -19,9 +19,9 @@ from mmedge.errors import ConfigError
 from mmedge.types import NS_PER_S
 
 _ORIGIN_NS = 86_400 * NS_PER_S  # what the device's own clock shows when it is opened
-_STALE_S = 2.0
-_XRUN_MS = (20, 100)
-_WORST_JITTER = 10
+_STALE_S = 2.0  # of right stamps before stale ones, without freeze_at_s
+_XRUN_MS = (20, 100)  # least and most sound that one overrun loses
+_WORST_JITTER = 10  # times jitter_ms: a tail of the exponential that no driver has
 _NEEDS = {"stall_rate": "stall_ms", "gap_at_s": "gap_ms", "jump_at_s": "time_jump_ms"}
 
 _Ms = Annotated[float, Meta(ge=0, le=10_000)]

@@ -11,8 +11,8 @@ import numpy as np
 from mmedge.extras import require
 from mmedge.types import NS_PER_S, FloatArray
 
-GAP_NS = 20_000_000
-PIECE_MS = 10
+GAP_NS = 20_000_000  # between the stamp and the end of the samples before: a gap or an overlap
+PIECE_MS = 10  # of sound in one block, as microphones give it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

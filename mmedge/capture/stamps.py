@@ -15,7 +15,7 @@ _PROBE_NS = 2 * NS_PER_S
 _GRACE_NS = 1_000_000  # a block's end is computed from its start
 _MAX_AGE_NS = NS_PER_S // 2
 _FLOOR_NS = KINDS["microphone"].constant_ns
-_BREAK_NS = 30_000_000
+_BREAK_NS = 30_000_000  # a stamp that leaves its line by more is broken
 # A class is left after ten bad stamps in a row, or when more than every tenth is bad.
 _FAULT, _FAULTS = 10, 100
 

@@ -18,9 +18,9 @@ from mmedge.errors import DeviceError, SourceError
 from mmedge.extras import require
 from mmedge.types import ClockQuality
 
-_MAX_AGE_NS = 1_000_000_000
+_MAX_AGE_NS = 1_000_000_000  # a driver's stamp that is older, or in the future, is of another clock
 _TRUSTED = 60  # frames of class A after which their delay is known
-_BUFFERED_NS = 1_000_000
+_BUFFERED_NS = 1_000_000  # a read that returns sooner gave what had been waiting
 _DEEPEST = 10  # more buffers OpenCV never asks for
 _FLOOR_NS: dict[ClockQuality, int] = {**KINDS["v4l2"].constant_ns, "C": 40_000_000}
 

@@ -20,7 +20,7 @@ from mmedge.types import NS_PER_S, Block, ClockQuality, EndOfStream, Frame, Pack
 RATE_HZ = 48_000
 SETTLED_S = 20.0
 """A shorter measurement says little about a clock's drift."""
-_FIRST_S = 8.0
+_FIRST_S = 8.0  # for the first packet of a device that has opened
 _SETTLING = 0.4  # of the time, which is not counted for the rate
 _INPUTS: dict[str, Input] = {
     "image": ImageInput(size=(64, 64), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),

@@ -13,7 +13,7 @@ from mmedge.engine.tensorrt_loader import load_tensorrt, run_logger
 from mmedge.errors import EngineError, MmedgeError
 
 _log = logging.getLogger(__name__)
-_WARM_UP_RUNS = 3
+_WARM_UP_RUNS = 3  # before a CUDA graph is captured: TensorRT allocates in the first ones
 
 
 class TensorRTEngine(EngineBase):

@@ -19,7 +19,7 @@ from mmedge.fusion.failures import CancelledError
 from mmedge.types import AnyArray
 
 _Answer: TypeAlias = dict[str, AnyArray] | BaseException
-_FIRST_MS = 30_000.0
+_FIRST_MS = 30_000.0  # for the first call, which may import and load
 
 
 class CallableEngine(EngineBase):

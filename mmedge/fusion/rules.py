@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from mmedge.types import FloatArray
 
-TINY = 1e-7
+TINY = 1e-7  # a probability below this counts as this: log 0 would veto all others
 _WEIGHT = "weight_"
 
 

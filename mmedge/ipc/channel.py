@@ -18,9 +18,9 @@ from mmedge.ipc.frames import FramePool, Loan
 from mmedge.ipc.wake import Wake
 from mmedge.types import Block, ByteArray, ClockQuality, EndOfStream, Frame, Packet, PixelFormat, Slot, Tensor, Text
 
-EVENTS = 1024
-MAX_TEXT = 64 * 1024
-MAX_SAMPLES = 1 << 18
+EVENTS = 1024  # texts and ends that wait: slots of MAX_TEXT bytes
+MAX_TEXT = 64 * 1024  # bytes of one text
+MAX_SAMPLES = 1 << 18  # of the ring of one microphone: 5 s at 48 kHz
 _SLOTS, _MAX_SLOTS, _TENSOR_BYTES = 16, 64, 1 << 24
 
 

@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 import msgspec
 
-MAX_MESSAGE = 1 << 17
+MAX_MESSAGE = 1 << 17  # bytes
 _MAX_FDS = 4
 _Struct = TypeVar("_Struct", bound=msgspec.Struct)
 

@@ -11,7 +11,7 @@ from mmedge.errors import ConfigError
 from mmedge.ipc.channel import MAX_TEXT
 from mmedge.sinks import is_sink, sink_forms
 
-MAX_DURATION_S = 1e7
+MAX_DURATION_S = 1e7  # 116 days: far below what int64 ns hold
 
 
 def check_capture(capture_ns: object, now_ns: int, where: str) -> None:

@@ -10,7 +10,7 @@ from mmedge.types import Arrival, Frame, Packet
 # Pictures of a stream that may wait. Their slots are lent: held for a whole slow stage, they would leave none for
 # what the camera sees now.
 FRAMES = 3
-INBOX = 1024
+INBOX = 1024  # packets that wait in all when no packet may be lost
 
 
 class Inbox:

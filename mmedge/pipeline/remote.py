@@ -34,11 +34,11 @@ from mmedge.pipeline.statistics import Statistics
 from mmedge.sync import apply_preset, hold_ns
 from mmedge.types import Frame, Packet, Result
 
-_RESULT_BYTES = 1 << 18
-_REPORT_S = 0.2
+_RESULT_BYTES = 1 << 18  # of one encoded result, a slot of its ring
+_REPORT_S = 0.2  # between two reports of the runtime, which _SILENT_S allows to miss 20 times
 _SILENT_S = 4.0  # a process that is starved of everything for that long answers nothing either
-_ASLEEP_S = 1.0
-_STOP_S = 10.0
+_ASLEEP_S = 1.0  # a wait that took longer means that this process itself was stopped
+_STOP_S = 10.0  # for an orderly end; then the runtime is killed
 _START_STOP_S = 0.5  # an engine build does not hear
 log = logging.getLogger("mmedge.runtime")
 

@@ -36,10 +36,10 @@ from mmedge.types import Packet, Result, Snapshot
 
 log = logging.getLogger("mmedge.runtime")
 PUSH = "push://"
-RESULTS = 64
-MAX_AHEAD_NS = 5_000_000_000
-STARTUP_NS = 2_000_000_000
-LOOK_NS = 100_000_000
+RESULTS = 64  # results that wait to be read: two seconds at 30 a second
+MAX_AHEAD_NS = 5_000_000_000  # by how far one file may run ahead of the others
+STARTUP_NS = 2_000_000_000  # in which an input may be missing without a reason
+LOOK_NS = 100_000_000  # between two looks at the health of the sources
 END_S = 0.5  # what was begun in time may end
 
 

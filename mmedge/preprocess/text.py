@@ -15,7 +15,7 @@ from mmedge.errors import BundleError, ConfigError, EngineError
 from mmedge.extras import require
 from mmedge.types import AnyArray
 
-MAX_BYTES = 1 << 26
+MAX_BYTES = 1 << 26  # of a tokenizer.json
 _MAX_ID = (1 << 63) - 1
 # What is beyond so many letters for each token of the seat would be cut anyway: 64 KiB take 0.1 s to read.
 _LETTERS = 256

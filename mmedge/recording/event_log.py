@@ -21,8 +21,8 @@ from mmedge.types import ClockQuality, PixelFormat, TaskResult, Video
 
 HEADER = "recording.json"
 EVENTS = "events.jsonl"
-MAX_HEADER = 1 << 20
-MAX_LINE = 1 << 20
+MAX_HEADER = 1 << 20  # bytes
+MAX_LINE = 1 << 20  # bytes
 
 Outcome: TypeAlias = Literal["answered", "overrun", "after_end", "failed", "skipped"]
 Time: TypeAlias = Annotated[int, msgspec.Meta(ge=-(1 << 62), le=1 << 62)]

@@ -26,7 +26,7 @@ from mmedge.types import AnyArray, ByteArray, FloatArray, PixelFormat, Video
 CLUSTER_MS = 100
 _MS = Fraction(1, 1000)
 _PURPOSE = "recording and replaying"
-_MAX_STEP_MS = 60_000
+_MAX_STEP_MS = 60_000  # between two pictures of a file; a longer or backward step counts as 1 ms
 _SEVERAL_THREADS = 1 << 20  # pixels from which one core may not keep up with a camera
 _CODEC: dict[PixelFormat, tuple[str, str]] = {
     "gray8": ("libx264", "gray"),

@@ -48,9 +48,9 @@ from mmedge.version import __version__
 log = logging.getLogger("mmedge.recorder")
 # What may wait to be written; a disk that stalls for longer leaves holes, which the log names.
 BUDGET_BYTES = 64 << 20
-MAX_TURNS = 20_000
-CLOSE_S = 10.0
-_NICE = 5
+MAX_TURNS = 20_000  # packets that wait to be logged
+CLOSE_S = 10.0  # for the disk to take the rest
+_NICE = 5  # the recorder yields to inference
 _Item: TypeAlias = tuple[Event, AnyArray | None]
 
 

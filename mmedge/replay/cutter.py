@@ -15,8 +15,8 @@ from mmedge.sync import Synchronizer
 from mmedge.types import Snapshot
 
 log = logging.getLogger("mmedge.replay")
-_STEP_NS = 1_000_000
-_CATCH_UP_NS = 60_000_000_000
+_STEP_NS = 1_000_000  # of virtual time by which a replay goes on at least
+_CATCH_UP_NS = 60_000_000_000  # of virtual time that a replay catches up at most
 
 
 class Cutter:

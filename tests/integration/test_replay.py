@@ -357,4 +357,4 @@ def test_explain_says_why(tmp_path: Path, bundle: Path, write_clip) -> None:  # 
             explain(tmp_path / "r", opened, 10_000)
     missing = command("replay", tmp_path / "nowhere", bundle, "--explain", 1, "--json")
     assert missing.returncode == 2
-    assert "no recording" in json.loads(missing.stdout)["message"]
+    assert "not a recording" in json.loads(missing.stdout)["message"]
