@@ -82,7 +82,7 @@ class TaskKind:
         raise ConfigError(
             f"a {task.kind} cannot be trained here",
             where=f"'{task.output}'",
-            fix="bring its network along: onnx = FILE",
+            fix="use a trained network of your own: onnx = FILE",
         )
 
     def losses(self, outputs: Tensor, target: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ class Hysteresis(Strict, frozen=True, kw_only=True, tag_field="kind", tag="hyste
 
     def __post_init__(self) -> None:
         if self.leave > self.enter:
-            raise ValueError(f"hysteresis needs leave < enter, got leave {self.leave:g} and enter {self.enter:g}")
+            raise ValueError(f"hysteresis needs leave <= enter, got leave {self.leave:g} and enter {self.enter:g}")
 
 
 class Debounce(Strict, frozen=True, kw_only=True, tag_field="kind", tag="debounce"):
@@ -193,7 +193,7 @@ class _Regression(TaskKind):
             fail("a regression has no labels", "labels", "leave them out")
         for key in ("temperature", "threshold", "top_k", "scores"):
             if getattr(task, key) != _DEFAULTS[key]:
-                fail(f"a regression has no {key}", key, "leave it out; 'regression.clamp' limits what is told")
+                fail(f"a regression has no {key}", key, "leave it out; 'regression.clamp' limits the value")
         if not all(isinstance(part, Ema) for part in task.smoothings):
             fail("only an ema smooths a number", "smoothing", 'write { kind = "ema", tau_ms = 200 }')
 
@@ -221,16 +221,16 @@ def check_task(task: Task, inputs: Mapping[str, Input], fail: Fail) -> None:
     if (task.detection is not None) != (task.kind == "detection"):
         fail("'detection' belongs to tasks of kind detection, and to no others", "detection")
     if task.regression is not None and task.kind != "regression":
-        fail("a regression may have 'regression', and nothing else may", "regression", "leave it out")
+        fail("'regression' belongs to tasks of kind regression, and to no others", "regression", "leave it out")
     TASK_KINDS[task.kind].check(task, inputs, fail)
     if task.scores == "probabilities" and task.temperature != 1.0:
         fail("a temperature calibrates logits, not probabilities", "temperature", "leave one of the two out")
     kinds = [type(part).__name__ for part in task.smoothings]
     if kinds != sorted(set(kinds), key=("Ema", "Hysteresis", "Debounce").index):
         fail(
-            f"smoothing by {', '.join(kinds).lower()}",
+            f"smoothing by {', '.join(kinds).lower()} is not possible",
             "smoothing",
-            "each at most once, in this order: ema of scores, hysteresis of the choice, debounce of the label",
+            "use each at most once, in this order: ema of scores, hysteresis of the choice, debounce of the label",
         )
 
 

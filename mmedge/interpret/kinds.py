@@ -70,7 +70,7 @@ class Verification(Interpreter):
             raise EngineError(
                 f"verification needs 2 labels, got {len(labels)}",
                 where=f"task '{name}'",
-                fix="its labels are (no, yes)",
+                fix="use two labels: no, yes",
             )
         self._name, self._task, self._labels = name, task, labels
         self._score = np.empty(1)
@@ -115,7 +115,9 @@ class Regression(Interpreter):
         """Take up the number."""
         if output.size != 1:
             raise EngineError(
-                f"{output.size} values for one number", where=f"task '{self._name}'", fix="choose another output"
+                f"the output has {output.size} values, but a regression needs one",
+                where=f"task '{self._name}'",
+                fix="choose another output",
             )
         self._value[0] = self._clamped(float(output.reshape(-1)[0]))
 

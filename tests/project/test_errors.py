@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ TREES = {
 }
 # What is wrong with a source address: `mmedge.capture.uri.parse` adds the address and the forms that there are.
 EXEMPT = {"mmedge/capture/kinds.py", "mmedge/capture/simulator.py", "mmedge/capture/uri.py"}
+SAYING = {"fail", "_error", "ValueError", "TypeError", "warning", "error", "info"}
 
 
 def error_classes() -> set[str]:
@@ -51,3 +53,20 @@ def test_the_exempt_errors_get_their_fix_from_parse(uri: str) -> None:
     with pytest.raises(mmedge.errors.ConfigError) as caught:
         parse(uri)
     assert caught.value.fix is not None
+
+
+def test_messages_and_help_are_plain_english() -> None:
+    riddle = re.compile(r"\b(nobody|told|so many|what cannot|the begin|(is|are) no (?!longer\b))", re.IGNORECASE)
+    calls, found, odd = SAYING | error_classes(), 0, []
+    for path, tree in TREES.items():
+        for node in ast.walk(tree):
+            said = [word.value for word in getattr(node, "keywords", []) if word.arg in ("help", "fix", "detail")]
+            if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in calls:
+                said += node.args
+            for part in (part for text in said for part in ast.walk(text)):
+                if isinstance(part, ast.Constant) and isinstance(part.value, str):
+                    found += 1
+                    if (match := riddle.search(part.value)) and not part.value.startswith("there "):
+                        odd.append(f"{path}:{part.lineno}: '{match.group()}' in '{part.value}'")
+    assert found > 1000, "the search has lost its way"
+    assert odd == []
