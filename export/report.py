@@ -1,4 +1,4 @@
-"""Figures about quantised networks: how much of them is int8, what it saves, what it costs."""
+"""Report of quantised networks: share of int8 layers, bytes saved, accuracy lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Branches of an ONNX network that constants and shapes alone decide: the one that is taken replaces the If."""
+"""Replace each ONNX If whose condition depends only on constants and shapes by the branch that it takes."""
 
 from __future__ import annotations
 

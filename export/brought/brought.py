@@ -1,4 +1,4 @@
-"""Networks that are brought along as ONNX files: made static, fitted to what feeds them, their outputs read off."""
+"""Your own networks as ONNX files: shapes made static, inputs matched to their sources, output shapes measured."""
 
 from __future__ import annotations
 

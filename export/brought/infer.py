@@ -1,4 +1,4 @@
-"""What an ONNX file is made for, read off its signature: its name, its classes, tasks for its outputs."""
+"""Guess the tasks of an ONNX file from its signature: name, classes, and a task for each output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Seats for the inputs of networks, read off their signatures."""
+"""Choose the bundle's inputs from the signatures of networks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The inputs of networks that read tokens: which token is padding, and the mask that says so."""
+"""Inputs of networks that take tokens: the padding token and the attention mask."""
 
 from __future__ import annotations
 

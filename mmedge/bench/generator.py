@@ -1,4 +1,4 @@
-"""Pushes generated data when they are due, from a thread, as a user's own drivers would."""
+"""Push generated data when it is due, from a thread, as a user's own drivers would."""
 
 from __future__ import annotations
 

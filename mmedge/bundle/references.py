@@ -1,4 +1,4 @@
-"""Names in a manifest that point to other parts of it."""
+"""Check the names in a manifest that refer to other parts of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a manifest says of a task, and what each kind of task asks of it.
+"""The tasks of a manifest, and the checks of each kind of task.
 
 To add a kind: name it in ``Task.kind``, add its keys, and enter what it checks in ``TASK_KINDS``; then how its output
 is read in ``mmedge/interpret/kinds.py``, and how it is trained and measured in ``export/tasks.py``.

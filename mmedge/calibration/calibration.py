@@ -1,4 +1,4 @@
-"""How far a camera's times are from a microphone's: pairs of flash and beep, and what follows from them."""
+"""Measure the offset between a camera's and a microphone's times from pairs of flash and beep."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every source is: packets out, health, and a death that is never silent."""
+"""The base of all sources: they emit packets, report their health, and report how they end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The kinds of sources: all there is to know of each, in one entry. A new kind is an entry here and a file of its own.
+"""The kinds of sources: everything about each kind in one entry. A new kind is an entry here and a file of its own.
 
 Nothing of a source is imported before one is opened.
 """

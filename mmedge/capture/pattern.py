@@ -1,4 +1,4 @@
-"""What a simulated device senses: a picture with its time burnt in, and a sound with time marks.
+"""The pictures and sound of a simulated device: pictures with their time burnt in, sound with time marks.
 
 World time is CLOCK_MONOTONIC itself, so every simulated device of a machine sees and hears the same
 world: at each whole second a flash, one frame long, and a beep of 1 kHz that begins at that instant.

@@ -1,4 +1,4 @@
-"""Which of PortAudio's times can be trusted, at first and for as long as the microphone runs."""
+"""Choose which of PortAudio's time stamps to trust, at the start and while the microphone runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``mmedge new``: a starter project, or a bundle made of ONNX files that are there already."""
+"""``mmedge new``: a starter project, or a bundle made from existing ONNX files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every command shares: result on stdout, everything else on stderr, exit codes."""
+"""Shared by all commands: results go to stdout, everything else to stderr; exit codes."""
 
 from __future__ import annotations
 

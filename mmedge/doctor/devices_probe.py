@@ -1,4 +1,4 @@
-"""What a live device really delivers: rate, stamps, queue, jitter, latency, losses."""
+"""Measure what a live device delivers: rate, time stamps, queue, jitter, latency, losses."""
 
 from __future__ import annotations
 

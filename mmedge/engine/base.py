@@ -1,4 +1,4 @@
-"""What every engine is: arrays it owns, ``run``, a checked call, ``close``."""
+"""The base of all engines: arrays that the engine owns, ``run``, a checked call, ``close``."""
 
 from __future__ import annotations
 

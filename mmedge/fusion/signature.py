@@ -1,4 +1,4 @@
-"""What the manifest and the graph say of a stage's tensors against what its network is."""
+"""Compare the manifest's and the graph's view of a stage's tensors with its network."""
 
 from __future__ import annotations
 

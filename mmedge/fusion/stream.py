@@ -1,4 +1,4 @@
-"""A stage that listens: every sample is heard once, in steps of one length, whenever triggers come."""
+"""Streaming stages: each sample is processed once, in steps of equal length, independent of triggers."""
 
 from __future__ import annotations
 

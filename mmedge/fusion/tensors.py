@@ -1,4 +1,4 @@
-"""What the graph feeds to each tensor of a stage: its shape, its dtype, or a number that fills it."""
+"""What feeds each tensor of a stage: its shape, its dtype, or a constant that fills it."""
 
 from __future__ import annotations
 

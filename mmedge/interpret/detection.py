@@ -1,4 +1,4 @@
-"""From a detector's output to boxes in the camera's picture: decode, map back, one box a thing."""
+"""From a detector's output to boxes in the camera's picture: decode, map back, suppress duplicates."""
 
 from __future__ import annotations
 

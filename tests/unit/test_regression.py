@@ -113,7 +113,11 @@ def manifest(entry: dict[str, Any], output: list[Any]) -> bytes:
         ({"scores": "probabilities"}, "a regression has no scores", "scores"),
         ({"smoothing": {"kind": "debounce", "hold_ms": 5}}, "only an ema smooths a number", "smoothing"),
         ({"regression": {"clamp": [2, 1]}}, r"clamp \[2, 1\] is not", "regression"),
-        ({"kind": "classification", "labels": "l", "regression": {}}, "kind regression, and to no others", "regression"),
+        (
+            {"kind": "classification", "labels": "l", "regression": {}},
+            "kind regression, and to no others",
+            "regression",
+        ),
         ({"kind": "classification"}, "missing required field `labels`", ""),
     ],
 )
