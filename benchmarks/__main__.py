@@ -6,6 +6,7 @@ import argparse
 import pkgutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import msgspec
@@ -48,7 +49,8 @@ def section(report: BenchmarkReport) -> str:
         n, ours, peers, ratio = cells(row)
         lines.append(f"| {row.what} | {n} | {ours} | {peers.replace(chr(10), '<br>')} | {ratio} |")
     facts = {**report.host, **report.conditions, "evidence": report.evidence}
-    lines += ["", "; ".join(f"{key}: {value}" for key, value in facts.items()), ""]
+    said = "; ".join(f"{key}: {value}" for key, value in facts.items())
+    lines += ["", *textwrap.wrap(said, 132, break_long_words=False, break_on_hyphens=False), ""]
     lines += [f"`{name}` = {value:.2f}  " for name, value in report.targets.items()]
     return "\n".join(lines)
 

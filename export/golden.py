@@ -21,6 +21,8 @@ SAMPLES = 4
 class Golden:
     """The golden samples of one stage.
 
+    Arrays have the shapes [...] and dtypes of the network's inputs and outputs, batch 1.
+
     Attributes:
         raw: Network input -> array per sample: raw where a seat feeds it.
         tensors: Network input -> preprocessed array per sample.

@@ -1,4 +1,4 @@
-"""The one way in which the toolchain runs a network: as written, in float, with the same answer on every CPU.
+"""How the toolchain runs a network to judge it: as written, in float, with the same answer on every CPU.
 
 ONNX Runtime would fuse Q/DQ pairs into 8-bit kernels, which round inside and, on x86 without VNNI, saturate: ranges,
 accuracy, gates and golden vectors would then depend on the machine that exported. TensorRT computes what is written.

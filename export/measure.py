@@ -1,4 +1,4 @@
-"""The exported networks on validation data, under every presence mask: what the manifest says of each."""
+"""Measure the exported networks on validation data under every presence mask, for the manifest."""
 
 from __future__ import annotations
 

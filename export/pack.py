@@ -84,7 +84,7 @@ def pack(
     by_precision = {form.precision: form for form in models}
     for precision in ("fp32", *recipe.export.precisions):
         if precision not in by_precision:
-            raise ConfigError(f"no {precision} networks", where="export.precisions", fix="pass [onnx, int8]")
+            raise ConfigError(f"{precision} networks are missing", where="export.precisions", fix="pass [onnx, int8]")
     given = by_precision["fp32"].metadata if metadata is None else metadata
     known = given if isinstance(given, Metadata) else _metadata(given)
     fp32 = by_precision["fp32"].models
@@ -99,7 +99,7 @@ def pack(
             forms = [form for form in forms if form[0] == "cpu"]
         if not forms:
             raise ConfigError(
-                f"TensorRT cannot take it: {problem}", where=f"stages.{stage}", fix='add "cpu" to export.targets'
+                f"TensorRT cannot run this stage: {problem}", where=f"stages.{stage}", fix='add "cpu" to export.targets'
             )
         for target, precision in forms:
             variants.append(_add(members, recipe, by_precision[precision], stage, target, golden[stage]))
@@ -138,7 +138,9 @@ def _metadata(known: Mapping[str, Any]) -> Metadata:
     try:
         return msgspec.convert(dict(known), Metadata)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"metadata: {error}", where="pack", fix="pass what load_weights returned") from error
+        raise ConfigError(
+            f"metadata: {error}", where="pack", fix="pass the weights that load_weights returned"
+        ) from error
 
 
 def _forms(recipe: Recipe) -> list[tuple[Literal["cpu", "tensorrt"], Literal["fp32", "int8"]]]:
@@ -189,7 +191,7 @@ def _add(
     for output, value in noise.items():
         if not value * _MARGIN <= 1:
             raise ConfigError(
-                f"{models.precision} differs from fp32 by {value:.2g} of its range: a self-test would say nothing",
+                f"{models.precision} differs from fp32 by {value:.2g} of its range: a self-test would detect nothing",
                 where=f"{stage}.{output}",
                 fix='leave the output out if it is always zero, or export precisions = ["fp32"]',
             )

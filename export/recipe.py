@@ -239,7 +239,7 @@ def _check_stage(stage: RecipeStage, document: _Document, where: str) -> None:
         raise ConfigError(
             "the stage has neither a network nor a callable",
             where=where,
-            fix='bring one along (onnx = "file.onnx"), name a callable, or add [model]',
+            fix='add your own network (onnx = "file.onnx"), a callable, or [model]',
         )
     for tensor, text in stage.inputs.items():
         try:
@@ -320,7 +320,7 @@ def _text(path: Path, raw: bytes) -> str:
         raise ConfigError(
             "not a recipe but a bundle",
             where=str(path),
-            fix="name the recipe it was made of; `mmedge inspect` or `mmedge run` take bundles",
+            fix="name the recipe from which it was exported; `mmedge inspect` and `mmedge run` take bundles",
         )
     if path.suffix.lower() == ".onnx":
         raise ConfigError("not a recipe but a network", where=str(path), fix=f"mmedge new DIR --from {path}")

@@ -45,6 +45,8 @@ class Samples:
     def split(cls, arrays: Iterable[Tensors], name: str = "sample") -> Samples:
         """Split the samples of one recording by time.
 
+        Arrays have the raw shapes [...] and dtypes of the recipe's inputs.
+
         Args:
             arrays: Raw arrays by input name, in order of time.
             name: Names the samples in reports: ``"name 17"``.
@@ -55,7 +57,7 @@ class Samples:
         samples = tuple(Sample(name=f"{name} {index}", arrays=a) for index, a in enumerate(arrays))
         if len(samples) < 3:
             raise ConfigError(
-                f"{len(samples)} samples are too few to calibrate and to measure",
+                f"{len(samples)} samples are not enough to calibrate and to measure",
                 where=name,
                 fix="give a longer recording",
             )
@@ -64,7 +66,10 @@ class Samples:
 
 
 def as_samples(samples: Samples | Sequence[Tensors] | None, recipe: Recipe) -> Samples:
-    """Return samples as they are, split, or read from the recipe's recordings."""
+    """Return samples as they are, split, or read from the recipe's recordings.
+
+    Arrays have the raw shapes [...] and dtypes of the recipe's inputs.
+    """
     if isinstance(samples, Samples):
         return samples
     return raw_samples(recipe) if samples is None else Samples.split(samples)
@@ -122,7 +127,7 @@ def _texts(recipe: Recipe, session: str, tokenizers: Mapping[str, Tokenizer]) ->
         try:
             lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
         except UnicodeDecodeError as error:
-            raise ConfigError(f"not UTF-8: {error.reason}", where=str(path), fix="save it so") from error
+            raise ConfigError(f"not UTF-8: {error.reason}", where=str(path), fix="save it as UTF-8") from error
         texts[name] = [np.full(spec.tensor_shape, spec.pad, np.int64) for _ in lines or [""]]
         for line, ids in zip(lines, texts[name], strict=False):
             tokenizer.ids(line, ids)
@@ -144,7 +149,9 @@ def _last_third(arrays: Iterable[Tensors], name: str) -> deque[Sample]:
         while len(kept) > number + 1 - (number + 1) * 2 // 3:
             kept.popleft()
     if not kept:
-        raise ConfigError("the recording has no moment with every input", where=name, fix="give a longer recording")
+        raise ConfigError(
+            "the recording has no moment at which every input has data", where=name, fix="give a longer recording"
+        )
     return kept
 
 
@@ -167,13 +174,13 @@ def _recordings(recipe: Recipe) -> list[Path]:
     """Return the media files, and the folders that ``mmedge record`` made."""
     where = "calibration.recordings"
     if recipe.calibration.recordings is None:
-        raise ConfigError("the recipe names no recordings", where=where, fix="record some: mmedge record DIR")
+        raise ConfigError("the recipe names no recordings", where=where, fix="make a recording: mmedge record DIR")
     path = recipe.path(recipe.calibration.recordings)
     if path.is_file() or _is_recorded(path):
         return [path]
     files = sorted(p for p in path.glob("*") if p.suffix.lower() in _MEDIA or _is_recorded(p))
     if not files:
-        raise ConfigError(f"no media files in {path}", where=where, fix="record some: mmedge record DIR")
+        raise ConfigError(f"no media files in {path}", where=where, fix="make a recording: mmedge record DIR")
     return files
 
 
@@ -196,7 +203,7 @@ def _sessions(recipe: Recipe) -> dict[str, dict[str, str]]:
         missing = sorted(set(needed) - set(uris))
         if missing:
             raise ConfigError(
-                f"recording '{name}' has nothing for input '{missing[0]}'",
+                f"recording '{name}' has no data for input '{missing[0]}'",
                 where="calibration.recordings",
                 fix=f"add {name}.{missing[0]}.EXT",
             )

@@ -1,4 +1,4 @@
-"""Figures about quantised networks: how much of them is int8, what it saves, what it costs."""
+"""Report of quantised networks: share of int8 layers, bytes saved, accuracy lost."""
 
 from __future__ import annotations
 
@@ -124,7 +124,10 @@ def int8_nodes(model: onnx.ModelProto) -> tuple[int, int]:
 
 
 def sqnr_db(want: AnyArray, got: AnyArray) -> float:
-    """Return the signal to quantisation noise ratio in dB, at most 200 (equal)."""
+    """Return the signal to quantisation noise ratio in dB, at most 200 (equal).
+
+    Both have the same shape [...], any dtype of numbers and the same unit.
+    """
     signal = want.astype(np.float64)
     noise, power = float(np.square(signal - got).sum()), float(np.square(signal).sum())
     if noise == 0.0:

@@ -147,7 +147,7 @@ def run_steps(
         The report.
     """
     if only is not None and only not in STEPS:
-        raise ConfigError(f"there is no step '{only}'", where="only", fix=f"one of {', '.join(STEPS)}")
+        raise ConfigError(f"unknown step '{only}'", where="only", fix=f"one of {', '.join(STEPS)}")
     with _shown(progress) as show:
         steps = _Steps(recipe, show, retrain=retrain, measure=measure)
         return steps.upto(only or "pack", Path(output or f"{recipe.name}.mmedge"))
@@ -172,7 +172,7 @@ class _Steps:
         if recipe.model is not None and not recipe.model.pretrained:
             steps["train"] = self._train
         elif last == "train":
-            raise ConfigError("the recipe has nothing to train", where="model", fix="mmedge export RECIPE")
+            raise ConfigError("the recipe has no [model] to train", where="model", fix="mmedge export RECIPE")
         else:
             report.folder = cache_folder() / content_key(recipe)
         steps["onnx"] = self._onnx
@@ -182,7 +182,7 @@ class _Steps:
             steps["measure"] = self._measure
         elif last == "measure":
             raise ConfigError(
-                "there are no data to measure on", where=recipe.at("data"), fix="set data.dataset or data.folder"
+                "the recipe has no data to measure on", where=recipe.at("data"), fix="set data.dataset or data.folder"
             )
         steps["pack"] = lambda: self._pack(output)
         for index, (step, do) in enumerate(steps.items()):
@@ -206,7 +206,8 @@ class _Steps:
         cached = target.is_file() and not self._retrain
         if not cached:
             _log.warning(
-                "training, which takes a while: %s", "as asked" if self._retrain else f"no weights at {target}"
+                "training starts, which takes a while: %s",
+                "--retrain was given" if self._retrain else f"no weights at {target}",
             )
             training.train_and_save(recipe, output=target, progress=False)
         train = msgspec.structs.replace(recipe.train, weights=str(target))
@@ -268,7 +269,7 @@ class _Steps:
                     file.write_bytes(msgspec.json.encode(measurement))
             except MissingDependencyError as error:
                 _log.warning(
-                    "the exported networks are not measured, and the bundle carries what training measured: %s", error
+                    "the exported networks are not measured, so the bundle keeps the figures of training: %s", error
                 )
                 return False
         self._report.measurement = measurement

@@ -24,6 +24,6 @@ def shipped_recipe(name: str) -> Recipe:
     """
     resource = files("mmedge.recipes") / f"{name}.toml"
     if not resource.is_file():
-        raise ConfigError(f"there is no recipe '{name}'", where="mmedge.recipes", fix="name a file, or install again")
+        raise ConfigError(f"mmedge has no recipe '{name}'", where="mmedge.recipes", fix="name a file, or install again")
     with as_file(resource) as path:
         return Recipe.load(path)

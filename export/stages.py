@@ -56,6 +56,8 @@ def output_shape(recipe: Recipe, stage: str, output: str) -> tuple[int, ...]:
 def feed_zeros(recipe: Recipe, stage: str, only: str | None = None) -> dict[str, AnyArray]:
     """Return what each input of a stage is when it is absent, in tensor form: a black picture, silence, zeros.
 
+    They have the shapes [...] and dtypes of the recipe.
+
     Args:
         recipe: Gives the graph.
         stage: Its name.
@@ -112,7 +114,10 @@ def masks(recipe: Recipe) -> tuple[Mask, ...]:
 
 
 def fed_back(recipe: Recipe, known: Tensors) -> dict[str, AnyArray]:
-    """Return those of ``known`` that are the states of the next run: ``STAGE.OUTPUT``."""
+    """Return those of ``known`` that are the states of the next run: ``STAGE.OUTPUT``.
+
+    Tensors have the shapes [...] and dtypes of the recipe.
+    """
     states = [str(Output(name, own)) for name, stage in recipe.stages.items() for own in stage.states.values()]
     return {state: known[state] for state in states}
 
@@ -162,6 +167,8 @@ class StageGraph:
     ) -> dict[str, AnyArray]:
         """Return the inputs of one stage.
 
+        Tensors have the shapes [...] and dtypes of the recipe.
+
         Args:
             stage: Its name.
             known: Tensors by input name, and ``STAGE.OUTPUT`` of the stages before.
@@ -181,6 +188,8 @@ class StageGraph:
 
     def __call__(self, tensors: Tensors, mask: Mask | None = None, reuse: Tensors | None = None) -> dict[str, AnyArray]:
         """Run every stage.
+
+        Tensors have the shapes [...] and dtypes of the recipe.
 
         Args:
             tensors: Preprocessed tensors by input name; and for a state, ``STAGE.OUTPUT`` of the run before.

@@ -82,11 +82,15 @@ class TaskKind:
         raise ConfigError(
             f"a {task.kind} cannot be trained here",
             where=f"'{task.output}'",
-            fix="bring its network along: onnx = FILE",
+            fix="use a trained network of your own: onnx = FILE",
         )
 
     def losses(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """Return the loss of each row [batch]."""
+        """Return the loss of each row [batch].
+
+        ``outputs`` are float32 [batch, ...] as the network gives them, ``target`` has the dtype that the kind's data
+        has.
+        """
         raise NotImplementedError
 
     def judge(self, task: RecipeTask, outputs: Tensor, truth: Truth) -> Tensor:

@@ -26,7 +26,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> bytes:
 
     Args:
         texts: What people will write.
-        vocabulary: At most so many tokens; few texts give fewer. ``Tokenizer.size`` says how many.
+        vocabulary: At most this many tokens; few texts give fewer. ``Tokenizer.size`` says how many.
 
     Returns:
         The ``tokenizer.json``, for the seat's key ``tokenizer``.
@@ -45,7 +45,11 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> bytes:
     tokenizers = require("tokenizers", "training a tokenizer")
     known = list(texts)
     if not any(text.strip() for text in known):
-        raise ConfigError("there is no text to learn from", where="texts", fix="give what people will write")
+        raise ConfigError(
+            "there are no texts to train the tokenizer on",
+            where="texts",
+            fix="give texts like those that people will write",
+        )
     normal, split = tokenizers.normalizers, tokenizers.pre_tokenizers
     # Without a prefix for the inner pieces of words: with one, the library's numbers change from run to run.
     tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token=UNKNOWN, fuse_unk=True))
@@ -65,7 +69,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> bytes:
     size = tokenizer.get_vocab_size(with_added_tokens=True)
     if size > vocabulary:
         raise ConfigError(
-            f"the letters of the texts alone need {size} tokens", where="vocabulary", fix=f"allow at least {size}"
+            f"the characters of the texts alone need {size} tokens", where="vocabulary", fix=f"allow at least {size}"
         )
     raw: bytes = tokenizer.to_str().encode()
     return raw
@@ -79,7 +83,9 @@ def read_tokenizer(recipe: Recipe, name: str) -> bytes:
     """
     spec, where = recipe.inputs[name], f"inputs.{name}.tokenizer"
     if not isinstance(spec, TextInput) or spec.tokenizer is None:
-        raise ConfigError("a text needs a tokenizer", where=where, fix="name the tokenizer.json of the network")
+        raise ConfigError(
+            "a text input needs a tokenizer", where=where, fix="set it to the tokenizer.json of the network"
+        )
     try:
         return recipe.path(spec.tokenizer).read_bytes()
     except OSError as error:
@@ -116,7 +122,7 @@ def check_vocabulary(model: onnx.ModelProto, tensor: str, tokenizer: Tokenizer) 
             same.add(node.output[0])
         elif node.op_type == "Gather" and node.input[1] in same and rows.get(node.input[0], 1 << 62) < tokenizer.size:
             raise ConfigError(
-                f"the tokenizer has {tokenizer.size} tokens, the embedding {rows[node.input[0]]} rows",
+                f"the tokenizer has {tokenizer.size} tokens, but the embedding has {rows[node.input[0]]} rows",
                 where=f"{model.graph.name}: {tensor}",
                 fix="train the network with this tokenizer",
             )

@@ -1,4 +1,4 @@
-"""The compiled core, or the one line that builds it."""
+"""Import the compiled core, or raise an error with the line that builds it."""
 
 from __future__ import annotations
 

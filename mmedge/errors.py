@@ -3,7 +3,7 @@
 ::
 
     MmedgeError                  5  run-time failure (base of all)
-    ├── InternalError           70  a bug of ours
+    ├── InternalError           70  a bug in mmedge
     ├── CheckError               1  a comparison, self-test or verification failed
     ├── ConfigError              2  an option, recipe or call that cannot work
     ├── MissingDependencyError   3  an optional package is not installed
@@ -23,7 +23,7 @@ import os
 import traceback
 from typing import ClassVar
 
-_MAX_TRACE = 16_000
+_MAX_TRACE = 16_000  # characters
 _NO_MEMORY = ("cannot allocate memory", "failed to map segment", "bad_alloc", "out of memory")
 
 
@@ -71,12 +71,12 @@ class MmedgeError(Exception):
 
 
 def printable(text: str) -> str:
-    """Return ``text`` without the half characters of names of files, which neither a terminal nor JSON can take."""
+    """Return ``text`` with lone surrogates escaped: file names may have them, terminals and JSON do not take them."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 class InternalError(MmedgeError):
-    """A bug of ours, with what is needed to report it; its cause is the exception that nobody expected."""
+    """A bug in mmedge, with what is needed to report it; its cause is the unexpected exception."""
 
     exit_code = 70
 
@@ -86,9 +86,9 @@ class ChildTraceback(Exception):  # noqa: N818  (it is shown as the cause of an 
 
 
 def internal(error: BaseException, *, where: str | None = None) -> MmedgeError:
-    """Return the InternalError of an exception that nobody expected, which becomes its cause.
+    """Return the InternalError of an unexpected exception, which becomes its cause.
 
-    Where this machine or a limit of the process has run short of something, no bug is to blame: that is another error.
+    If the machine or a limit of the process has run out of something, that is not a bug: it is another error.
 
     Example:
         >>> print(internal(TypeError("no int"), where="capture"))
@@ -96,9 +96,9 @@ def internal(error: BaseException, *, where: str | None = None) -> MmedgeError:
           where: capture
           fix: report it, with its traceback and `mmedge doctor --json`
         >>> print(internal(OSError(24, "Too many open files"), where="capture"))
-        this process may open no more files
+        this process cannot open more files
           where: capture
-          fix: raise the limit (ulimit -n 1024), or close what holds files open
+          fix: raise the limit (ulimit -n 1024), or close files that are open
     """
     short = shortage(error)
     if short is not None:
@@ -113,22 +113,25 @@ def internal(error: BaseException, *, where: str | None = None) -> MmedgeError:
 
 
 def shortage(error: BaseException) -> tuple[str, str] | None:
-    """Return what has run short and what to do about it, None if that is not why ``error`` was raised."""
+    """Return which resource ran out and how to fix it; None if ``error`` has another cause."""
     number = error.errno if isinstance(error, OSError) else None
     said = str(error).lower() if isinstance(error, (RuntimeError, ImportError)) else ""
     if number in (errno.EMFILE, errno.ENFILE):
-        return "this process may open no more files", "raise the limit (ulimit -n 1024), or close what holds files open"
+        return "this process cannot open more files", "raise the limit (ulimit -n 1024), or close files that are open"
     if number == errno.EAGAIN or "start new thread" in said:
         return "no thread or process can be started", "raise the limits (ulimit -u, ulimit -v), or end other programs"
     if isinstance(error, MemoryError) or number == errno.ENOMEM or any(words in said for words in _NO_MEMORY):
         return "there is not enough memory", "raise the limit (ulimit -v), or end other programs"
     if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return f"nothing more can be written: {os.strerror(number)}", "free space, or raise the limit (ulimit -f)"
+        return (
+            f"the disk is full or a limit is reached: {os.strerror(number)}",
+            "free space, or raise the limit (ulimit -f)",
+        )
     return None
 
 
 def trace(error: BaseException | None) -> str:
-    """Return the traceback of an exception as text of at most 16,000 characters: its begin and its end."""
+    """Return the traceback of an exception as text of at most 16,000 characters: its start and its end."""
     if error is None:
         return ""
     text = str(error) if isinstance(error, ChildTraceback) else "".join(traceback.format_exception(error)).rstrip()

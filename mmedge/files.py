@@ -1,4 +1,4 @@
-"""Files that are whole or not there, written beside their place and put there in one step; the cache folder."""
+"""Atomic files (written to a temporary file, then renamed), and the cache folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The data that travels: frames, blocks, snapshots, results. Times are int ns on CLOCK_MONOTONIC."""
+"""What passes through the pipeline: frames, blocks, snapshots, results. Times are int ns on CLOCK_MONOTONIC."""
 
 from __future__ import annotations
 
@@ -62,7 +62,10 @@ class Slot(Protocol):
         """Give the slot back; idempotent."""
 
     def copy(self, data: ByteArray, out: ByteArray) -> bool:
-        """Copy ``data``, which lies in the slot, to ``out``; False if it was used again meanwhile."""
+        """Copy ``data``, which lies in the slot, to ``out``; False if it was used again meanwhile.
+
+        Both are uint8 of one shape, [...].
+        """
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -74,7 +77,7 @@ class Frame(Packet):
             (height, width); ``bgr24`` and ``rgb24`` (height, width, 3); ``yuv420p`` and ``nv12``
             (height * 3 / 2, width), planes packed one after the other.
         full_range: False when luma spans 16..235 instead of 0..255.
-        release: The slot, which gives itself back when called; None when nobody reuses the data.
+        release: The slot, which gives itself back when called; None when the data is never reused.
         unchanged_ns: For how long the picture has been bit-identical, a sign of a frozen camera.
     """
 
@@ -210,7 +213,7 @@ class TaskResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     Attributes:
         label: What it says; None when it abstains or is undefined. Of a detection: its best box's.
-        score: Of the label that is told, or of the best one where none is; None when it is undefined.
+        score: Of the reported label, or of the best one where none is reported; None when it is undefined.
         top: The best labels and their scores, as many as the task wants.
         boxes: What a detection saw, the best first.
         value: The number that a task tells instead of a label.

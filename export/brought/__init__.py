@@ -1,1 +1,1 @@
-"""Networks a user brings: what they are, their seats, branches and tokens; the starter project made of them."""
+"""Your own ONNX networks: their tasks, inputs, branches and tokens, and the starter project made from them."""

@@ -1,4 +1,4 @@
-"""Branches of an ONNX network that constants and shapes alone decide: the one that is taken replaces the If."""
+"""Replace each ONNX If whose condition depends only on constants and shapes by the branch that it takes."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ Run = Callable[[onnx.ModelProto, Mapping[str, AnyArray]], list[AnyArray]]
 
 def take_branches(model: onnx.ModelProto, feeds: Mapping[str, AnyArray], constants: Collection[str], run: Run) -> None:
     """Replace every If whose condition cannot change by the branch it takes, in place.
+
+    ``feeds`` have the static shapes [...] and the dtypes of the network's inputs.
 
     Args:
         model: The network, before its shapes are made static: the branch that is not taken may not fit them.

@@ -1,4 +1,4 @@
-"""Networks that are brought along as ONNX files: made static, fitted to what feeds them, their outputs read off."""
+"""Your own networks as ONNX files: shapes made static, inputs matched to their sources, output shapes measured."""
 
 from __future__ import annotations
 
@@ -63,9 +63,9 @@ def bring(recipe: Recipe) -> tuple[Recipe, dict[str, onnx.ModelProto]]:
         own = {value.name: value for value in graph_inputs(model)}
         if own.keys() != stage.inputs.keys():
             raise ConfigError(
-                f"the network's inputs are {sorted(own)}, the recipe says {sorted(stage.inputs)}",
+                f"the network's inputs are {sorted(own)}, but the recipe declares {sorted(stage.inputs)}",
                 where=f"{where}.inputs",
-                fix="name them as the network does",
+                fix="use the network's names",
             )
         feeds: dict[str, AnyArray] = {}
         for tensor, source in stage.sources.items():
@@ -85,7 +85,7 @@ def bring(recipe: Recipe) -> tuple[Recipe, dict[str, onnx.ModelProto]]:
         for tensor, state in stage.states.items():
             if shapes.get(state) != feeds[tensor].shape:
                 raise ConfigError(
-                    f"the state is {list(feeds[tensor].shape)}, output '{state}' is {list(shapes.get(state, ()))}",
+                    f"the state is {list(feeds[tensor].shape)}, but output '{state}' is {list(shapes.get(state, ()))}",
                     where=f"{where}.inputs.{tensor}",
                     fix="feed back an output of the same shape",
                 )
@@ -180,7 +180,7 @@ def _fit(
             raise ConfigError(
                 f"the network takes {text}, '{source}' gives {list(shape)}",
                 where=where,
-                fix="correct the size of what feeds it, or export the network with that shape",
+                fix="correct the size of its source, or export the network with that shape",
             )
     own = dtype(value)
     elem = value.type.tensor_type.elem_type
@@ -291,7 +291,9 @@ def _outputs(
         said = tuple(1 if isinstance(dim, str) else dim for dim in declared.get(value.name, own))
         if said != own:
             raise ConfigError(
-                f"the network gives {list(own)}, the recipe declares {list(said)}", where=at, fix="correct the recipe"
+                f"the network returns {list(own)}, but the recipe declares {list(said)}",
+                where=at,
+                fix="correct the recipe",
             )
         set_shape(value, own)
         if one.dtype in (np.float16, np.float64):
@@ -306,7 +308,10 @@ def _outputs(
 
 
 def run_network(model: onnx.ModelProto, feeds: Mapping[str, AnyArray], where: str) -> list[AnyArray]:
-    """Run a network once on ONNX Runtime; raise ConfigError if it cannot."""
+    """Run a network once on ONNX Runtime; raise ConfigError if it cannot.
+
+    ``feeds`` and the outputs, in the graph's order, have the network's shapes [...] and dtypes.
+    """
     ort = require("onnxruntime", "reading the shapes of a network")
     options = session_options(as_written=True)
     try:
@@ -316,7 +321,7 @@ def run_network(model: onnx.ModelProto, feeds: Mapping[str, AnyArray], where: st
         raise ConfigError(
             f"ONNX Runtime cannot run the network: {str(error).splitlines()[0]}",
             where=where,
-            fix="look at it with `mmedge inspect`",
+            fix="run `mmedge inspect` on it",
         ) from error
     return outputs
 

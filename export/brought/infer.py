@@ -1,4 +1,4 @@
-"""What an ONNX file is made for, read off its signature: its name, its classes, tasks for its outputs."""
+"""Guess the tasks of an ONNX file from its signature: name, classes, and a task for each output."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def read_network(path: Path, taken: Sequence[str]) -> Network:
     """Open one file and name its stage.
 
     Raises:
-        ConfigError: If it is no network, or one of Ultralytics' for another task than boxes and classes.
+        ConfigError: If it is not a network, or one of Ultralytics' for another task than boxes and classes.
     """
     name = re.sub(r"[^A-Za-z0-9_]+", "_", path.stem).strip("_").lower() or "network"
     name = f"n{name}" if name[0].isdigit() else name
@@ -150,6 +150,8 @@ def task_of(
     network: Network, output: str, samples: Sequence[AnyArray], last: str, boxes: tuple[Detection, int | None] | None
 ) -> tuple[RecipeTask, str] | None:
     """Return the task that an output is for, and why; None where it is left as it is.
+
+    ``samples`` are float32 or another dtype of numbers, [batch, ...], in the network's own unit.
 
     Args:
         network: Its network.

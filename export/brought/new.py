@@ -1,4 +1,4 @@
-"""``mmedge new``: a project to start from, or a bundle made of ONNX files that are there already."""
+"""``mmedge new``: a starter project, or a bundle made from existing ONNX files."""
 
 from __future__ import annotations
 
@@ -110,9 +110,9 @@ def from_networks(folder: Path, files: list[Path], tokenizer: Path | None = None
     check_files(files)
     if len(files) > MOST_NETWORKS:
         raise ConfigError(
-            f"{len(files)} networks, at most {MOST_NETWORKS} are joined by guessing",
+            f"`mmedge new` joins at most {MOST_NETWORKS} networks, got {len(files)}",
             where="--from",
-            fix="make a project of fewer, and add the others to its recipe as stages with 'onnx'",
+            fix="start with fewer, and add the others to the recipe as stages with 'onnx'",
         )
     networks: list[Network] = []
     seats = Seats()
@@ -130,7 +130,7 @@ def from_networks(folder: Path, files: list[Path], tokenizer: Path | None = None
         seats.add(network)
     if tokenizer is not None and not any(isinstance(spec, TextInput) for spec in seats.inputs.values()):
         raise ConfigError(
-            "no network reads tokens",
+            "no network takes tokens",
             where=f"--tokenizer {tokenizer}",
             fix=f"leave it out: nothing takes int64 '{IDS}'",
         )
@@ -196,9 +196,9 @@ def _write(
 def _make_folder(folder: Path) -> list[Path]:
     """Make the folder if it is not there, and return what was made, the innermost first."""
     if folder.exists() and not folder.is_dir():
-        raise ConfigError("there is a file of that name, not a folder", where=str(folder), fix="name a new folder")
+        raise ConfigError("the path is a file, not a folder", where=str(folder), fix="choose a new folder")
     if folder.exists() and any(folder.iterdir()):
-        raise ConfigError("the folder is there already and not empty", where=str(folder), fix="name a new one")
+        raise ConfigError("the folder exists and is not empty", where=str(folder), fix="choose a new folder")
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -216,7 +216,9 @@ def _draft(folder: Path, networks: list[Network], inputs: Mapping[str, Input]) -
     every_ms = min((n.every_ms for n in networks if n.every_ms is not None), default=100.0)
     if not inputs:
         raise ConfigError(
-            "the networks have no inputs", where=str(networks[0].path), fix="give networks that see, hear or read"
+            "the networks have no inputs",
+            where=str(networks[0].path),
+            fix="give networks with image, audio or text inputs",
         )
     trigger = [*images, *sounds, *inputs][0]
     missing = {name: Missing(policy="hold", max_age_ms=300) for name in images}
@@ -306,7 +308,7 @@ def _tasks(
             )
     if not tasks:
         raise ConfigError(
-            "none of the outputs looks like classes, a probability or boxes",
+            "no output looks like classes, a probability or boxes",
             where="; ".join(report.left),
             fix="; ".join(dict.fromkeys(fixes)) or "give the networks an output beside their states",
         )
@@ -314,7 +316,7 @@ def _tasks(
 
 
 def _problem(recipe: Recipe, networks: list[Network], seen: list[dict[str, AnyArray]]) -> str | None:
-    """Say which network gives what is no number on noise, and what may be the cause."""
+    """Name the networks that return NaN or infinity for noise, and the likely cause."""
     for network in networks:
         for output in recipe.stages[network.name].outputs:
             if all(np.isfinite(known[f"{network.name}.{output}"]).all() for known in seen):

@@ -154,7 +154,10 @@ def recipe_text(recipe: Recipe, tasks: Mapping[str, RecipeTask]) -> str:
         parts += ["", f"[missing.{name}]", *_lines(msgspec.to_builtins(missing))]
     parts += ["", "[sync]", *_lines({"trigger": recipe.sync.trigger, "every_ms": recipe.sync.every_ms})]
     if recipe.validated_masks:
-        parts += ["", "# What may be missing. Nobody has measured what that costs: do, and write it here."]
+        parts += [
+            "",
+            "# Inputs that may be missing. What that costs in accuracy was not measured: do so, and note it here.",
+        ]
         parts += [line for mask in recipe.validated_masks for line in _mask(mask)]
     return "\n".join(parts) + "\n"
 

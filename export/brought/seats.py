@@ -1,4 +1,4 @@
-"""Seats for the inputs of networks, read off their signatures."""
+"""Choose the bundle's inputs from the signatures of networks."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ class Seats:
         if _RATE.fullmatch(name):
             self._say(network, name, str(Constant(RATE_HZ)), "a scalar named as a sample rate")
         else:
-            self._say(network, name, str(Constant(0)), "a scalar nobody knows: set its value in the recipe")
+            self._say(network, name, str(Constant(0)), "a scalar of unknown meaning: set its value in the recipe")
 
     def _seat(self, network: Network, name: str, value: onnx.ValueInfoProto, *, stateful: bool) -> None:
         shape, kind = dims(value), dtype(value)

@@ -1,4 +1,4 @@
-"""The inputs of networks that read tokens: which token is padding, and the mask that says so."""
+"""Inputs of networks that take tokens: the padding token and the attention mask."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def padding_of(file: Path) -> tuple[int, str | None]:
         this last one a hint, since a mask then leaves it out inside a text too.
 
     Raises:
-        ConfigError: If it cannot be read or is no tokenizer.
+        ConfigError: If it cannot be read or is not a tokenizer.
         MissingDependencyError: If ``tokenizers`` is not installed.
     """
     fix = "give the tokenizer.json of the network, as the library tokenizers writes it"

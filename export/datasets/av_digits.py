@@ -72,7 +72,7 @@ class AVDigits(Dataset):
     def __init__(self, recipe: Recipe, **options: object) -> None:
         super().__init__(recipe)
         if class_labels(recipe) != (*map(str, range(NONE)), "none"):
-            raise ConfigError("AVDigits has the labels 0..9 and none", where="tasks", fix="list these eleven labels")
+            raise ConfigError("AVDigits needs the labels 0..9 and none", where="tasks", fix="list these eleven labels")
         try:
             self.options = msgspec.convert(options, Options)
         except msgspec.ValidationError as error:

@@ -120,7 +120,7 @@ class Dataset(ABC):
 
         Raises:
             ConfigError: If an array does not fit its input, is a sequence of an input that feeds no stage with a
-                state, or the sequences of a batch have several lengths; if an age is no time.
+                state, or the sequences of a batch have several lengths; if an age is not a time.
         """
         for sample in samples:
             for what, given in (("array", sample.inputs), ("age", sample.age_ms)):
@@ -133,7 +133,9 @@ class Dataset(ABC):
                     )
             for name, age in sample.age_ms.items():
                 if not 0 <= age < math.inf:
-                    raise ConfigError(f"a sample is {age} ms old", where=f"input '{name}'", fix="give 0 or more ms")
+                    raise ConfigError(
+                        f"the age of a sample is {age} ms", where=f"input '{name}'", fix="give an age of 0 ms or more"
+                    )
         moving = {source for stage in self.recipe.stages.values() if stage.states for source in stage.inputs.values()}
         inputs: dict[str, torch.Tensor] = {}
         labels = torch.full((len(samples), len(self.inputs)), -1)
@@ -207,7 +209,7 @@ def class_labels(recipe: Recipe) -> tuple[str, ...]:
     names = {task.labels for task in recipe.tasks.values() if task.kind == "classification"}
     if len(names) != 1:
         raise ConfigError(
-            "a data set labels the classes of one classification task",
+            "a data set needs one classification task, whose classes it labels",
             where="tasks",
             fix="declare one classification task, or several with the same labels",
         )

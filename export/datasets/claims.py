@@ -191,7 +191,7 @@ class Claims:
 
 
 def _letters(rng: np.random.Generator) -> str:
-    """Return what is no word, or sounds like one."""
+    """Return text that is not a word, or sounds like one."""
     if rng.random() < 0.4:
         letters = "".join(chr(c) for c in rng.integers(ord("a"), ord("z") + 1, int(rng.integers(1, 8))))
     else:

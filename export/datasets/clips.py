@@ -135,7 +135,10 @@ def _any_segment(room: FloatArray, rng: np.random.Generator) -> Segment:
 
 
 def film(segments: Sequence[Segment], rng: np.random.Generator) -> Iterator[ByteArray]:
-    """Yield the frames: paper in an unsteady hand, uneven light, the noise of a sensor."""
+    """Yield the frames: paper in an unsteady hand, uneven light, the noise of a sensor.
+
+    Frames are uint8 gray [height, width], 0..255.
+    """
     light = uneven((HEIGHT, WIDTH), rng, 0.8, 1.1)
     phases = rng.uniform(0, 2 * np.pi, 5)
     number = 0
@@ -176,7 +179,10 @@ def _dark(frames: int, rng: np.random.Generator) -> Iterator[ByteArray]:
 
 
 def sound(segments: Sequence[Segment]) -> FloatArray:
-    """Return the sound of all segments; each word begins 0.2 s into its own."""
+    """Return the sound of all segments; each word begins 0.2 s into its own.
+
+    It is float32 [samples] at 16 kHz.
+    """
     parts = []
     start = round(WORD_AT_S * SOUND_HZ)
     for segment in segments:
@@ -213,7 +219,7 @@ def _room(name: str | None, rng: np.random.Generator) -> FloatArray:
 
 
 def _babble(samples: int, rng: np.random.Generator) -> FloatArray:
-    """Return flite voices saying words that are no digits, RMS 1, at 16 kHz."""
+    """Return flite voices saying words that are not digits, RMS 1, at 16 kHz."""
     spoken = babble(_chatter(), samples // 2 + RATE_HZ, rng, voices=8)
     upsampled: FloatArray = require("soxr", "resampling speech").resample(spoken, RATE_HZ, SOUND_HZ)
     return unit(upsampled[:samples])

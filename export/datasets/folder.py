@@ -59,7 +59,9 @@ class Folder(Dataset):
         super().__init__(recipe)
         if options:
             name = next(iter(options))
-            raise ConfigError(f"a folder has no option '{name}'", where=f"data.options.{name}", fix="remove it")
+            raise ConfigError(
+                f"unknown option '{name}' of a folder data set", where=f"data.options.{name}", fix="remove it"
+            )
         self.folder = folder
         self.valued = valued_tasks(recipe)
         self.labels = class_labels(recipe) if not self.valued or class_names(recipe) else ()
@@ -83,7 +85,9 @@ class Folder(Dataset):
         self.rows = tuple(self._read())
         for split in SPLITS:
             if not any(row.split == split for row in self.rows):
-                raise ConfigError(f"there is no sample of split '{split}'", where=str(self._index), fix="add some")
+                raise ConfigError(
+                    f"there are no samples of split '{split}'", where=str(self._index), fix="add samples of this split"
+                )
 
     @property
     def _index(self) -> Path:
@@ -150,7 +154,9 @@ class Folder(Dataset):
                 f"cannot read the index: {error.strerror}", where=str(self._index), fix="check data.folder"
             ) from error
         except (UnicodeDecodeError, csv.Error) as error:
-            raise ConfigError(f"not a CSV file in UTF-8: {error}", where=str(self._index), fix="save it so") from error
+            raise ConfigError(
+                f"not a CSV file in UTF-8: {error}", where=str(self._index), fix="save it as UTF-8"
+            ) from error
 
     def _row(self, header: list[str], cells: list[str], line: int) -> Row:
         if len(cells) != len(header):
@@ -188,7 +194,7 @@ class Folder(Dataset):
         except ValueError:
             age = math.nan
         if not 0 <= age < math.inf:
-            raise self._error(f"'{cell}' is no age in ms", line)
+            raise self._error(f"'{cell}' is not an age in ms", line)
         return age
 
     def _error(self, message: str, line: int) -> ConfigError:

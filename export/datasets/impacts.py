@@ -189,7 +189,10 @@ def _coverage(centre: Times, half: Times, pixels: int) -> FloatArray:
 
 
 def click(rng: np.random.Generator, rate_hz: int) -> FloatArray:
-    """Return a short decaying sound, its peak at 1: two tones and a little noise, sometimes in a room."""
+    """Return a short decaying sound, its peak at 1: two tones and a little noise, sometimes in a room.
+
+    It is float32 [samples] at ``rate_hz``.
+    """
     t = np.arange(round(0.12 * rate_hz)) / rate_hz
     sound = np.zeros(len(t))
     for _ in range(2):
@@ -293,7 +296,7 @@ class Impacts(Dataset):
     def __init__(self, recipe: Recipe, **options: object) -> None:
         super().__init__(recipe)
         if class_labels(recipe) != (*map(str, range(1, OBJECTS + 1)), "none"):
-            raise ConfigError("Impacts has the labels 1..4 and none", where="tasks", fix="list these five labels")
+            raise ConfigError("Impacts needs the labels 1..4 and none", where="tasks", fix="list these five labels")
         try:
             self.options = msgspec.convert(options, Options)
         except msgspec.ValidationError as error:

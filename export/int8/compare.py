@@ -176,7 +176,11 @@ def compare(
         >>> export.compare(onnx, int8, recipe.calibration).raise_for_status(max_drop_points=0.3)  # doctest: +SKIP
     """
     if set(a.models) != set(b.models):
-        raise ConfigError(f"stages {sorted(a.models)} and {sorted(b.models)} differ", where="compare")
+        raise ConfigError(
+            f"stages {sorted(a.models)} and {sorted(b.models)} differ",
+            where="compare",
+            fix="pass two precisions of one export",
+        )
     recipe = a.recipe if calibration is None else msgspec.structs.replace(a.recipe, calibration=calibration)
     if samples is None:
         # Many: one label in a hundred is already more than most recipes allow to differ.

@@ -58,7 +58,9 @@ def quantize(
     """
     if onnx.precision != "fp32":
         raise ConfigError(
-            f"the networks are {onnx.precision} already", where="quantize", fix="pass what to_onnx returned"
+            f"the networks are already {onnx.precision}",
+            where="quantize",
+            fix="pass the networks that to_onnx returned",
         )
     recipe = onnx.recipe
     if calibration is not None:

@@ -46,6 +46,8 @@ class RangeCollector:
     def __call__(self, feeds: Tensors, group: Hashable = None) -> dict[str, AnyArray]:
         """Run one frame and return the network's outputs, copies.
 
+        Arrays have the network's shapes [...] and dtypes.
+
         Args:
             feeds: The network's inputs.
             group: Frames of one group share a quantile; a tensor's range is its largest over the groups.
@@ -107,6 +109,8 @@ def _with_ranges(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelPr
 def outliers(maxima: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_]:
     """Tell which frames are glitches: beyond ten times the usual spread, and more than twice the usual value.
 
+    ``maxima`` is float [frames], the result bool [frames].
+
     Args:
         maxima: The largest magnitude of one input per frame.
 
@@ -120,5 +124,8 @@ def outliers(maxima: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_]:
 
 
 def largest_magnitudes(arrays: Iterable[AnyArray]) -> npt.NDArray[np.float64]:
-    """Return max|x| of each array."""
+    """Return max|x| of each array.
+
+    Arrays have any shape and dtype of numbers; the result is float64 [arrays], in their unit.
+    """
     return np.array([np.abs(array.astype(np.float64)).max(initial=0.0) for array in arrays])

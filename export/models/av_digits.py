@@ -38,7 +38,10 @@ class ImageEncoder(nn.Sequential):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the embedding of ``x``."""
+        """Return the embedding of ``x``.
+
+        ``x`` is float32 [batch, 1, height, width], normalised; the embedding float32 [batch, width].
+        """
         for layer in self:
             x = layer(x)
         return x
@@ -66,7 +69,10 @@ class AudioEncoder(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the embedding of the features ``x``."""
+        """Return the embedding of the features ``x``.
+
+        ``x`` is float32 [batch, frames, n_mels], log-mel; the embedding float32 [batch, width].
+        """
         embedding: Tensor = self.layers(x.unsqueeze(1))
         return embedding
 
@@ -83,7 +89,10 @@ class Fusion(nn.Module):
         self.block = block
 
     def forward(self, image: Tensor, audio: Tensor, text: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the logits of digit [batch, classes] and agreement [batch, 1]."""
+        """Return the logits of digit [batch, classes] and agreement [batch, 1].
+
+        Embeddings are float32 [batch, width]; ``present`` is float32 [batch, inputs]; logits are float32.
+        """
         digit, agreement = self.block((image, audio, text), present)
         return digit, agreement
 
@@ -106,7 +115,7 @@ def make(recipe: Recipe, embedding: int = 64, fusion: str = "table") -> StagedMo
     assert isinstance(text, TextInput)
     if fusion not in FUSIONS:
         raise ConfigError(
-            f"there is no fusion '{fusion}'", where="model.parameters.fusion", fix=f"one of {', '.join(FUSIONS)}"
+            f"unknown fusion '{fusion}'", where="model.parameters.fusion", fix=f"one of {', '.join(FUSIONS)}"
         )
     vocabulary = load_tokenizer(recipe, "text").size
     stages = {

@@ -13,7 +13,7 @@ class Head(nn.Linear):
     """[batch, embedding] -> logits [batch, classes]."""
 
     def forward(self, embedding: Tensor) -> Tensor:
-        """Return the logits."""
+        """Return the logits. ``embedding`` is float32 [batch, width], the logits float32 [batch, classes]."""
         return super().forward(embedding)
 
 

@@ -32,7 +32,10 @@ class Concat(nn.Module):
         self.layer = nn.Linear(count * width + count, width)
 
     def forward(self, embeddings: Sequence[Tensor], present: Tensor) -> Tensor:
-        """Return the joint vector [batch, width]."""
+        """Return the joint vector [batch, width].
+
+        Embeddings are float32 [batch, width], one per modality; ``present`` is float32 [batch, modalities].
+        """
         return torch.relu(self.layer(torch.cat([*_masked(embeddings, present), present], 1)))
 
 
@@ -53,7 +56,10 @@ class Gated(nn.Module):
         self.gates = nn.Linear(count * width + count, count * width)
 
     def forward(self, embeddings: Sequence[Tensor], present: Tensor) -> Tensor:
-        """Return the joint vector [batch, width]."""
+        """Return the joint vector [batch, width].
+
+        Embeddings are float32 [batch, width], one per modality; ``present`` is float32 [batch, modalities].
+        """
         masked = _masked(embeddings, present)
         values = torch.stack([torch.relu(layer(e)) for layer, e in zip(self.values, masked, strict=True)], 1)
         logits = self.gates(torch.cat([*masked, present], 1)).reshape(-1, self.count, self.width)
@@ -78,7 +84,10 @@ class CrossAttention(nn.Module):
         self.out = nn.Sequential(nn.Linear(2 * width, width), nn.ReLU())
 
     def forward(self, embeddings: Sequence[Tensor], present: Tensor) -> Tensor:
-        """Return the joint vector [batch, width]."""
+        """Return the joint vector [batch, width].
+
+        Embeddings are float32 [batch, width], one per modality; ``present`` is float32 [batch, modalities].
+        """
         tokens = torch.stack(_masked(embeddings, present), 1) + self.who
         ask, show, tell = (self._split(layer(tokens)) for layer in (self.ask, self.show, self.tell))
         scores = ask @ show.transpose(2, 3) * (self.width // self.heads) ** -0.5
@@ -112,7 +121,10 @@ class LowRank(nn.Module):
             nn.init.ones_(factor.bias)
 
     def forward(self, embeddings: Sequence[Tensor], present: Tensor) -> Tensor:
-        """Return the joint vector [batch, width]."""
+        """Return the joint vector [batch, width].
+
+        Embeddings are float32 [batch, width], one per modality; ``present`` is float32 [batch, modalities].
+        """
         product: Tensor | None = None
         for factor, embedding in zip(self.factors, _masked(embeddings, present), strict=True):
             part = factor(embedding)
@@ -137,7 +149,10 @@ class Features(nn.Module):
         self.classify, self.agree = nn.Linear(width, classes), nn.Linear(width, 1)
 
     def forward(self, embeddings: Sequence[Tensor], present: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the logits of the class [batch, classes] and of agreement [batch, 1]."""
+        """Return the logits of the class [batch, classes] and of agreement [batch, 1].
+
+        Embeddings are float32 [batch, width], one per modality; ``present`` is float32 [batch, modalities].
+        """
         joint = self.block(embeddings, present)
         return self.classify(joint), self.agree(joint)
 
@@ -161,7 +176,10 @@ class Posteriors(nn.Module):
         self.register_buffer("certain_none", torch.eye(classes)[-1:], persistent=False)
 
     def forward(self, embeddings: Sequence[Tensor], present: Tensor) -> list[Tensor]:
-        """Return one distribution [batch, classes] per modality."""
+        """Return one distribution [batch, classes] per modality.
+
+        Embeddings are float32 [batch, width], one per modality; ``present`` is float32 [batch, modalities].
+        """
         said = []
         for m, (head, embedding) in enumerate(zip(self.heads, _masked(embeddings, present), strict=True)):
             here = present[:, m : m + 1]
@@ -194,7 +212,10 @@ class SumLogProbs(nn.Module):
         self.agree_bias = nn.Parameter(torch.zeros(1))
 
     def forward(self, embeddings: Sequence[Tensor], present: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the logits of the class [batch, classes] and of agreement [batch, 1]."""
+        """Return the logits of the class [batch, classes] and of agreement [batch, 1].
+
+        Embeddings are float32 [batch, width], one per modality; ``present`` is float32 [batch, modalities].
+        """
         prior = present @ self.log_prior / present.sum(1, keepdim=True).clamp_min(1)
         digit, same = prior, prior[:, :-1]
         for m, p in enumerate(self.posteriors(embeddings, present)):
@@ -224,7 +245,10 @@ class JointTable(nn.Module):
         self.conflict_weight = nn.Parameter(torch.tensor(-2.0))
 
     def forward(self, embeddings: Sequence[Tensor], present: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the logits of the class [batch, classes] and of agreement [batch, 1]."""
+        """Return the logits of the class [batch, classes] and of agreement [batch, 1].
+
+        Embeddings are float32 [batch, width], one per modality; ``present`` is float32 [batch, modalities].
+        """
         said = self.posteriors(embeddings, present)
         digits, none = [p[:, :-1] for p in said], [p[:, -1:] for p in said]
         everyone = present.sum(1, keepdim=True)

@@ -34,7 +34,10 @@ class ImageEncoder(nn.Module):
         )
 
     def forward(self, x: Tensor, last: Tensor) -> Tensor:
-        """Return the memory of the next step, the newest frame last."""
+        """Return the memory of the next step, the newest frame last.
+
+        ``x`` is float32 [batch, 1, height, width], normalised; ``last`` and the memory are float32 of one shape.
+        """
         seen = self.layers(x).flatten(1).unsqueeze(1)
         return torch.cat([last[:, 1:], seen], 1)
 
@@ -59,7 +62,10 @@ class AudioEncoder(nn.Module):
         self.none = nn.Parameter(torch.zeros(1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return probabilities."""
+        """Return probabilities.
+
+        ``x`` is float32 [batch, frames, n_mels], log-mel; probabilities are float32 [batch, steps].
+        """
         level = x.mean(2)
         rise = torch.cat([torch.zeros_like(level[:, :1]), level[:, 1:] - level[:, :-1]], 1)
         scores = self.layers(x.transpose(1, 2).unsqueeze(3)).flatten(1) + self.rise * rise
@@ -90,7 +96,10 @@ class Fusion(nn.Module):
         self.none = nn.Linear(frames + 1, 1)
 
     def forward(self, memory: Tensor, click: Tensor, present: Tensor) -> Tensor:
-        """Return the logits [batch, 5] of the four objects and of ``none``."""
+        """Return the logits [batch, 5] of the four objects and of ``none``.
+
+        All are float32 [batch, ...], ``present`` among them [batch, inputs].
+        """
         memory, click = memory * present[:, 0:1, None], click * present[:, 1:2]
         steps = memory.shape[1]
         lanes = memory.view(-1, steps, self.features, LANES).permute(0, 3, 2, 1)
@@ -116,7 +125,7 @@ def make(recipe: Recipe, features: int = 6) -> StagedModel:
     """
     sound = recipe.inputs.get("audio")
     if not isinstance(sound, AudioInput) or sound.features is None:
-        raise ConfigError("this model hears features", where="inputs.audio", fix="declare log-mel features")
+        raise ConfigError("this model needs audio features", where="inputs.audio", fix="declare log-mel features")
     _, frames, mels = sound.tensor_shape
     stages = {
         "image_encoder": ImageEncoder(features),

@@ -35,7 +35,7 @@ class Proposal(nn.Module):
         self.conv4_2 = nn.Conv2d(32, 4, 1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return probability and offsets."""
+        """Return probability and offsets. All are float32."""
         x = self.pool1(self.prelu1(self.conv1(x)))
         x = self.prelu3(self.conv3(self.prelu2(self.conv2(x))))
         return torch.softmax(self.conv4_1(x), 1)[:, 1:], self.conv4_2(x)
@@ -63,7 +63,7 @@ class Pyramid(nn.Module):
             self.register_buffer(f"level{index}", torch.full((1, len(boxes), 1), float(index)), persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return the cells of all scales."""
+        """Return the cells of all scales. Both are float32."""
         cells = []
         for index, (_, height, width, pool) in enumerate(self.levels):
             # An average first: bilinear sampling alone would skip pixels, and TensorRT has no antialiased Resize.
@@ -91,7 +91,7 @@ class Refinement(nn.Module):
         self.dense5_2 = nn.Linear(128, 4)
 
     def forward(self, crops: Tensor) -> tuple[Tensor, Tensor]:
-        """Return probability and offsets."""
+        """Return probability and offsets. All are float32; offsets are in box widths and heights."""
         x = self.pool1(self.prelu1(self.conv1(crops)))
         x = self.pool2(self.prelu2(self.conv2(x)))
         x = self.prelu3(self.conv3(x)).permute(0, 3, 2, 1).flatten(1)
@@ -116,7 +116,7 @@ class Output(nn.Module):
         self.dense6_2 = nn.Linear(256, 4)
 
     def forward(self, crops: Tensor) -> tuple[Tensor, Tensor]:
-        """Return probability and offsets."""
+        """Return probability and offsets. All are float32; offsets are in box widths and heights."""
         x = self.pool1(self.prelu1(self.conv1(crops)))
         x = self.pool2(self.prelu2(self.conv2(x)))
         x = self.pool3(self.prelu3(self.conv3(x)))
@@ -158,9 +158,7 @@ def make(recipe: Recipe, smallest: float = 20.0) -> nn.ModuleDict:
     """
     seat = recipe.inputs.get(recipe.stages["pnet"].inputs.get("image", "")) if "pnet" in recipe.stages else None
     if not isinstance(seat, ImageInput):
-        raise ConfigError(
-            "'image' of stage pnet is not fed by a picture", where="stages.pnet", fix="see attention.toml"
-        )
+        raise ConfigError("'image' of stage pnet needs an image input", where="stages.pnet", fix="see attention.toml")
     pnet = Pyramid(_weighted(Proposal(), "pnet"), seat.size, smallest)
     return nn.ModuleDict({"pnet": pnet, "rnet": _weighted(Refinement(), "rnet"), "onet": _weighted(Output(), "onet")})
 

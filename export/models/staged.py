@@ -40,7 +40,7 @@ class StagedModel(nn.Module):
         self.metadata: dict[str, Any] = {}
         if set(stages) != set(recipe.stages):
             raise ConfigError(
-                f"the model has stages {sorted(stages)}, the recipe {sorted(recipe.stages)}",
+                f"the model has the stages {sorted(stages)}, but the recipe declares {sorted(recipe.stages)}",
                 where="model.factory",
                 fix="return one network per stage",
             )
@@ -54,6 +54,8 @@ class StagedModel(nn.Module):
 
     def features(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Run the stages that depend neither on ``present`` nor on ``age_ms``.
+
+        Tensors have the shapes [batch, ...] and dtypes of the recipe.
 
         Args:
             inputs: Preprocessed tensors by input name.
@@ -101,6 +103,8 @@ class StagedModel(nn.Module):
     def run_stage(self, name: str, known: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Run one stage.
 
+        Tensors have the shapes [batch, ...] and dtypes of the recipe.
+
         Args:
             name: Its name.
             known: What ``everything`` gives, and ``"STAGE.OUTPUT"`` of the stages before.
@@ -135,7 +139,7 @@ class StagedModel(nn.Module):
         tensors = [result] if isinstance(result, Tensor) else list(result)
         if len(tensors) != len(outputs):
             raise ConfigError(
-                f"{type(network).__name__} returns {len(tensors)} tensors, the recipe declares {', '.join(outputs)}",
+                f"{type(network).__name__} gives {len(tensors)} tensors, but the recipe declares {', '.join(outputs)}",
                 where=f"stages.{name}.outputs",
                 fix="correct the recipe or the network",
             )
@@ -143,7 +147,10 @@ class StagedModel(nn.Module):
 
 
 def everything(inputs: Mapping[str, Tensor], present: Tensor, age_ms: Tensor | None = None) -> dict[str, Tensor]:
-    """Return what stages may be fed besides each other's outputs; see ``StagedModel.forward``."""
+    """Return what stages may be fed besides each other's outputs; see ``StagedModel.forward``.
+
+    ``inputs`` are [batch, ...] in the recipe's dtypes, ``present`` (0 or 1) and ``age_ms`` float32 [batch, inputs].
+    """
     age_ms = torch.zeros_like(present) if age_ms is None else age_ms * present
     return {**inputs, str(Presence()): present, str(Age()): age_ms}
 
@@ -161,7 +168,7 @@ def check_shapes(recipe: Recipe, stage: str, network: nn.Module, shapes: Sequenc
     if list(shapes) != declared:
         returned, wanted = (", ".join(str(list(shape)) for shape in found) for found in (shapes, declared))
         raise ConfigError(
-            f"{type(network).__name__} returns {returned}, the recipe declares {wanted}",
+            f"{type(network).__name__} returns {returned}, but the recipe declares {wanted}",
             where=recipe.at(f"stages.{stage}.outputs"),
             fix="correct the recipe or the network",
         )

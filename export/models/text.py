@@ -31,7 +31,10 @@ class TextEncoder(nn.Module):
         self.last = nn.Sequential(nn.Linear(64, embedding), nn.ReLU(), nn.Dropout(0.1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the embedding of the token numbers ``x``."""
+        """Return the embedding of the token numbers ``x``.
+
+        ``x`` is int64 [batch, max_tokens], the embedding float32 [batch, width].
+        """
         real = (x != self.pad).unsqueeze(1).unsqueeze(3).to(self.position.dtype)  # batch, 1, tokens, 1
         letters = (self.token(x) + self.position).transpose(1, 2).unsqueeze(3)
         near = self.near(letters * real) * real

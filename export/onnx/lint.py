@@ -155,7 +155,7 @@ def _sorted(graph: _Graph) -> Found:
     for node in graph.nodes:
         late = [name for name in node.input if name not in known]
         if late:
-            message = f"'{late[0]}' is used before it is made"
+            message = f"'{late[0]}' is used before it is computed"
             yield "error", graph.label(node), message, "sort the graph topologically"
             return
         known.update(node.output)
@@ -164,7 +164,7 @@ def _sorted(graph: _Graph) -> Found:
 def _control(graph: _Graph) -> Found:
     for node in graph.nodes:
         if node.op_type in ("If", "Loop", "Scan"):
-            message = f"{node.op_type} makes the graph depend on data"
+            message = f"{node.op_type} makes shapes or control flow depend on data"
             yield "warning", graph.label(node), message, "unroll it, or use Where"
 
 
@@ -262,9 +262,9 @@ def load_network(file: str | Path) -> onnx.ModelProto:
         ) from error
     except onnx.checker.ValidationError as error:
         raise ConfigError(
-            f"weights of the network are not beside it: {str(error).strip().splitlines()[0]}",
+            f"weight files of the network are missing: {str(error).strip().splitlines()[0]}",
             where=str(file),
-            fix="copy the file of its weights too, or export with external_data=False",
+            fix="copy its weight files too, or export with external_data=False",
         ) from error
     if not model.HasField("graph"):
         raise ConfigError(

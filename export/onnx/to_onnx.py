@@ -43,6 +43,8 @@ _NOISY = (
 def to_onnx(model: nn.Module | None, recipe: Recipe, samples: Sequence[Tensors] | None = None) -> OnnxModels:
     """Export every stage of a model to ONNX and check it against torch; take in the networks that are brought along.
 
+    Samples have the raw shapes [...] and dtypes of the recipe's inputs.
+
     Args:
         model: Has one submodule per stage, named as the stage; each takes its inputs as keyword arguments named
             as in the recipe and returns a tensor or a tuple in the order of the outputs. It is not changed. None
@@ -73,9 +75,9 @@ def to_onnx(model: nn.Module | None, recipe: Recipe, samples: Sequence[Tensors] 
     for name, declared in recipe.stages.items():
         for twice in declared.inputs.keys() & declared.outputs.keys() if declared.callable is None else ():
             raise ConfigError(
-                f"'{twice}' is the name of an input and of an output",
+                f"'{twice}' names both an input and an output",
                 where=f"stages.{name}",
-                fix="ONNX wants different names: rename one of them",
+                fix="rename one of them: ONNX needs different names",
             )
     recipe, brought = bring(recipe)
     modules = {stage: _stage_module(model, stage) for stage in network_stages(recipe) if stage not in brought}
@@ -95,7 +97,10 @@ def to_onnx(model: nn.Module | None, recipe: Recipe, samples: Sequence[Tensors] 
 
 
 def random_samples(recipe: Recipe, count: int) -> list[dict[str, AnyArray]]:
-    """Return raw arrays of noise for every input, reproducible by the recipe's seed."""
+    """Return raw arrays of noise for every input, reproducible by the recipe's seed.
+
+    They have the raw shapes [...] and dtypes of the recipe's inputs.
+    """
     rng = np.random.default_rng(recipe.seed)
 
     def one(name: str) -> AnyArray:
@@ -218,7 +223,7 @@ def _unsupported(stage: str, program: Any, error: Exception) -> ConfigError:
     return ConfigError(
         f"cannot convert to ONNX: {what}",
         where=f"stages.{stage}" + (f", {line}" if line else ""),
-        fix="write it with other operators, or move it out of the network",
+        fix="use other operators, or move this part out of the network",
     )
 
 

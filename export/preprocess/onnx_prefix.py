@@ -122,11 +122,11 @@ def log_mel_prefix(raw: str, tensor: str, spec: AudioInput) -> Prefix:
         Convolutions, power, mel filters, floor, logarithm, normalise.
 
     Raises:
-        ConfigError: If the seat has no features, or its band does not fit.
+        ConfigError: If the input has no features, or its band does not fit.
     """
     features = spec.features
     if features is None:
-        raise ConfigError("the seat has no features", where="features", fix="declare features of kind log_mel")
+        raise ConfigError("the input has no features", where="features", fix="declare features of kind log_mel")
     prefix = Prefix(raw, tensor, TensorProto.FLOAT, spec.raw_shape)
     bins = np.arange(features.n_fft // 2 + 1)[:, None]
     phase = 2.0 * np.pi * bins * np.arange(features.window_samples) / features.n_fft
@@ -186,7 +186,11 @@ def merge_prefix(model: onnx.ModelProto, seats: Mapping[str, Input]) -> onnx.Mod
                     node.input[position] = prefix.tensor
         for output in graph.output:
             if output.name == prefix.raw:
-                raise ConfigError(f"output '{output.name}' is the input itself", where=graph.name)
+                raise ConfigError(
+                    f"output '{output.name}' is the input itself",
+                    where=graph.name,
+                    fix="remove this output, or pass the input through an operator",
+                )
         tensor = onnx.ValueInfoProto()
         tensor.CopyFrom(value)
         tensor.name = prefix.tensor
@@ -238,6 +242,8 @@ class Preprocessor:
 
     def __call__(self, sample: Tensors) -> dict[str, AnyArray]:
         """Return one tensor per seat, copies.
+
+        Arrays have the raw shapes [...] and dtypes of the recipe's inputs; tensors those of the manifest.
 
         Raises:
             ConfigError: If a seat's array is missing.

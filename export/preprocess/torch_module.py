@@ -37,7 +37,10 @@ class ImagePreprocess(nn.Module):
         self.register_buffer("std", torch.tensor(spec.std).view(1, -1, 1, 1), persistent=False)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Return the normalised planar images, also of sequences [batch, steps, h, w, c]."""
+        """Return the normalised planar images, also of sequences [batch, steps, h, w, c].
+
+        ``frames`` are uint8 [batch, h, w, c]; images are float32 [batch, c, h, w].
+        """
         if frames.ndim == 5:
             return _each_step(self, frames)
         if tuple(frames.shape[1:]) != self.spec.raw_shape[1:]:
@@ -81,13 +84,16 @@ class LogMelPreprocess(nn.Module):
             self.register_buffer("filters", filters, persistent=False)
 
     def forward(self, pcm: Tensor) -> Tensor:
-        """Return the features, or the PCM itself where the seat has none, also of sequences [batch, steps, samples]."""
+        """Return the features, or the PCM itself where the seat has none, also of sequences [batch, steps, samples].
+
+        ``pcm`` is float32 [batch, samples], -1..1; features are float32 [batch, frames, n_mels].
+        """
         if pcm.ndim == 3:
             return _each_step(self, pcm)
         features = self.spec.features
         if pcm.shape[1] != self.spec.samples:
             raise ConfigError(
-                f"expected {self.spec.samples} samples, got {pcm.shape[1]}", where="inputs", fix="cut a whole window"
+                f"expected {self.spec.samples} samples, got {pcm.shape[1]}", where="inputs", fix="pass a whole window"
             )
         if features is None:
             return pcm

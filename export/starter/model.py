@@ -23,7 +23,10 @@ class Encoder(nn.Sequential):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the embedding of a picture, or of a spectrogram [batch, frames, bands]."""
+        """Return the embedding of a picture, or of a spectrogram [batch, frames, bands].
+
+        ``x`` and the embedding [batch, width] are float32.
+        """
         x = x if x.ndim == 4 else x.unsqueeze(1)
         for layer in self:
             x = layer(x)
@@ -38,7 +41,10 @@ class Fusion(nn.Module):
         self.layers = nn.Sequential(nn.Linear(34, 32), nn.ReLU(), nn.Linear(32, classes))
 
     def forward(self, image: Tensor, audio: Tensor, present: Tensor) -> Tensor:
-        """Return logits."""
+        """Return logits.
+
+        Embeddings are float32 [batch, width], ``present`` float32 [batch, inputs], logits float32 [batch, classes].
+        """
         there = [image * present[:, :1], audio * present[:, 1:], present]
         logits: Tensor = self.layers(torch.cat(there, 1))
         return logits

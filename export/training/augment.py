@@ -14,6 +14,8 @@ from mmedge.bundle.manifest import AudioInput, ImageInput, Input
 def augment(x: Tensor, spec: Input) -> Tensor:
     """Return a batch as another camera or another voice might have given it.
 
+    Float32 in and out.
+
     Args:
         x: Preprocessed: images [batch, c, h, w] or [batch, steps, c, h, w], all steps changed alike, log-mel
             features [batch, frames, n_mels], anything else.
@@ -36,6 +38,8 @@ def augment(x: Tensor, spec: Input) -> Tensor:
 
 def warp(x: Tensor, *, turn: float, scale: float, shift: float) -> Tensor:
     """Return planes turned, scaled (each axis apart) and shifted at random, borders repeated.
+
+    Float32 in and out.
 
     Args:
         x: [batch, channels, rows, columns].

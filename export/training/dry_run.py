@@ -29,7 +29,9 @@ def dry_run(model: StagedModel, dataset: Dataset, recipe: Recipe) -> None:
     """
     samples = dataset.split("train")
     if not len(samples):
-        raise ConfigError("there is no sample of split 'train'", where=recipe.at("data"), fix="add some")
+        raise ConfigError(
+            "there are no samples of split 'train'", where=recipe.at("data"), fix="add samples of this split"
+        )
     batch = dataset.collate([samples[index] for index in range(min(len(samples), _SAMPLES))])
     count, preprocess = len(batch["present"]), preprocessors(dataset.inputs)
     modes = {module: module.training for module in model.modules()}

@@ -54,7 +54,7 @@ def predict(
         dataset: The samples' data set.
         samples: What to run.
         recipe: Tasks, batch size, workers.
-        limit: Take only the first so many batches.
+        limit: Take only this many batches, the first ones.
 
     Returns:
         Predictions per mask, of the samples that have all its inputs; their other inputs are masked away.

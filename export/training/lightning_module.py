@@ -46,7 +46,7 @@ class Training(lightning.LightningModule):
         return self._loader("validation", shuffle=False)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the loss of one batch."""
+        """Return the loss of one batch. It is a float32 scalar, []."""
         loss = self._loss(batch, train=True)
         self.log("loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=len(batch["present"]))
         return loss

@@ -36,7 +36,9 @@ def make_dataset(recipe: Recipe) -> Dataset:
     """
     data = recipe.data
     if (data.dataset is None) == (data.folder is None):
-        raise ConfigError("name either a data set or a folder", where="data", fix="set data.dataset or data.folder")
+        raise ConfigError(
+            "[data] needs either a data set or a folder", where="data", fix="set data.dataset or data.folder"
+        )
     if data.folder is not None:
         return Folder(recipe, recipe.path(data.folder), **data.options)
     fix = 'name a class: "pkg.mod:Class"'
@@ -44,7 +46,7 @@ def make_dataset(recipe: Recipe) -> Dataset:
     with recipe.importable():
         dataset = import_named(data.dataset, where="data.dataset", fix=fix)(recipe, **data.options)
     if not isinstance(dataset, Dataset):
-        raise ConfigError(f"'{data.dataset}' is no data set", where="data.dataset", fix=fix)
+        raise ConfigError(f"'{data.dataset}' is not a data set", where="data.dataset", fix=fix)
     return dataset
 
 
@@ -62,7 +64,7 @@ def train(
         recipe: Data, model, tasks and hyper-parameters.
         output: Weights file; by default the recipe's, or none if it names none.
         seed: Instead of the recipe's.
-        limit: Stop after so many training batches, and evaluate on as many.
+        limit: Stop after this many training batches, and evaluate on as many.
         progress: Show a bar (on a terminal) and the table.
 
     Returns:
@@ -96,7 +98,7 @@ def train_and_save(
         recipe: The recipe.
         output: Weights file.
         seed: Instead of the recipe's.
-        limit: Stop after so many training batches.
+        limit: Stop after this many training batches.
         progress: Show a bar on a terminal.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Silences what Lightning says about itself: advice about workers and devices that a recipe decides."""
+"""Silence Lightning's advice about workers and devices, which the recipe decides."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a task should answer, from what each present input shows."""
+"""Training targets of a task, from the class that each present input shows."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ _Made = TypeVar("_Made", bound=nn.Module)
 
 def _made(recipe: Recipe, kind: type[_Made]) -> _Made:
     if recipe.model is None:
-        raise ConfigError("the recipe has no [model]: there is nothing to train", fix="mmedge export RECIPE")
+        raise ConfigError("the recipe has no [model], so it cannot be trained", fix="mmedge export RECIPE")
     where, fix = "model.factory", f'name a callable that returns a {kind.__name__}: "pkg.mod:make"'
     with recipe.importable():
         factory = import_named(recipe.model.factory, where=where, fix=fix)

@@ -1,4 +1,4 @@
-"""Pushes generated data when they are due, from a thread, as a user's own drivers would."""
+"""Push generated data when it is due, from a thread, as a user's own drivers would."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LETTERS = list("abcdefghijklmnopqrstuvwxyz 0123456789")
 
 
 class Generator:
-    """Feeds every input of a pipeline by a schedule that waits for nobody.
+    """Feeds every input of a pipeline by an open-loop schedule: it never waits for the pipeline.
 
     What the thread could not push in time it pushes as soon as it can; the capture time is when it was due, so that a
     delay shows as latency.

@@ -22,7 +22,7 @@ _STYLE = (
 )
 
 
-REQUIRED = 0.98
+REQUIRED = 0.98  # share of due triggers that must be answered for valid figures
 NOTE = (
     "end_to_end is of every trigger that was due, from when it was due to an answer as new as it; "
     "answered is of those that had an answer of their own."
@@ -215,7 +215,7 @@ def check_report_path(path: Path) -> None:
     """Raise ConfigError unless a report can be written as what the path's name says."""
     if path.suffix not in (".html", ".json"):
         raise ConfigError(
-            f"a report cannot be written as '{path.suffix or path.name}'",
+            f"the report cannot be written as '{path.suffix or path.name}'",
             where=str(path),
-            fix="end the name in .html or .json",
+            fix="use the suffix .html or .json",
         )

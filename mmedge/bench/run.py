@@ -23,10 +23,10 @@ from mmedge.pipeline.runtime import PUSH
 from mmedge.pipeline.unanswered import unanswered
 from mmedge.types import Backend, Precision
 
-WARM_UP_S = 1.0
-LATE_NS = 10_000_000
-_LEAD_NS = 20_000_000
-_GRACE_NS = 2_000_000_000
+WARM_UP_S = 1.0  # of results that are not counted
+LATE_NS = 10_000_000  # a generated packet that is pushed later than this, or a period, was late
+_LEAD_NS = 20_000_000  # before the first packet is due
+_GRACE_NS = 2_000_000_000  # after the last packet, for its result
 
 
 def bench(
@@ -70,7 +70,7 @@ def bench(
     """
     if not duration_s > 0:
         raise ConfigError(
-            f"duration {duration_s:g} s: it must be above 0", where="duration_s", fix="measure 10 s or more"
+            f"duration_s must be above 0, got {duration_s:g}", where="duration_s", fix="measure 10 s or more"
         )
     check_duration(duration_s)
     if not 0 < fps <= 1000:
@@ -78,7 +78,7 @@ def bench(
         raise ConfigError(message, where="fps", fix="use the camera's rate")
     if not 1 <= block_ms <= 1000:
         raise ConfigError(
-            f"blocks of {block_ms:g} ms are not in 1..1000", where="block_ms", fix="use those of the device"
+            f"block_ms must be 1 to 1000, got {block_ms:g}", where="block_ms", fix="use the block length of the device"
         )
     own = not isinstance(bundle, Bundle)
     opened = bundle if isinstance(bundle, Bundle) else load(bundle)
@@ -99,9 +99,9 @@ def bench(
             raise unanswered(pipe.health(), {}, pipe.statistics)
         if not tally.answered:
             raise ConfigError(
-                f"nothing was measured: no answer came after the warm-up of {WARM_UP_S:g} s",
+                f"nothing was measured: no results after the warm-up of {WARM_UP_S:g} s",
                 where="inputs",
-                fix="look at what `mmedge run` says of the same sources; let files be longer",
+                fix="check the same sources with `mmedge run`; use longer files",
             )
         return Report(
             bundle=opened.name,

@@ -19,7 +19,7 @@ from mmedge.bundle.manifest import Input, Sync, TensorInput, TextInput
 from mmedge.types import NS_PER_S
 
 BLOCK_MS = 10.0  # what our own microphone source delivers
-TEXT_S = 1.0
+TEXT_S = 1.0  # between two texts
 _GOLDEN = (math.sqrt(5) - 1) / 2  # multiples of it are spread evenly, however many there are
 # Free-running devices of one nominal rate are never of one rate. Exaggerated, so that a run of seconds sees all phases.
 _SLOWER = [1 + Fraction(permille, 1000) for permille in range(6, 60)]

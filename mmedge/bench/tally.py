@@ -1,4 +1,4 @@
-"""What a benchmark counts: every due trigger has a latency, also one that was shed."""
+"""The counts of a benchmark: every due trigger has a latency, also one that was shed."""
 
 from __future__ import annotations
 

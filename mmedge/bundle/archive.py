@@ -64,7 +64,7 @@ class Archive:
                 self._zip = zipfile.ZipFile(self.path)
         except DAMAGE as error:
             raise BundleError(
-                f"not a bundle or truncated: {error}", where=str(path), fix="copy or export it again"
+                f"not a bundle or truncated: {error}", where=str(path), fix="copy it again, or export it again"
             ) from error
         if self._zip is not None:
             names = self._zip.namelist()
@@ -76,11 +76,11 @@ class Archive:
                     )
             if len(names) != len(set(names)):
                 self._zip.close()
-                raise BundleError("two members have one name", where=str(path), fix="do not use this file")
+                raise BundleError("two members have the same name", where=str(path), fix="do not use this file")
             if MANIFEST not in names:
                 self._zip.close()
                 raise BundleError(
-                    f"a zip file, but no bundle: '{MANIFEST}' is missing", where=str(path), fix="name a .mmedge file"
+                    f"a zip file, but not a bundle: '{MANIFEST}' is missing", where=str(path), fix="name a .mmedge file"
                 )
         try:
             self.manifest = self._open_manifest()
@@ -161,13 +161,13 @@ class Archive:
             outside = names_files(raw)
         except ValueError as error:
             raise BundleError(
-                f"network '{name}' is not a sound ONNX file: {error}",
+                f"network '{name}' is not a valid ONNX file: {error}",
                 where=str(self.path),
                 fix="export the bundle again",
             ) from error
         if outside:
             raise BundleError(
-                f"network '{name}' takes weights from files outside of the bundle",
+                f"network '{name}' refers to weight files outside the bundle",
                 where=str(self.path),
                 fix="do not use this file; a bundle that mmedge exports holds its weights",
             )
@@ -185,7 +185,7 @@ def _check_kind(path: Path) -> None:
             return
         bundles = sorted(path.glob("*.mmedge"))
         fix = f"name {bundles[0]}" if bundles else "name a .mmedge file, or a folder with all that is inside of one"
-        raise BundleError(f"a folder, but no bundle: '{MANIFEST}' is missing", where=str(path), fix=fix)
+        raise BundleError(f"a folder, but not a bundle: '{MANIFEST}' is missing", where=str(path), fix=fix)
     if not path.is_file():
         raise BundleError("neither a file nor a folder", where=str(path), fix="name a .mmedge file")
     with path.open("rb") as file:
@@ -193,15 +193,17 @@ def _check_kind(path: Path) -> None:
     if start.startswith(b"PK"):
         return
     if not start:
-        raise BundleError("not a bundle: the file is empty", where=str(path), fix="copy or export it again")
+        raise BundleError("not a bundle: the file is empty", where=str(path), fix="copy it again, or export it again")
     if path.suffix.lower() == ".onnx":
         raise BundleError(
-            "not a bundle but a network", where=str(path), fix=f"make one of it: mmedge new DIR --from {path}"
+            "not a bundle but a network", where=str(path), fix=f"make a bundle from it: mmedge new DIR --from {path}"
         )
     if path.suffix.lower() == ".toml":
-        raise BundleError("not a bundle but a recipe", where=str(path), fix=f"make one of it: mmedge export {path}")
+        raise BundleError(
+            "not a bundle but a recipe", where=str(path), fix=f"make a bundle from it: mmedge export {path}"
+        )
     fix = "name a .mmedge file, or a network whose name ends in .onnx"
-    raise BundleError("not a bundle: it is no zip file", where=str(path), fix=fix)
+    raise BundleError("not a bundle: not a zip file", where=str(path), fix=fix)
 
 
 def write_archive(path: str | Path, manifest: Manifest, members: Mapping[str, bytes]) -> Path:
@@ -220,7 +222,9 @@ def write_archive(path: str | Path, manifest: Manifest, members: Mapping[str, by
     """
     path = Path(path)
     if set(manifest.files) != set(members):
-        raise BundleError("manifest.files and the members differ", where=str(path))
+        raise BundleError(
+            "manifest.files does not match the members", where=str(path), fix="list every member, and nothing else"
+        )
     decode_manifest(encoded := msgspec.json.format(msgspec.json.encode(manifest), indent=1))
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path, mode=0o644) as file, zipfile.ZipFile(file, "w") as archive:

@@ -15,7 +15,7 @@ from mmedge.bundle.references import check_label_count
 from mmedge.errors import BundleError
 from mmedge.types import AnyArray
 
-MAX_GOLDEN_BYTES = 1 << 28
+MAX_GOLDEN_BYTES = 1 << 28  # unpacked
 
 
 class Bundle:
@@ -70,7 +70,10 @@ class Bundle:
         return labels
 
     def golden(self, member: str) -> dict[str, AnyArray]:
-        """Return the arrays of a golden file (``in.NAME`` and ``out.NAME``, samples along axis 0)."""
+        """Return the arrays of a golden file (``in.NAME`` and ``out.NAME``, samples along axis 0).
+
+        Arrays are [samples, ...] in the dtypes of the network's inputs and outputs.
+        """
         raw = self.read(member)
         try:
             with zipfile.ZipFile(io.BytesIO(raw)) as archive:

@@ -67,7 +67,7 @@ def decode_manifest(raw: bytes) -> Manifest:
         raise BundleError(
             "the bundle defines no tasks",
             where=f"{where}: $.tasks",
-            fix="export it again with a task that says what an output means",
+            fix="export it again with a task",
         )
     check_references(manifest)
     return manifest

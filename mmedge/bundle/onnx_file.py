@@ -29,7 +29,7 @@ def names_files(raw: bytes) -> bool:
     The runtime has no onnx, and needs none: protobuf's wire format is followed along ``HOLDS``.
 
     Raises:
-        ValueError: If that cannot be told: it is damaged, or written as no writer of ONNX does.
+        ValueError: If that cannot be read: the file is damaged, or written as no writer of ONNX does.
 
     Example:
         >>> names_files(b"")

@@ -48,9 +48,9 @@ def check_tasks(manifest: Manifest) -> None:
         lineage = [manifest.stages[name] for name in _lineage(manifest, producer)]
         if not any(isinstance(source, Seat) for stage in lineage for source in stage.sources.values()):
             raise BundleError(
-                f"stage '{producer}' is fed by no input, directly or through other stages",
+                f"no input feeds stage '{producer}', directly or through other stages",
                 where=f"manifest.json: $.tasks.{task}.output",
-                fix="feed it, or choose another output",
+                fix="connect an input, or choose another output",
             )
 
 

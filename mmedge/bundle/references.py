@@ -1,4 +1,4 @@
-"""Names in a manifest that point to other parts of it."""
+"""Check the names in a manifest that refer to other parts of it."""
 
 from __future__ import annotations
 
@@ -72,12 +72,12 @@ def check_references(manifest: Manifest) -> None:
         if isinstance(spec, TextInput) and spec.tokenizer is not None:
             need_file(spec.tokenizer, f"inputs.{name}.tokenizer")
         if isinstance(spec, ImageInput) and spec.reduce > min(spec.frame):
-            fail("the frame is smaller than its area reduction", f"inputs.{name}.reduce")
+            fail("the frame is smaller than 'reduce'", f"inputs.{name}.reduce")
         if isinstance(spec, AudioInput) and spec.features is not None:
             if spec.features.window_samples > spec.features.n_fft:
                 fail("window_samples is larger than n_fft", f"inputs.{name}.features.window_samples")
             if spec.features.n_mels > spec.features.n_fft // 2 + 1:
-                fail("more mel bands than spectrum lines", f"inputs.{name}.features.n_mels")
+                fail("n_mels is larger than the number of spectrum lines", f"inputs.{name}.features.n_mels")
             if not spec.features.f_min_hz < spec.features.f_max_hz <= spec.sample_rate_hz / 2:
                 fail("the mel range is empty or above half the sample rate", f"inputs.{name}.features.f_max_hz")
     for name, stage in stages.items():
@@ -87,7 +87,7 @@ def check_references(manifest: Manifest) -> None:
             path = f"stages.{name}.inputs.{tensor}"
             source, seat = parsed(text, path), inputs.get(text)
             if isinstance(seat, TextInput) and seat.tokenizer is None:
-                fail("a text that feeds a stage needs a tokenizer", f"inputs.{text}.tokenizer")
+                fail("a text input that feeds a stage needs a tokenizer", f"inputs.{text}.tokenizer")
             if isinstance(source, State):
                 if source.output not in stage.outputs:
                     fail(f"state '{text}' is not an output of this stage", path)

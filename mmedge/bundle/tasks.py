@@ -1,4 +1,4 @@
-"""What a manifest says of a task, and what each kind of task asks of it.
+"""The tasks of a manifest, and the checks of each kind of task.
 
 To add a kind: name it in ``Task.kind``, add its keys, and enter what it checks in ``TASK_KINDS``; then how its output
 is read in ``mmedge/interpret/kinds.py``, and how it is trained and measured in ``export/tasks.py``.
@@ -30,11 +30,11 @@ class Hysteresis(Strict, frozen=True, kw_only=True, tag_field="kind", tag="hyste
 
     def __post_init__(self) -> None:
         if self.leave > self.enter:
-            raise ValueError(f"hysteresis would leave at {self.leave:g} what it enters at {self.enter:g}")
+            raise ValueError(f"hysteresis needs leave <= enter, got leave {self.leave:g} and enter {self.enter:g}")
 
 
 class Debounce(Strict, frozen=True, kw_only=True, tag_field="kind", tag="debounce"):
-    """A label is told only after it has been the same for ``hold_ms``; until then the one before it."""
+    """A label is reported only after it has been the same for ``hold_ms``; until then the one before it is."""
 
     hold_ms: Milliseconds
 
@@ -51,7 +51,7 @@ class Detection(Strict, frozen=True, kw_only=True):
             score, class (end-to-end networks). Coordinates are pixels of the network's input.
         input: The image input they refer to.
         iou: Boxes of one class that overlap more are one.
-        max_boxes: At most so many, the best ones.
+        max_boxes: At most this many boxes, the best ones.
     """
 
     layout: Literal["yolo", "yolo-objectness", "boxes"]
@@ -91,7 +91,7 @@ class Task(Strict, frozen=True, kw_only=True):
         temperature: By which logits are divided, calibrated on validation data.
         threshold: Score below which it abstains, says no, or sees no box; a hysteresis takes its place.
         smoothing: One, or several in this order: ema of the scores, hysteresis of the choice, debounce of the label.
-        top_k: So many of the best labels are told with their scores.
+        top_k: How many of the best labels are reported with their scores.
         scores: What the output gives.
         detection: How boxes lie in the output.
         regression: What the number is.
@@ -167,10 +167,10 @@ class _Detection(TaskKind):
         if task.detection is not None and not isinstance(inputs.get(task.detection.input), ImageInput):
             fail(f"'{task.detection.input}' is not an image input", "detection.input")
         if task.smoothing:
-            fail("boxes cannot be smoothed: nobody says which box was which", "smoothing", "leave it out")
+            fail("boxes are not tracked between frames, so they cannot be smoothed", "smoothing", "leave it out")
         if task.top_k or task.temperature != 1.0:
             limit = "leave them out; 'max_boxes' limits boxes"
-            fail("a detection has no temperature and no top_k", "temperature", limit)
+            fail("a detection takes neither temperature nor top_k", "temperature", limit)
 
     def check_output(self, task: Task, dims: Sequence[int], labels: int, fail: Fail) -> None:
         layout = None if task.detection is None else task.detection.layout
@@ -193,7 +193,7 @@ class _Regression(TaskKind):
             fail("a regression has no labels", "labels", "leave them out")
         for key in ("temperature", "threshold", "top_k", "scores"):
             if getattr(task, key) != _DEFAULTS[key]:
-                fail(f"a regression has no {key}", key, "leave it out; 'regression.clamp' limits what is told")
+                fail(f"a regression has no {key}", key, "leave it out; 'regression.clamp' limits the value")
         if not all(isinstance(part, Ema) for part in task.smoothings):
             fail("only an ema smooths a number", "smoothing", 'write { kind = "ema", tau_ms = 200 }')
 
@@ -219,18 +219,18 @@ TASK_KINDS: Mapping[str, TaskKind] = {
 def check_task(task: Task, inputs: Mapping[str, Input], fail: Fail) -> None:
     """Refuse, by ``fail``, what a task of its kind cannot have."""
     if (task.detection is not None) != (task.kind == "detection"):
-        fail("a detection has 'detection', and nothing else has", "detection")
+        fail("'detection' belongs to tasks of kind detection, and to no others", "detection")
     if task.regression is not None and task.kind != "regression":
-        fail("a regression may have 'regression', and nothing else may", "regression", "leave it out")
+        fail("'regression' belongs to tasks of kind regression, and to no others", "regression", "leave it out")
     TASK_KINDS[task.kind].check(task, inputs, fail)
     if task.scores == "probabilities" and task.temperature != 1.0:
         fail("a temperature calibrates logits, not probabilities", "temperature", "leave one of the two out")
     kinds = [type(part).__name__ for part in task.smoothings]
     if kinds != sorted(set(kinds), key=("Ema", "Hysteresis", "Debounce").index):
         fail(
-            f"smoothing by {', '.join(kinds).lower()}",
+            f"smoothing by {', '.join(kinds).lower()} is not possible",
             "smoothing",
-            "each at most once, in this order: ema of scores, hysteresis of the choice, debounce of the label",
+            "use each at most once, in this order: ema of scores, hysteresis of the choice, debounce of the label",
         )
 
 

@@ -1,4 +1,4 @@
-"""How far a camera's times are from a microphone's: pairs of flash and beep, and what follows from them."""
+"""Measure the offset between a camera's and a microphone's times from pairs of flash and beep."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from mmedge.clock import now_ns
 from mmedge.errors import CheckError, DeviceError, MmedgeError
 from mmedge.types import NS_PER_S, Block, ClockQuality, EndOfStream, Frame, Packet
 
-FEWEST = 5
+FEWEST = 5  # pairs of flash and beep for an estimate
 _RATE_HZ = 16_000
 _INPUTS: dict[str, Input] = {
     "image": ImageInput(size=(64, 64), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
     "audio": AudioInput(sample_rate_hz=_RATE_HZ, window_ms=1000),
 }
 _SETTLE_NS = 3 * NS_PER_S  # a microphone's class of stamps is chosen after two seconds
-_NOTHING_S = 30.0
-_APART_NS = 3 * NS_PER_S
-_SLACK_NS = 10_000_000
+_NOTHING_S = 30.0  # without a flash or beep, before the calibration gives up
+_APART_NS = 3 * NS_PER_S  # between a flash and a beep that may be a pair
+_SLACK_NS = 10_000_000  # added to the spread of pairs: how well a beep is found
 _ALIKE = 0.8
 # The estimate, in ms: the grid, the scales of noise it may have, the share of pairs that are none.
 _STEP, _MARGIN = 0.05, 20.0
 _SCALES = 0.1 * 2.0 ** np.arange(8)
 _STRAY, _STRAY_SPAN = 0.01, 200.0
-_TAIL = 0.005
+_TAIL = 0.005  # on each side of the interval: 99 % lie in it
 _FLOOR_NS = 1_000_000  # how sharply a beep sets in
 
 Progress = Callable[[int, int, int], None]
@@ -281,7 +281,7 @@ def _check(listener: _Listener, sources: Sequence[Source], passed_s: float, foun
         silent = [name for name in source.streams if name not in listener.quality]
         if silent:
             raise DeviceError(
-                f"'{silent[0]}' has delivered nothing for {passed_s:.0f} s: {source.health().reason}",
+                f"'{silent[0]}' has sent no data for {passed_s:.0f} s: {source.health().reason}",
                 where=silent[0],
                 fix="check the device: mmedge devices --probe",
             )
@@ -296,7 +296,7 @@ def _check(listener: _Listener, sources: Sequence[Source], passed_s: float, foun
         raise CheckError(
             f"no beep of 1 kHz was heard within {_NOTHING_S:g} s",
             where="--audio",
-            fix=f"{show}; turn it up, and switch off what suppresses noise in the microphone's settings",
+            fix=f"{show}; turn up the volume, and switch off noise suppression in the microphone's settings",
         )
     if passed_s > _NOTHING_S + 3 * wanted:
         raise CheckError(

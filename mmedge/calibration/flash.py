@@ -13,7 +13,7 @@ from mmedge.types import NS_PER_S, Block, Frame
 TONE_HZ = 1000
 _SAMPLED = 64  # rows and columns of a picture that are looked at, about
 _HOP_MS, _BOX_MS = 1, 4  # the box holds whole periods of the tone and of its double
-_HOLD_NS = 300_000_000
+_HOLD_NS = 300_000_000  # after a flash, in which there is no other
 _NOISE = 8 * 1.4826  # times the median deviation
 
 

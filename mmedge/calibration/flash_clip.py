@@ -13,7 +13,7 @@ from mmedge.calibration.flash import TONE_HZ
 from mmedge.errors import ConfigError
 from mmedge.extras import require
 
-FLASHES = 25
+FLASHES = 25  # of a clip: 20 are asked for, some may be missed
 _FPS, _RATE_HZ = 60, 48_000
 _SIZE = (320, 180)  # flat pictures: the player makes them larger
 _LEAD, _LENGTH = 2 * _FPS, 6  # pictures: dark at first, then 0.1 s of each flash
@@ -45,7 +45,7 @@ def write_clip(path: Path) -> Path:
     """
     if path.suffix not in _CODECS:
         raise ConfigError(
-            f"a clip cannot end in '{path.suffix}'", where=str(path), fix="use .mp4 (plays anywhere) or .mkv"
+            f"a clip cannot have the suffix '{path.suffix}'", where=str(path), fix="use .mp4 (plays everywhere) or .mkv"
         )
     av = require("av", "writing a clip")
     starts = [int(time * _FPS) for time in flash_times()]

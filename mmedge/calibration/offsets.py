@@ -69,7 +69,7 @@ def device_name(uri: str) -> str:
     """Return the one spelling under which a live device is kept; a password is not part of it.
 
     Raises:
-        ConfigError: If it is no source address, or none of a live device.
+        ConfigError: If it is not a source address of a live device.
 
     Example:
         >>> device_name("0") == device_name("v4l2:///dev/video0")
@@ -78,7 +78,7 @@ def device_name(uri: str) -> str:
     parsed = parse(uri)
     if not parsed.live:
         raise ConfigError(
-            f"'{uri}' is no live device", where=uri, fix="the times of files are exact: nothing needs to be calibrated"
+            f"'{uri}' is not a live device", where=uri, fix="files need no calibration: their times are exact"
         )
     return parsed.name
 
@@ -120,7 +120,7 @@ def store(offset: Offset) -> Path:
             os.close(folder)
     except OSError as error:
         raise ConfigError(
-            f"the offset cannot be kept: {error.strerror}",
+            f"the offset cannot be saved: {error.strerror}",
             where=str(path),
             fix="make the folder writable, or set XDG_CONFIG_HOME to one that is",
         ) from error
@@ -141,7 +141,7 @@ def _read(path: Path) -> tuple[Offset, ...]:
         raise ConfigError(message, where=str(path), fix="make the file readable, or delete it") from error
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ConfigError(
-            f"the offsets of devices are damaged: {error}",
+            f"the file of device offsets is damaged: {error}",
             where=str(path),
             fix="delete the file and calibrate again: mmedge calibrate --image URI --audio URI",
         ) from error

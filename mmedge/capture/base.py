@@ -1,4 +1,4 @@
-"""What every source is: packets out, health, and a death that is never silent."""
+"""The base of all sources: they emit packets, report their health, and report how they end."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from mmedge.types import (
 log = logging.getLogger("mmedge.capture")
 
 Emit = Callable[[Packet], None]
-STOP_S = 2.0
-LATE_NS = 1_000_000_000
+STOP_S = 2.0  # for a reading thread to end
+LATE_NS = 1_000_000_000  # age on arrival from which a live source is LATE
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -193,10 +193,10 @@ class ThreadSource(ABC):
         self._state, self._reason = state, reason
 
     def refuse(self, cause: str, error: SourceError, streams: tuple[str, ...]) -> None:
-        """Count by its cause what cannot be taken for ``streams``, and tell it in ``health``; the first is logged."""
+        """Count refused data of ``streams`` by cause and report it in ``health``; the first one is logged."""
         self.counters[f"refused_{cause}"] += 1
         if self.refused is None:
-            log.warning("%s\n  more of it is only counted", error)
+            log.warning("%s\n  further ones are only counted", error)
         self.refused_streams, self.refused, self._remark = streams, error, error.message
 
     def block(self, stream: str, piece: Piece, *, capture_ns: int, uncertainty_ns: int, quality: ClockQuality) -> Block:
@@ -228,7 +228,10 @@ class ThreadSource(ABC):
         quality: ClockQuality = "B",
         full_range: bool = True,
     ) -> Frame:
-        """Return the packet of a picture of ``size`` (width, height) in a slot."""
+        """Return the packet of a picture of ``size`` (width, height) in a slot.
+
+        ``data`` is uint8, of the shape [...] that ``format`` has, see ``Frame``.
+        """
         return Frame(
             stream=stream,
             seq=self.next_seq(stream),

@@ -17,7 +17,7 @@ from mmedge.errors import SourceError
 from mmedge.extras import require
 from mmedge.types import NS_PER_S, Frame
 
-_BACKWARD_RUN = 50
+_BACKWARD_RUN = 50  # packets in a row that run back: two seconds at 25 fps
 _FULL_RANGE = 2  # AVCOL_RANGE_JPEG
 
 
@@ -47,9 +47,9 @@ class _Direction:
         self._run += 1
         if self._run >= _BACKWARD_RUN and self._newest - time_ns > NS_PER_S:
             raise SourceError(
-                f"time stamps went back by {(self._newest - time_ns) / NS_PER_S:.1f} s and stayed there",
+                f"time stamps jumped back by {(self._newest - time_ns) / NS_PER_S:.1f} s and stayed there",
                 where=self._where,
-                fix="write the stream again with one timeline: ffmpeg -fflags +genpts -i IN -c copy OUT.mkv",
+                fix="rewrite the stream with one timeline: ffmpeg -fflags +genpts -i IN -c copy OUT.mkv",
             )
         return True
 
@@ -179,7 +179,7 @@ class SoundDecoder:
             SourceError(
                 f"sound of input {names} was refused: it has samples that are not finite",
                 where=f"{self._source.name}: {start_ns / NS_PER_S:.3f} s",
-                fix="clean what makes it; none of the block is used",
+                fix="correct the program that makes it; the whole block is discarded",
             ),
             tuple(self.rates_hz),
         )

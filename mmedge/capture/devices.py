@@ -1,4 +1,4 @@
-"""What this machine has to capture with."""
+"""List the cameras and microphones of this machine."""
 
 from __future__ import annotations
 

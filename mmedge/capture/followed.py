@@ -85,7 +85,7 @@ class FollowedFile:
         fd = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK)
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
-            raise OSError(errno.EINVAL, "it is no file any more", str(self._path))
+            raise OSError(errno.EINVAL, "it is not a file any more", str(self._path))
         self.close()
         self._fd = fd
         self.rewind()

@@ -21,8 +21,8 @@ from mmedge.errors import ConfigError, DeviceError, MissingDependencyError, Sour
 
 _CSI_SIZE = (1280, 720)
 _CSI_FPS = 30
-_START_NS = 1_000_000_000
-_UNKNOWN_PERIOD_NS = 33_333_333
+_START_NS = 1_000_000_000  # in which gst-launch reports a bad pipeline
+_UNKNOWN_PERIOD_NS = 33_333_333  # 30 fps
 
 
 def pipeline_text(uri: Uri) -> tuple[str, int, int]:
@@ -57,7 +57,7 @@ def pipeline_text(uri: Uri) -> tuple[str, int, int]:
         height = height or _last_number("height", source)
         if width is None or height is None:
             raise ConfigError(
-                "the size of the pipeline's frames is not known",
+                "the size of the pipeline's frames is unknown",
                 where=f"gst:{uri.target}",
                 fix="add it: 'gst:PIPELINE?width=640&height=480', or caps with width= and height= in the pipeline",
             )
@@ -67,7 +67,7 @@ def pipeline_text(uri: Uri) -> tuple[str, int, int]:
         source += " ! videoconvert ! videoscale"
     if width % 4 or height % 2:  # GStreamer pads other rows, and the pipe would carry the padding
         raise ConfigError(
-            f"frames of {width}x{height} cannot be handed over",
+            f"frames of {width}x{height} are not supported",
             where=f"{uri.kind}:{uri.target}",
             fix="use a width that is a multiple of 4 and an even height",
         )
@@ -112,7 +112,7 @@ class GStreamerSource(ThreadSource):
                 f"CSI camera {uri.target} cannot be read: GStreamer has no element 'nvarguscamerasrc' (a part of"
                 " NVIDIA's JetPack)",
                 where=f"csi://{uri.target}",
-                fix="run on a Jetson, or use another camera: mmedge devices lists what is there",
+                fix="run on a Jetson, or use another camera: run `mmedge devices` to list devices",
             )
         self._command = [launch, "-q", *_split(pipeline)]
         self._child: subprocess.Popen[bytes] | None = None

@@ -1,4 +1,4 @@
-"""The kinds of sources: all there is to know of each, in one entry. A new kind is an entry here and a file of its own.
+"""The kinds of sources: everything about each kind in one entry. A new kind is an entry here and a file of its own.
 
 Nothing of a source is imported before one is opened.
 """
@@ -245,7 +245,7 @@ def _read_test(uri: str) -> tuple[str, Params]:
 
     target, _, query = uri.removeprefix("test://").partition("?")
     if target:
-        raise ConfigError(f"test:// takes parameters alone, got '{target}'")
+        raise ConfigError(f"test:// takes parameters only, got '{target}'")
     params = read_params("test", query, Settings.__struct_fields__)
     Settings.read(params)
     # Its parameters make the device: the same ones in another order are the same device.

@@ -20,7 +20,7 @@ from mmedge.errors import ConfigError, SourceError
 from mmedge.extras import require
 from mmedge.types import NS_PER_S
 
-_HOLE_NS = 20_000_000
+_HOLE_NS = 20_000_000  # of sound that a file lacks: less is rounding
 _Item = tuple[int, Callable[[Emit, int], None]]  # (time in the file, what to do when it is due)
 
 

@@ -20,7 +20,7 @@ from mmedge.extras import require
 from mmedge.types import NS_PER_S
 
 _BLOCKS = 512  # slots between the callback and the reader: five seconds
-_SILENCE_S = 5.0
+_SILENCE_S = 5.0  # without a block: PortAudio reports no unplugged device
 
 
 class MicrophoneSource(ThreadSource):
@@ -106,7 +106,7 @@ class MicrophoneSource(ThreadSource):
             self._read += 1
             gap_ns, broken = clock.observe(stamp, overflow=overflow)
             if broken:
-                log.warning("%s: its time jumped (%.0f ms missing); a new epoch begins", self.name, gap_ns / 1e6)
+                log.warning("%s: its clock jumped (%.0f ms are missing); a new epoch starts", self.name, gap_ns / 1e6)
                 self.counters["clock_jumps"] += 1
                 self.new_epoch()
                 last_ns.clear()
@@ -131,9 +131,9 @@ class MicrophoneSource(ThreadSource):
             return self._ready.get(timeout=_SILENCE_S)
         except queue.Empty:
             raise SourceError(
-                f"microphone '{self._device['name']}' has delivered nothing for {_SILENCE_S:g} s",
+                f"microphone '{self._device['name']}' has sent no data for {_SILENCE_S:g} s",
                 where=self.name,
-                fix="check that it is still there: mmedge devices",
+                fix="check that it is still connected: mmedge devices",
             ) from None
 
     def _clock_reports(self) -> dict[str, ClockReport]:
@@ -163,7 +163,7 @@ def find_microphone(sounddevice: Any, target: str) -> dict[str, Any]:
         raise DeviceError(
             f"{looked_for} was not found; PortAudio knows these inputs: {names}",
             where=f"mic://{target}",
-            fix="mmedge devices lists what is there; use mic://NAME with one of those names",
+            fix="run `mmedge devices` to list devices; use mic://NAME with one of those names",
         )
     return found[0]
 

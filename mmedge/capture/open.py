@@ -1,4 +1,4 @@
-"""From source addresses to open sources: which class reads what, and where it runs."""
+"""Open sources by their addresses: which class reads each one, and in which process it runs."""
 
 from __future__ import annotations
 

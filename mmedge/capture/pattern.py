@@ -1,4 +1,4 @@
-"""What a simulated device senses: a picture with its time burnt in, and a sound with time marks.
+"""The pictures and sound of a simulated device: pictures with their time burnt in, sound with time marks.
 
 World time is CLOCK_MONOTONIC itself, so every simulated device of a machine sees and hears the same
 world: at each whole second a flash, one frame long, and a beep of 1 kHz that begins at that instant.
@@ -66,7 +66,7 @@ def read_time_code(picture: npt.NDArray[np.uint8]) -> int | None:
             Of yuv420p and nv12 give the luma: ``frame.data[: frame.height]``.
 
     Returns:
-        The true capture time in whole ms on CLOCK_MONOTONIC, None if there is no time code to be read.
+        The true capture time in whole ms on CLOCK_MONOTONIC, None if no time code can be read.
 
     Example:
         >>> picture = Picture(160, 64)

@@ -43,7 +43,10 @@ class PictureTrack:
         self._changed_ns = 0
 
     def slot(self, shape: tuple[int, ...], stop: threading.Event) -> tuple[ByteArray, Loan] | None:
-        """Lend a slot of ``shape``; None if the picture is to be dropped (or ``stop`` is set)."""
+        """Lend a slot of ``shape``; None if the picture is to be dropped (or ``stop`` is set).
+
+        The slot is uint8 [...], as ``shape`` says.
+        """
         if self._pool is None or self._pool.shape != shape:
             self._pool = FramePool(shape, slots=self._slots())  # the old one lives as long as its last frame
         if not self.live:
@@ -55,7 +58,10 @@ class PictureTrack:
         return self._pool.acquire()
 
     def unchanged_ns(self, picture: ByteArray, capture_ns: int) -> int:
-        """Return for how long ``picture`` (contiguous bytes) has been bit-identical."""
+        """Return for how long ``picture`` (contiguous bytes) has been bit-identical.
+
+        The picture is uint8 of any shape.
+        """
         # A checksum of every byte costs 0.1 ms at 640x480 and needs no second copy of the picture.
         fingerprint = zlib.adler32(picture.data)
         if fingerprint != self._fingerprint:

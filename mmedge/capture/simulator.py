@@ -19,9 +19,9 @@ from mmedge.errors import ConfigError
 from mmedge.types import NS_PER_S
 
 _ORIGIN_NS = 86_400 * NS_PER_S  # what the device's own clock shows when it is opened
-_STALE_S = 2.0
-_XRUN_MS = (20, 100)
-_WORST_JITTER = 10
+_STALE_S = 2.0  # of right stamps before stale ones, without freeze_at_s
+_XRUN_MS = (20, 100)  # least and most sound that one overrun loses
+_WORST_JITTER = 10  # times jitter_ms: a tail of the exponential that no driver has
 _NEEDS = {"stall_rate": "stall_ms", "gap_at_s": "gap_ms", "jump_at_s": "time_jump_ms"}
 
 _Ms = Annotated[float, Meta(ge=0, le=10_000)]
@@ -38,7 +38,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         rate_hz: Sample rate of the device; 0: that of the input.
         seed: Of everything random.
         latency_ms: Delay that the device is known to have; it is subtracted.
-        hidden_ms: Delay that nobody knows of: its capture times are so much too late.
+        hidden_ms: Unknown delay: its capture times are late by this much.
         drift_ppm: How much faster than CLOCK_MONOTONIC the device's clocks run.
         jitter_ms: Mean of the exponential delay of each delivery.
         stall_ms: Longest of the stalls that ``stall_rate`` of the reads suffer.
@@ -52,7 +52,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         stale: The device's stamps stand still from ``freeze_at_s`` on, or from 2 s.
         time_jump_ms: The device's stamps jump by so much at ``jump_at_s``.
         jump_at_s: See ``time_jump_ms``.
-        burst: Deliveries come in groups of so many.
+        burst: Deliveries come in groups of this many.
         resize_at_s: The picture shrinks to half its width and height.
     """
 
@@ -88,7 +88,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         """
         for name, needed in _NEEDS.items():
             if name in params and needed not in params:
-                raise ConfigError(f"parameter '{name}' is without effect, it needs '{needed}'")
+                raise ConfigError(f"parameter '{name}' has no effect without '{needed}'")
         try:
             return msgspec.convert(dict(params), cls, strict=False)
         except msgspec.ValidationError as error:

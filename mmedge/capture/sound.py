@@ -11,8 +11,8 @@ import numpy as np
 from mmedge.extras import require
 from mmedge.types import NS_PER_S, FloatArray
 
-GAP_NS = 20_000_000
-PIECE_MS = 10
+GAP_NS = 20_000_000  # between the stamp and the end of the samples before: a gap or an overlap
+PIECE_MS = 10  # of sound in one block, as microphones give it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -52,7 +52,10 @@ class MonoTrack:
         self._end_ns: int | None = None  # after the last sample that came out
 
     def feed(self, samples: FloatArray, start_ns: int) -> Iterator[Piece]:
-        """Take mono float32 samples whose first was sensed at ``start_ns``; yield what is ready."""
+        """Take mono float32 samples whose first was sensed at ``start_ns``; yield what is ready.
+
+        ``samples`` is [n], -1..1.
+        """
         expected = self._end_ns if self._anchor_ns is None else self._anchor_ns + self._in * NS_PER_S / self.in_rate_hz
         if expected is not None:
             error = start_ns - expected

@@ -1,4 +1,4 @@
-"""Which of PortAudio's times can be trusted, at first and for as long as the microphone runs."""
+"""Choose which of PortAudio's time stamps to trust, at the start and while the microphone runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PROBE_NS = 2 * NS_PER_S
 _GRACE_NS = 1_000_000  # a block's end is computed from its start
 _MAX_AGE_NS = NS_PER_S // 2
 _FLOOR_NS = KINDS["microphone"].constant_ns
-_BREAK_NS = 30_000_000
+_BREAK_NS = 30_000_000  # a stamp that leaves its line by more is broken
 # A class is left after ten bad stamps in a row, or when more than every tenth is bad.
 _FAULT, _FAULTS = 10, 100
 
@@ -149,7 +149,7 @@ class MicrophoneClock:
         left, before_ns = self.quality, self.to_monotonic(stream_ns)
         self._trusted = [quality for quality in self._trusted if self._faults[quality] < _FAULTS]
         self.quality = self._trusted[0]
-        log.warning("%s: its times of quality %s cannot be trusted any more; using %s", self._name, left, self.quality)
+        log.warning("%s: its time stamps of quality %s are no longer trusted; using %s", self._name, left, self.quality)
         return self.to_monotonic(stream_ns) - before_ns
 
     def stream_ns(self, samples: int) -> int:

@@ -18,10 +18,10 @@ from mmedge.extras import require
 from mmedge.types import NS_PER_S
 
 _SILENCE_S = 1.5  # also bounds how long a stop can take
-_BACKOFF_S = (0.2, 5.0)
-_BUFFERED_NS = 2_000_000
-_BACK_NS = 1_000_000_000
-_JUMP_NS = 10_000_000_000
+_BACKOFF_S = (0.2, 5.0)  # first and longest pause before a stream is opened again; it doubles
+_BUFFERED_NS = 2_000_000  # a read that returns sooner gave what had been waiting
+_BACK_NS = 1_000_000_000  # stamps that run back further start a new epoch
+_JUMP_NS = 10_000_000_000  # between the steps of stamps and arrivals: a new epoch
 _FLOOR_NS = KINDS["network"].constant_ns["B"]
 
 
@@ -170,7 +170,7 @@ class NetworkSource(ThreadSource):
             self._break(f"its delay changed by {jump_ns / 1e6:.0f} ms")
 
     def _break(self, reason: str) -> None:
-        log.warning("%s: %s; a new epoch begins", self.name, reason)
+        log.warning("%s: %s; a new epoch starts", self.name, reason)
         self.counters["clock_jumps"] += 1
         self.new_epoch()
 

@@ -25,19 +25,19 @@ from mmedge.ipc.wake import Wake
 from mmedge.types import EndOfStream, Frame
 
 log = logging.getLogger("mmedge.capture")
-HEARTBEAT_S = 0.1
-OPEN_S = 20.0
-STOP_S = 2.0
+HEARTBEAT_S = 0.1  # between two reports of a worker
+OPEN_S = 20.0  # for a device to open
+STOP_S = 2.0  # for an orderly end; then the worker is killed
 # A worker that says nothing for that long is held by its driver; a device that delivers nothing has hung.
 _SILENT_NS = 3_000_000_000
-_FIRST_NS = 10_000_000_000
-_READ_NS = 2_000_000_000
-_FROZEN_NS = 5_000_000_000
-_MAX_FROZEN_NS = 60_000_000_000
-_GOOD_NS = 10_000_000_000
-_AWAY_NS = 1_000_000_000
-_SAY_NS = 60_000_000_000
-_BACKOFF_S = (0.1, 1.5)
+_FIRST_NS = 10_000_000_000  # without any packet after the device has opened
+_READ_NS = 2_000_000_000  # without a new packet after the first one
+_FROZEN_NS = 5_000_000_000  # of bit-identical pictures, after which the device is opened again
+_MAX_FROZEN_NS = 60_000_000_000  # that limit doubles up to here: the scene may be a test picture
+_GOOD_NS = 10_000_000_000  # a worker that ran for longer starts with the shortest pause again
+_AWAY_NS = 1_000_000_000  # between two turns of a loop of 0.1 s: this process was stopped
+_SAY_NS = 60_000_000_000  # before the same reason is logged again
+_BACKOFF_S = (0.1, 1.5)  # first and longest pause before a restart; it doubles
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,7 +114,9 @@ class WorkerSource:
                     )
                 self._listen(0.1)
         except EOFError:
-            raise self._child.error or SourceError(self._child.reason(), where=self.name) from None
+            raise self._child.error or SourceError(
+                self._child.reason(), where=self.name, fix="check it: mmedge devices"
+            ) from None
 
     def start(self, emit: Emit) -> None:
         """Start the supervising thread."""

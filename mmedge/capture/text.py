@@ -18,10 +18,10 @@ from mmedge.errors import ConfigError, SourceError
 from mmedge.types import Text
 
 log = logging.getLogger("mmedge.capture")
-MAX_LINE = 64 * 1024
+MAX_LINE = 64 * 1024  # bytes, as ipc.channel.MAX_TEXT
 _CHUNK = 64 * 1024
-_LOOK_S = 0.05
-_WAKE_MS = 200
+_LOOK_S = 0.05  # between two looks at a file that is followed
+_WAKE_MS = 200  # how long a stop may have to wait
 # A thousand lines a second at most: a writer that floods waits, and does not take the run's time.
 _BURST, _BURST_S = 16, 0.016
 # What has no line break for so long is no text: a device that never ends must not be read for ever.
@@ -150,7 +150,9 @@ class TextSource(ThreadSource):
             self._take(emit, stop, self._lines.feed(chunk))
             if self._lines.unbroken > MAX_UNBROKEN:
                 raise SourceError(
-                    f"{MAX_UNBROKEN >> 20} MiB came without a line break", where=self.name, fix="name what writes text"
+                    f"{MAX_UNBROKEN >> 20} MiB arrived without a line break",
+                    where=self.name,
+                    fix="name a source that writes lines of text",
                 )
             if not chunk:
                 self._take(emit, stop, self._lines.finish())

@@ -82,7 +82,7 @@ def parse(uri: str) -> Uri:
 
 def _kind(uri: str) -> str:
     if not uri.strip():
-        raise ConfigError("a source address is empty")
+        raise ConfigError("the source address is empty")
     for name, kind in KINDS.items():
         if uri.startswith(kind.schemes):
             return name

@@ -18,9 +18,9 @@ from mmedge.errors import DeviceError, SourceError
 from mmedge.extras import require
 from mmedge.types import ClockQuality
 
-_MAX_AGE_NS = 1_000_000_000
+_MAX_AGE_NS = 1_000_000_000  # a driver's stamp that is older, or in the future, is of another clock
 _TRUSTED = 60  # frames of class A after which their delay is known
-_BUFFERED_NS = 1_000_000
+_BUFFERED_NS = 1_000_000  # a read that returns sooner gave what had been waiting
 _DEEPEST = 10  # more buffers OpenCV never asks for
 _FLOOR_NS: dict[ClockQuality, int] = {**KINDS["v4l2"].constant_ns, "C": 40_000_000}
 
@@ -100,12 +100,12 @@ def open_camera(cv2: Any, uri: Uri) -> Any:
         The ``cv2.VideoCapture``; release it.
 
     Raises:
-        DeviceError: If the device is not there, is no camera, or refuses what was asked for.
+        DeviceError: If the device is missing, is not a camera, or refuses the requested format.
     """
     path = Path(uri.target)
     if not path.exists() or not stat.S_ISCHR(path.stat().st_mode):
         what = "is not a camera device" if path.exists() else "is not there"
-        raise DeviceError(f"camera '{uri.target}' {what}", where=uri.target, fix="mmedge devices lists what is there")
+        raise DeviceError(f"camera '{uri.target}' {what}", where=uri.target, fix="run `mmedge devices` to list devices")
     capture = cv2.VideoCapture(uri.target, cv2.CAP_V4L2)
     if not capture.isOpened():
         raise DeviceError(
@@ -140,7 +140,7 @@ class CameraSource(ThreadSource):
         images: Names of the inputs that take its pictures.
 
     Raises:
-        DeviceError: If the device is not there, is no camera, or refuses what was asked for.
+        DeviceError: If the device is missing, is not a camera, or refuses the requested format.
         MissingDependencyError: If OpenCV is not installed.
     """
 
@@ -171,7 +171,7 @@ class CameraSource(ThreadSource):
                 began_ns = now_ns()
                 if not capture.grab():
                     raise SourceError(
-                        f"camera '{self.name}' stopped delivering",
+                        f"camera '{self.name}' stopped sending pictures",
                         where=self.name,
                         fix="check its cable: mmedge devices",
                     )
@@ -181,7 +181,7 @@ class CameraSource(ThreadSource):
                     continue
                 capture_ns, uncertainty_ns, quality = clock.capture(round(capture.get(msec) * 1e6), arrive_ns)
                 if clock.broken:
-                    log.warning("%s: its time stamps jumped; a new epoch begins", self.name)
+                    log.warning("%s: its time stamps jumped; a new epoch starts", self.name)
                     self.counters["clock_jumps"] += 1
                     self.new_epoch()
                     last_ns = 0
@@ -195,7 +195,11 @@ class CameraSource(ThreadSource):
                     for _, release in lent.values():
                         release()
                     got = "nothing" if picture is None else picture.shape
-                    raise SourceError(f"camera '{self.name}' gave {got}, expected {shape}", where=self.name)
+                    raise SourceError(
+                        f"camera '{self.name}' gave {got}, expected {shape}",
+                        where=self.name,
+                        fix="set width and height in its address",
+                    )
                 unchanged_ns = watch.unchanged_ns(picture, capture_ns)
                 for name, (slot, release) in lent.items():
                     # OpenCV decodes into the first slot, or anew if the type is another; a slot that was emitted keeps

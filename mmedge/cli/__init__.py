@@ -88,7 +88,7 @@ def _version(show: bool) -> None:
 
 @app.callback()
 def _options(
-    verbose: bool = typer.Option(False, "--verbose", "-v", help="Log what happens, on stderr."),
+    verbose: bool = typer.Option(False, "--verbose", "-v", help="Log to stderr."),
     version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
 ) -> None:
     from mmedge.cli.output import PrintableFormatter

@@ -23,12 +23,15 @@ from mmedge.types import Backend, Precision
 def command(
     bundle: Annotated[Path, typer.Argument(help="The bundle, NAME.mmedge.")],
     duration: Annotated[float, typer.Option(help="Seconds to measure.")] = 10.0,
-    input: Annotated[list[str], typer.Option("--input", metavar="NAME=URI", help="Real sources.")] = [],
+    input: Annotated[
+        list[str],
+        typer.Option("--input", metavar="NAME=URI", help="Real source of an input, instead of generated data."),
+    ] = [],
     backend: Annotated[Backend, typer.Option()] = "auto",
     precision: Annotated[Precision | None, typer.Option()] = None,
     isolation: Annotated[
         Literal["auto", "process", "thread"],
-        typer.Option(help="Where the runtime runs; auto: as `mmedge run` on live devices, in a process of its own."),
+        typer.Option(help="Where the runtime runs; auto: in its own process, as `mmedge run` does with live devices."),
     ] = "auto",
     fps: Annotated[float, typer.Option(help="Rate of generated frames.")] = 30.0,
     block_ms: Annotated[float, typer.Option(help="Longest block of generated sound.")] = BLOCK_MS,
@@ -42,7 +45,7 @@ def command(
     if save is not None:
         check_report_path(save)
         if not save.parent.is_dir():
-            raise ConfigError("there is no such folder", where=str(save.parent), fix="choose another path")
+            raise ConfigError("the folder does not exist", where=str(save.parent), fix="choose another path")
     with load(bundle) as opened, bar(f"measuring {opened.name} for {duration:g} s") as progress:
         inputs = parse_inputs(opened, input, {}) if input else None
         report = bench(

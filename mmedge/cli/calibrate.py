@@ -24,7 +24,7 @@ _BINS, _WIDTH = 9, 30
 def command(
     image: Annotated[str | None, typer.Option(metavar="URI", help="The camera that sees the flashes.")] = None,
     audio: Annotated[str | None, typer.Option(metavar="URI", help="The microphone that hears the beeps.")] = None,
-    flashes: Annotated[int, typer.Option(min=FEWEST, max=200, help="How many pairs to find.")] = 20,
+    flashes: Annotated[int, typer.Option(min=FEWEST, max=200, help="How many pairs of flash and beep to find.")] = 20,
     write: Annotated[Path | None, typer.Option(metavar="CLIP", help="Write the clip to show: .mp4 or .mkv.")] = None,
     json: Json = False,
 ) -> None:
@@ -40,7 +40,9 @@ def command(
     if write is not None:
         if image is not None or audio is not None:
             raise ConfigError(
-                "--write measures nothing", where="command line", fix="write the clip first, then play it"
+                "--write cannot be combined with --image or --audio",
+                where="command line",
+                fix="write the clip first; then play it and measure without --write",
             )
         _write(write, json=json)
         return

@@ -24,9 +24,9 @@ _NOTHING = "no camera and no microphone was found; files, udp:// and rtsp:// str
 
 
 def command(
-    uri: Annotated[list[str], typer.Argument(metavar="[URI]...", help="Devices to probe; none: all there are.")] = [],
+    uri: Annotated[list[str], typer.Argument(metavar="[URI]...", help="Devices to probe; default: all of them.")] = [],
     probe: Annotated[bool, typer.Option("--probe", help="Open each device and measure what it delivers.")] = False,
-    seconds: Annotated[float, typer.Option(min=1, max=600, help="How long each is measured.")] = 5.0,
+    seconds: Annotated[float, typer.Option(min=1, max=600, help="Seconds to measure each device.")] = 5.0,
     json: Json = False,
 ) -> None:
     """List cameras and microphones, with what to type for each; with --probe what each really delivers.
@@ -34,9 +34,7 @@ def command(
     Devices are probed one after the other, each in a process of its own. Exit code 3 if none delivers.
     """
     if uri and not probe:
-        raise ConfigError(
-            "addresses were given without --probe", where="command line", fix="mmedge devices --probe URI"
-        )
+        raise ConfigError("device addresses need --probe", where="command line", fix="mmedge devices --probe URI")
     devices = [] if uri else list_devices()
     if probe:
         _probe(uri, devices, seconds, json=json)
@@ -62,7 +60,9 @@ def _probe(uris: Sequence[str], devices: Sequence[Device], seconds: float, *, js
         found = probe_devices(usable, seconds=seconds, progress=progress)
     for device in devices:
         if device.uri is None:
-            reason = DeviceError(f"it cannot be used as it is: {device.detail}", where=device.name)
+            reason = DeviceError(
+                f"the device cannot be used: {device.detail}", where=device.name, fix="run `mmedge doctor`"
+            )
             found.append(DeviceProbe(uri=device.name, error=reason.to_dict()))
     failed = [device for device in found if device.error is not None]
     if json:

@@ -1,4 +1,4 @@
-"""``mmedge new``: a starter project, or a bundle made of ONNX files that are there already."""
+"""``mmedge new``: a starter project, or a bundle made from existing ONNX files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mmedge.errors import ConfigError
 def command(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The new folder.")],
     networks: Annotated[
-        list[Path], typer.Option("--from", metavar="A.onnx [B.onnx ...]", help="Networks to bring along.")
+        list[Path], typer.Option("--from", metavar="A.onnx [B.onnx ...]", help="Your own networks (ONNX files).")
     ] = [],
     more: Annotated[list[Path], typer.Argument(metavar="", hidden=True)] = [],
     tokenizer: Annotated[Path | None, typer.Option(help="tokenizer.json of a network that takes input_ids.")] = None,
@@ -29,7 +29,7 @@ def command(
         files = [*networks, *more]
         if tokenizer is not None and not files:
             raise ConfigError(
-                "a tokenizer is for networks that are brought along",
+                "--tokenizer works only together with --from",
                 where=f"--tokenizer {tokenizer}",
                 fix="name them: --from NETWORK.onnx",
             )

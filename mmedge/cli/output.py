@@ -1,4 +1,4 @@
-"""What every command shares: result on stdout, everything else on stderr, exit codes."""
+"""Shared by all commands: results go to stdout, everything else to stderr; exit codes."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class _Console(Console):
 err = _Console(stderr=True)
 out = _Console()
 
-JsonLines = Annotated[bool, typer.Option("--json", help="Print one JSON object a line instead of a table.")]
+JsonLines = Annotated[bool, typer.Option("--json", help="Print one JSON object per line instead of a table.")]
 Sinks = Annotated[
     list[str],
     # ``cli`` puts the names in where help is shown: to ask for them reads a file of each installed package.

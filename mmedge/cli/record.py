@@ -24,16 +24,20 @@ def command(
     image: Annotated[str | None, typer.Option(help="Source of pictures.")] = None,
     audio: Annotated[str | None, typer.Option(help="Source of sound.")] = None,
     text: Annotated[str | None, typer.Option(help="Source of text.")] = None,
-    bundle: Annotated[Path | None, typer.Option(help="Record what this bundle takes.")] = None,
-    rate: Annotated[int, typer.Option(help="Sample rate of sound, without --bundle.")] = RATE_HZ,
-    video: Annotated[Video, typer.Option(help="Bit by bit, or looks the same.")] = "lossless",
-    duration: Annotated[float | None, typer.Option(help="Stop after so many seconds.")] = None,
+    bundle: Annotated[Path | None, typer.Option(help="Record the inputs of this bundle.")] = None,
+    rate: Annotated[int, typer.Option(help="Sample rate of sound in Hz, when no --bundle is given.")] = RATE_HZ,
+    video: Annotated[
+        Video, typer.Option(help="Keep pictures bit for bit (lossless), or so that they look the same (visual).")
+    ] = "lossless",
+    duration: Annotated[float | None, typer.Option(help="Stop after this many seconds.")] = None,
     json: Json = False,
 ) -> None:
     """Record inputs without running anything on them; Ctrl-C ends it."""
     check_duration(duration)
     if not 1000 <= rate <= 384_000:
-        raise ConfigError(f"{rate} Hz is not in 1000..384000", where="--rate", fix="leave it out for 48000")
+        raise ConfigError(
+            f"the rate must be 1000 to 384000 Hz, got {rate}", where="--rate", fix="leave --rate out to use 48000"
+        )
     given = {"image": image, "audio": audio, "text": text}
     if bundle is not None:
         with load(bundle) as opened:

@@ -19,12 +19,15 @@ from mmedge.types import Backend, Precision
 def command(
     folder: Annotated[Path, typer.Argument(help="The recording: a folder made by `record` or `run --record`.")],
     bundle: Annotated[Path, typer.Argument(help="The bundle, NAME.mmedge.")],
-    speed: Annotated[float | None, typer.Option(help="1 for the recorded pace; as fast as possible without.")] = None,
+    speed: Annotated[
+        float | None, typer.Option(help="1 plays at the recorded speed; default: as fast as possible.")
+    ] = None,
     sink: Sinks = [],
     backend: Annotated[Backend, typer.Option()] = "auto",
     precision: Annotated[Precision | None, typer.Option()] = None,
     explain: Annotated[
-        int | None, typer.Option(metavar="N", help="Say why trigger N (or the result with t_ns N) saw what it saw.")
+        int | None,
+        typer.Option(metavar="N", help="Explain which data trigger N (or the result with t_ns N) used, and why."),
     ] = None,
     json: JsonLines = False,
 ) -> None:

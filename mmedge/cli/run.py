@@ -37,7 +37,7 @@ def parse_inputs(bundle: Bundle | None, pairs: list[str], by_modality: dict[str,
             raise ConfigError(f"the bundle has no input '{name}'", where=where, fix=f"it has {list(bundle.inputs)}")
         if uri == PUSH:
             raise ConfigError(
-                "nobody can push on the command line", where=where, fix="name a source, or use the Python API"
+                "a command line cannot push data", where=where, fix="name a source, or use the Python API"
             )
         if name in uris:
             raise ConfigError(f"input '{name}' was given twice", where=where, fix="give one source per input")
@@ -66,7 +66,7 @@ def parse_inputs(bundle: Bundle | None, pairs: list[str], by_modality: dict[str,
         raise ConfigError(
             "no source was given",
             where="command line",
-            fix="--image 0 --audio mic://default, or --input NAME=URI; `mmedge devices` lists what is there",
+            fix="--image 0 --audio mic://default, or --input NAME=URI; run `mmedge devices` to list devices",
         )
     return uris
 
@@ -86,15 +86,18 @@ def command(
     audio: Annotated[str | None, typer.Option(help="Source of the only audio input.")] = None,
     text: Annotated[str | None, typer.Option(help="Source of the only text input.")] = None,
     sink: Sinks = [],
-    duration: Annotated[float | None, typer.Option(help="Stop after so many seconds.")] = None,
-    latency: Annotated[Latency, typer.Option(help="How long to wait.")] = "balanced",
+    duration: Annotated[float | None, typer.Option(help="Stop after this many seconds.")] = None,
+    latency: Annotated[
+        Latency, typer.Option(help="How long to wait for late inputs; offline: wait for every packet (files only).")
+    ] = "balanced",
     backend: Annotated[Backend, typer.Option()] = "auto",
     precision: Annotated[Precision | None, typer.Option()] = None,
-    speed: Annotated[float, typer.Option(help="How fast files are played.")] = 1.0,
+    speed: Annotated[float, typer.Option(help="Playing speed of files; 1 is real time.")] = 1.0,
     record: Annotated[Path | None, typer.Option(metavar="DIR", help="Record the run, for `mmedge replay`.")] = None,
     video: Annotated[Video, typer.Option(help="How --record keeps pictures.")] = "lossless",
     results: Annotated[
-        Literal["auto", "latest", "all"], typer.Option(help="What is printed when printing is slower than the run.")
+        Literal["auto", "latest", "all"],
+        typer.Option(help="Which results to print when printing is slower than the run."),
     ] = "auto",
     json: JsonLines = False,
 ) -> None:

@@ -1,4 +1,4 @@
-"""What ends a command from outside.
+"""Signals that end a command.
 
 Ctrl-C is an interruption, 130. The stop of a service manager is the orderly end of what runs until it is stopped, 0.
 What was started with a signal ignored (``nohup``, ``&``) goes on ignoring it.

@@ -16,7 +16,7 @@ from mmedge.cli.output import Json, next_step, print_json
 def command(
     recipe: Annotated[Path, typer.Argument(help="The recipe, a TOML file.")],
     output: Annotated[Path | None, typer.Option(help="Weights file; default: where the recipe says.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Instead of the recipe's seed.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Random seed; default: the recipe's.")] = None,
     json: Json = False,
 ) -> None:
     """Prepare the data, train, evaluate on validation, print one test table, save the weights."""

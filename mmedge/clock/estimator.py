@@ -13,24 +13,24 @@ from mmedge.types import ClockQuality
 
 FloatArray = npt.NDArray[np.float64]
 
-_BUCKET_NS = 1_000_000_000
+_BUCKET_NS = 1_000_000_000  # of which the packet with the least delay is a point of the line
 _WINDOW = 60  # buckets
-_RECENT = 10
-_SETTLE_NS = 2_000_000_000
-_STEP_NS = 30_000_000
-_STEP_BUCKETS = 3
-_JUMP_NS = 10_000_000_000
-_DOUBT_NS = 250_000_000
-_SMOOTH = 0.3
+_RECENT = 10  # buckets by which the level is corrected
+_SETTLE_NS = 2_000_000_000  # after a start, in which an early packet moves the line at once
+_STEP_NS = 30_000_000  # a change of delay beyond this is a step; below, the line drifts to it
+_STEP_BUCKETS = 3  # in a row that must be off, or it is a stall
+_JUMP_NS = 10_000_000_000  # beyond this the stream's clock has another origin
+_DOUBT_NS = 250_000_000  # of arrivals over which the least delay is looked for
+_SMOOTH = 0.3  # of the newest error that is taken over per bucket
 _UP_NS, _DOWN_NS = 500_000.0, 5_000_000.0  # per bucket
-_MAX_SLOPE = 500e-6
+_MAX_SLOPE = 500e-6  # s per s: beyond any crystal
 # What is known of a slope before its first point, and of one that was learnt before the stream was interrupted.
 _PRIOR_NEW, _PRIOR_KEPT = 100e-6, 5e-6
 _NOISE_NS, _NOISE_POINTS = 200_000.0, 4
 _FIRST_NS = 40_000_000  # how late a lone first packet may well be
-_JITTER = 1024
+_JITTER = 1024  # newest packets whose excess delay is kept
 _NEVER = (-(1 << 62), -(1 << 62))
-_TWO_SIDED_NS = 1_000_000.0
+_TWO_SIDED_NS = 1_000_000.0  # the most that jitter adds to the spread of the line
 
 
 class ClockReport(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""What a live device really delivers: rate, stamps, queue, jitter, latency, losses."""
+"""Measure what a live device delivers: rate, time stamps, queue, jitter, latency, losses."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mmedge.types import NS_PER_S, Block, ClockQuality, EndOfStream, Frame, Pack
 RATE_HZ = 48_000
 SETTLED_S = 20.0
 """A shorter measurement says little about a clock's drift."""
-_FIRST_S = 8.0
+_FIRST_S = 8.0  # for the first packet of a device that has opened
 _SETTLING = 0.4  # of the time, which is not counted for the rate
 _INPUTS: dict[str, Input] = {
     "image": ImageInput(size=(64, 64), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
@@ -112,7 +112,7 @@ def probe_devices(uris: Sequence[str], *, seconds: float = 5.0, progress: Progre
     for uri in uris:
         if not parse(uri).live:
             raise ConfigError(
-                f"'{uri}' is no live device", where=uri, fix="only devices can be probed: mmedge devices lists them"
+                f"'{uri}' is not a live device", where=uri, fix="only devices can be probed: mmedge devices lists them"
             )
     found: list[DeviceProbe] = []
     for number, uri in enumerate(uris):
@@ -205,9 +205,9 @@ def _probe(uri: str, seconds: float, tell: Callable[[float], None]) -> DevicePro
 def _silent(source: Source) -> DeviceError:
     reason = source.health().reason
     return DeviceError(
-        f"nothing came within {_FIRST_S:g} s: {reason}",
+        f"no data arrived within {_FIRST_S:g} s: {reason}",
         where=" ".join(source.streams),
-        fix="check that it is switched on, plugged in and sends; that no other program holds it",
+        fix="check that it is switched on, plugged in and sends; that no other program uses it",
     )
 
 

@@ -1,4 +1,4 @@
-"""What every engine is: arrays it owns, ``run``, a checked call, ``close``."""
+"""The base of all engines: arrays that the engine owns, ``run``, a checked call, ``close``."""
 
 from __future__ import annotations
 
@@ -26,10 +26,13 @@ class Engine(Protocol):
         """Compute ``outputs`` from ``inputs``."""
 
     def __call__(self, tensors: Tensors) -> dict[str, AnyArray]:
-        """Check and copy ``tensors`` in, run, and return copies of the outputs."""
+        """Check and copy ``tensors`` in, run, and return copies of the outputs.
+
+        Arrays have exactly the shapes [...] and dtypes of ``inputs`` and ``outputs``.
+        """
 
     def cancel(self) -> None:
-        """Let a run that waits for the user's own code fail at once, since nobody wants its outputs any more."""
+        """Let a run that waits for the user's own code fail at once, since its outputs are no longer wanted."""
 
     def close(self) -> None:
         """Free everything; idempotent."""
@@ -73,7 +76,9 @@ class EngineBase:
         """
         if set(tensors) != set(self.inputs):
             raise EngineError(
-                f"inputs are {sorted(self.inputs)}, got {sorted(tensors)}", where=self.backend, fix="name them so"
+                f"expected the inputs {sorted(self.inputs)}, got {sorted(tensors)}",
+                where=self.backend,
+                fix="use these names",
             )
         for name, value in tensors.items():
             own, value = self.inputs[name], np.asarray(value)
@@ -81,7 +86,7 @@ class EngineBase:
                 raise EngineError(
                     f"expected {own.dtype} {list(own.shape)}, got {value.dtype} {list(value.shape)}",
                     where=f"tensor '{name}'",
-                    fix="convert it first; nothing is cast silently",
+                    fix="convert it first: engines do not cast",
                 )
             np.copyto(own, value)
         self.run()

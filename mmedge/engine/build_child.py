@@ -135,7 +135,7 @@ def _configure(trt: TensorRT, builder: Any, network: Any, options: BuildOptions,
         here = gpu_available() and gpu_info().compute_capability == options.compute_capability
         kind = "CURRENT" if here else options.compute_capability
         if not config.set_compute_capability(getattr(module.ComputeCapability, kind), 0):
-            raise EngineError(f"{trt.name} refuses to build for {options.compute_capability}")
+            raise EngineError(f"{trt.name} cannot build for {options.compute_capability}", fix="choose another GPU")
     if options.typing == "weak" and options.precision != "fp32":
         config.set_flag(module.BuilderFlag.FP16)
         if options.precision == "int8":

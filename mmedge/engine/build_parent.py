@@ -144,7 +144,7 @@ def target_capability(trt: TensorRT, wanted: str | None = None) -> str:
     problem = gpu_problem()
     if not trt.ahead_of_time and problem is not None:
         raise DeviceError(
-            f"{trt.name} {trt.version} builds engines only for a GPU that is there: {problem}",
+            f"{trt.name} {trt.version} needs a GPU to build engines: {problem}",
             fix="build on the device, or ahead of time with tensorrt_rtx: pip install 'mmedge[tensorrt-rtx]' "
             "and set MMEDGE_TENSORRT=tensorrt_rtx",
         )
@@ -207,7 +207,7 @@ def build_engine(
     trt = load_tensorrt(module)
     target = target_capability(trt, compute_capability)
     if typing == "weak" and "weak_typing" not in trt.caps:
-        raise ConfigError(f"{trt.name} {trt.version} has no weakly typed networks", fix='use typing="strong"')
+        raise ConfigError(f"{trt.name} {trt.version} does not support weakly typed networks", fix='use typing="strong"')
     modes: list[Typing] = ["strong" if typing == "auto" else typing]
     if typing == "auto" and trt.weak_fallback:
         modes.append("weak")
@@ -331,13 +331,13 @@ def _tail(log_path: Path, lines: int = 6) -> str:
 def _crash(code: int, where: str, log_path: Path) -> EngineError:
     if code == -signal.SIGKILL:
         return EngineError(
-            f"the builder was killed, most likely for lack of memory; last log lines:\n{_tail(log_path)}",
+            f"the TensorRT builder was killed, probably because memory ran out; last log lines:\n{_tail(log_path)}",
             where=where,
             fix="close other programs and running pipelines, or pass a smaller workspace_bytes",
         )
     how = f"crashed ({signal.Signals(-code).name})" if code < 0 else f"ended with code {code}"
     return EngineError(
-        f"the builder {how}; last log lines:\n{_tail(log_path)}",
+        f"the TensorRT builder {how}; last log lines:\n{_tail(log_path)}",
         where=where,
         fix="export with opset 20, try another precision, or run this stage on a CPU backend; please report the log",
     )

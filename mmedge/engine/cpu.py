@@ -1,4 +1,4 @@
-"""What this CPU's instruction set does to a network: which sets there are, and whether 8-bit sums are exact."""
+"""Effects of the CPU on a network: its instruction sets, and whether 8-bit sums are exact."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One network, no pipeline: an ONNX file to an engine."""
+"""Load one ONNX file as an engine, without a pipeline."""
 
 from __future__ import annotations
 

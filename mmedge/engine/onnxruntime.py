@@ -67,7 +67,7 @@ class OnnxRuntimeEngine(EngineBase):
             )
         except Exception as error:  # onnxruntime raises one private class per status code
             raise EngineError(
-                f"ONNX Runtime cannot load the model: {error}", where=name, fix="look at it with `mmedge inspect`"
+                f"ONNX Runtime cannot load the model: {error}", where=name, fix="run `mmedge inspect` on it"
             ) from error
         self._name = name
         self._binding = self._session.io_binding()
@@ -128,9 +128,9 @@ class OnnxRuntimeEngine(EngineBase):
         for (name, own), value in zip(self.outputs.items(), self._run_free(), strict=True):
             if value.shape != own.shape:
                 raise EngineError(
-                    f"output '{name}' is now {list(value.shape)}, it was {list(own.shape)}",
+                    f"output '{name}' changed its shape from {list(own.shape)} to {list(value.shape)}",
                     where=f"{self._name}: tensor '{name}'",
-                    fix="export a network whose outputs keep their shape",
+                    fix="export a network with constant output shapes",
                 )
 
     def _close_impl(self) -> None:

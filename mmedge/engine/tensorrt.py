@@ -13,7 +13,7 @@ from mmedge.engine.tensorrt_loader import load_tensorrt, run_logger
 from mmedge.errors import EngineError, MmedgeError
 
 _log = logging.getLogger(__name__)
-_WARM_UP_RUNS = 3
+_WARM_UP_RUNS = 3  # before a CUDA graph is captured: TensorRT allocates in the first ones
 
 
 class TensorRTEngine(EngineBase):
@@ -112,7 +112,7 @@ class TensorRTEngine(EngineBase):
                 self._require(self._context.set_input_shape(name, shape), f"shape {list(shape)} of input '{name}'")
             self._in[name] = self._buffer(name, shape, mapped)
         if unknown := self._context.infer_shapes():
-            raise EngineError(f"shapes are not known before the run: {unknown}", fix="export with static shapes")
+            raise EngineError(f"output shapes are unknown before the run: {unknown}", fix="export with static shapes")
         for name in names:
             if name not in self._in:
                 shape = tuple(self._context.get_tensor_shape(name))
@@ -132,12 +132,18 @@ class TensorRTEngine(EngineBase):
         try:
             dtype = np.dtype(module.nptype(kind))
         except TypeError as error:
-            raise EngineError(f"'{name}' has type {kind}, which numpy lacks", fix="use float32 or float16") from error
+            raise EngineError(
+                f"'{name}' has type {kind}, which numpy does not have", fix="use float32 or float16"
+            ) from error
         return Buffer(shape, dtype, mapped=mapped)
 
     def _require(self, ok: bool, what: str) -> None:
         if not ok:
-            raise EngineError(f"TensorRT refused {what}: {self._errors.take()}", where=self._name)
+            raise EngineError(
+                f"TensorRT refused {what}: {self._errors.take()}",
+                where=self._name,
+                fix="rebuild the engine: mmedge compile",
+            )
 
     def _enqueue(self) -> None:
         for buffer in self._in.values():
@@ -171,7 +177,9 @@ class TensorRTEngine(EngineBase):
     def _capture(self) -> Any:
         cuda, stream = self._cuda, self._stream
         if "stream_capturable" in self._trt.caps and not self._context.is_stream_capturable(int(stream)):
-            raise EngineError("TensorRT says that this network cannot be captured")
+            raise EngineError(
+                "TensorRT cannot capture this network as a CUDA graph", fix="none is needed: it runs without one"
+            )
         mode = cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         check(cuda.cudaStreamBeginCapture(stream, mode), "cudaStreamBeginCapture")
         failed: EngineError | None = None

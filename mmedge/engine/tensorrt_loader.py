@@ -79,7 +79,7 @@ def tensorrt_choice(prefer: str | None = None) -> str | None:
     chosen = prefer or os.environ.get("MMEDGE_TENSORRT") or None
     if chosen is not None and chosen not in MODULES:
         raise ConfigError(
-            f"there is no TensorRT module '{chosen}'",
+            f"unknown TensorRT module '{chosen}'",
             where="module" if prefer else "MMEDGE_TENSORRT",
             fix=f"use one of {', '.join(MODULES)}",
         )

@@ -1,4 +1,4 @@
-"""A rule in place of a network: ``"pkg.mod:func"`` behind the engine interface."""
+"""A Python function in place of a network: ``"pkg.mod:func"`` behind the engine interface."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mmedge.fusion.failures import CancelledError
 from mmedge.types import AnyArray
 
 _Answer: TypeAlias = dict[str, AnyArray] | BaseException
-_FIRST_MS = 30_000.0
+_FIRST_MS = 30_000.0  # for the first call, which may import and load
 
 
 class CallableEngine(EngineBase):
@@ -76,7 +76,7 @@ class CallableEngine(EngineBase):
         if isinstance(answer, EngineError):
             raise answer
         if isinstance(answer, BaseException):  # of a class that cannot even be described
-            raise self._error("it raised what cannot be told", "correct the function") from answer
+            raise self._error("it raised an exception that cannot be printed", "correct the function") from answer
         for name, own in self.outputs.items():
             with np.errstate(over="ignore"):  # what is too large becomes infinite, which is an error of its own
                 np.copyto(own, answer[name], casting="unsafe")
@@ -89,7 +89,7 @@ class CallableEngine(EngineBase):
         if self._cancelled:  # looked at after there is a thread: who cancels either sees it or is seen here
             raise self._ended()
         if thread.blocked():
-            raise self._error("it still blocks since an earlier trigger", "correct the function")
+            raise self._error("the call of an earlier trigger has not returned", "correct the function")
         for name, array in self._given.items():
             np.copyto(array, self.inputs[name])
         answer = thread.call(timeout_ms / 1000)
@@ -97,7 +97,9 @@ class CallableEngine(EngineBase):
             return answer
         if self._cancelled:
             raise self._ended()
-        raise self._error(f"it blocks for longer than {timeout_ms:g} ms", "raise timeout_ms, or make it faster")
+        raise self._error(
+            f"it did not return within {timeout_ms:g} ms", "raise timeout_ms, or make the function faster"
+        )
 
     def _call(self) -> _Answer:
         """Call the function and look at what it returns, which may run the user's code as well; errors are returned."""
@@ -115,13 +117,13 @@ class CallableEngine(EngineBase):
     def _take(self, got: object) -> dict[str, AnyArray]:
         values: Mapping[Any, Any]
         if got is None:
-            raise self._error("the function returned None", f"let it return {_listed(self.outputs)}")
+            raise self._error("the function returned None", f"return {_listed(self.outputs)}")
         if isinstance(got, dict):
             values = got
             unknown = [key for key in got if key not in self.outputs]
             if unknown:
                 raise self._error(
-                    f"the function returned {_listed(unknown)}, declared is {_listed(self.outputs)}",
+                    f"the function returned {_listed(unknown)}, but the stage declares {_listed(self.outputs)}",
                     "return what is declared, or declare the rest in the stage's outputs",
                 )
         else:
@@ -136,7 +138,7 @@ class CallableEngine(EngineBase):
             try:
                 value: AnyArray = np.asarray(values[name])
             except BaseException as error:  # an object of the user's own may raise anything
-                raise self._error(f"output '{name}' is no array: {_text(error)}", "return an array") from error
+                raise self._error(f"output '{name}' is not an array: {_text(error)}", "return an array") from error
             if value.shape != own.shape or value.dtype.kind not in "fiub":
                 raise self._error(
                     f"output '{name}' is {value.dtype} {list(value.shape)}, declared float32 {list(own.shape)}",
@@ -161,9 +163,9 @@ class CallableEngine(EngineBase):
 
     def _ended(self) -> EngineError:
         return CancelledError(
-            "the run was ended while it ran",
+            "the run ended before the function returned",
             where=f"callable '{self._target}'",
-            fix="let the run last until it has returned",
+            fix="let the run go on until the function returns",
         )
 
     def _error(self, message: str, fix: str, place: str = "") -> EngineError:
@@ -192,7 +194,9 @@ def _find(target: str, inputs: Iterable[str], where: str) -> Callable[..., objec
     if not colon or not callable(function):
         raise ConfigError(f"'{target}' is not a function", where=where, fix="name it 'package.module:function'")
     if inspect.iscoroutinefunction(function):
-        raise ConfigError(f"'{target}' is async", where=where, fix="leave 'async' out: triggers wait for it")
+        raise ConfigError(
+            f"'{target}' is async", where=where, fix="make it a plain function: triggers wait for its result"
+        )
     try:
         signature = inspect.signature(function, follow_wrapped=False)  # a wrapper may add what its function needs
     except Exception:  # what was compiled, or is odd, may have none
@@ -230,11 +234,11 @@ def _text(error: BaseException) -> str:
     try:
         return str(error)
     except (Exception, SystemExit) as worse:  # of a class of the user's own
-        return f"(and it cannot say why: {type(worse).__name__})"
+        return f"(its text cannot be printed: {type(worse).__name__})"
 
 
 class _Thread:
-    """Runs a function that may never return; a daemon, so that nobody has to wait for its end."""
+    """Runs a function that may never return, on a daemon thread, so that the process can end without it."""
 
     def __init__(self, call: Callable[[], _Answer], name: str) -> None:
         self._call = call
@@ -260,11 +264,11 @@ class _Thread:
         return self._answer(timeout_s)
 
     def blocked(self) -> bool:
-        """Tell whether an earlier call has still not come back; what it returns too late is thrown away."""
+        """Return whether an earlier call has not returned yet; what it returns too late is discarded."""
         return self._owed and self._answer(0) is None
 
     def wake(self) -> None:
-        """Let who waits for an answer wait no longer; from any thread."""
+        """End the wait for an answer; from any thread."""
         self._answers.put(None)
 
     def _answer(self, timeout_s: float) -> _Answer | None:

@@ -10,6 +10,8 @@ from mmedge.types import AnyArray, Snapshot, Tensor, Text
 class Change:
     """Compares values and outputs of other stages with what a stage was fed; allocates no array.
 
+    Arrays have any shape and dtype, which stay the same.
+
     Args:
         fed: Tensor -> the engine's array, which holds what it was fed.
         links: Tensor -> the output of another stage that feeds it.

@@ -39,7 +39,7 @@ def compile_bundle(bundle: Bundle, precision: str | None, progress: Progress) ->
 
 
 def engine_row(stage: str, precision: str, compiled: CompiledEngine) -> dict[str, Any]:
-    """Return what is told of one engine."""
+    """Return what is reported of one engine."""
     build = compiled.build
     return {
         "stage": stage,

@@ -1,4 +1,4 @@
-"""The steps of a face detector in cascade (MTCNN) that are no networks: candidates, crops, boxes.
+"""The steps between the networks of a cascaded face detector (MTCNN): candidates, crops, boxes.
 
 Zhang, Zhang, Li, Qiao: Joint Face Detection and Alignment Using Multitask Cascaded Convolutional Networks, 2016
 (arXiv 1604.02878). Sizes are fixed, so that the networks between the steps have static shapes: rows that are not
@@ -24,6 +24,8 @@ _Indices = npt.NDArray[np.intp]
 def propose(image: FloatArray, cells: FloatArray) -> dict[str, FloatArray]:
     """Choose candidates among the cells of the first network.
 
+    All are float32; boxes are corners in pixels of the image.
+
     Args:
         image: [1, 3, height, width].
         cells: [1, n, 10]: box, probability, offsets of its four sides in box widths and heights, pyramid level.
@@ -42,6 +44,8 @@ def propose(image: FloatArray, cells: FloatArray) -> dict[str, FloatArray]:
 def refine(image: FloatArray, boxes: FloatArray, probability: FloatArray, offsets: FloatArray) -> dict[str, FloatArray]:
     """Keep the candidates that the second network takes for faces.
 
+    All are float32; boxes are corners in pixels of the image.
+
     Args:
         image: [1, 3, height, width].
         boxes: [32, 4], of ``propose``.
@@ -59,6 +63,8 @@ def refine(image: FloatArray, boxes: FloatArray, probability: FloatArray, offset
 
 def decide(boxes: FloatArray, probability: FloatArray, offsets: FloatArray) -> dict[str, FloatArray]:
     """Give the faces that the third network confirms.
+
+    All are float32; boxes are corners in pixels of the image.
 
     Args:
         boxes: [8, 4], of ``refine``.

@@ -1,4 +1,4 @@
-"""What a stage that fails at a trigger says, and how it is noticed that an output is no number."""
+"""Errors of a stage that fails at a trigger, and the check of outputs for NaN and infinity."""
 
 from __future__ import annotations
 
@@ -41,7 +41,10 @@ class StageError(EngineError):
 
 
 class FiniteCheck:
-    """Looks for NaN and infinity in arrays that stay the same; allocates no array per call."""
+    """Looks for NaN and infinity in arrays that stay the same; allocates no array per call.
+
+    Arrays have any shape and dtype.
+    """
 
     def __init__(self, arrays: Mapping[str, AnyArray]) -> None:
         floats = {name: array.reshape(-1) for name, array in arrays.items() if array.dtype.kind == "f"}
@@ -64,5 +67,7 @@ class FiniteCheck:
 
 def _not_finite(name: str) -> EngineError:
     return EngineError(
-        "the output is not finite", where=f"tensor '{name}'", fix="look at the input and at the network's precision"
+        "the output is not finite: it has NaN or infinite values",
+        where=f"tensor '{name}'",
+        fix="look at the input and at the network's precision",
     )

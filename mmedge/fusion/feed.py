@@ -17,7 +17,10 @@ class ReadAudio(Protocol):
     """Copies sound: ``Synchronizer.read_audio``."""
 
     def __call__(self, name: str, snapshot: Snapshot, out: FloatArray, end: int | None = None, /) -> int:
-        """Copy the samples before index ``end`` (where the snapshot cuts) into ``out``; return how many are real."""
+        """Copy the samples before index ``end`` (where the snapshot cuts) into ``out``; return how many are real.
+
+        ``out`` is float32 [n], -1..1.
+        """
 
 
 ReadMember = Callable[[str], bytes]
@@ -27,14 +30,23 @@ class Feed(Protocol):
     """Writes one tensor straight into the engine's input array."""
 
     def fill(self, snapshot: Snapshot, out: AnyArray, read_audio: ReadAudio) -> None:
-        """Fill ``out`` from the snapshot; the input is present."""
+        """Fill ``out`` from the snapshot; the input is present.
+
+        ``out`` has the shape [...] and dtype of the engine's input.
+        """
 
     @property
     def fill_absent(self) -> Callable[[AnyArray], None]:
-        """Fill ``out`` as a black picture or silence would: what an absent input is, for every backend."""
+        """Fill ``out`` as a black picture or silence would: what an absent input is, for every backend.
+
+        ``out`` has the shape [...] and dtype of the engine's input.
+        """
 
     def fill_raw(self, raw: AnyArray, out: AnyArray) -> None:
-        """Fill ``out`` from one recorded raw sample of a golden file."""
+        """Fill ``out`` from one recorded raw sample of a golden file.
+
+        ``raw`` has the raw shape [...] and dtype of the input, ``out`` those of the engine's input.
+        """
 
 
 class _Absent:
@@ -60,21 +72,27 @@ class ImageFeed:
         self.fill_absent = _Absent(self, spec.raw_shape, "uint8")
 
     def fill(self, snapshot: Snapshot, out: AnyArray, read_audio: ReadAudio) -> None:
-        """Preprocess the snapshot's frame into ``out``."""
+        """Preprocess the snapshot's frame into ``out``.
+
+        ``out`` is uint8 or float32, [1, c, h, w] or the raw frame, as the engine's input.
+        """
         self._write(snapshot.frames[self._name], out)
 
     def _write(self, frame: Frame, out: AnyArray) -> None:
         (self._preprocess.raw if self._raw else self._preprocess.tensor)(frame, out)
 
     def fill_raw(self, raw: AnyArray, out: AnyArray) -> None:
-        """Preprocess a recorded frame (H, W, C) into ``out``."""
+        """Preprocess a recorded frame (H, W, C) into ``out``. ``raw`` is uint8."""
         height, width = self._spec.frame
         pixels = np.ascontiguousarray(raw, np.uint8).reshape(height, width, self._spec.channels)
         self._write(recorded_frame(self._name, pixels, self._spec), out)
 
 
 def recorded_frame(name: str, pixels: AnyArray, spec: ImageInput) -> Frame:
-    """Return a frame around recorded pixels (height, width, channels) in the model's own colour."""
+    """Return a frame around recorded pixels (height, width, channels) in the model's own colour.
+
+    Pixels are uint8, 0..255.
+    """
     data = pixels[:, :, 0] if spec.channels == 1 else pixels
     kind = {"gray": "gray8", "rgb": "rgb24", "bgr": "bgr24"}[spec.color]
     return Frame(
@@ -99,7 +117,10 @@ class AudioFeed:
         self.fill_absent = _Absent(self, spec.raw_shape, "float32")
 
     def fill(self, snapshot: Snapshot, out: AnyArray, read_audio: ReadAudio) -> None:
-        """Cut the window into ``out``, or through the features into ``out``."""
+        """Cut the window into ``out``, or through the features into ``out``.
+
+        It is float32, [1, samples] or [1, frames, n_mels].
+        """
         if self._raw:
             read_audio(self._name, snapshot, out.reshape(-1))
         else:
@@ -107,7 +128,7 @@ class AudioFeed:
             self._preprocess.tensor(self._pcm, out)
 
     def fill_raw(self, raw: AnyArray, out: AnyArray) -> None:
-        """Preprocess recorded samples into ``out``."""
+        """Preprocess recorded samples into ``out``. ``raw`` is float32 [1, samples], -1..1."""
         pcm = np.ascontiguousarray(raw, np.float32).reshape(-1)
         if self._raw:
             np.copyto(out.reshape(-1), pcm)
@@ -125,7 +146,7 @@ class TextFeed:
         self._text: str | None = None
 
     def fill(self, snapshot: Snapshot, out: AnyArray, read_audio: ReadAudio) -> None:
-        """Write the token numbers of the text that is valid at the trigger."""
+        """Write the token numbers of the text that is valid at the trigger. ``out`` is int64 [1, max_tokens]."""
         value = snapshot.values[self._name]
         assert isinstance(value, Text)
         if value.text != self._text:
@@ -135,16 +156,16 @@ class TextFeed:
         np.copyto(out, self._ids)
 
     def fill_absent(self, out: AnyArray) -> None:
-        """Write padding."""
+        """Write padding. ``out`` is int64 [1, max_tokens]."""
         out.fill(self._spec.pad)
 
     def fill_raw(self, raw: AnyArray, out: AnyArray) -> None:
-        """Copy recorded token numbers."""
+        """Copy recorded token numbers. Both are int64 [1, max_tokens]."""
         if raw.dtype != np.int64 or raw.size != out.size:
             raise ConfigError(
                 f"expected int64 with {out.size} values, got {raw.dtype} {list(raw.shape)}",
                 where=f"input '{self._name}'",
-                fix="the raw form of a text is its token numbers",
+                fix="give the token numbers of the text",
             )
         np.copyto(out.reshape(-1), raw.reshape(-1))
 
@@ -156,17 +177,17 @@ class ValueFeed:
         self._name = name
 
     def fill(self, snapshot: Snapshot, out: AnyArray, read_audio: ReadAudio) -> None:
-        """Copy the value that is valid at the trigger."""
+        """Copy the value that is valid at the trigger. ``out`` has the manifest's shape [...] and dtype."""
         value = snapshot.values[self._name]
         assert isinstance(value, Tensor)
         self.fill_raw(value.data, out)
 
     def fill_absent(self, out: AnyArray) -> None:
-        """Write zeros."""
+        """Write zeros. ``out`` has the manifest's shape [...] and dtype."""
         out.fill(0)
 
     def fill_raw(self, raw: AnyArray, out: AnyArray) -> None:
-        """Copy an array of exactly the tensor's size and dtype."""
+        """Copy an array of exactly the tensor's size and dtype. Both have the manifest's shape [...]."""
         if raw.dtype != out.dtype or raw.size != out.size:
             raise ConfigError(
                 f"expected {out.dtype} with {out.size} values, got {raw.dtype} {list(raw.shape)}",
@@ -178,7 +199,7 @@ class ValueFeed:
 
 def no_members(name: str) -> bytes:
     """Read a member where there is no bundle."""
-    raise BundleError(f"there is no bundle to read '{name}' from", where=name, fix="load the stage from its bundle")
+    raise BundleError(f"'{name}' cannot be read without a bundle", where=name, fix="load the stage from its bundle")
 
 
 def make_feed(name: str, spec: Input, *, raw: bool, read: ReadMember = no_members) -> Feed:

@@ -14,6 +14,8 @@ from mmedge.types import AnyArray
 def self_test(stage: Stage, golden: Mapping[str, AnyArray], tolerance: Mapping[str, float], where: str) -> float:
     """Run a stage on its recorded inputs and compare with its recorded outputs.
 
+    Arrays have the shapes [samples, ...] and dtypes of the network.
+
     Args:
         stage: The stage, freshly loaded.
         golden: ``in.NAME`` and ``out.NAME`` arrays, samples along axis 0.
@@ -30,7 +32,7 @@ def self_test(stage: Stage, golden: Mapping[str, AnyArray], tolerance: Mapping[s
     missing = sorted(set(names) - set(golden))
     counts = {golden[n].shape[0] if golden[n].ndim else 0 for n in names if n in golden}
     if missing or len(counts) != 1 or 0 in counts:
-        raise CheckError(f"golden file lacks {missing or 'samples'}", where=where, fix="export the bundle again")
+        raise CheckError(f"the golden file has no {missing or 'samples'}", where=where, fix="export the bundle again")
     worst = 0.0
     for index in range(counts.pop()):
         stage.reset()

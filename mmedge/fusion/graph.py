@@ -88,7 +88,10 @@ class StageGraph:
         bits = self._bits = self._look(snapshot)
         self._attempt = self._attempt + 1 if snapshot is self._snapshot else 0
         recorded = failed[self._attempt] if self._attempt < len(failed) else {}
-        self._faults = {name: EngineError(message, where="the recorded run") for name, message in recorded.items()}
+        self._faults = {
+            name: EngineError(message, where="the recorded run", fix="see the recorded run's own error")
+            for name, message in recorded.items()
+        }
         if self._attempt:
             self.lost += [
                 stage.failed(error, bits) for stage, error in self._beside if stage.bits and not bits & stage.bits
@@ -111,7 +114,7 @@ class StageGraph:
         self._fallen, self._beside, self.lost = {}, [], []
 
     def reject(self, tensor: str, error: EngineError) -> StageError:
-        """Let the stage of ``STAGE.OUTPUT`` fail after ``run``, since nobody can make sense of that output."""
+        """Let the stage of ``STAGE.OUTPUT`` fail after ``run``, since that output has no meaning."""
         stage, output = self._outputs[tensor]
         fault = EngineError(error.message, where=f"tensor '{output}', {error.where}", fix=error.fix)
         return stage.failed(fault, self._bits)
@@ -272,7 +275,10 @@ class StageGraph:
                     snapshot.age_ms[seat] = max(snapshot.age_ms.get(seat, 0.0), stale_ns / 1e6)
 
     def output(self, tensor: str) -> AnyArray:
-        """Return ``STAGE.OUTPUT``; a view, valid until the next ``run``."""
+        """Return ``STAGE.OUTPUT``; a view, valid until the next ``run``.
+
+        It is float32 or the network's dtype, [...] as the manifest declares.
+        """
         stage, output = self._outputs[tensor]
         return stage.outputs[output]
 

@@ -82,7 +82,7 @@ def load_graph(
         backend: ``auto``, ``onnxruntime`` or ``tensorrt``.
         precision: Only this precision.
         progress: Called with a message and a share 0..1 while engines are built.
-        patience: Functions may take so many times ``timeout_ms`` before they have failed.
+        patience: Functions may take this many times ``timeout_ms`` before they have failed.
 
     Returns:
         The graph; the caller closes it.
@@ -95,7 +95,7 @@ def load_graph(
     stages: dict[str, Stage] = {}
     unused = unused_stages(bundle.manifest)
     if unused:
-        log.warning("nothing uses what stage %s gives: leave it out of the bundle", ", ".join(map(repr, unused)))
+        log.warning("no task uses the outputs of stage %s: leave it out of the bundle", ", ".join(map(repr, unused)))
     try:
         for name in stage_order(bundle.manifest.stages):
             if bundle.manifest.stages[name].callable is not None:
@@ -138,7 +138,9 @@ def _load_network(
     if len(choices) == 1 and first is not None:
         raise first
     raise EngineError(
-        f"no engine of stage '{name}' works", where="; ".join(tried), fix="run `mmedge doctor` and `mmedge verify`"
+        f"no engine of stage '{name}' passes its self-test",
+        where="; ".join(tried),
+        fix="run `mmedge doctor` and `mmedge verify`",
     ) from first
 
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from mmedge.types import FloatArray
 
-TINY = 1e-7
+TINY = 1e-7  # a probability below this counts as this: log 0 would veto all others
 _WEIGHT = "weight_"
 
 
@@ -33,7 +33,7 @@ def weighted_log_probs(*, prior: npt.ArrayLike | None = None, **tensors: npt.Arr
         Probabilities [1, classes]; the prior where every expert is absent.
 
     Raises:
-        ValueError: If experts have different numbers of classes, or a weight belongs to nobody.
+        ValueError: If experts have different numbers of classes, or a weight belongs to no expert.
 
     Example:
         >>> weighted_log_probs(eye=[[0.8, 0.2]], ear=[[0.5, 0.5]]).round(2)
@@ -45,7 +45,7 @@ def weighted_log_probs(*, prior: npt.ArrayLike | None = None, **tensors: npt.Arr
     sizes = {v.size for v in experts.values()}
     if len(sizes) != 1 or not weights.keys() <= experts.keys():
         raise ValueError(
-            f"experts of one size and their weights are wanted, got { ({n: v.size for n, v in given.items()}) }"
+            f"experts need the same size and one weight each, got { ({n: v.size for n, v in given.items()}) }"
         )
     classes = sizes.pop()
     base = np.full(classes, 1 / classes)

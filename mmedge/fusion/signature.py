@@ -1,4 +1,4 @@
-"""What the manifest and the graph say of a stage's tensors against what its network is."""
+"""Compare the manifest's and the graph's view of a stage's tensors with its network."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def check_signature(
             raise BundleError(
                 f"the network's {kind} are {sorted(own)}, the manifest says {sorted(declared)}",
                 where=f"{where}.{kind}",
-                fix="name them as the network does",
+                fix="use the network's names",
             )
 
     def agree(key: str, tensor: str, shape: Shape, dtype: str | None) -> None:

@@ -53,7 +53,7 @@ class Stage:
         cold: Whether it has no output of its own.
         file: The member of the bundle that its engine was made of; empty for a callable.
         shown: Whether ``outputs`` are those of a run, not zeros.
-        stale: Whether it still runs in the background for inputs that were away since; nobody will see the outputs.
+        stale: Whether it still runs in the background for inputs that were away since; the outputs are discarded.
         fault: Why a background stage has no output, from a failure until the next run that ends well.
 
     Raises:
@@ -281,7 +281,11 @@ class Stage:
 
     def waiting(self, bits: int) -> StageError:
         """Return what to raise while ``pending``; it goes on in the background."""
-        away = EngineError("it still runs for inputs that were away since", where="its background run")
+        away = EngineError(
+            "an earlier background run has not finished, and its inputs were missing since then",
+            where="its background run",
+            fix="make the stage faster",
+        )
         return StageError(self.name, self._present(bits), self.fault or away, again=True)
 
     def _present(self, bits: int) -> tuple[str, ...]:
@@ -351,7 +355,7 @@ class Stage:
         self.reset()
 
     def reset(self) -> None:
-        """Forget cached outputs and states; a background run goes on for nobody. Idempotent and then cheap."""
+        """Forget cached outputs and states; outputs of a background run are discarded. Idempotent and then cheap."""
         self.fault = None
         if self._blank and self._fed_bits == _NEVER and (self._future is None or self.stale):
             return
@@ -371,7 +375,10 @@ class Stage:
             fill(array, number, where)
 
     def fill_raw(self, tensors: Mapping[str, AnyArray]) -> None:
-        """Write one golden sample (``in.NAME`` without its leading axis) into the engine's inputs."""
+        """Write one golden sample (``in.NAME`` without its leading axis) into the engine's inputs.
+
+        Arrays have the raw shapes [...] and dtypes of the inputs.
+        """
         self._blank = False
         for tensor, own in self.engine.inputs.items():
             raw = tensors[f"in.{tensor}"]
@@ -388,5 +395,5 @@ class Stage:
 
 
 def array_of(upstream: Mapping[str, Stage], stage: str, output: str) -> AnyArray:
-    """Return the array of a stage's output."""
+    """Return the array of a stage's output. It has the shape [...] and dtype of the engine's output, which owns it."""
     return upstream[stage].outputs[output]

@@ -1,4 +1,4 @@
-"""A stage that listens: every sample is heard once, in steps of one length, whenever triggers come."""
+"""Streaming stages: each sample is processed once, in steps of equal length, independent of triggers."""
 
 from __future__ import annotations
 
@@ -32,26 +32,28 @@ def check_stream(spec: StageSpec, inputs: Mapping[str, Input], where: str) -> No
         where: The stage's place in its file, for errors.
 
     Raises:
-        BundleError: If the step is no whole number of samples, is longer than the window, or another input, a rule
+        BundleError: If the step is not a whole number of samples, is longer than the window, or another input, a rule
             ``on`` an input, or the background is wanted.
     """
     sound, seat, samples = _heard(spec, inputs)
     for tensor, source in spec.sources.items():
         if source != Seat(sound) and not isinstance(source, (State, Constant)):
             raise BundleError(
-                f"a stream hears '{sound}' and cannot be fed '{source}' too",
+                f"a stream that is fed by '{sound}' cannot be fed by '{source}' as well",
                 where=f"{where}.inputs.{tensor}",
-                fix="bring the two together in a stage behind it, or leave out every_ms",
+                fix="join the two in a later stage, or remove every_ms",
             )
     if spec.on is not None:
         raise BundleError(
-            f"a stream runs when its sound has come, not on '{spec.on}'", where=f"{where}.on", fix="leave on out"
+            f"a stream runs when its sound arrives, so 'on' cannot be '{spec.on}'",
+            where=f"{where}.on",
+            fix="remove 'on'",
         )
     if abs(samples - round(samples)) > 1e-6:
         raise BundleError(
-            f"{spec.every_ms:g} ms are {samples:g} samples of {sound} at {seat.sample_rate_hz} Hz",
+            f"{spec.every_ms:g} ms of '{sound}' are {samples:g} samples, which must be a whole number",
             where=f"{where}.every_ms",
-            fix="choose steps of whole samples",
+            fix=f"choose an every_ms that fits the sample rate of {seat.sample_rate_hz} Hz",
         )
     if round(samples) > seat.samples:
         raise BundleError(
@@ -60,7 +62,7 @@ def check_stream(spec: StageSpec, inputs: Mapping[str, Input], where: str) -> No
             fix=f"lengthen the window_ms of '{sound}' or shorten the step",
         )
     if spec.mode == "async":
-        raise BundleError("a stream cannot run in the background", where=f"{where}.mode", fix="leave mode out")
+        raise BundleError("a stream cannot run in the background", where=f"{where}.mode", fix="remove 'mode'")
 
 
 def _heard(spec: StageSpec, inputs: Mapping[str, Input]) -> tuple[str, AudioInput, float]:
@@ -73,7 +75,7 @@ def _heard(spec: StageSpec, inputs: Mapping[str, Input]) -> tuple[str, AudioInpu
 
 
 class StreamStage(Stage):
-    """A stage with a state that hears sound in steps of ``every_ms``, counted in samples from the begin of the epoch.
+    """A stage with a state that hears sound in steps of ``every_ms``, counted in samples from the start of the epoch.
 
     At a trigger it runs as often as steps have come. Its window holds the step and the sound before it. While its
     sound is absent it gives zeros and keeps its state: what it has not heard yet it hears later. It has no other

@@ -1,4 +1,4 @@
-"""What the graph feeds to each tensor of a stage: its shape, its dtype, or a number that fills it."""
+"""What feeds each tensor of a stage: its shape, its dtype, or a constant that fills it."""
 
 from __future__ import annotations
 
@@ -74,7 +74,10 @@ def input_dtypes(spec: StageSpec, inputs: Mapping[str, Input], upstream: Upstrea
 
 
 def fill(array: AnyArray, number: float, where: str) -> None:
-    """Fill a tensor with a constant, or raise BundleError if its dtype cannot hold the number."""
+    """Fill a tensor with a constant, or raise BundleError if its dtype cannot hold the number.
+
+    ``array`` has any shape.
+    """
     kind, fits = array.dtype.kind, True
     if kind == "b":
         fits = number in (0, 1)

@@ -1,4 +1,4 @@
-"""What outputs mean: classification, verification, detection, and their smoothing."""
+"""Interpret outputs: classification, verification, detection, and their smoothing."""
 
 from mmedge.interpret.kinds import make_interpreter
 from mmedge.interpret.layouts import recognise

@@ -1,4 +1,4 @@
-"""From a detector's output to boxes in the camera's picture: decode, map back, one box a thing."""
+"""From a detector's output to boxes in the camera's picture: decode, map back, suppress duplicates."""
 
 from __future__ import annotations
 
@@ -80,9 +80,9 @@ class Detector(Interpreter):
         rows = own.T if layout == "yolo" else own
         if rows.ndim != 2 or rows.shape[1] != want:
             raise EngineError(
-                f"{list(output.shape)} is not what the layout '{layout}' has for {classes} labels",
+                f"{list(output.shape)} does not match the layout '{layout}' with {classes} labels",
                 where=f"task '{self._name}'",
-                fix=f"it is [1, {want}, n]" if layout == "yolo" else f"it is [1, n, {want}]",
+                fix=f"it must be [1, {want}, n]" if layout == "yolo" else f"it is [1, n, {want}]",
             )
         return rows
 
@@ -108,7 +108,7 @@ class Detector(Interpreter):
         wrong = (numbers < 0) | (numbers >= len(self._labels)) | (numbers != np.floor(numbers))
         if wrong.any():
             raise EngineError(
-                f"class {numbers[wrong][0]:g} of a box, there are {len(self._labels)} labels",
+                f"a box has class {numbers[wrong][0]:g}, but there are only {len(self._labels)} labels",
                 where=f"task '{self._name}'",
                 fix="match labels and output; the layout 'boxes' is x1, y1, x2, y2, score, class",
             )

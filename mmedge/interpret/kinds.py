@@ -68,7 +68,9 @@ class Verification(Interpreter):
     def __init__(self, name: str, task: Task, labels: tuple[str, ...]) -> None:
         if len(labels) != 2:
             raise EngineError(
-                f"verification has 2 labels, got {len(labels)}", where=f"task '{name}'", fix="its labels are (no, yes)"
+                f"verification needs 2 labels, got {len(labels)}",
+                where=f"task '{name}'",
+                fix="use two labels: no, yes",
             )
         self._name, self._task, self._labels = name, task, labels
         self._score = np.empty(1)
@@ -113,7 +115,9 @@ class Regression(Interpreter):
         """Take up the number."""
         if output.size != 1:
             raise EngineError(
-                f"{output.size} values for one number", where=f"task '{self._name}'", fix="choose another output"
+                f"the output has {output.size} values, but a regression needs one",
+                where=f"task '{self._name}'",
+                fix="choose another output",
             )
         self._value[0] = self._clamped(float(output.reshape(-1)[0]))
 
@@ -135,7 +139,11 @@ class Regression(Interpreter):
 
 def _detector(name: str, task: Task, labels: tuple[str, ...], to_picture: ToPicture | None) -> Interpreter:
     if to_picture is None:
-        raise EngineError("a detection needs the geometry of its picture", where=f"task '{name}'")
+        raise EngineError(
+            "a detection needs the geometry of its image input",
+            where=f"task '{name}'",
+            fix="pass to_picture, of its image input",
+        )
     return Detector(name, task, labels, to_picture)
 
 

@@ -1,4 +1,4 @@
-"""Which detector an ONNX signature is of."""
+"""Recognise detectors by their ONNX signature."""
 
 from __future__ import annotations
 

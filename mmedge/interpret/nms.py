@@ -12,6 +12,8 @@ from mmedge.types import AnyArray
 def suppress(corners: AnyArray, scores: AnyArray, iou: float, classes: AnyArray | None = None) -> npt.NDArray[np.intp]:
     """Return the boxes that overlap no better one (of the same class) by more than ``iou``, best first.
 
+    Corners and scores are of any float dtype.
+
     Args:
         corners: [n, 4]: x1, y1, x2, y2, in any unit.
         scores: [n].

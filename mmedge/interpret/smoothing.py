@@ -1,4 +1,4 @@
-"""From scores to the label that is told, steady over capture time."""
+"""Smoothing: from scores to the reported label, steady over capture time."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Hysteresis:
 class Debounce:
     """Tells a label only after it has been the same for ``hold_ms``, until then the one before it.
 
-    To abstain is a label like any other; before the first one has lasted, nothing is told.
+    To abstain is a label like any other; before the first one has lasted that long, no label is reported.
 
     Args:
         hold_ms: How long a label must last, in capture time.

@@ -18,12 +18,17 @@ class Interpreter(Protocol):
     """Turns one output, which is finite, into a result; keeps the smoothing of one run."""
 
     def __call__(self, output: AnyArray, snapshot: Snapshot) -> TaskResult:
-        """Interpret ``output``, what the stage answered to ``snapshot``: ``read`` and ``tell``."""
+        """Interpret ``output``, what the stage answered to ``snapshot``: ``read`` and ``tell``.
+
+        ``output`` has the shape [...] and dtype of the stage's output.
+        """
         self.read(output, snapshot)
         return self.tell(snapshot)
 
     def read(self, output: AnyArray, snapshot: Snapshot) -> None:
         """Take up an output; what it took up before, and did not tell, is forgotten.
+
+        ``output`` has the shape [...] and dtype of the stage's output.
 
         Raises:
             EngineError: If the output has another shape than the task needs, or means nothing.
@@ -45,10 +50,15 @@ def softmax(logits: Scores, temperature: float) -> None:
 
 
 def read_scores(output: AnyArray, scores: Scores, name: str) -> None:
-    """Copy ``output`` to ``scores``, or raise EngineError naming the task."""
+    """Copy ``output`` to ``scores``, or raise EngineError naming the task.
+
+    ``output`` has any shape and float dtype, ``scores`` is [labels].
+    """
     if output.size != scores.size:
         raise EngineError(
-            f"{output.size} values for {scores.size} labels", where=f"task '{name}'", fix="match labels and output"
+            f"the output has {output.size} values, but there are {scores.size} labels",
+            where=f"task '{name}'",
+            fix="match labels and output",
         )
     np.copyto(scores, output.reshape(-1), casting="unsafe")
 
@@ -58,7 +68,7 @@ def check_probability(scores: Scores, name: str) -> None:
     low, high = float(scores.min()), float(scores.max())
     if not (low >= -_SLACK and high <= 1.0 + _SLACK):
         raise EngineError(
-            f"probabilities of {low:g} to {high:g}",
+            f"probabilities must be 0 to 1, got {low:g} to {high:g}",
             where=f"task '{name}'",
             fix="end the network with a softmax or sigmoid, or set the task's scores to 'logits'",
         )

@@ -18,9 +18,9 @@ from mmedge.ipc.frames import FramePool, Loan
 from mmedge.ipc.wake import Wake
 from mmedge.types import Block, ByteArray, ClockQuality, EndOfStream, Frame, Packet, PixelFormat, Slot, Tensor, Text
 
-EVENTS = 1024
-MAX_TEXT = 64 * 1024
-MAX_SAMPLES = 1 << 18
+EVENTS = 1024  # texts and ends that wait: slots of MAX_TEXT bytes
+MAX_TEXT = 64 * 1024  # bytes of one text
+MAX_SAMPLES = 1 << 18  # of the ring of one microphone: 5 s at 48 kHz
 _SLOTS, _MAX_SLOTS, _TENSOR_BYTES = 16, 64, 1 << 24
 
 
@@ -63,7 +63,10 @@ def frame_header(frame: Frame) -> FrameHeader:
 
 
 def frame_of(header: FrameHeader, slot: ByteArray, release: Slot) -> Frame:
-    """Return the frame whose data lies in ``slot``."""
+    """Return the frame whose data lies in ``slot``.
+
+    ``slot`` is uint8, its first bytes hold the picture; the frame's data has the shape [...] of its format.
+    """
     data = slot[: math.prod(header.shape)].reshape(header.shape)
     names = FrameHeader.__struct_fields__[2:]
     fields: dict[str, Any] = {name: getattr(header, name) for name in names} | _fields(header.stamp)
@@ -149,7 +152,7 @@ class PacketWriter:
             return len(data) <= MAX_TEXT and self._event(_Text(_stamp(packet), len(data)), data)
         if isinstance(packet, EndOfStream):
             return self._event(_End(_stamp(packet), packet.reason))
-        raise TypeError(f"{type(packet).__name__} cannot cross a process border")
+        raise TypeError(f"a {type(packet).__name__} cannot be sent to another process")
 
     def _put_frame(self, frame: Frame) -> bool:
         header = frame_header(frame)
@@ -277,7 +280,7 @@ class PacketReader:
                 return None
             return self._packet(ring, index, seq, header)
         except (msgspec.MsgspecError, ValueError, TypeError) as error:
-            raise SourceError(f"a packet is damaged: {error}", where=self._where) from error
+            raise SourceError(f"a packet is damaged: {error}", where=self._where, fix="please report it") from error
 
     def _packet(self, ring: Any, index: int, seq: int, header: _Header) -> Packet:
         if isinstance(header, FrameHeader):
@@ -327,5 +330,8 @@ class RingSlot:
             self.ring.release(self.index)
 
     def copy(self, data: ByteArray, out: ByteArray) -> bool:
-        """Copy what lies in the slot to ``out``; False if it holds something else by now."""
+        """Copy what lies in the slot to ``out``; False if it holds something else by now.
+
+        Both are uint8 of one shape, [...].
+        """
         return bool(self.ring.copy(self.index, self.seq, out.reshape(-1)))

@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 import msgspec
 
-MAX_MESSAGE = 1 << 17
+MAX_MESSAGE = 1 << 17  # bytes
 _MAX_FDS = 4
 _Struct = TypeVar("_Struct", bound=msgspec.Struct)
 
@@ -109,7 +109,7 @@ class Control:
         return self._socket.fileno()
 
     def send(self, message: Message, fds: Sequence[int] = (), *, wait: bool = True) -> bool:
-        """Send a message; False when nobody is at the other end any more.
+        """Send a message; False when the other end is closed.
 
         Args:
             message: What to say.

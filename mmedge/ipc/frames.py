@@ -28,7 +28,10 @@ class Loan:
             self.pool.give_back(self.index)
 
     def copy(self, data: ByteArray, out: ByteArray) -> bool:
-        """Copy ``data``, which lies in the slot, to ``out``; False if the slot was lent again meanwhile."""
+        """Copy ``data``, which lies in the slot, to ``out``; False if the slot was lent again meanwhile.
+
+        Both are uint8 of one shape, [...].
+        """
         out[...] = data
         return self.pool.loans[self.index] == self._number
 
@@ -75,7 +78,9 @@ class FramePool:
         return self.ring.free
 
     def acquire(self, *, timeout_s: float = 0.0) -> tuple[ByteArray, Loan] | None:
-        """Lend a slot; one that was published and that nobody has taken yet is taken back if none is free.
+        """Lend a slot; one that was published and has not been taken yet is taken back if none is free.
+
+        The slot is uint8 [...], of the pool's ``shape``.
 
         Args:
             timeout_s: How long to wait for one that is given back.

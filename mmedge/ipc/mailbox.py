@@ -23,7 +23,7 @@ class Mailbox(Generic[T]):
         droppable: Tells which items may be dropped; while there are none the mailbox holds more than ``size``.
 
     Attributes:
-        dropped: Items that were lost because nobody took them.
+        dropped: Items that were lost because they were not taken in time.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Mailbox(Generic[T]):
             deadline_s: Until when to wait, on ``time.monotonic``.
 
         Raises:
-            TimeoutError: If nothing came in time.
+            TimeoutError: If no data arrived time.
             MmedgeError: The error the writer closed the mailbox with, once it is empty.
         """
         with self._change:

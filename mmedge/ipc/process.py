@@ -22,10 +22,10 @@ from mmedge.errors import ChildTraceback, MmedgeError
 from mmedge.ipc.control import Control, Failed, Log, Message, Start, Stop
 
 _T = TypeVar("_T")
-_TAIL = 2000
-_MAX_SAID = 1 << 20
-_MAX_LOGS = 100
-_KILL_S = 5.0
+_TAIL = 2000  # bytes of a child's stderr that its error shows
+_MAX_SAID = 1 << 20  # bytes of a child's stderr that are kept
+_MAX_LOGS = 100  # log records taken at one turn
+_KILL_S = 5.0  # for a killed process to be gone; a driver may hold it in the kernel
 _ERRORS = {cls.__name__: cls for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, MmedgeError)}
 _logged: deque[str] = deque(maxlen=16)  # tracebacks: a worker that is started again fails as before
 _lock = threading.Lock()

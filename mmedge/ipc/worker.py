@@ -17,7 +17,7 @@ from mmedge.errors import InternalError, MmedgeError, internal, printable, trace
 from mmedge.ipc.control import Control, Done, Failed, Log, Message, Ready, Ring, Start, State, Stop
 
 _PR_SET_PDEATHSIG = 1
-_MAX_TEXT = 16_000
+_MAX_TEXT = 16_000  # characters of a traceback
 
 
 class Link:

@@ -1,4 +1,4 @@
-"""What is wrong with the arguments of a Pipeline, said before anything is opened."""
+"""Checks of the arguments of a Pipeline, made before anything is opened."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mmedge.errors import ConfigError
 from mmedge.ipc.channel import MAX_TEXT
 from mmedge.sinks import is_sink, sink_forms
 
-MAX_DURATION_S = 1e7
+MAX_DURATION_S = 1e7  # 116 days: far below what int64 ns hold
 
 
 def check_capture(capture_ns: object, now_ns: int, where: str) -> None:
@@ -20,35 +20,37 @@ def check_capture(capture_ns: object, now_ns: int, where: str) -> None:
         raise ConfigError(
             f"capture time {capture_ns} is not on CLOCK_MONOTONIC (now {now_ns})",
             where=where,
-            fix="stamp with time.monotonic_ns()",
+            fix="use time.monotonic_ns()",
         )
 
 
 def check_text(text: object, where: str) -> None:
-    """Raise ConfigError unless it is a text that a text input takes."""
+    """Raise ConfigError unless ``text`` is a str that a text input takes."""
     if not isinstance(text, str):
         fix = "pass a str; an empty one takes the text back"
-        raise ConfigError(f"this is no text but {type(text).__name__}", where=where, fix=fix)
+        raise ConfigError(f"text must be a str, got {type(text).__name__}", where=where, fix=fix)
     try:
         size = len(text.encode())
     except UnicodeEncodeError as error:
-        raise ConfigError(f"this is no text: {error}", where=where, fix="pass a valid str") from error
+        raise ConfigError(f"the text is not valid Unicode: {error}", where=where, fix="pass a valid str") from error
     if size > MAX_TEXT or "\0" in text:
         what = "has a NUL character" if size <= MAX_TEXT else f"is longer than {MAX_TEXT} bytes"
         raise ConfigError(f"the text {what}", where=where, fix="correct or shorten it")
 
 
 def check_sources(inputs: object) -> None:
-    """Raise ConfigError unless inputs are a mapping of names and URIs."""
+    """Raise ConfigError unless ``inputs`` is a mapping of names to URIs."""
     if not isinstance(inputs, Mapping):
         raise ConfigError(
-            f"inputs are a dict of name and URI, not {type(inputs).__name__}", where="inputs", fix='{"image": "0"}'
+            f"inputs must be a dict of names and URIs, got {type(inputs).__name__}",
+            where="inputs",
+            fix='{"image": "0"}',
         )
     for name, uri in inputs.items():
         if not isinstance(name, str) or not isinstance(uri, str):
             wanted = f"{str(name)!r}: {str(uri)!r}" if isinstance(uri, (int, str, Path)) else "'image': 'clip.mp4'"
             raise ConfigError(
-                f"name and URI of an input are strings, not {name!r}: {uri!r}", where="inputs", fix=f"{{{wanted}}}"
+                f"name and URI of an input must be strings, got {name!r}: {uri!r}", where="inputs", fix=f"{{{wanted}}}"
             )
 
 
@@ -56,14 +58,14 @@ def check_sinks(sinks: object) -> None:
     """Raise ConfigError unless sinks are a list of names and objects that can be sinks."""
     if isinstance(sinks, str) or not isinstance(sinks, Sequence):
         raise ConfigError(
-            f"sinks are a list, not {type(sinks).__name__}",
+            f"sinks must be a list, got {type(sinks).__name__}",
             where="sinks",
             fix=f"sinks=[{sinks!r}]" if isinstance(sinks, str) else 'sinks=["console"]',
         )
     for sink in sinks:
         if not isinstance(sink, str) and not is_sink(sink):
             raise ConfigError(
-                f"{sink!r} is no sink", where="sinks", fix=f"{sink_forms()}; or an object with write and close"
+                f"{sink!r} is not a sink", where="sinks", fix=f"{sink_forms()}; or an object with write and close"
             )
 
 
@@ -76,7 +78,7 @@ CHOICES = {
 
 
 def check_choices(**options: str) -> None:
-    """Raise ConfigError at the first option that has none of its values."""
+    """Raise ConfigError at the first option whose value is not one of its choices."""
     for name, value in options.items():
         if value not in CHOICES[name]:
             raise ConfigError(f"unknown {name} '{value}'", where=name, fix=f"use one of {', '.join(CHOICES[name])}")
@@ -85,12 +87,18 @@ def check_choices(**options: str) -> None:
 def check_speed(speed: float) -> None:
     """Raise ConfigError unless files can be played that fast."""
     if not 0 < speed <= 1000:
-        raise ConfigError(f"speed {speed} is not in 0..1000", where="speed", fix="use latency='offline' for top speed")
+        raise ConfigError(
+            f"speed must be above 0 and at most 1000, got {speed}",
+            where="speed",
+            fix="use latency='offline' for top speed",
+        )
 
 
 def check_duration(duration_s: float | None) -> None:
     """Raise ConfigError unless ``duration_s`` is None or a time one can wait for."""
     if duration_s is not None and not 0 < duration_s <= MAX_DURATION_S:
         raise ConfigError(
-            f"duration {duration_s} s is not in 0..{MAX_DURATION_S:g}", where="duration_s", fix="leave it out to run on"
+            f"duration_s must be above 0 and at most {MAX_DURATION_S:g}, got {duration_s}",
+            where="duration_s",
+            fix="leave it out to run until the sources end",
         )

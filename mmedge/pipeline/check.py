@@ -24,7 +24,7 @@ def check_run(spec: RunSpec, manifest: Manifest) -> None:
     if frozenset(names) not in validated:
         known = [sorted(mask) for mask in validated]
         raise ConfigError(
-            f"the mask {sorted(names)} was never validated for this bundle",
+            f"this bundle was not validated with only {sorted(names)}",
             where="inputs",
             fix=f"give sources for one of {known}",
         )
@@ -34,7 +34,7 @@ def check_run(spec: RunSpec, manifest: Manifest) -> None:
     ]
     if trigger != "timer" and trigger not in names and not clocked:
         raise ConfigError(
-            f"nothing makes triggers: they are made by '{trigger}', which has no source",
+            f"no triggers: input '{trigger}' makes them, and it has no source",
             where="inputs",
             fix=f"give '{trigger}' a source",
         )

@@ -15,7 +15,7 @@ FRAMES = 3
 TENSORS = 512
 # Readers that were held up deliver within milliseconds, once they may.
 _QUIET_NS, _ROUND_S, _ROUNDS = 30_000_000, 0.002, 10
-INBOX = 1024
+INBOX = 1024  # packets that wait in all when no packet may be lost
 
 
 class Inbox:
@@ -93,6 +93,6 @@ class Inbox:
 
 
 def release(packet: Packet | None) -> None:
-    """Give back what a packet holds that nobody will read."""
+    """Release what an unread packet holds."""
     if isinstance(packet, Frame) and packet.release is not None:
         packet.release()

@@ -55,8 +55,8 @@ class Pipeline:
             (files, tests, notebooks). ``auto`` is ``process`` when an input is a live device.
         backend: ``auto``, ``onnxruntime`` or ``tensorrt``.
         precision: Use only ``fp32``, ``fp16`` or ``int8`` variants.
-        speed: How fast files are played.
-        duration_s: Stop after so many seconds of capture time.
+        speed: Playing speed of files; 1 is real time.
+        duration_s: Stop after this many seconds of capture time.
         record: Folder to record the run into, new or empty; see ``mmedge replay``.
         video: Record pictures ``lossless`` (bit by bit) or ``visual`` (they look the same, in a tenth of the space).
         results: What a reader gets that is slower than the run: the ``latest`` result (older ones are counted as not
@@ -254,9 +254,9 @@ class Pipeline:
         try:
             array = np.array(array, order="C", copy=True)
         except Exception as error:  # an object of the user's own may raise anything
-            raise ConfigError(f"this is no array: {error}", where=where, fix="push a numpy array") from error
+            raise ConfigError(f"the value is not an array: {error}", where=where, fix="push a numpy array") from error
         if isinstance(spec, TextInput):
-            raise ConfigError("a text is not pushed", where=where, fix=f"pipe.text('...', name={name!r})")
+            raise ConfigError("push() does not take text", where=where, fix=f"pipe.text('...', name={name!r})")
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise ConfigError(
                 "the array has values that are not finite", where=where, fix="clean the data before it is pushed"
@@ -325,7 +325,7 @@ class Pipeline:
     def _put(self, packet: Packet) -> None:
         if not self._started:
             raise ConfigError(
-                "the run has not begun", where=f"input '{packet.stream}'", fix="call start() first, or use with"
+                "the run has not started", where=f"input '{packet.stream}'", fix="call start() first, or use with"
             )
         if not self._runtime.push(packet):
             raise ConfigError("the run has ended", where=f"input '{packet.stream}'", fix="push while it is running")

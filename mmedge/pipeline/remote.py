@@ -34,11 +34,11 @@ from mmedge.pipeline.statistics import Statistics
 from mmedge.sync import apply_preset, hold_ns
 from mmedge.types import Frame, Packet, Result
 
-_RESULT_BYTES = 1 << 18
-_REPORT_S = 0.2
+_RESULT_BYTES = 1 << 18  # of one encoded result, a slot of its ring
+_REPORT_S = 0.2  # between two reports of the runtime, which _SILENT_S allows to miss 20 times
 _SILENT_S = 4.0  # a process that is starved of everything for that long answers nothing either
-_ASLEEP_S = 1.0
-_STOP_S = 10.0
+_ASLEEP_S = 1.0  # a wait that took longer means that this process itself was stopped
+_STOP_S = 10.0  # for an orderly end; then the runtime is killed
 _START_STOP_S = 0.5  # an engine build does not hear
 log = logging.getLogger("mmedge.runtime")
 
@@ -75,11 +75,11 @@ class ResultWriter:
 
     @property
     def dropped(self) -> int:
-        """Results that nobody read in time."""
+        """Results that were not read in time."""
         return int(self._ring.dropped)
 
     def put(self, result: Result) -> bool:
-        """Hand a result over; False when nobody wants any more."""
+        """Hand a result over; False when no more are wanted."""
         copies: dict[str, Any] = vars(result).get("frames", {})
         references = {name: self._refer(copy.__self__) for name, copy in copies.items()}
         data = msgspec.msgpack.encode((result, references, vars(result)["from_ns"]))
@@ -217,7 +217,7 @@ class RemoteRuntime:
             self._thread.start()
             self._ready.wait()
             if not self._open:
-                raise self._error or InternalError("the runtime ended before it began", fix="please report it")
+                raise self._error or InternalError("the runtime process ended while it started", fix="please report it")
         except OSError as error:
             self.stop()
             what, fix = shortage(error) or (
@@ -246,7 +246,7 @@ class RemoteRuntime:
             self._error = MmedgeError(
                 f"the runtime has not reported for {silent_s:.0f} s and was killed",
                 where=f"process {child.pid}, {child.state()}",
-                fix="leave it running (kill -CONT); a callable that keeps the interpreter to itself has to release it",
+                fix="leave it running (kill -CONT); a callable that holds the GIL has to release it",
             )
             child.kill()
         except EOFError:
@@ -254,7 +254,7 @@ class RemoteRuntime:
                 self._error = child.error or MmedgeError(
                     f"the runtime has died: {child.reason()}",
                     where=f"process {child.pid}",
-                    fix="run again with isolation='thread' to see it in a debugger; report it if it is not your code",
+                    fix="run again with isolation='thread' to debug it; report it if it is not your code",
                 )
         except Exception as error:  # whatever it is must reach who waits for results
             log.exception("listening to the runtime failed")
@@ -335,14 +335,20 @@ class RemoteRuntime:
         # A result knows where its picture lies and no more: to keep results is not to keep rings.
         if reference is None:
             raise ConfigError(
-                "pictures of files stay in the runtime's process", where=f"input '{name}'", fix="use isolation='thread'"
+                "pictures from files cannot leave the runtime process",
+                where=f"input '{name}'",
+                fix="use isolation='thread'",
             )
         patience = 100  # the ring was announced before the result, but on the control line, which another thread reads
         while self._cameras.get(name, (0, None))[0] < reference.ring and patience and not self._ended.wait(0.001):
             patience -= 1
         number, ring = self._cameras.get(name, (0, None))
         if number != reference.ring:
-            raise FrameExpiredError("the picture is gone: its camera was opened again", where=f"input '{name}'")
+            raise FrameExpiredError(
+                "the picture is gone: its camera was opened again",
+                where=f"input '{name}'",
+                fix="copy the picture as its result arrives",
+            )
         slot = RingSlot(ring, reference.index, reference.seq, held=False)
         return frame_of(reference.header, ring.data(reference.index), slot).copy()
 

@@ -36,10 +36,10 @@ from mmedge.types import Packet, Result, Snapshot
 
 log = logging.getLogger("mmedge.runtime")
 PUSH = "push://"
-RESULTS = 64
-MAX_AHEAD_NS = 5_000_000_000
-STARTUP_NS = 2_000_000_000
-LOOK_NS = 100_000_000
+RESULTS = 64  # results that wait to be read: two seconds at 30 a second
+MAX_AHEAD_NS = 5_000_000_000  # by how far one file may run ahead of the others
+STARTUP_NS = 2_000_000_000  # in which an input may be missing without a reason
+LOOK_NS = 100_000_000  # between two looks at the health of the sources
 LONG_NS = 50_000_000  # a run after which it is looked whether the sources' threads were held up, too
 END_S = 0.5  # what was begun in time may end
 
@@ -49,10 +49,10 @@ class Outlet(Protocol):
 
     @property
     def dropped(self) -> int:
-        """Results that nobody read in time."""
+        """Results that were not read in time."""
 
     def put(self, result: Result, /) -> bool:
-        """Take a result; False when nobody wants any more."""
+        """Take a result; False when no more are wanted."""
 
     def close(self, error: MmedgeError | None = None) -> None:
         """Take no more; whoever reads learns the error after the last result."""
@@ -135,7 +135,7 @@ class Runtime:
             self._attached = attached = {name: live.get(name, True) for name in self.spec.inputs}
             if self._lossless and any(attached.values()):
                 raise ConfigError(
-                    "latency 'offline' waits for everything, so it needs files, not live sources",
+                    "latency 'offline' waits for every packet, so it works with files only, not with live sources",
                     where=f"inputs {sorted(n for n, on in attached.items() if on)}",
                     fix="use latency 'low' or 'balanced'",
                 )

@@ -22,7 +22,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
         speed: How fast files are played with ``low`` and ``balanced``.
         isolation: ``process``: each live device is read in a process of its own, and so the runtime itself is in one;
             ``thread``: everything is in the process that called.
-        duration_s: Stop after so many seconds of capture time; None runs until the sources end.
+        duration_s: Stop after this many seconds of capture time; None runs until the sources end.
         record: Folder to record the run into; new or empty.
         results: What a slow reader gets: the ``latest`` result, or ``all`` that wait (the oldest are lost when too many
             do).

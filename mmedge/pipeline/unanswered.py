@@ -1,4 +1,4 @@
-"""Why a run has given no result at all: nobody should have to guess, and no script should take it for success."""
+"""The error of a run that gave no results: it says why, so that no script takes such a run for a success."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def unanswered(
 
     Example:
         >>> print(unanswered({"image": {"state": "RECONNECTING", "reason": "no packet for 1.5 s"}}, {}))
-        nothing came in
+        no data arrived
           where: image: no packet for 1.5 s
           fix: check that the sources send (mmedge devices --probe), or give them more time
     """
@@ -34,9 +34,9 @@ def unanswered(
     if not any(came.values()):
         fix = "check that the sources send (mmedge devices --probe), or give them more time"
         return DeviceError(
-            "nothing came in", where=where, fix="push data while it runs" if pushed.keys() == came.keys() else fix
+            "no data arrived", where=where, fix="push data while it runs" if pushed.keys() == came.keys() else fix
         )
-    what, fix = "the run has given no result", "let it run longer, and look at the inputs that sent nothing"
+    what, fix = "the run gave no results", "let it run longer, and look at the inputs that sent nothing"
     if statistics is not None and statistics.drops:
         what += f": of {statistics.triggers} triggers " + ", ".join(
             f"{n} {cause}" for cause, n in statistics.drops.items()
@@ -51,6 +51,6 @@ def _came(report: Mapping[str, Any]) -> int:
 
 def _say(came: int, report: Mapping[str, Any], *, by_push: bool) -> str:
     if by_push:
-        return f"{came} packets were pushed" if came else "nothing was pushed"
+        return f"{came} packets were pushed" if came else "no packets were pushed"
     reason = report.get("reason")
     return f"{came} packets came" + (f"; {reason}" if reason else "") if came else str(reason or "nothing has arrived")

@@ -96,4 +96,6 @@ _FIX = "pass contiguous float32 arrays of the seat's shape"
 
 def _check(name: str, array: AnyArray, shape: tuple[int, ...]) -> None:
     if array.shape != shape or array.dtype != np.float32:
-        raise ConfigError(f"{name} is {array.dtype} {array.shape}, not float32 {shape}", where="audio window", fix=_FIX)
+        raise ConfigError(
+            f"{name} must be float32 {shape}, got {array.dtype} {array.shape}", where="audio window", fix=_FIX
+        )

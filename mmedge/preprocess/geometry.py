@@ -101,6 +101,9 @@ def to_picture(spec: ImageInput, corners: AnyArray) -> None:
 
 
 def to_picture_of(inputs: Mapping[str, Input], task: Task) -> Callable[[AnyArray], None] | None:
-    """Return ``to_picture`` for the seat of a detection, None for other tasks."""
+    """Return ``to_picture`` for the seat of a detection, None for other tasks.
+
+    It changes corners, float64 [n, 4], in place: from pixels of the network's input to 0..1 of the picture.
+    """
     seat = None if task.detection is None else inputs[task.detection.input]
     return partial(to_picture, seat) if isinstance(seat, ImageInput) else None

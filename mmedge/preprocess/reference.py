@@ -173,10 +173,13 @@ def hann_window(samples: int) -> _Double:
 
 
 def mel_power(pcm: FloatArray, spec: AudioInput) -> _Double:
-    """Return the mel power [frames, n_mels] before floor and logarithm; frame k starts at sample k * hop."""
+    """Return the mel power [frames, n_mels] before floor and logarithm; frame k starts at sample k * hop.
+
+    ``pcm`` is float32 [samples], -1..1; the power is float64.
+    """
     features = spec.features
     if features is None:
-        raise ConfigError("the seat has no features", where="features", fix="declare features of kind log_mel")
+        raise ConfigError("the input has no features", where="features", fix="declare features of kind log_mel")
     starts = np.arange(spec.tensor_shape[1]) * features.hop_samples
     frames = pcm[starts[:, None] + np.arange(features.window_samples)] * hann_window(features.window_samples)
     power = np.abs(np.fft.rfft(frames, features.n_fft)) ** 2
@@ -194,7 +197,7 @@ def log_mel(pcm: FloatArray, spec: AudioInput) -> FloatArray:
         float32 [1, frames, n_mels], a copy.
 
     Raises:
-        ConfigError: If the seat has no features.
+        ConfigError: If the input has no features.
     """
     power = mel_power(pcm, spec)
     assert spec.features is not None

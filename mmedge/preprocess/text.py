@@ -15,7 +15,7 @@ from mmedge.errors import BundleError, ConfigError, EngineError
 from mmedge.extras import require
 from mmedge.types import AnyArray
 
-MAX_BYTES = 1 << 26
+MAX_BYTES = 1 << 26  # of a tokenizer.json
 _MAX_ID = (1 << 63) - 1
 # What is beyond so many letters for each token of the seat would be cut anyway: 64 KiB take 0.1 s to read.
 _LETTERS = 256
@@ -57,7 +57,7 @@ class Tokenizer:
         if len(raw) > MAX_BYTES:
             raise self._damaged(f"the tokenizer has {len(raw)} bytes, the limit is {MAX_BYTES}")
         if spec.pad > _MAX_ID:
-            raise self._damaged(f"pad {spec.pad} is no int64")
+            raise self._damaged(f"pad {spec.pad} does not fit into int64")
         try:
             _check_growth(tokenizers, msgspec.json.decode(raw))
             self._tokenizer: Any = tokenizers.Tokenizer.from_buffer(raw)
@@ -88,7 +88,7 @@ class Tokenizer:
         """
         if out.shape != self._shape or out.dtype != np.int64:
             raise ConfigError(
-                f"out is {out.dtype} {list(out.shape)}, not int64 {list(self._shape)}",
+                f"out must be int64 {list(self._shape)}, got {out.dtype} {list(out.shape)}",
                 where=self._where,
                 fix="pass an array of the seat's shape",
             )
@@ -123,7 +123,7 @@ def _check_growth(tokenizers: Any, document: dict[str, Any]) -> None:
         waiting += part.get("normalizers") or part.get("pretokenizers") or ()
         longer *= _growth(part)
         if longer > _LONGER:
-            raise ValueError(f"it may make a text more than {_LONGER} times longer")
+            raise ValueError(f"it can make a text more than {_LONGER} times longer")
     # They go through the normalizers when the tokenizer is made.
     added = sum(len(token["content"]) for token in document.get("added_tokens") or ())
     if added * longer > _ADDED:

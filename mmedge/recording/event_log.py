@@ -21,8 +21,8 @@ from mmedge.types import ClockQuality, PixelFormat, TaskResult, Video
 
 HEADER = "recording.json"
 EVENTS = "events.jsonl"
-MAX_HEADER = 1 << 20
-MAX_LINE = 1 << 20
+MAX_HEADER = 1 << 20  # bytes
+MAX_LINE = 1 << 20  # bytes
 
 Outcome: TypeAlias = Literal["answered", "overrun", "after_end", "failed", "skipped"]
 Time: TypeAlias = Annotated[int, msgspec.Meta(ge=-(1 << 62), le=1 << 62)]
@@ -233,10 +233,10 @@ def check_folder(folder: Path) -> None:
     """Raise ConfigError unless ``folder`` is empty or can be made."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(
-            "the folder of a recording must be new or empty", where=str(folder), fix="name another folder, or empty it"
+            "the recording folder must be new or empty", where=str(folder), fix="name another folder, or empty it"
         )
     if not folder.resolve().parent.is_dir():
-        raise ConfigError("there is no such folder", where=str(folder.parent), fix="make it first")
+        raise ConfigError("the parent folder does not exist", where=str(folder.parent), fix="create it first")
 
 
 def file_stems(names: Sequence[str]) -> dict[str, str]:
@@ -299,7 +299,7 @@ def read_header(folder: Path) -> Header:
         with path.open("rb") as file:
             raw = file.read(MAX_HEADER)
     except OSError as error:
-        raise ConfigError(f"this is no recording: {error.strerror}", where=where, fix="name its folder") from error
+        raise ConfigError(f"not a recording: {error.strerror}", where=where, fix="name its folder") from error
     try:
         schema = msgspec.json.decode(raw, type=dict[str, msgspec.Raw]).get("schema", b"")
         match = re.fullmatch(rb'"mmedge\.recording/(\d{1,9})"', bytes(schema))

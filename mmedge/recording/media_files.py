@@ -26,7 +26,7 @@ from mmedge.types import AnyArray, ByteArray, FloatArray, PixelFormat, Video
 CLUSTER_MS = 100
 _MS = Fraction(1, 1000)
 _PURPOSE = "recording and replaying"
-_MAX_STEP_MS = 60_000
+_MAX_STEP_MS = 60_000  # between two pictures of a file; a longer or backward step counts as 1 ms
 _SEVERAL_THREADS = 1 << 20  # pixels from which one core may not keep up with a camera
 _CODEC: dict[PixelFormat, tuple[str, str]] = {
     "gray8": ("libx264", "gray"),
@@ -88,7 +88,7 @@ class PictureWriter:
         self._file = -1
 
     def write(self, picture: ByteArray, event: FrameEvent) -> None:
-        """Append ``picture`` and note in ``event`` where it is."""
+        """Append ``picture`` and note in ``event`` where it is. It is uint8, of the shape [...] that its format has."""
         kind = (event.format, event.width, event.height)
         if kind != self._kind or self._track is None:
             self.close()
@@ -140,7 +140,7 @@ class SoundWriter:
         self._track: _Track | None = None
 
     def write(self, samples: FloatArray, event: BlockEvent) -> None:
-        """Append ``samples`` and note in ``event`` where they are."""
+        """Append ``samples`` and note in ``event`` where they are. They are float32 [n], -1..1."""
         if self._track is None:
             self._track = _Track(self._path)
             self._track.stream = self._track.container.add_stream("pcm_f32le", rate=self._rate_hz, layout="mono")
@@ -172,7 +172,7 @@ class TensorWriter:
         self._at = 0
 
     def write(self, data: AnyArray, event: TensorEvent) -> None:
-        """Append ``data`` and note in ``event`` where it is."""
+        """Append ``data`` and note in ``event`` where it is. It has any shape and dtype of numbers."""
         if self._file is None:
             self._file = self._path.open("xb", buffering=0)
         event.at, event.crc = self._at, zlib.crc32(data.data)
@@ -224,7 +224,7 @@ class _Frames:
                 raise self._cut(f"has nothing at {at_ms} ms")
 
     def _cut(self, what: str) -> SourceError:
-        return SourceError(f"'{self._path.name}' {what}", where=str(self._path), fix="replay what is there")
+        return SourceError(f"'{self._path.name}' {what}", where=str(self._path), fix="replay the part that is there")
 
     def close(self) -> None:
         if self._container is not None:
@@ -248,6 +248,8 @@ class MediaReader:
     def picture(self, event: FrameEvent) -> ByteArray:
         """Return the picture of ``event``, which was written; yours.
 
+        It is uint8, of the shape [...] that its format has.
+
         Raises:
             SourceError: If it is not there, or damaged.
         """
@@ -258,13 +260,15 @@ class MediaReader:
             self._frames, self._file = _Frames(path, "video"), event.file
         frame = self._frames.at(event.at_ms)
         if (frame.width, frame.height) != (event.width, event.height):
-            raise SourceError("the media file holds pictures of another size", where=str(path), fix="record again")
+            raise SourceError("the pictures in the media file have another size", where=str(path), fix="record again")
         picture = _packed(frame, event.format)
         self._check(picture, event.crc, path)
         return picture
 
     def sound(self, event: BlockEvent) -> FloatArray:
         """Return the samples of ``event``; yours.
+
+        They are float32 [n], -1..1.
 
         Raises:
             SourceError: If they are not there, or damaged.
@@ -279,12 +283,14 @@ class MediaReader:
         frame = self._frames.at(event.at_ms)
         samples: FloatArray = np.ascontiguousarray(frame.to_ndarray()[0], np.float32)
         if len(samples) != event.samples:
-            raise SourceError("a piece of sound is not whole", where=str(path), fix="replay what is there")
+            raise SourceError("a block of sound is incomplete", where=str(path), fix="replay the part that is there")
         self._check(samples, event.crc, path)
         return samples
 
     def tensor(self, event: TensorEvent) -> AnyArray:
         """Return the array of ``event``; yours.
+
+        It has the recorded shape [...] and dtype.
 
         Raises:
             SourceError: If it is not there, or damaged.
@@ -301,7 +307,7 @@ class MediaReader:
         except OSError as error:
             raise SourceError(f"cannot be read: {error.strerror}", where=str(path), fix="check the folder") from error
         if len(raw) != size:
-            raise SourceError(f"'{path.name}' ends too early", where=str(path), fix="replay what is there")
+            raise SourceError(f"'{path.name}' ends too early", where=str(path), fix="replay the part that is there")
         array: AnyArray = np.frombuffer(raw, event.dtype).reshape(event.shape).copy()
         self._check(array, event.crc, path)
         return array

@@ -64,7 +64,7 @@ class Recording:
         self.folder = Path(folder)
         odd = [path for path in self.folder.glob("*") if not path.is_file()]
         if odd:  # a named pipe would be waited for
-            raise SourceError(f"'{odd[0].name}' is no file", where=str(folder), fix="name a folder of mmedge record")
+            raise SourceError(f"'{odd[0].name}' is not a file", where=str(folder), fix="name a folder of mmedge record")
         self.header: Header = read_header(self.folder)
         self.cut: str | None = None
 

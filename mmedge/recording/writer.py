@@ -48,9 +48,9 @@ from mmedge.version import __version__
 log = logging.getLogger("mmedge.recorder")
 # What may wait to be written; a disk that stalls for longer leaves holes, which the log names.
 BUDGET_BYTES = 64 << 20
-MAX_TURNS = 20_000
-CLOSE_S = 10.0
-_NICE = 5
+MAX_TURNS = 20_000  # packets that wait to be logged
+CLOSE_S = 10.0  # for the disk to take the rest
+_NICE = 5  # the recorder yields to inference
 _Item: TypeAlias = tuple[Event, AnyArray | None]
 
 
@@ -142,7 +142,7 @@ class Recorder:
         check_folder(folder)
         if "libx264" not in require("av", "recording").codecs_available:
             raise MissingDependencyError(
-                "recording needs an H.264 encoder, which this PyAV lacks",
+                "recording needs an H.264 encoder, which this PyAV does not have",
                 where="libx264",
                 fix="pip install --force-reinstall --only-binary av av",
             )
@@ -258,7 +258,7 @@ class Recorder:
             while self._header.lossless and len(self._turns) >= MAX_TURNS and not self._closed:
                 self._change.wait()
             if len(self._turns) >= MAX_TURNS:
-                self._fail(SourceError("the disk does not keep up", where=str(self._folder), fix="use a faster disk"))
+                self._fail(SourceError("the disk is too slow", where=str(self._folder), fix="use a faster disk"))
                 return
             self._turns.append(items)
             self._change.notify_all()
@@ -343,4 +343,4 @@ class Recorder:
             self._change.notify_all()
         self._thread.join(CLOSE_S)
         if self._thread.is_alive():
-            self._fail(SourceError("the disk does not answer", where=str(self._folder), fix="use another disk"))
+            self._fail(SourceError("the disk does not respond", where=str(self._folder), fix="use another disk"))

@@ -15,8 +15,8 @@ from mmedge.sync import Synchronizer
 from mmedge.types import Snapshot
 
 log = logging.getLogger("mmedge.replay")
-_STEP_NS = 1_000_000
-_CATCH_UP_NS = 60_000_000_000
+_STEP_NS = 1_000_000  # of virtual time by which a replay goes on at least
+_CATCH_UP_NS = 60_000_000_000  # of virtual time that a replay catches up at most
 
 
 class Cutter:
@@ -47,19 +47,20 @@ class Cutter:
             self._check_seat(name, header.inputs[name].spec, manifest.inputs[name])
         if frozenset(self.attached) not in validated_masks(manifest):
             raise ConfigError(
-                f"the recording has {sorted(header.inputs)}, which is no validated mask of this bundle",
+                f"the recording has {sorted(header.inputs)}, which is not a validated mask of this bundle",
                 where=f"{bundle.path}",
                 fix=f"use a bundle of the same inputs; this one has {list(manifest.inputs)}",
             )
         ignored = sorted(set(header.inputs) - set(self.attached))
         if ignored:
-            log.warning("the bundle has no input %s: what was recorded of it is ignored", ignored)
+            log.warning("the bundle has no input %s: its recorded data is ignored", ignored)
         self.same = ran is not None and ran.manifest_sha256 == manifest_digest(bundle)
         rules = bundle_rules(bundle)
         self.obey = ran is not None and not ignored and (ran.seats, ran.own) == (manifest.inputs, rules)
         if ran is not None and not self.obey:
             log.warning(
-                "the bundle cuts otherwise than '%s', which was recorded: its decisions are made anew", ran.name
+                "the bundle's synchronisation differs from '%s', which was recorded: all decisions are made again",
+                ran.name,
             )
         if ran is not None and self.obey:
             rules = ran.used

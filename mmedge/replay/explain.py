@@ -19,8 +19,8 @@ from mmedge.sync.bounds import look_ahead_ns, wait_ns
 from mmedge.types import Snapshot, TaskResult
 
 SCHEMA = "mmedge.explain/1"
-_NEAR_NS = 2_000_000_000
-_KEPT = 4096
+_NEAR_NS = 2_000_000_000  # before and after a trigger: what is shown of the log
+_KEPT = 4096  # newest packets and notes that are kept while the log is read
 # A result's t_ns is above it, a trigger's number below: 10 s after the machine was started, a year at 30 a second.
 _FIRST_TIME_NS = 10_000_000_000
 
@@ -75,7 +75,7 @@ def explain(folder: str | Path, bundle: Bundle, trigger: int) -> dict[str, Any]:
         sync.close()
     if found is None:
         raise ConfigError(
-            f"no snapshot was cut for trigger {trigger}: there are {last} triggers, dropped were {drops or 'none'}",
+            f"trigger {trigger} has no snapshot: there are {last} triggers, dropped: {drops or 'none'}",
             where=str(folder),
             fix="give a trigger's number from 1, or the t_ns of a result line",
         )

@@ -52,7 +52,7 @@ def plain_seats(uris: Mapping[str, str], rate_hz: int = RATE_HZ) -> dict[str, In
             seats[name] = TextInput(max_tokens=1)
         else:
             raise ConfigError(
-                "this source can give pictures and sound",
+                "this source may carry both pictures and sound",
                 where=f"{name}={uri}",
                 fix="name the input 'image' or 'audio', or give --bundle",
             )

@@ -64,7 +64,9 @@ class Replay:
         speed: float | None = None,
     ) -> None:
         if speed is not None and not 0 < speed <= 1000:
-            raise ConfigError(f"speed {speed} is not in 0..1000", where="speed", fix="leave it out for top speed")
+            raise ConfigError(
+                f"speed must be above 0 and at most 1000, got {speed}", where="speed", fix="leave it out for top speed"
+            )
         self.recording = Recording(folder)
         self.cutter = Cutter(self.recording.header, bundle)
         self.statistics = Statistics()
@@ -117,7 +119,7 @@ class Replay:
             graph.close()
         if self.differs:
             raise CheckError(
-                f"{self.differs} of {sync.triggers} triggers were decided otherwise than in the recorded run",
+                f"{self.differs} of {sync.triggers} triggers were decided differently than in the recorded run",
                 where=str(self.recording.folder),
                 fix=f"replay with the version that recorded it: mmedge {header.mmedge}",
             )
@@ -181,4 +183,4 @@ class Replay:
     def _differ(self, snapshot: Snapshot, what: str) -> None:
         self.differs += 1
         if self.differs == 1:
-            log.warning("trigger %d was decided otherwise: %s", snapshot.seq, what)
+            log.warning("trigger %d was decided differently: %s", snapshot.seq, what)

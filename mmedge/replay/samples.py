@@ -37,7 +37,7 @@ def raw_samples(
         inputs: The seats, in order.
         sync: Trigger and cutting.
         uris: Input name -> media file, or for all of them the folder of one recording.
-        count: Take only so many triggers, evenly spread over the recording; the media are read twice.
+        count: Take only this many triggers, evenly spread over the recording; the media are read twice.
         tokenizers: Of the recorded texts.
 
     Yields:
@@ -119,9 +119,9 @@ def _recorded_snapshots(
     recording = Recording(folder)
     if set(uris.values()) != {folder} or not set(uris) <= set(recording.header.inputs):
         raise ConfigError(
-            f"the recording holds {list(recording.header.inputs)}, wanted are {uris}",
+            f"the recording holds {list(recording.header.inputs)}, not {uris}",
             where=folder,
-            fix="take all inputs from one recording that has them",
+            fix="use one recording that has all these inputs",
         )
     attached, started_ns = dict.fromkeys(uris, False), recording.header.started_ns
     core = Synchronizer(inputs, attached, {}, sync, started_ns=started_ns, lossless=True)

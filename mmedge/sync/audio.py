@@ -117,5 +117,8 @@ class AudioStream(Stream):
         return None
 
     def read(self, end: int, out: FloatArray) -> int:
-        """Copy the samples before index ``end`` into ``out``; return how many are real."""
+        """Copy the samples before index ``end`` into ``out``; return how many are real.
+
+        ``out`` is float32 [n], -1..1, at the input's sample rate.
+        """
         return self._ring.read(end, out)

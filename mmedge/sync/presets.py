@@ -9,8 +9,8 @@ import msgspec
 from mmedge.bundle.manifest import ImageInput, Input, Missing, Sync
 from mmedge.types import Latency
 
-LOW_DEADLINE_MS = 15.0
-LOW_HOLD_MS = 100.0
+LOW_DEADLINE_MS = 15.0  # the longest wait of latency 'low'
+LOW_HOLD_MS = 100.0  # three frames at 30 fps: how old a held input may be with latency 'low'
 
 
 def apply_preset(

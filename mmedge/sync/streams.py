@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from mmedge.bundle.manifest import Missing
 from mmedge.types import FROZEN_NS, EndOfStream, Frame, Packet, Snapshot, Tensor, Text
 
-FOREVER_NS = 1 << 62
+FOREVER_NS = 1 << 62  # 146 years: beyond any time, and sums of two stay in int64
 # A live source that has been silent for this long, and for three of its periods and of its usual worst
 # gaps, no longer holds triggers back.
 IDLE_NS = 250_000_000
@@ -17,9 +17,9 @@ MAX_GAP_IDLE_NS = 2_000_000_000
 STARTUP_NS = 2_000_000_000
 # Time stamps that run back, or ahead of the clock, by more than this have another origin: a new epoch.
 JUMP_NS = 2_000_000_000
-MIN_PERIOD_NS, MAX_PERIOD_NS = 1_000_000, 5_000_000_000
+MIN_PERIOD_NS, MAX_PERIOD_NS = 1_000_000, 5_000_000_000  # 1,000 Hz to 0.2 Hz
 _AVERAGE = 8  # steps
-_MAX_VALUES = 4096
+_MAX_VALUES = 4096  # texts or arrays that wait for their trigger
 
 
 class Stream:

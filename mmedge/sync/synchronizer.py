@@ -105,7 +105,9 @@ class Synchronizer:
         stream = self._streams.get(packet.stream)
         if stream is None:
             raise ConfigError(
-                f"the inputs with a source are {list(self._streams)}", where=f"input '{packet.stream}'", fix="attach it"
+                f"only {list(self._streams)} have a source",
+                where=f"input '{packet.stream}'",
+                fix="attach a source to this input",
             )
         if packet.arrive_ns > self._now_ns:
             self._now_ns = packet.arrive_ns
@@ -237,10 +239,13 @@ class Synchronizer:
         return self._streams[name].policy
 
     def read_audio(self, name: str, snapshot: Snapshot, out: FloatArray, end: int | None = None) -> int:
-        """Copy the window of ``snapshot`` into ``out``, or the one before index ``end``; return how many are real."""
+        """Copy the window of ``snapshot`` into ``out``, or the one before index ``end``; return how many are real.
+
+        ``out`` is float32 [n], -1..1, at the input's sample rate.
+        """
         stream = self._streams[name]
         if not isinstance(stream, AudioStream):
-            raise ConfigError("this input has no sound", where=f"input '{name}'")
+            raise ConfigError("this input is not an audio input", where=f"input '{name}'", fix="name an audio input")
         return stream.read(snapshot.audio_end[name] if end is None else end, out)
 
     def trim(self) -> None:

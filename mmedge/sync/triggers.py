@@ -180,7 +180,7 @@ class Triggers:
     def wanted(self) -> tuple[int, Frame | Text | Tensor | None]:
         """Return the oldest time that a trigger will cut while no clock runs back, and the oldest packet that one will.
 
-        A source that ended well says no more.
+        A source that ended without error is not considered.
         """
         if self.pending:
             return (

@@ -119,5 +119,5 @@ def test_sources_of_ones_own_are_read_as_a_run_reads_them(tmp_path: Path) -> Non
 
 def test_a_clip_within_the_warm_up_measures_nothing(tmp_path: Path, write_clip: Any) -> None:
     clip = write_clip(size=(64, 64), times_s=[k / 25 for k in range(12)])
-    with pytest.raises(ConfigError, match="no answer came after the warm-up of 1 s"):
+    with pytest.raises(ConfigError, match="no results after the warm-up of 1 s"):
         mmedge.bench(tiny_bundle(tmp_path / "t.mmedge"), 2.0, inputs={"image": str(clip)})

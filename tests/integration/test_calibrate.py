@@ -69,7 +69,7 @@ def test_calibrate_says_what_it_missed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_calibrate_refuses_what_it_cannot_measure() -> None:
-    with pytest.raises(ConfigError, match="no live device"):
+    with pytest.raises(ConfigError, match="not a live device"):
         calibrate("clip.mp4", "test://?")
     with pytest.raises(DeviceError):
         calibrate("v4l2:///dev/video99", "test://?")
@@ -141,7 +141,7 @@ def test_probe_of_a_device_that_stays_silent(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("mmedge.doctor.devices_probe._FIRST_S", 1.0)
     (device,) = probe_devices(["test://?hang_at_s=0"])
     assert device.error is not None
-    assert "nothing came within 1 s" in str(device.error["message"])
+    assert "no data arrived within 1 s" in str(device.error["message"])
 
 
 def test_the_tables_fit_a_terminal() -> None:

@@ -136,7 +136,7 @@ def test_camera_loop_reads_into_slots(write_clip: Any, monkeypatch: pytest.Monke
     assert [f.capture_ns for f in frames] == sorted(f.capture_ns for f in rear)
     assert {f.quality for f in frames[2:]} == {"B"}
     assert isinstance(source.error, SourceError)  # a camera has no end: a file's end is a camera that died
-    assert "stopped delivering" in str(packets[-1].reason if isinstance(packets[-1], EndOfStream) else "")
+    assert "stopped sending" in str(packets[-1].reason if isinstance(packets[-1], EndOfStream) else "")
 
 
 def test_frames_that_waited_for_the_reader_are_not_of_now() -> None:

@@ -120,11 +120,11 @@ def test_a_tampered_bundle_has_code_4(bundle: Path, cli: InProcess) -> None:
 
 
 NO_BUNDLES = {
-    "empty.mmedge": (b"", "the file is empty", "copy or export it again"),
-    "notes.txt": (b"hello\n", "it is no zip file", "name a .mmedge file"),
+    "empty.mmedge": (b"", "the file is empty", "copy it again, or export it again"),
+    "notes.txt": (b"hello\n", "not a zip file", "name a .mmedge file"),
     "recipe.toml": (b'name = "x"\n', "a recipe", "mmedge export"),
     "net.onnx": (b"\x08\x08", "a network", "mmedge new DIR --from"),
-    "cut.mmedge": (b"PK\x03\x04 and no more", "not a bundle or truncated", "copy or export it again"),
+    "cut.mmedge": (b"PK\x03\x04 and no more", "not a bundle or truncated", "copy it again, or export it again"),
 }
 
 
@@ -145,9 +145,9 @@ def test_folders_zips_and_devices_that_are_no_bundles(tmp_path: Path, bundle: Pa
         archive.writestr("a.txt", "hello")
     (tmp_path / "folder").mkdir()
     for path, message, fix in (
-        (tmp_path / "a.zip", "a zip file, but no bundle: 'manifest.json' is missing", "name a .mmedge file"),
-        (tmp_path / "folder", "a folder, but no bundle: 'manifest.json' is missing", "name a .mmedge file"),
-        (tmp_path, "a folder, but no bundle", f"name {bundle}"),
+        (tmp_path / "a.zip", "a zip file, but not a bundle: 'manifest.json' is missing", "name a .mmedge file"),
+        (tmp_path / "folder", "a folder, but not a bundle: 'manifest.json' is missing", "name a .mmedge file"),
+        (tmp_path, "a folder, but not a bundle", f"name {bundle}"),
         (Path("/dev/zero"), "neither a file nor a folder", "name a .mmedge file"),  # which has no end
     ):
         done = cli("inspect", path)

@@ -48,7 +48,7 @@ def test_a_run_to_which_nothing_comes_says_why(bundle: Path, tmp_path: Path, arg
     out, err = run.communicate(timeout=60)
     document = json.loads(out)
     assert run.returncode == document["exit_code"] == 3, err
-    assert document["message"] == "nothing came in"
+    assert document["message"] == "no data arrived"
     assert f"image: {uri}: no packet for" in document["where"]
     assert document["fix"]
 
@@ -58,17 +58,17 @@ def test_a_run_to_which_nothing_comes_says_why(bundle: Path, tmp_path: Path, arg
 def test_whoever_waits_for_results_that_do_not_come_learns_why(bundle: Path, isolation: Any, how: str) -> None:
     inputs = {"image": "push://", "audio": "push://"}
     with mmedge.Pipeline(bundle, inputs, isolation=isolation, duration_s=0.5) as pipe:
-        with pytest.raises(DeviceError, match="nothing came in") as caught:
+        with pytest.raises(DeviceError, match="no data arrived") as caught:
             list(pipe) if how == "iterate" else pipe.run()
-        assert caught.value.where == "image: nothing was pushed; audio: nothing was pushed"
+        assert caught.value.where == "image: no packets were pushed; audio: no packets were pushed"
         assert pipe.statistics.results == 0
 
 
 def test_a_time_without_results_is_told_and_the_run_goes_on(bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
     with mmedge.Pipeline(bundle, {"image": "push://"}) as pipe:
         assert pipe.run(0.2).results == 0
-        assert "nothing came in" in caplog.text
-        assert "image: nothing was pushed" in caplog.text
+        assert "no data arrived" in caplog.text
+        assert "image: no packets were pushed" in caplog.text
         pipe.push("image", np.zeros((8, 8), np.uint8), time.monotonic_ns())
         assert pipe.run(1.0).results == 1
 

@@ -310,7 +310,7 @@ def test_time_that_failed_is_the_stage_s_and_no_overhead(tmp_path: Path, write_c
         results = list(pipe)
     events = [event for turn in Recording(tmp_path / "r").turns(media=False) for event in turn.triggers.values()]
     assert [bool(event.failed) for event in events] == ["failed" in (result.reason or "") for result in results]
-    late = [r for r in results if "blocks for longer" in (r.reason or "")]
+    late = [r for r in results if "did not return within" in (r.reason or "")]
     assert late
     for result in late:
         took_ms = result.latency_ms

@@ -283,10 +283,10 @@ def test_without_a_tokenizer_there_is_a_hint(tmp_path, new):
     ("arguments", "said"),
     [
         (["--tokenizer", "words.json"], "--from NETWORK.onnx"),
-        (["--from", "level.onnx", "--tokenizer", "words.json"], "no network reads tokens"),
+        (["--from", "level.onnx", "--tokenizer", "words.json"], "no network takes tokens"),
         (["--from", "bert.onnx", "--tokenizer", "none.json"], "cannot read the tokenizer"),
         (["--from", "bert.onnx", "--tokenizer", "level.onnx"], "not a tokenizer"),
-        (["--from", "bert.onnx", "--tokenizer", "large.json"], "tokens, the embedding 200 rows"),
+        (["--from", "bert.onnx", "--tokenizer", "large.json"], "tokens, but the embedding has 200 rows"),
     ],
 )
 def test_a_tokenizer_is_used_or_refused(tmp_path, files, arguments, said, capfd, monkeypatch):

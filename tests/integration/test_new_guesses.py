@@ -188,6 +188,6 @@ def test_many_networks_are_refused_at_once(tmp_path, capfd):
         onnx.save(seeing(8, 2), file)
     assert run(["new", str(tmp_path / "p"), "--from", *map(str, files)]) == 2
     told = capfd.readouterr().err
-    assert "9 networks, at most 8" in told
+    assert "at most 8 networks, got 9" in told
     assert "fix: make a project of fewer" in told
     assert not (tmp_path / "p").exists()

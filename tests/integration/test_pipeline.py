@@ -93,7 +93,7 @@ def test_a_mask_that_was_never_validated_is_refused_or_unlabelled(tmp_path: Path
     masks = [{"present": ["image", "audio"], "metric": "top1", "value": 1.0}]
     path = tiny_bundle(tmp_path / "strict.mmedge", validated_masks=masks)
     silent = write_clip(size=(64, 64))
-    with pytest.raises(ConfigError, match="never validated"):
+    with pytest.raises(ConfigError, match="was not validated"):
         play(path, silent, ("image",), latency="offline")
     results, statistics = play(path, silent, ("image", "audio"), latency="offline")
     assert {r.status for r in results} == {"unvalidated"}

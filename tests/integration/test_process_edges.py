@@ -120,7 +120,7 @@ def test_a_relative_bundle_after_a_change_of_folder(bundle: Path, monkeypatch: p
 
 def test_pushing_before_the_run_begins(bundle: Path) -> None:
     pipe = mmedge.Pipeline(bundle, {"image": "push://"}, isolation="process")
-    with pytest.raises(ConfigError, match="has not begun"):
+    with pytest.raises(ConfigError, match="has not started"):
         pipe.push("image", np.zeros((8, 8), np.uint8), time.monotonic_ns())
     pipe.close()
 

@@ -179,7 +179,7 @@ def test_a_followed_file_ends_with_the_clip(tmp_path: Path, short_clip: str) -> 
             statistics = pipe.run(15)
         assert statistics.triggers == 25
         assert statistics.unaccounted == 0
-    with pytest.raises(ConfigError, match="not live sources"):
+    with pytest.raises(ConfigError, match="not with live sources"):
         mmedge.Pipeline(bundle, {"image": short_clip, "text": f"text://{path}"}, latency="offline").start()
 
 

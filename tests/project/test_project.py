@@ -59,6 +59,17 @@ def test_files_are_short() -> None:
     assert long == {}
 
 
+def test_lines_of_docs_are_short() -> None:
+    """At most 140 characters; rows of tables cannot be broken."""
+    long = [
+        f"{path.relative_to(ROOT)}:{number}: {len(line)}"
+        for path in tracked("README.md", "CONTRIBUTING.md", "DATA.md", "docs/*.md")
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if len(line) > 140 and not line.startswith("|")
+    ]
+    assert long == []
+
+
 def test_no_machine_paths_and_no_registry_hosts() -> None:
     hosts = "|".join(("py" + "pi", "python" + "hosted", "deb." + "debian", "registry." + "npmjs"))
     pattern = re.compile(rf"(?:^|[^\w.])/(?:root|work|farm)/|(?:{hosts})\.org")

@@ -80,7 +80,7 @@ def test_weights_outside_of_a_bundle_are_refused(
     files = {**tiny.members(), "eye.onnx": make(location)}
     monkeypatch.setattr(tiny, "members", lambda: files)
     path = tiny.tiny_bundle(tmp_path / "hostile.mmedge")
-    with pytest.raises(BundleError, match=r"network 'eye\.onnx' takes weights from files outside of the bundle"):
+    with pytest.raises(BundleError, match=r"network 'eye\.onnx' refers to weight files outside the bundle"):
         mmedge.load(path)
 
 

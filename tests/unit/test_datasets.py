@@ -300,7 +300,7 @@ def test_folder_names_the_line_that_is_wrong(recipe, tmp_path: Path, line: str, 
 def test_folder_refuses_other_columns_and_missing_splits(recipe, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="expected the columns"):
         Folder(recipe, write_folder(tmp_path, GOOD, header="split,label,image"))
-    with pytest.raises(ConfigError, match="no sample of split 'test'"):
+    with pytest.raises(ConfigError, match="no samples of split 'test'"):
         Folder(recipe, write_folder(tmp_path, GOOD[:2]))
     with pytest.raises(ConfigError, match="cannot read the index"):
         Folder(recipe, tmp_path / "nowhere")

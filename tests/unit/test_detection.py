@@ -168,15 +168,15 @@ def test_yolo_is_decoded_like_the_plain_reference(
 @pytest.mark.parametrize(
     ("layout", "raw", "message"),
     [
-        ("yolo", np.zeros((1, 8, 10), np.float32), "what the layout 'yolo' has for 3 labels"),
-        ("yolo-objectness", np.zeros((1, 8, 10), np.float32), "what the layout 'yolo-objectness' has"),
-        ("boxes", np.zeros((1, 10, 7), np.float32), "what the layout 'boxes' has"),
-        ("boxes", np.zeros(6, np.float32), "what the layout 'boxes' has"),
-        ("boxes", output("boxes", [[0, 0, 9, 9]], [0.5], [3]), "class 3 of a box, there are 3 labels"),
+        ("yolo", np.zeros((1, 8, 10), np.float32), "match the layout 'yolo' with 3 labels"),
+        ("yolo-objectness", np.zeros((1, 8, 10), np.float32), "match the layout 'yolo-objectness' with 3 labels"),
+        ("boxes", np.zeros((1, 10, 7), np.float32), "match the layout 'boxes' with 3 labels"),
+        ("boxes", np.zeros(6, np.float32), "match the layout 'boxes' with 3 labels"),
+        ("boxes", output("boxes", [[0, 0, 9, 9]], [0.5], [3]), "class 3, but there are only 3 labels"),
         ("boxes", output("boxes", [[0, 0, 9, 9]], [0.5], [-1]), "class -1"),
         ("boxes", output("boxes", [[0, 0, 9, 9]], [0.5], [0.5]), "class 0.5"),
-        ("yolo", output("yolo", [[0, 0, 9, 9]], [7.5], [0]), "probabilities of"),
-        ("boxes", output("boxes", [[0, 0, 9, 9]], [7.5], [0]), "probabilities of"),
+        ("yolo", output("yolo", [[0, 0, 9, 9]], [7.5], [0]), "probabilities must be 0 to 1"),
+        ("boxes", output("boxes", [[0, 0, 9, 9]], [7.5], [0]), "probabilities must be 0 to 1"),
     ],
 )
 def test_an_output_that_fits_no_layout_is_an_error(layout: str, raw: np.ndarray, message: str) -> None:

@@ -168,7 +168,7 @@ def test_cut_off_or_damaged_anywhere_it_is_a_prefix_or_an_error(recorded: Path, 
 
 
 def test_a_folder_that_is_gone_or_taken(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no recording"):
+    with pytest.raises(ConfigError, match="not a recording"):
         Recording(tmp_path)
     (tmp_path / "x").touch()
     for folder in (tmp_path, tmp_path / "x", tmp_path / "no" / "such"):

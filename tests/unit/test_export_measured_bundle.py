@@ -96,7 +96,7 @@ def test_training_speaks_where_nothing_can_be_measured(tmp_path: Path, caplog: p
     assert report.to_dict()["measurement"] is None
     assert figures(tmp_path / "a.mmedge") == [0.1234]
     (told,) = [record.getMessage() for record in caplog.records]
-    for part in ("not measured", "what training measured", "no espeak-ng", "apt-get it"):
+    for part in ("not measured", "figures of training", "no espeak-ng", "apt-get it"):
         assert part in told
 
 

@@ -274,7 +274,7 @@ def test_precisions_and_targets_are_those_of_the_recipe(models, tmp_path):
 
 
 def test_missing_networks_and_wrong_metadata_are_refused(models, tmp_path):
-    with pytest.raises(ConfigError, match="no int8 networks"):
+    with pytest.raises(ConfigError, match="int8 networks are missing"):
         pack(tmp_path / "t.mmedge", models[0].recipe, models[:1], samples=samples())
     with pytest.raises(ConfigError, match="metadata"):
         pack(tmp_path / "t.mmedge", models[0].recipe, models, metadata={"temperature": 3}, samples=samples())
@@ -314,7 +314,7 @@ def test_a_recording_without_an_input_is_named(tmp_path):
     folder.mkdir()
     (folder / "a.image.mkv").touch()
     recipe = recipe_in(tmp_path, RECIPE + '[calibration]\nrecordings = "recordings"\n')
-    with pytest.raises(ConfigError, match="'a' has nothing for input 'audio'"):
+    with pytest.raises(ConfigError, match="'a' has no data for input 'audio'"):
         raw_samples(recipe)
 
 
@@ -388,7 +388,7 @@ def test_all_steps_run_once_and_are_resumed(tmp_path, write_clip, monkeypatch):
 
 def test_an_unknown_step_and_an_unwritable_cache_are_refused(tmp_path, monkeypatch):
     recipe = recipe_in(tmp_path)
-    with pytest.raises(ConfigError, match="no step 'fly'"):
+    with pytest.raises(ConfigError, match="unknown step 'fly'"):
         run_steps(recipe, only="fly")
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))

@@ -89,8 +89,8 @@ def test_outputs_that_only_a_network_tells_may_have_any_name(tmp_path: Path) -> 
 LATIN = RECIPE.encode() + "# café\n".encode("latin-1")
 # Name -> content (None: that of a bundle), message, what follows the name in "where", fix.
 NO_RECIPES: dict[str, tuple[bytes | None, str, str, str]] = {
-    "a.mmedge": (None, "a bundle", "", "`mmedge inspect` or `mmedge run`"),
-    "renamed.toml": (None, "a bundle", "", "`mmedge inspect` or `mmedge run`"),
+    "a.mmedge": (None, "a bundle", "", "`mmedge inspect` and `mmedge run`"),
+    "renamed.toml": (None, "a bundle", "", "`mmedge inspect` and `mmedge run`"),
     "net.onnx": (b"\x08\x08", "a network", "", "mmedge new DIR --from"),
     "w.safetensors": (b"\x10\0\0\0\0\0\0\0\xff", "a binary file", "", "TOML"),
     "utf16.toml": (RECIPE.encode("utf-16"), "a binary file", "", "UTF-8"),

@@ -130,7 +130,7 @@ def test_the_same_texts_give_the_same_bytes_in_any_process() -> None:
 
 
 @pytest.mark.parametrize(
-    ("texts", "vocabulary", "message"), [([], 99, "no text"), ([" ", ""], 99, "no text"), (SAID, 9, "letters")]
+    ("texts", "vocabulary", "message"), [([], 99, "no text"), ([" ", ""], 99, "no text"), (SAID, 9, "characters")]
 )
 def test_what_cannot_be_learnt_is_refused(texts: list[str], vocabulary: int, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
@@ -164,7 +164,7 @@ def test_an_embedding_that_is_too_small_is_refused(recipe: Recipe, tmp_path: Pat
     good = to_onnx(Model(TOKENIZER.size), recipe).models["reader"]
     check_vocabulary(good, "ids", TOKENIZER)
     larger = Tokenizer(RAW, TextInput(max_tokens=8, pad=TOKENIZER.size))
-    with pytest.raises(ConfigError, match=f"{TOKENIZER.size + 1} tokens, the embedding {TOKENIZER.size} rows"):
+    with pytest.raises(ConfigError, match=f"{TOKENIZER.size + 1} tokens, but the embedding has {TOKENIZER.size} rows"):
         check_vocabulary(good, "ids", larger)
 
 

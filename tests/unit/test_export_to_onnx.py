@@ -223,7 +223,7 @@ def test_all_that_tensorrt_refuses_is_listed_at_once_with_its_lines(recipe, tmp_
 
 
 def test_a_network_that_does_not_fit_the_recipe_is_refused(recipe):
-    with pytest.raises(ConfigError, match=r"returns \[1, 64\], the recipe declares \[1, 5\]"):
+    with pytest.raises(ConfigError, match=r"returns \[1, 64\], but the recipe declares \[1, 5\]"):
         to_onnx(Model(WrongShape()), recipe)
     with pytest.raises(ConfigError) as caught:
         to_onnx(Model(WrongName()), recipe)
@@ -262,7 +262,7 @@ def test_masks_leave_out_what_a_policy_rules_out(recipe, tmp_path):
 
 def test_a_name_cannot_be_input_and_output_of_one_stage(tmp_path):
     text = RECIPE.replace('last = "@state:memory"', 'memory = "@state:memory"')
-    with pytest.raises(ConfigError, match="'memory' is the name of an input and of an output"):
+    with pytest.raises(ConfigError, match="'memory' names both an input and an output"):
         to_onnx(Model(), recipe_in(tmp_path, text))
 
 

@@ -220,7 +220,7 @@ def test_flash_and_beep_of_the_clip_begin_together(suffix: str, tmp_path: Any) -
 
 def test_a_clip_that_cannot_be_written(tmp_path: Any) -> None:
     pytest.importorskip("av")
-    with pytest.raises(ConfigError, match="cannot end in"):
+    with pytest.raises(ConfigError, match="cannot have the suffix"):
         write_clip(tmp_path / "flash.avi")
     with pytest.raises(ConfigError, match="cannot be written"):
         write_clip(tmp_path / "nowhere" / "flash.mp4")

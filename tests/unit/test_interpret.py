@@ -83,7 +83,7 @@ def test_verification_score_is_a_probability(logit: float) -> None:
 
 
 def test_a_wrong_output_names_the_task() -> None:
-    with pytest.raises(EngineError, match="values for") as caught:
+    with pytest.raises(EngineError, match="values, but there are") as caught:
         make_interpreter("digit", task(), LABELS)(logits(1, 2), at())
     assert caught.value.where == "task 'digit'"
 
@@ -106,7 +106,7 @@ def test_huge_logits_at_a_small_temperature_are_probabilities() -> None:
 def test_what_is_no_probability_is_refused(kind: str) -> None:
     labels = LABELS if kind == "classification" else ("no", "yes")
     interpret = make_interpreter("t", task(kind, scores="probabilities"), labels)
-    with pytest.raises(EngineError, match="probabilities of") as caught:
+    with pytest.raises(EngineError, match="probabilities must be 0 to 1") as caught:
         interpret(logits(*[7.5] * (3 if kind == "classification" else 1)), at())
     assert "softmax" in (caught.value.fix or "")
 
@@ -158,7 +158,7 @@ def decoded(**changes: object) -> Manifest:
             "tasks.scene.smoothing",
         ),
         ({"smoothing": [{"kind": "ema", "tau_ms": 9}] * 2}, "ema, ema", "tasks.scene.smoothing"),
-        ({"smoothing": {"kind": "hysteresis", "enter": 0.3, "leave": 0.5}}, "leave at 0.5", "smoothing"),
+        ({"smoothing": {"kind": "hysteresis", "enter": 0.3, "leave": 0.5}}, "leave 0.5", "smoothing"),
         ({"scores": "probabilities", "temperature": 2.0}, "calibrates logits", "tasks.scene.temperature"),
         (
             {
@@ -166,12 +166,12 @@ def decoded(**changes: object) -> Manifest:
                 "detection": {"layout": "yolo", "input": "image"},
                 "smoothing": {"kind": "ema", "tau_ms": 9},
             },
-            "boxes cannot be smoothed",
+            "boxes are not tracked",
             "tasks.scene.smoothing",
         ),
         (
             {"kind": "detection", "detection": {"layout": "yolo", "input": "image"}, "top_k": 3},
-            "no top_k",
+            "neither temperature nor top_k",
             "tasks.scene",
         ),
     ],

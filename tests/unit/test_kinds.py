@@ -48,9 +48,9 @@ def test_a_live_device_has_one_name_which_is_an_address(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(set(KINDS) - set(LIVE)))
 def test_what_is_not_live_is_neither_calibrated_nor_probed(name: str) -> None:
-    with pytest.raises(ConfigError, match="no live device"):
+    with pytest.raises(ConfigError, match="not a live device"):
         device_name(ADDRESS[name])
-    with pytest.raises(ConfigError, match="no live device"):
+    with pytest.raises(ConfigError, match="not a live device"):
         probe_devices([ADDRESS[name]])
 
 

@@ -98,7 +98,7 @@ def test_a_damaged_file_is_an_error_and_stays_as_it_is() -> None:
 
 def test_a_folder_that_cannot_be_used(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (home / "mmedge").write_text("in the way")
-    with pytest.raises(ConfigError, match="cannot be kept") as error:
+    with pytest.raises(ConfigError, match="cannot be saved") as error:
         store(known("0", "mic://default", 1))
     assert "XDG_CONFIG_HOME" in str(error.value.fix)
     with pytest.raises(ConfigError, match="cannot be read"):
@@ -110,7 +110,7 @@ def test_a_folder_that_cannot_be_used(home: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_only_live_devices_have_offsets() -> None:
     for uri in ("clip.mp4", "text://stdin"):
-        with pytest.raises(ConfigError, match="no live device"):
+        with pytest.raises(ConfigError, match="not a live device"):
             device_name(uri)
 
 

@@ -71,7 +71,7 @@ def test_the_past_is_forgotten() -> None:
     assert reader(one, SEEN) == TaskResult(label=None, score=None, value=1.0, unit="m")
     reader.reset()
     assert reader(3 * one, replace(SEEN, t_ns=1)).value == 3.0
-    with pytest.raises(EngineError, match="2 values for one number"):
+    with pytest.raises(EngineError, match="2 values, but a regression needs one"):
         reader.read(np.ones((1, 2), np.float32), SEEN)
 
 
@@ -113,7 +113,11 @@ def manifest(entry: dict[str, Any], output: list[Any]) -> bytes:
         ({"scores": "probabilities"}, "a regression has no scores", "scores"),
         ({"smoothing": {"kind": "debounce", "hold_ms": 5}}, "only an ema smooths a number", "smoothing"),
         ({"regression": {"clamp": [2, 1]}}, r"clamp \[2, 1\] is not", "regression"),
-        ({"kind": "classification", "labels": "l", "regression": {}}, "nothing else may", "regression"),
+        (
+            {"kind": "classification", "labels": "l", "regression": {}},
+            "kind regression, and to no others",
+            "regression",
+        ),
         ({"kind": "classification"}, "missing required field `labels`", ""),
     ],
 )

@@ -52,7 +52,7 @@ def test_a_certain_expert_does_not_silence_the_others():
 
 @pytest.mark.parametrize("tensors", [{"a": [[0.5, 0.5]], "b": [[1.0]]}, {"a": [[1.0]], "weight_b": 1}, {}])
 def test_experts_that_do_not_fit(tensors):
-    with pytest.raises(ValueError, match="experts of one size"):
+    with pytest.raises(ValueError, match="experts need the same size"):
         weighted_log_probs(**tensors)
 
 

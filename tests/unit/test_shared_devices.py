@@ -130,7 +130,7 @@ def test_a_camera_gives_each_input_the_same_picture_at_the_same_time(
         assert all(f.unchanged_ns == 0 for f in frames)
         for frame, picture in zip(frames, camera.pictures[-1 - len(first) : -1], strict=True):
             np.testing.assert_array_equal(frame.data, picture)
-    assert all("stopped delivering" in str(p.reason) for p in packets if isinstance(p, EndOfStream))
+    assert all("stopped sending" in str(p.reason) for p in packets if isinstance(p, EndOfStream))
     health = source.health()
     assert set(health.clocks) == set(health.nominal_hz) == set(uris)
     assert health.counters["dropped_frames"] == 0

@@ -103,7 +103,7 @@ def test_a_pipeline_writes_to_a_sink_of_another_package(
     assert len(first.results) == len(second.results) == 25
     assert first.closed
     assert second.closed
-    with pytest.raises(ConfigError, match="is no sink") as error:
+    with pytest.raises(ConfigError, match="is not a sink") as error:
         mmedge.Pipeline(bundle, inputs, sinks=[7])  # type: ignore[list-item]
     assert "console, jsonl, kept" in str(error.value.fix)
 

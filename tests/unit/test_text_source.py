@@ -234,7 +234,7 @@ def test_what_never_has_a_line_break_is_an_error(path: Path, follow, pipe: bool)
                 out.write(LONG)
     heard.wait_ended()
     assert isinstance(heard.source.error, SourceError)
-    assert "64 MiB came without a line break" in heard.source.error.message
+    assert "64 MiB arrived without a line break" in heard.source.error.message
     assert heard.source.counters["refused_too_long"] == 1
 
 

@@ -129,8 +129,8 @@ def test_ages_become_a_row_of_the_batch(recipe: Recipe) -> None:
     ("ages", "message"),
     [
         ({"c": 1.0}, r"an age for 'c', the recipe's inputs are \['a', 'b'\]"),
-        ({"a": -1.0}, "-1.0 ms old"),
-        ({"a": float("nan")}, "nan ms old"),
+        ({"a": -1.0}, "is -1.0 ms"),
+        ({"a": float("nan")}, "is nan ms"),
     ],
 )
 def test_what_is_no_age_is_refused(recipe: Recipe, ages: dict[str, float], message: str) -> None:
@@ -223,7 +223,7 @@ trigger = "camera"
     assert data.collate([data.split("train")[0], data.split("validation")[0]])["age_ms"].tolist() == [[12.5], [0]]
     for bad in (",x", ",-1", ",nan"):
         index(bad, ",", ",")
-        with pytest.raises(ConfigError, match="is no age in ms") as caught:
+        with pytest.raises(ConfigError, match="is not an age in ms") as caught:
             make_dataset(recipe)
         assert caught.value.where == f"{tmp_path / 'index.csv'}:2"
     for columns in (",age", ",image_age_ms,image_age_ms"):

@@ -114,18 +114,18 @@ def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (
             [('y = ["batch", 4]', 'y = ["batch", 5]')],
-            r"Encoder returns \[1, 4\], \[1, 5\], the recipe declares \[1, 5\], \[1, 5\]",
+            r"Encoder returns \[1, 4\], \[1, 5\], but the recipe declares \[1, 5\], \[1, 5\]",
             "stages.encoder.outputs",
         ),
         (
             [('state = ["batch", 2]', "state = [1, 3]"), ('"alarm"', '"alarm", "fire"')],
-            r"Fusion returns \[1, 2\], the recipe declares \[1, 3\]",
+            r"Fusion returns \[1, 2\], but the recipe declares \[1, 3\]",
             "stages.fusion.outputs",
         ),
         ([('"alarm"', '"alarm", "fire"')], r"fusion.state \[1, 2\] has 2 classes, there are 3 labels", "tasks.state.l"),
         (
             [('state = ["batch", 2]', 'state = ["batch", 2], more = [2]')],
-            "Fusion returns 1 tensors, the recipe declares state, more",
+            "Fusion gives 1 tensors, but the recipe declares state, more",
             "stages.fusion.outputs",
         ),
         ([("return super().forward(y", "return super().forward(y[:, :3]")], "Fusion cannot take a batch", "stages.fus"),
@@ -147,7 +147,7 @@ def test_a_model_that_does_not_fit_its_recipe_is_told_before_training(
 
 @pytest.mark.usefixtures("untrained")
 def test_a_split_without_samples_is_told(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no sample of split 'train'"):
+    with pytest.raises(ConfigError, match="no samples of split 'train'"):
         train_and_save(project(tmp_path, count=0), progress=False)
 
 

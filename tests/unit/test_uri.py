@@ -69,7 +69,7 @@ def test_forms(text: str, kind: str, target: str, params: dict[str, str]) -> Non
         ("text://", "not a source address"),
         ("file://relative.mp4", "not a source address"),
         ("ftp://host/a.mp4", "not a source address"),
-        ("test://flash", "takes parameters alone"),
+        ("test://flash", "takes parameters only"),
         ("test://?fsp=30", "unknown parameter 'fsp', test takes width, height, fps"),
         ("test://?fps=30&fps=30", "twice"),
         ("test://?fps", "whole number"),
@@ -79,7 +79,7 @@ def test_forms(text: str, kind: str, target: str, params: dict[str, str]) -> Non
         ("test://?stall_ms=5&stall_rate=2", "'stall_rate' is '2'"),
         ("test://?drift_ppm=fast", "'drift_ppm' is 'fast': Expected `float`"),
         ("test://?time_jump_ms=1e12", "'time_jump_ms'"),
-        ("test://?gap_at_s=3", "'gap_at_s' is without effect, it needs 'gap_ms'"),
+        ("test://?gap_at_s=3", "'gap_at_s' has no effect without 'gap_ms'"),
     ],
 )
 def test_refusals_say_what_is_possible(text: str, message: str) -> None:
