@@ -16,7 +16,7 @@ from mmedge.bundle import Bundle
 from mmedge.bundle.manifest import AudioInput, ImageInput, Input, TensorInput, TextInput
 from mmedge.bundle.manifest import Stage as StageSpec
 from mmedge.engine.base import EngineBase
-from mmedge.fusion import Stage, StageGraph, load_graph
+from mmedge.fusion import StageGraph, StageRunner, load_graph
 from mmedge.sync import Synchronizer
 from mmedge.types import Block, FloatArray, Frame, Packet, Snapshot, Tensor, Text
 
@@ -58,10 +58,10 @@ def null_graph() -> StageGraph:
         "digit": ({"x": "fusion.y"}, {"x": embedding}),
         "agreement": ({"x": "fusion.y"}, {"x": embedding}),
     }
-    stages: dict[str, Stage] = {}
+    stages: dict[str, StageRunner] = {}
     for name, (sources, tensors) in plan.items():
         spec = StageSpec(inputs=sources, outputs={"y": ("batch", 64)})
-        stages[name] = Stage(name, spec, SEATS, Null(tensors), stages, raw=False)
+        stages[name] = StageRunner(name, spec, SEATS, Null(tensors), stages, raw=False)
     return StageGraph(list(stages.values()))
 
 
@@ -100,7 +100,7 @@ class Watched:
     Times are the thread's own, so that other work of the machine does not count.
     """
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: StageRunner) -> None:
         self.stage = stage
         self.took: list[int] = []
         self.alone: list[int] = []

@@ -12,7 +12,7 @@ from mmedge.types import AnyArray, Tensors
 
 from .preprocess.onnx_prefix import Preprocessor
 from .recipe import Recipe
-from .recordings import Sample
+from .recordings import RawSample
 from .stages import Runner, StageGraph, fed_back, masks, seats_of
 
 SAMPLES = 4
@@ -60,7 +60,7 @@ def _joined(arrays: Sequence[AnyArray]) -> AnyArray:
 
 
 def make_golden(
-    recipe: Recipe, fp32: Mapping[str, Runner], samples: Sequence[Sample], count: int = SAMPLES
+    recipe: Recipe, fp32: Mapping[str, Runner], samples: Sequence[RawSample], count: int = SAMPLES
 ) -> dict[str, Golden]:
     """Choose the golden samples of every network stage.
 

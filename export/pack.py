@@ -24,7 +24,7 @@ from .judge import judge
 from .onnx.onnx_models import OnnxModels
 from .preprocess.onnx_prefix import merge_prefix
 from .recipe import Recipe, plain_stage
-from .recordings import Samples, as_samples
+from .recordings import RawSamples, as_samples
 from .stages import onnx_runners, seats_of
 from .tokenizer import check_vocabulary, load_tokenizer, read_tokenizer
 
@@ -57,7 +57,7 @@ def pack(
     models: Sequence[OnnxModels],
     *,
     metadata: Metadata | Mapping[str, Any] | None = None,
-    samples: Samples | Sequence[Tensors] | None = None,
+    samples: RawSamples | Sequence[Tensors] | None = None,
 ) -> Path:
     """Write a bundle.
 

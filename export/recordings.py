@@ -22,7 +22,7 @@ _MEDIA = {".mkv", ".mp4", ".mov", ".avi", ".webm", ".wav", ".flac", ".ogg", ".mp
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Sample:
+class RawSample:
     """The raw arrays of one trigger: uint8 [1, H, W, C] per image, float32 [1, samples] per sound, int64 per text."""
 
     name: str
@@ -30,19 +30,19 @@ class Sample:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Samples:
-    """Samples to find ranges with, and later ones of the same recordings to measure with.
+class RawSamples:
+    """RawSamples to find ranges with, and later ones of the same recordings to measure with.
 
     Attributes:
         calibration: The first two thirds of every recording.
         held_out: The rest.
     """
 
-    calibration: tuple[Sample, ...]
-    held_out: tuple[Sample, ...]
+    calibration: tuple[RawSample, ...]
+    held_out: tuple[RawSample, ...]
 
     @classmethod
-    def split(cls, arrays: Iterable[Tensors], name: str = "sample") -> Samples:
+    def split(cls, arrays: Iterable[Tensors], name: str = "sample") -> RawSamples:
         """Split the samples of one recording by time.
 
         Arrays have the raw shapes [...] and dtypes of the recipe's inputs.
@@ -54,7 +54,7 @@ class Samples:
         Raises:
             ConfigError: If there are fewer than three.
         """
-        samples = tuple(Sample(name=f"{name} {index}", arrays=a) for index, a in enumerate(arrays))
+        samples = tuple(RawSample(name=f"{name} {index}", arrays=a) for index, a in enumerate(arrays))
         if len(samples) < 3:
             raise ConfigError(
                 f"{len(samples)} samples are not enough to calibrate and to measure",
@@ -65,17 +65,17 @@ class Samples:
         return cls(calibration=samples[:cut], held_out=samples[cut:])
 
 
-def as_samples(samples: Samples | Sequence[Tensors] | None, recipe: Recipe) -> Samples:
+def as_samples(samples: RawSamples | Sequence[Tensors] | None, recipe: Recipe) -> RawSamples:
     """Return samples as they are, split, or read from the recipe's recordings.
 
     Arrays have the raw shapes [...] and dtypes of the recipe's inputs.
     """
-    if isinstance(samples, Samples):
+    if isinstance(samples, RawSamples):
         return samples
-    return raw_samples(recipe) if samples is None else Samples.split(samples)
+    return raw_samples(recipe) if samples is None else RawSamples.split(samples)
 
 
-def raw_samples(recipe: Recipe, count: int | None = None, *, held_out_only: bool = False) -> Samples:
+def raw_samples(recipe: Recipe, count: int | None = None, *, held_out_only: bool = False) -> RawSamples:
     """Read raw samples evenly over the recipe's recordings.
 
     A media file feeds every image and audio input; ``NAME.INPUT.EXT`` feeds that input alone, together with
@@ -84,7 +84,7 @@ def raw_samples(recipe: Recipe, count: int | None = None, *, held_out_only: bool
 
     Args:
         recipe: ``calibration.recordings`` is a media file, a folder made by ``mmedge record``, or a folder of such.
-        count: Samples in total; by default 1.5 times ``calibration.frames``, two thirds of which calibrate.
+        count: RawSamples in total; by default 1.5 times ``calibration.frames``, two thirds of which calibrate.
         held_out_only: Forget those that calibrate, when many are read to measure with.
 
     Returns:
@@ -99,8 +99,8 @@ def raw_samples(recipe: Recipe, count: int | None = None, *, held_out_only: bool
     sessions = _sessions(recipe)
     tokenizers = {n: load_tokenizer(recipe, n) for n, s in recipe.inputs.items() if isinstance(s, TextInput)}
     total = count or recipe.calibration.frames * 3 // 2
-    calibration: list[Sample] = []
-    held_out: list[Sample] = []
+    calibration: list[RawSample] = []
+    held_out: list[RawSample] = []
     for index, (name, uris) in enumerate(sessions.items()):
         share = max(total // len(sessions) + (index < total % len(sessions)), 3)
         arrays = read_samples(recipe.inputs, recipe.sync, uris, share, tokenizers=tokenizers)
@@ -110,10 +110,10 @@ def raw_samples(recipe: Recipe, count: int | None = None, *, held_out_only: bool
         if held_out_only:
             held_out += _last_third(complete, name)
         else:
-            part = Samples.split(complete, name)
+            part = RawSamples.split(complete, name)
             calibration += part.calibration
             held_out += part.held_out
-    return Samples(calibration=tuple(calibration), held_out=tuple(held_out))
+    return RawSamples(calibration=tuple(calibration), held_out=tuple(held_out))
 
 
 def _texts(recipe: Recipe, session: str, tokenizers: Mapping[str, Tokenizer]) -> dict[str, list[AnyArray]]:
@@ -141,11 +141,11 @@ def _with_texts(
         yield {name: said[number % len(said)] for name, said in texts.items()} | dict(sample)
 
 
-def _last_third(arrays: Iterable[Tensors], name: str) -> deque[Sample]:
-    """Return what ``Samples.split`` holds out, forgetting the others while they are read."""
-    kept: deque[Sample] = deque()
+def _last_third(arrays: Iterable[Tensors], name: str) -> deque[RawSample]:
+    """Return what ``RawSamples.split`` holds out, forgetting the others while they are read."""
+    kept: deque[RawSample] = deque()
     for number, sample in enumerate(arrays):
-        kept.append(Sample(name=f"{name} {number}", arrays=sample))
+        kept.append(RawSample(name=f"{name} {number}", arrays=sample))
         while len(kept) > number + 1 - (number + 1) * 2 // 3:
             kept.popleft()
     if not kept:

@@ -31,7 +31,7 @@ from .onnx.onnx_models import OnnxModels
 from .onnx.to_onnx import random_samples, to_onnx
 from .pack import pack
 from .recipe import Recipe, check_recipe
-from .recordings import Samples, raw_samples, recording_files
+from .recordings import RawSamples, raw_samples, recording_files
 from .report import QuantizationReport, quantization_report
 from .tokenizer import read_tokenizer
 
@@ -295,11 +295,11 @@ class _Steps:
         return self._report.onnx
 
     @cached_property
-    def _samples(self) -> Samples:
+    def _samples(self) -> RawSamples:
         """Read once, used by every step."""
         recipe = self._recipe
         if recipe.calibration.recordings is None and "int8" not in recipe.export.precisions:
-            return Samples.split(random_samples(recipe, 12), "noise")
+            return RawSamples.split(random_samples(recipe, 12), "noise")
         self._show("recordings", None)
         return raw_samples(recipe)
 

@@ -13,7 +13,7 @@ from mmedge.bundle.manifest import AudioInput, Input, TensorInput
 from mmedge.bundle.manifest import Stage as StageSpec
 from mmedge.engine.base import EngineBase
 from mmedge.errors import EngineError
-from mmedge.fusion import Stage, StageError, StageGraph
+from mmedge.fusion import StageError, StageGraph, StageRunner
 from mmedge.fusion.stream import StreamStage, is_stream
 from mmedge.types import FloatArray, Snapshot, Tensor
 
@@ -357,9 +357,9 @@ class Reference:
 
 def make_graph(specs: dict[str, StageSpec], cores: int = 2, *, cured: bool = False) -> StageGraph:
     """Return the real graph of the same stages; those that are cured stand any value."""
-    stages: dict[str, Stage] = {}
+    stages: dict[str, StageRunner] = {}
     for name in stage_order(specs):
-        kind = StreamStage if is_stream(specs[name], SEATS) else Stage
+        kind = StreamStage if is_stream(specs[name], SEATS) else StageRunner
         stages[name] = kind(name, specs[name], SEATS, Engine(specs[name], cured=cured), stages, raw=False)
     return StageGraph(list(stages.values()), cores=cores)
 

@@ -16,7 +16,7 @@ from mmedge.types import AnyArray, Snapshot, Tensors
 from ..onnx.onnx_models import OnnxModels
 from ..preprocess.onnx_prefix import Preprocessor
 from ..recipe import Calibration, Recipe
-from ..recordings import Samples, as_samples, raw_samples
+from ..recordings import RawSamples, as_samples, raw_samples
 from ..report import sqnr_db
 from ..stages import Mask, StageGraph, fed_back, masks, onnx_runners
 from ..tasks import KINDS
@@ -151,7 +151,7 @@ def compare(
     a: OnnxModels,
     b: OnnxModels,
     calibration: Calibration | None = None,
-    samples: Samples | Sequence[Tensors] | None = None,
+    samples: RawSamples | Sequence[Tensors] | None = None,
     *,
     temperature: Mapping[str, float] | None = None,
 ) -> Comparison:

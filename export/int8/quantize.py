@@ -19,7 +19,7 @@ from mmedge.types import AnyArray, Tensors
 from ..onnx.onnx_models import OnnxModels
 from ..preprocess.onnx_prefix import Preprocessor
 from ..recipe import Calibration, Recipe
-from ..recordings import Sample, Samples, as_samples
+from ..recordings import RawSample, RawSamples, as_samples
 from ..report import sqnr_db
 from ..stages import StageGraph, fed_back, masks, onnx_runners
 from .qdq import activations, insert_qdq, quantizable
@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 
 def quantize(
-    onnx: OnnxModels, calibration: Calibration | None = None, samples: Samples | Sequence[Tensors] | None = None
+    onnx: OnnxModels, calibration: Calibration | None = None, samples: RawSamples | Sequence[Tensors] | None = None
 ) -> OnnxModels:
     """Quantise every stage to INT8 with explicit Q/DQ pairs.
 
@@ -110,7 +110,9 @@ class _Draft:
     nodes: tuple[str, ...]
 
 
-def _without_glitches(samples: Sequence[Sample], preprocess: Preprocessor) -> tuple[list[Sample], tuple[str, ...]]:
+def _without_glitches(
+    samples: Sequence[RawSample], preprocess: Preprocessor
+) -> tuple[list[RawSample], tuple[str, ...]]:
     tensors = [preprocess(sample.arrays) for sample in samples]
     bad = np.zeros(len(samples), np.bool_)
     for name in tensors[0]:

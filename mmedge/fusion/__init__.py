@@ -4,6 +4,6 @@ from mmedge.fusion.check import check_variants
 from mmedge.fusion.failures import TOLD, StageError
 from mmedge.fusion.graph import StageGraph
 from mmedge.fusion.load import load_graph, tensorrt_problem
-from mmedge.fusion.stage import Stage
+from mmedge.fusion.stage import StageRunner
 
-__all__ = ["TOLD", "Stage", "StageError", "StageGraph", "check_variants", "load_graph", "tensorrt_problem"]
+__all__ = ["TOLD", "StageError", "StageGraph", "StageRunner", "check_variants", "load_graph", "tensorrt_problem"]

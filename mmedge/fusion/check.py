@@ -9,7 +9,7 @@ from mmedge.bundle import Bundle, stage_order
 from mmedge.errors import BundleError, CheckError, EngineError
 from mmedge.fusion.golden import self_test
 from mmedge.fusion.load import make_callable, make_network, make_stage
-from mmedge.fusion.stage import Stage
+from mmedge.fusion.stage import StageRunner
 from mmedge.fusion.weigh import run_ms
 
 
@@ -25,8 +25,8 @@ def check_variants(bundle: Bundle, progress: Callable[[str, float], None] | None
         CPU files), and error and fix (None when it passed).
     """
     rows: list[dict[str, Any]] = []
-    upstream: dict[str, Stage] = {}
-    stages: list[Stage] = []
+    upstream: dict[str, StageRunner] = {}
+    stages: list[StageRunner] = []
     try:
         for name in stage_order(bundle.manifest.stages):
             spec = bundle.manifest.stages[name]

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from mmedge.errors import MmedgeError
-from mmedge.fusion.stage import Stage
+from mmedge.fusion.stage import StageRunner
 
 # Handing a run to another thread costs a tenth of that.
 HEAVY_NS = 1_000_000
@@ -24,7 +24,7 @@ class Crew:
         cores: So many may run at once; those this process may use by default.
     """
 
-    def __init__(self, stages: Sequence[Stage], cores: int | None = None) -> None:
+    def __init__(self, stages: Sequence[StageRunner], cores: int | None = None) -> None:
         self._cores = len(os.sched_getaffinity(0)) if cores is None else cores
         waited = [stage for stage in stages if not stage.asynchronous]
         self._peers = {
@@ -36,23 +36,23 @@ class Crew:
             for stage in waited
         }
         self._pool: ThreadPoolExecutor | None = None
-        self.running: dict[Stage, Future[None]] = {}
+        self.running: dict[StageRunner, Future[None]] = {}
 
-    def takes(self, stage: Stage) -> bool:
+    def takes(self, stage: StageRunner) -> bool:
         """Tell whether a stage had better run on a thread: another heavy one may run beside it."""
         if stage.cost_ns < HEAVY_NS or self._cores < 2 or stage.asynchronous:
             return False
         return any(peer.cost_ns >= HEAVY_NS for peer in self._peers[stage])
 
-    def start(self, stage: Stage) -> None:
+    def start(self, stage: StageRunner) -> None:
         """Run a stage, which was fed, on a thread."""
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self._cores, thread_name_prefix="mmedge-stage")
         self.running[stage] = self._pool.submit(stage.execute)
 
-    def wait(self, names: Collection[str] | None = None) -> dict[Stage, MmedgeError]:
+    def wait(self, names: Collection[str] | None = None) -> dict[StageRunner, MmedgeError]:
         """Wait for the stages ``names`` (None for all) that run and take up what they give; return who failed."""
-        failed: dict[Stage, MmedgeError] = {}
+        failed: dict[StageRunner, MmedgeError] = {}
         for stage in [stage for stage in self.running if names is None or stage.name in names]:
             error = self.running.pop(stage).exception()
             if error is None:

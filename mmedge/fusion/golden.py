@@ -7,11 +7,11 @@ from collections.abc import Mapping
 import numpy as np
 
 from mmedge.errors import CheckError, MmedgeError
-from mmedge.fusion.stage import Stage
+from mmedge.fusion.stage import StageRunner
 from mmedge.types import AnyArray
 
 
-def self_test(stage: Stage, golden: Mapping[str, AnyArray], tolerance: Mapping[str, float], where: str) -> float:
+def self_test(stage: StageRunner, golden: Mapping[str, AnyArray], tolerance: Mapping[str, float], where: str) -> float:
     """Run a stage on its recorded inputs and compare with its recorded outputs.
 
     Arrays have the shapes [samples, ...] and dtypes of the network.

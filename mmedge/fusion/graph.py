@@ -13,7 +13,7 @@ from mmedge.errors import EngineError, MmedgeError
 from mmedge.fusion.crew import Crew
 from mmedge.fusion.failures import TOLD, StageError
 from mmedge.fusion.feed import ReadAudio
-from mmedge.fusion.stage import Stage
+from mmedge.fusion.stage import StageRunner
 from mmedge.fusion.stream import StreamStage
 from mmedge.types import AnyArray, Evidence, Snapshot
 
@@ -42,7 +42,7 @@ class StageGraph:
         lost: Failures of stages whose inputs are away all the same: nothing follows from them.
     """
 
-    def __init__(self, stages: list[Stage], *, cores: int | None = None) -> None:
+    def __init__(self, stages: list[StageRunner], *, cores: int | None = None) -> None:
         self.stages = stages
         self._outputs = {str(Output(stage.name, name)): (stage, name) for stage in stages for name in stage.outputs}
         self._background = tuple(stage for stage in stages if stage.asynchronous)
@@ -53,8 +53,8 @@ class StageGraph:
         self._marks: list[tuple[int, int] | None] = []
         self._bits = 0
         self._attempt = 0
-        self._fallen: dict[Stage, EngineError] = {}
-        self._beside: list[tuple[Stage, MmedgeError]] = []  # failed at this attempt, another one was raised
+        self._fallen: dict[StageRunner, EngineError] = {}
+        self._beside: list[tuple[StageRunner, MmedgeError]] = []  # failed at this attempt, another one was raised
         self._faults: Mapping[str, EngineError] = {}
         self.timing: Timing
         self.used_ns: dict[str, int]
@@ -123,7 +123,7 @@ class StageGraph:
         """Return the failures that ``run`` did not come to raise; for when it is not called again for this trigger."""
         return [stage.failed(error, self._bits) for stage, error in (*self._fallen.items(), *self._beside)]
 
-    def _note(self, stage: Stage, error: MmedgeError) -> None:
+    def _note(self, stage: StageRunner, error: MmedgeError) -> None:
         self.failed += [{} for _ in range(self._attempt + 1 - len(self.failed))]
         self.failed[-1][stage.name] = error.message[:TOLD]
 
@@ -171,7 +171,7 @@ class StageGraph:
             fault = self._fallen.pop(stage)
             raise stage.failed(fault, bits) from fault
 
-    def _take_up(self, stage: Stage, running: bool | None, *, lost: bool) -> None:
+    def _take_up(self, stage: StageRunner, running: bool | None, *, lost: bool) -> None:
         # What nobody waits for decides nothing, so a recording need not hold it.
         try:
             if stage.busy(running, None if lost else self._faults.get(stage.name)):
@@ -183,16 +183,16 @@ class StageGraph:
                 self._note(stage, error)
                 self._fallen[stage] = error
 
-    def _miss(self, stage: Stage) -> None:
+    def _miss(self, stage: StageRunner) -> None:
         """Let a stage know that its inputs are away, unless it is itself why."""
         if self._attempt == 0 or not stage.pending:
             stage.absent()
 
-    def _run_waited(self, snapshot: Snapshot, bits: int, read_audio: ReadAudio) -> list[Stage]:
+    def _run_waited(self, snapshot: Snapshot, bits: int, read_audio: ReadAudio) -> list[StageRunner]:
         """Run the stages that the trigger waits for; return those that can run behind it."""
-        late: list[Stage] = []
-        pending: set[Stage] = set()
-        failures: dict[Stage, MmedgeError] = {}
+        late: list[StageRunner] = []
+        pending: set[StageRunner] = set()
+        failures: dict[StageRunner, MmedgeError] = {}
         broken: set[str] = set()
         crew, marks = self._crew, self._marks
         for stage in self.stages:
@@ -230,7 +230,9 @@ class StageGraph:
             self._raise(failures, pending, bits)
         return late
 
-    def _raise(self, failures: Mapping[Stage, MmedgeError], pending: Collection[Stage], bits: int) -> NoReturn:
+    def _raise(
+        self, failures: Mapping[StageRunner, MmedgeError], pending: Collection[StageRunner], bits: int
+    ) -> NoReturn:
         """Raise for the first stage that gave nothing; the others are looked at again without its inputs."""
         for stage, fault in failures.items():
             self._note(stage, fault)
@@ -242,12 +244,12 @@ class StageGraph:
             raise first.waiting(bits)
         raise first.failed(failures[first], bits) from failures[first]
 
-    def _feed(self, stage: Stage, snapshot: Snapshot, bits: int, read_audio: ReadAudio) -> None:
+    def _feed(self, stage: StageRunner, snapshot: Snapshot, bits: int, read_audio: ReadAudio) -> None:
         begin_ns = time.monotonic_ns()
         stage.feed(snapshot, bits, self._marks, read_audio)
         self.timing.preprocess_ns += time.monotonic_ns() - begin_ns
 
-    def _execute(self, stage: Stage) -> None:
+    def _execute(self, stage: StageRunner) -> None:
         if stage.name in self._faults:
             raise self._faults[stage.name]
         if self._crew.takes(stage):
@@ -259,13 +261,13 @@ class StageGraph:
             self.timing.infer_ns += stage.took_ns
         stage.finish()
 
-    def _wait(self, names: Collection[str] | None = None) -> dict[Stage, MmedgeError]:
+    def _wait(self, names: Collection[str] | None = None) -> dict[StageRunner, MmedgeError]:
         begin_ns = time.monotonic_ns()
         failures = self._crew.wait(names)
         self.timing.infer_ns += time.monotonic_ns() - begin_ns
         return failures
 
-    def _age(self, stage: Stage, snapshot: Snapshot) -> None:
+    def _age(self, stage: StageRunner, snapshot: Snapshot) -> None:
         if stage.asynchronous or stage.spec.every_ms is not None:
             self.used_ns[stage.name] = stage.t_ns
         stale_ns = snapshot.t_ns - stage.t_ns

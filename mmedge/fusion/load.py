@@ -22,7 +22,7 @@ from mmedge.errors import CheckError, ConfigError, DeviceError, EngineError, Mis
 from mmedge.fusion.callables import CallableEngine
 from mmedge.fusion.golden import self_test
 from mmedge.fusion.graph import StageGraph
-from mmedge.fusion.stage import Stage, array_of
+from mmedge.fusion.stage import StageRunner, array_of
 from mmedge.fusion.stream import StreamStage, is_stream
 from mmedge.fusion.tensors import constants, fill, input_dtypes, input_shapes, output_shapes
 from mmedge.fusion.weigh import Weight, describe, weigh
@@ -92,7 +92,7 @@ def load_graph(
         ConfigError: If there is no variant for this backend and precision.
         DeviceError: If ``tensorrt`` was asked for and cannot run here.
     """
-    stages: dict[str, Stage] = {}
+    stages: dict[str, StageRunner] = {}
     unused = unused_stages(bundle.manifest)
     if unused:
         log.warning("no task uses the outputs of stage %s: leave it out of the bundle", ", ".join(map(repr, unused)))
@@ -114,11 +114,11 @@ def load_graph(
 def _load_network(
     bundle: Bundle,
     name: str,
-    upstream: dict[str, Stage],
+    upstream: dict[str, StageRunner],
     backend: str,
     precision: str | None,
     progress: Progress | None,
-) -> Stage:
+) -> StageRunner:
     choices = candidates(bundle, name, backend, precision)
     if not choices:
         raise ConfigError(
@@ -147,11 +147,11 @@ def _load_network(
 def _try(
     bundle: Bundle,
     name: str,
-    upstream: dict[str, Stage],
+    upstream: dict[str, StageRunner],
     backend: str,
     variant: Variant,
     progress: Progress | None,
-) -> Stage:
+) -> StageRunner:
     engine: Engine
     if backend == "tensorrt":
         from mmedge.engine.tensorrt import TensorRTEngine
@@ -166,7 +166,7 @@ def _try(
         engine = TensorRTEngine(compiled.plan_path.read_bytes(), name=name)
     else:
         engine = make_network(bundle, variant, upstream, f"{bundle.path}: {variant.file}")
-    stage: Stage | None = None
+    stage: StageRunner | None = None
     try:
         stage = make_stage(bundle, name, engine, upstream, raw=variant.target == "tensorrt")
         stage.file = variant.file
@@ -179,7 +179,7 @@ def _try(
     return stage
 
 
-def _weigh_int8(bundle: Bundle, stages: dict[str, Stage]) -> None:
+def _weigh_int8(bundle: Bundle, stages: dict[str, StageRunner]) -> None:
     """Say what INT8 that was asked for costs on this CPU beside FP32: it is faster on some alone."""
     weighed: list[Weight] = []
     simulated = False
@@ -198,7 +198,9 @@ def _weigh_int8(bundle: Bundle, stages: dict[str, Stage]) -> None:
         log.warning("%s", text)
 
 
-def make_callable(bundle: Bundle, name: str, upstream: Mapping[str, Stage], *, patience: float = 1.0) -> CallableEngine:
+def make_callable(
+    bundle: Bundle, name: str, upstream: Mapping[str, StageRunner], *, patience: float = 1.0
+) -> CallableEngine:
     """Return the engine of a stage that is a rule instead of a network; the SDK's own rules need no thread."""
     spec = bundle.manifest.stages[name]
     assert spec.callable is not None
@@ -214,7 +216,9 @@ def make_callable(bundle: Bundle, name: str, upstream: Mapping[str, Stage], *, p
     )
 
 
-def make_network(bundle: Bundle, variant: Variant, upstream: Mapping[str, Stage], where: str) -> OnnxRuntimeEngine:
+def make_network(
+    bundle: Bundle, variant: Variant, upstream: Mapping[str, StageRunner], where: str
+) -> OnnxRuntimeEngine:
     """Return a variant on ONNX Runtime; the graph's shapes are those of its dynamic dimensions.
 
     A CPU variant serves, on 8-bit kernels where it has them; TensorRT's is simulated as written.
@@ -238,8 +242,10 @@ def make_network(bundle: Bundle, variant: Variant, upstream: Mapping[str, Stage]
         raise
 
 
-def make_stage(bundle: Bundle, name: str, engine: Engine, upstream: Mapping[str, Stage], *, raw: bool = False) -> Stage:
+def make_stage(
+    bundle: Bundle, name: str, engine: Engine, upstream: Mapping[str, StageRunner], *, raw: bool = False
+) -> StageRunner:
     """Return a stage around its engine, one that listens where it is a stream."""
     spec = bundle.manifest.stages[name]
-    kind = StreamStage if is_stream(spec, bundle.inputs) else Stage
+    kind = StreamStage if is_stream(spec, bundle.inputs) else StageRunner
     return kind(name, spec, bundle.inputs, engine, upstream, raw=raw, read=bundle.read)

@@ -28,7 +28,7 @@ _SLACK_NS = 500_000  # triggers waver
 _NEVER = -1
 
 
-class Stage:
+class StageRunner:
     """One network of the fused graph.
 
     Args:
@@ -66,7 +66,7 @@ class Stage:
         spec: StageSpec,
         inputs: Mapping[str, Input],
         engine: Engine,
-        upstream: Mapping[str, Stage],
+        upstream: Mapping[str, StageRunner],
         *,
         raw: bool,
         read: ReadMember = no_members,
@@ -81,7 +81,7 @@ class Stage:
         self._constants = tuple((own[t], number, f"{where}.{t}") for t, number in constants(spec).items())
         self._feeds: dict[str, tuple[str, Feed]] = {}  # at each run
         self._states: tuple[tuple[AnyArray, AnyArray], ...] = ()
-        self._links: dict[str, tuple[Stage, str]] = {}
+        self._links: dict[str, tuple[StageRunner, str]] = {}
         self._rows: list[tuple[AnyArray, bool, float]] = []  # and whether it is presence, else the largest age
         depends: set[str] = set()
         self.depends: frozenset[str] = frozenset()
@@ -394,6 +394,6 @@ class Stage:
         self.engine.close()
 
 
-def array_of(upstream: Mapping[str, Stage], stage: str, output: str) -> AnyArray:
+def array_of(upstream: Mapping[str, StageRunner], stage: str, output: str) -> AnyArray:
     """Return the array of a stage's output. It has the shape [...] and dtype of the engine's output, which owns it."""
     return upstream[stage].outputs[output]

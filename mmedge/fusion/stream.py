@@ -13,7 +13,7 @@ from mmedge.engine.base import Engine
 from mmedge.errors import BundleError, MmedgeError
 from mmedge.fusion.failures import StageError
 from mmedge.fusion.feed import Feed, ReadAudio, ReadMember, no_members
-from mmedge.fusion.stage import Marks, Stage
+from mmedge.fusion.stage import Marks, StageRunner
 from mmedge.types import NS_PER_S, AnyArray, FloatArray, Snapshot
 
 
@@ -74,7 +74,7 @@ def _heard(spec: StageSpec, inputs: Mapping[str, Input]) -> tuple[str, AudioInpu
     return sound, seat, spec.every_ms * seat.sample_rate_hz / 1000
 
 
-class StreamStage(Stage):
+class StreamStage(StageRunner):
     """A stage with a state that hears sound in steps of ``every_ms``, counted in samples from the start of the epoch.
 
     At a trigger it runs as often as steps have come. Its window holds the step and the sound before it. While its
@@ -94,7 +94,7 @@ class StreamStage(Stage):
         spec: StageSpec,
         inputs: Mapping[str, Input],
         engine: Engine,
-        upstream: Mapping[str, Stage],
+        upstream: Mapping[str, StageRunner],
         *,
         raw: bool,
         read: ReadMember = no_members,

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from mmedge.engine.cpu import instruction_sets
 from mmedge.fusion.golden import self_test
-from mmedge.fusion.stage import Stage
+from mmedge.fusion.stage import StageRunner
 from mmedge.types import AnyArray
 
 _RUNS = 9  # of which the median counts
@@ -25,7 +25,7 @@ class Weight(NamedTuple):
     error: float
 
 
-def run_ms(*stages: Stage) -> list[float]:
+def run_ms(*stages: StageRunner) -> list[float]:
     """Return the median time of a run of each stage's engine on what its inputs hold, the stages in turn."""
     times: list[list[int]] = [[] for _ in stages]
     end = time.monotonic() + _BUDGET_S
@@ -41,7 +41,7 @@ def run_ms(*stages: Stage) -> list[float]:
     return [median(taken) / 1e6 for taken in times]
 
 
-def weigh(int8: Stage, fp32: Stage, golden: Mapping[str, AnyArray]) -> Weight:
+def weigh(int8: StageRunner, fp32: StageRunner, golden: Mapping[str, AnyArray]) -> Weight:
     """Run a stage in both precisions on its golden samples. Arrays are [samples, ...] in the network's dtypes."""
     # No tolerance but the range itself: the INT8 stage has passed its own self-test.
     error = self_test(int8, golden, dict.fromkeys(int8.engine.outputs, 1.0), "int8")

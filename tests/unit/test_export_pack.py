@@ -18,13 +18,13 @@ from mmedge.errors import CheckError, ConfigError
 from mmedge.export import Recipe, pack, quantize, run_steps
 from mmedge.export.onnx.lint import lint
 from mmedge.export.onnx.onnx_models import OnnxModels
-from mmedge.export.recordings import Samples, raw_samples
+from mmedge.export.recordings import RawSamples, raw_samples
 from mmedge.export.report import coverage
 from mmedge.export.training import save_weights
 from mmedge.export.training.weights import make_model
 from mmedge.fusion import load_graph
 from mmedge.fusion.golden import self_test
-from mmedge.fusion.stage import Stage
+from mmedge.fusion.stage import StageRunner
 
 RECIPE = """
 name = "t"
@@ -134,10 +134,10 @@ def fusion() -> onnx.ModelProto:
     )
 
 
-def samples(count: int = 30) -> Samples:
+def samples(count: int = 30) -> RawSamples:
     rng = np.random.default_rng(7)
     bright = rng.integers(20, 200, count)
-    return Samples.split(
+    return RawSamples.split(
         {
             "image": (b + rng.integers(0, 55, (1, 48, 64, 1))).astype(np.uint8),
             "audio": rng.normal(0, b / 1000, (1, 1600)).astype(np.float32),
@@ -246,7 +246,7 @@ def test_the_self_test_refuses_a_network_with_other_weights(models, path, tmp_pa
     recipe = fp32.recipe
     for model, right in ((fp32.models["image_encoder"], True), (wrong, False)):
         engine = OnnxRuntimeEngine(model.SerializeToString())
-        stage = Stage("image_encoder", recipe.stages["image_encoder"], recipe.inputs, engine, {}, raw=False)
+        stage = StageRunner("image_encoder", recipe.stages["image_encoder"], recipe.inputs, engine, {}, raw=False)
         if right:
             assert self_test(stage, golden, good.tolerance, "test") < 0.1
         else:

@@ -18,7 +18,7 @@ from mmedge.export.int8.qdq import activations, insert_qdq, quantizable
 from mmedge.export.int8.ranges import RangeCollector
 from mmedge.export.onnx.lint import lint
 from mmedge.export.onnx.onnx_models import OnnxModels
-from mmedge.export.recordings import Samples
+from mmedge.export.recordings import RawSamples
 from mmedge.export.report import int8_nodes, quantization_report, sqnr_db
 
 pytestmark = pytest.mark.arithmetic
@@ -239,7 +239,7 @@ def test_glitches_are_left_out_and_named(fp32, caplog):
     for index in (3, 17):
         arrays[index]["imu"] = arrays[index]["imu"] * 1000 + 1000
     with caplog.at_level(logging.WARNING):
-        result = quantize(fp32, None, Samples.split(arrays, "session2.mkv"))
+        result = quantize(fp32, None, RawSamples.split(arrays, "session2.mkv"))
     assert result.quantization["encoder"].dropped == ("session2.mkv 3", "session2.mkv 17")
     assert result.quantization["encoder"].frames == 38
     assert "session2.mkv 17" in caplog.text

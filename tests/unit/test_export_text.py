@@ -22,7 +22,7 @@ from mmedge.export import Recipe, pack, to_onnx
 from mmedge.export.brought.token_inputs import padding_of
 from mmedge.export.datasets.folder import Folder
 from mmedge.export.onnx.to_onnx import random_samples
-from mmedge.export.recordings import Samples, raw_samples, recording_files
+from mmedge.export.recordings import RawSamples, raw_samples, recording_files
 from mmedge.export.run import content_key
 from mmedge.export.tokenizer import check_vocabulary, load_tokenizer, train_tokenizer
 from mmedge.fusion import load_graph
@@ -140,7 +140,7 @@ def test_what_cannot_be_learnt_is_refused(texts: list[str], vocabulary: int, mes
 def test_a_tokenizer_travels_in_the_bundle(recipe: Recipe, tmp_path: Path) -> None:
     model = make(recipe)
     onnx = to_onnx(model, recipe)
-    path = pack(tmp_path / "t.mmedge", recipe, [onnx], samples=Samples.split(random_samples(recipe, 12)))
+    path = pack(tmp_path / "t.mmedge", recipe, [onnx], samples=RawSamples.split(random_samples(recipe, 12)))
     with load(path) as bundle:
         seat = bundle.inputs["claim"]
         assert isinstance(seat, TextInput)

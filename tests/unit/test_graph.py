@@ -15,7 +15,7 @@ from mmedge.engine.base import EngineBase
 from mmedge.errors import BundleError, ConfigError, EngineError
 from mmedge.fusion import StageGraph
 from mmedge.fusion.callables import CallableEngine
-from mmedge.fusion.stage import Stage
+from mmedge.fusion.stage import StageRunner
 from mmedge.types import Snapshot, Tensor
 
 SEATS = {"imu": TensorInput(shape=(1, 2))}
@@ -52,7 +52,7 @@ def snapshot(t_ms: float, value: float | None, seq: int = 0, epoch: int = 0) -> 
 def graph_of(engine: EngineBase, **rules: Any) -> tuple[StageGraph, Any]:
     inputs = {"x": "imu", **({"h": "@state:y"} if "h" in engine.inputs else {})}
     spec = StageSpec(inputs=inputs, outputs={"y": ("batch", 2)}, **rules)
-    return StageGraph([Stage("s", spec, SEATS, engine, {}, raw=False)]), engine
+    return StageGraph([StageRunner("s", spec, SEATS, engine, {}, raw=False)]), engine
 
 
 def no_audio(*_: object) -> int:
@@ -90,7 +90,7 @@ def test_every_ms_waits_for_no_output_of_other_inputs() -> None:
     engine = Adder()
     engine.inputs["z"] = np.zeros((1, 2), np.float32)
     spec = StageSpec(inputs={"x": "imu", "z": "other"}, outputs={"y": ("batch", 2)}, every_ms=100)
-    graph = StageGraph([Stage("s", spec, seats, engine, {}, raw=False)])
+    graph = StageGraph([StageRunner("s", spec, seats, engine, {}, raw=False)])
     seen = []
     for k, there in enumerate((True, True, False, False, True, True)):
         shot = snapshot(20 * k, 1.0, k)
@@ -202,5 +202,5 @@ def test_rules_say_nothing_of_where_networks_run(backends: tuple[str, ...], evid
         engine = Adder()
         engine.backend = backend
         spec = StageSpec(inputs={"x": "imu"}, outputs={"y": ("batch", 2)})
-        stages.append(Stage(f"s{number}", spec, SEATS, engine, {}, raw=False))
+        stages.append(StageRunner(f"s{number}", spec, SEATS, engine, {}, raw=False))
     assert StageGraph(stages).evidence == evidence

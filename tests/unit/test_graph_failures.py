@@ -19,7 +19,7 @@ from mmedge.bundle.manifest import Stage as StageSpec
 from mmedge.engine.base import EngineBase
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine
 from mmedge.errors import BundleError, ConfigError, EngineError
-from mmedge.fusion import Stage, StageError, StageGraph, load_graph
+from mmedge.fusion import StageError, StageGraph, StageRunner, load_graph
 from mmedge.fusion.callables import CallableEngine
 from mmedge.fusion.crew import HEAVY_NS
 from mmedge.fusion.failures import FiniteCheck
@@ -59,7 +59,7 @@ def no_audio(*_: object) -> int:
 
 def graph_of(engine: EngineBase, sources: dict[str, str], **rules: Any) -> StageGraph:
     spec = StageSpec(inputs=sources, outputs={"y": ("batch", 2)}, **rules)
-    return StageGraph([Stage("s", spec, SEATS, engine, {}, raw=False)])
+    return StageGraph([StageRunner("s", spec, SEATS, engine, {}, raw=False)])
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -143,10 +143,12 @@ def test_on_change_runs_for_another_value_not_for_another_number() -> None:
     first = Engine(lambda x: np.round(x), "x")
     second = Engine(lambda x: x, "x")
     stages = {
-        "a": Stage("a", StageSpec(inputs={"x": "imu"}, outputs={"y": (1, 2)}, on="change"), SEATS, first, {}, raw=False)
+        "a": StageRunner(
+            "a", StageSpec(inputs={"x": "imu"}, outputs={"y": (1, 2)}, on="change"), SEATS, first, {}, raw=False
+        )
     }
     spec = StageSpec(inputs={"x": "a.y"}, outputs={"y": (1, 2)}, on="change")
-    stages["b"] = Stage("b", spec, SEATS, second, stages, raw=False)
+    stages["b"] = StageRunner("b", spec, SEATS, second, stages, raw=False)
     graph = StageGraph(list(stages.values()))
     for seq, value in enumerate((1.0, 1.0, 1.2, 1.2, 2.0, 1.0)):
         graph.run(snapshot(40 * seq, value, seq), no_audio)
@@ -274,7 +276,7 @@ def test_heavy_independent_stages_run_at_the_same_time() -> None:
     meet = threading.Barrier(2, timeout=10)
     engines = [Engine(lambda x: (meet.wait(), x)[1], "x") for _ in range(2)]
     spec = StageSpec(inputs={"x": "imu"}, outputs={"y": (1, 2)})
-    stages = [Stage(name, spec, SEATS, engine, {}, raw=False) for name, engine in zip("ab", engines, strict=True)]
+    stages = [StageRunner(name, spec, SEATS, engine, {}, raw=False) for name, engine in zip("ab", engines, strict=True)]
     for stage in stages:
         stage.cost_ns = HEAVY_NS
     graph = StageGraph(stages, cores=2)
@@ -307,7 +309,7 @@ def test_scalars_integers_odd_names_and_dynamic_lengths() -> None:
     spec = StageSpec(inputs={"input.1": "imu", "sr": "@const:3", "x:0": "@state:y.2"}, outputs={"y.2": ("batch", 2)})
     shapes = input_shapes(spec, SEATS, lambda *_: np.zeros(0), raw=False)
     engine = OnnxRuntimeEngine(raw, shapes=shapes, constants=constants(spec))
-    graph = StageGraph([Stage("s", spec, SEATS, engine, {}, raw=False)])
+    graph = StageGraph([StageRunner("s", spec, SEATS, engine, {}, raw=False)])
     for seq in range(3):
         graph.run(snapshot(40 * seq, 1.0, seq), no_audio)
     assert graph.output("s.y.2").tolist() == [[9.0, 9.0]]
@@ -338,11 +340,11 @@ def test_an_output_whose_shape_changes_is_named() -> None:
 )
 def test_dtypes_are_checked_before_the_first_run(sources: dict[str, str], dtype: str, message: str) -> None:
     up_spec = StageSpec(inputs={"x": "imu"}, outputs={"y": (1, 2)})
-    up = Stage("up", up_spec, SEATS, Engine(lambda x: x, "x"), {}, raw=False)
+    up = StageRunner("up", up_spec, SEATS, Engine(lambda x: x, "x"), {}, raw=False)
     engine = Engine(lambda x: x, "x")
     engine.inputs["x"] = np.zeros((1, 2), dtype)
     with pytest.raises(BundleError, match=message) as caught:
-        Stage("s", StageSpec(inputs=sources, outputs={"y": (1, 2)}), SEATS, engine, {"up": up}, raw=False)
+        StageRunner("s", StageSpec(inputs=sources, outputs={"y": (1, 2)}), SEATS, engine, {"up": up}, raw=False)
     assert caught.value.where == "manifest.json: $.stages.s.inputs.x"
 
 
@@ -391,7 +393,7 @@ def test_a_text_that_is_the_same_is_no_change() -> None:
     engine = Engine(lambda x: x, "x")
     engine.inputs["x"] = np.zeros((1, 2), np.int64)
     spec = StageSpec(inputs={"x": "text"}, outputs={"y": (1, 2)}, on="change")
-    graph = StageGraph([Stage("s", spec, SEATS, engine, {}, raw=False, read=lambda name: tokenizer)])
+    graph = StageGraph([StageRunner("s", spec, SEATS, engine, {}, raw=False, read=lambda name: tokenizer)])
     for seq, text in enumerate(("seven", "seven", "eight", "eight", "seven")):
         shot = Snapshot(t_ns=seq * 40_000_000, seq=seq, present={"imu": False, "text": True}, epoch={"text": 0})
         shot.values["text"] = Text(stream="text", seq=seq, capture_ns=shot.t_ns, arrive_ns=shot.t_ns, text=text)

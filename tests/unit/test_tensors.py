@@ -21,7 +21,7 @@ from mmedge.bundle.manifest import Manifest, TensorInput
 from mmedge.bundle.manifest import Stage as StageSpec
 from mmedge.engine.base import EngineBase
 from mmedge.errors import BundleError
-from mmedge.fusion import Stage, load_graph
+from mmedge.fusion import StageRunner, load_graph
 from mmedge.fusion.tensors import age_limit, fill
 from tests.networks import FLOAT, NODE, network
 from tests.tiny import MANIFEST
@@ -133,10 +133,10 @@ def test_an_age_is_no_truth_value_but_presence_may_be_any(source: str) -> None:
     spec = StageSpec(inputs={"x": "imu", "age": source}, outputs={"y": (1, 2)})
     seats = {"imu": TensorInput(shape=(1, 2))}
     for dtype in DTYPES[1:]:
-        Stage("s", spec, seats, Ager(dtype), {}, raw=False)
+        StageRunner("s", spec, seats, Ager(dtype), {}, raw=False)
     if source == "@present":
-        Stage("s", spec, seats, Ager("bool"), {}, raw=False)
+        StageRunner("s", spec, seats, Ager("bool"), {}, raw=False)
         return
     with pytest.raises(BundleError, match="'age' of the network is bool") as caught:
-        Stage("s", spec, seats, Ager("bool"), {}, raw=False)
+        StageRunner("s", spec, seats, Ager("bool"), {}, raw=False)
     assert caught.value.where == "manifest.json: $.stages.s.inputs.age"
