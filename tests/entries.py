@@ -100,3 +100,9 @@ def sluggish(image: AnyArray, audio: AnyArray) -> AnyArray:
     """Take as long as the environment says."""
     time.sleep(float(os.environ.get("MMEDGE_TEST_STAGE_MS", "0")) / 1e3)
     return np.zeros((1, 1), np.float32)
+
+
+def holding(image: AnyArray, audio: AnyArray) -> AnyArray:
+    """Hold the interpreter for as long as the environment says, as an extension does that forgot to release it."""
+    ctypes.PyDLL(None).usleep(round(float(os.environ["MMEDGE_TEST_STAGE_MS"]) * 1e3))
+    return np.zeros((1, 1), np.float32)

@@ -11,8 +11,8 @@ import numpy as np
 from mmedge.extras import require
 
 RATE_HZ = 8000
-# Split -> samples of each label; groups never cross splits.
-_SPLITS = {"train": 24, "validation": 8, "test": 8}
+# Split -> samples of each label; groups never cross splits. A mask is validated on 30 samples or more.
+_SPLITS = {"train": 24, "validation": 16, "test": 8}
 
 
 def write_starter(folder: Path) -> None:

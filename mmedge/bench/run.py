@@ -170,24 +170,23 @@ def _given(pipe: Pipeline, duration_s: float, progress: Callable[[float], None])
     """Read what the user's sources give."""
     tally = Tally()
     begin_s = time.monotonic() + WARM_UP_S
-    before: tuple[int, int] | None = None
+    before: int | None = None
     for result in pipe.results(begin_s + duration_s):
         now_s = time.monotonic()
         if now_s < begin_s:
             continue
         if before is None:
-            before = pipe.statistics.triggers, pipe.statistics.results
+            before = pipe.statistics.triggers
         tally.add(result)
         progress(min(1.0, (now_s - begin_s) / duration_s))
     took_s = max(time.monotonic() - begin_s, 1e-9)
     pipe.close()
     statistics = pipe.statistics
-    triggers, results = before or (0, 0)
+    triggers = before or 0
     # What was still under way at the end was not missed, nor what the bundle itself says is to be skipped.
     excused = statistics.drops.get("after_end", 0) + statistics.drops.get("skipped", 0)
     due = max(statistics.triggers - triggers - excused, 0)
-    answered = min(statistics.results - results, due)
-    return tally, Rate(asked_hz=None, measured_s=min(duration_s, took_s), due=due, answered=answered)
+    return tally, Rate(asked_hz=None, measured_s=took_s, due=max(due, tally.answered), answered=tally.answered)
 
 
 def machine() -> str:

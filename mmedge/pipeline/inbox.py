@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import defaultdict, deque
 
-from mmedge.types import Arrival, Frame, Packet
+from mmedge.types import Arrival, Frame, Packet, Tensor
 
 # Pictures of a stream that may wait. Their slots are lent: held for a whole slow stage, they would leave none for
 # what the camera sees now.
 FRAMES = 3
+# Tensors of a stream that may wait: half a second at 1 kHz.
+TENSORS = 512
+# Readers that were held up deliver within milliseconds, once they may.
+_QUIET_NS, _ROUND_S, _ROUNDS = 30_000_000, 0.002, 10
 INBOX = 1024  # packets that wait in all when no packet may be lost
 
 
 class Inbox:
     """First in, first out, between the sources' threads and the runtime's.
 
-    Sound, texts and tensors are all kept. Of each stream's pictures only the newest few are; an older one is released,
-    and an ``Arrival`` takes its place in the order: its camera is alive, however long the runtime was busy.
+    Sound and texts are all kept. Of a stream's pictures (and of very many tensors) only the newest are; an older one
+    is released, and an ``Arrival`` takes its place in the order: its camera is alive, however long the runtime is busy.
 
     Args:
         lossless: Keep every picture; a full inbox makes ``put`` wait.
@@ -26,7 +31,8 @@ class Inbox:
     def __init__(self, *, lossless: bool = False) -> None:
         self._lossless = lossless
         self._packets: list[Packet] = []
-        self._frames: defaultdict[str, deque[int]] = defaultdict(deque)  # stream -> where its pictures are
+        self._places: defaultdict[str, deque[int]] = defaultdict(deque)  # stream -> where its pictures or tensors are
+        self._put_ns = 0
         self._change = threading.Condition()
         self._closed = False
 
@@ -38,14 +44,15 @@ class Inbox:
                 self._change.wait()
             if self._closed:
                 return False
-            if isinstance(packet, Frame) and not self._lossless:
-                places = self._frames[packet.stream]
-                if len(places) >= FRAMES:
+            if isinstance(packet, (Frame, Tensor)) and not self._lossless:
+                places = self._places[packet.stream]
+                if len(places) >= (FRAMES if isinstance(packet, Frame) else TENSORS):
                     place = places.popleft()
                     old = self._packets[place]
                     self._packets[place] = Arrival(**old.stamp())
                 places.append(len(self._packets))
             self._packets.append(packet)
+            self._put_ns = time.monotonic_ns()
             self._change.notify_all()
         release(old)
         return True
@@ -56,9 +63,22 @@ class Inbox:
             if not self._packets and not self._closed:
                 self._change.wait(timeout_s)
             packets, self._packets = self._packets, []
-            self._frames.clear()
+            self._places.clear()
             self._change.notify_all()
             return packets
+
+    def settle(self) -> None:
+        """Give the sources' threads time to deliver what came while a long call held the interpreter, and so them.
+
+        It returns at once when they were not held up, else when nothing more comes, within 20 ms.
+        """
+        if time.monotonic_ns() - self._put_ns < _QUIET_NS:
+            return
+        for _ in range(_ROUNDS):
+            before_ns = self._put_ns
+            time.sleep(_ROUND_S)
+            if self._put_ns == before_ns:
+                return
 
     @property
     def closed(self) -> bool:

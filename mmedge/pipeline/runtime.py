@@ -40,6 +40,7 @@ RESULTS = 64  # results that wait to be read: two seconds at 30 a second
 MAX_AHEAD_NS = 5_000_000_000  # by how far one file may run ahead of the others
 STARTUP_NS = 2_000_000_000  # in which an input may be missing without a reason
 LOOK_NS = 100_000_000  # between two looks at the health of the sources
+LONG_NS = 50_000_000  # a run after which it is looked whether the sources' threads were held up, too
 END_S = 0.5  # what was begun in time may end
 
 
@@ -96,6 +97,7 @@ class Runtime:
         self._lost: Counter[str] = Counter()
         self._looked_ns = 0
         self._run_ns = 0  # how long the last answer took
+        self._unwanted = 0  # results that came when nobody would read any more
         self._recorder: Recorder | None = None
         self._timer: threading.Timer | None = None
         self.pushed_unread: Callable[[], dict[str, int]] = dict
@@ -227,6 +229,8 @@ class Runtime:
         while not self._stop.is_set():
             deadline_ns = sync.next_deadline_ns()
             wait_s = 0.1 if deadline_ns is None else min(0.1, max(0.0, (deadline_ns - time.monotonic_ns()) / 1e9))
+            if self._live and self._run_ns > LONG_NS:
+                self.inbox.settle()
             packets = self.inbox.take_all(wait_s)
             for packet in packets:
                 sync.push(packet)
@@ -262,7 +266,10 @@ class Runtime:
                 continue
             began_ns = time.monotonic_ns()
             try:
-                result = self._inference(snapshot, self._sync)
+                try:
+                    result = self._inference(snapshot, self._sync)
+                finally:
+                    self._run_ns = time.monotonic_ns() - began_ns
             except SkippedTrigger:
                 decisions.append(Decision(snapshot, "skipped", None, graph.used_ns, graph.busy, graph.failed))
                 continue
@@ -276,8 +283,11 @@ class Runtime:
                 decisions += waiting
                 raise
             decisions.append(Decision(snapshot, "answered", result, graph.used_ns, graph.busy, graph.failed))
-            self._results.put(result)
-            self._run_ns = time.monotonic_ns() - began_ns
+            try:
+                self._unwanted += not self._results.put(result)
+            except BaseException:
+                decisions += [Decision(waiting, "failed") for waiting in snapshots[done + 1 :]]
+                raise
 
     def _count(self, *, final: bool = False) -> None:
         now_ns = time.monotonic_ns()
@@ -288,7 +298,7 @@ class Runtime:
         drops = Counter(sync.drops) + self._overruns + self._lost
         statistics.drops = dict(drops)
         statistics.triggers = sync.triggers + self._lost.total()
-        statistics.undelivered = self._results.dropped
+        statistics.undelivered = self._results.dropped + self._unwanted
         statistics.lost_samples = sync.lost_samples()
 
     def _look(self, now_ns: int) -> None:

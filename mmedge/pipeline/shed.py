@@ -17,18 +17,20 @@ def shed(snapshots: Sequence[Snapshot], *, period_ns: int, run_ns: int) -> tuple
 
     Args:
         snapshots: In order of time.
-        period_ns: From one trigger to the next.
+        period_ns: From one trigger to the next, at most.
         run_ns: How long the last answer took.
 
     Returns:
         What to answer and what to let go, each in order.
 
     Example:
-        >>> hops = [Snapshot(t_ns=t, seq=t, present={}) for t in range(9)]
-        >>> [s.t_ns for s in shed(hops, period_ns=40, run_ns=150)[0]]
+        >>> hops = [Snapshot(t_ns=40 * k, seq=k, present={}) for k in range(9)]
+        >>> [s.seq for s in shed(hops, period_ns=40, run_ns=150)[0]]
         [7, 8]
     """
     runs = max(run_ns, 1)
+    if len(snapshots) > 1:  # what has no rate of its own may come faster
+        period_ns = min(period_ns, max(snapshots[-1].t_ns - snapshots[0].t_ns, 0) // (len(snapshots) - 1))
     frames = sum(snapshot.on_frame for snapshot in snapshots)
     spare_frames = frames - max(1, period_ns // runs)
     spare = len(snapshots) - max(1, len(snapshots) * period_ns // runs)

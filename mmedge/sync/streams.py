@@ -32,7 +32,6 @@ class Stream:
         idle_ns: A live source that is silent for longer is not waited for.
         silent_ns: From when on it is not waited for if nothing more arrives.
         last_cut: Epoch and time of the trigger it was last cut for.
-        let_go_ns: Newest capture time of what was let go before it came here.
         kept: What ``trim`` can release.
         ended: Why nothing more is expected; a later packet takes it back.
     """
@@ -58,7 +57,6 @@ class Stream:
         self.idle_ns = IDLE_NS
         self.last_cut = (0, -FOREVER_NS)
         self.kept: deque[Any] = deque()
-        self.let_go_ns = -FOREVER_NS
         self._source_epoch = 0
         self._capture_ns = 0
         self._steps = 0
@@ -75,8 +73,11 @@ class Stream:
 
     def passed(self, packet: Packet) -> str | None:
         """Take the times of a packet that was let go before it came here; return why it is refused, or None."""
-        self.let_go_ns = max(self.let_go_ns, packet.capture_ns)
         return self.seen(packet)
+
+    def let_go_near(self, t_ns: int) -> bool:
+        """Tell whether what would have been cut at ``t_ns`` had come, and was let go before it came here."""
+        return False
 
     def seen(self, packet: Packet) -> str | None:
         """Note a packet's times; return why it must be refused, or None."""
@@ -191,6 +192,7 @@ class ImageStream(Stream):
         super().__init__(name, missing, live=live, started_ns=started_ns)
         self.frames: deque[Frame] = deque()
         self.kept = self.frames
+        self._let_go: deque[int] = deque(maxlen=_MAX_VALUES)  # capture times, of this epoch
         self._old = 0  # so many of them are of earlier epochs: only the triggers they made may want them
 
     def push(self, frame: Frame) -> str | None:
@@ -200,16 +202,26 @@ class ImageStream(Stream):
             _release(frame)
             return cause
         if self.fresh:
-            self._old = len(self.frames)
+            self._begin()
         self.frames.append(frame)
         return None
 
     def passed(self, packet: Packet) -> str | None:
         """Take the times of a frame that was let go; it may be the first of an epoch."""
-        cause = super().passed(packet)
-        if cause is None and self.fresh:
-            self._old = len(self.frames)
+        cause = self.seen(packet)
+        if cause is None:
+            if self.fresh:
+                self._begin()
+            self._let_go.append(packet.capture_ns)
         return cause
+
+    def _begin(self) -> None:
+        self._old = len(self.frames)
+        self._let_go.clear()
+
+    def let_go_near(self, t_ns: int) -> bool:
+        """Tell whether a frame that could have been used at ``t_ns`` had come, and made room for newer ones."""
+        return any(-self.period_ns <= t_ns - capture_ns <= self._limit_ns for capture_ns in self._let_go)
 
     def trim(self, keep_from_ns: int, wanted: Packet | None) -> None:
         """Release the frames that no trigger from ``keep_from_ns`` on can want: all older ones but the last."""
@@ -235,10 +247,7 @@ class ImageStream(Stream):
     def admit(self, snapshot: Snapshot, frame: Frame, t_ns: int) -> str | None:
         """Put ``frame`` into ``snapshot`` unless it is too old or its camera is frozen."""
         age_ns = t_ns - frame.capture_ns
-        limit_ns = self.period_ns
-        if self.policy == "hold" and self.max_age_ns is not None and age_ns > 0:
-            limit_ns = self.max_age_ns
-        if abs(age_ns) > limit_ns:
+        if not -self.period_ns <= age_ns <= self._limit_ns:
             return f"{self.name}: {age_ns / 1e6:.0f} ms old"
         if frame.unchanged_ns > FROZEN_NS:
             return f"{self.name}: STALE, the picture has not changed for {frame.unchanged_ns / 1e9:.1f} s"
@@ -246,6 +255,11 @@ class ImageStream(Stream):
         snapshot.age_ms[self.name] = max(age_ns, 0) / 1e6
         snapshot.skew_ms = max(snapshot.skew_ms, abs(age_ns) / 1e6)
         return None
+
+    @property
+    def _limit_ns(self) -> int:
+        """How old a frame may be."""
+        return self.max_age_ns if self.policy == "hold" and self.max_age_ns is not None else self.period_ns
 
     def close(self) -> None:
         """Release every frame."""
@@ -288,11 +302,16 @@ class ValueStream(Stream):
         """Take a value."""
         if self.last_arrive_ns is None:
             self._first_ns = value.capture_ns
-        cause = self.seen(value)
+        cause = self.passed(value)
         if cause is None:
-            if self.fresh:
-                self.values.clear()
             self.values.append(value)
+        return cause
+
+    def passed(self, packet: Packet) -> str | None:
+        """Take the times of a value, which may be the first of an epoch."""
+        cause = self.seen(packet)
+        if cause is None and self.fresh:
+            self.values.clear()
         return cause
 
     def starting(self, t_ns: int, now_ns: int) -> bool:

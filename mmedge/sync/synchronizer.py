@@ -113,7 +113,7 @@ class Synchronizer:
             self._now_ns = packet.arrive_ns
         if isinstance(packet, EndOfStream):
             stream.end(packet)
-        elif isinstance(packet, Arrival):
+        elif isinstance(packet, Arrival) and isinstance(stream, (ImageStream, ValueStream)):
             let_go = stream.passed(packet) or "overrun"
             if stream is self._triggers.own:
                 self._triggers.on_packet(stream, packet, let_go)
@@ -206,7 +206,7 @@ class Synchronizer:
                 if stream is not trigger.clock:
                     used = snapshot.frames.get(name) or snapshot.values.get(name)
                     others_ns = max(others_ns, (used or stream).uncertainty_ns)
-            elif trigger.t_ns <= stream.let_go_ns:
+            elif stream.let_go_near(trigger.t_ns):
                 self.drops["overrun"] += 1  # what it wanted had come, and made room for what is newer
                 return None
             elif stream.policy == "skip":

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from mmedge.bundle.manifest import Sync
 from mmedge.sync.audio import AudioStream
 from mmedge.sync.streams import FOREVER_NS, JUMP_NS, Stream
-from mmedge.types import Frame, Packet, Tensor, Text
+from mmedge.types import Arrival, Frame, Packet, Tensor, Text
 
 # Triggers that may wait beside those whose time to wait is not over, and in all.
 MAX_PENDING, MAX_PENDING_EVER = 8, 65_536
@@ -80,6 +80,8 @@ class Triggers:
         if cause is not None:
             self.made += 1
             self.drops[cause] += 1
+            if self._next_hop_ns is not None and isinstance(packet, Arrival):  # no hop stands for it, too
+                self._next_hop_ns = max(self._next_hop_ns, packet.capture_ns + self.step_ns)
             return
         assert isinstance(packet, (Frame, Text, Tensor))
         if self._next_hop_ns is not None:

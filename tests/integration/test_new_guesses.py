@@ -189,5 +189,5 @@ def test_many_networks_are_refused_at_once(tmp_path, capfd):
     assert run(["new", str(tmp_path / "p"), "--from", *map(str, files)]) == 2
     told = capfd.readouterr().err
     assert "at most 8 networks, got 9" in told
-    assert "fix: make a project of fewer" in told
+    assert "fix: start with fewer" in told
     assert not (tmp_path / "p").exists()

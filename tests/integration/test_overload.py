@@ -22,8 +22,9 @@ TASKS = {"same": {"kind": "verification", "output": "rule.same", "labels": "labe
 DEVICES = {"image": "test://?fps=30", "audio": "test://?seed=3"}
 
 
-def bundle(path: Path, trigger: str = "image") -> Path:
-    files = {"stages": STAGES, "tasks": TASKS, "variants": [], "sync": {**MANIFEST["sync"], "trigger": trigger}}
+def bundle(path: Path, trigger: str = "image", rule: str = "sluggish") -> Path:
+    stages = {"rule": {**STAGES["rule"], "callable": f"tests.entries:{rule}"}}
+    files = {"stages": stages, "tasks": TASKS, "variants": [], "sync": {**MANIFEST["sync"], "trigger": trigger}}
     return tiny_bundle(path / "slow.mmedge", **files)
 
 
@@ -44,6 +45,18 @@ def test_a_slow_stage_gives_young_answers_and_a_camera_that_is_there(
     assert statistics.unaccounted == 0
     assert statistics.drops["overrun"] > 50
     assert "dropped_frames" not in statistics.drops
+
+
+def test_a_rule_that_holds_the_interpreter_makes_nobody_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MMEDGE_TEST_STAGE_MS", "450")
+    path = bundle(tmp_path, rule="holding")
+    with mmedge.Pipeline(path, DEVICES, latency="low", isolation="process", duration_s=6.0) as pipe:
+        found = list(pipe)
+    settled = [result for result in found if result.t_ns > found[0].t_ns + 1_500_000_000]
+    assert len(settled) >= 6
+    assert [result.reason for result in settled if not all(result.present.values())] == []
+    assert all(result.latency_ms["end_to_end"] <= 2 * 450 + 100 for result in settled)
+    assert pipe.statistics.unaccounted == 0
 
 
 @pytest.mark.parametrize("isolation", ["thread", "process"])

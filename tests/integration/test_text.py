@@ -126,7 +126,7 @@ def test_what_is_no_text_is_refused(tmp_path: Path, clip: str, isolation: Isolat
             ("x" * (MAX_TEXT + 1), "longer than 65536 bytes"),
             ("ü" * (MAX_TEXT // 2 + 1), "longer than 65536 bytes"),
             ("dark\0", "NUL"),
-            ("\ud800", "no text"),
+            ("\ud800", "text is not valid|must be a str"),
             (None, "no text but NoneType"),
             (b"dark", "no text but bytes"),
         ):

@@ -9,13 +9,13 @@ from mmedge.types import Snapshot
 MS = 1_000_000
 
 
-def ready(kinds):
-    return [Snapshot(t_ns=n, seq=n, present={}, on_frame=kind) for n, kind in enumerate(kinds)]
+def ready(kinds, period_ns=8 * MS):
+    return [Snapshot(t_ns=n * period_ns, seq=n, present={}, on_frame=kind) for n, kind in enumerate(kinds)]
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=60), st.integers(MS, 2000 * MS), st.integers(0, 5000 * MS))
 def test_the_newest_is_answered_and_nothing_is_lost_or_late(kinds, period_ns, run_ns):
-    snapshots = ready(kinds)
+    snapshots = ready(kinds, period_ns)
     kept, late = shed(snapshots, period_ns=period_ns, run_ns=run_ns)
     assert sorted([*kept, *late], key=lambda s: s.t_ns) == snapshots
     assert kept[-1] is snapshots[-1]
@@ -28,9 +28,14 @@ def test_the_newest_is_answered_and_nothing_is_lost_or_late(kinds, period_ns, ru
 
 @given(st.integers(1, 60), st.integers(MS, 2000 * MS))
 def test_hops_are_all_answered_while_a_run_is_shorter_than_a_period(count, period_ns):
-    assert shed(ready([False] * count), period_ns=period_ns, run_ns=period_ns)[1] == []
+    assert shed(ready([False] * count, period_ns), period_ns=period_ns, run_ns=period_ns)[1] == []
 
 
 def test_frames_that_wait_for_a_block_of_sound_are_all_answered_where_there_is_time():
     assert len(shed(ready([True] * 3), period_ns=8 * MS, run_ns=2 * MS)[0]) == 3
     assert len(shed(ready([True] * 3), period_ns=8 * MS, run_ns=5 * MS)[0]) == 1
+
+
+def test_what_has_no_rate_of_its_own_is_judged_by_what_came():
+    kept, late = shed(ready([False] * 9, MS), period_ns=40 * MS, run_ns=30 * MS)
+    assert (len(kept), len(late)) == (1, 8)

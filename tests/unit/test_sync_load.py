@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmedge.bundle.manifest import AudioInput, ImageInput, Missing, Sync
+from mmedge.bundle.manifest import AudioInput, ImageInput, Missing, Sync, TensorInput
+from mmedge.errors import ConfigError
 from mmedge.pipeline.inbox import Inbox
 from mmedge.pipeline.shed import shed
 from mmedge.sync import Synchronizer
-from mmedge.types import Arrival, Block, Frame, Packet
+from mmedge.types import Arrival, Block, Frame, Packet, Tensor
 
 MS, S = 1_000_000, 1_000_000_000
 PIXELS = np.zeros((8, 8), np.uint8)
@@ -109,3 +111,52 @@ def test_the_first_frame_of_an_epoch_may_be_one_that_was_let_go() -> None:
     assert stream._old == 1  # type: ignore[attr-defined]
     assert stream.epoch == 1
     assert sync.refused == {"image_overrun": 1}
+
+
+def test_a_let_go_picture_with_a_wrong_stamp_silences_nobody() -> None:
+    sync = Synchronizer(INPUTS, {"image": True, "audio": True}, {}, Sync(trigger="audio"), started_ns=0)
+    stamp = {"stream": "image", "seq": 0, "capture_ns": 60 * S, "arrive_ns": 100 * MS}
+    sync.push(Arrival(**stamp))  # type: ignore[arg-type]
+    answered = 0
+    for k in range(1, 500):
+        at = {"seq": k, "capture_ns": k * 10 * MS, "arrive_ns": k * 10 * MS + MS}
+        if k < 100:
+            sync.push(Frame(stream="image", data=PIXELS, format="gray8", width=8, height=8, **at))  # type: ignore[arg-type]
+        sync.push(Block(stream="audio", samples=np.ones(RATE // 100, np.float32), **at))  # type: ignore[arg-type]
+        sync.advance(k * 10 * MS + MS)
+        answered += len(sync.poll())
+        sync.trim()
+    assert answered > 100
+    assert sync.drops["overrun"] == 0
+
+
+def test_sound_has_no_arrivals() -> None:
+    sync = Synchronizer(INPUTS, {"image": True, "audio": True}, {}, Sync(trigger="audio"), started_ns=0)
+    with pytest.raises(ConfigError, match="cannot feed"):
+        sync.push(Arrival(stream="audio", seq=0, capture_ns=1, arrive_ns=1))
+
+
+@settings(max_examples=15, deadline=None)
+@given(stage_ms=st.integers(1, 500), rate_hz=st.sampled_from([20, 100, 1000]))
+def test_tensors_without_a_rate_are_answered_young_too(stage_ms: int, rate_hz: int) -> None:
+    inputs = {"imu": TensorInput(shape=(1, 6), dtype="float32")}
+    sync = Synchronizer(inputs, {"imu": True}, {}, Sync(trigger="imu", deadline_ms=DEADLINE_MS), started_ns=0)
+    inbox, period_ns, stage_ns = Inbox(), S // rate_hz, stage_ms * MS
+    now, run_ns, sent, worst = 0, 0, 0, 0
+    data = np.zeros((1, 6), np.float32)
+    while now < 4 * S:
+        while (sent + 1) * period_ns <= now:
+            sent += 1
+            stamp = {"seq": sent, "capture_ns": sent * period_ns, "arrive_ns": sent * period_ns}
+            inbox.put(Tensor(stream="imu", data=data, **stamp))  # type: ignore[arg-type]
+        for packet in inbox.take_all(0):
+            sync.push(packet)
+        sync.advance(now)
+        kept, _ = shed(sync.poll(), period_ns=sync.period_ns, run_ns=run_ns)
+        for snapshot in kept:
+            now, run_ns = now + stage_ns, stage_ns
+            worst = max(worst, now - snapshot.t_ns)
+        sync.trim()
+        if not kept:
+            now += period_ns
+    assert worst <= 2 * stage_ns + 2 * period_ns
