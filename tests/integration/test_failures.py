@@ -203,7 +203,7 @@ def test_a_callable_that_took_too_long_is_replayed_as_it_was(
     turns = Recording(tmp_path / "r").turns(media=False)
     told = [event.failed for turn in turns for event in turn.triggers.values() if event.failed]
     assert len(told) == len(failed)
-    assert all(len(attempts) == 1 and "blocks" in attempts[0]["ear"] for attempts in told)
+    assert all(len(attempts) == 1 and "return" in attempts[0]["ear"] for attempts in told)
     log = (tmp_path / "r" / "events.jsonl").read_text()
     assert log.count('"failed":') == len(failed)
     with mmedge.load(path) as bundle:

@@ -57,7 +57,7 @@ def test_what_cannot_be_a_stream_is_none(new, more):
         assert bundle.manifest.sync.every_ms == 32
         load_graph(bundle, backend="onnxruntime").close()
     assert len(report["hints"]) == len(more)
-    assert all("cannot be fed 'speaker' too; it hears the newest sound" in hint for hint in report["hints"])
+    assert all("cannot be fed by 'speaker' as well; it hears the newest sound" in hint for hint in report["hints"])
 
 
 def parted(*ends: str) -> onnx.ModelProto:

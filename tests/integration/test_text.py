@@ -126,8 +126,8 @@ def test_what_is_no_text_is_refused(tmp_path: Path, clip: str, isolation: Isolat
             ("x" * (MAX_TEXT + 1), "longer than 65536 bytes"),
             ("ü" * (MAX_TEXT // 2 + 1), "longer than 65536 bytes"),
             ("dark\0", "NUL"),
-            ("\ud800", "text is not valid|must be a str"),
-            (None, "no text but NoneType"),
+            ("\ud800", "the text is not valid Unicode"),
+            (None, "text must be a str, got NoneType"),
             (b"dark", "no text but bytes"),
         ):
             with pytest.raises(ConfigError, match=message) as caught:
