@@ -128,7 +128,7 @@ def test_what_is_no_text_is_refused(tmp_path: Path, clip: str, isolation: Isolat
             ("dark\0", "NUL"),
             ("\ud800", "the text is not valid Unicode"),
             (None, "text must be a str, got NoneType"),
-            (b"dark", "no text but bytes"),
+            (b"dark", "text must be a str, got bytes"),
         ):
             with pytest.raises(ConfigError, match=message) as caught:
                 pipe.text(bad)  # type: ignore[arg-type]
