@@ -133,7 +133,7 @@ def test_what_is_no_text_is_refused(tmp_path: Path, clip: str, isolation: Isolat
             with pytest.raises(ConfigError, match=message) as caught:
                 pipe.text(bad)  # type: ignore[arg-type]
             assert caught.value.fix
-        with pytest.raises(ConfigError, match="not pushed") as caught:
+        with pytest.raises(ConfigError, match="does not take text") as caught:
             pipe.push("text", "dark", time.monotonic_ns())  # type: ignore[arg-type]
         assert "pipe.text(" in str(caught.value.fix)
         with pytest.raises(ConfigError, match="text inputs are"):
