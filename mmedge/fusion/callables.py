@@ -89,7 +89,7 @@ class CallableEngine(EngineBase):
         if self._cancelled:  # looked at after there is a thread: who cancels either sees it or is seen here
             raise self._ended()
         if thread.blocked():
-            raise self._error("the call of an earlier trigger has not returned", "correct the function")
+            raise self._error("it has not returned since an earlier trigger", "correct the function")
         for name, array in self._given.items():
             np.copyto(array, self.inputs[name])
         answer = thread.call(timeout_ms / 1000)

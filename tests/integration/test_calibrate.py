@@ -64,7 +64,7 @@ def test_calibrate_says_what_it_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(CheckError, match="no flash was seen") as error:  # the picture of every flash is frozen away
         calibrate(f"test://?fps=30&{SMALL}&freeze_at_s=0", "test://?fps=31")
     assert "--write" in str(error.value.fix)
-    with pytest.raises(DeviceError, match="'image' has delivered nothing"):
+    with pytest.raises(DeviceError, match="'image' has sent no data"):
         calibrate("udp://127.0.0.1:9", "test://?fps=31")
 
 

@@ -79,7 +79,7 @@ def test_a_run_whose_triggers_were_all_skipped_is_no_success(tmp_path: Path) -> 
         for _ in range(3):
             pipe.push("image", np.zeros((8, 8), np.uint8), time.monotonic_ns())
             time.sleep(0.05)
-        with pytest.raises(SourceError, match="no result: of 3 triggers 3 skipped") as caught:
+        with pytest.raises(SourceError, match="no results: of 3 triggers 3 skipped") as caught:
             pipe.run()
     assert "3 packets were pushed" in str(caught.value.where)
 

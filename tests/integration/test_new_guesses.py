@@ -57,7 +57,7 @@ def test_what_cannot_be_a_stream_is_none(new, more):
         assert bundle.manifest.sync.every_ms == 32
         load_graph(bundle, backend="onnxruntime").close()
     assert len(report["hints"]) == len(more)
-    assert all("cannot be fed 'speaker' too; it hears the newest sound" in hint for hint in report["hints"])
+    assert all("cannot be fed by 'speaker' as well; it hears the newest sound" in hint for hint in report["hints"])
 
 
 def parted(*ends: str) -> onnx.ModelProto:
@@ -189,5 +189,5 @@ def test_many_networks_are_refused_at_once(tmp_path, capfd):
     assert run(["new", str(tmp_path / "p"), "--from", *map(str, files)]) == 2
     told = capfd.readouterr().err
     assert "at most 8 networks, got 9" in told
-    assert "fix: make a project of fewer" in told
+    assert "fix: start with fewer" in told
     assert not (tmp_path / "p").exists()

@@ -126,14 +126,14 @@ def test_what_is_no_text_is_refused(tmp_path: Path, clip: str, isolation: Isolat
             ("x" * (MAX_TEXT + 1), "longer than 65536 bytes"),
             ("ü" * (MAX_TEXT // 2 + 1), "longer than 65536 bytes"),
             ("dark\0", "NUL"),
-            ("\ud800", "no text"),
-            (None, "no text but NoneType"),
-            (b"dark", "no text but bytes"),
+            ("\ud800", "the text is not valid Unicode"),
+            (None, "text must be a str, got NoneType"),
+            (b"dark", "text must be a str, got bytes"),
         ):
             with pytest.raises(ConfigError, match=message) as caught:
                 pipe.text(bad)  # type: ignore[arg-type]
             assert caught.value.fix
-        with pytest.raises(ConfigError, match="not pushed") as caught:
+        with pytest.raises(ConfigError, match="does not take text") as caught:
             pipe.push("text", "dark", time.monotonic_ns())  # type: ignore[arg-type]
         assert "pipe.text(" in str(caught.value.fix)
         with pytest.raises(ConfigError, match="text inputs are"):
