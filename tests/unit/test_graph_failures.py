@@ -142,11 +142,8 @@ def test_a_background_run_whose_inputs_went_away_holds_nothing_and_is_seen_by_no
 def test_on_change_runs_for_another_value_not_for_another_number() -> None:
     first = Engine(lambda x: np.round(x), "x")
     second = Engine(lambda x: x, "x")
-    stages = {
-        "a": StageRunner(
-            "a", StageSpec(inputs={"x": "imu"}, outputs={"y": (1, 2)}, on="change"), SEATS, first, {}, raw=False
-        )
-    }
+    spec = StageSpec(inputs={"x": "imu"}, outputs={"y": (1, 2)}, on="change")
+    stages = {"a": StageRunner("a", spec, SEATS, first, {}, raw=False)}
     spec = StageSpec(inputs={"x": "a.y"}, outputs={"y": (1, 2)}, on="change")
     stages["b"] = StageRunner("b", spec, SEATS, second, stages, raw=False)
     graph = StageGraph(list(stages.values()))
