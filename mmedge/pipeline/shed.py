@@ -28,12 +28,13 @@ def shed(snapshots: Sequence[Snapshot], *, period_ns: int, run_ns: int) -> tuple
         >>> [s.seq for s in shed(hops, period_ns=40, run_ns=150)[0]]
         [7, 8]
     """
-    runs = max(run_ns, 1)
-    if len(snapshots) > 1:  # what has no rate of its own may come faster
-        period_ns = min(period_ns, max(snapshots[-1].t_ns - snapshots[0].t_ns, 0) // (len(snapshots) - 1))
-    frames = sum(snapshot.on_frame for snapshot in snapshots)
-    spare_frames = frames - max(1, period_ns // runs)
-    spare = len(snapshots) - max(1, len(snapshots) * period_ns // runs)
+    runs, count = max(run_ns, 1), len(snapshots)
+    at_once = max(1, period_ns // runs)  # delays the newest by less than a period
+    span_ns = snapshots[-1].t_ns - snapshots[0].t_ns if snapshots else 0
+    # What has no rate of its own may come faster than it says.
+    step_ns = min(period_ns, span_ns // (count - 1)) if count > 1 else period_ns
+    spare_frames = sum(snapshot.on_frame for snapshot in snapshots) - at_once
+    spare = count - max(at_once, count * step_ns // runs)
     kept: list[Snapshot] = []
     late: list[Snapshot] = []
     for index, snapshot in enumerate(snapshots):

@@ -39,3 +39,7 @@ def test_frames_that_wait_for_a_block_of_sound_are_all_answered_where_there_is_t
 def test_what_has_no_rate_of_its_own_is_judged_by_what_came():
     kept, late = shed(ready([False] * 9, MS), period_ns=40 * MS, run_ns=30 * MS)
     assert (len(kept), len(late)) == (1, 8)
+
+
+def test_lines_that_come_at_once_are_all_answered_where_that_is_quick():
+    assert len(shed(ready([False] * 9, 1), period_ns=40 * MS, run_ns=MS)[0]) == 9
