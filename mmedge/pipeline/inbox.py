@@ -14,7 +14,7 @@ FRAMES = 3
 # Tensors of a stream that may wait: half a second at 1 kHz.
 TENSORS = 512
 # Readers that were held up deliver within milliseconds, once they may.
-_QUIET_NS, _ROUND_S, _ROUNDS = 30_000_000, 0.002, 10
+_QUIET_NS, _ROUND_S, _ROUNDS = 30_000_000, 0.01, 10
 INBOX = 1024  # packets that wait in all when no packet may be lost
 
 
@@ -70,7 +70,7 @@ class Inbox:
     def settle(self) -> None:
         """Give the sources' threads time to deliver what came while a long call held the interpreter, and so them.
 
-        It returns at once when they were not held up, else when nothing more comes, within 20 ms.
+        It returns at once when they were not held up, else when nothing more comes, within 100 ms.
         """
         if time.monotonic_ns() - self._put_ns < _QUIET_NS:
             return
