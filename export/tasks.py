@@ -91,11 +91,11 @@ class TaskKind:
         ``outputs`` are float32 [batch, ...] as the network gives them, ``target`` has the dtype that the kind's data
         has.
         """
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} does not implement losses")
 
     def judge(self, task: RecipeTask, outputs: Tensor, truth: Truth) -> Tensor:
         """Return 1 where an answer is right and 0 where not, or its error, float32 [certain]; only certain targets."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} does not implement judge")
 
     def even(self, task: RecipeTask) -> float:
         """Return the output that a trained network would call 0."""
