@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
+from collections.abc import Mapping
 
-from mmedge.types import Arrival, Frame, Packet, Tensor
+from mmedge.types import NS_PER_S, Arrival, Frame, Packet, Tensor
 
 # Pictures of a stream that may wait. Their slots are lent: held for a whole slow stage, they would leave none for
 # what the camera sees now.
 FRAMES = 3
 # Tensors of a stream that may wait: half a second at 1 kHz.
 TENSORS = 512
-# Readers that were held up deliver within milliseconds, once they may.
-_QUIET_NS, _ROUND_S, _ROUNDS = 30_000_000, 0.01, 10
+# A reader that is later than this, and than two of its packets, was held up; it delivers within milliseconds, once it
+# may. It is looked at in rounds.
+_HELD_NS, _ROUND_NS, _ROUNDS = 30_000_000, 10_000_000, 25
 INBOX = 1024  # packets that wait in all when no packet may be lost
 
 
@@ -32,7 +34,8 @@ class Inbox:
         self._lossless = lossless
         self._packets: list[Packet] = []
         self._places: defaultdict[str, deque[int]] = defaultdict(deque)  # stream -> where its pictures or tensors are
-        self._put_ns = 0
+        self._put_ns: defaultdict[str, int] = defaultdict(int)  # stream -> when its last packet came
+        self._puts: Counter[str] = Counter()
         self._change = threading.Condition()
         self._closed = False
 
@@ -52,7 +55,8 @@ class Inbox:
                     self._packets[place] = Arrival(**old.stamp())
                 places.append(len(self._packets))
             self._packets.append(packet)
-            self._put_ns = time.monotonic_ns()
+            self._put_ns[packet.stream] = time.monotonic_ns()
+            self._puts[packet.stream] += 1
             self._change.notify_all()
         release(old)
         return True
@@ -67,18 +71,27 @@ class Inbox:
             self._change.notify_all()
             return packets
 
-    def settle(self) -> None:
+    def settle(self, steady: Mapping[str, int]) -> None:
         """Give the sources' threads time to deliver what came while a long call held the interpreter, and so them.
 
-        It returns at once when they were not held up, else when nothing more comes, within 100 ms.
+        It returns at once when they were not held up, else when each has caught up, within 250 ms.
+
+        Args:
+            steady: Streams that were alive when the call began -> from one packet to the next, in ns.
         """
-        if time.monotonic_ns() - self._put_ns < _QUIET_NS:
-            return
+        began_ns = time.monotonic_ns()
+        late = {s: step_ns for s, step_ns in steady.items() if began_ns - self._put_ns[s] > _HELD_NS + 2 * step_ns}
+        calm: Counter[str] = Counter()  # rounds in which a reader that has delivered gave no more than it usually does
         for _ in range(_ROUNDS):
-            before_ns = self._put_ns
-            time.sleep(_ROUND_S)
-            if self._put_ns == before_ns:
+            if not late:
                 return
+            before = {stream: self._puts[stream] for stream in late}
+            time.sleep(_ROUND_NS / NS_PER_S)
+            for stream, puts in before.items():
+                usual = self._puts[stream] - puts <= 1 + _ROUND_NS // late[stream]
+                calm[stream] = calm[stream] + 1 if usual and self._put_ns[stream] > began_ns else 0
+                if calm[stream] == 2:
+                    del late[stream]
 
     @property
     def closed(self) -> bool:

@@ -97,6 +97,7 @@ class Runtime:
         self._lost: Counter[str] = Counter()
         self._looked_ns = 0
         self._run_ns = 0  # how long the last answer took
+        self._steady: dict[str, int] = {}  # streams that may have been held up by it
         self._unwanted = 0  # results that came when nobody would read any more
         self._recorder: Recorder | None = None
         self._timer: threading.Timer | None = None
@@ -229,8 +230,9 @@ class Runtime:
         while not self._stop.is_set():
             deadline_ns = sync.next_deadline_ns()
             wait_s = 0.1 if deadline_ns is None else min(0.1, max(0.0, (deadline_ns - time.monotonic_ns()) / 1e9))
-            if self._live and self._run_ns > LONG_NS:
-                self.inbox.settle()
+            if self._steady:
+                self.inbox.settle(self._steady)
+                self._steady = {}
             packets = self.inbox.take_all(wait_s)
             for packet in packets:
                 sync.push(packet)
@@ -270,6 +272,8 @@ class Runtime:
                     result = self._inference(snapshot, self._sync)
                 finally:
                     self._run_ns = time.monotonic_ns() - began_ns
+                    if self._live and self._run_ns > LONG_NS:
+                        self._steady = self._sync.steady(began_ns)
             except SkippedTrigger:
                 decisions.append(Decision(snapshot, "skipped", None, graph.used_ns, graph.busy, graph.failed))
                 continue

@@ -303,6 +303,14 @@ class Synchronizer:
             return None
         return now_ns - (self._started_ns if stream.last_arrive_ns is None else stream.last_arrive_ns)
 
+    def steady(self, now_ns: int) -> dict[str, int]:
+        """Return the live streams that keep a rate and were alive at ``now_ns``, with their period in ns."""
+        return {
+            name: stream.period_ns
+            for name, stream in self._streams.items()
+            if stream.live and stream.rank is not None and stream.last_arrive_ns is not None and stream.alive(now_ns)
+        }
+
     def lost_samples(self) -> dict[str, int]:
         """Return the lost samples of each audio input."""
         return {n: s.lost for n, s in self._streams.items() if isinstance(s, AudioStream)}

@@ -1,6 +1,7 @@
 """The inbox of the runtime: order and arrivals are kept, only old pictures are let go."""
 
 import threading
+import time
 
 import numpy as np
 from hypothesis import given
@@ -73,3 +74,31 @@ def test_a_closed_inbox_gives_what_it_has_and_takes_no_more():
     assert not inbox.put(block(2))
     assert [p.seq for p in inbox.take_all(0)] == [1]
     assert inbox.take_all(None) == []
+
+
+def test_every_reader_that_was_held_up_is_waited_for_and_no_other():
+    inbox, steady = Inbox(), {"left": 33_000_000, "audio": 20_000_000, "right": 100_000_000}
+    inbox.put(frame("left", 0))
+    inbox.put(block(0))
+    time.sleep(0.12)  # as a call that holds the interpreter: the readers' threads stand, too
+    inbox.put(frame("right", 0))  # it was not held up
+    inbox.put(block(1))  # nor is this one any more
+
+    def deliver():
+        time.sleep(0.05)
+        for n in range(1, 4):
+            inbox.put(frame("left", n))
+            time.sleep(0.004)
+
+    reader = threading.Thread(target=deliver)
+    reader.start()
+    inbox.settle(steady)
+    assert [packet.seq for packet in inbox.take_all(0) if packet.stream == "left"] == [0, 1, 2, 3]
+    reader.join()
+    began = time.monotonic()
+    inbox.settle({"left": 33_000_000})
+    assert time.monotonic() - began < 0.02
+    time.sleep(0.12)
+    began = time.monotonic()
+    inbox.settle({"left": 33_000_000})  # it has died: no run waits for long
+    assert 0.2 < time.monotonic() - began < 0.6
