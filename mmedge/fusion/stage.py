@@ -31,6 +31,17 @@ _NEVER = -1
 class StageRunner:
     """One network of the fused graph.
 
+    ====================  ======  =====  =======  ========  =======  =====
+    its life              blank   cold   shown    running   stale    fault
+    ====================  ======  =====  =======  ========  =======  =====
+    after a reset         yes     yes    no       no        no       no
+    fed, not yet run      no      as before
+    has run               no      no     yes      no        no       no
+    runs in background    no      no     yes      yes       no       no
+    ..., reset meanwhile  yes     yes    no       yes       yes      no
+    ..., has failed       yes     yes    no       no        no       yes
+    ====================  ======  =====  =======  ========  =======  =====
+
     Args:
         name: Its name in the manifest.
         spec: Its manifest entry.
@@ -71,13 +82,11 @@ class StageRunner:
         raw: bool,
         read: ReadMember = no_members,
     ) -> None:
-        self.name, self.spec, self.engine, self.raw = name, spec, engine, raw
-        self.file = ""
+        self.name, self.spec, self.engine, self.raw, self.file = name, spec, engine, raw, ""
         check_signature(name, spec, engine, inputs, partial(array_of, upstream), raw=raw)
         where = f"manifest.json: $.stages.{name}.inputs"
         self.asynchronous = spec.mode == "async"
-        own = engine.inputs
-        seats = tuple(inputs)
+        own, seats = engine.inputs, tuple(inputs)
         self._constants = tuple((own[t], number, f"{where}.{t}") for t, number in constants(spec).items())
         self._feeds: dict[str, tuple[str, Feed]] = {}  # at each run
         self._states: tuple[tuple[AnyArray, AnyArray], ...] = ()
@@ -120,10 +129,8 @@ class StageRunner:
         self._future: Future[None] | None = None
         self._future_t_ns = 0
         self.version = self.t_ns = self.cost_ns = self.took_ns = 0
-        self.ran = False
-        self._blank = self._carry = False
+        self.ran = self._blank = self._carry = self.shown = self.stale = False
         self.cold = True
-        self.shown = self.stale = False
         self.fault: MmedgeError | None = None
         self._fed_bits = _NEVER
         self._seen: list[tuple[int, int] | None] = [None] * len(seats)
@@ -134,8 +141,6 @@ class StageRunner:
             links = {tensor: stage.outputs[output] for tensor, (stage, output) in self._links.items()}
             self._change = Change(own, links, {tensor: seat for tensor, (seat, _) in self._feeds.items()})
         self.reset()
-
-    # Whether it must run.
 
     def due(self, snapshot: Snapshot, bits: int, marks: Marks) -> bool:
         """Tell whether the stage must run for this trigger, by its rule.
@@ -179,8 +184,6 @@ class StageRunner:
             self._seen[index] = marks[index]
         for number, stage in enumerate(self._producers):
             self._seen_versions[number] = stage.version
-
-    # One run.
 
     def feed(self, snapshot: Snapshot, bits: int, marks: Marks, read_audio: ReadAudio) -> None:
         """Write every input tensor; absent seats become zeros.
@@ -258,10 +261,8 @@ class StageRunner:
 
     def finish(self, t_ns: int | None = None) -> None:
         """Take up the outputs of a run, of a background run for capture time ``t_ns``."""
-        self.ran = self._carry = True
-        self.cold = False
-        self.fault = None
-        self.shown = True
+        self.ran = self._carry = self.shown = True
+        self.cold, self.fault = False, None
         self.version += 1
         if t_ns is not None:
             self.t_ns = t_ns
@@ -295,8 +296,6 @@ class StageRunner:
         """Forget a run that failed beside another one, which is told first: it is tried again."""
         self._fed_bits = _NEVER
         self._carry = False
-
-    # In the background.
 
     @property
     def pending(self) -> bool:

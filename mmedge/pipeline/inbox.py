@@ -6,14 +6,13 @@ import threading
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Mapping
+from dataclasses import replace
 
-from mmedge.types import NS_PER_S, Arrival, Frame, Packet, Tensor
+from mmedge.types import NS_PER_S, Arrival, Block, EndOfStream, Frame, Packet, Tensor
 
-# Pictures of a stream that may wait. Their slots are lent: held for a whole slow stage, they would leave none for
-# what the camera sees now.
-FRAMES = 3
-# Tensors of a stream that may wait: half a second at 1 kHz.
-TENSORS = 512
+# Packets of a stream that may wait. Of pictures few: their slots are lent, and held for a whole slow stage they would
+# leave none for what the camera sees now. Of tensors half a second at 1 kHz, of sound 40 s in blocks of 10 ms.
+FRAMES, TENSORS, REST = 3, 512, 4096
 # A reader that is later than this, and than two of its packets, was held up; it delivers within milliseconds, once it
 # may. It is looked at in rounds.
 _HELD_NS, _ROUND_NS, _ROUNDS = 30_000_000, 10_000_000, 25
@@ -23,7 +22,7 @@ INBOX = 1024  # packets that wait in all when no packet may be lost
 class Inbox:
     """First in, first out, between the sources' threads and the runtime's.
 
-    Sound and texts are all kept. Of a stream's pictures (and of very many tensors) only the newest are; an older one
+    Of a stream's pictures only the newest are kept (and of very many tensors, blocks of sound and texts); an older one
     is released, and an ``Arrival`` takes its place in the order: its camera is alive, however long the runtime is busy.
 
     Args:
@@ -33,7 +32,7 @@ class Inbox:
     def __init__(self, *, lossless: bool = False) -> None:
         self._lossless = lossless
         self._packets: list[Packet] = []
-        self._places: defaultdict[str, deque[int]] = defaultdict(deque)  # stream -> where its pictures or tensors are
+        self._places: defaultdict[str, deque[int]] = defaultdict(deque)  # stream -> where its packets are
         self._put_ns: defaultdict[str, int] = defaultdict(int)  # stream -> when its last packet came
         self._puts: Counter[str] = Counter()
         self._change = threading.Condition()
@@ -47,12 +46,10 @@ class Inbox:
                 self._change.wait()
             if self._closed:
                 return False
-            if isinstance(packet, (Frame, Tensor)) and not self._lossless:
+            if not self._lossless and not isinstance(packet, EndOfStream):
                 places = self._places[packet.stream]
-                if len(places) >= (FRAMES if isinstance(packet, Frame) else TENSORS):
-                    place = places.popleft()
-                    old = self._packets[place]
-                    self._packets[place] = Arrival(**old.stamp())
+                if len(places) >= _most(packet):
+                    old = self._let_go(places.popleft(), places[0])
                 places.append(len(self._packets))
             self._packets.append(packet)
             self._put_ns[packet.stream] = time.monotonic_ns()
@@ -60,6 +57,13 @@ class Inbox:
             self._change.notify_all()
         release(old)
         return True
+
+    def _let_go(self, place: int, following: int) -> Packet:
+        old, then = self._packets[place], self._packets[following]
+        self._packets[place] = Arrival(**old.stamp())
+        if isinstance(old, Block) and isinstance(then, Block) and then.epoch == old.epoch:  # it becomes timed silence
+            self._packets[following] = replace(then, lost=old.lost + len(old.samples) + then.lost)
+        return old
 
     def take_all(self, timeout_s: float | None) -> list[Packet]:
         """Return everything that is there, waiting up to ``timeout_s`` for the first packet."""
@@ -103,6 +107,10 @@ class Inbox:
         with self._change:
             self._closed = True
             self._change.notify_all()
+
+
+def _most(packet: Packet) -> int:
+    return FRAMES if isinstance(packet, Frame) else TENSORS if isinstance(packet, Tensor) else REST
 
 
 def release(packet: Packet | None) -> None:

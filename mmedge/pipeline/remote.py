@@ -235,7 +235,8 @@ class RemoteRuntime:
         assert child is not None
         silent_s = 0.0
         try:
-            while silent_s < _SILENT_S or not self._open:
+            # While it loads it may be busy for long, but never stopped.
+            while silent_s < _SILENT_S or not (self._open or child.state().startswith("T")):
                 before = time.monotonic()
                 received = child.receive(_REPORT_S)
                 took_s = time.monotonic() - before

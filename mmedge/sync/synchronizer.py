@@ -113,9 +113,9 @@ class Synchronizer:
             self._now_ns = packet.arrive_ns
         if isinstance(packet, EndOfStream):
             stream.end(packet)
-        elif isinstance(packet, Arrival) and isinstance(stream, (ImageStream, ValueStream)):
+        elif isinstance(packet, Arrival):
             let_go = stream.passed(packet) or "overrun"
-            if stream is self._triggers.own:
+            if stream is self._triggers.own and not isinstance(stream, AudioStream):  # hops on sound follow what is cut
                 self._triggers.on_packet(stream, packet, let_go)
             else:
                 self.refused[f"{packet.stream}_{let_go}"] += 1

@@ -18,7 +18,7 @@ import pytest
 
 import mmedge
 from mmedge.errors import DeviceError, MmedgeError, SourceError
-from tests.processes import alive, family, run_until, until
+from tests.processes import alive, children, family, run_until, until
 from tests.tiny import imu_bundle, tiny_bundle
 
 CAMERA = "test://?width=160&height=120&fps=30"
@@ -236,6 +236,18 @@ def test_a_runtime_that_is_stopped_is_noticed_and_killed(bundle: Path) -> None:
         assert "T (stopped)" in str(caught.value.where)
         assert until(lambda: not alive([runtime, *workers]), 3.0)
         assert pipe.statistics.state == "FAILED"
+
+
+def test_a_runtime_that_is_stopped_while_it_loads_is_noticed_too(bundle: Path) -> None:
+    run = command("run", bundle, "--image", CAMERA, "--json")
+    assert until(lambda: bool(children(run.pid)), 20.0)
+    for child in children(run.pid):
+        os.kill(child, signal.SIGSTOP)
+    before = time.monotonic()
+    out, err = run.communicate(timeout=30)
+    assert time.monotonic() - before < 7
+    assert run.returncode == 5, err
+    assert "has not reported for" in json.loads(out)["message"]
 
 
 def test_a_job_that_is_stopped_as_a_whole_goes_on(bundle: Path) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmedge.pipeline.inbox import FRAMES, INBOX, Inbox
+from mmedge.pipeline.inbox import FRAMES, INBOX, REST, Inbox
 from mmedge.types import Arrival, Block, Frame
 
 
@@ -52,6 +52,17 @@ def test_only_old_pictures_are_let_go_and_their_arrivals_stay_in_order(steps):
             assert all(old.release.given_back == isinstance(new, Arrival) for new, old in pictures)
         assert all(new is old for new, old in zip(taken, waiting, strict=True) if old.stream == "audio")
         waiting.clear()
+
+
+def test_of_very_much_sound_the_newest_is_kept_and_what_is_missing_is_said():
+    inbox = Inbox()
+    for n in range(REST + 5):
+        inbox.put(block(n))
+    taken = inbox.take_all(0)
+    kept = [packet for packet in taken if isinstance(packet, Block)]
+    assert [packet.seq for packet in taken] == list(range(REST + 5))
+    assert [packet.seq for packet in kept] == list(range(5, REST + 5))
+    assert [packet.lost for packet in kept] == [5] + [0] * (REST - 1)
 
 
 def test_a_lossless_inbox_keeps_every_picture_and_makes_its_writer_wait():

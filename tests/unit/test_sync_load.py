@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmedge.bundle.manifest import AudioInput, ImageInput, Missing, Sync, TensorInput
-from mmedge.errors import ConfigError
 from mmedge.pipeline.inbox import Inbox
 from mmedge.pipeline.shed import shed
 from mmedge.sync import Synchronizer
@@ -130,10 +128,14 @@ def test_a_let_go_picture_with_a_wrong_stamp_silences_nobody() -> None:
     assert sync.drops["overrun"] == 0
 
 
-def test_sound_has_no_arrivals() -> None:
+def test_sound_that_was_let_go_is_silence_before_the_next_block() -> None:
     sync = Synchronizer(INPUTS, {"image": True, "audio": True}, {}, Sync(trigger="audio"), started_ns=0)
-    with pytest.raises(ConfigError, match="cannot feed"):
-        sync.push(Arrival(stream="audio", seq=0, capture_ns=1, arrive_ns=1))
+    samples = np.ones(160, np.float32)
+    sync.push(Block(stream="audio", seq=0, capture_ns=10 * MS, arrive_ns=10 * MS, samples=samples))
+    sync.push(Arrival(stream="audio", seq=1, capture_ns=20 * MS, arrive_ns=20 * MS))
+    sync.push(Block(stream="audio", seq=2, capture_ns=30 * MS, arrive_ns=30 * MS, samples=samples, lost=160))
+    assert sync.lost_samples() == {"audio": 160}
+    assert sync.refused == {"audio_overrun": 1}
 
 
 @settings(max_examples=15, deadline=None)
