@@ -79,6 +79,7 @@ class Frame(Packet):
         full_range: False when luma spans 16..235 instead of 0..255.
         release: The slot, which gives itself back when called; None when the data is never reused.
         unchanged_ns: For how long the picture has been bit-identical, a sign of a frozen camera.
+        damaged: Its data was damaged on the way, or refers to what was: it says that its source is alive, no more.
     """
 
     data: ByteArray
@@ -88,6 +89,7 @@ class Frame(Packet):
     full_range: bool = True
     release: Slot | None = None
     unchanged_ns: int = 0
+    damaged: bool = False
 
     def copy(self) -> Frame:
         """Return a copy whose data is the caller's, also after this frame was released.

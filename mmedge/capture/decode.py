@@ -6,13 +6,15 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from mmedge.capture.base import ThreadSource
+from mmedge.capture.damage import CheckedDecoder
 from mmedge.capture.picture import PictureTrack, copy_yuv420p
 from mmedge.capture.sound import MonoTrack, Piece
+from mmedge.capture.times import PictureTimes
 from mmedge.errors import SourceError
 from mmedge.extras import require
 from mmedge.types import NS_PER_S, Frame
@@ -54,6 +56,17 @@ class _Direction:
         return True
 
 
+class Picture(NamedTuple):
+    """A decoded picture: its time in ns on the stream's clock, the PyAV frame, whether it is damaged.
+
+    One that could not be decoded at all has the frame of the one before it, whose size it had.
+    """
+
+    time_ns: int
+    frame: Any
+    damaged: bool
+
+
 class PictureDecoder:
     """Decodes the picture track; every picture leaves as packed yuv420p of even size (an odd edge is cut off)."""
 
@@ -64,32 +77,47 @@ class PictureDecoder:
         self._source = source
         self._tracks = {name: PictureTrack(live=source.live, slots=lambda: source.slots) for name in names}
         self._direction = _Direction(source.name)
-        self._last_ns: int | None = None
+        self._last: Any = None
         if source.live:
             stream.codec_context.thread_count = 1  # frame threads add one frame of delay each
             stream.codec_context.flags |= av.codec.context.Flags.low_delay
+        self._checked = CheckedDecoder(stream, source.counters)
+        self._times = PictureTimes(stream)
         self._reformatter = av.video.reformatter.VideoReformatter()
 
-    def decode(self, packet: Any) -> Iterator[tuple[int, Any]]:
-        """Yield (time in ns, frame), strictly rising."""
-        for frame in _decode(self.stream, packet, self._source.counters):
-            if frame.pts is not None:
-                time_ns = int(frame.pts * frame.time_base * NS_PER_S)
-            else:  # raw H.264 has none: count frames
-                rate = self.stream.average_rate or self.stream.guessed_rate or 25
-                time_ns = 0 if self._last_ns is None else self._last_ns + int(NS_PER_S / rate)
-            if self._direction.back(time_ns):
-                self._source.counters["backward_frames"] += 1
+    def decode(self, packet: Any) -> Iterator[Picture]:
+        """Yield the pictures, their times strictly rising."""
+        self._times.sent(packet)
+        for frame, damaged, lost in self._checked.decode(packet):
+            time_ns = self._times.of_ns(frame) if lost is None else self._times.lost_ns(lost)
+            if time_ns is None:
                 continue
-            self._last_ns = time_ns
-            yield time_ns, frame
+            if self._direction.back(time_ns):
+                self._source.counters["backward_frames"] += frame is not None
+                continue
+            self._last = frame or self._last or self._blank()
+            yield Picture(time_ns, self._last, damaged)
+
+    def _blank(self) -> Any:
+        """Return a picture of the size that the stream states, for those that are lost before the first one."""
+        context = self.stream.codec_context
+        size = max(2, context.height & ~1) * 3 // 2, max(2, context.width & ~1)
+        return require("av", "reading media").VideoFrame.from_ndarray(np.zeros(size, np.uint8), format="yuv420p")
 
     def restart(self) -> None:
         """The sender's time begins anew."""
-        self._direction, self._last_ns = _Direction(self._source.name), None
+        self._direction, self._times = _Direction(self._source.name), PictureTimes(self.stream)
+        self._checked.restart()
 
     def frames(
-        self, frame: Any, stop: threading.Event, *, capture_ns: int, arrive_ns: int, uncertainty_ns: int = 0
+        self,
+        frame: Any,
+        stop: threading.Event,
+        *,
+        capture_ns: int,
+        arrive_ns: int,
+        uncertainty_ns: int = 0,
+        damaged: bool = False,
     ) -> Iterator[Frame]:
         """Copy the picture into a slot for each input; an input without a free slot gets none."""
         full = frame.color_range == _FULL_RANGE or frame.format.name.startswith(("yuvj", "gray")) or frame.format.is_rgb
@@ -115,6 +143,7 @@ class PictureDecoder:
                 uncertainty_ns=uncertainty_ns,
                 unchanged_ns=track.unchanged_ns(slot[:height], capture_ns),
                 full_range=bool(full),
+                damaged=damaged,
             )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mmedge.capture.base import Emit, StartTime, ThreadSource, log
-from mmedge.capture.decode import PictureDecoder, SoundDecoder
+from mmedge.capture.decode import Picture, PictureDecoder, SoundDecoder
 from mmedge.capture.demux import Demuxer, choose_streams
 from mmedge.capture.sound import Piece
 from mmedge.clock import now_ns
@@ -98,15 +98,17 @@ class MediaSource(ThreadSource):
         for packet in demuxer.packets(decoder.stream):
             if isinstance(packet, int):
                 continue
-            for time_ns, frame in decoder.decode(packet):
+            for picture in decoder.decode(packet):
+                time_ns = picture.time_ns
                 self._begin(time_ns)
-                yield time_ns, partial(self._deliver_frame, decoder, frame, stop)
+                yield time_ns, partial(self._deliver_frame, decoder, picture, stop)
         yield time_ns, self._deliver_end(decoder.names)
 
     def _deliver_frame(
-        self, decoder: PictureDecoder, frame: Any, stop: threading.Event, emit: Emit, capture_ns: int
+        self, decoder: PictureDecoder, picture: Picture, stop: threading.Event, emit: Emit, capture_ns: int
     ) -> None:
-        for packet in decoder.frames(frame, stop, capture_ns=capture_ns, arrive_ns=now_ns()):
+        arrive_ns, damaged = now_ns(), picture.damaged
+        for packet in decoder.frames(picture.frame, stop, capture_ns=capture_ns, arrive_ns=arrive_ns, damaged=damaged):
             emit(packet)
 
     def _sound_items(self, decoder: SoundDecoder, demuxer: Demuxer) -> Iterator[_Item]:

@@ -124,7 +124,7 @@ class NetworkSource(ThreadSource):
         arrive_ns: int,
         buffered: bool,
     ) -> None:
-        for time_ns, frame in decoder.decode(packet):
+        for time_ns, frame, damaged in decoder.decode(packet):
             if buffered:
                 self.counters["flushed_frames"] += 1
                 continue
@@ -137,6 +137,7 @@ class NetworkSource(ThreadSource):
                 capture_ns=self._clock.to_monotonic(time_ns),
                 arrive_ns=arrive_ns,
                 uncertainty_ns=self._clock.uncertainty_ns,
+                damaged=damaged,
             ):
                 emit(out)
 

@@ -54,6 +54,7 @@ class FrameHeader(msgspec.Struct, frozen=True, array_like=True, tag="frame"):
     height: int
     full_range: bool
     unchanged_ns: int
+    damaged: bool = False
 
 
 def frame_header(frame: Frame) -> FrameHeader:

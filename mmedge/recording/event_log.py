@@ -113,13 +113,14 @@ class _PacketEvent(_Event, kw_only=True):
 
 
 class FrameEvent(_PacketEvent, kw_only=True, tag="frame"):
-    """A picture; ``at_ms`` is its time in media file number ``file``, None when it was not recorded."""
+    """A picture; ``at_ms`` is its time in media file number ``file``, None when it was not recorded: a damaged one."""
 
     format: PixelFormat
     width: Side
     height: Side
     full_range: bool = True
     unchanged_ns: Time = 0
+    damaged: bool = False
     file: Small = 0
     at_ms: Count | None = None
     crc: Count | None = None
