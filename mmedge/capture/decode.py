@@ -158,7 +158,8 @@ class SoundDecoder:
         self._kind: tuple[str, str, int, int] | None = None
         self._mixer: Any = None
         self._scale = np.float32(1.0)
-        self._tracks = {name: MonoTrack(rate, rate, low_delay=low_delay) for name, rate in rates_hz.items()}
+        grain_ns = float(stream.time_base * NS_PER_S)
+        self._tracks = {n: MonoTrack(hz, hz, low_delay=low_delay, grain_ns=grain_ns) for n, hz in rates_hz.items()}
         self._next_ns = 0
 
     def decode(self, packet: Any) -> Iterator[tuple[str, Piece]]:

@@ -15,6 +15,7 @@ from mmedge.capture.base import Emit, StartTime, ThreadSource, log
 from mmedge.capture.decode import Picture, PictureDecoder, SoundDecoder
 from mmedge.capture.demux import Demuxer, choose_streams
 from mmedge.capture.sound import Piece
+from mmedge.capture.times import origin_ns
 from mmedge.clock import now_ns
 from mmedge.errors import ConfigError, SourceError
 from mmedge.extras import require
@@ -28,7 +29,7 @@ class MediaSource(ThreadSource):
     """Reads a media file by PyAV: pictures as yuv420p, sound as mono float32 at each input's rate.
 
     Packets leave in the order of their time, whatever the file's own order, and lie on the timeline
-    ``base + (pts - first pts)``, where base is the start of the run.
+    ``base + (pts - first pts)``, where base is the start of the run and the first pts is that of all its tracks.
 
     Args:
         path: The file.
@@ -58,8 +59,9 @@ class MediaSource(ThreadSource):
         self._realtime = realtime
         self._speed = speed
         self._base = base or StartTime()
-        self._first_ns: int | None = None
         self._container = open_file(path)
+        self._first_ns = origin_ns(self._container)
+        self._stated = self._first_ns is not None
         picture, sound = choose_streams(self._container)
         if picture is None and sound is None:
             self._container.close()
@@ -145,7 +147,9 @@ class MediaSource(ThreadSource):
         return deliver
 
     def _begin(self, time_ns: int) -> None:
-        """Learn where the file begins; both tracks are asked for their first item before one is delivered."""
+        """Learn where a file begins that does not say so; both tracks are asked for their first item before any leaves."""
+        if self._stated:
+            return
         self._first_ns = time_ns if self._first_ns is None else min(self._first_ns, time_ns)
 
 

@@ -9,6 +9,16 @@ from mmedge.extras import require
 from mmedge.types import NS_PER_S
 
 
+def origin_ns(container: Any) -> int | None:
+    """Return where a file begins: the first time that any of its sounds or pictures states; None if none does.
+
+    Tracks that nothing takes count, too: whoever takes one track has the same time as whoever takes another.
+    """
+    cover = require("av", "reading media").stream.Disposition.attached_pic
+    tracks = [s for s in container.streams if s.type in ("video", "audio") and not s.disposition & cover]
+    return min((int(s.start_time * s.time_base * NS_PER_S) for s in tracks if s.start_time is not None), default=None)
+
+
 class PictureTimes:
     """The presentation times of the pictures of one decoder.
 
@@ -33,7 +43,8 @@ class PictureTimes:
         self._times: deque[int] = deque()
         self._faulty = [0, 0]  # presentation times, decoding times
         self._newest: list[int | None] = [None, None]
-        self._last_ns: int | None = None
+        self._stated_ns = 0  # the last time that was stated
+        self._since = -1  # pictures since then; -1: none was stated and none counted
 
     def sent(self, packet: Any) -> None:
         """Note a packet that is decoded next."""
@@ -43,24 +54,20 @@ class PictureTimes:
     def of_ns(self, frame: Any) -> int:
         """Return the time of the next picture that leaves the decoder, in ns."""
         ticks = None if self._counted else self._ordered() if self._in_order else self._best(frame.pts, frame.dts)
+        self._since += 1
         if ticks is not None:
-            self._last_ns = int(ticks * frame.time_base * NS_PER_S)
-        elif self._last_ns is None:
-            self._last_ns = 0
-        else:
-            self._last_ns += self.period_ns
-        return self._last_ns
+            self._stated_ns, self._since = int(ticks * frame.time_base * NS_PER_S), 0
+        return self._stated_ns + round(self._since * NS_PER_S / self._rate)
 
     def lost_ns(self, ticks: int) -> int | None:
         """Return the time of a packet that gave no picture, in ns; None where it states none."""
         return None if self._counted or self._in_order else int(ticks * self._stream.time_base * NS_PER_S)
 
     @property
-    def period_ns(self) -> int:
-        """From one picture to the next, as the codec's headers or else the container state it."""
+    def _rate(self) -> Any:
+        """Pictures a second, as the codec's headers or else the container state it."""
         stream = self._stream
-        rate = stream.codec_context.framerate or stream.average_rate or stream.guessed_rate or 25
-        return round(NS_PER_S / rate)
+        return stream.codec_context.framerate or stream.average_rate or stream.guessed_rate or 25
 
     def _ordered(self) -> int | None:
         while len(self._times) > self._stream.codec_context.reorder_depth + 1:
