@@ -51,6 +51,7 @@ class CheckedDecoder:
         if self._restarts:
             context.thread_count = 1  # with threads for slices FFmpeg's decoder takes errors for pictures
         self.remark: str | None = None
+        self.failed = 0  # packets that the decoder refused
         self._sent = 0  # packets
         self._hurt: deque[int] = deque()  # numbers of the damaged packets that no key frame followed yet
         self._begun = self._alone or self._restarts  # H.264 decoders give nothing before they can
@@ -73,14 +74,15 @@ class CheckedDecoder:
         if packet.is_keyframe:
             self._odd = self._odd + 1 if self._odd_group else 0
             self._odd_group = False
-        if known and self._restarts:  # not decoded: after it the decoder would not know what it lacks
-            frames, broken = [], False
-        else:
+        frames: list[Any] = []
+        broken = False
+        if not (known and self._restarts):  # after it the decoder would not know what it lacks
             frames, broken = self._send(packet)
         if known or broken:
             self._hurt.append(self._sent)
             self._clean = False
             self._counters["corrupt_packets"] += 1
+        self.failed += broken
         self._odd_group |= broken and not known
         yield from self._judged(frames)
         if self._restarts and not self._clean:

@@ -83,12 +83,14 @@ class PictureDecoder:
             stream.codec_context.flags |= av.codec.context.Flags.low_delay
         self._checked = CheckedDecoder(stream, source.counters)
         self._times = PictureTimes(stream)
+        self.decoded = 0  # pictures that came out of the decoder, also those that are not given
         self._reformatter = av.video.reformatter.VideoReformatter()
 
     def decode(self, packet: Any) -> Iterator[Picture]:
         """Yield the pictures, their times strictly rising."""
         self._times.sent(packet)
         for frame, damaged, lost in self._checked.decode(packet):
+            self.decoded += frame is not None
             time_ns = self._times.of_ns(frame) if lost is None else self._times.lost_ns(lost)
             if time_ns is None:
                 continue
@@ -97,6 +99,11 @@ class PictureDecoder:
                 continue
             self._last = frame or self._last or self._blank()
             yield Picture(time_ns, self._last, damaged)
+
+    @property
+    def failed(self) -> int:
+        """Packets that the decoder refused."""
+        return self._checked.failed
 
     def _blank(self) -> Any:
         """Return a picture of the size that the stream states, for those that are lost before the first one."""

@@ -147,7 +147,7 @@ class MediaSource(ThreadSource):
         return deliver
 
     def _begin(self, time_ns: int) -> None:
-        """Learn where a file begins that does not say so; both tracks are asked for their first item before any leaves."""
+        """Learn where a file begins that does not say so; both tracks are asked before an item of one leaves."""
         if self._stated:
             return
         self._first_ns = time_ns if self._first_ns is None else min(self._first_ns, time_ns)

@@ -16,7 +16,8 @@ def origin_ns(container: Any) -> int | None:
     """
     cover = require("av", "reading media").stream.Disposition.attached_pic
     tracks = [s for s in container.streams if s.type in ("video", "audio") and not s.disposition & cover]
-    return min((int(s.start_time * s.time_base * NS_PER_S) for s in tracks if s.start_time is not None), default=None)
+    starts = [int(s.start_time * s.time_base * NS_PER_S) for s in tracks if s.start_time is not None]
+    return min(starts) if starts else None
 
 
 class PictureTimes:
@@ -57,7 +58,8 @@ class PictureTimes:
         self._since += 1
         if ticks is not None:
             self._stated_ns, self._since = int(ticks * frame.time_base * NS_PER_S), 0
-        return self._stated_ns + round(self._since * NS_PER_S / self._rate)
+        counted_ns: int = round(self._since * NS_PER_S / self._rate)
+        return self._stated_ns + counted_ns
 
     def lost_ns(self, ticks: int) -> int | None:
         """Return the time of a packet that gave no picture, in ns; None where it states none."""
