@@ -6,12 +6,13 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from mmedge.capture.base import ThreadSource
 from mmedge.capture.damage import CheckedDecoder
+from mmedge.capture.interlace import Deinterlacer, Picture
 from mmedge.capture.picture import PictureTrack, copy_yuv420p
 from mmedge.capture.sound import MonoTrack, Piece
 from mmedge.capture.times import PictureTimes
@@ -56,17 +57,6 @@ class _Direction:
         return True
 
 
-class Picture(NamedTuple):
-    """A decoded picture: its time in ns on the stream's clock, the PyAV frame, whether it is damaged.
-
-    One that could not be decoded at all has the frame of the one before it, whose size it had.
-    """
-
-    time_ns: int
-    frame: Any
-    damaged: bool
-
-
 class PictureDecoder:
     """Decodes the picture track; every picture leaves as packed yuv420p of even size (an odd edge is cut off)."""
 
@@ -83,6 +73,7 @@ class PictureDecoder:
             stream.codec_context.flags |= av.codec.context.Flags.low_delay
         self._checked = CheckedDecoder(stream, source.counters)
         self._times = PictureTimes(stream)
+        self._whole = Deinterlacer(source.remark)
         self.decoded = 0  # pictures that came out of the decoder, also those that are not given
         self._reformatter = av.video.reformatter.VideoReformatter()
 
@@ -97,8 +88,13 @@ class PictureDecoder:
             if self._direction.back(time_ns):
                 self._source.counters["backward_frames"] += frame is not None
                 continue
-            self._last = frame or self._last or self._blank()
-            yield Picture(time_ns, self._last, damaged)
+            self._last = last = frame or self._last or self._blank()
+            period_ns = int(frame.duration * frame.time_base * NS_PER_S) if frame and frame.duration else 0
+            yield from self._whole.pass_on(Picture(time_ns, last, damaged, time_ns, period_ns))
+        if not packet.size:
+            yield from self._whole.finish()
+        if self._checked.remark is not None:
+            self._source.remark(self._checked.remark)
 
     @property
     def failed(self) -> int:
@@ -115,6 +111,7 @@ class PictureDecoder:
         """The sender's time begins anew."""
         self._direction, self._times = _Direction(self._source.name), PictureTimes(self.stream)
         self._checked.restart()
+        self._whole.restart()
 
     def frames(
         self,

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from mmedge.capture.base import Emit, StartTime, ThreadSource, log
-from mmedge.capture.decode import Picture, PictureDecoder, SoundDecoder
+from mmedge.capture.decode import PictureDecoder, SoundDecoder
 from mmedge.capture.demux import Demuxer, choose_streams
+from mmedge.capture.interlace import Picture
 from mmedge.capture.sound import Piece
 from mmedge.capture.times import origin_ns
 from mmedge.clock import now_ns

@@ -190,20 +190,19 @@ class NetworkSource(ThreadSource):
         arrive_ns: int,
         buffered: bool,
     ) -> None:
-        for time_ns, frame, damaged in decoder.decode(packet):
+        for picture in decoder.decode(packet):
             if buffered:
                 self.counters["flushed_frames"] += 1
                 continue
             # In MPEG-TS a picture ends where the next begins, so it arrives one period after it was sent.
-            period = frame.duration if self._next_ends and frame.duration else 0
-            self._learn(time_ns + int(period * frame.time_base * NS_PER_S), arrive_ns)
+            self._learn(picture.newest_ns + (picture.period_ns if self._next_ends else 0), arrive_ns)
             for out in decoder.frames(
-                frame,
+                picture.frame,
                 stop,
-                capture_ns=self._clock.to_monotonic(time_ns),
+                capture_ns=self._clock.to_monotonic(picture.time_ns),
                 arrive_ns=arrive_ns,
                 uncertainty_ns=self._clock.uncertainty_ns,
-                damaged=damaged,
+                damaged=picture.damaged,
             ):
                 emit(out)
 
