@@ -24,7 +24,7 @@ const Standard kStandard[2][2] = {
       "9798999aa2a3a4a5a6a7a8a9aab2b3b4b5b6b7b8b9bac2c3c4c5c6c7c8c9cad2d3d4d5d6d7d8d9dae1e2e3e4e5e6e7e8e9eaf1"
       "f2f3f4f5f6f7f8f9fa"},
      {{0, 2, 1, 2, 4, 4, 3, 4, 7, 5, 4, 4, 0, 1, 2, 119},
-      "0001020311040521311206415107617113223281081442"
+      "0001020311040521310612415107617113223281081442"
       "91a1b1c109233352f0156272d10a162434e125f11718191a262728292a35363738393a434445464748494a535455565758595a"
       "636465666768696a737475767778797a82838485868788898a92939495969798999aa2a3a4a5a6a7a8a9aab2b3b4b5b6b7b8b9"
       "bac2c3c4c5c6c7c8c9cad2d3d4d5d6d7d8d9dae2e3e4e5e6e7e8e9eaf2f3f4f5f6f7f8f9fa"}}};
@@ -202,14 +202,16 @@ class Picture {
   void frame(const std::uint8_t* body, const std::uint8_t* stop) {
     if (stop - body < 6 || stop - body < 6 + 3 * body[5]) throw Damaged{};
     if (body[0] != 8) throw Other{};
-    height_ = static_cast<unsigned>(body[1] << 8 | body[2]), width_ = static_cast<unsigned>(body[3] << 8 | body[4]);
+    height_ = static_cast<unsigned>(body[1] << 8 | body[2]),
+    width_ = static_cast<unsigned>(body[3] << 8 | body[4]);
     components_ = body[5];
     if (components_ == 0 || components_ > 4 || width_ == 0) throw Damaged{};
     if (height_ == 0) throw Other{};  // said after the scan
     across_ = down_ = 1;
     for (unsigned i = 0; i < components_; ++i) {
       const std::uint8_t* from = body + 6 + 3 * i;
-      parts_[i] = Component{from[0], from[1] >> 4u, from[1] & 15u, from[2] & 3u, 0, 0, 0};
+      parts_[i] =
+          Component{from[0], static_cast<unsigned>(from[1] >> 4), from[1] & 15u, from[2] & 3u, 0, 0, 0};
       if (parts_[i].across - 1 > 3 || parts_[i].down - 1 > 3) throw Damaged{};
       across_ = parts_[i].across > across_ ? parts_[i].across : across_;
       down_ = parts_[i].down > down_ ? parts_[i].down : down_;
@@ -217,7 +219,8 @@ class Picture {
   }
 
   void scan(const std::uint8_t* body, const std::uint8_t* stop) {
-    if (body >= stop || stop - body < 1 + 2 * body[0] || body[0] == 0 || body[0] > components_) throw Damaged{};
+    if (body >= stop || stop - body < 1 + 2 * body[0] || body[0] == 0 || body[0] > components_)
+      throw Damaged{};
     std::array<Component*, 4> used{};
     const unsigned n = body[0];
     for (unsigned i = 0; i < n; ++i) {

@@ -14,7 +14,8 @@ void bind_jpeg_scan(nb::module_& m) {
         return jpeg_unused(static_cast<const std::uint8_t*>(data.data()), data.size());
       },
       nb::arg("data").noconvert(), nb::sig("def jpeg_unused(data: numpy.typing.NDArray[numpy.uint8]) -> int"),
-      "Bytes in the scans of a JPEG picture [n] that no block uses; -1: it is damaged, -2: of a kind that is not judged.");
+      "Bytes in the scans of a JPEG picture [n] that no block uses; -1: it is damaged, -2: of a kind that is "
+      "not judged.");
 }
 
 }  // namespace mmedge::bindings
