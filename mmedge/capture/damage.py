@@ -50,6 +50,9 @@ class CheckedDecoder:
         context.copy_opaque = True
         if self._restarts:
             context.thread_count = 1  # with threads for slices FFmpeg's decoder takes errors for pictures
+        # FFmpeg's parsers give a packet when the next one begins, with the marks of that next one.
+        self._marked_early = stream.container.format.name == "mpegts"
+        self._marked = False  # the packet before
         self.remark: str | None = None
         self.failed = 0  # packets that the decoder refused
         self._sent = 0  # packets
@@ -70,7 +73,8 @@ class CheckedDecoder:
         packet.opaque = self._sent
         if packet.pts is not None and not packet.is_discard:
             heapq.heappush(self._expected, packet.pts)
-        known = packet.is_corrupt or (self._jpeg and self._jpeg_hurt(packet))
+        known = packet.is_corrupt or self._marked or (self._jpeg and self._jpeg_hurt(packet))
+        self._marked = self._marked_early and packet.is_corrupt
         if packet.is_keyframe:
             self._odd = self._odd + 1 if self._odd_group else 0
             self._odd_group = False
