@@ -91,6 +91,7 @@ class NetworkSource(ThreadSource):
         self._next_ends = False
         self._clock = StreamClock(floor_ns=_FLOOR_NS)
         self._datagrams: Datagrams | None = None
+        self._given_ns = 0  # when the last picture was emitted
         super().__init__((*images, *self._sounds), name=str(uri), live=True)
 
     def _close_impl(self) -> None:
@@ -174,7 +175,7 @@ class NetworkSource(ThreadSource):
                 before = pictures.decoded, pictures.failed
                 self._pictures(pictures, packet, emit, stop, arrive_ns, buffered)
                 seen.note(packet, pictures.decoded > before[0], pictures.failed > before[1], arrive_ns)
-                if seen.waits:
+                if seen.waits and arrive_ns - self._given_ns > _STUCK_NS:  # damaged ones are no reason to wait
                     self.set_state("RECONNECTING", f"{self.name}: packets come, but no picture yet")
             elif sounds is not None:
                 came = self._sound(sounds, packet, emit, arrive_ns, buffered)
@@ -194,6 +195,7 @@ class NetworkSource(ThreadSource):
             if buffered:
                 self.counters["flushed_frames"] += 1
                 continue
+            self._given_ns = arrive_ns
             # In MPEG-TS a picture ends where the next begins, so it arrives one period after it was sent.
             self._learn(picture.newest_ns + (picture.period_ns if self._next_ends else 0), arrive_ns)
             for out in decoder.frames(

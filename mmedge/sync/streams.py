@@ -258,8 +258,7 @@ class ImageStream(Stream):
     def admit(self, snapshot: Snapshot, frame: Frame, t_ns: int) -> str | None:
         """Put ``frame`` into ``snapshot`` unless it is too old, damaged, or its camera is frozen."""
         if frame.damaged:
-            held = self.policy == "hold" and self.cut(snapshot, t_ns, latest=False) is None
-            return None if held else f"{self.name}: damaged"
+            return self._hold(snapshot, t_ns)
         age_ns = t_ns - frame.capture_ns
         if not -self.period_ns <= age_ns <= self._limit_ns:
             return self._damaged_near(t_ns) or f"{self.name}: {age_ns / 1e6:.0f} ms old"
@@ -269,6 +268,13 @@ class ImageStream(Stream):
         snapshot.age_ms[self.name] = max(age_ns, 0) / 1e6
         snapshot.skew_ms = max(snapshot.skew_ms, abs(age_ns) / 1e6)
         return None
+
+    def _hold(self, snapshot: Snapshot, t_ns: int) -> str | None:
+        """Put the last good frame before ``t_ns`` in place of a damaged one, where the policy wants that."""
+        for index in range(len(self.frames) - 1, self._old - 1, -1) if self.policy == "hold" else ():
+            if self.frames[index].capture_ns <= t_ns:
+                return self.admit(snapshot, self.frames[index], t_ns)
+        return f"{self.name}: damaged"
 
     def _damaged_near(self, t_ns: int) -> str | None:
         near = -self.period_ns <= t_ns - self._damaged_ns <= self._limit_ns
