@@ -93,7 +93,10 @@ def with_hurt_packets(clip: Path, out: Path, kind: str, share: float, seed: int)
             if not packet.size:
                 continue
             data = bytes(packet)
-            if number > 3 and len(data) > 600 and chance.random() < share:
+            chosen = number > 3 and (len(data) > 600 or kind == "lost") and chance.random() < share
+            if chosen and kind == "lost":
+                continue
+            if chosen:
                 data = hurt(data, kind, chance)
             new = av.Packet(data)
             new.pts, new.dts, new.time_base = packet.pts, packet.dts, packet.time_base

@@ -38,7 +38,8 @@ def damaged(quick: bool) -> list[tuple[str, float, float, str]]:
                 refused += sum(said for _, _, said in whole.pictures)
                 wrong = unnoticed = 0
                 for seed in range(1 if quick else 3):
-                    for kind in ("",) if way == "lost" else clips.KINDS:
+                    kinds = (*clips.KINDS, "lost") if codec == "h264" else clips.KINDS
+                    for kind in ("",) if way == "lost" else kinds:
                         out = folder / f"out{whole_clip.suffix}"
                         if way == "lost":
                             clips.without_packets(whole_clip, out, 0.004 if seed else 0.02, seed)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from mmedge._native import core
+from mmedge.capture.h264 import FrameNumbers
 from mmedge.extras import require
 
 log = logging.getLogger("mmedge.capture")
@@ -44,6 +45,7 @@ class CheckedDecoder:
         self._jpeg = context.name == "mjpeg"
         self._alone = bool(context.codec.intra_only)
         self._restarts = context.name == "h264"
+        self._numbers = FrameNumbers(context.extradata) if self._restarts else None
         self._clean = True  # whether nothing that is damaged was decoded since the decoder was started
         if not self._jpeg:  # those have a better judge
             context.options = {**context.options, **_STRICT}
@@ -74,6 +76,8 @@ class CheckedDecoder:
         if packet.pts is not None and not packet.is_discard:
             heapq.heappush(self._expected, packet.pts)
         known = packet.is_corrupt or self._marked or (self._jpeg and self._jpeg_hurt(packet))
+        if self._numbers is not None:
+            known |= self._numbers.gap(bytes(packet))
         self._marked = self._marked_early and packet.is_corrupt
         if packet.is_keyframe:
             self._odd = self._odd + 1 if self._odd_group else 0
@@ -128,6 +132,8 @@ class CheckedDecoder:
     def restart(self) -> None:
         """The sender's time begins anew."""
         self._expected.clear()
+        if self._numbers is not None:
+            self._numbers.restart()
 
     def _forget(self, number: int) -> None:
         self._hurt = deque(first for first in self._hurt if first > number)

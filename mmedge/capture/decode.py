@@ -90,7 +90,7 @@ class PictureDecoder:
                 continue
             self._last = last = frame or self._last or self._blank()
             period_ns = int(frame.duration * frame.time_base * NS_PER_S) if frame and frame.duration else 0
-            yield from self._whole.pass_on(Picture(time_ns, last, damaged, time_ns, period_ns))
+            yield from self._whole.pass_on(Picture(time_ns, last, damaged, time_ns, period_ns, frame is None))
         if not packet.size:
             yield from self._whole.finish()
         if self._checked.remark is not None:

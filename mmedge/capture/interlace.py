@@ -20,6 +20,7 @@ class Picture(NamedTuple):
         damaged: Whether it is damaged.
         newest_ns: Time of the newest picture that was decoded when it left: a filter may have held it back.
         period_ns: For how long that one is shown, 0 if that is not known.
+        lost: No picture came of it, so when it left says nothing of when it came.
     """
 
     time_ns: int
@@ -27,6 +28,7 @@ class Picture(NamedTuple):
     damaged: bool
     newest_ns: int
     period_ns: int
+    lost: bool = False
 
 
 class Deinterlacer:
@@ -103,4 +105,4 @@ class Deinterlacer:
             done = self._waiting.popleft()
             damaged = self._hurt or done.damaged or (bool(self._waiting) and self._waiting[0].damaged)
             self._hurt = done.damaged
-            yield Picture(done.time_ns, frame, damaged, newest.newest_ns, newest.period_ns)
+            yield Picture(done.time_ns, frame, damaged, newest.newest_ns, newest.period_ns, newest.lost)

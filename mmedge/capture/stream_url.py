@@ -91,6 +91,7 @@ class NetworkSource(ThreadSource):
         self._next_ends = False
         self._clock = StreamClock(floor_ns=_FLOOR_NS)
         self._datagrams: Datagrams | None = None
+        self._taught = False  # whether the clock has seen anything of this connection
         self._given_ns = 0  # when the last picture was emitted
         super().__init__((*images, *self._sounds), name=str(uri), live=True)
 
@@ -153,6 +154,7 @@ class NetworkSource(ThreadSource):
         if sound is not None:
             self.nominal_hz |= dict.fromkeys(self._sounds, float(sound.rate))
         self._clock.restart()
+        self._taught = False
         last: dict[int, tuple[int, int]] = {}
         self._next_ends = container.format.name == "mpegts"
         buffered = True
@@ -168,6 +170,7 @@ class NetworkSource(ThreadSource):
             if self._jumped(last, packet, arrive_ns):
                 self._break("the sender's time jumped")
                 self._clock.restart()
+                self._taught = False
                 for decoder in (pictures, sounds):
                     if decoder is not None:
                         decoder.restart()
@@ -197,7 +200,8 @@ class NetworkSource(ThreadSource):
                 continue
             self._given_ns = arrive_ns
             # In MPEG-TS a picture ends where the next begins, so it arrives one period after it was sent.
-            self._learn(picture.newest_ns + (picture.period_ns if self._next_ends else 0), arrive_ns)
+            if not picture.lost or not self._taught:
+                self._learn(picture.newest_ns + (picture.period_ns if self._next_ends else 0), arrive_ns)
             for out in decoder.frames(
                 picture.frame,
                 stop,
@@ -237,6 +241,7 @@ class NetworkSource(ThreadSource):
         return step_ns < -_BACK_NS or abs(step_ns - (arrive_ns - before[1])) > _JUMP_NS
 
     def _learn(self, time_ns: int, arrive_ns: int) -> None:
+        self._taught = True
         jump_ns = self._clock.observe(time_ns, arrive_ns)
         if jump_ns:
             self._break(f"its delay changed by {jump_ns / 1e6:.0f} ms")

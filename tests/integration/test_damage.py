@@ -10,12 +10,15 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import mmedge
 from benchmarks import media_clips as clips
 from benchmarks.media_damage import IN_PACKETS, LOST
 from mmedge.bundle.manifest import ImageInput
 from mmedge.capture import open_sources
+from mmedge.capture.h264 import FrameNumbers
 from mmedge.errors import SourceError
 from mmedge.recording.reader import Recording
 from mmedge.replay.replay import Replay
@@ -92,6 +95,25 @@ def test_pictures_with_damaged_bytes_are_noticed(wholes: Any, codec: str, kind: 
         intact += sum(not said for _, _, said in played.pictures)
     assert unnoticed <= max(0.1 * damaged, 1)
     assert intact > 100  # the others are still used
+
+
+def test_a_picture_of_h264_that_is_missing_is_noticed_by_the_numbers(wholes: Any, tmp_path: Path) -> None:
+    path, whole = wholes("h264", ".mkv")
+    damaged = unnoticed = 0
+    for seed in range(4):
+        score = clips.score(whole, clips.play(clips.with_hurt_packets(path, tmp_path / "l.mkv", "lost", 0.03, seed)))
+        damaged, unnoticed = damaged + score.damaged, unnoticed + score.unnoticed
+    assert damaged > 20
+    assert unnoticed == 0
+
+
+@given(st.binary(max_size=80), st.lists(st.binary(max_size=200), max_size=4))
+def test_no_packet_breaks_who_follows_the_numbers(extradata: bytes, packets: list[bytes]) -> None:
+    for start in (b"", b"\1", bytes.fromhex("000001674d4028"), bytes.fromhex("0000016764001f")):
+        numbers = FrameNumbers(start + extradata)
+        for packet in packets:
+            numbers.gap(b"\0\0\1\x41" + packet)
+            numbers.gap(packet)
 
 
 def bundle(folder: Path, policy: str) -> Path:
@@ -195,11 +217,12 @@ def test_a_camera_whose_pictures_are_damaged_is_alive_but_not_well(wholes: Any, 
                 health = source.health()
                 states.add((health.state, health.reason))
                 time.sleep(max(0.0, began + 4.0 * at / total - time.monotonic()))
-        health = source.health()
+        time.sleep(0.3)
+        given, health = list(frames), source.health()
     finally:
         source.stop()
     assert any(frames)
-    assert health.counters["damaged_frames"] == sum(frames)
+    assert health.counters["damaged_frames"] == sum(given)
     assert ("STALE", f"{camera.uri}: its pictures are damaged") in states
     assert not health.counters.get("restarts")
     assert not health.counters.get("reconnects")
