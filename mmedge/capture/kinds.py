@@ -5,6 +5,7 @@ Nothing of a source is imported before one is opened.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import unquote, urlsplit
 
+from mmedge.capture.channels import Choice
 from mmedge.errors import ConfigError
 from mmedge.types import ClockQuality
 
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 
 Params = dict[str, str]
 _SIZE = ("width", "height", "fps")
+CHOICE = ("track", "channel", "channels")
+"""Parameters by which each input chooses of what a source has: they do not make it another device."""
+_NUMBER = r"(?:0|[1-9][0-9]{0,2})"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,6 +37,7 @@ class Opening:
         images: Names of the inputs that take its pictures.
         sounds: Names and sample rates in Hz of the inputs that take its sound.
         texts: Names of the inputs that take its text.
+        choices: Which track and channels an input takes, by name; one that is not here takes the usual ones.
         realtime: Play a file at its own pace; otherwise as fast as it is taken.
         speed: How many times faster than real time a file is played.
         base: The start of the run, shared by all its files.
@@ -44,6 +50,7 @@ class Opening:
     realtime: bool
     speed: float
     base: StartTime
+    choices: Mapping[str, Choice] = field(default_factory=dict)
 
 
 def _target(target: str, params: Mapping[str, str]) -> tuple[str, ...]:
@@ -100,7 +107,9 @@ class SourceKind:
 
 
 def read_params(kind: str, query: str, allowed: Iterable[str]) -> Params:
-    """Return the parameters after ``?``, each given once; ``width``, ``height`` and ``fps`` are whole numbers from 1.
+    """Return the parameters after ``?``, each given once.
+
+    ``width``, ``height`` and ``fps`` are whole numbers from 1; ``track``, ``channel`` and those of ``channels`` from 0.
 
     Args:
         kind: Name of the kind, for the message.
@@ -125,8 +134,43 @@ def read_params(kind: str, query: str, allowed: Iterable[str]) -> Params:
             raise ConfigError(f"parameter '{name}' must be a whole number from 1, got '{value}'")
         if name == "fourcc" and len(value) != 4:
             raise ConfigError(f"parameter 'fourcc' must have four characters, got '{value}'")
+        if name in ("track", "channel") and not re.fullmatch(_NUMBER, value):
+            raise ConfigError(f"parameter '{name}' must be a whole number from 0 to 999, got '{value}'")
+        if name == "channels":
+            numbers = value.split(",")
+            if len(set(numbers)) < len(numbers) or not all(re.fullmatch(_NUMBER, number) for number in numbers):
+                raise ConfigError(f"parameter 'channels' must be different whole numbers as 0,2, got '{value}'")
         params[name] = value
+    if "channel" in params and "channels" in params:
+        raise ConfigError("parameters 'channel' and 'channels' are given at once")
     return params
+
+
+def split_choice(text: str, *, query: bool = False) -> tuple[str, str]:
+    """Take the parameters of ``CHOICE`` off the end of an address that may hold a ``?`` of its own.
+
+    Args:
+        text: The address.
+        query: What stands after its first ``?`` are parameters, of which ours are the last; otherwise all that stand
+            after its last ``?`` are ours, or none.
+
+    Returns:
+        The address without them, and they.
+
+    Example:
+        >>> split_choice("rtsp://cam/live?token=1&channel=2", query=True)
+        ('rtsp://cam/live?token=1', 'channel=2')
+        >>> split_choice("who?.wav")
+        ('who?.wav', '')
+    """
+    head, _, tail = text.partition("?") if query else text.rpartition("?")
+    pairs = tail.split("&")
+    others = len(pairs)
+    while others and re.match(r"(?:track|channels?)=[^/]*\Z", pairs[others - 1]):
+        others -= 1
+    if not head or others == len(pairs) or (others and not query):
+        return text, ""
+    return "?".join((head, "&".join(pairs[:others]))) if others else head, "&".join(pairs[others:])
 
 
 def _read_v4l2(uri: str) -> tuple[str, Params]:
@@ -169,6 +213,8 @@ def _open_gstreamer(order: Opening) -> ThreadSource:
 
 
 def _read_network(uri: str) -> tuple[str, Params]:
+    uri, choice = split_choice(uri, query=True)
+    params = read_params("network", choice, CHOICE)
     try:
         parts = urlsplit(uri)
         port = parts.port
@@ -178,22 +224,25 @@ def _read_network(uri: str) -> tuple[str, Params]:
         raise ConfigError("udp:// needs a port")
     if parts.scheme != "udp" and not parts.hostname:
         raise ConfigError(f"{parts.scheme}:// needs a host")
-    return uri, {}
+    return uri, params
 
 
 def _open_network(order: Opening) -> ThreadSource:
     from mmedge.capture.stream_url import NetworkSource
 
-    return NetworkSource(order.uri, images=order.images, sounds=order.sounds)
+    return NetworkSource(order.uri, images=order.images, sounds=order.sounds, choices=order.choices)
 
 
 def _read_file(uri: str) -> tuple[str, Params]:
-    if not uri.startswith("file://"):
-        return uri, {}
-    path = uri.removeprefix("file://")
-    if not path.startswith("/"):
+    def path(text: str) -> str:
+        return unquote(text.removeprefix("file://")) if text.startswith("file://") else text
+
+    rest, choice = split_choice(uri)
+    if choice and os.path.exists(path(uri)):  # noqa: PTH110  it has that very name; Path's raises if it is too long
+        rest, choice = uri, ""
+    if rest.startswith("file://") and not path(rest).startswith("/"):
         raise no_address(uri)
-    return unquote(path), {}
+    return path(rest), read_params("file", choice, CHOICE)
 
 
 def _open_file(order: Opening) -> ThreadSource:
@@ -203,6 +252,7 @@ def _open_file(order: Opening) -> ThreadSource:
         order.uri.target,
         images=order.images,
         sounds=order.sounds,
+        choices=order.choices,
         realtime=order.realtime,
         speed=order.speed,
         base=order.base,
@@ -210,15 +260,16 @@ def _open_file(order: Opening) -> ThreadSource:
 
 
 def _read_microphone(uri: str) -> tuple[str, Params]:
-    if uri == "mic://":
+    match = re.fullmatch(r"(?s)mic://([^?].*?)(?:\?((?:&?\w+=[^&?]*)+))?", uri)
+    if match is None:
         raise no_address(uri)
-    return unquote(uri.removeprefix("mic://")), {}
+    return unquote(match[1]), read_params("microphone", match[2] or "", ("channel", "channels"))
 
 
 def _open_microphone(order: Opening) -> ThreadSource:
     from mmedge.capture.microphone import MicrophoneSource
 
-    return MicrophoneSource(order.uri.target, sounds=order.sounds)
+    return MicrophoneSource(order.uri.target, sounds=order.sounds, choices=order.choices)
 
 
 def _same_microphone(targets: Iterable[str]) -> Mapping[str, int]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from mmedge.capture.kinds import KINDS, no_address
+from mmedge.capture.kinds import CHOICE, KINDS, no_address
 from mmedge.errors import ConfigError, printable
 
 FORMS = ", ".join(kind.forms for kind in KINDS.values())
@@ -43,10 +43,10 @@ class Uri:
 
     @property
     def name(self) -> str:
-        """The one spelling of the address, parameters included and without a password."""
+        """The one spelling of the address, parameters of the device included and without a password."""
         if KINDS[self.kind].whole:
             return str(self)
-        query = "&".join(f"{name}={value}" for name, value in sorted(self.params.items()))
+        query = "&".join(f"{name}={value}" for name, value in sorted(self.params.items()) if name not in CHOICE)
         return f"{KINDS[self.kind].schemes[0]}{self.target}" + (f"?{query}" if query else "")
 
     def number(self, name: str) -> int | None:
