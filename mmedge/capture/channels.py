@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmedge.errors import SourceError
+from mmedge.errors import ConfigError, SourceError
+from mmedge.extras import require
 from mmedge.types import FloatArray
 
 if TYPE_CHECKING:
     from mmedge.capture.base import ThreadSource
 
+CHOICE = ("track", "channel", "channels")
+"""Parameters by which each input chooses of what a source has: they do not make it another device."""
+_NUMBER = r"(?:0|[1-9][0-9]{0,2})"
 _TYPES = {"u8": np.uint8, "s16": np.int16, "s32": np.int32, "s64": np.int64, "flt": np.float32, "dbl": np.float64}
+_AV_PLANES = 8  # pointers in an AVFrame itself
 _WATCHED_S = 2  # of sound, over which a mix is compared with its channels
 _WEAK = 10**-1.5  # 15 dB: two channels of opposite phase, unless one is 4 dB louder; one channel of six that sounds
 _AUDIBLE = 1e-6  # mean square, -60 dB of full scale: what is quieter is the noise of the microphone
@@ -61,35 +67,102 @@ class Choice:
         return f"there is no channel {beyond}: {what} has {channels}", f"use ?channel=0{fix}"
 
 
-def channel_rows(frame: Any) -> FloatArray:
-    """Return a copy of the samples of an ``av.AudioFrame``, of any sample format and layout.
-
-    Returns:
-        float32 [channels, samples]; integers as shares of their full scale (-1..1), floats as they are: what
-        float32 cannot hold is infinite.
+def check_choice(params: Mapping[str, str]) -> None:
+    """Check the parameters of ``CHOICE`` among those of an address.
 
     Raises:
-        SourceError: If the sample format is unknown.
+        ConfigError: If one has no such value, or two of them contradict each other.
     """
-    name, count = frame.format.packed.name, frame.layout.nb_channels
-    if name not in _TYPES:
-        raise SourceError(
-            f"sound of the sample format '{name}' cannot be read", fix="convert it: ffmpeg -i IN -c:a pcm_s16le OUT.wav"
-        )
-    kind = np.dtype(_TYPES[name])
-    if frame.format.is_planar:
-        raw = np.stack([np.frombuffer(plane, kind, count=frame.samples) for plane in frame.planes])
-    else:
-        raw = np.frombuffer(frame.planes[0], kind, count=frame.samples * count).reshape(-1, count).T
-    with np.errstate(over="ignore", invalid="ignore"):
-        rows = raw.astype(np.float32, order="C")
-    if kind.kind == "f":
+    for name in ("track", "channel"):
+        if name in params and not re.fullmatch(_NUMBER, params[name]):
+            raise ConfigError(f"parameter '{name}' must be a whole number from 0 to 999, got '{params[name]}'")
+    numbers = params.get("channels", "0").split(",")
+    if len(set(numbers)) < len(numbers) or not all(re.fullmatch(_NUMBER, number) for number in numbers):
+        raise ConfigError(f"parameter 'channels' must be different whole numbers as 0,2, got '{params['channels']}'")
+    if "channel" in params and "channels" in params:
+        raise ConfigError("parameters 'channel' and 'channels' are given at once")
+
+
+def split_choice(text: str, *, query: bool = False) -> tuple[str, str]:
+    """Take the parameters of ``CHOICE`` off the end of an address that may hold a ``?`` of its own.
+
+    Args:
+        text: The address.
+        query: What stands after its first ``?`` are parameters, of which ours are the last; otherwise all that stand
+            after its last ``?`` are ours, or none.
+
+    Returns:
+        The address without them, and they.
+
+    Example:
+        >>> split_choice("rtsp://cam/live?token=1&channel=2", query=True)
+        ('rtsp://cam/live?token=1', 'channel=2')
+        >>> split_choice("who?.wav")
+        ('who?.wav', '')
+    """
+    head, _, tail = text.partition("?") if query else text.rpartition("?")
+    pairs = tail.split("&")
+    others = len(pairs)
+    while others and re.match(r"(?:track|channels?)=[^/]*\Z", pairs[others - 1]):
+        others -= 1
+    if not head or others == len(pairs) or (others and not query):
+        return text, ""
+    return "?".join((head, "&".join(pairs[:others]))) if others else head, "&".join(pairs[others:])
+
+
+class RowReader:
+    """Reads the samples of ``av.AudioFrame``s, of any sample format and layout, which may change from one to the next.
+
+    Example:
+        >>> av = require("av", "this example")
+        >>> RowReader().read(av.AudioFrame(format="s16", layout="5.1", samples=160)).shape
+        (6, 160)
+    """
+
+    def __init__(self) -> None:
+        self._kind: tuple[str, str, int] | None = None
+        self._packer: Any = None
+
+    def read(self, frame: Any) -> FloatArray:
+        """Return a copy of a frame's samples; its ``pts`` may be lost.
+
+        Returns:
+            float32 [channels, samples]; integers as shares of their full scale (-1..1), floats as they are: what
+            float32 cannot hold is infinite.
+
+        Raises:
+            SourceError: If the sample format is unknown.
+        """
+        name, count, samples = frame.format.packed.name, frame.layout.nb_channels, frame.samples
+        if name not in _TYPES:
+            what = f"sound of the sample format '{name}' cannot be read"
+            raise SourceError(what, fix="convert it: ffmpeg -i IN -c:a pcm_s16le OUT.wav")
+        kind = np.dtype(_TYPES[name])
+        if frame.format.is_planar and count < _AV_PLANES:
+            raw = np.stack([np.frombuffer(plane, kind, count=samples) for plane in frame.planes])
+        else:
+            packed = self._packed(frame) if frame.format.is_planar else frame
+            raw = np.frombuffer(packed.planes[0], kind, count=samples * count).reshape(-1, count).T
+        with np.errstate(over="ignore", invalid="ignore"):
+            rows = raw.astype(np.float32, order="C")
+        if kind.kind == "f":
+            return rows
+        bits = 8 * kind.itemsize - 1
+        if kind.kind == "u":
+            rows -= np.float32(2**bits)
+        rows *= np.float32(2.0**-bits)
         return rows
-    bits = 8 * kind.itemsize - 1
-    if kind.kind == "u":
-        rows -= np.float32(2**bits)
-    rows *= np.float32(2.0**-bits)
-    return rows
+
+    def _packed(self, frame: Any) -> Any:
+        """Return the frame with all channels in one plane: of eight and more, PyAV's list reads beyond its end."""
+        kind = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if kind != self._kind:
+            resampler = require("av", "reading media").AudioResampler
+            self._packer = resampler(format=frame.format.packed.name, layout=frame.layout, rate=frame.sample_rate)
+            self._kind = kind
+        frame.pts = None
+        (packed,) = self._packer.resample(frame)
+        return packed
 
 
 class Mixer:
@@ -143,7 +216,8 @@ class Mixer:
         mean, channels = self._mixed / self._samples, self._each / self._samples
         own = channels[list(self.choice.channels)] if self.choice.channels else channels
         if len(own) > 1 and own.max() > _AUDIBLE and mean < _WEAK * own.max():
-            below = f"{10 * np.log10(own.max() / mean):.0f} dB weaker than the loudest of them" if mean else "silent"
+            decibels = min(99.0, 10 * np.log10(own.max() / max(mean, 1e-30)))
+            below = f"{decibels:.0f} dB weaker than the loudest of them"
             self._say(f"is the mean of {len(own)} channels and {below}: they cancel each other, or few of them sound")
         elif not mean and channels.max() > _AUDIBLE:
             self._say(f"has been silent for {_WATCHED_S} s in the chosen channel, while others were not")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mmedge.capture.base import ThreadSource
-from mmedge.capture.channels import Choice, Mixer, channel_rows
+from mmedge.capture.channels import Choice, Mixer, RowReader
 from mmedge.capture.picture import PictureTrack, copy_yuv420p
 from mmedge.capture.sound import MonoTrack, Piece
 from mmedge.errors import SourceError
@@ -144,6 +144,7 @@ class SoundDecoder:
         self._source = source
         self._direction = _Direction(source.name)
         self._rate_hz = 0
+        self._rows = RowReader()
         self._mixers = {name: Mixer(source, name, choices.get(name, Choice())) for name in rates_hz}
         self._tracks = {name: MonoTrack(rate, rate, low_delay=low_delay) for name, rate in rates_hz.items()}
         self._next_ns = 0
@@ -161,7 +162,7 @@ class SoundDecoder:
                 self._rate_hz = frame.sample_rate
                 for track in self._tracks.values():
                     track.in_rate_hz = frame.sample_rate
-            sounds = self._mix(channel_rows(frame), start_ns)
+            sounds = self._mix(self._rows.read(frame), start_ns)
             for name, track in self._tracks.items():
                 pieces = track.feed(sounds[name], start_ns) if name in sounds else track.hole(self._next_ns, start_ns)
                 for piece in pieces:

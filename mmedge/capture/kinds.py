@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import unquote, urlsplit
 
-from mmedge.capture.channels import Choice
+from mmedge.capture.channels import CHOICE, Choice, check_choice, split_choice
 from mmedge.errors import ConfigError
 from mmedge.types import ClockQuality
 
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
 Params = dict[str, str]
 _SIZE = ("width", "height", "fps")
-CHOICE = ("track", "channel", "channels")
-"""Parameters by which each input chooses of what a source has: they do not make it another device."""
-_NUMBER = r"(?:0|[1-9][0-9]{0,2})"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -134,43 +131,9 @@ def read_params(kind: str, query: str, allowed: Iterable[str]) -> Params:
             raise ConfigError(f"parameter '{name}' must be a whole number from 1, got '{value}'")
         if name == "fourcc" and len(value) != 4:
             raise ConfigError(f"parameter 'fourcc' must have four characters, got '{value}'")
-        if name in ("track", "channel") and not re.fullmatch(_NUMBER, value):
-            raise ConfigError(f"parameter '{name}' must be a whole number from 0 to 999, got '{value}'")
-        if name == "channels":
-            numbers = value.split(",")
-            if len(set(numbers)) < len(numbers) or not all(re.fullmatch(_NUMBER, number) for number in numbers):
-                raise ConfigError(f"parameter 'channels' must be different whole numbers as 0,2, got '{value}'")
         params[name] = value
-    if "channel" in params and "channels" in params:
-        raise ConfigError("parameters 'channel' and 'channels' are given at once")
+    check_choice(params)
     return params
-
-
-def split_choice(text: str, *, query: bool = False) -> tuple[str, str]:
-    """Take the parameters of ``CHOICE`` off the end of an address that may hold a ``?`` of its own.
-
-    Args:
-        text: The address.
-        query: What stands after its first ``?`` are parameters, of which ours are the last; otherwise all that stand
-            after its last ``?`` are ours, or none.
-
-    Returns:
-        The address without them, and they.
-
-    Example:
-        >>> split_choice("rtsp://cam/live?token=1&channel=2", query=True)
-        ('rtsp://cam/live?token=1', 'channel=2')
-        >>> split_choice("who?.wav")
-        ('who?.wav', '')
-    """
-    head, _, tail = text.partition("?") if query else text.rpartition("?")
-    pairs = tail.split("&")
-    others = len(pairs)
-    while others and re.match(r"(?:track|channels?)=[^/]*\Z", pairs[others - 1]):
-        others -= 1
-    if not head or others == len(pairs) or (others and not query):
-        return text, ""
-    return "?".join((head, "&".join(pairs[:others]))) if others else head, "&".join(pairs[others:])
 
 
 def _read_v4l2(uri: str) -> tuple[str, Params]:

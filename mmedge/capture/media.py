@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from operator import itemgetter
@@ -84,8 +85,10 @@ class MediaSource(ThreadSource):
             raise SourceError(what, where=self.name, fix="give a media file")
         for track, names in tracks:
             for name in names:
-                lack = choices.get(name, Choice()).lack(track.codec_context.channels, f"the sound of {file}")
-                if lack is not None:
+                choice, what = choices.get(name, Choice()), f"the sound of {file}"
+                lack = choice.lack(track.codec_context.channels, what)
+                # What was seen last while the file was analysed need not be what it begins with.
+                if lack is not None and choice.lack(_first_channels(self.name, track.index), what) is not None:
                     raise ConfigError(f"input '{name}': {lack[0]}", where=self.name, fix=lack[1])
         self._pictures = [PictureDecoder(self, track, names) for track, names in pictures]
         # A file is read ahead, so the exact filter's delay costs nothing.
@@ -168,6 +171,14 @@ class MediaSource(ThreadSource):
     def _begin(self, time_ns: int) -> None:
         """Learn where the file begins; both tracks are asked for their first item before one is delivered."""
         self._first_ns = time_ns if self._first_ns is None else min(self._first_ns, time_ns)
+
+
+def _first_channels(path: str, index: int) -> int:
+    """Return how many channels the first sound of a track has; 0 if none can be read."""
+    errors = require("av", "reading media files").error
+    with open_file(path) as container, suppress(errors.FFmpegError):
+        return next((int(f.layout.nb_channels) for f in container.decode(container.streams[index])), 0)
+    return 0
 
 
 def open_file(path: str) -> Any:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from mmedge.bundle.manifest import AudioInput, ImageInput, Input, TextInput
 from mmedge.capture.base import Source, StartTime
-from mmedge.capture.channels import Choice
-from mmedge.capture.kinds import CHOICE, KINDS, Opening
+from mmedge.capture.channels import CHOICE, Choice
+from mmedge.capture.kinds import KINDS, Opening
 from mmedge.capture.picture import slots_for
 from mmedge.capture.supervisor import WorkerSource
 from mmedge.capture.uri import Uri, parse

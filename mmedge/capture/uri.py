@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from mmedge.capture.kinds import CHOICE, KINDS, no_address
+from mmedge.capture.channels import CHOICE
+from mmedge.capture.kinds import KINDS, no_address
 from mmedge.errors import ConfigError, printable
 
 FORMS = ", ".join(kind.forms for kind in KINDS.values())
