@@ -73,14 +73,17 @@ def check_choice(params: Mapping[str, str]) -> None:
     Raises:
         ConfigError: If one has no such value, or two of them contradict each other.
     """
+    wrong = None
     for name in ("track", "channel"):
         if name in params and not re.fullmatch(_NUMBER, params[name]):
-            raise ConfigError(f"parameter '{name}' must be a whole number from 0 to 999, got '{params[name]}'")
+            wrong = f"parameter '{name}' must be a whole number from 0 to 999, got '{params[name]}'"
     numbers = params.get("channels", "0").split(",")
     if len(set(numbers)) < len(numbers) or not all(re.fullmatch(_NUMBER, number) for number in numbers):
-        raise ConfigError(f"parameter 'channels' must be different whole numbers as 0,2, got '{params['channels']}'")
+        wrong = f"parameter 'channels' must be different whole numbers as 0,2, got '{params['channels']}'"
     if "channel" in params and "channels" in params:
-        raise ConfigError("parameters 'channel' and 'channels' are given at once")
+        wrong = "parameters 'channel' and 'channels' are given at once"
+    if wrong is not None:
+        raise ConfigError(wrong, fix="write ?channel=N for one channel or ?channels=N,M for the mean, from 0")
 
 
 def split_choice(text: str, *, query: bool = False) -> tuple[str, str]:
