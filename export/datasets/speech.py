@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mmedge.capture.channels import RowReader
+from mmedge.capture.channels import RowReader, channel_count
 from mmedge.capture.demux import choose_tracks
 from mmedge.errors import MissingDependencyError, SourceError
 from mmedge.extras import require
@@ -278,6 +278,7 @@ def read_audio(path: Path, rate_hz: int, form: str | None = None, **options: str
                 raise SourceError("the file has no audio track", where=str(path), fix="give a file with an audio track")
             resampler = av.AudioResampler(format="fltp", layout="mono", rate=rate_hz)
             reader, stream = RowReader(), tracks[0][0]
+            channel_count(stream)  # makes its layout safe to decode
             frames = [f for each in container.decode(stream) for f in resampler.resample(_mono(each, reader))]
             frames += resampler.resample(None)
     except (av.FFmpegError, OSError) as error:

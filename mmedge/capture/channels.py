@@ -113,6 +113,24 @@ def split_choice(text: str, *, query: bool = False) -> tuple[str, str]:
     return "?".join((head, "&".join(pairs[:others]))) if others else head, "&".join(pairs[others:])
 
 
+def channel_count(stream: Any) -> int:
+    """Return how many channels a sound track has, 0 if unknown; ask before anything else looks at its layout.
+
+    PyAV copies layouts without what they point to, and each copy frees it: a layout that is a list of its own, as
+    cameras' MOV files have it, ends the process. The one copy made here becomes the only owner of that list, and the
+    decoder gives sound without a layout.
+
+    Args:
+        stream: The ``av.audio.stream.AudioStream``, not yet decoded.
+    """
+    context = stream.codec_context
+    layout = context.layout
+    count = int(layout.nb_channels)
+    if "(" in layout.name and not context.is_open:
+        context.layout = f"{count} channels"
+    return count
+
+
 class RowReader:
     """Reads the samples of ``av.AudioFrame``s, of any sample format and layout, which may change from one to the next.
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mmedge.capture.base import ThreadSource
-from mmedge.capture.channels import Choice, Mixer, RowReader
+from mmedge.capture.channels import Choice, Mixer, RowReader, channel_count
 from mmedge.capture.picture import PictureTrack, copy_yuv420p
 from mmedge.capture.sound import MonoTrack, Piece
 from mmedge.errors import SourceError
@@ -145,6 +145,7 @@ class SoundDecoder:
         self._direction = _Direction(source.name)
         self._rate_hz = 0
         self._rows = RowReader()
+        channel_count(stream)  # makes its layout safe to decode
         self._mixers = {name: Mixer(source, name, choices.get(name, Choice())) for name in rates_hz}
         self._tracks = {name: MonoTrack(rate, rate, low_delay=low_delay) for name, rate in rates_hz.items()}
         self._next_ns = 0

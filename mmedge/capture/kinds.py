@@ -318,7 +318,7 @@ KINDS: Mapping[str, SourceKind] = {
     ),
     "microphone": SourceKind(
         schemes=("mic://",),
-        forms="mic://default, mic://NAME",
+        forms="mic://default, mic://NAME?channel=0",
         read=_read_microphone,
         same=_same_microphone,
         feeds=("audio",),

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mmedge.capture.base import Emit, StartTime, ThreadSource, log
-from mmedge.capture.channels import Choice
+from mmedge.capture.channels import Choice, channel_count
 from mmedge.capture.decode import PictureDecoder, SoundDecoder
 from mmedge.capture.demux import Demuxer, choose_tracks
 from mmedge.capture.sound import Piece
@@ -86,7 +86,7 @@ class MediaSource(ThreadSource):
         for track, names in tracks:
             for name in names:
                 choice, what = choices.get(name, Choice()), f"the sound of {file}"
-                lack = choice.lack(track.codec_context.channels, what)
+                lack = choice.lack(channel_count(track), what)
                 # What was seen last while the file was analysed need not be what it begins with.
                 if lack is not None and choice.lack(_first_channels(self.name, track.index), what) is not None:
                     raise ConfigError(f"input '{name}': {lack[0]}", where=self.name, fix=lack[1])
@@ -177,6 +177,7 @@ def _first_channels(path: str, index: int) -> int:
     """Return how many channels the first sound of a track has; 0 if none can be read."""
     errors = require("av", "reading media files").error
     with open_file(path) as container, suppress(errors.FFmpegError):
+        channel_count(container.streams[index])
         return next((int(f.layout.nb_channels) for f in container.decode(container.streams[index])), 0)
     return 0
 

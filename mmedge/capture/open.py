@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from mmedge.bundle.manifest import AudioInput, ImageInput, Input, TextInput
 from mmedge.capture.base import Source, StartTime
-from mmedge.capture.channels import CHOICE, Choice
+from mmedge.capture.channels import CHOICE, Choice, split_choice
 from mmedge.capture.kinds import KINDS, Opening
 from mmedge.capture.picture import slots_for
 from mmedge.capture.supervisor import WorkerSource
@@ -122,7 +122,7 @@ def _respelt(own: Uri, text: str, speaker: Uri, spoken: str) -> str:
     if own.target == speaker.target:
         return text
     query = "&".join(f"{name}={value}" for name, value in choice.items())
-    return speaker.name + (f"?{query}" if query else "")
+    return split_choice(spoken)[0] + (f"?{query}" if query else "")
 
 
 def _check_shared(uri: Uri, names: list[str], wishes: list[str]) -> None:
