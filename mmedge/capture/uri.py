@@ -77,7 +77,7 @@ def parse(uri: str) -> Uri:
         name = _kind(uri)
         target, params = KINDS[name].read(uri)
     except ConfigError as error:
-        raise ConfigError(error.message, where=f"'{uri}'", fix=f"use one of: {FORMS}") from error
+        raise ConfigError(error.message, where=f"'{uri}'", fix=error.fix or f"use one of: {FORMS}") from error
     return Uri(kind=name, target=target, params=params)
 
 

@@ -171,13 +171,13 @@ def test_a_track_that_a_sender_has_not(camera: Any, write_clip: Any) -> None:
 @pytest.mark.parametrize("layout", ["FL+FL+FL", "FR+FL+FC"])
 def test_channels_in_an_order_of_their_own(layout: str, tmp_path: Path) -> None:
     """MOV says it of each channel; what frees such a list twice ends the process, so another one looks."""
-    sound = ("-f", "lavfi", "-i", f"aevalsrc=0.1|0.2|0.3:s={RATE_HZ}:d=1:c={layout}", "-c:a", "pcm_f32le")
+    sound = ("-f", "lavfi", "-i", f"aevalsrc=0.1|0.25|0.4:s={RATE_HZ}:d=1:c={layout}", "-c:a", "pcm_f32le")
     assert ffmpeg(*sound, str(tmp_path / "own.mov")).wait(20) == 0
     script = (
         "import sys, numpy, threading; from mmedge.capture.channels import Choice;"
         "from mmedge.capture.media import MediaSource\n"
         "for _ in range(3):\n"
-        "    choices = {'all': Choice(), 'one': Choice(channels=(1,))}; ends = threading.Semaphore(0); heard = {}\n"
+        "    choices = {'all': Choice(), 'one': Choice(channels=(0,))}; ends = threading.Semaphore(0); heard = {}\n"
         f"    rates = dict.fromkeys(choices, {RATE_HZ})\n"
         "    source = MediaSource(sys.argv[1], sounds=rates, choices=choices, realtime=False)\n"
         "    source.start(lambda p: heard.setdefault(p.stream, []).append(p.samples) if hasattr(p, 'samples')"
@@ -186,4 +186,4 @@ def test_channels_in_an_order_of_their_own(layout: str, tmp_path: Path) -> None:
         "    print(*(round(float(numpy.concatenate(heard[name]).mean()), 6) for name in choices))\n"
     )
     child = subprocess.run([sys.executable, "-c", script, str(tmp_path / "own.mov")], capture_output=True, check=False)
-    assert (child.returncode, child.stdout.split()) == (0, [b"0.2", b"0.2"] * 3), child.stderr
+    assert (child.returncode, child.stdout.split()) == (0, [b"0.25", b"0.1"] * 3), child.stderr
