@@ -59,7 +59,8 @@ class MicrophoneSource(ThreadSource):
         wanted_hz, own_rate_hz = max(self._rates_hz.values()), int(self._device["default_samplerate"])
         counts = self._counts(int(self._device["max_input_channels"]))
         reasons: list[str] = []
-        for rate_hz, count in dict.fromkeys((r, c) for r in (wanted_hz, own_rate_hz) for c in counts):
+        ways = dict.fromkeys((r, c) for r in (wanted_hz, own_rate_hz) for c in counts)
+        for rate_hz, count in sorted(ways, key=lambda way: -way[1]) if self._chosen else ways:  # rather another rate
             try:
                 stream = self._sd.RawInputStream(
                     device=self._device["index"],
