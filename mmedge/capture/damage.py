@@ -18,6 +18,7 @@ log = logging.getLogger("mmedge.capture")
 # A decoder that gives up at the first error it finds: the others conceal most of what they find without a word.
 _STRICT = {"err_detect": "crccheck+bitstream+buffer+explode"}
 _ODD = 8  # groups of pictures in a row with an error that nothing else explains: the sender breaks its codec's rules
+_ODD_KEYS = 3  # the same for key frames in a row
 _MUTE = 50  # the same for packets in a row that give no picture
 _PATIENCE = 300  # pictures to wait for a first key frame; some codecs mark none
 _JPEGS = 16  # pictures by which it is judged what a camera always leaves over
@@ -60,7 +61,7 @@ class CheckedDecoder:
         self._sent = 0  # packets
         self._hurt: deque[int] = deque()  # numbers of the damaged packets that no key frame followed yet
         self._begun = self._alone or self._restarts  # H.264 decoders give nothing before they can
-        self._mute = self._odd = self._waited = 0
+        self._mute = self._odd = self._odd_keys = self._waited = 0
         self._odd_group = False
         self._expected: list[int] = []  # times of the packets that no picture came of yet
         self._whole = False  # whether a JPEG picture has added up
@@ -92,13 +93,15 @@ class CheckedDecoder:
             self._counters["corrupt_packets"] += 1
         self.failed += broken
         self._odd_group |= broken and not known
+        if packet.is_keyframe:
+            self._odd_keys = self._odd_keys + 1 if broken and not known else 0
         yield from self._judged(frames)
         if self._restarts and not self._clean:
             yield from self._judged(self._held())
             self._context.flush_buffers()
             self._clean = True
         self._mute = 0 if frames or known else self._mute + broken
-        if self._mute >= _MUTE or self._odd >= _ODD:
+        if self._mute >= _MUTE or self._odd >= _ODD or self._odd_keys >= _ODD_KEYS:
             self._be_lenient()
         yield from self._lost()
 
@@ -154,7 +157,7 @@ class CheckedDecoder:
 
     def _be_lenient(self) -> None:
         """Decode what can be decoded: a sender that breaks its codec's rules all the time is no damage."""
-        self._mute = self._odd = 0
+        self._mute = self._odd = self._odd_keys = 0
         if self.remark is not None or self._jpeg:
             return
         self.remark = "the stream breaks its codec's rules, so damaged pictures are noticed only in part"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import time
 from pathlib import Path
@@ -105,6 +106,18 @@ def test_a_picture_of_h264_that_is_missing_is_noticed_by_the_numbers(wholes: Any
         damaged, unnoticed = damaged + score.damaged, unnoticed + score.unnoticed
     assert damaged > 20
     assert unnoticed == 0
+
+
+def test_a_sender_that_breaks_the_rules_in_every_key_frame_is_read_all_the_same(wholes: Any, tmp_path: Path) -> None:
+    """A message of no meaning behind each picture parameter set: a strict decoder refuses the key frame."""
+    path, _ = wholes("h264", ".h264")
+    odd = tmp_path / "odd.h264"
+    message = bytes.fromhex("00000001060609 0180")
+    odd.write_bytes(re.sub(rb"(\0\0\1\x68[^\0]+)(\0\0\0?\1)", lambda m: m[1] + message + m[2], path.read_bytes()))
+    played = clips.play(odd)
+    assert len(played.pictures) > 30  # all from the fourth group of pictures on
+    assert not any(damaged for _, _, damaged in played.pictures)
+    assert "breaks its codec's rules" in str(played.reason)
 
 
 @given(st.binary(max_size=80), st.lists(st.binary(max_size=200), max_size=4))
