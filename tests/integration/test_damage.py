@@ -113,7 +113,7 @@ def test_a_sender_that_breaks_the_rules_in_every_key_frame_is_read_all_the_same(
     path, _ = wholes("h264", ".h264")
     odd = tmp_path / "odd.h264"
     message = bytes.fromhex("00000001060609 0180")
-    odd.write_bytes(re.sub(rb"(\0\0\1\x68[^\0]+)(\0\0\0?\1)", lambda m: m[1] + message + m[2], path.read_bytes()))
+    odd.write_bytes(re.sub(b"(\0\0\1\x68[^\0]+)(\0\0\0?\1)", lambda m: m[1] + message + m[2], path.read_bytes()))
     played = clips.play(odd)
     assert len(played.pictures) > 30  # all from the fourth group of pictures on
     assert not any(damaged for _, _, damaged in played.pictures)
