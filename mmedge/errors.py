@@ -23,6 +23,8 @@ import os
 import traceback
 from typing import ClassVar
 
+from mmedge.address import scrub
+
 _MAX_TRACE = 16_000  # characters
 _NO_MEMORY = ("cannot allocate memory", "failed to map segment", "bad_alloc", "out of memory")
 
@@ -45,8 +47,8 @@ class MmedgeError(Exception):
     exit_code: ClassVar[int] = 5
 
     def __init__(self, message: str, *, where: str | None = None, fix: str | None = None) -> None:
-        super().__init__(message)
         self.message = printable(message)
+        super().__init__(self.message)
         self.where = None if where is None else printable(where)
         self.fix = None if fix is None else printable(fix)
 
@@ -71,8 +73,11 @@ class MmedgeError(Exception):
 
 
 def printable(text: str) -> str:
-    """Return ``text`` with lone surrogates escaped: file names may have them, terminals and JSON do not take them."""
-    return text.encode("utf-8", "backslashreplace").decode()
+    """Return ``text`` without the secrets of source addresses, and with lone surrogates escaped.
+
+    Names of files may have such surrogates; terminals and JSON do not take them.
+    """
+    return scrub(text).encode("utf-8", "backslashreplace").decode()
 
 
 class InternalError(MmedgeError):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import unquote, urlsplit
 
+from mmedge.address import shown_name
 from mmedge.errors import ConfigError
 from mmedge.types import ClockQuality
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 Params = dict[str, str]
 _SIZE = ("width", "height", "fps")
+_ESCAPE = "write / ? # and @ in user names, passwords, paths and queries as %2F %3F %23 and %40"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,7 +68,8 @@ class SourceKind:
         schemes: How its addresses begin; the first is used where a device has one name.
         plain: What its addresses without a scheme look like, as a regular expression.
         forms: Its addresses as help texts and errors show them; the first can be used as it is.
-        read: Returns target and parameters of an address. Raises ConfigError with what is wrong, no more.
+        read: Returns target and parameters of an address. Raises ConfigError with what is wrong, no more: of the
+            address nothing but names of parameters may be in it.
         feeds: Modalities of the inputs that it can feed.
         open: Opens it; its module is imported then.
         live: A device or a peer feeds it: it can hang, vanish and come back, and is read in a process of its own.
@@ -74,7 +77,7 @@ class SourceKind:
         same: Returns an equal value for two targets that are one device, where only a driver knows; else None.
         shared: Several inputs may take from one.
         whole: Its target is the whole address.
-        password: Its address may hold a password, which is never shown.
+        password: Its address may hold a secret, which is never shown: ``Uri.target`` is masked.
         played: A speed can be asked for.
         queue_seen: What was waiting in the device when it was opened is counted (``flushed_...``).
         constant_ns: What a packet's uncertainty holds, by class of its stamp, of a constant delay that cannot be seen:
@@ -118,13 +121,13 @@ def read_params(kind: str, query: str, allowed: Iterable[str]) -> Params:
     for pair in query.split("&") if query else ():
         name, _, value = pair.partition("=")
         if name not in allowed:
-            raise ConfigError(f"unknown parameter '{name}', {kind} takes {', '.join(allowed)}")
+            raise ConfigError(f"unknown parameter '{shown_name(name)}', {kind} takes {', '.join(allowed)}")
         if name in params:
             raise ConfigError(f"parameter '{name}' is given twice")
         if name in _SIZE and not re.fullmatch(r"[1-9]\d{0,4}", value):
-            raise ConfigError(f"parameter '{name}' must be a whole number from 1, got '{value}'")
+            raise ConfigError(f"parameter '{name}' must be a whole number from 1")
         if name == "fourcc" and len(value) != 4:
-            raise ConfigError(f"parameter 'fourcc' must have four characters, got '{value}'")
+            raise ConfigError(f"parameter 'fourcc' must have four characters")
         params[name] = value
     return params
 
@@ -135,7 +138,7 @@ def _read_v4l2(uri: str) -> tuple[str, Params]:
     target, _, query = uri.removeprefix("v4l2://").partition("?")
     params = read_params("v4l2", query, (*_SIZE, "fourcc"))
     if not target.startswith("/dev/"):
-        raise ConfigError(f"v4l2:// needs a device path, got '{target}'")
+        raise ConfigError("v4l2:// needs a device path")
     return target, params
 
 
@@ -149,7 +152,7 @@ def _read_csi(uri: str) -> tuple[str, Params]:
     target, _, query = uri.removeprefix("csi://").partition("?")
     params = read_params("csi", query, _SIZE)
     if not re.fullmatch(r"\d{1,2}", target):
-        raise ConfigError(f"csi:// needs a sensor number, got '{target}'")
+        raise ConfigError("csi:// needs a sensor number")
     return target, params
 
 
@@ -172,8 +175,10 @@ def _read_network(uri: str) -> tuple[str, Params]:
     try:
         parts = urlsplit(uri)
         port = parts.port
-    except ValueError as error:
-        raise ConfigError(f"not a network address: {error}") from error
+    except ValueError:  # which quotes what stands there
+        raise ConfigError("not a network address: its host or port is malformed", fix=_ESCAPE) from None
+    if "@" in uri and "@" not in parts.netloc:  # FFmpeg would look for a host in the midst of the password
+        raise ConfigError("not a network address: it is not clear where its password ends", fix=_ESCAPE)
     if parts.scheme == "udp" and port is None:
         raise ConfigError("udp:// needs a port")
     if parts.scheme != "udp" and not parts.hostname:
@@ -192,7 +197,7 @@ def _read_file(uri: str) -> tuple[str, Params]:
         return uri, {}
     path = uri.removeprefix("file://")
     if not path.startswith("/"):
-        raise no_address(uri)
+        raise no_address()
     return unquote(path), {}
 
 
@@ -211,7 +216,7 @@ def _open_file(order: Opening) -> ThreadSource:
 
 def _read_microphone(uri: str) -> tuple[str, Params]:
     if uri == "mic://":
-        raise no_address(uri)
+        raise no_address()
     return unquote(uri.removeprefix("mic://")), {}
 
 
@@ -229,7 +234,7 @@ def _same_microphone(targets: Iterable[str]) -> Mapping[str, int]:
 
 def _read_text(uri: str) -> tuple[str, Params]:
     if uri == "text://":
-        raise no_address(uri)
+        raise no_address()
     return uri.removeprefix("text://"), {}
 
 
@@ -245,7 +250,7 @@ def _read_test(uri: str) -> tuple[str, Params]:
 
     target, _, query = uri.removeprefix("test://").partition("?")
     if target:
-        raise ConfigError(f"test:// takes parameters only, got '{target}'")
+        raise ConfigError("test:// takes parameters only")
     params = read_params("test", query, Settings.__struct_fields__)
     Settings.read(params)
     # Its parameters make the device: the same ones in another order are the same device.
@@ -258,9 +263,9 @@ def _open_test(order: Opening) -> ThreadSource:
     return SyntheticSource(order.uri, images=order.images, sounds=order.sounds)
 
 
-def no_address(uri: str) -> ConfigError:
+def no_address() -> ConfigError:
     """Return the error for what has none of the forms."""
-    return ConfigError(f"'{uri}' is not a source address")
+    return ConfigError("this is not a source address")
 
 
 KINDS: Mapping[str, SourceKind] = {
@@ -327,6 +332,7 @@ KINDS: Mapping[str, SourceKind] = {
         device=_pipeline,
         feeds=("image",),
         open=_open_gstreamer,
+        password=True,
     ),
     "test": SourceKind(
         schemes=("test://",),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from mmedge.address import Address
 from mmedge.bundle.manifest import AudioInput, ImageInput, Input, TextInput
 from mmedge.capture.base import Source, StartTime
 from mmedge.capture.kinds import KINDS, Opening
@@ -15,7 +16,7 @@ from mmedge.errors import ConfigError
 
 def open_sources(
     inputs: Mapping[str, Input],
-    uris: Mapping[str, str],
+    uris: Mapping[str, str] | Mapping[str, Address],
     *,
     speed: float | None = None,
     realtime: bool = True,
@@ -44,7 +45,7 @@ def open_sources(
         MissingDependencyError: If a package or program is not installed.
         SourceError: If a file is damaged.
     """
-    groups = _groups(inputs, uris)
+    groups = _groups(inputs, addresses(uris))
     for uri, _ in groups:
         if speed not in (None, 1.0) and (not KINDS[uri.kind].played or not realtime or speed <= 0):
             raise ConfigError(
@@ -83,7 +84,12 @@ def open_sources(
     return sources
 
 
-def _groups(inputs: Mapping[str, Input], uris: Mapping[str, str]) -> list[tuple[Uri, dict[str, str]]]:
+def addresses(uris: Mapping[str, str] | Mapping[str, Address]) -> dict[str, Address]:
+    """Return input name -> address, each as a value whose text is masked."""
+    return {name: Address(uri) for name, uri in uris.items()}
+
+
+def _groups(inputs: Mapping[str, Input], uris: Mapping[str, Address]) -> list[tuple[Uri, dict[str, Address]]]:
     """Return each device with the inputs it feeds, and one spelling of its address for all of them."""
     parsed: dict[str, Uri] = {}
     for name, text in uris.items():
@@ -99,7 +105,7 @@ def _groups(inputs: Mapping[str, Input], uris: Mapping[str, str]) -> list[tuple[
     for name, uri in parsed.items():
         number = numbers.get((uri.kind, uri.target))
         together.setdefault(uri.device if number is None else (uri.kind, number), []).append(name)
-    groups: list[tuple[Uri, dict[str, str]]] = []
+    groups: list[tuple[Uri, dict[str, Address]]] = []
     for names in together.values():
         asked = {frozenset(parsed[name].params.items()): name for name in names if parsed[name].params}
         speaker = next(iter(asked.values()), names[0])
@@ -108,11 +114,12 @@ def _groups(inputs: Mapping[str, Input], uris: Mapping[str, str]) -> list[tuple[
     return groups
 
 
-def _check_shared(uri: Uri, names: list[str], wishes: list[str]) -> None:
+def _check_shared(uri: Uri, names: list[str], wishes: list[Address]) -> None:
     together = f"inputs {' and '.join(repr(name) for name in names)}"
     if len(wishes) > 1:
+        both = " and ".join(f"'{wish}'" for wish in wishes)
         raise ConfigError(
-            f"{together} share one camera, which cannot be {' and '.join(repr(wish) for wish in wishes)} at once",
+            f"{together} share one camera, which cannot be {both} at once",
             where=uri.target,
             fix="give both addresses the same parameters, or one of them none: each input resizes for itself",
         )
@@ -121,10 +128,10 @@ def _check_shared(uri: Uri, names: list[str], wishes: list[str]) -> None:
         raise ConfigError(f"{together} read the same {what}", where=str(uri), fix=f"give each input its own {what}")
 
 
-def _check_fit(name: str, text: str, uri: Uri, inputs: Mapping[str, Input]) -> None:
+def _check_fit(name: str, text: Address, uri: Uri, inputs: Mapping[str, Input]) -> None:
     if name not in inputs:
         raise ConfigError(
-            f"there is no input '{name}'", where=f"{name}={text}", fix=f"this bundle has: {', '.join(inputs)}"
+            f"there is no input '{Address(name)}'", where=f"{Address(name)}={text}", fix=f"this bundle has: {', '.join(inputs)}"
         )
     kind = type(inputs[name]).__name__.removesuffix("Input").lower()
     if kind not in KINDS[uri.kind].feeds:

@@ -91,7 +91,7 @@ class _ToParent(logging.Handler):
             text = record.getMessage()
             if record.exc_info:
                 text += "\n" + "".join(traceback.format_exception(*record.exc_info)).rstrip()
-            self._control.send(Log(record.levelno, record.name, printable(text[:_MAX_TEXT])), wait=False)
+            self._control.send(Log(record.levelno, record.name, printable(text)[:_MAX_TEXT]), wait=False)
         except Exception:
             self.handleError(record)
 

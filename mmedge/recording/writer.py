@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import re
 import threading
 import time
 from collections import Counter, deque
@@ -17,9 +16,10 @@ from typing import Any, TypeAlias
 import msgspec
 import numpy as np
 
+from mmedge.address import Address
 from mmedge.bundle import Bundle
 from mmedge.bundle.manifest import AudioInput, Input
-from mmedge.errors import MissingDependencyError, MmedgeError, SourceError, internal, printable
+from mmedge.errors import MissingDependencyError, MmedgeError, SourceError, internal
 from mmedge.extras import require
 from mmedge.recording.decision import Decision, trigger_event
 from mmedge.recording.event_log import (
@@ -55,7 +55,7 @@ _Item: TypeAlias = tuple[Event, AnyArray | None]
 
 
 def make_header(
-    uris: Mapping[str, str],
+    uris: Mapping[str, str] | Mapping[str, Address],
     live: Mapping[str, bool],
     seats: Mapping[str, Input],
     *,
@@ -69,7 +69,7 @@ def make_header(
     """Return what a recording says about itself.
 
     Args:
-        uris: Input name -> where it comes from; passwords are masked.
+        uris: Input name -> where it comes from; what is secret in it is not written.
         live: Input name -> whether its source is live.
         seats: Specification of every input.
         started_ns: When the run began.
@@ -96,7 +96,7 @@ def make_header(
         bundle=ran,
         inputs={
             name: RecordedInput(
-                uri=re.sub(r"(?<=://)[^/@\s]*@", "***@", printable(uri)),
+                uri=str(Address(uri)),
                 live=live[name],
                 files=stems[name],
                 spec=seats[name],

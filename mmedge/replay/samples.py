@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mmedge.address import Address
 from mmedge.bundle.manifest import AudioInput, ImageInput, Input, Sync, TextInput
 from mmedge.capture import open_sources
 from mmedge.clock import now_ns
@@ -119,7 +120,7 @@ def _recorded_snapshots(
     recording = Recording(folder)
     if set(uris.values()) != {folder} or not set(uris) <= set(recording.header.inputs):
         raise ConfigError(
-            f"the recording holds {list(recording.header.inputs)}, not {uris}",
+            f"the recording holds {list(recording.header.inputs)}, not {({name: str(Address(uri)) for name, uri in uris.items()})}",
             where=folder,
             fix="use one recording that has all these inputs",
         )
