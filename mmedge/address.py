@@ -15,26 +15,35 @@ from typing import NoReturn
 from urllib.parse import quote, unquote
 
 MASK = "***"
-_SCHEMES = frozenset("v4l2 csi rtsp rtsps udp http https rtmp rtmps srt tcp rtp sdp file mic text test gst push".split())
-_LOCAL = frozenset("v4l2 csi sdp file mic text test push".split())  # no peer, no password; what follows is a path
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+# No peer, no password: what follows is a path.
+_LOCAL = _words("v4l2 csi sdp file mic text test push")
+_SCHEMES = _LOCAL | _words("rtsp rtsps udp http https rtmp rtmps srt tcp rtp gst")
 # Parameters whose values are shown, if they look like what such a parameter takes.
-_PARAMS = frozenset(
+_PARAMS = _words(
     "width height fps fourcc channel channels track subtype stream streamtype resolution latency mode ttl reuse timeout"
-    " pkt_size fifo_size buffer_size overrun_nonfatal localport localrtpport rtsp_transport transport listen".split()
+    " pkt_size fifo_size buffer_size overrun_nonfatal localport localrtpport rtsp_transport transport listen"
 )
 _VALUE = re.compile(r"[-+]?\d[\d.,:/x]{0,11}|[a-z]{1,10}|[A-Z0-9]{4}", re.ASCII)
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d{1,2})?", re.ASCII)
 _SECRET_NAME = re.compile(r"pass|pw|token|key|secret|auth|user|sig|cred|pin|code|id\b", re.IGNORECASE)
 _HOST = re.compile(r"([\w.\-]*|\[[0-9A-Fa-f:.]*(%\w+)?\])(:\d{0,5})?")
 # Properties of GStreamer's elements, and fields of caps, that hold no secret.
-_PROPERTIES = frozenset(
+_PROPERTIES = _words(
     "width height framerate format pattern num-buffers is-live do-timestamp latency drop-on-latency protocols sync drop"
     " max-buffers max-size-buffers max-size-bytes max-size-time leaky sensor-id sensor-mode flip-method io-mode device"
     " media encoding-name payload clock-rate port address bitrate tune speed-preset key-int-max interpolation-method"
     " method rate channels layout pixel-aspect-ratio interlace-mode colorimetry chroma-site stream-format alignment"
-    " buffer-size config-interval async max-lateness qos blocksize fd animation-mode motion foreground-color caps".split()
+    " buffer-size config-interval async max-lateness qos blocksize fd animation-mode motion foreground-color caps"
 )
-_PROPERTY = re.compile(r"\(?[a-z]*\)?(/dev/[\w\-/:.]{1,80}|[-+]?\d[\d.:/x]{0,15}|(?:\d{1,3}\.){3}\d{1,3}|[A-Za-z][\w\-]{0,15})")
+_PROPERTY = re.compile(
+    r"\(?[a-z]*\)?(/dev/[\w\-/:.]{1,80}|[-+]?\d[\d.:/x]{0,15}|(?:\d{1,3}\.){3}\d{1,3}|[A-Za-z][\w\-]{0,15})"
+)
 _CAPS = re.compile(r"(video|audio|image|application)/[a-z0-9.\-]{1,24}(\(memory:\w{1,16}\))?")
 _ASSIGN = re.compile(
     r"""([\w:.\-]+)(\s*=\s*)("(?:\\.|[^"\\])*(?:"|\Z)|'[^']*(?:'|\Z)|(?:\\.|[^\s"'\\]|"(?:\\.|[^"\\])*(?:"|\Z)|'[^']*(?:'|\Z))*)""",
@@ -297,7 +306,7 @@ def _mask_words(text: str, hidden: list[str]) -> str:
     return "".join(
         word
         if not word.strip()
-        or re.fullmatch(r"!|[()]|[a-z][a-z_]{0,19}|[a-z][a-z0-9_]{0,11}\.[a-z0-9_]*", word)
+        or re.fullmatch(r"!|[()]|[a-z][a-z0-9_]{0,15}|[a-z][a-z0-9_]{0,11}\.[a-z0-9_]*", word)
         or _is_word(word)
         or all(_CAPS.fullmatch(part) for part in word.split(",") if part)
         else _hide(word, hidden)

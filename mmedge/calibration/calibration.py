@@ -202,7 +202,9 @@ class _Listener:
                 self.beeps.append(rise.at_ns)
 
 
-def calibrate(image: str | Address, audio: str | Address, *, flashes: int = 20, progress: Progress | None = None) -> MeasuredOffset:
+def calibrate(
+    image: str | Address, audio: str | Address, *, flashes: int = 20, progress: Progress | None = None
+) -> MeasuredOffset:
     """Measure the constant offset between a camera and a microphone; nothing is written.
 
     Args:

@@ -127,7 +127,7 @@ def read_params(kind: str, query: str, allowed: Iterable[str]) -> Params:
         if name in _SIZE and not re.fullmatch(r"[1-9]\d{0,4}", value):
             raise ConfigError(f"parameter '{name}' must be a whole number from 1")
         if name == "fourcc" and len(value) != 4:
-            raise ConfigError(f"parameter 'fourcc' must have four characters")
+            raise ConfigError("parameter 'fourcc' must have four characters")
         params[name] = value
     return params
 

@@ -131,7 +131,9 @@ def _check_shared(uri: Uri, names: list[str], wishes: list[Address]) -> None:
 def _check_fit(name: str, text: Address, uri: Uri, inputs: Mapping[str, Input]) -> None:
     if name not in inputs:
         raise ConfigError(
-            f"there is no input '{Address(name)}'", where=f"{Address(name)}={text}", fix=f"this bundle has: {', '.join(inputs)}"
+            f"there is no input '{Address(name)}'",
+            where=f"{Address(name)}={text}",
+            fix=f"this bundle has: {', '.join(inputs)}",
         )
     kind = type(inputs[name]).__name__.removesuffix("Input").lower()
     if kind not in KINDS[uri.kind].feeds:

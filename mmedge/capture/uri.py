@@ -90,7 +90,9 @@ def parse(uri: str | Address) -> Uri:
         name = _kind(address)
         target, params = KINDS[name].read(address.reveal())
     except ConfigError as error:
-        raise ConfigError(error.message, where=f"'{address}'", fix="; ".join(filter(None, (error.fix, f"use one of: {FORMS}")))) from None
+        raise ConfigError(
+            error.message, where=f"'{address}'", fix="; ".join(filter(None, (error.fix, f"use one of: {FORMS}")))
+        ) from None
     kind = KINDS[name]
     scheme = "" if kind.whole else kind.schemes[0]
     shown = str(Address(scheme + target)).removeprefix(scheme) if kind.password else target

@@ -24,6 +24,9 @@ from mmedge.sinks import JsonlSink, Sink
 from mmedge.types import Backend, Latency, Precision, Video
 
 
+INPUT_HELP = "Source of an input; URI may be @FILE, or hold ${VARIABLE}."
+
+
 def parse_inputs(bundle: Bundle | None, pairs: list[str], by_modality: dict[str, str | None]) -> dict[str, Address]:
     """Return input name -> address from ``NAME=URI`` pairs and the ``--image`` kind of options; see ``typed``.
 
@@ -36,7 +39,9 @@ def parse_inputs(bundle: Bundle | None, pairs: list[str], by_modality: dict[str,
 
     def add(name: str, text: str, where: str) -> None:
         if bundle is not None and name not in bundle.inputs:
-            raise ConfigError(f"the bundle has no input '{Address(name)}'", where=where, fix=f"it has {list(bundle.inputs)}")
+            raise ConfigError(
+                f"the bundle has no input '{Address(name)}'", where=where, fix=f"it has {list(bundle.inputs)}"
+            )
         uri = typed(text, where)
         if uri == PUSH:
             raise ConfigError(
@@ -84,7 +89,10 @@ def make_sinks(texts: list[str], *, json: bool) -> list[Sink | str]:
 
 def command(
     bundle: Annotated[Path, typer.Argument(help="The bundle, NAME.mmedge.")],
-    input: Annotated[list[str], typer.Option("--input", metavar="NAME=URI", help="Source of an input.")] = [],
+    input: Annotated[
+        list[str],
+        typer.Option("--input", metavar="NAME=URI", help=INPUT_HELP),
+    ] = [],
     image: Annotated[str | None, typer.Option(help="Source of the only image input.")] = None,
     audio: Annotated[str | None, typer.Option(help="Source of the only audio input.")] = None,
     text: Annotated[str | None, typer.Option(help="Source of the only text input.")] = None,

@@ -88,7 +88,9 @@ class DeviceProbe(msgspec.Struct, frozen=True, kw_only=True):
     trouble: str | None = None
 
 
-def probe_devices(uris: Sequence[str | Address], *, seconds: float = 5.0, progress: Progress | None = None) -> list[DeviceProbe]:
+def probe_devices(
+    uris: Sequence[str | Address], *, seconds: float = 5.0, progress: Progress | None = None
+) -> list[DeviceProbe]:
     """Open devices one after the other, each in a worker process, and measure what they deliver.
 
     One after the other, because a machine lists one microphone under several names (its card, ``default``,
@@ -115,7 +117,7 @@ def probe_devices(uris: Sequence[str | Address], *, seconds: float = 5.0, progre
             raise ConfigError(
                 f"'{Address(uri)}' is not a live device",
                 where=str(Address(uri)),
-                fix="only devices can be probed: mmedge devices lists them"
+                fix="only devices can be probed: mmedge devices lists them",
             )
     found: list[DeviceProbe] = []
     for number, uri in enumerate(uris):
@@ -162,7 +164,9 @@ def _probe(uri: str | Address, seconds: float, tell: Callable[[float], None]) ->
     kind = KINDS[parse(uri).kind]
     streams: list[str] = [name for name in kind.feeds if name in _INPUTS]
     began_ns = now_ns()
-    (source,) = open_sources({name: _INPUTS[name] for name in streams}, dict.fromkeys(streams, Address(uri)), workers=True)
+    (source,) = open_sources(
+        {name: _INPUTS[name] for name in streams}, dict.fromkeys(streams, Address(uri)), workers=True
+    )
     listener = _Listener()
     try:
         opened_ns = now_ns()

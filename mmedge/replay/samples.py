@@ -119,8 +119,9 @@ def _recorded_snapshots(
     folder = min(folders)
     recording = Recording(folder)
     if set(uris.values()) != {folder} or not set(uris) <= set(recording.header.inputs):
+        asked = {name: str(Address(uri)) for name, uri in uris.items()}
         raise ConfigError(
-            f"the recording holds {list(recording.header.inputs)}, not {({name: str(Address(uri)) for name, uri in uris.items()})}",
+            f"the recording holds {list(recording.header.inputs)}, not {asked}",
             where=folder,
             fix="use one recording that has all these inputs",
         )
