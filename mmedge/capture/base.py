@@ -13,7 +13,7 @@ from typing import Protocol
 from mmedge.capture.picture import SLOTS
 from mmedge.capture.sound import Piece
 from mmedge.clock import ClockReport, now_ns
-from mmedge.errors import MmedgeError, SourceError, shortage
+from mmedge.errors import MmedgeError, SourceError, printable, shortage, trace
 from mmedge.types import (
     FROZEN_NS,
     Block,
@@ -287,16 +287,16 @@ class ThreadSource(ABC):
             self._read_impl(counted, self._stop)
         except Exception as error:  # whatever it is must reach the user and not die with the thread
             if self._stop.is_set():  # closing a device under its reader fails the read: that is how it is woken
-                log.debug("reading '%s' was cut off by stop", self.name, exc_info=True)
+                log.debug("reading '%s' was cut off by stop\n%s", self.name, trace(error))
             elif isinstance(error, MmedgeError):
                 self.error, reason = error, error.message
                 log.error("%s", error)
             else:
-                reason = f"{type(error).__name__}: {error}"
+                reason = printable(f"{type(error).__name__}: {error}")
                 what, fix = shortage(error) or (f"reading failed: {reason}", "the log has the details")
                 self.error = SourceError(what, where=self.name, fix=fix)
                 self.error.__cause__ = error
-                log.exception("reading '%s' failed", self.name)
+                log.error("reading '%s' failed\n%s", self.name, trace(error))  # others may have put an address into it
         # Why nothing came is what matters at the end of a run to which nothing came.
         self.set_state(
             "MISSING", reason or ((self._reason or "stopped") if self._stop.is_set() else "the stream ended")

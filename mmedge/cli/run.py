@@ -23,7 +23,6 @@ from mmedge.pipeline.statistics import told
 from mmedge.sinks import JsonlSink, Sink
 from mmedge.types import Backend, Latency, Precision, Video
 
-
 INPUT_HELP = "Source of an input; URI may be @FILE, or hold ${VARIABLE}."
 
 

@@ -21,6 +21,7 @@ from mmedge.bundle import Bundle
 from mmedge.bundle.manifest import AudioInput, Input
 from mmedge.errors import MissingDependencyError, MmedgeError, SourceError, internal
 from mmedge.extras import require
+from mmedge.files import private_folder
 from mmedge.recording.decision import Decision, trigger_event
 from mmedge.recording.event_log import (
     ArrivalEvent,
@@ -126,7 +127,7 @@ class Recorder:
     A full disk, or anything else that goes wrong, ends the recording and not the run: see ``error``.
 
     Args:
-        folder: New or empty.
+        folder: New or empty; the owner alone may read it and what is in it.
         header: What is recorded.
 
     Attributes:
@@ -152,7 +153,7 @@ class Recorder:
         self.lost: Counter[str] = Counter()
         self.written: Counter[str] = Counter()
         try:
-            folder.mkdir(exist_ok=True)
+            private_folder(folder)
             self._log = LogWriter(folder, header)
         except OSError as error:
             raise self._os_error(error) from error
