@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 from mmedge.errors import ConfigError
 
@@ -45,7 +45,7 @@ def private_file(path: Path) -> FileIO:
     """
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     os.fchmod(fd, 0o600)
-    return cast("FileIO", os.fdopen(fd, "wb", buffering=0))
+    return os.fdopen(fd, "wb", buffering=0)
 
 
 @contextmanager

@@ -296,7 +296,8 @@ class ThreadSource(ABC):
                 what, fix = shortage(error) or (f"reading failed: {reason}", "the log has the details")
                 self.error = SourceError(what, where=self.name, fix=fix)
                 self.error.__cause__ = error
-                log.error("reading '%s' failed\n%s", self.name, trace(error))  # others may have put an address into it
+                # As text, of which secrets are taken: others may have put the address into what they raise.
+                log.error("reading '%s' failed\n%s", self.name, trace(error), extra={"traced": True})
         # Why nothing came is what matters at the end of a run to which nothing came.
         self.set_state(
             "MISSING", reason or ((self._reason or "stopped") if self._stop.is_set() else "the stream ended")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 Params = dict[str, str]
 _SIZE = ("width", "height", "fps")
+_NETWORK = ("rtsp", "rtsps", "udp", "http", "https", "rtmp", "rtmps", "srt", "tcp", "rtp")
 _ESCAPE = "write / ? # and @ in user names, passwords, paths and queries as %2F %3F %23 and %40"
 
 
@@ -172,6 +173,11 @@ def _open_gstreamer(order: Opening) -> ThreadSource:
 
 
 def _read_network(uri: str) -> tuple[str, Params]:
+    if "://" not in uri:  # a description of an RTP stream, in a file
+        path = uri.removeprefix("sdp:")
+        if not path:
+            raise ConfigError("sdp: needs a file")
+        return f"sdp:{path}", {}
     try:
         parts = urlsplit(uri)
         port = parts.port
@@ -179,8 +185,8 @@ def _read_network(uri: str) -> tuple[str, Params]:
         raise ConfigError("not a network address: its host or port is malformed", fix=_ESCAPE) from None
     if "@" in uri and "@" not in parts.netloc:  # FFmpeg would look for a host in the midst of the password
         raise ConfigError("not a network address: it is not clear where its password ends", fix=_ESCAPE)
-    if parts.scheme == "udp" and port is None:
-        raise ConfigError("udp:// needs a port")
+    if parts.scheme in ("udp", "tcp", "rtp", "srt") and port is None:
+        raise ConfigError(f"{parts.scheme}:// needs a port")
     if parts.scheme != "udp" and not parts.hostname:
         raise ConfigError(f"{parts.scheme}:// needs a host")
     return uri, {}
@@ -284,8 +290,9 @@ KINDS: Mapping[str, SourceKind] = {
         schemes=("csi://",), forms="csi://0 (Jetson camera)", read=_read_csi, feeds=("image",), open=_open_gstreamer
     ),
     "network": SourceKind(
-        schemes=("rtsp://", "rtsps://", "udp://"),
-        forms="rtsp://HOST/PATH, udp://HOST:PORT",
+        schemes=(*(f"{scheme}://" for scheme in _NETWORK), "sdp:"),
+        plain=r"(?si)(?!.*://).*\.sdp",
+        forms="rtsp://HOST/PATH, udp://HOST:PORT, http(s)://HOST/PATH (MJPEG, HLS), rtmp, tcp, rtp, srt, FILE.sdp",
         read=_read_network,
         feeds=("image", "audio"),
         open=_open_network,

@@ -1,4 +1,4 @@
-"""Network streams (udp, rtsp) by PyAV: low delay, own clock learnt, reopened until stopped."""
+"""Network streams by PyAV: low delay, own clock learnt, reopened until stopped."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import threading
 from collections.abc import Mapping
 from errno import EIO
 from typing import Any
-from urllib.parse import urlsplit
 
 from mmedge.capture.base import Emit, ThreadSource, log
 from mmedge.capture.decode import PictureDecoder, SoundDecoder
 from mmedge.capture.demux import choose_streams
 from mmedge.capture.kinds import KINDS
+from mmedge.capture.network import open_network
 from mmedge.capture.uri import Uri
 from mmedge.clock import ClockReport, StreamClock, now_ns
 from mmedge.extras import require
@@ -70,14 +70,7 @@ class NetworkSource(ThreadSource):
                     backoff_s = min(2 * backoff_s, _BACKOFF_S[1])
 
     def _open(self) -> Any:
-        options = {"analyzeduration": "200000", "fpsprobesize": "0", "timeout": "1000000"}
-        if self._uri.target.startswith("rtsp"):
-            options["rtsp_flags"] = "prefer_tcp"
-        else:
-            options["overrun_nonfatal"] = "1"
-            if urlsplit(self._uri.target).hostname in ("127.0.0.1", "localhost"):
-                options["localaddr"] = "127.0.0.1"  # FFmpeg would listen on every interface
-        return self._av.open(self._uri.target, timeout=(2 * _SILENCE_S, _SILENCE_S), options=options)
+        return open_network(self._av, self._uri, _SILENCE_S, self._stop)
 
     def _play(self, container: Any, emit: Emit, stop: threading.Event) -> None:
         picture, sound = choose_streams(container)

@@ -45,12 +45,12 @@ def typed(text: str, where: str) -> Address:
         >>> print(typed("rtsp://me:${CAM_PASSWORD}@camera/", "--image"))
         rtsp://***@camera/
     """
-    return _read(Path(text[1:]), where) if text.startswith("@") else Address(_expand(text, where))
+    return _read(Path(text[1:]), where) if text[:1] == "@" else Address(_expand(text, where))
 
 
 def suggested(text: str) -> str:
     """Return an argument as a suggested command may show it."""
-    return text if text.startswith("@") else str(Address(text))
+    return text if text[:1] == "@" else str(Address(text))
 
 
 def _expand(text: str, where: str) -> str:
