@@ -30,7 +30,7 @@ _PARAMS = _words(
     " pkt_size fifo_size buffer_size overrun_nonfatal localport localrtpport rtsp_transport transport listen"
 )
 _VALUE = re.compile(r"[-+]?\d[\d.,:/x]{0,11}|[a-z]{1,10}|[A-Z0-9]{4}", re.ASCII)
-_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d{1,2})?", re.ASCII)
+_NUMBER = re.compile(r"[-+]?\d{0,8}\.?\d{0,6}(e[-+]?\d{1,2})?", re.ASCII)
 _SECRET_NAME = re.compile(r"pass|pw|token|key|secret|auth|user|sig|cred|pin|code|id\b", re.IGNORECASE)
 _HOST = re.compile(r"([\w.\-]*|\[[0-9A-Fa-f:.]*(%\w+)?\])(:\d{0,5})?")
 # Properties of GStreamer's elements, and fields of caps, that hold no secret.
@@ -51,7 +51,7 @@ _ASSIGN = re.compile(
 )
 _TAIL = re.compile(r"\?(?:&?\w+=[^&\s!?]*)+\Z")
 _LONGEST_PART, _MOST_TURNS, _LONGEST_SEGMENT = 12, 3, 40
-_WHOLE_WORD, _SHORTEST = 8, 4  # characters: shorter secrets are looked for as whole words, the shortest not at all
+_WHOLE_WORD, _SHORTEST = 8, 4  # characters: shorter passwords are looked for as whole words, the shortest not at all
 _MOST_KNOWN = 4096
 
 _lock = threading.Lock()
@@ -66,17 +66,21 @@ class Address:
     Args:
         text: The address as it was typed; nothing about it is checked.
 
+    Attributes:
+        masked: Whether anything of it is hidden.
+
     Example:
         >>> print(Address("rtsp://me:p@ss@camera:554/live?token=1&channel=2"))
         rtsp://***@camera:554/live?token=***&channel=2
     """
 
-    __slots__ = ("_shown", "_text")
+    __slots__ = ("_shown", "_text", "masked")
 
     def __init__(self, text: str | Address) -> None:
         self._text: str = text._text if isinstance(text, Address) else text
         hidden: list[str] = []
         self._shown = _mask(self._text, hidden).encode("utf-8", "backslashreplace").decode()
+        self.masked = bool(hidden)
         _remember(self._text, self._shown, hidden)
 
     def reveal(self) -> str:
@@ -173,11 +177,12 @@ def _remember(text: str, shown: str, hidden: list[str]) -> None:
         return
     pieces = {text: shown}
     for piece in hidden:
-        plain = unquote(piece)
-        parts = [piece, plain, *(part for whole in (piece, plain) for part in whole.split(":", 1))]
-        for part in parts:
-            spellings = (part, quote(part, safe=""), base64.b64encode(part.encode("utf-8", "surrogatepass")).decode())
-            pieces.update(dict.fromkeys((word for word in spellings if len(word) >= _SHORTEST), MASK))
+        # Of a user and a password either alone is one, too. What is short may be a word that is no secret elsewhere.
+        user, colon, password = piece.partition(":")
+        words = {unquote(word) for word in (piece, user, password)} | {piece, user, password}
+        for word in words:
+            if len(word) >= _WHOLE_WORD or (colon and word == unquote(password) and len(word) >= _SHORTEST):
+                pieces.update(dict.fromkeys((word, quote(word, safe=""), _base64(word)), MASK))
     with _lock:
         for piece, instead in pieces.items():
             if instead != piece and piece != MASK:
@@ -185,6 +190,10 @@ def _remember(text: str, shown: str, hidden: list[str]) -> None:
                 _known[piece] = instead
         while len(_known) > _MOST_KNOWN:
             del _known[next(iter(_known))]
+
+
+def _base64(text: str) -> str:
+    return base64.b64encode(text.encode("utf-8", "surrogatepass")).decode()
 
 
 def _hide(text: str, hidden: list[str]) -> str:
@@ -221,8 +230,9 @@ def _mask_network(rest: str, scheme: str, hidden: list[str]) -> str:
     tail = rest[len(head) :]
     user, at, place = head.rpartition("@")
     host, slash, path = place.partition("/")
-    if "@" in tail or not _HOST.fullmatch(host):
-        # A password with '?' or '#', or one that stands where a port should be: where it ends cannot be known.
+    # Is the last '@' of a password with '/', or of a path? Known only if it cannot be a host that stands before '/'.
+    doubtful = "/" in user and _HOST.fullmatch(user.partition("/")[0].rpartition("@")[2]) is not None
+    if doubtful or "@" in tail or not _HOST.fullmatch(host):
         return _hide(rest, hidden)
     shown = _hide(user, hidden) + at + host + slash
     if scheme in ("rtmp", "rtmps"):  # what follows the application is the key of the stream

@@ -107,7 +107,7 @@ class GStreamerSource(ThreadSource):
         self._period_ns = _UNKNOWN_PERIOD_NS if fps is None else 1_000_000_000 // fps
         if shutil.which("gst-launch-1.0") is None:
             raise MissingDependencyError(
-                f"{uri.kind}: sources need GStreamer, which is not installed (there is no gst-launch-1.0)",
+                f"{uri.kind}: sources need GStreamer (gst-launch-1.0), which is not installed",
                 where=self.name,
                 fix="apt-get install gstreamer1.0-tools gstreamer1.0-plugins-base",
             )

@@ -183,7 +183,7 @@ def _read_network(uri: str) -> tuple[str, Params]:
         port = parts.port
     except ValueError:  # which quotes what stands there
         raise ConfigError("not a network address: its host or port is malformed", fix=_ESCAPE) from None
-    if "@" in uri and "@" not in parts.netloc:  # FFmpeg would look for a host in the midst of the password
+    if "@" in uri.partition("://")[2].replace(parts.netloc, "", 1):  # FFmpeg would look for a host inside the password
         raise ConfigError("not a network address: it is not clear where its password ends", fix=_ESCAPE)
     if parts.scheme in ("udp", "tcp", "rtp", "srt") and port is None:
         raise ConfigError(f"{parts.scheme}:// needs a port")

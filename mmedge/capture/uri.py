@@ -47,7 +47,9 @@ class Uri:
     @property
     def device(self) -> tuple[object, ...]:
         """What the address opens, the same for all its spellings as far as text and links tell."""
-        return self.kind, *map(Address, KINDS[self.kind].device(self._whole, self.params))
+        kind = KINDS[self.kind]
+        scheme = "" if kind.whole else kind.schemes[0]
+        return self.kind, *(Address(scheme + part) for part in kind.device(self._whole, self.params))
 
     @property
     def spelling(self) -> Address:
@@ -106,7 +108,7 @@ def _kind(address: Address) -> str:
     for name, kind in KINDS.items():
         if uri.startswith(kind.schemes):
             return name
-    if str(address) != printable(uri) and "://" not in uri:  # a network address without its scheme, a user with it
+    if address.masked and "://" not in uri:  # a network address without its scheme, a user with it
         raise ConfigError(
             f"'{address}' is neither a file nor a source address",
             fix="begin a network address with its scheme, a file's with file:// or ./",
