@@ -179,7 +179,8 @@ def _remember(text: str, shown: str, hidden: list[str]) -> None:
     for piece in hidden:
         # Of a user and a password either alone is one, too. What is short may be a word that is no secret elsewhere.
         user, colon, password = piece.partition(":")
-        words = {unquote(word) for word in (piece, user, password)} | {piece, user, password}
+        words = {piece, user, password, *re.split(r"[:/?#@&=;]", piece)}  # others cut it into parts
+        words |= {unquote(word) for word in words}
         for word in words:
             if len(word) >= _WHOLE_WORD or (colon and word == unquote(password) and len(word) >= _SHORTEST):
                 pieces.update(dict.fromkeys((word, quote(word, safe=""), _base64(word)), MASK))

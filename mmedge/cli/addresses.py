@@ -16,6 +16,7 @@ from urllib.parse import quote
 from mmedge.address import Address
 from mmedge.errors import ConfigError
 
+_FILE = "@"  # before a path
 _MAX_BYTES = 64 * 1024
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -45,12 +46,12 @@ def typed(text: str, where: str) -> Address:
         >>> print(typed("rtsp://me:${CAM_PASSWORD}@camera/", "--image"))
         rtsp://***@camera/
     """
-    return _read(Path(text[1:]), where) if text[:1] == "@" else Address(_expand(text, where))
+    return _read(Path(text[1:]), where) if text.startswith(_FILE) else Address(_expand(text, where))
 
 
 def suggested(text: str) -> str:
     """Return an argument as a suggested command may show it."""
-    return text if text[:1] == "@" else str(Address(text))
+    return text if text.startswith(_FILE) else str(Address(text))
 
 
 def _expand(text: str, where: str) -> str:
