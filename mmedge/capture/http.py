@@ -9,13 +9,14 @@ from __future__ import annotations
 import errno
 import http.client
 import io
+import re
 import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from typing import Any, NoReturn
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
 
 from mmedge.errors import MmedgeError, SourceError
 from mmedge.types import NS_PER_S
@@ -69,6 +70,8 @@ class Body(io.RawIOBase):
         return self._take(size)
 
     def _take(self, size: int) -> bytes:
+        if self._origin.stop.is_set():
+            raise OSError(errno.ECANCELED, "stopped")
         if self.deadline_s is not None and time.monotonic() > self.deadline_s:
             self._origin.refuse("it does not end, or comes too slowly")
         try:
@@ -96,26 +99,33 @@ class Origin(urllib.request.HTTPRedirectHandler):
 
     Attributes:
         refusal: What was refused, None while there is nothing.
+        problem: Why the newest document of a playlist that is not there could not be had.
+        stop: Set when nobody wants anything any more.
     """
 
     max_redirections = _REDIRECTS
     max_repeats = _REDIRECTS
 
-    def __init__(self, target: str, *, silence_s: float, name: str) -> None:
+    def __init__(self, target: str, *, silence_s: float, stop: threading.Event, name: str) -> None:
+        self.stop = stop
         parts = urlsplit(target)
         self._key = _origin(target)
         self._silence_s, self._name = silence_s, name
         self.refusal: SourceError | None = None
+        self.problem: OSError | None = None
         host = parts.netloc.rpartition("@")[2]
         self.base = urlunsplit((parts.scheme, host, parts.path or "/", "", ""))  # for FFmpeg: without any secret
         self._whole = urlunsplit((parts.scheme, host, parts.path or "/", parts.query, ""))
-        passwords = urllib.request.HTTPPasswordMgrWithDefaultRealm()
+        handlers: list[urllib.request.BaseHandler] = [self]
         if parts.username is not None:
+            passwords = urllib.request.HTTPPasswordMgrWithDefaultRealm()
             root = urlunsplit((parts.scheme, host, "/", "", ""))
             passwords.add_password(None, root, unquote(parts.username), unquote(parts.password or ""))
-        self._opener = urllib.request.build_opener(
-            self, urllib.request.HTTPBasicAuthHandler(passwords), urllib.request.HTTPDigestAuthHandler(passwords)
-        )
+            handlers += [
+                urllib.request.HTTPBasicAuthHandler(passwords),
+                urllib.request.HTTPDigestAuthHandler(passwords),
+            ]
+        self._opener = urllib.request.build_opener(*handlers)
 
     def refuse(self, what: str) -> NoReturn:
         """Raise the SourceError of something that is not taken from this server."""
@@ -129,6 +139,7 @@ class Origin(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         """Follow a redirect only to the same server."""
         if _origin(newurl) != self._key:
+            fp.close()
             self.refuse("it redirects to another server")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
@@ -140,7 +151,7 @@ class Origin(urllib.request.HTTPRedirectHandler):
             SourceError: If it lies on another server, or is no document of a server at all.
         """
         if url is not None and _origin(url) != self._key:
-            self.refuse("a playlist names an address that is not on its own server")
+            self.refuse("its playlist names an address that is not on this server")
         own = url is None or url == self.base
         request = urllib.request.Request(self._whole if own else str(url), headers={"User-Agent": "mmedge"})
         try:
@@ -157,30 +168,47 @@ class Origin(urllib.request.HTTPRedirectHandler):
             reason = error.reason if isinstance(error, urllib.error.URLError) else error
             if isinstance(reason, TimeoutError):
                 raise TimeoutError(errno.ETIMEDOUT, "the server does not answer") from None
-            said = reason.strerror if isinstance(reason, OSError) else "the server does not speak HTTP as it should"
-            raise OSError(
-                errno.EIO if not isinstance(reason, OSError) else reason.errno or errno.EPROTO, said
-            ) from None
+            said = reason.strerror if isinstance(reason, OSError) else None
+            number = reason.errno if isinstance(reason, OSError) else None
+            raise OSError(number or errno.EPROTO, said or "the server does not speak HTTP as it should") from None
         now_s = time.monotonic()
         nested = None if own else _SEGMENT_BYTES
         body = Body(answer, self, limit=nested, deadline_s=now_s + (OPEN_S if own else _SEGMENT_S))
-        if body.peek().lstrip(b"\xef\xbb\xbf").startswith(b"#EXTM3U"):
-            return _Playlist(body, answer, self)
+        try:
+            if body.peek().lstrip(b"\xef\xbb\xbf").startswith(b"#EXTM3U"):
+                return _Playlist(body, answer, self, answer.url)
+        except BaseException:
+            body.close()
+            raise
         return body
 
-    def __call__(self, url: str, flags: int, options: Any) -> Body:
-        """Open what FFmpeg wants to read: PyAV's ``io_open``."""
-        return self.open(url)
+    def check(self, playlist: bytes, base: str) -> None:
+        """Refuse a playlist that names anything but documents of this server."""
+        for line in playlist.decode("utf-8", "replace").splitlines():
+            named = re.findall(r'URI="([^"]*)"', line) if line.startswith("#") else [line.strip()]
+            if any(name and _origin(urljoin(base, name)) != self._key for name in named):
+                self.refuse("its playlist names an address that is not on this server")
+            if re.match(r"#EXT-X-(SESSION-)?KEY:(?!.*METHOD=NONE)", line):
+                self.refuse("its playlist is encrypted")
+
+    def __call__(self, url: str, flags: int, options: Any) -> Any:
+        """Open what FFmpeg wants to read, PyAV's ``io_open``: what is not there is empty, and FFmpeg goes on."""
+        try:
+            return self.open(url)
+        except OSError as error:
+            self.problem = error
+            return io.BytesIO()
 
 
 class _Playlist(Body):
     """A playlist, read to its end at once."""
 
-    def __init__(self, body: Body, answer: Any, origin: Origin) -> None:
+    def __init__(self, body: Body, answer: Any, origin: Origin, base: str) -> None:
         body._left, body.deadline_s = _PLAYLIST_BYTES, time.monotonic() + OPEN_S
         super().__init__(answer, origin, limit=None, deadline_s=None)
         while piece := body.read(1 << 16):
             self._first += piece
+        origin.check(self._first, base)
 
     def _take(self, size: int) -> bytes:
         return b""
@@ -212,8 +240,6 @@ class Paced:
         base_ns: int | None = None
         last_ns = 0
         for packet in self._container.demux(*streams):
-            if self._origin.refusal is not None:
-                raise self._origin.refusal
             ticks = packet.pts if packet.dts is None else packet.dts
             if ticks is not None:
                 time_ns, now_ns = int(ticks * packet.time_base * NS_PER_S), time.monotonic_ns()
@@ -223,8 +249,9 @@ class Paced:
                 if self._stop.wait(max(0, base_ns + time_ns - now_ns) / NS_PER_S):
                     return
             yield packet
-        if self._origin.refusal is not None:
-            raise self._origin.refusal
+        problem = self._origin.refusal or self._origin.problem
+        if problem is not None:
+            raise problem
 
 
 def open_http(av: Any, target: str, *, silence_s: float, stop: threading.Event, name: str) -> Any:
@@ -244,16 +271,17 @@ def open_http(av: Any, target: str, *, silence_s: float, stop: threading.Event, 
         OSError: If the server does not answer as it should, or an error of PyAV.
         SourceError: If it is a file, or something of it is refused.
     """
-    origin = Origin(target, silence_s=silence_s, name=name)
+    origin = Origin(target, silence_s=silence_s, stop=stop, name=name)
     body = origin.open()
     answer = body._answer
     kind = answer.headers.get_content_type()
     if isinstance(body, _Playlist):
         return _open_hls(av, origin, body, silence_s, stop)
-    if answer.length is not None and kind != "multipart/x-mixed-replace":
+    size = answer.headers.get("Content-Length")
+    if size is not None and kind != "multipart/x-mixed-replace":
         body.close()
         raise SourceError(
-            f"this address is a file of {answer.length} bytes ({kind}), not a stream",
+            f"this address is a file of {int(size) if size.isdigit() else '?'} bytes ({kind}), not a stream",
             where=name,
             fix="download it and name the file; or name the camera's stream (MJPEG or HLS), not a single picture",
         )
@@ -272,7 +300,7 @@ def open_http(av: Any, target: str, *, silence_s: float, stop: threading.Event, 
 def _open_hls(av: Any, origin: Origin, playlist: Body, silence_s: float, stop: threading.Event) -> Paced:
     first: list[Body] = [playlist]
 
-    def again(url: str, flags: int, options: Any) -> Body:
+    def again(url: str, flags: int, options: Any) -> Any:
         return first.pop() if first and url == origin.base else origin(url, flags, options)
 
     try:
@@ -283,9 +311,7 @@ def _open_hls(av: Any, origin: Origin, playlist: Body, silence_s: float, stop: t
         problem, number, said = type(error), error.errno, error.strerror
     else:
         return Paced(container, origin, stop)
-    if origin.refusal is not None:
-        raise origin.refusal
-    raise problem(number, said)
+    raise origin.refusal or origin.problem or problem(number, said)
 
 
 class _Closing(Paced):

@@ -67,7 +67,6 @@ BAD = [
     f"me:{TOKEN}@camera/x",
     f"csi://0?password={TOKEN}",
     f"test://?password={TOKEN}",
-    f"gst:rtspsrc location=rtsp://me:{TOKEN}@h/x user-pw={TOKEN}",
     f"gst:rtspsrc user-pw='{TOKEN} ! x?width=64&height=48",
 ]
 
@@ -103,10 +102,7 @@ def test_no_command_shows_the_secret_of_an_address_it_refuses(
             assert out + err
 
 
-@pytest.mark.parametrize("verbose", [True, False])
-def test_a_camera_that_does_not_answer_is_waited_for_without_a_word_of_its_secret(
-    bundle: Path, tmp_path: Path, verbose: bool
-) -> None:
+def test_a_camera_that_does_not_answer_is_waited_for_without_a_word_of_its_secret(bundle: Path, tmp_path: Path) -> None:
     address = f"rtsp://me:{TOKEN}@127.0.0.1:{free_port()}/live?token={TOKEN}"
     file = tmp_path / "address"
     file.write_text(address + "\n")
@@ -118,7 +114,7 @@ def test_a_camera_that_does_not_answer_is_waited_for_without_a_word_of_its_secre
         ("devices", "--probe", "--seconds", "1"),
     ):
         given = [f"@{file}"] if name == "devices" else ["--image", f"@{file}", "--duration", "2"]
-        line = [sys.executable, "-m", "mmedge", *(["-v"] if verbose else []), name, *map(str, more), *given, "--json"]
+        line = [sys.executable, "-m", "mmedge", "-v", name, *map(str, more), *given, "--json"]
         ran = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(8):
             time.sleep(0.2)

@@ -1,0 +1,457 @@
+"""Streams over HTTP, HLS, RTMP, TCP and RTP from real servers on loopback; and servers that want something else."""
+
+from __future__ import annotations
+
+import base64
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mmedge.bundle.manifest import AudioInput, ImageInput, Input
+from mmedge.capture import Source, open_sources
+from mmedge.types import Block, EndOfStream, Frame, Packet
+from tests.integration.conftest import need
+from tests.processes import until
+
+av = pytest.importorskip("av")
+SEATS: dict[str, Input] = {
+    "image": ImageInput(size=(32, 32), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+    "audio": AudioInput(sample_rate_hz=8000, window_ms=100),
+}
+SIZE = (64, 48)
+Answer = Callable[[BaseHTTPRequestHandler], None]
+
+
+class Listener:
+    """Keeps packets; pictures are kept as the brightness of their middle."""
+
+    def __init__(self) -> None:
+        self.frames: list[tuple[Frame, int]] = []
+        self.blocks: list[Block] = []
+        self.ends: list[EndOfStream] = []
+
+    def __call__(self, packet: Packet) -> None:
+        """Take a packet."""
+        if isinstance(packet, Frame):
+            self.frames.append((packet, int(packet.data[packet.height // 2, packet.width // 2])))
+            if packet.release is not None:
+                packet.release()
+        elif isinstance(packet, Block):
+            self.blocks.append(packet)
+        elif isinstance(packet, EndOfStream):
+            self.ends.append(packet)
+
+
+class Server:
+    """An HTTP server on loopback.
+
+    Attributes:
+        asked: Paths that were asked for, in order.
+        pages: Path -> what answers; the query does not count.
+    """
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.pages: dict[str, Answer] = {}
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                server.asked.append(self.path)
+                page = server.pages.get(self.path.partition("?")[0])
+                if page is None:
+                    self.send_error(404)
+                    return
+                try:
+                    page(self)
+                except OSError:
+                    self.close_connection = True
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._http.daemon_threads = True
+        self.port = self._http.server_address[1]
+        self.host = f"127.0.0.1:{self.port}"
+        threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+
+    def close(self) -> None:
+        """End it."""
+        self._http.shutdown()
+        self._http.server_close()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    server = Server()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def other() -> Iterator[Server]:
+    server = Server()
+    yield server
+    server.close()
+
+
+def document(data: bytes, kind: str = "application/octet-stream") -> Answer:
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Type", kind)
+        handler.send_header("Content-Length", str(len(data)))
+        handler.end_headers()
+        handler.wfile.write(data)
+
+    return answer
+
+
+def redirect(url: str) -> Answer:
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(302)
+        handler.send_header("Location", url)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    return answer
+
+
+def playlist(*lines: str) -> Answer:
+    head = ("#EXTM3U", "#EXT-X-VERSION:3", "#EXT-X-TARGETDURATION:1", "#EXT-X-MEDIA-SEQUENCE:0")
+    return document("\n".join([*head, *lines, ""]).encode(), "application/vnd.apple.mpegurl")
+
+
+def picture(level: int, pixels: str = "yuv420p") -> Any:
+    planes = np.full((SIZE[1] * 3 // 2, SIZE[0]), 128, np.uint8)
+    planes[: SIZE[1]] = level
+    return av.VideoFrame.from_ndarray(planes, format=pixels)
+
+
+def jpegs(count: int) -> list[bytes]:
+    codec = av.CodecContext.create("mjpeg", "w")
+    codec.width, codec.height, codec.pix_fmt, codec.time_base = *SIZE, "yuvj420p", Fraction(1, 25)
+    return [bytes(packet) for k in range(count) for packet in codec.encode(picture(40 + 10 * (k % 16), "yuvj420p"))]
+
+
+def camera(pictures: list[bytes], fps: float = 25) -> Answer:
+    """Return an MJPEG camera's answer: pictures without end, each in its time."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+        handler.end_headers()
+        number = 0
+        while True:
+            data = pictures[number % len(pictures)]
+            handler.wfile.write(b"--frame\r\nContent-Type: image/jpeg\r\n")
+            handler.wfile.write(f"Content-Length: {len(data)}\r\n\r\n".encode() + data + b"\r\n")
+            number += 1
+            time.sleep(1 / fps)
+
+    return answer
+
+
+def segments(folder: Path, seconds: int, fps: int = 25) -> list[Path]:
+    """Write MPEG-TS segments of a second each, with sound; the first picture of each is a key frame."""
+    name = folder / "out.m3u8"
+    options = {"hls_time": "1", "hls_list_size": "0", "hls_segment_filename": str(folder / "s%d.ts")}
+    with av.open(str(name), "w", format="hls", options=options) as out:
+        video = out.add_stream("libx264", rate=fps, options={"g": str(fps), "tune": "zerolatency", "bf": "0"})
+        video.width, video.height, video.pix_fmt = *SIZE, "yuv420p"
+        audio = out.add_stream("aac", rate=48000, layout="mono")
+        for k in range(seconds * fps):
+            frame = picture(40 + (k * 3) % 160)
+            frame.pts = k
+            out.mux(video.encode(frame))
+            sound = av.AudioFrame.from_ndarray(
+                np.sin(np.arange(1920) / 10, dtype=np.float32)[None], format="fltp", layout="mono"
+            )
+            sound.sample_rate, sound.pts = 48000, k * 1920
+            out.mux(audio.encode(sound))
+        out.mux(video.encode(None))
+        out.mux(audio.encode(None))
+    return sorted(folder.glob("s*.ts"), key=lambda path: int(path.stem[1:]))
+
+
+def listen(uri: str, *names: str) -> tuple[Source, Listener]:
+    listener = Listener()
+    (source,) = open_sources({n: SEATS[n] for n in names}, dict.fromkeys(names, uri))
+    source.start(listener)
+    return source, listener
+
+
+def reason(source: Source) -> str:
+    return str(source.error) if source.error is not None else str(source.health().reason)
+
+
+# Streams as cameras send them.
+
+
+def test_an_mjpeg_camera_over_http(server: Server) -> None:
+    server.pages["/video.mjpg"] = camera(jpegs(16))
+    source, heard = listen(f"http://{server.host}/video.mjpg?fps=25", "image")
+    try:
+        assert until(lambda: len(heard.frames) > 30, 15), reason(source)
+    finally:
+        began = time.monotonic()
+        source.stop()
+        assert time.monotonic() - began < 2.5
+    levels = [level for _, level in heard.frames]
+    assert len(set(levels)) > 8
+    assert all(min(abs(level - 40 - 10 * k) for k in range(16)) <= 3 for level in levels)
+    times_ms = np.diff([frame.capture_ns for frame, _ in heard.frames]) / 1e6
+    assert 30 < np.median(times_ms) < 60
+    assert server.asked == ["/video.mjpg?fps=25"]
+
+
+@pytest.mark.parametrize("scheme", ["Basic", "Digest"])
+def test_a_camera_that_wants_a_password_gets_it_and_nobody_sees_it(
+    scheme: str, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    heads: list[str] = []
+
+    def guarded(handler: BaseHTTPRequestHandler) -> None:
+        head = handler.headers.get("Authorization", "")
+        heads.append(head)
+        right = base64.b64encode(b"me:p@ss/word").decode() in head if scheme == "Basic" else 'username="me"' in head
+        if right:
+            camera(jpegs(4))(handler)
+            return
+        handler.send_response(401)
+        more = "" if scheme == "Basic" else ', nonce="abc", qop="auth", algorithm=MD5'
+        handler.send_header("WWW-Authenticate", f'{scheme} realm="camera"{more}')
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    server.pages["/v"] = guarded
+    source, heard = listen(f"http://me:p%40ss%2Fword@{server.host}/v", "image")
+    try:
+        assert until(lambda: len(heard.frames) > 3, 15), reason(source)
+    finally:
+        source.stop()
+    assert heads[0] == ""
+    assert heads[1].startswith(scheme)
+    wrong, _ = listen(f"http://{server.host}/v", "image")
+    try:
+        assert until(lambda: "401" in reason(wrong), 10), reason(wrong)
+        assert "password is missing or wrong" in reason(wrong)
+    finally:
+        wrong.stop()
+    said = caplog.text + repr(source.health()) + reason(wrong)
+    assert "word" not in said.replace("password", "")
+
+
+def test_a_live_playlist_comes_at_its_own_pace(server: Server, tmp_path: Path) -> None:
+    parts = segments(tmp_path, 5)
+    began = time.monotonic()
+
+    def live(handler: BaseHTTPRequestHandler) -> None:
+        there = min(len(parts), 2 + int(time.monotonic() - began))
+        lines = [line for part in parts[:there] for line in ("#EXTINF:1.0,", part.name)]
+        playlist(*lines)(handler)
+
+    server.pages["/live/token/index"] = live  # no name that ends in .m3u8
+    for part in parts:
+        server.pages[f"/live/token/{part.name}"] = document(part.read_bytes(), "video/mp2t")
+    source, heard = listen(f"http://me:you@{server.host}/live/token/index?key=abc", "image", "audio")
+    try:
+        assert until(lambda: len(heard.frames) > 60, 20), (reason(source), server.asked)
+    finally:
+        source.stop()
+    arrivals = np.array([frame.arrive_ns for frame, _ in heard.frames[:60]]) / 1e9
+    assert np.diff(arrivals).max() < 0.6, "a segment's pictures do not come all at once"
+    assert 1.8 < arrivals[-1] - arrivals[0] < 5
+    assert sum(len(block.samples) for block in heard.blocks) > 8000
+    times_ms = np.diff([frame.capture_ns for frame, _ in heard.frames]) / 1e6
+    assert 30 < np.median(times_ms) < 50
+    assert any(path == "/live/token/index?key=abc" for path in server.asked)
+    assert not any("you" in path for path in server.asked)
+
+
+def test_a_redirect_on_the_same_server_is_followed(server: Server) -> None:
+    server.pages["/v"] = redirect("/w/video.mjpg")
+    server.pages["/w/video.mjpg"] = camera(jpegs(4))
+    source, heard = listen(f"http://{server.host}/v", "image")
+    try:
+        assert until(lambda: len(heard.frames) > 3, 15), reason(source)
+    finally:
+        source.stop()
+
+
+@pytest.mark.parametrize("kind", ["video/mp4", "image/jpeg"])
+def test_a_file_over_http_is_refused_with_what_to_do(kind: str, server: Server, write_clip: Any) -> None:
+    data = write_clip("clip.mp4", video_codec="libx264").read_bytes() if kind == "video/mp4" else jpegs(1)[0]
+    server.pages["/clip"] = document(data, kind)
+    source, heard = listen(f"http://{server.host}/clip", "image")
+    try:
+        assert until(lambda: source.error is not None, 10)
+    finally:
+        source.stop()
+    assert source.error is not None
+    assert f"a file of {len(data)} bytes ({kind}), not a stream" in source.error.message
+    assert "download it" in str(source.error.fix)
+    assert not heard.frames
+
+
+# Servers that want something else.
+
+PASSWD = "file:///etc/passwd"
+
+
+def drip(handler: BaseHTTPRequestHandler, first: bytes, more: bytes, pause_s: float) -> None:
+    handler.send_response(200)
+    handler.send_header("Content-Type", "application/vnd.apple.mpegurl")
+    handler.end_headers()
+    handler.wfile.write(first)
+    while True:
+        handler.wfile.write(more)
+        time.sleep(pause_s)
+
+
+HOSTILE: dict[str, Callable[[str], Answer]] = {
+    "a file as segment": lambda there: playlist("#EXTINF:1.0,", PASSWD),
+    "a file by another spelling": lambda there: playlist("#EXTINF:1.0,", "/../../etc/passwd", "FILE:/etc/passwd"),
+    "concat": lambda there: playlist("#EXTINF:1.0,", f"concat:http://{there}/inside|{PASSWD}"),
+    "data": lambda there: playlist("#EXTINF:1.0,", "data:video/mp2t;base64,R0lGODlhAQABAAAAACw="),
+    "pipe": lambda there: playlist("#EXTINF:1.0,", "pipe:0"),
+    "another port": lambda there: playlist("#EXTINF:1.0,", f"http://{there}/inside"),
+    "another host as playlist": lambda there: playlist("#EXT-X-STREAM-INF:BANDWIDTH=1", f"http://{there}/inside"),
+    "a key elsewhere": lambda there: playlist(f'#EXT-X-KEY:METHOD=AES-128,URI="http://{there}/inside"', "s0.ts"),
+    "a map elsewhere": lambda there: playlist(f'#EXT-X-MAP:URI="http://{there}/inside"', "#EXTINF:1,", "s0.ts"),
+    "a segment that redirects": lambda there: playlist("#EXTINF:1.0,", "/away"),
+    "a redirect to another port": lambda there: redirect(f"http://{there}/inside"),
+    "a redirect to a file": lambda there: redirect(PASSWD),
+    "a redirect to itself": lambda there: redirect("/v"),
+    "an endless playlist": lambda there: lambda h: drip(h, b"#EXTM3U\n", b"#EXTINF:1.0,\nx.ts\n" * 4000, 0),
+    "a slow playlist": lambda there: lambda h: drip(h, b"#EXTM3U\n#EXTINF:1.0,\n", b"x", 0.1),
+    "an endless segment": lambda there: playlist("#EXTINF:1.0,", "/endless"),
+    "concat in the open": lambda there: lambda h: drip(h, b"ffconcat version 1.0\nfile /etc/passwd\n", b"#\n", 0.1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_a_hostile_server_gets_nothing_and_is_an_error_within_seconds(
+    what: str, server: Server, other: Server, tmp_path: Path
+) -> None:
+    server.pages["/v"] = HOSTILE[what](other.host)
+    server.pages["/away"] = redirect(f"http://{other.host}/inside")
+    server.pages["/endless"] = lambda h: drip(h, b"", bytes(65536), 0)
+    part = segments(tmp_path, 1)[0]
+    server.pages["/s0.ts"] = document(part.read_bytes())
+    other.pages["/inside"] = document(part.read_bytes())
+    source, heard = listen(f"http://{server.host}/v", "image")
+    began = time.monotonic()
+    try:
+        assert until(lambda: source.error is not None or source.health().state == "RECONNECTING", 10), reason(source)
+        said = reason(source)
+    finally:
+        source.stop()
+    assert time.monotonic() - began < 10
+    assert not heard.frames
+    assert other.asked == []
+    assert "root:" not in said
+    if "endless" not in what and "open" not in what:
+        assert "refused" in said, said
+
+
+def test_a_network_sender_cannot_name_files(tmp_path: Path) -> None:
+    """A sender over TCP that sends a list of files, which FFmpeg would open."""
+    clip = tmp_path / "secret.ts"
+    clip.write_bytes(segments(tmp_path, 1)[0].read_bytes())
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(10)
+        source, heard = listen(f"tcp://127.0.0.1:{listener.getsockname()[1]}", "image")
+        try:
+            with listener.accept()[0] as peer:
+                peer.sendall(f"ffconcat version 1.0\nfile {clip}\n".encode() * 200)
+            assert until(lambda: source.health().state == "RECONNECTING", 10)
+        finally:
+            source.stop()
+    assert not heard.frames
+
+
+# Senders by ffmpeg.
+
+
+def ffmpeg(*arguments: str) -> subprocess.Popen[bytes]:
+    need("ffmpeg")
+    return subprocess.Popen(
+        ["ffmpeg", "-loglevel", "error", "-re", *arguments], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+
+
+PATTERN = (
+    *("-f", "lavfi", "-i", "testsrc=size=64x48:rate=25"),
+    *("-c:v", "libx264", "-g", "10", "-tune", "zerolatency"),
+)
+
+
+def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
+    with socket.socket(socket.AF_INET, kind) as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@pytest.mark.devices
+@pytest.mark.parametrize("scheme", ["tcp", "rtmp"])
+def test_streams_that_a_server_sends(scheme: str) -> None:
+    port = free_port()
+    if scheme == "tcp":
+        sender, uri = ffmpeg(*PATTERN, "-f", "mpegts", f"tcp://127.0.0.1:{port}?listen=1"), f"tcp://127.0.0.1:{port}"
+    else:
+        uri = f"rtmp://127.0.0.1:{port}/live/key"
+        sender = ffmpeg(*PATTERN, "-f", "flv", "-listen", "1", uri)
+    try:
+        time.sleep(0.5)
+        source, heard = listen(uri, "image")
+        try:
+            assert until(lambda: len(heard.frames) > 20, 20), reason(source)
+        finally:
+            source.stop()
+    finally:
+        sender.kill()
+        sender.communicate()
+
+
+@pytest.mark.devices
+@pytest.mark.parametrize("how", ["sdp:{}", "{}"])
+def test_rtp_by_its_description_in_a_file(how: str, tmp_path: Path) -> None:
+    port, file = free_port(socket.SOCK_DGRAM) & ~1, tmp_path / "camera.sdp"
+    sender = ffmpeg(*PATTERN, "-f", "rtp", f"rtp://127.0.0.1:{port}", "-sdp_file", str(file))
+    try:
+        assert until(lambda: file.exists() and file.stat().st_size > 100, 10)
+        source, heard = listen(how.format(file), "image")
+        try:
+            assert until(lambda: len(heard.frames) > 20, 20), reason(source)
+        finally:
+            source.stop()
+    finally:
+        sender.kill()
+        sender.communicate()
+
+
+def test_a_protocol_that_this_pyav_lacks_is_said(server: Server) -> None:
+    try:
+        av.open("srt://127.0.0.1:9", timeout=0.5).close()
+    except av.error.ProtocolNotFoundError:
+        pass
+    except (av.error.FFmpegError, OSError):
+        pytest.skip("this PyAV has srt://")
+    source, _ = listen("srt://127.0.0.1:9?passphrase=0123456789ab", "image")
+    try:
+        assert until(lambda: source.error is not None, 5)
+    finally:
+        source.stop()
+    assert "this build of PyAV has no srt://" in str(source.error)
+    assert "0123456789ab" not in str(source.error)
