@@ -24,6 +24,7 @@ from mmedge.types import NS_PER_S
 OPEN_S = 3.0  # for an answer and a recognised stream
 _PLAYLIST_BYTES = 1 << 20
 _SEGMENT_BYTES, _SEGMENT_S = 64 << 20, 10.0
+_PICTURE_BYTES = 32 << 20
 _SNIFFED = 4096  # bytes
 _REDIRECTS = 3
 _BEHIND_NS = 2 * NS_PER_S  # a paced stream that is later than this goes on from where it is
@@ -54,7 +55,9 @@ class Body(io.RawIOBase):
         super().__init__()
         self._answer, self._origin = answer, origin
         self._left, self.deadline_s = limit, deadline_s
+        self.between, self._since = b"", 0  # what parts two pictures, and bytes since it was seen
         self._first = b""
+        origin.bodies.add(self)
 
     def peek(self) -> bytes:
         """Return some first bytes without taking them."""
@@ -78,6 +81,11 @@ class Body(io.RawIOBase):
             data: bytes = self._answer.read1(size)
         except http.client.HTTPException:
             raise OSError(errno.EPROTO, "the server does not speak HTTP") from None
+        if self.between:
+            at = data.rfind(self.between)
+            self._since = self._since + len(data) if at < 0 else len(data) - at
+            if self._since > _PICTURE_BYTES:
+                self._origin.refuse("one of its pictures does not end")
         if self._left is not None:
             self._left -= len(data)
             if self._left < 0:
@@ -90,6 +98,7 @@ class Body(io.RawIOBase):
 
     def close(self) -> None:
         """Close the connection; idempotent."""
+        self._origin.bodies.discard(self)
         self._answer.close()
         super().close()
 
@@ -111,6 +120,7 @@ class Origin(urllib.request.HTTPRedirectHandler):
         parts = urlsplit(target)
         self._key = _origin(target)
         self._silence_s, self._name = silence_s, name
+        self.bodies: set[Body] = set()  # open ones: FFmpeg may forget to close one when it gives up
         self.refusal: SourceError | None = None
         self.problem: OSError | None = None
         host = parts.netloc.rpartition("@")[2]
@@ -182,6 +192,11 @@ class Origin(urllib.request.HTTPRedirectHandler):
             raise
         return body
 
+    def close(self) -> None:
+        """Close all connections; idempotent."""
+        for body in list(self.bodies):
+            body.close()
+
     def check(self, playlist: bytes, base: str) -> None:
         """Refuse a playlist that names anything but documents of this server."""
         for line in playlist.decode("utf-8", "replace").splitlines():
@@ -194,10 +209,12 @@ class Origin(urllib.request.HTTPRedirectHandler):
     def __call__(self, url: str, flags: int, options: Any) -> Any:
         """Open what FFmpeg wants to read, PyAV's ``io_open``: what is not there is empty, and FFmpeg goes on."""
         try:
-            return self.open(url)
+            body = self.open(url)
         except OSError as error:
             self.problem = error
             return io.BytesIO()
+        self.problem = None
+        return body
 
 
 class _Playlist(Body):
@@ -214,41 +231,51 @@ class _Playlist(Body):
         return b""
 
 
-class Paced:
-    """A container whose packets come at their own pace: the segments of HLS arrive each at once.
+class Served:
+    """A container that is read from a server, and closes its connections.
 
     Args:
         container: The container.
         origin: Where it comes from.
-        stop: Ends the waiting.
     """
 
-    def __init__(self, container: Any, origin: Origin, stop: threading.Event) -> None:
-        self._container, self._origin, self._stop = container, origin, stop
+    def __init__(self, container: Any, origin: Origin) -> None:
+        self._container, self._origin = container, origin
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._container, name)
 
-    def __enter__(self) -> Paced:
+    def __enter__(self) -> Served:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._container.close()
+        self._origin.close()
+
+
+class Paced(Served):
+    """One whose packets come at their own pace: the segments of HLS arrive each at once."""
 
     def demux(self, *streams: Any) -> Iterator[Any]:
         """Yield packets as ``InputContainer.demux`` does, none before its time."""
         base_ns: int | None = None
         last_ns = 0
-        for packet in self._container.demux(*streams):
-            ticks = packet.pts if packet.dts is None else packet.dts
-            if ticks is not None:
-                time_ns, now_ns = int(ticks * packet.time_base * NS_PER_S), time.monotonic_ns()
-                if base_ns is None or abs(time_ns - last_ns) > _JUMP_NS or now_ns - base_ns - time_ns > _BEHIND_NS:
-                    base_ns = now_ns - time_ns
-                last_ns = time_ns
-                if self._stop.wait(max(0, base_ns + time_ns - now_ns) / NS_PER_S):
-                    return
-            yield packet
+        try:
+            for packet in self._container.demux(*streams):
+                ticks = packet.pts if packet.dts is None else packet.dts
+                if ticks is not None:
+                    time_ns, now_ns = int(ticks * packet.time_base * NS_PER_S), time.monotonic_ns()
+                    if base_ns is None or abs(time_ns - last_ns) > _JUMP_NS or now_ns - base_ns - time_ns > _BEHIND_NS:
+                        base_ns = now_ns - time_ns
+                    last_ns = time_ns
+                    if self._origin.stop.wait(max(0, base_ns + time_ns - now_ns) / NS_PER_S):
+                        return
+                yield packet
+        except Exception:
+            problem = self._origin.refusal or self._origin.problem
+            if problem is None:
+                raise
+            raise problem from None
         problem = self._origin.refusal or self._origin.problem
         if problem is not None:
             raise problem
@@ -276,7 +303,7 @@ def open_http(av: Any, target: str, *, silence_s: float, stop: threading.Event, 
     answer = body._answer
     kind = answer.headers.get_content_type()
     if isinstance(body, _Playlist):
-        return _open_hls(av, origin, body, silence_s, stop)
+        return _open_hls(av, origin, body, silence_s)
     size = answer.headers.get("Content-Length")
     if size is not None and kind != "multipart/x-mixed-replace":
         body.close()
@@ -285,47 +312,35 @@ def open_http(av: Any, target: str, *, silence_s: float, stop: threading.Event, 
             where=name,
             fix="download it and name the file; or name the camera's stream (MJPEG or HLS), not a single picture",
         )
-    form = "mpjpeg" if kind == "multipart/x-mixed-replace" else None
-    try:
-        container = av.open(body, format=form, options=_STREAM | {"format_whitelist": FORMATS})
-    except av.error.FFmpegError as error:
-        body.close()
-        problem, number, said = type(error), error.errno, error.strerror
-    else:
-        body.deadline_s = None
-        return _Closing(container, body)
-    raise problem(number, said)
+    multipart = kind == "multipart/x-mixed-replace"
+    body.between = answer.headers.get_boundary("").strip('"').encode() if multipart else b""
+    options = _STREAM | {"format_whitelist": FORMATS}
+    container = _open(av, origin, body, format="mpjpeg" if multipart else None, options=options)
+    body.deadline_s = None
+    return Served(container, origin)
 
 
-def _open_hls(av: Any, origin: Origin, playlist: Body, silence_s: float, stop: threading.Event) -> Paced:
+def _open_hls(av: Any, origin: Origin, playlist: Body, silence_s: float) -> Paced:
     first: list[Body] = [playlist]
 
     def again(url: str, flags: int, options: Any) -> Any:
         return first.pop() if first and url == origin.base else origin(url, flags, options)
 
+    times_s = max(OPEN_S, 2 * silence_s), silence_s
+    return Paced(_open(av, origin, origin.base, format="hls", io_open=again, options=_HLS, timeout=times_s), origin)
+
+
+def _open(av: Any, origin: Origin, what: Any, **options: Any) -> Any:
     try:
-        container = av.open(
-            origin.base, format="hls", io_open=again, options=_HLS, timeout=(max(OPEN_S, 2 * silence_s), silence_s)
-        )
-    except av.error.FFmpegError as error:
+        return av.open(what, **options)
+    except BaseException as error:
+        origin.close()
+        # What ended it here says more than what FFmpeg makes of it; and FFmpeg's own error holds the address.
+        ours = origin.refusal or origin.problem
+        if not isinstance(error, av.error.FFmpegError):
+            raise
         problem, number, said = type(error), error.errno, error.strerror
-    else:
-        return Paced(container, origin, stop)
-    raise origin.refusal or origin.problem or problem(number, said)
-
-
-class _Closing(Paced):
-    """A container that closes what it reads from; its packets are not paced, they come live."""
-
-    def __init__(self, container: Any, body: Body) -> None:
-        self._container, self._body = container, body
-
-    def __exit__(self, *_: object) -> None:
-        self._container.close()
-        self._body.close()
-
-    def demux(self, *streams: Any) -> Iterator[Any]:
-        yield from self._container.demux(*streams)
+    raise ours or problem(number, said)
 
 
 def _origin(url: str) -> tuple[str, str, int | None]:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import base64
 import socket
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
-from fractions import Fraction
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -18,77 +16,15 @@ import pytest
 
 from mmedge.bundle.manifest import AudioInput, ImageInput, Input
 from mmedge.capture import Source, open_sources
-from mmedge.types import Block, EndOfStream, Frame, Packet
 from tests.integration.conftest import need
 from tests.processes import until
+from tests.servers import Answer, Listener, Server, camera, document, jpegs, playlist, redirect, segments
 
 av = pytest.importorskip("av")
 SEATS: dict[str, Input] = {
     "image": ImageInput(size=(32, 32), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
     "audio": AudioInput(sample_rate_hz=8000, window_ms=100),
 }
-SIZE = (64, 48)
-Answer = Callable[[BaseHTTPRequestHandler], None]
-
-
-class Listener:
-    """Keeps packets; pictures are kept as the brightness of their middle."""
-
-    def __init__(self) -> None:
-        self.frames: list[tuple[Frame, int]] = []
-        self.blocks: list[Block] = []
-        self.ends: list[EndOfStream] = []
-
-    def __call__(self, packet: Packet) -> None:
-        """Take a packet."""
-        if isinstance(packet, Frame):
-            self.frames.append((packet, int(packet.data[packet.height // 2, packet.width // 2])))
-            if packet.release is not None:
-                packet.release()
-        elif isinstance(packet, Block):
-            self.blocks.append(packet)
-        elif isinstance(packet, EndOfStream):
-            self.ends.append(packet)
-
-
-class Server:
-    """An HTTP server on loopback.
-
-    Attributes:
-        asked: Paths that were asked for, in order.
-        pages: Path -> what answers; the query does not count.
-    """
-
-    def __init__(self) -> None:
-        self.asked: list[str] = []
-        self.pages: dict[str, Answer] = {}
-        server = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                server.asked.append(self.path)
-                page = server.pages.get(self.path.partition("?")[0])
-                if page is None:
-                    self.send_error(404)
-                    return
-                try:
-                    page(self)
-                except OSError:
-                    self.close_connection = True
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._http.daemon_threads = True
-        self.port = self._http.server_address[1]
-        self.host = f"127.0.0.1:{self.port}"
-        threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
-
-    def close(self) -> None:
-        """End it."""
-        self._http.shutdown()
-        self._http.server_close()
 
 
 @pytest.fixture
@@ -103,84 +39,6 @@ def other() -> Iterator[Server]:
     server = Server()
     yield server
     server.close()
-
-
-def document(data: bytes, kind: str = "application/octet-stream") -> Answer:
-    def answer(handler: BaseHTTPRequestHandler) -> None:
-        handler.send_response(200)
-        handler.send_header("Content-Type", kind)
-        handler.send_header("Content-Length", str(len(data)))
-        handler.end_headers()
-        handler.wfile.write(data)
-
-    return answer
-
-
-def redirect(url: str) -> Answer:
-    def answer(handler: BaseHTTPRequestHandler) -> None:
-        handler.send_response(302)
-        handler.send_header("Location", url)
-        handler.send_header("Content-Length", "0")
-        handler.end_headers()
-
-    return answer
-
-
-def playlist(*lines: str) -> Answer:
-    head = ("#EXTM3U", "#EXT-X-VERSION:3", "#EXT-X-TARGETDURATION:1", "#EXT-X-MEDIA-SEQUENCE:0")
-    return document("\n".join([*head, *lines, ""]).encode(), "application/vnd.apple.mpegurl")
-
-
-def picture(level: int, pixels: str = "yuv420p") -> Any:
-    planes = np.full((SIZE[1] * 3 // 2, SIZE[0]), 128, np.uint8)
-    planes[: SIZE[1]] = level
-    return av.VideoFrame.from_ndarray(planes, format=pixels)
-
-
-def jpegs(count: int) -> list[bytes]:
-    codec = av.CodecContext.create("mjpeg", "w")
-    codec.width, codec.height, codec.pix_fmt, codec.time_base = *SIZE, "yuvj420p", Fraction(1, 25)
-    return [bytes(packet) for k in range(count) for packet in codec.encode(picture(40 + 10 * (k % 16), "yuvj420p"))]
-
-
-def camera(pictures: list[bytes], fps: float = 25) -> Answer:
-    """Return an MJPEG camera's answer: pictures without end, each in its time."""
-
-    def answer(handler: BaseHTTPRequestHandler) -> None:
-        handler.send_response(200)
-        handler.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
-        handler.end_headers()
-        number = 0
-        while True:
-            data = pictures[number % len(pictures)]
-            handler.wfile.write(b"--frame\r\nContent-Type: image/jpeg\r\n")
-            handler.wfile.write(f"Content-Length: {len(data)}\r\n\r\n".encode() + data + b"\r\n")
-            number += 1
-            time.sleep(1 / fps)
-
-    return answer
-
-
-def segments(folder: Path, seconds: int, fps: int = 25) -> list[Path]:
-    """Write MPEG-TS segments of a second each, with sound; the first picture of each is a key frame."""
-    name = folder / "out.m3u8"
-    options = {"hls_time": "1", "hls_list_size": "0", "hls_segment_filename": str(folder / "s%d.ts")}
-    with av.open(str(name), "w", format="hls", options=options) as out:
-        video = out.add_stream("libx264", rate=fps, options={"g": str(fps), "tune": "zerolatency", "bf": "0"})
-        video.width, video.height, video.pix_fmt = *SIZE, "yuv420p"
-        audio = out.add_stream("aac", rate=48000, layout="mono")
-        for k in range(seconds * fps):
-            frame = picture(40 + (k * 3) % 160)
-            frame.pts = k
-            out.mux(video.encode(frame))
-            sound = av.AudioFrame.from_ndarray(
-                np.sin(np.arange(1920) / 10, dtype=np.float32)[None], format="fltp", layout="mono"
-            )
-            sound.sample_rate, sound.pts = 48000, k * 1920
-            out.mux(audio.encode(sound))
-        out.mux(video.encode(None))
-        out.mux(audio.encode(None))
-    return sorted(folder.glob("s*.ts"), key=lambda path: int(path.stem[1:]))
 
 
 def listen(uri: str, *names: str) -> tuple[Source, Listener]:
@@ -252,7 +110,8 @@ def test_a_camera_that_wants_a_password_gets_it_and_nobody_sees_it(
     assert "word" not in said.replace("password", "")
 
 
-def test_a_live_playlist_comes_at_its_own_pace(server: Server, tmp_path: Path) -> None:
+@pytest.mark.parametrize("master", [False, True])
+def test_a_live_playlist_comes_at_its_own_pace(master: bool, server: Server, tmp_path: Path) -> None:
     parts = segments(tmp_path, 5)
     began = time.monotonic()
 
@@ -264,7 +123,9 @@ def test_a_live_playlist_comes_at_its_own_pace(server: Server, tmp_path: Path) -
     server.pages["/live/token/index"] = live  # no name that ends in .m3u8
     for part in parts:
         server.pages[f"/live/token/{part.name}"] = document(part.read_bytes(), "video/mp2t")
-    source, heard = listen(f"http://me:you@{server.host}/live/token/index?key=abc", "image", "audio")
+    server.pages["/all"] = playlist("#EXT-X-STREAM-INF:BANDWIDTH=100000", "live/token/index?key=abc")
+    path = "all" if master else "live/token/index?key=abc"
+    source, heard = listen(f"http://me:you@{server.host}/{path}", "image", "audio")
     try:
         assert until(lambda: len(heard.frames) > 60, 20), (reason(source), server.asked)
     finally:
@@ -311,7 +172,9 @@ PASSWD = "file:///etc/passwd"
 
 def drip(handler: BaseHTTPRequestHandler, first: bytes, more: bytes, pause_s: float) -> None:
     handler.send_response(200)
-    handler.send_header("Content-Type", "application/vnd.apple.mpegurl")
+    multipart = first.startswith(b"--b")
+    kind = "multipart/x-mixed-replace; boundary=b" if multipart else "application/vnd.apple.mpegurl"
+    handler.send_header("Content-Type", kind)
     handler.end_headers()
     handler.wfile.write(first)
     while True:
@@ -336,6 +199,7 @@ HOSTILE: dict[str, Callable[[str], Answer]] = {
     "an endless playlist": lambda there: lambda h: drip(h, b"#EXTM3U\n", b"#EXTINF:1.0,\nx.ts\n" * 4000, 0),
     "a slow playlist": lambda there: lambda h: drip(h, b"#EXTM3U\n#EXTINF:1.0,\n", b"x", 0.1),
     "an endless segment": lambda there: playlist("#EXTINF:1.0,", "/endless"),
+    "an endless picture": lambda there: lambda h: drip(h, b"--b\r\nX: y\r\n\r\n", bytes(1 << 20), 0.0),
     "concat in the open": lambda there: lambda h: drip(h, b"ffconcat version 1.0\nfile /etc/passwd\n", b"#\n", 0.1),
 }  # fmt: skip
 
