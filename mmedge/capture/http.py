@@ -10,6 +10,7 @@ import errno
 import http.client
 import io
 import re
+import ssl
 import threading
 import time
 import urllib.error
@@ -179,6 +180,8 @@ class Origin(urllib.request.HTTPRedirectHandler):
             if isinstance(reason, TimeoutError):
                 raise TimeoutError(errno.ETIMEDOUT, "the server does not answer") from None
             said = reason.strerror if isinstance(reason, OSError) else None
+            if isinstance(reason, ssl.SSLCertVerificationError):
+                said = f"its certificate is not trusted: {reason.verify_message}"
             number = reason.errno if isinstance(reason, OSError) else None
             raise OSError(number or errno.EPROTO, said or "the server does not speak HTTP as it should") from None
         now_s = time.monotonic()

@@ -140,6 +140,30 @@ def test_a_live_playlist_comes_at_its_own_pace(master: bool, server: Server, tmp
     assert not any("you" in path for path in server.asked)
 
 
+def test_a_certificate_is_checked(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    need("openssl")
+    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    command += ["-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(command, check=True, capture_output=True)
+    server.secure(certificate, key)
+    server.pages["/v"] = camera(jpegs(4))
+    uri = f"https://me:correct-horse@localhost:{server.port}/v"
+    source, heard = listen(uri, "image")
+    try:
+        assert until(lambda: "certificate" in reason(source), 10), reason(source)
+        assert not heard.frames
+        assert not server.asked
+    finally:
+        source.stop()
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    source, heard = listen(uri, "image")
+    try:
+        assert until(lambda: len(heard.frames) > 3, 10), reason(source)
+    finally:
+        source.stop()
+
+
 def test_a_redirect_on_the_same_server_is_followed(server: Server) -> None:
     server.pages["/v"] = redirect("/w/video.mjpg")
     server.pages["/w/video.mjpg"] = camera(jpegs(4))
