@@ -7,8 +7,6 @@ shown is chosen by lists of what is known to be harmless; everything else become
 from __future__ import annotations
 
 import base64
-import hashlib
-import hmac
 import re
 import threading
 from typing import NoReturn
@@ -99,6 +97,9 @@ class Address:
         Returns:
             The digits; nothing if what is shown, and a password, is all that there is.
         """
+        import hashlib
+        import hmac  # here, as few need them and every command starts with this module
+
         text = self._text
         if not re.match(r"\s*gst:", text, re.IGNORECASE):
             text = re.sub(r"(?<=://)[^?#]*@", "", text, count=1)

@@ -179,10 +179,11 @@ def _read_network(uri: str) -> tuple[str, Params]:
             raise ConfigError("sdp: needs a file")
         return f"sdp:{path}", {}
     try:
-        parts = urlsplit(uri)
-        port = parts.port
-    except ValueError:  # which quotes what stands there
-        raise ConfigError("not a network address: its host or port is malformed", fix=_ESCAPE) from None
+        parts, port = (split := urlsplit(uri)), split.port
+    except ValueError:  # its text quotes what stands there: no error of ours has it as its cause
+        parts = None
+    if parts is None:
+        raise ConfigError("not a network address: its host or port is malformed", fix=_ESCAPE)
     if "@" in uri.partition("://")[2].replace(parts.netloc, "", 1):  # FFmpeg would look for a host inside the password
         raise ConfigError("not a network address: it is not clear where its password ends", fix=_ESCAPE)
     if parts.scheme in ("udp", "tcp", "rtp", "srt") and port is None:

@@ -10,7 +10,6 @@ import os
 import re
 import stat
 from collections.abc import Iterable
-from pathlib import Path
 from urllib.parse import quote
 
 from mmedge.address import Address
@@ -46,7 +45,7 @@ def typed(text: str, where: str) -> Address:
         >>> print(typed("rtsp://me:${CAM_PASSWORD}@camera/", "--image"))
         rtsp://***@camera/
     """
-    return _read(Path(text[1:]), where) if text.startswith(_FILE) else Address(_expand(text, where))
+    return _read(text[1:], where) if text.startswith(_FILE) else Address(_expand(text, where))
 
 
 def suggested(text: str) -> str:
@@ -78,8 +77,8 @@ def _expand(text: str, where: str) -> str:
     return "".join([*parts, text[at:]])
 
 
-def _read(path: Path, where: str) -> Address:
-    shown = f"@{path}"
+def _read(path: str, where: str) -> Address:
+    shown = f"@{Address(path)}"  # it may be an address itself
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         with os.fdopen(fd, "rb") as file:
@@ -92,7 +91,7 @@ def _read(path: Path, where: str) -> Address:
             f"the file of the address cannot be read: {error.strerror}", where=f"{where} {shown}", fix="check the path"
         ) from None
     if stat.S_ISREG(mode) and mode & 0o077:
-        log.warning("%s: others may read this file; chmod 600 %s", where, path)
+        log.warning("%s: others may read this file; chmod 600 %s", where, shown[1:])
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError:

@@ -292,13 +292,16 @@ def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
 
 
 @pytest.mark.devices
-@pytest.mark.parametrize("scheme", ["tcp", "rtmp"])
-def test_streams_that_a_server_sends(scheme: str) -> None:
+@pytest.mark.parametrize("scheme", ["tcp", "rtmp", "rtp"])
+def test_streams_that_ffmpeg_sends(scheme: str) -> None:
     port = free_port()
+    uri = f"{scheme}://127.0.0.1:{port}"
     if scheme == "tcp":
-        sender, uri = ffmpeg(*PATTERN, "-f", "mpegts", f"tcp://127.0.0.1:{port}?listen=1"), f"tcp://127.0.0.1:{port}"
+        sender = ffmpeg(*PATTERN, "-f", "mpegts", f"{uri}?listen=1")
+    elif scheme == "rtp":
+        sender = ffmpeg(*PATTERN, "-f", "rtp_mpegts", uri)
     else:
-        uri = f"rtmp://127.0.0.1:{port}/live/key"
+        uri += "/live/key"
         sender = ffmpeg(*PATTERN, "-f", "flv", "-listen", "1", uri)
     try:
         time.sleep(0.5)
