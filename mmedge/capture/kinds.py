@@ -5,6 +5,7 @@ Nothing of a source is imported before one is opened.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from urllib.parse import unquote, urlsplit
 
 from mmedge.address import shown_name
+from mmedge.capture.channels import CHOICE, Choice, check_choice, split_choice
 from mmedge.errors import ConfigError
 from mmedge.types import ClockQuality
 
@@ -35,6 +37,7 @@ class Opening:
         images: Names of the inputs that take its pictures.
         sounds: Names and sample rates in Hz of the inputs that take its sound.
         texts: Names of the inputs that take its text.
+        choices: Which track and channels an input takes, by name; one that is not here takes the usual ones.
         realtime: Play a file at its own pace; otherwise as fast as it is taken.
         speed: How many times faster than real time a file is played.
         base: The start of the run, shared by all its files.
@@ -47,6 +50,7 @@ class Opening:
     realtime: bool
     speed: float
     base: StartTime
+    choices: Mapping[str, Choice] = field(default_factory=dict)
 
 
 def _target(target: str, params: Mapping[str, str]) -> tuple[str, ...]:
@@ -104,7 +108,9 @@ class SourceKind:
 
 
 def read_params(kind: str, query: str, allowed: Iterable[str]) -> Params:
-    """Return the parameters after ``?``, each given once; ``width``, ``height`` and ``fps`` are whole numbers from 1.
+    """Return the parameters after ``?``, each given once.
+
+    ``width``, ``height`` and ``fps`` are whole numbers from 1; ``track``, ``channel`` and those of ``channels`` from 0.
 
     Args:
         kind: Name of the kind, for the message.
@@ -130,6 +136,7 @@ def read_params(kind: str, query: str, allowed: Iterable[str]) -> Params:
         if name == "fourcc" and len(value) != 4:
             raise ConfigError("parameter 'fourcc' must have four characters")
         params[name] = value
+    check_choice(params)
     return params
 
 
@@ -173,11 +180,13 @@ def _open_gstreamer(order: Opening) -> ThreadSource:
 
 
 def _read_network(uri: str) -> tuple[str, Params]:
+    uri, choice = split_choice(uri, query=True)
+    params = read_params("network", choice, CHOICE)
     if "://" not in uri:  # a description of an RTP stream, in a file
         path = uri.removeprefix("sdp:")
         if not path:
             raise ConfigError("sdp: needs a file")
-        return f"sdp:{path}", {}
+        return f"sdp:{path}", params
     try:
         parts, port = (split := urlsplit(uri)), split.port
     except ValueError:  # its text quotes what stands there: no error of ours has it as its cause
@@ -190,22 +199,25 @@ def _read_network(uri: str) -> tuple[str, Params]:
         raise ConfigError(f"{parts.scheme}:// needs a port")
     if parts.scheme != "udp" and not parts.hostname:
         raise ConfigError(f"{parts.scheme}:// needs a host")
-    return uri, {}
+    return uri, params
 
 
 def _open_network(order: Opening) -> ThreadSource:
     from mmedge.capture.stream_url import NetworkSource
 
-    return NetworkSource(order.uri, images=order.images, sounds=order.sounds)
+    return NetworkSource(order.uri, images=order.images, sounds=order.sounds, choices=order.choices)
 
 
 def _read_file(uri: str) -> tuple[str, Params]:
-    if not uri.startswith("file://"):
-        return uri, {}
-    path = uri.removeprefix("file://")
-    if not path.startswith("/"):
+    def path(text: str) -> str:
+        return unquote(text.removeprefix("file://")) if text.startswith("file://") else text
+
+    rest, choice = split_choice(uri)
+    if choice and os.path.exists(path(uri)):  # noqa: PTH110  it has that very name; Path's raises if it is too long
+        rest, choice = uri, ""
+    if rest.startswith("file://") and not path(rest).startswith("/"):
         raise no_address()
-    return unquote(path), {}
+    return path(rest), read_params("file", choice, CHOICE)
 
 
 def _open_file(order: Opening) -> ThreadSource:
@@ -215,6 +227,7 @@ def _open_file(order: Opening) -> ThreadSource:
         order.uri.target,
         images=order.images,
         sounds=order.sounds,
+        choices=order.choices,
         realtime=order.realtime,
         speed=order.speed,
         base=order.base,
@@ -222,15 +235,16 @@ def _open_file(order: Opening) -> ThreadSource:
 
 
 def _read_microphone(uri: str) -> tuple[str, Params]:
-    if uri == "mic://":
+    match = re.fullmatch(r"(?s)mic://([^?].*?)(?:\?((?:&?\w+=[^&?]*)+))?", uri)
+    if match is None:
         raise no_address()
-    return unquote(uri.removeprefix("mic://")), {}
+    return unquote(match[1]), read_params("microphone", match[2] or "", ("channel", "channels"))
 
 
 def _open_microphone(order: Opening) -> ThreadSource:
     from mmedge.capture.microphone import MicrophoneSource
 
-    return MicrophoneSource(order.uri.target, sounds=order.sounds)
+    return MicrophoneSource(order.uri.target, sounds=order.sounds, choices=order.choices)
 
 
 def _same_microphone(targets: Iterable[str]) -> Mapping[str, int]:
@@ -317,7 +331,7 @@ KINDS: Mapping[str, SourceKind] = {
     ),
     "microphone": SourceKind(
         schemes=("mic://",),
-        forms="mic://default, mic://NAME",
+        forms="mic://default, mic://NAME?channel=0",
         read=_read_microphone,
         same=_same_microphone,
         feeds=("audio",),

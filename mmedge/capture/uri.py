@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from mmedge.address import Address
+from mmedge.capture.channels import CHOICE
 from mmedge.capture.kinds import KINDS, no_address
 from mmedge.errors import ConfigError, printable
 
@@ -53,10 +54,10 @@ class Uri:
 
     @property
     def spelling(self) -> Address:
-        """The one spelling of the address, parameters included."""
+        """The one spelling of the address, parameters of the device included."""
         if KINDS[self.kind].whole:
             return Address(self._whole)
-        query = "&".join(f"{name}={value}" for name, value in sorted(self.params.items()))
+        query = "&".join(f"{name}={value}" for name, value in sorted(self.params.items()) if name not in CHOICE)
         return Address(f"{KINDS[self.kind].schemes[0]}{self._whole}" + (f"?{query}" if query else ""))
 
     @property
