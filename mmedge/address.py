@@ -222,8 +222,10 @@ def _mask_path(text: str, hidden: list[str], scheme: str = "") -> str:
     if at and ":" in before and not re.match(r"\.{0,2}/(?!/)", text):
         path, mark, query = after.partition("?")
         return f"{_hide(before, hidden)}@" + _mask_segments(path, hidden) + mark + _mask_query(query, hidden)
-    if mark and "=" in query:
-        return path + mark + _mask_query(query, hidden, numbers=scheme in ("test", "csi", "v4l2"))
+    # A file's name may hold "?" and "=": only what names a secret makes it an address.
+    device = scheme in ("test", "csi", "v4l2")
+    if "=" in query and (device or any(_SECRET_NAME.search(pair.partition("=")[0]) for pair in query.split("&"))):
+        return path + mark + _mask_query(query, hidden, numbers=device)
     return text
 
 

@@ -53,6 +53,8 @@ PLACES = [
             "camera:554/live?a=1&{}",
             "me@camera:554/live?{}=1#x",
             "camera:554/live#{}",
+            "camera:554/live?key={}&track=1&channel=0",
+            "camera:554/live?channel={}",
         )
     ),
     "rtmp://host:1935/live/{}",
