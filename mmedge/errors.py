@@ -47,10 +47,10 @@ class MmedgeError(Exception):
     exit_code: ClassVar[int] = 5
 
     def __init__(self, message: str, *, where: str | None = None, fix: str | None = None) -> None:
-        self.message = printable(message)
+        self.message = printable(scrub(message))
         super().__init__(self.message)
-        self.where = None if where is None else printable(where)
-        self.fix = None if fix is None else printable(fix)
+        self.where = None if where is None else printable(scrub(where))
+        self.fix = None if fix is None else printable(scrub(fix))
 
     def __str__(self) -> str:
         lines = [self.message]
@@ -73,11 +73,8 @@ class MmedgeError(Exception):
 
 
 def printable(text: str) -> str:
-    """Return ``text`` without the secrets of source addresses, and with lone surrogates escaped.
-
-    Names of files may have such surrogates; terminals and JSON do not take them.
-    """
-    return scrub(text).encode("utf-8", "backslashreplace").decode()
+    """Return ``text`` with lone surrogates escaped: file names may have them, terminals and JSON do not take them."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 class InternalError(MmedgeError):
@@ -141,6 +138,7 @@ def trace(error: BaseException | None) -> str:
         return ""
     text = str(error) if isinstance(error, ChildTraceback) else "".join(traceback.format_exception(error)).rstrip()
     half = _MAX_TRACE // 2
+    text = scrub(text)  # before it is cut: a half of a secret is one, too
     return printable(text if len(text) <= _MAX_TRACE else f"{text[: half - 5]}\n...\n{text[-half:]}")
 
 

@@ -10,10 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from mmedge.address import scrub
 from mmedge.capture.picture import SLOTS
 from mmedge.capture.sound import Piece
 from mmedge.clock import ClockReport, now_ns
-from mmedge.errors import MmedgeError, SourceError, printable, shortage, trace
+from mmedge.errors import MmedgeError, SourceError, shortage, trace
 from mmedge.types import (
     FROZEN_NS,
     Block,
@@ -298,7 +299,7 @@ class ThreadSource(ABC):
                 self.error, reason = error, error.message
                 log.error("%s", error)
             else:
-                reason = printable(f"{type(error).__name__}: {error}")
+                reason = scrub(f"{type(error).__name__}: {error}")
                 what, fix = shortage(error) or (f"reading failed: {reason}", "the log has the details")
                 self.error = SourceError(what, where=self.name, fix=fix)
                 self.error.__cause__ = error

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from mmedge.address import Address
 from mmedge.capture.channels import CHOICE
 from mmedge.capture.kinds import KINDS, no_address
-from mmedge.errors import ConfigError, printable
+from mmedge.errors import ConfigError
 
 FORMS = ", ".join(kind.forms for kind in KINDS.values())
 
@@ -34,7 +34,7 @@ class Uri:
 
     def __str__(self) -> str:
         """Return the address as it may be shown: without a secret."""
-        return printable(self.target)
+        return self.target.encode("utf-8", "backslashreplace").decode()
 
     def reveal(self) -> str:
         """Return the target with its secrets: only for the call that opens the device."""
