@@ -50,9 +50,9 @@ def check_sources(inputs: object) -> dict[str, Address]:
     found: dict[str, Address] = {}
     for name, uri in inputs.items():
         if not isinstance(name, str) or not isinstance(uri, (str, Address)):
-            wanted = (
-                f"'{Address(str(name))}': '{Address(str(uri))}'" if isinstance(uri, (int, Path)) else "'image': '0'"
-            )
+            wanted = "'image': 'clip.mp4'"
+            if isinstance(uri, (int, Path)):
+                wanted = f"'{Address(str(name))}': '{Address(str(uri))}'"
             raise ConfigError(
                 f"name and URI of an input must be strings, got {type(name).__name__} and {type(uri).__name__}",
                 where="inputs",
