@@ -59,7 +59,7 @@ _known: dict[str, str] = {}  # what must not be shown -> what is shown instead
 class Address:
     """A source address. ``str``, ``repr`` and ``format`` give its masked text; ``reveal`` is for whoever opens it.
 
-    Two addresses are equal if they are with their secrets. It cannot be pickled, nor encoded without a hook.
+    Two addresses are equal if they are with their secrets; so is the text that one was made of. It cannot be pickled, nor encoded without a hook.
 
     Args:
         text: The address as it was typed; nothing about it is checked.
@@ -119,6 +119,8 @@ class Address:
         return format(self._shown, spec)
 
     def __eq__(self, other: object) -> bool:
+        if isinstance(other, str):
+            return self._text == other
         return self._text == other._text if isinstance(other, Address) else NotImplemented
 
     def __hash__(self) -> int:

@@ -210,6 +210,8 @@ def test_an_address_is_a_value_that_keeps_its_secret() -> None:
     one, other = Address("rtsp://me:one-secret@h/"), Address("rtsp://me:two-secret@h/")
     assert str(one) == str(other)
     assert one != other
+    assert one == "rtsp://me:one-secret@h/"
+    assert "rtsp://me:two-secret@h/" in {one: 1, other: 2}
     assert len({one, other, Address(one), copy.deepcopy(one)}) == 2
     for encode in (pickle.dumps, msgspec.json.encode, msgspec.msgpack.encode, msgspec.to_builtins, json.dumps):
         with pytest.raises(TypeError) as error:
