@@ -59,7 +59,8 @@ _known: dict[str, str] = {}  # what must not be shown -> what is shown instead
 class Address:
     """A source address. ``str``, ``repr`` and ``format`` give its masked text; ``reveal`` is for whoever opens it.
 
-    Two addresses are equal if they are with their secrets; so is the text that one was made of. It cannot be pickled, nor encoded without a hook.
+    Two addresses are equal if they are with their secrets; so is the text that one was made of. It cannot be pickled,
+    nor encoded without a hook.
 
     Args:
         text: The address as it was typed; nothing about it is checked.
