@@ -23,6 +23,8 @@ import os
 import traceback
 from typing import ClassVar
 
+from mmedge.address import scrub
+
 _MAX_TRACE = 16_000  # characters
 _NO_MEMORY = ("cannot allocate memory", "failed to map segment", "bad_alloc", "out of memory")
 
@@ -45,10 +47,10 @@ class MmedgeError(Exception):
     exit_code: ClassVar[int] = 5
 
     def __init__(self, message: str, *, where: str | None = None, fix: str | None = None) -> None:
-        super().__init__(message)
-        self.message = printable(message)
-        self.where = None if where is None else printable(where)
-        self.fix = None if fix is None else printable(fix)
+        self.message = printable(scrub(message))
+        super().__init__(self.message)
+        self.where = None if where is None else printable(scrub(where))
+        self.fix = None if fix is None else printable(scrub(fix))
 
     def __str__(self) -> str:
         lines = [self.message]
@@ -136,6 +138,7 @@ def trace(error: BaseException | None) -> str:
         return ""
     text = str(error) if isinstance(error, ChildTraceback) else "".join(traceback.format_exception(error)).rstrip()
     half = _MAX_TRACE // 2
+    text = scrub(text)  # before it is cut: a half of a secret is one, too
     return printable(text if len(text) <= _MAX_TRACE else f"{text[: half - 5]}\n...\n{text[-half:]}")
 
 

@@ -1,4 +1,4 @@
-"""Atomic files (written to a temporary file, then renamed), and the cache folder."""
+"""Atomic files (written to a temporary file, then renamed), files of the user alone, and the cache folder."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,6 +24,28 @@ def user_cache(*parts: str) -> Path:
         return (Path(base) if base else Path.home() / ".cache").joinpath("mmedge", *parts)
     except RuntimeError as error:
         raise ConfigError("there is no home folder for the cache", fix="set XDG_CACHE_HOME to a folder") from error
+
+
+def private_folder(path: Path) -> None:
+    """Make a folder that its owner alone may use, whatever the umask; one that is there becomes so, if it is ours.
+
+    Raises:
+        OSError: If it cannot be made.
+    """
+    path.mkdir(mode=0o700, exist_ok=True)
+    if path.stat().st_uid == os.geteuid():
+        path.chmod(0o700)
+
+
+def private_file(path: Path) -> FileIO:
+    """Make a new file that its owner alone may read, whatever the umask, and return it for writing, unbuffered.
+
+    Raises:
+        OSError: If it is there, or cannot be made.
+    """
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    os.fchmod(fd, 0o600)
+    return os.fdopen(fd, "wb", buffering=0)
 
 
 @contextmanager

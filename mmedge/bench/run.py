@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import count
 from pathlib import Path
 from typing import Literal
 
 import mmedge
+from mmedge.address import Address
 from mmedge.bench.generator import Generator
 from mmedge.bench.report import Rate, Report
 from mmedge.bench.schedule import BLOCK_MS, Feed, describe, make_feeds, trigger_period_ns
@@ -33,7 +34,7 @@ def bench(
     bundle: Bundle | str | Path,
     duration_s: float = 30.0,
     *,
-    inputs: dict[str, str] | None = None,
+    inputs: Mapping[str, str] | Mapping[str, Address] | None = None,
     backend: Backend = "auto",
     precision: Precision | None = None,
     isolation: Literal["auto", "process", "thread"] = "auto",
@@ -108,7 +109,7 @@ def bench(
             conditions={
                 "duration_s": duration_s,
                 "warm_up_s": WARM_UP_S,
-                "inputs": inputs if feeds is None else describe(feeds),
+                "inputs": {n: str(Address(u)) for n, u in uris.items()} if feeds is None else describe(feeds),
                 "isolation": pipe.isolation,
                 "backends": pipe.statistics.backends,
                 "mmedge": mmedge.__version__,

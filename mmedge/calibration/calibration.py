@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mmedge.address import Address
 from mmedge.bundle.manifest import AudioInput, ImageInput, Input
 from mmedge.calibration.flash import Rise, Rises, ToneLevel, brightness
 from mmedge.calibration.offsets import Offset, device_name
@@ -201,7 +202,9 @@ class _Listener:
                 self.beeps.append(rise.at_ns)
 
 
-def calibrate(image: str, audio: str, *, flashes: int = 20, progress: Progress | None = None) -> MeasuredOffset:
+def calibrate(
+    image: str | Address, audio: str | Address, *, flashes: int = 20, progress: Progress | None = None
+) -> MeasuredOffset:
     """Measure the constant offset between a camera and a microphone; nothing is written.
 
     Args:
@@ -225,7 +228,7 @@ def calibrate(image: str, audio: str, *, flashes: int = 20, progress: Progress |
     """
     names = device_name(image), device_name(audio)
     listener = _Listener()
-    sources = open_sources(_INPUTS, {"image": image, "audio": audio}, workers=True)
+    sources = open_sources(_INPUTS, {"image": Address(image), "audio": Address(audio)}, workers=True)
     try:
         began_ns = now_ns()
         for source in sources:

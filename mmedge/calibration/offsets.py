@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
+from mmedge.address import Address
 from mmedge.bundle.manifest import AudioInput, ImageInput, Input
 from mmedge.capture import KINDS, parse
 from mmedge.errors import ConfigError
@@ -19,6 +21,7 @@ from mmedge.files import replacing
 from mmedge.types import ClockQuality, Packet
 
 _MAX_BYTES, _MAX_PAIRS = 1 << 20, 256
+_MARKED = re.compile(r" \([0-9a-f]{6}\)\Z")
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=2000)]
 _Length = Annotated[int, msgspec.Meta(ge=0, le=60_000_000_000)]
 _P = TypeVar("_P", bound=Packet)
@@ -65,8 +68,11 @@ def offsets_path() -> Path:
     return base / "mmedge" / "offsets.json"
 
 
-def device_name(uri: str) -> str:
-    """Return the one spelling under which a live device is kept; a password is not part of it.
+def device_name(uri: str | Address) -> str:
+    """Return the one spelling under which a live device is kept; no secret is part of it.
+
+    Where a token or the like is all that tells two devices apart, six digits follow, which only this machine can
+    compute: they come from a random key beside the offsets. A password does not count: it may be changed.
 
     Raises:
         ConfigError: If it is not a source address of a live device.
@@ -78,12 +84,37 @@ def device_name(uri: str) -> str:
     parsed = parse(uri)
     if not parsed.live:
         raise ConfigError(
-            f"'{uri}' is not a live device", where=uri, fix="files need no calibration: their times are exact"
+            f"'{parsed.address}' is not a live device",
+            where=str(parsed.address),
+            fix="files need no calibration: their times are exact",
         )
-    return parsed.name
+    mark = parsed.spelling.mark(_key()) if parsed.spelling.mark(b"") else ""
+    return f"{parsed.name} ({mark})" if mark else parsed.name
 
 
-def lookup(image_uri: str, audio_uri: str) -> Offset | None:
+def _key() -> bytes:
+    """Return this machine's key for the names of addresses; it is made on first use."""
+    path = offsets_path().with_name("address.key")
+    try:
+        if not path.exists():
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with replacing(path) as file:
+                file.write(os.urandom(32))
+        key = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(
+            f"the key for names of devices cannot be used: {error.strerror}",
+            where=str(path),
+            fix="make the folder writable, or set XDG_CONFIG_HOME to one that is",
+        ) from error
+    if len(key) != 32:
+        raise ConfigError(
+            "the key for names of devices is damaged", where=str(path), fix="delete the file and calibrate again"
+        )
+    return key
+
+
+def lookup(image_uri: str | Address, audio_uri: str | Address) -> Offset | None:
     """Return what is known of a pair of devices, None if it was never calibrated.
 
     Args:
@@ -93,8 +124,10 @@ def lookup(image_uri: str, audio_uri: str) -> Offset | None:
     Raises:
         ConfigError: If the file cannot be read or is damaged, or an address is malformed.
     """
-    pair = device_name(image_uri), device_name(audio_uri)
-    return next((offset for offset in _read(offsets_path()) if (offset.image, offset.audio) == pair), None)
+    parse(image_uri), parse(audio_uri)
+    known = _read(offsets_path())
+    pair = (device_name(image_uri), device_name(audio_uri)) if known else ()  # a key is not made for nothing
+    return next((offset for offset in known if (offset.image, offset.audio) == pair), None)
 
 
 def store(offset: Offset) -> Path:
@@ -108,7 +141,7 @@ def store(offset: Offset) -> Path:
     """
     path = offsets_path()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             fcntl.flock(folder, fcntl.LOCK_EX)
@@ -133,7 +166,7 @@ def _read(path: Path) -> tuple[Offset, ...]:
             data = file.read(_MAX_BYTES + 1)
         if len(data) > _MAX_BYTES:
             raise msgspec.ValidationError(f"it is longer than {_MAX_BYTES} bytes")
-        return msgspec.json.decode(data, type=_File).offsets
+        return tuple(map(_renamed, msgspec.json.decode(data, type=_File).offsets))
     except FileNotFoundError:
         return ()
     except OSError as error:
@@ -145,6 +178,21 @@ def _read(path: Path) -> tuple[Offset, ...]:
             where=str(path),
             fix="delete the file and calibrate again: mmedge calibrate --image URI --audio URI",
         ) from error
+
+
+def _renamed(offset: Offset) -> Offset:
+    """Return an offset whose names show no secret: files of mmedge 0.1 kept tokens and pipelines as they were."""
+    new: dict[str, str] = {}
+    for name in (offset.image, offset.audio):
+        shown = str(Address(name))
+        if shown != name and not _MARKED.search(name):
+            try:
+                new[name] = device_name(name)
+            except ConfigError:  # no address of today
+                new[name] = shown
+    return msgspec.structs.replace(
+        offset, image=new.get(offset.image, offset.image), audio=new.get(offset.audio, offset.audio)
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -171,7 +219,9 @@ class Shift:
         )
 
 
-def alignment(inputs: Mapping[str, Input], uris: Mapping[str, str]) -> tuple[dict[str, Shift], list[str]]:
+def alignment(
+    inputs: Mapping[str, Input], uris: Mapping[str, str] | Mapping[str, Address]
+) -> tuple[dict[str, Shift], list[str]]:
     """Say how the packets of a run's live devices are to be shifted.
 
     Of two devices the one whose stamps are late is moved back, as a stamp can be late but not early: no
@@ -198,11 +248,11 @@ def alignment(inputs: Mapping[str, Input], uris: Mapping[str, str]) -> tuple[dic
             offset = lookup(live[image], live[sound])
             if offset is not None:
                 known.append((image, sound, offset))
-            elif parse(live[image]).target != parse(live[sound]).target:
+            elif parse(live[image]).device != parse(live[sound]).device:
                 notes.append(
                     f"'{image}' and '{sound}' were never calibrated: what is constant in their delays is unknown "
-                    f"(mmedge calibrate --image {quote(device_name(live[image]))} "
-                    f"--audio {quote(device_name(live[sound]))})"
+                    f"(mmedge calibrate --image {quote(parse(live[image]).name)} "
+                    f"--audio {quote(parse(live[sound]).name)})"
                 )
     # The best known pairs first; each brings two groups of devices onto one time.
     groups = {name: _Group({name: 0}) for name in (*images, *sounds)}

@@ -10,10 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from mmedge.address import scrub
 from mmedge.capture.picture import SLOTS
 from mmedge.capture.sound import Piece
 from mmedge.clock import ClockReport, now_ns
-from mmedge.errors import MmedgeError, SourceError, shortage
+from mmedge.errors import MmedgeError, SourceError, shortage, trace
 from mmedge.types import (
     FROZEN_NS,
     Block,
@@ -308,16 +309,17 @@ class ThreadSource(ABC):
             self._read_impl(counted, self._stop)
         except Exception as error:  # whatever it is must reach the user and not die with the thread
             if self._stop.is_set():  # closing a device under its reader fails the read: that is how it is woken
-                log.debug("reading '%s' was cut off by stop", self.name, exc_info=True)
+                log.debug("reading '%s' was cut off by stop\n%s", self.name, trace(error))
             elif isinstance(error, MmedgeError):
                 self.error, reason = error, error.message
                 log.error("%s", error)
             else:
-                reason = f"{type(error).__name__}: {error}"
+                reason = scrub(f"{type(error).__name__}: {error}")
                 what, fix = shortage(error) or (f"reading failed: {reason}", "the log has the details")
                 self.error = SourceError(what, where=self.name, fix=fix)
                 self.error.__cause__ = error
-                log.exception("reading '%s' failed", self.name)
+                # As text, of which secrets are taken: others may have put the address into what they raise.
+                log.error("reading '%s' failed\n%s", self.name, trace(error), extra={"traced": True})
         # Why nothing came is what matters at the end of a run to which nothing came.
         self.set_state(
             "MISSING", reason or ((self._reason or "stopped") if self._stop.is_set() else "the stream ended")

@@ -76,10 +76,10 @@ def check_choice(params: Mapping[str, str]) -> None:
     wrong = None
     for name in ("track", "channel"):
         if name in params and not re.fullmatch(_NUMBER, params[name]):
-            wrong = f"parameter '{name}' must be a whole number from 0 to 999, got '{params[name]}'"
+            wrong = f"parameter '{name}' must be a whole number from 0 to 999"
     numbers = params.get("channels", "0").split(",")
     if len(set(numbers)) < len(numbers) or not all(re.fullmatch(_NUMBER, number) for number in numbers):
-        wrong = f"parameter 'channels' must be different whole numbers as 0,2, got '{params['channels']}'"
+        wrong = "parameter 'channels' must be different whole numbers as 0,2"
     if "channel" in params and "channels" in params:
         wrong = "parameters 'channel' and 'channels' are given at once"
     if wrong is not None:

@@ -1,14 +1,18 @@
-"""Jetson's CSI cameras and any GStreamer pipeline, through a ``gst-launch-1.0`` child that writes NV12 to a pipe."""
+"""Jetson's CSI cameras and any GStreamer pipeline, through a ``gst_launch`` child that writes NV12 to a pipe."""
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
 import subprocess
+import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
+from pathlib import Path
 from typing import IO
 
 import numpy as np
@@ -21,6 +25,7 @@ from mmedge.errors import ConfigError, DeviceError, MissingDependencyError, Sour
 
 _CSI_SIZE = (1280, 720)
 _CSI_FPS = 30
+_LAUNCH = Path(__file__).with_name("gst_launch.py")
 _START_NS = 1_000_000_000  # in which gst-launch reports a bad pipeline
 _UNKNOWN_PERIOD_NS = 33_333_333  # 30 fps
 
@@ -52,7 +57,7 @@ def pipeline_text(uri: Uri) -> tuple[str, int, int]:
             f" ! video/x-raw(memory:NVMM),{size},framerate={rate},format=NV12 ! nvvidconv"
         )
     else:
-        source = uri.target
+        source = uri.reveal()
         width = width or _last_number("width", source)
         height = height or _last_number("height", source)
         if width is None or height is None:
@@ -80,7 +85,7 @@ def _last_number(name: str, text: str) -> int | None:
 
 
 class GStreamerSource(ThreadSource):
-    """Reads NV12 frames that a ``gst-launch-1.0`` child process writes.
+    """Reads NV12 frames that a GStreamer child process writes; it gets the pipeline through its standard input.
 
     The pipe carries no times, so a frame's capture time is its arrival less one frame period (quality C).
 
@@ -89,7 +94,7 @@ class GStreamerSource(ThreadSource):
         images: Names of the inputs that take its pictures.
 
     Raises:
-        MissingDependencyError: If ``gst-launch-1.0`` is not installed.
+        MissingDependencyError: If GStreamer is not installed.
         DeviceError: If a CSI camera is asked for where there can be none.
         ConfigError: If the pipeline's frame size is not known.
     """
@@ -100,10 +105,9 @@ class GStreamerSource(ThreadSource):
         fps = uri.number("fps") or (_CSI_FPS if uri.kind == "csi" else None)
         self.nominal_hz = {} if fps is None else dict.fromkeys(images, float(fps))
         self._period_ns = _UNKNOWN_PERIOD_NS if fps is None else 1_000_000_000 // fps
-        launch = shutil.which("gst-launch-1.0")
-        if launch is None:
+        if shutil.which("gst-launch-1.0") is None:
             raise MissingDependencyError(
-                f"{uri.kind}: sources need the program gst-launch-1.0, which is not installed",
+                f"{uri.kind}: sources need GStreamer (gst-launch-1.0), which is not installed",
                 where=self.name,
                 fix="apt-get install gstreamer1.0-tools gstreamer1.0-plugins-base",
             )
@@ -114,7 +118,7 @@ class GStreamerSource(ThreadSource):
                 where=f"csi://{uri.target}",
                 fix="run on a Jetson, or use another camera: run `mmedge devices` to list devices",
             )
-        self._command = [launch, "-q", *_split(pipeline)]
+        self._words = _split(pipeline, self.name)
         self._child: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
 
@@ -145,15 +149,18 @@ class GStreamerSource(ThreadSource):
                 setpriv = shutil.which("setpriv")
                 guard = [setpriv, "--pdeathsig", "KILL"] if setpriv else []
                 self._child = subprocess.Popen(
-                    [*guard, *self._command],
-                    stdin=subprocess.DEVNULL,
+                    [*guard, sys.executable, "-I", "-S", str(_LAUNCH)],
+                    stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=messages,
                     bufsize=0,
                 )
             child = self._child
+            assert child.stdin is not None
             assert child.stdout is not None
             try:
+                with suppress(BrokenPipeError), child.stdin as words:  # it was ended meanwhile
+                    words.write(json.dumps(self._words).encode())
                 self._frames(child.stdout, emit, stop)
                 child.stdout.close()  # a child that still writes gets SIGPIPE
                 code = child.wait(5)
@@ -168,8 +175,8 @@ class GStreamerSource(ThreadSource):
                 said = messages.read()[-2000:].decode(errors="replace").strip()
                 raise SourceError(
                     f"the GStreamer pipeline failed (exit code {code}): {said}",
-                    where=shlex.join(self._command),
-                    fix="try the same command in a shell",
+                    where=self.name,
+                    fix="try the same pipeline in a shell, with gst-launch-1.0",
                 )
 
     def _frames(self, pipe: IO[bytes], emit: Emit, stop: threading.Event) -> None:
@@ -226,10 +233,10 @@ def _fill(pipe: IO[bytes], view: memoryview) -> bool:
     return True
 
 
-def _split(pipeline: str) -> list[str]:
+def _split(pipeline: str, name: str) -> list[str]:
     try:
         return shlex.split(pipeline)
     except ValueError as error:
         raise ConfigError(
-            f"the pipeline cannot be split into words: {error}", where=f"gst:{pipeline}", fix="close its quotes"
+            f"the pipeline cannot be split into words: {error}", where=name, fix="close its quotes"
         ) from error

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import unquote, urlsplit
 
+from mmedge.address import shown_name
 from mmedge.capture.channels import CHOICE, Choice, check_choice, split_choice
 from mmedge.errors import ConfigError
 from mmedge.types import ClockQuality
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 Params = dict[str, str]
 _SIZE = ("width", "height", "fps")
+_NETWORK = ("rtsp", "rtsps", "udp", "http", "https", "rtmp", "rtmps", "srt", "tcp", "rtp")
+_ESCAPE = "write / ? # and @ in user names, passwords, paths and queries as %2F %3F %23 and %40"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,7 +73,8 @@ class SourceKind:
         schemes: How its addresses begin; the first is used where a device has one name.
         plain: What its addresses without a scheme look like, as a regular expression.
         forms: Its addresses as help texts and errors show them; the first can be used as it is.
-        read: Returns target and parameters of an address. Raises ConfigError with what is wrong, no more.
+        read: Returns target and parameters of an address. Raises ConfigError with what is wrong, no more: of the
+            address nothing but names of parameters may be in it.
         feeds: Modalities of the inputs that it can feed.
         open: Opens it; its module is imported then.
         live: A device or a peer feeds it: it can hang, vanish and come back, and is read in a process of its own.
@@ -78,7 +82,7 @@ class SourceKind:
         same: Returns an equal value for two targets that are one device, where only a driver knows; else None.
         shared: Several inputs may take from one.
         whole: Its target is the whole address.
-        password: Its address may hold a password, which is never shown.
+        password: Its address may hold a secret, which is never shown: ``Uri.target`` is masked.
         played: A speed can be asked for.
         queue_seen: What was waiting in the device when it was opened is counted (``flushed_...``).
         constant_ns: What a packet's uncertainty holds, by class of its stamp, of a constant delay that cannot be seen:
@@ -124,13 +128,13 @@ def read_params(kind: str, query: str, allowed: Iterable[str]) -> Params:
     for pair in query.split("&") if query else ():
         name, _, value = pair.partition("=")
         if name not in allowed:
-            raise ConfigError(f"unknown parameter '{name}', {kind} takes {', '.join(allowed)}")
+            raise ConfigError(f"unknown parameter '{shown_name(name)}', {kind} takes {', '.join(allowed)}")
         if name in params:
             raise ConfigError(f"parameter '{name}' is given twice")
         if name in _SIZE and not re.fullmatch(r"[1-9]\d{0,4}", value):
-            raise ConfigError(f"parameter '{name}' must be a whole number from 1, got '{value}'")
+            raise ConfigError(f"parameter '{name}' must be a whole number from 1")
         if name == "fourcc" and len(value) != 4:
-            raise ConfigError(f"parameter 'fourcc' must have four characters, got '{value}'")
+            raise ConfigError("parameter 'fourcc' must have four characters")
         params[name] = value
     check_choice(params)
     return params
@@ -142,7 +146,7 @@ def _read_v4l2(uri: str) -> tuple[str, Params]:
     target, _, query = uri.removeprefix("v4l2://").partition("?")
     params = read_params("v4l2", query, (*_SIZE, "fourcc"))
     if not target.startswith("/dev/"):
-        raise ConfigError(f"v4l2:// needs a device path, got '{target}'")
+        raise ConfigError("v4l2:// needs a device path")
     return target, params
 
 
@@ -156,7 +160,7 @@ def _read_csi(uri: str) -> tuple[str, Params]:
     target, _, query = uri.removeprefix("csi://").partition("?")
     params = read_params("csi", query, _SIZE)
     if not re.fullmatch(r"\d{1,2}", target):
-        raise ConfigError(f"csi:// needs a sensor number, got '{target}'")
+        raise ConfigError("csi:// needs a sensor number")
     return target, params
 
 
@@ -178,13 +182,21 @@ def _open_gstreamer(order: Opening) -> ThreadSource:
 def _read_network(uri: str) -> tuple[str, Params]:
     uri, choice = split_choice(uri, query=True)
     params = read_params("network", choice, CHOICE)
+    if "://" not in uri:  # a description of an RTP stream, in a file
+        path = uri.removeprefix("sdp:")
+        if not path:
+            raise ConfigError("sdp: needs a file")
+        return f"sdp:{path}", params
     try:
-        parts = urlsplit(uri)
-        port = parts.port
-    except ValueError as error:
-        raise ConfigError(f"not a network address: {error}") from error
-    if parts.scheme == "udp" and port is None:
-        raise ConfigError("udp:// needs a port")
+        parts, port = (split := urlsplit(uri)), split.port
+    except ValueError:  # its text quotes what stands there: no error of ours has it as its cause
+        parts = None
+    if parts is None:
+        raise ConfigError("not a network address: its host or port is malformed", fix=_ESCAPE)
+    if "@" in uri.partition("://")[2].replace(parts.netloc, "", 1):  # FFmpeg would look for a host inside the password
+        raise ConfigError("not a network address: it is not clear where its password ends", fix=_ESCAPE)
+    if parts.scheme in ("udp", "tcp", "rtp", "srt") and port is None:
+        raise ConfigError(f"{parts.scheme}:// needs a port")
     if parts.scheme != "udp" and not parts.hostname:
         raise ConfigError(f"{parts.scheme}:// needs a host")
     return uri, params
@@ -204,7 +216,7 @@ def _read_file(uri: str) -> tuple[str, Params]:
     if choice and os.path.exists(path(uri)):  # noqa: PTH110  it has that very name; Path's raises if it is too long
         rest, choice = uri, ""
     if rest.startswith("file://") and not path(rest).startswith("/"):
-        raise no_address(uri)
+        raise no_address()
     return path(rest), read_params("file", choice, CHOICE)
 
 
@@ -225,7 +237,7 @@ def _open_file(order: Opening) -> ThreadSource:
 def _read_microphone(uri: str) -> tuple[str, Params]:
     match = re.fullmatch(r"(?s)mic://([^?].*?)(?:\?((?:&?\w+=[^&?]*)+))?", uri)
     if match is None:
-        raise no_address(uri)
+        raise no_address()
     return unquote(match[1]), read_params("microphone", match[2] or "", ("channel", "channels"))
 
 
@@ -243,7 +255,7 @@ def _same_microphone(targets: Iterable[str]) -> Mapping[str, int]:
 
 def _read_text(uri: str) -> tuple[str, Params]:
     if uri == "text://":
-        raise no_address(uri)
+        raise no_address()
     return uri.removeprefix("text://"), {}
 
 
@@ -259,7 +271,7 @@ def _read_test(uri: str) -> tuple[str, Params]:
 
     target, _, query = uri.removeprefix("test://").partition("?")
     if target:
-        raise ConfigError(f"test:// takes parameters only, got '{target}'")
+        raise ConfigError("test:// takes parameters only")
     params = read_params("test", query, Settings.__struct_fields__)
     Settings.read(params)
     # Its parameters make the device: the same ones in another order are the same device.
@@ -272,9 +284,9 @@ def _open_test(order: Opening) -> ThreadSource:
     return SyntheticSource(order.uri, images=order.images, sounds=order.sounds)
 
 
-def no_address(uri: str) -> ConfigError:
+def no_address() -> ConfigError:
     """Return the error for what has none of the forms."""
-    return ConfigError(f"'{uri}' is not a source address")
+    return ConfigError("this is not a source address")
 
 
 KINDS: Mapping[str, SourceKind] = {
@@ -293,8 +305,9 @@ KINDS: Mapping[str, SourceKind] = {
         schemes=("csi://",), forms="csi://0 (Jetson camera)", read=_read_csi, feeds=("image",), open=_open_gstreamer
     ),
     "network": SourceKind(
-        schemes=("rtsp://", "rtsps://", "udp://"),
-        forms="rtsp://HOST/PATH, udp://HOST:PORT",
+        schemes=(*(f"{scheme}://" for scheme in _NETWORK), "sdp:"),
+        plain=r"(?si)(?!.*://).*\.sdp",
+        forms="rtsp://HOST/PATH, udp://HOST:PORT, http(s)://HOST/PATH (MJPEG, HLS), rtmp, tcp, rtp, srt, FILE.sdp",
         read=_read_network,
         feeds=("image", "audio"),
         open=_open_network,
@@ -341,6 +354,7 @@ KINDS: Mapping[str, SourceKind] = {
         device=_pipeline,
         feeds=("image",),
         open=_open_gstreamer,
+        password=True,
     ),
     "test": SourceKind(
         schemes=("test://",),

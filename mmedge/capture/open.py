@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from mmedge.address import Address
 from mmedge.bundle.manifest import AudioInput, ImageInput, Input, TextInput
 from mmedge.capture.base import Source, StartTime
 from mmedge.capture.channels import CHOICE, Choice, split_choice
@@ -16,7 +17,7 @@ from mmedge.errors import ConfigError
 
 def open_sources(
     inputs: Mapping[str, Input],
-    uris: Mapping[str, str],
+    uris: Mapping[str, str] | Mapping[str, Address],
     *,
     speed: float | None = None,
     realtime: bool = True,
@@ -45,7 +46,7 @@ def open_sources(
         MissingDependencyError: If a package or program is not installed.
         SourceError: If a file is damaged.
     """
-    groups = _groups(inputs, uris)
+    groups = _groups(inputs, addresses(uris))
     for uri, _ in groups:
         if speed not in (None, 1.0) and (not KINDS[uri.kind].played or not realtime or speed <= 0):
             raise ConfigError(
@@ -85,7 +86,12 @@ def open_sources(
     return sources
 
 
-def _groups(inputs: Mapping[str, Input], uris: Mapping[str, str]) -> list[tuple[Uri, dict[str, str]]]:
+def addresses(uris: Mapping[str, str] | Mapping[str, Address]) -> dict[str, Address]:
+    """Return input name -> address, each as a value whose text is masked."""
+    return {name: Address(uri) for name, uri in uris.items()}
+
+
+def _groups(inputs: Mapping[str, Input], uris: Mapping[str, Address]) -> list[tuple[Uri, dict[str, Address]]]:
     """Return each device with the inputs it feeds and their addresses: one spelling, but for what each chooses."""
     parsed: dict[str, Uri] = {}
     for name, text in uris.items():
@@ -103,7 +109,7 @@ def _groups(inputs: Mapping[str, Input], uris: Mapping[str, str]) -> list[tuple[
     for name, uri in parsed.items():
         number = numbers.get((uri.kind, uri.target))
         together.setdefault(uri.device if number is None else (uri.kind, number), []).append(name)
-    groups: list[tuple[Uri, dict[str, str]]] = []
+    groups: list[tuple[Uri, dict[str, Address]]] = []
     for names in together.values():
         wishes = {name: frozenset((k, v) for k, v in parsed[name].params.items() if k not in CHOICE) for name in names}
         asked = {wish: name for name, wish in wishes.items() if wish}
@@ -114,22 +120,23 @@ def _groups(inputs: Mapping[str, Input], uris: Mapping[str, str]) -> list[tuple[
     return groups
 
 
-def _respelt(own: Uri, text: str, speaker: Uri, spoken: str) -> str:
+def _respelt(own: Uri, text: Address, speaker: Uri, spoken: Address) -> Address:
     """Return the speaker's spelling of an address with an input's own choice of track and channels."""
     choice = {name: value for name, value in own.params.items() if name in CHOICE}
     if not choice and speaker.params.keys().isdisjoint(CHOICE):
         return spoken
-    if own.target == speaker.target:
+    if own.device == speaker.device:
         return text
     query = "&".join(f"{name}={value}" for name, value in choice.items())
-    return split_choice(spoken)[0] + (f"?{query}" if query else "")
+    return Address(split_choice(spoken.reveal())[0] + (f"?{query}" if query else ""))
 
 
-def _check_shared(uri: Uri, names: list[str], wishes: list[str]) -> None:
+def _check_shared(uri: Uri, names: list[str], wishes: list[Address]) -> None:
     together = f"inputs {' and '.join(repr(name) for name in names)}"
     if len(wishes) > 1:
+        both = " and ".join(f"'{wish}'" for wish in wishes)
         raise ConfigError(
-            f"{together} share one camera, which cannot be {' and '.join(repr(wish) for wish in wishes)} at once",
+            f"{together} share one camera, which cannot be {both} at once",
             where=uri.target,
             fix="give both addresses the same parameters, or one of them none: each input resizes for itself",
         )
@@ -138,7 +145,7 @@ def _check_shared(uri: Uri, names: list[str], wishes: list[str]) -> None:
         raise ConfigError(f"{together} read the same {what}", where=str(uri), fix=f"give each input its own {what}")
 
 
-def _check_picture(name: str, text: str, inputs: Mapping[str, Input], uris: Mapping[str, str]) -> None:
+def _check_picture(name: str, text: Address, inputs: Mapping[str, Input], uris: Mapping[str, Address]) -> None:
     """Refuse channels of sound for a picture, unless it shares its very address with sound."""
     if not any(other == text and isinstance(inputs.get(each), AudioInput) for each, other in uris.items()):
         raise ConfigError(
@@ -148,10 +155,12 @@ def _check_picture(name: str, text: str, inputs: Mapping[str, Input], uris: Mapp
         )
 
 
-def _check_fit(name: str, text: str, uri: Uri, inputs: Mapping[str, Input]) -> None:
+def _check_fit(name: str, text: Address, uri: Uri, inputs: Mapping[str, Input]) -> None:
     if name not in inputs:
         raise ConfigError(
-            f"there is no input '{name}'", where=f"{name}={text}", fix=f"this bundle has: {', '.join(inputs)}"
+            f"there is no input '{Address(name)}'",
+            where=f"{Address(name)}={text}",
+            fix=f"this bundle has: {', '.join(inputs)}",
         )
     kind = type(inputs[name]).__name__.removesuffix("Input").lower()
     if kind not in KINDS[uri.kind].feeds:

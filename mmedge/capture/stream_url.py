@@ -1,4 +1,4 @@
-"""Network streams (udp, rtsp) by PyAV: low delay, own clock learnt, reopened until stopped."""
+"""Network streams by PyAV: low delay, own clock learnt, reopened until stopped."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import threading
 from collections.abc import Mapping
 from errno import EIO
 from typing import Any
-from urllib.parse import urlsplit
 
 from mmedge.capture.base import Emit, ThreadSource, log
 from mmedge.capture.channels import Choice
 from mmedge.capture.datagrams import LARGEST, Datagrams
 from mmedge.capture.decode import PictureDecoder, SoundDecoder
 from mmedge.capture.demux import choose_tracks
+from mmedge.capture.http import FORMATS
 from mmedge.capture.kinds import KINDS
+from mmedge.capture.network import open_network
 from mmedge.capture.uri import Uri
 from mmedge.clock import ClockReport, StreamClock, now_ns
 from mmedge.errors import SourceError
@@ -137,20 +138,19 @@ class NetworkSource(ThreadSource):
                     backoff_s = min(2 * backoff_s, _BACKOFF_S[1])
 
     def _open(self) -> Any:
-        options = {"analyzeduration": "200000", "fpsprobesize": "0", "timeout": "1000000"}
-        if Datagrams.takes(self._uri.target):
-            self._datagrams = self._datagrams or Datagrams(self._uri.target, _SILENCE_S)
-            if self._stop.is_set():
-                self._datagrams.end()
-            del options["timeout"]
-            return self._av.open(self._datagrams.begin(), buffer_size=LARGEST, options=options)
-        if self._uri.target.startswith("rtsp"):
-            options["rtsp_flags"] = "prefer_tcp"
-        else:
-            options["overrun_nonfatal"] = "1"
-            if urlsplit(self._uri.target).hostname in ("127.0.0.1", "localhost"):
-                options["localaddr"] = "127.0.0.1"  # FFmpeg would listen on every interface
-        return self._av.open(self._uri.target, timeout=(2 * _SILENCE_S, _SILENCE_S), options=options)
+        target = self._uri.reveal()
+        if not Datagrams.takes(target):
+            return open_network(self._av, self._uri, _SILENCE_S, self._stop)
+        self._datagrams = self._datagrams or Datagrams(target, _SILENCE_S)
+        if self._stop.is_set():
+            self._datagrams.end()
+        options = {
+            "analyzeduration": "200000",
+            "fpsprobesize": "0",
+            "protocol_whitelist": "none",  # nothing that a sender says opens a file or another host
+            "format_whitelist": FORMATS,
+        }
+        return self._av.open(self._datagrams.begin(), buffer_size=LARGEST, options=options)
 
     def _play(self, container: Any, emit: Emit, stop: threading.Event) -> None:
         pictures, sounds = self._decoders(container, emit)

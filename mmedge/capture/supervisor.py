@@ -14,6 +14,7 @@ from dataclasses import replace
 
 import msgspec
 
+from mmedge.address import Address
 from mmedge.bundle.manifest import Input
 from mmedge.capture.base import Emit, SourceHealth
 from mmedge.clock import now_ns
@@ -44,7 +45,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     """What a capture worker is to do: the inputs that one source feeds, its address, the epoch to begin with."""
 
     inputs: dict[str, Input]
-    uris: dict[str, str]
+    uris: dict[str, Address]
     hold_ns: int
     epoch: int
 
@@ -72,7 +73,7 @@ class WorkerSource:
 
     live = True
 
-    def __init__(self, inputs: Mapping[str, Input], uris: Mapping[str, str], name: str, hold_ns: int) -> None:
+    def __init__(self, inputs: Mapping[str, Input], uris: Mapping[str, Address], name: str, hold_ns: int) -> None:
         self.streams = tuple(inputs)
         self.name = name
         self.error: MmedgeError | None = None

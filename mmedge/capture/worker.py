@@ -42,7 +42,7 @@ def main(link: Link) -> None:
 
         # What is wrong reaches the user through the supervisor, who does not repeat himself.
         logging.getLogger("mmedge.capture").addFilter(
-            lambda record: record.levelno != logging.ERROR or bool(record.exc_info)
+            lambda record: record.levelno != logging.ERROR or bool(record.exc_info) or hasattr(record, "traced")
         )
         source.start(emit)
         link.ready()

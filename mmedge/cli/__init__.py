@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -13,6 +14,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from mmedge.address import scrub
 from mmedge.cli import signals
 from mmedge.errors import InternalError, MmedgeError, internal, trace
 from mmedge.extras import missing_package
@@ -113,6 +115,9 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command line; return its exit code."""
+    from mmedge.cli.addresses import notice
+
+    notice(arguments)
     undo = _reserve(arguments)
     try:
         return _run(arguments, as_json="--json" in arguments)
@@ -163,11 +168,13 @@ def _run(arguments: list[str], *, as_json: bool) -> int:
         if show is None:
             return _report_bug(error, as_json=as_json)
         if as_json:
-            message = getattr(error, "format_message", error.__str__)()
+            message = scrub(getattr(error, "format_message", error.__str__)())
             document = MmedgeError(message, where="command line", fix="mmedge --help").to_dict()
             _report(document | {"error": "UsageError", "exit_code": 2}, as_json=True)
         else:
-            show()
+            said = io.StringIO()
+            show(file=said)
+            print(scrub(said.getvalue()), end="", file=sys.stderr)
         return 2
 
 

@@ -15,6 +15,7 @@ from rich.table import Table
 from mmedge.calibration.calibration import FEWEST, MeasuredOffset, calibrate
 from mmedge.calibration.flash_clip import FLASHES, flash_times, write_clip
 from mmedge.calibration.offsets import store
+from mmedge.cli.addresses import suggested, typed
 from mmedge.cli.output import Json, bar, err, next_step, out, print_json
 from mmedge.errors import ConfigError
 
@@ -57,14 +58,15 @@ def command(
         def show(found: int, seen: int, heard: int) -> None:
             progress(f"{found} of {flashes} pairs ({seen} flashes, {heard} beeps)", found / flashes)
 
-        calibration = calibrate(image, audio, flashes=flashes, progress=show)
+        camera, microphone = typed(image, "--image"), typed(audio, "--audio")
+        calibration = calibrate(camera, microphone, flashes=flashes, progress=show)
     path = store(calibration.offset)
     if json:
         print_json(_document(calibration, path))
         return
     _print(calibration)
     err.print(f"kept in {escape(str(path))}; every run of these two devices uses it", highlight=False)
-    next_step(f"mmedge run BUNDLE --image {escape(quote(image))} --audio {escape(quote(audio))}")
+    next_step(f"mmedge run BUNDLE --image {escape(quote(suggested(image)))} --audio {escape(quote(suggested(audio)))}")
 
 
 def _write(path: Path, *, json: bool) -> None:

@@ -13,7 +13,9 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from mmedge.address import Address
 from mmedge.capture.devices import Device, list_devices
+from mmedge.cli.addresses import typed
 from mmedge.cli.output import Json, bar, err, next_step, out, print_json
 from mmedge.doctor.devices_probe import SETTLED_S, DeviceProbe, StreamProbe, probe_devices
 from mmedge.errors import ConfigError, DeviceError
@@ -37,7 +39,7 @@ def command(
         raise ConfigError("device addresses need --probe", where="command line", fix="mmedge devices --probe URI")
     devices = [] if uri else list_devices()
     if probe:
-        _probe(uri, devices, seconds, json=json)
+        _probe([typed(each, "URI") for each in uri], devices, seconds, json=json)
         return
     if json:
         print_json({"schema": "mmedge.devices/1", "devices": [asdict(device) for device in devices]})
@@ -54,8 +56,8 @@ def command(
     next_step("mmedge devices --probe")
 
 
-def _probe(uris: Sequence[str], devices: Sequence[Device], seconds: float, *, json: bool) -> None:
-    usable = [*uris, *(device.uri for device in devices if device.uri is not None)]
+def _probe(uris: Sequence[Address], devices: Sequence[Device], seconds: float, *, json: bool) -> None:
+    usable = [*uris, *(Address(device.uri) for device in devices if device.uri is not None)]
     with bar("probing") as progress:
         found = probe_devices(usable, seconds=seconds, progress=progress)
     for device in devices:

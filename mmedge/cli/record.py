@@ -10,7 +10,7 @@ import typer
 
 from mmedge.bundle import load
 from mmedge.cli.output import Json, bar, err, next_step, print_json
-from mmedge.cli.run import parse_inputs
+from mmedge.cli.run import INPUT_HELP, parse_inputs
 from mmedge.cli.signals import Stopped, finish
 from mmedge.errors import ConfigError
 from mmedge.pipeline.arguments import check_duration
@@ -20,7 +20,10 @@ from mmedge.types import Video
 
 def command(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="New or empty folder.")],
-    input: Annotated[list[str], typer.Option("--input", metavar="NAME=URI", help="Source of an input.")] = [],
+    input: Annotated[
+        list[str],
+        typer.Option("--input", metavar="NAME=URI", help=INPUT_HELP),
+    ] = [],
     image: Annotated[str | None, typer.Option(help="Source of pictures.")] = None,
     audio: Annotated[str | None, typer.Option(help="Source of sound.")] = None,
     text: Annotated[str | None, typer.Option(help="Source of text.")] = None,

@@ -11,7 +11,9 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.table import Table
 
+from mmedge.address import Address
 from mmedge.bundle import Bundle, load
+from mmedge.cli.addresses import typed
 from mmedge.cli.output import JsonLines, Sinks, abandon_stdout, documents, err, next_step
 from mmedge.cli.signals import Stopped, finish
 from mmedge.errors import ConfigError
@@ -21,32 +23,37 @@ from mmedge.pipeline.statistics import told
 from mmedge.sinks import JsonlSink, Sink
 from mmedge.types import Backend, Latency, Precision, Video
 
+INPUT_HELP = "Source of an input; URI may be @FILE, or hold ${VARIABLE}."
 
-def parse_inputs(bundle: Bundle | None, pairs: list[str], by_modality: dict[str, str | None]) -> dict[str, str]:
-    """Return input name -> URI from ``NAME=URI`` pairs and the ``--image`` kind of options.
+
+def parse_inputs(bundle: Bundle | None, pairs: list[str], by_modality: dict[str, str | None]) -> dict[str, Address]:
+    """Return input name -> address from ``NAME=URI`` pairs and the ``--image`` kind of options; see ``typed``.
 
     Without a bundle any name will do, and ``--image`` feeds the input ``image``.
 
     Raises:
         ConfigError: If a pair is malformed, or a modality is not unique in the bundle.
     """
-    uris: dict[str, str] = {}
+    uris: dict[str, Address] = {}
 
-    def add(name: str, uri: str, where: str) -> None:
+    def add(name: str, text: str, where: str) -> None:
         if bundle is not None and name not in bundle.inputs:
-            raise ConfigError(f"the bundle has no input '{name}'", where=where, fix=f"it has {list(bundle.inputs)}")
+            raise ConfigError(
+                f"the bundle has no input '{Address(name)}'", where=where, fix=f"it has {list(bundle.inputs)}"
+            )
+        uri = typed(text, where)
         if uri == PUSH:
             raise ConfigError(
                 "a command line cannot push data", where=where, fix="name a source, or use the Python API"
             )
         if name in uris:
-            raise ConfigError(f"input '{name}' was given twice", where=where, fix="give one source per input")
+            raise ConfigError(f"input '{Address(name)}' was given twice", where=where, fix="give one source per input")
         uris[name] = uri
 
     for pair in pairs:
         name, equals, uri = pair.partition("=")
         if not equals or not name or not uri:
-            raise ConfigError(f"'{pair}' is not NAME=URI", where="--input", fix="for example --input image=0")
+            raise ConfigError(f"'{Address(pair)}' is not NAME=URI", where="--input", fix="for example --input image=0")
         add(name, uri, "--input")
     given = {modality: uri for modality, uri in by_modality.items() if uri is not None}
     for modality, uri in given.items():
@@ -81,7 +88,10 @@ def make_sinks(texts: list[str], *, json: bool) -> list[Sink | str]:
 
 def command(
     bundle: Annotated[Path, typer.Argument(help="The bundle, NAME.mmedge.")],
-    input: Annotated[list[str], typer.Option("--input", metavar="NAME=URI", help="Source of an input.")] = [],
+    input: Annotated[
+        list[str],
+        typer.Option("--input", metavar="NAME=URI", help=INPUT_HELP),
+    ] = [],
     image: Annotated[str | None, typer.Option(help="Source of the only image input.")] = None,
     audio: Annotated[str | None, typer.Option(help="Source of the only audio input.")] = None,
     text: Annotated[str | None, typer.Option(help="Source of the only text input.")] = None,

@@ -10,6 +10,7 @@ from typing import Literal
 import msgspec
 import numpy as np
 
+from mmedge.address import Address
 from mmedge.bundle.manifest import AudioInput, ImageInput, Input
 from mmedge.capture import KINDS, Source, SourceHealth, open_sources, parse
 from mmedge.clock import now_ns
@@ -69,7 +70,7 @@ class DeviceProbe(msgspec.Struct, frozen=True, kw_only=True):
     """One device; either it has streams or an error.
 
     Attributes:
-        uri: Its address, without a password.
+        uri: Its address, as it may be shown.
         error: Why nothing came, as ``MmedgeError.to_dict``.
         streams: What it delivers.
         first_packet_ms: From the wish to open it to its first packet.
@@ -87,7 +88,9 @@ class DeviceProbe(msgspec.Struct, frozen=True, kw_only=True):
     trouble: str | None = None
 
 
-def probe_devices(uris: Sequence[str], *, seconds: float = 5.0, progress: Progress | None = None) -> list[DeviceProbe]:
+def probe_devices(
+    uris: Sequence[str | Address], *, seconds: float = 5.0, progress: Progress | None = None
+) -> list[DeviceProbe]:
     """Open devices one after the other, each in a worker process, and measure what they deliver.
 
     One after the other, because a machine lists one microphone under several names (its card, ``default``,
@@ -112,26 +115,23 @@ def probe_devices(uris: Sequence[str], *, seconds: float = 5.0, progress: Progre
     for uri in uris:
         if not parse(uri).live:
             raise ConfigError(
-                f"'{uri}' is not a live device", where=uri, fix="only devices can be probed: mmedge devices lists them"
+                f"'{Address(uri)}' is not a live device",
+                where=str(Address(uri)),
+                fix="only devices can be probed: mmedge devices lists them",
             )
     found: list[DeviceProbe] = []
     for number, uri in enumerate(uris):
 
-        def tell(share: float, number: int = number, uri: str = uri) -> None:
+        def tell(share: float, number: int = number, uri: str | Address = uri) -> None:
             if progress is not None:
-                progress(f"{number + 1} of {len(uris)}: {_shown(uri)}", (number + share) / len(uris))
+                progress(f"{number + 1} of {len(uris)}: {Address(uri)}", (number + share) / len(uris))
 
         tell(0)
         try:
             found.append(_probe(uri, seconds, tell))
         except MmedgeError as error:
-            found.append(DeviceProbe(uri=_shown(uri), error=error.to_dict()))
+            found.append(DeviceProbe(uri=str(Address(uri)), error=error.to_dict()))
     return found
-
-
-def _shown(uri: str) -> str:
-    parsed = parse(uri)
-    return str(parsed) if KINDS[parsed.kind].password else uri
 
 
 class _Listener:
@@ -160,11 +160,13 @@ class _Listener:
         self.change.set()
 
 
-def _probe(uri: str, seconds: float, tell: Callable[[float], None]) -> DeviceProbe:
+def _probe(uri: str | Address, seconds: float, tell: Callable[[float], None]) -> DeviceProbe:
     kind = KINDS[parse(uri).kind]
-    streams = [name for name in kind.feeds if name in _INPUTS]
+    streams: list[str] = [name for name in kind.feeds if name in _INPUTS]
     began_ns = now_ns()
-    (source,) = open_sources({name: _INPUTS[name] for name in streams}, dict.fromkeys(streams, uri), workers=True)
+    (source,) = open_sources(
+        {name: _INPUTS[name] for name in streams}, dict.fromkeys(streams, Address(uri)), workers=True
+    )
     listener = _Listener()
     try:
         opened_ns = now_ns()
@@ -191,7 +193,7 @@ def _probe(uri: str, seconds: float, tell: Callable[[float], None]) -> DevicePro
     else:
         trouble = None if health.state == "OK" else health.reason
     return DeviceProbe(
-        uri=_shown(uri),
+        uri=str(Address(uri)),
         streams=tuple(
             _stream(name, listener, health, passed_s >= SETTLED_S) for name in streams if name in listener.packets
         ),

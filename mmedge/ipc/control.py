@@ -14,6 +14,8 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 import msgspec
 
+from mmedge.address import decode_address, encode_address
+
 MAX_MESSAGE = 1 << 17  # bytes
 _MAX_FDS = 4
 _Struct = TypeVar("_Struct", bound=msgspec.Struct)
@@ -75,13 +77,16 @@ Message: TypeAlias = Start | Stop | Ready | Log | Ring | State | Failed | Done
 
 
 def pack(order: msgspec.Struct) -> bytes:
-    """Return the payload of a child: its text may hold names of files that are not UTF-8."""
-    return json.dumps(msgspec.to_builtins(order)).encode()
+    """Return the payload of a child: its text may hold names of files that are not UTF-8, and secrets of addresses.
+
+    They go by this line alone: arguments and environments of processes can be read by others.
+    """
+    return json.dumps(msgspec.to_builtins(order, enc_hook=encode_address)).encode()
 
 
 def unpack(payload: bytes, kind: type[_Struct]) -> _Struct:
     """Return what ``pack`` was given."""
-    return msgspec.convert(json.loads(payload), kind)
+    return msgspec.convert(json.loads(payload), kind, dec_hook=decode_address)
 
 
 class Control:

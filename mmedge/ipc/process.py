@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mmedge import errors
+from mmedge.address import scrub
 from mmedge.errors import ChildTraceback, MmedgeError
 from mmedge.ipc.control import Control, Failed, Log, Message, Start, Stop
 
@@ -176,7 +177,7 @@ class Child:
         said = (
             os.pread(self._said, _TAIL, max(0, os.fstat(self._said).st_size - _TAIL)).decode(errors="replace").strip()
         )
-        return f"its process {how}" + (f": {said}" if said else "")
+        return f"its process {how}" + (f": {scrub(said)}" if said else "")
 
     def stop(self, grace_s: float, *, deaf: bool = False) -> None:
         """Ask it to end, kill it if it has not after ``grace_s``; idempotent. What it said can still be received.

@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Callable
 from importlib import import_module
 
+from mmedge.address import scrub
 from mmedge.errors import InternalError, MmedgeError, internal, printable, trace
 from mmedge.ipc.control import Control, Done, Failed, Log, Message, Ready, Ring, Start, State, Stop
 
@@ -91,7 +92,7 @@ class _ToParent(logging.Handler):
             text = record.getMessage()
             if record.exc_info:
                 text += "\n" + "".join(traceback.format_exception(*record.exc_info)).rstrip()
-            self._control.send(Log(record.levelno, record.name, printable(text[:_MAX_TEXT])), wait=False)
+            self._control.send(Log(record.levelno, record.name, printable(scrub(text)[:_MAX_TEXT])), wait=False)
         except Exception:
             self.handleError(record)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mmedge.address import Address
 from mmedge.errors import ConfigError
 from mmedge.ipc.channel import MAX_TEXT
 from mmedge.sinks import is_sink, sink_forms
@@ -38,20 +39,27 @@ def check_text(text: object, where: str) -> None:
         raise ConfigError(f"the text {what}", where=where, fix="correct or shorten it")
 
 
-def check_sources(inputs: object) -> None:
-    """Raise ConfigError unless ``inputs`` is a mapping of names to URIs."""
+def check_sources(inputs: object) -> dict[str, Address]:
+    """Return the addresses of ``inputs``; raise ConfigError unless it is a mapping of names to URIs."""
     if not isinstance(inputs, Mapping):
         raise ConfigError(
             f"inputs must be a dict of names and URIs, got {type(inputs).__name__}",
             where="inputs",
             fix='{"image": "0"}',
         )
+    found: dict[str, Address] = {}
     for name, uri in inputs.items():
-        if not isinstance(name, str) or not isinstance(uri, str):
-            wanted = f"{str(name)!r}: {str(uri)!r}" if isinstance(uri, (int, str, Path)) else "'image': 'clip.mp4'"
+        if not isinstance(name, str) or not isinstance(uri, (str, Address)):
+            wanted = "'image': 'clip.mp4'"
+            if isinstance(uri, (int, Path)):
+                wanted = f"'{Address(str(name))}': '{Address(str(uri))}'"
             raise ConfigError(
-                f"name and URI of an input must be strings, got {name!r}: {uri!r}", where="inputs", fix=f"{{{wanted}}}"
+                f"name and URI of an input must be strings, got {type(name).__name__} and {type(uri).__name__}",
+                where="inputs",
+                fix=f"{{{wanted}}}",
             )
+        found[name] = Address(uri)
+    return found
 
 
 def check_sinks(sinks: object) -> None:

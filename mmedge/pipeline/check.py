@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mmedge.address import Address
 from mmedge.bundle.manifest import Manifest, TextInput
 from mmedge.bundle.masks import validated_masks
 from mmedge.errors import ConfigError
@@ -14,9 +15,10 @@ from mmedge.recording.event_log import check_folder
 def check_run(spec: RunSpec, manifest: Manifest) -> None:
     """Raise ConfigError if bundle, inputs and recording folder do not fit, before anything is started."""
     inputs, names = manifest.inputs, set(spec.inputs)
+    given = sorted(str(Address(name)) for name in names)  # an address may stand where a name should
     if not names or not names <= set(inputs):
         raise ConfigError(
-            f"the bundle's inputs are {list(inputs)}, sources were given for {sorted(names)}",
+            f"the bundle's inputs are {list(inputs)}, sources were given for {given}",
             where="inputs",
             fix="give a source to at least one of its inputs, and to no other name",
         )

@@ -14,6 +14,7 @@ from typing import Literal, cast
 import numpy as np
 import numpy.typing as npt
 
+from mmedge.address import Address
 from mmedge.bundle import AudioInput, Bundle, ImageInput, load
 from mmedge.bundle.manifest import TensorInput, TextInput
 from mmedge.capture import parse
@@ -77,7 +78,7 @@ class Pipeline:
     def __init__(
         self,
         bundle: Bundle | str | Path,
-        inputs: dict[str, str],
+        inputs: Mapping[str, str] | Mapping[str, Address],
         *,
         sinks: Sequence[str | Sink] = (),
         on_result: Callable[[Result], None] | None = None,
@@ -94,7 +95,7 @@ class Pipeline:
         check_choices(latency=latency, isolation=isolation, results=results, backend=backend)
         check_speed(speed)
         check_duration(duration_s)
-        check_sources(inputs)
+        sources = check_sources(inputs)
         check_sinks(sinks)
         self._own = not isinstance(bundle, Bundle)
         self.bundle = bundle if isinstance(bundle, Bundle) else load(bundle)
@@ -105,16 +106,16 @@ class Pipeline:
         try:
             spec = RunSpec(
                 bundle=str(self.bundle.path.absolute()),
-                inputs=dict(inputs),
+                inputs=sources,
                 backend=backend,
                 precision=precision,
                 latency=latency,
                 speed=speed,
                 duration_s=duration_s,
-                isolation=self._isolation(isolation, inputs),
+                isolation=self._isolation(isolation, sources),
                 record=None if record is None else str(Path(record).absolute()),
                 video=video,
-                results=_results(results, latency, inputs),
+                results=_results(results, latency, sources),
             )
             check_run(spec, self.bundle.manifest)
             self._runtime: Runtime | RemoteRuntime
@@ -130,7 +131,7 @@ class Pipeline:
         self._started = self._closed = False
 
     def _isolation(
-        self, isolation: Literal["auto", "process", "thread"], inputs: dict[str, str]
+        self, isolation: Literal["auto", "process", "thread"], inputs: Mapping[str, Address]
     ) -> Literal["process", "thread"]:
         if isolation == "auto":
             isolation = "process" if _has_device(inputs) else "thread"
@@ -371,12 +372,12 @@ class Pipeline:
         self.close()
 
 
-def _has_device(inputs: Mapping[str, str]) -> bool:
+def _has_device(inputs: Mapping[str, Address]) -> bool:
     return any(uri != PUSH and parse(uri).live for uri in inputs.values())
 
 
 def _results(
-    results: Literal["auto", "latest", "all"], latency: Latency, inputs: Mapping[str, str]
+    results: Literal["auto", "latest", "all"], latency: Latency, inputs: Mapping[str, Address]
 ) -> Literal["latest", "all"]:
     if results != "auto":
         return results

@@ -16,6 +16,7 @@ from typing import Protocol
 
 import msgspec
 
+from mmedge.address import Address
 from mmedge.bundle import Bundle
 from mmedge.calibration.offsets import alignment
 from mmedge.capture import Source, SourceHealth, open_sources
@@ -35,7 +36,7 @@ from mmedge.sync import Synchronizer, apply_preset, hold_ns
 from mmedge.types import Packet, Result, Snapshot
 
 log = logging.getLogger("mmedge.runtime")
-PUSH = "push://"
+PUSH = Address("push://")
 RESULTS = 64  # results that wait to be read: two seconds at 30 a second
 MAX_AHEAD_NS = 5_000_000_000  # by how far one file may run ahead of the others
 STARTUP_NS = 2_000_000_000  # in which an input may be missing without a reason

@@ -6,6 +6,7 @@ from typing import Literal
 
 import msgspec
 
+from mmedge.address import Address
 from mmedge.types import Backend, Latency, Precision, Video
 
 
@@ -14,7 +15,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         bundle: Path of the bundle.
-        inputs: Input name -> URI; inputs fed by ``push`` have the URI ``push://``.
+        inputs: Input name -> address; inputs fed by ``push`` have the address ``push://``.
         backend: ``auto``, ``onnxruntime`` or ``tensorrt``.
         precision: Use only this precision; None takes the best that passes its self-test.
         latency: ``low`` waits less for late inputs, ``balanced`` follows the bundle, ``offline`` waits
@@ -30,7 +31,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     bundle: str
-    inputs: dict[str, str]
+    inputs: dict[str, Address]
     backend: Backend = "auto"
     precision: Precision | None = None
     latency: Latency = "balanced"

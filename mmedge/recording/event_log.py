@@ -16,6 +16,7 @@ import msgspec
 
 from mmedge.bundle.manifest import Input, Missing, Sync
 from mmedge.errors import ConfigError, SourceError
+from mmedge.files import private_file
 from mmedge.ipc.channel import MAX_TEXT
 from mmedge.types import ClockQuality, PixelFormat, TaskResult, Video
 
@@ -35,7 +36,7 @@ class RecordedInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """One input of a recording.
 
     Attributes:
-        uri: Where it came from, without a password.
+        uri: Where it came from, as it may be shown.
         live: Whether its source was live.
         files: How the names of its media files begin.
         spec: Its seat in the bundle; without a bundle, what was asked of the source.
@@ -260,8 +261,9 @@ class LogWriter:
     """
 
     def __init__(self, folder: Path, header: Header) -> None:
-        (folder / HEADER).write_bytes(msgspec.json.format(msgspec.json.encode(header), indent=1) + b"\n")
-        self._file = (folder / EVENTS).open("xb", buffering=0)
+        with private_file(folder / HEADER) as file:
+            write_all(file, msgspec.json.format(msgspec.json.encode(header), indent=1) + b"\n")
+        self._file = private_file(folder / EVENTS)
         self._bytes = 0
 
     def write(self, events: Sequence[Event]) -> None:

@@ -19,6 +19,7 @@ import numpy as np
 
 from mmedge.errors import SourceError
 from mmedge.extras import require
+from mmedge.files import private_file
 from mmedge.recording.event_log import BlockEvent, FrameEvent, TensorEvent, write_all
 from mmedge.types import AnyArray, ByteArray, FloatArray, PixelFormat, Video
 
@@ -56,6 +57,7 @@ class _Track:
 
     def __init__(self, path: Path) -> None:
         av = require("av", _PURPOSE)
+        private_file(path).close()
         options = {"cluster_time_limit": str(CLUSTER_MS), "flush_packets": "1"}
         self.container: Any = av.open(str(path), "w", format="matroska", options=options)
         self.stream: Any = None
@@ -174,7 +176,7 @@ class TensorWriter:
     def write(self, data: AnyArray, event: TensorEvent) -> None:
         """Append ``data`` and note in ``event`` where it is. It has any shape and dtype of numbers."""
         if self._file is None:
-            self._file = self._path.open("xb", buffering=0)
+            self._file = private_file(self._path)
         event.at, event.crc = self._at, zlib.crc32(data.data)
         self._at += data.nbytes
         write_all(self._file, data.tobytes())

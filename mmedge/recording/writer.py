@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import re
 import threading
 import time
 from collections import Counter, deque
@@ -17,10 +16,12 @@ from typing import Any, TypeAlias
 import msgspec
 import numpy as np
 
+from mmedge.address import Address
 from mmedge.bundle import Bundle
 from mmedge.bundle.manifest import AudioInput, Input
-from mmedge.errors import MissingDependencyError, MmedgeError, SourceError, internal, printable
+from mmedge.errors import MissingDependencyError, MmedgeError, SourceError, internal
 from mmedge.extras import require
+from mmedge.files import private_folder
 from mmedge.recording.decision import Decision, trigger_event
 from mmedge.recording.event_log import (
     ArrivalEvent,
@@ -55,7 +56,7 @@ _Item: TypeAlias = tuple[Event, AnyArray | None]
 
 
 def make_header(
-    uris: Mapping[str, str],
+    uris: Mapping[str, str] | Mapping[str, Address],
     live: Mapping[str, bool],
     seats: Mapping[str, Input],
     *,
@@ -69,7 +70,7 @@ def make_header(
     """Return what a recording says about itself.
 
     Args:
-        uris: Input name -> where it comes from; passwords are masked.
+        uris: Input name -> where it comes from; what is secret in it is not written.
         live: Input name -> whether its source is live.
         seats: Specification of every input.
         started_ns: When the run began.
@@ -96,7 +97,7 @@ def make_header(
         bundle=ran,
         inputs={
             name: RecordedInput(
-                uri=re.sub(r"(?<=://)[^/@\s]*@", "***@", printable(uri)),
+                uri=str(Address(uri)),
                 live=live[name],
                 files=stems[name],
                 spec=seats[name],
@@ -126,7 +127,7 @@ class Recorder:
     A full disk, or anything else that goes wrong, ends the recording and not the run: see ``error``.
 
     Args:
-        folder: New or empty.
+        folder: New or empty; the owner alone may read it and what is in it.
         header: What is recorded.
 
     Attributes:
@@ -152,7 +153,7 @@ class Recorder:
         self.lost: Counter[str] = Counter()
         self.written: Counter[str] = Counter()
         try:
-            folder.mkdir(exist_ok=True)
+            private_folder(folder)
             self._log = LogWriter(folder, header)
         except OSError as error:
             raise self._os_error(error) from error

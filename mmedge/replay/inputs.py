@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mmedge.address import Address
 from mmedge.bundle.manifest import AudioInput, ImageInput, Input, TextInput
 from mmedge.calibration.offsets import Shift, alignment
 from mmedge.capture import KINDS, open_sources, parse
@@ -25,7 +26,7 @@ RATE_HZ = 48_000
 log = logging.getLogger("mmedge.record")
 
 
-def plain_seats(uris: Mapping[str, str], rate_hz: int = RATE_HZ) -> dict[str, Input]:
+def plain_seats(uris: Mapping[str, str] | Mapping[str, Address], rate_hz: int = RATE_HZ) -> dict[str, Input]:
     """Return what to record where no bundle says it: pictures as they come, mono sound of one rate, text.
 
     Args:
@@ -53,7 +54,7 @@ def plain_seats(uris: Mapping[str, str], rate_hz: int = RATE_HZ) -> dict[str, In
         else:
             raise ConfigError(
                 "this source may carry both pictures and sound",
-                where=f"{name}={uri}",
+                where=f"{Address(name)}={Address(uri)}",
                 fix="name the input 'image' or 'audio', or give --bundle",
             )
     return seats
@@ -61,7 +62,7 @@ def plain_seats(uris: Mapping[str, str], rate_hz: int = RATE_HZ) -> dict[str, In
 
 def record(
     folder: str | Path,
-    uris: Mapping[str, str],
+    uris: Mapping[str, str] | Mapping[str, Address],
     seats: Mapping[str, Input],
     *,
     video: Video = "lossless",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mmedge.address import Address
 from mmedge.bundle.manifest import AudioInput, ImageInput, Input, Sync, TextInput
 from mmedge.capture import open_sources
 from mmedge.clock import now_ns
@@ -118,8 +119,9 @@ def _recorded_snapshots(
     folder = min(folders)
     recording = Recording(folder)
     if set(uris.values()) != {folder} or not set(uris) <= set(recording.header.inputs):
+        asked = {name: str(Address(uri)) for name, uri in uris.items()}
         raise ConfigError(
-            f"the recording holds {list(recording.header.inputs)}, not {uris}",
+            f"the recording holds {list(recording.header.inputs)}, not {asked}",
             where=folder,
             fix="use one recording that has all these inputs",
         )

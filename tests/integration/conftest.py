@@ -19,6 +19,7 @@ _APT = {
     "pacat": "pulseaudio-utils",
     "ffmpeg": "ffmpeg",
     "strace": "strace",
+    "openssl": "openssl",
     "gst-launch-1.0": "gstreamer1.0-tools gstreamer1.0-plugins-base",
 }
 

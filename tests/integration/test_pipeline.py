@@ -188,12 +188,12 @@ def test_closing_early_leaves_nothing_behind(bundle: Path, clip: Path) -> None:
 
 
 def test_a_run_specification_crosses_a_border(bundle: Path, clip: Path) -> None:
-    import msgspec
-
+    from mmedge.address import Address
+    from mmedge.ipc.control import pack, unpack
     from mmedge.pipeline import RunSpec, Runtime
 
-    spec = RunSpec(bundle=str(bundle), inputs={"image": str(clip)}, latency="offline")
-    again = msgspec.json.decode(msgspec.json.encode(spec), type=RunSpec)
+    spec = RunSpec(bundle=str(bundle), inputs={"image": Address(str(clip))}, latency="offline")
+    again = unpack(pack(spec), RunSpec)
     assert again == spec
     with mmedge.load(again.bundle) as opened:
         runtime = Runtime(again, opened)

@@ -40,7 +40,7 @@ EYE = ImageInput(size=(8, 8), color="gray", mean=(0.0,), std=(1.0,))
 )
 def test_the_choice_is_taken_off_an_address(text: str, target: str, params: dict[str, str]) -> None:
     uri = parse(text)
-    assert (uri.target, dict(uri.params)) == (target, params)
+    assert (uri.reveal(), dict(uri.params)) == (target, params)
     assert uri.device == parse(text.removesuffix("&").split("?channel")[0]).device or not params or "track" in params
     assert not any(name in uri.name for name in params)  # a calibration is the device's, whatever is heard of it
 

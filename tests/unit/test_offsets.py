@@ -57,6 +57,21 @@ def test_a_password_is_not_kept() -> None:
     assert lookup("rtsp://me:secret@camera/1", "mic://default") is not None
 
 
+def test_offsets_that_were_kept_with_a_token_are_found_and_lose_it() -> None:
+    """Files of mmedge 0.1 masked passwords alone."""
+    camera, pipeline = "rtsp://me:secret@camera/1?key=tok-en-tok", "gst:rtspsrc user-pw=tok-en-tok ! x?fps=5&height=48"
+    new = _plain(known("0", "mic://default", 7))
+    old = [new | {"image": name.replace("me:secret", "***")} for name in (camera, pipeline)]
+    offsets_path().parent.mkdir()
+    offsets_path().write_text(json.dumps({"schema": "mmedge.offsets/1", "offsets": old}))
+    for uri in (camera, camera.replace("secret", "new"), "gst:rtspsrc user-pw=tok-en-tok ! x?height=48&fps=5"):
+        assert lookup(uri, "mic://default") is not None
+    assert lookup(camera.replace("tok-en", "tok-on"), "mic://default") is None
+    store(known("1", "mic://default", 1))
+    assert "tok-en" not in offsets_path().read_text()
+    assert lookup(camera, "mic://default") is not None
+
+
 def test_at_most_256_pairs_are_kept() -> None:
     document = [json.loads(json.dumps(_plain(known("0", f"mic://{k}", k)))) for k in range(256)]
     offsets_path().parent.mkdir()

@@ -46,7 +46,7 @@ from mmedge.errors import ConfigError
 )
 def test_forms(text: str, kind: str, target: str, params: dict[str, str]) -> None:
     uri = parse(text)
-    assert (uri.kind, uri.target, dict(uri.params)) == (kind, target, params)
+    assert (uri.kind, uri.reveal(), dict(uri.params)) == (kind, target, params)
 
 
 @pytest.mark.parametrize(
@@ -98,8 +98,9 @@ def test_any_text_is_an_address_or_an_error(text: str) -> None:
 
 def test_passwords_are_not_shown() -> None:
     uri = parse("rtsp://user:secret@cam:554/live")
-    assert str(uri) == "rtsp://***@cam:554/live"
-    assert "secret" in uri.target
+    assert str(uri) == uri.target == "rtsp://***@cam:554/live"
+    assert "secret" in uri.reveal()
+    assert "secret" not in repr(uri)
 
 
 def test_csi_pipeline() -> None:
