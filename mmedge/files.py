@@ -1,4 +1,4 @@
-"""Atomic files (written to a temporary file, then renamed), and the cache folder."""
+"""Atomic files (written to a temporary file, then renamed), and the folders of cache and settings."""
 
 from __future__ import annotations
 
@@ -23,6 +23,22 @@ def user_cache(*parts: str) -> Path:
         return (Path(base) if base else Path.home() / ".cache").joinpath("mmedge", *parts)
     except RuntimeError as error:
         raise ConfigError("there is no home folder for the cache", fix="set XDG_CACHE_HOME to a folder") from error
+
+
+def user_config(*parts: str) -> Path:
+    """Return ``$XDG_CONFIG_HOME/mmedge``, else ``~/.config/mmedge``, and below it ``parts``; nothing is created.
+
+    Raises:
+        ConfigError: If no folder is set and there is no home folder.
+    """
+    base = Path(os.environ.get("XDG_CONFIG_HOME", ""))
+    if not base.is_absolute():  # so the specification wants it
+        try:
+            base = Path.home() / ".config"
+        except RuntimeError as error:
+            fix = "set XDG_CONFIG_HOME to a folder"
+            raise ConfigError("there is no home folder for the settings", fix=fix) from error
+    return base.joinpath("mmedge", *parts)
 
 
 @contextmanager

@@ -9,7 +9,8 @@ from types import TracebackType
 
 import numpy as np
 
-from mmedge.bundle.archive import DAMAGE, Archive
+from mmedge.bundle.archive import Archive
+from mmedge.bundle.container import DAMAGE
 from mmedge.bundle.manifest import Input, Manifest, Task, Variant
 from mmedge.bundle.references import check_label_count
 from mmedge.errors import BundleError
@@ -26,12 +27,14 @@ class Bundle:
     Attributes:
         path: The file or folder.
         manifest: The decoded manifest.
+        manifest_sha256: Hash of its bytes, which hold the hashes of all members: that of the whole content.
     """
 
     def __init__(self, archive: Archive) -> None:
         self._archive = archive
         self.path = archive.path
         self.manifest: Manifest = archive.manifest
+        self.manifest_sha256 = archive.manifest_sha256
 
     @property
     def name(self) -> str:
@@ -105,7 +108,7 @@ class Bundle:
                 as the output has classes.
         """
         for member in self.manifest.files:
-            self.read(member)
+            self._archive.check(member)
         for task in self.tasks:
             check_label_count(self.manifest, task, len(self.labels(task)))
 

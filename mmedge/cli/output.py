@@ -52,6 +52,14 @@ Sinks = Annotated[
     # ``cli`` puts the names in where help is shown: to ask for them reads a file of each installed package.
     typer.Option("--sink", metavar="NAME[:TARGET]", help="Where results go: {sinks}; may be repeated."),
 ]
+Allow = Annotated[
+    list[str],
+    typer.Option(
+        "--allow-callable",
+        metavar="MODULE",
+        help="A module whose functions the bundle may call, or the mmedge.toml of a project; may be repeated.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 
 
