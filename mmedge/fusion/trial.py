@@ -28,7 +28,7 @@ from mmedge.ipc.process import Child, error_from
 from mmedge.version import __version__
 
 log = logging.getLogger("mmedge.fusion")
-_CPU_S, _CPU_S_PER_MB = 5.0, 0.1  # of processor time, whatever else the machine does; and of the networks' files
+_CPU_S, _CPU_S_PER_MB = 4.0, 0.1  # of processor time, whatever else the machine does; and of the networks' files
 _MB, _MB_PER_MB = 384, 6.0  # beyond what the process has before it loads anything
 _WALL = 4.0  # so many times as long may it take by the clock: other programs may be running, or the disk is slow
 _WALL_S = 20.0

@@ -38,7 +38,7 @@ def main(link: Link) -> None:
         if consent is not None and spec.callable is not None and consent.covers(spec.callable):
             try:  # what the user trusts may take what it likes; whatever is wrong is said when it is used
                 consent.load(spec.callable.partition(":")[0])
-            except Exception:
+            except BaseException:
                 log.debug("importing %s", spec.callable, exc_info=True)
 
     def tell(text: str, share: float) -> None:
