@@ -7,6 +7,7 @@ a wrong engine never serves and nothing falls back in silence.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
@@ -32,6 +33,7 @@ from mmedge.fusion.weigh import Weight, describe, weigh
 
 log = logging.getLogger("mmedge.fusion")
 Progress = Callable[[str, float], None]
+_SLOWER = 10.0  # than its whole self-test took here a run may be, whatever its timeout_ms is
 
 
 def tensorrt_problem() -> str | None:
@@ -112,7 +114,9 @@ def load_graph(
                 engine = make_callable(bundle, name, stages, consent, patience=patience)
                 stages[name] = make_stage(bundle, name, engine, stages)
             else:
-                stages[name] = _load_network(bundle, name, stages, choices[name], trial, progress, (backend, precision))
+                stages[name] = _load_network(
+                    bundle, name, stages, choices[name], trial, progress, (backend, precision), patience
+                )
         if precision == "int8":
             _weigh_int8(bundle, stages, trial)
     except BaseException:
@@ -130,6 +134,7 @@ def _load_network(
     trial: Trial,
     progress: Progress | None,
     asked: tuple[str, str | None],
+    patience: float,
 ) -> StageRunner:
     if not choices:
         backend, precision = asked
@@ -142,7 +147,7 @@ def _load_network(
     first: Exception | None = None
     for choice, variant in choices:
         try:
-            return _try(bundle, name, upstream, choice, variant, trial, progress)
+            return _try(bundle, name, upstream, choice, variant, trial, progress, patience)
         except (EngineError, CheckError, MissingDependencyError) as error:
             log.warning("stage '%s': %s %s is not used: %s", name, choice, variant.precision, error.message)
             tried.append(f"{choice} {variant.precision}: {error.message}")
@@ -164,6 +169,7 @@ def _try(
     variant: Variant,
     trial: Trial,
     progress: Progress | None,
+    patience: float,
 ) -> StageRunner:
     engine: Engine
     if backend == "tensorrt":
@@ -185,7 +191,11 @@ def _try(
         stage = make_stage(bundle, name, engine, upstream, raw=variant.target == "tensorrt")
         stage.file = variant.file
         golden = bundle.golden(variant.golden)
+        before = time.monotonic()
         worst = self_test(stage, golden, variant.tolerance, f"{variant.file} on {engine.backend}")
+        if isinstance(engine, OnnxRuntimeEngine):
+            took_ms = 1000 * (time.monotonic() - before)
+            engine.limit(patience * max(stage.spec.timeout_ms, _SLOWER * took_ms))
     except BaseException:
         (stage or engine).close()
         raise
