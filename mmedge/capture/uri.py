@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from mmedge.capture.kinds import KINDS, no_address
-from mmedge.errors import ConfigError, printable
+from mmedge.errors import ConfigError
+from mmedge.plain import printable
 
 FORMS = ", ".join(kind.forms for kind in KINDS.values())
 

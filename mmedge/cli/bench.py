@@ -7,7 +7,6 @@ from shlex import quote
 from typing import Annotated, Literal
 
 import typer
-from rich.markup import escape
 
 from mmedge.bench import bench
 from mmedge.bench.report import NOTE, check_report_path
@@ -78,4 +77,4 @@ def command(
         err.print(line, highlight=False, markup=False)
     print_facts(report.statistics)
     report.raise_for_status()
-    next_step(f"mmedge bench {escape(quote(str(bundle)))} --save bench.html")
+    next_step(f"mmedge bench {quote(str(bundle))} --save bench.html")

@@ -8,7 +8,6 @@ from shlex import quote
 from typing import Annotated, Literal
 
 import typer
-from rich.markup import escape
 
 from mmedge.cli.output import Json, bar, next_step, out, print_json
 from mmedge.fusion.consent import PROJECT_FILE, remember
@@ -38,4 +37,4 @@ def command(
     else:
         report.print(out)
         if report.path is not None:
-            next_step(f"mmedge verify {escape(quote(str(report.path)))}")
+            next_step(f"mmedge verify {quote(str(report.path))}")

@@ -7,11 +7,10 @@ from shlex import quote
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from mmedge.bundle import load
-from mmedge.cli.output import Allow, Json, add_names, bar, next_step, out, print_json
+from mmedge.cli.output import Allow, Json, add_names, bar, next_step, out, print_json, styled
 from mmedge.errors import CheckError
 from mmedge.fusion import Limits, verify_bundle
 from mmedge.fusion.consent import Consent, needed_code
@@ -57,10 +56,12 @@ def command(
         table.add_column(heading)
     for row in rows:
         verdict = (
-            f"[red]{escape(row['error'])}[/]" if row["error"] else f"[green]ok[/] {row['error_over_tolerance']:.2f}"
+            styled((row["error"], "red"))
+            if row["error"]
+            else styled(("ok", "green"), f" {row['error_over_tolerance']:.2f}")
         )
         table.add_row(
-            escape(row["stage"]),
+            row["stage"],
             row["target"],
             row["precision"],
             "-" if row["run_ms"] is None else f"{row['run_ms']:.2f}",
@@ -82,4 +83,4 @@ def command(
             where=", ".join(f"stage '{stage}'" for stage in missing),
             fix="if it is your own, or you have read it: " + " ".join(f"--allow-callable {name}" for name in modules),
         )
-    next_step(f"mmedge compile {escape(quote(str(bundle)))}")
+    next_step(f"mmedge compile {quote(str(bundle))}")

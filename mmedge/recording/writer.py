@@ -19,8 +19,9 @@ import numpy as np
 
 from mmedge.bundle import Bundle
 from mmedge.bundle.manifest import AudioInput, Input
-from mmedge.errors import MissingDependencyError, MmedgeError, SourceError, internal, printable
+from mmedge.errors import MissingDependencyError, MmedgeError, SourceError, internal
 from mmedge.extras import require
+from mmedge.plain import printable
 from mmedge.recording.decision import Decision, trigger_event
 from mmedge.recording.event_log import (
     ArrivalEvent,
