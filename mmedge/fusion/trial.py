@@ -218,12 +218,6 @@ def over(path: str | Path, network: str, what: str) -> BundleError:
     )
 
 
-def remember_all(bundle: Bundle) -> None:
-    """Note that all networks of a bundle may be loaded here: it was made on this machine."""
-    for index in range(len(bundle.manifest.variants)):
-        _remember(bundle, index)
-
-
 def _key(bundle: Bundle, index: int) -> str:
     # The manifest holds the hashes of all members, so its own stands for the content of the bundle.
     ort = getattr(require("onnxruntime", "running networks on the CPU"), "__version__", "")
