@@ -24,7 +24,7 @@ from mmedge.bundle.container import (
 )
 from mmedge.bundle.decoding import decode_manifest
 from mmedge.bundle.manifest import Manifest
-from mmedge.bundle.onnx_file import names_files
+from mmedge.bundle.onnx_file import MARK, names_files
 from mmedge.bundle.order import check_tasks, stage_order
 from mmedge.errors import BundleError
 from mmedge.files import replacing
@@ -103,15 +103,17 @@ class Archive:
         return raw
 
     def check(self, name: str) -> None:
-        """Check a listed member as ``read`` does, without keeping more of it than a network needs.
+        """Check a listed member as ``read`` does, but keep none of it, unless it is a network that may name files.
 
         Raises:
             BundleError: As ``read`` does.
         """
-        if name in self._networks:
+        rest, named = b"", False
+        for chunk in self._verified(name):
+            named = named or MARK in rest + chunk
+            rest = chunk[-len(MARK) :]
+        if named and name in self._networks:
             self.read(name)
-        for _ in () if name in self._networks else self._verified(name):
-            pass
 
     def _verified(self, name: str) -> Iterator[bytes]:
         entry = self.manifest.files.get(name)

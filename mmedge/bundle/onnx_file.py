@@ -20,6 +20,7 @@ HOLDS = {
     "SparseTensorProto": {1: "TensorProto", 2: "TensorProto"},
     "TensorProto": {13: "external_data"},
 }
+MARK = b"location"  # the key under which a file is named, which protobuf keeps in one piece
 _MOST_FIELDS = 4_000_000  # some seconds of work
 _VARINT, _EIGHT, _BYTES, _FOUR = 0, 1, 2, 5
 
@@ -36,7 +37,7 @@ def names_files(raw: bytes) -> bool:
         >>> names_files(b"")
         False
     """
-    if b"location" not in raw:  # the key under which a file is named, which protobuf keeps in one piece
+    if MARK not in raw:
         return False
     waiting = [(memoryview(raw), "ModelProto")]
     steps = 0

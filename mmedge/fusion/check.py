@@ -62,60 +62,61 @@ def check_variants(
     """
     rows: list[dict[str, Any]] = []
     upstream: dict[str, StageRunner] = {}
-    stages: list[StageRunner] = []
     known = known or {}
     variants = [(i, v) for i, v in enumerate(bundle.manifest.variants) if only is None or i in only]
-    try:
-        for name in stage_order(bundle.manifest.stages):
-            spec = bundle.manifest.stages[name]
-            if not all(link.stage in upstream for link in spec.links.values()):
-                continue  # it cannot be tested without what feeds it
-            if spec.callable is not None or name in known:
-                engine: Any
-                if spec.callable is not None and consent is not None and consent.covers(spec.callable):
-                    engine = make_callable(bundle, name, upstream, consent)
-                else:
-                    engine = _StandIn(bundle, name, upstream, known)
-                upstream[name] = make_stage(bundle, name, engine, upstream)
-                stages.append(upstream[name])
-            for index, variant in ((i, v) for i, v in variants if v.stage == name):
-                row: dict[str, Any] = {
-                    "index": index,
-                    "stage": name,
-                    "target": variant.target,
-                    "precision": variant.precision,
-                    "file": variant.file,
-                    "error_over_tolerance": None,
-                    "run_ms": None,
-                    "error": None,
-                    "fix": None,
-                    "fault": None,
-                }
-                rows.append(row)
-                if progress is not None:
-                    progress(f"network '{variant.file}'", len(rows) / len(variants))
-                try:
-                    engine = make_network(bundle, variant, upstream, f"{bundle.path}: {variant.file}")
-                    stage = make_stage(bundle, name, engine, upstream, raw=variant.target == "tensorrt")
-                    stages.append(stage)
-                    where = f"{variant.file} on {engine.backend}"
-                    worst = self_test(stage, bundle.golden(variant.golden), variant.tolerance, where)
-                    row["error_over_tolerance"] = round(worst, 4)
-                    if variant.target == "cpu" and only is None:
-                        row["run_ms"] = round(run_ms(stage)[0], 3)
-                    upstream.setdefault(name, stage)
-                except CheckError as error:
-                    # Its own fix is to build the engine anew, and here there is none.
-                    _note(row, error, "export the bundle again")
-                    if (variant.target, variant.precision) == ("cpu", "int8"):
-                        row["fix"] += ", or leave --precision out: on this CPU fp32 serves"
-                except (EngineError, BundleError) as error:
-                    _note(row, error, error.fix)
-                if give is not None:
-                    give(row)
-    finally:
-        for stage in stages:
-            stage.close()
+    for name in stage_order(bundle.manifest.stages):
+        spec = bundle.manifest.stages[name]
+        if not all(link.stage in upstream for link in spec.links.values()):
+            continue  # it cannot be tested without what feeds it
+        if spec.callable is not None or name in known:
+            engine: Any
+            if spec.callable is not None and consent is not None and consent.covers(spec.callable):
+                engine = make_callable(bundle, name, upstream, consent)
+            else:
+                engine = _StandIn(bundle, name, upstream, known)
+            upstream[name] = make_stage(bundle, name, engine, upstream)
+        for index, variant in ((i, v) for i, v in variants if v.stage == name):
+            row: dict[str, Any] = {
+                "index": index,
+                "stage": name,
+                "target": variant.target,
+                "precision": variant.precision,
+                "file": variant.file,
+                "error_over_tolerance": None,
+                "run_ms": None,
+                "error": None,
+                "fix": None,
+                "fault": None,
+            }
+            rows.append(row)
+            if progress is not None:
+                progress(f"network '{variant.file}'", len(rows) / len(variants))
+            opened: list[StageRunner] = []
+            try:
+                engine = make_network(bundle, variant, upstream, f"{bundle.path}: {variant.file}")
+                stage = make_stage(bundle, name, engine, upstream, raw=variant.target == "tensorrt")
+                opened.append(stage)
+                where = f"{variant.file} on {engine.backend}"
+                worst = self_test(stage, bundle.golden(variant.golden), variant.tolerance, where)
+                row["error_over_tolerance"] = round(worst, 4)
+                if variant.target == "cpu" and only is None:
+                    row["run_ms"] = round(run_ms(stage)[0], 3)
+                if name not in upstream:
+                    shapes = {n: (list(array.shape), array.dtype.name) for n, array in engine.outputs.items()}
+                    stand_in = _StandIn(bundle, name, upstream, {name: shapes})
+                    upstream[name] = make_stage(bundle, name, stand_in, upstream)
+            except CheckError as error:
+                # Its own fix is to build the engine anew, and here there is none.
+                _note(row, error, "export the bundle again")
+                if (variant.target, variant.precision) == ("cpu", "int8"):
+                    row["fix"] += ", or leave --precision out: on this CPU fp32 serves"
+            except (EngineError, BundleError) as error:
+                _note(row, error, error.fix)
+            finally:  # no more than one network is open at a time
+                for stage in opened:
+                    stage.close()
+            if give is not None:
+                give(row)
     return rows
 
 

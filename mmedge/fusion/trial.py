@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import os
 import stat
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import msgspec
@@ -28,7 +30,7 @@ from mmedge.ipc.process import Child, error_from
 from mmedge.version import __version__
 
 log = logging.getLogger("mmedge.fusion")
-_CPU_S, _CPU_S_PER_MB = 4.0, 0.1  # of processor time, whatever else the machine does; and of the networks' files
+_CPU_S, _CPU_S_PER_MB = 5.0, 0.1  # of processor time, whatever else the machine does; and of the networks' files
 _MB, _MB_PER_MB = 384, 6.0  # beyond what the process has before it loads anything
 _WALL = 4.0  # so many times as long may it take by the clock: other programs may be running, or the disk is slow
 _WALL_S = 20.0
@@ -49,10 +51,14 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     def of(self, bundle: Bundle, indices: Iterable[int]) -> Limits:
         """Return the bounds for trying these variants of ``bundle``."""
+        # What was packed to nothing is nothing: weights hardly shrink.
+        packed = bundle.path.stat().st_size / 1e6 if bundle.path.is_file() else math.inf
         sizes = [bundle.manifest.files[bundle.manifest.variants[i].file].bytes / 1e6 for i in indices]
         return Limits(
-            cpu_s=_CPU_S + _CPU_S_PER_MB * sum(sizes) if self.cpu_s is None else self.cpu_s,
-            memory_mb=_MB + _MB_PER_MB * max(sizes, default=0.0) if self.memory_mb is None else self.memory_mb,
+            cpu_s=_CPU_S + _CPU_S_PER_MB * min(sum(sizes), packed) if self.cpu_s is None else self.cpu_s,
+            memory_mb=_MB + _MB_PER_MB * min(max(sizes, default=0.0), packed)
+            if self.memory_mb is None
+            else self.memory_mb,
         )
 
 
@@ -214,7 +220,7 @@ def over(path: str | Path, network: str, what: str) -> BundleError:
         f"{network} {what}",
         where=str(path),
         fix="do not use this bundle, unless you know where it is from: then verify it once with wider bounds, "
-        f"mmedge verify {path} --cpu-s 60 --memory-mb 4000",
+        f"mmedge verify {quote(str(path))} --cpu-s 60 --memory-mb 4000",
     )
 
 
