@@ -13,7 +13,7 @@ from mmedge.bundle import load
 from mmedge.cli.output import Allow, Json, add_names, bar, next_step, out, print_json, styled
 from mmedge.errors import CheckError
 from mmedge.fusion import Limits, verify_bundle
-from mmedge.fusion.consent import Consent, needed_code
+from mmedge.fusion.consent import Consent, how_to_allow, needed_code
 
 
 def command(
@@ -77,10 +77,9 @@ def command(
             fix="; ".join(dict.fromkeys(row["fix"] or "export the bundle again" for row in failed)),
         )
     if missing:
-        modules = dict.fromkeys(target.partition(":")[0] for target in missing.values())
         raise CheckError(
             f"the bundle needs code {', '.join(missing.values())}, which was not allowed",
             where=", ".join(f"stage '{stage}'" for stage in missing),
-            fix="if it is your own, or you have read it: " + " ".join(f"--allow-callable {name}" for name in modules),
+            fix=how_to_allow(missing.values()),
         )
     next_step(f"mmedge compile {quote(str(bundle))}")

@@ -14,6 +14,7 @@ from importlib import import_module
 from importlib.machinery import PathFinder
 from importlib.util import find_spec, module_from_spec
 from pathlib import Path
+from shlex import quote
 from types import ModuleType
 from typing import Annotated, Literal
 
@@ -90,11 +91,10 @@ class Consent:
     def check(self, target: str, stage: str) -> None:
         """Raise ConfigError unless ``target`` may be imported."""
         if not self.covers(target):
-            module = target.partition(":")[0]
             raise ConfigError(
                 f"the bundle needs code '{target}', which was not allowed",
                 where=f"stage '{stage}': callable",
-                fix=f"if it is your own, or you have read it: --allow-callable {module} (Python: allow=['{module}'])",
+                fix=how_to_allow([target]),
             )
 
     def load(self, module: str) -> ModuleType:
@@ -175,6 +175,22 @@ def needed_code(manifest: Manifest, consent: Consent) -> dict[str, str]:
     """Return stage -> function of what a bundle calls and nobody has allowed; nothing is imported."""
     named = {name: stage.callable for name, stage in manifest.stages.items() if stage.callable is not None}
     return {name: target for name, target in named.items() if not consent.covers(target)}
+
+
+def how_to_allow(targets: Iterable[str]) -> str:
+    """Return what to type to have functions called: a project of the user's own that has their modules, or these."""
+    wanted = dict.fromkeys(target.partition(":")[0] for target in targets)
+    options = " ".join(f"--allow-callable {_project_with(module) or module}" for module in wanted)
+    return f"if it is your own, or you have read it: {options} (Python: allow=[...])"
+
+
+def _project_with(module: str) -> str | None:
+    try:
+        paths = [Path(folder) / PROJECT_FILE for folder in _known(user_config("projects.json"))]
+        found = [path for path in paths if path.is_file() and module in read_project(path)]
+    except ConfigError:  # it is a hint and no more
+        return None
+    return quote(str(found[-1])) if found else None
 
 
 def check_consent(manifest: Manifest, consent: Consent) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 
 from mmedge.bundle import Bundle, Variant
-from mmedge.errors import BundleError, ConfigError, MmedgeError
+from mmedge.errors import BundleError, ConfigError, MmedgeError, shortage
 from mmedge.extras import require
 from mmedge.files import user_cache
 from mmedge.fusion.tensors import Shapes
@@ -30,7 +30,7 @@ from mmedge.ipc.process import Child, error_from
 from mmedge.version import __version__
 
 log = logging.getLogger("mmedge.fusion")
-_CPU_S, _CPU_S_PER_MB = 5.0, 0.1  # of processor time, whatever else the machine does; and of the networks' files
+_CPU_S, _CPU_S_PER_MB = 4.0, 0.1  # of processor time, whatever else the machine does; and of the networks' files
 _MB, _MB_PER_MB = 384, 6.0  # beyond what the process has before it loads anything
 _WALL = 4.0  # so many times as long may it take by the clock: other programs may be running, or the disk is slow
 _WALL_S = 20.0
@@ -180,7 +180,12 @@ def _run(
     )
     rows: list[dict[str, Any]] = []
     now = ["network"]
-    child = Child("mmedge.fusion.trial_child:main", pack(order), name="the self-test")
+    try:
+        child = Child("mmedge.fusion.trial_child:main", pack(order), name="the self-test")
+    except OSError as error:
+        what, fix = shortage(error) or (str(error.strerror), "raise the limits (ulimit -a)")
+        problem = f"the process of the self-test cannot be started: {what}"
+        raise MmedgeError(problem, where="limits of this process", fix=fix) from error
     try:
         end_s = time.monotonic() + _WALL_S + _WALL * bounds.cpu_s
         while (left_s := end_s - time.monotonic()) > 0:

@@ -160,6 +160,9 @@ def test_a_project_that_everybody_may_change_is_not_believed(tmp_path: Path, mon
     remember(home)
     assert Consent(bundle=bundle).covers("my_rule:f")
     assert not Consent(bundle=tmp_path / "a.mmedge").covers("my_rule:f")
+    with pytest.raises(ConfigError) as caught:  # its bundle lies elsewhere, and the user is, too
+        Consent(bundle=tmp_path / "a.mmedge").check("my_rule:f", "s")
+    assert f"--allow-callable {home / 'mmedge.toml'} " in (caught.value.fix or "")
     (home / "mmedge.toml").chmod(0o666)
     with pytest.raises(ConfigError, match="everybody"):
         Consent(bundle=bundle)
