@@ -20,6 +20,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 
 from mmedge.bundle.manifest import TextInput
+from mmedge.console import err
 from mmedge.errors import ConfigError, MissingDependencyError
 from mmedge.files import user_cache
 
@@ -366,9 +367,8 @@ def _shown(progress: Show | None) -> Iterator[Show]:
     if progress is not None:
         yield progress
         return
-    console = Console(stderr=True)
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
         task = bar.add_task("export", total=1.0)
 
         def show(text: str, share: float | None) -> None:

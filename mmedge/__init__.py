@@ -19,7 +19,19 @@ import sys
 from importlib import import_module
 
 if sys.argv[:1] and (sys.argv[0].endswith("/mmedge") or (sys.argv[0] == "-m" and "mmedge" in sys.orig_argv[:5])):
-    # The command line, which has loaded nothing yet: Ctrl-C ends it at once, without a traceback of its imports.
+    # The command line, which has loaded nothing yet. `python -m`, and an empty entry of PYTHONPATH, have modules looked
+    # for in the working directory, before all others: a stranger's archive that was unpacked there must not be heard.
+    _named = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    try:
+        _here = os.getcwd()  # noqa: PTH109  (pathlib is not loaded yet)
+    except FileNotFoundError:
+        _here = ""
+    if sys.argv[0] == "-m" and not getattr(sys.flags, "safe_path", False) and sys.path[:1] in ([_here], [""]):
+        del sys.path[0]
+    if not any(name and os.path.abspath(name) == _here for name in _named):  # noqa: PTH100
+        for _entry in [entry for entry in sys.path[: len(_named)] if entry in (_here, "")]:
+            sys.path.remove(_entry)
+    # Ctrl-C ends it at once, without a traceback of its imports.
     _signal = import_module("_signal")
     if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:  # what a shell starts with & ignores it
         _signal.signal(_signal.SIGINT, lambda *_: os._exit(130))

@@ -24,6 +24,7 @@ import traceback
 from typing import ClassVar
 
 from mmedge.address import scrub
+from mmedge.plain import printable
 
 _MAX_TRACE = 16_000  # characters
 _NO_MEMORY = ("cannot allocate memory", "failed to map segment", "bad_alloc", "out of memory")
@@ -70,11 +71,6 @@ class MmedgeError(Exception):
             "fix": self.fix,
             "exit_code": self.exit_code,
         }
-
-
-def printable(text: str) -> str:
-    """Return ``text`` with lone surrogates escaped: file names may have them, terminals and JSON do not take them."""
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 class InternalError(MmedgeError):

@@ -1,4 +1,4 @@
-"""Atomic files (written to a temporary file, then renamed), files of the user alone, and the cache folder."""
+"""Atomic files (written to a temporary file, then renamed), files of the user alone, folders of cache and settings."""
 
 from __future__ import annotations
 
@@ -46,6 +46,22 @@ def private_file(path: Path) -> FileIO:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     os.fchmod(fd, 0o600)
     return os.fdopen(fd, "wb", buffering=0)
+
+
+def user_config(*parts: str) -> Path:
+    """Return ``$XDG_CONFIG_HOME/mmedge``, else ``~/.config/mmedge``, and below it ``parts``; nothing is created.
+
+    Raises:
+        ConfigError: If no folder is set and there is no home folder.
+    """
+    base = Path(os.environ.get("XDG_CONFIG_HOME", ""))
+    if not base.is_absolute():  # so the specification wants it
+        try:
+            base = Path.home() / ".config"
+        except RuntimeError as error:
+            fix = "set XDG_CONFIG_HOME to a folder"
+            raise ConfigError("there is no home folder for the settings", fix=fix) from error
+    return base.joinpath("mmedge", *parts)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from importlib.util import find_spec
@@ -25,6 +26,18 @@ def pytest_report_header() -> str:
     from mmedge.engine.cpu import instruction_sets
 
     return f"instruction sets: {', '.join(instruction_sets()) or 'none that kernels choose by'}"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _settings_of_their_own(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep the user's settings out of the tests; bundles in their temporary folders may call the tests' own rules."""
+    from mmedge.fusion.consent import PROJECT_FILE, project_text, remember
+
+    os.environ["XDG_CONFIG_HOME"] = str(tmp_path_factory.mktemp("config"))
+    here = Path(__file__).parent
+    modules = [".".join(path.relative_to(here.parent).with_suffix("").parts) for path in here.glob("**/*.py")]
+    (tmp_path_factory.getbasetemp() / PROJECT_FILE).write_text(project_text(sorted(modules)))
+    remember(tmp_path_factory.getbasetemp())
 
 
 class WriteClip(Protocol):

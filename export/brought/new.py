@@ -18,6 +18,7 @@ import onnx
 from mmedge.bundle import load
 from mmedge.bundle.manifest import AudioInput, ImageInput, Input, Mask, Missing, Sync, TextInput
 from mmedge.errors import ConfigError
+from mmedge.fusion.consent import PROJECT_FILE, project_text, remember
 from mmedge.types import AnyArray
 
 from ..onnx.to_onnx import random_samples
@@ -83,9 +84,12 @@ def starter(folder: Path) -> NewReport:
     """
     with _removed_on_error(folder, _make_folder(folder)):
         write_starter(folder)
+        _write_project(folder, [])
     recipe, bundle = quote(str(folder / "recipe.toml")), quote(str(folder / "starter.mmedge"))
     steps = ["train {0}", "export {0} --output {1}", "run {1} --image 0 --audio mic://default"]
-    return NewReport(folder=folder, commands=["mmedge " + step.format(recipe, bundle) for step in steps])
+    report = NewReport(folder=folder, commands=["mmedge " + step.format(recipe, bundle) for step in steps])
+    _note(folder, report)
+    return report
 
 
 def from_networks(folder: Path, files: list[Path], tokenizer: Path | None = None) -> NewReport:
@@ -105,7 +109,7 @@ def from_networks(folder: Path, files: list[Path], tokenizer: Path | None = None
 
     Example:
         >>> from_networks(Path("kiosk"), [Path("yolo.onnx"), Path("vad.onnx")]).commands  # doctest: +SKIP
-        ['PYTHONPATH=kiosk mmedge run kiosk/kiosk.mmedge --image 0 --audio mic://default']
+        ['mmedge run kiosk/kiosk.mmedge --image 0 --audio mic://default']
     """
     check_files(files)
     if len(files) > MOST_NETWORKS:
@@ -146,8 +150,23 @@ def from_networks(folder: Path, files: list[Path], tokenizer: Path | None = None
         report.bundle = run_steps(Recipe.load(recipe), output=bundle).path
         with load(bundle) as packed:  # nobody should find out at the next command that it cannot be used
             packed.verify()
-    report.commands = [_command(bundle, draft, networks, rules="join" in draft.stages)]
+    report.commands = [_command(bundle, draft, networks)]
+    _note(folder, report)
     return report
+
+
+def _write_project(folder: Path, modules: Sequence[str]) -> None:
+    """Write ``mmedge.toml``: bundles of this project may call these modules."""
+    (folder / PROJECT_FILE).write_text(project_text(modules), encoding="utf-8")
+    (folder / PROJECT_FILE).chmod(0o644)
+
+
+def _note(folder: Path, report: NewReport) -> None:
+    """Have the project's ``mmedge.toml`` count where its bundles run."""
+    try:
+        remember(folder)
+    except ConfigError as error:
+        report.hints.append(f"{error.message}: runs need --allow-callable {quote(str(folder / PROJECT_FILE))}")
 
 
 @contextmanager
@@ -186,6 +205,7 @@ def _write(
     joined: dict[str, RecipeTask] = {}
     for task in tasks.values():
         joined.setdefault(task.tensor.stage, task)
+    _write_project(folder, ["rules"] if len(joined) > 1 else [])
     if len(joined) > 1:
         join_outputs(draft, tasks, joined)
         (folder / "rules.py").write_text(rule_text(joined), encoding="utf-8")
@@ -336,7 +356,7 @@ def _range(spec: Input) -> str:
     return "token numbers" if isinstance(spec, TextInput) else "numbers about 0"
 
 
-def _command(bundle: Path, recipe: Recipe, networks: list[Network], *, rules: bool) -> str:
+def _command(bundle: Path, recipe: Recipe, networks: list[Network]) -> str:
     """Return what runs the bundle live: one device of a kind, two where one network has two inputs of that kind."""
     inputs = recipe.inputs
     live = {name: _URIS[type(spec)] for name, spec in inputs.items() if type(spec) in _URIS}
@@ -355,10 +375,7 @@ def _command(bundle: Path, recipe: Recipe, networks: list[Network], *, rules: bo
                 kind = live[seat][0]
                 alone = sum(other == kind for other, _, _ in live.values()) == 1
                 options.append(f"--{kind} {devices[seat]}" if alone else f"--input {seat}={devices[seat]}")
-    path = f"PYTHONPATH={quote(str(bundle.parent))} " if rules else ""
     if not options:
         pushed = ", ".join(f"'{name}': 'push://'" for name in recipe.inputs)
-        return (
-            f"{path}python: mmedge.Pipeline({str(bundle)!r}, inputs={{{pushed}}}), then pipe.push(name, array, time_ns)"
-        )
-    return f"{path}mmedge run {quote(str(bundle))} {' '.join(dict.fromkeys(options))}"
+        return f"python: mmedge.Pipeline({str(bundle)!r}, inputs={{{pushed}}}), then pipe.push(name, array, time_ns)"
+    return f"mmedge run {quote(str(bundle))} {' '.join(dict.fromkeys(options))}"

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mmedge.console import err
 from mmedge.extras import require
 from mmedge.types import ByteArray, FloatArray
 
@@ -233,7 +234,7 @@ def _chatter() -> Bank:
 def main(arguments: Sequence[str]) -> int:
     """Write everything into the folder that is named."""
     if len(arguments) != 1:
-        sys.stderr.write("usage: python -m mmedge.export.datasets.clips FOLDER\n")
+        err.print("usage: python -m mmedge.export.datasets.clips FOLDER")
         return 2
     for part, make in (("clips", demo), ("calibration", calibration)):
         folder = Path(arguments[0]) / part

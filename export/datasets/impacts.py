@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmedge.bundle.manifest import AudioInput, ImageInput
+from mmedge.console import out
 from mmedge.errors import ConfigError
 from mmedge.types import AnyArray, ByteArray, FloatArray
 
@@ -378,7 +379,7 @@ class Sequences:
 def main() -> int:
     """Print what the oracle reaches."""
     for skew_ms in SKEWS_MS:
-        sys.stdout.write(f"{skew_ms:5.0f} ms  {(oracle(skew_ms) + oracle(-skew_ms)) / 2:.3f}\n")
+        out.print(f"{skew_ms:5.0f} ms  {(oracle(skew_ms) + oracle(-skew_ms)) / 2:.3f}")
     return 0
 
 

@@ -9,6 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from mmedge.console import out
+
 from .validated_masks import Judged
 
 
@@ -62,7 +64,7 @@ class TrainReport:
 
     def print(self, console: Console | None = None) -> None:
         """Print the test table: a row per condition, a column per task and mask."""
-        console = console or Console()
+        console = console or out
         columns = [(task, mask) for task, masks in self.validation.items() for mask in masks]
         table = Table(title=f"accuracy in %, seed {self.seed}, {self.parameters:,} parameters", title_justify="left")
         table.add_column("samples")

@@ -13,6 +13,7 @@ from mmedge.bench.tally import Tally
 from mmedge.errors import CheckError, ConfigError
 from mmedge.pipeline import Histogram, Percentiles, Statistics
 from mmedge.pipeline.statistics import STEPS, told
+from mmedge.plain import printable
 
 _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:50em;margin:2em auto;padding:0 1em;color:#1c2733}"
@@ -179,7 +180,7 @@ class Report:
         figures = self.latency_ms
         longest = max((p.max for p in figures.values()), default=1.0) or 1.0
         rows = "".join(
-            f"<tr><td>{html.escape(name)}</td>"
+            f"<tr><td>{_text(name)}</td>"
             + "".join(f"<td>{told(value)}</td>" for value in (p.p50, p.p90, p.p99, p.p999, p.max))
             + f'<td>{p.n}</td><td style="width:25%"><div class="bar" style="width:{_share(p.p50, longest):.1f}%">'
             "</div></td></tr>"
@@ -197,10 +198,10 @@ class Report:
             "skew p50 / p99": f"{told(skew.p50, 3)} / {told(skew.p99, 3)} ms",
             **self.conditions,
         }
-        listed = "".join(f"<tr><td>{html.escape(k)}</td><td>{html.escape(str(v))}</td></tr>" for k, v in facts.items())
+        listed = "".join(f"<tr><td>{_text(k)}</td><td>{_text(str(v))}</td></tr>" for k, v in facts.items())
         return (
-            f"<!doctype html><html lang=en><meta charset=utf-8><title>mmedge bench: {html.escape(self.bundle)}</title>"
-            f"<style>{_STYLE}</style><h1>{html.escape(self.bundle)}</h1>"
+            f"<!doctype html><html lang=en><meta charset=utf-8><title>mmedge bench: {_text(self.bundle)}</title>"
+            f"<style>{_STYLE}</style><h1>{_text(self.bundle)}</h1>"
             f"<p>{NOTE} <small>Bars: p50. A percentile that n values cannot tell is -.</small></p>"
             "<table><tr><th>ms</th><th>p50</th><th>p90</th><th>p99</th><th>p99.9</th><th>max</th><th>n</th><th></th></tr>"
             f"{rows}</table><h2>Conditions</h2><table>{listed}</table></html>"
@@ -219,3 +220,8 @@ def check_report_path(path: Path) -> None:
             where=str(path),
             fix="use the suffix .html or .json",
         )
+
+
+def _text(text: str) -> str:
+    """Return text for a page: neither markup nor a character that turns or hides the rest."""
+    return html.escape(printable(text))

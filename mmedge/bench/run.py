@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Literal
@@ -41,6 +41,7 @@ def bench(
     fps: float = 30.0,
     block_ms: float = BLOCK_MS,
     progress: Callable[[float], None] | None = None,
+    allow: Sequence[str] = (),
 ) -> Report:
     """Measure a bundle's latency per trigger, after a warm-up of a second.
 
@@ -57,6 +58,7 @@ def bench(
         fps: Rate of generated frames.
         block_ms: Longest block of generated sound; a picture waits for the block in which its instant lies.
         progress: Called with the share done, 0..1.
+        allow: Modules whose functions the bundle may call; as for ``Pipeline``.
 
     Returns:
         The report: ``report.latency_ms["end_to_end"].p99``, ``report.save("bench.html")``. It is not ``valid`` if
@@ -89,7 +91,15 @@ def bench(
         if feeds is not None and isolation == "auto":
             isolation = "process"
         load_before = os.getloadavg()[0]
-        with Pipeline(opened, uris, backend=backend, precision=precision, isolation=isolation, results="all") as pipe:
+        with Pipeline(
+            opened,
+            uris,
+            backend=backend,
+            precision=precision,
+            isolation=isolation,
+            results="all",
+            allow=allow,
+        ) as pipe:
             tell = progress or (lambda share: None)
             if feeds is None:
                 tally, rate = _given(pipe, duration_s, tell)

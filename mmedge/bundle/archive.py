@@ -3,44 +3,36 @@
 from __future__ import annotations
 
 import hashlib
-import lzma
 import zipfile
-import zlib
-from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import msgspec
 
+from mmedge.bundle.container import (
+    DAMAGE,
+    MAX_ALL_BYTES,
+    MAX_MEMBER_BYTES,
+    MAX_MEMBERS,
+    Container,
+    FolderContainer,
+    ZipContainer,
+    check_total,
+    open_plain,
+    read_bounded,
+    safe_member,
+)
 from mmedge.bundle.decoding import decode_manifest
 from mmedge.bundle.manifest import Manifest
-from mmedge.bundle.onnx_file import names_files
+from mmedge.bundle.onnx_file import MARK, names_files
 from mmedge.bundle.order import check_tasks, stage_order
 from mmedge.errors import BundleError
 from mmedge.files import replacing
 
 MANIFEST = "manifest.json"
 MAX_MANIFEST_BYTES = 1 << 22
-MAX_MEMBER_BYTES = 1 << 31
-# What reading a damaged zip file may raise.
-DAMAGE = (
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-    OSError,
-    EOFError,
-    ValueError,
-    NotImplementedError,
-    RuntimeError,
-)
 # One date for all members: equal content gives equal bytes.
 _DATE = (2020, 1, 1, 0, 0, 0)
-
-
-def safe_member(name: str) -> bool:
-    """Tell whether a member name stays inside the bundle, on every platform."""
-    path = PurePosixPath(name)
-    clean = name.isprintable() and "\\" not in name and ":" not in name and len(name) < 256
-    return bool(name) and clean and not path.is_absolute() and ".." not in path.parts
 
 
 class Archive:
@@ -55,42 +47,30 @@ class Archive:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._zip: zipfile.ZipFile | None = None
+        self._members: Container
         try:
             if not self.path.exists():
                 raise BundleError("bundle not found", where=str(path), fix="check the path, or make one: mmedge demo")
             _check_kind(self.path)
-            if not self.path.is_dir():
-                self._zip = zipfile.ZipFile(self.path)
+            self._members = FolderContainer(self.path) if self.path.is_dir() else ZipContainer(self.path)
         except DAMAGE as error:
             raise BundleError(
                 f"not a bundle or truncated: {error}", where=str(path), fix="copy it again, or export it again"
             ) from error
-        if self._zip is not None:
-            names = self._zip.namelist()
-            for name in names:
-                if not safe_member(name):
-                    self._zip.close()
-                    raise BundleError(
-                        f"member '{name}' points outside the bundle", where=str(path), fix="do not use this file"
-                    )
-            if len(names) != len(set(names)):
-                self._zip.close()
-                raise BundleError("two members have the same name", where=str(path), fix="do not use this file")
-            if MANIFEST not in names:
-                self._zip.close()
+        try:
+            if isinstance(self._members, ZipContainer) and MANIFEST not in self._members.names():
                 raise BundleError(
                     f"a zip file, but not a bundle: '{MANIFEST}' is missing", where=str(path), fix="name a .mmedge file"
                 )
-        try:
-            self.manifest = self._open_manifest()
+            raw = b"".join(read_bounded(self._members, MANIFEST, MAX_MANIFEST_BYTES, self.path))
+            self.manifest_sha256 = hashlib.sha256(raw).hexdigest()
+            self.manifest = self._checked(decode_manifest(raw))
         except BaseException:
             self.close()
             raise
         self._networks = {variant.file for variant in self.manifest.variants}
 
-    def _open_manifest(self) -> Manifest:
-        manifest = decode_manifest(self._read(MANIFEST, MAX_MANIFEST_BYTES))
+    def _checked(self, manifest: Manifest) -> Manifest:
         stage_order(manifest.stages)
         check_tasks(manifest)
         for name in manifest.files:
@@ -100,36 +80,15 @@ class Archive:
                     where=f"{MANIFEST}: $.files",
                     fix="do not use this file",
                 )
-        return manifest
-
-    def _read(self, name: str, limit: int) -> bytes:
-        try:
-            if self._zip is None:
-                file = self.path / name
-                if not file.resolve().is_relative_to(self.path.resolve()):
-                    raise BundleError(
-                        f"member '{name}' points outside the bundle", where=str(self.path), fix="do not use this folder"
-                    )
-                size = file.stat().st_size
-                raw = file.read_bytes() if size <= limit else b""
-            else:
-                size = self._zip.getinfo(name).file_size
-                raw = self._zip.read(name) if size <= limit else b""
-        except (KeyError, FileNotFoundError, IsADirectoryError) as error:
+        if len(manifest.files) > MAX_MEMBERS:
             raise BundleError(
-                f"member '{name}' is missing", where=str(self.path), fix="copy or export the bundle again"
-            ) from error
-        except DAMAGE as error:
-            raise BundleError(
-                f"member '{name}' is damaged: {error}", where=str(self.path), fix="copy or export the bundle again"
-            ) from error
-        if size > limit:
-            raise BundleError(
-                f"member '{name}' has {size} bytes, the limit is {limit}",
-                where=str(self.path),
-                fix="copy or export the bundle again",
+                f"{len(manifest.files)} members, the limit is {MAX_MEMBERS}",
+                where=f"{MANIFEST}: $.files",
+                fix="do not use this file",
             )
-        return raw
+        if isinstance(self._members, FolderContainer):  # a file that is not there is an error of its own
+            check_total(sum(entry.bytes for entry in manifest.files.values()), MAX_ALL_BYTES, self.path)
+        return manifest
 
     def read(self, name: str) -> bytes:
         """Return a listed member after checking its size and SHA-256.
@@ -138,22 +97,42 @@ class Archive:
             BundleError: If it is missing, damaged or not the file the manifest describes; or if it is a network whose
                 weights lie outside of the bundle.
         """
+        raw = b"".join(self._verified(name))
+        if name in self._networks:
+            self._check_weights(name, raw)
+        return raw
+
+    def check(self, name: str) -> None:
+        """Check a listed member as ``read`` does, but keep none of it, unless it is a network that may name files.
+
+        Raises:
+            BundleError: As ``read`` does.
+        """
+        rest, named = b"", False
+        for chunk in self._verified(name):
+            named = named or MARK in rest + chunk
+            rest = chunk[-len(MARK) :]
+        if named and name in self._networks:
+            self.read(name)
+
+    def _verified(self, name: str) -> Iterator[bytes]:
         entry = self.manifest.files.get(name)
         if entry is None:
             raise BundleError(
                 f"member '{name}' is not listed in the manifest", where=str(self.path), fix="name one of $.files"
             )
-        raw = self._read(name, min(entry.bytes, MAX_MEMBER_BYTES))
-        digest = hashlib.sha256(raw).hexdigest()
-        if len(raw) != entry.bytes or digest != entry.sha256:
+        digest, size = hashlib.sha256(), 0
+        for chunk in read_bounded(self._members, name, min(entry.bytes, MAX_MEMBER_BYTES), self.path):
+            digest.update(chunk)
+            size += len(chunk)
+            yield chunk
+        if size != entry.bytes or digest.hexdigest() != entry.sha256:
             raise BundleError(
-                f"member '{name}' differs from the manifest (sha256 {digest[:12]}..., expected {entry.sha256[:12]}...)",
+                f"member '{name}' differs from the manifest (sha256 {digest.hexdigest()[:12]}..., "
+                f"expected {entry.sha256[:12]}...)",
                 where=f"{self.path}: $.files.{name}",
                 fix="copy or export the bundle again",
             )
-        if name in self._networks:
-            self._check_weights(name, raw)
-        return raw
 
     def _check_weights(self, name: str, raw: bytes) -> None:
         """Raise BundleError for a network that would make an engine read other files."""
@@ -174,8 +153,7 @@ class Archive:
 
     def close(self) -> None:
         """Close the file; idempotent."""
-        if self._zip is not None:
-            self._zip.close()
+        self._members.close()
 
 
 def _check_kind(path: Path) -> None:
@@ -188,7 +166,7 @@ def _check_kind(path: Path) -> None:
         raise BundleError(f"a folder, but not a bundle: '{MANIFEST}' is missing", where=str(path), fix=fix)
     if not path.is_file():
         raise BundleError("neither a file nor a folder", where=str(path), fix="name a .mmedge file")
-    with path.open("rb") as file:
+    with open_plain(path) as file:
         start = file.read(4096)
     if start.startswith(b"PK"):
         return

@@ -9,13 +9,16 @@ from types import TracebackType
 
 import numpy as np
 
-from mmedge.bundle.archive import DAMAGE, Archive
+from mmedge.bundle.archive import Archive
+from mmedge.bundle.container import DAMAGE
 from mmedge.bundle.manifest import Input, Manifest, Task, Variant
 from mmedge.bundle.references import check_label_count
 from mmedge.errors import BundleError
+from mmedge.plain import unsafe
 from mmedge.types import AnyArray
 
 MAX_GOLDEN_BYTES = 1 << 28  # unpacked
+MAX_LABELS_BYTES = 1 << 22
 
 
 class Bundle:
@@ -26,12 +29,14 @@ class Bundle:
     Attributes:
         path: The file or folder.
         manifest: The decoded manifest.
+        manifest_sha256: Hash of its bytes, which hold the hashes of all members: that of the whole content.
     """
 
     def __init__(self, archive: Archive) -> None:
         self._archive = archive
         self.path = archive.path
         self.manifest: Manifest = archive.manifest
+        self.manifest_sha256 = archive.manifest_sha256
 
     @property
     def name(self) -> str:
@@ -57,12 +62,27 @@ class Bundle:
         member = self.tasks[task].labels
         if member is None:
             return ()
+        entry = self.manifest.files.get(member)
+        if entry is not None and entry.bytes > MAX_LABELS_BYTES:
+            raise BundleError(
+                f"labels of {entry.bytes} bytes, the limit is {MAX_LABELS_BYTES}",
+                where=f"{self.path}: {member}",
+                fix="do not use this bundle",
+            )
         try:
-            labels = tuple(self.read(member).decode("utf-8").splitlines())
+            text = self.read(member).decode("utf-8-sig").replace("\r\n", "\n")
         except UnicodeDecodeError as error:
             raise BundleError(
                 f"labels are not UTF-8: {error}", where=f"{self.path}: {member}", fix="export the bundle again"
             ) from error
+        labels = tuple(text.removesuffix("\n").split("\n"))
+        for number, label in enumerate(labels, 1):
+            if (found := unsafe(label)) is not None:
+                raise BundleError(
+                    f"label {number} has the character {found}, which could steer a terminal or hide",
+                    where=f"{self.path}: {member}",
+                    fix="correct the labels; of a stranger's bundle, do not use it",
+                )
         if not labels or not all(labels) or len(set(labels)) != len(labels):
             raise BundleError(
                 "labels must be distinct and not empty", where=f"{self.path}: {member}", fix="correct the labels"
@@ -105,7 +125,7 @@ class Bundle:
                 as the output has classes.
         """
         for member in self.manifest.files:
-            self.read(member)
+            self._archive.check(member)
         for task in self.tasks:
             check_label_count(self.manifest, task, len(self.labels(task)))
 

@@ -10,6 +10,7 @@ import msgspec
 from mmedge.bundle.manifest import SCHEMA, Manifest
 from mmedge.bundle.references import check_references
 from mmedge.errors import BundleError
+from mmedge.plain import unsafe
 
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 
@@ -63,6 +64,7 @@ def decode_manifest(raw: bytes) -> Manifest:
         raise BundleError(message, where=f"{where}: {key}", fix="export the bundle again or correct the key") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BundleError(str(error), where=f"{where}: $", fix="export the bundle again") from error
+    _check_text(msgspec.json.decode(raw), "$", where)
     if not manifest.tasks:
         raise BundleError(
             "the bundle defines no tasks",
@@ -71,6 +73,26 @@ def decode_manifest(raw: bytes) -> Manifest:
         )
     check_references(manifest)
     return manifest
+
+
+def _check_text(value: Any, path: str, where: str) -> None:
+    """Raise BundleError at the first name or text that could steer a terminal or be taken for another one."""
+    # A licence may have lines, and so may notes on where a bundle is from.
+    lines = path == "$.licence" or path.startswith("$.provenance")
+    if isinstance(value, str) and (found := unsafe(value, lines=lines)) is not None:
+        raise BundleError(f"the text has the character {found}", where=f"{where}: {path}", fix="do not use this bundle")
+    if isinstance(value, dict):
+        for key, held in value.items():
+            if (found := unsafe(key)) is not None:
+                raise BundleError(
+                    f"the name '{key}' has the character {found}",
+                    where=f"{where}: {path}",
+                    fix="do not use this bundle",
+                )
+            _check_text(held, f"{path}.{key}", where)
+    elif isinstance(value, list):
+        for index, held in enumerate(value):
+            _check_text(held, f"{path}[{index}]", where)
 
 
 def locate(error: msgspec.ValidationError, document: Any, kind: Any) -> tuple[str, str]:

@@ -69,7 +69,8 @@ class Stage(Strict, frozen=True, kw_only=True):
         every_ms: Run at most this often.
         mode: Whether triggers wait for it.
         callable: ``"pkg.mod:func"`` instead of a network.
-        timeout_ms: A callable that takes longer has failed.
+        timeout_ms: A callable that takes longer has failed. So has a network on ONNX Runtime, unless its self-test took
+            a tenth of that or more here: then it has ten times as long as that took.
     """
 
     inputs: dict[str, str]

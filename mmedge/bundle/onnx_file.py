@@ -20,6 +20,8 @@ HOLDS = {
     "SparseTensorProto": {1: "TensorProto", 2: "TensorProto"},
     "TensorProto": {13: "external_data"},
 }
+MARK = b"location"  # the key under which a file is named, which protobuf keeps in one piece
+_MOST_FIELDS = 4_000_000  # some seconds of work
 _VARINT, _EIGHT, _BYTES, _FOUR = 0, 1, 2, 5
 
 
@@ -35,13 +37,17 @@ def names_files(raw: bytes) -> bool:
         >>> names_files(b"")
         False
     """
-    if b"location" not in raw:  # the key under which a file is named, which protobuf keeps in one piece
+    if MARK not in raw:
         return False
     waiting = [(memoryview(raw), "ModelProto")]
+    steps = 0
     while waiting:
         data, message = waiting.pop()
         at = 0
         while at < len(data):
+            steps += 1
+            if steps > _MOST_FIELDS:
+                raise ValueError(f"it has more than {_MOST_FIELDS} fields")
             tag, after = _varint(data, at)
             # Parsers drop the upper bits of a long tag, so that it is another one: none of ONNX has three bytes.
             if after - at > 2 or tag & 7 not in (_VARINT, _EIGHT, _BYTES, _FOUR):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import partial
 from math import prod
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 MAX_VALUES, MAX_ALL_VALUES = 1 << 27, 1 << 28
 # As many as every numpy can have.
 MAX_DIMS = 32
+MAX_VARIANTS = 1024
+# A module, a colon, and a plain name in it: neither a way through attributes nor what Python itself put there.
+_CALLABLE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:(?!__)[^\W\d]\w*")
 # What `on` and `trigger` may say instead of a seat.
 TAKEN = ("change", "timer")
 UNKNOWN = "correct the name or add what it refers to"
@@ -95,8 +99,13 @@ def check_references(manifest: Manifest) -> None:
                 need_tensor(source, path)
         if stage.on is not None and stage.on != "change" and stage.on not in inputs:
             fail(f"unknown input '{stage.on}'", f"stages.{name}.on")
+        if stage.callable is not None and not _CALLABLE.fullmatch(stage.callable):
+            what = f"'{stage.callable}' is not the name of a function"
+            fail(what, f"stages.{name}.callable", "name it 'pkg.mod:function'")
         if stage.callable is None and not any(v.stage == name for v in manifest.variants):
             fail(f"stage '{name}' has neither a variant nor a callable", f"stages.{name}")
+    if len(manifest.variants) > MAX_VARIANTS:
+        fail(f"{len(manifest.variants)} variants, the limit is {MAX_VARIANTS}", "variants", "leave some out")
     for index, variant in enumerate(manifest.variants):
         if variant.stage not in stages:
             fail(f"unknown stage '{variant.stage}'", f"variants[{index}].stage")

@@ -17,7 +17,7 @@ from mmedge.address import Address
 from mmedge.bundle.manifest import AudioInput, ImageInput, Input
 from mmedge.capture import KINDS, parse
 from mmedge.errors import ConfigError
-from mmedge.files import replacing
+from mmedge.files import replacing, user_config
 from mmedge.types import ClockQuality, Packet
 
 _MAX_BYTES, _MAX_PAIRS = 1 << 20, 256
@@ -58,14 +58,7 @@ def offsets_path() -> Path:
     Raises:
         ConfigError: If there is no home folder.
     """
-    base = Path(os.environ.get("XDG_CONFIG_HOME", ""))
-    if not base.is_absolute():  # so the specification wants it
-        try:
-            base = Path.home() / ".config"
-        except RuntimeError as error:
-            fix = "set XDG_CONFIG_HOME to a folder"
-            raise ConfigError("there is no home folder for the offsets of devices", fix=fix) from error
-    return base / "mmedge" / "offsets.json"
+    return user_config("offsets.json")
 
 
 def device_name(uri: str | Address) -> str:

@@ -208,7 +208,8 @@ def open_file(path: str) -> Any:
     if Path(path).is_dir():
         raise ConfigError(f"'{path}' is a folder", where=path, fix="name one media file")
     try:
-        return av.open(f"file:{path}")  # never as another protocol, whatever its name
+        # Never as another protocol, whatever its name and whatever it names.
+        return av.open(f"file:{path}", options={"protocol_whitelist": "file"})
     except (av.error.FFmpegError, OSError) as error:
         raise SourceError(
             f"'{path}' cannot be read as media: {error.strerror}", where=path, fix="check it with: ffprobe " + path

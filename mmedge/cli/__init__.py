@@ -163,6 +163,8 @@ def _run(arguments: list[str], *, as_json: bool) -> int:
         _report(problem.to_dict() if as_json else str(problem), as_json=as_json)
         return problem.exit_code
     except Exception as error:
+        from mmedge.plain import printable
+
         # Click's usage errors have an exit code and know how to show themselves.
         show = getattr(error, "show", None)
         if show is None:
@@ -172,6 +174,8 @@ def _run(arguments: list[str], *, as_json: bool) -> int:
             document = MmedgeError(message, where="command line", fix="mmedge --help").to_dict()
             _report(document | {"error": "UsageError", "exit_code": 2}, as_json=True)
         else:
+            if isinstance(quoting := getattr(error, "message", None), str):  # it may quote a name of a file
+                error.message = printable(quoting)  # type: ignore[attr-defined]
             said = io.StringIO()
             show(file=said)
             print(scrub(said.getvalue()), end="", file=sys.stderr)
@@ -179,10 +183,11 @@ def _run(arguments: list[str], *, as_json: bool) -> int:
 
 
 def _report(text: str | dict[str, object], *, as_json: bool) -> None:
-    from mmedge.cli.output import documents, printable
+    from mmedge.cli.output import documents
+    from mmedge.plain import json_text, printable
 
     if as_json:
-        line = json.dumps(text) + "\n"
+        line = json_text(json.dumps(text)) + "\n"
         try:
             documents().write(line.encode())
             documents().flush()

@@ -7,14 +7,13 @@ from shlex import quote
 from typing import Annotated, Literal
 
 import typer
-from rich.markup import escape
 
 from mmedge.bench import bench
 from mmedge.bench.report import NOTE, check_report_path
 from mmedge.bench.run import WARM_UP_S
 from mmedge.bench.schedule import BLOCK_MS
 from mmedge.bundle import load
-from mmedge.cli.output import Json, bar, err, next_step, print_json
+from mmedge.cli.output import Allow, Json, bar, err, next_step, print_json
 from mmedge.cli.run import latency_table, parse_inputs, print_facts
 from mmedge.errors import ConfigError
 from mmedge.types import Backend, Precision
@@ -36,6 +35,7 @@ def command(
     fps: Annotated[float, typer.Option(help="Rate of generated frames.")] = 30.0,
     block_ms: Annotated[float, typer.Option(help="Longest block of generated sound.")] = BLOCK_MS,
     save: Annotated[Path | None, typer.Option(help="Write the report to FILE.html or FILE.json.")] = None,
+    allow: Allow = [],
     json: Json = False,
 ) -> None:
     """Latency per trigger: generated frames and sound at their real rates, or your own sources.
@@ -57,6 +57,7 @@ def command(
             isolation=isolation,
             fps=fps,
             block_ms=block_ms,
+            allow=allow,
             progress=lambda share: progress(f"measuring {opened.name} for {duration:g} s", share),
         )
     if save is not None:
@@ -76,4 +77,4 @@ def command(
         err.print(line, highlight=False, markup=False)
     print_facts(report.statistics)
     report.raise_for_status()
-    next_step(f"mmedge bench {escape(quote(str(bundle)))} --save bench.html")
+    next_step(f"mmedge bench {quote(str(bundle))} --save bench.html")

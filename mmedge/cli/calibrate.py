@@ -9,14 +9,13 @@ from typing import Annotated, Any
 import msgspec
 import numpy as np
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from mmedge.calibration.calibration import FEWEST, MeasuredOffset, calibrate
 from mmedge.calibration.flash_clip import FLASHES, flash_times, write_clip
 from mmedge.calibration.offsets import store
 from mmedge.cli.addresses import suggested, typed
-from mmedge.cli.output import Json, bar, err, next_step, out, print_json
+from mmedge.cli.output import Json, bar, err, next_step, out, print_json, styled
 from mmedge.errors import ConfigError
 
 _BINS, _WIDTH = 9, 30
@@ -65,8 +64,8 @@ def command(
         print_json(_document(calibration, path))
         return
     _print(calibration)
-    err.print(f"kept in {escape(str(path))}; every run of these two devices uses it", highlight=False)
-    next_step(f"mmedge run BUNDLE --image {escape(quote(suggested(image)))} --audio {escape(quote(suggested(audio)))}")
+    err.print(f"kept in {path!s}; every run of these two devices uses it", highlight=False)
+    next_step(f"mmedge run BUNDLE --image {quote(suggested(image))} --audio {quote(suggested(audio))}")
 
 
 def _write(path: Path, *, json: bool) -> None:
@@ -75,7 +74,7 @@ def _write(path: Path, *, json: bool) -> None:
         times = [float(time) for time in flash_times()]
         print_json({"schema": "mmedge.clip/1", "path": str(path), "flashes_s": times})
         return
-    out.print(f"{escape(str(path))}: {FLASHES} flashes with a beep each, {float(flash_times()[-1]) + 2:.0f} s")
+    out.print(f"{path!s}: {FLASHES} flashes with a beep each, {float(flash_times()[-1]) + 2:.0f} s")
     next_step("play it in a loop before camera and microphone, and: mmedge calibrate --image URI --audio URI")
 
 
@@ -125,7 +124,7 @@ def _print(calibration: MeasuredOffset) -> None:
         ("spread", f"{offset.mad_ns / 1e6:.1f} ms (median deviation of the single pairs)"),
         ("pairs", f"{offset.pairs} of {calibration.flashes} flashes and {calibration.beeps} beeps"),
     ):
-        table.add_row(name, escape(value))
+        table.add_row(name, value)
     out.print(table)
     values = np.array([pair.middle_ns for pair in calibration.pairs]) / 1e6
     middle, half = offset.offset_ns / 1e6, max(1.0, float(np.abs(values - offset.offset_ns / 1e6).max()))
@@ -135,8 +134,10 @@ def _print(calibration: MeasuredOffset) -> None:
     histogram.add_column(justify="right")
     for count, left, right in zip(counts.tolist(), edges, edges[1:], strict=False):
         histogram.add_row(
-            f"{(left + right) / 2:+.1f} ms", f"[cyan]{'█' * round(_WIDTH * count / counts.max())}[/]", str(count or "")
+            f"{(left + right) / 2:+.1f} ms",
+            styled(("█" * round(_WIDTH * count / counts.max()), "cyan")),
+            str(count or ""),
         )
     out.print(histogram)
     for remark in _remarks(calibration):
-        err.print(f"[yellow]note:[/] {remark}", highlight=False)
+        err.print(styled(("note:", "yellow"), f" {remark}"), highlight=False)

@@ -10,7 +10,6 @@ from shlex import quote
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from mmedge.bundle import load
@@ -37,7 +36,7 @@ def command(
         print_json({"schema": "mmedge.compile/1", "engines": rows})
         return
     out.print(engines_table(rows))
-    next_step(f"mmedge bench {escape(quote(str(file)))}")
+    next_step(f"mmedge bench {quote(str(file))}")
 
 
 def compile_onnx(file: Path, progress: Bar) -> dict[str, Any]:
@@ -66,7 +65,7 @@ def engines_table(rows: list[dict[str, Any]]) -> Table:
         table.add_column(heading, justify="left" if heading in ("stage", "precision") else "right", overflow="fold")
     for row in rows:
         table.add_row(
-            escape(row["stage"]),
+            row["stage"],
             row["precision"],
             f"{row['bytes'] / 1000:.0f}",
             str(row["layers"]),

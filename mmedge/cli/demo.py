@@ -8,11 +8,10 @@ from shlex import quote
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from mmedge.cli.compile import engines_table
-from mmedge.cli.output import Json, bar, err, next_step, out, print_json
+from mmedge.cli.output import Json, bar, err, next_step, out, print_json, styled
 from mmedge.pipeline.statistics import told
 
 
@@ -39,7 +38,7 @@ def command(
         print_json(report.to_dict())
         return
     _print(report)
-    next_step(f"mmedge run {escape(quote(str(output)))} --image 0 --audio mic://default   (mmedge devices lists yours)")
+    next_step(f"mmedge run {quote(str(output))} --image 0 --audio mic://default   (mmedge devices lists yours)")
 
 
 def _print(report: Any) -> None:
@@ -58,7 +57,7 @@ def _print(report: Any) -> None:
             row["clip"],
             f"{row['image']:.1%}",
             f"{row['audio']:.1%}",
-            f"[{style}]{row['fused']:.1%}[/]",
+            styled((f"{row['fused']:.1%}", style)),
             agree,
             str(row["n"]),
         )

@@ -10,13 +10,13 @@ from typing import Annotated
 import msgspec
 import typer
 from rich import box
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from mmedge.address import Address
 from mmedge.capture.devices import Device, list_devices
 from mmedge.cli.addresses import typed
-from mmedge.cli.output import Json, bar, err, next_step, out, print_json
+from mmedge.cli.output import Json, bar, err, next_step, out, print_json, styled
 from mmedge.doctor.devices_probe import SETTLED_S, DeviceProbe, StreamProbe, probe_devices
 from mmedge.errors import ConfigError, DeviceError
 from mmedge.pipeline.statistics import told
@@ -85,7 +85,7 @@ def _probe(uris: Sequence[Address], devices: Sequence[Device], seconds: float, *
         raise DeviceError(what, where=failed[0].uri, fix=str(failed[0].error and failed[0].error["fix"]))
     working = next(device for device in found if device.error is None)
     option = "image" if working.streams[0].modality == "image" else "audio"
-    next_step(f"mmedge run BUNDLE --{option} {escape(quote(working.uri))}")
+    next_step(f"mmedge run BUNDLE --{option} {quote(working.uri)}")
 
 
 def _table(found: Sequence[DeviceProbe]) -> Table:
@@ -95,29 +95,30 @@ def _table(found: Sequence[DeviceProbe]) -> Table:
     for heading in ("jitter ms\np50/p99", "clock\nppm", "within\nms", "latency\nms"):
         table.add_column(heading, justify="right", no_wrap=True)
     for device in found:
-        table.add_row(f"[bold]{escape(device.uri)}[/]")
+        table.add_row(styled((device.uri, "bold")))
         if device.error is not None:
-            table.add_row(f"[red]{escape(str(device.error['message']))}[/]")
+            table.add_row(styled((str(device.error["message"]), "red")))
         for stream in device.streams:
             table.add_row(*_row(stream))
         facts = _facts(device)
         if facts:
-            table.add_row(facts)
+            table.add_row(styled(*facts))
         table.add_section()
     return table
 
 
-def _facts(device: DeviceProbe) -> str:
-    """Say what concerns a device and not one of its streams."""
+def _facts(device: DeviceProbe) -> list[str | tuple[str, str]]:
+    """Say what concerns a device and not one of its streams, in parts with their colours."""
     facts = [] if device.first_packet_ms is None else [f"first packet after {device.first_packet_ms / 1e3:.1f} s"]
     if device.queue_depth is not None:
         facts.append(f"{device.queue_depth} waited at open")
     lost = ", ".join(f"{cause.replace('_', ' ')} {count}" for cause, count in device.lost.items())
-    wrong = [f"[yellow]{escape(text)}[/]" for text in (lost, device.trouble) if text]
-    return "; ".join(["[dim]" + ", ".join(facts) + "[/]", *wrong] if facts else wrong)
+    told = [(text, "yellow") for text in (lost, device.trouble) if text]
+    told = [(", ".join(facts), "dim"), *told] if facts else told
+    return [part for pair in told for part in ("; ", pair)][1:]
 
 
-def _row(stream: StreamProbe) -> list[str]:
+def _row(stream: StreamProbe) -> list[str | Text]:
     unit, digits = ("Hz", 0) if stream.modality == "audio" else ("fps", 1)
     rate = "?" if stream.rate_hz is None else f"{stream.rate_hz:.{digits}f}"
     claimed = "" if stream.nominal_hz is None else f" of {stream.nominal_hz:g}"
@@ -126,7 +127,7 @@ def _row(stream: StreamProbe) -> list[str]:
         f"{stream.picture + ', ' if stream.picture else ''}{rate}{claimed} {unit}",
         f"{stream.quality} {_STAMPS[stream.quality]}",
         f"{told(stream.jitter_p50_ms, 1)}/{told(stream.jitter_p99_ms, 1)}",
-        ppm if stream.ppm is None or stream.ppm_settled else f"[dim]({ppm})[/]",
+        ppm if stream.ppm is None or stream.ppm_settled else styled((f"({ppm})", "dim")),
         f"{stream.uncertainty_ms:.1f}",
         f"{stream.latency_p50_ms:.1f}",
     ]
@@ -136,9 +137,11 @@ def _explain(found: Sequence[DeviceProbe], seconds: float) -> None:
     """Say on stderr what the columns cannot."""
     for device in found:
         if device.error is not None and device.error["fix"]:
-            err.print(f"[red]{escape(device.uri)}[/] [bold]fix:[/] {escape(str(device.error['fix']))}", highlight=False)
+            fix = str(device.error["fix"])
+            err.print(styled((device.uri, "red"), " ", ("fix:", "bold"), f" {fix}"), highlight=False)
     if any(stream.ppm is not None and not stream.ppm_settled for device in found for stream in device.streams):
         err.print(
-            f"[dim](ppm): {seconds:g} s do not show how a clock drifts; for that: --seconds {SETTLED_S + 10:g}[/]",
+            f"(ppm): {seconds:g} s do not show how a clock drifts; for that: --seconds {SETTLED_S + 10:g}",
+            style="dim",
             highlight=False,
         )

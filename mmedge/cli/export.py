@@ -8,9 +8,9 @@ from shlex import quote
 from typing import Annotated, Literal
 
 import typer
-from rich.markup import escape
 
 from mmedge.cli.output import Json, bar, next_step, out, print_json
+from mmedge.fusion.consent import PROJECT_FILE, remember
 
 
 def command(
@@ -30,9 +30,11 @@ def command(
     loaded = export.Recipe.load(recipe)
     with bar(f"export {loaded.name}") as progress:
         report = export.run_steps(loaded, output=output, only=only, measure=measure, progress=progress)
+    if (loaded.folder / PROJECT_FILE).is_file():  # whose code has run just now, since the user said so
+        remember(loaded.folder)
     if json:
         print_json(report.to_dict())
     else:
         report.print(out)
         if report.path is not None:
-            next_step(f"mmedge verify {escape(quote(str(report.path)))}")
+            next_step(f"mmedge verify {quote(str(report.path))}")

@@ -10,7 +10,6 @@ from typing import Annotated, Any
 
 import msgspec
 import typer
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -19,7 +18,7 @@ from mmedge.bundle.manifest import Debounce, Ema, Hysteresis, Stage, Task, TextI
 from mmedge.bundle.source import Age, Constant, Output, Presence, Seat, State
 from mmedge.bundle.tasks import TASK_KINDS
 from mmedge.cli.graph import Key, draw, plain, tree
-from mmedge.cli.output import Json, add_names, next_step, out, print_json
+from mmedge.cli.output import Json, add_names, next_step, out, print_json, styled
 from mmedge.interpret import recognise
 
 WIDEST = 100  # columns: a wider drawing is hard to follow
@@ -48,7 +47,7 @@ def command(
             out.print(Text(plain(title), style="bold"), drawing, sep="\n\n")
         out.print(_masks(manifest))
         out.print(_variants(bundle))
-    next_step(f"mmedge verify {escape(quote(str(file)))}")
+    next_step(f"mmedge verify {quote(str(file))}")
 
 
 def nodes_of(bundle: Bundle) -> dict[Key, list[str]]:
@@ -139,8 +138,8 @@ def _masks(manifest: Manifest) -> Table:
     for mask in manifest.validated_masks:
         between = "-" if mask.low is None or mask.high is None else f"{mask.low:.3f} to {mask.high:.3f}"
         number = "-" if mask.samples is None else str(mask.samples)
-        present = escape(" + ".join(mask.present) or "nothing")
-        table.add_row(present, escape(mask.metric), f"{mask.value:.3f}", between, number)
+        present = " + ".join(mask.present) or "nothing"
+        table.add_row(present, mask.metric, f"{mask.value:.3f}", between, number)
     return table
 
 
@@ -156,7 +155,7 @@ def _variants(bundle: Bundle) -> Table:
         if quantization is not None and quantization.sqnr_db is not None:
             how += f", {quantization.sqnr_db:.1f} dB"
         size = bundle.manifest.files[variant.file].bytes / 1000
-        table.add_row(escape(variant.stage), f"{variant.target} {variant.precision}", f"{size:.0f}", escape(how))
+        table.add_row(variant.stage, f"{variant.target} {variant.precision}", f"{size:.0f}", how)
     return table
 
 
@@ -169,14 +168,14 @@ def _detector(document: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _print_onnx(document: dict[str, Any]) -> None:
-    table = Table(title=f"{escape(document['file'])}: opset {document['opset']}, {document['nodes']} nodes")
+    table = Table(title=f"{document['file']}: opset {document['opset']}, {document['nodes']} nodes")
     items = [(kind[:-1], item) for kind in ("inputs", "outputs") for item in document[kind]]
     table.add_column("", no_wrap=True)
     add_names(table, "name", [item["name"] for _, item in items])
     table.add_column("dtype", no_wrap=True)
     table.add_column("shape", overflow="fold")
     for kind, item in items:
-        table.add_row(kind, escape(item["name"]), item["dtype"], escape(str(item["shape"])))
+        table.add_row(kind, item["name"], item["dtype"], str(item["shape"]))
     out.print(table)
     detector = document["detector"]
     if detector is not None:
@@ -186,7 +185,7 @@ def _print_onnx(document: dict[str, Any]) -> None:
     for finding in document["findings"]:
         colour = "red" if finding["level"] == "error" else "yellow"
         where = f" at {finding['source']}" if finding.get("source") else ""
-        told = escape(f"{finding['node']}{where}: {finding['message']}")
-        out.print(f"[{colour}]{finding['level']}[/] {told}", highlight=False)
+        told = f"{finding['node']}{where}: {finding['message']}"
+        out.print(styled((finding["level"], colour), f" {told}"), highlight=False)
     if not document["findings"]:
-        out.print("[green]nothing found that TensorRT would refuse[/]")
+        out.print(styled(("nothing found that TensorRT would refuse", "green")))

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from mmedge.cli.output import Json, add_names, bar, out, print_json
@@ -44,7 +43,7 @@ def command(
         table.add_column("is", overflow="fold")
         table.add_column("because", overflow="fold")
         for guess in report.guesses:
-            table.add_row(guess.network, escape(guess.tensor), escape(guess.meaning), escape(guess.why))
+            table.add_row(guess.network, guess.tensor, guess.meaning, guess.why)
         out.print(table)
     for output in report.left:
         out.print(f"left as it is: {output}", highlight=False, markup=False)

@@ -6,28 +6,41 @@ import fcntl
 import json
 import logging
 import os
-import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Annotated, Any, BinaryIO
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
-from rich.text import Text
 
+from mmedge.console import err, out, styled
 from mmedge.errors import ConfigError
+from mmedge.plain import json_text, printable
+
+__all__ = [
+    "Allow",
+    "Bar",
+    "Json",
+    "JsonLines",
+    "PrintableFormatter",
+    "Sinks",
+    "abandon_stdout",
+    "add_names",
+    "bar",
+    "documents",
+    "err",
+    "next_step",
+    "out",
+    "print_json",
+    "printable",
+    "reserve_stdout",
+    "styled",
+]
 
 _NAME = 24  # columns that a name gets
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but line break and tab
 _documents: BinaryIO | None = None
-
-
-def printable(text: str) -> str:
-    """Return ``text`` with its control characters escaped: no message of others may steer the terminal."""
-    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 class PrintableFormatter(logging.Formatter):
@@ -38,19 +51,19 @@ class PrintableFormatter(logging.Formatter):
         return printable(super().format(record))
 
 
-class _Console(Console):
-    def render_str(self, text: str, **options: Any) -> Text:  # whatever is printed, cells of tables too
-        return super().render_str(printable(text), **options)
-
-
-err = _Console(stderr=True)
-out = _Console()
-
 JsonLines = Annotated[bool, typer.Option("--json", help="Print one JSON object per line instead of a table.")]
 Sinks = Annotated[
     list[str],
     # ``cli`` puts the names in where help is shown: to ask for them reads a file of each installed package.
     typer.Option("--sink", metavar="NAME[:TARGET]", help="Where results go: {sinks}; may be repeated."),
+]
+Allow = Annotated[
+    list[str],
+    typer.Option(
+        "--allow-callable",
+        metavar="MODULE",
+        help="A module whose functions the bundle may call, or the mmedge.toml of a project; may be repeated.",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 
@@ -110,15 +123,15 @@ def abandon_stdout() -> None:
 
 def print_json(document: dict[str, Any]) -> None:
     """Print one JSON document on stdout."""
-    text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    documents().write(text.encode("utf-8", "backslashreplace"))
+    text = json_text(json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)) + "\n"
+    documents().write(text.encode())
     documents().flush()
 
 
 def next_step(command: str) -> None:
     """Suggest what to type next, to people only."""
     if out.is_terminal and _documents is None:
-        err.print(f"[dim]next:[/] {command}", highlight=False)
+        err.print(styled(("next:", "dim"), f" {command}"), highlight=False)
 
 
 def add_names(table: Table, heading: str, names: Iterable[str]) -> None:
@@ -143,6 +156,6 @@ class Bar:
 @contextmanager
 def bar(text: str) -> Iterator[Bar]:
     """Show a progress bar on stderr while something long goes on; only on a terminal."""
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
         yield Bar(progress, progress.add_task(text, total=1.0))

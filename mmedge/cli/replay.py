@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from mmedge.bundle import load
-from mmedge.cli.output import JsonLines, Sinks, abandon_stdout, err, out, print_json
+from mmedge.cli.output import Allow, JsonLines, Sinks, abandon_stdout, err, out, print_json
 from mmedge.cli.run import make_sinks
 from mmedge.replay.explain import explain as explain_trigger
 from mmedge.replay.replay import Replay
@@ -29,6 +29,7 @@ def command(
         int | None,
         typer.Option(metavar="N", help="Explain which data trigger N (or the result with t_ns N) used, and why."),
     ] = None,
+    allow: Allow = [],
     json: JsonLines = False,
 ) -> None:
     """Replay a recording. With --json: one result a line on stdout (JSON Lines), equal in every replay."""
@@ -40,7 +41,7 @@ def command(
             else:
                 _print_explanation(document)
             return
-        replay = Replay(folder, opened, backend=backend, precision=precision, speed=speed)
+        replay = Replay(folder, opened, backend=backend, precision=precision, speed=speed, allow=allow)
         sinks = [make_sink(each) if isinstance(each, str) else each for each in make_sinks(sink, json=json)]
         try:
             for result in replay:

@@ -14,7 +14,7 @@ from rich.table import Table
 from mmedge.address import Address
 from mmedge.bundle import Bundle, load
 from mmedge.cli.addresses import typed
-from mmedge.cli.output import JsonLines, Sinks, abandon_stdout, documents, err, next_step
+from mmedge.cli.output import Allow, JsonLines, Sinks, abandon_stdout, documents, err, next_step
 from mmedge.cli.signals import Stopped, finish
 from mmedge.errors import ConfigError
 from mmedge.pipeline import Percentiles, Pipeline, Statistics
@@ -109,6 +109,7 @@ def command(
         Literal["auto", "latest", "all"],
         typer.Option(help="Which results to print when printing is slower than the run."),
     ] = "auto",
+    allow: Allow = [],
     json: JsonLines = False,
 ) -> None:
     """Live fused inference. With --json: one result a line on stdout (JSON Lines)."""
@@ -126,6 +127,7 @@ def command(
             record=record,
             video=video,
             results=results,
+            allow=allow,
         ) as pipe:
             try:
                 pipe.run()

@@ -8,7 +8,6 @@ from shlex import quote
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from mmedge.cli.output import Json, next_step, print_json
 
@@ -28,4 +27,4 @@ def command(
         print_json(report.to_dict())
     else:
         report.print()
-        next_step(f"mmedge export {escape(quote(str(recipe)))}")
+        next_step(f"mmedge export {quote(str(recipe))}")

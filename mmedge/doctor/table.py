@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
+from mmedge.console import styled
 from mmedge.doctor.report import DoctorReport
 
-_MARKS = {"ok": "[green]ok[/]", "warn": "[yellow]warn[/]", "fail": "[red]FAIL[/]"}
+_MARKS = {"ok": ("ok", "green"), "warn": ("warn", "yellow"), "fail": ("FAIL", "red")}
 
 
 def print_report(console: Console, report: DoctorReport) -> None:
@@ -19,7 +19,7 @@ def print_report(console: Console, report: DoctorReport) -> None:
         report: What ``collect`` returned.
 
     Example:
-        >>> print_report(Console(), collect())  # doctest: +SKIP
+        >>> print_report(mmedge.console.out, collect())  # doctest: +SKIP
     """
     host = report.platform
     place = f"{host.board}, " if host.board else ""
@@ -33,16 +33,18 @@ def print_report(console: Console, report: DoctorReport) -> None:
     for title in ("check", "", "what was found"):
         checks.add_column(title, overflow="fold")
     for check in report.checks:
-        fix = f"\n[bold]fix:[/] {escape(check.fix)}" if check.fix else ""
-        checks.add_row(escape(check.name), _MARKS[check.status], escape(check.detail) + fix)
+        found = styled(check.detail)
+        if check.fix:
+            found = styled(check.detail, "\n", ("fix:", "bold"), f" {check.fix}")
+        checks.add_row(check.name, styled(_MARKS[check.status]), found)
     console.print(checks)
 
     packages = Table(show_edge=False, pad_edge=False)
     for title in ("package", "version", "for", "install"):
         packages.add_column(title, overflow="fold")
     for name, package in report.packages.items():
-        version = (package.version or "unknown") if package.installed else "[dim]-[/]"
-        packages.add_row(escape(name), version, package.purpose, "" if package.installed else escape(package.install))
+        version = styled(package.version or "unknown" if package.installed else ("-", "dim"))
+        packages.add_row(name, version, package.purpose, "" if package.installed else package.install)
     console.print()
     console.print(packages)
     failed = sum(check.status == "fail" for check in report.checks)

@@ -100,7 +100,7 @@ class EngineCache:
         folder: Where; None takes ``cache_folder()``. Made if missing.
 
     Raises:
-        ConfigError: If the folder cannot be written.
+        ConfigError: If the folder cannot be written, or others may write there.
 
     Example:
         >>> cache = EngineCache(Path("/tmp/engines"))  # doctest: +SKIP
@@ -111,6 +111,13 @@ class EngineCache:
         self.folder = cache_folder() if folder is None else folder
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            info = self.folder.stat()
+            if info.st_uid not in (os.geteuid(), 0) or info.st_mode & 0o022:  # an engine is code
+                raise ConfigError(
+                    "others may write into the engine cache",
+                    where=str(self.folder),
+                    fix=f"chmod go-w {self.folder}, or set MMEDGE_CACHE to a folder of your own",
+                )
             with self._locked(exclusive=False), tempfile.TemporaryFile(dir=self.folder):
                 pass
         except OSError as error:

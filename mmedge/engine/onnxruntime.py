@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from mmedge.engine.base import EngineBase
 from mmedge.engine.cpu import saturates_pairs
+from mmedge.engine.watch import PERIOD_S, WATCH
 from mmedge.errors import EngineError
 from mmedge.extras import require
 from mmedge.types import AnyArray
@@ -24,6 +28,8 @@ _DTYPES = {
     "tensor(int64)": np.int64,
     "tensor(bool)": np.bool_,
 }
+_IDLE = -1
+_T = TypeVar("_T")
 
 
 class OnnxRuntimeEngine(EngineBase):
@@ -70,7 +76,12 @@ class OnnxRuntimeEngine(EngineBase):
                 f"ONNX Runtime cannot load the model: {error}", where=name, fix="run `mmedge inspect` on it"
             ) from error
         self._name = name
+        self._options = ort.RunOptions()
+        self._turn = threading.Lock()
+        self._looks = _IDLE  # at the run that is under way
+        self._limit_ms = math.inf
         self._binding = self._session.io_binding()
+        self._run_bound = partial(self._session.run_with_iobinding, self._binding, self._options)
         self._values: list[Any] = []
         for item in self._session.get_inputs():
             value = self._zeros(item, _static(item.shape, (shapes or {}).get(item.name)))
@@ -109,19 +120,55 @@ class OnnxRuntimeEngine(EngineBase):
             )
         return dtype
 
+    def limit(self, limit_ms: float) -> None:
+        """From now on, end a run that takes longer: it fails. One operator of a network is not interrupted."""
+        self._limit_ms = limit_ms
+        WATCH.add(self)
+
+    def look(self) -> None:
+        """Count a look at the run that is under way, and end it after too many: called every ``PERIOD_S``.
+
+        Looks are counted, not time: while this process was stopped, no run took longer.
+        """
+        with self._turn:
+            if self._looks != _IDLE:
+                self._looks += 1
+                if self._looks * PERIOD_S * 1000 > self._limit_ms:
+                    self._options.terminate = True
+
     def _run_impl(self) -> None:
         try:
-            self._session.run_with_iobinding(self._binding)
+            self._watched(self._run_bound)
+        except EngineError:
+            raise
         except Exception as error:  # onnxruntime raises one private class per status code
             self._check_shapes()
             raise EngineError(f"ONNX Runtime failed: {error}", where=self._name, fix="check the inputs") from error
 
+    def _watched(self, run: Callable[[], _T]) -> _T:
+        """Return what a run gives, unless it was ended."""
+        with self._turn:
+            self._looks = 0
+        try:
+            return run()
+        finally:
+            with self._turn:
+                self._looks, ended = _IDLE, self._options.terminate
+                self._options.terminate = False
+            if ended:  # whatever the run itself has raised
+                raise EngineError(
+                    f"the network did not finish within {self._limit_ms:.0f} ms and was ended",
+                    where=self._name,
+                    fix="raise the stage's timeout_ms, or use a faster network",
+                )
+
     def _run_free(self) -> list[AnyArray]:
         try:
-            outputs: list[AnyArray] = self._session.run(None, self.inputs)
+            return self._watched(partial(self._session.run, None, self.inputs, self._options))
+        except EngineError:
+            raise
         except Exception as error:  # onnxruntime raises one private class per status code
             raise EngineError(f"ONNX Runtime failed: {error}", where=self._name, fix="check the inputs") from error
-        return outputs
 
     def _check_shapes(self) -> None:
         """Raise EngineError naming the output whose shape changed, if it is that which failed."""
@@ -135,7 +182,7 @@ class OnnxRuntimeEngine(EngineBase):
 
     def _close_impl(self) -> None:
         self._values.clear()
-        del self._binding, self._session
+        del self._run_bound, self._binding, self._session
 
 
 def session_options(*, threads: int = 1, as_written: bool = False) -> Any:

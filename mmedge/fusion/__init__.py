@@ -5,5 +5,16 @@ from mmedge.fusion.failures import TOLD, StageError
 from mmedge.fusion.graph import StageGraph
 from mmedge.fusion.load import load_graph, tensorrt_problem
 from mmedge.fusion.stage import StageRunner
+from mmedge.fusion.trial import Limits, verify_bundle
 
-__all__ = ["TOLD", "StageError", "StageGraph", "StageRunner", "check_variants", "load_graph", "tensorrt_problem"]
+__all__ = [
+    "TOLD",
+    "Limits",
+    "StageError",
+    "StageGraph",
+    "StageRunner",
+    "check_variants",
+    "load_graph",
+    "tensorrt_problem",
+    "verify_bundle",
+]

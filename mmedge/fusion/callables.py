@@ -15,6 +15,7 @@ import numpy as np
 
 from mmedge.engine.base import EngineBase
 from mmedge.errors import ConfigError, EngineError
+from mmedge.fusion.consent import PROJECT_FILE, Consent
 from mmedge.fusion.failures import CancelledError
 from mmedge.types import AnyArray
 
@@ -34,6 +35,7 @@ class CallableEngine(EngineBase):
         timeout_ms: A function that takes longer has failed; it then runs on a thread of its own. None waits for ever.
             Its first call may take half a minute, since it may import and load what it needs.
         stage: Name of the stage, for messages.
+        consent: What the user allows; None where the function is the caller's own.
 
     Raises:
         ConfigError: If the function cannot be imported, is async, or has other parameters than ``inputs``.
@@ -48,10 +50,14 @@ class CallableEngine(EngineBase):
         dtypes: Mapping[str, str] | None = None,
         timeout_ms: float | None = None,
         stage: str | None = None,
+        consent: Consent | None = None,
     ) -> None:
         super().__init__("callable")
         self._target = target
-        self._function = _find(target, inputs, ("" if stage is None else f"stage '{stage}': ") + f"callable '{target}'")
+        where = ("" if stage is None else f"stage '{stage}': ") + f"callable '{target}'"
+        if consent is not None:
+            consent.check(target, stage or "")
+        self._function = _find(target, inputs, where, consent)
         self._file = _file_of(self._function)
         own = dtypes or {}
         self.inputs = {n: np.zeros(shape, own.get(n, "float32")) for n, shape in inputs.items()}
@@ -177,10 +183,13 @@ class CallableEngine(EngineBase):
             self._thread.close()
 
 
-def _find(target: str, inputs: Iterable[str], where: str) -> Callable[..., object]:
+def _find(target: str, inputs: Iterable[str], where: str, consent: Consent | None) -> Callable[..., object]:
     module, colon, name = target.partition(":")
     try:
-        function: Callable[..., object] = getattr(import_module(module), name)
+        load = import_module if consent is None else consent.load
+        function: Callable[..., object] = getattr(load(module), name)
+    except ConfigError:
+        raise
     except BaseException as error:  # the user's module may raise anything while it is imported, even the end of all
         if isinstance(error, KeyboardInterrupt):
             raise
@@ -189,10 +198,19 @@ def _find(target: str, inputs: Iterable[str], where: str) -> Callable[..., objec
         raise ConfigError(
             f"cannot import '{target}': {kind}{_text(error)}",
             where=where,
-            fix=f"put the folder of '{module}' on PYTHONPATH" if absent else f"correct '{module}'",
+            fix=f"install '{module}', or name its project: --allow-callable PROJECT/{PROJECT_FILE}"
+            if absent
+            else f"correct '{module}'",
         ) from error
     if not colon or not callable(function):
         raise ConfigError(f"'{target}' is not a function", where=where, fix="name it 'package.module:function'")
+    if consent is not None and not consent.owns(function, module):
+        home = getattr(function, "__module__", None)
+        raise ConfigError(
+            f"'{target}' is not of '{module}' but of '{home}', which was not allowed",
+            where=where,
+            fix=f"name it '{home}:{name}' and allow '{home}', if it is meant",
+        )
     if inspect.iscoroutinefunction(function):
         raise ConfigError(
             f"'{target}' is async", where=where, fix="make it a plain function: triggers wait for its result"

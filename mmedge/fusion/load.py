@@ -7,7 +7,8 @@ a wrong engine never serves and nothing falls back in silence.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -20,16 +21,19 @@ from mmedge.engine.onnxruntime import OnnxRuntimeEngine
 from mmedge.engine.tensorrt_loader import tensorrt_choice
 from mmedge.errors import CheckError, ConfigError, DeviceError, EngineError, MissingDependencyError
 from mmedge.fusion.callables import CallableEngine
+from mmedge.fusion.consent import Consent, check_consent
 from mmedge.fusion.golden import self_test
 from mmedge.fusion.graph import StageGraph
+from mmedge.fusion.rules import LISTED
 from mmedge.fusion.stage import StageRunner, array_of
 from mmedge.fusion.stream import StreamStage, is_stream
-from mmedge.fusion.tensors import constants, fill, input_dtypes, input_shapes, output_shapes
+from mmedge.fusion.tensors import Shapes, constants, fill, input_dtypes, input_shapes, output_shapes
+from mmedge.fusion.trial import Trial
 from mmedge.fusion.weigh import Weight, describe, weigh
 
 log = logging.getLogger("mmedge.fusion")
-_OWN_RULES = ("mmedge.fusion.rules:", "mmedge.fusion.faces:")
 Progress = Callable[[str, float], None]
+_SLOWER = 10.0  # than its whole self-test took here a run may be, whatever its timeout_ms is
 
 
 def tensorrt_problem() -> str | None:
@@ -74,6 +78,7 @@ def load_graph(
     precision: str | None = None,
     progress: Progress | None = None,
     patience: float = 1.0,
+    allow: Sequence[str] = (),
 ) -> StageGraph:
     """Build, load and self-test every stage of a bundle.
 
@@ -82,28 +87,38 @@ def load_graph(
         backend: ``auto``, ``onnxruntime`` or ``tensorrt``.
         precision: Only this precision.
         progress: Called with a message and a share 0..1 while engines are built.
-        patience: Functions may take this many times ``timeout_ms`` before they have failed.
+        patience: Stages may take this many times ``timeout_ms`` before they have failed.
+        allow: Modules whose functions the bundle may call (``mmedge.fusion.consent``).
 
     Returns:
         The graph; the caller closes it.
 
     Raises:
         EngineError: If no candidate of a stage works; lists what was tried.
-        ConfigError: If there is no variant for this backend and precision.
+        ConfigError: If there is no variant for this backend and precision, or the bundle calls what was not allowed.
         DeviceError: If ``tensorrt`` was asked for and cannot run here.
     """
     stages: dict[str, StageRunner] = {}
+    consent = Consent(allow, bundle.path)
+    check_consent(bundle.manifest, consent)
     unused = unused_stages(bundle.manifest)
     if unused:
         log.warning("no task uses the outputs of stage %s: leave it out of the bundle", ", ".join(map(repr, unused)))
+    trial = Trial(bundle)
+    networks = [name for name, spec in bundle.manifest.stages.items() if spec.callable is None]
+    choices = {name: candidates(bundle, name, backend, precision) for name in networks}
+    trial.prepare([found[0][1] for found in choices.values() if found and found[0][0] == "onnxruntime"])
     try:
         for name in stage_order(bundle.manifest.stages):
             if bundle.manifest.stages[name].callable is not None:
-                stages[name] = make_stage(bundle, name, make_callable(bundle, name, stages, patience=patience), stages)
+                engine = make_callable(bundle, name, stages, consent, patience=patience)
+                stages[name] = make_stage(bundle, name, engine, stages)
             else:
-                stages[name] = _load_network(bundle, name, stages, backend, precision, progress)
+                stages[name] = _load_network(
+                    bundle, name, stages, choices[name], trial, progress, (backend, precision), patience
+                )
         if precision == "int8":
-            _weigh_int8(bundle, stages)
+            _weigh_int8(bundle, stages, trial)
     except BaseException:
         for stage in stages.values():
             stage.close()
@@ -115,12 +130,14 @@ def _load_network(
     bundle: Bundle,
     name: str,
     upstream: dict[str, StageRunner],
-    backend: str,
-    precision: str | None,
+    choices: list[tuple[str, Variant]],
+    trial: Trial,
     progress: Progress | None,
+    asked: tuple[str, str | None],
+    patience: float,
 ) -> StageRunner:
-    choices = candidates(bundle, name, backend, precision)
     if not choices:
+        backend, precision = asked
         raise ConfigError(
             f"stage '{name}' has no variant for backend '{backend}' and precision '{precision or 'any'}'",
             where=f"{bundle.path}",
@@ -130,7 +147,7 @@ def _load_network(
     first: Exception | None = None
     for choice, variant in choices:
         try:
-            return _try(bundle, name, upstream, choice, variant, progress)
+            return _try(bundle, name, upstream, choice, variant, trial, progress, patience)
         except (EngineError, CheckError, MissingDependencyError) as error:
             log.warning("stage '%s': %s %s is not used: %s", name, choice, variant.precision, error.message)
             tried.append(f"{choice} {variant.precision}: {error.message}")
@@ -150,7 +167,9 @@ def _try(
     upstream: dict[str, StageRunner],
     backend: str,
     variant: Variant,
+    trial: Trial,
     progress: Progress | None,
+    patience: float,
 ) -> StageRunner:
     engine: Engine
     if backend == "tensorrt":
@@ -165,13 +184,18 @@ def _try(
         )
         engine = TensorRTEngine(compiled.plan_path.read_bytes(), name=name)
     else:
+        trial.check(variant, _shapes(upstream))
         engine = make_network(bundle, variant, upstream, f"{bundle.path}: {variant.file}")
     stage: StageRunner | None = None
     try:
         stage = make_stage(bundle, name, engine, upstream, raw=variant.target == "tensorrt")
         stage.file = variant.file
         golden = bundle.golden(variant.golden)
+        before = time.monotonic()
         worst = self_test(stage, golden, variant.tolerance, f"{variant.file} on {engine.backend}")
+        if isinstance(engine, OnnxRuntimeEngine):
+            took_ms = 1000 * (time.monotonic() - before)
+            engine.limit(patience * max(stage.spec.timeout_ms, _SLOWER * took_ms))
     except BaseException:
         (stage or engine).close()
         raise
@@ -179,7 +203,14 @@ def _try(
     return stage
 
 
-def _weigh_int8(bundle: Bundle, stages: dict[str, StageRunner]) -> None:
+def _shapes(stages: Mapping[str, StageRunner]) -> Shapes:
+    return {
+        name: {output: (list(array.shape), array.dtype.name) for output, array in stage.engine.outputs.items()}
+        for name, stage in stages.items()
+    }
+
+
+def _weigh_int8(bundle: Bundle, stages: dict[str, StageRunner], trial: Trial) -> None:
     """Say what INT8 that was asked for costs on this CPU beside FP32: it is faster on some alone."""
     weighed: list[Weight] = []
     simulated = False
@@ -188,6 +219,7 @@ def _weigh_int8(bundle: Bundle, stages: dict[str, StageRunner]) -> None:
         if stage.engine.backend != "onnxruntime" or plain is None or plain.file == stage.file:
             continue
         simulated |= not any(v.precision == "int8" for v in bundle.variants(name, "cpu"))
+        trial.check(plain, _shapes(stages))
         engine = make_network(bundle, plain, stages, plain.file)
         other = make_stage(bundle, name, engine, stages)
         try:
@@ -199,20 +231,20 @@ def _weigh_int8(bundle: Bundle, stages: dict[str, StageRunner]) -> None:
 
 
 def make_callable(
-    bundle: Bundle, name: str, upstream: Mapping[str, StageRunner], *, patience: float = 1.0
+    bundle: Bundle, name: str, upstream: Mapping[str, StageRunner], consent: Consent, *, patience: float = 1.0
 ) -> CallableEngine:
     """Return the engine of a stage that is a rule instead of a network; the SDK's own rules need no thread."""
     spec = bundle.manifest.stages[name]
     assert spec.callable is not None
     give = partial(array_of, upstream)
-    own = spec.callable.startswith(_OWN_RULES)
     return CallableEngine(
         spec.callable,
         {**dict.fromkeys(constants(spec), ()), **input_shapes(spec, bundle.inputs, give, raw=False)},
         output_shapes(spec),
         dtypes=input_dtypes(spec, bundle.inputs, give, raw=False),
-        timeout_ms=None if own else spec.timeout_ms * patience,
+        timeout_ms=None if spec.callable in LISTED else spec.timeout_ms * patience,
         stage=name,
+        consent=consent,
     )
 
 

@@ -14,6 +14,15 @@ import numpy.typing as npt
 
 from mmedge.types import FloatArray
 
+# What a bundle may name without anybody's consent, by exactly these names: these functions compute, and do no more.
+LISTED = (
+    "mmedge.fusion.rules:weighted_log_probs",
+    "mmedge.fusion.rules:product_of_experts",
+    "mmedge.fusion.rules:joint_of_two",
+    "mmedge.fusion.faces:propose",
+    "mmedge.fusion.faces:refine",
+    "mmedge.fusion.faces:decide",
+)
 TINY = 1e-7  # a probability below this counts as this: log 0 would veto all others
 _WEIGHT = "weight_"
 

@@ -15,6 +15,8 @@ from mmedge.fusion.feed import expected_shape
 from mmedge.types import AnyArray
 
 Shape: TypeAlias = tuple[int, ...]
+# Stage -> output -> its shape and dtype.
+Shapes: TypeAlias = dict[str, dict[str, tuple[list[int], str]]]
 Upstream: TypeAlias = Callable[[str, str], AnyArray]
 
 

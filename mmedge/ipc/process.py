@@ -111,7 +111,8 @@ class Child:
                 )
             )
             here = _here()
-            path = [os.fsencode(here / p) for p in sys.path if isinstance(p, str)]
+            # "" is the working directory, as `python -c` has it: whoever fills that must not choose what is imported.
+            path = [os.fsencode(here / p) for p in sys.path if isinstance(p, str) and p]
             self.control.send(Start(entry, payload, os.getpid(), path, os.fsencode(here)), fds)
         except BaseException:
             self.control.close()  # which ends the child, if there is one

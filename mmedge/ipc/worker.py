@@ -14,8 +14,9 @@ from collections.abc import Callable
 from importlib import import_module
 
 from mmedge.address import scrub
-from mmedge.errors import InternalError, MmedgeError, internal, printable, trace
+from mmedge.errors import InternalError, MmedgeError, internal, trace
 from mmedge.ipc.control import Control, Done, Failed, Log, Message, Ready, Ring, Start, State, Stop
+from mmedge.plain import printable
 
 _PR_SET_PDEATHSIG = 1
 _MAX_TEXT = 16_000  # characters of a traceback

@@ -19,6 +19,7 @@ from mmedge.bundle import AudioInput, Bundle, ImageInput, load
 from mmedge.bundle.manifest import TensorInput, TextInput
 from mmedge.capture import parse
 from mmedge.errors import ConfigError, MmedgeError
+from mmedge.fusion.consent import Consent, check_consent
 from mmedge.ipc.channel import MAX_SAMPLES
 from mmedge.pipeline.arguments import (
     check_capture,
@@ -63,10 +64,12 @@ class Pipeline:
         results: What a reader gets that is slower than the run: the ``latest`` result (older ones are counted as not
             read in time), or ``all``, in order, as long as no more than 64 wait. ``auto`` is ``latest`` when an input
             is a live device, else ``all``; ``offline`` loses none.
+        allow: Modules whose functions the bundle may call, exactly as it names them (``["pkg.mod"]``), and paths of
+            ``mmedge.toml`` files of your own. The rules of ``mmedge.fusion.rules`` need no consent.
 
     Raises:
         BundleError: If the bundle is not valid.
-        ConfigError: If inputs and bundle do not fit.
+        ConfigError: If inputs and bundle do not fit, or the bundle calls what was not allowed.
         DeviceError: If a device is not there.
 
     Example:
@@ -91,6 +94,7 @@ class Pipeline:
         record: str | Path | None = None,
         video: Video = "lossless",
         results: Literal["auto", "latest", "all"] = "auto",
+        allow: Sequence[str] = (),
     ) -> None:
         check_choices(latency=latency, isolation=isolation, results=results, backend=backend)
         check_speed(speed)
@@ -104,6 +108,7 @@ class Pipeline:
         self._pushed: Counter[str] = Counter()
         self._refused: Counter[str] = Counter()
         try:
+            check_consent(self.bundle.manifest, Consent(allow, self.bundle.path))
             spec = RunSpec(
                 bundle=str(self.bundle.path.absolute()),
                 inputs=sources,
@@ -116,6 +121,7 @@ class Pipeline:
                 record=None if record is None else str(Path(record).absolute()),
                 video=video,
                 results=_results(results, latency, sources),
+                allow=tuple(allow),
             )
             check_run(spec, self.bundle.manifest)
             self._runtime: Runtime | RemoteRuntime

@@ -111,7 +111,9 @@ class Runtime:
             MmedgeError: If an engine or a source cannot be opened; nothing is left running.
         """
         statistics, manifest = self.statistics, self._manifest
-        self._graph = load_graph(self._bundle, backend=self.spec.backend, precision=self.spec.precision)
+        self._graph = load_graph(
+            self._bundle, backend=self.spec.backend, precision=self.spec.precision, allow=self.spec.allow
+        )
         try:
             statistics.backends = dict(self._graph.describe())
             statistics.evidence = self._graph.evidence

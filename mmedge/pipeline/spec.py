@@ -28,6 +28,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
         results: What a slow reader gets: the ``latest`` result, or ``all`` that wait (the oldest are lost when too many
             do).
         video: How a recording keeps pictures: bit by bit, or so that they look the same.
+        allow: Modules whose functions the bundle may call, and paths of ``mmedge.toml`` files.
     """
 
     bundle: str
@@ -41,3 +42,4 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     record: str | None = None
     video: Video = "lossless"
     results: Literal["latest", "all"] = "all"
+    allow: tuple[str, ...] = ()

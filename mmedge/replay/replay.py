@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -38,6 +38,7 @@ class Replay:
         backend: ``auto``, ``onnxruntime`` or ``tensorrt``.
         precision: Use only this precision.
         speed: How many times faster than the recorded run; None as fast as possible.
+        allow: Modules whose functions the bundle may call; as for ``Pipeline``.
 
     Attributes:
         statistics: Counts, and what this replay itself needed.
@@ -62,6 +63,7 @@ class Replay:
         backend: Backend = "auto",
         precision: Precision | None = None,
         speed: float | None = None,
+        allow: Sequence[str] = (),
     ) -> None:
         if speed is not None and not 0 < speed <= 1000:
             raise ConfigError(
@@ -74,7 +76,7 @@ class Replay:
         self.answers: Counter[str] = Counter()
         self._bundle = bundle
         self._speed = speed
-        self._backend, self._precision = backend, precision
+        self._backend, self._precision, self._allow = backend, precision, allow
         self._alike: frozenset[str] = frozenset()  # stages that the same file and backend serve again
         self._outcomes: Counter[str] = Counter()
 
@@ -92,7 +94,9 @@ class Replay:
             SourceError: If an input whose policy is ``fail`` is absent, as in the recorded run.
         """
         header, statistics, sync = self.recording.header, self.statistics, self.cutter.sync
-        graph = load_graph(self._bundle, backend=self._backend, precision=self._precision, patience=_PATIENCE)
+        graph = load_graph(
+            self._bundle, backend=self._backend, precision=self._precision, patience=_PATIENCE, allow=self._allow
+        )
         try:
             statistics.backends, statistics.evidence = dict(graph.describe()), graph.evidence
             if header.bundle is not None and self.cutter.same:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from rich.console import Console
 from rich.live import Live
-from rich.markup import escape
 from rich.table import Table
 
+from mmedge.console import PlainConsole
 from mmedge.errors import ConfigError
 from mmedge.types import Result
 
@@ -17,7 +16,7 @@ class ConsoleSink:
     """A live table on a terminal, otherwise one line a changed answer."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=False)
+        self._console = PlainConsole()
         self._live: Live | None = None
         self._last: dict[str, tuple[str, ...]] = {}
         if self._console.is_terminal:
@@ -59,10 +58,10 @@ def _table(result: Result) -> Table:
     for name, task in result.tasks.items():
         rows = task.rows
         for answer, score in rows[:_MAX_ROWS]:
-            table.add_row(escape(name), escape(answer), _bar(score))
+            table.add_row(name, answer, _bar(score))
         if len(rows) > _MAX_ROWS:
-            table.add_row(escape(name), f"and {len(rows) - _MAX_ROWS} more", "")
-    seen = "  ".join(f"{'●' if on else '○'} {escape(name)}" for name, on in result.present.items())
+            table.add_row(name, f"and {len(rows) - _MAX_ROWS} more", "")
+    seen = "  ".join(f"{'●' if on else '○'} {name}" for name, on in result.present.items())
     table.caption = (
         f"{seen}   {_latency(result, '{:.1f} ms')}   "
         f"skew {result.skew_ms:.1f} ± {result.uncertainty_ms:.1f} ms   {result.status}"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mmedge.errors import ConfigError, MmedgeError
+from mmedge.plain import json_text
 from mmedge.types import Result
 
 
@@ -36,7 +37,10 @@ class JsonlSink:
     def write(self, result: Result) -> None:
         """Append one line."""
         try:
-            self._file.write(result.to_json() + b"\n")
+            line = result.to_json()
+            if not line.isascii():  # of JSON in ASCII nothing can steer a terminal but DEL, which shows nothing
+                line = json_text(line.decode()).encode()
+            self._file.write(line + b"\n")
             self._file.flush()
         except BrokenPipeError:
             raise  # the reader of our stdout has left: not an error

@@ -28,6 +28,7 @@ def broken(*args, **more):
 def rule(**inputs):
     return np.zeros((1, 1), np.float32)
 """
+ALLOW = ("--allow-callable", "breaking_rule")
 EARLY, LATER = "runtime.make_header = runtime.open_sources", "runtime.Runtime._count"
 
 
@@ -40,7 +41,18 @@ def test_a_bug_of_the_run_is_told_with_its_traceback(
     write_clip(size=(64, 64))
     bundle = imu_bundle(tmp_path / "imu.mmedge", rule="breaking_rule:rule")
     done = subprocess.run(
-        [sys.executable, "-m", "mmedge", "run", str(bundle), "--image", source, "--json"],
+        [
+            sys.executable,
+            "-m",
+            "mmedge",
+            "run",
+            str(bundle),
+            "--image",
+            source,
+            "--json",
+            "--allow-callable",
+            "breaking_rule",
+        ],
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
         cwd=tmp_path,
         capture_output=True,
@@ -62,6 +74,9 @@ def test_whoever_catches_a_bug_of_the_runtime_process_has_its_traceback(
     (tmp_path / "breaking_rule_2.py").write_text(RULE.format(where=LATER))
     monkeypatch.syspath_prepend(tmp_path)
     bundle = imu_bundle(tmp_path / "imu.mmedge", rule="breaking_rule_2:rule")
-    with pytest.raises(InternalError) as caught, mmedge.Pipeline(bundle, {"image": "test://"}) as pipe:
+    with (
+        pytest.raises(InternalError) as caught,
+        mmedge.Pipeline(bundle, {"image": "test://"}, allow=["breaking_rule_2"]) as pipe,
+    ):
         list(pipe)
     assert "in broken" in str(caught.value.__cause__)

@@ -274,7 +274,7 @@ def test_a_runtime_whose_end_takes_long_is_left_in_peace(tmp_path: Path, monkeyp
     (tmp_path / "late_rule.py").write_text(SLOW + LATE)
     monkeypatch.syspath_prepend(tmp_path)
     bundle = imu_bundle(tmp_path / "imu.mmedge", rule="late_rule:slow", timeout_ms=60_000)
-    with mmedge.Pipeline(bundle, {"image": CAMERA}, duration_s=1.0) as pipe:
+    with mmedge.Pipeline(bundle, {"image": CAMERA}, duration_s=1.0, allow=["late_rule"]) as pipe:
         before = time.monotonic()
         assert run_until(pipe, 30.0)
         assert time.monotonic() - before > 5

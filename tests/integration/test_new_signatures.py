@@ -220,7 +220,8 @@ def test_eight_networks_are_joined_with_few_masks(new, tmp_path):
     with load(told["bundle"]) as bundle:
         assert len(bundle.manifest.validated_masks) == 16  # and all of them
         assert bundle.labels("joined") == ("nothing", *(f"m{k}" for k in range(8)))
-    assert told["next"][0].startswith("PYTHONPATH=")
+    assert told["next"][0].startswith("mmedge run ")
+    assert (tmp_path / "p" / "mmedge.toml").read_text().endswith('allow = ["rules"]\n')
 
 
 def rule(*names: str):

@@ -183,7 +183,7 @@ def test_a_callable_of_main_is_refused(tmp_path: Path) -> None:
 
     bundle = imu_bundle(tmp_path / "imu.mmedge", rule="__main__:rule")
     with pytest.raises(ConfigError, match="another process"):
-        mmedge.Pipeline(bundle, {"image": CAMERA, "imu": "push://"})
+        mmedge.Pipeline(bundle, {"image": CAMERA, "imu": "push://"}, allow=["__main__"])
 
 
 def test_the_end_of_all_sources_is_the_end(bundle: Path) -> None:

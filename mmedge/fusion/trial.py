@@ -1,0 +1,266 @@
+"""Networks of others are tried first: loaded and self-tested in a child, within bounds of time and memory.
+
+A network is a program: a loop of 2^62 trips, or one operator that asks for all memory, cannot be told from its file. So
+what was never run here runs first where its end ends nothing else. What has passed is remembered, so that the next
+start pays nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import os
+import stat
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+import msgspec
+
+from mmedge.bundle import Bundle, Variant
+from mmedge.errors import BundleError, ConfigError, MmedgeError, shortage
+from mmedge.extras import require
+from mmedge.files import user_cache
+from mmedge.fusion.tensors import Shapes
+from mmedge.ipc.control import Done, State, pack
+from mmedge.ipc.process import Child, error_from
+from mmedge.version import __version__
+
+log = logging.getLogger("mmedge.fusion")
+_CPU_S, _CPU_S_PER_MB = 4.0, 0.1  # of processor time, whatever else the machine does; and of the networks' files
+_MB, _MB_PER_MB = 384, 6.0  # beyond what the process has before it loads anything
+_WALL = 4.0  # so many times as long may it take by the clock: other programs may be running, or the disk is slow
+_WALL_S = 20.0
+_TEXT = 2000  # characters of an error
+Progress = Callable[[str, float], None]
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """Bounds of one trial; None is a bound in proportion to the size of the networks.
+
+    Attributes:
+        cpu_s: Seconds of processor time.
+        memory_mb: Megabytes, beyond what Python and ONNX Runtime take.
+    """
+
+    cpu_s: float | None = None
+    memory_mb: float | None = None
+
+    def of(self, bundle: Bundle, indices: Iterable[int]) -> Limits:
+        """Return the bounds for trying these variants of ``bundle``."""
+        # What was packed to nothing is nothing: weights hardly shrink.
+        packed = bundle.path.stat().st_size / 1e6 if bundle.path.is_file() else math.inf
+        sizes = [bundle.manifest.files[bundle.manifest.variants[i].file].bytes / 1e6 for i in indices]
+        return Limits(
+            cpu_s=_CPU_S + _CPU_S_PER_MB * min(sum(sizes), packed) if self.cpu_s is None else self.cpu_s,
+            memory_mb=_MB + _MB_PER_MB * min(max(sizes, default=0.0), packed)
+            if self.memory_mb is None
+            else self.memory_mb,
+        )
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """What a child is to try, and within which bounds."""
+
+    bundle: str
+    manifest_sha256: str
+    only: tuple[int, ...] | None
+    known: Shapes
+    allow: tuple[str, ...] | None
+    cpu_s: float
+    memory_mb: float
+
+
+class Told(msgspec.Struct, frozen=True):
+    """What a child says: what it is at, or a row of ``check_variants``."""
+
+    text: str = ""
+    share: float = 0.0
+    row: dict[str, Any] | None = None
+
+
+class Trial:
+    """Which variants of a bundle may be loaded in this process.
+
+    Args:
+        bundle: An open bundle.
+        limits: Bounds for what was not tried before.
+    """
+
+    def __init__(self, bundle: Bundle, limits: Limits | None = None) -> None:
+        self._bundle, self._limits = bundle, limits or Limits()
+        self._index = {id(variant): index for index, variant in enumerate(bundle.manifest.variants)}
+        self._faults: dict[int, MmedgeError] = {}
+        self._passed: set[int] = set()
+
+    def prepare(self, variants: Sequence[Variant]) -> None:
+        """Try these variants in one child, unless all have passed before; what comes of it is kept."""
+        wanted = tuple(self._index[id(variant)] for variant in variants)
+        if all(self._has_passed(index) for index in wanted):
+            return
+        self._try(wanted, {})
+
+    def check(self, variant: Variant, known: Shapes) -> None:
+        """Raise what came of trying a variant; try it now if that was not done yet.
+
+        Args:
+            variant: One of the bundle.
+            known: Stage -> output -> shape and dtype, of the stages that are loaded.
+        """
+        index = self._index[id(variant)]
+        if index not in self._faults and not self._has_passed(index):
+            self._try((index,), known)
+            if index not in self._faults and index not in self._passed:
+                raise BundleError(
+                    f"network '{variant.file}' could not be tried",
+                    where=str(self._bundle.path),
+                    fix="run `mmedge verify` on the bundle",
+                )
+        if index in self._faults:
+            raise self._faults[index]
+
+    def _has_passed(self, index: int) -> bool:
+        if index not in self._passed and _remembered(self._bundle, index):
+            self._passed.add(index)
+        return index in self._passed
+
+    def _try(self, indices: tuple[int, ...], known: Shapes) -> None:
+        for row in _run(self._bundle, indices, known, None, self._limits, None):
+            if row["fault"] is None:
+                self._passed.add(row["index"])
+            else:
+                self._faults[row["index"]] = error_from(row["fault"])
+
+
+def verify_bundle(
+    bundle: Bundle, progress: Progress | None = None, *, allow: Sequence[str] = (), limits: Limits | None = None
+) -> list[dict[str, Any]]:
+    """Run the golden self-test of every variant in a child; what passes is remembered.
+
+    Args:
+        bundle: An open bundle.
+        progress: Called with a message and a share 0..1.
+        allow: Modules whose functions the bundle may call: they are imported there, to see whether they fit.
+        limits: Bounds of the whole.
+
+    Returns:
+        The rows of ``check_variants``.
+
+    Raises:
+        BundleError: If a network breaks the bounds.
+        ConfigError: If a function that is allowed cannot be imported or does not fit.
+    """
+    return _run(bundle, None, {}, tuple(allow), limits or Limits(), progress)
+
+
+def _run(
+    bundle: Bundle,
+    only: tuple[int, ...] | None,
+    known: Shapes,
+    allow: tuple[str, ...] | None,
+    limits: Limits,
+    progress: Progress | None,
+) -> list[dict[str, Any]]:
+    if bundle.manifest.variants:
+        require("onnxruntime", "running networks on the CPU")  # or the child would say so
+    bounds = limits.of(bundle, range(len(bundle.manifest.variants)) if only is None else only)
+    assert bounds.cpu_s is not None
+    assert bounds.memory_mb is not None
+    order = Order(
+        bundle=str(bundle.path.absolute()),
+        manifest_sha256=bundle.manifest_sha256,
+        only=only,
+        known=known,
+        allow=allow,
+        cpu_s=bounds.cpu_s,
+        memory_mb=bounds.memory_mb,
+    )
+    rows: list[dict[str, Any]] = []
+    now = ["network"]
+    try:
+        child = Child("mmedge.fusion.trial_child:main", pack(order), name="the self-test")
+    except OSError as error:
+        what, fix = shortage(error) or (str(error.strerror), "raise the limits (ulimit -a)")
+        problem = f"the process of the self-test cannot be started: {what}"
+        raise MmedgeError(problem, where="limits of this process", fix=fix) from error
+    try:
+        end_s = time.monotonic() + _WALL_S + _WALL * bounds.cpu_s
+        while (left_s := end_s - time.monotonic()) > 0:
+            received = child.receive(left_s)
+            if received is None:
+                continue
+            message, _ = received
+            if isinstance(message, Done):
+                return rows
+            if isinstance(message, State):
+                told = msgspec.msgpack.decode(message.body, type=Told)
+                if told.row is not None:
+                    rows.append(told.row)
+                    if told.row["fault"] is None:
+                        _remember(bundle, told.row["index"])
+                else:
+                    now = [told.text]
+                    if progress is not None:
+                        progress(told.text, told.share)
+        raise over(bundle.path, now[0], f"did not finish its self-test within {_WALL_S + _WALL * bounds.cpu_s:.0f} s")
+    except EOFError:
+        reason = child.reason()
+        if child.error is not None:
+            raise child.error from None
+        if "SIGXCPU" in reason:
+            what = f"did not finish its self-test within {bounds.cpu_s:.0f} s of processor time"
+        else:  # out of memory is what ends a process, whichever library sees it first
+            what = f"did not survive its self-test within {bounds.memory_mb:.0f} MB of memory: {reason[:_TEXT]}"
+        raise over(bundle.path, now[0], what) from None
+    finally:
+        child.close()
+
+
+def over(path: str | Path, network: str, what: str) -> BundleError:
+    """Return the error of a network that breaks its bounds."""
+    return BundleError(
+        f"{network} {what}",
+        where=str(path),
+        fix="do not use this bundle, unless you know where it is from: then verify it once with wider bounds, "
+        f"mmedge verify {quote(str(path))} --cpu-s 60 --memory-mb 4000",
+    )
+
+
+def _key(bundle: Bundle, index: int) -> str:
+    # The manifest holds the hashes of all members, so its own stands for the content of the bundle.
+    ort = getattr(require("onnxruntime", "running networks on the CPU"), "__version__", "")
+    text = "\n".join((bundle.manifest_sha256, str(index), __version__, ort))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _folder() -> Path | None:
+    """Return the private folder of what has passed, None if there can be none: then nothing is remembered."""
+    try:
+        folder = user_cache("passed")
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        info = folder.lstat()
+    except (ConfigError, OSError) as error:
+        log.info("what passes its self-test is not remembered: %s", error)
+        return None
+    if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.geteuid() or info.st_mode & 0o022:
+        log.warning("%s belongs to others, or others may write there: nothing in it is believed", folder)
+        return None
+    return folder
+
+
+def _remembered(bundle: Bundle, index: int) -> bool:
+    folder = _folder()
+    return folder is not None and (folder / _key(bundle, index)).is_file()
+
+
+def _remember(bundle: Bundle, index: int) -> None:
+    folder = _folder()
+    if folder is None:
+        return
+    try:
+        (folder / _key(bundle, index)).touch(mode=0o600)
+    except OSError as error:
+        log.info("that %s has passed is not remembered: %s", bundle.path, error)

@@ -1,0 +1,87 @@
+"""The child of a trial: tests variants of a bundle within bounds of memory, time and files."""
+
+from __future__ import annotations
+
+import logging
+import math
+import resource
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from mmedge.bundle import Archive, Bundle
+from mmedge.errors import BundleError, shortage
+from mmedge.extras import require
+from mmedge.fusion.check import check_variants
+from mmedge.fusion.consent import Consent
+from mmedge.fusion.trial import Order, Told, over
+from mmedge.ipc.control import State, unpack
+from mmedge.ipc.worker import Link
+
+log = logging.getLogger("mmedge.fusion")
+_FILE_BYTES = 1 << 20  # that it may write into any file; what it prints is one
+# What ONNX Runtime says of it.
+_NO_MEMORY = ("bad_alloc", "bad allocation", "Failed to allocate memory", "does not fit into memory")
+
+
+def main(link: Link) -> None:
+    """Test variants of a bundle within bounds; the child's entry."""
+    order = unpack(link.payload, Order)
+    bundle = Bundle(Archive(order.bundle))  # each member is checked when it is read
+    if bundle.manifest_sha256 != order.manifest_sha256:
+        raise BundleError("the bundle has changed just now", where=order.bundle, fix="run the command again")
+    consent = None if order.allow is None else Consent(order.allow, bundle.path)
+    if bundle.manifest.variants:
+        require("onnxruntime", "running networks on the CPU")
+    for spec in bundle.manifest.stages.values():
+        if consent is not None and spec.callable is not None and consent.covers(spec.callable):
+            try:  # what the user trusts may take what it likes; whatever is wrong is said when it is used
+                consent.load(spec.callable.partition(":")[0])
+            except BaseException:
+                log.debug("importing %s", spec.callable, exc_info=True)
+
+    def tell(text: str, share: float) -> None:
+        link.control.send(State(msgspec.msgpack.encode(Told(text, share))))
+
+    def give(row: dict[str, Any]) -> None:
+        fault = row["fault"]
+        if fault is not None and any(words in fault["message"] for words in _NO_MEMORY):
+            raise over(order.bundle, f"network '{row['file']}'", _needs(order))
+        link.control.send(State(msgspec.msgpack.encode(Told(row=row))))
+
+    _bound(order)
+    try:
+        check_variants(bundle, tell, only=order.only, known=order.known, consent=consent, give=give)
+    except (MemoryError, RuntimeError) as error:
+        if shortage(error) is None:
+            raise
+        raise over(order.bundle, "a network", _needs(order)) from error
+
+
+def _needs(order: Order) -> str:
+    return f"needs more than {order.memory_mb:.0f} MB of memory for its self-test"
+
+
+def _bound(order: Order) -> None:
+    """Set the limits of this process: no more memory, time and files than a self-test needs."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    cpu_s = math.ceil(used.ru_utime + used.ru_stime + order.cpu_s)
+    data = next(
+        int(line.split()[1]) * 1024
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith("VmData:")
+    )
+    # Private memory, which is what is taken: libraries and threads reserve addresses without end.
+    limits = {
+        resource.RLIMIT_DATA: data + round(order.memory_mb * 1e6),
+        resource.RLIMIT_CPU: cpu_s,
+        resource.RLIMIT_FSIZE: _FILE_BYTES,
+        resource.RLIMIT_CORE: 0,
+    }
+    for kind, limit in limits.items():
+        _, hard = resource.getrlimit(kind)
+        free = hard == resource.RLIM_INFINITY
+        value = limit if free else min(limit, hard)
+        # Of time: first SIGXCPU, which says what it was, then SIGKILL.
+        resource.setrlimit(kind, (value, value + 1 if kind == resource.RLIMIT_CPU and free else value))
