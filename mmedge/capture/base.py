@@ -16,9 +16,11 @@ from mmedge.clock import ClockReport, now_ns
 from mmedge.errors import MmedgeError, SourceError, shortage
 from mmedge.types import (
     FROZEN_NS,
+    PLAIN,
     Block,
     ByteArray,
     ClockQuality,
+    Description,
     EndOfStream,
     Frame,
     Health,
@@ -128,7 +130,7 @@ class ThreadSource(ABC):
         self._ended: set[str] = set()
         self._state: Health = "MISSING"
         self._reason: str | None = "nothing has arrived yet"
-        self._remark: str | None = None  # what no later packet makes undone
+        self._remarks: dict[str, str] = {}  # cause -> what no later packet makes undone
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -160,7 +162,7 @@ class ThreadSource(ABC):
         """Return a copy of the present state."""
         return SourceHealth(
             state=self._state,
-            reason="; ".join(filter(None, (self._reason, self._remark))) or None,
+            reason="; ".join(filter(None, (self._reason, *tuple(self._remarks.values())))) or None,
             counters=dict(self.counters),
             clocks=self._clock_reports(),
             nominal_hz=dict(self.nominal_hz),
@@ -197,7 +199,14 @@ class ThreadSource(ABC):
         self.counters[f"refused_{cause}"] += 1
         if self.refused is None:
             log.warning("%s\n  further ones are only counted", error)
-        self.refused_streams, self.refused, self._remark = streams, error, error.message
+        self.refused_streams, self.refused = streams, error
+        self._remarks["refused"] = error.message
+
+    def remark(self, cause: str, text: str) -> None:
+        """Say in ``health`` from now on what is true of this source and cannot be mended here; logged once a cause."""
+        if cause not in self._remarks:
+            log.warning("%s: %s", self.name, text)
+            self._remarks[cause] = f"{self.name}: {text}"
 
     def block(self, stream: str, piece: Piece, *, capture_ns: int, uncertainty_ns: int, quality: ClockQuality) -> Block:
         """Return the packet of a piece of sound that arrives now."""
@@ -226,7 +235,7 @@ class ThreadSource(ABC):
         uncertainty_ns: int,
         unchanged_ns: int,
         quality: ClockQuality = "B",
-        full_range: bool = True,
+        description: Description = PLAIN,
     ) -> Frame:
         """Return the packet of a picture of ``size`` (width, height) in a slot.
 
@@ -244,7 +253,7 @@ class ThreadSource(ABC):
             format=format,
             width=size[0],
             height=size[1],
-            full_range=full_range,
+            description=description,
             release=release,
             unchanged_ns=unchanged_ns,
         )

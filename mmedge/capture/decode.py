@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 
 from mmedge.capture.base import ThreadSource
-from mmedge.capture.picture import PictureTrack, copy_yuv420p
+from mmedge.capture.description import Describer, layout_of
+from mmedge.capture.picture import PictureTrack, copy_planes, even_sides, frame_shape
 from mmedge.capture.sound import MonoTrack, Piece
 from mmedge.errors import SourceError
 from mmedge.extras import require
-from mmedge.types import NS_PER_S, Frame
+from mmedge.types import NS_PER_S, Description, Frame, PixelFormat
 
 _BACKWARD_RUN = 50  # packets in a row that run back: two seconds at 25 fps
-_FULL_RANGE = 2  # AVCOL_RANGE_JPEG
+_COLOURS = {"bt601": "ITU601", "bt709": "ITU709", "fcc": "FCC", "smpte240m": "SMPTE240M", "bt2020": "BT2020"}
 
 
 def _decode(stream: Any, packet: Any, counters: Counter[str]) -> Iterator[Any]:
@@ -55,7 +56,10 @@ class _Direction:
 
 
 class PictureDecoder:
-    """Decodes the picture track; every picture leaves as packed yuv420p of even size (an odd edge is cut off)."""
+    """Decodes the picture track; every picture leaves packed, with what its stream says of it.
+
+    Its layout is its own or the nearest that ``Frame`` knows; where chroma is shared an odd edge is cut off.
+    """
 
     def __init__(self, source: ThreadSource, stream: Any, names: tuple[str, ...]) -> None:
         av = require("av", "reading media")
@@ -69,6 +73,7 @@ class PictureDecoder:
             stream.codec_context.thread_count = 1  # frame threads add one frame of delay each
             stream.codec_context.flags |= av.codec.context.Flags.low_delay
         self._reformatter = av.video.reformatter.VideoReformatter()
+        self._describe = Describer(source, stream)
 
     def decode(self, packet: Any) -> Iterator[tuple[int, Any]]:
         """Yield (time in ns, frame), strictly rising."""
@@ -92,30 +97,42 @@ class PictureDecoder:
         self, frame: Any, stop: threading.Event, *, capture_ns: int, arrive_ns: int, uncertainty_ns: int = 0
     ) -> Iterator[Frame]:
         """Copy the picture into a slot for each input; an input without a free slot gets none."""
-        full = frame.color_range == _FULL_RANGE or frame.format.name.startswith(("yuvj", "gray")) or frame.format.is_rgb
-        if frame.format.name not in ("yuv420p", "yuvj420p"):
-            wanted = "JPEG" if full else "MPEG"
-            frame = self._reformatter.reformat(frame, format="yuv420p", dst_color_range=wanted)
-        width, height = frame.width & ~1, frame.height & ~1
+        said = self._describe(frame)
+        layout, own = layout_of(frame.format)
+        if not own:
+            frame = self._brought(frame, layout, said)
+        height, width = even_sides(layout, frame.height, frame.width)
         for name, track in self._tracks.items():
-            lent = track.slot((height * 3 // 2, width), stop)
+            lent = track.slot(frame_shape(layout, height, width), stop)
             if lent is None:
                 self._source.counters["dropped_frames"] += not stop.is_set()
                 continue
             slot, release = lent
-            copy_yuv420p(frame, slot, width, height)
+            copy_planes(frame, slot, layout, height, width)
             yield self._source.frame(
                 name,
                 slot,
                 release,
-                format="yuv420p",
+                format=layout,
                 size=(width, height),
                 capture_ns=capture_ns,
                 arrive_ns=arrive_ns,
                 uncertainty_ns=uncertainty_ns,
                 unchanged_ns=track.unchanged_ns(slot[:height], capture_ns),
-                full_range=bool(full),
+                description=said,
             )
+
+    def _brought(self, frame: Any, layout: PixelFormat, said: Description) -> Any:
+        """Return the picture in another layout, of the same matrix and range."""
+        matrix, span = _COLOURS[said.matrix], "JPEG" if said.full_range else "MPEG"
+        return self._reformatter.reformat(
+            frame,
+            format="gray" if layout == "gray8" else layout,
+            src_colorspace=matrix,
+            dst_colorspace=matrix,
+            src_color_range=span,
+            dst_color_range=span,
+        )
 
 
 class SoundDecoder:

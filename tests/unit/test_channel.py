@@ -19,7 +19,7 @@ from mmedge.ipc.channel import EVENTS, MAX_TEXT, PacketReader, PacketWriter
 from mmedge.ipc.control import Control, Ring
 from mmedge.ipc.frames import FramePool
 from mmedge.ipc.wake import Wake
-from mmedge.types import Block, EndOfStream, Frame, Packet, Tensor, Text
+from mmedge.types import Block, Description, EndOfStream, Frame, Packet, Tensor, Text
 from tests.processes import child
 
 STAMP = {"stream": "s", "seq": 3, "capture_ns": 10, "arrive_ns": 11, "epoch": 2, "uncertainty_ns": 5, "quality": "C"}
@@ -77,7 +77,7 @@ PACKETS: st.SearchStrategy[Packet] = st.one_of(
     ),
     st.builds(
         lambda data, full: Frame(
-            data=data, format="gray8", width=data.shape[1], height=data.shape[0], full_range=full, **STAMP
+            data=data, format="gray8", width=data.shape[1], height=data.shape[0], description=Description(full_range=full), **STAMP
         ),
         arrays(np.uint8, st.tuples(st.integers(1, 6), st.integers(1, 6))),
         st.booleans(),

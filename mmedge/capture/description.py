@@ -1,0 +1,187 @@
+"""What a decoded picture's stream says about it: matrix, range, transfer, turning, shape of a pixel, fields.
+
+What a stream leaves open follows FFmpeg's rule: matrix BT.601; limited range where there is chroma, full range for
+gray and RGB; square pixels; upright. What cannot be applied is a remark in the source's ``health()``.
+"""
+
+from __future__ import annotations
+
+import struct
+from fractions import Fraction
+from typing import Any, Literal
+
+from mmedge.capture.base import ThreadSource
+from mmedge.types import Description, Matrix, PixelFormat
+
+# FFmpeg's numbers (AVColorSpace, AVColorRange, AVColorTransferCharacteristic).
+_MATRICES: dict[int, Matrix] = {
+    0: "bt601", 1: "bt709", 2: "bt601", 4: "fcc", 5: "bt601", 6: "bt601", 7: "smpte240m", 9: "bt2020"
+}  # fmt: skip
+_REFUSED = {
+    3: "a reserved number", 8: "YCgCo", 10: "BT.2020 with constant luminance", 11: "SMPTE 2085",
+    12: "one derived from the primaries", 13: "one derived from the primaries", 14: "ICtCp", 15: "IPT-C2",
+    16: "YCgCo-Re", 17: "YCgCo-Ro",
+}  # fmt: skip
+_INSTEAD: dict[int, Matrix] = {10: "bt2020", 14: "bt2020", 15: "bt2020"}
+FFMPEG_MATRICES: dict[Matrix, int] = {"bt601": 6, "bt709": 1, "fcc": 4, "smpte240m": 7, "bt2020": 9}
+FFMPEG_TRANSFERS = {"sdr": 2, "pq": 16, "hlg": 18}
+_LIMITED, _FULL = 1, 2
+_TRANSFERS: dict[int, Literal["pq", "hlg"]] = {16: "pq", 18: "hlg"}
+_MATRIX = struct.Struct("=9i")  # rows of a display matrix: [x' y' w'] = [x y 1] M, the first two columns are 16.16
+_SLANT = 0.0175  # tangent of one degree
+_LARGEST_PART = 65_536
+# Layouts that frames have; which range they are of is another question.
+_DIRECT: dict[str, PixelFormat] = {
+    "gray": "gray8", "rgb24": "rgb24", "bgr24": "bgr24", "nv12": "nv12",
+    "yuv420p": "yuv420p", "yuvj420p": "yuv420p", "yuv422p": "yuv422p", "yuvj422p": "yuv422p",
+    "yuv444p": "yuv444p", "yuvj444p": "yuv444p",
+}  # fmt: skip
+
+
+def colourless(format: Any) -> bool:
+    """Tell whether an ``av.VideoFormat`` has neither chroma nor colours, only gray (and perhaps alpha)."""
+    return len(format.components) <= 2 and not format.is_rgb and not format.has_palette
+
+
+def coloured(format: Any) -> bool:
+    """Tell whether an ``av.VideoFormat`` holds red, green and blue themselves."""
+    return bool(format.is_rgb or format.has_palette)
+
+
+def layout_of(format: Any) -> tuple[PixelFormat, bool]:
+    """Return the layout in which a picture of an ``av.VideoFormat`` travels, and whether it is so already.
+
+    The others are brought to the nearest one that has as much chroma: RGB stays RGB.
+    """
+    if format.name in _DIRECT:
+        return _DIRECT[format.name], True
+    if coloured(format):
+        return "rgb24", False
+    if colourless(format):
+        return "gray8", False
+    if format.chroma_width(64) > 32:
+        return "yuv444p", False
+    return ("yuv420p" if format.chroma_height(64) <= 32 else "yuv422p"), False
+
+
+class Describer:
+    """Reads what is said of each picture; remarks go to the health of its source.
+
+    Args:
+        source: Whose ``health()`` says what cannot be applied.
+        stream: The ``av.VideoStream`` that is decoded.
+    """
+
+    def __init__(self, source: ThreadSource, stream: Any) -> None:
+        self._source, self._stream = source, stream
+        self._first_aspect: Fraction | None = None
+        self._known: tuple[Any, Description] | None = None
+
+    def __call__(self, frame: Any) -> Description:
+        """Return the description of a decoded ``av.VideoFrame``."""
+        matrix = frame.side_data.get("DISPLAYMATRIX")
+        said = (
+            frame.format.name,
+            frame.colorspace,
+            frame.color_range,
+            frame.color_trc,
+            frame.interlaced_frame,
+            self._aspect(),
+            None if matrix is None else bytes(matrix),
+        )
+        if self._known is None or self._known[0] != said:  # streams change what they say, though seldom
+            self._known = said, self._describe(frame, said[5], said[6])
+        return self._known[1]
+
+    def _aspect(self) -> Fraction | None:
+        # The container's word counts before the stream's (av_guess_sample_aspect_ratio), until the stream changes its.
+        now = self._stream.codec_context.sample_aspect_ratio
+        if self._first_aspect is None:
+            self._first_aspect = now or Fraction(0)
+        if now and now != self._first_aspect:
+            return Fraction(now)
+        return self._stream.sample_aspect_ratio or now
+
+    def _describe(self, frame: Any, aspect: Fraction | None, display: bytes | None) -> Description:
+        plain = colourless(frame.format) or coloured(frame.format)
+        full = frame.color_range == _FULL or (plain and frame.color_range != _LIMITED)
+        if coloured(frame.format) and not full:
+            self._source.remark("rgb_range", "its RGB is said to be of limited range; it is taken as of full range")
+            full = True
+        transfer = _TRANSFERS.get(frame.color_trc, "sdr")
+        if transfer != "sdr":
+            name = {"pq": "PQ", "hlg": "HLG"}[transfer]
+            self._source.remark(
+                "hdr", f"its pictures are HDR ({name}): they are taken as they are, without tone mapping"
+            )
+        rotation, mirrored = (0, False) if display is None else self._turn(display)
+        return Description(
+            matrix="bt601" if plain else self._matrix(frame.colorspace),
+            full_range=full,
+            transfer=transfer,
+            rotation=rotation,  # type: ignore[arg-type]
+            mirrored=mirrored,
+            pixel_aspect=pixel_aspect(aspect),
+            fields=self._fields(frame),
+        )
+
+    def _matrix(self, number: int) -> Matrix:
+        if number in _MATRICES:
+            return _MATRICES[number]
+        instead = _INSTEAD.get(number, "bt601")
+        what = _REFUSED.get(number, f"number {number}")
+        self._source.remark("matrix", f"its colours are wrong: their matrix is {what}, {instead} is taken instead")
+        return instead
+
+    def _turn(self, display: bytes) -> tuple[int, bool]:
+        turn = turning(display)
+        if turn is None:
+            self._source.remark("turned", "its pictures are to be turned by an angle that is no multiple of 90 degrees")
+            return 0, False
+        return turn
+
+    def _fields(self, frame: Any) -> Literal["progressive", "interlaced", "top", "bottom"]:
+        if not frame.interlaced_frame:
+            return "progressive"
+        order = str(self._stream.codec_context.field_order)
+        if order in ("tt", "tb"):
+            return "top"
+        return "bottom" if order in ("bb", "bt") else "interlaced"
+
+
+def pixel_aspect(aspect: Fraction | None) -> tuple[int, int]:
+    """Return width and height of a pixel from a sample aspect ratio; unknown, zero and negative ones are square.
+
+    Example:
+        >>> pixel_aspect(Fraction(64, 45)), pixel_aspect(None)
+        ((64, 45), (1, 1))
+    """
+    if not aspect or aspect < 0:
+        return 1, 1
+    if aspect > 1:
+        part = 1 / (1 / aspect).limit_denominator(_LARGEST_PART)
+    else:
+        part = aspect.limit_denominator(_LARGEST_PART)
+    fits = 0 < part.numerator <= _LARGEST_PART and 0 < part.denominator <= _LARGEST_PART
+    return (part.numerator, part.denominator) if fits else (1, 1)
+
+
+def turning(display: bytes) -> tuple[int, bool] | None:
+    """Return rotation (degrees, clockwise) and mirroring of a display matrix; None if it is no quarter turn.
+
+    Example:
+        >>> turning(_MATRIX.pack(0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30))
+        (90, False)
+    """
+    if len(display) < _MATRIX.size:
+        return None
+    a, b, _, c, d, *_ = _MATRIX.unpack(display[: _MATRIX.size])
+    across, along = (a, d), (b, c)
+    swap = abs(b) + abs(c) > abs(a) + abs(d)
+    main, other = (along, across) if swap else (across, along)
+    if min(map(abs, main)) == 0 or max(map(abs, other)) > _SLANT * min(map(abs, main)):
+        return None
+    if not swap:
+        return (180 if d < 0 else 0), (a < 0) != (d < 0)
+    rotation = 270 if b < 0 else 90
+    return rotation, (c < 0) != (rotation == 90)
