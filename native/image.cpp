@@ -105,7 +105,8 @@ ImageKernel::ImageKernel(const ImageSpec& spec) : spec_(spec) {
 }
 
 void ImageKernel::bind(const ImageView& view, const ImagePlan& plan, std::size_t height, std::size_t width) {
-  require(plan.rows.camera == view.height && plan.columns.camera == view.width, "the plan is of another picture");
+  require(plan.rows.camera == view.height && plan.columns.camera == view.width,
+          "the plan is of another picture");
   require(plan.shown_rows.out == height && plan.shown_columns.out == width, "the plan is of another output");
   rows_.bind(view, spec_.color);
   const auto grow = [](auto& buffer, std::size_t size) {
@@ -181,7 +182,8 @@ void ImageKernel::planar_columns(const ImagePlan& plan, const Blended& blended, 
   }
 }
 
-void ImageKernel::interleaved_columns(const ImagePlan& plan, const Blended& blended, std::size_t y, float* out) {
+void ImageKernel::interleaved_columns(const ImagePlan& plan, const Blended& blended, std::size_t y,
+                                      float* out) {
   const Taps& taps = plan.columns.taps;
   const std::size_t width = taps.left.size();
   const float* __restrict const row = blended_.data() + plan.columns.first * 3;
@@ -263,14 +265,16 @@ void ImageKernel::fill_margin(const ImagePlan& plan, std::uint8_t* out) const {
 }
 
 // float32 in the order of the numpy oracle, so that both round every pixel the same way.
-void ImageKernel::raw_columns(const ImagePlan& plan, const Blended& blended, std::size_t y, std::uint8_t* out) {
+void ImageKernel::raw_columns(const ImagePlan& plan, const Blended& blended, std::size_t y,
+                              std::uint8_t* out) {
   const std::size_t channels = spec_.channels(), width = plan.columns.length();
   float* const line = line_.data();
   if (blended.stride == 3) {
     resize_row(blended_.data() + 3 * plan.columns.first, plan.columns.taps, blended.offset[0] == 2, line);
   } else {
     for (std::size_t c = 0; c < channels; ++c)
-      resize_plane(blended_.data() + blended.offset[c] + plan.columns.first, plan.columns.taps, channels, line + c);
+      resize_plane(blended_.data() + blended.offset[c] + plan.columns.first, plan.columns.taps, channels,
+                   line + c);
   }
   if (plan.blocked()) {
     const auto share = static_cast<float>(1.0 / static_cast<double>(plan.rows.block * plan.columns.block));
@@ -282,7 +286,8 @@ void ImageKernel::raw_columns(const ImagePlan& plan, const Blended& blended, std
   const std::ptrdiff_t step = plan.column_step * static_cast<std::ptrdiff_t>(channels);
   for (std::size_t x = 0; x < width; ++x)
     for (std::size_t c = 0; c < channels; ++c)
-      shown[static_cast<std::ptrdiff_t>(x) * step + static_cast<std::ptrdiff_t>(c)] = rounded_[x * channels + c];
+      shown[static_cast<std::ptrdiff_t>(x) * step + static_cast<std::ptrdiff_t>(c)] =
+          rounded_[x * channels + c];
 }
 
 }  // namespace mmedge

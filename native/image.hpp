@@ -1,4 +1,5 @@
-// Camera frame -> network input: colour, area reduction, turning, bilinear resize and normalisation in one pass.
+// Camera frame -> network input: colour, area reduction, turning, bilinear resize and normalisation in one
+// pass.
 #pragma once
 
 #include <array>
@@ -54,10 +55,10 @@ class ImageKernel {
   std::array<float, 3> scale_{}, bias_{};
   std::array<std::uint8_t, 3> margin_{};
   PixelRows rows_;
-  std::vector<float> blended_;               // one row between two source rows
-  std::vector<float> line_;                  // one row of the output in stored order, where that is another one
-  std::vector<std::uint8_t> rounded_;        // the same of the raw frame
-  std::vector<std::uint16_t> sums_;          // column sums over the rows of a block
+  std::vector<float> blended_;         // one row between two source rows
+  std::vector<float> line_;            // one row of the output in stored order, where that is another one
+  std::vector<std::uint8_t> rounded_;  // the same of the raw frame
+  std::vector<std::uint16_t> sums_;    // column sums over the rows of a block
   std::array<std::vector<float>, 2> block_;  // planar rows of block sums
   std::array<std::size_t, 2> block_held_{};
   std::mutex mutex_;

@@ -40,8 +40,8 @@ StoredAxis stored(const Axis& axis, bool flip) {
 }
 
 bool one_to_one(const Axis& axis) {
-  return axis.block == 1 && axis.first == 0 && axis.count == axis.camera && axis.step == 1.0 && axis.shift == 0.0 &&
-         axis.start == 0 && axis.length == axis.camera && axis.out == axis.camera;
+  return axis.block == 1 && axis.first == 0 && axis.count == axis.camera && axis.step == 1.0 &&
+         axis.shift == 0.0 && axis.start == 0 && axis.length == axis.camera && axis.out == axis.camera;
 }
 
 }  // namespace

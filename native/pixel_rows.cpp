@@ -50,16 +50,22 @@ struct Factors {
 constexpr Factors factors(double red, double blue, bool full_range) {
   const auto fixed = [](double value) { return static_cast<std::int16_t>(value * 8192.0 + 0.5); };
   const double luma = full_range ? 1.0 : 255.0 / 219.0, chroma = full_range ? 1.0 : 255.0 / 224.0;
-  const double green = 1.0 - red - blue, red_v = 2.0 * (1.0 - red) * chroma, blue_u = 2.0 * (1.0 - blue) * chroma;
-  return {static_cast<std::int16_t>(full_range ? 0 : 16), fixed(luma),  fixed(red_v),
-          fixed(blue_u * blue / green),                   fixed(red_v * red / green), fixed(blue_u)};
+  const double green = 1.0 - red - blue, red_v = 2.0 * (1.0 - red) * chroma,
+               blue_u = 2.0 * (1.0 - blue) * chroma;
+  return {static_cast<std::int16_t>(full_range ? 0 : 16),
+          fixed(luma),
+          fixed(red_v),
+          fixed(blue_u * blue / green),
+          fixed(red_v * red / green),
+          fixed(blue_u)};
 }
 
 struct Shares {
   double red, blue;
 };
 // In the order of Matrix: ITU-R BT.601, BT.709, FCC 73.682, SMPTE 240M, BT.2020 with non-constant luminance.
-constexpr Shares kShares[] = {{0.299, 0.114}, {0.2126, 0.0722}, {0.30, 0.11}, {0.212, 0.087}, {0.2627, 0.0593}};
+constexpr Shares kShares[] = {
+    {0.299, 0.114}, {0.2126, 0.0722}, {0.30, 0.11}, {0.212, 0.087}, {0.2627, 0.0593}};
 
 std::uint8_t clamp13(int value) {
   const auto rounded = static_cast<std::int16_t>((value + 4096) >> 13);

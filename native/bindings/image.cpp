@@ -13,8 +13,8 @@ namespace mmedge::bindings {
 namespace {
 
 // camera, block, first, count, step, shift, start, length, out
-using AxisNumbers = std::tuple<std::size_t, std::size_t, std::size_t, std::size_t, double, double, std::size_t,
-                               std::size_t, std::size_t>;
+using AxisNumbers = std::tuple<std::size_t, std::size_t, std::size_t, std::size_t, double, double,
+                               std::size_t, std::size_t, std::size_t>;
 
 PixelFormat parse_format(const std::string& name) {
   if (name == "gray8") return PixelFormat::gray8;
@@ -63,7 +63,8 @@ ImageView view(const Input& data, const std::string& format_name, std::size_t wi
     check_shape(data, "frame", {3 * height, width});
   else
     check_shape(data, "frame", {height + height / 2, width});
-  return {static_cast<const std::uint8_t*>(data.data()), format, width, height, full_range, parse_matrix(matrix)};
+  return {
+      static_cast<const std::uint8_t*>(data.data()), format, width, height, full_range, parse_matrix(matrix)};
 }
 
 }  // namespace
@@ -72,21 +73,25 @@ void bind_image(nb::module_& m) {
   nb::class_<ImagePlan>(
       m, "ImagePlan",
       "Where the pixels of an output come from, for one geometry of a camera.\n\n"
-      "An axis of the picture as it is shown: (camera, block, first, count, step, shift, start, length, out).\n"
+      "An axis of the picture as it is shown: (camera, block, first, count, step, shift, start, length, "
+      "out).\n"
       "``swap``: rows that are shown are stored columns; ``flip_*``: what is shown last is stored first.")
       .def(
           "__init__",
           [](ImagePlan* self, const AxisNumbers& rows, const AxisNumbers& columns, bool swap, bool flip_rows,
-             bool flip_columns) { new (self) ImagePlan(axis(rows), axis(columns), swap, flip_rows, flip_columns); },
-          nb::arg("rows"), nb::arg("columns"), nb::arg("swap"), nb::arg("flip_rows"), nb::arg("flip_columns"));
+             bool flip_columns) {
+            new (self) ImagePlan(axis(rows), axis(columns), swap, flip_rows, flip_columns);
+          },
+          nb::arg("rows"), nb::arg("columns"), nb::arg("swap"), nb::arg("flip_rows"),
+          nb::arg("flip_columns"));
   nb::class_<ImageKernel>(m, "ImageKernel", "Camera frame -> network input, in one pass.")
       .def(
           "__init__",
           [](ImageKernel* self, std::tuple<std::size_t, std::size_t> frame, const std::string& color,
              std::tuple<std::size_t, std::size_t> size, std::vector<float> mean, std::vector<float> std) {
-            new (self) ImageKernel(ImageSpec{std::get<0>(frame), std::get<1>(frame), parse_color(color),
-                                             std::get<0>(size), std::get<1>(size), std::move(mean),
-                                             std::move(std)});
+            new (self)
+                ImageKernel(ImageSpec{std::get<0>(frame), std::get<1>(frame), parse_color(color),
+                                      std::get<0>(size), std::get<1>(size), std::move(mean), std::move(std)});
           },
           nb::arg("frame"), nb::arg("color"), nb::arg("size"), nb::arg("mean"), nb::arg("std"))
       .def(
@@ -101,8 +106,8 @@ void bind_image(nb::module_& m) {
             const nb::gil_scoped_release unlocked;
             self.tensor(frame, plan, static_cast<float*>(out.data()));
           },
-          nb::arg("data").noconvert(), nb::arg("format"), nb::arg("width"), nb::arg("height"), nb::arg("matrix"),
-          nb::arg("full_range"), nb::arg("plan"), nb::arg("out").noconvert(),
+          nb::arg("data").noconvert(), nb::arg("format"), nb::arg("width"), nb::arg("height"),
+          nb::arg("matrix"), nb::arg("full_range"), nb::arg("plan"), nb::arg("out").noconvert(),
           nb::sig("def tensor(self, data: numpy.typing.NDArray[numpy.uint8], format: str, width: int, "
                   "height: int, matrix: str, full_range: bool, plan: ImagePlan, "
                   "out: numpy.typing.NDArray[numpy.float32]) -> None"),
@@ -119,10 +124,12 @@ void bind_image(nb::module_& m) {
             const nb::gil_scoped_release unlocked;
             self.raw(frame, plan, static_cast<std::uint8_t*>(out.data()));
           },
-          nb::arg("data").noconvert(), nb::arg("format"), nb::arg("width"), nb::arg("height"), nb::arg("matrix"),
-          nb::arg("full_range"), nb::arg("plan"), nb::arg("out").noconvert(),
-          nb::sig("def raw(self, data: numpy.typing.NDArray[numpy.uint8], format: str, width: int, height: int, "
-                  "matrix: str, full_range: bool, plan: ImagePlan, out: numpy.typing.NDArray[numpy.uint8]) -> None"),
+          nb::arg("data").noconvert(), nb::arg("format"), nb::arg("width"), nb::arg("height"),
+          nb::arg("matrix"), nb::arg("full_range"), nb::arg("plan"), nb::arg("out").noconvert(),
+          nb::sig(
+              "def raw(self, data: numpy.typing.NDArray[numpy.uint8], format: str, width: int, height: int, "
+              "matrix: str, full_range: bool, plan: ImagePlan, out: numpy.typing.NDArray[numpy.uint8]) -> "
+              "None"),
           "Write the uint8 frame [1, frame height, frame width, channels].");
 }
 
