@@ -67,7 +67,7 @@ class Description(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
         rotation: Degrees by which the stored picture is turned clockwise to be upright.
         mirrored: Whether the turned picture is then flipped left to right.
         pixel_aspect: Width and height of one stored pixel.
-        fields: How the lines were taken: at once, or in two fields, of which the ``top`` or the ``bottom`` one is first.
+        fields: How the lines were taken: at once, or in two fields, of which the ``top`` or ``bottom`` one is first.
     """
 
     matrix: Matrix = "bt601"

@@ -65,26 +65,60 @@ void scatter(const T* __restrict values, std::size_t n, std::ptrdiff_t step, T* 
   for (std::size_t i = 0; i < n; ++i) out[static_cast<std::ptrdiff_t>(i) * step] = values[i];
 }
 
-template <std::size_t kStride, std::size_t kBlock>
+template <std::size_t kBlock>
 void sum_blocks(const std::uint16_t* __restrict sums, std::size_t width, std::size_t block,
                 float* __restrict out) {
   const std::size_t side = kBlock != 0 ? kBlock : block;
   for (std::size_t x = 0; x < width; ++x) {
     std::uint32_t sum = 0;
-    for (std::size_t i = 0; i < side; ++i) sum += sums[(x * side + i) * kStride];
+    for (std::size_t i = 0; i < side; ++i) sum += sums[x * side + i];
     out[x] = static_cast<float>(static_cast<std::int32_t>(sum));
   }
 }
 
-template <std::size_t kStride>
 void sum_blocks(const std::uint16_t* sums, std::size_t width, std::size_t block, float* out) {
   switch (block) {
     case 2:
-      return sum_blocks<kStride, 2>(sums, width, block, out);
+      return sum_blocks<2>(sums, width, block, out);
     case 4:
-      return sum_blocks<kStride, 4>(sums, width, block, out);
+      return sum_blocks<4>(sums, width, block, out);
     default:
-      return sum_blocks<kStride, 0>(sums, width, block, out);
+      return sum_blocks<0>(sums, width, block, out);
+  }
+}
+
+// The same of interleaved pixels, to one plane for each byte of a pixel; reads one value beyond the last
+// pixel.
+template <std::size_t kBlock>
+void sum_pixels(const std::uint16_t* __restrict sums, std::size_t width, std::size_t block,
+                float* __restrict first, float* __restrict second, float* __restrict third) {
+  using Values = std::uint16_t __attribute__((vector_size(8)));
+  using Sums = std::int32_t __attribute__((vector_size(16)));
+  const std::size_t side = kBlock != 0 ? kBlock : block;
+  for (std::size_t x = 0; x < width; ++x) {
+    Sums sum{};
+    for (std::size_t i = 0; i < side; ++i) {
+      Values values;
+      std::memcpy(&values, sums + 3 * (x * side + i), sizeof values);
+      sum += __builtin_convertvector(values, Sums);
+    }
+    first[x] = static_cast<float>(sum[0]);
+    second[x] = static_cast<float>(sum[1]);
+    third[x] = static_cast<float>(sum[2]);
+  }
+}
+
+void sum_pixels(const std::uint16_t* sums, std::size_t width, std::size_t block,
+                const std::array<float*, 3>& out) {
+  switch (block) {
+    case 2:
+      return sum_pixels<2>(sums, width, block, out[0], out[1], out[2]);
+    case 3:
+      return sum_pixels<3>(sums, width, block, out[0], out[1], out[2]);
+    case 4:
+      return sum_pixels<4>(sums, width, block, out[0], out[1], out[2]);
+    default:
+      return sum_pixels<0>(sums, width, block, out[0], out[1], out[2]);
   }
 }
 
@@ -116,7 +150,7 @@ void ImageKernel::bind(const ImageView& view, const ImagePlan& plan, std::size_t
   grow(line_, 3 * plan.columns.length() + 1);
   grow(rounded_, 3 * plan.columns.length());
   if (plan.blocked()) {
-    grow(sums_, 3 * view.width);
+    grow(sums_, 3 * view.width + 1);  // as above
     for (auto& row : block_) grow(row, 3 * plan.columns.blocks);
   }
   block_held_ = {kNone, kNone};
@@ -141,13 +175,15 @@ const float* ImageKernel::block_row(const ImagePlan& plan, std::size_t y) {
     }
   }
   const std::size_t width = plan.columns.blocks;
-  for (std::size_t c = 0; c < spec_.channels(); ++c) {
-    const std::uint16_t* const first = sums + layout.offset[c] + plan.columns.origin * layout.stride;
-    if (layout.stride == 1)
-      sum_blocks<1>(first, width, plan.columns.block, out + c * width);
-    else
-      sum_blocks<3>(first, width, plan.columns.block, out + c * width);
+  const std::uint16_t* const first = sums + plan.columns.origin * layout.stride;
+  if (layout.stride == 3) {
+    std::array<float*, 3> planes{};
+    for (std::size_t c = 0; c < 3; ++c) planes[layout.offset[c]] = out + c * width;
+    sum_pixels(first, width, plan.columns.block, planes);
+    return out;
   }
+  for (std::size_t c = 0; c < spec_.channels(); ++c)
+    sum_blocks(first + layout.offset[c], width, plan.columns.block, out + c * width);
   return out;
 }
 
@@ -169,14 +205,17 @@ ImageKernel::Blended ImageKernel::blend_row(const ImagePlan& plan, std::size_t y
 void ImageKernel::planar_columns(const ImagePlan& plan, const Blended& blended, std::size_t y, float* out) {
   const Taps& taps = plan.columns.taps;
   const std::size_t width = taps.left.size();
+  const std::uint32_t* __restrict const left = taps.left.data();
+  const std::uint32_t* __restrict const right = taps.right.data();
+  const float* __restrict const weight = taps.weight.data();
   for (std::size_t c = 0; c < spec_.channels(); ++c) {
     const float* __restrict const row = blended_.data() + blended.offset[c] + plan.columns.first;
     float* const shown = out + c * spec_.height * spec_.width + plan.row_at(y);
     float* __restrict const to = plan.upright() ? shown : line_.data();
     const float scale = scale_[c], bias = bias_[c];
     for (std::size_t x = 0; x < width; ++x) {
-      const float a = row[taps.left[x]], b = row[taps.right[x]];
-      to[x] = (a + (b - a) * taps.weight[x]) * scale + bias;
+      const float a = row[left[x]], b = row[right[x]];
+      to[x] = (a + (b - a) * weight[x]) * scale + bias;
     }
     if (!plan.upright()) scatter(line_.data(), width, plan.column_step, shown);
   }
@@ -199,9 +238,12 @@ void ImageKernel::interleaved_columns(const ImagePlan& plan, const Blended& blen
   float* __restrict const first = to[0];
   float* __restrict const second = to[1];
   float* __restrict const third = to[2];
+  const std::uint32_t* __restrict const left = taps.left.data();
+  const std::uint32_t* __restrict const right = taps.right.data();
+  const float* __restrict const weight = taps.weight.data();
   for (std::size_t x = 0; x < width; ++x) {
-    const Pixel a = load(row + 3 * taps.left[x]), b = load(row + 3 * taps.right[x]);
-    const Pixel value = (a + (b - a) * taps.weight[x]) * scale + bias;
+    const Pixel a = load(row + 3 * left[x]), b = load(row + 3 * right[x]);
+    const Pixel value = (a + (b - a) * weight[x]) * scale + bias;
     first[x] = value[0];
     second[x] = value[1];
     third[x] = value[2];

@@ -100,7 +100,8 @@ class Describer:
             self._first_aspect = now or Fraction(0)
         if now and now != self._first_aspect:
             return Fraction(now)
-        return self._stream.sample_aspect_ratio or now
+        guessed: Fraction | None = self._stream.sample_aspect_ratio
+        return guessed or now
 
     def _describe(self, frame: Any, aspect: Fraction | None, display: bytes | None) -> Description:
         plain = colourless(frame.format) or coloured(frame.format)
@@ -108,7 +109,7 @@ class Describer:
         if coloured(frame.format) and not full:
             self._source.remark("rgb_range", "its RGB is said to be of limited range; it is taken as of full range")
             full = True
-        transfer = _TRANSFERS.get(frame.color_trc, "sdr")
+        transfer: Literal["sdr", "pq", "hlg"] = _TRANSFERS.get(frame.color_trc, "sdr")
         if transfer != "sdr":
             name = {"pq": "PQ", "hlg": "HLG"}[transfer]
             self._source.remark(
@@ -158,12 +159,10 @@ def pixel_aspect(aspect: Fraction | None) -> tuple[int, int]:
     """
     if not aspect or aspect < 0:
         return 1, 1
-    if aspect > 1:
-        part = 1 / (1 / aspect).limit_denominator(_LARGEST_PART)
-    else:
-        part = aspect.limit_denominator(_LARGEST_PART)
-    fits = 0 < part.numerator <= _LARGEST_PART and 0 < part.denominator <= _LARGEST_PART
-    return (part.numerator, part.denominator) if fits else (1, 1)
+    flipped = aspect > 1  # the larger part is the bounded one
+    part = (1 / aspect if flipped else aspect).limit_denominator(_LARGEST_PART)
+    across, down = (part.denominator, part.numerator) if flipped else (part.numerator, part.denominator)
+    return (across, down) if across and down else (1, 1)
 
 
 def turning(display: bytes) -> tuple[int, bool] | None:

@@ -55,13 +55,13 @@ class Axis(NamedTuple):
     """One axis of the map from a camera's picture, as it is shown, to an output.
 
     Pixel ``i`` of the ``length`` pixels from ``start`` on has its centre at ``(i + 0.5) * step + shift``, counted in
-    blocks from block ``first`` on; ``count`` blocks may be read.
+    blocks from block ``first`` on; ``window`` blocks may be read.
 
     Attributes:
         camera: Pixels of the camera's picture.
         block: Pixels that are averaged first.
         first: First block of the window.
-        count: Blocks of the window.
+        window: Blocks of the window.
         step: Blocks from one pixel of the output to the next.
         shift: Where the first pixel of the output begins in the window, in blocks.
         start: First pixel of the output that is filled.
@@ -72,7 +72,7 @@ class Axis(NamedTuple):
     camera: int
     block: int
     first: int
-    count: int
+    window: int
     step: float
     shift: float
     start: int
@@ -177,7 +177,7 @@ def tensor_fit(spec: ImageInput, seen: Seen) -> Fit:
         axes.append(
             Axis(camera, block, 0, camera // block, step, begin * camera / block, start, length, spec.size[axis])
         )
-    return Fit(*axes)
+    return Fit(axes[0], axes[1])
 
 
 @lru_cache(maxsize=256)
@@ -185,15 +185,16 @@ def frame_fit(spec: ImageInput, seen: Seen) -> Fit:
     """Return the map from a camera's picture to the raw frame of a TensorRT variant.
 
     The graph in the engine maps ``frame`` to the network's input by boxes that never change. The picture is laid into
-    the frame so that the graph gives what ``tensor_fit`` does; where its letterbox has no room for that, the largest box
-    of the same aspect is taken.
+    the frame so that the graph gives what ``tensor_fit`` does; where its letterbox has no room for that, the
+    largest box of the same aspect is taken.
 
     Args:
         spec: The image seat.
         seen: The camera's picture.
     """
     if _same(spec, seen):
-        return Fit(*(Axis(side, 1, 0, side, 1.0, 0.0, 0, side, side) for side in seen.shown))
+        rows, columns = (Axis(side, 1, 0, side, 1.0, 0.0, 0, side, side) for side in seen.shown)
+        return Fit(rows, columns)
     used, target = _boxes(spec, seen)
     crop, room = crop_box(spec), target_box(spec)
     free = (
@@ -223,7 +224,7 @@ def frame_fit(spec: ImageInput, seen: Seen) -> Fit:
         block = min(rounded(camera, side, _LARGEST_BLOCK), max(1, int(step)))
         shift = (begin * camera + (start - low) * step) / block
         axes.append(Axis(camera, block, 0, camera // block, step / block, shift, start, end - start, side))
-    return Fit(*axes, free=free)
+    return Fit(axes[0], axes[1], free)
 
 
 def to_picture(spec: ImageInput, corners: AnyArray, seen: Seen | None = None, *, raw: bool = False) -> None:

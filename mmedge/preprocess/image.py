@@ -11,7 +11,7 @@ from mmedge.bundle.manifest import ImageInput
 from mmedge.errors import ConfigError
 from mmedge.preprocess.fit import Fit, Seen, frame_fit, tensor_fit
 from mmedge.preprocess.geometry import reduced_size
-from mmedge.types import ByteArray, FloatArray, Frame
+from mmedge.types import ByteArray, Description, FloatArray, Frame
 
 log = logging.getLogger("mmedge.preprocess")
 _FIX = "push uint8 frames whose shape, format, width and height agree"
@@ -22,18 +22,22 @@ class _Plan:
 
     def __init__(self, spec: ImageInput, fit: Callable[[ImageInput, Seen], Fit]) -> None:
         self._spec, self._fit = spec, fit
-        self._newest: tuple[Seen, Any] | None = None  # one value: several threads may ask
+        self._newest: tuple[int, int, Description | None, Any] = 0, 0, None, None  # one value: several threads may ask
         self._told = False
 
     def of(self, frame: Frame) -> Any:
         """Return the ``core.ImagePlan`` of ``frame``."""
-        seen, newest = Seen.of(frame), self._newest
-        if newest is not None and newest[0] == seen:
-            return newest[1]
+        height, width, said, plan = self._newest
+        if height == frame.height and width == frame.width and (said is frame.description or said == frame.description):
+            return plan
+        return self._anew(frame)
+
+    def _anew(self, frame: Frame) -> Any:
         if frame.height < 0 or frame.width < 0:
             raise TypeError("a size below 0")
         if not (frame.height and frame.width):
             raise ValueError("the frame is empty")
+        seen = Seen.of(frame)
         fit = self._fit(self._spec, seen)
         if not fit.free and not self._told:
             self._told = True
@@ -45,7 +49,7 @@ class _Plan:
                 *self._spec.frame[::-1],
             )
         plan = core.ImagePlan(fit.rows, fit.columns, seen.swapped, *seen.flips)
-        self._newest = seen, plan
+        self._newest = *seen, plan
         return plan
 
 
@@ -91,13 +95,12 @@ class ImagePreprocessor:
             ConfigError: If the frame contradicts itself or ``out`` does not fit the seat.
         """
         try:
-            self._run(self._kernel.tensor, self._tensor_plan, frame, out)
+            said, plan = frame.description, self._tensor_plan.of(frame)
+            self._kernel.tensor(
+                frame.data, frame.format, frame.width, frame.height, said.matrix, said.full_range, plan, out
+            )
         except (ValueError, TypeError) as error:
             raise _refused(error, frame) from error
-
-    def _run(self, kernel: Callable[..., None], plan: _Plan, frame: Frame, out: FloatArray | ByteArray) -> None:
-        said = frame.description
-        kernel(frame.data, frame.format, frame.width, frame.height, said.matrix, said.full_range, plan.of(frame), out)
 
     def raw(self, frame: Frame, out: ByteArray) -> None:
         """Write the raw frame that enters a TensorRT variant: the graph in it gives what ``tensor`` writes.
@@ -110,7 +113,10 @@ class ImagePreprocessor:
             ConfigError: If the frame contradicts itself or ``out`` does not fit the seat.
         """
         try:
-            self._run(self._kernel.raw, self._raw_plan, frame, out)
+            said, plan = frame.description, self._raw_plan.of(frame)
+            self._kernel.raw(
+                frame.data, frame.format, frame.width, frame.height, said.matrix, said.full_range, plan, out
+            )
         except (ValueError, TypeError) as error:
             raise _refused(error, frame) from error
 

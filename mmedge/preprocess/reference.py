@@ -106,11 +106,11 @@ _T = TypeVar("_T", np.float32, np.float64)
 def _resampled(pixels: npt.NDArray[_T], rows: Axis, columns: Axis) -> npt.NDArray[_T]:
     """Rows first, then columns, in the arithmetic of ``pixels``: a + (b - a) * w; edges of the window repeated."""
     for axis, dimension in ((rows, 0), (columns, 1)):
-        window = pixels.take(range(axis.first, axis.first + axis.count), dimension)
-        centre = np.clip((np.arange(axis.length) + 0.5) * axis.step + axis.shift - 0.5, 0.0, axis.count - 1.0)
+        window = pixels.take(range(axis.first, axis.first + axis.window), dimension)
+        centre = np.clip((np.arange(axis.length) + 0.5) * axis.step + axis.shift - 0.5, 0.0, axis.window - 1.0)
         left = np.floor(centre).astype(np.intp)
         weight = np.expand_dims((centre - left).astype(pixels.dtype), (1, 2) if dimension == 0 else 1)
-        a, b = window.take(left, dimension), window.take(np.minimum(left + 1, axis.count - 1), dimension)
+        a, b = window.take(left, dimension), window.take(np.minimum(left + 1, axis.window - 1), dimension)
         pixels = a + (b - a) * weight
     return pixels
 
@@ -119,7 +119,8 @@ def _reduced(pixels: ByteArray, rows: Axis, columns: Axis, kind: type[_T]) -> np
     """Return the means of blocks; what is left over at the bottom and right is cut off."""
     height, width = rows.camera // rows.block, columns.camera // columns.block
     blocks = pixels[: height * rows.block, : width * columns.block].astype(kind)
-    return blocks.reshape(height, rows.block, width, columns.block, -1).mean(axis=(1, 3), dtype=kind)
+    means: npt.NDArray[_T] = blocks.reshape(height, rows.block, width, columns.block, -1).mean(axis=(1, 3), dtype=kind)
+    return means
 
 
 def to_frame(frame: Frame, spec: ImageInput) -> ByteArray:
