@@ -16,7 +16,7 @@ from mmedge.capture.picture import PictureTrack, copy_planes, even_sides, frame_
 from mmedge.capture.sound import MonoTrack, Piece
 from mmedge.errors import SourceError
 from mmedge.extras import require
-from mmedge.types import NS_PER_S, Description, Frame, PixelFormat
+from mmedge.types import NS_PER_S, Description, Frame
 
 _BACKWARD_RUN = 50  # packets in a row that run back: two seconds at 25 fps
 _COLOURS = {"bt601": "ITU601", "bt709": "ITU709", "fcc": "FCC", "smpte240m": "SMPTE240M", "bt2020": "BT2020"}
@@ -98,9 +98,9 @@ class PictureDecoder:
     ) -> Iterator[Frame]:
         """Copy the picture into a slot for each input; an input without a free slot gets none."""
         said = self._describe(frame)
-        layout, own = layout_of(frame.format)
-        if not own:
-            frame = self._brought(frame, layout, said)
+        layout, format = layout_of(frame.format)
+        if format != frame.format.name:
+            frame = self._brought(frame, format, said)
         height, width = even_sides(layout, frame.height, frame.width)
         for name, track in self._tracks.items():
             lent = track.slot(frame_shape(layout, height, width), stop)
@@ -108,7 +108,7 @@ class PictureDecoder:
                 self._source.counters["dropped_frames"] += not stop.is_set()
                 continue
             slot, release = lent
-            copy_planes(frame, slot, layout, height, width)
+            copy_planes(frame, slot, layout, height, width, full_range=said.full_range)
             yield self._source.frame(
                 name,
                 slot,
@@ -122,12 +122,12 @@ class PictureDecoder:
                 description=said,
             )
 
-    def _brought(self, frame: Any, layout: PixelFormat, said: Description) -> Any:
-        """Return the picture in another layout, of the same matrix and range."""
+    def _brought(self, frame: Any, format: str, said: Description) -> Any:
+        """Return the picture in another format, of the same matrix and range."""
         matrix, span = _COLOURS[said.matrix], "JPEG" if said.full_range else "MPEG"
         return self._reformatter.reformat(
             frame,
-            format="gray" if layout == "gray8" else layout,
+            format=format,
             src_colorspace=matrix,
             dst_colorspace=matrix,
             src_color_range=span,

@@ -6,6 +6,7 @@ gray and RGB; square pixels; upright. What cannot be applied is a remark in the 
 
 from __future__ import annotations
 
+import re
 import struct
 from fractions import Fraction
 from typing import Any, Literal
@@ -48,20 +49,27 @@ def coloured(format: Any) -> bool:
     return bool(format.is_rgb or format.has_palette)
 
 
-def layout_of(format: Any) -> tuple[PixelFormat, bool]:
-    """Return the layout in which a picture of an ``av.VideoFormat`` travels, and whether it is so already.
+def layout_of(format: Any) -> tuple[PixelFormat, str]:
+    """Return the layout in which a picture of an ``av.VideoFormat`` travels, and the format to bring it to before.
 
-    The others are brought to the nearest one that has as much chroma: RGB stays RGB.
+    It is the nearest one that has as much chroma; RGB stays RGB. More than 8 bits are kept until the picture is copied.
     """
     if format.name in _DIRECT:
-        return _DIRECT[format.name], True
+        return _DIRECT[format.name], format.name
+    deep = format.components[0].bits > 8
     if coloured(format):
-        return "rgb24", False
+        return "rgb24", "rgb24"
     if colourless(format):
-        return "gray8", False
-    if format.chroma_width(64) > 32:
-        return "yuv444p", False
-    return ("yuv420p" if format.chroma_height(64) <= 32 else "yuv422p"), False
+        layout: PixelFormat = "gray8"
+    elif format.chroma_width(64) > 32:
+        layout = "yuv444p"
+    else:
+        layout = "yuv420p" if format.chroma_height(64) <= 32 else "yuv422p"
+    base = "gray" if layout == "gray8" else layout
+    if not deep:
+        return layout, base
+    own = re.fullmatch(rf"{base}(9|1[0246])le", format.name)
+    return layout, format.name if own else f"{base}16le"
 
 
 class Describer:

@@ -6,6 +6,7 @@ import math
 import threading
 import zlib
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -109,18 +110,40 @@ def even_sides(format: PixelFormat, height: int, width: int) -> tuple[int, int]:
     return height & ~1 if quartered else height, width & ~1 if quartered or format == "yuv422p" else width
 
 
-def copy_planes(frame: Any, slot: ByteArray, format: PixelFormat, height: int, width: int) -> None:
-    """Copy the planes of a PyAV frame into a packed slot.
+@lru_cache(maxsize=16)
+def _narrowing(bits: int, *, full_range: bool, chroma: bool) -> ByteArray:
+    """Return the 8 bits, rounded, of every value that ``bits`` can hold."""
+    values = np.arange(1 << bits, dtype=np.float64)
+    if not full_range:
+        values /= 1 << (bits - 8)
+    else:
+        zero = (1 << (bits - 1), 128) if chroma else (0, 0)
+        values = (values - zero[0]) * (255 / ((1 << bits) - 1)) + zero[1]
+    return np.floor(values + 0.5).clip(0, 255).astype(np.uint8)
+
+
+def copy_planes(
+    frame: Any, slot: ByteArray, format: PixelFormat, height: int, width: int, *, full_range: bool = True
+) -> None:
+    """Copy the planes of a PyAV frame into a packed slot, rounded to 8 bits where they have more.
 
     Args:
-        frame: ``av.VideoFrame`` with the layout of ``format``.
+        frame: ``av.VideoFrame`` with the layout of ``format``, its samples of 8 bits or of up to 16, little-endian.
         slot: uint8, contiguous, of ``frame_shape``.
         format: Of the slot.
         height: Rows to take, as ``even_sides`` says.
         width: Columns to take.
+        full_range: Of the picture; matters to more than 8 bits.
     """
     flat, start = slot.reshape(-1), 0
-    for plane, (rows, columns) in zip(frame.planes, planes_of(format, height, width), strict=True):
+    bits = frame.format.components[0].bits
+    for number, (rows, columns) in enumerate(planes_of(format, height, width)):
+        plane = frame.planes[number]
         source = np.frombuffer(plane, np.uint8)[: rows * plane.line_size].reshape(rows, plane.line_size)
-        flat[start : start + rows * columns].reshape(rows, columns)[...] = source[:, :columns]
+        target = flat[start : start + rows * columns].reshape(rows, columns)
+        if bits > 8:  # swscale would add the pattern of a dither
+            table = _narrowing(bits, full_range=full_range, chroma=number > 0)
+            np.take(table, source.view("<u2")[:, :columns], out=target, mode="clip")
+        else:
+            target[...] = source[:, :columns]
         start += rows * columns
