@@ -178,9 +178,7 @@ def colour_errors(folder: Path, way: Colours, seed: int = 0) -> tuple[float, flo
         dst_colorspace=MATRICES[way.matrix][1], dst_color_range="JPEG", interpolation=rounding,
     ).to_ndarray()  # fmt: skip
     middle = slice(PATCH // 2 - 2, None, PATCH)
-    return tuple(
-        float(np.abs(got[middle, middle] - want[middle, middle].astype(int)).max()) for want in (peer, rgb)
-    )  # type: ignore[return-value]
+    return tuple(float(np.abs(got[middle, middle] - want[middle, middle].astype(int)).max()) for want in (peer, rgb))  # type: ignore[return-value]
 
 
 def colour_rows(folder: Path, *, quick: bool) -> tuple[list[Row], float]:
@@ -196,3 +194,93 @@ def colour_rows(folder: Path, *, quick: bool) -> tuple[list[Row], float]:
         what = f"{format}: largest difference from swscale ({len(errors)} matrices and ranges)"
         rows.append(Row(what, "levels", ours, {"from what was meant": meant}, None))
     return rows, worst
+
+
+class Shape(NamedTuple):
+    """One way to store a picture that shows a circle."""
+
+    width: int
+    height: int
+    pixel_aspect: tuple[int, int] = (1, 1)
+    rotation: int = 0  # clockwise
+    mirrored: bool = False
+
+
+SHAPES = (
+    Shape(640, 480),
+    Shape(1280, 720),
+    Shape(1920, 804),
+    Shape(480, 640),
+    Shape(720, 576, (64, 45)),
+    Shape(720, 576, (16, 15)),
+    Shape(1440, 1080, (4, 3)),
+    Shape(1920, 1080, rotation=90),
+    Shape(640, 360, rotation=270, mirrored=True),
+    Shape(720, 480, (32, 27), 90),
+    Shape(352, 288, (12, 11), 180),
+    Shape(160, 1000),
+)
+
+
+def circle(shape: Shape) -> ByteArray:
+    """Return what is stored of a white circle on black, uint8 [height, width], a little off the centre."""
+    across, down = shape.pixel_aspect
+    y, x = np.mgrid[: shape.height, : shape.width]
+    short = min(shape.width * across, shape.height * down)
+    from_left = (x + 0.5 - 0.5 * shape.width) * across + 0.05 * short
+    from_top, radius = (y + 0.5 - 0.5 * shape.height) * down + 0.05 * short, 0.35 * short
+    return np.where(from_left**2 + from_top**2 < radius**2, 255, 0).astype(np.uint8)
+
+
+def write_shape(path: Path, shape: Shape, gray: ByteArray) -> None:
+    """Write a clip of one gray picture, uint8 [height, width], with its description."""
+    with av.open(str(path), "w") as container:
+        stream = cast("Any", container.add_stream("libx264", rate=25, options={"qp": "10", "preset": "ultrafast"}))
+        stream.width, stream.height, stream.pix_fmt = shape.width, shape.height, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(*shape.pixel_aspect)
+        if shape.rotation or shape.mirrored:
+            stream.set_display_rotation(-shape.rotation, hflip=shape.mirrored)
+        frame = av.VideoFrame.from_ndarray(gray, format="gray").reformat(format="yuv420p", dst_color_range="MPEG")
+        frame.pts, frame.time_base = 0, Fraction(1, 25)
+        for packet in (*stream.encode(frame), *stream.encode(None)):
+            container.mux(packet)
+
+
+def ratio(picture: AnyArray) -> float:
+    """Return width over height of what is white in a float picture [h, w] of 0..1, by its second moments."""
+    y, x = np.mgrid[: picture.shape[0], : picture.shape[1]]
+    weight = np.clip(picture, 0.0, 1.0)
+    total = weight.sum()
+    spread = [(weight * (axis - (weight * axis).sum() / total) ** 2).sum() for axis in (x, y)]
+    return float(np.sqrt(spread[0] / spread[1]))
+
+
+def shown(frame: Frame, spec: ImageInput, *, raw: bool) -> AnyArray:
+    """Return what a network sees, float32 [h, w]: its tensor, or what the graph makes of its raw frame."""
+    preprocess = ImagePreprocessor(spec)
+    if raw:
+        pixels = np.empty(spec.raw_shape, np.uint8)
+        preprocess.raw(frame, pixels)
+        return reference.image(pixels[0], spec)[0, 0]
+    out = np.empty(spec.tensor_shape, np.float32)
+    preprocess.tensor(frame, out)
+    return out[0, 0]
+
+
+def circle_rows(folder: Path) -> tuple[list[Row], float]:
+    """Return a row for each shape, and the ratio that is furthest from 1."""
+    rows, ratios = [], []
+    for shape in SHAPES:
+        path = folder / "circle.mp4"
+        write_shape(path, shape, circle(shape))
+        (frame,) = read(path)
+        found = {}
+        for fit, raw in product(("letterbox", "crop"), (False, True)):
+            spec = ImageInput(size=(320, 320), color="gray", fit=fit, mean=(0.0,), std=(1.0,), reduce=1)  # type: ignore[arg-type]
+            found[f"{fit}{', raw frame' if raw else ''}"] = ratio(shown(frame, spec, raw=raw))
+        ratios += found.values()
+        turned = f", turned {shape.rotation}{' and mirrored' if shape.mirrored else ''}" if shape.rotation else ""
+        what = f"circle in {shape.width}x{shape.height}, pixels {shape.pixel_aspect[0]}:{shape.pixel_aspect[1]}{turned}"
+        ours = found.pop("letterbox")
+        rows.append(Row(f"{what}: width over height", "", ours, dict(found), None))
+    return rows, max(ratios, key=lambda value: abs(value - 1.0))

@@ -82,6 +82,9 @@ class Describer:
 
     def __init__(self, source: ThreadSource, stream: Any) -> None:
         self._source, self._stream = source, stream
+        probed, guessed = stream.codec_context.sample_aspect_ratio, stream.sample_aspect_ratio
+        self._probed_aspect: Fraction | None = guessed
+        self._container_aspect: Fraction | None = guessed if guessed and guessed != probed else None
         self._first_aspect: Fraction | None = None
         self._known: tuple[Any, Description] | None = None
 
@@ -102,14 +105,14 @@ class Describer:
         return self._known[1]
 
     def _aspect(self) -> Fraction | None:
-        # The container's word counts before the stream's (av_guess_sample_aspect_ratio), until the stream changes its.
-        now = self._stream.codec_context.sample_aspect_ratio
+        # What a container says of its own counts before the stream's word (av_guess_sample_aspect_ratio), until the
+        # stream says another thing than it did.
+        now: Fraction | None = self._stream.codec_context.sample_aspect_ratio
         if self._first_aspect is None:
             self._first_aspect = now or Fraction(0)
-        if now and now != self._first_aspect:
-            return Fraction(now)
-        guessed: Fraction | None = self._stream.sample_aspect_ratio
-        return guessed or now
+        if now and (self._container_aspect is None or now != self._first_aspect):
+            return now
+        return self._container_aspect or self._probed_aspect
 
     def _describe(self, frame: Any, aspect: Fraction | None, display: bytes | None) -> Description:
         plain = colourless(frame.format) or coloured(frame.format)

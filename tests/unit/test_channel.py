@@ -77,7 +77,12 @@ PACKETS: st.SearchStrategy[Packet] = st.one_of(
     ),
     st.builds(
         lambda data, full: Frame(
-            data=data, format="gray8", width=data.shape[1], height=data.shape[0], description=Description(full_range=full), **STAMP
+            data=data,
+            format="gray8",
+            width=data.shape[1],
+            height=data.shape[0],
+            description=Description(full_range=full),
+            **STAMP,
         ),
         arrays(np.uint8, st.tuples(st.integers(1, 6), st.integers(1, 6))),
         st.booleans(),

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmedge.capture.picture import frame_shape
 from mmedge.capture.base import StartTime
 from mmedge.capture.media import MediaSource
+from mmedge.capture.picture import frame_shape
 from mmedge.errors import ConfigError, SourceError
 from mmedge.types import Block, EndOfStream, Frame, Packet
 
