@@ -13,6 +13,7 @@ from mmedge.bundle.manifest import ImageInput
 from mmedge.preprocess.geometry import Rectangle, crop_box, rounded, target_box
 from mmedge.types import PLAIN, AnyArray, Description, Frame
 
+_ROUNDING = 2  # pixels by which boxes of nearly one aspect may differ
 _LARGEST_BLOCK = 128  # what the native kernel can sum
 
 
@@ -197,14 +198,15 @@ def frame_fit(spec: ImageInput, seen: Seen) -> Fit:
         return Fit(rows, columns)
     used, target = _boxes(spec, seen)
     crop, room = crop_box(spec), target_box(spec)
-    free = (
+    fits = (
         room.top <= target.top
         and room.left <= target.left
         and target.top + target.height <= room.top + room.height
         and target.left + target.width <= room.left + room.width
     )
-    if not free:
-        target = _largest(*seen.units, room)
+    own = target if fits else _largest(*seen.units, room)
+    free = target.height - own.height <= _ROUNDING and target.width - own.width <= _ROUNDING
+    target = own
     axes = []
     for axis, camera in enumerate(seen.shown):
         begin, share = used[axis]
