@@ -129,7 +129,7 @@ def copy_planes(
 
     Args:
         frame: ``av.VideoFrame`` with the layout of ``format``, its samples of 8 bits or of up to 16, little-endian.
-        slot: uint8, contiguous, of ``frame_shape``.
+        slot: uint8, contiguous, of the shape [...] that ``frame_shape`` gives.
         format: Of the slot.
         height: Rows to take, as ``even_sides`` says.
         width: Columns to take.
