@@ -9,9 +9,11 @@ from __future__ import annotations
 import re
 import struct
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any, Literal
 
 from mmedge.capture.base import ThreadSource
+from mmedge.extras import require
 from mmedge.types import Description, Matrix, PixelFormat
 
 # FFmpeg's numbers (AVColorSpace, AVColorRange, AVColorTransferCharacteristic).
@@ -72,6 +74,20 @@ def layout_of(format: Any) -> tuple[PixelFormat, str]:
     return layout, format.name if own else f"{base}16le"
 
 
+@lru_cache(maxsize=1)
+def _know_new_side_data() -> None:
+    """Let PyAV look at pictures with side data that it has no name for (EXIF, of FFmpeg 8): it raises otherwise."""
+    kinds = require("av", "reading media").sidedata.sidedata.Type
+
+    def unnamed(cls: Any, number: int) -> Any:
+        kind = object.__new__(cls)
+        kind._name_, kind._value_ = f"NUMBER_{number}", number
+        return kind
+
+    if "_missing_" not in vars(kinds):
+        kinds._missing_ = classmethod(unnamed)
+
+
 class Describer:
     """Reads what is said of each picture; remarks go to the health of its source.
 
@@ -81,6 +97,7 @@ class Describer:
     """
 
     def __init__(self, source: ThreadSource, stream: Any) -> None:
+        _know_new_side_data()
         self._source, self._stream = source, stream
         probed, guessed = stream.codec_context.sample_aspect_ratio, stream.sample_aspect_ratio
         self._probed_aspect: Fraction | None = guessed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import struct
 import subprocess
 import time
 from fractions import Fraction
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 
 from mmedge.capture.description import layout_of, pixel_aspect, turning
 from mmedge.capture.media import MediaSource
+from mmedge.capture.v4l2_colours import colours_of, driver_colours
 from mmedge.preprocess import reference
 from mmedge.types import Description
 
@@ -209,3 +211,53 @@ def test_the_defaults_change_nothing() -> None:
     )
     assert frame.description == Description()
     np.testing.assert_array_equal(reference.upright(picture, frame), picture)
+
+
+@pytest.mark.parametrize(
+    ("fourcc", "colorspace", "encoding", "span", "said"),
+    [
+        (b"YUYV", 8, 0, 0, None),
+        (b"YUYV", 3, 0, 0, "BT.709"),
+        (b"NV12", 8, 2, 1, "BT.709, full range"),
+        (b"UYVY", 1, 1, 2, None),
+        (b"UYVY", 10, 0, 2, "BT.2020"),
+        (b"YUYV", 7, 0, 0, "full range"),
+        (b"MJPG", 3, 0, 0, None),
+    ],
+)
+def test_what_a_camera_driver_says_is_compared_with_what_opencv_does(
+    fourcc: bytes, colorspace: int, encoding: int, span: int, said: str | None
+) -> None:
+    fields = (1, 640, 480, int.from_bytes(fourcc, "little"), 1, 1280, 614_400, colorspace, 0, 0, encoding, span, 0)
+    assert colours_of(struct.pack("=I4x12I", *fields).ljust(208, b"\0")) == said
+    assert driver_colours("/dev/null") is None
+    assert driver_colours("/dev/no-such-camera") is None
+
+
+@pytest.mark.parametrize(
+    ("orientation", "turn"),
+    [
+        (1, (0, False)),
+        (2, (0, True)),
+        (3, (180, False)),
+        (4, (180, True)),
+        (5, (90, True)),
+        (6, (90, False)),
+        (7, (270, True)),
+        (8, (270, False)),
+    ],
+)
+def test_photos_are_turned_as_their_exif_says(tmp_path: Path, orientation: int, turn: tuple[int, bool]) -> None:
+    plain, path = tmp_path / "plain.jpg", tmp_path / "photo.jpg"
+    with av.open(str(plain), "w", format="image2", options={"update": "1"}) as container:
+        stream = container.add_stream("mjpeg", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p"
+        picture = av.VideoFrame.from_ndarray(np.zeros((48, 64), np.uint8), format="gray")
+        for packet in (*stream.encode(picture.reformat(format="yuvj420p")), *stream.encode(None)):
+            container.mux(packet)
+    # One directory with one entry: tag 0x0112, a short.
+    exif = b"Exif\0\0MM\0*" + struct.pack(">IHHHIHHI", 8, 1, 0x0112, 3, 1, orientation, 0, 0)
+    data = plain.read_bytes()
+    path.write_bytes(data[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + data[2:])
+    said = pictures.read(path)[0].description
+    assert (said.rotation, said.mirrored) == turn
