@@ -130,7 +130,8 @@ class ThreadSource(ABC):
         self._ended: set[str] = set()
         self._state: Health = "MISSING"
         self._reason: str | None = "nothing has arrived yet"
-        self._remarks: dict[str, str] = {}  # cause -> what no later packet makes undone
+        self._remark: str | None = None  # what no later packet makes undone
+        self._remarks: dict[str, None] = {}  # what is always so of this source
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -162,7 +163,7 @@ class ThreadSource(ABC):
         """Return a copy of the present state."""
         return SourceHealth(
             state=self._state,
-            reason="; ".join(filter(None, (self._reason, *tuple(self._remarks.values())))) or None,
+            reason="; ".join(filter(None, (self._reason, self._remark, *self._remarks)))) or None,
             counters=dict(self.counters),
             clocks=self._clock_reports(),
             nominal_hz=dict(self.nominal_hz),
@@ -199,14 +200,13 @@ class ThreadSource(ABC):
         self.counters[f"refused_{cause}"] += 1
         if self.refused is None:
             log.warning("%s\n  further ones are only counted", error)
-        self.refused_streams, self.refused = streams, error
-        self._remarks["refused"] = error.message
+        self.refused_streams, self.refused, self._remark = streams, error, error.message
 
-    def remark(self, cause: str, text: str) -> None:
-        """Say in ``health`` from now on what is true of this source and cannot be mended here; logged once a cause."""
-        if cause not in self._remarks:
+    def remark(self, text: str) -> None:
+        """Report in ``health`` what is always so of this source; it is logged once."""
+        if text not in self._remarks:
+            self._remarks |= {text: None}
             log.warning("%s: %s", self.name, text)
-            self._remarks[cause] = f"{self.name}: {text}"
 
     def block(self, stream: str, piece: Piece, *, capture_ns: int, uncertainty_ns: int, quality: ClockQuality) -> Block:
         """Return the packet of a piece of sound that arrives now."""

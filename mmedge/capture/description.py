@@ -135,7 +135,7 @@ class Describer:
         plain = colourless(frame.format) or coloured(frame.format)
         full = frame.color_range == _FULL or (plain and frame.color_range != _LIMITED)
         if coloured(frame.format) and not full:
-            self._source.remark("rgb_range", "its RGB is said to be of limited range; it is taken as of full range")
+            self._source.remark("its RGB is said to be of limited range; it is taken as of full range")
             full = True
         transfer: Literal["sdr", "pq", "hlg"] = _TRANSFERS.get(frame.color_trc, "sdr")
         if transfer != "sdr":
@@ -159,13 +159,13 @@ class Describer:
             return _MATRICES[number]
         instead = _INSTEAD.get(number, "bt601")
         what = _REFUSED.get(number, f"number {number}")
-        self._source.remark("matrix", f"its colours are wrong: their matrix is {what}, {instead} is taken instead")
+        self._source.remark(f"its colours are wrong: their matrix is {what}, {instead} is taken instead")
         return instead
 
     def _turn(self, display: bytes) -> tuple[int, bool]:
         turn = turning(display)
         if turn is None:
-            self._source.remark("turned", "its pictures are to be turned by an angle that is no multiple of 90 degrees")
+            self._source.remark("its pictures are to be turned by an angle that is no multiple of 90 degrees")
             return 0, False
         return turn
 

@@ -154,7 +154,7 @@ class CameraSource(ThreadSource):
         self._clock = CameraClock()
         colours = driver_colours(uri.target)
         if colours is not None:
-            self.remark("matrix", f"its driver says {colours}; OpenCV converts it as BT.601 of limited range")
+            self.remark(f"its driver says {colours}; OpenCV converts it as BT.601 of limited range")
 
     def _clock_reports(self) -> dict[str, ClockReport]:
         return dict.fromkeys(self.streams, self._clock.report())

@@ -7,9 +7,7 @@ import os
 import struct
 
 _G_FMT = 0xC0D05604  # VIDIOC_G_FMT: _IOWR('V', 4, struct v4l2_format), 208 bytes where pointers have 8
-_FORMAT = struct.Struct(
-    "=I4x12I"
-)  # type; width, height, fourcc, 3 more, colorspace, 2 more, encoding, range, transfer
+_FORMAT = struct.Struct("=I4x12I")  # type; width, height, fourcc, 3 more, colorspace, 2 more, encoding, range, transfer
 _CAPTURE = 1
 # Formats that OpenCV converts from luma and chroma; JPEG says its own matrix and range, which are those it has.
 _YUV = {b"YUYV", b"UYVY", b"YVYU", b"NV12", b"NV21", b"YU12", b"YV12"}

@@ -76,16 +76,16 @@ PACKETS: st.SearchStrategy[Packet] = st.one_of(
         arrays(st.sampled_from([np.float32, np.int16, np.uint8]), st.tuples(st.integers(1, 3), st.integers(1, 4))),
     ),
     st.builds(
-        lambda data, full: Frame(
+        lambda data, said: Frame(
             data=data,
             format="gray8",
             width=data.shape[1],
             height=data.shape[0],
-            description=Description(full_range=full),
+            description=said,
             **STAMP,
         ),
         arrays(np.uint8, st.tuples(st.integers(1, 6), st.integers(1, 6))),
-        st.booleans(),
+        st.from_type(Description),
     ),
 )
 
