@@ -163,7 +163,7 @@ class ThreadSource(ABC):
         """Return a copy of the present state."""
         return SourceHealth(
             state=self._state,
-            reason="; ".join(filter(None, (self._reason, self._remark, *self._remarks)))) or None,
+            reason="; ".join(filter(None, (self._reason, self._remark, *self._remarks))) or None,
             counters=dict(self.counters),
             clocks=self._clock_reports(),
             nominal_hz=dict(self.nominal_hz),
