@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 PROGRAMS = ("pulseaudio", "pactl", "ffmpeg")
+_ORDER = ("front-left", "front-right", "rear-left", "rear-right", "front-center", "lfe", "side-left", "side-right")
 
 
 def missing() -> list[str]:
@@ -35,6 +36,10 @@ def end(process: subprocess.Popen[bytes]) -> None:
 class PulseAudio:
     """A server with a null sink whose monitor is the default source; it can die and come back.
 
+    Args:
+        home: A folder of its own.
+        channels: Of the sink and of the microphone; eight are mapped as ALSA orders them.
+
     Attributes:
         uri: The microphone's address.
         sink: Name of the sink to play into.
@@ -43,8 +48,9 @@ class PulseAudio:
     uri = "mic://pulse"
     sink = "mm"
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, *, channels: int = 2) -> None:
         self._home = home
+        self._channels = f" channels={channels} channel_map={','.join(_ORDER[:channels])}" if channels > 2 else ""
         self._server: subprocess.Popen[bytes] | None = None
         self._players: list[subprocess.Popen[bytes]] = []
         os.environ.update(PULSE_SERVER=f"unix:{home}/native", XDG_RUNTIME_DIR=str(home))
@@ -53,7 +59,7 @@ class PulseAudio:
         """Start the server; returns when it answers."""
         modules = (
             f"module-native-protocol-unix socket={self._home}/native auth-anonymous=1",
-            f"module-null-sink sink_name={self.sink}",
+            f"module-null-sink sink_name={self.sink}{self._channels}",
             f"module-remap-source master={self.sink}.monitor source_name=mmmic",
         )
         with (self._home / "log").open("ab") as log:

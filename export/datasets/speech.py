@@ -10,10 +10,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from mmedge.capture.channels import RowReader, channel_count
+from mmedge.capture.demux import choose_tracks
 from mmedge.errors import MissingDependencyError, SourceError
 from mmedge.extras import require
 from mmedge.types import FloatArray
@@ -240,8 +243,18 @@ def _read_mulaw(path: Path) -> tuple[FloatArray, int]:
     return read_audio(path, RATE_HZ, "mulaw", sample_rate="8000"), RATE_HZ
 
 
+def _mono(frame: Any, reader: RowReader) -> Any:
+    """Return an ``av.AudioFrame`` of one channel: the mean of all, as the runtime takes it."""
+    if frame.layout.nb_channels == 1:
+        return frame
+    mean = reader.read(frame).mean(axis=0, dtype=np.float64).astype(np.float32)
+    mono = require("av", "reading media files").AudioFrame.from_ndarray(mean[None], format="fltp", layout="mono")
+    mono.sample_rate = frame.sample_rate
+    return mono
+
+
 def read_audio(path: Path, rate_hz: int, form: str | None = None, **options: str) -> FloatArray:
-    """Return the sound of a media file as mono float32.
+    """Return the sound of a media file as mono float32: of its usual track the mean of all channels.
 
     The samples are float32 [n], -1..1, at ``rate_hz``.
 
@@ -260,10 +273,13 @@ def read_audio(path: Path, rate_hz: int, form: str | None = None, **options: str
     av = require("av", "reading media files")
     try:
         with av.open(str(path), format=form, options=options) as container:
-            if not container.streams.audio:
+            tracks, _ = choose_tracks(container, "audio", {"audio": None})
+            if not tracks:
                 raise SourceError("the file has no audio track", where=str(path), fix="give a file with an audio track")
             resampler = av.AudioResampler(format="fltp", layout="mono", rate=rate_hz)
-            frames = [f for decoded in container.decode(audio=0) for f in resampler.resample(decoded)]
+            reader, stream = RowReader(), tracks[0][0]
+            channel_count(stream)  # makes its layout safe to decode
+            frames = [f for each in container.decode(stream) for f in resampler.resample(_mono(each, reader))]
             frames += resampler.resample(None)
     except (av.FFmpegError, OSError) as error:
         raise SourceError(f"cannot read sound: {error}", where=str(path), fix="check the file") from error

@@ -130,8 +130,7 @@ class ThreadSource(ABC):
         self._ended: set[str] = set()
         self._state: Health = "MISSING"
         self._reason: str | None = "nothing has arrived yet"
-        self._remark: str | None = None  # what no later packet makes undone
-        self._remarks: dict[str, None] = {}  # what is always so of this source
+        self._remarks: dict[str, str] = {}  # by cause: what no later packet makes undone
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -163,7 +162,7 @@ class ThreadSource(ABC):
         """Return a copy of the present state."""
         return SourceHealth(
             state=self._state,
-            reason="; ".join(filter(None, (self._reason, self._remark, *self._remarks))) or None,
+            reason="; ".join(filter(None, (self._reason, *self._remarks.values()))) or None,
             counters=dict(self.counters),
             clocks=self._clock_reports(),
             nominal_hz=dict(self.nominal_hz),
@@ -200,13 +199,13 @@ class ThreadSource(ABC):
         self.counters[f"refused_{cause}"] += 1
         if self.refused is None:
             log.warning("%s\n  further ones are only counted", error)
-        self.refused_streams, self.refused, self._remark = streams, error, error.message
+        self.refused_streams, self.refused, self._remarks["refused"] = streams, error, error.message
 
-    def remark(self, text: str) -> None:
-        """Report in ``health`` what is always so of this source; it is logged once."""
-        if text not in self._remarks:
-            self._remarks |= {text: None}
-            log.warning("%s: %s", self.name, text)
+    def warn(self, cause: str, error: SourceError) -> None:
+        """Log what is wrong with data that is taken all the same, once for each cause, and keep it in ``health``."""
+        if cause not in self._remarks:
+            self._remarks[cause] = f"{error.message} (fix: {error.fix})"
+            log.warning("%s", error)
 
     def block(self, stream: str, piece: Piece, *, capture_ns: int, uncertainty_ns: int, quality: ClockQuality) -> Block:
         """Return the packet of a piece of sound that arrives now."""

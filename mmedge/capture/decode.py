@@ -1,4 +1,4 @@
-"""Decoders of a PyAV container: its first picture track and its first sound track, on the container's own time."""
+"""Decoders of a PyAV container: a picture track and a sound track each, on the container's own time."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from mmedge.capture.base import ThreadSource
+from mmedge.capture.channels import Choice, Mixer, RowReader, channel_count
 from mmedge.capture.description import Describer, layout_of
 from mmedge.capture.picture import PictureTrack, copy_planes, even_sides, frame_shape
 from mmedge.capture.sound import MonoTrack, Piece
 from mmedge.errors import SourceError
 from mmedge.extras import require
-from mmedge.types import NS_PER_S, Description, Frame
+from mmedge.types import NS_PER_S, Description, FloatArray, Frame
 
 _BACKWARD_RUN = 50  # packets in a row that run back: two seconds at 25 fps
 _COLOURS = {"bt601": "ITU601", "bt709": "ITU709", "fcc": "FCC", "smpte240m": "SMPTE240M", "bt2020": "BT2020"}
@@ -136,39 +137,57 @@ class PictureDecoder:
 
 
 class SoundDecoder:
-    """Decodes the sound track, mixes it down to mono and resamples it for each input."""
+    """Decodes a sound track, mixes what each input takes of it down to mono and resamples that.
 
-    def __init__(self, source: ThreadSource, stream: Any, rates_hz: Mapping[str, int], *, low_delay: bool) -> None:
+    Args:
+        source: Whose track it is; it counts and reports what is lost or refused.
+        stream: The ``av.audio.stream.AudioStream``.
+        rates_hz: Names and sample rates of the inputs.
+        choices: Which channels an input takes, by name; all of them where it is not here.
+        low_delay: See ``MonoTrack``.
+    """
+
+    def __init__(
+        self,
+        source: ThreadSource,
+        stream: Any,
+        rates_hz: Mapping[str, int],
+        choices: Mapping[str, Choice],
+        *,
+        low_delay: bool,
+    ) -> None:
         self.stream = stream
         self.rates_hz = dict(rates_hz)
         self._source = source
         self._direction = _Direction(source.name)
-        self._kind: tuple[str, str, int, int] | None = None
-        self._mixer: Any = None
-        self._scale = np.float32(1.0)
+        self._rate_hz = 0
+        self._rows = RowReader()
+        channel_count(stream)  # makes its layout safe to decode
+        self._mixers = {name: Mixer(source, name, choices.get(name, Choice())) for name in rates_hz}
         self._tracks = {name: MonoTrack(rate, rate, low_delay=low_delay) for name, rate in rates_hz.items()}
         self._next_ns = 0
 
     def decode(self, packet: Any) -> Iterator[tuple[str, Piece]]:
         """Yield (name of the input, piece of sound)."""
         counters = self._source.counters
+        lost, overlapped = self._gone()
         for frame in _decode(self.stream, packet, counters):
             start_ns = self._next_ns if frame.pts is None else int(frame.pts * frame.time_base * NS_PER_S)
             counters["backward_blocks"] += self._direction.back(start_ns)
             self._next_ns = start_ns + frame.samples * NS_PER_S // frame.sample_rate
-            if not _finite(frame):
-                self._refuse(start_ns)
-                yield from self._each(partial(MonoTrack.hole, until_ns=self._next_ns, start_ns=start_ns))
-                continue
-            kind = (frame.format.name, frame.layout.name, frame.layout.nb_channels, frame.sample_rate)
-            if kind != self._kind:
-                yield from self._adapt(kind)
-            frame.pts = None  # our own count of samples keeps the time
-            for mixed in self._mixer.resample(frame):
-                samples = mixed.to_ndarray()[0].astype(np.float32, copy=False) * self._scale
-                yield from self._each(partial(MonoTrack.feed, samples=samples, start_ns=start_ns))
-        counters["lost_samples"] = sum(track.lost for track in self._tracks.values())
-        counters["overlapped_samples"] = sum(track.overlapped for track in self._tracks.values())
+            if frame.sample_rate != self._rate_hz:
+                yield from self.finish()
+                self._rate_hz = frame.sample_rate
+                for track in self._tracks.values():
+                    track.in_rate_hz = frame.sample_rate
+            sounds = self._mix(self._rows.read(frame), start_ns)
+            for name, track in self._tracks.items():
+                pieces = track.feed(sounds[name], start_ns) if name in sounds else track.hole(self._next_ns, start_ns)
+                for piece in pieces:
+                    yield name, piece
+        lost_now, overlapped_now = self._gone()
+        counters["lost_samples"] += lost_now - lost  # several tracks of a source count in one place
+        counters["overlapped_samples"] += overlapped_now - overlapped
 
     def hole(self, until_ns: int) -> Iterator[tuple[str, Piece]]:
         """Declare that there is no sound up to ``until_ns``."""
@@ -189,36 +208,31 @@ class SoundDecoder:
             for piece in take(track):
                 yield name, piece
 
-    def _refuse(self, start_ns: int) -> None:
-        names = ", ".join(f"'{name}'" for name in self.rates_hz)
-        self._source.refuse(
-            "not_finite",
-            SourceError(
-                f"sound of input {names} was refused: it has samples that are not finite",
-                where=f"{self._source.name}: {start_ns / NS_PER_S:.3f} s",
-                fix="correct the program that makes it; the whole block is discarded",
-            ),
-            tuple(self.rates_hz),
-        )
+    def _gone(self) -> tuple[int, int]:
+        tracks = self._tracks.values()
+        return sum(track.lost for track in tracks), sum(track.overlapped for track in tracks)
 
-    def _adapt(self, kind: tuple[str, str, int, int]) -> Iterator[tuple[str, Piece]]:
-        """Follow a change of format, layout or rate."""
-        yield from self.finish()
-        # FFmpeg normalises its downmix for integers alone: as float, six equal channels would give 3.4 times one.
-        # These clip what is above full scale, so one channel (WAV may give it no layout's name) stays float.
-        _, _, channels, rate_hz = kind
-        mono = channels == 1
-        mixer = require("av", "reading media").AudioResampler
-        self._mixer = mixer(format="flt" if mono else "s32", layout="mono", rate=rate_hz)
-        self._scale = np.float32(1.0 if mono else 2.0**-31)
-        for track in self._tracks.values():
-            track.in_rate_hz = rate_hz
-        self._kind = kind
+    def _mix(self, rows: FloatArray, start_ns: int) -> dict[str, FloatArray]:
+        """Return the mono of each input; one whose channels are not there, or not finite, has none."""
+        mixed: dict[str, FloatArray] = {}
+        broken: list[str] = []
+        for name, mixer in self._mixers.items():
+            lack = mixer.choice.lack(len(rows), "its sound")
+            if lack is not None:
+                self._refuse("no_channel", (name,), lack[0], start_ns, lack[1])
+                continue
+            samples = mixer.mix(rows, self._rate_hz)
+            if np.isfinite(samples).all():
+                mixed[name] = samples
+            else:
+                broken.append(name)
+        if broken:
+            fix = "correct the program that makes it; the whole block is discarded"
+            self._refuse("not_finite", tuple(broken), "it has samples that are not finite", start_ns, fix)
+        return mixed
 
-
-def _finite(frame: Any) -> bool:
-    """Tell whether all samples are numbers that float32 can hold; integers are."""
-    if not frame.format.name.startswith(("flt", "dbl")):
-        return True
-    with np.errstate(over="ignore"):
-        return bool(np.isfinite(frame.to_ndarray().astype(np.float32, copy=False)).all())
+    def _refuse(self, cause: str, names: tuple[str, ...], why: str, start_ns: int, fix: str) -> None:
+        inputs = ", ".join(f"'{name}'" for name in names)
+        where = f"{self._source.name}: {start_ns / NS_PER_S:.3f} s"
+        error = SourceError(f"sound of input {inputs} was refused: {why}", where=where, fix=fix)
+        self._source.refuse(cause, error, names)

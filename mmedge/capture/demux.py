@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
 
 from mmedge.extras import require
 from mmedge.types import NS_PER_S
@@ -46,8 +46,32 @@ def packet_ns(packet: Any) -> int | None:
     return None if ticks is None else int(ticks * packet.time_base * NS_PER_S)
 
 
-def choose_streams(container: Any) -> tuple[Any | None, Any | None]:
-    """Return the first picture track (a cover image is none) and the first sound track."""
-    cover = require("av", "reading media").stream.Disposition.attached_pic
-    picture = next((s for s in container.streams.video if not s.disposition & cover), None)
-    return picture, next(iter(container.streams.audio), None)
+def choose_tracks(
+    container: Any, kind: Literal["video", "audio"], wanted: Mapping[str, int | None]
+) -> tuple[list[tuple[Any, tuple[str, ...]]], dict[str, tuple[str, str]]]:
+    """Choose the tracks of one kind that inputs take.
+
+    Args:
+        container: An ``av.container.InputContainer``.
+        kind: Pictures (a cover image is no track) or sound.
+        wanted: Input name -> number of its track among those of the kind, from 0; None takes the one that the
+            container calls the default, else the first.
+
+    Returns:
+        Each track with the names of its inputs; and for each other input what there is not, and the fix.
+    """
+    flag = require("av", "reading media").stream.Disposition
+    tracks = [each for each in getattr(container.streams, kind) if not each.disposition & flag.attached_pic]
+    usual = next((number for number, stream in enumerate(tracks) if stream.disposition & flag.default), 0)
+    chosen: dict[int, list[str]] = {}
+    absent: dict[str, tuple[str, str]] = {}
+    for name, number in wanted.items():
+        number = usual if number is None else number
+        if number < len(tracks):
+            chosen.setdefault(number, []).append(name)
+        elif tracks:
+            last = f" to ?track={len(tracks) - 1}" if len(tracks) > 1 else ""
+            absent[name] = f"no {kind} track {number}, but {len(tracks)}, counted from 0", f"use ?track=0{last}"
+        else:
+            absent[name] = f"no {kind} track", f"give '{name}' another source"
+    return [(tracks[number], tuple(names)) for number, names in sorted(chosen.items())], absent

@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from mmedge.capture.base import ThreadSource
+from mmedge.errors import SourceError
 from mmedge.extras import require
 from mmedge.types import Description, Matrix, PixelFormat
 
@@ -135,14 +136,17 @@ class Describer:
         plain = colourless(frame.format) or coloured(frame.format)
         full = frame.color_range == _FULL or (plain and frame.color_range != _LIMITED)
         if coloured(frame.format) and not full:
-            self._source.remark("its RGB is said to be of limited range; it is taken as of full range")
+            self._warn(
+                "rgb range",
+                "its RGB is said to be of limited range and taken as of full range",
+                "-vf scale=in_range=tv:out_range=pc",
+            )
             full = True
         transfer: Literal["sdr", "pq", "hlg"] = _TRANSFERS.get(frame.color_trc, "sdr")
         if transfer != "sdr":
             name = {"pq": "PQ", "hlg": "HLG"}[transfer]
-            self._source.remark(
-                "hdr", f"its pictures are HDR ({name}): they are taken as they are, without tone mapping"
-            )
+            told = f"its pictures are HDR ({name}) and taken as they are, without tone mapping"
+            self._warn("hdr", told, "-vf zscale=t=linear,tonemap=hable,zscale=t=bt709,format=yuv420p")
         rotation, mirrored = (0, False) if display is None else self._turn(display)
         return Description(
             matrix="bt601" if plain else self._matrix(frame.colorspace),
@@ -154,18 +158,27 @@ class Describer:
             fields=self._fields(frame),
         )
 
+    def _warn(self, cause: str, told: str, filters: str) -> None:
+        fix = f"let the camera send something else, or convert a file: ffmpeg -i IN {filters} OUT"
+        self._source.warn(cause, SourceError(told, where=self._source.name, fix=fix))
+
     def _matrix(self, number: int) -> Matrix:
         if number in _MATRICES:
             return _MATRICES[number]
         instead = _INSTEAD.get(number, "bt601")
         what = _REFUSED.get(number, f"number {number}")
-        self._source.remark(f"its colours are wrong: their matrix is {what}, {instead} is taken instead")
+        self._warn(
+            "matrix",
+            f"its colours are wrong: their matrix is {what}, {instead} is taken instead",
+            "-vf zscale=matrix=709",
+        )
         return instead
 
     def _turn(self, display: bytes) -> tuple[int, bool]:
         turn = turning(display)
         if turn is None:
-            self._source.remark("its pictures are to be turned by an angle that is no multiple of 90 degrees")
+            told = "its pictures are to be turned by an angle that is no multiple of 90 degrees, and are not turned"
+            self._warn("turned", told, "-c:v libx264")
             return 0, False
         return turn
 

@@ -5,6 +5,7 @@ Nothing of a source is imported before one is opened.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import unquote, urlsplit
 
+from mmedge.capture.channels import CHOICE, Choice, check_choice, split_choice
 from mmedge.errors import ConfigError
 from mmedge.types import ClockQuality
 
@@ -32,6 +34,7 @@ class Opening:
         images: Names of the inputs that take its pictures.
         sounds: Names and sample rates in Hz of the inputs that take its sound.
         texts: Names of the inputs that take its text.
+        choices: Which track and channels an input takes, by name; one that is not here takes the usual ones.
         realtime: Play a file at its own pace; otherwise as fast as it is taken.
         speed: How many times faster than real time a file is played.
         base: The start of the run, shared by all its files.
@@ -44,6 +47,7 @@ class Opening:
     realtime: bool
     speed: float
     base: StartTime
+    choices: Mapping[str, Choice] = field(default_factory=dict)
 
 
 def _target(target: str, params: Mapping[str, str]) -> tuple[str, ...]:
@@ -100,7 +104,9 @@ class SourceKind:
 
 
 def read_params(kind: str, query: str, allowed: Iterable[str]) -> Params:
-    """Return the parameters after ``?``, each given once; ``width``, ``height`` and ``fps`` are whole numbers from 1.
+    """Return the parameters after ``?``, each given once.
+
+    ``width``, ``height`` and ``fps`` are whole numbers from 1; ``track``, ``channel`` and those of ``channels`` from 0.
 
     Args:
         kind: Name of the kind, for the message.
@@ -126,6 +132,7 @@ def read_params(kind: str, query: str, allowed: Iterable[str]) -> Params:
         if name == "fourcc" and len(value) != 4:
             raise ConfigError(f"parameter 'fourcc' must have four characters, got '{value}'")
         params[name] = value
+    check_choice(params)
     return params
 
 
@@ -169,6 +176,8 @@ def _open_gstreamer(order: Opening) -> ThreadSource:
 
 
 def _read_network(uri: str) -> tuple[str, Params]:
+    uri, choice = split_choice(uri, query=True)
+    params = read_params("network", choice, CHOICE)
     try:
         parts = urlsplit(uri)
         port = parts.port
@@ -178,22 +187,25 @@ def _read_network(uri: str) -> tuple[str, Params]:
         raise ConfigError("udp:// needs a port")
     if parts.scheme != "udp" and not parts.hostname:
         raise ConfigError(f"{parts.scheme}:// needs a host")
-    return uri, {}
+    return uri, params
 
 
 def _open_network(order: Opening) -> ThreadSource:
     from mmedge.capture.stream_url import NetworkSource
 
-    return NetworkSource(order.uri, images=order.images, sounds=order.sounds)
+    return NetworkSource(order.uri, images=order.images, sounds=order.sounds, choices=order.choices)
 
 
 def _read_file(uri: str) -> tuple[str, Params]:
-    if not uri.startswith("file://"):
-        return uri, {}
-    path = uri.removeprefix("file://")
-    if not path.startswith("/"):
+    def path(text: str) -> str:
+        return unquote(text.removeprefix("file://")) if text.startswith("file://") else text
+
+    rest, choice = split_choice(uri)
+    if choice and os.path.exists(path(uri)):  # noqa: PTH110  it has that very name; Path's raises if it is too long
+        rest, choice = uri, ""
+    if rest.startswith("file://") and not path(rest).startswith("/"):
         raise no_address(uri)
-    return unquote(path), {}
+    return path(rest), read_params("file", choice, CHOICE)
 
 
 def _open_file(order: Opening) -> ThreadSource:
@@ -203,6 +215,7 @@ def _open_file(order: Opening) -> ThreadSource:
         order.uri.target,
         images=order.images,
         sounds=order.sounds,
+        choices=order.choices,
         realtime=order.realtime,
         speed=order.speed,
         base=order.base,
@@ -210,15 +223,16 @@ def _open_file(order: Opening) -> ThreadSource:
 
 
 def _read_microphone(uri: str) -> tuple[str, Params]:
-    if uri == "mic://":
+    match = re.fullmatch(r"(?s)mic://([^?].*?)(?:\?((?:&?\w+=[^&?]*)+))?", uri)
+    if match is None:
         raise no_address(uri)
-    return unquote(uri.removeprefix("mic://")), {}
+    return unquote(match[1]), read_params("microphone", match[2] or "", ("channel", "channels"))
 
 
 def _open_microphone(order: Opening) -> ThreadSource:
     from mmedge.capture.microphone import MicrophoneSource
 
-    return MicrophoneSource(order.uri.target, sounds=order.sounds)
+    return MicrophoneSource(order.uri.target, sounds=order.sounds, choices=order.choices)
 
 
 def _same_microphone(targets: Iterable[str]) -> Mapping[str, int]:
@@ -304,7 +318,7 @@ KINDS: Mapping[str, SourceKind] = {
     ),
     "microphone": SourceKind(
         schemes=("mic://",),
-        forms="mic://default, mic://NAME",
+        forms="mic://default, mic://NAME?channel=0",
         read=_read_microphone,
         same=_same_microphone,
         feeds=("audio",),

@@ -1,10 +1,11 @@
-"""Media files: both tracks of a clip on one timeline, at the speed of the clip or of the reader."""
+"""Media files: the tracks of a clip on one timeline, at the speed of the clip or of the reader."""
 
 from __future__ import annotations
 
 import heapq
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from operator import itemgetter
@@ -12,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from mmedge.capture.base import Emit, StartTime, ThreadSource, log
+from mmedge.capture.channels import Choice, channel_count
 from mmedge.capture.decode import PictureDecoder, SoundDecoder
-from mmedge.capture.demux import Demuxer, choose_streams
+from mmedge.capture.demux import Demuxer, choose_tracks
 from mmedge.capture.sound import Piece
 from mmedge.clock import now_ns
-from mmedge.errors import ConfigError, SourceError
+from mmedge.errors import ConfigError, MmedgeError, SourceError
 from mmedge.extras import require
 from mmedge.types import NS_PER_S
 
@@ -34,12 +36,13 @@ class MediaSource(ThreadSource):
         path: The file.
         images: Names of the inputs that take its pictures.
         sounds: Names and sample rates of the inputs that take its sound.
+        choices: Which track and channels an input takes, by name.
         realtime: Deliver nothing before its time has come; otherwise as fast as ``emit`` accepts.
         speed: How many times faster than the clip real time runs.
         base: The start of the run, shared by all its files.
 
     Raises:
-        ConfigError: If there is no such file.
+        ConfigError: If there is no such file, or it has not the track or the channel that an input chose.
         SourceError: If it is not a media file.
     """
 
@@ -49,6 +52,7 @@ class MediaSource(ThreadSource):
         *,
         images: tuple[str, ...] = (),
         sounds: Mapping[str, int] | None = None,
+        choices: Mapping[str, Choice] | None = None,
         realtime: bool = True,
         speed: float = 1.0,
         base: StartTime | None = None,
@@ -60,15 +64,38 @@ class MediaSource(ThreadSource):
         self._base = base or StartTime()
         self._first_ns: int | None = None
         self._container = open_file(path)
-        picture, sound = choose_streams(self._container)
-        if picture is None and sound is None:
+        try:
+            self._choose(Path(path).name, images, sounds, choices or {})
+        except MmedgeError:
             self._container.close()
-            raise SourceError("the file has neither a picture nor a sound track", where=path, fix="give a media file")
-        self._pictures = PictureDecoder(self, picture, images) if picture is not None and images else None
+            raise
+
+    def _choose(
+        self, file: str, images: tuple[str, ...], sounds: Mapping[str, int], choices: Mapping[str, Choice]
+    ) -> None:
+        numbers = {name: choices.get(name, Choice()).track for name in self.streams}
+        pictures, blind = choose_tracks(self._container, "video", {name: numbers[name] for name in images})
+        tracks, deaf = choose_tracks(self._container, "audio", {name: numbers[name] for name in sounds})
+        self._absent = {name: f"{file} has {what}" for name, (what, _) in (blind | deaf).items()}
+        for name, (what, fix) in (blind | deaf).items():
+            if numbers[name] is not None:
+                raise ConfigError(f"input '{name}': {file} has {what}", where=self.name, fix=fix)
+        if not any(choose_tracks(self._container, kind, {"": None})[0] for kind in ("video", "audio")):
+            what = "the file has neither a picture nor a sound track"
+            raise SourceError(what, where=self.name, fix="give a media file")
+        for track, names in tracks:
+            for name in names:
+                choice, what = choices.get(name, Choice()), f"the sound of {file}"
+                lack = choice.lack(channel_count(track), what)
+                # What was seen last while the file was analysed need not be what it begins with.
+                if lack is not None and choice.lack(_first_channels(self.name, track.index), what) is not None:
+                    raise ConfigError(f"input '{name}': {lack[0]}", where=self.name, fix=lack[1])
+        self._pictures = [PictureDecoder(self, track, names) for track, names in pictures]
         # A file is read ahead, so the exact filter's delay costs nothing.
-        self._sound = SoundDecoder(self, sound, sounds, low_delay=False) if sound is not None and sounds else None
-        self._absent = {name: f"{Path(path).name} has no video track" for name in images if picture is None}
-        self._absent |= {name: f"{Path(path).name} has no audio track" for name in sounds if sound is None}
+        self._sounds = [
+            SoundDecoder(self, track, {name: sounds[name] for name in names}, choices, low_delay=False)
+            for track, names in tracks
+        ]
 
     def _close_impl(self) -> None:
         if self._thread is None:  # a running reader closes the file itself
@@ -81,11 +108,10 @@ class MediaSource(ThreadSource):
         base_ns = self._base.get()
         with self._container:
             tracks: list[Iterator[_Item]] = []
-            demuxer = Demuxer(self._container, [d.stream for d in (self._pictures, self._sound) if d is not None])
-            if self._pictures is not None:
-                tracks.append(self._picture_items(self._pictures, demuxer, stop))
-            if self._sound is not None:
-                tracks.append(self._sound_items(self._sound, demuxer))
+            streams = [each.stream for each in self._pictures] + [each.stream for each in self._sounds]
+            demuxer = Demuxer(self._container, streams)
+            tracks += [self._picture_items(decoder, demuxer, stop) for decoder in self._pictures]
+            tracks += [self._sound_items(decoder, demuxer) for decoder in self._sounds]
             for time_ns, deliver in heapq.merge(*tracks, key=itemgetter(0)):
                 since_ns = time_ns - (self._first_ns or 0)
                 early_ns = base_ns + since_ns / self._speed - now_ns() if self._realtime else 0
@@ -145,6 +171,15 @@ class MediaSource(ThreadSource):
     def _begin(self, time_ns: int) -> None:
         """Learn where the file begins; both tracks are asked for their first item before one is delivered."""
         self._first_ns = time_ns if self._first_ns is None else min(self._first_ns, time_ns)
+
+
+def _first_channels(path: str, index: int) -> int:
+    """Return how many channels the first sound of a track has; 0 if none can be read."""
+    errors = require("av", "reading media files").error
+    with open_file(path) as container, suppress(errors.FFmpegError):
+        channel_count(container.streams[index])
+        return next((int(f.layout.nb_channels) for f in container.decode(container.streams[index])), 0)
+    return 0
 
 
 def open_file(path: str) -> Any:

@@ -12,14 +12,16 @@ from typing import Any
 import numpy as np
 
 from mmedge.capture.base import Emit, ThreadSource, log
+from mmedge.capture.channels import Choice, Mixer
 from mmedge.capture.sound import PIECE_MS, MonoTrack
 from mmedge.capture.stamps import MicrophoneClock, Stamp
 from mmedge.clock import ClockReport, now_ns
-from mmedge.errors import DeviceError, SourceError
+from mmedge.errors import ConfigError, DeviceError, SourceError
 from mmedge.extras import require
 from mmedge.types import NS_PER_S
 
 _BLOCKS = 512  # slots between the callback and the reader: five seconds
+_MAX_CHANNELS = 64  # that are asked for without need: ALSA's plug offers hundreds of which a device has two
 _SILENCE_S = 5.0  # without a block: PortAudio reports no unplugged device
 
 
@@ -30,15 +32,20 @@ class MicrophoneSource(ThreadSource):
         target: ``default`` or a part of the PortAudio device name.
         sounds: Names and sample rates of the inputs that take its sound; the device is asked for the
             highest first, as no input loses anything then, and then for its own rate.
+        choices: Which channels an input takes, by name. Where none is chosen, the device is asked for mono, for
+            stereo and then for all it has, and its mean is taken.
 
     Raises:
+        ConfigError: If it has not the channel that an input chose, or some inputs choose and others do not.
         DeviceError: If there is no such microphone or it cannot be opened.
         MissingDependencyError: If sounddevice or PortAudio is not installed.
     """
 
-    def __init__(self, target: str, *, sounds: Mapping[str, int]) -> None:
+    def __init__(self, target: str, *, sounds: Mapping[str, int], choices: Mapping[str, Choice] | None = None) -> None:
         super().__init__(tuple(sounds), name=f"mic://{target}", live=True)
         self._rates_hz = dict(sounds)
+        self._mixers = {name: Mixer(self, name, (choices or {}).get(name, Choice())) for name in sounds}
+        self._chosen = {name: mixer.choice for name, mixer in self._mixers.items() if mixer.choice.channels}
         self._ready: queue.SimpleQueue[tuple[int, int, Stamp, bool] | None] = queue.SimpleQueue()
         self._written = self._read = self._counted = 0
         self._sd = require("sounddevice", "listening to a microphone")
@@ -50,10 +57,10 @@ class MicrophoneSource(ThreadSource):
 
     def _open(self) -> tuple[Any, int, int]:
         wanted_hz, own_rate_hz = max(self._rates_hz.values()), int(self._device["default_samplerate"])
-        channels = min(2, int(self._device["max_input_channels"]))
+        counts = self._counts(int(self._device["max_input_channels"]))
         reasons: list[str] = []
-        # A sound server offers 32 channels for one microphone: mono is asked for first.
-        for rate_hz, count in dict.fromkeys((r, c) for r in (wanted_hz, own_rate_hz) for c in (1, channels)):
+        ways = dict.fromkeys((r, c) for r in (wanted_hz, own_rate_hz) for c in counts)
+        for rate_hz, count in sorted(ways, key=lambda way: -way[1]) if self._chosen else ways:  # rather another rate
             try:
                 stream = self._sd.RawInputStream(
                     device=self._device["index"],
@@ -67,12 +74,36 @@ class MicrophoneSource(ThreadSource):
             except self._sd.PortAudioError as error:
                 reasons.append(f"{rate_hz} Hz x {count}: {error}")
             else:
+                if self._chosen and count < counts[0]:
+                    what = f"microphone '{self._device['name']}' gives {count} of its {counts[0]} channels"
+                    fix = "check that they are not mixed: its driver or sound server makes them of all"
+                    self.warn("fewer_channels", SourceError(what, where=self.name, fix=fix))
                 return stream, rate_hz, count
         raise DeviceError(
             f"microphone '{self._device['name']}' cannot be opened: {'; '.join(reasons)}",
             where=self.name,
             fix="close the program that uses it, or choose another (mmedge devices lists them)",
         )
+
+    def _counts(self, offered: int) -> tuple[int, ...]:
+        """Return with how many channels to open a device that offers so many, the best first."""
+        if not self._chosen:
+            return 1, min(2, offered), offered  # a sound server offers 32 for one microphone, and makes mono of it
+        others = [name for name in self._mixers if name not in self._chosen]
+        if others:
+            raise ConfigError(
+                f"inputs {', '.join(repr(name) for name in self._mixers)} share one microphone, "
+                f"and {', '.join(repr(name) for name in others)} chooses no channel of it",
+                where=self.name,
+                fix="give each address its channels: ?channel=0, or ?channels=0,1 for the mean of these",
+            )
+        for name, choice in self._chosen.items():
+            lack = choice.lack(offered, f"microphone '{self._device['name']}'")
+            if lack is not None:
+                raise ConfigError(f"input '{name}': {lack[0]}", where=self.name, fix=lack[1])
+        # All of them: whoever gives fewer than there are, mixes. A sound server fills up with silence what it lacks.
+        need = 1 + max(max(choice.channels) for choice in self._chosen.values())
+        return min(offered, max(need, _MAX_CHANNELS)), need
 
     def _callback(self, data: Any, frames: int, time: Any, status: Any) -> None:
         # PortAudio's own thread: copy, stamp, wake the reader, nothing else.
@@ -102,7 +133,7 @@ class MicrophoneSource(ThreadSource):
         last_ns: Counter[str] = Counter()
         while (item := self._next()) is not None and not stop.is_set():
             slot, frames, stamp, overflow = item
-            samples = self._slots[slot, : frames * self._channels].reshape(frames, self._channels).mean(axis=1)
+            rows = self._slots[slot, : frames * self._channels].reshape(frames, self._channels).T.copy()
             self._read += 1
             gap_ns, broken = clock.observe(stamp, overflow=overflow)
             if broken:
@@ -112,6 +143,7 @@ class MicrophoneSource(ThreadSource):
                 last_ns.clear()
             for name, track in tracks.items():
                 missing[name] += round(gap_ns * rates_hz[name] / NS_PER_S)
+                samples = self._mixers[name].mix(rows, self._device_rate_hz)
                 for piece in track.feed(samples, clock.stream_ns(stamp.samples - frames)):
                     lost, missing[name] = piece.lost + missing[name], 0
                     last_ns[name] = max(last_ns[name], clock.to_monotonic(piece.end_ns))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from mmedge.bundle.manifest import AudioInput, ImageInput, Input, TextInput
 from mmedge.capture.base import Source, StartTime
+from mmedge.capture.channels import CHOICE, Choice, split_choice
 from mmedge.capture.kinds import KINDS, Opening
 from mmedge.capture.picture import slots_for
 from mmedge.capture.supervisor import WorkerSource
@@ -24,7 +25,7 @@ def open_sources(
 ) -> list[Source]:
     """Open every source of a run; either all of them are open on return, or none.
 
-    Inputs that name one device, file or address share one source.
+    Inputs that name one device, file or address share one source, whatever tracks and channels of it they choose.
 
     Args:
         inputs: The inputs of the bundle.
@@ -69,6 +70,7 @@ def open_sources(
                         realtime=realtime,
                         speed=speed or 1.0,
                         base=base,
+                        choices={name: Choice.of(parse(text).params) for name, text in members.items()},
                     )
                 )
                 reader.slots = slots_for(hold_ns)
@@ -84,11 +86,13 @@ def open_sources(
 
 
 def _groups(inputs: Mapping[str, Input], uris: Mapping[str, str]) -> list[tuple[Uri, dict[str, str]]]:
-    """Return each device with the inputs it feeds, and one spelling of its address for all of them."""
+    """Return each device with the inputs it feeds and their addresses: one spelling, but for what each chooses."""
     parsed: dict[str, Uri] = {}
     for name, text in uris.items():
         parsed[name] = parse(text)
         _check_fit(name, text, parsed[name], inputs)
+        if "channel" in "".join(parsed[name].params) and isinstance(inputs[name], ImageInput):
+            _check_picture(name, text, inputs, uris)
     # Only PortAudio knows whether two names mean one microphone: it is asked if there are two.
     numbers: dict[tuple[str, str], int] = {}
     for kind, entry in KINDS.items():
@@ -101,11 +105,24 @@ def _groups(inputs: Mapping[str, Input], uris: Mapping[str, str]) -> list[tuple[
         together.setdefault(uri.device if number is None else (uri.kind, number), []).append(name)
     groups: list[tuple[Uri, dict[str, str]]] = []
     for names in together.values():
-        asked = {frozenset(parsed[name].params.items()): name for name in names if parsed[name].params}
+        wishes = {name: frozenset((k, v) for k, v in parsed[name].params.items() if k not in CHOICE) for name in names}
+        asked = {wish: name for name, wish in wishes.items() if wish}
         speaker = next(iter(asked.values()), names[0])
         _check_shared(parsed[speaker], names, [uris[name] for name in asked.values()])
-        groups.append((parsed[speaker], dict.fromkeys(names, uris[speaker])))
+        texts = {name: _respelt(parsed[name], uris[name], parsed[speaker], uris[speaker]) for name in names}
+        groups.append((parsed[speaker], texts))
     return groups
+
+
+def _respelt(own: Uri, text: str, speaker: Uri, spoken: str) -> str:
+    """Return the speaker's spelling of an address with an input's own choice of track and channels."""
+    choice = {name: value for name, value in own.params.items() if name in CHOICE}
+    if not choice and speaker.params.keys().isdisjoint(CHOICE):
+        return spoken
+    if own.target == speaker.target:
+        return text
+    query = "&".join(f"{name}={value}" for name, value in choice.items())
+    return split_choice(spoken)[0] + (f"?{query}" if query else "")
 
 
 def _check_shared(uri: Uri, names: list[str], wishes: list[str]) -> None:
@@ -119,6 +136,16 @@ def _check_shared(uri: Uri, names: list[str], wishes: list[str]) -> None:
     if len(names) > 1 and not KINDS[uri.kind].shared:
         what = " and ".join(KINDS[uri.kind].feeds)
         raise ConfigError(f"{together} read the same {what}", where=str(uri), fix=f"give each input its own {what}")
+
+
+def _check_picture(name: str, text: str, inputs: Mapping[str, Input], uris: Mapping[str, str]) -> None:
+    """Refuse channels of sound for a picture, unless it shares its very address with sound."""
+    if not any(other == text and isinstance(inputs.get(each), AudioInput) for each, other in uris.items()):
+        raise ConfigError(
+            f"input '{name}' takes pictures, which have no channels of sound",
+            where=f"{name}={text}",
+            fix="leave ?channel out; if it is the camera's own parameter, write & behind it: ...?channel=1&",
+        )
 
 
 def _check_fit(name: str, text: str, uri: Uri, inputs: Mapping[str, Input]) -> None:

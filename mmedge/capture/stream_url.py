@@ -9,11 +9,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from mmedge.capture.base import Emit, ThreadSource, log
+from mmedge.capture.channels import Choice
 from mmedge.capture.decode import PictureDecoder, SoundDecoder
-from mmedge.capture.demux import choose_streams
+from mmedge.capture.demux import choose_tracks
 from mmedge.capture.kinds import KINDS
 from mmedge.capture.uri import Uri
 from mmedge.clock import ClockReport, StreamClock, now_ns
+from mmedge.errors import SourceError
 from mmedge.extras import require
 from mmedge.types import NS_PER_S
 
@@ -34,12 +36,21 @@ class NetworkSource(ThreadSource):
         uri: Parsed address of kind ``network``.
         images: Names of the inputs that take its pictures.
         sounds: Names and sample rates of the inputs that take its sound.
+        choices: Which track and channels an input takes, by name.
     """
 
-    def __init__(self, uri: Uri, *, images: tuple[str, ...] = (), sounds: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self,
+        uri: Uri,
+        *,
+        images: tuple[str, ...] = (),
+        sounds: Mapping[str, int] | None = None,
+        choices: Mapping[str, Choice] | None = None,
+    ) -> None:
         self._av: Any = require("av", "receiving network streams")
         self._sounds = dict(sounds or {})
         self._images = images
+        self._choices = dict(choices or {})
         self._uri = uri
         self._next_ends = False
         self._clock = StreamClock(floor_ns=_FLOOR_NS)
@@ -80,23 +91,15 @@ class NetworkSource(ThreadSource):
         return self._av.open(self._uri.target, timeout=(2 * _SILENCE_S, _SILENCE_S), options=options)
 
     def _play(self, container: Any, emit: Emit, stop: threading.Event) -> None:
-        picture, sound = choose_streams(container)
-        for names, track, kind in ((self._images, picture, "video"), (self._sounds, sound, "audio")):
-            for name in names if track is None else ():
-                log.warning("input '%s' is missing: %s has no %s track", name, self.name, kind)
-                self.end(emit, name, f"{self.name} has no {kind} track")
-        pictures = PictureDecoder(self, picture, self._images) if picture is not None and self._images else None
-        sounds = SoundDecoder(self, sound, self._sounds, low_delay=True) if sound is not None and self._sounds else None
-        if picture is not None and picture.average_rate:
-            self.nominal_hz |= dict.fromkeys(self._images, float(picture.average_rate))
-        if sound is not None:
-            self.nominal_hz |= dict.fromkeys(self._sounds, float(sound.rate))
+        pictures, sounds = self._decoders(container, emit)
+        decoders: dict[int, PictureDecoder | SoundDecoder] = {each.stream.index: each for each in pictures}
+        decoders |= {each.stream.index: each for each in sounds}
         self._clock.restart()
         last: dict[int, tuple[int, int]] = {}
         self._next_ends = container.format.name == "mpegts"
         buffered = True
         before_ns = now_ns()
-        for packet in container.demux([d.stream for d in (pictures, sounds) if d is not None]):
+        for packet in container.demux([decoder.stream for decoder in decoders.values()]):
             arrive_ns = now_ns()
             if stop.is_set():
                 return
@@ -106,14 +109,37 @@ class NetworkSource(ThreadSource):
             if self._jumped(last, packet, arrive_ns):
                 self._break("the sender's time jumped")
                 self._clock.restart()
-                for decoder in (pictures, sounds):
-                    if decoder is not None:
-                        decoder.restart()
-            if pictures is not None and packet.stream.index == pictures.stream.index:
-                self._pictures(pictures, packet, emit, stop, arrive_ns, buffered)
-            elif sounds is not None:
-                self._sound(sounds, packet, emit, arrive_ns, buffered)
+                for decoder in decoders.values():
+                    decoder.restart()
+            chosen = decoders.get(packet.stream.index)
+            if isinstance(chosen, PictureDecoder):
+                self._pictures(chosen, packet, emit, stop, arrive_ns, buffered)
+            elif chosen is not None:
+                self._sound(chosen, packet, emit, arrive_ns, buffered)
             before_ns = now_ns()
+
+    def _decoders(self, container: Any, emit: Emit) -> tuple[list[PictureDecoder], list[SoundDecoder]]:
+        """Return a decoder for each track that is wanted and there; an input whose track is not there ends."""
+        numbers = {name: self._choices.get(name, Choice()).track for name in self.streams}
+        pictures, blind = choose_tracks(container, "video", {name: numbers[name] for name in self._images})
+        sounds, deaf = choose_tracks(container, "audio", {name: numbers[name] for name in self._sounds})
+        for name, (what, fix) in (blind | deaf).items():
+            reason = f"{self.name} has {what}"
+            if numbers[name] is None:
+                log.warning("input '%s' is missing: %s", name, reason)
+            else:
+                error = SourceError(f"input '{name}' is missing: {reason}", where=self.name, fix=fix)
+                self.refuse("no_track", error, (name,))
+            self.end(emit, name, reason)
+        for track, names in pictures:
+            if track.average_rate:
+                self.nominal_hz |= dict.fromkeys(names, float(track.average_rate))
+        for track, names in sounds:
+            self.nominal_hz |= dict.fromkeys(names, float(track.rate))
+        return [PictureDecoder(self, track, names) for track, names in pictures], [
+            SoundDecoder(self, track, {name: self._sounds[name] for name in names}, self._choices, low_delay=True)
+            for track, names in sounds
+        ]
 
     def _pictures(
         self,

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from mmedge.capture.channels import CHOICE
 from mmedge.capture.kinds import KINDS, no_address
 from mmedge.errors import ConfigError, printable
 
@@ -43,10 +44,10 @@ class Uri:
 
     @property
     def name(self) -> str:
-        """The one spelling of the address, parameters included and without a password."""
+        """The one spelling of the address, parameters of the device included and without a password."""
         if KINDS[self.kind].whole:
             return str(self)
-        query = "&".join(f"{name}={value}" for name, value in sorted(self.params.items()))
+        query = "&".join(f"{name}={value}" for name, value in sorted(self.params.items()) if name not in CHOICE)
         return f"{KINDS[self.kind].schemes[0]}{self.target}" + (f"?{query}" if query else "")
 
     def number(self, name: str) -> int | None:
@@ -76,7 +77,7 @@ def parse(uri: str) -> Uri:
         name = _kind(uri)
         target, params = KINDS[name].read(uri)
     except ConfigError as error:
-        raise ConfigError(error.message, where=f"'{uri}'", fix=f"use one of: {FORMS}") from error
+        raise ConfigError(error.message, where=f"'{uri}'", fix=error.fix or f"use one of: {FORMS}") from error
     return Uri(kind=name, target=target, params=params)
 
 

@@ -154,7 +154,14 @@ class CameraSource(ThreadSource):
         self._clock = CameraClock()
         colours = driver_colours(uri.target)
         if colours is not None:
-            self.remark(f"its driver says {colours}; OpenCV converts it as BT.601 of limited range")
+            self.warn(
+                "matrix",
+                SourceError(
+                    f"its driver says that its colours are {colours}; OpenCV takes them for BT.601 of limited range",
+                    where=self.name,
+                    fix="ask for MJPEG, which says its own: add fourcc=MJPG to the address",
+                ),
+            )
 
     def _clock_reports(self) -> dict[str, ClockReport]:
         return dict.fromkeys(self.streams, self._clock.report())

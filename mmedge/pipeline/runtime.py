@@ -323,7 +323,7 @@ class Runtime:
             for source in self._sources
             if source.refused is not None
             for name in source.refused_streams
-            for cause in ("lines", "not_finite")
+            for cause in ("lines", "not_finite", "no_channel", "no_track")
             if (count := healths[name].counters.get(f"refused_{cause}"))
         }
         statistics.refused = {**self._sync.refused, **sources}

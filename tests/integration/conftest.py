@@ -32,15 +32,15 @@ def need(*programs: str) -> None:
 
 
 @pytest.fixture
-def microphone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PulseAudio]:
-    """Start a private PulseAudio and let PortAudio see it."""
+def microphone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[PulseAudio]:
+    """Start a private PulseAudio, of as many channels as the test's parameter says, and let PortAudio see it."""
     need(*PROGRAMS)
     home = tmp_path / "pulse"
     home.mkdir(mode=0o700)
     for name in ("PULSE_SERVER", "XDG_RUNTIME_DIR"):
         monkeypatch.setenv(name, "")  # set anew by PulseAudio, and put back after the test
     monkeypatch.delenv("DISPLAY", raising=False)
-    pulse = PulseAudio(home)
+    pulse = PulseAudio(home, channels=getattr(request, "param", 2))
     try:
         pulse.start()
         _rescan()

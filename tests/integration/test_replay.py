@@ -71,6 +71,23 @@ def command(*arguments: object, **options: Any) -> subprocess.CompletedProcess[b
     return subprocess.run(line, capture_output=True, cwd=ROOT, **options)
 
 
+def test_a_chosen_channel_is_recorded_and_replayed(bundle: Path, write_clip: Any, tmp_path: Path) -> None:
+    sound = np.zeros((2, RATE))
+    sound[1] = np.random.default_rng(0).uniform(-1, 1, RATE) * np.linspace(0, 1, RATE)
+    both = write_clip(sound=sound, layout="stereo")
+    alone = write_clip("alone.nut", times_s=None, sound=sound[1:])
+    lines = {}
+    for name, address in (("chosen", f"{both}?channel=1"), ("alone", str(alone)), ("mean", str(both))):
+        inputs = {"image": str(both), "audio": address}
+        with mmedge.Pipeline(bundle, inputs, record=tmp_path / name, latency="offline") as pipe:
+            lines[name] = [result.tasks for result in pipe]
+        assert Recording(tmp_path / name).header.inputs["audio"].uri == address
+    assert len(lines["chosen"]) > 20
+    assert lines["chosen"] == lines["alone"] != lines["mean"]
+    _, again = replay(tmp_path / "chosen", bundle)
+    assert again.differs == 0
+
+
 @pytest.mark.parametrize("latency", ["balanced", "low", "offline"])
 def test_a_replay_is_the_live_run(bundle: Path, clip: Path, tmp_path: Path, latency: str) -> None:
     live = play(bundle, clip, tmp_path / "r", latency=latency)

@@ -85,7 +85,16 @@ PACKETS: st.SearchStrategy[Packet] = st.one_of(
             **STAMP,
         ),
         arrays(np.uint8, st.tuples(st.integers(1, 6), st.integers(1, 6))),
-        st.from_type(Description),
+        st.builds(
+            Description,
+            matrix=st.sampled_from(["bt601", "bt2020"]),
+            full_range=st.booleans(),
+            transfer=st.sampled_from(["sdr", "hlg"]),
+            rotation=st.sampled_from([0, 90, 180, 270]),
+            mirrored=st.booleans(),
+            pixel_aspect=st.tuples(st.integers(1, 65_536), st.integers(1, 65_536)),
+            fields=st.sampled_from(["progressive", "top"]),
+        ),
     ),
 )
 

@@ -382,3 +382,11 @@ def test_tones_are_sound_with_a_pitch(seed: int) -> None:
     # Most of the energy is in few bins, unlike noise.
     power = np.sort(np.square(np.abs(np.fft.rfft(sound))))[::-1]
     assert power[: len(power) // 10].sum() > 0.4 * power.sum()
+
+
+@pytest.mark.parametrize("layout", ["stereo", "5.1", "6 channels"])
+def test_sound_is_read_for_training_as_the_runtime_mixes_it(layout: str, write_clip) -> None:  # type: ignore[no-untyped-def]
+    count = {"stereo": 2}.get(layout, 6)
+    sound = np.random.default_rng(0).uniform(-0.9, 0.9, (count, 800)).astype(np.float32)
+    path = write_clip("clip.nut", times_s=None, sound=sound, layout=layout)
+    np.testing.assert_allclose(speech.read_audio(path, 8000), sound.mean(axis=0), atol=1e-6)

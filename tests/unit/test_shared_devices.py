@@ -238,18 +238,21 @@ class PortAudio:
 
     Args:
         rates_hz: What they offer besides their own 48 kHz.
+        channels: What each has.
+        all_only: They give all of their channels or none, as a device without a driver's plug-in does.
     """
 
     class PortAudioError(Exception):
         """As sounddevice has it."""
 
-    def __init__(self, *rates_hz: int) -> None:
+    def __init__(self, *rates_hz: int, channels: int = 1, all_only: bool = False) -> None:
         self.rates_hz = (*rates_hz, 48000)
+        self.channels, self.all_only = channels, all_only
         self.asked: list[dict[str, Any]] = []
         self.default = SimpleNamespace(device=(1, 0))
 
     def query_devices(self) -> list[dict[str, Any]]:
-        names = {"HDMI": 0, "USB Audio": 1, "Headset": 1}
+        names = {"HDMI": 0, "USB Audio": self.channels, "Headset": self.channels}
         return [
             {"index": index, "name": name, "max_input_channels": channels, "default_samplerate": 48000.0}
             for index, (name, channels) in enumerate(names.items())
@@ -259,6 +262,8 @@ class PortAudio:
         self.asked.append(options)
         if options["samplerate"] not in self.rates_hz:
             raise self.PortAudioError("Invalid sample rate")
+        if options["channels"] > self.channels or (self.all_only and options["channels"] < self.channels):
+            raise self.PortAudioError("Invalid number of channels")
         return SimpleNamespace(blocksize=options["blocksize"], start=lambda: None, close=lambda **_: None)
 
     def send(self, seconds: float, *, lost_s: float = 0.0) -> None:
@@ -271,11 +276,12 @@ class PortAudio:
             tone = np.sin(2 * np.pi * 1000 * (np.arange(count) + number * count) / rate_hz)
             times = SimpleNamespace(inputBufferAdcTime=(now_ns() - count * S // rate_hz) / S, currentTime=now_ns() / S)
             status = SimpleNamespace(input_overflow=lost_s > 0 and number == 0)
-            options["callback"]((0.5 * tone).astype(np.float32).tobytes(), count, times, status)
+            levels = 0.5 ** (1 + np.arange(options["channels"]))
+            options["callback"](np.outer(tone, levels).astype(np.float32).tobytes(), count, times, status)
 
 
-def portaudio(monkeypatch: pytest.MonkeyPatch, *rates_hz: int) -> PortAudio:
-    module = PortAudio(*rates_hz)
+def portaudio(monkeypatch: pytest.MonkeyPatch, *rates_hz: int, **options: Any) -> PortAudio:
+    module = PortAudio(*rates_hz, **options)
     monkeypatch.setitem(sys.modules, "sounddevice", module)
     return module
 
@@ -292,6 +298,35 @@ def test_a_microphone_is_opened_at_the_highest_rate(
     assert source.health().nominal_hz == {"speech": opened_hz, "audio": opened_hz}
 
 
+@pytest.mark.parametrize(
+    ("channels", "all_only", "query", "opened", "level"),
+    [
+        (6, False, "", 1, 0.5),  # whoever makes mono of them is asked to
+        (6, True, "", 6, (1 - 0.5**6) / 6),
+        (6, False, "?channel=1", 6, 0.25),  # all of them: what gives fewer, mixes
+        (6, True, "?channel=5", 6, 0.5**6),
+        (6, True, "?channels=0,2", 6, (0.5 + 0.125) / 2),
+        (200, False, "?channel=1", 64, 0.25),
+        (200, False, "?channel=99", 100, 0.5**100),
+    ],
+)
+def test_a_microphone_is_opened_with_the_channels_that_are_needed(
+    channels: int, all_only: bool, query: str, opened: int, level: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = portaudio(monkeypatch, 16000, channels=channels, all_only=all_only)
+    (source,) = open_sources(INPUTS, {"audio": f"mic://usb{query}"})
+    heard: list[Any] = []
+    source.start(lambda packet: heard.append(packet.samples) if isinstance(packet, Block) else None)
+    module.send(0.1)
+    threading.Event().wait(0.1)
+    source.stop()
+    assert module.asked[-1]["channels"] == opened
+    assert np.abs(np.concatenate(heard)).max() == pytest.approx(level, rel=0.01)
+    with pytest.raises(ConfigError, match=f"no channel {channels}: microphone 'USB Audio' has {channels} channel") as e:
+        open_sources(INPUTS, {"audio": f"mic://usb?channel={channels}"})
+    assert "use ?channel=0" in str(e.value.fix)
+
+
 def test_two_names_of_one_microphone(monkeypatch: pytest.MonkeyPatch) -> None:
     module = portaudio(monkeypatch, 16000)
 
@@ -304,6 +339,7 @@ def test_two_names_of_one_microphone(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert streams("mic://default", "mic://USB Audio") == [("audio", "speech")]
     assert streams("mic://usb", "mic://USB Audio") == [("audio", "speech")]
+    assert streams("mic://usb?channel=0", "mic://USB Audio?channels=0") == [("audio", "speech")]
     assert [options["device"] for options in module.asked] == [1]
     assert streams("mic://default", "mic://Headset") == [("audio",), ("speech",)]
     with pytest.raises(DeviceError, match=r"'nosuch' was not found.*'Headset'"):
