@@ -157,6 +157,24 @@ def test_a_push_with_a_description_that_cannot_be_is_refused(bundle: Path, said:
         pipe.push("camera", picture, time.monotonic_ns(), description=description)  # type: ignore[arg-type]
 
 
+def test_a_phones_clip_is_seen_upright_live_recorded_and_replayed(
+    bundle: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The upper half is white as it is shown; it is stored on its side, with pixels that are not square."""
+    pictures = pytest.importorskip("benchmarks.media_pictures")
+    shape = pictures.Shape(48, 48, (4, 3), rotation=90)  # shown 48 pixels wide, 64 high
+    upright = np.zeros((48, 48), np.uint8)
+    upright[:24] = 255
+    pictures.write_shape(tmp_path / "phone.mp4", shape, np.ascontiguousarray(np.rot90(upright)))
+    assert play(bundle, tmp_path / "phone.mp4", "--json", "--record", tmp_path / "tape") == 0
+    lines = [json.loads(line)["tasks"]["bright"] for line in capfd.readouterr().out.splitlines()]
+    boxes = lines[0]["boxes"]
+    assert {(box["y1"], box["y2"]) for box in boxes} == {(0.0, 0.25), (0.25, 0.5)}
+    assert sum((box["x2"] - box["x1"]) * (box["y2"] - box["y1"]) for box in boxes) == pytest.approx(0.5, abs=1e-3)
+    assert run(["replay", str(tmp_path / "tape"), str(bundle), "--json"]) == 0
+    assert [json.loads(line)["tasks"]["bright"] for line in capfd.readouterr().out.splitlines()] == lines
+
+
 def test_people_see_boxes_when_they_change(bundle: Path, clip: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert play(bundle, clip) == 0
     dark, bright = capfd.readouterr().out.splitlines()
