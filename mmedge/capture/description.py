@@ -32,6 +32,7 @@ FFMPEG_TRANSFERS = {"sdr": 2, "pq": 16, "hlg": 18}
 _LIMITED, _FULL = 1, 2
 _TRANSFERS: dict[int, Literal["pq", "hlg"]] = {16: "pq", 18: "hlg"}
 _MATRIX = struct.Struct("=9i")  # rows of a display matrix: [x' y' w'] = [x y 1] M, the first two columns are 16.16
+_LOOK_EVERY = 50  # pictures between two looks at a display matrix whose angle stays
 _SLANT = 0.0175  # tangent of one degree
 _LARGEST_PART = 65_536
 # Layouts that frames have; which range they are of is another question.
@@ -105,21 +106,28 @@ class Describer:
         self._container_aspect: Fraction | None = guessed if guessed and guessed != probed else None
         self._first_aspect: Fraction | None = None
         self._known: tuple[Any, Description] | None = None
+        self._unlooked = 0
 
     def __call__(self, frame: Any) -> Description:
         """Return the description of a decoded ``av.VideoFrame``."""
-        matrix = frame.side_data.get("DISPLAYMATRIX")
         said = (
             frame.format.name,
+            frame.width,
+            frame.height,
             frame.colorspace,
             frame.color_range,
             frame.color_trc,
             frame.interlaced_frame,
+            frame.rotation,
             self._aspect(),
-            None if matrix is None else bytes(matrix),
         )
-        if self._known is None or self._known[0] != said:  # streams change what they say, though seldom
-            self._known = said, self._describe(frame, said[5], said[6])
+        self._unlooked += 1
+        changed = self._known is None or self._known[0] != said  # streams change what they say, though seldom
+        if self._known is None or changed or (frame.key_frame and self._unlooked > _LOOK_EVERY):
+            self._unlooked = 0
+            # A PyAV frame whose side data were looked at refers to itself: its memory comes back late.
+            matrix = frame.side_data.get("DISPLAYMATRIX")
+            self._known = said, self._describe(frame, said[-1], None if matrix is None else bytes(matrix))
         return self._known[1]
 
     def _aspect(self) -> Fraction | None:

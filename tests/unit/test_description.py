@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import shutil
 import struct
@@ -261,3 +262,24 @@ def test_photos_are_turned_as_their_exif_says(tmp_path: Path, orientation: int, 
     path.write_bytes(data[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + data[2:])
     said = pictures.read(path)[0].description
     assert (said.rotation, said.mirrored) == turn
+
+
+def test_pictures_give_their_memory_back_at_once(tmp_path: Path) -> None:
+    """A PyAV frame that refers to itself waits for the garbage collector, and with it megabytes of picture."""
+    path = tmp_path / "clip.mkv"
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for number in range(40):
+            frame = av.VideoFrame(64, 48, "yuv420p")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    gc.collect()
+    gc.disable()
+    try:
+        pictures.read(path)
+        held = [thing for thing in gc.get_objects() if type(thing).__name__ == "SideDataContainer"]
+    finally:
+        gc.enable()
+    assert len(held) <= 2
