@@ -57,6 +57,11 @@ class ImageKernel:
     ) -> None:
         """Write the uint8 frame [1, frame height, frame width, channels]."""
 
+def jpeg_unused(data: numpy.typing.NDArray[numpy.uint8]) -> int:
+    """
+    Bytes in the scans of a JPEG picture [n] that no block uses; -1: it is damaged, -2: of a kind that is not judged.
+    """
+
 class LogMel:
     """Log-mel features of one window of sound."""
 

@@ -108,6 +108,7 @@ class Frame(Packet):
         description: What its stream says about it.
         release: The slot, which gives itself back when called; None when the data is never reused.
         unchanged_ns: For how long the picture has been bit-identical, a sign of a frozen camera.
+        damaged: Its data was damaged on the way, or refers to what was: it says that its source is alive, no more.
     """
 
     data: ByteArray
@@ -117,6 +118,7 @@ class Frame(Packet):
     description: Description = PLAIN
     release: Slot | None = None
     unchanged_ns: int = 0
+    damaged: bool = False
 
     @property
     def full_range(self) -> bool:

@@ -34,6 +34,7 @@ log = logging.getLogger("mmedge.capture")
 Emit = Callable[[Packet], None]
 STOP_S = 2.0  # for a reading thread to end
 LATE_NS = 1_000_000_000  # age on arrival from which a live source is LATE
+DAMAGED_NS = 1_000_000_000  # after a damaged picture, so that whoever looks ten times a second sees it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,6 +132,7 @@ class ThreadSource(ABC):
         self._state: Health = "MISSING"
         self._reason: str | None = "nothing has arrived yet"
         self._remarks: dict[str, str] = {}  # by cause: what no later packet makes undone
+        self._damaged_ns: int | None = None  # capture time of the newest damaged picture
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -207,6 +209,12 @@ class ThreadSource(ABC):
             self._remarks[cause] = f"{error.message} (fix: {error.fix})"
             log.warning("%s", error)
 
+    def remark(self, text: str) -> None:
+        """Report in ``health`` what is always so of this source; it is logged once."""
+        if text not in self._remarks:
+            self._remarks[text] = text
+            log.warning("%s: %s", self.name, text)
+
     def block(self, stream: str, piece: Piece, *, capture_ns: int, uncertainty_ns: int, quality: ClockQuality) -> Block:
         """Return the packet of a piece of sound that arrives now."""
         return Block(
@@ -235,6 +243,7 @@ class ThreadSource(ABC):
         unchanged_ns: int,
         quality: ClockQuality = "B",
         description: Description = PLAIN,
+        damaged: bool = False,
     ) -> Frame:
         """Return the packet of a picture of ``size`` (width, height) in a slot.
 
@@ -255,6 +264,7 @@ class ThreadSource(ABC):
             description=description,
             release=release,
             unchanged_ns=unchanged_ns,
+            damaged=damaged,
         )
 
     def end(self, emit: Emit, stream: str, reason: str | None = None) -> None:
@@ -275,7 +285,12 @@ class ThreadSource(ABC):
         )
 
     def _judge(self, packet: Packet) -> None:
-        if isinstance(packet, Frame) and packet.unchanged_ns > FROZEN_NS:
+        if isinstance(packet, Frame) and packet.damaged:
+            self.counters["damaged_frames"] += 1
+            self._damaged_ns = packet.capture_ns
+        if self._damaged_ns is not None and abs(packet.capture_ns - self._damaged_ns) < DAMAGED_NS:
+            self.set_state("STALE", f"{self.name}: its pictures are damaged")
+        elif isinstance(packet, Frame) and packet.unchanged_ns > FROZEN_NS:
             self.set_state("STALE", f"{self.name}: the picture does not change")
         elif self.live and packet.arrive_ns - packet.capture_ns > LATE_NS:
             self.set_state("LATE", f"{self.name}: its data is more than {LATE_NS / 1e9:g} s old on arrival")

@@ -12,9 +12,12 @@ import numpy as np
 
 from mmedge.capture.base import ThreadSource
 from mmedge.capture.channels import Choice, Mixer, RowReader, channel_count
+from mmedge.capture.damage import CheckedDecoder
 from mmedge.capture.description import Describer, layout_of
+from mmedge.capture.interlace import Deinterlacer, Picture
 from mmedge.capture.picture import PictureTrack, copy_planes, even_sides, frame_shape
 from mmedge.capture.sound import MonoTrack, Piece
+from mmedge.capture.times import PictureTimes
 from mmedge.errors import SourceError
 from mmedge.extras import require
 from mmedge.types import NS_PER_S, Description, FloatArray, Frame
@@ -69,33 +72,62 @@ class PictureDecoder:
         self._source = source
         self._tracks = {name: PictureTrack(live=source.live, slots=lambda: source.slots) for name in names}
         self._direction = _Direction(source.name)
-        self._last_ns: int | None = None
+        self._last: Any = None
         if source.live:
             stream.codec_context.thread_count = 1  # frame threads add one frame of delay each
             stream.codec_context.flags |= av.codec.context.Flags.low_delay
+        self._checked = CheckedDecoder(stream, source.counters)
+        self._times = PictureTimes(stream)
+        self._whole = Deinterlacer(source.remark)
+        self.decoded = 0  # pictures that came out of the decoder, also those that are not given
         self._reformatter = av.video.reformatter.VideoReformatter()
         self._describe = Describer(source, stream)
 
-    def decode(self, packet: Any) -> Iterator[tuple[int, Any]]:
-        """Yield (time in ns, frame), strictly rising."""
-        for frame in _decode(self.stream, packet, self._source.counters):
-            if frame.pts is not None:
-                time_ns = int(frame.pts * frame.time_base * NS_PER_S)
-            else:  # raw H.264 has none: count frames
-                rate = self.stream.average_rate or self.stream.guessed_rate or 25
-                time_ns = 0 if self._last_ns is None else self._last_ns + int(NS_PER_S / rate)
-            if self._direction.back(time_ns):
-                self._source.counters["backward_frames"] += 1
+    def decode(self, packet: Any) -> Iterator[Picture]:
+        """Yield the pictures, their times strictly rising."""
+        self._times.sent(packet)
+        for frame, damaged, lost in self._checked.decode(packet):
+            self.decoded += frame is not None
+            time_ns = self._times.of_ns(frame) if lost is None else self._times.lost_ns(lost)
+            if time_ns is None:
                 continue
-            self._last_ns = time_ns
-            yield time_ns, frame
+            if self._direction.back(time_ns):
+                self._source.counters["backward_frames"] += frame is not None
+                continue
+            self._last = last = frame or self._last or self._blank()
+            period_ns = int(frame.duration * frame.time_base * NS_PER_S) if frame and frame.duration else 0
+            yield from self._whole.pass_on(Picture(time_ns, last, damaged, time_ns, period_ns, frame is None))
+        if not packet.size:
+            yield from self._whole.finish()
+        if self._checked.remark is not None:
+            self._source.remark(self._checked.remark)
+
+    @property
+    def failed(self) -> int:
+        """Packets that the decoder refused."""
+        return self._checked.failed
+
+    def _blank(self) -> Any:
+        """Return a picture of the size that the stream states, for those that are lost before the first one."""
+        context = self.stream.codec_context
+        size = max(2, context.height & ~1) * 3 // 2, max(2, context.width & ~1)
+        return require("av", "reading media").VideoFrame.from_ndarray(np.zeros(size, np.uint8), format="yuv420p")
 
     def restart(self) -> None:
         """The sender's time begins anew."""
-        self._direction, self._last_ns = _Direction(self._source.name), None
+        self._direction, self._times = _Direction(self._source.name), PictureTimes(self.stream)
+        self._checked.restart()
+        self._whole.restart()
 
     def frames(
-        self, frame: Any, stop: threading.Event, *, capture_ns: int, arrive_ns: int, uncertainty_ns: int = 0
+        self,
+        frame: Any,
+        stop: threading.Event,
+        *,
+        capture_ns: int,
+        arrive_ns: int,
+        uncertainty_ns: int = 0,
+        damaged: bool = False,
     ) -> Iterator[Frame]:
         """Copy the picture into a slot for each input; an input without a free slot gets none."""
         said = self._describe(frame)
@@ -121,6 +153,7 @@ class PictureDecoder:
                 uncertainty_ns=uncertainty_ns,
                 unchanged_ns=track.unchanged_ns(slot[:height], capture_ns),
                 description=said,
+                damaged=damaged,
             )
 
     def _brought(self, frame: Any, format: str, said: Description) -> Any:
@@ -164,7 +197,8 @@ class SoundDecoder:
         self._rows = RowReader()
         channel_count(stream)  # makes its layout safe to decode
         self._mixers = {name: Mixer(source, name, choices.get(name, Choice())) for name in rates_hz}
-        self._tracks = {name: MonoTrack(rate, rate, low_delay=low_delay) for name, rate in rates_hz.items()}
+        grain_ns = float(stream.time_base * NS_PER_S)
+        self._tracks = {n: MonoTrack(hz, hz, low_delay=low_delay, grain_ns=grain_ns) for n, hz in rates_hz.items()}
         self._next_ns = 0
 
     def decode(self, packet: Any) -> Iterator[tuple[str, Piece]]:

@@ -16,7 +16,9 @@ from mmedge.capture.base import Emit, StartTime, ThreadSource, log
 from mmedge.capture.channels import Choice, channel_count
 from mmedge.capture.decode import PictureDecoder, SoundDecoder
 from mmedge.capture.demux import Demuxer, choose_tracks
+from mmedge.capture.interlace import Picture
 from mmedge.capture.sound import Piece
+from mmedge.capture.times import origin_ns
 from mmedge.clock import now_ns
 from mmedge.errors import ConfigError, MmedgeError, SourceError
 from mmedge.extras import require
@@ -30,7 +32,7 @@ class MediaSource(ThreadSource):
     """Reads a media file by PyAV: pictures as yuv420p, sound as mono float32 at each input's rate.
 
     Packets leave in the order of their time, whatever the file's own order, and lie on the timeline
-    ``base + (pts - first pts)``, where base is the start of the run.
+    ``base + (pts - first pts)``, where base is the start of the run and the first pts is that of all its tracks.
 
     Args:
         path: The file.
@@ -62,8 +64,9 @@ class MediaSource(ThreadSource):
         self._realtime = realtime
         self._speed = speed
         self._base = base or StartTime()
-        self._first_ns: int | None = None
         self._container = open_file(path)
+        self._first_ns = origin_ns(self._container)
+        self._stated = self._first_ns is not None
         try:
             self._choose(Path(path).name, images, sounds, choices or {})
         except MmedgeError:
@@ -124,15 +127,17 @@ class MediaSource(ThreadSource):
         for packet in demuxer.packets(decoder.stream):
             if isinstance(packet, int):
                 continue
-            for time_ns, frame in decoder.decode(packet):
+            for picture in decoder.decode(packet):
+                time_ns = picture.time_ns
                 self._begin(time_ns)
-                yield time_ns, partial(self._deliver_frame, decoder, frame, stop)
+                yield time_ns, partial(self._deliver_frame, decoder, picture, stop)
         yield time_ns, self._deliver_end(decoder.names)
 
     def _deliver_frame(
-        self, decoder: PictureDecoder, frame: Any, stop: threading.Event, emit: Emit, capture_ns: int
+        self, decoder: PictureDecoder, picture: Picture, stop: threading.Event, emit: Emit, capture_ns: int
     ) -> None:
-        for packet in decoder.frames(frame, stop, capture_ns=capture_ns, arrive_ns=now_ns()):
+        arrive_ns, damaged = now_ns(), picture.damaged
+        for packet in decoder.frames(picture.frame, stop, capture_ns=capture_ns, arrive_ns=arrive_ns, damaged=damaged):
             emit(packet)
 
     def _sound_items(self, decoder: SoundDecoder, demuxer: Demuxer) -> Iterator[_Item]:
@@ -169,7 +174,9 @@ class MediaSource(ThreadSource):
         return deliver
 
     def _begin(self, time_ns: int) -> None:
-        """Learn where the file begins; both tracks are asked for their first item before one is delivered."""
+        """Learn where a file begins that does not say so; both tracks are asked before an item of one leaves."""
+        if self._stated:
+            return
         self._first_ns = time_ns if self._first_ns is None else min(self._first_ns, time_ns)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -35,14 +36,16 @@ class MonoTrack:
     Args:
         in_rate_hz: Rate of what is fed.
         out_rate_hz: Rate of what comes out.
+        grain_ns: How coarse the time stamps are: within that they say nothing about drift (Matroska's are whole ms).
         low_delay: Choose the filter by delay. soxr's HQ holds sound back for up to 155 ms (48 to 8 kHz), its
             variable-rate filter for 30 ms at 115 dB of stop band; the latter's output is 2 samples late.
     """
 
-    def __init__(self, in_rate_hz: int, out_rate_hz: int, *, low_delay: bool = False) -> None:
+    def __init__(self, in_rate_hz: int, out_rate_hz: int, *, low_delay: bool = False, grain_ns: float = 0.0) -> None:
         self.in_rate_hz = in_rate_hz
         self.out_rate_hz = out_rate_hz
         self.low_delay = low_delay
+        self.grain_ns = grain_ns
         self.lost = 0
         self.overlapped = 0
         self._resampler: Any = None
@@ -66,7 +69,8 @@ class MonoTrack:
                 self.overlapped += overlap
                 samples, start_ns = samples[overlap:], start_ns + overlap * NS_PER_S // self.in_rate_hz
             elif self._anchor_ns is not None:
-                self._anchor_ns += 0.01 * error  # follows 100 ppm of drift, not the rounding of the stamps
+                beyond_ns = max(abs(error) - self.grain_ns, 0.0)
+                self._anchor_ns += math.copysign(0.01 * beyond_ns, error)  # follows 100 ppm of drift
         if not len(samples):
             return
         if self._anchor_ns is None:

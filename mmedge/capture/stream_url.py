@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from mmedge.capture.base import Emit, ThreadSource, log
 from mmedge.capture.channels import Choice
+from mmedge.capture.datagrams import LARGEST, Datagrams
 from mmedge.capture.decode import PictureDecoder, SoundDecoder
 from mmedge.capture.demux import choose_tracks
 from mmedge.capture.kinds import KINDS
@@ -24,7 +25,53 @@ _BACKOFF_S = (0.2, 5.0)  # first and longest pause before a stream is opened aga
 _BUFFERED_NS = 2_000_000  # a read that returns sooner gave what had been waiting
 _BACK_NS = 1_000_000_000  # stamps that run back further start a new epoch
 _JUMP_NS = 10_000_000_000  # between the steps of stamps and arrivals: a new epoch
+_STUCK_NS, _STUCK_PACKETS = 1_000_000_000, 8  # of packets that give nothing, though they should
+_MUTE_NS = 12_000_000_000  # without a picture: key frames are up to ten seconds apart
 _FLOOR_NS = KINDS["network"].constant_ns["B"]
+
+
+class _Stuck(OSError):  # noqa: N818  (no error: the stream is opened again)
+    """Packets come, but nothing can be made of them."""
+
+
+class _Progress:
+    """Whether a track's packets become pictures or sound: the only sign that its sender is alive.
+
+    A track that is joined between two key frames gives nothing until the next one, and a decoder may hold back a few.
+    After a key frame, or where every packet can stand for itself, something must come.
+
+    Args:
+        what: What should come.
+        keyed: Whether it begins at key frames.
+    """
+
+    def __init__(self, what: str, *, keyed: bool) -> None:
+        self._what = what
+        self._keyed = keyed
+        self._since_ns = self._newest_ns = now_ns()
+        self._from_ns: int | None = None if keyed else self._since_ns  # from when on something must come
+        self._packets = self._failed = 0
+        self.waits = False
+
+    def note(self, packet: Any, came: bool, failed: bool, now: int) -> None:
+        """Note a packet, whether something came of it and whether it was refused; raise when nothing will come."""
+        silent_ns, self._newest_ns = now - self._newest_ns, now
+        if silent_ns > _STUCK_NS // 2:  # what did not come could not be decoded
+            self._since_ns += silent_ns
+            self._from_ns = None if self._from_ns is None else self._from_ns + silent_ns
+        if came:
+            self._since_ns, self._packets, self._failed = now, 0, 0
+            self._from_ns, self.waits = None if self._keyed else now, False
+            return
+        if self._from_ns is None and packet.is_keyframe and not packet.is_corrupt:
+            self._from_ns, self._packets, self._failed = now, 0, 0
+        self._packets += 1
+        self._failed += failed
+        refused = self._failed * 2 >= self._packets or not self._keyed
+        due = self._from_ns is not None and now - self._from_ns > _STUCK_NS and self._packets >= _STUCK_PACKETS
+        if (due and refused) or now - self._since_ns > _MUTE_NS:
+            raise _Stuck(f"packets come, but no {self._what} for {(now - self._since_ns) / NS_PER_S:.1f} s")
+        self.waits = now - self._since_ns > _STUCK_NS
 
 
 class NetworkSource(ThreadSource):
@@ -54,7 +101,14 @@ class NetworkSource(ThreadSource):
         self._uri = uri
         self._next_ends = False
         self._clock = StreamClock(floor_ns=_FLOOR_NS)
+        self._datagrams: Datagrams | None = None
+        self._taught = False  # whether the clock has seen anything of this connection
+        self._given_ns = 0  # when the last picture was emitted
         super().__init__((*images, *self._sounds), name=str(uri), live=True)
+
+    def _close_impl(self) -> None:
+        if self._datagrams is not None:
+            self._datagrams.end()
 
     def _read_impl(self, emit: Emit, stop: threading.Event) -> None:
         backoff_s = _BACKOFF_S[0]
@@ -69,6 +123,8 @@ class NetworkSource(ThreadSource):
                     opened, backoff_s = True, _BACKOFF_S[0]
                     self._play(container, emit, stop)
                     reason = "the sender ended the stream"
+            except IndexError:  # PyAV cannot follow a container that grows
+                reason = "the sender added a track"
             except (self._av.error.FFmpegError, OSError) as error:
                 # FFmpeg reports a silent UDP port as an input/output error.
                 silent = error.errno == EIO or isinstance(error, (self._av.error.ExitError, TimeoutError))
@@ -82,6 +138,12 @@ class NetworkSource(ThreadSource):
 
     def _open(self) -> Any:
         options = {"analyzeduration": "200000", "fpsprobesize": "0", "timeout": "1000000"}
+        if Datagrams.takes(self._uri.target):
+            self._datagrams = self._datagrams or Datagrams(self._uri.target, _SILENCE_S)
+            if self._stop.is_set():
+                self._datagrams.end()
+            del options["timeout"]
+            return self._av.open(self._datagrams.begin(), buffer_size=LARGEST, options=options)
         if self._uri.target.startswith("rtsp"):
             options["rtsp_flags"] = "prefer_tcp"
         else:
@@ -95,9 +157,12 @@ class NetworkSource(ThreadSource):
         decoders: dict[int, PictureDecoder | SoundDecoder] = {each.stream.index: each for each in pictures}
         decoders |= {each.stream.index: each for each in sounds}
         self._clock.restart()
+        self._taught = False
         last: dict[int, tuple[int, int]] = {}
         self._next_ends = container.format.name == "mpegts"
         buffered = True
+        alive = {each.stream.index: _Progress("picture", keyed=True) for each in pictures}
+        alive |= {each.stream.index: _Progress("sound", keyed=False) for each in sounds}
         before_ns = now_ns()
         for packet in container.demux([decoder.stream for decoder in decoders.values()]):
             arrive_ns = now_ns()
@@ -109,13 +174,19 @@ class NetworkSource(ThreadSource):
             if self._jumped(last, packet, arrive_ns):
                 self._break("the sender's time jumped")
                 self._clock.restart()
+                self._taught = False
                 for decoder in decoders.values():
                     decoder.restart()
-            chosen = decoders.get(packet.stream.index)
-            if isinstance(chosen, PictureDecoder):
+            chosen, progress = decoders.get(packet.stream.index), alive.get(packet.stream.index)
+            if isinstance(chosen, PictureDecoder) and progress is not None:
+                before = chosen.decoded, chosen.failed
                 self._pictures(chosen, packet, emit, stop, arrive_ns, buffered)
-            elif chosen is not None:
-                self._sound(chosen, packet, emit, arrive_ns, buffered)
+                progress.note(packet, chosen.decoded > before[0], chosen.failed > before[1], arrive_ns)
+                if progress.waits and arrive_ns - self._given_ns > _STUCK_NS:  # damaged ones are no reason to wait
+                    self.set_state("RECONNECTING", f"{self.name}: packets come, but no picture yet")
+            elif isinstance(chosen, SoundDecoder) and progress is not None:
+                came = self._sound(chosen, packet, emit, arrive_ns, buffered)
+                progress.note(packet, came, not came, arrive_ns)
             before_ns = now_ns()
 
     def _decoders(self, container: Any, emit: Emit) -> tuple[list[PictureDecoder], list[SoundDecoder]]:
@@ -150,32 +221,38 @@ class NetworkSource(ThreadSource):
         arrive_ns: int,
         buffered: bool,
     ) -> None:
-        for time_ns, frame in decoder.decode(packet):
+        for picture in decoder.decode(packet):
             if buffered:
                 self.counters["flushed_frames"] += 1
                 continue
+            self._given_ns = arrive_ns
             # In MPEG-TS a picture ends where the next begins, so it arrives one period after it was sent.
-            period = frame.duration if self._next_ends and frame.duration else 0
-            self._learn(time_ns + int(period * frame.time_base * NS_PER_S), arrive_ns)
+            if not picture.lost or not self._taught:
+                self._learn(picture.newest_ns + (picture.period_ns if self._next_ends else 0), arrive_ns)
             for out in decoder.frames(
-                frame,
+                picture.frame,
                 stop,
-                capture_ns=self._clock.to_monotonic(time_ns),
+                capture_ns=self._clock.to_monotonic(picture.time_ns),
                 arrive_ns=arrive_ns,
                 uncertainty_ns=self._clock.uncertainty_ns,
+                damaged=picture.damaged,
             ):
                 emit(out)
 
-    def _sound(self, decoder: SoundDecoder, packet: Any, emit: Emit, arrive_ns: int, buffered: bool) -> None:
+    def _sound(self, decoder: SoundDecoder, packet: Any, emit: Emit, arrive_ns: int, buffered: bool) -> bool:
+        """Take a packet of sound; tell whether sound came of it, or could not be asked for."""
         if buffered:
             self.counters["flushed_blocks"] += 1
-            return
+            return True
         if packet.pts is None:
-            return
+            return True
+        came = False
         self._learn(int((packet.pts + (packet.duration or 0)) * packet.time_base * NS_PER_S), arrive_ns)
         for name, piece in decoder.decode(packet):
             capture_ns = self._clock.to_monotonic(piece.end_ns)
             emit(self.block(name, piece, capture_ns=capture_ns, uncertainty_ns=self._clock.uncertainty_ns, quality="B"))
+            came = True
+        return came
 
     @staticmethod
     def _jumped(last: dict[int, tuple[int, int]], packet: Any, arrive_ns: int) -> bool:
@@ -191,6 +268,7 @@ class NetworkSource(ThreadSource):
         return step_ns < -_BACK_NS or abs(step_ns - (arrive_ns - before[1])) > _JUMP_NS
 
     def _learn(self, time_ns: int, arrive_ns: int) -> None:
+        self._taught = True
         jump_ns = self._clock.observe(time_ns, arrive_ns)
         if jump_ns:
             self._break(f"its delay changed by {jump_ns / 1e6:.0f} ms")

@@ -211,7 +211,7 @@ class WorkerSource:
             self._packet_ns = packet.arrive_ns
             if packet.capture_ns > self._newest_ns:
                 self._newest_ns, self._moved_ns = packet.capture_ns, packet.arrive_ns
-            if isinstance(packet, Frame):
+            if isinstance(packet, Frame) and not packet.damaged:
                 self._unchanged_ns = packet.unchanged_ns
                 if packet.unchanged_ns == 0 and packet.seq > 0:
                     self._frozen_limit_ns = _FROZEN_NS

@@ -66,6 +66,7 @@ class FrameHeader(msgspec.Struct, frozen=True, array_like=True, tag="frame"):
     height: int
     description: Description
     unchanged_ns: int
+    damaged: bool = False
 
 
 def frame_header(frame: Frame) -> FrameHeader:

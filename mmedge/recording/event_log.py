@@ -113,7 +113,7 @@ class _PacketEvent(_Event, kw_only=True):
 
 
 class FrameEvent(_PacketEvent, kw_only=True, tag="frame"):
-    """A picture; ``at_ms`` is its time in media file number ``file``, None when it was not recorded.
+    """A picture; ``at_ms`` is its time in media file number ``file``, None when it was not recorded: a damaged one.
 
     ``description`` is written where there is more to say of it than its range.
     """
@@ -124,6 +124,7 @@ class FrameEvent(_PacketEvent, kw_only=True, tag="frame"):
     full_range: bool = True
     description: Description | None = None
     unchanged_ns: Time = 0
+    damaged: bool = False
     file: Small = 0
     at_ms: Count | None = None
     crc: Count | None = None

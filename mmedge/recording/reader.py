@@ -117,6 +117,7 @@ def _packet(event: PacketEvent, reader: MediaReader | None) -> Packet:
             height=event.height,
             description=event.described,
             unchanged_ns=event.unchanged_ns,
+            damaged=event.damaged,
         )
     if isinstance(event, BlockEvent):
         samples = np.zeros(event.samples, np.float32) if reader is None else reader.sound(event)

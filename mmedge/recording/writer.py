@@ -216,8 +216,9 @@ class Recorder:
                 full_range=said.full_range,
                 description=None if said == Description(full_range=said.full_range) else said,
                 unchanged_ns=packet.unchanged_ns,
+                damaged=packet.damaged,
             )
-            return event, self._hold(packet, packet.data)
+            return event, None if packet.damaged else self._hold(packet, packet.data)
         if isinstance(packet, Block):
             samples = self._hold(packet, packet.samples) if len(packet.samples) else None
             return BlockEvent(**stamp, samples=len(packet.samples), lost=packet.lost), samples

@@ -181,6 +181,8 @@ def _input(name: str, cut: _Cut, cutter: Cutter, seen: list[PacketEvent], later:
     }
     if isinstance(newest, FrameEvent) and newest.unchanged_ns:
         entry["newest"]["unchanged_ms"] = _ms(newest.unchanged_ns)
+    if isinstance(newest, FrameEvent) and newest.damaged:
+        entry["newest"]["damaged"] = True
     delivered = [packet.capture_ns for packet in own if packet.arrive_ns <= event.deliver_ns]
     entry["watermark_ms"] = {
         "delivered": _ms(max(delivered) - t_ns) if delivered else None,

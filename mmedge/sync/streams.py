@@ -182,7 +182,11 @@ class Stream:
 
 
 class ImageStream(Stream):
-    """The newest frames; the one nearest to the trigger is cut."""
+    """The newest frames; the one nearest to the trigger is cut.
+
+    A damaged picture makes its trigger and shows that its camera is alive, but counts as absent. Where the policy is
+    ``hold``, the last good one stands for it.
+    """
 
     accepts = (Frame,)
     rank = 1
@@ -194,6 +198,7 @@ class ImageStream(Stream):
         self.kept = self.frames
         self._let_go: deque[int] = deque(maxlen=_MAX_VALUES)  # capture times, of this epoch
         self._old = 0  # so many of them are of earlier epochs: only the triggers they made may want them
+        self._damaged_ns = -FOREVER_NS  # capture time of the newest damaged one of this epoch
 
     def push(self, frame: Frame) -> str | None:
         """Take a frame; one that is refused is released."""
@@ -203,7 +208,12 @@ class ImageStream(Stream):
             return cause
         if self.fresh:
             self._begin()
-        self.frames.append(frame)
+        if frame.damaged:
+            self._damaged_ns = frame.capture_ns
+        if frame.damaged and self.policy == "hold":
+            _release(frame)  # its trigger wants its time alone
+        else:
+            self.frames.append(frame)
         return None
 
     def passed(self, packet: Packet) -> str | None:
@@ -217,6 +227,7 @@ class ImageStream(Stream):
 
     def _begin(self) -> None:
         self._old = len(self.frames)
+        self._damaged_ns = -FOREVER_NS
         self._let_go.clear()
 
     def let_go_near(self, t_ns: int) -> bool:
@@ -233,8 +244,8 @@ class ImageStream(Stream):
     def cut(self, snapshot: Snapshot, t_ns: int, *, latest: bool) -> str | None:
         """Choose the frame nearest to ``t_ns`` (the newest when ``latest``)."""
         frames = self.frames
-        if not frames:
-            return self._gone()
+        if len(frames) <= self._old:  # nothing of this epoch
+            return self._damaged_near(t_ns) or self._gone()
         best = frames[-1]
         if not latest:
             for index in range(len(frames) - 2, self._old - 1, -1):
@@ -245,16 +256,29 @@ class ImageStream(Stream):
         return self.admit(snapshot, best, t_ns)
 
     def admit(self, snapshot: Snapshot, frame: Frame, t_ns: int) -> str | None:
-        """Put ``frame`` into ``snapshot`` unless it is too old or its camera is frozen."""
+        """Put ``frame`` into ``snapshot`` unless it is too old, damaged, or its camera is frozen."""
+        if frame.damaged:
+            return self._hold(snapshot, t_ns)
         age_ns = t_ns - frame.capture_ns
         if not -self.period_ns <= age_ns <= self._limit_ns:
-            return f"{self.name}: {age_ns / 1e6:.0f} ms old"
+            return self._damaged_near(t_ns) or f"{self.name}: {age_ns / 1e6:.0f} ms old"
         if frame.unchanged_ns > FROZEN_NS:
             return f"{self.name}: STALE, the picture has not changed for {frame.unchanged_ns / 1e9:.1f} s"
         snapshot.frames[self.name] = frame
         snapshot.age_ms[self.name] = max(age_ns, 0) / 1e6
         snapshot.skew_ms = max(snapshot.skew_ms, abs(age_ns) / 1e6)
         return None
+
+    def _hold(self, snapshot: Snapshot, t_ns: int) -> str | None:
+        """Put the last good frame before ``t_ns`` in place of a damaged one, where the policy wants that."""
+        for index in range(len(self.frames) - 1, self._old - 1, -1) if self.policy == "hold" else ():
+            if self.frames[index].capture_ns <= t_ns:
+                return self.admit(snapshot, self.frames[index], t_ns)
+        return f"{self.name}: damaged"
+
+    def _damaged_near(self, t_ns: int) -> str | None:
+        near = -self.period_ns <= t_ns - self._damaged_ns <= self._limit_ns
+        return f"{self.name}: damaged" if near else None
 
     @property
     def _limit_ns(self) -> int:

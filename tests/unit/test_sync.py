@@ -222,3 +222,47 @@ def test_a_window_that_ends_later_than_its_frame_is_waited_for() -> None:
     window = np.empty(800, np.float32)
     sync.read_audio("audio", snapshot, window)
     assert window[-1] == 150 * 8 - 1
+
+
+@pytest.mark.parametrize("policy", ["zero", "hold", "skip"])
+def test_a_damaged_picture_is_absent_though_its_camera_is_alive(policy: str) -> None:
+    released: list[int] = []
+
+    class Slot:
+        def __init__(self, seq: int) -> None:
+            self.seq = seq
+
+        def __call__(self) -> None:
+            released.append(self.seq)
+
+    missing = {"image": Missing(policy=policy, max_age_ms=100.0 if policy == "hold" else None)}
+    sync, snapshots = make(missing=missing), []
+    for k in range(8):
+        sync.push(block(40 * (k + 1), ramp(320 * k, 320)))
+        sync.push(frame(40 * (k + 1), k, damaged=k in (2, 4, 5, 6), release=Slot(k)))
+        snapshots += sync.poll()
+        sync.trim()
+    if policy == "skip":
+        assert [s.t_ns // (40 * MS) for s in snapshots] == [1, 2, 4, 8]
+        assert sync.drops["skip_image"] == 4
+    else:
+        assert [s.t_ns // (40 * MS) for s in snapshots] == list(range(1, 9))
+        absent = [k for k, s in enumerate(snapshots) if not s.present["image"]]
+        # Held for 100 ms: the last good one is 80 ms old at the second of three, 120 ms at the third.
+        assert absent == ([6] if policy == "hold" else [2, 4, 5, 6])
+        assert all(snapshots[k].reason == "image: damaged" for k in absent)
+    if policy == "hold":
+        assert [round(s.age_ms["image"]) for s in snapshots if s.present["image"]] == [0, 0, 40, 0, 40, 80, 0]
+    assert sync.silence_ns("image", 350 * MS) is None
+    sync.close()
+    assert sorted(released) == list(range(8))
+
+
+def test_a_damaged_first_picture_of_an_epoch_is_not_replaced_by_one_of_the_epoch_before() -> None:
+    sync = make(missing={"image": Missing(policy="hold", max_age_ms=1000.0)})
+    sync.push(block(100, ramp(0, 800)))
+    sync.push(frame(40))
+    assert sync.poll()[0].present["image"]
+    sync.push(frame(80, epoch=1, damaged=True))
+    (snapshot,) = sync.poll()
+    assert (snapshot.present["image"], snapshot.reason) == (False, "image: damaged")

@@ -1,0 +1,144 @@
+"""The numbers that H.264 pictures carry: a decoder fills the gap where one is missing, and says nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+_START = b"\0\0\1"
+_HIGH = {44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 244}  # profiles whose headers tell the chroma format
+_HEAD = 64  # bytes of a slice that hold its number
+
+
+class _Bits:
+    """The bits of a unit, without the bytes that prevent start codes."""
+
+    def __init__(self, data: bytes) -> None:
+        data = data.replace(b"\0\0\3", b"\0\0")
+        self._value, self._left = int.from_bytes(data, "big"), 8 * len(data)
+
+    def take(self, count: int) -> int:
+        if count > self._left:
+            raise ValueError("the unit ends early")
+        self._left -= count
+        return (self._value >> self._left) & ((1 << count) - 1)
+
+    def code(self) -> int:
+        zeros = 0
+        while not self.take(1):
+            zeros += 1
+        return (1 << zeros) - 1 + self.take(zeros)
+
+    def signed(self) -> int:
+        code = self.code()
+        return (code + 1) // 2 if code % 2 else -(code // 2)
+
+
+class FrameNumbers:
+    """Follows ``frame_num`` from picture to picture (ITU-T H.264, 7.4.3).
+
+    Args:
+        extradata: Of the decoder; says how packets are divided into units.
+    """
+
+    def __init__(self, extradata: bytes | None) -> None:
+        data = extradata or b""
+        self._length = (data[4] & 3) + 1 if data[:1] == b"\1" and len(data) > 6 else 0  # 0: start codes
+        self._bits = 0  # of a number; 0: not known, or gaps are allowed
+        self._planes = False
+        self._before: int | None = None
+        if self._length:  # the sets, each behind its length of two bytes
+            at = 6
+            for _ in range(data[5] & 31):
+                size = int.from_bytes(data[at : at + 2], "big")
+                self._settle(data[at + 2 : at + 2 + size])
+                at += 2 + size
+        else:
+            self.gap(data)
+
+    def restart(self) -> None:
+        """Take what comes next as the first picture."""
+        self._before = None
+
+    def gap(self, packet: bytes) -> bool:
+        """Take the packet of a picture; tell whether one that it may refer to is missing before it."""
+        for unit in self._units(packet):
+            kind = unit[0] & 31
+            if kind == 7:
+                self._settle(unit)
+            elif kind in (1, 5):
+                return self._slice(unit, fresh=kind == 5)
+        return False
+
+    def _units(self, packet: bytes) -> Iterator[bytes]:
+        at = 0
+        while self._length and at + self._length < len(packet):
+            size = int.from_bytes(packet[at : at + self._length], "big")
+            at += self._length
+            if size:
+                yield packet[at : at + size]
+            at += size
+        at = -1 if self._length else packet.find(_START)
+        while at >= 0:
+            after = packet.find(_START, at + 3)
+            unit = packet[at + 3 : after if after >= 0 else len(packet)]
+            if unit:
+                yield unit
+            at = after
+
+    def _slice(self, unit: bytes, *, fresh: bool) -> bool:
+        if not self._bits:
+            return False
+        try:
+            bits = _Bits(unit[1:_HEAD])
+            for _ in range(3):  # first macroblock, type, picture parameter set
+                bits.code()
+            if self._planes:
+                bits.take(2)
+            number = bits.take(self._bits)
+        except ValueError:
+            return False  # damaged: the decoder notices that
+        before = self._before
+        if unit[0] & 0x60 or fresh:  # others may refer to it
+            self._before = number
+        return not (fresh or before is None or number in (before, (before + 1) % (1 << self._bits)))
+
+    def _settle(self, unit: bytes) -> None:
+        try:
+            bits = _Bits(unit[1:])
+            profile = bits.take(8)
+            bits.take(16)
+            bits.code()
+            self._planes = False
+            if profile in _HIGH:
+                chroma = bits.code()
+                self._planes = chroma == 3 and bool(bits.take(1))
+                bits.code()
+                bits.code()
+                bits.take(1)
+                if bits.take(1):
+                    for index in range(12 if chroma == 3 else 8):
+                        if bits.take(1):
+                            _skip_list(bits, 16 if index < 6 else 64)
+            length = bits.code() + 4
+            order = bits.code()
+            if order == 0:
+                bits.code()
+            elif order == 1:
+                bits.take(1)
+                for _ in range(2):
+                    bits.signed()
+                for _ in range(bits.code()):
+                    bits.signed()
+            bits.code()
+            gaps_allowed = bool(bits.take(1))
+        except ValueError:
+            return
+        self._bits = 0 if gaps_allowed or length > 16 else length
+
+
+def _skip_list(bits: _Bits, size: int) -> None:
+    last = following = 8
+    for _ in range(size):
+        if following:
+            following = (last + bits.signed()) % 256
+        last = following or last

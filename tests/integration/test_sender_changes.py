@@ -1,0 +1,183 @@
+"""A network sender is alive while its packets become pictures, whatever it was before."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import media_clips as clips
+from benchmarks.media_damage import FIRST, SENDERS
+from mmedge.bundle.manifest import AudioInput, ImageInput
+from mmedge.capture import open_sources
+from mmedge.capture.datagrams import Datagrams, Programme, ProgrammeChanged
+from mmedge.types import Block, Frame
+
+SEATS: dict[str, Any] = {
+    "image": ImageInput(size=(32, 32), mean=(0.5,) * 3, std=(0.5,) * 3),
+    "audio": AudioInput(sample_rate_hz=8000, window_ms=500),
+}
+
+
+class Watch:
+    """Counts pictures and sound of a source."""
+
+    def __init__(self, uri: str, *, workers: bool, audio: bool = False) -> None:
+        names = ("image", "audio") if audio else ("image",)
+        (self.source,) = open_sources({n: SEATS[n] for n in names}, dict.fromkeys(names, uri), workers=workers)
+        self.frames: list[Frame] = []
+        self.blocks: list[Block] = []
+        self.source.start(self)
+
+    def __call__(self, packet: Any) -> None:
+        if isinstance(packet, Frame):
+            if not packet.damaged:
+                self.frames.append(packet)
+            if packet.release is not None:
+                packet.release()
+        elif isinstance(packet, Block):
+            self.blocks.append(packet)
+
+    def wait(self, condition: Any, seconds: float) -> float:
+        began = time.monotonic()
+        while not condition():
+            assert time.monotonic() - began < seconds, self.source.health()
+            time.sleep(0.01)
+        return time.monotonic() - began
+
+
+def send(uri: str, *codec: str, seconds: float = 20.0, fps: int = 25, gop: int = 25, sound: bool = False) -> Any:
+    tone = ("-f", "lavfi", "-i", "sine=f=440:r=48000") if sound else ()
+    pictures = ("-re", "-f", "lavfi", "-i", f"testsrc2=s=320x240:r={fps}")
+    stream = ("-t", str(seconds), "-g", str(gop), "-f", "mpegts", f"{uri}?pkt_size=1316")
+    command = ["ffmpeg", "-nostdin", "-loglevel", "quiet", *pictures, *tone, *codec, *stream]
+    return subprocess.Popen(command)
+
+
+@pytest.fixture
+def senders(camera: Any) -> Iterator[list[Any]]:
+    started: list[Any] = []
+    yield started
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("workers", [True, False])
+@pytest.mark.parametrize("second", list(SENDERS))
+def test_a_sender_that_comes_back_as_another_one_is_received(
+    camera: Any, senders: list[Any], second: str, workers: bool
+) -> None:
+    watch = Watch(camera.uri, workers=workers)
+    try:
+        time.sleep(0.5)
+        senders.append(send(camera.uri, *FIRST, seconds=2))
+        senders[0].wait()
+        assert len(watch.frames) > 20
+        before, epoch = len(watch.frames), watch.frames[-1].epoch
+        time.sleep(0.8)
+        senders.append(send(camera.uri, *SENDERS[second]))
+        watch.wait(lambda: sum(f.epoch > epoch for f in watch.frames[before:]) > 5, 3.0)
+        time.sleep(0.3)
+        health = watch.source.health()
+        assert health.state == "OK"
+        if second != "other size":  # the same decoder reads it: a new epoch is enough
+            assert health.counters["reconnects"] == 1
+    finally:
+        watch.source.stop()
+
+
+def test_sound_comes_back_with_its_pictures(camera: Any, senders: list[Any]) -> None:
+    watch = Watch(camera.uri, workers=False, audio=True)
+    try:
+        time.sleep(0.5)
+        senders.append(send(camera.uri, *FIRST, "-c:a", "aac", seconds=2, sound=True))
+        senders[0].wait()
+        frames, blocks = len(watch.frames), len(watch.blocks)
+        assert frames > 20
+        assert blocks > 50
+        time.sleep(0.8)
+        senders.append(send(camera.uri, "-c:v", "mpeg2video", "-c:a", "mp2", sound=True))
+        watch.wait(lambda: len(watch.frames) > frames + 5 and len(watch.blocks) > blocks + 20, 3.0)
+    finally:
+        watch.source.stop()
+
+
+def test_a_slow_camera_and_a_rare_key_frame_are_waited_for(camera: Any, senders: list[Any]) -> None:
+    """One picture a second, then a stream that is joined three seconds before its next key frame."""
+    watch = Watch(camera.uri, workers=True)
+    try:
+        time.sleep(0.5)
+        senders.append(send(camera.uri, *FIRST, fps=1, gop=4))
+        watch.wait(lambda: len(watch.frames) >= 4, 15)
+        health = watch.source.health()
+        assert not health.counters.get("reconnects")
+        assert not health.counters.get("restarts")
+    finally:
+        watch.source.stop()
+        senders[0].kill()
+    senders.append(send(camera.uri, *FIRST, gop=100))
+    time.sleep(1.5)
+    watch = Watch(camera.uri, workers=True)
+    try:
+        watch.wait(lambda: watch.frames, 6)
+        health = watch.source.health()
+        assert not health.counters.get("reconnects")
+        assert not health.counters.get("restarts")
+    finally:
+        watch.source.stop()
+
+
+def test_the_programme_of_a_stream_is_told_from_another(tmp_path: Path) -> None:
+    first = clips.moving(tmp_path / "a.ts", "h264", 5).read_bytes()
+    same = clips.moving(tmp_path / "b.ts", "h264", 8).read_bytes()
+    other = clips.moving(tmp_path / "c.ts", "mpeg2", 5).read_bytes()
+    programme = Programme()
+    assert not programme.changed(first)
+    assert not programme.changed(same)
+    assert not programme.changed(b"no transport stream")
+    assert not programme.changed(bytes(188))
+    assert programme.changed(other)
+
+
+def test_datagrams_are_read_as_bytes(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    receiver = Datagrams(f"udp://127.0.0.1:{port}", 0.3)
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            for data in (b"abcdef", b"gh"):
+                sender.sendto(data, ("127.0.0.1", port))
+            assert [receiver.read(4), receiver.read(4), receiver.read(4)] == [b"abcd", b"ef", b"gh"]
+            with pytest.raises(TimeoutError):
+                receiver.read(4)
+            tables = [clips.moving(tmp_path / f"{c}.ts", c, 5).read_bytes()[: 188 * 3] for c in ("h264", "mpeg2")]
+            for data in tables:
+                sender.sendto(data, ("127.0.0.1", port))
+            assert receiver.read(65536) == tables[0]
+            with pytest.raises(ProgrammeChanged):
+                receiver.read(65536)
+            assert receiver.begin().read(65536) == tables[1]
+    finally:
+        receiver.end()
+    with pytest.raises(TimeoutError):
+        receiver.read(4)
+
+
+@pytest.mark.parametrize(
+    ("url", "ours"),
+    [
+        ("udp://127.0.0.1:5000", True),
+        ("udp://239.0.0.1:5000?localaddr=127.0.0.1", True),
+        ("udp://127.0.0.1:5000?sources=10.0.0.1", False),  # left to FFmpeg
+        ("rtsp://127.0.0.1/x", False),
+    ],
+)
+def test_what_is_received_without_ffmpeg(url: str, ours: bool) -> None:
+    assert Datagrams.takes(url) == ours
