@@ -106,6 +106,7 @@ class Describer:
         self._container_aspect: Fraction | None = guessed if guessed and guessed != probed else None
         self._first_aspect: Fraction | None = None
         self._known: tuple[Any, Description] | None = None
+        self._matrix_held: bytes | None = None
         self._unlooked = 0
 
     def __call__(self, frame: Any) -> Description:
@@ -127,7 +128,10 @@ class Describer:
             self._unlooked = 0
             # A PyAV frame whose side data were looked at refers to itself: its memory comes back late.
             matrix = frame.side_data.get("DISPLAYMATRIX")
-            self._known = said, self._describe(frame, said[-1], None if matrix is None else bytes(matrix))
+            # A camera that writes it into its stream (H.264, HEVC) does so with its key frames, for those that follow.
+            if matrix is not None or frame.key_frame:
+                self._matrix_held = None if matrix is None else bytes(matrix)
+            self._known = said, self._describe(frame, said[-1], self._matrix_held)
         return self._known[1]
 
     def _aspect(self) -> Fraction | None:

@@ -157,6 +157,20 @@ def test_the_containers_pixel_aspect_counts_before_the_streams(tmp_path: Path) -
     assert pictures.read(whole)[0].description.pixel_aspect == (2, 1)
 
 
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg: apt-get install ffmpeg")
+@pytest.mark.parametrize(("rotate", "flip", "turn"), [(90, None, (270, False)), (0, "vertical", (180, True))])
+def test_a_key_frame_says_how_those_after_it_are_turned(
+    tmp_path: Path, rotate: int, flip: str | None, turn: tuple[int, bool]
+) -> None:
+    """The display orientation of an H.264 stream, which FFmpeg gives with the key frames alone."""
+    path = tmp_path / "clip.h264"
+    orientation = f"h264_metadata=display_orientation=insert:rotate={rotate}" + (f":flip={flip}" if flip else "")
+    source = ("-f", "lavfi", "-i", "testsrc2=s=64x48:r=25:d=0.4", "-pix_fmt", "yuv420p", "-c:v", "libx264", "-bf", "0")
+    subprocess.run(["ffmpeg", "-v", "error", *source, "-bsf:v", orientation, str(path)], check=True)
+    said = [frame.description for frame in pictures.read(path, 10)]
+    assert [(text.rotation, text.mirrored) for text in said] == [turn] * 10
+
+
 def test_a_stream_that_changes_the_shape_of_its_pixels_is_followed(tmp_path: Path) -> None:
     """H.264 without a container."""
     path = tmp_path / "clip.h264"
