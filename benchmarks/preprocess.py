@@ -8,7 +8,7 @@ from benchmarks.harness import BenchmarkReport, Peers, Row, compare, host, main,
 from benchmarks.partners.numpy_mel import NumpyLogMel
 from mmedge.bundle.manifest import AudioInput, ImageInput, LogMel
 from mmedge.preprocess import AudioPreprocessor, ImagePreprocessor
-from mmedge.types import ByteArray, Frame, PixelFormat
+from mmedge.types import ByteArray, Description, Frame, PixelFormat
 
 try:
     from benchmarks.partners import opencv
@@ -45,7 +45,7 @@ def frame_of(data: ByteArray, format: PixelFormat, height: int, width: int, *, f
         format=format,
         width=width,
         height=height,
-        full_range=full_range,
+        description=Description(full_range=full_range),
     )
 
 

@@ -8,23 +8,28 @@ import numpy.typing
 def cpu_features() -> list[str]:
     """Names of the instruction sets that this process may use."""
 
-class ImageKernel:
+class ImagePlan:
     """
-    Camera frame -> network input, in one pass.
+    Where the pixels of an output come from, for one geometry of a camera.
 
-    Boxes are (top, left, height, width): ``crop`` in the reduced frame, ``target`` in the output.
+    An axis of the picture as it is shown: (camera, block, first, count, step, shift, start, length, out).
+    ``swap``: rows that are shown are stored columns; ``flip_*``: what is shown last is stored first.
     """
 
     def __init__(
         self,
-        frame: tuple[int, int],
-        color: str,
-        reduce: int,
-        crop: tuple[int, int, int, int],
-        target: tuple[int, int, int, int],
-        size: tuple[int, int],
-        mean: Sequence[float],
-        std: Sequence[float],
+        rows: tuple[int, int, int, int, float, float, int, int, int],
+        columns: tuple[int, int, int, int, float, float, int, int, int],
+        swap: bool,
+        flip_rows: bool,
+        flip_columns: bool,
+    ) -> None: ...
+
+class ImageKernel:
+    """Camera frame -> network input, in one pass."""
+
+    def __init__(
+        self, frame: tuple[int, int], color: str, size: tuple[int, int], mean: Sequence[float], std: Sequence[float]
     ) -> None: ...
     def tensor(
         self,
@@ -32,7 +37,9 @@ class ImageKernel:
         format: str,
         width: int,
         height: int,
+        matrix: str,
         full_range: bool,
+        plan: ImagePlan,
         out: numpy.typing.NDArray[numpy.float32],
     ) -> None:
         """Write the normalised float32 tensor [1, channels, height, width]."""
@@ -43,7 +50,9 @@ class ImageKernel:
         format: str,
         width: int,
         height: int,
+        matrix: str,
         full_range: bool,
+        plan: ImagePlan,
         out: numpy.typing.NDArray[numpy.uint8],
     ) -> None:
         """Write the uint8 frame [1, frame height, frame width, channels]."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Annotated, Any, Literal, Protocol, TypeAlias
 
 import msgspec
 import numpy as np
@@ -12,7 +12,9 @@ import numpy.typing as npt
 
 from mmedge.errors import ConfigError, FrameExpiredError
 
-PixelFormat = Literal["gray8", "bgr24", "rgb24", "yuv420p", "nv12"]
+PixelFormat = Literal["gray8", "bgr24", "rgb24", "yuv420p", "nv12", "yuv422p", "yuv444p"]
+Matrix: TypeAlias = Literal["bt601", "bt709", "fcc", "smpte240m", "bt2020"]
+AspectPart: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=65_536)]
 Backend: TypeAlias = Literal["auto", "onnxruntime", "tensorrt"]
 Precision: TypeAlias = Literal["fp32", "fp16", "int8"]
 Latency: TypeAlias = Literal["low", "balanced", "offline"]
@@ -55,6 +57,31 @@ class Packet:
         return {name: getattr(self, name) for name in Packet.__dataclass_fields__}
 
 
+class Description(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What a stream says about its pictures; it travels with every frame. The defaults are upright, square, 0..255.
+
+    Attributes:
+        matrix: What turns luma and chroma into colours; without a meaning for gray and RGB pictures.
+        full_range: False when luma spans 16..235 instead of 0..255.
+        transfer: ``pq`` and ``hlg`` are HDR: it is said, and pixels are taken as they are.
+        rotation: Degrees by which the stored picture is turned clockwise to be upright.
+        mirrored: Whether the turned picture is then flipped left to right.
+        pixel_aspect: Width and height of one stored pixel.
+        fields: How the lines were taken: at once, or in two fields, of which the ``top`` or ``bottom`` one is first.
+    """
+
+    matrix: Matrix = "bt601"
+    full_range: bool = True
+    transfer: Literal["sdr", "pq", "hlg"] = "sdr"
+    rotation: Literal[0, 90, 180, 270] = 0
+    mirrored: bool = False
+    pixel_aspect: tuple[AspectPart, AspectPart] = (1, 1)
+    fields: Literal["progressive", "interlaced", "top", "bottom"] = "progressive"
+
+
+PLAIN = Description()
+
+
 class Slot(Protocol):
     """Where a frame's bytes lie: called, it is given back to its pool."""
 
@@ -74,9 +101,11 @@ class Frame(Packet):
 
     Attributes:
         data: uint8, owned by the source's frame pool until ``release`` is called. ``gray8``
-            (height, width); ``bgr24`` and ``rgb24`` (height, width, 3); ``yuv420p`` and ``nv12``
-            (height * 3 / 2, width), planes packed one after the other.
-        full_range: False when luma spans 16..235 instead of 0..255.
+            (height, width); ``bgr24`` and ``rgb24`` (height, width, 3); planes packed one after the other: ``yuv420p``
+            and ``nv12`` (height * 3 / 2, width), ``yuv422p`` (height * 2, width), ``yuv444p`` (height * 3, width).
+        width: Of the picture as it is stored, which may lie on its side.
+        height: Of the picture as it is stored.
+        description: What its stream says about it.
         release: The slot, which gives itself back when called; None when the data is never reused.
         unchanged_ns: For how long the picture has been bit-identical, a sign of a frozen camera.
         damaged: Its data was damaged on the way, or refers to what was: it says that its source is alive, no more.
@@ -86,10 +115,15 @@ class Frame(Packet):
     format: PixelFormat
     width: int
     height: int
-    full_range: bool = True
+    description: Description = PLAIN
     release: Slot | None = None
     unchanged_ns: int = 0
     damaged: bool = False
+
+    @property
+    def full_range(self) -> bool:
+        """False when luma spans 16..235 instead of 0..255."""
+        return self.description.full_range
 
     def copy(self) -> Frame:
         """Return a copy whose data is the caller's, also after this frame was released.
@@ -191,7 +225,11 @@ class Snapshot:
 
 
 class Box(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing a detector saw; its corners in 0..1 of the camera's picture, counted from the top left."""
+    """One thing a detector saw; its corners in 0..1 of the camera's picture as it is shown, from its upright top left.
+
+    Whatever the seat's ``fit``, the camera's size and the shape of its pixels: x in shares of the picture's width, y of
+    its height, after the turning and mirroring that the stream asks for (``Frame.description``).
+    """
 
     label: str
     score: float

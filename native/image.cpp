@@ -59,197 +59,237 @@ void round_row(const float* __restrict values, std::size_t n, std::uint8_t* __re
   for (std::size_t i = 0; i < n; ++i) out[i] = static_cast<std::uint8_t>(static_cast<int>(values[i] + 0.5f));
 }
 
-template <std::size_t kStride, std::size_t kReduce>
-void sum_blocks(const std::uint16_t* __restrict sums, std::size_t width, std::size_t reduce,
+// Values in stored order to where they are shown.
+template <typename T>
+void scatter(const T* __restrict values, std::size_t n, std::ptrdiff_t step, T* out) {
+  for (std::size_t i = 0; i < n; ++i) out[static_cast<std::ptrdiff_t>(i) * step] = values[i];
+}
+
+template <std::size_t kBlock>
+void sum_blocks(const std::uint16_t* __restrict sums, std::size_t width, std::size_t block,
                 float* __restrict out) {
-  const std::size_t side = kReduce != 0 ? kReduce : reduce;
+  const std::size_t side = kBlock != 0 ? kBlock : block;
   for (std::size_t x = 0; x < width; ++x) {
     std::uint32_t sum = 0;
-    for (std::size_t i = 0; i < side; ++i) sum += sums[(x * side + i) * kStride];
+    for (std::size_t i = 0; i < side; ++i) sum += sums[x * side + i];
     out[x] = static_cast<float>(static_cast<std::int32_t>(sum));
   }
 }
 
-template <std::size_t kStride>
-void sum_blocks(const std::uint16_t* sums, std::size_t width, std::size_t reduce, float* out) {
-  switch (reduce) {
+void sum_blocks(const std::uint16_t* sums, std::size_t width, std::size_t block, float* out) {
+  switch (block) {
     case 2:
-      return sum_blocks<kStride, 2>(sums, width, reduce, out);
+      return sum_blocks<2>(sums, width, block, out);
     case 4:
-      return sum_blocks<kStride, 4>(sums, width, reduce, out);
+      return sum_blocks<4>(sums, width, block, out);
     default:
-      return sum_blocks<kStride, 0>(sums, width, reduce, out);
+      return sum_blocks<0>(sums, width, block, out);
+  }
+}
+
+// The same of interleaved pixels, to one plane for each byte of a pixel; reads one value beyond the last
+// pixel.
+template <std::size_t kBlock>
+void sum_pixels(const std::uint16_t* __restrict sums, std::size_t width, std::size_t block,
+                float* __restrict first, float* __restrict second, float* __restrict third) {
+  using Values = std::uint16_t __attribute__((vector_size(8)));
+  using Sums = std::int32_t __attribute__((vector_size(16)));
+  const std::size_t side = kBlock != 0 ? kBlock : block;
+  for (std::size_t x = 0; x < width; ++x) {
+    Sums sum{};
+    for (std::size_t i = 0; i < side; ++i) {
+      Values values;
+      std::memcpy(&values, sums + 3 * (x * side + i), sizeof values);
+      sum += __builtin_convertvector(values, Sums);
+    }
+    first[x] = static_cast<float>(sum[0]);
+    second[x] = static_cast<float>(sum[1]);
+    third[x] = static_cast<float>(sum[2]);
+  }
+}
+
+void sum_pixels(const std::uint16_t* sums, std::size_t width, std::size_t block,
+                const std::array<float*, 3>& out) {
+  switch (block) {
+    case 2:
+      return sum_pixels<2>(sums, width, block, out[0], out[1], out[2]);
+    case 3:
+      return sum_pixels<3>(sums, width, block, out[0], out[1], out[2]);
+    case 4:
+      return sum_pixels<4>(sums, width, block, out[0], out[1], out[2]);
+    default:
+      return sum_pixels<0>(sums, width, block, out[0], out[1], out[2]);
   }
 }
 
 }  // namespace
 
-void Taps::plan(std::size_t size, std::size_t source) {
-  left.resize(size);
-  right.resize(size);
-  weight.resize(size);
-  const double ratio = static_cast<double>(source) / static_cast<double>(size);
-  for (std::size_t i = 0; i < size; ++i) {
-    const double centre = (static_cast<double>(i) + 0.5) * ratio - 0.5;
-    const double inside = std::clamp(centre, 0.0, static_cast<double>(source - 1));
-    left[i] = static_cast<std::uint32_t>(inside);
-    right[i] = std::min(left[i] + 1, static_cast<std::uint32_t>(source - 1));
-    weight[i] = static_cast<float>(inside - static_cast<double>(left[i]));
-  }
-}
-
 ImageKernel::ImageKernel(const ImageSpec& spec) : spec_(spec) {
   const auto sane = [](std::size_t n) { return n >= 1 && n <= kLargest; };
-  const auto holds = [](const Box& box, std::size_t height, std::size_t width) {
-    return box.height >= 1 && box.width >= 1 && box.height <= height && box.width <= width &&
-           box.top <= height - box.height && box.left <= width - box.width;
-  };
   require(sane(spec.frame_height) && sane(spec.frame_width), "the frame size is out of range");
   require(sane(spec.height) && sane(spec.width), "the output size is out of range");
-  require(spec.reduce >= 1 && spec.reduce <= 32, "reduce must be 1 to 32");
-  require(holds(spec.crop, spec.frame_height / spec.reduce, spec.frame_width / spec.reduce),
-          "the crop box leaves the reduced frame");
-  require(holds(spec.target, spec.height, spec.width), "the target box leaves the output");
   require(spec.mean.size() == spec.channels() && spec.std.size() == spec.channels(),
           "mean and std need one value per channel");
-  const auto block = static_cast<double>(spec.reduce * spec.reduce);
   for (std::size_t c = 0; c < spec.channels(); ++c) {
     require(std::isfinite(spec.mean[c]) && std::isfinite(spec.std[c]) && spec.std[c] > 0.0f,
             "mean must be finite and std positive");
-    scale_.push_back(static_cast<float>(1.0 / (255.0 * block * static_cast<double>(spec.std[c]))));
-    bias_.push_back(
-        static_cast<float>(-static_cast<double>(spec.mean[c]) / static_cast<double>(spec.std[c])));
-  }
-  rows_plan_.plan(spec.target.height, spec.crop.height);
-  columns_plan_.plan(spec.target.width, spec.crop.width);
-  blended_.resize(3 * spec.frame_width + 1);  // the last pixel's vector reaches one further
-  if (spec.reduce > 1) {
-    sums_.resize(3 * spec.frame_width);
-    for (auto& row : reduced_) row.resize(3 * (spec.frame_width / spec.reduce));
+    bias_[c] = static_cast<float>(-static_cast<double>(spec.mean[c]) / static_cast<double>(spec.std[c]));
+    margin_[c] = static_cast<std::uint8_t>(std::clamp(spec.mean[c], 0.0f, 1.0f) * 255.0f + 0.5f);
   }
 }
 
-// The block sums of one reduced row, planar: channel c starts at c * (frame width / reduce).
-const float* ImageKernel::reduced_row(std::size_t y) {
-  float* const out = reduced_[y % 2].data();
-  if (reduced_held_[y % 2] == y) return out;
-  reduced_held_[y % 2] = y;
+void ImageKernel::bind(const ImageView& view, const ImagePlan& plan, std::size_t height, std::size_t width) {
+  require(plan.rows.camera == view.height && plan.columns.camera == view.width,
+          "the plan is of another picture");
+  require(plan.shown_rows.out == height && plan.shown_columns.out == width, "the plan is of another output");
+  rows_.bind(view, spec_.color);
+  const auto grow = [](auto& buffer, std::size_t size) {
+    if (buffer.size() < size) buffer.resize(size);
+  };
+  grow(blended_, 3 * view.width + 1);  // the last pixel's vector reaches one further
+  grow(line_, 3 * plan.columns.length() + 1);
+  grow(rounded_, 3 * plan.columns.length());
+  if (plan.blocked()) {
+    grow(sums_, 3 * view.width + 1);  // as above
+    for (auto& row : block_) grow(row, 3 * plan.columns.blocks);
+  }
+  block_held_ = {kNone, kNone};
+  const auto block = static_cast<double>(plan.rows.block * plan.columns.block);
+  for (std::size_t c = 0; c < spec_.channels(); ++c)
+    scale_[c] = static_cast<float>(1.0 / (255.0 * block * static_cast<double>(spec_.std[c])));
+}
+
+// The block sums of one row of blocks, planar: channel c starts at c * plan.columns.blocks.
+const float* ImageKernel::block_row(const ImagePlan& plan, std::size_t y) {
+  float* const out = block_[y % 2].data();
+  if (block_held_[y % 2] == y) return out;
+  block_held_[y % 2] = y;
   const RowLayout& layout = rows_.layout();
   std::uint16_t* __restrict const sums = sums_.data();
-  for (std::size_t i = 0; i < spec_.reduce; ++i) {
-    const std::uint8_t* __restrict const row = rows_.row(y * spec_.reduce + i);
+  for (std::size_t i = 0; i < plan.rows.block; ++i) {
+    const std::uint8_t* __restrict const row = rows_.row(plan.rows.origin + y * plan.rows.block + i);
     if (i == 0) {
       for (std::size_t x = 0; x < layout.bytes; ++x) sums[x] = row[x];
     } else {
       for (std::size_t x = 0; x < layout.bytes; ++x) sums[x] = static_cast<std::uint16_t>(sums[x] + row[x]);
     }
   }
-  const std::size_t width = spec_.frame_width / spec_.reduce;
-  for (std::size_t c = 0; c < spec_.channels(); ++c) {
-    const std::uint16_t* const first = sums + layout.offset[c];
-    if (layout.stride == 1)
-      sum_blocks<1>(first, width, spec_.reduce, out + c * width);
-    else
-      sum_blocks<3>(first, width, spec_.reduce, out + c * width);
+  const std::size_t width = plan.columns.blocks;
+  const std::uint16_t* const first = sums + plan.columns.origin * layout.stride;
+  if (layout.stride == 3) {
+    std::array<float*, 3> planes{};
+    for (std::size_t c = 0; c < 3; ++c) planes[layout.offset[c]] = out + c * width;
+    sum_pixels(first, width, plan.columns.block, planes);
+    return out;
   }
+  for (std::size_t c = 0; c < spec_.channels(); ++c)
+    sum_blocks(first + layout.offset[c], width, plan.columns.block, out + c * width);
   return out;
 }
 
-void ImageKernel::planar_columns(std::size_t y, const std::array<std::size_t, 3>& offset, float* out) const {
+ImageKernel::Blended ImageKernel::blend_row(const ImagePlan& plan, std::size_t y) {
+  const Taps& taps = plan.rows.taps;
+  const std::size_t above = plan.rows.first + taps.left[y], below = plan.rows.first + taps.right[y];
+  if (plan.blocked()) {
+    const std::size_t width = plan.columns.blocks;
+    const float* const first = block_row(plan, above);
+    blend(first, block_row(plan, below), taps.weight[y], spec_.channels() * width, blended_.data());
+    return {1, {0, width, 2 * width}};
+  }
+  const RowLayout& layout = rows_.layout();
+  const std::uint8_t* const first = rows_.row(above);
+  blend(first, rows_.row(below), taps.weight[y], layout.bytes, blended_.data());
+  return {layout.stride, layout.offset};
+}
+
+void ImageKernel::planar_columns(const ImagePlan& plan, const Blended& blended, std::size_t y, float* out) {
+  const Taps& taps = plan.columns.taps;
+  const std::size_t width = taps.left.size();
+  const std::uint32_t* __restrict const left = taps.left.data();
+  const std::uint32_t* __restrict const right = taps.right.data();
+  const float* __restrict const weight = taps.weight.data();
   for (std::size_t c = 0; c < spec_.channels(); ++c) {
-    const float* __restrict const row = blended_.data() + offset[c] + spec_.crop.left;
-    float* __restrict const to = target_row(c, y, out);
+    const float* __restrict const row = blended_.data() + blended.offset[c] + plan.columns.first;
+    float* const shown = out + c * spec_.height * spec_.width + plan.row_at(y);
+    float* __restrict const to = plan.upright() ? shown : line_.data();
     const float scale = scale_[c], bias = bias_[c];
-    for (std::size_t x = 0; x < spec_.target.width; ++x) {
-      const float a = row[columns_plan_.left[x]], b = row[columns_plan_.right[x]];
-      to[x] = (a + (b - a) * columns_plan_.weight[x]) * scale + bias;
+    for (std::size_t x = 0; x < width; ++x) {
+      const float a = row[left[x]], b = row[right[x]];
+      to[x] = (a + (b - a) * weight[x]) * scale + bias;
     }
+    if (!plan.upright()) scatter(line_.data(), width, plan.column_step, shown);
   }
 }
 
-void ImageKernel::interleaved_columns(std::size_t y, const std::array<std::size_t, 3>& offset,
-                                      float* out) const {
-  const float* __restrict const row = blended_.data() + spec_.crop.left * 3;
+void ImageKernel::interleaved_columns(const ImagePlan& plan, const Blended& blended, std::size_t y,
+                                      float* out) {
+  const Taps& taps = plan.columns.taps;
+  const std::size_t width = taps.left.size();
+  const float* __restrict const row = blended_.data() + plan.columns.first * 3;
   Pixel scale{}, bias{};
-  std::array<float*, 3> to{};
+  std::array<float*, 3> shown{}, to{};
   for (std::size_t c = 0; c < 3; ++c) {
-    scale[offset[c]] = scale_[c];
-    bias[offset[c]] = bias_[c];
-    to[offset[c]] = target_row(c, y, out);
+    const std::size_t at = blended.offset[c];
+    scale[at] = scale_[c];
+    bias[at] = bias_[c];
+    shown[at] = out + c * spec_.height * spec_.width + plan.row_at(y);
+    to[at] = plan.upright() ? shown[at] : line_.data() + at * width;
   }
   float* __restrict const first = to[0];
   float* __restrict const second = to[1];
   float* __restrict const third = to[2];
-  for (std::size_t x = 0; x < spec_.target.width; ++x) {
-    const Pixel a = load(row + 3 * columns_plan_.left[x]), b = load(row + 3 * columns_plan_.right[x]);
-    const Pixel value = (a + (b - a) * columns_plan_.weight[x]) * scale + bias;
+  const std::uint32_t* __restrict const left = taps.left.data();
+  const std::uint32_t* __restrict const right = taps.right.data();
+  const float* __restrict const weight = taps.weight.data();
+  for (std::size_t x = 0; x < width; ++x) {
+    const Pixel a = load(row + 3 * left[x]), b = load(row + 3 * right[x]);
+    const Pixel value = (a + (b - a) * weight[x]) * scale + bias;
     first[x] = value[0];
     second[x] = value[1];
     third[x] = value[2];
   }
+  if (plan.upright()) return;
+  for (std::size_t at = 0; at < 3; ++at) scatter(to[at], width, plan.column_step, shown[at]);
 }
 
-float* ImageKernel::target_row(std::size_t channel, std::size_t y, float* out) const {
-  return out + (channel * spec_.height + spec_.target.top + y) * spec_.width + spec_.target.left;
-}
-
-void ImageKernel::clear_margin(float* out) const {
-  const Box& box = spec_.target;
-  if (box.height == spec_.height && box.width == spec_.width) return;
+void ImageKernel::clear_margin(const ImagePlan& plan, float* out) const {
+  if (plan.whole) return;
+  const Axis &rows = plan.shown_rows, &columns = plan.shown_columns;
   for (std::size_t c = 0; c < spec_.channels(); ++c) {
     for (std::size_t y = 0; y < spec_.height; ++y) {
       float* const row = out + (c * spec_.height + y) * spec_.width;
-      const bool inside = y >= box.top && y < box.top + box.height;
-      std::fill(row, row + (inside ? box.left : spec_.width), 0.0f);
-      if (inside) std::fill(row + box.left + box.width, row + spec_.width, 0.0f);
+      const bool inside = y >= rows.start && y < rows.start + rows.length;
+      std::fill(row, row + (inside ? columns.start : spec_.width), 0.0f);
+      if (inside) std::fill(row + columns.start + columns.length, row + spec_.width, 0.0f);
     }
   }
 }
 
-void ImageKernel::tensor(const ImageView& view, float* out) {
+void ImageKernel::tensor(const ImageView& view, const ImagePlan& plan, float* out) {
   const std::lock_guard<std::mutex> lock(mutex_);
-  rows_.bind(view, spec_.color);
-  if (view.height != spec_.frame_height || view.width != spec_.frame_width) {
-    frame_.resize(spec_.frame_height * spec_.frame_width * spec_.channels());
-    resize(view, frame_.data());
-    const PixelFormat format = spec_.color == Color::gray  ? PixelFormat::gray8
-                               : spec_.color == Color::rgb ? PixelFormat::rgb24
-                                                           : PixelFormat::bgr24;
-    rows_.bind({frame_.data(), format, spec_.frame_width, spec_.frame_height, true}, spec_.color);
-  }
-  clear_margin(out);
-  reduced_held_ = {kNone, kNone};
-  const RowLayout& layout = rows_.layout();
-  const std::size_t reduced_width = spec_.frame_width / spec_.reduce;
-  for (std::size_t y = 0; y < spec_.target.height; ++y) {
-    const std::size_t above = spec_.crop.top + rows_plan_.left[y],
-                      below = spec_.crop.top + rows_plan_.right[y];
-    const float weight = rows_plan_.weight[y];
-    if (spec_.reduce > 1) {
-      const float* const first = reduced_row(above);
-      blend(first, reduced_row(below), weight, spec_.channels() * reduced_width, blended_.data());
-      planar_columns(y, {0, reduced_width, 2 * reduced_width}, out);
-      continue;
-    }
-    const std::uint8_t* const first = rows_.row(above);
-    blend(first, rows_.row(below), weight, layout.bytes, blended_.data());
-    layout.stride == 1 ? planar_columns(y, layout.offset, out) : interleaved_columns(y, layout.offset, out);
+  bind(view, plan, spec_.height, spec_.width);
+  clear_margin(plan, out);
+  for (std::size_t y = 0; y < plan.rows.length(); ++y) {
+    const Blended row = blend_row(plan, y);
+    row.stride == 1 ? planar_columns(plan, row, y, out) : interleaved_columns(plan, row, y, out);
   }
 }
 
-void ImageKernel::raw(const ImageView& view, std::uint8_t* out) {
+void ImageKernel::raw(const ImageView& view, const ImagePlan& plan, std::uint8_t* out) {
   const std::lock_guard<std::mutex> lock(mutex_);
-  rows_.bind(view, spec_.color);
-  view.height == spec_.frame_height&& view.width == spec_.frame_width ? convert(out) : resize(view, out);
+  bind(view, plan, spec_.frame_height, spec_.frame_width);
+  if (plan.copy) return copy(out);
+  fill_margin(plan, out);
+  for (std::size_t y = 0; y < plan.rows.length(); ++y) raw_columns(plan, blend_row(plan, y), y, out);
 }
 
-void ImageKernel::convert(std::uint8_t* out) {
+void ImageKernel::copy(std::uint8_t* out) {
   const RowLayout& layout = rows_.layout();
   const std::size_t channels = spec_.channels();
-  const bool copy = layout.stride == channels && layout.offset[0] == 0;
+  const bool same = layout.stride == channels && layout.offset[0] == 0;
   for (std::size_t y = 0; y < spec_.frame_height; ++y, out += spec_.frame_width * channels) {
     const std::uint8_t* const row = rows_.row(y);
-    if (copy) {
+    if (same) {
       std::memcpy(out, row, layout.bytes);
       continue;
     }
@@ -259,30 +299,37 @@ void ImageKernel::convert(std::uint8_t* out) {
   }
 }
 
-// float32 in the order of the numpy oracle, so that both round every pixel the same way.
-void ImageKernel::resize(const ImageView& view, std::uint8_t* out) {
-  if (view.height != camera_height_ || view.width != camera_width_) {
-    camera_rows_.plan(spec_.frame_height, view.height);
-    camera_columns_.plan(spec_.frame_width, view.width);
-    blended_.resize(std::max(blended_.size(), 3 * view.width + 1));
-    line_.resize(3 * spec_.frame_width + 1);
-    camera_height_ = view.height;
-    camera_width_ = view.width;
-  }
-  const RowLayout& layout = rows_.layout();
+void ImageKernel::fill_margin(const ImagePlan& plan, std::uint8_t* out) const {
+  if (plan.whole) return;
   const std::size_t channels = spec_.channels();
-  for (std::size_t y = 0; y < spec_.frame_height; ++y, out += spec_.frame_width * channels) {
-    const std::uint8_t* const above = rows_.row(camera_rows_.left[y]);
-    blend(above, rows_.row(camera_rows_.right[y]), camera_rows_.weight[y], layout.bytes, blended_.data());
-    float* const line = line_.data();
-    if (layout.stride == 3) {
-      resize_row(blended_.data(), camera_columns_, layout.offset[0] == 2, line);
-    } else {
-      for (std::size_t c = 0; c < channels; ++c)
-        resize_plane(blended_.data() + layout.offset[c], camera_columns_, channels, line + c);
-    }
-    round_row(line, spec_.frame_width * channels, out);
+  for (std::size_t i = 0, n = spec_.frame_height * spec_.frame_width; i < n; ++i)
+    for (std::size_t c = 0; c < channels; ++c) out[i * channels + c] = margin_[c];
+}
+
+// float32 in the order of the numpy oracle, so that both round every pixel the same way.
+void ImageKernel::raw_columns(const ImagePlan& plan, const Blended& blended, std::size_t y,
+                              std::uint8_t* out) {
+  const std::size_t channels = spec_.channels(), width = plan.columns.length();
+  float* const line = line_.data();
+  if (blended.stride == 3) {
+    resize_row(blended_.data() + 3 * plan.columns.first, plan.columns.taps, blended.offset[0] == 2, line);
+  } else {
+    for (std::size_t c = 0; c < channels; ++c)
+      resize_plane(blended_.data() + blended.offset[c] + plan.columns.first, plan.columns.taps, channels,
+                   line + c);
   }
+  if (plan.blocked()) {
+    const auto share = static_cast<float>(1.0 / static_cast<double>(plan.rows.block * plan.columns.block));
+    for (std::size_t i = 0; i < width * channels; ++i) line[i] *= share;
+  }
+  std::uint8_t* const shown = out + plan.row_at(y) * static_cast<std::ptrdiff_t>(channels);
+  if (plan.upright()) return round_row(line, width * channels, shown);
+  round_row(line, width * channels, rounded_.data());
+  const std::ptrdiff_t step = plan.column_step * static_cast<std::ptrdiff_t>(channels);
+  for (std::size_t x = 0; x < width; ++x)
+    for (std::size_t c = 0; c < channels; ++c)
+      shown[static_cast<std::ptrdiff_t>(x) * step + static_cast<std::ptrdiff_t>(c)] =
+          rounded_[x * channels + c];
 }
 
 }  // namespace mmedge

@@ -1,4 +1,5 @@
-// Camera frame -> network input: colour, area reduction, bilinear resize and normalisation in one pass.
+// Camera frame -> network input: colour, area reduction, turning, bilinear resize and normalisation in one
+// pass.
 #pragma once
 
 #include <array>
@@ -7,32 +8,18 @@
 #include <mutex>
 #include <vector>
 
+#include "image_plan.hpp"
 #include "pixel_rows.hpp"
 
 namespace mmedge {
 
-struct Box {
-  std::size_t top, left, height, width;
-};
-
 struct ImageSpec {
   std::size_t frame_height, frame_width;  // of the raw frame
   Color color;
-  std::size_t reduce;            // side of the blocks that are averaged
-  Box crop;                      // part of the reduced frame that is used
-  Box target;                    // part of the output that it fills
   std::size_t height, width;     // of the output
   std::vector<float> mean, std;  // per channel, in units of 0..1
 
   std::size_t channels() const { return color == Color::gray ? 1 : 3; }
-};
-
-// Bilinear taps of one axis, half-pixel centres, edges repeated.
-struct Taps {
-  std::vector<std::uint32_t> left, right;
-  std::vector<float> weight;  // of the right neighbour
-
-  void plan(std::size_t size, std::size_t source);
 };
 
 // Allocates when it is made and when a camera's geometry changes, never otherwise.
@@ -42,32 +29,38 @@ class ImageKernel {
   explicit ImageKernel(const ImageSpec& spec);
 
   const ImageSpec& spec() const { return spec_; }
-  // Writes float32 [channels, height, width].
-  void tensor(const ImageView& view, float* out);
-  // Writes u8 [frame_height, frame_width, channels].
-  void raw(const ImageView& view, std::uint8_t* out);
+  // Writes float32 [channels, height, width]; what the plan does not fill is 0.
+  void tensor(const ImageView& view, const ImagePlan& plan, float* out);
+  // Writes u8 [frame_height, frame_width, channels]; what the plan does not fill has the mean colour.
+  void raw(const ImageView& view, const ImagePlan& plan, std::uint8_t* out);
 
  private:
-  void convert(std::uint8_t* out);
-  void resize(const ImageView& view, std::uint8_t* out);
-  void clear_margin(float* out) const;
-  void planar_columns(std::size_t y, const std::array<std::size_t, 3>& offset, float* out) const;
-  void interleaved_columns(std::size_t y, const std::array<std::size_t, 3>& offset, float* out) const;
-  float* target_row(std::size_t channel, std::size_t y, float* out) const;
-  const float* reduced_row(std::size_t y);
+  // One row of the plan between two rows of blocks, planar or interleaved.
+  struct Blended {
+    std::size_t stride;
+    std::array<std::size_t, 3> offset;
+  };
+
+  void bind(const ImageView& view, const ImagePlan& plan, std::size_t height, std::size_t width);
+  void copy(std::uint8_t* out);
+  Blended blend_row(const ImagePlan& plan, std::size_t y);
+  const float* block_row(const ImagePlan& plan, std::size_t y);
+  void clear_margin(const ImagePlan& plan, float* out) const;
+  void fill_margin(const ImagePlan& plan, std::uint8_t* out) const;
+  void planar_columns(const ImagePlan& plan, const Blended& row, std::size_t y, float* out);
+  void interleaved_columns(const ImagePlan& plan, const Blended& row, std::size_t y, float* out);
+  void raw_columns(const ImagePlan& plan, const Blended& row, std::size_t y, std::uint8_t* out);
 
   ImageSpec spec_;
-  std::vector<float> scale_, bias_;
-  Taps rows_plan_, columns_plan_;  // reduced frame -> target box
-  std::size_t camera_height_ = 0, camera_width_ = 0;
-  Taps camera_rows_, camera_columns_;  // camera -> frame
+  std::array<float, 3> scale_{}, bias_{};
+  std::array<std::uint8_t, 3> margin_{};
   PixelRows rows_;
-  std::vector<float> blended_;                 // one row between two source rows
-  std::vector<float> line_;                    // one row of the raw frame before rounding
-  std::vector<std::uint16_t> sums_;            // column sums over `reduce` rows
-  std::array<std::vector<float>, 2> reduced_;  // planar rows of block sums
-  std::array<std::size_t, 2> reduced_held_{};
-  std::vector<std::uint8_t> frame_;  // raw frame, when the camera has another size
+  std::vector<float> blended_;         // one row between two source rows
+  std::vector<float> line_;            // one row of the output in stored order, where that is another one
+  std::vector<std::uint8_t> rounded_;  // the same of the raw frame
+  std::vector<std::uint16_t> sums_;    // column sums over the rows of a block
+  std::array<std::vector<float>, 2> block_;  // planar rows of block sums
+  std::array<std::size_t, 2> block_held_{};
   std::mutex mutex_;
 };
 

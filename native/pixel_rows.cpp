@@ -41,12 +41,31 @@ void mix_gray(const std::uint8_t* __restrict pixels, std::size_t width, bool bgr
   }
 }
 
-// BT.601 with 13 fractional bits: every factor fits 16 bits, so products are cheap vector operations.
-struct Matrix {
+// 13 fractional bits: every factor fits 16 bits, so products are cheap vector operations.
+struct Factors {
   std::int16_t black, luma, red_v, green_u, green_v, blue_u;
 };
-constexpr Matrix kLimited{16, 9539, 13075, 3209, 6660, 16525};
-constexpr Matrix kFull{0, 8192, 11485, 2819, 5850, 14516};
+
+// From the shares of red and blue in the luma.
+constexpr Factors factors(double red, double blue, bool full_range) {
+  const auto fixed = [](double value) { return static_cast<std::int16_t>(value * 8192.0 + 0.5); };
+  const double luma = full_range ? 1.0 : 255.0 / 219.0, chroma = full_range ? 1.0 : 255.0 / 224.0;
+  const double green = 1.0 - red - blue, red_v = 2.0 * (1.0 - red) * chroma,
+               blue_u = 2.0 * (1.0 - blue) * chroma;
+  return {static_cast<std::int16_t>(full_range ? 0 : 16),
+          fixed(luma),
+          fixed(red_v),
+          fixed(blue_u * blue / green),
+          fixed(red_v * red / green),
+          fixed(blue_u)};
+}
+
+struct Shares {
+  double red, blue;
+};
+// In the order of Matrix: ITU-R BT.601, BT.709, FCC 73.682, SMPTE 240M, BT.2020 with non-constant luminance.
+constexpr Shares kShares[] = {
+    {0.299, 0.114}, {0.2126, 0.0722}, {0.30, 0.11}, {0.212, 0.087}, {0.2627, 0.0593}};
 
 std::uint8_t clamp13(int value) {
   const auto rounded = static_cast<std::int16_t>((value + 4096) >> 13);
@@ -54,20 +73,23 @@ std::uint8_t clamp13(int value) {
 }
 
 // Blocks of one shape with the chroma spread out first, so that each loop is a vector loop.
-template <std::size_t kStep>
+// kStep: bytes from one chroma sample to the next; kShared: pixels that share one.
+template <std::size_t kStep, std::size_t kShared>
 void convert_yuv(const std::uint8_t* __restrict luma, const std::uint8_t* __restrict u,
-                 const std::uint8_t* __restrict v, std::size_t width, const Matrix& matrix,
+                 const std::uint8_t* __restrict v, std::size_t width, const Factors& given,
                  std::uint8_t* __restrict red, std::uint8_t* __restrict green,
                  std::uint8_t* __restrict blue) {
   constexpr std::size_t kBlock = 128;
-  const Matrix m = matrix;
+  const Factors m = given;
   std::int16_t cu[kBlock], cv[kBlock];
   for (std::size_t start = 0; start < width; start += kBlock) {
     const std::size_t n = std::min(kBlock, width - start);
-    for (std::size_t i = 0; i < n / 2; ++i) {
-      const std::size_t at = kStep * (start / 2 + i);
-      cu[2 * i] = cu[2 * i + 1] = static_cast<std::int16_t>(u[at] - 128);
-      cv[2 * i] = cv[2 * i + 1] = static_cast<std::int16_t>(v[at] - 128);
+    for (std::size_t i = 0; i < n / kShared; ++i) {
+      const std::size_t at = kStep * (start / kShared + i);
+      for (std::size_t j = 0; j < kShared; ++j) {
+        cu[kShared * i + j] = static_cast<std::int16_t>(u[at] - 128);
+        cv[kShared * i + j] = static_cast<std::int16_t>(v[at] - 128);
+      }
     }
     for (std::size_t i = 0; i < n; ++i) {
       const auto above = std::max<std::int16_t>(static_cast<std::int16_t>(luma[start + i] - m.black), 0);
@@ -82,16 +104,20 @@ void convert_yuv(const std::uint8_t* __restrict luma, const std::uint8_t* __rest
 }  // namespace
 
 void PixelRows::bind(const ImageView& view, Color color) {
-  const bool planar = view.format == PixelFormat::yuv420p || view.format == PixelFormat::nv12;
-  const bool interleaved = view.format == PixelFormat::bgr24 || view.format == PixelFormat::rgb24;
+  const PixelFormat format = view.format;
+  const bool interleaved = format == PixelFormat::bgr24 || format == PixelFormat::rgb24;
+  const bool planar = !interleaved && format != PixelFormat::gray8;
   if (view.width == 0 || view.height == 0) throw std::invalid_argument("the frame is empty");
   if (view.width > kLargest || view.height > kLargest) throw std::invalid_argument("the frame is too large");
-  if (planar && (view.width % 2 != 0 || view.height % 2 != 0))
+  const bool quartered = format == PixelFormat::yuv420p || format == PixelFormat::nv12;
+  if (quartered && (view.width % 2 != 0 || view.height % 2 != 0))
     throw std::invalid_argument("yuv420p and nv12 frames need an even width and height");
+  if (format == PixelFormat::yuv422p && view.width % 2 != 0)
+    throw std::invalid_argument("yuv422p frames need an even width");
   const std::size_t width = view.width;
   if (interleaved && color != Color::gray) {
     work_ = Work::none;
-    const bool swap = (view.format == PixelFormat::bgr24) != (color == Color::bgr);
+    const bool swap = (format == PixelFormat::bgr24) != (color == Color::bgr);
     layout_ = {3 * width, 3, {swap ? 2u : 0u, 1u, swap ? 0u : 2u}};
   } else if (planar && color != Color::gray) {
     work_ = Work::convert_yuv;
@@ -125,15 +151,22 @@ void PixelRows::convert(std::size_t y, std::uint8_t* out) const {
     return mix_gray(view_.data + y * width * 3, width, view_.format == PixelFormat::bgr24, out);
   const std::uint8_t* const luma = view_.data + y * width;
   const std::uint8_t* const chroma = view_.data + width * view_.height;
-  const Matrix& matrix = view_.full_range ? kFull : kLimited;
+  const Shares shares = kShares[static_cast<std::size_t>(view_.matrix)];
+  const Factors m = factors(shares.red, shares.blue, view_.full_range);
+  std::uint8_t* const green = out + width;
+  std::uint8_t* const blue = out + 2 * width;
   if (view_.format == PixelFormat::nv12) {
-    const std::uint8_t* uv = chroma + (y / 2) * width;
-    convert_yuv<2>(luma, uv, uv + 1, width, matrix, out, out + width, out + 2 * width);
-  } else {
-    const std::uint8_t* u = chroma + (y / 2) * (width / 2);
-    const std::uint8_t* v = u + (width / 2) * (view_.height / 2);
-    convert_yuv<1>(luma, u, v, width, matrix, out, out + width, out + 2 * width);
+    const std::uint8_t* const uv = chroma + (y / 2) * width;
+    return convert_yuv<2, 2>(luma, uv, uv + 1, width, m, out, green, blue);
   }
+  const bool every_row = view_.format != PixelFormat::yuv420p;
+  const std::size_t samples = view_.format == PixelFormat::yuv444p ? width : width / 2;
+  const std::uint8_t* const u = chroma + (every_row ? y : y / 2) * samples;
+  const std::uint8_t* const v = u + samples * (every_row ? view_.height : view_.height / 2);
+  if (samples == width)
+    convert_yuv<1, 1>(luma, u, v, width, m, out, green, blue);
+  else
+    convert_yuv<1, 2>(luma, u, v, width, m, out, green, blue);
 }
 
 }  // namespace mmedge

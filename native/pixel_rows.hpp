@@ -8,8 +8,10 @@
 
 namespace mmedge {
 
-enum class PixelFormat { gray8, bgr24, rgb24, yuv420p, nv12 };
+enum class PixelFormat { gray8, bgr24, rgb24, yuv420p, nv12, yuv422p, yuv444p };
 enum class Color { gray, rgb, bgr };
+// What turns luma and chroma into red, green and blue.
+enum class Matrix { bt601, bt709, fcc, smpte240m, bt2020 };
 
 // A camera's frame, planes packed one after the other, not owned.
 struct ImageView {
@@ -17,6 +19,7 @@ struct ImageView {
   PixelFormat format;
   std::size_t width, height;
   bool full_range;  // false: luma spans 16..235
+  Matrix matrix = Matrix::bt601;
 };
 
 // How the channels lie in a row: channel c of pixel x is byte offset[c] + x * stride.
@@ -26,7 +29,7 @@ struct RowLayout {
 };
 
 // Rows of `color`, in the frame's own memory where that already is the answer (interleaved pixels of
-// another order, full-range luma), else in two scratch rows. BT.601; chroma by nearest neighbour.
+// another order, full-range luma), else in two scratch rows; chroma by nearest neighbour.
 class PixelRows {
  public:
   // Throws std::invalid_argument if the frame cannot exist (empty, or odd with subsampled chroma).

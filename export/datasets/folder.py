@@ -14,7 +14,8 @@ import numpy as np
 from mmedge.bundle.manifest import AudioInput, ImageInput, TextInput
 from mmedge.errors import ConfigError
 from mmedge.extras import require
-from mmedge.types import AnyArray, ByteArray, FloatArray
+from mmedge.preprocess import ImagePreprocessor
+from mmedge.types import AnyArray, ByteArray, FloatArray, Frame
 
 from ..recipe import Recipe
 from ..tasks import valued_tasks
@@ -114,7 +115,7 @@ class Folder(Dataset):
         return b"".join(hashlib.sha256(path.read_bytes()).digest() for path in files if path.is_file())
 
     def load(self, row: Row) -> Sample:
-        """Return one sample: images resized to ``frame``, sound cut to its last window or padded in front, tokens."""
+        """Return one sample: images fitted into ``frame``, sound cut to its last window or padded in front, tokens."""
         inputs: dict[str, AnyArray] = {}
         for name, path in row.files.items():
             spec = self.recipe.inputs[name]
@@ -132,10 +133,21 @@ class Folder(Dataset):
         picture = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE if spec.color == "gray" else cv2.IMREAD_COLOR)
         if picture is None:
             raise self._error(f"cannot read the image '{path.relative_to(self.folder)}'", row.line)
-        if spec.color == "rgb":
-            picture = picture[..., ::-1]
-        picture = cv2.resize(picture, spec.frame[::-1], interpolation=cv2.INTER_LINEAR)
-        result: ByteArray = np.ascontiguousarray(picture).reshape(spec.raw_shape[1:])
+        # As a TensorRT variant is given it: fitted from its own aspect. OpenCV has turned it as its EXIF says.
+        height, width = picture.shape[:2]
+        frame = Frame(
+            stream=str(path),
+            seq=0,
+            capture_ns=0,
+            arrive_ns=0,
+            data=picture,
+            format="gray8" if picture.ndim == 2 else "bgr24",
+            width=width,
+            height=height,
+        )
+        out = np.empty(spec.raw_shape, np.uint8)
+        ImagePreprocessor(spec).raw(frame, out)
+        result: ByteArray = out[0]
         return result
 
     def _read(self) -> Iterator[Row]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import msgspec
 import numpy as np
 from rich.table import Table
 
+from mmedge.bundle.manifest import ImageInput
 from mmedge.errors import CheckError, ConfigError
 from mmedge.interpret import Interpreter, make_interpreter
-from mmedge.preprocess.geometry import to_picture_of
+from mmedge.preprocess.fit import to_picture
 from mmedge.types import AnyArray, Snapshot, Tensors
 
 from ..onnx.onnx_models import OnnxModels
@@ -249,4 +251,6 @@ def _interpreter(recipe: Recipe, name: str, temperature: float | None) -> Interp
     task = recipe.tasks[name]
     own = task.temperature if temperature is None else temperature
     plain = task.in_manifest("", temperature=own, smoothing=None, top_k=0)
-    return make_interpreter(name, plain, task.labels, to_picture_of(recipe.inputs, plain))
+    seat = None if plain.detection is None else recipe.inputs[plain.detection.input]
+    back = partial(to_picture, seat) if isinstance(seat, ImageInput) else None  # samples have the size of 'frame'
+    return make_interpreter(name, plain, task.labels, back)

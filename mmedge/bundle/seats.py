@@ -25,11 +25,13 @@ class ImageInput(Strict, frozen=True, kw_only=True, tag_field="modality", tag="i
     Attributes:
         size: Height and width of the network's input.
         color: What the channels mean; ``gray`` has one.
-        fit: ``stretch`` to size, centre ``crop`` to its aspect, or ``letterbox`` with the mean colour.
+        fit: ``stretch`` to size, centre ``crop`` to its aspect, or ``letterbox`` with the mean colour; of the camera's
+            picture as it is displayed.
         mean: Per channel, in units of 0..1, subtracted before the division by ``std``.
         std: Per channel, in units of 0..1.
         frame: Height and width of the raw frame that enters a TensorRT engine.
-        reduce: Integer-factor area reduction of the frame before the bilinear resize.
+        reduce: Integer-factor area reduction of the frame before the bilinear resize; of a camera of another size it
+            is larger or smaller by as much.
     """
 
     size: tuple[Side, Side]

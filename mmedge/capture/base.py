@@ -17,9 +17,11 @@ from mmedge.clock import ClockReport, now_ns
 from mmedge.errors import MmedgeError, SourceError, shortage, trace
 from mmedge.types import (
     FROZEN_NS,
+    PLAIN,
     Block,
     ByteArray,
     ClockQuality,
+    Description,
     EndOfStream,
     Frame,
     Health,
@@ -241,7 +243,7 @@ class ThreadSource(ABC):
         uncertainty_ns: int,
         unchanged_ns: int,
         quality: ClockQuality = "B",
-        full_range: bool = True,
+        description: Description = PLAIN,
         damaged: bool = False,
     ) -> Frame:
         """Return the packet of a picture of ``size`` (width, height) in a slot.
@@ -260,7 +262,7 @@ class ThreadSource(ABC):
             format=format,
             width=size[0],
             height=size[1],
-            full_range=full_range,
+            description=description,
             release=release,
             unchanged_ns=unchanged_ns,
             damaged=damaged,

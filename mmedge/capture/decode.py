@@ -13,16 +13,17 @@ import numpy as np
 from mmedge.capture.base import ThreadSource
 from mmedge.capture.channels import Choice, Mixer, RowReader, channel_count
 from mmedge.capture.damage import CheckedDecoder
+from mmedge.capture.description import Describer, layout_of
 from mmedge.capture.interlace import Deinterlacer, Picture
-from mmedge.capture.picture import PictureTrack, copy_yuv420p
+from mmedge.capture.picture import PictureTrack, copy_planes, even_sides, frame_shape
 from mmedge.capture.sound import MonoTrack, Piece
 from mmedge.capture.times import PictureTimes
 from mmedge.errors import SourceError
 from mmedge.extras import require
-from mmedge.types import NS_PER_S, FloatArray, Frame
+from mmedge.types import NS_PER_S, Description, FloatArray, Frame
 
 _BACKWARD_RUN = 50  # packets in a row that run back: two seconds at 25 fps
-_FULL_RANGE = 2  # AVCOL_RANGE_JPEG
+_COLOURS = {"bt601": "ITU601", "bt709": "ITU709", "fcc": "FCC", "smpte240m": "SMPTE240M", "bt2020": "BT2020"}
 
 
 def _decode(stream: Any, packet: Any, counters: Counter[str]) -> Iterator[Any]:
@@ -59,7 +60,10 @@ class _Direction:
 
 
 class PictureDecoder:
-    """Decodes the picture track; every picture leaves as packed yuv420p of even size (an odd edge is cut off)."""
+    """Decodes the picture track; every picture leaves packed, with what its stream says of it.
+
+    Its layout is its own or the nearest that ``Frame`` knows; where chroma is shared an odd edge is cut off.
+    """
 
     def __init__(self, source: ThreadSource, stream: Any, names: tuple[str, ...]) -> None:
         av = require("av", "reading media")
@@ -77,6 +81,7 @@ class PictureDecoder:
         self._whole = Deinterlacer(source.remark)
         self.decoded = 0  # pictures that came out of the decoder, also those that are not given
         self._reformatter = av.video.reformatter.VideoReformatter()
+        self._describe = Describer(source, stream)
 
     def decode(self, packet: Any) -> Iterator[Picture]:
         """Yield the pictures, their times strictly rising."""
@@ -125,31 +130,43 @@ class PictureDecoder:
         damaged: bool = False,
     ) -> Iterator[Frame]:
         """Copy the picture into a slot for each input; an input without a free slot gets none."""
-        full = frame.color_range == _FULL_RANGE or frame.format.name.startswith(("yuvj", "gray")) or frame.format.is_rgb
-        if frame.format.name not in ("yuv420p", "yuvj420p"):
-            wanted = "JPEG" if full else "MPEG"
-            frame = self._reformatter.reformat(frame, format="yuv420p", dst_color_range=wanted)
-        width, height = frame.width & ~1, frame.height & ~1
+        said = self._describe(frame)
+        layout, format = layout_of(frame.format)
+        if format != frame.format.name:
+            frame = self._brought(frame, format, said)
+        height, width = even_sides(layout, frame.height, frame.width)
         for name, track in self._tracks.items():
-            lent = track.slot((height * 3 // 2, width), stop)
+            lent = track.slot(frame_shape(layout, height, width), stop)
             if lent is None:
                 self._source.counters["dropped_frames"] += not stop.is_set()
                 continue
             slot, release = lent
-            copy_yuv420p(frame, slot, width, height)
+            copy_planes(frame, slot, layout, height, width, full_range=said.full_range)
             yield self._source.frame(
                 name,
                 slot,
                 release,
-                format="yuv420p",
+                format=layout,
                 size=(width, height),
                 capture_ns=capture_ns,
                 arrive_ns=arrive_ns,
                 uncertainty_ns=uncertainty_ns,
                 unchanged_ns=track.unchanged_ns(slot[:height], capture_ns),
-                full_range=bool(full),
+                description=said,
                 damaged=damaged,
             )
+
+    def _brought(self, frame: Any, format: str, said: Description) -> Any:
+        """Return the picture in another format, of the same matrix and range."""
+        matrix, span = _COLOURS[said.matrix], "JPEG" if said.full_range else "MPEG"
+        return self._reformatter.reformat(
+            frame,
+            format=format,
+            src_colorspace=matrix,
+            dst_colorspace=matrix,
+            src_color_range=span,
+            dst_color_range=span,
+        )
 
 
 class SoundDecoder:

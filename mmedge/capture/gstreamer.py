@@ -22,12 +22,15 @@ from mmedge.capture.picture import PictureTrack
 from mmedge.capture.uri import Uri
 from mmedge.clock import now_ns
 from mmedge.errors import ConfigError, DeviceError, MissingDependencyError, SourceError
+from mmedge.types import Description
 
 _CSI_SIZE = (1280, 720)
 _CSI_FPS = 30
 _LAUNCH = Path(__file__).with_name("gst_launch.py")
 _START_NS = 1_000_000_000  # in which gst-launch reports a bad pipeline
 _UNKNOWN_PERIOD_NS = 33_333_333  # 30 fps
+# The pipe carries no description, so the caps leave no choice: GStreamer converts what is another.
+_COLORIMETRY, _DESCRIPTION = "bt601", Description(matrix="bt601", full_range=False)
 
 
 def pipeline_text(uri: Uri) -> tuple[str, int, int]:
@@ -55,6 +58,7 @@ def pipeline_text(uri: Uri) -> tuple[str, int, int]:
         source = (
             f"nvarguscamerasrc sensor-id={uri.target}"
             f" ! video/x-raw(memory:NVMM),{size},framerate={rate},format=NV12 ! nvvidconv"
+            f" ! video/x-raw,format=NV12,{size} ! videoconvert"
         )
     else:
         source = uri.reveal()
@@ -76,7 +80,8 @@ def pipeline_text(uri: Uri) -> tuple[str, int, int]:
             where=f"{uri.kind}:{uri.target}",
             fix="use a width that is a multiple of 4 and an even height",
         )
-    return f"{source} ! video/x-raw,format=NV12,{size} ! fdsink fd=1 sync=false", width, height
+    caps = f"video/x-raw,format=NV12,{size},pixel-aspect-ratio=1/1,colorimetry={_COLORIMETRY}"
+    return f"{source} ! {caps} ! fdsink fd=1 sync=false", width, height
 
 
 def _last_number(name: str, text: str) -> int | None:
@@ -209,7 +214,7 @@ class GStreamerSource(ThreadSource):
                         uncertainty_ns=2 * self._period_ns,
                         unchanged_ns=unchanged_ns,
                         quality="C",
-                        full_range=False,
+                        description=_DESCRIPTION,
                     )
                 )
 

@@ -6,12 +6,13 @@ import math
 import threading
 import zlib
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from mmedge.ipc.frames import FramePool, Loan
-from mmedge.types import ByteArray
+from mmedge.types import ByteArray, PixelFormat
 
 SLOTS = 16
 _FPS, _SPARE = 40, 4
@@ -69,19 +70,80 @@ class PictureTrack:
         return capture_ns - self._changed_ns
 
 
-def copy_yuv420p(frame: Any, slot: ByteArray, width: int, height: int) -> None:
-    """Copy the planes of a PyAV yuv420p frame into a packed (height * 3 / 2, width) slot.
+def planes_of(format: PixelFormat, height: int, width: int) -> tuple[tuple[int, int], ...]:
+    """Return rows and bytes a row of each plane of a packed picture; sides are even where chroma is shared.
+
+    Example:
+        >>> planes_of("yuv422p", 48, 64)
+        ((48, 64), (48, 32), (48, 32))
+    """
+    match format:
+        case "gray8":
+            return ((height, width),)
+        case "rgb24" | "bgr24":
+            return ((height, 3 * width),)
+        case "nv12":
+            return (height, width), (height // 2, width)
+        case "yuv420p":
+            return (height, width), *2 * ((height // 2, width // 2),)
+        case "yuv422p":
+            return (height, width), *2 * ((height, width // 2),)
+        case "yuv444p":
+            return 3 * ((height, width),)
+
+
+def frame_shape(format: PixelFormat, height: int, width: int) -> tuple[int, ...]:
+    """Return the shape of ``Frame.data``.
+
+    Example:
+        >>> frame_shape("yuv420p", 48, 64), frame_shape("rgb24", 48, 64)
+        ((72, 64), (48, 64, 3))
+    """
+    if format in ("rgb24", "bgr24"):
+        return height, width, 3
+    return sum(rows * columns for rows, columns in planes_of(format, height, width)) // width, width
+
+
+def even_sides(format: PixelFormat, height: int, width: int) -> tuple[int, int]:
+    """Return the largest height and width that the format can have: shared chroma needs even ones."""
+    quartered = format in ("yuv420p", "nv12")
+    return height & ~1 if quartered else height, width & ~1 if quartered or format == "yuv422p" else width
+
+
+@lru_cache(maxsize=16)
+def _narrowing(bits: int, *, full_range: bool, chroma: bool) -> ByteArray:
+    """Return the 8 bits, rounded, of every value that ``bits`` can hold."""
+    values = np.arange(1 << bits, dtype=np.float64)
+    if not full_range:
+        values /= 1 << (bits - 8)
+    else:
+        zero = (1 << (bits - 1), 128) if chroma else (0, 0)
+        values = (values - zero[0]) * (255 / ((1 << bits) - 1)) + zero[1]
+    return np.floor(values + 0.5).clip(0, 255).astype(np.uint8)
+
+
+def copy_planes(
+    frame: Any, slot: ByteArray, format: PixelFormat, height: int, width: int, *, full_range: bool = True
+) -> None:
+    """Copy the planes of a PyAV frame into a packed slot, rounded to 8 bits where they have more.
 
     Args:
-        frame: ``av.VideoFrame`` of format yuv420p or yuvj420p.
-        slot: uint8 (height * 3 / 2, width), contiguous.
-        width: Even number of columns to take.
-        height: Even number of rows to take.
+        frame: ``av.VideoFrame`` with the layout of ``format``, its samples of 8 bits or of up to 16, little-endian.
+        slot: uint8, contiguous, of the shape [...] that ``frame_shape`` gives.
+        format: Of the slot.
+        height: Rows to take, as ``even_sides`` says.
+        width: Columns to take.
+        full_range: Of the picture; matters to more than 8 bits.
     """
     flat, start = slot.reshape(-1), 0
-    for plane, (rows, columns) in zip(
-        frame.planes, ((height, width), (height // 2, width // 2), (height // 2, width // 2)), strict=True
-    ):
+    bits = frame.format.components[0].bits
+    for number, (rows, columns) in enumerate(planes_of(format, height, width)):
+        plane = frame.planes[number]
         source = np.frombuffer(plane, np.uint8)[: rows * plane.line_size].reshape(rows, plane.line_size)
-        flat[start : start + rows * columns].reshape(rows, columns)[...] = source[:, :columns]
+        target = flat[start : start + rows * columns].reshape(rows, columns)
+        if bits > 8:  # swscale would add the pattern of a dither
+            table = _narrowing(bits, full_range=full_range, chroma=number > 0)
+            np.take(table, source.view("<u2")[:, :columns], out=target, mode="clip")
+        else:
+            target[...] = source[:, :columns]
         start += rows * columns

@@ -13,6 +13,7 @@ from mmedge.capture.base import Emit, ThreadSource, log
 from mmedge.capture.kinds import KINDS
 from mmedge.capture.picture import PictureTrack
 from mmedge.capture.uri import Uri
+from mmedge.capture.v4l2_colours import driver_colours
 from mmedge.clock import ClockReport, StreamClock, now_ns
 from mmedge.errors import DeviceError, SourceError
 from mmedge.extras import require
@@ -151,6 +152,16 @@ class CameraSource(ThreadSource):
         fps = float(self._capture.get(self._cv2.CAP_PROP_FPS))
         self.nominal_hz = dict.fromkeys(images, fps) if fps > 0 else {}
         self._clock = CameraClock()
+        colours = driver_colours(uri.target)
+        if colours is not None:
+            self.warn(
+                "matrix",
+                SourceError(
+                    f"its driver says that its colours are {colours}; OpenCV takes them for BT.601 of limited range",
+                    where=self.name,
+                    fix="ask for MJPEG, which says its own: add fourcc=MJPG to the address",
+                ),
+            )
 
     def _clock_reports(self) -> dict[str, ClockReport]:
         return dict.fromkeys(self.streams, self._clock.report())

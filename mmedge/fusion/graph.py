@@ -13,6 +13,7 @@ from mmedge.errors import EngineError, MmedgeError
 from mmedge.fusion.crew import Crew
 from mmedge.fusion.failures import TOLD, StageError
 from mmedge.fusion.feed import ReadAudio
+from mmedge.fusion.pictures import Looked, Pictures
 from mmedge.fusion.stage import StageRunner
 from mmedge.fusion.stream import StreamStage
 from mmedge.types import AnyArray, Evidence, Snapshot
@@ -48,6 +49,7 @@ class StageGraph:
         self._background = tuple(stage for stage in stages if stage.asynchronous)
         self._streams = tuple(stage for stage in stages if isinstance(stage, StreamStage))
         self._crew = Crew(stages, cores)
+        self._pictures = Pictures(stages)
         self._snapshot: Snapshot | None = None
         self._ages: dict[str, float] = {}
         self._marks: list[tuple[int, int] | None] = []
@@ -247,6 +249,7 @@ class StageGraph:
     def _feed(self, stage: StageRunner, snapshot: Snapshot, bits: int, read_audio: ReadAudio) -> None:
         begin_ns = time.monotonic_ns()
         stage.feed(snapshot, bits, self._marks, read_audio)
+        self._pictures.note(stage, snapshot)
         self.timing.preprocess_ns += time.monotonic_ns() - begin_ns
 
     def _execute(self, stage: StageRunner) -> None:
@@ -283,6 +286,10 @@ class StageGraph:
         """
         stage, output = self._outputs[tensor]
         return stage.outputs[output]
+
+    def looked(self, tensor: str, seat: str) -> Looked:
+        """Return the picture of the seat that ``STAGE.OUTPUT`` was made of, which may not be the newest one."""
+        return self._pictures.of(self._outputs[tensor][0], seat)
 
     def answered(self, tensor: str) -> bool:
         """Tell whether the stage of ``STAGE.OUTPUT`` has run; while all that it depends on is absent it gives zeros."""

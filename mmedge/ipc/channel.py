@@ -16,7 +16,19 @@ from mmedge.errors import SourceError
 from mmedge.ipc.control import Control, Ring
 from mmedge.ipc.frames import FramePool, Loan
 from mmedge.ipc.wake import Wake
-from mmedge.types import Block, ByteArray, ClockQuality, EndOfStream, Frame, Packet, PixelFormat, Slot, Tensor, Text
+from mmedge.types import (
+    Block,
+    ByteArray,
+    ClockQuality,
+    Description,
+    EndOfStream,
+    Frame,
+    Packet,
+    PixelFormat,
+    Slot,
+    Tensor,
+    Text,
+)
 
 EVENTS = 1024  # texts and ends that wait: slots of MAX_TEXT bytes
 MAX_TEXT = 64 * 1024  # bytes of one text
@@ -52,7 +64,7 @@ class FrameHeader(msgspec.Struct, frozen=True, array_like=True, tag="frame"):
     format: PixelFormat
     width: int
     height: int
-    full_range: bool
+    description: Description
     unchanged_ns: int
     damaged: bool = False
 

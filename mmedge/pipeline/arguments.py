@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from mmedge.address import Address
 from mmedge.errors import ConfigError
 from mmedge.ipc.channel import MAX_TEXT
 from mmedge.sinks import is_sink, sink_forms
+from mmedge.types import Description, Frame, Packet
 
 MAX_DURATION_S = 1e7  # 116 days: far below what int64 ns hold
 
@@ -110,3 +113,17 @@ def check_duration(duration_s: float | None) -> None:
             where="duration_s",
             fix="leave it out to run until the sources end",
         )
+
+
+def described(packet: Packet, description: Description) -> Frame:
+    """Return a pushed picture with its description, or raise ConfigError if it is none or the description has none."""
+    where = f"input '{packet.stream}'"
+    if not isinstance(packet, Frame):
+        raise ConfigError("only an image has a description", where=where, fix="leave it out")
+    try:
+        checked = msgspec.convert(msgspec.to_builtins(description), Description)
+    except (msgspec.ValidationError, TypeError) as error:
+        raise ConfigError(
+            f"the description is not valid: {error}", where=where, fix="see mmedge.types.Description"
+        ) from error
+    return replace(packet, description=checked)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Literal
 
 from mmedge.bundle import Bundle
+from mmedge.bundle.manifest import ImageInput, Input, Task
 from mmedge.bundle.masks import validated_masks
 from mmedge.errors import EngineError, SourceError
 from mmedge.fusion import TOLD, StageError, StageGraph
 from mmedge.interpret import UNDEFINED, make_interpreter
 from mmedge.pipeline.statistics import Statistics
-from mmedge.preprocess.geometry import to_picture_of
+from mmedge.preprocess.fit import to_picture
 from mmedge.sync import Synchronizer
-from mmedge.types import Result, Snapshot, TaskResult
+from mmedge.types import AnyArray, Result, Snapshot, TaskResult
 
 log = logging.getLogger("mmedge.inference")
 
@@ -52,10 +53,23 @@ class Inference:
         self._tasks = bundle.manifest.tasks
         self._validated = validated_masks(bundle.manifest)
         self._interpreters = {
-            name: make_interpreter(name, task, bundle.labels(name), to_picture_of(bundle.inputs, task))
+            name: make_interpreter(name, task, bundle.labels(name), self._to_picture(bundle.inputs, task))
             for name, task in self._tasks.items()
         }
         self._epoch: dict[str, int] = {}
+
+    def _to_picture(self, inputs: Mapping[str, Input], task: Task) -> Callable[[AnyArray], None] | None:
+        """Return what maps a detection's corners to the picture its output was made of; None for other tasks."""
+        seat = None if task.detection is None else task.detection.input
+        spec = None if seat is None else inputs[seat]
+        if seat is None or not isinstance(spec, ImageInput):
+            return None
+
+        def back(corners: AnyArray) -> None:
+            seen, raw = self.graph.looked(task.output, seat)
+            to_picture(spec, corners, seen, raw=raw)
+
+        return back
 
     def __call__(
         self,

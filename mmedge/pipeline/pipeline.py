@@ -29,6 +29,7 @@ from mmedge.pipeline.arguments import (
     check_sources,
     check_speed,
     check_text,
+    described,
 )
 from mmedge.pipeline.check import check_run
 from mmedge.pipeline.remote import RemoteRuntime
@@ -37,7 +38,7 @@ from mmedge.pipeline.spec import RunSpec
 from mmedge.pipeline.statistics import Statistics
 from mmedge.pipeline.unanswered import unanswered
 from mmedge.sinks import Sink, make_sink
-from mmedge.types import Backend, Block, Frame, Latency, Packet, Precision, Result, Tensor, Text, Video
+from mmedge.types import Backend, Block, Description, Frame, Latency, Packet, Precision, Result, Tensor, Text, Video
 
 log = logging.getLogger("mmedge.pipeline")
 
@@ -236,7 +237,14 @@ class Pipeline:
             log.warning("no result within %s s: %s", duration_s, nothing)
         return self.statistics
 
-    def push(self, name: str, array: npt.NDArray[np.generic], capture_ns: int) -> None:
+    def push(
+        self,
+        name: str,
+        array: npt.NDArray[np.generic],
+        capture_ns: int,
+        *,
+        description: Description | None = None,
+    ) -> None:
         """Feed an input from your own driver; the array is copied.
 
         Args:
@@ -244,16 +252,20 @@ class Pipeline:
             array: Image: uint8 (h, w) gray or (h, w, 3) RGB. Audio: float32 (n,) mono at the input's sample
                 rate. Tensor: the manifest's shape and dtype.
             capture_ns: When it was sensed, on CLOCK_MONOTONIC; of sound, the instant after the last sample.
+            description: Of an image: its range if it is gray, how it is to be turned, the shape of its pixels; by
+                default upright, square, 0..255.
 
         Raises:
-            ConfigError: If the input is not pushed, the array does not fit it, the time is of another clock, or the
-                run has ended.
+            ConfigError: If the input is not pushed, the array or the description does not fit it, the time is of
+                another clock, or the run has ended.
         """
         self._check_pushed(name)
         now_ns = time.monotonic_ns()
         with self._counted(name):
             check_capture(capture_ns, now_ns, f"input '{name}'")
             packet = self._packet(name, array, capture_ns=int(capture_ns), arrive_ns=now_ns)
+            if description is not None:
+                packet = described(packet, description)
         self._put(packet)
 
     def _packet(self, name: str, array: npt.NDArray[np.generic], *, capture_ns: int, arrive_ns: int) -> Packet:

@@ -1,14 +1,11 @@
-"""Where the pixels go: crop box and destination box of an image seat, in integers, shared by every executor."""
+"""Where the pixels of a frame go: crop box and target box of an image seat, in integers, shared by every executor."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 
-from mmedge.bundle.manifest import ImageInput, Input, Task
+from mmedge.bundle.manifest import ImageInput
 from mmedge.errors import ConfigError
-from mmedge.types import AnyArray
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,8 +44,8 @@ def reduced_size(spec: ImageInput) -> tuple[int, int]:
     return height, width
 
 
-def _rounded(numerator: int, denominator: int, largest: int) -> int:
-    """Half-up division, so that no executor depends on float or banker's rounding."""
+def rounded(numerator: int, denominator: int, largest: int) -> int:
+    """Return the half-up quotient in 1..largest: no executor depends on float or banker's rounding."""
     return min(max((2 * numerator + denominator) // (2 * denominator), 1), largest)
 
 
@@ -59,9 +56,9 @@ def crop_box(spec: ImageInput) -> Rectangle:
     if spec.fit != "crop":
         return Rectangle(top=0, left=0, height=rows, width=columns)
     if columns * height > rows * width:
-        box = (rows, _rounded(rows * width, height, columns))
+        box = (rows, rounded(rows * width, height, columns))
     else:
-        box = (_rounded(columns * height, width, rows), columns)
+        box = (rounded(columns * height, width, rows), columns)
     return Rectangle(top=(rows - box[0]) // 2, left=(columns - box[1]) // 2, height=box[0], width=box[1])
 
 
@@ -72,38 +69,7 @@ def target_box(spec: ImageInput) -> Rectangle:
     if spec.fit != "letterbox":
         return Rectangle(top=0, left=0, height=height, width=width)
     if columns * height > rows * width:
-        box = (_rounded(rows * width, columns, height), width)
+        box = (rounded(rows * width, columns, height), width)
     else:
-        box = (height, _rounded(columns * height, rows, width))
+        box = (height, rounded(columns * height, rows, width))
     return Rectangle(top=(height - box[0]) // 2, left=(width - box[1]) // 2, height=box[0], width=box[1])
-
-
-def to_picture(spec: ImageInput, corners: AnyArray) -> None:
-    """Map corners from the network's input back to the camera's picture, in place and without clipping.
-
-    Args:
-        spec: The image seat; its executors stretch a picture of any size to ``frame`` first.
-        corners: float64 [n, 4], x1, y1, x2, y2 in pixels of the network's input; then in 0..1 of the picture.
-
-    Example:
-        >>> import numpy as np
-        >>> spec = ImageInput(size=(8, 8), fit="letterbox", color="gray", mean=(0.0,), std=(1.0,), frame=(50, 100))
-        >>> corners = np.array([[0.0, 2.0, 4.0, 6.0]])
-        >>> to_picture(spec, corners)
-        >>> corners
-        array([[0. , 0. , 0.5, 1. ]])
-    """
-    crop, target = crop_box(spec), target_box(spec)
-    height, width = spec.frame
-    x, y = corners[:, 0::2], corners[:, 1::2]
-    x[...] = ((x - target.left) * (crop.width / target.width) + crop.left) * (spec.reduce / width)
-    y[...] = ((y - target.top) * (crop.height / target.height) + crop.top) * (spec.reduce / height)
-
-
-def to_picture_of(inputs: Mapping[str, Input], task: Task) -> Callable[[AnyArray], None] | None:
-    """Return ``to_picture`` for the seat of a detection, None for other tasks.
-
-    It changes corners, float64 [n, 4], in place: from pixels of the network's input to 0..1 of the picture.
-    """
-    seat = None if task.detection is None else inputs[task.detection.input]
-    return partial(to_picture, seat) if isinstance(seat, ImageInput) else None

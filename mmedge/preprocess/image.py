@@ -2,17 +2,55 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
+from typing import Any
+
 from mmedge._native import core
 from mmedge.bundle.manifest import ImageInput
 from mmedge.errors import ConfigError
-from mmedge.preprocess.geometry import Rectangle, crop_box, target_box
-from mmedge.types import ByteArray, FloatArray, Frame
+from mmedge.preprocess.fit import Fit, Seen, frame_fit, tensor_fit
+from mmedge.preprocess.geometry import reduced_size
+from mmedge.types import ByteArray, Description, FloatArray, Frame
 
+log = logging.getLogger("mmedge.preprocess")
 _FIX = "push uint8 frames whose shape, format, width and height agree"
 
 
-def _corners(box: Rectangle) -> tuple[int, int, int, int]:
-    return box.top, box.left, box.height, box.width
+class _Plan:
+    """The kernel's plan for the newest geometry of a camera."""
+
+    def __init__(self, spec: ImageInput, fit: Callable[[ImageInput, Seen], Fit]) -> None:
+        self._spec, self._fit = spec, fit
+        self._newest: tuple[int, int, Description | None, Any] = 0, 0, None, None  # one value: several threads may ask
+        self._told = False
+
+    def of(self, frame: Frame) -> Any:
+        """Return the ``core.ImagePlan`` of ``frame``."""
+        height, width, said, plan = self._newest
+        if height == frame.height and width == frame.width and (said is frame.description or said == frame.description):
+            return plan
+        return self._anew(frame)
+
+    def _anew(self, frame: Frame) -> Any:
+        if frame.height < 0 or frame.width < 0:
+            raise TypeError("a size below 0")
+        if not (frame.height and frame.width):
+            raise ValueError("the frame is empty")
+        seen = Seen.of(frame)
+        fit = self._fit(self._spec, seen)
+        if not fit.free and not self._told:
+            self._told = True
+            log.warning(
+                "'%s': a picture of %dx%d has no room in the letterbox of a %dx%d frame; it is shown smaller than it "
+                "could be. Export the bundle with a 'frame' of the camera's aspect",
+                frame.stream,
+                *seen.shown[::-1],
+                *self._spec.frame[::-1],
+            )
+        plan = core.ImagePlan(fit.rows, fit.columns, seen.swapped, *seen.flips)
+        self._newest = *seen, plan
+        return plan
 
 
 class ImagePreprocessor:
@@ -39,17 +77,10 @@ class ImagePreprocessor:
 
     def __init__(self, spec: ImageInput) -> None:
         self.spec = spec
+        reduced_size(spec)
+        self._tensor_plan, self._raw_plan = _Plan(spec, tensor_fit), _Plan(spec, frame_fit)
         try:
-            self._kernel = core.ImageKernel(
-                spec.frame,
-                spec.color,
-                spec.reduce,
-                _corners(crop_box(spec)),
-                _corners(target_box(spec)),
-                spec.size,
-                spec.mean,
-                spec.std,
-            )
+            self._kernel = core.ImageKernel(spec.frame, spec.color, spec.size, spec.mean, spec.std)
         except ValueError as error:
             raise ConfigError(str(error), where="image input", fix="correct the input's declaration") from error
 
@@ -57,19 +88,22 @@ class ImagePreprocessor:
         """Write the normalised tensor of a frame.
 
         Args:
-            frame: Of any format and size.
+            frame: Of any format and size, turned as its description says.
             out: float32 [1, channels, height, width].
 
         Raises:
             ConfigError: If the frame contradicts itself or ``out`` does not fit the seat.
         """
         try:
-            self._kernel.tensor(frame.data, frame.format, frame.width, frame.height, frame.full_range, out)
+            said, plan = frame.description, self._tensor_plan.of(frame)
+            self._kernel.tensor(
+                frame.data, frame.format, frame.width, frame.height, said.matrix, said.full_range, plan, out
+            )
         except (ValueError, TypeError) as error:
             raise _refused(error, frame) from error
 
     def raw(self, frame: Frame, out: ByteArray) -> None:
-        """Write the raw frame that enters a TensorRT variant.
+        """Write the raw frame that enters a TensorRT variant: the graph in it gives what ``tensor`` writes.
 
         Args:
             frame: Of any format and size.
@@ -79,7 +113,10 @@ class ImagePreprocessor:
             ConfigError: If the frame contradicts itself or ``out`` does not fit the seat.
         """
         try:
-            self._kernel.raw(frame.data, frame.format, frame.width, frame.height, frame.full_range, out)
+            said, plan = frame.description, self._raw_plan.of(frame)
+            self._kernel.raw(
+                frame.data, frame.format, frame.width, frame.height, said.matrix, said.full_range, plan, out
+            )
         except (ValueError, TypeError) as error:
             raise _refused(error, frame) from error
 

@@ -9,16 +9,31 @@ import numpy.typing as npt
 
 from mmedge.bundle.manifest import AudioInput, ImageInput, LogMel
 from mmedge.errors import ConfigError
-from mmedge.preprocess.geometry import crop_box, reduced_size, target_box
-from mmedge.types import ByteArray, FloatArray, Frame
+from mmedge.preprocess.fit import Axis, Fit, Seen, frame_fit, tensor_fit
+from mmedge.types import PLAIN, ByteArray, FloatArray, Frame
 
 _Double = npt.NDArray[np.float64]
 _Integers = npt.NDArray[np.int32]
 
 
-# BT.601 with 13 fractional bits: luma, V to red, U to green, V to green, U to blue.
-_LIMITED = (9539, 13075, 3209, 6660, 16525)
-_FULL = (8192, 11485, 2819, 5850, 14516)
+# Shares of red and blue in the luma.
+_SHARES = {
+    "bt601": (0.299, 0.114),
+    "bt709": (0.2126, 0.0722),
+    "fcc": (0.30, 0.11),
+    "smpte240m": (0.212, 0.087),
+    "bt2020": (0.2627, 0.0593),
+}
+
+
+def _factors(matrix: str, full_range: bool) -> tuple[int, ...]:
+    """With 13 fractional bits: luma, V to red, U to green, V to green, U to blue."""
+    red, blue = _SHARES[matrix]
+    green = 1.0 - red - blue
+    luma, chroma = (1.0, 1.0) if full_range else (255 / 219, 255 / 224)
+    red_v, blue_u = 2 * (1 - red), 2 * (1 - blue)
+    exact = (luma, red_v * chroma, blue_u * blue / green * chroma, red_v * red / green * chroma, blue_u * chroma)
+    return tuple(int(np.floor(value * 8192 + 0.5)) for value in exact)
 
 
 def _expand_luma(luma: ByteArray) -> ByteArray:
@@ -30,18 +45,20 @@ def _expand_luma(luma: ByteArray) -> ByteArray:
 
 def _chroma(frame: Frame) -> tuple[_Integers, _Integers]:
     """U and V minus 128, at the size of the luma plane (nearest neighbour)."""
-    rows, columns = frame.height // 2, frame.width // 2
+    down = 2 if frame.format in ("yuv420p", "nv12") else 1
+    across = 1 if frame.format == "yuv444p" else 2
+    rows, columns = frame.height // down, frame.width // across
     packed = frame.data[frame.height :].reshape(-1)
     if frame.format == "nv12":
         planes = np.moveaxis(packed.reshape(rows, columns, 2), 2, 0)
     else:
         planes = packed.reshape(2, rows, columns)
-    u, v = planes.repeat(2, axis=1).repeat(2, axis=2).astype(np.int32) - 128
+    u, v = planes.repeat(down, axis=1).repeat(across, axis=2).astype(np.int32) - 128
     return u, v
 
 
 def _yuv_to_rgb(frame: Frame) -> ByteArray:
-    scale, red_v, green_u, green_v, blue_u = _FULL if frame.full_range else _LIMITED
+    scale, red_v, green_u, green_v, blue_u = _factors(frame.description.matrix, frame.full_range)
     luma = frame.data[: frame.height].astype(np.int32)
     if not frame.full_range:
         luma = np.maximum(luma - 16, 0)
@@ -76,45 +93,74 @@ def pixels(frame: Frame, color: str) -> ByteArray:
     return rgb if color == "rgb" else rgb[..., ::-1].copy()
 
 
-def _taps(size: int, source: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], _Double]:
-    """Left neighbour, right neighbour and weight of the right one, with half-pixel centres."""
-    centre = np.clip((np.arange(size) + 0.5) * (source / size) - 0.5, 0.0, source - 1.0)
-    left = np.floor(centre).astype(np.intp)
-    return left, np.minimum(left + 1, source - 1), centre - left
+def upright(pixels: ByteArray, frame: Frame) -> ByteArray:
+    """Turn and mirror the pixels of ``frame``, uint8 [height, width, channels], as its description says."""
+    turned = np.rot90(pixels, -(frame.description.rotation // 90))
+    shown: ByteArray = np.ascontiguousarray(turned[:, ::-1] if frame.description.mirrored else turned)
+    return shown
 
 
 _T = TypeVar("_T", np.float32, np.float64)
 
 
-def _bilinear(pixels: npt.NDArray[_T], height: int, width: int) -> npt.NDArray[_T]:
-    """Rows first, then columns, in the arithmetic of ``pixels``: a + (b - a) * w."""
-    top, bottom, weight = _taps(height, pixels.shape[0])
-    rows = pixels[top] + (pixels[bottom] - pixels[top]) * weight.astype(pixels.dtype)[:, None, None]
-    left, right, weight = _taps(width, pixels.shape[1])
-    return rows[:, left] + (rows[:, right] - rows[:, left]) * weight.astype(pixels.dtype)[:, None]
+def _resampled(pixels: npt.NDArray[_T], rows: Axis, columns: Axis) -> npt.NDArray[_T]:
+    """Rows first, then columns, in the arithmetic of ``pixels``: a + (b - a) * w; edges of the window repeated."""
+    for axis, dimension in ((rows, 0), (columns, 1)):
+        window = pixels.take(range(axis.first, axis.first + axis.window), dimension)
+        centre = np.clip((np.arange(axis.length) + 0.5) * axis.step + axis.shift - 0.5, 0.0, axis.window - 1.0)
+        left = np.floor(centre).astype(np.intp)
+        weight = np.expand_dims((centre - left).astype(pixels.dtype), (1, 2) if dimension == 0 else 1)
+        a, b = window.take(left, dimension), window.take(np.minimum(left + 1, axis.window - 1), dimension)
+        pixels = a + (b - a) * weight
+    return pixels
+
+
+def _reduced(pixels: ByteArray, rows: Axis, columns: Axis, kind: type[_T]) -> npt.NDArray[_T]:
+    """Return the means of blocks; what is left over at the bottom and right is cut off."""
+    height, width = rows.camera // rows.block, columns.camera // columns.block
+    blocks = pixels[: height * rows.block, : width * columns.block].astype(kind)
+    means: npt.NDArray[_T] = blocks.reshape(height, rows.block, width, columns.block, -1).mean(axis=(1, 3), dtype=kind)
+    return means
 
 
 def to_frame(frame: Frame, spec: ImageInput) -> ByteArray:
-    """Convert and resize a camera's frame to the raw frame of a seat.
+    """Convert and fit a camera's picture to the raw frame of a seat.
 
-    float32 arithmetic in a fixed order, so that the native kernel can be equal bit for bit.
+    float32 arithmetic in a fixed order, so that the native kernel can be equal bit for bit where nothing is turned
+    or averaged.
 
     Args:
         frame: A well-formed frame of any format and size.
         spec: The image seat.
 
     Returns:
-        uint8 [1, height, width, channels], a copy.
+        uint8 [1, height, width, channels], a copy; margins have the mean colour.
     """
-    converted = pixels(frame, spec.color)
-    if converted.shape[:2] != tuple(spec.frame):
-        resized = _bilinear(converted.astype(np.float32), *spec.frame)
-        converted = np.floor(resized + np.float32(0.5)).astype(np.uint8)
-    return converted[None]
+    rows, columns, _ = frame_fit(spec, Seen.of(frame))
+    shown = upright(pixels(frame, spec.color), frame)
+    resized = _resampled(_reduced(shown, rows, columns, np.float32), rows, columns)
+    out = np.empty(spec.raw_shape, np.uint8)
+    out[...] = np.floor(np.clip(spec.mean, 0, 1) * 255.0 + 0.5)
+    part = out[0, rows.start : rows.start + rows.length, columns.start : columns.start + columns.length]
+    part[...] = np.floor(resized + np.float32(0.5))
+    return out
+
+
+def tensor(frame: Frame, spec: ImageInput) -> FloatArray:
+    """Return the tensor of a camera's picture: colour, turning, area reduction, fit, bilinear resize, normalisation.
+
+    Args:
+        frame: A well-formed frame of any format and size.
+        spec: The image seat.
+
+    Returns:
+        float32 [1, channels, height, width], a copy; margins are 0.
+    """
+    return _normalised(upright(pixels(frame, spec.color), frame), spec, tensor_fit(spec, Seen.of(frame)))
 
 
 def image(raw: ByteArray, spec: ImageInput) -> FloatArray:
-    """Return the tensor of one raw frame: area reduction, fit, bilinear resize, normalisation.
+    """Return the tensor of one raw frame: what the graphs compute.
 
     Args:
         raw: uint8 [frame height, frame width, channels].
@@ -123,16 +169,16 @@ def image(raw: ByteArray, spec: ImageInput) -> FloatArray:
     Returns:
         float32 [1, channels, height, width], a copy.
     """
-    rows, columns = reduced_size(spec)
-    blocks = raw[: rows * spec.reduce, : columns * spec.reduce].astype(np.float64)
-    reduced = blocks.reshape(rows, spec.reduce, columns, spec.reduce, spec.channels).mean(axis=(1, 3))
-    crop, target = crop_box(spec), target_box(spec)
-    cropped = reduced[crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
-    resized = (_bilinear(cropped, target.height, target.width) / 255.0 - spec.mean) / spec.std
-    tensor = np.zeros(spec.tensor_shape, np.float32)
-    filled = tensor[0, :, target.top : target.top + target.height, target.left : target.left + target.width]
-    filled[...] = np.moveaxis(resized, 2, 0)
-    return tensor
+    return _normalised(raw, spec, tensor_fit(spec, Seen(*spec.frame, PLAIN)))
+
+
+def _normalised(shown: ByteArray, spec: ImageInput, fit: Fit) -> FloatArray:
+    rows, columns = fit.rows, fit.columns
+    resized = _resampled(_reduced(shown, rows, columns, np.float64), rows, columns)
+    out = np.zeros(spec.tensor_shape, np.float32)
+    filled = out[0, :, rows.start : rows.start + rows.length, columns.start : columns.start + columns.length]
+    filled[...] = np.moveaxis((resized / 255.0 - spec.mean) / spec.std, 2, 0)
+    return out
 
 
 def mel_filters(spec: LogMel, sample_rate_hz: int) -> FloatArray:

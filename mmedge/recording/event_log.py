@@ -18,7 +18,7 @@ from mmedge.bundle.manifest import Input, Missing, Sync
 from mmedge.errors import ConfigError, SourceError
 from mmedge.files import private_file
 from mmedge.ipc.channel import MAX_TEXT
-from mmedge.types import ClockQuality, PixelFormat, TaskResult, Video
+from mmedge.types import ClockQuality, Description, PixelFormat, TaskResult, Video
 
 HEADER = "recording.json"
 EVENTS = "events.jsonl"
@@ -114,17 +114,26 @@ class _PacketEvent(_Event, kw_only=True):
 
 
 class FrameEvent(_PacketEvent, kw_only=True, tag="frame"):
-    """A picture; ``at_ms`` is its time in media file number ``file``, None when it was not recorded: a damaged one."""
+    """A picture; ``at_ms`` is its time in media file number ``file``, None when it was not recorded: a damaged one.
+
+    ``description`` is written where there is more to say of it than its range.
+    """
 
     format: PixelFormat
     width: Side
     height: Side
     full_range: bool = True
+    description: Description | None = None
     unchanged_ns: Time = 0
     damaged: bool = False
     file: Small = 0
     at_ms: Count | None = None
     crc: Count | None = None
+
+    @property
+    def described(self) -> Description:
+        """What the stream said about the picture."""
+        return Description(full_range=self.full_range) if self.description is None else self.description
 
 
 class BlockEvent(_PacketEvent, kw_only=True, tag="block"):

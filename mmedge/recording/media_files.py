@@ -17,11 +17,13 @@ from typing import Any, Literal
 
 import numpy as np
 
+from mmedge.capture.description import FFMPEG_MATRICES, FFMPEG_TRANSFERS
+from mmedge.capture.picture import frame_shape, planes_of
 from mmedge.errors import SourceError
 from mmedge.extras import require
 from mmedge.files import private_file
 from mmedge.recording.event_log import BlockEvent, FrameEvent, TensorEvent, write_all
-from mmedge.types import AnyArray, ByteArray, FloatArray, PixelFormat, Video
+from mmedge.types import AnyArray, ByteArray, Description, FloatArray, PixelFormat, Video
 
 # A cluster is on the disk once the next one begins: so much is lost when the recorder is killed.
 CLUSTER_MS = 100
@@ -33,6 +35,8 @@ _CODEC: dict[PixelFormat, tuple[str, str]] = {
     "gray8": ("libx264", "gray"),
     "yuv420p": ("libx264", "yuv420p"),
     "nv12": ("libx264", "nv12"),
+    "yuv422p": ("libx264", "yuv422p"),
+    "yuv444p": ("libx264", "yuv444p"),
     "rgb24": ("libx264rgb", "rgb24"),
     "bgr24": ("libx264rgb", "bgr24"),
 }
@@ -75,7 +79,7 @@ class _Track:
 
 
 class PictureWriter:
-    """Writes one stream of pictures; a new geometry or format begins a new file.
+    """Writes one stream of pictures; a new geometry, format or description begins a new file.
 
     Args:
         folder: Of the recording.
@@ -86,12 +90,12 @@ class PictureWriter:
     def __init__(self, folder: Path, stem: str, video: Video) -> None:
         self._folder, self._stem, self._lossless = folder, stem, video == "lossless"
         self._track: _Track | None = None
-        self._kind: tuple[PixelFormat, int, int] | None = None
+        self._kind: tuple[PixelFormat, int, int, Description | None] | None = None
         self._file = -1
 
     def write(self, picture: ByteArray, event: FrameEvent) -> None:
         """Append ``picture`` and note in ``event`` where it is. It is uint8, of the shape [...] that its format has."""
-        kind = (event.format, event.width, event.height)
+        kind = (event.format, event.width, event.height, event.description)
         if kind != self._kind or self._track is None:
             self.close()
             self._file += 1
@@ -100,13 +104,12 @@ class PictureWriter:
             self._add_stream(self._track, event)
         event.file, event.at_ms = self._file, self._track.times.next(event.capture_ns)
         event.crc = zlib.crc32(picture.data) if self._lossless else None
-        make = require("av", _PURPOSE).VideoFrame
-        # Without a copy: the encoder makes its own, and does not hold the interpreter's lock for it. That way PyAV
-        # cuts off the last rows of planes whose height is no multiple of four.
-        whole = event.format not in ("yuv420p", "nv12") or event.height % 4 == 0
-        frame = (make.from_numpy_buffer if whole else make.from_ndarray)(picture, format=_CODEC[event.format][1])
+        frame = _unpacked(picture, event)
         frame.pts, frame.time_base = event.at_ms, _MS
         frame.color_range = 2 if event.full_range else 1
+        if event.description is not None:
+            frame.colorspace = FFMPEG_MATRICES[event.description.matrix]
+            frame.color_trc = FFMPEG_TRANSFERS[event.description.transfer]
         self._track.write(frame)
 
     def _add_stream(self, track: _Track, event: FrameEvent) -> None:
@@ -117,6 +120,8 @@ class PictureWriter:
         )
         stream.width, stream.height, stream.pix_fmt = event.width, event.height, pixels
         stream.codec_context.time_base = stream.time_base = _MS
+        if event.description is not None:
+            _tag(stream, event)
         large = event.width * event.height >= _SEVERAL_THREADS
         stream.codec_context.thread_count = min(4, os.cpu_count() or 1) if large else 1
         track.stream = stream
@@ -335,6 +340,34 @@ class MediaReader:
             self._bin = None
 
 
+def _tag(stream: Any, event: FrameEvent) -> None:
+    """Say in the file what players need; a replay reads it in the log."""
+    said, context = event.described, stream.codec_context
+    context.sample_aspect_ratio = Fraction(*said.pixel_aspect)
+    context.color_range = 2 if said.full_range else 1
+    if event.format not in ("gray8", "rgb24", "bgr24"):
+        context.colorspace = FFMPEG_MATRICES[said.matrix]
+        context.color_trc = FFMPEG_TRANSFERS[said.transfer]
+    if said.rotation or said.mirrored:
+        stream.set_display_rotation(-said.rotation, hflip=said.mirrored)
+
+
+def _unpacked(picture: ByteArray, event: FrameEvent) -> Any:
+    """Return ``picture``, uint8 [...], as a frame of PyAV, without a copy where that is possible."""
+    make, kind = require("av", _PURPOSE).VideoFrame, event.format
+    if kind not in ("yuv422p", "yuv444p"):
+        # The encoder makes its own copy, and does not hold the interpreter's lock for it. Without one PyAV cuts off the
+        # last rows of planes whose height is no multiple of four.
+        whole = kind not in ("yuv420p", "nv12") or event.height % 4 == 0
+        return (make.from_numpy_buffer if whole else make.from_ndarray)(picture, format=_CODEC[kind][1])
+    frame, flat, start = make(event.width, event.height, kind), picture.reshape(-1), 0
+    for plane, (rows, columns) in zip(frame.planes, planes_of(kind, event.height, event.width), strict=True):
+        target = np.frombuffer(plane, np.uint8)[: rows * plane.line_size].reshape(rows, plane.line_size)
+        target[:, :columns] = flat[start : start + rows * columns].reshape(rows, columns)
+        start += rows * columns
+    return frame
+
+
 def _packed(frame: Any, kind: PixelFormat) -> ByteArray:
     """Return a decoded frame as ``Frame.data`` has it; plane by plane, since a conversion would change values."""
     width, height = frame.width, frame.height
@@ -347,14 +380,13 @@ def _packed(frame: Any, kind: PixelFormat) -> ByteArray:
         return np.stack((red, green, blue) if kind == "rgb24" else (blue, green, red), axis=2)
     if kind == "gray8":
         return np.ascontiguousarray(planes[0])
-    luma, first, second = planes
-    out = np.empty((height * 3 // 2, width), np.uint8)
-    out[:height] = luma
+    out = np.empty(frame_shape(kind, height, width), np.uint8)
+    flat, start = out.reshape(-1), 0
     if kind == "nv12":
-        out[height:, 0::2], out[height:, 1::2] = first, second
-    else:
-        quarter = height * width // 4
-        chroma = out[height:].reshape(-1)
-        chroma[:quarter] = first.reshape(-1)
-        chroma[quarter:] = second.reshape(-1)
+        luma, first, second = planes
+        out[:height], out[height:, 0::2], out[height:, 1::2] = luma, first, second
+        return out
+    for plane in planes:
+        flat[start : start + plane.size] = plane.reshape(-1)
+        start += plane.size
     return out

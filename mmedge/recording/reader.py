@@ -115,7 +115,7 @@ def _packet(event: PacketEvent, reader: MediaReader | None) -> Packet:
             format=event.format,
             width=event.width,
             height=event.height,
-            full_range=event.full_range,
+            description=event.described,
             unchanged_ns=event.unchanged_ns,
             damaged=event.damaged,
         )

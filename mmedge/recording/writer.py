@@ -43,7 +43,7 @@ from mmedge.recording.event_log import (
     file_stems,
 )
 from mmedge.recording.media_files import PictureWriter, SoundWriter, TensorWriter
-from mmedge.types import AnyArray, Arrival, Block, EndOfStream, Frame, Packet, Tensor, Text, Video
+from mmedge.types import AnyArray, Arrival, Block, Description, EndOfStream, Frame, Packet, Tensor, Text, Video
 from mmedge.version import __version__
 
 log = logging.getLogger("mmedge.recorder")
@@ -208,12 +208,14 @@ class Recorder:
     def _item(self, packet: Packet) -> _Item:
         stamp = packet.stamp()
         if isinstance(packet, Frame):
+            said = packet.description
             event = FrameEvent(
                 **stamp,
                 format=packet.format,
                 width=packet.width,
                 height=packet.height,
-                full_range=packet.full_range,
+                full_range=said.full_range,
+                description=None if said == Description(full_range=said.full_range) else said,
                 unchanged_ns=packet.unchanged_ns,
                 damaged=packet.damaged,
             )

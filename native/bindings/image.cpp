@@ -12,7 +12,9 @@
 namespace mmedge::bindings {
 namespace {
 
-using Corners = std::tuple<std::size_t, std::size_t, std::size_t, std::size_t>;
+// camera, block, first, count, step, shift, start, length, out
+using AxisNumbers = std::tuple<std::size_t, std::size_t, std::size_t, std::size_t, double, double,
+                               std::size_t, std::size_t, std::size_t>;
 
 PixelFormat parse_format(const std::string& name) {
   if (name == "gray8") return PixelFormat::gray8;
@@ -20,8 +22,19 @@ PixelFormat parse_format(const std::string& name) {
   if (name == "rgb24") return PixelFormat::rgb24;
   if (name == "yuv420p") return PixelFormat::yuv420p;
   if (name == "nv12") return PixelFormat::nv12;
+  if (name == "yuv422p") return PixelFormat::yuv422p;
+  if (name == "yuv444p") return PixelFormat::yuv444p;
   throw std::invalid_argument("unknown pixel format '" + name +
-                              "'; known: gray8, bgr24, rgb24, yuv420p, nv12");
+                              "'; known: gray8, bgr24, rgb24, yuv420p, nv12, yuv422p, yuv444p");
+}
+
+Matrix parse_matrix(const std::string& name) {
+  if (name == "bt601") return Matrix::bt601;
+  if (name == "bt709") return Matrix::bt709;
+  if (name == "fcc") return Matrix::fcc;
+  if (name == "smpte240m") return Matrix::smpte240m;
+  if (name == "bt2020") return Matrix::bt2020;
+  throw std::invalid_argument("unknown matrix '" + name + "'; known: bt601, bt709, fcc, smpte240m, bt2020");
 }
 
 Color parse_color(const std::string& name) {
@@ -31,75 +44,92 @@ Color parse_color(const std::string& name) {
   throw std::invalid_argument("unknown color '" + name + "'; known: gray, rgb, bgr");
 }
 
-Box box(const Corners& corners) {
-  const auto [top, left, height, width] = corners;
-  return {top, left, height, width};
+Axis axis(const AxisNumbers& numbers) {
+  const auto [camera, block, first, count, step, shift, start, length, out] = numbers;
+  return {camera, block, first, count, step, shift, start, length, out};
 }
 
 ImageView view(const Input& data, const std::string& format_name, std::size_t width, std::size_t height,
-               bool full_range) {
+               const std::string& matrix, bool full_range) {
   const PixelFormat format = parse_format(format_name);
   check<std::uint8_t>(data, "frame");
   if (format == PixelFormat::bgr24 || format == PixelFormat::rgb24)
     check_shape(data, "frame", {height, width, 3});
   else if (format == PixelFormat::gray8)
     check_shape(data, "frame", {height, width});
+  else if (format == PixelFormat::yuv422p)
+    check_shape(data, "frame", {2 * height, width});
+  else if (format == PixelFormat::yuv444p)
+    check_shape(data, "frame", {3 * height, width});
   else
     check_shape(data, "frame", {height + height / 2, width});
-  return {static_cast<const std::uint8_t*>(data.data()), format, width, height, full_range};
+  return {
+      static_cast<const std::uint8_t*>(data.data()), format, width, height, full_range, parse_matrix(matrix)};
 }
 
 }  // namespace
 
 void bind_image(nb::module_& m) {
-  nb::class_<ImageKernel>(
-      m, "ImageKernel",
-      "Camera frame -> network input, in one pass.\n\n"
-      "Boxes are (top, left, height, width): ``crop`` in the reduced frame, ``target`` in the output.")
+  nb::class_<ImagePlan>(
+      m, "ImagePlan",
+      "Where the pixels of an output come from, for one geometry of a camera.\n\n"
+      "An axis of the picture as it is shown: (camera, block, first, count, step, shift, start, length, "
+      "out).\n"
+      "``swap``: rows that are shown are stored columns; ``flip_*``: what is shown last is stored first.")
+      .def(
+          "__init__",
+          [](ImagePlan* self, const AxisNumbers& rows, const AxisNumbers& columns, bool swap, bool flip_rows,
+             bool flip_columns) {
+            new (self) ImagePlan(axis(rows), axis(columns), swap, flip_rows, flip_columns);
+          },
+          nb::arg("rows"), nb::arg("columns"), nb::arg("swap"), nb::arg("flip_rows"),
+          nb::arg("flip_columns"));
+  nb::class_<ImageKernel>(m, "ImageKernel", "Camera frame -> network input, in one pass.")
       .def(
           "__init__",
           [](ImageKernel* self, std::tuple<std::size_t, std::size_t> frame, const std::string& color,
-             std::size_t reduce, const Corners& crop, const Corners& target,
              std::tuple<std::size_t, std::size_t> size, std::vector<float> mean, std::vector<float> std) {
-            new (self) ImageKernel(ImageSpec{std::get<0>(frame), std::get<1>(frame), parse_color(color),
-                                             reduce, box(crop), box(target), std::get<0>(size),
-                                             std::get<1>(size), std::move(mean), std::move(std)});
+            new (self)
+                ImageKernel(ImageSpec{std::get<0>(frame), std::get<1>(frame), parse_color(color),
+                                      std::get<0>(size), std::get<1>(size), std::move(mean), std::move(std)});
           },
-          nb::arg("frame"), nb::arg("color"), nb::arg("reduce"), nb::arg("crop"), nb::arg("target"),
-          nb::arg("size"), nb::arg("mean"), nb::arg("std"))
+          nb::arg("frame"), nb::arg("color"), nb::arg("size"), nb::arg("mean"), nb::arg("std"))
       .def(
           "tensor",
           [](ImageKernel& self, const Input& data, const std::string& format, std::size_t width,
-             std::size_t height, bool full_range, const Output& out) {
-            const ImageView frame = view(data, format, width, height, full_range);
+             std::size_t height, const std::string& matrix, bool full_range, const ImagePlan& plan,
+             const Output& out) {
+            const ImageView frame = view(data, format, width, height, matrix, full_range);
             const ImageSpec& spec = self.spec();
             check<float>(out, "out");
             check_shape(out, "out", {1, spec.channels(), spec.height, spec.width});
             const nb::gil_scoped_release unlocked;
-            self.tensor(frame, static_cast<float*>(out.data()));
+            self.tensor(frame, plan, static_cast<float*>(out.data()));
           },
           nb::arg("data").noconvert(), nb::arg("format"), nb::arg("width"), nb::arg("height"),
-          nb::arg("full_range"), nb::arg("out").noconvert(),
+          nb::arg("matrix"), nb::arg("full_range"), nb::arg("plan"), nb::arg("out").noconvert(),
           nb::sig("def tensor(self, data: numpy.typing.NDArray[numpy.uint8], format: str, width: int, "
-                  "height: int, "
-                  "full_range: bool, out: numpy.typing.NDArray[numpy.float32]) -> None"),
+                  "height: int, matrix: str, full_range: bool, plan: ImagePlan, "
+                  "out: numpy.typing.NDArray[numpy.float32]) -> None"),
           "Write the normalised float32 tensor [1, channels, height, width].")
       .def(
           "raw",
           [](ImageKernel& self, const Input& data, const std::string& format, std::size_t width,
-             std::size_t height, bool full_range, const Output& out) {
-            const ImageView frame = view(data, format, width, height, full_range);
+             std::size_t height, const std::string& matrix, bool full_range, const ImagePlan& plan,
+             const Output& out) {
+            const ImageView frame = view(data, format, width, height, matrix, full_range);
             const ImageSpec& spec = self.spec();
             check<std::uint8_t>(out, "out");
             check_shape(out, "out", {1, spec.frame_height, spec.frame_width, spec.channels()});
             const nb::gil_scoped_release unlocked;
-            self.raw(frame, static_cast<std::uint8_t*>(out.data()));
+            self.raw(frame, plan, static_cast<std::uint8_t*>(out.data()));
           },
           nb::arg("data").noconvert(), nb::arg("format"), nb::arg("width"), nb::arg("height"),
-          nb::arg("full_range"), nb::arg("out").noconvert(),
+          nb::arg("matrix"), nb::arg("full_range"), nb::arg("plan"), nb::arg("out").noconvert(),
           nb::sig(
               "def raw(self, data: numpy.typing.NDArray[numpy.uint8], format: str, width: int, height: int, "
-              "full_range: bool, out: numpy.typing.NDArray[numpy.uint8]) -> None"),
+              "matrix: str, full_range: bool, plan: ImagePlan, out: numpy.typing.NDArray[numpy.uint8]) -> "
+              "None"),
           "Write the uint8 frame [1, frame height, frame width, channels].");
 }
 

@@ -20,8 +20,9 @@ std::size_t random(std::size_t low, std::size_t high) { return low + generator()
 
 std::size_t bytes(PixelFormat format, std::size_t width, std::size_t height) {
   if (format == PixelFormat::gray8) return width * height;
-  if (format == PixelFormat::bgr24 || format == PixelFormat::rgb24) return 3 * width * height;
-  return width * height * 3 / 2;
+  if (format == PixelFormat::yuv422p) return 2 * width * height;
+  if (format == PixelFormat::yuv420p || format == PixelFormat::nv12) return width * height * 3 / 2;
+  return 3 * width * height;
 }
 
 // Buffers of exactly the right size on the heap, so that AddressSanitizer sees the first byte beyond.
@@ -33,22 +34,10 @@ std::unique_ptr<T[]> exactly(std::size_t n) {
 ImageSpec random_spec() {
   ImageSpec spec{};
   spec.color = static_cast<Color>(random(0, 2));
-  spec.reduce = random(1, 4);
-  spec.frame_height = random(spec.reduce, 40);
-  spec.frame_width = random(spec.reduce, 40);
-  const std::size_t rows = spec.frame_height / spec.reduce, columns = spec.frame_width / spec.reduce;
-  const auto box = [](std::size_t height, std::size_t width) {
-    Box result{};
-    result.height = random(1, height);
-    result.width = random(1, width);
-    result.top = random(0, height - result.height);
-    result.left = random(0, width - result.width);
-    return result;
-  };
+  spec.frame_height = random(1, 40);
+  spec.frame_width = random(1, 40);
   spec.height = random(1, 30);
   spec.width = random(1, 30);
-  spec.crop = box(rows, columns);
-  spec.target = box(spec.height, spec.width);
   for (std::size_t c = 0; c < spec.channels(); ++c) {
     spec.mean.push_back(0.4f + 0.1f * static_cast<float>(c));
     spec.std.push_back(0.2f);
@@ -56,58 +45,110 @@ ImageSpec random_spec() {
   return spec;
 }
 
-// The definition of the tensor, pixel by pixel, from the raw frame.
-double naive(const ImageSpec& spec, const std::uint8_t* raw, std::size_t c, std::size_t y, std::size_t x) {
-  const Box& target = spec.target;
-  if (y < target.top || y >= target.top + target.height || x < target.left || x >= target.left + target.width)
-    return 0.0;
-  const auto centre = [](std::size_t at, std::size_t size, std::size_t source) {
-    const double ratio = static_cast<double>(source) / static_cast<double>(size);
-    return std::clamp((static_cast<double>(at) + 0.5) * ratio - 0.5, 0.0, static_cast<double>(source - 1));
+Axis one_to_one(std::size_t side) { return {side, 1, 0, side, 1.0, 0.0, 0, side, side}; }
+
+Axis random_axis(std::size_t camera, std::size_t out) {
+  Axis axis{};
+  axis.camera = camera;
+  axis.block = random(1, std::min<std::size_t>(camera, 5));
+  const std::size_t blocks = camera / axis.block;
+  axis.count = random(1, blocks);
+  axis.first = random(0, blocks - axis.count);
+  axis.out = out;
+  axis.length = random(1, out);
+  axis.start = random(0, out - axis.length);
+  axis.step = static_cast<double>(random(1, 300)) / 100.0;
+  axis.shift = static_cast<double>(random(0, 300)) / 100.0 - 1.5;
+  return axis;
+}
+
+struct Turn {
+  bool swap, flip_rows, flip_columns;
+};
+
+// A pixel of the picture as it is shown, before resampling: the mean of a block. `raw` is stored, one to one.
+double block_mean(const std::uint8_t* raw, std::size_t channels, const Axis& rows, const Axis& columns,
+                  const Turn& turn, std::size_t c, std::size_t row, std::size_t column) {
+  double sum = 0.0;
+  for (std::size_t i = row * rows.block; i < (row + 1) * rows.block; ++i) {
+    for (std::size_t j = column * columns.block; j < (column + 1) * columns.block; ++j) {
+      const std::size_t y = turn.flip_rows ? rows.camera - 1 - i : i;
+      const std::size_t x = turn.flip_columns ? columns.camera - 1 - j : j;
+      const std::size_t at = turn.swap ? x * rows.camera + y : y * columns.camera + x;
+      sum += raw[at * channels + c];
+    }
+  }
+  return sum / static_cast<double>(rows.block * columns.block);
+}
+
+// The definition of one value, 0..255; -1 in the margin.
+double naive(const std::uint8_t* raw, std::size_t channels, const Axis& rows, const Axis& columns,
+             const Turn& turn, std::size_t c, std::size_t y, std::size_t x) {
+  if (y < rows.start || y >= rows.start + rows.length || x < columns.start ||
+      x >= columns.start + columns.length)
+    return -1.0;
+  const auto centre = [](const Axis& axis, std::size_t at) {
+    const double place = (static_cast<double>(at - axis.start) + 0.5) * axis.step + axis.shift - 0.5;
+    return std::clamp(place, 0.0, static_cast<double>(axis.count - 1));
   };
-  const double v = centre(y - target.top, target.height, spec.crop.height);
-  const double u = centre(x - target.left, target.width, spec.crop.width);
-  const auto block = [&](double row, double column) {
-    const std::size_t top =
-        (spec.crop.top + std::min(static_cast<std::size_t>(row), spec.crop.height - 1)) * spec.reduce;
-    const std::size_t left =
-        (spec.crop.left + std::min(static_cast<std::size_t>(column), spec.crop.width - 1)) * spec.reduce;
-    double sum = 0.0;
-    for (std::size_t i = top; i < top + spec.reduce; ++i)
-      for (std::size_t j = left; j < left + spec.reduce; ++j)
-        sum += raw[(i * spec.frame_width + j) * spec.channels() + c];
-    return sum / static_cast<double>(spec.reduce * spec.reduce);
+  const double v = centre(rows, y), u = centre(columns, x);
+  const auto mean = [&](double row, double column) {
+    const std::size_t i = rows.first + std::min(static_cast<std::size_t>(row), rows.count - 1);
+    const std::size_t j = columns.first + std::min(static_cast<std::size_t>(column), columns.count - 1);
+    return block_mean(raw, channels, rows, columns, turn, c, i, j);
   };
   const double fy = v - std::floor(v), fx = u - std::floor(u);
-  const double value = (block(v, u) * (1 - fx) + block(v, u + 1) * fx) * (1 - fy) +
-                       (block(v + 1, u) * (1 - fx) + block(v + 1, u + 1) * fx) * fy;
-  return (value / 255.0 - static_cast<double>(spec.mean[c])) / static_cast<double>(spec.std[c]);
+  return (mean(v, u) * (1 - fx) + mean(v, u + 1) * fx) * (1 - fy) +
+         (mean(v + 1, u) * (1 - fx) + mean(v + 1, u + 1) * fx) * fy;
 }
 
 void equals_definition() {
   const ImageSpec spec = random_spec();
   ImageKernel kernel(spec);
-  for (int turn = 0; turn < 3; ++turn) {
-    const auto format = static_cast<PixelFormat>(random(0, 4));
-    const bool planar = format == PixelFormat::yuv420p || format == PixelFormat::nv12;
-    const bool same = random(0, 1) == 0 && !(planar && (spec.frame_width % 2 || spec.frame_height % 2));
-    const std::size_t step = planar ? 2 : 1;
-    const std::size_t width = same ? spec.frame_width : step * random(1, 30);
-    const std::size_t height = same ? spec.frame_height : step * random(1, 30);
+  const std::size_t channels = spec.channels();
+  for (int round = 0; round < 3; ++round) {
+    const auto format = static_cast<PixelFormat>(random(0, 6));
+    const std::size_t width = 2 * random(1, 20), height = 2 * random(1, 20);
     const std::size_t size = bytes(format, width, height);
     const auto data = exactly<std::uint8_t>(size);
     std::generate(data.get(), data.get() + size, [] { return static_cast<std::uint8_t>(generator()); });
-    const ImageView view{data.get(), format, width, height, random(0, 1) == 0};
-    const auto raw = exactly<std::uint8_t>(spec.frame_height * spec.frame_width * spec.channels());
-    kernel.raw(view, raw.get());
+    const ImageView view{
+        data.get(), format, width, height, random(0, 1) == 0, static_cast<Matrix>(random(0, 4))};
+
+    ImageSpec own = spec;
+    own.frame_height = height, own.frame_width = width;
+    const auto raw = exactly<std::uint8_t>(height * width * channels);
+    ImageKernel(own).raw(view, ImagePlan(one_to_one(height), one_to_one(width), false, false, false),
+                         raw.get());
+
+    const Turn turn{random(0, 1) == 0, random(0, 1) == 0, random(0, 1) == 0};
+    const std::size_t down = turn.swap ? width : height, across = turn.swap ? height : width;
+    const auto compare = [&](std::size_t out_height, std::size_t out_width, auto fill, auto check) {
+      const Axis rows = random_axis(down, out_height), columns = random_axis(across, out_width);
+      fill(ImagePlan(rows, columns, turn.swap, turn.flip_rows, turn.flip_columns));
+      for (std::size_t i = 0; i < channels * out_height * out_width; ++i) {
+        const std::size_t c = i % channels, x = i / channels % out_width, y = i / channels / out_width;
+        check(c, y, x, naive(raw.get(), channels, rows, columns, turn, c, y, x));
+      }
+    };
     const std::size_t plane = spec.height * spec.width;
-    const auto out = exactly<float>(spec.channels() * plane);
-    std::fill(out.get(), out.get() + spec.channels() * plane, 99.0f);
-    kernel.tensor(view, out.get());
-    for (std::size_t i = 0; i < spec.channels() * plane; ++i) {
-      const double want = naive(spec, raw.get(), i / plane, i % plane / spec.width, i % spec.width);
-      CHECK(std::fabs(static_cast<double>(out[i]) - want) < 1e-5);
-    }
+    const auto out = exactly<float>(channels * plane);
+    std::fill(out.get(), out.get() + channels * plane, 99.0f);
+    compare(
+        spec.height, spec.width, [&](const ImagePlan& plan) { kernel.tensor(view, plan, out.get()); },
+        [&](std::size_t c, std::size_t y, std::size_t x, double value) {
+          const double mean = static_cast<double>(spec.mean[c]), std = static_cast<double>(spec.std[c]);
+          const double want = value < 0.0 ? 0.0 : (value / 255.0 - mean) / std;
+          CHECK(std::fabs(static_cast<double>(out[c * plane + y * spec.width + x]) - want) < 2e-5);
+        });
+    const auto frame = exactly<std::uint8_t>(channels * spec.frame_height * spec.frame_width);
+    compare(
+        spec.frame_height, spec.frame_width,
+        [&](const ImagePlan& plan) { kernel.raw(view, plan, frame.get()); },
+        [&](std::size_t c, std::size_t y, std::size_t x, double value) {
+          const double want = value < 0.0 ? static_cast<double>(spec.mean[c]) * 255.0 : value;
+          CHECK(std::fabs(frame[(y * spec.frame_width + x) * channels + c] - want) < 0.501);
+        });
   }
 }
 
@@ -115,46 +156,78 @@ void colours() {
   // White, black and a saturated red, in limited range, as every decoder writes them.
   const std::uint8_t frame[] = {235, 235, 16, 16,  81,  81, 235, 235, 16,
                                 16,  81,  81, 128, 128, 90, 128, 128, 240};
-  ImageSpec spec{2, 6, Color::rgb, 1, {0, 0, 2, 6}, {0, 0, 2, 6}, 2, 6, {0, 0, 0}, {1, 1, 1}};
+  ImageSpec spec{2, 6, Color::rgb, 2, 6, {0, 0, 0}, {1, 1, 1}};
   ImageKernel kernel(spec);
+  const ImagePlan plan(one_to_one(2), one_to_one(6), false, false, false);
   std::uint8_t out[2 * 6 * 3];
-  kernel.raw({frame, PixelFormat::yuv420p, 6, 2, false}, out);
+  kernel.raw({frame, PixelFormat::yuv420p, 6, 2, false}, plan, out);
   CHECK(out[0] == 255 && out[1] == 255 && out[2] == 255);
   CHECK(out[6] == 0 && out[7] == 0 && out[8] == 0);
   CHECK(out[12] >= 253 && out[13] <= 1 && out[14] <= 1);
+  // The same red as BT.709 writes it.
+  const std::uint8_t red[] = {63, 102, 240};
+  ImageSpec small{1, 1, Color::rgb, 1, 1, {0, 0, 0}, {1, 1, 1}};
+  const ImagePlan pixel(one_to_one(1), one_to_one(1), false, false, false);
+  ImageKernel(small).raw({red, PixelFormat::yuv444p, 1, 1, false, Matrix::bt709}, pixel, out);
+  CHECK(out[0] >= 253 && out[1] <= 1 && out[2] <= 1);
 }
 
 void hostile() {
-  const ImageSpec good{4, 4, Color::gray, 2, {0, 0, 2, 2}, {0, 0, 2, 2}, 2, 2, {0}, {1}};
+  const ImageSpec good{4, 4, Color::gray, 2, 2, {0}, {1}};
   const auto broken = [&](auto change) {
     ImageSpec spec = good;
     change(spec);
     return refuses([&] { ImageKernel kernel(spec); });
   };
   CHECK(!broken([](ImageSpec&) {}));
-  CHECK(broken([](ImageSpec& s) { s.reduce = 0; }) && broken([](ImageSpec& s) { s.reduce = 33; }));
-  CHECK(broken([](ImageSpec& s) { s.crop.left = 1; }) && broken([](ImageSpec& s) { s.crop.height = 0; }));
-  CHECK(broken([](ImageSpec& s) { s.target.top = static_cast<std::size_t>(-1); }));
   CHECK(broken([](ImageSpec& s) { s.mean.clear(); }) && broken([](ImageSpec& s) { s.std = {0}; }));
   CHECK(broken([](ImageSpec& s) { s.frame_width = 0; }) &&
         broken([](ImageSpec& s) { s.height = std::size_t{1} << 40; }));
+  const auto wrong = [&](auto change) {
+    Axis axis{4, 2, 0, 2, 1.0, 0.0, 0, 2, 2};
+    change(axis);
+    return refuses([&] { ImagePlan(axis, one_to_one(2), false, false, false); }) &&
+           refuses([&] { ImagePlan(one_to_one(2), axis, true, true, true); });
+  };
+  CHECK(!wrong([](Axis&) {}));
+  CHECK(wrong([](Axis& a) { a.block = 0; }) && wrong([](Axis& a) { a.block = 129; }));
+  CHECK(wrong([](Axis& a) { a.block = 5; }) && wrong([](Axis& a) { a.camera = std::size_t{1} << 33; }));
+  CHECK(wrong([](Axis& a) { a.first = 1; }) && wrong([](Axis& a) { a.count = 0; }));
+  CHECK(wrong([](Axis& a) { a.first = static_cast<std::size_t>(-1); }) &&
+        wrong([](Axis& a) { a.length = 3; }));
+  CHECK(wrong([](Axis& a) { a.start = static_cast<std::size_t>(-1); }) && wrong([](Axis& a) { a.out = 0; }));
+  CHECK(wrong([](Axis& a) { a.step = std::nan(""); }) && wrong([](Axis& a) { a.step = -1.0; }));
+  CHECK(wrong([](Axis& a) { a.shift = HUGE_VAL; }));
   ImageKernel kernel(good);
+  const ImagePlan plan(one_to_one(4), one_to_one(4), false, false, false);
   const std::uint8_t data[64] = {};
   std::uint8_t out[16];
-  CHECK(refuses([&] { kernel.raw({data, PixelFormat::nv12, 3, 4, true}, out); }));
-  CHECK(refuses([&] { kernel.raw({data, PixelFormat::yuv420p, 4, 3, true}, out); }));
-  CHECK(refuses([&] { kernel.raw({data, PixelFormat::gray8, 0, 4, true}, out); }));
-  CHECK(refuses([&] { kernel.raw({data, PixelFormat::gray8, std::size_t{1} << 33, 1, true}, out); }));
+  kernel.raw({data, PixelFormat::gray8, 4, 4, true}, plan, out);
+  CHECK(
+      refuses([&] { kernel.raw({data, PixelFormat::gray8, 8, 2, true}, plan, out); }));  // of another picture
+  float tensor[4];
+  CHECK(refuses(
+      [&] { kernel.tensor({data, PixelFormat::gray8, 4, 4, true}, plan, tensor); }));  // another output
+  const auto refused = [&](PixelFormat format, std::size_t width, std::size_t height) {
+    const ImagePlan odd({width, 1, 0, width, 1, 0, 0, 4, 4}, {height, 1, 0, height, 1, 0, 0, 4, 4}, true,
+                        false, false);
+    return refuses([&] { kernel.raw({data, format, width, height, true}, odd, out); });
+  };
+  CHECK(refused(PixelFormat::nv12, 3, 4) && refused(PixelFormat::yuv420p, 4, 3) &&
+        refused(PixelFormat::yuv422p, 3, 4) && !refused(PixelFormat::yuv422p, 4, 3));
 }
 
 void two_threads() {
-  const ImageSpec spec{16, 16, Color::rgb, 1, {0, 0, 16, 16}, {0, 0, 8, 8}, 8, 8, {0, 0, 0}, {1, 1, 1}};
+  const ImageSpec spec{16, 16, Color::rgb, 8, 8, {0, 0, 0}, {1, 1, 1}};
   ImageKernel kernel(spec);
   const auto work = [&](std::size_t side, std::uint8_t level) {
     const std::vector<std::uint8_t> data(side * side * 3, level);
     std::vector<float> out(3 * 8 * 8);
+    const auto step = static_cast<double>(side) / 8.0;
+    const Axis axis{side, 1, 0, side, step, 0.0, 0, 8, 8};
+    const ImagePlan plan(axis, axis, level > 100, false, level > 100);
     for (int turn = 0; turn < 300; ++turn) {
-      kernel.tensor({data.data(), PixelFormat::bgr24, side, side, true}, out.data());
+      kernel.tensor({data.data(), PixelFormat::bgr24, side, side, true}, plan, out.data());
       for (const float value : out) CHECK(std::fabs(value - static_cast<float>(level) / 255.0f) < 1e-6f);
     }
   };

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,13 @@ import numpy as np
 import pytest
 from onnx import helper
 
+import mmedge
 from mmedge.bundle import write_archive
 from mmedge.bundle.manifest import Manifest
 from mmedge.cli import run
+from mmedge.errors import ConfigError
 from mmedge.sinks.console import _table
-from mmedge.types import Box, Result, TaskResult
+from mmedge.types import Box, Description, Result, TaskResult
 from tests import tiny
 
 LEFT, TOP = (4.0 * axis.reshape(-1) for axis in np.meshgrid(np.arange(4), np.arange(4)))
@@ -40,6 +43,10 @@ def network() -> bytes:
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
+    return make_bundle(tmp_path)
+
+
+def make_bundle(tmp_path: Path, **rule: Any) -> Path:
     # A white picture of 4:3 fills rows 2 to 14 of the 16: the outer cells are half covered.
     scores = np.repeat(np.float32([0.5, 1.0, 1.0, 0.5]), 4)
     want = np.concatenate([CELLS, scores[None]])
@@ -61,7 +68,9 @@ def bundle(tmp_path: Path) -> Path:
                 "frame": [48, 64],
             }
         },
-        "stages": {"net": {"inputs": {"images": "camera"}, "outputs": {"output0": ["batch", 5, 16]}, "on": "camera"}},
+        "stages": {
+            "net": {"inputs": {"images": "camera"}, "outputs": {"output0": ["batch", 5, 16]}, "on": "camera", **rule}
+        },
         "tasks": {
             "bright": {
                 "kind": "detection",
@@ -115,6 +124,55 @@ def test_boxes_are_in_the_result_lines_and_come_back_in_a_replay(
     assert run(["replay", str(tmp_path / "tape"), str(bundle), "--json"]) == 0
     replayed = [json.loads(line)["tasks"]["bright"] for line in capfd.readouterr().out.splitlines()]
     assert replayed == lines
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_boxes_are_of_the_picture_they_were_found_in_when_the_camera_changes(tmp_path: Path, mode: str) -> None:
+    """White pictures of many shapes: the cells that are filled cover the picture, and each is mapped as it was seen."""
+    shapes = [((48, 64), (1, 1), 0), ((64, 48), (1, 1), 0), ((80, 160), (1, 1), 0), ((48, 64), (1, 1), 90)]
+    shapes += [((48, 64), (2, 1), 0), ((64, 48), (1, 2), 180), ((160, 90), (16, 9), 270)]
+    covered = []
+    with mmedge.Pipeline(make_bundle(tmp_path, mode=mode), {"camera": "push://"}, latency="low") as pipe:
+        results = iter(pipe)
+        for (rows, columns), aspect, rotation in shapes * 3:
+            said = Description(pixel_aspect=aspect, rotation=rotation)  # type: ignore[arg-type]
+            pipe.push("camera", np.full((rows, columns), 255, np.uint8), time.monotonic_ns(), description=said)
+            boxes = next(results).tasks["bright"].boxes
+            covered.append(sum((box.x2 - box.x1) * (box.y2 - box.y1) for box in boxes))
+            assert {(box.x1 == 0.0, box.x2 == 1.0) for box in boxes} >= {(True, False), (False, True)}
+            assert {(box.y1 == 0.0, box.y2 == 1.0) for box in boxes} >= {(True, False), (False, True)}
+            if mode == "async":
+                time.sleep(0.02)  # the background run ends: the next result shows it, mapped as it was fed
+    assert covered == pytest.approx([1.0] * len(covered), abs=1e-3)
+
+
+@pytest.mark.parametrize("said", [{"rotation": 45}, {"pixel_aspect": (0, 1)}, {"matrix": "ycgco"}, None])
+def test_a_push_with_a_description_that_cannot_be_is_refused(bundle: Path, said: Any) -> None:
+    description = 7 if said is None else Description(**said)
+    picture = np.zeros((48, 64), np.uint8)
+    with (
+        mmedge.Pipeline(bundle, {"camera": "push://"}) as pipe,
+        pytest.raises(ConfigError, match="description"),
+    ):
+        pipe.push("camera", picture, time.monotonic_ns(), description=description)  # type: ignore[arg-type]
+
+
+def test_a_phones_clip_is_seen_upright_live_recorded_and_replayed(
+    bundle: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The upper half is white as it is shown; it is stored on its side, with pixels that are not square."""
+    pictures = pytest.importorskip("benchmarks.media_pictures")
+    shape = pictures.Shape(48, 48, (4, 3), rotation=90)  # shown 48 pixels wide, 64 high
+    upright = np.zeros((48, 48), np.uint8)
+    upright[:24] = 255
+    pictures.write_shape(tmp_path / "phone.mp4", shape, np.ascontiguousarray(np.rot90(upright)))
+    assert play(bundle, tmp_path / "phone.mp4", "--json", "--record", tmp_path / "tape") == 0
+    lines = [json.loads(line)["tasks"]["bright"] for line in capfd.readouterr().out.splitlines()]
+    boxes = lines[0]["boxes"]
+    assert {(box["y1"], box["y2"]) for box in boxes} == {(0.0, 0.25), (0.25, 0.5)}
+    assert sum((box["x2"] - box["x1"]) * (box["y2"] - box["y1"]) for box in boxes) == pytest.approx(0.5, abs=1e-3)
+    assert run(["replay", str(tmp_path / "tape"), str(bundle), "--json"]) == 0
+    assert [json.loads(line)["tasks"]["bright"] for line in capfd.readouterr().out.splitlines()] == lines
 
 
 def test_people_see_boxes_when_they_change(bundle: Path, clip: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -19,7 +19,7 @@ from mmedge.ipc.channel import EVENTS, MAX_TEXT, PacketReader, PacketWriter
 from mmedge.ipc.control import Control, Ring
 from mmedge.ipc.frames import FramePool
 from mmedge.ipc.wake import Wake
-from mmedge.types import Block, EndOfStream, Frame, Packet, Tensor, Text
+from mmedge.types import Block, Description, EndOfStream, Frame, Packet, Tensor, Text
 from tests.processes import child
 
 STAMP = {"stream": "s", "seq": 3, "capture_ns": 10, "arrive_ns": 11, "epoch": 2, "uncertainty_ns": 5, "quality": "C"}
@@ -76,11 +76,25 @@ PACKETS: st.SearchStrategy[Packet] = st.one_of(
         arrays(st.sampled_from([np.float32, np.int16, np.uint8]), st.tuples(st.integers(1, 3), st.integers(1, 4))),
     ),
     st.builds(
-        lambda data, full: Frame(
-            data=data, format="gray8", width=data.shape[1], height=data.shape[0], full_range=full, **STAMP
+        lambda data, said: Frame(
+            data=data,
+            format="gray8",
+            width=data.shape[1],
+            height=data.shape[0],
+            description=said,
+            **STAMP,
         ),
         arrays(np.uint8, st.tuples(st.integers(1, 6), st.integers(1, 6))),
-        st.booleans(),
+        st.builds(
+            Description,
+            matrix=st.sampled_from(["bt601", "bt2020"]),
+            full_range=st.booleans(),
+            transfer=st.sampled_from(["sdr", "hlg"]),
+            rotation=st.sampled_from([0, 90, 180, 270]),
+            mirrored=st.booleans(),
+            pixel_aspect=st.tuples(st.integers(1, 65_536), st.integers(1, 65_536)),
+            fields=st.sampled_from(["progressive", "top"]),
+        ),
     ),
 )
 

@@ -27,6 +27,8 @@ from mmedge.export.datasets.scenes import SceneRenderer  # noqa: E402
 from mmedge.export.datasets.speech import OTHER, Bank, _bank, trim  # noqa: E402
 from mmedge.export.datasets.windows import WindowMaker, babble, coloured_noise, tones  # noqa: E402
 from mmedge.export.shipped import shipped_recipe  # noqa: E402
+from mmedge.fusion.feed import recorded_frame  # noqa: E402
+from mmedge.preprocess import reference  # noqa: E402
 
 ASSETS = Path(mmedge.__file__).parent / "assets" / "digits"
 WINDOW = 12_000
@@ -262,6 +264,18 @@ def write_folder(folder: Path, lines: list[str], header: str = HEADER) -> Path:
 
 
 GOOD = ["train,a,3,a.png,a.wav,", "validation,b,none,a.png,,", "test,c,3,,a.wav,"]
+
+
+def test_a_folders_photos_are_fitted_as_a_camera_of_their_size_is(recipe, tmp_path: Path) -> None:
+    """A wide photo is not squeezed into ``frame``: training sees what a run sees."""
+    spec = msgspec.structs.replace(recipe.inputs["image"], fit="letterbox")
+    recipe = msgspec.structs.replace(recipe, inputs={**recipe.inputs, "image": spec})
+    folder = Folder(recipe, write_folder(tmp_path, GOOD))
+    photo = np.random.default_rng(0).integers(0, 256, (90, 160), np.uint8)
+    cv2.imwrite(str(tmp_path / "a.png"), photo)
+    got = folder.load(folder.rows[0]).inputs["image"]
+    want = reference.to_frame(recorded_frame("i", photo[..., None], spec), spec)[0]
+    assert np.abs(got.astype(int) - want).max() <= 1
 
 
 def test_folder_reads_images_and_sound(recipe, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from mmedge.bundle.manifest import Detection, ImageInput, Task
 from mmedge.errors import EngineError
 from mmedge.interpret import Interpreter, make_interpreter
 from mmedge.preprocess import ImagePreprocessor
-from mmedge.preprocess.geometry import to_picture
+from mmedge.preprocess.fit import Seen, to_picture
 from mmedge.types import Box, Frame, Snapshot, TaskResult
 
 SEEN = Snapshot(t_ns=0, seq=0, present={"camera": True})
@@ -29,7 +29,9 @@ def seat(**changes: Any) -> ImageInput:
     return ImageInput(**{**plain, **changes})
 
 
-def detector(layout: str, classes: int = 3, spec: ImageInput | None = None, **changes: Any) -> Interpreter:
+def detector(
+    layout: str, classes: int = 3, spec: ImageInput | None = None, seen: Seen | None = None, **changes: Any
+) -> Interpreter:
     detection = {name: changes.pop(name) for name in ("iou", "max_boxes") if name in changes}
     task = Task(
         kind="detection",
@@ -39,7 +41,8 @@ def detector(layout: str, classes: int = 3, spec: ImageInput | None = None, **ch
         detection=Detection(layout=layout, input="camera", **detection),  # type: ignore[arg-type]
         **changes,
     )
-    return make_interpreter("things", task, tuple(f"c{i}" for i in range(classes)), partial(to_picture, spec or seat()))
+    back = partial(to_picture, spec or seat(), seen=seen)
+    return make_interpreter("things", task, tuple(f"c{i}" for i in range(classes)), back)
 
 
 def output(layout: str, corners: Any, scores: Any, classes: Any, count: int = 3) -> np.ndarray:
@@ -95,11 +98,12 @@ def test_a_box_comes_back_to_where_the_camera_saw_it(spec: ImageInput, camera: t
     ImagePreprocessor(spec).tensor(frame, tensor)
     bright = [np.flatnonzero(tensor[0, 0].max(axis=axis) > 0.5) for axis in (0, 1)]
     (x1, x2), (y1, y2) = ((found[0], found[-1] + 1) for found in bright)
-    (found,) = detector("boxes", spec=spec)(output("boxes", [[x1, y1, x2, y2]], [0.9], [0]), SEEN).boxes
+    seen = Seen.of(frame)
+    (found,) = detector("boxes", spec=spec, seen=seen)(output("boxes", [[x1, y1, x2, y2]], [0.9], [0]), SEEN).boxes
     # One pixel of the network's input, seen in the camera's picture.
     pixel = np.zeros((1, 4))
     pixel[0, 2:] = 1.0
-    to_picture(spec, pixel)
+    to_picture(spec, pixel, seen)
     one_x, one_y = pixel[0, 2] - pixel[0, 0], pixel[0, 3] - pixel[0, 1]
     for got, want, one in (
         (found.x1, box[0] / width, one_x),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from contextlib import suppress
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mmedge.bundle.manifest import AudioInput, ImageInput, TensorInput, TextInput
+from mmedge.capture.description import turning
 from mmedge.errors import ConfigError, MmedgeError, SourceError
 from mmedge.recording import writer as writer_module
 from mmedge.recording.event_log import check_folder, file_stems, read_header
 from mmedge.recording.reader import Recording
 from mmedge.recording.writer import Recorder, make_header
-from mmedge.types import Block, EndOfStream, Frame, Packet, Tensor, Text
+from mmedge.types import Block, Description, EndOfStream, Frame, Packet, Tensor, Text
 
 SEATS: dict[str, Any] = {
     "image": ImageInput(size=(4, 4), color="gray", mean=(0.0,), std=(1.0,)),
@@ -26,7 +28,10 @@ SEATS: dict[str, Any] = {
     "imu": TensorInput(shape=(2, 3), dtype="float16"),
     "words": TextInput(max_tokens=4),
 }
-SHAPES = {"gray8": (1, 1), "yuv420p": (1.5, 1), "nv12": (1.5, 1), "rgb24": (1, 1, 3), "bgr24": (1, 1, 3)}
+SHAPES = {
+    "gray8": (1, 1), "yuv420p": (1.5, 1), "nv12": (1.5, 1), "yuv422p": (2, 1), "yuv444p": (3, 1),
+    "rgb24": (1, 1, 3), "bgr24": (1, 1, 3),
+}  # fmt: skip
 
 
 def record(folder: Path, turns: list[list[Packet]], **options: Any) -> Recorder:
@@ -68,14 +73,38 @@ def read(folder: Path) -> tuple[list[Packet], str | None]:
 @pytest.mark.parametrize("kind", SHAPES)
 @pytest.mark.parametrize("size", [(64, 48), (66, 50), (2, 2), (7, 5)])
 def test_pictures_of_every_format_come_back_bit_by_bit(tmp_path: Path, kind: str, size: tuple[int, int]) -> None:
-    if kind in ("yuv420p", "nv12") and size[0] % 2:
+    if kind in ("yuv420p", "nv12", "yuv422p") and size[0] % 2:
         pytest.skip("these formats have even sides")
-    frames = [frame(seq, kind, *size, full_range=bool(seq % 2)) for seq in range(5)]
+    frames = [frame(seq, kind, *size, description=Description(full_range=bool(seq % 2))) for seq in range(5)]
     record(tmp_path / "r", [[f] for f in frames])
     got, cut = read(tmp_path / "r")
     assert cut is None
     assert len(got) == 5
     assert all(same(a, b) for a, b in zip(frames, got, strict=True))
+
+
+def test_what_a_stream_says_of_its_pictures_comes_back_and_is_in_the_file(tmp_path: Path) -> None:
+    av = pytest.importorskip("av")
+    said = [
+        Description(full_range=False),
+        Description(matrix="bt709", full_range=False, pixel_aspect=(64, 45)),
+        Description(matrix="bt2020", transfer="pq", rotation=90, mirrored=True, fields="top"),
+    ]
+    frames = [frame(seq, "yuv420p", 64, 48, description=text) for seq, text in enumerate(said)]
+    record(tmp_path / "r", [[f] for f in frames])
+    got, cut = read(tmp_path / "r")
+    assert cut is None
+    assert all(same(a, b) for a, b in zip(frames, got, strict=True))
+    lines = (tmp_path / "r" / "events.jsonl").read_text().splitlines()
+    assert "description" not in lines[0]  # as recordings were written before there was one
+    with av.open(str(tmp_path / "r" / "image.1.mkv")) as container:
+        stream = container.streams.video[0]
+        picture = next(container.decode(stream))
+        assert (stream.sample_aspect_ratio, picture.colorspace, picture.color_range) == (Fraction(64, 45), 1, 1)
+    with av.open(str(tmp_path / "r" / "image.2.mkv")) as container:
+        picture = next(container.decode(video=0))
+        assert turning(bytes(picture.side_data.get("DISPLAYMATRIX"))) == (90, True)
+        assert (picture.colorspace, picture.color_trc) == (9, 16)
 
 
 def test_every_kind_of_packet_comes_back(tmp_path: Path) -> None:

@@ -108,7 +108,9 @@ def test_csi_pipeline() -> None:
         (
             "nvarguscamerasrc sensor-id=1"
             " ! video/x-raw(memory:NVMM),width=1920,height=1080,framerate=60/1,format=NV12"
-            " ! nvvidconv ! video/x-raw,format=NV12,width=1920,height=1080 ! fdsink fd=1 sync=false"
+            " ! nvvidconv ! video/x-raw,format=NV12,width=1920,height=1080 ! videoconvert"
+            " ! video/x-raw,format=NV12,width=1920,height=1080,pixel-aspect-ratio=1/1,colorimetry=bt601"
+            " ! fdsink fd=1 sync=false"
         ),
         1920,
         1080,
@@ -120,7 +122,9 @@ def test_gst_pipeline_takes_its_size_from_the_caps() -> None:
     text, width, height = pipeline_text(parse("gst:a ! video/x-raw,width=320,height=(int)240 ! b"))
     assert (width, height) == (320, 240)
     assert text.endswith(
-        "b ! videoconvert ! videoscale ! video/x-raw,format=NV12,width=320,height=240 ! fdsink fd=1 sync=false"
+        "b ! videoconvert ! videoscale"
+        " ! video/x-raw,format=NV12,width=320,height=240,pixel-aspect-ratio=1/1,colorimetry=bt601"
+        " ! fdsink fd=1 sync=false"
     )
     assert "videorate ! video/x-raw,framerate=15/1" in pipeline_text(parse("gst:a?width=64&height=48&fps=15"))[0]
 
