@@ -20,7 +20,7 @@ from mmedge.bundle import Bundle, load
 from mmedge.errors import ConfigError
 from mmedge.pipeline import Pipeline
 from mmedge.pipeline.arguments import check_duration
-from mmedge.pipeline.runtime import PUSH
+from mmedge.pipeline.spec import PUSH
 from mmedge.pipeline.unanswered import unanswered
 from mmedge.types import Backend, Precision
 

@@ -141,7 +141,7 @@ class Datagrams:
 def _bound(url: str) -> socket.socket:
     parts = urlsplit(url)
     wishes = {name: values[-1] for name, values in parse_qs(parts.query).items()}
-    host = (parts.hostname or "").removeprefix("@")
+    host = (parts.hostname or "").lstrip("@")  # as players write it
     try:
         address = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
     except ValueError:

@@ -18,7 +18,7 @@ from mmedge.cli.output import Allow, JsonLines, Sinks, abandon_stdout, documents
 from mmedge.cli.signals import Stopped, finish
 from mmedge.errors import ConfigError
 from mmedge.pipeline import Percentiles, Pipeline, Statistics
-from mmedge.pipeline.runtime import PUSH
+from mmedge.pipeline.spec import PUSH
 from mmedge.pipeline.statistics import told
 from mmedge.sinks import JsonlSink, Sink
 from mmedge.types import Backend, Latency, Precision, Video

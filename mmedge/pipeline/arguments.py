@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import numpy as np
 
 from mmedge.address import Address
+from mmedge.capture import parse
 from mmedge.errors import ConfigError
 from mmedge.ipc.channel import MAX_TEXT
+from mmedge.pipeline.spec import PUSH
 from mmedge.sinks import is_sink, sink_forms
-from mmedge.types import Description, Frame, Packet
+from mmedge.types import Description, Frame, Latency, Packet
 
 MAX_DURATION_S = 1e7  # 116 days: far below what int64 ns hold
 
@@ -127,3 +130,17 @@ def described(packet: Packet, description: Description) -> Frame:
             f"the description is not valid: {error}", where=where, fix="see mmedge.types.Description"
         ) from error
     return replace(packet, description=checked)
+
+
+def has_device(inputs: Mapping[str, Address]) -> bool:
+    """Tell whether a live device feeds an input."""
+    return any(uri != PUSH and parse(uri).live for uri in inputs.values())
+
+
+def chosen_results(
+    results: Literal["auto", "latest", "all"], latency: Latency, inputs: Mapping[str, Address]
+) -> Literal["latest", "all"]:
+    """Return which results a slow reader gets: of live devices the latest, of files and pushes all."""
+    if results != "auto":
+        return results
+    return "latest" if has_device(inputs) and latency != "offline" else "all"

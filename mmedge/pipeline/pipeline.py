@@ -17,7 +17,6 @@ import numpy.typing as npt
 from mmedge.address import Address
 from mmedge.bundle import AudioInput, Bundle, ImageInput, load
 from mmedge.bundle.manifest import TensorInput, TextInput
-from mmedge.capture import parse
 from mmedge.errors import ConfigError, MmedgeError
 from mmedge.fusion.consent import Consent, check_consent
 from mmedge.ipc.channel import MAX_SAMPLES
@@ -29,12 +28,14 @@ from mmedge.pipeline.arguments import (
     check_sources,
     check_speed,
     check_text,
+    chosen_results,
     described,
+    has_device,
 )
 from mmedge.pipeline.check import check_run
 from mmedge.pipeline.remote import RemoteRuntime
-from mmedge.pipeline.runtime import PUSH, Runtime
-from mmedge.pipeline.spec import RunSpec
+from mmedge.pipeline.runtime import Runtime
+from mmedge.pipeline.spec import PUSH, RunSpec
 from mmedge.pipeline.statistics import Statistics
 from mmedge.pipeline.unanswered import unanswered
 from mmedge.sinks import Sink, make_sink
@@ -121,7 +122,7 @@ class Pipeline:
                 isolation=self._isolation(isolation, sources),
                 record=None if record is None else str(Path(record).absolute()),
                 video=video,
-                results=_results(results, latency, sources),
+                results=chosen_results(results, latency, sources),
                 allow=tuple(allow),
             )
             check_run(spec, self.bundle.manifest)
@@ -141,7 +142,7 @@ class Pipeline:
         self, isolation: Literal["auto", "process", "thread"], inputs: Mapping[str, Address]
     ) -> Literal["process", "thread"]:
         if isolation == "auto":
-            isolation = "process" if _has_device(inputs) else "thread"
+            isolation = "process" if has_device(inputs) else "thread"
         for name, stage in self.bundle.manifest.stages.items():
             if isolation == "process" and (stage.callable or "").startswith("__main__:"):
                 raise ConfigError(
@@ -388,15 +389,3 @@ class Pipeline:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _has_device(inputs: Mapping[str, Address]) -> bool:
-    return any(uri != PUSH and parse(uri).live for uri in inputs.values())
-
-
-def _results(
-    results: Literal["auto", "latest", "all"], latency: Latency, inputs: Mapping[str, Address]
-) -> Literal["latest", "all"]:
-    if results != "auto":
-        return results
-    return "latest" if _has_device(inputs) and latency != "offline" else "all"

@@ -16,7 +16,6 @@ from typing import Protocol
 
 import msgspec
 
-from mmedge.address import Address
 from mmedge.bundle import Bundle
 from mmedge.calibration.offsets import alignment
 from mmedge.capture import Source, SourceHealth, open_sources
@@ -27,7 +26,7 @@ from mmedge.pipeline.check import check_run
 from mmedge.pipeline.inbox import Inbox, release
 from mmedge.pipeline.inference import Inference, SkippedTrigger
 from mmedge.pipeline.shed import shed
-from mmedge.pipeline.spec import RunSpec
+from mmedge.pipeline.spec import PUSH, RunSpec
 from mmedge.pipeline.statistics import Statistics
 from mmedge.recording.decision import Decision
 from mmedge.recording.event_log import Rules
@@ -36,7 +35,6 @@ from mmedge.sync import Synchronizer, apply_preset, hold_ns
 from mmedge.types import Packet, Result, Snapshot
 
 log = logging.getLogger("mmedge.runtime")
-PUSH = Address("push://")
 RESULTS = 64  # results that wait to be read: two seconds at 30 a second
 MAX_AHEAD_NS = 5_000_000_000  # by how far one file may run ahead of the others
 STARTUP_NS = 2_000_000_000  # in which an input may be missing without a reason

@@ -9,6 +9,8 @@ import msgspec
 from mmedge.address import Address
 from mmedge.types import Backend, Latency, Precision, Video
 
+PUSH = Address("push://")  # of an input that the user's own code feeds
+
 
 class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What to run, on what, and how fast.
