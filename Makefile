@@ -35,11 +35,14 @@ ARITHMETIC = $$(grep -rl --include='*.py' mark.arithmetic tests)
 demo: $(VENV)/installed
 	$(BIN)/mmedge demo
 
+# What shares no device runs on all cores; the rest keeps time, and has the machine for itself.
 test: $(VENV)/tests-installed
-	$(BIN)/pytest -m "not long"
+	$(BIN)/pytest -m "not long" --numprocesses auto --dist loadfile tests/unit tests/project
+	$(BIN)/pytest -m "not long" tests/integration tests/gpu
 
 test-all: $(VENV)/tests-installed
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --dist loadfile tests/unit tests/project
+	$(BIN)/pytest tests/integration tests/gpu
 
 check: $(VENV)/tests-installed
 	$(BIN)/ruff check .
