@@ -35,14 +35,18 @@ ARITHMETIC = $$(grep -rl --include='*.py' mark.arithmetic tests)
 demo: $(VENV)/installed
 	$(BIN)/mmedge demo
 
-# What shares no device runs on all cores; the rest keeps time, and has the machine for itself.
+# What keeps no time runs on all cores; then the rest has the machine for itself. Named, because collecting takes long.
+PARALLEL = --numprocesses auto --dist loadfile tests/unit tests/project \
+  $$(grep -rl --include='*.py' mark.parallel tests/integration)
+ALONE = tests/gpu $$(grep -rL --include='test_*.py' mark.parallel tests/integration)
+
 test: $(VENV)/tests-installed
-	$(BIN)/pytest -m "not long" --numprocesses auto --dist loadfile tests/unit tests/project
-	$(BIN)/pytest -m "not long" tests/integration tests/gpu
+	$(BIN)/pytest -m "not long" $(PARALLEL)
+	$(BIN)/pytest -m "not long" $(ALONE)
 
 test-all: $(VENV)/tests-installed
-	$(BIN)/pytest --numprocesses auto --dist loadfile tests/unit tests/project
-	$(BIN)/pytest tests/integration tests/gpu
+	$(BIN)/pytest $(PARALLEL)
+	$(BIN)/pytest $(ALONE)
 
 check: $(VENV)/tests-installed
 	$(BIN)/ruff check .

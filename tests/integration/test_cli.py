@@ -15,6 +15,8 @@ import pytest
 from mmedge.cli import run
 from tests.tiny import tiny_bundle
 
+pytestmark = pytest.mark.parallel
+
 
 class InProcess:
     """Runs a command line in this process: the same code as the command, without its start-up."""

@@ -16,6 +16,8 @@ from mmedge.capture.base import StartTime
 from mmedge.capture.times import PictureTimes
 from mmedge.extras import require
 
+pytestmark = pytest.mark.parallel
+
 S = 1_000_000_000
 PAIRS = [(c, *pair) for c, (videos, audios) in CONTAINERS.items() for pair in product(videos, audios)]
 

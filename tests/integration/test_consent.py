@@ -18,6 +18,8 @@ from mmedge.fusion.rules import joint_of_two
 from tests.conftest import WriteClip
 from tests.hostile import RULE, calling, pack
 
+pytestmark = pytest.mark.parallel
+
 X = {"x": "push://"}
 
 

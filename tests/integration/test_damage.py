@@ -28,6 +28,8 @@ from tests import tiny
 from tests.lines import replayed_line
 from tests.tiny import tiny_bundle
 
+pytestmark = pytest.mark.parallel
+
 
 @pytest.fixture(scope="module")
 def wholes(tmp_path_factory: pytest.TempPathFactory) -> Any:

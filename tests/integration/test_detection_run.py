@@ -22,6 +22,8 @@ from mmedge.sinks.console import _table
 from mmedge.types import Box, Description, Result, TaskResult
 from tests import tiny
 
+pytestmark = pytest.mark.parallel
+
 LEFT, TOP = (4.0 * axis.reshape(-1) for axis in np.meshgrid(np.arange(4), np.arange(4)))
 CELLS = np.stack([LEFT + 2, TOP + 2, np.full(16, 4.0), np.full(16, 4.0)]).astype(np.float32)
 

@@ -199,7 +199,7 @@ def test_a_rule_that_the_end_cuts_off_has_not_failed(
     monkeypatch.syspath_prepend(tmp_path)
     bundle = imu_bundle(tmp_path / "imu.mmedge", rule=f"{name}:slow", policy=policy, timeout_ms=60_000, **stage)
     began = time.monotonic()
-    with mmedge.Pipeline(bundle, {"image": source}, duration_s=1.5) as pipe:
+    with mmedge.Pipeline(bundle, {"image": source}, duration_s=1.5, allow=[name]) as pipe:
         if source == "push://":
             for _ in range(20):
                 pipe.push("image", np.zeros((8, 8), np.uint8), time.monotonic_ns())

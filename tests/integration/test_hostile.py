@@ -21,6 +21,8 @@ from mmedge.fusion import trial as trial_module
 from tests.hostile import CONTAINERS, NETWORKS, corpus, golden, manifest, network, pack, with_network
 from tests.tiny import tiny_bundle
 
+pytestmark = pytest.mark.parallel
+
 
 @pytest.fixture(autouse=True)
 def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,8 @@ from benchmarks import media_clips as clips
 from mmedge.capture.interlace import Deinterlacer, Picture
 from mmedge.extras import require
 
+pytestmark = pytest.mark.parallel
+
 STEP = 4  # columns that the bar moves from one field to the next
 
 

@@ -23,6 +23,8 @@ from mmedge.export.datasets.media import write_clip
 from tests.networks import FLOAT, NODE, network, seeing
 from tests.texts import tokenizer_json
 
+pytestmark = pytest.mark.parallel
+
 GRID, CELL = 20, 16
 # A YOLO of 320x320 has cells of three sizes; those of the other two see nothing here.
 OTHERS = 40 * 40 + 10 * 10

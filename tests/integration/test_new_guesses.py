@@ -18,6 +18,8 @@ from mmedge.fusion import load_graph
 from tests.networks import FLOAT, NODE, network, seeing
 from tests.texts import tokenizer_json
 
+pytestmark = pytest.mark.parallel
+
 INT64 = TensorProto.INT64
 
 

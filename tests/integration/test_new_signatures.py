@@ -19,6 +19,8 @@ from mmedge.export.brought.project_text import joined_labels, rule_text
 from mmedge.export.recipe import RecipeTask
 from tests.networks import FLOAT, NODE, network, seeing
 
+pytestmark = pytest.mark.parallel
+
 INT64, FLOAT16 = TensorProto.INT64, TensorProto.FLOAT16
 PICTURE = {"x": [1, 3, 16, 16]}
 

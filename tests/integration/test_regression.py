@@ -63,6 +63,8 @@ MODEL = """
 from torch import nn
 from mmedge.export.models.staged import StagedModel
 
+pytestmark = pytest.mark.parallel
+
 
 class Net(nn.Module):
     def __init__(self):

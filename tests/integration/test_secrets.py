@@ -23,6 +23,8 @@ from mmedge.replay.inputs import plain_seats, record
 from tests.processes import children, run_until, until
 from tests.tiny import tiny_bundle
 
+pytestmark = pytest.mark.parallel
+
 TOKEN = "kW7zQpLmX3vRt9bY"  # in every place of a secret
 SMALL = "width=160&height=120&fps=30"
 
