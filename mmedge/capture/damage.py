@@ -7,6 +7,7 @@ import logging
 import math
 from collections import Counter, deque
 from collections.abc import Iterator
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,8 @@ class CheckedDecoder:
         self.failed = 0  # packets that the decoder refused
         self._sent = 0  # packets
         self._hurt: deque[int] = deque()  # numbers of the damaged packets that no key frame followed yet
+        # Shapes of a pixel, each with the number of the packet that it came with: pictures leave later than they come.
+        self._aspects: deque[tuple[int, Fraction | None]] = deque(maxlen=_PATIENCE)
         self._begun = self._alone or self._restarts  # H.264 decoders give nothing before they can
         self._keys: deque[int] = deque(maxlen=_PATIENCE)  # numbers of packets that the container calls key frames
         self._keyed = False  # whether the decoder has called a picture a key frame: some never do
@@ -116,9 +119,18 @@ class CheckedDecoder:
             self._be_lenient()
         yield from self._lost()
 
+    def aspect_of(self, frame: Any) -> Fraction | None:
+        """Return the sample aspect ratio that the stream stated for a picture; None where it states none."""
+        number = self._sent if frame.opaque is None else frame.opaque
+        return next((aspect for first, aspect in reversed(self._aspects) if first <= number), None)
+
     def _send(self, packet: Any) -> tuple[list[Any], bool]:
         try:
-            return self._context.decode(packet), False
+            frames = self._context.decode(packet)
+            now = self._context.sample_aspect_ratio
+            if not self._aspects or self._aspects[-1][1] != now:
+                self._aspects.append((self._sent, now))
+            return frames, False
         except self._av.error.EOFError:
             return [], False  # a second flush: nothing was left
         except self._av.error.FFmpegError:  # damage also leads to what a decoder does not know, or takes for a misuse

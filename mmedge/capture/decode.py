@@ -83,7 +83,7 @@ class PictureDecoder:
         self._whole = Deinterlacer(source.remark)
         self.decoded = 0  # pictures that came out of the decoder, also those that are not given
         self._reformatter = av.video.reformatter.VideoReformatter()
-        self._describe = Describer(source, stream)
+        self._describe = Describer(source, stream, self._checked.aspect_of)
 
     def decode(self, packet: Any) -> Iterator[Picture]:
         """Yield the pictures, their times strictly rising."""
