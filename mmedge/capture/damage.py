@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mmedge._native import core
-from mmedge.capture.h264 import FrameNumbers
+from mmedge.capture.h264 import FrameNumbers, zeroed
 from mmedge.extras import require
 
 log = logging.getLogger("mmedge.capture")
@@ -50,6 +50,7 @@ class CheckedDecoder:
         self._jpeg = context.name == "mjpeg"
         self._alone = bool(context.codec.intra_only)
         self._restarts = context.name == "h264"
+        self._unit_codec = context.name if context.name in ("h264", "hevc") else ""
         self._numbers = FrameNumbers(context.extradata) if self._restarts else None
         self._clean = True  # whether nothing that is damaged was decoded since the decoder was started
         if not self._jpeg and context.name not in _CHATTY:  # the former have a better judge
@@ -91,8 +92,10 @@ class CheckedDecoder:
         if packet.pts is not None and not packet.is_discard:
             heapq.heappush(self._expected, packet.pts)
         known = packet.is_corrupt or self._marked or (self._jpeg and self._jpeg_hurt(packet))
-        if self._numbers is not None:
-            known |= self._numbers.gap(bytes(packet))
+        if self._unit_codec:
+            data = bytes(packet)
+            known |= zeroed(data, self._context.extradata, self._unit_codec)
+            known |= self._numbers is not None and self._numbers.gap(data)
         self._marked = self._marked_early and packet.is_corrupt
         if packet.is_keyframe:
             self._odd = self._odd + 1 if self._odd_group else 0

@@ -10,8 +10,11 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from benchmarks import media_clips as clips
+from mmedge.capture.h264 import zeroed
 from mmedge.capture.media import MediaSource
 from mmedge.types import EndOfStream
 
@@ -186,6 +189,29 @@ def test_a_packet_without_a_byte_repeats_a_picture_and_ends_nothing(tmp_path: Pa
     frames = pictures.read(path, 40)
     assert len(frames) == sum(size > 0 for size in sizes)
     assert last(path) is None
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc", "mpeg4"])
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_holes_of_zeros_in_a_file_are_noticed(tmp_path: Path, codec: str, suffix: str) -> None:
+    """A disk or a download leaves them; an arithmetic code decodes zeros as well as anything."""
+    path, hurt = clips.moving(tmp_path / f"clip{suffix}", codec, 60), tmp_path / f"hurt{suffix}"
+    whole = clips.play(path)
+    assert not any(said for _, _, said in whole.pictures)
+    damaged = unnoticed = 0
+    for seed in range(3):
+        clips.with_hurt_packets(path, hurt, "zeros", 0.05, seed)
+        score = clips.score(whole, clips.play(hurt))
+        damaged, unnoticed = damaged + score.damaged, unnoticed + score.unnoticed
+    assert damaged > 5
+    assert unnoticed == 0
+
+
+@given(st.binary(max_size=60), st.binary(max_size=30), st.sampled_from(["h264", "hevc", "vp9"]))
+def test_no_packet_breaks_who_looks_for_zeros(packet: bytes, extradata: bytes, codec: str) -> None:
+    for data in (packet, bytes(3) + packet, b"\0\0\0\5\x65\0\0\0\1" + packet):
+        assert isinstance(zeroed(data, b"\1" + extradata, codec), bool)
+    assert not zeroed(packet, None, codec)
 
 
 def test_a_track_that_ffmpeg_cannot_decode_is_absent_and_says_so(tmp_path: Path) -> None:
