@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 from fractions import Fraction
 from pathlib import Path
@@ -114,6 +115,16 @@ def test_pictures_of_one_row_or_column_are_pictures(tmp_path: Path, size: tuple[
     assert len(frames) == len(want)
     got = pictures.pixels(frames[0]).astype(int)
     assert np.abs(got - want[0][: got.shape[0], : got.shape[1]]).max() < 12
+
+
+@pytest.mark.parametrize("size", [(64, 2), (2, 64), (64, 14), (14, 48), (16, 16)])
+def test_interlaced_pictures_that_are_too_small_for_the_filter_pass(tmp_path: Path, size: tuple[int, int]) -> None:
+    path = tmp_path / "clip.mkv"
+    pattern = ("-f", "lavfi", "-i", f"testsrc2=s={size[0]}x{size[1]}:r=25:d=0.4", "-vf", "setfield=tff")
+    coding = ("-c:v", "ffv1", "-pix_fmt", "yuv420p", "-field_order", "tt", "-flags", "+ildct")
+    subprocess.run(["ffmpeg", "-v", "error", *pattern, *coding, str(path)], check=True)
+    frames = pictures.read(path, 20)
+    assert [(frame.width, frame.height) for frame in frames] == [size] * 10
 
 
 def photo(path: Path) -> bytes:
