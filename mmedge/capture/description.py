@@ -127,8 +127,9 @@ class Describer:
             self._aspect(frame),
         )
         self._unlooked += 1
-        # Where every picture is a key frame, few are looked at.
-        look, self._keyed = frame.key_frame and (self._unlooked > _LOOK_EVERY or not self._keyed), frame.key_frame
+        # What a key frame said holds until the next one; where every picture is one, few are looked at.
+        ends = frame.key_frame and not self._keyed and self._matrix_held is not None
+        look, self._keyed = ends or (frame.key_frame and self._unlooked > _LOOK_EVERY), frame.key_frame
         changed = self._known is None or self._known[0] != said  # streams change what they say, though seldom
         if self._known is None or changed or look:
             self._unlooked = 0
