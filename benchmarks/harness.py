@@ -53,6 +53,7 @@ class BenchmarkReport(msgspec.Struct, frozen=True):
     evidence: Evidence
     rows: list[Row]
     targets: dict[str, float]
+    missed: list[str] = []  # names of figures that are beyond their limit
     schema: Literal["mmedge.benchmark/1"] = "mmedge.benchmark/1"
 
 
@@ -127,6 +128,8 @@ def compare(what: str, ours: Callable[[], object], peers: Peers, rounds: int) ->
 def main(measure: Callable[[bool], BenchmarkReport]) -> None:
     """Run one benchmark from the command line: a table, or with ``--json`` the document.
 
+    It ends with exit code 1 if a figure misses its limit.
+
     Args:
         measure: Called with whether to be quick.
     """
@@ -139,6 +142,8 @@ def main(measure: Callable[[bool], BenchmarkReport]) -> None:
         print(msgspec.json.encode(report).decode())
     else:
         show(report)
+    if report.missed:
+        sys.exit(1)
 
 
 def show(report: BenchmarkReport) -> None:
@@ -152,6 +157,8 @@ def show(report: BenchmarkReport) -> None:
     console.print("; ".join(f"{key}: {value}" for key, value in facts.items()), highlight=False)
     for name, value in report.targets.items():
         console.print(f"{name} = {value:.2f}", highlight=False)
+    for name in report.missed:
+        console.print(f"{name} misses its limit", style="red", highlight=False)
 
 
 def cells(row: Row) -> tuple[str, str, str, str]:

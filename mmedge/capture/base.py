@@ -303,6 +303,7 @@ class ThreadSource(ABC):
             if not isinstance(packet, EndOfStream):
                 self.counters[type(packet).__name__.lower() + "s"] += 1
                 self._last_ns[packet.stream] = packet.capture_ns
+                self._ended.discard(packet.stream)  # a sender came back with it
                 self._judge(packet)
             emit(packet)
 

@@ -29,11 +29,13 @@ _COLOURS = {"bt601": "ITU601", "bt709": "ITU709", "fcc": "FCC", "smpte240m": "SM
 def _decode(stream: Any, packet: Any, counters: Counter[str]) -> Iterator[Any]:
     """Yield the frames of a packet; a corrupt one is counted and gives none."""
     av = require("av", "reading media")
+    if not packet.size and (packet.pts is not None or packet.dts is not None):
+        return  # to a decoder it would mean the end
     try:
         yield from stream.decode(packet)
     except av.error.EOFError:
         return  # a second flush: nothing was left
-    except av.error.InvalidDataError:
+    except av.error.FFmpegError:  # damage also leads to what a decoder does not know, or takes for a misuse
         counters["corrupt_packets"] += 1
 
 
@@ -81,7 +83,7 @@ class PictureDecoder:
         self._whole = Deinterlacer(source.remark)
         self.decoded = 0  # pictures that came out of the decoder, also those that are not given
         self._reformatter = av.video.reformatter.VideoReformatter()
-        self._describe = Describer(source, stream)
+        self._describe = Describer(source, stream, self._checked.aspect_of)
 
     def decode(self, packet: Any) -> Iterator[Picture]:
         """Yield the pictures, their times strictly rising."""
@@ -97,7 +99,7 @@ class PictureDecoder:
             self._last = last = frame or self._last or self._blank()
             period_ns = int(frame.duration * frame.time_base * NS_PER_S) if frame and frame.duration else 0
             yield from self._whole.pass_on(Picture(time_ns, last, damaged, time_ns, period_ns, frame is None))
-        if not packet.size:
+        if not packet.size and packet.pts is None and packet.dts is None:
             yield from self._whole.finish()
         if self._checked.remark is not None:
             self._source.remark(self._checked.remark)
@@ -132,6 +134,10 @@ class PictureDecoder:
         """Copy the picture into a slot for each input; an input without a free slot gets none."""
         said = self._describe(frame)
         layout, format = layout_of(frame.format)
+        if 0 in even_sides(layout, frame.height, frame.width):  # nothing would be left of it
+            layout, format = "yuv444p", "yuv444p16le" if frame.format.components[0].bits > 8 else "yuv444p"
+        if any(plane.line_size < 0 for plane in frame.planes):
+            frame = self._righted(frame)
         if format != frame.format.name:
             frame = self._brought(frame, format, said)
         height, width = even_sides(layout, frame.height, frame.width)
@@ -155,6 +161,16 @@ class PictureDecoder:
                 description=said,
                 damaged=damaged,
             )
+
+    def _righted(self, frame: Any) -> Any:
+        """Return a picture whose rows lie upside down in memory with its rows in order."""
+        graph = require("av", "reading media").filter.Graph()
+        buffer = graph.add(
+            "buffer", f"video_size={frame.width}x{frame.height}:pix_fmt={frame.format.name}:time_base=1/1000"
+        )
+        graph.link_nodes(buffer, graph.add("copy"), graph.add("buffersink")).configure()
+        graph.push(frame)
+        return graph.pull()
 
     def _brought(self, frame: Any, format: str, said: Description) -> Any:
         """Return the picture in another format, of the same matrix and range."""

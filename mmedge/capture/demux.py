@@ -62,12 +62,16 @@ def choose_tracks(
     """
     flag = require("av", "reading media").stream.Disposition
     tracks = [each for each in getattr(container.streams, kind) if not each.disposition & flag.attached_pic]
-    usual = next((number for number, stream in enumerate(tracks) if stream.disposition & flag.default), 0)
+    known = [number for number, stream in enumerate(tracks) if stream.codec_context is not None]
+    usual = next((n for n in known if tracks[n].disposition & flag.default), known[0] if known else 0)
     chosen: dict[int, list[str]] = {}
     absent: dict[str, tuple[str, str]] = {}
     for name, number in wanted.items():
         number = usual if number is None else number
-        if number < len(tracks):
+        if number < len(tracks) and number not in known:
+            what = f"{kind} track {number} in a coding that this FFmpeg cannot decode"
+            absent[name] = what, "convert it: ffmpeg -i IN OUT.mkv"
+        elif number < len(tracks):
             chosen.setdefault(number, []).append(name)
         elif tracks:
             last = f" to ?track={len(tracks) - 1}" if len(tracks) > 1 else ""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Callable
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any, Literal
@@ -96,10 +97,12 @@ class Describer:
     Args:
         source: Whose ``health()`` says what cannot be applied.
         stream: The ``av.VideoStream`` that is decoded.
+        aspect_of: Returns the sample aspect ratio that the stream stated for a picture; None where it states none.
     """
 
-    def __init__(self, source: ThreadSource, stream: Any) -> None:
+    def __init__(self, source: ThreadSource, stream: Any, aspect_of: Callable[[Any], Fraction | None]) -> None:
         _know_new_side_data()
+        self._aspect_of = aspect_of
         self._source, self._stream = source, stream
         probed, guessed = stream.codec_context.sample_aspect_ratio, stream.sample_aspect_ratio
         self._probed_aspect: Fraction | None = guessed
@@ -108,6 +111,7 @@ class Describer:
         self._known: tuple[Any, Description] | None = None
         self._matrix_held: bytes | None = None
         self._unlooked = 0
+        self._keyed = False  # whether the picture before was a key frame
 
     def __call__(self, frame: Any) -> Description:
         """Return the description of a decoded ``av.VideoFrame``."""
@@ -120,11 +124,14 @@ class Describer:
             frame.color_trc,
             frame.interlaced_frame,
             frame.rotation,
-            self._aspect(),
+            self._aspect(frame),
         )
         self._unlooked += 1
+        # What a key frame said holds until the next one; where every picture is one, few are looked at.
+        ends = frame.key_frame and not self._keyed and self._matrix_held is not None
+        look, self._keyed = ends or (frame.key_frame and self._unlooked > _LOOK_EVERY), frame.key_frame
         changed = self._known is None or self._known[0] != said  # streams change what they say, though seldom
-        if self._known is None or changed or (frame.key_frame and self._unlooked > _LOOK_EVERY):
+        if self._known is None or changed or look:
             self._unlooked = 0
             # A PyAV frame whose side data were looked at refers to itself: its memory comes back late.
             matrix = frame.side_data.get("DISPLAYMATRIX")
@@ -134,10 +141,10 @@ class Describer:
             self._known = said, self._describe(frame, said[-1], self._matrix_held)
         return self._known[1]
 
-    def _aspect(self) -> Fraction | None:
+    def _aspect(self, frame: Any) -> Fraction | None:
         # What a container says of its own counts before the stream's word (av_guess_sample_aspect_ratio), until the
         # stream says another thing than it did.
-        now: Fraction | None = self._stream.codec_context.sample_aspect_ratio
+        now = self._aspect_of(frame)
         if self._first_aspect is None:
             self._first_aspect = now or Fraction(0)
         if now and (self._container_aspect is None or now != self._first_aspect):

@@ -1,4 +1,4 @@
-"""The numbers that H.264 pictures carry: a decoder fills the gap where one is missing, and says nothing."""
+"""What the units of H.264 (and HEVC) tell of damage that a decoder does not: missing numbers, impossible zeros."""
 
 from __future__ import annotations
 
@@ -33,6 +33,43 @@ class _Bits:
         return (code + 1) // 2 if code % 2 else -(code // 2)
 
 
+_ILLEGAL = (b"\0\0\0", b"\0\0\1", b"\0\0\2")  # an encoder puts a 3 in between
+
+
+def zeroed(packet: bytes, extradata: bytes | None, codec: str) -> bool:
+    """Tell whether a packet of H.264 or HEVC holds bytes that no unit can: what is lost is often filled with zeros.
+
+    Only where units have their length before them (MP4, Matroska): behind start codes zeros are nothing odd.
+
+    Args:
+        packet: The packet.
+        extradata: Of the decoder.
+        codec: ``h264`` or ``hevc``; of another nothing is known.
+    """
+    length = _length(extradata or b"", codec)
+    if not length or not any(odd in packet for odd in _ILLEGAL):
+        return False
+    at = 0
+    while at + length < len(packet):
+        size = int.from_bytes(packet[at : at + length], "big")
+        unit = packet[at + length : at + length + size].rstrip(b"\0")  # sloppy muxers leave some behind a unit
+        if unit and _of_picture(unit[0], codec) and any(odd in unit for odd in _ILLEGAL):
+            return True
+        at += length + size
+    return False
+
+
+def _of_picture(head: int, codec: str) -> bool:
+    """Tell whether a unit that begins with this byte holds a part of a picture; cameras write notes as they like."""
+    return 1 <= head & 31 <= 5 if codec == "h264" else (head >> 1) & 63 < 32
+
+
+def _length(extradata: bytes, codec: str) -> int:
+    """Return how many bytes the length before each unit has; 0 if there is none."""
+    at, least = {"h264": (4, 7), "hevc": (21, 23)}.get(codec, (0, 0))
+    return (extradata[at] & 3) + 1 if at and extradata[:1] == b"\1" and len(extradata) >= least else 0
+
+
 class FrameNumbers:
     """Follows ``frame_num`` from picture to picture (ITU-T H.264, 7.4.3).
 
@@ -42,7 +79,7 @@ class FrameNumbers:
 
     def __init__(self, extradata: bytes | None) -> None:
         data = extradata or b""
-        self._length = (data[4] & 3) + 1 if data[:1] == b"\1" and len(data) > 6 else 0  # 0: start codes
+        self._length = _length(data, "h264")  # 0: start codes
         self._bits = 0  # of a number; 0: not known, or gaps are allowed
         self._planes = False
         self._before: int | None = None

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from mmedge.extras import require
 
 _FILTERS = ("bwdif", "yadif")  # the better one first
+_LEAST = 16  # rows and columns; the filters refuse planes of fewer than four, and chroma has a quarter at the least
 
 
 class Picture(NamedTuple):
@@ -64,6 +65,9 @@ class Deinterlacer:
         kind = (frame.width, frame.height, frame.format.name, int(frame.colorspace), int(frame.color_range))
         if kind != self._kind:
             yield from self.finish()
+            if min(frame.width, frame.height) < _LEAST:
+                yield picture
+                return
             self._begin(frame, kind)
             self._remark(f"its pictures are interlaced: {self._filter} makes whole ones of them")
         self._waiting.append(picture)

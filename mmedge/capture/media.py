@@ -123,15 +123,16 @@ class MediaSource(ThreadSource):
                 deliver(emit, base_ns + since_ns)
 
     def _picture_items(self, decoder: PictureDecoder, demuxer: Demuxer, stop: threading.Event) -> Iterator[_Item]:
-        time_ns = 0
+        time_ns, none = 0, True
         for packet in demuxer.packets(decoder.stream):
             if isinstance(packet, int):
                 continue
             for picture in decoder.decode(packet):
-                time_ns = picture.time_ns
+                time_ns, none = picture.time_ns, False
                 self._begin(time_ns)
                 yield time_ns, partial(self._deliver_frame, decoder, picture, stop)
-        yield time_ns, self._deliver_end(decoder.names)
+        failed = none and decoder.failed
+        yield time_ns, self._deliver_end(decoder.names, "none of its pictures can be decoded" if failed else None)
 
     def _deliver_frame(
         self, decoder: PictureDecoder, picture: Picture, stop: threading.Event, emit: Emit, capture_ns: int
@@ -166,10 +167,10 @@ class MediaSource(ThreadSource):
     def _deliver_hole(self, name: str, hole: Piece, length_ns: int, emit: Emit, capture_ns: int) -> None:
         self._deliver_block(name, hole, emit, capture_ns + length_ns)
 
-    def _deliver_end(self, names: tuple[str, ...]) -> Callable[[Emit, int], None]:
+    def _deliver_end(self, names: tuple[str, ...], reason: str | None = None) -> Callable[[Emit, int], None]:
         def deliver(emit: Emit, capture_ns: int) -> None:
             for name in names:
-                self.end(emit, name)
+                self.end(emit, name, reason)
 
         return deliver
 

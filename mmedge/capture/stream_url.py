@@ -163,11 +163,16 @@ class NetworkSource(ThreadSource):
         buffered = True
         alive = {each.stream.index: _Progress("picture", keyed=True) for each in pictures}
         alive |= {each.stream.index: _Progress("sound", keyed=False) for each in sounds}
-        before_ns = now_ns()
-        for packet in container.demux([decoder.stream for decoder in decoders.values()]):
+        before_ns = began_ns = now_ns()
+        # Without a track that is wanted all are read: one that is silent, or changes, is opened again.
+        for packet in container.demux([decoder.stream for decoder in decoders.values()] or None):
             arrive_ns = now_ns()
             if stop.is_set():
                 return
+            if not decoders and arrive_ns - began_ns > _MUTE_NS:
+                raise _Stuck("it has no track that is wanted")
+            if not decoders:
+                continue
             # What came while the stream was being analysed is old: it is decoded, for the key frame in it,
             # but has no arrival time to learn from. The first read that had to wait ends it.
             buffered = buffered and arrive_ns - before_ns < _BUFFERED_NS
@@ -194,7 +199,13 @@ class NetworkSource(ThreadSource):
         numbers = {name: self._choices.get(name, Choice()).track for name in self.streams}
         pictures, blind = choose_tracks(container, "video", {name: numbers[name] for name in self._images})
         sounds, deaf = choose_tracks(container, "audio", {name: numbers[name] for name in self._sounds})
-        for name, (what, fix) in (blind | deaf).items():
+        lacking = blind | deaf
+        if all(name in self._ended for _, names in pictures + sounds for name in names):
+            # With its last input the source would end, but the sender may come back with what is lacking.
+            if not pictures and not sounds:
+                self.set_state("RECONNECTING", f"{self.name} has {next(iter(lacking.values()))[0]}")
+            lacking = {name: what for name, what in lacking.items() if numbers[name] is not None}
+        for name, (what, fix) in lacking.items():
             reason = f"{self.name} has {what}"
             if numbers[name] is None:
                 log.warning("input '%s' is missing: %s", name, reason)

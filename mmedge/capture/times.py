@@ -55,15 +55,25 @@ class PictureTimes:
     def of_ns(self, frame: Any) -> int:
         """Return the time of the next picture that leaves the decoder, in ns."""
         ticks = None if self._counted else self._ordered() if self._in_order else self._best(frame.pts, frame.dts)
-        self._since += 1
-        if ticks is not None:
-            self._stated_ns, self._since = int(ticks * frame.time_base * NS_PER_S), 0
-        counted_ns: int = round(self._since * NS_PER_S / self._rate)
-        return self._stated_ns + counted_ns
+        return self._after(ticks, frame.time_base)
 
     def lost_ns(self, ticks: int) -> int | None:
-        """Return the time of a packet that gave no picture, in ns; None where it states none."""
-        return None if self._counted or self._in_order else int(ticks * self._stream.time_base * NS_PER_S)
+        """Return the time of a packet that gave no picture, in ns; None where that is not known."""
+        if self._counted:  # it has its place among the others
+            return self._after(None)
+        if self._in_order:
+            if ticks not in self._times or self._stream.codec_context.reorder_depth:
+                return None
+            self._times.remove(ticks)
+            return self._after(ticks)
+        return int(ticks * self._stream.time_base * NS_PER_S)
+
+    def _after(self, ticks: int | None, time_base: Any = None) -> int:
+        self._since += 1
+        if ticks is not None:
+            self._stated_ns, self._since = int(ticks * (time_base or self._stream.time_base) * NS_PER_S), 0
+        counted_ns: int = round(self._since * NS_PER_S / self._rate)
+        return self._stated_ns + counted_ns
 
     @property
     def _rate(self) -> Any:

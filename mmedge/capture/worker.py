@@ -30,6 +30,8 @@ def main(link: Link) -> None:
                 running.discard(packet.stream)
                 if source.error is not None:  # the supervisor reads it again: not the end of the stream
                     return
+            else:
+                running.add(packet.stream)  # a sender may come back with what it lacked
             writer.put(packet)
 
         def pulse() -> None:

@@ -181,3 +181,36 @@ def test_datagrams_are_read_as_bytes(tmp_path: Path) -> None:
 )
 def test_what_is_received_without_ffmpeg(url: str, ours: bool) -> None:
     assert Datagrams.takes(url) == ours
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_a_sender_that_comes_back_without_a_track_is_waited_for(both: bool) -> None:
+    """Both, sound alone, pictures alone, both: no input ends for good."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as port:
+        port.bind(("127.0.0.1", 0))
+        uri = f"udp://127.0.0.1:{port.getsockname()[1]}"
+    watch = Watch(uri, workers=True, audio=both)
+    tone = ["-re", "-f", "lavfi", "-i", "sine=f=440:r=48000"]
+    alone = ["ffmpeg", "-nostdin", "-loglevel", "quiet", *tone, "-c:a", "mp2", "-f", "mpegts", f"{uri}?pkt_size=1316"]
+    senders = [
+        (lambda: send(uri, *FIRST, "-c:a", "mp2", sound=True), True, both),
+        (lambda: subprocess.Popen(alone), False, both),
+        (lambda: send(uri, *FIRST), True, False),
+        (lambda: send(uri, *FIRST, "-c:a", "mp2", sound=True), True, both),
+    ]
+    try:
+        time.sleep(0.5)
+        for start, pictures, sound in senders:
+            process = start()
+            try:
+                before = len(watch.frames), len(watch.blocks)
+                watch.wait(lambda n=before[0], want=pictures: not want or len(watch.frames) > n + 10, 15)
+                watch.wait(lambda n=before[1], want=sound: not want or len(watch.blocks) > n + 10, 15)
+                if not pictures and not sound:
+                    watch.wait(lambda: "no video track" in str(watch.source.health().reason), 15)
+            finally:
+                process.kill()
+                process.wait()
+            time.sleep(0.8)
+    finally:
+        watch.source.stop()

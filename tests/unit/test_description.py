@@ -182,6 +182,35 @@ def test_a_stream_that_changes_the_shape_of_its_pixels_is_followed(tmp_path: Pat
     assert [frame.description.pixel_aspect for frame in pictures.read(path, 2)] == [(64, 45), (16, 15)]
 
 
+@pytest.mark.parametrize("codec", ["libx264", "mpeg2video"])
+def test_no_picture_has_the_shape_of_those_that_are_decoded_before_it_leaves(tmp_path: Path, codec: str) -> None:
+    """Pictures leave a decoder late where others refer to later ones."""
+    path = tmp_path / "clip.bin"
+    for aspect in ("4/3", "16/9"):
+        part = tmp_path / "part.bin"
+        form = ("-f", "h264" if codec == "libx264" else "mpeg2video")
+        source = ("-f", "lavfi", "-i", "testsrc2=s=160x96:r=25:d=0.4", "-vf", f"setdar={aspect}", "-pix_fmt", "yuv420p")
+        subprocess.run(
+            ["ffmpeg", "-y", "-v", "error", *source, "-c:v", codec, "-bf", "2", *form, str(part)], check=True
+        )
+        with path.open("ab") as whole:
+            whole.write(part.read_bytes())
+    shapes = [a / b for a, b in (frame.description.pixel_aspect for frame in pictures.read(path, 20))]
+    assert shapes == pytest.approx([4 / 3 * 0.6] * 10 + [16 / 9 * 0.6] * (len(shapes) - 10))
+    assert len(shapes) >= 19
+
+
+def test_a_key_frame_that_says_nothing_ends_a_turn(tmp_path: Path) -> None:
+    path = tmp_path / "clip.h264"
+    source = ("-f", "lavfi", "-i", "testsrc2=s=64x48:r=25:d=0.4", "-pix_fmt", "yuv420p", "-c:v", "libx264", "-bf", "0")
+    for turn in (("-bsf:v", "h264_metadata=display_orientation=insert:rotate=90"), ()):
+        part = tmp_path / "part.h264"
+        subprocess.run(["ffmpeg", "-y", "-v", "error", *source, *turn, str(part)], check=True)
+        with path.open("ab") as whole:
+            whole.write(part.read_bytes())
+    assert [frame.description.rotation for frame in pictures.read(path, 20)] == [270] * 10 + [0] * 10
+
+
 @pytest.mark.parametrize(
     ("name", "layout", "through"),
     [
