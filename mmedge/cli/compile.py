@@ -49,7 +49,7 @@ def compile_onnx(file: Path, progress: Bar) -> dict[str, Any]:
         ) from error
     sources: dict[str, str] = {}
     if find_spec("onnx") is not None:
-        sources = import_module("mmedge.export.onnx.lint").source_lines(file)
+        sources = import_module("mmedge.export.bounded").lines_of_network(file)
     compiled = compile_variant(
         model, hashlib.sha256(model).hexdigest(), file.stem, "fp32", progress=progress, sources=sources
     )
