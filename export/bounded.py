@@ -23,12 +23,12 @@ from mmedge.ipc.worker import Link
 from mmedge.version import __version__
 
 if TYPE_CHECKING:
-    from .brought.new import NewReport
+    from .brought.made import NewReport
     from .recipe import Recipe
 
-# Measured with a good network of 100 MB: `mmedge new` takes 19 s of processor time and 850 MB. Three times that.
+# Measured with a good network of 100 MB: `mmedge new` takes 19 s of processor time and 850 MB. Three times the time.
 _CPU_S, _CPU_S_PER_MB = 5.0, 0.6
-_MB, _MB_PER_MB = 384, 22.0
+_MB, _MB_PER_MB = 384, 14.0
 _FILE_BYTES = 1 << 26  # what is written beside copies of the networks
 _is_child = False
 
@@ -67,7 +67,7 @@ def new_from_networks(folder: Path, files: Sequence[Path], tokenizer: Path | Non
     Raises:
         ConfigError: As ``from_networks`` raises it, or if a network breaks the bounds.
     """
-    from .brought.new import NewReport  # torch comes with it
+    from .brought.made import NewReport
 
     was_there, was_empty = folder.exists(), folder.is_dir() and not any(folder.iterdir())
     try:

@@ -7,11 +7,9 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from shlex import quote
 
-import msgspec
 import numpy as np
 import onnx
 
@@ -30,6 +28,7 @@ from ..starter import write_starter
 from ..tokenizer import check_vocabulary, load_tokenizer
 from .brought import bring
 from .infer import Guess, Network, check_files, detector_of, last_operator, read_network, task_of, why_left
+from .made import NewReport
 from .project_text import join_outputs, recipe_text, rule_text
 from .seats import Seats
 from .token_inputs import IDS, padding_of
@@ -41,39 +40,6 @@ _URIS = {
     AudioInput: ("audio", "mic://default", "mic://NAME{}"),
     TextInput: ("text", "text://stdin", "text://said{}.txt"),
 }
-
-
-@dataclass(kw_only=True, slots=True)
-class NewReport:
-    """What was made and what was inferred.
-
-    Attributes:
-        folder: Where the project lies.
-        bundle: The bundle that was packed; None for a starter project.
-        guesses: What was inferred, and why.
-        left: Outputs that no task reads.
-        hints: What would make more of the networks.
-        commands: What to type next.
-    """
-
-    folder: Path
-    bundle: Path | None = None
-    guesses: list[Guess] = field(default_factory=list)
-    left: list[str] = field(default_factory=list)
-    hints: list[str] = field(default_factory=list)
-    commands: list[str] = field(default_factory=list)
-
-    def to_dict(self) -> dict[str, object]:
-        """Return the document of schema ``mmedge.new/1``."""
-        return {
-            "schema": "mmedge.new/1",
-            "folder": str(self.folder),
-            "bundle": None if self.bundle is None else str(self.bundle),
-            "inferred": [msgspec.to_builtins(guess) for guess in self.guesses],
-            "left": self.left,
-            "hints": self.hints,
-            "next": self.commands,
-        }
 
 
 def starter(folder: Path) -> NewReport:
