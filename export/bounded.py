@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import pickle
 import shutil
@@ -143,7 +144,7 @@ def _within(work: str, files: Sequence[Path], argument: object) -> Any:
         )
         os.lseek(handle, 0, os.SEEK_SET)
         with os.fdopen(os.dup(handle), "rb") as answer:
-            return msgspec.json.decode(answer.read())
+            return json.loads(answer.read())
     finally:
         os.close(handle)
 
@@ -161,7 +162,7 @@ def main(link: Link) -> None:
             import_module(module, __package__)
         bound_self(order.cpu_s, order.memory_mb, order.file_bytes)
         try:
-            answer = msgspec.json.encode(function(argument))
+            answer = json.dumps(function(argument)).encode()  # names of files need not be UTF-8
         except MemoryError as error:
             raise _out_of_memory(order) from error
         except MmedgeError as error:

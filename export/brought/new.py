@@ -17,6 +17,7 @@ from mmedge.bundle import load
 from mmedge.bundle.manifest import AudioInput, ImageInput, Input, Mask, Missing, Sync, TextInput
 from mmedge.errors import ConfigError
 from mmedge.fusion.consent import PROJECT_FILE, project_text, remember
+from mmedge.plain import unsafe
 from mmedge.types import AnyArray
 
 from ..onnx.to_onnx import random_samples
@@ -185,6 +186,8 @@ def _make_folder(folder: Path) -> list[Path]:
         raise ConfigError("the path is a file, not a folder", where=str(folder), fix="choose a new folder")
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError("the folder exists and is not empty", where=str(folder), fix="choose a new folder")
+    if (found := unsafe(folder.name)) is not None:
+        raise ConfigError(f"the folder's name has the character {found}", where=str(folder), fix="name another one")
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)

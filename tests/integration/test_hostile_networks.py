@@ -12,6 +12,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.media_hostile import ANSWER_S, PEAK_MB, measure
+from mmedge.errors import ConfigError
+from mmedge.fusion.consent import remember
+from mmedge.plain import unsafe
 from tests.hostile import NETWORKS
 
 RECIPE = """\
@@ -94,3 +97,31 @@ def test_a_good_network_of_100_mb_is_within_the_bounds(tmp_path: Path) -> None:
     done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "made" / "made.mmedge").exists()
+
+
+@pytest.mark.parametrize("name", [b"\xff", b"\x1b]0;x", "\u202e".encode()])
+@pytest.mark.parametrize("source", [[], ["--from", "theirs.onnx"]])
+def test_a_project_has_a_name_that_can_be_shown(tmp_path: Path, name: bytes, source: list[str]) -> None:
+    (tmp_path / "theirs.onnx").write_bytes(NETWORKS["expand"]())
+    line = [sys.executable, "-m", "mmedge", "new", os.fsdecode(name), *source]
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2, done.stderr
+    assert "character" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["theirs.onnx"]
+
+
+def test_a_project_in_a_path_that_is_not_utf_8_is_not_noted(tmp_path: Path) -> None:
+    outer = tmp_path / os.fsdecode(b"\xff")
+    outer.mkdir()
+    with pytest.raises(ConfigError, match="character"):
+        remember(outer)
+
+
+@pytest.mark.parametrize("json", [[], ["--json"]])
+def test_a_network_in_a_file_of_any_name_is_inspected(tmp_path: Path, json: list[str]) -> None:
+    name = os.fsdecode(b"\x1b]0;x\xe2\x80\xae\xff.onnx")
+    (tmp_path / name).write_bytes(NETWORKS["expand"]())
+    line = [sys.executable, "-m", "mmedge", "inspect", name, *json]
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert unsafe(done.stdout, lines=True) is None
