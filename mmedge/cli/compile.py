@@ -41,6 +41,8 @@ def command(
 
 def compile_onnx(file: Path, progress: Bar) -> dict[str, Any]:
     """Build one ONNX file; unsupported operators are named with their source lines where the file has them."""
+    if file.exists() and not file.is_file():
+        raise ConfigError("not a file", where=str(file), fix="name an ONNX file")
     try:
         model = file.read_bytes()
     except OSError as error:

@@ -13,9 +13,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.media_hostile import ANSWER_S, PEAK_MB, measure
 from mmedge.errors import ConfigError
-from mmedge.fusion.consent import remember
+from mmedge.fusion.consent import Consent, project_text, remember
 from mmedge.plain import unsafe
-from tests.hostile import NETWORKS
+from tests.hostile import NETWORKS, network
 
 RECIPE = """\
 name = "theirs"
@@ -125,3 +125,15 @@ def test_a_network_in_a_file_of_any_name_is_inspected(tmp_path: Path, json: list
     done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert unsafe(done.stdout, lines=True) is None
+
+
+@pytest.mark.parametrize("allowed", ["evil", None])
+def test_an_export_counts_as_consent_to_what_it_has_run_alone(tmp_path: Path, allowed: str | None) -> None:
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    (tmp_path / "mmedge.toml").write_text(project_text([allowed] if allowed else []))
+    (tmp_path / "theirs.onnx").write_bytes(network([helper.make_node("Neg", ["x"], ["y"])]))
+    line = [sys.executable, "-m", "mmedge", "export", "recipe.toml"]
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "config" / "mmedge" / "projects.json").exists() == (allowed is None)
+    assert not Consent(bundle=tmp_path / "theirs.mmedge").covers("evil:f")
