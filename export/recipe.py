@@ -213,6 +213,12 @@ class Recipe(_Document, frozen=True, kw_only=True):
         finally:
             sys.path.remove(folder)
 
+    def modules(self) -> set[str]:
+        """Return the modules whose functions and classes the recipe names."""
+        named = [stage.callable for stage in self.stages.values()] + [self.data.dataset]
+        named.append(None if self.model is None else self.model.factory)
+        return {target.partition(":")[0] for target in named if target is not None}
+
     def path(self, relative: str) -> Path:
         """Return a path of the recipe.
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -166,6 +167,7 @@ class _Steps:
         self._report = RunReport(folder=cache_folder())
 
     def upto(self, last: Step, output: Path) -> RunReport:
+        import_module("mmedge.export.bounded").try_recipe(self._recipe)  # which imports this module
         self._recipe, _ = bring(self._recipe)
         check_recipe(self._recipe)
         report, recipe = self._report, self._recipe

@@ -179,12 +179,12 @@ def scrub(text: str) -> str:
 def _remember(text: str, shown: str, hidden: list[str]) -> None:
     if not hidden:
         return
-    pieces = {text: shown}
+    pieces = {text: shown, _as_path(text): shown}
     for piece in hidden:
         # Of a user and a password either alone is one, too. What is short may be a word that is no secret elsewhere.
         user, colon, password = piece.partition(":")
         words = {piece, user, password, *re.split(r"[:/?#@&=;]", piece)}  # others cut it into parts
-        words |= {unquote(word) for word in words}
+        words |= {_as_path(piece), *(unquote(word) for word in words)}
         for word in words:
             if len(word) >= _WHOLE_WORD or (colon and word == unquote(password) and len(word) >= _SHORTEST):
                 pieces.update(dict.fromkeys((word, quote(word, safe=""), _base64(word)), MASK))
@@ -195,6 +195,11 @@ def _remember(text: str, shown: str, hidden: list[str]) -> None:
                 _known[piece] = instead
         while len(_known) > _MOST_KNOWN:
             del _known[next(iter(_known))]
+
+
+def _as_path(text: str) -> str:
+    """Return what ``pathlib`` makes of a text that was taken for a path."""
+    return re.sub(r"/(?:\.?(?:/|\Z))+", "/", text).rstrip("/")
 
 
 def _base64(text: str) -> str:

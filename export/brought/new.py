@@ -7,11 +7,9 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from shlex import quote
 
-import msgspec
 import numpy as np
 import onnx
 
@@ -19,6 +17,7 @@ from mmedge.bundle import load
 from mmedge.bundle.manifest import AudioInput, ImageInput, Input, Mask, Missing, Sync, TextInput
 from mmedge.errors import ConfigError
 from mmedge.fusion.consent import PROJECT_FILE, project_text, remember
+from mmedge.plain import unsafe
 from mmedge.types import AnyArray
 
 from ..onnx.to_onnx import random_samples
@@ -30,6 +29,7 @@ from ..starter import write_starter
 from ..tokenizer import check_vocabulary, load_tokenizer
 from .brought import bring
 from .infer import Guess, Network, check_files, detector_of, last_operator, read_network, task_of, why_left
+from .made import NewReport
 from .project_text import join_outputs, recipe_text, rule_text
 from .seats import Seats
 from .token_inputs import IDS, padding_of
@@ -41,39 +41,6 @@ _URIS = {
     AudioInput: ("audio", "mic://default", "mic://NAME{}"),
     TextInput: ("text", "text://stdin", "text://said{}.txt"),
 }
-
-
-@dataclass(kw_only=True, slots=True)
-class NewReport:
-    """What was made and what was inferred.
-
-    Attributes:
-        folder: Where the project lies.
-        bundle: The bundle that was packed; None for a starter project.
-        guesses: What was inferred, and why.
-        left: Outputs that no task reads.
-        hints: What would make more of the networks.
-        commands: What to type next.
-    """
-
-    folder: Path
-    bundle: Path | None = None
-    guesses: list[Guess] = field(default_factory=list)
-    left: list[str] = field(default_factory=list)
-    hints: list[str] = field(default_factory=list)
-    commands: list[str] = field(default_factory=list)
-
-    def to_dict(self) -> dict[str, object]:
-        """Return the document of schema ``mmedge.new/1``."""
-        return {
-            "schema": "mmedge.new/1",
-            "folder": str(self.folder),
-            "bundle": None if self.bundle is None else str(self.bundle),
-            "inferred": [msgspec.to_builtins(guess) for guess in self.guesses],
-            "left": self.left,
-            "hints": self.hints,
-            "next": self.commands,
-        }
 
 
 def starter(folder: Path) -> NewReport:
@@ -219,6 +186,8 @@ def _make_folder(folder: Path) -> list[Path]:
         raise ConfigError("the path is a file, not a folder", where=str(folder), fix="choose a new folder")
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError("the folder exists and is not empty", where=str(folder), fix="choose a new folder")
+    if (found := unsafe(folder.name)) is not None:
+        raise ConfigError(f"the folder's name has the character {found}", where=str(folder), fix="name another one")
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)

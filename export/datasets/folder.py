@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,9 @@ from ..tokenizer import load_tokenizer
 from .base import SPLITS, Dataset, Sample, Samples, Split, class_labels, class_names
 from .speech import read_audio
 
+MAX_SIDE = 16_384  # pixels, as of any source
+# A small file can be a picture of any size; OpenCV reads this when it is loaded.
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_SIDE**2))
 _COLUMNS = ("split", "group", "label", "image", "audio", "text")
 _AGES = ("image_age_ms", "audio_age_ms", "text_age_ms")  # may follow
 
@@ -99,7 +103,7 @@ class Folder(Dataset):
         for row in self.rows:
             for path in row.files.values():
                 if not path.is_file():
-                    raise self._error(f"there is no file '{path.relative_to(self.folder)}'", row.line)
+                    raise self._error(f"there is no file '{self._shown(path)}'", row.line)
 
     def split(self, name: Split, *, epoch: int = 0) -> Samples:
         """Return the samples of a split, in the order of the index."""
@@ -130,9 +134,14 @@ class Folder(Dataset):
 
     def _image(self, path: Path, spec: ImageInput, row: Row) -> ByteArray:
         cv2 = require("cv2", "reading images")
-        picture = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE if spec.color == "gray" else cv2.IMREAD_COLOR)
+        try:
+            picture = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE if spec.color == "gray" else cv2.IMREAD_COLOR)
+        except cv2.error as error:  # of sizes that it does not take
+            raise self._error(f"cannot read the image '{self._shown(path)}': {error.err}", row.line) from error
         if picture is None:
-            raise self._error(f"cannot read the image '{path.relative_to(self.folder)}'", row.line)
+            raise self._error(f"cannot read the image '{self._shown(path)}'", row.line)
+        if max(picture.shape) > MAX_SIDE:
+            raise self._error(f"the image '{self._shown(path)}' has a side of more than {MAX_SIDE} pixels", row.line)
         # As a TensorRT variant is given it: fitted from its own aspect. OpenCV has turned it as its EXIF says.
         height, width = picture.shape[:2]
         frame = Frame(
@@ -208,6 +217,9 @@ class Folder(Dataset):
         if not 0 <= age < math.inf:
             raise self._error(f"'{cell}' is not an age in ms", line)
         return age
+
+    def _shown(self, path: Path) -> Path:
+        return path.relative_to(self.folder) if path.is_relative_to(self.folder) else path
 
     def _error(self, message: str, line: int) -> ConfigError:
         return ConfigError(message, where=f"{self._index}:{line}", fix="correct this line")

@@ -41,6 +41,8 @@ def command(
 
 def compile_onnx(file: Path, progress: Bar) -> dict[str, Any]:
     """Build one ONNX file; unsupported operators are named with their source lines where the file has them."""
+    if file.exists() and not file.is_file():
+        raise ConfigError("not a file", where=str(file), fix="name an ONNX file")
     try:
         model = file.read_bytes()
     except OSError as error:
@@ -49,7 +51,7 @@ def compile_onnx(file: Path, progress: Bar) -> dict[str, Any]:
         ) from error
     sources: dict[str, str] = {}
     if find_spec("onnx") is not None:
-        sources = import_module("mmedge.export.onnx.lint").source_lines(file)
+        sources = import_module("mmedge.export.bounded").lines_of_network(file)
     compiled = compile_variant(
         model, hashlib.sha256(model).hexdigest(), file.stem, "fp32", progress=progress, sources=sources
     )

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from mmedge.cli.output import Json, bar, next_step, out, print_json
-from mmedge.fusion.consent import PROJECT_FILE, remember
+from mmedge.fusion.consent import PROJECT_FILE, read_project, remember
 
 
 def command(
@@ -30,7 +30,9 @@ def command(
     loaded = export.Recipe.load(recipe)
     with bar(f"export {loaded.name}") as progress:
         report = export.run_steps(loaded, output=output, only=only, measure=measure, progress=progress)
-    if (loaded.folder / PROJECT_FILE).is_file():  # whose code has run just now, since the user said so
+    project = loaded.folder / PROJECT_FILE
+    # What has run just now, since the user said so, may run again; what merely lies there may not.
+    if project.is_file() and set(read_project(project)) <= loaded.modules():
         remember(loaded.folder)
     if json:
         print_json(report.to_dict())

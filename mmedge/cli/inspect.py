@@ -29,8 +29,8 @@ def command(
 ) -> None:
     """Show what a file is: inputs, stages, tasks and variants, or an ONNX file's signature and findings."""
     if file.suffix.lower() == ".onnx":
-        document = import_module("mmedge.export.onnx.lint").inspect_onnx(file)
-        document["detector"] = _detector(document)
+        document = import_module("mmedge.export.bounded").inspect_network(file)
+        document["detector"] = _detector(document, document.pop("classes"))
         print_json(document) if json else _print_onnx(document)
         return
     with load(file) as bundle:
@@ -159,10 +159,9 @@ def _variants(bundle: Bundle) -> Table:
     return table
 
 
-def _detector(document: dict[str, Any]) -> dict[str, Any] | None:
+def _detector(document: dict[str, Any], named: int | None) -> dict[str, Any] | None:
     """Return layout and number of classes where the signature is that of a known detector."""
     outputs = [output["shape"] for output in document["outputs"]]
-    named = len(import_module("mmedge.export.brought.infer").class_names(document["metadata"])) or None
     found = next(filter(None, (recognise(value["shape"], outputs, named) for value in document["inputs"])), None)
     return None if found is None else {"layout": found[0], "classes": found[1]}
 

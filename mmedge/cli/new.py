@@ -23,7 +23,6 @@ def command(
     json: Json = False,
 ) -> None:
     """A project to train from a folder of data; with --from a runnable bundle in minutes, without training."""
-    new = import_module("mmedge.export.brought.new")
     with bar(f"new {folder.name}"):
         files = [*networks, *more]
         if tokenizer is not None and not files:
@@ -32,7 +31,10 @@ def command(
                 where=f"--tokenizer {tokenizer}",
                 fix="name them: --from NETWORK.onnx",
             )
-        report = new.from_networks(folder, files, tokenizer) if files else new.starter(folder)
+        if files:
+            report = import_module("mmedge.export.bounded").new_from_networks(folder, files, tokenizer)
+        else:
+            report = import_module("mmedge.export.brought.new").starter(folder)
     if json:
         print_json(report.to_dict())
         return

@@ -24,6 +24,7 @@ from mmedge.bundle.manifest import Manifest
 from mmedge.errors import ConfigError
 from mmedge.files import replacing, user_config
 from mmedge.fusion.rules import LISTED
+from mmedge.plain import unsafe
 
 PROJECT_FILE = "mmedge.toml"
 _MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
@@ -239,10 +240,16 @@ def remember(folder: Path) -> None:
     """Note that the user has made, or runs code of, the project in ``folder``: its ``mmedge.toml`` counts from now on.
 
     Raises:
-        ConfigError: If that cannot be written down.
+        ConfigError: If that cannot be written down, or the path is not UTF-8 or has a control character.
     """
     path = user_config("projects.json")
     own = str(folder.resolve())
+    if unsafe(own) is not None:
+        raise ConfigError(
+            f"the project cannot be noted: its path has the character {unsafe(own)}",
+            where=own,
+            fix="give its folder another name",
+        )
     others = [name for name in _known(path) if name != own]
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -12,7 +12,6 @@ import logging
 import math
 import os
 import stat
-import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from shlex import quote
@@ -21,20 +20,18 @@ from typing import Any
 import msgspec
 
 from mmedge.bundle import Bundle, Variant
-from mmedge.errors import BundleError, ConfigError, MmedgeError, shortage
+from mmedge.errors import BundleError, ConfigError, MmedgeError
 from mmedge.extras import require
 from mmedge.files import user_cache
+from mmedge.fusion.bounded import run_bounded
 from mmedge.fusion.tensors import Shapes
-from mmedge.ipc.control import Done, State, pack
-from mmedge.ipc.process import Child, error_from
+from mmedge.ipc.control import pack
+from mmedge.ipc.process import error_from
 from mmedge.version import __version__
 
 log = logging.getLogger("mmedge.fusion")
 _CPU_S, _CPU_S_PER_MB = 4.0, 0.1  # of processor time, whatever else the machine does; and of the networks' files
 _MB, _MB_PER_MB = 384, 6.0  # beyond what the process has before it loads anything
-_WALL = 4.0  # so many times as long may it take by the clock: other programs may be running, or the disk is slow
-_WALL_S = 20.0
-_TEXT = 2000  # characters of an error
 Progress = Callable[[str, float], None]
 
 
@@ -123,7 +120,7 @@ class Trial:
             raise self._faults[index]
 
     def _has_passed(self, index: int) -> bool:
-        if index not in self._passed and _remembered(self._bundle, index):
+        if index not in self._passed and has_passed(_key(self._bundle, index)):
             self._passed.add(index)
         return index in self._passed
 
@@ -180,43 +177,28 @@ def _run(
     )
     rows: list[dict[str, Any]] = []
     now = ["network"]
-    try:
-        child = Child("mmedge.fusion.trial_child:main", pack(order), name="the self-test")
-    except OSError as error:
-        what, fix = shortage(error) or (str(error.strerror), "raise the limits (ulimit -a)")
-        problem = f"the process of the self-test cannot be started: {what}"
-        raise MmedgeError(problem, where="limits of this process", fix=fix) from error
-    try:
-        end_s = time.monotonic() + _WALL_S + _WALL * bounds.cpu_s
-        while (left_s := end_s - time.monotonic()) > 0:
-            received = child.receive(left_s)
-            if received is None:
-                continue
-            message, _ = received
-            if isinstance(message, Done):
-                return rows
-            if isinstance(message, State):
-                told = msgspec.msgpack.decode(message.body, type=Told)
-                if told.row is not None:
-                    rows.append(told.row)
-                    if told.row["fault"] is None:
-                        _remember(bundle, told.row["index"])
-                else:
-                    now = [told.text]
-                    if progress is not None:
-                        progress(told.text, told.share)
-        raise over(bundle.path, now[0], f"did not finish its self-test within {_WALL_S + _WALL * bounds.cpu_s:.0f} s")
-    except EOFError:
-        reason = child.reason()
-        if child.error is not None:
-            raise child.error from None
-        if "SIGXCPU" in reason:
-            what = f"did not finish its self-test within {bounds.cpu_s:.0f} s of processor time"
-        else:  # out of memory is what ends a process, whichever library sees it first
-            what = f"did not survive its self-test within {bounds.memory_mb:.0f} MB of memory: {reason[:_TEXT]}"
-        raise over(bundle.path, now[0], what) from None
-    finally:
-        child.close()
+
+    def take(body: bytes) -> None:
+        told = msgspec.msgpack.decode(body, type=Told)
+        if told.row is not None:
+            rows.append(told.row)
+            if told.row["fault"] is None:
+                note_passed(_key(bundle, told.row["index"]))
+        else:
+            now[0] = told.text
+            if progress is not None:
+                progress(told.text, told.share)
+
+    run_bounded(
+        "mmedge.fusion.trial_child:main",
+        pack(order),
+        name="its self-test",
+        cpu_s=bounds.cpu_s,
+        memory_mb=bounds.memory_mb,
+        take=take,
+        over=lambda what: over(bundle.path, now[0], what),
+    )
+    return rows
 
 
 def over(path: str | Path, network: str, what: str) -> BundleError:
@@ -251,16 +233,18 @@ def _folder() -> Path | None:
     return folder
 
 
-def _remembered(bundle: Bundle, index: int) -> bool:
+def has_passed(key: str) -> bool:
+    """Return whether what has this key has passed its trial before."""
     folder = _folder()
-    return folder is not None and (folder / _key(bundle, index)).is_file()
+    return folder is not None and (folder / key).is_file()
 
 
-def _remember(bundle: Bundle, index: int) -> None:
+def note_passed(key: str) -> None:
+    """Note that what has this key has passed its trial."""
     folder = _folder()
     if folder is None:
         return
     try:
-        (folder / _key(bundle, index)).touch(mode=0o600)
+        (folder / key).touch(mode=0o600)
     except OSError as error:
-        log.info("that %s has passed is not remembered: %s", bundle.path, error)
+        log.info("that a trial has passed is not remembered: %s", error)

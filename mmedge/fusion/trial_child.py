@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
-import resource
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -13,6 +10,7 @@ import msgspec
 from mmedge.bundle import Archive, Bundle
 from mmedge.errors import BundleError, shortage
 from mmedge.extras import require
+from mmedge.fusion.bounded import bound_self
 from mmedge.fusion.check import check_variants
 from mmedge.fusion.consent import Consent
 from mmedge.fusion.trial import Order, Told, over
@@ -20,7 +18,6 @@ from mmedge.ipc.control import State, unpack
 from mmedge.ipc.worker import Link
 
 log = logging.getLogger("mmedge.fusion")
-_FILE_BYTES = 1 << 20  # that it may write into any file; what it prints is one
 # What ONNX Runtime says of it.
 _NO_MEMORY = ("bad_alloc", "bad allocation", "Failed to allocate memory", "does not fit into memory")
 
@@ -50,7 +47,7 @@ def main(link: Link) -> None:
             raise over(order.bundle, f"network '{row['file']}'", _needs(order))
         link.control.send(State(msgspec.msgpack.encode(Told(row=row))))
 
-    _bound(order)
+    bound_self(order.cpu_s, order.memory_mb)
     try:
         check_variants(bundle, tell, only=order.only, known=order.known, consent=consent, give=give)
     except (MemoryError, RuntimeError) as error:
@@ -61,27 +58,3 @@ def main(link: Link) -> None:
 
 def _needs(order: Order) -> str:
     return f"needs more than {order.memory_mb:.0f} MB of memory for its self-test"
-
-
-def _bound(order: Order) -> None:
-    """Set the limits of this process: no more memory, time and files than a self-test needs."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    cpu_s = math.ceil(used.ru_utime + used.ru_stime + order.cpu_s)
-    data = next(
-        int(line.split()[1]) * 1024
-        for line in Path("/proc/self/status").read_text().splitlines()
-        if line.startswith("VmData:")
-    )
-    # Private memory, which is what is taken: libraries and threads reserve addresses without end.
-    limits = {
-        resource.RLIMIT_DATA: data + round(order.memory_mb * 1e6),
-        resource.RLIMIT_CPU: cpu_s,
-        resource.RLIMIT_FSIZE: _FILE_BYTES,
-        resource.RLIMIT_CORE: 0,
-    }
-    for kind, limit in limits.items():
-        _, hard = resource.getrlimit(kind)
-        free = hard == resource.RLIM_INFINITY
-        value = limit if free else min(limit, hard)
-        # Of time: first SIGXCPU, which says what it was, then SIGKILL.
-        resource.setrlimit(kind, (value, value + 1 if kind == resource.RLIMIT_CPU and free else value))

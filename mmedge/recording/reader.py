@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mmedge.bundle.manifest import AudioInput
+from mmedge.bundle.manifest import AudioInput, Input, TensorInput
 from mmedge.capture.sound import MonoTrack
 from mmedge.errors import SourceError
 from mmedge.recording.event_log import (
@@ -30,6 +31,9 @@ from mmedge.recording.event_log import (
 from mmedge.recording.media_files import MediaReader
 from mmedge.types import Arrival, Block, EndOfStream, Frame, Packet, Tensor, Text
 
+# A log that was made up must not fill the memory: one turn has far less than this,
+# which is beyond what an inbox holds, and one block less than the longest window.
+_MOST_PACKETS, _MOST_VALUES, _LONGEST_BLOCK_S = 65_536, 1 << 27, 60
 NO_PICTURE = np.empty((0, 0), np.uint8)
 
 
@@ -79,7 +83,7 @@ class Recording:
         tracks = _Tracks(self.header, rates_hz or {})
         log_reader = LogReader(self.folder, tuple(self.header.inputs))
         readers = {n: MediaReader(self.folder, entry.files) for n, entry in self.header.inputs.items()} if media else {}
-        turn, polled = Turn(), False
+        turn, polled, values = Turn(), False, 0
         self.cut = None
         try:
             for event in log_reader:
@@ -93,6 +97,10 @@ class Recording:
                 elif isinstance(event, (DropEvent, HealthEvent)):
                     turn.notes.append(event)
                 elif isinstance(event, PacketEvent):
+                    values = 0 if not turn.events else values
+                    values += _size(event, self.header.inputs[event.stream].spec, self.folder)
+                    if len(turn.events) == _MOST_PACKETS or values > _MOST_VALUES:
+                        raise _made_up("a turn has more packets than any inbox holds", self.folder)
                     turn.events.append(event)
                     turn.packets += tracks.resampled(_packet(event, readers.get(event.stream)))
             if polled:
@@ -104,6 +112,23 @@ class Recording:
         finally:
             for reader in readers.values():
                 reader.close()
+
+
+def _made_up(what: str, folder: Path) -> SourceError:
+    return SourceError(f"the log is damaged: {what}", where=str(folder), fix="replay the part that is there")
+
+
+def _size(event: PacketEvent, spec: Input, folder: Path) -> int:
+    """Return how many values of an array or of sound a packet holds; raise SourceError if its input gives fewer."""
+    if isinstance(event, TensorEvent):
+        size, most = prod(event.shape), prod(spec.shape) if isinstance(spec, TensorInput) else 0
+    elif isinstance(event, BlockEvent):
+        size, most = event.samples, _LONGEST_BLOCK_S * spec.sample_rate_hz if isinstance(spec, AudioInput) else 0
+    else:
+        return 0
+    if size > most:
+        raise _made_up(f"packet {event.seq} of '{event.stream}' has {size} values, its input at most {most}", folder)
+    return size
 
 
 def _packet(event: PacketEvent, reader: MediaReader | None) -> Packet:

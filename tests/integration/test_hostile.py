@@ -17,7 +17,7 @@ import mmedge
 from benchmarks.media_hostile import ANSWER_S, PEAK_MB, measure
 from mmedge.errors import BundleError, MmedgeError
 from mmedge.fusion import Limits, load_graph, verify_bundle
-from mmedge.fusion import trial as trial_module
+from mmedge.fusion import bounded as bounded_module
 from tests.hostile import CONTAINERS, NETWORKS, corpus, golden, manifest, network, pack, with_network
 from tests.tiny import tiny_bundle
 
@@ -52,12 +52,12 @@ def test_a_run_tries_it_first(tmp_path: Path, isolation: str) -> None:
 def test_what_has_passed_is_not_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, tried = tiny_bundle(tmp_path / "tiny.mmedge"), []
 
-    class Counting(trial_module.Child):
+    class Counting(bounded_module.Child):
         def __init__(self, *arguments: object, **options: object) -> None:
             tried.append(arguments[0])
             super().__init__(*arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(trial_module, "Child", Counting)
+    monkeypatch.setattr(bounded_module, "Child", Counting)
     for expected in (1, 1):
         with mmedge.load(path) as bundle:
             load_graph(bundle).close()

@@ -274,3 +274,11 @@ def test_what_ffmpeg_logs_shows_no_secret() -> None:
     assert "Opening rtsp://***@127.0.0.1:9/live?token=***" in said
     assert "horse" not in said
     assert "staple" not in said
+
+
+@pytest.mark.parametrize("password", ["p@ss/w:rd?x=1#y", "p//ss?q", "a/./b#@c", "pw/.@x"])
+@pytest.mark.parametrize("address", ["rtsp://u:{}@h/", "foo://u:{}@h//x/", "rtsp://h/?password={}/", "http://u:{}@h/."])
+def test_an_address_that_was_taken_for_a_path_shows_no_secret(address: str, password: str) -> None:
+    text = address.format(password)
+    Address(text)
+    assert Path(password).name not in scrub(f"there is no file '{Path(text)}'").replace("x/", "").replace("/x", "")

@@ -223,6 +223,24 @@ def test_pre_tokenizers_that_would_fill_the_memory_are_refused(parts: list[Any])
         Tokenizer(tokenizer_json(pre_tokenizer={"type": "Sequence", "pretokenizers": parts}), SPEC)
 
 
+@pytest.mark.parametrize(
+    "model",
+    [
+        {
+            "type": "WordPiece",
+            "unk_token": "u",
+            "continuing_subword_prefix": "##",
+            "max_input_chars_per_word": 10**9,
+            "vocab": {"u": 0, "a": 1, "##a": 2},
+        },
+        {"type": "Unigram", "unk_id": 0, "vocab": [["u", 0.0], *(["a" * count, -1.0] for count in range(1, 3000))]},
+    ],
+)
+def test_vocabularies_that_take_a_text_apart_for_ever_are_refused(model: dict[str, Any]) -> None:
+    with pytest.raises(BundleError, match="letters"):
+        Tokenizer(tokenizer_json(model=model), SPEC)
+
+
 def test_added_and_special_tokens_that_would_fill_the_memory_are_refused() -> None:
     token = dict.fromkeys(("single_word", "lstrip", "rstrip", "special"), False)
     added = [{"id": 6, "content": "a" * 1_000_000, "normalized": True, **token}]

@@ -1,0 +1,255 @@
+"""Networks as files come from anywhere: what reads, changes and first runs them does so in a child, within bounds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+import shutil
+import stat
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from mmedge.errors import ConfigError, MmedgeError
+from mmedge.fusion.bounded import bound_self, run_bounded
+from mmedge.fusion.trial import has_passed, note_passed
+from mmedge.ipc.control import pack, unpack
+from mmedge.ipc.worker import Link
+from mmedge.version import __version__
+
+if TYPE_CHECKING:
+    from .brought.made import NewReport
+    from .recipe import Recipe
+
+# Measured with a good network of 100 MB: `mmedge new` takes 19 s of processor time and 850 MB. Three times the time.
+_CPU_S, _CPU_S_PER_MB = 5.0, 0.6
+_MB, _MB_PER_MB = 384, 14.0
+_FILE_BYTES = 1 << 26  # what is written beside copies of the networks
+_is_child = False
+
+
+class _Order(msgspec.Struct, frozen=True, kw_only=True):
+    work: str
+    where: str
+    cpu_s: float
+    memory_mb: float
+    file_bytes: int
+
+
+def inspect_network(file: Path) -> dict[str, Any]:
+    """Return what ``inspect_onnx`` does, and ``classes``: how many the file names.
+
+    Raises:
+        ConfigError: If the file is not a network, or reading it breaks the bounds.
+    """
+    found: dict[str, Any] = _within("inspect", [file], file)
+    return found
+
+
+def lines_of_network(file: Path) -> dict[str, str]:
+    """Return what ``source_lines`` does.
+
+    Raises:
+        ConfigError: If the file is not a network, or reading it breaks the bounds.
+    """
+    found: dict[str, str] = _within("lines", [file], file)
+    return found
+
+
+def new_from_networks(folder: Path, files: Sequence[Path], tokenizer: Path | None = None) -> NewReport:
+    """Do what ``from_networks`` does; what is half made is removed, whatever ends it.
+
+    Raises:
+        ConfigError: As ``from_networks`` raises it, or if a network breaks the bounds.
+    """
+    from .brought.made import NewReport
+
+    was_there, was_empty = folder.exists(), folder.is_dir() and not any(folder.iterdir())
+    try:
+        return msgspec.convert(
+            _within("new", files, (folder, list(files), tokenizer)), NewReport, dec_hook=lambda kind, text: kind(text)
+        )
+    except _OutOfBoundsError:
+        if was_empty or not was_there:
+            _remove(folder, keep=was_there)
+        raise
+
+
+def try_recipe(recipe: Recipe) -> None:
+    """Bring a recipe's networks in a child first, unless that went well before.
+
+    Raises:
+        ConfigError: As ``bring`` raises it, or if a network breaks the bounds.
+    """
+    # What ships with this package is no stranger's.
+    names = [stage.onnx for stage in recipe.stages.values() if stage.onnx and not stage.onnx.startswith("mmedge:")]
+    files = [recipe.path(name) for name in names]
+    if _is_child or not files:
+        return
+    _check_files(files)
+    digest = hashlib.sha256(f"{__version__} {version('onnx')} {recipe.sha256}".encode())
+    for file in files:
+        with file.open("rb") as opened:
+            for piece in iter(lambda: opened.read(1 << 20), b""):
+                digest.update(piece)
+    key = digest.hexdigest()
+    if not has_passed(key):
+        _within("bring", files, recipe)
+        note_passed(key)
+
+
+class _OutOfBoundsError(ConfigError):
+    """A network took more than it may."""
+
+
+def _within(work: str, files: Sequence[Path], argument: object) -> Any:
+    """Return what ``_WORK[work](argument)`` returns, in a child."""
+    if _is_child:
+        return _WORK[work][1](argument)
+    size_mb, where = _check_files(files) / 1e6, ", ".join(map(str, files))
+    order = _Order(
+        work=work,
+        where=where,
+        cpu_s=_CPU_S + _CPU_S_PER_MB * size_mb,
+        memory_mb=_MB + _MB_PER_MB * size_mb,
+        file_bytes=_FILE_BYTES + round(2e6 * size_mb),
+    )
+
+    def over(what: str) -> MmedgeError:
+        return _OutOfBoundsError(
+            f"the network {what}",
+            where=where,
+            fix="do not use it, unless you know where it is from; if you do, export it smaller",
+        )
+
+    handle = os.memfd_create("mmedge-work", os.MFD_CLOEXEC)
+    try:
+        with os.fdopen(os.dup(handle), "wb") as file:
+            pickle.dump(argument, file)  # of ours: the child alone reads it
+        run_bounded(
+            "mmedge.export.bounded:main",
+            pack(order),
+            name="its first reading",
+            cpu_s=order.cpu_s,
+            memory_mb=order.memory_mb,
+            take=lambda _: None,
+            over=over,
+            fds=[handle],
+        )
+        os.lseek(handle, 0, os.SEEK_SET)
+        with os.fdopen(os.dup(handle), "rb") as answer:
+            return json.loads(answer.read())
+    finally:
+        os.close(handle)
+
+
+def main(link: Link) -> None:
+    """Work on networks within bounds; the child's entry."""
+    global _is_child
+    _is_child = True
+    order = unpack(link.payload, _Order)
+    with os.fdopen(link.fds[0], "r+b") as file:
+        file.seek(0)
+        argument = pickle.load(file)
+        modules, function = _WORK[order.work]
+        for module in modules:  # what they take is not the network's
+            import_module(module, __package__)
+        bound_self(order.cpu_s, order.memory_mb, order.file_bytes)
+        try:
+            answer = json.dumps(function(argument)).encode()  # names of files need not be UTF-8
+        except MemoryError as error:
+            raise _out_of_memory(order) from error
+        except MmedgeError as error:
+            if any(words in error.message for words in _NO_MEMORY):
+                raise _out_of_memory(order) from error
+            raise
+        file.seek(0)
+        file.truncate()
+        file.write(answer)
+
+
+_NO_MEMORY = ("bad_alloc", "bad allocation", "Failed to allocate memory", "does not fit into memory")
+
+
+def _out_of_memory(order: _Order) -> ConfigError:
+    return ConfigError(
+        f"the network needs more than {order.memory_mb:.0f} MB of memory for its first reading",
+        where=order.where,
+        fix="do not use it, unless you know where it is from; if you do, export it smaller",
+    )
+
+
+def _check_files(files: Sequence[Path]) -> int:
+    """Return the bytes of networks with the weights beside them; raise ConfigError for what is no file."""
+    total = 0
+    for file in files:
+        try:
+            info = file.stat()
+            if not stat.S_ISREG(info.st_mode):
+                raise ConfigError("not a file", where=str(file), fix="name an ONNX file")
+            total += _bytes(info)
+            if info.st_size < _FILE_BYTES:  # larger ones hold their weights themselves
+                raw = file.read_bytes()
+                beside = [other for other in file.parent.iterdir() if os.fsencode(other.name) in raw]
+                total += sum(_bytes(other.stat()) for other in beside if other != file and other.is_file())
+        except OSError as error:
+            raise ConfigError(
+                f"cannot read the network: {error.strerror}", where=str(file), fix="check the path"
+            ) from error
+    return total
+
+
+def _bytes(info: os.stat_result) -> int:
+    return min(info.st_size, info.st_blocks * 512)  # a hole in a file costs its maker nothing
+
+
+def _inspect(file: Path) -> dict[str, object]:
+    from .brought.infer import class_names
+    from .onnx.lint import inspect_onnx
+
+    document = inspect_onnx(file)
+    metadata = document["metadata"]
+    assert isinstance(metadata, dict)
+    return {**document, "classes": len(class_names(metadata)) or None}
+
+
+def _lines(file: Path) -> dict[str, str]:
+    from .onnx.lint import source_lines
+
+    return source_lines(file)
+
+
+def _new(argument: tuple[Path, list[Path], Path | None]) -> dict[str, object]:
+    from .brought.new import from_networks
+
+    made: dict[str, object] = msgspec.to_builtins(from_networks(*argument), enc_hook=str)
+    return made
+
+
+def _bring(recipe: Recipe) -> None:
+    from .brought.brought import bring, tensorrt_problem
+
+    for model in bring(recipe)[1].values():
+        tensorrt_problem(model)
+
+
+def _remove(folder: Path, *, keep: bool) -> None:
+    for child in folder.iterdir() if folder.is_dir() else ():
+        shutil.rmtree(child) if child.is_dir() and not child.is_symlink() else child.unlink()
+    if not keep and folder.is_dir():
+        folder.rmdir()
+
+
+# Work -> modules that it imports, and the function.
+_WORK: dict[str, tuple[tuple[str, ...], Callable[[Any], object]]] = {
+    "inspect": ((".onnx.lint", ".brought.infer"), _inspect),
+    "lines": ((".onnx.lint",), _lines),
+    "new": ((".brought.new",), _new),
+    "bring": ((".brought.brought",), _bring),
+}
