@@ -17,6 +17,8 @@ from mmedge.fusion.consent import Consent, project_text, remember
 from mmedge.plain import unsafe
 from tests.hostile import NETWORKS, network
 
+pytestmark = pytest.mark.parallel
+
 RECIPE = """\
 name = "theirs"
 licence = "none"
@@ -43,7 +45,9 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
 
 
-@pytest.mark.parametrize("command", ["new", "export", "inspect"])
+@pytest.mark.parametrize(
+    "command", ["new", *(pytest.param(name, marks=pytest.mark.long) for name in ("export", "inspect"))]
+)
 @pytest.mark.parametrize("name", ["loop", "growing loop", "nested functions", "expand", "strings", "many nodes"])
 def test_a_network_breaks_no_bounds(tmp_path: Path, name: str, command: str) -> None:
     (tmp_path / "theirs.onnx").write_bytes(NETWORKS[name]())
@@ -74,6 +78,7 @@ def test_what_is_no_file_is_refused_at_once(tmp_path: Path, command: str) -> Non
     assert "not a file" in done.stderr
 
 
+@pytest.mark.long
 def test_a_good_network_of_100_mb_is_within_the_bounds(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     weights = rng.normal(0, 0.001, (3 * 64 * 64, 2034)).astype(np.float32)

@@ -19,6 +19,8 @@ from mmedge.capture.h264 import zeroed
 from mmedge.capture.media import MediaSource
 from mmedge.types import EndOfStream
 
+pytestmark = pytest.mark.parallel
+
 pictures = pytest.importorskip("benchmarks.media_pictures")
 
 
