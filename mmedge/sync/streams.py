@@ -273,7 +273,9 @@ class ImageStream(Stream):
         """Put the last good frame before ``t_ns`` in place of a damaged one, where the policy wants that."""
         for index in range(len(self.frames) - 1, self._old - 1, -1) if self.policy == "hold" else ():
             if self.frames[index].capture_ns <= t_ns:
-                return self.admit(snapshot, self.frames[index], t_ns)
+                if self.admit(snapshot, self.frames[index], t_ns) is None:
+                    return None
+                break  # it is too old: the damage is why
         return f"{self.name}: damaged"
 
     def _damaged_near(self, t_ns: int) -> str | None:

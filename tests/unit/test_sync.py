@@ -266,3 +266,12 @@ def test_a_damaged_first_picture_of_an_epoch_is_not_replaced_by_one_of_the_epoch
     sync.push(frame(80, epoch=1, damaged=True))
     (snapshot,) = sync.poll()
     assert (snapshot.present["image"], snapshot.reason) == (False, "image: damaged")
+
+
+def test_damage_is_the_reason_however_far_a_file_is_read_ahead() -> None:
+    rules = {"image": Missing(policy="hold", max_age_ms=100.0)}
+    sync = Synchronizer(INPUTS, {"image": False}, rules, Sync(trigger="image"), started_ns=0, lossless=True)
+    for k in range(20):
+        sync.push(frame(40 * (k + 1), k, damaged=k > 0))
+    reasons = [snapshot.reason for snapshot in sync.poll()]
+    assert reasons == [None, None, None] + ["image: damaged"] * 17
