@@ -14,7 +14,9 @@ from onnx import TensorProto
 from mmedge.bundle import load
 from mmedge.bundle.manifest import AudioInput, Detection, TensorInput
 from mmedge.cli import run
+from mmedge.errors import MmedgeError
 from mmedge.export.brought import infer
+from mmedge.export.brought.new import from_networks
 from mmedge.export.brought.project_text import joined_labels, rule_text
 from mmedge.export.recipe import RecipeTask
 from tests.networks import FLOAT, NODE, network, seeing
@@ -134,10 +136,11 @@ def test_names_that_do_not_fit_are_told(new, names, labels, hint):
     assert hint is None or hint in told["hints"][0]
 
 
-def test_a_bundle_that_cannot_be_loaded_is_no_success(new, tmp_path, monkeypatch):
+def test_a_bundle_that_cannot_be_loaded_is_no_success(tmp_path, monkeypatch):
     monkeypatch.setattr(infer, "_distinct", tuple)
-    told = new(net=answering(PICTURE, {"y": [1, 2]}, {"names": "['a', 'a']"}))
-    assert told["message"] == "labels must be distinct and not empty"
+    onnx.save(answering(PICTURE, {"y": [1, 2]}, {"names": "['a', 'a']"}), tmp_path / "net.onnx")
+    with pytest.raises(MmedgeError, match="labels must be distinct and not empty"):
+        from_networks(tmp_path / "p", [tmp_path / "net.onnx"], None)
     assert not (tmp_path / "p").exists()
 
 

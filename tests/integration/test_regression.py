@@ -20,6 +20,8 @@ from mmedge.errors import CheckError, ConfigError
 from mmedge.export import Recipe, run_steps
 from mmedge.export.training import train_and_save
 
+pytestmark = pytest.mark.parallel
+
 RECIPE = """
 name = "dimmer"
 licence = "MIT"
@@ -62,8 +64,6 @@ trigger = "image"
 MODEL = """
 from torch import nn
 from mmedge.export.models.staged import StagedModel
-
-pytestmark = pytest.mark.parallel
 
 
 class Net(nn.Module):
