@@ -29,6 +29,8 @@ from mmedge.export.preprocess.onnx_prefix import Preprocessor
 from mmedge.export.stages import StageGraph, onnx_runners
 from mmedge.export.training import make_pretrained
 
+pytestmark = pytest.mark.parallel
+
 RECIPE = Path(__file__).parent.parent.parent / "recipes" / "attention.toml"
 ASTRONAUT = Path(skimage.__file__).parent / "data" / "astronaut.png"
 SMALLEST = 20.0

@@ -15,6 +15,8 @@ from mmedge.errors import InternalError
 from tests.conftest import WriteClip
 from tests.tiny import imu_bundle
 
+pytestmark = pytest.mark.parallel
+
 # Loaded in the process of the run, it breaks the run's own code there: early, or at the first turn.
 RULE = """
 import numpy as np

@@ -23,6 +23,8 @@ from mmedge.replay.replay import Replay
 from tests.lines import replayed_line
 from tests.tiny import MANIFEST, manifest, members, tiny_bundle
 
+pytestmark = pytest.mark.parallel
+
 HERE = "tests.integration.test_failures"
 RATE = 8000
 

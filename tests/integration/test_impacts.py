@@ -13,6 +13,8 @@ import pytest
 
 import mmedge
 
+pytestmark = pytest.mark.parallel
+
 ASSETS = Path(mmedge.__file__).parent / "assets" / "impacts"
 
 

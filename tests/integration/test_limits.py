@@ -16,6 +16,8 @@ from mmedge.errors import InternalError, MmedgeError, internal
 from tests.conftest import WriteClip
 from tests.tiny import tiny_bundle
 
+pytestmark = pytest.mark.parallel
+
 MIB = 1 << 20
 ODD = os.fsdecode(b"odd-\xff-\xe4")
 

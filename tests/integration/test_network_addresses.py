@@ -20,6 +20,8 @@ from tests.integration.conftest import need
 from tests.processes import until
 from tests.servers import Answer, Listener, Server, camera, document, jpegs, playlist, redirect, segments
 
+pytestmark = pytest.mark.parallel
+
 av = pytest.importorskip("av")
 SEATS: dict[str, Input] = {
     "image": ImageInput(size=(32, 32), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),

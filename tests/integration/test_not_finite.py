@@ -12,6 +12,8 @@ import mmedge
 from mmedge.errors import SourceError
 from tests.tiny import MANIFEST, tiny_bundle
 
+pytestmark = pytest.mark.parallel
+
 
 @pytest.fixture
 def clip(write_clip: Any) -> str:

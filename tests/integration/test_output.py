@@ -17,6 +17,8 @@ from mmedge.cli import run
 from mmedge.cli.output import printable
 from tests.tiny import imu_bundle, tiny_bundle
 
+pytestmark = pytest.mark.parallel
+
 RULE = """
 import atexit, os, subprocess, sys
 import numpy as np

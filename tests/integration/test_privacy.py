@@ -11,6 +11,8 @@ import pytest
 
 from tests.integration.conftest import need
 
+pytestmark = pytest.mark.parallel
+
 DIGITS = Path(__file__).parents[2] / "mmedge/assets/digits/digits.mmedge"
 SETTINGS = ("ORT_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY", "DO_NOT_TRACK")
 

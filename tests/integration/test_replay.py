@@ -29,6 +29,8 @@ from tests import tiny
 from tests.lines import replayed_line
 from tests.tiny import tiny_bundle
 
+pytestmark = pytest.mark.parallel
+
 RATE = 8000
 ROOT = Path(__file__).parents[2]
 ASYNC = {**tiny.MANIFEST["stages"]["ear"], "callable": "tests.integration.test_replay:slow_ear", "mode": "async"}

@@ -21,6 +21,8 @@ from mmedge.types import Block, Frame, Packet, Snapshot
 from tests.lines import replayed_line
 from tests.streams import RATE, STEP, listening_bundle, plain_loop
 
+pytestmark = pytest.mark.parallel
+
 S = 1_000_000_000
 ORIGIN_NS = 5 * S
 SYNCS: list[dict[str, Any]] = [
