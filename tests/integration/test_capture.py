@@ -20,6 +20,8 @@ from mmedge.capture.v4l2 import Backlog, CameraClock, CameraSource
 from mmedge.errors import ConfigError, DeviceError, MmedgeError, SourceError
 from mmedge.types import Block, EndOfStream, Frame, Packet
 
+pytestmark = pytest.mark.parallel
+
 IMAGE = ImageInput(size=(32, 32), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 AUDIO = AudioInput(sample_rate_hz=8000, window_ms=500)
 TEXT = TextInput(max_tokens=16)

@@ -21,6 +21,8 @@ from mmedge.errors import DeviceError, MmedgeError, SourceError
 from tests.processes import alive, children, family, run_until, until
 from tests.tiny import imu_bundle, tiny_bundle
 
+pytestmark = pytest.mark.parallel
+
 CAMERA = "test://?width=160&height=120&fps=30"
 
 

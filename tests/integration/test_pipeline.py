@@ -15,6 +15,8 @@ from mmedge.pipeline import Statistics
 from mmedge.types import Result
 from tests.tiny import tiny_bundle
 
+pytestmark = pytest.mark.parallel
+
 RATE = 8000
 
 

@@ -18,6 +18,8 @@ from mmedge.pipeline import runtime as runtime_module
 from mmedge.types import Frame, Result
 from tests.tiny import tiny_bundle
 
+pytestmark = pytest.mark.parallel
+
 RATE = 8000
 PUSH = {"image": "push://", "audio": "push://"}
 

@@ -18,6 +18,8 @@ from mmedge.ipc.channel import MAX_SAMPLES
 from tests.processes import family, reopened, run_until
 from tests.tiny import imu_bundle, tiny_bundle
 
+pytestmark = pytest.mark.parallel
+
 CAMERA = "test://?width=160&height=120&fps=30"
 
 

@@ -24,6 +24,8 @@ from tests.conftest import WriteClip
 from tests.processes import alive, children, command, family, reopened, run_until, until
 from tests.tiny import tiny_bundle
 
+pytestmark = pytest.mark.parallel
+
 CAMERA = "test://?width=160&height=120&fps=30"
 
 

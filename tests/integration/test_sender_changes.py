@@ -18,6 +18,8 @@ from mmedge.capture import open_sources
 from mmedge.capture.datagrams import Datagrams, Programme, ProgrammeChanged
 from mmedge.types import Block, Frame
 
+pytestmark = pytest.mark.parallel
+
 SEATS: dict[str, Any] = {
     "image": ImageInput(size=(32, 32), mean=(0.5,) * 3, std=(0.5,) * 3),
     "audio": AudioInput(sample_rate_hz=8000, window_ms=500),

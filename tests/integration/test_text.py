@@ -26,6 +26,8 @@ from tests.conftest import WriteClip
 from tests.lines import replayed_line
 from tests.texts import text_bundle
 
+pytestmark = pytest.mark.parallel
+
 Isolation = Literal["thread", "process"]
 BOTH = pytest.mark.parametrize("isolation", ["thread", "process"])
 

@@ -12,6 +12,8 @@ from mmedge.bundle.manifest import ImageInput
 from mmedge.capture import open_sources
 from mmedge.types import EndOfStream, Frame, Packet
 
+pytestmark = pytest.mark.parallel
+
 IMAGE = ImageInput(size=(32, 32), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
 

@@ -28,6 +28,7 @@ def study() -> Study:
     return Study(shipped_recipe("av_digits"), gaussians(6000, 1), gaussians(600, 2))
 
 
+@pytest.mark.long
 def test_the_sum_is_best_where_modalities_are_independent(study: Study) -> None:
     test = gaussians(1500, 3)
     heads = study.heads()
