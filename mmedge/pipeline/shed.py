@@ -34,8 +34,7 @@ def shed(snapshots: Sequence[Snapshot], *, period_ns: int, run_ns: int) -> tuple
     # What has no rate of its own may come faster than it says.
     step_ns = min(period_ns, span_ns // (count - 1)) if count > 1 else period_ns
     spare_frames = sum(snapshot.on_frame for snapshot in snapshots) - at_once
-    # Where as much comes all the time, and not only now, a period more would be late for ever.
-    spare = count - max(at_once if 2 * span_ns < runs else 1, count * step_ns // runs)
+    spare = count - max(at_once, count * step_ns // runs)
     kept: list[Snapshot] = []
     late: list[Snapshot] = []
     for index, snapshot in enumerate(snapshots):

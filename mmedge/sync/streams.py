@@ -39,6 +39,7 @@ class Stream:
     accepts: ClassVar[tuple[type[Packet], ...]]
     rank: int | None = None  # which stream is the clock of hops: the lowest that is alive; None: never
     waits = True
+    paced = True  # whether its steps are worth learning: lines of text come when they like
     _min_step_ns = 0
 
     def __init__(self, name: str, missing: Missing | None, *, live: bool, started_ns: int) -> None:
@@ -95,7 +96,7 @@ class Stream:
                 self.epoch += 1
             elif step_ns < self._min_step_ns:
                 return "time_backwards"
-            elif self.rank is not None:
+            elif self.paced:
                 self._learn(step_ns, gap_ns)
         if self.fresh:
             self._source_epoch, self.watermark_ns = packet.epoch, -FOREVER_NS
@@ -311,6 +312,7 @@ class ValueStream(Stream):
         started_ns: int,
         ttl_ns: int | None = None,
         rate_hz: float | None = None,
+        paced: bool = False,
     ) -> None:
         super().__init__(name, missing, live=live and rate_hz is not None, started_ns=started_ns)
         # The bound is for callers that never trim.
@@ -319,6 +321,7 @@ class ValueStream(Stream):
         self.ttl_ns = ttl_ns if ttl_ns is not None else self.max_age_ns
         self._first_ns = -FOREVER_NS
         self.waits = rate_hz is not None
+        self.paced = paced
         if rate_hz is not None:
             self.rank = 2
             self.period_ns = min(max(round(1e9 / rate_hz), MIN_PERIOD_NS), MAX_PERIOD_NS)

@@ -94,7 +94,10 @@ class Synchronizer:
             )
         ttl_ns = round(spec.ttl_ms * 1e6) if isinstance(spec, TextInput) and spec.ttl_ms else None
         rate_hz = spec.rate_hz if isinstance(spec, TensorInput) else None
-        return ValueStream(name, missing, live=live, started_ns=self._started_ns, ttl_ns=ttl_ns, rate_hz=rate_hz)
+        paced = isinstance(spec, TensorInput)
+        return ValueStream(
+            name, missing, live=live, started_ns=self._started_ns, ttl_ns=ttl_ns, rate_hz=rate_hz, paced=paced
+        )
 
     def push(self, packet: Packet) -> None:
         """Take one packet of an attached input.

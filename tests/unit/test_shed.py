@@ -43,3 +43,4 @@ def test_what_has_no_rate_of_its_own_is_judged_by_what_came():
 
 def test_lines_that_come_at_once_are_all_answered_where_that_is_quick():
     assert len(shed(ready([False] * 9, 1), period_ns=40 * MS, run_ns=MS)[0]) == 9
+    assert len(shed(ready([False] * 4, 70_000), period_ns=40 * MS, run_ns=300_000)[0]) == 4

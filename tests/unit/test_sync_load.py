@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mmedge.bundle.manifest import AudioInput, ImageInput, Missing, Sync, TensorInput
@@ -139,6 +139,7 @@ def test_sound_that_was_let_go_is_silence_before_the_next_block() -> None:
 
 
 @settings(max_examples=15, deadline=None)
+@example(stage_ms=2, rate_hz=1000)
 @given(stage_ms=st.integers(1, 500), rate_hz=st.sampled_from([20, 100, 1000]))
 def test_tensors_without_a_rate_are_answered_young_too(stage_ms: int, rate_hz: int) -> None:
     inputs = {"imu": TensorInput(shape=(1, 6), dtype="float32")}
