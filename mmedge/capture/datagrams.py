@@ -10,6 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 
 LARGEST = 65_536  # bytes of a datagram
 _WAITING = 8 << 20  # bytes that may wait to be read, two seconds at 32 Mbit/s; FFmpeg keeps 5 MB
+_MOST = 1 << 16  # datagrams that may wait: a stranger may send very small ones
 _SOCKET_BYTES = 1 << 21  # the kernel gives what it allows
 _KNOWN = {"localaddr", "buffer_size", "reuse"}
 _PACKET, _SYNC = 188, 0x47  # of MPEG-TS
@@ -44,6 +45,8 @@ class Programme:
         if not 12 <= length <= len(section) or section[0] != (0 if number == 0 else 2):
             return False  # in several packets, or not whole
         body = section[8 : length - 4]
+        if number and len(body) < 4:
+            return False
         table: object
         if number == 0:
             table = self._maps = {
@@ -103,8 +106,10 @@ class Datagrams:
                 continue
             except OSError:
                 return
+            if not data:  # it would read as the end of the stream
+                continue
             with self._change:
-                if self._bytes + len(data) > _WAITING:
+                if self._bytes + len(data) > _WAITING or len(self._waiting) >= _MOST:
                     self.lost += 1
                     continue
                 self._waiting.append(data)

@@ -49,7 +49,7 @@ class StageGraph:
         self._background = tuple(stage for stage in stages if stage.asynchronous)
         self._streams = tuple(stage for stage in stages if isinstance(stage, StreamStage))
         self._crew = Crew(stages, cores)
-        self._pictures = Pictures(stages)
+        self._pictures: Pictures | None = None
         self._snapshot: Snapshot | None = None
         self._ages: dict[str, float] = {}
         self._marks: list[tuple[int, int] | None] = []
@@ -249,7 +249,8 @@ class StageGraph:
     def _feed(self, stage: StageRunner, snapshot: Snapshot, bits: int, read_audio: ReadAudio) -> None:
         begin_ns = time.monotonic_ns()
         stage.feed(snapshot, bits, self._marks, read_audio)
-        self._pictures.note(stage, snapshot)
+        if self._pictures is not None:
+            self._pictures.note(stage, snapshot)
         self.timing.preprocess_ns += time.monotonic_ns() - begin_ns
 
     def _execute(self, stage: StageRunner) -> None:
@@ -287,8 +288,16 @@ class StageGraph:
         stage, output = self._outputs[tensor]
         return stage.outputs[output]
 
+    def follow_pictures(self) -> None:
+        """Remember from now on of which pictures outputs are made: detections ask, and nothing else pays for it."""
+        self._pictures = Pictures(self.stages)
+
     def looked(self, tensor: str, seat: str) -> Looked:
-        """Return the picture of the seat that ``STAGE.OUTPUT`` was made of, which may not be the newest one."""
+        """Return the picture of the seat that ``STAGE.OUTPUT`` was made of, which may not be the newest one.
+
+        ``follow_pictures`` comes before the first run.
+        """
+        assert self._pictures is not None
         return self._pictures.of(self._outputs[tensor][0], seat)
 
     def answered(self, tensor: str) -> bool:

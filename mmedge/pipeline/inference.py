@@ -64,6 +64,7 @@ class Inference:
         spec = None if seat is None else inputs[seat]
         if seat is None or not isinstance(spec, ImageInput):
             return None
+        self.graph.follow_pictures()
 
         def back(corners: AnyArray) -> None:
             seen, raw = self.graph.looked(task.output, seat)

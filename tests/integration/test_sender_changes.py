@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from benchmarks import media_clips as clips
 from benchmarks.media_damage import FIRST, SENDERS
@@ -147,6 +149,30 @@ def test_the_programme_of_a_stream_is_told_from_another(tmp_path: Path) -> None:
     assert programme.changed(other)
 
 
+@given(st.lists(st.binary(max_size=184), max_size=6), st.sampled_from([0, 1]))
+def test_a_strangers_tables_are_no_error(bodies: list[bytes], number: int) -> None:
+    programme = Programme()
+    programme.changed(b"G\x40\x00\x10\x00" + bytes.fromhex("00b00d0001c100000001e001") + bytes(171))  # map at 1
+    for body in bodies:
+        programme.changed(b"G\x40" + bytes([number]) + b"\x10" + body.ljust(184, b"\xff"))
+    programme.changed(b"G\x40\x01\x10\x00" + bytes.fromhex("02b009000100000000000000") + bytes(171))  # without a body
+
+
+def test_very_small_datagrams_fill_no_memory() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    receiver = Datagrams(f"udp://127.0.0.1:{port}", 0.3)
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            give_up = time.monotonic() + 30
+            while not receiver.lost and time.monotonic() < give_up:
+                sender.sendto(b"x", ("127.0.0.1", port))
+        assert receiver.lost
+    finally:
+        receiver.end()
+
+
 def test_datagrams_are_read_as_bytes(tmp_path: Path) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.bind(("127.0.0.1", 0))
@@ -154,7 +180,7 @@ def test_datagrams_are_read_as_bytes(tmp_path: Path) -> None:
     receiver = Datagrams(f"udp://127.0.0.1:{port}", 0.3)
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
-            for data in (b"abcdef", b"gh"):
+            for data in (b"abcdef", b"", b"gh"):  # an empty one is no end of the stream
                 sender.sendto(data, ("127.0.0.1", port))
             assert [receiver.read(4), receiver.read(4), receiver.read(4)] == [b"abcd", b"ef", b"gh"]
             with pytest.raises(TimeoutError):
