@@ -255,7 +255,7 @@ def ratio(picture: AnyArray) -> float:
     return float(np.sqrt(spread[0] / spread[1]))
 
 
-def shown(frame: Frame, spec: ImageInput, *, raw: bool) -> AnyArray:
+def network_input(frame: Frame, spec: ImageInput, *, raw: bool = False) -> AnyArray:
     """Return what a network sees, float32 [h, w]: its tensor, or what the graph makes of its raw frame."""
     preprocess = ImagePreprocessor(spec)
     if raw:
@@ -277,7 +277,7 @@ def circle_rows(folder: Path) -> tuple[list[Row], float]:
         found = {}
         for fit, raw in product(("letterbox", "crop"), (False, True)):
             spec = ImageInput(size=(320, 320), color="gray", fit=fit, mean=(0.0,), std=(1.0,), reduce=1)  # type: ignore[arg-type]
-            found[f"{fit}{', raw frame' if raw else ''}"] = ratio(shown(frame, spec, raw=raw))
+            found[f"{fit}{', raw frame' if raw else ''}"] = ratio(network_input(frame, spec, raw=raw))
         ratios += found.values()
         turned = f", turned {shape.rotation}{' and mirrored' if shape.mirrored else ''}" if shape.rotation else ""
         what = f"circle in {shape.width}x{shape.height}, pixels {shape.pixel_aspect[0]}:{shape.pixel_aspect[1]}{turned}"

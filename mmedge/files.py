@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import tempfile
 from collections.abc import Iterator
@@ -95,3 +96,28 @@ def replacing(path: Path, *, mode: int = 0o600) -> Iterator[BinaryIO]:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+@contextmanager
+def changing_settings(path: Path, what: str) -> Iterator[BinaryIO]:
+    """Write a file of the user's settings anew, while no other process changes one: read it within, then write.
+
+    Args:
+        path: The file; its folder is made, for its owner alone.
+        what: Is not done if it cannot be written, for the message.
+
+    Raises:
+        ConfigError: If it cannot be written.
+    """
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            with replacing(path) as file:
+                yield file
+        finally:
+            os.close(folder)
+    except OSError as error:
+        fix = "make the folder writable, or set XDG_CONFIG_HOME to one that is"
+        raise ConfigError(f"{what}: {error.strerror}", where=str(path), fix=fix) from error

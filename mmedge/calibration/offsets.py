@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 from collections.abc import Mapping
@@ -17,7 +16,7 @@ from mmedge.address import Address
 from mmedge.bundle.manifest import AudioInput, ImageInput, Input
 from mmedge.capture import KINDS, parse
 from mmedge.errors import ConfigError
-from mmedge.files import replacing, user_config
+from mmedge.files import changing_settings, user_config
 from mmedge.types import ClockQuality, Packet
 
 _MAX_BYTES, _MAX_PAIRS = 1 << 20, 256
@@ -88,18 +87,14 @@ def device_name(uri: str | Address) -> str:
 def _key() -> bytes:
     """Return this machine's key for the names of addresses; it is made on first use."""
     path = offsets_path().with_name("address.key")
+    what = "the key for names of devices cannot be used"
+    if not path.exists():
+        with changing_settings(path, what) as file:  # another process may have been first
+            file.write(path.read_bytes() if path.exists() else os.urandom(32))
     try:
-        if not path.exists():
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with replacing(path) as file:
-                file.write(os.urandom(32))
         key = path.read_bytes()
     except OSError as error:
-        raise ConfigError(
-            f"the key for names of devices cannot be used: {error.strerror}",
-            where=str(path),
-            fix="make the folder writable, or set XDG_CONFIG_HOME to one that is",
-        ) from error
+        raise ConfigError(f"{what}: {error.strerror}", where=str(path), fix="make it readable for yourself") from error
     if len(key) != 32:
         raise ConfigError(
             "the key for names of devices is damaged", where=str(path), fix="delete the file and calibrate again"
@@ -133,23 +128,10 @@ def store(offset: Offset) -> Path:
         ConfigError: If the file cannot be written, or what is there is damaged.
     """
     path = offsets_path()
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX)
-            others = [known for known in _read(path) if (known.image, known.audio) != (offset.image, offset.audio)]
-            content = _File(schema="mmedge.offsets/1", offsets=(*others[-(_MAX_PAIRS - 1) :], offset))
-            with replacing(path) as file:
-                file.write(msgspec.json.format(msgspec.json.encode(content), indent=1) + b"\n")
-        finally:
-            os.close(folder)
-    except OSError as error:
-        raise ConfigError(
-            f"the offset cannot be saved: {error.strerror}",
-            where=str(path),
-            fix="make the folder writable, or set XDG_CONFIG_HOME to one that is",
-        ) from error
+    with changing_settings(path, "the offset cannot be saved") as file:
+        others = [known for known in _read(path) if (known.image, known.audio) != (offset.image, offset.audio)]
+        content = _File(schema="mmedge.offsets/1", offsets=(*others[-(_MAX_PAIRS - 1) :], offset))
+        file.write(msgspec.json.format(msgspec.json.encode(content), indent=1) + b"\n")
     return path
 
 

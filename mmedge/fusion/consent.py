@@ -22,7 +22,7 @@ import msgspec
 
 from mmedge.bundle.manifest import Manifest
 from mmedge.errors import ConfigError
-from mmedge.files import replacing, user_config
+from mmedge.files import changing_settings, user_config
 from mmedge.fusion.rules import LISTED
 from mmedge.plain import unsafe
 
@@ -250,18 +250,10 @@ def remember(folder: Path) -> None:
             where=own,
             fix="give its folder another name",
         )
-    others = [name for name in _known(path) if name != own]
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with replacing(path) as file:
-            known = _Known(schema="mmedge.projects/1", folders=(*others[-(_MAX_PROJECTS - 1) :], own))
-            file.write(msgspec.json.format(msgspec.json.encode(known), indent=1) + b"\n")
-    except OSError as error:
-        raise ConfigError(
-            f"the project cannot be noted: {error.strerror}",
-            where=str(path),
-            fix="make the folder writable, or set XDG_CONFIG_HOME to one that is",
-        ) from error
+    with changing_settings(path, "the project cannot be noted") as file:
+        others = [name for name in _known(path) if name != own]
+        known = _Known(schema="mmedge.projects/1", folders=(*others[-(_MAX_PROJECTS - 1) :], own))
+        file.write(msgspec.json.format(msgspec.json.encode(known), indent=1) + b"\n")
 
 
 def _projects_of(bundle: Path) -> list[Path]:

@@ -293,6 +293,19 @@ def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
         return int(free.getsockname()[1])
 
 
+def check_pictures(uri: str, sender: subprocess.Popen[bytes]) -> None:
+    """Assert that the pictures of ``sender`` arrive, and end it."""
+    try:
+        source, heard = listen(uri, "image")
+        try:
+            assert until(lambda: len(heard.frames) > 20, 20), reason(source)
+        finally:
+            source.stop()
+    finally:
+        sender.kill()
+        sender.communicate()
+
+
 @pytest.mark.devices
 @pytest.mark.parametrize("scheme", ["tcp", "rtmp", "rtp"])
 def test_streams_that_ffmpeg_sends(scheme: str) -> None:
@@ -305,16 +318,8 @@ def test_streams_that_ffmpeg_sends(scheme: str) -> None:
     else:
         uri += "/live/key"
         sender = ffmpeg(*PATTERN, "-f", "flv", "-listen", "1", uri)
-    try:
-        time.sleep(0.5)
-        source, heard = listen(uri, "image")
-        try:
-            assert until(lambda: len(heard.frames) > 20, 20), reason(source)
-        finally:
-            source.stop()
-    finally:
-        sender.kill()
-        sender.communicate()
+    time.sleep(0.5)
+    check_pictures(uri, sender)
 
 
 @pytest.mark.devices
@@ -322,16 +327,8 @@ def test_streams_that_ffmpeg_sends(scheme: str) -> None:
 def test_rtp_by_its_description_in_a_file(how: str, tmp_path: Path) -> None:
     port, file = free_port(socket.SOCK_DGRAM) & ~1, tmp_path / "camera.sdp"
     sender = ffmpeg(*PATTERN, "-f", "rtp", f"rtp://127.0.0.1:{port}", "-sdp_file", str(file))
-    try:
-        assert until(lambda: file.exists() and file.stat().st_size > 100, 10)
-        source, heard = listen(how.format(file), "image")
-        try:
-            assert until(lambda: len(heard.frames) > 20, 20), reason(source)
-        finally:
-            source.stop()
-    finally:
-        sender.kill()
-        sender.communicate()
+    until(lambda: file.exists() and file.stat().st_size > 100, 10)
+    check_pictures(how.format(file), sender)
 
 
 def test_a_protocol_that_this_pyav_lacks_is_said(server: Server) -> None:

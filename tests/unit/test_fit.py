@@ -11,6 +11,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from benchmarks.media_pictures import network_input
 from mmedge.bundle.manifest import ImageInput
 from mmedge.preprocess import ImagePreprocessor, reference
 from mmedge.preprocess.fit import Seen, frame_fit, tensor_fit, to_picture
@@ -40,18 +41,6 @@ def stored(shown: Any, said: Description) -> Frame:
         height=height,
         description=said,
     )
-
-
-def tensor(frame: Frame, spec: ImageInput, *, raw: bool = False) -> Any:
-    """Return what the network sees, float32 [h, w], from the kernel (and the graph)."""
-    preprocess = ImagePreprocessor(spec)
-    if raw:
-        pixels = np.empty(spec.raw_shape, np.uint8)
-        preprocess.raw(frame, pixels)
-        return reference.image(pixels[0], spec)[0, 0]
-    out = np.empty(spec.tensor_shape, np.float32)
-    preprocess.tensor(frame, out)
-    return out[0, 0]
 
 
 descriptions = st.builds(
@@ -87,7 +76,7 @@ def test_a_box_comes_back_to_where_it_is_in_the_upright_picture(
     to_picture(spec, window, seen)
     assume(all(window[0, :2] < want[:2]) and all(window[0, 2:] > want[2:]))  # a crop may not show all of it
     for raw in (False, True):
-        level = tensor(frame, spec, raw=raw) * spec.std[0] + spec.mean[0]
+        level = network_input(frame, spec, raw=raw) * spec.std[0] + spec.mean[0]
         across, down = (np.flatnonzero(level.max(axis=axis) > 0.5) for axis in (0, 1))
         corners = np.array([[across[0], down[0], across[-1] + 1.0, down[-1] + 1.0]])
         one = np.array([[0.0, 0.0, 1.0, 1.0]])
@@ -107,7 +96,7 @@ def test_a_raw_frame_gives_what_the_tensor_has(camera: tuple[int, int], said: De
     y, x = np.mgrid[: camera[0], : camera[1]]
     shown = (128 + 60 * np.sin(x / camera[1] * 5) + 60 * np.cos(y / camera[0] * 4)).astype(np.uint8)
     frame = stored(shown, said)
-    direct, through = tensor(frame, spec), tensor(frame, spec, raw=True)
+    direct, through = network_input(frame, spec), network_input(frame, spec, raw=True)
     fit = tensor_fit(spec, Seen.of(frame))
     if not frame_fit(spec, Seen.of(frame)).free:
         return
@@ -183,8 +172,8 @@ def test_a_portrait_camera_that_has_no_room_in_the_frame_is_said_once(caplog: py
 def test_a_turned_picture_is_what_an_upright_one_is(rotation: Any, mirrored: bool, raw: bool) -> None:
     shown = np.random.default_rng(0).integers(0, 256, (60, 100), np.uint8)
     spec = seat(fit="letterbox")
-    got = tensor(stored(shown, Description(rotation=rotation, mirrored=mirrored)), spec, raw=raw)
-    want = tensor(stored(shown, Description()), spec, raw=raw)
+    got = network_input(stored(shown, Description(rotation=rotation, mirrored=mirrored)), spec, raw=raw)
+    want = network_input(stored(shown, Description()), spec, raw=raw)
     # A half may be rounded the other way in the raw frame.
     assert np.abs(got - want).max() * spec.std[0] * 255 <= (1.01 if raw else 0.02)
 
