@@ -7,6 +7,7 @@ from collections.abc import Iterator
 _START = b"\0\0\1"
 _HIGH = {44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 244}  # profiles whose headers tell the chroma format
 _HEAD = 64  # bytes of a slice that hold its number
+_SET = 1024  # bytes of a parameter set that are read: real ones have far less, and a stranger's may have any number
 
 
 class _Bits:
@@ -141,7 +142,7 @@ class FrameNumbers:
 
     def _settle(self, unit: bytes) -> None:
         try:
-            bits = _Bits(unit[1:])
+            bits = _Bits(unit[1:_SET])
             profile = bits.take(8)
             bits.take(16)
             bits.code()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from errno import EIO
 from typing import Any
 
@@ -33,6 +33,19 @@ _FLOOR_NS = KINDS["network"].constant_ns["B"]
 
 class _Stuck(OSError):  # noqa: N818  (no error: the stream is opened again)
     """Packets come, but nothing can be made of them."""
+
+
+def _packets(container: Any, streams: list[Any]) -> Iterator[Any]:
+    """Yield the packets of some streams, of all without any."""
+    packets = container.demux(streams or None)
+    while True:
+        try:
+            packet = next(packets, None)
+        except IndexError as error:  # PyAV cannot follow a container that grows
+            raise _Stuck("the sender added a track") from error
+        if packet is None:
+            return
+        yield packet
 
 
 class _Progress:
@@ -124,8 +137,6 @@ class NetworkSource(ThreadSource):
                     opened, backoff_s = True, _BACKOFF_S[0]
                     self._play(container, emit, stop)
                     reason = "the sender ended the stream"
-            except IndexError:  # PyAV cannot follow a container that grows
-                reason = "the sender added a track"
             except (self._av.error.FFmpegError, OSError) as error:
                 # FFmpeg reports a silent UDP port as an input/output error.
                 silent = error.errno == EIO or isinstance(error, (self._av.error.ExitError, TimeoutError))
@@ -165,7 +176,7 @@ class NetworkSource(ThreadSource):
         alive |= {each.stream.index: _Progress("sound", keyed=False) for each in sounds}
         before_ns = began_ns = now_ns()
         # Without a track that is wanted all are read: one that is silent, or changes, is opened again.
-        for packet in container.demux([decoder.stream for decoder in decoders.values()] or None):
+        for packet in _packets(container, [decoder.stream for decoder in decoders.values()]):
             arrive_ns = now_ns()
             if stop.is_set():
                 return

@@ -131,6 +131,15 @@ def test_no_packet_breaks_who_follows_the_numbers(extradata: bytes, packets: lis
             numbers.gap(packet)
 
 
+@pytest.mark.timeout(20)
+def test_a_parameter_set_without_end_is_not_read_to_its_end() -> None:
+    """It announces four billion numbers, and has eight million: reading them took longer the further one came."""
+    fields = [f"{66:08b}", "01" * 8, "1", "1", "010", "1", "1", "1", "0" * 31 + "1" + "1" * 31]
+    bits = "".join(fields)
+    data = int(bits + "1" * (-len(bits) % 8), 2).to_bytes((len(bits) + 7) // 8, "big")
+    FrameNumbers(None).gap(b"\0\0\1\x67" + re.sub(b"\0\0(?=[\0-\3])", b"\0\0\3", data) + b"\xff" * 1_000_000)
+
+
 def bundle(folder: Path, policy: str) -> Path:
     hold = {"policy": policy} | ({"max_age_ms": 300} if policy == "hold" else {})
     missing = {"missing": {"image": hold, "audio": {"policy": "zero"}}}
