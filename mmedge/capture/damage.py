@@ -64,7 +64,8 @@ class CheckedDecoder:
         self.remark: str | None = None
         self.failed = 0  # packets that the decoder refused
         self._sent = 0  # packets
-        self._hurt: deque[int] = deque()  # numbers of the damaged packets that no key frame followed yet
+        # Numbers of the damaged packets that no key frame followed yet; of very many the newest say the same.
+        self._hurt: deque[int] = deque(maxlen=_PATIENCE)
         # Shapes of a pixel, each with the number of the packet that it came with: pictures leave later than they come.
         self._aspects: deque[tuple[int, Fraction | None]] = deque(maxlen=_PATIENCE)
         self._begun = self._alone or self._restarts  # H.264 decoders give nothing before they can
@@ -167,7 +168,7 @@ class CheckedDecoder:
             self._numbers.restart()
 
     def _forget(self, number: int) -> None:
-        self._hurt = deque(first for first in self._hurt if first > number)
+        self._hurt = deque((first for first in self._hurt if first > number), maxlen=_PATIENCE)
 
     def _lost(self, before: float | None = None) -> Iterator[tuple[None, bool, int]]:
         """Yield the times for which no picture can come any more, while it is known that pictures are damaged."""
