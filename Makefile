@@ -35,17 +35,20 @@ ARITHMETIC = $$(grep -rl --include='*.py' mark.arithmetic tests)
 demo: $(VENV)/installed
 	$(BIN)/mmedge demo
 
-# What keeps no time runs on all cores; then the rest has the machine for itself. Named, because collecting takes long.
-PARALLEL = --numprocesses auto --dist loadfile tests/unit tests/project \
-  $$(grep -rl --include='*.py' mark.parallel tests/integration)
+# What computes runs on all cores, then what mostly waits runs four at a time, then the rest has the machine for itself.
+# Named, because collecting takes long.
+COMPUTING = --numprocesses auto --dist worksteal tests/unit tests/project
+WAITING = --numprocesses 4 --dist loadfile $$(grep -rl --include='*.py' mark.parallel tests/integration)
 ALONE = tests/gpu $$(grep -rL --include='test_*.py' mark.parallel tests/integration)
 
 test: $(VENV)/tests-installed
-	$(BIN)/pytest -m "not long" $(PARALLEL)
+	$(BIN)/pytest -m "not long" $(COMPUTING)
+	$(BIN)/pytest -m "not long" $(WAITING)
 	$(BIN)/pytest -m "not long" $(ALONE)
 
 test-all: $(VENV)/tests-installed
-	$(BIN)/pytest $(PARALLEL)
+	$(BIN)/pytest $(COMPUTING)
+	$(BIN)/pytest $(WAITING)
 	$(BIN)/pytest $(ALONE)
 
 check: $(VENV)/tests-installed
