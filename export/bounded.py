@@ -94,7 +94,7 @@ def try_recipe(recipe: Recipe) -> None:
         return
     _check_files(files)
     digest = hashlib.sha256(f"{__version__} {version('onnx')} {recipe.sha256}".encode())
-    for file in files:
+    for file in (*files, *(other for file in files for other in _weight_files(file))):
         with file.open("rb") as opened:
             for piece in iter(lambda: opened.read(1 << 20), b""):
                 digest.update(piece)
@@ -195,14 +195,18 @@ def _check_files(files: Sequence[Path]) -> int:
                 raise ConfigError("not a file", where=str(file), fix="name an ONNX file")
             total += _bytes(info)
             if info.st_size < _FILE_BYTES:  # larger ones hold their weights themselves
-                raw = file.read_bytes()
-                beside = [other for other in file.parent.iterdir() if os.fsencode(other.name) in raw]
-                total += sum(_bytes(other.stat()) for other in beside if other != file and other.is_file())
+                total += sum(_bytes(other.stat()) for other in _weight_files(file))
         except OSError as error:
             raise ConfigError(
                 f"cannot read the network: {error.strerror}", where=str(file), fix="check the path"
             ) from error
     return total
+
+
+def _weight_files(file: Path) -> list[Path]:
+    from .onnx.network_file import weight_files
+
+    return weight_files(file)
 
 
 def _bytes(info: os.stat_result) -> int:

@@ -91,5 +91,3 @@ def _take(graph: onnx.GraphProto, index: int, which: str) -> None:
     graph.initializer.extend(branch.initializer)
     graph.sparse_initializer.extend(branch.sparse_initializer)
     replace_nodes(graph, [*graph.node[:index], *branch.node, *copies, *graph.node[index + 1 :]])
-
-

@@ -188,10 +188,9 @@ def _constant_nodes(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
 def constant_tensor(node: onnx.NodeProto) -> onnx.TensorProto | None:
     """Return what a Constant node holds as a tensor; None where it is sparse."""
     attribute = node.attribute[0]
-    if attribute.name == "value":
-        return attribute.t
-    if attribute.name == "sparse_value":
-        return None
+    if attribute.name in ("value", "sparse_value"):
+        held: onnx.TensorProto = attribute.t
+        return held if attribute.name == "value" else None
     dtype: Any = {"value_float": np.float32, "value_int": np.int64}.get(attribute.name.rstrip("s"), object)
     return to_tensor(node.output[0], np.array(helper.get_attribute_value(attribute), dtype))
 

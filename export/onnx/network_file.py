@@ -26,7 +26,7 @@ _GB = 1e9
 _PIECE = 1 << 20  # bytes read at once while hashing
 # How an entry {"location": NAME} of a tensor's external data is written: key, then value with its length.
 _LOCATION = re.compile(rb"\n\x08location\x12([\x80-\xff]*[\x00-\x7f])")
-_BITS = {
+_BITS: dict[int, int] = {
     **dict.fromkeys((TensorProto.INT2, TensorProto.UINT2), 2),
     **dict.fromkeys((TensorProto.INT4, TensorProto.UINT4, TensorProto.FLOAT4E2M1), 4),
 }
@@ -112,7 +112,7 @@ def weight_files(path: str | Path) -> list[Path]:
     for match in _LOCATION.finditer(raw):
         length = sum((byte & 127) << 7 * index for index, byte in enumerate(match[1][:5]))
         try:
-            place = _inside(path.parent, raw[match.end() : match.end() + length].decode(), "", str(path))
+            place = _inside(path, raw[match.end() : match.end() + length].decode(), "")
         except (ConfigError, UnicodeDecodeError):
             continue
         found[place] = None
@@ -144,7 +144,7 @@ class _Piece:
                 where=self._where,
                 fix="give the path of the ONNX file, or export it with external_data=False",
             )
-        self._file = _inside(network.parent, location, self._name, self._where)
+        self._file = _inside(network, location, self._name)
         try:
             self._offset = int(entries.get("offset") or 0)
             length = int(entries["length"]) if entries.get("length") else None
@@ -185,15 +185,17 @@ class _Piece:
             raise self._wrong(error.strerror or "the file cannot be read") from error
 
 
-def _inside(folder: Path, location: str, tensor: str, where: str) -> Path:
+def _inside(network: Path, location: str, tensor: str) -> Path:
     """Return the file of weights ``location``, which lies in the network's folder or below."""
-    place = PurePosixPath(location)
+    place, folder = PurePosixPath(location), network.parent
+    # A cache of downloads links the network and its weights from one folder of its own.
+    homes = (folder.resolve(), network.resolve().parent)
     if not location or "\0" in location or place.is_absolute() or ".." in place.parts:
         what = f"'{location}' is not a file in the network's own folder"
     else:
         try:
             file = (folder / location).resolve()
-            if not file.is_relative_to(folder.resolve()):
+            if not any(file.is_relative_to(home) for home in homes):
                 what = f"'{location}' is a link that leads out of the network's own folder"
             elif not file.is_file():
                 what = f"there is no file '{location}' beside the network"
@@ -203,7 +205,7 @@ def _inside(folder: Path, location: str, tensor: str, where: str) -> Path:
             what = f"'{location}' cannot be read: {error}"
     raise ConfigError(
         f"weight files of the network are missing: {what} (tensor '{tensor}')",
-        where=where,
+        where=str(network),
         fix="copy its weight files into its folder under their own names, or export with external_data=False",
     )
 
@@ -218,8 +220,7 @@ def _bytes_of(tensor: onnx.TensorProto) -> int:
             where=tensor.name,
             fix="export the network again",
         )
-    item = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-    return int(count * item)
+    return count * int(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
 
 
 def _read(path: Path) -> bytes:

@@ -18,9 +18,9 @@ from onnx import TensorProto, helper
 from mmedge.engine.onnxruntime import session_options
 from mmedge.errors import CheckError, ConfigError
 from mmedge.extras import require
-from mmedge.types import AnyArray, Tensors
+from mmedge.types import AnyArray
 
-from .graphs import all_nodes
+from .graphs import all_nodes, drop_unused, sort_nodes
 from .network_file import tensors_of
 
 Feeds = Mapping[str, Any]
@@ -322,12 +322,28 @@ def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
     return copied
 
 
-def first_outputs(model: onnx.ModelProto, feeds: Tensors, where: str) -> dict[str, Any]:
-    """Return what a network gives for one set of inputs, on ONNX Runtime as it is written.
+def behind_front(model: onnx.ModelProto, inner: Mapping[str, str], where: str) -> Callable[[Feeds], dict[str, Any]]:
+    """Return what turns a network's inputs into those of the network behind the nodes that were put in front of it.
 
-    Arrays have the shapes [...] and dtypes of the network's inputs and outputs.
+    Arrays have the shapes [...] and dtypes of both networks' inputs.
 
-    Raises:
-        ConfigError: If it does not run.
+    Args:
+        model: The network with those nodes.
+        inner: Input -> the tensor that it becomes; other inputs pass unchanged.
+        where: What it is, for messages.
     """
-    return _Network(model, where).run(feeds)
+    front = onnx.ModelProto(ir_version=model.ir_version)
+    front.opset_import.extend(model.opset_import)
+    front.graph.CopyFrom(model.graph)
+    del front.graph.output[:]
+    front.graph.output.extend(onnx.ValueInfoProto(name=name) for name in inner.values())
+    sort_nodes(front.graph)
+    drop_unused(front.graph)
+    network = _Network(front, where)
+    names = {value.name for value in model.graph.input}
+
+    def behind(feeds: Feeds) -> dict[str, Any]:
+        made = network.run(feeds) if inner else {}
+        return {name: made[inner[name]] if name in inner else value for name, value in feeds.items() if name in names}
+
+    return behind
