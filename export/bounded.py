@@ -94,7 +94,7 @@ def try_recipe(recipe: Recipe) -> None:
         return
     _check_files(files)
     digest = hashlib.sha256(f"{__version__} {version('onnx')} {recipe.sha256}".encode())
-    for file in (*files, *(other for file in files for other in _weight_files(file))):
+    for file in (*files, *(other for own in files for other in _weight_files(own))):
         with file.open("rb") as opened:
             for piece in iter(lambda: opened.read(1 << 20), b""):
                 digest.update(piece)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,10 +55,9 @@ def infer(model: onnx.ModelProto) -> dict[str, Known]:
         for value in graph.output:
             if value.type.HasField("tensor_type"):
                 value.type.tensor_type.ClearField("shape")
-    try:
+    # Of another domain, or wrong: ONNX Runtime says so when it runs.
+    with suppress(shape_inference.InferenceError, RuntimeError, ValueError):
         probe = shape_inference.infer_shapes(probe, data_prop=True)
-    except (shape_inference.InferenceError, RuntimeError, ValueError):
-        pass  # of another domain, or wrong: ONNX Runtime says so when it runs
     values = [*probe.graph.input, *probe.graph.value_info, *probe.graph.output]
     found = {value.name: _known(value.type.tensor_type) for value in values if value.type.HasField("tensor_type")}
     found |= {tensor.name: Known(tensor.data_type, tuple(tensor.dims)) for tensor in model.graph.initializer}

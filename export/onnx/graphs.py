@@ -1,4 +1,4 @@
-"""Walking and renaming in ONNX graphs at every depth: branches and bodies of loops read tensors of the graphs around."""
+"""Walking and renaming in ONNX graphs at every depth: branches and bodies read tensors of the graphs around."""
 
 from __future__ import annotations
 

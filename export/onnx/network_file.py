@@ -72,7 +72,7 @@ def load_network(source: str | Path | bytes, *, largest_bytes: int | None = None
 
 
 def network_digest(path: str | Path) -> str:
-    """Return the SHA-256 of what a network is: the same wherever its weights lie, another when one byte of them changes.
+    """Return the SHA-256 of what a network is: the same wherever its weights lie, another when one byte changes.
 
     Weights are hashed piece by piece, so that a network of any size takes little memory.
 
@@ -211,16 +211,18 @@ def _inside(network: Path, location: str, tensor: str) -> Path:
 
 
 def _bytes_of(tensor: onnx.TensorProto) -> int:
-    count = math.prod(tensor.dims)
+    count: int = math.prod(tensor.dims)
     if tensor.data_type in _BITS:
-        return (count * _BITS[tensor.data_type] + 7) // 8
+        bits: int = _BITS[tensor.data_type]
+        return (count * bits + 7) // 8
     if tensor.data_type in (TensorProto.STRING, TensorProto.UNDEFINED) or count < 0:
         raise ConfigError(
             f"tensor '{tensor.name}' cannot lie in another file: it has no size in bytes",
             where=tensor.name,
             fix="export the network again",
         )
-    return count * int(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+    item: int = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    return count * item
 
 
 def _read(path: Path) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import onnx
 from onnx import helper, inliner
@@ -162,9 +163,8 @@ def _write_types(graph: onnx.GraphProto, known: dict[str, Known]) -> None:
             del inner.value_info[:]
 
 
-def _keep(items: object, wanted: Callable[..., bool]) -> None:
+def _keep(items: Any, wanted: Callable[[Any], bool]) -> None:
     """Remove from a repeated field what is not wanted."""
-    assert hasattr(items, "__delitem__") and hasattr(items, "__len__") and hasattr(items, "__getitem__")
     for index in reversed(range(len(items))):
         if not wanted(items[index]):
             del items[index]

@@ -142,7 +142,7 @@ class _Upgrade:
         self.number(node, "max", None)
 
     def top_k(self, node: onnx.NodeProto) -> None:
-        """k was an attribute, and is a tensor of one number now."""
+        """Its k was an attribute, and is a tensor of one number now."""
         node.input.append(self.constant(node, "k", [_taken(node, "k")]))
 
     def dropout(self, node: onnx.NodeProto) -> None:
@@ -185,7 +185,7 @@ class _Upgrade:
         self.resize(node)
 
     def resize(self, node: onnx.NodeProto) -> None:
-        """There was one way: coordinates are divided by the scale, and rounded down, or up where pixels are left out."""
+        """There was one way: coordinates divided by the scale, rounded down, or up where pixels are left out."""
         attributes: dict[str, Any] = {"coordinate_transformation_mode": "asymmetric"}
         if _attribute(node, "mode") != b"linear":
             given = self._constants.get(node.input[1])
