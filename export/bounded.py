@@ -237,10 +237,10 @@ def _new(argument: tuple[Path, list[Path], Path | None]) -> dict[str, object]:
 
 
 def _bring(recipe: Recipe) -> None:
-    from .brought.brought import bring, tensorrt_problem
+    from .brought.brought import bring, listed_problem
 
     for model in bring(recipe)[1].values():
-        tensorrt_problem(model)
+        listed_problem(model)
 
 
 def _remove(folder: Path, *, keep: bool) -> None:

@@ -13,6 +13,7 @@ from onnx import TensorProto, checker, helper, shape_inference
 from mmedge.bundle.manifest import ImageInput
 from mmedge.bundle.source import Constant, State
 from mmedge.engine.onnxruntime import session_options
+from mmedge.engine.parse_check import ask_parser
 from mmedge.errors import ConfigError
 from mmedge.extras import require
 from mmedge.types import AnyArray
@@ -98,7 +99,24 @@ def bring(recipe: Recipe) -> tuple[Recipe, dict[str, onnx.ModelProto]]:
 
 
 def tensorrt_problem(model: onnx.ModelProto) -> str | None:
-    """Say why TensorRT cannot take a network that was brought along; None where it can, as far as is known."""
+    """Say why TensorRT cannot take a network that was brought along; None where it can, as far as is known.
+
+    The parser of the TensorRT that is installed decides, in a child; where there is none, our list of operators does.
+    """
+    answer = ask_parser(model.SerializeToString())
+    if answer is None:
+        problem = listed_problem(model)
+        return problem and f"{problem} (by a list of operators: no TensorRT parser is installed here)"
+    if not answer.refused:
+        return None
+    first = answer.refused[0]
+    node = f"{first.op} '{first.name}': " if first.op else ""
+    more = f", and {len(answer.refused) - 1} more" if len(answer.refused) > 1 else ""
+    return f"{node}{first.reason} ({answer.module} {answer.version}{more})"
+
+
+def listed_problem(model: onnx.ModelProto) -> str | None:
+    """Say what a list of operators holds against a network on TensorRT: a first answer where no parser is there."""
     for finding in lint(model):
         if finding.level == "error" or finding.rule == "control-flow":
             return f"{finding.node}: {finding.message}"

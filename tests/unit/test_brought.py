@@ -11,8 +11,8 @@ from mmedge.bundle import load
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine
 from mmedge.errors import ConfigError
 from mmedge.export import Recipe, run_steps
-from mmedge.export.brought.branches import take_branches
 from mmedge.export.brought.brought import bring, tensorrt_problem
+from mmedge.export.onnx.branches import take_branches
 
 FLOAT, UINT8, INT64, FLOAT16 = TensorProto.FLOAT, TensorProto.UINT8, TensorProto.INT64, TensorProto.FLOAT16
 NODE = helper.make_node
