@@ -1,8 +1,9 @@
 """The cases of the `onnx` package through our path, against plain ONNX Runtime: equal, or refused by name.
 
-``python -m benchmarks.export_nodes [--quick] [--json]``; what is refused is listed on stderr. Every case whose expected outputs ONNX Runtime gives
-is loaded as one network, rewritten to its normal form, and brought along as a stage of a recipe where the types of its
-inputs are those of seats. A case counts as equal if the loaded network and its normal form give what ONNX Runtime does.
+``python -m benchmarks.export_nodes [--quick] [--json]``; what is not equal is listed on stderr. Every case whose
+expected outputs ONNX Runtime gives is loaded as one network, rewritten to its normal form, and brought along as a stage
+of a recipe where the types of its inputs are those of seats. A case counts as equal if the loaded network and its
+normal form give what ONNX Runtime does.
 """
 
 from __future__ import annotations
