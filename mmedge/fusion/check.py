@@ -13,7 +13,8 @@ from mmedge.engine.base import EngineBase
 from mmedge.errors import BundleError, CheckError, EngineError, MmedgeError
 from mmedge.fusion.consent import Consent
 from mmedge.fusion.golden import self_test
-from mmedge.fusion.make import make_callable, make_network, make_stage
+from mmedge.fusion.load import make_callable, make_network
+from mmedge.fusion.make import make_stage
 from mmedge.fusion.stage import StageRunner, array_of
 from mmedge.fusion.tensors import Shapes, constants, input_dtypes, input_shapes, output_shapes
 from mmedge.fusion.weigh import run_ms

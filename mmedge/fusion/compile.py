@@ -40,7 +40,10 @@ def compile_bundle(
         ConfigError: If there is no such variant.
         EngineError: If one cannot be built.
     """
-    chosen = [v for v in bundle.manifest.variants if v.target == "tensorrt" and precision in (None, v.precision)]
+    chosen = [v for v in bundle.manifest.variants if v.target == "tensorrt"]
+    if precision is not None:  # a stage that stays float has no variant of this precision, and its others serve
+        own_stages = {v.stage for v in chosen if v.precision == precision}
+        chosen = [v for v in chosen if own_stages and (v.precision == precision or v.stage not in own_stages)]
     if not chosen:
         raise ConfigError(
             f"no TensorRT variant of precision '{precision or 'any'}'",
