@@ -48,7 +48,7 @@ def inspect_network(file: Path) -> dict[str, Any]:
     Raises:
         ConfigError: If the file is not a network, or reading it breaks the bounds.
     """
-    found: dict[str, Any] = _within("inspect", [file], file)
+    found: dict[str, Any] = within("inspect", [file], file)
     return found
 
 
@@ -58,7 +58,7 @@ def lines_of_network(file: Path) -> dict[str, str]:
     Raises:
         ConfigError: If the file is not a network, or reading it breaks the bounds.
     """
-    found: dict[str, str] = _within("lines", [file], file)
+    found: dict[str, str] = within("lines", [file], file)
     return found
 
 
@@ -73,7 +73,7 @@ def new_from_networks(folder: Path, files: Sequence[Path], tokenizer: Path | Non
     was_there, was_empty = folder.exists(), folder.is_dir() and not any(folder.iterdir())
     try:
         return msgspec.convert(
-            _within("new", files, (folder, list(files), tokenizer)), NewReport, dec_hook=lambda kind, text: kind(text)
+            within("new", files, (folder, list(files), tokenizer)), NewReport, dec_hook=lambda kind, text: kind(text)
         )
     except _OutOfBoundsError:
         if was_empty or not was_there:
@@ -100,7 +100,7 @@ def try_recipe(recipe: Recipe) -> None:
                 digest.update(piece)
     key = digest.hexdigest()
     if not has_passed(key):
-        _within("bring", files, recipe)
+        within("bring", files, recipe)
         note_passed(key)
 
 
@@ -108,15 +108,15 @@ class _OutOfBoundsError(ConfigError):
     """A network took more than it may."""
 
 
-def _within(work: str, files: Sequence[Path], argument: object) -> Any:
-    """Return what ``_WORK[work](argument)`` returns, in a child."""
+def within(work: str, files: Sequence[Path], argument: object, *, cpu_s: float = 0.0) -> Any:
+    """Return what ``_WORK[work](argument)`` returns, in a child that may take ``cpu_s`` more than its files need."""
     if _is_child:
         return _WORK[work][1](argument)
     size_mb, where = _check_files(files) / 1e6, ", ".join(map(str, files))
     order = _Order(
         work=work,
         where=where,
-        cpu_s=_CPU_S + _CPU_S_PER_MB * size_mb,
+        cpu_s=_CPU_S + _CPU_S_PER_MB * size_mb + cpu_s,
         memory_mb=_MB + _MB_PER_MB * size_mb,
         file_bytes=_FILE_BYTES + round(2e6 * size_mb),
     )
@@ -243,6 +243,12 @@ def _bring(recipe: Recipe) -> None:
         listed_problem(model)
 
 
+def _compare(argument: Any) -> dict[str, Any]:
+    from .compare_files import compare_here
+
+    return compare_here(argument)
+
+
 def _remove(folder: Path, *, keep: bool) -> None:
     for child in folder.iterdir() if folder.is_dir() else ():
         shutil.rmtree(child) if child.is_dir() and not child.is_symlink() else child.unlink()
@@ -256,4 +262,5 @@ _WORK: dict[str, tuple[tuple[str, ...], Callable[[Any], object]]] = {
     "lines": ((".onnx.lint",), _lines),
     "new": ((".brought.new",), _new),
     "bring": ((".brought.brought",), _bring),
+    "compare": ((".compare_files",), _compare),
 }
