@@ -20,7 +20,7 @@ from mmedge.types import AnyArray
 
 from ..onnx.branches import take_branches
 from ..onnx.clean import strip
-from ..onnx.graphs import all_nodes, fresh, name_once, rename, sort_nodes, subgraphs, tensor_names
+from ..onnx.graphs import all_nodes, fresh, has_name_twice, name_once, rename, sort_nodes, subgraphs, tensor_names
 from ..onnx.lint import lint
 from ..onnx.network_file import load_network
 from ..onnx.opset import raise_opset
@@ -158,7 +158,7 @@ def _load(recipe: Recipe, file: str) -> onnx.ModelProto:
     strip(model)
     model.ir_version = max(model.ir_version, MIN_IR)
     model = raise_opset(model, str(path))
-    if any(True for node in model.graph.node for _ in subgraphs(node)):
+    if has_name_twice(model.graph) or any(True for node in model.graph.node for _ in subgraphs(node)):
         sort_nodes(model.graph)
         name_once(model)
     return model
@@ -195,15 +195,23 @@ def _check_fitted(
     """Hold a network with other inputs and outputs against that of the file."""
     if not any("/fit/" in node.name for node in model.graph.node):
         return
+    before = _load(recipe, file)
+    types = {value.name: dtype(value) for value in graph_inputs(before)}
+    behind = behind_front(model, _fitted(model), where)
+
+    def to_before(given: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: np.asarray(value).astype(types[name]) for name, value in behind(given).items()}
+
+    def counted(given: Mapping[str, Any]) -> dict[str, Any]:
+        """A float seat gives a network that counts whole numbers, in their range."""
+        return {
+            name: np.clip(np.rint(np.abs(value)), 0, 100).astype(value.dtype) if types[name].kind in "iu" else value
+            for name, value in given.items()
+        }
+
     shapes = {tensor: array.shape for tensor, array in feeds.items()}
-    check_rewrite(
-        _load(recipe, file),
-        model,
-        "inputs and outputs fitted",
-        sample_feeds(model, shapes, constants),
-        to_before=behind_front(model, _fitted(model), where),
-        where=where,
-    )
+    samples = map(counted, sample_feeds(model, shapes, constants))
+    check_rewrite(before, model, "inputs and outputs fitted", samples, to_before=to_before, where=where)
 
 
 def _fit(

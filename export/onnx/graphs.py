@@ -117,6 +117,13 @@ def name_once(model: onnx.ModelProto) -> None:
         node.name = fresh(node.name or "/".join([node.op_type, *node.output[:1]]), nodes)
 
 
+def has_name_twice(graph: onnx.GraphProto) -> bool:
+    """Tell whether two nodes of one graph have the same name, which ONNX Runtime refuses."""
+    names = [node.name for node in graph.node if node.name]
+    inside = (inner for node in graph.node for inner in subgraphs(node))
+    return len(names) != len(set(names)) or any(has_name_twice(inner) for inner in inside)
+
+
 def _scope(graph: onnx.GraphProto, outer: Mapping[str, str], taken: set[str], *, outermost: bool = False) -> None:
     """Rename what a branch or body makes itself, where that name is taken."""
     own: dict[str, str] = {}

@@ -134,6 +134,7 @@ def _drop_identities(graph: onnx.GraphProto) -> None:
         if copy in outputs:
             # An output keeps its name: what makes it takes that name, unless it is an input, a weight or an output.
             if source not in made or source in outputs:
+                node.CopyFrom(helper.make_node("Identity", [source], [copy], name=node.name))
                 continue
             source, copy = copy, source
         del graph.node[index]

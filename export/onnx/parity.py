@@ -20,7 +20,7 @@ from mmedge.errors import CheckError, ConfigError
 from mmedge.extras import require
 from mmedge.types import AnyArray
 
-from .graphs import all_nodes, drop_unused, sort_nodes
+from .graphs import all_nodes, drop_unused, has_name_twice, name_once, sort_nodes
 from .network_file import tensors_of
 
 Feeds = Mapping[str, Any]
@@ -182,6 +182,9 @@ class _Network:
 
     def _load(self, model: onnx.ModelProto) -> Any:
         ort = require("onnxruntime", "comparing networks")
+        if has_name_twice(model.graph):  # which it would not run at all
+            model = _copy(model)
+            name_once(model)
         if self._more:
             model = _copy(model)
             model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in self._more)

@@ -90,6 +90,7 @@ def test_weights_beside_the_file_are_the_weights(tmp_path, location):
     assert weight_files(tmp_path / "one.onnx") == []
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_what_torch_writes_is_read(tmp_path):
     torch = pytest.importorskip("torch")
     net = torch.nn.Sequential(torch.nn.Linear(64, 128), torch.nn.ReLU(), torch.nn.Linear(128, 4)).eval()
