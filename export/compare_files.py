@@ -21,7 +21,7 @@ from mmedge.extras import require
 from mmedge.types import AnyArray
 
 from .bounded import within
-from .onnx.lint import load_network
+from .onnx.network_file import load_network
 
 _AT_ONCE = 32  # tensors that are fetched in one run
 _SHOWN = 5  # layers at which a difference begins
