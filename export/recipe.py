@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -32,6 +31,8 @@ from mmedge.bundle.source import parse_source
 from mmedge.bundle.tasks import task_of
 from mmedge.errors import BundleError, ConfigError
 from mmedge.fusion.stream import check_stream, is_stream
+
+from .user_code import importable
 
 
 class _Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -206,12 +207,8 @@ class Recipe(_Document, frozen=True, kw_only=True):
     @contextmanager
     def importable(self) -> Iterator[None]:
         """Let modules beside the recipe be imported: ``model:make``, ``rules:join``."""
-        folder = str(self.folder)
-        sys.path.insert(0, folder)
-        try:
+        with importable(self.folder):
             yield
-        finally:
-            sys.path.remove(folder)
 
     def modules(self) -> set[str]:
         """Return the modules whose functions and classes the recipe names."""

@@ -21,7 +21,7 @@ from mmedge.types import AnyArray
 from ..onnx.clean import strip
 from ..onnx.lint import lint, load_network
 from ..recipe import Recipe
-from ..stages import feed_zeros, stage_order
+from ..stages import feed_zeros, output_types, stage_order
 from .branches import take_branches
 
 # Resize, Pad and Slice of the preprocessing prefix take their sizes as inputs since then.
@@ -54,6 +54,7 @@ def bring(recipe: Recipe) -> tuple[Recipe, dict[str, onnx.ModelProto]]:
         {'output0': (1, 84, 8400)}
     """
     networks: dict[str, onnx.ModelProto] = {}
+    types: dict[str, dict[str, str]] = {}
     for name in stage_order(recipe):
         stage = recipe.stages[name]
         if stage.onnx is None:
@@ -74,7 +75,7 @@ def bring(recipe: Recipe) -> tuple[Recipe, dict[str, onnx.ModelProto]]:
                 number = source.number if isinstance(source, Constant) else 0
                 feeds[tensor] = np.full(shape, number, dtype(own[tensor]))
             else:
-                feeds[tensor] = feed_zeros(recipe, name, only=tensor)[tensor]
+                feeds[tensor] = feed_zeros(recipe, name, only=tensor, types=types)[tensor]
                 is_image = isinstance(recipe.inputs.get(str(source)), ImageInput)
                 _fit(model, own[tensor], feeds[tensor], f"{where}.inputs.{tensor}", str(source), is_image=is_image)
         constants = [tensor for tensor, source in stage.sources.items() if isinstance(source, Constant)]
@@ -89,7 +90,7 @@ def bring(recipe: Recipe) -> tuple[Recipe, dict[str, onnx.ModelProto]]:
                     where=f"{where}.inputs.{tensor}",
                     fix="feed back an output of the same shape",
                 )
-        networks[name] = model
+        networks[name], types[name] = model, output_types(model)
         filled = msgspec.structs.replace(stage, outputs=shapes)
         recipe = msgspec.structs.replace(recipe, stages={**recipe.stages, name: filled})
     return recipe, networks

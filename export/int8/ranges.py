@@ -67,6 +67,16 @@ class RangeCollector:
         self._maxima.setdefault(group, []).append(maxima)
         return outputs
 
+    @property
+    def inputs(self) -> dict[str, AnyArray]:
+        """The network's inputs, whose shapes [...] and dtypes the graph goes by."""
+        return self._engine.inputs
+
+    @property
+    def outputs(self) -> dict[str, AnyArray]:
+        """The network's outputs, whose shapes [...] and dtypes the graph goes by."""
+        return {name: array for name, array in self._engine.outputs.items() if name != _RANGES}
+
     def thresholds(self, rule: Literal["frame-quantile", "max"], quantile: float) -> dict[str, float]:
         """Return the magnitude that becomes the largest int8 value, per tensor.
 

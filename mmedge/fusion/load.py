@@ -27,7 +27,7 @@ from mmedge.fusion.graph import StageGraph
 from mmedge.fusion.rules import LISTED
 from mmedge.fusion.stage import StageRunner, array_of
 from mmedge.fusion.stream import StreamStage, is_stream
-from mmedge.fusion.tensors import Shapes, constants, fill, input_dtypes, input_shapes, output_shapes
+from mmedge.fusion.tensors import Shapes, constants, fill, input_shapes, output_shapes, tensor_specs
 from mmedge.fusion.trial import Trial
 from mmedge.fusion.weigh import Weight, describe, weigh
 
@@ -236,12 +236,12 @@ def make_callable(
     """Return the engine of a stage that is a rule instead of a network; the SDK's own rules need no thread."""
     spec = bundle.manifest.stages[name]
     assert spec.callable is not None
-    give = partial(array_of, upstream)
+    fed = tensor_specs(spec, bundle.inputs, partial(array_of, upstream))
     return CallableEngine(
         spec.callable,
-        {**dict.fromkeys(constants(spec), ()), **input_shapes(spec, bundle.inputs, give, raw=False)},
+        {tensor: shape for tensor, (shape, _) in fed.items()},
         output_shapes(spec),
-        dtypes=input_dtypes(spec, bundle.inputs, give, raw=False),
+        dtypes={tensor: dtype for tensor, (_, dtype) in fed.items()},
         timeout_ms=None if spec.callable in LISTED else spec.timeout_ms * patience,
         stage=name,
         consent=consent,
