@@ -75,13 +75,13 @@ class Members(msgspec.Struct, frozen=True, kw_only=True):
         for name, content in self.files.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(content)
-        (folder / _VARIANTS).write_bytes(msgspec.json.encode(self.variants))
+        (folder / _VARIANTS).write_bytes(msgspec.json.encode((self.variants, list(self.files))))
 
     @classmethod
     def load(cls, folder: Path) -> Members:
         """Read what ``save`` wrote."""
-        variants = msgspec.json.decode((folder / _VARIANTS).read_bytes(), type=tuple[Variant, ...])
-        names = sorted({name for variant in variants for name in (variant.file, variant.golden)})
+        kind = tuple[tuple[Variant, ...], list[str]]
+        variants, names = msgspec.json.decode((folder / _VARIANTS).read_bytes(), type=kind)
         return cls(variants=variants, files={name: (folder / name).read_bytes() for name in names})
 
 

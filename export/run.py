@@ -27,6 +27,7 @@ from .recipe import Recipe, check_recipe
 from .run_report import RunReport
 from .steps import STEPS, TABLE, Show, Step, StepSpec, Work, is_unmeasurable, step_of, trained_key
 from .store import Store
+from .user_code import import_anew
 
 __all__ = ["STEPS", "RunReport", "Step", "run", "run_steps"]
 _WEIGHTS = "weights.safetensors"
@@ -100,6 +101,7 @@ class _Run:
 
     def upto(self, last: Step, output: Path) -> RunReport:
         work, report = self._work, self._report
+        import_anew()
         import_module("mmedge.export.bounded").try_recipe(work.recipe)  # which imports this module
         with own_words("bring", work.recipe):
             work.recipe, _ = bring(work.recipe)

@@ -15,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, distribution, packages_dist
 from importlib.util import find_spec, resolve_name
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,8 +25,17 @@ _OURS = "mmedge"
 _SITES = ("site-packages", "dist-packages")
 _STDLIB = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib")}
 _PLAIN = (bool, int, float, complex, str, bytes, np.ndarray, np.generic)
-# Module that was imported for a recipe -> its file, the hash of what was imported, and of the data it then held.
-_imported: dict[str, tuple[Path, bytes, bytes]] = {}
+
+
+class _Module(NamedTuple):
+    file: Path
+    content: bytes  # hash of the file
+    data: bytes  # hash of the plain data at its top
+    is_ours: bool  # imported for a recipe, not by the user's own program
+
+
+# Module behind a recipe -> what it was when it was first seen.
+_imported: dict[str, _Module] = {}
 # Module that a recipe names -> what was imported with it, however it found it.
 _with: dict[str, set[str]] = {}
 
@@ -43,7 +53,16 @@ def importable(folder: Path) -> Iterator[None]:
     finally:
         sys.path.remove(str(folder))
         sys.dont_write_bytecode = writes
-        _note(set(sys.modules) - before)
+        _note(set(sys.modules) - before, is_ours=True)
+
+
+def import_anew() -> None:
+    """Forget the modules that were imported for recipes: they may read files when they are imported."""
+    for name, module in list(_imported.items()):
+        if module.is_ours:
+            sys.modules.pop(name, None)
+            del _imported[name]
+    _with.clear()
 
 
 def code_digest(targets: Iterable[str], folder: Path) -> bytes:
@@ -62,7 +81,7 @@ def code_digest(targets: Iterable[str], folder: Path) -> bytes:
         before = set(sys.modules)
         with suppress(Exception):  # whoever calls what it names says what is wrong with it
             importlib.import_module(root)
-        _note(set(sys.modules) - before)
+        _note(set(sys.modules) - before, is_ours=True)
         _with.setdefault(root, set()).update(name for name in set(sys.modules) - before if name in _imported)
     files, packages = _reached(roots)
     _note(files)
@@ -157,7 +176,7 @@ def _loaded(name: str, folder: Path) -> bytes:
             live[key] = value
         elif getattr(value, "__module__", None) == name:
             live[key] = _codes(value)
-    return digest_of(live, folder=folder) + (_imported[name][2] if name in _imported else b"")
+    return digest_of(live, folder=folder) + (_imported[name].data if name in _imported else b"")
 
 
 def _codes(value: object) -> object:
@@ -196,26 +215,26 @@ def _is_plain(value: object, depth: int = 0) -> bool:
     )
 
 
-def _note(names: Iterable[str]) -> None:
-    """Remember what the user's modules were when they were imported."""
+def _note(names: Iterable[str], *, is_ours: bool = False) -> None:
+    """Remember what the user's modules are now, and whether they were imported for a recipe."""
     for name in names:
         if name in _imported or name.partition(".")[0] == _OURS:
             continue
         file, module = _file(name), sys.modules.get(name)
         if file is not None and module is not None and is_user_file(file):
             content = hashlib.sha256(file.read_bytes()).digest()
-            _imported[name] = (file, content, _containers(module, file.parent))
+            _imported[name] = _Module(file, content, _containers(module, file.parent), is_ours)
 
 
 def _forget_stale(folder: Path) -> None:
     """Remove from ``sys.modules`` what was imported for a recipe and is another file now, with all that was noted."""
     importlib.invalidate_caches()
-    for name, (file, content, _) in _imported.items():
+    for name, module in _imported.items():
         try:
-            stale = hashlib.sha256(file.read_bytes()).digest() != content
+            stale = hashlib.sha256(module.file.read_bytes()).digest() != module.content
         except OSError:
             stale = True
-        if stale or _displaced(name, file, folder):
+        if stale or _displaced(name, module.file, folder):
             break
     else:
         return
