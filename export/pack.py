@@ -104,8 +104,9 @@ def make_members(
             only target and cannot run a stage.
         CheckError: If a variant answers differently than fp32 beyond what a self-test would detect.
     """
-    by_precision = {form.precision: form for form in models}
-    for precision in ("fp32", *recipe.export.precisions):
+    by_precision: dict[Precision, OnnxModels] = {form.precision: form for form in models}
+    wanted: tuple[Precision, ...] = ("fp32", *recipe.export.precisions)
+    for precision in wanted:
         if precision not in by_precision:
             raise ConfigError(f"{precision} networks are missing", where="export.precisions", fix="pass [onnx, int8]")
     fp32 = by_precision["fp32"].models
@@ -212,7 +213,9 @@ def _metadata(known: Mapping[str, Any]) -> Metadata:
 
 def _forms(recipe: Recipe, stage: str) -> list[tuple[Target, Precision]]:
     """Return target and precision of every file; whatever is asked for and does not exist is an error."""
-    asked = [(target, precision) for target in recipe.export.targets for precision in recipe.export.precisions]
+    asked: list[tuple[Target, Precision]] = [
+        (target, precision) for target in recipe.export.targets for precision in recipe.export.precisions
+    ]
     forms = [form for form in asked if form in _FLOOR]
     for precision in recipe.export.precisions:
         if not any(form[1] == precision for form in forms):
@@ -222,11 +225,9 @@ def _forms(recipe: Recipe, stage: str) -> list[tuple[Target, Precision]]:
                 fix=f"leave {precision} out, or add {' or '.join(sorted({t for t, p in _FLOOR if p == precision}))} "
                 "to export.targets",
             )
-    for target, precision in asked:
-        if (target, precision) not in _FLOOR:
-            _log.warning(
-                "stage '%s' has no %s form for %s: there it runs in another precision", stage, precision, target
-            )
+    for target, absent in asked:
+        if (target, absent) not in _FLOOR:
+            _log.warning("stage '%s' has no %s form for %s: there it runs in another precision", stage, absent, target)
     return forms
 
 

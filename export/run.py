@@ -124,7 +124,7 @@ class _Run:
 
             work.model = make_pretrained(work.recipe)
         for index, spec in enumerate(todo, is_trained):
-            self._timed(spec.name, index / count, lambda spec=spec: self._do(spec))  # type: ignore[misc]
+            self._timed(spec.name, index / count, lambda spec=spec: self._do(spec))
         if last == "pack":
             self._timed("pack", 1 - 1 / count, lambda: self._pack(output))
         report.provenance = dict(provenance(work.recipe, seed=work.metadata.get("seed")))
@@ -189,7 +189,7 @@ class _Run:
                 stored = self._store.put(
                     "train",
                     key,
-                    lambda folder: training.train_and_save(recipe, output=folder / _WEIGHTS, progress=False) and None,
+                    lambda folder: training.train_and_save(recipe, output=folder / _WEIGHTS, progress=False),
                     anew=True,
                 )
             target = self._report.folder = stored.folder
@@ -219,7 +219,7 @@ class _Run:
                 return True
         pack(output, recipe, work.versions, metadata=work.metadata, members=work.results["golden"])
         digest = hashlib.sha256(output.read_bytes()).hexdigest()
-        self._store.put("pack", key, lambda folder: (folder / "bundle.sha256").write_text(digest) and None, anew=True)
+        self._store.put("pack", key, lambda folder: (folder / "bundle.sha256").write_text(digest), anew=True)
         return False
 
 

@@ -85,7 +85,7 @@ class Store:
         self,
         step: str,
         key: str,
-        write: Callable[[Path], None],
+        write: Callable[[Path], object],
         warnings: tuple[str, ...] = (),
         *,
         anew: bool = False,

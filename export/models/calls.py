@@ -178,5 +178,5 @@ def positional(module: nn.Module, feeds: Mapping[str, Tensor], outputs: Sequence
         returned = own(*(given[name] for name in args), **{k: v for k, v in given.items() if k not in args})
         return tuple(named_outputs(returned, outputs, module, stage)[name] for name in outputs)
 
-    module.forward = forward  # type: ignore[method-assign]
+    module.forward = forward
     return True
