@@ -152,7 +152,7 @@ class _Run:
         cached = stored is not None
         if stored is None:
             try:
-                with _collected() as warnings:
+                with collected() as warnings:
                     result = spec.make(work)
             except Exception as error:
                 if is_unmeasurable(spec, error):
@@ -233,8 +233,8 @@ class _Collector(logging.Handler):
 
 
 @contextmanager
-def _collected() -> Iterator[list[str]]:
-    """Yield the warnings that the toolchain logs meanwhile: they belong into the report."""
+def collected() -> Iterator[list[str]]:
+    """Yield the list of warnings that the toolchain logs meanwhile: they belong into the report."""
     texts: list[str] = []
     handler, logger = _Collector(texts), logging.getLogger("mmedge")
     logger.addHandler(handler)

@@ -41,11 +41,12 @@ def command(
     json: Json = False,
 ) -> None:
     """Weights, ONNX with parity, INT8, comparison, accuracy by mask, bundle. Finished steps are not done again."""
-    export = import_module("mmedge.export")
+    export, early = import_module("mmedge.export"), list[str]()
     if report is not None and report.suffix != ".html":
         raise ConfigError("the report is an HTML file", where=f"--report {report}", fix="let its name end in .html")
     if recipe.suffix.lower() == ".onnx" and recipe.is_file():
-        loaded: Any = import_module("mmedge.export.brought.direct").recipe_of(recipe, calibrate, licence)
+        with import_module("mmedge.export.run").collected() as early:
+            loaded: Any = import_module("mmedge.export.brought.direct").recipe_of(recipe, calibrate, licence)
     elif calibrate is not None or licence is not None:
         raise ConfigError(
             "a recipe names its recordings and its licence itself",
@@ -56,6 +57,7 @@ def command(
         loaded = export.Recipe.load(recipe)
     with bar(f"export {loaded.name}") as progress:
         done = export.run_steps(loaded, output=output, only=only, measure=measure, smoke=smoke, progress=progress)
+    done.warnings[:0] = early
     project = loaded.folder / PROJECT_FILE
     # What has run just now, since the user said so, may run again; what merely lies there may not.
     if project.is_file() and set(read_project(project)) <= loaded.modules():
