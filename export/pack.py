@@ -102,6 +102,8 @@ def pack(
                 f"TensorRT cannot run this stage: {problem}", where=f"stages.{stage}", fix='add "cpu" to export.targets'
             )
         for target, precision in forms:
+            if stage not in by_precision[precision].models:
+                continue  # it stays float: the step that left it so has said why
             variants.append(_add(members, recipe, by_precision[precision], stage, target, golden[stage]))
     inputs = {name: _seat(members, recipe, name) for name in recipe.inputs}
     tasks: dict[str, Task] = {}

@@ -14,7 +14,13 @@ Progress = Callable[[str, float], None]
 
 def compile_bundle(bundle: Bundle, precision: str | None, progress: Progress) -> list[dict[str, Any]]:
     """Build every TensorRT variant of a bundle, or those of one precision; return one row per engine."""
-    variants = [v for v in bundle.manifest.variants if v.target == "tensorrt" and precision in (None, v.precision)]
+    variants = [v for v in bundle.manifest.variants if v.target == "tensorrt"]
+    if precision is not None and any(v.precision == precision for v in variants):
+        # A stage that stays float has no variant of this precision, and its others serve.
+        own = {v.stage for v in variants if v.precision == precision}
+        variants = [v for v in variants if v.precision == precision or v.stage not in own]
+    elif precision is not None:
+        variants = []
     if not variants:
         raise ConfigError(
             f"no TensorRT variant of precision '{precision or 'any'}'",

@@ -107,6 +107,14 @@ def load_graph(
     trial = Trial(bundle)
     networks = [name for name, spec in bundle.manifest.stages.items() if spec.callable is None]
     choices = {name: candidates(bundle, name, backend, precision) for name in networks}
+    if any(choices.values()):
+        # What could not be quantised has no such file, and runs as the exporter left it.
+        for name in networks:
+            if not choices[name] and not any(
+                v.precision == precision for v in bundle.manifest.variants if v.stage == name
+            ):
+                log.info("stage '%s' has no %s variant and runs as it is", name, precision)
+                choices[name] = candidates(bundle, name, backend, None)
     trial.prepare([found[0][1] for found in choices.values() if found and found[0][0] == "onnxruntime"])
     try:
         for name in stage_order(bundle.manifest.stages):
