@@ -121,6 +121,10 @@ def load_graph(
     trial = Trial(bundle)
     networks = [name for name, spec in bundle.manifest.stages.items() if spec.callable is None]
     choices = {name: candidates(bundle, name, backend, precision) for name in networks}
+    if any(choices.values()):
+        for name in networks:  # what could not be quantised has no such file, and runs as the exporter left it
+            own = {v.precision for v in bundle.manifest.variants if v.stage == name}
+            choices[name] = choices[name] or (candidates(bundle, name, backend, None) if precision not in own else [])
     pending = [] if wait else _postpone(bundle, choices)
     trial.prepare([found[0][1] for found in choices.values() if found and found[0][0] == "onnxruntime"])
     try:
