@@ -17,7 +17,7 @@ import mmedge
 from mmedge.bundle.manifest import TextInput
 
 from .identity import digest_of
-from .onnx.lint import load_network
+from .onnx.network_file import load_network
 from .recipe import Recipe
 from .recordings import recording_files
 from .tokenizer import read_tokenizer

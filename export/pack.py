@@ -124,6 +124,8 @@ def make_members(
                 f"TensorRT cannot run this stage: {problem}", where=f"stages.{stage}", fix='add "cpu" to export.targets'
             )
         for target, precision in forms:
+            if stage not in by_precision[precision].models:
+                continue  # it stays float: the step that left it so has said why
             variants.append(_add(files, recipe, by_precision[precision], stage, target, golden[stage]))
             if precision == "int8" and int8_nodes(by_precision[precision].models[stage])[0] == 0:
                 _log.warning(

@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from mmedge.engine.build_parent import target_capability
-from mmedge.engine.compile import compile_variant
+from mmedge.engine.compile import compile_network
+from mmedge.engine.network import Network
 from mmedge.engine.tensorrt_loader import load_tensorrt
 from mmedge.errors import DeviceError, EngineError, MissingDependencyError, MmedgeError
 
@@ -76,9 +77,9 @@ def smoke(
         show(f"smoke: {variant.file}", None)
         content = members.files[variant.file]
         try:
-            compiled = compile_variant(
-                content,
-                hashlib.sha256(content).hexdigest(),
+            sha256 = hashlib.sha256(content).hexdigest()
+            compiled = compile_network(
+                Network(name=variant.file, model=content, path=None, weights=(), sha256=sha256),
                 variant.stage,
                 variant.precision,
                 sources=sources.get(variant.stage),

@@ -155,7 +155,9 @@ def _measure(work: Work) -> Any:
     with work.recipe.importable():
         dataset = make_dataset(work.recipe)
         dataset.prepare()
-        return measure(work.versions, dataset, progress=lambda done, of: work.show(f"measure: {done} of {of}", None))
+        return measure(
+            work.versions, dataset, progress=lambda done, of: work.show(f"measure: {done} of {of} samples", None)
+        )
 
 
 def _measure_key(work: Work) -> object:

@@ -13,7 +13,7 @@ from mmedge.errors import ConfigError
 
 from ..bounded import new_from_networks
 from ..keys import toolchain_digest
-from ..onnx.lint import load_network
+from ..onnx.network_file import load_network
 from ..recipe import Recipe
 from ..store import Store, unwritable
 

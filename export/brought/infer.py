@@ -18,7 +18,7 @@ from mmedge.errors import ConfigError
 from mmedge.interpret import recognise
 from mmedge.types import AnyArray
 
-from ..onnx.lint import load_network
+from ..onnx.network_file import load_network
 from ..recipe import RecipeTask
 from .brought import dims, graph_inputs
 

@@ -88,7 +88,7 @@ def named_outputs(result: Any, outputs: Sequence[str], module: nn.Module, stage:
         stage: For the error.
 
     Returns:
-        Output -> tensor, [batch, ...] as it was returned.
+        Output -> tensor [batch, ...] of the dtype that was returned.
 
     Raises:
         ConfigError: If names and number of the tensors are others than declared; says what came.

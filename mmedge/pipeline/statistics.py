@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import msgspec
 import numpy as np
+
+from mmedge.fusion.upgrade import Swap
 
 # One bucket is 1 % wide: 1 us .. 3 h in about 2,300 buckets.
 _RATIO = math.log(1.01)
@@ -51,12 +55,12 @@ class Histogram:
         self.n = sum(counts)
 
     def summary(self) -> Percentiles:
-        """Return n, mean, those of p50, p90, p99 and p99.9 that n values can tell, and max."""
+        """Return n, mean, those of p50, p90, p99 and p99.9 that n values can show, and max."""
         return Percentiles(self)
 
 
 def values_needed(percent: float) -> int:
-    """Return how many values tell a percentile at all: so many that one of them is expected above it.
+    """Return how many values a percentile needs: one of them must be expected above it.
 
     Of fewer, what would be printed as that percentile is the maximum under another name.
 
@@ -68,7 +72,7 @@ def values_needed(percent: float) -> int:
 
 
 class Percentiles:
-    """A histogram's figures in ms, as attributes and as a dict; a percentile that n values cannot tell is NaN.
+    """A histogram's figures in ms, as attributes and as a dict; a percentile that n values cannot show is NaN.
 
     Attributes:
         n: How many values there are; ``values_needed`` says how many a percentile needs.
@@ -88,7 +92,7 @@ class Percentiles:
         self.max = histogram.max_ns / 1e6 if histogram.n else math.nan
 
     def to_dict(self) -> dict[str, float | None]:
-        """Return the figures rounded to 1 us; None for what n values cannot tell."""
+        """Return the figures rounded to 1 us; None for what n values cannot show."""
         values = {
             "p50": self.p50,
             "p90": self.p90,
@@ -102,7 +106,7 @@ class Percentiles:
 
 
 def told(value: float | None, digits: int = 2) -> str:
-    """Return a figure for people: ``-`` for one that n values cannot tell."""
+    """Return a figure for people: ``-`` for one that n values cannot show."""
     return "-" if value is None or math.isnan(value) else f"{value:.{digits}f}"
 
 
@@ -130,10 +134,21 @@ class Statistics:
         self.unaccounted = 0
         self.notes: list[str] = []
         self.backends: dict[str, str] = {}
+        self.swaps: list[dict[str, object]] = []
         self.recording: dict[str, object] = {}
         self.started_ns = 0
         self.state = "LOADING"
         self.evidence = "cpu"
+
+    def tell_swaps(self, swaps: Sequence[Swap], backends: Mapping[str, str]) -> None:
+        """Tell which engines took the place of others, and what serves now; ``evidence`` stays that of the start."""
+        for swap in swaps[len(self.swaps) :]:
+            self.notes = [
+                *self.notes,
+                f"stage '{swap.stage}' runs on {swap.after} since {swap.after_s:.1f} s, before on {swap.before}",
+            ]
+        self.swaps = [asdict(swap) for swap in swaps]
+        self.backends = dict(backends)
 
     def _histograms(self) -> dict[str, Histogram]:
         # Reader and sinks are in the user's process, so their times never cross a process border.
@@ -192,6 +207,7 @@ class Statistics:
             "unaccounted": self.unaccounted,
             "notes": list(self.notes),
             "backends": dict(self.backends),
+            **({"swaps": list(self.swaps)} if self.swaps else {}),
             **({"recording": dict(self.recording)} if self.recording else {}),
             "state": self.state,
             "evidence": self.evidence,
