@@ -277,7 +277,7 @@ def test_a_nested_branch_that_reads_what_is_around_it_is_fitted_too(tmp_path):
     """Both branches, and the one inside, read the input that gets nodes in front of it."""
 
     def branch(*nodes):
-        ends = [helper.make_tensor_value_info("b", FLOAT, None)]
+        ends = [helper.make_tensor_value_info("b", FLOAT16, None)]
         return helper.make_graph(list(nodes), "b", [], ends)
 
     inner = NODE(
