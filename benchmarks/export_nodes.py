@@ -102,24 +102,29 @@ def _loaded(model: onnx.ModelProto, feeds: dict[str, Any], folder: Path) -> list
 
     path = folder / "case.onnx"
     onnx.save(model, path)
-    shapes = {name: np.shape(value) for name, value in feeds.items()}
+    arrays = {name: value if isinstance(value, list) else np.asarray(value) for name, value in feeds.items()}
+    shapes = {name: value.shape for name, value in arrays.items() if isinstance(value, np.ndarray)}
     with load_engine(path, "onnxruntime", shapes=shapes) as engine:
-        made = engine({name: np.asarray(value) for name, value in feeds.items()})
+        made = engine(arrays)
         return [made[value.name] for value in model.graph.output]
 
 
 def _normal(model: onnx.ModelProto, feeds: dict[str, Any], folder: Path) -> list[Any]:
     from mmedge.export.onnx.normal_form import normal_form
 
-    return _loaded(normal_form(model), feeds, folder)
+    return _loaded(normal_form(model, feeds=[feeds]), feeds, folder)
 
 
 def _as_stage(model: onnx.ModelProto, feeds: dict[str, Any], folder: Path, want: list[Any]) -> Outcome:
     from mmedge.export import Recipe
     from mmedge.export.brought.brought import bring
 
-    arrays = {name: np.asarray(value) for name, value in feeds.items()}
-    if not arrays or any(a.dtype.name not in _SEATS or a.ndim == 0 or a.size == 0 for a in arrays.values()):
+    arrays = {name: np.asarray(value) for name, value in feeds.items() if not isinstance(value, list)}
+    if (
+        not arrays
+        or len(arrays) < len(feeds)
+        or any(a.dtype.name not in _SEATS or a.ndim == 0 or a.size == 0 for a in arrays.values())
+    ):
         return Outcome("stage", "no seat", "an input of a type or rank that no seat has")
     onnx.save(model, folder / "net.onnx")
     seats = "".join(
@@ -168,6 +173,8 @@ def _equal(a: Any, b: Any) -> bool:
 
 
 def _widened(value: Any) -> Any:
+    if isinstance(value, list) or value is None:
+        return value
     array = np.asarray(value)
     return array.astype(np.float32) if array.dtype in (np.float16, np.float64) else value
 
@@ -194,7 +201,9 @@ def measure(quick: bool) -> BenchmarkReport:
     with tempfile.TemporaryDirectory() as temporary:
         for kind in KINDS:
             counts, stages = Counter[str](), Counter[str]()
-            found = sorted(cases(kind), key=lambda case: case.name)
+            with warnings.catch_warnings():  # the cases divide by zero and overflow on purpose
+                warnings.simplefilter("ignore")
+                found = sorted(cases(kind), key=lambda case: case.name)
             for case in found[:: 4 if quick else 1]:
                 outcomes = run_case(case, Path(temporary))
                 if outcomes is None:

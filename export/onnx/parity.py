@@ -268,7 +268,7 @@ def _shape(
     made = []
     for axis, dim in enumerate(_tensor_type(value.type).shape.dim):
         size = sizes[0] if axis == 0 or "batch" in dim.dim_param.lower() else sizes[1]
-        if dim.HasField("dim_value") and dim.dim_value > 0:
+        if dim.HasField("dim_value") and dim.dim_value >= 0:
             size = dim.dim_value
         elif dim.dim_param:
             size = named.setdefault(dim.dim_param, size)
