@@ -17,7 +17,7 @@ import mmedge
 from mmedge.bundle.manifest import TextInput
 
 from .identity import digest_of
-from .onnx.network_file import load_network
+from .onnx.network_file import network_digest
 from .recipe import Recipe
 from .recordings import recording_files
 from .tokenizer import read_tokenizer
@@ -73,7 +73,7 @@ def toolchain_digest() -> str:
 def graph_digest(recipe: Recipe) -> bytes:
     """Return the hash of a recipe's graph: seats, stages, their networks' files and rules, tokenizers."""
     files = {
-        name: hashlib.sha256(load_network(recipe.path(stage.onnx)).SerializeToString(deterministic=True)).digest()
+        name: network_digest(recipe.path(stage.onnx))
         for name, stage in recipe.stages.items()
         if stage.onnx is not None  # with the weights that lie beside it
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -16,10 +16,10 @@ from mmedge.bundle.manifest import File, Input, Manifest, Mask, Task, TextInput,
 from mmedge.errors import ConfigError
 from mmedge.types import Precision, Tensors
 
-from .brought.brought import tensorrt_problem
 from .golden import Golden, make_golden
 from .int8.cpu_form import to_cpu_form
 from .judge import judge
+from .onnx.gate import Gate, ask
 from .onnx.onnx_models import OnnxModels
 from .preprocess.onnx_prefix import merge_prefix
 from .provenance import provenance
@@ -86,7 +86,10 @@ class Members(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def make_members(
-    recipe: Recipe, models: Sequence[OnnxModels], samples: RawSamples | Sequence[Tensors] | None = None
+    recipe: Recipe,
+    models: Sequence[OnnxModels],
+    samples: RawSamples | Iterable[Tensors] | None = None,
+    gate: Gate | None = None,
 ) -> Members:
     """Choose golden vectors and put every variant into the form of its target.
 
@@ -98,6 +101,7 @@ def make_members(
         recipe: Names, targets and precisions.
         models: What ``to_onnx`` returned, and if there is INT8, what ``quantize`` returned.
         samples: Raw samples for the golden vectors; the recipe's recordings by default.
+        gate: What TensorRT refuses; by default it is asked about networks that were brought along.
 
     Raises:
         ConfigError: If the fp32 networks are missing, or a precision that the recipe exports; or if TensorRT is the
@@ -110,12 +114,15 @@ def make_members(
         if precision not in by_precision:
             raise ConfigError(f"{precision} networks are missing", where="export.precisions", fix="pass [onnx, int8]")
     fp32 = by_precision["fp32"].models
+    if gate is None:
+        brought = {stage: model for stage, model in fp32.items() if recipe.stages[stage].onnx is not None}
+        gate = ask(recipe, brought if "tensorrt" in recipe.export.targets else {}, {})
     golden = make_golden(recipe, onnx_runners(fp32), as_samples(samples, recipe).held_out)
     files: dict[str, bytes] = {f"golden/{stage}.npz": g.to_npz() for stage, g in golden.items()}
     variants: list[Variant] = []
     for stage in fp32:
         forms = _forms(recipe, stage)
-        problem = tensorrt_problem(fp32[stage]) if recipe.stages[stage].onnx is not None else None
+        problem = next(iter(gate.refused.get(stage, ())), None)
         if problem is not None and "tensorrt" in recipe.export.targets:
             _log.warning("stage '%s' gets no TensorRT variant and runs on the CPU: %s", stage, problem)
             forms = [form for form in forms if form[0] == "cpu"]

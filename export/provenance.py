@@ -6,6 +6,7 @@ import hashlib
 from importlib.metadata import version
 
 from .keys import versions
+from .onnx.network_file import network_digest
 from .recipe import Recipe
 from .recordings import recording_files
 
@@ -43,11 +44,12 @@ def _calibration(recipe: Recipe) -> dict[str, str | int]:
 
 def _networks(recipe: Recipe) -> dict[str, str]:
     """Return the hash of each network file that was brought along, and of the weights."""
-    files = {
-        f"network_sha256.{name}": recipe.path(stage.onnx)
+    hashes = {
+        f"network_sha256.{name}": network_digest(recipe.path(stage.onnx))
         for name, stage in recipe.stages.items()
         if stage.onnx is not None
     }
-    if recipe.model is not None and recipe.train.weights is not None:
-        files["weights_sha256"] = recipe.path(recipe.train.weights)
-    return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items() if path.is_file()}
+    weights = None if recipe.model is None or recipe.train.weights is None else recipe.path(recipe.train.weights)
+    if weights is not None and weights.is_file():
+        hashes["weights_sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
+    return hashes

@@ -20,7 +20,7 @@ from mmedge.errors import ConfigError
 from .brought.brought import bring
 from .failures import own_words
 from .identity import digest_of
-from .keys import plain, toolchain_digest
+from .keys import graph_digest, plain, toolchain_digest
 from .pack import pack
 from .provenance import provenance
 from .recipe import Recipe, check_recipe
@@ -30,7 +30,7 @@ from .store import Store
 from .user_code import import_anew
 
 __all__ = ["STEPS", "RunReport", "Step", "run", "run_steps"]
-_WEIGHTS = "weights.safetensors"
+_WEIGHTS, _SHAPES = "weights.safetensors", "shapes.json"
 _log = logging.getLogger(__name__)
 
 
@@ -102,9 +102,8 @@ class _Run:
     def upto(self, last: Step, output: Path) -> RunReport:
         work, report = self._work, self._report
         import_anew()
-        import_module("mmedge.export.bounded").try_recipe(work.recipe)  # which imports this module
         with own_words("bring", work.recipe):
-            work.recipe, _ = bring(work.recipe)
+            work.recipe = self._brought(work.recipe)
         check_recipe(work.recipe)
         is_trained = work.recipe.model is not None and not work.recipe.model.pretrained
         if last == "train" and not is_trained:
@@ -130,6 +129,24 @@ class _Run:
         report.provenance = dict(provenance(work.recipe, seed=work.metadata.get("seed")))
         work.show("done", 1.0)
         return report
+
+    def _brought(self, recipe: Recipe) -> Recipe:
+        """Return the recipe with the shapes of the networks that it brings along; they are measured once."""
+        names = [name for name, stage in recipe.stages.items() if stage.onnx is not None]
+        if not names:
+            return recipe
+        import_module("mmedge.export.bounded").try_recipe(recipe)  # which imports this module
+        key = digest_of(toolchain_digest(), graph_digest(recipe)).hex()[:24]
+        stored = self._store.get("shapes", key)
+        if stored is None:
+            filled, _ = bring(recipe)
+            shapes = {name: filled.stages[name].outputs for name in names}
+            self._store.put("shapes", key, lambda folder: (folder / _SHAPES).write_bytes(msgspec.json.encode(shapes)))
+        else:
+            raw = (stored.folder / _SHAPES).read_bytes()
+            shapes = msgspec.json.decode(raw, type=dict[str, dict[str, tuple[str | int, ...]]])
+        stages = {n: msgspec.structs.replace(s, outputs=shapes.get(n, s.outputs)) for n, s in recipe.stages.items()}
+        return msgspec.structs.replace(recipe, stages=stages)
 
     def _timed(self, step: Step, share: float, do: Any) -> None:
         work, report = self._work, self._report
@@ -166,7 +183,9 @@ class _Run:
                 _log.warning("%s", text)
         report.warnings += stored.notes.warnings
         report.folder, work.results[spec.name], work.digests[spec.name] = stored.folder, result, stored.digest
-        spec.check(work, result)
+        with collected() as verdict:
+            spec.check(work, result)
+        report.warnings += verdict
         return cached
 
     def _train(self) -> bool:

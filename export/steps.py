@@ -17,6 +17,7 @@ from .identity import digest_of
 from .int8.compare import Comparison, compare
 from .int8.quantize import quantize
 from .keys import graph_digest, model_digest, plain, samples_digest, train_digest
+from .onnx.gate import Gate, ask, refuse
 from .onnx.onnx_models import OnnxModels, Parity
 from .onnx.to_onnx import check_parity, export_stages, random_samples, stage_modules
 from .pack import Members, make_members
@@ -27,11 +28,13 @@ from .smoke import Smoke, smoke, smoke_key
 if TYPE_CHECKING:
     from torch import nn
 
-Step: TypeAlias = Literal["train", "onnx", "parity", "quantize", "compare", "measure", "golden", "smoke", "pack"]
+Step: TypeAlias = Literal[
+    "train", "onnx", "parity", "parser", "quantize", "compare", "measure", "golden", "smoke", "pack"
+]
 Show = Callable[[str, float | None], None]
 STEPS: tuple[Step, ...] = get_args(Step)
 # What else the steps may be called.
-ALIASES: dict[str, Step] = {"clean": "onnx", "ranges": "quantize", "int8": "quantize"}
+ALIASES: dict[str, Step] = {"clean": "onnx", "normal-form": "quantize", "ranges": "quantize", "int8": "quantize"}
 _log = logging.getLogger(__name__)
 
 
@@ -211,6 +214,16 @@ TABLE: tuple[StepSpec, ...] = (
         load=_decoded("parity.json", tuple[Parity, ...]),
     ),
     StepSpec(
+        name="parser",
+        after=("onnx",),
+        key=lambda work: smoke_key(),
+        make=lambda work: ask(work.recipe, work.fp32.models, work.fp32.sources),
+        save=_encoded("parser.json"),
+        load=_decoded("parser.json", Gate),
+        wanted=lambda work: "tensorrt" in work.recipe.export.targets,
+        check=lambda work, result: refuse(work.recipe, result),
+    ),
+    StepSpec(
         name="quantize",
         after=("onnx",),
         key=lambda work: (graph_digest(work.recipe), work.recorded, _calibration(work)),
@@ -241,9 +254,9 @@ TABLE: tuple[StepSpec, ...] = (
     ),
     StepSpec(
         name="golden",
-        after=("onnx", "quantize"),
+        after=("onnx", "parser", "quantize"),
         key=lambda work: (graph_digest(work.recipe), work.recorded, _calibration(work), _forms(work)),
-        make=lambda work: make_members(work.recipe, work.versions, work.samples),
+        make=lambda work: make_members(work.recipe, work.versions, work.samples, work.results.get("parser")),
         save=lambda result, folder: result.save(folder),
         load=lambda work, folder: Members.load(folder),
     ),

@@ -185,7 +185,7 @@ def _rest(
                 where=f"{where}.inputs.{tensor}",
                 fix=f"declare what is fed back: outputs = {{ {source.output} = [{line}] }}"
                 if isinstance(source, State)
-                else f"feed it by an input: [inputs.NAME] with modality = \"tensor\" and shape = [{line}]",
+                else f'feed it by an input: [inputs.NAME] with modality = "tensor" and shape = [{line}]',
             ) from error
         shapes[tensor] = fixed[tensor]
     return shapes

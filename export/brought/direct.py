@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import shutil
 from pathlib import Path
@@ -12,8 +11,9 @@ import msgspec
 from mmedge.errors import ConfigError
 
 from ..bounded import new_from_networks
+from ..identity import digest_of
 from ..keys import toolchain_digest
-from ..onnx.network_file import load_network
+from ..onnx.network_file import network_digest
 from ..recipe import Recipe
 from ..store import Store, unwritable
 
@@ -37,8 +37,7 @@ def recipe_of(network: Path, recordings: Path | None = None, licence: str | None
         >>> recipe_of(Path("yolo.onnx"), Path("recordings"))  # doctest: +SKIP
     """
     store = Store()
-    content = load_network(network).SerializeToString(deterministic=True)
-    key = hashlib.sha256(toolchain_digest().encode() + network.stem.encode() + content).hexdigest()[:24]
+    key = digest_of(toolchain_digest(), network.stem, network_digest(network)).hex()[:24]
     folder = store.folder / f"network-{key}" / network.stem
     file = folder / "recipe.toml"
     if not file.is_file():

@@ -29,7 +29,7 @@ from ..recipe import Recipe
 from ..stages import StageGraph, Types, feed_zeros, network_stages, onnx_runners, output_types
 from ..tokenizer import load_tokenizer
 from .clean import clean, is_user_file, short_line, user_line
-from .lint import lint
+from .gate import ask, refuse
 from .onnx_models import OnnxModels, Parity
 
 OPSETS = range(18, 23)
@@ -68,6 +68,8 @@ def to_onnx(model: nn.Module | None, recipe: Recipe, samples: Sequence[Tensors] 
         True
     """
     made, modules = export_stages(model, recipe)
+    if "tensorrt" in recipe.export.targets:
+        refuse(recipe, ask(recipe, {stage: made.models[stage] for stage in modules}, made.sources))
     return replace(made, parity=check_parity(made, modules, samples))
 
 
@@ -82,7 +84,7 @@ def export_stages(model: nn.Module | None, recipe: Recipe) -> tuple[OnnxModels, 
         The networks, and stage -> the module to hold them against.
 
     Raises:
-        ConfigError: As ``to_onnx`` raises it.
+        ConfigError: As ``to_onnx`` raises it, but for what TensorRT refuses.
     """
     opset = recipe.export.opset
     if opset not in OPSETS:
@@ -111,8 +113,6 @@ def export_stages(model: nn.Module | None, recipe: Recipe) -> tuple[OnnxModels, 
         types[stage] = output_types(exported[stage])
         sources[stage] = clean(exported[stage])
         onnx.checker.check_model(exported[stage], full_check=True)
-    if "tensorrt" in recipe.export.targets:
-        _refuse_unsupported(exported, sources)
     models = {stage: {**exported, **brought}[stage] for stage in network_stages(recipe)}
     metadata = getattr(model, "metadata", {})
     return OnnxModels(recipe=recipe, precision="fp32", models=models, sources=sources, metadata=metadata), modules
@@ -274,22 +274,6 @@ def _unsupported(stage: str, program: Any, error: Exception) -> ConfigError:
         where=f"stages.{stage}" + (f", {line}" if line else ""),
         fix="use other operators, or move this part out of the network",
     )
-
-
-def _refuse_unsupported(models: Mapping[str, onnx.ModelProto], sources: Mapping[str, Mapping[str, str]]) -> None:
-    """Raise ConfigError with everything in all stages that TensorRT would refuse."""
-    found = [
-        f"{stage}: {finding}"
-        for stage, model in models.items()
-        for finding in lint(model, sources[stage])
-        if finding.level == "error"
-    ]
-    if found:
-        raise ConfigError(
-            "TensorRT would refuse this model\n  " + "\n  ".join(found),
-            where="export.targets",
-            fix='change the network, or export for targets = ["cpu"] alone',
-        )
 
 
 def _parity(

@@ -21,7 +21,7 @@ def command(
         str | None,
         typer.Option(
             metavar="STEP",
-            help="Stop after this step: train, onnx, parity, quantize, compare, measure, golden, smoke, pack.",
+            help="Stop after this step: train, onnx, parity, parser, quantize, compare, measure, golden, smoke, pack.",
         ),
     ] = None,
     measure: Annotated[
