@@ -34,10 +34,9 @@ def own_words(step: str, recipe: Recipe) -> Iterator[None]:
         raise CheckError(error.message, where=error.where or f"step '{step}'", fix=error.fix) from error
     except (MmedgeError, MemoryError):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         line = user_line_of(error)
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else "no message"
-        told = f"{type(error).__name__}: {reason}"
+        told = ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
         if line is not None:
             raise ConfigError(told, where=f"step '{step}', {line}", fix="correct this line") from error
         if isinstance(error, OSError) or type(error).__module__.partition(".")[0] not in _TOOLS:
@@ -53,6 +52,8 @@ def user_line_of(error: BaseException) -> str | None:
     """Return the innermost line of the user's own code that an exception came through, ``file:line``."""
     from .onnx.clean import short_line
 
+    if isinstance(error, SyntaxError) and error.filename and is_user_file(Path(error.filename)):
+        return short_line(error.filename, error.lineno or 0)
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         file = Path(frame.filename)
         if file.is_absolute() and file.is_file() and is_user_file(file) and not _is_ours(file):

@@ -294,6 +294,12 @@ def _parity(
                 want.setdefault((stage, output), []).append(value.numpy())
     report = tuple(_compare(*key, np.stack(got[key]), np.stack(want[key])) for key in got)
     for entry in report:
+        if not np.isfinite(np.stack(want[entry.stage, entry.output])).all():
+            raise CheckError(
+                "the network answers NaN or infinite numbers, in torch already",
+                where=f"{entry.stage}.{entry.output}",
+                fix="look at its weights, and at what feeds it: the recordings, and the rules before it",
+            )
         # Written so that NaN fails.
         if not entry.max_rel <= MAX_REL:
             raise CheckError(
