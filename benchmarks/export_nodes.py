@@ -173,6 +173,8 @@ def _equal(a: Any, b: Any) -> bool:
 
 
 def _widened(value: Any) -> Any:
+    if isinstance(value, list) or value is None:
+        return value
     array = np.asarray(value)
     return array.astype(np.float32) if array.dtype in (np.float16, np.float64) else value
 

@@ -117,7 +117,9 @@ def make_bundle(output: Path, *, train: bool, progress: Progress) -> Any:
             progress("training (minutes)" if train and step == "train" else STEPS.get(step, step), share)
 
     # The data set needs packages and programs that a machine may not have, and minutes.
-    return run_steps(shipped_recipe("av_digits"), output=output, retrain=train, measure=False, progress=show)
+    return run_steps(
+        shipped_recipe("av_digits"), output=output, retrain=train, measure=False, smoke=False, progress=show
+    )
 
 
 def assets() -> Any:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
-from importlib.metadata import version
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 from onnx import ModelProto
@@ -15,22 +14,31 @@ from onnx import ModelProto
 from mmedge.bundle.archive import write_archive
 from mmedge.bundle.manifest import File, Input, Manifest, Mask, Task, TextInput, Variant
 from mmedge.errors import ConfigError
-from mmedge.types import Tensors
+from mmedge.types import Precision, Tensors
 
-from .brought.brought import tensorrt_problem
 from .golden import Golden, make_golden
 from .int8.cpu_form import to_cpu_form
 from .judge import judge
+from .onnx.gate import Gate, ask
 from .onnx.onnx_models import OnnxModels
 from .preprocess.onnx_prefix import merge_prefix
+from .provenance import provenance
 from .recipe import Recipe, plain_stage
 from .recordings import RawSamples, as_samples
+from .report import int8_nodes
 from .stages import onnx_runners, seats_of
 from .tokenizer import check_vocabulary, load_tokenizer, read_tokenizer
 
+Target: TypeAlias = Literal["cpu", "tensorrt"]
+_VARIANTS = "variants.json"
 # Another backend sums in another order, and TensorRT may use TF32: 10 bits of mantissa. An int8 kernel that fuses
 # differently than the simulation moved outputs by 0.8 % of their range where it was measured.
-_FLOOR = {("cpu", "fp32"): 1e-3, ("cpu", "int8"): 2e-2, ("tensorrt", "fp32"): 5e-3, ("tensorrt", "int8"): 2e-2}
+_FLOOR: dict[tuple[Target, Precision], float] = {
+    ("cpu", "fp32"): 1e-3,
+    ("cpu", "int8"): 2e-2,
+    ("tensorrt", "fp32"): 5e-3,
+    ("tensorrt", "int8"): 2e-2,
+}
 _MARGIN = 3.0
 # ONNX Runtime's 8-bit kernels round inside, where what is written does not: 3.3 % of the range were measured.
 _KERNEL_ROUNDING = 0.05
@@ -51,49 +59,70 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True):
     seed: int | None = None
 
 
-def pack(
-    path: str | Path,
+class Members(msgspec.Struct, frozen=True, kw_only=True):
+    """The networks of a bundle and their golden vectors, before anything is written.
+
+    Attributes:
+        variants: As the manifest has them.
+        files: Member -> content; one file may serve several variants.
+    """
+
+    variants: tuple[Variant, ...]
+    files: dict[str, bytes]
+
+    def save(self, folder: Path) -> None:
+        """Write them into a folder."""
+        for name, content in self.files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(content)
+        (folder / _VARIANTS).write_bytes(msgspec.json.encode((self.variants, list(self.files))))
+
+    @classmethod
+    def load(cls, folder: Path) -> Members:
+        """Read what ``save`` wrote."""
+        kind = tuple[tuple[Variant, ...], list[str]]
+        variants, names = msgspec.json.decode((folder / _VARIANTS).read_bytes(), type=kind)
+        return cls(variants=variants, files={name: (folder / name).read_bytes() for name in names})
+
+
+def make_members(
     recipe: Recipe,
     models: Sequence[OnnxModels],
-    *,
-    metadata: Metadata | Mapping[str, Any] | None = None,
-    samples: RawSamples | Sequence[Tensors] | None = None,
-) -> Path:
-    """Write a bundle.
+    samples: RawSamples | Iterable[Tensors] | None = None,
+    gate: Gate | None = None,
+) -> Members:
+    """Choose golden vectors and put every variant into the form of its target.
 
     CPU variants take preprocessed tensors, and in INT8 have a form of their own. TensorRT variants have the
-    preprocessing in front and take raw frames and PCM. Equal input gives equal bytes.
+    preprocessing in front and take raw frames and PCM. What the recipe asks for and a stage does not get is logged
+    as a warning.
 
     Args:
-        path: Where to, ``NAME.mmedge``.
-        recipe: Names, tasks, targets and precisions.
+        recipe: Names, targets and precisions.
         models: What ``to_onnx`` returned, and if there is INT8, what ``quantize`` returned.
-        metadata: Temperatures, validated masks and seed; by default what the model carried from training.
         samples: Raw samples for the golden vectors; the recipe's recordings by default.
-
-    Returns:
-        The path written.
+        gate: What TensorRT refuses; by default it is asked about networks that were brought along.
 
     Raises:
-        ConfigError: If the fp32 networks are missing, or a precision that the recipe exports.
-
-    Example:
-        >>> export.pack("digits.mmedge", recipe, [onnx, int8])  # doctest: +SKIP
-        PosixPath('digits.mmedge')
+        ConfigError: If the fp32 networks are missing, or a precision that the recipe exports; or if TensorRT is the
+            only target and cannot run a stage.
+        CheckError: If a variant answers differently than fp32 beyond what a self-test would detect.
     """
-    by_precision = {form.precision: form for form in models}
-    for precision in ("fp32", *recipe.export.precisions):
+    by_precision: dict[Precision, OnnxModels] = {form.precision: form for form in models}
+    wanted: tuple[Precision, ...] = ("fp32", *recipe.export.precisions)
+    for precision in wanted:
         if precision not in by_precision:
             raise ConfigError(f"{precision} networks are missing", where="export.precisions", fix="pass [onnx, int8]")
-    given = by_precision["fp32"].metadata if metadata is None else metadata
-    known = given if isinstance(given, Metadata) else _metadata(given)
     fp32 = by_precision["fp32"].models
+    if gate is None:
+        brought = {stage: model for stage, model in fp32.items() if recipe.stages[stage].onnx is not None}
+        gate = ask(recipe, brought if "tensorrt" in recipe.export.targets else {}, {})
     golden = make_golden(recipe, onnx_runners(fp32), as_samples(samples, recipe).held_out)
-    members: dict[str, bytes] = {f"golden/{stage}.npz": g.to_npz() for stage, g in golden.items()}
+    files: dict[str, bytes] = {f"golden/{stage}.npz": g.to_npz() for stage, g in golden.items()}
     variants: list[Variant] = []
     for stage in fp32:
-        forms = _forms(recipe)
-        problem = tensorrt_problem(fp32[stage]) if recipe.stages[stage].onnx is not None else None
+        forms = _forms(recipe, stage)
+        problem = next(iter(gate.refused.get(stage, ())), None)
         if problem is not None and "tensorrt" in recipe.export.targets:
             _log.warning("stage '%s' gets no TensorRT variant and runs on the CPU: %s", stage, problem)
             forms = [form for form in forms if form[0] == "cpu"]
@@ -102,12 +131,60 @@ def pack(
                 f"TensorRT cannot run this stage: {problem}", where=f"stages.{stage}", fix='add "cpu" to export.targets'
             )
         for target, precision in forms:
-            variants.append(_add(members, recipe, by_precision[precision], stage, target, golden[stage]))
-    inputs = {name: _seat(members, recipe, name) for name in recipe.inputs}
+            if stage not in by_precision[precision].models:
+                continue  # it stays float: the step that left it so has said why
+            variants.append(_add(files, recipe, by_precision[precision], stage, target, golden[stage]))
+            if precision == "int8" and int8_nodes(by_precision[precision].models[stage])[0] == 0:
+                _log.warning(
+                    "stage '%s' was asked for in int8, and its '%s' file for %s is float: %s",
+                    stage,
+                    precision,
+                    target,
+                    "nothing in it can be quantised" if not int8_nodes(fp32[stage])[1] else "quantising it was refused",
+                )
+    return Members(variants=tuple(variants), files=files)
+
+
+def pack(
+    path: str | Path,
+    recipe: Recipe,
+    models: Sequence[OnnxModels],
+    *,
+    metadata: Metadata | Mapping[str, Any] | None = None,
+    samples: RawSamples | Sequence[Tensors] | None = None,
+    members: Members | None = None,
+) -> Path:
+    """Write a bundle. Equal input gives equal bytes; what was there stays until all of the new one is on the disk.
+
+    Args:
+        path: Where to, ``NAME.mmedge``.
+        recipe: Names, tasks, targets and precisions.
+        models: What ``to_onnx`` returned, and if there is INT8, what ``quantize`` returned.
+        metadata: Temperatures, validated masks and seed; by default what the model carried from training.
+        samples: Raw samples for the golden vectors; the recipe's recordings by default.
+        members: What ``make_members`` returned, if it was called before.
+
+    Returns:
+        The path written.
+
+    Raises:
+        ConfigError: If the fp32 networks are missing, or a precision that the recipe exports; or if the bundle cannot
+            be written.
+
+    Example:
+        >>> export.pack("digits.mmedge", recipe, [onnx, int8])  # doctest: +SKIP
+        PosixPath('digits.mmedge')
+    """
+    made = make_members(recipe, models, samples) if members is None else members
+    fp32 = next(form for form in models if form.precision == "fp32")
+    given = fp32.metadata if metadata is None else metadata
+    known = given if isinstance(given, Metadata) else _metadata(given)
+    files = dict(made.files)
+    inputs = {name: _seat(files, recipe, name) for name in recipe.inputs}
     tasks: dict[str, Task] = {}
     for name, task in recipe.tasks.items():
         if task.labels:
-            members[f"labels/{name}.txt"] = "".join(f"{label}\n" for label in task.labels).encode()
+            files[f"labels/{name}.txt"] = "".join(f"{label}\n" for label in task.labels).encode()
         temperature = known.temperature.get(name, task.temperature)
         tasks[name] = task.in_manifest(f"labels/{name}.txt", temperature=temperature)
     manifest = Manifest(
@@ -116,22 +193,22 @@ def pack(
         licence=recipe.licence,
         inputs=inputs,
         stages={name: plain_stage(stage) for name, stage in recipe.stages.items()},
-        variants=tuple(variants),
+        variants=made.variants,
         tasks=tasks,
         missing=recipe.missing,
         validated_masks=known.validated_masks or recipe.validated_masks,
         sync=recipe.sync,
-        provenance={
-            "mmedge": version("mmedge"),
-            "torch": version("torch"),
-            "onnx": version("onnx"),
-            "opset": recipe.export.opset,
-            "recipe_sha256": recipe.sha256,
-            "seed": recipe.seed if known.seed is None else known.seed,
-        },
-        files={name: File(sha256=hashlib.sha256(raw).hexdigest(), bytes=len(raw)) for name, raw in members.items()},
+        provenance=provenance(recipe, seed=known.seed),
+        files={name: File(sha256=hashlib.sha256(raw).hexdigest(), bytes=len(raw)) for name, raw in files.items()},
     )
-    return write_archive(path, manifest, members)
+    try:
+        return write_archive(path, manifest, files)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write the bundle: {error.strerror or error}",
+            where=str(path),
+            fix="free space there, or choose another --output; what was there before is as it was",
+        ) from error
 
 
 def _metadata(known: Mapping[str, Any]) -> Metadata:
@@ -143,14 +220,24 @@ def _metadata(known: Mapping[str, Any]) -> Metadata:
         ) from error
 
 
-def _forms(recipe: Recipe) -> list[tuple[Literal["cpu", "tensorrt"], Literal["fp32", "int8"]]]:
-    """Return target and precision of every file."""
-    return [
-        (target, precision)
-        for target in recipe.export.targets
-        for precision in recipe.export.precisions
-        if (target, precision) in _FLOOR
+def _forms(recipe: Recipe, stage: str) -> list[tuple[Target, Precision]]:
+    """Return target and precision of every file; whatever is asked for and does not exist is an error."""
+    asked: list[tuple[Target, Precision]] = [
+        (target, precision) for target in recipe.export.targets for precision in recipe.export.precisions
     ]
+    forms = [form for form in asked if form in _FLOOR]
+    for precision in recipe.export.precisions:
+        if not any(form[1] == precision for form in forms):
+            raise ConfigError(
+                f"{precision} is not packed for {' and '.join(recipe.export.targets)}",
+                where=recipe.at("export.precisions"),
+                fix=f"leave {precision} out, or add {' or '.join(sorted({t for t, p in _FLOOR if p == precision}))} "
+                "to export.targets",
+            )
+    for target, absent in asked:
+        if (target, absent) not in _FLOOR:
+            _log.warning("stage '%s' has no %s form for %s: there it runs in another precision", stage, absent, target)
+    return forms
 
 
 def _seat(members: dict[str, bytes], recipe: Recipe, name: str) -> Input:
@@ -168,7 +255,7 @@ def _add(
     recipe: Recipe,
     models: OnnxModels,
     stage: str,
-    target: Literal["cpu", "tensorrt"],
+    target: Target,
     golden: Golden,
 ) -> Variant:
     model = models.models[stage]

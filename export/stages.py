@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import msgspec
 import numpy as np
 import onnx
 
 from mmedge import bundle
-from mmedge.bundle.manifest import AudioInput, ImageInput, TensorInput, TextInput
+from mmedge.bundle.manifest import AudioInput, ImageInput, Input, TensorInput, TextInput
 from mmedge.bundle.source import Age, Constant, Output, Presence, Seat, Source, State
-from mmedge.engine.onnxruntime import OnnxRuntimeEngine
 from mmedge.errors import ConfigError
 from mmedge.fusion.callables import CallableEngine
+from mmedge.fusion.tensors import age_limit, tensor_specs
 from mmedge.preprocess import reference
 from mmedge.types import AnyArray, Tensors
 
@@ -21,6 +22,8 @@ from .recipe import Recipe
 
 Runner = Callable[[Tensors], dict[str, AnyArray]]
 Mask = tuple[str, ...]
+# Stage -> output -> dtype.
+Types = Mapping[str, Mapping[str, str]]
 
 
 def network_stages(recipe: Recipe) -> tuple[str, ...]:
@@ -53,45 +56,51 @@ def output_shape(recipe: Recipe, stage: str, output: str) -> tuple[int, ...]:
     return tuple(1 if isinstance(dim, str) else dim for dim in shape)
 
 
-def feed_zeros(recipe: Recipe, stage: str, only: str | None = None) -> dict[str, AnyArray]:
-    """Return what each input of a stage is when it is absent, in tensor form: a black picture, silence, zeros.
+def feed_zeros(recipe: Recipe, stage: str, only: str | None = None, types: Types | None = None) -> dict[str, AnyArray]:
+    """Return what each input of a stage is when it is absent, in tensor form: a black picture, silence, padding, zeros.
 
-    They have the shapes [...] and dtypes of the recipe.
+    They have the shapes [...] and dtypes that the runtime feeds.
 
     Args:
         recipe: Gives the graph.
         stage: Its name.
         only: Only this input.
+        types: Stage -> output -> dtype of the networks before it; float32 where it is not there.
 
     Raises:
         ConfigError: If an input names nothing.
     """
+    spec = recipe.stages[stage]
+    if only is not None:
+        spec = msgspec.structs.replace(spec, inputs={only: spec.inputs[only]})
+    for tensor, source in spec.sources.items():
+        if isinstance(source, Seat) and source.name not in recipe.inputs:
+            raise ConfigError(
+                f"unknown tensor '{source.name}'",
+                where=f"stages.{stage}.inputs.{tensor}",
+                fix="correct the name or add what it refers to",
+            )
+        if isinstance(source, State):  # before anything takes its shape
+            output_shape(recipe, stage, source.output)
+
+    def upstream(producer: str, output: str) -> AnyArray:
+        dtype = (types or {}).get(producer, {}).get(output, "float32")
+        return np.broadcast_to(np.zeros((), dtype), output_shape(recipe, producer, output))
+
     zeros: dict[str, AnyArray] = {}
-    for tensor, source in recipe.stages[stage].sources.items():
-        if only not in (None, tensor):
-            continue
-        match source:
-            case Seat(seat):
-                zeros[tensor] = _absent(recipe, stage, tensor, seat)
-            case Presence() | Age():
-                zeros[tensor] = np.zeros((1, len(recipe.inputs)), np.float32)
-            case State(output):
-                zeros[tensor] = np.zeros(output_shape(recipe, stage, output), np.float32)
-            case Constant(number):
-                zeros[tensor] = np.array(number, np.float32)
-            case Output(producer, output):
-                zeros[tensor] = np.zeros(output_shape(recipe, producer, output), np.float32)
+    for tensor, (shape, dtype) in tensor_specs(spec, recipe.inputs, upstream).items():
+        source = spec.sources[tensor]
+        if isinstance(source, Constant):
+            zeros[tensor] = np.array(source.number, np.float32)
+        elif isinstance(source, Seat):
+            zeros[tensor] = _absent(recipe.inputs[source.name])
+        else:
+            own = (types or {}).get(stage, {}) if isinstance(source, State) else {}
+            zeros[tensor] = np.zeros(shape, own.get(source.output, dtype) if isinstance(source, State) else dtype)
     return zeros
 
 
-def _absent(recipe: Recipe, stage: str, tensor: str, seat: str) -> AnyArray:
-    spec = recipe.inputs.get(seat)
-    if spec is None:
-        raise ConfigError(
-            f"unknown tensor '{seat}'",
-            where=f"stages.{stage}.inputs.{tensor}",
-            fix="correct the name or add what it refers to",
-        )
+def _absent(spec: Input) -> AnyArray:
     if isinstance(spec, ImageInput):
         return reference.image(np.zeros(spec.raw_shape[1:], np.uint8), spec)
     if isinstance(spec, AudioInput):
@@ -100,6 +109,12 @@ def _absent(recipe: Recipe, stage: str, tensor: str, seat: str) -> AnyArray:
     if isinstance(spec, TextInput):
         return np.full(spec.tensor_shape, spec.pad, np.int64)
     return np.zeros(spec.shape, spec.dtype)
+
+
+def output_types(network: onnx.ModelProto) -> dict[str, str]:
+    """Return output -> dtype of a network."""
+    types = {value.name: value.type.tensor_type.elem_type for value in network.graph.output}
+    return {name: onnx.helper.tensor_dtype_to_np_dtype(elem).name for name, elem in types.items() if elem}
 
 
 def masks(recipe: Recipe) -> tuple[Mask, ...]:
@@ -142,9 +157,11 @@ class StageGraph:
         self.recipe = recipe
         self.order = stage_order(recipe)
         self._runners = dict(runners)
-        self._zeros = {name: feed_zeros(recipe, name) for name in self.order}
+        self._zeros: dict[str, dict[str, AnyArray]] = {}
+        self._idle: dict[str, dict[str, AnyArray]] = {}
         self.depends: dict[str, frozenset[str]] = {}
         self._masked: set[str] = set()
+        types: dict[str, dict[str, str]] = {}
         for name in self.order:
             stage = recipe.stages[name]
             seats = {source for source in stage.inputs.values() if source in recipe.inputs}
@@ -152,15 +169,26 @@ class StageGraph:
             self.depends[name] = frozenset(seats).union(*(self.depends[producer] for producer in producers))
             if Presence() in stage.sources.values() or producers & self._masked:
                 self._masked.add(name)
+            zeros = self._zeros[name] = feed_zeros(recipe, name, types=types)
             if stage.callable is not None:
-                shapes = {tensor: zero.shape for tensor, zero in self._zeros[name].items()}
+                shapes = {tensor: zero.shape for tensor, zero in zeros.items()}
+                dtypes = {tensor: zero.dtype.name for tensor, zero in zeros.items()}
                 outputs = {output: output_shape(recipe, name, output) for output in stage.outputs}
                 with recipe.importable():
-                    self._runners[name] = CallableEngine(stage.callable, shapes, outputs)
-            runner = self._runners.get(name)
-            if isinstance(runner, OnnxRuntimeEngine):
+                    self._runners[name] = CallableEngine(stage.callable, shapes, outputs, dtypes=dtypes, stage=name)
+            # A runner may be a method or a partial of what owns the network.
+            owner = getattr(self._runners.get(name), "func", self._runners.get(name))
+            own: dict[str, AnyArray] = getattr(owner, "inputs", {})
+            given: dict[str, AnyArray] = getattr(owner, "outputs", {})
+            types[name] = {output: given[output].dtype.name for output in stage.outputs if output in given}
+            self._idle[name] = {
+                output: np.zeros(output_shape(recipe, name, output), types[name].get(output, "float32"))
+                for output in stage.outputs
+            }
+            if stage.callable is None:
                 for tensor, source in stage.sources.items():
-                    self._zeros[name][tensor] = _own(self._zeros[name][tensor], source, runner.inputs[tensor])
+                    if tensor in own:
+                        zeros[tensor] = _own(name, tensor, zeros[tensor], source, own[tensor])
 
     def feeds(
         self, stage: str, known: Tensors, mask: Mask | None = None, last: Tensors | None = None
@@ -184,6 +212,8 @@ class StageGraph:
                 feeds[tensor] = (last or {}).get(str(Output(stage, source.output)), feeds[tensor])
             elif str(source) in known and (not isinstance(source, Seat) or source.name in present):
                 feeds[tensor] = known[str(source)]
+                if isinstance(source, Age):
+                    feeds[tensor] = np.minimum(feeds[tensor], age_limit(self._zeros[stage][tensor].dtype))
         return {tensor: array.astype(self._zeros[stage][tensor].dtype, copy=False) for tensor, array in feeds.items()}
 
     def __call__(self, tensors: Tensors, mask: Mask | None = None, reuse: Tensors | None = None) -> dict[str, AnyArray]:
@@ -205,21 +235,24 @@ class StageGraph:
         for name in self.order:
             if reuse is not None and name not in self._masked and self.depends[name] <= present:
                 outputs = {output: reuse[f"{name}.{output}"] for output in self.recipe.stages[name].outputs}
-            elif present & self.depends[name]:
+            elif present & self.depends[name] or not self.depends[name]:
                 outputs = self._runners[name](self.feeds(name, known, mask, tensors))
             else:
-                outputs = {
-                    o: np.zeros(output_shape(self.recipe, name, o), np.float32)
-                    for o in self.recipe.stages[name].outputs
-                }
+                outputs = dict(self._idle[name])
             known |= {f"{name}.{output}": value for output, value in outputs.items()}
         return known
 
 
-def _own(zeros: AnyArray, source: Source, own: AnyArray) -> AnyArray:
-    """Return zeros as a network takes them: a constant fills its tensor, a state has the tensor's type."""
+def _own(stage: str, tensor: str, zeros: AnyArray, source: Source, own: AnyArray) -> AnyArray:
+    """Return zeros as a network takes them: a constant fills its tensor; presence, age and state have its type."""
     if isinstance(source, Constant):
         return np.full(own.shape, zeros, own.dtype)
+    if own.dtype != zeros.dtype and isinstance(source, (Seat, Output)):
+        raise ConfigError(  # as the runtime would refuse the bundle
+            f"the network takes {own.dtype}, '{source}' gives {zeros.dtype}",
+            where=f"stages.{stage}.inputs.{tensor}",
+            fix="cast inside the network, or correct the dtype of its source",
+        )
     return zeros.astype(own.dtype)
 
 

@@ -23,6 +23,7 @@ _EXTRA = {
     "onnxscript": ("onnxscript", "export"),
     "safetensors": ("safetensors", "export"),
     "lightning": ("lightning", "export"),
+    "matplotlib": ("matplotlib", "export"),
     "mlxtend": ("mlxtend", "recipes"),
     "skimage": ("scikit-image", "recipes"),
 }

@@ -14,6 +14,7 @@ from mmedge.bundle.manifest import ImageInput
 from mmedge.bundle.source import Constant, State
 from mmedge.engine.onnxruntime import session_options
 from mmedge.engine.parse_check import ask_parser
+from mmedge.engine.shapes import described, fix_shapes
 from mmedge.errors import ConfigError
 from mmedge.extras import require
 from mmedge.types import AnyArray
@@ -25,19 +26,22 @@ from ..onnx.lint import lint
 from ..onnx.network_file import load_network
 from ..onnx.opset import raise_opset
 from ..onnx.parity import behind_front, check_rewrite, sample_feeds
-from ..recipe import Recipe
-from ..stages import feed_zeros, stage_order
+from ..recipe import Recipe, RecipeStage
+from ..stages import feed_zeros, output_types, stage_order
 
 # Before, initializers had to be inputs too.
 MIN_IR = 4
 _NHWC = (0, 2, 3, 1)
+# Of the states of recurrent networks, [layers, batch, hidden], the batch alone is open.
+_BATCH = [False, True, False]
 Dims = tuple[int | None, ...]
 
 
 def bring(recipe: Recipe) -> tuple[Recipe, dict[str, onnx.ModelProto]]:
     """Read the networks that a recipe brings along.
 
-    Dynamic dimensions get the size of what feeds them, or 1; an image seat may feed a network that wants
+    Open dimensions get the size of what feeds them; of a constant or state, of what has the same name or what the
+    recipe declares, and a batch is 1. An image seat may feed a network that wants
     channels last, another rank or another number type. Outputs that the recipe does not declare are left out
     if it declares any.
 
@@ -56,6 +60,7 @@ def bring(recipe: Recipe) -> tuple[Recipe, dict[str, onnx.ModelProto]]:
         {'output0': (1, 84, 8400)}
     """
     networks: dict[str, onnx.ModelProto] = {}
+    types: dict[str, dict[str, str]] = {}
     for name in stage_order(recipe):
         stage = recipe.stages[name]
         if stage.onnx is None:
@@ -70,15 +75,16 @@ def bring(recipe: Recipe) -> tuple[Recipe, dict[str, onnx.ModelProto]]:
                 fix="use the network's names",
             )
         feeds: dict[str, AnyArray] = {}
+        opened = {tensor: open_dims(value) for tensor, value in own.items()}
         for tensor, source in stage.sources.items():
-            if isinstance(source, (Constant, State)):
-                shape = tuple(1 if dim is None else dim for dim in dims(own[tensor]))
-                number = source.number if isinstance(source, Constant) else 0
-                feeds[tensor] = np.full(shape, number, dtype(own[tensor]))
-            else:
-                feeds[tensor] = feed_zeros(recipe, name, only=tensor)[tensor]
+            if not isinstance(source, (Constant, State)):
+                feeds[tensor] = feed_zeros(recipe, name, only=tensor, types=types)[tensor]
                 is_image = isinstance(recipe.inputs.get(str(source)), ImageInput)
                 _fit(model, own[tensor], feeds[tensor], f"{where}.inputs.{tensor}", str(source), is_image=is_image)
+        for tensor, shape in _rest(model, opened, feeds, stage, where).items():
+            source = stage.sources[tensor]
+            number = source.number if isinstance(source, Constant) else 0
+            feeds[tensor] = np.full(shape, number, dtype(own[tensor]))
         constants = {t: feeds[t] for t, source in stage.sources.items() if isinstance(source, Constant)}
         _take_branches(model, feeds, constants, where)
         for tensor, array in feeds.items():
@@ -92,7 +98,7 @@ def bring(recipe: Recipe) -> tuple[Recipe, dict[str, onnx.ModelProto]]:
                     where=f"{where}.inputs.{tensor}",
                     fix="feed back an output of the same shape",
                 )
-        networks[name] = model
+        networks[name], types[name] = model, output_types(model)
         filled = msgspec.structs.replace(stage, outputs=shapes)
         recipe = msgspec.structs.replace(recipe, stages={**recipe.stages, name: filled})
     return recipe, networks
@@ -137,6 +143,52 @@ def dims(value: onnx.ValueInfoProto) -> Dims:
     """Return the shape of a graph input or output; None where it is dynamic."""
     found = value.type.tensor_type.shape.dim
     return tuple(d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None for d in found)
+
+
+def open_dims(value: onnx.ValueInfoProto) -> list[int | str | None]:
+    """Return the shape of a graph input or output; the name, or None, of a dimension that is open."""
+    found = value.type.tensor_type.shape.dim
+    return [d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else d.dim_param or None for d in found]
+
+
+def _rest(
+    model: onnx.ModelProto,
+    opened: Mapping[str, list[int | str | None]],
+    feeds: Mapping[str, AnyArray],
+    stage: RecipeStage,
+    where: str,
+) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of constants and states: their open dimensions are those of what is fed, or declared."""
+    inner = _fitted(model)
+    infos = {info.name: info for info in model.graph.value_info}
+    given = {
+        tensor: tuple(d or 1 for d in dims(infos[inner[tensor]])) if tensor in inner else array.shape
+        for tensor, array in feeds.items()
+    }
+    is_recurrent = any(node.op_type in ("LSTM", "GRU", "RNN") for node in all_nodes(model.graph))
+    shapes: dict[str, tuple[int, ...]] = {}
+    for tensor, source in stage.sources.items():
+        if not isinstance(source, (Constant, State)):
+            continue
+        wanted = list(opened[tensor])
+        declared = stage.outputs.get(source.output, ()) if isinstance(source, State) else ()
+        if len(declared) == len(wanted):
+            wanted = [1 if isinstance(dim, str) else dim for dim in declared]
+        elif isinstance(source, State) and is_recurrent and [d is None or isinstance(d, str) for d in wanted] == _BATCH:
+            wanted[1] = 1
+        try:
+            fixed = fix_shapes({**{name: opened[name] for name in given}, tensor: wanted}, given, where=where)
+        except ConfigError as error:
+            line = ", ".join(str(dim if isinstance(dim, int) else f"<{dim or 'size'}>") for dim in wanted)
+            raise ConfigError(
+                f"input '{tensor}' is {described(opened[tensor])}, and nothing gives the size of its open dimension",
+                where=f"{where}.inputs.{tensor}",
+                fix=f"declare what is fed back: outputs = {{ {source.output} = [{line}] }}"
+                if isinstance(source, State)
+                else f'feed it by an input: [inputs.NAME] with modality = "tensor" and shape = [{line}]',
+            ) from error
+        shapes[tensor] = fixed[tensor]
+    return shapes
 
 
 def set_shape(value: onnx.ValueInfoProto, shape: tuple[int, ...]) -> None:

@@ -114,7 +114,7 @@ def from_networks(folder: Path, files: list[Path], tokenizer: Path | None = None
         fix = f"correct it there, then `mmedge export {quote(str(recipe))} --output {quote(str(bundle))}`"
         raise ConfigError(problem, where=str(recipe), fix="; ".join((fix, *seats.hints)))
     with _removed_on_error(folder, made):
-        report.bundle = run_steps(Recipe.load(recipe), output=bundle).path
+        report.bundle = run_steps(Recipe.load(recipe), output=bundle, smoke=False).path
         with load(bundle) as packed:  # nobody should find out at the next command that it cannot be used
             packed.verify()
     report.commands = [_command(bundle, draft, networks)]

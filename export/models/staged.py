@@ -15,13 +15,14 @@ from mmedge.errors import ConfigError
 
 from ..recipe import Recipe
 from ..stages import output_shape
+from .calls import call, named_outputs
 
 
 class StagedModel(nn.Module):
     """Stage networks under their own names, run in the order of the recipe's graph.
 
-    Each stage takes its inputs as keyword arguments, in the order of the recipe's table, and returns its
-    outputs in order: a tensor, or a tuple of them.
+    Each stage takes its inputs as keyword arguments, in the order of the recipe's table, and returns its outputs by
+    name (a mapping, a named tuple, a data class) or in order: a tensor, or a tuple of them.
 
     A stage with a state is unrolled: its inputs may be sequences [batch, steps, ...], it starts from zeros as
     after a new epoch, and what it gives at the last step counts. Stages without a state take the last step.
@@ -113,7 +114,7 @@ class StagedModel(nn.Module):
             ``"STAGE.OUTPUT"`` -> tensor, at the last step if it has a state.
 
         Raises:
-            ConfigError: If the network returns another number of tensors than the recipe declares.
+            ConfigError: If the network returns other tensors than the recipe declares, or takes other inputs.
         """
         stage = self.graph[name]
         feeds = {key: known[source] for key, source in stage.inputs.items() if source in known}
@@ -134,16 +135,9 @@ class StagedModel(nn.Module):
         return fresh
 
     def _call(self, name: str, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        network, outputs = self.get_submodule(name), self.graph[name].outputs
-        result = network(**feeds)
-        tensors = [result] if isinstance(result, Tensor) else list(result)
-        if len(tensors) != len(outputs):
-            raise ConfigError(
-                f"{type(network).__name__} gives {len(tensors)} tensors, but the recipe declares {', '.join(outputs)}",
-                where=f"stages.{name}.outputs",
-                fix="correct the recipe or the network",
-            )
-        return {f"{name}.{output}": tensor for output, tensor in zip(outputs, tensors, strict=True)}
+        network, outputs = self.get_submodule(name), tuple(self.graph[name].outputs)
+        tensors = named_outputs(call(network, feeds, name), outputs, network, name)
+        return {f"{name}.{output}": tensors[output] for output in outputs}
 
 
 def everything(inputs: Mapping[str, Tensor], present: Tensor, age_ms: Tensor | None = None) -> dict[str, Tensor]:

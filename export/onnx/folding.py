@@ -75,7 +75,7 @@ def constants(model: onnx.ModelProto, known: Mapping[str, Known]) -> dict[str, A
         known: What ``infer`` says of it.
     """
     graph = model.graph
-    weights = {tensor.name: tensor for tensor in graph.initializer} | _constant_nodes(graph)
+    weights = {tensor.name: tensor for tensor in graph.initializer} | constant_nodes(graph)
     sizes = {name: _bytes(Known(tensor.data_type, tuple(tensor.dims))) for name, tensor in weights.items()}
     outputs = {value.name for value in graph.output}
     values: dict[str, AnyArray] = {}
@@ -176,7 +176,7 @@ def _run(
     return {name: value for name, value in zip(names, made, strict=True) if isinstance(value, np.ndarray)}
 
 
-def _constant_nodes(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
+def constant_nodes(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
     """Return what the Constant nodes of a graph hold."""
     return {
         node.output[0]: tensor

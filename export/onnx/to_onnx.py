@@ -9,25 +9,27 @@ import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import onnx
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from mmedge.bundle.manifest import AudioInput, ImageInput, TextInput
 from mmedge.errors import CheckError, ConfigError
 from mmedge.types import AnyArray, Tensors
 
 from ..brought.brought import bring
+from ..models.calls import call, named_outputs, positional
 from ..models.staged import check_shapes
 from ..preprocess.onnx_prefix import Preprocessor
 from ..recipe import Recipe
-from ..stages import StageGraph, feed_zeros, network_stages, onnx_runners
+from ..stages import StageGraph, Types, feed_zeros, network_stages, onnx_runners, output_types
 from ..tokenizer import load_tokenizer
 from .clean import clean, is_user_file, short_line, user_line
-from .lint import lint
+from .gate import ask, refuse
 from .onnx_models import OnnxModels, Parity
 
 OPSETS = range(18, 23)
@@ -47,8 +49,8 @@ def to_onnx(model: nn.Module | None, recipe: Recipe, samples: Sequence[Tensors] 
 
     Args:
         model: Has one submodule per stage, named as the stage; each takes its inputs as keyword arguments named
-            as in the recipe and returns a tensor or a tuple in the order of the outputs. It is not changed. None
-            where the recipe brings every network along.
+            as in the recipe and returns its outputs by name, or a tensor or a tuple in their order. It is not changed.
+            None where the recipe brings every network along.
         recipe: Names, shapes and opset.
         samples: Raw arrays by input name to compare on; random ones by default.
 
@@ -65,6 +67,25 @@ def to_onnx(model: nn.Module | None, recipe: Recipe, samples: Sequence[Tensors] 
         >>> onnx.parity[0].max_rel < 1e-3  # doctest: +SKIP
         True
     """
+    made, modules = export_stages(model, recipe)
+    if "tensorrt" in recipe.export.targets:
+        refuse(recipe, ask(recipe, {stage: made.models[stage] for stage in modules}, made.sources))
+    return replace(made, parity=check_parity(made, modules, samples))
+
+
+def export_stages(model: nn.Module | None, recipe: Recipe) -> tuple[OnnxModels, dict[str, nn.Module]]:
+    """Export every stage and clean what came of it; nothing is compared yet.
+
+    Args:
+        model: As ``to_onnx`` takes it.
+        recipe: Names, shapes and opset.
+
+    Returns:
+        The networks, and stage -> the module to hold them against.
+
+    Raises:
+        ConfigError: As ``to_onnx`` raises it, but for what TensorRT refuses.
+    """
     opset = recipe.export.opset
     if opset not in OPSETS:
         raise ConfigError(
@@ -80,20 +101,39 @@ def to_onnx(model: nn.Module | None, recipe: Recipe, samples: Sequence[Tensors] 
                 fix="rename one of them: ONNX needs different names",
             )
     recipe, brought = bring(recipe)
-    modules = {stage: _stage_module(model, stage) for stage in network_stages(recipe) if stage not in brought}
-    models: dict[str, onnx.ModelProto] = {}
+    types = {stage: output_types(network) for stage, network in brought.items()}
+    exported: dict[str, onnx.ModelProto] = {}
     sources: dict[str, dict[str, str]] = {}
-    for stage, module in modules.items():
-        models[stage] = _export(recipe, stage, module)
-        sources[stage] = clean(models[stage])
-        onnx.checker.check_model(models[stage], full_check=True)
-    if "tensorrt" in recipe.export.targets:
-        _refuse_unsupported(models, sources)
-    models |= brought
-    models = {stage: models[stage] for stage in network_stages(recipe)}
-    parity = _parity(recipe, modules, models, samples or random_samples(recipe, 4))
+    modules: dict[str, nn.Module] = {}
+    for stage in network_stages(recipe):  # each after those that feed it, so that their types are known
+        if stage in brought:
+            continue
+        modules[stage] = _stage_module(model, stage)
+        exported[stage] = _export(recipe, stage, modules[stage], types)
+        types[stage] = output_types(exported[stage])
+        sources[stage] = clean(exported[stage])
+        onnx.checker.check_model(exported[stage], full_check=True)
+    models = {stage: {**exported, **brought}[stage] for stage in network_stages(recipe)}
     metadata = getattr(model, "metadata", {})
-    return OnnxModels(recipe=recipe, precision="fp32", models=models, sources=sources, parity=parity, metadata=metadata)
+    return OnnxModels(recipe=recipe, precision="fp32", models=models, sources=sources, metadata=metadata), modules
+
+
+def check_parity(
+    made: OnnxModels, modules: Mapping[str, nn.Module], samples: Sequence[Tensors] | None = None
+) -> tuple[Parity, ...]:
+    """Run torch and ONNX on the same stage inputs; return the worst sample per output.
+
+    Samples have the raw shapes [...] and dtypes of the recipe's inputs.
+
+    Args:
+        made: What ``export_stages`` returned.
+        modules: And the modules.
+        samples: Raw arrays by input name; random ones by default.
+
+    Raises:
+        CheckError: If an output differs from torch by more than 1e-3 of its range.
+    """
+    return _parity(made.recipe, modules, made.models, samples or random_samples(made.recipe, 4))
 
 
 def random_samples(recipe: Recipe, count: int) -> list[dict[str, AnyArray]]:
@@ -118,6 +158,12 @@ def random_samples(recipe: Recipe, count: int) -> list[dict[str, AnyArray]]:
     return [{name: one(name) for name in recipe.inputs} for _ in range(count)]
 
 
+def stage_modules(model: nn.Module | None, recipe: Recipe) -> dict[str, nn.Module]:
+    """Return the module of every stage that is exported, copies in evaluation mode on the CPU."""
+    own = [stage for stage in network_stages(recipe) if recipe.stages[stage].onnx is None]
+    return {stage: _stage_module(model, stage) for stage in own}
+
+
 def _stage_module(model: nn.Module | None, stage: str) -> nn.Module:
     module = getattr(model, stage, None)
     if not isinstance(module, nn.Module):
@@ -129,12 +175,15 @@ def _stage_module(model: nn.Module | None, stage: str) -> nn.Module:
     return copy.deepcopy(module).cpu().eval()
 
 
-def _export(recipe: Recipe, stage: str, module: nn.Module) -> onnx.ModelProto:
-    feeds = {tensor: torch.from_numpy(zeros) for tensor, zeros in feed_zeros(recipe, stage).items()}
+def _export(recipe: Recipe, stage: str, module: nn.Module, types: Types) -> onnx.ModelProto:
+    feeds = {tensor: torch.from_numpy(zeros) for tensor, zeros in feed_zeros(recipe, stage, types=types).items()}
     outputs = recipe.stages[stage].outputs
     with _quiet(), torch.no_grad():
         try:
+            positional(module, feeds, tuple(outputs), stage)
             program = torch.export.export(module, (), feeds)
+        except ConfigError as error:
+            raise ConfigError(error.message, where=recipe.at(error.where or ""), fix=error.fix) from error
         except Exception as error:  # torch.export raises its own classes and whatever the model raises
             raise _failure(stage, module, error) from error
         shapes = [tuple(node.meta["val"].shape) for node in program.graph.output_node().args[0]]
@@ -227,22 +276,6 @@ def _unsupported(stage: str, program: Any, error: Exception) -> ConfigError:
     )
 
 
-def _refuse_unsupported(models: Mapping[str, onnx.ModelProto], sources: Mapping[str, Mapping[str, str]]) -> None:
-    """Raise ConfigError with everything in all stages that TensorRT would refuse."""
-    found = [
-        f"{stage}: {finding}"
-        for stage, model in models.items()
-        for finding in lint(model, sources[stage])
-        if finding.level == "error"
-    ]
-    if found:
-        raise ConfigError(
-            "TensorRT would refuse this model\n  " + "\n  ".join(found),
-            where="export.targets",
-            fix='change the network, or export for targets = ["cpu"] alone',
-        )
-
-
 def _parity(
     recipe: Recipe, modules: Mapping[str, nn.Module], models: Mapping[str, onnx.ModelProto], samples: Sequence[Tensors]
 ) -> tuple[Parity, ...]:
@@ -255,13 +288,18 @@ def _parity(
         for stage, module in modules.items():
             feeds = {name: torch.from_numpy(value) for name, value in graph.feeds(stage, known).items()}
             with torch.no_grad():
-                result = module(**feeds)
-            results = [result] if isinstance(result, Tensor) else list(result)
-            for output, value in zip(recipe.stages[stage].outputs, results, strict=True):
+                results = named_outputs(call(module, feeds, stage), tuple(recipe.stages[stage].outputs), module, stage)
+            for output, value in results.items():
                 got.setdefault((stage, output), []).append(known[f"{stage}.{output}"])
                 want.setdefault((stage, output), []).append(value.numpy())
     report = tuple(_compare(*key, np.stack(got[key]), np.stack(want[key])) for key in got)
     for entry in report:
+        if not np.isfinite(np.stack(want[entry.stage, entry.output])).all():
+            raise CheckError(
+                "the network answers NaN or infinite numbers, in torch already",
+                where=f"{entry.stage}.{entry.output}",
+                fix="look at its weights, and at what feeds it: the recordings, and the rules before it",
+            )
         # Written so that NaN fails.
         if not entry.max_rel <= MAX_REL:
             raise CheckError(

@@ -14,6 +14,7 @@ from torch import nn
 
 from mmedge.errors import ConfigError
 
+from ..failures import own_words, user_line_of
 from ..models.staged import StagedModel
 from ..recipe import Recipe
 
@@ -46,12 +47,15 @@ def _made(recipe: Recipe, kind: type[_Made]) -> _Made:
     if recipe.model is None:
         raise ConfigError("the recipe has no [model], so it cannot be trained", fix="mmedge export RECIPE")
     where, fix = "model.factory", f'name a callable that returns a {kind.__name__}: "pkg.mod:make"'
-    with recipe.importable():
+    # What a factory imports when it is called lies beside the recipe as well.
+    with own_words("model", recipe), recipe.importable():
         factory = import_named(recipe.model.factory, where=where, fix=fix)
-    try:
-        model = factory(recipe, **recipe.model.parameters)
-    except TypeError as error:
-        raise ConfigError(str(error), where="model.parameters", fix="match the factory's parameters") from error
+        try:
+            model = factory(recipe, **recipe.model.parameters)
+        except TypeError as error:
+            if user_line_of(error) is not None:
+                raise
+            raise ConfigError(str(error), where="model.parameters", fix="match the factory's parameters") from error
     if not isinstance(model, kind):
         raise ConfigError(f"the factory returned {type(model).__name__}", where=where, fix=fix)
     return model

@@ -1,42 +1,73 @@
-"""``mmedge export``: all steps of a recipe."""
+"""``mmedge export``: all steps of a recipe, or of one network."""
 
 from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
 from shlex import quote
-from typing import Annotated, Literal
+from typing import Annotated, Any
 
 import typer
 
 from mmedge.cli.output import Json, bar, next_step, out, print_json
+from mmedge.errors import ConfigError
 from mmedge.fusion.consent import PROJECT_FILE, read_project, remember
 
 
 def command(
-    recipe: Annotated[Path, typer.Argument(help="The recipe, a TOML file.")],
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE|MODEL.onnx", help="The recipe, or a network.")],
     output: Annotated[Path | None, typer.Option(help="The bundle; default: NAME.mmedge here.")] = None,
     only: Annotated[
-        Literal["train", "onnx", "quantize", "compare", "measure", "pack"] | None,
-        typer.Option(help="Stop after this step."),
+        str | None,
+        typer.Option(
+            metavar="STEP",
+            help="Stop after this step: train, onnx, parity, parser, quantize, compare, measure, golden, smoke, pack.",
+        ),
     ] = None,
     measure: Annotated[
         bool, typer.Option("--measure/--no-measure", help="Measure the exported networks on the validation data.")
     ] = True,
+    smoke: Annotated[
+        bool, typer.Option("--smoke/--no-smoke", help="Build every TensorRT variant, where TensorRT is installed.")
+    ] = True,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Of a network: recordings to find its INT8 ranges; without, fp32 alone."),
+    ] = None,
+    licence: Annotated[str | None, typer.Option(help="Of a network whose file does not name its licence.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE.html", help="The report; default: NAME.html beside the bundle.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Weights, ONNX with parity, INT8, comparison, accuracy by mask, bundle. Finished steps are not done again."""
-    export = import_module("mmedge.export")
-    loaded = export.Recipe.load(recipe)
+    export, early = import_module("mmedge.export"), list[str]()
+    if report is not None and report.suffix != ".html":
+        raise ConfigError("the report is an HTML file", where=f"--report {report}", fix="let its name end in .html")
+    if recipe.suffix.lower() == ".onnx" and recipe.is_file():
+        with import_module("mmedge.export.run").collected() as early:
+            loaded: Any = import_module("mmedge.export.brought.direct").recipe_of(recipe, calibrate, licence)
+    elif calibrate is not None or licence is not None:
+        raise ConfigError(
+            "a recipe names its recordings and its licence itself",
+            where="--calibrate" if licence is None else "--licence",
+            fix="set calibration.recordings and licence in the recipe",
+        )
+    else:
+        loaded = export.Recipe.load(recipe)
     with bar(f"export {loaded.name}") as progress:
-        report = export.run_steps(loaded, output=output, only=only, measure=measure, progress=progress)
+        done = export.run_steps(loaded, output=output, only=only, measure=measure, smoke=smoke, progress=progress)
+    done.warnings[:0] = early
     project = loaded.folder / PROJECT_FILE
     # What has run just now, since the user said so, may run again; what merely lies there may not.
     if project.is_file() and set(read_project(project)) <= loaded.modules():
         remember(loaded.folder)
+    if done.path is not None:
+        page, _ = done.save(done.path.with_suffix(".html") if report is None else report)
     if json:
-        print_json(report.to_dict())
+        print_json(done.to_dict())
     else:
-        report.print(out)
-        if report.path is not None:
-            next_step(f"mmedge verify {quote(str(report.path))}")
+        done.print(out)
+        if done.path is not None:
+            out.print(f"report: {page}", highlight=False, markup=False, soft_wrap=True)
+            next_step(f"mmedge verify {quote(str(done.path))}")

@@ -25,7 +25,7 @@ from mmedge.fusion.graph import StageGraph
 from mmedge.fusion.make import make_stage
 from mmedge.fusion.rules import LISTED
 from mmedge.fusion.stage import StageRunner, array_of
-from mmedge.fusion.tensors import Shapes, constants, fill, input_dtypes, input_shapes, output_shapes
+from mmedge.fusion.tensors import Shapes, constants, fill, input_shapes, output_shapes, tensor_specs
 from mmedge.fusion.trial import Trial
 from mmedge.fusion.upgrade import Pending
 from mmedge.fusion.weigh import Weight, describe, weigh
@@ -121,6 +121,10 @@ def load_graph(
     trial = Trial(bundle)
     networks = [name for name, spec in bundle.manifest.stages.items() if spec.callable is None]
     choices = {name: candidates(bundle, name, backend, precision) for name in networks}
+    if any(choices.values()):
+        for name in networks:  # what could not be quantised has no such file, and runs as the exporter left it
+            own = {v.precision for v in bundle.manifest.variants if v.stage == name}
+            choices[name] = choices[name] or (candidates(bundle, name, backend, None) if precision not in own else [])
     pending = [] if wait else _postpone(bundle, choices)
     trial.prepare([found[0][1] for found in choices.values() if found and found[0][0] == "onnxruntime"])
     try:
@@ -252,12 +256,12 @@ def make_callable(
     """Return the engine of a stage that is a rule instead of a network; the SDK's own rules need no thread."""
     spec = bundle.manifest.stages[name]
     assert spec.callable is not None
-    give = partial(array_of, upstream)
+    fed = tensor_specs(spec, bundle.inputs, partial(array_of, upstream))
     return CallableEngine(
         spec.callable,
-        {**dict.fromkeys(constants(spec), ()), **input_shapes(spec, bundle.inputs, give, raw=False)},
+        {tensor: shape for tensor, (shape, _) in fed.items()},
         output_shapes(spec),
-        dtypes=input_dtypes(spec, bundle.inputs, give, raw=False),
+        dtypes={tensor: dtype for tensor, (_, dtype) in fed.items()},
         timeout_ms=None if spec.callable in LISTED else spec.timeout_ms * patience,
         stage=name,
         consent=consent,

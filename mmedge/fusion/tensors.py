@@ -75,6 +75,18 @@ def input_dtypes(spec: StageSpec, inputs: Mapping[str, Input], upstream: Upstrea
     return dtypes
 
 
+def tensor_specs(
+    spec: StageSpec, inputs: Mapping[str, Input], upstream: Upstream, *, raw: bool = False
+) -> dict[str, tuple[Shape, str]]:
+    """Return tensor -> shape and dtype of what the graph feeds a stage, constants as scalars: the host's view, too.
+
+    Presence, ages, constants and states are float32 here; a network may take them in another dtype of its own.
+    """
+    dtypes = input_dtypes(spec, inputs, upstream, raw=raw)
+    shapes = {**dict.fromkeys(constants(spec), ()), **input_shapes(spec, inputs, upstream, raw=raw)}
+    return {tensor: (shapes[tensor], dtypes.get(tensor, "float32")) for tensor in spec.inputs}
+
+
 def fill(array: AnyArray, number: float, where: str) -> None:
     """Fill a tensor with a constant, or raise BundleError if its dtype cannot hold the number.
 

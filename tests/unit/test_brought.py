@@ -230,6 +230,7 @@ STREAM = """
 [stages.net]
 onnx = "net.onnx"
 inputs = { x = "audio", state = "@state:stateN", sr = "@const:16000" }
+outputs = { y = [1, 1], stateN = [1, 1] }
 every_ms = 32
 [tasks.heard]
 kind = "classification"
@@ -247,6 +248,56 @@ def test_branches_that_constants_decide_are_taken(tmp_path):
     engine = OnnxRuntimeEngine(networks["net"].SerializeToString())
     feeds = {"x": np.full((1, 576), 0.01, np.float32), "state": np.ones((1, 1), np.float32), "sr": np.array(16000)}
     assert engine(feeds)["stateN"].item() == pytest.approx(6.76)
+
+
+def test_an_open_dimension_that_nothing_gives_is_named_with_the_line_to_write(tmp_path):
+    made = recipe(tmp_path, STREAM.replace("outputs = { y = [1, 1], stateN = [1, 1] }\n", ""), net=counter())
+    with pytest.raises(ConfigError, match=r"input 'state' is \[1, \?\], and nothing gives") as caught:
+        bring(made)
+    assert caught.value.where == "stages.net.inputs.state"
+    assert caught.value.fix == "declare what is fed back: outputs = { stateN = [1, <size>] }"
+
+
+@pytest.mark.parametrize(("name", "size"), [("time", 3), ("batch", 1), ("other", None)])
+def test_a_constant_has_the_size_of_what_has_its_name(tmp_path, name, size):
+    nodes = [NODE("Shape", ["k"], ["s"]), NODE("Cast", ["s"], ["f"], to=FLOAT), NODE("Add", ["x", "f"], ["y"])]
+    model = network(nodes, {"x": (FLOAT, ["batch", "time"]), "k": (FLOAT, [name])}, {"y": (FLOAT, None)})
+    made = recipe(tmp_path, '[stages.net]\nonnx = "net.onnx"\ninputs = { x = "imu", k = "@const:7" }', net=model)
+    if size is None:
+        with pytest.raises(ConfigError, match=r"input 'k' is \[other\]") as caught:
+            bring(made)
+        assert "shape = [<other>]" in caught.value.fix
+        return
+    engine = OnnxRuntimeEngine(bring(made)[1]["net"].SerializeToString())
+    feeds = {"x": np.zeros((1, 3), np.float32), "k": np.zeros(size, np.float32)}
+    assert engine(feeds)["y"].tolist() == [[size] * 3]
+
+
+def test_a_nested_branch_that_reads_what_is_around_it_is_fitted_too(tmp_path):
+    """Both branches, and the one inside, read the input that gets nodes in front of it."""
+
+    def branch(*nodes):
+        ends = [helper.make_tensor_value_info("b", FLOAT16, None)]
+        return helper.make_graph(list(nodes), "b", [], ends)
+
+    inner = NODE(
+        "If",
+        ["yes"],
+        ["b"],
+        then_branch=branch(NODE("Relu", ["x"], ["b"])),
+        else_branch=branch(NODE("Neg", ["x"], ["b"])),
+    )
+    nodes = [
+        NODE("ReduceMax", ["x"], ["most"], keepdims=0),
+        NODE("Greater", ["most", "zero"], ["yes"]),
+        NODE("If", ["yes"], ["y"], then_branch=branch(inner), else_branch=branch(NODE("Abs", ["x"], ["b"]))),
+    ]
+    model = network(nodes, {"x": (FLOAT16, [1, 8, 6, 3])}, {"y": (FLOAT16, None)}, zero=np.float16(0))
+    _, engine = brought(tmp_path, model, '{ x = "image" }')
+    picture = np.linspace(-1, 1, 144, dtype=np.float32).reshape(1, 3, 8, 6)
+    want = np.maximum(picture, 0).transpose(0, 2, 3, 1)
+    np.testing.assert_allclose(engine({"x": picture})["y"], want, atol=1e-3)
+    np.testing.assert_allclose(engine({"x": -np.abs(picture)})["y"], np.abs(picture).transpose(0, 2, 3, 1), atol=1e-3)
 
 
 def test_branches_may_use_one_name_for_two_things(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import shutil
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -74,8 +75,8 @@ def test_the_bundle_carries_what_was_measured(recipe: Recipe, tmp_path: Path) ->
     assert second.measurement == first.measurement
     assert (tmp_path / "a.mmedge").read_bytes() == (tmp_path / "b.mmedge").read_bytes()
 
-    for file in first.folder.glob("measurement-*"):
-        file.unlink()
+    for folder in first.folder.parent.glob("measure-*"):
+        shutil.rmtree(folder)
     again = run_steps(recipe, output=tmp_path / "c.mmedge", progress=lambda text, share: None)
     assert "measure" not in again.cached
     assert (tmp_path / "a.mmedge").read_bytes() == (tmp_path / "c.mmedge").read_bytes()
@@ -192,7 +193,7 @@ def test_both_precisions_are_measured_where_both_are_exported(tmp_path: Path, wr
     (row,) = report.measurement.rows
     assert row.right.keys() == {"fp32", "int8"}
     assert row.samples == 36
-    assert list(report.seconds) == ["train", "onnx", "quantize", "compare", "measure", "pack"]
+    assert list(report.seconds) == [*("train", "onnx", "parity", "quantize", "compare", "measure", "golden", "pack")]
     document = report.to_dict()["measurement"]
     assert isinstance(document, dict)
     assert document["rows"][0]["int8"] == row.accuracy("int8")

@@ -21,9 +21,9 @@ from mmedge.errors import ConfigError
 from mmedge.export import Recipe, pack, to_onnx
 from mmedge.export.brought.token_inputs import padding_of
 from mmedge.export.datasets.folder import Folder
+from mmedge.export.keys import graph_digest
 from mmedge.export.onnx.to_onnx import random_samples
 from mmedge.export.recordings import RawSamples, raw_samples, recording_files
-from mmedge.export.run import content_key
 from mmedge.export.tokenizer import check_vocabulary, load_tokenizer, train_tokenizer
 from mmedge.fusion import load_graph
 from mmedge.fusion.feed import make_feed
@@ -169,9 +169,9 @@ def test_an_embedding_that_is_too_small_is_refused(recipe: Recipe, tmp_path: Pat
 
 
 def test_a_tokenizer_that_is_not_there_is_named(recipe: Recipe, tmp_path: Path) -> None:
-    key = content_key(recipe)
+    key = graph_digest(recipe)
     (tmp_path / "said.json").write_bytes(train_tokenizer(SAID[:-1], 110))
-    assert content_key(recipe) != key
+    assert graph_digest(recipe) != key
     (tmp_path / "said.json").write_bytes(RAW[:-9])
     with pytest.raises(ConfigError, match="not a tokenizer") as caught:
         load_tokenizer(recipe, "claim")

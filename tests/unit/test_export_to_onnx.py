@@ -175,7 +175,7 @@ class WrongShape(nn.Module):
 
 
 class WrongName(nn.Module):
-    def forward(self, image):
+    def forward(self, image, other):
         return image
 
 
@@ -227,7 +227,7 @@ def test_a_network_that_does_not_fit_the_recipe_is_refused(recipe):
         to_onnx(Model(WrongShape()), recipe)
     with pytest.raises(ConfigError) as caught:
         to_onnx(Model(WrongName()), recipe)
-    assert "keyword" in caught.value.fix
+    assert "parameters of forward" in caught.value.fix
     with pytest.raises(ConfigError, match="no submodule 'encoder'"):
         to_onnx(nn.Sequential(), recipe)
 

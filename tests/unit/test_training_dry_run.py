@@ -125,11 +125,11 @@ def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
         ([('"alarm"', '"alarm", "fire"')], r"fusion.state \[1, 2\] has 2 classes, there are 3 labels", "tasks.state.l"),
         (
             [('state = ["batch", 2]', 'state = ["batch", 2], more = [2]')],
-            "Fusion gives 1 tensors, but the recipe declares state, more",
+            r"Fusion returns a tensor \[2, 2\], but the recipe declares state, more",
             "stages.fusion.outputs",
         ),
         ([("return super().forward(y", "return super().forward(y[:, :3]")], "Fusion cannot take a batch", "stages.fus"),
-        ([('present = "@present"', 'there = "@present"')], "unexpected keyword argument 'there'", "stages.fusion"),
+        ([('present = "@present"', 'there = "@present"')], r"of Fusion does not take the inputs .*there", "stages.fus"),
     ],
 )
 def test_a_model_that_does_not_fit_its_recipe_is_told_before_training(

@@ -1,0 +1,301 @@
+"""The steps of an export as a table: what each takes, what it depends on, what it does, how its result is kept."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+
+import msgspec
+
+from mmedge.errors import ConfigError, MissingDependencyError
+
+from .identity import digest_of
+from .int8.compare import Comparison, compare
+from .int8.quantize import quantize
+from .keys import graph_digest, model_digest, plain, samples_digest, train_digest
+from .onnx.gate import Gate, ask, refuse
+from .onnx.onnx_models import OnnxModels, Parity
+from .onnx.to_onnx import check_parity, export_stages, random_samples, stage_modules
+from .pack import Members, make_members
+from .recipe import Recipe
+from .recordings import RawSamples, raw_samples
+from .smoke import Smoke, smoke, smoke_key
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Step: TypeAlias = Literal[
+    "train", "onnx", "parity", "parser", "quantize", "compare", "measure", "golden", "smoke", "pack"
+]
+Show = Callable[[str, float | None], None]
+STEPS: tuple[Step, ...] = get_args(Step)
+# What else the steps may be called.
+ALIASES: dict[str, Step] = {"clean": "onnx", "normal-form": "quantize", "ranges": "quantize", "int8": "quantize"}
+_log = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True)
+class Work:
+    """One export: what is asked for, and what the steps have found so far.
+
+    Attributes:
+        recipe: With the shapes of all outputs filled in.
+        show: Called with what goes on, and a share 0..1.
+        is_measured: Whether to run the exported networks over the validation data.
+        is_compiled: Whether to build the networks with TensorRT, where that is installed.
+        model: A submodule per stage; None where every network is brought along.
+        metadata: What training has measured.
+        results: Step -> what it gave.
+        digests: Step -> hash of what it gave.
+    """
+
+    recipe: Recipe
+    show: Show
+    is_measured: bool = True
+    is_compiled: bool = True
+    model: nn.Module | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+    results: dict[str, Any] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def samples(self) -> RawSamples:
+        """Raw samples, read once and only if a step is done that needs them."""
+        recipe = self.recipe
+        if recipe.calibration.recordings is None and "int8" not in recipe.export.precisions:
+            return RawSamples.split(random_samples(recipe, 12), "noise")
+        self.show("recordings", None)
+        return raw_samples(recipe)
+
+    @cached_property
+    def recorded(self) -> bytes:
+        """The hash of what the samples are read from."""
+        return samples_digest(self.recipe)
+
+    @cached_property
+    def network(self) -> bytes:
+        """The hash of graph, rules, network files and model."""
+        return digest_of(graph_digest(self.recipe), model_digest(self.recipe, self.model))
+
+    @property
+    def fp32(self) -> OnnxModels:
+        """The networks, with their parity once it was measured."""
+        onnx: OnnxModels = self.results["onnx"]
+        return replace(onnx, recipe=self.recipe, parity=self.results.get("parity", ()))
+
+    @property
+    def versions(self) -> list[OnnxModels]:
+        """The networks in every precision that there is."""
+        return [self.fp32, *([self.results["quantize"]] if "quantize" in self.results else [])]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepSpec:
+    """One step; a further one is a further entry of ``TABLE``.
+
+    Attributes:
+        name: Names it in ``--only``, in reports and in the cache.
+        after: Steps whose results it takes: it is done again when one of these gives another.
+        key: What else it depends on.
+        make: Does it.
+        save: Writes the result into a folder.
+        load: Reads it from there.
+        wanted: Whether this export has it.
+        check: Raises if the result is not good enough, whether made or cached.
+    """
+
+    name: Step
+    after: tuple[Step, ...]
+    key: Callable[[Work], object]
+    make: Callable[[Work], Any]
+    save: Callable[[Any, Path], None]
+    load: Callable[[Work, Path], Any]
+    wanted: Callable[[Work], bool] = lambda work: True
+    check: Callable[[Work, Any], None] = lambda work, result: None
+
+
+def _encoded(name: str) -> Callable[[Any, Path], None]:
+    def save(result: Any, folder: Path) -> None:
+        (folder / name).write_bytes(msgspec.json.format(msgspec.json.encode(result)))
+
+    return save
+
+
+def _decoded(name: str, kind: Any) -> Callable[[Work, Path], Any]:
+    return lambda work, folder: msgspec.json.decode((folder / name).read_bytes(), type=kind)
+
+
+def _saved(result: OnnxModels, folder: Path) -> None:
+    result.save(folder)
+
+
+def _parity(work: Work) -> tuple[Parity, ...]:
+    modules = stage_modules(work.model, work.recipe)
+    return check_parity(work.fp32, modules, [sample.arrays for sample in work.samples.held_out[:8]])
+
+
+def _calibration(work: Work) -> object:
+    return {**plain(work.recipe.calibration), "recordings": None, "max_drop_points": None}
+
+
+def _tasks(work: Work) -> object:
+    return plain(work.recipe.tasks), work.metadata.get("temperature", {})
+
+
+def _compare(work: Work) -> Comparison:
+    temperature: Mapping[str, float] = work.metadata.get("temperature", {})
+    return compare(work.fp32, work.results["quantize"], work.recipe.calibration, temperature=temperature)
+
+
+def _measure(work: Work) -> Any:
+    from .measure import measure
+    from .training import make_dataset
+
+    with work.recipe.importable():
+        dataset = make_dataset(work.recipe)
+        dataset.prepare()
+        return measure(
+            work.versions, dataset, progress=lambda done, of: work.show(f"measure: {done} of {of} samples", None)
+        )
+
+
+def _measure_key(work: Work) -> object:
+    from .measure import measure_key
+    from .training import make_dataset
+    from .user_code import code_digest
+
+    recipe = work.recipe
+    with recipe.importable():
+        named = [recipe.data.dataset] if recipe.data.dataset else []
+        return measure_key(make_dataset(recipe)), code_digest(named, recipe.folder), plain(recipe.tasks)
+
+
+def _load_measured(work: Work, folder: Path) -> Any:
+    from .measure import Measurement
+
+    return msgspec.json.decode((folder / "measurement.json").read_bytes(), type=Measurement)
+
+
+def _check_measured(work: Work, result: Any) -> None:
+    from .training import mask_figures
+
+    result.raise_for_status(work.recipe.calibration.max_drop_points)
+    if result.rows:  # what was measured here stands, even if it validates nothing
+        work.metadata = {**work.metadata, "validated_masks": mask_figures(work.recipe, result.counts)}
+
+
+def _is_quantised(work: Work) -> bool:
+    return "int8" in work.recipe.export.precisions
+
+
+def _forms(work: Work) -> object:
+    return work.recipe.export.targets, work.recipe.export.precisions
+
+
+TABLE: tuple[StepSpec, ...] = (
+    StepSpec(
+        name="onnx",
+        after=(),
+        key=lambda work: (work.network, work.recipe.export.targets),
+        make=lambda work: export_stages(work.model, work.recipe)[0],
+        save=_saved,
+        load=lambda work, folder: OnnxModels.load(folder, work.recipe, "fp32"),
+    ),
+    StepSpec(
+        name="parity",
+        after=("onnx",),
+        key=lambda work: (work.network, work.recorded, _calibration(work)),
+        make=_parity,
+        save=_encoded("parity.json"),
+        load=_decoded("parity.json", tuple[Parity, ...]),
+    ),
+    StepSpec(
+        name="parser",
+        after=("onnx",),
+        key=lambda work: smoke_key(),
+        make=lambda work: ask(work.recipe, work.fp32.models, work.fp32.sources),
+        save=_encoded("parser.json"),
+        load=_decoded("parser.json", Gate),
+        wanted=lambda work: "tensorrt" in work.recipe.export.targets,
+        check=lambda work, result: refuse(work.recipe, result),
+    ),
+    StepSpec(
+        name="quantize",
+        after=("onnx",),
+        key=lambda work: (graph_digest(work.recipe), work.recorded, _calibration(work)),
+        make=lambda work: quantize(work.fp32, work.recipe.calibration, work.samples),
+        save=_saved,
+        load=lambda work, folder: OnnxModels.load(folder, work.recipe, "int8"),
+        wanted=_is_quantised,
+    ),
+    StepSpec(
+        name="compare",
+        after=("onnx", "quantize"),
+        key=lambda work: (graph_digest(work.recipe), work.recorded, _calibration(work), _tasks(work)),
+        make=_compare,
+        save=_encoded("comparison.json"),
+        load=_decoded("comparison.json", Comparison),
+        wanted=_is_quantised,
+        check=lambda work, result: result.raise_for_status(work.recipe.calibration.max_drop_points),
+    ),
+    StepSpec(
+        name="measure",
+        after=("onnx", "quantize"),
+        key=lambda work: (graph_digest(work.recipe), _measure_key(work)),
+        make=_measure,
+        save=_encoded("measurement.json"),
+        load=_load_measured,
+        wanted=lambda work: work.is_measured and (work.recipe.data.dataset or work.recipe.data.folder) is not None,
+        check=_check_measured,
+    ),
+    StepSpec(
+        name="golden",
+        after=("onnx", "parser", "quantize"),
+        key=lambda work: (graph_digest(work.recipe), work.recorded, _calibration(work), _forms(work)),
+        make=lambda work: make_members(work.recipe, work.versions, work.samples, work.results.get("parser")),
+        save=lambda result, folder: result.save(folder),
+        load=lambda work, folder: Members.load(folder),
+    ),
+    StepSpec(
+        name="smoke",
+        after=("golden",),
+        key=lambda work: smoke_key(),
+        make=lambda work: smoke(work.results["golden"], work.fp32.sources, work.show),
+        save=_encoded("smoke.json"),
+        load=_decoded("smoke.json", Smoke),
+        wanted=lambda work: work.is_compiled and "tensorrt" in work.recipe.export.targets,
+    ),
+)
+
+
+def step_of(name: str) -> Step:
+    """Return a step by its name or another one that it is known by.
+
+    Raises:
+        ConfigError: If there is none.
+
+    Example:
+        >>> step_of("clean")
+        'onnx'
+    """
+    known: dict[str, Step] = {**{step: step for step in STEPS}, **ALIASES}
+    if name not in known:
+        raise ConfigError(f"unknown step '{name}'", where="only", fix=f"one of {', '.join(known)}")
+    return known[name]
+
+
+def is_unmeasurable(spec: StepSpec, error: Exception) -> bool:
+    """Tell whether a step is left out, with a warning, since its data need what is not installed."""
+    if spec.name != "measure" or not isinstance(error, MissingDependencyError):
+        return False
+    _log.warning("the exported networks are not measured, so the bundle keeps the figures of training: %s", error)
+    return True
+
+
+def trained_key(recipe: Recipe, data: bytes) -> str:
+    """Return the key of the weights that a recipe trains."""
+    return train_digest(recipe, data).hex()[:24]

@@ -1,0 +1,185 @@
+"""The report of an export and its bundle: complete, in one file, and silent about machine and user."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from mmedge.bundle import load
+from mmedge.cli import run as mmedge
+from mmedge.export import Recipe, run_steps
+
+RECIPE = """
+name = "told"
+licence = "MIT"
+seed = 7
+[inputs.image]
+modality = "image"
+size = [16, 16]
+frame = [16, 16]
+color = "gray"
+mean = [0.5]
+std = [0.25]
+[model]
+factory = "told_model:make"
+pretrained = true
+[stages.eye]
+inputs = { x = "image" }
+outputs = { score = ["batch", 3] }
+[tasks.t]
+kind = "classification"
+output = "eye.score"
+labels = ["a", "b", "c"]
+[calibration]
+recordings = "clips"
+frames = 8
+max_drop_points = 100
+[export]
+precisions = ["fp32", "int8"]
+targets = ["cpu"]
+[sync]
+trigger = "image"
+"""
+MODEL = """
+import torch
+from torch import nn
+
+
+class Eye(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(1)
+        self.net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(784, 3))
+
+    def forward(self, x):
+        return self.net(x)
+
+
+def make(recipe):
+    model = nn.Module()
+    model.eye = Eye()
+    return model
+"""
+SECRET = "zaphod-secret"
+
+
+@pytest.fixture
+def project(tmp_path, write_clip, monkeypatch) -> Path:
+    folder = tmp_path / SECRET / "project"
+    (folder / "clips").mkdir(parents=True)
+    write_clip("clip.mkv")
+    (tmp_path / "clip.mkv").rename(folder / "clips" / "clip.mkv")
+    (folder / "recipe.toml").write_text(RECIPE)
+    (folder / "told_model.py").write_text(MODEL)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / SECRET / "cache"))
+    return folder
+
+
+def exported(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    secrets = {"USER": SECRET, "LOGNAME": SECRET, "HOSTNAME": SECRET, "HOME": str(folder.parent)}
+    command = [sys.executable, "-m", "mmedge", "export", "recipe.toml", *options]
+    env = {**os.environ, **secrets}
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=env)
+
+
+def test_nothing_that_is_shipped_names_folder_user_or_machine(project):
+    done = exported(project, "--json")
+    assert done.returncode == 0, done.stderr
+    words = [SECRET.encode(), os.uname().nodename.encode(), b"/tmp/", str(Path.cwd()).encode()]
+    shipped = {"stdout": done.stdout.encode()}
+    shipped |= {name: (project / name).read_bytes() for name in ("told.html", "told.json")}
+    with zipfile.ZipFile(project / "told.mmedge") as archive:
+        shipped |= {name: archive.read(name) for name in archive.namelist()}
+    assert len(shipped) > 5
+    for name, raw in shipped.items():
+        for word in words:
+            assert word not in raw, f"{name} holds {word!r}"
+
+
+def test_the_page_asks_for_nothing_and_holds_what_was_measured(project):
+    assert exported(project).returncode == 0
+    page, document = (project / "told.html").read_text(), json.loads((project / "told.json").read_text())
+    assert document["schema"] == "mmedge.export/1"
+    assert not re.findall(r"""(?:src|href|url|@import)\s*[=(]?\s*["']?(?!data:)(?:https?:|//|\.?/)""", page)
+    assert page.count("<img ") == page.count('src="data:image/svg+xml;base64,') >= 3
+    for shown in ("told.mmedge", "ONNX against torch", "INT8", "Provenance", document["provenance"]["recipe_sha256"]):
+        assert shown in page
+    assert document["quantization"]["coverage"] > 0
+    assert document["parity"][0]["max_rel"] < 1e-3
+
+
+def test_the_second_export_does_nothing_and_says_so(project):
+    first, second = exported(project, "--json"), exported(project, "--json")
+    one, two = json.loads(first.stdout), json.loads(second.stdout)
+    assert one["cached"] == []
+    assert two["cached"] == list(two["seconds"])
+    assert two["comparison"] == one["comparison"]
+    assert two["warnings"] == one["warnings"]
+
+
+def test_the_bundle_says_where_it_comes_from(project):
+    assert exported(project).returncode == 0
+    with load(project / "told.mmedge") as bundle:
+        origin = bundle.manifest.provenance
+        assert bundle.manifest.licence == "MIT"
+    assert origin["seed"] == 7
+    assert origin["calibration_files"] == 1
+    assert re.fullmatch("[0-9a-f]{64}", str(origin["calibration_sha256"]))
+    assert {"mmedge", "torch", "onnx", "onnxruntime", "numpy", "python", "opset"} <= origin.keys()
+
+
+def test_every_precision_that_is_asked_for_is_packed(project):
+    assert exported(project).returncode == 0
+    with load(project / "told.mmedge") as bundle:
+        assert {(v.target, v.precision) for v in bundle.manifest.variants} == {("cpu", "fp32"), ("cpu", "int8")}
+        assert len({v.file for v in bundle.manifest.variants}) == 2
+
+
+def brought(folder: Path, *, quantisable: bool) -> None:
+    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in (("x", [1, 1, 16, 16]), ("s", [1, 1])))
+    w = numpy_helper.from_array(np.random.default_rng(0).normal(size=(1, 256)).astype(np.float32), "w")
+    last = helper.make_node("Gemm", ["f", "w"], ["s"], name="g", transB=1)
+    if not quantisable:
+        last = helper.make_node("ReduceMean", ["f"], ["s"], name="m", axes=[1])
+    nodes = [helper.make_node("Flatten", ["x"], ["f"], name="f"), last]
+    graph = helper.make_graph(nodes, "g", [x], [y], [w] if quantisable else [])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, folder / "net.onnx")
+
+
+def with_network(text: str) -> str:
+    text = text.replace('[model]\nfactory = "told_model:make"\npretrained = true\n', "")
+    return (
+        text.replace('outputs = { score = ["batch", 3] }', 'onnx = "net.onnx"')
+        .replace('output = "eye.score"\nlabels = ["a", "b", "c"]', 'output = "eye.s"\nlabels = ["no", "yes"]')
+        .replace('"classification"', '"verification"')
+    )
+
+
+def test_a_stage_that_stays_float_is_a_warning_in_both_reports(project):
+    brought(project, quantisable=False)
+    (project / "recipe.toml").write_text(with_network(RECIPE))
+    report = run_steps(Recipe.load(project / "recipe.toml"), output=project / "t.mmedge", progress=lambda *_: None)
+    assert any("'eye'" in text and "int8" in text for text in report.warnings), report.warnings
+    page, _ = report.save(project / "t.html")
+    assert "was asked for in int8" in page.read_text()
+    again = run_steps(Recipe.load(project / "recipe.toml"), output=project / "t.mmedge", progress=lambda *_: None)
+    assert again.warnings == report.warnings, "what is cached is told again"
+
+
+def test_a_report_that_cannot_be_written_is_an_error(project, capsys):
+    assert (
+        mmedge(["export", str(project / "recipe.toml"), "--output", str(project / "t.mmedge"), "--report", "x.pdf"])
+        == 2
+    )
+    assert "let its name end in .html" in capsys.readouterr().err
