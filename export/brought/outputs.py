@@ -10,11 +10,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from mmedge.engine.onnxruntime import session_options
 from mmedge.errors import ConfigError
-from mmedge.extras import require
 from mmedge.types import AnyArray
 
+from ..judge import judge_session
 from ..onnx.graphs import fresh, rename, set_shape, tensor_names
 
 
@@ -85,11 +84,8 @@ def run_network(model: onnx.ModelProto, feeds: Mapping[str, AnyArray], where: st
 
     ``feeds`` and the outputs, in the graph's order, have the network's shapes [...] and dtypes.
     """
-    ort = require("onnxruntime", "reading the shapes of a network")
-    options = session_options(as_written=True)
     try:
-        session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        outputs: list[Any] = session.run(None, dict(feeds))
+        outputs: list[Any] = judge_session(model).run(None, dict(feeds))
     except Exception as error:  # onnxruntime raises one private class per status code
         raise ConfigError(
             f"ONNX Runtime cannot run the network: {str(error).splitlines()[0]}",
