@@ -94,6 +94,7 @@ def digits() -> Digits:
 def trained(data: Digits, epochs: int) -> MobileNet:
     """Return the net, trained here or as it was trained the last time with as many epochs."""
     torch.manual_seed(0)
+    torch.set_num_threads(1)  # more of them wait for each other where a core is busy
     model = MobileNet()
     file = cache_folder("benchmarks") / f"mobilenet-{epochs}.pt"
     if file.is_file():

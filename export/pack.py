@@ -20,6 +20,7 @@ from .golden import Golden, make_golden
 from .int8.cpu_form import to_cpu_form
 from .judge import judge
 from .onnx.gate import Gate, ask
+from .onnx.decompose import TENSORRT_FAILS, decompose
 from .onnx.onnx_models import OnnxModels
 from .preprocess.onnx_prefix import merge_prefix
 from .provenance import provenance
@@ -37,6 +38,7 @@ _FLOOR: dict[tuple[Target, Precision], float] = {
     ("cpu", "fp32"): 1e-3,
     ("cpu", "int8"): 2e-2,
     ("tensorrt", "fp32"): 5e-3,
+    ("tensorrt", "fp16"): 1e-2,
     ("tensorrt", "int8"): 2e-2,
 }
 _MARGIN = 3.0
@@ -264,7 +266,7 @@ def _add(
         if isinstance(recipe.inputs.get(source), TextInput):
             check_vocabulary(model, tensor, load_tokenizer(recipe, source))
     if raw:
-        model = merge_prefix(model, seats_of(recipe, stage))
+        model = merge_prefix(decompose(model, TENSORRT_FAILS, f"stages.{stage}"), seats_of(recipe, stage))
     elif models.precision == "int8":
         model = to_cpu_form(model)
     name = f"{stage}.{'trt' if raw else 'cpu'}.{models.precision}.onnx"
