@@ -143,10 +143,8 @@ class Statistics:
     def tell_swaps(self, swaps: Sequence[Swap], backends: Mapping[str, str]) -> None:
         """Tell which engines took the place of others, and what serves now; ``evidence`` stays that of the start."""
         for swap in swaps[len(self.swaps) :]:
-            self.notes = [
-                *self.notes,
-                f"stage '{swap.stage}' runs on {swap.after} since {swap.after_s:.1f} s, before on {swap.before}",
-            ]
+            note = f"stage '{swap.stage}' ran on {swap.before} for {swap.after_s:.1f} s, and on {swap.after} since"
+            self.notes = [*self.notes, note]
         self.swaps = [asdict(swap) for swap in swaps]
         self.backends = dict(backends)
 

@@ -324,12 +324,17 @@ def test_what_runs_in_float_and_where_types_change_is_named(tmp_path: Path) -> N
     assert whole.boundaries == ()
 
 
+def node(name: str) -> str:
+    return f"Metadata: [ONNX Layer: {name}]"
+
+
 def test_a_quantised_product_that_runs_in_float_is_named() -> None:
-    text = (
-        "Name: a, LayerType: correlation, Inputs: [ { Name: x, Datatype: Float }], Constants: [ { Name: w, "
-        "Datatype: Float }], Outputs: [ { Name: y, Datatype: Float }], Metadata: [ONNX Layer: conv0]\n"
-        "Name: b, LayerType: reformat, Inputs: [ { Name: y, Datatype: Float }], Outputs: [ { Name: z, Datatype: Int8 }], Meta"
-        "data: [ONNX Layer: conv0_q]"
+    line = "Name: {}, LayerType: {}, Inputs: [ {{ Datatype: Float }}], {}Outputs: [ {{ Datatype: {} }}], "
+    text = "\n".join(
+        [
+            line.format("a", "correlation", "Constants: [ { Datatype: Float }], ", "Float") + node("conv0"),
+            line.format("b", "reformat", "", "Int8") + node("conv0_q"),
+        ]
     )
     layers = parse_layers(text)
     assert split_int8(layers, [frozenset(["conv0"])]) == ([], ["conv0"])
