@@ -35,7 +35,7 @@ def test_a_batch_that_nobody_gives_is_one(dims: tuple[object, ...]) -> None:
     ("dims", "names"),
     [((1, 3, "height", "width"), "2 ('height'), 3 ('width')"), (("length",), "0 ('length')"), ((None,), "0"),
      (("batch", "sequence"), "1 ('sequence')"), (("time", "batch", 80), "0 ('time')"), ((1, None), "1"),
-     (("s0", "s1"), "1 ('s1')")],
+     (("s0", "s1"), "1 ('s1')"), ((1, "n"), "1 ('n')"), (("n",), "0 ('n')")],
 )  # fmt: skip
 def test_every_other_open_dimension_is_asked_for_by_name(dims: tuple[object, ...], names: str) -> None:
     with pytest.raises(ConfigError) as caught:
