@@ -135,3 +135,28 @@ def test_an_engine_of_another_network_in_its_place_is_built_again(  # type: igno
     done = cli("compile", path, "--shape", "x=1x3x8x8", "--json")
     assert "its hash differs" in caplog.text
     assert not engines(done)[0]["cached"]
+
+
+def test_inspect_knows_an_engine_of_the_cache_and_says_what_it_does_not_know(  # type: ignore[no-untyped-def]
+    cli, tmp_path: Path, cache: Path
+) -> None:
+    engines(cli("compile", free(tmp_path / "open.onnx"), "--shape", "x=1x3x8x8", "--json"))
+    (plan,) = cache.glob("*.plan")
+    known = json.loads(cli("inspect", plan, "--json").stdout)
+    assert (known["kind"], known["origin"], known["bytes"]) == ("engine", "cache", plan.stat().st_size)
+    assert known["key"]["profile"] == {"x": [1, 3, 8, 8]}
+    assert known["trial"] is None
+    assert known["layers"]
+    assert str(tmp_path) not in json.dumps({**known, "file": ""})
+    done = cli("inspect", plan)
+    assert "never run on its device" in done.stdout
+    assert "tensorrt_rtx" in done.stdout
+    with plan.open("ab") as file:
+        file.write(b"x")
+    assert json.loads(cli("inspect", plan, "--json").stdout)["origin"] == "changed"
+    stranger = plan.rename(tmp_path / "x.engine")
+    assert json.loads(cli("inspect", stranger, "--json").stdout)["origin"] == "unknown"
+    assert "unknown origin" in cli("inspect", stranger).stdout
+    assert cli("inspect", tmp_path / "none.plan").returncode == 2
+    done = cli("compare", stranger, tmp_path / "open.onnx", "--shape", "x=1x3x8x8")
+    assert done.returncode in ((3,) if gpu_problem() else (5,))
