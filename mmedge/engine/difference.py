@@ -20,13 +20,13 @@ class Difference:
     Attributes:
         samples: How many were added.
         max_abs: Largest ``|a - b|``.
-        max_rel: Largest ``max|a - b| / max|a|`` of a sample.
+        range_a: Largest ``|a|``.
         unequal: Values that are not finite in one of them alone, or texts that differ.
     """
 
     samples: int = 0
     max_abs: float = 0.0
-    max_rel: float = 0.0
+    range_a: float = 0.0
     unequal: int = 0
     _sums: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0, 0.0])  # aa, bb, ab, (a - b)^2
 
@@ -45,11 +45,15 @@ class Difference:
         if not x.size:
             return
         off = np.abs(x - y)
-        worst, scale = float(off.max()), float(np.abs(x).max())
-        self.max_abs = max(self.max_abs, worst)
-        self.max_rel = max(self.max_rel, worst / scale if scale else math.inf if worst else 0.0)
+        self.max_abs = max(self.max_abs, float(off.max()))
+        self.range_a = max(self.range_a, float(np.abs(x).max()))
         for place, value in enumerate((x @ x, y @ y, x @ y, off @ off)):
             self._sums[place] += float(value)
+
+    @property
+    def max_rel(self) -> float:
+        """Largest ``|a - b|`` in parts of the largest ``|a|``, both over all samples: one of them may be all zeros."""
+        return self.max_abs / self.range_a if self.range_a else math.inf if self.max_abs else 0.0
 
     @property
     def cosine(self) -> float | None:

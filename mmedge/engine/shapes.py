@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from operator import index
 from typing import TypeAlias
 
 from mmedge.errors import ConfigError
@@ -30,9 +31,9 @@ _MOST = 1 << 31  # of one dimension
 def as_range(shape: Shape | Range) -> Range:
     """Return least, usual and most of a shape; all three are the same where one was given."""
     if shape and isinstance(shape[0], Sequence):
-        least, usual, most = (tuple(int(d) for d in part) for part in shape if isinstance(part, Sequence))
+        least, usual, most = (tuple(index(d) for d in part) for part in shape if isinstance(part, Sequence))
         return least, usual, most
-    fixed = tuple(int(d) for d in shape if not isinstance(d, Sequence))
+    fixed = tuple(index(d) for d in shape if not isinstance(d, Sequence))
     return fixed, fixed, fixed
 
 

@@ -76,6 +76,9 @@ def test_the_key_covers_the_weights_wherever_they_lie(tmp_path: Path) -> None:
 def test_bytes_are_taken_unless_their_weights_lie_elsewhere(tmp_path: Path) -> None:
     with mmedge.load_engine(scaled().SerializeToString()) as engine:
         assert engine({"x": X})["y"][0, 0] == 20
+    with pytest.raises(ConfigError, match="not ModelProto") as caught:
+        mmedge.load_engine(scaled())  # type: ignore[arg-type]
+    assert "SerializeToString" in str(caught.value.fix)
     with pytest.raises(ConfigError, match=r"model\.onnx\.data") as caught:
         mmedge.load_engine(as_torch_writes(tmp_path).read_bytes())
     assert "give the path" in str(caught.value.fix)

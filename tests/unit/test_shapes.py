@@ -94,6 +94,9 @@ def test_ranges() -> None:
         parse_shapes(["x=1", "x=2"])
     with pytest.raises(ConfigError, match="not a shape"):
         check_ranges({"x": ("a", "b")})  # type: ignore[dict-item]
+    for wrong_shape in (3, (1.5, 2), ((1,), (2,)), ((1,), (2,), (3,), (4,)), np.zeros((2, 2)), ((1, 2), (1,), (1, 2))):
+        with pytest.raises(ConfigError):
+            check_ranges({"x": wrong_shape})  # type: ignore[dict-item]
 
 
 def test_load_engine_takes_shapes(tmp_path: Path) -> None:
