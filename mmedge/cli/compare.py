@@ -40,7 +40,7 @@ def command(
     shape: Annotated[
         list[str], typer.Option(metavar="NAME=SHAPE", help="Of ONNX files: shape of an input with open dimensions.")
     ] = [],
-    samples: Annotated[int, typer.Option(min=1, max=100_000, help="Of networks: so many at most.")] = 8,
+    samples: Annotated[int, typer.Option(min=1, max=100_000, help="Of networks: at most this many.")] = 8,
     precision: Annotated[Precision | None, typer.Option(help="Of bundle B, only this precision.")] = None,
     max_abs: Annotated[float | None, typer.Option(help="Exit 1 if an output is off by more.")] = None,
     max_rel: Annotated[

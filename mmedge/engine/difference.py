@@ -79,6 +79,8 @@ class Difference:
 def pair_up(a: Mapping[str, AnyArray], b: Mapping[str, AnyArray], what: str, where: str) -> dict[str, str]:
     """Return name in ``a`` -> name in ``b``: by name, or in order where as many of the same shapes have other names.
 
+    Arrays are those of engines, with any shape [...] and dtype.
+
     Raises:
         ConfigError: If they do not fit.
 
@@ -110,7 +112,7 @@ def compare_engines(a: Engine, b: Engine, feeds: Iterable[Tensors], where: str =
     Args:
         a: What is right.
         b: What is compared with it.
-        feeds: Input of ``a`` -> array, of exactly its shape and dtype, for each sample.
+        feeds: Input of ``a`` -> array of exactly its shape [...] and dtype, for each sample.
         where: For messages.
 
     Returns:

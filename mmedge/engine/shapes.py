@@ -1,4 +1,4 @@
-"""Shapes of inputs that a network leaves open: as given, with one rule for what nobody gave.
+"""Shapes of inputs that a network leaves open: as given, with one rule for what is not given.
 
 The rule, wherever a network is loaded or compiled: a dimension that is a batch is 1. It is one if its name says so
 (``batch``, ``batch_size``), or if it is the first of several and is called ``N`` or ``B`` or has no name of its own
@@ -166,7 +166,7 @@ def _open(name: str, dims: Dims, named: Mapping[str, int | None], where: str) ->
     written = _written(dims, sizes)
     python = ", ".join(written) + ("," if len(written) == 1 else "")
     return ConfigError(
-        f"input '{name}' is {described(dims)}: nobody gave the size of dimension {', '.join(away)}",
+        f"input '{name}' is {described(dims)}: the size of dimension {', '.join(away)} is not given",
         where=where,
         fix=f'give it: --shape {name}={"x".join(written)}, in Python shapes={{"{name}": ({python})}}',
     )

@@ -37,10 +37,11 @@ def bundle(tmp_path: Path) -> Iterator[mmedge.Bundle]:
 
 
 def answer(pipe: mmedge.Pipeline) -> Result:
-    """Push a bright picture and loud sound, and return what is made of them."""
+    """Push a bright picture, never the same twice, and the loud sound since then; return what is made of them."""
+    time.sleep(0.1)
     now = time.monotonic_ns()
     pipe.push("audio", np.full(800, 0.8, np.float32), now)
-    pipe.push("image", np.full((8, 8), 204, np.uint8), now)
+    pipe.push("image", np.full((8, 8), 203 + now // 1000 % 3, np.uint8), now)
     return next(iter(pipe))
 
 
@@ -64,7 +65,7 @@ def test_a_run_starts_at_once_and_changes_its_engines_when_they_are_built(
         swaps = {swap["stage"]: swap for swap in pipe.statistics.swaps}
     # The same answers before and after, none of them lost, and each swap is told.
     assert {r.tasks["scene"].label for r in results} == {"bright"}
-    assert {round(r.tasks["same"].score or 0, 3) for r in results} == {round(first.tasks["same"].score or 0, 3)}
+    assert {r.tasks["same"].label for r in results} == {first.tasks["same"].label}
     assert pipe.statistics.triggers == pipe.statistics.results == len(results) + 1
     assert pipe.statistics.drops == {}
     assert swaps["eye"]["before"] == "onnxruntime eye.onnx"

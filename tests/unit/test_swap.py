@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mmedge.bundle.manifest import AudioInput, TensorInput
 from mmedge.bundle.manifest import Stage as StageSpec
-from mmedge.bundle.manifest import TensorInput
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine
 from mmedge.fusion import StageGraph
 from mmedge.fusion.stage import StageRunner
+from mmedge.fusion.stream import StreamStage
 from mmedge.types import Snapshot, Tensor
 from tests.doors import wait_for
 from tests.networks import FLOAT, NODE, network
@@ -84,4 +85,42 @@ def test_the_new_engine_serves_from_the_next_trigger_on_and_the_old_one_is_freed
     graph.run(snapshot(40, 1.0, 1), no_audio)
     assert float(graph.output("a.y")[0, 0]) == 5.0
     assert old._closed
+    graph.close()
+
+
+SOUND = np.random.default_rng(3).standard_normal(8000).astype(np.float32)
+
+
+def listener() -> OnnxRuntimeEngine:
+    """y = h + mean of 80 samples."""
+    nodes = [NODE("ReduceMean", ["x", "one"], ["m"], keepdims=1), NODE("Add", ["m", "h"], ["y"])]
+    inputs = {"x": (FLOAT, [1, 80]), "h": (FLOAT, [1, 1])}
+    model = network(nodes, inputs, {"y": (FLOAT, [1, 1])}, one=np.array([1]))
+    return OnnxRuntimeEngine(model.SerializeToString())
+
+
+def read(name: str, snapshot: Snapshot, out: Any, end: int | None = None) -> int:
+    assert end is not None
+    out.reshape(-1)[:] = SOUND[end - out.size : end]
+    return int(out.size)
+
+
+@pytest.mark.parametrize("swap_at", [1, 4])
+def test_a_stream_hears_every_sample_once_across_a_swap(swap_at: int) -> None:
+    seats = {"mic": AudioInput(sample_rate_hz=8000, window_ms=10)}
+    spec = StageSpec(inputs={"x": "mic", "h": "@state:y"}, outputs={"y": ("batch", 1)}, every_ms=10)
+
+    def stream() -> StreamStage:
+        return StreamStage("s", spec, seats, listener(), {}, raw=False)
+
+    graph = StageGraph([stream()])
+    for k in range(8):
+        if k == swap_at:
+            assert graph.swap(stream())
+        end = 330 * (k + 1)  # no whole number of steps
+        shot = Snapshot(t_ns=k * 41_250_000, seq=k, present={"mic": True})
+        shot.audio_end["mic"], shot.audio_span["mic"], shot.epoch["mic"] = end, (0, 0), 0
+        graph.run(shot, read)
+        heard = SOUND[: end // 80 * 80].reshape(-1, 80).mean(axis=1).sum()
+        assert float(graph.output("s.y")[0, 0]) == pytest.approx(heard, abs=1e-5)
     graph.close()
