@@ -19,8 +19,8 @@ from mmedge.types import Precision, Tensors
 from .golden import Golden, make_golden
 from .int8.cpu_form import to_cpu_form
 from .judge import judge
-from .onnx.gate import Gate, ask
 from .onnx.decompose import TENSORRT_FAILS, decompose
+from .onnx.gate import Gate, ask
 from .onnx.onnx_models import OnnxModels
 from .preprocess.onnx_prefix import merge_prefix
 from .provenance import provenance

@@ -262,7 +262,8 @@ class EngineCache:
             except (OSError, msgspec.MsgspecError) as error:
                 _log.warning("unreadable entry in the engine cache: %s: %s", path, error)
                 continue
-            if other.key.variant_sha256 == key.variant_sha256 and other.key != key:
+            alike = (other.key.variant_sha256, other.key.profile, other.key.ranges)
+            if alike == (key.variant_sha256, key.profile, key.ranges) and other.key != key:
                 built.append((path.stat().st_mtime_ns, other.key))
         if not built:
             return None

@@ -146,7 +146,7 @@ def compile_network(
             raise EngineError(
                 "the network's files were changed while it was built",
                 where=network.name,
-                fix="build it again when nobody writes them",
+                fix="build it again when they are complete",
             )
         entry = cache.put(key, built)
     return CompiledEngine(

@@ -28,7 +28,7 @@ def load_engine(
         backend: ``auto`` (TensorRT where it can run, else ONNX Runtime), ``tensorrt`` or ``onnxruntime``.
         threads: Threads of the CPU backend.
         shapes: Input name -> shape, for inputs with open dimensions, or three shapes: the least, the usual and the most
-            that a TensorRT engine is built for; the arrays have the usual one. A batch that nobody gives is 1; any
+            that a TensorRT engine is built for; the arrays have the usual one. A batch that is not given is 1; any
             other open dimension must be given.
 
     Returns:

@@ -1,0 +1,182 @@
+"""A run starts on the engines that are there and changes to better ones when they are built; wrong ones never serve."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mmedge
+from mmedge.engine.cache import Trial
+from mmedge.errors import CheckError, ConfigError
+from mmedge.fusion import load_graph
+from mmedge.fusion.doors import DOORS
+from mmedge.fusion.load import candidates
+from mmedge.types import Result
+from tests.doors import OrtDoor, built, optimised, raw_eye, twin_bundle, wait_for
+from tests.tiny import networks
+
+INPUTS = {"image": "push://", "audio": "push://"}
+
+
+@pytest.fixture
+def door(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OrtDoor:
+    own = OrtDoor(tmp_path / "engines")
+    monkeypatch.setitem(DOORS, "tensorrt", own)
+    return own
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Iterator[mmedge.Bundle]:
+    with mmedge.load(twin_bundle(tmp_path / "twin.mmedge")) as opened:
+        yield opened
+
+
+def answer(pipe: mmedge.Pipeline) -> Result:
+    """Push a bright picture, never the same twice, and the loud sound since then; return what is made of them."""
+    time.sleep(0.1)
+    now = time.monotonic_ns()
+    pipe.push("audio", np.full(800, 0.8, np.float32), now)
+    pipe.push("image", np.full((8, 8), 203 + now // 1000 % 3, np.uint8), now)
+    return next(iter(pipe))
+
+
+def test_a_run_starts_at_once_and_changes_its_engines_when_they_are_built(
+    bundle: mmedge.Bundle, door: OrtDoor, caplog: pytest.LogCaptureFixture
+) -> None:
+    door.build_s = 0.7  # each of three
+    began = time.monotonic()
+    with caplog.at_level(logging.WARNING), mmedge.Pipeline(bundle, INPUTS, isolation="thread") as pipe:
+        first = answer(pipe)
+        assert time.monotonic() - began < 2 * door.build_s + 2
+        assert pipe.statistics.swaps == []
+        assert pipe.health()["@engines"]["state"] == "BUILDING"
+        assert first.tasks["scene"].label == "bright"
+        results = []
+        while len(pipe.statistics.swaps) < 3:
+            assert time.monotonic() - began < 30
+            results.append(answer(pipe))
+        results.append(answer(pipe))
+        health = pipe.health()["@engines"]
+        swaps = {swap["stage"]: swap for swap in pipe.statistics.swaps}
+    # The same answers before and after, none of them lost, and each swap is told.
+    assert {r.tasks["scene"].label for r in results} == {"bright"}
+    assert {r.tasks["same"].label for r in results} == {first.tasks["same"].label}
+    assert pipe.statistics.triggers == pipe.statistics.results == len(results) + 1
+    assert pipe.statistics.drops == {}
+    assert swaps["eye"]["before"] == "onnxruntime eye.onnx"
+    assert swaps["eye"]["after"] == "onnxruntime eye.trt.onnx"
+    assert health["counters"] == {"swaps": 3, "building": 0, "given_up": 0}
+    assert pipe.statistics.to_dict()["swaps"] == pipe.statistics.swaps
+    assert sum("runs on" in record.message for record in caplog.records) == 3
+    assert sum("ran on" in note for note in pipe.statistics.notes) == 3
+    assert door.builds == ["eye.trt.onnx", "ear.trt.onnx", "join.trt.onnx"]
+
+
+def test_what_is_built_serves_from_the_start(bundle: mmedge.Bundle, door: OrtDoor) -> None:
+    load_graph(bundle).close()
+    with mmedge.Pipeline(bundle, INPUTS, isolation="thread") as pipe:
+        answer(pipe)
+        assert "@engines" not in pipe.health()
+    assert "swaps" not in pipe.statistics.to_dict()
+    assert len(door.builds) == 3
+
+
+def test_it_can_wait_instead_and_a_recorded_run_does(bundle: mmedge.Bundle, door: OrtDoor, tmp_path: Path) -> None:
+    door.build_s = 0.2
+    with mmedge.Pipeline(bundle, INPUTS, isolation="thread", engines="wait") as pipe:
+        answer(pipe)
+        assert pipe.statistics.swaps == []
+    assert len(door.builds) == 3
+    for path in door.cache.folder.glob("*.json"):
+        path.unlink()
+    with mmedge.Pipeline(bundle, INPUTS, isolation="thread", record=tmp_path / "recorded") as pipe:
+        answer(pipe)
+    assert len(door.builds) == 6
+    with pytest.raises(ConfigError, match="cannot change its engines"):
+        mmedge.Pipeline(bundle, INPUTS, isolation="thread", record=tmp_path / "other", engines="now")
+
+
+def test_a_build_that_fails_is_told_once_and_changes_nothing(
+    bundle: mmedge.Bundle, door: OrtDoor, caplog: pytest.LogCaptureFixture
+) -> None:
+    door.fails = "no kernel for it"
+    with caplog.at_level(logging.WARNING), mmedge.Pipeline(bundle, INPUTS, isolation="thread") as pipe:
+        answer(pipe)
+        wait_for(lambda: not pipe.health()["@engines"]["counters"]["building"])  # type: ignore[index]
+        assert answer(pipe).tasks["scene"].label == "bright"
+        report = pipe.health()["@engines"]
+    assert report["counters"] == {"swaps": 0, "building": 0, "given_up": 3}
+    assert "no kernel for it" in str(report["reason"])
+    assert sum("stage 'eye' stays on onnxruntime eye.onnx" in record.message for record in caplog.records) == 1
+
+
+def test_the_end_of_a_run_ends_its_builds(bundle: mmedge.Bundle, door: OrtDoor) -> None:
+    door.build_s = 60
+    with mmedge.Pipeline(bundle, INPUTS, isolation="thread") as pipe:
+        answer(pipe)
+        began = time.monotonic()
+    assert time.monotonic() - began < 5
+    assert not list(door.cache.folder.glob("*.plan"))
+
+
+WRONG = {
+    "another network's": lambda: networks()["ear"],  # other tensors
+    "the same tensors": lambda: raw_eye(128.0),  # other numbers
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_a_wrong_engine_in_the_cache_is_caught_and_built_again(
+    bundle: mmedge.Bundle, door: OrtDoor, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    """Put there by hand, with a sidecar whose hash is right: what it answers gives it away."""
+    (variant,) = bundle.variants("eye", "tensorrt")
+    key = door.key(bundle, variant)
+    door.cache.put(key, built(optimised(WRONG[kind]())))
+    with caplog.at_level(logging.WARNING):
+        graph = load_graph(bundle)
+    try:
+        assert "the engine in the cache is wrong, building it again" in caplog.text
+        assert graph.served["eye"] == "onnxruntime eye.trt.onnx"
+        assert "eye.trt.onnx" in door.builds
+    finally:
+        graph.close()
+    caplog.clear()
+    load_graph(bundle).close()  # the right one is there now
+    assert "wrong" not in caplog.text
+    assert door.builds.count("eye.trt.onnx") == 1
+
+
+def test_an_engine_that_fails_though_it_is_new_does_not_serve_and_is_not_built_at_every_start(
+    tmp_path: Path, door: OrtDoor, caplog: pytest.LogCaptureFixture
+) -> None:
+    with mmedge.load(twin_bundle(tmp_path / "bad.mmedge", eye=raw_eye(128.0))) as bundle:
+        graph = load_graph(bundle)
+        assert graph.served["eye"] == "onnxruntime eye.onnx"
+        graph.close()
+        with caplog.at_level(logging.WARNING):
+            load_graph(bundle).close()
+            assert "self-test failed" in caplog.text
+        assert door.builds.count("eye.trt.onnx") == 1
+        with pytest.raises((CheckError, ConfigError)):
+            load_graph(bundle, backend="tensorrt")
+
+
+def test_the_fastest_that_passes_is_taken_once_all_were_timed(tmp_path: Path, door: OrtDoor) -> None:
+    with mmedge.load(twin_bundle(tmp_path / "two.mmedge", precisions=("int8", "fp16"))) as bundle:
+        order = [v.precision for b, v in candidates(bundle, "eye", "tensorrt", None)]
+        assert order == ["int8", "fp16"]
+        found = {v.precision: v for v in bundle.variants("eye", "tensorrt")}
+        for variant in found.values():
+            door.build(bundle, variant)
+        door.cache.note(door.key(bundle, found["fp16"]), Trial(run_ms=1.0))
+        assert [v.precision for _, v in candidates(bundle, "eye", "tensorrt", None)] == ["int8", "fp16"]
+        door.cache.note(door.key(bundle, found["int8"]), Trial(run_ms=2.0))
+        assert [v.precision for _, v in candidates(bundle, "eye", "tensorrt", None)] == ["fp16", "int8"]
+        door.cache.note(door.key(bundle, found["fp16"]), Trial(error="self-test failed"))
+        assert [v.precision for _, v in candidates(bundle, "eye", "tensorrt", None)] == ["int8"]
