@@ -8,7 +8,7 @@ import os
 import pickle
 import shutil
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -62,7 +62,12 @@ def lines_of_network(file: Path) -> dict[str, str]:
     return found
 
 
-def new_from_networks(folder: Path, files: Sequence[Path], tokenizer: Path | None = None) -> NewReport:
+def new_from_networks(
+    folder: Path,
+    files: Sequence[Path],
+    tokenizer: Path | None = None,
+    options: Mapping[str, Sequence[str]] | None = None,
+) -> NewReport:
     """Do what ``from_networks`` does; what is half made is removed, whatever ends it.
 
     Raises:
@@ -73,7 +78,9 @@ def new_from_networks(folder: Path, files: Sequence[Path], tokenizer: Path | Non
     was_there, was_empty = folder.exists(), folder.is_dir() and not any(folder.iterdir())
     try:
         return msgspec.convert(
-            _within("new", files, (folder, list(files), tokenizer)), NewReport, dec_hook=lambda kind, text: kind(text)
+            _within("new", files, (folder, list(files), tokenizer, options)),
+            NewReport,
+            dec_hook=lambda kind, text: kind(text),
         )
     except _OutOfBoundsError:
         if was_empty or not was_there:
@@ -225,7 +232,9 @@ def _lines(file: Path) -> dict[str, str]:
     return source_lines(file)
 
 
-def _new(argument: tuple[Path, list[Path], Path | None]) -> dict[str, object]:
+def _new(
+    argument: tuple[Path, list[Path], Path | None, Mapping[str, Sequence[str]] | None],
+) -> dict[str, object]:
     from .brought.new import from_networks
 
     made: dict[str, object] = msgspec.to_builtins(from_networks(*argument), enc_hook=str)

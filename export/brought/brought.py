@@ -9,9 +9,10 @@ from typing import Any
 import msgspec
 import numpy as np
 import onnx
-from onnx import TensorProto, checker, helper, shape_inference, version_converter
+from onnx import TensorProto, checker, helper, numpy_helper, shape_inference, version_converter
 
 from mmedge.bundle.manifest import ImageInput
+from mmedge.bundle.seats import PictureLayout
 from mmedge.bundle.source import Constant, State
 from mmedge.engine.onnxruntime import session_options
 from mmedge.errors import ConfigError
@@ -28,7 +29,13 @@ from .branches import take_branches
 MIN_OPSET = 13
 # Before, initializers had to be inputs too.
 MIN_IR = 4
-_NHWC = (0, 2, 3, 1)
+# From [1, channels, height, width].
+_AXES: dict[PictureLayout, tuple[int, ...]] = {
+    "nchw": (0, 1, 2, 3),
+    "nhwc": (0, 2, 3, 1),
+    "ncwh": (0, 1, 3, 2),
+    "nwhc": (0, 3, 2, 1),
+}
 Dims = tuple[int | None, ...]
 
 
@@ -75,8 +82,9 @@ def bring(recipe: Recipe) -> tuple[Recipe, dict[str, onnx.ModelProto]]:
                 feeds[tensor] = np.full(shape, number, dtype(own[tensor]))
             else:
                 feeds[tensor] = feed_zeros(recipe, name, only=tensor)[tensor]
-                is_image = isinstance(recipe.inputs.get(str(source)), ImageInput)
-                _fit(model, own[tensor], feeds[tensor], f"{where}.inputs.{tensor}", str(source), is_image=is_image)
+                seat = recipe.inputs.get(str(source))
+                layout = seat.layout if isinstance(seat, ImageInput) else None
+                _fit(model, own[tensor], feeds[tensor], f"{where}.inputs.{tensor}", str(source), layout=layout)
         constants = [tensor for tensor, source in stage.sources.items() if isinstance(source, Constant)]
         take_branches(model, feeds, constants, partial(run_network, where=where))
         for tensor, array in feeds.items():
@@ -158,18 +166,24 @@ def _fit(
     where: str,
     source: str,
     *,
-    is_image: bool,
+    layout: PictureLayout | None,
 ) -> None:
     """Make an input take exactly ``given``'s shape and type, with nodes in front where it wants another layout."""
     want, shape = dims(value), given.shape
     nodes: list[tuple[str, dict[str, Any], list[onnx.TensorProto]]] = []
     inner = shape
-    if not _matches(want, shape):
-        turned = tuple(shape[axis] for axis in _NHWC) if len(shape) == 4 else ()
-        if is_image and _matches(want, turned):
+    if not _matches(want, shape) or layout not in (None, "nchw"):
+        # A seat that says nothing feeds channels last where only that fits.
+        perm = _AXES["nhwc" if layout == "nchw" else layout] if layout is not None else ()
+        turned = tuple(shape[axis] for axis in perm) if len(shape) == 4 else ()
+        if perm and _matches(want, turned):
             inner = turned
-            nodes.append(("Transpose", {"perm": _NHWC}, []))
-        elif (laid := _lay_out(want, shape)) is not None:
+            nodes.append(("Transpose", {"perm": perm}, []))
+        elif perm and _matches(want, turned[1:]) and not _matches(want, shape[1:]):
+            inner = turned[1:]
+            target = helper.make_tensor(f"{value.name}/shape", TensorProto.INT64, [3], inner)
+            nodes += [("Transpose", {"perm": perm}, []), ("Reshape", {}, [target])]
+        elif layout in (None, "nchw") and (laid := _lay_out(want, shape)) is not None:
             is_turned, inner = laid
             if is_turned:
                 nodes.append(("Transpose", {"perm": (0, 2, 1)}, []))
@@ -186,6 +200,12 @@ def _fit(
     elem = value.type.tensor_type.elem_type
     users = [node.op_type for node in _nodes(model.graph) if value.name in node.input]
     if own != given.dtype and not (own == np.uint8 and set(users) == {"Cast"}):
+        if own in (np.uint8, np.int16) and given.dtype == np.float32:  # a cast alone would cut, and wrap around
+            ends = (np.array(end, np.float32) for end in (np.iinfo(own).min, np.iinfo(own).max))
+            clip = [
+                numpy_helper.from_array(e, f"{value.name}/{k}") for e, k in zip(ends, ("least", "most"), strict=True)
+            ]
+            nodes += [("Round", {}, []), ("Clip", {}, clip)]
         nodes.append(("Cast", {"to": elem}, []))
     value.type.tensor_type.elem_type = helper.np_dtype_to_tensor_dtype(given.dtype)
     if nodes:
@@ -202,7 +222,7 @@ def _put_in_front(
     elem: int,
 ) -> None:
     graph, tensor = model.graph, f"{name}/own"
-    _rename(graph, name, tensor)
+    rename_tensor(graph, name, tensor)
     made: list[onnx.NodeProto] = []
     last = name
     for index, (op, attributes, constants) in enumerate(nodes):
@@ -226,7 +246,8 @@ def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
                 yield from _nodes(attribute.g)
 
 
-def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:
+def rename_tensor(graph: onnx.GraphProto, old: str, new: str) -> None:
+    """Give a tensor another name in every node, in place, also in branches and loops."""
     for node in _nodes(graph):
         for names in (node.input, node.output):
             for position, used in enumerate(names):
@@ -336,7 +357,7 @@ def _noise(feeds: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
 
 def _cast_output(model: onnx.ModelProto, value: onnx.ValueInfoProto) -> None:
     inner = f"{value.name}/own"
-    _rename(model.graph, value.name, inner)
+    rename_tensor(model.graph, value.name, inner)
     cast = helper.make_node("Cast", [inner], [value.name], name=f"{value.name}/fit/Cast", to=TensorProto.FLOAT)
     model.graph.node.append(cast)
     value.type.tensor_type.elem_type = TensorProto.FLOAT

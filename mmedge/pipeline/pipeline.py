@@ -31,6 +31,7 @@ from mmedge.pipeline.arguments import (
     chosen_results,
     described,
     has_device,
+    share_sources,
 )
 from mmedge.pipeline.check import check_run
 from mmedge.pipeline.remote import RemoteRuntime
@@ -105,6 +106,10 @@ class Pipeline:
         check_sinks(sinks)
         self._own = not isinstance(bundle, Bundle)
         self.bundle = bundle if isinstance(bundle, Bundle) else load(bundle)
+        own = set(sources)
+        sources = share_sources(sources, self.bundle.inputs)
+        # What is pushed to an input is pushed to those that share its source.
+        self._sharing = {n: [o for o in sources.keys() - own if self.bundle.inputs[o].shares == n] for n in own}  # type: ignore[union-attr]
         self._on_result = on_result
         self._sinks: list[Sink] = []
         self._pushed: Counter[str] = Counter()
@@ -262,6 +267,8 @@ class Pipeline:
         """
         self._check_pushed(name)
         now_ns = time.monotonic_ns()
+        for sharing in self._sharing.get(name, ()):
+            self.push(sharing, array, capture_ns, description=description)
         with self._counted(name):
             check_capture(capture_ns, now_ns, f"input '{name}'")
             packet = self._packet(name, array, capture_ns=int(capture_ns), arrive_ns=now_ns)
