@@ -218,9 +218,10 @@ def _bytes(info: os.stat_result) -> int:
 
 def _inspect(file: Path) -> dict[str, object]:
     from .brought.infer import class_names
-    from .onnx.lint import inspect_onnx
+    from .onnx.lint import inspect_onnx, load_network
+    from .onnx.state import describe_network
 
-    document = inspect_onnx(file)
+    document = inspect_onnx(file) | describe_network(load_network(file), file)
     metadata = document["metadata"]
     assert isinstance(metadata, dict)
     return {**document, "classes": len(class_names(metadata)) or None}
@@ -257,7 +258,7 @@ def _remove(folder: Path, *, keep: bool) -> None:
 
 # Work -> modules that it imports, and the function.
 _WORK: dict[str, tuple[tuple[str, ...], Callable[[Any], object]]] = {
-    "inspect": ((".onnx.lint", ".brought.infer"), _inspect),
+    "inspect": ((".onnx.lint", ".onnx.state", ".brought.infer"), _inspect),
     "lines": ((".onnx.lint",), _lines),
     "new": ((".brought.new",), _new),
     "bring": ((".brought.brought",), _bring),

@@ -1,7 +1,7 @@
 """Samples from plain files: pictures, sounds and arrays, as people keep them, in place of recordings.
 
-A folder of pictures is one sample a picture; files of one name belong together: ``a.png`` and ``a.wav`` for a bundle that
-sees and hears, ``a.left.png`` and ``a.right.png`` for two image inputs. ``.npy`` and ``.npz`` hold raw arrays.
+A folder of pictures is one sample a picture; files of one name belong together: ``a.png`` and ``a.wav`` for a bundle
+that sees and hears, ``a.left.png`` and ``a.right.png`` for two image inputs. ``.npy`` and ``.npz`` hold raw arrays.
 """
 
 from __future__ import annotations

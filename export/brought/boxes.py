@@ -36,8 +36,7 @@ def unclear(layout: Layout, shape: Sequence[int], picture: tuple[int, int], clas
     if layout == "yolo":
         known = values == 5 or (values == 4 + _COCO and not anchored)
         return None if known else f"{values} values a box may be 4 + {values - 4} classes or 5 + {values - 5}"
-    known = anchored or values == 5 + _COCO
-    return None if known else f"{values} values a box may be 5 + {values - 5} classes or 4 + {values - 4}"
+    return None if values == 5 + _COCO else f"{values} values a box may be 5 + {values - 5} classes or 4 + {values - 4}"
 
 
 def problem(

@@ -255,7 +255,8 @@ def why_left(network: Network, output: str, samples: Sequence[AnyArray], last: s
         return told, "say --classes N, or a file of their names, to read one number as that of a class"
     if _is_embedding(network, output, samples, last):
         fix = f"say --classes {samples[0].size} if they are classes"
-        return ": taken as an embedding", f"{fix}; or write a recipe with a callable that makes classes of the embedding"
+        fix += "; or write a recipe with a callable that makes classes of the embedding"
+        return ": taken as an embedding", fix
     given = {dims(value)[:1] for value in graph_inputs(network.model)}
     if shape and shape[0] > 1 and given == {(shape[0],)}:
         return f": {shape[0]} at once", "export the network with a first dimension of 1, or an open one"
