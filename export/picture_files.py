@@ -186,7 +186,7 @@ def is_plain(file: Path) -> bool:
     return file.suffix.lower() in PICTURES | SOUNDS | ARRAYS and file.is_file() and not file.name.startswith(".")
 
 
-def holds_plain_files(path: Path, inputs: Mapping[str, Input]) -> bool:
+def holds_plain_files(path: Path) -> bool:
     """Tell whether a path is read by ``FileSamples``: pictures or arrays; sounds alone are a recording each."""
     if path.is_file():
         return path.suffix.lower() in PICTURES | ARRAYS

@@ -23,6 +23,7 @@ SCALES: dict[str, tuple[Sequence[float], Sequence[float]]] = {
     "0..255": ((0.0,) * 3, (1 / 255,) * 3),
     "imagenet": IMAGENET,
 }
+_MEANS: dict[Color, Sequence[float]] = {"rgb": IMAGENET[0], "bgr": IMAGENET[0][::-1]}
 _ENDS = {"0..1": (0.0, 1.0), "-1..1": (-1.0, 1.0), "0..255": (0.0, 255.0)}
 _MOVING = frozenset(("Cast", "Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Slice", "Split", "Concat"))
 _MOVING |= {"Gather", "Pad", "Resize", "Upsample", "Dropout", "DepthToSpace", "SpaceToDepth", "CastLike", "Flatten"}
@@ -71,7 +72,8 @@ class _Chain:
                     self.clips.append((tensor, node))
                 others = [other for other in node.input if other and other != tensor]
                 passes = node.op_type in _MOVING or node.op_type == "Clip" or self._mixes_colours(node)
-                passes = passes or (node.op_type in _AFFINE and not self._fed(others))
+                once = list(node.input).count(tensor) == 1
+                passes = passes or (node.op_type in _AFFINE and once and not self._fed(others))
                 if not passes or (tensor != node.input[0] and node.op_type not in (*_AFFINE, "Concat")):
                     self.ends.append((tensor, node))
                     continue
@@ -172,9 +174,8 @@ def taken_by(model: onnx.ModelProto, value: onnx.ValueInfoProto, axes: tuple[int
         if told in _ENDS and len(gains) == 3:
             low, high = _ENDS[told]
             centre = (-shifts / gains - low) / (high - low)
-            colors |= {
-                c for c, order in (("rgb", 1), ("bgr", -1)) if np.allclose(centre, IMAGENET[0][::order], atol=0.02)
-            }  # type: ignore[misc]
+            for color, means in _MEANS.items():
+                colors |= {color} if np.allclose(centre, means, atol=0.02) else set()
     if len(scales) != 1:
         return Taken()
     scale, why = next(iter(scales.items()))
@@ -224,7 +225,7 @@ def _response(
     steps = [zero, zero + 1, zero + 2]
     for index in () if channel is None else range(shape[channel]):
         one = zero.copy()
-        np.moveaxis(one, channel, 0)[index] = 1
+        np.moveaxis(one, channel or 0, 0)[index] = 1
         steps.append(one)
     seen = [np.asarray(array, np.float64) for array in chain.run(tensor, steps)]
     if not seen or not all(np.isfinite(array).all() for array in seen):
@@ -248,11 +249,11 @@ def _response(
 def _told(chain: _Chain, node: onnx.NodeProto, gain: float, shift: float) -> tuple[str | None, str]:
     """Return what an operator says of the range of its input, in the network's own input: it was made for that."""
     if node.op_type == "Clip":
-        ends = [chain.constant(name) if name else None for name in node.input[1:3]]
-        if len(ends) < 2:
-            ends = [np.float32(a.f) for kind in ("min", "max") for a in node.attribute if a.name == kind]  # type: ignore[misc]
-        if len(ends) == 2 and ends[0] is not None and ends[1] is not None:
-            known = [(float(end) - shift) / gain for end in ends]
+        given = [chain.constant(name) if name else None for name in node.input[1:3]]
+        old = [np.float32(a.f) for kind in ("min", "max") for a in node.attribute if a.name == kind]
+        ends = [float(end) for end in (*given, *old) if end is not None]
+        if len(ends) == 2:
+            known = [(end - shift) / gain for end in ends]
             for name, (low, high) in _ENDS.items():
                 if np.allclose(known, (low, high), atol=0.01 * (high - low)):
                     return name, f"it clips the picture to {low:g}..{high:g}"
@@ -262,9 +263,9 @@ def _told(chain: _Chain, node: onnx.NodeProto, gain: float, shift: float) -> tup
             return None, ""
         mean = (float(statistics[0].mean()) - shift) / gain
         spread = float(np.sqrt(statistics[1]).mean()) / abs(gain)
-        name = _by_statistics(mean, spread)
+        known_by = _by_statistics(mean, spread)
         return (
-            name,
+            known_by,
             f"it was trained on pictures of mean {mean:.3g} and deviation {spread:.3g}, as its first layer says",
         )
     elif node.op_type in ("InstanceNormalization", "MeanVarianceNormalization", "LayerNormalization"):
@@ -300,8 +301,8 @@ def _scale(gains: AnyArray, shifts: AnyArray) -> str | None:
         ends = np.sort(np.stack([gains * low + shifts, gains * high + shifts]), axis=0)
         width, below = float((ends[1] - ends[0]).mean()), float(-ends[0].mean())
         above = float(ends[1].mean())
-        fits = 0.45 < width < 8.5 or 100 < width < 600
-        astride = below > 0 < above and 0.25 <= below / above <= 4
+        fits = 0.45 < width < 8.5 or 100 < width < 300
+        astride = below > 0 < above and 0.4 <= below / above <= 2.5
         if fits and (astride or abs(below) <= 1e-3 * width or abs(above) <= 1e-3 * width):
             found.append(name)
     return found[0] if len(found) == 1 else None

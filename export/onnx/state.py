@@ -117,11 +117,11 @@ def _parts(graph: onnx.GraphProto) -> list[dict[str, Any]] | None:
     document = []
     for number, members in enumerate(parts):
         runs = [(op, len(list(same))) for op, same in groupby(graph.node[i].op_type for i in members)]
-        sources = {part_of[s] for i in members for s in feeds[i] if s in part_of} - {number}
+        before = {part_of[s] for i in members for s in feeds[i] if s in part_of} - {number}
         document.append(
             {
                 "operators": [op if count == 1 else f"{op} x{count}" for op, count in runs],
-                "from": sorted(sources),
+                "from": sorted(before),
                 "inputs": sorted({name for i in members for name in graph.node[i].input if name in inputs}),
                 "outputs": sorted(v.name for v in graph.output if made.get(v.name) in members),
             }

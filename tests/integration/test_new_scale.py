@@ -100,12 +100,12 @@ def channels_last(first: bool) -> onnx.ModelProto:
 def nested() -> onnx.ModelProto:
     """The constants are computed, and a Resize, a Pad and a Cast stand between."""
     nodes = [
-        NODE("Cast", ["x"], ["f"], to=FLOAT),
+        NODE("Cast", ["x"], ["floats"], to=FLOAT),
         NODE("Sqrt", ["sixteen"], ["four"]),
         NODE("Mul", ["four", "k"], ["factor"]),
-        NODE("Div", ["f", "factor"], ["d"]),
-        NODE("Resize", ["d", "", "", "sizes"], ["r"], mode="linear"),
-        NODE("Pad", ["r", "pads"], ["p"]),
+        NODE("Div", ["floats", "factor"], ["d"]),
+        NODE("Resize", ["d", "", "", "sizes"], ["resized"], mode="linear"),
+        NODE("Pad", ["resized", "pads"], ["p"]),
         NODE("Sub", ["p", "half"], ["n"]),
     ]
     constants = {"sixteen": np.float32(16), "k": np.float32(63.75), "half": np.float32(0.5)}
