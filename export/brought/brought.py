@@ -191,8 +191,9 @@ def _fit(
             nodes.append(("Reshape", {}, [target]))
         else:
             text = [dim if dim is not None else "?" for dim in want]
+            told = "" if layout in (None, "nchw") else f" as '{layout}'"
             raise ConfigError(
-                f"the network takes {text}, '{source}' gives {list(shape)}",
+                f"the network takes {text}, '{source}' gives {list(shape)}{told}",
                 where=where,
                 fix="correct the size of its source, or export the network with that shape",
             )
@@ -226,7 +227,7 @@ def _put_in_front(
     made: list[onnx.NodeProto] = []
     last = name
     for index, (op, attributes, constants) in enumerate(nodes):
-        output = tensor if index == len(nodes) - 1 else f"{name}/{op.lower()}"
+        output = tensor if index == len(nodes) - 1 else f"{name}/fit/{op.lower()}"
         inputs = [last, *(c.name for c in constants)]
         made.append(helper.make_node(op, inputs, [output], name=f"{name}/fit/{op}", **attributes))
         graph.initializer.extend(constants)

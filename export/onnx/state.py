@@ -80,6 +80,15 @@ def _nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
                 waiting += graph.node
 
 
+def _read(node: onnx.NodeProto) -> Iterator[str]:
+    """Yield what a node reads, also inside of its branches and loops."""
+    yield from node.input
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            for inner in graph.node:
+                yield from _read(inner)
+
+
 def _external(file: Path) -> dict[str, int]:
     """Return the files that hold weights beside a network, and how many bytes of them it uses."""
     found: Counter[str] = Counter()
@@ -94,19 +103,20 @@ def _external(file: Path) -> dict[str, int]:
 def _parts(graph: onnx.GraphProto) -> list[dict[str, Any]] | None:
     """Return the graph as runs of nodes of which each feeds the next alone; None where those are too many to draw."""
     made = {name: index for index, node in enumerate(graph.node) for name in node.output if name}
-    feeds = [sorted({made[name] for name in node.input if name in made}) for node in graph.node]
+    read = [set(_read(node)) for node in graph.node]
+    feeds = [sorted({made[name] for name in names if name in made}) for names in read]
     users = Counter(source for sources in feeds for source in sources)
     ends = {made[value.name] for value in graph.output if value.name in made}
     part_of: dict[int, int] = {}
     parts: list[list[int]] = []
     constant = {i for i, node in enumerate(graph.node) if node.op_type == "Constant"}
     inputs = {value.name for value in graph.input} - {tensor.name for tensor in graph.initializer}
-    for index, node in enumerate(graph.node):
+    for index in range(len(graph.node)):
         if index in constant:
             continue
         sources = [source for source in feeds[index] if source not in constant]
         alone = len(sources) == 1 and users[sources[0]] == 1 and sources[0] not in ends
-        if alone and sources[0] in part_of and not inputs & set(node.input):
+        if alone and sources[0] in part_of and not inputs & read[index]:
             part_of[index] = part_of[sources[0]]
             parts[part_of[index]].append(index)
         else:
@@ -122,7 +132,7 @@ def _parts(graph: onnx.GraphProto) -> list[dict[str, Any]] | None:
             {
                 "operators": [op if count == 1 else f"{op} x{count}" for op, count in runs],
                 "from": sorted(before),
-                "inputs": sorted({name for i in members for name in graph.node[i].input if name in inputs}),
+                "inputs": sorted({name for i in members for name in read[i] & inputs}),
                 "outputs": sorted(v.name for v in graph.output if made.get(v.name) in members),
             }
         )
