@@ -8,7 +8,7 @@ import os
 import pickle
 import shutil
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -62,7 +62,12 @@ def lines_of_network(file: Path) -> dict[str, str]:
     return found
 
 
-def new_from_networks(folder: Path, files: Sequence[Path], tokenizer: Path | None = None) -> NewReport:
+def new_from_networks(
+    folder: Path,
+    files: Sequence[Path],
+    tokenizer: Path | None = None,
+    options: Mapping[str, Sequence[str]] | None = None,
+) -> NewReport:
     """Do what ``from_networks`` does; what is half made is removed, whatever ends it.
 
     Raises:
@@ -73,7 +78,9 @@ def new_from_networks(folder: Path, files: Sequence[Path], tokenizer: Path | Non
     was_there, was_empty = folder.exists(), folder.is_dir() and not any(folder.iterdir())
     try:
         return msgspec.convert(
-            within("new", files, (folder, list(files), tokenizer)), NewReport, dec_hook=lambda kind, text: kind(text)
+            within("new", files, (folder, list(files), tokenizer, options)),
+            NewReport,
+            dec_hook=lambda kind, text: kind(text),
         )
     except _OutOfBoundsError:
         if was_empty or not was_there:
@@ -215,9 +222,10 @@ def _bytes(info: os.stat_result) -> int:
 
 def _inspect(file: Path) -> dict[str, object]:
     from .brought.infer import class_names
-    from .onnx.lint import inspect_onnx
+    from .onnx.lint import inspect_onnx, load_network
+    from .onnx.state import describe_network
 
-    document = inspect_onnx(file)
+    document = inspect_onnx(file) | describe_network(load_network(file), file)
     metadata = document["metadata"]
     assert isinstance(metadata, dict)
     return {**document, "classes": len(class_names(metadata)) or None}
@@ -229,7 +237,9 @@ def _lines(file: Path) -> dict[str, str]:
     return source_lines(file)
 
 
-def _new(argument: tuple[Path, list[Path], Path | None]) -> dict[str, object]:
+def _new(
+    argument: tuple[Path, list[Path], Path | None, Mapping[str, Sequence[str]] | None],
+) -> dict[str, object]:
     from .brought.new import from_networks
 
     made: dict[str, object] = msgspec.to_builtins(from_networks(*argument), enc_hook=str)
@@ -258,7 +268,7 @@ def _remove(folder: Path, *, keep: bool) -> None:
 
 # Work -> modules that it imports, and the function.
 _WORK: dict[str, tuple[tuple[str, ...], Callable[[Any], object]]] = {
-    "inspect": ((".onnx.lint", ".brought.infer"), _inspect),
+    "inspect": ((".onnx.lint", ".onnx.state", ".brought.infer"), _inspect),
     "lines": ((".onnx.lint",), _lines),
     "new": ((".brought.new",), _new),
     "bring": ((".brought.brought",), _bring),

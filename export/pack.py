@@ -197,6 +197,7 @@ def pack(
         stages={name: plain_stage(stage) for name, stage in recipe.stages.items()},
         variants=made.variants,
         tasks=tasks,
+        outputs=recipe.outputs,
         missing=recipe.missing,
         validated_masks=known.validated_masks or recipe.validated_masks,
         sync=recipe.sync,

@@ -14,6 +14,7 @@ import mmedge
 from mmedge.bundle.decoding import locate
 from mmedge.bundle.manifest import (
     File,
+    ImageInput,
     Input,
     Manifest,
     Mask,
@@ -27,7 +28,7 @@ from mmedge.bundle.manifest import (
 from mmedge.bundle.order import check_tasks
 from mmedge.bundle.references import check_label_count, check_references
 from mmedge.bundle.seats import Positive
-from mmedge.bundle.source import parse_source
+from mmedge.bundle.source import parse_output, parse_source
 from mmedge.bundle.tasks import task_of
 from mmedge.errors import BundleError, ConfigError
 from mmedge.fusion.stream import check_stream, is_stream
@@ -157,7 +158,8 @@ class _Document(_Strict, frozen=True, kw_only=True):
     inputs: dict[str, Input]
     model: Model | None = None
     stages: dict[str, RecipeStage]
-    tasks: dict[str, RecipeTask]
+    tasks: dict[str, RecipeTask] = {}
+    outputs: tuple[str, ...] = ()
     train: Train = Train()
     calibration: Calibration = Calibration()
     export: Export = Export()
@@ -221,7 +223,7 @@ class Recipe(_Document, frozen=True, kw_only=True):
             precisions = ("fp32", "int8") if trained else ("fp32",)
             fields["export"] = msgspec.structs.replace(document.export, precisions=precisions)
         recipe = cls(**fields, folder=path.resolve().parent, sha256=hashlib.sha256(raw).hexdigest(), file=path)
-        if recipe.tasks:  # without any, single steps can be made of it still
+        if recipe.tasks or recipe.outputs:  # without any, single steps can be made of it still
             check_recipe(recipe)
         return recipe
 
@@ -270,6 +272,13 @@ def _check_stage(stage: RecipeStage, document: _Document, where: str) -> None:
             fix='add your own network (onnx = "file.onnx"), a callable, or [model]',
         )
     for tensor, text in stage.inputs.items():
+        seat = document.inputs.get(text)
+        if stage.onnx is None and isinstance(seat, ImageInput) and seat.layout != "nchw":
+            raise ConfigError(
+                "a layout is for networks that are brought along (onnx = FILE)",
+                where=f"{where}.inputs.{tensor}",
+                fix=f"remove 'layout' of '{text}', and permute in your own code",
+            )
         try:
             parse_source(text)
         except ValueError as error:
@@ -314,9 +323,9 @@ def check_recipe(recipe: Recipe) -> None:
 def _manifest(recipe: Recipe) -> Manifest:
     """Return the manifest as far as the recipe tells it; outputs that are not declared are those that are asked for."""
     asked = [source for stage in recipe.stages.values() for source in stage.links.values()]
-    for task in recipe.tasks.values():
+    for text in (*(task.output for task in recipe.tasks.values()), *recipe.outputs):
         with suppress(ValueError):  # check_references names it
-            asked.append(task.tensor)
+            asked.append(parse_output(text))
     stages: dict[str, Stage] = {}
     for name, stage in recipe.stages.items():
         own = [*stage.states.values(), *(source.name for source in asked if source.stage == name)]
@@ -335,6 +344,7 @@ def _manifest(recipe: Recipe) -> Manifest:
         stages=stages,
         variants=tuple(variants),
         tasks={name: task.in_manifest("-") for name, task in recipe.tasks.items()},
+        outputs=recipe.outputs,
         missing=recipe.missing,
         validated_masks=recipe.validated_masks,
         sync=recipe.sync,

@@ -14,6 +14,7 @@ from mmedge.errors import CheckError, ConfigError
 from mmedge.preprocess import Tokenizer
 from mmedge.types import AnyArray, Tensors
 
+from .picture_files import FileSamples, holds_plain_files, is_plain
 from .recipe import Recipe
 from .spool import Spool
 from .tokenizer import load_tokenizer
@@ -184,7 +185,8 @@ def raw_samples(recipe: Recipe, count: int | None = None, *, held_out_only: bool
 
     A media file feeds every image and audio input; ``NAME.INPUT.EXT`` feeds that input alone, together with
     the files of the same ``NAME``. ``NAME.INPUT.txt`` holds texts, one a line, which the samples take in turn; a text
-    input without it, and a text that was absent, is padding. Tensors come from folders of ``mmedge run --record``.
+    input without it, and a text that was absent, is padding. Tensors come from folders of ``mmedge run --record``, or
+    as arrays: see ``picture_files`` for folders of pictures, sounds and arrays.
 
     Args:
         recipe: ``calibration.recordings`` is a media file, a folder made by ``mmedge record``, or a folder of such.
@@ -203,6 +205,8 @@ def raw_samples(recipe: Recipe, count: int | None = None, *, held_out_only: bool
     from mmedge.replay.samples import count_triggers
     from mmedge.replay.samples import raw_samples as read_samples
 
+    if (path := plain_files(recipe)) is not None:
+        return _of_files(recipe, path, count, held_out_only=held_out_only)
     sessions = _sessions(recipe)
     needed = [name for name, spec in recipe.inputs.items() if not isinstance(spec, TextInput)]
     tokenizers = {n: load_tokenizer(recipe, n) for n, s in recipe.inputs.items() if isinstance(s, TextInput)}
@@ -261,6 +265,36 @@ def _too_few(count: int, where: str) -> ConfigError:
     )
 
 
+def plain_files(recipe: Recipe) -> Path | None:
+    """Return ``calibration.recordings`` where it is pictures or arrays in place of recordings."""
+    if recipe.calibration.recordings is None:
+        return None
+    path = recipe.path(recipe.calibration.recordings)
+    return path if not _is_recorded(path) and holds_plain_files(path) else None
+
+
+def _of_files(recipe: Recipe, path: Path, count: int | None, *, held_out_only: bool) -> RawSamples:
+    """Read samples evenly over plain files. They have no order in time: every third one is held out."""
+    files = FileSamples(recipe.inputs, path)
+    total = min(count or recipe.calibration.frames * 3 // 2, len(files))
+    if total < 3:
+        raise ConfigError(
+            f"{total} samples are not enough to calibrate and to measure", where=str(path), fix="give more of them"
+        )
+    silent: Tensors = {
+        name: np.full(spec.tensor_shape, spec.pad, np.int64)
+        for name, spec in recipe.inputs.items()
+        if isinstance(spec, TextInput)
+    }
+    taken = [round((i + 0.5) * len(files) / total - 0.5) for i in range(total)]
+
+    def read(indices: Iterable[int]) -> tuple[RawSample, ...]:
+        return tuple(RawSample(name=files.name(index), arrays={**silent, **files[index]}) for index in indices)
+
+    calibration = () if held_out_only else read(index for place, index in enumerate(taken) if place % 3 != 2)
+    return RawSamples(calibration=calibration, held_out=read(taken[2::3]))
+
+
 def _texts(recipe: Recipe, session: str, tokenizers: Mapping[str, Tokenizer]) -> dict[str, list[AnyArray]]:
     """Return the token numbers of what each text input says during a recording, in turn: one padding if nothing."""
     folder = _recordings(recipe)[0].parent
@@ -302,9 +336,13 @@ def _recordings(recipe: Recipe) -> list[Path]:
     path = recipe.path(recipe.calibration.recordings)
     if path.is_file() or _is_recorded(path):
         return [path]
+    if holds_plain_files(path):
+        return sorted(file for file in path.iterdir() if is_plain(file))
     files = sorted(p for p in path.glob("*") if p.suffix.lower() in _MEDIA or _is_recorded(p))
     if not files:
-        raise ConfigError(f"no media files in {path}", where=where, fix="make a recording: mmedge record DIR")
+        raise ConfigError(
+            f"no media files, pictures or arrays in {path}", where=where, fix="make a recording: mmedge record DIR"
+        )
     return files
 
 

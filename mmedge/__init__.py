@@ -5,6 +5,7 @@ Map of the package::
     load, Bundle          the deployable artefact, verified
     Pipeline, Result      live fused inference
     load_engine           one network, no pipeline
+    Recorder              a recording of what your own code pushes
     bench                 latency report
     errors                the exception tree
     export                the host toolchain (needs mmedge[export])
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from mmedge.engine import Engine, load_engine
     from mmedge.errors import MmedgeError
     from mmedge.pipeline import Pipeline
+    from mmedge.replay.pushes import Recorder
     from mmedge.types import Result, TaskResult
 
 __all__ = [
@@ -54,6 +56,7 @@ __all__ = [
     "Engine",
     "MmedgeError",
     "Pipeline",
+    "Recorder",
     "Report",
     "Result",
     "TaskResult",
@@ -68,6 +71,7 @@ _HOME = {
     "Engine": "mmedge.engine",
     "MmedgeError": "mmedge.errors",
     "Pipeline": "mmedge.pipeline",
+    "Recorder": "mmedge.replay.pushes",
     "Report": "mmedge.bench",
     "Result": "mmedge.types",
     "TaskResult": "mmedge.types",

@@ -292,6 +292,15 @@ class TaskResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return [(f"{box.label}  {box.place}", box.score) for box in self.boxes] or [(self._answer, self.score)]
 
 
+_FEW = 64  # values of an output that a line tells
+
+
+def told_array(array: AnyArray) -> dict[str, object]:
+    """Return how a line tells an array [...] of any dtype; NaN and infinite values become null."""
+    told: dict[str, object] = {"shape": list(array.shape), "dtype": array.dtype.name}
+    return told | {"values": array.tolist()} if array.size <= _FEW else told
+
+
 class Result(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """The interpreted tasks of one trigger, with its times, mask, age and skew.
 
@@ -310,10 +319,29 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     epoch: dict[str, int]
     reason: str | None = None
 
-    def attach(self, frames: Mapping[str, Callable[[], Frame]], *, from_ns: int) -> Result:
-        """Remember how to copy the pictures it was made from, and from when its latency counts; returns itself."""
-        self.__dict__.update(frames=frames, from_ns=from_ns)
+    def attach(
+        self,
+        frames: Mapping[str, Callable[[], Frame]],
+        *,
+        from_ns: int,
+        outputs: Mapping[str, AnyArray] | None = None,
+    ) -> Result:
+        """Remember how to copy the pictures it was made from, what is told as it is, and from when its latency counts.
+
+        ``outputs`` are [...] as the manifest declares them, in the network's dtype; they are the result's own. Returns
+        itself.
+        """
+        self.__dict__.update(frames=frames, from_ns=from_ns, told=outputs or {})
         return self
+
+    @property
+    def outputs(self) -> Mapping[str, AnyArray]:
+        """``STAGE.OUTPUT`` -> its array, of the outputs that the bundle tells as they are; those that are there.
+
+        [...] as the manifest declares, in the network's dtype. They are not recorded: a replay computes them again.
+        """
+        told: Mapping[str, AnyArray] = self.__dict__.get("told", {})
+        return told
 
     def age_ns(self, now_ns: int) -> int:
         """Return its age at ``now_ns`` on CLOCK_MONOTONIC: ``end_to_end``, and the wait for its reader."""
@@ -343,8 +371,15 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         return frames[name]()
 
     def to_json(self) -> bytes:
-        """Return the result line: one JSON object, no line break."""
-        return msgspec.json.encode(self)
+        """Return the result line: one JSON object, no line break.
+
+        Outputs of up to 64 values are told with them, larger ones by shape and dtype.
+        """
+        line = msgspec.json.encode(self)
+        if not self.outputs:
+            return line
+        told = msgspec.json.encode({name: told_array(array) for name, array in self.outputs.items()})
+        return line[:-1] + b',"outputs":' + told + b"}"
 
 
 Tensors = Mapping[str, AnyArray]

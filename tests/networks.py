@@ -32,6 +32,29 @@ def network(
     return model
 
 
+def head(layout: str, shape: list[int], picture: tuple[int, int]) -> np.ndarray:
+    """Return what a detector of a layout gives: decoded boxes all over the picture (height, width), none sure."""
+    rng = np.random.default_rng(0)
+    values, count = (shape[1], shape[2]) if layout == "yolo" else (shape[2], shape[1])
+    scale = np.array(picture[::-1])
+    centres, sizes = rng.uniform(0, 1, (count, 2)) * scale, rng.uniform(0.05, 0.4, (count, 2)) * scale
+    if layout == "boxes":
+        scores = np.stack([rng.uniform(0, 0.2, count), rng.integers(0, 80, count)], axis=1)
+        rows = np.concatenate([centres - sizes / 2, centres + sizes / 2, scores], axis=1)
+    else:
+        rows = np.concatenate([centres, sizes, rng.uniform(0, 0.2, (count, values - 4))], axis=1)
+    return (rows.T if layout == "yolo" else rows)[None].astype(np.float32)
+
+
+def telling(given: Mapping[str, Any], metadata: dict[str, str] | None = None, **outputs: np.ndarray) -> onnx.ModelProto:
+    """Return a network that answers the same to every picture ``x``."""
+    nodes = [NODE("ReduceMean", ["x"], ["mean"], keepdims=0), NODE("Mul", ["mean", "none"], ["nothing"])]
+    nodes += [NODE("Add", ["nothing", f"{name}/is"], [name]) for name in outputs]
+    told = {name: (FLOAT, list(array.shape)) for name, array in outputs.items()}
+    constants = {f"{name}/is": array for name, array in outputs.items()}
+    return network(nodes, given, told, metadata, none=np.float32(0), **constants)
+
+
 def seeing(size: int, classes: int, *ends: str, weight: float = 1e-4, bias: float = 0.5) -> onnx.ModelProto:
     """Return a network: pictures -> a matrix -> the operators ``ends``."""
     steps = [("Flatten", []), ("MatMul", ["w"]), ("Add", ["b"]), *((op, []) for op in ends)]

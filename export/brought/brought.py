@@ -8,9 +8,10 @@ from typing import Any
 import msgspec
 import numpy as np
 import onnx
-from onnx import TensorProto, checker, helper, shape_inference
+from onnx import TensorProto, checker, helper, numpy_helper, shape_inference
 
 from mmedge.bundle.manifest import ImageInput
+from mmedge.bundle.seats import PictureLayout
 from mmedge.bundle.source import Constant, State
 from mmedge.engine.parse_check import ask_parser
 from mmedge.engine.shapes import described, fix_shapes
@@ -40,9 +41,15 @@ from .outputs import fitted, static_outputs
 
 # Before, initializers had to be inputs too.
 MIN_IR = 4
-_NHWC = (0, 2, 3, 1)
 # Of the states of recurrent networks, [layers, batch, hidden], the batch alone is open.
 _BATCH = [False, True, False]
+# From [1, channels, height, width].
+_AXES: dict[PictureLayout, tuple[int, ...]] = {
+    "nchw": (0, 1, 2, 3),
+    "nhwc": (0, 2, 3, 1),
+    "ncwh": (0, 1, 3, 2),
+    "nwhc": (0, 3, 2, 1),
+}
 Dims = tuple[int | None, ...]
 
 
@@ -88,8 +95,9 @@ def bring(recipe: Recipe) -> tuple[Recipe, dict[str, onnx.ModelProto]]:
         for tensor, source in stage.sources.items():
             if not isinstance(source, (Constant, State)):
                 feeds[tensor] = feed_zeros(recipe, name, only=tensor, types=types)[tensor]
-                is_image = isinstance(recipe.inputs.get(str(source)), ImageInput)
-                _fit(model, own[tensor], feeds[tensor], f"{where}.inputs.{tensor}", str(source), is_image=is_image)
+                seat = recipe.inputs.get(str(source))
+                layout = seat.layout if isinstance(seat, ImageInput) else None
+                _fit(model, own[tensor], feeds[tensor], f"{where}.inputs.{tensor}", str(source), layout=layout)
         for tensor, shape in _rest(model, opened, feeds, stage, where).items():
             source = stage.sources[tensor]
             number = source.number if isinstance(source, Constant) else 0
@@ -267,18 +275,24 @@ def _fit(
     where: str,
     source: str,
     *,
-    is_image: bool,
+    layout: PictureLayout | None,
 ) -> None:
     """Make an input take exactly ``given``'s shape and type, with nodes in front where it wants another layout."""
     want, shape = dims(value), given.shape
     nodes: list[tuple[str, dict[str, Any], list[onnx.TensorProto]]] = []
     inner = shape
-    if not _matches(want, shape):
-        turned = tuple(shape[axis] for axis in _NHWC) if len(shape) == 4 else ()
-        if is_image and _matches(want, turned):
+    if not _matches(want, shape) or layout not in (None, "nchw"):
+        # A seat that says nothing feeds channels last where only that fits.
+        perm = _AXES["nhwc" if layout == "nchw" else layout] if layout is not None else ()
+        turned = tuple(shape[axis] for axis in perm) if len(shape) == 4 else ()
+        if perm and _matches(want, turned):
             inner = turned
-            nodes.append(("Transpose", {"perm": _NHWC}, []))
-        elif (laid := _lay_out(want, shape)) is not None:
+            nodes.append(("Transpose", {"perm": perm}, []))
+        elif perm and _matches(want, turned[1:]) and not _matches(want, shape[1:]):
+            inner = turned[1:]
+            target = helper.make_tensor(f"{value.name}/shape", TensorProto.INT64, [3], inner)
+            nodes += [("Transpose", {"perm": perm}, []), ("Reshape", {}, [target])]
+        elif layout in (None, "nchw") and (laid := _lay_out(want, shape)) is not None:
             is_turned, inner = laid
             if is_turned:
                 nodes.append(("Transpose", {"perm": (0, 2, 1)}, []))
@@ -286,8 +300,9 @@ def _fit(
             nodes.append(("Reshape", {}, [target]))
         else:
             text = [dim if dim is not None else "?" for dim in want]
+            told = "" if layout in (None, "nchw") else f" as '{layout}'"
             raise ConfigError(
-                f"the network takes {text}, '{source}' gives {list(shape)}",
+                f"the network takes {text}, '{source}' gives {list(shape)}{told}",
                 where=where,
                 fix="correct the size of its source, or export the network with that shape",
             )
@@ -295,6 +310,12 @@ def _fit(
     elem = value.type.tensor_type.elem_type
     users = [node.op_type for node in all_nodes(model.graph) if value.name in node.input]
     if own != given.dtype and not (own == np.uint8 and set(users) == {"Cast"}):
+        if own in (np.uint8, np.int16) and given.dtype == np.float32:  # a cast alone would cut, and wrap around
+            ends = (np.array(end, np.float32) for end in (np.iinfo(own).min, np.iinfo(own).max))
+            clip = [
+                numpy_helper.from_array(e, f"{value.name}/{k}") for e, k in zip(ends, ("least", "most"), strict=True)
+            ]
+            nodes += [("Round", {}, []), ("Clip", {}, clip)]
         nodes.append(("Cast", {"to": elem}, []))
     value.type.tensor_type.elem_type = helper.np_dtype_to_tensor_dtype(given.dtype)
     if nodes:
@@ -322,7 +343,7 @@ def _put_in_front(
     made: list[onnx.NodeProto] = []
     last = name
     for index, (op, attributes, constants) in enumerate(nodes):
-        output = tensor if index == len(nodes) - 1 else f"{name}/{op.lower()}"
+        output = tensor if index == len(nodes) - 1 else f"{name}/fit/{op.lower()}"
         inputs = [last, *(c.name for c in constants)]
         made.append(helper.make_node(op, inputs, [output], name=f"{name}/fit/{op}", **attributes))
         graph.initializer.extend(constants)

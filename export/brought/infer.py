@@ -11,16 +11,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import onnx
 
 from mmedge.bundle.manifest import Detection, ImageInput, Input
 from mmedge.errors import ConfigError
 from mmedge.interpret import recognise
+from mmedge.interpret.detection import Layout
 from mmedge.types import AnyArray
 
 from ..onnx.network_file import load_network
 from ..recipe import RecipeTask
+from . import boxes as decoded
 from .brought import dims, graph_inputs
+from .said import Said, said_of
 
 # What the starter's rule calls its own.
 _RULE_NAMES = frozenset(("join", "joined", "nothing", "np", "p", "softmax", "state", "sure"))
@@ -33,6 +37,10 @@ _PROBABLE = frozenset(("Sigmoid", "HardSigmoid", "Softmax"))
 _KEEPING = frozenset(("Identity", "Cast", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Transpose", "Slice", "Gather"))
 _KEEPING |= {"Concat", "Split", "ReduceMean", "ReduceMax", "ReduceMin", "GlobalAveragePool", "GlobalMaxPool"}
 _OPAQUE = frozenset(("Clip", "If", "Loop", "Scan"))
+# A sigmoid or softmax that was written out ends in these; what lies in 0..1 after them does so on purpose.
+_DIVIDING = frozenset(("Div", "Reciprocal"))
+# Widths that embeddings have, and sets of classes hardly ever.
+_WIDE, _WIDTH = 64, 32
 
 
 class Guess(msgspec.Struct, frozen=True):
@@ -53,8 +61,10 @@ class Network:
         sources: Tensor -> what feeds it, as in a recipe.
         every_ms: The sound that is new to it at each run, for a sound network with a state.
         stream: Whether it hears every sample once; else what is newest at each trigger.
-        labels: Class names that the file carries, as Ultralytics writes them; distinct.
+        labels: Class names that the user or the file gives, as Ultralytics writes them; distinct.
+        said: What the user says of it.
         hints: What its user should know.
+        asks: What its file does not tell and was assumed, with what says otherwise.
     """
 
     name: str
@@ -64,11 +74,18 @@ class Network:
     every_ms: float | None = None
     stream: bool = False
     labels: tuple[str, ...] = ()
+    said: Said = field(default_factory=Said)
     hints: list[str] = field(default_factory=list)
+    asks: list[str] = field(default_factory=list)
 
 
-def read_network(path: Path, taken: Sequence[str]) -> Network:
+def read_network(path: Path, taken: Sequence[str], options: Mapping[str, Sequence[str]] | None = None) -> Network:
     """Open one file and name its stage.
+
+    Args:
+        path: The file.
+        taken: Names of other stages.
+        options: What the user says, as ``said_of`` takes it.
 
     Raises:
         ConfigError: If it is not a network, or one of Ultralytics' for another task than boxes and classes.
@@ -79,7 +96,7 @@ def read_network(path: Path, taken: Sequence[str]) -> Network:
         name += "_net"
     while name in taken:
         name += "_2"
-    network = Network(name=name, path=path, model=load_network(path))
+    network = Network(name=name, path=path, model=load_network(path), said=said_of(name, options or {}))
     known = metadata_of(network.model)
     if "names" in known and known.get("task", "detect") not in ("detect", "classify"):
         raise ConfigError(
@@ -87,7 +104,7 @@ def read_network(path: Path, taken: Sequence[str]) -> Network:
             where=str(path),
             fix=f"export one of task 'detect' ({_BOXES}), or {_CALLABLE}",
         )
-    given = class_names(known)
+    given = class_names(known) if network.said.classes is None else network.said.classes
     network.labels = _distinct(given)
     changed = [f"'{label}'" for label, one in zip(network.labels, given, strict=True) if label != one]
     if changed:
@@ -122,28 +139,64 @@ def _distinct(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def detector_of(
-    network: Network, inputs: Mapping[str, Input], shapes: Sequence[Sequence[object]]
+    network: Network, inputs: Mapping[str, Input], samples: Mapping[str, Sequence[AnyArray]]
 ) -> tuple[Detection, int | None] | None:
-    """Return how a network's boxes lie and how many classes that shows, if its outputs ``shapes`` are a detector's.
+    """Return how a network's boxes lie and how many classes that shows, if its outputs are a detector's.
+
+    Args:
+        network: Its network.
+        inputs: The seats.
+        samples: Output -> what it gave for some pictures, float32 [...].
 
     Raises:
-        ConfigError: If the file names another number of classes: the other values of a box are then no scores.
+        ConfigError: If the file names another number of classes: the other values of a box are then no scores. If the
+            shape leaves open what a box's values are, or what was seen contradicts it.
     """
     seats = {source: inputs[source] for source in network.sources.values() if source in inputs}
-    for name, spec in seats.items():
-        if not isinstance(spec, ImageInput):
-            continue
-        found = recognise(spec.tensor_shape, shapes, len(network.labels) or None)
-        if found is not None and network.labels and found[1] not in (None, len(network.labels)):
+    spec = next((spec for spec in seats.values() if isinstance(spec, ImageInput)), None)
+    said = network.said.boxes
+    if spec is None or said == "none" or not samples:
+        return None
+    name = next(name for name, seat in seats.items() if seat is spec)
+    output, seen = next(iter(samples.items()))
+    shape, known = list(seen[0].shape), len(network.labels) or None
+    found = recognise(spec.tensor_shape, [array[0].shape for array in samples.values()], known)
+    if said is not None:
+        found = _as_said(network, said, output, shape)
+    if found is None:
+        return None
+    layout, classes = found
+    if known and classes not in (None, known):
+        raise ConfigError(
+            f"the output {shape} has {classes} values per box beside its place, the file names "
+            f"{_counted(known)}: pose, segmentation and turned boxes are not supported",
+            where=str(network.path),
+            fix=f"correct 'names', export a network whose {_BOXES}, or {_CALLABLE}",
+        )
+    if said is None:
+        open_ = decoded.unclear(layout, shape, spec.size, known)
+        told = open_ and (
+            open_,
+            f"say --classes N, or --layout {layout}; or --layout none, to take its numbers as they are",
+        )
+        told = told or decoded.problem(layout, seen, spec.size, sorted_out=bool(known))
+        if told:
             raise ConfigError(
-                f"the output {list(shapes[0])} has {found[1]} values per box beside its place, the file names "
-                f"{_counted(len(network.labels))}: pose, segmentation and turned boxes are not supported",
-                where=str(network.path),
-                fix=f"correct 'names', export a network whose {_BOXES}, or {_CALLABLE}",
+                f"output '{output}' {shape} looks like boxes, but {told[0]}", where=str(network.path), fix=told[1]
             )
-        if found is not None:
-            return Detection(layout=found[0], input=name), found[1]
-    return None
+    return Detection(layout=layout, input=name), classes
+
+
+def _as_said(network: Network, layout: Layout, output: str, shape: Sequence[int]) -> tuple[Layout, int | None]:
+    """Return the layout that the user names, and how many classes it then has."""
+    values = {"yolo": shape[1] - 4, "yolo-objectness": shape[2] - 5}.get(layout) if len(shape) == 3 else 0
+    if len(shape) != 3 or shape[0] != 1 or (values is not None and values < 1) or (values is None and shape[2] != 6):
+        raise ConfigError(
+            f"output '{output}' {list(shape)} is not of the layout '{layout}'",
+            where=f"--layout {layout}",
+            fix=_BOXES,
+        )
+    return layout, values
 
 
 def task_of(
@@ -168,21 +221,48 @@ def task_of(
         labels = named if named and classes in (None, len(named)) else tuple(str(i) for i in range(classes or 80))
         task = RecipeTask(kind="detection", output=source, labels=labels, threshold=0.25, detection=detection)
         return task, f"{size}: boxes of layout '{detection.layout}', {_counted(len(labels))}{_origin(named, labels)}"
-    if len(shape) != 2 or shape[0] != 1 or (_EMBEDDING.fullmatch(output) and last not in _PROBABLE):
+    if samples[0].dtype.kind not in "fc" or _is_embedding(network, output, samples, last) or not _is_row(shape):
         return None
-    return _classes(source, size, samples, named, network.name, last)
+    return _classes(source, size, [sample.reshape(1, -1) for sample in samples], named, network.name, last)
 
 
-def why_left(network: Network, output: str, shape: Sequence[int], last: str) -> tuple[str, str]:
+def _is_row(shape: Sequence[int]) -> bool:
+    """Tell whether a shape is that of one row of numbers: [C], [1, C] or [1, C, 1, 1]."""
+    return len(shape) == 1 or (len(shape) in (2, 4) and shape[0] == 1 and all(size == 1 for size in shape[2:]))
+
+
+def _is_embedding(network: Network, output: str, samples: Sequence[AnyArray], last: str) -> bool:
+    """Tell whether an output is an embedding: by its name, its length of 1, or a width that classes hardly have."""
+    count = samples[0].size
+    if network.said.classes is not None or last in _PROBABLE or count == len(network.labels):
+        return network.said.classes == ()
+    if _EMBEDDING.fullmatch(output):
+        return True
+    if count < 8 or not _is_row(samples[0].shape) or _sums_to_one(samples):
+        return False
+    if all(abs(float(np.linalg.norm(sample)) - 1) < 1e-3 for sample in samples):
+        return True
+    return not network.labels and count >= _WIDE and count % _WIDTH == 0
+
+
+def why_left(network: Network, output: str, samples: Sequence[AnyArray], last: str) -> tuple[str, str]:
     """Return why an output is left as it is (nothing where its shape says it), and what makes a task of it."""
-    if _EMBEDDING.fullmatch(output) and len(shape) == 2:
-        return ": taken as an embedding", "write a recipe with a callable that makes classes of the embedding"
+    shape = samples[0].shape
+    if samples[0].dtype.kind not in "fc":
+        told = ", whole numbers: " + (
+            "the number of a class" if np.prod(shape) == 1 else "numbers of classes, or a map"
+        )
+        return told, "say --classes N, or a file of their names, to read one number as that of a class"
+    if _is_embedding(network, output, samples, last):
+        fix = f"say --classes {samples[0].size} if they are classes"
+        fix += "; or write a recipe with a callable that makes classes of the embedding"
+        return ": taken as an embedding", fix
     given = {dims(value)[:1] for value in graph_inputs(network.model)}
     if shape and shape[0] > 1 and given == {(shape[0],)}:
         return f": {shape[0]} at once", "export the network with a first dimension of 1, or an open one"
     if len(shape) > 2:
         return "", f"{_BOXES}; else {_CALLABLE}"
-    told = f", one number that ends in {last}: a logit or a measure" if tuple(shape) == (1, 1) and last else ""
+    told = f", one number that ends in {last}: a logit or a measure" if np.prod(shape) == 1 and last else ""
     return told, "end the network in a Sigmoid or Softmax, or write a recipe with a callable that makes classes of it"
 
 
@@ -218,18 +298,22 @@ def _classes(
     count = size[1]
     inside = not any(((s < 0) | (s > 1)).any() for s in samples)
     if count == 1:
-        if not inside or last not in _PROBABLE | _OPAQUE:
+        if not inside or last not in _PROBABLE | _OPAQUE | _DIVIDING:
             return None
         task = RecipeTask(kind="classification", output=source, labels=(name,), threshold=0.5, scores="probabilities")
         return task, f"{size}, ends in {last}: the probability of one thing"
     labels = named if len(named) == count else tuple(str(index) for index in range(count))
-    sums = inside and all(abs(float(s.sum()) - 1) < 1e-3 for s in samples)
-    sure = sums or (inside and last in _PROBABLE)
+    sums = inside and _sums_to_one(samples)
+    sure = sums or (inside and last in _PROBABLE | _DIVIDING)
     task = RecipeTask(
         kind="classification", output=source, labels=labels, scores="probabilities" if sure else "logits", top_k=3
     )
     told = "they add up to 1" if sums else f"ends in {last}" if last else "nothing makes them"
     return task, f"{size}: {_counted(count)}{_origin(named, labels)}, {task.scores}: {told}"
+
+
+def _sums_to_one(samples: Sequence[AnyArray]) -> bool:
+    return all(float(s.min()) >= 0 and abs(float(s.sum()) - 1) < 1e-3 for s in samples)
 
 
 def _counted(count: int) -> str:

@@ -20,6 +20,7 @@ class NewReport:
         guesses: What was inferred, and why.
         left: Outputs that no task reads.
         hints: What would make more of the networks.
+        asks: What files do not tell and was assumed, with the option that says otherwise.
         commands: What to type next.
     """
 
@@ -28,6 +29,7 @@ class NewReport:
     guesses: list[Guess] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
     hints: list[str] = field(default_factory=list)
+    asks: list[str] = field(default_factory=list)
     commands: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, object]:
@@ -39,5 +41,6 @@ class NewReport:
             "inferred": [msgspec.to_builtins(guess) for guess in self.guesses],
             "left": self.left,
             "hints": self.hints,
+            "asks": self.asks,
             "next": self.commands,
         }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,11 +9,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from shlex import quote
 
+import msgspec
 import numpy as np
 import onnx
 
 from mmedge.bundle import load
-from mmedge.bundle.manifest import AudioInput, ImageInput, Input, Mask, Missing, Sync, TextInput
+from mmedge.bundle.manifest import AudioInput, ImageInput, Input, TextInput
 from mmedge.errors import ConfigError
 from mmedge.fusion.consent import PROJECT_FILE, project_text, remember
 from mmedge.plain import unsafe
@@ -22,25 +22,22 @@ from mmedge.types import AnyArray
 
 from ..onnx.to_onnx import random_samples
 from ..preprocess.onnx_prefix import Preprocessor
-from ..recipe import Export, Recipe, RecipeStage, RecipeTask
+from ..recipe import Recipe, RecipeTask
 from ..run import run_steps
 from ..stages import StageGraph, onnx_runners
 from ..starter import write_starter
 from ..tokenizer import check_vocabulary, load_tokenizer
 from .brought import bring
+from .class_numbers import spread_class_numbers
+from .draft import draft_recipe, run_command
 from .infer import Guess, Network, check_files, detector_of, last_operator, read_network, task_of, why_left
 from .made import NewReport
 from .project_text import join_outputs, recipe_text, rule_text
+from .said import check_names
 from .seats import Seats
 from .token_inputs import IDS, padding_of
 
 MOST_NETWORKS = 8
-# A device may feed the inputs of several networks; what follows is for two inputs of one network, and for texts.
-_URIS = {
-    ImageInput: ("image", "0", "{}"),
-    AudioInput: ("audio", "mic://default", "mic://NAME{}"),
-    TextInput: ("text", "text://stdin", "text://said{}.txt"),
-}
 
 
 def starter(folder: Path) -> NewReport:
@@ -59,19 +56,25 @@ def starter(folder: Path) -> NewReport:
     return report
 
 
-def from_networks(folder: Path, files: list[Path], tokenizer: Path | None = None) -> NewReport:
+def from_networks(
+    folder: Path,
+    files: list[Path],
+    tokenizer: Path | None = None,
+    options: Mapping[str, Sequence[str]] | None = None,
+) -> NewReport:
     """Make a project and a bundle from ONNX files.
 
     Args:
         folder: New or empty.
         files: The networks.
         tokenizer: ``tokenizer.json`` for an input ``input_ids``.
+        options: What the user says where files do not tell, as ``said_of`` takes it.
 
     Returns:
         What was inferred.
 
     Raises:
-        ConfigError: If a file cannot be used, none of the outputs can be shown as a task, or the folder is not empty.
+        ConfigError: If a file cannot be used, an output looks like boxes and may be none, or the folder is not empty.
             If a network answers what is not a number, the project is left there, without a bundle.
 
     Example:
@@ -92,13 +95,15 @@ def from_networks(folder: Path, files: list[Path], tokenizer: Path | None = None
         seats = Seats("tokenizer.json", pad)
         seats.hints += [hint] if hint else []
     for file in files:
-        network = read_network(file, [other.name for other in networks])
+        network = read_network(file, [other.name for other in networks], options)
         same = next((other.name for other in networks if other.path.samefile(file)), None)
         if same is not None:
             seats.hints.append(f"'{file}' was given twice: networks '{same}' and '{network.name}' answer the same")
         networks.append(network)
         seats.hints += network.hints
         seats.add(network)
+        seats.guesses += spread_class_numbers(network)
+    check_names([network.name for network in networks], options or {})
     if tokenizer is not None and not any(isinstance(spec, TextInput) for spec in seats.inputs.values()):
         raise ConfigError(
             "no network takes tokens",
@@ -109,6 +114,7 @@ def from_networks(folder: Path, files: list[Path], tokenizer: Path | None = None
     report = NewReport(folder=folder, guesses=seats.guesses, hints=seats.hints)
     with _removed_on_error(folder, made):
         draft, problem = _write(report, networks, seats, tokenizer)
+    report.asks = [ask for network in networks for ask in network.asks]
     recipe, bundle = folder / "recipe.toml", folder / f"{draft.name}.mmedge"
     if problem is not None:
         fix = f"correct it there, then `mmedge export {quote(str(recipe))} --output {quote(str(bundle))}`"
@@ -117,7 +123,7 @@ def from_networks(folder: Path, files: list[Path], tokenizer: Path | None = None
         report.bundle = run_steps(Recipe.load(recipe), output=bundle, smoke=False).path
         with load(bundle) as packed:  # nobody should find out at the next command that it cannot be used
             packed.verify()
-    report.commands = [_command(bundle, draft, networks)]
+    report.commands = [run_command(bundle, draft, networks)]
     _note(folder, report)
     return report
 
@@ -160,7 +166,7 @@ def _write(
         onnx.save_model(network.model, folder / "networks" / f"{network.name}.onnx")
     if tokenizer is not None:
         shutil.copyfile(tokenizer, folder / "tokenizer.json")
-    draft = _draft(folder, networks, seats.inputs)
+    draft = draft_recipe(folder, networks, seats.inputs)
     recipe, models = bring(draft)
     for network in networks:
         for tensor, source in network.sources.items():
@@ -168,7 +174,8 @@ def _write(
                 check_vocabulary(models[network.name], tensor, load_tokenizer(draft, source))
     graph, preprocess = StageGraph(recipe, onnx_runners(models)), Preprocessor(recipe.inputs)
     seen = [graph(preprocess(sample)) for sample in random_samples(recipe, 3)]
-    tasks = _tasks(recipe, networks, models, seen, report)
+    tasks, outputs = _tasks(recipe, networks, models, seen, report)
+    draft = msgspec.structs.replace(draft, outputs=outputs)
     joined: dict[str, RecipeTask] = {}
     for task in tasks.values():
         joined.setdefault(task.tensor.stage, task)
@@ -198,110 +205,66 @@ def _make_folder(folder: Path) -> list[Path]:
     return made
 
 
-def _draft(folder: Path, networks: list[Network], inputs: Mapping[str, Input]) -> Recipe:
-    """Return the recipe without its tasks."""
-    images = [name for name, spec in inputs.items() if isinstance(spec, ImageInput)]
-    sounds = [name for name, spec in inputs.items() if isinstance(spec, AudioInput)]
-    every_ms = min((n.every_ms for n in networks if n.every_ms is not None), default=100.0)
-    if not inputs:
-        raise ConfigError(
-            "the networks have no inputs",
-            where=str(networks[0].path),
-            fix="give networks with image, audio or text inputs",
-        )
-    trigger = [*images, *sounds, *inputs][0]
-    missing = {name: Missing(policy="hold", max_age_ms=300) for name in images}
-    missing |= {name: Missing(policy="zero") for name in inputs if name not in images}
-    masks = [tuple(name for name in inputs if name in present) for present in _masks(networks, inputs)]
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).strip("-._") or "project"
-    return Recipe(
-        name=name[:64],
-        licence=_licence(networks),
-        inputs=dict(inputs),
-        stages={
-            n.name: RecipeStage(
-                inputs=n.sources, onnx=f"networks/{n.name}.onnx", every_ms=n.every_ms if n.stream else None
-            )
-            for n in networks
-        },
-        tasks={},
-        export=Export(precisions=("fp32",)),
-        missing=missing,
-        validated_masks=tuple(Mask(present=mask, metric="not measured", value=0.0) for mask in sorted(masks)),
-        sync=Sync(trigger=trigger, every_ms=every_ms),
-        folder=folder.resolve(),
-        sha256="",
-    )
-
-
-def _masks(networks: list[Network], inputs: Mapping[str, Input]) -> set[frozenset[str]]:
-    """Return which inputs may come without the others: a network has all of its inputs or none.
-
-    As in ``stages.masks``, each network alone and all but one; and since a device may feed many of them, the same for
-    what sees, what hears, and what a device can feed at all.
-    """
-    seats = [frozenset(_seats_of(network, inputs)) for network in networks]
-    parts: list[set[int]] = [{index} for index in range(len(seats))]
-    for kinds in (*((kind,) for kind in _URIS), tuple(_URIS)):
-        parts.append({index for index, own in enumerate(seats) if all(isinstance(inputs[s], kinds) for s in own)})
-        parts.append({index for index, own in enumerate(seats) if any(isinstance(inputs[s], kinds) for s in own)})
-    everything = set(range(len(seats)))
-    unions = {frozenset[str]().union(*(seats[i] for i in kept)) for part in parts for kept in (part, everything - part)}
-    return {union for union in unions if 0 < len(union) < len(inputs)}
-
-
-def _seats_of(network: Network, inputs: Mapping[str, Input]) -> list[str]:
-    return [source for source in network.sources.values() if source in inputs]
-
-
-def _licence(networks: list[Network]) -> str:
-    found = [entry.value for n in networks for entry in n.model.metadata_props if entry.key == "license"]
-    return " AND ".join(dict.fromkeys(found)) or "unknown"
-
-
 def _tasks(
     recipe: Recipe,
     networks: list[Network],
     models: Mapping[str, onnx.ModelProto],
     seen: list[dict[str, AnyArray]],
     report: NewReport,
-) -> dict[str, RecipeTask]:
-    """Return a task for every output that looks like one, by what was seen on noise."""
+) -> tuple[dict[str, RecipeTask], tuple[str, ...]]:
+    """Return a task for every output that looks like one, by what was seen on noise, and the outputs told as they are.
+
+    Those are the outputs of networks without a task.
+    """
     tasks: dict[str, RecipeTask] = {}
-    fixes: list[str] = []
+    told: list[str] = []
     for network in networks:
         fed_back = recipe.stages[network.name].states.values()
-        outputs = recipe.stages[network.name].outputs
-        boxes = detector_of(network, recipe.inputs, list(outputs.values()))
-        for output in outputs:
-            if output in fed_back:
-                continue
-            samples = [known[f"{network.name}.{output}"] for known in seen]
+        outputs = {
+            output: [known[f"{network.name}.{output}"] for known in seen]
+            for output in recipe.stages[network.name].outputs
+            if output not in fed_back
+        }
+        boxes = detector_of(network, recipe.inputs, outputs)
+        left: dict[str, str] = {}
+        own: list[RecipeTask] = []
+        for output, samples in outputs.items():
             last = last_operator(models[network.name], output)
             found = task_of(network, output, samples, last, boxes)
             if found is None:
-                shape = samples[0].shape
-                told, fix = why_left(network, output, shape, last)
-                report.left.append(f"{network.name}.{output} {list(shape)}{told}")
-                fixes.append(fix)
+                why, left[f"{network.name}.{output}"] = why_left(network, output, samples, last)
+                report.left.append(f"{network.name}.{output} {list(samples[0].shape)}{why}")
                 continue
             task, why = found
             name = network.name if network.name not in tasks else re.sub(r"\W+", "_", f"{network.name}_{output}")
             tasks[name] = task
+            own.append(task)
             report.guesses.append(Guess(network.name, output, f"task '{name}': {task.kind}", why))
-        own = [task for task in tasks.values() if task.output.startswith(f"{network.name}.")]
-        if network.labels and own and all(task.labels != network.labels for task in own):
-            report.hints.append(
-                f"the file of network '{network.name}' names {len(network.labels)} classes, its output has "
-                f"{len(own[0].labels)}: they are called by number; write 'labels' in the recipe, in the output's order"
+        if not own and left:
+            told += left
+            report.hints += dict.fromkeys(
+                f"network '{network.name}' has no task, and results tell {', '.join(left)} as they are: {fix}"
+                for fix in left.values()
             )
-    if not tasks:
+        if network.labels and all(task.labels != network.labels for task in own) and (own or network.said.classes):
+            has = f"has {len(own[0].labels)}" if own else "has none"
+            if network.said.classes is not None:
+                raise ConfigError(
+                    f"--classes gives {len(network.labels)} classes to network '{network.name}', its output {has}",
+                    where="--classes",
+                    fix=f"say it of the network that has as many: --classes NETWORK={len(network.labels)}",
+                )
+            report.hints.append(
+                f"the file of network '{network.name}' names {len(network.labels)} classes, its output {has}: they are "
+                "called by number; write 'labels' in the recipe, in the output's order"
+            )
+    if not tasks and not told:
         raise ConfigError(
-            "no output looks like classes, a probability or boxes",
-            where="; ".join(report.left),
-            fix="; ".join(dict.fromkeys(fixes)) or "give the networks an output beside their states",
+            "the networks have no output beside their states",
+            where=", ".join(str(network.path) for network in networks),
+            fix="export them with an answer",
         )
-    return tasks
+    return tasks, tuple(told)
 
 
 def _problem(recipe: Recipe, networks: list[Network], seen: list[dict[str, AnyArray]]) -> str | None:
@@ -323,28 +286,3 @@ def _range(spec: Input) -> str:
     if isinstance(spec, AudioInput):
         return f"sound of about -1..1 at {spec.sample_rate_hz} Hz"
     return "token numbers" if isinstance(spec, TextInput) else "numbers about 0"
-
-
-def _command(bundle: Path, recipe: Recipe, networks: list[Network]) -> str:
-    """Return what runs the bundle live: one device of a kind, two where one network has two inputs of that kind."""
-    inputs = recipe.inputs
-    live = {name: _URIS[type(spec)] for name, spec in inputs.items() if type(spec) in _URIS}
-    beside = [set(_seats_of(network, inputs)) for network in networks]
-    devices: dict[str, str] = {}
-    for name, (kind, first, other) in live.items():
-        # A text source feeds one input.
-        taken = {uri for n, uri in devices.items() if kind == "text" or any({name, n} <= seats for seats in beside)}
-        uris = (other.format(number) if number else first for number in itertools.count())
-        devices[name] = next(uri for uri in uris if uri not in taken)
-    options: list[str] = []
-    for network in networks:
-        seats = _seats_of(network, inputs)
-        if all(seat in live for seat in seats):
-            for seat in seats:
-                kind = live[seat][0]
-                alone = sum(other == kind for other, _, _ in live.values()) == 1
-                options.append(f"--{kind} {devices[seat]}" if alone else f"--input {seat}={devices[seat]}")
-    if not options:
-        pushed = ", ".join(f"'{name}': 'push://'" for name in recipe.inputs)
-        return f"python: mmedge.Pipeline({str(bundle)!r}, inputs={{{pushed}}}), then pipe.push(name, array, time_ns)"
-    return f"mmedge run {quote(str(bundle))} {' '.join(dict.fromkeys(options))}"

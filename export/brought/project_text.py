@@ -25,6 +25,10 @@ _NOTES = {
     "color": "gray, rgb or bgr",
     "fit": "stretch, crop (centre) or letterbox",
     "mean": "in units of 0..1, per channel; ImageNet: mean [0.485, 0.456, 0.406], std [0.229, 0.224, 0.225]",
+    "layout": "how the network's axes lie; it gets a Transpose in front",
+    "gain": "the network takes sound of -1..1 times this",
+    "shares": "the source of this input feeds this one too",
+    "outputs": "told as they are, beside the tasks",
     "frame": "height and width of the camera's picture that enters a TensorRT engine",
     "sample_rate_hz": "what the network was trained on; the microphone's own rate is converted",
     "window_ms": "how much sound the network hears at once",
@@ -41,6 +45,7 @@ _NOTES = {
 }
 
 
+_USUAL = {"reduce": 1, "layout": "nchw", "gain": 1.0}
 _COMBINED = """\
     state = np.ones(1)
     for p in sure:
@@ -139,9 +144,12 @@ def recipe_text(recipe: Recipe, tasks: Mapping[str, RecipeTask]) -> str:
     folder = recipe.folder.name
     parts = [_HEAD.format(folder=folder, name=recipe.name)]
     parts += _lines({"name": recipe.name, "licence": recipe.licence})
+    parts += _lines({"outputs": recipe.outputs}) if recipe.outputs else []
     for name, spec in recipe.inputs.items():
         told = {key: getattr(spec, key) for key in spec.__struct_fields__ if getattr(spec, key) is not None}
-        told.pop("reduce", None)
+        for key, usual in _USUAL.items():
+            if told.get(key) == usual:
+                del told[key]
         parts += ["", f"[inputs.{name}]", *_lines({"modality": spec.__struct_config__.tag, **told})]
     for name, stage in recipe.stages.items():
         parts += ["", f"[stages.{name}]", *_lines({k: v for k, v in msgspec.to_builtins(stage).items() if v})]

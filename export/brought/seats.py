@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+import msgspec
 import numpy as np
 import onnx
 
@@ -17,15 +18,17 @@ from mmedge.fusion.stream import check_stream, is_stream
 from ..onnx.graphs import set_shape
 from ..recipe import RecipeStage
 from .brought import Dims, dims, dtype, graph_inputs
-from .infer import Guess, Network, metadata_of
+from .infer import Guess, Network
+from .picture import picture_axes, picture_seat
+from .scale import gain_of
 from .token_inputs import IDS, MASKS, TYPES, make_mask
 
 RATE_HZ = 16_000
 # What is heard at once where the file does not say: a second; with a state, 32 ms and the 4 ms before them.
 _WINDOW, _STREAM_WINDOW, _STREAM_STEP = RATE_HZ, 576, 512
+_SILERO_5 = 128
 _SHORTEST_SOUND = 256
 _TOKENS = 32
-_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _SOUND = re.compile(r"audio|pcm|wav|waveform|speech|sound|samples", re.IGNORECASE)
 _SPECTRUM = re.compile(r"(log_?)?mels?|((log_?)?mel_?)?(spectrogram|spec)|input_features|fbanks?", re.IGNORECASE)
 _LENGTH = re.compile(r"(.*_)?len(gth)?s?", re.IGNORECASE)
@@ -70,7 +73,7 @@ class Seats:
             elif not dims(value) and dtype(value).kind in "iuf":
                 self._scalar(network, name)
             else:
-                self._seat(network, name, value, stateful=bool(states))
+                self._seat(network, name, value, {state: values[state] for state in states})
         self._may_be_states(network, values, {n: v for n, v in outputs.items() if n not in states.values()})
         self._stream(network)
 
@@ -151,11 +154,13 @@ class Seats:
         else:
             self._say(network, name, str(Constant(0)), "a scalar of unknown meaning: set its value in the recipe")
 
-    def _seat(self, network: Network, name: str, value: onnx.ValueInfoProto, *, stateful: bool) -> None:
+    def _seat(
+        self, network: Network, name: str, value: onnx.ValueInfoProto, states: Mapping[str, onnx.ValueInfoProto]
+    ) -> None:
         shape, kind = dims(value), dtype(value)
-        size = "[" + ", ".join("?" if dim is None else str(dim) for dim in shape) + "]"
-        first = shape[0] in (1, None) if shape else False
-        image = _image_axes(shape) if first and (kind == np.uint8 or kind.kind == "f") else None
+        size = _size(shape)
+        image = picture_axes(network, value)
+        heard = kind.kind == "f" or kind == np.int16
         if kind.kind == "f" and _is_spectrum(name, shape):
             self._tensor(network, name, value, f"{kind} {size}: a spectrum, pushed from your own code")
             self.hints.append(
@@ -164,19 +169,34 @@ class Seats:
                 f"(samples - window_samples) // hop_samples + 1; its numbers must be those of the training"
             )
         elif image is not None:
-            spec, why = _image(network, shape, image, kind)
+            spec, why = picture_seat(network, value, *image)
             self._say(network, name, self._share("image", spec, network, name), f"{kind} {size}: {why}", _told(spec))
-        elif kind.kind == "f" and _is_sound(name, shape, stateful=stateful):
-            samples = shape[-1] or (_STREAM_WINDOW if stateful else _WINDOW)
-            sound = AudioInput(sample_rate_hz=RATE_HZ, window_ms=samples * 1000 / RATE_HZ)
-            why = f"{kind} {size}: sound, taken as {RATE_HZ} Hz"
-            if stateful:
-                step = _STREAM_STEP if samples == _STREAM_WINDOW else samples
-                network.every_ms = step * 1000 / RATE_HZ
-                why += f", with a state, in steps of {step} samples"
-            self._say(network, name, self._share("audio", sound, network, name), why, _told(sound))
+        elif heard and _is_sound(name, shape, states):
+            self._hear(network, name, value, states)
         else:
             self._tensor(network, name, value, f"{kind} {size}: pushed from your own code")
+
+    def _hear(
+        self, network: Network, name: str, value: onnx.ValueInfoProto, states: Mapping[str, onnx.ValueInfoProto]
+    ) -> None:
+        shape, kind = dims(value), dtype(value)
+        window, step = _steps(states)
+        samples = network.said.samples or shape[-1] or window
+        gain = network.said.gain or gain_of(network.model, value)
+        sound = AudioInput(sample_rate_hz=RATE_HZ, window_ms=samples * 1000 / RATE_HZ, gain=gain)
+        why = f"{kind} {_size(shape)}: sound, taken as {RATE_HZ} Hz"
+        if gain != 1:
+            why += f", times {gain:g}"
+        if states:
+            step = step if samples == window else samples
+            network.every_ms = step * 1000 / RATE_HZ
+            why += f", with a state, in steps of {step} samples"
+            if shape[-1] is None and network.said.samples is None and window == step:
+                network.asks.append(
+                    f"the file of network '{network.name}' does not tell, of '{name}', how many samples it hears at "
+                    f"once (taken as {samples}: --size SAMPLES)"
+                )
+        self._say(network, name, self._share("audio", sound, network, name), why, _told(sound))
 
     def _tensor(self, network: Network, name: str, value: onnx.ValueInfoProto, why: str) -> None:
         kind, reads = dtype(value), name in (IDS, *MASKS, *TYPES)
@@ -187,7 +207,7 @@ class Seats:
     def _share(self, name: str, spec: Input, network: Network, tensor: str) -> str:
         """Return the seat for ``spec``: one that another network's input has already, or a new one."""
         own = [source for source in network.sources.values() if type(self.inputs.get(source)) is type(spec)]
-        same = (n for n, other in self.inputs.items() if other == spec and n not in own)
+        same = (n for n, other in self.inputs.items() if _alone(other) == spec and n not in own)
         seat = None if isinstance(spec, TensorInput) else next(same, None)
         several = own and not isinstance(spec, TensorInput)
         if seat is None:
@@ -195,6 +215,9 @@ class Seats:
             seat = f"{name}_{ending}" if name in self.inputs or name in TAKEN else name
             while seat in self.inputs:
                 seat += "_2"
+            first = next((n for n, other in self.inputs.items() if type(other) is type(spec)), None)
+            if first is not None and not own and isinstance(spec, (ImageInput, AudioInput)):
+                spec = msgspec.structs.replace(spec, shares=first)  # one device feeds both
             self.inputs[seat] = spec
         if several:
             what = "sounds" if isinstance(spec, AudioInput) else "pictures"
@@ -205,57 +228,34 @@ class Seats:
         return seat
 
 
-def _image_axes(shape: Dims) -> tuple[int, int, int] | None:
-    """Return the axes of channels, height and width of a picture."""
-    if len(shape) != 4:
-        return None
-    if shape[1] in (1, 3) and shape[3] not in (1, 3):
-        return 1, 2, 3
-    return (3, 1, 2) if shape[3] in (1, 3) and shape[1] not in (1, 3) else None
+def _alone(spec: Input) -> Input:
+    return msgspec.structs.replace(spec, shares=None) if isinstance(spec, (ImageInput, AudioInput)) else spec
 
 
-def _image(
-    network: Network, shape: Dims, axes: tuple[int, int, int], kind: np.dtype[np.generic]
-) -> tuple[ImageInput, str]:
-    channels, height, width = (shape[axis] for axis in axes)
-    ranks = {len(dims(value)) for value in network.model.graph.output}
-    detects = 3 in ranks or ("names" in metadata_of(network.model) and 2 not in ranks)
-    why = f"a picture, {'channels first' if axes[0] == 1 else 'channels last'}"
-    if height is None or width is None:
-        said = _image_size(network.model)
-        default = said or ((640, 640) if detects else (224, 224))
-        height, width = height or default[0], width or default[1]
-        why += f"; {width}x{height}, {'as the file says' if said else 'since its size is open'}"
-    color = "gray" if channels == 1 else "rgb"
-    mean, std = ((0.0,) * (channels or 1), (1.0,) * (channels or 1))
-    fit = "letterbox" if detects else "stretch"
-    classes = {dims(value)[-1] for value in network.model.graph.output if len(dims(value)) == 2}
-    if kind == np.uint8:
-        std = (1 / 255,) * (channels or 1)
-        why += ", 0..255"
-    elif channels == 3 and not detects and ((height, width) == (224, 224) or 1000 in classes):
-        (mean, std), fit = _IMAGENET, "crop"
-        why += ", normalised as ImageNet"
-    else:
-        why += ", 0..1"
-    return ImageInput(size=(height, width), color=color, fit=fit, mean=mean, std=std), why  # type: ignore[arg-type]
+def _size(shape: Dims) -> str:
+    return "[" + ", ".join("?" if dim is None else str(dim) for dim in shape) + "]"
 
 
-def _image_size(model: onnx.ModelProto) -> tuple[int, int] | None:
-    numbers = [int(number) for number in re.findall(r"\d{1,5}", metadata_of(model).get("imgsz", ""))]
-    if not numbers or not 0 < max(numbers) <= 16_384 or min(numbers) == 0:
-        return None
-    return (numbers[0], numbers[-1])
+def _steps(states: Mapping[str, onnx.ValueInfoProto]) -> tuple[int, int]:
+    """Return how many samples a network with an open length hears, and how many of them are new.
+
+    Silero VAD 5 and 6 have one state, 128 wide, and hear 64 samples again; 3 and 4 have two of 64, and hear none again.
+    """
+    if not states:
+        return _WINDOW, _WINDOW
+    if [dims(value)[-1:] for value in states.values()] == [(_SILERO_5,)]:
+        return _STREAM_WINDOW, _STREAM_STEP
+    return _STREAM_STEP, _STREAM_STEP
 
 
-def _is_sound(name: str, shape: Dims, *, stateful: bool) -> bool:
+def _is_sound(name: str, shape: Dims, states: Mapping[str, onnx.ValueInfoProto]) -> bool:
     named = _SOUND.search(name) is not None
     if len(shape) == 1 and shape[0] is not None:  # so many samples, or so many features
         return named and shape[0] >= _SHORTEST_SOUND
     if len(shape) not in (1, 2, 3) or any(dim not in (1, None) for dim in shape[:-1]):
         return False
     samples = shape[-1]
-    return samples >= _SHORTEST_SOUND if samples is not None else stateful or named or "input" in name.lower()
+    return samples >= _SHORTEST_SOUND if samples is not None else bool(states) or named or "input" in name.lower()
 
 
 def _is_spectrum(name: str, shape: Dims) -> bool:

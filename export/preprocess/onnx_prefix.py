@@ -133,6 +133,8 @@ def log_mel_prefix(raw: str, tensor: str, spec: AudioInput) -> Prefix:
         raise ConfigError("the input has no features", where="features", fix="declare features of kind log_mel")
     prefix = Prefix(raw, tensor, TensorProto.FLOAT, spec.raw_shape)
     bins = np.arange(features.n_fft // 2 + 1)[:, None]
+    if spec.gain != 1.0:
+        prefix.then("Mul", prefix.constant("gain", spec.gain), name="amplify")
     phase = 2.0 * np.pi * bins * np.arange(features.window_samples) / features.n_fft
     window = hann_window(features.window_samples)
     pcm = prefix.then("Unsqueeze", prefix.constant("channel_axis", [1], np.int64))
@@ -157,6 +159,10 @@ def make_prefix(raw: str, tensor: str, spec: Input) -> Prefix | None:
         return image_prefix(raw, tensor, spec)
     if isinstance(spec, AudioInput) and spec.features is not None:
         return log_mel_prefix(raw, tensor, spec)
+    if isinstance(spec, AudioInput) and spec.gain != 1.0:
+        prefix = Prefix(raw, tensor, TensorProto.FLOAT, spec.raw_shape)
+        prefix.then("Mul", prefix.constant("gain", spec.gain), name="amplify")
+        return prefix.finish()
     return None
 
 

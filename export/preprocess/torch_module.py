@@ -96,8 +96,8 @@ class LogMelPreprocess(nn.Module):
                 f"expected {self.spec.samples} samples, got {pcm.shape[1]}", where="inputs", fix="pass a whole window"
             )
         if features is None:
-            return pcm
-        frames = pcm.double().unfold(1, features.window_samples, features.hop_samples) * self.window
+            return pcm * self.spec.gain
+        frames = self.spec.gain * pcm.double().unfold(1, features.window_samples, features.hop_samples) * self.window
         spectrum = torch.fft.rfft(frames, n=features.n_fft)
         power: Tensor = (spectrum.real.square() + spectrum.imag.square()) @ self.filters
         return ((power.clamp_min(features.floor).log() - features.mean) / features.std).float()

@@ -53,6 +53,11 @@ class Bundle:
         """What the outputs mean."""
         return self.manifest.tasks
 
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Outputs that results tell as they are, ``STAGE.OUTPUT``."""
+        return self.manifest.outputs
+
     def read(self, member: str) -> bytes:
         """Return a member's bytes, verified."""
         return self._archive.read(member)

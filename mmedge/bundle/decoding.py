@@ -65,11 +65,11 @@ def decode_manifest(raw: bytes) -> Manifest:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BundleError(str(error), where=f"{where}: $", fix="export the bundle again") from error
     _check_text(msgspec.json.decode(raw), "$", where)
-    if not manifest.tasks:
+    if not manifest.tasks and not manifest.outputs:
         raise BundleError(
-            "the bundle defines no tasks",
+            "the bundle defines no tasks and tells no outputs",
             where=f"{where}: $.tasks",
-            fix="export it again with a task",
+            fix='export it again with a task, or with outputs = ["STAGE.OUTPUT"]',
         )
     check_references(manifest)
     return manifest

@@ -181,7 +181,10 @@ class File(Strict, frozen=True, kw_only=True):
 
 
 class Manifest(Strict, frozen=True, kw_only=True):
-    """The normative description of a bundle. Order of ``inputs`` is the order of ``@present``."""
+    """The normative description of a bundle. Order of ``inputs`` is the order of ``@present``.
+
+    ``outputs`` are told as they are, beside the tasks: each ``STAGE.OUTPUT``.
+    """
 
     schema: Literal["mmedge.bundle/1"]
     name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")]
@@ -190,6 +193,7 @@ class Manifest(Strict, frozen=True, kw_only=True):
     stages: dict[str, Stage]
     variants: tuple[Variant, ...]
     tasks: dict[str, Task]
+    outputs: tuple[str, ...] = ()
     missing: dict[str, Missing] = msgspec.field(default_factory=dict)
     validated_masks: tuple[Mask, ...] = ()
     sync: Sync

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from graphlib import CycleError, TopologicalSorter
 
 from mmedge.bundle.manifest import Manifest, Stage
-from mmedge.bundle.source import Seat
+from mmedge.bundle.source import Seat, parse_output
 from mmedge.errors import BundleError, MmedgeError
 
 
@@ -42,21 +42,24 @@ def stage_order(
 
 
 def check_tasks(manifest: Manifest) -> None:
-    """Raise BundleError if a task's stage depends on no input at all."""
-    for task, spec in manifest.tasks.items():
-        producer = spec.tensor.stage
+    """Raise BundleError if a task's stage, or that of an output that is told, depends on no input at all."""
+    wanted = {f"tasks.{name}.output": task.tensor.stage for name, task in manifest.tasks.items()}
+    wanted |= {f"outputs[{index}]": parse_output(name).stage for index, name in enumerate(manifest.outputs)}
+    for path, producer in wanted.items():
         lineage = [manifest.stages[name] for name in _lineage(manifest, producer)]
         if not any(isinstance(source, Seat) for stage in lineage for source in stage.sources.values()):
             raise BundleError(
                 f"no input feeds stage '{producer}', directly or through other stages",
-                where=f"manifest.json: $.tasks.{task}.output",
+                where=f"manifest.json: $.{path}",
                 fix="connect an input, or choose another output",
             )
 
 
 def unused_stages(manifest: Manifest) -> tuple[str, ...]:
-    """Return the stages that no task needs."""
-    used = {name for task in manifest.tasks.values() for name in _lineage(manifest, task.tensor.stage)}
+    """Return the stages that neither a task nor an output that is told needs."""
+    ends = [task.tensor.stage for task in manifest.tasks.values()]
+    ends += [parse_output(output).stage for output in manifest.outputs]
+    used = {name for end in ends for name in _lineage(manifest, end)}
     return tuple(name for name in manifest.stages if name not in used)
 
 

@@ -9,7 +9,7 @@ from math import prod
 from typing import TYPE_CHECKING, NoReturn
 
 from mmedge.bundle.seats import AudioInput, ImageInput, Input, TensorInput, TextInput
-from mmedge.bundle.source import Age, Constant, Output, Presence, Seat, Source, State, parse_source
+from mmedge.bundle.source import Age, Constant, Output, Presence, Seat, Source, State, parse_output, parse_source
 from mmedge.bundle.tasks import TASK_KINDS, check_task
 from mmedge.errors import BundleError
 
@@ -22,6 +22,8 @@ MAX_VALUES, MAX_ALL_VALUES = 1 << 27, 1 << 28
 # As many as every numpy can have.
 MAX_DIMS = 32
 MAX_VARIANTS = 1024
+# Of all outputs that a result carries, which a ring of 64 results holds.
+MAX_TOLD_VALUES = 1 << 20
 # A module, a colon, and a plain name in it: neither a way through attributes nor what Python itself put there.
 _CALLABLE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:(?!__)[^\W\d]\w*")
 # What `on` and `trigger` may say instead of a seat.
@@ -75,6 +77,11 @@ def check_references(manifest: Manifest) -> None:
             fail("the window is shorter than one feature window", f"inputs.{name}.window_ms")
         if isinstance(spec, TextInput) and spec.tokenizer is not None:
             need_file(spec.tokenizer, f"inputs.{name}.tokenizer")
+        shares = getattr(spec, "shares", None)
+        if shares is not None and (type(inputs.get(shares)) is not type(spec) or shares == name):
+            fail(f"'{shares}' is no other input of this kind", f"inputs.{name}.shares")
+        if shares is not None and getattr(inputs[shares], "shares", None) is not None:
+            fail(f"'{shares}' shares a source itself", f"inputs.{name}.shares", "name the input that has the source")
         if isinstance(spec, ImageInput) and spec.reduce > min(spec.frame):
             fail("the frame is smaller than 'reduce'", f"inputs.{name}.reduce")
         if isinstance(spec, AudioInput) and spec.features is not None:
@@ -116,6 +123,13 @@ def check_references(manifest: Manifest) -> None:
         if task.labels is not None:
             need_file(task.labels, f"tasks.{name}.labels")
         check_task(task, inputs, partial(fail_task, name))
+    for index, output in enumerate(manifest.outputs):
+        need_tensor(parsed(output, f"outputs[{index}]"), f"outputs[{index}]")
+        if output in manifest.outputs[:index]:
+            fail(f"'{output}' is there twice", f"outputs[{index}]", "name it once")
+    if (values := count_told(manifest)) > MAX_TOLD_VALUES:
+        limit = "leave some out, or make a callable of what matters in them"
+        fail(f"outputs of {values} values are told, the limit is {MAX_TOLD_VALUES}", "outputs", limit)
     for name, missing in manifest.missing.items():
         if name not in inputs:
             fail(f"unknown input '{name}'", f"missing.{name}")
@@ -146,6 +160,12 @@ def _count_values(manifest: Manifest) -> int:
         for source in stage.sources.values():
             total += counts.get(Output(name, source.output) if isinstance(source, State) else source, 1)
     return total
+
+
+def count_told(manifest: Manifest) -> int:
+    """Return how many numbers the outputs have that a result tells as they are."""
+    tensors = [parse_output(output) for output in manifest.outputs]
+    return sum(prod(_sizes(manifest.stages[tensor.stage].outputs[tensor.name])) for tensor in tensors)
 
 
 def shape_of(spec: Input) -> tuple[int, ...]:

@@ -13,6 +13,8 @@ Side: TypeAlias = Annotated[int, msgspec.Meta(gt=0, le=16_384)]
 Milliseconds: TypeAlias = Annotated[float, msgspec.Meta(ge=1, le=600_000)]
 Tolerance: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Share: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=1)]
+# The axes of a network's pictures: batch, channels, height, width.
+PictureLayout: TypeAlias = Literal["nchw", "nhwc", "ncwh", "nwhc"]
 
 
 class Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -32,6 +34,9 @@ class ImageInput(Strict, frozen=True, kw_only=True, tag_field="modality", tag="i
         frame: Height and width of the raw frame that enters a TensorRT engine.
         reduce: Integer-factor area reduction of the frame before the bilinear resize; of a camera of another size it
             is larger or smaller by as much.
+        layout: How the axes of the networks lie that are brought along for it. Each gets a Transpose in front at
+            export; what the seat gives is [1, channels, height, width] always.
+        shares: Another image input, whose source feeds this one too unless it is given one of its own.
     """
 
     size: tuple[Side, Side]
@@ -41,6 +46,8 @@ class ImageInput(Strict, frozen=True, kw_only=True, tag_field="modality", tag="i
     std: tuple[PositiveFloat, ...]
     frame: tuple[Side, Side] = (480, 640)
     reduce: Annotated[int, msgspec.Meta(ge=1, le=32)] = 1
+    layout: PictureLayout = "nchw"
+    shares: str | None = None
 
     @property
     def channels(self) -> int:
@@ -73,11 +80,21 @@ class LogMel(Strict, frozen=True, kw_only=True, tag_field="kind", tag="log_mel")
 
 
 class AudioInput(Strict, frozen=True, kw_only=True, tag_field="modality", tag="audio"):
-    """An audio seat: the last ``window_ms`` of mono sound -> float32 [1, frames, n_mels] (or [1, samples])."""
+    """An audio seat: the last ``window_ms`` of mono sound -> float32 [1, frames, n_mels] (or [1, samples]).
+
+    Attributes:
+        sample_rate_hz: Of what the network hears.
+        window_ms: How much it hears at once.
+        features: What is made of the sound; None for its samples.
+        gain: By which samples of -1..1 are multiplied: 32768 for a network that takes the numbers of int16.
+        shares: Another audio input, whose source feeds this one too unless it is given one of its own.
+    """
 
     sample_rate_hz: Annotated[int, msgspec.Meta(ge=1000, le=384_000)]
     window_ms: Annotated[float, msgspec.Meta(gt=0, le=60_000)]
     features: LogMel | None = None
+    gain: PositiveFloat = 1.0
+    shares: str | None = None
 
     @property
     def samples(self) -> int:

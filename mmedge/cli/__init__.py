@@ -38,6 +38,7 @@ COMMANDS = {
     "compare": "How far two bundles, networks or engines are apart; where two recipes differ.",
 }
 INTERRUPTED = 130
+_GLOBAL = ("-v", "--verbose")
 
 
 class _Command(TyperCommand):
@@ -126,6 +127,13 @@ def run(arguments: list[str]) -> int:
         undo()
 
 
+def _global_first(arguments: list[str]) -> list[str]:
+    """Return the arguments with ``-v`` before the command, wherever it stands; behind ``--`` it is no option."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    said = [argument for argument in arguments[:end] if argument in _GLOBAL]
+    return said[:1] + [argument for argument in arguments[:end] if argument not in _GLOBAL] + arguments[end:]
+
+
 def _reserve(arguments: list[str]) -> Callable[[], None]:
     if "--json" not in arguments or not {"--help", "--version"}.isdisjoint(arguments):
         return lambda: None
@@ -139,7 +147,7 @@ def _run(arguments: list[str], *, as_json: bool) -> int:
         if os.environ.get(size, "").strip("0 ") == "":
             os.environ.pop(size, None)
     try:
-        code = app(args=arguments, prog_name="mmedge", standalone_mode=False)
+        code = app(args=_global_first(arguments), prog_name="mmedge", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except MmedgeError as error:
         _report(error.to_dict() if as_json else str(error), as_json=as_json)

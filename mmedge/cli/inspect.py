@@ -15,11 +15,12 @@ from rich.text import Text
 
 from mmedge.bundle import AudioInput, Bundle, ImageInput, Input, Manifest, load, stage_order
 from mmedge.bundle.manifest import Debounce, Ema, Hysteresis, Stage, Task, TextInput
-from mmedge.bundle.source import Age, Constant, Output, Presence, Seat, State
+from mmedge.bundle.source import Age, Constant, Output, Presence, Seat, State, parse_output
 from mmedge.bundle.tasks import TASK_KINDS
 from mmedge.cli.graph import Key, draw, plain, tree
 from mmedge.cli.inspect_engine import print_engine
-from mmedge.cli.output import Json, add_names, next_step, out, print_json, styled
+from mmedge.cli.inspect_network import print_network
+from mmedge.cli.output import Json, add_names, next_step, out, print_json
 from mmedge.engine.plan_file import SUFFIXES, describe_plan
 from mmedge.interpret import recognise
 
@@ -37,7 +38,7 @@ def command(
     if file.suffix.lower() == ".onnx":
         document = import_module("mmedge.export.bounded").inspect_network(file)
         document["detector"] = _detector(document, document.pop("classes"))
-        print_json(document) if json else _print_onnx(document)
+        print_json(document) if json else print_network(document)
         return
     with load(file) as bundle:
         if json:
@@ -70,6 +71,9 @@ def nodes_of(bundle: Bundle) -> dict[Key, list[str]]:
         nodes["stage", name] = _stage(manifest, manifest.stages[name])
     for name, task in manifest.tasks.items():
         nodes["task", name] = _task(manifest, task, bundle.labels(name))
+    for output in manifest.outputs:
+        source = parse_output(output)
+        nodes["task", output] = ["told as it is", _dims(manifest.stages[source.stage].outputs[source.name])]
     return nodes
 
 
@@ -83,16 +87,20 @@ def edges_of(manifest: Manifest) -> list[tuple[Key, Key]]:
             elif isinstance(source, Output):
                 edges.append((("stage", source.stage), ("stage", name)))
     edges += [(("stage", task.tensor.stage), ("task", name)) for name, task in manifest.tasks.items()]
+    edges += [(("stage", parse_output(output).stage), ("task", output)) for output in manifest.outputs]
     return edges
 
 
 def _seat(seat: Input) -> list[str]:
     if isinstance(seat, ImageInput):
         reduce = f"area / {seat.reduce}, " if seat.reduce > 1 else ""
-        return [f"image {seat.color} {seat.frame[1]}x{seat.frame[0]}", f"{reduce}{seat.fit} {_dims(seat.size[::-1])}"]
+        told = [f"image {seat.color} {seat.frame[1]}x{seat.frame[0]}", f"{reduce}{seat.fit} {_dims(seat.size[::-1])}"]
+        return told + ([] if seat.shares is None else [f"from the source of {seat.shares}"])
     if isinstance(seat, AudioInput):
         kind = "PCM" if seat.features is None else f"log-mel {_dims(seat.tensor_shape[1:])}"
-        return [f"audio {seat.sample_rate_hz} Hz, {seat.window_ms:g} ms", kind]
+        told = [f"audio {seat.sample_rate_hz} Hz, {seat.window_ms:g} ms", kind]
+        told += [] if seat.gain == 1 else [f"times {seat.gain:g}"]
+        return told + ([] if seat.shares is None else [f"from the source of {seat.shares}"])
     if isinstance(seat, TextInput):
         life = "until the next" if seat.ttl_ms is None else f"for {seat.ttl_ms:g} ms"
         return [f"text, {seat.max_tokens} tokens", f"valid {life}"]
@@ -170,27 +178,3 @@ def _detector(document: dict[str, Any], named: int | None) -> dict[str, Any] | N
     outputs = [output["shape"] for output in document["outputs"]]
     found = next(filter(None, (recognise(value["shape"], outputs, named) for value in document["inputs"])), None)
     return None if found is None else {"layout": found[0], "classes": found[1]}
-
-
-def _print_onnx(document: dict[str, Any]) -> None:
-    table = Table(title=f"{document['file']}: opset {document['opset']}, {document['nodes']} nodes")
-    items = [(kind[:-1], item) for kind in ("inputs", "outputs") for item in document[kind]]
-    table.add_column("", no_wrap=True)
-    add_names(table, "name", [item["name"] for _, item in items])
-    table.add_column("dtype", no_wrap=True)
-    table.add_column("shape", overflow="fold")
-    for kind, item in items:
-        table.add_row(kind, item["name"], item["dtype"], str(item["shape"]))
-    out.print(table)
-    detector = document["detector"]
-    if detector is not None:
-        count = detector["classes"]
-        classes = {None: "its classes are in column 5", 1: "1 class"}.get(count, f"{count} classes")
-        out.print(f"a detector of the layout '{detector['layout']}', {classes}", highlight=False)
-    for finding in document["findings"]:
-        colour = "red" if finding["level"] == "error" else "yellow"
-        where = f" at {finding['source']}" if finding.get("source") else ""
-        told = f"{finding['node']}{where}: {finding['message']}"
-        out.print(styled((finding["level"], colour), f" {told}"), highlight=False)
-    if not document["findings"]:
-        out.print(styled(("nothing found that TensorRT would refuse", "green")))

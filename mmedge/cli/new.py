@@ -20,19 +20,43 @@ def command(
     ] = [],
     more: Annotated[list[Path], typer.Argument(metavar="", hidden=True)] = [],
     tokenizer: Annotated[Path | None, typer.Option(help="tokenizer.json of a network that takes input_ids.")] = None,
+    size: Annotated[
+        list[str], typer.Option(metavar="[NETWORK=]WxH", help="Size of a network's pictures, or samples of its sound.")
+    ] = [],
+    classes: Annotated[
+        list[str],
+        typer.Option(metavar="[NETWORK=]N", help="How many classes it has, a file of their names, or 'none'."),
+    ] = [],
+    scale: Annotated[
+        list[str],
+        typer.Option(
+            metavar="[NETWORK=]SCALE", help="The numbers it takes: 0..1, -1..1, 0..255, imagenet, raw, int16."
+        ),
+    ] = [],
+    layout: Annotated[
+        list[str],
+        typer.Option(
+            metavar="[NETWORK=]LAYOUT",
+            help="Of its boxes: yolo, yolo-objectness, boxes, none; of its pictures: nchw, nhwc, ncwh, nwhc.",
+        ),
+    ] = [],
+    color: Annotated[list[str], typer.Option(metavar="[NETWORK=]COLOR", help="Order of its colours: rgb, bgr.")] = [],
     json: Json = False,
 ) -> None:
     """A project to train from a folder of data; with --from a runnable bundle in minutes, without training."""
     with bar(f"new {folder.name}"):
         files = [*networks, *more]
-        if tokenizer is not None and not files:
+        options = {"size": size, "classes": classes, "scale": scale, "layout": layout, "color": color}
+        given = ["tokenizer"] if tokenizer is not None else []
+        given += [name for name, texts in options.items() if texts]
+        if given and not files:
             raise ConfigError(
-                "--tokenizer works only together with --from",
-                where=f"--tokenizer {tokenizer}",
+                f"--{given[0]} works only together with --from",
+                where=f"--{given[0]} {tokenizer or options[given[0]][0]}",
                 fix="name them: --from NETWORK.onnx",
             )
         if files:
-            report = import_module("mmedge.export.bounded").new_from_networks(folder, files, tokenizer)
+            report = import_module("mmedge.export.bounded").new_from_networks(folder, files, tokenizer, options)
         else:
             report = import_module("mmedge.export.brought.new").starter(folder)
     if json:
@@ -49,6 +73,8 @@ def command(
         out.print(table)
     for output in report.left:
         out.print(f"left as it is: {output}", highlight=False, markup=False)
+    for ask in report.asks:
+        out.print(f"please check: {ask}", highlight=False, markup=False)
     for hint in report.hints:
         out.print(f"hint: {hint}", highlight=False, markup=False)
     for line in report.commands:

@@ -18,6 +18,7 @@ from mmedge.cli.output import Allow, JsonLines, Sinks, abandon_stdout, documents
 from mmedge.cli.signals import Stopped, finish
 from mmedge.errors import ConfigError
 from mmedge.pipeline import Percentiles, Pipeline, Statistics
+from mmedge.pipeline.arguments import share_sources
 from mmedge.pipeline.spec import PUSH
 from mmedge.pipeline.statistics import told
 from mmedge.sinks import JsonlSink, Sink
@@ -61,7 +62,11 @@ def parse_inputs(bundle: Bundle | None, pairs: list[str], by_modality: dict[str,
             add(modality, uri, f"--{modality}")
             continue
         kind = {"image": "ImageInput", "audio": "AudioInput", "text": "TextInput"}[modality]
-        names = [n for n, spec in bundle.inputs.items() if type(spec).__name__ == kind]
+        names = [
+            n
+            for n, spec in bundle.inputs.items()
+            if type(spec).__name__ == kind and getattr(spec, "shares", None) is None
+        ]
         if len(names) != 1:
             raise ConfigError(
                 f"the bundle has {len(names)} {modality} inputs {names}",
@@ -75,7 +80,7 @@ def parse_inputs(bundle: Bundle | None, pairs: list[str], by_modality: dict[str,
             where="command line",
             fix="--image 0 --audio mic://default, or --input NAME=URI; run `mmedge devices` to list devices",
         )
-    return uris
+    return uris if bundle is None else share_sources(uris, bundle.inputs)
 
 
 def make_sinks(texts: list[str], *, json: bool) -> list[Sink | str]:

@@ -111,7 +111,7 @@ class AudioFeed:
     """The window's samples -> float32 tensor, or as they are into a TensorRT variant."""
 
     def __init__(self, name: str, spec: AudioInput, *, raw: bool) -> None:
-        self._name, self._raw = name, raw or spec.features is None
+        self._name, self._raw = name, raw or (spec.features is None and spec.gain == 1.0)
         self._preprocess = AudioPreprocessor(spec)
         self._pcm = np.zeros(spec.samples, np.float32)
         self.fill_absent = _Absent(self, spec.raw_shape, "float32")

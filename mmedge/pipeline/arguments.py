@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from mmedge.address import Address
-from mmedge.bundle.manifest import Manifest
+from mmedge.bundle.manifest import AudioInput, ImageInput, Input, Manifest
 from mmedge.capture import parse
 from mmedge.errors import ConfigError
 from mmedge.ipc.channel import MAX_TEXT
@@ -67,6 +67,19 @@ def check_sources(inputs: object) -> dict[str, Address]:
             )
         found[name] = Address(uri)
     return found
+
+
+def share_sources(sources: Mapping[str, Address], inputs: Mapping[str, Input]) -> dict[str, Address]:
+    """Return the sources, and for each input that shares another's and has none of its own, that one's.
+
+    Example:
+        >>> seats: dict[str, Input] = {"a": AudioInput(sample_rate_hz=8000, window_ms=10)}
+        >>> seats["b"] = AudioInput(sample_rate_hz=16000, window_ms=10, shares="a")
+        >>> sorted(share_sources({"a": Address("clip.mp4")}, seats))
+        ['a', 'b']
+    """
+    shared = {n: s.shares for n, s in inputs.items() if isinstance(s, (ImageInput, AudioInput)) and s.shares}
+    return {**sources, **{n: sources[of] for n, of in shared.items() if of in sources and n not in sources}}
 
 
 def check_sinks(sinks: object) -> None:

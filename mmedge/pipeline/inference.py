@@ -50,7 +50,7 @@ class Inference:
         self._statistics = statistics
         self._attached = tuple(attached)
         self._origin = origin
-        self._tasks = bundle.manifest.tasks
+        self._tasks, self._told = bundle.manifest.tasks, bundle.manifest.outputs
         self._validated = validated_masks(bundle.manifest)
         self._interpreters = {
             name: make_interpreter(name, task, bundle.labels(name), self._to_picture(bundle.inputs, task))
@@ -159,7 +159,11 @@ class Inference:
             },
             epoch=dict(snapshot.epoch),
             reason=snapshot.reason,
-        ).attach({name: frame.copy for name, frame in snapshot.frames.items()}, from_ns=from_ns)
+        ).attach(
+            {name: frame.copy for name, frame in snapshot.frames.items()},
+            from_ns=from_ns,
+            outputs=self._outputs() if valid and self._told else None,
+        )
 
     def _run(
         self,
@@ -220,6 +224,10 @@ class Inference:
                 self._interpreters[name].read(self.graph.output(task.output), snapshot)
             except EngineError as error:
                 raise self.graph.reject(task.output, error) from error
+
+    def _outputs(self) -> dict[str, AnyArray]:
+        """Return copies of the outputs that are told as they are and whose stages have run."""
+        return {name: self.graph.output(name).copy() for name in self._told if self.graph.answered(name)}
 
     def _tell(self, name: str, output: str, snapshot: Snapshot) -> TaskResult:
         if self.graph.answered(output):

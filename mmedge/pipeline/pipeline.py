@@ -15,11 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from mmedge.address import Address
-from mmedge.bundle import AudioInput, Bundle, ImageInput, load
-from mmedge.bundle.manifest import TensorInput, TextInput
+from mmedge.bundle import Bundle, load
+from mmedge.bundle.manifest import TextInput
 from mmedge.errors import ConfigError, MmedgeError
 from mmedge.fusion.consent import Consent, check_consent
-from mmedge.ipc.channel import MAX_SAMPLES
 from mmedge.pipeline.arguments import (
     check_capture,
     check_choices,
@@ -32,8 +31,10 @@ from mmedge.pipeline.arguments import (
     chosen_isolation,
     chosen_results,
     described,
+    share_sources,
 )
 from mmedge.pipeline.check import check_run
+from mmedge.pipeline.pushed import pushed_packet
 from mmedge.pipeline.remote import RemoteRuntime
 from mmedge.pipeline.runtime import Runtime
 from mmedge.pipeline.spec import PUSH, RunSpec
@@ -42,15 +43,12 @@ from mmedge.pipeline.unanswered import unanswered
 from mmedge.sinks import Sink, make_sink
 from mmedge.types import (
     Backend,
-    Block,
     Description,
     Engines,
-    Frame,
     Latency,
     Packet,
     Precision,
     Result,
-    Tensor,
     Text,
     Video,
 )
@@ -122,6 +120,10 @@ class Pipeline:
         check_sinks(sinks)
         self._own = not isinstance(bundle, Bundle)
         self.bundle = bundle if isinstance(bundle, Bundle) else load(bundle)
+        own = set(sources)
+        sources = share_sources(sources, self.bundle.inputs)
+        # What is pushed to an input is pushed to those that share its source.
+        self._sharing = {n: [o for o in sources.keys() - own if self.bundle.inputs[o].shares == n] for n in own}  # type: ignore[union-attr]
         self._on_result = on_result
         self._sinks: list[Sink] = []
         self._pushed: Counter[str] = Counter()
@@ -266,45 +268,15 @@ class Pipeline:
         """
         self._check_pushed(name)
         now_ns = time.monotonic_ns()
+        for sharing in self._sharing.get(name, ()):
+            self.push(sharing, array, capture_ns, description=description)
         with self._counted(name):
             check_capture(capture_ns, now_ns, f"input '{name}'")
-            packet = self._packet(name, array, capture_ns=int(capture_ns), arrive_ns=now_ns)
+            spec, seq = self.bundle.inputs[name], self._pushed[name]
+            packet = pushed_packet(name, spec, array, seq=seq, capture_ns=int(capture_ns), arrive_ns=now_ns)
             if description is not None:
                 packet = described(packet, description)
         self._put(packet)
-
-    def _packet(self, name: str, array: npt.NDArray[np.generic], *, capture_ns: int, arrive_ns: int) -> Packet:
-        spec, where = self.bundle.inputs[name], f"input '{name}'"
-        try:
-            array = np.array(array, order="C", copy=True)
-        except Exception as error:  # an object of the user's own may raise anything
-            raise ConfigError(f"the value is not an array: {error}", where=where, fix="push a numpy array") from error
-        if isinstance(spec, TextInput):
-            raise ConfigError("push() does not take text", where=where, fix=f"pipe.text('...', name={name!r})")
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise ConfigError(
-                "the array has values that are not finite", where=where, fix="clean the data before it is pushed"
-            )
-        if not array.size:
-            raise ConfigError("the array is empty", where=where, fix="push at least one value")
-        stamp = {"stream": name, "seq": self._pushed[name], "capture_ns": capture_ns, "arrive_ns": arrive_ns}
-        if isinstance(spec, ImageInput) and array.dtype == np.uint8 and (array.ndim == 2 or array.shape[2:] == (3,)):
-            kind = "gray8" if array.ndim == 2 else "rgb24"
-            height, width = array.shape[:2]
-            return Frame(data=array, format=kind, width=width, height=height, quality="A", **stamp)  # type: ignore[arg-type]
-        if isinstance(spec, AudioInput) and array.dtype == np.float32 and array.ndim == 1:
-            if len(array) > MAX_SAMPLES:
-                raise ConfigError(
-                    f"a block of {len(array)} samples is too long", where=where, fix=f"push up to {MAX_SAMPLES}"
-                )
-            return Block(samples=array, quality="A", **stamp)  # type: ignore[arg-type]
-        if isinstance(spec, TensorInput) and array.dtype == spec.dtype and array.shape == tuple(spec.shape):
-            return Tensor(data=array, quality="A", **stamp)  # type: ignore[arg-type]
-        raise ConfigError(
-            f"{array.dtype} {list(array.shape)} does not fit this input",
-            where=where,
-            fix="image: uint8 (h, w[, 3]); audio: float32 (n,); tensor: as in the manifest",
-        )
 
     @contextmanager
     def _counted(self, name: str) -> Iterator[None]:

@@ -20,6 +20,7 @@ import numpy as np
 from mmedge._native import core
 from mmedge.bundle import load
 from mmedge.bundle.manifest import Manifest
+from mmedge.bundle.references import count_told
 from mmedge.capture.picture import slots_for
 from mmedge.errors import ConfigError, EngineError, FrameExpiredError, InternalError, MmedgeError, internal, shortage
 from mmedge.ipc.channel import FrameHeader, PacketReader, PacketWriter, RingSlot, frame_header, frame_of
@@ -60,11 +61,19 @@ class _Reference(msgspec.Struct, frozen=True, array_like=True):
 
 
 class ResultWriter:
-    """Takes results in the runtime process; the newest are kept for the reader, or all of them."""
+    """Takes results in the runtime process; the newest are kept for the reader, or all of them.
 
-    def __init__(self, control: Control, wake: Wake, *, lossless: bool) -> None:
+    Args:
+        control: To the user's process.
+        wake: Wakes its reader.
+        lossless: Keep all of them.
+        values: Numbers of the outputs that each tells as they are.
+    """
+
+    def __init__(self, control: Control, wake: Wake, *, lossless: bool, values: int = 0) -> None:
         self._control = control
-        self._ring = core.SlotRing(RESULTS, _RESULT_BYTES)
+        self._largest = _RESULT_BYTES + 8 * values
+        self._ring = core.SlotRing(RESULTS, self._largest)
         self._cameras: dict[str, tuple[int, Any]] = {}  # input -> the ring its pictures lie in, and its number
         self._numbers = count(1)
         self._wake = wake
@@ -82,12 +91,13 @@ class ResultWriter:
         """Hand a result over; False when no more are wanted."""
         copies: dict[str, Any] = vars(result).get("frames", {})
         references = {name: self._refer(copy.__self__) for name, copy in copies.items()}
-        data = msgspec.msgpack.encode((result, references, vars(result)["from_ns"]))
-        if len(data) > _RESULT_BYTES:
+        outputs = {name: (array.dtype.str, array.shape, array.tobytes()) for name, array in result.outputs.items()}
+        data = msgspec.msgpack.encode((result, references, vars(result)["from_ns"], outputs))
+        if len(data) > self._largest:
             raise EngineError(
                 f"a result of {len(data)} bytes is too large to leave the runtime process",
                 where="results",
-                fix=f"limit the bundle's tasks (top_k) to {_RESULT_BYTES} bytes, or use isolation='thread'",
+                fix=f"limit the bundle's tasks (top_k) to {self._largest} bytes, or use isolation='thread'",
             )
         while (index := self._ring.acquire(steal=not self._lossless)) < 0:
             if self.ended.wait(0.002):
@@ -129,7 +139,8 @@ def main(link: Link) -> None:
 
     link.on_ring(add)
     with load(spec.bundle) as bundle:
-        results = ResultWriter(link.control, wake_results, lossless=spec.latency == "offline")
+        lossless, values = spec.latency == "offline", count_told(bundle.manifest)
+        results = ResultWriter(link.control, wake_results, lossless=lossless, values=values)
         runtime = Runtime(spec, bundle, results)
 
         def report() -> None:
@@ -187,7 +198,9 @@ class RemoteRuntime:
         self._child: Child | None = None
         self._ring: Any = None
         self._cameras: dict[str, tuple[int, Any]] = {}
-        self._decoder = msgspec.msgpack.Decoder(tuple[Result, dict[str, _Reference | None], int])
+        self._decoder = msgspec.msgpack.Decoder(
+            tuple[Result, dict[str, _Reference | None], int, dict[str, tuple[str, tuple[int, ...], bytes]]]
+        )
         self._error: MmedgeError | None = None
         self._open = self._done = False
         self._counting = threading.Lock()
@@ -307,10 +320,11 @@ class RemoteRuntime:
             if taken is not None:
                 index, _, header = taken
                 size = int.from_bytes(header, "little")
-                result, references, from_ns = self._decoder.decode(self._ring.data(index)[:size])
+                result, references, from_ns, told = self._decoder.decode(self._ring.data(index)[:size])
                 self._ring.release(index)
                 copies = {name: partial(self._copy, name, r) for name, r in references.items()}
-                return result.attach(copies, from_ns=from_ns)
+                outputs = {n: np.frombuffer(raw, kind).reshape(shape).copy() for n, (kind, shape, raw) in told.items()}
+                return result.attach(copies, from_ns=from_ns, outputs=outputs)
             if ended:
                 self._results_wake.set()  # for the next who waits
                 if self._error is not None:

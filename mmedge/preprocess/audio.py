@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import log
+
 import numpy as np
 
 from mmedge._native import core
@@ -41,14 +43,16 @@ class AudioPreprocessor:
                 "the window is shorter than one feature window", where="window_ms", fix="choose a longer window_ms"
             )
         filters = mel_filters(features, spec.sample_rate_hz)
+        # The logarithm of a power of louder sound is larger by a constant, and so is that of its floor.
+        power = spec.gain**2
         try:
             self._features = core.LogMel(
                 features.n_fft,
                 features.window_samples,
                 features.hop_samples,
                 filters,
-                features.floor,
-                features.mean,
+                features.floor / power,
+                features.mean - log(power),
                 features.std,
             )
         except ValueError as error:
@@ -66,6 +70,8 @@ class AudioPreprocessor:
         """
         if self._features is None:
             self.raw(pcm, out)
+            if self.spec.gain != 1.0:
+                out *= np.float32(self.spec.gain)
             return
         _check("pcm", pcm, (self.spec.samples,))
         _check("out", out, self.spec.tensor_shape)

@@ -227,7 +227,8 @@ def mel_power(pcm: FloatArray, spec: AudioInput) -> _Double:
     if features is None:
         raise ConfigError("the input has no features", where="features", fix="declare features of kind log_mel")
     starts = np.arange(spec.tensor_shape[1]) * features.hop_samples
-    frames = pcm[starts[:, None] + np.arange(features.window_samples)] * hann_window(features.window_samples)
+    window = spec.gain * hann_window(features.window_samples)
+    frames = pcm[starts[:, None] + np.arange(features.window_samples)] * window
     power = np.abs(np.fft.rfft(frames, features.n_fft)) ** 2
     return power @ mel_filters(features, spec.sample_rate_hz).astype(np.float64)
 

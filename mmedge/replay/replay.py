@@ -162,12 +162,12 @@ class Replay:
         if event is not None:
             self._compare(event, Decision(snapshot, "answered", result, graph.used_ns, graph.busy, graph.failed))
         if event is not None and self.cutter.same:
-            return msgspec.structs.replace(result, latency_ms=event.latency_ms)
+            return _timed(result, event.latency_ms)
         known_ms = {
             "deliver": round((snapshot.deliver_ns - snapshot.t_ns) / 1e6, 3),
             "ready": round(snapshot.wait_ns / 1e6, 3),
         }
-        return msgspec.structs.replace(result, latency_ms=known_ms)
+        return _timed(result, known_ms)
 
     def _compare(self, event: TriggerEvent, decision: Decision) -> None:
         own = trigger_event(decision)
@@ -188,3 +188,9 @@ class Replay:
         self.differs += 1
         if self.differs == 1:
             log.warning("trigger %d was decided differently: %s", snapshot.seq, what)
+
+
+def _timed(result: Result, latency_ms: dict[str, float]) -> Result:
+    """Return a result, with the outputs that it tells, and other latencies."""
+    other = msgspec.structs.replace(result, latency_ms=latency_ms)
+    return other.attach({}, from_ns=vars(result)["from_ns"], outputs=result.outputs)

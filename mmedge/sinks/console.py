@@ -7,8 +7,9 @@ from rich.table import Table
 
 from mmedge.console import PlainConsole
 from mmedge.errors import ConfigError
-from mmedge.types import Result
+from mmedge.types import AnyArray, Result
 
+_FEW = 4  # values of an output that are shown
 _MAX_ROWS = 8  # boxes of one task in the live table
 
 
@@ -29,9 +30,11 @@ class ConsoleSink:
             self._live.update(_table(result))
             return
         answers = {name: task.gist for name, task in result.tasks.items()}
+        outputs = {name: _output(array) for name, array in result.outputs.items()}
+        answers |= {name: (text,) for name, text in outputs.items()}
         if answers != self._last:
             self._last = answers
-            tasks = "  ".join(f"{name} {task}" for name, task in result.tasks.items())
+            tasks = "  ".join(f"{name} {task}" for name, task in [*result.tasks.items(), *outputs.items()])
             self._console.print(
                 f"{result.t_ns / 1e9:12.3f} s  {tasks}  {_latency(result, '({:.1f} ms)')}",
                 highlight=False,
@@ -51,6 +54,12 @@ def _latency(result: Result, form: str) -> str:
     return form.format(result.latency_ms["end_to_end"]) if "end_to_end" in result.latency_ms else ""
 
 
+def _output(array: AnyArray) -> str:
+    """Return an output that is told as it is, in short."""
+    shape = f"{array.dtype} {list(array.shape)}"
+    return shape if array.size > _FEW else f"{shape} {', '.join(f'{value:.4g}' for value in array.reshape(-1))}"
+
+
 def _table(result: Result) -> Table:
     table = Table(show_header=True, header_style="bold")
     for heading in ("task", "answer", "score"):
@@ -61,6 +70,8 @@ def _table(result: Result) -> Table:
             table.add_row(name, answer, _bar(score))
         if len(rows) > _MAX_ROWS:
             table.add_row(name, f"and {len(rows) - _MAX_ROWS} more", "")
+    for name, array in result.outputs.items():
+        table.add_row(name, _output(array), "")
     seen = "  ".join(f"{'●' if on else '○'} {name}" for name, on in result.present.items())
     table.caption = (
         f"{seen}   {_latency(result, '{:.1f} ms')}   "

@@ -15,7 +15,7 @@ from mmedge.cli import run
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine
 from mmedge.export.brought.infer import last_operator, read_network, task_of
 from mmedge.fusion import load_graph
-from tests.networks import FLOAT, NODE, network, seeing
+from tests.networks import FLOAT, NODE, head, network, seeing, telling
 from tests.texts import tokenizer_json
 
 pytestmark = pytest.mark.parallel
@@ -148,7 +148,7 @@ def test_padding_that_a_text_can_give_is_told(new):
     [
         ([1, 3, 320, 320], [[1, 84, 2100]], ("yolo", 80)),
         ([1, 320, 320, 3], [[1, 5, 2100]], ("yolo", 1)),
-        ([1, 3, 320, 256], [[1, 1680, 6]], ("yolo-objectness", 1)),
+        ([1, 3, 320, 256], [[1, 1680, 6]], ("yolo-objectness", 1)),  # once the number of classes is said
         ([1, 3, 320, 256], [[1, 1500, 6]], None),  # no box per cell, and too many to be the best ones
         ([1, 3, 640, 640], [[1, 25200, 6]], ("yolo-objectness", 1)),
         ([1, 3, 640, 640], [[1, 25200, 85]], ("yolo-objectness", 80)),
@@ -159,19 +159,22 @@ def test_padding_that_a_text_can_give_is_told(new):
     ],
 )
 def test_inspect_and_new_tell_the_same_detectors(tmp_path, capfd, picture, outputs, detector):
-    nodes = [NODE("ReduceMean", ["x"], ["mean"], keepdims=0), NODE("Sigmoid", ["mean"], ["p"])]
-    nodes += [NODE("Expand", ["p", f"shape{k}"], [f"y{k}"]) for k in range(len(outputs))]
-    shapes = {f"shape{k}": np.array(shape) for k, shape in enumerate(outputs)}
-    given = {f"y{k}": (FLOAT, shape) for k, shape in enumerate(outputs)}
-    onnx.save(network(nodes, {"x": (FLOAT, picture)}, given, **shapes), tmp_path / "net.onnx")
+    size = (picture[1], picture[2]) if picture[3] == 3 else (picture[2], picture[3])
+    told = {f"y{k}": head(detector[0] if detector else "yolo", shape[:3], size) for k, shape in enumerate(outputs)}
+    told = {name: np.resize(array, outputs[k]) for k, (name, array) in enumerate(told.items())}
+    onnx.save(telling({"x": (FLOAT, picture)}, **told), tmp_path / "net.onnx")
     assert run(["inspect", str(tmp_path / "net.onnx"), "--json"]) == 0
     told = json.loads(capfd.readouterr().out)["detector"]
     assert told == (None if detector is None else {"layout": detector[0], "classes": detector[1]})
-    code = run(["new", str(tmp_path / "p"), "--from", str(tmp_path / "net.onnx"), "--json"])
+    asked = {"boxes": ["--layout", "boxes"], "yolo-objectness": ["--classes", str((detector or "  ")[1])]}
+    more = asked.get(detector[0], []) if detector else []
+    code = run(["new", str(tmp_path / "p"), "--from", str(tmp_path / "net.onnx"), "--json", *more])
     report = json.loads(capfd.readouterr().out)
+    assert code == 0
     if detector is None:
-        assert code == 2
-        assert str(outputs[0]) in report["where"]
+        assert str(outputs[0]) in report["left"][0]
+        with load(report["bundle"]) as bundle:
+            assert len(bundle.outputs) == len(outputs)
         return
     with load(report["bundle"]) as bundle:
         assert bundle.tasks["net"].detection.layout == detector[0]

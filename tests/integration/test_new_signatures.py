@@ -19,7 +19,7 @@ from mmedge.export.brought import infer
 from mmedge.export.brought.new import from_networks
 from mmedge.export.brought.project_text import joined_labels, rule_text
 from mmedge.export.recipe import RecipeTask
-from tests.networks import FLOAT, NODE, network, seeing
+from tests.networks import FLOAT, NODE, head, network, seeing, telling
 
 pytestmark = pytest.mark.parallel
 
@@ -80,8 +80,7 @@ def test_two_inputs_of_one_network_are_two_devices(new, shape, options):
 def test_a_device_feeds_the_networks_of_its_kind(new):
     shapes = {"a": [1, 3, 16, 16], "b": [1, 3, 8, 8], "c": [1, 16000], "d": [1, 8000]}
     told = new(**{name: answering({"x": shape}, {"y": [1, 3]}) for name, shape in shapes.items()})
-    options = "--input image=0 --input image_b=0 --input audio=mic://default --input audio_d=mic://default"
-    assert told["next"][0].endswith(options)
+    assert told["next"][0].endswith("--image 0 --audio mic://default")
     with load(told["bundle"]) as bundle:
         masks = {mask.present for mask in bundle.manifest.validated_masks}
     assert {("image", "image_b"), ("audio", "audio_d")} <= masks, "a device may be absent with all that it feeds"
@@ -107,7 +106,8 @@ def test_names_say_how_many_of_a_boxs_values_are_scores(new, rows, names):
 
 @pytest.mark.parametrize(("shape", "layout"), [([1, 7, 400], "yolo"), ([1, 400, 8], "yolo-objectness")])
 def test_names_make_boxes_known_on_any_grid(new, shape, layout):
-    told = new(net=answering({"x": [1, 3, 320, 320]}, {"y": shape}, {"task": "detect", "names": "['a', 'b', 'c']"}))
+    picture, names = {"x": (FLOAT, [1, 3, 320, 320])}, {"task": "detect", "names": "['a', 'b', 'c']"}
+    told = new(net=telling(picture, names, y=head(layout, shape, (320, 320))))
     with load(told["bundle"]) as bundle:
         assert bundle.tasks["net"].detection.layout == layout
         assert bundle.labels("net") == ("a", "b", "c")
@@ -279,10 +279,14 @@ def test_a_file_given_twice_is_told(tmp_path, capfd, monkeypatch):
 
 
 def test_a_failure_leaves_nothing_that_was_not_there(tmp_path, capfd):
-    onnx.save(answering(PICTURE, {"y": [1, 5, 16, 16]}), tmp_path / "net.onnx")
+    onnx.save(answering({"x": [1, 3, 320, 320]}, {"y": [1, 84, 2100]}), tmp_path / "net.onnx")
     (tmp_path / "mine").mkdir()
     (tmp_path / "file").touch()
-    for folder, said in (("deep/er/p", "no output looks like"), ("mine", "no output"), ("file", "the path is a file")):
+    for folder, said in (
+        ("deep/er/p", "looks like boxes"),
+        ("mine", "looks like boxes"),
+        ("file", "the path is a file"),
+    ):
         assert run(["new", str(tmp_path / folder), "--from", str(tmp_path / "net.onnx")]) == 2
         assert said in capfd.readouterr().err
     assert {path.name for path in tmp_path.iterdir()} == {"net.onnx", "mine", "file"}
@@ -300,8 +304,10 @@ def test_a_failure_leaves_nothing_that_was_not_there(tmp_path, capfd):
 )
 def test_outputs_that_no_task_fits_are_told_with_what_would(new, inputs, outputs, said):
     told = new(net=answering(inputs, outputs))
-    assert said in told["fix"]
-    assert "Sigmoid" not in told["fix"]
+    with load(told["bundle"]) as bundle:
+        assert (bundle.tasks, bundle.outputs) == ({}, tuple(f"net.{name}" for name in outputs))
+    assert said in told["hints"][0]
+    assert "Sigmoid" not in told["hints"][0]
 
 
 def test_an_embedding_is_no_classification(new):
