@@ -11,6 +11,7 @@ import numpy as np
 
 from mmedge.bundle.manifest import TensorInput, TextInput
 from mmedge.errors import ConfigError
+from mmedge.fusion.stream import least_samples
 from mmedge.preprocess import Tokenizer
 from mmedge.types import AnyArray, Tensors
 
@@ -96,14 +97,14 @@ def raw_samples(recipe: Recipe, count: int | None = None, *, held_out_only: bool
     # The runtime's reader loads the whole capture stack; callers with samples of their own do without.
     from mmedge.replay.samples import raw_samples as read_samples
 
-    sessions = _sessions(recipe)
+    sessions, least = _sessions(recipe), least_samples(recipe.stages, recipe.inputs)
     tokenizers = {n: load_tokenizer(recipe, n) for n, s in recipe.inputs.items() if isinstance(s, TextInput)}
     total = count or recipe.calibration.frames * 3 // 2
     calibration: list[RawSample] = []
     held_out: list[RawSample] = []
     for index, (name, uris) in enumerate(sessions.items()):
         share = max(total // len(sessions) + (index < total % len(sessions)), 3)
-        arrays = read_samples(recipe.inputs, recipe.sync, uris, share, tokenizers=tokenizers)
+        arrays = read_samples(recipe.inputs, recipe.sync, uris, share, tokenizers=tokenizers, least=least)
         # At the very start of a recording an input may not have data yet.
         told = _with_texts(arrays, recipe, _texts(recipe, name, tokenizers))
         complete = (sample for sample in told if recipe.inputs.keys() <= sample.keys())

@@ -214,15 +214,24 @@ class Inference:
     def _read(self, snapshot: Snapshot) -> None:
         # All before any is told: what is told is smoothed, and cannot be taken back.
         for name, task in self._tasks.items():
-            if not self.graph.answered(task.output):
+            if not self._answers(task.output, snapshot):
                 continue
             try:
                 self._interpreters[name].read(self.graph.output(task.output), snapshot)
             except EngineError as error:
                 raise self.graph.reject(task.output, error) from error
 
+    def _answers(self, output: str, snapshot: Snapshot) -> bool:
+        """Tell whether an output rests on inputs, and on such as the bundle was validated with together."""
+        if not self.graph.answered(output):
+            return False
+        unheard = self.graph.unheard(output)
+        if not unheard:
+            return True
+        return frozenset(name for name, on in snapshot.present.items() if on and name not in unheard) in self._validated
+
     def _tell(self, name: str, output: str, snapshot: Snapshot) -> TaskResult:
-        if self.graph.answered(output):
+        if self._answers(output, snapshot):
             return self._interpreters[name].tell(snapshot)
         self._interpreters[name].reset()
         return UNDEFINED

@@ -31,6 +31,7 @@ def raw_samples(
     count: int | None = None,
     *,
     tokenizers: Mapping[str, Tokenizer] | None = None,
+    least: Mapping[str, int] | None = None,
 ) -> Iterator[dict[str, AnyArray]]:
     """Yield what a TensorRT variant would have been fed, trigger by trigger.
 
@@ -40,6 +41,7 @@ def raw_samples(
         uris: Input name -> media file, or for all of them the folder of one recording.
         count: Take only this many triggers, evenly spread over the recording; the media are read twice.
         tokenizers: Of the recorded texts.
+        least: Of a sound, how many samples must have come, or it counts as absent: see ``least_samples`` of a stream.
 
     Yields:
         Input name -> its own copy of the raw array: image uint8 [1, H, W, C], audio float32 [1, samples], text int64
@@ -64,6 +66,8 @@ def raw_samples(
             images[name].raw(frame, pixels)
             sample[name] = pixels
         for name in snapshot.audio_end:
+            if snapshot.audio_end[name] - snapshot.audio_span[name][0] < (least or {}).get(name, 0):
+                continue
             pcm: FloatArray = np.empty(_raw_shape(inputs[name]), np.float32)
             core.read_audio(name, snapshot, pcm.reshape(-1))
             sample[name] = pcm
