@@ -58,7 +58,7 @@ class Fed:
         self.graph: StageGraph = load_graph(bundle, backend="onnxruntime", allow=[__name__])
         attached = dict.fromkeys(seats, True)
         self.sync = Synchronizer(bundle.inputs, attached, {}, bundle.manifest.sync, started_ns=ORIGIN_NS)
-        self.seq = self.done = 0
+        self.seats, self.seq, self.done = seats, 0, 0
 
     def say(self, samples: int, epoch: int = 0) -> list[bool]:
         """Push noise; return at each trigger whether the rule behind the stream has an answer."""
@@ -66,11 +66,9 @@ class Fed:
         t_ns = ORIGIN_NS + self.done * S // RATE
         noise = np.random.default_rng(self.seq).uniform(-1, 1, samples).astype(np.float32)
         stamp: dict[str, Any] = {"seq": self.seq, "arrive_ns": t_ns}
-        if "image" in self.sync.inputs and self.sync.attached.get("image"):
+        if "image" in self.seats:
             dot = np.zeros((8, 8), np.uint8)
-            self.sync.push(
-                Frame(stream="image", capture_ns=t_ns, data=dot, format="gray8", width=8, height=8, **stamp)
-            )
+            self.sync.push(Frame(stream="image", capture_ns=t_ns, data=dot, format="gray8", width=8, height=8, **stamp))
         self.sync.push(Block(stream="audio", epoch=epoch, capture_ns=t_ns, samples=noise, **stamp))
         told = []
         for shot in self.sync.poll():
