@@ -123,10 +123,13 @@ class Index:
     def _seats(self, header: Sequence[str]) -> dict[str, str]:
         """Return input -> column, or raise ConfigError that names what is wrong with the header."""
         modalities = {name: str(spec.__struct_config__.tag) for name, spec in self.recipe.inputs.items()}
-        kinds = list(modalities.values())
-        seats = {
-            name: kind if name not in header and kinds.count(kind) == 1 else name for name, kind in modalities.items()
-        }
+        # A seat that shares another one's source is filled from the same column, unless it has its own.
+        sharing = {name: getattr(spec, "shares", None) or name for name, spec in self.recipe.inputs.items()}
+        kinds = [modalities[name] for name in dict.fromkeys(sharing.values())]
+        seats: dict[str, str] = {}
+        for name, kind in modalities.items():
+            column = name if name in header else sharing[name]
+            seats[name] = kind if column not in header and kinds.count(kind) == 1 else column
         targets = [str(task.column) for task in self._own.values()] + list(self.detections.values())
         if self.labels or self._plain:
             targets.append("label")

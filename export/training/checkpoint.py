@@ -1,4 +1,4 @@
-"""What a training run needs to go on as if it had never been interrupted: written after each epoch, whole or not at all.
+"""What a run needs to go on as if it had never been interrupted: written after each epoch, whole or not at all.
 
 A checkpoint holds tensors and plain values, and is read as such: nothing in it is executed.
 """
