@@ -173,7 +173,7 @@ class Index:
             raise ValueError("the sample has nothing for any input of the recipe")
         return Row(
             line=line,
-            split=cell["split"],  # type: ignore[arg-type]  # it was looked at
+            split=cell["split"],
             group=cell["group"],
             label=label,
             targets=targets,

@@ -11,6 +11,7 @@ import importlib.util
 import os
 import pickle
 import random
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ def identity(recipe: Recipe, dataset: Dataset, limit: int | None) -> dict[str, s
         "recipe": hashlib.sha256(msgspec.json.encode(plain, enc_hook=str)).hexdigest(),
         "data": hashlib.sha256(dataset.digest("train") + dataset.digest("validation")).hexdigest(),
         "code": code.hexdigest(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "limit": str(limit),
     }
 
@@ -109,14 +110,18 @@ class Checkpoint:
         if not self.path.is_file():
             return False
         try:
-            state = torch.load(self.path, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of what it makes of other files
+                state = torch.load(self.path, map_location="cpu", weights_only=True)
             known = state[_KEY]
             told = {key: str(value) for key, value in known["identity"].items()}
             epochs, seconds = int(known["epochs"]), float(known["seconds"])
         except (OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError, pickle.UnpicklingError) as error:
-            text = " ".join(str(error).split())[:200]
-            fix = "train again without --resume"
-            raise ConfigError(f"cannot read the checkpoint: {text}", where=str(self.path), fix=fix) from error
+            raise ConfigError(
+                "cannot read the checkpoint: it is damaged, or holds more than tensors and plain values",
+                where=str(self.path),
+                fix="train again without --resume",
+            ) from error
         self.check(told, self.path)
         self.epochs, self.seconds = epochs, seconds
         return True

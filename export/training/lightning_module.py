@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import random
+from functools import partial
 from typing import Any, cast
 
 import lightning
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -46,12 +50,12 @@ class Training(lightning.LightningModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Return fresh random pairs for every epoch."""
-        if self._chance is not None:  # Lightning asks more than once before it goes on, and each loader draws
-            set_random_state(self._chance)
         return self._loader("train", shuffle=True)
 
     def on_train_epoch_start(self) -> None:
-        """Go on with chance as it comes."""
+        """Let chance stand where it stood, if the run was interrupted."""
+        if self._chance is not None:
+            set_random_state(self._chance)
         self._chance = None
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -128,15 +132,29 @@ class Training(lightning.LightningModule):
         return Truth(labels=batch["labels"], present=there, none=none, values=values.get(name))
 
     def _loader(self, split: Split, *, shuffle: bool) -> DataLoader[Any]:
+        # Of seed and epoch alone: Lightning makes iterators as often as it likes, and each of them would draw.
+        drawn = hashlib.sha256(f"{self.recipe.seed} {self.current_epoch} {split}".encode()).digest()
+        chance = int.from_bytes(drawn[:7], "big")
+        samples = self.dataset.split(split, epoch=self.current_epoch)
+        order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(chance))
         train = self.recipe.train
         return DataLoader(
-            cast("Any", self.dataset.split(split, epoch=self.current_epoch)),
+            cast("Any", samples),
             batch_size=train.batch_size,
-            shuffle=shuffle,
+            sampler=order.tolist() if shuffle else None,
             drop_last=False,
             num_workers=train.workers,
             collate_fn=self.dataset.collate,
+            generator=torch.Generator(),
+            worker_init_fn=partial(_seed_worker, chance),
         )
+
+
+def _seed_worker(chance: int, worker: int) -> None:
+    seed = (chance + worker) % 2**32
+    torch.manual_seed(seed)
+    np.random.seed(seed)
+    random.seed(seed)
 
 
 def fast(device: torch.device) -> bool:

@@ -122,7 +122,7 @@ class StageRunner:
         self._watched = tuple((index, seat) for index, seat in self._seats if seat in fed)
         self.producers = tuple({stage.name: stage for stage, _ in self._links.values()}.values())
         self.direct = sum(1 << index for index, seat in self._seats if seat in spec.inputs.values())
-        self.behind = any(stage.waits or stage.behind for stage in self.producers)
+        self.behind: bool = any(stage.waits or stage.behind for stage in self.producers)
         self._follows = spec.on in (None, "change")  # a link that is new makes it due
         self._every_ns = None if spec.every_ms is None else round(spec.every_ms * 1e6)
         self.outputs = dict(engine.outputs)

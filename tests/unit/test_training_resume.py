@@ -94,14 +94,9 @@ def test_an_interrupted_run_equals_an_uninterrupted_one(
             resume = True
     assert not path.exists()
     report = train_and_save(recipe, output=path, resume=True, progress=False)
-    if workers == 0:  # with workers, chance is drawn in another order
-        assert_same(weights(recipe, path), whole)
-    else:
-        other = tmp_path / "other"
-        train_and_save(recipe, output=other, progress=False)
-        assert_same(weights(recipe, path), weights(recipe, other))
+    assert_same(weights(recipe, path), whole)
     assert report.seconds > 0
-    assert sorted(file.name for file in tmp_path.iterdir() if file.is_file()) in (["w"], ["other", "w"])
+    assert [file.name for file in tmp_path.iterdir() if file.is_file()] == ["w"]
 
 
 def interrupted(recipe: Recipe, path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
