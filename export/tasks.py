@@ -246,6 +246,11 @@ def task_loss(task: RecipeTask, outputs: Tensor, truth: Truth) -> Tensor:
     return (kind.losses(outputs, target) * defined).sum() / defined.sum().clamp_min(1)
 
 
+def boxed_tasks(recipe: Recipe) -> tuple[str, ...]:
+    """Return the detections that are trained, those with a ``column``: ``Sample.boxes`` has boxes for each."""
+    return tuple(name for name, task in recipe.tasks.items() if task.kind == "detection" and task.column is not None)
+
+
 def valued_tasks(recipe: Recipe) -> tuple[str, ...]:
     """Return the tasks whose targets are of the sample, not of its inputs: ``Sample.targets`` has one for each."""
     kinds = ((name, task, KINDS[task.kind]) for name, task in recipe.tasks.items())

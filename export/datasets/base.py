@@ -16,10 +16,11 @@ import torch
 
 from mmedge.bundle.manifest import AudioInput, ImageInput, Input, TensorInput, TextInput
 from mmedge.errors import ConfigError
-from mmedge.types import AnyArray
+from mmedge.types import AnyArray, FloatArray
 
 from ..recipe import Recipe
-from ..tasks import valued_tasks
+from ..tasks import boxed_tasks, valued_tasks
+from .boxes import in_network
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -39,12 +40,15 @@ class Sample:
         age_ms: Per input, how old its data are at the moment of the sample; 0 where nothing is said.
         targets: Per task that answers with a number, that number, in the task's unit; per task with a ``column`` the
             number of its class, of a verification 0 or 1; unknown where nothing is said.
+        boxes: Per detection with a ``column``, float32 [n, 5]: class number, x1, y1, x2, y2 in 0..1 of the raw frame;
+            unknown where nothing is said, none where the array is empty.
     """
 
     inputs: dict[str, AnyArray]
     labels: dict[str, int]
     age_ms: dict[str, float] = field(default_factory=dict)
     targets: dict[str, float] = field(default_factory=dict)
+    boxes: dict[str, FloatArray] = field(default_factory=dict)
 
 
 class Samples(Protocol):
@@ -118,7 +122,8 @@ class Dataset(ABC):
 
         Returns:
             ``inputs`` (name -> raw tensor), ``labels`` int64, ``present`` float32 and ``age_ms`` float32
-            [batch, n_inputs]; ``targets`` (task -> float32 [batch], NaN for unknown) for ``valued_tasks``.
+            [batch, n_inputs]; ``targets`` (task -> float32 [batch], NaN for unknown) for ``valued_tasks``; ``boxes``
+            (task -> of each sample float32 [n, 5]: class, corners in pixels of the network's input; None for unknown).
 
         Raises:
             ConfigError: If an array does not fit its input, is a sequence of an input that feeds no stage with a
@@ -154,7 +159,17 @@ class Dataset(ABC):
         batch = {"inputs": inputs, "labels": labels, "present": present, "age_ms": age_ms}
         if valued := valued_tasks(self.recipe):
             batch["targets"] = {n: torch.tensor([s.targets.get(n, math.nan) for s in samples]) for n in valued}
+        if boxed := boxed_tasks(self.recipe):
+            batch["boxes"] = {name: [self._boxes(name, sample) for sample in samples] for name in boxed}
         return batch
+
+    def _boxes(self, task: str, sample: Sample) -> torch.Tensor | None:
+        boxes, detection = sample.boxes.get(task), self.recipe.tasks[task].detection
+        if boxes is None or detection is None or detection.input not in sample.inputs:
+            return None
+        spec = self.inputs[detection.input]
+        assert isinstance(spec, ImageInput)
+        return torch.from_numpy(in_network(np.asarray(boxes, np.float32).reshape(-1, 5), spec))
 
 
 def _stacked(name: str, spec: Input, arrays: Sequence[AnyArray | None], *, sequences: bool) -> AnyArray:

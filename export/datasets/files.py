@@ -13,15 +13,12 @@ from mmedge.extras import require
 from mmedge.preprocess import ImagePreprocessor
 from mmedge.types import AnyArray, ByteArray, FloatArray, Frame
 
+from .problems import UnusableFileError
 from .speech import read_audio
 
 MAX_SIDE = 16_384  # pixels, as of any source
 # A small file can be a picture of any size; OpenCV reads this when it is loaded.
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_SIDE**2))
-
-
-class UnusableFileError(Exception):
-    """Says of a file why it cannot be a sample."""
 
 
 def read_file(path: Path, spec: ImageInput | AudioInput | TensorInput, shown: str) -> AnyArray:
@@ -81,6 +78,16 @@ def _picture(path: Path, spec: ImageInput, shown: str) -> ByteArray:
     if max(picture.shape) > MAX_SIDE:
         raise UnusableFileError(f"the image '{shown}' has a side of more than {MAX_SIDE} pixels")
     return picture
+
+
+def picture_shape(path: Path, spec: ImageInput, shown: str) -> tuple[int, int]:
+    """Return rows and columns of a picture as it is shown.
+
+    Raises:
+        UnusableFileError: If it cannot be read.
+    """
+    picture = _array_picture(path, spec, shown) if _is_array(path) else _picture(path, spec, shown)
+    return picture.shape[0], picture.shape[1]
 
 
 def _array_picture(path: Path, spec: ImageInput, shown: str) -> ByteArray:

@@ -16,15 +16,16 @@ import numpy as np
 
 from mmedge.bundle.manifest import AudioInput, ImageInput, TensorInput, TextInput
 from mmedge.errors import ConfigError
-from mmedge.types import AnyArray
+from mmedge.types import AnyArray, FloatArray
 
 from ..recipe import Recipe
 from ..tokenizer import load_tokenizer
 from .base import SPLITS, Dataset, Sample, Samples, Split
+from .boxes import in_frame, read_boxes
 from .decoded import DecodedCache, decoded_bytes, decoded_key, file_hash
-from .files import MAX_SIDE, UnusableFileError, read_file
+from .files import MAX_SIDE, picture_shape, read_file
 from .index import Index, Row
-from .problems import TOLD, Problems
+from .problems import TOLD, Problems, UnusableFileError
 
 __all__ = ["MAX_SIDE", "Folder", "Row"]
 
@@ -60,6 +61,8 @@ class Folder(Dataset):
         self._tokenizers = {n: load_tokenizer(recipe, n) for n, s in recipe.inputs.items() if isinstance(s, TextInput)}
         self.rows = index.read()
         self._hashes: dict[Path, str] = {}
+        self._boxed = {name: d.input for name in index.detections if (d := recipe.tasks[name].detection) is not None}
+        self._shapes: dict[Path, tuple[int, int]] = {}  # of pictures with boxes
         self._cache = DecodedCache(round(recipe.data.cache_gb * 1e9))
         self._versions = tuple(_versions(recipe))
 
@@ -76,7 +79,9 @@ class Folder(Dataset):
         order = {split: number for number, split in enumerate(SPLITS)}
         rows = sorted(self.rows, key=lambda row: order[row.split])
         decoded = [(row, n, s) for row in rows for n in row.files if not isinstance(s := self.inputs[n], TensorInput)]
-        self._cache.plan({self._key(row, name): decoded_bytes(spec) for row, name, spec in decoded})
+        sizes = {self._key(row, name): decoded_bytes(spec) for row, name, spec in decoded}
+        boxed = {row.files[seat] for row in rows for task, seat in self._boxed.items() if task in row.boxes}
+        self._cache.plan({**{self._shape_key(path): 16 for path in boxed & self._hashes.keys()}, **sizes})
 
     def check(self) -> None:
         """Decode every file that is not kept yet, and look at the splits; what cannot be used is told all at once.
@@ -99,6 +104,12 @@ class Folder(Dataset):
             for name, path in row.files.items():
                 if fault := bad.get((path, name)):
                     problems.add(row.line, fault)
+        for row in self.rows:
+            if row.line not in problems:
+                try:
+                    self._boxes_of(row)
+                except UnusableFileError as error:
+                    problems.add(row.line, str(error))
         problems.raise_any()
         for warning in self.doubts():
             _log.warning("%s: %s", self._index, warning)
@@ -175,7 +186,30 @@ class Folder(Dataset):
             self._tokenizers[name].ids(text, ids)
             inputs[name] = ids[0]
         labels = dict.fromkeys(inputs, row.label)
-        return Sample(inputs=inputs, labels=labels, age_ms=row.age_ms, targets=dict(row.targets))
+        boxes = self._boxes_of(row)
+        return Sample(inputs=inputs, labels=labels, age_ms=row.age_ms, targets=dict(row.targets), boxes=boxes)
+
+    def _boxes_of(self, row: Row) -> dict[str, FloatArray]:
+        found: dict[str, FloatArray] = {}
+        for task, cell in row.boxes.items():
+            seat = self._boxed[task]
+            spec, path = self.recipe.inputs[seat], row.files.get(seat)
+            if path is None:
+                raise UnusableFileError(f"there are boxes of '{task}', but no picture '{seat}'")
+            assert isinstance(spec, ImageInput)
+            if path not in self._shapes:
+                kept = self._cache.get(self._shape_key(path)) if path in self._hashes else None
+                if kept is None:
+                    kept = np.array(picture_shape(path, spec, str(self._shown(path))))
+                    if path in self._hashes:
+                        self._cache.put(self._shape_key(path), kept)
+                self._shapes[path] = (int(kept[0]), int(kept[1]))
+            boxes = read_boxes(cell, self.recipe.tasks[task].labels, self.folder)
+            found[task] = in_frame(boxes, spec, self._shapes[path])
+        return found
+
+    def _shape_key(self, path: Path) -> str:
+        return decoded_key(self._hashes[path], path.suffix, TensorInput(shape=(2,)), ("shape", *self._versions))
 
     def _decoded(self, path: Path, name: str) -> AnyArray:
         spec = self.recipe.inputs[name]

@@ -9,6 +9,10 @@ from mmedge.errors import ConfigError
 TOLD = 20  # lines of one message
 
 
+class UnusableFileError(Exception):
+    """Says of a file why it cannot be a sample."""
+
+
 class Problems:
     """Collects what is wrong, by the line of a file.
 
@@ -23,6 +27,9 @@ class Problems:
     def add(self, line: int, message: str) -> None:
         """Note what is wrong with a line; the first thing counts."""
         self._found.setdefault(line, message)
+
+    def __contains__(self, line: int) -> bool:
+        return line in self._found
 
     def raise_any(self) -> None:
         """Raise if anything was noted.

@@ -15,7 +15,8 @@ from ..datasets.base import Dataset, Samples, class_names
 from ..models.staged import StagedModel
 from ..preprocess.torch_module import preprocessors
 from ..recipe import Recipe, RecipeTask
-from ..tasks import KINDS, Truth, valued_tasks
+from ..tasks import KINDS, Truth, boxed_tasks, valued_tasks
+from .boxes import f1
 from .masks import all_masks, as_tensor
 from .targets import none_class
 from .validated_masks import Judged, has_all
@@ -111,6 +112,36 @@ def predict(
         )
         for mask, found in parts.items()
     }
+
+
+def box_scores(
+    model: StagedModel, dataset: Dataset, samples: Samples, recipe: Recipe, limit: int | None = None
+) -> dict[str, float]:
+    """Return detection -> mean F1 of its pictures (see ``boxes.f1``), with the inputs that are there.
+
+    Args:
+        model: The model; left in evaluation mode.
+        dataset: The samples' data set.
+        samples: What to run.
+        recipe: Its detections with a column are looked at.
+        limit: Take only this many batches.
+    """
+    found: dict[str, list[Tensor]] = {name: [] for name in boxed_tasks(recipe)}
+    if not found:
+        return {}
+    model.eval()
+    device = next(model.parameters()).device
+    preprocess = preprocessors(dataset.inputs).to(device)
+    size = recipe.train.batch_size
+    with torch.inference_mode():
+        for first in range(0, len(samples) if limit is None else min(limit * size, len(samples)), size):
+            batch = dataset.collate([samples[k] for k in range(first, min(first + size, len(samples)))])
+            inputs = {name: preprocess[name](raw.to(device)) for name, raw in batch["inputs"].items()}
+            outputs = model(inputs, batch["present"].to(device), batch["age_ms"].to(device))
+            for name, scores in found.items():
+                task = recipe.tasks[name]
+                scores.append(f1(task, outputs[task.output].cpu(), batch["boxes"][name]))
+    return {name: round(float(torch.cat(scores).mean()), 4) for name, scores in found.items() if sum(map(len, scores))}
 
 
 def counts(recipe: Recipe, found: Mapping[Mask, Predictions]) -> dict[str, dict[str, Judged]]:

@@ -13,12 +13,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from mmedge.bundle.manifest import ImageInput
+
 from ..datasets.base import Batch, Dataset, Split, class_names
 from ..models.staged import StagedModel
 from ..preprocess.torch_module import preprocessors
 from ..recipe import Recipe
-from ..tasks import KINDS, Truth, task_loss
+from ..tasks import KINDS, Truth, boxed_tasks, task_loss
 from .augment import augment
+from .boxes import box_loss, f1
 from .checkpoint import Checkpoint, set_random_state
 from .masks import as_tensor, modality_dropout
 from .progress import TASK
@@ -47,6 +50,7 @@ class Training(lightning.LightningModule):
         self.model, self.dataset, self.recipe = model, dataset, recipe
         self.preprocess = preprocessors(dataset.inputs)
         self.names = tuple(recipe.inputs)
+        self.boxed = {d.input for name in boxed_tasks(recipe) if (d := recipe.tasks[name].detection) is not None}
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Return fresh random pairs for every epoch."""
@@ -83,7 +87,11 @@ class Training(lightning.LightningModule):
         self.log("validation", loss, prog_bar=True, batch_size=len(batch["present"]))
         for name, task in self.recipe.tasks.items():
             kind = KINDS[task.kind]
-            if kind.trained and len(judged := kind.judge(task, outputs[task.output], self._truth(name, batch))):
+            if name in batch.get("boxes", {}):
+                judged = f1(task, outputs[task.output], batch["boxes"][name])
+                if len(judged):
+                    self.log(TASK + name, judged.mean(), batch_size=len(judged))
+            elif kind.trained and len(judged := kind.judge(task, outputs[task.output], self._truth(name, batch))):
                 self.log(TASK + name, judged.mean(), batch_size=len(judged))
 
     def configure_optimizers(self) -> Any:
@@ -104,7 +112,8 @@ class Training(lightning.LightningModule):
         with torch.no_grad():
             for name, raw in batch["inputs"].items():
                 x = self.preprocess[name](raw)
-                inputs[name] = augment(x, self.dataset.inputs[name]) if varied else x
+                # What moves a picture would have to move its boxes.
+                inputs[name] = augment(x, self.dataset.inputs[name]) if varied and name not in self.boxed else x
         present = cast("Tensor", batch["present"])
         first = modality_dropout(present, self.recipe.train.modality_dropout) if train else present
         with torch.autocast(present.device.type, torch.bfloat16, enabled=fast(present.device)):
@@ -120,10 +129,17 @@ class Training(lightning.LightningModule):
         return loss, there
 
     def _tasks(self, outputs: dict[str, Tensor], batch: Batch, present: Tensor) -> Tensor:
-        losses = [
-            task.loss_weight * task_loss(task, outputs[task.output], self._truth(name, batch, present))
-            for name, task in self.recipe.tasks.items()
-        ]
+        losses: list[Tensor] = []
+        for name, task in self.recipe.tasks.items():
+            if task.detection is not None and name in batch.get("boxes", {}):
+                spec = self.dataset.inputs[task.detection.input]
+                assert isinstance(spec, ImageInput)
+                there = present[:, self.names.index(task.detection.input)].tolist()
+                boxes = [found if on else None for found, on in zip(batch["boxes"][name], there, strict=True)]
+                loss = box_loss(task, outputs[task.output], boxes, spec.size)
+            else:
+                loss = task_loss(task, outputs[task.output], self._truth(name, batch, present))
+            losses.append(task.loss_weight * loss)
         return torch.stack(losses).sum()
 
     def _truth(self, name: str, batch: Batch, present: Tensor | None = None) -> Truth:

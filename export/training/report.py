@@ -31,6 +31,7 @@ class TrainReport:
         metrics: Task -> what its figures are: an accuracy unless this says ``mae``.
         temperature: Task -> temperature calibrated on validation.
         test: Condition -> task -> mask -> accuracy.
+        boxes: Condition (``validation`` is one) -> detection -> mean F1 of its pictures at an overlap of 0.5.
         rivalries: How each task does with all inputs beside the best single one.
         seeds: What all seeds gave, where there were several.
     """
@@ -43,6 +44,7 @@ class TrainReport:
     metrics: dict[str, str] = field(default_factory=dict)
     temperature: dict[str, float] = field(default_factory=dict)
     test: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+    boxes: dict[str, dict[str, float]] = field(default_factory=dict)
     rivalries: list[Rivalry] = field(default_factory=list)
     seeds: Seeds | None = None
 
@@ -62,7 +64,7 @@ class TrainReport:
         for task, masks in self.validation.items():
             value = next(iter(masks.values()))
             return -value if self.metrics.get(task) == "mae" else value
-        return 0.0
+        return next(iter(self.boxes.get("validation", {}).values()), 0.0)
 
     def spread_over(self, runs: Sequence[TrainReport], kept: int) -> None:
         """Take up what several seeds gave, this one the best of them."""
@@ -88,6 +90,7 @@ class TrainReport:
             "samples": self.samples,
             "temperature": self.temperature,
             "test": self.test,
+            **({"boxes": self.boxes} if any(self.boxes.values()) else {}),
             "fusion": [rivalry.to_dict() for rivalry in self.rivalries],
             "warnings": [str(rivalry) for rivalry in self.rivalries if rivalry.worse],
             **({} if self.seeds is None else {"seeds": {**msgspec.to_builtins(self.seeds), "note": self.seeds.note}}),
@@ -120,6 +123,10 @@ class TrainReport:
             if rivalry.lags:
                 label = ("warning:", "bold yellow") if rivalry.worse else ("note:", "bold")
                 console.print(styled(label, f" {rivalry}"), highlight=False)
+        for condition, found in self.boxes.items():
+            for task, value in found.items():
+                told = f"{condition}: boxes of {task} are found with F1 {100 * value:.1f} % (overlap 0.5)"
+                console.print(told, highlight=False)
         heat = ", ".join(f"{name} {value:.2f}" for name, value in self.temperature.items())
         console.print(f"trained in {self.seconds:.0f} s; temperatures: {heat}", highlight=False)
         if self.path is not None:
