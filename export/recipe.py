@@ -45,13 +45,16 @@ class Data(_Strict, frozen=True, kw_only=True):
 
     Attributes:
         dataset: ``"pkg.mod:Class"``, called with ``recipe`` and ``options``.
-        folder: Folder with ``index.csv`` (columns split, group, label, image, audio, text), relative to the recipe.
+        folder: Folder with ``index.csv`` (split, group, targets, a column for each input), relative to the recipe.
         options: Passed to the data set.
+        cache_gb: What is decoded of a folder's files is kept in the user's cache, which so may grow to this size; 0:
+            nothing is kept.
     """
 
     dataset: str | None = None
     folder: str | None = None
     options: dict[str, Any] = {}
+    cache_gb: Annotated[float, msgspec.Meta(ge=0)] = 8.0
 
 
 class Model(_Strict, frozen=True, kw_only=True):
@@ -90,12 +93,15 @@ class RecipeTask(Task, frozen=True, kw_only=True):
             ``within`` places away), ``map`` (boxes, at an overlap of 0.5), ``value`` (a number), ``cosine`` or ``sqnr``
             of the output. By default ``label``, of detections ``map``, of regressions ``value``.
         within: Places, for ``metric = "within"``.
+        column: The sample as a whole has a target of its own for this task: the column of a folder's ``index.csv`` that
+            holds it, or ``Sample.targets`` of a data set class. Without, classes are those that the inputs show.
     """
 
     labels: tuple[str, ...] = ()  # type: ignore[assignment]
-    loss_weight: float = 1.0
+    loss_weight: Annotated[float, msgspec.Meta(ge=0)] = 1.0
     metric: Literal["label", "within", "map", "value", "cosine", "sqnr"] | None = None
     within: Annotated[int, msgspec.Meta(ge=0)] = 1
+    column: Annotated[str, msgspec.Meta(min_length=1)] | None = None
 
     def in_manifest(self, labels: str, **changes: Any) -> Task:
         """Return the task as the manifest has it; ``labels`` is the file of its labels, if it has any."""
@@ -103,16 +109,21 @@ class RecipeTask(Task, frozen=True, kw_only=True):
 
 
 class Train(_Strict, frozen=True, kw_only=True):
-    """How the model is trained; without ``augment`` on what the data set gives, which then varies enough itself."""
+    """How the model is trained; without ``augment`` on what the data set gives, which then varies enough itself.
 
-    epochs: int = 10
-    batch_size: int = 64
+    Attributes:
+        seeds: So many are trained, from ``seed`` on, and the best on validation is kept.
+    """
+
+    epochs: Annotated[int, msgspec.Meta(ge=1)] = 10
+    batch_size: Annotated[int, msgspec.Meta(ge=1)] = 64
     learning_rate: float = 1e-3
     weight_decay: float = 1e-2
-    modality_dropout: float = 0.15
+    modality_dropout: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.15
     augment: bool = True
-    workers: int = 2
+    workers: Annotated[int, msgspec.Meta(ge=0)] = 2
     weights: str | None = None
+    seeds: Annotated[int, msgspec.Meta(ge=1, le=100)] = 1
 
 
 class Calibration(_Strict, frozen=True, kw_only=True):

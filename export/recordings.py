@@ -11,6 +11,7 @@ import numpy as np
 
 from mmedge.bundle.manifest import AudioInput, ImageInput, TensorInput, TextInput
 from mmedge.errors import CheckError, ConfigError
+from mmedge.fusion.stream import least_samples
 from mmedge.preprocess import Tokenizer
 from mmedge.types import AnyArray, Tensors
 
@@ -207,11 +208,11 @@ def raw_samples(recipe: Recipe, count: int | None = None, *, held_out_only: bool
 
     if (path := plain_files(recipe)) is not None:
         return _of_files(recipe, path, count, held_out_only=held_out_only)
-    sessions = _sessions(recipe)
+    sessions, least = _sessions(recipe), least_samples(recipe.stages, recipe.inputs)
     needed = [name for name, spec in recipe.inputs.items() if not isinstance(spec, TextInput)]
     tokenizers = {n: load_tokenizer(recipe, n) for n, s in recipe.inputs.items() if isinstance(s, TextInput)}
     # At the very start of a recording an input may not have data yet.
-    triggers = [count_triggers(recipe.inputs, recipe.sync, uris, needed) for uris in sessions.values()]
+    triggers = [count_triggers(recipe.inputs, recipe.sync, uris, needed, least=least) for uris in sessions.values()]
     if 0 in triggers:
         raise ConfigError(
             "the recording has no moment at which every input has data",
@@ -230,7 +231,9 @@ def raw_samples(recipe: Recipe, count: int | None = None, *, held_out_only: bool
         wanted = [(n, index) for n, index in enumerate(own) if late[n] or not held_out_only]
         texts = _texts(recipe, name, tokenizers)
         indices = [index for _, index in wanted]
-        arrays = read_samples(recipe.inputs, recipe.sync, uris, tokenizers=tokenizers, needed=needed, chosen=indices)
+        arrays = read_samples(
+            recipe.inputs, recipe.sync, uris, tokenizers=tokenizers, needed=needed, chosen=indices, least=least
+        )
         for (number, _), sample in zip(wanted, arrays, strict=True):
             said = {n: lines[number % len(lines)] for n, lines in texts.items()}
             places[late[number]].append(spool.add(said | sample))

@@ -27,7 +27,8 @@ class Truth:
         labels: int64 [batch, n_inputs], the class that each input shows, -1 for unknown.
         present: float32 [batch, n_inputs].
         none: Class that means nothing is shown.
-        values: float32 [batch], what a task with ``valued`` should answer, NaN for unknown.
+        values: float32 [batch], what a task of ``valued_tasks`` should answer: a number, the number of a class, or of
+            a verification 0 or 1; NaN for unknown.
     """
 
     labels: Tensor
@@ -95,6 +96,10 @@ class TaskKind:
         """
         raise TypeError(f"{type(self).__name__} does not implement losses")
 
+    def certain(self, task: RecipeTask, outputs: Tensor, truth: Truth) -> Tensor:
+        """Return which samples have one right answer, bool [batch]: those that ``judge`` judges."""
+        return self.target(task, outputs, truth)[1]
+
     def judge(self, task: RecipeTask, outputs: Tensor, truth: Truth) -> Tensor:
         """Return 1 where an answer is right and 0 where not, or its error, float32 [certain]; only certain targets."""
         raise TypeError(f"{type(self).__name__} does not implement judge")
@@ -126,13 +131,19 @@ class _Classification(TaskKind):
     def target(self, task: RecipeTask, outputs: Tensor, truth: Truth) -> tuple[Tensor, Tensor]:
         from .training.targets import classification_target
 
-        target = classification_target(truth.labels, truth.present, outputs.shape[1], truth.none)
+        labels = truth.labels
+        if truth.values is not None:  # the sample's class is that of everything that is there
+            labels = truth.values.nan_to_num(nan=-1).long()[:, None].expand_as(truth.present)
+        target = classification_target(labels, truth.present, outputs.shape[1], truth.none)
         return target, target.sum(1) > 0
 
     def losses(self, outputs: Tensor, target: Tensor) -> Tensor:
         from torch.nn import functional
 
         return functional.cross_entropy(outputs, target, reduction="none")
+
+    def certain(self, task: RecipeTask, outputs: Tensor, truth: Truth) -> Tensor:
+        return self.target(task, outputs, truth)[0].amax(1) == 1
 
     def judge(self, task: RecipeTask, outputs: Tensor, truth: Truth) -> Tensor:
         best, answer = self.target(task, outputs, truth)[0].max(1)
@@ -145,6 +156,9 @@ class _Verification(TaskKind):
     def target(self, task: RecipeTask, outputs: Tensor, truth: Truth) -> tuple[Tensor, Tensor]:
         from .training.targets import verification_target
 
+        if truth.values is not None:
+            enough = truth.present.sum(1) >= min(2, truth.present.shape[1])
+            return truth.values.nan_to_num(), ~truth.values.isnan() & enough
         return verification_target(truth.labels, truth.present, truth.none)
 
     def losses(self, outputs: Tensor, target: Tensor) -> Tensor:
@@ -294,6 +308,12 @@ def task_loss(task: RecipeTask, outputs: Tensor, truth: Truth) -> Tensor:
     return (kind.losses(outputs, target) * defined).sum() / defined.sum().clamp_min(1)
 
 
+def boxed_tasks(recipe: Recipe) -> tuple[str, ...]:
+    """Return the detections that are trained, those with a ``column``: ``Sample.boxes`` has boxes for each."""
+    return tuple(name for name, task in recipe.tasks.items() if task.kind == "detection" and task.column is not None)
+
+
 def valued_tasks(recipe: Recipe) -> tuple[str, ...]:
-    """Return the tasks whose targets are numbers: ``Sample.targets`` has one for each."""
-    return tuple(name for name, task in recipe.tasks.items() if KINDS[task.kind].valued)
+    """Return the tasks whose targets are of the sample, not of its inputs: ``Sample.targets`` has one for each."""
+    kinds = ((name, task, KINDS[task.kind]) for name, task in recipe.tasks.items())
+    return tuple(name for name, task, kind in kinds if kind.valued or (kind.trained and task.column is not None))

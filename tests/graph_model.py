@@ -149,17 +149,17 @@ class Reference:
                 else:
                     self.memory[name].seen = None
         for name, spec in self.specs.items():
-            memory = self.memory[name]
+            memory, seen = self.memory[name], self._seen(name, present)
             if (
-                not self.depends[name] & present
+                not self.depends[name] & seen
                 or spec.mode != "async"
                 or memory.t_ms is None
                 or memory.started
                 or memory.ran
             ):
                 continue
-            if self._due(name, plan, present):
-                self._start(name, plan, present)
+            if self._due(name, plan, seen):
+                self._start(name, plan, seen)
         return present
 
     def _start(self, name: str, plan: Plan, present: set[str]) -> None:
@@ -216,9 +216,23 @@ class Reference:
     def _take(self, memory: Memory, output: FloatArray, t_ms: float) -> None:
         memory.output, memory.t_ms, memory.fault = output, t_ms, False
 
+    def _reach(self, name: str) -> set[str]:
+        """The seats that a stage hears of: a stream tells nothing before its first step."""
+        if is_stream(self.specs[name], SEATS):
+            return {"sound"} if self.memory[name].t_ms is not None else set()
+        sources = self.specs[name].inputs.values()
+        links = (s.partition(".")[0] for s in sources if s not in SEATS and not s.startswith("@"))
+        return {s for s in sources if s in SEATS}.union(*(self._reach(producer) for producer in links))
+
+    def _seen(self, name: str, present: set[str]) -> set[str]:
+        if is_stream(self.specs[name], SEATS):
+            return present
+        return present - (self.depends[name] - self._reach(name))
+
     def _stage(self, name: str, plan: Plan, present: set[str]) -> bool:
         spec, memory = self.specs[name], self.memory[name]
         stream = is_stream(spec, SEATS)
+        there, present = present, self._seen(name, present)
         if not self.depends[name] & present:
             if stream:
                 self._show(memory, ZERO)
@@ -243,7 +257,7 @@ class Reference:
         except EngineError:
             return False
         if memory.t_ms is not None:
-            for seat in self.depends[name] & present:
+            for seat in self.depends[name] & there:
                 self.age[seat] = max(self.age[seat], plan.t_ms - memory.t_ms)
         return True
 
@@ -295,7 +309,7 @@ class Reference:
             elif source == "@present":
                 feeds[tensor] = np.array([seat in present for seat in SEATS], np.float32)
             elif source == "@age_ms":
-                feeds[tensor] = np.array([self.age.get(seat, 0.0) for seat in SEATS], np.float32)
+                feeds[tensor] = np.array([self.age[s] if s in present else 0.0 for s in SEATS], np.float32)
             elif source.startswith("@const"):
                 feeds[tensor] = np.float32(7)
             elif source.startswith("@state"):

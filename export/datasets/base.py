@@ -16,10 +16,11 @@ import torch
 
 from mmedge.bundle.manifest import AudioInput, ImageInput, Input, TensorInput, TextInput
 from mmedge.errors import ConfigError
-from mmedge.types import AnyArray
+from mmedge.types import AnyArray, FloatArray
 
 from ..recipe import Recipe
-from ..tasks import valued_tasks
+from ..tasks import boxed_tasks, valued_tasks
+from .boxes import in_network
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -37,13 +38,17 @@ class Sample:
         labels: Per input, the class it shows, a number into the classification task's labels. Inputs that
             name different classes make a conflict.
         age_ms: Per input, how old its data are at the moment of the sample; 0 where nothing is said.
-        targets: Per task that answers with a number, that number, in the task's unit; unknown where nothing is said.
+        targets: Per task that answers with a number, that number, in the task's unit; per task with a ``column`` the
+            number of its class, of a verification 0 or 1; unknown where nothing is said.
+        boxes: Per detection with a ``column``, float32 [n, 5]: class number, x1, y1, x2, y2 in 0..1 of the raw frame;
+            unknown where nothing is said, none where the array is empty.
     """
 
     inputs: dict[str, AnyArray]
     labels: dict[str, int]
     age_ms: dict[str, float] = field(default_factory=dict)
     targets: dict[str, float] = field(default_factory=dict)
+    boxes: dict[str, FloatArray] = field(default_factory=dict)
 
 
 class Samples(Protocol):
@@ -94,16 +99,18 @@ class Dataset(ABC):
         return b"" if file is None else Path(file).read_bytes()
 
     def check(self) -> None:
-        """Raise ConfigError if a group is in more than one split."""
-        for index, one in enumerate(SPLITS):
-            for other in SPLITS[index + 1 :]:
-                shared = sorted(self.groups(one) & self.groups(other))
-                if shared:
-                    raise ConfigError(
-                        f"group '{shared[0]}' is in both {one} and {other}",
-                        where="data",
-                        fix="put every sample of a group into one split",
-                    )
+        """Raise ConfigError if groups are in more than one split; names them all, up to a dozen."""
+        found = [
+            f"group '{group}' is in both {one} and {other}"
+            for index, one in enumerate(SPLITS)
+            for other in SPLITS[index + 1 :]
+            for group in sorted(self.groups(one) & self.groups(other))
+        ]
+        if found:
+            more = [f"and {len(found) - 12} more"] if len(found) > 12 else []
+            raise ConfigError(
+                "; ".join([*found[:12], *more]), where="data", fix="put every sample of a group into one split"
+            )
 
     def collate(self, samples: Sequence[Sample]) -> Batch:
         """Return a batch: absent inputs are zeros (texts padding), their label is -1 and their presence 0.
@@ -115,8 +122,8 @@ class Dataset(ABC):
 
         Returns:
             ``inputs`` (name -> raw tensor), ``labels`` int64, ``present`` float32 and ``age_ms`` float32
-            [batch, n_inputs]; ``targets`` (task -> float32 [batch], NaN for unknown) where a task answers with
-            a number.
+            [batch, n_inputs]; ``targets`` (task -> float32 [batch], NaN for unknown) for ``valued_tasks``; ``boxes``
+            (task -> of each sample float32 [n, 5]: class, corners in pixels of the network's input; None for unknown).
 
         Raises:
             ConfigError: If an array does not fit its input, is a sequence of an input that feeds no stage with a
@@ -152,7 +159,17 @@ class Dataset(ABC):
         batch = {"inputs": inputs, "labels": labels, "present": present, "age_ms": age_ms}
         if valued := valued_tasks(self.recipe):
             batch["targets"] = {n: torch.tensor([s.targets.get(n, math.nan) for s in samples]) for n in valued}
+        if boxed := boxed_tasks(self.recipe):
+            batch["boxes"] = {name: [self._boxes(name, sample) for sample in samples] for name in boxed}
         return batch
+
+    def _boxes(self, task: str, sample: Sample) -> torch.Tensor | None:
+        boxes, detection = sample.boxes.get(task), self.recipe.tasks[task].detection
+        if boxes is None or detection is None or detection.input not in sample.inputs:
+            return None
+        spec = self.inputs[detection.input]
+        assert isinstance(spec, ImageInput)
+        return torch.from_numpy(in_network(np.asarray(boxes, np.float32).reshape(-1, 5), spec))
 
 
 def _stacked(name: str, spec: Input, arrays: Sequence[AnyArray | None], *, sequences: bool) -> AnyArray:
@@ -201,21 +218,22 @@ def _empty(spec: Input) -> AnyArray:
 
 
 def class_labels(recipe: Recipe) -> tuple[str, ...]:
-    """Return the class names of the recipe's classification tasks, which must share them.
+    """Return the class names of the recipe's classification tasks without a ``column``, which must share them.
 
     Raises:
-        ConfigError: If there is no classification task, or two with different labels.
+        ConfigError: If there is no such task, or two with different labels.
     """
-    names = {task.labels for task in recipe.tasks.values() if task.kind == "classification"}
+    names = {task.labels for task in recipe.tasks.values() if task.kind == "classification" and task.column is None}
     if len(names) != 1:
         raise ConfigError(
             "a data set needs one classification task, whose classes it labels",
             where="tasks",
-            fix="declare one classification task, or several with the same labels",
+            fix="declare one classification task, or several with the same labels; give others a column of their own",
         )
     return names.pop()
 
 
 def class_names(recipe: Recipe) -> tuple[str, ...]:
-    """Return the class names of the first classification task."""
-    return next((task.labels for task in recipe.tasks.values() if task.kind == "classification"), ())
+    """Return the class names of the first classification task whose classes are those that inputs show."""
+    tasks = recipe.tasks.values()
+    return next((task.labels for task in tasks if task.kind == "classification" and task.column is None), ())

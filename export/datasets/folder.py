@@ -1,63 +1,51 @@
-"""A folder with ``index.csv``: ``split,group,label,image,audio,text``, one sample a line, and how old its data are."""
+"""A folder with ``index.csv``: one sample a line, its targets, what each input was given, and how old that was."""
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import math
+import logging
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from importlib import import_module
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
-from mmedge.bundle.manifest import AudioInput, ImageInput, TextInput
+from mmedge.bundle.manifest import AudioInput, ImageInput, TensorInput, TextInput
 from mmedge.errors import ConfigError
-from mmedge.extras import require
-from mmedge.preprocess import ImagePreprocessor
-from mmedge.types import AnyArray, ByteArray, FloatArray, Frame
+from mmedge.types import AnyArray, FloatArray
 
 from ..recipe import Recipe
-from ..tasks import valued_tasks
 from ..tokenizer import load_tokenizer
-from .base import SPLITS, Dataset, Sample, Samples, Split, class_labels, class_names
-from .speech import read_audio
+from .base import SPLITS, Dataset, Sample, Samples, Split
+from .boxes import in_frame, read_boxes
+from .decoded import DecodedCache, decoded_bytes, decoded_key, file_hash
+from .files import MAX_SIDE, picture_shape, read_file
+from .index import Index, Row
+from .problems import TOLD, Problems, UnusableFileError
 
-MAX_SIDE = 16_384  # pixels, as of any source
-# A small file can be a picture of any size; OpenCV reads this when it is loaded.
-os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_SIDE**2))
-_COLUMNS = ("split", "group", "label", "image", "audio", "text")
-_AGES = ("image_age_ms", "audio_age_ms", "text_age_ms")  # may follow
+__all__ = ["MAX_SIDE", "Folder", "Row"]
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Row:
-    """One line of the index: its class, or the number that it is of; what is there, by input name."""
-
-    line: int
-    split: Split
-    group: str
-    label: int
-    value: float | None
-    files: dict[str, Path] = field(default_factory=dict)
-    texts: dict[str, str] = field(default_factory=dict)
-    age_ms: dict[str, float] = field(default_factory=dict)
+_log = logging.getLogger("mmedge.export")
+_T = TypeVar("_T")
 
 
 class Folder(Dataset):
     """Your own data. An empty cell means that the input is absent; file names are relative to the folder.
 
-    The column ``label`` holds a class, or the number that a regression should answer. The column ``text``
-    holds the text itself; ``image_age_ms``, ``audio_age_ms`` and ``text_age_ms`` may follow.
+    Pictures are what OpenCV reads, sounds what FFmpeg reads, arrays of either and of tensors ``.npy``; a column of a
+    text input holds the text itself. Several inputs of one modality have columns of their own names.
 
     Args:
-        recipe: With at most one image, one audio and one text input.
+        recipe: Its inputs and the columns of its tasks.
         folder: Where ``index.csv`` lies.
         **options: There are none yet.
 
     Raises:
-        ConfigError: Names the line of ``index.csv`` that cannot be used.
+        ConfigError: Names the lines of ``index.csv`` that cannot be used.
     """
 
     def __init__(self, recipe: Recipe, folder: Path, **options: object) -> None:
@@ -68,42 +56,104 @@ class Folder(Dataset):
                 f"unknown option '{name}' of a folder data set", where=f"data.options.{name}", fix="remove it"
             )
         self.folder = folder
-        self.valued = valued_tasks(recipe)
-        self.labels = class_labels(recipe) if not self.valued or class_names(recipe) else ()
-        if self.valued and self.labels:
-            raise ConfigError(
-                "the label of a folder's sample is a class or a number, not both",
-                where=f"tasks.{self.valued[0]}",
-                fix="write a data set class: its samples have 'labels' and 'targets'",
-            )
-        self.seats: dict[str, str] = {}
-        for name, spec in recipe.inputs.items():
-            kind = spec.__struct_config__.tag
-            if kind not in _COLUMNS or kind in self.seats:
-                raise ConfigError(
-                    "a folder fills one image, one audio and one text input",
-                    where=f"inputs.{name}",
-                    fix="remove the input",
-                )
-            self.seats[kind] = name
+        index = Index(recipe, folder)
+        self.labels, self._index = index.labels, index.path
         self._tokenizers = {n: load_tokenizer(recipe, n) for n, s in recipe.inputs.items() if isinstance(s, TextInput)}
-        self.rows = tuple(self._read())
-        for split in SPLITS:
-            if not any(row.split == split for row in self.rows):
-                raise ConfigError(
-                    f"there are no samples of split '{split}'", where=str(self._index), fix="add samples of this split"
-                )
-
-    @property
-    def _index(self) -> Path:
-        return self.folder / "index.csv"
+        self.rows = index.read()
+        self._hashes: dict[Path, str] = {}
+        self._boxed = {name: d.input for name in index.detections if (d := recipe.tasks[name].detection) is not None}
+        self._shapes: dict[Path, tuple[int, int]] = {}  # of pictures with boxes
+        self._cache = DecodedCache(round(recipe.data.cache_gb * 1e9))
+        self._versions = tuple(_versions(recipe))
 
     def prepare(self) -> None:
-        """Check that every file is there; they are read when needed."""
+        """See that every file is there, and decide which of them are kept decoded; they are read when needed."""
+        problems = Problems(self._index)
         for row in self.rows:
             for path in row.files.values():
-                if not path.is_file():
-                    raise self._error(f"there is no file '{self._shown(path)}'", row.line)
+                if path not in self._hashes and not path.is_file():
+                    problems.add(row.line, f"there is no file '{self._shown(path)}'")
+        problems.raise_any()
+        files = {path for row in self.rows for path in row.files.values()} - self._hashes.keys()
+        self._hashes |= _in_parallel(file_hash, files)
+        order = {split: number for number, split in enumerate(SPLITS)}
+        rows = sorted(self.rows, key=lambda row: order[row.split])
+        decoded = [(row, n, s) for row in rows for n in row.files if not isinstance(s := self.inputs[n], TensorInput)]
+        sizes = {self._key(row, name): decoded_bytes(spec) for row, name, spec in decoded}
+        boxed = {row.files[seat] for row in rows for task, seat in self._boxed.items() if task in row.boxes}
+        self._cache.plan({**{self._shape_key(path): 16 for path in boxed & self._hashes.keys()}, **sizes})
+
+    def check(self) -> None:
+        """Decode every file that is not kept yet, and look at the splits; what cannot be used is told all at once.
+
+        Raises:
+            ConfigError: If a group is in two splits, or files cannot be used: names their lines.
+        """
+        super().check()
+        self.prepare()
+        wanted: dict[tuple[Path, str], Row] = {}
+        for row in self.rows:
+            for name, path in row.files.items():
+                wanted.setdefault((path, name), row)
+        pending = [key for key, row in wanted.items() if self._key(row, key[1]) not in self._cache]
+        if pending:
+            _log.info("decoding %d files", len(pending))
+        bad = _in_parallel(self._fault, pending)
+        problems = Problems(self._index)
+        for row in self.rows:
+            for name, path in row.files.items():
+                if fault := bad.get((path, name)):
+                    problems.add(row.line, fault)
+        for row in self.rows:
+            if row.line not in problems:
+                try:
+                    self._boxes_of(row)
+                except UnusableFileError as error:
+                    problems.add(row.line, str(error))
+        problems.raise_any()
+        for warning in self.doubts():
+            _log.warning("%s: %s", self._index, warning)
+
+    def _fault(self, key: tuple[Path, str]) -> str | None:
+        try:
+            self._decoded(*key)
+        except UnusableFileError as error:
+            return str(error)
+        return None
+
+    def doubts(self) -> list[str]:
+        """Return what can be trained with, but is hardly meant: classes that no sample shows, files in two splits."""
+        found = []
+        for what, names, of in self._classes():
+            seen = {split: Counter(of(row) for row in self.rows if row.split == split) for split in SPLITS}
+            unseen = [name for number, name in enumerate(names) if seen["train"][number] == 0]
+            if unseen:
+                found.append(f"no sample of split 'train' has the {what} {_listed(unseen)}")
+            for split in SPLITS[1:]:
+                new = [name for name in unseen if seen[split][names.index(name)]]
+                if new:
+                    found.append(f"split '{split}' has the {what} {_listed(new)}, which training never sees")
+        where: dict[tuple[str, str], dict[Split, Row]] = defaultdict(dict)
+        for row in self.rows:
+            for name, path in row.files.items():
+                if path in self._hashes:
+                    where[name, self._hashes[path]].setdefault(row.split, row)
+        shared = [(name, rows) for (name, _), rows in where.items() if len(rows) > 1]
+        if shared:
+            name, rows = shared[0]
+            lines = " and ".join(f"line {row.line} ({split})" for split, row in rows.items())
+            more = f", and {len(shared) - 1} more" if len(shared) > 1 else ""
+            found.append(f"the same file is in several splits: '{name}' of {lines}{more}")
+        return found
+
+    def _classes(self) -> list[tuple[str, tuple[str, ...], Callable[[Row], int]]]:
+        columns: list[tuple[str, tuple[str, ...], Callable[[Row], int]]] = []
+        if self.labels:
+            columns.append(("label", self.labels, lambda row: row.label))
+        for name, task in self.recipe.tasks.items():
+            if task.column is not None and task.labels and task.kind != "detection":
+                columns.append((task.column, task.labels, partial(_class_of, name)))
+        return columns
 
     def split(self, name: Split, *, epoch: int = 0) -> Samples:
         """Return the samples of a split, in the order of the index."""
@@ -116,113 +166,107 @@ class Folder(Dataset):
     def digest(self, name: Split) -> bytes:
         """Return the hashes of the index and of all files of a split."""
         files = [self._index, *(path for row in self.rows if row.split == name for path in row.files.values())]
-        return b"".join(hashlib.sha256(path.read_bytes()).digest() for path in files if path.is_file())
+        there = [path for path in files if path in self._hashes or path.is_file()]
+        return b"".join(bytes.fromhex(self._hashes.get(path) or file_hash(path)) for path in there)
 
     def load(self, row: Row) -> Sample:
-        """Return one sample: images fitted into ``frame``, sound cut to its last window or padded in front, tokens."""
+        """Return one sample: images fitted into ``frame``, sound cut to its last window or padded in front, tokens.
+
+        Raises:
+            ConfigError: If a file cannot be used; names the line.
+        """
         inputs: dict[str, AnyArray] = {}
         for name, path in row.files.items():
-            spec = self.recipe.inputs[name]
-            assert isinstance(spec, (ImageInput, AudioInput))
-            inputs[name] = self._image(path, spec, row) if isinstance(spec, ImageInput) else _sound(path, spec)
+            try:
+                inputs[name] = self._decoded(path, name)
+            except UnusableFileError as error:
+                raise ConfigError(str(error), where=f"{self._index}:{row.line}", fix="correct this line") from error
         for name, text in row.texts.items():
             ids = np.empty(self.recipe.inputs[name].tensor_shape, np.int64)  # type: ignore[union-attr]
             self._tokenizers[name].ids(text, ids)
             inputs[name] = ids[0]
-        targets = {} if row.value is None else dict.fromkeys(self.valued, row.value)
-        return Sample(inputs=inputs, labels=dict.fromkeys(inputs, row.label), age_ms=row.age_ms, targets=targets)
+        labels = dict.fromkeys(inputs, row.label)
+        boxes = self._boxes_of(row)
+        return Sample(inputs=inputs, labels=labels, age_ms=row.age_ms, targets=dict(row.targets), boxes=boxes)
 
-    def _image(self, path: Path, spec: ImageInput, row: Row) -> ByteArray:
-        cv2 = require("cv2", "reading images")
-        try:
-            picture = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE if spec.color == "gray" else cv2.IMREAD_COLOR)
-        except cv2.error as error:  # of sizes that it does not take
-            raise self._error(f"cannot read the image '{self._shown(path)}': {error.err}", row.line) from error
-        if picture is None:
-            raise self._error(f"cannot read the image '{self._shown(path)}'", row.line)
-        if max(picture.shape) > MAX_SIDE:
-            raise self._error(f"the image '{self._shown(path)}' has a side of more than {MAX_SIDE} pixels", row.line)
-        # As a TensorRT variant is given it: fitted from its own aspect. OpenCV has turned it as its EXIF says.
-        height, width = picture.shape[:2]
-        frame = Frame(
-            stream=str(path),
-            seq=0,
-            capture_ns=0,
-            arrive_ns=0,
-            data=picture,
-            format="gray8" if picture.ndim == 2 else "bgr24",
-            width=width,
-            height=height,
-        )
-        out = np.empty(spec.raw_shape, np.uint8)
-        ImagePreprocessor(spec).raw(frame, out)
-        result: ByteArray = out[0]
-        return result
+    def _boxes_of(self, row: Row) -> dict[str, FloatArray]:
+        found: dict[str, FloatArray] = {}
+        for task, cell in row.boxes.items():
+            seat = self._boxed[task]
+            spec, path = self.recipe.inputs[seat], row.files.get(seat)
+            if path is None:
+                raise UnusableFileError(f"there are boxes of '{task}', but no picture '{seat}'")
+            assert isinstance(spec, ImageInput)
+            if path not in self._shapes:
+                kept = self._cache.get(self._shape_key(path)) if path in self._hashes else None
+                if kept is None:
+                    kept = np.array(picture_shape(path, spec, str(self._shown(path))))
+                    if path in self._hashes:
+                        self._cache.put(self._shape_key(path), kept)
+                self._shapes[path] = (int(kept[0]), int(kept[1]))
+            boxes = read_boxes(cell, self.recipe.tasks[task].labels, self.folder)
+            found[task] = in_frame(boxes, spec, self._shapes[path])
+        return found
 
-    def _read(self) -> Iterator[Row]:
-        try:
-            with self._index.open(newline="", encoding="utf-8") as file:
-                reader = csv.reader(file)
-                header = next(reader, [])
-                ages = header[len(_COLUMNS) :]
-                if tuple(header[: len(_COLUMNS)]) != _COLUMNS or len({*ages} & {*_AGES}) != len(ages):
-                    expected = f"{','.join(_COLUMNS)}, and after them any of {','.join(_AGES)}"
-                    raise self._error(f"expected the columns {expected}, got {','.join(header)}", 1)
-                for cells in reader:
-                    yield self._row(header, cells, reader.line_num)
-        except OSError as error:
-            raise ConfigError(
-                f"cannot read the index: {error.strerror}", where=str(self._index), fix="check data.folder"
-            ) from error
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise ConfigError(
-                f"not a CSV file in UTF-8: {error}", where=str(self._index), fix="save it as UTF-8"
-            ) from error
+    def _shape_key(self, path: Path) -> str:
+        return decoded_key(self._hashes[path], path.suffix, TensorInput(shape=(2,)), ("shape", *self._versions))
 
-    def _row(self, header: list[str], cells: list[str], line: int) -> Row:
-        if len(cells) != len(header):
-            raise self._error(f"expected {len(header)} cells, got {len(cells)}", line)
-        cell = dict(zip(header, cells, strict=True))
-        if cell["split"] not in SPLITS:
-            raise self._error(f"unknown split '{cell['split']}', one of {', '.join(SPLITS)}", line)
-        if not cell["group"]:
-            raise self._error("the group is empty; name the speaker, site or session", line)
-        value = self._value(cell["label"], line) if self.valued else None
-        if value is None and cell["label"] not in self.labels:
-            raise self._error(f"unknown label '{cell['label']}', one of {', '.join(self.labels)}", line)
-        there = {name: cell[kind] for kind, name in self.seats.items() if cell[kind].strip()}
-        texts = {name: there.pop(name) for name in self._tokenizers if name in there}
-        files = {name: self.folder / file for name, file in there.items()}
-        if not files and not texts:
-            raise self._error("the sample has nothing for any input of the recipe", line)
-        label = self.labels.index(cell["label"]) if value is None else -1
-        ages = {name: self._age(cell.get(f"{kind}_age_ms") or "0", line) for kind, name in self.seats.items()}
-        split, group = cell["split"], cell["group"]
-        return Row(line=line, split=split, group=group, label=label, value=value, files=files, texts=texts, age_ms=ages)
+    def _decoded(self, path: Path, name: str) -> AnyArray:
+        spec = self.recipe.inputs[name]
+        assert isinstance(spec, (ImageInput, AudioInput, TensorInput))
+        key = self._key_of(path, name)
+        kept = None if key is None else self._cache.get(key)
+        if kept is not None:
+            return kept
+        array = read_file(path, spec, str(self._shown(path)))
+        if key is not None:
+            self._cache.put(key, array)
+        return array
 
-    def _value(self, cell: str, line: int) -> float:
-        try:
-            value = float(cell)
-        except ValueError:
-            value = math.nan
-        if not math.isfinite(value):
-            raise self._error(f"the label '{cell}' is not a number", line)
-        return value
+    def _key(self, row: Row, name: str) -> str:
+        key = self._key_of(row.files[name], name)
+        assert key is not None, "it was prepared"
+        return key
 
-    def _age(self, cell: str, line: int) -> float:
-        try:
-            age = float(cell)
-        except ValueError:
-            age = math.nan
-        if not 0 <= age < math.inf:
-            raise self._error(f"'{cell}' is not an age in ms", line)
-        return age
+    def _key_of(self, path: Path, name: str) -> str | None:
+        content = self._hashes.get(path)
+        spec = self.recipe.inputs[name]
+        return None if content is None else decoded_key(content, path.suffix, spec, self._versions)
 
     def _shown(self, path: Path) -> Path:
         return path.relative_to(self.folder) if path.is_relative_to(self.folder) else path
 
-    def _error(self, message: str, line: int) -> ConfigError:
-        return ConfigError(message, where=f"{self._index}:{line}", fix="correct this line")
+
+def _class_of(task: str, row: Row) -> int:
+    return int(row.targets.get(task, -1))
+
+
+def _listed(names: Iterable[str]) -> str:
+    names = list(names)
+    more = f" and {len(names) - TOLD} more" if len(names) > TOLD else ""
+    return ", ".join(f"'{name}'" for name in names[:TOLD]) + more
+
+
+def _versions(recipe: Recipe) -> Iterable[str]:
+    """Yield the versions of what decodes the files of a recipe's inputs."""
+    for kind, module in ((ImageInput, "cv2"), (AudioInput, "av")):
+        if any(isinstance(spec, kind) for spec in recipe.inputs.values()):
+            try:
+                yield f"{module} {import_module(module).__version__}"
+            except ImportError:  # a file says so when it is read
+                yield f"{module} -"
+
+
+_K = TypeVar("_K")
+
+
+def _in_parallel(work: Callable[[_K], _T], items: Iterable[_K]) -> dict[_K, _T]:
+    """Return item -> what ``work`` gives; the decoders leave Python's lock."""
+    items = list(items)
+    if not items:
+        return {}
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        return dict(zip(items, pool.map(work, items), strict=True))
 
 
 class _Rows:
@@ -234,8 +278,3 @@ class _Rows:
 
     def __getitem__(self, index: int) -> Sample:
         return self._folder.load(self._rows[index])
-
-
-def _sound(path: Path, spec: AudioInput) -> FloatArray:
-    sound = read_audio(path, spec.sample_rate_hz)[-spec.samples :]
-    return np.pad(sound, (spec.samples - len(sound), 0)).astype(np.float32)

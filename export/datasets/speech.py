@@ -283,4 +283,6 @@ def read_audio(path: Path, rate_hz: int, form: str | None = None, **options: str
             frames += resampler.resample(None)
     except (av.FFmpegError, OSError) as error:
         raise SourceError(f"cannot read sound: {error}", where=str(path), fix="check the file") from error
+    if not frames:
+        raise SourceError("the sound has no samples", where=str(path), fix="give a file with sound in it")
     return np.concatenate([frame.to_ndarray()[0] for frame in frames])

@@ -15,7 +15,8 @@ from ..datasets.base import Dataset, Samples, class_names
 from ..models.staged import StagedModel
 from ..preprocess.torch_module import preprocessors
 from ..recipe import Recipe, RecipeTask
-from ..tasks import KINDS, Truth, valued_tasks
+from ..tasks import KINDS, Truth, boxed_tasks, valued_tasks
+from .boxes import f1
 from .masks import all_masks, as_tensor
 from .targets import none_class
 from .validated_masks import Judged, has_all
@@ -32,16 +33,32 @@ class Predictions:
         labels: int64 [n, n_inputs].
         present: float32 [n, n_inputs]: the mask, in each row.
         values: Task -> float32 [n], its target where that is a number, NaN for unknown.
+        index: int64 [n], which samples of the split these are, in rising order.
     """
 
     logits: dict[str, Tensor]
     labels: Tensor
     present: Tensor
     values: dict[str, Tensor] = field(default_factory=dict)
+    index: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
 
     def truth(self, task: str, none: int | None) -> Truth:
         """Return what is known of the samples, for one task."""
         return Truth(labels=self.labels, present=self.present, none=none, values=self.values.get(task))
+
+    def where(self, kept: Tensor) -> Predictions:
+        """Return some of the samples: ``kept`` is bool [n], or int64 [m], their rows."""
+        return Predictions(
+            logits={name: value[kept] for name, value in self.logits.items()},
+            labels=self.labels[kept],
+            present=self.present[kept],
+            values={name: value[kept] for name, value in self.values.items()},
+            index=self.index[kept],
+        )
+
+    def take(self, index: Tensor) -> Predictions:
+        """Return the samples ``index``, int64 [m], all of which are among these."""
+        return self.where(torch.searchsorted(self.index, index))
 
 
 def predict(
@@ -67,7 +84,7 @@ def predict(
         cast("Any", samples), train.batch_size, num_workers=train.workers, collate_fn=dataset.collate
     )
     masks = {mask: as_tensor(mask, names) for mask in all_masks(names)}
-    parts: dict[Mask, list[tuple[dict[str, Tensor], Tensor, Tensor, dict[str, Tensor]]]] = {mask: [] for mask in masks}
+    parts: dict[Mask, list[Predictions]] = {mask: [] for mask in masks}
     with torch.inference_mode():
         for number, batch in enumerate(loader):
             if limit is not None and number >= limit:
@@ -81,16 +98,50 @@ def predict(
                 kept = has_all(batch["present"], row)
                 logits = {name: outputs[task.output].cpu()[kept] for name, task in recipe.tasks.items()}
                 values = {name: value[kept] for name, value in batch.get("targets", {}).items()}
-                parts[mask].append((logits, batch["labels"][kept], present[kept], values))
+                index = kept.nonzero()[:, 0] + number * train.batch_size
+                labels = batch["labels"][kept]
+                part = Predictions(logits=logits, labels=labels, present=present[kept], values=values, index=index)
+                parts[mask].append(part)
     return {
         mask: Predictions(
-            logits={name: torch.cat([part[0][name] for part in found]) for name in recipe.tasks},
-            labels=torch.cat([part[1] for part in found]),
-            present=torch.cat([part[2] for part in found]),
-            values={name: torch.cat([part[3][name] for part in found]) for name in valued_tasks(recipe)},
+            logits={name: torch.cat([part.logits[name] for part in found]) for name in recipe.tasks},
+            labels=torch.cat([part.labels for part in found]),
+            present=torch.cat([part.present for part in found]),
+            values={name: torch.cat([part.values[name] for part in found]) for name in valued_tasks(recipe)},
+            index=torch.cat([part.index for part in found]),
         )
         for mask, found in parts.items()
     }
+
+
+def box_scores(
+    model: StagedModel, dataset: Dataset, samples: Samples, recipe: Recipe, limit: int | None = None
+) -> dict[str, float]:
+    """Return detection -> mean F1 of its pictures (see ``boxes.f1``), with the inputs that are there.
+
+    Args:
+        model: The model; left in evaluation mode.
+        dataset: The samples' data set.
+        samples: What to run.
+        recipe: Its detections with a column are looked at.
+        limit: Take only this many batches.
+    """
+    found: dict[str, list[Tensor]] = {name: [] for name in boxed_tasks(recipe)}
+    if not found:
+        return {}
+    model.eval()
+    device = next(model.parameters()).device
+    preprocess = preprocessors(dataset.inputs).to(device)
+    size = recipe.train.batch_size
+    with torch.inference_mode():
+        for first in range(0, len(samples) if limit is None else min(limit * size, len(samples)), size):
+            batch = dataset.collate([samples[k] for k in range(first, min(first + size, len(samples)))])
+            inputs = {name: preprocess[name](raw.to(device)) for name, raw in batch["inputs"].items()}
+            outputs = model(inputs, batch["present"].to(device), batch["age_ms"].to(device))
+            for name, scores in found.items():
+                task = recipe.tasks[name]
+                scores.append(f1(task, outputs[task.output].cpu(), batch["boxes"][name]))
+    return {name: round(float(torch.cat(scores).mean()), 4) for name, scores in found.items() if sum(map(len, scores))}
 
 
 def counts(recipe: Recipe, found: Mapping[Mask, Predictions]) -> dict[str, dict[str, Judged]]:

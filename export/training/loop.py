@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +17,20 @@ import torch
 
 from mmedge.errors import ConfigError
 
-from ..datasets.base import Dataset
+from ..datasets.base import Dataset, class_names
 from ..datasets.folder import Folder
 from ..models.staged import StagedModel
 from ..recipe import Recipe, check_recipe
 from ..tasks import KINDS
+from .checkpoint import Checkpoint, identity
+from .compare import rivalries
 from .dry_run import dry_run
-from .evaluate import accuracies, counts, predict, temperatures
+from .evaluate import accuracies, box_scores, counts, predict, temperatures
 from .quiet import quiet
 from .report import TrainReport
+from .targets import none_class
 from .validated_masks import mask_figures
-from .weights import import_named, make_model, save_weights
+from .weights import import_named, load_weights, make_model, save_weights
 
 logger = logging.getLogger("mmedge.export")
 
@@ -55,6 +62,8 @@ def train(
     *,
     output: str | Path | None = None,
     seed: int | None = None,
+    seeds: int | None = None,
+    resume: bool = False,
     limit: int | None = None,
     progress: bool = True,
 ) -> StagedModel:
@@ -64,21 +73,23 @@ def train(
         recipe: Data, model, tasks and hyper-parameters.
         output: Weights file; by default the recipe's, or none if it names none.
         seed: Instead of the recipe's.
+        seeds: Train so many, from ``seed`` on, and keep the best on validation; instead of the recipe's.
+        resume: Go on after the last epoch of a run that was interrupted, as if it had not been; from the beginning
+            where there was none.
         limit: Stop after this many training batches, and evaluate on as many.
-        progress: Show a bar (on a terminal) and the table.
+        progress: Show a bar (on a terminal) or a line per epoch, and the table.
 
     Returns:
         The trained model in evaluation mode.
 
     Raises:
-        ConfigError: If the recipe cannot be trained.
+        ConfigError: If the recipe cannot be trained, or what is to be resumed is of another run.
         MissingDependencyError: If the data need a package or command that is not there.
 
     Example:
         >>> export.train(export.Recipe.load("recipes/av_digits.toml"))  # doctest: +SKIP
     """
-    with recipe.importable():
-        model, report = _train(recipe, output, seed, limit, progress)
+    model, report = _Run(recipe, output, seed, seeds, limit, progress=progress)(resume=resume)
     if progress:
         report.print()
     return model
@@ -89,6 +100,8 @@ def train_and_save(
     *,
     output: str | Path | None = None,
     seed: int | None = None,
+    seeds: int | None = None,
+    resume: bool = False,
     limit: int | None = None,
     progress: bool = True,
 ) -> TrainReport:
@@ -97,84 +110,176 @@ def train_and_save(
     Args:
         recipe: The recipe.
         output: Weights file.
-        seed: Instead of the recipe's.
+        seed: Random seed.
+        seeds: How many seeds.
+        resume: Go on with an interrupted run.
         limit: Stop after this many training batches.
-        progress: Show a bar on a terminal.
+        progress: Show a bar on a terminal, a line per epoch elsewhere.
 
     Returns:
         The report.
     """
-    with recipe.importable():
-        return _train(recipe, output, seed, limit, progress)[1]
+    return _Run(recipe, output, seed, seeds, limit, progress=progress)(resume=resume)[1]
 
 
-def _train(
-    recipe: Recipe, output: str | Path | None, seed: int | None, limit: int | None, progress: bool
-) -> tuple[StagedModel, TrainReport]:
-    seed = recipe.seed if seed is None else seed
-    recipe = msgspec.structs.replace(recipe, seed=seed)
-    check_recipe(recipe)
-    if output is None and recipe.train.weights is not None:
-        output = recipe.path(recipe.train.weights)
-    dataset = make_dataset(recipe)
-    logger.info("preparing the data")
-    dataset.prepare()
-    dataset.check()
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = make_model(recipe)
-        dry_run(model, dataset, recipe)
-        report = TrainReport(seed=seed, parameters=sum(p.numel() for p in model.parameters()))
-        start = time.monotonic()
-        # Convolutions are faster with the channels last.
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        _fit(model, dataset, recipe, limit, progress)
-        report.seconds = time.monotonic() - start
-        logger.info("trained in %.0f s; evaluating", report.seconds)
-        _evaluate(model, dataset, recipe, limit, report)
-    model.cpu().eval()
-    model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    model.metadata = _metadata(report, recipe)
-    if output is not None:
-        report.path = Path(output)
-        save_weights(model, model.metadata, report.path)
-    return model, report
+class _Run:
+    """One call: some seeds, each with a checkpoint beside the weights, which goes when all are trained."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        output: str | Path | None,
+        seed: int | None,
+        seeds: int | None,
+        limit: int | None,
+        *,
+        progress: bool,
+    ) -> None:
+        first = recipe.seed if seed is None else seed
+        count = recipe.train.seeds if seeds is None else seeds
+        if count < 1:
+            raise ConfigError(f"seeds must be 1 or more, got {count}", where="seeds", fix="give how many to train")
+        self._seeds = tuple(range(first, first + count))
+        self._recipe = msgspec.structs.replace(recipe, seed=first)
+        check_recipe(self._recipe)
+        if output is None and recipe.train.weights is not None:
+            output = recipe.path(recipe.train.weights)
+        self._output = None if output is None else Path(output)
+        self._limit, self._progress = limit, progress
+        asked = [("--output", output), ("--seed", seed), ("--seeds", seeds)]
+        given = "".join(f" {name} {value}" for name, value in asked if value is not None and recipe.file is not None)
+        self._command = f"mmedge train {recipe.file or 'RECIPE'} --resume{given}"
+
+    def __call__(self, *, resume: bool) -> tuple[StagedModel, TrainReport]:
+        if resume and self._output is None:
+            raise ConfigError(
+                "a run without weights to save leaves nothing to resume", where="train.weights", fix="name an --output"
+            )
+        with self._recipe.importable():
+            dataset = make_dataset(self._recipe)
+            logger.info("preparing the data")
+            dataset.prepare()
+            dataset.check()
+            runs = [self._seed(dataset, seed, resume=resume) for seed in self._seeds]
+        kept = max(range(len(runs)), key=lambda number: (runs[number][1].rank, -number))
+        model, report = runs[kept]
+        if len(runs) > 1:
+            report.spread_over([each for _, each in runs], kept)
+            model.metadata = {**model.metadata, "seeds": report.seeds.chosen}  # type: ignore[union-attr]
+        if self._output is not None:
+            report.path = self._output
+            save_weights(model, model.metadata, self._output)
+            for seed in self._seeds:
+                for kind in ("checkpoint", "trained"):
+                    self._beside(seed, kind).unlink(missing_ok=True)
+        for rivalry in report.rivalries:
+            if rivalry.lags:
+                logger.log(logging.WARNING if rivalry.worse else logging.INFO, "%s", rivalry)
+        return model, report
+
+    def _beside(self, seed: int, kind: str) -> Path:
+        assert self._output is not None
+        middle = f".seed{seed}" if len(self._seeds) > 1 else ""
+        return self._output.with_name(f"{self._output.name}{middle}.{kind}")
+
+    def _seed(self, dataset: Dataset, seed: int, *, resume: bool) -> tuple[StagedModel, TrainReport]:
+        """Return the trained model of one seed and what was measured."""
+        recipe, several = msgspec.structs.replace(self._recipe, seed=seed), len(self._seeds) > 1
+        checkpoint, done = None, None
+        if self._output is not None:
+            checkpoint = Checkpoint(self._beside(seed, "checkpoint"), identity(recipe, dataset, self._limit))
+            done = self._beside(seed, "trained") if several else None
+        if done is not None and checkpoint is not None and resume and done.is_file():
+            return self._trained(recipe, done, checkpoint)
+        going_on = checkpoint is not None and resume and checkpoint.load()
+        if resume and not going_on:
+            logger.warning("%sthere is no checkpoint, so training begins anew", f"seed {seed}: " if several else "")
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            model = make_model(recipe)
+            dry_run(model, dataset, recipe)
+            report = TrainReport(seed=seed, parameters=sum(p.numel() for p in model.parameters()))
+            start = time.monotonic()
+            # Convolutions are faster with the channels last.
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            before_s = 0.0 if checkpoint is None else checkpoint.seconds
+            self._fit(model, dataset, recipe, checkpoint, going_on=going_on)
+            report.seconds = before_s + time.monotonic() - start
+            logger.info("trained in %.0f s; evaluating", report.seconds)
+            _evaluate(model, dataset, recipe, self._limit, report)
+        model.cpu().eval()
+        model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        model.metadata = _metadata(report, recipe)
+        if done is not None:
+            assert checkpoint is not None
+            own = {"identity": checkpoint.identity, "report": msgspec.to_builtins(report)}
+            save_weights(model, {**model.metadata, **own}, done)
+            checkpoint.remove()
+        return model, report
+
+    def _trained(self, recipe: Recipe, path: Path, checkpoint: Checkpoint) -> tuple[StagedModel, TrainReport]:
+        """Return a seed that an interrupted run had finished."""
+        model, metadata = load_weights(recipe, path)
+        report = msgspec.convert(metadata.pop("report"), TrainReport)
+        checkpoint.check(metadata.pop("identity"), path)
+        model.metadata = metadata
+        return model, report
+
+    def _fit(
+        self, model: StagedModel, dataset: Dataset, recipe: Recipe, checkpoint: Checkpoint | None, *, going_on: bool
+    ) -> None:
+        # Lightning takes seconds to import; loading weights does not need it.
+        import lightning
+        from lightning.pytorch.callbacks import RichProgressBar
+
+        from .lightning_module import Training
+        from .progress import Epochs
+
+        bar = self._progress and sys.stderr.isatty()
+        prefix = f"seed {recipe.seed}: " if len(self._seeds) > 1 else ""
+        callbacks: list[Any] = [Epochs(recipe, checkpoint, lines=self._progress and not bar, prefix=prefix)]
+        if bar:
+            callbacks.append(RichProgressBar(console_kwargs={"stderr": True}))
+        limit = self._limit
+        options: dict[str, Any] = {} if limit is None else {"max_steps": limit, "limit_val_batches": limit}
+        with quiet(), _interruptible():
+            trainer = lightning.Trainer(
+                accelerator="auto",
+                devices=1,
+                max_epochs=recipe.train.epochs,
+                num_sanity_val_steps=0,
+                reload_dataloaders_every_n_epochs=1,
+                gradient_clip_val=1.0,
+                logger=False,
+                enable_checkpointing=False,
+                enable_model_summary=False,
+                enable_progress_bar=bar,
+                callbacks=callbacks,
+                **options,
+            )
+            path = checkpoint.path if checkpoint is not None and going_on else None
+            try:
+                trainer.fit(Training(model, dataset, recipe, checkpoint), ckpt_path=path, weights_only=True)
+            except (KeyboardInterrupt, SystemExit):  # Lightning turns the former into the latter
+                if not trainer.interrupted:
+                    raise
+        if trainer.interrupted:
+            if checkpoint is not None and checkpoint.path.is_file():
+                what = f"what was trained up to epoch {checkpoint.epochs} is kept; go on with: {self._command}"
+                logger.warning("interrupted; %s", what)
+            raise KeyboardInterrupt
 
 
-def _fit(model: StagedModel, dataset: Dataset, recipe: Recipe, limit: int | None, progress: bool) -> None:
-    # Lightning takes seconds to import; loading weights does not need it.
-    import lightning
-    from lightning.pytorch.callbacks import LambdaCallback, RichProgressBar
-
-    from .lightning_module import Training
-
-    def tell(trainer: Any, module: Any) -> None:
-        metrics = {name: round(float(value), 4) for name, value in trainer.callback_metrics.items()}
-        logger.info("epoch %d of %d: %s", trainer.current_epoch + 1, recipe.train.epochs, metrics)
-
-    callbacks: list[Any] = [LambdaCallback(on_train_epoch_end=tell)]
-    bar = progress and sys.stderr.isatty()
-    if bar:
-        callbacks.append(RichProgressBar(console_kwargs={"stderr": True}))
-    options: dict[str, Any] = {} if limit is None else {"max_steps": limit, "limit_val_batches": limit}
-    with quiet():
-        trainer = lightning.Trainer(
-            accelerator="auto",
-            devices=1,
-            max_epochs=recipe.train.epochs,
-            num_sanity_val_steps=0,
-            reload_dataloaders_every_n_epochs=1,
-            gradient_clip_val=1.0,
-            logger=False,
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            enable_progress_bar=bar,
-            callbacks=callbacks,
-            **options,
-        )
-        trainer.fit(Training(model, dataset, recipe))
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Give Ctrl-C back what it did before: Lightning ignores it once it was pressed."""
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGINT) if main else None
+    try:
+        yield
+    finally:
+        if main and before is not None:
+            signal.signal(signal.SIGINT, before)
 
 
 def _evaluate(model: StagedModel, dataset: Dataset, recipe: Recipe, limit: int | None, report: TrainReport) -> None:
@@ -182,7 +287,10 @@ def _evaluate(model: StagedModel, dataset: Dataset, recipe: Recipe, limit: int |
     report.counts = counts(recipe, found)
     report.metrics = {name: KINDS[task.kind].metric for name, task in recipe.tasks.items()}
     report.temperature = temperatures(recipe, found)
+    report.rivalries = rivalries(recipe, found, none_class(class_names(recipe)))
+    report.boxes["validation"] = box_scores(model, dataset, dataset.split("validation"), recipe, limit)
     for condition, samples in dataset.conditions().items():
+        report.boxes[condition] = box_scores(model, dataset, samples, recipe, limit)
         report.test[condition] = accuracies(recipe, predict(model, dataset, samples, recipe, limit))
 
 

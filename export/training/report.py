@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from mmedge.console import out
+from mmedge.console import out, styled
 
+from .compare import Rivalry
+from .seeds import Seeds, Spread, spread
 from .validated_masks import Judged
 
 
@@ -27,6 +31,9 @@ class TrainReport:
         metrics: Task -> what its figures are: an accuracy unless this says ``mae``.
         temperature: Task -> temperature calibrated on validation.
         test: Condition -> task -> mask -> accuracy.
+        boxes: Condition (``validation`` is one) -> detection -> mean F1 of its pictures at an overlap of 0.5.
+        rivalries: How each task does with all inputs beside the best single one.
+        seeds: What all seeds gave, where there were several.
     """
 
     seed: int
@@ -37,6 +44,9 @@ class TrainReport:
     metrics: dict[str, str] = field(default_factory=dict)
     temperature: dict[str, float] = field(default_factory=dict)
     test: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+    boxes: dict[str, dict[str, float]] = field(default_factory=dict)
+    rivalries: list[Rivalry] = field(default_factory=list)
+    seeds: Seeds | None = None
 
     @property
     def validation(self) -> dict[str, dict[str, float]]:
@@ -47,6 +57,26 @@ class TrainReport:
     def samples(self) -> dict[str, dict[str, int]]:
         """Task -> mask -> how many samples of validation its accuracy rests on."""
         return {task: {mask: count.samples for mask, count in masks.items()} for task, masks in self.counts.items()}
+
+    @property
+    def rank(self) -> float:
+        """How good it is, by which seeds are chosen: the first task's figure with most inputs, errors negative."""
+        for task, masks in self.validation.items():
+            value = next(iter(masks.values()))
+            return -value if self.metrics.get(task) == "mae" else value
+        return next(iter(self.boxes.get("validation", {}).values()), 0.0)
+
+    def spread_over(self, runs: Sequence[TrainReport], kept: int) -> None:
+        """Take up what several seeds gave, this one the best of them."""
+        task = next(iter(self.validation), None)
+        mask = None if task is None else next(iter(self.validation[task]))
+        self.seeds = Seeds(
+            trained=tuple(run.seed for run in runs),
+            kept=runs[kept].seed,
+            by="validation" if task is None else f"validation of {task} with {mask}",
+            validation=spread([run.validation for run in runs]),
+            test={condition: spread([run.test[condition] for run in runs]) for condition in self.test},
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the document of schema ``mmedge.train/1``."""
@@ -60,6 +90,10 @@ class TrainReport:
             "samples": self.samples,
             "temperature": self.temperature,
             "test": self.test,
+            **({"boxes": self.boxes} if any(self.boxes.values()) else {}),
+            "fusion": [rivalry.to_dict() for rivalry in self.rivalries],
+            "warnings": [str(rivalry) for rivalry in self.rivalries if rivalry.worse],
+            **({} if self.seeds is None else {"seeds": {**msgspec.to_builtins(self.seeds), "note": self.seeds.note}}),
         }
 
     def print(self, console: Console | None = None) -> None:
@@ -71,14 +105,35 @@ class TrainReport:
         for task, mask in columns:
             error = self.metrics.get(task) == "mae"
             table.add_column(f"{task}{', mean absolute error' if error else ''}\n{mask}", justify="right")
+        errors = [self.metrics.get(task) == "mae" for task, _ in columns]
         for condition, found in [("validation", self.validation), *self.test.items()]:
-            cells = [found.get(task, {}).get(mask) for task, mask in columns]
-            errors = [self.metrics.get(task) == "mae" for task, _ in columns]
-            told = zip(cells, errors, strict=True)
+            values = [found.get(task, {}).get(mask) for task, mask in columns]
+            told = zip(values, errors, strict=True)
             table.add_row(condition, *("-" if c is None else f"{c:.4g}" if e else f"{100 * c:.1f}" for c, e in told))
         table.add_row("n of validation", *(str(self.samples[task][mask]) for task, mask in columns), style="dim")
+        if self.seeds is not None:
+            for condition, found_of in [("validation", self.seeds.validation), *self.seeds.test.items()]:
+                spreads = [found_of.get(task, {}).get(mask) for task, mask in columns]
+                cells = ["-" if s is None else _told(s, error=e) for s, e in zip(spreads, errors, strict=True)]
+                table.add_row(f"{condition}, {len(self.seeds.trained)} seeds", *cells)
         console.print(table)
+        if self.seeds is not None:
+            console.print(self.seeds.note, highlight=False)
+        for rivalry in self.rivalries:
+            if rivalry.lags:
+                label = ("warning:", "bold yellow") if rivalry.worse else ("note:", "bold")
+                console.print(styled(label, f" {rivalry}"), highlight=False)
+        for condition, found in self.boxes.items():
+            for task, value in found.items():
+                told = f"{condition}: boxes of {task} are found with F1 {100 * value:.1f} % (overlap 0.5)"
+                console.print(told, highlight=False)
         heat = ", ".join(f"{name} {value:.2f}" for name, value in self.temperature.items())
         console.print(f"trained in {self.seconds:.0f} s; temperatures: {heat}", highlight=False)
         if self.path is not None:
             console.print(f"weights: {self.path}", highlight=False, soft_wrap=True)
+
+
+def _told(value: Spread, *, error: bool) -> str:
+    if error:
+        return f"{value.mean:.4g} ± {value.std:.2g}"
+    return f"{100 * value.mean:.1f} ± {100 * value.std:.1f}"

@@ -20,7 +20,7 @@ from .masks import all_masks
 # Of 30 samples the 95 % interval is up to 34 points wide already, of fewer it says next to nothing; and the normal
 # approximation behind most published intervals is commonly held to need as many.
 MIN_SAMPLES = 30
-_Z = 1.959964  # two-sided 95 % of the normal distribution
+Z_95 = 1.959964  # two-sided 95 % of the normal distribution
 _log = logging.getLogger(__name__)
 
 
@@ -47,7 +47,7 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
         """The 95 % interval of ``mean``, rounded to four digits: Wilson's of a share, the normal one of an error."""
         if self.spread is None:
             return wilson(self.total, self.samples)
-        mean, half = self.total / self.samples, _Z * self.spread / math.sqrt(self.samples)
+        mean, half = self.total / self.samples, Z_95 * self.spread / math.sqrt(self.samples)
         return round(max(mean - half, 0.0), 4), round(mean + half, 4)
 
     @property
@@ -67,9 +67,9 @@ def wilson(right: float, samples: int) -> tuple[float, float]:
         >>> wilson(27, 30)
         (0.7438, 0.9654)
     """
-    share, z2 = right / samples, _Z * _Z / samples
+    share, z2 = right / samples, Z_95 * Z_95 / samples
     middle = (share + z2 / 2) / (1 + z2)
-    half = _Z * math.sqrt(share * (1 - share) / samples + z2 / (4 * samples)) / (1 + z2)
+    half = Z_95 * math.sqrt(share * (1 - share) / samples + z2 / (4 * samples)) / (1 + z2)
     return round(max(middle - half, 0.0), 4), round(min(middle + half, 1.0), 4)
 
 

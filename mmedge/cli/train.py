@@ -16,13 +16,20 @@ def command(
     recipe: Annotated[Path, typer.Argument(help="The recipe, a TOML file.")],
     output: Annotated[Path | None, typer.Option(help="Weights file; default: where the recipe says.")] = None,
     seed: Annotated[int | None, typer.Option(help="Random seed; default: the recipe's.")] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, max=100, help="Train so many seeds, keep the best on validation; 3 or more.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on after the last epoch of an interrupted run.")] = False,
     json: Json = False,
 ) -> None:
-    """Prepare the data, train, evaluate on validation, print one test table, save the weights."""
+    """Prepare the data, train, evaluate on validation, print one test table, save the weights.
+
+    The state is kept after each epoch, beside the weights, until the run has ended well: --resume goes on with it.
+    """
     export = import_module("mmedge.export")
     training = import_module("mmedge.export.training")
     loaded = export.Recipe.load(recipe)
-    report = training.train_and_save(loaded, output=output, seed=seed, progress=not json)
+    report = training.train_and_save(loaded, output=output, seed=seed, seeds=seeds, resume=resume)
     if json:
         print_json(report.to_dict())
     else:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from mmedge.bundle.source import Output
 from mmedge.errors import EngineError, MmedgeError
+from mmedge.fusion import hearing
 from mmedge.fusion.crew import Crew
 from mmedge.fusion.failures import TOLD, StageError
 from mmedge.fusion.feed import ReadAudio
@@ -53,6 +54,7 @@ class StageGraph:
         self._outputs = {str(Output(stage.name, name)): (stage, name) for stage in stages for name in stage.outputs}
         self._background = tuple(stage for stage in stages if stage.asynchronous)
         self._streams = tuple(stage for stage in stages if isinstance(stage, StreamStage))
+        self._behind = tuple(stage for stage in stages if stage.behind)
         self._crew = Crew(stages, cores)
         self.pending: Sequence[Pending] = ()
         self._pictures: Pictures | None = None
@@ -109,8 +111,9 @@ class StageGraph:
         self.used_ns = {}
         for stage in self._run_waited(snapshot, bits, read_audio):
             try:
-                if stage.due(snapshot, bits, self._marks):
-                    self._feed(stage, snapshot, bits, read_audio)
+                seen = hearing.seen(stage, bits)
+                if stage.due(snapshot, seen, self._marks):
+                    self._feed(stage, snapshot, seen, read_audio)
                     stage.start(snapshot.t_ns)
             except MmedgeError as error:
                 self._note(stage, error)
@@ -204,7 +207,10 @@ class StageGraph:
         broken: set[str] = set()
         crew, marks = self._crew, self._marks
         for stage in self.stages:
-            if stage.bits and not bits & stage.bits:
+            if stage.behind and crew.running:
+                failures |= self._wait(stage.ancestors)  # what it hears of is known when these have run
+            seen = hearing.seen(stage, bits)
+            if stage.bits and not seen & stage.bits:
                 self._miss(stage)
                 continue
             if stage.asynchronous and stage.warm:
@@ -221,11 +227,11 @@ class StageGraph:
                 try:
                     if stage.asynchronous and stage.pending:
                         if not stage.running:
-                            self._feed(stage, snapshot, bits, read_audio)
+                            self._feed(stage, snapshot, seen, read_audio)
                             stage.start(snapshot.t_ns)
                         pending.add(stage)
-                    elif stage.due(snapshot, bits, marks):
-                        self._feed(stage, snapshot, bits, read_audio)
+                    elif stage.due(snapshot, seen, marks):
+                        self._feed(stage, snapshot, seen, read_audio)
                         self._execute(stage)
                 except MmedgeError as error:
                     failures[stage] = error
@@ -309,6 +315,16 @@ class StageGraph:
     def answered(self, tensor: str) -> bool:
         """Tell whether the stage of ``STAGE.OUTPUT`` has run; while all that it depends on is absent it gives zeros."""
         return self._outputs[tensor][0].shown
+
+    @property
+    def deaf(self) -> bool:
+        """Whether some stage hears nothing yet of a seat that it is fed by."""
+        return any(hearing.unheard(stage) for stage in self._behind)
+
+    def unheard(self, tensor: str) -> frozenset[str]:
+        """Return the seats that the stage of ``STAGE.OUTPUT`` hears nothing of yet, though they may be present."""
+        stage = self._outputs[tensor][0]
+        return frozenset(stage.names(hearing.unheard(stage)))
 
     @property
     def overruns(self) -> dict[str, int]:

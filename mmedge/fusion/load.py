@@ -24,8 +24,8 @@ from mmedge.fusion.golden import self_test
 from mmedge.fusion.graph import StageGraph
 from mmedge.fusion.make import make_stage
 from mmedge.fusion.rules import LISTED
-from mmedge.fusion.stage import StageRunner, array_of
-from mmedge.fusion.tensors import Shapes, constants, fill, input_shapes, output_shapes, tensor_specs
+from mmedge.fusion.stage import StageRunner
+from mmedge.fusion.tensors import Shapes, array_of, constants, fill, input_shapes, output_shapes, tensor_specs
 from mmedge.fusion.trial import Trial
 from mmedge.fusion.upgrade import Pending
 from mmedge.fusion.weigh import Weight, describe, weigh

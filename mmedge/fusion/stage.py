@@ -19,7 +19,7 @@ from mmedge.fusion.change import Change
 from mmedge.fusion.failures import FiniteCheck, StageError
 from mmedge.fusion.feed import Feed, ReadAudio, ReadMember, make_feed, no_members
 from mmedge.fusion.signature import check_signature
-from mmedge.fusion.tensors import age_limit, constants, fill
+from mmedge.fusion.tensors import age_limit, array_of, constants, fill
 from mmedge.types import AnyArray, Snapshot
 
 # What is new at a trigger: (epoch, number) of each seat's data, None where it is absent.
@@ -62,6 +62,8 @@ class StageRunner:
         took_ns: The time of the newest run.
         ran: Whether it has run for this trigger.
         cold: Whether it has no output of its own.
+        producers, direct: Stages and, as bits, seats it is fed by directly.
+        behind: Whether it is fed by a stream, directly or through other stages.
         file: The member of the bundle that its engine was made of; empty for a callable.
         shown: Whether ``outputs`` are those of a run, not zeros.
         stale: Whether it still runs in the background for inputs that were away since; the outputs are discarded.
@@ -70,6 +72,8 @@ class StageRunner:
     Raises:
         BundleError: If the network and the graph differ in names, shapes or dtypes.
     """
+
+    waits = False  # until a first step has come, though its seat is there: a stream
 
     def __init__(
         self,
@@ -116,10 +120,11 @@ class StageRunner:
         self._watched_bits = (1 << len(seats)) - 1 if self._rows else self.bits
         fed = {seat for seat, _ in self._feeds.values()} if spec.on in (None, "change") else {spec.on}
         self._watched = tuple((index, seat) for index, seat in self._seats if seat in fed)
-        self._producers = tuple({stage.name: stage for stage, _ in self._links.values()}.values())
+        self.producers = tuple({stage.name: stage for stage, _ in self._links.values()}.values())
+        self.direct = sum(1 << index for index, seat in self._seats if seat in spec.inputs.values())
+        self.behind: bool = any(stage.waits or stage.behind for stage in self.producers)
         self._follows = spec.on in (None, "change")  # a link that is new makes it due
         self._every_ns = None if spec.every_ms is None else round(spec.every_ms * 1e6)
-        self._due_ns = 0
         self.outputs = dict(engine.outputs)
         if self.asynchronous:
             # A background run writes the engine's arrays at any time: readers get a copy.
@@ -128,13 +133,13 @@ class StageRunner:
         self._worker: ThreadPoolExecutor | None = None
         self._future: Future[None] | None = None
         self._future_t_ns = 0
-        self.version = self.t_ns = self.cost_ns = self.took_ns = 0
+        self._due_ns = self.version = self.t_ns = self.cost_ns = self.took_ns = 0
         self.ran = self._blank = self._carry = self.shown = self.stale = False
         self.cold = True
         self.fault: MmedgeError | None = None
         self._fed_bits = _NEVER
         self._seen: list[tuple[int, int] | None] = [None] * len(seats)
-        self._seen_versions = [_NEVER] * len(self._producers)
+        self._seen_versions = [_NEVER] * len(self.producers)
         self._epoch: dict[str, int] = {}
         self._change: Change | None = None
         if spec.on == "change":
@@ -147,7 +152,7 @@ class StageRunner:
 
         Args:
             snapshot: The trigger.
-            bits: Which seats are present, bit by bit.
+            bits: Which seats are present to it, bit by bit: see ``hearing.seen``.
             marks: What is new.
         """
         changed = (bits & self._watched_bits) != self._fed_bits
@@ -173,7 +178,7 @@ class StageRunner:
         return False
 
     def _linked_anew(self) -> bool:
-        return any(stage.version != seen for stage, seen in zip(self._producers, self._seen_versions, strict=True))
+        return any(stage.version != seen for stage, seen in zip(self.producers, self._seen_versions, strict=True))
 
     def _heard_or_seen(self, snapshot: Snapshot, marks: Marks) -> bool:
         return any(marks[index] != self._seen[index] for index, seat in self._watched if seat not in snapshot.values)
@@ -182,7 +187,7 @@ class StageRunner:
         self._fed_bits = bits & self._watched_bits
         for index, _ in self._watched:
             self._seen[index] = marks[index]
-        for number, stage in enumerate(self._producers):
+        for number, stage in enumerate(self.producers):
             self._seen_versions[number] = stage.version
 
     def feed(self, snapshot: Snapshot, bits: int, marks: Marks, read_audio: ReadAudio) -> None:
@@ -208,7 +213,8 @@ class StageRunner:
             np.copyto(own[tensor], stage.outputs[output])
         for row, is_presence, limit in self._rows:
             for index, seat in self._seats:
-                row[index] = snapshot.present[seat] if is_presence else min(snapshot.age_ms.get(seat, 0.0), limit)
+                there = bits >> index & 1
+                row[index] = there if is_presence else min(snapshot.age_ms.get(seat, 0.0), limit) if there else 0
         if self._change is not None:
             self._change.note(snapshot)
         self._see(bits, marks)
@@ -278,7 +284,7 @@ class StageRunner:
         """Forget everything after a failure; return what to raise. ``bits`` are the seats it was run for."""
         self.reset()
         self.fault = error if self.asynchronous else None
-        return StageError(self.name, self._present(bits), error)
+        return StageError(self.name, self.names(bits), error)
 
     def waiting(self, bits: int) -> StageError:
         """Return what to raise while ``pending``; it goes on in the background."""
@@ -287,9 +293,10 @@ class StageRunner:
             where="its background run",
             fix="make the stage faster",
         )
-        return StageError(self.name, self._present(bits), self.fault or away, again=True)
+        return StageError(self.name, self.names(bits), self.fault or away, again=True)
 
-    def _present(self, bits: int) -> tuple[str, ...]:
+    def names(self, bits: int) -> tuple[str, ...]:
+        """Return those of its own seats that are in ``bits``."""
         return tuple(seat for index, seat in self._seats if bits & self.bits & (1 << index))
 
     def discard(self) -> None:
@@ -391,8 +398,3 @@ class StageRunner:
         if self._worker is not None:
             self._worker.shutdown(wait=True)
         self.engine.close()
-
-
-def array_of(upstream: Mapping[str, StageRunner], stage: str, output: str) -> AnyArray:
-    """Return the array of a stage's output. It has the shape [...] and dtype of the engine's output, which owns it."""
-    return upstream[stage].outputs[output]

@@ -65,6 +65,16 @@ def check_stream(spec: StageSpec, inputs: Mapping[str, Input], where: str) -> No
         raise BundleError("a stream cannot run in the background", where=f"{where}.mode", fix="remove 'mode'")
 
 
+def least_samples(stages: Mapping[str, StageSpec], inputs: Mapping[str, Input]) -> dict[str, int]:
+    """Return for each seat that a stream hears how many samples it needs before anything is heard: one step."""
+    least: dict[str, int] = {}
+    for spec in stages.values():
+        if is_stream(spec, inputs):
+            sound, _, samples = _heard(spec, inputs)
+            least[sound] = max(least.get(sound, 0), round(samples))
+    return least
+
+
 def _heard(spec: StageSpec, inputs: Mapping[str, Input]) -> tuple[str, AudioInput, float]:
     """Return what a stream hears, its seat, and how many samples a step has."""
     sound = min(source for source in spec.inputs.values() if isinstance(inputs.get(source), AudioInput))
@@ -78,8 +88,9 @@ class StreamStage(StageRunner):
     """A stage with a state that hears sound in steps of ``every_ms``, counted in samples from the start of the epoch.
 
     At a trigger it runs as often as steps have come. Its window holds the step and the sound before it. While its
-    sound is absent it gives zeros and keeps its state: what it has not heard yet it hears later. It has no other
-    input: a step that was heard is never heard again, and so must never have to be taken back.
+    sound is absent it gives zeros and keeps its state: what it has not heard yet it hears later. Before its first
+    step, in a new epoch as well, and after a failure it has heard nothing: to the stages behind it its sound is absent.
+    It has no other input: a step that was heard is never heard again, and so must never have to be taken back.
 
     Attributes:
         overruns: How often sound was overwritten before it was heard; the state begins anew behind it.
@@ -87,6 +98,8 @@ class StreamStage(StageRunner):
     Raises:
         BundleError: If it does not keep to what ``check_stream`` asks for.
     """
+
+    waits = True
 
     def __init__(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from mmedge.bundle.source import Age, Constant, Output, Presence, Seat, State
 from mmedge.errors import BundleError
 from mmedge.fusion.feed import expected_shape
 from mmedge.types import AnyArray
+
+if TYPE_CHECKING:
+    from mmedge.fusion.stage import StageRunner
 
 Shape: TypeAlias = tuple[int, ...]
 # Stage -> output -> its shape and dtype.
@@ -122,3 +125,8 @@ def age_limit(dtype: np.dtype[Any]) -> float:
         limit = int(np.iinfo(dtype).max)
         return float(limit) if float(limit) <= limit else float(np.nextafter(float(limit), 0))
     return float(np.finfo(dtype).max)
+
+
+def array_of(upstream: Mapping[str, StageRunner], stage: str, output: str) -> AnyArray:
+    """Return the array of a stage's output. It has the shape [...] and dtype of the engine's output, which owns it."""
+    return upstream[stage].outputs[output]

@@ -162,7 +162,7 @@ class Inference:
         ).attach(
             {name: frame.copy for name, frame in snapshot.frames.items()},
             from_ns=from_ns,
-            outputs=self._outputs() if valid and self._told else None,
+            outputs=self._outputs(snapshot) if valid and self._told else None,
         )
 
     def _run(
@@ -218,19 +218,28 @@ class Inference:
     def _read(self, snapshot: Snapshot) -> None:
         # All before any is told: what is told is smoothed, and cannot be taken back.
         for name, task in self._tasks.items():
-            if not self.graph.answered(task.output):
+            if not self._answers(task.output, snapshot):
                 continue
             try:
                 self._interpreters[name].read(self.graph.output(task.output), snapshot)
             except EngineError as error:
                 raise self.graph.reject(task.output, error) from error
 
-    def _outputs(self) -> dict[str, AnyArray]:
+    def _outputs(self, snapshot: Snapshot) -> dict[str, AnyArray]:
         """Return copies of the outputs that are told as they are and whose stages have run."""
-        return {name: self.graph.output(name).copy() for name in self._told if self.graph.answered(name)}
+        return {name: self.graph.output(name).copy() for name in self._told if self._answers(name, snapshot)}
+
+    def _answers(self, output: str, snapshot: Snapshot) -> bool:
+        """Tell whether an output rests on inputs, and on such as the bundle was validated with together."""
+        if not self.graph.answered(output):
+            return False
+        unheard = self.graph.unheard(output)
+        if not unheard:
+            return True
+        return frozenset(name for name, on in snapshot.present.items() if on and name not in unheard) in self._validated
 
     def _tell(self, name: str, output: str, snapshot: Snapshot) -> TaskResult:
-        if self.graph.answered(output):
+        if self._answers(output, snapshot):
             return self._interpreters[name].tell(snapshot)
         self._interpreters[name].reset()
         return UNDEFINED

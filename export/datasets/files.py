@@ -1,0 +1,166 @@
+"""One file as one raw sample of a seat: a picture, a sound, an array; what cannot be used says why."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from mmedge.bundle.manifest import AudioInput, ImageInput, TensorInput
+from mmedge.errors import SourceError
+from mmedge.extras import require
+from mmedge.preprocess import ImagePreprocessor
+from mmedge.types import AnyArray, ByteArray, FloatArray, Frame
+
+from .problems import UnusableFileError
+from .speech import read_audio
+
+MAX_SIDE = 16_384  # pixels, as of any source
+# A small file can be a picture of any size; OpenCV reads this when it is loaded.
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_SIDE**2))
+
+
+def read_file(path: Path, spec: ImageInput | AudioInput | TensorInput, shown: str) -> AnyArray:
+    """Return what a file holds, raw, as ``Sample.inputs`` has it.
+
+    Args:
+        path: A picture that OpenCV reads, a sound that FFmpeg reads, or an array (``.npy``).
+        spec: The seat.
+        shown: How messages call the file.
+
+    Returns:
+        uint8 [h, w, c] fitted into the seat's ``frame``; float32 PCM [samples], the last window of the sound, silence
+        before it where it is shorter; a tensor without the leading 1 of its shape.
+
+    Raises:
+        UnusableFileError: If it is damaged, too large, empty, not finite, or of another shape or type.
+    """
+    if isinstance(spec, ImageInput):
+        return _fitted(_array_picture(path, spec, shown) if _is_array(path) else _picture(path, spec, shown), spec)
+    if isinstance(spec, AudioInput):
+        return _window(_array_sound(path, shown) if _is_array(path) else _sound(path, spec, shown), spec, shown)
+    return _tensor(path, spec, shown)
+
+
+def _is_array(path: Path) -> bool:
+    return path.suffix.lower() == ".npy"
+
+
+def load_array(path: Path, shown: str) -> AnyArray:
+    """Return the array of a ``.npy`` file, mapped, not read.
+
+    Its shape [...] and dtype are those of the file.
+
+    Raises:
+        UnusableFileError: If it is none, or holds objects.
+    """
+    try:
+        array: AnyArray = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise UnusableFileError(f"cannot read the array '{shown}': {error}") from error
+    if array.dtype.kind not in "iufb" or not isinstance(array, np.ndarray):
+        raise UnusableFileError(f"the array '{shown}' is {array.dtype}, not numbers")
+    if not array.size:
+        raise UnusableFileError(f"the array '{shown}' is empty: {list(array.shape)}")
+    return array
+
+
+def _picture(path: Path, spec: ImageInput, shown: str) -> ByteArray:
+    cv2 = require("cv2", "reading images")
+    try:
+        form = cv2.IMREAD_GRAYSCALE if spec.color == "gray" else cv2.IMREAD_COLOR
+        picture: ByteArray | None = cv2.imread(str(path), form)
+    except cv2.error as error:  # of sizes that it does not take
+        raise UnusableFileError(f"cannot read the image '{shown}': {error.err}") from error
+    if picture is None:
+        raise UnusableFileError(f"cannot read the image '{shown}'")
+    if max(picture.shape) > MAX_SIDE:
+        raise UnusableFileError(f"the image '{shown}' has a side of more than {MAX_SIDE} pixels")
+    return picture
+
+
+def picture_shape(path: Path, spec: ImageInput, shown: str) -> tuple[int, int]:
+    """Return rows and columns of a picture as it is shown.
+
+    Raises:
+        UnusableFileError: If it cannot be read.
+    """
+    picture = _array_picture(path, spec, shown) if _is_array(path) else _picture(path, spec, shown)
+    return picture.shape[0], picture.shape[1]
+
+
+def _array_picture(path: Path, spec: ImageInput, shown: str) -> ByteArray:
+    array = load_array(path, shown)
+    gray = array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 1)
+    if array.dtype != np.uint8 or not (gray or (array.ndim == 3 and array.shape[2] == 3)):
+        wanted = "uint8 [height, width] or [height, width, 3], red first"
+        raise UnusableFileError(f"the array '{shown}' is {array.dtype} {list(array.shape)}, a picture is {wanted}")
+    if max(array.shape) > MAX_SIDE:
+        raise UnusableFileError(f"the image '{shown}' has a side of more than {MAX_SIDE} pixels")
+    picture: ByteArray = np.ascontiguousarray(array.reshape(array.shape[:2]) if gray else array)
+    if gray and spec.color != "gray":
+        picture = np.repeat(picture[:, :, None], 3, axis=2)
+    if not gray and spec.color == "gray":
+        cv2 = require("cv2", "reading images")
+        picture = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+    return picture if picture.ndim == 2 else np.ascontiguousarray(picture[:, :, ::-1])  # blue first, as OpenCV reads
+
+
+def _fitted(picture: ByteArray, spec: ImageInput) -> ByteArray:
+    # As a TensorRT variant is given it: fitted from its own aspect. OpenCV has turned it as its EXIF says.
+    frame = Frame(
+        stream="file",
+        seq=0,
+        capture_ns=0,
+        arrive_ns=0,
+        data=picture,
+        format="gray8" if picture.ndim == 2 else "bgr24",
+        width=picture.shape[1],
+        height=picture.shape[0],
+    )
+    out = np.empty(spec.raw_shape, np.uint8)
+    ImagePreprocessor(spec).raw(frame, out)
+    result: ByteArray = out[0]
+    return result
+
+
+def _sound(path: Path, spec: AudioInput, shown: str) -> FloatArray:
+    try:
+        return read_audio(path, spec.sample_rate_hz)
+    except SourceError as error:
+        raise UnusableFileError(f"cannot use the sound '{shown}': {error.message}") from error
+
+
+def _array_sound(path: Path, shown: str) -> FloatArray:
+    array = load_array(path, shown)
+    if array.ndim != 1 or array.dtype.kind not in "fi" or (array.dtype.kind == "i" and array.dtype != np.int16):
+        raise UnusableFileError(
+            f"the array '{shown}' is {array.dtype} {list(array.shape)}, a sound is float32 or int16 [samples], mono, "
+            "at the seat's sample rate"
+        )
+    return array.astype(np.float32) / np.float32(32_768 if array.dtype.kind == "i" else 1)
+
+
+def _window(sound: FloatArray, spec: AudioInput, shown: str) -> FloatArray:
+    sound = sound[-spec.samples :]
+    if not np.isfinite(sound).all():
+        raise UnusableFileError(f"the sound '{shown}' has samples that are not finite")
+    return np.pad(sound, (spec.samples - len(sound), 0)).astype(np.float32)
+
+
+def _tensor(path: Path, spec: TensorInput, shown: str) -> AnyArray:
+    array = load_array(path, shown)
+    if array.shape == spec.shape:
+        array = array[0]
+    rank, dtype = len(spec.shape) - 1, np.dtype(spec.dtype)
+    if array.shape[array.ndim - rank :] != spec.shape[1:] or array.ndim > rank + 1:
+        raise UnusableFileError(
+            f"the array '{shown}' is {array.dtype} {list(array.shape)}, the input is {dtype} {list(spec.shape[1:])}"
+        )
+    if not np.can_cast(array.dtype, dtype, "same_kind"):
+        raise UnusableFileError(f"the array '{shown}' is {array.dtype}, the input is {dtype}")
+    found = np.array(array, dtype)
+    if found.dtype.kind == "f" and not np.isfinite(found).all():
+        raise UnusableFileError(f"the array '{shown}' has values that are not finite")
+    return found

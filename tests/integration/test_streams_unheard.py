@@ -1,0 +1,162 @@
+"""Before a stream's first step its sound is absent to whatever is behind it: no rule claims what nothing has heard."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import mmedge
+from mmedge.fusion import StageGraph, load_graph
+from mmedge.replay.replay import Replay
+from mmedge.replay.samples import raw_samples
+from mmedge.sync import Synchronizer
+from mmedge.types import Block, FloatArray, Frame
+from tests.lines import replayed_line
+from tests.streams import RATE, STEP, listening_bundle
+
+pytestmark = pytest.mark.parallel
+
+S = 1_000_000_000
+ORIGIN_NS = 5 * S
+EAR = {
+    "inputs": {"x": "audio", "h": "@state:h.next"},
+    "outputs": {"p": ["batch", 1], "h.next": ["batch", 4]},
+    "every_ms": 1000 * STEP / RATE,
+}
+ALONE = {"callable": f"{__name__}:claim", "inputs": {"p": "ear.p"}, "outputs": {"p": ["batch", 2]}}
+SEEING = {
+    "callable": f"{__name__}:look",
+    "inputs": {"p": "ear.p", "image": "image", "present": "@present", "age": "@age_ms"},
+    "outputs": {"p": ["batch", 2]},
+}
+
+
+def claim(p: FloatArray) -> FloatArray:
+    """Say no voice, surely, when it is fed zeros: the claim that nothing supports."""
+    return np.concatenate([1 - p, p], axis=1)
+
+
+def look(p: FloatArray, image: FloatArray, present: FloatArray, age: FloatArray) -> FloatArray:
+    """Say which inputs are there: [image, audio]."""
+    return present.astype(np.float32)
+
+
+def bundle_of(tmp_path: Path, stages: dict[str, Any], **changes: Any) -> Path:
+    sync = {"trigger": "audio", "every_ms": 7}
+    return listening_bundle(tmp_path / "b.mmedge", sync, stages={"ear": EAR, **stages}, **changes)
+
+
+class Fed:
+    """A graph that is fed sound in small pieces, beside pictures."""
+
+    def __init__(self, path: Path, seats: Sequence[str]) -> None:
+        bundle = mmedge.load(path)
+        self.graph: StageGraph = load_graph(bundle, backend="onnxruntime", allow=[__name__])
+        attached = dict.fromkeys(seats, True)
+        self.sync = Synchronizer(bundle.inputs, attached, {}, bundle.manifest.sync, started_ns=ORIGIN_NS)
+        self.seats, self.seq, self.done = seats, 0, 0
+
+    def say(self, samples: int, epoch: int = 0) -> list[bool]:
+        """Push noise; return at each trigger whether the rule behind the stream has an answer."""
+        self.seq, self.done = self.seq + 1, self.done + samples
+        t_ns = ORIGIN_NS + self.done * S // RATE
+        noise = np.random.default_rng(self.seq).uniform(-1, 1, samples).astype(np.float32)
+        stamp: dict[str, Any] = {"seq": self.seq, "arrive_ns": t_ns}
+        if "image" in self.seats:
+            dot = np.zeros((8, 8), np.uint8)
+            self.sync.push(Frame(stream="image", capture_ns=t_ns, data=dot, format="gray8", width=8, height=8, **stamp))
+        self.sync.push(Block(stream="audio", epoch=epoch, capture_ns=t_ns, samples=noise, **stamp))
+        told = []
+        for shot in self.sync.poll():
+            assert shot.present["audio"]
+            self.graph.run(shot, self.sync.read_audio)
+            told.append(self.graph.answered("join.p"))
+        self.sync.trim()
+        return told
+
+
+def test_a_rule_behind_a_stream_is_absent_until_the_first_step_of_every_epoch(tmp_path: Path) -> None:
+    fed = Fed(bundle_of(tmp_path, {"join": ALONE}), ["audio"])
+    before, after = fed.say(STEP - 30), fed.say(3 * STEP)
+    assert before
+    assert not any(before)
+    assert after[-1]
+    anew = fed.say(STEP - 30, epoch=1)
+    assert anew
+    assert not any(anew)
+    assert fed.graph.unheard("join.p") == {"audio"}
+    assert not fed.graph.output("join.p").any()
+    assert fed.say(2 * STEP, epoch=1)[-1]
+    assert fed.graph.unheard("join.p") == frozenset()
+    fed.graph.close()
+
+
+def test_a_failed_stream_has_heard_nothing_until_its_next_step(tmp_path: Path) -> None:
+    fed = Fed(bundle_of(tmp_path, {"join": ALONE}), ["audio"])
+    assert fed.say(2 * STEP)[-1]
+    ear = fed.graph.stages[0]
+    ear.reset()  # as after a failure
+    assert not any(fed.say(STEP // 2))
+    assert fed.say(STEP)[-1]
+    fed.graph.close()
+
+
+def test_presence_and_age_leave_out_what_was_not_heard(tmp_path: Path) -> None:
+    """A fusion stage that knows what is there takes the sound as missing, not as zeros that were heard."""
+    fed = Fed(bundle_of(tmp_path, {"join": SEEING}), ["image", "audio"])
+    fed.say(STEP - 30)
+    assert fed.graph.unheard("join.p") == {"audio"}
+    assert not fed.graph.stages[1].engine.inputs["age"][0, 1]
+    fed.say(3 * STEP)
+    assert fed.graph.output("join.p")[0, 1] == 1
+    fed.graph.close()
+
+
+MASKS = [{"present": [name], "metric": "top1", "value": 1.0} for name in ("image", "audio")]
+
+
+@pytest.mark.parametrize(("validated", "claims"), [(MASKS, True), (MASKS[1:], False)])
+def test_a_run_and_its_replay_say_nothing_that_was_not_heard(
+    tmp_path: Path, write_clip: Any, validated: list[dict[str, Any]], claims: bool
+) -> None:
+    """With the picture alone a label is given only where the bundle was validated with the picture alone."""
+    stages = {"join": ALONE, "both": SEEING}
+    task = {"kind": "classification", "labels": "voice.txt", "scores": "probabilities"}
+    tasks = {"voice": {**task, "output": "join.p"}, "there": {**task, "output": "both.p"}}
+    path = bundle_of(tmp_path, stages, tasks=tasks, validated_masks=validated)
+    sound = np.random.default_rng(1).uniform(-1, 1, RATE).astype(np.float32)
+    clip = write_clip(times_s=tuple(k / 50 for k in range(50)), sound=sound[None], rate_hz=RATE)
+    inputs = {"image": str(clip), "audio": str(clip)}
+    options: dict[str, Any] = {"latency": "offline", "isolation": "thread", "allow": [__name__]}
+    with mmedge.Pipeline(path, inputs, record=tmp_path / "r", **options) as pipe:
+        results = list(pipe)
+    start = next(k for k, result in enumerate(results) if result.tasks["voice"].label is not None)
+    early = [result for result in results[:start] if result.present["audio"]]
+    assert early  # the sound was there, no step of it was heard
+    assert all(result.tasks["voice"].score is None for result in early)
+    pictured = [result for result in early if result.present["image"]]
+    assert all((result.tasks["there"].label == "silence") is claims for result in pictured)
+    assert all(result.tasks["voice"].label is not None for result in results[start:])
+    with mmedge.load(path) as bundle:
+        replay = Replay(tmp_path / "r", bundle, allow=[__name__])
+        assert [replayed_line(result) for result in replay] == [replayed_line(result) for result in results]
+        assert replay.differs == 0
+
+
+def test_samples_of_a_recording_have_no_sound_before_the_first_step(tmp_path: Path, write_clip: Any) -> None:
+    sound = np.random.default_rng(2).uniform(-1, 1, RATE // 2).astype(np.float32)
+    clip = write_clip(times_s=tuple(k / 50 for k in range(25)), sound=sound[None], rate_hz=RATE)
+    with mmedge.load(bundle_of(tmp_path, {"join": ALONE})) as bundle:
+        inputs, sync = bundle.inputs, bundle.manifest.sync
+        uris = dict.fromkeys(inputs, str(clip))
+        found = [
+            ["audio" in sample for sample in raw_samples(inputs, sync, uris, least=least)]
+            for least in (None, {"audio": STEP})
+        ]
+    assert all(found[0][1:])
+    assert 0 < found[1].index(True) <= -(-STEP // 56) + 1
+    assert all(found[1][found[1].index(True) :])
