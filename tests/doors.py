@@ -23,7 +23,7 @@ from mmedge.bundle.manifest import Manifest
 from mmedge.engine.base import Engine
 from mmedge.engine.build_messages import BuildLimits
 from mmedge.engine.build_parent import BuildResult
-from mmedge.engine.cache import EngineCache, EngineKey, Trial
+from mmedge.engine.cache import EngineCache, EngineKey, Verdict
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine
 from mmedge.errors import EngineError
 from mmedge.fusion.doors import Found, Progress
@@ -39,8 +39,8 @@ class BuiltFile:
     def open(self) -> Engine:
         return OnnxRuntimeEngine(self._plan.read_bytes(), name=self._name, as_written=True)
 
-    def note(self, trial: Trial) -> None:
-        self._door.cache.note(self._key, trial)
+    def note(self, verdict: Verdict) -> None:
+        self._door.cache.note(self._key, verdict)
 
     def discard(self) -> None:
         self._door.cache.discard(self._key)
@@ -65,7 +65,7 @@ class OrtDoor:
 
     def find(self, bundle: Bundle, variant: Variant) -> Found:
         sidecar = self.cache.peek(self.key(bundle, variant))
-        return Found(built=sidecar is not None, trial=None if sidecar is None else sidecar.trial)
+        return Found(built=sidecar is not None, verdict=None if sidecar is None else sidecar.verdict)
 
     def build(
         self, bundle: Bundle, variant: Variant, progress: Progress | None = None, limits: BuildLimits | None = None

@@ -54,7 +54,7 @@ def candidates(bundle: Bundle, stage: str, backend: str, precision: str | None) 
         problem = tensorrt_problem()
         if problem is None:
             variants = sorted(bundle.variants(stage, "tensorrt"), key=lambda v: order[v.precision])
-            found += [("tensorrt", v) for v in _by_trial(bundle, variants)]
+            found += [("tensorrt", v) for v in _by_verdict(bundle, variants)]
         elif backend == "tensorrt":
             raise DeviceError(
                 f"TensorRT cannot run here: {problem}", where="backend", fix="use backend 'auto' or 'onnxruntime'"
@@ -69,14 +69,14 @@ def candidates(bundle: Bundle, stage: str, backend: str, precision: str | None) 
     return found
 
 
-def _by_trial(bundle: Bundle, variants: list[Variant]) -> list[Variant]:
+def _by_verdict(bundle: Bundle, variants: list[Variant]) -> list[Variant]:
     """Return variants in the order in which they are to serve on TensorRT here."""
-    trials = [(variant, DOORS["tensorrt"].find(bundle, variant).trial) for variant in variants]
-    good = [(variant, trial) for variant, trial in trials if trial is None or trial.error is None]
-    for variant, trial in trials:
-        if trial is not None and trial.error is not None:
-            log.warning("stage '%s': tensorrt %s is not used: %s", variant.stage, variant.precision, trial.error)
-    times = {id(variant): trial.run_ms for variant, trial in good if trial is not None and trial.run_ms is not None}
+    found = [(variant, DOORS["tensorrt"].find(bundle, variant).verdict) for variant in variants]
+    good = [(variant, verdict) for variant, verdict in found if verdict is None or verdict.error is None]
+    for variant, verdict in found:
+        if verdict is not None and verdict.error is not None:
+            log.warning("stage '%s': tensorrt %s is not used: %s", variant.stage, variant.precision, verdict.error)
+    times = {id(variant): v.run_ms for variant, v in good if v is not None and v.run_ms is not None}
     if len(times) == len(good):
         good.sort(key=lambda pair: times[id(pair[0])])
     return [variant for variant, _ in good]

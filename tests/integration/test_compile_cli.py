@@ -145,7 +145,7 @@ def test_inspect_knows_an_engine_of_the_cache_and_says_what_it_does_not_know(  #
     known = json.loads(cli("inspect", plan, "--json").stdout)
     assert (known["kind"], known["origin"], known["bytes"]) == ("engine", "cache", plan.stat().st_size)
     assert known["key"]["profile"] == {"x": [1, 3, 8, 8]}
-    assert known["trial"] is None
+    assert known["verdict"] is None
     assert known["layers"]
     assert str(tmp_path) not in json.dumps({**known, "file": ""})
     done = cli("inspect", plan)

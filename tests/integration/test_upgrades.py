@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import mmedge
-from mmedge.engine.cache import Trial
+from mmedge.engine.cache import Verdict
 from mmedge.errors import CheckError, ConfigError
 from mmedge.fusion import load_graph
 from mmedge.fusion.doors import DOORS
@@ -174,9 +174,9 @@ def test_the_fastest_that_passes_is_taken_once_all_were_timed(tmp_path: Path, do
         found = {v.precision: v for v in bundle.variants("eye", "tensorrt")}
         for variant in found.values():
             door.build(bundle, variant)
-        door.cache.note(door.key(bundle, found["fp16"]), Trial(run_ms=1.0))
+        door.cache.note(door.key(bundle, found["fp16"]), Verdict(run_ms=1.0))
         assert [v.precision for _, v in candidates(bundle, "eye", "tensorrt", None)] == ["int8", "fp16"]
-        door.cache.note(door.key(bundle, found["int8"]), Trial(run_ms=2.0))
+        door.cache.note(door.key(bundle, found["int8"]), Verdict(run_ms=2.0))
         assert [v.precision for _, v in candidates(bundle, "eye", "tensorrt", None)] == ["fp16", "int8"]
-        door.cache.note(door.key(bundle, found["fp16"]), Trial(error="self-test failed"))
+        door.cache.note(door.key(bundle, found["fp16"]), Verdict(error="self-test failed"))
         assert [v.precision for _, v in candidates(bundle, "eye", "tensorrt", None)] == ["int8"]
