@@ -36,10 +36,7 @@ def print_engine(document: dict[str, Any]) -> None:
     if verdict is None:
         facts.append("never run on its device")
     else:
-        ran = (
-            f"passed its self-test, {verdict['run_ms']:.3f} ms a run" if verdict["error"] is None else verdict["error"]
-        )
-        facts.append(ran)
+        facts.append(verdict["error"] or f"passed its self-test, {verdict['run_ms']:.3f} ms a run")
     for line in facts:
         out.print(line, highlight=False, markup=False)
     if not document["layers"]:

@@ -14,6 +14,7 @@ import mmedge
 from mmedge.engine.cache import Verdict
 from mmedge.errors import CheckError, ConfigError
 from mmedge.fusion import load_graph
+from mmedge.fusion.built import load_built
 from mmedge.fusion.doors import DOORS
 from mmedge.fusion.load import candidates
 from mmedge.types import Result
@@ -165,6 +166,17 @@ def test_an_engine_that_fails_though_it_is_new_does_not_serve_and_is_not_built_a
         assert door.builds.count("eye.trt.onnx") == 1
         with pytest.raises((CheckError, ConfigError)):
             load_graph(bundle, backend="tensorrt")
+
+
+def test_an_engine_is_timed_when_that_is_asked_for_and_not_beside_a_run(bundle: mmedge.Bundle, door: OrtDoor) -> None:
+    (variant,) = bundle.variants("eye", "tensorrt")
+    load_built(bundle, "eye", {}, "tensorrt", variant).close()
+    assert door.find(bundle, variant).verdict is None
+    load_built(bundle, "eye", {}, "tensorrt", variant, timed=True).close()
+    verdict = door.find(bundle, variant).verdict
+    assert verdict is not None
+    assert verdict.error is None
+    assert 0 < (verdict.run_ms or 0) < 1000
 
 
 def test_the_fastest_that_passes_is_taken_once_all_were_timed(tmp_path: Path, door: OrtDoor) -> None:
