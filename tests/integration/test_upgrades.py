@@ -12,10 +12,11 @@ import pytest
 
 import mmedge
 from mmedge.engine.cache import Verdict
+from mmedge.engine.cuda import gpu_problem
 from mmedge.errors import CheckError, ConfigError
 from mmedge.fusion import load_graph
 from mmedge.fusion.built import load_built
-from mmedge.fusion.doors import DOORS
+from mmedge.fusion.doors import DOORS, TensorRTDoor
 from mmedge.fusion.load import candidates
 from mmedge.types import Result
 from tests.doors import OrtDoor, built, optimised, raw_eye, twin_bundle, wait_for
@@ -123,6 +124,32 @@ def test_the_end_of_a_run_ends_its_builds(bundle: mmedge.Bundle, door: OrtDoor) 
         began = time.monotonic()
     assert time.monotonic() - began < 5
     assert not list(door.cache.folder.glob("*.plan"))
+
+
+def test_an_engine_that_cannot_run_here_is_told_once(
+    bundle: mmedge.Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The real builder, ahead of time: what it builds needs a GPU, the run goes on as it was."""
+    pytest.importorskip("tensorrt_rtx", reason="pip install 'mmedge[tensorrt-rtx]'")
+    if gpu_problem() is None:
+        pytest.skip("this machine has a GPU")
+
+    class Ahead(TensorRTDoor):
+        def problem(self) -> str | None:
+            return None
+
+    monkeypatch.setitem(DOORS, "tensorrt", Ahead())
+    monkeypatch.setenv("MMEDGE_CACHE", str(tmp_path / "real"))
+    monkeypatch.setenv("MMEDGE_TENSORRT", "tensorrt_rtx")
+    with caplog.at_level(logging.WARNING), mmedge.Pipeline(bundle, INPUTS, isolation="thread") as pipe:
+        assert answer(pipe).tasks["scene"].label == "bright"
+        wait_for(lambda: not pipe.health()["@engines"]["counters"]["building"], 60)  # type: ignore[index]
+        assert answer(pipe).tasks["scene"].label == "bright"
+        report = pipe.health()["@engines"]
+    assert report["counters"] == {"swaps": 0, "building": 0, "given_up": 3}
+    assert "was built, but cannot run here" in str(report["reason"])
+    assert sum("cannot run here" in record.message for record in caplog.records) == 1
+    assert len(list((tmp_path / "real").glob("*.plan"))) == 1  # no more are built in vain
 
 
 WRONG = {
