@@ -101,7 +101,7 @@ def built(plan: bytes) -> BuildResult:
     )  # fmt: skip
 
 
-def raw_eye(scale: float = 255.0) -> bytes:
+def raw_eye(scale: float = 255.0, frame: tuple[Any, ...] = (1, 8, 8, 1)) -> bytes:
     """The eye of the tiny bundle as TensorRT takes it: a raw frame, preprocessed inside."""
     nodes = [
         helper.make_node("Cast", ["x"], ["f"], to=TensorProto.FLOAT),
@@ -110,7 +110,7 @@ def raw_eye(scale: float = 255.0) -> bytes:
         helper.make_node("ReduceMean", ["r", "one"], ["y"]),
     ]
     model = network(
-        nodes, {"x": (TensorProto.UINT8, [1, 8, 8, 1])}, {"y": (TensorProto.FLOAT, [1, 1])},
+        nodes, {"x": (TensorProto.UINT8, list(frame))}, {"y": (TensorProto.FLOAT, [1, 1])},
         scale=np.float32(scale), flat=np.array([1, -1]), one=np.array([1]),
     )  # fmt: skip
     return bytes(model.SerializeToString())

@@ -103,6 +103,15 @@ def test_it_can_wait_instead_and_a_recorded_run_does(bundle: mmedge.Bundle, door
         mmedge.Pipeline(bundle, INPUTS, isolation="thread", record=tmp_path / "other", engines="now")
 
 
+def test_the_option_reaches_a_runtime_of_its_own(bundle: mmedge.Bundle) -> None:
+    with pytest.raises(ConfigError, match="unknown engines 'later'"):
+        mmedge.Pipeline(bundle, INPUTS, engines="later")  # type: ignore[arg-type]
+    for engines in ("now", "wait"):
+        with mmedge.Pipeline(bundle, INPUTS, isolation="process", engines=engines, backend="onnxruntime") as pipe:  # type: ignore[arg-type]
+            assert answer(pipe).tasks["scene"].label == "bright"
+            assert "@engines" not in pipe.health()
+
+
 def test_a_build_that_fails_is_told_once_and_changes_nothing(
     bundle: mmedge.Bundle, door: OrtDoor, caplog: pytest.LogCaptureFixture
 ) -> None:
