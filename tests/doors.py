@@ -116,9 +116,16 @@ def raw_eye(scale: float = 255.0, frame: tuple[Any, ...] = (1, 8, 8, 1)) -> byte
     return bytes(model.SerializeToString())
 
 
-def twin_bundle(path: Path, eye: bytes | None = None, precisions: tuple[str, ...] = ("int8",), **changes: Any) -> Path:
+def twin_bundle(
+    path: Path,
+    eye: bytes | None = None,
+    cpu_eye: bytes | None = None,
+    precisions: tuple[str, ...] = ("int8",),
+    **changes: Any,
+) -> Path:
     """Write the tiny bundle with TensorRT variants beside those of the CPU."""
     files = tiny.members()
+    files["eye.onnx"] = cpu_eye or files["eye.onnx"]
     files["eye.trt.onnx"] = raw_eye() if eye is None else eye
     files["ear.trt.onnx"], files["join.trt.onnx"] = files["ear.onnx"] + b"", files["join.onnx"]
     for precision in precisions[1:]:  # as another file

@@ -143,14 +143,14 @@ def load_graph(
 
 
 def _postpone(bundle: Bundle, choices: dict[str, list[tuple[str, Variant]]]) -> list[Pending]:
-    """Take what must be built first out of the choices, where another one is there at once, and return it."""
+    """Move what must be built first behind what is there at once, as a last resort, and return it."""
     pending = []
     for stage, found in choices.items():
         there = [(b, v) for b, v in found if b not in DOORS or DOORS[b].find(bundle, v).built]
         if there and there[0] != found[0]:
             better = found[: found.index(there[0])]
             pending.append(Pending(stage=stage, choices=better))
-            choices[stage] = there
+            choices[stage] = [*there, *better]
     return pending
 
 

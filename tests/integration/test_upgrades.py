@@ -20,8 +20,13 @@ from mmedge.fusion.doors import DOORS, TensorRTDoor
 from mmedge.fusion.load import candidates
 from mmedge.types import Result
 from tests.doors import OrtDoor, built, optimised, raw_eye, twin_bundle, wait_for
+from tests.networks import FLOAT, NODE, network
 from tests.tiny import networks
 
+WRONG_EYE = network(
+    [NODE("Flatten", ["x"], ["f"]), NODE("ReduceSum", ["f", "one"], ["y"])],
+    {"x": (FLOAT, [1, 1, 4, 4])}, {"y": (FLOAT, [1, 1])}, one=np.array([1]),
+).SerializeToString()  # fmt: skip
 INPUTS = {"image": "push://", "audio": "push://"}
 
 
@@ -124,6 +129,14 @@ def test_a_build_that_fails_is_told_once_and_changes_nothing(
     assert report["counters"] == {"swaps": 0, "building": 0, "given_up": 3}
     assert "no kernel for it" in str(report["reason"])
     assert sum("stage 'eye' stays on onnxruntime eye.onnx" in record.message for record in caplog.records) == 1
+
+
+def test_what_is_there_but_wrong_is_no_start(tmp_path: Path, door: OrtDoor) -> None:
+    """Then the run waits for what must be built after all."""
+    with mmedge.load(twin_bundle(tmp_path / "wrong.mmedge", cpu_eye=WRONG_EYE)) as bundle:
+        graph = load_graph(bundle, wait=False)
+        assert graph.served["eye"] == "onnxruntime eye.trt.onnx"
+        graph.close()
 
 
 def test_the_end_of_a_run_ends_its_builds(bundle: mmedge.Bundle, door: OrtDoor) -> None:
