@@ -23,7 +23,7 @@ from mmedge.bundle.manifest import Manifest
 from mmedge.engine.base import Engine
 from mmedge.engine.build_messages import BuildLimits
 from mmedge.engine.build_parent import BuildResult
-from mmedge.engine.cache import EngineCache, EngineKey, Trial
+from mmedge.engine.cache import EngineCache, EngineKey, Verdict
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine
 from mmedge.errors import EngineError
 from mmedge.fusion.doors import Found, Progress
@@ -39,8 +39,8 @@ class BuiltFile:
     def open(self) -> Engine:
         return OnnxRuntimeEngine(self._plan.read_bytes(), name=self._name, as_written=True)
 
-    def note(self, trial: Trial) -> None:
-        self._door.cache.note(self._key, trial)
+    def note(self, verdict: Verdict) -> None:
+        self._door.cache.note(self._key, verdict)
 
     def discard(self) -> None:
         self._door.cache.discard(self._key)
@@ -65,7 +65,7 @@ class OrtDoor:
 
     def find(self, bundle: Bundle, variant: Variant) -> Found:
         sidecar = self.cache.peek(self.key(bundle, variant))
-        return Found(built=sidecar is not None, trial=None if sidecar is None else sidecar.trial)
+        return Found(built=sidecar is not None, verdict=None if sidecar is None else sidecar.verdict)
 
     def build(
         self, bundle: Bundle, variant: Variant, progress: Progress | None = None, limits: BuildLimits | None = None
@@ -101,7 +101,7 @@ def built(plan: bytes) -> BuildResult:
     )  # fmt: skip
 
 
-def raw_eye(scale: float = 255.0) -> bytes:
+def raw_eye(scale: float = 255.0, frame: tuple[Any, ...] = (1, 8, 8, 1)) -> bytes:
     """The eye of the tiny bundle as TensorRT takes it: a raw frame, preprocessed inside."""
     nodes = [
         helper.make_node("Cast", ["x"], ["f"], to=TensorProto.FLOAT),
@@ -110,15 +110,22 @@ def raw_eye(scale: float = 255.0) -> bytes:
         helper.make_node("ReduceMean", ["r", "one"], ["y"]),
     ]
     model = network(
-        nodes, {"x": (TensorProto.UINT8, [1, 8, 8, 1])}, {"y": (TensorProto.FLOAT, [1, 1])},
+        nodes, {"x": (TensorProto.UINT8, list(frame))}, {"y": (TensorProto.FLOAT, [1, 1])},
         scale=np.float32(scale), flat=np.array([1, -1]), one=np.array([1]),
     )  # fmt: skip
     return bytes(model.SerializeToString())
 
 
-def twin_bundle(path: Path, eye: bytes | None = None, precisions: tuple[str, ...] = ("int8",), **changes: Any) -> Path:
+def twin_bundle(
+    path: Path,
+    eye: bytes | None = None,
+    cpu_eye: bytes | None = None,
+    precisions: tuple[str, ...] = ("int8",),
+    **changes: Any,
+) -> Path:
     """Write the tiny bundle with TensorRT variants beside those of the CPU."""
     files = tiny.members()
+    files["eye.onnx"] = cpu_eye or files["eye.onnx"]
     files["eye.trt.onnx"] = raw_eye() if eye is None else eye
     files["ear.trt.onnx"], files["join.trt.onnx"] = files["ear.onnx"] + b"", files["join.onnx"]
     for precision in precisions[1:]:  # as another file

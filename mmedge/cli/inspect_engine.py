@@ -22,7 +22,7 @@ def print_engine(document: dict[str, Any]) -> None:
         out.print(_ORIGINS[document["origin"]], highlight=False, markup=False)
     if "key" not in document:
         return
-    build, trial = document["build"], document["trial"]
+    build, verdict = document["build"], document["verdict"]
     facts = [
         f"built by {document['built']} in {build['seconds']:.1f} s, {build['typing']}ly typed",
         f"of an ONNX file with sha256 {document['key']['variant_sha256']}",
@@ -33,11 +33,10 @@ def print_engine(document: dict[str, Any]) -> None:
         facts.append(f"in float: {', '.join(build['float_nodes'])}")
     if build["boundaries"]:
         facts.append(f"between int8 and float: {'; '.join(build['boundaries'])}")
-    if trial is None:
+    if verdict is None:
         facts.append("never run on its device")
     else:
-        ran = f"passed its self-test, {trial['run_ms']:.3f} ms a run" if trial["error"] is None else trial["error"]
-        facts.append(ran)
+        facts.append(verdict["error"] or f"passed its self-test, {verdict['run_ms']:.3f} ms a run")
     for line in facts:
         out.print(line, highlight=False, markup=False)
     if not document["layers"]:

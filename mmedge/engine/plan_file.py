@@ -62,7 +62,7 @@ def describe_plan(path: Path) -> dict[str, Any]:
         "key": msgspec.to_builtins(sidecar.key),
         "built": sidecar.key.describe(),
         "build": build,
-        "trial": msgspec.to_builtins(sidecar.trial),
+        "verdict": msgspec.to_builtins(sidecar.verdict),
         "layers": _layers(path.with_suffix(".log")),
     }
 

@@ -23,7 +23,8 @@ Given: TypeAlias = Mapping[str, "Shape | Range"]
 _BATCH = re.compile(r".*batch.*", re.IGNORECASE)
 # A batch where it comes first: short names of one, and what exporters write where the author gave none.
 _FIRST = re.compile(
-    r"|\?|-1|n|b|bs|none|s\d+|u\d+|unk__\d+|.*(dynamic_axes|DynamicDimension|_dim|\.shape)[\W_]*\d+\]?", re.IGNORECASE
+    r"|\?|-1|n|b|bs|none|[sud]\d+|unk\w*|(dim|axis)_?\d+|.*(dynamic_axes|DynamicDimension|_dim|\.shape)[\W_]*\d+\]?",
+    re.IGNORECASE,
 )
 _MOST = 1 << 31  # of one dimension
 

@@ -13,7 +13,7 @@ import pytest
 
 from mmedge.cli import run
 from mmedge.engine.cuda import gpu_problem
-from tests.doors import twin_bundle
+from tests.doors import raw_eye, twin_bundle
 from tests.networks import FLOAT, NODE, network
 
 pytest.importorskip("tensorrt_rtx", reason="pip install 'mmedge[tensorrt-rtx]'")
@@ -103,6 +103,13 @@ def test_a_bundle_says_what_was_not_run_and_where_int8_is(cli, tmp_path: Path) -
     assert cli("compile", bundle, "--shape", "x=1").returncode == 2
 
 
+def test_a_bundle_gives_the_open_dimensions_of_its_networks(cli, tmp_path: Path, cache: Path) -> None:  # type: ignore[no-untyped-def]
+    bundle = twin_bundle(tmp_path / "open.mmedge", eye=raw_eye(frame=("batch", "height", "width", 1)))
+    assert not engines(cli("compile", bundle, "--json"))[0]["cached"]
+    (log,) = (text for text in map(Path.read_text, cache.glob("*.log")) if "UInt8" in text)
+    assert "OptShape: [1,8,8,1]" in log
+
+
 @pytest.mark.parametrize("bound", [("--timeout", 1), ("--memory-mb", 60)])
 def test_a_build_has_bounds(cli, tmp_path: Path, bound: tuple[str, int]) -> None:  # type: ignore[no-untyped-def]
     many = [NODE("MatMul", [f"t{k}", "w"], [f"t{k + 1}"]) for k in range(60)]
@@ -145,7 +152,7 @@ def test_inspect_knows_an_engine_of_the_cache_and_says_what_it_does_not_know(  #
     known = json.loads(cli("inspect", plan, "--json").stdout)
     assert (known["kind"], known["origin"], known["bytes"]) == ("engine", "cache", plan.stat().st_size)
     assert known["key"]["profile"] == {"x": [1, 3, 8, 8]}
-    assert known["trial"] is None
+    assert known["verdict"] is None
     assert known["layers"]
     assert str(tmp_path) not in json.dumps({**known, "file": ""})
     done = cli("inspect", plan)

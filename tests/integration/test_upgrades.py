@@ -11,15 +11,22 @@ import numpy as np
 import pytest
 
 import mmedge
-from mmedge.engine.cache import Trial
+from mmedge.engine.cache import Verdict
+from mmedge.engine.cuda import gpu_problem
 from mmedge.errors import CheckError, ConfigError
 from mmedge.fusion import load_graph
-from mmedge.fusion.doors import DOORS
+from mmedge.fusion.built import load_built
+from mmedge.fusion.doors import DOORS, TensorRTDoor
 from mmedge.fusion.load import candidates
 from mmedge.types import Result
 from tests.doors import OrtDoor, built, optimised, raw_eye, twin_bundle, wait_for
+from tests.networks import FLOAT, NODE, network
 from tests.tiny import networks
 
+WRONG_EYE = network(
+    [NODE("Flatten", ["x"], ["f"]), NODE("ReduceSum", ["f", "one"], ["y"])],
+    {"x": (FLOAT, [1, 1, 4, 4])}, {"y": (FLOAT, [1, 1])}, one=np.array([1]),
+).SerializeToString()  # fmt: skip
 INPUTS = {"image": "push://", "audio": "push://"}
 
 
@@ -101,6 +108,15 @@ def test_it_can_wait_instead_and_a_recorded_run_does(bundle: mmedge.Bundle, door
         mmedge.Pipeline(bundle, INPUTS, isolation="thread", record=tmp_path / "other", engines="now")
 
 
+def test_the_option_reaches_a_runtime_of_its_own(bundle: mmedge.Bundle) -> None:
+    with pytest.raises(ConfigError, match="unknown engines 'later'"):
+        mmedge.Pipeline(bundle, INPUTS, engines="later")  # type: ignore[arg-type]
+    for engines in ("now", "wait"):
+        with mmedge.Pipeline(bundle, INPUTS, isolation="process", engines=engines, backend="onnxruntime") as pipe:  # type: ignore[arg-type]
+            assert answer(pipe).tasks["scene"].label == "bright"
+            assert "@engines" not in pipe.health()
+
+
 def test_a_build_that_fails_is_told_once_and_changes_nothing(
     bundle: mmedge.Bundle, door: OrtDoor, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -115,6 +131,14 @@ def test_a_build_that_fails_is_told_once_and_changes_nothing(
     assert sum("stage 'eye' stays on onnxruntime eye.onnx" in record.message for record in caplog.records) == 1
 
 
+def test_what_is_there_but_wrong_is_no_start(tmp_path: Path, door: OrtDoor) -> None:
+    """Then the run waits for what must be built after all."""
+    with mmedge.load(twin_bundle(tmp_path / "wrong.mmedge", cpu_eye=WRONG_EYE)) as bundle:
+        graph = load_graph(bundle, wait=False)
+        assert graph.served["eye"] == "onnxruntime eye.trt.onnx"
+        graph.close()
+
+
 def test_the_end_of_a_run_ends_its_builds(bundle: mmedge.Bundle, door: OrtDoor) -> None:
     door.build_s = 60
     with mmedge.Pipeline(bundle, INPUTS, isolation="thread") as pipe:
@@ -122,6 +146,32 @@ def test_the_end_of_a_run_ends_its_builds(bundle: mmedge.Bundle, door: OrtDoor) 
         began = time.monotonic()
     assert time.monotonic() - began < 5
     assert not list(door.cache.folder.glob("*.plan"))
+
+
+def test_an_engine_that_cannot_run_here_is_told_once(
+    bundle: mmedge.Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The real builder, ahead of time: what it builds needs a GPU, the run goes on as it was."""
+    pytest.importorskip("tensorrt_rtx", reason="pip install 'mmedge[tensorrt-rtx]'")
+    if gpu_problem() is None:
+        pytest.skip("this machine has a GPU")
+
+    class Ahead(TensorRTDoor):
+        def problem(self) -> str | None:
+            return None
+
+    monkeypatch.setitem(DOORS, "tensorrt", Ahead())
+    monkeypatch.setenv("MMEDGE_CACHE", str(tmp_path / "real"))
+    monkeypatch.setenv("MMEDGE_TENSORRT", "tensorrt_rtx")
+    with caplog.at_level(logging.WARNING), mmedge.Pipeline(bundle, INPUTS, isolation="thread") as pipe:
+        assert answer(pipe).tasks["scene"].label == "bright"
+        wait_for(lambda: not pipe.health()["@engines"]["counters"]["building"], 60)  # type: ignore[index]
+        assert answer(pipe).tasks["scene"].label == "bright"
+        report = pipe.health()["@engines"]
+    assert report["counters"] == {"swaps": 0, "building": 0, "given_up": 3}
+    assert "was built, but cannot run here" in str(report["reason"])
+    assert sum("cannot run here" in record.message for record in caplog.records) == 1
+    assert len(list((tmp_path / "real").glob("*.plan"))) == 1  # no more are built in vain
 
 
 WRONG = {
@@ -167,6 +217,17 @@ def test_an_engine_that_fails_though_it_is_new_does_not_serve_and_is_not_built_a
             load_graph(bundle, backend="tensorrt")
 
 
+def test_an_engine_is_timed_when_that_is_asked_for_and_not_beside_a_run(bundle: mmedge.Bundle, door: OrtDoor) -> None:
+    (variant,) = bundle.variants("eye", "tensorrt")
+    load_built(bundle, "eye", {}, "tensorrt", variant).close()
+    assert door.find(bundle, variant).verdict is None
+    load_built(bundle, "eye", {}, "tensorrt", variant, timed=True).close()
+    verdict = door.find(bundle, variant).verdict
+    assert verdict is not None
+    assert verdict.error is None
+    assert 0 < (verdict.run_ms or 0) < 1000
+
+
 def test_the_fastest_that_passes_is_taken_once_all_were_timed(tmp_path: Path, door: OrtDoor) -> None:
     with mmedge.load(twin_bundle(tmp_path / "two.mmedge", precisions=("int8", "fp16"))) as bundle:
         order = [v.precision for b, v in candidates(bundle, "eye", "tensorrt", None)]
@@ -174,9 +235,9 @@ def test_the_fastest_that_passes_is_taken_once_all_were_timed(tmp_path: Path, do
         found = {v.precision: v for v in bundle.variants("eye", "tensorrt")}
         for variant in found.values():
             door.build(bundle, variant)
-        door.cache.note(door.key(bundle, found["fp16"]), Trial(run_ms=1.0))
+        door.cache.note(door.key(bundle, found["fp16"]), Verdict(run_ms=1.0))
         assert [v.precision for _, v in candidates(bundle, "eye", "tensorrt", None)] == ["int8", "fp16"]
-        door.cache.note(door.key(bundle, found["int8"]), Trial(run_ms=2.0))
+        door.cache.note(door.key(bundle, found["int8"]), Verdict(run_ms=2.0))
         assert [v.precision for _, v in candidates(bundle, "eye", "tensorrt", None)] == ["fp16", "int8"]
-        door.cache.note(door.key(bundle, found["fp16"]), Trial(error="self-test failed"))
+        door.cache.note(door.key(bundle, found["fp16"]), Verdict(error="self-test failed"))
         assert [v.precision for _, v in candidates(bundle, "eye", "tensorrt", None)] == ["int8"]

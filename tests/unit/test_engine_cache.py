@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmedge.engine.build_parent import BuildResult
-from mmedge.engine.cache import EngineCache, EngineKey, Trial, cache_folder
+from mmedge.engine.cache import EngineCache, EngineKey, Verdict, cache_folder
 from mmedge.errors import ConfigError, EngineError
 
 VARIANT = hashlib.sha256(b"variant").hexdigest()
@@ -218,13 +218,13 @@ def test_what_came_of_running_an_engine_is_kept_beside_it(tmp_path: Path) -> Non
     cache.put(key, make_build())
     found = cache.peek(key)
     assert found is not None
-    assert found.trial is None
-    cache.note(key, Trial(run_ms=1.5))
+    assert found.verdict is None
+    cache.note(key, Verdict(run_ms=1.5))
     entry = cache.get(key)
     assert entry is not None
-    assert entry.trial == Trial(run_ms=1.5)
+    assert entry.verdict == Verdict(run_ms=1.5)
     cache.put(key, make_build(b"another"))  # was never run
-    assert cache.peek(key).trial is None  # type: ignore[union-attr]
+    assert cache.peek(key).verdict is None  # type: ignore[union-attr]
     cache.discard(key)
     cache.discard(key)
     assert cache.get(key) is None
@@ -236,7 +236,7 @@ def test_a_cache_that_cannot_be_written_forgets_trials_and_nothing_else(
 ) -> None:
     cache, key = EngineCache(tmp_path), make_key()
     with caplog.at_level(logging.WARNING):
-        cache.note(key, Trial(run_ms=1.0))  # there is no such engine
+        cache.note(key, Verdict(run_ms=1.0))  # there is no such engine
     assert "not noted" in caplog.text
 
 
@@ -245,7 +245,7 @@ def test_sidecars_of_before_are_read(tmp_path: Path) -> None:
     cache, key = EngineCache(tmp_path), make_key()
     path = cache.put(key, make_build()).plan_path.with_suffix(".json")
     document = msgspec.json.decode(path.read_bytes())
-    del document["trial"], document["key"]["ranges"]
+    del document["verdict"], document["key"]["ranges"]
     for name in ("int8_nodes", "float_nodes", "boundaries", "optimization_level"):
         del document["build"][name]
     path.write_bytes(msgspec.json.encode(document))

@@ -55,6 +55,14 @@ def test_the_layout_of_torch_itself_is_loaded(tmp_path: Path) -> None:
         )
 
 
+def test_a_path_may_be_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    as_torch_writes(tmp_path / "a")
+    for folder, path in (("a", "model.onnx"), (".", "a/model.onnx"), ("a", "../a/model.onnx")):
+        monkeypatch.chdir(tmp_path / folder)
+        with mmedge.load_engine(path) as engine:
+            assert engine({"x": X})["y"][0, 0] == 20
+
+
 def test_the_key_covers_the_weights_wherever_they_lie(tmp_path: Path) -> None:
     beside = as_torch_writes(tmp_path / "a")
     same = as_torch_writes(tmp_path / "b")

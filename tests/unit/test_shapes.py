@@ -25,7 +25,8 @@ def free(*dims: object) -> onnx.ModelProto:
 @pytest.mark.parametrize(
     "dims",
     [("batch", 3), ("N", 3), (None, 3), ("s77", 3), ("unk__12", 3), ("batch_size", 3), ("x_dim_0", 3), ("b", 3),
-     ("x_dynamic_axes_1", 3), ("DynamicDimension.0", 3), ("?", 3)],
+     ("x_dynamic_axes_1", 3), ("DynamicDimension.0", 3), ("?", 3),
+     ("dim_0", 3), ("unknown", 3), ("d0", 3), ("input.shape[0]", 3)],
 )  # fmt: skip
 def test_a_batch_that_nobody_gives_is_one(dims: tuple[object, ...]) -> None:
     assert fix_shapes({"x": dims}, {}, where="net") == {"x": (1, 3)}  # type: ignore[dict-item]
@@ -35,7 +36,8 @@ def test_a_batch_that_nobody_gives_is_one(dims: tuple[object, ...]) -> None:
     ("dims", "names"),
     [((1, 3, "height", "width"), "2 ('height'), 3 ('width')"), (("length",), "0 ('length')"), ((None,), "0"),
      (("batch", "sequence"), "1 ('sequence')"), (("time", "batch", 80), "0 ('time')"), ((1, None), "1"),
-     (("s0", "s1"), "1 ('s1')"), ((1, "n"), "1 ('n')"), (("n",), "0 ('n')")],
+     (("s0", "s1"), "1 ('s1')"), ((1, "n"), "1 ('n')"), (("tokens", 3), "0 ('tokens')"),
+     (("num_frames", 3), "0 ('num_frames')"), (("n",), "0 ('n')")],
 )  # fmt: skip
 def test_every_other_open_dimension_is_asked_for_by_name(dims: tuple[object, ...], names: str) -> None:
     with pytest.raises(ConfigError) as caught:
