@@ -182,6 +182,8 @@ def _rest(
         declared = stage.outputs.get(source.output, ()) if isinstance(source, State) else ()
         if len(declared) == len(wanted):
             wanted = [1 if isinstance(dim, str) else dim for dim in declared]
+        elif isinstance(source, Constant) and wanted == [None]:
+            wanted = [1]  # one number for a batch of one
         elif isinstance(source, State) and is_recurrent and [d is None or isinstance(d, str) for d in wanted] == _BATCH:
             wanted[1] = 1
         try:
