@@ -271,6 +271,9 @@ def _fit(
     is_image: bool,
 ) -> None:
     """Make an input take exactly ``given``'s shape and type, with nodes in front where it wants another layout."""
+    if value.type.tensor_type.elem_type == TensorProto.STRING:
+        fix = "turn texts into numbers outside of the network: a text input gives token ids"
+        raise ConfigError("the network takes texts, which no input gives", where=where, fix=fix)
     want, shape = dims(value), given.shape
     nodes: list[tuple[str, dict[str, Any], list[onnx.TensorProto]]] = []
     inner = shape
