@@ -41,9 +41,9 @@ from .outputs import fitted, static_outputs
 # Before, initializers had to be inputs too.
 MIN_IR = 4
 _NHWC = (0, 2, 3, 1)
+Dims = tuple[int | None, ...]
 # Of the states of recurrent networks, [layers, batch, hidden], the batch alone is open.
 _BATCH = [False, True, False]
-Dims = tuple[int | None, ...]
 
 
 def bring(recipe: Recipe) -> tuple[Recipe, dict[str, onnx.ModelProto]]:
