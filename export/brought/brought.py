@@ -191,6 +191,8 @@ def _rest(
         declared = stage.outputs.get(source.output, ()) if isinstance(source, State) else ()
         if len(declared) == len(wanted):
             wanted = [1 if isinstance(dim, str) else dim for dim in declared]
+        elif isinstance(source, Constant) and wanted == [None]:
+            wanted = [1]  # one number for a batch of one
         elif isinstance(source, State) and is_recurrent and [d is None or isinstance(d, str) for d in wanted] == _BATCH:
             wanted[1] = 1
         try:
@@ -278,6 +280,9 @@ def _fit(
     layout: PictureLayout | None,
 ) -> None:
     """Make an input take exactly ``given``'s shape and type, with nodes in front where it wants another layout."""
+    if value.type.tensor_type.elem_type == TensorProto.STRING:
+        fix = "turn texts into numbers outside of the network: a text input gives token ids"
+        raise ConfigError("the network takes texts, which no input gives", where=where, fix=fix)
     want, shape = dims(value), given.shape
     nodes: list[tuple[str, dict[str, Any], list[onnx.TensorProto]]] = []
     inner = shape
@@ -373,10 +378,15 @@ def _lay_out(want: Dims, shape: tuple[int, ...]) -> tuple[bool, tuple[int, ...]]
 
 
 def _resolve(want: Dims, size: int) -> tuple[int, ...] | None:
-    """Return ``want`` with its dynamic dimensions filled so that it has ``size`` values, the last one last."""
+    """Return ``want`` with its open dimensions filled so that it has ``size`` values; None where that is a guess.
+
+    One of them takes what is left; of two the first is the batch, 1.
+    """
     known = int(np.prod([dim for dim in want if dim is not None]))
     free = [axis for axis, dim in enumerate(want) if dim is None]
     if known == 0 or size % known or (not free and known != size):
+        return None
+    if size > known and len(free) > 1 + (free[0] == 0):
         return None
     return tuple(
         dim if dim is not None else (size // known if axis == free[-1] else 1) for axis, dim in enumerate(want)

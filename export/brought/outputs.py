@@ -31,7 +31,22 @@ def static_outputs(
     constants: Mapping[str, AnyArray],
     where: str,
 ) -> dict[str, tuple[int, ...]]:
-    """Write the static shape of every wanted output, as float32 where it is another float, and return the shapes."""
+    """Write the static shape of every wanted output, as float32 where it is another float, in place.
+
+    Args:
+        model: The network, with static inputs.
+        declared: Output -> its shape as the recipe declares it; empty for all outputs as they are.
+        feeds: Inputs of the network's shapes [...] and dtypes.
+        constants: Those of them that are always fed the same.
+        where: The stage, for messages.
+
+    Returns:
+        Output -> its shape.
+
+    Raises:
+        ConfigError: If an output does not exist, is no tensor, is empty, has another shape than declared, or one that
+            depends on values; or if the network does not run.
+    """
     graph = model.graph
     unknown = sorted(declared.keys() - {value.name for value in graph.output})
     if unknown:
