@@ -217,7 +217,7 @@ def _onet(folder: Path, targets: dict[str, float], count: int) -> Row:
     want = says(onet) >= AGREES_AT
     figures = {name: float(((says(model) >= AGREES_AT) == want).mean()) for name, model in forms.items()}
     targets["onet_agreement"] = figures["mmedge"]
-    return _row(f"O-Net: {len(want)} real crops, {want.mean():.0%} faces, same verdict", "", figures)
+    return _row(f"O-Net: {len(want)} real crops, {want.mean():.0%} of them faces, same verdict", "", figures)
 
 
 def _cost(folder: Path, rows: list[Row], targets: dict[str, float], count: int) -> None:

@@ -184,8 +184,10 @@ class Search:
                 if index < _RANKED_ON and len(network.feeds) < _RANKED_ON:
                     network.feeds.append(graphs[everything].feeds(name, known, last=states))
             states = fed_back(recipe, known)
-        for engine in (*others.values(), *self._ranges.values()):
+        for engine in others.values():
             engine.close()
+        for collector in self._ranges.values():
+            collector.close()
 
     def _draft(self, rule: Rule, float_nodes: Mapping[str, Mapping[str, str]] | None = None) -> Draft:
         recipe = self._recipe
@@ -300,7 +302,7 @@ class _Watched:
 
     def __init__(self, collector: RangeCollector, group: object) -> None:
         self.inputs, self.outputs = collector.inputs, collector.outputs
-        self._run = partial(collector, group=group)  # type: ignore[arg-type]
+        self._run = partial(collector, group=group)
 
     def __call__(self, feeds: Tensors) -> dict[str, AnyArray]:
         return self._run(feeds)
