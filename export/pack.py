@@ -19,7 +19,7 @@ from mmedge.types import Precision, Tensors
 from .golden import Golden, make_golden
 from .int8.cpu_form import to_cpu_form
 from .judge import judge
-from .onnx.gate import Gate, ask
+from .onnx.gate import Gate, parser_gate
 from .onnx.onnx_models import OnnxModels
 from .preprocess.onnx_prefix import merge_prefix
 from .provenance import provenance
@@ -116,7 +116,7 @@ def make_members(
     fp32 = by_precision["fp32"].models
     if gate is None:
         brought = {stage: model for stage, model in fp32.items() if recipe.stages[stage].onnx is not None}
-        gate = ask(recipe, brought if "tensorrt" in recipe.export.targets else {}, {})
+        gate = parser_gate(recipe, brought if "tensorrt" in recipe.export.targets else {}, {})
     golden = make_golden(recipe, onnx_runners(fp32), as_samples(samples, recipe).held_out)
     files: dict[str, bytes] = {f"golden/{stage}.npz": g.to_npz() for stage, g in golden.items()}
     variants: list[Variant] = []

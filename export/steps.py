@@ -17,7 +17,7 @@ from .identity import digest_of
 from .int8.compare import Comparison, compare
 from .int8.quantize import quantize
 from .keys import graph_digest, model_digest, plain, samples_digest, train_digest
-from .onnx.gate import Gate, ask, refuse
+from .onnx.gate import Gate, parser_gate, refuse
 from .onnx.onnx_models import OnnxModels, Parity
 from .onnx.to_onnx import check_parity, export_stages, random_samples, stage_modules
 from .pack import Members, make_members
@@ -184,6 +184,8 @@ def _check_measured(work: Work, result: Any) -> None:
     from .training import mask_figures
 
     result.raise_for_status(work.recipe.calibration.max_drop_points)
+    for name in work.recipe.tasks.keys() - {row.task for row in result.rows}:
+        _log.warning("task '%s' is not measured: nothing says how accurate it is", name)
     if result.rows:  # what was measured here stands, even if it validates nothing
         work.metadata = {**work.metadata, "validated_masks": mask_figures(work.recipe, result.counts)}
 
@@ -217,7 +219,7 @@ TABLE: tuple[StepSpec, ...] = (
         name="parser",
         after=("onnx",),
         key=lambda work: smoke_key(),
-        make=lambda work: ask(work.recipe, work.fp32.models, work.fp32.sources),
+        make=lambda work: parser_gate(work.recipe, work.fp32.models, work.fp32.sources),
         save=_encoded("parser.json"),
         load=_decoded("parser.json", Gate),
         wanted=lambda work: "tensorrt" in work.recipe.export.targets,
