@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
+import logging
 import math
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -38,6 +41,7 @@ from mmedge.export.report import int8_nodes, sqnr_db
 from mmedge.export.shipped import shipped_recipe
 from mmedge.types import AnyArray, FloatArray
 
+EPOCHS = 6
 CALIBRATION, GLITCH_EVERY, GLITCH = 500, 100, 20.0
 PEERS = {"ORT MinMax": "MinMax", "ORT Entropy": "Entropy", "ORT Percentile": "Percentile"}
 MODELOPT = "modelopt max"
@@ -51,7 +55,7 @@ def measure(quick: bool) -> BenchmarkReport:
     targets: dict[str, float] = {}
     folder = Path(tempfile.mkdtemp())
     data = digits()
-    model = trained(data, 3 if quick else 12)
+    model = trained(data, EPOCHS)
     count = 150 if quick else CALIBRATION
     given = data.train[:count]
     recipe = tensor_recipe(folder, [1, 1, 32, 32], [1, CLASSES], labels=CLASSES)
@@ -145,7 +149,8 @@ def _peer(model: onnx.ModelProto, frames: FloatArray, method: str, tensor: str =
             frame = next(self._frames, None)
             return None if frame is None else {tensor: frame if frame.ndim == 4 else frame[None]}
 
-    with tempfile.TemporaryDirectory() as folder:
+    # It prints what it does, and advises through the root logger.
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()), _silent():
         source, target = Path(folder) / "a.onnx", Path(folder) / "b.onnx"
         onnx.save(model, source)
         quantize_static(
@@ -165,6 +170,15 @@ def _peer(model: onnx.ModelProto, frames: FloatArray, method: str, tensor: str =
             },
         )
         return onnx.load(target)
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def _av_digits(targets: dict[str, float]) -> Row:
@@ -203,7 +217,7 @@ def _onet(folder: Path, targets: dict[str, float], count: int) -> Row:
     want = says(onet) >= AGREES_AT
     figures = {name: float(((says(model) >= AGREES_AT) == want).mean()) for name, model in forms.items()}
     targets["onet_agreement"] = figures["mmedge"]
-    return _row(f"O-Net: {len(want)} real crops, {want.mean():.0%} faces, same verdict", "", figures)
+    return _row(f"O-Net: {len(want)} real crops, {want.mean():.0%} of them faces, same verdict", "", figures)
 
 
 def _cost(folder: Path, rows: list[Row], targets: dict[str, float], count: int) -> None:

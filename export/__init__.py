@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .int8.compare import compare
+    from .int8.fp16 import to_fp16
     from .int8.quantize import quantize
     from .measure import measure
     from .onnx.gate import parser_gate
@@ -43,6 +44,7 @@ __all__ = [
     "run",
     "run_steps",
     "smoke",
+    "to_fp16",
     "to_onnx",
     "train",
 ]
@@ -61,6 +63,7 @@ _HOME = {
     "run": "run",
     "run_steps": "run",
     "smoke": "smoke",
+    "to_fp16": "int8.fp16",
     "to_onnx": "onnx.to_onnx",
     "train": "training",
 }

@@ -144,7 +144,7 @@ class Export(_Strict, frozen=True, kw_only=True):
     Without ``precisions`` a model is written as fp32 and int8, and networks that are brought along as they are.
     """
 
-    precisions: tuple[Literal["fp32", "int8"], ...] = ()
+    precisions: tuple[Literal["fp32", "fp16", "int8"], ...] = ()
     opset: int = 20
     targets: tuple[Literal["cpu", "tensorrt"], ...] = ("cpu", "tensorrt")
 

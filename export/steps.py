@@ -15,6 +15,7 @@ from mmedge.errors import ConfigError, MissingDependencyError
 
 from .identity import digest_of
 from .int8.compare import Comparison, compare
+from .int8.fp16 import to_fp16
 from .int8.quantize import quantize
 from .keys import graph_digest, model_digest, plain, samples_digest, train_digest
 from .onnx.gate import Gate, parser_gate, refuse
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 Step: TypeAlias = Literal[
-    "train", "onnx", "parity", "parser", "quantize", "compare", "measure", "golden", "smoke", "pack"
+    "train", "onnx", "parity", "parser", "fp16", "quantize", "compare", "measure", "golden", "smoke", "pack"
 ]
 Show = Callable[[str, float | None], None]
 STEPS: tuple[Step, ...] = get_args(Step)
@@ -66,7 +67,7 @@ class Work:
     def samples(self) -> RawSamples:
         """Raw samples, read once and only if a step is done that needs them."""
         recipe = self.recipe
-        if recipe.calibration.recordings is None and "int8" not in recipe.export.precisions:
+        if recipe.calibration.recordings is None and {"int8", "fp16"}.isdisjoint(recipe.export.precisions):
             return RawSamples.split(random_samples(recipe, 12), "noise")
         self.show("recordings", None)
         return raw_samples(recipe)
@@ -90,7 +91,7 @@ class Work:
     @property
     def versions(self) -> list[OnnxModels]:
         """The networks in every precision that there is."""
-        return [self.fp32, *([self.results["quantize"]] if "quantize" in self.results else [])]
+        return [self.fp32, *(self.results[step] for step in ("fp16", "quantize") if step in self.results)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,6 +227,15 @@ TABLE: tuple[StepSpec, ...] = (
         check=lambda work, result: refuse(work.recipe, result),
     ),
     StepSpec(
+        name="fp16",
+        after=("onnx",),
+        key=lambda work: (graph_digest(work.recipe), work.recorded, _calibration(work)),
+        make=lambda work: to_fp16(work.fp32, work.samples),
+        save=_saved,
+        load=lambda work, folder: OnnxModels.load(folder, work.recipe, "fp16"),
+        wanted=lambda work: "fp16" in work.recipe.export.precisions,
+    ),
+    StepSpec(
         name="quantize",
         after=("onnx",),
         key=lambda work: (graph_digest(work.recipe), work.recorded, _calibration(work)),
@@ -256,7 +266,7 @@ TABLE: tuple[StepSpec, ...] = (
     ),
     StepSpec(
         name="golden",
-        after=("onnx", "parser", "quantize"),
+        after=("onnx", "parser", "fp16", "quantize"),
         key=lambda work: (graph_digest(work.recipe), work.recorded, _calibration(work), _forms(work)),
         make=lambda work: make_members(work.recipe, work.versions, work.samples, work.results.get("parser")),
         save=lambda result, folder: result.save(folder),

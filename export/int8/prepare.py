@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import onnx
 from onnx import AttributeProto, TensorProto, numpy_helper
@@ -12,7 +10,9 @@ from mmedge.engine.onnxruntime import session_options
 from mmedge.errors import CheckError
 from mmedge.extras import require
 
+from ..onnx.graphs import all_nodes, rename
 from ..onnx.normal_form import normal_form
+from ..onnx.parity import check_rewrite
 
 _QUANTISED = frozenset(
     {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger", "QLinearConv"}
@@ -24,7 +24,7 @@ _HALF = TensorProto.FLOAT16
 def already_quantised(model: onnx.ModelProto) -> str | None:
     """Say what in a network is quantised already, wherever it is nested; None for a float network."""
     counts: dict[str, int] = {}
-    for node in _all_nodes(model.graph):
+    for node in all_nodes(model.graph):
         if node.op_type in _QUANTISED or node.op_type.startswith("QLinear"):
             counts[node.op_type] = counts.get(node.op_type, 0) + 1
     for function in model.functions:
@@ -34,22 +34,24 @@ def already_quantised(model: onnx.ModelProto) -> str | None:
     return ", ".join(f"{count} {op}" for op, count in sorted(counts.items())) or None
 
 
-def prepare(model: onnx.ModelProto) -> onnx.ModelProto:
+def prepare(model: onnx.ModelProto, where: str = "network") -> onnx.ModelProto:
     """Return a network in normal form and in float32: half precision is widened, which loses nothing.
 
     Its inputs and outputs keep their names and types.
+
+    Args:
+        model: Any float network.
+        where: What it is, for messages.
+
+    Raises:
+        CheckError: If what comes out differs from what went in.
     """
-    normal = normal_form(model)
-    return _widened(normal) if _has_half(normal) else normal
-
-
-def _all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs):
-                if attribute.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS):
-                    yield from _all_nodes(inner)
+    normal = normal_form(model, where)
+    if not _has_half(normal):
+        return normal
+    wide = _widened(normal)
+    check_rewrite(normal, wide, "computing float16 in float32", where=where)
+    return wide
 
 
 def _has_half(model: onnx.ModelProto) -> bool:
@@ -67,7 +69,7 @@ def _widened(model: onnx.ModelProto) -> onnx.ModelProto:
     for tensor in graph.initializer:
         if tensor.data_type == _HALF:
             tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name))
-    for node in _all_nodes(graph):
+    for node in all_nodes(graph):
         for attribute in node.attribute:
             if attribute.name in ("to", "dtype") and attribute.i == _HALF:
                 attribute.i = TensorProto.FLOAT
@@ -79,11 +81,11 @@ def _widened(model: onnx.ModelProto) -> onnx.ModelProto:
     made = {name for node in graph.node for name in node.output}
     for value in graph.input:
         if value.type.tensor_type.elem_type == _HALF:
-            _rename(graph, value.name, f"{value.name}/float32")
+            rename(graph, {value.name: f"{value.name}/float32"})
             front.append(_cast(value.name, f"{value.name}/float32", TensorProto.FLOAT))
     for value in graph.output:
         if value.type.tensor_type.elem_type == _HALF and value.name in made:
-            _rename(graph, value.name, f"{value.name}/float32")
+            rename(graph, {value.name: f"{value.name}/float32"})
             back.append(_cast(f"{value.name}/float32", value.name, _HALF))
     nodes = [*front, *graph.node, *back]
     kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
@@ -95,14 +97,6 @@ def _widened(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _cast(source: str, target: str, to: int) -> onnx.NodeProto:
     return onnx.helper.make_node("Cast", [source], [target], name=f"{target}/Cast", to=to)
-
-
-def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:
-    for node in _all_nodes(graph):
-        for names in (node.input, node.output):
-            for position, name in enumerate(names):
-                if name == old:
-                    names[position] = new
 
 
 def tensor_types(model: onnx.ModelProto, name: str = "model") -> dict[str, tuple[str, tuple[object, ...]]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
@@ -16,7 +15,6 @@ from mmedge.errors import ConfigError
 from mmedge.types import Tensors
 
 from ..onnx.onnx_models import OnnxModels
-from ..onnx.parity import check_rewrite
 from ..recipe import Calibration, Recipe
 from ..recordings import RawSamples, as_samples
 from .glitches import usable
@@ -118,21 +116,20 @@ def networks_of(recipe: Recipe, models: Mapping[str, ModelProto]) -> tuple[dict[
             continue
         sources = recipe.stages[stage].sources.items()
         masks = {tensor for tensor, source in sources if isinstance(source, (Presence, Age))}
-        normal = prepare(model)
-        check_rewrite(model, normal, "normal form", where=f"stage '{stage}'")
+        normal = prepare(model, f"stage '{stage}'")
         types = tensor_types(normal, f"stage '{stage}'")
         choice = choose(normal, masks, {name: kind for name, (kind, _) in types.items()})
         if not choice.nodes:
             why = "; ".join(f"{node}: {reason}" for node, reason in list(choice.reasons.items())[:3])
             skipped[stage] = why or "it has no layer with weights"
             continue
-        sizes = {
-            name: math.prod(dim for dim in shape if isinstance(dim, int))
+        shapes = {
+            name: tuple(dim for dim in shape if isinstance(dim, int))
             for name, (_, shape) in types.items()
             if all(isinstance(dim, int) for dim in shape)
         }
         networks[stage] = Network(
-            model=normal, nodes=choice.nodes, tensors=choice.tensors, sizes=sizes, reasons=dict(choice.reasons)
+            model=normal, nodes=choice.nodes, tensors=choice.tensors, shapes=shapes, reasons=dict(choice.reasons)
         )
     return networks, skipped
 
@@ -142,7 +139,7 @@ def _notes(
 ) -> Quantization:
     is_float = stage in draft.stays_float
     reasons = {**network.reasons, **draft.refused[stage]}
-    worst = min(draft.sqnr_db[f"{stage}.{output}"] for output in recipe.stages[stage].outputs)
+    worst = min((draft.sqnr_db.get(f"{stage}.{output}", 200.0) for output in recipe.stages[stage].outputs), default=0.0)
     return Quantization(
         rule=draft.rule,
         frames=frames,

@@ -7,6 +7,7 @@ choice of its values.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Literal, TypeAlias
 
@@ -18,6 +19,7 @@ from mmedge.errors import CheckError, EngineError
 from mmedge.types import AnyArray, FloatArray, Tensors
 
 from ..judge import judge
+from .cpu_form import never_negative
 from .glitches import outliers
 from .histogram import BINS, Counts, count, least_divergence, least_error, percentile
 
@@ -30,7 +32,7 @@ QUANTILES: Mapping[str, float] = {"frame-quantile": 0.99, "percentile": 0.9999}
 _RANGES = "mmedge/ranges"
 _SAMPLE = "mmedge/sample"
 # Of one tensor in one frame. Extremes are known from all values, so this many tell how the others lie.
-_VALUES = 16384
+_VALUES = 4096
 _LEAST = 1e-6
 
 
@@ -42,7 +44,7 @@ class RangeCollector:
         tensors: Names of its float tensors to watch.
         name: For messages.
         values: Whether distributions are noted too: ``percentile``, ``mse`` and ``entropy`` need them.
-        sizes: Tensor -> how many values it has, where that is known.
+        shapes: Tensor -> its shape, where that is known.
 
     Raises:
         CheckError: If the network cannot be watched.
@@ -61,13 +63,13 @@ class RangeCollector:
         name: str = "model",
         *,
         values: bool = False,
-        sizes: Mapping[str, int] | None = None,
+        shapes: Mapping[str, tuple[int, ...]] | None = None,
     ) -> None:
         self._tensors = tuple(tensors)
         self._name = name
         self._values = values
         try:
-            self._engine = judge(_with_ranges(model, self._tensors, sizes if values else None, values=values), name)
+            self._engine = judge(_with_ranges(model, self._tensors, shapes, values=values), name)
         except EngineError as error:
             raise CheckError(
                 f"the network cannot be watched while it runs: {error.message.splitlines()[0]}",
@@ -154,7 +156,11 @@ def _cut(rule: str, counts: Counts, largest: float, share: float) -> float:
 
 
 def _with_ranges(
-    model: onnx.ModelProto, tensors: Sequence[str], sizes: Mapping[str, int] | None = None, *, values: bool = False
+    model: onnx.ModelProto,
+    tensors: Sequence[str],
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    *,
+    values: bool = False,
 ) -> onnx.ModelProto:
     """Return a copy with one more output, the largest magnitude of each tensor, [n]; and some of each one's values."""
     watched = onnx.ModelProto()
@@ -164,25 +170,38 @@ def _with_ranges(
     graph = watched.graph
     graph.initializer.append(numpy_helper.from_array(np.array([1], np.int64), "mmedge/one"))
     graph.initializer.append(numpy_helper.from_array(np.array([-1], np.int64), "mmedge/flat"))
+    made = {name: node for node in model.graph.node for name in node.output}
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     parts = []
     for index, tensor in enumerate(tensors):
         part = f"mmedge/range{index}"
-        graph.node.extend(
-            [
-                # Two reductions read the tensor; its magnitudes would have to be written first.
-                helper.make_node("ReduceMax", [tensor], [f"{part}/max"], keepdims=0),
-                helper.make_node("ReduceMin", [tensor], [f"{part}/min"], keepdims=0),
-                helper.make_node("Neg", [f"{part}/min"], [f"{part}/neg"]),
-                helper.make_node("Max", [f"{part}/max", f"{part}/neg"], [f"{part}/abs"]),
-                helper.make_node("Reshape", [f"{part}/abs", "mmedge/one"], [part]),
-            ]
-        )
+        shape = (shapes or {}).get(tensor)
+        graph.node.extend(_largest(tensor, part, len(shape or ()), positive=never_negative(tensor, made, constants)))
         parts.append(part)
         if values:
-            _add_sample(graph, tensor, index, (sizes or {}).get(tensor))
+            _add_sample(graph, tensor, index, None if shape is None else math.prod(shape))
     graph.node.append(helper.make_node("Concat", parts, [_RANGES], axis=0))
     graph.output.append(helper.make_tensor_value_info(_RANGES, TensorProto.FLOAT, [len(parts)]))
     return watched
+
+
+def _largest(tensor: str, part: str, rank: int, *, positive: bool) -> list[onnx.NodeProto]:
+    """Return nodes that reduce a tensor to its largest magnitude, [1], reading it as few times as can be."""
+    make = helper.make_node
+    nodes = [make("Reshape", [f"{part}/abs", "mmedge/one"], [part])]
+    if positive and rank == 4:  # a pool reads the layout in which convolutions write on CPUs; a reduction does not
+        pool = make("GlobalMaxPool", [tensor], [f"{part}/pool"])
+        return [pool, make("ReduceMax", [f"{part}/pool"], [f"{part}/abs"], keepdims=0), *nodes]
+    if positive:
+        return [make("ReduceMax", [tensor], [f"{part}/abs"], keepdims=0), *nodes]
+    # Two reductions read the tensor; its magnitudes would have to be written first.
+    return [
+        make("ReduceMax", [tensor], [f"{part}/max"], keepdims=0),
+        make("ReduceMin", [tensor], [f"{part}/min"], keepdims=0),
+        make("Neg", [f"{part}/min"], [f"{part}/neg"]),
+        make("Max", [f"{part}/max", f"{part}/neg"], [f"{part}/abs"]),
+        *nodes,
+    ]
 
 
 def _add_sample(graph: onnx.GraphProto, tensor: str, index: int, size: int | None) -> None:

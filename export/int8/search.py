@@ -22,7 +22,7 @@ from ..preprocess.onnx_prefix import Preprocessor
 from ..recipe import Recipe
 from ..recordings import LazySamples, RawSample, spread
 from ..stages import StageGraph, fed_back, masks
-from .answers import Reference, TaskComparison
+from .answers import Reference, TaskComparison, judged_outputs
 from .compare import Comparison
 from .equalize import equalize
 from .qdq import insert_checked
@@ -31,7 +31,8 @@ from .sensitivity import rank
 
 # Below this a stage without a seat of its own (a fusion network, a few thousand operations) gains nothing from int8.
 MIN_FUSION_SQNR_DB = 20.0
-JUDGED = 64
+MIN_SQNR_DB = 20.0
+JUDGED = 48
 _RANKED_ON = 8
 _log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ class Network:
         model: The fp32 network in normal form; equalised, once it is.
         nodes: Those to quantise.
         tensors: Those that need a range.
-        sizes: Tensor -> number of values, where known.
+        shapes: Tensor -> shape, where known.
         reasons: Weighted node that stays float -> why.
         equalized: Pairs of layers that were equalised.
         feeds: A few frames of its inputs.
@@ -53,7 +54,7 @@ class Network:
     model: ModelProto
     nodes: tuple[str, ...]
     tensors: tuple[str, ...]
-    sizes: Mapping[str, int] = field(default_factory=dict)
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
     equalized: int = 0
     feeds: list[Tensors] = field(default_factory=list)
@@ -68,9 +69,10 @@ class Draft:
         models: Stage -> quantised network; stages that stay float are left out.
         refused: Stage -> node -> why it stays float.
         stays_float: Stage -> why it stays float as a whole.
-        sqnr_db: ``STAGE.OUTPUT`` -> signal to noise on fp32 inputs.
+        sqnr_db: ``STAGE.OUTPUT`` -> signal to noise on fp32 inputs; while searching, of stages without a seat alone.
         rows: How it agrees with fp32.
         failure: Why it is not good enough; None if it is.
+        noisy: Whether an output has so much noise that samples held out may have been lucky.
         worst: The layers that cost most, where that was measured.
     """
 
@@ -81,6 +83,7 @@ class Draft:
     sqnr_db: Mapping[str, float]
     rows: tuple[TaskComparison, ...]
     failure: str | None
+    noisy: bool
     worst: tuple[str, ...] = ()
 
     @property
@@ -124,14 +127,31 @@ class Search:
         own = self._recipe.calibration.rule
         rules = RULES[:4] if own == "auto" else (own,)  # entropy is tried only where it is asked for
         best = self._best(rules)
-        if best.failure is not None and own != "auto":
-            _log.warning("INT8 by rule '%s' is not good enough: %s; the other rules are tried", own, best.failure)
+        if (best.failure is not None or best.noisy) and own != "auto":
+            _log.info("INT8 by rule '%s': %s; other rules are tried", own, best.failure or "much noise")
             best = max(best, self._best([rule for rule in RULES[:4] if rule != own]), key=lambda draft: draft.merit)
-        if best.failure is not None and self._equalize():
+        if (best.failure is not None or best.noisy) and self._equalize():
             best = max(best, self._best(RULES[:4]), key=lambda draft: draft.merit)
         if best.failure is not None:
             best = self._leave_float(best)
-        return best
+        known = {**self._judged_alone(best), **best.sqnr_db}
+        left = {
+            name: model
+            for name, model in best.models.items()
+            if any(f"{name}.{output}" not in known for output in self._recipe.stages[name].outputs)
+        }
+        return replace(best, sqnr_db={**known, **(self._stage_sqnr(left) if left else {})})
+
+    def _judged_alone(self, draft: Draft) -> dict[str, float]:
+        """Return the SQNR of outputs that were judged, of stages that take seats alone: nothing else adds noise."""
+        recipe = self._recipe
+        rows = {row.task: row.sqnr_db for row in draft.rows if row.present == tuple(recipe.inputs)}
+        outputs = {output: rows[name] for name, output in judged_outputs(recipe).items() if name in rows}
+        alone = {name for name in draft.models if not recipe.stages[name].links and not recipe.stages[name].states}
+        return {output: db for output, db in outputs.items() if output.rpartition(".")[0] in alone}
+
+    def _has_seat(self, stage: str) -> bool:
+        return any(source in self._recipe.inputs for source in self._recipe.stages[stage].inputs.values())
 
     def _best(self, rules: Sequence[Rule]) -> Draft:
         self._collect(values=not {"max", "frame-quantile"}.issuperset(rules))
@@ -145,7 +165,8 @@ class Search:
         recipe, networks = self._recipe, self._networks
         others = {name: judge(model, name) for name, model in self._models.items() if name not in networks}
         self._ranges = {
-            name: RangeCollector(n.model, n.tensors, name, values=values, sizes=n.sizes) for name, n in networks.items()
+            name: RangeCollector(n.model, n.tensors, name, values=values, shapes=n.shapes)
+            for name, n in networks.items()
         }
         everything = tuple(recipe.inputs)
         graphs = {
@@ -176,12 +197,12 @@ class Search:
             thresholds = self._thresholds(name, rule)
             models[name], own = insert_checked(network.model, nodes, thresholds, f"stage '{name}'")
             refused[name] = {**float_nodes[name], **own}
-        sqnr = self._stage_sqnr(models)
+        seatless = {n: m for n, m in models.items() if not self._has_seat(n)}
+        sqnr = self._stage_sqnr(seatless) if seatless else {}
         stays: dict[str, str] = {}
         for name in list(models):
-            worst = min(sqnr[f"{name}.{output}"] for output in recipe.stages[name].outputs)
-            own_seat = any(source in recipe.inputs for source in recipe.stages[name].inputs.values())
-            if not own_seat and worst < MIN_FUSION_SQNR_DB:
+            worst = min((db for output, db in sqnr.items() if output.rpartition(".")[0] == name), default=200.0)
+            if worst < MIN_FUSION_SQNR_DB:
                 stays[name] = f"{worst:.1f} dB in int8, at least {MIN_FUSION_SQNR_DB:.0f} wanted"
             if len(refused[name]) == len(self._networks[name].nodes):
                 stays[name] = "none of its nodes can be quantised"
@@ -199,6 +220,7 @@ class Search:
             sqnr_db=sqnr,
             rows=rows,
             failure=None if failure is None else failure.message,
+            noisy=any(row.sqnr_db < MIN_SQNR_DB for row in rows),
         )
 
     def _thresholds(self, stage: str, rule: Rule) -> dict[str, float]:
