@@ -89,6 +89,12 @@ class Work:
         return replace(onnx, recipe=self.recipe, parity=self.results.get("parity", ()))
 
     @property
+    def measured(self) -> list[OnnxModels]:
+        """The networks whose accuracy is measured: fp32, and int8 with the stages that stay float."""
+        int8 = [self.results["quantize"]] if "quantize" in self.results else []
+        return [self.fp32, *(replace(form, models={**self.fp32.models, **form.models}) for form in int8)]
+
+    @property
     def versions(self) -> list[OnnxModels]:
         """The networks in every precision that there is."""
         return [self.fp32, *(self.results[step] for step in ("fp16", "quantize") if step in self.results)]
@@ -160,7 +166,7 @@ def _measure(work: Work) -> Any:
         dataset = make_dataset(work.recipe)
         dataset.prepare()
         return measure(
-            work.versions, dataset, progress=lambda done, of: work.show(f"measure: {done} of {of} samples", None)
+            work.measured, dataset, progress=lambda done, of: work.show(f"measure: {done} of {of} samples", None)
         )
 
 

@@ -12,22 +12,31 @@ from onnx import TensorProto, checker, helper, shape_inference
 
 from mmedge.bundle.manifest import ImageInput
 from mmedge.bundle.source import Constant, State
-from mmedge.engine.onnxruntime import session_options
 from mmedge.engine.parse_check import ask_parser
 from mmedge.engine.shapes import described, fix_shapes
 from mmedge.errors import ConfigError
-from mmedge.extras import require
 from mmedge.types import AnyArray
 
 from ..onnx.branches import take_branches
 from ..onnx.clean import strip
-from ..onnx.graphs import all_nodes, fresh, has_name_twice, name_once, rename, sort_nodes, subgraphs, tensor_names
+from ..onnx.graphs import (
+    all_nodes,
+    fresh,
+    has_name_twice,
+    name_once,
+    rename,
+    set_shape,
+    sort_nodes,
+    subgraphs,
+    tensor_names,
+)
 from ..onnx.lint import lint
 from ..onnx.network_file import load_network
 from ..onnx.opset import raise_opset
 from ..onnx.parity import behind_front, check_rewrite, sample_feeds
 from ..recipe import Recipe, RecipeStage
 from ..stages import feed_zeros, output_types, stage_order
+from .outputs import fitted, static_outputs
 
 # Before, initializers had to be inputs too.
 MIN_IR = 4
@@ -89,7 +98,7 @@ def bring(recipe: Recipe) -> tuple[Recipe, dict[str, onnx.ModelProto]]:
         _take_branches(model, feeds, constants, where)
         for tensor, array in feeds.items():
             set_shape(own[tensor], array.shape)
-        shapes = _outputs(model, stage.outputs, feeds, where)
+        shapes = static_outputs(model, stage.outputs, feeds, constants, where)
         _check_fitted(model, recipe, stage.onnx, feeds, constants, where)
         for tensor, state in stage.states.items():
             if shapes.get(state) != feeds[tensor].shape:
@@ -159,7 +168,7 @@ def _rest(
     where: str,
 ) -> dict[str, tuple[int, ...]]:
     """Return the shapes of constants and states: their open dimensions are those of what is fed, or declared."""
-    inner = _fitted(model)
+    inner = fitted(model)
     infos = {info.name: info for info in model.graph.value_info}
     given = {
         tensor: tuple(d or 1 for d in dims(infos[inner[tensor]])) if tensor in inner else array.shape
@@ -174,6 +183,8 @@ def _rest(
         declared = stage.outputs.get(source.output, ()) if isinstance(source, State) else ()
         if len(declared) == len(wanted):
             wanted = [1 if isinstance(dim, str) else dim for dim in declared]
+        elif isinstance(source, Constant) and wanted == [None]:
+            wanted = [1]  # one number for a batch of one
         elif isinstance(source, State) and is_recurrent and [d is None or isinstance(d, str) for d in wanted] == _BATCH:
             wanted[1] = 1
         try:
@@ -189,14 +200,6 @@ def _rest(
             ) from error
         shapes[tensor] = fixed[tensor]
     return shapes
-
-
-def set_shape(value: onnx.ValueInfoProto, shape: tuple[int, ...]) -> None:
-    """Write a static shape."""
-    del value.type.tensor_type.shape.dim[:]
-    value.type.tensor_type.shape.SetInParent()
-    for size in shape:
-        value.type.tensor_type.shape.dim.add().dim_value = size
 
 
 def dtype(value: onnx.ValueInfoProto) -> np.dtype[Any]:
@@ -229,13 +232,6 @@ def _take_branches(
         check_rewrite(before, model, "branches taken", sample_feeds(model, shapes, constants), where=where)
 
 
-def _fitted(model: onnx.ModelProto) -> dict[str, str]:
-    """Return input -> the tensor that the nodes put in front of the network make of it."""
-    inputs = {value.name for value in model.graph.input}
-    parts = [(node.name.partition("/fit/"), node.output[0]) for node in model.graph.node]
-    return {name: made for (name, found, _), made in parts if found and name in inputs}
-
-
 def _check_fitted(
     model: onnx.ModelProto,
     recipe: Recipe,
@@ -249,7 +245,7 @@ def _check_fitted(
         return
     before = _load(recipe, file)
     types = {value.name: dtype(value) for value in graph_inputs(before)}
-    behind = behind_front(model, _fitted(model), where)
+    behind = behind_front(model, fitted(model), where)
 
     def to_before(given: Mapping[str, Any]) -> dict[str, Any]:
         return {name: np.asarray(value).astype(types[name]) for name, value in behind(given).items()}
@@ -276,6 +272,9 @@ def _fit(
     is_image: bool,
 ) -> None:
     """Make an input take exactly ``given``'s shape and type, with nodes in front where it wants another layout."""
+    if value.type.tensor_type.elem_type == TensorProto.STRING:
+        fix = "turn texts into numbers outside of the network: a text input gives token ids"
+        raise ConfigError("the network takes texts, which no input gives", where=where, fix=fix)
     want, shape = dims(value), given.shape
     nodes: list[tuple[str, dict[str, Any], list[onnx.TensorProto]]] = []
     inner = shape
@@ -366,82 +365,3 @@ def _resolve(want: Dims, size: int) -> tuple[int, ...] | None:
     return tuple(
         dim if dim is not None else (size // known if axis == free[-1] else 1) for axis, dim in enumerate(want)
     )
-
-
-def _outputs(
-    model: onnx.ModelProto, declared: Mapping[str, tuple[str | int, ...]], feeds: Mapping[str, AnyArray], where: str
-) -> dict[str, tuple[int, ...]]:
-    """Write the static shape of every wanted output, as float32 where it is another float, and return the shapes."""
-    graph = model.graph
-    unknown = sorted(declared.keys() - {value.name for value in graph.output})
-    if unknown:
-        raise ConfigError(
-            f"the network has no output '{unknown[0]}'",
-            where=f"{where}.outputs",
-            fix=f"it has {[value.name for value in graph.output]}",
-        )
-    kept = [value for value in graph.output if value.name in declared or not declared]
-    del graph.output[:]
-    graph.output.extend(kept)
-    first, second = (run_network(model, sample, where) for sample in (feeds, _noise(feeds)))
-    shapes: dict[str, tuple[int, ...]] = {}
-    for value, one, other in zip(graph.output, first, second, strict=True):
-        own, at = tuple(one.shape), f"{where}.outputs.{value.name}"
-        if own != other.shape or 0 in own:
-            raise ConfigError(
-                f"the output's shape depends on values: {list(own)}, then {list(other.shape)}",
-                where=at,
-                fix="export the network without its non-maximum suppression, or leave this output out",
-            )
-        said = tuple(1 if isinstance(dim, str) else dim for dim in declared.get(value.name, own))
-        if said != own:
-            raise ConfigError(
-                f"the network returns {list(own)}, but the recipe declares {list(said)}",
-                where=at,
-                fix="correct the recipe",
-            )
-        set_shape(value, own)
-        if one.dtype in (np.float16, np.float64):
-            _cast_output(model, value)
-        shapes[value.name] = own
-    # Shapes inside may have been written for other sizes.
-    given = {value.name for value in [*graph.input, *graph.output]} | {*_fitted(model).values()}
-    kept_infos = [info for info in graph.value_info if info.name in given]
-    del graph.value_info[:]
-    graph.value_info.extend(kept_infos)
-    return shapes
-
-
-def run_network(model: onnx.ModelProto, feeds: Mapping[str, AnyArray], where: str) -> list[AnyArray]:
-    """Run a network once on ONNX Runtime; raise ConfigError if it cannot.
-
-    ``feeds`` and the outputs, in the graph's order, have the network's shapes [...] and dtypes.
-    """
-    ort = require("onnxruntime", "reading the shapes of a network")
-    options = session_options(as_written=True)
-    try:
-        session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        outputs: list[AnyArray] = session.run(None, dict(feeds))
-    except Exception as error:  # onnxruntime raises one private class per status code
-        raise ConfigError(
-            f"ONNX Runtime cannot run the network: {str(error).splitlines()[0]}",
-            where=where,
-            fix="run `mmedge inspect` on it",
-        ) from error
-    return outputs
-
-
-def _noise(feeds: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
-    rng = np.random.default_rng(0)
-    return {
-        name: rng.normal(0, 1, value.shape).astype(value.dtype) if value.dtype.kind == "f" else value
-        for name, value in feeds.items()
-    }
-
-
-def _cast_output(model: onnx.ModelProto, value: onnx.ValueInfoProto) -> None:
-    inner = fresh(f"{value.name}/own", tensor_names(model.graph))
-    rename(model.graph, {value.name: inner})
-    cast = helper.make_node("Cast", [inner], [value.name], name=f"{value.name}/fit/Cast", to=TensorProto.FLOAT)
-    model.graph.node.append(cast)
-    value.type.tensor_type.elem_type = TensorProto.FLOAT

@@ -89,6 +89,7 @@ def inlined(
     copied.CopyFrom(model)
     if not model.functions:
         return copied
+    _write_defaults(copied)
     try:
         written: onnx.ModelProto = inliner.inline_local_functions(copied, convert_version=True)
     except Exception as error:  # onnx raises its own classes and RuntimeError
@@ -106,6 +107,17 @@ def inlined(
     del written.functions[:]
     check_rewrite(model, written, "inlined functions", feeds, where=where)
     return written
+
+
+def _write_defaults(model: onnx.ModelProto) -> None:
+    """Write into every call what its function takes where it says nothing: onnx's inliner leaves that out."""
+    known = {(f.domain, f.name, f.overload): f for f in model.functions}
+    inside = (inner for f in model.functions for node in f.node for g in subgraphs(node) for inner in all_nodes(g))
+    for node in [*all_nodes(model.graph), *(node for f in model.functions for node in f.node), *inside]:
+        function = known.get((node.domain, node.op_type, node.overload))
+        if function is not None:
+            said = {attribute.name for attribute in node.attribute}
+            node.attribute.extend(entry for entry in function.attribute_proto if entry.name not in said)
 
 
 def _function_names(model: onnx.ModelProto) -> set[str]:

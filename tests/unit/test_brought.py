@@ -140,6 +140,13 @@ f_max_hz = 7000"""
         bring(Recipe.load(made.file))
 
 
+def test_texts_are_refused_by_name(tmp_path):
+    model = network([NODE("StringConcat", ["x", "x"], ["y"])], {"x": (8, [1, 3])}, {"y": (8, [1, 3])}, opset=20)
+    with pytest.raises(ConfigError, match="takes texts") as caught:
+        brought(tmp_path, model, '{ x = "imu" }')
+    assert caught.value.where == "stages.net.inputs.x"
+
+
 def test_other_floats_leave_as_float32(tmp_path):
     model = network([NODE("Cast", ["x"], ["y"], to=FLOAT16)], {"x": (FLOAT, [1, 3])}, {"y": (FLOAT16, [1, 3])})
     _, engine = brought(tmp_path, model, '{ x = "imu" }')
