@@ -20,21 +20,49 @@ if TYPE_CHECKING:
     from .int8.compare import compare
     from .int8.fp16 import to_fp16
     from .int8.quantize import quantize
-    from .onnx.to_onnx import to_onnx
-    from .pack import pack
+    from .measure import measure
+    from .onnx.gate import parser_gate
+    from .onnx.normal_form import normal_form
+    from .onnx.to_onnx import check_parity, export_stages, to_onnx
+    from .pack import make_members, pack
     from .recipe import Recipe
     from .run import run, run_steps
+    from .smoke import smoke
     from .training import train
 
-__all__ = ["Recipe", "compare", "pack", "quantize", "run", "run_steps", "to_fp16", "to_onnx", "train"]
+__all__ = [
+    "Recipe",
+    "check_parity",
+    "compare",
+    "export_stages",
+    "make_members",
+    "measure",
+    "normal_form",
+    "pack",
+    "parser_gate",
+    "quantize",
+    "run",
+    "run_steps",
+    "smoke",
+    "to_fp16",
+    "to_onnx",
+    "train",
+]
 
 _HOME = {
     "Recipe": "recipe",
+    "check_parity": "onnx.to_onnx",
     "compare": "int8.compare",
+    "export_stages": "onnx.to_onnx",
+    "make_members": "pack",
+    "measure": "measure",
+    "normal_form": "onnx.normal_form",
     "pack": "pack",
+    "parser_gate": "onnx.gate",
     "quantize": "int8.quantize",
     "run": "run",
     "run_steps": "run",
+    "smoke": "smoke",
     "to_fp16": "int8.fp16",
     "to_onnx": "onnx.to_onnx",
     "train": "training",

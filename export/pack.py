@@ -20,7 +20,7 @@ from .golden import Golden, make_golden
 from .int8.cpu_form import to_cpu_form
 from .judge import judge
 from .onnx.decompose import TENSORRT_FAILS, decompose
-from .onnx.gate import Gate, ask
+from .onnx.gate import Gate, parser_gate
 from .onnx.onnx_models import OnnxModels
 from .preprocess.onnx_prefix import merge_prefix
 from .provenance import provenance
@@ -118,12 +118,13 @@ def make_members(
     fp32 = by_precision["fp32"].models
     if gate is None:
         brought = {stage: model for stage, model in fp32.items() if recipe.stages[stage].onnx is not None}
-        gate = ask(recipe, brought if "tensorrt" in recipe.export.targets else {}, {})
+        gate = parser_gate(recipe, brought if "tensorrt" in recipe.export.targets else {}, {})
     golden = make_golden(recipe, onnx_runners(fp32), as_samples(samples, recipe).held_out)
     files: dict[str, bytes] = {f"golden/{stage}.npz": g.to_npz() for stage, g in golden.items()}
     variants: list[Variant] = []
+    asked = _forms(recipe)
     for stage in fp32:
-        forms = _forms(recipe, stage)
+        forms = asked
         problem = next(iter(gate.refused.get(stage, ())), None)
         if problem is not None and "tensorrt" in recipe.export.targets:
             _log.warning("stage '%s' gets no TensorRT variant and runs on the CPU: %s", stage, problem)
@@ -137,13 +138,11 @@ def make_members(
                 continue  # it stays float: the step that left it so has said why
             variants.append(_add(files, recipe, by_precision[precision], stage, target, golden[stage]))
             if precision == "int8" and int8_nodes(by_precision[precision].models[stage])[0] == 0:
-                _log.warning(
-                    "stage '%s' was asked for in int8, and its '%s' file for %s is float: %s",
-                    stage,
-                    precision,
-                    target,
-                    "nothing in it can be quantised" if not int8_nodes(fp32[stage])[1] else "quantising it was refused",
-                )
+                _log.warning("stage '%s': its int8 file for target '%s' has nothing in int8", stage, target)
+        packed = {variant.precision for variant in variants if variant.stage == stage}
+        for precision in {p for _, p in asked} - packed:
+            if stage in by_precision[precision].models:  # else the step that left it float has said why
+                _log.warning("stage '%s' was asked for in %s and is packed without: %s", stage, precision, problem)
     return Members(variants=tuple(variants), files=files)
 
 
@@ -223,7 +222,7 @@ def _metadata(known: Mapping[str, Any]) -> Metadata:
         ) from error
 
 
-def _forms(recipe: Recipe, stage: str) -> list[tuple[Target, Precision]]:
+def _forms(recipe: Recipe) -> list[tuple[Target, Precision]]:
     """Return target and precision of every file; whatever is asked for and does not exist is an error."""
     asked: list[tuple[Target, Precision]] = [
         (target, precision) for target in recipe.export.targets for precision in recipe.export.precisions
@@ -239,7 +238,7 @@ def _forms(recipe: Recipe, stage: str) -> list[tuple[Target, Precision]]:
             )
     for target, absent in asked:
         if (target, absent) not in _FLOOR:
-            _log.warning("stage '%s' has no %s form for %s: there it runs in another precision", stage, absent, target)
+            _log.warning("there is no %s form for target '%s', which runs another precision", absent, target)
     return forms
 
 

@@ -38,18 +38,19 @@ def page(report: RunReport, document: Mapping[str, Any]) -> str:
         document: Its JSON document, as it is written beside the page.
     """
     parts = [f"<h1>{_text(report.name)}</h1><p class=quiet>{_text(_said(document))}</p>"]
-    if report.warnings:
-        items = "".join(f"<li>{_text(text)}</li>" for text in dict.fromkeys(report.warnings))
+    if document["warnings"]:
+        items = "".join(f"<li>{_text(text)}</li>" for text in dict.fromkeys(document["warnings"]))
         parts.append(f"<h2>Warnings</h2><ul class=warnings>{items}</ul>")
     parts.append("<h2>Steps</h2>" + _steps(report))
     for title, rows, unit in _charts(report):
         parts.append(f"<h2>{_text(title)}</h2>" + _chart(rows, unit))
     parts += [_table(table) for table in report.tables()]
-    if report.smoke is not None:
-        refused = [f"{row.stage}, {row.precision}: {row.problem}" for row in report.smoke.rows if row.problem]
-        refused += [f"not built: {report.smoke.skipped}"] if report.smoke.skipped else []
+    if (smoke := document["smoke"]) is not None:
+        refused = [f"{row['stage']}, {row['precision']}: {row['problem']}" for row in smoke["rows"] if row["problem"]]
+        refused += [f"not built: {smoke['skipped']}"] if smoke["skipped"] else []
         parts.append("".join(f"<pre>{_text(text)}</pre>" for text in refused))
-    listed = "".join(f"<tr><td>{_text(key)}<td>{_text(value)}" for key, value in report.provenance.items())
+    origin = {"licence": document["licence"], **document["provenance"]}
+    listed = "".join(f"<tr><td>{_text(key)}<td>{_text(value)}" for key, value in origin.items())
     parts.append(f"<h2>Provenance</h2><table>{listed}</table>")
     head = f"<!doctype html><html lang=en><meta charset=utf-8><title>mmedge export: {_text(report.name)}</title>"
     return f"{head}<style>{_STYLE}</style><body>{''.join(parts)}</body></html>\n"

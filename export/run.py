@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
 
 import msgspec
@@ -97,7 +98,12 @@ class _Run:
     def __init__(self, work: Work, *, retrain: bool) -> None:
         self._work, self._retrain = work, retrain
         self._store = Store()
-        self._report = RunReport(folder=self._store.folder, name=work.recipe.name)
+        self._report = RunReport(
+            folder=self._store.folder,
+            name=work.recipe.name,
+            licence=work.recipe.licence,
+            places=(str(work.recipe.folder), str(self._store.folder), gettempdir()),
+        )
 
     def upto(self, last: Step, output: Path) -> RunReport:
         work, report = self._work, self._report

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from rich.console import Console
@@ -33,12 +34,16 @@ class RunReport:
         path: The bundle, None if the run stopped before.
         seconds: Step -> how long it took.
         cached: Steps whose result was there already.
+        licence: Of the recipe.
+        places: Folders of this machine, which reports do not name.
         warnings: What was asked for and is not as asked, and whatever else deserves a look.
         smoke: What TensorRT built of the variants; None where it was not asked.
     """
 
     folder: Path
     name: str = ""
+    licence: str = ""
+    places: tuple[str, ...] = ()
     path: Path | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     cached: list[str] = field(default_factory=list)
@@ -63,9 +68,10 @@ class RunReport:
 
     def to_dict(self) -> dict[str, object]:
         """Return the document of schema ``mmedge.export/1``; it names neither machine nor user, nor their folders."""
-        return {
+        document = {
             "schema": "mmedge.export/1",
             "name": self.name,
+            "licence": self.licence,
             "bundle": None if self.path is None else str(self.path),
             "folder": self.folder.name,
             "seconds": {step: round(value, 2) for step, value in self.seconds.items()},
@@ -78,6 +84,17 @@ class RunReport:
             "measurement": None if self.measurement is None else self.measurement.to_dict(),
             "smoke": None if self.smoke is None else msgspec.to_builtins(self.smoke),
         }
+        return {key: value if key == "bundle" else self._without_places(value) for key, value in document.items()}
+
+    def _without_places(self, value: Any) -> Any:
+        """Return a value whose texts name no folder of this machine."""
+        if isinstance(value, str):
+            for place in sorted({*self.places, str(Path.cwd()), str(Path.home())}, key=len, reverse=True):
+                value = value.replace(f"{place}/", "") if len(place) > 1 else value
+            return value
+        if isinstance(value, Mapping):
+            return {key: self._without_places(part) for key, part in value.items()}
+        return [self._without_places(part) for part in value] if isinstance(value, (list, tuple)) else value
 
     def save(self, path: str | Path) -> tuple[Path, Path]:
         """Write the report as one HTML file without requests to anywhere, and as JSON beside it.

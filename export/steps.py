@@ -15,9 +15,10 @@ from mmedge.errors import ConfigError, MissingDependencyError
 
 from .identity import digest_of
 from .int8.compare import Comparison, compare
+from .int8.fp16 import to_fp16
 from .int8.quantize import quantize
 from .keys import graph_digest, model_digest, plain, samples_digest, train_digest
-from .onnx.gate import Gate, ask, refuse
+from .onnx.gate import Gate, parser_gate, refuse
 from .onnx.onnx_models import OnnxModels, Parity
 from .onnx.to_onnx import check_parity, export_stages, random_samples, stage_modules
 from .pack import Members, make_members
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 Step: TypeAlias = Literal[
-    "train", "onnx", "parity", "parser", "quantize", "compare", "measure", "golden", "smoke", "pack"
+    "train", "onnx", "parity", "parser", "fp16", "quantize", "compare", "measure", "golden", "smoke", "pack"
 ]
 Show = Callable[[str, float | None], None]
 STEPS: tuple[Step, ...] = get_args(Step)
@@ -66,7 +67,7 @@ class Work:
     def samples(self) -> RawSamples:
         """Raw samples, read once and only if a step is done that needs them."""
         recipe = self.recipe
-        if recipe.calibration.recordings is None and "int8" not in recipe.export.precisions:
+        if recipe.calibration.recordings is None and {"int8", "fp16"}.isdisjoint(recipe.export.precisions):
             return RawSamples.split(random_samples(recipe, 12), "noise")
         self.show("recordings", None)
         return raw_samples(recipe)
@@ -88,9 +89,15 @@ class Work:
         return replace(onnx, recipe=self.recipe, parity=self.results.get("parity", ()))
 
     @property
+    def measured(self) -> list[OnnxModels]:
+        """The networks whose accuracy is measured: fp32, and int8 with the stages that stay float."""
+        int8 = [self.results["quantize"]] if "quantize" in self.results else []
+        return [self.fp32, *(replace(form, models={**self.fp32.models, **form.models}) for form in int8)]
+
+    @property
     def versions(self) -> list[OnnxModels]:
         """The networks in every precision that there is."""
-        return [self.fp32, *([self.results["quantize"]] if "quantize" in self.results else [])]
+        return [self.fp32, *(self.results[step] for step in ("fp16", "quantize") if step in self.results)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +166,7 @@ def _measure(work: Work) -> Any:
         dataset = make_dataset(work.recipe)
         dataset.prepare()
         return measure(
-            work.versions, dataset, progress=lambda done, of: work.show(f"measure: {done} of {of} samples", None)
+            work.measured, dataset, progress=lambda done, of: work.show(f"measure: {done} of {of} samples", None)
         )
 
 
@@ -184,6 +191,8 @@ def _check_measured(work: Work, result: Any) -> None:
     from .training import mask_figures
 
     result.raise_for_status(work.recipe.calibration.max_drop_points)
+    for name in work.recipe.tasks.keys() - {row.task for row in result.rows}:
+        _log.warning("task '%s' is not measured: nothing says how accurate it is", name)
     if result.rows:  # what was measured here stands, even if it validates nothing
         work.metadata = {**work.metadata, "validated_masks": mask_figures(work.recipe, result.counts)}
 
@@ -217,11 +226,20 @@ TABLE: tuple[StepSpec, ...] = (
         name="parser",
         after=("onnx",),
         key=lambda work: smoke_key(),
-        make=lambda work: ask(work.recipe, work.fp32.models, work.fp32.sources),
+        make=lambda work: parser_gate(work.recipe, work.fp32.models, work.fp32.sources),
         save=_encoded("parser.json"),
         load=_decoded("parser.json", Gate),
         wanted=lambda work: "tensorrt" in work.recipe.export.targets,
         check=lambda work, result: refuse(work.recipe, result),
+    ),
+    StepSpec(
+        name="fp16",
+        after=("onnx",),
+        key=lambda work: (graph_digest(work.recipe), work.recorded, _calibration(work)),
+        make=lambda work: to_fp16(work.fp32, work.samples),
+        save=_saved,
+        load=lambda work, folder: OnnxModels.load(folder, work.recipe, "fp16"),
+        wanted=lambda work: "fp16" in work.recipe.export.precisions,
     ),
     StepSpec(
         name="quantize",
@@ -254,7 +272,7 @@ TABLE: tuple[StepSpec, ...] = (
     ),
     StepSpec(
         name="golden",
-        after=("onnx", "parser", "quantize"),
+        after=("onnx", "parser", "fp16", "quantize"),
         key=lambda work: (graph_digest(work.recipe), work.recorded, _calibration(work), _forms(work)),
         make=lambda work: make_members(work.recipe, work.versions, work.samples, work.results.get("parser")),
         save=lambda result, folder: result.save(folder),

@@ -24,6 +24,8 @@ from .identity import digest_of
 _OURS = "mmedge"
 _SITES = ("site-packages", "dist-packages")
 _STDLIB = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib")}
+# Of these a version says everything, and their lists are long.
+_KNOWN = frozenset({"torch", "numpy", "onnx", "onnxruntime", "onnxscript", "lightning", "scipy", "av", "cv2"})
 _PLAIN = (bool, int, float, complex, str, bytes, np.ndarray, np.generic)
 
 
@@ -256,14 +258,15 @@ def _distributions() -> dict[str, list[str]]:
     return dict(packages_distributions())
 
 
+@lru_cache(maxsize=256)
 def _package(top: str) -> bytes:
-    """Return name, version and file list, with hashes, of what installed a package of others."""
+    """Return name, version and file list, with hashes, of what installed a package of others; of large ones no list."""
     digest = hashlib.sha256(top.encode())
     for name in sorted(set(_distributions().get(top, ()))):
         with suppress(PackageNotFoundError):
             found = distribution(name)
             digest.update(f"{name} {found.version}\n".encode())
-            for file in sorted(found.files or (), key=str):
+            for file in () if top in _KNOWN else sorted(found.files or (), key=str):
                 if file.hash is not None and ".dist-info" not in str(file) and file.suffix != ".pyc":
                     digest.update(f"{file} {file.hash.value}\n".encode())
     return digest.digest()

@@ -21,7 +21,9 @@ class Gate(msgspec.Struct, frozen=True, kw_only=True):
     refused: dict[str, tuple[str, ...]] = {}
 
 
-def ask(recipe: Recipe, models: Mapping[str, onnx.ModelProto], sources: Mapping[str, Mapping[str, str]]) -> Gate:
+def parser_gate(
+    recipe: Recipe, models: Mapping[str, onnx.ModelProto], sources: Mapping[str, Mapping[str, str]]
+) -> Gate:
     """Ask about every stage.
 
     Args:

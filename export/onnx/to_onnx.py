@@ -29,7 +29,7 @@ from ..recipe import Recipe
 from ..stages import StageGraph, Types, feed_zeros, network_stages, onnx_runners, output_types
 from ..tokenizer import load_tokenizer
 from .clean import clean, is_user_file, short_line, user_line
-from .gate import ask, refuse
+from .gate import parser_gate, refuse
 from .onnx_models import OnnxModels, Parity
 
 OPSETS = range(18, 23)
@@ -69,7 +69,7 @@ def to_onnx(model: nn.Module | None, recipe: Recipe, samples: Sequence[Tensors] 
     """
     made, modules = export_stages(model, recipe)
     if "tensorrt" in recipe.export.targets:
-        refuse(recipe, ask(recipe, {stage: made.models[stage] for stage in modules}, made.sources))
+        refuse(recipe, parser_gate(recipe, {stage: made.models[stage] for stage in modules}, made.sources))
     return replace(made, parity=check_parity(made, modules, samples))
 
 

@@ -17,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from mmedge.bundle import load
 from mmedge.cli import run as mmedge
+from mmedge.errors import ConfigError
 from mmedge.export import Recipe, run_steps
 
 RECIPE = """
@@ -170,11 +171,40 @@ def test_a_stage_that_stays_float_is_a_warning_in_both_reports(project):
     brought(project, quantisable=False)
     (project / "recipe.toml").write_text(with_network(RECIPE))
     report = run_steps(Recipe.load(project / "recipe.toml"), output=project / "t.mmedge", progress=lambda *_: None)
-    assert any("'eye'" in text and "int8" in text for text in report.warnings), report.warnings
+    assert any("'eye' stays float" in text for text in report.warnings), report.warnings
     page, _ = report.save(project / "t.html")
-    assert "was asked for in int8" in page.read_text()
+    assert "stays float" in page.read_text()
     again = run_steps(Recipe.load(project / "recipe.toml"), output=project / "t.mmedge", progress=lambda *_: None)
     assert again.warnings == report.warnings, "what is cached is told again"
+
+
+def spectrum(folder: Path) -> None:
+    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in (("x", [1, 1, 16, 16]), ("s", [1, 1])))
+    shapes = {"line": [1, 256, 1], "one": [1, 1]}
+    nodes = [
+        helper.make_node("Reshape", ["x", "line"], ["l"], name="line"),
+        helper.make_node("DFT", ["l"], ["d"], name="spectrum", axis=1),
+        helper.make_node("ReduceMean", ["d"], ["m"], name="mean", axes=[1, 2], keepdims=0),
+        helper.make_node("Reshape", ["m", "one"], ["s"], name="last"),
+    ]
+    constants = [numpy_helper.from_array(np.array(shape, np.int64), name) for name, shape in shapes.items()]
+    graph = helper.make_graph(nodes, "g", [x], [y], constants)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), folder / "net.onnx")
+
+
+def test_what_tensorrt_refuses_is_a_warning_or_an_error_that_names_it(project):
+    spectrum(project)
+    text = with_network(RECIPE).replace('["fp32", "int8"]', '["fp32"]')
+    (project / "recipe.toml").write_text(text.replace('["cpu"]', '["cpu", "tensorrt"]'))
+    report = run_steps(Recipe.load(project / "recipe.toml"), output=project / "t.mmedge", progress=lambda *_: None)
+    assert any("'eye' gets no TensorRT variant" in warning and "DFT" in warning for warning in report.warnings)
+    document = report.to_dict()
+    assert document["warnings"] == report.warnings
+    (project / "recipe.toml").write_text(text.replace('["cpu"]', '["tensorrt"]'))
+    with pytest.raises(ConfigError, match="TensorRT cannot run this stage") as caught:
+        run_steps(Recipe.load(project / "recipe.toml"), output=project / "u.mmedge", progress=lambda *_: None)
+    assert caught.value.where == "stages.eye"
+    assert not (project / "u.mmedge").exists()
 
 
 def test_a_report_that_cannot_be_written_is_an_error(project, capsys):

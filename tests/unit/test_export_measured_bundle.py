@@ -193,7 +193,8 @@ def test_both_precisions_are_measured_where_both_are_exported(tmp_path: Path, wr
     (row,) = report.measurement.rows
     assert row.right.keys() == {"fp32", "int8"}
     assert row.samples == 36
-    assert list(report.seconds) == [*("train", "onnx", "parity", "quantize", "compare", "measure", "golden", "pack")]
+    steps = ("train", "onnx", "parity", "parser", "quantize", "compare", "measure", "golden", "smoke", "pack")
+    assert tuple(report.seconds) == steps
     document = report.to_dict()["measurement"]
     assert isinstance(document, dict)
     assert document["rows"][0]["int8"] == row.accuracy("int8")
