@@ -134,6 +134,28 @@ def test_an_embedding_is_one_whatever_it_is_called(new, model, options, is_task)
     assert is_task or any("results tell net.output as they are" in hint for hint in told["hints"])
 
 
+def test_measures_beside_a_probability_are_no_classes(new):
+    """As MTCNN's networks have them: a softmax over two classes, and four numbers that move the box."""
+    nodes = [
+        NODE("MatMul", ["f", "w"], ["m"]),
+        NODE("Softmax", ["m"], ["probability"]),
+        NODE("MatMul", ["f", "v"], ["offsets"]),
+    ]
+    rng = np.random.default_rng(0)
+    weights = {"w": rng.normal(size=(192, 2)).astype(np.float32), "v": rng.normal(size=(192, 4)).astype(np.float32)}
+    model = answering(nodes, {"offsets": (FLOAT, [1, 4]), "probability": (FLOAT, [1, 2])}, **weights)
+    told = new("--scale", "0..1", "--color", "rgb", net=model)
+    with load(told["bundle"]) as bundle:
+        assert [task.output for task in bundle.tasks.values()] == ["net.probability"]
+    assert told["left"] == ["net.offsets [1, 4]: numbers of unknown meaning"]
+    assert told["asks"] == []
+
+
+def test_numbers_that_nothing_names_are_asked_for(new):
+    (ask,) = new("--scale", "0..1", "--color", "rgb", net=wide(7))["asks"]
+    assert "what its 7 numbers are (taken as classes: --classes none" in ask
+
+
 @pytest.mark.parametrize("isolation", ["thread", "process"])
 def test_a_bundle_without_tasks_runs_and_tells_its_outputs(new, clip, isolation):
     """An embedding and a map, larger than a line shows, through both kinds of runtime."""
