@@ -256,7 +256,7 @@ class TaskResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         score: Of the reported label, or of the best one where none is reported; None when it is undefined.
         top: The best labels and their scores, as many as the task wants.
         boxes: What a detection saw, the best first.
-        value: The number that a task tells instead of a label.
+        value: The number that a task reports instead of a label.
         unit: Of ``value``.
     """
 
@@ -282,7 +282,7 @@ class TaskResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def gist(self) -> tuple[str, ...]:
-        """What a reader of changes is told again only when it is another: labels and values, not scores and places."""
+        """What makes a result a change: labels and values, not scores and places."""
         return tuple(sorted(box.label for box in self.boxes)) or (self._answer,)
 
     @property

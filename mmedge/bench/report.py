@@ -202,7 +202,7 @@ class Report:
         return (
             f"<!doctype html><html lang=en><meta charset=utf-8><title>mmedge bench: {_text(self.bundle)}</title>"
             f"<style>{_STYLE}</style><h1>{_text(self.bundle)}</h1>"
-            f"<p>{NOTE} <small>Bars: p50. A percentile that n values cannot tell is -.</small></p>"
+            f"<p>{NOTE} <small>Bars: p50. A percentile that n values cannot show is -.</small></p>"
             "<table><tr><th>ms</th><th>p50</th><th>p90</th><th>p99</th><th>p99.9</th><th>max</th><th>n</th><th></th></tr>"
             f"{rows}</table><h2>Conditions</h2><table>{listed}</table></html>"
         )

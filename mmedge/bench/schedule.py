@@ -23,7 +23,7 @@ TEXT_S = 1.0  # between two texts
 _GOLDEN = (math.sqrt(5) - 1) / 2  # multiples of it are spread evenly, however many there are
 # Free-running devices of one nominal rate are never of one rate. Exaggerated, so that a run of seconds sees all phases.
 _SLOWER = [1 + Fraction(permille, 1000) for permille in range(6, 60)]
-_SEEN, _EVEN = 100, 0.1  # so many times two streams meet at phases that leave no wider gap, as a share of a period
+_SEEN, _EVEN = 100, 0.1  # this many meetings leave no gap of phases wider than this share of a period
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

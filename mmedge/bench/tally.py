@@ -45,7 +45,7 @@ class OpenLoop(Tally):
 
     A system that lets triggers go would look fast if only those that it answered counted. So ``end_to_end`` is of each
     due trigger, which lasts until there is an answer as new as it: its own, or that of a later one. Of those that were
-    answered themselves ``answered`` tells.
+    answered themselves ``answered`` counts.
 
     Args:
         from_ns: The measured time begins here, on CLOCK_MONOTONIC...

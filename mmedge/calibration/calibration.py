@@ -66,7 +66,7 @@ class MeasuredOffset:
         period_ns: Between the last dark and the first bright picture, at the median.
         image_quality: Class of the camera's stamps.
         audio_quality: Class of the microphone's stamps.
-        in_step: Every flash fell at the same place of a frame: more of them tell nothing more.
+        in_step: Every flash fell at the same place of a frame: more of them add nothing.
         ambiguous: The flashes are so regular that an offset of one interval more would fit as well.
     """
 

@@ -78,7 +78,7 @@ class Rises:
     counts as bright only if it saw half of it: the time is that of the middle of the exposure.
 
     Args:
-        window: How many points tell what is usual.
+        window: How many points show what is usual.
         least: Rises of less are never seen.
     """
 

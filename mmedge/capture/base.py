@@ -328,7 +328,7 @@ class ThreadSource(ABC):
             "MISSING", reason or ((self._reason or "stopped") if self._stop.is_set() else "the stream ended")
         )
         if self._stop.is_set():
-            return  # nobody listens any more, and emit may block
+            return  # the reader has stopped, and emit may block
         try:
             for stream in self.streams:
                 self.end(counted, stream, reason)

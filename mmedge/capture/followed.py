@@ -8,7 +8,7 @@ import stat
 from pathlib import Path
 
 _CHUNK = 64 * 1024
-# So much of what was read last is read again, to tell a file that has grown from one that was written anew.
+# This much of what was read last is read again, to distinguish a file that grew from one that was rewritten.
 _TAIL = 4096
 
 

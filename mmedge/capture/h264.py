@@ -1,11 +1,11 @@
-"""What the units of H.264 (and HEVC) tell of damage that a decoder does not: missing numbers, impossible zeros."""
+"""Damage that the units of H.264 (and HEVC) show and a decoder does not: missing numbers, impossible zeros."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 _START = b"\0\0\1"
-_HIGH = {44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 244}  # profiles whose headers tell the chroma format
+_HIGH = {44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 244}  # profiles whose headers state the chroma format
 _HEAD = 64  # bytes of a slice that hold its number
 _SET = 1024  # bytes of a parameter set that are read: real ones have far less, and a stranger's may have any number
 

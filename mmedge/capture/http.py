@@ -110,7 +110,7 @@ class Origin(urllib.request.HTTPRedirectHandler):
     Attributes:
         refusal: What was refused, None while there is nothing.
         problem: Why the newest document of a playlist that is not there could not be had.
-        stop: Set when nobody wants anything any more.
+        stop: Set when the reader stops.
     """
 
     max_redirections = _REDIRECTS
@@ -291,7 +291,7 @@ def open_http(av: Any, target: str, *, silence_s: float, stop: threading.Event, 
         av: The module.
         target: The address, with its secrets.
         silence_s: How long a read may wait.
-        stop: Set when nobody wants it any more.
+        stop: Set when the reader stops.
         name: The address as it may be shown.
 
     Returns:

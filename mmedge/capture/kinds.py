@@ -78,7 +78,7 @@ class SourceKind:
         feeds: Modalities of the inputs that it can feed.
         open: Opens it; its module is imported then.
         live: A device or a peer feeds it: it can hang, vanish and come back, and is read in a process of its own.
-        device: Returns what ``target`` and ``params`` open, the same for all spellings that text and links tell.
+        device: Returns what ``target`` and ``params`` open, the same for all spellings, as far as text and links show.
         same: Returns an equal value for two targets that are one device, where only a driver knows; else None.
         shared: Several inputs may take from one.
         whole: Its target is the whole address.
@@ -86,7 +86,7 @@ class SourceKind:
         played: A speed can be asked for.
         queue_seen: What was waiting in the device when it was opened is counted (``flushed_...``).
         constant_ns: What a packet's uncertainty holds, by class of its stamp, of a constant delay that cannot be seen:
-            a calibration tells it. Stamps of arrival without an envelope (class C of cameras, GStreamer) keep all of
+            a calibration measures it. Stamps of arrival without an envelope (class C of cameras, GStreamer) keep all of
             theirs, as it covers their jitter too.
     """
 

@@ -86,7 +86,7 @@ class MicrophoneSource(ThreadSource):
         )
 
     def _counts(self, offered: int) -> tuple[int, ...]:
-        """Return with how many channels to open a device that offers so many, the best first."""
+        """Return the numbers of channels to try when opening a device that offers this many, the best first."""
         if not self._chosen:
             return 1, min(2, offered), offered  # a sound server offers 32 for one microphone, and makes mono of it
         others = [name for name in self._mixers if name not in self._chosen]

@@ -38,13 +38,13 @@ def open_network(av: Any, uri: Uri, silence_s: float, stop: threading.Event) -> 
         av: The module.
         uri: Parsed address of kind ``network``.
         silence_s: How long a read may wait.
-        stop: Set when nobody wants it any more.
+        stop: Set when the reader stops.
 
     Returns:
         An ``av.container.InputContainer``, or what behaves like one; close it.
 
     Raises:
-        OSError: If nobody answers in time, or what comes is no stream. Such an error, or one of PyAV, does not name
+        OSError: If no server answers in time, or what comes is no stream. Such an error, or one of PyAV, does not name
             the address.
         SourceError: If what the address leads to is refused.
     """

@@ -166,7 +166,7 @@ class WorkerSource:
             poll.poll(1000 * HEARTBEAT_S)
             self._wake.clear()
             now = now_ns()
-            if now - before > _AWAY_NS:  # this process itself was stopped: nobody could be heard
+            if now - before > _AWAY_NS:  # this process itself was stopped, so it heard no worker
                 self._heard_ns = self._packet_ns = self._moved_ns = now
             before = now
             reason = None

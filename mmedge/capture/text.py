@@ -145,7 +145,7 @@ class TextSource(ThreadSource):
                 continue
             try:
                 chunk = os.read(self._fd, _CHUNK)
-            except BlockingIOError:  # somebody else has read it
+            except BlockingIOError:  # another process has read it
                 continue
             self._take(emit, stop, self._lines.feed(chunk))
             if self._lines.unbroken > MAX_UNBROKEN:

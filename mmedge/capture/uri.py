@@ -47,7 +47,7 @@ class Uri:
 
     @property
     def device(self) -> tuple[object, ...]:
-        """What the address opens, the same for all its spellings as far as text and links tell."""
+        """What the address opens, the same for all its spellings, as far as text and links show."""
         kind = KINDS[self.kind]
         scheme = "" if kind.whole else kind.schemes[0]
         return self.kind, *(Address(scheme + part) for part in kind.device(self._whole, self.params))

@@ -42,7 +42,7 @@ class StreamProbe(msgspec.Struct, frozen=True, kw_only=True):
         nominal_hz: What the device claims.
         quality: Class of the latest stamps (A driver, B stream, C arrival).
         jitter_p50_ms: How much the time between two arrivals differs from what was due, at the median.
-        jitter_p99_ms: The same at the 99th percentile; None for fewer packets than can tell it.
+        jitter_p99_ms: The same at the 99th percentile; None for fewer packets than show it.
         clock_jitter_ms: 99 % of the packets came within this of the earliest possible time; None without a clock.
         ppm: How much slower than CLOCK_MONOTONIC the device's clock runs; None without a clock.
         ppm_settled: Whether it was measured for long enough.

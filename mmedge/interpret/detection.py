@@ -52,7 +52,7 @@ class Detector(Interpreter):
         corners, scores, classes = self._decode(rows)
         self._to_picture(corners)
         np.clip(corners, 0.0, 1.0, out=corners)
-        # Rounded before they are compared: what is told keeps the promise about overlaps.
+        # Rounded before they are compared, so that the reported boxes keep the promise about overlaps.
         np.round(corners, 5, out=corners)
         solid = (corners[:, 2:] > corners[:, :2]).all(axis=1)
         corners, scores, classes = corners[solid], scores[solid], classes[solid]

@@ -17,10 +17,10 @@ def recognise(
     Args:
         image: Shape of the picture, channels first or last; dimensions that are not numbers are dynamic.
         outputs: Shapes of the outputs; a detector has one.
-        classes: How many classes the network names, if it does: boxes of so many are known on any grid.
+        classes: How many classes the network names, if it does: their boxes are then recognised on any grid.
 
     Returns:
-        The layout and the number of classes (None for ``boxes``, whose shape does not tell), or None when it is
+        The layout and the number of classes (None for ``boxes``, whose shape does not show it), or None when it is
         none that is known. YOLO networks are known by their number of rows, one or three per grid cell.
 
     Example:

@@ -84,7 +84,7 @@ class Debounce:
         self._since_ns: int | None = None
 
     def __call__(self, label: int | None, t_ns: int) -> int | None:
-        """Return the label to tell at ``t_ns``."""
+        """Return the label to report at ``t_ns``."""
         if self._since_ns is None or label != self._new:
             self._new, self._since_ns = label, t_ns
         if t_ns - self._since_ns >= self._hold_ns:
@@ -124,7 +124,7 @@ class Smoother:
         return self._choose(scores)
 
     def tell(self, label: int | None, t_ns: int) -> int | None:
-        """Return the label to tell at ``t_ns``, after the one that was chosen."""
+        """Return the label to report at ``t_ns``, after the one that was chosen."""
         return label if self._debounce is None else self._debounce(label, t_ns)
 
     def reset(self) -> None:

@@ -26,7 +26,7 @@ class Interpreter(Protocol):
         return self.tell(snapshot)
 
     def read(self, output: AnyArray, snapshot: Snapshot) -> None:
-        """Take up an output; what it took up before, and did not tell, is forgotten.
+        """Take up an output; what it took up before, and did not report, is forgotten.
 
         ``output`` has the shape [...] and dtype of the stage's output.
 

@@ -325,7 +325,7 @@ class RingSlot:
         ring: The ``SlotRing`` it is one of.
         index: Its number.
         seq: What it holds.
-        held: False for somebody who only knows of it, and may copy it while it lasts.
+        held: False for a holder who only knows of it, and may copy it while it lasts.
     """
 
     __slots__ = ("_held", "index", "ring", "seq")

@@ -65,7 +65,7 @@ def _spawn_all(orders: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]])
 def _here() -> Path:
     try:
         return Path.cwd()
-    except FileNotFoundError:  # somebody has deleted it
+    except FileNotFoundError:  # it was deleted
         return Path("/")
 
 

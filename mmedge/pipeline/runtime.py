@@ -97,7 +97,7 @@ class Runtime:
         self._looked_ns = 0
         self._run_ns = 0  # how long the last answer took
         self._steady: dict[str, int] = {}  # streams that may have been held up by it
-        self._unwanted = 0  # results that came when nobody would read any more
+        self._unwanted = 0  # results that came after the reader had stopped
         self._recorder: Recorder | None = None
         self._timer: threading.Timer | None = None
         self.pushed_unread: Callable[[], dict[str, int]] = dict

@@ -51,12 +51,12 @@ class Histogram:
         self.n = sum(counts)
 
     def summary(self) -> Percentiles:
-        """Return n, mean, those of p50, p90, p99 and p99.9 that n values can tell, and max."""
+        """Return n, mean, those of p50, p90, p99 and p99.9 that n values can show, and max."""
         return Percentiles(self)
 
 
 def values_needed(percent: float) -> int:
-    """Return how many values tell a percentile at all: so many that one of them is expected above it.
+    """Return how many values a percentile needs: one of them must be expected above it.
 
     Of fewer, what would be printed as that percentile is the maximum under another name.
 
@@ -68,7 +68,7 @@ def values_needed(percent: float) -> int:
 
 
 class Percentiles:
-    """A histogram's figures in ms, as attributes and as a dict; a percentile that n values cannot tell is NaN.
+    """A histogram's figures in ms, as attributes and as a dict; a percentile that n values cannot show is NaN.
 
     Attributes:
         n: How many values there are; ``values_needed`` says how many a percentile needs.
@@ -88,7 +88,7 @@ class Percentiles:
         self.max = histogram.max_ns / 1e6 if histogram.n else math.nan
 
     def to_dict(self) -> dict[str, float | None]:
-        """Return the figures rounded to 1 us; None for what n values cannot tell."""
+        """Return the figures rounded to 1 us; None for what n values cannot show."""
         values = {
             "p50": self.p50,
             "p90": self.p90,
@@ -102,7 +102,7 @@ class Percentiles:
 
 
 def told(value: float | None, digits: int = 2) -> str:
-    """Return a figure for people: ``-`` for one that n values cannot tell."""
+    """Return a figure for people: ``-`` for one that n values cannot show."""
     return "-" if value is None or math.isnan(value) else f"{value:.{digits}f}"
 
 

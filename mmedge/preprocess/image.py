@@ -122,7 +122,7 @@ class ImagePreprocessor:
 
 
 def _refused(error: Exception, frame: Frame) -> ConfigError:
-    # The binding's type errors list C++ overloads, which helps nobody.
+    # The binding's type errors list C++ overloads, which helps no user.
     message = (
         str(error) if isinstance(error, ValueError) else "not an array of the CPU, a size below 0 or a read-only output"
     )

@@ -17,10 +17,10 @@ from mmedge.types import AnyArray
 
 MAX_BYTES = 1 << 26  # of a tokenizer.json
 _MAX_ID = (1 << 63) - 1
-# What is beyond so many letters for each token of the seat would be cut anyway: 64 KiB take 0.1 s to read.
+# What is beyond this many letters for each token of the seat would be cut anyway: 64 KiB take 0.1 s to read.
 _LETTERS = 256
 _FIX = "export the bundle again, with the tokenizer.json of its network"
-# So many times longer its normalizers and pre-tokenizers may make a text, and so many letters of added tokens.
+# This many times longer its normalizers and pre-tokenizers may make a text, with this many letters of added tokens.
 _LONGER, _ADDED = 256, 1 << 24
 # Most letters that these make of one: ByteLevel one of each byte, which may have an accent; the others put some in.
 _GROWTH = {"ByteLevel": 8, "BertNormalizer": 3, "Metaspace": 2}

@@ -1,4 +1,4 @@
-"""What became of one trigger: as the runtime knows it, and as the log tells it."""
+"""What became of one trigger: as the runtime knows it, and as the log states it."""
 
 from __future__ import annotations
 

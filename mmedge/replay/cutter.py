@@ -83,7 +83,7 @@ class Cutter:
             )
 
     def run(self, turn: Turn) -> list[Snapshot]:
-        """Push a turn's packets, tell its time, return the snapshots; call ``sync.trim`` when done with them."""
+        """Push a turn's packets, announce its time, return the snapshots; call ``sync.trim`` when done with them."""
         sync = self.sync
         snapshots: list[Snapshot] = []
         if not self.obey:

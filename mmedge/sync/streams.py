@@ -198,7 +198,7 @@ class ImageStream(Stream):
         self.frames: deque[Frame] = deque()
         self.kept = self.frames
         self._let_go: deque[int] = deque(maxlen=_MAX_VALUES)  # capture times, of this epoch
-        self._old = 0  # so many of them are of earlier epochs: only the triggers they made may want them
+        self._old = 0  # this many of them are of earlier epochs: only the triggers they made may want them
         self._damaged_ns = -FOREVER_NS  # capture time of the newest damaged one of this epoch
 
     def push(self, frame: Frame) -> str | None:

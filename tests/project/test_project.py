@@ -124,3 +124,10 @@ def test_every_command_has_help(name: str) -> None:
     done = subprocess.run([sys.executable, "-m", "mmedge", name, "--help"], capture_output=True, text=True)
     assert done.returncode == 0
     assert "--json" in done.stdout
+
+
+def test_the_top_folder_holds_the_project_alone() -> None:
+    loose = {path.name for path in tracked("*") if path.parent == ROOT}
+    texts = {"CHANGELOG.md", "CONTRIBUTING.md", "DATA.md", "LICENSE", "README.md"}
+    build = {"CMakeLists.txt", "Makefile", "constraints.txt", "pyproject.toml"}
+    assert loose == texts | build | {".clang-format", ".gitignore"}
