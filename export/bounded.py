@@ -48,7 +48,7 @@ def inspect_network(file: Path) -> dict[str, Any]:
     Raises:
         ConfigError: If the file is not a network, or reading it breaks the bounds.
     """
-    found: dict[str, Any] = _within("inspect", [file], file)
+    found: dict[str, Any] = within("inspect", [file], file)
     return found
 
 
@@ -58,7 +58,7 @@ def lines_of_network(file: Path) -> dict[str, str]:
     Raises:
         ConfigError: If the file is not a network, or reading it breaks the bounds.
     """
-    found: dict[str, str] = _within("lines", [file], file)
+    found: dict[str, str] = within("lines", [file], file)
     return found
 
 
@@ -78,7 +78,7 @@ def new_from_networks(
     was_there, was_empty = folder.exists(), folder.is_dir() and not any(folder.iterdir())
     try:
         return msgspec.convert(
-            _within("new", files, (folder, list(files), tokenizer, options)),
+            within("new", files, (folder, list(files), tokenizer, options)),
             NewReport,
             dec_hook=lambda kind, text: kind(text),
         )
@@ -101,13 +101,13 @@ def try_recipe(recipe: Recipe) -> None:
         return
     _check_files(files)
     digest = hashlib.sha256(f"{__version__} {version('onnx')} {recipe.sha256}".encode())
-    for file in files:
+    for file in (*files, *(other for own in files for other in _weight_files(own))):
         with file.open("rb") as opened:
             for piece in iter(lambda: opened.read(1 << 20), b""):
                 digest.update(piece)
     key = digest.hexdigest()
     if not has_passed(key):
-        _within("bring", files, recipe)
+        within("bring", files, recipe)
         note_passed(key)
 
 
@@ -115,15 +115,15 @@ class _OutOfBoundsError(ConfigError):
     """A network took more than it may."""
 
 
-def _within(work: str, files: Sequence[Path], argument: object) -> Any:
-    """Return what ``_WORK[work](argument)`` returns, in a child."""
+def within(work: str, files: Sequence[Path], argument: object, *, cpu_s: float = 0.0) -> Any:
+    """Return what ``_WORK[work](argument)`` returns, in a child that may take ``cpu_s`` more than its files need."""
     if _is_child:
         return _WORK[work][1](argument)
     size_mb, where = _check_files(files) / 1e6, ", ".join(map(str, files))
     order = _Order(
         work=work,
         where=where,
-        cpu_s=_CPU_S + _CPU_S_PER_MB * size_mb,
+        cpu_s=_CPU_S + _CPU_S_PER_MB * size_mb + cpu_s,
         memory_mb=_MB + _MB_PER_MB * size_mb,
         file_bytes=_FILE_BYTES + round(2e6 * size_mb),
     )
@@ -202,14 +202,18 @@ def _check_files(files: Sequence[Path]) -> int:
                 raise ConfigError("not a file", where=str(file), fix="name an ONNX file")
             total += _bytes(info)
             if info.st_size < _FILE_BYTES:  # larger ones hold their weights themselves
-                raw = file.read_bytes()
-                beside = [other for other in file.parent.iterdir() if os.fsencode(other.name) in raw]
-                total += sum(_bytes(other.stat()) for other in beside if other != file and other.is_file())
+                total += sum(_bytes(other.stat()) for other in _weight_files(file))
         except OSError as error:
             raise ConfigError(
                 f"cannot read the network: {error.strerror}", where=str(file), fix="check the path"
             ) from error
     return total
+
+
+def _weight_files(file: Path) -> list[Path]:
+    from .onnx.network_file import weight_files
+
+    return weight_files(file)
 
 
 def _bytes(info: os.stat_result) -> int:
@@ -218,7 +222,8 @@ def _bytes(info: os.stat_result) -> int:
 
 def _inspect(file: Path) -> dict[str, object]:
     from .brought.infer import class_names
-    from .onnx.lint import inspect_onnx, load_network
+    from .onnx.lint import inspect_onnx
+    from .onnx.network_file import load_network
     from .onnx.state import describe_network
 
     document = inspect_onnx(file) | describe_network(load_network(file), file)
@@ -243,10 +248,16 @@ def _new(
 
 
 def _bring(recipe: Recipe) -> None:
-    from .brought.brought import bring, tensorrt_problem
+    from .brought.brought import bring, listed_problem
 
     for model in bring(recipe)[1].values():
-        tensorrt_problem(model)
+        listed_problem(model)
+
+
+def _compare(argument: Any) -> dict[str, Any]:
+    from .compare_files import compare_here
+
+    return compare_here(argument)
 
 
 def _remove(folder: Path, *, keep: bool) -> None:
@@ -262,4 +273,5 @@ _WORK: dict[str, tuple[tuple[str, ...], Callable[[Any], object]]] = {
     "lines": ((".onnx.lint",), _lines),
     "new": ((".brought.new",), _new),
     "bring": ((".brought.brought",), _bring),
+    "compare": ((".compare_files",), _compare),
 }

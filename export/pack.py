@@ -15,7 +15,7 @@ from onnx import ModelProto
 from mmedge.bundle.archive import write_archive
 from mmedge.bundle.manifest import File, Input, Manifest, Mask, Task, TextInput, Variant
 from mmedge.errors import ConfigError
-from mmedge.types import Tensors
+from mmedge.types import Precision, Tensors
 
 from .brought.brought import tensorrt_problem
 from .golden import Golden, make_golden
@@ -30,7 +30,13 @@ from .tokenizer import check_vocabulary, load_tokenizer, read_tokenizer
 
 # Another backend sums in another order, and TensorRT may use TF32: 10 bits of mantissa. An int8 kernel that fuses
 # differently than the simulation moved outputs by 0.8 % of their range where it was measured.
-_FLOOR = {("cpu", "fp32"): 1e-3, ("cpu", "int8"): 2e-2, ("tensorrt", "fp32"): 5e-3, ("tensorrt", "int8"): 2e-2}
+_FLOOR = {
+    ("cpu", "fp32"): 1e-3,
+    ("cpu", "int8"): 2e-2,
+    ("tensorrt", "fp32"): 5e-3,
+    ("tensorrt", "fp16"): 1e-2,
+    ("tensorrt", "int8"): 2e-2,
+}
 _MARGIN = 3.0
 # ONNX Runtime's 8-bit kernels round inside, where what is written does not: 3.3 % of the range were measured.
 _KERNEL_ROUNDING = 0.05
@@ -102,6 +108,8 @@ def pack(
                 f"TensorRT cannot run this stage: {problem}", where=f"stages.{stage}", fix='add "cpu" to export.targets'
             )
         for target, precision in forms:
+            if stage not in by_precision[precision].models:
+                continue  # it stays float: the step that left it so has said why
             variants.append(_add(members, recipe, by_precision[precision], stage, target, golden[stage]))
     inputs = {name: _seat(members, recipe, name) for name in recipe.inputs}
     tasks: dict[str, Task] = {}
@@ -144,7 +152,7 @@ def _metadata(known: Mapping[str, Any]) -> Metadata:
         ) from error
 
 
-def _forms(recipe: Recipe) -> list[tuple[Literal["cpu", "tensorrt"], Literal["fp32", "int8"]]]:
+def _forms(recipe: Recipe) -> list[tuple[Literal["cpu", "tensorrt"], Precision]]:
     """Return target and precision of every file."""
     return [
         (target, precision)

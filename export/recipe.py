@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -80,10 +80,21 @@ class RecipeStage(Stage, frozen=True, kw_only=True):
 
 
 class RecipeTask(Task, frozen=True, kw_only=True):
-    """A task as the manifest has it, with its labels in place of a file, and its share of the loss."""
+    """A task as the manifest has it, with its labels in place of a file, and what only the host needs.
+
+    Attributes:
+        labels: One for each class.
+        loss_weight: Its share of the loss.
+        metric: By what two precisions agree: ``label`` (the same), ``within`` (the largest value lies at most
+            ``within`` places away), ``map`` (boxes, at an overlap of 0.5), ``value`` (a number), ``cosine`` or ``sqnr``
+            of the output. By default ``label``, of detections ``map``, of regressions ``value``.
+        within: Places, for ``metric = "within"``.
+    """
 
     labels: tuple[str, ...] = ()  # type: ignore[assignment]
     loss_weight: float = 1.0
+    metric: Literal["label", "within", "map", "value", "cosine", "sqnr"] | None = None
+    within: Annotated[int, msgspec.Meta(ge=0)] = 1
 
     def in_manifest(self, labels: str, **changes: Any) -> Task:
         """Return the task as the manifest has it; ``labels`` is the file of its labels, if it has any."""
@@ -104,13 +115,27 @@ class Train(_Strict, frozen=True, kw_only=True):
 
 
 class Calibration(_Strict, frozen=True, kw_only=True):
-    """How INT8 ranges are found: media files in ``recordings``, ``frames`` of them, by ``rule``."""
+    """How INT8 ranges are found, and what INT8 may cost.
+
+    Attributes:
+        recordings: Media files, or what ``mmedge record`` made.
+        frames: How many samples give the ranges; half as many more are held out.
+        rule: What becomes the largest int8 value of a tensor. If INT8 then loses too much, the other rules are tried,
+            too. ``auto``: they always are, and the one that does best on the samples held out is taken.
+        quantile: Share of frames (``frame-quantile``, 0.99 by default) or of values (``percentile``, 0.9999) that are
+            not clipped.
+        max_drop_points: Percentage points of agreement that a task may lose.
+        metric: By what an output is judged that no task reads.
+        gate: Whether fewer than 30 samples held out, which check nothing, are an error or a warning.
+    """
 
     recordings: str | None = None
-    frames: int = 128
-    rule: Literal["frame-quantile", "max"] = "frame-quantile"
-    quantile: float = 0.99
+    frames: Annotated[int, msgspec.Meta(ge=1)] = 128
+    rule: Literal["auto", "frame-quantile", "max", "percentile", "mse", "entropy"] = "frame-quantile"
+    quantile: Annotated[float, msgspec.Meta(gt=0, le=1)] | None = None
     max_drop_points: float = 0.5
+    metric: Literal["cosine", "sqnr"] = "sqnr"
+    gate: Literal["warn", "required"] = "warn"
 
 
 class Export(_Strict, frozen=True, kw_only=True):
@@ -119,7 +144,7 @@ class Export(_Strict, frozen=True, kw_only=True):
     Without ``precisions`` a model is written as fp32 and int8, and networks that are brought along as they are.
     """
 
-    precisions: tuple[Literal["fp32", "int8"], ...] = ()
+    precisions: tuple[Literal["fp32", "fp16", "int8"], ...] = ()
     opset: int = 20
     targets: tuple[Literal["cpu", "tensorrt"], ...] = ("cpu", "tensorrt")
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 
-from mmedge.bundle.manifest import TensorInput, TextInput
-from mmedge.errors import ConfigError
+from mmedge.bundle.manifest import AudioInput, ImageInput, TensorInput, TextInput
+from mmedge.errors import CheckError, ConfigError
 from mmedge.preprocess import Tokenizer
 from mmedge.types import AnyArray, Tensors
 
 from .picture_files import FileSamples, holds_plain_files, is_plain
 from .recipe import Recipe
+from .spool import Spool
 from .tokenizer import load_tokenizer
 
 _HEADER = "recording.json"
@@ -30,17 +31,38 @@ class RawSample:
     arrays: Tensors
 
 
+class LazySamples(Sequence[RawSample]):
+    """Samples that are made when they are asked for, each time anew, so that one at a time is in memory."""
+
+    def __init__(self, read: Callable[[int], RawSample], places: Sequence[int]) -> None:
+        self._read, self._places = read, places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, index: int) -> RawSample: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[RawSample]: ...
+    def __getitem__(self, index: int | slice) -> RawSample | Sequence[RawSample]:
+        if isinstance(index, slice):
+            return LazySamples(self._read, self._places[index])
+        return self._read(self._places[index])
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RawSamples:
     """RawSamples to find ranges with, and later ones of the same recordings to measure with.
 
+    Both can be gone through any number of times, and neither needs to be in memory as a whole.
+
     Attributes:
-        calibration: The first two thirds of every recording.
-        held_out: The rest.
+        calibration: Of the first two thirds of every recording.
+        held_out: Of the rest.
     """
 
-    calibration: tuple[RawSample, ...]
-    held_out: tuple[RawSample, ...]
+    calibration: Sequence[RawSample]
+    held_out: Sequence[RawSample]
 
     @classmethod
     def split(cls, arrays: Iterable[Tensors], name: str = "sample") -> RawSamples:
@@ -49,35 +71,117 @@ class RawSamples:
         Arrays have the raw shapes [...] and dtypes of the recipe's inputs.
 
         Args:
-            arrays: Raw arrays by input name, in order of time.
+            arrays: Raw arrays by input name, in order of time. Of a sequence, items are taken when they are needed;
+                others are kept in a temporary file.
             name: Names the samples in reports: ``"name 17"``.
 
         Raises:
             ConfigError: If there are fewer than three.
         """
-        samples = tuple(RawSample(name=f"{name} {index}", arrays=a) for index, a in enumerate(arrays))
-        if len(samples) < 3:
-            raise ConfigError(
-                f"{len(samples)} samples are not enough to calibrate and to measure",
-                where=name,
-                fix="give a longer recording",
-            )
-        cut = len(samples) * 2 // 3
-        return cls(calibration=samples[:cut], held_out=samples[cut:])
+        kept: Sequence[Tensors] | Spool
+        if isinstance(arrays, Sequence):
+            kept = arrays
+        else:
+            kept = Spool()
+            for sample in arrays:
+                kept.add(sample)
+        count = len(kept)
+        if count < 3:
+            raise _too_few(count, name)
+
+        def read(index: int) -> RawSample:
+            return RawSample(name=f"{name} {index}", arrays=kept[index])
+
+        cut = count * 2 // 3
+        return cls(calibration=LazySamples(read, range(cut)), held_out=LazySamples(read, range(cut, count)))
 
 
-def as_samples(samples: RawSamples | Sequence[Tensors] | None, recipe: Recipe) -> RawSamples:
+def as_samples(samples: RawSamples | Iterable[Tensors] | None, recipe: Recipe) -> RawSamples:
     """Return samples as they are, split, or read from the recipe's recordings.
 
-    Arrays have the raw shapes [...] and dtypes of the recipe's inputs.
+    Arrays have the raw shapes [...] and dtypes of the recipe's inputs; each sample is checked when it is taken.
+
+    Raises:
+        ConfigError: When a sample of another shape, dtype or input is taken; or if there are fewer than three.
     """
-    if isinstance(samples, RawSamples):
-        return samples
-    return raw_samples(recipe) if samples is None else RawSamples.split(samples)
+    if samples is None:
+        return raw_samples(recipe)
+    split = samples if isinstance(samples, RawSamples) else RawSamples.split(samples)
+    return RawSamples(calibration=_Checked(split.calibration, recipe), held_out=_Checked(split.held_out, recipe))
+
+
+class _Checked(LazySamples):
+    """Samples, each held against the recipe's inputs when it is taken."""
+
+    def __init__(self, samples: Sequence[RawSample], recipe: Recipe) -> None:
+        super().__init__(lambda index: _fits(samples[index], recipe), range(len(samples)))
+
+
+def _fits(sample: RawSample, recipe: Recipe) -> RawSample:
+    for name, spec in recipe.inputs.items():
+        if name not in sample.arrays:
+            raise ConfigError(
+                f"sample '{sample.name}' has no array for input '{name}'", where="samples", fix="record every input"
+            )
+        array = sample.arrays[name]
+        if isinstance(spec, ImageInput):
+            shape, dtype, fits = spec.raw_shape, "uint8", array.dtype == np.uint8
+        elif isinstance(spec, AudioInput):
+            shape, dtype, fits = spec.raw_shape, "float32", array.dtype.kind == "f"
+        elif isinstance(spec, TextInput):
+            shape, dtype, fits = spec.tensor_shape, "int64", array.dtype.kind in "iu"
+        else:
+            shape, dtype = spec.shape, spec.dtype
+            fits = np.can_cast(array.dtype, np.dtype(dtype), "same_kind")
+        if array.shape != tuple(shape) or not fits:
+            span = f" in {array.min():.4g}..{array.max():.4g}" if array.size and array.dtype.kind in "fiub" else ""
+            raise ConfigError(
+                f"sample '{sample.name}': input '{name}' is {array.dtype} {list(array.shape)}{span}, "
+                f"not raw {dtype} {list(shape)}",
+                where="samples",
+                fix="give what the camera or microphone gave: size, mean and std of the recipe are applied here",
+            )
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise CheckError(
+                f"sample '{sample.name}': input '{name}' has NaN or infinite numbers",
+                where="samples",
+                fix="leave this sample out, and look at what recorded it",
+            )
+    return sample
+
+
+def spread(total: int, count: int) -> list[int]:
+    """Return up to ``count`` different numbers of 0..total-1, evenly spread over all of them.
+
+    Example:
+        >>> spread(10, 4), spread(3, 100)
+        ([1, 3, 6, 8], [0, 1, 2])
+    """
+    count = min(count, total)
+    return [round((i + 0.5) * total / count - 0.5) for i in range(count)]
+
+
+def shares(triggers: Sequence[int], total: int) -> list[int]:
+    """Return how many of ``total`` samples each recording gives: as many as the others, as far as it has them.
+
+    Example:
+        >>> shares([100, 4, 100], 30)
+        [13, 4, 13]
+    """
+    given = [0] * len(triggers)
+    left, unfilled = min(total, sum(triggers)), list(range(len(triggers)))
+    while left:
+        each, more = divmod(left, len(unfilled))
+        for turn, index in enumerate(unfilled):
+            taken = min(each + (turn < more), triggers[index] - given[index])
+            given[index] += taken
+            left -= taken
+        unfilled = sorted((i for i in unfilled if given[i] < triggers[i]), key=given.__getitem__)
+    return given
 
 
 def raw_samples(recipe: Recipe, count: int | None = None, *, held_out_only: bool = False) -> RawSamples:
-    """Read raw samples evenly over the recipe's recordings.
+    """Read raw samples evenly over the recipe's recordings, every trigger at most once.
 
     A media file feeds every image and audio input; ``NAME.INPUT.EXT`` feeds that input alone, together with
     the files of the same ``NAME``. ``NAME.INPUT.txt`` holds texts, one a line, which the samples take in turn; a text
@@ -86,38 +190,79 @@ def raw_samples(recipe: Recipe, count: int | None = None, *, held_out_only: bool
 
     Args:
         recipe: ``calibration.recordings`` is a media file, a folder made by ``mmedge record``, or a folder of such.
-        count: RawSamples in total; by default 1.5 times ``calibration.frames``, two thirds of which calibrate.
-        held_out_only: Forget those that calibrate, when many are read to measure with.
+        count: RawSamples in total; by default 1.5 times ``calibration.frames``, two thirds of which calibrate. There
+            are fewer where the recordings have fewer triggers.
+        held_out_only: Leave out those that calibrate, when many are read to measure with.
 
     Returns:
-        The samples, split by time within each recording.
+        The samples: those of the first two thirds of each recording calibrate, those of its last third are held out,
+        whatever ``count`` is. They lie in a temporary file.
 
     Raises:
-        ConfigError: If there are no recordings, or none for some input.
+        ConfigError: If there are no recordings, or none for some input, or fewer than three triggers in all.
     """
     # The runtime's reader loads the whole capture stack; callers with samples of their own do without.
+    from mmedge.replay.samples import count_triggers
     from mmedge.replay.samples import raw_samples as read_samples
 
     if (path := plain_files(recipe)) is not None:
         return _of_files(recipe, path, count, held_out_only=held_out_only)
     sessions = _sessions(recipe)
+    needed = [name for name, spec in recipe.inputs.items() if not isinstance(spec, TextInput)]
     tokenizers = {n: load_tokenizer(recipe, n) for n, s in recipe.inputs.items() if isinstance(s, TextInput)}
-    total = count or recipe.calibration.frames * 3 // 2
-    calibration: list[RawSample] = []
-    held_out: list[RawSample] = []
-    for index, (name, uris) in enumerate(sessions.items()):
-        share = max(total // len(sessions) + (index < total % len(sessions)), 3)
-        arrays = read_samples(recipe.inputs, recipe.sync, uris, share, tokenizers=tokenizers)
-        # At the very start of a recording an input may not have data yet.
-        told = _with_texts(arrays, recipe, _texts(recipe, name, tokenizers))
-        complete = (sample for sample in told if recipe.inputs.keys() <= sample.keys())
-        if held_out_only:
-            held_out += _last_third(complete, name)
-        else:
-            part = RawSamples.split(complete, name)
-            calibration += part.calibration
-            held_out += part.held_out
-    return RawSamples(calibration=tuple(calibration), held_out=tuple(held_out))
+    # At the very start of a recording an input may not have data yet.
+    triggers = [count_triggers(recipe.inputs, recipe.sync, uris, needed) for uris in sessions.values()]
+    if 0 in triggers:
+        raise ConfigError(
+            "the recording has no moment at which every input has data",
+            where=list(sessions)[triggers.index(0)],
+            fix="give a longer recording",
+        )
+    if sum(triggers) < 3:
+        raise _too_few(sum(triggers), "calibration.recordings")
+    total = max(count or recipe.calibration.frames * 3 // 2, 3 * len(sessions))
+    chosen = [spread(*pair) for pair in zip(triggers, shares(triggers, total), strict=True)]
+    held_out = _held_out(triggers, chosen)
+    spool = Spool()
+    names: list[str] = []
+    places: dict[bool, list[int]] = {False: [], True: []}
+    for (name, uris), own, late in zip(sessions.items(), chosen, held_out, strict=True):
+        wanted = [(n, index) for n, index in enumerate(own) if late[n] or not held_out_only]
+        texts = _texts(recipe, name, tokenizers)
+        indices = [index for _, index in wanted]
+        arrays = read_samples(recipe.inputs, recipe.sync, uris, tokenizers=tokenizers, needed=needed, chosen=indices)
+        for (number, _), sample in zip(wanted, arrays, strict=True):
+            said = {n: lines[number % len(lines)] for n, lines in texts.items()}
+            places[late[number]].append(spool.add(said | sample))
+            names.append(f"{name} {number}")
+
+    def read(place: int) -> RawSample:
+        return RawSample(name=names[place], arrays=spool[place])
+
+    return RawSamples(
+        calibration=LazySamples(read, places[False]) if places[False] else (), held_out=LazySamples(read, places[True])
+    )
+
+
+def _held_out(triggers: Sequence[int], chosen: Sequence[Sequence[int]]) -> list[list[bool]]:
+    """Return which chosen triggers are held out: those of the last third of each recording.
+
+    Of recordings too short to be split, every third is held out as a whole.
+    """
+    late: list[list[bool]] = []
+    short = 0
+    for own, indices in zip(triggers, chosen, strict=True):
+        short += own < 3
+        late.append([3 * index >= 2 * own if own >= 3 else short % 3 == 0 for index in indices])
+    if not any(map(any, late)):
+        late[-1][-1] = True
+    return late
+
+
+def _too_few(count: int, where: str) -> ConfigError:
+    return ConfigError(
+        f"{count} samples are not enough to calibrate and to measure", where=where, fix="give a longer recording"
+    )
 
 
 def plain_files(recipe: Recipe) -> Path | None:
@@ -131,23 +276,20 @@ def plain_files(recipe: Recipe) -> Path | None:
 def _of_files(recipe: Recipe, path: Path, count: int | None, *, held_out_only: bool) -> RawSamples:
     """Read samples evenly over plain files. They have no order in time: every third one is held out."""
     files = FileSamples(recipe.inputs, path)
-    total = min(count or recipe.calibration.frames * 3 // 2, len(files))
-    if total < 3:
-        raise ConfigError(
-            f"{total} samples are not enough to calibrate and to measure", where=str(path), fix="give more of them"
-        )
+    taken = spread(len(files), count or recipe.calibration.frames * 3 // 2)
+    if len(taken) < 3:
+        raise _too_few(len(taken), str(path))
     silent: Tensors = {
         name: np.full(spec.tensor_shape, spec.pad, np.int64)
         for name, spec in recipe.inputs.items()
         if isinstance(spec, TextInput)
     }
-    taken = [round((i + 0.5) * len(files) / total - 0.5) for i in range(total)]
 
-    def read(indices: Iterable[int]) -> tuple[RawSample, ...]:
-        return tuple(RawSample(name=files.name(index), arrays={**silent, **files[index]}) for index in indices)
+    def read(place: int) -> RawSample:
+        return RawSample(name=files.name(place), arrays={**silent, **files[place]})
 
-    calibration = () if held_out_only else read(index for place, index in enumerate(taken) if place % 3 != 2)
-    return RawSamples(calibration=calibration, held_out=read(taken[2::3]))
+    calibration = [] if held_out_only else [place for turn, place in enumerate(taken) if turn % 3 != 2]
+    return RawSamples(calibration=LazySamples(read, calibration), held_out=LazySamples(read, taken[2::3]))
 
 
 def _texts(recipe: Recipe, session: str, tokenizers: Mapping[str, Tokenizer]) -> dict[str, list[AnyArray]]:
@@ -166,27 +308,6 @@ def _texts(recipe: Recipe, session: str, tokenizers: Mapping[str, Tokenizer]) ->
         for line, ids in zip(lines, texts[name], strict=False):
             tokenizer.ids(line, ids)
     return texts
-
-
-def _with_texts(
-    samples: Iterable[Tensors], recipe: Recipe, texts: Mapping[str, Sequence[AnyArray]]
-) -> Iterator[Tensors]:
-    for number, sample in enumerate(samples):
-        yield {name: said[number % len(said)] for name, said in texts.items()} | dict(sample)
-
-
-def _last_third(arrays: Iterable[Tensors], name: str) -> deque[RawSample]:
-    """Return what ``RawSamples.split`` holds out, forgetting the others while they are read."""
-    kept: deque[RawSample] = deque()
-    for number, sample in enumerate(arrays):
-        kept.append(RawSample(name=f"{name} {number}", arrays=sample))
-        while len(kept) > number + 1 - (number + 1) * 2 // 3:
-            kept.popleft()
-    if not kept:
-        raise ConfigError(
-            "the recording has no moment at which every input has data", where=name, fix="give a longer recording"
-        )
-    return kept
 
 
 def recording_files(recipe: Recipe) -> list[Path]:

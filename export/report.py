@@ -8,9 +8,10 @@ import onnx
 from rich.table import Table
 
 from mmedge.bundle import Bundle
+from mmedge.bundle.manifest import Quantization
 from mmedge.types import AnyArray
 
-from .int8.qdq import WEIGHTED
+from .int8.qdq import has_weight
 from .onnx.onnx_models import OnnxModels
 from .preprocess.onnx_prefix import PREPROCESS
 
@@ -19,9 +20,13 @@ class StageReport(msgspec.Struct, frozen=True, kw_only=True):
     """One stage, fp32 and int8.
 
     Attributes:
-        weighted: Conv, ConvTranspose, Gemm and MatMul nodes.
+        weighted: Conv, ConvTranspose, Gemm and MatMul nodes that have weights.
         int8: Those whose data and weights come from DequantizeLinear.
         sqnr_db: Worst output, on fp32 inputs; None for a stage that stays float.
+        rule: By which ranges were cut off.
+        equalized: Pairs of layers that were equalised.
+        reasons: Node with weights that stays float -> why.
+        skipped: Why the stage as a whole stays float.
     """
 
     stage: str
@@ -32,6 +37,10 @@ class StageReport(msgspec.Struct, frozen=True, kw_only=True):
     sqnr_db: float | None
     frames: int
     dropped: tuple[str, ...]
+    rule: str = ""
+    equalized: int = 0
+    reasons: dict[str, str] = {}
+    skipped: str | None = None
 
 
 class QuantizationReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,12 +76,16 @@ class QuantizationReport(msgspec.Struct, frozen=True, kw_only=True):
     def table(self) -> Table:
         """Return the stages for people."""
         table = Table(title="INT8")
-        for heading in ("stage", "fp32 kB", "int8 kB", "int8 nodes", "SQNR", "frames", "glitches"):
+        for heading in ("stage", "fp32 kB", "int8 kB", "int8 nodes", "rule", "SQNR", "frames", "glitches"):
             table.add_column(heading, justify="left" if heading == "stage" else "right", overflow="fold")
         for s in self.stages:
             sqnr = "stays float" if s.sqnr_db is None else f"{s.sqnr_db:.1f} dB"
             sizes = (f"{s.fp32_bytes / 1000:.0f}", f"{s.int8_bytes / 1000:.0f}")
-            table.add_row(s.stage, *sizes, f"{s.int8}/{s.weighted}", sqnr, str(s.frames), str(len(s.dropped)))
+            row = (f"{s.int8}/{s.weighted}", s.rule, sqnr, str(s.frames), str(len(s.dropped)))
+            table.add_row(s.stage, *sizes, *row)
+        notes = [f"{s.stage} stays float: {s.skipped}" for s in self.stages if s.skipped]
+        notes += [f"{s.stage}: {node} stays float: {why}" for s in self.stages for node, why in s.reasons.items()]
+        table.caption = "\n".join(notes) or None
         return table
 
 
@@ -88,19 +101,24 @@ def quantization_report(fp32: OnnxModels, int8: OnnxModels) -> QuantizationRepor
         1.0
     """
     stages = []
-    for stage, model in int8.models.items():
+    for stage, exact in fp32.models.items():
+        model = int8.models.get(stage, exact)
         quantised, weighted = int8_nodes(model)
-        notes = int8.quantization[stage]
+        notes = int8.quantization.get(stage, Quantization(rule="", frames=0))
         stages.append(
             StageReport(
                 stage=stage,
-                fp32_bytes=fp32.models[stage].ByteSize(),
+                fp32_bytes=exact.ByteSize(),
                 int8_bytes=model.ByteSize(),
                 weighted=weighted,
                 int8=quantised,
                 sqnr_db=notes.sqnr_db,
                 frames=notes.frames,
                 dropped=notes.dropped,
+                rule=notes.rule,
+                equalized=notes.equalized,
+                reasons=notes.reasons if stage in int8.models else {},
+                skipped=int8.skipped.get(stage),
             )
         )
     return QuantizationReport(stages=tuple(stages))
@@ -117,10 +135,16 @@ def coverage(bundle: Bundle) -> float:
 
 
 def int8_nodes(model: onnx.ModelProto) -> tuple[int, int]:
-    """Return how many weighted nodes take dequantised data and weights, and how many there are."""
+    """Return how many nodes with weights take dequantised data and weights, and how many there are."""
     dequantised = {out for node in model.graph.node if node.op_type == "DequantizeLinear" for out in node.output}
-    weighted = [node for node in model.graph.node if node.op_type in WEIGHTED and PREPROCESS not in node.name]
-    return sum(all(name in dequantised for name in node.input[:2]) for node in weighted), len(weighted)
+    # Before the normal form a weight may be a Constant node.
+    constants = {tensor.name for tensor in model.graph.initializer}
+    constants |= {out for node in model.graph.node if node.op_type == "Constant" for out in node.output}
+    fixed = constants | {
+        node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear" and node.input[0] in constants
+    }
+    nodes = [node for node in model.graph.node if has_weight(node, fixed) and PREPROCESS not in node.name]
+    return sum(all(name in dequantised for name in node.input[:2]) for node in nodes), len(nodes)
 
 
 def sqnr_db(want: AnyArray, got: AnyArray) -> float:

@@ -28,7 +28,7 @@ from mmedge.files import user_cache
 from .brought.brought import bring
 from .int8.compare import Comparison, compare
 from .int8.quantize import quantize
-from .onnx.lint import load_network
+from .onnx.network_file import load_network
 from .onnx.onnx_models import OnnxModels
 from .onnx.to_onnx import random_samples, to_onnx
 from .pack import pack

@@ -10,7 +10,6 @@ import onnx
 from mmedge import bundle
 from mmedge.bundle.manifest import AudioInput, ImageInput, TensorInput, TextInput
 from mmedge.bundle.source import Age, Constant, Output, Presence, Seat, Source, State
-from mmedge.engine.onnxruntime import OnnxRuntimeEngine
 from mmedge.errors import ConfigError
 from mmedge.fusion.callables import CallableEngine
 from mmedge.preprocess import reference
@@ -157,10 +156,10 @@ class StageGraph:
                 outputs = {output: output_shape(recipe, name, output) for output in stage.outputs}
                 with recipe.importable():
                     self._runners[name] = CallableEngine(stage.callable, shapes, outputs)
-            runner = self._runners.get(name)
-            if isinstance(runner, OnnxRuntimeEngine):
+            inputs = getattr(self._runners.get(name), "inputs", None)
+            if inputs is not None:
                 for tensor, source in stage.sources.items():
-                    self._zeros[name][tensor] = _own(self._zeros[name][tensor], source, runner.inputs[tensor])
+                    self._zeros[name][tensor] = _own(self._zeros[name][tensor], source, inputs[tensor])
 
     def feeds(
         self, stage: str, known: Tensors, mask: Mask | None = None, last: Tensors | None = None

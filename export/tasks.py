@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mmedge.errors import ConfigError
-from mmedge.types import TaskResult
+from mmedge.types import Box, TaskResult
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,7 +47,7 @@ class Agreement:
     """
 
     share: float
-    score_difference: float
+    score_difference: float = 0.0
     difference: float | None = None
 
 
@@ -60,12 +60,14 @@ class TaskKind:
         calibrated: Whether its temperature is.
         valued: Whether its target is a number of the sample (``Sample.targets``) instead of its inputs' classes.
         counted: Whether an answer is right or wrong, so that few samples may differ by chance; else it has an error.
+        agrees_by: How two versions of it are compared, where the recipe does not say.
         keys: What a starter recipe says of it.
     """
 
     metric = "accuracy"
     trained = calibrated = valued = False
     counted = True
+    agrees_by = "label"
     keys: tuple[str, ...] = ("kind", "output", "labels", "scores", "threshold", "top_k")
 
     def target(self, task: RecipeTask, outputs: Tensor, truth: Truth) -> tuple[Tensor, Tensor]:
@@ -160,7 +162,14 @@ class _Verification(TaskKind):
 
 
 class _Detection(TaskKind):
+    agrees_by = "map"
     keys = ("kind", "output", "labels", "threshold", "detection")
+
+    def agreement(self, task: RecipeTask, pairs: Sequence[tuple[TaskResult, TaskResult]]) -> Agreement:
+        """Return the mean average precision at an overlap of 0.5, the first version's boxes being right."""
+        if task.metric == "label":
+            return super().agreement(task, pairs)
+        return Agreement(share=mean_average_precision([(x.boxes, y.boxes) for x, y in pairs], sure=task.threshold))
 
     def sure(self, name: str, task: RecipeTask) -> str:
         assert task.detection is not None
@@ -176,6 +185,7 @@ class _Regression(TaskKind):
     metric = "mae"
     trained = valued = True
     counted = False
+    agrees_by = "value"
     keys = ("kind", "output", "regression")
 
     def target(self, task: RecipeTask, outputs: Tensor, truth: Truth) -> tuple[Tensor, Tensor]:
@@ -214,6 +224,58 @@ KINDS: Mapping[str, TaskKind] = {
     "detection": _Detection(),
     "regression": _Regression(),
 }
+
+
+def mean_average_precision(
+    pairs: Sequence[tuple[Sequence[Box], Sequence[Box]]], overlap: float = 0.5, sure: float = 0.0
+) -> float:
+    """Return the mean over the labels of the area under precision against recall; 1 where there is no box at all.
+
+    Args:
+        pairs: Right boxes and found boxes of each picture.
+        overlap: Intersection over union from which a found box is one that is right.
+        sure: Score from which a box of a label that nothing right has is a mistake.
+    """
+    labels = {box.label for right, found in pairs for box in (*right, *found)}
+    precisions = [_average_precision(pairs, label, overlap, sure) for label in sorted(labels)]
+    known = [value for value in precisions if value is not None]
+    return sum(known) / len(known) if known else 1.0
+
+
+def _average_precision(
+    pairs: Sequence[tuple[Sequence[Box], Sequence[Box]]], label: str, overlap: float, sure: float
+) -> float | None:
+    """Return the average precision of one label; None where nothing that is right has it, and nothing sure is found."""
+    right = [[box for box in boxes if box.label == label] for boxes, _ in pairs]
+    total = sum(map(len, right))
+    found = sorted(
+        ((box.score, k, box) for k, (_, boxes) in enumerate(pairs) for box in boxes if box.label == label),
+        key=lambda one: -one[0],
+    )
+    if not total:
+        return 0.0 if found and found[0][0] >= sure else None
+    matched = [[False] * len(boxes) for boxes in right]
+    hits, area, precisions = 0, 0.0, []
+    for rank, (_, picture, box) in enumerate(found, 1):
+        best = max(range(len(right[picture])), key=lambda i: _overlap(right[picture][i], box), default=None)
+        if best is not None and not matched[picture][best] and _overlap(right[picture][best], box) >= overlap:
+            matched[picture][best] = True
+            hits += 1
+            precisions.append(hits / rank)
+    for index in range(len(precisions) - 1, -1, -1):  # precision never rises with recall
+        if index + 1 < len(precisions):
+            precisions[index] = max(precisions[index], precisions[index + 1])
+        area += precisions[index] / total
+    return area
+
+
+def _overlap(a: Box, b: Box) -> float:
+    width = min(a.x2, b.x2) - max(a.x1, b.x1)
+    height = min(a.y2, b.y2) - max(a.y1, b.y1)
+    if width <= 0 or height <= 0:
+        return 0.0
+    both = width * height
+    return both / ((a.x2 - a.x1) * (a.y2 - a.y1) + (b.x2 - b.x1) * (b.y2 - b.y1) - both)
 
 
 def task_loss(task: RecipeTask, outputs: Tensor, truth: Truth) -> Tensor:

@@ -19,6 +19,7 @@ Backend: TypeAlias = Literal["auto", "onnxruntime", "tensorrt"]
 Precision: TypeAlias = Literal["fp32", "fp16", "int8"]
 Latency: TypeAlias = Literal["low", "balanced", "offline"]
 Video: TypeAlias = Literal["lossless", "visual"]
+Engines: TypeAlias = Literal["auto", "now", "wait"]
 NS_PER_S = 1_000_000_000
 # A camera picture that is bit-identical for this long is frozen: sensors are never noiseless.
 FROZEN_NS = NS_PER_S

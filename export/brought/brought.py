@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from functools import partial
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 import numpy as np
 import onnx
-from onnx import TensorProto, checker, helper, numpy_helper, shape_inference, version_converter
+from onnx import TensorProto, checker, helper, numpy_helper, shape_inference
 
 from mmedge.bundle.manifest import ImageInput
 from mmedge.bundle.seats import PictureLayout
 from mmedge.bundle.source import Constant, State
 from mmedge.engine.onnxruntime import session_options
+from mmedge.engine.parse_check import ask_parser
 from mmedge.errors import ConfigError
 from mmedge.extras import require
 from mmedge.types import AnyArray
 
+from ..onnx.branches import take_branches
 from ..onnx.clean import strip
-from ..onnx.lint import lint, load_network
+from ..onnx.graphs import all_nodes, fresh, has_name_twice, name_once, rename, sort_nodes, subgraphs, tensor_names
+from ..onnx.lint import lint
+from ..onnx.network_file import load_network
+from ..onnx.opset import raise_opset
+from ..onnx.parity import behind_front, check_rewrite, sample_feeds
 from ..recipe import Recipe
 from ..stages import feed_zeros, stage_order
-from .branches import take_branches
 
-# Resize, Pad and Slice of the preprocessing prefix take their sizes as inputs since then.
-MIN_OPSET = 13
 # Before, initializers had to be inputs too.
 MIN_IR = 4
 # From [1, channels, height, width].
@@ -85,11 +87,12 @@ def bring(recipe: Recipe) -> tuple[Recipe, dict[str, onnx.ModelProto]]:
                 seat = recipe.inputs.get(str(source))
                 layout = seat.layout if isinstance(seat, ImageInput) else None
                 _fit(model, own[tensor], feeds[tensor], f"{where}.inputs.{tensor}", str(source), layout=layout)
-        constants = [tensor for tensor, source in stage.sources.items() if isinstance(source, Constant)]
-        take_branches(model, feeds, constants, partial(run_network, where=where))
+        constants = {t: feeds[t] for t, source in stage.sources.items() if isinstance(source, Constant)}
+        _take_branches(model, feeds, constants, where)
         for tensor, array in feeds.items():
             set_shape(own[tensor], array.shape)
         shapes = _outputs(model, stage.outputs, feeds, where)
+        _check_fitted(model, recipe, stage.onnx, feeds, constants, where)
         for tensor, state in stage.states.items():
             if shapes.get(state) != feeds[tensor].shape:
                 raise ConfigError(
@@ -104,7 +107,24 @@ def bring(recipe: Recipe) -> tuple[Recipe, dict[str, onnx.ModelProto]]:
 
 
 def tensorrt_problem(model: onnx.ModelProto) -> str | None:
-    """Say why TensorRT cannot take a network that was brought along; None where it can, as far as is known."""
+    """Say why TensorRT cannot take a network that was brought along; None where it can, as far as is known.
+
+    The parser of the TensorRT that is installed decides, in a child; where there is none, our list of operators does.
+    """
+    answer = ask_parser(model.SerializeToString())
+    if answer is None:
+        problem = listed_problem(model)
+        return problem and f"{problem} (by a list of operators: no TensorRT parser is installed here)"
+    if not answer.refused:
+        return None
+    first = answer.refused[0]
+    node = f"{first.op} '{first.name}': " if first.op else ""
+    more = f", and {len(answer.refused) - 1} more" if len(answer.refused) > 1 else ""
+    return f"{node}{first.reason} ({answer.module} {answer.version}{more})"
+
+
+def listed_problem(model: onnx.ModelProto) -> str | None:
+    """Say what a list of operators holds against a network on TensorRT: a first answer where no parser is there."""
     for finding in lint(model):
         if finding.level == "error" or finding.rule == "control-flow":
             return f"{finding.node}: {finding.message}"
@@ -145,18 +165,61 @@ def _load(recipe: Recipe, file: str) -> onnx.ModelProto:
     model = load_network(path)
     strip(model)
     model.ir_version = max(model.ir_version, MIN_IR)
-    opset = max((e.version for e in model.opset_import if e.domain in ("", "ai.onnx")), default=0)
-    if opset >= MIN_OPSET:
-        return model
-    try:
-        return version_converter.convert_version(model, 18)
-    except (checker.ValidationError, version_converter.ConvertError, RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ConfigError(
-            f"opset {opset} cannot be converted: {reason}",
-            where=str(path),
-            fix=f"export it with opset {MIN_OPSET} or later",
-        ) from error
+    model = raise_opset(model, str(path))
+    if has_name_twice(model.graph) or any(True for node in model.graph.node for _ in subgraphs(node)):
+        sort_nodes(model.graph)
+        name_once(model)
+    return model
+
+
+def _take_branches(
+    model: onnx.ModelProto, feeds: Mapping[str, AnyArray], constants: Mapping[str, AnyArray], where: str
+) -> None:
+    """Take the branches that the stage's shapes and constants decide, in place."""
+    if all(node.op_type != "If" for node in model.graph.node):
+        return
+    before = onnx.ModelProto()
+    before.CopyFrom(model)
+    shapes = {tensor: array.shape for tensor, array in feeds.items()}
+    if take_branches(model, shapes, constants):
+        check_rewrite(before, model, "branches taken", sample_feeds(model, shapes, constants), where=where)
+
+
+def _fitted(model: onnx.ModelProto) -> dict[str, str]:
+    """Return input -> the tensor that the nodes put in front of the network make of it."""
+    inputs = {value.name for value in model.graph.input}
+    parts = [(node.name.partition("/fit/"), node.output[0]) for node in model.graph.node]
+    return {name: made for (name, found, _), made in parts if found and name in inputs}
+
+
+def _check_fitted(
+    model: onnx.ModelProto,
+    recipe: Recipe,
+    file: str,
+    feeds: Mapping[str, AnyArray],
+    constants: Mapping[str, AnyArray],
+    where: str,
+) -> None:
+    """Hold a network with other inputs and outputs against that of the file."""
+    if not any("/fit/" in node.name for node in model.graph.node):
+        return
+    before = _load(recipe, file)
+    types = {value.name: dtype(value) for value in graph_inputs(before)}
+    behind = behind_front(model, _fitted(model), where)
+
+    def to_before(given: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: np.asarray(value).astype(types[name]) for name, value in behind(given).items()}
+
+    def counted(given: Mapping[str, Any]) -> dict[str, Any]:
+        """A float seat gives a network that counts whole numbers, in their range."""
+        return {
+            name: np.clip(np.rint(np.abs(value)), 0, 100).astype(value.dtype) if types[name].kind in "iu" else value
+            for name, value in given.items()
+        }
+
+    shapes = {tensor: array.shape for tensor, array in feeds.items()}
+    samples = map(counted, sample_feeds(model, shapes, constants))
+    check_rewrite(before, model, "inputs and outputs fitted", samples, to_before=to_before, where=where)
 
 
 def _fit(
@@ -199,7 +262,7 @@ def _fit(
             )
     own = dtype(value)
     elem = value.type.tensor_type.elem_type
-    users = [node.op_type for node in _nodes(model.graph) if value.name in node.input]
+    users = [node.op_type for node in all_nodes(model.graph) if value.name in node.input]
     if own != given.dtype and not (own == np.uint8 and set(users) == {"Cast"}):
         if own in (np.uint8, np.int16) and given.dtype == np.float32:  # a cast alone would cut, and wrap around
             ends = (np.array(end, np.float32) for end in (np.iinfo(own).min, np.iinfo(own).max))
@@ -222,8 +285,15 @@ def _put_in_front(
     shape: tuple[int, ...],
     elem: int,
 ) -> None:
-    graph, tensor = model.graph, f"{name}/own"
-    rename_tensor(graph, name, tensor)
+    graph = model.graph
+    if any(value.name == name for value in graph.output):
+        raise ConfigError(
+            f"output '{name}' is the input itself, which needs another layout or type",
+            where=f"inputs.{name}",
+            fix="export the network without this output",
+        )
+    tensor = fresh(f"{name}/own", tensor_names(graph))
+    rename(graph, {name: tensor})
     made: list[onnx.NodeProto] = []
     last = name
     for index, (op, attributes, constants) in enumerate(nodes):
@@ -236,24 +306,6 @@ def _put_in_front(
     del graph.node[:]
     graph.node.extend([*made, *own])
     graph.value_info.append(helper.make_tensor_value_info(tensor, elem, shape))
-
-
-def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """Yield every node, also those of branches and loops, which read tensors of the graph around them."""
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                yield from _nodes(attribute.g)
-
-
-def rename_tensor(graph: onnx.GraphProto, old: str, new: str) -> None:
-    """Give a tensor another name in every node, in place, also in branches and loops."""
-    for node in _nodes(graph):
-        for names in (node.input, node.output):
-            for position, used in enumerate(names):
-                if used == old:
-                    names[position] = new
 
 
 def _matches(want: Dims, shape: tuple[int, ...]) -> bool:
@@ -322,7 +374,7 @@ def _outputs(
             _cast_output(model, value)
         shapes[value.name] = own
     # Shapes inside may have been written for other sizes.
-    given = {value.name for value in [*graph.input, *graph.output]} | {f"{name}/own" for name in feeds}
+    given = {value.name for value in [*graph.input, *graph.output]} | {*_fitted(model).values()}
     kept_infos = [info for info in graph.value_info if info.name in given]
     del graph.value_info[:]
     graph.value_info.extend(kept_infos)
@@ -357,8 +409,8 @@ def _noise(feeds: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
 
 
 def _cast_output(model: onnx.ModelProto, value: onnx.ValueInfoProto) -> None:
-    inner = f"{value.name}/own"
-    rename_tensor(model.graph, value.name, inner)
+    inner = fresh(f"{value.name}/own", tensor_names(model.graph))
+    rename(model.graph, {value.name: inner})
     cast = helper.make_node("Cast", [inner], [value.name], name=f"{value.name}/fit/Cast", to=TensorProto.FLOAT)
     model.graph.node.append(cast)
     value.type.tensor_type.elem_type = TensorProto.FLOAT

@@ -6,7 +6,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from .brought import MIN_IR, dims, dtype, rename_tensor, set_shape
+from ..onnx.graphs import rename
+from .brought import MIN_IR, dims, dtype, set_shape
 from .infer import Guess, Network
 
 
@@ -35,7 +36,7 @@ def _spread(model: onnx.ModelProto, value: onnx.ValueInfoProto, count: int) -> N
     name, graph = value.name, model.graph
     model.ir_version = max(model.ir_version, MIN_IR)
     inner = f"{name}/number"
-    rename_tensor(graph, name, inner)
+    rename(graph, {name: inner})
     numbers = np.arange(count, dtype=dtype(value))[None]
     graph.initializer.extend(
         [numpy_helper.from_array(numbers, f"{name}/classes"), numpy_helper.from_array(np.array([1, 1]), f"{name}/one")]

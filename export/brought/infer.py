@@ -20,7 +20,7 @@ from mmedge.interpret import recognise
 from mmedge.interpret.detection import Layout
 from mmedge.types import AnyArray
 
-from ..onnx.lint import load_network
+from ..onnx.network_file import load_network
 from ..recipe import RecipeTask
 from . import boxes as decoded
 from .brought import dims, graph_inputs

@@ -48,7 +48,7 @@ def to_cpu_form(model: onnx.ModelProto) -> onnx.ModelProto:
             continue
         scale = constants[node.input[1]].astype(np.float32)
         zero = np.uint8(128)
-        if _never_negative(source, made, constants):
+        if never_negative(source, made, constants):
             scale, zero = (scale * np.float32(127 / 255)).astype(np.float32), np.uint8(0)
         names = f"{source}/cpu_scale", f"{source}/cpu_zero"
         graph.initializer.extend(
@@ -74,7 +74,7 @@ def to_cpu_form(model: onnx.ModelProto) -> onnx.ModelProto:
     return result
 
 
-def _never_negative(tensor: str, made: dict[str, onnx.NodeProto], constants: dict[str, AnyArray]) -> bool:
+def never_negative(tensor: str, made: dict[str, onnx.NodeProto], constants: dict[str, AnyArray]) -> bool:
     """Tell whether a tensor cannot be less than zero, whatever goes in."""
     node = made.get(tensor)
     if node is None:
@@ -84,9 +84,9 @@ def _never_negative(tensor: str, made: dict[str, onnx.NodeProto], constants: dic
         return low is not None and bool((low >= 0).all())
     if node.op_type in _SIGN_KEEPING:
         data = node.input if node.op_type == "Concat" else node.input[:1]
-        return all(_never_negative(name, made, constants) for name in data)
+        return all(never_negative(name, made, constants) for name in data)
     if node.op_type == "DequantizeLinear" and node.input[0] in made:
-        return _never_negative(made[node.input[0]].input[0], made, constants)
+        return never_negative(made[node.input[0]].input[0], made, constants)
     return node.op_type in _POSITIVE
 
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
+from onnx import TensorProto
 from onnxruntime.quantization import CalibrationMethod, QuantType
 from onnxruntime.quantization.calibrate import TensorData, TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
+from mmedge.errors import CheckError
+
 from ..onnx.clean import strip
 
 WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+# They have weights, but no explicit Q/DQ form that TensorRT takes.
+_RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 # Int8 beside a weighted node: otherwise TensorRT converts int8 -> float -> int8 around each of them.
 _JOINING = frozenset({"Add", "Concat", "AveragePool", "GlobalAveragePool", "ReduceMean"})
 # Keep a tensor's scale (a builder moves the next pair in front of them), or fold into the kernel before them.
@@ -20,23 +26,38 @@ _PASSING = frozenset(
     {"Relu", "Clip", "LeakyRelu", "MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Identity"}
     | {"Slice", "Pad"}
 )
+_FLOAT = "tensor(float)"
 
 
-def quantizable(model: onnx.ModelProto, masks: Collection[str]) -> list[str]:
-    """Return the names of the nodes that run in int8.
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """Which nodes of a network run in int8.
+
+    Attributes:
+        nodes: Their names, in graph order.
+        reasons: Weighted node that does not -> why.
+        tensors: Float tensors that enter ``nodes``, without weights: those that need a range.
+    """
+
+    nodes: tuple[str, ...]
+    reasons: Mapping[str, str]
+    tensors: tuple[str, ...]
+
+
+def choose(model: onnx.ModelProto, masks: Collection[str], types: Mapping[str, str] | None = None) -> Choice:
+    """Choose the nodes that run in int8.
 
     Weighted nodes do; additions, concatenations and pools do where what they give reaches a weighted node;
-    sums of probabilities, Sigmoid, Softmax, products and whatever takes the presence mask stay float.
+    sums of probabilities, Sigmoid, Softmax, products and whatever takes the presence mask stay float. Only what a node
+    computes with is followed: shapes, indices and axes are not data.
 
     Args:
-        model: The fp32 network.
+        model: The fp32 network in normal form: weights are initializers, nodes have names of their own.
         masks: Inputs that carry presence or age, not data.
-
-    Returns:
-        Node names, in graph order.
+        types: Tensor -> type, as ONNX Runtime says it; by default every tensor counts as float.
     """
     graph = model.graph
-    constants = {tensor.name for tensor in graph.initializer}
+    constants = {tensor.name: tensor for tensor in graph.initializer}
     from_mask = set(masks)
     for node in graph.node:
         inputs = [name for name in node.input if name and name not in constants]
@@ -44,25 +65,93 @@ def quantizable(model: onnx.ModelProto, masks: Collection[str]) -> list[str]:
             from_mask.update(node.output)
     reaching: set[str] = set()
     chosen: list[str] = []
+    reasons: dict[str, str] = {}
     for node in reversed(graph.node):
-        data = [name for name in node.input if name and name not in constants]
-        weighted = node.op_type in WEIGHTED and len(node.input) > 1 and node.input[1] in constants
+        data = [name for name in data_inputs(node) if name not in constants]
+        weighted = has_weight(node, constants)
+        why = _reason(node, constants, from_mask, types) if weighted else None
+        if why is not None:
+            reasons[node.name] = why
+        if from_mask.intersection(data) or any(types is not None and types.get(n) != _FLOAT for n in data):
+            continue
         onward = any(output in reaching for output in node.output)
         joining = node.op_type in _JOINING and onward and not (node.op_type == "Add" and len(data) < 2)
-        if from_mask.intersection(data):
-            continue
-        if weighted or joining:
+        quantised = (weighted and why is None) or joining
+        if quantised:
             chosen.append(node.name)
-        if weighted or joining or (node.op_type in _PASSING and onward):
+        if quantised or (node.op_type in _PASSING and onward):
             reaching.update(data)
-    return chosen[::-1]
+    for name, op in _nested(graph):
+        reasons[name] = f"{op} lies within a branch or loop"
+    names = chosen[::-1]
+    entering = [n for node in graph.node if node.name in set(names) for n in data_inputs(node) if n not in constants]
+    return Choice(nodes=tuple(names), reasons=dict(reversed(reasons.items())), tensors=tuple(dict.fromkeys(entering)))
+
+
+def quantizable(model: onnx.ModelProto, masks: Collection[str]) -> list[str]:
+    """Return the names of the nodes that run in int8, in graph order; see ``choose``."""
+    return list(choose(model, masks).nodes)
 
 
 def activations(model: onnx.ModelProto, nodes: Collection[str]) -> list[str]:
-    """Return the float tensors that enter ``nodes``, without weights: those that need a range."""
+    """Return the tensors that enter ``nodes`` as data, without weights: those that need a range."""
     constants = {tensor.name for tensor in model.graph.initializer}
-    names = [name for node in model.graph.node if node.name in nodes for name in node.input if name]
-    return list(dict.fromkeys(name for name in names if name not in constants))
+    names = [n for node in model.graph.node if node.name in nodes for n in data_inputs(node) if n not in constants]
+    return list(dict.fromkeys(names))
+
+
+def data_inputs(node: onnx.NodeProto) -> list[str]:
+    """Return the inputs that a node computes with: no bias, no shape, no axes, no bounds."""
+    if node.op_type in ("Add", "Concat"):
+        return [name for name in node.input if name]
+    if node.op_type in ("Gemm", "MatMul"):
+        return list(node.input[:2])
+    return [name for name in node.input[:1] if name]
+
+
+def has_weight(node: onnx.NodeProto, constants: Collection[str]) -> bool:
+    """Tell whether a node multiplies data by weights of its own: a product of two activations has none."""
+    if node.op_type in _RECURRENT or node.op_type in ("Conv", "ConvTranspose"):
+        return True
+    return node.op_type in ("Gemm", "MatMul") and any(name in constants for name in node.input[:2])
+
+
+def _reason(
+    node: onnx.NodeProto,
+    constants: Mapping[str, onnx.TensorProto],
+    from_mask: Collection[str],
+    types: Mapping[str, str] | None,
+) -> str | None:
+    """Say why a weighted node cannot run in int8; None if it can."""
+    data = [name for name in data_inputs(node) if name not in constants]
+    if node.op_type in _RECURRENT:
+        return f"{node.op_type} has no explicit INT8 form"
+    if any(name in from_mask for name in data):
+        return "it takes the presence mask"
+    weight = constants.get(node.input[1])
+    if weight is None:
+        return (
+            "its weights are computed" if node.op_type in ("Conv", "ConvTranspose") else "its first factor is constant"
+        )
+    if not data:
+        return "all that it takes is constant"
+    if weight.data_type != TensorProto.FLOAT:
+        return f"its weights are {TensorProto.DataType.Name(weight.data_type).lower()}"
+    if len(weight.dims) < 2:
+        return "its weights are one vector"
+    found = None if types is None else types.get(data[0])
+    return None if found in (None, _FLOAT) else f"it takes {found}"
+
+
+def _nested(graph: onnx.GraphProto) -> Iterator[tuple[str, str]]:
+    """Yield name and operator of weighted nodes inside branches and loops."""
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                inner = attribute.g
+                own = {tensor.name for tensor in inner.initializer}
+                yield from ((n.name or n.output[0], n.op_type) for n in inner.node if has_weight(n, own))
+                yield from _nested(inner)
 
 
 def insert_qdq(model: onnx.ModelProto, nodes: Collection[str], thresholds: Mapping[str, float]) -> onnx.ModelProto:
@@ -112,3 +201,39 @@ def insert_qdq(model: onnx.ModelProto, nodes: Collection[str], thresholds: Mappi
     strip(result)
     onnx.checker.check_model(result, full_check=True)
     return result
+
+
+def insert_checked(
+    model: onnx.ModelProto, nodes: Collection[str], thresholds: Mapping[str, float], where: str
+) -> tuple[onnx.ModelProto, dict[str, str]]:
+    """Insert the pairs, and leave float what the toolchain cannot quantise.
+
+    Args:
+        model: The fp32 network.
+        nodes: Names of the nodes to quantise.
+        thresholds: Tensor -> magnitude of the int8 value 127.
+        where: For messages.
+
+    Returns:
+        The quantised network, and node -> why it stays float.
+
+    Raises:
+        CheckError: If the nodes can be quantised one by one, but not together.
+    """
+    try:
+        return insert_qdq(model, nodes, thresholds), {}
+    except Exception as error:
+        together = error
+    refused: dict[str, str] = {}
+    for name in nodes:
+        try:
+            insert_qdq(model, [name], thresholds)
+        except Exception as error:
+            refused[name] = f"it cannot be quantised: {(str(error).strip() or type(error).__name__).splitlines()[0]}"
+    if not refused:
+        raise CheckError(
+            f"the network cannot be quantised: {str(together).strip().splitlines()[0]}",
+            where=where,
+            fix='export precisions = ["fp32"], and report the network',
+        ) from together
+    return insert_checked(model, [name for name in nodes if name not in refused], thresholds, where)[0], refused

@@ -3,40 +3,37 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import msgspec
-import numpy as np
 from onnx import ModelProto
 
 from mmedge.bundle.manifest import Quantization
-from mmedge.bundle.source import Age, Presence, parse_output
+from mmedge.bundle.source import Age, Presence
 from mmedge.errors import ConfigError
-from mmedge.types import AnyArray, Tensors
+from mmedge.types import Tensors
 
 from ..onnx.onnx_models import OnnxModels
-from ..preprocess.onnx_prefix import Preprocessor
 from ..recipe import Calibration, Recipe
-from ..recordings import RawSample, RawSamples, as_samples
-from ..report import sqnr_db
-from ..stages import StageGraph, fed_back, masks, onnx_runners
-from .qdq import activations, insert_qdq, quantizable
-from .ranges import RangeCollector, largest_magnitudes, outliers
+from ..recordings import RawSamples, as_samples
+from .glitches import usable
+from .prepare import already_quantised, prepare, tensor_types
+from .qdq import choose
+from .search import Draft, Network, Search
 
-# Below this a stage without a seat of its own (a fusion network, a few thousand operations) gains nothing from int8.
-MIN_FUSION_SQNR_DB = 20.0
+FEW_FRAMES = 16
 _log = logging.getLogger(__name__)
 
 
 def quantize(
-    onnx: OnnxModels, calibration: Calibration | None = None, samples: RawSamples | Sequence[Tensors] | None = None
+    onnx: OnnxModels, calibration: Calibration | None = None, samples: RawSamples | Iterable[Tensors] | None = None
 ) -> OnnxModels:
     """Quantise every stage to INT8 with explicit Q/DQ pairs.
 
-    Glitches (frames far outside the usual range of an input) are left out and named. Stages that take the
-    presence mask are calibrated under every mask.
+    Glitches (single frames far outside the usual range of an input) are left out and named. Stages that take the
+    presence mask are calibrated under every mask. If the answers differ from fp32's more often than the recipe allows,
+    other rules are tried, then layers are equalised, then those that cost most stay float.
 
     Args:
         onnx: The fp32 networks.
@@ -44,11 +41,11 @@ def quantize(
         samples: Raw samples instead of the recordings.
 
     Returns:
-        The int8 networks in tensor form, with rule, glitches and SQNR per stage. A fusion stage that would lose
-        too much stays float; its ``quantization`` says so.
+        The int8 networks in tensor form, with rule, glitches, SQNR and float nodes per stage. A stage of which nothing
+        is quantised has none; ``skipped`` says why.
 
     Raises:
-        ConfigError: If there are no recordings, or ``onnx`` is quantised already.
+        ConfigError: If there are no recordings, or ``onnx`` is quantised already, or samples do not fit the inputs.
         CheckError: If an activation is not finite.
 
     Example:
@@ -65,34 +62,30 @@ def quantize(
     recipe = onnx.recipe
     if calibration is not None:
         recipe = msgspec.structs.replace(recipe, calibration=calibration)
-    samples = as_samples(samples, recipe)
-    preprocess = Preprocessor(recipe.inputs, recipe.export.opset)
-    kept, dropped = _without_glitches(samples.calibration, preprocess)
+    given = as_samples(samples, recipe)
+    if not len(given.calibration):
+        raise ConfigError("no sample calibrates", where="samples", fix="give samples of the whole recording")
+    networks, skipped = networks_of(recipe, onnx.models)
+    frames, dropped = usable(given.calibration, recipe)
     for name in dropped:
         _log.warning("calibration frame dropped as a glitch: %s", name)
-    drafts = _insert(recipe, onnx.models, [preprocess(sample.arrays) for sample in kept])
-    held_out = [preprocess(sample.arrays) for sample in samples.held_out]
-    sqnr = _stage_sqnr(recipe, onnx.models, {stage: draft.model for stage, draft in drafts.items()}, held_out)
-
-    models: dict[str, ModelProto] = {}
-    quantization: dict[str, Quantization] = {}
-    for stage, draft in drafts.items():
-        worst = min(sqnr[f"{stage}.{output}"] for output in recipe.stages[stage].outputs)
-        own_seat = any(source in recipe.inputs for source in recipe.stages[stage].inputs.values())
-        ruined = not own_seat and worst < MIN_FUSION_SQNR_DB
-        stays_float = ruined or not draft.nodes
-        models[stage] = onnx.models[stage] if stays_float else draft.model
-        if ruined:
-            _log.warning(
-                "stage '%s' stays float: %.1f dB in int8, at least %.0f wanted", stage, worst, MIN_FUSION_SQNR_DB
-            )
-        quantization[stage] = Quantization(
-            rule=recipe.calibration.rule,
-            frames=len(kept),
-            float_nodes=draft.nodes if stays_float else (),
-            sqnr_db=None if stays_float else round(worst, 2),
-            dropped=dropped,
+    if len(frames) < FEW_FRAMES:
+        _log.warning(
+            "%d samples calibrate: ranges of so few may be too narrow, %d are the least", len(frames), FEW_FRAMES
         )
+    draft = Search(recipe, onnx.models, networks, frames, given.held_out)() if networks else None
+    quantization: dict[str, Quantization] = {}
+    for stage, network in networks.items():
+        assert draft is not None
+        if stage in draft.stays_float:
+            skipped[stage] = draft.stays_float[stage]
+        quantization[stage] = _notes(recipe, stage, network, draft, len(frames), dropped)
+    for stage, reason in skipped.items():
+        _log.warning("stage '%s' stays float: %s", stage, reason)
+    models = {} if draft is None else dict(draft.models)
+    for stage in models:
+        for node, why in quantization[stage].reasons.items():
+            _log.warning("stage '%s': %s stays float: %s", stage, node, why)
     return replace(
         onnx,
         recipe=recipe,
@@ -100,71 +93,60 @@ def quantize(
         models=models,
         parity=(),
         quantization=quantization,
-        sqnr_db={name: value for name, value in sqnr.items() if not quantization[parse_output(name).stage].float_nodes},
+        skipped=skipped,
+        sqnr_db={} if draft is None else {n: db for n, db in draft.sqnr_db.items() if n.rpartition(".")[0] in models},
     )
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Draft:
-    model: ModelProto
-    nodes: tuple[str, ...]
+def networks_of(recipe: Recipe, models: Mapping[str, ModelProto]) -> tuple[dict[str, Network], dict[str, str]]:
+    """Return what is quantised of the stages, and stage -> why nothing is.
 
+    Args:
+        recipe: Gives the sources of each stage.
+        models: The fp32 networks.
 
-def _without_glitches(
-    samples: Sequence[RawSample], preprocess: Preprocessor
-) -> tuple[list[RawSample], tuple[str, ...]]:
-    tensors = [preprocess(sample.arrays) for sample in samples]
-    bad = np.zeros(len(samples), np.bool_)
-    for name in tensors[0]:
-        bad |= outliers(largest_magnitudes(sample[name] for sample in tensors))
-    kept = [sample for sample, glitch in zip(samples, bad, strict=True) if not glitch]
-    return kept, tuple(sample.name for sample, glitch in zip(samples, bad, strict=True) if glitch)
-
-
-def _insert(recipe: Recipe, models: Mapping[str, ModelProto], frames: Sequence[Tensors]) -> dict[str, _Draft]:
-    nodes: dict[str, list[str]] = {}
-    collectors: dict[str, RangeCollector] = {}
+    Raises:
+        CheckError: If the normal form of a network differs from the network.
+    """
+    networks: dict[str, Network] = {}
+    skipped: dict[str, str] = {}
     for stage, model in models.items():
+        if (found := already_quantised(model)) is not None:
+            skipped[stage] = f"it is quantised already ({found}) and is taken as it is"
+            continue
         sources = recipe.stages[stage].sources.items()
-        tensors = {tensor for tensor, source in sources if isinstance(source, (Presence, Age))}
-        nodes[stage] = quantizable(model, tensors)
-        collectors[stage] = RangeCollector(model, activations(model, nodes[stage]), name=stage)
-    everything = tuple(recipe.inputs)
-    graphs = {
-        mask: StageGraph(recipe, {stage: partial(run, group=mask) for stage, run in collectors.items()})
-        for mask in masks(recipe)
-    }
-    states: dict[str, AnyArray] = {}
-    for frame in frames:
-        sample = {**frame, **states}
-        known = graphs[everything](sample)
-        for mask, graph in graphs.items():
-            if mask != everything:
-                graph(sample, mask, reuse=known)
-        states = fed_back(recipe, known)
-    calibration = recipe.calibration
-    return {
-        stage: _Draft(
-            model=insert_qdq(model, nodes[stage], collectors[stage].thresholds(calibration.rule, calibration.quantile)),
-            nodes=tuple(nodes[stage]),
+        masks = {tensor for tensor, source in sources if isinstance(source, (Presence, Age))}
+        normal = prepare(model, f"stage '{stage}'")
+        types = tensor_types(normal, f"stage '{stage}'")
+        choice = choose(normal, masks, {name: kind for name, (kind, _) in types.items()})
+        if not choice.nodes:
+            why = "; ".join(f"{node}: {reason}" for node, reason in list(choice.reasons.items())[:3])
+            skipped[stage] = why or "it has no layer with weights"
+            continue
+        shapes = {
+            name: tuple(dim for dim in shape if isinstance(dim, int))
+            for name, (_, shape) in types.items()
+            if all(isinstance(dim, int) for dim in shape)
+        }
+        networks[stage] = Network(
+            model=normal, nodes=choice.nodes, tensors=choice.tensors, shapes=shapes, reasons=dict(choice.reasons)
         )
-        for stage, model in models.items()
-    }
+    return networks, skipped
 
 
-def _stage_sqnr(
-    recipe: Recipe, fp32: Mapping[str, ModelProto], int8: Mapping[str, ModelProto], frames: Sequence[Tensors]
-) -> dict[str, float]:
-    """Return the SQNR of each stage's outputs on fp32 inputs, so that each stage answers for itself."""
-    graph, quantised = StageGraph(recipe, onnx_runners(fp32)), onnx_runners(int8)
-    want: dict[str, list[AnyArray]] = {}
-    got: dict[str, list[AnyArray]] = {}
-    states: dict[str, AnyArray] = {}
-    for frame in frames:
-        known = graph({**frame, **states})
-        for stage, run in quantised.items():
-            for output, value in run(graph.feeds(stage, known, last=states)).items():
-                want.setdefault(f"{stage}.{output}", []).append(known[f"{stage}.{output}"])
-                got.setdefault(f"{stage}.{output}", []).append(value)
-        states = fed_back(recipe, known)
-    return {name: sqnr_db(np.stack(want[name]), np.stack(got[name])) for name in want}
+def _notes(
+    recipe: Recipe, stage: str, network: Network, draft: Draft, frames: int, dropped: tuple[str, ...]
+) -> Quantization:
+    is_float = stage in draft.stays_float
+    reasons = {**network.reasons, **draft.refused[stage]}
+    worst = min((draft.sqnr_db.get(f"{stage}.{output}", 200.0) for output in recipe.stages[stage].outputs), default=0.0)
+    return Quantization(
+        rule=draft.rule,
+        frames=frames,
+        float_nodes=network.nodes if is_float else tuple(reasons),
+        sqnr_db=None if is_float else round(worst, 2),
+        dropped=dropped,
+        reasons=reasons,
+        equalized=network.equalized,
+        worst=draft.worst,
+    )

@@ -1,34 +1,53 @@
-"""Ranges of activations, in one pass and constant memory: the largest magnitude of every tensor in every frame.
+"""Ranges of activations, in one pass and constant memory, and the rules that cut them off.
 
 ONNX Runtime's histogram calibrators keep every activation of every frame (30 MB per image on a tiny network);
-here the graph itself reduces each tensor to one number per frame, and the rule is applied afterwards.
+here the graph itself reduces each tensor to its largest magnitude and, where a rule wants its distribution, to an even
+choice of its values.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
-from typing import Literal
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Literal, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from mmedge.errors import CheckError
+from mmedge.errors import CheckError, EngineError
 from mmedge.types import AnyArray, FloatArray, Tensors
 
 from ..judge import judge
+from .cpu_form import never_negative
+from .glitches import outliers
+from .histogram import BINS, Counts, count, least_divergence, least_error, percentile
 
+__all__ = ["QUANTILES", "RULES", "RangeCollector", "Rule", "outliers"]
+
+Rule: TypeAlias = Literal["frame-quantile", "max", "percentile", "mse", "entropy"]
+RULES: tuple[Rule, ...] = ("frame-quantile", "max", "percentile", "mse", "entropy")
+# What a rule keeps where nothing else is asked for: a share of frames, a share of values.
+QUANTILES: Mapping[str, float] = {"frame-quantile": 0.99, "percentile": 0.9999}
 _RANGES = "mmedge/ranges"
+_SAMPLE = "mmedge/sample"
+# Of one tensor in one frame. Extremes are known from all values, so this many tell how the others lie.
+_VALUES = 4096
+_LEAST = 1e-6
 
 
 class RangeCollector:
-    """Runs a network and notes the largest magnitude of some of its tensors per frame.
+    """Runs a network and notes how large some of its tensors are.
 
     Args:
         model: The fp32 network.
         tensors: Names of its float tensors to watch.
         name: For messages.
+        values: Whether distributions are noted too: ``percentile``, ``mse`` and ``entropy`` need them.
+        shapes: Tensor -> its shape, where that is known.
+
+    Raises:
+        CheckError: If the network cannot be watched.
 
     Example:
         >>> collector = RangeCollector(model, ["relu_1"])  # doctest: +SKIP
@@ -37,11 +56,29 @@ class RangeCollector:
         {'relu_1': 3.1}
     """
 
-    def __init__(self, model: onnx.ModelProto, tensors: Sequence[str], name: str = "model") -> None:
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        tensors: Sequence[str],
+        name: str = "model",
+        *,
+        values: bool = False,
+        shapes: Mapping[str, tuple[int, ...]] | None = None,
+    ) -> None:
         self._tensors = tuple(tensors)
         self._name = name
-        self._engine = judge(_with_ranges(model, self._tensors), name)
+        self._values = values
+        try:
+            self._engine = judge(_with_ranges(model, self._tensors, shapes, values=values), name)
+        except EngineError as error:
+            raise CheckError(
+                f"the network cannot be watched while it runs: {error.message.splitlines()[0]}",
+                where=name,
+                fix='export precisions = ["fp32"], and report the network',
+            ) from error
+        self.inputs = self._engine.inputs
         self._maxima: dict[Hashable, list[FloatArray]] = {}
+        self._counts: dict[Hashable, list[Counts]] = {}
 
     def __call__(self, feeds: Tensors, group: Hashable = None) -> dict[str, AnyArray]:
         """Run one frame and return the network's outputs, copies.
@@ -57,75 +94,125 @@ class RangeCollector:
         """
         outputs = self._engine(feeds)
         maxima = outputs.pop(_RANGES, np.zeros(0, np.float32)).astype(np.float32)
-        if not np.isfinite(maxima).all():
-            tensor = self._tensors[int(np.argmin(np.isfinite(maxima)))]
+        samples = [outputs.pop(f"{_SAMPLE}{i}") for i in range(len(self._tensors))] if self._values else []
+        finite = np.isfinite(maxima) & np.array([np.isfinite(s).all() for s in samples] or True)
+        if not finite.all():
+            tensor = self._tensors[int(np.argmin(finite))]
             raise CheckError(
                 f"tensor '{tensor}' is not finite",
                 where=self._name,
                 fix="look at the recording and at the fp32 network",
             )
         self._maxima.setdefault(group, []).append(maxima)
+        if samples:
+            counts = self._counts.setdefault(group, [np.zeros(BINS, np.int64) for _ in samples])
+            for known, sample in zip(counts, samples, strict=True):
+                known += count(sample)
         return outputs
 
-    def thresholds(self, rule: Literal["frame-quantile", "max"], quantile: float) -> dict[str, float]:
+    def close(self) -> None:
+        """Free the network; what was noted stays."""
+        self._engine.close()
+
+    @property
+    def largest(self) -> dict[str, float]:
+        """The largest magnitude of each tensor over all frames."""
+        return self.thresholds("max", 1.0)
+
+    def thresholds(self, rule: Rule, quantile: float | None = None) -> dict[str, float]:
         """Return the magnitude that becomes the largest int8 value, per tensor.
 
         Args:
             rule: ``max`` over all frames, or ``frame-quantile``: frames beyond it are clipped, so that
-                one glitch does not cost the resolution of all others.
-            quantile: Share of frames that are not clipped.
+                one glitch does not cost the resolution of all others; ``percentile`` of all values, ``mse`` with the
+                least mean square error, ``entropy`` with the least divergence of the distribution.
+            quantile: Share of frames, or of values, that are not clipped.
         """
-        share = 1.0 if rule == "max" else quantile
-        groups = [np.quantile(np.stack(frames), share, axis=0) for frames in self._maxima.values()]
-        largest = np.max(np.stack(groups), axis=0)
+        share = QUANTILES.get(rule, 1.0) if quantile is None else quantile
+        found: list[FloatArray] = []
+        for group, frames in self._maxima.items():
+            maxima = np.stack(frames)
+            if rule in ("max", "frame-quantile"):
+                found.append(np.quantile(maxima, 1.0 if rule == "max" else share, axis=0))
+                continue
+            counts = self._counts[group]
+            found.append(np.array([_cut(rule, c, float(m), share) for c, m in zip(counts, maxima.max(0), strict=True)]))
+        largest = np.max(np.stack(found), axis=0) if found else np.zeros(len(self._tensors))
         # A tensor that is always zero still needs a scale.
-        return {name: max(float(value), 1e-6) for name, value in zip(self._tensors, largest, strict=True)}
+        return {name: max(float(value), _LEAST) for name, value in zip(self._tensors, largest, strict=True)}
 
 
-def _with_ranges(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelProto:
-    """Return a copy with one more output: the largest magnitude of each tensor, [n]."""
+def _cut(rule: str, counts: Counts, largest: float, share: float) -> float:
+    if largest <= 0 or not counts[1:].any():
+        return largest
+    if rule == "percentile":
+        return min(percentile(counts, share), largest)
+    return least_error(counts, largest) if rule == "mse" else least_divergence(counts, largest)
+
+
+def _with_ranges(
+    model: onnx.ModelProto,
+    tensors: Sequence[str],
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    *,
+    values: bool = False,
+) -> onnx.ModelProto:
+    """Return a copy with one more output, the largest magnitude of each tensor, [n]; and some of each one's values."""
     watched = onnx.ModelProto()
     watched.CopyFrom(model)
     if not tensors:
         return watched
     graph = watched.graph
     graph.initializer.append(numpy_helper.from_array(np.array([1], np.int64), "mmedge/one"))
+    graph.initializer.append(numpy_helper.from_array(np.array([-1], np.int64), "mmedge/flat"))
+    made = {name: node for node in model.graph.node for name in node.output}
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     parts = []
     for index, tensor in enumerate(tensors):
         part = f"mmedge/range{index}"
-        graph.node.extend(
-            [
-                helper.make_node("Abs", [tensor], [f"{part}/abs"]),
-                helper.make_node("ReduceMax", [f"{part}/abs"], [f"{part}/max"], keepdims=0),
-                helper.make_node("Reshape", [f"{part}/max", "mmedge/one"], [part]),
-            ]
-        )
+        shape = (shapes or {}).get(tensor)
+        graph.node.extend(_largest(tensor, part, len(shape or ()), positive=never_negative(tensor, made, constants)))
         parts.append(part)
+        if values:
+            _add_sample(graph, tensor, index, None if shape is None else math.prod(shape))
     graph.node.append(helper.make_node("Concat", parts, [_RANGES], axis=0))
     graph.output.append(helper.make_tensor_value_info(_RANGES, TensorProto.FLOAT, [len(parts)]))
     return watched
 
 
-def outliers(maxima: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_]:
-    """Tell which frames are glitches: beyond ten times the usual spread, and more than twice the usual value.
+def _largest(tensor: str, part: str, rank: int, *, positive: bool) -> list[onnx.NodeProto]:
+    """Return nodes that reduce a tensor to its largest magnitude, [1], reading it as few times as can be."""
+    make = helper.make_node
+    nodes = [make("Reshape", [f"{part}/abs", "mmedge/one"], [part])]
+    if positive and rank == 4:  # a pool reads the layout in which convolutions write on CPUs; a reduction does not
+        pool = make("GlobalMaxPool", [tensor], [f"{part}/pool"])
+        return [pool, make("ReduceMax", [f"{part}/pool"], [f"{part}/abs"], keepdims=0), *nodes]
+    if positive:
+        return [make("ReduceMax", [tensor], [f"{part}/abs"], keepdims=0), *nodes]
+    # Two reductions read the tensor; its magnitudes would have to be written first.
+    return [
+        make("ReduceMax", [tensor], [f"{part}/max"], keepdims=0),
+        make("ReduceMin", [tensor], [f"{part}/min"], keepdims=0),
+        make("Neg", [f"{part}/min"], [f"{part}/neg"]),
+        make("Max", [f"{part}/max", f"{part}/neg"], [f"{part}/abs"]),
+        *nodes,
+    ]
 
-    ``maxima`` is float [frames], the result bool [frames].
 
-    Args:
-        maxima: The largest magnitude of one input per frame.
-
-    Returns:
-        True for a glitch. Median and median deviation decide, so that glitches do not hide themselves.
-    """
-    median = np.median(maxima)
-    spread = np.median(np.abs(maxima - median))
-    flagged: npt.NDArray[np.bool_] = maxima > np.maximum(median + 10.0 * spread, 2.0 * median)
-    return flagged
-
-
-def largest_magnitudes(arrays: Iterable[AnyArray]) -> npt.NDArray[np.float64]:
-    """Return max|x| of each array.
-
-    Arrays have any shape and dtype of numbers; the result is float64 [arrays], in their unit.
-    """
-    return np.array([np.abs(array.astype(np.float64)).max(initial=0.0) for array in arrays])
+def _add_sample(graph: onnx.GraphProto, tensor: str, index: int, size: int | None) -> None:
+    """Add an output with evenly chosen values of a tensor, all of a small one."""
+    name = f"{_SAMPLE}{index}"
+    step = 1 if size is None else -(-size // _VALUES)
+    if step > 1:
+        step += 1 - step % 2  # an odd step meets every column of what is a power of two wide
+    bounds = {"start": [0], "end": [2**62], "axis": [0], "step": [step]}
+    graph.initializer.extend(numpy_helper.from_array(np.array(v, np.int64), f"{name}/{k}") for k, v in bounds.items())
+    graph.node.extend(
+        [
+            helper.make_node("Reshape", [tensor, "mmedge/flat"], [f"{name}/flat"]),
+            helper.make_node("Slice", [f"{name}/flat", *(f"{name}/{k}" for k in bounds)], [name]),
+        ]
+    )
+    graph.output.append(
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, None if size is None else [-(-size // step)])
+    )

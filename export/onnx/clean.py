@@ -9,6 +9,8 @@ from typing import Any
 
 import onnx
 
+from .graphs import all_nodes, fresh
+
 _FRAME = re.compile(r'File "(.+?)", line (\d+), in')
 _STDLIB = sysconfig.get_path("stdlib")
 _SCOPE = re.compile(r"'([^']*)'")
@@ -45,9 +47,9 @@ def clean(model: onnx.ModelProto) -> dict[str, str]:
     """
     sources: dict[str, str] = {}
     taken: set[str] = set()
-    for node in model.graph.node:
+    for node in all_nodes(model.graph):
         module, line = source_of(node)
-        node.name = _unique(f"{module}/{node.op_type}" if module else node.op_type, taken)
+        node.name = fresh(f"{module}/{node.op_type}" if module else node.op_type, taken)
         if line is not None:
             sources[node.name] = line
     strip(model)
@@ -67,15 +69,6 @@ def strip(model: onnx.ModelProto) -> None:
     """Remove doc strings, metadata and the producer, in place."""
     _strip(model)
     model.producer_name, model.producer_version, model.domain = "mmedge", "", ""
-
-
-def _unique(name: str, taken: set[str]) -> str:
-    candidate, count = name, 1
-    while candidate in taken:
-        count += 1
-        candidate = f"{name}_{count}"
-    taken.add(candidate)
-    return candidate
 
 
 def _strip(message: Any) -> None:

@@ -13,14 +13,15 @@ from typing import Literal
 import msgspec
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import TensorProto, helper, numpy_helper
 
-from mmedge.errors import ConfigError
-
 from .clean import source_of
+from .graphs import all_nodes, subgraphs
+from .network_file import load_network
 
 MAX_OPSET = 22
+# Scales and zero points are looked into; weights that lie beside a network are not read.
+_SMALL_BYTES = 1 << 20
 _UNSUPPORTED = re.compile(
     r"DFT|MelWeightMatrix|Unique|Multinomial|DeformConv|Attention|Det|Compress|Sequence\w+|ConcatFromSequence"
     r"|SplitToSequence|String\w+|TfIdfVectorizer"
@@ -49,7 +50,9 @@ class _Graph:
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.model = model
-        self.nodes = model.graph.node
+        self.local = {(function.domain, function.name) for function in model.functions}
+        inside = [node for function in model.functions for node in function.node]
+        self.nodes = [node for outer in (*model.graph.node, *inside) for node in _with_inner(outer)]
         self.constants = {t.name: t for t in model.graph.initializer}
         for node in self.nodes:
             if node.op_type == "Constant":
@@ -62,6 +65,12 @@ class _Graph:
 
     def label(self, node: onnx.NodeProto) -> str:
         return node.name or f"{node.op_type} -> {node.output[0] if node.output else '?'}"
+
+
+def _with_inner(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
+    yield node
+    for inner in subgraphs(node):
+        yield from all_nodes(inner)
 
 
 Found = Iterator[tuple[Literal["error", "warning"], str, str, str]]
@@ -111,7 +120,7 @@ def _operators(graph: _Graph) -> Found:
         elif _QOPERATOR.fullmatch(node.op_type):
             fix = "quantise in QDQ format: export.quantize, or quantize_static(quant_format=QDQ)"
             yield "error", graph.label(node), f"{node.op_type} is the QOperator format", fix
-        elif node.domain not in ("", "ai.onnx"):
+        elif node.domain not in ("", "ai.onnx") and (node.domain, node.op_type) not in graph.local:
             message = f"{node.op_type} is of domain '{node.domain}'"
             yield "error", graph.label(node), message, "export standard operators, do not save an optimised model"
         elif node.op_type in ("NonMaxSuppression", "RoiAlign"):
@@ -152,7 +161,7 @@ def _says_int8(node: onnx.NodeProto) -> bool:
 
 def _sorted(graph: _Graph) -> Found:
     known = {"", *graph.constants, *(v.name for v in graph.model.graph.input)}
-    for node in graph.nodes:
+    for node in graph.model.graph.node:
         late = [name for name in node.input if name not in known]
         if late:
             message = f"'{late[0]}' is used before it is computed"
@@ -217,16 +226,16 @@ def inspect_onnx(file: str | Path) -> dict[str, object]:
     """Return the signature of an ONNX file and what TensorRT would refuse in it, as a JSON document.
 
     Raises:
-        ConfigError: If the file cannot be read or is not ONNX.
+        ConfigError: As ``load_network`` raises it.
     """
-    model = load_network(file)
+    model = load_network(file, largest_bytes=_SMALL_BYTES)
     graph = _Graph(model)
     opset = max((e.version for e in model.opset_import if e.domain in ("", "ai.onnx")), default=0)
     return {
         "schema": "mmedge.inspect/1",
         "file": str(file),
         "opset": opset,
-        "nodes": len(graph.nodes),
+        "nodes": len(model.graph.node),
         "inputs": [_signature(value) for value in graph.inputs],
         "outputs": [_signature(value) for value in model.graph.output],
         "metadata": {entry.key: entry.value for entry in model.metadata_props},
@@ -236,41 +245,12 @@ def inspect_onnx(file: str | Path) -> dict[str, object]:
 
 def source_lines(file: str | Path) -> dict[str, str]:
     """Return node name -> ``"file:line (module)"`` as far as an ONNX file tells (exports of torch do)."""
-    return _lines(load_network(file))
+    return _lines(load_network(file, largest_bytes=0))
 
 
 def _lines(model: onnx.ModelProto) -> dict[str, str]:
-    found = {node.name: source_of(node)[1] for node in model.graph.node if node.name}
+    found = {node.name: source_of(node)[1] for node in all_nodes(model.graph) if node.name}
     return {name: line for name, line in found.items() if line}
-
-
-def load_network(file: str | Path) -> onnx.ModelProto:
-    """Return the network of an ONNX file, with weights that lie beside it.
-
-    Raises:
-        ConfigError: If the file cannot be read or is not ONNX.
-    """
-    try:
-        model = onnx.load(str(file))
-    except OSError as error:
-        raise ConfigError(
-            f"cannot read the network: {error.strerror}", where=str(file), fix="check the path"
-        ) from error
-    except DecodeError as error:
-        raise ConfigError(
-            "not an ONNX file", where=str(file), fix="give the file that torch.onnx.export wrote"
-        ) from error
-    except onnx.checker.ValidationError as error:
-        raise ConfigError(
-            f"weight files of the network are missing: {str(error).strip().splitlines()[0]}",
-            where=str(file),
-            fix="copy its weight files too, or export with external_data=False",
-        ) from error
-    if not model.HasField("graph"):
-        raise ConfigError(
-            "not an ONNX file: it has no graph", where=str(file), fix="give the file that torch.onnx.export wrote"
-        )
-    return model
 
 
 def _signature(value: onnx.ValueInfoProto) -> dict[str, object]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 import onnx
 
 from mmedge.bundle.manifest import Quantization
+from mmedge.types import Precision
 
 from ..recipe import Recipe
 
@@ -39,16 +40,18 @@ class OnnxModels:
         quantization: Stage name -> how its ranges were found (``int8`` only).
         metadata: What training measured, as the model carried it: temperature, validated masks, seed.
         sqnr_db: ``"STAGE.OUTPUT"`` -> signal to quantisation noise on held-out samples (``int8`` only).
+        skipped: Stage without a network of this precision -> why.
     """
 
     recipe: Recipe
-    precision: Literal["fp32", "int8"]
+    precision: Precision
     models: Mapping[str, onnx.ModelProto]
     sources: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     parity: tuple[Parity, ...] = ()
     quantization: Mapping[str, Quantization] = field(default_factory=dict)
     sqnr_db: Mapping[str, float] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    skipped: Mapping[str, str] = field(default_factory=dict)
 
     def save(self, folder: Path) -> None:
         """Write ``STAGE.PRECISION.onnx`` and ``PRECISION.json`` into ``folder``."""
@@ -61,12 +64,13 @@ class OnnxModels:
             parity=self.parity,
             quantization=dict(self.quantization),
             sqnr_db=dict(self.sqnr_db),
+            skipped=dict(self.skipped),
         )
         # Written last: its presence says that the folder is complete.
         (folder / f"{self.precision}.json").write_bytes(msgspec.json.format(msgspec.json.encode(notes)))
 
     @classmethod
-    def load(cls, folder: Path, recipe: Recipe, precision: Literal["fp32", "int8"]) -> OnnxModels:
+    def load(cls, folder: Path, recipe: Recipe, precision: Precision) -> OnnxModels:
         """Read what ``save`` wrote."""
         notes = msgspec.json.decode((folder / f"{precision}.json").read_bytes(), type=_Notes)
         models = {stage: onnx.load(folder / f"{stage}.{precision}.onnx") for stage in notes.stages}
@@ -78,6 +82,7 @@ class OnnxModels:
             parity=notes.parity,
             quantization=notes.quantization,
             sqnr_db=notes.sqnr_db,
+            skipped=notes.skipped,
         )
 
 
@@ -87,3 +92,4 @@ class _Notes(msgspec.Struct, frozen=True, kw_only=True):
     parity: tuple[Parity, ...]
     quantization: dict[str, Quantization]
     sqnr_db: dict[str, float]
+    skipped: dict[str, str] = {}

@@ -99,6 +99,7 @@ def bench(
             isolation=isolation,
             results="all",
             allow=allow,
+            engines="wait",
         ) as pipe:
             tell = progress or (lambda share: None)
             if feeds is None:

@@ -98,13 +98,27 @@ class Stage(Strict, frozen=True, kw_only=True):
 
 
 class Quantization(Strict, frozen=True, kw_only=True):
-    """How an INT8 variant came to its ranges."""
+    """How an INT8 or FP16 variant came about.
+
+    Attributes:
+        rule: By which ranges were cut off; ``ranges`` of an FP16 variant.
+        frames: How many samples gave the ranges.
+        float_nodes: Nodes with weights that could run in it and do not, or are kept in float32.
+        sqnr_db: Signal to noise of its worst output on samples held out.
+        dropped: Samples that were left out as glitches.
+        reasons: Node of ``float_nodes`` -> why.
+        equalized: How many pairs of layers were equalised.
+        worst: The layers that cost most, where that was measured.
+    """
 
     rule: str
     frames: int
     float_nodes: tuple[str, ...] = ()
     sqnr_db: float | None = None
     dropped: tuple[str, ...] = ()
+    reasons: dict[str, str] = msgspec.field(default_factory=dict)
+    equalized: int = 0
+    worst: tuple[str, ...] = ()
 
 
 class Variant(Strict, frozen=True, kw_only=True):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 # Messages of onnx.proto: number of a field -> the message it holds, on every way to a tensor's `external_data`.
 HOLDS = {
     "ModelProto": {7: "GraphProto", 20: "TrainingInfoProto", 25: "FunctionProto"},
@@ -37,8 +39,31 @@ def names_files(raw: bytes) -> bool:
         >>> names_files(b"")
         False
     """
+    return next(_external_data(raw), None) is not None
+
+
+def weight_files(raw: bytes) -> tuple[str, ...]:
+    """Return the locations of the files that an ONNX file takes weights from, sorted, as it writes them.
+
+    Raises:
+        ValueError: As ``names_files``.
+
+    Example:
+        >>> weight_files(b"")
+        ()
+    """
+    locations = set()
+    for entry in _external_data(raw):
+        fields = dict(_texts(entry))
+        if fields.get(1) == MARK:
+            locations.add(fields.get(2, b"").decode("utf-8", "surrogateescape"))
+    return tuple(sorted(locations))
+
+
+def _external_data(raw: bytes) -> Iterator[memoryview]:
+    """Yield each entry of a tensor's ``external_data``."""
     if MARK not in raw:
-        return False
+        return
     waiting = [(memoryview(raw), "ModelProto")]
     steps = 0
     while waiting:
@@ -59,15 +84,26 @@ def names_files(raw: bytes) -> bool:
                 size, at = _varint(data, at)
                 held = HOLDS[message].get(tag >> 3)
                 if held == "external_data":
-                    return True
-                if held is not None:
+                    yield data[at : at + size]
+                elif held is not None:
                     waiting.append((data[at : at + size], held))
                 at += size
             else:
                 at += 8 if tag & 7 == _EIGHT else 4
         if at > len(data):
             raise ValueError("it is cut off")
-    return False
+
+
+def _texts(entry: memoryview) -> Iterator[tuple[int, bytes]]:
+    """Yield number and bytes of the fields of a ``StringStringEntryProto``; of one that is repeated the last counts."""
+    at = 0
+    while at < len(entry):
+        tag, at = _varint(entry, at)
+        if tag & 7 != _BYTES:
+            raise ValueError(f"tag {tag} is not one of ONNX")
+        size, at = _varint(entry, at)
+        yield tag >> 3, bytes(entry[at : at + size])
+        at += size
 
 
 def _varint(data: memoryview, at: int) -> tuple[int, int]:

@@ -35,6 +35,7 @@ COMMANDS = {
     "bench": "Latency report of a bundle.",
     "train": "Train the model of a recipe.",
     "export": "Train or load, then ONNX, INT8, bundle: all steps of a recipe.",
+    "compare": "How far two bundles, networks or engines are apart; where two recipes differ.",
 }
 INTERRUPTED = 130
 _GLOBAL = ("-v", "--verbose")

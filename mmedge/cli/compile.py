@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,49 +12,89 @@ import typer
 from rich.table import Table
 
 from mmedge.bundle import load
-from mmedge.cli.output import Bar, Json, bar, next_step, out, print_json
-from mmedge.engine.compile import compile_variant
-from mmedge.errors import ConfigError
+from mmedge.cli.output import Bar, Json, add_names, bar, next_step, out, print_json
+from mmedge.engine.build_messages import BuildLimits
+from mmedge.engine.compile import compile_network
+from mmedge.engine.cuda import gpu_problem
+from mmedge.engine.network import read_network
+from mmedge.engine.shapes import Given, parse_shapes
+from mmedge.errors import CheckError, ConfigError
 from mmedge.fusion.compile import compile_bundle, engine_row
 from mmedge.types import Precision
+
+_SHOWN = 8  # nodes and boundaries of an engine that are printed; --json has all of them
 
 
 def command(
     file: Annotated[Path, typer.Argument(help="A bundle, or one ONNX file.")],
     precision: Annotated[Precision | None, typer.Option(help="Only this precision; default: all.")] = None,
+    shape: Annotated[
+        list[str],
+        typer.Option(
+            metavar="NAME=SHAPE",
+            help="Of an ONNX file: shape of an input with open dimensions, x=1x3x320x320, or least, usual and most, "
+            "x=1x3x160x160:1x3x320x320:1x3x640x640; may be repeated. A batch is 1 by default.",
+        ),
+    ] = [],
+    timeout: Annotated[
+        float, typer.Option(min=1, max=1e6, help="Seconds that one build may take.")
+    ] = BuildLimits().timeout_s,
+    memory_mb: Annotated[
+        float | None,
+        typer.Option(
+            min=1, max=1e7, help="Megabytes that a build may hold; default: three quarters of what is available."
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Build TensorRT engines in a child process and publish them in the cache."""
+    """Build TensorRT engines in a child process, publish them in the cache; where they run, self-test and time them.
+
+    Exit code 1 if an engine fails its self-test.
+    """
+    limits = BuildLimits(timeout_s=timeout, memory_bytes=None if memory_mb is None else round(memory_mb * 1e6))
+    shapes = parse_shapes(shape)
     with bar("compile") as progress:
-        if file.suffix == ".onnx":
-            rows = [compile_onnx(file, progress)]
+        if file.suffix.lower() == ".onnx":
+            rows = [compile_onnx(file, progress, shapes, limits)]
+        elif shapes:
+            raise ConfigError(
+                "a bundle says itself which shapes it has", where="--shape", fix="leave it out, or name an ONNX file"
+            )
         else:
             with load(file) as bundle:
-                rows = compile_bundle(bundle, precision, progress)
+                rows = compile_bundle(bundle, precision, progress, limits)
     if json:
         print_json({"schema": "mmedge.compile/1", "engines": rows})
-        return
-    out.print(engines_table(rows))
-    next_step(f"mmedge bench {quote(str(file))}")
+    else:
+        out.print(engines_table(rows))
+        for line in coverage(rows):
+            out.print(line, highlight=False, markup=False)
+    failed = [row for row in rows if row["error"]]
+    if failed:
+        raise (
+            typer.Exit(1)
+            if json
+            else CheckError(
+                f"{len(failed)} of {len(rows)} engines fail: {failed[0]['error']}",
+                where=", ".join(f"{row['stage']} {row['precision']}" for row in failed),
+                fix="the others serve; export the bundle again, and report it with the build's log",
+            )
+        )
+    if not json and file.suffix.lower() != ".onnx":
+        next_step(f"mmedge bench {quote(str(file))}")
 
 
-def compile_onnx(file: Path, progress: Bar) -> dict[str, Any]:
+def compile_onnx(file: Path, progress: Bar, shapes: Given, limits: BuildLimits) -> dict[str, Any]:
     """Build one ONNX file; unsupported operators are named with their source lines where the file has them."""
-    if file.exists() and not file.is_file():
-        raise ConfigError("not a file", where=str(file), fix="name an ONNX file")
-    try:
-        model = file.read_bytes()
-    except OSError as error:
-        raise ConfigError(
-            f"cannot read the network: {error.strerror}", where=str(file), fix="check the path"
-        ) from error
+    network = read_network(file)
     sources: dict[str, str] = {}
     if find_spec("onnx") is not None:
         sources = import_module("mmedge.export.bounded").lines_of_network(file)
-    compiled = compile_variant(
-        model, hashlib.sha256(model).hexdigest(), file.stem, "fp32", progress=progress, sources=sources
-    )
-    return engine_row(file.stem, "as in the file", compiled)
+    compiled = compile_network(network, file.stem, progress=progress, sources=sources, shapes=shapes, limits=limits)
+    row = engine_row(file.stem, "as in the file", compiled)
+    if not compiled.runnable:
+        row["not_run"] = gpu_problem() or f"it is for {compiled.key.compute_capability}"
+    return row
 
 
 def engines_table(rows: list[dict[str, Any]]) -> Table:
@@ -63,15 +102,39 @@ def engines_table(rows: list[dict[str, Any]]) -> Table:
     first = rows[0]
     title = f"engines by {first['module']} {first['version']} for {first['compute_capability']}: {first['evidence']}"
     table = Table(title=title)
-    for heading in ("stage", "precision", "kB", "layers", "int8 layers", "built in"):
-        table.add_column(heading, justify="left" if heading in ("stage", "precision") else "right", overflow="fold")
+    ran = any(row["run_ms"] is not None or row["error"] for row in rows)
+    add_names(table, "stage", [row["stage"] for row in rows])
+    table.add_column("precision", overflow="fold")
+    for heading in ("kB", "layers", "in int8", "built in", *(("ms", "serves") if ran else ())):
+        table.add_column(heading, justify="right", overflow="fold")
     for row in rows:
-        table.add_row(
+        asked = row["int8_layers"] + len(row["float_nodes"])
+        cells = [
             row["stage"],
             row["precision"],
             f"{row['bytes'] / 1000:.0f}",
             str(row["layers"]),
-            str(row["int8_layers"]),
+            f"{row['int8_layers']} of {asked}" if asked else "-",
             "cache" if row["cached"] else f"{row['seconds']:.1f} s",
-        )
+        ]
+        if ran:
+            cells += ["-" if row["run_ms"] is None else f"{row['run_ms']:.3f}", "yes" if row.get("serves") else "no"]
+        table.add_row(*cells)
     return table
+
+
+def coverage(rows: list[dict[str, Any]]) -> list[str]:
+    """Return what is to be said of engines beside the table: why they were not run, and where INT8 is left."""
+    lines = [f"not run here: {reason}" for reason in dict.fromkeys(row.get("not_run") for row in rows) if reason]
+    for row in rows:
+        name = f"{row['stage']} {row['precision']}"
+        if row["error"]:
+            lines.append(f"{name}: {row['error']}")
+        if row["optimization_level"] is not None:
+            lines.append(f"{name}: memory ran out, built at optimisation level {row['optimization_level']}")
+        for key, what in (("float_nodes", "asked for int8, run in float"), ("boundaries", "between int8 and float")):
+            found = row[key]
+            if found:
+                more = f", and {len(found) - _SHOWN} more (--json)" if len(found) > _SHOWN else ""
+                lines.append(f"{name}: {len(found)} {what}: {'; '.join(found[:_SHOWN])}{more}")
+    return lines

@@ -22,7 +22,7 @@ from mmedge.pipeline.arguments import share_sources
 from mmedge.pipeline.spec import PUSH
 from mmedge.pipeline.statistics import told
 from mmedge.sinks import JsonlSink, Sink
-from mmedge.types import Backend, Latency, Precision, Video
+from mmedge.types import Backend, Engines, Latency, Precision, Video
 
 INPUT_HELP = "Source of an input; URI may be @FILE, or hold ${VARIABLE}."
 
@@ -115,6 +115,10 @@ def command(
         typer.Option(help="Which results to print when printing is slower than the run."),
     ] = "auto",
     allow: Allow = [],
+    engines: Annotated[
+        Engines,
+        typer.Option(help="now: start on what is there, and put in better engines once built; wait: build first."),
+    ] = "auto",
     json: JsonLines = False,
 ) -> None:
     """Live fused inference. With --json: one result a line on stdout (JSON Lines)."""
@@ -133,6 +137,7 @@ def command(
             video=video,
             results=results,
             allow=allow,
+            engines=engines,
         ) as pipe:
             try:
                 pipe.run()

@@ -82,6 +82,8 @@ class EngineBase:
             )
         for name, value in tensors.items():
             own, value = self.inputs[name], np.asarray(value)
+            if own.dtype == np.object_ and value.dtype.kind == "U":
+                value = value.astype(object)  # texts: numpy has a type for each length, networks have one
             if value.shape != own.shape or value.dtype != own.dtype:
                 raise EngineError(
                     f"expected {own.dtype} {list(own.shape)}, got {value.dtype} {list(value.shape)}",

@@ -8,22 +8,27 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from mmedge.engine.build_parent import BuildOptions, DoneMessage, FailedMessage, Message, Node, ProgressMessage
+from mmedge.engine.build_messages import BuildOptions, DoneMessage, FailedMessage, Message, Node, ProgressMessage
 from mmedge.engine.cuda import gpu_available, gpu_info
-from mmedge.engine.layers import count_int8, parse_layers, quantized_nodes
+from mmedge.engine.layers import boundaries, parse_layers, quantized_nodes, split_int8
+from mmedge.engine.memory import available_bytes
+from mmedge.engine.shapes import fix_shapes
 from mmedge.engine.tensorrt_loader import TensorRT, load_tensorrt, make_logger
-from mmedge.errors import EngineError, MmedgeError
+from mmedge.errors import ConfigError, EngineError, MmedgeError, shortage
 
 _PR_SET_PDEATHSIG = 1
+_NO_MEMORY = re.compile(r"out of memory|OutOfMemory|bad_alloc|cannot allocate memory", re.IGNORECASE)
 
 
 class BuildLog:
@@ -35,7 +40,8 @@ class BuildLog:
 
     def __call__(self, severity: int, message: str) -> None:
         """Take one message."""
-        sys.stderr.write(f"[{'EEWIV'[severity]}] {message}\n")
+        with suppress(OSError):  # a disk that is full is no reason to crash in a call from C++
+            sys.stderr.write(f"[{'EEWIV'[severity]}] {message}\n")
         if severity <= 1:
             self.errors.append(message.strip())
         elif message.startswith("Layers:"):
@@ -125,9 +131,11 @@ def _configure(trt: TensorRT, builder: Any, network: Any, options: BuildOptions,
     if hasattr(module.BuilderFlag, "TF32"):
         # 10-bit mantissas in the spectrum's convolutions would swamp the quiet bins of log-mel.
         config.clear_flag(module.BuilderFlag.TF32)
+    if options.optimization_level is not None:
+        config.builder_optimization_level = options.optimization_level
     workspace = options.workspace_bytes
-    if workspace is None and gpu_available() and gpu_info().integrated:
-        workspace = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
+    if workspace is None and gpu_available() and gpu_info().integrated and (free := available_bytes()) is not None:
+        workspace = free // 4  # of the one memory that CPU and GPU share
     if workspace is not None:
         config.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, workspace)
     if options.compute_capability is not None:
@@ -146,14 +154,37 @@ def _configure(trt: TensorRT, builder: Any, network: Any, options: BuildOptions,
 
 def _add_profile(builder: Any, network: Any, config: Any, options: BuildOptions) -> None:
     inputs = [network.get_input(index) for index in range(network.num_inputs)]
-    dynamic = [tensor for tensor in inputs if any(size < 0 for size in tuple(tensor.shape))]
-    if not dynamic:
+    dims = {tensor.name: _dims(tensor) for tensor in inputs}
+    ranges = [
+        fix_shapes(dims, {name: shape[part] for name, shape in options.shapes.items()}, where="the network")
+        for part in range(3)
+    ]
+    if all(isinstance(size, int) for sizes in dims.values() for size in sizes):
         return
     profile = builder.create_optimization_profile()
-    for tensor in dynamic:
-        shape = options.shapes.get(tensor.name) or tuple(max(size, 1) for size in tuple(tensor.shape))
-        profile.set_shape(tensor.name, shape, shape, shape)
+    for tensor in inputs:
+        if any(size < 0 for size in tuple(tensor.shape)):
+            least, usual, most = (shapes[tensor.name] for shapes in ranges)
+            if tensor.is_shape_tensor:
+                raise EngineError(
+                    f"input '{tensor.name}' is a shape tensor, which is not supported", fix="export with static shapes"
+                )
+            profile.set_shape(tensor.name, least, usual, most)
     config.add_optimization_profile(profile)
+
+
+def _dims(tensor: Any) -> list[int | str | None]:
+    names = [tensor.get_dimension_name(index) for index in range(len(tensor.shape))]
+    return [(name or None) if size < 0 else int(size) for size, name in zip(tuple(tensor.shape), names, strict=True)]
+
+
+def _set_timings(config: Any, folder: Path) -> None:
+    """Let the builder start from what it measured before."""
+    old = folder / "timing.old"
+    timings = config.create_timing_cache(old.read_bytes() if old.exists() else b"")
+    if timings is None:  # damaged, or of another version
+        timings = config.create_timing_cache(b"")
+    config.set_timing_cache(timings, ignore_mismatch=False)
 
 
 def _layer_text(trt: TensorRT, log: BuildLog, logger: Any, plan: bytes) -> str:
@@ -168,6 +199,7 @@ def _layer_text(trt: TensorRT, log: BuildLog, logger: Any, plan: bytes) -> str:
 
 def build(folder: Path, options: BuildOptions, report: Callable[[str, float], None]) -> FailedMessage | DoneMessage:
     """Check, parse and build ``folder/model.onnx``; the plan is written beside it."""
+    os.nice(options.nice)
     report("loading TensorRT", 0.0)
     trt = load_tensorrt(options.module)
     log = BuildLog()
@@ -181,27 +213,35 @@ def build(folder: Path, options: BuildOptions, report: Callable[[str, float], No
     # The check names every refused node at once; parsing stops at the first.
     scratch = builder.create_network(flags)  # named: a parser does not keep its network alive
     checker = trt.module.OnnxParser(scratch, logger)
-    if not checker.supports_model_v2(model):
+    if not checker.supports_model_v2(model, options.path):
         return _refused(_parser_errors(checker), log)
     report("parsing", 0.0)
     network = builder.create_network(flags)
     parser = trt.module.OnnxParser(network, logger)  # owns weights: must outlive the build
-    if not parser.parse(model):
+    if not parser.parse(model, options.path):
         return _refused(_parser_errors(parser), log)
 
     quantized = quantized_nodes(network, trt.module.LayerType)
     config = _configure(trt, builder, network, options, Phases(report))
+    if options.timing_cache:
+        _set_timings(config, folder)
     serialized = builder.build_serialized_network(network, config)
     if serialized is None:
         reasons = "; ".join(dict.fromkeys(log.errors[-3:])) or "no reason given"
         return FailedMessage(
             f"{trt.name} {trt.version} cannot build the network: {reasons}",
             fix="export with opset 20, try another precision, or run this stage on a CPU backend",
+            kind="memory" if any(_NO_MEMORY.search(error) for error in log.errors) else "engine",
         )
     plan = bytes(serialized)
     (folder / "engine.plan").write_bytes(plan)
+    if options.timing_cache:
+        (folder / "timing.new").write_bytes(bytes(config.get_timing_cache().serialize()))
     layers = parse_layers(_layer_text(trt, log, logger, plan))
-    return DoneMessage(layers=len(layers), int8_layers=count_int8(layers, quantized), quantized_layers=len(quantized))
+    running, waiting = split_int8(layers, quantized)
+    return DoneMessage(
+        layers=len(layers), int8_nodes=running, float_nodes=waiting, boundaries=boundaries(layers) if quantized else []
+    )
 
 
 def main(folder: Path, status: int, parent: int) -> None:
@@ -217,8 +257,15 @@ def main(folder: Path, status: int, parent: int) -> None:
 
         try:
             send(build(folder, options, lambda phase, fraction: send(ProgressMessage(phase, fraction))))
+        except ConfigError as error:
+            send(FailedMessage(error.message, fix=error.fix, kind="config"))
         except MmedgeError as error:
             send(FailedMessage(error.message, fix=error.fix))
+        except MemoryError:
+            send(FailedMessage("memory ran out", fix="close other programs", kind="memory"))
+        except OSError as error:
+            what, fix = shortage(error) or (str(error), "check the temporary folder (TMPDIR)")
+            send(FailedMessage(f"the build cannot write its files: {what}", fix=fix))
 
 
 if __name__ == "__main__":

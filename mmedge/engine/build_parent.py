@@ -5,81 +5,40 @@ from __future__ import annotations
 import logging
 import os
 import selectors
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 import msgspec
 
+from mmedge.engine.build_errors import OutOfMemoryError, UnsupportedNodesError, crash, failure, tail
+from mmedge.engine.build_messages import (
+    BuildLimits,
+    BuildOptions,
+    DoneMessage,
+    FailedMessage,
+    Message,
+    ProgressMessage,
+    Typing,
+)
 from mmedge.engine.cuda import gpu_info, gpu_problem
+from mmedge.engine.memory import available_bytes, resident_bytes
+from mmedge.engine.shapes import Given, check_ranges
 from mmedge.engine.tensorrt_loader import TensorRT, load_tensorrt
-from mmedge.errors import ConfigError, DeviceError, EngineError
+from mmedge.errors import ConfigError, DeviceError, EngineError, shortage
+from mmedge.files import replacing
 
 Progress: TypeAlias = Callable[[str, float], None]
-Typing: TypeAlias = Literal["strong", "weak"]
 _log = logging.getLogger(__name__)
-
-_HINTS = {
-    "DFT": 'compute the spectrum as a convolution (`features.kind = "log_mel"` does)',
-    "MelWeightMatrix": 'store the mel filters as a constant (`features.kind = "log_mel"` does)',
-    "Resize": "use antialias=False, and Cast uint8 to float before it",
-    "Transpose": "Cast uint8 to float before it",
-    "QuantizeLinear": "quantise symmetrically to int8 with zero point 0",
-    "DequantizeLinear": "quantise symmetrically to int8 with zero point 0 and leave the bias float",
-    "QLinearConv": "export Q/DQ pairs, not QOperator nodes",
-    "QLinearMatMul": "export Q/DQ pairs, not QOperator nodes",
-}
-
-
-class BuildOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What the child process is asked to build."""
-
-    module: str
-    precision: str
-    typing: Typing
-    workspace_bytes: int | None = None
-    compute_capability: str | None = None
-    shapes: dict[str, tuple[int, ...]] = {}
-
-
-class ProgressMessage(msgspec.Struct, frozen=True, tag="progress"):
-    """How far the child is."""
-
-    phase: str
-    fraction: float
-
-
-class Node(msgspec.Struct, frozen=True, kw_only=True):
-    """An ONNX node that TensorRT refuses."""
-
-    index: int
-    name: str
-    op: str
-    reason: str
-
-
-class FailedMessage(msgspec.Struct, frozen=True, tag="failed"):
-    """Why the child built nothing; ``nodes`` when operators are not supported."""
-
-    message: str
-    fix: str | None = None
-    nodes: list[Node] = []
-
-
-class DoneMessage(msgspec.Struct, frozen=True, tag="done"):
-    """What the child built; the plan is a file beside the model."""
-
-    layers: int
-    int8_layers: int
-    quantized_layers: int
-
-
-Message: TypeAlias = ProgressMessage | FailedMessage | DoneMessage
+_LEVELS = (None, 1, 0)  # of the builder's search, one after the other when memory runs out; None is its default
+_SHARE = 0.75  # of the memory that is available, which a build may take
+_LEAST_BYTES = 64 << 20  # that the machine keeps: below it the kernel ends programs of its own choice
+_LOOK_S = 0.1  # between two looks at the memory of a build
 
 
 class BuildReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,6 +55,10 @@ class BuildReport(msgspec.Struct, frozen=True, kw_only=True):
         int8_layers: Those of them that do.
         int8_coverage: Their share, 0.0 where the file asks for none.
         log_path: The builder's verbose log.
+        int8_nodes: Names of those that run in INT8.
+        float_nodes: Names of those that do not, though the file asks for it.
+        boundaries: Layers between INT8 and float: each moves a tensor once more.
+        optimization_level: How hard the builder searched, where memory ran out at its default.
     """
 
     module: str
@@ -108,6 +71,10 @@ class BuildReport(msgspec.Struct, frozen=True, kw_only=True):
     int8_layers: int
     int8_coverage: float
     log_path: str
+    int8_nodes: tuple[str, ...] = ()
+    float_nodes: tuple[str, ...] = ()
+    boundaries: tuple[str, ...] = ()
+    optimization_level: int | None = None
 
 
 class BuildResult(BuildReport, frozen=True, kw_only=True):
@@ -118,12 +85,6 @@ class BuildResult(BuildReport, frozen=True, kw_only=True):
     def report(self) -> BuildReport:
         """The same without the plan."""
         return msgspec.convert(self, BuildReport, from_attributes=True)
-
-
-class UnsupportedNodesError(EngineError):
-    """Every operator of a network that TensorRT cannot take; ``nodes`` lists them."""
-
-    nodes: tuple[Node, ...] = ()
 
 
 def target_capability(trt: TensorRT, wanted: str | None = None) -> str:
@@ -165,38 +126,45 @@ def build_engine(
     name: str,
     precision: str,
     log_path: Path,
+    path: Path | None = None,
     workspace_bytes: int | None = None,
-    timeout_s: float = 1800.0,
+    limits: BuildLimits | None = None,
     progress: Progress | None = None,
     sources: Mapping[str, str] | None = None,
     module: str | None = None,
     compute_capability: str | None = None,
-    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    shapes: Given | None = None,
     typing: Literal["auto", "strong", "weak"] = "auto",
+    timing_path: Path | None = None,
 ) -> BuildResult:
     """Build a TensorRT engine from an ONNX file in a child process.
 
     Args:
-        onnx: The serialised model, without external data.
+        onnx: The serialised model.
         name: What to call it in messages.
         precision: ``fp32``, ``fp16`` or ``int8``; says how the file was made, the types are in the file.
         log_path: Where the builder's verbose log goes; kept.
+        path: The model's file, if its weights lie in others beside it.
         workspace_bytes: Scratch memory the builder may use; None leaves TensorRT's default, and on an
-            integrated GPU takes a quarter of the memory that is free.
-        timeout_s: The child is killed after this time.
+            integrated GPU takes a quarter of the memory that is available.
+        limits: Time and memory that the child may take; a build that runs out of memory is tried again at a lower
+            optimisation level.
         progress: Called with the phase and the share done, 0..1.
         sources: Node name -> source line, for the list of unsupported operators.
         module: ``tensorrt`` or ``tensorrt_rtx``; None takes what is installed.
         compute_capability: What to build for; None is the GPU at hand, else SM86 ahead of time.
-        shapes: Input name -> shape, for inputs with dynamic dimensions (1 where not given).
+        shapes: Input name -> shape, or least, usual and most, for inputs with open dimensions
+            (``mmedge.engine.shapes`` has the rule for those that are not given).
         typing: ``auto`` builds strongly typed; on TensorRT 10.3 weakly typed if that fails.
+        timing_path: Where the builder's measurements are kept between builds; None keeps none.
 
     Returns:
         The plan and how it was built.
 
     Raises:
         UnsupportedNodesError: Lists every operator TensorRT cannot take.
-        EngineError: If the build fails, crashes or takes too long; says the last log lines.
+        EngineError: If the build fails, crashes or takes too long or too much; says the last log lines.
+        ConfigError: If an open dimension was not given, or a shape does not fit.
         DeviceError: If the module needs a GPU and there is none.
 
     Example:
@@ -211,29 +179,41 @@ def build_engine(
     modes: list[Typing] = ["strong" if typing == "auto" else typing]
     if typing == "auto" and trt.weak_fallback:
         modes.append("weak")
-    log_path.unlink(missing_ok=True)
+    limits = limits or BuildLimits()
+    options = BuildOptions(
+        module=trt.name,
+        precision=precision,
+        typing=modes[0],
+        path=None if path is None else str(path.absolute()),
+        workspace_bytes=workspace_bytes,
+        compute_capability=target if trt.ahead_of_time else None,
+        shapes=check_ranges(shapes),
+        timing_cache=timing_path is not None,
+        nice=limits.nice,
+    )
+    where = f"{name} ({precision}), log: {log_path}"
     started = time.monotonic()
-    for mode in modes:
-        options = BuildOptions(
-            module=trt.name,
-            precision=precision,
-            typing=mode,
-            workspace_bytes=workspace_bytes,
-            compute_capability=target if trt.ahead_of_time else None,
-            shapes=dict(shapes or {}),
-        )
-        try:
-            done, plan = _in_child(onnx, options, name, log_path, timeout_s, progress, sources, trt)
-        except UnsupportedNodesError:
-            raise
-        except EngineError as error:
-            if mode == modes[-1]:
+    try:
+        log_path.unlink(missing_ok=True)
+        for mode in modes:
+            options = msgspec.structs.replace(options, typing=mode)
+            child = _Child(onnx, name, where, log_path, limits, progress, sources or {}, trt, timing_path)
+            try:
+                done, plan, level = child.build_within_memory(options)
+            except UnsupportedNodesError:
                 raise
-            _log.warning("%s: strongly typed build failed, trying weakly typed: %s", name, error.message)
-            continue
-        break
+            except EngineError as error:
+                if mode == modes[-1]:
+                    raise
+                _log.warning("%s: strongly typed build failed, trying weakly typed: %s", name, error.message)
+                continue
+            break
+    except OSError as error:
+        what, fix = shortage(error) or (str(error.strerror), "check the folder's permissions")
+        raise EngineError(f"the build cannot write its files: {what}", where=where, fix=fix) from error
     if progress is not None:
         progress("built", 1.0)
+    asked = len(done.int8_nodes) + len(done.float_nodes)
     return BuildResult(
         plan=plan,
         module=trt.name,
@@ -242,116 +222,136 @@ def build_engine(
         typing=mode,
         seconds=time.monotonic() - started,
         layers=done.layers,
-        quantized_layers=done.quantized_layers,
-        int8_layers=done.int8_layers,
-        int8_coverage=done.int8_layers / done.quantized_layers if done.quantized_layers else 0.0,
+        quantized_layers=asked,
+        int8_layers=len(done.int8_nodes),
+        int8_coverage=len(done.int8_nodes) / asked if asked else 0.0,
         log_path=str(log_path),
+        int8_nodes=tuple(done.int8_nodes),
+        float_nodes=tuple(done.float_nodes),
+        boundaries=tuple(done.boundaries),
+        optimization_level=level,
     )
 
 
-def _in_child(
-    onnx: bytes,
-    options: BuildOptions,
-    name: str,
-    log_path: Path,
-    timeout_s: float,
-    progress: Progress | None,
-    sources: Mapping[str, str] | None,
-    trt: TensorRT,
-) -> tuple[DoneMessage, bytes]:
-    where = f"{name} ({options.precision}), log: {log_path}"
-    with tempfile.TemporaryDirectory(prefix="mmedge-build-") as temporary, log_path.open("ab") as log:
-        folder = Path(temporary)
-        (folder / "model.onnx").write_bytes(onnx)
-        (folder / "options.json").write_bytes(msgspec.json.encode(options))
-        receive, send = os.pipe()
+@dataclass(frozen=True, slots=True)
+class _Child:
+    """The process that builds."""
+
+    onnx: bytes
+    name: str
+    where: str
+    log_path: Path
+    limits: BuildLimits
+    progress: Progress | None
+    sources: Mapping[str, str]
+    trt: TensorRT
+    timing_path: Path | None
+
+    def build_within_memory(self, options: BuildOptions) -> tuple[DoneMessage, bytes, int | None]:
+        """Build, with less effort each time that memory runs out; also return the optimisation level."""
+        for level, lower in zip(_LEVELS, (*_LEVELS[1:], None), strict=True):
+            try:
+                return *self._build(msgspec.structs.replace(options, optimization_level=level)), level
+            except OutOfMemoryError as error:
+                if level == _LEVELS[-1]:
+                    raise
+                _log.warning("%s: %s; trying optimisation level %s", self.name, error.message.splitlines()[0], lower)
+        raise AssertionError("unreachable")
+
+    def _build(self, options: BuildOptions) -> tuple[DoneMessage, bytes]:
+        with tempfile.TemporaryDirectory(prefix="mmedge-build-") as temporary, self.log_path.open("ab") as log:
+            folder = Path(temporary)
+            (folder / "model.onnx").write_bytes(self.onnx)
+            (folder / "options.json").write_bytes(msgspec.json.encode(options))
+            if self.timing_path is not None and self.timing_path.exists():
+                (folder / "timing.old").write_bytes(self.timing_path.read_bytes())
+            receive, send = os.pipe()
+            try:
+                # The working folder is the child's own: a `tensorrt.py` beside the user's script must not
+                # be imported. A session of its own keeps Ctrl-C for the parent, which then kills it.
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "mmedge.engine.build_child", str(folder), str(send), str(os.getpid())],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    pass_fds=(send,),
+                    cwd=folder,
+                    start_new_session=True,
+                )
+            except BaseException:
+                os.close(receive)
+                raise
+            finally:
+                os.close(send)
+            try:
+                last = self._listen(receive, process.pid)
+                code = process.wait(timeout=10)
+            except (TimeoutError, subprocess.TimeoutExpired) as error:
+                raise EngineError(
+                    f"the build took longer than {self.limits.timeout_s:g} s and was stopped; "
+                    f"last log lines:\n{tail(self.log_path)}",
+                    where=self.where,
+                    fix="raise the timeout (--timeout); close other programs",
+                ) from error
+            finally:
+                os.close(receive)
+                process.kill()
+                process.wait()
+            if isinstance(last, FailedMessage):
+                raise failure(last, self.name, self.where, self.sources, self.trt)
+            if code != 0 or last is None:
+                raise crash(code, self.where, self.log_path)
+            self._keep_timings(folder / "timing.new")
+            return last, (folder / "engine.plan").read_bytes()
+
+    def _keep_timings(self, file: Path) -> None:
+        if self.timing_path is None or not file.exists():
+            return
         try:
-            # The working folder is the child's own: a `tensorrt.py` beside the user's script must not
-            # be imported. A session of its own keeps Ctrl-C for the parent, which then kills it.
-            process = subprocess.Popen(
-                [sys.executable, "-m", "mmedge.engine.build_child", str(folder), str(send), str(os.getpid())],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                pass_fds=(send,),
-                cwd=folder,
-                start_new_session=True,
-            )
-        except BaseException:
-            os.close(receive)
-            raise
-        finally:
-            os.close(send)
-        try:
-            last = _listen(receive, time.monotonic() + timeout_s, progress)
-            code = process.wait(timeout=10)
-        except (TimeoutError, subprocess.TimeoutExpired) as error:
-            raise EngineError(
-                f"the build took longer than {timeout_s:g} s and was stopped; last log lines:\n{_tail(log_path)}",
-                where=where,
-                fix="raise the timeout; close other programs",
-            ) from error
-        finally:
-            os.close(receive)
-            process.kill()
-            process.wait()
-        if isinstance(last, FailedMessage):
-            raise _failure(last, name, where, sources or {}, trt)
-        if code != 0 or last is None:
-            raise _crash(code, where, log_path)
-        return last, (folder / "engine.plan").read_bytes()
+            with replacing(self.timing_path) as out:
+                out.write(file.read_bytes())
+        except OSError as error:  # the engine is there all the same
+            _log.warning("the builder's measurements are not kept: %s: %s", self.timing_path, error)
 
+    def _listen(self, receive: int, pid: int) -> FailedMessage | DoneMessage | None:
+        last: FailedMessage | DoneMessage | None = None
+        pending = b""
+        deadline = time.monotonic() + self.limits.timeout_s
+        available = available_bytes()
+        most = self.limits.memory_bytes or (None if available is None else round(available * _SHARE))
+        with selectors.DefaultSelector() as selector:
+            selector.register(receive, selectors.EVENT_READ)
+            while True:
+                left_s = deadline - time.monotonic()
+                if left_s <= 0:
+                    raise TimeoutError
+                if self.limits.stop is not None and self.limits.stop.is_set():
+                    raise EngineError("the build was stopped", where=self.where, fix="run `mmedge compile` to build it")
+                self._check_memory(pid, most)
+                if not selector.select(min(_LOOK_S, left_s)):
+                    continue
+                chunk = os.read(receive, 65536)
+                if not chunk:
+                    return last
+                *lines, pending = (pending + chunk).split(b"\n")
+                for line in lines:
+                    message = msgspec.json.decode(line, type=Message)
+                    if not isinstance(message, ProgressMessage):
+                        last = message
+                    elif self.progress is not None:
+                        self.progress(message.phase, message.fraction)
 
-def _listen(receive: int, deadline: float, progress: Progress | None) -> FailedMessage | DoneMessage | None:
-    last: FailedMessage | DoneMessage | None = None
-    pending = b""
-    with selectors.DefaultSelector() as selector:
-        selector.register(receive, selectors.EVENT_READ)
-        while True:
-            if not selector.select(max(0.0, deadline - time.monotonic())):
-                raise TimeoutError
-            chunk = os.read(receive, 65536)
-            if not chunk:
-                return last
-            *lines, pending = (pending + chunk).split(b"\n")
-            for line in lines:
-                message = msgspec.json.decode(line, type=Message)
-                if not isinstance(message, ProgressMessage):
-                    last = message
-                elif progress is not None:
-                    progress(message.phase, message.fraction)
-
-
-def _tail(log_path: Path, lines: int = 6) -> str:
-    text = log_path.read_text(errors="replace").splitlines()
-    errors = [line for line in text if line.startswith("[E]")]
-    return "\n".join(f"    {line[:240]}" for line in (errors or text)[-lines:])
-
-
-def _crash(code: int, where: str, log_path: Path) -> EngineError:
-    if code == -signal.SIGKILL:
-        return EngineError(
-            f"the TensorRT builder was killed, probably because memory ran out; last log lines:\n{_tail(log_path)}",
-            where=where,
-            fix="close other programs and running pipelines, or pass a smaller workspace_bytes",
+    def _check_memory(self, pid: int, most: int | None) -> None:
+        """Raise where the build holds more than it may, or the machine is about to run out of memory."""
+        held, left = resident_bytes(pid), available_bytes()
+        if most is not None and held > most:
+            what = f"the build holds {held >> 20} MiB of memory, more than the {most >> 20} MiB that it may"
+        elif left is not None and left < _LEAST_BYTES:  # on an integrated GPU much of it is not counted as the build's
+            what = f"the machine has only {left >> 20} MiB of memory left"
+        else:
+            return
+        raise OutOfMemoryError(
+            f"{what}; it was stopped",
+            where=self.where,
+            fix="close other programs and running pipelines, or allow it more (--memory-mb)",
         )
-    how = f"crashed ({signal.Signals(-code).name})" if code < 0 else f"ended with code {code}"
-    return EngineError(
-        f"the TensorRT builder {how}; last log lines:\n{_tail(log_path)}",
-        where=where,
-        fix="export with opset 20, try another precision, or run this stage on a CPU backend; please report the log",
-    )
-
-
-def _failure(failed: FailedMessage, name: str, where: str, sources: Mapping[str, str], trt: TensorRT) -> EngineError:
-    if not failed.nodes:
-        return EngineError(failed.message, where=where, fix=failed.fix)
-    lines = [f"{trt.name} {trt.version} cannot take {len(failed.nodes)} operator(s) of '{name}':"]
-    for node in failed.nodes:
-        source = f" at {sources[node.name]}" if node.name in sources else ""
-        lines.append(f"    #{node.index} {node.op} '{node.name}'{source}: {node.reason}")
-    hints = sorted({f"{node.op}: {_HINTS[node.op]}" for node in failed.nodes if node.op in _HINTS})
-    fix = "; ".join([*hints, "replace the operators in the model, or run this stage on a CPU backend"])
-    error = UnsupportedNodesError("\n".join(lines), where=where, fix=fix)
-    error.nodes = tuple(failed.nodes)
-    return error

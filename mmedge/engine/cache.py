@@ -32,7 +32,8 @@ class EngineKey(msgspec.Struct, frozen=True, kw_only=True):
         device: Name of the GPU; ``"none"`` when built ahead of time.
         memory_gib: Its memory, rounded: the builder chooses by it.
         cuda: CUDA version of the driver; ``"none"`` when built ahead of time.
-        profile: Shapes given to dynamic inputs.
+        profile: Shapes given to inputs.
+        ranges: Least, usual and most shapes given to inputs.
         flags: Build options that change the plan.
     """
 
@@ -44,6 +45,7 @@ class EngineKey(msgspec.Struct, frozen=True, kw_only=True):
     memory_gib: int
     cuda: str
     profile: dict[str, tuple[int, ...]] = {}
+    ranges: dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = {}
     flags: tuple[str, ...] = ()
 
     @property
@@ -60,8 +62,22 @@ class EngineKey(msgspec.Struct, frozen=True, kw_only=True):
         """The builder and its target in words."""
         device = "" if self.device == "none" else f" '{self.device}' {self.memory_gib} GiB, CUDA {self.cuda}"
         text = f"{self.module} {self.version} for {self.compute_capability}{device}"
-        extra = [f"{name}={list(shape)}" for name, shape in self.profile.items()] + list(self.flags)
+        extra = [f"{name}={list(shape)}" for name, shape in self.profile.items()]
+        extra += [f"{name}={list(least)} to {list(most)}" for name, (least, _, most) in self.ranges.items()]
+        extra += self.flags
         return f"{text} ({', '.join(extra)})" if extra else text
+
+
+class Trial(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What came of running an engine on its golden inputs on the device that it was built for.
+
+    Attributes:
+        error: Why it must not serve; None if it has passed.
+        run_ms: Median time of a run; None if it has failed.
+    """
+
+    error: str | None = None
+    run_ms: float | None = None
 
 
 class Sidecar(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -72,6 +88,7 @@ class Sidecar(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     plan_sha256: str
     plan_bytes: int
     build: BuildReport
+    trial: Trial | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,6 +97,7 @@ class CacheEntry:
 
     plan_path: Path
     build: BuildReport
+    trial: Trial | None = None
 
 
 def cache_folder() -> Path:
@@ -157,7 +175,45 @@ class EngineCache:
         if problem is not None:
             _log.warning("cached engine %s is damaged (%s); rebuilding", plan_path, problem)
             return None
-        return CacheEntry(plan_path=plan_path, build=sidecar.build)
+        return CacheEntry(plan_path=plan_path, build=sidecar.build, trial=sidecar.trial)
+
+    def peek(self, key: EngineKey) -> Sidecar | None:
+        """Return what is said of the engine of ``key``, None if there is none; the plan itself is not verified."""
+        try:
+            sidecar = msgspec.json.decode(self._sidecar(key).read_bytes(), type=Sidecar)
+        except (OSError, msgspec.MsgspecError):
+            return None
+        return sidecar if sidecar.key == key and self._plan(key).exists() else None
+
+    def note(self, key: EngineKey, trial: Trial) -> None:
+        """Note what came of running an engine, for the choice among precisions; a cache that is full forgets it."""
+        path = self._sidecar(key)
+        try:
+            with self._locked(exclusive=True):
+                sidecar = msgspec.json.decode(path.read_bytes(), type=Sidecar)
+                if sidecar.trial == trial:
+                    return
+                self._write(path, msgspec.structs.replace(sidecar, trial=trial))
+        except (OSError, msgspec.MsgspecError) as error:
+            _log.warning("the trial of cached engine %s is not noted: %s", path, error)
+
+    def discard(self, key: EngineKey) -> None:
+        """Remove an engine that turned out to be wrong, so that it is built again; idempotent."""
+        try:
+            with self._locked(exclusive=True):
+                self._sidecar(key).unlink(missing_ok=True)  # without it there is no entry
+                self._plan(key).unlink(missing_ok=True)
+        except OSError as error:
+            raise EngineError(
+                f"a wrong engine cannot be removed from the cache: {error.strerror}",
+                where=str(self._plan(key)),
+                fix="remove it by hand, or set MMEDGE_CACHE to another folder",
+            ) from error
+
+    def timing_path(self, key: EngineKey) -> Path:
+        """Where the builder's measurements are kept that later builds for the same device start from."""
+        device = hashlib.sha256(f"{key.device} {key.memory_gib}".encode()).hexdigest()[:8]
+        return self.folder / f"timing-{key.module}-{key.version}-{key.compute_capability}-{device}.bin"
 
     def put(self, key: EngineKey, build: BuildResult) -> CacheEntry:
         """Publish a built engine; readers see all of it or nothing.
@@ -177,8 +233,7 @@ class EngineCache:
             with self._locked(exclusive=True):
                 with replacing(self._plan(key)) as file:
                     file.write(build.plan)
-                with replacing(self._sidecar(key)) as file:
-                    file.write(msgspec.json.format(msgspec.json.encode(sidecar), indent=1))
+                self._write(self._sidecar(key), sidecar)
         except OSError as error:
             raise EngineError(
                 f"the built engine cannot be saved: {error.strerror}",
@@ -213,6 +268,11 @@ class EngineCache:
             return None
         newest = max(built, key=lambda item: item[0])[1]
         return f"the cached engine was built by {newest.describe()}; this is {key.describe()}: rebuilding"
+
+    @staticmethod
+    def _write(path: Path, sidecar: Sidecar) -> None:
+        with replacing(path) as file:
+            file.write(msgspec.json.format(msgspec.json.encode(sidecar), indent=1))
 
     def _plan(self, key: EngineKey) -> Path:
         return self.folder / f"{key.stem}.plan"

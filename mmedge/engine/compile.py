@@ -6,10 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from mmedge.engine.build_messages import BuildLimits
 from mmedge.engine.build_parent import BuildReport, Progress, build_engine, target_capability
-from mmedge.engine.cache import EngineCache, EngineKey
+from mmedge.engine.cache import EngineCache, EngineKey, Trial
 from mmedge.engine.cuda import gpu_available, gpu_info
+from mmedge.engine.network import Network, read_network
+from mmedge.engine.shapes import Given, check_ranges
 from mmedge.engine.tensorrt_loader import TensorRT, load_tensorrt
+from mmedge.errors import EngineError
 from mmedge.types import Evidence
 
 
@@ -18,18 +22,22 @@ class CompiledEngine:
     """An engine in the cache.
 
     Attributes:
+        key: What it depends on.
         plan_path: Its file.
         cached: Whether it was there already.
         runnable: Whether this machine has the GPU it was built for.
         evidence: ``built-not-run``: only a self-test that ran it may claim more.
         build: How it was built.
+        trial: What came of running it, if it ever ran.
     """
 
+    key: EngineKey
     plan_path: Path
     cached: bool
     runnable: bool
     evidence: Evidence
     build: BuildReport
+    trial: Trial | None = None
 
 
 def engine_key(
@@ -37,16 +45,16 @@ def engine_key(
     variant_sha256: str,
     *,
     compute_capability: str,
-    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    shapes: Given | None = None,
     workspace_bytes: int | None = None,
 ) -> EngineKey:
     """Put together what an engine built here and now depends on.
 
     Args:
         trt: The module that builds.
-        variant_sha256: Hash of the ONNX file.
+        variant_sha256: Hash of the ONNX file, and of its weights where they lie in other files.
         compute_capability: What it is built for.
-        shapes: Shapes given to dynamic inputs.
+        shapes: Shapes, or ranges of them, given to inputs.
         workspace_bytes: Limit of the builder's scratch memory.
 
     Returns:
@@ -55,6 +63,7 @@ def engine_key(
     gpu = gpu_info() if gpu_available() else None
     if gpu is not None and gpu.compute_capability != compute_capability:
         gpu = None
+    ranges = check_ranges(shapes)
     return EngineKey(
         variant_sha256=variant_sha256,
         module=trt.name,
@@ -63,8 +72,91 @@ def engine_key(
         device="none" if gpu is None else gpu.name,
         memory_gib=0 if gpu is None else round(gpu.memory_bytes / 2**30),
         cuda="none" if gpu is None else gpu.cuda,
-        profile=dict(shapes or {}),
+        profile={name: usual for name, (least, usual, most) in ranges.items() if least == most},
+        ranges={name: shape for name, shape in ranges.items() if shape[0] != shape[2]},
         flags=() if workspace_bytes is None else (f"workspace={workspace_bytes}",),
+    )
+
+
+def compile_network(
+    network: Network,
+    name: str | None = None,
+    precision: str = "fp32",
+    *,
+    cache: EngineCache | None = None,
+    progress: Progress | None = None,
+    sources: Mapping[str, str] | None = None,
+    module: str | None = None,
+    compute_capability: str | None = None,
+    shapes: Given | None = None,
+    workspace_bytes: int | None = None,
+    limits: BuildLimits | None = None,
+) -> CompiledEngine:
+    """Take a network's engine from the cache, or build it in a child process and publish it.
+
+    Args:
+        network: What to compile.
+        name: What to call it in messages; None is its file's name.
+        precision: ``fp32``, ``fp16`` or ``int8``.
+        cache: Where engines are kept; None takes the default folder.
+        progress: Called with the phase and the share done, 0..1; not called on a cache hit.
+        sources: Node name -> source line, for the list of unsupported operators.
+        module: ``tensorrt`` or ``tensorrt_rtx``; None takes what is installed.
+        compute_capability: What to build for; None is the GPU at hand, else SM86 ahead of time.
+        shapes: Input name -> shape, or least, usual and most, for inputs with open dimensions.
+        workspace_bytes: Scratch memory the builder may use.
+        limits: Time and memory that the build may take.
+
+    Returns:
+        The engine's place in the cache and how it was built.
+
+    Raises:
+        EngineError: If it cannot be built or saved.
+        ConfigError: If an open dimension was not given, or a shape does not fit.
+        DeviceError: If the module needs a GPU and there is none.
+        MissingDependencyError: If TensorRT is not installed.
+
+    Example:
+        >>> compile_network(read_network("model.onnx"), shapes={"x": (1, 3, 320, 320)}).cached  # doctest: +SKIP
+        False
+    """
+    cache = EngineCache() if cache is None else cache
+    trt = load_tensorrt(module)
+    target = target_capability(trt, compute_capability)
+    key = engine_key(trt, network.sha256, compute_capability=target, shapes=shapes, workspace_bytes=workspace_bytes)
+    entry = cache.get(key)
+    cached = entry is not None
+    if entry is None:
+        built = build_engine(
+            network.model,
+            name=name or Path(network.name).stem,
+            precision=precision,
+            log_path=cache.log_path(key),
+            path=network.path if network.weights else None,
+            workspace_bytes=workspace_bytes,
+            limits=limits,
+            progress=progress,
+            sources=sources,
+            module=trt.name,
+            compute_capability=target,
+            shapes=shapes,
+            timing_path=cache.timing_path(key) if "timing_cache" in trt.caps else None,
+        )
+        if network.weights and network.path is not None and read_network(network.path).sha256 != network.sha256:
+            raise EngineError(
+                "the network's files were changed while it was built",
+                where=network.name,
+                fix="build it again when nobody writes them",
+            )
+        entry = cache.put(key, built)
+    return CompiledEngine(
+        key=key,
+        plan_path=entry.plan_path,
+        cached=cached,
+        runnable=key.device != "none",
+        evidence="built-not-run",
+        build=entry.build,
+        trial=entry.trial,
     )
 
 
@@ -76,14 +168,12 @@ def compile_variant(
     *,
     cache: EngineCache | None = None,
     progress: Progress | None = None,
-    sources: Mapping[str, str] | None = None,
     module: str | None = None,
     compute_capability: str | None = None,
-    shapes: Mapping[str, tuple[int, ...]] | None = None,
-    workspace_bytes: int | None = None,
-    timeout_s: float = 1800.0,
+    shapes: Given | None = None,
+    limits: BuildLimits | None = None,
 ) -> CompiledEngine:
-    """Take the variant's engine from the cache, or build it in a child process and publish it.
+    """Compile a variant of a bundle, whose file holds its weights; otherwise as ``compile_network``.
 
     Args:
         onnx: The variant's file.
@@ -92,50 +182,39 @@ def compile_variant(
         precision: ``fp32``, ``fp16`` or ``int8``.
         cache: Where engines are kept; None takes the default folder.
         progress: Called with the phase and the share done, 0..1; not called on a cache hit.
-        sources: Node name -> source line, for the list of unsupported operators.
         module: ``tensorrt`` or ``tensorrt_rtx``; None takes what is installed.
-        compute_capability: What to build for; None is the GPU at hand, else SM86 ahead of time.
-        shapes: Input name -> shape, for inputs with dynamic dimensions (1 where not given).
-        workspace_bytes: Scratch memory the builder may use.
-        timeout_s: A build that takes longer is stopped.
+        compute_capability: What to build for.
+        shapes: Input name -> shape, for inputs with open dimensions.
+        limits: Time and memory that the build may take.
 
     Returns:
         The engine's place in the cache and how it was built.
 
     Raises:
-        EngineError: If it cannot be built or saved.
-        DeviceError: If the module needs a GPU and there is none.
-        MissingDependencyError: If TensorRT is not installed.
+        MmedgeError: As ``compile_network`` does.
 
     Example:
         >>> compile_variant(onnx, sha, "fusion", "fp16").cached  # doctest: +SKIP
         False
     """
-    cache = EngineCache() if cache is None else cache
-    trt = load_tensorrt(module)
-    target = target_capability(trt, compute_capability)
-    key = engine_key(trt, variant_sha256, compute_capability=target, shapes=shapes, workspace_bytes=workspace_bytes)
-    entry = cache.get(key)
-    cached = entry is not None
-    if entry is None:
-        built = build_engine(
-            onnx,
-            name=name,
-            precision=precision,
-            log_path=cache.log_path(key),
-            workspace_bytes=workspace_bytes,
-            timeout_s=timeout_s,
-            progress=progress,
-            sources=sources,
-            module=trt.name,
-            compute_capability=target,
-            shapes=shapes,
-        )
-        entry = cache.put(key, built)
-    return CompiledEngine(
-        plan_path=entry.plan_path,
-        cached=cached,
-        runnable=key.device != "none",
-        evidence="built-not-run",
-        build=entry.build,
+    return compile_network(
+        Network(name=name, model=onnx, path=None, weights=(), sha256=variant_sha256),
+        name,
+        precision,
+        cache=cache,
+        progress=progress,
+        module=module,
+        compute_capability=compute_capability,
+        shapes=shapes,
+        limits=limits,
     )
+
+
+def engine_key_here(variant_sha256: str, shapes: Given | None = None) -> EngineKey:
+    """Return the key of an engine for this device, by the TensorRT that is installed.
+
+    Raises:
+        MmedgeError: If TensorRT is not installed, or cannot build here.
+    """
+    trt = load_tensorrt()
+    return engine_key(trt, variant_sha256, compute_capability=target_capability(trt), shapes=shapes)

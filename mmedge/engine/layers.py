@@ -28,12 +28,16 @@ class Layer:
         kind: ``"correlation"``, ``"gemm"``, ``"kgen"``...
         nodes: Names of the ONNX nodes it came from.
         int8: Whether both of its operands, data and weights, enter as INT8.
+        reads: Types of the data that enters, as the builder writes them.
+        writes: Types of what leaves.
     """
 
     name: str
     kind: str
     nodes: frozenset[str]
     int8: bool
+    reads: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
 
 
 def parse_layers(text: str) -> list[Layer]:
@@ -62,6 +66,8 @@ def parse_layers(text: str) -> list[Layer]:
                 and bool(data)
                 and _INT8.search(data[0]) is not None
                 and sum(_INT8.search(kind) is not None for kind in operands) >= 2,
+                reads=tuple(data),
+                writes=tuple(_DATATYPE.findall(_section(line, "Outputs"))),
             )
         )
     return layers
@@ -113,5 +119,28 @@ def quantized_nodes(network: Any, layer_types: Any) -> list[frozenset[str]]:
 
 def count_int8(layers: list[Layer], quantized: list[frozenset[str]]) -> int:
     """Count the quantised operations that a layer computes in INT8."""
+    return len(split_int8(layers, quantized)[0])
+
+
+def split_int8(layers: list[Layer], quantized: list[frozenset[str]]) -> tuple[list[str], list[str]]:
+    """Return the names of the quantised operations that a layer computes in INT8, and of those that none does."""
     running = frozenset[str]().union(*(layer.nodes for layer in layers if layer.int8))
-    return sum(not names.isdisjoint(running) for names in quantized)
+    split: tuple[list[str], list[str]] = ([], [])
+    for names in quantized:
+        split[names.isdisjoint(running)].append(" + ".join(sorted(names)))
+    return split
+
+
+def boundaries(layers: list[Layer]) -> list[str]:
+    """Return where data goes between INT8 and float in a layer that is no product: each reads and writes it once more.
+
+    Returns:
+        One line per layer: the ONNX nodes it came from and the two types.
+    """
+    found = []
+    for layer in layers:
+        enters, leaves = ({_INT8.search(kind) is not None for kind in side} for side in (layer.reads, layer.writes))
+        if not layer.int8 and enters and leaves and enters != leaves:
+            nodes = " + ".join(sorted(layer.nodes)) or layer.name
+            found.append(f"{nodes}: {'int8' if True in enters else 'float'} to {'int8' if True in leaves else 'float'}")
+    return found

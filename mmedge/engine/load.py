@@ -1,62 +1,73 @@
-"""Load one ONNX file as an engine, without a pipeline."""
+"""Load one ONNX network as an engine, without a pipeline."""
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from pathlib import Path
 
 from mmedge.engine.base import Engine
-from mmedge.engine.compile import compile_variant
+from mmedge.engine.compile import compile_network
 from mmedge.engine.cuda import gpu_problem
+from mmedge.engine.network import Network, read_network
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine
+from mmedge.engine.shapes import Given, Range, check_ranges
 from mmedge.engine.tensorrt_loader import tensorrt_choice
 from mmedge.errors import ConfigError, DeviceError, EngineError
 
 log = logging.getLogger("mmedge.engine")
 
 
-def load_engine(path: str | Path, backend: str = "auto", *, threads: int = 1) -> Engine:
+def load_engine(
+    path: str | Path | bytes, backend: str = "auto", *, threads: int = 1, shapes: Given | None = None
+) -> Engine:
     """Load one ONNX network.
 
     Args:
-        path: The ONNX file; TensorRT engines are built from it once and cached.
+        path: The ONNX file, or its bytes; weights in files beside it (``model.onnx.data``) belong to it. TensorRT
+            engines are built from it once and cached by all of its bytes.
         backend: ``auto`` (TensorRT where it can run, else ONNX Runtime), ``tensorrt`` or ``onnxruntime``.
         threads: Threads of the CPU backend.
+        shapes: Input name -> shape, for inputs with open dimensions, or three shapes: the least, the usual and the most
+            that a TensorRT engine is built for; the arrays have the usual one. A batch that nobody gives is 1; any
+            other open dimension must be given.
 
     Returns:
         The engine; write ``engine.inputs``, call ``engine.run()``, read ``engine.outputs`` (views, valid
         until the next run), or call it with a dict. The caller closes it.
 
     Raises:
-        ConfigError: If the file or the backend does not exist.
+        ConfigError: If the file or the backend does not exist, weights are missing or lie outside the folder, or an
+            open dimension was not given.
         DeviceError: If ``tensorrt`` was asked for and cannot run here.
         EngineError: If the network cannot be loaded.
 
     Example:
-        >>> with mmedge.load_engine("model.onnx") as engine:  # doctest: +SKIP
+        >>> with mmedge.load_engine("model.onnx", shapes={"x": (1, 3, 320, 320)}) as engine:  # doctest: +SKIP
         ...     engine.inputs["x"][...] = 0
         ...     engine.run()
     """
-    path = Path(path)
     if backend not in ("auto", "onnxruntime", "tensorrt"):
         raise ConfigError(f"unknown backend '{backend}'", where="backend", fix="use auto, onnxruntime or tensorrt")
-    try:
-        model = path.read_bytes()
-    except OSError as error:
-        message = f"cannot read the network: {error.strerror}"
-        raise ConfigError(message, where=str(path), fix="check the path") from error
+    ranges = check_ranges(shapes)
+    network = read_network(path)
     problem = "TensorRT is not installed" if tensorrt_choice() is None else gpu_problem()
     if backend == "tensorrt" and problem is not None:
-        raise DeviceError(f"TensorRT cannot run here: {problem}", where=str(path), fix="use backend 'onnxruntime'")
+        raise DeviceError(f"TensorRT cannot run here: {problem}", where=network.name, fix="use backend 'onnxruntime'")
     if backend != "onnxruntime" and problem is None:
         from mmedge.engine.tensorrt import TensorRTEngine
 
         try:
-            compiled = compile_variant(model, hashlib.sha256(model).hexdigest(), path.stem, "fp32")
-            return TensorRTEngine(compiled.plan_path.read_bytes(), name=path.name)
+            compiled = compile_network(network, shapes=shapes)
+            return TensorRTEngine(compiled.plan_path.read_bytes(), name=network.name)
         except EngineError as error:
             if backend == "tensorrt":
                 raise
-            log.warning("TensorRT is not used for %s: %s", path, error.message)
-    return OnnxRuntimeEngine(path, name=str(path), threads=threads)
+            log.warning("TensorRT is not used for %s: %s", network.name, error.message)
+    return _on_cpu(network, ranges, threads)
+
+
+def _on_cpu(network: Network, ranges: dict[str, Range], threads: int) -> OnnxRuntimeEngine:
+    # Weights in files are found by the path; otherwise what was read is what runs.
+    source = network.path if network.path is not None and network.weights else network.model
+    wanted = {name: usual for name, (_, usual, _) in ranges.items()}
+    return OnnxRuntimeEngine(source, name=network.name, threads=threads, shapes=wanted, exact=True)

@@ -13,6 +13,7 @@ import numpy as np
 
 from mmedge.engine.base import EngineBase
 from mmedge.engine.cpu import saturates_pairs
+from mmedge.engine.shapes import fix_shapes
 from mmedge.engine.watch import PERIOD_S, WATCH
 from mmedge.errors import EngineError
 from mmedge.extras import require
@@ -23,10 +24,15 @@ _DTYPES = {
     "tensor(float16)": np.float16,
     "tensor(double)": np.float64,
     "tensor(uint8)": np.uint8,
+    "tensor(uint16)": np.uint16,
+    "tensor(uint32)": np.uint32,
+    "tensor(uint64)": np.uint64,
     "tensor(int8)": np.int8,
+    "tensor(int16)": np.int16,
     "tensor(int32)": np.int32,
     "tensor(int64)": np.int64,
     "tensor(bool)": np.bool_,
+    "tensor(string)": np.object_,  # of str; ONNX Runtime binds no texts, so they are copied at each run
 }
 _IDLE = -1
 _T = TypeVar("_T")
@@ -42,13 +48,16 @@ class OnnxRuntimeEngine(EngineBase):
         model: The serialised model, or its file (needed where weights lie in files beside it).
         name: For messages.
         threads: Intra-op threads.
-        shapes: Input name -> shape, for inputs with dynamic dimensions (1 where not given).
-        constants: Input name -> a number that fills it; outputs may depend on it.
+        shapes: Input name -> shape, for inputs with open dimensions (``mmedge.engine.shapes`` has the rule for those
+            that are not given). Where a network's own size differs, that holds, unless ``exact``: the caller compares.
+        exact: Refuse shapes that the network cannot take.
+        constants: Input name -> a number that fills it; outputs may depend on it. Its open dimensions are 1.
         as_written: Run Q/DQ pairs in float, one operator after another, as the file says and as TensorRT does: the
             same answer on every CPU. Whatever judges a quantised network does; what serves takes 8-bit kernels.
 
     Raises:
         EngineError: If the model cannot be loaded, or cannot run on zeros and constants where its outputs are dynamic.
+        ConfigError: If an open dimension is not given; names it.
         MissingDependencyError: If onnxruntime is not installed.
     """
 
@@ -59,6 +68,7 @@ class OnnxRuntimeEngine(EngineBase):
         name: str = "model",
         threads: int = 1,
         shapes: Mapping[str, tuple[int, ...]] | None = None,
+        exact: bool = False,
         constants: Mapping[str, float] | None = None,
         as_written: bool = False,
     ) -> None:
@@ -81,30 +91,44 @@ class OnnxRuntimeEngine(EngineBase):
         self._looks = _IDLE  # at the run that is under way
         self._limit_ms = math.inf
         self._binding = self._session.io_binding()
-        self._run_bound = partial(self._session.run_with_iobinding, self._binding, self._options)
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        bound = not any(self._dtype(item) is np.object_ for item in (*inputs, *outputs))
+        self._run_bound = (
+            partial(self._session.run_with_iobinding, self._binding, self._options) if bound else self._run_copied
+        )
         self._values: list[Any] = []
-        for item in self._session.get_inputs():
-            value = self._zeros(item, _static(item.shape, (shapes or {}).get(item.name)))
-            value.fill((constants or {}).get(item.name, 0))
-            ort_value = ort.OrtValue.ortvalue_from_numpy(value)
-            self._values.append(ort_value)
-            self._binding.bind_ortvalue_input(item.name, ort_value)
+        dims = {item.name: _dims(item.shape) for item in inputs}
+        if exact:
+            fixed = fix_shapes(dims, shapes or {}, where=name)
+        else:
+            given: dict[str, tuple[int, ...] | None] = {**dict.fromkeys(constants or {}), **(shapes or {})}
+            known = {n: _static(dims[n], wanted) for n, wanted in given.items() if n in dims}
+            fixed = fix_shapes(dims, known, where=name)
+        for item in inputs:
+            value = self._zeros(item, fixed[item.name])
+            if value.dtype != np.object_:
+                value.fill((constants or {}).get(item.name, 0))
+            if bound:
+                ort_value = ort.OrtValue.ortvalue_from_numpy(value)
+                self._values.append(ort_value)
+                self._binding.bind_ortvalue_input(item.name, ort_value)
             self.inputs[item.name] = value
-        outputs = self._session.get_outputs()
         shapes_out = [item.shape for item in outputs]
         if not all(isinstance(d, int) for shape in shapes_out for d in shape):
             # Names of dynamic dimensions say nothing about sizes: one run with zeros tells.
             shapes_out = [value.shape for value in self._run_free()]
         for item, shape in zip(outputs, shapes_out, strict=True):
             value = self._zeros(item, tuple(shape))
-            ort_value = ort.OrtValue.ortvalue_from_numpy(value)
-            self._values.append(ort_value)
-            self._binding.bind_ortvalue_output(item.name, ort_value)
+            if bound:
+                ort_value = ort.OrtValue.ortvalue_from_numpy(value)
+                self._values.append(ort_value)
+                self._binding.bind_ortvalue_output(item.name, ort_value)
             self.outputs[item.name] = value
 
     def _zeros(self, item: Any, shape: tuple[int, ...]) -> AnyArray:
         try:
-            return np.zeros(shape, self._dtype(item))
+            dtype = self._dtype(item)
+            return np.full(shape, "", object) if dtype is np.object_ else np.zeros(shape, dtype)
         except (MemoryError, ValueError) as error:
             raise EngineError(
                 f"tensor '{item.name}' of shape {list(shape)} does not fit into memory: {error}",
@@ -116,7 +140,10 @@ class OnnxRuntimeEngine(EngineBase):
         dtype: type[np.generic] | None = _DTYPES.get(item.type)
         if dtype is None:
             raise EngineError(
-                f"dtype {item.type} is not supported", where=f"{self._name}: {item.name}", fix="use numbers"
+                f"'{item.name}' is a {item.type}, which numpy does not have",
+                where=self._name,
+                fix="cast it inside the network to float32 or another type of numpy; of a sequence or map (ZipMap), "
+                "export its tensors",
             )
         return dtype
 
@@ -144,6 +171,15 @@ class OnnxRuntimeEngine(EngineBase):
         except Exception as error:  # onnxruntime raises one private class per status code
             self._check_shapes()
             raise EngineError(f"ONNX Runtime failed: {error}", where=self._name, fix="check the inputs") from error
+
+    def _run_copied(self) -> None:
+        """Run a network with texts."""
+        for (name, own), value in zip(
+            self.outputs.items(), self._session.run(None, self.inputs, self._options), strict=True
+        ):
+            if value.shape != own.shape:
+                raise _changed(name, own, value, self._name)
+            np.copyto(own, value)
 
     def _watched(self, run: Callable[[], _T]) -> _T:
         """Return what a run gives, unless it was ended."""
@@ -174,11 +210,7 @@ class OnnxRuntimeEngine(EngineBase):
         """Raise EngineError naming the output whose shape changed, if it is that which failed."""
         for (name, own), value in zip(self.outputs.items(), self._run_free(), strict=True):
             if value.shape != own.shape:
-                raise EngineError(
-                    f"output '{name}' changed its shape from {list(own.shape)} to {list(value.shape)}",
-                    where=f"{self._name}: tensor '{name}'",
-                    fix="export a network with constant output shapes",
-                )
+                raise _changed(name, own, value, self._name)
 
     def _close_impl(self) -> None:
         self._values.clear()
@@ -199,13 +231,26 @@ def session_options(*, threads: int = 1, as_written: bool = False) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if as_written:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
+        options.enable_mem_pattern = False  # one block for a whole run takes 2.5 times as much where tensors are watched
     if saturates_pairs():
         # Kernels that cannot saturate. ONNX Runtime's own test is true with AVX512-VNNI, too, where this only costs.
         options.add_session_config_entry("session.x64quantprecision", "1")
     return options
 
 
-def _static(dims: Sequence[object], wanted: tuple[int, ...] | None) -> tuple[int, ...]:
+def _changed(name: str, own: AnyArray, value: AnyArray, where: str) -> EngineError:
+    return EngineError(
+        f"output '{name}' changed its shape from {list(own.shape)} to {list(value.shape)}",
+        where=f"{where}: tensor '{name}'",
+        fix="export a network with constant output shapes",
+    )
+
+
+def _dims(shape: Sequence[object]) -> list[int | str | None]:
+    return [d if isinstance(d, str) or (isinstance(d, int) and d >= 0) else None for d in shape]
+
+
+def _static(dims: Sequence[int | str | None], wanted: tuple[int, ...] | None) -> tuple[int, ...]:
     """Return the shape of an input: as wanted, where the network leaves it open."""
     own = tuple(d if isinstance(d, int) else None for d in dims)
     if wanted is not None and len(wanted) == len(own) and all(o in (None, w) for o, w in zip(own, wanted, strict=True)):

@@ -9,7 +9,7 @@ import numpy as np
 
 from mmedge.engine.base import EngineBase
 from mmedge.engine.cuda import Buffer, check, cuda_runtime, gpu_info
-from mmedge.engine.tensorrt_loader import load_tensorrt, run_logger
+from mmedge.engine.tensorrt_loader import PlanError, load_tensorrt, run_logger
 from mmedge.errors import EngineError, MmedgeError
 
 _log = logging.getLogger(__name__)
@@ -82,13 +82,13 @@ class TensorRTEngine(EngineBase):
         if "engine_validity" in trt.caps:
             validity, diagnostics = self._runtime.get_engine_validity(plan)
             if validity == module.EngineValidity.INVALID:
-                raise EngineError(
+                raise PlanError(
                     f"the plan is not valid for {trt.name} {trt.version} on this GPU (diagnostics {diagnostics})",
                     fix=fix,
                 )
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
-            raise EngineError(f"{trt.name} {trt.version} cannot load the plan: {self._errors.take()}", fix=fix)
+            raise PlanError(f"{trt.name} {trt.version} cannot load the plan: {self._errors.take()}", fix=fix)
         if cuda_graph and "cuda_graph_strategy" in trt.caps:
             config = self._engine.create_runtime_config()
             config.cuda_graph_strategy = module.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE

@@ -10,7 +10,7 @@ from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
-from mmedge.errors import ConfigError, MissingDependencyError
+from mmedge.errors import ConfigError, EngineError, MissingDependencyError
 from mmedge.extras import require
 
 MODULES = ("tensorrt", "tensorrt_rtx")
@@ -26,6 +26,10 @@ _CAPS = {
     "engine_validity": "Runtime.get_engine_validity",
     "compute_capability": "IBuilderConfig.set_compute_capability",
 }
+
+
+class PlanError(EngineError):
+    """A plan that does not belong to this TensorRT or this GPU, or is damaged: it must be built again."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -130,6 +134,8 @@ def _load(name: str) -> TensorRT:
             fix="its libraries (libnvinfer) must match the Python package; run `mmedge doctor`",
         ) from error
     caps = frozenset(cap for cap, path in _CAPS.items() if _has(module, path))
+    if name != "tensorrt_rtx" and _has(module, "IBuilderConfig.create_timing_cache"):
+        caps |= {"timing_cache"}  # tensorrt_rtx has the call, which does nothing but warn
     return TensorRT(module=module, name=name, version=str(module.__version__), caps=caps)
 
 

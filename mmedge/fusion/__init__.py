@@ -6,6 +6,7 @@ from mmedge.fusion.graph import StageGraph
 from mmedge.fusion.load import load_graph, tensorrt_problem
 from mmedge.fusion.stage import StageRunner
 from mmedge.fusion.trial import Limits, verify_bundle
+from mmedge.fusion.upgrade import Upgrades
 
 __all__ = [
     "TOLD",
@@ -13,6 +14,7 @@ __all__ = [
     "StageError",
     "StageGraph",
     "StageRunner",
+    "Upgrades",
     "check_variants",
     "load_graph",
     "tensorrt_problem",

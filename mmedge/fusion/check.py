@@ -13,7 +13,8 @@ from mmedge.engine.base import EngineBase
 from mmedge.errors import BundleError, CheckError, EngineError, MmedgeError
 from mmedge.fusion.consent import Consent
 from mmedge.fusion.golden import self_test
-from mmedge.fusion.load import make_callable, make_network, make_stage
+from mmedge.fusion.load import make_callable, make_network
+from mmedge.fusion.make import make_stage
 from mmedge.fusion.stage import StageRunner, array_of
 from mmedge.fusion.tensors import Shapes, constants, input_dtypes, input_shapes, output_shapes
 from mmedge.fusion.weigh import run_ms
@@ -21,7 +22,7 @@ from mmedge.fusion.weigh import run_ms
 _TEXT = 2000  # characters of an error
 
 
-class _StandIn(EngineBase):
+class StandIn(EngineBase):
     """Has a stage's tensors and computes nothing: what it feeds is tested on its golden inputs alone."""
 
     def __init__(self, bundle: Bundle, name: str, upstream: Mapping[str, StageRunner], known: Shapes) -> None:
@@ -73,7 +74,7 @@ def check_variants(
             if spec.callable is not None and consent is not None and consent.covers(spec.callable):
                 engine = make_callable(bundle, name, upstream, consent)
             else:
-                engine = _StandIn(bundle, name, upstream, known)
+                engine = StandIn(bundle, name, upstream, known)
             upstream[name] = make_stage(bundle, name, engine, upstream)
         for index, variant in ((i, v) for i, v in variants if v.stage == name):
             row: dict[str, Any] = {
@@ -103,7 +104,7 @@ def check_variants(
                     row["run_ms"] = round(run_ms(stage)[0], 3)
                 if name not in upstream:
                     shapes = {n: (list(array.shape), array.dtype.name) for n, array in engine.outputs.items()}
-                    stand_in = _StandIn(bundle, name, upstream, {name: shapes})
+                    stand_in = StandIn(bundle, name, upstream, {name: shapes})
                     upstream[name] = make_stage(bundle, name, stand_in, upstream)
             except CheckError as error:
                 # Its own fix is to build the engine anew, and here there is none.

@@ -1,41 +1,101 @@
-"""Build the engines of a whole bundle into the cache."""
+"""Build the engines of a whole bundle into the cache; where they run, self-test and time them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from mmedge.bundle import Bundle
-from mmedge.engine.compile import CompiledEngine, compile_variant
-from mmedge.errors import ConfigError
+from mmedge.bundle import Bundle, Variant, stage_order
+from mmedge.engine.build_messages import BuildLimits
+from mmedge.engine.compile import CompiledEngine
+from mmedge.errors import CheckError, ConfigError, MmedgeError
+from mmedge.fusion.built import load_built
+from mmedge.fusion.check import StandIn
+from mmedge.fusion.doors import DOORS, BuiltPlan
+from mmedge.fusion.graph import evidence_of
+from mmedge.fusion.make import make_stage
+from mmedge.fusion.stage import StageRunner
 
 Progress = Callable[[str, float], None]
 
 
-def compile_bundle(bundle: Bundle, precision: str | None, progress: Progress) -> list[dict[str, Any]]:
-    """Build every TensorRT variant of a bundle, or those of one precision; return one row per engine."""
-    variants = [v for v in bundle.manifest.variants if v.target == "tensorrt" and precision in (None, v.precision)]
-    if not variants:
+def compile_bundle(
+    bundle: Bundle, precision: str | None, progress: Progress, limits: BuildLimits | None = None
+) -> list[dict[str, Any]]:
+    """Build every TensorRT variant of a bundle, or those of one precision.
+
+    Where TensorRT runs, each engine answers its golden inputs and is timed; what comes of it is kept beside the engine,
+    so that a run takes the fastest that passes.
+
+    Args:
+        bundle: An open bundle.
+        precision: Only this one.
+        progress: Called with a message and a share 0..1.
+        limits: Time and memory that a build may take.
+
+    Returns:
+        One row per engine; ``serves`` is true for the one that a run would take, None where that was not tried.
+
+    Raises:
+        ConfigError: If there is no such variant.
+        EngineError: If one cannot be built.
+    """
+    chosen = [v for v in bundle.manifest.variants if v.target == "tensorrt"]
+    if precision is not None:  # a stage that stays float has no variant of this precision, and its others serve
+        own_stages = {v.stage for v in chosen if v.precision == precision}
+        chosen = [v for v in chosen if own_stages and (v.precision == precision or v.stage not in own_stages)]
+    if not chosen:
         raise ConfigError(
             f"no TensorRT variant of precision '{precision or 'any'}'",
             where=str(bundle.path),
             fix='export it with targets = ["cpu", "tensorrt"]',
         )
-    rows = []
-    for index, variant in enumerate(variants):
+    door = DOORS["tensorrt"]
+    rows: list[dict[str, Any]] = []
+    problem = door.problem()
+    upstream: dict[str, StageRunner] = {}
+    for name in stage_order(bundle.manifest.stages):
+        own: list[dict[str, Any]] = []
+        for variant in (v for v in chosen if v.stage == name):
+            done = len(rows) + len(own)
 
-        def show(text: str, share: float, index: int = index, name: str = variant.file) -> None:
-            progress(f"{name}: {text}", (index + share) / len(variants))
+            def show(text: str, share: float, done: int = done, file: str = variant.file) -> None:
+                progress(f"{file}: {text}", (done + share) / len(chosen))
 
-        compiled = compile_variant(
-            bundle.read(variant.file),
-            bundle.manifest.files[variant.file].sha256,
-            variant.stage,
-            variant.precision,
-            progress=show,
-        )
-        rows.append(engine_row(variant.stage, variant.precision, compiled))
+            built = door.build(bundle, variant, show, limits)
+            assert isinstance(built, BuiltPlan)
+            row = engine_row(name, variant.precision, built.compiled)
+            own.append(row)
+            if problem is None:
+                row |= _tried(bundle, variant, upstream, limits)
+            else:
+                row["not_run"] = problem
+        passed = [row for row in own if row["run_ms"] is not None]
+        for row in own:
+            row["serves"] = None if problem is not None else bool(passed) and row is min(passed, key=_run_ms)
+        rows += own
+        upstream[name] = make_stage(bundle, name, StandIn(bundle, name, upstream, {}), upstream)
     return rows
+
+
+def _run_ms(row: dict[str, Any]) -> float:
+    return float(row["run_ms"])
+
+
+def _tried(
+    bundle: Bundle, variant: Variant, upstream: dict[str, StageRunner], limits: BuildLimits | None
+) -> dict[str, Any]:
+    """Return what came of running an engine: it is loaded as a run loads it."""
+    try:
+        stage = load_built(bundle, variant.stage, upstream, "tensorrt", variant, limits=limits)
+    except (CheckError, MmedgeError) as error:
+        return {"error": error.message}
+    try:
+        found = DOORS["tensorrt"].find(bundle, variant)
+        run_ms = None if found.trial is None else found.trial.run_ms
+        return {"run_ms": run_ms, "evidence": evidence_of([stage.engine.backend])}
+    finally:
+        stage.close()
 
 
 def engine_row(stage: str, precision: str, compiled: CompiledEngine) -> dict[str, Any]:
@@ -53,5 +113,12 @@ def engine_row(stage: str, precision: str, compiled: CompiledEngine) -> dict[str
         "layers": build.layers,
         "int8_layers": build.int8_layers,
         "int8_coverage": round(build.int8_coverage, 3),
+        "int8_nodes": list(build.int8_nodes),
+        "float_nodes": list(build.float_nodes),
+        "boundaries": list(build.boundaries),
+        "optimization_level": build.optimization_level,
+        "typing": build.typing,
+        "run_ms": None,
+        "error": None,
         "evidence": compiled.evidence,
     }

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from mmedge.bundle.source import Output
 from mmedge.errors import EngineError, MmedgeError
@@ -16,7 +16,11 @@ from mmedge.fusion.feed import ReadAudio
 from mmedge.fusion.pictures import Looked, Pictures
 from mmedge.fusion.stage import StageRunner
 from mmedge.fusion.stream import StreamStage
+from mmedge.fusion.swap import take_over
 from mmedge.types import AnyArray, Evidence, Snapshot
+
+if TYPE_CHECKING:
+    from mmedge.fusion.upgrade import Pending
 
 
 @dataclass(slots=True)
@@ -41,6 +45,7 @@ class StageGraph:
         failed: Of each attempt at the newest trigger, the stages that failed as it ran, and why; as many attempts as
             it takes to name them all.
         lost: Failures of stages whose inputs are away all the same: nothing follows from them.
+        pending: What is still to be built for its stages.
     """
 
     def __init__(self, stages: list[StageRunner], *, cores: int | None = None) -> None:
@@ -49,6 +54,7 @@ class StageGraph:
         self._background = tuple(stage for stage in stages if stage.asynchronous)
         self._streams = tuple(stage for stage in stages if isinstance(stage, StreamStage))
         self._crew = Crew(stages, cores)
+        self.pending: Sequence[Pending] = ()
         self._pictures: Pictures | None = None
         self._snapshot: Snapshot | None = None
         self._ages: dict[str, float] = {}
@@ -312,10 +318,7 @@ class StageGraph:
     @property
     def evidence(self) -> Evidence:
         """Where the networks of this run were run: on the CPU, a GPU or a Jetson."""
-        backends = {stage.engine.backend for stage in self.stages} - {"callable"}
-        if not backends or not all(backend.startswith("tensorrt") for backend in backends):
-            return "cpu"
-        return "jetson" if Path("/etc/nv_tegra_release").exists() else "gpu"
+        return evidence_of(stage.engine.backend for stage in self.stages)
 
     def describe(self) -> Mapping[str, str]:
         """Return stage name -> backend that serves it."""
@@ -325,6 +328,21 @@ class StageGraph:
     def served(self) -> dict[str, str]:
         """Stage name -> backend and file of the bundle that serve it."""
         return {stage.name: f"{stage.engine.backend} {stage.file}".rstrip() for stage in self.stages}
+
+    def swap(self, other: StageRunner) -> bool:
+        """Let a stage run on the engine of ``other``, between two triggers; what it knows stays.
+
+        Args:
+            other: Made of the same stage, self-tested; nothing else may use it from now on.
+
+        Returns:
+            Whether it was done: a stage that runs in the background at this moment keeps its engine.
+        """
+        stage = next(stage for stage in self.stages if stage.name == other.name)
+        if stage.running:
+            return False
+        take_over(stage, other, self.stages)
+        return True
 
     def cancel(self) -> None:
         """Let a run that waits for the user's own code fail at once, and every later one; from any thread."""
@@ -337,3 +355,11 @@ class StageGraph:
         self._crew.close()
         for stage in self.stages:
             stage.close()
+
+
+def evidence_of(backends: Iterable[str]) -> Evidence:
+    """Return what was run on what, of these backends."""
+    networks = set(backends) - {"callable"}
+    if not networks or not all(backend.startswith("tensorrt") for backend in networks):
+        return "cpu"
+    return "jetson" if Path("/etc/nv_tegra_release").exists() else "gpu"

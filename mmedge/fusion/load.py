@@ -14,21 +14,20 @@ from functools import partial
 import numpy as np
 
 from mmedge.bundle import Bundle, Variant, stage_order, unused_stages
-from mmedge.engine.base import Engine
-from mmedge.engine.compile import compile_variant
-from mmedge.engine.cuda import gpu_problem
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine
-from mmedge.engine.tensorrt_loader import tensorrt_choice
 from mmedge.errors import CheckError, ConfigError, DeviceError, EngineError, MissingDependencyError
+from mmedge.fusion.built import load_built
 from mmedge.fusion.callables import CallableEngine
 from mmedge.fusion.consent import Consent, check_consent
+from mmedge.fusion.doors import DOORS
 from mmedge.fusion.golden import self_test
 from mmedge.fusion.graph import StageGraph
+from mmedge.fusion.make import make_stage
 from mmedge.fusion.rules import LISTED
 from mmedge.fusion.stage import StageRunner, array_of
-from mmedge.fusion.stream import StreamStage, is_stream
 from mmedge.fusion.tensors import Shapes, constants, fill, input_dtypes, input_shapes, output_shapes
 from mmedge.fusion.trial import Trial
+from mmedge.fusion.upgrade import Pending
 from mmedge.fusion.weigh import Weight, describe, weigh
 
 log = logging.getLogger("mmedge.fusion")
@@ -38,15 +37,14 @@ _SLOWER = 10.0  # than its whole self-test took here a run may be, whatever its 
 
 def tensorrt_problem() -> str | None:
     """Say why engines cannot run on TensorRT here; None when they can."""
-    if tensorrt_choice() is None:
-        return "TensorRT is not installed"
-    return gpu_problem()
+    return DOORS["tensorrt"].problem()
 
 
 def candidates(bundle: Bundle, stage: str, backend: str, precision: str | None) -> list[tuple[str, Variant]]:
     """Return what may serve a stage, best first: (backend, variant).
 
-    TensorRT takes INT8 before FP16 before FP32. ONNX Runtime takes the CPU files, FP32 before INT8, which is faster
+    TensorRT takes INT8 before FP16 before FP32, or the fastest first once all of them were timed on this device; none
+    that has failed its self-test here. ONNX Runtime takes the CPU files, FP32 before INT8, which is faster
     on some CPUs alone; it runs TensorRT's files only when the precision asked for exists in no CPU file (Q/DQ in float,
     exactly as written).
     """
@@ -56,7 +54,7 @@ def candidates(bundle: Bundle, stage: str, backend: str, precision: str | None) 
         problem = tensorrt_problem()
         if problem is None:
             variants = sorted(bundle.variants(stage, "tensorrt"), key=lambda v: order[v.precision])
-            found += [("tensorrt", v) for v in variants]
+            found += [("tensorrt", v) for v in _by_trial(bundle, variants)]
         elif backend == "tensorrt":
             raise DeviceError(
                 f"TensorRT cannot run here: {problem}", where="backend", fix="use backend 'auto' or 'onnxruntime'"
@@ -71,6 +69,19 @@ def candidates(bundle: Bundle, stage: str, backend: str, precision: str | None) 
     return found
 
 
+def _by_trial(bundle: Bundle, variants: list[Variant]) -> list[Variant]:
+    """Return variants in the order in which they are to serve on TensorRT here."""
+    trials = [(variant, DOORS["tensorrt"].find(bundle, variant).trial) for variant in variants]
+    good = [(variant, trial) for variant, trial in trials if trial is None or trial.error is None]
+    for variant, trial in trials:
+        if trial is not None and trial.error is not None:
+            log.warning("stage '%s': tensorrt %s is not used: %s", variant.stage, variant.precision, trial.error)
+    times = {id(variant): trial.run_ms for variant, trial in good if trial is not None and trial.run_ms is not None}
+    if len(times) == len(good):
+        good.sort(key=lambda pair: times[id(pair[0])])
+    return [variant for variant, _ in good]
+
+
 def load_graph(
     bundle: Bundle,
     *,
@@ -79,6 +90,7 @@ def load_graph(
     progress: Progress | None = None,
     patience: float = 1.0,
     allow: Sequence[str] = (),
+    wait: bool = True,
 ) -> StageGraph:
     """Build, load and self-test every stage of a bundle.
 
@@ -89,6 +101,8 @@ def load_graph(
         progress: Called with a message and a share 0..1 while engines are built.
         patience: Stages may take this many times ``timeout_ms`` before they have failed.
         allow: Modules whose functions the bundle may call (``mmedge.fusion.consent``).
+        wait: Wait for engines that must be built first. Otherwise a stage takes the best one that is there, and
+            ``pending`` of the graph says what is to be built for it (``mmedge.fusion.upgrade``).
 
     Returns:
         The graph; the caller closes it.
@@ -107,6 +121,11 @@ def load_graph(
     trial = Trial(bundle)
     networks = [name for name, spec in bundle.manifest.stages.items() if spec.callable is None]
     choices = {name: candidates(bundle, name, backend, precision) for name in networks}
+    if any(choices.values()):
+        for name in networks:  # what could not be quantised has no such file, and runs as the exporter left it
+            own = {v.precision for v in bundle.manifest.variants if v.stage == name}
+            choices[name] = choices[name] or (candidates(bundle, name, backend, None) if precision not in own else [])
+    pending = [] if wait else _postpone(bundle, choices)
     trial.prepare([found[0][1] for found in choices.values() if found and found[0][0] == "onnxruntime"])
     try:
         for name in stage_order(bundle.manifest.stages):
@@ -114,16 +133,29 @@ def load_graph(
                 engine = make_callable(bundle, name, stages, consent, patience=patience)
                 stages[name] = make_stage(bundle, name, engine, stages)
             else:
-                stages[name] = _load_network(
-                    bundle, name, stages, choices[name], trial, progress, (backend, precision), patience
-                )
+                asked = (backend, precision)
+                stages[name] = _load_network(bundle, name, stages, choices[name], trial, progress, asked, patience)
         if precision == "int8":
             _weigh_int8(bundle, stages, trial)
     except BaseException:
         for stage in stages.values():
             stage.close()
         raise
-    return StageGraph(list(stages.values()))
+    graph = StageGraph(list(stages.values()))
+    graph.pending = pending
+    return graph
+
+
+def _postpone(bundle: Bundle, choices: dict[str, list[tuple[str, Variant]]]) -> list[Pending]:
+    """Take what must be built first out of the choices, where another one is there at once, and return it."""
+    pending = []
+    for stage, found in choices.items():
+        there = [(b, v) for b, v in found if b not in DOORS or DOORS[b].find(bundle, v).built]
+        if there and there[0] != found[0]:
+            better = found[: found.index(there[0])]
+            pending.append(Pending(stage=stage, choices=better))
+            choices[stage] = there
+    return pending
 
 
 def _load_network(
@@ -171,21 +203,10 @@ def _try(
     progress: Progress | None,
     patience: float,
 ) -> StageRunner:
-    engine: Engine
-    if backend == "tensorrt":
-        from mmedge.engine.tensorrt import TensorRTEngine
-
-        compiled = compile_variant(
-            bundle.read(variant.file),
-            bundle.manifest.files[variant.file].sha256,
-            name,
-            variant.precision,
-            progress=progress,
-        )
-        engine = TensorRTEngine(compiled.plan_path.read_bytes(), name=name)
-    else:
-        trial.check(variant, _shapes(upstream))
-        engine = make_network(bundle, variant, upstream, f"{bundle.path}: {variant.file}")
+    if backend in DOORS:
+        return load_built(bundle, name, upstream, backend, variant, progress=progress)
+    trial.check(variant, _shapes(upstream))
+    engine = make_network(bundle, variant, upstream, f"{bundle.path}: {variant.file}")
     stage: StageRunner | None = None
     try:
         stage = make_stage(bundle, name, engine, upstream, raw=variant.target == "tensorrt")
@@ -193,9 +214,8 @@ def _try(
         golden = bundle.golden(variant.golden)
         before = time.monotonic()
         worst = self_test(stage, golden, variant.tolerance, f"{variant.file} on {engine.backend}")
-        if isinstance(engine, OnnxRuntimeEngine):
-            took_ms = 1000 * (time.monotonic() - before)
-            engine.limit(patience * max(stage.spec.timeout_ms, _SLOWER * took_ms))
+        took_ms = 1000 * (time.monotonic() - before)
+        engine.limit(patience * max(stage.spec.timeout_ms, _SLOWER * took_ms))
     except BaseException:
         (stage or engine).close()
         raise
@@ -272,12 +292,3 @@ def make_network(
             for tensor in numbers.keys() & engine.inputs.keys():
                 fill(engine.inputs[tensor], numbers[tensor], f"manifest.json: $.stages.{variant.stage}.inputs.{tensor}")
         raise
-
-
-def make_stage(
-    bundle: Bundle, name: str, engine: Engine, upstream: Mapping[str, StageRunner], *, raw: bool = False
-) -> StageRunner:
-    """Return a stage around its engine, one that listens where it is a stream."""
-    spec = bundle.manifest.stages[name]
-    kind = StreamStage if is_stream(spec, bundle.inputs) else StageRunner
-    return kind(name, spec, bundle.inputs, engine, upstream, raw=raw, read=bundle.read)

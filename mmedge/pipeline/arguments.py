@@ -11,13 +11,13 @@ import msgspec
 import numpy as np
 
 from mmedge.address import Address
-from mmedge.bundle.manifest import AudioInput, ImageInput, Input
+from mmedge.bundle.manifest import AudioInput, ImageInput, Input, Manifest
 from mmedge.capture import parse
 from mmedge.errors import ConfigError
 from mmedge.ipc.channel import MAX_TEXT
 from mmedge.pipeline.spec import PUSH
 from mmedge.sinks import is_sink, sink_forms
-from mmedge.types import Description, Frame, Latency, Packet
+from mmedge.types import Description, Engines, Frame, Latency, Packet
 
 MAX_DURATION_S = 1e7  # 116 days: far below what int64 ns hold
 
@@ -102,6 +102,7 @@ CHOICES = {
     "isolation": ("auto", "process", "thread"),
     "results": ("auto", "latest", "all"),
     "backend": ("auto", "onnxruntime", "tensorrt"),
+    "engines": ("auto", "now", "wait"),
 }
 
 
@@ -158,3 +159,40 @@ def chosen_results(
     if results != "auto":
         return results
     return "latest" if has_device(inputs) and latency != "offline" else "all"
+
+
+def chosen_engines(engines: Engines, latency: Latency, record: str | Path | None) -> Literal["now", "wait"]:
+    """Return whether a run starts before its engines are built: not where its answers are to be the same again.
+
+    Raises:
+        ConfigError: If a recorded run is to change its engines: it could not be replayed.
+    """
+    if engines == "now" and record is not None:
+        raise ConfigError(
+            "a recorded run cannot change its engines, or its replay would differ",
+            where="engines",
+            fix="use engines 'wait', or build them first: mmedge compile",
+        )
+    if engines != "auto":
+        return engines
+    return "wait" if latency == "offline" or record is not None else "now"
+
+
+def chosen_isolation(
+    isolation: Literal["auto", "process", "thread"], inputs: Mapping[str, Address], manifest: Manifest
+) -> Literal["process", "thread"]:
+    """Return where the runtime runs.
+
+    Raises:
+        ConfigError: If it is a process of its own, which cannot find a callable of the bundle.
+    """
+    if isolation == "auto":
+        isolation = "process" if has_device(inputs) else "thread"
+    for name, stage in manifest.stages.items():
+        if isolation == "process" and (stage.callable or "").startswith("__main__:"):
+            raise ConfigError(
+                f"the callable '{stage.callable}' cannot be found by another process",
+                where=f"stage '{name}'",
+                fix="put it into a module of its own, or use isolation='thread'",
+            )
+    return isolation

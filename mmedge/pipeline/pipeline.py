@@ -27,9 +27,10 @@ from mmedge.pipeline.arguments import (
     check_sources,
     check_speed,
     check_text,
+    chosen_engines,
+    chosen_isolation,
     chosen_results,
     described,
-    has_device,
     share_sources,
 )
 from mmedge.pipeline.check import check_run
@@ -40,7 +41,7 @@ from mmedge.pipeline.spec import PUSH, RunSpec
 from mmedge.pipeline.statistics import Statistics
 from mmedge.pipeline.unanswered import unanswered
 from mmedge.sinks import Sink, make_sink
-from mmedge.types import Backend, Description, Latency, Packet, Precision, Result, Text, Video
+from mmedge.types import Backend, Description, Engines, Latency, Packet, Precision, Result, Text, Video
 
 log = logging.getLogger("mmedge.pipeline")
 
@@ -69,6 +70,8 @@ class Pipeline:
             is a live device, else ``all``; ``offline`` loses none.
         allow: Modules whose functions the bundle may call, exactly as it names them (``["pkg.mod"]``), and paths of
             ``mmedge.toml`` files of your own. The rules of ``mmedge.fusion.rules`` need no consent.
+        engines: ``now`` starts on what is there and puts in better engines, between two triggers, when they are built;
+            ``wait`` builds them first. ``auto`` is ``wait`` when offline or recorded, else ``now``.
 
     Raises:
         BundleError: If the bundle is not valid.
@@ -98,8 +101,9 @@ class Pipeline:
         video: Video = "lossless",
         results: Literal["auto", "latest", "all"] = "auto",
         allow: Sequence[str] = (),
+        engines: Engines = "auto",
     ) -> None:
-        check_choices(latency=latency, isolation=isolation, results=results, backend=backend)
+        check_choices(latency=latency, isolation=isolation, results=results, backend=backend, engines=engines)
         check_speed(speed)
         check_duration(duration_s)
         sources = check_sources(inputs)
@@ -124,11 +128,12 @@ class Pipeline:
                 latency=latency,
                 speed=speed,
                 duration_s=duration_s,
-                isolation=self._isolation(isolation, sources),
+                isolation=chosen_isolation(isolation, sources, self.bundle.manifest),
                 record=None if record is None else str(Path(record).absolute()),
                 video=video,
                 results=chosen_results(results, latency, sources),
                 allow=tuple(allow),
+                engines=chosen_engines(engines, latency, record),
             )
             check_run(spec, self.bundle.manifest)
             self._runtime: Runtime | RemoteRuntime
@@ -142,20 +147,6 @@ class Pipeline:
             self._close_own()
             raise
         self._started = self._closed = False
-
-    def _isolation(
-        self, isolation: Literal["auto", "process", "thread"], inputs: Mapping[str, Address]
-    ) -> Literal["process", "thread"]:
-        if isolation == "auto":
-            isolation = "process" if has_device(inputs) else "thread"
-        for name, stage in self.bundle.manifest.stages.items():
-            if isolation == "process" and (stage.callable or "").startswith("__main__:"):
-                raise ConfigError(
-                    f"the callable '{stage.callable}' cannot be found by another process",
-                    where=f"stage '{name}'",
-                    fix="put it into a module of its own, or use isolation='thread'",
-                )
-        return isolation
 
     @property
     def isolation(self) -> Literal["process", "thread"]:
@@ -332,7 +323,7 @@ class Pipeline:
             )
 
     def health(self) -> dict[str, dict[str, object]]:
-        """Return each source's state (OK, LATE, STALE, MISSING, RECONNECTING), reason and counters."""
+        """Return each source's state (OK, LATE, STALE, MISSING, RECONNECTING), reason and counters; of builds, too."""
         health = self._runtime.health()
         for name in self._refused.keys() & health.keys():  # this process alone knows of them
             counters = cast("Mapping[str, int]", health[name]["counters"])

@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 import msgspec
 
@@ -20,11 +19,12 @@ from mmedge.bundle import Bundle
 from mmedge.calibration.offsets import alignment
 from mmedge.capture import Source, SourceHealth, open_sources
 from mmedge.errors import ConfigError, EngineError, InternalError, MmedgeError, internal
-from mmedge.fusion import StageGraph, load_graph
+from mmedge.fusion import StageGraph, Upgrades, load_graph
 from mmedge.ipc.mailbox import Mailbox
 from mmedge.pipeline.check import check_run
 from mmedge.pipeline.inbox import Inbox, release
 from mmedge.pipeline.inference import Inference, SkippedTrigger
+from mmedge.pipeline.outlet import Outlet
 from mmedge.pipeline.shed import shed
 from mmedge.pipeline.spec import PUSH, RunSpec
 from mmedge.pipeline.statistics import Statistics
@@ -41,20 +41,6 @@ STARTUP_NS = 2_000_000_000  # in which an input may be missing without a reason
 LOOK_NS = 100_000_000  # between two looks at the health of the sources
 LONG_NS = 50_000_000  # a run after which it is looked whether the sources' threads were held up, too
 END_S = 0.5  # what was begun in time may end
-
-
-class Outlet(Protocol):
-    """Where results go: a mailbox between threads, or a ring between processes."""
-
-    @property
-    def dropped(self) -> int:
-        """Results that were not read in time."""
-
-    def put(self, result: Result, /) -> bool:
-        """Take a result; False when no more are wanted."""
-
-    def close(self, error: MmedgeError | None = None) -> None:
-        """Take no more; whoever reads learns the error after the last result."""
 
 
 class Runtime:
@@ -92,6 +78,7 @@ class Runtime:
         self._thread = threading.Thread(target=self._main, name="mmedge-runtime", daemon=True)
         self._sources: list[Source] = []
         self._graph: StageGraph | None = None
+        self._upgrades: Upgrades | None = None
         self._overruns: Counter[str] = Counter()
         self._lost: Counter[str] = Counter()
         self._looked_ns = 0
@@ -110,7 +97,11 @@ class Runtime:
         """
         statistics, manifest = self.statistics, self._manifest
         self._graph = load_graph(
-            self._bundle, backend=self.spec.backend, precision=self.spec.precision, allow=self.spec.allow
+            self._bundle,
+            backend=self.spec.backend,
+            precision=self.spec.precision,
+            allow=self.spec.allow,
+            wait=self.spec.engines == "wait",
         )
         try:
             statistics.backends = dict(self._graph.describe())
@@ -174,6 +165,8 @@ class Runtime:
             self._close()
             raise
         self._live = any(attached.values())
+        if self._graph.pending:
+            self._upgrades = Upgrades(self._bundle, self._graph, self._graph.pending)
         self._thread.start()
         if self._live and self.spec.duration_s is not None:
             # A rule that blocks must not hold the end.
@@ -239,6 +232,8 @@ class Runtime:
                 sync.push(packet)
             now_ns = time.monotonic_ns()
             sync.advance(now_ns)
+            if self._upgrades is not None and self._upgrades.swap():
+                self.statistics.tell_swaps(self._upgrades.swaps, self._inference.graph.describe())
             decisions: list[Decision] = []
             try:
                 for source, name in self._strict:
@@ -351,7 +346,7 @@ class Runtime:
         return self.inbox.put(packet)
 
     def health(self) -> dict[str, dict[str, object]]:
-        """Return each source's state, reason, counters and clock by input name; of a recording as ``@recording``."""
+        """Return each source's state, reason, counters and clock by input name, and ``@recording``, ``@engines``."""
         report: dict[str, dict[str, object]] = {}
         for name, health in self._healths().items():
             report[name] = {"state": health.state, "reason": health.reason, "counters": dict(health.counters)}
@@ -359,6 +354,8 @@ class Runtime:
                 report[name]["clock"] = msgspec.to_builtins(health.clocks[name])
         if self._recorder is not None:
             report["@recording"] = self._recorder.report()
+        if self._upgrades is not None:
+            report["@engines"] = self._upgrades.report()
         return report
 
     def stop(self) -> None:
@@ -390,5 +387,7 @@ class Runtime:
             statistics.unaccounted = statistics.triggers - statistics.results - statistics.dropped
             if statistics.unaccounted:
                 log.error("%d triggers are neither answered nor counted as dropped", statistics.unaccounted)
+        if self._upgrades is not None:
+            self._upgrades.close()
         if self._graph is not None:
             self._graph.close()

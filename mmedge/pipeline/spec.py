@@ -31,6 +31,8 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
             do).
         video: How a recording keeps pictures: bit by bit, or so that they look the same.
         allow: Modules whose functions the bundle may call, and paths of ``mmedge.toml`` files.
+        engines: ``now``: start on the engines that are there, and put in better ones when they are built; ``wait``:
+            build first.
     """
 
     bundle: str
@@ -45,3 +47,4 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     video: Video = "lossless"
     results: Literal["latest", "all"] = "all"
     allow: tuple[str, ...] = ()
+    engines: Literal["now", "wait"] = "wait"

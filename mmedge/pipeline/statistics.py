@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import msgspec
 import numpy as np
+
+from mmedge.fusion.upgrade import Swap
 
 # One bucket is 1 % wide: 1 us .. 3 h in about 2,300 buckets.
 _RATIO = math.log(1.01)
@@ -130,10 +134,21 @@ class Statistics:
         self.unaccounted = 0
         self.notes: list[str] = []
         self.backends: dict[str, str] = {}
+        self.swaps: list[dict[str, object]] = []
         self.recording: dict[str, object] = {}
         self.started_ns = 0
         self.state = "LOADING"
         self.evidence = "cpu"
+
+    def tell_swaps(self, swaps: Sequence[Swap], backends: Mapping[str, str]) -> None:
+        """Tell which engines took the place of others, and what serves now; ``evidence`` stays that of the start."""
+        for swap in swaps[len(self.swaps) :]:
+            self.notes = [
+                *self.notes,
+                f"stage '{swap.stage}' runs on {swap.after} since {swap.after_s:.1f} s, before on {swap.before}",
+            ]
+        self.swaps = [asdict(swap) for swap in swaps]
+        self.backends = dict(backends)
 
     def _histograms(self) -> dict[str, Histogram]:
         # Reader and sinks are in the user's process, so their times never cross a process border.
@@ -192,6 +207,7 @@ class Statistics:
             "unaccounted": self.unaccounted,
             "notes": list(self.notes),
             "backends": dict(self.backends),
+            **({"swaps": list(self.swaps)} if self.swaps else {}),
             **({"recording": dict(self.recording)} if self.recording else {}),
             "state": self.state,
             "evidence": self.evidence,

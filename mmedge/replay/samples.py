@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -24,13 +24,35 @@ from mmedge.types import AnyArray, EndOfStream, FloatArray, Packet, Snapshot, Te
 log = logging.getLogger("mmedge.recording")
 
 
+def count_triggers(
+    inputs: Mapping[str, Input],
+    sync: Sync,
+    uris: dict[str, str],
+    needed: Collection[str] = (),
+    *,
+    least: Mapping[str, int] | None = None,
+) -> int:
+    """Return at how many triggers of a recording each of the ``needed`` inputs has data; ``raw_samples`` numbers these.
+
+    Args:
+        inputs: The seats, in order.
+        sync: Trigger and cutting.
+        uris: Input name -> media file, or for all of them the folder of one recording.
+        needed: Inputs without which a trigger does not count.
+        least: Of a sound, how many samples must have come, or it counts as absent.
+    """
+    return sum(_complete(snapshot, needed, least or {}) for _, snapshot in _snapshots(inputs, sync, uris))
+
+
 def raw_samples(
     inputs: Mapping[str, Input],
     sync: Sync,
     uris: dict[str, str],
-    count: int | None = None,
     *,
     tokenizers: Mapping[str, Tokenizer] | None = None,
+    needed: Collection[str] = (),
+    chosen: Collection[int] | None = None,
+    least: Mapping[str, int] | None = None,
 ) -> Iterator[dict[str, AnyArray]]:
     """Yield what a TensorRT variant would have been fed, trigger by trigger.
 
@@ -38,8 +60,10 @@ def raw_samples(
         inputs: The seats, in order.
         sync: Trigger and cutting.
         uris: Input name -> media file, or for all of them the folder of one recording.
-        count: Take only this many triggers, evenly spread over the recording; the media are read twice.
         tokenizers: Of the recorded texts.
+        needed: Inputs without which a trigger does not count.
+        chosen: Numbers of the triggers to take, of those that count; by default all.
+        least: Of a sound, how many samples must have come, or it counts as absent.
 
     Yields:
         Input name -> its own copy of the raw array: image uint8 [1, H, W, C], audio float32 [1, samples], text int64
@@ -49,11 +73,12 @@ def raw_samples(
         SourceError: If a file breaks in the middle.
     """
     images = {n: ImagePreprocessor(s) for n, s in inputs.items() if isinstance(s, ImageInput)}
-    wanted: set[int] | None = None
-    if count is not None:
-        total = sum(1 for _ in _snapshots(inputs, sync, uris))
-        wanted = {round((i + 0.5) * total / count - 0.5) for i in range(min(count, total))}
-    for index, (core, snapshot) in enumerate(_snapshots(inputs, sync, uris)):
+    wanted = None if chosen is None else frozenset(chosen)
+    index = -1
+    for core, snapshot in _snapshots(inputs, sync, uris):
+        if not _complete(snapshot, needed, least or {}):
+            continue
+        index += 1
         if wanted is not None and index not in wanted:
             continue
         sample: dict[str, AnyArray] = {}
@@ -64,6 +89,8 @@ def raw_samples(
             images[name].raw(frame, pixels)
             sample[name] = pixels
         for name in snapshot.audio_end:
+            if not _heard(snapshot, name, least or {}):
+                continue
             pcm: FloatArray = np.empty(_raw_shape(inputs[name]), np.float32)
             core.read_audio(name, snapshot, pcm.reshape(-1))
             sample[name] = pcm
@@ -74,6 +101,23 @@ def raw_samples(
                 sample[name] = np.empty(_raw_shape(inputs[name]), np.int64)
                 tokenizers[name].ids(value.text, sample[name])
         yield sample
+
+
+def _complete(snapshot: Snapshot, needed: Collection[str], least: Mapping[str, int]) -> bool:
+    """Tell whether each of ``needed`` has data at a trigger."""
+    return all(
+        snapshot.frames[name].data.size > 0
+        if name in snapshot.frames
+        else _heard(snapshot, name, least)
+        if name in snapshot.audio_end
+        else name in snapshot.values
+        for name in needed
+    )
+
+
+def _heard(snapshot: Snapshot, name: str, least: Mapping[str, int]) -> bool:
+    """Tell whether enough of a sound has come."""
+    return snapshot.audio_end[name] - snapshot.audio_span[name][0] >= least.get(name, 0)
 
 
 def _snapshots(

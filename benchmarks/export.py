@@ -1,0 +1,273 @@
+"""What INT8 costs: accuracy, noise, memory, time and coverage, beside ONNX Runtime's calibrators."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import math
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from importlib.util import find_spec
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import onnx
+
+from benchmarks.export_nets import (
+    CLASSES,
+    Digits,
+    attention,
+    digits,
+    fp32_of,
+    packaged,
+    picture_net,
+    rescaled,
+    tensor_recipe,
+    trained,
+)
+from benchmarks.harness import BenchmarkReport, Row, host, main, versions
+from mmedge.export import compare, quantize, to_onnx
+from mmedge.export.int8.prepare import prepare, tensor_types
+from mmedge.export.int8.qdq import choose, insert_checked
+from mmedge.export.int8.ranges import RangeCollector
+from mmedge.export.judge import judge
+from mmedge.export.onnx.onnx_models import OnnxModels
+from mmedge.export.report import int8_nodes, sqnr_db
+from mmedge.export.shipped import shipped_recipe
+from mmedge.types import AnyArray, FloatArray
+
+EPOCHS = 6
+CALIBRATION, GLITCH_EVERY, GLITCH = 500, 100, 20.0
+PEERS = {"ORT MinMax": "MinMax", "ORT Entropy": "Entropy", "ORT Percentile": "Percentile"}
+MODELOPT = "modelopt max"
+AGREES_AT = 0.7  # the probability from which O-Net says that a crop is a face
+MEMORY_SIZES = (224, 640)
+
+
+def measure(quick: bool) -> BenchmarkReport:
+    """Quantise trained and packaged networks and measure what it costs."""
+    rows: list[Row] = []
+    targets: dict[str, float] = {}
+    folder = Path(tempfile.mkdtemp())
+    data = digits()
+    model = trained(data, EPOCHS)
+    count = 150 if quick else CALIBRATION
+    given = data.train[:count]
+    recipe = tensor_recipe(folder, [1, 1, 32, 32], [1, CLASSES], labels=CLASSES)
+    fp32 = fp32_of(model, recipe)
+    glitched = given.copy()
+    glitched[GLITCH_EVERY // 2 :: GLITCH_EVERY] *= GLITCH
+    twin = OnnxModels(recipe=fp32.recipe, precision="fp32", models={"net": rescaled(prepare(fp32.models["net"]))})
+    for what, own, frames, name, limit in (
+        ("clean", fp32, given, "int8_drop_points", "digits"),
+        ("1 % of frames x20", fp32, glitched, "int8_drop_glitch_points", "glitch"),
+        ("badly scaled twin", twin, given, "int8_drop_stress_points", "stress"),
+    ):
+        ours = quantize(own, None, [{"x": frame[None]} for frame in frames]).models["net"]
+        peers = {peer: _peer(own.models["net"], frames, method) for peer, method in PEERS.items()}
+        figures = {p: _drop(own.models["net"], m, data) for p, m in {"mmedge": ours, **peers}.items() if m is not None}
+        drop, low, high, noise = figures["mmedge"]
+        told = f"MobileNetV2-like, {what}: accuracy lost ({low:+.2f}..{high:+.2f} at 95 %)"
+        rows.append(_row(told, "points", {p: f[0] for p, f in figures.items()}))
+        rows.append(_row(f"MobileNetV2-like, {what}: SQNR of the logits", "dB", {p: f[3] for p, f in figures.items()}))
+        targets[name] = drop
+        if limit == "digits":
+            targets["int8_sqnr_db"] = noise
+    rows.append(_av_digits(targets))
+    rows.append(_onet(folder, targets, 30 if quick else 120))
+    _cost(folder, rows, targets, 40 if quick else CALIBRATION)
+    _coverage(rows, targets)
+    limits: dict[str, Callable[[float], bool]] = {
+        "int8_drop_points": lambda v: v <= 0.3,
+        "av_digits_drop_points": lambda v: v <= 0.3,
+        "int8_sqnr_db": lambda v: v >= 28,
+        "onet_agreement": lambda v: v >= 0.99,
+        "int8_drop_glitch_points": lambda v: v <= 0.5,
+        "int8_drop_stress_points": lambda v: v <= 1.0,
+        "calibration_peak_mb": lambda v: v <= 300,
+        "calibration_cpu_ratio": lambda v: v <= 3,
+        "weighted_nodes_int8_ratio": lambda v: v >= 0.9,
+    }
+    return BenchmarkReport(
+        name="export",
+        title="INT8 of trained and packaged networks: what is lost against fp32, as written (Q/DQ in float)",
+        host=host(),
+        conditions={
+            **versions("onnxruntime", "onnx", "torch", "nvidia-modelopt"),
+            "calibration": count,
+            "test": len(data.test),
+            "peers": "quantize_static, QDQ, per channel, symmetric int8",
+        },
+        evidence="cpu",
+        rows=rows,
+        targets=targets,
+        missed=[name for name, value in targets.items() if name in limits and not limits[name](value)],
+    )
+
+
+def _row(what: str, unit: str, figures: dict[str, float]) -> Row:
+    peers: dict[str, float | None] = {peer: figures.get(peer) for peer in PEERS}
+    if find_spec("modelopt") is None:
+        peers[MODELOPT] = None
+    return Row(what=what, unit=unit, ours=figures["mmedge"], peers=peers, ratio=None)
+
+
+def _drop(exact: onnx.ModelProto, coarse: onnx.ModelProto, data: Digits) -> tuple[float, float, float, float]:
+    """Return the accuracy lost in points, its 95 % interval over pairs of answers, and the SQNR in dB."""
+    want, got = (_logits(model, data.test) for model in (exact, coarse))
+    right, still = want.argmax(1) == data.test_labels, got.argmax(1) == data.test_labels
+    change = right.astype(float) - still
+    spread = 1.96 * change.std() / math.sqrt(len(change))
+    return 100 * change.mean(), 100 * (change.mean() - spread), 100 * (change.mean() + spread), sqnr_db(want, got)
+
+
+def _logits(model: onnx.ModelProto, pictures: FloatArray) -> AnyArray:
+    with judge(model) as engine:
+        return np.concatenate([engine({"x": picture[None]})["y"] for picture in pictures])
+
+
+def _peer(model: onnx.ModelProto, frames: FloatArray, method: str, tensor: str = "x") -> onnx.ModelProto | None:
+    """Return the network as ONNX Runtime quantises it, in the flavour that TensorRT takes."""
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        CalibrationMethod,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self._frames = iter(frames)
+
+        def get_next(self) -> dict[str, AnyArray] | None:
+            frame = next(self._frames, None)
+            return None if frame is None else {tensor: frame if frame.ndim == 4 else frame[None]}
+
+    # It prints what it does, and advises through the root logger.
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()), _silent():
+        source, target = Path(folder) / "a.onnx", Path(folder) / "b.onnx"
+        onnx.save(model, source)
+        quantize_static(
+            source,
+            target,
+            Reader(),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=getattr(CalibrationMethod, method),
+            extra_options={
+                "ActivationSymmetric": True,
+                "WeightSymmetric": True,
+                "QuantizeBias": False,
+                "DedicatedQDQPair": True,
+            },
+        )
+        return onnx.load(target)
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _av_digits(targets: dict[str, float]) -> Row:
+    """The shipped fused model: labels of its recordings' last thirds under every mask, which have no truth."""
+    recipe = shipped_recipe("av_digits")
+    from mmedge.export import training
+
+    model, _ = training.load_weights(recipe)
+    fp32 = to_onnx(model, recipe)
+    found = compare(fp32, quantize(fp32, recipe.calibration), recipe.calibration)
+    targets["av_digits_disagreement_points"] = 100 * (1 - found.agreement["digit"])
+    return _row("AV-digits: labels that differ, all masks", "points", {"mmedge": 100 * (1 - found.agreement["digit"])})
+
+
+def _onet(folder: Path, targets: dict[str, float], count: int) -> Row:
+    """O-Net on the crops of a real video: the first two thirds calibrate, the rest is judged."""
+    fp32, crops = attention(count)
+    onet = fp32.models["onet"]
+    recipe = tensor_recipe(folder, crops[0].shape, [8, 1])
+    stage = msgspec.structs.replace(
+        recipe.stages["net"], inputs={"crops": "x"}, outputs={"probability": (8, 1), "offsets": (8, 4)}
+    )
+    recipe = msgspec.structs.replace(recipe, stages={"net": stage})
+    cut = len(crops) * 2 // 3
+    ours = quantize(OnnxModels(recipe=recipe, precision="fp32", models={"net": onet}), None, [{"x": c} for c in crops])
+    forms = {"mmedge": ours.models["net"]}
+    stacked = np.stack(crops[:cut])
+    forms |= {p: m for p, method in PEERS.items() if (m := _peer(onet, stacked, method, "crops")) is not None}
+
+    def says(model: onnx.ModelProto) -> AnyArray:
+        with judge(model) as engine:
+            return np.concatenate(
+                [engine({"crops": c})["probability"][np.abs(c).max((1, 2, 3)) > 0] for c in crops[cut:]]
+            )
+
+    want = says(onet) >= AGREES_AT
+    figures = {name: float(((says(model) >= AGREES_AT) == want).mean()) for name, model in forms.items()}
+    targets["onet_agreement"] = figures["mmedge"]
+    return _row(f"O-Net: {len(want)} real crops, {want.mean():.0%} faces, same verdict", "", figures)
+
+
+def _cost(folder: Path, rows: list[Row], targets: dict[str, float], count: int) -> None:
+    """Memory above the loaded network, and CPU time against plain inference, of a calibration; each in a process."""
+    peaks, ratios = [], []
+    for size in MEMORY_SIZES:
+        network = folder / f"{size}.onnx"
+        onnx.save(picture_net(folder, size), network)
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks.export_cost", str(network), str(size), str(count)],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        told = json.loads(done.stdout)
+        peaks.append(told["peak_mb"])
+        ratios.append(told["cpu_ratio"])
+        rows.append(
+            _row(f"calibration on {count} pictures of {size}x{size}: memory over base", "MB", {"mmedge": peaks[-1]})
+        )
+        rows.append(
+            _row(f"calibration on {count} pictures of {size}x{size}: CPU over inference", "x", {"mmedge": ratios[-1]})
+        )
+    targets["calibration_peak_mb"], targets["calibration_cpu_ratio"] = max(peaks), max(ratios)
+
+
+def _coverage(rows: list[Row], targets: dict[str, float]) -> None:
+    """How many nodes with weights of packaged networks become int8; ranges of noise, since only the count matters."""
+    int8, weighted = 0, 0
+    for name, model in packaged():
+        normal = prepare(model)
+        types = tensor_types(normal, name)
+        choice = choose(normal, (), {tensor: kind for tensor, (kind, _) in types.items()})
+        collector = RangeCollector(normal, choice.tensors, name)
+        rng = np.random.default_rng(0)
+        for _ in range(4):
+            collector({n: _noise(rng, array) for n, array in collector.inputs.items()})
+        found = int8_nodes(insert_checked(normal, choice.nodes, collector.thresholds("max"), name)[0])
+        rows.append(
+            _row(f"{name}: {found[0]} of {found[1]} nodes with weights in int8", "", {"mmedge": found[0] / found[1]})
+        )
+        int8, weighted = int8 + found[0], weighted + found[1]
+    targets["weighted_nodes_int8_ratio"] = int8 / weighted
+
+
+def _noise(rng: np.random.Generator, array: AnyArray) -> AnyArray:
+    if array.dtype.kind == "f":
+        return rng.normal(size=array.shape).astype(array.dtype)
+    return np.full(array.shape, 16000 if array.ndim == 0 else 1, array.dtype)
+
+
+if __name__ == "__main__":
+    main(measure)

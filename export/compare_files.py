@@ -1,0 +1,192 @@
+"""Two ONNX files on the same inputs, in a child with bounds; and the first layers in which they differ."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from difflib import SequenceMatcher
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from mmedge.engine.arrays import array_feeds
+from mmedge.engine.difference import Difference, compare_engines, random_feeds
+from mmedge.engine.network import read_network
+from mmedge.engine.onnxruntime import OnnxRuntimeEngine, session_options
+from mmedge.engine.shapes import Shape
+from mmedge.errors import ConfigError, EngineError
+from mmedge.extras import require
+from mmedge.types import AnyArray
+
+from .bounded import within
+from .onnx.network_file import load_network
+
+_AT_ONCE = 32  # tensors that are fetched in one run
+_SHOWN = 5  # layers at which a difference begins
+_CPU_S = 60.0  # of the user's own inputs and two networks, beside the first reading
+
+
+def compare_networks(
+    a: Path,
+    b: Path,
+    on: Path | None = None,
+    *,
+    shapes: Mapping[str, Shape] | None = None,
+    samples: int = 8,
+    bisect: float | None = None,
+) -> dict[str, Any]:
+    """Compare two ONNX files, in a child with bounds.
+
+    Args:
+        a: What is right.
+        b: What is compared with it.
+        on: Arrays (``mmedge.engine.arrays``); None draws inputs by signature.
+        shapes: Input of ``a`` -> shape, where it is open.
+        samples: So many at most.
+        bisect: Also name the first layers that differ by more than this, relative to their largest value.
+
+    Returns:
+        ``outputs`` (output -> figures), ``inputs`` (what they were), ``layers`` if asked for.
+
+    Raises:
+        ConfigError: If a file is no network, the two differ in signature, or the arrays do not fit.
+        EngineError: If one of them cannot be run.
+    """
+    argument = (a, b, on, dict(shapes or {}), samples, bisect)
+    found: dict[str, Any] = within("compare", [a, b], argument, cpu_s=_CPU_S)
+    return found
+
+
+def compare_here(argument: tuple[Path, Path, Path | None, dict[str, Shape], int, float | None]) -> dict[str, Any]:
+    """Do what ``compare_networks`` says, in this process."""
+    a, b, on, shapes, samples, bisect = argument
+    with _engine(a, shapes) as left:
+        # Names differ; inputs stand in one order.
+        names = _input_names(b)
+        theirs = {other: left.inputs[own].shape for own, other in _pairs(list(left.inputs), names).items()}
+        with _engine(b, theirs) as right:
+            feeds = list(random_feeds(left.inputs, samples) if on is None else array_feeds(on, left.inputs, samples))
+            outputs = compare_engines(left, right, feeds, f"{a} and {b}")
+            document: dict[str, Any] = {
+                "inputs": f"{len(feeds)} random samples by signature (seed 0)"
+                if on is None
+                else f"{len(feeds)} of {on}",
+                "outputs": {name: difference.to_dict() for name, difference in outputs.items()},
+                "tasks": {},
+            }
+            if bisect is not None:
+                pairs = _pairs(list(left.inputs), list(right.inputs))
+                document["layers"] = _layers(a, b, feeds[:2], pairs, bisect)
+                document["bisect_max_rel"] = bisect
+    return document
+
+
+def _engine(file: Path, shapes: Mapping[str, Shape]) -> OnnxRuntimeEngine:
+    network = read_network(file)
+    source = file if network.weights else network.model
+    return OnnxRuntimeEngine(source, name=str(file), shapes=shapes, exact=True, as_written=True)
+
+
+def _input_names(file: Path) -> list[str]:
+    graph = onnx.load(str(file), load_external_data=False).graph
+    weights = {tensor.name for tensor in graph.initializer}
+    return [value.name for value in graph.input if value.name not in weights]
+
+
+def _pairs(a: Sequence[str], b: Sequence[str]) -> dict[str, str]:
+    if set(a) == set(b):
+        return {name: name for name in a}
+    if len(a) != len(b):
+        fix = "compare networks of one signature"
+        raise ConfigError(f"the inputs differ: {sorted(a)} and {sorted(b)}", where="compare", fix=fix)
+    return dict(zip(a, b, strict=True))
+
+
+def _layers(
+    a: Path, b: Path, feeds: Sequence[Mapping[str, AnyArray]], inputs: Mapping[str, str], limit: float
+) -> list[dict[str, Any]]:
+    """Return the layers of ``a``, in order, at which a difference begins: what enters them is alike."""
+    left, right = _Opened(a), _Opened(b)
+    matched = _match(left.nodes, right.nodes)
+    off: dict[str, Difference] = {}
+    names = [name for name in matched if name in left.kept and matched[name][0] in right.kept]
+    for start in range(0, len(names), _AT_ONCE):
+        part = names[start : start + _AT_ONCE]
+        for feed in feeds:
+            ours = left.run(part, feed)
+            theirs = right.run([matched[name][0] for name in part], {inputs[n]: array for n, array in feed.items()})
+            for name, x, y in zip(part, ours, theirs, strict=True):
+                if isinstance(x, np.ndarray) and isinstance(y, np.ndarray) and x.shape == y.shape:
+                    off.setdefault(name, Difference()).add(x, y)
+    found = []
+    for node in left.nodes:
+        for tensor in node.output:
+            difference = off.get(tensor)
+            if difference is None or not _beyond(difference, limit):
+                continue
+            entering = [off[name] for name in node.input if name in off]
+            if any(_beyond(other, limit) for other in entering):
+                continue
+            found.append(
+                {
+                    "node": node.name or tensor,
+                    "op": node.op_type,
+                    "tensor": tensor,
+                    "tensor_b": matched[tensor][0],
+                    "matched_by": matched[tensor][1],
+                    **difference.to_dict(),
+                }
+            )
+    return found[:_SHOWN]
+
+
+def _beyond(difference: Difference, limit: float) -> bool:
+    return bool(difference.unequal) or not difference.max_rel <= limit or math.isinf(difference.max_rel)
+
+
+class _Opened:
+    """A network whose tensors between the layers can be fetched."""
+
+    def __init__(self, file: Path) -> None:
+        ort = require("onnxruntime", "comparing networks")
+        model = load_network(file)
+        self.nodes = list(model.graph.node)
+        outputs = {value.name for value in model.graph.output}
+        self.kept = [name for node in self.nodes for name in node.output if name]
+        model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in self.kept if name not in outputs)
+        try:
+            content = model.SerializeToString()
+            self._session = ort.InferenceSession(
+                content, session_options(threads=1, as_written=True), providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # onnxruntime raises one private class per status code, protobuf others
+            raise EngineError(
+                f"the tensors between its layers cannot be looked at: {error}",
+                where=str(file),
+                fix="compare without --bisect; a network must be smaller than 2 GB for it",
+            ) from error
+
+    def run(self, names: Sequence[str], feed: Mapping[str, AnyArray]) -> list[Any]:
+        """Return tensors by name; their arrays are [...] in dtypes of their own."""
+        found: list[Any] = self._session.run(list(names), dict(feed))
+        return found
+
+
+def _match(a: Sequence[onnx.NodeProto], b: Sequence[onnx.NodeProto]) -> dict[str, tuple[str, str]]:
+    """Return tensor of ``a`` -> tensor of ``b``, and how it was found: by its name, else by the place of its layer."""
+    theirs = {name for node in b for name in node.output if name}
+    found = {n: (n, "name") for node in a for n in node.output if n and n in theirs}
+    left = [node for node in a if not any(name in found for name in node.output)]
+    taken = {other for other, _ in found.values()}
+    right = [node for node in b if not any(name in taken for name in node.output)]
+    kinds = SequenceMatcher(None, [n.op_type for n in left], [n.op_type for n in right], autojunk=False)
+    for block in kinds.get_matching_blocks():
+        for ours, others in zip(
+            left[block.a : block.a + block.size], right[block.b : block.b + block.size], strict=True
+        ):
+            for name, other in zip(ours.output, others.output, strict=False):
+                if name and other:
+                    found[name] = (other, "position")
+    return found

@@ -1,0 +1,278 @@
+"""FP16 as a typed network: what could overflow or vanish stays in float32, as measured on recordings.
+
+ONNX Runtime computes float16 in float32 on CPUs, so running the file says nothing of overflow. Here every tensor that
+would be float16 is rounded to it where it is made, without any optimisation that takes the rounding away again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from mmedge.bundle.manifest import Quantization
+from mmedge.engine.onnxruntime import session_options
+from mmedge.errors import CheckError, ConfigError
+from mmedge.extras import require
+from mmedge.types import AnyArray, Tensors
+
+from ..judge import judge
+from ..onnx.clean import strip
+from ..onnx.graphs import all_nodes, drop_unused, subgraphs
+from ..onnx.onnx_models import OnnxModels
+from ..preprocess.onnx_prefix import Preprocessor
+from ..recordings import RawSamples, as_samples
+from ..stages import StageGraph, fed_back
+from .glitches import usable
+from .prepare import already_quantised, prepare, tensor_types
+from .ranges import RangeCollector
+from .search import ratio_db
+
+LARGEST = 65504.0
+# Recordings are not all that a network will meet.
+HEADROOM = 8.0
+MIN_SQNR_DB = 40.0
+_FRAMES = 64
+_SMALLEST = 6.2e-5  # below it float16 has fewer digits
+# They square, add up or raise what enters: in float32 a power, a sum or a logarithm has room.
+_WIDE = frozenset(
+    {"Exp", "Log", "Pow", "ReduceSum", "ReduceSumSquare", "ReduceL2", "ReduceLogSumExp", "Softmax", "LogSoftmax"}
+    | {"LayerNormalization", "InstanceNormalization", "GroupNormalization", "RMSNormalization", "CumSum", "Reciprocal"}
+    | {"Cast", "CastLike", "ConstantOfShape", "EyeLike", "RandomNormal", "RandomUniform", "RandomNormalLike"}
+    | {"RandomUniformLike", "Bernoulli", "Dropout", "GridSample", "RoiAlign", "Upsample", "DequantizeLinear"}
+    | {"Div", "Sqrt", "Resize", "LSTM", "GRU", "RNN", "If", "Loop", "Scan", "TopK", "NonMaxSuppression", "Range"}
+)
+_log = logging.getLogger(__name__)
+
+
+def to_fp16(onnx_models: OnnxModels, samples: RawSamples | Iterable[Tensors] | None = None) -> OnnxModels:
+    """Write every stage in float16, with what needs it in float32.
+
+    In float32 stay: sums of squares, exponentials, logarithms, normalisations and softmax; what reaches an eighth of
+    the largest float16 on recordings; what is made of constants that float16 cannot hold; and what becomes infinite
+    when it is emulated. Inputs and outputs of a stage are float32, and so is preprocessing.
+
+    Args:
+        onnx_models: The fp32 networks.
+        samples: Raw samples instead of the recipe's recordings.
+
+    Returns:
+        The fp16 networks, with nodes left in float32 and SQNR by emulation. A stage that loses too much, or is
+        quantised already, has none; ``skipped`` says why.
+
+    Raises:
+        ConfigError: If there are no recordings, or the networks are not fp32.
+
+    Example:
+        >>> half = export.to_fp16(onnx)  # doctest: +SKIP
+        >>> half.quantization["image_encoder"].sqnr_db  # doctest: +SKIP
+        66.1
+    """
+    if onnx_models.precision != "fp32":
+        raise ConfigError(
+            f"the networks are {onnx_models.precision}", where="to_fp16", fix="pass the networks that to_onnx returned"
+        )
+    recipe = onnx_models.recipe
+    given = as_samples(samples, recipe)
+    frames, dropped = usable(given.calibration, recipe)
+    skipped: dict[str, str] = {}
+    normal: dict[str, onnx.ModelProto] = {}
+    for stage, model in onnx_models.models.items():
+        if (found := already_quantised(model)) is not None:
+            skipped[stage] = f"it is quantised already ({found})"
+        else:
+            normal[stage] = prepare(model, f"stage '{stage}'")
+    collectors: dict[str, RangeCollector] = {}
+    floats: dict[str, list[str]] = {}
+    for stage, model in normal.items():
+        types = tensor_types(model, stage)
+        made = [*(v.name for v in model.graph.input), *(out for node in model.graph.node for out in node.output)]
+        floats[stage] = [name for name in made if types.get(name, ("",))[0] == "tensor(float)"]
+        collectors[stage] = RangeCollector(model, floats[stage], stage)
+    others = {s: judge(model, s) for s, model in onnx_models.models.items() if s not in normal}
+    graph, preprocess = StageGraph(recipe, {**others, **collectors}), Preprocessor(recipe.inputs, recipe.export.opset)
+    feeds: dict[str, list[Tensors]] = {stage: [] for stage in normal}
+    states: dict[str, AnyArray] = {}
+    for index, sample in enumerate(islice(frames, _FRAMES)):
+        known = graph({**preprocess(sample.arrays), **states})
+        for stage in normal if index < 8 else ():
+            feeds[stage].append(graph.feeds(stage, known, last=states))
+        states = fed_back(recipe, known)
+    models: dict[str, onnx.ModelProto] = {}
+    notes: dict[str, Quantization] = {}
+    for stage, model in normal.items():
+        reasons = _in_float32(model, collectors[stage].largest)
+        sqnr_db = _settle(model, floats[stage], feeds[stage], reasons)
+        collectors[stage].close()
+        kept = {node.name for node in model.graph.node} - set(reasons)
+        if sqnr_db < MIN_SQNR_DB or not kept:
+            skipped[stage] = f"{sqnr_db:.1f} dB in float16, at least {MIN_SQNR_DB:.0f} wanted"
+            continue
+        models[stage] = _converted(model, floats[stage], reasons)
+        notes[stage] = Quantization(
+            rule="ranges",
+            frames=min(len(frames), _FRAMES),
+            float_nodes=tuple(reasons),
+            sqnr_db=round(sqnr_db, 2),
+            dropped=dropped,
+            reasons=reasons,
+        )
+    for stage, reason in skipped.items():
+        _log.warning("stage '%s' has no fp16 form: %s", stage, reason)
+    for engine in others.values():
+        engine.close()
+    return replace(
+        onnx_models, precision="fp16", models=models, parity=(), quantization=notes, sqnr_db={}, skipped=skipped
+    )
+
+
+def _in_float32(model: onnx.ModelProto, largest: Mapping[str, float]) -> dict[str, str]:
+    """Return the nodes that need float32 by what they are and what was measured -> why."""
+    constants = {tensor.name: tensor for tensor in model.graph.initializer if tensor.data_type == TensorProto.FLOAT}
+    reasons: dict[str, str] = {}
+    for node in model.graph.node:
+        near = max((largest.get(name, 0.0) for name in (*node.input, *node.output)), default=0.0)
+        fixed = [np.abs(numpy_helper.to_array(constants[name])) for name in node.input if name in constants]
+        if node.op_type in _WIDE or node.domain not in ("", "ai.onnx"):
+            reasons[node.name] = f"{node.op_type} needs the range of float32"
+        elif near > LARGEST / HEADROOM:
+            reasons[node.name] = f"it reaches {near:.3g} on the recordings"
+        elif any(value.size and value.max() > LARGEST for value in fixed):
+            reasons[node.name] = "a constant is larger than float16 holds"
+        elif any(value.size and 0 < value.max() < _SMALLEST for value in fixed):
+            reasons[node.name] = "a constant is smaller than float16 holds"
+    return reasons
+
+
+def _settle(
+    model: onnx.ModelProto, floats: Collection[str], feeds: Sequence[Tensors], reasons: dict[str, str]
+) -> float:
+    """Emulate float16, move what becomes infinite into float32, and return the worst output's SQNR in dB."""
+    for _ in range(8):
+        power: dict[str, float] = {}
+        noise: dict[str, float] = {}
+        infinite: set[str] = set()
+        with judge(model) as exact:
+            emulated = _Emulated(model, set(floats), reasons)
+            for feed in feeds:
+                want, (got, bad) = exact(feed), emulated(feed)
+                infinite |= bad
+                for name, value in want.items():
+                    wide = value.astype(np.float64)
+                    power[name] = power.get(name, 0.0) + float(np.square(wide).sum())
+                    noise[name] = noise.get(name, 0.0) + float(np.square(wide - got[name]).sum())
+        if not infinite:
+            found = [ratio_db(power[name], noise[name]) for name in power]
+            return min(found) if np.isfinite(found).all() else 0.0
+        reasons.update(dict.fromkeys(infinite, "it becomes infinite in float16"))
+    return 0.0
+
+
+class _Emulated:
+    """A network whose float tensors are rounded to float16 where they are made, but for those in float32."""
+
+    def __init__(self, model: onnx.ModelProto, floats: Collection[str], wide: Collection[str]) -> None:
+        rounded = onnx.ModelProto()
+        rounded.CopyFrom(model)
+        graph = rounded.graph
+        for tensor in graph.initializer:
+            readers = [node for node in graph.node if tensor.name in node.input]
+            if tensor.data_type == TensorProto.FLOAT and readers and not any(node.name in wide for node in readers):
+                value = numpy_helper.to_array(tensor).astype(np.float16).astype(np.float32)
+                tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
+        nodes: list[onnx.NodeProto] = []
+        self._checks: list[str] = []
+        self._makers: list[str] = []
+        for node in graph.node:
+            nodes.append(node)
+            if node.name in wide:
+                continue
+            for position, name in enumerate(node.output):
+                if name not in floats:
+                    continue
+                node.output[position] = f"{name}/fp32"
+                check = f"mmedge/infinite{len(self._checks)}"
+                nodes.append(helper.make_node("Cast", [f"{name}/fp32"], [f"{name}/fp16"], to=TensorProto.FLOAT16))
+                nodes.append(helper.make_node("Cast", [f"{name}/fp16"], [name], to=TensorProto.FLOAT))
+                nodes.append(helper.make_node("ReduceSum", [name], [check], keepdims=0))
+                graph.output.append(helper.make_tensor_value_info(check, TensorProto.FLOAT, []))
+                self._checks.append(check)
+                self._makers.append(node.name)
+        kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+        del graph.node[:]
+        graph.node.extend(kept)
+        ort = require("onnxruntime", "emulating float16")
+        options = session_options(as_written=True)
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        self._session = ort.InferenceSession(rounded.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        self._names = [value.name for value in model.graph.output]
+
+    def __call__(self, feeds: Tensors) -> tuple[dict[str, AnyArray], set[str]]:
+        """Return the outputs, and the first node that made an infinite number."""
+        found = self._session.run([*self._names, *self._checks], dict(feeds))
+        finite = np.isfinite(np.array(found[len(self._names) :]))
+        bad = {self._makers[int(np.argmin(finite))]} if not finite.all() else set()
+        return dict(zip(self._names, found, strict=False)), bad
+
+
+def _converted(model: onnx.ModelProto, floats: Collection[str], wide: Collection[str]) -> onnx.ModelProto:
+    """Return the network with every node that is not ``wide`` in float16, and a Cast wherever the two meet.
+
+    ONNX Runtime's own converter rounds to float16 between two nodes that are to stay in float32, which overflows.
+    """
+    half = onnx.ModelProto()
+    half.CopyFrom(model)
+    graph = half.graph
+    constants = {tensor.name: tensor for tensor in graph.initializer if tensor.data_type == TensorProto.FLOAT}
+    narrow = {out for node in graph.node if node.name not in wide for out in node.output if out in floats}
+    inner = {name for node in graph.node for own in subgraphs(node) for deep in all_nodes(own) for name in deep.input}
+    needed = {value.name for value in graph.output} | inner
+    needed |= {name for node in graph.node if node.name in wide for name in node.input}
+    nodes: list[onnx.NodeProto] = []
+    known: set[str] = set()
+
+    def narrowed(name: str) -> str:
+        if name not in constants and name not in floats:
+            return name
+        if name not in known and name not in narrow:
+            known.add(name)
+            if name in constants:
+                value = numpy_helper.to_array(constants[name]).astype(np.float16)
+                graph.initializer.append(numpy_helper.from_array(value, f"{name}/fp16"))
+            else:
+                nodes.append(_cast(name, f"{name}/fp16", TensorProto.FLOAT16))
+        return f"{name}/fp16"
+
+    for node in model.graph.node:
+        made = onnx.NodeProto()
+        made.CopyFrom(node)
+        if node.name not in wide:
+            made.input[:] = [narrowed(name) for name in node.input]
+            made.output[:] = [f"{name}/fp16" if name in narrow else name for name in node.output]
+        nodes.append(made)
+        nodes.extend(_cast(f"{out}/fp16", out, TensorProto.FLOAT) for out in node.output if out in narrow & needed)
+    del graph.node[:]
+    graph.node.extend(nodes)
+    del graph.value_info[:]
+    drop_unused(graph)
+    try:
+        half = onnx.shape_inference.infer_shapes(half)
+        strip(half)
+        onnx.checker.check_model(half, full_check=True)
+        judge(half).close()
+    except Exception as error:
+        raise CheckError(
+            f"the network cannot be written in float16: {str(error).splitlines()[0]}",
+            where=model.graph.name,
+            fix='leave "fp16" out of export.precisions, and report the network',
+        ) from error
+    return half
+
+
+def _cast(source: str, target: str, to: int) -> onnx.NodeProto:
+    return helper.make_node("Cast", [source], [target], name=f"{target}/Cast", to=to)

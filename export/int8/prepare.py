@@ -1,0 +1,132 @@
+"""What quantisation starts from: one normal form, float32 throughout, and never a network that is quantised already."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from onnx import AttributeProto, TensorProto, numpy_helper
+
+from mmedge.engine.onnxruntime import session_options
+from mmedge.errors import CheckError
+from mmedge.extras import require
+
+from ..onnx.graphs import all_nodes, rename
+from ..onnx.normal_form import normal_form
+from ..onnx.parity import check_rewrite
+
+_QUANTISED = frozenset(
+    {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger", "QLinearConv"}
+    | {"QLinearMatMul", "QGemm", "QLinearAdd", "MatMulNBits", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM"}
+)
+_HALF = TensorProto.FLOAT16
+
+
+def already_quantised(model: onnx.ModelProto) -> str | None:
+    """Say what in a network is quantised already, wherever it is nested; None for a float network."""
+    counts: dict[str, int] = {}
+    for node in all_nodes(model.graph):
+        if node.op_type in _QUANTISED or node.op_type.startswith("QLinear"):
+            counts[node.op_type] = counts.get(node.op_type, 0) + 1
+    for function in model.functions:
+        for node in function.node:
+            if node.op_type in _QUANTISED:
+                counts[node.op_type] = counts.get(node.op_type, 0) + 1
+    return ", ".join(f"{count} {op}" for op, count in sorted(counts.items())) or None
+
+
+def prepare(model: onnx.ModelProto, where: str = "network") -> onnx.ModelProto:
+    """Return a network in normal form and in float32: half precision is widened, which loses nothing.
+
+    Its inputs and outputs keep their names and types.
+
+    Args:
+        model: Any float network.
+        where: What it is, for messages.
+
+    Raises:
+        CheckError: If what comes out differs from what went in.
+    """
+    normal = normal_form(model, where)
+    if not _has_half(normal):
+        return normal
+    wide = _widened(normal)
+    check_rewrite(normal, wide, "computing float16 in float32", where=where)
+    return wide
+
+
+def _has_half(model: onnx.ModelProto) -> bool:
+    return any(tensor.data_type == _HALF for tensor in model.graph.initializer) or any(
+        node.op_type == "Cast" and any(a.name == "to" and a.i == _HALF for a in node.attribute)
+        for node in model.graph.node
+    )
+
+
+def _widened(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a float16 network computed in float32; what enters and leaves stays float16."""
+    wide = onnx.ModelProto()
+    wide.CopyFrom(model)
+    graph = wide.graph
+    for tensor in graph.initializer:
+        if tensor.data_type == _HALF:
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name))
+    for node in all_nodes(graph):
+        for attribute in node.attribute:
+            if attribute.name in ("to", "dtype") and attribute.i == _HALF:
+                attribute.i = TensorProto.FLOAT
+            if attribute.type == AttributeProto.TENSOR and attribute.t.data_type == _HALF:
+                value = numpy_helper.to_array(attribute.t).astype(np.float32)
+                attribute.t.CopyFrom(numpy_helper.from_array(value, attribute.t.name))
+    front: list[onnx.NodeProto] = []
+    back: list[onnx.NodeProto] = []
+    made = {name for node in graph.node for name in node.output}
+    for value in graph.input:
+        if value.type.tensor_type.elem_type == _HALF:
+            rename(graph, {value.name: f"{value.name}/float32"})
+            front.append(_cast(value.name, f"{value.name}/float32", TensorProto.FLOAT))
+    for value in graph.output:
+        if value.type.tensor_type.elem_type == _HALF and value.name in made:
+            rename(graph, {value.name: f"{value.name}/float32"})
+            back.append(_cast(f"{value.name}/float32", value.name, _HALF))
+    nodes = [*front, *graph.node, *back]
+    kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(kept)
+    del graph.value_info[:]
+    return onnx.shape_inference.infer_shapes(wide)
+
+
+def _cast(source: str, target: str, to: int) -> onnx.NodeProto:
+    return onnx.helper.make_node("Cast", [source], [target], name=f"{target}/Cast", to=to)
+
+
+def tensor_types(model: onnx.ModelProto, name: str = "model") -> dict[str, tuple[str, tuple[object, ...]]]:
+    """Return the type and shape of every tensor that a node of the outer graph makes, as ONNX Runtime finds them.
+
+    Args:
+        model: Any network that it runs, operators of other domains included.
+        name: For messages.
+
+    Returns:
+        Name -> (``tensor(float)``, shape; a dimension that is not known is no int).
+
+    Raises:
+        CheckError: If it cannot be loaded.
+    """
+    probe = onnx.ModelProto()
+    probe.CopyFrom(model)
+    given = {value.name for value in probe.graph.output}
+    made = [out for node in probe.graph.node for out in node.output if out and out not in given]
+    probe.graph.output.extend(onnx.ValueInfoProto(name=out) for out in made)
+    ort = require("onnxruntime", "finding the types of tensors")
+    options = session_options(as_written=True)
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        session = ort.InferenceSession(probe.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises one private class per status code
+        raise CheckError(
+            f"ONNX Runtime cannot load the network: {str(error).splitlines()[0]}",
+            where=name,
+            fix="run `mmedge inspect` on it",
+        ) from error
+    values = [*session.get_inputs(), *session.get_outputs()]
+    return {value.name: (value.type, tuple(value.shape)) for value in values}

@@ -1,0 +1,39 @@
+"""Which layers INT8 costs most: each is quantised alone, and the noise at the network's outputs is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx
+
+from mmedge.types import AnyArray, Tensors
+
+from ..judge import judge
+from ..report import sqnr_db
+from .qdq import insert_qdq
+
+
+def rank(
+    model: onnx.ModelProto, nodes: Sequence[str], thresholds: Mapping[str, float], feeds: Sequence[Tensors]
+) -> list[tuple[str, float]]:
+    """Return nodes and the worst output's SQNR in dB with that node alone in int8, the most costly first.
+
+    Args:
+        model: The fp32 network in normal form.
+        nodes: Those to try; one session each.
+        thresholds: Tensor -> magnitude of the int8 value 127.
+        feeds: A few frames of the network's inputs.
+    """
+    want = _outputs(model, feeds)
+    found = []
+    for name in nodes:
+        got = _outputs(insert_qdq(model, [name], thresholds), feeds)
+        found.append((name, min(sqnr_db(want[output], got[output]) for output in want)))
+    return sorted(found, key=lambda pair: pair[1])
+
+
+def _outputs(model: onnx.ModelProto, feeds: Sequence[Tensors]) -> dict[str, AnyArray]:
+    with judge(model) as engine:
+        found = [engine(feed) for feed in feeds]
+    return {name: np.stack([one[name] for one in found]) for name in found[0]}

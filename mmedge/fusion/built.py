@@ -1,0 +1,92 @@
+"""Load a stage on an engine that is built on the device: built once, self-tested at each load, a wrong one rebuilt."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from mmedge.bundle import Bundle, Variant
+from mmedge.engine.base import Engine
+from mmedge.engine.build_messages import BuildLimits
+from mmedge.engine.cache import Trial
+from mmedge.engine.onnxruntime import OnnxRuntimeEngine
+from mmedge.engine.tensorrt_loader import PlanError
+from mmedge.errors import BundleError, CheckError
+from mmedge.fusion.doors import DOORS, Built, Progress
+from mmedge.fusion.golden import self_test
+from mmedge.fusion.make import make_stage
+from mmedge.fusion.stage import StageRunner
+from mmedge.fusion.weigh import run_ms
+
+log = logging.getLogger("mmedge.fusion")
+
+
+def load_built(
+    bundle: Bundle,
+    name: str,
+    upstream: Mapping[str, StageRunner],
+    backend: str,
+    variant: Variant,
+    *,
+    progress: Progress | None = None,
+    limits: BuildLimits | None = None,
+) -> StageRunner:
+    """Build a variant's engine or take it from its cache, load it, and run its golden self-test.
+
+    An engine from the cache that is wrong (another network's, put there by hand; one of another device) is removed and
+    built again. What came of the test, and how long a run takes, is remembered beside the engine.
+
+    Args:
+        bundle: An open bundle.
+        name: The stage.
+        upstream: The stages it may be fed by.
+        backend: A key of ``DOORS``.
+        variant: What is to be built.
+        progress: Called while it is built.
+        limits: Time and memory that a build may take.
+
+    Returns:
+        The stage; the caller closes it.
+
+    Raises:
+        EngineError: If it cannot be built or loaded.
+        CheckError: If it fails its self-test though it was built just now.
+        BundleError: If its tensors are not those of the graph.
+        DeviceError: If it cannot run here.
+    """
+    door = DOORS[backend]
+    built = door.build(bundle, variant, progress, limits)
+    try:
+        return _tested(bundle, name, upstream, backend, variant, built)
+    except (PlanError, CheckError, BundleError) as error:
+        if not built.cached:
+            raise
+        log.warning("stage '%s': the engine in the cache is wrong, building it again: %s", name, error.message)
+        built.discard()
+    return _tested(bundle, name, upstream, backend, variant, door.build(bundle, variant, progress, limits))
+
+
+def _tested(
+    bundle: Bundle, name: str, upstream: Mapping[str, StageRunner], backend: str, variant: Variant, built: Built
+) -> StageRunner:
+    engine: Engine = built.open()
+    stage: StageRunner | None = None
+    try:
+        stage = make_stage(bundle, name, engine, upstream, raw=variant.target == "tensorrt")
+        stage.file = variant.file
+        where = f"{variant.file} on {engine.backend}"
+        worst = self_test(stage, bundle.golden(variant.golden), variant.tolerance, where)
+        took_ms = run_ms(stage)[0]
+        if isinstance(engine, OnnxRuntimeEngine):
+            engine.limit(stage.spec.timeout_ms)
+    except BaseException as error:
+        (stage or engine).close()
+        if isinstance(error, CheckError) and not built.cached:
+            built.note(Trial(error=error.message))
+        raise
+    built.note(Trial(run_ms=round(took_ms, 4)))
+    log.info(
+        "stage '%s': %s %s, self-test at %.0f %% of tolerance, %.3f ms a run",
+        *(name, backend, variant.precision, 100 * worst, took_ms),
+    )
+    return stage

@@ -1,0 +1,151 @@
+"""Backends whose engines are built on the device: each has one door, through which all that load engines go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from mmedge.bundle import Bundle, Variant
+from mmedge.engine.base import Engine
+from mmedge.engine.build_messages import BuildLimits
+from mmedge.engine.cache import EngineCache, Trial
+from mmedge.engine.compile import CompiledEngine, compile_variant, engine_key_here
+from mmedge.engine.cuda import gpu_problem
+from mmedge.engine.tensorrt_loader import tensorrt_choice
+from mmedge.errors import EngineError, MmedgeError
+from mmedge.fusion.tensors import Shape, input_shapes, output_shapes
+from mmedge.types import AnyArray
+
+Progress = Callable[[str, float], None]
+
+
+class Found(NamedTuple):
+    """What is known of an engine before it is loaded: whether it is built, and what came of running it."""
+
+    built: bool
+    trial: Trial | None = None
+
+
+class Built(Protocol):
+    """An engine that was built, as a file.
+
+    Attributes:
+        cached: Whether it was there already.
+    """
+
+    @property
+    def cached(self) -> bool:
+        """Whether it was there already."""
+
+    def open(self) -> Engine:
+        """Load it."""
+
+    def note(self, trial: Trial) -> None:
+        """Remember what came of running it."""
+
+    def discard(self) -> None:
+        """Remove it: it is wrong."""
+
+
+class Door(Protocol):
+    """How the engines of one backend are found, built and opened."""
+
+    def problem(self) -> str | None:
+        """Say why its engines cannot run here; None when they can."""
+
+    def find(self, bundle: Bundle, variant: Variant) -> Found:
+        """Say whether an engine is built, at once."""
+
+    def build(
+        self, bundle: Bundle, variant: Variant, progress: Progress | None = None, limits: BuildLimits | None = None
+    ) -> Built:
+        """Take an engine from its cache, or build it, which may take minutes.
+
+        Raises:
+            EngineError: If it cannot be built.
+        """
+
+
+class BuiltPlan:
+    """A TensorRT engine in the cache.
+
+    Attributes:
+        compiled: Where it lies and how it was built.
+    """
+
+    def __init__(self, compiled: CompiledEngine, stage: str) -> None:
+        self.compiled, self._stage = compiled, stage
+
+    @property
+    def cached(self) -> bool:
+        """Whether it was in the cache already."""
+        return self.compiled.cached
+
+    def open(self) -> Engine:
+        """Load it on the GPU."""
+        from mmedge.engine.tensorrt import TensorRTEngine
+
+        try:
+            plan = self.compiled.plan_path.read_bytes()
+        except OSError as error:
+            raise EngineError(
+                f"the cached engine cannot be read: {error.strerror}",
+                where=str(self.compiled.plan_path),
+                fix="build it again: mmedge compile",
+            ) from error
+        return TensorRTEngine(plan, name=self._stage, module=self.compiled.key.module)
+
+    def note(self, trial: Trial) -> None:
+        """Remember what came of running it, beside it."""
+        EngineCache().note(self.compiled.key, trial)
+
+    def discard(self) -> None:
+        """Remove it from the cache."""
+        EngineCache().discard(self.compiled.key)
+
+
+class TensorRTDoor:
+    """TensorRT, or TensorRT-RTX."""
+
+    def problem(self) -> str | None:
+        """Say why engines cannot run on TensorRT here; None when they can."""
+        return "TensorRT is not installed" if tensorrt_choice() is None else gpu_problem()
+
+    def find(self, bundle: Bundle, variant: Variant) -> Found:
+        """Look into the cache; an entry is verified when it is taken."""
+        try:
+            key = engine_key_here(bundle.manifest.files[variant.file].sha256, variant_shapes(bundle, variant))
+            sidecar = EngineCache().peek(key)
+        except MmedgeError:  # whoever builds it will say what is wrong
+            return Found(built=False)
+        return Found(built=sidecar is not None, trial=None if sidecar is None else sidecar.trial)
+
+    def build(
+        self, bundle: Bundle, variant: Variant, progress: Progress | None = None, limits: BuildLimits | None = None
+    ) -> BuiltPlan:
+        """Take an engine from the cache, or build it in a child process and publish it there."""
+        compiled = compile_variant(
+            bundle.read(variant.file),
+            bundle.manifest.files[variant.file].sha256,
+            variant.stage,
+            variant.precision,
+            progress=progress,
+            shapes=variant_shapes(bundle, variant),
+            limits=limits,
+        )
+        return BuiltPlan(compiled, variant.stage)
+
+
+DOORS: dict[str, Door] = {"tensorrt": TensorRTDoor()}
+
+
+def variant_shapes(bundle: Bundle, variant: Variant) -> dict[str, Shape]:
+    """Return tensor -> the shape that the graph feeds a variant with, by the manifest: it may leave some open."""
+    stages = bundle.manifest.stages
+
+    def declared(stage: str, output: str) -> AnyArray:
+        return np.broadcast_to(np.float32(0), output_shapes(stages[stage])[output])
+
+    return input_shapes(stages[variant.stage], bundle.inputs, declared, raw=variant.target == "tensorrt")
