@@ -226,7 +226,7 @@ def _inspect(file: Path) -> dict[str, object]:
     from .onnx.network_file import load_network
     from .onnx.state import describe_network
 
-    document = inspect_onnx(file) | describe_network(load_network(file), file)
+    document = inspect_onnx(file) | describe_network(load_network(file, largest_bytes=0))
     metadata = document["metadata"]
     assert isinstance(metadata, dict)
     return {**document, "classes": len(class_names(metadata)) or None}
