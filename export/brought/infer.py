@@ -261,7 +261,10 @@ def is_doubtful(network: Network, output: str, found: Mapping[str, tuple[RecipeT
 
 
 def why_left(network: Network, output: str, samples: Sequence[AnyArray], last: str) -> tuple[str, str]:
-    """Return why an output is left as it is (nothing where its shape says it), and what makes a task of it."""
+    """Return why an output is left as it is (nothing where its shape says it), and what makes a task of it.
+
+    ``samples`` are float32 or another dtype of numbers, [...].
+    """
     shape = samples[0].shape
     if samples[0].dtype.kind not in "fc":
         told = ", whole numbers: " + (
