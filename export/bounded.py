@@ -222,10 +222,11 @@ def _bytes(info: os.stat_result) -> int:
 
 def _inspect(file: Path) -> dict[str, object]:
     from .brought.infer import class_names
-    from .onnx.lint import inspect_onnx, load_network
+    from .onnx.lint import inspect_onnx
+    from .onnx.network_file import load_network
     from .onnx.state import describe_network
 
-    document = inspect_onnx(file) | describe_network(load_network(file), file)
+    document = inspect_onnx(file) | describe_network(load_network(file, largest_bytes=0))
     metadata = document["metadata"]
     assert isinstance(metadata, dict)
     return {**document, "classes": len(class_names(metadata)) or None}

@@ -279,23 +279,20 @@ def plain_files(recipe: Recipe) -> Path | None:
 def _of_files(recipe: Recipe, path: Path, count: int | None, *, held_out_only: bool) -> RawSamples:
     """Read samples evenly over plain files. They have no order in time: every third one is held out."""
     files = FileSamples(recipe.inputs, path)
-    total = min(count or recipe.calibration.frames * 3 // 2, len(files))
-    if total < 3:
-        raise ConfigError(
-            f"{total} samples are not enough to calibrate and to measure", where=str(path), fix="give more of them"
-        )
+    taken = spread(len(files), count or recipe.calibration.frames * 3 // 2)
+    if len(taken) < 3:
+        raise _too_few(len(taken), str(path))
     silent: Tensors = {
         name: np.full(spec.tensor_shape, spec.pad, np.int64)
         for name, spec in recipe.inputs.items()
         if isinstance(spec, TextInput)
     }
-    taken = [round((i + 0.5) * len(files) / total - 0.5) for i in range(total)]
 
-    def read(indices: Iterable[int]) -> tuple[RawSample, ...]:
-        return tuple(RawSample(name=files.name(index), arrays={**silent, **files[index]}) for index in indices)
+    def read(place: int) -> RawSample:
+        return RawSample(name=files.name(place), arrays={**silent, **files[place]})
 
-    calibration = () if held_out_only else read(index for place, index in enumerate(taken) if place % 3 != 2)
-    return RawSamples(calibration=calibration, held_out=read(taken[2::3]))
+    calibration = [] if held_out_only else [place for turn, place in enumerate(taken) if turn % 3 != 2]
+    return RawSamples(calibration=LazySamples(read, calibration), held_out=LazySamples(read, taken[2::3]))
 
 
 def _texts(recipe: Recipe, session: str, tokenizers: Mapping[str, Tokenizer]) -> dict[str, list[AnyArray]]:

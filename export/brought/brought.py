@@ -37,20 +37,13 @@ from ..onnx.opset import raise_opset
 from ..onnx.parity import behind_front, check_rewrite, sample_feeds
 from ..recipe import Recipe, RecipeStage
 from ..stages import feed_zeros, output_types, stage_order
+from .layouts import AXES, Dims, lay_out, matches
 from .outputs import fitted, static_outputs
 
 # Before, initializers had to be inputs too.
 MIN_IR = 4
 # Of the states of recurrent networks, [layers, batch, hidden], the batch alone is open.
 _BATCH = [False, True, False]
-# From [1, channels, height, width].
-_AXES: dict[PictureLayout, tuple[int, ...]] = {
-    "nchw": (0, 1, 2, 3),
-    "nhwc": (0, 2, 3, 1),
-    "ncwh": (0, 1, 3, 2),
-    "nwhc": (0, 3, 2, 1),
-}
-Dims = tuple[int | None, ...]
 
 
 def bring(recipe: Recipe) -> tuple[Recipe, dict[str, onnx.ModelProto]]:
@@ -286,18 +279,18 @@ def _fit(
     want, shape = dims(value), given.shape
     nodes: list[tuple[str, dict[str, Any], list[onnx.TensorProto]]] = []
     inner = shape
-    if not _matches(want, shape) or layout not in (None, "nchw"):
+    if not matches(want, shape) or layout not in (None, "nchw"):
         # A seat that says nothing feeds channels last where only that fits.
-        perm = _AXES["nhwc" if layout == "nchw" else layout] if layout is not None else ()
+        perm = AXES["nhwc" if layout == "nchw" else layout] if layout is not None else ()
         turned = tuple(shape[axis] for axis in perm) if len(shape) == 4 else ()
-        if perm and _matches(want, turned):
+        if perm and matches(want, turned):
             inner = turned
             nodes.append(("Transpose", {"perm": perm}, []))
-        elif perm and _matches(want, turned[1:]) and not _matches(want, shape[1:]):
+        elif perm and matches(want, turned[1:]) and not matches(want, shape[1:]):
             inner = turned[1:]
             target = helper.make_tensor(f"{value.name}/shape", TensorProto.INT64, [3], inner)
             nodes += [("Transpose", {"perm": perm}, []), ("Reshape", {}, [target])]
-        elif layout in (None, "nchw") and (laid := _lay_out(want, shape)) is not None:
+        elif layout in (None, "nchw") and (laid := lay_out(want, shape)) is not None:
             is_turned, inner = laid
             if is_turned:
                 nodes.append(("Transpose", {"perm": (0, 2, 1)}, []))
@@ -357,37 +350,3 @@ def _put_in_front(
     del graph.node[:]
     graph.node.extend([*made, *own])
     graph.value_info.append(helper.make_tensor_value_info(tensor, elem, shape))
-
-
-def _matches(want: Dims, shape: tuple[int, ...]) -> bool:
-    return len(want) == len(shape) and all(w in (None, s) for w, s in zip(want, shape, strict=True))
-
-
-def _lay_out(want: Dims, shape: tuple[int, ...]) -> tuple[bool, tuple[int, ...]] | None:
-    """Return whether what has ``shape`` is turned for ``want``, and what its shape then is; None if it does not fit."""
-    if len(shape) != 3 or len(want) < 3:
-        known = _resolve(want, int(np.prod(shape)))
-        return None if known is None else (False, known)
-    # Log-mel features: another shape of as many values would mix frames and bands.
-    first, frames, bands = shape
-    for is_turned, (rows, columns) in ((False, (frames, bands)), (True, (bands, frames))):
-        for inner in ((first, rows, columns), (first, 1, rows, columns), (first, rows, columns, 1)):
-            if _matches(want, inner):
-                return is_turned, inner
-    return None
-
-
-def _resolve(want: Dims, size: int) -> tuple[int, ...] | None:
-    """Return ``want`` with its open dimensions filled so that it has ``size`` values; None where that is a guess.
-
-    One of them takes what is left; of two the first is the batch, 1.
-    """
-    known = int(np.prod([dim for dim in want if dim is not None]))
-    free = [axis for axis, dim in enumerate(want) if dim is None]
-    if known == 0 or size % known or (not free and known != size):
-        return None
-    if size > known and len(free) > 1 + (free[0] == 0):
-        return None
-    return tuple(
-        dim if dim is not None else (size // known if axis == free[-1] else 1) for axis, dim in enumerate(want)
-    )

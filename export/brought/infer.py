@@ -245,8 +245,26 @@ def _is_embedding(network: Network, output: str, samples: Sequence[AnyArray], la
     return not network.labels and count >= _WIDE and count % _WIDTH == 0
 
 
+def is_assumed(network: Network, task: RecipeTask) -> bool:
+    """Tell whether nothing but a shape says that a task's numbers are classes: neither names nor a softmax."""
+    return task.kind == "classification" and task.scores == "logits" and task.labels != network.labels
+
+
+def is_doubtful(network: Network, output: str, found: Mapping[str, tuple[RecipeTask, str] | None]) -> bool:
+    """Tell whether numbers that may be classes stand beside an output that surely is a task: they measure something."""
+    tasks = {name: answer[0] for name, answer in found.items() if answer is not None}
+    return (
+        output in tasks
+        and is_assumed(network, tasks[output])
+        and any(not is_assumed(network, task) for name, task in tasks.items() if name != output)
+    )
+
+
 def why_left(network: Network, output: str, samples: Sequence[AnyArray], last: str) -> tuple[str, str]:
-    """Return why an output is left as it is (nothing where its shape says it), and what makes a task of it."""
+    """Return why an output is left as it is (nothing where its shape says it), and what makes a task of it.
+
+    ``samples`` are float32 or another dtype of numbers, [...].
+    """
     shape = samples[0].shape
     if samples[0].dtype.kind not in "fc":
         told = ", whole numbers: " + (
@@ -262,6 +280,8 @@ def why_left(network: Network, output: str, samples: Sequence[AnyArray], last: s
         return f": {shape[0]} at once", "export the network with a first dimension of 1, or an open one"
     if len(shape) > 2:
         return "", f"{_BOXES}; else {_CALLABLE}"
+    if len(shape) == 2 and shape[1] > 1:
+        return ": numbers of unknown meaning", f"say --classes {shape[1]} if they are classes; else {_CALLABLE}"
     told = f", one number that ends in {last}: a logit or a measure" if np.prod(shape) == 1 and last else ""
     return told, "end the network in a Sigmoid or Softmax, or write a recipe with a callable that makes classes of it"
 

@@ -30,7 +30,18 @@ from ..tokenizer import check_vocabulary, load_tokenizer
 from .brought import bring
 from .class_numbers import spread_class_numbers
 from .draft import draft_recipe, run_command
-from .infer import Guess, Network, check_files, detector_of, last_operator, read_network, task_of, why_left
+from .infer import (
+    Guess,
+    Network,
+    check_files,
+    detector_of,
+    is_assumed,
+    is_doubtful,
+    last_operator,
+    read_network,
+    task_of,
+    why_left,
+)
 from .made import NewReport
 from .project_text import join_outputs, recipe_text, rule_text
 from .said import check_names
@@ -228,14 +239,20 @@ def _tasks(
         boxes = detector_of(network, recipe.inputs, outputs)
         left: dict[str, str] = {}
         own: list[RecipeTask] = []
+        ends = {output: last_operator(models[network.name], output) for output in outputs}
+        seen_as = {output: task_of(network, output, outputs[output], end, boxes) for output, end in ends.items()}
         for output, samples in outputs.items():
-            last = last_operator(models[network.name], output)
-            found = task_of(network, output, samples, last, boxes)
+            found = None if is_doubtful(network, output, seen_as) else seen_as[output]
             if found is None:
-                why, left[f"{network.name}.{output}"] = why_left(network, output, samples, last)
+                why, left[f"{network.name}.{output}"] = why_left(network, output, samples, ends[output])
                 report.left.append(f"{network.name}.{output} {list(samples[0].shape)}{why}")
                 continue
             task, why = found
+            if is_assumed(network, task):
+                network.asks.append(
+                    f"the file of network '{network.name}' does not tell, of '{output}', what its {len(task.labels)} "
+                    "numbers are (taken as classes: --classes none, or a file of their names)"
+                )
             name = network.name if network.name not in tasks else re.sub(r"\W+", "_", f"{network.name}_{output}")
             tasks[name] = task
             own.append(task)

@@ -10,8 +10,9 @@ import onnx
 from mmedge.bundle.manifest import ImageInput
 from mmedge.bundle.seats import PictureLayout
 
-from .brought import Dims, dims, dtype
+from .brought import dims, dtype
 from .infer import Network, metadata_of
+from .layouts import Dims
 from .scale import SCALES, axes_by_graph, taken_by
 
 Axes = tuple[int, int, int]

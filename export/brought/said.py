@@ -106,7 +106,7 @@ def _read(option: str, value: str) -> dict[str, object]:
         return {"color": value}
     if option == "classes":
         return {"classes": _classes(value, where)}
-    raise ConfigError(f"'{value}' is no {option}", where=where, fix=OPTIONS[option])
+    raise ConfigError(f"'{value}' does not name a {option}", where=where, fix=OPTIONS[option])
 
 
 def _classes(value: str, where: str) -> tuple[str, ...]:

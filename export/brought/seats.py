@@ -17,8 +17,9 @@ from mmedge.fusion.stream import check_stream, is_stream
 
 from ..onnx.graphs import set_shape
 from ..recipe import RecipeStage
-from .brought import Dims, dims, dtype, graph_inputs
+from .brought import dims, dtype, graph_inputs
 from .infer import Guess, Network
+from .layouts import Dims
 from .picture import picture_axes, picture_seat
 from .scale import gain_of
 from .token_inputs import IDS, MASKS, TYPES, make_mask

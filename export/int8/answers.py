@@ -84,9 +84,10 @@ def allowed_points(samples: int, max_drop_points: float, *, counted: bool = True
 
 
 def judged_outputs(recipe: Recipe) -> dict[str, str]:
-    """Return what is compared: task -> its output; without any task, each output that no other stage takes."""
-    if recipe.tasks:
-        return {name: task.output for name, task in recipe.tasks.items()}
+    """Return what is compared: task -> its output, and what results tell as it is; else what no other stage takes."""
+    named = {name: task.output for name, task in recipe.tasks.items()} | {told: told for told in recipe.outputs}
+    if named:
+        return named
     taken = {str(source) for stage in recipe.stages.values() for source in stage.links.values()}
     states = {f"{name}.{own}" for name, stage in recipe.stages.items() for own in stage.states.values()}
     ends = [f"{name}.{out}" for name, stage in recipe.stages.items() for out in stage.outputs]

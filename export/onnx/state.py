@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import onnx
@@ -17,20 +16,15 @@ _QOPERATOR = ("QLinear", "QGemm", "QAttention", "ConvInteger", "MatMulInteger", 
 _MOST_PARTS = 40
 
 
-def describe_network(model: onnx.ModelProto, file: Path) -> dict[str, Any]:
-    """Return what a network is, as a JSON document.
-
-    Args:
-        model: Read from ``file``.
-        file: Beside which weights may lie.
-    """
+def describe_network(model: onnx.ModelProto) -> dict[str, Any]:
+    """Return what a network is, as a JSON document; weights that lie in other files may be left there."""
     domains = {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
     used = Counter(node.domain or "ai.onnx" for node in _nodes(model))
     return {
         "domains": {name: {"version": domains.get(name), "nodes": count} for name, count in sorted(used.items())},
         "functions": [f"{function.domain}.{function.name}" for function in model.functions],
         "operators": dict(Counter(node.op_type for node in _nodes(model)).most_common()),
-        "external_data": _external(file),
+        "external_data": _external(model),
         "quantization": quantization_of(model),
         "parts": _parts(model.graph),
     }
@@ -89,10 +83,10 @@ def _read(node: onnx.NodeProto) -> Iterator[str]:
                 yield from _read(inner)
 
 
-def _external(file: Path) -> dict[str, int]:
+def _external(model: onnx.ModelProto) -> dict[str, int]:
     """Return the files that hold weights beside a network, and how many bytes of them it uses."""
     found: Counter[str] = Counter()
-    for tensor in onnx.load(str(file), load_external_data=False).graph.initializer:
+    for tensor in model.graph.initializer:
         if tensor.data_location == TensorProto.EXTERNAL:
             entries = {entry.key: entry.value for entry in tensor.external_data}
             length = entries.get("length", "0")

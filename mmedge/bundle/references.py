@@ -79,7 +79,7 @@ def check_references(manifest: Manifest) -> None:
             need_file(spec.tokenizer, f"inputs.{name}.tokenizer")
         shares = getattr(spec, "shares", None)
         if shares is not None and (type(inputs.get(shares)) is not type(spec) or shares == name):
-            fail(f"'{shares}' is no other input of this kind", f"inputs.{name}.shares")
+            fail(f"'{shares}' does not name another input of this kind", f"inputs.{name}.shares")
         if shares is not None and getattr(inputs[shares], "shares", None) is not None:
             fail(f"'{shares}' shares a source itself", f"inputs.{name}.shares", "name the input that has the source")
         if isinstance(spec, ImageInput) and spec.reduce > min(spec.frame):
@@ -129,7 +129,7 @@ def check_references(manifest: Manifest) -> None:
             fail(f"'{output}' is there twice", f"outputs[{index}]", "name it once")
     if (values := count_told(manifest)) > MAX_TOLD_VALUES:
         limit = "leave some out, or make a callable of what matters in them"
-        fail(f"outputs of {values} values are told, the limit is {MAX_TOLD_VALUES}", "outputs", limit)
+        fail(f"results carry outputs of {values} values, the limit is {MAX_TOLD_VALUES}", "outputs", limit)
     for name, missing in manifest.missing.items():
         if name not in inputs:
             fail(f"unknown input '{name}'", f"missing.{name}")

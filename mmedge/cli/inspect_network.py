@@ -12,6 +12,7 @@ from mmedge.cli.output import add_names, out, styled
 
 _WIDEST = 100  # columns: a wider drawing is hard to follow
 _SHOWN = 3  # nodes of a group of findings that are named
+_LONGEST = 12  # lines of a part
 _OPERATORS = 8  # kinds of operators that are listed
 
 
@@ -99,6 +100,12 @@ def _quantized(state: Mapping[str, Any]) -> str:
     return f"{kind} in its weights alone: {state['weights']} tensors"
 
 
+def _short(operators: Sequence[str]) -> list[str]:
+    if len(operators) <= _LONGEST:
+        return list(operators)
+    return [*operators[: _LONGEST - 2], f"and {len(operators) - _LONGEST + 1} more", operators[-1]]
+
+
 def _drawn(document: Mapping[str, Any]) -> Any:
     """Return the parts of a small network as a drawing; None where it is too large for one."""
     parts = document["parts"]
@@ -109,7 +116,7 @@ def _drawn(document: Mapping[str, Any]) -> Any:
     shapes = {item["name"]: str(item["shape"]) for item in document["outputs"]}
     for number, part in enumerate(parts):
         key: Key = ("stage", f"part {number + 1}")
-        nodes[key] = list(part["operators"])
+        nodes[key] = _short(part["operators"])
         edges += [(("stage", f"part {source + 1}"), key) for source in part["from"]]
         edges += [(("input", name), key) for name in part["inputs"]]
     for number, part in enumerate(parts):

@@ -41,17 +41,7 @@ from mmedge.pipeline.spec import PUSH, RunSpec
 from mmedge.pipeline.statistics import Statistics
 from mmedge.pipeline.unanswered import unanswered
 from mmedge.sinks import Sink, make_sink
-from mmedge.types import (
-    Backend,
-    Description,
-    Engines,
-    Latency,
-    Packet,
-    Precision,
-    Result,
-    Text,
-    Video,
-)
+from mmedge.types import Backend, Description, Engines, Latency, Packet, Precision, Result, Text, Video
 
 log = logging.getLogger("mmedge.pipeline")
 

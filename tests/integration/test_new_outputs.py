@@ -12,7 +12,6 @@ from onnx import TensorProto
 
 import mmedge
 from mmedge.bundle import load
-from mmedge.bundle.manifest import AudioInput
 from mmedge.cli import run
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine
 from mmedge.errors import BundleError
@@ -134,6 +133,28 @@ def test_an_embedding_is_one_whatever_it_is_called(new, model, options, is_task)
     assert is_task or any("results tell net.output as they are" in hint for hint in told["hints"])
 
 
+def test_measures_beside_a_probability_are_no_classes(new):
+    """As MTCNN's networks have them: a softmax over two classes, and four numbers that move the box."""
+    nodes = [
+        NODE("MatMul", ["f", "w"], ["m"]),
+        NODE("Softmax", ["m"], ["probability"]),
+        NODE("MatMul", ["f", "v"], ["offsets"]),
+    ]
+    rng = np.random.default_rng(0)
+    weights = {"w": rng.normal(size=(192, 2)).astype(np.float32), "v": rng.normal(size=(192, 4)).astype(np.float32)}
+    model = answering(nodes, {"offsets": (FLOAT, [1, 4]), "probability": (FLOAT, [1, 2])}, **weights)
+    told = new("--scale", "0..1", "--color", "rgb", net=model)
+    with load(told["bundle"]) as bundle:
+        assert [task.output for task in bundle.tasks.values()] == ["net.probability"]
+    assert told["left"] == ["net.offsets [1, 4]: numbers of unknown meaning"]
+    assert told["asks"] == []
+
+
+def test_numbers_that_nothing_names_are_asked_for(new):
+    (ask,) = new("--scale", "0..1", "--color", "rgb", net=wide(7))["asks"]
+    assert "what its 7 numbers are (taken as classes: --classes none" in ask
+
+
 @pytest.mark.parametrize("isolation", ["thread", "process"])
 def test_a_bundle_without_tasks_runs_and_tells_its_outputs(new, clip, isolation):
     """An embedding and a map, larger than a line shows, through both kinds of runtime."""
@@ -253,12 +274,11 @@ def test_one_camera_feeds_networks_of_several_sizes_and_scales(new, clip):
         assert all(result.present.values()), "what is pushed to one is pushed to both"
 
 
-def test_a_source_is_shared_with_another_input_of_its_kind():
+@pytest.mark.parametrize("shares", ["audio", "image"])
+def test_a_source_is_shared_with_another_input_of_its_kind(shares):
     from mmedge.bundle import decode_manifest
     from tests.tiny import MANIFEST
 
-    for shares, said in (("audio", "no other input of this kind"), ("image", "no other input of this kind")):
-        inputs = {**MANIFEST["inputs"], "image": {**MANIFEST["inputs"]["image"], "shares": shares}}
-        with pytest.raises(BundleError, match=said):
-            decode_manifest(json.dumps({**MANIFEST, "inputs": inputs, "variants": [], "files": {}}).encode())
-    assert AudioInput(sample_rate_hz=8000, window_ms=10).shares is None
+    inputs = {**MANIFEST["inputs"], "image": {**MANIFEST["inputs"]["image"], "shares": shares}}
+    with pytest.raises(BundleError, match="does not name another input of this kind"):
+        decode_manifest(json.dumps({**MANIFEST, "inputs": inputs, "variants": [], "files": {}}).encode())

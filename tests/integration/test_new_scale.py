@@ -263,9 +263,9 @@ def test_width_before_height_is_said_and_done(new):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--scale", "1..2"], "is no scale"),
-        (["--size", "0x0"], "is no size"),
-        (["--layout", "hwc"], "is no layout"),
+        (["--scale", "1..2"], "does not name a scale"),
+        (["--size", "0x0"], "does not name a size"),
+        (["--layout", "hwc"], "does not name a layout"),
         (["--scale", "other=0..1"], "no network is called 'other'"),
         (["--classes", "nowhere.txt"], "cannot read the names"),
         (["--classes", "7"], "--classes gives 7 classes"),
