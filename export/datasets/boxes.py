@@ -45,11 +45,11 @@ def read_boxes(cell: str, labels: Sequence[str], folder: Path) -> FloatArray:
         try:
             rows = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise UnusableFileError(f"the boxes are no JSON: {error}") from error
+            raise UnusableFileError(f"the boxes are not JSON: {error}") from error
     else:
         rows = [line.split(maxsplit=4) for line in text.replace("\n", ";").split(";") if line.strip()]
     if not isinstance(rows, list):
-        raise UnusableFileError(f"the boxes are no list; write {_FORM}")
+        raise UnusableFileError(f"the boxes are not a list; write {_FORM}")
     return np.array([_box(row, labels) for row in rows], np.float32).reshape(-1, 5)
 
 
@@ -57,13 +57,13 @@ def _box(row: Any, labels: Sequence[str]) -> list[float]:
     if isinstance(row, dict):
         row = [row.get(key) for key in ("x", "y", "w", "h", "class")]
     if not isinstance(row, list) or len(row) != 5:
-        raise UnusableFileError(f"'{row}' is no box; write {_FORM}")
+        raise UnusableFileError(f"'{row}' is not a box; write {_FORM}")
     try:
         x, y, w, h = (float(value) for value in row[:4])
     except (TypeError, ValueError):
         x = y = w = h = math.nan
     if not (all(map(math.isfinite, (x, y, w, h))) and w > 0 and h > 0):
-        raise UnusableFileError(f"'{row}' is no box: x, y, w and h are numbers, w and h above 0")
+        raise UnusableFileError(f"'{row}' is not a box: x, y, w and h are numbers, w and h above 0")
     if str(row[4]) not in labels:
         raise UnusableFileError(f"unknown class '{row[4]}' of a box, one of {', '.join(labels)}")
     return [float(list(labels).index(str(row[4]))), x, y, x + w, y + h]

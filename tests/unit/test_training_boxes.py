@@ -139,13 +139,13 @@ def test_boxes_are_read_in_every_form(tmp_path: Path) -> None:
         assert read_boxes(cell, LABELS, tmp_path).tolist() == want
     assert read_boxes("[]", LABELS, tmp_path).shape == (0, 5)
     for bad, message in (
-        ("1 2 3 hollow", "is no box"),
+        ("1 2 3 hollow", "is not a box"),
         ("1 2 0 4 hollow", "above 0"),
         ("1 2 nan 4 full", "are numbers"),
         ("1 2 3 4 round", "unknown class 'round'"),
         ("none.txt", "cannot read the boxes"),
-        ("[1, 2", "no JSON"),
-        ('{"x": 1}', "no list"),
+        ("[1, 2", "not JSON"),
+        ('{"x": 1}', "not a list"),
     ):
         with pytest.raises(UnusableFileError, match=message):
             read_boxes(bad, LABELS, tmp_path)

@@ -34,11 +34,11 @@ def test_every_task_learns_from_its_column_and_is_told_epoch_by_epoch(
     from mmedge.export.onnx.to_onnx import to_onnx
 
     recipe = write_project(tmp_path / "p", (160, 40, 40))
-    recipe = msgspec.structs.replace(recipe, train=msgspec.structs.replace(recipe.train, epochs=8))
+    recipe = msgspec.structs.replace(recipe, train=msgspec.structs.replace(recipe.train, epochs=20))
     report = train_and_save(recipe)
     told = [line for line in capfd.readouterr().err.splitlines() if line.startswith("epoch ")]
-    assert len(told) == 8
-    assert all(part in told[-1] for part in ("epoch 8 of 8: loss ", "validation ", "side ", "loud ", "level error "))
+    assert len(told) == 20
+    assert all(part in told[-1] for part in ("epoch 20 of 20: loss ", "validation ", "side ", "loud ", "level error "))
     assert told[-1].endswith("0 s left")
     full = "front+rear+sound+imu"
     assert report.validation["side"][full] >= 0.9

@@ -161,7 +161,7 @@ def test_a_checkpoint_is_data_and_never_run(
 def test_nothing_to_resume_is_said(recipe: Recipe, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     short = msgspec.structs.replace(recipe, train=msgspec.structs.replace(recipe.train, epochs=1, weights=None))
     train_and_save(short, output=tmp_path / "w", resume=True, progress=False)
-    assert "there is no checkpoint, so training begins anew" in caplog.text
+    assert "no epoch was kept, so training starts with the first" in caplog.text
     with pytest.raises(ConfigError, match="leaves nothing to resume"):
         train_and_save(short, resume=True, progress=False)
 

@@ -80,15 +80,15 @@ def test_seeds_that_were_finished_are_not_trained_again(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     want = train_and_save(recipe, output=tmp_path / "want", seeds=3, progress=False)
-    fit, seen = loop._Run._fit, []
+    fit, seen = loop._fit, []
 
-    def stopping(self: Any, model: StagedModel, dataset: Any, own: Recipe, *args: Any, **kwargs: Any) -> None:
+    def stopping(model: StagedModel, dataset: Any, own: Recipe, *args: Any) -> None:
         seen.append(own.seed)
         if len(seen) == 3:
             raise KeyboardInterrupt
-        fit(self, model, dataset, own, *args, **kwargs)
+        fit(model, dataset, own, *args)
 
-    monkeypatch.setattr(loop._Run, "_fit", stopping)
+    monkeypatch.setattr(loop, "_fit", stopping)
     with pytest.raises(KeyboardInterrupt):
         train_and_save(recipe, output=tmp_path / "w", seeds=3, progress=False)
     got = train_and_save(recipe, output=tmp_path / "w", seeds=3, resume=True, progress=False)
