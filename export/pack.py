@@ -44,11 +44,20 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True):
         temperature: Task name -> calibrated temperature.
         validated_masks: Presence masks that were measured.
         seed: The seed the model was trained with.
+        seeds: Where several were trained: all of them (``trained``), and by which figure one was chosen (``by``).
     """
 
     temperature: dict[str, float] = {}
     validated_masks: tuple[Mask, ...] = ()
     seed: int | None = None
+    seeds: dict[str, Any] | None = None
+
+    @property
+    def chosen(self) -> dict[str, str | int | float | None]:
+        """What the manifest says of the choice of the seed; nothing where there was none."""
+        if self.seeds is None:
+            return {}
+        return {"seeds": " ".join(map(str, self.seeds["trained"])), "seed_chosen_by": str(self.seeds["by"])}
 
 
 def pack(
@@ -128,6 +137,7 @@ def pack(
             "opset": recipe.export.opset,
             "recipe_sha256": recipe.sha256,
             "seed": recipe.seed if known.seed is None else known.seed,
+            **known.chosen,
         },
         files={name: File(sha256=hashlib.sha256(raw).hexdigest(), bytes=len(raw)) for name, raw in members.items()},
     )

@@ -80,7 +80,7 @@ def in_frame(boxes: FloatArray, spec: ImageInput, shape: tuple[int, int]) -> Flo
         shape: Rows and columns of the file's picture as it is shown.
     """
     fit = frame_fit(spec, Seen(*shape, PLAIN))
-    out = boxes.copy()
+    out: FloatArray = boxes.copy()
     for axis, places in ((0, out[:, 2::2]), (1, out[:, 1::2])):
         places[...] = _place(fit[axis], places / shape[axis]) / spec.frame[axis]  # type: ignore[arg-type]
     return out
@@ -101,10 +101,12 @@ def in_network(boxes: FloatArray, spec: ImageInput) -> FloatArray:
     for axis, places in ((0, out[:, 2::2]), (1, out[:, 1::2])):
         places[...] = np.clip(_place(fit[axis], places), 0, spec.size[axis])  # type: ignore[arg-type]
     solid = (out[:, 3] - out[:, 1] > 0.5) & (out[:, 4] - out[:, 2] > 0.5)
-    return out[solid]
+    found: FloatArray = out[solid]
+    return found
 
 
 def _place(axis: Axis, share: FloatArray) -> FloatArray:
     """Return where shares of a picture are in its output: the inverse of ``Axis.to_picture``, which is affine."""
-    begin, end = (float(axis.to_picture(np.float64(place))) for place in (0.0, 1.0))  # type: ignore[arg-type]
-    return ((share - begin) / (end - begin)).astype(np.float32)
+    begin, end = axis.to_picture(np.array([0.0, 1.0])).tolist()
+    place: FloatArray = ((share - begin) / (end - begin)).astype(np.float32)
+    return place

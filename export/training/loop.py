@@ -193,6 +193,9 @@ class _Run:
             return self._trained(recipe, done, checkpoint)
         going_on = checkpoint is not None and resume and checkpoint.load()
         prefix = f"seed {seed}: " if several else ""
+        if checkpoint is not None and not resume and checkpoint.path.is_file():
+            what = "an interrupted run is replaced when the first epoch ends; to go on with it: Ctrl-C, then --resume"
+            logger.warning("%s%s", prefix, what)
         if resume and not going_on:
             logger.warning("%sno epoch was kept, so training starts with the first", prefix)
         with torch.random.fork_rng():
@@ -207,9 +210,10 @@ class _Run:
             try:
                 _fit(model, dataset, recipe, self._limit, self._progress, checkpoint, going_on, prefix)
             except KeyboardInterrupt:
-                if checkpoint is not None and checkpoint.path.is_file():
+                what = "nothing new is kept: the first epoch had not ended"
+                if checkpoint is not None and checkpoint.epochs:
                     what = f"what was trained up to epoch {checkpoint.epochs} is kept; go on with: {self._command}"
-                    logger.warning("interrupted; %s", what)
+                logger.warning("interrupted; %s", what)
                 raise
             report.seconds = before_s + time.monotonic() - start
             logger.info("trained in %.0f s; evaluating", report.seconds)

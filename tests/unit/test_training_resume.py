@@ -158,6 +158,21 @@ def test_a_checkpoint_is_data_and_never_run(
     assert not (tmp_path / "boom").exists()
 
 
+def test_a_run_that_would_replace_an_interrupted_one_says_so_and_leaves_it_until_then(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = interrupted(recipe, tmp_path / "w", monkeypatch)
+    before = path.read_bytes()
+    caplog.clear()
+    monkeypatch.setattr(progress_module, "Epochs", Stop)
+    Stop.at = (0, 0)
+    with pytest.raises(KeyboardInterrupt):
+        train_and_save(recipe, output=tmp_path / "w", progress=False)
+    assert "an interrupted run is replaced when the first epoch ends" in caplog.text
+    assert "nothing new is kept" in caplog.text
+    assert path.read_bytes() == before
+
+
 def test_nothing_to_resume_is_said(recipe: Recipe, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     short = msgspec.structs.replace(recipe, train=msgspec.structs.replace(recipe.train, epochs=1, weights=None))
     train_and_save(short, output=tmp_path / "w", resume=True, progress=False)
