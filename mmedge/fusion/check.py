@@ -14,8 +14,8 @@ from mmedge.errors import BundleError, CheckError, EngineError, MmedgeError
 from mmedge.fusion.consent import Consent
 from mmedge.fusion.golden import self_test
 from mmedge.fusion.load import make_callable, make_network, make_stage
-from mmedge.fusion.stage import StageRunner
-from mmedge.fusion.tensors import Shapes, array_of, constants, input_dtypes, input_shapes, output_shapes
+from mmedge.fusion.stage import StageRunner, array_of
+from mmedge.fusion.tensors import Shapes, constants, input_dtypes, input_shapes, output_shapes
 from mmedge.fusion.weigh import run_ms
 
 _TEXT = 2000  # characters of an error

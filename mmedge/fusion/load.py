@@ -25,9 +25,9 @@ from mmedge.fusion.consent import Consent, check_consent
 from mmedge.fusion.golden import self_test
 from mmedge.fusion.graph import StageGraph
 from mmedge.fusion.rules import LISTED
-from mmedge.fusion.stage import StageRunner
+from mmedge.fusion.stage import StageRunner, array_of
 from mmedge.fusion.stream import StreamStage, is_stream
-from mmedge.fusion.tensors import Shapes, array_of, constants, fill, input_dtypes, input_shapes, output_shapes
+from mmedge.fusion.tensors import Shapes, constants, fill, input_dtypes, input_shapes, output_shapes
 from mmedge.fusion.trial import Trial
 from mmedge.fusion.weigh import Weight, describe, weigh
 
