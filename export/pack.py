@@ -54,11 +54,20 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True):
         temperature: Task name -> calibrated temperature.
         validated_masks: Presence masks that were measured.
         seed: The seed the model was trained with.
+        seeds: Where several were trained: all of them (``trained``), and by which figure one was chosen (``by``).
     """
 
     temperature: dict[str, float] = {}
     validated_masks: tuple[Mask, ...] = ()
     seed: int | None = None
+    seeds: dict[str, Any] | None = None
+
+    @property
+    def chosen(self) -> dict[str, str | int | float | None]:
+        """What the manifest says of the choice of the seed; nothing where there was none."""
+        if self.seeds is None:
+            return {}
+        return {"seeds": " ".join(map(str, self.seeds["trained"])), "seed_chosen_by": str(self.seeds["by"])}
 
 
 class Members(msgspec.Struct, frozen=True, kw_only=True):
@@ -200,7 +209,7 @@ def pack(
         missing=recipe.missing,
         validated_masks=known.validated_masks or recipe.validated_masks,
         sync=recipe.sync,
-        provenance=provenance(recipe, seed=known.seed),
+        provenance={**provenance(recipe, seed=known.seed), **known.chosen},
         files={name: File(sha256=hashlib.sha256(raw).hexdigest(), bytes=len(raw)) for name, raw in files.items()},
     )
     try:

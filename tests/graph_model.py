@@ -16,6 +16,7 @@ from mmedge.errors import EngineError
 from mmedge.fusion import StageError, StageGraph, StageRunner
 from mmedge.fusion.stream import StreamStage, is_stream
 from mmedge.types import FloatArray, Snapshot, Tensor
+from tests.graph_reach import seen
 
 MS = 1_000_000
 RATE = 1000
@@ -149,17 +150,17 @@ class Reference:
                 else:
                     self.memory[name].seen = None
         for name, spec in self.specs.items():
-            memory, seen = self.memory[name], self._seen(name, present)
+            memory, there = self.memory[name], seen(self, SEATS, name, present)
             if (
-                not self.depends[name] & seen
+                not self.depends[name] & there
                 or spec.mode != "async"
                 or memory.t_ms is None
                 or memory.started
                 or memory.ran
             ):
                 continue
-            if self._due(name, plan, seen):
-                self._start(name, plan, seen)
+            if self._due(name, plan, there):
+                self._start(name, plan, there)
         return present
 
     def _start(self, name: str, plan: Plan, present: set[str]) -> None:
@@ -216,23 +217,9 @@ class Reference:
     def _take(self, memory: Memory, output: FloatArray, t_ms: float) -> None:
         memory.output, memory.t_ms, memory.fault = output, t_ms, False
 
-    def _reach(self, name: str) -> set[str]:
-        """The seats that a stage hears of: a stream tells nothing before its first step."""
-        if is_stream(self.specs[name], SEATS):
-            return {"sound"} if self.memory[name].t_ms is not None else set()
-        sources = self.specs[name].inputs.values()
-        links = (s.partition(".")[0] for s in sources if s not in SEATS and not s.startswith("@"))
-        return {s for s in sources if s in SEATS}.union(*(self._reach(producer) for producer in links))
-
-    def _seen(self, name: str, present: set[str]) -> set[str]:
-        if is_stream(self.specs[name], SEATS):
-            return present
-        return present - (self.depends[name] - self._reach(name))
-
     def _stage(self, name: str, plan: Plan, present: set[str]) -> bool:
-        spec, memory = self.specs[name], self.memory[name]
-        stream = is_stream(spec, SEATS)
-        there, present = present, self._seen(name, present)
+        spec, memory, stream = self.specs[name], self.memory[name], is_stream(self.specs[name], SEATS)
+        there, present = present, seen(self, SEATS, name, present)
         if not self.depends[name] & present:
             if stream:
                 self._show(memory, ZERO)
@@ -370,7 +357,7 @@ class Reference:
 
 
 def make_graph(specs: dict[str, StageSpec], cores: int = 2, *, cured: bool = False) -> StageGraph:
-    """Return the real graph of the same stages; those that are cured stand any value."""
+    """Return the real graph of the same stages; cured, they stand any value."""
     stages: dict[str, StageRunner] = {}
     for name in stage_order(specs):
         kind = StreamStage if is_stream(specs[name], SEATS) else StageRunner

@@ -45,11 +45,11 @@ def read_boxes(cell: str, labels: Sequence[str], folder: Path) -> FloatArray:
         try:
             rows = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise UnusableFileError(f"the boxes are no JSON: {error}") from error
+            raise UnusableFileError(f"the boxes are not JSON: {error}") from error
     else:
         rows = [line.split(maxsplit=4) for line in text.replace("\n", ";").split(";") if line.strip()]
     if not isinstance(rows, list):
-        raise UnusableFileError(f"the boxes are no list; write {_FORM}")
+        raise UnusableFileError(f"the boxes are not a list; write {_FORM}")
     return np.array([_box(row, labels) for row in rows], np.float32).reshape(-1, 5)
 
 
@@ -57,13 +57,13 @@ def _box(row: Any, labels: Sequence[str]) -> list[float]:
     if isinstance(row, dict):
         row = [row.get(key) for key in ("x", "y", "w", "h", "class")]
     if not isinstance(row, list) or len(row) != 5:
-        raise UnusableFileError(f"'{row}' is no box; write {_FORM}")
+        raise UnusableFileError(f"'{row}' is not a box; write {_FORM}")
     try:
         x, y, w, h = (float(value) for value in row[:4])
     except (TypeError, ValueError):
         x = y = w = h = math.nan
     if not (all(map(math.isfinite, (x, y, w, h))) and w > 0 and h > 0):
-        raise UnusableFileError(f"'{row}' is no box: x, y, w and h are numbers, w and h above 0")
+        raise UnusableFileError(f"'{row}' is not a box: x, y, w and h are numbers, w and h above 0")
     if str(row[4]) not in labels:
         raise UnusableFileError(f"unknown class '{row[4]}' of a box, one of {', '.join(labels)}")
     return [float(list(labels).index(str(row[4]))), x, y, x + w, y + h]
@@ -80,7 +80,7 @@ def in_frame(boxes: FloatArray, spec: ImageInput, shape: tuple[int, int]) -> Flo
         shape: Rows and columns of the file's picture as it is shown.
     """
     fit = frame_fit(spec, Seen(*shape, PLAIN))
-    out = boxes.copy()
+    out: FloatArray = boxes.copy()
     for axis, places in ((0, out[:, 2::2]), (1, out[:, 1::2])):
         places[...] = _place(fit[axis], places / shape[axis]) / spec.frame[axis]  # type: ignore[arg-type]
     return out
@@ -101,10 +101,12 @@ def in_network(boxes: FloatArray, spec: ImageInput) -> FloatArray:
     for axis, places in ((0, out[:, 2::2]), (1, out[:, 1::2])):
         places[...] = np.clip(_place(fit[axis], places), 0, spec.size[axis])  # type: ignore[arg-type]
     solid = (out[:, 3] - out[:, 1] > 0.5) & (out[:, 4] - out[:, 2] > 0.5)
-    return out[solid]
+    found: FloatArray = out[solid]
+    return found
 
 
 def _place(axis: Axis, share: FloatArray) -> FloatArray:
     """Return where shares of a picture are in its output: the inverse of ``Axis.to_picture``, which is affine."""
-    begin, end = (float(axis.to_picture(np.float64(place))) for place in (0.0, 1.0))  # type: ignore[arg-type]
-    return ((share - begin) / (end - begin)).astype(np.float32)
+    begin, end = axis.to_picture(np.array([0.0, 1.0])).tolist()
+    place: FloatArray = ((share - begin) / (end - begin)).astype(np.float32)
+    return place

@@ -139,7 +139,8 @@ def _array_sound(path: Path, shown: str) -> FloatArray:
             f"the array '{shown}' is {array.dtype} {list(array.shape)}, a sound is float32 or int16 [samples], mono, "
             "at the seat's sample rate"
         )
-    return array.astype(np.float32) / np.float32(32_768 if array.dtype.kind == "i" else 1)
+    sound: FloatArray = array.astype(np.float32) / np.float32(32_768 if array.dtype.kind == "i" else 1)
+    return sound
 
 
 def _window(sound: FloatArray, spec: AudioInput, shown: str) -> FloatArray:

@@ -73,7 +73,7 @@ def train(
         recipe: Data, model, tasks and hyper-parameters.
         output: Weights file; by default the recipe's, or none if it names none.
         seed: Instead of the recipe's.
-        seeds: Train so many, from ``seed`` on, and keep the best on validation; instead of the recipe's.
+        seeds: How many to train, from ``seed`` on; the best on validation is kept. Instead of the recipe's.
         resume: Go on after the last epoch of a run that was interrupted, as if it had not been; from the beginning
             where there was none.
         limit: Stop after this many training batches, and evaluate on as many.
@@ -192,8 +192,12 @@ class _Run:
         if done is not None and checkpoint is not None and resume and done.is_file():
             return self._trained(recipe, done, checkpoint)
         going_on = checkpoint is not None and resume and checkpoint.load()
+        prefix = f"seed {seed}: " if several else ""
+        if checkpoint is not None and not resume and checkpoint.path.is_file():
+            what = "an interrupted run is replaced when the first epoch ends; to go on with it: Ctrl-C, then --resume"
+            logger.warning("%s%s", prefix, what)
         if resume and not going_on:
-            logger.warning("%sthere is no checkpoint, so training begins anew", f"seed {seed}: " if several else "")
+            logger.warning("%sno epoch was kept, so training starts with the first", prefix)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             model = make_model(recipe)
@@ -203,7 +207,14 @@ class _Run:
             # Convolutions are faster with the channels last.
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             before_s = 0.0 if checkpoint is None else checkpoint.seconds
-            self._fit(model, dataset, recipe, checkpoint, going_on=going_on)
+            try:
+                _fit(model, dataset, recipe, self._limit, self._progress, checkpoint, going_on, prefix)
+            except KeyboardInterrupt:
+                what = "nothing new is kept: the first epoch had not ended"
+                if checkpoint is not None and checkpoint.epochs:
+                    what = f"what was trained up to epoch {checkpoint.epochs} is kept; go on with: {self._command}"
+                logger.warning("interrupted; %s", what)
+                raise
             report.seconds = before_s + time.monotonic() - start
             logger.info("trained in %.0f s; evaluating", report.seconds)
             _evaluate(model, dataset, recipe, self._limit, report)
@@ -225,49 +236,52 @@ class _Run:
         model.metadata = metadata
         return model, report
 
-    def _fit(
-        self, model: StagedModel, dataset: Dataset, recipe: Recipe, checkpoint: Checkpoint | None, *, going_on: bool
-    ) -> None:
-        # Lightning takes seconds to import; loading weights does not need it.
-        import lightning
-        from lightning.pytorch.callbacks import RichProgressBar
 
-        from .lightning_module import Training
-        from .progress import Epochs
+def _fit(
+    model: StagedModel,
+    dataset: Dataset,
+    recipe: Recipe,
+    limit: int | None,
+    progress: bool,
+    checkpoint: Checkpoint | None,
+    going_on: bool,
+    prefix: str,
+) -> None:
+    # Lightning takes seconds to import; loading weights does not need it.
+    import lightning
+    from lightning.pytorch.callbacks import RichProgressBar
 
-        bar = self._progress and sys.stderr.isatty()
-        prefix = f"seed {recipe.seed}: " if len(self._seeds) > 1 else ""
-        callbacks: list[Any] = [Epochs(recipe, checkpoint, lines=self._progress and not bar, prefix=prefix)]
-        if bar:
-            callbacks.append(RichProgressBar(console_kwargs={"stderr": True}))
-        limit = self._limit
-        options: dict[str, Any] = {} if limit is None else {"max_steps": limit, "limit_val_batches": limit}
-        with quiet(), _interruptible():
-            trainer = lightning.Trainer(
-                accelerator="auto",
-                devices=1,
-                max_epochs=recipe.train.epochs,
-                num_sanity_val_steps=0,
-                reload_dataloaders_every_n_epochs=1,
-                gradient_clip_val=1.0,
-                logger=False,
-                enable_checkpointing=False,
-                enable_model_summary=False,
-                enable_progress_bar=bar,
-                callbacks=callbacks,
-                **options,
-            )
-            path = checkpoint.path if checkpoint is not None and going_on else None
-            try:
-                trainer.fit(Training(model, dataset, recipe, checkpoint), ckpt_path=path, weights_only=True)
-            except (KeyboardInterrupt, SystemExit):  # Lightning turns the former into the latter
-                if not trainer.interrupted:
-                    raise
-        if trainer.interrupted:
-            if checkpoint is not None and checkpoint.path.is_file():
-                what = f"what was trained up to epoch {checkpoint.epochs} is kept; go on with: {self._command}"
-                logger.warning("interrupted; %s", what)
-            raise KeyboardInterrupt
+    from .lightning_module import Training
+    from .progress import Epochs
+
+    bar = progress and sys.stderr.isatty()
+    callbacks: list[Any] = [Epochs(recipe, checkpoint, lines=progress and not bar, prefix=prefix)]
+    if bar:
+        callbacks.append(RichProgressBar(console_kwargs={"stderr": True}))
+    options: dict[str, Any] = {} if limit is None else {"max_steps": limit, "limit_val_batches": limit}
+    with quiet(), _interruptible():
+        trainer = lightning.Trainer(
+            accelerator="auto",
+            devices=1,
+            max_epochs=recipe.train.epochs,
+            num_sanity_val_steps=0,
+            reload_dataloaders_every_n_epochs=1,
+            gradient_clip_val=1.0,
+            logger=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=bar,
+            callbacks=callbacks,
+            **options,
+        )
+        path = checkpoint.path if checkpoint is not None and going_on else None
+        try:
+            trainer.fit(Training(model, dataset, recipe, checkpoint), ckpt_path=path, weights_only=True)
+        except (KeyboardInterrupt, SystemExit):  # Lightning turns the former into the latter
+            if not trainer.interrupted:
+                raise
+    if trainer.interrupted:
+        raise KeyboardInterrupt
 
 
 @contextmanager

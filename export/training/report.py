@@ -123,10 +123,10 @@ class TrainReport:
             if rivalry.lags:
                 label = ("warning:", "bold yellow") if rivalry.worse else ("note:", "bold")
                 console.print(styled(label, f" {rivalry}"), highlight=False)
-        for condition, found in self.boxes.items():
-            for task, value in found.items():
-                told = f"{condition}: boxes of {task} are found with F1 {100 * value:.1f} % (overlap 0.5)"
-                console.print(told, highlight=False)
+        for condition, scores in self.boxes.items():
+            for task, value in scores.items():
+                line = f"{condition}: boxes of {task} are found with F1 {100 * value:.1f} % (overlap 0.5)"
+                console.print(line, highlight=False)
         heat = ", ".join(f"{name} {value:.2f}" for name, value in self.temperature.items())
         console.print(f"trained in {self.seconds:.0f} s; temperatures: {heat}", highlight=False)
         if self.path is not None:

@@ -17,7 +17,7 @@ def command(
     output: Annotated[Path | None, typer.Option(help="Weights file; default: where the recipe says.")] = None,
     seed: Annotated[int | None, typer.Option(help="Random seed; default: the recipe's.")] = None,
     seeds: Annotated[
-        int | None, typer.Option(min=1, max=100, help="Train so many seeds, keep the best on validation; 3 or more.")
+        int | None, typer.Option(min=1, max=100, help="How many seeds to train; the best on validation is kept.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on after the last epoch of an interrupted run.")] = False,
     json: Json = False,

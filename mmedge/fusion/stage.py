@@ -22,6 +22,7 @@ from mmedge.fusion.signature import check_signature
 from mmedge.fusion.tensors import age_limit, array_of, constants, fill
 from mmedge.types import AnyArray, Snapshot
 
+__all__ = ["Marks", "StageRunner", "array_of"]
 # What is new at a trigger: (epoch, number) of each seat's data, None where it is absent.
 Marks: TypeAlias = Sequence["tuple[int, int] | None"]
 _SLACK_NS = 500_000  # triggers waver
@@ -62,8 +63,7 @@ class StageRunner:
         took_ns: The time of the newest run.
         ran: Whether it has run for this trigger.
         cold: Whether it has no output of its own.
-        producers, direct: Stages and, as bits, seats it is fed by directly.
-        behind: Whether it is fed by a stream, directly or through other stages.
+        producers, direct, behind: Stages and, as bits, seats that feed it directly; whether a stream feeds it at all.
         file: The member of the bundle that its engine was made of; empty for a callable.
         shown: Whether ``outputs`` are those of a run, not zeros.
         stale: Whether it still runs in the background for inputs that were away since; the outputs are discarded.

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import mmedge
-from mmedge.fusion import StageGraph, load_graph
+from mmedge.fusion import StageGraph, hearing, load_graph
 from mmedge.replay.replay import Replay
 from mmedge.replay.samples import raw_samples
 from mmedge.sync import Synchronizer
@@ -46,7 +46,7 @@ def look(p: FloatArray, image: FloatArray, present: FloatArray, age: FloatArray)
 
 
 def bundle_of(tmp_path: Path, stages: dict[str, Any], **changes: Any) -> Path:
-    sync = {"trigger": "audio", "every_ms": 7}
+    sync = changes.pop("sync", {"trigger": "audio", "every_ms": 7})
     return listening_bundle(tmp_path / "b.mmedge", sync, stages={"ear": EAR, **stages}, **changes)
 
 
@@ -160,3 +160,28 @@ def test_samples_of_a_recording_have_no_sound_before_the_first_step(tmp_path: Pa
     assert all(found[0][1:])
     assert 0 < found[1].index(True) <= -(-STEP // 56) + 1
     assert all(found[1][found[1].index(True) :])
+
+
+def test_a_recording_of_before_replays_but_for_the_claims_that_were_wrong(tmp_path: Path, write_clip: Any) -> None:
+    """Stages behind a stream once ran before it had heard anything: what they gave then is all that differs."""
+    late = {**ALONE, "every_ms": 10}
+    task = {"kind": "classification", "labels": "voice.txt", "scores": "probabilities", "output": "join.p"}
+    path = bundle_of(tmp_path, {"join": late}, tasks={"voice": task}, sync={"trigger": "audio", "every_ms": 7})
+    sound = np.random.default_rng(3).uniform(-1, 1, RATE).astype(np.float32)
+    clip = write_clip(times_s=tuple(k / 50 for k in range(50)), sound=sound[None], rate_hz=RATE)
+    options: dict[str, Any] = {"latency": "offline", "isolation": "thread", "allow": [__name__]}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hearing, "seen", lambda stage, bits: bits)
+        patch.setattr(hearing, "unheard", lambda stage: 0)
+        with mmedge.Pipeline(path, {"audio": str(clip)}, record=tmp_path / "r", **options) as pipe:
+            before = list(pipe)
+    with mmedge.load(path) as bundle:
+        replay = Replay(tmp_path / "r", bundle, allow=[__name__])
+        after = list(replay)
+    assert replay.differs == 0
+    assert len(after) == len(before)
+    other = [k for k, pair in enumerate(zip(before, after, strict=True)) if len(set(map(replayed_line, pair))) > 1]
+    assert other  # the claims: silence, for certain, of sound that nothing had heard
+    assert other == list(range(other[-1] + 1))
+    assert {before[k].tasks["voice"].label for k in other} == {"silence"}
+    assert all(after[k].tasks["voice"].label is None for k in other)

@@ -7,7 +7,8 @@ import pickle
 import signal
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +37,21 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Keep to a cache of the test's own, and to one thread: these networks are too small for more."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
 def whole(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    path = tmp_path_factory.mktemp("whole") / "w"
+    path, threads = tmp_path_factory.mktemp("whole") / "w", torch.get_num_threads()
+    torch.set_num_threads(1)  # as every test here
     train_and_save(recipe, output=path, progress=False)
+    torch.set_num_threads(threads)
     return weights(recipe, path)
 
 
@@ -68,8 +76,7 @@ class Stop(progress_module.Epochs):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("stops", [[(1, 0)], [(1, 1), (3, 0)], [(2, 2)]])
+@pytest.mark.parametrize(("stops", "workers"), [([(1, 1), (3, 0)], 0), ([(2, 2)], 2)])
 def test_an_interrupted_run_equals_an_uninterrupted_one(
     recipe: Recipe,
     whole: dict[str, Any],
@@ -151,10 +158,25 @@ def test_a_checkpoint_is_data_and_never_run(
     assert not (tmp_path / "boom").exists()
 
 
+def test_a_run_that_would_replace_an_interrupted_one_says_so_and_leaves_it_until_then(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = interrupted(recipe, tmp_path / "w", monkeypatch)
+    before = path.read_bytes()
+    caplog.clear()
+    monkeypatch.setattr(progress_module, "Epochs", Stop)
+    Stop.at = (0, 0)
+    with pytest.raises(KeyboardInterrupt):
+        train_and_save(recipe, output=tmp_path / "w", progress=False)
+    assert "an interrupted run is replaced when the first epoch ends" in caplog.text
+    assert "nothing new is kept" in caplog.text
+    assert path.read_bytes() == before
+
+
 def test_nothing_to_resume_is_said(recipe: Recipe, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     short = msgspec.structs.replace(recipe, train=msgspec.structs.replace(recipe.train, epochs=1, weights=None))
     train_and_save(short, output=tmp_path / "w", resume=True, progress=False)
-    assert "there is no checkpoint, so training begins anew" in caplog.text
+    assert "no epoch was kept, so training starts with the first" in caplog.text
     with pytest.raises(ConfigError, match="leaves nothing to resume"):
         train_and_save(short, resume=True, progress=False)
 
@@ -162,7 +184,9 @@ def test_nothing_to_resume_is_said(recipe: Recipe, tmp_path: Path, caplog: pytes
 def test_ctrl_c_at_the_command_line_says_how_to_go_on(tmp_path: Path) -> None:
     recipe = write_project(tmp_path / "p", (40, 16, 16), RECIPE.replace("epochs = 4", "epochs = 4000"))
     command = [sys.executable, "-m", "mmedge", "train", str(recipe.file), "--json"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    # Tests that run in the background were started with Ctrl-C ignored.
+    heeds = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(command, stdout=-1, stderr=-1, text=True, preexec_fn=heeds) as process:
         assert process.stderr is not None
         told = []
         for line in process.stderr:
@@ -175,9 +199,7 @@ def test_ctrl_c_at_the_command_line_says_how_to_go_on(tmp_path: Path) -> None:
         assert "side" in line
         assert " left" in line
         process.send_signal(signal.SIGINT)
-        began = time.monotonic()
         out, err = process.communicate(timeout=60)
-    assert time.monotonic() - began < 30
     assert process.returncode == 130
     assert "--resume" in err
     assert out == "" or '"error"' in out

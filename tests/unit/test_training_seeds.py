@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,13 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Keep to a cache of the test's own, and to one thread: these networks are too small for more."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def test_seeds_are_trained_told_and_the_best_is_kept(recipe: Recipe, tmp_path: Path) -> None:
@@ -74,15 +80,15 @@ def test_seeds_that_were_finished_are_not_trained_again(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     want = train_and_save(recipe, output=tmp_path / "want", seeds=3, progress=False)
-    fit, seen = loop._Run._fit, []
+    fit, seen = loop._fit, []
 
-    def stopping(self: Any, model: StagedModel, dataset: Any, own: Recipe, *args: Any, **kwargs: Any) -> None:
+    def stopping(model: StagedModel, dataset: Any, own: Recipe, *args: Any) -> None:
         seen.append(own.seed)
         if len(seen) == 3:
             raise KeyboardInterrupt
-        fit(self, model, dataset, own, *args, **kwargs)
+        fit(model, dataset, own, *args)
 
-    monkeypatch.setattr(loop._Run, "_fit", stopping)
+    monkeypatch.setattr(loop, "_fit", stopping)
     with pytest.raises(KeyboardInterrupt):
         train_and_save(recipe, output=tmp_path / "w", seeds=3, progress=False)
     got = train_and_save(recipe, output=tmp_path / "w", seeds=3, resume=True, progress=False)
