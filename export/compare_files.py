@@ -90,7 +90,7 @@ def _engine(file: Path, shapes: Mapping[str, Shape]) -> OnnxRuntimeEngine:
 
 
 def _input_names(file: Path) -> list[str]:
-    graph = onnx.load(str(file), load_external_data=False).graph
+    graph = load_network(file, largest_bytes=0).graph
     weights = {tensor.name for tensor in graph.initializer}
     return [value.name for value in graph.input if value.name not in weights]
 

@@ -173,21 +173,30 @@ def _run(
 
 def constant_nodes(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
     """Return what the Constant nodes of a graph hold."""
-    return {
-        node.output[0]: tensor
-        for node in graph.node
-        if node.op_type == "Constant" and (tensor := constant_tensor(node)) is not None
-    }
+    return {node.output[0]: constant_tensor(node) for node in graph.node if node.op_type == "Constant"}
 
 
-def constant_tensor(node: onnx.NodeProto) -> onnx.TensorProto | None:
-    """Return what a Constant node holds as a tensor; None where it is sparse."""
+def constant_tensor(node: onnx.NodeProto) -> onnx.TensorProto:
+    """Return what a Constant node holds as a tensor."""
     attribute = node.attribute[0]
-    if attribute.name in ("value", "sparse_value"):
+    if attribute.name == "value":
         held: onnx.TensorProto = attribute.t
-        return held if attribute.name == "value" else None
+        return held
+    if attribute.name == "sparse_value":
+        return dense(attribute.sparse_tensor, node.output[0])
     dtype: Any = {"value_float": np.float32, "value_int": np.int64}.get(attribute.name.rstrip("s"), object)
     return to_tensor(node.output[0], np.array(helper.get_attribute_value(attribute), dtype))
+
+
+def dense(sparse: onnx.SparseTensorProto, name: str) -> onnx.TensorProto:
+    """Return a sparse tensor with its zeros written out."""
+    values, places = numpy_helper.to_array(sparse.values), numpy_helper.to_array(sparse.indices)
+    whole = np.zeros(tuple(sparse.dims), values.dtype)
+    if places.ndim == 1:
+        whole.reshape(-1)[places] = values
+    else:
+        whole[tuple(places.T)] = values
+    return to_tensor(name, whole)
 
 
 def _without_data(model: onnx.ModelProto) -> onnx.ModelProto:

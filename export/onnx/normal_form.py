@@ -11,7 +11,7 @@ from onnx import helper, inliner
 from mmedge.errors import ConfigError
 
 from .branches import take_branches
-from .folding import Known, constant_tensor, fold
+from .folding import Known, constant_tensor, dense, fold
 from .graphs import all_nodes, defined, drop_unused, name_once, rename, replace_nodes, sort_nodes, subgraphs
 from .parity import check_rewrite, sample_feeds
 
@@ -27,7 +27,7 @@ def normal_form(
     What it guarantees:
 
     - no local functions: they are inlined, and domains that nothing uses are gone;
-    - weights are initializers of the outermost graph: Constant nodes are lifted, none is an input as well;
+    - weights are dense initializers of the outermost graph: Constant nodes are lifted, none is an input as well;
     - what never changes is a weight: constants and sizes that follow from static shapes are computed, transposed and
       reshaped weights stored as they are used; branches that such values decide are taken;
     - no Identity, no Dropout of inference, no node whose result nothing reads; nodes are sorted;
@@ -126,14 +126,15 @@ def _function_names(model: onnx.ModelProto) -> set[str]:
 
 def _lift_constants(graph: onnx.GraphProto) -> None:
     """Turn the Constant nodes of the outermost graph into weights, but for one that is an output itself."""
+    graph.initializer.extend(dense(sparse, sparse.values.name) for sparse in graph.sparse_initializer)
+    del graph.sparse_initializer[:]
     outputs = {value.name for value in graph.output}
     kept = []
     for node in graph.node:
-        tensor = constant_tensor(node) if node.op_type == "Constant" else None
-        if tensor is None or node.output[0] in outputs:
+        if node.op_type != "Constant" or node.output[0] in outputs:
             kept.append(node)
             continue
-        graph.initializer.append(tensor)
+        graph.initializer.append(constant_tensor(node))
         graph.initializer[-1].name = node.output[0]
     if len(kept) < len(graph.node):
         replace_nodes(graph, kept)

@@ -80,8 +80,8 @@ class _Upgrade:
         constants = {**outer, **{tensor.name: tensor for tensor in graph.initializer}}
         nodes: list[onnx.NodeProto] = []
         for node in graph.node:
-            if node.op_type == "Constant" and (tensor := constant_tensor(node)) is not None:
-                constants[node.output[0]] = tensor
+            if node.op_type == "Constant":
+                constants[node.output[0]] = constant_tensor(node)
             for inner in subgraphs(node):
                 self.graph(inner, constants)
             self._front, self._constants = [], constants

@@ -203,3 +203,108 @@ def test_what_is_drawn_in_training_stays():
     nodes = [NODE("Dropout", ["x", "ratio", "yes"], ["y"], seed=1)]
     made = normal_form(model_of(nodes, {"x": [64]}, {"y": None}, ratio=np.float32(0.5), yes=np.bool_(True)))
     assert operators(made) == ["Dropout"]
+
+
+def odd_networks() -> dict[str, tuple[onnx.ModelProto, list[str]]]:
+    """Return networks as exporters may write them, and the operators of their normal forms."""
+    values, places = numpy_helper.from_array(np.float32([1, 2])), numpy_helper.from_array(np.int64([0, 3]))
+    sparse = helper.make_sparse_tensor(values, places, [2, 2])
+    taken = helper.make_graph([NODE("Identity", ["x"], ["o"])], "t", [], [info("o", None)])
+    other = helper.make_graph([NODE("Reshape", ["x", "bad"], ["o"])], "e", [], [info("o", None)])
+    body = helper.make_graph(
+        [NODE("Add", ["s", "e"], ["s2"]), NODE("Mul", ["s2", "k"], ["o"])],
+        "b",
+        [info("s", [2]), info("e", [2])],
+        [info("s2", [2]), info("o", [2])],
+    )
+    relu = NODE("Relu", ["x"], ["y"])
+    bfloat = model_of([NODE("Cast", ["w"], ["f"], to=FLOAT), NODE("Mul", ["x", "f"], ["y"])], {"x": [2]}, {"y": None})
+    bfloat.graph.initializer.append(helper.make_tensor("w", TensorProto.BFLOAT16, [2], [1.0, 2.0]))
+    one = {"w": np.ones((1, 1, 1, 1), np.float32)}
+    return {
+        "a constant is an output": (
+            model_of([NODE("Constant", [], ["c"], value_float=1.0), relu], {"x": [2]}, {"y": None, "c": (FLOAT, [])}),
+            ["Constant", "Relu"],
+        ),
+        "an input is an output": (model_of([relu], {"x": [2]}, {"y": None, "x": [2]}), ["Relu"]),
+        "a weight is an output": (
+            model_of([relu], {"x": [2]}, {"y": None, "w": [2]}, w=np.ones(2, np.float32)),
+            ["Relu"],
+        ),
+        "one input is copied twice": (
+            model_of([NODE("Identity", ["x"], [y]) for y in "yz"], {"x": [2]}, {"y": None, "z": None}),
+            ["Identity", "Identity"],
+        ),
+        "a scan reads a copied constant": (
+            model_of(
+                [
+                    NODE("Constant", [], ["k0"], value_float=2.0),
+                    NODE("Identity", ["k0"], ["k"]),
+                    NODE("Scan", ["i", "x"], ["f", "y"], num_scan_inputs=1, body=body),
+                ],
+                {"i": [2], "x": [3, 2]},
+                {"f": None, "y": None},
+            ),
+            ["Scan"],
+        ),
+        "a sparse weight": (
+            model_of(
+                [NODE("Constant", [], ["c"], sparse_value=sparse), NODE("MatMul", ["x", "c"], ["y"])],
+                {"x": [2, 2]},
+                {"y": None},
+            ),
+            ["MatMul"],
+        ),
+        "weights of bfloat16": (bfloat, ["Mul"]),
+        "nodes without names": (
+            model_of(
+                [NODE("Conv", ["x", "w"], ["a"]), NODE("Conv", ["a", "w"], ["y"])],
+                {"x": [1, 1, 5, 5]},
+                {"y": None},
+                **one,
+            ),
+            ["Conv", "Conv"],
+        ),
+        "an output that is not wanted": (
+            model_of(
+                [NODE("LSTM", ["x", "w", "r"], ["", "y"], hidden_size=2)],
+                {"x": [3, 1, 2]},
+                {"y": None},
+                w=np.ones((1, 8, 2), np.float32),
+                r=np.ones((1, 8, 2), np.float32),
+            ),
+            ["LSTM"],
+        ),
+        "backwards": (
+            model_of([NODE("Relu", ["t"], ["y"]), NODE("Neg", ["x"], ["t"])], {"x": [2]}, {"y": None}),
+            ["Neg", "Relu"],
+        ),
+        "a branch that would not run": (
+            model_of(
+                [NODE("If", ["c"], ["y"], then_branch=taken, else_branch=other)],
+                {"x": [2]},
+                {"y": None},
+                c=np.bool_(True),
+                bad=np.int64([7, 9]),
+            ),
+            ["Identity"],
+        ),
+        "double": (
+            model_of(
+                [NODE("MatMul", ["x", "w"], ["y"])],
+                {"x": (TensorProto.DOUBLE, [2, 2])},
+                {"y": (TensorProto.DOUBLE, None)},
+                w=np.ones((2, 2)),
+            ),
+            ["MatMul"],
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", odd_networks())
+def test_what_exporters_write_has_a_normal_form(name):
+    model, want = odd_networks()[name]
+    made = normal_form(model)
+    assert operators(made) == want
+    assert normal_form(made) == made
+    assert len({node.name for node in made.graph.node}) == len(made.graph.node)
