@@ -14,8 +14,9 @@ from mmedge.bundle.source import Constant, State
 from mmedge.errors import BundleError
 from mmedge.fusion.stream import check_stream, is_stream
 
+from ..onnx.graphs import set_shape
 from ..recipe import RecipeStage
-from .brought import Dims, dims, dtype, graph_inputs, set_shape
+from .brought import Dims, dims, dtype, graph_inputs
 from .infer import Guess, Network, metadata_of
 from .token_inputs import IDS, MASKS, TYPES, make_mask
 
