@@ -56,7 +56,7 @@ def measure(quick: bool) -> BenchmarkReport:
     targets: dict[str, float] = {}
     folder = Path(tempfile.mkdtemp())
     data = digits()
-    model = trained(data, EPOCHS)
+    model = trained(data, EPOCHS // 2 if quick else EPOCHS)
     count = 150 if quick else CALIBRATION
     given = data.train[:count]
     recipe = tensor_recipe(folder, [1, 1, 32, 32], [1, CLASSES], labels=CLASSES)
