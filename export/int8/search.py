@@ -73,6 +73,7 @@ class Draft:
         rows: How it agrees with fp32.
         failure: Why it is not good enough; None if it is.
         noisy: Whether an output has so much noise that samples held out may have been lucky.
+        equalized: Stage -> pairs of layers that were equalised.
         worst: The layers that cost most, where that was measured.
     """
 
@@ -84,6 +85,7 @@ class Draft:
     rows: tuple[TaskComparison, ...]
     failure: str | None
     noisy: bool
+    equalized: Mapping[str, int]
     worst: tuple[str, ...] = ()
 
     @property
@@ -222,6 +224,7 @@ class Search:
             sqnr_db=sqnr,
             rows=rows,
             failure=None if failure is None else failure.message,
+            equalized={name: network.equalized for name, network in self._networks.items()},
             noisy=any(row.sqnr_db < MIN_SQNR_DB for row in rows),
         )
 
