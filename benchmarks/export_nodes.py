@@ -193,7 +193,7 @@ def _read(path: Path, kind: onnx.TypeProto) -> Any:
 
 
 def measure(quick: bool) -> BenchmarkReport:
-    """Run the cases of onnx through our path; quick: every fourth of them."""
+    """Run the cases of onnx through our path; quick: every sixth of them, whose shares decide nothing."""
     rows: list[Row] = []
     targets: dict[str, float] = {}
     listed: Counter[tuple[str, str, str, str]] = Counter()
@@ -204,7 +204,7 @@ def measure(quick: bool) -> BenchmarkReport:
             with warnings.catch_warnings():  # the cases divide by zero and overflow on purpose
                 warnings.simplefilter("ignore")
                 found = sorted(cases(kind), key=lambda case: case.name)
-            for case in found[:: 4 if quick else 1]:
+            for case in found[:: 6 if quick else 1]:
                 outcomes = run_case(case, Path(temporary))
                 if outcomes is None:
                     counts["not judged"] += 1
@@ -220,8 +220,10 @@ def measure(quick: bool) -> BenchmarkReport:
             name = "node_cases_equal_ratio" if kind == "node" else f"{kind.replace('-', '_')}_cases_equal_ratio"
             targets[name] = ratio
             what = f"{kind}: {judged} cases that ONNX Runtime passes; as a stage {dict(stages)}"
-            others = {verdict: float(counts[verdict]) for verdict in ("refused", "wrong", "traceback")}
-            rows.append(Row(what=what, unit="share equal", ours=ratio, peers=dict(others), ratio=None))
+            others: dict[str, float | None] = {
+                verdict: float(counts[verdict]) for verdict in ("refused", "wrong", "traceback")
+            }
+            rows.append(Row(what=what, unit="cases", ours=float(counts["equal"]), peers=others, ratio=None))
     for (kind, way, verdict, text), _ in sorted(listed.items()):
         print(f"{kind:18} {way:12} {verdict:10} {text}", file=sys.stderr)
     return BenchmarkReport(
@@ -232,7 +234,7 @@ def measure(quick: bool) -> BenchmarkReport:
         evidence="cpu",
         rows=rows,
         targets=targets,
-        missed=[name for name, value in targets.items() if value < GOAL],
+        missed=[name for name, value in targets.items() if value < GOAL and not quick],
     )
 
 

@@ -147,6 +147,6 @@ def _notes(
         sqnr_db=None if is_float else round(worst, 2),
         dropped=dropped,
         reasons=reasons,
-        equalized=network.equalized,
+        equalized=draft.equalized[stage],
         worst=draft.worst,
     )

@@ -100,9 +100,7 @@ def test_a_look_at_a_quiet_run_is_no_error(bundle: Path) -> None:
     ("number", "code"), [(signal.SIGTERM, 0), (signal.SIGHUP, 0), (signal.SIGINT, 130)], ids=["TERM", "HUP", "INT"]
 )
 def test_a_stop_is_orderly_and_asked_for(bundle: Path, number: signal.Signals, code: int) -> None:
-    run = command(
-        "run", bundle, "--image", CAMERA, "--json", preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
-    )
+    run = command("run", bundle, "--image", CAMERA, "--json", preexec_fn=lambda: signal.signal(number, signal.SIG_DFL))
     assert run.stdout is not None
     run.stdout.readline()
     run.send_signal(number)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper
 
 from mmedge.bundle import load
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine
@@ -13,52 +13,7 @@ from mmedge.errors import ConfigError
 from mmedge.export import Recipe, run_steps
 from mmedge.export.brought.brought import bring, listed_problem, tensorrt_problem
 from mmedge.export.onnx.branches import take_branches
-
-FLOAT, UINT8, INT64, FLOAT16 = TensorProto.FLOAT, TensorProto.UINT8, TensorProto.INT64, TensorProto.FLOAT16
-NODE = helper.make_node
-
-
-def network(nodes, inputs, outputs, opset=18, **constants):
-    def values(specs):
-        return [helper.make_tensor_value_info(n, kind, shape) for n, (kind, shape) in specs.items()]
-
-    tensors = [numpy_helper.from_array(np.asarray(v), n) for n, v in constants.items()]
-    graph = helper.make_graph(nodes, "g", values(inputs), values(outputs), tensors)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
-
-
-HEAD = """
-name = "t"
-licence = "MIT"
-[inputs.image]
-modality = "image"
-size = [8, 6]
-frame = [16, 12]
-mean = [0.0, 0.0, 0.0]
-std = [1.0, 1.0, 1.0]
-[inputs.audio]
-modality = "audio"
-sample_rate_hz = 16000
-window_ms = 36
-[inputs.imu]
-modality = "tensor"
-shape = [1, 3]
-[sync]
-trigger = "image"
-[tasks]
-"""
-
-
-def recipe(folder, stages: str, **networks) -> Recipe:
-    for name, model in networks.items():
-        onnx.save(model, folder / f"{name}.onnx")
-    (folder / "recipe.toml").write_text(HEAD + stages)
-    return Recipe.load(folder / "recipe.toml")
-
-
-def brought(folder, model, inputs: str, outputs: str = ""):
-    made, networks = bring(recipe(folder, f'[stages.net]\nonnx = "net.onnx"\ninputs = {inputs}\n{outputs}', net=model))
-    return made.stages["net"].outputs, OnnxRuntimeEngine(networks["net"].SerializeToString())
+from tests.bringing import FLOAT, FLOAT16, INT64, NODE, STREAM, UINT8, brought, counter, network, recipe
 
 
 def mean_of_channels(kind, shape, axes):
@@ -140,13 +95,6 @@ f_max_hz = 7000"""
         bring(Recipe.load(made.file))
 
 
-def test_texts_are_refused_by_name(tmp_path):
-    model = network([NODE("StringConcat", ["x", "x"], ["y"])], {"x": (8, [1, 3])}, {"y": (8, [1, 3])}, opset=20)
-    with pytest.raises(ConfigError, match="takes texts") as caught:
-        brought(tmp_path, model, '{ x = "imu" }')
-    assert caught.value.where == "stages.net.inputs.x"
-
-
 def test_other_floats_leave_as_float32(tmp_path):
     model = network([NODE("Cast", ["x"], ["y"], to=FLOAT16)], {"x": (FLOAT, [1, 3])}, {"y": (FLOAT16, [1, 3])})
     _, engine = brought(tmp_path, model, '{ x = "imu" }')
@@ -205,48 +153,6 @@ def test_a_file_that_is_no_network(tmp_path):
         bring(made)
 
 
-def counter() -> onnx.ModelProto:
-    """A sum that goes on: rate is a scalar that decides a branch, and what the other branch says would not run."""
-    then = helper.make_graph(
-        [NODE("ReduceSum", ["x", "axis"], ["here"], keepdims=1), NODE("Add", ["state", "here"], ["sum"])],
-        "then",
-        [],
-        [helper.make_tensor_value_info("sum", FLOAT, None)],
-    )
-    other = helper.make_graph(
-        [NODE("Reshape", ["x", "nonsense"], ["shaped"])],
-        "else",
-        [],
-        [helper.make_tensor_value_info("shaped", FLOAT, None)],
-    )
-    return network(
-        [
-            NODE("Equal", ["sr", "rate"], ["right"]),
-            NODE("If", ["right"], ["stateN"], then_branch=then, else_branch=other),
-            NODE("Sigmoid", ["stateN"], ["y"]),
-        ],
-        {"x": (FLOAT, [None, None]), "state": (FLOAT, [1, None]), "sr": (INT64, [])},
-        {"y": (FLOAT, None), "stateN": (FLOAT, None)},
-        axis=np.array([1]),
-        rate=np.array(16000),
-        nonsense=np.array([7, 1000], np.int64),
-    )
-
-
-STREAM = """
-[stages.net]
-onnx = "net.onnx"
-inputs = { x = "audio", state = "@state:stateN", sr = "@const:16000" }
-outputs = { y = [1, 1], stateN = [1, 1] }
-every_ms = 32
-[tasks.heard]
-kind = "classification"
-output = "net.y"
-labels = ["heard"]
-scores = "probabilities"
-"""
-
-
 def test_branches_that_constants_decide_are_taken(tmp_path):
     made, networks = bring(recipe(tmp_path, STREAM, net=counter()))
     assert made.stages["net"].outputs == {"y": (1, 1), "stateN": (1, 1)}
@@ -255,56 +161,6 @@ def test_branches_that_constants_decide_are_taken(tmp_path):
     engine = OnnxRuntimeEngine(networks["net"].SerializeToString())
     feeds = {"x": np.full((1, 576), 0.01, np.float32), "state": np.ones((1, 1), np.float32), "sr": np.array(16000)}
     assert engine(feeds)["stateN"].item() == pytest.approx(6.76)
-
-
-def test_an_open_dimension_that_nothing_gives_is_named_with_the_line_to_write(tmp_path):
-    made = recipe(tmp_path, STREAM.replace("outputs = { y = [1, 1], stateN = [1, 1] }\n", ""), net=counter())
-    with pytest.raises(ConfigError, match=r"input 'state' is \[1, \?\], and nothing gives") as caught:
-        bring(made)
-    assert caught.value.where == "stages.net.inputs.state"
-    assert caught.value.fix == "declare what is fed back: outputs = { stateN = [1, <size>] }"
-
-
-@pytest.mark.parametrize(("name", "size"), [("time", 3), ("batch", 1), ("other", None)])
-def test_a_constant_has_the_size_of_what_has_its_name(tmp_path, name, size):
-    nodes = [NODE("Shape", ["k"], ["s"]), NODE("Cast", ["s"], ["f"], to=FLOAT), NODE("Add", ["x", "f"], ["y"])]
-    model = network(nodes, {"x": (FLOAT, ["batch", "time"]), "k": (FLOAT, [name])}, {"y": (FLOAT, None)})
-    made = recipe(tmp_path, '[stages.net]\nonnx = "net.onnx"\ninputs = { x = "imu", k = "@const:7" }', net=model)
-    if size is None:
-        with pytest.raises(ConfigError, match=r"input 'k' is \[other\]") as caught:
-            bring(made)
-        assert "shape = [<other>]" in caught.value.fix
-        return
-    engine = OnnxRuntimeEngine(bring(made)[1]["net"].SerializeToString())
-    feeds = {"x": np.zeros((1, 3), np.float32), "k": np.zeros(size, np.float32)}
-    assert engine(feeds)["y"].tolist() == [[size] * 3]
-
-
-def test_a_nested_branch_that_reads_what_is_around_it_is_fitted_too(tmp_path):
-    """Both branches, and the one inside, read the input that gets nodes in front of it."""
-
-    def branch(*nodes):
-        ends = [helper.make_tensor_value_info("b", FLOAT16, None)]
-        return helper.make_graph(list(nodes), "b", [], ends)
-
-    inner = NODE(
-        "If",
-        ["yes"],
-        ["b"],
-        then_branch=branch(NODE("Relu", ["x"], ["b"])),
-        else_branch=branch(NODE("Neg", ["x"], ["b"])),
-    )
-    nodes = [
-        NODE("ReduceMax", ["x"], ["most"], keepdims=0),
-        NODE("Greater", ["most", "zero"], ["yes"]),
-        NODE("If", ["yes"], ["y"], then_branch=branch(inner), else_branch=branch(NODE("Abs", ["x"], ["b"]))),
-    ]
-    model = network(nodes, {"x": (FLOAT16, [1, 8, 6, 3])}, {"y": (FLOAT16, None)}, zero=np.float16(0))
-    _, engine = brought(tmp_path, model, '{ x = "image" }')
-    picture = np.linspace(-1, 1, 144, dtype=np.float32).reshape(1, 3, 8, 6)
-    want = np.maximum(picture, 0).transpose(0, 2, 3, 1)
-    np.testing.assert_allclose(engine({"x": picture})["y"], want, atol=1e-3)
-    np.testing.assert_allclose(engine({"x": -np.abs(picture)})["y"], np.abs(picture).transpose(0, 2, 3, 1), atol=1e-3)
 
 
 def test_branches_may_use_one_name_for_two_things(tmp_path):

@@ -281,5 +281,5 @@ def test_the_toolchain_runs_networks_in_one_place():
         for path in (ROOT / "export").rglob("*.py")
         if re.search(r"\b(OnnxRuntimeEngine|InferenceSession|load_engine)\(", path.read_text(encoding="utf-8"))
     }
-    # compare_files.py compares two files for the device's own user, as each runs there.
+    # compare_files.py looks between layers, with the judge's options.
     assert found == {"export/judge.py", "export/compare_files.py"}
