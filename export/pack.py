@@ -106,7 +106,7 @@ def make_members(
 
     CPU variants take preprocessed tensors, and in INT8 have a form of their own. TensorRT variants have the
     preprocessing in front and take raw frames and PCM. What the recipe asks for and a stage does not get is logged
-    as a warning.
+    as a warning. Samples have the raw shapes [...] and dtypes of the recipe's inputs.
 
     Args:
         recipe: Names, targets and precisions.

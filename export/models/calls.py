@@ -159,7 +159,7 @@ def positional(module: nn.Module, feeds: Mapping[str, Tensor], outputs: Sequence
 
     Args:
         module: A copy, in evaluation mode; it is run once.
-        feeds: One sample of zeros.
+        feeds: One sample of zeros, [1, ...] in the dtypes that the graph feeds.
         outputs: The declared names.
         stage: For errors.
 
