@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto
 
 from mmedge.bundle import load
-from mmedge.cli import run
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine
 from mmedge.export.brought.brought import run_network
 from mmedge.export.brought.scale import taken_by
 from mmedge.fusion import load_graph
 from mmedge.fusion.feed import ImageFeed
-from tests.networks import FLOAT, NODE, network
+from tests.networks import FLOAT, NODE, network, new_project
 
 pytestmark = pytest.mark.parallel
 
@@ -153,13 +150,9 @@ def test_axes_that_are_moved_first_hide_nothing(first):
 
 
 @pytest.fixture
-def new(tmp_path, capfd):
+def new(tmp_path):
     def call(model: onnx.ModelProto, *options: str) -> dict:
-        onnx.save(model, tmp_path / "net.onnx")
-        code = run(["new", str(tmp_path / "p"), "--from", str(tmp_path / "net.onnx"), "--json", *options])
-        told = json.loads(capfd.readouterr().out)
-        assert code == told.get("exit_code", 0)
-        return told
+        return new_project(tmp_path, {"net": model}, *options)
 
     return call
 
