@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 from mmedge.bundle import load
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine
@@ -109,7 +109,22 @@ def nested() -> onnx.ModelProto:
     return seeing(nodes, {**constants, "sizes": np.array([1, 3, 12, 12]), "pads": np.array([0, 0, 1, 1] * 2)}, "n")
 
 
+def in_a_function() -> onnx.ModelProto:
+    steps = [
+        NODE("Constant", [], ["k"], value_float=127.5),
+        NODE("Constant", [], ["one"], value_float=1.0),
+        NODE("Div", ["a", "k"], ["d"]),
+        NODE("Sub", ["d", "one"], ["b"]),
+    ]
+    model = seeing([NODE("Normalise", ["x"], ["n"], domain="own")], {}, "n")
+    opsets = [helper.make_opsetid("", 18)]
+    model.functions.append(helper.make_function("own", "Normalise", ["a"], ["b"], steps, opsets))
+    model.opset_import.append(helper.make_opsetid("own", 1))
+    return model
+
+
 KNOWN = [
+    (in_a_function(), "0..255", None),
     (subtracting(255 * MEAN, 255 * STD), "0..255", "rgb"),
     (subtracting(255 * MEAN[::-1], [1, 1, 1]), "0..255", "bgr"),
     (subtracting([127.5] * 3, [128.0] * 3), "0..255", None),
