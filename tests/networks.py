@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+
+from mmedge.errors import MmedgeError
 
 FLOAT = TensorProto.FLOAT
 NODE = helper.make_node
@@ -30,6 +33,22 @@ def network(
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
     helper.set_model_props(model, metadata or {})
     return model
+
+
+def new_project(folder: Path, models: Mapping[str, onnx.ModelProto], *options: str) -> dict[str, Any]:
+    """Return what `mmedge new` says of networks, or its error; in this process, so that a busy machine is no matter."""
+    from mmedge.export.brought.new import from_networks
+
+    files = [folder / f"{name}.onnx" for name in models]
+    for file, model in zip(files, models.values(), strict=True):
+        onnx.save(model, file)
+    said: dict[str, list[str]] = {}
+    for option, value in zip(options[::2], options[1::2], strict=True):
+        said.setdefault(option.removeprefix("--"), []).append(value)
+    try:
+        return from_networks(folder / "p", files, None, said).to_dict()
+    except MmedgeError as error:
+        return error.to_dict()
 
 
 def head(layout: str, shape: list[int], picture: tuple[int, int]) -> np.ndarray:

@@ -6,6 +6,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from mmedge.bundle.source import State, parse_source
+
 from ..onnx.graphs import rename, set_shape
 from .brought import MIN_IR, dims, dtype
 from .infer import Guess, Network
@@ -19,7 +21,8 @@ def spread_class_numbers(network: Network) -> list[Guess]:
     count = len(network.labels)
     outputs = list(network.model.graph.output)
     scored = any(dtype(v).kind == "f" and dims(v)[-1:] == (count,) for v in outputs if dims(v))
-    fed_back = {source.partition(":")[2] for source in network.sources.values() if source.startswith("@state:")}
+    sources = map(parse_source, network.sources.values())
+    fed_back = {source.output for source in sources if isinstance(source, State)}
     guesses: list[Guess] = []
     for value in outputs:
         whole = dtype(value).kind in "iu" and all(dim in (1, None) for dim in dims(value)) and len(dims(value)) <= 2

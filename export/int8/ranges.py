@@ -122,7 +122,8 @@ class RangeCollector:
     @property
     def outputs(self) -> dict[str, AnyArray]:
         """The network's outputs, whose shapes [...] and dtypes the graph goes by."""
-        return {name: array for name, array in self._engine.outputs.items() if name != _RANGES}
+        own = self._engine.outputs.items()
+        return {name: array for name, array in own if name != _RANGES and not name.startswith(_SAMPLE)}
 
     def _own_words(self, message: str) -> str:
         """Return what the runtime says with the user's tensors in place of what was put behind them to watch them."""

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import onnx
 import pytest
 
 from mmedge.bundle import load
-from mmedge.cli import run
-from tests.networks import FLOAT, head, telling
+from tests.networks import FLOAT, head, new_project, telling
 from tests.unit.test_new_boxes import boxes_as, raw_head
 
 pytestmark = pytest.mark.parallel
@@ -26,13 +23,9 @@ def yolox(kind: str, classes: int = 80) -> onnx.ModelProto:
 
 
 @pytest.fixture
-def new(tmp_path, capfd):
+def new(tmp_path):
     def call(model: onnx.ModelProto, *options: str) -> dict:
-        onnx.save(model, tmp_path / "net.onnx")
-        code = run(["new", str(tmp_path / "p"), "--from", str(tmp_path / "net.onnx"), "--json", *options])
-        told = json.loads(capfd.readouterr().out)
-        assert code == told.get("exit_code", 0)
-        return told
+        return new_project(tmp_path, {"net": model}, *options)
 
     return call
 

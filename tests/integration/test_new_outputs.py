@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 
 import numpy as np
@@ -16,7 +17,7 @@ from mmedge.cli import run
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine
 from mmedge.errors import BundleError
 from mmedge.export.datasets.media import write_clip
-from tests.networks import FLOAT, NODE, network, seeing
+from tests.networks import FLOAT, NODE, network, new_project, seeing
 
 pytestmark = pytest.mark.parallel
 
@@ -25,15 +26,11 @@ CLIP = 25
 
 
 @pytest.fixture
-def new(tmp_path, capfd):
+def new(tmp_path):
+    sys.modules.pop("rules", None)  # of the project before, as a process of its own has it
+
     def call(*options: str, **models: onnx.ModelProto) -> dict:
-        for name, model in models.items():
-            onnx.save(model, tmp_path / f"{name}.onnx")
-        files = [str(tmp_path / f"{name}.onnx") for name in models]
-        code = run(["new", str(tmp_path / "p"), "--from", *files, "--json", *options])
-        told = json.loads(capfd.readouterr().out)
-        assert code == told.get("exit_code", 0)
-        return told
+        return new_project(tmp_path, models, *options)
 
     return call
 

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 from mmedge.bundle import load
-from mmedge.cli import run
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine
 from mmedge.export.brought.brought import run_network
 from mmedge.export.brought.scale import taken_by
 from mmedge.fusion import load_graph
 from mmedge.fusion.feed import ImageFeed
-from tests.networks import FLOAT, NODE, network
+from tests.networks import FLOAT, NODE, network, new_project
 
 pytestmark = pytest.mark.parallel
 
@@ -112,7 +109,22 @@ def nested() -> onnx.ModelProto:
     return seeing(nodes, {**constants, "sizes": np.array([1, 3, 12, 12]), "pads": np.array([0, 0, 1, 1] * 2)}, "n")
 
 
+def in_a_function() -> onnx.ModelProto:
+    steps = [
+        NODE("Constant", [], ["k"], value_float=127.5),
+        NODE("Constant", [], ["one"], value_float=1.0),
+        NODE("Div", ["a", "k"], ["d"]),
+        NODE("Sub", ["d", "one"], ["b"]),
+    ]
+    model = seeing([NODE("Normalise", ["x"], ["n"], domain="own")], {}, "n")
+    opsets = [helper.make_opsetid("", 18)]
+    model.functions.append(helper.make_function("own", "Normalise", ["a"], ["b"], steps, opsets))
+    model.opset_import.append(helper.make_opsetid("own", 1))
+    return model
+
+
 KNOWN = [
+    (in_a_function(), "0..255", None),
     (subtracting(255 * MEAN, 255 * STD), "0..255", "rgb"),
     (subtracting(255 * MEAN[::-1], [1, 1, 1]), "0..255", "bgr"),
     (subtracting([127.5] * 3, [128.0] * 3), "0..255", None),
@@ -153,13 +165,9 @@ def test_axes_that_are_moved_first_hide_nothing(first):
 
 
 @pytest.fixture
-def new(tmp_path, capfd):
+def new(tmp_path):
     def call(model: onnx.ModelProto, *options: str) -> dict:
-        onnx.save(model, tmp_path / "net.onnx")
-        code = run(["new", str(tmp_path / "p"), "--from", str(tmp_path / "net.onnx"), "--json", *options])
-        told = json.loads(capfd.readouterr().out)
-        assert code == told.get("exit_code", 0)
-        return told
+        return new_project(tmp_path, {"net": model}, *options)
 
     return call
 

@@ -19,7 +19,7 @@ from mmedge.export.brought import infer
 from mmedge.export.brought.new import from_networks
 from mmedge.export.brought.project_text import joined_labels, rule_text
 from mmedge.export.recipe import RecipeTask
-from tests.networks import FLOAT, NODE, head, network, seeing, telling
+from tests.networks import FLOAT, NODE, head, network, new_project, seeing, telling
 
 pytestmark = pytest.mark.parallel
 
@@ -33,17 +33,11 @@ def another_project():
 
 
 @pytest.fixture
-def new(tmp_path, capfd):
+def new(tmp_path):
     """Make a project of networks; return its report, or its error."""
 
     def call(**models: onnx.ModelProto) -> dict:
-        for name, model in models.items():
-            onnx.save(model, tmp_path / f"{name}.onnx")
-        files = [str(tmp_path / f"{name}.onnx") for name in models]
-        code = run(["new", str(tmp_path / "p"), "--from", *files, "--json"])
-        told = json.loads(capfd.readouterr().out)
-        assert code == told.get("exit_code", 0)
-        return told
+        return new_project(tmp_path, models)
 
     return call
 
