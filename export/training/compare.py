@@ -78,13 +78,13 @@ class Rivalry(msgspec.Struct, frozen=True, kw_only=True):
             return f"{value:.4g}" if self.lower_is_better else f"{100 * value:.1f} %"
 
         scale, unit = (1.0, "") if self.lower_is_better else (100.0, " points")
-        what = "errs by" if self.lower_is_better else "is right on"
+        what, of = ("errs by", "on") if self.lower_is_better else ("is right on", "of")
         found = "is worse than" if self.worse else "is not shown to be better than"
         chance = "" if self.worse else ": that may be chance"
         return (
             f"task '{self.task}' with {' + '.join(self.inputs)} {found} '{self.best}' alone: it {what} "
-            f"{told(self.fused)} of {self.samples} validation samples, '{self.best}' alone {told(self.single)} "
-            f"(better by {scale * self.low:.3g} to {scale * self.high:.3g}{unit} at 95 %, p = {self.p:.2g}{chance}); "
+            f"{told(self.fused)} {of} {self.samples} validation samples, '{self.best}' alone {told(self.single)} "
+            f"(gain {scale * self.low:+.3g} to {scale * self.high:+.3g}{unit} at 95 %, p = {self.p:.2g}{chance}); "
             f"{self.advice}"
         )
 

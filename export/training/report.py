@@ -17,6 +17,9 @@ from .compare import Rivalry
 from .seeds import Seeds, Spread, spread
 from .validated_masks import Judged
 
+_WIDEST = 12  # columns of a table with a row for each condition
+_COUNT = "n of validation"
+
 
 @dataclass(kw_only=True)
 class TrainReport:
@@ -96,26 +99,45 @@ class TrainReport:
             **({} if self.seeds is None else {"seeds": {**msgspec.to_builtins(self.seeds), "note": self.seeds.note}}),
         }
 
-    def print(self, console: Console | None = None) -> None:
-        """Print the test table: a row per condition, a column per task and mask."""
-        console = console or out
+    def _named(self, task: str) -> str:
+        return f"{task}, mean absolute error" if self.metrics.get(task) == "mae" else task
+
+    def _cells(self) -> dict[str, list[str]]:
+        """Return condition -> what is said of each task and mask, in the order of validation."""
         columns = [(task, mask) for task, masks in self.validation.items() for mask in masks]
-        table = Table(title=f"accuracy in %, seed {self.seed}, {self.parameters:,} parameters", title_justify="left")
-        table.add_column("samples")
-        for task, mask in columns:
-            error = self.metrics.get(task) == "mae"
-            table.add_column(f"{task}{', mean absolute error' if error else ''}\n{mask}", justify="right")
         errors = [self.metrics.get(task) == "mae" for task, _ in columns]
+        rows: dict[str, list[str]] = {}
         for condition, found in [("validation", self.validation), *self.test.items()]:
             values = [found.get(task, {}).get(mask) for task, mask in columns]
             told = zip(values, errors, strict=True)
-            table.add_row(condition, *("-" if c is None else f"{c:.4g}" if e else f"{100 * c:.1f}" for c, e in told))
-        table.add_row("n of validation", *(str(self.samples[task][mask]) for task, mask in columns), style="dim")
+            rows[condition] = ["-" if c is None else f"{c:.4g}" if e else f"{100 * c:.1f}" for c, e in told]
+        rows[_COUNT] = [str(self.samples[task][mask]) for task, mask in columns]
         if self.seeds is not None:
             for condition, found_of in [("validation", self.seeds.validation), *self.seeds.test.items()]:
                 spreads = [found_of.get(task, {}).get(mask) for task, mask in columns]
                 cells = ["-" if s is None else _told(s, error=e) for s, e in zip(spreads, errors, strict=True)]
-                table.add_row(f"{condition}, {len(self.seeds.trained)} seeds", *cells)
+                rows[f"{condition}, {len(self.seeds.trained)} seeds"] = cells
+        return rows
+
+    def print(self, console: Console | None = None) -> None:
+        """Print the test table: a row per condition and a column per task and mask, or turned where these are many."""
+        console = console or out
+        columns = [(task, mask) for task, masks in self.validation.items() for mask in masks]
+        table = Table(title=f"accuracy in %, seed {self.seed}, {self.parameters:,} parameters", title_justify="left")
+        cells = self._cells()
+        if len(columns) <= _WIDEST:
+            table.add_column("samples")
+            for task, mask in columns:
+                table.add_column(f"{self._named(task)}\n{mask}", justify="right")
+            for condition, row in cells.items():
+                table.add_row(condition, *row, style="dim" if condition == _COUNT else None)
+        else:  # a row for each, where they are too many for the width of a terminal
+            table.add_column("task")
+            table.add_column("present", overflow="fold")
+            for condition in cells:
+                table.add_column(condition, justify="right")
+            for index, (task, mask) in enumerate(columns):
+                table.add_row(self._named(task), mask, *(row[index] for row in cells.values()))
         console.print(table)
         if self.seeds is not None:
             console.print(self.seeds.note, highlight=False)

@@ -56,7 +56,7 @@ class Seeds(msgspec.Struct, frozen=True, kw_only=True):
     def note(self) -> str:
         """What a reader must know of the choice."""
         return (
-            f"seed {self.kept} of {len(self.trained)} ({', '.join(map(str, self.trained))}) was kept because its "
+            f"of {len(self.trained)} seeds ({', '.join(map(str, self.trained))}) {self.kept} was kept because its "
             f"{self.by} is best; that is a choice, so its own validation figures flatter: expect the mean"
         )
 

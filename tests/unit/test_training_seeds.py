@@ -31,6 +31,7 @@ from mmedge.export.training.compare import mcnemar, rivalries  # noqa: E402
 from mmedge.export.training.evaluate import Predictions  # noqa: E402
 from mmedge.export.training.masks import all_masks, as_tensor  # noqa: E402
 from mmedge.export.training.report import TrainReport  # noqa: E402
+from mmedge.export.training.validated_masks import Judged  # noqa: E402
 from tests.tiny_training import write_project  # noqa: E402
 
 SHORT = {"epochs": 2, "batch_size": 16, "workers": 0}
@@ -206,3 +207,18 @@ def test_training_warns_in_its_log(recipe: Recipe, tmp_path: Path, caplog: pytes
         report = train_and_save(recipe, output=tmp_path / "w", limit=1, progress=False)
     assert report.rivalries == [rival]
     assert any(r.levelname == "WARNING" and "is worse than 'front' alone" in r.message for r in caplog.records)
+
+
+@pytest.mark.parametrize("masks", [3, 15])
+def test_a_table_of_many_tasks_and_masks_fits_a_terminal(masks: int) -> None:
+    report = TrainReport(seed=0, metrics={"a": "top1", "b": "mae"})
+    counted, erring = Judged(total=37.0, samples=99), Judged(total=12.5, samples=88, spread=0.5)
+    report.counts = {
+        task: {f"mask{number}": judged for number in range(masks)} for task, judged in (("a", counted), ("b", erring))
+    }
+    report.test = {"test": report.validation}
+    console = Console(record=True, width=120)
+    report.print(console)
+    text = console.export_text()
+    for part in ("37.4", "0.142", "99", "88", "mean absolute error", "n of validation", f"mask{masks - 1}"):
+        assert part in text
