@@ -27,6 +27,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+@pytest.mark.timeout(400)
 def test_every_task_learns_from_its_column_and_is_told_epoch_by_epoch(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -181,6 +181,7 @@ def test_nothing_to_resume_is_said(recipe: Recipe, tmp_path: Path, caplog: pytes
         train_and_save(short, resume=True, progress=False)
 
 
+@pytest.mark.timeout(300)
 def test_ctrl_c_at_the_command_line_says_how_to_go_on(tmp_path: Path) -> None:
     recipe = write_project(tmp_path / "p", (40, 16, 16), RECIPE.replace("epochs = 4", "epochs = 4000"))
     command = [sys.executable, "-m", "mmedge", "train", str(recipe.file), "--json"]
@@ -199,7 +200,7 @@ def test_ctrl_c_at_the_command_line_says_how_to_go_on(tmp_path: Path) -> None:
         assert "side" in line
         assert " left" in line
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "--resume" in err
     assert out == "" or '"error"' in out
