@@ -73,7 +73,8 @@ def quantize(
         _log.warning(
             "%d samples calibrate: ranges of so few may be too narrow, %d are the least", len(frames), FEW_FRAMES
         )
-    draft = Search(recipe, onnx.models, networks, frames, given.held_out)() if networks else None
+    held_out, _ = usable(given.held_out, recipe)  # nobody asks what is answered to a glitch
+    draft = Search(recipe, onnx.models, networks, frames, held_out)() if networks else None
     quantization: dict[str, Quantization] = {}
     for stage, network in networks.items():
         assert draft is not None
