@@ -22,6 +22,8 @@ SHARED = {
     "attention_choice",
     "digits",
     "digits_choice",
+    "export_cost",
+    "export_nets",
     "fusion_study",
     "fusion_table",
     "graph",

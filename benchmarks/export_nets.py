@@ -169,16 +169,23 @@ def picture_net(folder: Path, size: int) -> onnx.ModelProto:
 
 
 def attention(count: int) -> tuple[OnnxModels, list[FloatArray]]:
-    """Return the networks of the attention application, and O-Net's crops, float32 [8, 3, 48, 48], of a real video."""
+    """Return the networks of the attention application, and crops of a real video, float32 [8, 3, 48, 48].
+
+    The even ones are what O-Net is given, the odd ones any part of the same picture, to have something to refuse.
+    """
     recipe = Recipe.load(ATTENTION)
     recipe = msgspec.structs.replace(recipe, calibration=msgspec.structs.replace(recipe.calibration, frames=count))
     fp32 = to_onnx(mtcnn.make(recipe), recipe)
     samples = raw_samples(fp32.recipe, count)
     preprocess, graph = Preprocessor(recipe.inputs), StageGraph(fp32.recipe, onnx_runners(fp32.models))
-    crops = []
+    crops, rng = [], np.random.default_rng(0)
     for sample in (*samples.calibration, *samples.held_out):
         known = graph(preprocess(sample.arrays))
-        crops.append(known["refine.crops"].astype(np.float32))
+        own = known["refine.crops"].astype(np.float32)
+        for place in range(1, len(own), 2):
+            top, left = (int(rng.integers(0, size - 48)) for size in recipe.inputs["image"].size)  # type: ignore[union-attr]
+            own[place] = known["image"][0, :, top : top + 48, left : left + 48]
+        crops.append(own)
     return fp32, crops
 
 

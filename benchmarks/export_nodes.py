@@ -102,24 +102,29 @@ def _loaded(model: onnx.ModelProto, feeds: dict[str, Any], folder: Path) -> list
 
     path = folder / "case.onnx"
     onnx.save(model, path)
-    shapes = {name: np.shape(value) for name, value in feeds.items()}
+    arrays = {name: value if isinstance(value, list) else np.asarray(value) for name, value in feeds.items()}
+    shapes = {name: value.shape for name, value in arrays.items() if isinstance(value, np.ndarray)}
     with load_engine(path, "onnxruntime", shapes=shapes) as engine:
-        made = engine({name: np.asarray(value) for name, value in feeds.items()})
+        made = engine(arrays)
         return [made[value.name] for value in model.graph.output]
 
 
 def _normal(model: onnx.ModelProto, feeds: dict[str, Any], folder: Path) -> list[Any]:
     from mmedge.export.onnx.normal_form import normal_form
 
-    return _loaded(normal_form(model), feeds, folder)
+    return _loaded(normal_form(model, feeds=[feeds]), feeds, folder)
 
 
 def _as_stage(model: onnx.ModelProto, feeds: dict[str, Any], folder: Path, want: list[Any]) -> Outcome:
     from mmedge.export import Recipe
     from mmedge.export.brought.brought import bring
 
-    arrays = {name: np.asarray(value) for name, value in feeds.items()}
-    if not arrays or any(a.dtype.name not in _SEATS or a.ndim == 0 or a.size == 0 for a in arrays.values()):
+    arrays = {name: np.asarray(value) for name, value in feeds.items() if not isinstance(value, list)}
+    if (
+        not arrays
+        or len(arrays) < len(feeds)
+        or any(a.dtype.name not in _SEATS or a.ndim == 0 or a.size == 0 for a in arrays.values())
+    ):
         return Outcome("stage", "no seat", "an input of a type or rank that no seat has")
     onnx.save(model, folder / "net.onnx")
     seats = "".join(
@@ -168,6 +173,8 @@ def _equal(a: Any, b: Any) -> bool:
 
 
 def _widened(value: Any) -> Any:
+    if isinstance(value, list) or value is None:
+        return value
     array = np.asarray(value)
     return array.astype(np.float32) if array.dtype in (np.float16, np.float64) else value
 
@@ -186,7 +193,7 @@ def _read(path: Path, kind: onnx.TypeProto) -> Any:
 
 
 def measure(quick: bool) -> BenchmarkReport:
-    """Run the cases of onnx through our path; quick: every fourth of them."""
+    """Run the cases of onnx through our path; quick: every sixth of them, whose shares decide nothing."""
     rows: list[Row] = []
     targets: dict[str, float] = {}
     listed: Counter[tuple[str, str, str, str]] = Counter()
@@ -194,8 +201,10 @@ def measure(quick: bool) -> BenchmarkReport:
     with tempfile.TemporaryDirectory() as temporary:
         for kind in KINDS:
             counts, stages = Counter[str](), Counter[str]()
-            found = sorted(cases(kind), key=lambda case: case.name)
-            for case in found[:: 4 if quick else 1]:
+            with warnings.catch_warnings():  # the cases divide by zero and overflow on purpose
+                warnings.simplefilter("ignore")
+                found = sorted(cases(kind), key=lambda case: case.name)
+            for case in found[:: 6 if quick else 1]:
                 outcomes = run_case(case, Path(temporary))
                 if outcomes is None:
                     counts["not judged"] += 1
@@ -211,8 +220,10 @@ def measure(quick: bool) -> BenchmarkReport:
             name = "node_cases_equal_ratio" if kind == "node" else f"{kind.replace('-', '_')}_cases_equal_ratio"
             targets[name] = ratio
             what = f"{kind}: {judged} cases that ONNX Runtime passes; as a stage {dict(stages)}"
-            others = {verdict: float(counts[verdict]) for verdict in ("refused", "wrong", "traceback")}
-            rows.append(Row(what=what, unit="share equal", ours=ratio, peers=dict(others), ratio=None))
+            others: dict[str, float | None] = {
+                verdict: float(counts[verdict]) for verdict in ("refused", "wrong", "traceback")
+            }
+            rows.append(Row(what=what, unit="cases", ours=float(counts["equal"]), peers=others, ratio=None))
     for (kind, way, verdict, text), _ in sorted(listed.items()):
         print(f"{kind:18} {way:12} {verdict:10} {text}", file=sys.stderr)
     return BenchmarkReport(
@@ -223,7 +234,7 @@ def measure(quick: bool) -> BenchmarkReport:
         evidence="cpu",
         rows=rows,
         targets=targets,
-        missed=[name for name, value in targets.items() if value < GOAL],
+        missed=[name for name, value in targets.items() if value < GOAL and not quick],
     )
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .int8.compare import compare
+    from .int8.fp16 import to_fp16
     from .int8.quantize import quantize
     from .onnx.to_onnx import to_onnx
     from .pack import pack
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from .run import run, run_steps
     from .training import train
 
-__all__ = ["Recipe", "compare", "pack", "quantize", "run", "run_steps", "to_onnx", "train"]
+__all__ = ["Recipe", "compare", "pack", "quantize", "run", "run_steps", "to_fp16", "to_onnx", "train"]
 
 _HOME = {
     "Recipe": "recipe",
@@ -34,6 +35,7 @@ _HOME = {
     "quantize": "int8.quantize",
     "run": "run",
     "run_steps": "run",
+    "to_fp16": "int8.fp16",
     "to_onnx": "onnx.to_onnx",
     "train": "training",
 }

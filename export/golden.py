@@ -12,10 +12,11 @@ from mmedge.types import AnyArray, Tensors
 
 from .preprocess.onnx_prefix import Preprocessor
 from .recipe import Recipe
-from .recordings import RawSample
+from .recordings import RawSample, spread
 from .stages import Runner, StageGraph, fed_back, masks, seats_of
 
 SAMPLES = 4
+CANDIDATES = 64  # of many samples, evenly spread: they are all in memory at once
 
 
 class Golden:
@@ -80,6 +81,7 @@ def make_golden(
         CheckError: If a network answers NaN or infinite numbers.
     """
     preprocess, graph = Preprocessor(recipe.inputs, recipe.export.opset), StageGraph(recipe, fp32)
+    samples = [samples[index] for index in spread(len(samples), CANDIDATES)]
     tensors = [preprocess(sample.arrays) for sample in samples]
     full: list[dict[str, AnyArray]] = []
     states: list[dict[str, AnyArray]] = []

@@ -7,13 +7,15 @@ accuracy, gates and golden vectors would then depend on the machine that exporte
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from onnx import ModelProto
 
 from mmedge.bundle import Bundle
 from mmedge.bundle.archive import write_archive
-from mmedge.engine.onnxruntime import OnnxRuntimeEngine
+from mmedge.engine.onnxruntime import OnnxRuntimeEngine, session_options
+from mmedge.extras import require
 
 
 def judge(model: ModelProto | bytes, name: str = "model") -> OnnxRuntimeEngine:
@@ -31,6 +33,24 @@ def judge(model: ModelProto | bytes, name: str = "model") -> OnnxRuntimeEngine:
     """
     content = model if isinstance(model, bytes) else model.SerializeToString()
     return OnnxRuntimeEngine(content, name=name, as_written=True)
+
+
+def judge_session(model: ModelProto | bytes, *, optimised: bool = True) -> Any:
+    """Return an ONNX Runtime session that runs a network as it is written, with whatever shapes it is fed.
+
+    Args:
+        model: The network.
+        optimised: Let ONNX Runtime fuse and fold; without, it starts sooner.
+
+    Raises:
+        Exception: One of ONNX Runtime's own classes if it cannot be loaded.
+    """
+    ort = require("onnxruntime", "running networks on this machine")
+    options = session_options(as_written=True)
+    if not optimised:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    content = model if isinstance(model, bytes) else model.SerializeToString()
+    return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
 def tensorrt_alone(bundle: Bundle, path: Path) -> Path:

@@ -13,31 +13,44 @@ from onnx import TensorProto, checker, helper, numpy_helper, shape_inference
 from mmedge.bundle.manifest import ImageInput
 from mmedge.bundle.seats import PictureLayout
 from mmedge.bundle.source import Constant, State
-from mmedge.engine.onnxruntime import session_options
 from mmedge.engine.parse_check import ask_parser
+from mmedge.engine.shapes import described, fix_shapes
 from mmedge.errors import ConfigError
-from mmedge.extras import require
 from mmedge.types import AnyArray
 
 from ..onnx.branches import take_branches
 from ..onnx.clean import strip
-from ..onnx.graphs import all_nodes, fresh, has_name_twice, name_once, rename, sort_nodes, subgraphs, tensor_names
+from ..onnx.graphs import (
+    all_nodes,
+    fresh,
+    has_name_twice,
+    name_once,
+    rename,
+    set_shape,
+    sort_nodes,
+    subgraphs,
+    tensor_names,
+)
 from ..onnx.lint import lint
 from ..onnx.network_file import load_network
 from ..onnx.opset import raise_opset
 from ..onnx.parity import behind_front, check_rewrite, sample_feeds
-from ..recipe import Recipe
+from ..recipe import Recipe, RecipeStage
 from ..stages import feed_zeros, stage_order
 from .layouts import AXES, Dims, lay_out, matches
+from .outputs import fitted, static_outputs
 
 # Before, initializers had to be inputs too.
 MIN_IR = 4
+# Of the states of recurrent networks, [layers, batch, hidden], the batch alone is open.
+_BATCH = [False, True, False]
 
 
 def bring(recipe: Recipe) -> tuple[Recipe, dict[str, onnx.ModelProto]]:
     """Read the networks that a recipe brings along.
 
-    Dynamic dimensions get the size of what feeds them, or 1; an image seat may feed a network that wants
+    Open dimensions get the size of what feeds them; of a constant or state, of what has the same name or what the
+    recipe declares, and a batch is 1. An image seat may feed a network that wants
     channels last, another rank or another number type. Outputs that the recipe does not declare are left out
     if it declares any.
 
@@ -70,21 +83,22 @@ def bring(recipe: Recipe) -> tuple[Recipe, dict[str, onnx.ModelProto]]:
                 fix="use the network's names",
             )
         feeds: dict[str, AnyArray] = {}
+        opened = {tensor: open_dims(value) for tensor, value in own.items()}
         for tensor, source in stage.sources.items():
-            if isinstance(source, (Constant, State)):
-                shape = tuple(1 if dim is None else dim for dim in dims(own[tensor]))
-                number = source.number if isinstance(source, Constant) else 0
-                feeds[tensor] = np.full(shape, number, dtype(own[tensor]))
-            else:
+            if not isinstance(source, (Constant, State)):
                 feeds[tensor] = feed_zeros(recipe, name, only=tensor)[tensor]
                 seat = recipe.inputs.get(str(source))
                 layout = seat.layout if isinstance(seat, ImageInput) else None
                 _fit(model, own[tensor], feeds[tensor], f"{where}.inputs.{tensor}", str(source), layout=layout)
+        for tensor, shape in _rest(model, opened, feeds, stage, where).items():
+            source = stage.sources[tensor]
+            number = source.number if isinstance(source, Constant) else 0
+            feeds[tensor] = np.full(shape, number, dtype(own[tensor]))
         constants = {t: feeds[t] for t, source in stage.sources.items() if isinstance(source, Constant)}
         _take_branches(model, feeds, constants, where)
         for tensor, array in feeds.items():
             set_shape(own[tensor], array.shape)
-        shapes = _outputs(model, stage.outputs, feeds, where)
+        shapes = static_outputs(model, stage.outputs, feeds, constants, where)
         _check_fitted(model, recipe, stage.onnx, feeds, constants, where)
         for tensor, state in stage.states.items():
             if shapes.get(state) != feeds[tensor].shape:
@@ -140,12 +154,52 @@ def dims(value: onnx.ValueInfoProto) -> Dims:
     return tuple(d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None for d in found)
 
 
-def set_shape(value: onnx.ValueInfoProto, shape: tuple[int, ...]) -> None:
-    """Write a static shape."""
-    del value.type.tensor_type.shape.dim[:]
-    value.type.tensor_type.shape.SetInParent()
-    for size in shape:
-        value.type.tensor_type.shape.dim.add().dim_value = size
+def open_dims(value: onnx.ValueInfoProto) -> list[int | str | None]:
+    """Return the shape of a graph input or output; the name, or None, of a dimension that is open."""
+    found = value.type.tensor_type.shape.dim
+    return [d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else d.dim_param or None for d in found]
+
+
+def _rest(
+    model: onnx.ModelProto,
+    opened: Mapping[str, list[int | str | None]],
+    feeds: Mapping[str, AnyArray],
+    stage: RecipeStage,
+    where: str,
+) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of constants and states: their open dimensions are those of what is fed, or declared."""
+    inner = fitted(model)
+    infos = {info.name: info for info in model.graph.value_info}
+    given = {
+        tensor: tuple(d or 1 for d in dims(infos[inner[tensor]])) if tensor in inner else array.shape
+        for tensor, array in feeds.items()
+    }
+    is_recurrent = any(node.op_type in ("LSTM", "GRU", "RNN") for node in all_nodes(model.graph))
+    shapes: dict[str, tuple[int, ...]] = {}
+    for tensor, source in stage.sources.items():
+        if not isinstance(source, (Constant, State)):
+            continue
+        wanted = list(opened[tensor])
+        declared = stage.outputs.get(source.output, ()) if isinstance(source, State) else ()
+        if len(declared) == len(wanted):
+            wanted = [1 if isinstance(dim, str) else dim for dim in declared]
+        elif isinstance(source, Constant) and wanted == [None]:
+            wanted = [1]  # one number for a batch of one
+        elif isinstance(source, State) and is_recurrent and [d is None or isinstance(d, str) for d in wanted] == _BATCH:
+            wanted[1] = 1
+        try:
+            fixed = fix_shapes({**{name: opened[name] for name in given}, tensor: wanted}, given, where=where)
+        except ConfigError as error:
+            line = ", ".join(str(dim if isinstance(dim, int) else f"<{dim or 'size'}>") for dim in wanted)
+            raise ConfigError(
+                f"input '{tensor}' is {described(opened[tensor])}, and nothing gives the size of its open dimension",
+                where=f"{where}.inputs.{tensor}",
+                fix=f"declare what is fed back: outputs = {{ {source.output} = [{line}] }}"
+                if isinstance(source, State)
+                else f'feed it by an input: [inputs.NAME] with modality = "tensor" and shape = [{line}]',
+            ) from error
+        shapes[tensor] = fixed[tensor]
+    return shapes
 
 
 def dtype(value: onnx.ValueInfoProto) -> np.dtype[Any]:
@@ -178,13 +232,6 @@ def _take_branches(
         check_rewrite(before, model, "branches taken", sample_feeds(model, shapes, constants), where=where)
 
 
-def _fitted(model: onnx.ModelProto) -> dict[str, str]:
-    """Return input -> the tensor that the nodes put in front of the network make of it."""
-    inputs = {value.name for value in model.graph.input}
-    parts = [(node.name.partition("/fit/"), node.output[0]) for node in model.graph.node]
-    return {name: made for (name, found, _), made in parts if found and name in inputs}
-
-
 def _check_fitted(
     model: onnx.ModelProto,
     recipe: Recipe,
@@ -198,7 +245,7 @@ def _check_fitted(
         return
     before = _load(recipe, file)
     types = {value.name: dtype(value) for value in graph_inputs(before)}
-    behind = behind_front(model, _fitted(model), where)
+    behind = behind_front(model, fitted(model), where)
 
     def to_before(given: Mapping[str, Any]) -> dict[str, Any]:
         return {name: np.asarray(value).astype(types[name]) for name, value in behind(given).items()}
@@ -225,6 +272,9 @@ def _fit(
     layout: PictureLayout | None,
 ) -> None:
     """Make an input take exactly ``given``'s shape and type, with nodes in front where it wants another layout."""
+    if value.type.tensor_type.elem_type == TensorProto.STRING:
+        fix = "turn texts into numbers outside of the network: a text input gives token ids"
+        raise ConfigError("the network takes texts, which no input gives", where=where, fix=fix)
     want, shape = dims(value), given.shape
     nodes: list[tuple[str, dict[str, Any], list[onnx.TensorProto]]] = []
     inner = shape
@@ -301,80 +351,3 @@ def _put_in_front(
     graph.value_info.append(helper.make_tensor_value_info(tensor, elem, shape))
 
 
-def _outputs(
-    model: onnx.ModelProto, declared: Mapping[str, tuple[str | int, ...]], feeds: Mapping[str, AnyArray], where: str
-) -> dict[str, tuple[int, ...]]:
-    """Write the static shape of every wanted output, as float32 where it is another float, and return the shapes."""
-    graph = model.graph
-    unknown = sorted(declared.keys() - {value.name for value in graph.output})
-    if unknown:
-        raise ConfigError(
-            f"the network has no output '{unknown[0]}'",
-            where=f"{where}.outputs",
-            fix=f"it has {[value.name for value in graph.output]}",
-        )
-    kept = [value for value in graph.output if value.name in declared or not declared]
-    del graph.output[:]
-    graph.output.extend(kept)
-    first, second = (run_network(model, sample, where) for sample in (feeds, _noise(feeds)))
-    shapes: dict[str, tuple[int, ...]] = {}
-    for value, one, other in zip(graph.output, first, second, strict=True):
-        own, at = tuple(one.shape), f"{where}.outputs.{value.name}"
-        if own != other.shape or 0 in own:
-            raise ConfigError(
-                f"the output's shape depends on values: {list(own)}, then {list(other.shape)}",
-                where=at,
-                fix="export the network without its non-maximum suppression, or leave this output out",
-            )
-        said = tuple(1 if isinstance(dim, str) else dim for dim in declared.get(value.name, own))
-        if said != own:
-            raise ConfigError(
-                f"the network returns {list(own)}, but the recipe declares {list(said)}",
-                where=at,
-                fix="correct the recipe",
-            )
-        set_shape(value, own)
-        if one.dtype in (np.float16, np.float64):
-            _cast_output(model, value)
-        shapes[value.name] = own
-    # Shapes inside may have been written for other sizes.
-    given = {value.name for value in [*graph.input, *graph.output]} | {*_fitted(model).values()}
-    kept_infos = [info for info in graph.value_info if info.name in given]
-    del graph.value_info[:]
-    graph.value_info.extend(kept_infos)
-    return shapes
-
-
-def run_network(model: onnx.ModelProto, feeds: Mapping[str, AnyArray], where: str) -> list[AnyArray]:
-    """Run a network once on ONNX Runtime; raise ConfigError if it cannot.
-
-    ``feeds`` and the outputs, in the graph's order, have the network's shapes [...] and dtypes.
-    """
-    ort = require("onnxruntime", "reading the shapes of a network")
-    options = session_options(as_written=True)
-    try:
-        session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        outputs: list[AnyArray] = session.run(None, dict(feeds))
-    except Exception as error:  # onnxruntime raises one private class per status code
-        raise ConfigError(
-            f"ONNX Runtime cannot run the network: {str(error).splitlines()[0]}",
-            where=where,
-            fix="run `mmedge inspect` on it",
-        ) from error
-    return outputs
-
-
-def _noise(feeds: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
-    rng = np.random.default_rng(0)
-    return {
-        name: rng.normal(0, 1, value.shape).astype(value.dtype) if value.dtype.kind == "f" else value
-        for name, value in feeds.items()
-    }
-
-
-def _cast_output(model: onnx.ModelProto, value: onnx.ValueInfoProto) -> None:
-    inner = fresh(f"{value.name}/own", tensor_names(model.graph))
-    rename(model.graph, {value.name: inner})
-    cast = helper.make_node("Cast", [inner], [value.name], name=f"{value.name}/fit/Cast", to=TensorProto.FLOAT)
-    model.graph.node.append(cast)
-    value.type.tensor_type.elem_type = TensorProto.FLOAT

@@ -8,8 +8,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from mmedge.bundle.source import State, parse_source
 
-from ..onnx.graphs import rename
-from .brought import MIN_IR, dims, dtype, set_shape
+from ..onnx.graphs import rename, set_shape
+from .brought import MIN_IR, dims, dtype
 from .infer import Guess, Network
 
 

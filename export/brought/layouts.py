@@ -36,10 +36,15 @@ def lay_out(want: Dims, shape: tuple[int, ...]) -> tuple[bool, tuple[int, ...]] 
 
 
 def _resolve(want: Dims, size: int) -> tuple[int, ...] | None:
-    """Return ``want`` with its dynamic dimensions filled so that it has ``size`` values, the last one last."""
+    """Return ``want`` with its open dimensions filled so that it has ``size`` values; None where that is a guess.
+
+    One of them takes what is left; of two the first is the batch, 1.
+    """
     known = int(np.prod([dim for dim in want if dim is not None]))
     free = [axis for axis, dim in enumerate(want) if dim is None]
     if known == 0 or size % known or (not free and known != size):
+        return None
+    if size > known and len(free) > 1 + (free[0] == 0):
         return None
     return tuple(
         dim if dim is not None else (size // known if axis == free[-1] else 1) for axis, dim in enumerate(want)

@@ -12,7 +12,8 @@ from onnx import helper, inliner, numpy_helper
 from mmedge.errors import ConfigError
 from mmedge.types import AnyArray
 
-from .brought import dims, dtype, run_network
+from .brought import dims, dtype
+from .outputs import run_network
 
 Color: TypeAlias = Literal["rgb", "bgr"]
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

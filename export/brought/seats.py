@@ -15,8 +15,9 @@ from mmedge.bundle.source import Constant, State
 from mmedge.errors import BundleError
 from mmedge.fusion.stream import check_stream, is_stream
 
+from ..onnx.graphs import set_shape
 from ..recipe import RecipeStage
-from .brought import dims, dtype, graph_inputs, set_shape
+from .brought import dims, dtype, graph_inputs
 from .infer import Guess, Network
 from .layouts import Dims
 from .picture import picture_axes, picture_seat

@@ -176,7 +176,7 @@ class _Row:
         self._power = self._noise = self._cosine = self._near = 0.0
 
     def add(self, want: AnyArray, got: AnyArray) -> None:
-        """Take up one sample's outputs."""
+        """Take up one sample's outputs, of one shape [...] and dtype."""
         if not (np.isfinite(want).all() and np.isfinite(got).all()):
             raise CheckError(
                 f"'{self._name}' with {' + '.join(self._mask) or 'nothing'}: its output has NaN or infinite numbers",

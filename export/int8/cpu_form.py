@@ -75,7 +75,13 @@ def to_cpu_form(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def never_negative(tensor: str, made: dict[str, onnx.NodeProto], constants: dict[str, AnyArray]) -> bool:
-    """Tell whether a tensor cannot be less than zero, whatever goes in."""
+    """Tell whether a tensor cannot be less than zero, whatever goes in.
+
+    Args:
+        tensor: Its name.
+        made: Tensor -> the node that makes it.
+        constants: Weights by name, of any shape [...] and dtype.
+    """
     node = made.get(tensor)
     if node is None:
         return tensor in constants and bool((constants[tensor] >= 0).all())

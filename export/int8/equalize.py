@@ -8,6 +8,7 @@ channels. (Nagel et al., Data-Free Quantization Through Weight Equalization and 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import onnx
@@ -135,10 +136,10 @@ def _view(node: onnx.NodeProto, values: dict[str, AnyArray], side: str) -> AnyAr
         rows = weight if _attribute(node, "transB", 0) else weight.T  # [out, in]
         return rows if side == "out" else rows.T
     if side == "out":
-        return weight.reshape(weight.shape[0], -1)
+        return cast("AnyArray", weight.reshape(weight.shape[0], -1))
     groups = _attribute(node, "group", 1)
     split = weight.reshape(groups, weight.shape[0] // groups, weight.shape[1], -1)
-    return split.transpose(0, 2, 1, 3).reshape(groups * weight.shape[1], -1)
+    return cast("AnyArray", split.transpose(0, 2, 1, 3).reshape(groups * weight.shape[1], -1))
 
 
 def _set(node: onnx.NodeProto, values: dict[str, AnyArray], side: str, view: AnyArray) -> None:

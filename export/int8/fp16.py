@@ -16,12 +16,10 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from mmedge.bundle.manifest import Quantization
-from mmedge.engine.onnxruntime import session_options
 from mmedge.errors import CheckError, ConfigError
-from mmedge.extras import require
 from mmedge.types import AnyArray, Tensors
 
-from ..judge import judge
+from ..judge import judge, judge_session
 from ..onnx.clean import strip
 from ..onnx.graphs import all_nodes, drop_unused, subgraphs
 from ..onnx.onnx_models import OnnxModels
@@ -206,10 +204,7 @@ class _Emulated:
         kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
         del graph.node[:]
         graph.node.extend(kept)
-        ort = require("onnxruntime", "emulating float16")
-        options = session_options(as_written=True)
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        self._session = ort.InferenceSession(rounded.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        self._session = judge_session(rounded, optimised=False)
         self._names = [value.name for value in model.graph.output]
 
     def __call__(self, feeds: Tensors) -> tuple[dict[str, AnyArray], set[str]]:

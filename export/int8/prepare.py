@@ -6,10 +6,9 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, TensorProto, numpy_helper
 
-from mmedge.engine.onnxruntime import session_options
 from mmedge.errors import CheckError
-from mmedge.extras import require
 
+from ..judge import judge_session
 from ..onnx.graphs import all_nodes, rename
 from ..onnx.normal_form import normal_form
 from ..onnx.parity import check_rewrite
@@ -117,11 +116,8 @@ def tensor_types(model: onnx.ModelProto, name: str = "model") -> dict[str, tuple
     given = {value.name for value in probe.graph.output}
     made = [out for node in probe.graph.node for out in node.output if out and out not in given]
     probe.graph.output.extend(onnx.ValueInfoProto(name=out) for out in made)
-    ort = require("onnxruntime", "finding the types of tensors")
-    options = session_options(as_written=True)
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        session = ort.InferenceSession(probe.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        session = judge_session(probe, optimised=False)
     except Exception as error:  # onnxruntime raises one private class per status code
         raise CheckError(
             f"ONNX Runtime cannot load the network: {str(error).splitlines()[0]}",

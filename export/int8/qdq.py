@@ -193,6 +193,7 @@ def insert_qdq(model: onnx.ModelProto, nodes: Collection[str], thresholds: Mappi
             "DedicatedQDQPair": True,
             "AddQDQPairToWeight": False,
             "OpTypesToExcludeOutputQuantization": operators,
+            "TensorQuantOverrides": {name: [{"symmetric": True}] for name in _batched(model, nodes)},
         },
     )
     quantizer.quantize_model()
@@ -201,6 +202,13 @@ def insert_qdq(model: onnx.ModelProto, nodes: Collection[str], thresholds: Mappi
     strip(result)
     onnx.checker.check_model(result, full_check=True)
     return result
+
+
+def _batched(model: onnx.ModelProto, nodes: Collection[str]) -> list[str]:
+    """Return weights of MatMul that are a matrix for each item: a scale for each column fits no kernel of theirs."""
+    ranks = {tensor.name: len(tensor.dims) for tensor in model.graph.initializer}
+    found = [n.input[1] for n in model.graph.node if n.op_type == "MatMul" and n.name in nodes]
+    return sorted({name for name in found if ranks.get(name, 2) > 2})
 
 
 def insert_checked(

@@ -20,7 +20,7 @@ from ..recordings import RawSamples, as_samples
 from .glitches import usable
 from .prepare import already_quantised, prepare, tensor_types
 from .qdq import choose
-from .search import Draft, Network, Search
+from .search import MIN_SQNR_DB, Draft, Network, Search
 
 FEW_FRAMES = 16
 _log = logging.getLogger(__name__)
@@ -84,6 +84,13 @@ def quantize(
         _log.warning("stage '%s' stays float: %s", stage, reason)
     models = {} if draft is None else dict(draft.models)
     for stage in models:
+        if (noise := quantization[stage].sqnr_db) is not None and noise < MIN_SQNR_DB:
+            _log.warning(
+                "stage '%s' is noisy in int8: %.1f dB, at least %.0f are usual; look at what it answers alone",
+                stage,
+                noise,
+                MIN_SQNR_DB,
+            )
         for node, why in quantization[stage].reasons.items():
             _log.warning("stage '%s': %s stays float: %s", stage, node, why)
     return replace(
@@ -147,6 +154,6 @@ def _notes(
         sqnr_db=None if is_float else round(worst, 2),
         dropped=dropped,
         reasons=reasons,
-        equalized=network.equalized,
+        equalized=draft.equalized[stage],
         worst=draft.worst,
     )

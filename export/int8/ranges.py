@@ -8,7 +8,8 @@ choice of its values.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+import re
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -67,9 +68,10 @@ class RangeCollector:
     ) -> None:
         self._tensors = tuple(tensors)
         self._name = name
-        self._values = values
+        # Where a tensor's size may differ from frame to frame, its extremes alone are noted.
+        self._sampled = [i for i, tensor in enumerate(self._tensors) if values and tensor in (shapes or {})]
         try:
-            self._engine = judge(_with_ranges(model, self._tensors, shapes, values=values), name)
+            self._engine = judge(_with_ranges(model, self._tensors, shapes, sampled=self._sampled), name)
         except EngineError as error:
             raise CheckError(
                 f"the network cannot be watched while it runs: {error.message.splitlines()[0]}",
@@ -78,7 +80,7 @@ class RangeCollector:
             ) from error
         self.inputs = self._engine.inputs
         self._maxima: dict[Hashable, list[FloatArray]] = {}
-        self._counts: dict[Hashable, list[Counts]] = {}
+        self._counts: dict[Hashable, dict[int, Counts]] = {}
 
     def __call__(self, feeds: Tensors, group: Hashable = None) -> dict[str, AnyArray]:
         """Run one frame and return the network's outputs, copies.
@@ -92,12 +94,19 @@ class RangeCollector:
         Raises:
             CheckError: If a tensor is not finite.
         """
-        outputs = self._engine(feeds)
+        try:
+            outputs = self._engine(feeds)
+        except EngineError as error:
+            raise CheckError(
+                f"the network fails on a calibration sample: {self._own_words(error.message)}",
+                where=self._name,
+                fix="run the fp32 network on this recording, and look at the node that is named",
+            ) from error
         maxima = outputs.pop(_RANGES, np.zeros(0, np.float32)).astype(np.float32)
-        samples = [outputs.pop(f"{_SAMPLE}{i}") for i in range(len(self._tensors))] if self._values else []
-        finite = np.isfinite(maxima) & np.array([np.isfinite(s).all() for s in samples] or True)
-        if not finite.all():
-            tensor = self._tensors[int(np.argmin(finite))]
+        samples = {i: outputs.pop(f"{_SAMPLE}{i}") for i in self._sampled}
+        bad = [i for i, value in enumerate(maxima) if not np.isfinite([value, *samples.get(i, [])]).all()]
+        if bad:
+            tensor = self._tensors[bad[0]]
             raise CheckError(
                 f"tensor '{tensor}' is not finite",
                 where=self._name,
@@ -105,10 +114,18 @@ class RangeCollector:
             )
         self._maxima.setdefault(group, []).append(maxima)
         if samples:
-            counts = self._counts.setdefault(group, [np.zeros(BINS, np.int64) for _ in samples])
-            for known, sample in zip(counts, samples, strict=True):
-                known += count(sample)
+            counts = self._counts.setdefault(group, {i: np.zeros(BINS, np.int64) for i in samples})
+            for index, sample in samples.items():
+                counts[index] += count(sample)
         return outputs
+
+    def _own_words(self, message: str) -> str:
+        """Return what the runtime says with the user's tensors in place of what was put behind them to watch them."""
+        first = message.splitlines()[0]
+        for index in reversed(range(len(self._tensors))):
+            for own in (f"mmedge/range{index}", f"{_SAMPLE}{index}"):
+                first = re.sub(rf"{own}(/\w+)?", self._tensors[index], first)
+        return first
 
     def close(self) -> None:
         """Free the network; what was noted stays."""
@@ -135,15 +152,15 @@ class RangeCollector:
             if rule in ("max", "frame-quantile"):
                 found.append(np.quantile(maxima, 1.0 if rule == "max" else share, axis=0))
                 continue
-            counts = self._counts[group]
-            found.append(np.array([_cut(rule, c, float(m), share) for c, m in zip(counts, maxima.max(0), strict=True)]))
+            counts = self._counts.get(group, {})
+            found.append(np.array([_cut(rule, counts.get(i), float(m), share) for i, m in enumerate(maxima.max(0))]))
         largest = np.max(np.stack(found), axis=0) if found else np.zeros(len(self._tensors))
         # A tensor that is always zero still needs a scale.
         return {name: max(float(value), _LEAST) for name, value in zip(self._tensors, largest, strict=True)}
 
 
-def _cut(rule: str, counts: Counts, largest: float, share: float) -> float:
-    if largest <= 0 or not counts[1:].any():
+def _cut(rule: str, counts: Counts | None, largest: float, share: float) -> float:
+    if counts is None or largest <= 0 or not counts[1:].any():
         return largest
     if rule == "percentile":
         return min(percentile(counts, share), largest)
@@ -155,7 +172,7 @@ def _with_ranges(
     tensors: Sequence[str],
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     *,
-    values: bool = False,
+    sampled: Collection[int] = (),
 ) -> onnx.ModelProto:
     """Return a copy with one more output, the largest magnitude of each tensor, [n]; and some of each one's values."""
     watched = onnx.ModelProto()
@@ -173,8 +190,8 @@ def _with_ranges(
         shape = (shapes or {}).get(tensor)
         graph.node.extend(_largest(tensor, part, len(shape or ()), positive=never_negative(tensor, made, constants)))
         parts.append(part)
-        if values:
-            _add_sample(graph, tensor, index, None if shape is None else math.prod(shape))
+        if index in sampled and shape is not None:
+            _add_sample(graph, tensor, index, math.prod(shape))
     graph.node.append(helper.make_node("Concat", parts, [_RANGES], axis=0))
     graph.output.append(helper.make_tensor_value_info(_RANGES, TensorProto.FLOAT, [len(parts)]))
     return watched
@@ -199,10 +216,10 @@ def _largest(tensor: str, part: str, rank: int, *, positive: bool) -> list[onnx.
     ]
 
 
-def _add_sample(graph: onnx.GraphProto, tensor: str, index: int, size: int | None) -> None:
+def _add_sample(graph: onnx.GraphProto, tensor: str, index: int, size: int) -> None:
     """Add an output with evenly chosen values of a tensor, all of a small one."""
     name = f"{_SAMPLE}{index}"
-    step = 1 if size is None else -(-size // _VALUES)
+    step = max(1, -(-size // _VALUES))
     if step > 1:
         step += 1 - step % 2  # an odd step meets every column of what is a power of two wide
     bounds = {"start": [0], "end": [2**62], "axis": [0], "step": [step]}
@@ -213,6 +230,4 @@ def _add_sample(graph: onnx.GraphProto, tensor: str, index: int, size: int | Non
             helper.make_node("Slice", [f"{name}/flat", *(f"{name}/{k}" for k in bounds)], [name]),
         ]
     )
-    graph.output.append(
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, None if size is None else [-(-size // step)])
-    )
+    graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [-(-size // step)]))

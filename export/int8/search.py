@@ -73,6 +73,7 @@ class Draft:
         rows: How it agrees with fp32.
         failure: Why it is not good enough; None if it is.
         noisy: Whether an output has so much noise that samples held out may have been lucky.
+        equalized: Stage -> pairs of layers that were equalised.
         worst: The layers that cost most, where that was measured.
     """
 
@@ -84,6 +85,7 @@ class Draft:
     rows: tuple[TaskComparison, ...]
     failure: str | None
     noisy: bool
+    equalized: Mapping[str, int]
     worst: tuple[str, ...] = ()
 
     @property
@@ -184,8 +186,10 @@ class Search:
                 if index < _RANKED_ON and len(network.feeds) < _RANKED_ON:
                     network.feeds.append(graphs[everything].feeds(name, known, last=states))
             states = fed_back(recipe, known)
-        for engine in (*others.values(), *self._ranges.values()):
+        for engine in others.values():
             engine.close()
+        for collector in self._ranges.values():
+            collector.close()
 
     def _draft(self, rule: Rule, float_nodes: Mapping[str, Mapping[str, str]] | None = None) -> Draft:
         recipe = self._recipe
@@ -220,6 +224,7 @@ class Search:
             sqnr_db=sqnr,
             rows=rows,
             failure=None if failure is None else failure.message,
+            equalized={name: network.equalized for name, network in self._networks.items()},
             noisy=any(row.sqnr_db < MIN_SQNR_DB for row in rows),
         )
 
@@ -300,7 +305,7 @@ class _Watched:
 
     def __init__(self, collector: RangeCollector, group: object) -> None:
         self.inputs = collector.inputs
-        self._run = partial(collector, group=group)  # type: ignore[arg-type]
+        self._run = partial(collector, group=group)
 
     def __call__(self, feeds: Tensors) -> dict[str, AnyArray]:
         return self._run(feeds)

@@ -23,7 +23,7 @@ def rank(
         model: The fp32 network in normal form.
         nodes: Those to try; one session each.
         thresholds: Tensor -> magnitude of the int8 value 127.
-        feeds: A few frames of the network's inputs.
+        feeds: A few frames of the network's inputs, of their shapes [...] and dtypes.
     """
     want = _outputs(model, feeds)
     found = []

@@ -10,7 +10,7 @@ from onnx import helper, numpy_helper
 
 from mmedge.types import AnyArray
 
-from .folding import constant_tensor, constants, infer, to_tensor
+from .folding import constant_nodes, fold, to_tensor
 from .graphs import defined, fresh, rename, replace_nodes, tensor_names
 
 
@@ -63,13 +63,10 @@ def _decided(
         elif value.name in shapes:
             own = helper.make_tensor_value_info(value.name, value.type.tensor_type.elem_type, shapes[value.name])
             value.CopyFrom(own)
-    known: dict[str, AnyArray] = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    for node in graph.node:
-        if node.op_type == "Constant" and (tensor := constant_tensor(node)) is not None:
-            known[node.output[0]] = numpy_helper.to_array(tensor)
-    known |= constants(probe, infer(probe))
+    fold(probe)
+    held = {tensor.name: tensor for tensor in graph.initializer} | constant_nodes(graph)
     names = {graph.node[index].input[0] for index in _ifs(graph)}
-    return {name: bool(np.all(known[name])) for name in names & known.keys()}
+    return {name: bool(np.all(numpy_helper.to_array(held[name]))) for name in names & held.keys()}
 
 
 def _take(graph: onnx.GraphProto, index: int, which: str) -> None:

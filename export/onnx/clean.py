@@ -9,7 +9,7 @@ from typing import Any
 
 import onnx
 
-from .graphs import all_nodes, fresh
+from .graphs import all_nodes, fresh, name_once, subgraphs
 
 _FRAME = re.compile(r'File "(.+?)", line (\d+), in')
 _STDLIB = sysconfig.get_path("stdlib")
@@ -45,6 +45,8 @@ def clean(model: onnx.ModelProto) -> dict[str, str]:
     Returns:
         Node name -> ``"file:line (module)"``, where known. Keep it private: it names the author's files.
     """
+    if any(True for node in model.graph.node for _ in subgraphs(node)):
+        name_once(model)  # torch calls tensors of branches by their operators, as it does those around them
     sources: dict[str, str] = {}
     taken: set[str] = set()
     for node in all_nodes(model.graph):

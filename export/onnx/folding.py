@@ -10,10 +10,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
-from mmedge.engine.onnxruntime import session_options
-from mmedge.extras import require
 from mmedge.types import AnyArray
 
+from ..judge import judge_session
 from .graphs import all_nodes, drop_unused, subgraphs
 
 _RANDOM = frozenset(
@@ -75,7 +74,7 @@ def constants(model: onnx.ModelProto, known: Mapping[str, Known]) -> dict[str, A
         known: What ``infer`` says of it.
     """
     graph = model.graph
-    weights = {tensor.name: tensor for tensor in graph.initializer} | _constant_nodes(graph)
+    weights = {tensor.name: tensor for tensor in graph.initializer} | constant_nodes(graph)
     sizes = {name: _bytes(Known(tensor.data_type, tuple(tensor.dims))) for name, tensor in weights.items()}
     outputs = {value.name for value in graph.output}
     values: dict[str, AnyArray] = {}
@@ -168,15 +167,11 @@ def _run(
     graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
     probe = onnx.ModelProto(graph=graph, ir_version=max(model.ir_version, 4))
     probe.opset_import.extend(model.opset_import)
-    ort = require("onnxruntime", "computing the constants of a network")
-    options = session_options(as_written=True)
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = ort.InferenceSession(probe.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    made: Sequence[Any] = session.run(None, {})
+    made: Sequence[Any] = judge_session(probe, optimised=False).run(None, {})
     return {name: value for name, value in zip(names, made, strict=True) if isinstance(value, np.ndarray)}
 
 
-def _constant_nodes(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
+def constant_nodes(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
     """Return what the Constant nodes of a graph hold."""
     return {
         node.output[0]: tensor

@@ -194,3 +194,11 @@ def drop_unused(graph: onnx.GraphProto) -> None:
             held = weights[index]
             if (held.name if isinstance(held, onnx.TensorProto) else held.values.name) not in used:
                 del weights[index]
+
+
+def set_shape(value: onnx.ValueInfoProto, shape: tuple[int, ...]) -> None:
+    """Write a static shape."""
+    del value.type.tensor_type.shape.dim[:]
+    value.type.tensor_type.shape.SetInParent()
+    for size in shape:
+        value.type.tensor_type.shape.dim.add().dim_value = size

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import onnx
@@ -13,13 +13,15 @@ from mmedge.errors import ConfigError
 from .branches import take_branches
 from .folding import Known, constant_tensor, fold
 from .graphs import all_nodes, defined, drop_unused, name_once, rename, replace_nodes, sort_nodes, subgraphs
-from .parity import check_rewrite
+from .parity import check_rewrite, sample_feeds
 
 # Weights had to be inputs, too, before.
 _MIN_IR = 4
 
 
-def normal_form(model: onnx.ModelProto, where: str = "network") -> onnx.ModelProto:
+def normal_form(
+    model: onnx.ModelProto, where: str = "network", feeds: Iterable[Mapping[str, Any]] = ()
+) -> onnx.ModelProto:
     """Return a network that computes the same, written in the one way that ranges and Q/DQ insertion expect.
 
     What it guarantees:
@@ -39,6 +41,8 @@ def normal_form(model: onnx.ModelProto, where: str = "network") -> onnx.ModelPro
     Args:
         model: Any network; it is not changed.
         where: What it is, for messages.
+        feeds: Inputs of the shapes [...] and dtypes of the network to hold both against each other on, beside those
+            that are made up: for a network that runs on few.
 
     Raises:
         CheckError: If what comes out differs from what went in: it names the first node.
@@ -48,7 +52,8 @@ def normal_form(model: onnx.ModelProto, where: str = "network") -> onnx.ModelPro
         >>> [node.name for node in normal_form(model).graph.node]  # doctest: +SKIP
         ['Conv/y', 'Relu/z']
     """
-    result = inlined(model, where)
+    samples = [*feeds, *sample_feeds(model)]
+    result = inlined(model, where, samples)
     result.ir_version = max(result.ir_version, _MIN_IR)
     graph = result.graph
     sort_nodes(graph)
@@ -67,11 +72,13 @@ def normal_form(model: onnx.ModelProto, where: str = "network") -> onnx.ModelPro
     _write_types(graph, known)
     used = {node.domain for node in all_nodes(graph)} | {""}
     _keep(result.opset_import, lambda entry: (entry.domain if entry.domain != "ai.onnx" else "") in used)
-    check_rewrite(model, result, "normal form", where=where)
+    check_rewrite(model, result, "normal form", samples, where=where)
     return result
 
 
-def inlined(model: onnx.ModelProto, where: str = "network") -> onnx.ModelProto:
+def inlined(
+    model: onnx.ModelProto, where: str = "network", feeds: Iterable[Mapping[str, Any]] | None = None
+) -> onnx.ModelProto:
     """Return a copy in which every local function is written out where it is called.
 
     Raises:
@@ -82,6 +89,7 @@ def inlined(model: onnx.ModelProto, where: str = "network") -> onnx.ModelProto:
     copied.CopyFrom(model)
     if not model.functions:
         return copied
+    _write_defaults(copied)
     try:
         written: onnx.ModelProto = inliner.inline_local_functions(copied, convert_version=True)
     except Exception as error:  # onnx raises its own classes and RuntimeError
@@ -97,8 +105,19 @@ def inlined(model: onnx.ModelProto, where: str = "network") -> onnx.ModelProto:
             fix="export its functions with the opset of the network, or without local functions",
         )
     del written.functions[:]
-    check_rewrite(model, written, "inlined functions", where=where)
+    check_rewrite(model, written, "inlined functions", feeds, where=where)
     return written
+
+
+def _write_defaults(model: onnx.ModelProto) -> None:
+    """Write into every call what its function takes where it says nothing: onnx's inliner leaves that out."""
+    known = {(f.domain, f.name, f.overload): f for f in model.functions}
+    inside = (inner for f in model.functions for node in f.node for g in subgraphs(node) for inner in all_nodes(g))
+    for node in [*all_nodes(model.graph), *(node for f in model.functions for node in f.node), *inside]:
+        function = known.get((node.domain, node.op_type, node.overload))
+        if function is not None:
+            said = {attribute.name for attribute in node.attribute}
+            node.attribute.extend(entry for entry in function.attribute_proto if entry.name not in said)
 
 
 def _function_names(model: onnx.ModelProto) -> set[str]:

@@ -7,7 +7,7 @@ Softmax also changed what they compute by default, and are given what they did.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -22,8 +22,6 @@ from .graphs import fresh, name_once, replace_nodes, sort_nodes, subgraphs, tens
 from .parity import check_rewrite
 
 TARGET = 13
-# ONNX Runtime itself takes none before.
-_OLDEST = 7
 
 
 def opset_of(model: onnx.ModelProto) -> int:
@@ -31,12 +29,15 @@ def opset_of(model: onnx.ModelProto) -> int:
     return max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
 
 
-def raise_opset(model: onnx.ModelProto, where: str = "network") -> onnx.ModelProto:
+def raise_opset(
+    model: onnx.ModelProto, where: str = "network", feeds: Iterable[Mapping[str, Any]] | None = None
+) -> onnx.ModelProto:
     """Return a network in opset 13 or later that computes the same; one that is there already comes back as it is.
 
     Args:
         model: Any network without local functions; it is not changed.
         where: What it is, for messages.
+        feeds: Inputs of the network's shapes [...] and dtypes to hold both against each other on; made up without.
 
     Raises:
         ConfigError: If its opset or an operator of it has no form in opset 13, by name; or if ONNX Runtime cannot
@@ -50,9 +51,6 @@ def raise_opset(model: onnx.ModelProto, where: str = "network") -> onnx.ModelPro
     opset = opset_of(model)
     if opset >= TARGET or opset == 0:
         return model
-    fix = f"export it with opset {TARGET} or later"
-    if opset < _OLDEST:
-        raise ConfigError(f"opset {opset} is too old for ONNX Runtime", where=where, fix=fix)
     result = onnx.ModelProto()
     result.CopyFrom(model)
     result.ir_version = max(result.ir_version, 4)
@@ -63,7 +61,7 @@ def raise_opset(model: onnx.ModelProto, where: str = "network") -> onnx.ModelPro
         if entry.domain in ("", "ai.onnx"):
             entry.version = TARGET
     del result.graph.value_info[:]
-    check_rewrite(model, result, f"opset {TARGET}", where=where)
+    check_rewrite(model, result, f"opset {TARGET}", feeds, where=where)
     return result
 
 
@@ -87,6 +85,7 @@ class _Upgrade:
             for inner in subgraphs(node):
                 self.graph(inner, constants)
             self._front, self._constants = [], constants
+            _taken(node, "consumed_inputs")  # a hint of the first opsets
             since, rewrite = _REWRITES.get(node.op_type, (0, None))
             if rewrite is not None and self._opset < since and node.domain in ("", "ai.onnx"):
                 rewrite(self, node)
@@ -147,12 +146,14 @@ class _Upgrade:
 
     def dropout(self, node: onnx.NodeProto) -> None:
         """Nothing is dropped outside training; the mask was of floats."""
-        _taken(node, "ratio")
+        for name in ("ratio", "is_test"):
+            _taken(node, name)
         if any(node.output[1:]):
             raise self.refuse(node, "gives its mask, which was of another type")
 
     def batch_norm(self, node: onnx.NodeProto) -> None:
         """It could normalise each place of its own."""
+        _taken(node, "is_test")
         if _taken(node, "spatial") == 0:
             raise self.refuse(node, "normalises each place of its own")
 

@@ -15,11 +15,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from mmedge.engine.onnxruntime import session_options
 from mmedge.errors import CheckError, ConfigError
-from mmedge.extras import require
 from mmedge.types import AnyArray
 
+from ..judge import judge_session
 from .graphs import all_nodes, drop_unused, has_name_twice, name_once, sort_nodes
 from .network_file import tensors_of
 
@@ -181,7 +180,6 @@ class _Network:
         return self._load(self._model)
 
     def _load(self, model: onnx.ModelProto) -> Any:
-        ort = require("onnxruntime", "comparing networks")
         if has_name_twice(model.graph):  # which it would not run at all
             model = _copy(model)
             name_once(model)
@@ -189,8 +187,7 @@ class _Network:
             model = _copy(model)
             model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in self._more)
         try:
-            content = model.SerializeToString()
-            return ort.InferenceSession(content, session_options(as_written=True), providers=["CPUExecutionProvider"])
+            return judge_session(model)
         except Exception as error:  # onnxruntime raises one private class per status code
             raise self._refused(error) from error
 
@@ -268,7 +265,7 @@ def _shape(
     made = []
     for axis, dim in enumerate(_tensor_type(value.type).shape.dim):
         size = sizes[0] if axis == 0 or "batch" in dim.dim_param.lower() else sizes[1]
-        if dim.HasField("dim_value") and dim.dim_value > 0:
+        if dim.HasField("dim_value") and dim.dim_value >= 0:
             size = dim.dim_value
         elif dim.dim_param:
             size = named.setdefault(dim.dim_param, size)

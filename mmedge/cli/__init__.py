@@ -25,7 +25,7 @@ COMMANDS = {
     "doctor": "What this machine has, what is wrong, how to fix it.",
     "devices": "Cameras and microphones, with the URI of each; --probe tries them.",
     "new": "A starter project; with --from a.onnx a runnable bundle, no training.",
-    "inspect": "A bundle or an ONNX file as a text graph.",
+    "inspect": "A bundle as a text graph; an ONNX file, an engine.",
     "verify": "Check a bundle: schema, hashes, golden self-test.",
     "compile": "Build the engines of a bundle for this device into the cache.",
     "run": "Live fused inference.",

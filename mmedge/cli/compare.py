@@ -19,12 +19,12 @@ from mmedge.engine.base import Engine
 from mmedge.engine.difference import compare_engines, random_feeds
 from mmedge.engine.network import read_network
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine
+from mmedge.engine.plan_file import SUFFIXES
 from mmedge.engine.shapes import as_range, parse_shapes
 from mmedge.errors import ConfigError
 from mmedge.replay.compare import check_thresholds, compare_on_golden, compare_on_recordings, thresholds
 from mmedge.types import Precision
 
-_PLANS = (".plan", ".engine", ".trt")
 _MAX_DOCUMENT = 1 << 24  # bytes of a recipe or manifest
 
 
@@ -40,7 +40,7 @@ def command(
     shape: Annotated[
         list[str], typer.Option(metavar="NAME=SHAPE", help="Of ONNX files: shape of an input with open dimensions.")
     ] = [],
-    samples: Annotated[int, typer.Option(min=1, max=100_000, help="Of networks: so many at most.")] = 8,
+    samples: Annotated[int, typer.Option(min=1, max=100_000, help="Of networks: at most this many.")] = 8,
     precision: Annotated[Precision | None, typer.Option(help="Of bundle B, only this precision.")] = None,
     max_abs: Annotated[float | None, typer.Option(help="Exit 1 if an output is off by more.")] = None,
     max_rel: Annotated[
@@ -110,7 +110,7 @@ def _kind(path: Path) -> str:
     suffix = path.suffix.lower()
     if suffix == ".onnx":
         return "onnx"
-    if suffix in _PLANS:
+    if suffix in SUFFIXES:
         return "plan"
     return "document" if suffix in (".toml", ".json") else "bundle"
 
@@ -163,16 +163,16 @@ def _open(path: Path, shapes: dict[str, tuple[int, ...]]) -> Any:
 def _print(document: dict[str, Any]) -> None:
     table = Table(title=f"{document['b']} against {document['a']}")
     add_names(table, "output", document["outputs"])
-    for heading in ("max abs", "max rel", "cosine", "SQNR dB", "not finite", "n"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    odd = any(figures["unequal"] for figures in document["outputs"].values())
+    for heading in ("max abs", "max rel", "cosine", "SQNR dB", "n", *(("unlike",) if odd else ())):
+        table.add_column(heading, justify="right", overflow="fold")
     for name, figures in document["outputs"].items():
         equal = figures["max_abs"] == 0 and not figures["unequal"]
         sqnr = "equal" if equal else "-" if figures["sqnr_db"] is None else f"{figures['sqnr_db']:.1f}"
         cosine = "-" if figures["cosine"] is None else f"{figures['cosine']:.6f}"
         relative = "inf" if figures["max_rel"] is None else f"{figures['max_rel']:.3g}"
-        table.add_row(
-            name, f"{figures['max_abs']:.3g}", relative, cosine, sqnr, str(figures["unequal"]), str(figures["samples"])
-        )
+        cells = [name, f"{figures['max_abs']:.3g}", relative, cosine, sqnr, str(figures["samples"])]
+        table.add_row(*cells, *([str(figures["unequal"])] if odd else []))
     out.print(table)
     out.print(f"inputs: {document['inputs']}", highlight=False, markup=False)
     for name, figures in document["tasks"].items():

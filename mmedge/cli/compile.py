@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -136,5 +137,12 @@ def coverage(rows: list[dict[str, Any]]) -> list[str]:
             found = row[key]
             if found:
                 more = f", and {len(found) - _SHOWN} more (--json)" if len(found) > _SHOWN else ""
-                lines.append(f"{name}: {len(found)} {what}: {'; '.join(found[:_SHOWN])}{more}")
+                lines.append(f"{name}: {len(found)} {what}: {'; '.join(map(_short, found[:_SHOWN]))}{more}")
     return lines
+
+
+def _short(text: str) -> str:
+    """Return the nodes of a layer without the quantisers among them, two at most."""
+    nodes, colon, types = text.partition(": ")
+    own = [node for node in nodes.split(" + ") if not re.search(r"(?:De)?[Qq]uantize", node)] or nodes.split(" + ")
+    return f"{' + '.join(own[-2:])}{colon}{types}"

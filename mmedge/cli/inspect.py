@@ -1,4 +1,4 @@
-"""``mmedge inspect``: a bundle or an ONNX file as a text graph."""
+"""``mmedge inspect``: a bundle, an ONNX file or an engine as text."""
 
 from __future__ import annotations
 
@@ -18,17 +18,23 @@ from mmedge.bundle.manifest import Debounce, Ema, Hysteresis, Stage, Task, TextI
 from mmedge.bundle.source import Age, Constant, Output, Presence, Seat, State, parse_output
 from mmedge.bundle.tasks import TASK_KINDS
 from mmedge.cli.graph import Key, draw, plain, tree
+from mmedge.cli.inspect_engine import print_engine
 from mmedge.cli.inspect_network import print_network
 from mmedge.cli.output import Json, add_names, next_step, out, print_json
+from mmedge.engine.plan_file import SUFFIXES, describe_plan
 from mmedge.interpret import recognise
 
 WIDEST = 100  # columns: a wider drawing is hard to follow
 
 
 def command(
-    file: Annotated[Path, typer.Argument(help="A bundle (NAME.mmedge) or an ONNX file.")], json: Json = False
+    file: Annotated[Path, typer.Argument(help="A bundle (NAME.mmedge), an ONNX file or an engine.")], json: Json = False
 ) -> None:
-    """Show what a file is: inputs, stages, tasks and variants, or an ONNX file's signature and findings."""
+    """Show what a file is: inputs, stages, tasks and variants, an ONNX file's signature and findings, or an engine."""
+    if file.suffix.lower() in SUFFIXES:
+        engine = describe_plan(file)
+        print_json(engine) if json else print_engine(engine)
+        return
     if file.suffix.lower() == ".onnx":
         document = import_module("mmedge.export.bounded").inspect_network(file)
         document["detector"] = _detector(document, document.pop("classes"))

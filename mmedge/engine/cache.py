@@ -68,7 +68,7 @@ class EngineKey(msgspec.Struct, frozen=True, kw_only=True):
         return f"{text} ({', '.join(extra)})" if extra else text
 
 
-class Trial(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Verdict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What came of running an engine on its golden inputs on the device that it was built for.
 
     Attributes:
@@ -88,7 +88,7 @@ class Sidecar(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     plan_sha256: str
     plan_bytes: int
     build: BuildReport
-    trial: Trial | None = None
+    verdict: Verdict | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,7 +97,7 @@ class CacheEntry:
 
     plan_path: Path
     build: BuildReport
-    trial: Trial | None = None
+    verdict: Verdict | None = None
 
 
 def cache_folder() -> Path:
@@ -175,7 +175,7 @@ class EngineCache:
         if problem is not None:
             _log.warning("cached engine %s is damaged (%s); rebuilding", plan_path, problem)
             return None
-        return CacheEntry(plan_path=plan_path, build=sidecar.build, trial=sidecar.trial)
+        return CacheEntry(plan_path=plan_path, build=sidecar.build, verdict=sidecar.verdict)
 
     def peek(self, key: EngineKey) -> Sidecar | None:
         """Return what is said of the engine of ``key``, None if there is none; the plan itself is not verified."""
@@ -185,17 +185,17 @@ class EngineCache:
             return None
         return sidecar if sidecar.key == key and self._plan(key).exists() else None
 
-    def note(self, key: EngineKey, trial: Trial) -> None:
+    def note(self, key: EngineKey, verdict: Verdict) -> None:
         """Note what came of running an engine, for the choice among precisions; a cache that is full forgets it."""
         path = self._sidecar(key)
         try:
             with self._locked(exclusive=True):
                 sidecar = msgspec.json.decode(path.read_bytes(), type=Sidecar)
-                if sidecar.trial == trial:
+                if sidecar.verdict == verdict:
                     return
-                self._write(path, msgspec.structs.replace(sidecar, trial=trial))
+                self._write(path, msgspec.structs.replace(sidecar, verdict=verdict))
         except (OSError, msgspec.MsgspecError) as error:
-            _log.warning("the trial of cached engine %s is not noted: %s", path, error)
+            _log.warning("the verdict of cached engine %s is not noted: %s", path, error)
 
     def discard(self, key: EngineKey) -> None:
         """Remove an engine that turned out to be wrong, so that it is built again; idempotent."""
@@ -262,7 +262,8 @@ class EngineCache:
             except (OSError, msgspec.MsgspecError) as error:
                 _log.warning("unreadable entry in the engine cache: %s: %s", path, error)
                 continue
-            if other.key.variant_sha256 == key.variant_sha256 and other.key != key:
+            alike = (other.key.variant_sha256, other.key.profile, other.key.ranges)
+            if alike == (key.variant_sha256, key.profile, key.ranges) and other.key != key:
                 built.append((path.stat().st_mtime_ns, other.key))
         if not built:
             return None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mmedge.engine.build_messages import BuildLimits
 from mmedge.engine.build_parent import BuildReport, Progress, build_engine, target_capability
-from mmedge.engine.cache import EngineCache, EngineKey, Trial
+from mmedge.engine.cache import EngineCache, EngineKey, Verdict
 from mmedge.engine.cuda import gpu_available, gpu_info
 from mmedge.engine.network import Network, read_network
 from mmedge.engine.shapes import Given, check_ranges
@@ -28,7 +28,7 @@ class CompiledEngine:
         runnable: Whether this machine has the GPU it was built for.
         evidence: ``built-not-run``: only a self-test that ran it may claim more.
         build: How it was built.
-        trial: What came of running it, if it ever ran.
+        verdict: What came of running it, if it ever ran.
     """
 
     key: EngineKey
@@ -37,7 +37,7 @@ class CompiledEngine:
     runnable: bool
     evidence: Evidence
     build: BuildReport
-    trial: Trial | None = None
+    verdict: Verdict | None = None
 
 
 def engine_key(
@@ -146,7 +146,7 @@ def compile_network(
             raise EngineError(
                 "the network's files were changed while it was built",
                 where=network.name,
-                fix="build it again when nobody writes them",
+                fix="build it again when they are complete",
             )
         entry = cache.put(key, built)
     return CompiledEngine(
@@ -156,7 +156,7 @@ def compile_network(
         runnable=key.device != "none",
         evidence="built-not-run",
         build=entry.build,
-        trial=entry.trial,
+        verdict=entry.verdict,
     )
 
 

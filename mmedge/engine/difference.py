@@ -20,13 +20,13 @@ class Difference:
     Attributes:
         samples: How many were added.
         max_abs: Largest ``|a - b|``.
-        max_rel: Largest ``max|a - b| / max|a|`` of a sample.
+        range_a: Largest ``|a|``.
         unequal: Values that are not finite in one of them alone, or texts that differ.
     """
 
     samples: int = 0
     max_abs: float = 0.0
-    max_rel: float = 0.0
+    range_a: float = 0.0
     unequal: int = 0
     _sums: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0, 0.0])  # aa, bb, ab, (a - b)^2
 
@@ -45,11 +45,15 @@ class Difference:
         if not x.size:
             return
         off = np.abs(x - y)
-        worst, scale = float(off.max()), float(np.abs(x).max())
-        self.max_abs = max(self.max_abs, worst)
-        self.max_rel = max(self.max_rel, worst / scale if scale else math.inf if worst else 0.0)
+        self.max_abs = max(self.max_abs, float(off.max()))
+        self.range_a = max(self.range_a, float(np.abs(x).max()))
         for place, value in enumerate((x @ x, y @ y, x @ y, off @ off)):
             self._sums[place] += float(value)
+
+    @property
+    def max_rel(self) -> float:
+        """Largest ``|a - b|`` in parts of the largest ``|a|``, both over all samples: one of them may be all zeros."""
+        return self.max_abs / self.range_a if self.range_a else math.inf if self.max_abs else 0.0
 
     @property
     def cosine(self) -> float | None:
@@ -74,6 +78,8 @@ class Difference:
 
 def pair_up(a: Mapping[str, AnyArray], b: Mapping[str, AnyArray], what: str, where: str) -> dict[str, str]:
     """Return name in ``a`` -> name in ``b``: by name, or in order where as many of the same shapes have other names.
+
+    Arrays are those of engines, with any shape [...] and dtype.
 
     Raises:
         ConfigError: If they do not fit.
@@ -106,7 +112,7 @@ def compare_engines(a: Engine, b: Engine, feeds: Iterable[Tensors], where: str =
     Args:
         a: What is right.
         b: What is compared with it.
-        feeds: Input of ``a`` -> array, of exactly its shape and dtype, for each sample.
+        feeds: Input of ``a`` -> array of exactly its shape [...] and dtype, for each sample.
         where: For messages.
 
     Returns:

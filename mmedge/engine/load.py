@@ -15,6 +15,7 @@ from mmedge.engine.tensorrt_loader import tensorrt_choice
 from mmedge.errors import ConfigError, DeviceError, EngineError
 
 log = logging.getLogger("mmedge.engine")
+_LARGE = 1 << 27  # bytes of a file
 
 
 def load_engine(
@@ -28,7 +29,7 @@ def load_engine(
         backend: ``auto`` (TensorRT where it can run, else ONNX Runtime), ``tensorrt`` or ``onnxruntime``.
         threads: Threads of the CPU backend.
         shapes: Input name -> shape, for inputs with open dimensions, or three shapes: the least, the usual and the most
-            that a TensorRT engine is built for; the arrays have the usual one. A batch that nobody gives is 1; any
+            that a TensorRT engine is built for; the arrays have the usual one. A batch that is not given is 1; any
             other open dimension must be given.
 
     Returns:
@@ -67,7 +68,8 @@ def load_engine(
 
 
 def _on_cpu(network: Network, ranges: dict[str, Range], threads: int) -> OnnxRuntimeEngine:
-    # Weights in files are found by the path; otherwise what was read is what runs.
-    source = network.path if network.path is not None and network.weights else network.model
+    # Weights in files are found by the path, and a large file is not held twice; otherwise what was read is what runs.
+    large = network.weights or len(network.model) > _LARGE
+    source = network.path if network.path is not None and large else network.model
     wanted = {name: usual for name, (_, usual, _) in ranges.items()}
     return OnnxRuntimeEngine(source, name=network.name, threads=threads, shapes=wanted, exact=True)

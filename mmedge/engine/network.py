@@ -50,6 +50,12 @@ def read_network(source: str | Path | bytes) -> Network:
     if isinstance(source, (bytes, bytearray, memoryview)):
         model, path, name = bytes(source), None, "the bytes"
     else:
+        if not isinstance(source, (str, os.PathLike)):
+            raise ConfigError(
+                f"a network is a path or bytes, not {type(source).__name__}",
+                where="path",
+                fix="give the file, or model.SerializeToString()",
+            )
         path = Path(source)
         name = str(path)
         model = _read(path)

@@ -231,7 +231,7 @@ def session_options(*, threads: int = 1, as_written: bool = False) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if as_written:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
-        options.enable_mem_pattern = False  # one block for a whole run takes 2.5 times as much where tensors are watched
+        options.enable_mem_pattern = False  # a block for a whole run is 2.5 times as large where tensors are watched
     if saturates_pairs():
         # Kernels that cannot saturate. ONNX Runtime's own test is true with AVX512-VNNI, too, where this only costs.
         options.add_session_config_entry("session.x64quantprecision", "1")

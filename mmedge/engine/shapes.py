@@ -1,8 +1,8 @@
-"""Shapes of inputs that a network leaves open: as given, with one rule for what nobody gave.
+"""Shapes of inputs that a network leaves open: as given, with one rule for what is not given.
 
 The rule, wherever a network is loaded or compiled: a dimension that is a batch is 1. It is one if its name says so
-(``batch``, ``batch_size``, ``N``...), or if it is the first of several and has no name of its own (``s77`` of torch,
-``unk__1``, none). An open dimension that has a
+(``batch``, ``batch_size``), or if it is the first of several and is called ``N`` or ``B`` or has no name of its own
+(``s77`` of torch, ``unk__1``, none). An open dimension that has a
 name has the size that was given to that name elsewhere. Every other one must be given.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from operator import index
 from typing import TypeAlias
 
 from mmedge.errors import ConfigError
@@ -19,10 +20,10 @@ Dims: TypeAlias = Sequence["int | str | None"]  # a name or None where it is ope
 Range: TypeAlias = tuple[Shape, Shape, Shape]  # least, usual, most
 Given: TypeAlias = Mapping[str, "Shape | Range"]
 
-_BATCH = re.compile(r"n|b|bs|.*batch.*", re.IGNORECASE)
-# What exporters write where the author gave no name.
-_NAMELESS = re.compile(
-    r"|\?|-1|none|s\d+|u\d+|unk__\d+|.*(dynamic_axes|DynamicDimension|_dim|\.shape)[\W_]*\d+\]?", re.IGNORECASE
+_BATCH = re.compile(r".*batch.*", re.IGNORECASE)
+# A batch where it comes first: short names of one, and what exporters write where the author gave none.
+_FIRST = re.compile(
+    r"|\?|-1|n|b|bs|none|s\d+|u\d+|unk__\d+|.*(dynamic_axes|DynamicDimension|_dim|\.shape)[\W_]*\d+\]?", re.IGNORECASE
 )
 _MOST = 1 << 31  # of one dimension
 
@@ -30,9 +31,9 @@ _MOST = 1 << 31  # of one dimension
 def as_range(shape: Shape | Range) -> Range:
     """Return least, usual and most of a shape; all three are the same where one was given."""
     if shape and isinstance(shape[0], Sequence):
-        least, usual, most = (tuple(int(d) for d in part) for part in shape if isinstance(part, Sequence))
+        least, usual, most = (tuple(index(d) for d in part) for part in shape if isinstance(part, Sequence))
         return least, usual, most
-    fixed = tuple(int(d) for d in shape if not isinstance(d, Sequence))
+    fixed = tuple(index(d) for d in shape if not isinstance(d, Sequence))
     return fixed, fixed, fixed
 
 
@@ -122,7 +123,7 @@ def fix_shapes(inputs: Mapping[str, Dims], given: Mapping[str, Shape], *, where:
                 fix=f"give it a shape that fits: --shape {name}={'x'.join(_written(dims, dims))}",
             )
         for dim, size in zip(dims, shape, strict=True):
-            if isinstance(dim, str) and named.setdefault(dim, size) != size:
+            if dim and isinstance(dim, str) and named.setdefault(dim, size) != size:
                 named[dim] = None  # two sizes under one name tell none
     fixed: dict[str, Shape] = {}
     for name, dims in inputs.items():
@@ -153,9 +154,10 @@ def _size(place: int, dims: Dims, named: Mapping[str, int | None]) -> int | None
     if isinstance(dim, int):
         return dim
     name = dim or ""
-    if _NAMELESS.fullmatch(name):
-        return 1 if place == 0 and len(dims) > 1 else None
-    return named.get(name, 1 if _BATCH.fullmatch(name) else None)
+    if name in named:
+        return named[name]
+    batch = _BATCH.fullmatch(name) or (place == 0 and len(dims) > 1 and _FIRST.fullmatch(name))
+    return 1 if batch else None
 
 
 def _open(name: str, dims: Dims, named: Mapping[str, int | None], where: str) -> ConfigError:
@@ -164,7 +166,7 @@ def _open(name: str, dims: Dims, named: Mapping[str, int | None], where: str) ->
     written = _written(dims, sizes)
     python = ", ".join(written) + ("," if len(written) == 1 else "")
     return ConfigError(
-        f"input '{name}' is {described(dims)}: nobody gave the size of dimension {', '.join(away)}",
+        f"input '{name}' is {described(dims)}: the size of dimension {', '.join(away)} is not given",
         where=where,
         fix=f'give it: --shape {name}={"x".join(written)}, in Python shapes={{"{name}": ({python})}}',
     )

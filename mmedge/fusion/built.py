@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from mmedge.bundle import Bundle, Variant
 from mmedge.engine.base import Engine
 from mmedge.engine.build_messages import BuildLimits
-from mmedge.engine.cache import Trial
+from mmedge.engine.cache import Verdict
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine
 from mmedge.engine.tensorrt_loader import PlanError
 from mmedge.errors import BundleError, CheckError
@@ -30,11 +30,12 @@ def load_built(
     *,
     progress: Progress | None = None,
     limits: BuildLimits | None = None,
+    timed: bool = False,
 ) -> StageRunner:
     """Build a variant's engine or take it from its cache, load it, and run its golden self-test.
 
     An engine from the cache that is wrong (another network's, put there by hand; one of another device) is removed and
-    built again. What came of the test, and how long a run takes, is remembered beside the engine.
+    built again. That one fails though it is new is remembered beside it; how long a run takes, too, if it is timed.
 
     Args:
         bundle: An open bundle.
@@ -44,6 +45,7 @@ def load_built(
         variant: What is to be built.
         progress: Called while it is built.
         limits: Time and memory that a build may take.
+        timed: Measure how long a run takes, for the choice among precisions: where nothing else runs.
 
     Returns:
         The stage; the caller closes it.
@@ -57,17 +59,17 @@ def load_built(
     door = DOORS[backend]
     built = door.build(bundle, variant, progress, limits)
     try:
-        return _tested(bundle, name, upstream, backend, variant, built)
+        return _tested(bundle, name, upstream, variant, built, timed)
     except (PlanError, CheckError, BundleError) as error:
         if not built.cached:
             raise
         log.warning("stage '%s': the engine in the cache is wrong, building it again: %s", name, error.message)
         built.discard()
-    return _tested(bundle, name, upstream, backend, variant, door.build(bundle, variant, progress, limits))
+    return _tested(bundle, name, upstream, variant, door.build(bundle, variant, progress, limits), timed)
 
 
 def _tested(
-    bundle: Bundle, name: str, upstream: Mapping[str, StageRunner], backend: str, variant: Variant, built: Built
+    bundle: Bundle, name: str, upstream: Mapping[str, StageRunner], variant: Variant, built: Built, timed: bool
 ) -> StageRunner:
     engine: Engine = built.open()
     stage: StageRunner | None = None
@@ -76,17 +78,14 @@ def _tested(
         stage.file = variant.file
         where = f"{variant.file} on {engine.backend}"
         worst = self_test(stage, bundle.golden(variant.golden), variant.tolerance, where)
-        took_ms = run_ms(stage)[0]
         if isinstance(engine, OnnxRuntimeEngine):
             engine.limit(stage.spec.timeout_ms)
     except BaseException as error:
         (stage or engine).close()
         if isinstance(error, CheckError) and not built.cached:
-            built.note(Trial(error=error.message))
+            built.note(Verdict(error=error.message))
         raise
-    built.note(Trial(run_ms=round(took_ms, 4)))
-    log.info(
-        "stage '%s': %s %s, self-test at %.0f %% of tolerance, %.3f ms a run",
-        *(name, backend, variant.precision, 100 * worst, took_ms),
-    )
+    if timed:
+        built.note(Verdict(run_ms=round(run_ms(stage)[0], 4)))
+    log.info("stage '%s': %s, self-test at %.0f %% of tolerance", name, where, 100 * worst)
     return stage

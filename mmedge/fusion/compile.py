@@ -87,12 +87,12 @@ def _tried(
 ) -> dict[str, Any]:
     """Return what came of running an engine: it is loaded as a run loads it."""
     try:
-        stage = load_built(bundle, variant.stage, upstream, "tensorrt", variant, limits=limits)
+        stage = load_built(bundle, variant.stage, upstream, "tensorrt", variant, limits=limits, timed=True)
     except (CheckError, MmedgeError) as error:
         return {"error": error.message}
     try:
         found = DOORS["tensorrt"].find(bundle, variant)
-        run_ms = None if found.trial is None else found.trial.run_ms
+        run_ms = None if found.verdict is None else found.verdict.run_ms
         return {"run_ms": run_ms, "evidence": evidence_of([stage.engine.backend])}
     finally:
         stage.close()

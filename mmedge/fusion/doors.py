@@ -10,7 +10,7 @@ import numpy as np
 from mmedge.bundle import Bundle, Variant
 from mmedge.engine.base import Engine
 from mmedge.engine.build_messages import BuildLimits
-from mmedge.engine.cache import EngineCache, Trial
+from mmedge.engine.cache import EngineCache, Verdict
 from mmedge.engine.compile import CompiledEngine, compile_variant, engine_key_here
 from mmedge.engine.cuda import gpu_problem
 from mmedge.engine.tensorrt_loader import tensorrt_choice
@@ -25,7 +25,7 @@ class Found(NamedTuple):
     """What is known of an engine before it is loaded: whether it is built, and what came of running it."""
 
     built: bool
-    trial: Trial | None = None
+    verdict: Verdict | None = None
 
 
 class Built(Protocol):
@@ -42,7 +42,7 @@ class Built(Protocol):
     def open(self) -> Engine:
         """Load it."""
 
-    def note(self, trial: Trial) -> None:
+    def note(self, verdict: Verdict) -> None:
         """Remember what came of running it."""
 
     def discard(self) -> None:
@@ -97,9 +97,9 @@ class BuiltPlan:
             ) from error
         return TensorRTEngine(plan, name=self._stage, module=self.compiled.key.module)
 
-    def note(self, trial: Trial) -> None:
+    def note(self, verdict: Verdict) -> None:
         """Remember what came of running it, beside it."""
-        EngineCache().note(self.compiled.key, trial)
+        EngineCache().note(self.compiled.key, verdict)
 
     def discard(self) -> None:
         """Remove it from the cache."""
@@ -120,7 +120,7 @@ class TensorRTDoor:
             sidecar = EngineCache().peek(key)
         except MmedgeError:  # whoever builds it will say what is wrong
             return Found(built=False)
-        return Found(built=sidecar is not None, trial=None if sidecar is None else sidecar.trial)
+        return Found(built=sidecar is not None, verdict=None if sidecar is None else sidecar.verdict)
 
     def build(
         self, bundle: Bundle, variant: Variant, progress: Progress | None = None, limits: BuildLimits | None = None

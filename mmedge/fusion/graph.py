@@ -339,10 +339,7 @@ class StageGraph:
             Whether it was done: a stage that runs in the background at this moment keeps its engine.
         """
         stage = next(stage for stage in self.stages if stage.name == other.name)
-        if stage.running:
-            return False
-        take_over(stage, other, self.stages)
-        return True
+        return take_over(stage, other, self.stages)
 
     def cancel(self) -> None:
         """Let a run that waits for the user's own code fail at once, and every later one; from any thread."""

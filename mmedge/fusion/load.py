@@ -54,7 +54,7 @@ def candidates(bundle: Bundle, stage: str, backend: str, precision: str | None) 
         problem = tensorrt_problem()
         if problem is None:
             variants = sorted(bundle.variants(stage, "tensorrt"), key=lambda v: order[v.precision])
-            found += [("tensorrt", v) for v in _by_trial(bundle, variants)]
+            found += [("tensorrt", v) for v in _by_verdict(bundle, variants)]
         elif backend == "tensorrt":
             raise DeviceError(
                 f"TensorRT cannot run here: {problem}", where="backend", fix="use backend 'auto' or 'onnxruntime'"
@@ -69,14 +69,14 @@ def candidates(bundle: Bundle, stage: str, backend: str, precision: str | None) 
     return found
 
 
-def _by_trial(bundle: Bundle, variants: list[Variant]) -> list[Variant]:
+def _by_verdict(bundle: Bundle, variants: list[Variant]) -> list[Variant]:
     """Return variants in the order in which they are to serve on TensorRT here."""
-    trials = [(variant, DOORS["tensorrt"].find(bundle, variant).trial) for variant in variants]
-    good = [(variant, trial) for variant, trial in trials if trial is None or trial.error is None]
-    for variant, trial in trials:
-        if trial is not None and trial.error is not None:
-            log.warning("stage '%s': tensorrt %s is not used: %s", variant.stage, variant.precision, trial.error)
-    times = {id(variant): trial.run_ms for variant, trial in good if trial is not None and trial.run_ms is not None}
+    found = [(variant, DOORS["tensorrt"].find(bundle, variant).verdict) for variant in variants]
+    good = [(variant, verdict) for variant, verdict in found if verdict is None or verdict.error is None]
+    for variant, verdict in found:
+        if verdict is not None and verdict.error is not None:
+            log.warning("stage '%s': tensorrt %s is not used: %s", variant.stage, variant.precision, verdict.error)
+    times = {id(variant): v.run_ms for variant, v in good if v is not None and v.run_ms is not None}
     if len(times) == len(good):
         good.sort(key=lambda pair: times[id(pair[0])])
     return [variant for variant, _ in good]
@@ -147,14 +147,14 @@ def load_graph(
 
 
 def _postpone(bundle: Bundle, choices: dict[str, list[tuple[str, Variant]]]) -> list[Pending]:
-    """Take what must be built first out of the choices, where another one is there at once, and return it."""
+    """Move what must be built first behind what is there at once, as a last resort, and return it."""
     pending = []
     for stage, found in choices.items():
         there = [(b, v) for b, v in found if b not in DOORS or DOORS[b].find(bundle, v).built]
         if there and there[0] != found[0]:
             better = found[: found.index(there[0])]
             pending.append(Pending(stage=stage, choices=better))
-            choices[stage] = there
+            choices[stage] = [*there, *better]
     return pending
 
 

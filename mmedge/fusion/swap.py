@@ -13,14 +13,19 @@ from mmedge.fusion.stage import StageRunner
 _BOUND = ("engine", "raw", "file", "_constants", "_feeds", "_all_feeds", "_states", "_rows", "_check", "_sounds")
 
 
-def take_over(stage: StageRunner, other: StageRunner, graph: Iterable[StageRunner]) -> None:
+def take_over(stage: StageRunner, other: StageRunner, graph: Iterable[StageRunner]) -> bool:
     """Let ``stage`` run on the engine of ``other`` from now on, and free its own.
 
     Args:
-        stage: One that does not run at this moment.
+        stage: What is in use.
         other: Made of the same entry of the manifest; nothing may use it any more.
         graph: All stages that may be fed by it.
+
+    Returns:
+        Whether it was done: not while the stage runs in the background.
     """
+    if stage._future is not None and not stage._future.done():
+        return False
     old, new = stage.engine, other.engine
     shared = all(stage.outputs[name] is array for name, array in old.outputs.items())
     for ours, theirs in ((old.inputs, new.inputs), (old.outputs, new.outputs)):
@@ -41,3 +46,4 @@ def take_over(stage: StageRunner, other: StageRunner, graph: Iterable[StageRunne
             anew = Change(follower.engine.inputs, links, seats)
             anew._texts = follower._change._texts
             follower._change = anew
+    return True

@@ -90,30 +90,35 @@ class Upgrades:
     def _main(self) -> None:
         upstream = {stage.name: stage for stage in self._graph.stages}
         limits = BuildLimits(nice=_NICE, stop=self._stop)
-        for item in self._pending:
+        for place, item in enumerate(self._pending):
             reasons = []
             for backend, variant in item.choices:
                 if self._stop.is_set():
                     return
                 try:
                     stage = load_built(self._bundle, item.stage, upstream, backend, variant, limits=limits)
+                except DeviceError as error:  # so it is with all others
+                    why = f"{backend} {variant.precision} was built, but cannot run here: {error.message}"
+                    self._give_up([left.stage for left in self._pending[place:]], why)
+                    return
                 except Exception as error:  # the run goes on as it is, whatever it was
-                    known = isinstance(error, MmedgeError)
-                    log.debug("building %s", variant.file, exc_info=True)
-                    what = error.message if isinstance(error, MmedgeError) else f"{type(error).__name__}: {error}"
-                    cannot = "was built, but cannot run here" if isinstance(error, DeviceError) else "is not used"
-                    reasons.append(f"{backend} {variant.precision} {cannot}: {what}")
-                    if not known:
+                    if not isinstance(error, MmedgeError):
                         log.exception("building %s failed", variant.file)
+                    message = error.message if isinstance(error, MmedgeError) else f"{type(error).__name__}: {error}"
+                    reasons.append(f"{backend} {variant.precision}: {message}")
                     continue
                 self._ready.put(stage)
+                self.waiting = self.waiting[1:]
                 break
             else:
                 if not self._stop.is_set():
-                    self.given_up[item.stage] = "; ".join(reasons)
-                    served = self._graph.served[item.stage]
-                    log.warning("stage '%s' stays on %s: %s", item.stage, served, self.given_up[item.stage])
-            self.waiting = self.waiting[1:]
+                    self._give_up([item.stage], "; ".join(reasons))
+
+    def _give_up(self, stages: Sequence[str], why: str) -> None:
+        self.given_up.update(dict.fromkeys(stages, why))
+        self.waiting = [stage for stage in self.waiting if stage not in stages]
+        served = ", ".join(f"'{stage}' stays on {self._graph.served[stage]}" for stage in stages)
+        log.warning("stage %s: %s", served, why)
 
     def swap(self) -> list[Swap]:
         """Put in what is ready, in the thread that runs the graph and between two triggers; return what that was.
@@ -143,7 +148,7 @@ class Upgrades:
     def report(self) -> dict[str, object]:
         """Return how the builds are, as a source's health has it: state, reason and counters."""
         building = f"better engines of {', '.join(self.waiting)} are being built" if self.waiting else None
-        reason = building or "; ".join(f"{stage}: {why}" for stage, why in self.given_up.items()) or None
+        reason = building or "; ".join(dict.fromkeys(self.given_up.values())) or None
         counters = {"swaps": len(self.swaps), "building": len(self.waiting), "given_up": len(self.given_up)}
         return {"state": "BUILDING" if building else "OK", "reason": reason, "counters": counters}
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 
-from mmedge.fusion.upgrade import Swap
+if TYPE_CHECKING:
+    from mmedge.fusion.upgrade import Swap
 
 # One bucket is 1 % wide: 1 us .. 3 h in about 2,300 buckets.
 _RATIO = math.log(1.01)
@@ -143,10 +144,8 @@ class Statistics:
     def tell_swaps(self, swaps: Sequence[Swap], backends: Mapping[str, str]) -> None:
         """Tell which engines took the place of others, and what serves now; ``evidence`` stays that of the start."""
         for swap in swaps[len(self.swaps) :]:
-            self.notes = [
-                *self.notes,
-                f"stage '{swap.stage}' runs on {swap.after} since {swap.after_s:.1f} s, before on {swap.before}",
-            ]
+            note = f"stage '{swap.stage}' ran on {swap.before} for {swap.after_s:.1f} s, and on {swap.after} since"
+            self.notes = [*self.notes, note]
         self.swaps = [asdict(swap) for swap in swaps]
         self.backends = dict(backends)
 

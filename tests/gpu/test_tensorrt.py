@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import gc
+import json
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+import mmedge
+from mmedge.cli import run
+from mmedge.engine.build_messages import BuildLimits
 from mmedge.engine.build_parent import build_engine
 from mmedge.engine.cache import EngineCache
 from mmedge.engine.compile import compile_variant
 from mmedge.engine.cuda import gpu_problem
+from mmedge.engine.network import read_network
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine
 from mmedge.engine.tensorrt import TensorRTEngine
-from mmedge.engine.tensorrt_loader import tensorrt_choice
+from mmedge.engine.tensorrt_loader import load_tensorrt, tensorrt_choice
 from mmedge.errors import EngineError
 
 PROBLEM = gpu_problem() or ("TensorRT is not installed" if tensorrt_choice() is None else None)
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(PROBLEM is not None, reason=str(PROBLEM))]
+
+
+Record = Callable[[str, object], None]  # figures that stand in the report: pytest -m gpu --junit-xml=gpu.xml
 
 
 def network() -> bytes:
@@ -117,7 +128,111 @@ def test_a_plan_that_is_none(plan: bytes) -> None:
 
 def test_compiled_once_for_this_gpu(tmp_path: Path) -> None:
     cache = EngineCache(tmp_path)
-    first = compile_variant(network(), "0" * 64, "net", "int8", cache=cache)
+    first = compile_variant(network(), "0" * 64, "net", "int8", cache=cache, limits=BuildLimits(timeout_s=600))
     assert (first.cached, first.runnable) == (False, True)
     assert compile_variant(network(), "0" * 64, "net", "int8", cache=cache).cached
     TensorRTEngine(first.plan_path.read_bytes()).close()
+
+
+def digits() -> Path:
+    return Path(mmedge.__file__).parent / "assets" / "digits" / "digits.mmedge"
+
+
+def compiled(capfd: pytest.CaptureFixture[str], *arguments: str) -> list[dict[str, Any]]:
+    assert run(["compile", str(digits()), "--json", *arguments]) == 0
+    found: list[dict[str, Any]] = json.loads(capfd.readouterr().out)["engines"]
+    return found
+
+
+def test_every_engine_of_a_bundle_passes_its_golden_test_and_is_timed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], record_property: Record
+) -> None:
+    """The figures that a device gives: latency by precision, with its evidence."""
+    monkeypatch.setenv("MMEDGE_CACHE", str(tmp_path))
+    rows = compiled(capfd)
+    for row in rows:
+        assert row["error"] is None
+        assert row["run_ms"] > 0
+        assert row["evidence"] in ("gpu", "jetson")
+        record_property(f"{row['stage']} {row['precision']} ms", row["run_ms"])
+    for stage in {row["stage"] for row in rows}:
+        own = [row for row in rows if row["stage"] == stage]
+        assert [row["serves"] for row in own].count(True) == 1
+        assert min(own, key=lambda row: row["run_ms"])["serves"]  # int8 against the others, timed
+    assert all(row["cached"] for row in compiled(capfd))
+
+
+def test_a_run_starts_on_the_cpu_and_goes_over_to_the_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MMEDGE_CACHE", str(tmp_path))
+    clip = str(digits().parent / "clips" / "clean.mp4")
+    labels: dict[str, list[str | None]] = {}
+    for engines in ("now", "wait"):
+        with mmedge.Pipeline(digits(), {"image": clip, "audio": clip}, isolation="thread", engines=engines) as pipe:  # type: ignore[arg-type]
+            labels[engines] = [result.tasks["digit"].label for result in pipe]
+            swaps = list(pipe.statistics.swaps)
+        assert bool(swaps) == (engines == "now")
+        assert all(str(backend).startswith("tensorrt") for backend in pipe.statistics.backends.values())
+    same = sum(a == b for a, b in zip(labels["now"], labels["wait"], strict=False))
+    assert same >= 0.98 * min(map(len, labels.values()))  # the CPU's answers and the GPU's
+
+
+def test_open_dimensions_and_ranges_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MMEDGE_CACHE", str(tmp_path))
+    onnx = pytest.importorskip("onnx", reason="pip install 'mmedge[export]'")
+    model = onnx.parser.parse_model(
+        '<ir_version: 9, opset_import: ["" : 20]> '
+        "g (float[batch, 3, h, w] x) => (float[batch, 3, h, w] y) { y = Relu(x) }"
+    ).SerializeToString()
+    sizes = (1, 3, 8, 8), (1, 3, 16, 16), (2, 3, 32, 32)
+    given = np.random.default_rng(0).standard_normal(sizes[1]).astype(np.float32)
+    for shape in (sizes[1], sizes):
+        with mmedge.load_engine(model, backend="tensorrt", shapes={"x": shape}) as engine:
+            assert engine.inputs["x"].shape == sizes[1]
+            np.testing.assert_array_equal(engine({"x": given})["y"], np.maximum(given, 0))
+
+
+def test_weights_beside_the_network_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MMEDGE_CACHE", str(tmp_path / "cache"))
+    onnx = pytest.importorskip("onnx", reason="pip install 'mmedge[export]'")
+    path = tmp_path / "net.onnx"
+    onnx.save_model(
+        onnx.load_from_string(network()),
+        str(path),
+        save_as_external_data=True,
+        location="net.onnx.data",
+        size_threshold=0,
+    )
+    assert read_network(path).weights
+    with mmedge.load_engine(path, backend="tensorrt") as engine, OnnxRuntimeEngine(network()) as reference:
+        want = reference(sample(0))["y"]
+        np.testing.assert_allclose(engine(sample(0))["y"], want, atol=0.02 * np.abs(want).max())
+
+
+def test_a_second_build_starts_from_what_the_first_has_timed(tmp_path: Path) -> None:
+    if "timing_cache" not in load_tensorrt().caps:
+        pytest.skip("tensorrt_rtx has no timing cache")
+    timings = tmp_path / "timings"
+    for _ in range(2):
+        build_engine(network(), name="net", precision="int8", log_path=tmp_path / "log", timing_path=timings)
+        assert timings.stat().st_size > 0
+    timings.write_bytes(b"damaged")
+    build_engine(network(), name="net", precision="int8", log_path=tmp_path / "log", timing_path=timings)
+
+
+def test_latency_with_and_without_a_cuda_graph(plan: bytes, record_property: Record) -> None:
+    for cuda_graph in (True, False):
+        with TensorRTEngine(plan, cuda_graph=cuda_graph) as engine:
+            times = []
+            for _ in range(200):
+                before = time.perf_counter_ns()
+                engine.run()
+                times.append(time.perf_counter_ns() - before)
+            record_property(f"cuda graph {engine.graph}, us", sorted(times)[100] / 1000)
+            assert engine.outputs["y"].any()
+
+
+def test_an_engine_is_compared_with_its_network(plan: bytes, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "net.onnx").write_bytes(network())
+    (tmp_path / "net.plan").write_bytes(plan)
+    assert run(["compare", str(tmp_path / "net.onnx"), str(tmp_path / "net.plan"), "--max-rel", "0.02", "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["outputs"]["y"]["samples"] == 8

@@ -16,8 +16,8 @@ from onnx import TensorProto, helper
 from mmedge.bundle import load
 from mmedge.cli import run
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine
-from mmedge.export.brought.brought import run_network
 from mmedge.export.brought.infer import read_network
+from mmedge.export.brought.outputs import run_network
 from mmedge.export.brought.seats import Seats
 from mmedge.export.datasets.media import write_clip
 from tests.networks import FLOAT, NODE, network, seeing

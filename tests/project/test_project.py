@@ -118,6 +118,7 @@ def test_no_claim_above_its_evidence() -> None:
         "calibrate",
         "train",
         "export",
+        "compare",
     ],
 )
 def test_every_command_has_help(name: str) -> None:

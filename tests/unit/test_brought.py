@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper
 
 from mmedge.bundle import load
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine
@@ -13,52 +13,7 @@ from mmedge.errors import ConfigError
 from mmedge.export import Recipe, run_steps
 from mmedge.export.brought.brought import bring, listed_problem, tensorrt_problem
 from mmedge.export.onnx.branches import take_branches
-
-FLOAT, UINT8, INT64, FLOAT16 = TensorProto.FLOAT, TensorProto.UINT8, TensorProto.INT64, TensorProto.FLOAT16
-NODE = helper.make_node
-
-
-def network(nodes, inputs, outputs, opset=18, **constants):
-    def values(specs):
-        return [helper.make_tensor_value_info(n, kind, shape) for n, (kind, shape) in specs.items()]
-
-    tensors = [numpy_helper.from_array(np.asarray(v), n) for n, v in constants.items()]
-    graph = helper.make_graph(nodes, "g", values(inputs), values(outputs), tensors)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
-
-
-HEAD = """
-name = "t"
-licence = "MIT"
-[inputs.image]
-modality = "image"
-size = [8, 6]
-frame = [16, 12]
-mean = [0.0, 0.0, 0.0]
-std = [1.0, 1.0, 1.0]
-[inputs.audio]
-modality = "audio"
-sample_rate_hz = 16000
-window_ms = 36
-[inputs.imu]
-modality = "tensor"
-shape = [1, 3]
-[sync]
-trigger = "image"
-[tasks]
-"""
-
-
-def recipe(folder, stages: str, **networks) -> Recipe:
-    for name, model in networks.items():
-        onnx.save(model, folder / f"{name}.onnx")
-    (folder / "recipe.toml").write_text(HEAD + stages)
-    return Recipe.load(folder / "recipe.toml")
-
-
-def brought(folder, model, inputs: str, outputs: str = ""):
-    made, networks = bring(recipe(folder, f'[stages.net]\nonnx = "net.onnx"\ninputs = {inputs}\n{outputs}', net=model))
-    return made.stages["net"].outputs, OnnxRuntimeEngine(networks["net"].SerializeToString())
+from tests.bringing import FLOAT, FLOAT16, INT64, NODE, STREAM, UINT8, brought, counter, network, recipe
 
 
 def mean_of_channels(kind, shape, axes):
@@ -196,47 +151,6 @@ def test_a_file_that_is_no_network(tmp_path):
     (tmp_path / "net.onnx").write_bytes(b"no")
     with pytest.raises(ConfigError, match="not an ONNX file"):
         bring(made)
-
-
-def counter() -> onnx.ModelProto:
-    """A sum that goes on: rate is a scalar that decides a branch, and what the other branch says would not run."""
-    then = helper.make_graph(
-        [NODE("ReduceSum", ["x", "axis"], ["here"], keepdims=1), NODE("Add", ["state", "here"], ["sum"])],
-        "then",
-        [],
-        [helper.make_tensor_value_info("sum", FLOAT, None)],
-    )
-    other = helper.make_graph(
-        [NODE("Reshape", ["x", "nonsense"], ["shaped"])],
-        "else",
-        [],
-        [helper.make_tensor_value_info("shaped", FLOAT, None)],
-    )
-    return network(
-        [
-            NODE("Equal", ["sr", "rate"], ["right"]),
-            NODE("If", ["right"], ["stateN"], then_branch=then, else_branch=other),
-            NODE("Sigmoid", ["stateN"], ["y"]),
-        ],
-        {"x": (FLOAT, [None, None]), "state": (FLOAT, [1, None]), "sr": (INT64, [])},
-        {"y": (FLOAT, None), "stateN": (FLOAT, None)},
-        axis=np.array([1]),
-        rate=np.array(16000),
-        nonsense=np.array([7, 1000], np.int64),
-    )
-
-
-STREAM = """
-[stages.net]
-onnx = "net.onnx"
-inputs = { x = "audio", state = "@state:stateN", sr = "@const:16000" }
-every_ms = 32
-[tasks.heard]
-kind = "classification"
-output = "net.y"
-labels = ["heard"]
-scores = "probabilities"
-"""
 
 
 def test_branches_that_constants_decide_are_taken(tmp_path):

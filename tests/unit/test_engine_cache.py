@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmedge.engine.build_parent import BuildResult
-from mmedge.engine.cache import EngineCache, EngineKey, cache_folder
+from mmedge.engine.cache import EngineCache, EngineKey, Verdict, cache_folder
 from mmedge.errors import ConfigError, EngineError
 
 VARIANT = hashlib.sha256(b"variant").hexdigest()
@@ -57,6 +57,7 @@ CHANGES = [
     {"memory_gib": 7},
     {"cuda": "13.2"},
     {"profile": {"x": (1, 3)}},
+    {"ranges": {"x": ((1, 3), (2, 3), (4, 3))}},
     {"flags": ("workspace=1",)},
 ]
 
@@ -209,3 +210,50 @@ def test_the_sidecar_says_everything_about_the_engine(tmp_path: Path) -> None:
     assert sidecar["plan_sha256"] == hashlib.sha256(b"abc").hexdigest()
     assert sidecar["key"]["device"] == "Orin"
     assert sidecar["build"]["int8_coverage"] == 1.0
+
+
+def test_what_came_of_running_an_engine_is_kept_beside_it(tmp_path: Path) -> None:
+    cache, key = EngineCache(tmp_path), make_key()
+    assert cache.peek(key) is None
+    cache.put(key, make_build())
+    found = cache.peek(key)
+    assert found is not None
+    assert found.verdict is None
+    cache.note(key, Verdict(run_ms=1.5))
+    entry = cache.get(key)
+    assert entry is not None
+    assert entry.verdict == Verdict(run_ms=1.5)
+    cache.put(key, make_build(b"another"))  # was never run
+    assert cache.peek(key).verdict is None  # type: ignore[union-attr]
+    cache.discard(key)
+    cache.discard(key)
+    assert cache.get(key) is None
+    assert not list(tmp_path.glob("*.plan"))
+
+
+def test_a_cache_that_cannot_be_written_forgets_trials_and_nothing_else(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache, key = EngineCache(tmp_path), make_key()
+    with caplog.at_level(logging.WARNING):
+        cache.note(key, Verdict(run_ms=1.0))  # there is no such engine
+    assert "not noted" in caplog.text
+
+
+def test_sidecars_of_before_are_read(tmp_path: Path) -> None:
+    """A cache that an earlier version filled needs no rebuild where nothing that counts has changed."""
+    cache, key = EngineCache(tmp_path), make_key()
+    path = cache.put(key, make_build()).plan_path.with_suffix(".json")
+    document = msgspec.json.decode(path.read_bytes())
+    del document["verdict"], document["key"]["ranges"]
+    for name in ("int8_nodes", "float_nodes", "boundaries", "optimization_level"):
+        del document["build"][name]
+    path.write_bytes(msgspec.json.encode(document))
+    assert cache.get(key) is not None
+
+
+def test_measurements_of_one_device_are_no_other_s(tmp_path: Path) -> None:
+    cache = EngineCache(tmp_path)
+    keys = [make_key(), make_key(device="Thor"), make_key(memory_gib=7), make_key(version="11.4.1")]
+    assert len({cache.timing_path(key) for key in keys}) == len(keys)
+    assert cache.timing_path(make_key(variant_sha256="0" * 64)) == cache.timing_path(make_key())

@@ -61,7 +61,7 @@ def test_least_divergence_cuts_a_far_outlier_and_little_else():
 
 @pytest.mark.parametrize("rule", RULES)
 def test_every_rule_gives_each_tensor_a_range_within_what_was_seen(rule):
-    collector = RangeCollector(model(), ["x", "m", "y"], values=True, shapes={"x": (1, 1000), "m": (1, 1000)})
+    collector = RangeCollector(model(), ["x", "m", "y"], values=True, shapes=dict.fromkeys("xmy", (1, 1000)))
     for x in frames(20):
         collector({"x": x})
     found, largest = collector.thresholds(rule), collector.largest

@@ -9,7 +9,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from mmedge.engine.onnxruntime import OnnxRuntimeEngine
 from mmedge.export import quantize
+from mmedge.export.int8.cpu_form import to_cpu_form
 from mmedge.export.int8.equalize import equalize
 from mmedge.export.int8.prepare import already_quantised, prepare
 from mmedge.export.judge import judge
@@ -224,6 +226,13 @@ def test_every_kind_of_weight_becomes_int8(tmp_path, kind):
     assert int8.quantization["s"].reasons == {}
     assert int8.quantization["s"].sqnr_db > 25
     assert [f for f in lint(int8.models["s"]) if f.level == "error"] == []
+    given = feeds(fp32.models["s"], 20)
+    with (
+        judge(int8.models["s"]) as written,
+        OnnxRuntimeEngine(to_cpu_form(int8.models["s"]).SerializeToString()) as own,
+    ):
+        want, got = (np.stack([run(feed)["y"] for feed in given]) for run in (written, own))
+    assert sqnr_db(want, got) > 25, "the form of CPUs differs"
 
 
 def lstm_net() -> onnx.ModelProto:

@@ -74,7 +74,7 @@ def test_a_recipe_says_by_what_a_task_is_judged(tmp_path, metric, places, agreem
     if agreement == 1.0:
         found.raise_for_status(0.1)
     elif agreement == 0.0:
-        with pytest.raises(CheckError, match="another label|further from"):
+        with pytest.raises(CheckError, match=r"another label|further from"):
             found.raise_for_status(50)
 
 
@@ -92,7 +92,7 @@ def test_outputs_without_a_task_are_judged_by_their_noise(tmp_path, metric):
     fp32 = OnnxModels(recipe=recipe, precision="fp32", models={"s": same})
     found = compare(fp32, shifted(fp32, 3), None, hills())
     assert [(row.task, row.metric) for row in found.rows] == [("s.y", metric)]
-    with pytest.raises(CheckError, match="s.y"):
+    with pytest.raises(CheckError, match=r"s\.y"):
         found.raise_for_status(2)
     compare(fp32, fp32, None, hills()).raise_for_status(0)
 

@@ -97,3 +97,29 @@ def test_exactly_the_glitches_are_outliers():
 @pytest.mark.parametrize("maxima", [np.full(50, 1.8), np.r_[np.full(40, 1.8), np.linspace(1.0, 3.0, 10)], np.zeros(5)])
 def test_constant_and_mildly_varying_inputs_have_no_outliers(maxima):
     assert not outliers(maxima).any()
+
+
+def test_what_fails_while_it_is_watched_is_said_in_the_users_words():
+    """Division of integers by zero is an error of the network, whoever looks on."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("Gather", ["x", "i"], ["picked"], name="pick", axis=1),
+            helper.make_node("Relu", ["picked"], ["y"], name="relu"),
+        ],
+        "g",
+        [
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4]),
+            helper.make_tensor_value_info("i", TensorProto.INT64, [2]),
+        ],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 2])],
+    )
+    network = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    collector = RangeCollector(network, ["picked"], "stage 's'")
+    with pytest.raises(CheckError, match=r"fails on a calibration sample.*pick") as caught:
+        collector({"x": np.zeros((1, 4), np.float32), "i": np.array([0, 9], np.int64)})
+    assert "mmedge/" not in caught.value.message
+
+
+def test_a_tensor_that_cannot_be_watched_is_an_error_of_ours():
+    with pytest.raises(CheckError, match="cannot be watched"):
+        RangeCollector(model(), ["no such tensor"])

@@ -175,3 +175,31 @@ def test_loops_keep_what_they_take_from_around():
     made = normal_form(model)
     is_normal(made)
     assert operators(made) == ["Loop", "Relu"]
+
+
+def called(*functions: onnx.FunctionProto, **attributes: float) -> onnx.ModelProto:
+    return model_of(
+        [NODE("f", ["x"], ["y"], domain="own", **attributes)], {"x": [2, 4]}, {"y": None}, functions=list(functions)
+    )
+
+
+def leaky(default: float | None) -> onnx.FunctionProto:
+    node = NODE("LeakyRelu", ["p"], ["q"])
+    alpha = node.attribute.add(name="alpha", ref_attr_name="slope", type=onnx.AttributeProto.FLOAT)
+    assert alpha.ref_attr_name
+    defaults = [] if default is None else [helper.make_attribute("slope", default)]
+    names = ["slope"] if default is None else []
+    return helper.make_function("own", "f", ["p"], ["q"], [node], [helper.make_opsetid("", 18)], names, defaults)
+
+
+@pytest.mark.parametrize(("default", "given"), [(None, 0.3), (0.2, None), (0.2, 0.3)])
+def test_functions_take_attributes_as_given_or_by_default(default, given):
+    made = normal_form(called(leaky(default), **({} if given is None else {"slope": given})))
+    assert operators(made) == ["LeakyRelu"]
+    assert made.graph.node[0].attribute[0].f == pytest.approx(given or default)
+
+
+def test_what_is_drawn_in_training_stays():
+    nodes = [NODE("Dropout", ["x", "ratio", "yes"], ["y"], seed=1)]
+    made = normal_form(model_of(nodes, {"x": [64]}, {"y": None}, ratio=np.float32(0.5), yes=np.bool_(True)))
+    assert operators(made) == ["Dropout"]

@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mmedge.engine.cache import EngineCache
-from mmedge.engine.compile import compile_variant, engine_key
+from mmedge.engine.compile import compile_network, compile_variant, engine_key
+from mmedge.engine.network import read_network
 from mmedge.engine.tensorrt_loader import load_tensorrt
 from mmedge.errors import EngineError
+from tests.networks import FLOAT, NODE, network
 
 pytest.importorskip("tensorrt_rtx", reason="pip install 'mmedge[tensorrt-rtx]'")
 onnx_parser = pytest.importorskip("onnx.parser", reason="pip install 'mmedge[export]'")
@@ -66,3 +69,22 @@ def test_a_failed_build_leaves_its_log_and_no_engine(tmp_path: Path) -> None:
     assert cache.get(key) is None
     assert cache.log_path(key).exists()
     assert not list(tmp_path.glob("*.plan"))
+
+
+def test_weights_that_change_while_they_are_built_are_published_under_no_key(tmp_path: Path) -> None:
+    model = network([NODE("Mul", ["x", "w"], ["y"])], {"x": (FLOAT, [2])}, {"y": (FLOAT, [2])}, w=np.float32([1, 2]))
+    path = tmp_path / "m.onnx"
+    onnx = pytest.importorskip("onnx")
+    onnx.save_model(model, str(path), save_as_external_data=True, location="m.data", size_threshold=0)
+    cache = EngineCache(tmp_path / "cache")
+
+    def retrain(phase: str, share: float) -> None:
+        if phase == "built":  # not while it is read
+            data = (tmp_path / "m.data").read_bytes()
+            (tmp_path / "m.data").write_bytes(bytes(len(data)))
+
+    with pytest.raises(EngineError, match="changed while it was built"):
+        compile_network(read_network(path), cache=cache, progress=retrain, **RTX)
+    assert not list(cache.folder.glob("*.plan"))
+    assert not compile_network(read_network(path), cache=cache, **RTX).cached
+    assert compile_network(read_network(path), cache=cache, **RTX).cached
