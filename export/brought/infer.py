@@ -280,8 +280,8 @@ def why_left(network: Network, output: str, samples: Sequence[AnyArray], last: s
         return f": {shape[0]} at once", "export the network with a first dimension of 1, or an open one"
     if len(shape) > 2:
         return "", f"{_BOXES}; else {_CALLABLE}"
-    if len(shape) == 2 and shape[1] > 1:
-        return ": numbers of unknown meaning", f"say --classes {shape[1]} if they are classes; else {_CALLABLE}"
+    if _is_row(shape) and np.prod(shape) > 1:
+        return ": numbers of unknown meaning", f"say --classes {samples[0].size} if they are classes; else {_CALLABLE}"
     told = f", one number that ends in {last}: a logit or a measure" if np.prod(shape) == 1 and last else ""
     return told, "end the network in a Sigmoid or Softmax, or write a recipe with a callable that makes classes of it"
 

@@ -9,7 +9,7 @@ from onnx import TensorProto, helper
 
 from mmedge.bundle import load
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine
-from mmedge.export.brought.brought import run_network
+from mmedge.export.brought.outputs import run_network
 from mmedge.export.brought.scale import taken_by
 from mmedge.fusion import load_graph
 from mmedge.fusion.feed import ImageFeed

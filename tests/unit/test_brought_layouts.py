@@ -12,7 +12,8 @@ from onnx import TensorProto
 from mmedge.bundle.manifest import AudioInput, ImageInput, Sync
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine
 from mmedge.errors import ConfigError
-from mmedge.export.brought.brought import bring, run_network
+from mmedge.export.brought.brought import bring
+from mmedge.export.brought.outputs import run_network
 from mmedge.export.preprocess.onnx_prefix import merge_prefix
 from mmedge.export.recipe import Recipe, RecipeStage
 from mmedge.preprocess import reference
