@@ -233,17 +233,17 @@ def test_sound_in_numbers_of_int16(new, clip, model, options, gain):
 @pytest.mark.parametrize(
     ("states", "window", "step"),
     [
-        ({"state": ("stateN", [2, None, 128])}, 576, 512),
-        ({"h": ("hn", [2, None, 64]), "c": ("cn", [2, None, 64])}, 512, 512),
-        ({"state": ("stateN", [2, None, 64])}, 512, 512),
+        ({"state": ("stateN", [2, "batch", 128])}, 576, 512),
+        ({"h": ("hn", [2, "batch", 64]), "c": ("cn", [2, "batch", 64])}, 512, 512),
+        ({"state": ("stateN", [2, "batch", 64])}, 512, 512),
     ],
 )
 def test_a_stream_hears_what_its_state_says(new, states, window, step):
     """Silero VAD 5 hears 64 samples again, 4 does not: its states are 64 wide."""
     nodes = [NODE("ReduceMean", ["input", "axis"], ["mean"], keepdims=1), NODE("Sigmoid", ["mean"], ["output"])]
     nodes += [NODE("Identity", [name], [out]) for name, (out, _) in states.items()]
-    inputs = {"input": (FLOAT, [None, None]), "sr": (INT64, []), **{n: (FLOAT, s) for n, (_, s) in states.items()}}
-    outputs = {"output": (FLOAT, [None, 1]), **{out: (FLOAT, s) for out, s in states.values()}}
+    inputs = {"input": (FLOAT, ["batch", None]), "sr": (INT64, []), **{n: (FLOAT, s) for n, (_, s) in states.items()}}
+    outputs = {"output": (FLOAT, ["batch", 1]), **{out: (FLOAT, s) for out, s in states.values()}}
     told = new(net=network(nodes, inputs, outputs, axis=np.array([1])))
     with load(told["bundle"]) as bundle:
         stage, seat = bundle.manifest.stages["net"], bundle.inputs["audio"]
