@@ -20,6 +20,8 @@ from mmedge.cli import run as mmedge
 from mmedge.errors import ConfigError
 from mmedge.export import Recipe, run_steps
 
+pytestmark = pytest.mark.parallel
+
 RECIPE = """
 name = "told"
 licence = "MIT"
