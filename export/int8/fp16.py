@@ -23,11 +23,12 @@ from ..judge import judge, judge_session
 from ..onnx.clean import strip
 from ..onnx.graphs import all_nodes, drop_unused, subgraphs
 from ..onnx.onnx_models import OnnxModels
+from ..onnx.state import already_quantised
 from ..preprocess.onnx_prefix import Preprocessor
 from ..recordings import RawSamples, as_samples
 from ..stages import StageGraph, fed_back
 from .glitches import usable
-from .prepare import already_quantised, prepare, tensor_types
+from .prepare import prepare, tensor_types
 from .ranges import RangeCollector
 from .search import ratio_db
 

@@ -13,24 +13,7 @@ from ..onnx.graphs import all_nodes, rename
 from ..onnx.normal_form import normal_form
 from ..onnx.parity import check_rewrite
 
-_QUANTISED = frozenset(
-    {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger", "QLinearConv"}
-    | {"QLinearMatMul", "QGemm", "QLinearAdd", "MatMulNBits", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM"}
-)
 _HALF = TensorProto.FLOAT16
-
-
-def already_quantised(model: onnx.ModelProto) -> str | None:
-    """Say what in a network is quantised already, wherever it is nested; None for a float network."""
-    counts: dict[str, int] = {}
-    for node in all_nodes(model.graph):
-        if node.op_type in _QUANTISED or node.op_type.startswith("QLinear"):
-            counts[node.op_type] = counts.get(node.op_type, 0) + 1
-    for function in model.functions:
-        for node in function.node:
-            if node.op_type in _QUANTISED:
-                counts[node.op_type] = counts.get(node.op_type, 0) + 1
-    return ", ".join(f"{count} {op}" for op, count in sorted(counts.items())) or None
 
 
 def prepare(model: onnx.ModelProto, where: str = "network") -> onnx.ModelProto:

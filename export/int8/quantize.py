@@ -15,10 +15,11 @@ from mmedge.errors import ConfigError
 from mmedge.types import Tensors
 
 from ..onnx.onnx_models import OnnxModels
+from ..onnx.state import already_quantised
 from ..recipe import Calibration, Recipe
 from ..recordings import RawSamples, as_samples
 from .glitches import usable
-from .prepare import already_quantised, prepare, tensor_types
+from .prepare import prepare, tensor_types
 from .qdq import choose
 from .search import MIN_SQNR_DB, Draft, Network, Search
 

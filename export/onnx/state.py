@@ -34,14 +34,18 @@ def quantization_of(model: onnx.ModelProto) -> dict[str, Any] | None:
     """Return how a network is quantised already: in which format, to what, by how many nodes; None where it is not."""
     made = {name: node for node in _nodes(model) for name in node.output}
     weights = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    matrices = {tensor.name for tensor in model.graph.initializer if len(tensor.dims) > 1}
     pairs = dequantised = 0
     kinds: Counter[str] = Counter()
     operators: Counter[str] = Counter()
     for node in _nodes(model):
         if node.op_type == "DequantizeLinear":
             source = made.get(node.input[0])
-            pairs += source is not None and source.op_type == "QuantizeLinear"
-            dequantised += source is None and node.input[0] in weights
+            is_pair = source is not None and source.op_type == "QuantizeLinear"
+            pairs += is_pair
+            dequantised += node.input[0] in weights
+            if not is_pair and node.input[0] not in weights:  # an input, or what an integer operator made
+                operators[node.op_type] += 1
             kind = weights.get(node.input[0]) or (weights.get(node.input[2]) if len(node.input) > 2 else None)
             if kind in _INTEGERS:
                 kinds[_INTEGERS[kind]] += 1
@@ -49,6 +53,11 @@ def quantization_of(model: onnx.ModelProto) -> dict[str, Any] | None:
             operators[node.op_type] += 1
         elif node.op_type == "DynamicQuantizeLinear":
             operators[node.op_type] += 1
+        elif node.op_type == "Cast" and node.input[0] in matrices and _is_float(node):
+            kind = weights[node.input[0]]
+            if kind in _INTEGERS:  # stored as integers and multiplied by their scale, without Q/DQ
+                dequantised += 1
+                kinds[_INTEGERS[kind]] += 1
     if not pairs and not dequantised and not operators:
         return None
     form = (
@@ -57,10 +66,26 @@ def quantization_of(model: onnx.ModelProto) -> dict[str, Any] | None:
         else "dynamic"
         if "DynamicQuantizeLinear" in operators
         else "QOperator"
+        if operators.keys() - {"DequantizeLinear"}
+        else "QDQ"
         if operators
         else "weights"
     )
     return {"format": form, "pairs": pairs, "weights": dequantised, "types": dict(kinds), "operators": dict(operators)}
+
+
+def already_quantised(model: onnx.ModelProto) -> str | None:
+    """Say what in a network is quantised already, wherever it is nested; None for a float network."""
+    found = quantization_of(model)
+    if found is None:
+        return None
+    counted = {"Q/DQ pairs": found["pairs"], "weights stored so": found["weights"], **found["operators"]}
+    return ", ".join(f"{count} {name}" for name, count in counted.items() if count)
+
+
+def _is_float(cast: onnx.NodeProto) -> bool:
+    floats = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
+    return any(attribute.name == "to" and attribute.i in floats for attribute in cast.attribute)
 
 
 def _nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:

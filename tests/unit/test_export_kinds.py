@@ -13,10 +13,11 @@ from mmedge.engine.onnxruntime import OnnxRuntimeEngine
 from mmedge.export import quantize
 from mmedge.export.int8.cpu_form import to_cpu_form
 from mmedge.export.int8.equalize import equalize
-from mmedge.export.int8.prepare import already_quantised, prepare
+from mmedge.export.int8.prepare import prepare
 from mmedge.export.judge import judge
 from mmedge.export.onnx.lint import lint
 from mmedge.export.onnx.onnx_models import OnnxModels
+from mmedge.export.onnx.state import already_quantised
 from mmedge.export.report import int8_nodes, quantization_report, sqnr_db
 from tests.unit.test_export_pack import recipe_in
 
@@ -294,8 +295,28 @@ def test_what_is_quantised_already_is_said_and_left_alone(tmp_path, caplog):
     again = quantize(brought, None, feeds(fp32.models["s"]))
     assert again.models == {}
     assert "quantised already" in again.skipped["s"]
-    assert "DequantizeLinear" in again.skipped["s"]
+    assert "Q/DQ pairs" in again.skipped["s"]
     assert "stays float: it is quantised already" in caplog.text
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.uint8])
+def test_integer_weights_behind_a_cast_are_quantised_already(tmp_path, kind):
+    """As packages store them without Q/DQ: cast to float and multiplied by a scale, which folding would undo."""
+    nodes = [
+        helper.make_node("Cast", ["w"], ["wide"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["wide", "scale"], ["real"]),
+        helper.make_node("MatMul", ["x", "real"], ["y"]),
+    ]
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 8]) for name in "xy")
+    stored = np.random.default_rng(0).integers(0, 100, (8, 8)).astype(kind)
+    weights = [numpy_helper.from_array(stored, "w"), numpy_helper.from_array(np.float32(0.01), "scale")]
+    model = helper.make_model(
+        helper.make_graph(nodes, "g", [x], [y], weights), opset_imports=[helper.make_opsetid("", 18)], ir_version=9
+    )
+    fp32 = models_of(tmp_path, model)
+    assert quantize(fp32, None, feeds(model)).skipped["s"].startswith("it is quantised already (1 weights stored so)")
+    mask = helper.make_graph([helper.make_node("Cast", ["x"], ["y"], to=TensorProto.FLOAT)], "g", [x], [y])
+    assert already_quantised(helper.make_model(mask, ir_version=9)) is None  # what is cast is no weight
 
 
 def test_half_precision_is_computed_wider_and_keeps_its_signature():
