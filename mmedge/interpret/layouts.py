@@ -33,20 +33,28 @@ def recognise(
     if len(image) != 4 or len(outputs) != 1 or len(outputs[0]) != 3:
         return None
     rows, values = outputs[0][1:]
-    if values == 6 and (not isinstance(rows, int) or rows <= 1000):
+    grids = _grids(image)
+    is_grid_of_one = classes == 1 and rows in grids  # 5 + 1 values a cell of a small picture
+    if values == 6 and (not isinstance(rows, int) or rows <= 1000) and not is_grid_of_one:
         return "boxes", None
-    if classes is not None and isinstance(rows, int) and isinstance(values, int):
+    if not (isinstance(rows, int) and isinstance(values, int)):
+        return None
+    if classes is not None:
         if rows == 4 + classes < values:
             return "yolo", classes
         if values == 5 + classes < rows:
             return "yolo-objectness", classes
-    height, width = image[1:3] if image[3] in (1, 3) and image[1] not in (1, 3) else image[2:]
-    if not (isinstance(rows, int) and isinstance(values, int) and isinstance(height, int) and isinstance(width, int)):
-        return None
-    cells = [-(-height // stride) * -(-width // stride) for stride in _STRIDES]
-    grids = {sum(cells[:3]), sum(cells), 3 * sum(cells[:3]), 3 * sum(cells)}
     if values in grids and rows > 4:
         return "yolo", rows - 4
     if rows in grids and values > 5:
         return "yolo-objectness", values - 5
     return None
+
+
+def _grids(image: Sequence[object]) -> set[int]:
+    """Return how many boxes a network has that gives one or three per cell of a picture; none of a dynamic size."""
+    height, width = image[1:3] if image[3] in (1, 3) and image[1] not in (1, 3) else image[2:]
+    if not (isinstance(height, int) and isinstance(width, int)):
+        return set()
+    cells = [-(-height // stride) * -(-width // stride) for stride in _STRIDES]
+    return {sum(cells[:3]), sum(cells), 3 * sum(cells[:3]), 3 * sum(cells)}

@@ -19,8 +19,6 @@ from mmedge.export.recipe import Recipe, RecipeStage
 from mmedge.preprocess import reference
 from tests.networks import FLOAT, NODE, network
 
-pytestmark = pytest.mark.parallel
-
 PERMS = {"nchw": (0, 1, 2, 3), "nhwc": (0, 2, 3, 1), "ncwh": (0, 1, 3, 2), "nwhc": (0, 3, 2, 1)}
 UINT8, INT16 = TensorProto.UINT8, TensorProto.INT16
 

@@ -20,8 +20,6 @@ from mmedge.engine.difference import Difference
 from tests.networks import FLOAT, NODE, network
 from tests.tiny import tiny_bundle
 
-pytestmark = pytest.mark.parallel
-
 
 @pytest.fixture
 def cli(capfd: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]

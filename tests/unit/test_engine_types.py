@@ -11,7 +11,6 @@ from mmedge.engine.onnxruntime import OnnxRuntimeEngine
 from mmedge.errors import EngineError
 from tests.networks import FLOAT, NODE, network
 
-pytestmark = pytest.mark.parallel
 NUMBERS = [
     "int8",
     "int16",

@@ -23,8 +23,6 @@ from mmedge.export import Recipe, run_steps
 from mmedge.export.identity import digest_of
 from mmedge.export.store import Store
 
-pytestmark = pytest.mark.parallel
-
 RECIPE = """
 name = "kept"
 licence = "Apache-2.0"

@@ -14,8 +14,6 @@ from mmedge.export import Recipe
 from mmedge.export.failures import own_words
 from tests.unit.test_export_cache import FILES, MODEL, RECIPE, weights
 
-pytestmark = pytest.mark.parallel
-
 ACTIVATE = "import torch\n\n\ndef activate(x):\n    "
 # What is written into which file, the exit code, and what is said.
 FAULTS: dict[str, tuple[str, str, int, tuple[str, ...]]] = {

@@ -20,8 +20,6 @@ from mmedge.fusion import load_graph
 from mmedge.types import Snapshot, Tensor, Text
 from tests.texts import tokenizer_json
 
-pytestmark = pytest.mark.parallel
-
 RECIPE = """
 name = "typed"
 licence = "Apache-2.0"

@@ -19,8 +19,6 @@ from mmedge.export.judge import judge
 from mmedge.export.models.calls import named_outputs
 from mmedge.export.models.staged import StagedModel
 
-pytestmark = pytest.mark.parallel
-
 RECIPE = """
 name = "t"
 licence = "Apache-2.0"

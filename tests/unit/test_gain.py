@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import msgspec
 import numpy as np
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,8 +13,6 @@ from mmedge.export.preprocess.onnx_prefix import Preprocessor
 from mmedge.export.preprocess.torch_module import LogMelPreprocess
 from mmedge.fusion.feed import AudioFeed
 from mmedge.preprocess import AudioPreprocessor, reference
-
-pytestmark = pytest.mark.parallel
 
 FEATURES = LogMel(
     n_fft=128, window_samples=100, hop_samples=60, n_mels=16, f_min_hz=20, f_max_hz=3800, mean=-2.0, std=3.0

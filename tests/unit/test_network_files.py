@@ -15,7 +15,6 @@ from mmedge.engine.network import read_network
 from mmedge.errors import ConfigError
 from tests.networks import FLOAT, NODE, network
 
-pytestmark = pytest.mark.parallel
 X = np.arange(1, 5, dtype=np.float32).reshape(1, 4)
 
 

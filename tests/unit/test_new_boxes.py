@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mmedge.bundle.manifest import Detection, Task
 from mmedge.export.brought.boxes import problem, unclear
 from mmedge.interpret import make_interpreter, recognise
 from mmedge.types import Snapshot
-
-pytestmark = pytest.mark.parallel
 
 STRIDES = (8, 16, 32)
 
@@ -62,6 +60,7 @@ KINDS = ("centre", "raw", "corners", "shares", "y first", "cells")
 
 
 @settings(max_examples=60, deadline=None)
+@example((128, 128), 1, "centre", True, False, False, True, 1, 0)  # 6 values a box, which a list of boxes has too
 @given(
     SIZES,
     st.integers(1, 6),

@@ -22,8 +22,6 @@ from mmedge.export.recordings import raw_samples, recording_files
 from mmedge.preprocess import reference
 from mmedge.types import Frame
 
-pytestmark = pytest.mark.parallel
-
 IMAGE = ImageInput(size=(8, 8), mean=(0.0,) * 3, std=(1.0,) * 3, frame=(12, 16))
 SOUND = AudioInput(sample_rate_hz=8000, window_ms=100)
 

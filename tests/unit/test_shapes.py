@@ -15,8 +15,6 @@ from mmedge.engine.shapes import check_ranges, fix_shapes, parse_shapes
 from mmedge.errors import ConfigError
 from tests.networks import FLOAT, NODE, network
 
-pytestmark = pytest.mark.parallel
-
 
 def free(*dims: object) -> onnx.ModelProto:
     return network([NODE("Relu", ["x"], ["y"])], {"x": (FLOAT, list(dims))}, {"y": (FLOAT, list(dims))})

@@ -17,7 +17,6 @@ from mmedge.types import Snapshot, Tensor
 from tests.doors import wait_for
 from tests.networks import FLOAT, NODE, network
 
-pytestmark = pytest.mark.parallel
 SEATS = {"imu": TensorInput(shape=(1, 2))}
 
 
