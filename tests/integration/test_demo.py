@@ -12,6 +12,9 @@ import pytest
 pytest.importorskip("torch", reason="the demo exports here; type: pip install -e '.[export]'")
 
 
+pytestmark = pytest.mark.long  # and `make demo` shows the same
+
+
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> dict:
     folder = tmp_path_factory.mktemp("demo")

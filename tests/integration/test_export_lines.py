@@ -15,7 +15,7 @@ from mmedge.export.shipped import shipped_recipe
 from mmedge.export.training import load_weights
 from mmedge.export.training.masks import all_masks
 
-pytestmark = pytest.mark.parallel
+pytestmark = [pytest.mark.parallel, pytest.mark.long]
 
 ASSETS = Path(mmedge.__file__).parent / "assets" / "digits"
 

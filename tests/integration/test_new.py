@@ -373,6 +373,7 @@ def test_a_folder_with_something_in_it_is_left_alone(tmp_path, files, capfd):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_starter_project_trains(tmp_path, new):
     report = new(str(tmp_path / "p"))
     assert [line.split()[1] for line in report["next"]] == ["train", "export", "run"]
