@@ -277,11 +277,11 @@ def plain_files(recipe: Recipe) -> Path | None:
 
 
 def _of_files(recipe: Recipe, path: Path, count: int | None, *, held_out_only: bool) -> RawSamples:
-    """Read samples evenly over plain files. They have no order in time: every third one is held out."""
+    """Read samples evenly over plain files. They have no order in time: every third one of all is held out."""
     files = FileSamples(recipe.inputs, path)
-    taken = spread(len(files), count or recipe.calibration.frames * 3 // 2)
-    if len(taken) < 3:
-        raise _too_few(len(taken), str(path))
+    total = min(len(files), count or recipe.calibration.frames * 3 // 2)
+    if total < 3:
+        raise _too_few(total, str(path))
     silent: Tensors = {
         name: np.full(spec.tensor_shape, spec.pad, np.int64)
         for name, spec in recipe.inputs.items()
@@ -291,8 +291,11 @@ def _of_files(recipe: Recipe, path: Path, count: int | None, *, held_out_only: b
     def read(place: int) -> RawSample:
         return RawSample(name=files.name(place), arrays={**silent, **files[place]})
 
-    calibration = [] if held_out_only else [place for turn, place in enumerate(taken) if turn % 3 != 2]
-    return RawSamples(calibration=LazySamples(read, calibration), held_out=LazySamples(read, taken[2::3]))
+    # By its place among all files, not among those taken: another count holds out no sample that calibrates here.
+    early, late = ([p for p in range(len(files)) if (p % 3 == 2) == held] for held in (False, True))
+    held_out = [late[k] for k in spread(len(late), total // 3)]
+    calibration = [] if held_out_only else [early[k] for k in spread(len(early), total - total // 3)]
+    return RawSamples(calibration=LazySamples(read, calibration), held_out=LazySamples(read, held_out))
 
 
 def _texts(recipe: Recipe, session: str, tokenizers: Mapping[str, Tokenizer]) -> dict[str, list[AnyArray]]:

@@ -115,8 +115,20 @@ def test_calibration_and_held_out_share_nothing_and_lie_all_over(tmp_path_factor
     total = min(frames * 3 // 2, count)
     assert len(used) + len(held) == total
     assert len(held) == total // 3
-    assert max(used | held) >= count - 1 - count // total
+    assert max(used | held) >= count - 3 - count // total
     assert recording_files(made) == [folder / "data.npy"]
+
+
+@given(st.integers(3, 400), st.integers(3, 300), st.integers(3, 300))
+def test_no_file_that_calibrates_is_held_out_when_another_count_is_read(tmp_path_factory, files, few, many):
+    folder = tmp_path_factory.mktemp("r")
+    np.save(folder / "data.npy", np.arange(files, dtype=np.float32)[:, None])
+    made = recipe(folder, {"x": TensorInput(shape=(1,))}, "data.npy")
+    used = {float(s.arrays["x"][0]) for s in raw_samples(made, few).calibration}
+    held = [float(s.arrays["x"][0]) for s in raw_samples(made, many, held_out_only=True).held_out]
+    assert len(held) == min(files, many) // 3
+    assert not used & set(held)
+    assert all(place % 3 == 2 for place in held)
 
 
 def test_texts_are_padding_and_few_samples_are_refused(data):
