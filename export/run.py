@@ -233,7 +233,8 @@ class _Run:
     def _pack(self, output: Path) -> bool:
         """Write the bundle, unless it is there already, byte for byte what would be written."""
         work, recipe = self._work, self._work.recipe
-        known = (plain(recipe.tasks), recipe.licence, recipe.sha256, recipe.name, plain(recipe.validated_masks))
+        known = (plain(recipe.tasks), plain(recipe.outputs), plain(recipe.validated_masks))
+        known += (recipe.licence, recipe.sha256, recipe.name)
         taken = (work.digests["golden"], work.network, work.recorded, plain(work.metadata))
         key = digest_of("pack", toolchain_digest(), known, taken).hex()[:24]
         stored = self._store.get("pack", key)

@@ -149,8 +149,14 @@ def _calibration(work: Work) -> object:
     return {**plain(work.recipe.calibration), "recordings": None, "max_drop_points": None}
 
 
+def _searched(work: Work) -> object:
+    """Return what the search for an INT8 form judges by, beside ranges."""
+    recipe = work.recipe
+    return plain(recipe.tasks), plain(recipe.outputs), recipe.calibration.max_drop_points
+
+
 def _tasks(work: Work) -> object:
-    return plain(work.recipe.tasks), work.metadata.get("temperature", {})
+    return plain(work.recipe.tasks), plain(work.recipe.outputs), work.metadata.get("temperature", {})
 
 
 def _compare(work: Work) -> Comparison:
@@ -244,7 +250,7 @@ TABLE: tuple[StepSpec, ...] = (
     StepSpec(
         name="quantize",
         after=("onnx",),
-        key=lambda work: (graph_digest(work.recipe), work.recorded, _calibration(work)),
+        key=lambda work: (graph_digest(work.recipe), work.recorded, _calibration(work), _searched(work)),
         make=lambda work: quantize(work.fp32, work.recipe.calibration, work.samples),
         save=_saved,
         load=lambda work, folder: OnnxModels.load(folder, work.recipe, "int8"),

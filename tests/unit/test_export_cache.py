@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import onnx
 import pytest
@@ -21,6 +22,7 @@ from mmedge.bundle import load
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine
 from mmedge.export import Recipe, run_steps
 from mmedge.export.identity import digest_of
+from mmedge.export.steps import TABLE, Work
 from mmedge.export.store import Store
 
 RECIPE = """
@@ -182,6 +184,38 @@ def test_an_edit_within_the_same_second_and_size_is_seen_by_another_process(proj
     os.utime(project / "parts/deeper.py", ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
     assert "onnx" not in done()
     assert answer(project)[0, 0] == pytest.approx((2.0 + 1.0) * 7.0 * 2.0)
+
+
+def judged_otherwise(recipe: Recipe, what: str) -> Recipe:
+    """Return a recipe that judges otherwise, though its file has the same bytes."""
+    change = msgspec.structs.replace
+    if what == "outputs":
+        return change(recipe, outputs=("net.y",))
+    if what == "max_drop_points":
+        return change(recipe, calibration=change(recipe.calibration, max_drop_points=7.0))
+    value = {"labels": ("a", "b", "d"), "threshold": 0.75}[what]
+    return change(recipe, tasks={"t": change(recipe.tasks["t"], **{what: value})})
+
+
+@pytest.mark.parametrize("what", ["outputs", "labels", "threshold", "max_drop_points"])
+def test_a_network_is_quantised_and_compared_again_where_it_is_judged_otherwise(project, what):
+    recipe = Recipe.load(project / "recipe.toml")
+    other = judged_otherwise(recipe, what)
+    # What may be lost is no part of the comparison's result: it is held against it each time.
+    for step in ("quantize",) if what == "max_drop_points" else ("quantize", "compare"):
+        key = next(spec.key for spec in TABLE if spec.name == step)
+        one, again, changed = (digest_of(key(Work(recipe=r, show=print))) for r in (recipe, recipe, other))
+        assert one == again
+        assert one != changed, step
+
+
+def test_other_outputs_are_packed_again(project):
+    export(project)
+    other = judged_otherwise(Recipe.load(project / "recipe.toml"), "outputs")
+    report = run_steps(other, output=project / "kept.mmedge", progress=lambda *_: None)
+    assert "pack" not in report.cached
+    with load(project / "kept.mmedge") as bundle:
+        assert bundle.manifest.outputs == ("net.y",)
 
 
 def touched(folder: Path) -> Path:
