@@ -117,8 +117,12 @@ def _bias(
         return []
     bias = constants[node.input[2]]
     unit = (np.float64(scales[node.input[0]]) * constants[weight.input[1]].astype(np.float64)).astype(np.float32)
+    if node.op_type == "ConvTranspose" and unit.ndim == 1:  # its weights have a scale for each channel of a group
+        unit = np.tile(unit, next((a.i for a in node.attribute if a.name == "group"), 1))
+    if bias.ndim != 1 or (unit.ndim == 1 and unit.shape != bias.shape):
+        return []
     counts = np.rint(bias.astype(np.float64) / unit)
-    if bias.ndim != 1 or np.abs(counts).max(initial=0.0) >= 2**31:
+    if np.abs(counts).max(initial=0.0) >= 2**31:
         return []
     stem = f"{node.name}/cpu_bias"
     graph.initializer.extend(
