@@ -315,7 +315,7 @@ def last_operator(model: onnx.ModelProto, output: str) -> str:
 def _classes(
     source: str, size: list[int], samples: Sequence[AnyArray], named: tuple[str, ...], name: str, last: str
 ) -> tuple[RecipeTask, str] | None:
-    count = size[1]
+    count = size[-1] if len(size) == 1 else size[1]
     inside = not any(((s < 0) | (s > 1)).any() for s in samples)
     if count == 1:
         if not inside or last not in _PROBABLE | _OPAQUE | _DIVIDING:
