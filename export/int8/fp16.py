@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
 
 import numpy as np
 import onnx
@@ -25,7 +24,7 @@ from ..onnx.graphs import all_nodes, drop_unused, subgraphs
 from ..onnx.onnx_models import OnnxModels
 from ..onnx.state import already_quantised
 from ..preprocess.onnx_prefix import Preprocessor
-from ..recordings import RawSamples, as_samples
+from ..recordings import RawSamples, as_samples, spread
 from ..stages import StageGraph, fed_back
 from .glitches import usable
 from .prepare import prepare, tensor_types
@@ -36,7 +35,7 @@ LARGEST = 65504.0
 # Recordings are not all that a network will meet.
 HEADROOM = 8.0
 MIN_SQNR_DB = 40.0
-_FRAMES = 64
+_FRAMES, _EMULATED = 64, 8  # spread over all samples that calibrate
 _SMALLEST = 6.2e-5  # below it float16 has fewer digits
 # They square, add up or raise what enters: in float32 a power, a sum or a logarithm has room.
 _WIDE = frozenset(
@@ -97,9 +96,11 @@ def to_fp16(onnx_models: OnnxModels, samples: RawSamples | Iterable[Tensors] | N
     graph, preprocess = StageGraph(recipe, {**others, **collectors}), Preprocessor(recipe.inputs, recipe.export.opset)
     feeds: dict[str, list[Tensors]] = {stage: [] for stage in normal}
     states: dict[str, AnyArray] = {}
-    for index, sample in enumerate(islice(frames, _FRAMES)):
-        known = graph({**preprocess(sample.arrays), **states})
-        for stage in normal if index < 8 else ():
+    taken = spread(len(frames), _FRAMES)
+    emulated = {taken[turn] for turn in spread(len(taken), _EMULATED)}
+    for place in taken:
+        known = graph({**preprocess(frames[place].arrays), **states})
+        for stage in normal if place in emulated else ():
             feeds[stage].append(graph.feeds(stage, known, last=states))
         states = fed_back(recipe, known)
     models: dict[str, onnx.ModelProto] = {}
@@ -115,7 +116,7 @@ def to_fp16(onnx_models: OnnxModels, samples: RawSamples | Iterable[Tensors] | N
         models[stage] = _converted(model, floats[stage], reasons)
         notes[stage] = Quantization(
             rule="ranges",
-            frames=min(len(frames), _FRAMES),
+            frames=len(taken),
             float_nodes=tuple(reasons),
             sqnr_db=round(sqnr_db, 2),
             dropped=dropped,

@@ -176,6 +176,7 @@ class Search:
             for mask in masks(recipe)
         }
         states: dict[str, AnyArray] = {}
+        ranked = set(spread(len(self._frames), _RANKED_ON))
         for index, sample in enumerate(self._frames):
             tensors = {**self._preprocess(sample.arrays), **states}
             known = graphs[everything](tensors)
@@ -183,7 +184,7 @@ class Search:
                 if mask != everything:
                     graph(tensors, mask, reuse=known)
             for name, network in networks.items():
-                if index < _RANKED_ON and len(network.feeds) < _RANKED_ON:
+                if index in ranked and len(network.feeds) < _RANKED_ON:
                     network.feeds.append(graphs[everything].feeds(name, known, last=states))
             states = fed_back(recipe, known)
         for engine in others.values():

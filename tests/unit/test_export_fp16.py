@@ -12,6 +12,7 @@ from mmedge.export import pack, quantize
 from mmedge.export.int8.fp16 import to_fp16
 from mmedge.export.judge import judge
 from mmedge.export.onnx.onnx_models import OnnxModels
+from mmedge.export.recordings import RawSample, RawSamples
 from tests.unit.test_export_kinds import NODE, feeds, models_of, net, w
 from tests.unit.test_export_pack import RECIPE, encoder, fusion, recipe_in, samples
 
@@ -68,6 +69,26 @@ def test_an_overflow_inside_an_operator_is_found_by_emulation(tmp_path):
     arrays = [{"x": f["x"] * 30} for f in feeds(network)]
     half = to_fp16(fp32, arrays)
     assert {"fourth", "clip"} <= set(half.quantization["s"].float_nodes)
+    assert half.quantization["s"].sqnr_db > 40
+
+
+@pytest.mark.parametrize("count", [40, 128, 700])
+def test_samples_that_come_late_count_like_the_first(tmp_path, count):
+    """Only the last tenth of what calibrates is loud."""
+    network = net(
+        [
+            NODE("MatMul", ["x", "w"], ["a"], name="first"),
+            NODE("Mul", ["a", "gain"], ["b"], name="louder"),
+            NODE("Mul", ["b", "less"], ["y"], name="softer"),
+        ],
+        [4, 6],
+        {"w": w(6, 6), "gain": np.float32(1000), "less": np.float32(1e-3)},
+    )
+    arrays = [{"x": f["x"] * (30 if k >= count * 9 // 10 else 1)} for k, f in enumerate(feeds(network, count))]
+    given = [RawSample(name=f"{k}", arrays=array) for k, array in enumerate(arrays)]
+    half = to_fp16(models_of(tmp_path, network), RawSamples(calibration=given, held_out=given[:8]))
+    assert half.quantization["s"].float_nodes == ("louder", "softer")
+    assert half.quantization["s"].frames == min(count, 64)
     assert half.quantization["s"].sqnr_db > 40
 
 

@@ -12,7 +12,10 @@ from hypothesis import strategies as st
 from mmedge.errors import CheckError, ConfigError
 from mmedge.export import compare
 from mmedge.export.int8.compare import HELD_OUT
+from mmedge.export.int8.quantize import networks_of
+from mmedge.export.int8.search import Search
 from mmedge.export.onnx.onnx_models import OnnxModels
+from mmedge.export.preprocess.onnx_prefix import Preprocessor
 from mmedge.export.recordings import RawSamples, _held_out, as_samples, raw_samples, shares, spread
 from mmedge.export.spool import IN_MEMORY, Spool
 from tests.unit.test_export_pack import RECIPE, encoder, fusion, recipe_in, samples, sound
@@ -181,6 +184,17 @@ def test_fewer_than_thirty_samples_are_no_gate(fp32, caplog):
     enough = compare(fp32, fp32, None, samples(90))
     assert enough.enough
     assert "warning" not in enough.to_dict()
+
+
+def test_layers_are_ranked_on_samples_of_the_whole_calibration(fp32):
+    given = samples(180)
+    networks, _ = networks_of(fp32.recipe, fp32.models)
+    search = Search(fp32.recipe, fp32.models, networks, given.calibration, given.held_out)
+    search._collect(values=False)
+    preprocess = Preprocessor(fp32.recipe.inputs, fp32.recipe.export.opset)
+    for stage, seat in (("image_encoder", "image"), ("audio_encoder", "audio")):
+        want = [preprocess(given.calibration[place].arrays)[seat] for place in spread(120, 8)]
+        np.testing.assert_array_equal([feed["x"] for feed in networks[stage].feeds], want)
 
 
 def test_a_recipe_may_require_a_verdict(tmp_path):
