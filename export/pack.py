@@ -106,7 +106,8 @@ def make_members(
 
     CPU variants take preprocessed tensors, and in INT8 have a form of their own. TensorRT variants have the
     preprocessing in front and take raw frames and PCM. What the recipe asks for and a stage does not get is logged
-    as a warning. Samples have the raw shapes [...] and dtypes of the recipe's inputs.
+    as a warning; a stage that gets nothing of it is packed in fp32. Samples have the raw shapes [...] and dtypes of
+    the recipe's inputs.
 
     Args:
         recipe: Names, targets and precisions.
@@ -133,22 +134,27 @@ def make_members(
     variants: list[Variant] = []
     asked = _forms(recipe)
     for stage in fp32:
-        forms = asked
+        targets = list(recipe.export.targets)
         problem = next(iter(gate.refused.get(stage, ())), None)
-        if problem is not None and "tensorrt" in recipe.export.targets:
+        if problem is not None and "tensorrt" in targets:
             _log.warning("stage '%s' gets no TensorRT variant and runs on the CPU: %s", stage, problem)
-            forms = [form for form in forms if form[0] == "cpu"]
-        if not forms:
+            targets.remove("tensorrt")
+        if not targets:
             raise ConfigError(
                 f"TensorRT cannot run this stage: {problem}", where=f"stages.{stage}", fix='add "cpu" to export.targets'
             )
-        for target, precision in forms:
-            if stage not in by_precision[precision].models:
+        for target, precision in asked:
+            if target not in targets or stage not in by_precision[precision].models:
                 continue  # it stays float: the step that left it so has said why
             variants.append(_add(files, recipe, by_precision[precision], stage, target, golden[stage]))
             if precision == "int8" and int8_nodes(by_precision[precision].models[stage])[0] == 0:
                 _log.warning("stage '%s': its int8 file for target '%s' has nothing in int8", stage, target)
         packed = {variant.precision for variant in variants if variant.stage == stage}
+        if not packed:  # a graph without one of its stages cannot be loaded
+            variants += [_add(files, recipe, by_precision["fp32"], stage, target, golden[stage]) for target in targets]
+            why = {p: by_precision[p].skipped.get(stage, problem) for p in recipe.export.precisions}
+            told = "; ".join(f"it has no {precision} form: {reason}" for precision, reason in why.items())
+            _log.warning("stage '%s' is packed in fp32: %s", stage, told)
         for precision in {p for _, p in asked} - packed:
             if stage in by_precision[precision].models:  # else the step that left it float has said why
                 _log.warning("stage '%s' was asked for in %s and is packed without: %s", stage, precision, problem)
