@@ -9,9 +9,10 @@ from onnx import AttributeProto, TensorProto, numpy_helper
 from mmedge.errors import CheckError
 
 from ..judge import judge_session
-from ..onnx.graphs import all_nodes, rename
+from ..onnx.graphs import all_nodes, drop_unused, rename
 from ..onnx.normal_form import normal_form
 from ..onnx.parity import check_rewrite
+from .qdq import gemm_factor
 
 _HALF = TensorProto.FLOAT16
 
@@ -79,6 +80,40 @@ def _widened(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _cast(source: str, target: str, to: int) -> onnx.NodeProto:
     return onnx.helper.make_node("Cast", [source], [target], name=f"{target}/Cast", to=to)
+
+
+def unscaled(model: onnx.ModelProto, where: str = "network") -> onnx.ModelProto:
+    """Return a network whose Gemm nodes have their ``alpha`` in the weights and their ``beta`` in the bias.
+
+    ONNX Runtime's quantizer takes a ``beta`` for 1. What is not constant keeps its factor.
+
+    Args:
+        model: A network in normal form.
+        where: What it is, for messages.
+
+    Raises:
+        CheckError: If what comes out differs from what went in.
+    """
+    plain = onnx.ModelProto()
+    plain.CopyFrom(model)
+    graph = plain.graph
+    weights = {tensor.name: tensor for tensor in model.graph.initializer if tensor.data_type == TensorProto.FLOAT}
+    for node in graph.node:
+        for factor, place in (("alpha", 1), ("beta", 2)) if node.op_type == "Gemm" else ():
+            value = gemm_factor(node, factor)
+            if value == 1.0 or len(node.input) <= place or node.input[place] not in weights:
+                continue
+            scaled = (numpy_helper.to_array(weights[node.input[place]]).astype(np.float64) * value).astype(np.float32)
+            node.input[place] = f"{node.input[place]}/{node.name}/{factor}"  # others may read it as it was
+            graph.initializer.append(numpy_helper.from_array(scaled, node.input[place]))
+            kept = [attribute for attribute in node.attribute if attribute.name != factor]
+            del node.attribute[:]
+            node.attribute.extend(kept)
+    if len(graph.initializer) == len(model.graph.initializer):
+        return model
+    drop_unused(graph)
+    check_rewrite(model, plain, "alpha and beta of Gemm in its weights", where=where)
+    return plain
 
 
 def tensor_types(model: onnx.ModelProto, name: str = "model") -> dict[str, tuple[str, tuple[object, ...]]]:

@@ -116,6 +116,11 @@ def has_weight(node: onnx.NodeProto, constants: Collection[str]) -> bool:
     return node.op_type in ("Gemm", "MatMul") and any(name in constants for name in node.input[:2])
 
 
+def gemm_factor(node: onnx.NodeProto, name: str) -> float:
+    """Return ``alpha`` or ``beta`` of a Gemm."""
+    return next((float(a.f) for a in node.attribute if a.name == name), 1.0)
+
+
 def _reason(
     node: onnx.NodeProto,
     constants: Mapping[str, onnx.TensorProto],
@@ -139,6 +144,8 @@ def _reason(
         return f"its weights are {TensorProto.DataType.Name(weight.data_type).lower()}"
     if len(weight.dims) < 2:
         return "its weights are one vector"
+    if node.op_type == "Gemm" and len(node.input) > 2 and node.input[2] and gemm_factor(node, "beta") != 1.0:
+        return f"its bias is computed and counts {gemm_factor(node, 'beta'):g} times"
     found = None if types is None else types.get(data[0])
     return None if found in (None, _FLOAT) else f"it takes {found}"
 

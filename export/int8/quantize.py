@@ -19,7 +19,7 @@ from ..onnx.state import already_quantised
 from ..recipe import Calibration, Recipe
 from ..recordings import RawSamples, as_samples
 from .glitches import usable
-from .prepare import prepare, tensor_types
+from .prepare import prepare, tensor_types, unscaled
 from .qdq import choose
 from .search import MIN_SQNR_DB, Draft, Network, Search
 
@@ -125,7 +125,7 @@ def networks_of(recipe: Recipe, models: Mapping[str, ModelProto]) -> tuple[dict[
             continue
         sources = recipe.stages[stage].sources.items()
         masks = {tensor for tensor, source in sources if isinstance(source, (Presence, Age))}
-        normal = prepare(model, f"stage '{stage}'")
+        normal = unscaled(prepare(model, f"stage '{stage}'"), f"stage '{stage}'")
         types = tensor_types(normal, f"stage '{stage}'")
         choice = choose(normal, masks, {name: kind for name, (kind, _) in types.items()})
         if not choice.nodes:
