@@ -233,8 +233,8 @@ class _Run:
     def _pack(self, output: Path) -> bool:
         """Write the bundle, unless it is there already, byte for byte what would be written."""
         work, recipe = self._work, self._work.recipe
-        known = (plain(recipe.tasks), plain(recipe.outputs), plain(recipe.validated_masks))
-        known += (recipe.licence, recipe.sha256, recipe.name)
+        said = (recipe.licence, recipe.sha256, recipe.name)
+        known = (*said, plain(recipe.tasks), plain(recipe.outputs), plain(recipe.validated_masks))
         taken = (work.digests["golden"], work.network, work.recorded, plain(work.metadata))
         key = digest_of("pack", toolchain_digest(), known, taken).hex()[:24]
         stored = self._store.get("pack", key)
