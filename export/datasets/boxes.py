@@ -36,9 +36,9 @@ def read_boxes(cell: str, labels: Sequence[str], folder: Path) -> FloatArray:
         UnusableFileError: If it cannot be read, names an unknown class, or a box has no size.
     """
     text = cell.strip()
-    if text.lower().endswith((".json", ".txt")):
+    if (path := box_file(cell, folder)) is not None:
         try:
-            text = (folder / text).read_text(encoding="utf-8").strip() or "[]"
+            text = path.read_text(encoding="utf-8").strip() or "[]"
         except (OSError, UnicodeDecodeError) as error:
             raise UnusableFileError(f"cannot read the boxes '{cell.strip()}': {error}") from error
     if text.startswith(("[", "{")):
@@ -51,6 +51,12 @@ def read_boxes(cell: str, labels: Sequence[str], folder: Path) -> FloatArray:
     if not isinstance(rows, list):
         raise UnusableFileError(f"the boxes are not a list; write {_FORM}")
     return np.array([_box(row, labels) for row in rows], np.float32).reshape(-1, 5)
+
+
+def box_file(cell: str, folder: Path) -> Path | None:
+    """Return the file that a cell names; None of a cell that holds the boxes itself."""
+    text = cell.strip()
+    return folder / text if text.lower().endswith((".json", ".txt")) else None
 
 
 def _box(row: Any, labels: Sequence[str]) -> list[float]:
