@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -87,3 +88,28 @@ def test_checkpoints(tmp_path: Path, state: Any) -> None:
         torch.save(torch.zeros(3) if state == "tensor" else {"mmedge": state}, path)
     with pytest.raises(ConfigError, match="cannot read the checkpoint"):
         Checkpoint(path, {"recipe": "r"}).load()
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        (f'[[1{"0" * 400}, 2, 3, 4, "full"]]', "are numbers"),
+        ("a\0b.txt", "cannot read the boxes"),
+        ("folder.txt", "no regular file"),
+        ("pipe.txt", "no regular file"),
+        ("large.txt", "larger than 1000000 bytes"),
+        ("../secret.txt", "not in the folder"),
+        ("folder.txt/../../secret.txt", "not in the folder"),
+        ("{home}/secret.txt", "not in the folder"),
+    ],
+)
+def test_boxes(tmp_path: Path, cell: str, message: str) -> None:
+    boxes = pytest.importorskip("mmedge.export.datasets.boxes")
+    home = tmp_path / "data"
+    (home / "folder.txt").mkdir(parents=True)
+    os.mkfifo(home / "pipe.txt")
+    (home / "large.txt").write_text("1 2 3 4 full\n" * 100_000)
+    (tmp_path / "secret.txt").write_text("hush 2 3 4 full")
+    with pytest.raises(boxes.UnusableFileError, match=message) as caught:
+        boxes.read_boxes(cell.replace("{home}", str(tmp_path)), ["full"], home)
+    assert "hush" not in str(caught.value)
