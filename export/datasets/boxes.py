@@ -17,6 +17,7 @@ from mmedge.types import PLAIN, FloatArray
 from .problems import UnusableFileError
 
 _FORM = "'x y w h class; ...', a JSON list of [x, y, w, h, class], or a .txt or .json file of the same"
+_MAX_BYTES = 1_000_000  # of a file of boxes
 
 
 def read_boxes(cell: str, labels: Sequence[str], folder: Path) -> FloatArray:
@@ -36,11 +37,8 @@ def read_boxes(cell: str, labels: Sequence[str], folder: Path) -> FloatArray:
         UnusableFileError: If it cannot be read, names an unknown class, or a box has no size.
     """
     text = cell.strip()
-    if text.lower().endswith((".json", ".txt")):
-        try:
-            text = (folder / text).read_text(encoding="utf-8").strip() or "[]"
-        except (OSError, UnicodeDecodeError) as error:
-            raise UnusableFileError(f"cannot read the boxes '{cell.strip()}': {error}") from error
+    if (path := box_file(cell, folder)) is not None:
+        text = _read(path, text).strip() or "[]"
     if text.startswith(("[", "{")):
         try:
             rows = json.loads(text)
@@ -53,6 +51,28 @@ def read_boxes(cell: str, labels: Sequence[str], folder: Path) -> FloatArray:
     return np.array([_box(row, labels) for row in rows], np.float32).reshape(-1, 5)
 
 
+def _read(path: Path, shown: str) -> str:
+    name = Path(shown)
+    if name.is_absolute() or ".." in name.parts:
+        raise UnusableFileError(f"the file of boxes {shown!r} is not in the folder of the data; move it there")
+    try:
+        if path.exists() and not path.is_file():
+            raise UnusableFileError(f"the boxes {shown!r} are no regular file")
+        with path.open("rb") as file:
+            raw = file.read(_MAX_BYTES + 1)
+        if len(raw) > _MAX_BYTES:
+            raise UnusableFileError(f"the file of boxes {shown!r} is larger than {_MAX_BYTES} bytes")
+        return raw.decode()
+    except (OSError, ValueError) as error:  # a name with NUL, bytes that are not UTF-8
+        raise UnusableFileError(f"cannot read the boxes {shown!r}: {error}") from error
+
+
+def box_file(cell: str, folder: Path) -> Path | None:
+    """Return the file that a cell names; None of a cell that holds the boxes itself."""
+    text = cell.strip()
+    return folder / text if text.lower().endswith((".json", ".txt")) else None
+
+
 def _box(row: Any, labels: Sequence[str]) -> list[float]:
     if isinstance(row, dict):
         row = [row.get(key) for key in ("x", "y", "w", "h", "class")]
@@ -60,7 +80,7 @@ def _box(row: Any, labels: Sequence[str]) -> list[float]:
         raise UnusableFileError(f"'{row}' is not a box; write {_FORM}")
     try:
         x, y, w, h = (float(value) for value in row[:4])
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         x = y = w = h = math.nan
     if not (all(map(math.isfinite, (x, y, w, h))) and w > 0 and h > 0):
         raise UnusableFileError(f"'{row}' is not a box: x, y, w and h are numbers, w and h above 0")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -56,10 +57,13 @@ def load_array(path: Path, shown: str) -> AnyArray:
         UnusableFileError: If it is none, or holds objects.
     """
     try:
-        array: AnyArray = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(array, np.ndarray):
+            array.close()
+            raise ValueError("it is an archive, not one array")
+    except (ValueError, OSError, EOFError, OverflowError, MemoryError, TypeError, SyntaxError, BadZipFile) as error:
         raise UnusableFileError(f"cannot read the array '{shown}': {error}") from error
-    if array.dtype.kind not in "iufb" or not isinstance(array, np.ndarray):
+    if array.dtype.kind not in "iufb":
         raise UnusableFileError(f"the array '{shown}' is {array.dtype}, not numbers")
     if not array.size:
         raise UnusableFileError(f"the array '{shown}' is empty: {list(array.shape)}")

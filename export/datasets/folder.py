@@ -21,7 +21,7 @@ from mmedge.types import AnyArray, FloatArray
 from ..recipe import Recipe
 from ..tokenizer import load_tokenizer
 from .base import SPLITS, Dataset, Sample, Samples, Split
-from .boxes import in_frame, read_boxes
+from .boxes import box_file, in_frame, read_boxes
 from .decoded import DecodedCache, decoded_bytes, decoded_key, file_hash
 from .files import MAX_SIDE, picture_shape, read_file
 from .index import Index, Row
@@ -164,8 +164,10 @@ class Folder(Dataset):
         return frozenset(row.group for row in self.rows if row.split == name)
 
     def digest(self, name: Split) -> bytes:
-        """Return the hashes of the index and of all files of a split."""
-        files = [self._index, *(path for row in self.rows if row.split == name for path in row.files.values())]
+        """Return the hashes of the index and of all files of a split, those of boxes among them."""
+        rows = [row for row in self.rows if row.split == name]
+        boxes = (box_file(cell, self.folder) for row in rows for cell in row.boxes.values())
+        files = [self._index, *(path for row in rows for path in row.files.values()), *filter(None, boxes)]
         there = [path for path in files if path in self._hashes or path.is_file()]
         return b"".join(bytes.fromhex(self._hashes.get(path) or file_hash(path)) for path in there)
 

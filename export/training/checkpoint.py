@@ -12,6 +12,7 @@ import os
 import pickle
 import random
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,10 @@ from ..datasets.base import Dataset
 from ..recipe import Recipe
 
 _KEY = "mmedge"
+_DAMAGED = (
+    *(OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, OverflowError),
+    *(AssertionError, MemoryError, ImportError, pickle.UnpicklingError, zipfile.BadZipFile),
+)  # what reading a file raises that is no checkpoint
 
 
 def identity(recipe: Recipe, dataset: Dataset, limit: int | None) -> dict[str, str]:
@@ -116,7 +121,7 @@ class Checkpoint:
             known = state[_KEY]
             told = {key: str(value) for key, value in known["identity"].items()}
             epochs, seconds = int(known["epochs"]), float(known["seconds"])
-        except (OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError, pickle.UnpicklingError) as error:
+        except _DAMAGED as error:
             raise ConfigError(
                 "cannot read the checkpoint: it is damaged, or holds more than tensors and plain values",
                 where=str(self.path),

@@ -22,7 +22,7 @@ from mmedge.engine.onnxruntime import OnnxRuntimeEngine
 from mmedge.engine.plan_file import SUFFIXES
 from mmedge.engine.shapes import as_range, parse_shapes
 from mmedge.errors import ConfigError
-from mmedge.replay.compare import check_thresholds, compare_on_golden, compare_on_recordings, thresholds
+from mmedge.replay.compare import check_judged, check_thresholds, compare_on_golden, compare_on_recordings, thresholds
 from mmedge.types import Precision
 
 _MAX_DOCUMENT = 1 << 24  # bytes of a recipe or manifest
@@ -66,6 +66,7 @@ def command(
     }
     kinds = (_kind(a), _kind(b))
     if manifest or "document" in kinds:
+        check_judged({}, limits)
         _print_diff(a, b, diff(_document(a), _document(b)), as_json=json)
         return
     if bisect and kinds != ("onnx", "onnx"):
@@ -96,6 +97,7 @@ def command(
             else:
                 found = _engines(a, b, on, shapes, samples)
     document = {"schema": "mmedge.compare/1", "a": str(a), "b": str(b), "evidence": "cpu", **found}
+    check_judged(document, limits)
     if json:
         over = thresholds(document, limits)
         print_json({**document, "over": over, "ok": not over})
@@ -175,6 +177,8 @@ def _print(document: dict[str, Any]) -> None:
         table.add_row(*cells, *([str(figures["unequal"])] if odd else []))
     out.print(table)
     out.print(f"inputs: {document['inputs']}", highlight=False, markup=False)
+    if document.get("fallback"):
+        out.print(f"not of this precision: {', '.join(document['fallback'])}", highlight=False, markup=False)
     for name, figures in document["tasks"].items():
         values = ", ".join(f"{key} {value}" for key, value in figures.items() if key != "metric")
         out.print(f"task {name}: {figures['metric']}: {values}", highlight=False, markup=False)

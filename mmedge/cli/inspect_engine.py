@@ -9,7 +9,7 @@ from rich.table import Table
 from mmedge.cli.output import out
 
 _ORIGINS = {
-    "unknown": "of unknown origin: nothing beside it says what it was built from. TensorRT alone can read it, "
+    "unknown": "of unknown origin: it is not of your engine cache, nothing vouches for it. TensorRT alone can read it, "
     "on the GPU that it was built for; an engine is code: load none that you did not build.",
     "changed": "not the file that was built: its hash differs. It will be built again when it is needed.",
 }
@@ -35,8 +35,11 @@ def print_engine(document: dict[str, Any]) -> None:
         facts.append(f"between int8 and float: {'; '.join(build['boundaries'])}")
     if verdict is None:
         facts.append("never run on its device")
+    elif verdict["error"]:
+        facts.append(verdict["error"])
     else:
-        facts.append(verdict["error"] or f"passed its self-test, {verdict['run_ms']:.3f} ms a run")
+        took = "not timed" if verdict["run_ms"] is None else f"{verdict['run_ms']:.3f} ms a run"
+        facts.append(f"passed its self-test, {took}")
     for line in facts:
         out.print(line, highlight=False, markup=False)
     if not document["layers"]:

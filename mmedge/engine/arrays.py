@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,10 @@ from mmedge.errors import ConfigError
 from mmedge.types import AnyArray, Tensors
 
 _FIX = "save NAME.npy for each input, or .npz files with an array per input: one sample, or several along axis 0"
+_UNREADABLE = (
+    *(OSError, ValueError, EOFError, KeyError, TypeError, OverflowError, MemoryError, NotImplementedError),
+    *(RuntimeError, SyntaxError, zipfile.BadZipFile, zlib.error),
+)  # what NumPy and its archives raise of files that are damaged
 
 
 def array_feeds(folder: Path, inputs: Tensors, limit: int | None = None) -> Iterator[dict[str, AnyArray]]:
@@ -77,8 +82,14 @@ def _load(path: Path) -> dict[str, AnyArray]:
         if isinstance(loaded, np.ndarray):
             return {"": loaded}
         with loaded:
-            return {name: loaded[name] for name in loaded.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, MemoryError) as error:
+            if path.suffix == ".npy":
+                raise ValueError("it is a .npz archive")
+            arrays = {name: loaded[name] for name in loaded.files}
+            for name, array in arrays.items():
+                if not isinstance(array, np.ndarray):
+                    raise ValueError(f"its member '{name}' is no array")
+            return arrays
+    except _UNREADABLE as error:
         fix = "save it with numpy.save or numpy.savez, without objects"
         raise ConfigError(f"the arrays cannot be read: {error}", where=str(path), fix=fix) from error
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from mmedge.engine.cache import Sidecar
+from mmedge.engine.cache import Sidecar, cache_folder
 from mmedge.engine.layers import parse_layers
 from mmedge.errors import ConfigError
 
@@ -24,7 +24,8 @@ def describe_plan(path: Path) -> dict[str, Any]:
         path: The file; one of the engine cache has a ``.json`` and a ``.log`` beside it.
 
     Returns:
-        A JSON document; ``origin`` is ``cache``, ``changed`` (it is not what the cache has built) or ``unknown``.
+        A JSON document; ``origin`` is ``cache``, ``changed`` (it is not what the cache has built) or ``unknown``. What
+        lies beside a file outside of the cache may be anyone's: it is under ``claimed`` alone.
 
     Raises:
         ConfigError: If it cannot be read.
@@ -54,17 +55,29 @@ def describe_plan(path: Path) -> dict[str, Any]:
     sidecar = _sidecar(path.with_suffix(".json"))
     if sidecar is None:
         return document
-    document["origin"] = "cache" if sidecar.plan_sha256 == document["sha256"] else "changed"
     build = msgspec.to_builtins(sidecar.build)
     del build["log_path"]
-    return {
-        **document,
+    told = {
         "key": msgspec.to_builtins(sidecar.key),
         "built": sidecar.key.describe(),
         "build": build,
         "verdict": msgspec.to_builtins(sidecar.verdict),
         "layers": _layers(path.with_suffix(".log")),
     }
+    if not _is_cached(path):
+        return {**document, "claimed": told}
+    document["origin"] = "cache" if sidecar.plan_sha256 == document["sha256"] else "changed"
+    return {**document, **told}
+
+
+def _is_cached(path: Path) -> bool:
+    """Tell whether a file lies in the folder of the engine cache, where nobody else may write."""
+    try:
+        folder = cache_folder().resolve()
+        own = path.resolve().parent == folder and not folder.stat().st_mode & 0o022
+    except (ConfigError, OSError, RuntimeError):  # there is no home folder, no cache, or a ring of links
+        return False
+    return own
 
 
 def _sidecar(path: Path) -> Sidecar | None:

@@ -10,14 +10,20 @@ if TYPE_CHECKING:
 
 def reach(stage: StageRunner) -> int:
     """Return the seats that a stage hears of, as bits: without those that come only through streams yet to begin."""
+    return _reach(stage, {})
+
+
+def _reach(stage: StageRunner, known: dict[StageRunner, int]) -> int:
     if stage.waits:
         return 0 if stage.cold else stage.bits
     if not stage.behind:
         return stage.bits
-    found = stage.direct
-    for producer in stage.producers:
-        found |= reach(producer)
-    return found
+    if stage not in known:  # there are more ways through a graph than stages
+        found = stage.direct
+        for producer in stage.producers:
+            found |= _reach(producer, known)
+        known[stage] = found
+    return known[stage]
 
 
 def seen(stage: StageRunner, bits: int) -> int:

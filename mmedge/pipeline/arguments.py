@@ -77,9 +77,24 @@ def share_sources(sources: Mapping[str, Address], inputs: Mapping[str, Input]) -
         >>> seats["b"] = AudioInput(sample_rate_hz=16000, window_ms=10, shares="a")
         >>> sorted(share_sources({"a": Address("clip.mp4")}, seats))
         ['a', 'b']
+
+    Raises:
+        ConfigError: If what is pushed to an input would feed one of another sample rate as well: names both.
     """
     shared = {n: s.shares for n, s in inputs.items() if isinstance(s, (ImageInput, AudioInput)) and s.shares}
-    return {**sources, **{n: sources[of] for n, of in shared.items() if of in sources and n not in sources}}
+    shared = {n: of for n, of in shared.items() if of in sources and n not in sources}
+    for name, of in shared.items():
+        own, other = inputs[name], inputs[of]
+        if sources[of] != PUSH or not isinstance(own, AudioInput) or not isinstance(other, AudioInput):
+            continue
+        if own.sample_rate_hz != other.sample_rate_hz:  # a file is resampled for each, a pushed block is not
+            raise ConfigError(
+                f"'{name}' takes {own.sample_rate_hz} Hz, but shares what is pushed to '{of}' at "
+                f"{other.sample_rate_hz} Hz",
+                where=f"input '{name}'",
+                fix="push to both, without shares, or give both the same sample_rate_hz",
+            )
+    return {**sources, **{n: sources[of] for n, of in shared.items()}}
 
 
 def check_sinks(sinks: object) -> None:

@@ -372,10 +372,19 @@ class Runtime:
 
     def _close(self) -> None:
         self.inbox.close()
-        for source in self._sources:
-            source.stop()
-        if self._recorder is not None:
-            self._recorder.close()
+        owned = (self._recorder, self._upgrades, self._graph)
+        recorder, upgrades, graph = ([] if it is None else [it.close] for it in owned)
+        sources = [source.stop for source in self._sources]
+        first: BaseException | None = None
+        for close in (*sources, *recorder, self._settle, *upgrades, *graph):
+            try:
+                close()
+            except BaseException as error:  # what comes after it is closed all the same
+                first = first or error
+        if first is not None:
+            raise first
+
+    def _settle(self) -> None:
         if hasattr(self, "_sync"):
             # What still waits was captured but will not be answered: counted, so that in = out + dropped.
             for packet in self.inbox.take_all(0):
@@ -387,7 +396,3 @@ class Runtime:
             statistics.unaccounted = statistics.triggers - statistics.results - statistics.dropped
             if statistics.unaccounted:
                 log.error("%d triggers are neither answered nor counted as dropped", statistics.unaccounted)
-        if self._upgrades is not None:
-            self._upgrades.close()
-        if self._graph is not None:
-            self._graph.close()

@@ -58,6 +58,7 @@ def compare_on_recordings(
         ConfigError: If the recordings do not fit the bundles, or nothing could be answered by both.
         MmedgeError: As a run raises it.
     """
+    fallback = fallen_back(b, precision)
     sessions = recordings(a, b, on)
     common = {name: task.output for name, task in a.tasks.items() if name in b.tasks}
     outputs: dict[str, Difference] = {}
@@ -88,6 +89,7 @@ def compare_on_recordings(
         "inputs": f"{count['both']} triggers of {', '.join(sessions)}",
         "triggers": dict(count),
         "served": served,
+        "fallback": fallback,
         "outputs": {name: difference.to_dict() for name, difference in outputs.items()},
         "tasks": {name: agreement.to_dict() for name, agreement in tasks.items()},
     }
@@ -210,6 +212,26 @@ def recordings(a: Bundle, b: Bundle, on: Path) -> dict[str, dict[str, str]]:
     return sessions
 
 
+def fallen_back(bundle: Bundle, precision: str | None) -> list[str]:
+    """Return the networks of a bundle that have no variant of a precision, and so run in another.
+
+    Raises:
+        ConfigError: If that is all of them.
+    """
+    networks = [name for name, spec in bundle.manifest.stages.items() if spec.callable is None]
+    if precision is None or not networks:
+        return []
+    variants = bundle.manifest.variants
+    have = {variant.stage for variant in variants if variant.precision == precision}
+    if not have & set(networks):
+        raise ConfigError(
+            f"no stage has a variant of precision '{precision}'",
+            where=str(bundle.path),
+            fix=f"it has {', '.join(sorted({variant.precision for variant in variants}))}",
+        )
+    return [name for name in networks if name not in have]
+
+
 def compare_on_golden(a: Bundle, b: Bundle, precision: str | None = None) -> dict[str, Any]:
     """Compare stage by stage, on the golden inputs that ``a`` was exported with.
 
@@ -225,6 +247,7 @@ def compare_on_golden(a: Bundle, b: Bundle, precision: str | None = None) -> dic
         ConfigError: If the bundles have no stage of one signature.
         MmedgeError: If a network breaks its bounds or cannot be loaded.
     """
+    fallback = fallen_back(b, precision)
     stages = [name for name in stage_order(a.manifest.stages) if name in b.manifest.stages]
     sides = (_Side(a, None), _Side(b, precision))
     outputs: dict[str, Difference] = {}
@@ -258,6 +281,7 @@ def compare_on_golden(a: Bundle, b: Bundle, precision: str | None = None) -> dic
     return {
         "inputs": f"golden inputs of {a.path.name}: {samples} samples, stage by stage; tasks need --on DIR",
         "served": {"a": sides[0].served, "b": sides[1].served},
+        "fallback": fallback,
         "outputs": {name: difference.to_dict() for name, difference in outputs.items()},
         "tasks": {},
     }
@@ -323,6 +347,15 @@ def thresholds(document: dict[str, Any], limits: dict[str, float | None]) -> lis
         if least is not None and (figures.get("agreement") is None or figures["agreement"] < least):
             over.append(f"{name}: agreement {figures.get('agreement')}, asked for {least:g}")
     return over
+
+
+def check_judged(document: dict[str, Any], limits: dict[str, float | None]) -> None:
+    """Raise ConfigError if there is nothing that a limit was asked for of."""
+    for key, limit in limits.items():
+        of, fix = ("tasks", "give recordings: --on DIR") if key == "min_agreement" else ("outputs", "compare outputs")
+        if limit is not None and not document.get(of):
+            option = f"--{key.replace('_', '-')}"
+            raise ConfigError(f"no {of} were compared, so nothing was judged by this limit", where=option, fix=fix)
 
 
 def check_thresholds(document: dict[str, Any], limits: dict[str, float | None], where: str) -> None:

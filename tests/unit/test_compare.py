@@ -18,7 +18,7 @@ from mmedge.bundle.diff import diff
 from mmedge.cli import run
 from mmedge.engine.difference import Difference
 from tests.networks import FLOAT, NODE, network
-from tests.tiny import tiny_bundle
+from tests.tiny import manifest, members, tiny_bundle
 
 
 @pytest.fixture
@@ -200,6 +200,22 @@ def test_bundles_on_recordings_answer_alike_or_not(cli, tmp_path: Path, write_cl
     assert other["tasks"]["same"]["agreement"] == 1.0
     assert cli(a, b, "--on", clips, "--min-agreement", 0.9).returncode == 1
     assert cli(a, b, "--on", tmp_path / "nothing").returncode == 2
+
+
+def test_a_precision_that_is_not_there_and_a_limit_that_judges_nothing(cli, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    a = tiny_bundle(tmp_path / "a.mmedge")
+    done = cli(a, a, "--precision", "fp16")
+    assert done.returncode == 2
+    assert "no stage has a variant of precision 'fp16'" in done.stderr
+    for options in (("--min-agreement", 0.9), ("--manifest", "--max-abs", 1), ("--min-agreement", 0.9, "--json")):
+        done = cli(a, a, *options)
+        assert done.returncode == 2, done.stdout
+        assert "nothing was judged" in done.stderr + done.stdout
+    variants = [{**v, "precision": "int8"} if v["stage"] == "join" else v for v in manifest(members())["variants"]]
+    b = tiny_bundle(tmp_path / "b.mmedge", variants=variants)
+    found = document(cli(a, b, "--precision", "int8", "--json"))
+    assert found["fallback"] == sorted({v["stage"] for v in variants} - {"join"}, key=found["fallback"].index)
+    assert found["fallback"][0] in cli(a, b, "--precision", "int8").stdout.split("not of this precision")[1]
 
 
 def test_recipes_and_manifests_by_key(cli, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

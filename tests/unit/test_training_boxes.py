@@ -247,3 +247,28 @@ def test_boxes_that_cannot_be_used_name_their_lines(recipe: Recipe, tmp_path: Pa
     assert "line 2: unknown class 'round'" in caught.value.message
     assert data.split("train")[2].boxes == {}
     assert data.split("train")[3].boxes["squares"].shape == (0, 5)
+
+
+def test_boxes_that_were_edited_are_other_data(tmp_path: Path) -> None:
+    home = tmp_path / "data"
+    home.mkdir()
+    cv2.imwrite(str(home / "p.png"), np.zeros((20, 20), np.uint8))
+    cells = {"train": "t.txt", "validation": "v.json", "test": "[]"}
+    lines = [f"{split},{split},p.png,{cell}" for split, cell in cells.items()]
+    (home / "index.csv").write_text("\n".join(["split,group,camera,boxes", *lines]) + "\n")
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+
+    def digests(train: str, validation: str) -> tuple[bytes, ...]:
+        (home / "t.txt").write_text(train)
+        (home / "v.json").write_text(validation)
+        data = make_dataset(Recipe.load(tmp_path / "recipe.toml"))
+        data.prepare()
+        return data.digest("train"), data.digest("validation"), data.digest("test")
+
+    before = digests("1 2 3 4 full", '[[1, 2, 3, 4, "full"]]')
+    assert digests("1 2 3 4 full", '[[1, 2, 3, 4, "full"]]') == before
+    for files, changes in (
+        (("1 2 3 4 hollow", '[[1, 2, 3, 4, "full"]]'), (True, False, False)),
+        (("1 2 3 4 full", '[[1, 2, 3, 5, "full"]]'), (False, True, False)),
+    ):
+        assert tuple(a != b for a, b in zip(digests(*files), before, strict=True)) == changes
