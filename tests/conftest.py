@@ -12,10 +12,15 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import settings
 
 import mmedge  # noqa: F401  telemetry of dependencies is off before any of them is imported
 
 Array = npt.NDArray[Any]
+
+# The same examples everywhere, so that what lands does not hang on luck; MMEDGE_EXPLORE=1 draws others.
+settings.register_profile("same", derandomize=True)
+settings.load_profile("default" if os.environ.get("MMEDGE_EXPLORE") else "same")
 
 # On a device without torch (a Jetson runs the shipped bundle) the toolchain's tests have nothing to test.
 collect_ignore_glob = [] if find_spec("torch") else ["unit/test_export_*", "unit/test_datasets*", "unit/test_training*"]

@@ -60,7 +60,7 @@ def _files(folder: Path, inputs: Tensors) -> Iterator[tuple[str, dict[str, AnyAr
         missing = [name for name in inputs if name not in found and f"in.{name}" not in found]
         if missing:
             fix = f"it has {sorted(found)}; {_FIX}"
-            raise ConfigError(f"there is no array of input '{missing[0]}'", where=str(path), fix=fix)
+            raise ConfigError(f"there is not an array of input '{missing[0]}'", where=str(path), fix=fix)
         yield str(path), {name: found[name] if name in found else found[f"in.{name}"] for name in inputs}
     single = {p.stem: p for p in paths if p.suffix == ".npy"}
     if not single:
@@ -87,7 +87,7 @@ def _load(path: Path) -> dict[str, AnyArray]:
             arrays = {name: loaded[name] for name in loaded.files}
             for name, array in arrays.items():
                 if not isinstance(array, np.ndarray):
-                    raise ValueError(f"its member '{name}' is no array")
+                    raise ValueError(f"its member '{name}' is not an array")
             return arrays
     except _UNREADABLE as error:
         fix = "save it with numpy.save or numpy.savez, without objects"
