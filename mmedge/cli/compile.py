@@ -38,7 +38,7 @@ def command(
         ),
     ] = [],
     timeout: Annotated[
-        float, typer.Option(min=1, max=1e6, help="Seconds that one build may take.")
+        float, typer.Option(min=0.1, max=1e6, help="Seconds that one build may take.")
     ] = BuildLimits().timeout_s,
     memory_mb: Annotated[
         float | None,

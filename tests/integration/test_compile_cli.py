@@ -110,8 +110,8 @@ def test_a_bundle_gives_the_open_dimensions_of_its_networks(cli, tmp_path: Path,
     assert "OptShape: [1,8,8,1]" in log
 
 
-@pytest.mark.parametrize("bound", [("--timeout", 1), ("--memory-mb", 60)])
-def test_a_build_has_bounds(cli, tmp_path: Path, bound: tuple[str, int]) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize("bound", [("--timeout", 0.2), ("--memory-mb", 60)])
+def test_a_build_has_bounds(cli, tmp_path: Path, bound: tuple[str, float]) -> None:  # type: ignore[no-untyped-def]
     many = [NODE("MatMul", [f"t{k}", "w"], [f"t{k + 1}"]) for k in range(60)]
     w = np.random.default_rng(0).standard_normal((1024, 1024)).astype(np.float32)
     model = network(many, {"t0": (FLOAT, [1024, 1024])}, {"t60": (FLOAT, [1024, 1024])}, w=w)
