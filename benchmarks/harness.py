@@ -139,7 +139,7 @@ def main(measure: Callable[[bool], BenchmarkReport]) -> None:
     options = parser.parse_args()
     report = measure(options.quick)
     if options.json:
-        print(msgspec.json.encode(report).decode())
+        print(msgspec.json.encode(report, enc_hook=float).decode())  # numpy numbers
     else:
         show(report)
     if report.missed:
