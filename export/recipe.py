@@ -112,6 +112,7 @@ class Train(_Strict, frozen=True, kw_only=True):
     """How the model is trained; without ``augment`` on what the data set gives, which then varies enough itself.
 
     Attributes:
+        qat_epochs: How many of the last epochs train with INT8's rounding in every layer with weights.
         seeds: So many are trained, from ``seed`` on, and the best on validation is kept.
     """
 
@@ -124,6 +125,7 @@ class Train(_Strict, frozen=True, kw_only=True):
     workers: Annotated[int, msgspec.Meta(ge=0)] = 2
     weights: str | None = None
     seeds: Annotated[int, msgspec.Meta(ge=1, le=100)] = 1
+    qat_epochs: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
 class Calibration(_Strict, frozen=True, kw_only=True):

@@ -115,7 +115,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
                     f"{worst.sqnr_db:.1f} dB{layers}",
                     where=f"task '{task}'",
                     fix='calibrate on recordings like those of use, or with rule = "auto", or raise max_drop_points, '
-                    "or train with quantisation (QAT: docs/recipe.md)",
+                    "or train with its rounding: [train] qat_epochs",
                 )
         return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from contextlib import ExitStack
 from functools import partial
 from typing import Any, cast
 
@@ -23,6 +24,7 @@ from ..tasks import KINDS, Truth, boxed_tasks, task_loss
 from .augment import augment
 from .boxes import box_loss, f1
 from .checkpoint import Checkpoint, set_random_state
+from .fake_quant import fake_quantised
 from .masks import as_tensor, modality_dropout
 from .progress import TASK
 from .targets import none_class
@@ -47,6 +49,7 @@ class Training(lightning.LightningModule):
         super().__init__()
         self._checkpoint = checkpoint
         self._chance: dict[str, Any] | None = None  # as it stood when the run was interrupted
+        self._rounding = ExitStack()
         self.model, self.dataset, self.recipe = model, dataset, recipe
         self.preprocess = preprocessors(dataset.inputs)
         self.names = tuple(recipe.inputs)
@@ -57,10 +60,17 @@ class Training(lightning.LightningModule):
         return self._loader("train", shuffle=True)
 
     def on_train_epoch_start(self) -> None:
-        """Let chance stand where it stood, if the run was interrupted."""
+        """Let chance stand where it stood, if the run was interrupted; round as INT8 does in the last epochs."""
         if self._chance is not None:
             set_random_state(self._chance)
         self._chance = None
+        if self.current_epoch >= self.recipe.train.epochs - self.recipe.train.qat_epochs:
+            self._rounding.close()  # of the epoch before
+            self._rounding.enter_context(fake_quantised(self.model))
+
+    def teardown(self, stage: str) -> None:
+        """Put the layers back, however training ended."""
+        self._rounding.close()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what Lightning does not keep."""

@@ -136,4 +136,4 @@ def test_a_failure_names_the_layers_that_cost_most_and_training_with_quantisatio
     found = Comparison(a="fp32", b="int8", rows=(row,), worst_layers=("s: block/Conv (-1.5 dB alone)",))
     with pytest.raises(CheckError, match=r"most is lost in s: block/Conv \(-1.5 dB alone\)") as caught:
         found.raise_for_status(0.5)
-    assert "QAT" in caught.value.fix
+    assert "qat_epochs" in caught.value.fix
