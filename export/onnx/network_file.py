@@ -8,24 +8,25 @@ from __future__ import annotations
 
 import hashlib
 import math
-import re
 import stat
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import TensorProto
 
+from mmedge.bundle import onnx_file
+from mmedge.bundle.onnx_file import weight_path
 from mmedge.errors import ConfigError
 
 # protobuf counts the bytes of a message in 32 bits with a sign; what the message says beside its weights is left free.
 MAX_BYTES = 2**31 - 1 - (1 << 20)
 _GB = 1e9
+_FIX = "give the file that torch.onnx.export wrote"
 _PIECE = 1 << 20  # bytes read at once while hashing
-# How an entry {"location": NAME} of a tensor's external data is written: key, then value with its length.
-_LOCATION = re.compile(rb"\n\x08location\x12([\x80-\xff]*[\x00-\x7f])")
 _BITS: dict[int, int] = {
     **dict.fromkeys((TensorProto.INT2, TensorProto.UINT2), 2),
     **dict.fromkeys((TensorProto.INT4, TensorProto.UINT4, TensorProto.FLOAT4E2M1), 4),
@@ -107,16 +108,14 @@ def weight_files(path: str | Path) -> list[Path]:
         ConfigError: If the file cannot be read.
     """
     path = Path(path)
-    raw = _read(path)
-    found: dict[Path, None] = {}
-    for match in _LOCATION.finditer(raw):
-        length = sum((byte & 127) << 7 * index for index, byte in enumerate(match[1][:5]))
-        try:
-            place = _inside(path, raw[match.end() : match.end() + length].decode(), "")
-        except (ConfigError, UnicodeDecodeError):
-            continue
-        found[place] = None
-    return list(found)
+    found: list[Path] = []
+    try:
+        for location in onnx_file.weight_files(_read(path)):
+            with suppress(ConfigError):
+                found.append(weight_path(path, location))
+    except ValueError as error:
+        raise ConfigError(f"not an ONNX file, or a damaged one: {error}", where=str(path), fix=_FIX) from error
+    return list(dict.fromkeys(found))
 
 
 def tensors_of(message: Any) -> Iterator[onnx.TensorProto]:
@@ -144,7 +143,7 @@ class _Piece:
                 where=self._where,
                 fix="give the path of the ONNX file, or export it with external_data=False",
             )
-        self._file = _inside(network, location, self._name)
+        self._file = weight_path(network, location, self._name)
         try:
             self._offset = int(entries.get("offset") or 0)
             length = int(entries["length"]) if entries.get("length") else None
@@ -185,31 +184,6 @@ class _Piece:
             raise self._wrong(error.strerror or "the file cannot be read") from error
 
 
-def _inside(network: Path, location: str, tensor: str) -> Path:
-    """Return the file of weights ``location``, which lies in the network's folder or below."""
-    place, folder = PurePosixPath(location), network.parent
-    # A cache of downloads links the network and its weights from one folder of its own.
-    homes = (folder.resolve(), network.resolve().parent)
-    if not location or "\0" in location or place.is_absolute() or ".." in place.parts:
-        what = f"'{location}' is not a file in the network's own folder"
-    else:
-        try:
-            file = (folder / location).resolve()
-            if not any(file.is_relative_to(home) for home in homes):
-                what = f"'{location}' is a link that leads out of the network's own folder"
-            elif not file.is_file():
-                what = f"there is no file '{location}' beside the network"
-            else:
-                return file
-        except (OSError, RuntimeError) as error:  # a name that is too long, a link to itself
-            what = f"'{location}' cannot be read: {error}"
-    raise ConfigError(
-        f"weight files of the network are missing: {what} (tensor '{tensor}')",
-        where=str(network),
-        fix="copy its weight files into its folder under their own names, or export with external_data=False",
-    )
-
-
 def _bytes_of(tensor: onnx.TensorProto) -> int:
     count: int = math.prod(tensor.dims)
     if tensor.data_type in _BITS:
@@ -244,11 +218,10 @@ def _read(path: Path) -> bytes:
 
 
 def _parsed(raw: bytes, where: str) -> onnx.ModelProto:
-    fix = "give the file that torch.onnx.export wrote"
     try:
         model = onnx.load_model_from_string(raw)
     except DecodeError as error:
-        raise ConfigError("not an ONNX file", where=where, fix=fix) from error
+        raise ConfigError("not an ONNX file", where=where, fix=_FIX) from error
     if not model.HasField("graph"):
-        raise ConfigError("not an ONNX file: it has no graph", where=where, fix=fix)
+        raise ConfigError("not an ONNX file: it has no graph", where=where, fix=_FIX)
     return model

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from mmedge.errors import ConfigError
 
 # Messages of onnx.proto: number of a field -> the message it holds, on every way to a tensor's `external_data`.
 HOLDS = {
@@ -58,6 +61,47 @@ def weight_files(raw: bytes) -> tuple[str, ...]:
         if fields.get(1) == MARK:
             locations.add(fields.get(2, b"").decode("utf-8", "surrogateescape"))
     return tuple(sorted(locations))
+
+
+def weight_path(network: Path, location: str, tensor: str = "") -> Path:
+    """Return the file of weights that a network names: in its own folder or below, and nowhere else.
+
+    Args:
+        network: The ONNX file.
+        location: As it is written there.
+        tensor: Whose weights, for the message.
+
+    Raises:
+        ConfigError: If it leads out of the folder, also by a link, or there is no such file.
+
+    Example:
+        >>> weight_path(Path("net/model.onnx"), "model.onnx.data")  # doctest: +SKIP
+        PosixPath('/home/ada/net/model.onnx.data')
+    """
+    of = f" (tensor '{tensor}')" if tensor else ""
+    folder, place = network.parent, PurePosixPath(location)
+    # A cache of downloads links the network and its weights from one folder of its own.
+    homes = (folder.resolve(), network.resolve().parent)
+    is_inside = bool(location) and "\0" not in location and not place.is_absolute() and ".." not in place.parts
+    try:
+        file = (folder / location).resolve() if is_inside else folder
+        is_inside = is_inside and any(file.is_relative_to(home) for home in homes)
+        is_there = is_inside and file.is_file()  # a FIFO would never end
+    except (OSError, RuntimeError):  # a name that is too long, a link to itself
+        is_there = False
+    if not is_inside:
+        raise ConfigError(
+            f"the network takes weights from '{location}', which is outside its folder{of}",
+            where=str(network),
+            fix="put the weights beside the network and export it again; of a stranger's network, do not use it",
+        )
+    if not is_there:
+        raise ConfigError(
+            f"weights of the network are missing: there is no file '{location}' beside it{of}",
+            where=str(network),
+            fix="copy its files of weights into its folder under their own names, or export with external_data=False",
+        )
+    return file
 
 
 def _external_data(raw: bytes) -> Iterator[memoryview]:

@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmedge.bundle.onnx_file import weight_files
+from mmedge.bundle.onnx_file import weight_files, weight_path
 from mmedge.errors import ConfigError
 
 _PIECE = 1 << 20  # bytes that are hashed at once
@@ -75,7 +75,7 @@ def read_network(source: str | Path | bytes) -> Network:
     if path is not None and locations:
         digest = hashlib.sha256(digest.digest())
         for location in locations:
-            file = _inside(path, location)
+            file = weight_path(path, location)
             digest.update(os.fsencode(location) + b"\0" + _hash_of(file, path))
             weights.append(file)
     return Network(name=name, model=model, path=path, weights=tuple(weights), sha256=digest.hexdigest())
@@ -91,27 +91,9 @@ def _read(path: Path) -> bytes:
         raise ConfigError(message, where=str(path), fix="check the path") from error
 
 
-def _inside(model: Path, location: str) -> Path:
-    """Return the file of a location, or raise ConfigError: a network reads no other file than those beside it."""
-    folder = model.parent
-    file = folder / location
-    # A cache of downloads links both from one folder of blobs.
-    homes = (folder.resolve(), model.resolve().parent)
-    lexical = location and not Path(location).is_absolute() and ".." not in Path(location).parts
-    if not lexical or "\0" in location or not any(file.resolve().is_relative_to(home) for home in homes):
-        raise ConfigError(
-            f"the network takes weights from '{location}', which is outside its folder",
-            where=str(model),
-            fix="put the weights beside the network and export it again; of a stranger's network, do not use it",
-        )
-    return file
-
-
 def _hash_of(file: Path, model: Path) -> bytes:
     digest = hashlib.sha256()
     try:
-        if not file.is_file():  # a FIFO would never end
-            raise FileNotFoundError(2, "No such file")
         with file.open("rb") as opened:
             while piece := opened.read(_PIECE):
                 digest.update(piece)
