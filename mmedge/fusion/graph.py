@@ -321,6 +321,11 @@ class StageGraph:
         """Whether some stage hears nothing yet of a seat that it is fed by."""
         return any(hearing.unheard(stage) for stage in self._behind)
 
+    @property
+    def behind(self) -> dict[str, frozenset[str]]:
+        """The stages behind a stream, and the seats that each depends on."""
+        return {stage.name: stage.depends for stage in self._behind}
+
     def unheard(self, tensor: str) -> frozenset[str]:
         """Return the seats that the stage of ``STAGE.OUTPUT`` hears nothing of yet, though they may be present."""
         stage = self._outputs[tensor][0]
