@@ -110,7 +110,9 @@ def pair_up(a: Mapping[str, AnyArray], b: Mapping[str, AnyArray], what: str, whe
 
 
 def network_feeds(on: Path | None, inputs: Tensors, samples: int) -> Iterator[dict[str, AnyArray]]:
-    """Yield at most so many samples: arrays of ``on``, or as ``random_feeds`` does, in the shapes [...] of ``inputs``.
+    """Yield at most so many samples: arrays of ``on``, or as ``random_feeds`` does.
+
+    They have the shapes [...] and dtypes of ``inputs``.
 
     Raises:
         ConfigError: If the arrays do not fit.
