@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mmedge.bundle import AudioInput, Bundle, ImageInput, stage_order
+from mmedge.bundle import Bundle, stage_order
 from mmedge.bundle.manifest import TensorInput, TextInput, Variant
 from mmedge.capture import StartTime
 from mmedge.engine.difference import Difference, pair_up
@@ -26,12 +26,11 @@ from mmedge.fusion.tensors import Shapes
 from mmedge.fusion.trial import Trial
 from mmedge.pipeline.inference import Inference, SkippedTrigger
 from mmedge.pipeline.statistics import Statistics
-from mmedge.recording.event_log import HEADER, read_header
 from mmedge.replay.agreement import Agreement
 from mmedge.replay.samples import snapshots
+from mmedge.replay.sessions import session_paths, sessions
 from mmedge.types import AnyArray, TaskResult
 
-_MEDIA = {".mkv", ".mp4", ".mov", ".avi", ".webm", ".wav", ".flac", ".ogg", ".mp3", ".m4a"}
 _PATIENCE = 20.0  # a slow machine changes no answer; a run that does not end is ended all the same
 Step = tuple[int, dict[str, TaskResult], dict[str, AnyArray]]  # capture time, answers, outputs by their names in A
 
@@ -63,7 +62,7 @@ def compare_on_recordings(
         MmedgeError: As a run raises it.
     """
     fallback = fallen_back(b, precision)
-    sessions = recordings(a, b, on)
+    chosen = recordings(a, b, on)
     common = [name for name in a.tasks if name in b.tasks]
     tensors = {a.tasks[name].output: b.tasks[name].output for name in common}
     tensors |= {name: name for name in a.manifest.outputs if name in b.manifest.outputs}
@@ -77,9 +76,9 @@ def compare_on_recordings(
         stack.callback(graph_a.close)
         graph_b = load_graph(b, allow=allow, precision=precision, patience=_PATIENCE)
         stack.callback(graph_b.close)
-        for index, (name, uris) in enumerate(sessions.items()):
+        for index, (name, uris) in enumerate(chosen.items()):
             if progress is not None:
-                progress(name, index / len(sessions))
+                progress(name, index / len(chosen))
             base = StartTime()  # of one file both read the same capture times
             steps_a = _answers(a, graph_a, uris, {tensor: tensor for tensor in tensors}, base)
             steps_b = _answers(b, graph_b, uris, tensors, base)
@@ -99,7 +98,7 @@ def compare_on_recordings(
             fix="give recordings of all inputs that both bundles have",
         )
     return {
-        "inputs": f"{count['both']} triggers of {', '.join(sessions)}"
+        "inputs": f"{count['both']} triggers of {', '.join(chosen)}"
         + "".join(
             f", {count[f'{side}_alone']} answered by {side.upper()} alone" for side in "ab" if count[f"{side}_alone"]
         ),
@@ -151,21 +150,9 @@ def recordings(a: Bundle, b: Bundle, on: Path) -> dict[str, dict[str, str]]:
         ConfigError: If there are none, or a seat has no data.
     """
     seats = {name: spec for name, spec in a.inputs.items() if name in b.inputs and type(b.inputs[name]) is type(spec)}
-    media = [name for name, spec in seats.items() if isinstance(spec, (ImageInput, AudioInput))]
-    paths = [on] if on.is_file() or (on / HEADER).is_file() else sorted(on.glob("*"))
-    sessions: dict[str, dict[str, str]] = {}
-    for path in paths:
-        name, dot, seat = path.stem.rpartition(".")
-        if (path / HEADER).is_file():
-            sessions[path.name] = {n: str(path) for n in seats if n in read_header(path).inputs}
-        elif path.suffix.lower() not in _MEDIA and path != on:
-            continue
-        elif dot and seat in media:
-            sessions.setdefault(name, {})[seat] = str(path)
-        else:
-            sessions[path.stem] = dict.fromkeys(media, str(path))
+    found = sessions(session_paths(on), seats)
     needed = [name for name, spec in seats.items() if not isinstance(spec, (TextInput, TensorInput))]
-    for name, uris in sessions.items():
+    for name, uris in found.items():
         missing = sorted(set(needed) - set(uris))
         if missing or not uris:
             raise ConfigError(
@@ -173,9 +160,9 @@ def recordings(a: Bundle, b: Bundle, on: Path) -> dict[str, dict[str, str]]:
                 where=str(on),
                 fix="record both inputs (mmedge record DIR), or name files NAME.SEAT.EXT",
             )
-    if not sessions:
+    if not found:
         raise ConfigError("there are no recordings", where=str(on), fix="make one: mmedge record DIR --input ...")
-    return sessions
+    return found
 
 
 def fallen_back(bundle: Bundle, precision: str | None) -> list[str]:

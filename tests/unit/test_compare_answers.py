@@ -12,13 +12,15 @@ import onnx
 import pytest
 
 from mmedge.bundle import load, write_archive
-from mmedge.bundle.manifest import Manifest
+from mmedge.bundle.manifest import Manifest, TensorInput
 from mmedge.bundle.tasks import Regression, Task
 from mmedge.cli import run
 from mmedge.errors import CheckError, ConfigError, EngineError
 from mmedge.interpret import UNDEFINED
 from mmedge.replay.agreement import Agreement
 from mmedge.replay.compare import check_judged, compare_on_golden, compare_on_recordings
+from mmedge.replay.pushes import Recorder
+from mmedge.replay.sessions import session_paths, sessions
 from mmedge.types import Box, TaskResult
 from tests.networks import FLOAT, NODE, network
 from tests.tiny import MANIFEST, WINDOW, _npz, manifest, members, tiny_bundle
@@ -165,3 +167,13 @@ def test_bounds_grow_with_the_arrays_and_only_some_are_read(tmp_path: Path, capf
     found = json.loads(capfd.readouterr().out)
     assert found["outputs"]["y"]["samples"] == 3
     assert found["evidence"] == "cpu"
+
+
+def test_recordings_with_a_dot_in_their_names_are_two(tmp_path: Path) -> None:
+    seats = {"imu": TensorInput(shape=(2,), rate_hz=10)}
+    for name in ("walk.1", "walk.2"):
+        with Recorder(tmp_path / name, seats) as recorder:
+            recorder.push("imu", np.zeros(2, np.float32))
+    (tmp_path / "notes.txt").touch()
+    found = sessions(session_paths(tmp_path), seats)
+    assert found == {name: {"imu": str(tmp_path / name)} for name in ("walk.1", "walk.2")}
