@@ -115,8 +115,8 @@ class _OutOfBoundsError(ConfigError):
     """A network took more than it may."""
 
 
-def within(work: str, files: Sequence[Path], argument: object, *, cpu_s: float = 0.0) -> Any:
-    """Return what ``_WORK[work](argument)`` returns, in a child that may take ``cpu_s`` more than its files need."""
+def within(work: str, files: Sequence[Path], argument: object, *, cpu_s: float = 0.0, memory_mb: float = 0.0) -> Any:
+    """Return what ``_WORK[work](argument)`` returns, in a child that may take so much more than its files need."""
     if _is_child:
         return _WORK[work][1](argument)
     size_mb, where = _check_files(files) / 1e6, ", ".join(map(str, files))
@@ -124,7 +124,7 @@ def within(work: str, files: Sequence[Path], argument: object, *, cpu_s: float =
         work=work,
         where=where,
         cpu_s=_CPU_S + _CPU_S_PER_MB * size_mb + cpu_s,
-        memory_mb=_MB + _MB_PER_MB * size_mb,
+        memory_mb=_MB + _MB_PER_MB * size_mb + memory_mb,
         file_bytes=_FILE_BYTES + round(2e6 * size_mb),
     )
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import onnx
 
-from mmedge.engine.arrays import array_feeds
-from mmedge.engine.difference import Difference, compare_engines, random_feeds
+from mmedge.engine.arrays import array_bytes
+from mmedge.engine.difference import Difference, compare_networks_on, network_feeds
 from mmedge.engine.network import read_network
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine, session_options
 from mmedge.engine.shapes import Shape
@@ -25,7 +25,10 @@ from .onnx.network_file import load_network
 
 _AT_ONCE = 32  # tensors that are fetched in one run
 _SHOWN = 5  # layers at which a difference begins
-_CPU_S = 60.0  # of the user's own inputs and two networks, beside the first reading
+_LOOKED_AT = 2  # samples in which layers are compared
+# Of two networks on the user's own inputs, beside the first reading.
+_CPU_S, _SAMPLES = 60.0, 8  # so long for so many samples or fewer
+_CPU_S_PER_MB, _MB_PER_MB = 0.1, 3.0  # of arrays
 
 
 def compare_networks(
@@ -55,7 +58,9 @@ def compare_networks(
         EngineError: If one of them cannot be run.
     """
     argument = (a, b, on, dict(shapes or {}), samples, bisect)
-    found: dict[str, Any] = within("compare", [a, b], argument, cpu_s=_CPU_S)
+    arrays_mb = 0.0 if on is None else array_bytes(on) / 1e6
+    cpu_s = _CPU_S * max(samples / _SAMPLES, 1.0) + _CPU_S_PER_MB * arrays_mb
+    found: dict[str, Any] = within("compare", [a, b], argument, cpu_s=cpu_s, memory_mb=_MB_PER_MB * arrays_mb)
     return found
 
 
@@ -67,18 +72,10 @@ def compare_here(argument: tuple[Path, Path, Path | None, dict[str, Shape], int,
         names = _input_names(b)
         theirs = {other: left.inputs[own].shape for own, other in _pairs(list(left.inputs), names).items()}
         with _engine(b, theirs) as right:
-            feeds = list(random_feeds(left.inputs, samples) if on is None else array_feeds(on, left.inputs, samples))
-            outputs = compare_engines(left, right, feeds, f"{a} and {b}")
-            document: dict[str, Any] = {
-                "inputs": f"{len(feeds)} random samples by signature (seed 0)"
-                if on is None
-                else f"{len(feeds)} of {on}",
-                "outputs": {name: difference.to_dict() for name, difference in outputs.items()},
-                "tasks": {},
-            }
+            document = compare_networks_on(left, right, on, samples, f"{a} and {b}") | {"evidence": "cpu"}
             if bisect is not None:
                 pairs = _pairs(list(left.inputs), list(right.inputs))
-                document["layers"] = _layers(a, b, feeds[:2], pairs, bisect)
+                document["layers"] = _layers(a, b, list(network_feeds(on, left.inputs, _LOOKED_AT)), pairs, bisect)
                 document["bisect_max_rel"] = bisect
     return document
 

@@ -9,19 +9,17 @@ from typing import overload
 
 import numpy as np
 
-from mmedge.bundle.manifest import AudioInput, ImageInput, TensorInput, TextInput
+from mmedge.bundle.manifest import AudioInput, ImageInput, TextInput
 from mmedge.errors import CheckError, ConfigError
 from mmedge.fusion.stream import least_samples
 from mmedge.preprocess import Tokenizer
+from mmedge.replay.sessions import is_recorded, session_paths, sessions
 from mmedge.types import AnyArray, Tensors
 
 from .picture_files import FileSamples, holds_plain_files, is_plain
 from .recipe import Recipe
 from .spool import Spool
 from .tokenizer import load_tokenizer
-
-_HEADER = "recording.json"
-_MEDIA = {".mkv", ".mp4", ".mov", ".avi", ".webm", ".wav", ".flac", ".ogg", ".mp3", ".m4a"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -208,26 +206,26 @@ def raw_samples(recipe: Recipe, count: int | None = None, *, held_out_only: bool
 
     if (path := plain_files(recipe)) is not None:
         return _of_files(recipe, path, count, held_out_only=held_out_only)
-    sessions, least = _sessions(recipe), least_samples(recipe.stages, recipe.inputs)
+    found, least = _sessions(recipe), least_samples(recipe.stages, recipe.inputs)
     needed = [name for name, spec in recipe.inputs.items() if not isinstance(spec, TextInput)]
     tokenizers = {n: load_tokenizer(recipe, n) for n, s in recipe.inputs.items() if isinstance(s, TextInput)}
     # At the very start of a recording an input may not have data yet.
-    triggers = [count_triggers(recipe.inputs, recipe.sync, uris, needed, least=least) for uris in sessions.values()]
+    triggers = [count_triggers(recipe.inputs, recipe.sync, uris, needed, least=least) for uris in found.values()]
     if 0 in triggers:
         raise ConfigError(
             "the recording has no moment at which every input has data",
-            where=list(sessions)[triggers.index(0)],
+            where=list(found)[triggers.index(0)],
             fix="give a longer recording",
         )
     if sum(triggers) < 3:
         raise _too_few(sum(triggers), "calibration.recordings")
-    total = max(count or recipe.calibration.frames * 3 // 2, 3 * len(sessions))
+    total = max(count or recipe.calibration.frames * 3 // 2, 3 * len(found))
     chosen = [spread(*pair) for pair in zip(triggers, shares(triggers, total), strict=True)]
     held_out = _held_out(triggers, chosen)
     spool = Spool()
     names: list[str] = []
     places: dict[bool, list[int]] = {False: [], True: []}
-    for (name, uris), own, late in zip(sessions.items(), chosen, held_out, strict=True):
+    for (name, uris), own, late in zip(found.items(), chosen, held_out, strict=True):
         wanted = [(n, index) for n, index in enumerate(own) if late[n] or not held_out_only]
         texts = _texts(recipe, name, tokenizers)
         indices = [index for _, index in wanted]
@@ -273,7 +271,7 @@ def plain_files(recipe: Recipe) -> Path | None:
     if recipe.calibration.recordings is None:
         return None
     path = recipe.path(recipe.calibration.recordings)
-    return path if not _is_recorded(path) and holds_plain_files(path) else None
+    return path if not is_recorded(path) and holds_plain_files(path) else None
 
 
 def _of_files(recipe: Recipe, path: Path, count: int | None, *, held_out_only: bool) -> RawSamples:
@@ -327,21 +325,15 @@ def recording_files(recipe: Recipe) -> list[Path]:
     return files + sorted({text for path in found for text in path.parent.glob("*.txt")})
 
 
-def _is_recorded(path: Path) -> bool:
-    return (path / _HEADER).is_file()
-
-
 def _recordings(recipe: Recipe) -> list[Path]:
     """Return the media files, and the folders that ``mmedge record`` made."""
     where = "calibration.recordings"
     if recipe.calibration.recordings is None:
         raise ConfigError("the recipe names no recordings", where=where, fix="make a recording: mmedge record DIR")
     path = recipe.path(recipe.calibration.recordings)
-    if path.is_file() or _is_recorded(path):
-        return [path]
-    if holds_plain_files(path):
+    if not path.is_file() and not is_recorded(path) and holds_plain_files(path):
         return sorted(file for file in path.iterdir() if is_plain(file))
-    files = sorted(p for p in path.glob("*") if p.suffix.lower() in _MEDIA or _is_recorded(p))
+    files = session_paths(path)
     if not files:
         raise ConfigError(
             f"no media files, pictures or arrays in {path}", where=where, fix="make a recording: mmedge record DIR"
@@ -351,20 +343,9 @@ def _recordings(recipe: Recipe) -> list[Path]:
 
 def _sessions(recipe: Recipe) -> dict[str, dict[str, str]]:
     """Return recording -> input -> file."""
-    from mmedge.recording.event_log import read_header
-
     needed = [name for name, spec in recipe.inputs.items() if not isinstance(spec, TextInput)]
-    media = [name for name in needed if not isinstance(recipe.inputs[name], TensorInput)]
-    sessions: dict[str, dict[str, str]] = {}
-    for file in _recordings(recipe):
-        name, dot, seat = file.stem.rpartition(".")
-        if _is_recorded(file):
-            sessions[file.stem] = {n: str(file) for n in recipe.inputs if n in read_header(file).inputs}
-        elif dot and seat in media:
-            sessions.setdefault(name, {})[seat] = str(file)
-        else:
-            sessions[file.stem] = dict.fromkeys(media, str(file))
-    for name, uris in sessions.items():
+    found = sessions(_recordings(recipe), recipe.inputs)
+    for name, uris in found.items():
         missing = sorted(set(needed) - set(uris))
         if missing:
             raise ConfigError(
@@ -372,4 +353,4 @@ def _sessions(recipe: Recipe) -> dict[str, dict[str, str]]:
                 where="calibration.recordings",
                 fix=f"add {name}.{missing[0]}.EXT",
             )
-    return sessions
+    return found

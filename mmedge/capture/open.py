@@ -23,6 +23,7 @@ def open_sources(
     realtime: bool = True,
     workers: bool = False,
     hold_ns: int = 0,
+    base: StartTime | None = None,
 ) -> list[Source]:
     """Open every source of a run; either all of them are open on return, or none.
 
@@ -34,6 +35,7 @@ def open_sources(
         speed: How many times faster than real time files are played; needs ``realtime`` and files only.
         realtime: Play files at their own pace; otherwise as fast as they are taken.
         hold_ns: For how long the frames' reader may hold them.
+        base: When the timelines of files begin; by default when the first of them is read.
         workers: Read each live device in a process of its own, which is started again when it dies or hangs.
 
     Returns:
@@ -55,7 +57,7 @@ def open_sources(
                 fix="use a speed above 0, with files alone, in real time",
             )
     sources: list[Source] = []
-    base = StartTime()
+    base = base or StartTime()
     try:
         for uri, members in groups:
             group = {name: inputs[name] for name in members}

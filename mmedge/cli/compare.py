@@ -14,14 +14,15 @@ from rich.table import Table
 from mmedge.bundle import load
 from mmedge.bundle.diff import Differing, diff
 from mmedge.cli.output import Allow, Json, add_names, bar, next_step, out, print_json
-from mmedge.engine.arrays import array_feeds, has_arrays
+from mmedge.engine.arrays import has_arrays
 from mmedge.engine.base import Engine
-from mmedge.engine.difference import compare_engines, random_feeds
+from mmedge.engine.difference import compare_networks_on
 from mmedge.engine.network import read_network
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine
 from mmedge.engine.plan_file import SUFFIXES
 from mmedge.engine.shapes import as_range, parse_shapes
 from mmedge.errors import ConfigError
+from mmedge.fusion.graph import evidence_of
 from mmedge.replay.compare import check_judged, check_thresholds, compare_on_golden, compare_on_recordings, thresholds
 from mmedge.types import Precision
 
@@ -96,7 +97,7 @@ def command(
                 found = compare(a, b, on, shapes=shapes, samples=samples, bisect=limit)
             else:
                 found = _engines(a, b, on, shapes, samples)
-    document = {"schema": "mmedge.compare/1", "a": str(a), "b": str(b), "evidence": "cpu", **found}
+    document = {"schema": "mmedge.compare/1", "a": str(a), "b": str(b), **found}
     check_judged(document, limits)
     if json:
         over = thresholds(document, limits)
@@ -137,15 +138,9 @@ def _document(path: Path) -> Any:
 def _engines(a: Path, b: Path, on: Path | None, shapes: dict[str, tuple[int, ...]], samples: int) -> dict[str, Any]:
     """Compare where at least one is an engine of TensorRT: that needs its GPU."""
     with _open(a, shapes) as left, _open(b, shapes) as right:
-        feeds = list(random_feeds(left.inputs, samples) if on is None else array_feeds(on, left.inputs, samples))
-        outputs = compare_engines(left, right, feeds, f"{a} and {b}")
-    inputs = f"{len(feeds)} random samples by signature (seed 0)" if on is None else f"{len(feeds)} of {on}"
-    return {
-        "inputs": inputs,
-        "served": {"a": left.backend, "b": right.backend},
-        "outputs": {name: difference.to_dict() for name, difference in outputs.items()},
-        "tasks": {},
-    }
+        found = compare_networks_on(left, right, on, samples, f"{a} and {b}")
+    backends = {"a": left.backend, "b": right.backend}
+    return {**found, "served": backends, "evidence": evidence_of(backends.values())}
 
 
 def _open(path: Path, shapes: dict[str, tuple[int, ...]]) -> Any:

@@ -52,7 +52,9 @@ def command(
 
     Exit code 1 if an engine fails its self-test.
     """
-    limits = BuildLimits(timeout_s=timeout, memory_bytes=None if memory_mb is None else round(memory_mb * 1e6))
+    limits = BuildLimits(
+        timeout_s=timeout, anew=True, memory_bytes=None if memory_mb is None else round(memory_mb * 1e6)
+    )
     shapes = parse_shapes(shape)
     with bar("compile") as progress:
         if file.suffix.lower() == ".onnx":

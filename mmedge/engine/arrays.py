@@ -42,7 +42,7 @@ def array_feeds(folder: Path, inputs: Tensors, limit: int | None = None) -> Iter
         for index in range(next(iter(sizes.values()), 0)):
             if limit is not None and count >= limit:
                 return
-            yield {name: found[index] for name, found in samples.items()}
+            yield {name: found[index, ...] for name, found in samples.items()}
             count += 1
     if not count:
         raise ConfigError("no samples were found", where=str(folder), fix=_FIX)
@@ -51,6 +51,21 @@ def array_feeds(folder: Path, inputs: Tensors, limit: int | None = None) -> Iter
 def has_arrays(folder: Path) -> bool:
     """Tell whether a path is a file of arrays, or a folder with some."""
     return any(path.suffix in (".npz", ".npy") for path in ([folder] if folder.is_file() else sorted(folder.glob("*"))))
+
+
+def array_bytes(folder: Path) -> int:
+    """Return how many bytes the arrays of a path take in memory, as their files say; what cannot be read takes none."""
+    total = 0
+    for path in [folder] if folder.is_file() else folder.glob("*"):
+        try:
+            if path.suffix == ".npy":
+                total += path.stat().st_size
+            elif path.suffix == ".npz":
+                with zipfile.ZipFile(path) as archive:
+                    total += sum(member.file_size for member in archive.infolist())
+        except _UNREADABLE:  # whoever reads the arrays says what is wrong
+            continue
+    return total
 
 
 def _files(folder: Path, inputs: Tensors) -> Iterator[tuple[str, dict[str, AnyArray]]]:
@@ -94,8 +109,8 @@ def _load(path: Path) -> dict[str, AnyArray]:
         raise ConfigError(f"the arrays cannot be read: {error}", where=str(path), fix=fix) from error
 
 
-def _split(array: AnyArray, own: AnyArray, where: str) -> list[AnyArray]:
-    """Return the samples of an array: itself, along axis 0, or along the network's batch axis."""
+def _split(array: AnyArray, own: AnyArray, where: str) -> AnyArray:
+    """Return an array as [samples, *own.shape], a view: itself, along axis 0, or along the network's batch axis."""
     if array.dtype != own.dtype and not (own.dtype == np.object_ and array.dtype.kind == "U"):
         raise ConfigError(
             f"the array is {array.dtype}{_range(array)}, the network takes {own.dtype}",
@@ -105,11 +120,11 @@ def _split(array: AnyArray, own: AnyArray, where: str) -> list[AnyArray]:
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise ConfigError("the array has values that are not finite", where=where, fix="remove these samples")
     if array.shape == own.shape:
-        return [array]
+        return array[np.newaxis]
     if array.ndim == own.ndim + 1 and array.shape[1:] == own.shape:
-        return list(array)
+        return array
     if array.ndim == own.ndim and own.ndim and own.shape[0] == 1 and array.shape[1:] == own.shape[1:]:
-        return [array[index : index + 1] for index in range(len(array))]
+        return array[:, np.newaxis]
     raise ConfigError(
         f"the array is {list(array.shape)}{_range(array)}, the network takes {list(own.shape)}", where=where, fix=_FIX
     )

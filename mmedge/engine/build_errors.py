@@ -32,6 +32,10 @@ class OutOfMemoryError(EngineError):
     """A build held more memory than it may, or there was no more."""
 
 
+class BuildStoppedError(EngineError):
+    """A build took too long, or is no longer wanted: no other attempt is made."""
+
+
 def tail(log_path: Path, lines: int = 6) -> str:
     """Return the last lines of a build's log, errors if there are any."""
     text = log_path.read_text(errors="replace").splitlines()

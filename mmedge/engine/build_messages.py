@@ -41,17 +41,19 @@ class BuildLimits:
     """What a build may take.
 
     Attributes:
-        timeout_s: A build that takes longer is stopped.
+        timeout_s: A build that takes longer, all its attempts together, is stopped.
         memory_bytes: A build that holds more is stopped and tried again with less effort; None is three quarters of
             what is available.
         nice: By how much its priority is below that of the process that asks for it.
         stop: Set by whoever no longer wants it.
+        anew: Whether an engine in the cache that was built with less effort, since memory ran out, is built again.
     """
 
     timeout_s: float = 1800.0
     memory_bytes: int | None = None
     nice: int = 0
     stop: Event | None = None
+    anew: bool = False
 
 
 class ProgressMessage(msgspec.Struct, frozen=True, tag="progress"):

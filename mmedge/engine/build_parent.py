@@ -16,7 +16,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from mmedge.engine.build_errors import OutOfMemoryError, UnsupportedNodesError, crash, failure, tail
+from mmedge.engine.build_errors import BuildStoppedError, OutOfMemoryError, UnsupportedNodesError, crash, failure, tail
 from mmedge.engine.build_messages import (
     BuildLimits,
     BuildOptions,
@@ -197,10 +197,11 @@ def build_engine(
         log_path.unlink(missing_ok=True)
         for mode in modes:
             options = msgspec.structs.replace(options, typing=mode)
-            child = _Child(onnx, name, where, log_path, limits, progress, sources or {}, trt, timing_path)
+            deadline_s = started + limits.timeout_s
+            child = _Child(onnx, name, where, log_path, limits, deadline_s, progress, sources or {}, trt, timing_path)
             try:
                 done, plan, level = child.build_within_memory(options)
-            except UnsupportedNodesError:
+            except (UnsupportedNodesError, BuildStoppedError):
                 raise
             except EngineError as error:
                 if mode == modes[-1]:
@@ -242,6 +243,7 @@ class _Child:
     where: str
     log_path: Path
     limits: BuildLimits
+    deadline_s: float  # of all attempts, on the monotonic clock
     progress: Progress | None
     sources: Mapping[str, str]
     trt: TensorRT
@@ -287,7 +289,7 @@ class _Child:
                 last = self._listen(receive, process.pid)
                 code = process.wait(timeout=10)
             except (TimeoutError, subprocess.TimeoutExpired) as error:
-                raise EngineError(
+                raise BuildStoppedError(
                     f"the build took longer than {self.limits.timeout_s:g} s and was stopped; "
                     f"last log lines:\n{tail(self.log_path)}",
                     where=self.where,
@@ -316,17 +318,17 @@ class _Child:
     def _listen(self, receive: int, pid: int) -> FailedMessage | DoneMessage | None:
         last: FailedMessage | DoneMessage | None = None
         pending = b""
-        deadline = time.monotonic() + self.limits.timeout_s
         available = available_bytes()
         most = self.limits.memory_bytes or (None if available is None else round(available * _SHARE))
         with selectors.DefaultSelector() as selector:
             selector.register(receive, selectors.EVENT_READ)
             while True:
-                left_s = deadline - time.monotonic()
+                left_s = self.deadline_s - time.monotonic()
                 if left_s <= 0:
                     raise TimeoutError
                 if self.limits.stop is not None and self.limits.stop.is_set():
-                    raise EngineError("the build was stopped", where=self.where, fix="run `mmedge compile` to build it")
+                    fix = "run `mmedge compile` to build it"
+                    raise BuildStoppedError("the build was stopped", where=self.where, fix=fix)
                 self._check_memory(pid, most)
                 if not selector.select(min(_LOOK_S, left_s)):
                     continue

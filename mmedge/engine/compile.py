@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from mmedge.engine.base import Engine
 from mmedge.engine.build_messages import BuildLimits
 from mmedge.engine.build_parent import BuildReport, Progress, build_engine, target_capability
 from mmedge.engine.cache import EngineCache, EngineKey, Verdict
@@ -15,6 +17,8 @@ from mmedge.engine.shapes import Given, check_ranges
 from mmedge.engine.tensorrt_loader import TensorRT, load_tensorrt
 from mmedge.errors import EngineError
 from mmedge.types import Evidence
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,6 +42,25 @@ class CompiledEngine:
     evidence: Evidence
     build: BuildReport
     verdict: Verdict | None = None
+
+    def open(self, name: str) -> Engine:
+        """Load it on the GPU; the caller closes it.
+
+        Raises:
+            PlanError: If it is no engine for this device.
+            EngineError: If it cannot be read or loaded.
+        """
+        from mmedge.engine.tensorrt import TensorRTEngine
+
+        try:
+            plan = self.plan_path.read_bytes()
+        except OSError as error:
+            raise EngineError(
+                f"the cached engine cannot be read: {error.strerror}",
+                where=str(self.plan_path),
+                fix="build it again: mmedge compile",
+            ) from error
+        return TensorRTEngine(plan, name=name, module=self.key.module)
 
 
 def engine_key(
@@ -125,6 +148,9 @@ def compile_network(
     target = target_capability(trt, compute_capability)
     key = engine_key(trt, network.sha256, compute_capability=target, shapes=shapes, workspace_bytes=workspace_bytes)
     entry = cache.get(key)
+    if entry is not None and limits is not None and limits.anew and entry.build.optimization_level is not None:
+        _log.info("%s was built with less effort, since memory ran out: building it again", entry.plan_path)
+        entry = None
     cached = entry is not None
     if entry is None:
         built = build_engine(

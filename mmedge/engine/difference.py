@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from mmedge.engine.arrays import array_feeds
 from mmedge.engine.base import Engine
 from mmedge.errors import ConfigError
 from mmedge.types import AnyArray, Tensors
@@ -104,6 +107,33 @@ def pair_up(a: Mapping[str, AnyArray], b: Mapping[str, AnyArray], what: str, whe
                 fix="compare networks of one signature; open dimensions are given by --shape",
             )
     return pairs
+
+
+def network_feeds(on: Path | None, inputs: Tensors, samples: int) -> Iterator[dict[str, AnyArray]]:
+    """Yield at most so many samples: arrays of ``on``, or as ``random_feeds`` does.
+
+    They have the shapes [...] and dtypes of ``inputs``.
+
+    Raises:
+        ConfigError: If the arrays do not fit.
+    """
+    return random_feeds(inputs, samples) if on is None else array_feeds(on, inputs, samples)
+
+
+def compare_networks_on(a: Engine, b: Engine, on: Path | None, samples: int, where: str) -> dict[str, Any]:
+    """Return a document of ``compare_engines`` on ``network_feeds``: ``inputs``, ``outputs``, and no tasks.
+
+    Raises:
+        ConfigError: If signatures differ, or the arrays do not fit.
+        EngineError: If one of them fails.
+    """
+    outputs = compare_engines(a, b, network_feeds(on, a.inputs, samples), where)
+    count = max((difference.samples for difference in outputs.values()), default=0)
+    return {
+        "inputs": f"{count} random samples by signature (seed 0)" if on is None else f"{count} of {on}",
+        "outputs": {name: difference.to_dict() for name, difference in outputs.items()},
+        "tasks": {},
+    }
 
 
 def compare_engines(a: Engine, b: Engine, feeds: Iterable[Tensors], where: str = "compare") -> dict[str, Difference]:

@@ -6,12 +6,13 @@ import logging
 from pathlib import Path
 
 from mmedge.engine.base import Engine
+from mmedge.engine.cache import EngineCache
 from mmedge.engine.compile import compile_network
 from mmedge.engine.cuda import gpu_problem
 from mmedge.engine.network import Network, read_network
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine
 from mmedge.engine.shapes import Given, Range, check_ranges
-from mmedge.engine.tensorrt_loader import tensorrt_choice
+from mmedge.engine.tensorrt_loader import PlanError, tensorrt_choice
 from mmedge.errors import ConfigError, DeviceError, EngineError
 
 log = logging.getLogger("mmedge.engine")
@@ -55,16 +56,25 @@ def load_engine(
     if backend == "tensorrt" and problem is not None:
         raise DeviceError(f"TensorRT cannot run here: {problem}", where=network.name, fix="use backend 'onnxruntime'")
     if backend != "onnxruntime" and problem is None:
-        from mmedge.engine.tensorrt import TensorRTEngine
-
         try:
-            compiled = compile_network(network, shapes=shapes)
-            return TensorRTEngine(compiled.plan_path.read_bytes(), name=network.name)
+            return _on_gpu(network, shapes)
         except EngineError as error:
             if backend == "tensorrt":
                 raise
             log.warning("TensorRT is not used for %s: %s", network.name, error.message)
     return _on_cpu(network, ranges, threads)
+
+
+def _on_gpu(network: Network, shapes: Given | None) -> Engine:
+    compiled = compile_network(network, shapes=shapes)
+    try:
+        return compiled.open(network.name)
+    except PlanError as error:
+        if not compiled.cached:
+            raise
+        log.warning("the engine of %s in the cache is wrong, building it again: %s", network.name, error.message)
+        EngineCache().discard(compiled.key)
+    return compile_network(network, shapes=shapes).open(network.name)
 
 
 def _on_cpu(network: Network, ranges: dict[str, Range], threads: int) -> OnnxRuntimeEngine:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from mmedge.bundle import Bundle, Variant, stage_order
@@ -24,6 +25,7 @@ def compile_bundle(
 ) -> list[dict[str, Any]]:
     """Build every TensorRT variant of a bundle, or those of one precision.
 
+    An engine in the cache that was built with less effort, since memory ran out, is built again.
     Where TensorRT runs, each engine answers its golden inputs and is timed; what comes of it is kept beside the engine,
     so that a run takes the fastest that passes.
 
@@ -51,6 +53,8 @@ def compile_bundle(
             fix='export it with targets = ["cpu", "tensorrt"]',
         )
     door = DOORS["tensorrt"]
+    anew = replace(limits or BuildLimits(), anew=True)
+    limits = replace(anew, anew=False)  # what was built just now is loaded
     rows: list[dict[str, Any]] = []
     problem = door.problem()
     upstream: dict[str, StageRunner] = {}
@@ -62,7 +66,7 @@ def compile_bundle(
             def show(text: str, share: float, done: int = done, file: str = variant.file) -> None:
                 progress(f"{file}: {text}", (done + share) / len(chosen))
 
-            built = door.build(bundle, variant, show, limits)
+            built = door.build(bundle, variant, show, anew)
             assert isinstance(built, BuiltPlan)
             row = engine_row(name, variant.precision, built.compiled)
             own.append(row)

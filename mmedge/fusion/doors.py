@@ -14,7 +14,7 @@ from mmedge.engine.cache import EngineCache, Verdict
 from mmedge.engine.compile import CompiledEngine, compile_variant, engine_key_here
 from mmedge.engine.cuda import gpu_problem
 from mmedge.engine.tensorrt_loader import tensorrt_choice
-from mmedge.errors import EngineError, MmedgeError
+from mmedge.errors import MmedgeError
 from mmedge.fusion.tensors import Shape, input_shapes, output_shapes
 from mmedge.types import AnyArray
 
@@ -85,17 +85,7 @@ class BuiltPlan:
 
     def open(self) -> Engine:
         """Load it on the GPU."""
-        from mmedge.engine.tensorrt import TensorRTEngine
-
-        try:
-            plan = self.compiled.plan_path.read_bytes()
-        except OSError as error:
-            raise EngineError(
-                f"the cached engine cannot be read: {error.strerror}",
-                where=str(self.compiled.plan_path),
-                fix="build it again: mmedge compile",
-            ) from error
-        return TensorRTEngine(plan, name=self._stage, module=self.compiled.key.module)
+        return self.compiled.open(self._stage)
 
     def note(self, verdict: Verdict) -> None:
         """Remember what came of running it, beside it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
@@ -29,12 +29,8 @@ def self_test(stage: StageRunner, golden: Mapping[str, AnyArray], tolerance: Map
         CheckError: Names the output that differs; the engine must not serve.
     """
     names = [*(f"in.{n}" for n in stage.engine.inputs), *(f"out.{n}" for n in stage.engine.outputs)]
-    missing = sorted(set(names) - set(golden))
-    counts = {golden[n].shape[0] if golden[n].ndim else 0 for n in names if n in golden}
-    if missing or len(counts) != 1 or 0 in counts:
-        raise CheckError(f"the golden file has no {missing or 'samples'}", where=where, fix="export the bundle again")
     worst = 0.0
-    for index in range(counts.pop()):
+    for index in range(sample_count(golden, names, where)):
         stage.reset()
         try:
             stage.fill_raw({n: golden[n][index] for n in names})
@@ -63,3 +59,16 @@ def self_test(stage: StageRunner, golden: Mapping[str, AnyArray], tolerance: Map
             worst = max(worst, difference / limit if limit else 0.0)
     stage.reset()
     return worst
+
+
+def sample_count(golden: Mapping[str, AnyArray], names: Collection[str], where: str) -> int:
+    """Return how many samples a golden file has of these arrays, each [samples, ...] of any dtype.
+
+    Raises:
+        CheckError: If one is missing, there are no samples, or they have different numbers of them.
+    """
+    missing = sorted(set(names) - set(golden))
+    counts = {golden[n].shape[0] if golden[n].ndim else 0 for n in names if n in golden}
+    if missing or len(counts) != 1 or 0 in counts:
+        raise CheckError(f"the golden file has no {missing or 'samples'}", where=where, fix="export the bundle again")
+    return counts.pop()

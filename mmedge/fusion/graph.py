@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from mmedge.fusion.upgrade import Pending
 
 
+_NONE: frozenset[str] = frozenset()
+
+
 @dataclass(slots=True)
 class Timing:
     """Nanoseconds that one trigger spent in preprocessing and in engines."""
@@ -321,10 +324,16 @@ class StageGraph:
         """Whether some stage hears nothing yet of a seat that it is fed by."""
         return any(hearing.unheard(stage) for stage in self._behind)
 
+    @property
+    def behind(self) -> dict[str, frozenset[str]]:
+        """The stages behind a stream, and the seats that each depends on."""
+        return {stage.name: stage.depends for stage in self._behind}
+
     def unheard(self, tensor: str) -> frozenset[str]:
         """Return the seats that the stage of ``STAGE.OUTPUT`` hears nothing of yet, though they may be present."""
         stage = self._outputs[tensor][0]
-        return frozenset(stage.names(hearing.unheard(stage)))
+        bits = hearing.unheard(stage)
+        return frozenset(stage.names(bits)) if bits else _NONE
 
     @property
     def overruns(self) -> dict[str, int]:

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 
 from mmedge.bundle import Bundle, Variant
 from mmedge.engine.build_messages import BuildLimits
@@ -125,13 +125,9 @@ class Upgrades:
 
         A stage that runs in the background at this moment waits for the next time.
         """
-        try:
-            while True:
-                self._held.append(self._ready.get_nowait())
-        except Empty:
-            pass
-        if not self._held:
+        if not self._held and self._ready.empty():
             return []
+        self._take()
         done = []
         for stage in list(self._held):
             before = self._graph.served[stage.name]
@@ -157,11 +153,11 @@ class Upgrades:
         self._stop.set()
         if self._thread.ident is not None:
             self._thread.join()
-        try:
-            while True:
-                self._held.append(self._ready.get_nowait())
-        except Empty:
-            pass
+        self._take()
         for stage in self._held:
             stage.close()
         self._held = []
+
+    def _take(self) -> None:
+        while not self._ready.empty():  # one thread takes them
+            self._held.append(self._ready.get_nowait())

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mmedge.bundle import AudioInput, Bundle, ImageInput, stage_order
+from mmedge.bundle import Bundle, stage_order
 from mmedge.bundle.manifest import TensorInput, TextInput, Variant
+from mmedge.capture import StartTime
 from mmedge.engine.difference import Difference, pair_up
 from mmedge.errors import CheckError, ConfigError, EngineError
-from mmedge.fusion import load_graph
+from mmedge.fusion import StageGraph, load_graph
 from mmedge.fusion.check import StandIn
+from mmedge.fusion.golden import sample_count
+from mmedge.fusion.graph import evidence_of
 from mmedge.fusion.load import candidates, make_network
 from mmedge.fusion.make import make_stage
 from mmedge.fusion.stage import StageRunner
@@ -23,13 +26,13 @@ from mmedge.fusion.tensors import Shapes
 from mmedge.fusion.trial import Trial
 from mmedge.pipeline.inference import Inference, SkippedTrigger
 from mmedge.pipeline.statistics import Statistics
-from mmedge.recording.event_log import HEADER, read_header
-from mmedge.replay.samples import _snapshots
-from mmedge.types import AnyArray, Box, TaskResult
+from mmedge.replay.agreement import Agreement
+from mmedge.replay.samples import snapshots
+from mmedge.replay.sessions import session_paths, sessions
+from mmedge.types import AnyArray, TaskResult
 
-_MEDIA = {".mkv", ".mp4", ".mov", ".avi", ".webm", ".wav", ".flac", ".ogg", ".mp3", ".m4a"}
-_IOU = 0.5  # from which on two boxes are of one thing
-Step = tuple[int, dict[str, TaskResult], dict[str, AnyArray]]  # capture time, answers, outputs of the tasks
+_PATIENCE = 20.0  # a slow machine changes no answer; a run that does not end is ended all the same
+Step = tuple[int, dict[str, TaskResult], dict[str, AnyArray]]  # capture time, answers, outputs by their names in A
 
 
 def compare_on_recordings(
@@ -59,26 +62,35 @@ def compare_on_recordings(
         MmedgeError: As a run raises it.
     """
     fallback = fallen_back(b, precision)
-    sessions = recordings(a, b, on)
-    common = {name: task.output for name, task in a.tasks.items() if name in b.tasks}
+    chosen = recordings(a, b, on)
+    common = [name for name in a.tasks if name in b.tasks]
+    tensors = {a.tasks[name].output: b.tasks[name].output for name in common}
+    tensors |= {name: name for name in a.manifest.outputs if name in b.manifest.outputs}
+    if not tensors:
+        raise ConfigError("the bundles have no task in common", where=str(b.path), fix="compare ONNX files instead")
     outputs: dict[str, Difference] = {}
-    tasks = {name: _Agreement() for name in common}
+    tasks = {name: Agreement(a.tasks[name]) for name in common}
     count = Counter[str]()
     with ExitStack() as stack:
-        graph_a = load_graph(a, allow=allow)
+        graph_a = load_graph(a, allow=allow, patience=_PATIENCE)
         stack.callback(graph_a.close)
-        graph_b = load_graph(b, allow=allow, precision=precision)
+        graph_b = load_graph(b, allow=allow, precision=precision, patience=_PATIENCE)
         stack.callback(graph_b.close)
-        for index, (name, uris) in enumerate(sessions.items()):
+        for index, (name, uris) in enumerate(chosen.items()):
             if progress is not None:
-                progress(name, index / len(sessions))
-            for left, right in _in_step(_answers(a, graph_a, uris), _answers(b, graph_b, uris), count):
-                for task, output in common.items():
-                    tasks[task].add(left[1][task], right[1][task])
-                    x, y = left[2].get(task), right[2].get(task)
-                    if x is not None and y is not None and x.shape == y.shape:
-                        outputs.setdefault(output, Difference()).add(x, y)
+                progress(name, index / len(chosen))
+            base = StartTime()  # of one file both read the same capture times
+            steps_a = _answers(a, graph_a, uris, {tensor: tensor for tensor in tensors}, base)
+            steps_b = _answers(b, graph_b, uris, tensors, base)
+            for (_, told_a, arrays_a), (_, told_b, arrays_b) in _in_step(steps_a, steps_b, count):
+                for task in common:
+                    output = a.tasks[task].output
+                    tasks[task].add(told_a[task], told_b[task], told=(output in arrays_a, output in arrays_b))
+                for output in arrays_a.keys() & arrays_b.keys():
+                    if arrays_a[output].shape == arrays_b[output].shape:
+                        outputs.setdefault(output, Difference()).add(arrays_a[output], arrays_b[output])
         served = {"a": graph_a.served, "b": graph_b.served}
+        backends = [*graph_a.describe().values(), *graph_b.describe().values()]
     if not count["both"]:
         raise ConfigError(
             f"no trigger of the recordings was answered by both bundles: {dict(count) or 'there was none'}",
@@ -86,96 +98,49 @@ def compare_on_recordings(
             fix="give recordings of all inputs that both bundles have",
         )
     return {
-        "inputs": f"{count['both']} triggers of {', '.join(sessions)}",
+        "inputs": f"{count['both']} triggers of {', '.join(chosen)}"
+        + "".join(
+            f", {count[f'{side}_alone']} answered by {side.upper()} alone" for side in "ab" if count[f"{side}_alone"]
+        ),
         "triggers": dict(count),
         "served": served,
+        "evidence": evidence_of(backends),
         "fallback": fallback,
         "outputs": {name: difference.to_dict() for name, difference in outputs.items()},
         "tasks": {name: agreement.to_dict() for name, agreement in tasks.items()},
     }
 
 
-def _answers(bundle: Bundle, graph: Any, uris: dict[str, str]) -> Iterator[Step]:
-    """Yield what a bundle answers, trigger by trigger."""
+def _answers(
+    bundle: Bundle, graph: StageGraph, uris: dict[str, str], tensors: Mapping[str, str], base: StartTime
+) -> Iterator[Step]:
+    """Yield what a bundle answers, trigger by trigger; ``tensors`` are its outputs by their names in A."""
     inference = Inference(bundle, graph, Statistics(), uris, origin="call")
-    for core, snapshot in _snapshots(bundle.inputs, bundle.manifest.sync, uris):
+    manifest = bundle.manifest
+    for core, snapshot in snapshots(bundle.inputs, manifest.sync, uris, manifest.missing, base):
         try:
             result = inference(snapshot, core, busy=())  # which waits for what runs in the background
         except SkippedTrigger:
             continue
         if result.status == "ok":
-            tensors = {name: task.output for name, task in bundle.tasks.items()}
-            told = {n: graph.output(tensor).copy() for n, tensor in tensors.items() if graph.answered(tensor)}
+            told = {name: graph.output(own).copy() for name, own in tensors.items() if graph.answered(own)}
             yield snapshot.t_ns, result.tasks, told
 
 
 def _in_step(a: Iterator[Step], b: Iterator[Step], count: Counter[str]) -> Iterator[tuple[Step, Step]]:
     """Yield what both answered for one capture time; count what one of them alone did."""
     left, right = next(a, None), next(b, None)
-    first_a, first_b = (left[0] if left else 0), (right[0] if right else 0)
-    while left is not None and right is not None:
-        # Of files, each bundle counts time from when it opened them.
-        gap_ns = (left[0] - first_a) - (right[0] - first_b)
-        if abs(gap_ns) <= 1_000_000:
+    while left is not None or right is not None:
+        if right is None or (left is not None and left[0] < right[0]):
+            count["a_alone"] += 1
+            left = next(a, None)
+        elif left is None or left[0] > right[0]:
+            count["b_alone"] += 1
+            right = next(b, None)
+        else:
             count["both"] += 1
             yield left, right
             left, right = next(a, None), next(b, None)
-        elif gap_ns < 0:
-            count["a_alone"] += 1
-            left = next(a, None)
-        else:
-            count["b_alone"] += 1
-            right = next(b, None)
-    for rest, last, what in ((a, left, "a_alone"), (b, right, "b_alone")):
-        count[what] += (last is not None) + sum(1 for _ in rest)
-    for what in ("a_alone", "b_alone"):
-        if not count[what]:
-            del count[what]
-
-
-class _Agreement:
-    """How often two bundles give one answer."""
-
-    def __init__(self) -> None:
-        self._n, self._same, self._off, self._worst = 0, 0.0, 0.0, 0.0
-        self._kind = "same label"
-
-    def add(self, a: TaskResult, b: TaskResult) -> None:
-        self._n += 1
-        if a.boxes or b.boxes:
-            self._kind = f"boxes of one label that overlap by {_IOU:g} (F1)"
-            self._same += _matching(a.boxes, b.boxes)
-        else:
-            self._same += a.label == b.label and (a.value is None) == (b.value is None)
-        if a.value is not None and b.value is not None:
-            self._kind = "mean absolute difference"
-            self._off += abs(a.value - b.value)
-            self._worst = max(self._worst, abs(a.value - b.value))
-
-    def to_dict(self) -> dict[str, Any]:
-        figures: dict[str, Any] = {"metric": self._kind, "triggers": self._n}
-        if self._kind.startswith("mean"):
-            return figures | {"mean_abs": round(self._off / max(self._n, 1), 6), "max_abs": round(self._worst, 6)}
-        return figures | {"agreement": round(self._same / self._n, 6) if self._n else None}
-
-
-def _matching(a: Sequence[Box], b: Sequence[Box]) -> float:
-    """Return the F1 of two sets of boxes: each is matched once, the best first."""
-    free, hits = list(b), 0
-    for box in a:
-        best = max((other for other in free if other.label == box.label), key=lambda o: _iou(box, o), default=None)
-        if best is not None and _iou(box, best) >= _IOU:
-            free.remove(best)
-            hits += 1
-    return 2 * hits / (len(a) + len(b))
-
-
-def _iou(a: Box, b: Box) -> float:
-    wide, high = min(a.x2, b.x2) - max(a.x1, b.x1), min(a.y2, b.y2) - max(a.y1, b.y1)
-    if wide <= 0 or high <= 0:
-        return 0.0
-    both = wide * high
-    return both / ((a.x2 - a.x1) * (a.y2 - a.y1) + (b.x2 - b.x1) * (b.y2 - b.y1) - both)
 
 
 def recordings(a: Bundle, b: Bundle, on: Path) -> dict[str, dict[str, str]]:
@@ -185,21 +150,9 @@ def recordings(a: Bundle, b: Bundle, on: Path) -> dict[str, dict[str, str]]:
         ConfigError: If there are none, or a seat has no data.
     """
     seats = {name: spec for name, spec in a.inputs.items() if name in b.inputs and type(b.inputs[name]) is type(spec)}
-    media = [name for name, spec in seats.items() if isinstance(spec, (ImageInput, AudioInput))]
-    paths = [on] if on.is_file() or (on / HEADER).is_file() else sorted(on.glob("*"))
-    sessions: dict[str, dict[str, str]] = {}
-    for path in paths:
-        name, dot, seat = path.stem.rpartition(".")
-        if (path / HEADER).is_file():
-            sessions[path.name] = {n: str(path) for n in seats if n in read_header(path).inputs}
-        elif path.suffix.lower() not in _MEDIA:
-            continue
-        elif dot and seat in media:
-            sessions.setdefault(name, {})[seat] = str(path)
-        else:
-            sessions[path.stem] = dict.fromkeys(media, str(path))
+    found = sessions(session_paths(on), seats)
     needed = [name for name, spec in seats.items() if not isinstance(spec, (TextInput, TensorInput))]
-    for name, uris in sessions.items():
+    for name, uris in found.items():
         missing = sorted(set(needed) - set(uris))
         if missing or not uris:
             raise ConfigError(
@@ -207,9 +160,9 @@ def recordings(a: Bundle, b: Bundle, on: Path) -> dict[str, dict[str, str]]:
                 where=str(on),
                 fix="record both inputs (mmedge record DIR), or name files NAME.SEAT.EXT",
             )
-    if not sessions:
+    if not found:
         raise ConfigError("there are no recordings", where=str(on), fix="make one: mmedge record DIR --input ...")
-    return sessions
+    return found
 
 
 def fallen_back(bundle: Bundle, precision: str | None) -> list[str]:
@@ -258,13 +211,14 @@ def compare_on_golden(a: Bundle, b: Bundle, precision: str | None = None) -> dic
             if left is None or right is None:
                 continue
             golden = a.golden(left[1].golden)
-            count = len(next(iter(golden.values())))
+            names = [f"in.{tensor}" for tensor in left[0].engine.inputs]
+            count = sample_count(golden, names, f"{a.path}: {left[1].golden}")
             pairs = pair_up(left[0].engine.outputs, right[0].engine.outputs, "outputs", f"stage '{name}'")
             for index in range(count):
                 for stage in (left[0], right[0]):
                     stage.reset()
                     try:
-                        stage.fill_raw({key: golden[key][index] for key in golden if key.startswith("in.")})
+                        stage.fill_raw({key: golden[key][index] for key in names})
                     except (ValueError, TypeError, KeyError) as error:
                         raise ConfigError(
                             f"the golden inputs of stage '{name}' of {a.path} do not fit {b.path}: {error}",
@@ -281,6 +235,7 @@ def compare_on_golden(a: Bundle, b: Bundle, precision: str | None = None) -> dic
     return {
         "inputs": f"golden inputs of {a.path.name}: {samples} samples, stage by stage; tasks need --on DIR",
         "served": {"a": sides[0].served, "b": sides[1].served},
+        "evidence": "cpu",
         "fallback": fallback,
         "outputs": {name: difference.to_dict() for name, difference in outputs.items()},
         "tasks": {},
@@ -317,6 +272,7 @@ class _Side:
         engine = make_network(bundle, variant, self._upstream, f"{bundle.path}: {variant.file}")
         stack.callback(engine.close)
         stage = make_stage(bundle, name, engine, self._upstream, raw=variant.target == "tensorrt")
+        engine.limit(_PATIENCE * stage.spec.timeout_ms)  # it was tried on the golden inputs of its own bundle alone
         self._known[name] = {n: (list(array.shape), array.dtype.name) for n, array in engine.outputs.items()}
         self.served[name] = f"onnxruntime {variant.file}"
         return stage, variant
@@ -350,7 +306,14 @@ def thresholds(document: dict[str, Any], limits: dict[str, float | None]) -> lis
 
 
 def check_judged(document: dict[str, Any], limits: dict[str, float | None]) -> None:
-    """Raise ConfigError if there is nothing that a limit was asked for of."""
+    """Raise ConfigError if there is nothing that a limit was asked for of, or a task has no such figure."""
+    values = [name for name, figures in document.get("tasks", {}).items() if "agreement" not in figures]
+    if values and limits.get("min_agreement") is not None:
+        raise ConfigError(
+            f"task '{values[0]}' tells a number, which has no agreement",
+            where="--min-agreement",
+            fix="judge the outputs: --max-abs, --max-rel, --min-cosine or --min-sqnr-db",
+        )
     for key, limit in limits.items():
         of, fix = ("tasks", "give recordings: --on DIR") if key == "min_agreement" else ("outputs", "compare outputs")
         if limit is not None and not document.get(of):

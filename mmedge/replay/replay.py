@@ -12,7 +12,7 @@ import msgspec
 
 from mmedge.bundle import Bundle
 from mmedge.errors import CheckError, ConfigError
-from mmedge.fusion import load_graph
+from mmedge.fusion import StageGraph, load_graph
 from mmedge.pipeline.inference import Inference, SkippedTrigger
 from mmedge.pipeline.statistics import Statistics
 from mmedge.recording.decision import Decision, trigger_event
@@ -79,6 +79,7 @@ class Replay:
         self._speed = speed
         self._backend, self._precision, self._allow = backend, precision, allow
         self._alike: frozenset[str] = frozenset()  # stages that the same file and backend serve again
+        self._shifted: dict[str, frozenset[str]] = {}  # stages that ran at other triggers, and their seats
         self._outcomes: Counter[str] = Counter()
 
     @property
@@ -162,6 +163,7 @@ class Replay:
             event = None  # and did not this time
         if event is not None:
             decision = Decision(snapshot, "answered", result, graph.used_ns, graph.busy, graph.failed)
+            self._excuse(event, decision, graph)
             self._compare(event, decision, deaf=graph.deaf)
         if event is not None and self.cutter.same:
             return _timed(result, event.latency_ms)
@@ -171,8 +173,19 @@ class Replay:
         }
         return _timed(result, known_ms)
 
+    def _excuse(self, event: TriggerEvent, decision: Decision, graph: StageGraph) -> None:
+        """Note which stages ran at other triggers, since their rule began to count before a stream's first step."""
+        behind = graph.behind
+        for name in behind if graph.deaf else tuple(self._shifted):
+            if event.used_ns.get(name) != decision.used_ns.get(name):
+                self._shifted[name] = behind[name]
+            elif not graph.deaf:
+                del self._shifted[name]
+
     def _compare(self, event: TriggerEvent, decision: Decision, *, deaf: bool = False) -> None:
         own = trigger_event(decision)
+        if self._shifted:
+            own, event = self._without_shifted(own), self._without_shifted(event)
         # A stage that something else serves may fail where it did not, and the other way round.
         free = any(not attempt.keys() <= self._alike for attempt in (*event.failed, *own.failed))
         # Before a stream's first step the stages behind it do not run; until this held they did, in older recordings.
@@ -187,6 +200,15 @@ class Replay:
                 return
         if self.cutter.same and event.status is not None:
             self.answers["equal" if own.tasks == event.tasks else "other"] += 1
+
+    def _without_shifted(self, event: TriggerEvent) -> TriggerEvent:
+        seats = frozenset().union(*self._shifted.values())
+        return msgspec.structs.replace(
+            event,
+            used_ns={name: t_ns for name, t_ns in event.used_ns.items() if name not in self._shifted},
+            busy=tuple(name for name in event.busy if name not in self._shifted),
+            age_ms={name: age_ms for name, age_ms in event.age_ms.items() if name not in seats},
+        )
 
     def _differ(self, snapshot: Snapshot, what: str) -> None:
         self.differs += 1

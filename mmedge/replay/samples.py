@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from mmedge.address import Address
-from mmedge.bundle.manifest import AudioInput, ImageInput, Input, Sync, TextInput
-from mmedge.capture import open_sources
-from mmedge.clock import now_ns
+from mmedge.bundle.manifest import AudioInput, ImageInput, Input, Missing, Sync, TextInput
+from mmedge.capture import StartTime, open_sources
 from mmedge.errors import ConfigError
 from mmedge.ipc.mailbox import Mailbox
 from mmedge.pipeline.inbox import INBOX, release
@@ -41,7 +40,7 @@ def count_triggers(
         needed: Inputs without which a trigger does not count.
         least: Of a sound, how many samples must have come, or it counts as absent.
     """
-    return sum(_complete(snapshot, needed, least or {}) for _, snapshot in _snapshots(inputs, sync, uris))
+    return sum(_complete(snapshot, needed, least or {}) for _, snapshot in snapshots(inputs, sync, uris))
 
 
 def raw_samples(
@@ -75,7 +74,7 @@ def raw_samples(
     images = {n: ImagePreprocessor(s) for n, s in inputs.items() if isinstance(s, ImageInput)}
     wanted = None if chosen is None else frozenset(chosen)
     index = -1
-    for core, snapshot in _snapshots(inputs, sync, uris):
+    for core, snapshot in snapshots(inputs, sync, uris):
         if not _complete(snapshot, needed, least or {}):
             continue
         index += 1
@@ -120,17 +119,35 @@ def _heard(snapshot: Snapshot, name: str, least: Mapping[str, int]) -> bool:
     return snapshot.audio_end[name] - snapshot.audio_span[name][0] >= least.get(name, 0)
 
 
-def _snapshots(
-    inputs: Mapping[str, Input], sync: Sync, uris: dict[str, str]
+def snapshots(
+    inputs: Mapping[str, Input],
+    sync: Sync,
+    uris: dict[str, str],
+    missing: Mapping[str, Missing] | None = None,
+    base: StartTime | None = None,
 ) -> Iterator[tuple[Synchronizer, Snapshot]]:
+    """Yield the triggers of media or of a recording, each with what holds its sound.
+
+    Args:
+        inputs: The seats, in order.
+        sync: Trigger and cutting.
+        uris: Input name -> media file, or for all of them the folder of one recording.
+        missing: What becomes of inputs that are absent; by default they just are.
+        base: When the timelines of media begin, for two readings of one file; by default now.
+
+    Raises:
+        ConfigError: If a recording lacks an input.
+        SourceError: If a file breaks in the middle.
+    """
+    missing, base = missing or {}, base or StartTime()
     folders = {uri for uri in uris.values() if (Path(uri) / HEADER).is_file()}
     if folders:
-        yield from _recorded_snapshots(inputs, sync, uris, folders)
+        yield from _recorded_snapshots(inputs, sync, uris, folders, missing)
         return
     own = {n: inputs[n] for n in uris}
-    sources = open_sources(own, uris, speed=None, realtime=False, hold_ns=hold_ns(sync, own, lossless=True))
+    sources = open_sources(own, uris, speed=None, realtime=False, hold_ns=hold_ns(sync, own, lossless=True), base=base)
     inbox: Mailbox[Packet] = Mailbox(INBOX, lossless=True, on_drop=release)
-    core = Synchronizer(inputs, dict.fromkeys(uris, False), {}, sync, started_ns=now_ns(), lossless=True)
+    core = Synchronizer(inputs, dict.fromkeys(uris, False), missing, sync, started_ns=base.get(), lossless=True)
 
     def emit(packet: Packet) -> None:
         if not inbox.put(packet):
@@ -158,7 +175,7 @@ def _snapshots(
 
 
 def _recorded_snapshots(
-    inputs: Mapping[str, Input], sync: Sync, uris: dict[str, str], folders: set[str]
+    inputs: Mapping[str, Input], sync: Sync, uris: dict[str, str], folders: set[str], missing: Mapping[str, Missing]
 ) -> Iterator[tuple[Synchronizer, Snapshot]]:
     folder = min(folders)
     recording = Recording(folder)
@@ -170,7 +187,7 @@ def _recorded_snapshots(
             fix="use one recording that has all these inputs",
         )
     attached, started_ns = dict.fromkeys(uris, False), recording.header.started_ns
-    core = Synchronizer(inputs, attached, {}, sync, started_ns=started_ns, lossless=True)
+    core = Synchronizer(inputs, attached, missing, sync, started_ns=started_ns, lossless=True)
     rates_hz = {name: spec.sample_rate_hz for name, spec in inputs.items() if isinstance(spec, AudioInput)}
     ends: dict[str, EndOfStream] = {}
     try:

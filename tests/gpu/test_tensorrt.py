@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -174,6 +175,22 @@ def test_a_run_starts_on_the_cpu_and_goes_over_to_the_gpu(tmp_path: Path, monkey
         assert all(str(backend).startswith("tensorrt") for backend in pipe.statistics.backends.values())
     same = sum(a == b for a, b in zip(labels["now"], labels["wait"], strict=False))
     assert same >= 0.98 * min(map(len, labels.values()))  # the CPU's answers and the GPU's
+
+
+def test_a_plan_in_the_cache_that_cannot_be_loaded_is_built_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its hash is the one that is written beside it: only loading it tells."""
+    monkeypatch.setenv("MMEDGE_CACHE", str(tmp_path))
+    mmedge.load_engine(network(), "tensorrt").close()
+    (sidecar,) = tmp_path.glob("*.json")
+    junk = b"no plan" * 100
+    sidecar.with_suffix(".plan").write_bytes(junk)
+    told = json.loads(sidecar.read_bytes())
+    told |= {"plan_sha256": hashlib.sha256(junk).hexdigest(), "plan_bytes": len(junk)}
+    sidecar.write_text(json.dumps(told))
+    mmedge.load_engine(network(), "tensorrt").close()
+    assert "in the cache is wrong, building it again" in caplog.text
 
 
 def test_open_dimensions_and_ranges_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -162,11 +162,11 @@ def test_samples_of_a_recording_have_no_sound_before_the_first_step(tmp_path: Pa
     assert all(found[1][found[1].index(True) :])
 
 
-def test_a_recording_of_before_replays_but_for_the_claims_that_were_wrong(tmp_path: Path, write_clip: Any) -> None:
-    """Stages behind a stream once ran before it had heard anything: what they gave then is all that differs."""
-    late = {**ALONE, "every_ms": 10}
+def replayed(tmp_path: Path, write_clip: Any, rule: dict[str, Any]) -> tuple[Replay, list[Any], list[Any]]:
+    """Record by the rule of before, by which stages behind a stream ran before it had heard anything; replay."""
     task = {"kind": "classification", "labels": "voice.txt", "scores": "probabilities", "output": "join.p"}
-    path = bundle_of(tmp_path, {"join": late}, tasks={"voice": task}, sync={"trigger": "audio", "every_ms": 7})
+    sync = {"trigger": "audio", "every_ms": 7}
+    path = bundle_of(tmp_path, {"join": ALONE | rule}, tasks={"voice": task}, sync=sync)
     sound = np.random.default_rng(3).uniform(-1, 1, RATE).astype(np.float32)
     clip = write_clip(times_s=tuple(k / 50 for k in range(50)), sound=sound[None], rate_hz=RATE)
     options: dict[str, Any] = {"latency": "offline", "isolation": "thread", "allow": [__name__]}
@@ -178,10 +178,25 @@ def test_a_recording_of_before_replays_but_for_the_claims_that_were_wrong(tmp_pa
     with mmedge.load(path) as bundle:
         replay = Replay(tmp_path / "r", bundle, allow=[__name__])
         after = list(replay)
-    assert replay.differs == 0
     assert len(after) == len(before)
+    return replay, before, after
+
+
+def test_a_recording_of_before_replays_but_for_the_claims_that_were_wrong(tmp_path: Path, write_clip: Any) -> None:
+    """What stages gave before a stream had heard anything is all that differs."""
+    replay, before, after = replayed(tmp_path, write_clip, {"every_ms": 10})
+    assert replay.differs == 0
     other = [k for k, pair in enumerate(zip(before, after, strict=True)) if len(set(map(replayed_line, pair))) > 1]
     assert other  # the claims: silence, for certain, of sound that nothing had heard
     assert other == list(range(other[-1] + 1))
     assert {before[k].tasks["voice"].label for k in other} == {"silence"}
     assert all(after[k].tasks["voice"].label is None for k in other)
+
+
+@pytest.mark.parametrize("every_ms", [35, 50, 90, 400])
+def test_a_rule_of_its_own_that_began_to_count_too_early_is_no_other_decision(
+    tmp_path: Path, write_clip: Any, every_ms: int
+) -> None:
+    replay, before, after = replayed(tmp_path, write_clip, {"every_ms": every_ms})
+    assert replay.differs == 0
+    assert [a.t_ns for a in after] == [b.t_ns for b in before]

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,10 @@ import pytest
 
 from mmedge.engine.build_messages import BuildLimits
 from mmedge.engine.build_parent import build_engine
+from mmedge.engine.cache import EngineCache
+from mmedge.engine.compile import CompiledEngine, compile_network
 from mmedge.engine.layers import boundaries, parse_layers, split_int8
+from mmedge.engine.network import Network
 from mmedge.errors import ConfigError, EngineError
 from tests.builds import RTX, Net, builders, image_net
 
@@ -130,6 +134,47 @@ def test_a_build_that_ran_out_of_memory_once_is_built_at_a_lower_level(tmp_path:
     assert built.plan
 
 
+def test_what_was_built_with_less_effort_is_built_again_where_that_is_asked_for(tmp_path: Path) -> None:
+    cache = EngineCache(tmp_path)
+    net = Network(name="n", model=image_net(), path=None, weights=(), sha256="0" * 64)
+
+    def compiled(shoot: int, *, anew: bool) -> CompiledEngine:
+        left = [shoot]
+
+        def progress(phase: str, share: float) -> None:
+            for pid in builders() if left[0] else []:
+                left[0] -= 1
+                os.kill(pid, signal.SIGKILL)
+
+        return compile_network(net, "n", "int8", cache=cache, progress=progress, limits=BuildLimits(anew=anew), **RTX)
+
+    assert compiled(1, anew=False).build.optimization_level == 1
+    kept = compiled(0, anew=False)
+    assert (kept.cached, kept.build.optimization_level) == (True, 1)
+    whole = compiled(0, anew=True)
+    assert (whole.cached, whole.build.optimization_level) == (False, None)
+    assert compiled(0, anew=True).cached
+
+
+def test_all_attempts_of_a_build_have_one_time(tmp_path: Path) -> None:
+    """Each attempt takes most of the time and then dies for want of memory."""
+    shot: list[int] = []
+
+    def shoot(phase: str, share: float) -> None:
+        for pid in builders():
+            if pid not in shot:
+                shot.append(pid)
+                os.kill(pid, signal.SIGSTOP)
+                time.sleep(2.5)
+                os.kill(pid, signal.SIGKILL)
+
+    with pytest.raises(EngineError, match="took longer than 4 s"):
+        build_engine(
+            image_net(), name="n", precision="int8", log_path=tmp_path / "l", progress=shoot,
+            limits=BuildLimits(timeout_s=4), **RTX,
+        )  # fmt: skip
+
+
 def test_a_build_that_is_no_longer_wanted_ends_at_once(tmp_path: Path) -> None:
     stop = threading.Event()
 
@@ -155,6 +200,8 @@ def test_a_full_disk_is_an_error_with_a_fix(tmp_path: Path) -> None:
 import resource
 from pathlib import Path
 from mmedge.engine.build_parent import build_engine
+from mmedge.engine.cache import EngineCache
+from mmedge.engine.compile import CompiledEngine, compile_network
 from mmedge.errors import EngineError
 onnx = Path({str(tmp_path)!r}, "net.onnx").read_bytes()
 resource.setrlimit(resource.RLIMIT_FSIZE, (len(onnx) // LESS, resource.RLIM_INFINITY))
