@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -27,6 +28,7 @@ _PASSING = frozenset(
     | {"Slice", "Pad"}
 )
 _FLOAT = "tensor(float)"
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +123,13 @@ def gemm_factor(node: onnx.NodeProto, name: str) -> float:
     return next((float(a.f) for a in node.attribute if a.name == name), 1.0)
 
 
+def gemm_width(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> int | None:
+    """Return how many numbers a Gemm gives for each row; None where its weights are computed."""
+    weight = constants.get(node.input[1])
+    turned = any(a.name == "transB" and a.i for a in node.attribute)
+    return None if weight is None else weight.dims[0 if turned else 1]
+
+
 def _reason(
     node: onnx.NodeProto,
     constants: Mapping[str, onnx.TensorProto],
@@ -146,6 +155,9 @@ def _reason(
         return "its weights are one vector"
     if node.op_type == "Gemm" and len(node.input) > 2 and node.input[2] and gemm_factor(node, "beta") != 1.0:
         return f"its bias is computed and counts {gemm_factor(node, 'beta'):g} times"
+    bias = constants.get(node.input[2]) if node.op_type == "Gemm" and len(node.input) > 2 else None
+    if bias is not None and list(bias.dims) != [gemm_width(node, constants)]:
+        return "its bias differs from row to row"
     found = None if types is None else types.get(data[0])
     return None if found in (None, _FLOAT) else f"it takes {found}"
 
@@ -218,6 +230,12 @@ def _batched(model: onnx.ModelProto, nodes: Collection[str]) -> list[str]:
     return sorted({name for name in found if ranks.get(name, 2) > 2})
 
 
+def _left_out(quantised: onnx.ModelProto, nodes: Collection[str]) -> list[str]:
+    """Return those of ``nodes`` that take something as data that is not int8, without a word of the quantizer."""
+    int8 = {name for node in quantised.graph.node if node.op_type == "DequantizeLinear" for name in node.output}
+    return [n.name for n in quantised.graph.node if n.name in nodes and not int8.issuperset(data_inputs(n))]
+
+
 def insert_checked(
     model: onnx.ModelProto, nodes: Collection[str], thresholds: Mapping[str, float], where: str
 ) -> tuple[onnx.ModelProto, dict[str, str]]:
@@ -235,20 +253,24 @@ def insert_checked(
     Raises:
         CheckError: If the nodes can be quantised one by one, but not together.
     """
-    try:
-        return insert_qdq(model, nodes, thresholds), {}
-    except Exception as error:
-        together = error
     refused: dict[str, str] = {}
-    for name in nodes:
-        try:
-            insert_qdq(model, [name], thresholds)
-        except Exception as error:
-            refused[name] = f"it cannot be quantised: {(str(error).strip() or type(error).__name__).splitlines()[0]}"
-    if not refused:
-        raise CheckError(
-            f"the network cannot be quantised: {str(together).strip().splitlines()[0]}",
-            where=where,
-            fix='export precisions = ["fp32"], and report the network',
-        ) from together
+    try:
+        quantised = insert_qdq(model, nodes, thresholds)
+    except Exception as error:
+        for name in nodes:
+            try:
+                insert_qdq(model, [name], thresholds)
+            except Exception as alone:
+                _log.debug("%s: %s cannot be quantised", where, name, exc_info=alone)
+                refused[name] = "ONNX Runtime's quantiser fails on it"
+        if not refused:
+            raise CheckError(
+                f"the network cannot be quantised: {str(error).strip().splitlines()[0]}",
+                where=where,
+                fix='export precisions = ["fp32"], and report the network',
+            ) from error
+    else:
+        refused = dict.fromkeys(_left_out(quantised, nodes), "ONNX Runtime's quantiser leaves it out")
+        if not refused:
+            return quantised, {}
     return insert_checked(model, [name for name in nodes if name not in refused], thresholds, where)[0], refused
