@@ -281,7 +281,9 @@ def _add(
         if isinstance(recipe.inputs.get(source), TextInput):
             check_vocabulary(model, tensor, load_tokenizer(recipe, source))
     if raw:
-        model = merge_prefix(decompose(model, TENSORRT_FAILS, f"stages.{stage}"), seats_of(recipe, stage))
+        seats = seats_of(recipe.stages[stage].inputs, recipe.inputs)
+        specs = {tensor: recipe.inputs[seat] for tensor, seat in seats.items()}
+        model = merge_prefix(decompose(model, TENSORRT_FAILS, f"stages.{stage}"), specs)
     elif models.precision == "int8":
         model = to_cpu_form(model)
     name = f"{stage}.{'trt' if raw else 'cpu'}.{models.precision}.onnx"

@@ -25,11 +25,11 @@ from ..onnx.onnx_models import OnnxModels
 from ..onnx.state import already_quantised
 from ..preprocess.onnx_prefix import Preprocessor
 from ..recordings import RawSamples, as_samples, spread
+from ..report import ratio_db
 from ..stages import StageGraph, fed_back
 from .glitches import usable
 from .prepare import prepare, tensor_types
 from .ranges import RangeCollector
-from .search import ratio_db
 
 LARGEST = 65504.0
 # Recordings are not all that a network will meet.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,8 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from mmedge.errors import CheckError
 
 from ..onnx.clean import strip
+from ..onnx.graphs import all_nodes, subgraphs
+from ..onnx.network_file import tensors_of
 
 WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 # They have weights, but no explicit Q/DQ form that TensorRT takes.
@@ -83,23 +85,14 @@ def choose(model: onnx.ModelProto, masks: Collection[str], types: Mapping[str, s
             chosen.append(node.name)
         if quantised or (node.op_type in _PASSING and onward):
             reaching.update(data)
-    for name, op in _nested(graph):
-        reasons[name] = f"{op} lies within a branch or loop"
+    fixed = {tensor.name for tensor in tensors_of(model)}
+    for inner in (inner for node in graph.node for inner in subgraphs(node)):
+        for node in all_nodes(inner):
+            if has_weight(node, fixed):
+                reasons[node.name or node.output[0]] = f"{node.op_type} lies within a branch or loop"
     names = chosen[::-1]
     entering = [n for node in graph.node if node.name in set(names) for n in data_inputs(node) if n not in constants]
     return Choice(nodes=tuple(names), reasons=dict(reversed(reasons.items())), tensors=tuple(dict.fromkeys(entering)))
-
-
-def quantizable(model: onnx.ModelProto, masks: Collection[str]) -> list[str]:
-    """Return the names of the nodes that run in int8, in graph order; see ``choose``."""
-    return list(choose(model, masks).nodes)
-
-
-def activations(model: onnx.ModelProto, nodes: Collection[str]) -> list[str]:
-    """Return the tensors that enter ``nodes`` as data, without weights: those that need a range."""
-    constants = {tensor.name for tensor in model.graph.initializer}
-    names = [n for node in model.graph.node if node.name in nodes for n in data_inputs(node) if n not in constants]
-    return list(dict.fromkeys(names))
 
 
 def data_inputs(node: onnx.NodeProto) -> list[str]:
@@ -160,17 +153,6 @@ def _reason(
         return "its bias differs from row to row"
     found = None if types is None else types.get(data[0])
     return None if found in (None, _FLOAT) else f"it takes {found}"
-
-
-def _nested(graph: onnx.GraphProto) -> Iterator[tuple[str, str]]:
-    """Yield name and operator of weighted nodes inside branches and loops."""
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                inner = attribute.g
-                own = {tensor.name for tensor in inner.initializer}
-                yield from ((n.name or n.output[0], n.op_type) for n in inner.node if has_weight(n, own))
-                yield from _nested(inner)
 
 
 def insert_qdq(model: onnx.ModelProto, nodes: Collection[str], thresholds: Mapping[str, float]) -> onnx.ModelProto:

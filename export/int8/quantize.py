@@ -83,7 +83,7 @@ def quantize(
             skipped[stage] = draft.stays_float[stage]
         quantization[stage] = _notes(recipe, stage, network, draft, len(frames), dropped)
     for stage, reason in skipped.items():
-        _log.warning("stage '%s' stays float: %s", stage, reason)
+        _log.warning("stage '%s' is left as it is: %s", stage, reason)
     models = {} if draft is None else dict(draft.models)
     for stage in models:
         if (noise := quantization[stage].sqnr_db) is not None and noise < MIN_SQNR_DB:
@@ -121,7 +121,7 @@ def networks_of(recipe: Recipe, models: Mapping[str, ModelProto]) -> tuple[dict[
     skipped: dict[str, str] = {}
     for stage, model in models.items():
         if (found := already_quantised(model)) is not None:
-            skipped[stage] = f"it is quantised already ({found}) and is taken as it is"
+            skipped[stage] = f"it is quantised already ({found})"
             continue
         sources = recipe.stages[stage].sources.items()
         masks = {tensor for tensor, source in sources if isinstance(source, (Presence, Age))}
