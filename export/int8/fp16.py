@@ -22,6 +22,7 @@ from ..judge import judge, judge_session
 from ..onnx.clean import strip
 from ..onnx.graphs import all_nodes, drop_unused, subgraphs
 from ..onnx.onnx_models import OnnxModels
+from ..onnx.parity import check_rewrite
 from ..onnx.state import already_quantised
 from ..preprocess.onnx_prefix import Preprocessor
 from ..recordings import RawSamples, as_samples, spread
@@ -36,6 +37,7 @@ LARGEST = 65504.0
 HEADROOM = 8.0
 MIN_SQNR_DB = 40.0
 _FRAMES, _EMULATED = 64, 8  # spread over all samples that calibrate
+_LIMIT = 4e-3  # share of the range
 _SMALLEST = 6.2e-5  # below it float16 has fewer digits
 # They square, add up or raise what enters: in float32 a power, a sum or a logarithm has room.
 _WIDE = frozenset(
@@ -65,6 +67,7 @@ def to_fp16(onnx_models: OnnxModels, samples: RawSamples | Iterable[Tensors] | N
 
     Raises:
         ConfigError: If there are no recordings, or the networks are not fp32.
+        CheckError: If what is written answers differently than what was emulated.
 
     Example:
         >>> half = export.to_fp16(onnx)  # doctest: +SKIP
@@ -114,6 +117,9 @@ def to_fp16(onnx_models: OnnxModels, samples: RawSamples | Iterable[Tensors] | N
             skipped[stage] = f"{sqnr_db:.1f} dB in float16, at least {MIN_SQNR_DB:.0f} wanted"
             continue
         models[stage] = _converted(model, floats[stage], reasons)
+        # What was emulated is what was written: single numbers may be as far off as ten times the noise.
+        limit = max(_LIMIT, 10.0 ** (1 - sqnr_db / 20))
+        check_rewrite(model, models[stage], "float16", feeds[stage], limit=limit, where=f"stage '{stage}'")
         notes[stage] = Quantization(
             rule="ranges",
             frames=len(taken),

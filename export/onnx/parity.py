@@ -255,7 +255,9 @@ def _first_node(
     """Name the first node of ``before`` that makes something else after the rewrite."""
     made = {name for node in after.graph.node for name in node.output if name}
     there = {value.name for model in (before, after) for value in model.graph.output}
-    shared = [name for node in before.graph.node for name in node.output if name in made and name not in there]
+    # What QuantizeLinear gives has a meaning only with its scale.
+    plain = [node for node in before.graph.node if node.op_type != "QuantizeLinear"]
+    shared = [name for node in plain for name in node.output if name in made and name not in there]
     differing = {output}
     try:
         want = _Network(before, "", shared).run(taken)
