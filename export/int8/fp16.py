@@ -20,7 +20,7 @@ from mmedge.types import AnyArray, Tensors
 
 from ..judge import judge, judge_session
 from ..onnx.clean import strip
-from ..onnx.graphs import all_nodes, drop_unused, subgraphs
+from ..onnx.graphs import all_nodes, drop_unused, replace_nodes, subgraphs
 from ..onnx.onnx_models import OnnxModels
 from ..onnx.parity import check_rewrite
 from ..onnx.state import already_quantised
@@ -29,7 +29,7 @@ from ..recordings import RawSamples, as_samples, spread
 from ..report import ratio_db
 from ..stages import StageGraph, fed_back
 from .glitches import usable
-from .prepare import prepare, tensor_types
+from .prepare import cast, prepare, tensor_types
 from .ranges import RangeCollector
 
 LARGEST = 65504.0
@@ -209,9 +209,7 @@ class _Emulated:
                 graph.output.append(helper.make_tensor_value_info(check, TensorProto.FLOAT, []))
                 self._checks.append(check)
                 self._makers.append(node.name)
-        kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-        del graph.node[:]
-        graph.node.extend(kept)
+        replace_nodes(graph, nodes)
         self._session = judge_session(rounded, optimised=False)
         self._names = [value.name for value in model.graph.output]
 
@@ -248,7 +246,7 @@ def _converted(model: onnx.ModelProto, floats: Collection[str], wide: Collection
                 value = numpy_helper.to_array(constants[name]).astype(np.float16)
                 graph.initializer.append(numpy_helper.from_array(value, f"{name}/fp16"))
             else:
-                nodes.append(_cast(name, f"{name}/fp16", TensorProto.FLOAT16))
+                nodes.append(cast(name, f"{name}/fp16", TensorProto.FLOAT16))
         return f"{name}/fp16"
 
     for node in model.graph.node:
@@ -258,7 +256,7 @@ def _converted(model: onnx.ModelProto, floats: Collection[str], wide: Collection
             made.input[:] = [narrowed(name) for name in node.input]
             made.output[:] = [f"{name}/fp16" if name in narrow else name for name in node.output]
         nodes.append(made)
-        nodes.extend(_cast(f"{out}/fp16", out, TensorProto.FLOAT) for out in node.output if out in narrow & needed)
+        nodes.extend(cast(f"{out}/fp16", out, TensorProto.FLOAT) for out in node.output if out in narrow & needed)
     del graph.node[:]
     graph.node.extend(nodes)
     del graph.value_info[:]
@@ -275,7 +273,3 @@ def _converted(model: onnx.ModelProto, floats: Collection[str], wide: Collection
             fix='leave "fp16" out of export.precisions, and report the network',
         ) from error
     return half
-
-
-def _cast(source: str, target: str, to: int) -> onnx.NodeProto:
-    return helper.make_node("Cast", [source], [target], name=f"{target}/Cast", to=to)

@@ -11,7 +11,7 @@ from onnx import AttributeProto, TensorProto, helper, numpy_helper
 from mmedge.errors import CheckError
 
 from ..judge import judge_session
-from ..onnx.graphs import all_nodes, drop_unused, rename
+from ..onnx.graphs import all_nodes, drop_unused, rename, replace_nodes
 from ..onnx.normal_form import normal_form
 from ..onnx.parity import check_rewrite
 from .qdq import gemm_factor, gemm_width
@@ -67,20 +67,18 @@ def _widened(model: onnx.ModelProto) -> onnx.ModelProto:
     for value in graph.input:
         if value.type.tensor_type.elem_type == _HALF:
             rename(graph, {value.name: f"{value.name}/float32"})
-            front.append(_cast(value.name, f"{value.name}/float32", TensorProto.FLOAT))
+            front.append(cast(value.name, f"{value.name}/float32", TensorProto.FLOAT))
     for value in graph.output:
         if value.type.tensor_type.elem_type == _HALF and value.name in made:
             rename(graph, {value.name: f"{value.name}/float32"})
-            back.append(_cast(f"{value.name}/float32", value.name, _HALF))
-    nodes = [*front, *graph.node, *back]
-    kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    del graph.node[:]
-    graph.node.extend(kept)
+            back.append(cast(f"{value.name}/float32", value.name, _HALF))
+    replace_nodes(graph, [*front, *graph.node, *back])
     del graph.value_info[:]
     return onnx.shape_inference.infer_shapes(wide)
 
 
-def _cast(source: str, target: str, to: int) -> onnx.NodeProto:
+def cast(source: str, target: str, to: int) -> onnx.NodeProto:
+    """Return a Cast, named after what it makes."""
     return helper.make_node("Cast", [source], [target], name=f"{target}/Cast", to=to)
 
 
