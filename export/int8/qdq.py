@@ -255,4 +255,5 @@ def insert_checked(
         refused = dict.fromkeys(_left_out(quantised, nodes), "ONNX Runtime's quantiser leaves it out")
         if not refused:
             return quantised, {}
-    return insert_checked(model, [name for name in nodes if name not in refused], thresholds, where)[0], refused
+    quantised, more = insert_checked(model, [name for name in nodes if name not in refused], thresholds, where)
+    return quantised, refused | more

@@ -48,6 +48,18 @@ def test_a_layer_that_the_quantizer_leaves_out_is_named():
     assert np.isin(["x", "c"], [n.input[0] for n in int8.graph.node if n.op_type == "QuantizeLinear"]).all()
 
 
+def test_what_fails_and_what_is_left_out_are_both_named():
+    model = behind_another_domain()
+    model.graph.node[0].CopyFrom(NODE("Gemm", ["x", "w", "rows"], ["a"], name="first"))
+    model.graph.initializer.append(numpy_helper.from_array(w(4, 6), "rows"))
+    int8, refused = insert_checked(model, ["first", "second"], {"x": 3.0, "c": 3.0}, "net")
+    assert refused == {
+        "first": "ONNX Runtime's quantiser fails on it",
+        "second": "ONNX Runtime's quantiser leaves it out",
+    }
+    assert int8_nodes(int8) == (0, 2)
+
+
 def test_weights_that_a_branch_reads_stay_in_the_form_of_cpus():
     def branch(name: str, weight: str) -> onnx.GraphProto:
         y = helper.make_tensor_value_info(f"{name}/y", TensorProto.FLOAT, [4, 6])
