@@ -91,7 +91,7 @@ def make_golden(
         full.append(graph({**sample, **states[-1]}))
     golden: dict[str, Golden] = {}
     for stage in fp32:
-        seats = seats_of(recipe, stage)
+        seats = seats_of(recipe.stages[stage].inputs, recipe.inputs)
         outputs = recipe.stages[stage].outputs
         sizes = np.array([[float(np.abs(known[f"{stage}.{o}"]).max()) for o in outputs] for known in full])
         merit = (sizes / np.maximum(np.median(sizes, axis=0), 1e-6)).min(axis=1)
@@ -103,7 +103,7 @@ def make_golden(
             mask = tuple(recipe.inputs) if seats else partial[position % len(partial)]
             known = graph({**tensors[index], **states[index]}, mask, reuse=full[index])
             feeds.append(graph.feeds(stage, known, mask, states[index]))
-            arrays: Tensors = {tensor: samples[index].arrays[recipe.stages[stage].inputs[tensor]] for tensor in seats}
+            arrays: Tensors = {tensor: samples[index].arrays[seat] for tensor, seat in seats.items()}
             raw.append({**feeds[-1], **arrays})
             want.append({output: known[f"{stage}.{output}"] for output in outputs})
             for output, answer in want[-1].items():

@@ -24,10 +24,17 @@ from .tokenizer import load_tokenizer
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RawSample:
-    """The raw arrays of one trigger: uint8 [1, H, W, C] per image, float32 [1, samples] per sound, int64 per text."""
+    """The raw arrays of one trigger: uint8 [1, H, W, C] per image, float32 [1, samples] per sound, int64 per text.
+
+    Attributes:
+        name: For reports.
+        arrays: By input name.
+        recording: What it is of: samples side by side of one recording are neighbours in time; None without an order.
+    """
 
     name: str
     arrays: Tensors
+    recording: str | None = ""
 
 
 class LazySamples(Sequence[RawSample]):
@@ -223,7 +230,7 @@ def raw_samples(recipe: Recipe, count: int | None = None, *, held_out_only: bool
     chosen = [spread(*pair) for pair in zip(triggers, shares(triggers, total), strict=True)]
     held_out = _held_out(triggers, chosen)
     spool = Spool()
-    names: list[str] = []
+    names: list[tuple[str, str]] = []
     places: dict[bool, list[int]] = {False: [], True: []}
     for (name, uris), own, late in zip(found.items(), chosen, held_out, strict=True):
         wanted = [(n, index) for n, index in enumerate(own) if late[n] or not held_out_only]
@@ -235,10 +242,11 @@ def raw_samples(recipe: Recipe, count: int | None = None, *, held_out_only: bool
         for (number, _), sample in zip(wanted, arrays, strict=True):
             said = {n: lines[number % len(lines)] for n, lines in texts.items()}
             places[late[number]].append(spool.add(said | sample))
-            names.append(f"{name} {number}")
+            names.append((f"{name} {number}", name))
 
     def read(place: int) -> RawSample:
-        return RawSample(name=names[place], arrays=spool[place])
+        name, recording = names[place]
+        return RawSample(name=name, arrays=spool[place], recording=recording)
 
     return RawSamples(
         calibration=LazySamples(read, places[False]) if places[False] else (), held_out=LazySamples(read, places[True])
@@ -287,7 +295,7 @@ def _of_files(recipe: Recipe, path: Path, count: int | None, *, held_out_only: b
     }
 
     def read(place: int) -> RawSample:
-        return RawSample(name=files.name(place), arrays={**silent, **files[place]})
+        return RawSample(name=files.name(place), arrays={**silent, **files[place]}, recording=None)
 
     # By its place among all files, not among those taken: another count holds out no sample that calibrates here.
     early, late = ([p for p in range(len(files)) if (p % 3 == 2) == held] for held in (False, True))

@@ -22,11 +22,11 @@ class StageReport(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         weighted: Conv, ConvTranspose, Gemm and MatMul nodes that have weights.
         int8: Those whose data and weights come from DequantizeLinear.
-        sqnr_db: Worst output, on fp32 inputs; None for a stage that stays float.
+        sqnr_db: Worst output, on fp32 inputs; None for a stage that is left as it is.
         rule: By which ranges were cut off.
         equalized: Pairs of layers that were equalised.
         reasons: Node with weights that stays float -> why.
-        skipped: Why the stage as a whole stays float.
+        skipped: Why the stage as a whole is left as it is.
     """
 
     stage: str
@@ -79,11 +79,11 @@ class QuantizationReport(msgspec.Struct, frozen=True, kw_only=True):
         for heading in ("stage", "fp32 kB", "int8 kB", "int8 nodes", "rule", "SQNR", "frames", "glitches"):
             table.add_column(heading, justify="left" if heading == "stage" else "right", overflow="fold")
         for s in self.stages:
-            sqnr = "stays float" if s.sqnr_db is None else f"{s.sqnr_db:.1f} dB"
+            sqnr = "left as it is" if s.sqnr_db is None else f"{s.sqnr_db:.1f} dB"
             sizes = (f"{s.fp32_bytes / 1000:.0f}", f"{s.int8_bytes / 1000:.0f}")
             row = (f"{s.int8}/{s.weighted}", s.rule, sqnr, str(s.frames), str(len(s.dropped)))
             table.add_row(s.stage, *sizes, *row)
-        notes = [f"{s.stage} stays float: {s.skipped}" for s in self.stages if s.skipped]
+        notes = [f"{s.stage} is left as it is: {s.skipped}" for s in self.stages if s.skipped]
         notes += [f"{s.stage}: {node} stays float: {why}" for s in self.stages for node, why in s.reasons.items()]
         table.caption = "\n".join(notes) or None
         return table
@@ -153,7 +153,9 @@ def sqnr_db(want: AnyArray, got: AnyArray) -> float:
     Both have the same shape [...], any dtype of numbers and the same unit.
     """
     signal = want.astype(np.float64)
-    noise, power = float(np.square(signal - got).sum()), float(np.square(signal).sum())
-    if noise == 0.0:
-        return 200.0
-    return float(min(200.0, 10.0 * np.log10(max(power, 1e-30) / noise)))
+    return ratio_db(float(np.square(signal).sum()), float(np.square(signal - got).sum()))
+
+
+def ratio_db(power: float, noise: float) -> float:
+    """Return a ratio of powers in dB, at most 200 (no noise)."""
+    return 200.0 if noise == 0.0 else float(min(200.0, 10.0 * np.log10(max(power, 1e-30) / noise)))

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 
 from mmedge import bundle
-from mmedge.bundle.manifest import AudioInput, ImageInput, Input, TensorInput, TextInput
+from mmedge.bundle.manifest import AudioInput, ImageInput, Input, TextInput
 from mmedge.bundle.source import Age, Constant, Output, Presence, Seat, Source, State
 from mmedge.errors import ConfigError
 from mmedge.fusion.callables import CallableEngine
@@ -261,7 +261,11 @@ def onnx_runners(models: Mapping[str, onnx.ModelProto]) -> dict[str, Runner]:
     return {name: judge(model, name) for name, model in models.items()}
 
 
-def seats_of(recipe: Recipe, stage: str) -> dict[str, ImageInput | AudioInput | TextInput | TensorInput]:
-    """Return network input -> seat, for the inputs of a stage that are fed by a seat directly."""
-    sources = recipe.stages[stage].inputs
-    return {tensor: recipe.inputs[source] for tensor, source in sources.items() if source in recipe.inputs}
+def seats_of(sources: Mapping[str, str], inputs: Mapping[str, Input]) -> dict[str, str]:
+    """Return network input -> seat, for those inputs of a stage that are fed by a seat directly.
+
+    Args:
+        sources: Network input -> what feeds it.
+        inputs: All seats.
+    """
+    return {tensor: source for tensor, source in sources.items() if source in inputs}

@@ -12,6 +12,7 @@ from mmedge.bundle.manifest import AudioInput, ImageInput, Input, Mask, Missing,
 from mmedge.errors import ConfigError
 
 from ..recipe import Export, Recipe, RecipeStage
+from ..stages import seats_of
 from .infer import Network
 
 # A device may feed the inputs of several networks; what follows is for two inputs of one network, and for texts.
@@ -64,7 +65,7 @@ def _masks(networks: list[Network], inputs: Mapping[str, Input]) -> set[frozense
     As in ``stages.masks``, each network alone and all but one; and since a device may feed many of them, the same for
     what sees, what hears, and what a device can feed at all.
     """
-    seats = [frozenset(seats_of(network, inputs)) for network in networks]
+    seats = [frozenset(seats_of(network.sources, inputs).values()) for network in networks]
     parts: list[set[int]] = [{index} for index in range(len(seats))]
     for kinds in (*((kind,) for kind in _URIS), tuple(_URIS)):
         parts.append({index for index, own in enumerate(seats) if all(isinstance(inputs[s], kinds) for s in own)})
@@ -72,11 +73,6 @@ def _masks(networks: list[Network], inputs: Mapping[str, Input]) -> set[frozense
     everything = set(range(len(seats)))
     unions = {frozenset[str]().union(*(seats[i] for i in kept)) for part in parts for kept in (part, everything - part)}
     return {union for union in unions if 0 < len(union) < len(inputs)}
-
-
-def seats_of(network: Network, inputs: Mapping[str, Input]) -> list[str]:
-    """Return the seats that feed a network."""
-    return [source for source in network.sources.values() if source in inputs]
 
 
 def _licence(networks: list[Network]) -> str:
@@ -88,7 +84,7 @@ def run_command(bundle: Path, recipe: Recipe, networks: list[Network]) -> str:
     """Return what runs the bundle live: one device of a kind, two where one network has two inputs of that kind."""
     inputs = recipe.inputs
     live = {name: _URIS[type(spec)] for name, spec in inputs.items() if type(spec) in _URIS}
-    beside = [set(seats_of(network, inputs)) for network in networks]
+    beside = [set(seats_of(network.sources, inputs).values()) for network in networks]
     devices: dict[str, str] = {}
     for name, (kind, first, other) in live.items():
         # A text source feeds one input.
@@ -97,7 +93,7 @@ def run_command(bundle: Path, recipe: Recipe, networks: list[Network]) -> str:
         devices[name] = next(uri for uri in uris if uri not in taken)
     options: list[str] = []
     for network in networks:
-        seats = seats_of(network, inputs)
+        seats = seats_of(network.sources, inputs).values()
         if all(seat in live for seat in seats):
             for seat in seats:
                 kind, shares = live[seat][0], getattr(inputs[seat], "shares", None)

@@ -19,6 +19,7 @@ from ..judge import judge
 from ..preprocess.onnx_prefix import Preprocessor
 from ..recipe import Recipe
 from ..recordings import RawSample
+from ..report import ratio_db
 from ..spool import Spool
 from ..stages import Mask, StageGraph, fed_back, masks
 from ..tasks import KINDS, Agreement
@@ -199,7 +200,7 @@ class _Row:
     def result(self) -> TaskComparison:
         """Return the row."""
         noise = self._noise / max(self._power, 1e-30)
-        sqnr_db = 200.0 if self._noise == 0.0 else float(min(200.0, -10.0 * np.log10(noise)))
+        sqnr_db = ratio_db(self._power, self._noise)
         agreement = Agreement(share=0.0)
         if self._task is not None and self._results:
             agreement = KINDS[self._task.kind].agreement(self._task, self._results)

@@ -12,6 +12,8 @@ from onnx import helper, numpy_helper
 
 from mmedge.types import AnyArray
 
+from ..onnx.graphs import drop_unused
+
 # What these give is never negative; of the others, if what they take is not.
 _POSITIVE = frozenset({"Relu", "Sigmoid", "HardSigmoid", "Softmax", "Abs", "Exp", "Softplus"})
 _SIGN_KEEPING = frozenset(
@@ -67,7 +69,7 @@ def to_cpu_form(model: onnx.ModelProto) -> onnx.ModelProto:
     ordered = [new for node in nodes for new in (*_bias(node, graph, scales, made, constants), node)]
     del graph.node[:]
     graph.node.extend(ordered)
-    _drop_unused(graph)
+    drop_unused(graph)
     del graph.value_info[:]
     result = onnx.shape_inference.infer_shapes(result, strict_mode=True)
     onnx.checker.check_model(result, full_check=True)
@@ -135,10 +137,3 @@ def _bias(
     node.input[2] = f"{stem}_float"
     inputs = [f"{stem}_int32", f"{stem}_scale", f"{stem}_zero"]
     return [helper.make_node("DequantizeLinear", inputs, [f"{stem}_float"], name=stem, axis=0)]
-
-
-def _drop_unused(graph: onnx.GraphProto) -> None:
-    used = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
-    kept = [tensor for tensor in graph.initializer if tensor.name in used]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)

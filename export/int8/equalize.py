@@ -52,7 +52,6 @@ def equalize(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
             r1, r2 = np.abs(before).max(axis=1), np.abs(after).max(axis=1)
             usable = (r1 > 0) & (r2 > 0)
             scale = np.where(usable, np.sqrt(r1 / np.where(usable, r2, 1.0)), 1.0)
-            scale[~usable] = 1.0
             if not np.isfinite(scale).all() or (ratio := scale.max() / scale.min()) < _CLOSE:
                 continue
             # Only what differs between channels matters: a common factor is left where it is.

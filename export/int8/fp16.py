@@ -20,22 +20,24 @@ from mmedge.types import AnyArray, Tensors
 
 from ..judge import judge, judge_session
 from ..onnx.clean import strip
-from ..onnx.graphs import all_nodes, drop_unused, subgraphs
+from ..onnx.graphs import all_nodes, drop_unused, replace_nodes, subgraphs
 from ..onnx.onnx_models import OnnxModels
+from ..onnx.parity import check_rewrite
 from ..onnx.state import already_quantised
 from ..preprocess.onnx_prefix import Preprocessor
 from ..recordings import RawSamples, as_samples, spread
+from ..report import ratio_db
 from ..stages import StageGraph, fed_back
 from .glitches import usable
-from .prepare import prepare, tensor_types
+from .prepare import cast, prepare, tensor_types
 from .ranges import RangeCollector
-from .search import ratio_db
 
 LARGEST = 65504.0
 # Recordings are not all that a network will meet.
 HEADROOM = 8.0
 MIN_SQNR_DB = 40.0
 _FRAMES, _EMULATED = 64, 8  # spread over all samples that calibrate
+_LIMIT = 4e-3  # share of the range
 _SMALLEST = 6.2e-5  # below it float16 has fewer digits
 # They square, add up or raise what enters: in float32 a power, a sum or a logarithm has room.
 _WIDE = frozenset(
@@ -65,6 +67,7 @@ def to_fp16(onnx_models: OnnxModels, samples: RawSamples | Iterable[Tensors] | N
 
     Raises:
         ConfigError: If there are no recordings, or the networks are not fp32.
+        CheckError: If what is written answers differently than what was emulated.
 
     Example:
         >>> half = export.to_fp16(onnx)  # doctest: +SKIP
@@ -114,6 +117,9 @@ def to_fp16(onnx_models: OnnxModels, samples: RawSamples | Iterable[Tensors] | N
             skipped[stage] = f"{sqnr_db:.1f} dB in float16, at least {MIN_SQNR_DB:.0f} wanted"
             continue
         models[stage] = _converted(model, floats[stage], reasons)
+        # What was emulated is what was written: single numbers may be as far off as ten times the noise.
+        limit = max(_LIMIT, 10.0 ** (1 - sqnr_db / 20))
+        check_rewrite(model, models[stage], "float16", feeds[stage], limit=limit, where=f"stage '{stage}'")
         notes[stage] = Quantization(
             rule="ranges",
             frames=len(taken),
@@ -203,9 +209,7 @@ class _Emulated:
                 graph.output.append(helper.make_tensor_value_info(check, TensorProto.FLOAT, []))
                 self._checks.append(check)
                 self._makers.append(node.name)
-        kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-        del graph.node[:]
-        graph.node.extend(kept)
+        replace_nodes(graph, nodes)
         self._session = judge_session(rounded, optimised=False)
         self._names = [value.name for value in model.graph.output]
 
@@ -242,7 +246,7 @@ def _converted(model: onnx.ModelProto, floats: Collection[str], wide: Collection
                 value = numpy_helper.to_array(constants[name]).astype(np.float16)
                 graph.initializer.append(numpy_helper.from_array(value, f"{name}/fp16"))
             else:
-                nodes.append(_cast(name, f"{name}/fp16", TensorProto.FLOAT16))
+                nodes.append(cast(name, f"{name}/fp16", TensorProto.FLOAT16))
         return f"{name}/fp16"
 
     for node in model.graph.node:
@@ -252,7 +256,7 @@ def _converted(model: onnx.ModelProto, floats: Collection[str], wide: Collection
             made.input[:] = [narrowed(name) for name in node.input]
             made.output[:] = [f"{name}/fp16" if name in narrow else name for name in node.output]
         nodes.append(made)
-        nodes.extend(_cast(f"{out}/fp16", out, TensorProto.FLOAT) for out in node.output if out in narrow & needed)
+        nodes.extend(cast(f"{out}/fp16", out, TensorProto.FLOAT) for out in node.output if out in narrow & needed)
     del graph.node[:]
     graph.node.extend(nodes)
     del graph.value_info[:]
@@ -269,7 +273,3 @@ def _converted(model: onnx.ModelProto, floats: Collection[str], wide: Collection
             fix='leave "fp16" out of export.precisions, and report the network',
         ) from error
     return half
-
-
-def _cast(source: str, target: str, to: int) -> onnx.NodeProto:
-    return helper.make_node("Cast", [source], [target], name=f"{target}/Cast", to=to)

@@ -1,12 +1,14 @@
 """Glitches among calibration samples: found before anything runs, left out, and named.
 
-A glitch is isolated. What lasts, a word in silence or a lamp at night, is what the network will meet.
+A glitch is isolated: those before and behind it in time are usual. What lasts, a word in silence or a lamp at night, is
+what the network will meet.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from itertools import groupby
 
 import numpy as np
 import numpy.typing as npt
@@ -46,7 +48,9 @@ def usable(samples: Sequence[RawSample], recipe: Recipe) -> tuple[Sequence[RawSa
         if isinstance(spec, AudioInput) or (isinstance(spec, TensorInput) and spec.dtype.startswith("float"))
     }
     maxima: dict[str, list[float]] = {name: [] for name in floats}
+    recordings: list[str | None] = []
     for sample in samples if floats else ():
+        recordings.append(sample.recording)
         for name in floats:
             maxima[name].append(float(np.abs(sample.arrays[name]).max(initial=0.0)))
     bad = np.zeros(len(samples), np.bool_)
@@ -58,7 +62,7 @@ def usable(samples: Sequence[RawSample], recipe: Recipe) -> tuple[Sequence[RawSa
                 where="samples",
                 fix="give PCM as float32 in -1..1: divide 16-bit numbers by 32768",
             )
-        found = isolated(own, least)
+        found = isolated(own, least, recordings)
         if found.sum() > MOST * len(own):
             _log.warning(
                 "%d of %d calibration samples are far outside the usual range of input '%s': too many to be glitches, "
@@ -74,20 +78,9 @@ def usable(samples: Sequence[RawSample], recipe: Recipe) -> tuple[Sequence[RawSa
     return (LazySamples(samples.__getitem__, kept.tolist()) if dropped else samples), dropped
 
 
-def outliers(maxima: npt.NDArray[np.floating], least: float = 0.0) -> npt.NDArray[np.bool_]:
-    """Tell which frames are glitches: those that are ``isolated``, or none where these are more than a few per cent.
-
-    ``maxima`` is float [frames], the result bool [frames].
-
-    Args:
-        maxima: The largest magnitude of one input per frame, in order of time.
-        least: What is not larger than this is none.
-    """
-    found = isolated(maxima, least)
-    return found if found.sum() <= MOST * len(maxima) else np.zeros(len(maxima), np.bool_)
-
-
-def isolated(maxima: npt.NDArray[np.floating], least: float = 0.0) -> npt.NDArray[np.bool_]:
+def isolated(
+    maxima: npt.NDArray[np.floating], least: float = 0.0, recordings: Sequence[str | None] | None = None
+) -> npt.NDArray[np.bool_]:
     """Tell which frames are far outside the usual range while their neighbours are not.
 
     ``maxima`` is float [frames], the result bool [frames].
@@ -95,19 +88,25 @@ def isolated(maxima: npt.NDArray[np.floating], least: float = 0.0) -> npt.NDArra
     Args:
         maxima: The largest magnitude of one input per frame, in order of time.
         least: What is not larger than this is not.
+        recordings: What each frame is of; by default all of one. Without a frame of the same before and behind it,
+            nothing is known of what lasts: what is at the end of a recording, or of none, is not.
 
     Returns:
         True where a value is beyond ten times the usual spread and more than twice the usual value, not more than two
         such in a row, and more than twice the largest of all others: what is as large as something that lasts is as
         real. Median and median deviation decide what is usual, so that glitches do not hide themselves.
     """
-    found = np.zeros(len(maxima), np.bool_)
+    found, unknown = np.zeros((2, len(maxima)), np.bool_)
     median = np.median(maxima) if len(maxima) else 0.0
     spread = np.median(np.abs(maxima - median)) if len(maxima) else 0.0
     beyond = maxima > max(median + 10.0 * spread, 2.0 * median, least)
-    edges = np.flatnonzero(np.diff(np.r_[False, beyond, False].astype(np.int8)))
-    for start, end in zip(edges[::2], edges[1::2], strict=True):
-        found[start:end] = end - start <= IN_A_ROW
-    others = maxima[~found].max(initial=0.0)
+    own = recordings or [""] * len(maxima)
+    end = 0
+    for (is_beyond, recording), run in groupby(zip(beyond, own, strict=True)):
+        start, end = end, end + len(list(run))
+        if is_beyond and end - start <= IN_A_ROW:
+            known = recording is not None and start > 0 and end < len(own) and own[start - 1] == recording == own[end]
+            (found if known else unknown)[start:end] = True
+    others = maxima[~(found | unknown)].max(initial=0.0)
     # Where all else is silence, the few that are not are all that there is to calibrate on.
     return found & (maxima > 2.0 * others) if others > 0 else np.zeros(len(maxima), np.bool_)

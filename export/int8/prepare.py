@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import onnx
-from onnx import AttributeProto, TensorProto, numpy_helper
+from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
 from mmedge.errors import CheckError
 
 from ..judge import judge_session
-from ..onnx.graphs import all_nodes, drop_unused, rename
+from ..onnx.graphs import all_nodes, drop_unused, rename, replace_nodes
 from ..onnx.normal_form import normal_form
 from ..onnx.parity import check_rewrite
-from .qdq import gemm_factor
+from .qdq import gemm_factor, gemm_width
 
 _HALF = TensorProto.FLOAT16
 
@@ -65,27 +67,26 @@ def _widened(model: onnx.ModelProto) -> onnx.ModelProto:
     for value in graph.input:
         if value.type.tensor_type.elem_type == _HALF:
             rename(graph, {value.name: f"{value.name}/float32"})
-            front.append(_cast(value.name, f"{value.name}/float32", TensorProto.FLOAT))
+            front.append(cast(value.name, f"{value.name}/float32", TensorProto.FLOAT))
     for value in graph.output:
         if value.type.tensor_type.elem_type == _HALF and value.name in made:
             rename(graph, {value.name: f"{value.name}/float32"})
-            back.append(_cast(f"{value.name}/float32", value.name, _HALF))
-    nodes = [*front, *graph.node, *back]
-    kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    del graph.node[:]
-    graph.node.extend(kept)
+            back.append(cast(f"{value.name}/float32", value.name, _HALF))
+    replace_nodes(graph, [*front, *graph.node, *back])
     del graph.value_info[:]
     return onnx.shape_inference.infer_shapes(wide)
 
 
-def _cast(source: str, target: str, to: int) -> onnx.NodeProto:
-    return onnx.helper.make_node("Cast", [source], [target], name=f"{target}/Cast", to=to)
+def cast(source: str, target: str, to: int) -> onnx.NodeProto:
+    """Return a Cast, named after what it makes."""
+    return helper.make_node("Cast", [source], [target], name=f"{target}/Cast", to=to)
 
 
-def unscaled(model: onnx.ModelProto, where: str = "network") -> onnx.ModelProto:
-    """Return a network whose Gemm nodes have their ``alpha`` in the weights and their ``beta`` in the bias.
+def plain_gemms(model: onnx.ModelProto, where: str = "network") -> onnx.ModelProto:
+    """Return a network whose Gemm nodes have ``alpha`` in the weights, ``beta`` in the bias, and a bias of [N].
 
-    ONNX Runtime's quantizer takes a ``beta`` for 1. What is not constant keeps its factor.
+    ONNX Runtime's quantizer takes a ``beta`` for 1, and fails on a bias of another shape that is repeated. What is not
+    constant, or not the same in every row, stays.
 
     Args:
         model: A network in normal form.
@@ -100,15 +101,20 @@ def unscaled(model: onnx.ModelProto, where: str = "network") -> onnx.ModelProto:
     weights = {tensor.name: tensor for tensor in model.graph.initializer if tensor.data_type == TensorProto.FLOAT}
     for node in graph.node:
         for factor, place in (("alpha", 1), ("beta", 2)) if node.op_type == "Gemm" else ():
-            value = gemm_factor(node, factor)
-            if value == 1.0 or len(node.input) <= place or node.input[place] not in weights:
+            if len(node.input) <= place or node.input[place] not in weights:
                 continue
-            scaled = (numpy_helper.to_array(weights[node.input[place]]).astype(np.float64) * value).astype(np.float32)
+            value, held = gemm_factor(node, factor), numpy_helper.to_array(weights[node.input[place]])
+            made = held if value == 1.0 else (held.astype(np.float64) * value).astype(np.float32)
+            width = gemm_width(node, weights) if factor == "beta" else None
+            if width is not None and made.size == int(np.prod(made.shape[-1:])):  # one row
+                made = np.broadcast_to(made.ravel(), (width,))
+            if value == 1.0 and made.shape == held.shape:
+                continue
             node.input[place] = f"{node.input[place]}/{node.name}/{factor}"  # others may read it as it was
-            graph.initializer.append(numpy_helper.from_array(scaled, node.input[place]))
-            kept = [attribute for attribute in node.attribute if attribute.name != factor]
+            graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(made), node.input[place]))
+            rest = [attribute for attribute in node.attribute if attribute.name != factor]
             del node.attribute[:]
-            node.attribute.extend(kept)
+            node.attribute.extend(rest)
     if len(graph.initializer) == len(model.graph.initializer):
         return model
     drop_unused(graph)
@@ -144,3 +150,18 @@ def tensor_types(model: onnx.ModelProto, name: str = "model") -> dict[str, tuple
         ) from error
     values = [*session.get_inputs(), *session.get_outputs()]
     return {value.name: (value.type, tuple(value.shape)) for value in values}
+
+
+def note_types(model: onnx.ModelProto, floats: Iterable[str]) -> None:
+    """Write down which tensors are float32 where shape inference does not find it, in place.
+
+    Behind an operator of another domain it finds nothing, and ONNX Runtime's quantizer leaves out what has no type.
+
+    Args:
+        model: The network.
+        floats: Names of float32 tensors.
+    """
+    graph = model.graph
+    known = {value.name for value in (*graph.input, *graph.output, *graph.value_info)}
+    missing = [name for name in floats if name not in known]
+    graph.value_info.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in missing)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+import logging
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,8 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from mmedge.errors import CheckError
 
 from ..onnx.clean import strip
+from ..onnx.graphs import all_nodes, subgraphs
+from ..onnx.network_file import tensors_of
 
 WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 # They have weights, but no explicit Q/DQ form that TensorRT takes.
@@ -27,6 +30,7 @@ _PASSING = frozenset(
     | {"Slice", "Pad"}
 )
 _FLOAT = "tensor(float)"
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,23 +85,14 @@ def choose(model: onnx.ModelProto, masks: Collection[str], types: Mapping[str, s
             chosen.append(node.name)
         if quantised or (node.op_type in _PASSING and onward):
             reaching.update(data)
-    for name, op in _nested(graph):
-        reasons[name] = f"{op} lies within a branch or loop"
+    fixed = {tensor.name for tensor in tensors_of(model)}
+    for inner in (inner for node in graph.node for inner in subgraphs(node)):
+        for node in all_nodes(inner):
+            if has_weight(node, fixed):
+                reasons[node.name or node.output[0]] = f"{node.op_type} lies within a branch or loop"
     names = chosen[::-1]
     entering = [n for node in graph.node if node.name in set(names) for n in data_inputs(node) if n not in constants]
     return Choice(nodes=tuple(names), reasons=dict(reversed(reasons.items())), tensors=tuple(dict.fromkeys(entering)))
-
-
-def quantizable(model: onnx.ModelProto, masks: Collection[str]) -> list[str]:
-    """Return the names of the nodes that run in int8, in graph order; see ``choose``."""
-    return list(choose(model, masks).nodes)
-
-
-def activations(model: onnx.ModelProto, nodes: Collection[str]) -> list[str]:
-    """Return the tensors that enter ``nodes`` as data, without weights: those that need a range."""
-    constants = {tensor.name for tensor in model.graph.initializer}
-    names = [n for node in model.graph.node if node.name in nodes for n in data_inputs(node) if n not in constants]
-    return list(dict.fromkeys(names))
 
 
 def data_inputs(node: onnx.NodeProto) -> list[str]:
@@ -119,6 +114,13 @@ def has_weight(node: onnx.NodeProto, constants: Collection[str]) -> bool:
 def gemm_factor(node: onnx.NodeProto, name: str) -> float:
     """Return ``alpha`` or ``beta`` of a Gemm."""
     return next((float(a.f) for a in node.attribute if a.name == name), 1.0)
+
+
+def gemm_width(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> int | None:
+    """Return how many numbers a Gemm gives for each row; None where its weights are computed."""
+    weight = constants.get(node.input[1])
+    turned = any(a.name == "transB" and a.i for a in node.attribute)
+    return None if weight is None else weight.dims[0 if turned else 1]
 
 
 def _reason(
@@ -146,19 +148,11 @@ def _reason(
         return "its weights are one vector"
     if node.op_type == "Gemm" and len(node.input) > 2 and node.input[2] and gemm_factor(node, "beta") != 1.0:
         return f"its bias is computed and counts {gemm_factor(node, 'beta'):g} times"
+    bias = constants.get(node.input[2]) if node.op_type == "Gemm" and len(node.input) > 2 else None
+    if bias is not None and list(bias.dims) != [gemm_width(node, constants)]:
+        return "its bias differs from row to row"
     found = None if types is None else types.get(data[0])
     return None if found in (None, _FLOAT) else f"it takes {found}"
-
-
-def _nested(graph: onnx.GraphProto) -> Iterator[tuple[str, str]]:
-    """Yield name and operator of weighted nodes inside branches and loops."""
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                inner = attribute.g
-                own = {tensor.name for tensor in inner.initializer}
-                yield from ((n.name or n.output[0], n.op_type) for n in inner.node if has_weight(n, own))
-                yield from _nested(inner)
 
 
 def insert_qdq(model: onnx.ModelProto, nodes: Collection[str], thresholds: Mapping[str, float]) -> onnx.ModelProto:
@@ -218,6 +212,12 @@ def _batched(model: onnx.ModelProto, nodes: Collection[str]) -> list[str]:
     return sorted({name for name in found if ranks.get(name, 2) > 2})
 
 
+def _left_out(quantised: onnx.ModelProto, nodes: Collection[str]) -> list[str]:
+    """Return those of ``nodes`` that take something as data that is not int8, without a word of the quantizer."""
+    int8 = {name for node in quantised.graph.node if node.op_type == "DequantizeLinear" for name in node.output}
+    return [n.name for n in quantised.graph.node if n.name in nodes and not int8.issuperset(data_inputs(n))]
+
+
 def insert_checked(
     model: onnx.ModelProto, nodes: Collection[str], thresholds: Mapping[str, float], where: str
 ) -> tuple[onnx.ModelProto, dict[str, str]]:
@@ -235,20 +235,25 @@ def insert_checked(
     Raises:
         CheckError: If the nodes can be quantised one by one, but not together.
     """
-    try:
-        return insert_qdq(model, nodes, thresholds), {}
-    except Exception as error:
-        together = error
     refused: dict[str, str] = {}
-    for name in nodes:
-        try:
-            insert_qdq(model, [name], thresholds)
-        except Exception as error:
-            refused[name] = f"it cannot be quantised: {(str(error).strip() or type(error).__name__).splitlines()[0]}"
-    if not refused:
-        raise CheckError(
-            f"the network cannot be quantised: {str(together).strip().splitlines()[0]}",
-            where=where,
-            fix='export precisions = ["fp32"], and report the network',
-        ) from together
-    return insert_checked(model, [name for name in nodes if name not in refused], thresholds, where)[0], refused
+    try:
+        quantised = insert_qdq(model, nodes, thresholds)
+    except Exception as error:
+        for name in nodes:
+            try:
+                insert_qdq(model, [name], thresholds)
+            except Exception as alone:
+                _log.debug("%s: %s cannot be quantised", where, name, exc_info=alone)
+                refused[name] = "ONNX Runtime's quantiser fails on it"
+        if not refused:
+            raise CheckError(
+                f"the network cannot be quantised: {str(error).strip().splitlines()[0]}",
+                where=where,
+                fix='export precisions = ["fp32"], and report the network',
+            ) from error
+    else:
+        refused = dict.fromkeys(_left_out(quantised, nodes), "ONNX Runtime's quantiser leaves it out")
+        if not refused:
+            return quantised, {}
+    quantised, more = insert_checked(model, [name for name in nodes if name not in refused], thresholds, where)
+    return quantised, refused | more

@@ -19,7 +19,7 @@ from ..onnx.state import already_quantised
 from ..recipe import Calibration, Recipe
 from ..recordings import RawSamples, as_samples
 from .glitches import usable
-from .prepare import prepare, tensor_types, unscaled
+from .prepare import note_types, plain_gemms, prepare, tensor_types
 from .qdq import choose
 from .search import MIN_SQNR_DB, Draft, Network, Search
 
@@ -83,7 +83,7 @@ def quantize(
             skipped[stage] = draft.stays_float[stage]
         quantization[stage] = _notes(recipe, stage, network, draft, len(frames), dropped)
     for stage, reason in skipped.items():
-        _log.warning("stage '%s' stays float: %s", stage, reason)
+        _log.warning("stage '%s' is left as it is: %s", stage, reason)
     models = {} if draft is None else dict(draft.models)
     for stage in models:
         if (noise := quantization[stage].sqnr_db) is not None and noise < MIN_SQNR_DB:
@@ -121,17 +121,18 @@ def networks_of(recipe: Recipe, models: Mapping[str, ModelProto]) -> tuple[dict[
     skipped: dict[str, str] = {}
     for stage, model in models.items():
         if (found := already_quantised(model)) is not None:
-            skipped[stage] = f"it is quantised already ({found}) and is taken as it is"
+            skipped[stage] = f"it is quantised already ({found})"
             continue
         sources = recipe.stages[stage].sources.items()
         masks = {tensor for tensor, source in sources if isinstance(source, (Presence, Age))}
-        normal = unscaled(prepare(model, f"stage '{stage}'"), f"stage '{stage}'")
+        normal = plain_gemms(prepare(model, f"stage '{stage}'"), f"stage '{stage}'")
         types = tensor_types(normal, f"stage '{stage}'")
         choice = choose(normal, masks, {name: kind for name, (kind, _) in types.items()})
         if not choice.nodes:
             why = "; ".join(f"{node}: {reason}" for node, reason in list(choice.reasons.items())[:3])
             skipped[stage] = why or "it has no layer with weights"
             continue
+        note_types(normal, choice.tensors)
         shapes = {
             name: tuple(dim for dim in shape if isinstance(dim, int))
             for name, (_, shape) in types.items()

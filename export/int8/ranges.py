@@ -21,10 +21,7 @@ from mmedge.types import AnyArray, FloatArray, Tensors
 
 from ..judge import judge
 from .cpu_form import never_negative
-from .glitches import outliers
 from .histogram import BINS, Counts, count, least_divergence, least_error, percentile
-
-__all__ = ["QUANTILES", "RULES", "RangeCollector", "Rule", "outliers"]
 
 Rule: TypeAlias = Literal["frame-quantile", "max", "percentile", "mse", "entropy"]
 RULES: tuple[Rule, ...] = ("frame-quantile", "max", "percentile", "mse", "entropy")

@@ -21,7 +21,8 @@ from ..onnx.parity import check_rewrite
 from ..preprocess.onnx_prefix import Preprocessor
 from ..recipe import Recipe
 from ..recordings import LazySamples, RawSample, spread
-from ..stages import StageGraph, fed_back, masks
+from ..report import ratio_db
+from ..stages import StageGraph, fed_back, masks, seats_of
 from .answers import Reference, TaskComparison, judged_outputs
 from .compare import Comparison
 from .equalize import equalize
@@ -105,7 +106,6 @@ class Search:
         networks: Those to quantise.
         frames: Raw samples that give the ranges.
         held_out: Raw samples to judge by.
-        rules: To try at once.
     """
 
     def __init__(
@@ -151,9 +151,6 @@ class Search:
         outputs = {output: rows[name] for name, output in judged_outputs(recipe).items() if name in rows}
         alone = {name for name in draft.models if not recipe.stages[name].links and not recipe.stages[name].states}
         return {output: db for output, db in outputs.items() if output.rpartition(".")[0] in alone}
-
-    def _has_seat(self, stage: str) -> bool:
-        return any(source in self._recipe.inputs for source in self._recipe.stages[stage].inputs.values())
 
     def _best(self, rules: Sequence[Rule]) -> Draft:
         self._collect(values=not {"max", "frame-quantile"}.issuperset(rules))
@@ -202,7 +199,7 @@ class Search:
             thresholds = self._thresholds(name, rule)
             models[name], own = insert_checked(network.model, nodes, thresholds, f"stage '{name}'")
             refused[name] = {**float_nodes[name], **own}
-        seatless = {n: m for n, m in models.items() if not self._has_seat(n)}
+        seatless = {n: m for n, m in models.items() if not seats_of(recipe.stages[n].inputs, recipe.inputs)}
         sqnr = self._stage_sqnr(seatless) if seatless else {}
         stays: dict[str, str] = {}
         for name in list(models):
@@ -310,8 +307,3 @@ class _Watched:
 
     def __call__(self, feeds: Tensors) -> dict[str, AnyArray]:
         return self._run(feeds)
-
-
-def ratio_db(power: float, noise: float) -> float:
-    """Return a ratio of powers in dB, at most 200 (no noise)."""
-    return 200.0 if noise == 0.0 else float(min(200.0, 10.0 * np.log10(max(power, 1e-30) / noise)))

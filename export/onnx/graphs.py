@@ -17,12 +17,18 @@ def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
         yield from attribute.graphs
 
 
-def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+def all_nodes(graph: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.NodeProto]:
     """Yield every node, also those of branches and bodies."""
     for node in graph.node:
         yield node
         for inner in subgraphs(node):
             yield from all_nodes(inner)
+
+
+def model_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+    """Yield every node of a network, also those of branches, bodies and functions."""
+    for part in (model.graph, *model.functions):
+        yield from all_nodes(part)
 
 
 def reads(node: onnx.NodeProto) -> set[str]:

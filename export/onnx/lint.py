@@ -16,7 +16,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from .clean import source_of
-from .graphs import all_nodes, subgraphs
+from .graphs import all_nodes, model_nodes
 from .network_file import load_network
 
 MAX_OPSET = 22
@@ -51,8 +51,7 @@ class _Graph:
     def __init__(self, model: onnx.ModelProto) -> None:
         self.model = model
         self.local = {(function.domain, function.name) for function in model.functions}
-        inside = [node for function in model.functions for node in function.node]
-        self.nodes = [node for outer in (*model.graph.node, *inside) for node in _with_inner(outer)]
+        self.nodes = list(model_nodes(model))
         self.constants = {t.name: t for t in model.graph.initializer}
         for node in self.nodes:
             if node.op_type == "Constant":
@@ -65,12 +64,6 @@ class _Graph:
 
     def label(self, node: onnx.NodeProto) -> str:
         return node.name or f"{node.op_type} -> {node.output[0] if node.output else '?'}"
-
-
-def _with_inner(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
-    yield node
-    for inner in subgraphs(node):
-        yield from all_nodes(inner)
 
 
 Found = Iterator[tuple[Literal["error", "warning"], str, str, str]]

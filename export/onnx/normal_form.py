@@ -12,7 +12,17 @@ from mmedge.errors import ConfigError
 
 from .branches import take_branches
 from .folding import Known, constant_tensor, dense, fold
-from .graphs import all_nodes, defined, drop_unused, name_once, rename, replace_nodes, sort_nodes, subgraphs
+from .graphs import (
+    all_nodes,
+    defined,
+    drop_unused,
+    model_nodes,
+    name_once,
+    rename,
+    replace_nodes,
+    sort_nodes,
+    subgraphs,
+)
 from .parity import check_rewrite, sample_feeds
 
 # Weights had to be inputs, too, before.
@@ -112,8 +122,7 @@ def inlined(
 def _write_defaults(model: onnx.ModelProto) -> None:
     """Write into every call what its function takes where it says nothing: onnx's inliner leaves that out."""
     known = {(f.domain, f.name, f.overload): f for f in model.functions}
-    inside = (inner for f in model.functions for node in f.node for g in subgraphs(node) for inner in all_nodes(g))
-    for node in [*all_nodes(model.graph), *(node for f in model.functions for node in f.node), *inside]:
+    for node in model_nodes(model):
         function = known.get((node.domain, node.op_type, node.overload))
         if function is not None:
             said = {attribute.name for attribute in node.attribute}

@@ -17,7 +17,7 @@ from ..recipe import Recipe
 
 
 class Parity(msgspec.Struct, frozen=True, kw_only=True):
-    """How far one output of a stage is from torch: ``max_rel`` is ``max|got - want| / max|want|``."""
+    """How far one output of a stage is from torch: ``max_rel`` is ``max|got - want| / max|want|`` of its worst row."""
 
     stage: str
     output: str

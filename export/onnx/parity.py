@@ -1,8 +1,8 @@
 """Every rewrite of a network is run against the network before it, on the same inputs: a difference is an error.
 
-Both run on ONNX Runtime as they are written. What is compared are all outputs: floats within a share of their range,
-whole numbers, truth values and texts exactly, NaN equal to NaN. Where they differ, the tensors inside that both have
-show the first node that does.
+Both run on ONNX Runtime as they are written. What is compared are all outputs: floats within a share of their range
+and of that of their row (class scores beside boxes in pixels), whole numbers, truth values and texts exactly, NaN equal
+to NaN. Where they differ, the tensors inside that both have show the first node that does.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ Feeds = Mapping[str, Any]
 # Share of the range by which floats may differ: rewrites keep what is computed, kernels may sum in another order.
 _LIMITS = {2: 4e-3, 4: 1e-4, 8: 1e-7}
 _BFLOAT16_LIMIT = 3e-2
+# Rows are judged one by one up to this limit, each by its own range, which counts as at least this share of the whole.
+_FINE, _LEAST_ROW = 1e-3, 1e-2
 # (batch, every other open dimension): what the network itself cannot run is left out.
 _SIZES = ((1, 1), (2, 5), (1, 16), (3, 2), (1, 32), (2, 64), (1, 160), (1, 224))
 # So many pairs of runs are enough where inputs are large, as pictures of 640 x 640 are.
@@ -150,11 +152,42 @@ def difference(want: Any, got: Any, limit: float) -> str | None:
         return "is not finite in other places"
     if not finite.any():
         return None
-    scale = float(np.abs(a[finite]).max())
-    gap = float(np.abs(a[finite] - b[finite]).max())
+    a, b = np.where(finite, a, 0), np.where(finite, b, 0)
+    # Narrow types and 8 bits round to steps of the whole range, and small rows with it.
+    axis = row_axis(want.shape) if limit <= _FINE else None
     # Below the smallest normal number there is no range to speak of.
-    relative = gap / max(scale, float(np.finfo(want.dtype).tiny))
+    relative = relative_gap(a, b, axis, float(np.finfo(want.dtype).tiny))
     return f"differs by {relative:.2g} of its range" if relative > limit else None
+
+
+def row_axis(shape: Sequence[int]) -> int | None:
+    """Return the axis along which an array's rows may be of different units: the shortest that is longer than 1.
+
+    Boxes with their classes are [1, 84, N] or [1, N, 84]. None where rows would be single numbers.
+    """
+    longer = [axis for axis, size in enumerate(shape) if size > 1]
+    return min(longer, key=lambda axis: shape[axis]) if len(longer) > 1 else None
+
+
+def relative_gap(want: AnyArray, got: AnyArray, axis: int | None, least: float) -> float:
+    """Return the largest difference as a share of the range: of the whole, or of its own row along ``axis``.
+
+    Both are finite, float64 or complex128, of the same shape [...].
+
+    Args:
+        want: Before.
+        got: After.
+        axis: That of the rows; None for the whole alone.
+        least: The smallest range of the whole that counts.
+    """
+    size, gap = np.abs(want), np.abs(want - got)
+    whole = max(float(size.max(initial=0.0)), least)
+    if axis is None:
+        return float(gap.max(initial=0.0)) / whole
+    others = tuple(other for other in range(want.ndim) if other != axis)
+    # A row of zeros is as exact as the sums of the others.
+    rows = np.maximum(size.max(axis=others, initial=0.0), _LEAST_ROW * whole)
+    return float((gap.max(axis=others, initial=0.0) / rows).max(initial=0.0))
 
 
 def _items_differ(want: Any, got: Any, limit: float) -> str | None:
@@ -222,7 +255,9 @@ def _first_node(
     """Name the first node of ``before`` that makes something else after the rewrite."""
     made = {name for node in after.graph.node for name in node.output if name}
     there = {value.name for model in (before, after) for value in model.graph.output}
-    shared = [name for node in before.graph.node for name in node.output if name in made and name not in there]
+    # What QuantizeLinear gives has a meaning only with its scale.
+    plain = [node for node in before.graph.node if node.op_type != "QuantizeLinear"]
+    shared = [name for node in plain for name in node.output if name in made and name not in there]
     differing = {output}
     try:
         want = _Network(before, "", shared).run(taken)

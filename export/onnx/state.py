@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from itertools import groupby
 from typing import Any
 
 import onnx
 from onnx import TensorProto
+
+from .graphs import model_nodes, reads
 
 _INTEGERS = {TensorProto.INT8: "int8", TensorProto.UINT8: "uint8", TensorProto.INT4: "int4", TensorProto.UINT4: "uint4"}
 _INTEGERS |= {TensorProto.INT16: "int16", TensorProto.UINT16: "uint16", TensorProto.FLOAT8E4M3FN: "fp8"}
@@ -19,11 +20,11 @@ _MOST_PARTS = 40
 def describe_network(model: onnx.ModelProto) -> dict[str, Any]:
     """Return what a network is, as a JSON document; weights that lie in other files may be left there."""
     domains = {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
-    used = Counter(node.domain or "ai.onnx" for node in _nodes(model))
+    used = Counter(node.domain or "ai.onnx" for node in model_nodes(model))
     return {
         "domains": {name: {"version": domains.get(name), "nodes": count} for name, count in sorted(used.items())},
         "functions": [f"{function.domain}.{function.name}" for function in model.functions],
-        "operators": dict(Counter(node.op_type for node in _nodes(model)).most_common()),
+        "operators": dict(Counter(node.op_type for node in model_nodes(model)).most_common()),
         "external_data": _external(model),
         "quantization": quantization_of(model),
         "parts": _parts(model.graph),
@@ -32,13 +33,13 @@ def describe_network(model: onnx.ModelProto) -> dict[str, Any]:
 
 def quantization_of(model: onnx.ModelProto) -> dict[str, Any] | None:
     """Return how a network is quantised already: in which format, to what, by how many nodes; None where it is not."""
-    made = {name: node for node in _nodes(model) for name in node.output}
+    made = {name: node for node in model_nodes(model) for name in node.output}
     weights = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
     matrices = {tensor.name for tensor in model.graph.initializer if len(tensor.dims) > 1}
     pairs = dequantised = 0
     kinds: Counter[str] = Counter()
     operators: Counter[str] = Counter()
-    for node in _nodes(model):
+    for node in model_nodes(model):
         if node.op_type == "DequantizeLinear":
             source = made.get(node.input[0])
             is_pair = source is not None and source.op_type == "QuantizeLinear"
@@ -88,26 +89,6 @@ def _is_float(cast: onnx.NodeProto) -> bool:
     return any(attribute.name == "to" and attribute.i in floats for attribute in cast.attribute)
 
 
-def _nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
-    """Yield every node, also those of branches, loops and functions."""
-    waiting = [*model.graph.node, *(node for function in model.functions for node in function.node)]
-    while waiting:
-        node = waiting.pop()
-        yield node
-        for attribute in node.attribute:
-            for graph in (attribute.g, *attribute.graphs):
-                waiting += graph.node
-
-
-def _read(node: onnx.NodeProto) -> Iterator[str]:
-    """Yield what a node reads, also inside of its branches and loops."""
-    yield from node.input
-    for attribute in node.attribute:
-        for graph in (attribute.g, *attribute.graphs):
-            for inner in graph.node:
-                yield from _read(inner)
-
-
 def _external(model: onnx.ModelProto) -> dict[str, int]:
     """Return the files that hold weights beside a network, and how many bytes of them it uses."""
     found: Counter[str] = Counter()
@@ -122,7 +103,7 @@ def _external(model: onnx.ModelProto) -> dict[str, int]:
 def _parts(graph: onnx.GraphProto) -> list[dict[str, Any]] | None:
     """Return the graph as runs of nodes of which each feeds the next alone; None where those are too many to draw."""
     made = {name: index for index, node in enumerate(graph.node) for name in node.output if name}
-    read = [set(_read(node)) for node in graph.node]
+    read = [reads(node) for node in graph.node]
     feeds = [sorted({made[name] for name in names if name in made}) for names in read]
     users = Counter(source for sources in feeds for source in sources)
     ends = {made[value.name] for value in graph.output if value.name in made}

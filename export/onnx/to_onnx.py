@@ -31,6 +31,7 @@ from ..tokenizer import load_tokenizer
 from .clean import clean, is_user_file, short_line, user_line
 from .gate import parser_gate, refuse
 from .onnx_models import OnnxModels, Parity
+from .parity import relative_gap, row_axis
 
 OPSETS = range(18, 23)
 MAX_REL = 1e-3
@@ -311,14 +312,15 @@ def _parity(
 
 
 def _compare(stage: str, output: str, got: AnyArray, want: AnyArray) -> Parity:
-    a, b = got.astype(np.float64).ravel(), want.astype(np.float64).ravel()
-    max_abs, scale = float(np.abs(a - b).max()), float(np.abs(b).max())
+    got, want = got.astype(np.float64), want.astype(np.float64)
+    axis = row_axis(want.shape[1:])
+    a, b = got.ravel(), want.ravel()
     norms = float(np.linalg.norm(a) * np.linalg.norm(b))
     return Parity(
         stage=stage,
         output=output,
         samples=len(got),
-        max_abs=max_abs,
-        max_rel=max_abs / max(scale, 1e-12),
+        max_abs=float(np.abs(a - b).max()),
+        max_rel=relative_gap(want, got, None if axis is None else axis + 1, 1e-12),
         cosine=float(a @ b) / norms if norms else 1.0,
     )

@@ -26,7 +26,7 @@ from mmedge.bundle.manifest import File
 from mmedge.engine.cpu import instruction_sets, saturates_pairs
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine, session_options
 from mmedge.export.int8.cpu_form import to_cpu_form
-from mmedge.export.int8.qdq import activations, insert_qdq, quantizable
+from mmedge.export.int8.qdq import choose, insert_qdq
 from mmedge.export.int8.ranges import RangeCollector
 from mmedge.export.judge import judge
 from mmedge.export.report import sqnr_db
@@ -183,11 +183,11 @@ def test_the_cpu_form_is_fused_no_coarser_than_tensorrts_and_served_as_it_is_jud
     fp32 = chain(seed)
     rng = np.random.default_rng(seed)
     feeds = [{"x": rng.uniform(-1, 1, (1, 3, 12, 12)).astype(np.float32)} for _ in range(24)]
-    nodes = quantizable(fp32, set())
-    collector = RangeCollector(fp32, activations(fp32, nodes))
+    choice = choose(fp32, set())
+    collector = RangeCollector(fp32, choice.tensors)
     for feed in feeds[:12]:
         collector(feed)
-    int8 = insert_qdq(fp32, nodes, collector.thresholds("max", 1.0))
+    int8 = insert_qdq(fp32, choice.nodes, collector.thresholds("max", 1.0))
     own = to_cpu_form(int8)
 
     def answers(engine: OnnxRuntimeEngine) -> np.ndarray:

@@ -8,7 +8,7 @@ import pytest
 
 from mmedge.export import quantize
 from mmedge.export.int8.cpu_form import to_cpu_form
-from mmedge.export.int8.prepare import prepare, unscaled
+from mmedge.export.int8.prepare import plain_gemms, prepare
 from mmedge.export.judge import judge
 from mmedge.export.report import int8_nodes
 from tests.unit.test_export_kinds import NODE, feeds, models_of, net, w
@@ -42,10 +42,29 @@ def test_factors_of_a_gemm_cost_nothing_more_in_int8(tmp_path, factors, shared, 
 
 
 def test_factors_are_in_constants_and_what_has_none_is_left(tmp_path):
-    model = unscaled(prepare(gemm(alpha=0.5, beta=3.0)))
+    model = plain_gemms(prepare(gemm(alpha=0.5, beta=3.0)))
     assert list(model.graph.node[0].attribute) == []
     plain = prepare(gemm())
-    assert unscaled(plain) is plain
+    assert plain_gemms(plain) is plain
+
+
+@pytest.mark.parametrize("turned", [0, 1])
+@pytest.mark.parametrize("shape", [(1, 5), (1,), (), (1, 1)])
+def test_a_bias_of_one_row_is_quantised_whatever_its_shape(tmp_path, shape, turned):
+    bias = np.linspace(-3, 4, int(np.prod(shape)), dtype=np.float32).reshape(shape)
+    nodes = [NODE("Gemm", ["x", "w", "b"], ["y"], name="layer", transB=turned)]
+    network = net(nodes, [4, 6], {"w": w(5, 6) if turned else w(6, 5), "b": bias})
+    int8 = quantize(models_of(tmp_path, network), None, feeds(network))
+    assert int8_nodes(int8.models["s"]) == (1, 1)
+    assert loss(tmp_path, network, cpu=True) < 0.05
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (4, 1)])
+def test_a_bias_of_several_rows_keeps_its_layer_float(tmp_path, shape):
+    nodes = [NODE("Gemm", ["x", "w", "b"], ["y"], name="layer")]
+    network = net(nodes, [4, 6], {"w": w(6, 5), "b": w(*shape)})
+    int8 = quantize(models_of(tmp_path, network), None, feeds(network))
+    assert int8.skipped == {"s": "layer: its bias differs from row to row"}
 
 
 def test_a_computed_bias_that_is_multiplied_keeps_its_layer_float(tmp_path):

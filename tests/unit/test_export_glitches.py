@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmedge.errors import ConfigError
-from mmedge.export.int8.glitches import usable
-from mmedge.export.int8.ranges import outliers
+from mmedge.export.int8.glitches import isolated, usable
 from mmedge.export.recordings import RawSample
 from tests.unit.test_export_pack import RECIPE, recipe_in
 
@@ -34,7 +33,7 @@ def test_one_in_a_hundred_frames_twenty_times_too_large_is_found(count, seed, sh
     maxima = usual(count, seed)
     bad = np.unique(rng.choice(count // 4, max(1, int(share * count)), replace=False) * 4 + 1)
     maxima[bad] *= factor
-    assert np.flatnonzero(outliers(maxima)).tolist() == bad.tolist()
+    assert np.flatnonzero(isolated(maxima)).tolist() == bad.tolist()
 
 
 @given(
@@ -49,7 +48,7 @@ def test_what_lasts_is_never_a_glitch(count, start, length, level, seed):
     maxima[start % count : start % count + length] *= level
     if count - start % count < 3:
         return
-    assert not outliers(maxima).any()
+    assert not isolated(maxima).any()
 
 
 def test_a_glitch_beside_a_burst_is_found_and_a_word_as_loud_as_it_is_not():
@@ -57,24 +56,36 @@ def test_a_glitch_beside_a_burst_is_found_and_a_word_as_loud_as_it_is_not():
     maxima[100:160] *= 300
     maxima[20] *= 280  # a word as loud as the speech
     maxima[250] = 40.0
-    assert np.flatnonzero(outliers(maxima)).tolist() == [250]
+    assert np.flatnonzero(isolated(maxima)).tolist() == [250]
 
 
-def test_more_than_a_few_per_cent_are_none():
-    maxima = usual(200)
-    maxima[::16] *= 20
-    assert not outliers(maxima).any()
+def test_neighbours_are_neighbours_in_time():
+    maxima = usual(90)
+    maxima[[0, 29, 30, 59, 89]] = 60.0  # the ends of recordings
+    maxima[70] = 60.0
+    clips = ["a"] * 30 + ["b"] * 30 + ["c"] * 30
+    assert np.flatnonzero(isolated(maxima, 0, clips)).tolist() == [70]
+    maxima[[28, 31]] = 60.0  # two at the end of one, two at the start of the next: nothing tells how long they last
+    assert np.flatnonzero(isolated(maxima, 0, clips)).tolist() == [70]
+
+
+def test_samples_without_an_order_have_no_glitches(tmp_path):
+    arrays = frames(200)
+    arrays[70]["imu"] = arrays[70]["imu"] * 100
+    samples = [RawSample(name=f"{k}.npy", arrays=a, recording=None) for k, a in enumerate(arrays)]
+    kept, dropped = usable(samples, recipe(tmp_path))
+    assert (len(kept), dropped) == (200, ())
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 5])
 def test_few_frames_have_no_glitches(count):
-    assert not outliers(np.arange(count) * 1000.0).any()
+    assert not isolated(np.arange(count) * 1000.0).any()
 
 
 def test_what_is_not_silent_in_silence_stays():
     maxima = np.zeros(100)
     maxima[[10, 50]] = 0.3
-    assert not outliers(maxima).any()
+    assert not isolated(maxima).any()
 
 
 def frames(count: int, seed: int = 0) -> list[dict[str, np.ndarray]]:

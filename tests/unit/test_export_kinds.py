@@ -284,7 +284,7 @@ def test_a_stage_of_which_nothing_is_quantised_has_no_int8_variant(tmp_path, nod
     assert why in int8.skipped["s"]
     report = quantization_report(fp32, int8)
     assert report.stages[0].skipped == int8.skipped["s"]
-    assert "stays float" in str(report.table().caption)
+    assert "is left as it is" in str(report.table().caption)
 
 
 def test_what_is_quantised_already_is_said_and_left_alone(tmp_path, caplog):
@@ -296,7 +296,7 @@ def test_what_is_quantised_already_is_said_and_left_alone(tmp_path, caplog):
     assert again.models == {}
     assert "quantised already" in again.skipped["s"]
     assert "Q/DQ pairs" in again.skipped["s"]
-    assert "stays float: it is quantised already" in caplog.text
+    assert "is left as it is: it is quantised already" in caplog.text
 
 
 @pytest.mark.parametrize("kind", [np.int8, np.uint8])

@@ -14,7 +14,7 @@ from mmedge.engine.onnxruntime import OnnxRuntimeEngine
 from mmedge.errors import CheckError, ConfigError
 from mmedge.export import Recipe, compare, quantize
 from mmedge.export.int8.compare import Comparison, TaskComparison
-from mmedge.export.int8.qdq import activations, insert_qdq, quantizable
+from mmedge.export.int8.qdq import choose, insert_qdq
 from mmedge.export.int8.ranges import RangeCollector
 from mmedge.export.onnx.lint import lint
 from mmedge.export.onnx.onnx_models import OnnxModels
@@ -155,26 +155,26 @@ def samples(count: int = 60) -> list[dict[str, np.ndarray]]:
 
 
 def quantised(model: onnx.ModelProto, feeds: list[dict[str, np.ndarray]], masks: set[str]) -> onnx.ModelProto:
-    nodes = quantizable(model, masks)
-    collector = RangeCollector(model, activations(model, nodes))
+    choice = choose(model, masks)
+    collector = RangeCollector(model, choice.tensors)
     for feed in feeds:
         collector(feed)
-    return insert_qdq(model, nodes, collector.thresholds("max", 1.0))
+    return insert_qdq(model, choice.nodes, collector.thresholds("max", 1.0))
 
 
 def test_weighted_nodes_residuals_and_pools_are_chosen():
-    assert quantizable(encoder(), set()) == [
+    assert choose(encoder(), set()).nodes == (
         "c1/Conv",
         "c2/Conv",
         "c3/Conv",
         "s/Add",
         "g/GlobalAveragePool",
         "embedding/Gemm",
-    ]
+    )
 
 
 def test_probabilities_masks_and_sums_behind_the_last_layer_stay_float():
-    assert quantizable(fusion(), {"present"}) == ["logits/Gemm"]
+    assert choose(fusion(), {"present"}).nodes == ("logits/Gemm",)
 
 
 @pytest.fixture(scope="module")
@@ -255,7 +255,7 @@ def test_a_fusion_stage_that_int8_would_ruin_stays_float(fp32, caplog):
     assert "at least 20 wanted" in result.skipped["fusion"]
     assert result.quantization["fusion"].float_nodes == ("logits/Gemm",)
     assert result.quantization["fusion"].sqnr_db is None
-    assert "'fusion' stays float" in caplog.text
+    assert "'fusion' is left as it is" in caplog.text
     assert result.models["encoder"] != fp32.models["encoder"]
 
 

@@ -7,7 +7,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from mmedge.errors import CheckError
-from mmedge.export.int8.ranges import RangeCollector, _with_ranges, outliers
+from mmedge.export.int8.glitches import isolated
+from mmedge.export.int8.ranges import RangeCollector, _with_ranges
 
 
 def model():
@@ -88,15 +89,15 @@ def test_a_dead_tensor_still_gets_a_scale():
     assert got["y"] > 0
 
 
-def test_exactly_the_glitches_are_outliers():
+def test_exactly_the_glitches_are_isolated():
     usual = np.random.default_rng(3).normal(3.0, 0.3, 500)
     usual[[11, 96, 400]] *= 20
-    assert np.flatnonzero(outliers(usual)).tolist() == [11, 96, 400]
+    assert np.flatnonzero(isolated(usual)).tolist() == [11, 96, 400]
 
 
 @pytest.mark.parametrize("maxima", [np.full(50, 1.8), np.r_[np.full(40, 1.8), np.linspace(1.0, 3.0, 10)], np.zeros(5)])
-def test_constant_and_mildly_varying_inputs_have_no_outliers(maxima):
-    assert not outliers(maxima).any()
+def test_constant_and_mildly_varying_inputs_have_no_isolated(maxima):
+    assert not isolated(maxima).any()
 
 
 def test_what_fails_while_it_is_watched_is_said_in_the_users_words():

@@ -13,6 +13,7 @@ from onnx import TensorProto, helper
 
 from mmedge.errors import CheckError, ConfigError
 from mmedge.export.onnx.parity import check_rewrite, difference, sample_feeds
+from mmedge.export.onnx.to_onnx import MAX_REL, _compare
 from tests.onnx_graphs import FLOAT, INT64, model_of
 
 NODE = helper.make_node
@@ -114,6 +115,40 @@ def test_arrays_are_equal_to_themselves_and_not_to_others(values, data):
     other[index] = np.float32(min(finite * 3 + 1, 3e38)) if np.isfinite(other[index]) else 0.0
     if other[index] != array[index] and finite < 1e38:
         assert difference(array, other, 1e-4) is not None
+
+
+def boxes(count: int = 200) -> np.ndarray:
+    """Return boxes in pixels with the scores of 80 classes, as a detector gives them, [1, 84, count]."""
+    rng = np.random.default_rng(0)
+    scores = rng.uniform(0, 0.05, (1, 80, count))
+    return np.concatenate([rng.uniform(0, 640, (1, 4, count)), scores], axis=1).astype(np.float32)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("gone", [slice(4, None), 83], ids=["all classes", "one class"])
+def test_scores_beside_boxes_are_judged_by_their_own_range(gone, turned):
+    want = boxes()
+    got = want.copy()
+    got[:, gone] = 0
+    if turned:
+        want, got = want.transpose(0, 2, 1), got.transpose(0, 2, 1)
+    assert difference(want, got, 1e-4) is not None
+    assert _compare("s", "y", got[None], want[None]).max_rel > MAX_REL
+    rounded = (want * (1 + 5e-6)).astype(np.float32)
+    assert difference(want, rounded, 1e-4) is None
+    assert _compare("s", "y", rounded[None], want[None]).max_rel < 1e-4
+
+
+def test_rows_of_zeros_and_rounding_of_narrow_types_pass():
+    want = boxes()
+    want[:, 5] = 0
+    got = want.copy()
+    got[:, 5] = 640 * 3e-7  # what sums of the largest leave
+    assert difference(want, got, 1e-4) is None
+    half = want.astype(np.float16)
+    other = half.copy()
+    other[:, 5] = 0.5  # one step of float16 at 640
+    assert difference(half, other, 4e-3) is None
 
 
 def test_sequences_and_nothing_are_compared():
