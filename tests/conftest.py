@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from importlib.util import find_spec
 from pathlib import Path
@@ -43,6 +43,24 @@ def _settings_of_their_own(tmp_path_factory: pytest.TempPathFactory) -> None:
     modules = [".".join(path.relative_to(here.parent).with_suffix("").parts) for path in here.glob("**/*.py")]
     (tmp_path_factory.getbasetemp() / PROJECT_FILE).write_text(project_text(sorted(modules)))
     remember(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Keep to a cache of the test's own; return its folder."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Compute with one thread: the networks of tests are too small for more."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 class WriteClip(Protocol):

@@ -22,11 +22,7 @@ from mmedge.export.recipe import Recipe  # noqa: E402
 from mmedge.export.tasks import KINDS, Truth, valued_tasks  # noqa: E402
 from tests.tiny_training import RECIPE, write_project, write_wav  # noqa: E402
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import wave
 from pathlib import Path
 
 import cv2
@@ -21,6 +20,7 @@ from mmedge.export.recipe import Calibration, Recipe
 from mmedge.export.recordings import raw_samples, recording_files
 from mmedge.preprocess import reference
 from mmedge.types import Frame
+from tests.tiny_training import write_wav
 
 IMAGE = ImageInput(size=(8, 8), mean=(0.0,) * 3, std=(1.0,) * 3, frame=(12, 16))
 SOUND = AudioInput(sample_rate_hz=8000, window_ms=100)
@@ -59,9 +59,7 @@ def test_files_of_one_name_belong_together(data):
     for name in ("b", "a"):
         for side in ("left", "right"):
             cv2.imwrite(str(data / f"{name}.{side}.png"), picture(len(name + side)))
-        with wave.open(str(data / f"{name}.wav"), "wb") as file:
-            file.setparams((1, 2, 8000, 400, "NONE", ""))
-            file.writeframes((np.linspace(-0.5, 0.5, 400) * 32768).astype("<i2").tobytes())
+        write_wav(data / f"{name}.wav", np.linspace(-0.5, 0.5, 400), 8000)
     samples = FileSamples(inputs, data)
     assert [samples.name(k).split(".")[0] for k in range(2)] == ["a", "b"]
     pcm = samples[0]["audio"]
