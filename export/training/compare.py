@@ -159,6 +159,6 @@ def mcnemar(first: int, second: int) -> float:
         >>> round(mcnemar(5, 15), 3), mcnemar(0, 0)
         (0.041, 1.0)
     """
-    count = first + second
-    tail = sum(math.comb(count, k) for k in range(min(first, second) + 1))
-    return float(min(2 * tail / 2**count, 1.0)) if count else 1.0
+    half = torch.tensor(0.5, dtype=torch.float64)
+    chances = torch.distributions.Binomial(first + second, half).log_prob(torch.arange(min(first, second) + 1).double())
+    return min(2 * float(chances.exp().sum()), 1.0)
