@@ -159,6 +159,6 @@ def mcnemar(first: int, second: int) -> float:
         >>> round(mcnemar(5, 15), 3), mcnemar(0, 0)
         (0.041, 1.0)
     """
-    half = torch.tensor(0.5, dtype=torch.float64)
-    chances = torch.distributions.Binomial(first + second, half).log_prob(torch.arange(min(first, second) + 1).double())
-    return min(2 * float(chances.exp().sum()), 1.0)
+    count, k = first + second, torch.arange(min(first, second) + 1, dtype=torch.float64)
+    ways = math.lgamma(count + 1) - torch.lgamma(k + 1) - torch.lgamma(count - k + 1)
+    return min(2 * float((ways - count * math.log(2)).exp().sum()), 1.0)
