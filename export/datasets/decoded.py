@@ -22,7 +22,7 @@ from mmedge.files import user_cache
 from mmedge.types import AnyArray
 
 _log = logging.getLogger("mmedge.export")
-_FORM = 1  # raise it when what is decoded changes
+_FORM = 2  # raise it when what is decoded changes
 _STALE_S = 3600.0  # a file that a process wrote and never finished
 
 

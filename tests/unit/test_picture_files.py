@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 import mmedge
 from mmedge.bundle.manifest import AudioInput, ImageInput, TensorInput, TextInput
 from mmedge.errors import ConfigError
+from mmedge.export.datasets.files import read_file
+from mmedge.export.datasets.problems import UnusableFileError
 from mmedge.export.picture_files import FileSamples, fitted, holds_plain_files
 from mmedge.export.recipe import Calibration, Recipe
 from mmedge.export.recordings import raw_samples, recording_files
@@ -85,13 +87,50 @@ def test_arrays_are_samples_a_row(data):
     np.testing.assert_array_equal([sample["imu"] for sample in alone], imu)
 
 
+@pytest.mark.parametrize("seat", ["gray", "rgb"])
+@pytest.mark.parametrize("kind", ["gray", "rgb"])
+def test_training_and_calibration_read_pictures_alike_be_they_files_or_arrays(data, seat, kind):
+    spec = IMAGE if seat == "rgb" else ImageInput(size=(8, 8), color="gray", mean=(0.0,), std=(1.0,), frame=(12, 16))
+    shown = picture(5) if kind == "rgb" else picture(5)[..., 0]
+    cv2.imwrite(str(data / "file.png"), shown[..., ::-1] if kind == "rgb" else shown)
+    np.save(data / "array.npy", shown if kind == "rgb" else shown[..., None])
+    seen = [sample["image"][0] for sample in FileSamples({"image": spec}, data)]
+    for calibrated, name in zip(seen, ("array.npy", "file.png"), strict=True):
+        np.testing.assert_array_equal(calibrated, read_file(data / name, spec, name))
+    # OpenCV rounds another way where it makes gray of colours.
+    assert np.abs(seen[0].astype(int) - seen[1]).max() <= (seat == "gray" and kind == "rgb")
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int16])
+def test_sounds_that_are_arrays_are_those_of_files(data, kind):
+    pcm = np.linspace(-0.5, 0.5, 400) * (32768 if kind is np.int16 else 1)
+    np.save(data / "a.npy", pcm.astype(kind))
+    (sample,) = FileSamples({"audio": SOUND}, data / "a.npy")
+    np.testing.assert_allclose(sample["audio"][0, 400:], np.linspace(-0.5, 0.5, 400), atol=1e-4)
+    np.testing.assert_array_equal(sample["audio"][0], read_file(data / "a.npy", SOUND, "a.npy"))
+    np.save(data / "loud.npy", np.full(100, 20000.0))
+    with pytest.raises(UnusableFileError, match="no raw sound"):
+        read_file(data / "loud.npy", SOUND, "loud.npy")
+
+
+@pytest.mark.parametrize("name", ["x.npy", "x.npz", "x.png", "x.wav"])
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04garbage", b"\x93NUMPY\x01\x00"], ids=["empty", "zip", "numpy"])
+def test_a_damaged_file_is_named(data, name, content):
+    (data / name).write_bytes(content)
+    inputs = {"audio": SOUND} if name == "x.wav" else {"image": IMAGE}
+    with pytest.raises(ConfigError) as caught:
+        FileSamples(inputs, data)[0]
+    assert caught.value.where == str(data / name)
+    assert caught.value.fix
+
+
 @pytest.mark.parametrize(
     ("array", "spec", "said"),
     [
         (picture(0) / np.float32(255), IMAGE, r"float32 \[24, 32, 3\] of 0\S*\.\.1: no raw picture"),
         (np.zeros((3, 24, 32), np.uint8), IMAGE, "no raw picture"),
         (np.full(100, 20000.0, np.float32), SOUND, r"of 2e\+04\.\.2e\+04: no raw sound"),
-        (np.zeros(100, np.int16), SOUND, "no raw sound"),
+        (np.zeros(100, np.int32), SOUND, "no raw sound"),
         (np.full(100, np.nan, np.float32), SOUND, "not finite"),
         (np.zeros(5, np.float32), TensorInput(shape=(6,)), r"give float32 \[6\]"),
         (np.zeros(6), TensorInput(shape=(6,)), "float64"),
