@@ -126,7 +126,7 @@ def f1(task: RecipeTask, outputs: Tensor, boxes: Sequence[Tensor | None]) -> Ten
         boxes: Of each picture, float32 [k, 5], or None.
     """
     assert task.detection is not None
-    corners, scores = decode(task, outputs)
+    corners, scores = decode(task, outputs.detach().float().cpu())
     found = []
     for own, score, right in zip(corners, scores, boxes, strict=True):
         if right is None:

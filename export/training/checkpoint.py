@@ -43,7 +43,7 @@ def identity(recipe: Recipe, dataset: Dataset, limit: int | None) -> dict[str, s
         dataset: Prepared.
         limit: Of batches.
     """
-    train = msgspec.structs.replace(recipe.train, weights=None, seeds=1, workers=recipe.train.workers)
+    train = msgspec.structs.replace(recipe.train, weights=None, seeds=1)
     plain = msgspec.structs.replace(recipe, folder=Path(), file=None, sha256="", train=train)
     code = hashlib.sha256()
     with recipe.importable():

@@ -125,7 +125,7 @@ def box_scores(
             outputs = model(inputs, batch["present"].to(_device(model)), age_ms)
             for name, scores in found.items():
                 task = recipe.tasks[name]
-                scores.append(f1(task, outputs[task.output].cpu(), batch["boxes"][name]))
+                scores.append(f1(task, outputs[task.output], batch["boxes"][name]))
     return {name: round(float(torch.cat(scores).mean()), 4) for name, scores in found.items() if sum(map(len, scores))}
 
 
