@@ -70,6 +70,20 @@ def test_seeds_are_trained_told_and_the_best_is_kept(recipe: Recipe, tmp_path: P
     assert all(torch.equal(one[name], kept[name]) for name in one)
 
 
+def interrupt(monkeypatch: pytest.MonkeyPatch, number: int) -> list[int]:
+    """Press Ctrl-C where so many fits begin; return the seeds of those that have begun."""
+    fit, seen = loop._fit, list[int]()
+
+    def stopping(model: StagedModel, dataset: Any, own: Recipe, *args: Any) -> None:
+        seen.append(own.seed)
+        if len(seen) == number:
+            raise KeyboardInterrupt
+        fit(model, dataset, own, *args)
+
+    monkeypatch.setattr(loop, "_fit", stopping)
+    return seen
+
+
 def test_of_all_seeds_only_the_best_model_stays_in_memory(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,15 +103,7 @@ def test_of_all_seeds_only_the_best_model_stays_in_memory(
 def test_a_finished_seed_of_another_version_is_named_as_such(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fit, seen = loop._fit, []
-
-    def stopping(model: StagedModel, dataset: Any, own: Recipe, *args: Any) -> None:
-        seen.append(own.seed)
-        if len(seen) == 2:
-            raise KeyboardInterrupt
-        fit(model, dataset, own, *args)
-
-    monkeypatch.setattr(loop, "_fit", stopping)
+    interrupt(monkeypatch, 2)
     with pytest.raises(KeyboardInterrupt):
         train_and_save(recipe, output=tmp_path / "w", seeds=2, limit=1, progress=False)
     path = tmp_path / "w.seed3.trained"
@@ -117,15 +123,7 @@ def test_seeds_that_were_finished_are_not_trained_again(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     want = train_and_save(recipe, output=tmp_path / "want", seeds=3, progress=False)
-    fit, seen = loop._fit, []
-
-    def stopping(model: StagedModel, dataset: Any, own: Recipe, *args: Any) -> None:
-        seen.append(own.seed)
-        if len(seen) == 3:
-            raise KeyboardInterrupt
-        fit(model, dataset, own, *args)
-
-    monkeypatch.setattr(loop, "_fit", stopping)
+    seen = interrupt(monkeypatch, 3)
     with pytest.raises(KeyboardInterrupt):
         train_and_save(recipe, output=tmp_path / "w", seeds=3, progress=False)
     got = train_and_save(recipe, output=tmp_path / "w", seeds=3, resume=True, progress=False)
