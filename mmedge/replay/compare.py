@@ -164,11 +164,8 @@ def _matching(a: Sequence[Box], b: Sequence[Box]) -> float:
     """Return the F1 of two sets of boxes: each is matched once, the best first."""
     free, hits = list(b), 0
     for box in a:
-        best = max(
-            (other for other in free if other.label == box.label),
-            key=lambda o: box_iou(box, o),
-            default=None,
-        )
+        alike = (other for other in free if other.label == box.label)
+        best = max(alike, key=lambda other: box_iou(box, other), default=None)
         if best is not None and box_iou(box, best) >= _IOU:
             free.remove(best)
             hits += 1
