@@ -64,6 +64,14 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+@pytest.fixture
+def new(tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """Return what `mmedge new` says of one network with some options, or its error."""
+    from tests.networks import new_project
+
+    return lambda model, *options: new_project(tmp_path, {"net": model}, *options)
+
+
 class WriteClip(Protocol):
     """What the ``write_clip`` fixture gives."""
 

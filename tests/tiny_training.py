@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from mmedge.export.datasets.folder import Folder
 from mmedge.export.recipe import Recipe
 
 EYE = """\
@@ -144,3 +145,10 @@ def write_project(home: Path, counts: tuple[int, int, int] = (48, 32, 32), recip
     (home / "tiny_model.py").write_text(MODEL)
     (home / "recipe.toml").write_text(recipe)
     return Recipe.load(home / "recipe.toml")
+
+
+def folder(recipe: Recipe) -> Folder:
+    """Return the prepared data of such a project."""
+    data = Folder(recipe, recipe.folder / "data")
+    data.prepare()
+    return data

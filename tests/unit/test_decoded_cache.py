@@ -21,9 +21,8 @@ from torch.utils.data import DataLoader  # noqa: E402
 
 from mmedge.export.datasets import folder as folder_module  # noqa: E402
 from mmedge.export.datasets.decoded import DecodedCache, decoded_key  # noqa: E402
-from mmedge.export.datasets.folder import Folder  # noqa: E402
 from mmedge.export.recipe import Recipe  # noqa: E402
-from tests.tiny_training import write_project  # noqa: E402
+from tests.tiny_training import folder, write_project  # noqa: E402
 
 
 @pytest.fixture
@@ -34,12 +33,6 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recipe:
 
 def kept(tmp_path: Path) -> list[Path]:
     return sorted((tmp_path / "cache").rglob("*.npy"))
-
-
-def folder(recipe: Recipe) -> Folder:
-    data = Folder(recipe, recipe.folder / "data")
-    data.prepare()
-    return data
 
 
 class Counted:
