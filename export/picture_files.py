@@ -6,25 +6,24 @@ that sees and hears, ``a.left.png`` and ``a.right.png`` for two image inputs. ``
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from mmedge.bundle.manifest import AudioInput, ImageInput, Input, TensorInput, TextInput
-from mmedge.errors import ConfigError, SourceError
-from mmedge.extras import require
-from mmedge.preprocess import ImagePreprocessor
-from mmedge.types import AnyArray, ByteArray, FloatArray, Frame
+from mmedge.engine.arrays import UNREADABLE
+from mmedge.errors import ConfigError
+from mmedge.types import AnyArray
+
+from .datasets.files import fit_array, load_array, read_file, told
+from .datasets.problems import UnusableFileError
 
 PICTURES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"))
 SOUNDS = frozenset((".wav", ".flac"))
 ARRAYS = frozenset((".npy", ".npz"))
-MAX_SIDE = 16_384  # pixels, as of any source
-# A small file can be a picture of any size; OpenCV reads this when it is loaded.
-os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_SIDE**2))
 _FIX = "see docs/recipe.md: Files in place of recordings"
 
 
@@ -131,7 +130,9 @@ class FileSamples(Sequence[dict[str, AnyArray]]):
     def _read(self, name: str, file: Path, key: str | None, row: int | None) -> AnyArray:
         spec = self._inputs[name]
         if file.suffix.lower() not in ARRAYS:
-            return _picture(file, spec)[None] if isinstance(spec, ImageInput) else _sound(file, spec)[None]
+            assert isinstance(spec, (ImageInput, AudioInput))
+            with _faults(str(file), "remove the file, or save it as JPEG, PNG or WAV"):
+                return read_file(file, spec, file.name)[None]
         array = _arrays(file)[key or ""]
         return fitted(array if row is None else array[row], spec, f"{file}: input '{name}'")
 
@@ -140,38 +141,33 @@ def fitted(array: AnyArray, spec: Input, where: str) -> AnyArray:
     """Return an array as a seat's raw one; ConfigError, with range and shape, where it is none.
 
     Args:
-        array: A picture uint8 [h, w], [h, w, 3] (RGB) or [1, h, w, c] of any size; sound float32 [n] or [1, n], -1..1;
-            a tensor of the seat's shape [...] and dtype.
+        array: A picture or sound as ``fit_array`` takes it, or with a leading 1; a tensor of the seat's shape [...] and
+            dtype.
         spec: The seat.
         where: For the message.
     """
-
-    def refuse(what: str, fix: str) -> ConfigError:
-        told = f"{array.dtype} {list(array.shape)}"
-        if array.size and array.dtype.kind in "iuf":
-            told += f" of {array.min():.4g}..{array.max():.4g}"
-        return ConfigError(f"{told}: {what}", where=where, fix=fix)
-
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise refuse("values that are not finite", "clean the data")
-    if isinstance(spec, ImageInput):
-        picture = array[0] if array.ndim == 4 and len(array) == 1 else array
-        if (
-            picture.dtype != np.uint8
-            or picture.ndim not in (2, 3)
-            or (picture.ndim == 3 and picture.shape[2] not in (1, 3))
-        ):
-            raise refuse("no raw picture", "give uint8 (h, w) or (h, w, 3) in RGB, 0..255, not what the network takes")
-        return _framed(picture[..., 0] if picture.shape[2:] == (1,) else picture, spec, where, "rgb24")[None]
-    if isinstance(spec, AudioInput):
-        pcm = array.reshape(-1)
-        if array.dtype.kind != "f" or array.size != array.shape[-1] or np.abs(pcm).max(initial=0) > 8:
-            raise refuse("no raw sound", f"give float32 (samples,), -1..1, at {spec.sample_rate_hz} Hz")
-        return _window(pcm.astype(np.float32), spec)[None]
+    if isinstance(spec, (ImageInput, AudioInput)):
+        alone = array[0] if array.ndim == len(spec.raw_shape) and len(array) == 1 else array
+        with _faults(where, _FIX):
+            return fit_array(alone, spec, where.rpartition("/")[2])[None]
     assert isinstance(spec, TensorInput)
+    wrong = ""
     if array.shape != tuple(spec.shape) or array.dtype != spec.dtype:
-        raise refuse("not what the input takes", f"give {spec.dtype} {list(spec.shape)}")
+        wrong = "not what the input takes"
+    elif array.dtype.kind == "f" and not np.isfinite(array).all():
+        wrong = "values that are not finite"
+    if wrong:
+        fix = f"give {spec.dtype} {list(spec.shape)}, finite; {_FIX}"
+        raise ConfigError(f"{told(array)}: {wrong}", where=where, fix=fix)
     return np.array(array)
+
+
+@contextmanager
+def _faults(where: str, fix: str) -> Iterator[None]:
+    try:
+        yield
+    except UnusableFileError as error:
+        raise ConfigError(str(error), where=where, fix=fix) from error
 
 
 def raw_shape(spec: Input) -> tuple[int, ...]:
@@ -196,59 +192,14 @@ def holds_plain_files(path: Path) -> bool:
 @lru_cache(maxsize=4)
 def _arrays(file: Path) -> Mapping[str, AnyArray]:
     """Return the arrays of a file by name; of ``.npy`` the only one, which stays on disk."""
+    if file.suffix.lower() == ".npy":
+        with _faults(str(file), "write it by numpy.save"):
+            return {"": load_array(file, file.name)}
     try:
-        if file.suffix.lower() == ".npy":
-            return {"": np.load(file, mmap_mode="r", allow_pickle=False)}
-        with np.load(file, allow_pickle=False) as archive:
+        # NumPy leaves a damaged file open that it has opened itself.
+        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, KeyError) as error:
+    except (*UNREADABLE, AttributeError) as error:  # the last of a single array that is called .npz
         raise ConfigError(
-            f"not an array file: {error}", where=str(file), fix="write it by numpy.save or savez"
+            f"not an archive of arrays: {error}", where=str(file), fix="write it by numpy.savez"
         ) from error
-
-
-def _picture(file: Path, spec: ImageInput) -> ByteArray:
-    cv2 = require("cv2", "reading pictures")
-    try:
-        picture = cv2.imread(str(file), cv2.IMREAD_GRAYSCALE if spec.color == "gray" else cv2.IMREAD_COLOR)
-    except cv2.error as error:  # of sizes that it does not take
-        raise ConfigError(f"cannot read the picture: {error.err}", where=str(file), fix="remove the file") from error
-    if picture is None or max(picture.shape) > MAX_SIDE:
-        what = "cannot read the picture" if picture is None else f"it has a side of more than {MAX_SIDE} pixels"
-        raise ConfigError(what, where=str(file), fix="remove the file, or save it as JPEG or PNG")
-    return _framed(picture, spec, str(file), "bgr24")
-
-
-def _framed(picture: ByteArray, spec: ImageInput, stream: str, kind: str) -> ByteArray:
-    """Return a picture [h, w] or [h, w, 3] fitted into the seat's frame, as a TensorRT variant is given it."""
-    frame = Frame(
-        stream=stream,
-        seq=0,
-        capture_ns=0,
-        arrive_ns=0,
-        data=np.ascontiguousarray(picture),
-        format="gray8" if picture.ndim == 2 else kind,  # type: ignore[arg-type]
-        width=picture.shape[1],
-        height=picture.shape[0],
-    )
-    out = np.empty(spec.raw_shape, np.uint8)
-    ImagePreprocessor(spec).raw(frame, out)
-    framed: ByteArray = out[0]
-    return framed
-
-
-def _sound(file: Path, spec: Input) -> FloatArray:
-    from .datasets.speech import read_audio
-
-    assert isinstance(spec, AudioInput)
-    try:
-        return _window(read_audio(file, spec.sample_rate_hz), spec)
-    except SourceError as error:
-        raise ConfigError(error.message, where=error.where, fix=error.fix) from error
-
-
-def _window(pcm: FloatArray, spec: AudioInput) -> FloatArray:
-    """Return the last window of a sound, silence before it where it is shorter."""
-    last = pcm[-spec.samples :]
-    window: FloatArray = np.pad(last, (spec.samples - len(last), 0)).astype(np.float32)
-    return window

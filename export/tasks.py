@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mmedge.errors import ConfigError
+from mmedge.interpret.nms import box_iou
 from mmedge.types import Box, TaskResult
 
 if TYPE_CHECKING:
@@ -271,8 +272,8 @@ def _average_precision(
     matched = [[False] * len(boxes) for boxes in right]
     hits, area, precisions = 0, 0.0, []
     for rank, (_, picture, box) in enumerate(found, 1):
-        best = max(range(len(right[picture])), key=lambda i: _overlap(right[picture][i], box), default=None)
-        if best is not None and not matched[picture][best] and _overlap(right[picture][best], box) >= overlap:
+        best = max(range(len(right[picture])), key=lambda i: box_iou(right[picture][i], box), default=None)
+        if best is not None and not matched[picture][best] and box_iou(right[picture][best], box) >= overlap:
             matched[picture][best] = True
             hits += 1
             precisions.append(hits / rank)
@@ -281,15 +282,6 @@ def _average_precision(
             precisions[index] = max(precisions[index], precisions[index + 1])
         area += precisions[index] / total
     return area
-
-
-def _overlap(a: Box, b: Box) -> float:
-    width = min(a.x2, b.x2) - max(a.x1, b.x1)
-    height = min(a.y2, b.y2) - max(a.y1, b.y1)
-    if width <= 0 or height <= 0:
-        return 0.0
-    both = width * height
-    return both / ((a.x2 - a.x1) * (a.y2 - a.y1) + (b.x2 - b.x1) * (b.y2 - b.y1) - both)
 
 
 def task_loss(task: RecipeTask, outputs: Tensor, truth: Truth) -> Tensor:

@@ -4,24 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper
 
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine
 from mmedge.export import Recipe
 from mmedge.export.brought.brought import bring
-
-FLOAT, UINT8, INT64, FLOAT16 = TensorProto.FLOAT, TensorProto.UINT8, TensorProto.INT64, TensorProto.FLOAT16
-NODE = helper.make_node
-
-
-def network(nodes, inputs, outputs, opset=18, **constants):
-    def values(specs):
-        return [helper.make_tensor_value_info(n, kind, shape) for n, (kind, shape) in specs.items()]
-
-    tensors = [numpy_helper.from_array(np.asarray(v), n) for n, v in constants.items()]
-    graph = helper.make_graph(nodes, "g", values(inputs), values(outputs), tensors)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
-
+from tests.networks import FLOAT, INT64, NODE, info, network
 
 HEAD = """
 name = "t"
@@ -63,13 +51,13 @@ def counter() -> onnx.ModelProto:
         [NODE("ReduceSum", ["x", "axis"], ["here"], keepdims=1), NODE("Add", ["state", "here"], ["sum"])],
         "then",
         [],
-        [helper.make_tensor_value_info("sum", FLOAT, None)],
+        [info("sum", None)],
     )
     other = helper.make_graph(
         [NODE("Reshape", ["x", "nonsense"], ["shaped"])],
         "else",
         [],
-        [helper.make_tensor_value_info("shaped", FLOAT, None)],
+        [info("shaped", None)],
     )
     return network(
         [

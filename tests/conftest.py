@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,7 +19,8 @@ import mmedge  # noqa: F401  telemetry of dependencies is off before any of them
 Array = npt.NDArray[Any]
 
 # The same examples everywhere, so that what lands does not hang on luck; MMEDGE_EXPLORE=1 draws others.
-settings.register_profile("same", derandomize=True)
+# A machine that is busy is no failure.
+settings.register_profile("same", derandomize=True, deadline=None)
 settings.load_profile("default" if os.environ.get("MMEDGE_EXPLORE") else "same")
 
 # On a device without torch (a Jetson runs the shipped bundle) the toolchain's tests have nothing to test.
@@ -43,6 +44,32 @@ def _settings_of_their_own(tmp_path_factory: pytest.TempPathFactory) -> None:
     modules = [".".join(path.relative_to(here.parent).with_suffix("").parts) for path in here.glob("**/*.py")]
     (tmp_path_factory.getbasetemp() / PROJECT_FILE).write_text(project_text(sorted(modules)))
     remember(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Keep to a cache of the test's own; return its folder."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Compute with one thread: the networks of tests are too small for more."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def new(tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """Return what `mmedge new` says of one network with some options, or its error."""
+    from tests.networks import new_project
+
+    return lambda model, *options: new_project(tmp_path, {"net": model}, *options)
 
 
 class WriteClip(Protocol):

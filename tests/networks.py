@@ -12,8 +12,14 @@ from onnx import TensorProto, helper, numpy_helper
 
 from mmedge.errors import MmedgeError
 
-FLOAT = TensorProto.FLOAT
+FLOAT, FLOAT16, DOUBLE = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE
+UINT8, INT64, BOOL = TensorProto.UINT8, TensorProto.INT64, TensorProto.BOOL
 NODE = helper.make_node
+
+
+def info(name: str, shape: Any, kind: int = FLOAT) -> onnx.ValueInfoProto:
+    """Return a tensor of a signature."""
+    return helper.make_tensor_value_info(name, kind, shape)
 
 
 def network(
@@ -21,16 +27,23 @@ def network(
     inputs: Mapping[str, Any],
     outputs: Mapping[str, Any],
     metadata: dict[str, str] | None = None,
+    *,
+    opset: int = 18,
+    functions: list[Any] | None = None,
     **constants: Any,
 ) -> onnx.ModelProto:
-    """Return a network; inputs and outputs are name -> (type, shape)."""
+    """Return a network; a signature is ``{name: shape}`` for floats or ``{name: (kind, shape)}``."""
 
     def values(specs: Mapping[str, Any]) -> list[onnx.ValueInfoProto]:
-        return [helper.make_tensor_value_info(n, kind, shape) for n, (kind, shape) in specs.items()]
+        return [
+            info(name, spec[1], spec[0]) if isinstance(spec, tuple) else info(name, spec)
+            for name, spec in specs.items()
+        ]
 
     tensors = [numpy_helper.from_array(np.asarray(v), n) for n, v in constants.items()]
     graph = helper.make_graph(nodes, "g", values(inputs), values(outputs), tensors)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    opsets = [helper.make_opsetid("", opset)] + ([helper.make_opsetid("own", 1)] if functions else [])
+    model = helper.make_model(graph, opset_imports=opsets, functions=functions or [], ir_version=8)
     helper.set_model_props(model, metadata or {})
     return model
 

@@ -7,38 +7,11 @@ from typing import Any
 import numpy as np
 import onnx
 from hypothesis import strategies as st
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
-FLOAT, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
+from tests.networks import BOOL, INT64, info, network
+
 SIDE = 4
-
-
-def info(name: str, shape: Any, kind: int = FLOAT) -> onnx.ValueInfoProto:
-    """Return a tensor of a signature."""
-    return helper.make_tensor_value_info(name, kind, shape)
-
-
-def model_of(
-    nodes: list[onnx.NodeProto],
-    inputs: dict[str, Any],
-    outputs: dict[str, Any],
-    *,
-    opset: int = 18,
-    functions: list[Any] | None = None,
-    **constants: Any,
-) -> onnx.ModelProto:
-    """Return a network; a signature is ``{name: shape}`` for floats or ``{name: (kind, shape)}``."""
-
-    def values(specs: dict[str, Any]) -> list[onnx.ValueInfoProto]:
-        return [
-            info(name, spec[1], spec[0]) if isinstance(spec, tuple) else info(name, spec)
-            for name, spec in specs.items()
-        ]
-
-    held = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
-    graph = helper.make_graph(nodes, "g", values(inputs), values(outputs), held)
-    opsets = [helper.make_opsetid("", opset)] + ([helper.make_opsetid("own", 1)] if functions else [])
-    return helper.make_model(graph, opset_imports=opsets, functions=functions or [], ir_version=8)
 
 
 class _Maker:
@@ -162,4 +135,4 @@ def networks(draw: Any) -> onnx.ModelProto:
         nodes.append(helper.make_node("Identity", [next(iter(outputs))], ["z"]))
         outputs["z"] = None
     side = draw(st.sampled_from([[SIDE, SIDE], ["n", SIDE]]))
-    return model_of(nodes, {"x": side}, outputs, functions=list(maker.functions.values()))
+    return network(nodes, {"x": side}, outputs, functions=list(maker.functions.values()))

@@ -8,9 +8,18 @@ from typing import Any
 
 import numpy as np
 
+from mmedge.export.datasets.folder import Folder
 from mmedge.export.recipe import Recipe
 
-RECIPE = """
+EYE = """\
+modality = "image"
+size = [8, 8]
+color = "gray"
+mean = [0.4]
+std = [0.3]
+frame = [16, 16]
+"""
+RECIPE = f"""
 name = "tiny"
 licence = "Apache-2.0"
 seed = 3
@@ -19,21 +28,9 @@ seed = 3
 folder = "data"
 
 [inputs.front]
-modality = "image"
-size = [8, 8]
-color = "gray"
-mean = [0.4]
-std = [0.3]
-frame = [16, 16]
-
+{EYE}
 [inputs.rear]
-modality = "image"
-size = [8, 8]
-color = "gray"
-mean = [0.4]
-std = [0.3]
-frame = [16, 16]
-
+{EYE}
 [inputs.sound]
 modality = "audio"
 sample_rate_hz = 1000
@@ -47,8 +44,8 @@ shape = [1, 4]
 factory = "tiny_model:make"
 
 [stages.net]
-inputs = { front = "front", rear = "rear", sound = "sound", imu = "imu", present = "@present" }
-outputs = { side = [1, 2], level = [1, 1], same = [1, 1], loud = [1, 3] }
+inputs = {{ front = "front", rear = "rear", sound = "sound", imu = "imu", present = "@present" }}
+outputs = {{ side = [1, 2], level = [1, 1], same = [1, 1], loud = [1, 3] }}
 
 [tasks.side]
 kind = "classification"
@@ -113,11 +110,10 @@ HEADER = "split,group,label,front,rear,sound,imu,loudness,level,same,sound_age_m
 
 
 def write_wav(path: Path, samples: np.ndarray[Any, Any], rate_hz: int = 1000) -> None:
+    """Write mono PCM, -1..1, as 16 bit."""
     with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(rate_hz)
-        file.writeframes((samples * 32767).astype(np.int16).tobytes())
+        file.setparams((1, 2, rate_hz, len(samples), "NONE", ""))
+        file.writeframes((samples * 32767).astype("<i2").tobytes())
 
 
 def write_project(home: Path, counts: tuple[int, int, int] = (48, 32, 32), recipe: str = RECIPE) -> Recipe:
@@ -149,3 +145,10 @@ def write_project(home: Path, counts: tuple[int, int, int] = (48, 32, 32), recip
     (home / "tiny_model.py").write_text(MODEL)
     (home / "recipe.toml").write_text(recipe)
     return Recipe.load(home / "recipe.toml")
+
+
+def folder(recipe: Recipe) -> Folder:
+    """Return the prepared data of such a project."""
+    data = Folder(recipe, recipe.folder / "data")
+    data.prepare()
+    return data

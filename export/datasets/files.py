@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from zipfile import BadZipFile
+from typing import Literal
 
 import numpy as np
 
 from mmedge.bundle.manifest import AudioInput, ImageInput, TensorInput
+from mmedge.engine.arrays import UNREADABLE
 from mmedge.errors import SourceError
 from mmedge.extras import require
 from mmedge.preprocess import ImagePreprocessor
@@ -18,6 +19,7 @@ from .problems import UnusableFileError
 from .speech import read_audio
 
 MAX_SIDE = 16_384  # pixels, as of any source
+_LOUDEST = 8.0  # of float samples; louder ones are integers that were not scaled
 # A small file can be a picture of any size; OpenCV reads this when it is loaded.
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_SIDE**2))
 
@@ -37,11 +39,30 @@ def read_file(path: Path, spec: ImageInput | AudioInput | TensorInput, shown: st
     Raises:
         UnusableFileError: If it is damaged, too large, empty, not finite, or of another shape or type.
     """
+    if isinstance(spec, TensorInput):
+        return _tensor(load_array(path, shown), spec, shown)
+    if _is_array(path):
+        return fit_array(load_array(path, shown), spec, shown)
     if isinstance(spec, ImageInput):
-        return _fitted(_array_picture(path, spec, shown) if _is_array(path) else _picture(path, spec, shown), spec)
-    if isinstance(spec, AudioInput):
-        return _window(_array_sound(path, shown) if _is_array(path) else _sound(path, spec, shown), spec, shown)
-    return _tensor(path, spec, shown)
+        return _framed(_picture(path, spec, shown), spec, "bgr24")
+    return _window(_sound(path, spec, shown), spec, shown)
+
+
+def fit_array(array: AnyArray, spec: ImageInput | AudioInput, shown: str) -> AnyArray:
+    """Return a picture or a sound that is an array already as ``read_file`` returns that of a file.
+
+    Args:
+        array: A picture uint8 [h, w], [h, w, 1] or [h, w, 3], red first; a sound float [n], -1..1, or int16 [n], mono,
+            at the seat's sample rate.
+        spec: The seat.
+        shown: How messages call it.
+
+    Raises:
+        UnusableFileError: If it is neither.
+    """
+    if isinstance(spec, ImageInput):
+        return _framed(_array_picture(array, shown), spec, "rgb24")
+    return _window(_array_sound(array, spec, shown), spec, shown)
 
 
 def _is_array(path: Path) -> bool:
@@ -57,11 +78,8 @@ def load_array(path: Path, shown: str) -> AnyArray:
         UnusableFileError: If it is none, or holds objects.
     """
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-        if not isinstance(array, np.ndarray):
-            array.close()
-            raise ValueError("it is an archive, not one array")
-    except (ValueError, OSError, EOFError, OverflowError, MemoryError, TypeError, SyntaxError, BadZipFile) as error:
+        array: AnyArray = np.lib.format.open_memmap(path, mode="r")
+    except UNREADABLE as error:
         raise UnusableFileError(f"cannot read the array '{shown}': {error}") from error
     if array.dtype.kind not in "iufb":
         raise UnusableFileError(f"the array '{shown}' is {array.dtype}, not numbers")
@@ -90,28 +108,27 @@ def picture_shape(path: Path, spec: ImageInput, shown: str) -> tuple[int, int]:
     Raises:
         UnusableFileError: If it cannot be read.
     """
-    picture = _array_picture(path, spec, shown) if _is_array(path) else _picture(path, spec, shown)
+    picture = _array_picture(load_array(path, shown), shown) if _is_array(path) else _picture(path, spec, shown)
     return picture.shape[0], picture.shape[1]
 
 
-def _array_picture(path: Path, spec: ImageInput, shown: str) -> ByteArray:
-    array = load_array(path, shown)
-    gray = array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 1)
-    if array.dtype != np.uint8 or not (gray or (array.ndim == 3 and array.shape[2] == 3)):
-        wanted = "uint8 [height, width] or [height, width, 3], red first"
-        raise UnusableFileError(f"the array '{shown}' is {array.dtype} {list(array.shape)}, a picture is {wanted}")
+def told(array: AnyArray) -> str:
+    """Return dtype, shape [...] and range of an array of any dtype."""
+    ranged = array.size and array.dtype.kind in "iuf"
+    return f"{array.dtype} {list(array.shape)}" + (f" of {array.min():.4g}..{array.max():.4g}" if ranged else "")
+
+
+def _array_picture(array: AnyArray, shown: str) -> ByteArray:
+    if array.dtype != np.uint8 or array.ndim not in (2, 3) or array.shape[2:] not in ((), (1,), (3,)):
+        wanted = "uint8 [height, width] or [height, width, 3], red first, 0..255, not what the network takes"
+        raise UnusableFileError(f"the array '{shown}' is {told(array)}: no raw picture, which is {wanted}")
     if max(array.shape) > MAX_SIDE:
         raise UnusableFileError(f"the image '{shown}' has a side of more than {MAX_SIDE} pixels")
-    picture: ByteArray = np.ascontiguousarray(array.reshape(array.shape[:2]) if gray else array)
-    if gray and spec.color != "gray":
-        picture = np.repeat(picture[:, :, None], 3, axis=2)
-    if not gray and spec.color == "gray":
-        cv2 = require("cv2", "reading images")
-        picture = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
-    return picture if picture.ndim == 2 else np.ascontiguousarray(picture[:, :, ::-1])  # blue first, as OpenCV reads
+    picture: ByteArray = np.ascontiguousarray(array[..., 0] if array.shape[2:] == (1,) else array)
+    return picture
 
 
-def _fitted(picture: ByteArray, spec: ImageInput) -> ByteArray:
+def _framed(picture: ByteArray, spec: ImageInput, colours: Literal["bgr24", "rgb24"]) -> ByteArray:
     # As a TensorRT variant is given it: fitted from its own aspect. OpenCV has turned it as its EXIF says.
     frame = Frame(
         stream="file",
@@ -119,7 +136,7 @@ def _fitted(picture: ByteArray, spec: ImageInput) -> ByteArray:
         capture_ns=0,
         arrive_ns=0,
         data=picture,
-        format="gray8" if picture.ndim == 2 else "bgr24",
+        format="gray8" if picture.ndim == 2 else colours,
         width=picture.shape[1],
         height=picture.shape[0],
     )
@@ -136,15 +153,14 @@ def _sound(path: Path, spec: AudioInput, shown: str) -> FloatArray:
         raise UnusableFileError(f"cannot use the sound '{shown}': {error.message}") from error
 
 
-def _array_sound(path: Path, shown: str) -> FloatArray:
-    array = load_array(path, shown)
-    if array.ndim != 1 or array.dtype.kind not in "fi" or (array.dtype.kind == "i" and array.dtype != np.int16):
-        raise UnusableFileError(
-            f"the array '{shown}' is {array.dtype} {list(array.shape)}, a sound is float32 or int16 [samples], mono, "
-            "at the seat's sample rate"
-        )
-    sound: FloatArray = array.astype(np.float32) / np.float32(32_768 if array.dtype.kind == "i" else 1)
-    return sound
+def _array_sound(array: AnyArray, spec: AudioInput, shown: str) -> FloatArray:
+    sound = array.astype(np.float32) / np.float32(32_768 if array.dtype == np.int16 else 1)
+    typed = array.dtype.kind == "f" or array.dtype == np.int16
+    if array.ndim != 1 or not typed or np.abs(sound).max(initial=0) > _LOUDEST:
+        wanted = f"float32 of -1..1 or int16, [samples], mono, at {spec.sample_rate_hz} Hz"
+        raise UnusableFileError(f"the array '{shown}' is {told(array)}: no raw sound, which is {wanted}")
+    loud: FloatArray = sound
+    return loud
 
 
 def _window(sound: FloatArray, spec: AudioInput, shown: str) -> FloatArray:
@@ -154,8 +170,7 @@ def _window(sound: FloatArray, spec: AudioInput, shown: str) -> FloatArray:
     return np.pad(sound, (spec.samples - len(sound), 0)).astype(np.float32)
 
 
-def _tensor(path: Path, spec: TensorInput, shown: str) -> AnyArray:
-    array = load_array(path, shown)
+def _tensor(array: AnyArray, spec: TensorInput, shown: str) -> AnyArray:
     if array.shape == spec.shape:
         array = array[0]
     rank, dtype = len(spec.shape) - 1, np.dtype(spec.dtype)

@@ -71,8 +71,12 @@ class Folder(Dataset):
         problems = Problems(self._index)
         for row in self.rows:
             for path in row.files.values():
-                if path not in self._hashes and not path.is_file():
+                if path in self._hashes:
+                    continue
+                if not _is_file(path):
                     problems.add(row.line, f"there is no file '{self._shown(path)}'")
+                elif not os.access(path, os.R_OK):
+                    problems.add(row.line, f"no permission to read the file '{self._shown(path)}'")
         problems.raise_any()
         files = {path for row in self.rows for path in row.files.values()} - self._hashes.keys()
         self._hashes |= _in_parallel(file_hash, files)
@@ -168,7 +172,7 @@ class Folder(Dataset):
         rows = [row for row in self.rows if row.split == name]
         boxes = (box_file(cell, self.folder) for row in rows for cell in row.boxes.values())
         files = [self._index, *(path for row in rows for path in row.files.values()), *filter(None, boxes)]
-        there = [path for path in files if path in self._hashes or path.is_file()]
+        there = [path for path in files if path in self._hashes or _is_file(path)]
         return b"".join(bytes.fromhex(self._hashes.get(path) or file_hash(path)) for path in there)
 
     def load(self, row: Row) -> Sample:
@@ -237,6 +241,10 @@ class Folder(Dataset):
 
     def _shown(self, path: Path) -> Path:
         return path.relative_to(self.folder) if path.is_relative_to(self.folder) else path
+
+
+def _is_file(path: Path) -> bool:
+    return os.path.isfile(path)  # noqa: PTH113 - Path's own raises where a name is too long
 
 
 def _class_of(task: str, row: Row) -> int:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from mmedge.errors import ConfigError
+from mmedge.interpret.detection import MAX_CANDIDATES
+from mmedge.interpret.nms import suppress
 
 from ..recipe import RecipeTask
 
@@ -115,7 +117,7 @@ def f1(task: RecipeTask, outputs: Tensor, boxes: Sequence[Tensor | None]) -> Ten
     """Return of each picture whose boxes are known how well they are found, float32 [m], 0..1.
 
     It is the harmonic mean of precision and recall (1 where nothing is there and nothing found) of boxes above the
-    threshold (0.5 where it is 0), suppressed by the task's ``iou``; one is right that overlaps a box of its class by
+    threshold (0.5 where it is 0), suppressed as at run time; one is right that overlaps a box of its class by
     half or more.
 
     Args:
@@ -124,25 +126,19 @@ def f1(task: RecipeTask, outputs: Tensor, boxes: Sequence[Tensor | None]) -> Ten
         boxes: Of each picture, float32 [k, 5], or None.
     """
     assert task.detection is not None
-    corners, scores = decode(task, outputs)
+    corners, scores = decode(task, outputs.detach().float().cpu())
     found = []
     for own, score, right in zip(corners, scores, boxes, strict=True):
         if right is None:
             continue
         best, kinds = score.max(-1)
-        sure = (best >= (task.threshold or 0.5)).nonzero()[:, 0]
-        sure = sure[best[sure].argsort(descending=True)]
-        kinds, places = kinds[sure].tolist(), own[sure]
-        among, truth = overlaps(places, places).tolist(), overlaps(places, right[:, 1:].to(own)).tolist()
-        kept: list[int] = []
-        for row, kind in enumerate(kinds):
-            if all(among[row][k] <= task.detection.iou for k in kept if kinds[k] == kind):
-                kept.append(row)
-            if len(kept) == task.detection.max_boxes:
-                break
+        sure = best.topk(min(len(best), MAX_CANDIDATES)).indices
+        sure = sure[best[sure] >= (task.threshold or 0.5)]
+        chosen = suppress(own[sure].numpy(), best[sure].numpy(), task.detection.iou, kinds[sure].numpy())
+        kept = sure[torch.from_numpy(chosen[: task.detection.max_boxes])]
         wanted, left = right[:, 0].long().tolist(), set(range(len(right)))
-        for row in kept:
-            near = [k for k in left if wanted[k] == kinds[row] and truth[row][k] >= OVERLAP]
+        for kind, truth in zip(kinds[kept].tolist(), overlaps(own[kept], right[:, 1:].to(own)).tolist(), strict=True):
+            near = [k for k in left if wanted[k] == kind and truth[k] >= OVERLAP]
             left -= set(near[:1])
         together = len(kept) + len(right)
         found.append(2 * (len(right) - len(left)) / together if together else 1.0)

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from mmedge.errors import ConfigError
+from mmedge.version import __version__
 
 from ..datasets.base import Dataset
 from ..recipe import Recipe
@@ -42,7 +43,7 @@ def identity(recipe: Recipe, dataset: Dataset, limit: int | None) -> dict[str, s
         dataset: Prepared.
         limit: Of batches.
     """
-    train = msgspec.structs.replace(recipe.train, weights=None, seeds=1, workers=recipe.train.workers)
+    train = msgspec.structs.replace(recipe.train, weights=None, seeds=1)
     plain = msgspec.structs.replace(recipe, folder=Path(), file=None, sha256="", train=train)
     code = hashlib.sha256()
     with recipe.importable():
@@ -55,6 +56,7 @@ def identity(recipe: Recipe, dataset: Dataset, limit: int | None) -> dict[str, s
         "recipe": hashlib.sha256(msgspec.json.encode(plain, enc_hook=str)).hexdigest(),
         "data": hashlib.sha256(dataset.digest("train") + dataset.digest("validation")).hexdigest(),
         "code": code.hexdigest(),
+        "mmedge": __version__,
         "torch": str(torch.__version__),
         "limit": str(limit),
     }

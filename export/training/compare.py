@@ -159,6 +159,6 @@ def mcnemar(first: int, second: int) -> float:
         >>> round(mcnemar(5, 15), 3), mcnemar(0, 0)
         (0.041, 1.0)
     """
-    count = first + second
-    tail = sum(math.comb(count, k) for k in range(min(first, second) + 1))
-    return float(min(2 * tail / 2**count, 1.0)) if count else 1.0
+    count, k = first + second, torch.arange(min(first, second) + 1, dtype=torch.float64)
+    ways = math.lgamma(count + 1) - torch.lgamma(k + 1) - torch.lgamma(count - k + 1)
+    return min(2 * float((ways - count * math.log(2)).exp().sum()), 1.0)

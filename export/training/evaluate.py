@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, cast
 
 import numpy as np
@@ -76,29 +77,19 @@ def predict(
     Returns:
         Predictions per mask, of the samples that have all its inputs; their other inputs are masked away.
     """
-    model.eval()
-    names, train = tuple(recipe.inputs), recipe.train
-    device = next(model.parameters()).device
-    preprocess = preprocessors(dataset.inputs).to(device)
-    loader: DataLoader[Any] = DataLoader(
-        cast("Any", samples), train.batch_size, num_workers=train.workers, collate_fn=dataset.collate
-    )
+    names = tuple(recipe.inputs)
     masks = {mask: as_tensor(mask, names) for mask in all_masks(names)}
     parts: dict[Mask, list[Predictions]] = {mask: [] for mask in masks}
     with torch.inference_mode():
-        for number, batch in enumerate(loader):
-            if limit is not None and number >= limit:
-                break
-            inputs = {name: preprocess[name](raw.to(device)) for name, raw in batch["inputs"].items()}
-            age_ms = batch["age_ms"].to(device) if "age_ms" in batch else None
+        for number, (batch, inputs, age_ms) in enumerate(_batches(model, dataset, samples, recipe, limit)):
             outputs: dict[str, Tensor] | None = None
             for mask, row in masks.items():
                 present = batch["present"] * row
-                outputs = model(inputs, present.to(device), age_ms, reuse=outputs)
+                outputs = model(inputs, present.to(_device(model)), age_ms, reuse=outputs)
                 kept = has_all(batch["present"], row)
                 logits = {name: outputs[task.output].cpu()[kept] for name, task in recipe.tasks.items()}
                 values = {name: value[kept] for name, value in batch.get("targets", {}).items()}
-                index = kept.nonzero()[:, 0] + number * train.batch_size
+                index = kept.nonzero()[:, 0] + number * recipe.train.batch_size
                 labels = batch["labels"][kept]
                 part = Predictions(logits=logits, labels=labels, present=present[kept], values=values, index=index)
                 parts[mask].append(part)
@@ -129,19 +120,32 @@ def box_scores(
     found: dict[str, list[Tensor]] = {name: [] for name in boxed_tasks(recipe)}
     if not found:
         return {}
-    model.eval()
-    device = next(model.parameters()).device
-    preprocess = preprocessors(dataset.inputs).to(device)
-    size = recipe.train.batch_size
     with torch.inference_mode():
-        for first in range(0, len(samples) if limit is None else min(limit * size, len(samples)), size):
-            batch = dataset.collate([samples[k] for k in range(first, min(first + size, len(samples)))])
-            inputs = {name: preprocess[name](raw.to(device)) for name, raw in batch["inputs"].items()}
-            outputs = model(inputs, batch["present"].to(device), batch["age_ms"].to(device))
+        for batch, inputs, age_ms in _batches(model, dataset, samples, recipe, limit):
+            outputs = model(inputs, batch["present"].to(_device(model)), age_ms)
             for name, scores in found.items():
                 task = recipe.tasks[name]
-                scores.append(f1(task, outputs[task.output].cpu(), batch["boxes"][name]))
+                scores.append(f1(task, outputs[task.output], batch["boxes"][name]))
     return {name: round(float(torch.cat(scores).mean()), 4) for name, scores in found.items() if sum(map(len, scores))}
+
+
+def _batches(
+    model: StagedModel, dataset: Dataset, samples: Samples, recipe: Recipe, limit: int | None
+) -> Iterator[tuple[dict[str, Any], dict[str, Tensor], Tensor | None]]:
+    """Yield each batch, its inputs preprocessed and its ages, both on the device of the model, which is evaluating."""
+    model.eval()
+    device = _device(model)
+    preprocess = preprocessors(dataset.inputs).to(device)
+    loader: DataLoader[Any] = DataLoader(
+        cast("Any", samples), recipe.train.batch_size, num_workers=recipe.train.workers, collate_fn=dataset.collate
+    )
+    for batch in islice(loader, limit):
+        inputs = {name: preprocess[name](raw.to(device)) for name, raw in batch["inputs"].items()}
+        yield batch, inputs, batch["age_ms"].to(device) if "age_ms" in batch else None
+
+
+def _device(model: StagedModel) -> torch.device:
+    return next(model.parameters()).device
 
 
 def counts(recipe: Recipe, found: Mapping[Mask, Predictions]) -> dict[str, dict[str, Judged]]:

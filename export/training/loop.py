@@ -30,7 +30,7 @@ from .quiet import quiet
 from .report import TrainReport
 from .targets import none_class
 from .validated_masks import mask_figures
-from .weights import import_named, load_weights, make_model, save_weights
+from .weights import import_named, load_weights, make_model, read_metadata, save_weights
 
 logger = logging.getLogger("mmedge.export")
 
@@ -160,11 +160,16 @@ class _Run:
             logger.info("preparing the data")
             dataset.prepare()
             dataset.check()
-            runs = [self._seed(dataset, seed, resume=resume) for seed in self._seeds]
-        kept = max(range(len(runs)), key=lambda number: (runs[number][1].rank, -number))
-        model, report = runs[kept]
-        if len(runs) > 1:
-            report.spread_over([each for _, each in runs], kept)
+            model, report = self._seed(dataset, self._seeds[0], resume=resume)
+            reports = [report]
+            for seed in self._seeds[1:]:
+                other, measured = self._seed(dataset, seed, resume=resume)
+                reports.append(measured)
+                if measured.rank > report.rank:
+                    model, report = other, measured
+                del other  # two models are held at most: the best one, and the one in training
+        if len(reports) > 1:
+            report.spread_over(reports)
             model.metadata = {**model.metadata, "seeds": report.seeds.chosen}  # type: ignore[union-attr]
         if self._output is not None:
             report.path = self._output
@@ -230,10 +235,10 @@ class _Run:
 
     def _trained(self, recipe: Recipe, path: Path, checkpoint: Checkpoint) -> tuple[StagedModel, TrainReport]:
         """Return a seed that an interrupted run had finished."""
+        checkpoint.check(read_metadata(path).get("identity") or {}, path)
         model, metadata = load_weights(recipe, path)
         report = msgspec.convert(metadata.pop("report"), TrainReport)
-        checkpoint.check(metadata.pop("identity"), path)
-        model.metadata = metadata
+        del metadata["identity"]
         return model, report
 
 

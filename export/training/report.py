@@ -69,13 +69,13 @@ class TrainReport:
             return -value if self.metrics.get(task) == "mae" else value
         return next(iter(self.boxes.get("validation", {}).values()), 0.0)
 
-    def spread_over(self, runs: Sequence[TrainReport], kept: int) -> None:
-        """Take up what several seeds gave, this one the best of them."""
+    def spread_over(self, runs: Sequence[TrainReport]) -> None:
+        """Take up what several seeds gave, this one, the best of them, among them."""
         task = next(iter(self.validation), None)
         mask = None if task is None else next(iter(self.validation[task]))
         self.seeds = Seeds(
             trained=tuple(run.seed for run in runs),
-            kept=runs[kept].seed,
+            kept=self.seed,
             by="validation" if task is None else f"validation of {task} with {mask}",
             validation=spread([run.validation for run in runs]),
             test={condition: spread([run.test[condition] for run in runs]) for condition in self.test},

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
@@ -120,14 +122,9 @@ def load_weights(recipe: Recipe, path: str | Path | None = None) -> tuple[Staged
             raise ConfigError("the recipe names no weights", where="train.weights", fix="set train.weights")
         path = recipe.path(recipe.train.weights)
     model = make_model(recipe)
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except FileNotFoundError as error:
-        raise ConfigError("there are no weights", where=str(path), fix="mmedge train RECIPE") from error
-    except (SafetensorError, OSError) as error:
-        raise ConfigError(f"cannot read the weights: {error}", where=str(path), fix="mmedge train RECIPE") from error
+    with _opened(path) as file:
+        metadata = _metadata(file)
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
@@ -137,5 +134,30 @@ def load_weights(recipe: Recipe, path: str | Path | None = None) -> tuple[Staged
             fix="train again, or restore [model] and [stages] of the recipe",
         ) from error
     model.eval()
-    model.metadata = {key: json.loads(value) for key, value in header.items()}
-    return model, model.metadata
+    model.metadata = metadata
+    return model, metadata
+
+
+def read_metadata(path: str | Path) -> dict[str, Any]:
+    """Return what ``save_weights`` was given beside the weights, without these.
+
+    Raises:
+        ConfigError: If the file is missing or damaged.
+    """
+    with _opened(path) as file:
+        return _metadata(file)
+
+
+def _metadata(file: Any) -> dict[str, Any]:
+    return {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Any]:
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            yield file
+    except FileNotFoundError as error:
+        raise ConfigError("there are no weights", where=str(path), fix="mmedge train RECIPE") from error
+    except (SafetensorError, OSError, ValueError) as error:  # the last of metadata that are no JSON
+        raise ConfigError(f"cannot read the weights: {error}", where=str(path), fix="mmedge train RECIPE") from error

@@ -13,7 +13,7 @@ from mmedge.errors import ConfigError
 from mmedge.types import AnyArray, Tensors
 
 _FIX = "save NAME.npy for each input, or .npz files with an array per input: one sample, or several along axis 0"
-_UNREADABLE = (
+UNREADABLE = (
     *(OSError, ValueError, EOFError, KeyError, TypeError, OverflowError, MemoryError, NotImplementedError),
     *(RuntimeError, SyntaxError, zipfile.BadZipFile, zlib.error),
 )  # what NumPy and its archives raise of files that are damaged
@@ -63,7 +63,7 @@ def array_bytes(folder: Path) -> int:
             elif path.suffix == ".npz":
                 with zipfile.ZipFile(path) as archive:
                     total += sum(member.file_size for member in archive.infolist())
-        except _UNREADABLE:  # whoever reads the arrays says what is wrong
+        except UNREADABLE:  # whoever reads the arrays says what is wrong
             continue
     return total
 
@@ -104,7 +104,7 @@ def _load(path: Path) -> dict[str, AnyArray]:
                 if not isinstance(array, np.ndarray):
                     raise ValueError(f"its member '{name}' is not an array")
             return arrays
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         fix = "save it with numpy.save or numpy.savez, without objects"
         raise ConfigError(f"the arrays cannot be read: {error}", where=str(path), fix=fix) from error
 

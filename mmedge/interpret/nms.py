@@ -1,4 +1,4 @@
-"""Non-maximum suppression: of boxes that overlap, the best one stays."""
+"""Boxes that overlap: by how much, and which of them stay (non-maximum suppression)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmedge.extras import require
-from mmedge.types import AnyArray
+from mmedge.types import AnyArray, Box
 
 
 def suppress(corners: AnyArray, scores: AnyArray, iou: float, classes: AnyArray | None = None) -> npt.NDArray[np.intp]:
@@ -41,3 +41,12 @@ def suppress(corners: AnyArray, scores: AnyArray, iou: float, classes: AnyArray 
         kept = dnn.NMSBoxesBatched(rects, marks, classes.astype(np.int32), 0.0, iou)
     indices = np.asarray(kept, np.intp).reshape(-1)
     return indices[np.argsort(-marks[indices], kind="stable")]
+
+
+def box_iou(a: Box, b: Box) -> float:
+    """Return the area that two boxes share over that which they cover, 0..1."""
+    wide, high = min(a.x2, b.x2) - max(a.x1, b.x1), min(a.y2, b.y2) - max(a.y1, b.y1)
+    if wide <= 0 or high <= 0:
+        return 0.0
+    both = wide * high
+    return both / ((a.x2 - a.x1) * (a.y2 - a.y1) + (b.x2 - b.x1) * (b.y2 - b.y1) - both)

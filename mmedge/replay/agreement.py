@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mmedge.bundle.tasks import Task
+from mmedge.interpret.nms import box_iou
 from mmedge.types import Box, TaskResult
 
 _IOU = 0.5  # from which on two boxes are of one thing
@@ -64,16 +65,8 @@ def _matching(a: Sequence[Box], b: Sequence[Box]) -> float:
     """Return the F1 of two sets of boxes: each is matched once, the best first."""
     free, hits = list(b), 0
     for box in a:
-        best = max((other for other in free if other.label == box.label), key=lambda o: _iou(box, o), default=None)
-        if best is not None and _iou(box, best) >= _IOU:
+        best = max((other for other in free if other.label == box.label), key=lambda o: box_iou(box, o), default=None)
+        if best is not None and box_iou(box, best) >= _IOU:
             free.remove(best)
             hits += 1
     return 2 * hits / (len(a) + len(b))
-
-
-def _iou(a: Box, b: Box) -> float:
-    wide, high = min(a.x2, b.x2) - max(a.x1, b.x1), min(a.y2, b.y2) - max(a.y1, b.y1)
-    if wide <= 0 or high <= 0:
-        return 0.0
-    both = wide * high
-    return both / ((a.x2 - a.x1) * (a.y2 - a.y1) + (b.x2 - b.x1) * (b.y2 - b.y1) - both)

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
 from mmedge.bundle import load
 from mmedge.cli import run as mmedge
 from mmedge.errors import ConfigError
 from mmedge.export import Recipe, run_steps
+from tests.networks import NODE, network
 
 pytestmark = pytest.mark.parallel
 
@@ -74,6 +74,7 @@ def make(recipe):
     return model
 """
 SECRET = "zaphod-secret"
+SIGNATURE = {"x": [1, 1, 16, 16]}, {"s": [1, 1]}  # of the networks that are brought along
 
 
 @pytest.fixture
@@ -148,16 +149,12 @@ def test_every_precision_that_is_asked_for_is_packed(project):
         assert len({v.file for v in bundle.manifest.variants}) == 2
 
 
-def brought(folder: Path, *, quantisable: bool) -> None:
-    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in (("x", [1, 1, 16, 16]), ("s", [1, 1])))
-    w = numpy_helper.from_array(np.random.default_rng(0).normal(size=(1, 256)).astype(np.float32), "w")
-    last = helper.make_node("Gemm", ["f", "w"], ["s"], name="g", transB=1)
-    if not quantisable:
-        last = helper.make_node("ReduceMean", ["f"], ["s"], name="m", axes=[1])
-    nodes = [helper.make_node("Flatten", ["x"], ["f"], name="f"), last]
-    graph = helper.make_graph(nodes, "g", [x], [y], [w] if quantisable else [])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.save(model, folder / "net.onnx")
+def averaging(folder: Path) -> None:
+    nodes = [
+        NODE("Flatten", ["x"], ["f"], name="f"),
+        NODE("ReduceMean", ["f"], ["s"], name="m", axes=[1]),
+    ]
+    onnx.save(network(nodes, *SIGNATURE, opset=17), folder / "net.onnx")
 
 
 def with_network(text: str) -> str:
@@ -170,7 +167,7 @@ def with_network(text: str) -> str:
 
 
 def test_a_stage_that_stays_float_is_a_warning_in_both_reports(project):
-    brought(project, quantisable=False)
+    averaging(project)
     (project / "recipe.toml").write_text(with_network(RECIPE))
     report = run_steps(Recipe.load(project / "recipe.toml"), output=project / "t.mmedge", progress=lambda *_: None)
     assert any("'eye' is left as it is" in text for text in report.warnings), report.warnings
@@ -181,17 +178,14 @@ def test_a_stage_that_stays_float_is_a_warning_in_both_reports(project):
 
 
 def spectrum(folder: Path) -> None:
-    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in (("x", [1, 1, 16, 16]), ("s", [1, 1])))
-    shapes = {"line": [1, 256, 1], "one": [1, 1]}
     nodes = [
-        helper.make_node("Reshape", ["x", "line"], ["l"], name="line"),
-        helper.make_node("DFT", ["l"], ["d"], name="spectrum", axis=1),
-        helper.make_node("ReduceMean", ["d"], ["m"], name="mean", axes=[1, 2], keepdims=0),
-        helper.make_node("Reshape", ["m", "one"], ["s"], name="last"),
+        NODE("Reshape", ["x", "line"], ["l"], name="line"),
+        NODE("DFT", ["l"], ["d"], name="spectrum", axis=1),
+        NODE("ReduceMean", ["d"], ["m"], name="mean", axes=[1, 2], keepdims=0),
+        NODE("Reshape", ["m", "one"], ["s"], name="last"),
     ]
-    constants = [numpy_helper.from_array(np.array(shape, np.int64), name) for name, shape in shapes.items()]
-    graph = helper.make_graph(nodes, "g", [x], [y], constants)
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), folder / "net.onnx")
+    model = network(nodes, *SIGNATURE, opset=17, line=np.array([1, 256, 1]), one=np.array([1, 1]))
+    onnx.save(model, folder / "net.onnx")
 
 
 def test_what_tensorrt_refuses_is_a_warning_or_an_error_that_names_it(project):

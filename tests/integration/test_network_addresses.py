@@ -17,7 +17,7 @@ import pytest
 from mmedge.bundle.manifest import AudioInput, ImageInput, Input
 from mmedge.capture import Source, open_sources
 from tests.integration.conftest import need
-from tests.processes import until
+from tests.processes import free_port, until
 from tests.servers import Answer, Listener, Server, camera, document, jpegs, playlist, redirect, segments
 
 pytestmark = pytest.mark.parallel
@@ -285,12 +285,6 @@ PATTERN = (
     *("-f", "lavfi", "-i", "testsrc=size=64x48:rate=25"),
     *("-c:v", "libx264", "-g", "10", "-tune", "zerolatency"),
 )
-
-
-def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
-    with socket.socket(socket.AF_INET, kind) as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def check_pictures(uri: str, sender: subprocess.Popen[bytes]) -> None:

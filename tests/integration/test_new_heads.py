@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 from mmedge.bundle import load
-from tests.networks import FLOAT, head, new_project, telling
+from tests.networks import FLOAT, head, telling
 from tests.unit.test_new_boxes import boxes_as, raw_head
 
 pytestmark = pytest.mark.parallel
@@ -20,14 +20,6 @@ def yolox(kind: str, classes: int = 80) -> onnx.ModelProto:
     raw = raw_head((SIDE, SIDE), classes, 0, 1)
     rows = np.concatenate([boxes_as(kind, raw, (SIDE, SIDE)), raw["objectness"], raw["scores"]], axis=1)
     return telling({"x": (FLOAT, [1, 3, SIDE, SIDE])}, output=rows[None].astype(np.float32))
-
-
-@pytest.fixture
-def new(tmp_path):
-    def call(model: onnx.ModelProto, *options: str) -> dict:
-        return new_project(tmp_path, {"net": model}, *options)
-
-    return call
 
 
 def test_an_undecoded_head_is_refused_with_what_to_do(new, tmp_path):

@@ -13,7 +13,7 @@ from mmedge.export.brought.outputs import run_network
 from mmedge.export.brought.scale import taken_by
 from mmedge.fusion import load_graph
 from mmedge.fusion.feed import ImageFeed
-from tests.networks import FLOAT, NODE, network, new_project
+from tests.networks import FLOAT, NODE, network
 
 pytestmark = pytest.mark.parallel
 
@@ -162,14 +162,6 @@ def test_the_first_operators_say_what_a_network_takes(model, scale, color):
 def test_axes_that_are_moved_first_hide_nothing(first):
     model = channels_last(first)
     assert taken_by(model, model.graph.input[0], (3, 1, 2)).scale == "0..255"
-
-
-@pytest.fixture
-def new(tmp_path):
-    def call(model: onnx.ModelProto, *options: str) -> dict:
-        return new_project(tmp_path, {"net": model}, *options)
-
-    return call
 
 
 def served(bundle, picture: np.ndarray) -> np.ndarray:

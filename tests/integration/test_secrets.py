@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
 import stat
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from mmedge.cli import run
 from mmedge.cli.addresses import typed
 from mmedge.errors import ConfigError, MmedgeError
 from mmedge.replay.inputs import plain_seats, record
-from tests.processes import children, run_until, until
+from tests.processes import children, free_port, run_until, until
 from tests.tiny import tiny_bundle
 
 pytestmark = pytest.mark.parallel
@@ -37,12 +36,6 @@ def bundle(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-
-
-def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
-    with socket.socket(socket.AF_INET, kind) as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def family(pid: int) -> list[int]:

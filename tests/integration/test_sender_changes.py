@@ -19,6 +19,7 @@ from mmedge.bundle.manifest import AudioInput, ImageInput
 from mmedge.capture import open_sources
 from mmedge.capture.datagrams import Datagrams, Programme, ProgrammeChanged
 from mmedge.types import Block, Frame
+from tests.processes import free_port
 
 pytestmark = pytest.mark.parallel
 
@@ -159,9 +160,7 @@ def test_a_strangers_tables_are_no_error(bodies: list[bytes], number: int) -> No
 
 
 def test_very_small_datagrams_fill_no_memory() -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port(socket.SOCK_DGRAM)
     receiver = Datagrams(f"udp://127.0.0.1:{port}", 0.3)
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
@@ -174,9 +173,7 @@ def test_very_small_datagrams_fill_no_memory() -> None:
 
 
 def test_datagrams_are_read_as_bytes(tmp_path: Path) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port(socket.SOCK_DGRAM)
     receiver = Datagrams(f"udp://127.0.0.1:{port}", 0.3)
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:

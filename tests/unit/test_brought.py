@@ -13,7 +13,8 @@ from mmedge.errors import ConfigError
 from mmedge.export import Recipe, run_steps
 from mmedge.export.brought.brought import bring, listed_problem, tensorrt_problem
 from mmedge.export.onnx.branches import take_branches
-from tests.bringing import FLOAT, FLOAT16, INT64, NODE, STREAM, UINT8, brought, counter, network, recipe
+from tests.bringing import STREAM, brought, counter, recipe
+from tests.networks import FLOAT, FLOAT16, INT64, NODE, UINT8, network
 
 
 def mean_of_channels(kind, shape, axes):

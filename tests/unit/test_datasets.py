@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import wave
 from itertools import pairwise
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from mmedge.export.datasets.windows import WindowMaker, babble, coloured_noise, 
 from mmedge.export.shipped import shipped_recipe  # noqa: E402
 from mmedge.fusion.feed import recorded_frame  # noqa: E402
 from mmedge.preprocess import reference  # noqa: E402
+from tests.tiny_training import write_wav  # noqa: E402
 
 ASSETS = Path(mmedge.__file__).parent / "assets" / "digits"
 WINDOW = 12_000
@@ -254,11 +254,7 @@ def test_a_speaker_in_two_splits_is_refused(recipe) -> None:
 
 def write_folder(folder: Path, lines: list[str], header: str = HEADER) -> Path:
     cv2.imwrite(str(folder / "a.png"), np.full((48, 64), 77, np.uint8))
-    with wave.open(str(folder / "a.wav"), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(16_000)
-        file.writeframes(np.full(8000, 8000, np.int16).tobytes())
+    write_wav(folder / "a.wav", np.full(8000, 0.2442), 16_000)
     (folder / "index.csv").write_text("\n".join([header, *lines]) + "\n")
     return folder
 
@@ -302,6 +298,7 @@ def test_folder_reads_images_and_sound(recipe, tmp_path: Path) -> None:
         ("train,a,eleven,a.png,,", "unknown label 'eleven'"),
         ("train,a,3,,,", "nothing for any input"),
         ("train,a,3,b.png,,", "there is no file 'b.png'"),
+        ("train,a,3," + 300 * "c" + ".png,,", "there is no file 'ccc"),
     ],
 )
 def test_folder_names_the_line_that_is_wrong(recipe, tmp_path: Path, line: str, message: str) -> None:

@@ -21,9 +21,8 @@ from torch.utils.data import DataLoader  # noqa: E402
 
 from mmedge.export.datasets import folder as folder_module  # noqa: E402
 from mmedge.export.datasets.decoded import DecodedCache, decoded_key  # noqa: E402
-from mmedge.export.datasets.folder import Folder  # noqa: E402
 from mmedge.export.recipe import Recipe  # noqa: E402
-from tests.tiny_training import write_project  # noqa: E402
+from tests.tiny_training import folder, write_project  # noqa: E402
 
 
 @pytest.fixture
@@ -34,12 +33,6 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recipe:
 
 def kept(tmp_path: Path) -> list[Path]:
     return sorted((tmp_path / "cache").rglob("*.npy"))
-
-
-def folder(recipe: Recipe) -> Folder:
-    data = Folder(recipe, recipe.folder / "data")
-    data.prepare()
-    return data
 
 
 class Counted:
@@ -54,6 +47,23 @@ class Counted:
             return read(path, spec, shown)  # type: ignore[arg-type]
 
         monkeypatch.setattr(folder_module, "read_file", counting)
+
+
+def test_arrays_in_use_hold_no_file_open(tmp_path: Path) -> None:
+    """A batch of thousands of samples would reach the limit of open files, and decode the rest anew."""
+    cache, keys = DecodedCache(10**6, tmp_path), [f"{number:064x}" for number in range(50)]
+    cache.plan(dict.fromkeys(keys, 12))
+    for number, key in enumerate(keys):
+        cache.put(key, np.full((2, 3), number, np.int16))
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    held = [cache.get(key) for key in keys]
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    for number, array in enumerate(held):
+        assert array is not None
+        np.testing.assert_array_equal(array, np.full((2, 3), number, np.int16), strict=True)
+        array += 1  # stays in this process
+    again = [cache.get(key) for key in keys]
+    assert [None if array is None else int(array[0, 0]) for array in again] == list(range(50))
 
 
 def test_a_second_epoch_decodes_nothing_and_gives_the_same(

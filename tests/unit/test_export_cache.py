@@ -15,7 +15,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from mmedge.bundle import load
@@ -24,6 +23,7 @@ from mmedge.export import Recipe, run_steps
 from mmedge.export.identity import digest_of
 from mmedge.export.steps import TABLE, Work
 from mmedge.export.store import Store
+from tests.networks import NODE, network
 
 RECIPE = """
 name = "kept"
@@ -268,10 +268,8 @@ def test_a_network_file_counts_with_the_weights_beside_it(tmp_path, monkeypatch)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
     def write(value: float) -> None:
-        w = numpy_helper.from_array(np.full((4, 3), value, np.float32), "w")
-        x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in (("x", [1, 4]), ("y", [1, 3])))
-        graph = helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["y"], name="mm")], "g", [x], [y], [w])
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+        node, w = NODE("MatMul", ["x", "w"], ["y"], name="mm"), np.full((4, 3), value, np.float32)
+        model = network([node], {"x": [1, 4]}, {"y": [1, 3]}, w=w)
         onnx.save(model, tmp_path / "n.onnx", save_as_external_data=True, location="n.data", size_threshold=0)
 
     text = RECIPE.replace('factory = "model:make"\npretrained = true', "").replace("[model]\n", "")

@@ -8,7 +8,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import TensorProto, helper
 from torch import nn
 
 from mmedge.bundle import load
@@ -18,6 +17,7 @@ from mmedge.export.recordings import RawSamples
 from mmedge.export.stages import StageGraph, feed_zeros, onnx_runners
 from mmedge.fusion import load_graph
 from mmedge.types import Snapshot, Tensor, Text
+from tests.networks import DOUBLE, INT64, NODE, network
 from tests.texts import tokenizer_json
 
 RECIPE = """
@@ -104,13 +104,8 @@ DTYPES = ["int64", "int32", "uint8", "int64", "float32", "float32"]
 
 
 def pick() -> onnx.ModelProto:
-    graph = helper.make_graph(
-        [helper.make_node("ArgMax", ["level"], ["best"], name="pick", axis=1)],
-        "g",
-        [helper.make_tensor_value_info("level", TensorProto.FLOAT, [1, 3])],
-        [helper.make_tensor_value_info("best", TensorProto.INT64, [1, 1])],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    node = NODE("ArgMax", ["level"], ["best"], name="pick", axis=1)
+    return network([node], {"level": [1, 3]}, {"best": (INT64, [1, 1])})
 
 
 @pytest.fixture
@@ -185,16 +180,8 @@ def test_absent_texts_are_padding_and_idle_stages_keep_their_type(recipe):
 
 
 def test_a_network_that_takes_another_type_is_refused_as_by_the_runtime(recipe):
-    wrong = helper.make_model(
-        helper.make_graph(
-            [helper.make_node("Cast", ["level"], ["best"], name="cast", to=TensorProto.INT64)],
-            "g",
-            [helper.make_tensor_value_info("level", TensorProto.DOUBLE, [1, 3])],
-            [helper.make_tensor_value_info("best", TensorProto.INT64, [1, 3])],
-        ),
-        opset_imports=[helper.make_opsetid("", 18)],
-        ir_version=9,
-    )
+    node = NODE("Cast", ["level"], ["best"], name="cast", to=INT64)
+    wrong = network([node], {"level": (DOUBLE, [1, 3])}, {"best": (INT64, [1, 3])})
     with pytest.raises(ConfigError, match=r"the network takes float64, 'level' gives float32"):
         StageGraph(to_onnx(_model(recipe), recipe).recipe, onnx_runners({"pick": wrong}))
 

@@ -19,6 +19,7 @@ from mmedge.export.onnx.lint import lint
 from mmedge.export.onnx.onnx_models import OnnxModels
 from mmedge.export.onnx.state import already_quantised
 from mmedge.export.report import int8_nodes, quantization_report, sqnr_db
+from tests.networks import NODE, network
 from tests.unit.test_export_pack import recipe_in
 
 RECIPE = """
@@ -37,7 +38,7 @@ outputs = {{ y = {out} }}
 [sync]
 trigger = "x"
 """
-NODE = helper.make_node
+
 F = np.float32
 
 
@@ -46,21 +47,9 @@ def w(*shape: int, seed: int = 0) -> np.ndarray:
 
 
 def net(nodes, shape, constants, *, dtype=TensorProto.FLOAT, half: bool = False) -> onnx.ModelProto:
-    tensors = [
-        numpy_helper.from_array(v.astype(np.float16) if half and v.dtype == F else v, n) for n, v in constants.items()
-    ]
-    kind = TensorProto.FLOAT16 if half else dtype
-    out = TensorProto.FLOAT16 if half else TensorProto.FLOAT
-    graph = helper.make_graph(
-        nodes,
-        "g",
-        [helper.make_tensor_value_info("x", kind, shape)],
-        [helper.make_tensor_value_info("y", out, None)],
-        tensors,
-    )
-    return onnx.shape_inference.infer_shapes(
-        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    )
+    kind, out = (TensorProto.FLOAT16, TensorProto.FLOAT16) if half else (dtype, TensorProto.FLOAT)
+    held = {n: v.astype(np.float16) if half and v.dtype == F else v for n, v in constants.items()}
+    return onnx.shape_inference.infer_shapes(network(nodes, {"x": (kind, shape)}, {"y": (out, None)}, **held))
 
 
 def conv(shape, weight, **attributes) -> onnx.ModelProto:
@@ -307,16 +296,12 @@ def test_integer_weights_behind_a_cast_are_quantised_already(tmp_path, kind):
         helper.make_node("Mul", ["wide", "scale"], ["real"]),
         helper.make_node("MatMul", ["x", "real"], ["y"]),
     ]
-    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 8]) for name in "xy")
     stored = np.random.default_rng(0).integers(0, 100, (8, 8)).astype(kind)
-    weights = [numpy_helper.from_array(stored, "w"), numpy_helper.from_array(np.float32(0.01), "scale")]
-    model = helper.make_model(
-        helper.make_graph(nodes, "g", [x], [y], weights), opset_imports=[helper.make_opsetid("", 18)], ir_version=9
-    )
+    model = network(nodes, {"x": [1, 8]}, {"y": [1, 8]}, w=stored, scale=np.float32(0.01))
     fp32 = models_of(tmp_path, model)
     assert quantize(fp32, None, feeds(model)).skipped["s"].startswith("it is quantised already (1 weights stored so)")
-    mask = helper.make_graph([helper.make_node("Cast", ["x"], ["y"], to=TensorProto.FLOAT)], "g", [x], [y])
-    assert already_quantised(helper.make_model(mask, ir_version=9)) is None  # what is cast is no weight
+    mask = network([NODE("Cast", ["x"], ["y"], to=TensorProto.FLOAT)], {"x": [1, 8]}, {"y": [1, 8]})
+    assert already_quantised(mask) is None  # what is cast is no weight
 
 
 def test_half_precision_is_computed_wider_and_keeps_its_signature():

@@ -20,13 +20,9 @@ from mmedge.export.datasets.folder import Folder  # noqa: E402
 from mmedge.export.datasets.problems import TOLD  # noqa: E402
 from mmedge.export.recipe import Recipe  # noqa: E402
 from mmedge.export.tasks import KINDS, Truth, valued_tasks  # noqa: E402
-from tests.tiny_training import RECIPE, write_project, write_wav  # noqa: E402
+from tests.tiny_training import RECIPE, folder, write_project, write_wav  # noqa: E402
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture
@@ -43,12 +39,6 @@ def lines_of(recipe: Recipe) -> tuple[Path, list[list[str]]]:
 def rewrite(path: Path, lines: list[list[str]]) -> None:
     with path.open("w", newline="") as file:
         csv.writer(file).writerows(lines)
-
-
-def folder(recipe: Recipe) -> Folder:
-    data = Folder(recipe, recipe.folder / "data")
-    data.prepare()
-    return data
 
 
 def test_each_task_has_its_column_and_each_seat_its_own(recipe: Recipe) -> None:

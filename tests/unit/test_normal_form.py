@@ -12,7 +12,8 @@ from mmedge.export.judge import judge
 from mmedge.export.onnx.graphs import all_nodes, defined, subgraphs
 from mmedge.export.onnx.normal_form import normal_form
 from mmedge.export.onnx.parity import check_rewrite
-from tests.onnx_graphs import BOOL, FLOAT, INT64, info, model_of, networks
+from tests.networks import BOOL, FLOAT, INT64, info, network
+from tests.onnx_graphs import networks
 
 NODE = helper.make_node
 
@@ -62,12 +63,12 @@ def test_a_view_with_a_batch_of_one_is_a_reshape_by_constants():
         NODE("MatMul", ["flat", "turned"], ["y"]),
     ]
     sizes = {"zero": np.int64(0), "axis": np.int64([0]), "rest": np.int64([-1])}
-    made = normal_form(model_of(nodes, {"x": [1, 2, 4]}, {"y": None}, **sizes))
+    made = normal_form(network(nodes, {"x": [1, 2, 4]}, {"y": None}, **sizes))
     assert operators(made) == ["Reshape", "MatMul"]
     assert [node.name for node in made.graph.node] == ["Reshape/flat", "MatMul/y"]
     assert {tensor.name: list(tensor.dims) for tensor in made.graph.initializer} == {"shape": [2], "turned": [8, 3]}
     # An open batch stays open.
-    opened = normal_form(model_of(nodes, {"x": ["n", 2, 4]}, {"y": None}, **sizes))
+    opened = normal_form(network(nodes, {"x": ["n", 2, 4]}, {"y": None}, **sizes))
     assert {"Shape", "Reshape"} <= set(operators(opened))
 
 
@@ -77,7 +78,7 @@ def test_types_are_known_of_half_precision_too():
         NODE("MatMul", ["h", "w"], ["m"]),
         NODE("Cast", ["m"], ["y"], to=FLOAT),
     ]
-    made = normal_form(model_of(nodes, {"x": [2, 4]}, {"y": None}, w=np.ones((4, 3), np.float16)))
+    made = normal_form(network(nodes, {"x": [2, 4]}, {"y": None}, w=np.ones((4, 3), np.float16)))
     types = {v.name: v.type.tensor_type for v in made.graph.value_info}
     assert {name: kind.elem_type for name, kind in types.items()} == {"h": 10, "m": 10}
     assert [d.dim_value for d in types["m"].shape.dim] == [2, 3]
@@ -90,25 +91,25 @@ def test_quantised_weights_stay_as_they_are_stored():
         NODE("MatMul", ["x", "turned"], ["y"]),
     ]
     weights = {"q": np.ones((3, 4), np.int8), "scale": np.float32(0.1), "zero": np.int8(0)}
-    made = normal_form(model_of(nodes, {"x": [2, 4]}, {"y": None}, **weights))
+    made = normal_form(network(nodes, {"x": [2, 4]}, {"y": None}, **weights))
     assert operators(made) == ["DequantizeLinear", "Transpose", "MatMul"]
     assert made.graph.initializer[0].data_type == TensorProto.INT8
 
 
 def test_a_scalar_that_is_expanded_over_a_picture_stays_small():
     nodes = [NODE("Expand", ["one", "shape"], ["big"]), NODE("Add", ["x", "big"], ["y"])]
-    model = model_of(nodes, {"x": [1, 64, 64, 64]}, {"y": None}, one=np.float32(1), shape=np.int64([1, 64, 64, 64]))
+    model = network(nodes, {"x": [1, 64, 64, 64]}, {"y": None}, one=np.float32(1), shape=np.int64([1, 64, 64, 64]))
     assert operators(normal_form(model)) == ["Expand", "Add"]
 
 
 def test_random_numbers_are_drawn_at_each_run():
     nodes = [NODE("RandomNormalLike", ["c"], ["r"]), NODE("Add", ["x", "r"], ["y"])]
-    made = normal_form(model_of(nodes, {"x": [3]}, {"y": None}, c=np.zeros(3, np.float32)))
+    made = normal_form(network(nodes, {"x": [3]}, {"y": None}, c=np.zeros(3, np.float32)))
     assert operators(made) == ["RandomNormalLike", "Add"]
 
 
 def test_weights_that_old_files_list_as_inputs_are_weights():
-    model = model_of(
+    model = network(
         [NODE("MatMul", ["x", "w"], ["y"])], {"x": [2, 4], "w": [4, 3]}, {"y": None}, w=np.ones((4, 3), "f")
     )
     assert [value.name for value in normal_form(model).graph.input] == ["x"]
@@ -123,13 +124,13 @@ def test_sizes_of_what_depends_on_data_decide_nothing():
         NODE("Greater", ["count", "zero"], ["yes"]),
         NODE("If", ["yes"], ["y"], then_branch=branches[0], else_branch=branches[1]),
     ]
-    made = normal_form(model_of(nodes, {"x": [3]}, {"y": None}, zero=np.int64(0)))
+    made = normal_form(network(nodes, {"x": [3]}, {"y": None}, zero=np.int64(0)))
     assert "If" in operators(made)
 
 
 def test_a_wrong_word_about_a_tensor_inside_is_not_believed():
     nodes = [NODE("Relu", ["x"], ["r"]), NODE("Shape", ["r"], ["s"]), NODE("Reshape", ["w", "s"], ["y"])]
-    model = model_of(nodes, {"x": [2, 3]}, {"y": (FLOAT, None)}, w=np.arange(6, dtype=np.float32))
+    model = network(nodes, {"x": [2, 3]}, {"y": (FLOAT, None)}, w=np.arange(6, dtype=np.float32))
     model.graph.value_info.append(info("r", [6, 1]))
     x = np.zeros((2, 3), np.float32)
     assert judge(normal_form(model))({"x": x})["y"].shape == (2, 3)
@@ -171,14 +172,14 @@ def test_loops_keep_what_they_take_from_around():
         NODE("Relu", ["y"], ["t"]),
     ]
     rng = np.random.default_rng(0)
-    model = model_of(nodes, {"x": [4, 4]}, {"t": None}, k=rng.normal(size=(4, 4)).astype("f"), n=np.int64(3))
+    model = network(nodes, {"x": [4, 4]}, {"t": None}, k=rng.normal(size=(4, 4)).astype("f"), n=np.int64(3))
     made = normal_form(model)
     is_normal(made)
     assert operators(made) == ["Loop", "Relu"]
 
 
 def called(*functions: onnx.FunctionProto, **attributes: float) -> onnx.ModelProto:
-    return model_of(
+    return network(
         [NODE("f", ["x"], ["y"], domain="own", **attributes)], {"x": [2, 4]}, {"y": None}, functions=list(functions)
     )
 
@@ -201,7 +202,7 @@ def test_functions_take_attributes_as_given_or_by_default(default, given):
 
 def test_what_is_drawn_in_training_stays():
     nodes = [NODE("Dropout", ["x", "ratio", "yes"], ["y"], seed=1)]
-    made = normal_form(model_of(nodes, {"x": [64]}, {"y": None}, ratio=np.float32(0.5), yes=np.bool_(True)))
+    made = normal_form(network(nodes, {"x": [64]}, {"y": None}, ratio=np.float32(0.5), yes=np.bool_(True)))
     assert operators(made) == ["Dropout"]
 
 
@@ -218,25 +219,25 @@ def odd_networks() -> dict[str, tuple[onnx.ModelProto, list[str]]]:
         [info("s2", [2]), info("o", [2])],
     )
     relu = NODE("Relu", ["x"], ["y"])
-    bfloat = model_of([NODE("Cast", ["w"], ["f"], to=FLOAT), NODE("Mul", ["x", "f"], ["y"])], {"x": [2]}, {"y": None})
+    bfloat = network([NODE("Cast", ["w"], ["f"], to=FLOAT), NODE("Mul", ["x", "f"], ["y"])], {"x": [2]}, {"y": None})
     bfloat.graph.initializer.append(helper.make_tensor("w", TensorProto.BFLOAT16, [2], [1.0, 2.0]))
     one = {"w": np.ones((1, 1, 1, 1), np.float32)}
     return {
         "a constant is an output": (
-            model_of([NODE("Constant", [], ["c"], value_float=1.0), relu], {"x": [2]}, {"y": None, "c": (FLOAT, [])}),
+            network([NODE("Constant", [], ["c"], value_float=1.0), relu], {"x": [2]}, {"y": None, "c": (FLOAT, [])}),
             ["Constant", "Relu"],
         ),
-        "an input is an output": (model_of([relu], {"x": [2]}, {"y": None, "x": [2]}), ["Relu"]),
+        "an input is an output": (network([relu], {"x": [2]}, {"y": None, "x": [2]}), ["Relu"]),
         "a weight is an output": (
-            model_of([relu], {"x": [2]}, {"y": None, "w": [2]}, w=np.ones(2, np.float32)),
+            network([relu], {"x": [2]}, {"y": None, "w": [2]}, w=np.ones(2, np.float32)),
             ["Relu"],
         ),
         "one input is copied twice": (
-            model_of([NODE("Identity", ["x"], [y]) for y in "yz"], {"x": [2]}, {"y": None, "z": None}),
+            network([NODE("Identity", ["x"], [y]) for y in "yz"], {"x": [2]}, {"y": None, "z": None}),
             ["Identity", "Identity"],
         ),
         "a scan reads a copied constant": (
-            model_of(
+            network(
                 [
                     NODE("Constant", [], ["k0"], value_float=2.0),
                     NODE("Identity", ["k0"], ["k"]),
@@ -248,7 +249,7 @@ def odd_networks() -> dict[str, tuple[onnx.ModelProto, list[str]]]:
             ["Scan"],
         ),
         "a sparse weight": (
-            model_of(
+            network(
                 [NODE("Constant", [], ["c"], sparse_value=sparse), NODE("MatMul", ["x", "c"], ["y"])],
                 {"x": [2, 2]},
                 {"y": None},
@@ -257,7 +258,7 @@ def odd_networks() -> dict[str, tuple[onnx.ModelProto, list[str]]]:
         ),
         "weights of bfloat16": (bfloat, ["Mul"]),
         "nodes without names": (
-            model_of(
+            network(
                 [NODE("Conv", ["x", "w"], ["a"]), NODE("Conv", ["a", "w"], ["y"])],
                 {"x": [1, 1, 5, 5]},
                 {"y": None},
@@ -266,7 +267,7 @@ def odd_networks() -> dict[str, tuple[onnx.ModelProto, list[str]]]:
             ["Conv", "Conv"],
         ),
         "an output that is not wanted": (
-            model_of(
+            network(
                 [NODE("LSTM", ["x", "w", "r"], ["", "y"], hidden_size=2)],
                 {"x": [3, 1, 2]},
                 {"y": None},
@@ -276,11 +277,11 @@ def odd_networks() -> dict[str, tuple[onnx.ModelProto, list[str]]]:
             ["LSTM"],
         ),
         "backwards": (
-            model_of([NODE("Relu", ["t"], ["y"]), NODE("Neg", ["x"], ["t"])], {"x": [2]}, {"y": None}),
+            network([NODE("Relu", ["t"], ["y"]), NODE("Neg", ["x"], ["t"])], {"x": [2]}, {"y": None}),
             ["Neg", "Relu"],
         ),
         "a branch that would not run": (
-            model_of(
+            network(
                 [NODE("If", ["c"], ["y"], then_branch=taken, else_branch=other)],
                 {"x": [2]},
                 {"y": None},
@@ -290,7 +291,7 @@ def odd_networks() -> dict[str, tuple[onnx.ModelProto, list[str]]]:
             ["Identity"],
         ),
         "double": (
-            model_of(
+            network(
                 [NODE("MatMul", ["x", "w"], ["y"])],
                 {"x": (TensorProto.DOUBLE, [2, 2])},
                 {"y": (TensorProto.DOUBLE, None)},

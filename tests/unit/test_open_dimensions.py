@@ -9,7 +9,8 @@ from onnx import helper
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine
 from mmedge.errors import ConfigError
 from mmedge.export.brought.brought import bring
-from tests.bringing import FLOAT, FLOAT16, NODE, STREAM, brought, counter, network, recipe
+from tests.bringing import STREAM, brought, counter, recipe
+from tests.networks import FLOAT, FLOAT16, NODE, network
 
 
 def test_an_open_dimension_that_nothing_gives_is_named_with_the_line_to_write(tmp_path):

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from mmedge.errors import ConfigError
 from mmedge.export.onnx.opset import opset_of, raise_opset
-from tests.onnx_graphs import FLOAT, INT64, info, model_of
+from tests.networks import FLOAT, INT64, info, network
 
 NODE = helper.make_node
 PICTURE = [1, 2, 4, 6]
@@ -111,7 +111,7 @@ def old(name: str) -> onnx.ModelProto:
     outputs = {out: None for node in nodes[-1:] for out in node.output}
     if nodes[-1].op_type == "TopK":
         outputs["i"] = (INT64, None)
-    return model_of(nodes, {"x": shape}, outputs, opset=opset, **constants)
+    return network(nodes, {"x": shape}, outputs, opset=opset, **constants)
 
 
 def run(model: onnx.ModelProto, **feeds: np.ndarray) -> list[np.ndarray]:
@@ -144,7 +144,7 @@ def test_branches_and_bodies_are_rewritten_too():
         NODE("Greater", ["total", "zero"], ["yes"]),
         NODE("If", ["yes"], ["y"], then_branch=branch("nearest"), else_branch=branch("linear")),
     ]
-    model = model_of(nodes, {"x": PICTURE}, {"y": None}, opset=9, zero=np.float32(0))
+    model = network(nodes, {"x": PICTURE}, {"y": None}, opset=9, zero=np.float32(0))
     made = raise_opset(model)
     for x in (np.ones(PICTURE, np.float32), -np.ones(PICTURE, np.float32)):
         np.testing.assert_array_equal(run(made, x=x)[0], run(model, x=x)[0])
@@ -161,16 +161,16 @@ def test_what_has_no_form_is_refused_by_name(opset, node, constants, said):
     if node.op_type == "BatchNormalization":
         constants = {name: np.ones(PICTURE[1:], np.float32) for name in "abcd"}
     with pytest.raises(ConfigError, match=rf"opset {opset} cannot be converted: .*{said}"):
-        raise_opset(model_of([node], {"x": PICTURE}, {"y": None}, opset=opset, **constants))
+        raise_opset(network([node], {"x": PICTURE}, {"y": None}, opset=opset, **constants))
 
 
 @pytest.mark.parametrize("opset", [13, 17, 23])
 def test_what_is_new_enough_stays_as_it_is(opset):
-    model = model_of([NODE("Relu", ["x"], ["y"])], {"x": [2]}, {"y": (FLOAT, [2])}, opset=opset)
+    model = network([NODE("Relu", ["x"], ["y"])], {"x": [2]}, {"y": (FLOAT, [2])}, opset=opset)
     assert raise_opset(model) is model
 
 
 def test_an_opset_that_onnx_runtime_does_not_take_is_said():
-    model = model_of([NODE("Add", ["x", "x"], ["y"])], {"x": [2]}, {"y": (FLOAT, [2])}, opset=6)
+    model = network([NODE("Add", ["x", "x"], ["y"])], {"x": [2]}, {"y": (FLOAT, [2])}, opset=6)
     with pytest.raises(ConfigError, match="ONNX Runtime cannot run the network"):
         raise_opset(model)

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 from mmedge.errors import CheckError, ConfigError
 from mmedge.export.onnx.parity import check_rewrite, difference, sample_feeds
 from mmedge.export.onnx.to_onnx import MAX_REL, _compare
-from tests.onnx_graphs import FLOAT, INT64, model_of
+from tests.networks import FLOAT, INT64, network
 
 NODE = helper.make_node
 
@@ -26,7 +26,7 @@ def chain(*operators: str, shape: object = (2, 3)) -> onnx.ModelProto:
         NODE(op, [f"t{i}" if i else "x"], [f"t{i + 1}" if i + 1 < last else "y"], name=f"n{i}")
         for i, op in enumerate(operators)
     ]
-    return model_of(nodes, {"x": list(shape)}, {"y": None})
+    return network(nodes, {"x": list(shape)}, {"y": None})
 
 
 @pytest.mark.parametrize("at", range(4))
@@ -41,8 +41,8 @@ def test_the_first_node_that_differs_is_named(at):
 
 def test_what_differs_at_one_size_alone_is_found():
     """A Reshape that was folded for a batch of one."""
-    before = model_of([NODE("Flatten", ["x"], ["y"], name="flat")], {"x": ["n", 2, 2]}, {"y": None})
-    after = model_of([NODE("Reshape", ["x", "s"], ["y"])], {"x": ["n", 2, 2]}, {"y": None}, s=np.int64([1, 4]))
+    before = network([NODE("Flatten", ["x"], ["y"], name="flat")], {"x": ["n", 2, 2]}, {"y": None})
+    after = network([NODE("Reshape", ["x", "s"], ["y"])], {"x": ["n", 2, 2]}, {"y": None}, s=np.int64([1, 4]))
     with pytest.raises(CheckError, match="does not run any more"):
         check_rewrite(before, after, "fold")
 
@@ -66,7 +66,7 @@ def test_every_kind_of_number_is_tried(before, after):
 def test_whole_numbers_are_compared_exactly(kind):
     def one(add: int) -> onnx.ModelProto:
         nodes = [NODE("Cast", ["x"], ["c"], to=INT64), NODE("Add", ["c", "k"], ["y"])]
-        return model_of(nodes, {"x": (kind, [3])}, {"y": (INT64, [3])}, k=np.int64(add))
+        return network(nodes, {"x": (kind, [3])}, {"y": (INT64, [3])}, k=np.int64(add))
 
     check_rewrite(one(5), one(5), "same")
     with pytest.raises(CheckError, match="3 of 3 values"):
@@ -77,7 +77,7 @@ def test_texts_are_compared():
     def one(what: str) -> onnx.ModelProto:
         kind = TensorProto.STRING
         nodes = [NODE("StringConcat", ["x", "end"], ["y"])]
-        return model_of(nodes, {"x": (kind, ["n"])}, {"y": (kind, None)}, opset=20, end=np.array([what], object))
+        return network(nodes, {"x": (kind, ["n"])}, {"y": (kind, None)}, opset=20, end=np.array([what], object))
 
     check_rewrite(one("a"), one("a"), "same")
     with pytest.raises(CheckError, match="of 1 values"):
@@ -86,13 +86,13 @@ def test_texts_are_compared():
 
 def test_what_draws_by_lot_is_held_to_its_shape_alone():
     nodes = [NODE("RandomNormalLike", ["x"], ["y"], name="lot")]
-    before = model_of(nodes, {"x": [3]}, {"y": [3]})
-    after = model_of([NODE("Identity", ["x"], ["i"]), NODE("RandomNormalLike", ["i"], ["y"])], {"x": [3]}, {"y": [3]})
+    before = network(nodes, {"x": [3]}, {"y": [3]})
+    after = network([NODE("Identity", ["x"], ["i"]), NODE("RandomNormalLike", ["i"], ["y"])], {"x": [3]}, {"y": [3]})
     check_rewrite(before, after, "copied")
 
 
 def test_a_network_that_does_not_run_is_said():
-    broken = model_of([NODE("MatMul", ["x", "w"], ["y"])], {"x": [2, 3]}, {"y": None}, w=np.ones((4, 3), "f"))
+    broken = network([NODE("MatMul", ["x", "w"], ["y"])], {"x": [2, 3]}, {"y": None}, w=np.ones((4, 3), "f"))
     other = copy.deepcopy(broken)
     other.graph.node[0].name = "n"
     with pytest.raises(ConfigError, match="cannot run the network"):
@@ -162,7 +162,7 @@ def test_sequences_and_nothing_are_compared():
 
 
 def test_inputs_are_the_same_in_every_process_and_cover_open_sizes():
-    model = model_of(
+    model = network(
         [NODE("Add", ["x", "z"], ["y"])],
         {"x": ["batch", "n"], "z": ["batch", "n"]},
         {"y": (FLOAT, None)},

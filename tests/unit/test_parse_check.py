@@ -11,7 +11,7 @@ from mmedge.engine import parse_check
 from mmedge.engine.parse_check import ask_parser
 from mmedge.engine.tensorrt_loader import tensorrt_choice
 from mmedge.export.brought.brought import listed_problem, tensorrt_problem
-from tests.onnx_graphs import FLOAT, model_of
+from tests.networks import FLOAT, network
 
 NODE = helper.make_node
 parser = pytest.mark.skipif(tensorrt_choice() is None, reason="no TensorRT module is installed")
@@ -19,18 +19,18 @@ parser = pytest.mark.skipif(tensorrt_choice() is None, reason="no TensorRT modul
 
 def newer(opset: int) -> onnx.ModelProto:
     nodes = [NODE("MatMul", ["x", "w"], ["m"], name="mm"), NODE("Relu", ["m"], ["y"], name="r")]
-    return model_of(nodes, {"x": [2, 4]}, {"y": (FLOAT, [2, 3])}, opset=opset, w=np.ones((4, 3), np.float32))
+    return network(nodes, {"x": [2, 4]}, {"y": (FLOAT, [2, 3])}, opset=opset, w=np.ones((4, 3), np.float32))
 
 
 def with_function() -> onnx.ModelProto:
     body = [NODE("Relu", ["p"], ["t"]), NODE("Neg", ["t"], ["q"])]
     function = helper.make_function("own", "f", ["p"], ["q"], body, [helper.make_opsetid("", 18)])
     nodes = [NODE("f", ["x"], ["y"], domain="own", name="call")]
-    return model_of(nodes, {"x": [2, 4]}, {"y": (FLOAT, [2, 4])}, functions=[function])
+    return network(nodes, {"x": [2, 4]}, {"y": (FLOAT, [2, 4])}, functions=[function])
 
 
 def refused() -> onnx.ModelProto:
-    return model_of([NODE("Det", ["x"], ["y"], name="det")], {"x": [2, 3, 3]}, {"y": (FLOAT, [2])})
+    return network([NODE("Det", ["x"], ["y"], name="det")], {"x": [2, 3, 3]}, {"y": (FLOAT, [2])})
 
 
 @parser
@@ -67,7 +67,7 @@ def test_without_a_parser_a_list_decides_and_says_so(monkeypatch):
     assert "by a list of operators: no TensorRT parser is installed here" in problem
     # Local functions are what they are made of.
     assert listed_problem(with_function()) is None
-    other = model_of([NODE("Det", ["p"], ["q"])], {"p": [2, 2]}, {"q": (FLOAT, [])})
+    other = network([NODE("Det", ["p"], ["q"])], {"p": [2, 2]}, {"q": (FLOAT, [])})
     function = helper.make_function("own", "f", ["p"], ["q"], list(other.graph.node), [helper.make_opsetid("", 18)])
-    inside = model_of([NODE("f", ["x"], ["y"], domain="own")], {"x": [2, 2]}, {"y": (FLOAT, [])}, functions=[function])
+    inside = network([NODE("f", ["x"], ["y"], domain="own")], {"x": [2, 2]}, {"y": (FLOAT, [])}, functions=[function])
     assert "TensorRT has no Det" in (listed_problem(inside) or "")

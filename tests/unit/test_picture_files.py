@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import wave
 from pathlib import Path
 
 import cv2
@@ -16,11 +15,14 @@ from hypothesis import strategies as st
 import mmedge
 from mmedge.bundle.manifest import AudioInput, ImageInput, TensorInput, TextInput
 from mmedge.errors import ConfigError
+from mmedge.export.datasets.files import read_file
+from mmedge.export.datasets.problems import UnusableFileError
 from mmedge.export.picture_files import FileSamples, fitted, holds_plain_files
 from mmedge.export.recipe import Calibration, Recipe
 from mmedge.export.recordings import raw_samples, recording_files
 from mmedge.preprocess import reference
 from mmedge.types import Frame
+from tests.tiny_training import write_wav
 
 IMAGE = ImageInput(size=(8, 8), mean=(0.0,) * 3, std=(1.0,) * 3, frame=(12, 16))
 SOUND = AudioInput(sample_rate_hz=8000, window_ms=100)
@@ -59,9 +61,7 @@ def test_files_of_one_name_belong_together(data):
     for name in ("b", "a"):
         for side in ("left", "right"):
             cv2.imwrite(str(data / f"{name}.{side}.png"), picture(len(name + side)))
-        with wave.open(str(data / f"{name}.wav"), "wb") as file:
-            file.setparams((1, 2, 8000, 400, "NONE", ""))
-            file.writeframes((np.linspace(-0.5, 0.5, 400) * 32768).astype("<i2").tobytes())
+        write_wav(data / f"{name}.wav", np.linspace(-0.5, 0.5, 400), 8000)
     samples = FileSamples(inputs, data)
     assert [samples.name(k).split(".")[0] for k in range(2)] == ["a", "b"]
     pcm = samples[0]["audio"]
@@ -87,13 +87,50 @@ def test_arrays_are_samples_a_row(data):
     np.testing.assert_array_equal([sample["imu"] for sample in alone], imu)
 
 
+@pytest.mark.parametrize("seat", ["gray", "rgb"])
+@pytest.mark.parametrize("kind", ["gray", "rgb"])
+def test_training_and_calibration_read_pictures_alike_be_they_files_or_arrays(data, seat, kind):
+    spec = IMAGE if seat == "rgb" else ImageInput(size=(8, 8), color="gray", mean=(0.0,), std=(1.0,), frame=(12, 16))
+    shown = picture(5) if kind == "rgb" else picture(5)[..., 0]
+    cv2.imwrite(str(data / "file.png"), shown[..., ::-1] if kind == "rgb" else shown)
+    np.save(data / "array.npy", shown if kind == "rgb" else shown[..., None])
+    seen = [sample["image"][0] for sample in FileSamples({"image": spec}, data)]
+    for calibrated, name in zip(seen, ("array.npy", "file.png"), strict=True):
+        np.testing.assert_array_equal(calibrated, read_file(data / name, spec, name))
+    # OpenCV rounds another way where it makes gray of colours.
+    assert np.abs(seen[0].astype(int) - seen[1]).max() <= (seat == "gray" and kind == "rgb")
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int16])
+def test_sounds_that_are_arrays_are_those_of_files(data, kind):
+    pcm = np.linspace(-0.5, 0.5, 400) * (32768 if kind is np.int16 else 1)
+    np.save(data / "a.npy", pcm.astype(kind))
+    (sample,) = FileSamples({"audio": SOUND}, data / "a.npy")
+    np.testing.assert_allclose(sample["audio"][0, 400:], np.linspace(-0.5, 0.5, 400), atol=1e-4)
+    np.testing.assert_array_equal(sample["audio"][0], read_file(data / "a.npy", SOUND, "a.npy"))
+    np.save(data / "loud.npy", np.full(100, 20000.0))
+    with pytest.raises(UnusableFileError, match="no raw sound"):
+        read_file(data / "loud.npy", SOUND, "loud.npy")
+
+
+@pytest.mark.parametrize("name", ["x.npy", "x.npz", "x.png", "x.wav"])
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04garbage", b"\x93NUMPY\x01\x00"], ids=["empty", "zip", "numpy"])
+def test_a_damaged_file_is_named(data, name, content):
+    (data / name).write_bytes(content)
+    inputs = {"audio": SOUND} if name == "x.wav" else {"image": IMAGE}
+    with pytest.raises(ConfigError) as caught:
+        FileSamples(inputs, data)[0]
+    assert caught.value.where == str(data / name)
+    assert caught.value.fix
+
+
 @pytest.mark.parametrize(
     ("array", "spec", "said"),
     [
         (picture(0) / np.float32(255), IMAGE, r"float32 \[24, 32, 3\] of 0\S*\.\.1: no raw picture"),
         (np.zeros((3, 24, 32), np.uint8), IMAGE, "no raw picture"),
         (np.full(100, 20000.0, np.float32), SOUND, r"of 2e\+04\.\.2e\+04: no raw sound"),
-        (np.zeros(100, np.int16), SOUND, "no raw sound"),
+        (np.zeros(100, np.int32), SOUND, "no raw sound"),
         (np.full(100, np.nan, np.float32), SOUND, "not finite"),
         (np.zeros(5, np.float32), TensorInput(shape=(6,)), r"give float32 \[6\]"),
         (np.zeros(6), TensorInput(shape=(6,)), "float64"),

@@ -15,7 +15,8 @@ from mmedge.export.onnx.graphs import all_nodes, captured, defined, fresh, name_
 from mmedge.export.onnx.parity import check_rewrite
 from mmedge.export.preprocess import onnx_prefix
 from mmedge.export.preprocess.onnx_prefix import Preprocessor, merge_prefix
-from tests.onnx_graphs import BOOL, FLOAT, INT64, info, model_of, networks
+from tests.networks import BOOL, FLOAT, INT64, info, network
+from tests.onnx_graphs import networks
 
 NODE = helper.make_node
 SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]
@@ -76,7 +77,7 @@ def looping() -> onnx.ModelProto:
         NODE("Relu", ["x"], ["begin"]),
         NODE("Loop", ["n", "", "begin"], ["y"], body=body),
     ]
-    return model_of(nodes, {"x": [1, 3, 6, 8]}, {"y": (FLOAT, [1, 3, 6, 8])}, half=np.float32(0.5), n=np.int64(2))
+    return network(nodes, {"x": [1, 3, 6, 8]}, {"y": (FLOAT, [1, 3, 6, 8])}, half=np.float32(0.5), n=np.int64(2))
 
 
 SEAT = ImageInput(size=(6, 8), frame=(12, 16), mean=(0.1,) * 3, std=(0.3,) * 3)
@@ -93,7 +94,7 @@ def test_preprocessing_reaches_what_branches_and_bodies_read():
 
 def test_preprocessing_takes_no_name_that_is_there():
     nodes = [NODE("Neg", ["x"], ["x/tensor"]), NODE("Relu", ["x/tensor"], ["y"])]
-    model = model_of(nodes, {"x": [1, 3, 6, 8]}, {"y": (FLOAT, [1, 3, 6, 8])})
+    model = network(nodes, {"x": [1, 3, 6, 8]}, {"y": (FLOAT, [1, 3, 6, 8])})
     merged = merge_prefix(model, {"x": SEAT})
     assert judge_session(merged).run(None, {"x": np.zeros((1, 12, 16, 3), np.uint8)})[0].max() > 0
 

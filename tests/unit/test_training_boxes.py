@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +23,8 @@ from mmedge.export.preprocess.torch_module import preprocessors  # noqa: E402
 from mmedge.export.recipe import Recipe, RecipeTask  # noqa: E402
 from mmedge.export.training import make_dataset, train_and_save  # noqa: E402
 from mmedge.export.training.boxes import box_loss, f1, match  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("own_cache", "one_thread")
 
 LABELS = ("full", "hollow")
 RECIPE = """
@@ -120,16 +121,6 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     return Recipe.load(home / "recipe.toml")
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Keep to a cache of the test's own, and to one thread: these networks are too small for more."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def test_boxes_are_read_in_every_form(tmp_path: Path) -> None:
     want = [[1, 1, 2, 4, 6], [0, 0, 0, 10.5, 2]]
     (tmp_path / "b.txt").write_text("1 2 3 4 hollow\n0 0 10.5 2 full\n")
@@ -210,6 +201,14 @@ def test_the_right_answer_costs_next_to_nothing_and_is_found() -> None:
     assert f1(task_of(), rows.T[None][:, :, 2:], [right[:0]]).tolist() == [1]
     with pytest.raises(ConfigError, match="no score for each class"):
         box_loss(task_of("boxes"), rows[None], [right], (32, 32))
+
+
+def test_a_network_that_is_sure_of_everything_is_judged_by_its_best_rows() -> None:
+    """As one that is not trained yet may be: every row with every other would not fit into memory."""
+    rows = torch.tensor([[4.0, 4, 4, 4, 0.6, 0]]).repeat(100_000, 1)
+    rows[77_777] = torch.tensor([20.0, 20, 10, 10, 0, 0.9])
+    right = torch.tensor([[1.0, 15, 15, 25, 25]])
+    assert f1(task_of(), rows.T[None], [right]).tolist() == pytest.approx([2 / 3])
 
 
 def test_each_box_gets_a_row_of_its_own() -> None:

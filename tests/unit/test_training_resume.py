@@ -7,7 +7,6 @@ import pickle
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,8 @@ from mmedge.export.training import load_weights, train_and_save  # noqa: E402
 from mmedge.export.training import progress as progress_module  # noqa: E402
 from tests.tiny_training import RECIPE, write_project  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("own_cache", "one_thread")
+
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
@@ -35,16 +36,6 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
         patch.setenv("XDG_CACHE_HOME", str(home / "cache"))
         recipe = write_project(home / "p", (40, 16, 16))
         return msgspec.structs.replace(recipe, train=msgspec.structs.replace(recipe.train, qat_epochs=2))
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Keep to a cache of the test's own, and to one thread: these networks are too small for more."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

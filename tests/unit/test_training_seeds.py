@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
-from collections.abc import Iterator
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,15 @@ from scipy.stats import binomtest  # noqa: E402
 from mmedge.errors import ConfigError  # noqa: E402
 from mmedge.export.models.staged import StagedModel  # noqa: E402
 from mmedge.export.recipe import Recipe  # noqa: E402
-from mmedge.export.training import load_weights, loop, train_and_save  # noqa: E402
+from mmedge.export.training import load_weights, loop, save_weights, train_and_save  # noqa: E402
 from mmedge.export.training.compare import mcnemar, rivalries  # noqa: E402
 from mmedge.export.training.evaluate import Predictions  # noqa: E402
 from mmedge.export.training.masks import all_masks, as_tensor  # noqa: E402
 from mmedge.export.training.report import TrainReport  # noqa: E402
 from mmedge.export.training.validated_masks import Judged  # noqa: E402
 from tests.tiny_training import write_project  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("own_cache", "one_thread")
 
 SHORT = {"epochs": 2, "batch_size": 16, "workers": 0}
 
@@ -41,16 +44,6 @@ SHORT = {"epochs": 2, "batch_size": 16, "workers": 0}
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     recipe = write_project(tmp_path_factory.mktemp("seeds"), (40, 32, 32))
     return msgspec.structs.replace(recipe, train=msgspec.structs.replace(recipe.train, **SHORT))
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Keep to a cache of the test's own, and to one thread: these networks are too small for more."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def test_seeds_are_trained_told_and_the_best_is_kept(recipe: Recipe, tmp_path: Path) -> None:
@@ -77,19 +70,60 @@ def test_seeds_are_trained_told_and_the_best_is_kept(recipe: Recipe, tmp_path: P
     assert all(torch.equal(one[name], kept[name]) for name in one)
 
 
-def test_seeds_that_were_finished_are_not_trained_again(
-    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    want = train_and_save(recipe, output=tmp_path / "want", seeds=3, progress=False)
-    fit, seen = loop._fit, []
+def interrupt(monkeypatch: pytest.MonkeyPatch, number: int) -> list[int]:
+    """Press Ctrl-C where so many fits begin; return the seeds of those that have begun."""
+    fit, seen = loop._fit, list[int]()
 
     def stopping(model: StagedModel, dataset: Any, own: Recipe, *args: Any) -> None:
         seen.append(own.seed)
-        if len(seen) == 3:
+        if len(seen) == number:
             raise KeyboardInterrupt
         fit(model, dataset, own, *args)
 
     monkeypatch.setattr(loop, "_fit", stopping)
+    return seen
+
+
+def test_of_all_seeds_only_the_best_model_stays_in_memory(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit, models, alive = loop._fit, [], []
+
+    def counting(model: StagedModel, *args: Any) -> None:
+        fit(model, *args)
+        models.append(weakref.ref(model))
+        gc.collect()
+        alive.append(sum(known() is not None for known in models))
+
+    monkeypatch.setattr(loop, "_fit", counting)
+    train_and_save(recipe, output=tmp_path / "w", seeds=4, limit=1, progress=False)
+    assert max(alive) == 2
+
+
+def test_a_finished_seed_of_another_version_is_named_as_such(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt(monkeypatch, 2)
+    with pytest.raises(KeyboardInterrupt):
+        train_and_save(recipe, output=tmp_path / "w", seeds=2, limit=1, progress=False)
+    path = tmp_path / "w.seed3.trained"
+    model, metadata = load_weights(recipe, path)
+    for changes in (
+        {"identity": {**metadata["identity"], "mmedge": "0.0.1"}, "report": {"another": "form"}},
+        {"identity": None, "report": None},
+    ):
+        save_weights(model, {**metadata, **changes}, path)
+        with pytest.raises(ConfigError, match="of another run: since then") as caught:
+            train_and_save(recipe, output=tmp_path / "w", seeds=2, limit=1, resume=True, progress=False)
+        assert "mmedge" in caught.value.message
+        assert caught.value.where == str(path)
+
+
+def test_seeds_that_were_finished_are_not_trained_again(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    want = train_and_save(recipe, output=tmp_path / "want", seeds=3, progress=False)
+    seen = interrupt(monkeypatch, 3)
     with pytest.raises(KeyboardInterrupt):
         train_and_save(recipe, output=tmp_path / "w", seeds=3, progress=False)
     got = train_and_save(recipe, output=tmp_path / "w", seeds=3, resume=True, progress=False)
@@ -186,6 +220,11 @@ def test_it_does_not_cry_wolf(recipe: Recipe) -> None:
 def test_mcnemar_is_the_exact_binomial_test(first: int, second: int) -> None:
     if first + second:
         assert mcnemar(first, second) == pytest.approx(binomtest(first, first + second, 0.5).pvalue, rel=1e-9)
+
+
+def test_mcnemar_of_many_samples_takes_no_time() -> None:
+    assert mcnemar(1_000_000, 1_000_000) == 1.0
+    assert mcnemar(400_000, 401_000) == pytest.approx(binomtest(400_000, 801_000, 0.5).pvalue, rel=1e-5)
 
 
 def test_only_samples_that_have_all_inputs_are_compared(recipe: Recipe) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import logging
-import wave
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from mmedge.export.training.validated_masks import MIN_SAMPLES, Judged, wilson
 from mmedge.export.training.weights import make_model
 from tests.measured import project
 from tests.tiny import manifest, members
+from tests.tiny_training import write_wav
 
 NAMES = ("a", "b", "c")
 THREE = """
@@ -252,9 +252,7 @@ def make(recipe):
     rows.mkdir()
     for label, level in (("dark", 0), ("bright", 255)):
         cv2.imwrite(str(rows / f"{label}.png"), np.full((8, 8), level, np.uint8))
-        with wave.open(str(rows / f"{label}.wav"), "wb") as file:
-            file.setparams((1, 2, 8000, 800, "NONE", ""))
-            file.writeframes(np.full(800, -16000 if label == "dark" else 16000, np.int16).tobytes())
+        write_wav(rows / f"{label}.wav", np.full(800, -0.5 if label == "dark" else 0.5), 8000)
     lines = ["split,group,label,image,audio,text"]
     for number in range(100):
         label = ("dark", "bright")[number % 2]
