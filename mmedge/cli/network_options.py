@@ -7,7 +7,10 @@ from typing import Annotated
 import typer
 
 Size = Annotated[
-    list[str], typer.Option(metavar="[NETWORK=]WxH", help="Size of a network's pictures, or samples of its sound.")
+    list[str],
+    typer.Option(
+        metavar="[NETWORK=]WxH", help="Size of a network's pictures, samples of its sound, a tensor's open dimension."
+    ),
 ]
 Classes = Annotated[
     list[str], typer.Option(metavar="[NETWORK=]N", help="How many classes it has, a file of their names, or 'none'.")
