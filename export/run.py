@@ -114,13 +114,8 @@ class _Run:
         is_trained = work.recipe.model is not None and not work.recipe.model.pretrained
         if last == "train" and not is_trained:
             raise ConfigError("the recipe has no [model] to train", where="model", fix="mmedge export RECIPE")
-        todo = [spec for spec in TABLE if STEPS.index(spec.name) <= STEPS.index(last) and spec.wanted(work)]
-        if last == "measure" and "measure" not in [spec.name for spec in todo]:
-            raise ConfigError(
-                "the recipe has no data to measure on",
-                where=work.recipe.at("data"),
-                fix="set data.dataset or data.folder",
-            )
+        todo = [spec for spec in TABLE if STEPS.index(spec.name) <= STEPS.index(last)]
+        todo = [spec for spec in todo if self._has(spec, last)]
         count = len(todo) + is_trained + (last == "pack")
         if is_trained:
             self._timed("train", 0, self._train)
@@ -129,12 +124,20 @@ class _Run:
 
             work.model = make_pretrained(work.recipe)
         for index, spec in enumerate(todo, is_trained):
-            self._timed(spec.name, index / count, lambda spec=spec: self._do(spec))
+            if self._has(spec, last):  # known of some when others are done
+                self._timed(spec.name, index / count, lambda spec=spec: self._do(spec))
         if last == "pack":
             self._timed("pack", 1 - 1 / count, lambda: self._pack(output))
         report.provenance = dict(provenance(work.recipe, seed=work.metadata.get("seed")))
         work.show("done", 1.0)
         return report
+
+    def _has(self, spec: StepSpec, last: Step) -> bool:
+        """Tell whether this export has a step; raise ConfigError where it is the one that is asked for."""
+        lack = spec.lacks(self._work)
+        if lack is not None and spec.name == last:
+            raise lack
+        return lack is None
 
     def _brought(self, recipe: Recipe) -> Recipe:
         """Return the recipe with the shapes of the networks that it brings along; they are measured once."""
