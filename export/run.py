@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from tempfile import gettempdir
+from shutil import copy
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
 import msgspec
@@ -185,13 +186,17 @@ class _Run:
                     report.warnings.append(f"not measured: {error}".splitlines()[0])
                     return False
                 raise
-            stored = self._store.put(spec.name, key, lambda folder: spec.save(result, folder), tuple(warnings))
+            if spec.keeps(result):
+                stored = self._store.put(spec.name, key, lambda folder: spec.save(result, folder), tuple(warnings))
         else:
             result = spec.load(work, stored.folder)
-            for text in stored.notes.warnings:
+            warnings = list(stored.notes.warnings)
+            for text in warnings:
                 _log.warning("%s", text)
-        report.warnings += stored.notes.warnings
-        report.folder, work.results[spec.name], work.digests[spec.name] = stored.folder, result, stored.digest
+        report.warnings += warnings
+        work.results[spec.name] = result
+        if stored is not None:
+            report.folder, work.digests[spec.name] = stored.folder, stored.digest
         with collected() as verdict:
             spec.check(work, result)
         report.warnings += verdict
@@ -214,13 +219,11 @@ class _Run:
             cached = stored is not None
             if stored is None:
                 self._note_training("--retrain was given" if self._retrain else "the recipe names no weights")
-                stored = self._store.put(
-                    "train",
-                    key,
-                    lambda folder: training.train_and_save(recipe, output=folder / _WEIGHTS, progress=False),
-                    anew=True,
-                )
-            target = self._report.folder = stored.folder
+                with TemporaryDirectory() as scratch:  # an error of the data is none of the cache
+                    weights = Path(scratch, _WEIGHTS)
+                    training.train_and_save(recipe, output=weights, progress=False)
+                    stored = self._store.put("train", key, lambda folder: copy(weights, folder), anew=True)
+            self._report.folder = stored.folder
             target = stored.folder / _WEIGHTS
         train = msgspec.structs.replace(recipe.train, weights=str(target))
         work.recipe = msgspec.structs.replace(recipe, train=train)

@@ -114,6 +114,7 @@ class StepSpec:
         save: Writes the result into a folder.
         load: Reads it from there.
         lacks: Why this export does not have it; None where it does.
+        keeps: Whether a result is kept; one that may be another the next time is not.
         check: Raises if the result is not good enough, whether made or cached.
     """
 
@@ -124,6 +125,7 @@ class StepSpec:
     save: Callable[[Any, Path], None]
     load: Callable[[Work, Path], Any]
     lacks: Callable[[Work], ConfigError | None] = lambda work: None
+    keeps: Callable[[Any], bool] = lambda result: True
     check: Callable[[Work, Any], None] = lambda work, result: None
 
 
@@ -329,6 +331,7 @@ TABLE: tuple[StepSpec, ...] = (
         save=_encoded("smoke.json"),
         load=_decoded("smoke.json", Smoke),
         lacks=_without_builds,
+        keeps=lambda result: all(row.problem is None for row in result.rows),
     ),
 )
 

@@ -10,8 +10,10 @@ from rich.console import Console
 from mmedge.bundle import load
 from mmedge.errors import ConfigError
 from mmedge.export import Recipe, run_steps
+from mmedge.export.smoke import Smoke, SmokeRow
 from mmedge.export.training import save_weights
 from mmedge.export.training.weights import make_model
+from tests.measured import DATA, RECIPE, project
 
 pytestmark = pytest.mark.parallel
 
@@ -121,3 +123,29 @@ def test_an_unknown_step_and_an_unwritable_cache_are_refused(tmp_path, monkeypat
     with pytest.raises(ConfigError, match="cannot write the export cache") as caught:
         run_steps(recipe, only="train")
     assert "XDG_CACHE_HOME" in caught.value.fix
+
+
+def test_what_tensorrt_did_not_build_is_tried_again(tmp_path, write_clip, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    write_clip("clip.mkv")
+    text = IMAGE_RECIPE + '[export]\nprecisions = ["fp32"]\n'
+    recipe = recipe_in(tmp_path, text)
+    save_weights(make_model(recipe), {}, tmp_path / "weights.safetensors")
+    problems = ["no answer within 60 s", None]
+
+    def smoke(*_: object) -> Smoke:
+        return Smoke(rows=(SmokeRow(stage="head", precision="fp32", problem=problems.pop(0)),))
+
+    monkeypatch.setattr("mmedge.export.steps.smoke", smoke)
+    runs = [run_steps(recipe, only="smoke", progress=lambda text, share: None) for _ in range(3)]
+    assert [run.smoke.rows[0].problem for run in runs if run.smoke] == ["no answer within 60 s", None, None]
+    assert ["smoke" in run.cached for run in runs] == [False, False, True]
+
+
+def test_an_error_of_the_data_is_none_of_the_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    data = DATA.replace("def prepare(self): ...", "def prepare(self): raise OSError(5, 'the share is gone')")
+    recipe = project(tmp_path, RECIPE.replace('weights = "weights.safetensors"\n', ""), data=data)
+    with pytest.raises(Exception, match="the share is gone") as caught:
+        run_steps(recipe, only="train", progress=lambda text, share: None)
+    assert "export cache" not in str(caught.value)
