@@ -193,18 +193,24 @@ def holds_plain_files(path: Path) -> bool:
     return path.is_dir() and any(is_plain(file) and file.suffix.lower() in PICTURES | ARRAYS for file in path.iterdir())
 
 
-@lru_cache(maxsize=4)
 def _arrays(file: Path) -> Mapping[str, AnyArray]:
     """Return the arrays of a file by name; of ``.npy`` the only one, which stays on disk."""
     try:
-        if file.suffix.lower() == ".npy":
-            return {"": np.load(file, mmap_mode="r", allow_pickle=False)}
-        with np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+        info = file.stat()
+        return _arrays_of(file, info.st_ino, info.st_mtime_ns, info.st_size)
     except (OSError, ValueError, EOFError, KeyError) as error:
         raise ConfigError(
             f"not an array file: {error}", where=str(file), fix="write it by numpy.save or savez"
         ) from error
+
+
+@lru_cache(maxsize=4)
+def _arrays_of(file: Path, *_: int) -> Mapping[str, AnyArray]:
+    """Read a file once for as long as it is the same one."""
+    if file.suffix.lower() == ".npy":
+        return {"": np.load(file, mmap_mode="r", allow_pickle=False)}
+    with np.load(file, allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
 
 
 def _picture(file: Path, spec: ImageInput) -> ByteArray:

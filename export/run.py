@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 
 from mmedge.console import err
 from mmedge.errors import ConfigError
+from mmedge.files import file_hash
 
 from .brought.brought import bring
 from .failures import own_words
@@ -32,7 +32,7 @@ from .store import Store
 from .user_code import import_anew
 
 __all__ = ["STEPS", "RunReport", "Step", "run", "run_steps"]
-_WEIGHTS, _SHAPES = "weights.safetensors", "shapes.json"
+_WEIGHTS, _SHAPES, _WRITTEN = "weights.safetensors", "shapes.json", "bundle.sha256"
 _log = logging.getLogger(__name__)
 
 
@@ -228,7 +228,7 @@ class _Run:
         train = msgspec.structs.replace(recipe.train, weights=str(target))
         work.recipe = msgspec.structs.replace(recipe, train=train)
         work.model, work.metadata = training.load_weights(work.recipe)
-        work.digests["train"] = hashlib.sha256(target.read_bytes()).hexdigest()
+        work.digests["train"] = file_hash(target)
         if own is not None and not self._retrain:
             self._report.folder = own.parent
         return cached
@@ -245,13 +245,11 @@ class _Run:
         key = digest_of("pack", toolchain_digest(), known, taken).hex()[:24]
         stored = self._store.get("pack", key)
         self._report.path = output
-        if stored is not None and output.is_file():
-            written = hashlib.sha256(output.read_bytes()).hexdigest().encode()
-            if (stored.folder / "bundle.sha256").read_bytes() == written:
-                return True
+        if stored is not None and output.is_file() and (stored.folder / _WRITTEN).read_text() == file_hash(output):
+            return True
         pack(output, recipe, work.versions, metadata=work.metadata, members=work.results["golden"])
-        digest = hashlib.sha256(output.read_bytes()).hexdigest()
-        self._store.put("pack", key, lambda folder: (folder / "bundle.sha256").write_text(digest), anew=True)
+        digest = file_hash(output)
+        self._store.put("pack", key, lambda folder: (folder / _WRITTEN).write_text(digest), anew=True)
         return False
 
 

@@ -78,9 +78,14 @@ class Work:
         return samples_digest(self.recipe)
 
     @cached_property
+    def graph(self) -> bytes:
+        """The hash of graph, rules and network files."""
+        return graph_digest(self.recipe)
+
+    @cached_property
     def network(self) -> bytes:
         """The hash of graph, rules, network files and model."""
-        return digest_of(graph_digest(self.recipe), model_digest(self.recipe, self.model))
+        return digest_of(self.graph, model_digest(self.recipe, self.model))
 
     @property
     def fp32(self) -> OnnxModels:
@@ -280,7 +285,7 @@ TABLE: tuple[StepSpec, ...] = (
     StepSpec(
         name="fp16",
         after=("onnx",),
-        key=lambda work: (graph_digest(work.recipe), work.recorded, _calibration(work)),
+        key=lambda work: (work.graph, work.recorded, _calibration(work)),
         make=lambda work: to_fp16(work.fp32, work.samples),
         save=_saved,
         load=lambda work, folder: OnnxModels.load(folder, work.recipe, "fp16"),
@@ -289,7 +294,7 @@ TABLE: tuple[StepSpec, ...] = (
     StepSpec(
         name="quantize",
         after=("onnx",),
-        key=lambda work: (graph_digest(work.recipe), work.recorded, _calibration(work), _searched(work)),
+        key=lambda work: (work.graph, work.recorded, _calibration(work), _searched(work)),
         make=lambda work: quantize(work.fp32, work.recipe.calibration, work.samples),
         save=_saved,
         load=lambda work, folder: OnnxModels.load(folder, work.recipe, "int8"),
@@ -298,7 +303,7 @@ TABLE: tuple[StepSpec, ...] = (
     StepSpec(
         name="compare",
         after=("onnx", "quantize"),
-        key=lambda work: (graph_digest(work.recipe), work.recorded, _calibration(work), _tasks(work)),
+        key=lambda work: (work.graph, work.recorded, _calibration(work), _tasks(work)),
         make=_compare,
         save=_encoded("comparison.json"),
         load=_decoded("comparison.json", Comparison),
@@ -308,7 +313,7 @@ TABLE: tuple[StepSpec, ...] = (
     StepSpec(
         name="measure",
         after=("onnx", "quantize"),
-        key=lambda work: (graph_digest(work.recipe), _measure_key(work)),
+        key=lambda work: (work.graph, _measure_key(work)),
         make=_measure,
         save=_encoded("measurement.json"),
         load=_load_measured,
@@ -318,7 +323,7 @@ TABLE: tuple[StepSpec, ...] = (
     StepSpec(
         name="golden",
         after=("onnx", "parser", "fp16", "quantize"),
-        key=lambda work: (graph_digest(work.recipe), work.recorded, _calibration(work), _forms(work)),
+        key=lambda work: (work.graph, work.recorded, _calibration(work), _forms(work)),
         make=lambda work: make_members(work.recipe, work.versions, work.samples, work.results.get("parser")),
         save=lambda result, folder: result.save(folder),
         load=lambda work, folder: Members.load(folder),
