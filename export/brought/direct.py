@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from mmedge.errors import ConfigError
+from mmedge.files import file_hash
 from mmedge.fusion.consent import PROJECT_FILE
 
 from ..bounded import new_from_networks
@@ -31,6 +32,7 @@ def recipe_of(
     recordings: Path | None = None,
     licence: str | None = None,
     options: Mapping[str, Sequence[str]] | None = None,
+    tokenizer: Path | None = None,
 ) -> Recipe:
     """Return a recipe for one network, as ``mmedge new`` would write it; what that asks and hints is a warning.
 
@@ -40,6 +42,7 @@ def recipe_of(
             bundle has fp32 alone, and a warning says so.
         licence: Of the network; by default what its file says.
         options: What the user says where the file does not tell, as ``said_of`` takes it.
+        tokenizer: ``tokenizer.json`` for an input ``input_ids``.
 
     Raises:
         ConfigError: If the file is not a network, its inputs or outputs cannot be read off it, or there are no
@@ -48,7 +51,7 @@ def recipe_of(
     Example:
         >>> recipe_of(Path("yolo.onnx"), Path("recordings"))  # doctest: +SKIP
     """
-    made = _made(network, options or {})
+    made = _made(network, options or {}, tokenizer)
     for text in made.notes.warnings:
         _log.warning("%s", text)
     recipe = Recipe.load(made.folder / network.stem / "recipe.toml")
@@ -68,17 +71,19 @@ def recipe_of(
     return msgspec.structs.replace(recipe, calibration=calibration, export=precisions)
 
 
-def _made(network: Path, options: Mapping[str, Sequence[str]]) -> Stored:
+def _made(network: Path, options: Mapping[str, Sequence[str]], tokenizer: Path | None) -> Stored:
     """Return the project that ``mmedge new`` makes of a network, made once for what goes in."""
     store = Store()
-    given = (options, said_of(stage_name(network), options))  # a file of class names counts by what it holds
+    # Files of class names and tokens count by what they hold; whether they can be read shows where they are used.
+    tokens = file_hash(tokenizer) if tokenizer is not None and tokenizer.is_file() else tokenizer
+    given = (options, said_of(stage_name(network), options), tokens)
     key = digest_of(toolchain_digest(), network.stem, network_digest(network), given).hex()[:24]
     if (stored := store.get("network", key)) is not None:
         return stored
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch, network.stem)
         try:
-            report = new_from_networks(folder, [network], options=options)
+            report = new_from_networks(folder, [network], tokenizer, options)
         except ConfigError as error:
             if error.where != str(folder / "recipe.toml"):
                 raise

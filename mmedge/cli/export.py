@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mmedge.cli.network_options import Classes, Color, Layout, Scale, Size, given
+from mmedge.cli.network_options import Classes, Color, Layout, Scale, Size, Tokenizer, given
 from mmedge.cli.output import Json, bar, next_step, out, print_json
 from mmedge.errors import ConfigError
 from mmedge.fusion.consent import PROJECT_FILE, read_project, remember
@@ -37,6 +37,7 @@ def command(
         typer.Option(metavar="FOLDER", help="Of a network: recordings to find its INT8 ranges; without, fp32 alone."),
     ] = None,
     licence: Annotated[str | None, typer.Option(help="Of a network whose file does not name its licence.")] = None,
+    tokenizer: Tokenizer = None,
     size: Size = [],
     classes: Classes = [],
     scale: Scale = [],
@@ -55,9 +56,10 @@ def command(
     if recipe.suffix.lower() == ".onnx" and recipe.is_file():
         with import_module("mmedge.export.run").collected() as early:
             direct = import_module("mmedge.export.brought.direct")
-            loaded: Any = direct.recipe_of(recipe, calibrate, licence, options)
-    elif calibrate is not None or licence is not None or options:
-        named = [*(["calibrate"] if calibrate else []), *(["licence"] if licence else []), *options]
+            loaded: Any = direct.recipe_of(recipe, calibrate, licence, options, tokenizer)
+    elif calibrate or licence is not None or tokenizer or options:
+        alone = {"calibrate": calibrate, "licence": licence, "tokenizer": tokenizer}
+        named = [*(name for name, value in alone.items() if value is not None), *options]
         raise ConfigError(
             "a recipe says this of its networks itself",
             where=f"--{named[0]}",

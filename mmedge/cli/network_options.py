@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+Tokenizer = Annotated[Path | None, typer.Option(help="tokenizer.json of a network that takes input_ids.")]
 Size = Annotated[
     list[str],
     typer.Option(
@@ -30,5 +32,10 @@ Color = Annotated[list[str], typer.Option(metavar="[NETWORK=]COLOR", help="Order
 
 
 def given(**options: list[str]) -> dict[str, list[str]]:
-    """Return the options that were given, as ``said_of`` takes them."""
+    """Return the options that were given, as ``said_of`` takes them.
+
+    Example:
+        >>> given(size=["320"], scale=[])
+        {'size': ['320']}
+    """
     return {name: texts for name, texts in options.items() if texts}

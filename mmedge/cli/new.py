@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from mmedge.cli.network_options import Classes, Color, Layout, Scale, Size, given
+from mmedge.cli.network_options import Classes, Color, Layout, Scale, Size, Tokenizer, given
 from mmedge.cli.output import Json, add_names, bar, out, print_json
 from mmedge.errors import ConfigError
 
@@ -20,7 +20,7 @@ def command(
         list[Path], typer.Option("--from", metavar="A.onnx [B.onnx ...]", help="Your own networks (ONNX files).")
     ] = [],
     more: Annotated[list[Path], typer.Argument(metavar="", hidden=True)] = [],
-    tokenizer: Annotated[Path | None, typer.Option(help="tokenizer.json of a network that takes input_ids.")] = None,
+    tokenizer: Tokenizer = None,
     size: Size = [],
     classes: Classes = [],
     scale: Scale = [],

@@ -7,10 +7,13 @@ import json
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto
 
 from mmedge.bundle import load
+from mmedge.bundle.manifest import TextInput
 from mmedge.cli import run
 from tests.networks import FLOAT, NODE, network
+from tests.texts import tokenizer_json
 
 pytestmark = pytest.mark.parallel
 
@@ -65,6 +68,19 @@ def test_options_of_new_are_taken_each_time_they_change(exported, tmp_path):
         assert bundle.labels("net") == ("mug", "bowl", "jug")
 
 
+def test_a_network_that_reads_takes_its_tokenizer(exported, tmp_path):
+    nodes = [NODE("Gather", ["w", "input_ids"], ["e"]), NODE("ReduceMean", ["e", "one"], ["m"], keepdims=0)]
+    weight = np.random.default_rng(0).normal(size=(64, 3)).astype(np.float32)
+    ids = {"input_ids": (TensorProto.INT64, [1, 8])}
+    model = network([*nodes, NODE("Softmax", ["m"], ["y"])], ids, {"y": (FLOAT, [1, 3])}, w=weight, one=[1])
+    assert any("with --tokenizer tokenizer.json" in text for text in exported(model)["warnings"])
+    assert "cannot read the tokenizer" in exported(model, "--tokenizer", "nowhere.json")
+    (tmp_path / "words.json").write_bytes(tokenizer_json())
+    exported(model, "--tokenizer", "words.json")
+    with load(tmp_path / "net.mmedge") as bundle:
+        assert isinstance(bundle.inputs["text"], TextInput)
+
+
 def test_what_failed_once_fails_again(exported):
     model = seeing([NODE("Sub", ["x", "x"], ["zero"]), NODE("Div", ["x", "zero"], ["n"])], "n")
     for _ in range(2):
@@ -78,7 +94,9 @@ def test_no_folder_of_the_cache_is_noted_as_the_users_project(exported, tmp_path
     assert not (tmp_path / "config" / "mmedge" / "projects.json").exists()
 
 
-@pytest.mark.parametrize("option", ["--scale", "--size", "--classes", "--layout", "--color", "--licence"])
+@pytest.mark.parametrize(
+    "option", ["--scale", "--size", "--classes", "--layout", "--color", "--licence", "--tokenizer"]
+)
 def test_a_recipe_says_it_itself(option, capsys):
     assert run(["export", "recipes/digits_image.toml", option, "x"]) == 2
     assert f"{option}" in capsys.readouterr().err
