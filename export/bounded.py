@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from mmedge.errors import ConfigError, MmedgeError
+from mmedge.files import file_hash
 from mmedge.fusion.bounded import bound_self, run_bounded
 from mmedge.fusion.trial import has_passed, note_passed
 from mmedge.ipc.control import pack, unpack
@@ -102,9 +103,7 @@ def try_recipe(recipe: Recipe) -> None:
     _check_files(files)
     digest = hashlib.sha256(f"{__version__} {version('onnx')} {recipe.sha256}".encode())
     for file in (*files, *(other for own in files for other in _weight_files(own))):
-        with file.open("rb") as opened:
-            for piece in iter(lambda: opened.read(1 << 20), b""):
-                digest.update(piece)
+        digest.update(file_hash(file).encode())
     key = digest.hexdigest()
     if not has_passed(key):
         within("bring", files, recipe)

@@ -15,6 +15,7 @@ import msgspec
 
 import mmedge
 from mmedge.bundle.manifest import TextInput
+from mmedge.files import file_hash
 
 from .identity import digest_of
 from .onnx.network_file import network_digest
@@ -114,12 +115,8 @@ def samples_digest(recipe: Recipe) -> bytes:
     folder = root if root.is_dir() else root.parent
     digest = hashlib.sha256()
     for file in recording_files(recipe):
-        with file.open("rb") as opened:
-            content = hashlib.sha256()
-            for piece in iter(lambda: opened.read(1 << 20), b""):
-                content.update(piece)
         name = file.relative_to(folder) if file.is_relative_to(folder) else Path(file.name)
-        digest.update(f"{name} {content.hexdigest()}\n".encode())
+        digest.update(f"{name} {file_hash(file)}\n".encode())
     return digest.digest()
 
 

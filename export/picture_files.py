@@ -189,9 +189,18 @@ def holds_plain_files(path: Path) -> bool:
     return path.is_dir() and any(is_plain(file) and file.suffix.lower() in PICTURES | ARRAYS for file in path.iterdir())
 
 
-@lru_cache(maxsize=4)
 def _arrays(file: Path) -> Mapping[str, AnyArray]:
     """Return the arrays of a file by name; of ``.npy`` the only one, which stays on disk."""
+    try:
+        info = file.stat()
+    except OSError as error:
+        raise ConfigError(f"cannot read the arrays: {error.strerror}", where=str(file), fix=_FIX) from error
+    return _arrays_of(file, info.st_ino, info.st_mtime_ns, info.st_size)
+
+
+@lru_cache(maxsize=4)
+def _arrays_of(file: Path, *_: int) -> Mapping[str, AnyArray]:
+    """Read a file once for as long as it is the same one."""
     if file.suffix.lower() == ".npy":
         with _faults(str(file), "write it by numpy.save"):
             return {"": load_array(file, file.name)}

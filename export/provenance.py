@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from importlib.metadata import version
 
+from mmedge.files import file_hash
+
 from .keys import versions
 from .onnx.network_file import network_digest
 from .recipe import Recipe
@@ -37,7 +39,7 @@ def _calibration(recipe: Recipe) -> dict[str, str | int]:
     """Return how many files calibrated INT8 and one hash over theirs; their names are their owner's affair."""
     if recipe.calibration.recordings is None:
         return {}
-    hashes = sorted(hashlib.sha256(file.read_bytes()).hexdigest() for file in recording_files(recipe))
+    hashes = sorted(file_hash(file) for file in recording_files(recipe))
     digest = hashlib.sha256("".join(hashes).encode()).hexdigest()
     return {"calibration_files": len(hashes), "calibration_sha256": digest}
 
@@ -51,5 +53,5 @@ def _networks(recipe: Recipe) -> dict[str, str]:
     }
     weights = None if recipe.model is None or recipe.train.weights is None else recipe.path(recipe.train.weights)
     if weights is not None and weights.is_file():
-        hashes["weights_sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
+        hashes["weights_sha256"] = file_hash(weights)
     return hashes

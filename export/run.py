@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from tempfile import gettempdir
+from shutil import copy
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
 import msgspec
@@ -17,6 +17,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 
 from mmedge.console import err
 from mmedge.errors import ConfigError
+from mmedge.files import file_hash
 
 from .brought.brought import bring
 from .failures import own_words
@@ -31,7 +32,7 @@ from .store import Store
 from .user_code import import_anew
 
 __all__ = ["STEPS", "RunReport", "Step", "run", "run_steps"]
-_WEIGHTS, _SHAPES = "weights.safetensors", "shapes.json"
+_WEIGHTS, _SHAPES, _WRITTEN = "weights.safetensors", "shapes.json", "bundle.sha256"
 _log = logging.getLogger(__name__)
 
 
@@ -114,13 +115,8 @@ class _Run:
         is_trained = work.recipe.model is not None and not work.recipe.model.pretrained
         if last == "train" and not is_trained:
             raise ConfigError("the recipe has no [model] to train", where="model", fix="mmedge export RECIPE")
-        todo = [spec for spec in TABLE if STEPS.index(spec.name) <= STEPS.index(last) and spec.wanted(work)]
-        if last == "measure" and "measure" not in [spec.name for spec in todo]:
-            raise ConfigError(
-                "the recipe has no data to measure on",
-                where=work.recipe.at("data"),
-                fix="set data.dataset or data.folder",
-            )
+        todo = [spec for spec in TABLE if STEPS.index(spec.name) <= STEPS.index(last)]
+        todo = [spec for spec in todo if self._has(spec, last)]
         count = len(todo) + is_trained + (last == "pack")
         if is_trained:
             self._timed("train", 0, self._train)
@@ -129,12 +125,20 @@ class _Run:
 
             work.model = make_pretrained(work.recipe)
         for index, spec in enumerate(todo, is_trained):
-            self._timed(spec.name, index / count, lambda spec=spec: self._do(spec))
+            if self._has(spec, last):  # known of some when others are done
+                self._timed(spec.name, index / count, lambda spec=spec: self._do(spec))
         if last == "pack":
             self._timed("pack", 1 - 1 / count, lambda: self._pack(output))
         report.provenance = dict(provenance(work.recipe, seed=work.metadata.get("seed")))
         work.show("done", 1.0)
         return report
+
+    def _has(self, spec: StepSpec, last: Step) -> bool:
+        """Tell whether this export has a step; raise ConfigError where it is the one that is asked for."""
+        lack = spec.lacks(self._work)
+        if lack is not None and spec.name == last:
+            raise lack
+        return lack is None
 
     def _brought(self, recipe: Recipe) -> Recipe:
         """Return the recipe with the shapes of the networks that it brings along; they are measured once."""
@@ -182,13 +186,17 @@ class _Run:
                     report.warnings.append(f"not measured: {error}".splitlines()[0])
                     return False
                 raise
-            stored = self._store.put(spec.name, key, lambda folder: spec.save(result, folder), tuple(warnings))
+            if spec.keeps(result):
+                stored = self._store.put(spec.name, key, lambda folder: spec.save(result, folder), tuple(warnings))
         else:
             result = spec.load(work, stored.folder)
-            for text in stored.notes.warnings:
+            warnings = list(stored.notes.warnings)
+            for text in warnings:
                 _log.warning("%s", text)
-        report.warnings += stored.notes.warnings
-        report.folder, work.results[spec.name], work.digests[spec.name] = stored.folder, result, stored.digest
+        report.warnings += warnings
+        work.results[spec.name] = result
+        if stored is not None:
+            report.folder, work.digests[spec.name] = stored.folder, stored.digest
         with collected() as verdict:
             spec.check(work, result)
         report.warnings += verdict
@@ -211,18 +219,16 @@ class _Run:
             cached = stored is not None
             if stored is None:
                 self._note_training("--retrain was given" if self._retrain else "the recipe names no weights")
-                stored = self._store.put(
-                    "train",
-                    key,
-                    lambda folder: training.train_and_save(recipe, output=folder / _WEIGHTS, progress=False),
-                    anew=True,
-                )
-            target = self._report.folder = stored.folder
+                with TemporaryDirectory() as scratch:  # an error of the data is none of the cache
+                    weights = Path(scratch, _WEIGHTS)
+                    training.train_and_save(recipe, output=weights, progress=False)
+                    stored = self._store.put("train", key, lambda folder: copy(weights, folder), anew=True)
+            self._report.folder = stored.folder
             target = stored.folder / _WEIGHTS
         train = msgspec.structs.replace(recipe.train, weights=str(target))
         work.recipe = msgspec.structs.replace(recipe, train=train)
         work.model, work.metadata = training.load_weights(work.recipe)
-        work.digests["train"] = hashlib.sha256(target.read_bytes()).hexdigest()
+        work.digests["train"] = file_hash(target)
         if own is not None and not self._retrain:
             self._report.folder = own.parent
         return cached
@@ -239,13 +245,11 @@ class _Run:
         key = digest_of("pack", toolchain_digest(), known, taken).hex()[:24]
         stored = self._store.get("pack", key)
         self._report.path = output
-        if stored is not None and output.is_file():
-            written = hashlib.sha256(output.read_bytes()).hexdigest().encode()
-            if (stored.folder / "bundle.sha256").read_bytes() == written:
-                return True
+        if stored is not None and output.is_file() and (stored.folder / _WRITTEN).read_text() == file_hash(output):
+            return True
         pack(output, recipe, work.versions, metadata=work.metadata, members=work.results["golden"])
-        digest = hashlib.sha256(output.read_bytes()).hexdigest()
-        self._store.put("pack", key, lambda folder: (folder / "bundle.sha256").write_text(digest), anew=True)
+        digest = file_hash(output)
+        self._store.put("pack", key, lambda folder: (folder / _WRITTEN).write_text(digest), anew=True)
         return False
 
 

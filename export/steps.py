@@ -78,9 +78,14 @@ class Work:
         return samples_digest(self.recipe)
 
     @cached_property
+    def graph(self) -> bytes:
+        """The hash of graph, rules and network files."""
+        return graph_digest(self.recipe)
+
+    @cached_property
     def network(self) -> bytes:
         """The hash of graph, rules, network files and model."""
-        return digest_of(graph_digest(self.recipe), model_digest(self.recipe, self.model))
+        return digest_of(self.graph, model_digest(self.recipe, self.model))
 
     @property
     def fp32(self) -> OnnxModels:
@@ -91,8 +96,10 @@ class Work:
     @property
     def measured(self) -> list[OnnxModels]:
         """The networks whose accuracy is measured: fp32, and int8 with the stages that stay float."""
-        int8 = [self.results["quantize"]] if "quantize" in self.results else []
-        return [self.fp32, *(replace(form, models={**self.fp32.models, **form.models}) for form in int8)]
+        int8 = self.results.get("quantize")
+        if int8 is None or not int8.models:
+            return [self.fp32]
+        return [self.fp32, replace(int8, models={**self.fp32.models, **int8.models})]
 
     @property
     def versions(self) -> list[OnnxModels]:
@@ -111,7 +118,8 @@ class StepSpec:
         make: Does it.
         save: Writes the result into a folder.
         load: Reads it from there.
-        wanted: Whether this export has it.
+        lacks: Why this export does not have it; None where it does.
+        keeps: Whether a result is kept; one that may be another the next time is not.
         check: Raises if the result is not good enough, whether made or cached.
     """
 
@@ -121,7 +129,8 @@ class StepSpec:
     make: Callable[[Work], Any]
     save: Callable[[Any, Path], None]
     load: Callable[[Work, Path], Any]
-    wanted: Callable[[Work], bool] = lambda work: True
+    lacks: Callable[[Work], ConfigError | None] = lambda work: None
+    keeps: Callable[[Any], bool] = lambda result: True
     check: Callable[[Work, Any], None] = lambda work, result: None
 
 
@@ -203,8 +212,43 @@ def _check_measured(work: Work, result: Any) -> None:
         work.metadata = {**work.metadata, "validated_masks": mask_figures(work.recipe, result.counts)}
 
 
-def _is_quantised(work: Work) -> bool:
-    return "int8" in work.recipe.export.precisions
+def _without(key: Literal["precisions", "targets"], value: str) -> Callable[[Work], ConfigError | None]:
+    def lacks(work: Work) -> ConfigError | None:
+        named = getattr(work.recipe.export, key)
+        if value in named:
+            return None
+        line = f"{key} = {[*named, value]}".replace("'", '"')
+        where = work.recipe.at(f"export.{key}")
+        return ConfigError(f"the recipe does not ask for {value}", where=where, fix=f"write {line} in [export]")
+
+    return lacks
+
+
+def _without_int8(work: Work) -> ConfigError | None:
+    """Say why there is no INT8 to judge: it is not asked for, or every stage has stayed float."""
+    if "quantize" in work.results and not work.results["quantize"].models:
+        return ConfigError(
+            "no stage was quantised", where=work.recipe.at("stages"), fix="see the warnings of step 'quantize'"
+        )
+    return _without("precisions", "int8")(work)
+
+
+def _without_data(work: Work) -> ConfigError | None:
+    if work.recipe.data.dataset is None and work.recipe.data.folder is None:
+        return ConfigError(
+            "the recipe has no data to measure on",
+            where=work.recipe.at("data"),
+            fix="set data.dataset or data.folder",
+        )
+    return None if work.is_measured else _left_out("measure")
+
+
+def _without_builds(work: Work) -> ConfigError | None:
+    return _without("targets", "tensorrt")(work) or (None if work.is_compiled else _left_out("smoke"))
+
+
+def _left_out(step: Step) -> ConfigError:
+    return ConfigError(f"step '{step}' is left out", where=f"--no-{step}", fix=f"leave out --no-{step}")
 
 
 def _forms(work: Work) -> object:
@@ -235,51 +279,51 @@ TABLE: tuple[StepSpec, ...] = (
         make=lambda work: parser_gate(work.recipe, work.fp32.models, work.fp32.sources),
         save=_encoded("parser.json"),
         load=_decoded("parser.json", Gate),
-        wanted=lambda work: "tensorrt" in work.recipe.export.targets,
+        lacks=_without("targets", "tensorrt"),
         check=lambda work, result: refuse(work.recipe, result),
     ),
     StepSpec(
         name="fp16",
         after=("onnx",),
-        key=lambda work: (graph_digest(work.recipe), work.recorded, _calibration(work)),
+        key=lambda work: (work.graph, work.recorded, _calibration(work)),
         make=lambda work: to_fp16(work.fp32, work.samples),
         save=_saved,
         load=lambda work, folder: OnnxModels.load(folder, work.recipe, "fp16"),
-        wanted=lambda work: "fp16" in work.recipe.export.precisions,
+        lacks=_without("precisions", "fp16"),
     ),
     StepSpec(
         name="quantize",
         after=("onnx",),
-        key=lambda work: (graph_digest(work.recipe), work.recorded, _calibration(work), _searched(work)),
+        key=lambda work: (work.graph, work.recorded, _calibration(work), _searched(work)),
         make=lambda work: quantize(work.fp32, work.recipe.calibration, work.samples),
         save=_saved,
         load=lambda work, folder: OnnxModels.load(folder, work.recipe, "int8"),
-        wanted=_is_quantised,
+        lacks=_without("precisions", "int8"),
     ),
     StepSpec(
         name="compare",
         after=("onnx", "quantize"),
-        key=lambda work: (graph_digest(work.recipe), work.recorded, _calibration(work), _tasks(work)),
+        key=lambda work: (work.graph, work.recorded, _calibration(work), _tasks(work)),
         make=_compare,
         save=_encoded("comparison.json"),
         load=_decoded("comparison.json", Comparison),
-        wanted=_is_quantised,
+        lacks=_without_int8,
         check=lambda work, result: result.raise_for_status(work.recipe.calibration.max_drop_points),
     ),
     StepSpec(
         name="measure",
         after=("onnx", "quantize"),
-        key=lambda work: (graph_digest(work.recipe), _measure_key(work)),
+        key=lambda work: (work.graph, _measure_key(work)),
         make=_measure,
         save=_encoded("measurement.json"),
         load=_load_measured,
-        wanted=lambda work: work.is_measured and (work.recipe.data.dataset or work.recipe.data.folder) is not None,
+        lacks=_without_data,
         check=_check_measured,
     ),
     StepSpec(
         name="golden",
         after=("onnx", "parser", "fp16", "quantize"),
-        key=lambda work: (graph_digest(work.recipe), work.recorded, _calibration(work), _forms(work)),
+        key=lambda work: (work.graph, work.recorded, _calibration(work), _forms(work)),
         make=lambda work: make_members(work.recipe, work.versions, work.samples, work.results.get("parser")),
         save=lambda result, folder: result.save(folder),
         load=lambda work, folder: Members.load(folder),
@@ -291,7 +335,8 @@ TABLE: tuple[StepSpec, ...] = (
         make=lambda work: smoke(work.results["golden"], work.fp32.sources, work.show),
         save=_encoded("smoke.json"),
         load=_decoded("smoke.json", Smoke),
-        wanted=lambda work: work.is_compiled and "tensorrt" in work.recipe.export.targets,
+        lacks=_without_builds,
+        keeps=lambda result: all(row.problem is None for row in result.rows),
     ),
 )
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from mmedge.errors import ConfigError
-from mmedge.files import user_cache
+from mmedge.files import file_hash, user_cache
 
 _NOTES = "step.json"
 _DRAFT = ".new-"
@@ -68,7 +68,7 @@ class Store:
         folder = self.folder / f"{step}-{key}"
         try:
             notes = msgspec.json.decode((folder / _NOTES).read_bytes(), type=StepNotes)
-            whole = all(_sha256(folder / name) == wanted for name, wanted in notes.files.items())
+            whole = all(file_hash(folder / name) == wanted for name, wanted in notes.files.items())
         except FileNotFoundError:
             whole = False
             if not folder.exists():
@@ -108,7 +108,7 @@ class Store:
         try:
             draft = Path(tempfile.mkdtemp(dir=self.folder, prefix=f"{_DRAFT}{os.getpid()}-"))
             write(draft)
-            files = {str(f.relative_to(draft)): _sha256(f) for f in sorted(draft.rglob("*")) if f.is_file()}
+            files = {str(f.relative_to(draft)): file_hash(f) for f in sorted(draft.rglob("*")) if f.is_file()}
             notes = StepNotes(step=step, files=files, warnings=warnings)
             (draft / _NOTES).write_bytes(msgspec.json.format(msgspec.json.encode(notes)))
             for path in [*(path for path in draft.rglob("*")), draft]:
@@ -148,14 +148,6 @@ def _rename(draft: Path, final: Path) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # else another process was faster
             raise
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        for piece in iter(lambda: file.read(1 << 20), b""):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 def _sync(path: Path) -> None:

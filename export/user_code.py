@@ -127,9 +127,18 @@ def _reached(roots: set[str]) -> tuple[dict[str, Path], set[str]]:
     return files, packages
 
 
-def is_user_file(file: Path) -> bool:
-    """Tell whether a module's file belongs neither to Python nor to an installed package."""
-    return not any(site in file.parts for site in _SITES) and not any(str(file).startswith(s) for s in _STDLIB)
+def is_user_file(file: str | Path, *, packages: bool = False) -> bool:
+    """Tell whether a source file belongs neither to Python nor to an installed package, and is not generated.
+
+    Args:
+        file: Of a module or a frame.
+        packages: Whether those of every package but torch count as the user's.
+    """
+    parts = Path(file).parts
+    package = next((parts[index + 1 :][:1] for index, part in enumerate(parts) if part in _SITES), None)
+    if package is not None:
+        return packages and package != ("torch",)
+    return not str(file).startswith(("<", *_STDLIB))
 
 
 def _file(name: str) -> Path | None:

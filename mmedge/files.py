@@ -1,8 +1,9 @@
-"""Atomic files (written to a temporary file, then renamed), files of the user alone, folders of cache and settings."""
+"""Atomic files (written to a temporary file, then renamed), private files, hashes, folders of cache and settings."""
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -25,6 +26,15 @@ def user_cache(*parts: str) -> Path:
         return (Path(base) if base else Path.home() / ".cache").joinpath("mmedge", *parts)
     except RuntimeError as error:
         raise ConfigError("there is no home folder for the cache", fix="set XDG_CACHE_HOME to a folder") from error
+
+
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal digits; it is read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for piece in iter(lambda: file.read(1 << 20), b""):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def private_folder(path: Path) -> None:

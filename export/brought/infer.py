@@ -90,10 +90,7 @@ def read_network(path: Path, taken: Sequence[str], options: Mapping[str, Sequenc
     Raises:
         ConfigError: If it is not a network, or one of Ultralytics' for another task than boxes and classes.
     """
-    name = re.sub(r"[^A-Za-z0-9_]+", "_", path.stem).strip("_").lower() or "network"
-    name = f"n{name}" if name[0].isdigit() else name
-    if keyword.iskeyword(name) or name in dir(builtins) or name in _RULE_NAMES:
-        name += "_net"
+    name = stage_name(path)
     while name in taken:
         name += "_2"
     network = Network(name=name, path=path, model=load_network(path), said=said_of(name, options or {}))
@@ -113,6 +110,13 @@ def read_network(path: Path, taken: Sequence[str], options: Mapping[str, Sequenc
             + (f" and {len(changed) - 5} more" if len(changed) > 5 else "")
         )
     return network
+
+
+def stage_name(path: Path) -> str:
+    """Return what the stage of a network's file is called, where no other one has that name."""
+    name = re.sub(r"[^A-Za-z0-9_]+", "_", path.stem).strip("_").lower() or "network"
+    name = f"n{name}" if name[0].isdigit() else name
+    return f"{name}_net" if keyword.iskeyword(name) or name in dir(builtins) or name in _RULE_NAMES else name
 
 
 def class_names(metadata: Mapping[str, str]) -> tuple[str, ...]:

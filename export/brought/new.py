@@ -135,7 +135,8 @@ def from_networks(
         with load(bundle) as packed:  # nobody should find out at the next command that it cannot be used
             packed.verify()
     report.commands = [run_command(bundle, draft, networks)]
-    _note(folder, report)
+    if (folder / "rules.py").is_file():
+        _note(folder, report)
     return report
 
 

@@ -21,7 +21,7 @@ _PICTURES = get_args(PictureLayout)
 SOUND_SCALES = {"int16": 32768.0}
 # Option -> what it takes, for people.
 OPTIONS = {
-    "size": "WIDTHxHEIGHT of the picture in pixels, or one number for both; of sound its samples",
+    "size": "WIDTHxHEIGHT of the picture in pixels, or one number; of sound its samples; of a tensor what is open",
     "classes": "their number, a file with a name a line, or 'none' where the output has no classes",
     "scale": f"what numbers the network takes: {', '.join((*SCALES, 'raw', *SOUND_SCALES))}",
     "layout": f"of boxes: {', '.join((*_BOXES, 'none'))}; of a picture: {', '.join(_PICTURES)}",
@@ -34,7 +34,7 @@ class Said(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         size: Height and width of its pictures in pixels.
-        samples: Of its sound.
+        samples: Of its sound; or the size of a tensor's open dimension.
         classes: Their names; none at all where its output has no classes.
         scale: A key of ``SCALES``.
         gain: By which sound of -1..1 is multiplied.

@@ -12,7 +12,7 @@ import onnx
 from mmedge.bundle.manifest import AudioInput, ImageInput, Input, TensorInput, TextInput
 from mmedge.bundle.references import TAKEN
 from mmedge.bundle.source import Constant, State
-from mmedge.errors import BundleError
+from mmedge.errors import BundleError, ConfigError
 from mmedge.fusion.stream import check_stream, is_stream
 
 from ..onnx.graphs import set_shape
@@ -132,7 +132,9 @@ class Seats:
                 "with --tokenizer tokenizer.json, the file of its tokenizer, it takes text"
             )
             return None
-        return TextInput(max_tokens=dims(value)[1] or _TOKENS, tokenizer=self._tokenizer, pad=self._pad)
+        return TextInput(
+            max_tokens=dims(value)[1] or network.said.samples or _TOKENS, tokenizer=self._tokenizer, pad=self._pad
+        )
 
     def _tokens(self, network: Network, name: str, value: onnx.ValueInfoProto, text: TextInput) -> None:
         kind = dtype(value)
@@ -200,8 +202,7 @@ class Seats:
         self._say(network, name, self._share("audio", sound, network, name), why, _told(sound))
 
     def _tensor(self, network: Network, name: str, value: onnx.ValueInfoProto, why: str) -> None:
-        kind, reads = dtype(value), name in (IDS, *MASKS, *TYPES)
-        sizes = tuple(dim or (_TOKENS if reads and axis else 1) for axis, dim in enumerate(dims(value)))
+        kind, sizes = dtype(value), _sizes(network, name, value)
         tensor = TensorInput(shape=sizes, dtype=kind.name if kind.name in _TENSORS else "float32")
         self._say(network, name, self._share(re.sub(r"\W+", "_", name), tensor, network, name), why, _told(tensor))
 
@@ -231,6 +232,33 @@ class Seats:
 
 def _alone(spec: Input) -> Input:
     return msgspec.structs.replace(spec, shares=None) if isinstance(spec, (ImageInput, AudioInput)) else spec
+
+
+def _sizes(network: Network, name: str, value: onnx.ValueInfoProto) -> tuple[int, ...]:
+    """Return the size of each dimension of a tensor: a batch is 1, an open one is as long as the user says."""
+    shape = dims(value)
+    length = network.said.samples or (_TOKENS if name in (IDS, *MASKS, *TYPES) else None)
+    batches = {_batch_name(other) for other in graph_inputs(network.model)} - {""}
+    sizes = [
+        1 if dim is None and (axis == 0 < len(shape) - 1 or named.dim_param in batches) else dim
+        for axis, (dim, named) in enumerate(zip(shape, value.type.tensor_type.shape.dim, strict=True))
+    ]
+    left = [axis for axis, dim in enumerate(sizes) if dim is None]
+    if left and (length is None or len(left) > 1):
+        axes = f"axis {left[0]}" if len(left) == 1 else f"axes {', '.join(map(str, left))}"
+        option = f"say how long it is: --size {network.name}=N"
+        raise ConfigError(
+            f"input '{name}' {_size(shape)} of network '{network.name}' is open in {axes}, and nothing tells its size",
+            where=str(network.path),
+            fix=option if len(left) == 1 else "export the network with at most one open dimension beside the batch",
+        )
+    return tuple(length if dim is None else dim for dim in sizes)  # type: ignore[misc]
+
+
+def _batch_name(value: onnx.ValueInfoProto) -> str:
+    """Return what the first dimension is called where it is open and others follow; else nothing."""
+    named = value.type.tensor_type.shape.dim
+    return named[0].dim_param if len(named) > 1 else ""
 
 
 def _size(shape: Dims) -> str:

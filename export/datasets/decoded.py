@@ -151,19 +151,6 @@ class DecodedCache:
                 part.unlink(missing_ok=True)
 
 
-def file_hash(path: Path) -> str:
-    """Return the SHA-256 of a file, read in pieces."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
-
-
-def _digest(file: Iterable[bytes]) -> str:
-    digest = hashlib.sha256()
-    for line in file:
-        digest.update(line)
-    return digest.hexdigest()
-
-
 def decoded_key(content: str, suffix: str, spec: Input, versions: Iterable[str]) -> str:
     """Return the key of a decoded file.
 

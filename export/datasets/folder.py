@@ -16,13 +16,14 @@ import numpy as np
 
 from mmedge.bundle.manifest import AudioInput, ImageInput, TensorInput, TextInput
 from mmedge.errors import ConfigError
+from mmedge.files import file_hash
 from mmedge.types import AnyArray, FloatArray
 
 from ..recipe import Recipe
 from ..tokenizer import load_tokenizer
 from .base import SPLITS, Dataset, Sample, Samples, Split
 from .boxes import box_file, in_frame, read_boxes
-from .decoded import DecodedCache, decoded_bytes, decoded_key, file_hash
+from .decoded import DecodedCache, decoded_bytes, decoded_key
 from .files import MAX_SIDE, picture_shape, read_file
 from .index import Index, Row
 from .problems import TOLD, Problems, UnusableFileError

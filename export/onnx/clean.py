@@ -3,31 +3,23 @@
 from __future__ import annotations
 
 import re
-import sysconfig
 from pathlib import Path
 from typing import Any
 
 import onnx
 
+from ..user_code import is_user_file
 from .graphs import all_nodes, fresh, name_once, subgraphs
 
 _FRAME = re.compile(r'File "(.+?)", line (\d+), in')
-_STDLIB = sysconfig.get_path("stdlib")
 _SCOPE = re.compile(r"'([^']*)'")
 _PREFIX = "pkg.torch.onnx."
 
 
 def user_line(trace: str) -> str | None:
     """Return ``file:line`` of the innermost frame of a stack trace that is not torch's own."""
-    frames = [(file, line) for file, line in _FRAME.findall(trace) if is_user_file(file)]
+    frames = [(file, line) for file, line in _FRAME.findall(trace) if is_user_file(file, packages=True)]
     return short_line(*frames[-1]) if frames else None
-
-
-def is_user_file(file: str) -> bool:
-    """Tell whether a source file belongs neither to torch nor to Python, and is not generated."""
-    if "-packages/" in file:
-        return "-packages/torch/" not in file
-    return not file.startswith(("<", _STDLIB))
 
 
 def short_line(file: str, line: str | int) -> str:

@@ -28,7 +28,8 @@ from ..preprocess.onnx_prefix import Preprocessor
 from ..recipe import Recipe
 from ..stages import StageGraph, Types, feed_zeros, network_stages, onnx_runners, output_types
 from ..tokenizer import load_tokenizer
-from .clean import clean, is_user_file, short_line, user_line
+from ..user_code import is_user_file
+from .clean import clean, short_line, user_line
 from .gate import parser_gate, refuse
 from .onnx_models import OnnxModels, Parity
 from .parity import relative_gap, row_axis
@@ -236,7 +237,7 @@ def raised_at(error: BaseException, *ours: str) -> str | None:
         error: What was raised.
         ours: Files that are not the user's.
     """
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if is_user_file(f.filename)]
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if is_user_file(f.filename, packages=True)]
     lines = [short_line(f.filename, f.lineno or 0) for f in frames if f.filename not in ours]
     return lines[-1] if lines else None
 

@@ -97,7 +97,7 @@ def weight_path(network: Path, location: str, tensor: str = "") -> Path:
         )
     if not is_there:
         raise ConfigError(
-            f"weights of the network are missing: there is no file '{location}' beside it{of}",
+            f"there is no file '{location}' beside the network{of}, which takes weights from it",
             where=str(network),
             fix="copy its files of weights into its folder under their own names, or export with external_data=False",
         )

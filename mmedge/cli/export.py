@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from mmedge.cli.network_options import Classes, Color, Layout, Scale, Size, Tokenizer, given
 from mmedge.cli.output import Json, bar, next_step, out, print_json
 from mmedge.errors import ConfigError
 from mmedge.fusion.consent import PROJECT_FILE, read_project, remember
@@ -21,7 +22,8 @@ def command(
         str | None,
         typer.Option(
             metavar="STEP",
-            help="Stop after this step: train, onnx, parity, parser, quantize, compare, measure, golden, smoke, pack.",
+            help="Stop after this step: train, onnx (clean), parity, parser, fp16, quantize (normal-form, ranges, "
+            "int8), compare, measure, golden, smoke, pack.",
         ),
     ] = None,
     measure: Annotated[
@@ -35,6 +37,12 @@ def command(
         typer.Option(metavar="FOLDER", help="Of a network: recordings to find its INT8 ranges; without, fp32 alone."),
     ] = None,
     licence: Annotated[str | None, typer.Option(help="Of a network whose file does not name its licence.")] = None,
+    tokenizer: Tokenizer = None,
+    size: Size = [],
+    classes: Classes = [],
+    scale: Scale = [],
+    layout: Layout = [],
+    color: Color = [],
     report: Annotated[
         Path | None, typer.Option(metavar="FILE.html", help="The report; default: NAME.html beside the bundle.")
     ] = None,
@@ -44,14 +52,18 @@ def command(
     export, early = import_module("mmedge.export"), list[str]()
     if report is not None and report.suffix != ".html":
         raise ConfigError("the report is an HTML file", where=f"--report {report}", fix="let its name end in .html")
+    options = given(size=size, classes=classes, scale=scale, layout=layout, color=color)
     if recipe.suffix.lower() == ".onnx" and recipe.is_file():
         with import_module("mmedge.export.run").collected() as early:
-            loaded: Any = import_module("mmedge.export.brought.direct").recipe_of(recipe, calibrate, licence)
-    elif calibrate is not None or licence is not None:
+            direct = import_module("mmedge.export.brought.direct")
+            loaded: Any = direct.recipe_of(recipe, calibrate, licence, options, tokenizer)
+    elif calibrate or licence is not None or tokenizer or options:
+        alone = {"calibrate": calibrate, "licence": licence, "tokenizer": tokenizer}
+        named = [*(name for name, value in alone.items() if value is not None), *options]
         raise ConfigError(
-            "a recipe names its recordings and its licence itself",
-            where="--calibrate" if licence is None else "--licence",
-            fix="set calibration.recordings and licence in the recipe",
+            "a recipe says this of its networks itself",
+            where=f"--{named[0]}",
+            fix="set it in the recipe: calibration.recordings, licence, [inputs.NAME] or [tasks.NAME]",
         )
     else:
         loaded = export.Recipe.load(recipe)

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from mmedge.cli.network_options import Classes, Color, Layout, Scale, Size, Tokenizer, given
 from mmedge.cli.output import Json, add_names, bar, out, print_json
 from mmedge.errors import ConfigError
 
@@ -19,40 +20,23 @@ def command(
         list[Path], typer.Option("--from", metavar="A.onnx [B.onnx ...]", help="Your own networks (ONNX files).")
     ] = [],
     more: Annotated[list[Path], typer.Argument(metavar="", hidden=True)] = [],
-    tokenizer: Annotated[Path | None, typer.Option(help="tokenizer.json of a network that takes input_ids.")] = None,
-    size: Annotated[
-        list[str], typer.Option(metavar="[NETWORK=]WxH", help="Size of a network's pictures, or samples of its sound.")
-    ] = [],
-    classes: Annotated[
-        list[str],
-        typer.Option(metavar="[NETWORK=]N", help="How many classes it has, a file of their names, or 'none'."),
-    ] = [],
-    scale: Annotated[
-        list[str],
-        typer.Option(
-            metavar="[NETWORK=]SCALE", help="The numbers it takes: 0..1, -1..1, 0..255, imagenet, raw, int16."
-        ),
-    ] = [],
-    layout: Annotated[
-        list[str],
-        typer.Option(
-            metavar="[NETWORK=]LAYOUT",
-            help="Of its boxes: yolo, yolo-objectness, boxes, none; of its pictures: nchw, nhwc, ncwh, nwhc.",
-        ),
-    ] = [],
-    color: Annotated[list[str], typer.Option(metavar="[NETWORK=]COLOR", help="Order of its colours: rgb, bgr.")] = [],
+    tokenizer: Tokenizer = None,
+    size: Size = [],
+    classes: Classes = [],
+    scale: Scale = [],
+    layout: Layout = [],
+    color: Color = [],
     json: Json = False,
 ) -> None:
     """A project to train from a folder of data; with --from a runnable bundle in minutes, without training."""
     with bar(f"new {folder.name}"):
         files = [*networks, *more]
-        options = {"size": size, "classes": classes, "scale": scale, "layout": layout, "color": color}
-        given = ["tokenizer"] if tokenizer is not None else []
-        given += [name for name, texts in options.items() if texts]
-        if given and not files:
+        options = given(size=size, classes=classes, scale=scale, layout=layout, color=color)
+        said = {**({} if tokenizer is None else {"tokenizer": [str(tokenizer)]}), **options}
+        for name, texts in {} if files else said.items():
             raise ConfigError(
-                f"--{given[0]} works only together with --from",
-                where=f"--{given[0]} {tokenizer or options[given[0]][0]}",
+                f"--{name} works only together with --from",
+                where=f"--{name} {texts[0]}",
                 fix="name them: --from NETWORK.onnx",
             )
         if files:

@@ -171,6 +171,7 @@ def test_a_stage_that_stays_float_is_a_warning_in_both_reports(project):
     (project / "recipe.toml").write_text(with_network(RECIPE))
     report = run_steps(Recipe.load(project / "recipe.toml"), output=project / "t.mmedge", progress=lambda *_: None)
     assert any("'eye' is left as it is" in text for text in report.warnings), report.warnings
+    assert report.comparison is None, "there is nothing to compare"
     page, _ = report.save(project / "t.html")
     assert "is left as it is" in page.read_text()
     again = run_steps(Recipe.load(project / "recipe.toml"), output=project / "t.mmedge", progress=lambda *_: None)

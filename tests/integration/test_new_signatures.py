@@ -214,6 +214,35 @@ def test_the_length_of_a_sound_is_known(new, shape, sound):
     assert told["next"][0].endswith("--audio mic://default")
 
 
+@pytest.mark.parametrize(
+    ("shape", "made"),
+    [
+        (["n", "t", 6], (1, 50, 6)),
+        ([1, 6, None], (1, 6, 50)),
+        (["t"], (50,)),
+        (["n", 6], (1, 6)),
+        ([None, 5, "n"], (1, 5, 1)),
+    ],
+)
+def test_an_open_dimension_of_a_tensor_is_no_guess(tmp_path, shape, made):
+    model = answering({"imu": shape, "k": ["n", 2]}, {"y": [1, 3]})
+    told = new_project(tmp_path, {"net": model})
+    if 50 in made:
+        axis = made.index(50)
+        assert "input 'imu' [" in told["message"]
+        assert f"is open in axis {axis}, " in told["message"]
+        assert told["fix"] == "say how long it is: --size net=N"
+        told = new_project(tmp_path, {"net": model}, "--size", "50")
+    with load(told["bundle"]) as bundle:
+        assert bundle.inputs["imu"].shape == made
+
+
+def test_two_open_dimensions_of_a_tensor_are_refused(tmp_path):
+    model = answering({"imu": [1, "t", "c"]}, {"y": [1, 3]})
+    told = new_project(tmp_path, {"net": model}, "--size", "50")
+    assert "is open in axes 1, 2, " in told["message"]
+
+
 def test_eight_networks_are_joined_with_few_masks(new, tmp_path):
     told = new(**{f"m{k}": seeing(8 + k, 3, "Softmax") for k in range(8)})
     with load(told["bundle"]) as bundle:

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from rich.console import Console
 
 from mmedge.bundle import load
 from mmedge.engine.cache import EngineCache
 from mmedge.engine.compile import compile_variant
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine
 from mmedge.errors import CheckError, ConfigError
-from mmedge.export import Recipe, pack, quantize, run_steps
+from mmedge.export import Recipe, pack, quantize
 from mmedge.export.onnx.lint import lint
 from mmedge.export.onnx.onnx_models import OnnxModels
 from mmedge.export.recordings import RawSamples, raw_samples
 from mmedge.export.report import coverage
-from mmedge.export.training import save_weights
-from mmedge.export.training.weights import make_model
 from mmedge.fusion import load_graph
 from mmedge.fusion.golden import self_test
 from mmedge.fusion.stage import StageRunner
@@ -316,84 +311,3 @@ def test_a_recording_without_an_input_is_named(tmp_path):
     recipe = recipe_in(tmp_path, RECIPE + '[calibration]\nrecordings = "recordings"\n')
     with pytest.raises(ConfigError, match="'a' has no data for input 'audio'"):
         raw_samples(recipe)
-
-
-IMAGE_RECIPE = """
-name = "shapes"
-licence = "Apache-2.0"
-[inputs.image]
-modality = "image"
-size = [112, 112]
-frame = [48, 64]
-color = "gray"
-mean = [0.5]
-std = [0.25]
-[model]
-factory = "mmedge.export.models.digits_image:make"
-parameters = { embedding = 8 }
-[stages.image_encoder]
-inputs = { x = "image" }
-outputs = { embedding = ["batch", 8] }
-[stages.head]
-inputs = { embedding = "image_encoder.embedding" }
-outputs = { digit = ["batch", 3] }
-[tasks.digit]
-kind = "classification"
-output = "head.digit"
-labels = ["0", "1", "2"]
-[train]
-weights = "weights.safetensors"
-[calibration]
-recordings = "clip.mkv"
-frames = 8
-max_drop_points = 100
-[sync]
-trigger = "image"
-"""
-
-
-def test_all_steps_run_once_and_are_resumed(tmp_path, write_clip, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    write_clip("clip.mkv")
-    recipe = recipe_in(tmp_path, IMAGE_RECIPE)
-    save_weights(make_model(recipe), {"seed": 5, "temperature": {"digit": 1.5}}, tmp_path / "weights.safetensors")
-    shown: list[str] = []
-
-    partial = run_steps(recipe, only="onnx", progress=lambda text, share: shown.append(text))
-    assert partial.path is None
-    assert sorted(p.name for p in partial.folder.glob("*.onnx")) == ["head.fp32.onnx", "image_encoder.fp32.onnx"]
-    assert partial.cached == ["train"]
-
-    first = run_steps(recipe, output=tmp_path / "a.mmedge", progress=lambda text, share: shown.append(text))
-    assert first.cached == ["train", "onnx"]
-    steps = ["train", "onnx", "parity", "parser", "quantize", "compare", "golden", "smoke", "pack"]
-    assert list(first.seconds) == steps
-    assert {"train", "onnx", "quantize", "compare", "pack", "done"} <= set(shown)
-    second = run_steps(recipe, output=tmp_path / "b.mmedge", progress=lambda text, share: None)
-    assert second.cached == steps[:-1], "the bundle is another file"
-    assert (tmp_path / "a.mmedge").read_bytes() == (tmp_path / "b.mmedge").read_bytes()
-    with load(tmp_path / "a.mmedge") as bundle:
-        assert bundle.manifest.provenance["seed"] == 5
-        assert bundle.tasks["digit"].temperature == 1.5
-
-    document = second.to_dict()
-    assert document["schema"] == "mmedge.export/1"
-    assert document["quantization"]["coverage"] == 1.0
-    text = io.StringIO()
-    second.print(Console(file=text, width=100))
-    assert "ONNX against torch" in text.getvalue()
-    assert "INT8" in text.getvalue()
-
-    save_weights(make_model(recipe), {"seed": 6}, tmp_path / "weights.safetensors")
-    assert run_steps(recipe, only="train").folder != first.folder, "other weights, other results"
-
-
-def test_an_unknown_step_and_an_unwritable_cache_are_refused(tmp_path, monkeypatch):
-    recipe = recipe_in(tmp_path)
-    with pytest.raises(ConfigError, match="unknown step 'fly'"):
-        run_steps(recipe, only="fly")
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    with pytest.raises(ConfigError, match="cannot write the export cache") as caught:
-        run_steps(recipe, only="train")
-    assert "XDG_CACHE_HOME" in caught.value.fix

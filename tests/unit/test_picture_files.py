@@ -208,3 +208,11 @@ def test_what_is_pushed_without_a_bundle_is_a_recording(tmp_path):
     seen = [s.arrays["imu"] for s in (*samples.calibration, *samples.held_out)]
     assert len(seen) >= 10
     assert all((value == values).all(axis=1).any() for value in seen)
+
+
+@pytest.mark.parametrize("ending", ["npy", "npz"])
+def test_an_array_file_that_was_written_anew_is_read_anew(data, ending):
+    for number in (1.0, 2.0):
+        values = np.full((3, 1, 2), number, np.float32)
+        np.save(data / "x.npy", values) if ending == "npy" else np.savez(data / "x.npz", x=values)
+        assert FileSamples({"x": TensorInput(shape=(1, 2))}, data)[0]["x"].tolist() == [[number] * 2]
