@@ -18,9 +18,10 @@ from mmedge.types import AnyArray, Tensors
 
 from ..judge import judge
 from ..onnx.parity import check_rewrite
+from ..parts import CHOOSING, spread
 from ..preprocess.onnx_prefix import Preprocessor
 from ..recipe import Recipe
-from ..recordings import LazySamples, RawSample, spread
+from ..recordings import LazySamples, RawSample
 from ..report import ratio_db
 from ..stages import StageGraph, fed_back, masks, seats_of
 from .answers import Reference, TaskComparison, judged_outputs
@@ -33,7 +34,6 @@ from .sensitivity import rank
 # Below this a stage without a seat of its own (a fusion network, a few thousand operations) gains nothing from int8.
 MIN_FUSION_SQNR_DB = 20.0
 MIN_SQNR_DB = 20.0
-JUDGED = 48
 _RANKED_ON = 8
 _log = logging.getLogger(__name__)
 
@@ -105,7 +105,7 @@ class Search:
         models: The fp32 networks of all stages.
         networks: Those to quantise.
         frames: Raw samples that give the ranges.
-        held_out: Raw samples to judge by.
+        held_out: Raw samples to choose by; what is chosen is judged on others (``compare``).
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class Search:
         held_out: Sequence[RawSample],
     ) -> None:
         self._recipe, self._models, self._networks, self._frames = recipe, models, networks, frames
-        self._held_out = LazySamples(held_out.__getitem__, spread(len(held_out), JUDGED))
+        self._held_out = LazySamples(held_out.__getitem__, spread(len(held_out), CHOOSING))
         self._preprocess = Preprocessor(recipe.inputs, recipe.export.opset)
         self._reference = Reference(recipe, models, self._held_out)
         self._float_nodes: dict[str, dict[str, str]] = {name: {} for name in networks}

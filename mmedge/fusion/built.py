@@ -77,7 +77,8 @@ def _tested(
         stage = make_stage(bundle, name, engine, upstream, raw=variant.target == "tensorrt")
         stage.file = variant.file
         where = f"{variant.file} on {engine.backend}"
-        worst = self_test(stage, bundle.golden(variant.golden), variant.tolerance, where)
+        golden = bundle.golden(variant.golden)
+        worst = self_test(stage, golden, variant.tolerance, where, rows=variant.row_tolerance)
         if isinstance(engine, OnnxRuntimeEngine):
             engine.limit(stage.spec.timeout_ms)
     except BaseException as error:

@@ -16,8 +16,8 @@ from mmedge.engine.cuda import gpu_problem
 from mmedge.errors import CheckError, ConfigError
 from mmedge.fusion import load_graph
 from mmedge.fusion.built import load_built
+from mmedge.fusion.choice import candidates
 from mmedge.fusion.doors import DOORS, TensorRTDoor
-from mmedge.fusion.load import candidates
 from mmedge.types import Result
 from tests.doors import OrtDoor, built, optimised, raw_eye, twin_bundle, wait_for
 from tests.networks import FLOAT, NODE, network
