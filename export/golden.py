@@ -50,8 +50,9 @@ class Golden:
         """Return how far a variant's outputs are off on these samples."""
         worst = dict.fromkeys(self.want[0], 0.0)
         joined = {name: _joined([sample[name] for sample in self.want]) for name in worst}
-        scales = {name: row_scales(array) for name, array in joined.items() if array.ndim > 1}
-        rows = {name: np.zeros(len(own)) for name, own in scales.items() if own is not None}
+        found = {name: row_scales(array) for name, array in joined.items() if array.ndim > 1}
+        scales = {name: np.maximum(own, 1e-6) for name, own in found.items() if own is not None}
+        rows: dict[str, AnyArray] = {name: np.zeros(len(own)) for name, own in scales.items()}
         for index, feeds in enumerate(self.raw if raw else self.tensors):
             for name, got in run(feeds).items():
                 want = self.want[index][name]
@@ -59,9 +60,7 @@ class Golden:
                 worst[name] = max(worst[name], float(np.abs(got - want).max()) / scale)
                 if name in rows:
                     rows[name] = np.maximum(rows[name], row_gaps(joined[name][index], got))
-        for name, gaps in rows.items():
-            gaps /= np.maximum(scales[name], 1e-6)
-        return Noise(worst, rows)
+        return Noise(worst, {name: gaps / scales[name] for name, gaps in rows.items()})
 
 
 class Noise(NamedTuple):

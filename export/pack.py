@@ -315,12 +315,12 @@ def _add(
                 fix='leave the output out if it is always zero, or export precisions = ["fp32"]',
             )
     limits = {output: _row_tolerance(floor, own) for output, own in rows.items()}
-    for output, own in limits.items():
-        if blind := sum(limit > 1 for limit in own):
+    for output, each in limits.items():
+        if blind := sum(limit > 1 for limit in each):
             _log.warning(
                 "stage '%s': %d of %d rows of output '%s' differ from fp32 by more than a third of their range in %s: "
                 "the self-test sees little there",
-                *(stage, blind, len(own), output, models.precision),
+                *(stage, blind, len(each), output, models.precision),
             )
     return Variant(
         stage=stage,

@@ -13,9 +13,10 @@ from mmedge.errors import CheckError, ConfigError
 from mmedge.types import Tensors
 
 from ..onnx.onnx_models import OnnxModels
+from ..parts import MIN_SAMPLES
 from ..recipe import Calibration
 from ..recordings import RawSamples, as_samples, raw_samples
-from .answers import MIN_SAMPLES, Reference, TaskComparison, allowed_points
+from .answers import Reference, TaskComparison, allowed_points
 
 __all__ = ["HELD_OUT", "ROUNDING", "Comparison", "TaskComparison", "allowed_points", "compare"]
 

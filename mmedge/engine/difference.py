@@ -60,7 +60,7 @@ class Difference:
 
     @property
     def cosine(self) -> float | None:
-        """Cosine of the angle between the two, over all samples; None where one is all zeros, or its squares overflow."""
+        """Cosine of the angle between the two, over all samples; None where one is all zeros or overflows."""
         aa, bb, ab, _ = self._sums
         if not (aa > 0 and bb > 0 and math.isfinite(aa) and math.isfinite(bb)):
             return None
@@ -164,8 +164,9 @@ def compare_engines(a: Engine, b: Engine, feeds: Iterable[Tensors], where: str =
         got_a, got_b = a(feed), b(theirs)
         for name, other in outputs.items():
             if got_a[name].shape != got_b[other].shape:  # it depends on values
+                shapes = f"{list(got_a[name].shape)} in A and {list(got_b[other].shape)} in B"
                 raise CheckError(
-                    f"output '{name}' is {list(got_a[name].shape)} in A and {list(got_b[other].shape)} in B, of one input",
+                    f"output '{name}' is {shapes}, on one input",
                     where=where,
                     fix="compare networks whose outputs have the same shapes",
                 )

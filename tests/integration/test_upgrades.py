@@ -234,7 +234,7 @@ def test_the_fastest_that_passes_is_taken_once_all_were_timed(tmp_path: Path, do
         assert order == ["int8", "fp16"]
         found = {v.precision: v for v in bundle.variants("eye", "tensorrt")}
         for variant in found.values():
-            door.build(bundle, variant)
+            door.build(bundle, variant).publish(None)
         door.cache.note(door.key(bundle, found["fp16"]), Verdict(run_ms=1.0))
         assert [v.precision for _, v in candidates(bundle, "eye", "tensorrt", None)] == ["int8", "fp16"]
         door.cache.note(door.key(bundle, found["int8"]), Verdict(run_ms=2.0))
