@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+LEAST = 3  # samples in all: two calibrate, one measures
 MIN_SAMPLES = 30  # fewer say nothing of a share that differs by a point
 CHOOSING = 48  # as many choose at most: each form that is tried runs on all of them
 

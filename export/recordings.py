@@ -16,7 +16,7 @@ from mmedge.preprocess import Tokenizer
 from mmedge.replay.sessions import is_recorded, session_paths, sessions
 from mmedge.types import AnyArray, Tensors
 
-from .parts import CHOOSING, MIN_SAMPLES, choosing_counts, held_out_of, shares, spread
+from .parts import CHOOSING, LEAST, MIN_SAMPLES, choosing_counts, held_out_of, shares, spread
 from .picture_files import FileSamples, holds_plain_files, is_plain
 from .recipe import Recipe
 from .spool import Spool
@@ -97,8 +97,8 @@ class RawSamples:
             for sample in arrays:
                 kept.add(sample)
         count = len(kept)
-        if count < 3:
-            raise _too_few(count, name)
+        if count < LEAST:
+            raise _too_few(count, name, f"give at least {LEAST}, in order of time")
 
         def read(index: int) -> RawSample:
             return RawSample(name=f"{name} {index}", arrays=kept[index])
@@ -211,8 +211,8 @@ def raw_samples(recipe: Recipe, count: int | None = None, *, held_out_only: bool
             where=list(found)[triggers.index(0)],
             fix="give a longer recording",
         )
-    if sum(triggers) < 3:
-        raise _too_few(sum(triggers), "calibration.recordings")
+    if sum(triggers) < LEAST:
+        raise _too_few(sum(triggers), "calibration.recordings", "give a longer recording, or more of them")
     held = [[i for i, late in enumerate(own) if late] for own in held_out_of(triggers, [range(n) for n in triggers])]
     counts = choosing_counts(list(map(len, held)))
     chooses = [own[:n] for own, n in zip(held, counts or [0] * len(held), strict=True)]
@@ -261,10 +261,9 @@ def raw_samples(recipe: Recipe, count: int | None = None, *, held_out_only: bool
     )
 
 
-def _too_few(count: int, where: str) -> ConfigError:
-    return ConfigError(
-        f"{count} samples are not enough to calibrate and to measure", where=where, fix="give a longer recording"
-    )
+def _too_few(count: int, where: str, fix: str) -> ConfigError:
+    told = f"{count} sample{' is' if count == 1 else 's are'} not enough to calibrate and to measure"
+    return ConfigError(f"{told}: {LEAST} are the least", where=where, fix=fix)
 
 
 def plain_files(recipe: Recipe) -> Path | None:
@@ -279,8 +278,9 @@ def _of_files(recipe: Recipe, path: Path, count: int | None, *, held_out_only: b
     """Read samples evenly over plain files. They have no order in time: every third one of all is held out."""
     files = FileSamples(recipe.inputs, path)
     total = min(len(files), count or recipe.calibration.frames * 3 // 2)
-    if total < 3:
-        raise _too_few(total, str(path))
+    if total < LEAST:
+        fix = f"put at least {LEAST} files there, the {recipe.calibration.frames * 3 // 2} that are read at best"
+        raise _too_few(total, str(path), fix)
     silent: Tensors = {
         name: np.full(spec.tensor_shape, spec.pad, np.int64)
         for name, spec in recipe.inputs.items()

@@ -51,7 +51,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
             return None
         return (
             f"{self.b} was chosen on the samples that judge it, so the figures are optimistic: with {2 * MIN_SAMPLES} "
-            "or more held out, one half chooses and the other judges; give longer recordings"
+            "or more held out, one half chooses and the other judges; give more files or longer recordings"
         )
 
     @property
@@ -66,8 +66,8 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
             return None
         fewest = min((row.samples for row in self.rows), default=0)
         return (
-            f"not checked: {fewest} samples held out are too few to compare {self.a} and {self.b}, {MIN_SAMPLES} are "
-            "the least; give longer recordings"
+            f"not checked: {fewest} {'sample held out is' if fewest == 1 else 'samples held out are'} too few "
+            f"to compare {self.a} and {self.b}, {MIN_SAMPLES} are the least; give more files or longer recordings"
         )
 
     @property

@@ -217,6 +217,35 @@ def test_an_engine_that_fails_though_it_is_new_does_not_serve_and_is_not_built_a
             load_graph(bundle, backend="tensorrt")
 
 
+def test_an_engine_that_fails_its_self_test_is_never_published(
+    bundle: mmedge.Bundle, door: OrtDoor, tmp_path: Path
+) -> None:
+    """A builder that makes something else of the network: what it made is not there when it is tried, nor after."""
+    (variant,) = bundle.variants("eye", "tensorrt")
+    plans: list[list[str]] = []
+
+    def seen(built: object) -> None:
+        plans.append([path.name for path in door.cache.folder.glob("*.plan")])
+
+    door.corrupt = raw_eye(128.0)
+    for _ in range(2):  # asked for, it is built again, and fails again
+        with pytest.raises(CheckError, match="self-test failed"):
+            load_built(bundle, "eye", {}, "tensorrt", variant, seen=seen)
+    assert plans == [[], []]
+    assert not list(door.cache.folder.glob("*.plan"))
+    found = door.find(bundle, variant)
+    assert not found.built
+    assert found.verdict is not None
+    assert "self-test failed" in str(found.verdict.error)
+    door.corrupt = None
+    load_built(bundle, "eye", {}, "tensorrt", variant, timed=True, seen=seen).close()
+    assert plans[2] == []  # it is published when it has passed
+    found = door.find(bundle, variant)
+    assert found.built
+    assert found.verdict is not None
+    assert found.verdict.run_ms is not None
+
+
 def test_an_engine_is_timed_when_that_is_asked_for_and_not_beside_a_run(bundle: mmedge.Bundle, door: OrtDoor) -> None:
     (variant,) = bundle.variants("eye", "tensorrt")
     load_built(bundle, "eye", {}, "tensorrt", variant).close()
