@@ -77,7 +77,8 @@ def quantize(
         )
     # What chooses does not judge, as far as there are enough samples. Nobody asks what is answered to a glitch.
     choosing, _ = usable(given.held_out if given.choosing is None else given.choosing, recipe)
-    draft = Search(recipe, onnx.models, networks, frames, choosing)() if networks else None
+    judging = None if given.judging is None else usable(given.judging, recipe)[0]
+    draft = Search(recipe, onnx.models, networks, frames, choosing, judging)() if networks else None
     quantization: dict[str, Quantization] = {}
     for stage, network in networks.items():
         assert draft is not None
