@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mmedge.engine.rows import OTHER_UNIT, row_axis, row_gaps, row_scales
+from mmedge.engine.rows import OTHER_UNIT, row_gaps, row_scales, row_sizes
 from mmedge.errors import CheckError
 from mmedge.types import AnyArray, Tensors
 
@@ -50,7 +50,7 @@ class Golden:
         """Return how far a variant's outputs are off on these samples."""
         worst = dict.fromkeys(self.want[0], 0.0)
         joined = {name: _joined([sample[name] for sample in self.want]) for name in worst}
-        found = {name: row_scales(array) for name, array in joined.items() if array.ndim > 1}
+        found = {name: row_scales(array) for name, array in joined.items()}
         scales = {name: np.maximum(own, 1e-6) for name, own in found.items() if own is not None}
         rows: dict[str, AnyArray] = {name: np.zeros(len(own)) for name, own in scales.items()}
         for index, feeds in enumerate(self.raw if raw else self.tensors):
@@ -79,12 +79,12 @@ def _joined(arrays: Sequence[AnyArray]) -> AnyArray:
 
 def _sizes(outputs: Sequence[AnyArray]) -> list[AnyArray]:
     """Return how large an output is in each sample, [samples]; where it has rows of another unit, theirs as well."""
-    joined = np.abs(_joined(outputs))
-    whole = joined.reshape(len(joined), -1).max(axis=1).astype(np.float64)
-    scales, axis = row_scales(joined), row_axis(joined.shape[1:])
-    if scales is None or axis is None or (small := scales < OTHER_UNIT * scales.max()).sum() == 0:
-        return [whole]
-    return [whole, np.moveaxis(joined, 1 + axis, 1)[:, small].reshape(len(joined), -1).max(axis=1).astype(np.float64)]
+    found = [size for output in outputs if (size := row_sizes(_joined([output])[0])) is not None]
+    if not found:
+        return [np.array([float(np.abs(output).max()) for output in outputs])]
+    rows = np.stack(found)
+    small = rows.max(axis=0) < OTHER_UNIT * rows.max()
+    return [rows.max(axis=1), *([rows[:, small].max(axis=1)] if small.any() else [])]
 
 
 def make_golden(

@@ -224,7 +224,9 @@ def compare(
         # Many: one label in a hundred is already more than most recipes allow to differ.
         samples = raw_samples(recipe, HELD_OUT * 3, held_out_only=True)
     given = as_samples(samples, recipe)
-    judging = given.held_out if given.judging is None else given.judging
+    judging = given.judging
+    if judging is None or len(judging) < MIN_SAMPLES <= len(given.held_out):
+        judging = given.held_out
     labels = (a.precision, b.precision) if a.precision != b.precision else ("a", "b")
     return Comparison(
         a=labels[0],
@@ -232,5 +234,5 @@ def compare(
         rows=Reference(recipe, a.models, judging, temperature).compare(b.models),
         worst_layers=tuple(layer for notes in b.quantization.values() for layer in notes.worst)[:3],
         required=recipe.calibration.gate == "required",
-        chosen_on=given.judging is None and bool(b.quantization),
+        chosen_on=judging is not given.judging and bool(b.quantization),
     )

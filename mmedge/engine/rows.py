@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -22,20 +22,32 @@ def row_axis(shape: Sequence[int]) -> int | None:
     return min(longer, key=lambda axis: shape[axis]) if len(longer) > 1 else None
 
 
-def row_scales(samples: AnyArray) -> AnyArray | None:
+def row_sizes(sample: AnyArray) -> AnyArray | None:
+    """Return the largest magnitude of each row of one sample, float64 [rows]; None where there are no rows to judge.
+
+    Args:
+        sample: Shape [...]; rows are judged of floats alone.
+    """
+    axis = row_axis(sample.shape)
+    if axis is None or sample.dtype.kind != "f" or sample.shape[axis] > MOST_ROWS:
+        return None
+    return _row_maxima(sample, axis)
+
+
+def row_scales(samples: Iterable[AnyArray]) -> AnyArray | None:
     """Return the range by which each row is judged, float64 [rows]; None where there are no rows to judge.
 
     Args:
-        samples: What is right, [samples, ...], finite floats of any width.
+        samples: What is right, at least one, all of one shape [...]; finite.
 
     Example:
-        >>> row_scales(np.array([[[600.0, 9.0], [0.5, 0.1], [0.0, 0.0]]])).round(3).tolist()
+        >>> row_scales([np.array([[600.0, 9.0], [0.5, 0.1], [0.0, 0.0]])]).round(3).tolist()
         [600.0, 0.5, 0.05]
     """
-    axis = row_axis(samples.shape[1:])
-    if axis is None or samples.dtype.kind != "f" or samples.shape[1 + axis] > MOST_ROWS:
+    sizes = [size for sample in samples if (size := row_sizes(sample)) is not None]
+    if not sizes:
         return None
-    largest = _row_maxima(samples, 1 + axis)
+    largest: AnyArray = np.max(sizes, axis=0)
     whole = max(float(largest.max()), 1e-6)
     others = largest[largest < OTHER_UNIT * whole]
     if not others.size:
@@ -54,5 +66,5 @@ def row_gaps(want: AnyArray, got: AnyArray) -> AnyArray:
 
 def _row_maxima(array: AnyArray, axis: int) -> AnyArray:
     others = tuple(other for other in range(array.ndim) if other != axis)
-    largest: AnyArray = np.abs(array).max(axis=others).astype(np.float64)
+    largest: AnyArray = np.maximum(array.max(axis=others), -array.min(axis=others)).astype(np.float64)
     return largest

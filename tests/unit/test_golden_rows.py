@@ -139,7 +139,7 @@ def test_each_row_is_judged_by_its_own_range_wherever_rows_lie(table: np.ndarray
     seen = np.moveaxis(table, 1, 2) if turned else table
     scales = row_scales(seen)
     assert scales is not None
-    largest = np.abs(table).max(axis=(0, 2))
+    largest = np.abs(table).max(axis=(0, 2)).astype(np.float64)
     whole = max(float(largest.max()), 1e-6)
     assert scales.shape == largest.shape
     assert (scales >= largest).all()
@@ -156,3 +156,4 @@ def test_each_row_is_judged_by_its_own_range_wherever_rows_lie(table: np.ndarray
 def test_what_has_no_rows_is_judged_as_a_whole() -> None:
     for array in (np.zeros((4, 10), np.float32), np.zeros((4, 1, 10, 1), np.float32), np.zeros((2, 3, 4), np.int64)):
         assert row_scales(array) is None
+    assert row_scales(np.zeros(3, np.float32)) is None
