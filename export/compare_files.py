@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from mmedge.engine.arrays import array_bytes
+from mmedge.engine.arrays import array_bytes, sample_bytes
 from mmedge.engine.difference import Difference, compare_networks_on, network_feeds
 from mmedge.engine.network import read_network
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine, session_options
@@ -30,7 +30,7 @@ _LOOKED_AT = 2  # samples in which layers are compared
 # Of two networks on the user's own inputs, beside the first reading.
 _CPU_S, _SAMPLES = 60.0, 8  # so long for so many samples or fewer
 _CPU_S_PER_MB, _MB_PER_MB = 0.1, 3.0  # of arrays
-# What layers make of an input of a size that the user gave, in two networks: 32 channels of its size each.
+# What layers make of one sample that the user gave, or of a size that he did, in two networks: 32 times its size each.
 _MB_PER_MB_GIVEN = 64.0
 
 
@@ -64,6 +64,7 @@ def compare_networks(
     arrays_mb = 0.0 if on is None else array_bytes(on) / 1e6
     cpu_s = _CPU_S * max(samples / _SAMPLES, 1.0) + _CPU_S_PER_MB * arrays_mb
     given_mb = sum(4e-6 * math.prod(shape) for shape in (shapes or {}).values())
+    given_mb = max(given_mb, 0.0 if on is None else min(sample_bytes(on) / 1e6, arrays_mb))
     memory_mb = _MB_PER_MB * arrays_mb + _MB_PER_MB_GIVEN * given_mb
     found: dict[str, Any] = within("compare", [a, b], argument, cpu_s=cpu_s, memory_mb=memory_mb)
     return found

@@ -60,14 +60,21 @@ class Golden:
                 worst[name] = max(worst[name], float(np.abs(got - want).max()) / scale)
                 if name in rows:
                     rows[name] = np.maximum(rows[name], row_gaps(joined[name][index], got))
-        return Noise(worst, {name: gaps / scales[name] for name, gaps in rows.items()})
+        return Noise(worst, {name: gaps / scales[name] for name, gaps in rows.items()}, scales)
 
 
 class Noise(NamedTuple):
-    """How far a variant is off: output -> largest ``max|got - want| / max|want|``, and the same of each row [rows]."""
+    """How far a variant is off.
+
+    Attributes:
+        whole: Output -> largest ``max|got - want| / max|want|``.
+        rows: Output with rows -> the same of each, in parts of its own range, float64 [rows].
+        scales: Output with rows -> these ranges, float64 [rows].
+    """
 
     whole: dict[str, float]
     rows: dict[str, AnyArray]
+    scales: dict[str, AnyArray]
 
 
 def _joined(arrays: Sequence[AnyArray]) -> AnyArray:

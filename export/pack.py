@@ -14,6 +14,7 @@ from onnx import ModelProto
 
 from mmedge.bundle.archive import write_archive
 from mmedge.bundle.manifest import File, Input, Manifest, Mask, Task, TextInput, Variant
+from mmedge.engine.rows import OTHER_UNIT
 from mmedge.errors import ConfigError
 from mmedge.types import AnyArray, Precision, Tensors
 
@@ -46,6 +47,7 @@ _FLOOR: dict[tuple[Target, Precision], float] = {
 _MARGIN = 3.0
 # A row's range is that of fewer numbers: so many times the floor of the whole it may be off at least.
 _ROW_FLOOR = 10.0
+_STEP = 1e-3  # of the range of a tensor: 127 steps are wider
 # ONNX Runtime's 8-bit kernels round inside, where what is written does not: 3.3 % of the range were measured.
 _KERNEL_ROUNDING = 0.05
 # How far the INT8 form of CPUs may be from the one that was calibrated: 6 % of the range were measured on small nets.
@@ -304,7 +306,7 @@ def _add(
     name = next((other for other, bytes_ in members.items() if bytes_ == content), name)
     members[name] = content
     with judge(content, name) as engine:
-        noise, rows = golden.noise(engine, raw=raw)
+        noise, rows, scales = golden.noise(engine, raw=raw)
     floor = _FLOOR[target, models.precision]
     kernels = _KERNEL_ROUNDING if target == "cpu" and models.precision == "int8" else 0.0
     for output, value in noise.items():
@@ -314,7 +316,7 @@ def _add(
                 where=f"{stage}.{output}",
                 fix='leave the output out if it is always zero, or export precisions = ["fp32"]',
             )
-    limits = {output: _row_tolerance(floor, own) for output, own in rows.items()}
+    limits = {output: _row_tolerance(floor, own, scales[output], kernels) for output, own in rows.items()}
     for output, each in limits.items():
         if blind := sum(limit > 1 for limit in each):
             _log.warning(
@@ -336,9 +338,21 @@ def _add(
     )
 
 
-def _row_tolerance(floor: float, noise: AnyArray) -> tuple[float, ...]:
-    """Return how far rows may be off, by their noise [rows]; one number where it is the same for all."""
-    limits = [float(f"{limit:.3g}") for limit in np.maximum(_ROW_FLOOR * floor, _MARGIN * noise)]
+def _row_tolerance(floor: float, noise: AnyArray, scales: AnyArray, kernels: float) -> tuple[float, ...]:
+    """Return how far rows may be off, in parts of their own range; one number where it is the same for all.
+
+    Args:
+        floor: What another backend may add, of the whole.
+        noise: Of each row, in parts of its range, float64 [rows].
+        scales: These ranges, float64 [rows].
+        kernels: What 8-bit kernels add by rounding, in parts of the range of the tensor that is quantised.
+    """
+    whole = scales.max()
+    # A row with noise of about a step of the whole was quantised with it; another one with those of its own unit.
+    together = (noise * scales >= _STEP * whole) | (scales >= OTHER_UNIT * whole)
+    unit = np.where(together, whole, scales[~together].max(initial=0.0))
+    widest = np.maximum(np.maximum(_ROW_FLOOR * floor, _MARGIN * noise), noise + kernels * unit / scales)
+    limits = [float(f"{limit:.3g}") for limit in widest]
     return tuple(limits if len(set(limits)) > 1 else limits[:1])
 
 

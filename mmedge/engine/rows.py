@@ -29,7 +29,7 @@ def row_sizes(sample: AnyArray) -> AnyArray | None:
         sample: Shape [...]; rows are judged of floats alone.
     """
     axis = row_axis(sample.shape)
-    if axis is None or sample.dtype.kind != "f" or sample.shape[axis] > MOST_ROWS:
+    if axis is None or not sample.size or sample.dtype.kind != "f" or sample.shape[axis] > MOST_ROWS:
         return None
     return _row_maxima(sample, axis)
 

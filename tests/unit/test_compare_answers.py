@@ -267,6 +267,22 @@ def test_bounds_grow_with_the_arrays_and_only_some_are_read(tmp_path: Path, capf
     assert found["evidence"] == "cpu"
 
 
+def test_an_honest_network_of_large_pictures_is_run(tmp_path: Path, capfd) -> None:  # type: ignore[no-untyped-def]
+    """16 channels of 48 MB each, in a file that is not read as a whole."""
+    w = np.ones((16, 1, 1, 1), np.float32)
+    side = 3464
+    nodes = [NODE("Conv", ["x", "w"], ["c"]), NODE("GlobalMaxPool", ["c"], ["y"])]
+    path = tmp_path / "a.onnx"
+    path.write_bytes(
+        network(nodes, {"x": (FLOAT, [1, 1, "h", "w"])}, {"y": (FLOAT, [1, 16, 1, 1])}, w=w).SerializeToString()
+    )
+    shape = ["--shape", f"x=1x1x{side}x{side}"]
+    assert run(["compare", str(path), str(path), *shape, "--samples", "1", "--json"]) == 0
+    np.save(tmp_path / "x.npy", np.broadcast_to(np.float32(1), (2, 1, side, side)))
+    assert run(["compare", str(path), str(path), *shape, "--on", str(tmp_path / "x.npy"), "--json"]) == 0
+    assert '"samples":2' in capfd.readouterr().out.replace(" ", "")
+
+
 def test_recordings_with_a_dot_in_their_names_are_two(tmp_path: Path) -> None:
     seats = {"imu": TensorInput(shape=(2,), rate_hz=10)}
     for name in ("walk.1", "walk.2"):
