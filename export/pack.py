@@ -320,8 +320,8 @@ def _add(
     for output, each in limits.items():
         if blind := sum(limit > 1 for limit in each):
             _log.warning(
-                "stage '%s': %d of %d rows of output '%s' differ from fp32 by more than a third of their range in %s: "
-                "the self-test sees little there",
+                "stage '%s': the self-test sees little of %d of the %d rows of output '%s' in %s, whose noise is wide "
+                "beside their range",
                 *(stage, blind, len(each), output, models.precision),
             )
     return Variant(

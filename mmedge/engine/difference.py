@@ -47,11 +47,12 @@ class Difference:
         x, y = x[finite], y[finite]
         if not x.size:
             return
-        off = np.abs(x - y)
-        self.max_abs = max(self.max_abs, float(off.max()))
-        self.range_a = max(self.range_a, float(np.abs(x).max()))
-        for place, value in enumerate((x @ x, y @ y, x @ y, off @ off)):
-            self._sums[place] += float(value)
+        with np.errstate(over="ignore", invalid="ignore"):  # figures that overflow are told as such
+            off = np.abs(x - y)
+            self.max_abs = max(self.max_abs, float(off.max()))
+            self.range_a = max(self.range_a, float(np.abs(x).max()))
+            for place, value in enumerate((x @ x, y @ y, x @ y, off @ off)):
+                self._sums[place] += float(value)
 
     @property
     def max_rel(self) -> float:
@@ -72,7 +73,7 @@ class Difference:
         aa, _, _, dd = self._sums
         if dd == 0:
             return None
-        if math.isinf(aa) and math.isinf(dd):  # their squares overflow
+        if not math.isfinite(aa) and not math.isfinite(dd):  # their squares overflow
             return math.nan
         return 10 * math.log10(aa / dd) if aa / dd > 0 else -math.inf
 

@@ -94,7 +94,7 @@ def _tested(
         built.publish(Verdict(run_ms=round(run_ms(stage)[0], 4)) if timed else None)
     except BaseException as error:
         (stage or engine).close()
-        if isinstance(error, CheckError) and not built.cached:
+        if isinstance(error, (CheckError, BundleError)) and not built.cached:
             built.refuse(Verdict(error=error.message))
         raise
     log.info("stage '%s': %s, self-test at %.0f %% of tolerance", name, where, 100 * worst)

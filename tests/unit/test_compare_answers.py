@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from mmedge.bundle.manifest import Manifest, TensorInput
 from mmedge.bundle.tasks import Regression, Task
 from mmedge.cli import run
 from mmedge.engine.difference import Difference
-from mmedge.errors import CheckError, ConfigError, EngineError, MmedgeError
+from mmedge.errors import CheckError, ConfigError, EngineError
 from mmedge.fusion import load_graph
 from mmedge.fusion.check import check_variants
 from mmedge.interpret import UNDEFINED
@@ -163,8 +162,6 @@ def test_odd_golden_arrays_of_a_stranger_are_errors_of_the_bundle(tmp_path: Path
     with load(path) as a:
         for row in check_variants(a):  # what the child does that tries it
             assert row["fault"] is None or row["stage"] == name
-        with load(tiny_bundle(tmp_path / "good.mmedge")) as good, suppress(MmedgeError):
-            compare_on_golden(a, good)
 
 
 @given(arrays.arrays(np.float64, 3), arrays.arrays(np.float64, 3))
@@ -268,9 +265,9 @@ def test_bounds_grow_with_the_arrays_and_only_some_are_read(tmp_path: Path, capf
 
 
 def test_an_honest_network_of_large_pictures_is_run(tmp_path: Path, capfd) -> None:  # type: ignore[no-untyped-def]
-    """16 channels of 48 MB each, in a file that is not read as a whole."""
+    """16 channels of 23 MB each, in a file that is not read as a whole."""
     w = np.ones((16, 1, 1, 1), np.float32)
-    side = 3464
+    side = 2400
     nodes = [NODE("Conv", ["x", "w"], ["c"]), NODE("GlobalMaxPool", ["c"], ["y"])]
     path = tmp_path / "a.onnx"
     path.write_bytes(

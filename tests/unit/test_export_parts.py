@@ -59,7 +59,7 @@ def test_the_search_and_the_verdict_read_different_samples(fp32, caplog) -> None
     watched = Watched([s.arrays for part in (made.calibration, made.held_out) for s in part])
     split = RawSamples.split(watched)
     int8 = quantize(fp32, None, split)
-    held_out = [place for place in watched.seen if place >= 160]
+    held_out = [place for place in watched.seen if place >= 160][80:]  # behind the look for glitches in both
     first = next(n for n, place in enumerate(held_out) if place >= 200)
     assert first > 40  # more than one form was tried
     assert set(held_out[:first]) == set(range(160, 200))
@@ -98,8 +98,8 @@ def test_recordings_are_split_alike_whatever_count_is_read(tmp_path, write_clip,
     assert found.choosing is not None
     assert found.judging is not None
 
-    def keys(part) -> set[tuple[str | None, float]]:
-        return {(s.recording, float(s.arrays["image"].mean())) for s in part}
+    def keys(part) -> set[tuple[str | None, bytes]]:
+        return {(s.recording, s.arrays["audio"].tobytes()) for s in part}
 
     chosen, judged, many = keys(found.choosing), keys(found.judging), keys(only.held_out)
     assert MIN_SAMPLES <= len(found.choosing) <= CHOOSING
