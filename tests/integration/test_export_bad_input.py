@@ -14,8 +14,8 @@ import onnx
 import pytest
 
 from mmedge.cli import run
+from tests.integration.conftest import need
 from tests.networks import FLOAT, NODE, network
-from tests.tiny_training import write_wav
 
 pytestmark = pytest.mark.parallel
 RECIPE = """
@@ -72,7 +72,6 @@ BAD: dict[str, tuple[str, Callable[[Path], object], tuple[str, ...]]] = {
     "one picture": ("image", lambda data: cv2.imwrite(str(data / "a.png"), PICTURES[0]), ("1 sample is", "3 are")),
     "one array": ("imu", arrays("imu", MOVES[0]), ("1 sample is not enough", "at least 3 files")),
     "nothing": ("imu", lambda data: None, ("no media files, pictures or arrays",)),
-    "a short recording": ("audio", lambda data: write_wav(data / "a.wav", np.zeros(1000, np.float32)), ("recording",)),
 }
 
 
@@ -126,38 +125,42 @@ def test_weights_outside_of_the_folder_are_refused(place: Path, capfd) -> None: 
 
 def test_a_network_of_more_than_two_gigabytes_is_refused_by_its_size_in_little_memory(place: Path) -> None:
     """Its weights are one page of numbers, again and again, in a file that shares their blocks where it can."""
-    tensor = onnx.TensorProto(name="w", data_type=FLOAT, dims=[600, 1 << 20], data_location=onnx.TensorProto.EXTERNAL)
-    for key, value in (("location", "big.data"), ("offset", "0"), ("length", str(600 << 22))):
+    tensor = onnx.TensorProto(name="w", data_type=FLOAT, dims=[512, 1 << 20], data_location=onnx.TensorProto.EXTERNAL)
+    for key, value in (("location", "big.data"), ("offset", "0"), ("length", str(512 << 22))):
         tensor.external_data.add(key=key, value=value)
     with (place / "big.data").open("wb") as file:
         file.write(np.linspace(-1, 1, 1 << 20, dtype=np.float32).tobytes())
-        file.truncate(600 << 22)
-    model = network([NODE("Add", ["x", "w"], ["y"])], {"x": (FLOAT, [1])}, {"y": (FLOAT, [600, 1 << 20])})
+        file.truncate(512 << 22)
+    model = network([NODE("Add", ["x", "w"], ["y"])], {"x": (FLOAT, [1])}, {"y": (FLOAT, [512, 1 << 20])})
     model.graph.initializer.append(tensor)
     onnx.save(model, place / "big.onnx")
     command = [sys.executable, "-m", "mmedge", "export", "big.onnx", "--licence", "MIT", "--no-smoke"]
-    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    assert child.stderr is not None
-    err = child.stderr.read()
-    _, status, usage = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as child:
+        assert child.stderr is not None
+        err = child.stderr.read()
+        _, status, usage = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
     assert child.returncode == 2, err
-    assert "2.5 GB" in err
+    assert "2.1 GB" in err
     assert "2 GB at most" in err
     assert usage.ru_maxrss < 700 << 10, "kB: of it and of what it started"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-def test_a_cache_of_somebody_else_is_named(place: Path) -> None:
-    """As a user who may not write there: root may write anywhere."""
-    np.save(project(place, "imu") / "imu.npy", MOVES)
-    (place / "cache").mkdir(mode=0o755)
-    place.chmod(0o777)
-    code = (
-        "import os, sys; from mmedge.cli import run; import mmedge.export.steps, onnxruntime, cv2, av\n"
-        "os.setuid(65534); sys.exit(run(['export', 'recipe.toml', '--no-smoke']))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode in (0, 2), done.stderr
-    assert "Traceback" not in done.stderr
-    assert done.returncode == 0 or "fix:" in done.stderr, done.stderr
+def test_a_cache_that_may_not_be_written_is_named(place: Path) -> None:
+    """Root may write anywhere, unless this right was taken from it."""
+    np.save(project(place, "imu") / "imu.npy", np.concatenate([MOVES] * 9))
+    (place / "cache").mkdir(mode=0o555)
+    prefix: list[str] = []
+    if os.geteuid() == 0:
+        need("setpriv")
+        prefix = ["setpriv", "--bounding-set", "-dac_override"]
+    command = [*prefix, sys.executable, "-m", "mmedge", "export", "recipe.toml", "--no-smoke"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "cannot write the export cache: Permission denied" in done.stderr
+    assert "XDG_CACHE_HOME" in done.stderr
+    assert not list(place.glob("*.mmedge"))
+    (place / "cache").chmod(0o755)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in place.glob("*.mmedge")] == ["t.mmedge"]
