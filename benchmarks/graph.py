@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 import mmedge
-from benchmarks.harness import Row
+from benchmarks.harness import BenchmarkReport, Row, host, main, versions
 from mmedge.bundle import Bundle
 from mmedge.bundle.manifest import AudioInput, ImageInput, Input, TensorInput, TextInput
 from mmedge.bundle.manifest import Stage as StageSpec
@@ -228,3 +228,21 @@ def measure(quick: bool) -> tuple[list[Row], dict[str, float]]:
         Row(what="the same and the graph's own work", unit="ms/s", ours=spent_ms, peers=ideal, ratio=None),
     ]
     return rows, {"graph_overhead_p50_us": median_us, "async_cost_vs_ideal": fused_ms / ideal_ms}
+
+
+def alone(quick: bool) -> BenchmarkReport:
+    """What the stage graph costs, without the other parts of ``benchmarks/fusion.py``."""
+    rows, targets = measure(quick)
+    return BenchmarkReport(
+        name="graph",
+        title="What the stage graph costs: with networks that do nothing, and with the shipped ones",
+        host=host(),
+        conditions={**versions("onnxruntime", "numpy")},
+        evidence="cpu",
+        rows=rows,
+        targets=targets,
+    )
+
+
+if __name__ == "__main__":
+    main(alone)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import onnx
 
-from mmedge.engine.arrays import array_bytes
+from mmedge.engine.arrays import array_bytes, sample_bytes
 from mmedge.engine.difference import Difference, compare_networks_on, network_feeds
 from mmedge.engine.network import read_network
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine, session_options
 from mmedge.engine.shapes import Shape
 from mmedge.errors import ConfigError, EngineError
 from mmedge.extras import require
+from mmedge.fusion.graph import evidence_of
 from mmedge.types import AnyArray
 
 from .bounded import within
@@ -29,6 +30,8 @@ _LOOKED_AT = 2  # samples in which layers are compared
 # Of two networks on the user's own inputs, beside the first reading.
 _CPU_S, _SAMPLES = 60.0, 8  # so long for so many samples or fewer
 _CPU_S_PER_MB, _MB_PER_MB = 0.1, 3.0  # of arrays
+# What layers make of one sample that the user gave, or of a size that he did, in two networks: 32 times its size each.
+_MB_PER_MB_GIVEN = 64.0
 
 
 def compare_networks(
@@ -60,7 +63,10 @@ def compare_networks(
     argument = (a, b, on, dict(shapes or {}), samples, bisect)
     arrays_mb = 0.0 if on is None else array_bytes(on) / 1e6
     cpu_s = _CPU_S * max(samples / _SAMPLES, 1.0) + _CPU_S_PER_MB * arrays_mb
-    found: dict[str, Any] = within("compare", [a, b], argument, cpu_s=cpu_s, memory_mb=_MB_PER_MB * arrays_mb)
+    given_mb = sum(4e-6 * math.prod(shape) for shape in (shapes or {}).values())
+    given_mb = max(given_mb, 0.0 if on is None else min(sample_bytes(on) / 1e6, arrays_mb))
+    memory_mb = _MB_PER_MB * arrays_mb + _MB_PER_MB_GIVEN * given_mb
+    found: dict[str, Any] = within("compare", [a, b], argument, cpu_s=cpu_s, memory_mb=memory_mb)
     return found
 
 
@@ -72,10 +78,11 @@ def compare_here(argument: tuple[Path, Path, Path | None, dict[str, Shape], int,
         names = _input_names(b)
         theirs = {other: left.inputs[own].shape for own, other in _pairs(list(left.inputs), names).items()}
         with _engine(b, theirs) as right:
-            document = compare_networks_on(left, right, on, samples, f"{a} and {b}") | {"evidence": "cpu"}
+            document = compare_networks_on(left, right, on, samples, f"{a} and {b}")
+            document |= {"evidence": evidence_of([left.backend, right.backend])}
             if bisect is not None:
                 pairs = _pairs(list(left.inputs), list(right.inputs))
-                document["layers"] = _layers(a, b, list(network_feeds(on, left.inputs, _LOOKED_AT)), pairs, bisect)
+                document["layers"] = _layers(a, b, lambda: network_feeds(on, left.inputs, _LOOKED_AT), pairs, bisect)
                 document["bisect_max_rel"] = bisect
     return document
 
@@ -102,7 +109,11 @@ def _pairs(a: Sequence[str], b: Sequence[str]) -> dict[str, str]:
 
 
 def _layers(
-    a: Path, b: Path, feeds: Sequence[Mapping[str, AnyArray]], inputs: Mapping[str, str], limit: float
+    a: Path,
+    b: Path,
+    feeds: Callable[[], Iterable[Mapping[str, AnyArray]]],
+    inputs: Mapping[str, str],
+    limit: float,
 ) -> list[dict[str, Any]]:
     """Return the layers of ``a``, in order, at which a difference begins: what enters them is alike."""
     left, right = _Opened(a), _Opened(b)
@@ -111,7 +122,7 @@ def _layers(
     names = [name for name in matched if name in left.kept and matched[name][0] in right.kept]
     for start in range(0, len(names), _AT_ONCE):
         part = names[start : start + _AT_ONCE]
-        for feed in feeds:
+        for feed in feeds():
             ours = left.run(part, feed)
             theirs = right.run([matched[name][0] for name in part], {inputs[n]: array for n, array in feed.items()})
             for name, x, y in zip(part, ours, theirs, strict=True):

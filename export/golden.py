@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
+from mmedge.engine.rows import OTHER_UNIT, row_gaps, row_scales, row_sizes
 from mmedge.errors import CheckError
 from mmedge.types import AnyArray, Tensors
 
+from .parts import spread
 from .preprocess.onnx_prefix import Preprocessor
 from .recipe import Recipe
-from .recordings import RawSample, spread
+from .recordings import RawSample
 from .stages import Runner, StageGraph, fed_back, masks, seats_of
 
 SAMPLES = 4
@@ -43,14 +46,35 @@ class Golden:
         np.savez_compressed(buffer, allow_pickle=False, **arrays)
         return buffer.getvalue()
 
-    def noise(self, run: Runner, *, raw: bool) -> dict[str, float]:
-        """Return per output the largest ``max|got - want| / max|want|`` of a variant on these samples."""
+    def noise(self, run: Runner, *, raw: bool) -> Noise:
+        """Return how far a variant's outputs are off on these samples."""
         worst = dict.fromkeys(self.want[0], 0.0)
-        for feeds, want in zip(self.raw if raw else self.tensors, self.want, strict=True):
+        joined = {name: _joined([sample[name] for sample in self.want]) for name in worst}
+        found = {name: row_scales(array) for name, array in joined.items()}
+        scales = {name: np.maximum(own, 1e-6) for name, own in found.items() if own is not None}
+        rows: dict[str, AnyArray] = {name: np.zeros(len(own)) for name, own in scales.items()}
+        for index, feeds in enumerate(self.raw if raw else self.tensors):
             for name, got in run(feeds).items():
-                scale = max(float(np.abs(want[name]).max()), 1e-6)
-                worst[name] = max(worst[name], float(np.abs(got - want[name]).max()) / scale)
-        return worst
+                want = self.want[index][name]
+                scale = max(float(np.abs(want).max()), 1e-6)
+                worst[name] = max(worst[name], float(np.abs(got - want).max()) / scale)
+                if name in rows:
+                    rows[name] = np.maximum(rows[name], row_gaps(joined[name][index], got))
+        return Noise(worst, {name: gaps / scales[name] for name, gaps in rows.items()}, scales)
+
+
+class Noise(NamedTuple):
+    """How far a variant is off.
+
+    Attributes:
+        whole: Output -> largest ``max|got - want| / max|want|``.
+        rows: Output with rows -> the same of each, in parts of its own range, float64 [rows].
+        scales: Output with rows -> these ranges, float64 [rows].
+    """
+
+    whole: dict[str, float]
+    rows: dict[str, AnyArray]
+    scales: dict[str, AnyArray]
 
 
 def _joined(arrays: Sequence[AnyArray]) -> AnyArray:
@@ -58,6 +82,16 @@ def _joined(arrays: Sequence[AnyArray]) -> AnyArray:
     if arrays[0].ndim and arrays[0].shape[0] == 1:
         return np.concatenate(arrays)
     return np.stack(arrays)
+
+
+def _sizes(outputs: Sequence[AnyArray]) -> list[AnyArray]:
+    """Return how large an output is in each sample, [samples]; where it has rows of another unit, theirs as well."""
+    found = [size for output in outputs if (size := row_sizes(_joined([output])[0])) is not None]
+    if not found:
+        return [np.array([float(np.abs(output).max()) for output in outputs])]
+    rows = np.stack(found)
+    small = rows.max(axis=0) < OTHER_UNIT * rows.max()
+    return [rows.max(axis=1), *([rows[:, small].max(axis=1)] if small.any() else [])]
 
 
 def make_golden(
@@ -93,7 +127,7 @@ def make_golden(
     for stage in fp32:
         seats = seats_of(recipe.stages[stage].inputs, recipe.inputs)
         outputs = recipe.stages[stage].outputs
-        sizes = np.array([[float(np.abs(known[f"{stage}.{o}"]).max()) for o in outputs] for known in full])
+        sizes = np.stack([size for o in outputs for size in _sizes([known[f"{stage}.{o}"] for known in full])], axis=1)
         merit = (sizes / np.maximum(np.median(sizes, axis=0), 1e-6)).min(axis=1)
         chosen = [int(part[merit[part].argmax()]) for part in np.array_split(np.arange(len(full)), count) if part.size]
         # Without any of its inputs a stage does not run.

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import msgspec
+import numpy as np
 from onnx import ModelProto
 
 from mmedge.bundle.archive import write_archive
 from mmedge.bundle.manifest import File, Input, Manifest, Mask, Task, TextInput, Variant
+from mmedge.engine.rows import OTHER_UNIT
 from mmedge.errors import ConfigError
-from mmedge.types import Precision, Tensors
+from mmedge.types import AnyArray, Precision, Tensors
 
 from .golden import Golden, make_golden
 from .int8.cpu_form import to_cpu_form
@@ -43,6 +45,9 @@ _FLOOR: dict[tuple[Target, Precision], float] = {
     ("tensorrt", "int8"): 2e-2,
 }
 _MARGIN = 3.0
+# A row's range is that of fewer numbers: so many times the floor of the whole it may be off at least.
+_ROW_FLOOR = 10.0
+_STEP = 1e-3  # of the range of a tensor: 127 steps are wider
 # ONNX Runtime's 8-bit kernels round inside, where what is written does not: 3.3 % of the range were measured.
 _KERNEL_ROUNDING = 0.05
 # How far the INT8 form of CPUs may be from the one that was calibrated: 6 % of the range were measured on small nets.
@@ -289,7 +294,7 @@ def _add(
         model = merge_prefix(decompose(model, TENSORRT_FAILS, f"stages.{stage}"), specs)
     elif models.precision == "int8":
         with judge(model, stage) as calibrated:
-            own = golden.noise(calibrated, raw=False)
+            own = golden.noise(calibrated, raw=False).whole
         form = to_cpu_form(model)
         # Its steps are never wider: it may be as far on the other side of fp32.
         limit = max(_CPU_FORM, _MARGIN * max(own.values(), default=0.0))
@@ -300,7 +305,8 @@ def _add(
     # A stage fed by other stages alone is the same for both targets: one member serves both.
     name = next((other for other, bytes_ in members.items() if bytes_ == content), name)
     members[name] = content
-    noise = golden.noise(judge(content, name), raw=raw)
+    with judge(content, name) as engine:
+        noise, rows, scales = golden.noise(engine, raw=raw)
     floor = _FLOOR[target, models.precision]
     kernels = _KERNEL_ROUNDING if target == "cpu" and models.precision == "int8" else 0.0
     for output, value in noise.items():
@@ -309,6 +315,14 @@ def _add(
                 f"{models.precision} differs from fp32 by {value:.2g} of its range: a self-test would detect nothing",
                 where=f"{stage}.{output}",
                 fix='leave the output out if it is always zero, or export precisions = ["fp32"]',
+            )
+    limits = {output: _row_tolerance(floor, own, scales[output], kernels) for output, own in rows.items()}
+    for output, each in limits.items():
+        if blind := sum(limit > 1 for limit in each):
+            _log.warning(
+                "stage '%s': the self-test sees little of %d of the %d rows of output '%s' in %s, whose noise is wide "
+                "beside their range",
+                *(stage, blind, len(each), output, models.precision),
             )
     return Variant(
         stage=stage,
@@ -319,8 +333,27 @@ def _add(
         tolerance={
             output: float(f"{max(floor, _MARGIN * value, value + kernels):.3g}") for output, value in noise.items()
         },
+        row_tolerance=limits,
         quantization=models.quantization.get(stage),
     )
+
+
+def _row_tolerance(floor: float, noise: AnyArray, scales: AnyArray, kernels: float) -> tuple[float, ...]:
+    """Return how far rows may be off, in parts of their own range; one number where it is the same for all.
+
+    Args:
+        floor: What another backend may add, of the whole.
+        noise: Of each row, in parts of its range, float64 [rows].
+        scales: These ranges, float64 [rows].
+        kernels: What 8-bit kernels add by rounding, in parts of the range of the tensor that is quantised.
+    """
+    whole = scales.max()
+    # A row with noise of about a step of the whole was quantised with it; another one with those of its own unit.
+    together = (noise * scales >= _STEP * whole) | (scales >= OTHER_UNIT * whole)
+    unit = np.where(together, whole, scales[~together].max(initial=0.0))
+    widest = np.maximum(np.maximum(_ROW_FLOOR * floor, _MARGIN * noise), noise + kernels * unit / scales)
+    limits = [float(f"{limit:.3g}") for limit in widest]
+    return tuple(limits if len(set(limits)) > 1 else limits[:1])
 
 
 def _bytes(model: ModelProto) -> bytes:

@@ -16,6 +16,7 @@ from mmedge.preprocess import Tokenizer
 from mmedge.replay.sessions import is_recorded, session_paths, sessions
 from mmedge.types import AnyArray, Tensors
 
+from .parts import CHOOSING, LEAST, MIN_SAMPLES, choosing_counts, held_out_of, shares, spread
 from .picture_files import FileSamples, holds_plain_files, is_plain
 from .recipe import Recipe
 from .spool import Spool
@@ -65,10 +66,14 @@ class RawSamples:
     Attributes:
         calibration: Of the first two thirds of every recording.
         held_out: Of the rest.
+        choosing: Of what is held out, those that choose among forms of a network; None where it is not split.
+        judging: Those of ``held_out`` that do not choose; None where it is not split.
     """
 
     calibration: Sequence[RawSample]
     held_out: Sequence[RawSample]
+    choosing: Sequence[RawSample] | None = None
+    judging: Sequence[RawSample] | None = None
 
     @classmethod
     def split(cls, arrays: Iterable[Tensors], name: str = "sample") -> RawSamples:
@@ -92,14 +97,20 @@ class RawSamples:
             for sample in arrays:
                 kept.add(sample)
         count = len(kept)
-        if count < 3:
-            raise _too_few(count, name)
+        if count < LEAST:
+            raise _too_few(count, name, f"give at least {LEAST}, in order of time")
 
         def read(index: int) -> RawSample:
             return RawSample(name=f"{name} {index}", arrays=kept[index])
 
         cut = count * 2 // 3
-        return cls(calibration=LazySamples(read, range(cut)), held_out=LazySamples(read, range(cut, count)))
+        middle = cut + (choosing_counts([count - cut]) or [0])[0]
+        return cls(
+            calibration=LazySamples(read, range(cut)),
+            held_out=LazySamples(read, range(cut, count)),
+            choosing=LazySamples(read, range(cut, middle)) if middle > cut else None,
+            judging=LazySamples(read, range(middle, count)) if middle > cut else None,
+        )
 
 
 def as_samples(samples: RawSamples | Iterable[Tensors] | None, recipe: Recipe) -> RawSamples:
@@ -113,7 +124,12 @@ def as_samples(samples: RawSamples | Iterable[Tensors] | None, recipe: Recipe) -
     if samples is None:
         return raw_samples(recipe)
     split = samples if isinstance(samples, RawSamples) else RawSamples.split(samples)
-    return RawSamples(calibration=_Checked(split.calibration, recipe), held_out=_Checked(split.held_out, recipe))
+    return RawSamples(
+        calibration=_Checked(split.calibration, recipe),
+        held_out=_Checked(split.held_out, recipe),
+        choosing=None if split.choosing is None else _Checked(split.choosing, recipe),
+        judging=None if split.judging is None else _Checked(split.judging, recipe),
+    )
 
 
 class _Checked(LazySamples):
@@ -156,36 +172,6 @@ def _fits(sample: RawSample, recipe: Recipe) -> RawSample:
     return sample
 
 
-def spread(total: int, count: int) -> list[int]:
-    """Return up to ``count`` different numbers of 0..total-1, evenly spread over all of them.
-
-    Example:
-        >>> spread(10, 4), spread(3, 100)
-        ([1, 3, 6, 8], [0, 1, 2])
-    """
-    count = min(count, total)
-    return [round((i + 0.5) * total / count - 0.5) for i in range(count)]
-
-
-def shares(triggers: Sequence[int], total: int) -> list[int]:
-    """Return how many of ``total`` samples each recording gives: as many as the others, as far as it has them.
-
-    Example:
-        >>> shares([100, 4, 100], 30)
-        [13, 4, 13]
-    """
-    given = [0] * len(triggers)
-    left, unfilled = min(total, sum(triggers)), list(range(len(triggers)))
-    while left:
-        each, more = divmod(left, len(unfilled))
-        for turn, index in enumerate(unfilled):
-            taken = min(each + (turn < more), triggers[index] - given[index])
-            given[index] += taken
-            left -= taken
-        unfilled = sorted((i for i in unfilled if given[i] < triggers[i]), key=given.__getitem__)
-    return given
-
-
 def raw_samples(recipe: Recipe, count: int | None = None, *, held_out_only: bool = False) -> RawSamples:
     """Read raw samples evenly over the recipe's recordings, every trigger at most once.
 
@@ -198,11 +184,12 @@ def raw_samples(recipe: Recipe, count: int | None = None, *, held_out_only: bool
         recipe: ``calibration.recordings`` is a media file, a folder made by ``mmedge record``, or a folder of such.
         count: RawSamples in total; by default 1.5 times ``calibration.frames``, two thirds of which calibrate. There
             are fewer where the recordings have fewer triggers.
-        held_out_only: Leave out those that calibrate, when many are read to measure with.
+        held_out_only: Leave out those that calibrate or choose, when many are read to measure with.
 
     Returns:
         The samples: those of the first two thirds of each recording calibrate, those of its last third are held out,
-        whatever ``count`` is. They lie in a temporary file.
+        whatever ``count`` is; which of these choose and which judge is said by ``choosing_counts``. They lie in a
+        temporary file.
 
     Raises:
         ConfigError: If there are no recordings, or none for some input, or fewer than three triggers in all.
@@ -224,54 +211,59 @@ def raw_samples(recipe: Recipe, count: int | None = None, *, held_out_only: bool
             where=list(found)[triggers.index(0)],
             fix="give a longer recording",
         )
-    if sum(triggers) < 3:
-        raise _too_few(sum(triggers), "calibration.recordings")
+    if sum(triggers) < LEAST:
+        raise _too_few(sum(triggers), "calibration.recordings", "give a longer recording, or more of them")
+    held = [[i for i, late in enumerate(own) if late] for own in held_out_of(triggers, [range(n) for n in triggers])]
+    counts = choosing_counts(list(map(len, held)))
+    chooses = [own[:n] for own, n in zip(held, counts or [0] * len(held), strict=True)]
     total = max(count or recipe.calibration.frames * 3 // 2, 3 * len(found))
+    if held_out_only and counts is not None:
+        total *= 2  # as many judge as would without those that choose
     chosen = [spread(*pair) for pair in zip(triggers, shares(triggers, total), strict=True)]
-    held_out = _held_out(triggers, chosen)
+    held_out = held_out_of(triggers, chosen)
+    picked = [
+        [] if held_out_only else [own[k] for k in spread(len(own), n)]
+        for own, n in zip(chooses, shares(list(map(len, chooses)), CHOOSING), strict=True)
+    ]
     spool = Spool()
     names: list[tuple[str, str]] = []
-    places: dict[bool, list[int]] = {False: [], True: []}
-    for (name, uris), own, late in zip(found.items(), chosen, held_out, strict=True):
-        wanted = [(n, index) for n, index in enumerate(own) if late[n] or not held_out_only]
+    early, late, choosing, judging = (list[int]() for _ in range(4))
+    for (name, uris), own, is_late, first, picks in zip(
+        found.items(), chosen, held_out, map(set, chooses), map(set, picked), strict=True
+    ):
+        numbers = {i: n for n, i in enumerate(own) if not held_out_only or (is_late[n] and i not in first)}
+        indices = sorted(numbers.keys() | picks)
         texts = _texts(recipe, name, tokenizers)
-        indices = [index for _, index in wanted]
         arrays = read_samples(
             recipe.inputs, recipe.sync, uris, tokenizers=tokenizers, needed=needed, chosen=indices, least=least
         )
-        for (number, _), sample in zip(wanted, arrays, strict=True):
+        for index, sample in zip(indices, arrays, strict=True):
+            number = numbers.get(index, index)
             said = {n: lines[number % len(lines)] for n, lines in texts.items()}
-            places[late[number]].append(spool.add(said | sample))
+            place = spool.add(said | sample)
             names.append((f"{name} {number}", name))
+            if index in picks:
+                choosing.append(place)
+            if index in numbers:
+                (late if is_late[number] else early).append(place)
+                if is_late[number] and index not in first:
+                    judging.append(place)
 
     def read(place: int) -> RawSample:
         name, recording = names[place]
         return RawSample(name=name, arrays=spool[place], recording=recording)
 
     return RawSamples(
-        calibration=LazySamples(read, places[False]) if places[False] else (), held_out=LazySamples(read, places[True])
+        calibration=LazySamples(read, early) if early else (),
+        held_out=LazySamples(read, late),
+        choosing=None if counts is None else LazySamples(read, choosing),
+        judging=None if counts is None else LazySamples(read, judging),
     )
 
 
-def _held_out(triggers: Sequence[int], chosen: Sequence[Sequence[int]]) -> list[list[bool]]:
-    """Return which chosen triggers are held out: those of the last third of each recording.
-
-    Of recordings too short to be split, every third is held out as a whole.
-    """
-    late: list[list[bool]] = []
-    short = 0
-    for own, indices in zip(triggers, chosen, strict=True):
-        short += own < 3
-        late.append([3 * index >= 2 * own if own >= 3 else short % 3 == 0 for index in indices])
-    if not any(map(any, late)):
-        late[-1][-1] = True
-    return late
-
-
-def _too_few(count: int, where: str) -> ConfigError:
-    return ConfigError(
-        f"{count} samples are not enough to calibrate and to measure", where=where, fix="give a longer recording"
-    )
+def _too_few(count: int, where: str, fix: str) -> ConfigError:
+    told = f"{count} sample{' is' if count == 1 else 's are'} not enough to calibrate and to measure"
+    return ConfigError(f"{told}: {LEAST} are the least", where=where, fix=fix)
 
 
 def plain_files(recipe: Recipe) -> Path | None:
@@ -286,8 +278,9 @@ def _of_files(recipe: Recipe, path: Path, count: int | None, *, held_out_only: b
     """Read samples evenly over plain files. They have no order in time: every third one of all is held out."""
     files = FileSamples(recipe.inputs, path)
     total = min(len(files), count or recipe.calibration.frames * 3 // 2)
-    if total < 3:
-        raise _too_few(total, str(path))
+    if total < LEAST:
+        fix = f"put at least {LEAST} files there, the {recipe.calibration.frames * 3 // 2} that are read at best"
+        raise _too_few(total, str(path), fix)
     silent: Tensors = {
         name: np.full(spec.tensor_shape, spec.pad, np.int64)
         for name, spec in recipe.inputs.items()
@@ -299,9 +292,18 @@ def _of_files(recipe: Recipe, path: Path, count: int | None, *, held_out_only: b
 
     # By its place among all files, not among those taken: another count holds out no sample that calibrates here.
     early, late = ([p for p in range(len(files)) if (p % 3 == 2) == held] for held in (False, True))
-    held_out = [late[k] for k in spread(len(late), total // 3)]
+    split = len(late) // 2 >= MIN_SAMPLES
+    first, rest = (late[::2], late[1::2]) if split else ([], late)
+    taken = rest if held_out_only else late
+    held_out = [taken[k] for k in spread(len(taken), total // 3)]
     calibration = [] if held_out_only else [early[k] for k in spread(len(early), total - total // 3)]
-    return RawSamples(calibration=LazySamples(read, calibration), held_out=LazySamples(read, held_out))
+    choosing = [] if held_out_only else [first[k] for k in spread(len(first), CHOOSING)]
+    return RawSamples(
+        calibration=LazySamples(read, calibration),
+        held_out=LazySamples(read, held_out),
+        choosing=LazySamples(read, choosing) if split else None,
+        judging=LazySamples(read, sorted(set(held_out).intersection(rest))) if split else None,
+    )
 
 
 def _texts(recipe: Recipe, session: str, tokenizers: Mapping[str, Tokenizer]) -> dict[str, list[AnyArray]]:

@@ -100,6 +100,16 @@ def feed_zeros(recipe: Recipe, stage: str, only: str | None = None, types: Types
     return zeros
 
 
+def fed_shapes(recipe: Recipe, stage: str) -> dict[str, tuple[int, ...]]:
+    """Return the shape that each input of a stage is fed; constants, which take any, are left out.
+
+    Raises:
+        ConfigError: If an output before it has no shape.
+    """
+    sources = recipe.stages[stage].sources
+    return {t: zeros.shape for t, zeros in feed_zeros(recipe, stage).items() if not isinstance(sources[t], Constant)}
+
+
 def _absent(spec: Input) -> AnyArray:
     if isinstance(spec, ImageInput):
         return reference.image(np.zeros(spec.raw_shape[1:], np.uint8), spec)

@@ -23,7 +23,7 @@ from mmedge.bundle.manifest import Manifest
 from mmedge.engine.base import Engine
 from mmedge.engine.build_messages import BuildLimits
 from mmedge.engine.build_parent import BuildResult
-from mmedge.engine.cache import EngineCache, EngineKey, Verdict
+from mmedge.engine.cache import CacheEntry, EngineCache, EngineKey, Verdict
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine
 from mmedge.errors import EngineError
 from mmedge.fusion.doors import Found, Progress
@@ -32,15 +32,21 @@ from tests.networks import network
 
 
 class BuiltFile:
-    def __init__(self, door: OrtDoor, key: EngineKey, plan: Path, *, cached: bool, name: str) -> None:
-        self._door, self._key, self._plan, self._name = door, key, plan, name
-        self.cached = cached
+    def __init__(self, door: OrtDoor, key: EngineKey, entry: CacheEntry | None, made: BuildResult, name: str) -> None:
+        self._door, self._key, self._made, self._name = door, key, made, name
+        self.cached = entry is not None
 
     def open(self) -> Engine:
-        return OnnxRuntimeEngine(self._plan.read_bytes(), name=self._name, as_written=True)
+        return OnnxRuntimeEngine(self._made.plan, name=self._name, as_written=True)
 
-    def note(self, verdict: Verdict) -> None:
-        self._door.cache.note(self._key, verdict)
+    def publish(self, verdict: Verdict | None) -> None:
+        if not self.cached:
+            self._door.cache.put(self._key, self._made, verdict)
+        elif verdict is not None:
+            self._door.cache.note(self._key, verdict)
+
+    def refuse(self, verdict: Verdict) -> None:
+        self._door.cache.refuse(self._key, self._made, verdict)
 
     def discard(self) -> None:
         self._door.cache.discard(self._key)
@@ -52,6 +58,7 @@ class OrtDoor:
     def __init__(self, folder: Path, build_s: float = 0.0, fails: str | None = None) -> None:
         self.cache, self.build_s, self.fails = EngineCache(folder), build_s, fails
         self.builds: list[str] = []
+        self.corrupt: bytes | None = None  # what its builder makes of every network
 
     def problem(self) -> str | None:
         return None
@@ -65,23 +72,24 @@ class OrtDoor:
 
     def find(self, bundle: Bundle, variant: Variant) -> Found:
         sidecar = self.cache.peek(self.key(bundle, variant))
-        return Found(built=sidecar is not None, verdict=None if sidecar is None else sidecar.verdict)
+        if sidecar is None:
+            return Found(built=False)
+        return Found(built=not sidecar.is_refused, verdict=sidecar.verdict)
 
     def build(
         self, bundle: Bundle, variant: Variant, progress: Progress | None = None, limits: BuildLimits | None = None
     ) -> BuiltFile:
         key = self.key(bundle, variant)
         entry = self.cache.get(key)
-        cached = entry is not None
-        if entry is None:
-            self.builds.append(variant.file)
-            stop = limits.stop if limits is not None and limits.stop is not None else threading.Event()
-            if stop.wait(self.build_s):
-                raise EngineError("the build was stopped", where=variant.file, fix="build it again")
-            if self.fails is not None:
-                raise EngineError(self.fails, where=variant.file, fix="none")
-            entry = self.cache.put(key, built(optimised(bundle.read(variant.file))))
-        return BuiltFile(self, key, entry.plan_path, cached=cached, name=variant.stage)
+        if entry is not None:
+            return BuiltFile(self, key, entry, built(entry.plan_path.read_bytes()), variant.stage)
+        self.builds.append(variant.file)
+        stop = limits.stop if limits is not None and limits.stop is not None else threading.Event()
+        if stop.wait(self.build_s):
+            raise EngineError("the build was stopped", where=variant.file, fix="build it again")
+        if self.fails is not None:
+            raise EngineError(self.fails, where=variant.file, fix="none")
+        return BuiltFile(self, key, None, built(optimised(self.corrupt or bundle.read(variant.file))), variant.stage)
 
 
 def optimised(onnx: bytes) -> bytes:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -20,6 +21,7 @@ from mmedge.types import AnyArray
 
 from ..onnx.branches import take_branches
 from ..onnx.clean import strip
+from ..onnx.feeds import sample_feeds
 from ..onnx.graphs import (
     all_nodes,
     fresh,
@@ -34,7 +36,7 @@ from ..onnx.graphs import (
 from ..onnx.lint import lint
 from ..onnx.network_file import load_network
 from ..onnx.opset import raise_opset
-from ..onnx.parity import behind_front, check_rewrite, sample_feeds
+from ..onnx.parity import behind_front, check_rewrite
 from ..recipe import Recipe, RecipeStage
 from ..stages import feed_zeros, output_types, stage_order
 from .layouts import AXES, Dims, lay_out, matches
@@ -75,7 +77,12 @@ def bring(recipe: Recipe) -> tuple[Recipe, dict[str, onnx.ModelProto]]:
         if stage.onnx is None:
             continue
         where = f"stages.{name}"
-        model = _load(recipe, stage.onnx)
+        declared = {
+            tensor: feed_zeros(recipe, name, only=tensor, types=types)[tensor].shape
+            for tensor, source in stage.sources.items()
+            if not isinstance(source, (Constant, State))
+        }
+        model = _load(recipe, stage.onnx, declared)
         own = {value.name: value for value in graph_inputs(model)}
         if own.keys() != stage.inputs.keys():
             raise ConfigError(
@@ -100,7 +107,7 @@ def bring(recipe: Recipe) -> tuple[Recipe, dict[str, onnx.ModelProto]]:
         for tensor, array in feeds.items():
             set_shape(own[tensor], array.shape)
         shapes = static_outputs(model, stage.outputs, feeds, constants, where)
-        _check_fitted(model, recipe, stage.onnx, feeds, constants, where)
+        _check_fitted(model, partial(_load, recipe, stage.onnx, declared), feeds, constants, where)
         for tensor, state in stage.states.items():
             if shapes.get(state) != feeds[tensor].shape:
                 raise ConfigError(
@@ -208,12 +215,14 @@ def dtype(value: onnx.ValueInfoProto) -> np.dtype[Any]:
     return np.dtype(helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))
 
 
-def _load(recipe: Recipe, file: str) -> onnx.ModelProto:
+def _load(recipe: Recipe, file: str, declared: Mapping[str, tuple[int, ...]]) -> onnx.ModelProto:
     path = recipe.path(file)
     model = load_network(path)
     strip(model)
     model.ir_version = max(model.ir_version, MIN_IR)
-    model = raise_opset(model, str(path))
+    own = {value.name: value for value in graph_inputs(model)}
+    fit = {n: shape for n, shape in declared.items() if n in own and matches(dims(own[n]), shape)}
+    model = raise_opset(model, str(path), sample_feeds(model, fit) if fit else None)
     if has_name_twice(model.graph) or any(True for node in model.graph.node for _ in subgraphs(node)):
         sort_nodes(model.graph)
         name_once(model)
@@ -235,8 +244,7 @@ def _take_branches(
 
 def _check_fitted(
     model: onnx.ModelProto,
-    recipe: Recipe,
-    file: str,
+    load: Callable[[], onnx.ModelProto],
     feeds: Mapping[str, AnyArray],
     constants: Mapping[str, AnyArray],
     where: str,
@@ -244,7 +252,7 @@ def _check_fitted(
     """Hold a network with other inputs and outputs against that of the file."""
     if not any("/fit/" in node.name for node in model.graph.node):
         return
-    before = _load(recipe, file)
+    before = load()
     types = {value.name: dtype(value) for value in graph_inputs(before)}
     behind = behind_front(model, fitted(model), where)
 

@@ -16,6 +16,7 @@ from mmedge.preprocess.fit import to_picture
 from mmedge.types import AnyArray, Snapshot, TaskResult
 
 from ..judge import judge
+from ..parts import MIN_SAMPLES
 from ..preprocess.onnx_prefix import Preprocessor
 from ..recipe import Recipe
 from ..recordings import RawSample
@@ -23,8 +24,6 @@ from ..report import ratio_db
 from ..spool import Spool
 from ..stages import Mask, StageGraph, fed_back, masks
 from ..tasks import KINDS, Agreement
-
-MIN_SAMPLES = 30  # fewer say nothing of a share that differs by a point
 
 
 class TaskComparison(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -13,9 +13,10 @@ from mmedge.errors import CheckError, ConfigError
 from mmedge.types import Tensors
 
 from ..onnx.onnx_models import OnnxModels
+from ..parts import MIN_SAMPLES
 from ..recipe import Calibration
 from ..recordings import RawSamples, as_samples, raw_samples
-from .answers import MIN_SAMPLES, Reference, TaskComparison, allowed_points
+from .answers import Reference, TaskComparison, allowed_points
 
 __all__ = ["HELD_OUT", "ROUNDING", "Comparison", "TaskComparison", "allowed_points", "compare"]
 
@@ -33,6 +34,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
         rows: Of each task under each mask.
         worst_layers: Those that cost ``b`` most, where that is known.
         required: Whether too few samples are an error: ``[calibration] gate = "required"``.
+        chosen_on: Whether ``b`` was chosen on the same samples, since there were too few to split them.
     """
 
     a: str
@@ -40,6 +42,17 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     rows: tuple[TaskComparison, ...]
     worst_layers: tuple[str, ...] = ()
     required: bool = False
+    chosen_on: bool = False
+
+    @property
+    def note(self) -> str | None:
+        """Say that the figures are optimistic, where the samples that judge have chosen as well; None otherwise."""
+        if not self.chosen_on or not self.enough:
+            return None
+        return (
+            f"{self.b} was chosen on the samples that judge it, so the figures are optimistic: with {2 * MIN_SAMPLES} "
+            "or more held out, one half chooses and the other judges; give more files or longer recordings"
+        )
 
     @property
     def enough(self) -> bool:
@@ -53,8 +66,8 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
             return None
         fewest = min((row.samples for row in self.rows), default=0)
         return (
-            f"not checked: {fewest} samples held out are too few to compare {self.a} and {self.b}, {MIN_SAMPLES} are "
-            "the least; give longer recordings"
+            f"not checked: {fewest} {'sample held out is' if fewest == 1 else 'samples held out are'} too few "
+            f"to compare {self.a} and {self.b}, {MIN_SAMPLES} are the least; give more files or longer recordings"
         )
 
     @property
@@ -93,6 +106,8 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
                     warning, where="calibration.recordings", fix='record more, or set calibration.gate = "warn"'
                 )
             _log.warning("%s", warning)
+        if (note := self.note) is not None:
+            _log.warning("%s", note)
         if (failure := self.failure(max_drop_points)) is not None:
             raise failure
 
@@ -128,6 +143,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
             "schema": "mmedge.comparison/1",
             "checked": self.enough,
             **({} if self.warning is None else {"warning": self.warning}),
+            **({} if self.note is None else {"note": self.note}),
             "agreement": self.agreement,
             "worst": worst,
             **msgspec.to_builtins(self),
@@ -152,8 +168,9 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
             f"{task}: {100 * pooled[task]:.1f} % over all, {100 * row.agreement:.1f} % with {' + '.join(row.present)}"
             for task, row in self.worst.items()
         )
-        if self.warning is not None:
-            table.caption = f"WARNING: {self.warning}\n{table.caption}"
+        for text in (self.note, self.warning):
+            if text is not None:
+                table.caption = f"WARNING: {text}\n{table.caption}"
         return table
 
 
@@ -188,7 +205,7 @@ def compare(
         temperature: Calibrated temperature per task.
 
     Returns:
-        The comparison on the samples held out.
+        The comparison on the samples held out: on those that did not choose ``b``, where there are enough.
 
     Raises:
         ConfigError: If the other has stages that the reference lacks.
@@ -206,12 +223,16 @@ def compare(
     if samples is None:
         # Many: one label in a hundred is already more than most recipes allow to differ.
         samples = raw_samples(recipe, HELD_OUT * 3, held_out_only=True)
-    held_out = as_samples(samples, recipe).held_out
+    given = as_samples(samples, recipe)
+    judging = given.judging
+    if judging is None or len(judging) < MIN_SAMPLES <= len(given.held_out):
+        judging = given.held_out
     labels = (a.precision, b.precision) if a.precision != b.precision else ("a", "b")
     return Comparison(
         a=labels[0],
         b=labels[1],
-        rows=Reference(recipe, a.models, held_out, temperature).compare(b.models),
+        rows=Reference(recipe, a.models, judging, temperature).compare(b.models),
         worst_layers=tuple(layer for notes in b.quantization.values() for layer in notes.worst)[:3],
         required=recipe.calibration.gate == "required",
+        chosen_on=judging is not given.judging and bool(b.quantization),
     )

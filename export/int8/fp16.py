@@ -24,10 +24,11 @@ from ..onnx.graphs import all_nodes, drop_unused, replace_nodes, subgraphs
 from ..onnx.onnx_models import OnnxModels
 from ..onnx.parity import check_rewrite
 from ..onnx.state import already_quantised
+from ..parts import spread
 from ..preprocess.onnx_prefix import Preprocessor
-from ..recordings import RawSamples, as_samples, spread
+from ..recordings import RawSamples, as_samples
 from ..report import ratio_db
-from ..stages import StageGraph, fed_back
+from ..stages import StageGraph, fed_back, fed_shapes
 from .glitches import usable
 from .prepare import cast, prepare, tensor_types
 from .ranges import RangeCollector
@@ -87,7 +88,7 @@ def to_fp16(onnx_models: OnnxModels, samples: RawSamples | Iterable[Tensors] | N
         if (found := already_quantised(model)) is not None:
             skipped[stage] = f"it is quantised already ({found})"
         else:
-            normal[stage] = prepare(model, f"stage '{stage}'")
+            normal[stage] = prepare(model, f"stage '{stage}'", fed_shapes(recipe, stage))
     collectors: dict[str, RangeCollector] = {}
     floats: dict[str, list[str]] = {}
     for stage, model in normal.items():

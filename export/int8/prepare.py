@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 
 import numpy as np
 import onnx
@@ -11,6 +12,7 @@ from onnx import AttributeProto, TensorProto, helper, numpy_helper
 from mmedge.errors import CheckError
 
 from ..judge import judge_session
+from ..onnx.feeds import sample_feeds
 from ..onnx.graphs import all_nodes, drop_unused, rename, replace_nodes
 from ..onnx.normal_form import normal_form
 from ..onnx.parity import check_rewrite
@@ -19,7 +21,9 @@ from .qdq import gemm_factor, gemm_width
 _HALF = TensorProto.FLOAT16
 
 
-def prepare(model: onnx.ModelProto, where: str = "network") -> onnx.ModelProto:
+def prepare(
+    model: onnx.ModelProto, where: str = "network", shapes: Mapping[str, Sequence[int]] | None = None
+) -> onnx.ModelProto:
     """Return a network in normal form and in float32: half precision is widened, which loses nothing.
 
     Its inputs and outputs keep their names and types.
@@ -27,15 +31,18 @@ def prepare(model: onnx.ModelProto, where: str = "network") -> onnx.ModelProto:
     Args:
         model: Any float network.
         where: What it is, for messages.
+        shapes: Input -> the shape that it is fed, where it is known.
 
     Raises:
         CheckError: If what comes out differs from what went in.
+        ConfigError: If it runs neither on these shapes nor on others.
     """
-    normal = normal_form(model, where)
+    normal = normal_form(model, where, sample_feeds(model, shapes) if shapes else ())
     if not _has_half(normal):
         return normal
     wide = _widened(normal)
-    check_rewrite(normal, wide, "computing float16 in float32", where=where)
+    feeds = chain(sample_feeds(normal, shapes), sample_feeds(normal))
+    check_rewrite(normal, wide, "computing float16 in float32", feeds, where=where)
     return wide
 
 

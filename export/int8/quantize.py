@@ -18,6 +18,7 @@ from ..onnx.onnx_models import OnnxModels
 from ..onnx.state import already_quantised
 from ..recipe import Calibration, Recipe
 from ..recordings import RawSamples, as_samples
+from ..stages import fed_shapes
 from .glitches import usable
 from .prepare import note_types, plain_gemms, prepare, tensor_types
 from .qdq import choose
@@ -74,8 +75,10 @@ def quantize(
         _log.warning(
             "%d samples calibrate: ranges of so few may be too narrow, %d are the least", len(frames), FEW_FRAMES
         )
-    held_out, _ = usable(given.held_out, recipe)  # nobody asks what is answered to a glitch
-    draft = Search(recipe, onnx.models, networks, frames, held_out)() if networks else None
+    # What chooses does not judge, as far as there are enough samples. Nobody asks what is answered to a glitch.
+    choosing, _ = usable(given.held_out if given.choosing is None else given.choosing, recipe)
+    judging = None if given.judging is None else usable(given.judging, recipe)[0]
+    draft = Search(recipe, onnx.models, networks, frames, choosing, judging)() if networks else None
     quantization: dict[str, Quantization] = {}
     for stage, network in networks.items():
         assert draft is not None
@@ -125,7 +128,7 @@ def networks_of(recipe: Recipe, models: Mapping[str, ModelProto]) -> tuple[dict[
             continue
         sources = recipe.stages[stage].sources.items()
         masks = {tensor for tensor, source in sources if isinstance(source, (Presence, Age))}
-        normal = plain_gemms(prepare(model, f"stage '{stage}'"), f"stage '{stage}'")
+        normal = plain_gemms(prepare(model, f"stage '{stage}'", fed_shapes(recipe, stage)), f"stage '{stage}'")
         types = tensor_types(normal, f"stage '{stage}'")
         choice = choose(normal, masks, {name: kind for name, (kind, _) in types.items()})
         if not choice.nodes:

@@ -18,9 +18,10 @@ from mmedge.types import AnyArray, Tensors
 
 from ..judge import judge
 from ..onnx.parity import check_rewrite
+from ..parts import CHOOSING, spread
 from ..preprocess.onnx_prefix import Preprocessor
 from ..recipe import Recipe
-from ..recordings import LazySamples, RawSample, spread
+from ..recordings import LazySamples, RawSample
 from ..report import ratio_db
 from ..stages import StageGraph, fed_back, masks, seats_of
 from .answers import Reference, TaskComparison, judged_outputs
@@ -33,7 +34,6 @@ from .sensitivity import rank
 # Below this a stage without a seat of its own (a fusion network, a few thousand operations) gains nothing from int8.
 MIN_FUSION_SQNR_DB = 20.0
 MIN_SQNR_DB = 20.0
-JUDGED = 48
 _RANKED_ON = 8
 _log = logging.getLogger(__name__)
 
@@ -105,7 +105,8 @@ class Search:
         models: The fp32 networks of all stages.
         networks: Those to quantise.
         frames: Raw samples that give the ranges.
-        held_out: Raw samples to judge by.
+        held_out: Raw samples to choose by; what is chosen is judged on others (``compare``).
+        judging: Those others, for the noise of what was chosen; None where there are too few.
     """
 
     def __init__(
@@ -115,9 +116,11 @@ class Search:
         networks: Mapping[str, Network],
         frames: Sequence[RawSample],
         held_out: Sequence[RawSample],
+        judging: Sequence[RawSample] | None = None,
     ) -> None:
         self._recipe, self._models, self._networks, self._frames = recipe, models, networks, frames
-        self._held_out = LazySamples(held_out.__getitem__, spread(len(held_out), JUDGED))
+        self._held_out = _some(held_out)
+        self._judging = None if judging is None else _some(judging)
         self._preprocess = Preprocessor(recipe.inputs, recipe.export.opset)
         self._reference = Reference(recipe, models, self._held_out)
         self._float_nodes: dict[str, dict[str, str]] = {name: {} for name in networks}
@@ -136,13 +139,15 @@ class Search:
             best = max(best, self._best(RULES[:4]), key=lambda draft: draft.merit)
         if best.failure is not None:
             best = self._leave_float(best)
+        if self._judging is not None and best.models:
+            return replace(best, sqnr_db={**best.sqnr_db, **self._stage_sqnr(best.models, self._judging)})
         known = {**self._judged_alone(best), **best.sqnr_db}
         left = {
             name: model
             for name, model in best.models.items()
             if any(f"{name}.{output}" not in known for output in self._recipe.stages[name].outputs)
         }
-        return replace(best, sqnr_db={**known, **(self._stage_sqnr(left) if left else {})})
+        return replace(best, sqnr_db={**known, **(self._stage_sqnr(left, self._held_out) if left else {})})
 
     def _judged_alone(self, draft: Draft) -> dict[str, float]:
         """Return the SQNR of outputs that were judged, of stages that take seats alone: nothing else adds noise."""
@@ -200,7 +205,7 @@ class Search:
             models[name], own = insert_checked(network.model, nodes, thresholds, f"stage '{name}'")
             refused[name] = {**float_nodes[name], **own}
         seatless = {n: m for n, m in models.items() if not seats_of(recipe.stages[n].inputs, recipe.inputs)}
-        sqnr = self._stage_sqnr(seatless) if seatless else {}
+        sqnr = self._stage_sqnr(seatless, self._held_out) if seatless else {}
         stays: dict[str, str] = {}
         for name in list(models):
             worst = min((db for output, db in sqnr.items() if output.rpartition(".")[0] == name), default=200.0)
@@ -231,7 +236,7 @@ class Search:
         own = calibration.rule == rule or (calibration.rule == "auto" and rule == "frame-quantile")
         return self._ranges[stage].thresholds(rule, calibration.quantile if own else None)
 
-    def _stage_sqnr(self, int8: Mapping[str, ModelProto]) -> dict[str, float]:
+    def _stage_sqnr(self, int8: Mapping[str, ModelProto], samples: Sequence[RawSample]) -> dict[str, float]:
         """Return the SQNR of each stage's outputs on fp32 inputs, so that each stage answers for itself."""
         recipe = self._recipe
         exact = {name: judge(model, name) for name, model in self._models.items()}
@@ -240,7 +245,7 @@ class Search:
         power: dict[str, float] = {}
         noise: dict[str, float] = {}
         states: dict[str, AnyArray] = {}
-        for sample in self._held_out:
+        for sample in samples:
             known = graph({**self._preprocess(sample.arrays), **states})
             for stage, run in coarse.items():
                 for output, got in run(graph.feeds(stage, known, last=states)).items():
@@ -296,6 +301,10 @@ class Search:
                 break
             count *= 2
         return best
+
+
+def _some(samples: Sequence[RawSample]) -> Sequence[RawSample]:
+    return LazySamples(samples.__getitem__, spread(len(samples), CHOOSING))
 
 
 class _Watched:

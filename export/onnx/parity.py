@@ -13,26 +13,24 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto
 
+from mmedge.engine.rows import row_axis
 from mmedge.errors import CheckError, ConfigError
 from mmedge.types import AnyArray
 
 from ..judge import judge_session
+from .feeds import Feeds, larger_feeds, sample_feeds
 from .graphs import all_nodes, drop_unused, has_name_twice, name_once, sort_nodes
 from .network_file import tensors_of
 
-Feeds = Mapping[str, Any]
 # Share of the range by which floats may differ: rewrites keep what is computed, kernels may sum in another order.
 _LIMITS = {2: 4e-3, 4: 1e-4, 8: 1e-7}
 _BFLOAT16_LIMIT = 3e-2
 # Rows are judged one by one up to this limit, each by its own range, which counts as at least this share of the whole.
 _FINE, _LEAST_ROW = 1e-3, 1e-2
-# (batch, every other open dimension): what the network itself cannot run is left out.
-_SIZES = ((1, 1), (2, 5), (1, 16), (3, 2), (1, 32), (2, 64), (1, 160), (1, 224))
 # So many pairs of runs are enough where inputs are large, as pictures of 640 x 640 are.
 _LARGE, _FEW = 1 << 20, 2
-_TEXTS = ("", "a", "B b", "7", "-1.5", "Ä")
 
 
 def check_rewrite(
@@ -72,7 +70,12 @@ def check_rewrite(
     allowed = limit or max(_own_limit(before), _own_limit(after))
     refused: ConfigError | None = None
     runs = 0
-    for given in feeds if feeds is not None else sample_feeds(before):
+    tried: dict[str, None] = {}
+    more = larger_feeds(before) if to_before is None else ()
+    for is_more, given in _in_turn(feeds if feeds is not None else sample_feeds(before), more):
+        if is_more and runs:
+            break
+        tried[", ".join(f"{name} {list(np.shape(value))}" for name, value in given.items())] = None
         taken = given if to_before is None else to_before(given)
         try:
             want = old.run(taken)
@@ -92,37 +95,20 @@ def check_rewrite(
             raise _changed(rewrite, where, f"output '{output}' {told}; the first node that differs is {node}")
         if runs >= _FEW and sum(np.size(value) for value in given.values()) > _LARGE:
             break
+    if not runs and refused is not None and len(tried) > 1:
+        raise ConfigError(
+            f"the network runs on none of the inputs that were tried ({'; '.join(tried)}): {refused.message}",
+            where=where,
+            fix="give its open dimensions the sizes that it is used with, or run `mmedge inspect` on it",
+        ) from refused
     if not runs:
         raise refused or ConfigError("no inputs to compare on", where=where, fix="give some as `feeds`")
 
 
-def sample_feeds(
-    model: onnx.ModelProto,
-    shapes: Mapping[str, Sequence[int]] | None = None,
-    fixed: Feeds | None = None,
-) -> Iterator[dict[str, Any]]:
-    """Yield inputs for a network: noise, zeros, negative, large; at several sizes of dimensions that are open.
-
-    Arrays have the shapes [...] and dtypes of the network's inputs. They are the same in every process.
-
-    Args:
-        model: The network.
-        shapes: Input -> its shape, where it is known.
-        fixed: Inputs that are always fed the same.
-    """
-    weights = {tensor.name for tensor in model.graph.initializer}
-    inputs = [value for value in model.graph.input if value.name not in weights]
-    kinds = ("noise", "zeros", "small", "negative", "large")
-    seen: list[dict[str, tuple[int, ...]]] = []
-    for sizes in _SIZES:
-        named: dict[str, int] = {}
-        chosen = {value.name: _shape(value, sizes, named, (shapes or {}).get(value.name)) for value in inputs}
-        if chosen in seen:
-            continue
-        for kind in kinds if not seen else kinds[:2]:
-            rng = np.random.default_rng(len(seen))
-            yield {value.name: (fixed or {}).get(value.name, _feed(value, chosen, kind, rng)) for value in inputs}
-        seen.append(chosen)
+def _in_turn(first: Iterable[Feeds], more: Iterable[Feeds]) -> Iterator[tuple[bool, Feeds]]:
+    """Yield the inputs, then further ones, each with whether it is a further one."""
+    yield from ((False, given) for given in first)
+    yield from ((True, given) for given in more)
 
 
 def difference(want: Any, got: Any, limit: float) -> str | None:
@@ -158,15 +144,6 @@ def difference(want: Any, got: Any, limit: float) -> str | None:
     # Below the smallest normal number there is no range to speak of.
     relative = relative_gap(a, b, axis, float(np.finfo(want.dtype).tiny))
     return f"differs by {relative:.2g} of its range" if relative > limit else None
-
-
-def row_axis(shape: Sequence[int]) -> int | None:
-    """Return the axis along which an array's rows may be of different units: the shortest that is longer than 1.
-
-    Boxes with their classes are [1, 84, N] or [1, N, 84]. None where rows would be single numbers.
-    """
-    longer = [axis for axis, size in enumerate(shape) if size > 1]
-    return min(longer, key=lambda axis: shape[axis]) if len(longer) > 1 else None
 
 
 def relative_gap(want: AnyArray, got: AnyArray, axis: int | None, least: float) -> float:
@@ -290,65 +267,6 @@ def _own_limit(model: onnx.ModelProto) -> float:
     if TensorProto.FLOAT16 in kinds:
         return _LIMITS[2]
     return _LIMITS[4] if TensorProto.FLOAT in kinds or TensorProto.DOUBLE not in kinds else _LIMITS[8]
-
-
-def _shape(
-    value: onnx.ValueInfoProto, sizes: tuple[int, int], named: dict[str, int], known: Sequence[int] | None
-) -> tuple[int, ...]:
-    if known is not None:
-        return tuple(known)
-    made = []
-    for axis, dim in enumerate(_tensor_type(value.type).shape.dim):
-        size = sizes[0] if axis == 0 or "batch" in dim.dim_param.lower() else sizes[1]
-        if dim.HasField("dim_value") and dim.dim_value >= 0:
-            size = dim.dim_value
-        elif dim.dim_param:
-            size = named.setdefault(dim.dim_param, size)
-        made.append(size)
-    return tuple(made)
-
-
-def _tensor_type(kind: onnx.TypeProto) -> Any:
-    if kind.HasField("sequence_type"):
-        return _tensor_type(kind.sequence_type.elem_type)
-    return _tensor_type(kind.optional_type.elem_type) if kind.HasField("optional_type") else kind.tensor_type
-
-
-def _feed(
-    value: onnx.ValueInfoProto, shapes: Mapping[str, tuple[int, ...]], kind: str, rng: np.random.Generator
-) -> Any:
-    array = _array(_tensor_type(value.type).elem_type, shapes[value.name], kind, rng)
-    is_list = value.type.HasField("sequence_type") or value.type.optional_type.elem_type.HasField("sequence_type")
-    return [array, array] if is_list else array
-
-
-def _array(elem: int, shape: tuple[int, ...], kind: str, rng: np.random.Generator) -> AnyArray:
-    if elem == TensorProto.STRING:
-        texts = np.array(_TEXTS, object)[rng.integers(0, len(_TEXTS), shape)]
-        return np.asarray(texts if kind != "zeros" else np.full(shape, ""), object)
-    dtype = np.dtype(helper.tensor_dtype_to_np_dtype(elem))
-    if kind == "zeros":
-        return np.zeros(shape, dtype)
-    if dtype.kind == "b":
-        return np.asarray(rng.integers(0, 2, shape), np.bool_)
-    if dtype.kind in "iu":
-        # Indices, sizes and counts are whole numbers: large ones would ask for memory without end.
-        is_sample = dtype.itemsize <= 2
-        info = np.iinfo(dtype)
-        low, high = {
-            "noise": (0, info.max + 1 if is_sample else 10),
-            "small": (0, 2),
-            "negative": (max(info.min, -3), 4),
-            "large": (info.min if is_sample else 0, info.max + 1 if is_sample else 100),
-        }[kind]
-        if kind == "large" and not is_sample and int(np.prod(shape)) <= 8:
-            high = 8
-        return np.asarray(rng.integers(low, high, shape), dtype)
-    if kind == "small":
-        return np.asarray(rng.uniform(0, 1, shape)).astype(dtype)
-    made = np.asarray(rng.normal(0, 1, shape))
-    made = -np.abs(made) if kind == "negative" else made * 100 if kind == "large" else made
-    return made.astype(dtype)
 
 
 def _copy(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -23,8 +23,9 @@ from mmedge.preprocess.reference import hann_window, mel_filters
 from mmedge.types import AnyArray, Tensors
 
 from ..judge import judge
+from ..onnx.feeds import sample_feeds
 from ..onnx.graphs import fresh, rename, tensor_names
-from ..onnx.parity import behind_front, check_rewrite, sample_feeds
+from ..onnx.parity import behind_front, check_rewrite
 
 # Part of the name of every node that is put in front of a network.
 PREPROCESS = "/preprocess/"

@@ -65,7 +65,14 @@ class Predictions:
 def predict(
     model: StagedModel, dataset: Dataset, samples: Samples, recipe: Recipe, limit: int | None = None
 ) -> dict[Mask, Predictions]:
-    """Run the model over samples under every presence mask.
+    """Return the predictions of ``examine``."""
+    return examine(model, dataset, samples, recipe, limit)[0]
+
+
+def examine(
+    model: StagedModel, dataset: Dataset, samples: Samples, recipe: Recipe, limit: int | None = None
+) -> tuple[dict[Mask, Predictions], dict[str, float]]:
+    """Run the model over samples under every presence mask, once.
 
     Args:
         model: The model; left in evaluation mode.
@@ -75,27 +82,33 @@ def predict(
         limit: Take only this many batches, the first ones.
 
     Returns:
-        Predictions per mask, of the samples that have all its inputs; their other inputs are masked away.
+        Predictions per mask, of the samples that have all its inputs; their other inputs are masked away. And detection
+        with a column -> mean F1 of its pictures (see ``boxes.f1``), with the inputs that are there: its outputs, which
+        are large, are not kept.
     """
     names = tuple(recipe.inputs)
     masks = {mask: as_tensor(mask, names) for mask in all_masks(names)}
     parts: dict[Mask, list[Predictions]] = {mask: [] for mask in masks}
+    scores: dict[str, list[Tensor]] = {name: [] for name in boxed_tasks(recipe)}
+    kept_tasks = {name: task for name, task in recipe.tasks.items() if name not in scores}
     with torch.inference_mode():
         for number, (batch, inputs, age_ms) in enumerate(_batches(model, dataset, samples, recipe, limit)):
             outputs: dict[str, Tensor] | None = None
             for mask, row in masks.items():
                 present = batch["present"] * row
                 outputs = model(inputs, present.to(_device(model)), age_ms, reuse=outputs)
+                for name, found in scores.items() if mask == names else ():
+                    found.append(f1(recipe.tasks[name], outputs[recipe.tasks[name].output], batch["boxes"][name]))
                 kept = has_all(batch["present"], row)
-                logits = {name: outputs[task.output].cpu()[kept] for name, task in recipe.tasks.items()}
+                logits = {name: outputs[task.output].cpu()[kept] for name, task in kept_tasks.items()}
                 values = {name: value[kept] for name, value in batch.get("targets", {}).items()}
                 index = kept.nonzero()[:, 0] + number * recipe.train.batch_size
                 labels = batch["labels"][kept]
                 part = Predictions(logits=logits, labels=labels, present=present[kept], values=values, index=index)
                 parts[mask].append(part)
-    return {
+    predictions = {
         mask: Predictions(
-            logits={name: torch.cat([part.logits[name] for part in found]) for name in recipe.tasks},
+            logits={name: torch.cat([part.logits[name] for part in found]) for name in kept_tasks},
             labels=torch.cat([part.labels for part in found]),
             present=torch.cat([part.present for part in found]),
             values={name: torch.cat([part.values[name] for part in found]) for name in valued_tasks(recipe)},
@@ -103,30 +116,8 @@ def predict(
         )
         for mask, found in parts.items()
     }
-
-
-def box_scores(
-    model: StagedModel, dataset: Dataset, samples: Samples, recipe: Recipe, limit: int | None = None
-) -> dict[str, float]:
-    """Return detection -> mean F1 of its pictures (see ``boxes.f1``), with the inputs that are there.
-
-    Args:
-        model: The model; left in evaluation mode.
-        dataset: The samples' data set.
-        samples: What to run.
-        recipe: Its detections with a column are looked at.
-        limit: Take only this many batches.
-    """
-    found: dict[str, list[Tensor]] = {name: [] for name in boxed_tasks(recipe)}
-    if not found:
-        return {}
-    with torch.inference_mode():
-        for batch, inputs, age_ms in _batches(model, dataset, samples, recipe, limit):
-            outputs = model(inputs, batch["present"].to(_device(model)), age_ms)
-            for name, scores in found.items():
-                task = recipe.tasks[name]
-                scores.append(f1(task, outputs[task.output], batch["boxes"][name]))
-    return {name: round(float(torch.cat(scores).mean()), 4) for name, scores in found.items() if sum(map(len, scores))}
+    told = {name: torch.cat(found) for name, found in scores.items() if sum(map(len, found))}
+    return predictions, {name: round(float(found.mean()), 4) for name, found in told.items()}
 
 
 def _batches(

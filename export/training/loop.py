@@ -25,7 +25,7 @@ from ..tasks import KINDS
 from .checkpoint import Checkpoint, identity
 from .compare import rivalries
 from .dry_run import dry_run
-from .evaluate import accuracies, box_scores, counts, predict, temperatures
+from .evaluate import accuracies, counts, examine, temperatures
 from .quiet import quiet
 from .report import TrainReport
 from .targets import none_class
@@ -302,15 +302,14 @@ def _interruptible() -> Iterator[None]:
 
 
 def _evaluate(model: StagedModel, dataset: Dataset, recipe: Recipe, limit: int | None, report: TrainReport) -> None:
-    found = predict(model, dataset, dataset.split("validation"), recipe, limit)
+    found, report.boxes["validation"] = examine(model, dataset, dataset.split("validation"), recipe, limit)
     report.counts = counts(recipe, found)
     report.metrics = {name: KINDS[task.kind].metric for name, task in recipe.tasks.items()}
     report.temperature = temperatures(recipe, found)
     report.rivalries = rivalries(recipe, found, none_class(class_names(recipe)))
-    report.boxes["validation"] = box_scores(model, dataset, dataset.split("validation"), recipe, limit)
     for condition, samples in dataset.conditions().items():
-        report.boxes[condition] = box_scores(model, dataset, samples, recipe, limit)
-        report.test[condition] = accuracies(recipe, predict(model, dataset, samples, recipe, limit))
+        measured, report.boxes[condition] = examine(model, dataset, samples, recipe, limit)
+        report.test[condition] = accuracies(recipe, measured)
 
 
 def _metadata(report: TrainReport, recipe: Recipe) -> dict[str, Any]:

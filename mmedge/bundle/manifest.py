@@ -122,7 +122,13 @@ class Quantization(Strict, frozen=True, kw_only=True):
 
 
 class Variant(Strict, frozen=True, kw_only=True):
-    """One ONNX file of a stage. ``tensorrt`` files take raw frames and PCM, ``cpu`` files tensors."""
+    """One ONNX file of a stage. ``tensorrt`` files take raw frames and PCM, ``cpu`` files tensors.
+
+    Attributes:
+        tolerance: Output -> largest allowed ``max|got - want| / max|want|``.
+        row_tolerance: Output whose rows may be of different units -> the same of each row, by the row's own range over
+            all golden samples (``mmedge.engine.rows``); one number where it is the same for all rows.
+    """
 
     stage: str
     target: Literal["tensorrt", "cpu"]
@@ -130,6 +136,7 @@ class Variant(Strict, frozen=True, kw_only=True):
     file: str
     golden: str
     tolerance: dict[str, Tolerance]
+    row_tolerance: dict[str, tuple[Tolerance, ...]] = msgspec.field(default_factory=dict)
     quantization: Quantization | None = None
 
 

@@ -55,8 +55,8 @@ def command(
 ) -> None:
     """How far outputs are apart (max abs, max rel, cosine, SQNR), and how often tasks answer alike.
 
-    Recipes (.toml), manifests (.json) and bundles with --manifest are compared by key path. Exit code 1 only if a limit
-    was given and is broken.
+    Recipes (.toml), manifests (.json) and bundles with --manifest are compared by key path. Exit code 1 if a limit
+    was given and is broken, or if an output has another shape in B.
     """
     limits = {
         "max_abs": max_abs,

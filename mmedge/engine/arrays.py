@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -68,6 +70,34 @@ def array_bytes(folder: Path) -> int:
     return total
 
 
+def sample_bytes(folder: Path) -> int:
+    """Return how many bytes the largest sample of a path takes, if all of its arrays have samples along axis 0."""
+    largest = 0
+    for path in [folder] if folder.is_file() else folder.glob("*"):
+        try:
+            if path.suffix == ".npy":
+                with path.open("rb") as file:
+                    largest = max(largest, _first(file))
+            elif path.suffix == ".npz":
+                with zipfile.ZipFile(path) as archive:
+                    sizes = []
+                    for name in archive.namelist():
+                        with archive.open(name) as member:
+                            sizes.append(_first(member))
+                largest = max(largest, sum(sizes))
+        except UNREADABLE:  # whoever reads the arrays says what is wrong
+            continue
+    return largest
+
+
+def _first(file: IO[bytes]) -> int:
+    """Return the bytes of the first row of an array file, by its header."""
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    return math.prod(shape[1:]) * int(dtype.itemsize)
+
+
 def _files(folder: Path, inputs: Tensors) -> Iterator[tuple[str, dict[str, AnyArray]]]:
     paths = [folder] if folder.is_file() else sorted(folder.glob("*"))
     for path in (p for p in paths if p.suffix == ".npz"):
@@ -93,7 +123,8 @@ def _files(folder: Path, inputs: Tensors) -> Iterator[tuple[str, dict[str, AnyAr
 
 def _load(path: Path) -> dict[str, AnyArray]:
     try:
-        loaded = np.load(path, allow_pickle=False)
+        # What lies in a file of its own stays there: only the samples that are taken are read.
+        loaded = np.load(path, allow_pickle=False, mmap_mode="r" if path.suffix == ".npy" else None)
         if isinstance(loaded, np.ndarray):
             return {"": loaded}
         with loaded:

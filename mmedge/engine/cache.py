@@ -90,6 +90,11 @@ class Sidecar(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     build: BuildReport
     verdict: Verdict | None = None
 
+    @property
+    def is_refused(self) -> bool:
+        """Whether it must not serve: it has failed its self-test."""
+        return self.verdict is not None and self.verdict.error is not None
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CacheEntry:
@@ -154,7 +159,7 @@ class EngineCache:
         Returns:
             The entry, or None if there is none, or it is damaged, or was built for something else.
         """
-        plan_path, sidecar_path = self._plan(key), self._sidecar(key)
+        plan_path, sidecar_path = self.plan_path(key), self._sidecar(key)
         with self._locked(exclusive=False):
             if not sidecar_path.exists():
                 if (other := self.explain_miss(key)) is not None:
@@ -163,6 +168,9 @@ class EngineCache:
             problem = None
             try:
                 sidecar = msgspec.json.decode(sidecar_path.read_bytes(), type=Sidecar)
+                if sidecar.key == key and sidecar.is_refused and not plan_path.exists():
+                    _log.info("the engine %s was built before, and refused: %s", plan_path, sidecar.verdict)
+                    return None
                 with plan_path.open("rb") as plan:
                     found = _sha256(plan.read())
             except (OSError, msgspec.MsgspecError) as error:
@@ -178,12 +186,15 @@ class EngineCache:
         return CacheEntry(plan_path=plan_path, build=sidecar.build, verdict=sidecar.verdict)
 
     def peek(self, key: EngineKey) -> Sidecar | None:
-        """Return what is said of the engine of ``key``, None if there is none; the plan itself is not verified."""
+        """Return what is said of the engine of ``key``, None if there is none; the plan itself is not verified.
+
+        Of one that was refused there is no plan, and the verdict says why.
+        """
         try:
             sidecar = msgspec.json.decode(self._sidecar(key).read_bytes(), type=Sidecar)
         except (OSError, msgspec.MsgspecError):
             return None
-        return sidecar if sidecar.key == key and self._plan(key).exists() else None
+        return sidecar if sidecar.key == key and (sidecar.is_refused or self.plan_path(key).exists()) else None
 
     def note(self, key: EngineKey, verdict: Verdict) -> None:
         """Note what came of running an engine, for the choice among precisions; a cache that is full forgets it."""
@@ -202,11 +213,11 @@ class EngineCache:
         try:
             with self._locked(exclusive=True):
                 self._sidecar(key).unlink(missing_ok=True)  # without it there is no entry
-                self._plan(key).unlink(missing_ok=True)
+                self.plan_path(key).unlink(missing_ok=True)
         except OSError as error:
             raise EngineError(
                 f"a wrong engine cannot be removed from the cache: {error.strerror}",
-                where=str(self._plan(key)),
+                where=str(self.plan_path(key)),
                 fix="remove it by hand, or set MMEDGE_CACHE to another folder",
             ) from error
 
@@ -215,12 +226,13 @@ class EngineCache:
         device = hashlib.sha256(f"{key.device} {key.memory_gib}".encode()).hexdigest()[:8]
         return self.folder / f"timing-{key.module}-{key.version}-{key.compute_capability}-{device}.bin"
 
-    def put(self, key: EngineKey, build: BuildResult) -> CacheEntry:
+    def put(self, key: EngineKey, build: BuildResult, verdict: Verdict | None = None) -> CacheEntry:
         """Publish a built engine; readers see all of it or nothing.
 
         Args:
             key: What it was built for.
             build: The plan and its report.
+            verdict: What came of running it, where it was run.
 
         Returns:
             The entry.
@@ -228,10 +240,10 @@ class EngineCache:
         Raises:
             EngineError: If it cannot be written.
         """
-        sidecar = Sidecar(key=key, plan_sha256=_sha256(build.plan), plan_bytes=len(build.plan), build=build.report())
+        sidecar = _described(key, build, verdict)
         try:
             with self._locked(exclusive=True):
-                with replacing(self._plan(key)) as file:
+                with replacing(self.plan_path(key)) as file:
                     file.write(build.plan)
                 self._write(self._sidecar(key), sidecar)
         except OSError as error:
@@ -240,7 +252,16 @@ class EngineCache:
                 where=str(self.folder),
                 fix="free disk space, or set MMEDGE_CACHE to another folder",
             ) from error
-        return CacheEntry(plan_path=self._plan(key), build=sidecar.build)
+        return CacheEntry(plan_path=self.plan_path(key), build=sidecar.build, verdict=verdict)
+
+    def refuse(self, key: EngineKey, build: BuildResult, verdict: Verdict) -> None:
+        """Note why a built engine is not published, so that it is not built at every start; a full cache forgets it."""
+        try:
+            with self._locked(exclusive=True):
+                self.plan_path(key).unlink(missing_ok=True)
+                self._write(self._sidecar(key), _described(key, build, verdict))
+        except OSError as error:
+            _log.warning("that engine %s was refused is not noted: %s", self.plan_path(key), error)
 
     def log_path(self, key: EngineKey) -> Path:
         """Where the builder's log of ``key`` is kept."""
@@ -275,7 +296,8 @@ class EngineCache:
         with replacing(path) as file:
             file.write(msgspec.json.format(msgspec.json.encode(sidecar), indent=1))
 
-    def _plan(self, key: EngineKey) -> Path:
+    def plan_path(self, key: EngineKey) -> Path:
+        """Where the plan of ``key`` is kept."""
         return self.folder / f"{key.stem}.plan"
 
     def _sidecar(self, key: EngineKey) -> Path:
@@ -287,6 +309,11 @@ class EngineCache:
         with (self.folder / ".lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
             yield
+
+
+def _described(key: EngineKey, build: BuildResult, verdict: Verdict | None) -> Sidecar:
+    plan = build.plan
+    return Sidecar(key=key, plan_sha256=_sha256(plan), plan_bytes=len(plan), build=build.report(), verdict=verdict)
 
 
 def _sha256(data: bytes) -> str:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from mmedge.engine.base import Engine
 from mmedge.engine.build_messages import BuildLimits
-from mmedge.engine.build_parent import BuildReport, Progress, build_engine, target_capability
-from mmedge.engine.cache import EngineCache, EngineKey, Verdict
+from mmedge.engine.build_parent import BuildReport, BuildResult, Progress, build_engine, target_capability
+from mmedge.engine.cache import CacheEntry, EngineCache, EngineKey, Verdict
 from mmedge.engine.cuda import gpu_available, gpu_info
 from mmedge.engine.network import Network, read_network
 from mmedge.engine.shapes import Given, check_ranges
@@ -23,16 +23,17 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CompiledEngine:
-    """An engine in the cache.
+    """An engine in the cache, or one that was built and is to be published there.
 
     Attributes:
         key: What it depends on.
-        plan_path: Its file.
+        plan_path: Its file, once it is published.
         cached: Whether it was there already.
         runnable: Whether this machine has the GPU it was built for.
         evidence: ``built-not-run``: only a self-test that ran it may claim more.
         build: How it was built.
         verdict: What came of running it, if it ever ran.
+        unpublished: The built engine, if it was not published.
     """
 
     key: EngineKey
@@ -42,6 +43,12 @@ class CompiledEngine:
     evidence: Evidence
     build: BuildReport
     verdict: Verdict | None = None
+    unpublished: BuildResult | None = None
+
+    @property
+    def plan_bytes(self) -> int:
+        """Its size."""
+        return self.plan_path.stat().st_size if self.unpublished is None else len(self.unpublished.plan)
 
     def open(self, name: str) -> Engine:
         """Load it on the GPU; the caller closes it.
@@ -53,7 +60,7 @@ class CompiledEngine:
         from mmedge.engine.tensorrt import TensorRTEngine
 
         try:
-            plan = self.plan_path.read_bytes()
+            plan = self.plan_path.read_bytes() if self.unpublished is None else self.unpublished.plan
         except OSError as error:
             raise EngineError(
                 f"the cached engine cannot be read: {error.strerror}",
@@ -114,6 +121,7 @@ def compile_network(
     shapes: Given | None = None,
     workspace_bytes: int | None = None,
     limits: BuildLimits | None = None,
+    publish: bool = True,
 ) -> CompiledEngine:
     """Take a network's engine from the cache, or build it in a child process and publish it.
 
@@ -129,6 +137,7 @@ def compile_network(
         shapes: Input name -> shape, or least, usual and most, for inputs with open dimensions.
         workspace_bytes: Scratch memory the builder may use.
         limits: Time and memory that the build may take.
+        publish: Put what was built into the cache at once; without, whoever has tested it does.
 
     Returns:
         The engine's place in the cache and how it was built.
@@ -152,6 +161,7 @@ def compile_network(
         _log.info("%s was built with less effort, since memory ran out: building it again", entry.plan_path)
         entry = None
     cached = entry is not None
+    built: BuildResult | None = None
     if entry is None:
         built = build_engine(
             network.model,
@@ -174,7 +184,10 @@ def compile_network(
                 where=network.name,
                 fix="build it again when they are complete",
             )
-        entry = cache.put(key, built)
+        if publish:
+            entry, built = cache.put(key, built), None
+        else:
+            entry = CacheEntry(plan_path=cache.plan_path(key), build=built.report())
     return CompiledEngine(
         key=key,
         plan_path=entry.plan_path,
@@ -183,6 +196,7 @@ def compile_network(
         evidence="built-not-run",
         build=entry.build,
         verdict=entry.verdict,
+        unpublished=built,
     )
 
 
@@ -198,6 +212,7 @@ def compile_variant(
     compute_capability: str | None = None,
     shapes: Given | None = None,
     limits: BuildLimits | None = None,
+    publish: bool = True,
 ) -> CompiledEngine:
     """Compile a variant of a bundle, whose file holds its weights; otherwise as ``compile_network``.
 
@@ -212,6 +227,7 @@ def compile_variant(
         compute_capability: What to build for.
         shapes: Input name -> shape, for inputs with open dimensions.
         limits: Time and memory that the build may take.
+        publish: Put what was built into the cache at once; without, whoever has tested it does.
 
     Returns:
         The engine's place in the cache and how it was built.
@@ -233,6 +249,7 @@ def compile_variant(
         compute_capability=compute_capability,
         shapes=shapes,
         limits=limits,
+        publish=publish,
     )
 
 

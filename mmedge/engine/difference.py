@@ -12,7 +12,7 @@ import numpy as np
 
 from mmedge.engine.arrays import array_feeds
 from mmedge.engine.base import Engine
-from mmedge.errors import ConfigError
+from mmedge.errors import CheckError, ConfigError
 from mmedge.types import AnyArray, Tensors
 
 
@@ -47,11 +47,12 @@ class Difference:
         x, y = x[finite], y[finite]
         if not x.size:
             return
-        off = np.abs(x - y)
-        self.max_abs = max(self.max_abs, float(off.max()))
-        self.range_a = max(self.range_a, float(np.abs(x).max()))
-        for place, value in enumerate((x @ x, y @ y, x @ y, off @ off)):
-            self._sums[place] += float(value)
+        with np.errstate(over="ignore", invalid="ignore"):  # figures that overflow are told as such
+            off = np.abs(x - y)
+            self.max_abs = max(self.max_abs, float(off.max()))
+            self.range_a = max(self.range_a, float(np.abs(x).max()))
+            for place, value in enumerate((x @ x, y @ y, x @ y, off @ off)):
+                self._sums[place] += float(value)
 
     @property
     def max_rel(self) -> float:
@@ -60,17 +61,21 @@ class Difference:
 
     @property
     def cosine(self) -> float | None:
-        """Cosine of the angle between the two, over all samples; None where one of them is all zeros."""
+        """Cosine of the angle between the two, over all samples; None where one is all zeros or overflows."""
         aa, bb, ab, _ = self._sums
-        return max(-1.0, min(1.0, ab / math.sqrt(aa) / math.sqrt(bb))) if aa > 0 and bb > 0 else None
+        if not (aa > 0 and bb > 0 and math.isfinite(aa) and math.isfinite(bb)):
+            return None
+        return max(-1.0, min(1.0, ab / math.sqrt(aa) / math.sqrt(bb)))
 
     @property
     def sqnr_db(self) -> float | None:
-        """Power of ``a`` over that of the difference; None where there is no difference."""
+        """Power of ``a`` over that of the difference; None where there is no difference, NaN where it overflows."""
         aa, _, _, dd = self._sums
         if dd == 0:
             return None
-        return 10 * math.log10(aa / dd) if aa > 0 else -math.inf
+        if not math.isfinite(aa) and not math.isfinite(dd):  # their squares overflow
+            return math.nan
+        return 10 * math.log10(aa / dd) if aa / dd > 0 else -math.inf
 
     def to_dict(self) -> dict[str, float | int | None]:
         """Return the figures, rounded; those that are not finite are None."""
@@ -150,6 +155,7 @@ def compare_engines(a: Engine, b: Engine, feeds: Iterable[Tensors], where: str =
 
     Raises:
         ConfigError: If their signatures differ.
+        CheckError: If an output has another shape, though their signatures are alike.
         EngineError: If one of them fails.
     """
     inputs, outputs = pair_up(a.inputs, b.inputs, "inputs", where), pair_up(a.outputs, b.outputs, "outputs", where)
@@ -158,6 +164,13 @@ def compare_engines(a: Engine, b: Engine, feeds: Iterable[Tensors], where: str =
         theirs = {other: feed[name].astype(b.inputs[other].dtype, copy=False) for name, other in inputs.items()}
         got_a, got_b = a(feed), b(theirs)
         for name, other in outputs.items():
+            if got_a[name].shape != got_b[other].shape:  # it depends on values
+                shapes = f"{list(got_a[name].shape)} in A and {list(got_b[other].shape)} in B"
+                raise CheckError(
+                    f"output '{name}' is {shapes}, on one input",
+                    where=where,
+                    fix="compare networks whose outputs have the same shapes",
+                )
             found[name].add(got_a[name], got_b[other])
     return found
 

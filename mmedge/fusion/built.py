@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from mmedge.bundle import Bundle, Variant
 from mmedge.engine.base import Engine
@@ -11,7 +11,7 @@ from mmedge.engine.build_messages import BuildLimits
 from mmedge.engine.cache import Verdict
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine
 from mmedge.engine.tensorrt_loader import PlanError
-from mmedge.errors import BundleError, CheckError
+from mmedge.errors import BundleError, CheckError, DeviceError, MissingDependencyError
 from mmedge.fusion.doors import DOORS, Built, Progress
 from mmedge.fusion.golden import self_test
 from mmedge.fusion.make import make_stage
@@ -31,11 +31,13 @@ def load_built(
     progress: Progress | None = None,
     limits: BuildLimits | None = None,
     timed: bool = False,
+    seen: Callable[[Built], None] = lambda built: None,
 ) -> StageRunner:
     """Build a variant's engine or take it from its cache, load it, and run its golden self-test.
 
-    An engine from the cache that is wrong (another network's, put there by hand; one of another device) is removed and
-    built again. That one fails though it is new is remembered beside it; how long a run takes, too, if it is timed.
+    What is built is published in the cache once it has passed, or if it cannot run here at all. That one fails though
+    it is new is remembered without it. An engine from the cache that is wrong (another network's, put there by hand;
+    one of another device) is removed and built again.
 
     Args:
         bundle: An open bundle.
@@ -46,6 +48,7 @@ def load_built(
         progress: Called while it is built.
         limits: Time and memory that a build may take.
         timed: Measure how long a run takes, for the choice among precisions: where nothing else runs.
+        seen: Called with each engine before it is loaded.
 
     Returns:
         The stage; the caller closes it.
@@ -58,6 +61,7 @@ def load_built(
     """
     door = DOORS[backend]
     built = door.build(bundle, variant, progress, limits)
+    seen(built)
     try:
         return _tested(bundle, name, upstream, variant, built, timed)
     except (PlanError, CheckError, BundleError) as error:
@@ -65,27 +69,33 @@ def load_built(
             raise
         log.warning("stage '%s': the engine in the cache is wrong, building it again: %s", name, error.message)
         built.discard()
-    return _tested(bundle, name, upstream, variant, door.build(bundle, variant, progress, limits), timed)
+    built = door.build(bundle, variant, progress, limits)
+    seen(built)
+    return _tested(bundle, name, upstream, variant, built, timed)
 
 
 def _tested(
     bundle: Bundle, name: str, upstream: Mapping[str, StageRunner], variant: Variant, built: Built, timed: bool
 ) -> StageRunner:
-    engine: Engine = built.open()
+    try:
+        engine: Engine = built.open()
+    except (DeviceError, MissingDependencyError):  # nothing can test it here, and it is not built in vain again
+        built.publish(None)
+        raise
     stage: StageRunner | None = None
     try:
         stage = make_stage(bundle, name, engine, upstream, raw=variant.target == "tensorrt")
         stage.file = variant.file
         where = f"{variant.file} on {engine.backend}"
-        worst = self_test(stage, bundle.golden(variant.golden), variant.tolerance, where)
+        golden = bundle.golden(variant.golden)
+        worst = self_test(stage, golden, variant.tolerance, where, rows=variant.row_tolerance)
         if isinstance(engine, OnnxRuntimeEngine):
             engine.limit(stage.spec.timeout_ms)
+        built.publish(Verdict(run_ms=round(run_ms(stage)[0], 4)) if timed else None)
     except BaseException as error:
         (stage or engine).close()
-        if isinstance(error, CheckError) and not built.cached:
-            built.note(Verdict(error=error.message))
+        if isinstance(error, (CheckError, BundleError)) and not built.cached:
+            built.refuse(Verdict(error=error.message))
         raise
-    if timed:
-        built.note(Verdict(run_ms=round(run_ms(stage)[0], 4)))
     log.info("stage '%s': %s, self-test at %.0f %% of tolerance", name, where, 100 * worst)
     return stage

@@ -98,7 +98,8 @@ def check_variants(
                 stage = make_stage(bundle, name, engine, upstream, raw=variant.target == "tensorrt")
                 opened.append(stage)
                 where = f"{variant.file} on {engine.backend}"
-                worst = self_test(stage, bundle.golden(variant.golden), variant.tolerance, where)
+                golden = bundle.golden(variant.golden)
+                worst = self_test(stage, golden, variant.tolerance, where, rows=variant.row_tolerance)
                 row["error_over_tolerance"] = round(worst, 4)
                 if variant.target == "cpu" and only is None:
                     row["run_ms"] = round(run_ms(stage)[0], 3)

@@ -12,7 +12,7 @@ from mmedge.engine.compile import CompiledEngine
 from mmedge.errors import CheckError, ConfigError, MmedgeError
 from mmedge.fusion.built import load_built
 from mmedge.fusion.check import StandIn
-from mmedge.fusion.doors import DOORS, BuiltPlan
+from mmedge.fusion.doors import DOORS, Built, BuiltPlan
 from mmedge.fusion.graph import evidence_of
 from mmedge.fusion.make import make_stage
 from mmedge.fusion.stage import StageRunner
@@ -26,8 +26,8 @@ def compile_bundle(
     """Build every TensorRT variant of a bundle, or those of one precision.
 
     An engine in the cache that was built with less effort, since memory ran out, is built again.
-    Where TensorRT runs, each engine answers its golden inputs and is timed; what comes of it is kept beside the engine,
-    so that a run takes the fastest that passes.
+    Where TensorRT runs, each engine answers its golden inputs and is timed before it is put into the cache, with what
+    came of it, so that a run takes the fastest that passes; one that fails is not put there.
 
     Args:
         bundle: An open bundle.
@@ -54,7 +54,6 @@ def compile_bundle(
         )
     door = DOORS["tensorrt"]
     anew = replace(limits or BuildLimits(), anew=True)
-    limits = replace(anew, anew=False)  # what was built just now is loaded
     rows: list[dict[str, Any]] = []
     problem = door.problem()
     upstream: dict[str, StageRunner] = {}
@@ -66,14 +65,12 @@ def compile_bundle(
             def show(text: str, share: float, done: int = done, file: str = variant.file) -> None:
                 progress(f"{file}: {text}", (done + share) / len(chosen))
 
-            built = door.build(bundle, variant, show, anew)
-            assert isinstance(built, BuiltPlan)
-            row = engine_row(name, variant.precision, built.compiled)
-            own.append(row)
             if problem is None:
-                row |= _tried(bundle, variant, upstream, limits)
+                own.append(_tried(bundle, variant, upstream, show, anew))
             else:
-                row["not_run"] = problem
+                built = door.build(bundle, variant, show, anew)
+                built.publish(None)
+                own.append({**_row(variant, built), "not_run": problem})
         passed = [row for row in own if row["run_ms"] is not None]
         for row in own:
             row["serves"] = None if problem is not None else bool(passed) and row is min(passed, key=_run_ms)
@@ -87,19 +84,37 @@ def _run_ms(row: dict[str, Any]) -> float:
 
 
 def _tried(
-    bundle: Bundle, variant: Variant, upstream: dict[str, StageRunner], limits: BuildLimits | None
+    bundle: Bundle, variant: Variant, upstream: dict[str, StageRunner], progress: Progress, limits: BuildLimits
 ) -> dict[str, Any]:
-    """Return what came of running an engine: it is loaded as a run loads it."""
+    """Return what came of building and running an engine: it is loaded as a run loads it.
+
+    Raises:
+        MmedgeError: If it cannot be built at all.
+    """
+    seen: list[Built] = []
     try:
-        stage = load_built(bundle, variant.stage, upstream, "tensorrt", variant, limits=limits, timed=True)
+        stage = load_built(
+            *(bundle, variant.stage, upstream, "tensorrt", variant),
+            progress=progress,
+            limits=limits,
+            timed=True,
+            seen=seen.append,
+        )
     except (CheckError, MmedgeError) as error:
-        return {"error": error.message}
+        if not seen:
+            raise
+        return {**_row(variant, seen[-1]), "error": error.message}
     try:
         found = DOORS["tensorrt"].find(bundle, variant)
         run_ms = None if found.verdict is None else found.verdict.run_ms
-        return {"run_ms": run_ms, "evidence": evidence_of([stage.engine.backend])}
+        return {**_row(variant, seen[-1]), "run_ms": run_ms, "evidence": evidence_of([stage.engine.backend])}
     finally:
         stage.close()
+
+
+def _row(variant: Variant, built: Built) -> dict[str, Any]:
+    assert isinstance(built, BuiltPlan)
+    return engine_row(variant.stage, variant.precision, built.compiled)
 
 
 def engine_row(stage: str, precision: str, compiled: CompiledEngine) -> dict[str, Any]:
@@ -113,7 +128,7 @@ def engine_row(stage: str, precision: str, compiled: CompiledEngine) -> dict[str
         "compute_capability": build.compute_capability,
         "seconds": round(build.seconds, 1),
         "cached": compiled.cached,
-        "bytes": compiled.plan_path.stat().st_size,
+        "bytes": compiled.plan_bytes,
         "layers": build.layers,
         "int8_layers": build.int8_layers,
         "int8_coverage": round(build.int8_coverage, 3),

@@ -29,7 +29,7 @@ class Found(NamedTuple):
 
 
 class Built(Protocol):
-    """An engine that was built, as a file.
+    """An engine that was taken from a cache, or built and not yet published there.
 
     Attributes:
         cached: Whether it was there already.
@@ -42,8 +42,11 @@ class Built(Protocol):
     def open(self) -> Engine:
         """Load it."""
 
-    def note(self, verdict: Verdict) -> None:
-        """Remember what came of running it."""
+    def publish(self, verdict: Verdict | None) -> None:
+        """Put it into the cache with what came of running it, None where it was not run; in the cache, note that."""
+
+    def refuse(self, verdict: Verdict) -> None:
+        """Remember why it is not published."""
 
     def discard(self) -> None:
         """Remove it: it is wrong."""
@@ -61,7 +64,7 @@ class Door(Protocol):
     def build(
         self, bundle: Bundle, variant: Variant, progress: Progress | None = None, limits: BuildLimits | None = None
     ) -> Built:
-        """Take an engine from its cache, or build it, which may take minutes.
+        """Take an engine from its cache, or build it, which may take minutes; whoever has tested it publishes it.
 
         Raises:
             EngineError: If it cannot be built.
@@ -69,10 +72,10 @@ class Door(Protocol):
 
 
 class BuiltPlan:
-    """A TensorRT engine in the cache.
+    """A TensorRT engine.
 
     Attributes:
-        compiled: Where it lies and how it was built.
+        compiled: Where it lies, or is to lie, and how it was built.
     """
 
     def __init__(self, compiled: CompiledEngine, stage: str) -> None:
@@ -87,9 +90,17 @@ class BuiltPlan:
         """Load it on the GPU."""
         return self.compiled.open(self._stage)
 
-    def note(self, verdict: Verdict) -> None:
-        """Remember what came of running it, beside it."""
-        EngineCache().note(self.compiled.key, verdict)
+    def publish(self, verdict: Verdict | None) -> None:
+        """Put it into the cache with what came of running it; of one that is there, note that beside it."""
+        if self.compiled.unpublished is not None:
+            EngineCache().put(self.compiled.key, self.compiled.unpublished, verdict)
+        elif verdict is not None:
+            EngineCache().note(self.compiled.key, verdict)
+
+    def refuse(self, verdict: Verdict) -> None:
+        """Remember why it is not published."""
+        assert self.compiled.unpublished is not None
+        EngineCache().refuse(self.compiled.key, self.compiled.unpublished, verdict)
 
     def discard(self) -> None:
         """Remove it from the cache."""
@@ -110,12 +121,14 @@ class TensorRTDoor:
             sidecar = EngineCache().peek(key)
         except MmedgeError:  # whoever builds it will say what is wrong
             return Found(built=False)
-        return Found(built=sidecar is not None, verdict=None if sidecar is None else sidecar.verdict)
+        if sidecar is None:
+            return Found(built=False)
+        return Found(built=not sidecar.is_refused, verdict=sidecar.verdict)
 
     def build(
         self, bundle: Bundle, variant: Variant, progress: Progress | None = None, limits: BuildLimits | None = None
     ) -> BuiltPlan:
-        """Take an engine from the cache, or build it in a child process and publish it there."""
+        """Take an engine from the cache, or build it in a child process."""
         compiled = compile_variant(
             bundle.read(variant.file),
             bundle.manifest.files[variant.file].sha256,
@@ -124,6 +137,7 @@ class TensorRTDoor:
             progress=progress,
             shapes=variant_shapes(bundle, variant),
             limits=limits,
+            publish=False,
         )
         return BuiltPlan(compiled, variant.stage)
 

@@ -15,9 +15,10 @@ import numpy as np
 
 from mmedge.bundle import Bundle, Variant, stage_order, unused_stages
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine
-from mmedge.errors import CheckError, ConfigError, DeviceError, EngineError, MissingDependencyError
+from mmedge.errors import CheckError, ConfigError, EngineError, MissingDependencyError
 from mmedge.fusion.built import load_built
 from mmedge.fusion.callables import CallableEngine
+from mmedge.fusion.choice import serving
 from mmedge.fusion.consent import Consent, check_consent
 from mmedge.fusion.doors import DOORS
 from mmedge.fusion.golden import self_test
@@ -33,53 +34,6 @@ from mmedge.fusion.weigh import Weight, describe, weigh
 log = logging.getLogger("mmedge.fusion")
 Progress = Callable[[str, float], None]
 _SLOWER = 10.0  # than its whole self-test took here a run may be, whatever its timeout_ms is
-
-
-def tensorrt_problem() -> str | None:
-    """Say why engines cannot run on TensorRT here; None when they can."""
-    return DOORS["tensorrt"].problem()
-
-
-def candidates(bundle: Bundle, stage: str, backend: str, precision: str | None) -> list[tuple[str, Variant]]:
-    """Return what may serve a stage, best first: (backend, variant).
-
-    TensorRT takes INT8 before FP16 before FP32, or the fastest first once all of them were timed on this device; none
-    that has failed its self-test here. ONNX Runtime takes the CPU files, FP32 before INT8, which is faster
-    on some CPUs alone; it runs TensorRT's files only when the precision asked for exists in no CPU file (Q/DQ in float,
-    exactly as written).
-    """
-    order = {"int8": 0, "fp16": 1, "fp32": 2}
-    found: list[tuple[str, Variant]] = []
-    if backend in ("auto", "tensorrt"):
-        problem = tensorrt_problem()
-        if problem is None:
-            variants = sorted(bundle.variants(stage, "tensorrt"), key=lambda v: order[v.precision])
-            found += [("tensorrt", v) for v in _by_verdict(bundle, variants)]
-        elif backend == "tensorrt":
-            raise DeviceError(
-                f"TensorRT cannot run here: {problem}", where="backend", fix="use backend 'auto' or 'onnxruntime'"
-            )
-    if backend in ("auto", "onnxruntime"):
-        variants = sorted(bundle.variants(stage, "cpu"), key=lambda v: -order[v.precision])
-        if precision is not None and not any(v.precision == precision for v in variants):
-            variants = bundle.variants(stage, "tensorrt")
-        found += [("onnxruntime", v) for v in variants]
-    if precision is not None:
-        found = [(b, v) for b, v in found if v.precision == precision]
-    return found
-
-
-def _by_verdict(bundle: Bundle, variants: list[Variant]) -> list[Variant]:
-    """Return variants in the order in which they are to serve on TensorRT here."""
-    found = [(variant, DOORS["tensorrt"].find(bundle, variant).verdict) for variant in variants]
-    good = [(variant, verdict) for variant, verdict in found if verdict is None or verdict.error is None]
-    for variant, verdict in found:
-        if verdict is not None and verdict.error is not None:
-            log.warning("stage '%s': tensorrt %s is not used: %s", variant.stage, variant.precision, verdict.error)
-    times = {id(variant): v.run_ms for variant, v in good if v is not None and v.run_ms is not None}
-    if len(times) == len(good):
-        good.sort(key=lambda pair: times[id(pair[0])])
-    return [variant for variant, _ in good]
 
 
 def load_graph(
@@ -119,12 +73,7 @@ def load_graph(
     if unused:
         log.warning("no task uses the outputs of stage %s: leave it out of the bundle", ", ".join(map(repr, unused)))
     trial = Trial(bundle)
-    networks = [name for name, spec in bundle.manifest.stages.items() if spec.callable is None]
-    choices = {name: candidates(bundle, name, backend, precision) for name in networks}
-    if any(choices.values()):
-        for name in networks:  # what could not be quantised has no such file, and runs as the exporter left it
-            own = {v.precision for v in bundle.manifest.variants if v.stage == name}
-            choices[name] = choices[name] or (candidates(bundle, name, backend, None) if precision not in own else [])
+    choices = serving(bundle, backend, precision)
     pending = [] if wait else _postpone(bundle, choices)
     trial.prepare([found[0][1] for found in choices.values() if found and found[0][0] == "onnxruntime"])
     try:
@@ -213,7 +162,8 @@ def _try(
         stage.file = variant.file
         golden = bundle.golden(variant.golden)
         before = time.monotonic()
-        worst = self_test(stage, golden, variant.tolerance, f"{variant.file} on {engine.backend}")
+        where = f"{variant.file} on {engine.backend}"
+        worst = self_test(stage, golden, variant.tolerance, where, rows=variant.row_tolerance)
         took_ms = 1000 * (time.monotonic() - before)
         engine.limit(patience * max(stage.spec.timeout_ms, _SLOWER * took_ms))
     except BaseException:

@@ -17,9 +17,10 @@ from mmedge.engine.difference import Difference, pair_up
 from mmedge.errors import CheckError, ConfigError, EngineError
 from mmedge.fusion import StageGraph, load_graph
 from mmedge.fusion.check import StandIn
+from mmedge.fusion.choice import fallen_back, serving
 from mmedge.fusion.golden import sample_count
 from mmedge.fusion.graph import evidence_of
-from mmedge.fusion.load import candidates, make_network
+from mmedge.fusion.load import make_network
 from mmedge.fusion.make import make_stage
 from mmedge.fusion.stage import StageRunner
 from mmedge.fusion.tensors import Shapes
@@ -55,7 +56,8 @@ def compare_on_recordings(
         progress: Called with a message and a share.
 
     Returns:
-        ``outputs`` (output -> figures), ``tasks`` (task -> agreement and how it is counted), ``triggers``.
+        ``outputs`` (output -> figures), ``unequal_shapes`` (output -> the first two shapes that differ, and how often
+        some did), ``tasks`` (task -> agreement and how it is counted), ``triggers``.
 
     Raises:
         ConfigError: If the recordings do not fit the bundles, or nothing could be answered by both.
@@ -69,6 +71,7 @@ def compare_on_recordings(
     if not tensors:
         raise ConfigError("the bundles have no task in common", where=str(b.path), fix="compare ONNX files instead")
     outputs: dict[str, Difference] = {}
+    unequal: dict[str, dict[str, Any]] = {}
     tasks = {name: Agreement(a.tasks[name]) for name in common}
     count = Counter[str]()
     with ExitStack() as stack:
@@ -87,8 +90,7 @@ def compare_on_recordings(
                     output = a.tasks[task].output
                     tasks[task].add(told_a[task], told_b[task], told=(output in arrays_a, output in arrays_b))
                 for output in arrays_a.keys() & arrays_b.keys():
-                    if arrays_a[output].shape == arrays_b[output].shape:
-                        outputs.setdefault(output, Difference()).add(arrays_a[output], arrays_b[output])
+                    _add(output, arrays_a[output], arrays_b[output], outputs, unequal)
         served = {"a": graph_a.served, "b": graph_b.served}
         backends = [*graph_a.describe().values(), *graph_b.describe().values()]
     if not count["both"]:
@@ -107,8 +109,19 @@ def compare_on_recordings(
         "evidence": evidence_of(backends),
         "fallback": fallback,
         "outputs": {name: difference.to_dict() for name, difference in outputs.items()},
+        "unequal_shapes": unequal,
         "tasks": {name: agreement.to_dict() for name, agreement in tasks.items()},
     }
+
+
+def _add(
+    name: str, a: AnyArray, b: AnyArray, outputs: dict[str, Difference], unequal: dict[str, dict[str, Any]]
+) -> None:
+    """Take up one sample of an output, [...] of any dtype; of other shapes, note which."""
+    if a.shape == b.shape:
+        outputs.setdefault(name, Difference()).add(a, b)
+    else:
+        unequal.setdefault(name, {"a": list(a.shape), "b": list(b.shape), "samples": 0})["samples"] += 1
 
 
 def _answers(
@@ -165,26 +178,6 @@ def recordings(a: Bundle, b: Bundle, on: Path) -> dict[str, dict[str, str]]:
     return found
 
 
-def fallen_back(bundle: Bundle, precision: str | None) -> list[str]:
-    """Return the networks of a bundle that have no variant of a precision, and so run in another.
-
-    Raises:
-        ConfigError: If that is all of them.
-    """
-    networks = [name for name, spec in bundle.manifest.stages.items() if spec.callable is None]
-    if precision is None or not networks:
-        return []
-    variants = bundle.manifest.variants
-    have = {variant.stage for variant in variants if variant.precision == precision}
-    if not have & set(networks):
-        raise ConfigError(
-            f"no stage has a variant of precision '{precision}'",
-            where=str(bundle.path),
-            fix=f"it has {', '.join(sorted({variant.precision for variant in variants}))}",
-        )
-    return [name for name in networks if name not in have]
-
-
 def compare_on_golden(a: Bundle, b: Bundle, precision: str | None = None) -> dict[str, Any]:
     """Compare stage by stage, on the golden inputs that ``a`` was exported with.
 
@@ -194,7 +187,7 @@ def compare_on_golden(a: Bundle, b: Bundle, precision: str | None = None) -> dic
         precision: Of ``b``, only this precision.
 
     Returns:
-        ``outputs`` (``STAGE.OUTPUT`` -> figures), ``served``, ``inputs``.
+        ``outputs`` (``STAGE.OUTPUT`` -> figures), ``unequal_shapes``, ``served``, ``inputs``.
 
     Raises:
         ConfigError: If the bundles have no stage of one signature.
@@ -204,16 +197,22 @@ def compare_on_golden(a: Bundle, b: Bundle, precision: str | None = None) -> dic
     stages = [name for name in stage_order(a.manifest.stages) if name in b.manifest.stages]
     sides = (_Side(a, None), _Side(b, precision))
     outputs: dict[str, Difference] = {}
+    unequal: dict[str, dict[str, Any]] = {}
+    backends: set[str] = set()
     samples = 0
     for name in stages:
         with ExitStack() as stack:
             left, right = (side.open(name, stack) for side in sides)
             if left is None or right is None:
                 continue
+            backends |= {left[0].engine.backend, right[0].engine.backend}
             golden = a.golden(left[1].golden)
             names = [f"in.{tensor}" for tensor in left[0].engine.inputs]
             count = sample_count(golden, names, f"{a.path}: {left[1].golden}")
-            pairs = pair_up(left[0].engine.outputs, right[0].engine.outputs, "outputs", f"stage '{name}'")
+            own, others = left[0].engine.outputs, right[0].engine.outputs
+            pairs = (
+                {n: n for n in own} if set(own) == set(others) else pair_up(own, others, "outputs", f"stage '{name}'")
+            )
             for index in range(count):
                 for stage in (left[0], right[0]):
                     stage.reset()
@@ -227,17 +226,18 @@ def compare_on_golden(a: Bundle, b: Bundle, precision: str | None = None) -> dic
                         ) from error
                     stage.engine.run()
                 for ours, theirs in pairs.items():
-                    difference = outputs.setdefault(f"{name}.{ours}", Difference())
-                    difference.add(left[0].engine.outputs[ours], right[0].engine.outputs[theirs])
+                    arrays = left[0].engine.outputs[ours], right[0].engine.outputs[theirs]
+                    _add(f"{name}.{ours}", *arrays, outputs, unequal)
             samples += count
-    if not outputs:
+    if not outputs and not unequal:
         raise ConfigError("the bundles have no network in common", where=str(b.path), fix="compare ONNX files instead")
     return {
         "inputs": f"golden inputs of {a.path.name}: {samples} samples, stage by stage; tasks need --on DIR",
         "served": {"a": sides[0].served, "b": sides[1].served},
-        "evidence": "cpu",
+        "evidence": evidence_of(backends),
         "fallback": fallback,
         "outputs": {name: difference.to_dict() for name, difference in outputs.items()},
+        "unequal_shapes": unequal,
         "tasks": {},
     }
 
@@ -246,7 +246,8 @@ class _Side:
     """Opens the stages of one bundle on ONNX Runtime, one at a time."""
 
     def __init__(self, bundle: Bundle, precision: str | None) -> None:
-        self._bundle, self._precision, self._trial = bundle, precision, Trial(bundle)
+        self._bundle, self._trial = bundle, Trial(bundle)
+        self._serving = serving(bundle, "onnxruntime", precision, simulated=True)
         self._upstream: dict[str, StageRunner] = {}
         self._known: Shapes = {}
         self.served: dict[str, str] = {}
@@ -262,12 +263,9 @@ class _Side:
                 self._upstream[other] = make_stage(bundle, other, stand_in, self._upstream)
         if bundle.manifest.stages[name].callable is not None:
             return None
-        found = candidates(bundle, name, "onnxruntime", self._precision)
-        found = found or candidates(bundle, name, "onnxruntime", None)
-        variants = [variant for _, variant in found] or bundle.variants(name, "tensorrt")
-        if not variants:
+        if not self._serving[name]:
             raise EngineError(f"stage '{name}' has no variant", where=str(bundle.path), fix="export the bundle again")
-        variant = variants[0]
+        _, variant = self._serving[name][0]
         self._trial.check(variant, self._known)
         engine = make_network(bundle, variant, self._upstream, f"{bundle.path}: {variant.file}")
         stack.callback(engine.close)
@@ -279,13 +277,16 @@ class _Side:
 
 
 def thresholds(document: dict[str, Any], limits: dict[str, float | None]) -> list[str]:
-    """Return what of a comparison is beyond the limits that were asked for, a line each.
+    """Return what of a comparison is beyond the limits that were asked for, a line each; unequal shapes always are.
 
     Args:
         document: ``outputs`` and ``tasks`` as above.
         limits: ``max_abs``, ``max_rel``, ``min_cosine``, ``min_sqnr_db``, ``min_agreement``; None is no limit.
     """
-    over = []
+    over = [
+        f"{name}: {shapes['a']} in A, {shapes['b']} in B, {shapes['samples']} times: they cannot be compared"
+        for name, shapes in document.get("unequal_shapes", {}).items()
+    ]
     for name, figures in document["outputs"].items():
         asked = any(limits.get(key) is not None for key in ("max_abs", "max_rel", "min_cosine", "min_sqnr_db"))
         if asked and figures["unequal"]:
@@ -316,7 +317,7 @@ def check_judged(document: dict[str, Any], limits: dict[str, float | None]) -> N
         )
     for key, limit in limits.items():
         of, fix = ("tasks", "give recordings: --on DIR") if key == "min_agreement" else ("outputs", "compare outputs")
-        if limit is not None and not document.get(of):
+        if limit is not None and not document.get(of) and not document.get("unequal_shapes"):
             option = f"--{key.replace('_', '-')}"
             raise ConfigError(f"no {of} were compared, so nothing was judged by this limit", where=option, fix=fix)
 
@@ -325,4 +326,7 @@ def check_thresholds(document: dict[str, Any], limits: dict[str, float | None], 
     """Raise CheckError if a comparison is beyond limits that were asked for."""
     over = thresholds(document, limits)
     if over:
-        raise CheckError("; ".join(over), where=where, fix="see where it begins: mmedge compare A.onnx B.onnx --bisect")
+        fix = "see where it begins: mmedge compare A.onnx B.onnx --bisect"
+        if document.get("unequal_shapes"):
+            fix = "compare bundles whose outputs have the same shapes"
+        raise CheckError("; ".join(over), where=where, fix=fix)

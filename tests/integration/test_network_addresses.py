@@ -17,7 +17,7 @@ import pytest
 from mmedge.bundle.manifest import AudioInput, ImageInput, Input
 from mmedge.capture import Source, open_sources
 from tests.integration.conftest import need
-from tests.processes import free_port, until
+from tests.processes import free_port, listens, until
 from tests.servers import Answer, Listener, Server, camera, document, jpegs, playlist, redirect, segments
 
 pytestmark = pytest.mark.parallel
@@ -312,7 +312,7 @@ def test_streams_that_ffmpeg_sends(scheme: str) -> None:
     else:
         uri += "/live/key"
         sender = ffmpeg(*PATTERN, "-f", "flv", "-listen", "1", uri)
-    time.sleep(0.5)
+    assert scheme == "rtp" or until(lambda: listens(port), 10)
     check_pictures(uri, sender)
 
 

@@ -16,8 +16,8 @@ from mmedge.engine.cuda import gpu_problem
 from mmedge.errors import CheckError, ConfigError
 from mmedge.fusion import load_graph
 from mmedge.fusion.built import load_built
+from mmedge.fusion.choice import candidates
 from mmedge.fusion.doors import DOORS, TensorRTDoor
-from mmedge.fusion.load import candidates
 from mmedge.types import Result
 from tests.doors import OrtDoor, built, optimised, raw_eye, twin_bundle, wait_for
 from tests.networks import FLOAT, NODE, network
@@ -217,6 +217,35 @@ def test_an_engine_that_fails_though_it_is_new_does_not_serve_and_is_not_built_a
             load_graph(bundle, backend="tensorrt")
 
 
+def test_an_engine_that_fails_its_self_test_is_never_published(
+    bundle: mmedge.Bundle, door: OrtDoor, tmp_path: Path
+) -> None:
+    """A builder that makes something else of the network: what it made is not there when it is tried, nor after."""
+    (variant,) = bundle.variants("eye", "tensorrt")
+    plans: list[list[str]] = []
+
+    def seen(built: object) -> None:
+        plans.append([path.name for path in door.cache.folder.glob("*.plan")])
+
+    door.corrupt = raw_eye(128.0)
+    for _ in range(2):  # asked for, it is built again, and fails again
+        with pytest.raises(CheckError, match="self-test failed"):
+            load_built(bundle, "eye", {}, "tensorrt", variant, seen=seen)
+    assert plans == [[], []]
+    assert not list(door.cache.folder.glob("*.plan"))
+    found = door.find(bundle, variant)
+    assert not found.built
+    assert found.verdict is not None
+    assert "self-test failed" in str(found.verdict.error)
+    door.corrupt = None
+    load_built(bundle, "eye", {}, "tensorrt", variant, timed=True, seen=seen).close()
+    assert plans[2] == []  # it is published when it has passed
+    found = door.find(bundle, variant)
+    assert found.built
+    assert found.verdict is not None
+    assert found.verdict.run_ms is not None
+
+
 def test_an_engine_is_timed_when_that_is_asked_for_and_not_beside_a_run(bundle: mmedge.Bundle, door: OrtDoor) -> None:
     (variant,) = bundle.variants("eye", "tensorrt")
     load_built(bundle, "eye", {}, "tensorrt", variant).close()
@@ -234,7 +263,7 @@ def test_the_fastest_that_passes_is_taken_once_all_were_timed(tmp_path: Path, do
         assert order == ["int8", "fp16"]
         found = {v.precision: v for v in bundle.variants("eye", "tensorrt")}
         for variant in found.values():
-            door.build(bundle, variant)
+            door.build(bundle, variant).publish(None)
         door.cache.note(door.key(bundle, found["fp16"]), Verdict(run_ms=1.0))
         assert [v.precision for _, v in candidates(bundle, "eye", "tensorrt", None)] == ["int8", "fp16"]
         door.cache.note(door.key(bundle, found["int8"]), Verdict(run_ms=2.0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,18 @@ import msgspec
 import numpy as np
 import onnx
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
 
 from mmedge.bundle import load, write_archive
 from mmedge.bundle.manifest import Manifest, TensorInput
 from mmedge.bundle.tasks import Regression, Task
 from mmedge.cli import run
+from mmedge.engine.difference import Difference
 from mmedge.errors import CheckError, ConfigError, EngineError
+from mmedge.fusion import load_graph
+from mmedge.fusion.check import check_variants
 from mmedge.interpret import UNDEFINED
 from mmedge.replay.agreement import Agreement
 from mmedge.replay.compare import check_judged, compare_on_golden, compare_on_recordings
@@ -93,6 +100,94 @@ def test_outputs_without_a_task_are_compared(tmp_path: Path, write_clip) -> None
     assert found["outputs"]["join.scene"]["samples"] == found["triggers"]["both"]
 
 
+def lengths(path: Path, *, shown: bool) -> Path:
+    """The tiny bundle, whose picture tells itself as well: [1, 2] of A, [1, 3] of B."""
+    files = members()
+    count = 2 + shown
+    model = network(
+        [NODE("Reshape", ["x", "flat"], ["r"]), NODE("ReduceMean", ["r", "one"], ["y"]),
+         NODE("Expand", ["y", "to"], ["z"])],
+        {"x": (FLOAT, [1, 1, 4, 4])}, {"y": (FLOAT, [1, 1]), "z": (FLOAT, [1, count])},
+        flat=np.array([1, -1]), one=np.array([1]), to=np.array([1, count]),
+    )  # fmt: skip
+    files["eye.onnx"] = model.SerializeToString()
+    with np.load(io.BytesIO(files["golden/eye.npz"])) as golden:
+        files["golden/eye.npz"] = _npz(
+            in__x=golden["in.x"], out__y=golden["out.y"], out__z=np.full((1, 1, count), 0.2, "f")
+        )
+    stages = json.loads(json.dumps(MANIFEST["stages"]))
+    stages["eye"]["outputs"] |= {"z": ["batch", count]}
+    return changed(path, files, stages=stages, outputs=["eye.z"])
+
+
+def test_outputs_of_other_shapes_are_named_and_fail(tmp_path: Path, write_clip, capfd) -> None:  # type: ignore[no-untyped-def]
+    a, b = lengths(tmp_path / "a.mmedge", shown=False), lengths(tmp_path / "b.mmedge", shown=True)
+    clip = write_clip(sound=np.zeros((1, 8000), np.float32))
+    for more in ([], ["--on", str(clip)]):
+        assert run(["compare", str(a), str(a), *more]) == 0
+        capfd.readouterr()
+        assert run(["compare", str(a), str(b), *more]) == 1
+        assert "eye.z: [1, 2] in A, [1, 3] in B" in capfd.readouterr().err
+        assert run(["compare", str(a), str(b), *more, "--json"]) == 1
+        found = json.loads(capfd.readouterr().out)
+        assert not found["ok"]
+        assert (found["unequal_shapes"]["eye.z"]["a"], found["unequal_shapes"]["eye.z"]["b"]) == ([1, 2], [1, 3])
+        assert "eye.z" not in found["outputs"]
+
+
+def test_golden_samples_without_end_are_refused(tmp_path: Path) -> None:
+    files = members()
+    many = np.zeros((300, 1, WINDOW), np.float32)
+    files["golden/ear.npz"] = _npz(in__x=many, out__y=np.zeros((300, 1, 1), np.float32))
+    path = changed(tmp_path / "a.mmedge", files)
+    with load(path) as a, load(path) as b, pytest.raises(CheckError, match="300 samples, the limit is 256"):
+        compare_on_golden(a, b)
+
+
+numbers = st.one_of(
+    st.sampled_from(("float16", "float32", "float64", "longdouble", "int8", "int64", "uint64", "bool")).flatmap(
+        lambda kind: arrays.arrays(kind, arrays.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4))
+    )
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(name=st.sampled_from(("eye", "ear", "join")), x=numbers, data=st.data())
+def test_odd_golden_arrays_of_a_stranger_are_errors_of_the_bundle(tmp_path: Path, name: str, x: Any, data: Any) -> None:
+    files = members()
+    own = dict(np.load(io.BytesIO(files[f"golden/{name}.npz"])).items())
+    key = data.draw(st.sampled_from(sorted(own)))
+    files[f"golden/{name}.npz"] = _npz(**{k.replace(".", "__"): x if k == key else v for k, v in own.items()})
+    path = changed(tmp_path / "odd.mmedge", files)
+    with load(path) as a:
+        for row in check_variants(a):  # what the child does that tries it
+            assert row["fault"] is None or row["stage"] == name
+
+
+@given(arrays.arrays(np.float64, 3), arrays.arrays(np.float64, 3))
+def test_figures_of_any_numbers_can_be_told(a: Any, b: Any) -> None:
+    difference = Difference()
+    difference.add(a, b)
+    assert json.dumps(difference.to_dict(), allow_nan=False)
+
+
+@pytest.mark.parametrize("precision", [None, "int8"])
+def test_a_run_and_a_comparison_take_the_same_files(tmp_path: Path, precision: str | None) -> None:
+    files = members()
+    files["eye.int8.onnx"] = files["eye.onnx"]
+    document = manifest(files)
+    more = {**document["variants"][0], "precision": "int8", "file": "eye.int8.onnx"}
+    path = changed(tmp_path / "a.mmedge", files, variants=[*document["variants"], more])
+    with load(path) as a, load(path) as b:
+        graph = load_graph(b, backend="onnxruntime", precision=precision)
+        served = graph.served
+        graph.close()
+        found = compare_on_golden(a, b, precision)
+    assert found["served"]["b"] == served
+    assert served["eye"].endswith("eye.onnx" if precision is None else "eye.int8.onnx")
+    assert found["fallback"] == ([] if precision is None else ["ear", "join"])
+
+
 def changed(path: Path, files: dict[str, bytes], **changes: Any) -> Path:
     return write_archive(path, msgspec.convert(manifest(files, **changes), Manifest), files)
 
@@ -167,6 +262,22 @@ def test_bounds_grow_with_the_arrays_and_only_some_are_read(tmp_path: Path, capf
     found = json.loads(capfd.readouterr().out)
     assert found["outputs"]["y"]["samples"] == 3
     assert found["evidence"] == "cpu"
+
+
+def test_an_honest_network_of_large_pictures_is_run(tmp_path: Path, capfd) -> None:  # type: ignore[no-untyped-def]
+    """16 channels of 23 MB each, in a file that is not read as a whole."""
+    w = np.ones((16, 1, 1, 1), np.float32)
+    side = 2400
+    nodes = [NODE("Conv", ["x", "w"], ["c"]), NODE("GlobalMaxPool", ["c"], ["y"])]
+    path = tmp_path / "a.onnx"
+    path.write_bytes(
+        network(nodes, {"x": (FLOAT, [1, 1, "h", "w"])}, {"y": (FLOAT, [1, 16, 1, 1])}, w=w).SerializeToString()
+    )
+    shape = ["--shape", f"x=1x1x{side}x{side}"]
+    assert run(["compare", str(path), str(path), *shape, "--samples", "1", "--json"]) == 0
+    np.save(tmp_path / "x.npy", np.broadcast_to(np.float32(1), (2, 1, side, side)))
+    assert run(["compare", str(path), str(path), *shape, "--on", str(tmp_path / "x.npy"), "--json"]) == 0
+    assert '"samples":2' in capfd.readouterr().out.replace(" ", "")
 
 
 def test_recordings_with_a_dot_in_their_names_are_two(tmp_path: Path) -> None:

@@ -257,3 +257,18 @@ def test_measurements_of_one_device_are_no_other_s(tmp_path: Path) -> None:
     keys = [make_key(), make_key(device="Thor"), make_key(memory_gib=7), make_key(version="11.4.1")]
     assert len({cache.timing_path(key) for key in keys}) == len(keys)
     assert cache.timing_path(make_key(variant_sha256="0" * 64)) == cache.timing_path(make_key())
+
+
+def test_an_engine_that_was_refused_leaves_its_reason_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cache, key = EngineCache(tmp_path), make_key()
+    cache.put(key, make_build())
+    cache.refuse(key, make_build(b"wrong"), Verdict(error="self-test failed"))
+    assert not list(tmp_path.glob("*.plan"))
+    assert cache.get(key) is None
+    assert "damaged" not in caplog.text
+    found = cache.peek(key)
+    assert found is not None
+    assert found.is_refused
+    entry = cache.put(key, make_build(), Verdict(run_ms=1.0))
+    assert entry.verdict == Verdict(run_ms=1.0)
+    assert cache.get(key) == entry

@@ -31,7 +31,7 @@ from mmedge.export.int8.ranges import RangeCollector
 from mmedge.export.judge import judge
 from mmedge.export.report import sqnr_db
 from mmedge.fusion import check_variants, load_graph
-from mmedge.fusion.load import candidates
+from mmedge.fusion.choice import candidates
 
 pytestmark = pytest.mark.arithmetic
 ROOT = Path(__file__).parents[2]

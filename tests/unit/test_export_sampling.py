@@ -15,8 +15,9 @@ from mmedge.export.int8.compare import HELD_OUT
 from mmedge.export.int8.quantize import networks_of
 from mmedge.export.int8.search import Search
 from mmedge.export.onnx.onnx_models import OnnxModels
+from mmedge.export.parts import held_out_of, shares, spread
 from mmedge.export.preprocess.onnx_prefix import Preprocessor
-from mmedge.export.recordings import RawSamples, _held_out, as_samples, raw_samples, shares, spread
+from mmedge.export.recordings import RawSamples, as_samples, raw_samples
 from mmedge.export.spool import IN_MEMORY, Spool
 from tests.unit.test_export_pack import RECIPE, encoder, fusion, recipe_in, samples, sound
 
@@ -57,7 +58,7 @@ def test_what_is_held_out_never_calibrates_whatever_the_count(triggers, total, o
     for asked in (total, other):
         count = max(asked, 3 * len(triggers))
         chosen = [spread(*pair) for pair in zip(triggers, shares(triggers, count), strict=True)]
-        late = _held_out(triggers, chosen)
+        late = held_out_of(triggers, chosen)
         picked = [
             (s, i, x) for s, both in enumerate(zip(chosen, late, strict=True)) for i, x in zip(*both, strict=True)
         ]

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from mmedge.errors import CheckError, ConfigError
-from mmedge.export.onnx.parity import check_rewrite, difference, sample_feeds
+from mmedge.export.onnx.feeds import sample_feeds
+from mmedge.export.onnx.parity import check_rewrite, difference
 from mmedge.export.onnx.to_onnx import MAX_REL, _compare
 from tests.networks import FLOAT, INT64, network
 

@@ -1,0 +1,108 @@
+"""Which file of a stage serves on which backend and in which precision, and what runs where that is not there."""
+
+from __future__ import annotations
+
+import logging
+
+from mmedge.bundle import Bundle, Variant
+from mmedge.errors import ConfigError, DeviceError
+from mmedge.fusion.doors import DOORS
+
+log = logging.getLogger("mmedge.fusion")
+
+
+def tensorrt_problem() -> str | None:
+    """Say why engines cannot run on TensorRT here; None when they can."""
+    return DOORS["tensorrt"].problem()
+
+
+def candidates(bundle: Bundle, stage: str, backend: str, precision: str | None) -> list[tuple[str, Variant]]:
+    """Return what may serve a stage, best first: (backend, variant).
+
+    TensorRT takes INT8 before FP16 before FP32, or the fastest first once all of them were timed on this device; none
+    that has failed its self-test here. ONNX Runtime takes the CPU files, FP32 before INT8, which is faster
+    on some CPUs alone; it runs TensorRT's files only when the precision asked for exists in no CPU file (Q/DQ in float,
+    exactly as written).
+    """
+    order = {"int8": 0, "fp16": 1, "fp32": 2}
+    found: list[tuple[str, Variant]] = []
+    if backend in ("auto", "tensorrt"):
+        problem = tensorrt_problem()
+        if problem is None:
+            variants = sorted(bundle.variants(stage, "tensorrt"), key=lambda v: order[v.precision])
+            found += [("tensorrt", v) for v in _by_verdict(bundle, variants)]
+        elif backend == "tensorrt":
+            raise DeviceError(
+                f"TensorRT cannot run here: {problem}", where="backend", fix="use backend 'auto' or 'onnxruntime'"
+            )
+    if backend in ("auto", "onnxruntime"):
+        variants = sorted(bundle.variants(stage, "cpu"), key=lambda v: -order[v.precision])
+        if precision is not None and not any(v.precision == precision for v in variants):
+            variants = bundle.variants(stage, "tensorrt")
+        found += [("onnxruntime", v) for v in variants]
+    if precision is not None:
+        found = [(b, v) for b, v in found if v.precision == precision]
+    return found
+
+
+def _by_verdict(bundle: Bundle, variants: list[Variant]) -> list[Variant]:
+    """Return variants in the order in which they are to serve on TensorRT here."""
+    found = [(variant, DOORS["tensorrt"].find(bundle, variant).verdict) for variant in variants]
+    good = [(variant, verdict) for variant, verdict in found if verdict is None or verdict.error is None]
+    for variant, verdict in found:
+        if verdict is not None and verdict.error is not None:
+            log.warning("stage '%s': tensorrt %s is not used: %s", variant.stage, variant.precision, verdict.error)
+    times = {id(variant): v.run_ms for variant, v in good if v is not None and v.run_ms is not None}
+    if len(times) == len(good):
+        good.sort(key=lambda pair: times[id(pair[0])])
+    return [variant for variant, _ in good]
+
+
+def serving(
+    bundle: Bundle, backend: str, precision: str | None, *, simulated: bool = False
+) -> dict[str, list[tuple[str, Variant]]]:
+    """Return network -> what may serve it, best first: (backend, variant).
+
+    What could not be brought into the precision asked for has no such file, and runs as the exporter left it.
+
+    Args:
+        bundle: An open bundle.
+        backend: ``auto``, ``onnxruntime`` or ``tensorrt``.
+        precision: Only this precision.
+        simulated: ONNX Runtime also takes TensorRT's files of a stage that has no others.
+
+    Raises:
+        DeviceError: If ``tensorrt`` was asked for and cannot run here.
+    """
+    found = {name: candidates(bundle, name, backend, precision) for name in _networks(bundle)}
+    if any(found.values()) or simulated:
+        for name in fallen_back(bundle, precision):
+            found[name] = candidates(bundle, name, backend, None)
+    for name, own in found.items():
+        if simulated and not own:
+            found[name] = [("onnxruntime", variant) for variant in bundle.variants(name, "tensorrt")]
+    return found
+
+
+def fallen_back(bundle: Bundle, precision: str | None) -> list[str]:
+    """Return the networks of a bundle that have no variant of a precision, and so run in another.
+
+    Raises:
+        ConfigError: If that is all of them.
+    """
+    networks = _networks(bundle)
+    if precision is None or not networks:
+        return []
+    variants = bundle.manifest.variants
+    have = {variant.stage for variant in variants if variant.precision == precision}
+    if not have & set(networks):
+        raise ConfigError(
+            f"no stage has a variant of precision '{precision}'",
+            where=str(bundle.path),
+            fix=f"it has {', '.join(sorted({variant.precision for variant in variants}))}",
+        )
+    return [name for name in networks if name not in have]
+
+
+def _networks(bundle: Bundle) -> list[str]:
+    return [name for name, spec in bundle.manifest.stages.items() if spec.callable is None]
