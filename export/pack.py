@@ -254,6 +254,13 @@ def _forms(recipe: Recipe) -> list[tuple[Target, Precision]]:
                 fix=f"leave {precision} out, or add {' or '.join(sorted({t for t, p in _FLOOR if p == precision}))} "
                 "to export.targets",
             )
+    for target in recipe.export.targets:
+        if not any(form[0] == target for form in forms):
+            raise ConfigError(
+                f"there is no {' and '.join(recipe.export.precisions)} form for target '{target}', so it gets nothing",
+                where=recipe.at("export.precisions"),
+                fix=f"add {' or '.join(sorted(p for t, p in _FLOOR if t == target))} to it, or leave '{target}' out",
+            )
     for target, absent in asked:
         if (target, absent) not in _FLOOR:
             _log.warning("there is no %s form for target '%s', which runs another precision", absent, target)

@@ -24,7 +24,7 @@ from .failures import own_words
 from .identity import digest_of
 from .keys import graph_digest, plain, toolchain_digest
 from .pack import pack
-from .provenance import provenance
+from .provenance import places_of, provenance
 from .recipe import Recipe, check_recipe
 from .run_report import RunReport
 from .steps import STEPS, TABLE, Show, Step, StepSpec, Work, is_unmeasurable, step_of, trained_key
@@ -103,7 +103,7 @@ class _Run:
             folder=self._store.folder,
             name=work.recipe.name,
             licence=work.recipe.licence,
-            places=(str(work.recipe.folder), str(self._store.folder), gettempdir()),
+            places=(str(self._store.folder), gettempdir(), *places_of(work.recipe)),
         )
 
     def upto(self, last: Step, output: Path) -> RunReport:

@@ -22,7 +22,7 @@ from mmedge.types import AnyArray, FloatArray
 from ..recipe import Recipe
 from ..tokenizer import load_tokenizer
 from .base import SPLITS, Dataset, Sample, Samples, Split
-from .boxes import box_file, in_frame, read_boxes
+from .boxes import box_file, check_boxes, in_frame, read_boxes
 from .decoded import DecodedCache, decoded_bytes, decoded_key
 from .files import MAX_SIDE, picture_shape, read_file
 from .index import Index, Row
@@ -212,6 +212,7 @@ class Folder(Dataset):
                         self._cache.put(self._shape_key(path), kept)
                 self._shapes[path] = (int(kept[0]), int(kept[1]))
             boxes = read_boxes(cell, self.recipe.tasks[task].labels, self.folder)
+            check_boxes(boxes, self._shapes[path])
             found[task] = in_frame(boxes, spec, self._shapes[path])
         return found
 

@@ -19,7 +19,8 @@ from mmedge.export.datasets.files import read_file
 from mmedge.export.datasets.problems import UnusableFileError
 from mmedge.export.picture_files import FileSamples, fitted, holds_plain_files
 from mmedge.export.recipe import Calibration, Recipe
-from mmedge.export.recordings import raw_samples, recording_files
+from mmedge.export.recording_files import recording_files
+from mmedge.export.recordings import raw_samples
 from mmedge.preprocess import reference
 from mmedge.types import Frame
 from tests.tiny_training import write_wav
