@@ -22,6 +22,7 @@ from .recording_files import found_recordings, found_sessions, plain_files, spok
 from .spool import Spool
 from .tokenizer import load_tokenizer
 
+_STRETCH = 8  # triggers in a row, of a stage with a memory
 _log = logging.getLogger(__name__)
 
 
@@ -34,12 +35,20 @@ class RawSample:
         arrays: By input name.
         recording: What it is of: samples side by side of one recording are neighbours in time; None without an order.
         lasting: Inputs of which the data before and after, which may be no samples, are as unusual as these.
+        number: Of its trigger in the recording; None where every trigger is a sample.
     """
 
     name: str
     arrays: Tensors
     recording: str | None = ""
     lasting: frozenset[str] = frozenset()
+    number: int | None = None
+
+    def follows(self, other: RawSample | None) -> bool:
+        """Tell whether it is the trigger after another one, so that a memory goes on from there."""
+        if other is None or self.recording is None or other.recording != self.recording:
+            return False
+        return self.number is None or (other.number is not None and self.number == other.number + 1)
 
 
 class LazySamples(Sequence[RawSample]):
@@ -101,7 +110,7 @@ class RawSamples:
             raise _too_few(count, name)
 
         def read(index: int) -> RawSample:
-            return RawSample(name=f"{name} {index}", arrays=kept[index])
+            return RawSample(name=f"{name} {index}", arrays=kept[index], number=index)
 
         cut = count * 2 // 3
         return cls(calibration=LazySamples(read, range(cut)), held_out=LazySamples(read, range(cut, count)))
@@ -170,6 +179,21 @@ def spread(total: int, count: int) -> list[int]:
     """
     count = min(count, total)
     return [round((i + 0.5) * total / count - 0.5) for i in range(count)]
+
+
+def choose(recipe: Recipe, total: int, count: int) -> list[int]:
+    """Return what ``spread`` does; for a stage with a memory stretches without a gap, which it needs to have one.
+
+    Args:
+        recipe: Its stages.
+        total: How many there are.
+        count: How many to choose at most.
+    """
+    if count >= total or not any(stage.states for stage in recipe.stages.values()):
+        return spread(total, count)
+    length = min(_STRETCH, count)
+    starts = spread(total // length, count // length)
+    return [start * length + step for start in starts for step in range(length)]
 
 
 def shares(triggers: Sequence[int], total: int) -> list[int]:
@@ -242,10 +266,10 @@ def raw_samples(recipe: Recipe, count: int | None = None, *, held_out_only: bool
     if sum(triggers) < 3:
         raise _too_few(sum(triggers), "calibration.recordings")
     total = max(count or recipe.calibration.frames * 3 // 2, 3 * len(found))
-    chosen = [spread(*pair) for pair in zip(triggers, shares(triggers, total), strict=True)]
+    chosen = [choose(recipe, *pair) for pair in zip(triggers, shares(triggers, total), strict=True)]
     held_out = _held_out(triggers, chosen)
     spool, silent, folder = Spool(), set(tokenizers), found_recordings(recipe)[0].parent
-    names: list[tuple[str, str, frozenset[str]]] = []
+    notes: list[tuple[str, str, frozenset[str], int]] = []
     places: dict[bool, list[int]] = {False: [], True: []}
     for (name, uris), own, late, seen in zip(found.items(), chosen, held_out, surveys, strict=True):
         lasts = lasting(seen.peaks)
@@ -258,13 +282,13 @@ def raw_samples(recipe: Recipe, count: int | None = None, *, held_out_only: bool
         for (number, index), sample in zip(wanted, arrays, strict=True):
             said = {n: lines[number % len(lines)] for n, lines in texts.items()} | sample
             places[late[number]].append(spool.add(said))
-            names.append((f"{name} {number}", name, frozenset(n for n, at in lasts.items() if at[index])))
+            notes.append((f"{name} {number}", name, frozenset(n for n, at in lasts.items() if at[index]), index))
             silent = _silent(recipe, said, silent)
     _warn_silent(silent)
 
     def read(place: int) -> RawSample:
-        name, recording, lasts = names[place]
-        return RawSample(name=name, arrays=spool[place], recording=recording, lasting=lasts)
+        name, recording, lasts, index = notes[place]
+        return RawSample(name=name, arrays=spool[place], recording=recording, lasting=lasts, number=index)
 
     return RawSamples(
         calibration=LazySamples(read, places[False]) if places[False] else (), held_out=LazySamples(read, places[True])

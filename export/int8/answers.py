@@ -151,7 +151,9 @@ class Reference:
         everything = tuple(recipe.inputs)
         states: dict[str, AnyArray] = {}
         try:
+            last: RawSample | None = None
             for sample in self._samples:
+                states, last = states if sample.follows(last) else {}, sample
                 self._contents.add(_content(sample.arrays))
                 tensors = {**preprocess(sample.arrays), **states}
                 full = graph(tensors)

@@ -25,7 +25,7 @@ from ..onnx.onnx_models import OnnxModels
 from ..onnx.parity import check_rewrite
 from ..onnx.state import already_quantised
 from ..preprocess.onnx_prefix import Preprocessor
-from ..recordings import RawSamples, as_samples, spread
+from ..recordings import RawSample, RawSamples, as_samples, choose, spread
 from ..report import ratio_db
 from ..stages import StageGraph, fed_back
 from .glitches import usable
@@ -99,10 +99,13 @@ def to_fp16(onnx_models: OnnxModels, samples: RawSamples | Iterable[Tensors] | N
     graph, preprocess = StageGraph(recipe, {**others, **collectors}), Preprocessor(recipe.inputs, recipe.export.opset)
     feeds: dict[str, list[Tensors]] = {stage: [] for stage in normal}
     states: dict[str, AnyArray] = {}
-    taken = spread(len(frames), _FRAMES)
+    taken = choose(recipe, len(frames), _FRAMES)
     emulated = {taken[turn] for turn in spread(len(taken), _EMULATED)}
+    last: RawSample | None = None
     for place in taken:
-        known = graph({**preprocess(frames[place].arrays), **states})
+        sample = frames[place]
+        states, last = states if sample.follows(last) else {}, sample
+        known = graph({**preprocess(sample.arrays), **states})
         for stage in normal if place in emulated else ():
             feeds[stage].append(graph.feeds(stage, known, last=states))
         states = fed_back(recipe, known)

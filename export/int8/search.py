@@ -20,7 +20,7 @@ from ..judge import judge
 from ..onnx.parity import check_rewrite
 from ..preprocess.onnx_prefix import Preprocessor
 from ..recipe import Recipe
-from ..recordings import LazySamples, RawSample, spread
+from ..recordings import LazySamples, RawSample, choose, spread
 from ..report import ratio_db
 from ..stages import StageGraph, fed_back, masks, seats_of
 from .answers import Reference, TaskComparison, judged_outputs
@@ -117,7 +117,7 @@ class Search:
         held_out: Sequence[RawSample],
     ) -> None:
         self._recipe, self._models, self._networks, self._frames = recipe, models, networks, frames
-        self._held_out = LazySamples(held_out.__getitem__, spread(len(held_out), JUDGED))
+        self._held_out = LazySamples(held_out.__getitem__, choose(recipe, len(held_out), JUDGED))
         self._preprocess = Preprocessor(recipe.inputs, recipe.export.opset)
         self._reference = Reference(recipe, models, self._held_out)
         self._float_nodes: dict[str, dict[str, str]] = {name: {} for name in networks}
@@ -174,7 +174,9 @@ class Search:
         }
         states: dict[str, AnyArray] = {}
         ranked = set(spread(len(self._frames), _RANKED_ON))
+        last: RawSample | None = None
         for index, sample in enumerate(self._frames):
+            states, last = states if sample.follows(last) else {}, sample
             tensors = {**self._preprocess(sample.arrays), **states}
             known = graphs[everything](tensors)
             for mask, graph in graphs.items():
@@ -240,7 +242,9 @@ class Search:
         power: dict[str, float] = {}
         noise: dict[str, float] = {}
         states: dict[str, AnyArray] = {}
+        last: RawSample | None = None
         for sample in self._held_out:
+            states, last = states if sample.follows(last) else {}, sample
             known = graph({**self._preprocess(sample.arrays), **states})
             for stage, run in coarse.items():
                 for output, got in run(graph.feeds(stage, known, last=states)).items():
