@@ -93,13 +93,17 @@ def _picture(path: Path, spec: ImageInput, shown: str) -> ByteArray:
     cv2 = require("cv2", "reading images")
     try:
         form = cv2.IMREAD_GRAYSCALE if spec.color == "gray" else cv2.IMREAD_COLOR
-        picture: ByteArray | None = cv2.imread(str(path), form)
+        picture: AnyArray | None = cv2.imread(str(path), form | cv2.IMREAD_ANYDEPTH)
     except cv2.error as error:  # of sizes that it does not take
         raise UnusableFileError(f"cannot read the image '{shown}': {error.err}") from error
     if picture is None:
         raise UnusableFileError(f"cannot read the image '{shown}'")
     if max(picture.shape) > MAX_SIDE:
         raise UnusableFileError(f"the image '{shown}' has a side of more than {MAX_SIDE} pixels")
+    if picture.dtype == np.uint16:
+        picture = (picture >> 8).astype(np.uint8)
+    if picture.dtype != np.uint8:
+        raise UnusableFileError(f"the image '{shown}' is {told(picture)}: no camera gives this; save it with 8 bits")
     return picture
 
 

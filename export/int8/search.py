@@ -23,7 +23,7 @@ from ..recipe import Recipe
 from ..recordings import LazySamples, RawSample, choose, spread
 from ..report import ratio_db
 from ..stages import StageGraph, fed_back, masks, seats_of
-from .answers import Reference, TaskComparison, judged_outputs
+from .answers import MIN_SAMPLES, Reference, TaskComparison, judged_outputs
 from .compare import Comparison
 from .equalize import equalize
 from .qdq import insert_checked
@@ -215,7 +215,8 @@ class Search:
         rows = self._reference.compare(models) if models else ()
         compared = Comparison(a="fp32", b="int8", rows=rows)
         # Labels of a few samples differ by chance: they are no reason to look for something else.
-        failure = compared.failure(recipe.calibration.max_drop_points) if compared.enough else None
+        enough = all(row.samples >= MIN_SAMPLES for row in rows)
+        failure = compared.failure(recipe.calibration.max_drop_points) if enough else None
         return Draft(
             rule=rule,
             models=models,
