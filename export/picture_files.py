@@ -60,7 +60,7 @@ class FileSamples(Sequence[dict[str, AnyArray]]):
         self.stems: list[str] = []
         for stem, group in sorted(self._grouped().items()):
             if missing := sorted(self._inputs.keys() - group.keys()):
-                file = next(iter(group.values()))[0][0]
+                file = min(places[0][0] for places in group.values())
                 raise ConfigError(
                     f"'{file.name}' has nothing beside it for input '{missing[0]}'",
                     where=str(path),

@@ -127,21 +127,21 @@ def spoken_texts(
         recipe: Its text inputs.
         folder: Where the recordings lie.
         session: What files of one recording or sample share.
-        tokenizers: Of each text input.
+        tokenizers: Of the text inputs that may say something.
 
     Raises:
         ConfigError: If a file is not UTF-8.
     """
     texts: dict[str, list[AnyArray]] = {}
-    for name, tokenizer in tokenizers.items():
-        spec = recipe.inputs[name]
-        assert isinstance(spec, TextInput)
+    for name, spec in recipe.inputs.items():
+        if not isinstance(spec, TextInput):
+            continue
         path = folder / f"{session}.{name}.txt"
         try:
-            lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+            lines = path.read_text(encoding="utf-8").splitlines() if name in tokenizers and path.is_file() else []
         except UnicodeDecodeError as error:
             raise ConfigError(f"not UTF-8: {error.reason}", where=str(path), fix="save it as UTF-8") from error
         texts[name] = [np.full(spec.tensor_shape, spec.pad, np.int64) for _ in lines or [""]]
         for line, ids in zip(lines, texts[name], strict=False):
-            tokenizer.ids(line, ids)
+            tokenizers[name].ids(line, ids)
     return texts

@@ -240,7 +240,8 @@ def raw_samples(recipe: Recipe, count: int | None = None, *, held_out_only: bool
     from mmedge.replay.samples import raw_samples as read_samples
     from mmedge.replay.samples import survey
 
-    warn_unread(recipe)
+    if not held_out_only:  # else it was said before
+        warn_unread(recipe)
     if (path := plain_files(recipe)) is not None:
         return _of_files(recipe, path, count, held_out_only=held_out_only)
     found, least = found_sessions(recipe), least_samples(recipe.stages, recipe.inputs)
@@ -250,11 +251,11 @@ def raw_samples(recipe: Recipe, count: int | None = None, *, held_out_only: bool
     surveys = [survey(recipe.inputs, recipe.sync, uris, needed, least=least) for uris in found.values()]
     triggers = [seen.complete for seen in surveys]
     for name, seen in zip(found, surveys, strict=True):
-        if 0 < seen.complete < seen.triggers / 2:
+        if not held_out_only and 0 < seen.complete < seen.triggers / 2:
             _log.warning(
-                "recording '%s': an input is absent at %d of %d triggers, which are not read",
+                "recording '%s': %s of %d triggers, which are not read; one that stands still counts as absent, too",
                 name,
-                seen.triggers - seen.complete,
+                " and ".join(f"'{absent}' is absent at {count}" for absent, count in seen.absent.most_common()),
                 seen.triggers,
             )
     if 0 in triggers:
@@ -284,7 +285,7 @@ def raw_samples(recipe: Recipe, count: int | None = None, *, held_out_only: bool
             places[late[number]].append(spool.add(said))
             notes.append((f"{name} {number}", name, frozenset(n for n, at in lasts.items() if at[index]), index))
             silent = _silent(recipe, said, silent)
-    _warn_silent(silent)
+    _warn_silent(() if held_out_only else silent)
 
     def read(place: int) -> RawSample:
         name, recording, lasts, index = notes[place]
@@ -337,17 +338,15 @@ def _of_files(recipe: Recipe, path: Path, count: int | None, *, held_out_only: b
     total = min(len(files), count or recipe.calibration.frames * 3 // 2)
     if total < 3:
         raise _too_few(total, str(path))
-    tokenizers = {n: load_tokenizer(recipe, n) for n, s in recipe.inputs.items() if isinstance(s, TextInput)}
     folder = path if path.is_dir() else path.parent
-    texts = {stem: spoken_texts(recipe, folder, stem, tokenizers) for stem in (set(files.stems) if tokenizers else ())}
-    silent = set(tokenizers)
-    for said in texts.values():
-        for line in range(max(map(len, said.values()))):
-            silent = _silent(recipe, {name: lines[line % len(lines)] for name, lines in said.items()}, silent)
-    _warn_silent(silent)
+    spoken = [n for n, s in recipe.inputs.items() if isinstance(s, TextInput)]
+    tokenizers = {n: load_tokenizer(recipe, n) for n in spoken if any(folder.glob(f"*.{n}.txt"))}
+    texts = {stem: spoken_texts(recipe, folder, stem, tokenizers) for stem in dict.fromkeys(files.stems)}
+    if not held_out_only:
+        _warn_silent(n for n in spoken if n not in tokenizers)
 
     def read(place: int) -> RawSample:
-        said = {name: lines[place % len(lines)] for name, lines in texts.get(files.stems[place], {}).items()}
+        said = {name: lines[place % len(lines)] for name, lines in texts[files.stems[place]].items()}
         return RawSample(name=files.name(place), arrays={**said, **files[place]}, recording=None)
 
     # By its place among all files, not among those taken: another count holds out no sample that calibrates here.

@@ -23,7 +23,7 @@ from .brought.brought import bring
 from .failures import own_words
 from .identity import digest_of
 from .keys import graph_digest, plain, toolchain_digest
-from .pack import pack
+from .pack import check_forms, pack
 from .provenance import places_of, provenance
 from .recipe import Recipe, check_recipe
 from .run_report import RunReport
@@ -112,6 +112,8 @@ class _Run:
         with own_words("bring", work.recipe):
             work.recipe = self._brought(work.recipe)
         check_recipe(work.recipe)
+        if last == "pack":
+            check_forms(work.recipe)  # before anything takes its time
         is_trained = work.recipe.model is not None and not work.recipe.model.pretrained
         if last == "train" and not is_trained:
             raise ConfigError("the recipe has no [model] to train", where="model", fix="mmedge export RECIPE")

@@ -21,6 +21,7 @@ from .speech import read_audio
 
 MAX_SIDE = 16_384  # pixels, as of any source
 _LOUDEST = 8.0  # of float samples; louder ones are integers that were not scaled
+_LEVELS, _FEWEST = 256, 16  # of grey; by how much a picture of 16 bits may fall short of it
 # A small file can be a picture of any size; OpenCV reads this when it is loaded.
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_SIDE**2))
 
@@ -101,7 +102,13 @@ def _picture(path: Path, spec: ImageInput, shown: str) -> ByteArray:
     if max(picture.shape) > MAX_SIDE:
         raise UnusableFileError(f"the image '{shown}' has a side of more than {MAX_SIDE} pixels")
     if picture.dtype == np.uint16:
-        picture = (picture >> 8).astype(np.uint8)
+        coarse = (picture >> 8).astype(np.uint8)
+        if np.ptp(picture) >= _LEVELS > _LEVELS // _FEWEST > np.ptp(coarse):
+            raise UnusableFileError(
+                f"the image '{shown}' is {told(picture)}: 8 bits leave {np.ptp(coarse) + 1} grey levels of it; scale it as "
+                "your camera does, and save it with 8 bits"
+            )
+        picture = coarse
     if picture.dtype != np.uint8:
         raise UnusableFileError(f"the image '{shown}' is {told(picture)}: no camera gives this; save it with 8 bits")
     return picture

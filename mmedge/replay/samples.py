@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,11 +32,13 @@ class Survey:
     Attributes:
         triggers: How many there are.
         complete: At how many of them each of the ``needed`` inputs has data; ``raw_samples`` numbers these.
+        absent: Of the other triggers, how often each of these is absent.
         peaks: Float tensor -> at each of these, when its newest data were captured in ns, and their largest magnitude.
     """
 
     triggers: int = 0
     complete: int = 0
+    absent: Counter[str] = field(default_factory=Counter)
     peaks: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
 
 
@@ -59,7 +62,9 @@ def survey(
     found = Survey()
     for _, snapshot in snapshots(inputs, sync, uris):
         found.triggers += 1
-        if not _complete(snapshot, needed, least or {}):
+        absent = [name for name in needed if not _complete(snapshot, [name], least or {})]
+        found.absent.update(absent)
+        if absent:
             continue
         found.complete += 1
         for name, value in snapshot.values.items():

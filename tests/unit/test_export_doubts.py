@@ -87,13 +87,13 @@ def test_one_number_is_not_judged_by_its_direction(tmp_path):
     assert row.result(1).agreement == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize("targets", [(), ("cpu",)])
+@pytest.mark.parametrize("targets", [(), ("cpu",), ("tensorrt", "tensorrt")])
 def test_a_target_that_would_get_nothing_is_refused(tmp_path, targets):
-    from mmedge.export.pack import _forms
+    from mmedge.export.pack import check_forms
 
     text = f'{RECIPE}[export]\nprecisions = ["fp16"]\ntargets = {[*targets]}\n'.replace("'", '"')
     with pytest.raises(ConfigError):
-        _forms(recipe_in(tmp_path, text))
+        check_forms(recipe_in(tmp_path, text))
     both = msgspec.structs.replace(recipe_in(tmp_path).export, precisions=("fp16",), targets=("cpu", "tensorrt"))
     with pytest.raises(ConfigError, match="target 'cpu', so it gets nothing"):
-        _forms(msgspec.structs.replace(recipe_in(tmp_path), export=both))
+        check_forms(msgspec.structs.replace(recipe_in(tmp_path), export=both))

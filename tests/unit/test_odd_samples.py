@@ -18,6 +18,7 @@ from mmedge.export.int8.glitches import usable
 from mmedge.export.peaks import FEW, lasting
 from mmedge.export.picture_files import FileSamples, fitted
 from mmedge.export.recordings import RawSample, choose, raw_samples
+from mmedge.export.tokenizer import train_tokenizer
 from mmedge.replay.sessions import session_paths, sessions
 from tests.tiny_training import write_wav
 from tests.unit.test_picture_files import IMAGE, SOUND, picture, recipe
@@ -129,7 +130,8 @@ def test_what_lies_beside_and_is_not_read_is_said(data, caplog):
 
 
 def test_texts_beside_pictures_are_said_and_silence_is_a_warning(data, caplog):
-    inputs = {"image": IMAGE, "text": TextInput(max_tokens=4, pad=7)}
+    (data.parent / "words.json").write_bytes(train_tokenizer(["go left", "go right"], 128))
+    inputs = {"image": IMAGE, "text": TextInput(max_tokens=4, pad=7, tokenizer="words.json")}
     for k in range(4):
         cv2.imwrite(str(data / f"{k}.png"), picture(k))
     with caplog.at_level(logging.WARNING):
