@@ -187,7 +187,8 @@ class FileSamples(Sequence[dict[str, AnyArray]]):
             with _faults(str(file), "remove the file, or save it as JPEG, PNG or WAV"):
                 return read_file(file, spec, file.name)[None]
         array = _arrays(file)[key or ""]
-        return fitted(array if row is None else array[row], spec, f"{file}: input '{name}'")
+        where = f"{file}: input '{name}'" if row is None else f"{file}: row {row}, input '{name}'"
+        return fitted(array if row is None else array[row], spec, where)
 
 
 def fitted(array: AnyArray, spec: Input, where: str) -> AnyArray:
@@ -202,7 +203,7 @@ def fitted(array: AnyArray, spec: Input, where: str) -> AnyArray:
     if isinstance(spec, (ImageInput, AudioInput)):
         alone = array[0] if array.ndim == len(spec.raw_shape) and len(array) == 1 else array
         with _faults(where, _FIX):
-            return fit_array(alone, spec, where.rpartition("/")[2])[None]
+            return fit_array(alone, spec, where.rpartition("/")[2].partition(":")[0])[None]
     assert isinstance(spec, TensorInput)
     shape = tuple(spec.shape)
     whole = array[None] if shape[:1] == (1,) and array.shape == shape[1:] else array
@@ -210,7 +211,7 @@ def fitted(array: AnyArray, spec: Input, where: str) -> AnyArray:
     if whole.shape != shape:
         raise ConfigError(f"{told(array)}: not what the input takes", where=where, fix=fix)
     with _faults(where, fix):
-        return cast_array(whole, spec.dtype, where.rpartition("/")[2])
+        return cast_array(whole, spec.dtype, where.rpartition("/")[2].partition(":")[0])
 
 
 @contextmanager

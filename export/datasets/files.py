@@ -105,8 +105,8 @@ def _picture(path: Path, spec: ImageInput, shown: str) -> ByteArray:
         coarse = (picture >> 8).astype(np.uint8)
         if np.ptp(picture) >= _LEVELS > _LEVELS // _FEWEST > np.ptp(coarse):
             raise UnusableFileError(
-                f"the image '{shown}' is {told(picture)}: 8 bits leave {np.ptp(coarse) + 1} grey levels of it; scale it as "
-                "your camera does, and save it with 8 bits"
+                f"the image '{shown}' is {told(picture)}: 8 bits leave {np.ptp(coarse) + 1} grey levels of it; scale "
+                "it as your camera does, and save it with 8 bits"
             )
         picture = coarse
     if picture.dtype != np.uint8:
