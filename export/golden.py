@@ -12,7 +12,7 @@ from mmedge.engine.rows import OTHER_UNIT, row_gaps, row_scales, row_sizes
 from mmedge.errors import CheckError
 from mmedge.types import AnyArray, Tensors
 
-from .parts import spread
+from .parts import choose
 from .preprocess.onnx_prefix import Preprocessor
 from .recipe import Recipe
 from .recordings import RawSample
@@ -115,13 +115,14 @@ def make_golden(
         CheckError: If a network answers NaN or infinite numbers.
     """
     preprocess, graph = Preprocessor(recipe.inputs, recipe.export.opset), StageGraph(recipe, fp32)
-    samples = [samples[index] for index in spread(len(samples), CANDIDATES)]
+    samples = [samples[index] for index in choose(recipe, len(samples), CANDIDATES)]
     tensors = [preprocess(sample.arrays) for sample in samples]
     full: list[dict[str, AnyArray]] = []
     states: list[dict[str, AnyArray]] = []
-    for sample in tensors:
+    for index, sample in enumerate(tensors):
         # As in a run: each moment goes on from the one before.
-        states.append(fed_back(recipe, full[-1]) if full else {})
+        goes_on = index > 0 and samples[index].follows(samples[index - 1])
+        states.append(fed_back(recipe, full[-1]) if goes_on else {})
         full.append(graph({**sample, **states[-1]}))
     golden: dict[str, Golden] = {}
     for stage in fp32:

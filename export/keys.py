@@ -20,7 +20,7 @@ from mmedge.files import file_hash
 from .identity import digest_of
 from .onnx.network_file import network_digest
 from .recipe import Recipe
-from .recordings import recording_files
+from .recording_files import recording_files
 from .tokenizer import read_tokenizer
 from .user_code import code_digest
 

@@ -140,7 +140,11 @@ def make_members(
     golden = make_golden(recipe, onnx_runners(fp32), as_samples(samples, recipe).held_out)
     files: dict[str, bytes] = {f"golden/{stage}.npz": g.to_npz() for stage, g in golden.items()}
     variants: list[Variant] = []
-    asked = _forms(recipe)
+    asked = check_forms(recipe)
+    for target in recipe.export.targets:
+        for precision in recipe.export.precisions:
+            if (target, precision) not in asked:
+                _log.warning("there is no %s form for target '%s', which runs another precision", precision, target)
     for stage in fp32:
         targets = list(recipe.export.targets)
         problem = next(iter(gate.refused.get(stage, ())), None)
@@ -245,8 +249,21 @@ def _metadata(known: Mapping[str, Any]) -> Metadata:
         ) from error
 
 
-def _forms(recipe: Recipe) -> list[tuple[Target, Precision]]:
-    """Return target and precision of every file; whatever is asked for and does not exist is an error."""
+def check_forms(recipe: Recipe) -> list[tuple[Target, Precision]]:
+    """Return target and precision of every file; whatever is asked for and does not exist is an error.
+
+    Raises:
+        ConfigError: If a precision has no form for any of the targets, a target none of any precision, or one of them
+            is named twice.
+    """
+    for key in ("precisions", "targets"):
+        named = getattr(recipe.export, key)
+        if len(set(named)) != len(named):
+            raise ConfigError(
+                f"one of {', '.join(named)} is named twice",
+                where=recipe.at(f"export.{key}"),
+                fix="name each once",
+            )
     asked: list[tuple[Target, Precision]] = [
         (target, precision) for target in recipe.export.targets for precision in recipe.export.precisions
     ]
@@ -259,9 +276,13 @@ def _forms(recipe: Recipe) -> list[tuple[Target, Precision]]:
                 fix=f"leave {precision} out, or add {' or '.join(sorted({t for t, p in _FLOOR if p == precision}))} "
                 "to export.targets",
             )
-    for target, absent in asked:
-        if (target, absent) not in _FLOOR:
-            _log.warning("there is no %s form for target '%s', which runs another precision", absent, target)
+    for target in recipe.export.targets:
+        if not any(form[0] == target for form in forms):
+            raise ConfigError(
+                f"there is no {' and '.join(recipe.export.precisions)} form for target '{target}', so it gets nothing",
+                where=recipe.at("export.precisions"),
+                fix=f"add {' or '.join(sorted(p for t, p in _FLOOR if t == target))} to it, or leave '{target}' out",
+            )
     return forms
 
 

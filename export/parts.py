@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from .recipe import Recipe
+
 LEAST = 3  # samples in all: two calibrate, one measures
 MIN_SAMPLES = 30  # fewer say nothing of a share that differs by a point
 CHOOSING = 48  # as many choose at most: each form that is tried runs on all of them
+_STRETCH = 8  # triggers in a row, of a stage with a memory
 
 
 def choosing_counts(held: Sequence[int]) -> list[int] | None:
@@ -43,6 +46,21 @@ def spread(total: int, count: int) -> list[int]:
     """
     count = min(count, total)
     return [round((i + 0.5) * total / count - 0.5) for i in range(count)]
+
+
+def choose(recipe: Recipe, total: int, count: int) -> list[int]:
+    """Return what ``spread`` does; for a stage with a memory stretches without a gap, which it needs to have one.
+
+    Args:
+        recipe: Its stages.
+        total: How many there are.
+        count: How many to choose at most.
+    """
+    if count >= total or not any(stage.states for stage in recipe.stages.values()):
+        return spread(total, count)
+    length = min(_STRETCH, count)
+    starts = spread(total // length, count // length)
+    return [start * length + step for start in starts for step in range(length)]
 
 
 def shares(triggers: Sequence[int], total: int) -> list[int]:

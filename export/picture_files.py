@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
@@ -18,13 +19,15 @@ from mmedge.engine.arrays import UNREADABLE
 from mmedge.errors import ConfigError
 from mmedge.types import AnyArray
 
-from .datasets.files import fit_array, load_array, read_file, told
+from .datasets.files import cast_array, fit_array, load_array, read_file, told
 from .datasets.problems import UnusableFileError
 
 PICTURES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"))
 SOUNDS = frozenset((".wav", ".flac"))
 ARRAYS = frozenset((".npy", ".npz"))
 _FIX = "see docs/recipe.md: Files in place of recordings"
+_CHANNELS = 8  # of a sound: an array with so few columns has its samples in rows
+_Place: TypeAlias = tuple[Path, str | None, int | None]  # file, name of the array, row
 
 
 class FileSamples(Sequence[dict[str, AnyArray]]):
@@ -40,6 +43,10 @@ class FileSamples(Sequence[dict[str, AnyArray]]):
     Raises:
         ConfigError: If a file fits no input, or an input has no file.
 
+    Attributes:
+        files: What is read.
+        stems: Of each sample, the name that its files share.
+
     Example:
         >>> FileSamples(recipe.inputs, Path("pictures"))[0]["image"].shape  # doctest: +SKIP
         (1, 480, 640, 3)
@@ -49,24 +56,26 @@ class FileSamples(Sequence[dict[str, AnyArray]]):
         self._inputs = {name: spec for name, spec in inputs.items() if not isinstance(spec, TextInput)}
         self._path = path
         self.files = (path,) if path.is_file() else tuple(sorted(file for file in path.iterdir() if is_plain(file)))
-        self._rows: list[dict[str, tuple[Path, str | None, int | None]]] = []
-        groups: dict[str, dict[str, tuple[Path, str | None, int | None]]] = {}
-        for file in self.files:
-            if file.suffix.lower() in ARRAYS:
-                self._rows += self._array_rows(file)
-                continue
-            stem, seats = self._seats_of(file)
-            for seat in seats:
-                groups.setdefault(stem, {})[seat] = (file, None, None)
-        self._rows += [group for _, group in sorted(groups.items())]
-        for row in self._rows:
-            if missing := sorted(self._inputs.keys() - row.keys()):
-                file = next(iter(row.values()))[0]
+        self._rows: list[dict[str, _Place]] = []
+        self.stems: list[str] = []
+        for stem, group in sorted(self._grouped().items()):
+            if missing := sorted(self._inputs.keys() - group.keys()):
+                file = min(places[0][0] for places in group.values())
                 raise ConfigError(
                     f"'{file.name}' has nothing beside it for input '{missing[0]}'",
                     where=str(path),
-                    fix=f"add '{file.stem}.{missing[0]}.EXT'; {_FIX}",
+                    fix=f"add '{stem}.{missing[0]}.EXT'; {_FIX}",
                 )
+            counts = {places[0][0].name: len(places) for places in group.values()}
+            if len(set(counts.values())) != 1:
+                each = ", ".join(f"'{name}' {count}" for name, count in counts.items())
+                raise ConfigError(
+                    f"files of one name have different numbers of samples: {each}",
+                    where=str(path),
+                    fix=f"give as many samples for each input; {_FIX}",
+                )
+            self._rows += [dict(zip(group, row, strict=True)) for row in zip(*group.values(), strict=True)]
+            self.stems += [stem] * next(iter(counts.values()))
         if not self._rows:
             raise ConfigError("no samples", where=str(path), fix=_FIX)
 
@@ -84,20 +93,53 @@ class FileSamples(Sequence[dict[str, AnyArray]]):
         file, _, row = next(iter(self._rows[index].values()))
         return file.name if row is None else f"{file.name} {row}"
 
-    def _seats_of(self, file: Path) -> tuple[str, list[str]]:
-        """Return the name that a file shares with others, and the inputs it feeds."""
+    def _grouped(self) -> dict[str, dict[str, list[_Place]]]:
+        """Return the name that files share -> input -> its samples, of files in any order.
+
+        ``NAME.INPUT.EXT`` comes before ``NAME.EXT``, which feeds all inputs of its kind.
+
+        Raises:
+            ConfigError: If two files would feed one input of one sample.
+        """
+        groups: dict[str, dict[str, list[_Place]]] = {}
+        own: dict[tuple[str, str], Path] = {}
+        found = [(file, *self._places_of(file)) for file in self.files]
+        for is_named in (False, True):  # the named ones last: they are put in place of the others
+            for file, stem, named, places in found:
+                if named != is_named:
+                    continue
+                taken = next((own[stem, seat] for seat in places if (stem, seat) in own), None)
+                if taken is not None and places.keys() == self._inputs.keys():
+                    stem, taken = file.name, None  # a sample by itself: cup.jpg beside cup.png
+                if taken is not None:
+                    raise ConfigError(
+                        f"'{taken.name}' and '{file.name}' would both feed input '{next(iter(places))}' of one sample",
+                        where=str(self._path),
+                        fix=f"rename one of them; {_FIX}",
+                    )
+                groups.setdefault(stem, {}).update(places)
+                own.update(dict.fromkeys(((stem, seat) for seat in places), file))
+            own.clear()
+        return groups
+
+    def _places_of(self, file: Path) -> tuple[str, bool, dict[str, list[_Place]]]:
+        """Return the name that a file shares with others, whether it names its input, and what it holds for which."""
+        stem, dot, seat = file.stem.rpartition(".")
+        if file.suffix.lower() in ARRAYS:
+            held = self._array_places(file)
+            named = file.suffix.lower() == ".npy" and seat in held and (bool(dot) or len(self._inputs) > 1)
+            return stem if named else file.stem, named, held
         kind = ImageInput if file.suffix.lower() in PICTURES else AudioInput
         seats = [name for name, spec in self._inputs.items() if isinstance(spec, kind)]
-        stem, dot, seat = file.stem.rpartition(".")
-        if dot and seat in seats:
-            return stem, [seat]
-        what = "sees" if kind is ImageInput else "hears"
         if not seats:
+            what = "sees" if kind is ImageInput else "hears"
             raise ConfigError(f"no input {what}", where=str(file), fix=f"remove the file; {_FIX}")
-        return file.stem, seats
+        named = bool(dot) and seat in seats
+        places: dict[str, list[_Place]] = {name: [(file, None, None)] for name in ([seat] if named else seats)}
+        return stem if named else file.stem, named, places
 
-    def _array_rows(self, file: Path) -> Iterator[dict[str, tuple[Path, str | None, int | None]]]:
-        """Yield a row for each sample of an array file: its first axis, or the only one where it has that rank."""
+    def _array_places(self, file: Path) -> dict[str, list[_Place]]:
+        """Return input -> its samples in an array file: the first axis, or the array as a whole if it is one sample."""
         arrays = _arrays(file)
         if file.suffix.lower() == ".npy":
             seat = file.stem.rpartition(".")[2]
@@ -109,10 +151,7 @@ class FileSamples(Sequence[dict[str, AnyArray]]):
             names: dict[str, str | None] = {seat if seat in seats else seats[0]: None}
         else:
             names = {name: name for name in arrays if name in self._inputs}
-        counts: dict[str, int | None] = {}
-        for seat, key in names.items():
-            array, rank = arrays[key or ""], len(raw_shape(self._inputs[seat])) - self._batched(seat)
-            counts[seat] = None if array.ndim == rank else len(array)
+        counts = {seat: self._samples_in(arrays[key or ""], seat, file) for seat, key in names.items()}
         if len(set(counts.values())) != 1:
             raise ConfigError(
                 f"it has {counts or list(arrays)} samples for the inputs {list(self._inputs)}",
@@ -120,12 +159,26 @@ class FileSamples(Sequence[dict[str, AnyArray]]):
                 fix="give arrays with one name an input, as many samples each",
             )
         count = next(iter(counts.values()))
-        for row in (None,) if count is None else range(count):
-            yield {seat: (file, key, row) for seat, key in names.items()}
+        rows = (None,) if count is None else range(count)
+        return {seat: [(file, key, row) for row in rows] for seat, key in names.items()}
 
-    def _batched(self, seat: str) -> bool:
-        """Tell whether a raw array begins with a 1 that files leave out."""
-        return not isinstance(self._inputs[seat], TensorInput)
+    def _samples_in(self, array: AnyArray, seat: str, file: Path) -> int | None:
+        """Return how many samples an array holds for an input; None where it is one, as a whole."""
+        spec = self._inputs[seat]
+        shape = raw_shape(spec)
+        if isinstance(spec, TensorInput):
+            alone = array.shape in (shape, shape[1:] if shape[:1] == (1,) else shape)
+        else:
+            alone = array.ndim == len(shape) - 1  # files leave the leading 1 out
+        few = isinstance(spec, AudioInput) and array.ndim == 2 and array.shape[1] <= _CHANNELS < array.shape[0]
+        if few or not (alone or array.ndim):
+            wanted = "one row a sample, of mono sound" if few else f"samples of shape {list(shape)}"
+            raise ConfigError(
+                f"{told(array)}: input '{seat}' takes {wanted}",
+                where=str(file),
+                fix="average the channels: array.mean(axis=1)" if few else f"give what it takes; {_FIX}",
+            )
+        return None if alone else len(array)
 
     def _read(self, name: str, file: Path, key: str | None, row: int | None) -> AnyArray:
         spec = self._inputs[name]
@@ -134,7 +187,8 @@ class FileSamples(Sequence[dict[str, AnyArray]]):
             with _faults(str(file), "remove the file, or save it as JPEG, PNG or WAV"):
                 return read_file(file, spec, file.name)[None]
         array = _arrays(file)[key or ""]
-        return fitted(array if row is None else array[row], spec, f"{file}: input '{name}'")
+        where = f"{file}: input '{name}'" if row is None else f"{file}: row {row}, input '{name}'"
+        return fitted(array if row is None else array[row], spec, where)
 
 
 def fitted(array: AnyArray, spec: Input, where: str) -> AnyArray:
@@ -149,17 +203,15 @@ def fitted(array: AnyArray, spec: Input, where: str) -> AnyArray:
     if isinstance(spec, (ImageInput, AudioInput)):
         alone = array[0] if array.ndim == len(spec.raw_shape) and len(array) == 1 else array
         with _faults(where, _FIX):
-            return fit_array(alone, spec, where.rpartition("/")[2])[None]
+            return fit_array(alone, spec, where.rpartition("/")[2].partition(":")[0])[None]
     assert isinstance(spec, TensorInput)
-    wrong = ""
-    if array.shape != tuple(spec.shape) or array.dtype != spec.dtype:
-        wrong = "not what the input takes"
-    elif array.dtype.kind == "f" and not np.isfinite(array).all():
-        wrong = "values that are not finite"
-    if wrong:
-        fix = f"give {spec.dtype} {list(spec.shape)}, finite; {_FIX}"
-        raise ConfigError(f"{told(array)}: {wrong}", where=where, fix=fix)
-    return np.array(array)
+    shape = tuple(spec.shape)
+    whole = array[None] if shape[:1] == (1,) and array.shape == shape[1:] else array
+    fix = f"give {spec.dtype} {list(shape)}, finite; {_FIX}"
+    if whole.shape != shape:
+        raise ConfigError(f"{told(array)}: not what the input takes", where=where, fix=fix)
+    with _faults(where, fix):
+        return cast_array(whole, spec.dtype, where.rpartition("/")[2].partition(":")[0])
 
 
 @contextmanager

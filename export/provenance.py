@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 from importlib.metadata import version
 
+from mmedge.bundle.manifest import TextInput
 from mmedge.files import file_hash
 
 from .keys import versions
 from .onnx.network_file import network_digest
 from .recipe import Recipe
-from .recordings import recording_files
+from .recording_files import recording_files
 
 _PACKAGES = ("mmedge", "torch", "onnx", "onnxscript", "onnxruntime", "numpy")
 
@@ -33,6 +34,16 @@ def provenance(recipe: Recipe, *, seed: int | None = None) -> dict[str, str | in
         **_calibration(recipe),
         **_networks(recipe),
     }
+
+
+def places_of(recipe: Recipe) -> tuple[str, ...]:
+    """Return the folders of this machine that a recipe's files lie in: reports do not name them."""
+    named = [recipe.calibration.recordings, recipe.train.weights, recipe.data.folder]
+    named += [stage.onnx for stage in recipe.stages.values()]
+    named += [spec.tokenizer for spec in recipe.inputs.values() if isinstance(spec, TextInput)]
+    paths = [recipe.folder / name for name in named if name is not None and not name.startswith("wheel:")]
+    places = {recipe.folder, *(place for path in paths for place in (path.parent, path.resolve().parent))}
+    return tuple(map(str, places))
 
 
 def _calibration(recipe: Recipe) -> dict[str, str | int]:

@@ -33,6 +33,7 @@ from mmedge.bundle.tasks import task_of
 from mmedge.errors import BundleError, ConfigError
 from mmedge.fusion.stream import check_stream, is_stream
 
+from .tasks import check_metrics
 from .user_code import importable
 
 
@@ -118,8 +119,8 @@ class Train(_Strict, frozen=True, kw_only=True):
 
     epochs: Annotated[int, msgspec.Meta(ge=1)] = 10
     batch_size: Annotated[int, msgspec.Meta(ge=1)] = 64
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-2
+    learning_rate: Annotated[float, msgspec.Meta(gt=0)] = 1e-3
+    weight_decay: Annotated[float, msgspec.Meta(ge=0)] = 1e-2
     modality_dropout: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.15
     augment: bool = True
     workers: Annotated[int, msgspec.Meta(ge=0)] = 2
@@ -147,7 +148,7 @@ class Calibration(_Strict, frozen=True, kw_only=True):
     frames: Annotated[int, msgspec.Meta(ge=1)] = 128
     rule: Literal["auto", "frame-quantile", "max", "percentile", "mse", "entropy"] = "frame-quantile"
     quantile: Annotated[float, msgspec.Meta(gt=0, le=1)] | None = None
-    max_drop_points: float = 0.5
+    max_drop_points: Annotated[float, msgspec.Meta(ge=0)] = 0.5
     metric: Literal["cosine", "sqnr"] = "sqnr"
     gate: Literal["warn", "required"] = "warn"
 
@@ -160,7 +161,7 @@ class Export(_Strict, frozen=True, kw_only=True):
 
     precisions: tuple[Literal["fp32", "fp16", "int8"], ...] = ()
     opset: int = 20
-    targets: tuple[Literal["cpu", "tensorrt"], ...] = ("cpu", "tensorrt")
+    targets: Annotated[tuple[Literal["cpu", "tensorrt"], ...], msgspec.Meta(min_length=1)] = ("cpu", "tensorrt")
 
 
 class _Document(_Strict, frozen=True, kw_only=True):
@@ -325,6 +326,7 @@ def check_recipe(recipe: Recipe) -> None:
     try:
         check_references(manifest)
         check_tasks(manifest)
+        check_metrics(recipe)
         for name, task in recipe.tasks.items():
             if recipe.stages[task.tensor.stage].outputs:  # else only the network's file tells
                 check_label_count(manifest, name, len(task.labels))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import overload
@@ -12,15 +13,17 @@ import numpy as np
 from mmedge.bundle.manifest import AudioInput, ImageInput, TextInput
 from mmedge.errors import CheckError, ConfigError
 from mmedge.fusion.stream import least_samples
-from mmedge.preprocess import Tokenizer
-from mmedge.replay.sessions import is_recorded, session_paths, sessions
-from mmedge.types import AnyArray, Tensors
+from mmedge.types import Tensors
 
-from .parts import CHOOSING, LEAST, MIN_SAMPLES, choosing_counts, held_out_of, shares, spread
-from .picture_files import FileSamples, holds_plain_files, is_plain
+from .parts import CHOOSING, LEAST, MIN_SAMPLES, choose, choosing_counts, held_out_of, shares, spread
+from .peaks import lasting
+from .picture_files import FileSamples
 from .recipe import Recipe
+from .recording_files import found_recordings, found_sessions, plain_files, spoken_texts, warn_unread
 from .spool import Spool
 from .tokenizer import load_tokenizer
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,11 +34,21 @@ class RawSample:
         name: For reports.
         arrays: By input name.
         recording: What it is of: samples side by side of one recording are neighbours in time; None without an order.
+        lasting: Inputs of which the data before and after, which may be no samples, are as unusual as these.
+        number: Of its trigger in the recording; None where every trigger is a sample.
     """
 
     name: str
     arrays: Tensors
     recording: str | None = ""
+    lasting: frozenset[str] = frozenset()
+    number: int | None = None
+
+    def follows(self, other: RawSample | None) -> bool:
+        """Tell whether it is the trigger after another one, so that a memory goes on from there."""
+        if other is None or self.recording is None or other.recording != self.recording:
+            return False
+        return self.number is None or (other.number is not None and self.number == other.number + 1)
 
 
 class LazySamples(Sequence[RawSample]):
@@ -101,7 +114,7 @@ class RawSamples:
             raise _too_few(count, name, f"give at least {LEAST}, in order of time")
 
         def read(index: int) -> RawSample:
-            return RawSample(name=f"{name} {index}", arrays=kept[index])
+            return RawSample(name=f"{name} {index}", arrays=kept[index], number=index)
 
         cut = count * 2 // 3
         middle = cut + (choosing_counts([count - cut]) or [0])[0]
@@ -177,8 +190,8 @@ def raw_samples(recipe: Recipe, count: int | None = None, *, held_out_only: bool
 
     A media file feeds every image and audio input; ``NAME.INPUT.EXT`` feeds that input alone, together with
     the files of the same ``NAME``. ``NAME.INPUT.txt`` holds texts, one a line, which the samples take in turn; a text
-    input without it, and a text that was absent, is padding. Tensors come from folders of ``mmedge run --record``, or
-    as arrays: see ``picture_files`` for folders of pictures, sounds and arrays.
+    input without it, and a text that was absent, is padding; a warning says so where all are. Tensors come from folders
+    of ``mmedge run --record``, or as arrays: see ``picture_files`` for folders of pictures, sounds and arrays.
 
     Args:
         recipe: ``calibration.recordings`` is a media file, a folder made by ``mmedge record``, or a folder of such.
@@ -195,16 +208,27 @@ def raw_samples(recipe: Recipe, count: int | None = None, *, held_out_only: bool
         ConfigError: If there are no recordings, or none for some input, or fewer than three triggers in all.
     """
     # The runtime's reader loads the whole capture stack; callers with samples of their own do without.
-    from mmedge.replay.samples import count_triggers
     from mmedge.replay.samples import raw_samples as read_samples
+    from mmedge.replay.samples import survey
 
+    if not held_out_only:  # else it was said before
+        warn_unread(recipe)
     if (path := plain_files(recipe)) is not None:
         return _of_files(recipe, path, count, held_out_only=held_out_only)
-    found, least = _sessions(recipe), least_samples(recipe.stages, recipe.inputs)
+    found, least = found_sessions(recipe), least_samples(recipe.stages, recipe.inputs)
     needed = [name for name, spec in recipe.inputs.items() if not isinstance(spec, TextInput)]
     tokenizers = {n: load_tokenizer(recipe, n) for n, s in recipe.inputs.items() if isinstance(s, TextInput)}
     # At the very start of a recording an input may not have data yet.
-    triggers = [count_triggers(recipe.inputs, recipe.sync, uris, needed, least=least) for uris in found.values()]
+    surveys = [survey(recipe.inputs, recipe.sync, uris, needed, least=least) for uris in found.values()]
+    triggers = [seen.complete for seen in surveys]
+    for name, seen in zip(found, surveys, strict=True):
+        if not held_out_only and 0 < seen.complete < seen.triggers / 2:
+            _log.warning(
+                "recording '%s': %s of %d triggers, which are not read; one that stands still counts as absent, too",
+                name,
+                " and ".join(f"'{absent}' is absent at {count}" for absent, count in seen.absent.most_common()),
+                seen.triggers,
+            )
     if 0 in triggers:
         raise ConfigError(
             "the recording has no moment at which every input has data",
@@ -219,39 +243,42 @@ def raw_samples(recipe: Recipe, count: int | None = None, *, held_out_only: bool
     total = max(count or recipe.calibration.frames * 3 // 2, 3 * len(found))
     if held_out_only and counts is not None:
         total *= 2  # as many judge as would without those that choose
-    chosen = [spread(*pair) for pair in zip(triggers, shares(triggers, total), strict=True)]
+    chosen = [choose(recipe, *pair) for pair in zip(triggers, shares(triggers, total), strict=True)]
     held_out = held_out_of(triggers, chosen)
     picked = [
-        [] if held_out_only else [own[k] for k in spread(len(own), n)]
+        [] if held_out_only else [own[k] for k in choose(recipe, len(own), n)]
         for own, n in zip(chooses, shares(list(map(len, chooses)), CHOOSING), strict=True)
     ]
-    spool = Spool()
-    names: list[tuple[str, str]] = []
+    spool, silent, folder = Spool(), set(tokenizers), found_recordings(recipe)[0].parent
+    notes: list[tuple[str, str, frozenset[str], int]] = []
     early, late, choosing, judging = (list[int]() for _ in range(4))
-    for (name, uris), own, is_late, first, picks in zip(
-        found.items(), chosen, held_out, map(set, chooses), map(set, picked), strict=True
+    for (name, uris), own, is_late, first, picks, seen in zip(
+        found.items(), chosen, held_out, map(set, chooses), map(set, picked), surveys, strict=True
     ):
+        lasts = lasting(seen.peaks)
         numbers = {i: n for n, i in enumerate(own) if not held_out_only or (is_late[n] and i not in first)}
         indices = sorted(numbers.keys() | picks)
-        texts = _texts(recipe, name, tokenizers)
+        texts = spoken_texts(recipe, folder, name, tokenizers)
         arrays = read_samples(
             recipe.inputs, recipe.sync, uris, tokenizers=tokenizers, needed=needed, chosen=indices, least=least
         )
         for index, sample in zip(indices, arrays, strict=True):
             number = numbers.get(index, index)
-            said = {n: lines[number % len(lines)] for n, lines in texts.items()}
-            place = spool.add(said | sample)
-            names.append((f"{name} {number}", name))
+            said = {n: lines[number % len(lines)] for n, lines in texts.items()} | sample
+            place = spool.add(said)
+            notes.append((f"{name} {number}", name, frozenset(n for n, at in lasts.items() if at[index]), index))
+            silent = _silent(recipe, said, silent)
             if index in picks:
                 choosing.append(place)
             if index in numbers:
                 (late if is_late[number] else early).append(place)
                 if is_late[number] and index not in first:
                     judging.append(place)
+    _warn_silent(() if held_out_only else silent)
 
     def read(place: int) -> RawSample:
-        name, recording = names[place]
-        return RawSample(name=name, arrays=spool[place], recording=recording)
+        name, recording, lasts, index = notes[place]
+        return RawSample(name=name, arrays=spool[place], recording=recording, lasting=lasts, number=index)
 
     return RawSamples(
         calibration=LazySamples(read, early) if early else (),
@@ -261,17 +288,24 @@ def raw_samples(recipe: Recipe, count: int | None = None, *, held_out_only: bool
     )
 
 
+def _silent(recipe: Recipe, arrays: Tensors, so_far: set[str]) -> set[str]:
+    """Return the text inputs of ``so_far`` that say nothing in this sample either."""
+    return {n for n in so_far if isinstance(s := recipe.inputs[n], TextInput) and (arrays[n] == s.pad).all()}
+
+
+def _warn_silent(names: Iterable[str]) -> None:
+    for name in sorted(names):
+        _log.warning(
+            "input '%s' says nothing in any sample, so nothing is known of INT8 with words: write some, one a line, "
+            "into NAME.%s.txt beside the recordings",
+            name,
+            name,
+        )
+
+
 def _too_few(count: int, where: str, fix: str) -> ConfigError:
     told = f"{count} sample{' is' if count == 1 else 's are'} not enough to calibrate and to measure"
     return ConfigError(f"{told}: {LEAST} are the least", where=where, fix=fix)
-
-
-def plain_files(recipe: Recipe) -> Path | None:
-    """Return ``calibration.recordings`` where it is pictures or arrays in place of recordings."""
-    if recipe.calibration.recordings is None:
-        return None
-    path = recipe.path(recipe.calibration.recordings)
-    return path if not is_recorded(path) and holds_plain_files(path) else None
 
 
 def _of_files(recipe: Recipe, path: Path, count: int | None, *, held_out_only: bool) -> RawSamples:
@@ -281,14 +315,16 @@ def _of_files(recipe: Recipe, path: Path, count: int | None, *, held_out_only: b
     if total < LEAST:
         fix = f"put at least {LEAST} files there, the {recipe.calibration.frames * 3 // 2} that are read at best"
         raise _too_few(total, str(path), fix)
-    silent: Tensors = {
-        name: np.full(spec.tensor_shape, spec.pad, np.int64)
-        for name, spec in recipe.inputs.items()
-        if isinstance(spec, TextInput)
-    }
+    folder = path if path.is_dir() else path.parent
+    spoken = [n for n, s in recipe.inputs.items() if isinstance(s, TextInput)]
+    tokenizers = {n: load_tokenizer(recipe, n) for n in spoken if any(folder.glob(f"*.{n}.txt"))}
+    texts = {stem: spoken_texts(recipe, folder, stem, tokenizers) for stem in dict.fromkeys(files.stems)}
+    if not held_out_only:
+        _warn_silent(n for n in spoken if n not in tokenizers)
 
     def read(place: int) -> RawSample:
-        return RawSample(name=files.name(place), arrays={**silent, **files[place]}, recording=None)
+        said = {name: lines[place % len(lines)] for name, lines in texts[files.stems[place]].items()}
+        return RawSample(name=files.name(place), arrays={**said, **files[place]}, recording=None)
 
     # By its place among all files, not among those taken: another count holds out no sample that calibrates here.
     early, late = ([p for p in range(len(files)) if (p % 3 == 2) == held] for held in (False, True))
@@ -304,63 +340,3 @@ def _of_files(recipe: Recipe, path: Path, count: int | None, *, held_out_only: b
         choosing=LazySamples(read, choosing) if split else None,
         judging=LazySamples(read, sorted(set(held_out).intersection(rest))) if split else None,
     )
-
-
-def _texts(recipe: Recipe, session: str, tokenizers: Mapping[str, Tokenizer]) -> dict[str, list[AnyArray]]:
-    """Return the token numbers of what each text input says during a recording, in turn: one padding if nothing."""
-    folder = _recordings(recipe)[0].parent
-    texts: dict[str, list[AnyArray]] = {}
-    for name, tokenizer in tokenizers.items():
-        spec = recipe.inputs[name]
-        assert isinstance(spec, TextInput)
-        path = folder / f"{session}.{name}.txt"
-        try:
-            lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-        except UnicodeDecodeError as error:
-            raise ConfigError(f"not UTF-8: {error.reason}", where=str(path), fix="save it as UTF-8") from error
-        texts[name] = [np.full(spec.tensor_shape, spec.pad, np.int64) for _ in lines or [""]]
-        for line, ids in zip(lines, texts[name], strict=False):
-            tokenizer.ids(line, ids)
-    return texts
-
-
-def recording_files(recipe: Recipe) -> list[Path]:
-    """Return every file that ``calibration.recordings`` stands for, texts included.
-
-    Raises:
-        ConfigError: If the key is not set or there is nothing there.
-    """
-    found = _recordings(recipe)
-    files = [f for p in found for f in (sorted(filter(Path.is_file, p.iterdir())) if p.is_dir() else [p])]
-    return files + sorted({text for path in found for text in path.parent.glob("*.txt")})
-
-
-def _recordings(recipe: Recipe) -> list[Path]:
-    """Return the media files, and the folders that ``mmedge record`` made."""
-    where = "calibration.recordings"
-    if recipe.calibration.recordings is None:
-        raise ConfigError("the recipe names no recordings", where=where, fix="make a recording: mmedge record DIR")
-    path = recipe.path(recipe.calibration.recordings)
-    if not path.is_file() and not is_recorded(path) and holds_plain_files(path):
-        return sorted(file for file in path.iterdir() if is_plain(file))
-    files = session_paths(path)
-    if not files:
-        raise ConfigError(
-            f"no media files, pictures or arrays in {path}", where=where, fix="make a recording: mmedge record DIR"
-        )
-    return files
-
-
-def _sessions(recipe: Recipe) -> dict[str, dict[str, str]]:
-    """Return recording -> input -> file."""
-    needed = [name for name, spec in recipe.inputs.items() if not isinstance(spec, TextInput)]
-    found = sessions(_recordings(recipe), recipe.inputs)
-    for name, uris in found.items():
-        missing = sorted(set(needed) - set(uris))
-        if missing:
-            raise ConfigError(
-                f"recording '{name}' has no data for input '{missing[0]}'",
-                where="calibration.recordings",
-                fix=f"add {name}.{missing[0]}.EXT",
-            )
-    return found

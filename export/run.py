@@ -23,8 +23,8 @@ from .brought.brought import bring
 from .failures import own_words
 from .identity import digest_of
 from .keys import graph_digest, plain, toolchain_digest
-from .pack import pack
-from .provenance import provenance
+from .pack import check_forms, pack
+from .provenance import places_of, provenance
 from .recipe import Recipe, check_recipe
 from .run_report import RunReport
 from .steps import STEPS, TABLE, Show, Step, StepSpec, Work, is_unmeasurable, step_of, trained_key
@@ -103,7 +103,7 @@ class _Run:
             folder=self._store.folder,
             name=work.recipe.name,
             licence=work.recipe.licence,
-            places=(str(work.recipe.folder), str(self._store.folder), gettempdir()),
+            places=(str(self._store.folder), gettempdir(), *places_of(work.recipe)),
         )
 
     def upto(self, last: Step, output: Path) -> RunReport:
@@ -112,6 +112,8 @@ class _Run:
         with own_words("bring", work.recipe):
             work.recipe = self._brought(work.recipe)
         check_recipe(work.recipe)
+        if last == "pack":
+            check_forms(work.recipe)  # before anything takes its time
         is_trained = work.recipe.model is not None and not work.recipe.model.pretrained
         if last == "train" and not is_trained:
             raise ConfigError("the recipe has no [model] to train", where="model", fix="mmedge export RECIPE")

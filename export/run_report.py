@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,8 @@ from .onnx.onnx_models import OnnxModels
 from .report import QuantizationReport, quantization_report
 from .smoke import Smoke
 from .steps import Work
+
+_PATH = re.compile(r"(?<![\w.:/])(?:/[^\s/'\",;:]+)+/([^\s/'\",;:]+)")  # of a node's name, too: those are no folders
 
 if TYPE_CHECKING:
     from .measure import Measurement
@@ -91,7 +94,7 @@ class RunReport:
         if isinstance(value, str):
             for place in sorted({*self.places, str(Path.cwd()), str(Path.home())}, key=len, reverse=True):
                 value = value.replace(f"{place}/", "") if len(place) > 1 else value
-            return value
+            return _PATH.sub(lambda found: found[1] if Path(found[0]).parent.is_dir() else found[0], value)
         if isinstance(value, Mapping):
             return {key: self._without_places(part) for key, part in value.items()}
         return [self._without_places(part) for part in value] if isinstance(value, (list, tuple)) else value

@@ -63,6 +63,7 @@ class TaskKind:
         valued: Whether its target is a number of the sample (``Sample.targets``) instead of its inputs' classes.
         counted: Whether an answer is right or wrong, so that few samples may differ by chance; else it has an error.
         agrees_by: How two versions of it are compared, where the recipe does not say.
+        metrics: How else they may be.
         keys: What a starter recipe says of it.
     """
 
@@ -70,6 +71,7 @@ class TaskKind:
     trained = calibrated = valued = False
     counted = True
     agrees_by = "label"
+    metrics: tuple[str, ...] = ("label", "sqnr")
     keys: tuple[str, ...] = ("kind", "output", "labels", "scores", "threshold", "top_k")
 
     def target(self, task: RecipeTask, outputs: Tensor, truth: Truth) -> tuple[Tensor, Tensor]:
@@ -128,6 +130,7 @@ class TaskKind:
 class _Classification(TaskKind):
     metric = "top1"
     trained = calibrated = True
+    metrics = ("label", "within", "cosine", "sqnr")
 
     def target(self, task: RecipeTask, outputs: Tensor, truth: Truth) -> tuple[Tensor, Tensor]:
         from .training.targets import classification_target
@@ -178,6 +181,7 @@ class _Verification(TaskKind):
 
 class _Detection(TaskKind):
     agrees_by = "map"
+    metrics = ("map", "label", "cosine", "sqnr")
     keys = ("kind", "output", "labels", "threshold", "detection")
 
     def agreement(self, task: RecipeTask, pairs: Sequence[tuple[TaskResult, TaskResult]]) -> Agreement:
@@ -201,6 +205,7 @@ class _Regression(TaskKind):
     trained = valued = True
     counted = False
     agrees_by = "value"
+    metrics = ("value", "sqnr")
     keys = ("kind", "output", "regression")
 
     def target(self, task: RecipeTask, outputs: Tensor, truth: Truth) -> tuple[Tensor, Tensor]:
@@ -298,6 +303,29 @@ def task_loss(task: RecipeTask, outputs: Tensor, truth: Truth) -> Tensor:
     kind = KINDS[task.kind]
     target, defined = kind.target(task, outputs, truth)
     return (kind.losses(outputs, target) * defined).sum() / defined.sum().clamp_min(1)
+
+
+def check_metrics(recipe: Recipe) -> None:
+    """See that each task is judged by what its kind can be judged by: one number is always within a place of another.
+
+    Raises:
+        ConfigError: Names the task whose metric says nothing of it, or a quantile that the rule does not take.
+    """
+    for name, task in recipe.tasks.items():
+        known = KINDS[task.kind].metrics
+        if task.metric is not None and task.metric not in known:
+            raise ConfigError(
+                f"a {task.kind} is not judged by '{task.metric}'",
+                where=recipe.at(f"tasks.{name}.metric"),
+                fix=f"one of {', '.join(known)}; without this key it is '{KINDS[task.kind].agrees_by}'",
+            )
+    calibration = recipe.calibration
+    if calibration.quantile is not None and calibration.rule not in ("auto", "frame-quantile", "percentile"):
+        raise ConfigError(
+            f"rule '{calibration.rule}' takes no quantile",
+            where=recipe.at("calibration.quantile"),
+            fix='remove this key, or choose rule = "frame-quantile" or "percentile"',
+        )
 
 
 def boxed_tasks(recipe: Recipe) -> tuple[str, ...]:

@@ -16,8 +16,10 @@ import torch
 
 from mmedge.bundle.manifest import AudioInput, ImageInput, Input, TensorInput, TextInput
 from mmedge.errors import ConfigError
+from mmedge.files import file_hash
 from mmedge.types import AnyArray, FloatArray
 
+from ..identity import digest_of
 from ..recipe import Recipe
 from ..tasks import boxed_tasks, valued_tasks
 from .boxes import in_network
@@ -25,6 +27,7 @@ from .boxes import in_network
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 Batch = dict[str, Any]
+_DEEPEST, _LONGEST = 6, 1024  # of containers in each other; characters of a path
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -93,10 +96,15 @@ class Dataset(ABC):
     def digest(self, name: Split) -> bytes:
         """Return what is another when the samples of a split are, as far as it can be told without reading them.
 
-        Here the source of the data set's module; a data set of files adds these.
+        Here the source of the data set's module, what its attributes hold (arrays, texts, numbers), and the files
+        that these or its options name, relative to the recipe.
         """
         file = getattr(sys.modules[type(self).__module__], "__file__", None)
-        return b"" if file is None else Path(file).read_bytes()
+        held = {key: value for key, value in vars(self).items() if key not in ("recipe", "inputs") and _is_data(value)}
+        named = [path for part in (held, self.recipe.data.options) for path in _named_files(part, self.recipe.folder)]
+        hashes = [file_hash(path) for path in dict.fromkeys(named)]
+        own = digest_of(held, hashes, folder=self.recipe.folder)
+        return own if file is None else Path(file).read_bytes() + own
 
     def check(self) -> None:
         """Raise ConfigError if groups are in more than one split; names them all, up to a dozen."""
@@ -215,6 +223,29 @@ def _empty(spec: Input) -> AnyArray:
     if isinstance(spec, TextInput):
         return np.full(spec.max_tokens, spec.pad, np.int64)
     return np.zeros(spec.shape[1:], spec.dtype)
+
+
+def _is_data(value: object, depth: int = 0) -> bool:
+    """Tell whether a value is arrays, tensors, texts and numbers through and through."""
+    if value is None or isinstance(value, (bool, int, float, str, bytes, Path, np.ndarray, np.generic, torch.Tensor)):
+        return True
+    parts = [*value, *value.values()] if isinstance(value, dict) else value
+    return isinstance(parts, (list, tuple)) and depth < _DEEPEST and all(_is_data(part, depth + 1) for part in parts)
+
+
+def _named_files(value: object, folder: Path) -> list[Path]:
+    """Return the files that texts and paths in a value name, those inside of folders included."""
+    if isinstance(value, (dict, list, tuple)):
+        parts = [*value, *value.values()] if isinstance(value, dict) else value
+        return [path for part in parts for path in _named_files(part, folder)]
+    if not isinstance(value, (str, Path)) or len(str(value)) > _LONGEST or str(value) in ("", ".", "/"):
+        return []
+    try:
+        path = folder / value
+        found = sorted(path.rglob("*")) if path.is_dir() else [path]
+        return [file for file in found if file.is_file()]
+    except (OSError, ValueError):  # no name of a file
+        return []
 
 
 def class_labels(recipe: Recipe) -> tuple[str, ...]:

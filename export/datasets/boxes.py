@@ -51,6 +51,30 @@ def read_boxes(cell: str, labels: Sequence[str], folder: Path) -> FloatArray:
     return np.array([_box(row, labels) for row in rows], np.float32).reshape(-1, 5)
 
 
+def check_boxes(boxes: FloatArray, shape: tuple[int, int]) -> None:
+    """See that boxes are in their picture, be it in part, and in its pixels.
+
+    They are float32 [n, 5]: class, x1, y1, x2, y2.
+
+    Args:
+        boxes: In pixels of the file.
+        shape: Rows and columns of the file's picture as it is shown.
+
+    Raises:
+        UnusableFileError: Names the first box that is not.
+    """
+    sizes = boxes[:, 3:5] - boxes[:, 1:3]
+    if len(boxes) and (boxes[:, 1:] <= 2).all() and (sizes <= 1).all():
+        raise UnusableFileError("all boxes are smaller than a pixel: write pixels, not shares of the picture")
+    inside = np.minimum(boxes[:, 3:5], shape[::-1]) - np.maximum(boxes[:, 1:3], 0)
+    for number in np.flatnonzero((inside <= 0).any(axis=1))[:1]:
+        x, y, right, bottom = boxes[number, 1:].tolist()
+        raise UnusableFileError(
+            f"the box '{x:g} {y:g} {right - x:g} {bottom - y:g}' lies outside the picture of {shape[1]}x{shape[0]} "
+            "pixels: x and y are its left top corner"
+        )
+
+
 def _read(path: Path, shown: str) -> str:
     name = Path(shown)
     if name.is_absolute() or ".." in name.parts:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from mmedge.bundle.manifest import AudioInput, ImageInput, TensorInput
 from mmedge.engine.arrays import UNREADABLE
@@ -20,6 +21,7 @@ from .speech import read_audio
 
 MAX_SIDE = 16_384  # pixels, as of any source
 _LOUDEST = 8.0  # of float samples; louder ones are integers that were not scaled
+_LEVELS, _FEWEST = 256, 16  # of grey; by how much a picture of 16 bits may fall short of it
 # A small file can be a picture of any size; OpenCV reads this when it is loaded.
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_SIDE**2))
 
@@ -92,13 +94,23 @@ def _picture(path: Path, spec: ImageInput, shown: str) -> ByteArray:
     cv2 = require("cv2", "reading images")
     try:
         form = cv2.IMREAD_GRAYSCALE if spec.color == "gray" else cv2.IMREAD_COLOR
-        picture: ByteArray | None = cv2.imread(str(path), form)
+        picture: AnyArray | None = cv2.imread(str(path), form | cv2.IMREAD_ANYDEPTH)
     except cv2.error as error:  # of sizes that it does not take
         raise UnusableFileError(f"cannot read the image '{shown}': {error.err}") from error
     if picture is None:
         raise UnusableFileError(f"cannot read the image '{shown}'")
     if max(picture.shape) > MAX_SIDE:
         raise UnusableFileError(f"the image '{shown}' has a side of more than {MAX_SIDE} pixels")
+    if picture.dtype == np.uint16:
+        coarse = (picture >> 8).astype(np.uint8)
+        if np.ptp(picture) >= _LEVELS > _LEVELS // _FEWEST > np.ptp(coarse):
+            raise UnusableFileError(
+                f"the image '{shown}' is {told(picture)}: 8 bits leave {np.ptp(coarse) + 1} grey levels of it; scale "
+                "it as your camera does, and save it with 8 bits"
+            )
+        picture = coarse
+    if picture.dtype != np.uint8:
+        raise UnusableFileError(f"the image '{shown}' is {told(picture)}: no camera gives this; save it with 8 bits")
     return picture
 
 
@@ -154,9 +166,10 @@ def _sound(path: Path, spec: AudioInput, shown: str) -> FloatArray:
 
 
 def _array_sound(array: AnyArray, spec: AudioInput, shown: str) -> FloatArray:
-    sound = array.astype(np.float32) / np.float32(32_768 if array.dtype == np.int16 else 1)
-    typed = array.dtype.kind == "f" or array.dtype == np.int16
-    if array.ndim != 1 or not typed or np.abs(sound).max(initial=0) > _LOUDEST:
+    is_pcm = array.dtype.kind == "i" and array.dtype.itemsize == 2  # of either byte order
+    sound = array.astype(np.float32) / np.float32(32_768 if is_pcm else 1)
+    typed = array.dtype.kind == "f" or is_pcm
+    if array.ndim != 1 or not typed or np.abs(sound[-spec.samples :]).max(initial=0) > _LOUDEST:
         wanted = f"float32 of -1..1 or int16, [samples], mono, at {spec.sample_rate_hz} Hz"
         raise UnusableFileError(f"the array '{shown}' is {told(array)}: no raw sound, which is {wanted}")
     loud: FloatArray = sound
@@ -167,6 +180,8 @@ def _window(sound: FloatArray, spec: AudioInput, shown: str) -> FloatArray:
     sound = sound[-spec.samples :]
     if not np.isfinite(sound).all():
         raise UnusableFileError(f"the sound '{shown}' has samples that are not finite")
+    if (loudest := np.abs(sound).max(initial=0)) > _LOUDEST:
+        raise UnusableFileError(f"the sound '{shown}' has samples up to {loudest:.4g}: float sound is within -1..1")
     return np.pad(sound, (spec.samples - len(sound), 0)).astype(np.float32)
 
 
@@ -178,9 +193,22 @@ def _tensor(array: AnyArray, spec: TensorInput, shown: str) -> AnyArray:
         raise UnusableFileError(
             f"the array '{shown}' is {array.dtype} {list(array.shape)}, the input is {dtype} {list(spec.shape[1:])}"
         )
-    if not np.can_cast(array.dtype, dtype, "same_kind"):
-        raise UnusableFileError(f"the array '{shown}' is {array.dtype}, the input is {dtype}")
-    found = np.array(array, dtype)
-    if found.dtype.kind == "f" and not np.isfinite(found).all():
-        raise UnusableFileError(f"the array '{shown}' has values that are not finite")
+    return cast_array(array, dtype, shown)
+
+
+def cast_array(array: AnyArray, dtype: npt.DTypeLike, shown: str) -> AnyArray:
+    """Return a copy with a seat's dtype, of any shape [...] and byte order; float64 becomes float32.
+
+    Raises:
+        UnusableFileError: If it is of another kind, not finite, or has integers that do not fit.
+    """
+    wanted = np.dtype(dtype)
+    if not np.can_cast(array.dtype, wanted, "same_kind"):
+        raise UnusableFileError(f"the array '{shown}' is {told(array)}, the input is {wanted}")
+    with np.errstate(over="ignore"):
+        found = np.array(array, wanted, order="C")
+    if wanted.kind == "f" and not np.isfinite(found).all():
+        raise UnusableFileError(f"the array '{shown}' is {told(array)}: it has values that are not finite in {wanted}")
+    if wanted.kind in "iu" and not np.array_equal(found, array):
+        raise UnusableFileError(f"the array '{shown}' is {told(array)}, more than {wanted} holds")
     return found

@@ -20,9 +20,10 @@ from mmedge.files import file_hash
 from mmedge.types import AnyArray, FloatArray
 
 from ..recipe import Recipe
+from ..tasks import valued_tasks
 from ..tokenizer import load_tokenizer
 from .base import SPLITS, Dataset, Sample, Samples, Split
-from .boxes import box_file, in_frame, read_boxes
+from .boxes import box_file, check_boxes, in_frame, read_boxes
 from .decoded import DecodedCache, decoded_bytes, decoded_key
 from .files import MAX_SIDE, picture_shape, read_file
 from .index import Index, Row
@@ -116,6 +117,13 @@ class Folder(Dataset):
                 except UnusableFileError as error:
                     problems.add(row.line, str(error))
         problems.raise_any()
+        for column, task, knows in self._targets():
+            if not any(knows(row) for row in self.rows if row.split == "train"):
+                raise ConfigError(
+                    f"no sample of split 'train' has a {column}, so task '{task}' would learn nothing",
+                    where=str(self._index),
+                    fix="fill the column, or leave the task out of the recipe",
+                )
         for warning in self.doubts():
             _log.warning("%s: %s", self._index, warning)
 
@@ -129,6 +137,9 @@ class Folder(Dataset):
     def doubts(self) -> list[str]:
         """Return what can be trained with, but is hardly meant: classes that no sample shows, files in two splits."""
         found = []
+        for column, task, knows in self._targets():
+            if not any(knows(row) for row in self.rows if row.split == "validation"):
+                found.append(f"no sample of split 'validation' has a {column}, so task '{task}' is not judged")
         for what, names, of in self._classes():
             seen = {split: Counter(of(row) for row in self.rows if row.split == split) for split in SPLITS}
             unseen = [name for number, name in enumerate(names) if seen["train"][number] == 0]
@@ -149,6 +160,18 @@ class Folder(Dataset):
             lines = " and ".join(f"line {row.line} ({split})" for split, row in rows.items())
             more = f", and {len(shared) - 1} more" if len(shared) > 1 else ""
             found.append(f"the same file is in several splits: '{name}' of {lines}{more}")
+        return found
+
+    def _targets(self) -> list[tuple[str, str, Callable[[Row], bool]]]:
+        """Return column, task, and what tells whether a row has a target of it."""
+        found: list[tuple[str, str, Callable[[Row], bool]]] = []
+        for name, task in self.recipe.tasks.items():
+            if task.kind == "detection":
+                found += [(task.column, name, partial(_is_boxed, name))] if task.column else []
+            elif name in valued_tasks(self.recipe):
+                found.append((task.column or "label", name, partial(_is_valued, name)))
+            elif self.labels:
+                found.append(("label", name, _is_labelled))
         return found
 
     def _classes(self) -> list[tuple[str, tuple[str, ...], Callable[[Row], int]]]:
@@ -212,6 +235,7 @@ class Folder(Dataset):
                         self._cache.put(self._shape_key(path), kept)
                 self._shapes[path] = (int(kept[0]), int(kept[1]))
             boxes = read_boxes(cell, self.recipe.tasks[task].labels, self.folder)
+            check_boxes(boxes, self._shapes[path])
             found[task] = in_frame(boxes, spec, self._shapes[path])
         return found
 
@@ -246,6 +270,18 @@ class Folder(Dataset):
 
 def _is_file(path: Path) -> bool:
     return os.path.isfile(path)  # noqa: PTH113 - Path's own raises where a name is too long
+
+
+def _is_boxed(task: str, row: Row) -> bool:
+    return task in row.boxes
+
+
+def _is_valued(task: str, row: Row) -> bool:
+    return task in row.targets
+
+
+def _is_labelled(row: Row) -> bool:
+    return row.label >= 0
 
 
 def _class_of(task: str, row: Row) -> int:

@@ -153,16 +153,17 @@ class Index:
         if len(cells) != len(header):
             raise ValueError(f"expected {len(header)} cells, got {len(cells)}")
         cell = dict(zip(header, cells, strict=True))
+        cell |= {column: cell[column].strip() for column in ("split", "group", "label") if column in cell}
         if cell["split"] not in SPLITS:
             raise ValueError(f"unknown split '{cell['split']}', one of {', '.join(SPLITS)}")
         if not cell["group"]:
             raise ValueError("the group is empty; name the speaker, site or session")
         label = -1
-        if self.labels:
+        if self.labels and cell["label"]:
             if cell["label"] not in self.labels:
                 raise ValueError(f"unknown label '{cell['label']}', one of {', '.join(self.labels)}")
             label = self.labels.index(cell["label"])
-        targets = {name: _number(cell["label"], "label") for name in self._plain}
+        targets = {name: _number(cell["label"], "label") for name in self._plain if cell["label"]}
         for name, task in self._own.items():
             if text := cell[str(task.column)].strip():
                 targets[name] = _target(task, text)

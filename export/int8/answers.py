@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
@@ -13,7 +14,7 @@ from mmedge.bundle.manifest import ImageInput
 from mmedge.errors import CheckError
 from mmedge.interpret import Interpreter, make_interpreter
 from mmedge.preprocess.fit import to_picture
-from mmedge.types import AnyArray, Snapshot, TaskResult
+from mmedge.types import AnyArray, Snapshot, TaskResult, Tensors
 
 from ..judge import judge
 from ..parts import MIN_SAMPLES
@@ -38,6 +39,9 @@ class TaskComparison(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
         metric: What ``agreement`` is: ``label``, ``within`` k bins, ``map`` of boxes at an overlap of 0.5, ``value``,
             ``cosine``, or ``sqnr``, 1 minus the noise's share of the signal's power.
         counted: Whether each sample is right or wrong, so that a few may always differ.
+        different: How many of the samples differ from all others; a picture that stands still is one.
+        answers: How many different labels the first version gives, or on how many pictures it finds boxes; None where
+            ``metric`` looks at neither.
     """
 
     task: str
@@ -49,6 +53,8 @@ class TaskComparison(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     difference: float | None = None
     metric: str = "label"
     counted: bool = True
+    different: int | None = None
+    answers: int | None = None
 
     @property
     def lost(self) -> float:
@@ -57,8 +63,8 @@ class TaskComparison(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
     @property
     def enough(self) -> bool:
-        """Whether there are enough samples for a verdict."""
-        return self.samples >= MIN_SAMPLES
+        """Whether there are enough samples for a verdict: those that are alike count once."""
+        return (self.samples if self.different is None else self.different) >= MIN_SAMPLES
 
     def allowed(self, max_drop_points: float) -> float:
         """Percentage points that may be lost under this mask, if ``max_drop_points`` may over all of them."""
@@ -121,6 +127,7 @@ class Reference:
         self._outputs = judged_outputs(recipe)
         self._spool = Spool()
         self._keys: list[tuple[str, Mask]] = []
+        self._contents: set[bytes] = set()
         for answers in self._answers(models):
             self._keys = list(answers)
             self._spool.add({str(i): array for i, array in enumerate(answers.values())})
@@ -132,7 +139,7 @@ class Reference:
             known = self._spool[place]
             for i, key in enumerate(self._keys):
                 rows[key].add(known[str(i)], answers[key])
-        return tuple(row.result() for row in rows.values())
+        return tuple(row.result(len(self._contents)) for row in rows.values())
 
     def _answers(self, models: Mapping[str, ModelProto]) -> Iterator[dict[tuple[str, Mask], AnyArray]]:
         """Yield what is judged of each sample, by name and mask."""
@@ -143,7 +150,10 @@ class Reference:
         everything = tuple(recipe.inputs)
         states: dict[str, AnyArray] = {}
         try:
+            last: RawSample | None = None
             for sample in self._samples:
+                states, last = states if sample.follows(last) else {}, sample
+                self._contents.add(_content(sample.arrays))
                 tensors = {**preprocess(sample.arrays), **states}
                 full = graph(tensors)
                 states = fed_back(recipe, full)
@@ -187,6 +197,8 @@ class _Row:
         self._count += 1
         self._power += float(x @ x)
         self._noise += float((x - y) @ (x - y))
+        if x.size == 1 and self._metric == "cosine":
+            self._metric = "sqnr"  # one number always points where another does
         norms = float(np.sqrt((x @ x) * (y @ y)))
         self._cosine += float(x @ y) / norms if norms else float(not x.any() and not y.any())
         if self._metric == "within":
@@ -196,8 +208,20 @@ class _Row:
         if self._read:
             self._results.append((self._read[0](want, self._seen), self._read[1](got, self._seen)))
 
-    def result(self) -> TaskComparison:
-        """Return the row."""
+    def _answers(self) -> int | None:
+        if self._task is None or self._metric not in ("label", "map"):
+            return None
+        if self._metric == "map":
+            sure = self._task.threshold
+            return sum(any(box.score >= sure for box in want.boxes) for want, _ in self._results)
+        return len({want.label for want, _ in self._results if want.label is not None})
+
+    def result(self, different: int) -> TaskComparison:
+        """Return the row.
+
+        Args:
+            different: How many of the samples differ from all others.
+        """
         noise = self._noise / max(self._power, 1e-30)
         sqnr_db = ratio_db(self._power, self._noise)
         agreement = Agreement(share=0.0)
@@ -218,7 +242,17 @@ class _Row:
             sqnr_db=round(sqnr_db, 2),
             metric=self._metric,
             counted=self._metric in ("label", "within"),
+            different=min(different, self._count),
+            answers=self._answers(),
         )
+
+
+def _content(arrays: Tensors) -> bytes:
+    """Return a hash of one sample."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name in sorted(arrays):
+        digest.update(np.ascontiguousarray(arrays[name]).tobytes())
+    return digest.digest()
 
 
 def _interpreter(recipe: Recipe, name: str, temperature: float | None, *, loose: bool) -> Interpreter:

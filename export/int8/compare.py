@@ -56,17 +56,46 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def enough(self) -> bool:
-        """Whether every row has enough samples for a verdict: with fewer, nothing was checked."""
-        return bool(self.rows) and all(row.enough for row in self.rows)
+        """Whether every row has enough samples for a verdict, and every task an answer: else nothing was checked."""
+        return bool(self.rows) and all(row.enough for row in self.rows) and not self._unanswered
+
+    @property
+    def _unanswered(self) -> list[str]:
+        """The tasks of which the first version tells nothing on any sample: two silences agree."""
+        found: dict[str, list[int]] = {}
+        for row in self.rows:
+            if row.answers is not None:
+                found.setdefault(row.task, []).append(row.answers)
+        return [task for task, answers in found.items() if not any(answers)]
+
+    @property
+    def doubts(self) -> list[str]:
+        """What was checked and says little: tasks that give one and the same label on all samples, with all inputs."""
+        full = max((row.present for row in self.rows), key=len, default=())
+        alike = [row.task for row in self.rows if row.present == full and row.metric == "label" and row.answers == 1]
+        return [
+            f"task '{task}': {self.a} gives the same label on all samples held out, so nothing is known of the others; "
+            "end the recordings with all that is to be told apart"
+            for task in alike
+        ]
 
     @property
     def warning(self) -> str | None:
         """Say that nothing was checked, where there are too few samples; None otherwise."""
         if self.enough:
             return None
-        fewest = min((row.samples for row in self.rows), default=0)
+        row = min(self.rows, key=lambda row: row.different or row.samples, default=None)
+        if row is not None and row.enough:
+            return (
+                f"not checked: {self.a} finds nothing in any sample held out for task "
+                f"{' and '.join(map(repr, self._unanswered))}; end the recordings with what it should find"
+            )
+        fewest = "0" if row is None else str(row.samples)
+        if row is not None and row.different is not None and row.different < row.samples:
+            fewest = f"{row.different} different ones of {row.samples}"
+        noun = "sample held out is" if fewest == "1" else "samples held out are"
         return (
-            f"not checked: {fewest} {'sample held out is' if fewest == 1 else 'samples held out are'} too few "
+            f"not checked: {fewest} {noun} too few "
             f"to compare {self.a} and {self.b}, {MIN_SAMPLES} are the least; give more files or longer recordings"
         )
 
@@ -108,6 +137,8 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
             _log.warning("%s", warning)
         if (note := self.note) is not None:
             _log.warning("%s", note)
+        for doubt in self.doubts if warning is None else ():
+            _log.warning("%s", doubt)
         if (failure := self.failure(max_drop_points)) is not None:
             raise failure
 
@@ -158,7 +189,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
             table.add_row(
                 row.task,
                 " + ".join(row.present),
-                str(row.samples) if row.enough else f"{row.samples} (< {MIN_SAMPLES}: not checked)",
+                str(row.samples) if row.enough else f"{_counted(row)} (< {MIN_SAMPLES}: not checked)",
                 f"{100 * row.agreement:.1f} %",
                 f"<= {row.score_difference:.3f}" if row.difference is None else f"{row.difference:.3g} (mean)",
                 f"{row.sqnr_db:.1f} dB",
@@ -172,6 +203,11 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
             if text is not None:
                 table.caption = f"WARNING: {text}\n{table.caption}"
         return table
+
+
+def _counted(row: TaskComparison) -> str:
+    is_all = row.different is None or row.different == row.samples
+    return str(row.samples) if is_all else f"{row.samples}, {row.different} different"
 
 
 # What lies behind percentage points that were lost, by metric.

@@ -24,9 +24,9 @@ from ..onnx.graphs import all_nodes, drop_unused, replace_nodes, subgraphs
 from ..onnx.onnx_models import OnnxModels
 from ..onnx.parity import check_rewrite
 from ..onnx.state import already_quantised
-from ..parts import spread
+from ..parts import choose, spread
 from ..preprocess.onnx_prefix import Preprocessor
-from ..recordings import RawSamples, as_samples
+from ..recordings import RawSample, RawSamples, as_samples
 from ..report import ratio_db
 from ..stages import StageGraph, fed_back, fed_shapes
 from .glitches import usable
@@ -100,10 +100,13 @@ def to_fp16(onnx_models: OnnxModels, samples: RawSamples | Iterable[Tensors] | N
     graph, preprocess = StageGraph(recipe, {**others, **collectors}), Preprocessor(recipe.inputs, recipe.export.opset)
     feeds: dict[str, list[Tensors]] = {stage: [] for stage in normal}
     states: dict[str, AnyArray] = {}
-    taken = spread(len(frames), _FRAMES)
+    taken = choose(recipe, len(frames), _FRAMES)
     emulated = {taken[turn] for turn in spread(len(taken), _EMULATED)}
+    last: RawSample | None = None
     for place in taken:
-        known = graph({**preprocess(frames[place].arrays), **states})
+        sample = frames[place]
+        states, last = states if sample.follows(last) else {}, sample
+        known = graph({**preprocess(sample.arrays), **states})
         for stage in normal if place in emulated else ():
             feeds[stage].append(graph.feeds(stage, known, last=states))
         states = fed_back(recipe, known)

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from mmedge.bundle.manifest import AudioInput, TensorInput
 from mmedge.errors import ConfigError
 
+from ..peaks import beyond
 from ..recipe import Recipe
 from ..recordings import LazySamples, RawSample
 
@@ -49,8 +50,10 @@ def usable(samples: Sequence[RawSample], recipe: Recipe) -> tuple[Sequence[RawSa
     }
     maxima: dict[str, list[float]] = {name: [] for name in floats}
     recordings: list[str | None] = []
+    lasting: list[frozenset[str]] = []
     for sample in samples if floats else ():
         recordings.append(sample.recording)
+        lasting.append(sample.lasting)
         for name in floats:
             maxima[name].append(float(np.abs(sample.arrays[name]).max(initial=0.0)))
     bad = np.zeros(len(samples), np.bool_)
@@ -62,7 +65,7 @@ def usable(samples: Sequence[RawSample], recipe: Recipe) -> tuple[Sequence[RawSa
                 where="samples",
                 fix="give PCM as float32 in -1..1: divide 16-bit numbers by 32768",
             )
-        found = isolated(own, least, recordings)
+        found = isolated(own, least, recordings) & ~np.array([name in lasts for lasts in lasting], np.bool_)
         if found.sum() > MOST * len(own):
             _log.warning(
                 "%d of %d calibration samples are far outside the usual range of input '%s': too many to be glitches, "
@@ -97,12 +100,10 @@ def isolated(
         real. Median and median deviation decide what is usual, so that glitches do not hide themselves.
     """
     found, unknown = np.zeros((2, len(maxima)), np.bool_)
-    median = np.median(maxima) if len(maxima) else 0.0
-    spread = np.median(np.abs(maxima - median)) if len(maxima) else 0.0
-    beyond = maxima > max(median + 10.0 * spread, 2.0 * median, least)
+    unusual = beyond(maxima, least)
     own = recordings or [""] * len(maxima)
     end = 0
-    for (is_beyond, recording), run in groupby(zip(beyond, own, strict=True)):
+    for (is_beyond, recording), run in groupby(zip(unusual, own, strict=True)):
         start, end = end, end + len(list(run))
         if is_beyond and end - start <= IN_A_ROW:
             known = recording is not None and start > 0 and end < len(own) and own[start - 1] == recording == own[end]

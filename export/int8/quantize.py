@@ -88,6 +88,9 @@ def quantize(
     for stage, reason in skipped.items():
         _log.warning("stage '%s' is left as it is: %s", stage, reason)
     models = {} if draft is None else dict(draft.models)
+    asked = recipe.calibration.rule
+    if models and draft is not None and asked not in ("auto", draft.rule):
+        _log.warning("rule '%s' was asked for, '%s' is taken, which does better on samples held out", asked, draft.rule)
     for stage in models:
         if (noise := quantization[stage].sqnr_db) is not None and noise < MIN_SQNR_DB:
             _log.warning(

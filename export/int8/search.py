@@ -18,7 +18,7 @@ from mmedge.types import AnyArray, Tensors
 
 from ..judge import judge
 from ..onnx.parity import check_rewrite
-from ..parts import CHOOSING, spread
+from ..parts import CHOOSING, MIN_SAMPLES, choose, spread
 from ..preprocess.onnx_prefix import Preprocessor
 from ..recipe import Recipe
 from ..recordings import LazySamples, RawSample
@@ -119,8 +119,8 @@ class Search:
         judging: Sequence[RawSample] | None = None,
     ) -> None:
         self._recipe, self._models, self._networks, self._frames = recipe, models, networks, frames
-        self._held_out = _some(held_out)
-        self._judging = None if judging is None else _some(judging)
+        self._held_out = _some(recipe, held_out)
+        self._judging = None if judging is None else _some(recipe, judging)
         self._preprocess = Preprocessor(recipe.inputs, recipe.export.opset)
         self._reference = Reference(recipe, models, self._held_out)
         self._float_nodes: dict[str, dict[str, str]] = {name: {} for name in networks}
@@ -179,7 +179,9 @@ class Search:
         }
         states: dict[str, AnyArray] = {}
         ranked = set(spread(len(self._frames), _RANKED_ON))
+        last: RawSample | None = None
         for index, sample in enumerate(self._frames):
+            states, last = states if sample.follows(last) else {}, sample
             tensors = {**self._preprocess(sample.arrays), **states}
             known = graphs[everything](tensors)
             for mask, graph in graphs.items():
@@ -218,7 +220,8 @@ class Search:
         rows = self._reference.compare(models) if models else ()
         compared = Comparison(a="fp32", b="int8", rows=rows)
         # Labels of a few samples differ by chance: they are no reason to look for something else.
-        failure = compared.failure(recipe.calibration.max_drop_points) if compared.enough else None
+        enough = all(row.samples >= MIN_SAMPLES for row in rows)
+        failure = compared.failure(recipe.calibration.max_drop_points) if enough else None
         return Draft(
             rule=rule,
             models=models,
@@ -245,7 +248,9 @@ class Search:
         power: dict[str, float] = {}
         noise: dict[str, float] = {}
         states: dict[str, AnyArray] = {}
+        last: RawSample | None = None
         for sample in samples:
+            states, last = states if sample.follows(last) else {}, sample
             known = graph({**self._preprocess(sample.arrays), **states})
             for stage, run in coarse.items():
                 for output, got in run(graph.feeds(stage, known, last=states)).items():
@@ -303,8 +308,8 @@ class Search:
         return best
 
 
-def _some(samples: Sequence[RawSample]) -> Sequence[RawSample]:
-    return LazySamples(samples.__getitem__, spread(len(samples), CHOOSING))
+def _some(recipe: Recipe, samples: Sequence[RawSample]) -> Sequence[RawSample]:
+    return LazySamples(samples.__getitem__, choose(recipe, len(samples), CHOOSING))
 
 
 class _Watched:

@@ -26,6 +26,7 @@ from mmedge.version import __version__
 
 from ..datasets.base import Dataset
 from ..recipe import Recipe
+from ..user_code import code_digest
 
 _KEY = "mmedge"
 _DAMAGED = (
@@ -52,6 +53,7 @@ def identity(recipe: Recipe, dataset: Dataset, limit: int | None) -> dict[str, s
                 spec = importlib.util.find_spec(name)
                 if spec is not None and spec.origin is not None:
                     code.update(Path(spec.origin).read_bytes())
+        code.update(code_digest(recipe.modules(), recipe.folder))  # what these import, too
     return {
         "recipe": hashlib.sha256(msgspec.json.encode(plain, enc_hook=str)).hexdigest(),
         "data": hashlib.sha256(dataset.digest("train") + dataset.digest("validation")).hexdigest(),

@@ -164,11 +164,13 @@ class Training(lightning.LightningModule):
         samples = self.dataset.split(split, epoch=self.current_epoch)
         order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(chance))
         train = self.recipe.train
+        places = order.tolist() if shuffle else list(range(len(samples)))
+        batches = [places[at : at + train.batch_size] for at in range(0, len(places), train.batch_size)]
+        if shuffle and len(batches) > 1 and len(batches[-1]) == 1:  # of one sample nothing can be normalised
+            batches[-2:] = [batches[-2] + batches[-1]]
         return DataLoader(
             cast("Any", samples),
-            batch_size=train.batch_size,
-            sampler=order.tolist() if shuffle else None,
-            drop_last=False,
+            batch_sampler=batches,
             num_workers=train.workers,
             collate_fn=self.dataset.collate,
             generator=torch.Generator(),

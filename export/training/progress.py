@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from typing import Any
 
 from lightning.pytorch.callbacks import Callback
 
 from mmedge.console import err
+from mmedge.errors import CheckError
 
 from ..recipe import Recipe
 from ..tasks import KINDS
@@ -41,7 +43,18 @@ class Epochs(Callback):
             self._first, self._start_s = trainer.current_epoch, self._epoch_s
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        """Tell what the epoch gave, and keep its state."""
+        """Tell what the epoch gave, and keep its state.
+
+        Raises:
+            CheckError: If the loss is no number any more; the state of the epoch before stays.
+        """
+        for name in ("loss", "validation"):
+            if not math.isfinite(float(trainer.callback_metrics.get(name, 0.0))):
+                raise CheckError(
+                    f"the {name} is not finite after epoch {trainer.current_epoch + 1}: training has diverged",
+                    where=self._recipe.at("train"),
+                    fix="lower train.learning_rate, and look at mean and std of the inputs and at the targets",
+                )
         now_s, done = time.monotonic(), trainer.current_epoch + 1
         spent_s = now_s - self._start_s
         left_s = spent_s / (done - (self._first or 0)) * (self._recipe.train.epochs - done)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -23,15 +25,32 @@ from mmedge.types import AnyArray, EndOfStream, FloatArray, Packet, Snapshot, Te
 log = logging.getLogger("mmedge.recording")
 
 
-def count_triggers(
+@dataclass(kw_only=True, slots=True)
+class Survey:
+    """What a recording has, before any of it is kept.
+
+    Attributes:
+        triggers: How many there are.
+        complete: At how many of them each of the ``needed`` inputs has data; ``raw_samples`` numbers these.
+        absent: Of the other triggers, how often each of these is absent.
+        peaks: Float tensor -> at each of these, when its newest data were captured in ns, and their largest magnitude.
+    """
+
+    triggers: int = 0
+    complete: int = 0
+    absent: Counter[str] = field(default_factory=Counter)
+    peaks: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
+
+
+def survey(
     inputs: Mapping[str, Input],
     sync: Sync,
     uris: dict[str, str],
     needed: Collection[str] = (),
     *,
     least: Mapping[str, int] | None = None,
-) -> int:
-    """Return at how many triggers of a recording each of the ``needed`` inputs has data; ``raw_samples`` numbers these.
+) -> Survey:
+    """Go through a recording once and return what it has.
 
     Args:
         inputs: The seats, in order.
@@ -40,7 +59,19 @@ def count_triggers(
         needed: Inputs without which a trigger does not count.
         least: Of a sound, how many samples must have come, or it counts as absent.
     """
-    return sum(_complete(snapshot, needed, least or {}) for _, snapshot in snapshots(inputs, sync, uris))
+    found = Survey()
+    for _, snapshot in snapshots(inputs, sync, uris):
+        found.triggers += 1
+        absent = [name for name in needed if not _complete(snapshot, [name], least or {})]
+        found.absent.update(absent)
+        if absent:
+            continue
+        found.complete += 1
+        for name, value in snapshot.values.items():
+            if isinstance(value, Tensor) and value.data.dtype.kind == "f":
+                largest = float(np.abs(value.data).max(initial=0.0))
+                found.peaks.setdefault(name, []).append((value.capture_ns, largest))
+    return found
 
 
 def raw_samples(

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from mmedge.errors import ConfigError
-from mmedge.export.recordings import raw_samples, recording_files
+from mmedge.export.recording_files import recording_files
+from mmedge.export.recordings import raw_samples
 from mmedge.replay.inputs import record
 from tests.unit.test_export_pack import RECIPE, recipe_in, sound
 

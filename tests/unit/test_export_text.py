@@ -23,7 +23,8 @@ from mmedge.export.brought.token_inputs import padding_of
 from mmedge.export.datasets.folder import Folder
 from mmedge.export.keys import graph_digest
 from mmedge.export.onnx.to_onnx import random_samples
-from mmedge.export.recordings import RawSamples, raw_samples, recording_files
+from mmedge.export.recording_files import recording_files
+from mmedge.export.recordings import RawSamples, raw_samples
 from mmedge.export.tokenizer import check_vocabulary, load_tokenizer, train_tokenizer
 from mmedge.fusion import load_graph
 from mmedge.fusion.feed import make_feed

@@ -20,7 +20,8 @@ from mmedge.export.datasets.problems import UnusableFileError
 from mmedge.export.parts import MIN_SAMPLES
 from mmedge.export.picture_files import FileSamples, fitted, holds_plain_files
 from mmedge.export.recipe import Calibration, Recipe
-from mmedge.export.recordings import raw_samples, recording_files
+from mmedge.export.recording_files import recording_files
+from mmedge.export.recordings import raw_samples
 from mmedge.preprocess import reference
 from mmedge.types import Frame
 from tests.tiny_training import write_wav
@@ -134,7 +135,7 @@ def test_a_damaged_file_is_named(data, name, content):
         (np.zeros(100, np.int32), SOUND, "no raw sound"),
         (np.full(100, np.nan, np.float32), SOUND, "not finite"),
         (np.zeros(5, np.float32), TensorInput(shape=(6,)), r"give float32 \[6\]"),
-        (np.zeros(6), TensorInput(shape=(6,)), "float64"),
+        (np.zeros(6), TensorInput(shape=(6,), dtype="int64"), "float64"),
     ],
 )
 def test_what_is_not_raw_is_refused_with_its_range_and_shape(array, spec, said):
