@@ -41,6 +41,8 @@ _FLOOR: dict[tuple[Target, Precision], float] = {
     ("tensorrt", "fp32"): 5e-3,
     ("tensorrt", "fp16"): 1e-2,
     ("tensorrt", "int8"): 2e-2,
+    ("tensorrt", "fp8"): 2e-2,
+    ("tensorrt", "int4"): 1e-2,
 }
 _MARGIN = 3.0
 # ONNX Runtime's 8-bit kernels round inside, where what is written does not: 3.3 % of the range were measured.
@@ -150,8 +152,9 @@ def make_members(
             if target not in targets or stage not in by_precision[precision].models:
                 continue  # it stays float: the step that left it so has said why
             variants.append(_add(files, recipe, by_precision[precision], stage, target, golden[stage]))
-            if precision == "int8" and int8_nodes(by_precision[precision].models[stage])[0] == 0:
-                _log.warning("stage '%s': its int8 file for target '%s' has nothing in int8", stage, target)
+            quantised = precision in ("int8", "fp8", "int4")
+            if quantised and int8_nodes(by_precision[precision].models[stage])[0] == 0:
+                _log.warning("stage '%s': its %s file for target '%s' has nothing in it", stage, precision, target)
         packed = {variant.precision for variant in variants if variant.stage == stage}
         if not packed:  # a graph without one of its stages cannot be loaded
             variants += [_add(files, recipe, by_precision["fp32"], stage, target, golden[stage]) for target in targets]
@@ -278,8 +281,11 @@ def _add(
     target: Target,
     golden: Golden,
 ) -> Variant:
-    model = models.models[stage]
     raw = target == "tensorrt"
+    model = models.for_tensorrt[stage] if raw else models.models[stage]
+    notes = models.quantization.get(stage)
+    if notes is not None and not raw:
+        notes = msgspec.structs.replace(notes, rest="fp32")
     for tensor, source in recipe.stages[stage].inputs.items():
         if isinstance(recipe.inputs.get(source), TextInput):
             check_vocabulary(model, tensor, load_tokenizer(recipe, source))
@@ -319,7 +325,7 @@ def _add(
         tolerance={
             output: float(f"{max(floor, _MARGIN * value, value + kernels):.3g}") for output, value in noise.items()
         },
-        quantization=models.quantization.get(stage),
+        quantization=notes,
     )
 
 

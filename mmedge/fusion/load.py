@@ -32,6 +32,7 @@ from mmedge.fusion.weigh import Weight, describe, weigh
 
 log = logging.getLogger("mmedge.fusion")
 Progress = Callable[[str, float], None]
+_ORDER = ("int8", "fp8", "int4", "fp16", "fp32")  # on TensorRT: first what moves and multiplies the fewest bits
 _SLOWER = 10.0  # than its whole self-test took here a run may be, whatever its timeout_ms is
 
 
@@ -43,12 +44,12 @@ def tensorrt_problem() -> str | None:
 def candidates(bundle: Bundle, stage: str, backend: str, precision: str | None) -> list[tuple[str, Variant]]:
     """Return what may serve a stage, best first: (backend, variant).
 
-    TensorRT takes INT8 before FP16 before FP32, or the fastest first once all of them were timed on this device; none
-    that has failed its self-test here. ONNX Runtime takes the CPU files, FP32 before INT8, which is faster
+    TensorRT takes INT8 before FP8, INT4, FP16 and FP32, or the fastest first once all of them were timed on this
+    device; none that has failed its self-test here. ONNX Runtime takes the CPU files, FP32 before INT8, which is faster
     on some CPUs alone; it runs TensorRT's files only when the precision asked for exists in no CPU file (Q/DQ in float,
     exactly as written).
     """
-    order = {"int8": 0, "fp16": 1, "fp32": 2}
+    order = {kind: place for place, kind in enumerate(_ORDER)}
     found: list[tuple[str, Variant]] = []
     if backend in ("auto", "tensorrt"):
         problem = tensorrt_problem()
@@ -135,8 +136,8 @@ def load_graph(
             else:
                 asked = (backend, precision)
                 stages[name] = _load_network(bundle, name, stages, choices[name], trial, progress, asked, patience)
-        if precision == "int8":
-            _weigh_int8(bundle, stages, trial)
+        if precision not in (None, "fp32", "fp16"):
+            _weigh(bundle, stages, trial, precision)
     except BaseException:
         for stage in stages.values():
             stage.close()
@@ -230,15 +231,15 @@ def _shapes(stages: Mapping[str, StageRunner]) -> Shapes:
     }
 
 
-def _weigh_int8(bundle: Bundle, stages: dict[str, StageRunner], trial: Trial) -> None:
-    """Say what INT8 that was asked for costs on this CPU beside FP32: it is faster on some alone."""
+def _weigh(bundle: Bundle, stages: dict[str, StageRunner], trial: Trial, precision: str) -> None:
+    """Say what a precision that was asked for costs on this CPU beside FP32: INT8 is faster on some alone."""
     weighed: list[Weight] = []
     simulated = False
     for name, stage in stages.items():
         plain = next((v for v in bundle.variants(name, "cpu") if v.precision == "fp32"), None)
         if stage.engine.backend != "onnxruntime" or plain is None or plain.file == stage.file:
             continue
-        simulated |= not any(v.precision == "int8" for v in bundle.variants(name, "cpu"))
+        simulated |= not any(v.precision == precision for v in bundle.variants(name, "cpu"))
         trial.check(plain, _shapes(stages))
         engine = make_network(bundle, plain, stages, plain.file)
         other = make_stage(bundle, name, engine, stages)
@@ -246,7 +247,7 @@ def _weigh_int8(bundle: Bundle, stages: dict[str, StageRunner], trial: Trial) ->
             weighed.append(weigh(stage, other, bundle.golden(plain.golden)))
         finally:
             other.close()
-    if weighed and (text := describe(weighed, simulated=simulated)) is not None:
+    if weighed and (text := describe(weighed, precision, simulated=simulated)) is not None:
         log.warning("%s", text)
 
 
