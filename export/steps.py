@@ -191,7 +191,7 @@ def _tasks(work: Work) -> object:
 def _quantise(precision: Literal["int8", "fp8", "int4"]) -> Callable[[Work], OnnxModels]:
     def make(work: Work) -> OnnxModels:
         found = quantize(work.fp32, work.recipe.calibration, work.samples, precision=precision)
-        return half_rest(found, work.fp32, work.samples)
+        return half_rest(found, work.fp32, work.samples, work.results.get("parser"))
 
     return make
 
@@ -329,7 +329,7 @@ TABLE: tuple[StepSpec, ...] = (
     ),
     StepSpec(
         name="quantize",
-        after=("onnx",),
+        after=("onnx", "parser"),
         key=lambda work: (work.graph, work.recorded, _calibration(work), _searched(work)),
         make=_quantise("int8"),
         save=_saved,
@@ -338,7 +338,7 @@ TABLE: tuple[StepSpec, ...] = (
     ),
     StepSpec(
         name="fp8",
-        after=("onnx",),
+        after=("onnx", "parser"),
         key=lambda work: (work.graph, work.recorded, _calibration(work), _searched(work)),
         make=_quantise("fp8"),
         save=_saved,
@@ -347,7 +347,7 @@ TABLE: tuple[StepSpec, ...] = (
     ),
     StepSpec(
         name="int4",
-        after=("onnx",),
+        after=("onnx", "parser"),
         key=lambda work: (work.graph, work.recorded, _calibration(work), _searched(work)),
         make=_quantise("int4"),
         save=_saved,

@@ -20,6 +20,7 @@ from mmedge.engine.parse_check import ask_parser
 from mmedge.errors import CheckError, ConfigError
 from mmedge.types import Tensors
 
+from ..onnx.gate import Gate
 from ..onnx.onnx_models import OnnxModels
 from ..onnx.opset import at_least
 from ..onnx.parity import check_rewrite
@@ -40,7 +41,10 @@ _log = logging.getLogger(__name__)
 
 
 def half_rest(
-    quantised: OnnxModels, fp32: OnnxModels, samples: RawSamples | Iterable[Tensors] | None = None
+    quantised: OnnxModels,
+    fp32: OnnxModels,
+    samples: RawSamples | Iterable[Tensors] | None = None,
+    gate: Gate | None = None,
 ) -> OnnxModels:
     """Compute in float16, on TensorRT, what a quantised network leaves in float.
 
@@ -51,6 +55,7 @@ def half_rest(
         quantised: What ``quantize`` returned.
         fp32: The networks it was made of.
         samples: Raw samples instead of the recipe's recordings.
+        gate: What TensorRT refuses of the fp32 networks: it gets nothing of these stages.
 
     Returns:
         The same with ``half``. Stages whose file TensorRT's parser refuses in either form are without any in FP8 and
@@ -67,13 +72,15 @@ def half_rest(
     recipe, kind = quantised.recipe, quantised.precision
     if not quantised.models or "tensorrt" not in recipe.export.targets:
         return quantised
+    refused = {s: f"TensorRT refuses it: {told[0]}" for s, told in (gate or Gate()).refused.items()}
+    taken = {stage: model for stage, model in quantised.models.items() if stage not in refused}
     given = as_samples(samples, recipe)
     half: dict[str, onnx.ModelProto] = {}
     kept: dict[str, str] = {}
-    if recipe.export.rest == "fp16":
+    if recipe.export.rest == "fp16" and taken:
         frames, _ = usable(given.calibration, recipe)
         raised: dict[str, onnx.ModelProto] = {}
-        for stage, model in quantised.models.items():
+        for stage, model in taken.items():
             try:
                 raised[stage] = at_least(model, OPSET, f"stage '{stage}'")
             except (CheckError, ConfigError) as error:
@@ -88,13 +95,13 @@ def half_rest(
         for stage, why in _worse(quantised, fp32, half, held_out).items():
             kept[stage] = why
             del half[stage]
-    refused: dict[str, str] = {}
-    for stage, model in quantised.models.items():
+    for stage, model in taken.items():
         if stage in half and (told := _refusal(half[stage])) is not None:
             kept[stage] = f"TensorRT refuses it: {told}"
             del half[stage]
         if stage not in half and kind != "int8" and (told := _refusal(model)) is not None:
             refused[stage] = f"TensorRT refuses it: {told}"
+    refused = {} if kind == "int8" else refused  # CPUs run it
     for stage, why in {**kept, **refused}.items():
         if stage in refused:
             _log.warning("stage '%s' has no %s form: %s", stage, kind, why)
