@@ -15,6 +15,7 @@ from mmedge.errors import ConfigError, MissingDependencyError
 
 from .identity import digest_of
 from .int8.compare import Comparison, compare_all
+from .int8.emulated import as_tensorrt_computes
 from .int8.fp16 import to_fp16
 from .int8.half_rest import half_rest
 from .int8.quantize import quantize
@@ -117,7 +118,7 @@ class Work:
     def measured(self) -> list[OnnxModels]:
         """The networks whose accuracy is measured: fp32, and quantised ones with the stages that stay float."""
         fp32 = self.fp32
-        own = [(v, v.models if v.precision == "int8" else v.for_tensorrt) for v in self.quantised]
+        own = [(v, v.models if v.precision == "int8" else as_tensorrt_computes(v)) for v in self.quantised]
         return [fp32, *(replace(version, models={**fp32.models, **models}) for version, models in own)]
 
     @property

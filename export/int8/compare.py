@@ -17,6 +17,7 @@ from ..onnx.onnx_models import OnnxModels
 from ..recipe import Calibration
 from ..recordings import RawSamples, as_samples, raw_samples
 from .answers import MIN_SAMPLES, Reference, TaskComparison, allowed_points
+from .emulated import as_tensorrt_computes
 
 __all__ = ["HELD_OUT", "ROUNDING", "Comparison", "TaskComparison", "allowed_points", "compare"]
 
@@ -234,7 +235,7 @@ def compare_all(
             forms.append((version.precision, version, version.models))
         if version.half or version.precision != "int8":
             label = f"{version.precision} with fp16" if version.half else version.precision
-            forms.append((label, version, version.for_tensorrt))
+            forms.append((label, version, as_tensorrt_computes(version)))
     return _compared(fp32, forms, calibration, samples, temperature) if forms else ()
 
 

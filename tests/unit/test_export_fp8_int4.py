@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import ml_dtypes
 import numpy as np
@@ -26,7 +27,10 @@ from mmedge.export.judge import judge
 from mmedge.export.onnx.state import quantization_of
 from mmedge.export.report import int8_nodes, quantization_report, sqnr_db
 from mmedge.fusion import load_graph
-from mmedge.fusion.load import candidates
+from mmedge.fusion.doors import DOORS
+from mmedge.fusion.load import _ORDER, candidates
+from mmedge.types import Precision
+from tests.doors import OrtDoor
 from tests.unit.test_export_kinds import NODE, RECIPE, F, feeds, models_of, net, w
 from tests.unit.test_export_pack import recipe_in
 
@@ -73,6 +77,29 @@ def test_fp8_computes_what_e4m3_says() -> None:
             data = np.clip(feed["x"] / own, -448, 448).astype(E4M3).astype(F) * own
             np.testing.assert_allclose(engine(feed)["y"], data @ stored + bias, atol=2e-5)
     assert quantization_of(quantised)["types"] == {"fp8": 2}
+
+
+@pytest.mark.arithmetic
+@pytest.mark.parametrize("kind", ["Relu", "Clip"])
+def test_what_cuts_off_in_front_of_a_pair_is_computed(kind: str) -> None:
+    """ONNX Runtime's optimiser took it for part of the rounding, as it is with unsigned integers: 16 % off."""
+    limits = ["low", "high"] if kind == "Clip" else []
+    nodes = [
+        NODE("Conv", ["x", "v"], ["c"], name="first"),
+        NODE(kind, ["c", *limits], ["r"], name="cut"),
+        NODE("Conv", ["r", "u"], ["y"], name="second"),
+    ]
+    weights = {"v": w(8, 3, 1, 1), "u": w(4, 8, 1, 1), "low": F(0), "high": F(6)}
+    model = _raised(net(nodes, [1, 3, 8, 8], weights), 19)
+    quantised, _ = FORMS["fp8"].insert(model, ["second"], {"r": 4.0}, "t")
+    (feed,) = feeds(model, 1)
+    made = np.einsum("oi,nihw->nohw", weights["v"][:, :, 0, 0], feed["x"]).clip(0, 6 if limits else None)
+    scale, own = F(np.abs(weights["u"]).max() / 448), F(4 / 448)
+    stored = (weights["u"][:, :, 0, 0] / scale).astype(E4M3).astype(F) * scale
+    data = np.clip(made / own, -448, 448).astype(E4M3).astype(F) * own
+    with judge(quantised) as engine:
+        want = np.einsum("oi,nihw->nohw", stored, data)
+        assert sqnr_db(want, engine(feed)["y"]) > 45  # but for numbers between two steps
 
 
 @pytest.mark.arithmetic
@@ -186,6 +213,30 @@ def test_every_form_is_packed_built_and_simulated(tmp_path: Path, caplog) -> Non
                 ).build
                 assert built.compute_capability == ("SM89" if precision == "fp8" else "SM86")
                 assert (built.int8_coverage, built.quantized_layers) == (1.0, 1 if precision == "int4" else 3)
+
+
+class OlderDoor(OrtDoor):
+    """A device whose GPU has neither 8-bit kernels nor FP8."""
+
+    def build(self, bundle, variant, progress=None, limits=None):
+        if variant.precision in ("int8", "fp8"):
+            raise EngineError(f"SM70 has no {variant.precision.upper()}", where=variant.file, fix="none")
+        return super().build(bundle, variant, progress, limits)
+
+
+def test_a_device_takes_the_next_precision_that_it_has(tmp_path: Path, monkeypatch, caplog) -> None:
+    assert set(_ORDER) == set(get_args(Precision))
+    recipe, fp32, forms, samples = all_forms(tmp_path)
+    path = pack(tmp_path / "t.mmedge", recipe, [fp32, *forms], samples=samples)
+    with load(path) as bundle:
+        for door, serves in ((OrtDoor(tmp_path / "new"), "int8"), (OlderDoor(tmp_path / "old"), "int4")):
+            monkeypatch.setitem(DOORS, "tensorrt", door)
+            found = [v.precision for backend, v in candidates(bundle, "s", "auto", None) if backend == "tensorrt"]
+            assert found == ["int8", "fp8", "int4", "fp32"]
+            graph = load_graph(bundle)
+            assert graph.stages[0].file == f"s.trt.{serves}.onnx"
+            graph.close()
+    assert "tensorrt fp8 is not used: SM70 has no FP8" in caplog.text
 
 
 def test_a_precision_that_no_target_takes_is_an_error(tmp_path: Path) -> None:
