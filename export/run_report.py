@@ -152,7 +152,7 @@ class RunReport:
             for row in self.onnx.parity:
                 table.add_row(f"{row.stage}.{row.output}", str(row.samples), f"{row.max_rel:.1e}", f"{row.cosine:.6f}")
             found.append(table)
-        found += [part.table() for part in (*self.quantizations, *self.comparisons)]
+        found += [part.table() for part in self.quantizations] + [part.table() for part in self.comparisons]
         found += [self.measurement.table()] if self.measurement is not None else []
         if self.smoke is not None and self.smoke.rows:
             found.append(_smoke_table(self.smoke))

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -118,7 +120,7 @@ def insert_int4(
     writer = _Writer(model, "int4")
     for node in writer.each(nodes):
         axis = _summed(node)
-        stored, own = writer.stored(node.input[1], lambda weight, axis=axis: int4_blocks(weight, axis), f"/{axis}")
+        stored, own = writer.stored(node.input[1], partial(int4_blocks, axis=axis), f"/{axis}")
         node.input[1] = writer.add(
             node, "DequantizeLinear", [stored, own], f"{node.name}/int4/weight", axis=axis, block_size=INT4_BLOCK
         )
@@ -191,7 +193,7 @@ class _Writer:
                 self.constant(name, value)
         return f"{self._kind}/{names[0]}", f"{self._kind}/{names[1]}"
 
-    def add(self, before: onnx.NodeProto, op: str, inputs: list[str], output: str, **attributes: int) -> str:
+    def add(self, before: onnx.NodeProto, op: str, inputs: list[str], output: str, **attributes: Any) -> str:
         """Put a node in front of another one and return what it makes."""
         made = helper.make_node(op, inputs, [output], name=output, **attributes)
         self._front.setdefault(before.name, []).append(made)

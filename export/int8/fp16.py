@@ -164,8 +164,10 @@ def measured(
         for stage in watched if place in emulated else ():
             feeds[stage].append(graph.feeds(stage, known, last=states))
         states = fed_back(recipe, known)
-    for engine in (*others.values(), *collectors.values()):
+    for engine in others.values():
         engine.close()
+    for collector in collectors.values():
+        collector.close()
     return {s: Measured(floats=floats[s], largest=c.largest, feeds=feeds[s]) for s, c in collectors.items()}
 
 

@@ -39,6 +39,9 @@ _SCALE = 1 / 256
 # So much noisier the answers may become on average, in dB, unless they are as exact as FP16's must be. Under one mask
 # the noise of few samples differs by as much from one rounding to the next.
 _NOISIER_DB = 1.0
+# A stage that float16 moves further is left alone, before its answers are looked at.
+_LEAST_DB = 20.0
+_KEEP = 'set rest = "fp32" in [export]'
 _log = logging.getLogger(__name__)
 
 
@@ -127,7 +130,7 @@ def halved(model: onnx.ModelProto, seen: Measured, where: str) -> onnx.ModelProt
         where: For messages.
 
     Raises:
-        CheckError: If nothing but float32 is left, or what is written differs from what was emulated.
+        CheckError: If nothing but float32 is left, float16 moves it far, or what is written is not what was emulated.
     """
     wide = in_float32(model, seen.largest, but=_PAIR)
     scales = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -139,8 +142,10 @@ def halved(model: onnx.ModelProto, seen: Measured, where: str) -> onnx.ModelProt
     pairs = _Pairs(model)
     sqnr_db = settle(model, seen.floats, seen.feeds, wide, pairs)
     pairs(wide)
+    if sqnr_db < _LEAST_DB:
+        raise CheckError(f"float16 is {sqnr_db:.1f} dB off what it computes in float32", where=where, fix=_KEEP)
     if not {node.name for node in model.graph.node if node.op_type not in _PAIR} - set(wide):
-        raise CheckError("nothing of it can compute in float16", where=where, fix='set rest = "fp32" in [export]')
+        raise CheckError("nothing of it can compute in float16", where=where, fix=_KEEP)
     half = converted(model, seen.floats, wide)
     check_rewrite(model, half, "rest in float16", seen.feeds, limit=limit_at(sqnr_db), where=where)
     return half

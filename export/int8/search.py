@@ -219,7 +219,8 @@ class Search:
                 kind = self._form.precision
                 stays[name] = f"{worst:.1f} dB in {kind}, at least {MIN_FUSION_SQNR_DB:.0f} wanted"
             if len(refused[name]) == len(self._networks[name].nodes):
-                stays[name] = "none of its nodes can be quantised"
+                every = "it loses too much with any of its layers" if float_nodes[name] else "none of its nodes can be"
+                stays[name] = f"{every} quantised"
             if name in stays:
                 del models[name]
         rows = self._reference.compare(models) if models else ()
