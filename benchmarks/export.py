@@ -1,4 +1,4 @@
-"""What INT8 costs: accuracy, noise, memory, time and coverage, beside ONNX Runtime's calibrators."""
+"""What INT8, FP8 and INT4 cost: accuracy, noise, memory, time and coverage, beside ONNX Runtime and modelopt."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import math
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
-from importlib.util import find_spec
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import msgspec
@@ -21,6 +20,7 @@ import onnx
 from benchmarks.export_nets import (
     CLASSES,
     Digits,
+    Perceptron,
     attention,
     digits,
     fp32_of,
@@ -31,7 +31,8 @@ from benchmarks.export_nets import (
     trained,
 )
 from benchmarks.harness import BenchmarkReport, Row, host, main, versions
-from mmedge.export import compare, quantize, to_onnx
+from benchmarks.partners.modelopt import modelopt
+from mmedge.export import compare, half_rest, quantize, to_onnx
 from mmedge.export.int8.prepare import prepare, tensor_types
 from mmedge.export.int8.qdq import choose, insert_checked
 from mmedge.export.int8.ranges import RangeCollector
@@ -45,7 +46,7 @@ EPOCHS = 6
 MEASURED = 400  # samples of AV-digits' validation
 CALIBRATION, GLITCH_EVERY, GLITCH = 500, 100, 20.0
 PEERS = {"ORT MinMax": "MinMax", "ORT Entropy": "Entropy", "ORT Percentile": "Percentile"}
-MODELOPT = "modelopt max"
+MODELOPT = {"modelopt max": "max", "modelopt entropy": "entropy"}
 AGREES_AT = 0.7  # the probability from which O-Net says that a crop is a face
 MEMORY_SIZES = (224, 640)
 
@@ -70,7 +71,7 @@ def measure(quick: bool) -> BenchmarkReport:
         ("badly scaled twin", twin, given, "int8_drop_stress_points", "stress"),
     ):
         ours = quantize(own, None, [{"x": frame[None]} for frame in frames]).models["net"]
-        peers = {peer: _peer(own.models["net"], frames, method) for peer, method in PEERS.items()}
+        peers = _peers(own.models["net"], frames)
         figures = {p: _drop(own.models["net"], m, data) for p, m in {"mmedge": ours, **peers}.items() if m is not None}
         drop, low, high, noise = figures["mmedge"]
         told = f"MobileNetV2-like, {what}: accuracy lost ({low:+.2f}..{high:+.2f} at 95 %)"
@@ -79,6 +80,9 @@ def measure(quick: bool) -> BenchmarkReport:
         targets[name] = drop
         if limit == "digits":
             targets["int8_sqnr_db"] = noise
+    rows += _narrower(fp32, data, given)
+    perceptron = fp32_of(trained(data, EPOCHS // 2 if quick else EPOCHS, Perceptron), recipe)
+    rows += _four_bits(perceptron, data, given)
     rows += _av_digits(targets, quick=quick)
     rows.append(_onet(folder, targets, 30 if quick else 120))
     _cost(folder, rows, targets, 40 if quick else CALIBRATION)
@@ -102,7 +106,7 @@ def measure(quick: bool) -> BenchmarkReport:
             **versions("onnxruntime", "onnx", "torch", "nvidia-modelopt"),
             "calibration": count,
             "test": len(data.test),
-            "peers": "quantize_static, QDQ, per channel, symmetric int8",
+            "peers": "ORT: quantize_static, QDQ, per channel, symmetric int8; modelopt: modelopt.onnx on the CPU",
         },
         evidence="cpu",
         rows=rows,
@@ -111,11 +115,51 @@ def measure(quick: bool) -> BenchmarkReport:
     )
 
 
-def _row(what: str, unit: str, figures: dict[str, float]) -> Row:
-    peers: dict[str, float | None] = {peer: figures.get(peer) for peer in PEERS}
-    if find_spec("modelopt") is None:
-        peers[MODELOPT] = None
+def _row(what: str, unit: str, figures: dict[str, float], names: Iterable[str] = (*PEERS, *MODELOPT)) -> Row:
+    peers: dict[str, float | None] = {peer: figures.get(peer) for peer in names}
     return Row(what=what, unit=unit, ours=figures["mmedge"], peers=peers, ratio=None)
+
+
+def _peers(model: onnx.ModelProto, frames: FloatArray, tensor: str = "x") -> dict[str, onnx.ModelProto | None]:
+    """Return the network as the peers quantise it to INT8; None where one is not installed."""
+    found = {peer: _peer(model, frames, method, tensor) for peer, method in PEERS.items()}
+    joined = frames if frames[0].ndim == 3 else frames.reshape(-1, *frames.shape[2:])
+    with _quiet():
+        return found | {peer: modelopt(model, {tensor: joined}, method=m) for peer, m in MODELOPT.items()}
+
+
+def _narrower(fp32: OnnxModels, data: Digits, given: FloatArray) -> list[Row]:
+    """What TensorRT alone gets of the same net: INT8 with the rest in float16, and FP8."""
+    samples = [{"x": frame[None]} for frame in given]
+    forms = {k: half_rest(quantize(fp32, None, samples, precision=k), fp32, samples) for k in ("int8", "fp8")}  # type: ignore[arg-type]
+    with _quiet():
+        peer = modelopt(fp32.models["net"], {"x": given}, mode="fp8", method="max")
+    rows = []
+    for kind, form in forms.items():
+        figures = {"mmedge": _drop(fp32.models["net"], form.for_tensorrt["net"], data)}
+        if kind == "fp8" and peer is not None:
+            figures["modelopt fp8"] = _drop(fp32.models["net"], peer, data)
+        names = ("modelopt fp8",) if kind == "fp8" else ()
+        told = f"MobileNetV2-like, {kind}, the rest in {form.quantization['net'].rest}"
+        rows.append(_row(f"{told}: accuracy lost", "points", {p: f[0] for p, f in figures.items()}, names))
+        rows.append(_row(f"{told}: SQNR of the logits", "dB", {p: f[3] for p, f in figures.items()}, names))
+    return rows
+
+
+def _four_bits(fp32: OnnxModels, data: Digits, given: FloatArray) -> list[Row]:
+    """INT4 weights, of a net of matrix products."""
+    samples = [{"x": frame[None]} for frame in given]
+    form = half_rest(quantize(fp32, None, samples, precision="int4"), fp32, samples)
+    found = {"mmedge": _drop(fp32.models["net"], form.for_tensorrt["net"], data)}
+    with _quiet():
+        peer = modelopt(fp32.models["net"], {"x": given}, mode="int4", method="rtn_dq")
+    if peer is not None:
+        found["modelopt int4"] = _drop(fp32.models["net"], peer, data)
+    told, names = f"perceptron, int4, the rest in {form.quantization['net'].rest}", ("modelopt int4",)
+    return [
+        _row(f"{told}: accuracy lost", "points", {p: f[0] for p, f in found.items()}, names),
+        _row(f"{told}: SQNR of the logits", "dB", {p: f[3] for p, f in found.items()}, names),
+    ]
 
 
 def _drop(exact: onnx.ModelProto, coarse: onnx.ModelProto, data: Digits) -> tuple[float, float, float, float]:
@@ -151,7 +195,7 @@ def _peer(model: onnx.ModelProto, frames: FloatArray, method: str, tensor: str =
             return None if frame is None else {tensor: frame if frame.ndim == 4 else frame[None]}
 
     # It prints what it does, and advises through the root logger.
-    with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()), _silent():
+    with tempfile.TemporaryDirectory() as folder, _quiet():
         source, target = Path(folder) / "a.onnx", Path(folder) / "b.onnx"
         onnx.save(model, source)
         quantize_static(
@@ -174,10 +218,11 @@ def _peer(model: onnx.ModelProto, frames: FloatArray, method: str, tensor: str =
 
 
 @contextmanager
-def _silent() -> Iterator[None]:
-    logging.disable(logging.WARNING)
+def _quiet() -> Iterator[None]:
+    logging.disable(logging.ERROR)
     try:
-        yield
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            yield
     finally:
         logging.disable(logging.NOTSET)
 
@@ -219,7 +264,7 @@ def _onet(folder: Path, targets: dict[str, float], count: int) -> Row:
     ours = quantize(OnnxModels(recipe=recipe, precision="fp32", models={"net": onet}), None, [{"x": c} for c in crops])
     forms = {"mmedge": ours.models["net"]}
     stacked = np.stack(crops[:cut])
-    forms |= {p: m for p, method in PEERS.items() if (m := _peer(onet, stacked, method, "crops")) is not None}
+    forms |= {p: m for p, m in _peers(onet, stacked, "crops").items() if m is not None}
 
     def says(model: onnx.ModelProto) -> AnyArray:
         with judge(model) as engine:

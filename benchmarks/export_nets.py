@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
@@ -69,6 +70,21 @@ class MobileNet(nn.Module):
         return y
 
 
+class Perceptron(nn.Module):
+    """Three linear layers, 330,000 parameters, [n, 1, 32, 32] -> logits [n, 10]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths = (1024, 256, 256)
+        layers = [part for a, b in pairwise(widths) for part in (nn.Linear(a, b), nn.ReLU())]
+        self.layers = nn.Sequential(nn.Flatten(), *layers, nn.Linear(256, CLASSES))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits. ``x`` and the logits are float32."""
+        y: Tensor = self.layers(x)
+        return y
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Digits:
     """MNIST-5k, normalised to mean 0 and deviation 1, float32 [n, 1, 32, 32], labels int64 [n]."""
@@ -91,12 +107,12 @@ def digits() -> Digits:
     return Digits(train=pictures[:4000], train_labels=labels[:4000], test=pictures[4000:], test_labels=labels[4000:])
 
 
-def trained(data: Digits, epochs: int) -> MobileNet:
-    """Return the net, trained here or as it was trained the last time with as many epochs."""
+def trained(data: Digits, epochs: int, kind: Callable[[], nn.Module] = MobileNet) -> nn.Module:
+    """Return a net, trained here or as it was trained the last time with as many epochs."""
     torch.manual_seed(0)
     torch.set_num_threads(1)  # more of them wait for each other where a core is busy
-    model = MobileNet()
-    file = cache_folder("benchmarks") / f"mobilenet-{epochs}.pt"
+    model = kind()
+    file = cache_folder("benchmarks") / f"{type(model).__name__.lower()}-{epochs}.pt"
     if file.is_file():
         model.load_state_dict(torch.load(file, weights_only=True))
         return model.eval()

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .int8.compare import compare
     from .int8.fp16 import to_fp16
+    from .int8.half_rest import half_rest
     from .int8.quantize import quantize
     from .measure import measure
     from .onnx.gate import parser_gate
@@ -35,6 +36,7 @@ __all__ = [
     "check_parity",
     "compare",
     "export_stages",
+    "half_rest",
     "make_members",
     "measure",
     "normal_form",
@@ -54,6 +56,7 @@ _HOME = {
     "check_parity": "onnx.to_onnx",
     "compare": "int8.compare",
     "export_stages": "onnx.to_onnx",
+    "half_rest": "int8.half_rest",
     "make_members": "pack",
     "measure": "measure",
     "normal_form": "onnx.normal_form",

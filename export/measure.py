@@ -76,11 +76,25 @@ class MaskAccuracy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
         return Judged(total=total, samples=self.samples, spread=self.spread)
 
     @property
+    def quantised(self) -> tuple[str, ...]:
+        """The precisions beside fp32."""
+        return tuple(precision for precision in (*self.error, *self.right) if precision != "fp32")
+
+    def lost_in(self, precision: str) -> float:
+        """Return the percentage points that a precision loses against fp32; less than nothing where it gains."""
+        if self.error:
+            return 100.0 * (self.error[precision] - self.error["fp32"]) / self.span
+        return 100.0 * (self.right["fp32"] - self.right[precision]) / self.samples
+
+    @property
+    def worst(self) -> str | None:
+        """The precision that loses most; None where fp32 is alone."""
+        return max(self.quantised, key=self.lost_in, default=None)
+
+    @property
     def lost(self) -> float | None:
-        """Percentage points that int8 loses against fp32; less than nothing where it gains."""
-        if "int8" in self.error:
-            return 100.0 * (self.error["int8"] - self.error["fp32"]) / self.span
-        return 100.0 * (self.right["fp32"] - self.right["int8"]) / self.samples if "int8" in self.right else None
+        """Percentage points that the worst precision loses against fp32."""
+        return None if self.worst is None else self.lost_in(self.worst)
 
 
 class Measurement(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,24 +125,24 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def worst(self) -> MaskAccuracy | None:
-        """The row on which int8 loses most; None without int8."""
+        """The row on which a quantised precision loses most; None without any."""
         return max((row for row in self.rows if row.lost is not None), key=lambda row: row.lost or 0.0, default=None)
 
     def raise_for_status(self, max_drop_points: float) -> None:
-        """Refuse an int8 that is less accurate under some mask by more than ``compare`` allows one mask to differ.
+        """Refuse a precision that is less accurate under some mask by more than ``compare`` allows one mask to differ.
 
         Raises:
-            CheckError: Names the task and the mask that lose most.
+            CheckError: Names the precision, the task and the mask that lose most.
         """
         for row in sorted(self.rows, key=lambda row: -(row.lost or 0.0)):
             allowed = allowed_points(row.samples, max_drop_points, counted=not row.error)
-            if row.lost is not None and row.lost > allowed + ROUNDING:
+            if row.worst is not None and row.lost is not None and row.lost > allowed + ROUNDING:
                 reached = (
-                    f"int8 errs by {row.told('int8')} on {row.samples} validation samples, fp32 by {row.told('fp32')}: "
-                    f"{row.lost:.2f} % of the range more"
+                    f"{row.worst} errs by {row.told(row.worst)} on {row.samples} validation samples, "
+                    f"fp32 by {row.told('fp32')}: {row.lost:.2f} % of the range more"
                     if row.error
-                    else f"int8 is right on {100 * (row.accuracy('int8') or 0):.2f} % of {row.samples} validation "
-                    f"samples, fp32 on {100 * (row.accuracy('fp32') or 0):.2f} %: {row.lost:.2f} points less"
+                    else f"{row.worst} is right on {100 * (row.accuracy(row.worst) or 0):.2f} % of {row.samples} "
+                    f"validation samples, fp32 on {100 * (row.accuracy('fp32') or 0):.2f} %: {row.lost:.2f} points less"
                 )
                 raise CheckError(
                     f"{reached}, {allowed:.3g} allowed",
@@ -152,30 +166,37 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
                     "fp32_interval": row.judged.interval,
                     "enough": row.judged.enough,
                     "int8": row.accuracy("int8"),
+                    **{precision: row.accuracy(precision) for precision in row.quantised},
                     **({"metric": "mae"} if row.error else {}),
                 }
                 for row in self.rows
             ],
             "largest_drop": None
             if worst is None
-            else {"task": worst.task, "present": worst.present, "points": round(worst.lost or 0.0, 2)},
+            else {
+                "task": worst.task,
+                "present": worst.present,
+                "precision": worst.worst,
+                "points": round(worst.lost or 0.0, 2),
+            },
         }
 
     def table(self) -> Table:
         """Return the rows for people."""
         drawn = "" if self.samples == self.of else f", evenly drawn from {self.of}"
         table = Table(title=f"Exported networks on {self.samples} validation samples{drawn}")
-        for heading in ("task", "present", "samples", "fp32", "95 %", "int8"):
+        own = list(dict.fromkeys(precision for row in self.rows for precision in row.quantised)) or ["int8"]
+        for heading in ("task", "present", "samples", "fp32", "95 %", *own):
             table.add_column(heading, justify="left" if heading in ("task", "present") else "right", overflow="fold")
         for row in self.rows:
             low, high = row.judged.interval
             bounds = f"{low:.4g} to {high:.4g}" if row.error else f"{100 * low:.1f} to {100 * high:.1f}"
             number = str(row.samples) if row.judged.enough else f"{row.samples} (< {MIN_SAMPLES}: not validated)"
-            table.add_row(row.task, " + ".join(row.present), number, row.told("fp32"), bounds, row.told("int8"))
+            told = map(row.told, own)
+            table.add_row(row.task, " + ".join(row.present), number, row.told("fp32"), bounds, *told)
         if (worst := self.worst) is not None:
-            table.caption = (
-                f"INT8 loses most on {worst.task} with {' + '.join(worst.present)}: {worst.lost or 0:.1f} points"
-            )
+            at = f"{worst.task} with {' + '.join(worst.present)}"
+            table.caption = f"{(worst.worst or '').upper()} loses most on {at}: {worst.lost or 0:.1f} points"
         return table
 
 
@@ -192,7 +213,7 @@ def measure(
     Where a stage has a state, samples are sequences: it starts from zeros, and what the last step gives counts.
 
     Args:
-        models: fp32, and int8 where it is exported.
+        models: fp32, and what is quantised.
         dataset: Prepared; gives raw samples.
         limit: If there are more samples, so many are drawn evenly.
         progress: Called with how many samples are done, and of how many.

@@ -43,6 +43,8 @@ _FLOOR: dict[tuple[Target, Precision], float] = {
     ("tensorrt", "fp32"): 5e-3,
     ("tensorrt", "fp16"): 1e-2,
     ("tensorrt", "int8"): 2e-2,
+    ("tensorrt", "fp8"): 2e-2,
+    ("tensorrt", "int4"): 1e-2,
 }
 _MARGIN = 3.0
 # A row's range is that of fewer numbers: so many times the floor of the whole it may be off at least.
@@ -159,8 +161,9 @@ def make_members(
             if target not in targets or stage not in by_precision[precision].models:
                 continue  # it stays float: the step that left it so has said why
             variants.append(_add(files, recipe, by_precision[precision], stage, target, golden[stage]))
-            if precision == "int8" and int8_nodes(by_precision[precision].models[stage])[0] == 0:
-                _log.warning("stage '%s': its int8 file for target '%s' has nothing in int8", stage, target)
+            quantised = precision in ("int8", "fp8", "int4")
+            if quantised and int8_nodes(by_precision[precision].models[stage])[0] == 0:
+                _log.warning("stage '%s': its %s file for target '%s' has nothing in it", stage, precision, target)
         packed = {variant.precision for variant in variants if variant.stage == stage}
         if not packed:  # a graph without one of its stages cannot be loaded
             variants += [_add(files, recipe, by_precision["fp32"], stage, target, golden[stage]) for target in targets]
@@ -304,8 +307,11 @@ def _add(
     target: Target,
     golden: Golden,
 ) -> Variant:
-    model = models.models[stage]
     raw = target == "tensorrt"
+    model = models.for_tensorrt[stage] if raw else models.models[stage]
+    notes = models.quantization.get(stage)
+    if notes is not None and not raw:
+        notes = msgspec.structs.replace(notes, rest="fp32")
     for tensor, source in recipe.stages[stage].inputs.items():
         if isinstance(recipe.inputs.get(source), TextInput):
             check_vocabulary(model, tensor, load_tokenizer(recipe, source))
@@ -355,7 +361,7 @@ def _add(
             output: float(f"{max(floor, _MARGIN * value, value + kernels):.3g}") for output, value in noise.items()
         },
         row_tolerance=limits,
-        quantization=models.quantization.get(stage),
+        quantization=notes,
     )
 
 

@@ -14,6 +14,8 @@ from rich.table import Table
 from mmedge.extras import require
 from mmedge.plain import printable
 
+from .smoke import QUANTISED_KINDS
+
 if TYPE_CHECKING:
     from .run_report import RunReport
 
@@ -72,30 +74,28 @@ def _steps(report: RunReport) -> str:
 def _charts(report: RunReport) -> list[tuple[str, _Bars, str]]:
     charts: list[tuple[str, _Bars, str]] = []
     if report.quantization is not None:
-        stages = report.quantization.stages
-        sizes = [(f"{s.stage} {name}", size / 1000, colour) for s in stages for name, size, colour in _sizes(s)]
+        sizes = []
+        for place, stage in enumerate(report.quantization.stages):
+            sizes.append((f"{stage.stage} fp32", stage.fp32_bytes / 1000, _GREY))
+            own = [(part.precision, part.stages[place]) for part in report.quantizations]
+            sizes += [(f"{s.stage} {kind}", s.int8_bytes / 1000, _GREEN) for kind, s in own]
         charts.append(("Size of the networks", sizes, "kB"))
-        noise = [(s.stage, s.sqnr_db, _GREEN) for s in stages if s.sqnr_db is not None]
+    for part in report.quantizations:
+        noise = [(s.stage, s.sqnr_db, _GREEN) for s in part.stages if s.sqnr_db is not None]
         if noise:
-            charts.append(("INT8: signal to quantisation noise", noise, "dB"))
-    if report.comparison is not None:
+            charts.append((f"{part.precision.upper()}: signal to quantisation noise", noise, "dB"))
+    for comparison in report.comparisons:
         rows = [
             (f"{row.task}: {' + '.join(row.present)}", row.lost, _RED if row.lost > 1 else _GREEN)
-            for row in report.comparison.rows
+            for row in comparison.rows
         ]
-        charts.append((f"Answers on which {report.comparison.b} differs from {report.comparison.a}", rows, "%"))
-    if report.smoke is not None and any(row.precision == "int8" and not row.problem for row in report.smoke.rows):
-        shares = [
-            (row.stage, 100 * row.int8_coverage, _GREEN)
-            for row in report.smoke.rows
-            if row.precision == "int8" and not row.problem
-        ]
-        charts.append(("Quantised operations that TensorRT computes in INT8", shares, "%"))
+        charts.append((f"Answers on which {comparison.b} differs from {comparison.a}", rows, "%"))
+    built = [] if report.smoke is None else [row for row in report.smoke.rows if not row.problem]
+    for kind in QUANTISED_KINDS:
+        shares = [(row.stage, 100 * row.int8_coverage, _GREEN) for row in built if row.precision == kind]
+        if shares:
+            charts.append((f"Quantised operations that TensorRT computes in {kind.upper()}", shares, "%"))
     return charts
-
-
-def _sizes(stage: Any) -> tuple[tuple[str, int, str], ...]:
-    return ("fp32", stage.fp32_bytes, _GREY), ("int8", stage.int8_bytes, _GREEN)
 
 
 def _chart(rows: _Bars, unit: str) -> str:

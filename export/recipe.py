@@ -32,6 +32,7 @@ from mmedge.bundle.source import parse_output, parse_source
 from mmedge.bundle.tasks import task_of
 from mmedge.errors import BundleError, ConfigError
 from mmedge.fusion.stream import check_stream, is_stream
+from mmedge.types import Precision
 
 from .tasks import check_metrics
 from .user_code import importable
@@ -157,10 +158,15 @@ class Export(_Strict, frozen=True, kw_only=True):
     """What is written: precisions, opset, targets.
 
     Without ``precisions`` a model is written as fp32 and int8, and networks that are brought along as they are.
+
+    Attributes:
+        rest: In what TensorRT computes the rest of a quantised network: ``fp16`` where measured ranges and the answers
+            allow it, or always ``fp32``.
     """
 
-    precisions: tuple[Literal["fp32", "fp16", "int8"], ...] = ()
+    precisions: tuple[Precision, ...] = ()
     opset: int = 20
+    rest: Literal["fp16", "fp32"] = "fp16"
     targets: Annotated[tuple[Literal["cpu", "tensorrt"], ...], msgspec.Meta(min_length=1)] = ("cpu", "tensorrt")
 
 

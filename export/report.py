@@ -17,7 +17,7 @@ from .preprocess.onnx_prefix import PREPROCESS
 
 
 class StageReport(msgspec.Struct, frozen=True, kw_only=True):
-    """One stage, fp32 and int8.
+    """One stage, fp32 and quantised: sizes and counts named ``int8`` are those of the report's precision.
 
     Attributes:
         weighted: Conv, ConvTranspose, Gemm and MatMul nodes that have weights.
@@ -27,6 +27,7 @@ class StageReport(msgspec.Struct, frozen=True, kw_only=True):
         equalized: Pairs of layers that were equalised.
         reasons: Node with weights that stays float -> why.
         skipped: Why the stage as a whole is left as it is.
+        rest: In what TensorRT computes the rest.
     """
 
     stage: str
@@ -41,16 +42,18 @@ class StageReport(msgspec.Struct, frozen=True, kw_only=True):
     equalized: int = 0
     reasons: dict[str, str] = {}
     skipped: str | None = None
+    rest: str = "fp32"
 
 
 class QuantizationReport(msgspec.Struct, frozen=True, kw_only=True):
-    """All stages; ``coverage`` is the share of weighted nodes that run in int8."""
+    """All stages; ``coverage`` is the share of weighted nodes that are quantised to ``precision``."""
 
     stages: tuple[StageReport, ...]
+    precision: str = "int8"
 
     @property
     def coverage(self) -> float:
-        """Share of Conv, Gemm and MatMul nodes that take int8 data, 0..1."""
+        """Share of Conv, Gemm and MatMul nodes that are quantised, 0..1."""
         return sum(s.int8 for s in self.stages) / max(sum(s.weighted for s in self.stages), 1)
 
     @property
@@ -60,7 +63,7 @@ class QuantizationReport(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def int8_bytes(self) -> int:
-        """Size of the int8 networks."""
+        """Size of the quantised networks."""
         return sum(s.int8_bytes for s in self.stages)
 
     def to_dict(self) -> dict[str, object]:
@@ -75,13 +78,13 @@ class QuantizationReport(msgspec.Struct, frozen=True, kw_only=True):
 
     def table(self) -> Table:
         """Return the stages for people."""
-        table = Table(title="INT8")
-        for heading in ("stage", "fp32 kB", "int8 kB", "int8 nodes", "rule", "SQNR", "frames", "glitches"):
+        table, own = Table(title=self.precision.upper()), self.precision
+        for heading in ("stage", "fp32 kB", f"{own} kB", f"{own} nodes", "rule", "rest", "SQNR", "frames", "glitches"):
             table.add_column(heading, justify="left" if heading == "stage" else "right", overflow="fold")
         for s in self.stages:
             sqnr = "left as it is" if s.sqnr_db is None else f"{s.sqnr_db:.1f} dB"
             sizes = (f"{s.fp32_bytes / 1000:.0f}", f"{s.int8_bytes / 1000:.0f}")
-            row = (f"{s.int8}/{s.weighted}", s.rule, sqnr, str(s.frames), str(len(s.dropped)))
+            row = (f"{s.int8}/{s.weighted}", s.rule, s.rest, sqnr, str(s.frames), str(len(s.dropped)))
             table.add_row(s.stage, *sizes, *row)
         notes = [f"{s.stage} is left as it is: {s.skipped}" for s in self.stages if s.skipped]
         notes += [f"{s.stage}: {node} stays float: {why}" for s in self.stages for node, why in s.reasons.items()]
@@ -94,7 +97,7 @@ def quantization_report(fp32: OnnxModels, int8: OnnxModels) -> QuantizationRepor
 
     Args:
         fp32: What ``to_onnx`` returned.
-        int8: What ``quantize`` returned.
+        int8: What ``quantize`` or ``half_rest`` returned.
 
     Example:
         >>> quantization_report(onnx, int8).coverage  # doctest: +SKIP
@@ -119,9 +122,10 @@ def quantization_report(fp32: OnnxModels, int8: OnnxModels) -> QuantizationRepor
                 equalized=notes.equalized,
                 reasons=notes.reasons if stage in int8.models else {},
                 skipped=int8.skipped.get(stage),
+                rest=notes.rest,
             )
         )
-    return QuantizationReport(stages=tuple(stages))
+    return QuantizationReport(stages=tuple(stages), precision=int8.precision)
 
 
 def coverage(bundle: Bundle) -> float:
@@ -135,16 +139,20 @@ def coverage(bundle: Bundle) -> float:
 
 
 def int8_nodes(model: onnx.ModelProto) -> tuple[int, int]:
-    """Return how many nodes with weights take dequantised data and weights, and how many there are."""
+    """Return how many nodes with weights take dequantised data and weights, and how many there are.
+
+    Weights of four bits count alone: their data stays float.
+    """
     dequantised = {out for node in model.graph.node if node.op_type == "DequantizeLinear" for out in node.output}
     # Before the normal form a weight may be a Constant node.
     constants = {tensor.name for tensor in model.graph.initializer}
     constants |= {out for node in model.graph.node if node.op_type == "Constant" for out in node.output}
-    fixed = constants | {
-        node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear" and node.input[0] in constants
-    }
+    stored = {n.output[0]: n.input[0] for n in model.graph.node if n.op_type == "DequantizeLinear"}
+    fixed = constants | {name for name, source in stored.items() if source in constants}
+    four = {tensor.name for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.INT4}
     nodes = [node for node in model.graph.node if has_weight(node, fixed) and PREPROCESS not in node.name]
-    return sum(all(name in dequantised for name in node.input[:2]) for node in nodes), len(nodes)
+    whole = [dequantised.issuperset(node.input[:2]) for node in nodes]
+    return sum(w or stored.get(n.input[1]) in four for n, w in zip(nodes, whole, strict=True)), len(nodes)
 
 
 def sqnr_db(want: AnyArray, got: AnyArray) -> float:

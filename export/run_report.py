@@ -18,8 +18,8 @@ from mmedge.files import replacing
 from .int8.compare import Comparison
 from .onnx.onnx_models import OnnxModels
 from .report import QuantizationReport, quantization_report
-from .smoke import Smoke
-from .steps import Work
+from .smoke import QUANTISED_KINDS, Smoke
+from .steps import QUANTISED, Work
 
 _PATH = re.compile(r"(?<![\w.:/])(?:/[^\s/'\",;:]+)+/([^\s/'\",;:]+)")  # of a node's name, too: those are no folders
 
@@ -53,8 +53,8 @@ class RunReport:
     warnings: list[str] = field(default_factory=list)
     provenance: dict[str, object] = field(default_factory=dict)
     onnx: OnnxModels | None = None
-    quantization: QuantizationReport | None = None
-    comparison: Comparison | None = None
+    quantizations: tuple[QuantizationReport, ...] = ()
+    comparisons: tuple[Comparison, ...] = ()
     measurement: Measurement | None = None
     smoke: Smoke | None = None
 
@@ -63,11 +63,22 @@ class RunReport:
         results = work.results
         if "onnx" in results:
             self.onnx = work.fp32
-        if "quantize" in results and self.quantization is None:
-            self.quantization = quantization_report(work.fp32, results["quantize"])
-        self.comparison = results.get("compare")
+        done = [step for step in QUANTISED if step in results]
+        if len(done) > len(self.quantizations):
+            self.quantizations = tuple(quantization_report(work.fp32, results[step]) for step in done)
+        self.comparisons = results.get("compare", ())
         self.measurement = results.get("measure")
         self.smoke = results.get("smoke")
+
+    @property
+    def quantization(self) -> QuantizationReport | None:
+        """Of INT8, or else of the first precision that is quantised."""
+        return next(iter(self.quantizations), None)
+
+    @property
+    def comparison(self) -> Comparison | None:
+        """Of INT8 as CPUs get it, or else of the first precision that is quantised."""
+        return next(iter(self.comparisons), None)
 
     def to_dict(self) -> dict[str, object]:
         """Return the document of schema ``mmedge.export/1``; it names neither machine nor user, nor their folders."""
@@ -84,6 +95,8 @@ class RunReport:
             "parity": None if self.onnx is None else msgspec.to_builtins(self.onnx.parity),
             "quantization": None if self.quantization is None else self.quantization.to_dict(),
             "comparison": None if self.comparison is None else self.comparison.to_dict(),
+            "more_quantizations": [part.to_dict() for part in self.quantizations[1:]],
+            "more_comparisons": [part.to_dict() for part in self.comparisons[1:]],
             "measurement": None if self.measurement is None else self.measurement.to_dict(),
             "smoke": None if self.smoke is None else msgspec.to_builtins(self.smoke),
         }
@@ -142,7 +155,8 @@ class RunReport:
             for row in self.onnx.parity:
                 table.add_row(f"{row.stage}.{row.output}", str(row.samples), f"{row.max_rel:.1e}", f"{row.cosine:.6f}")
             found.append(table)
-        found += [part.table() for part in (self.quantization, self.comparison, self.measurement) if part is not None]
+        found += [part.table() for part in self.quantizations] + [part.table() for part in self.comparisons]
+        found += [self.measurement.table()] if self.measurement is not None else []
         if self.smoke is not None and self.smoke.rows:
             found.append(_smoke_table(self.smoke))
         return found
@@ -161,12 +175,12 @@ class RunReport:
 
 def _smoke_table(smoke: Smoke) -> Table:
     table = Table(title=f"built, not run: {smoke.builder}")
-    for heading in ("stage", "precision", "layers", "int8 layers", "int8 coverage"):
+    for heading in ("stage", "precision", "layers", "quantised layers", "coverage"):
         table.add_column(heading, justify="left" if heading in ("stage", "precision") else "right", overflow="fold")
     for row in smoke.rows:
         if row.problem is not None:
             table.add_row(row.stage, row.precision, "refused", "-", "-")
             continue
-        share = f"{100 * row.int8_coverage:.0f} %" if row.precision == "int8" else "-"
+        share = f"{100 * row.int8_coverage:.0f} %" if row.precision in QUANTISED_KINDS else "-"
         table.add_row(row.stage, row.precision, str(row.layers), str(row.int8_layers), share)
     return table

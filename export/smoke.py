@@ -16,6 +16,7 @@ from mmedge.errors import DeviceError, EngineError, MissingDependencyError, Mmed
 
 from .pack import Members
 
+QUANTISED_KINDS = ("int8", "fp8", "int4")
 _log = logging.getLogger(__name__)
 
 
@@ -23,7 +24,8 @@ class SmokeRow(msgspec.Struct, frozen=True, kw_only=True):
     """One variant: what TensorRT built of it, or why it did not.
 
     Attributes:
-        int8_coverage: Share of the quantised convolutions and products that a layer computes in INT8, 0..1.
+        int8_layers: Layers that compute in INT8, or in FP8 or with INT4 weights as the variant asks.
+        int8_coverage: Share of the quantised convolutions and products that they are, 0..1.
         problem: Why nothing was built; None where it was.
     """
 

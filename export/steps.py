@@ -14,8 +14,10 @@ import msgspec
 from mmedge.errors import ConfigError, MissingDependencyError
 
 from .identity import digest_of
-from .int8.compare import Comparison, compare
+from .int8.compare import Comparison, compare_all
+from .int8.emulated import as_tensorrt_computes
 from .int8.fp16 import to_fp16
+from .int8.half_rest import half_rest
 from .int8.quantize import quantize
 from .keys import graph_digest, model_digest, plain, samples_digest, train_digest
 from .onnx.gate import Gate, parser_gate, refuse
@@ -30,12 +32,25 @@ if TYPE_CHECKING:
     from torch import nn
 
 Step: TypeAlias = Literal[
-    "train", "onnx", "parity", "parser", "fp16", "quantize", "compare", "measure", "golden", "smoke", "pack"
+    "train",
+    "onnx",
+    "parity",
+    "parser",
+    "fp16",
+    "quantize",
+    "fp8",
+    "int4",
+    "compare",
+    "measure",
+    "golden",
+    "smoke",
+    "pack",
 ]
 Show = Callable[[str, float | None], None]
 STEPS: tuple[Step, ...] = get_args(Step)
 # What else the steps may be called.
 ALIASES: dict[str, Step] = {"clean": "onnx", "normal-form": "quantize", "ranges": "quantize", "int8": "quantize"}
+QUANTISED: tuple[Step, ...] = ("quantize", "fp8", "int4")
 _log = logging.getLogger(__name__)
 
 
@@ -67,7 +82,7 @@ class Work:
     def samples(self) -> RawSamples:
         """Raw samples, read once and only if a step is done that needs them."""
         recipe = self.recipe
-        if recipe.calibration.recordings is None and {"int8", "fp16"}.isdisjoint(recipe.export.precisions):
+        if recipe.calibration.recordings is None and {"fp32"}.issuperset(recipe.export.precisions):
             return RawSamples.split(random_samples(recipe, 12), "noise")
         self.show("recordings", None)
         return raw_samples(recipe)
@@ -94,17 +109,22 @@ class Work:
         return replace(onnx, recipe=self.recipe, parity=self.results.get("parity", ()))
 
     @property
+    def quantised(self) -> list[OnnxModels]:
+        """The quantised networks, in every precision in which a stage is."""
+        found = [self.results[step] for step in QUANTISED if step in self.results]
+        return [version for version in found if version.models]
+
+    @property
     def measured(self) -> list[OnnxModels]:
-        """The networks whose accuracy is measured: fp32, and int8 with the stages that stay float."""
-        int8 = self.results.get("quantize")
-        if int8 is None or not int8.models:
-            return [self.fp32]
-        return [self.fp32, replace(int8, models={**self.fp32.models, **int8.models})]
+        """The networks whose accuracy is measured: fp32, and quantised ones with the stages that stay float."""
+        fp32 = self.fp32
+        own = [(v, v.models if v.precision == "int8" else as_tensorrt_computes(v)) for v in self.quantised]
+        return [fp32, *(replace(version, models={**fp32.models, **models}) for version, models in own)]
 
     @property
     def versions(self) -> list[OnnxModels]:
         """The networks in every precision that there is."""
-        return [self.fp32, *(self.results[step] for step in ("fp16", "quantize") if step in self.results)]
+        return [self.fp32, *(self.results[step] for step in ("fp16", *QUANTISED) if step in self.results)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,18 +179,32 @@ def _calibration(work: Work) -> object:
 
 
 def _searched(work: Work) -> object:
-    """Return what the search for an INT8 form judges by, beside ranges."""
+    """Return what the search for a quantised form judges by, beside ranges, and what TensorRT gets of it."""
     recipe = work.recipe
-    return plain(recipe.tasks), plain(recipe.outputs), recipe.calibration.max_drop_points
+    rest = recipe.export.rest, smoke_key() if "tensorrt" in recipe.export.targets else None
+    return plain(recipe.tasks), plain(recipe.outputs), recipe.calibration.max_drop_points, recipe.export.targets, rest
 
 
 def _tasks(work: Work) -> object:
     return plain(work.recipe.tasks), plain(work.recipe.outputs), work.metadata.get("temperature", {})
 
 
-def _compare(work: Work) -> Comparison:
+def _quantise(precision: Literal["int8", "fp8", "int4"]) -> Callable[[Work], OnnxModels]:
+    def make(work: Work) -> OnnxModels:
+        found = quantize(work.fp32, work.recipe.calibration, work.samples, precision=precision)
+        return half_rest(found, work.fp32, work.samples, work.results.get("parser"))
+
+    return make
+
+
+def _compare(work: Work) -> tuple[Comparison, ...]:
     temperature: Mapping[str, float] = work.metadata.get("temperature", {})
-    return compare(work.fp32, work.results["quantize"], work.recipe.calibration, temperature=temperature)
+    return compare_all(work.fp32, work.quantised, work.recipe.calibration, temperature=temperature)
+
+
+def _check_compared(work: Work, found: tuple[Comparison, ...]) -> None:
+    for comparison in found:
+        comparison.raise_for_status(work.recipe.calibration.max_drop_points)
 
 
 def _measure(work: Work) -> Any:
@@ -224,13 +258,16 @@ def _without(key: Literal["precisions", "targets"], value: str) -> Callable[[Wor
     return lacks
 
 
-def _without_int8(work: Work) -> ConfigError | None:
-    """Say why there is no INT8 to judge: it is not asked for, or every stage has stayed float."""
-    if "quantize" in work.results and not work.results["quantize"].models:
+def _without_quantised(work: Work) -> ConfigError | None:
+    """Say why there is nothing quantised to judge: it is not asked for, or every stage has stayed float."""
+    done = [step for step in QUANTISED if step in work.results]
+    if done and not work.quantised:
+        steps = " and ".join(f"'{step}'" for step in done)
         return ConfigError(
-            "no stage was quantised", where=work.recipe.at("stages"), fix="see the warnings of step 'quantize'"
+            "no stage was quantised", where=work.recipe.at("stages"), fix=f"see the warnings of step {steps}"
         )
-    return _without("precisions", "int8")(work)
+    asked = work.recipe.export.precisions
+    return None if set(asked) & {"fp8", "int4"} else _without("precisions", "int8")(work)
 
 
 def _without_data(work: Work) -> ConfigError | None:
@@ -293,26 +330,44 @@ TABLE: tuple[StepSpec, ...] = (
     ),
     StepSpec(
         name="quantize",
-        after=("onnx",),
+        after=("onnx", "parser"),
         key=lambda work: (work.graph, work.recorded, _calibration(work), _searched(work)),
-        make=lambda work: quantize(work.fp32, work.recipe.calibration, work.samples),
+        make=_quantise("int8"),
         save=_saved,
         load=lambda work, folder: OnnxModels.load(folder, work.recipe, "int8"),
         lacks=_without("precisions", "int8"),
     ),
     StepSpec(
+        name="fp8",
+        after=("onnx", "parser"),
+        key=lambda work: (work.graph, work.recorded, _calibration(work), _searched(work)),
+        make=_quantise("fp8"),
+        save=_saved,
+        load=lambda work, folder: OnnxModels.load(folder, work.recipe, "fp8"),
+        lacks=_without("precisions", "fp8"),
+    ),
+    StepSpec(
+        name="int4",
+        after=("onnx", "parser"),
+        key=lambda work: (work.graph, work.recorded, _calibration(work), _searched(work)),
+        make=_quantise("int4"),
+        save=_saved,
+        load=lambda work, folder: OnnxModels.load(folder, work.recipe, "int4"),
+        lacks=_without("precisions", "int4"),
+    ),
+    StepSpec(
         name="compare",
-        after=("onnx", "quantize"),
+        after=("onnx", *QUANTISED),
         key=lambda work: (work.graph, work.recorded, _calibration(work), _tasks(work)),
         make=_compare,
         save=_encoded("comparison.json"),
-        load=_decoded("comparison.json", Comparison),
-        lacks=_without_int8,
-        check=lambda work, result: result.raise_for_status(work.recipe.calibration.max_drop_points),
+        load=_decoded("comparison.json", tuple[Comparison, ...]),
+        lacks=_without_quantised,
+        check=_check_compared,
     ),
     StepSpec(
         name="measure",
-        after=("onnx", "quantize"),
+        after=("onnx", *QUANTISED),
         key=lambda work: (work.graph, _measure_key(work)),
         make=_measure,
         save=_encoded("measurement.json"),
@@ -322,7 +377,7 @@ TABLE: tuple[StepSpec, ...] = (
     ),
     StepSpec(
         name="golden",
-        after=("onnx", "parser", "fp16", "quantize"),
+        after=("onnx", "parser", "fp16", *QUANTISED),
         key=lambda work: (work.graph, work.recorded, _calibration(work), _forms(work)),
         make=lambda work: make_members(work.recipe, work.versions, work.samples, work.results.get("parser")),
         save=lambda result, folder: result.save(folder),

@@ -16,7 +16,7 @@ PixelFormat = Literal["gray8", "bgr24", "rgb24", "yuv420p", "nv12", "yuv422p", "
 Matrix: TypeAlias = Literal["bt601", "bt709", "fcc", "smpte240m", "bt2020"]
 AspectPart: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=65_536)]
 Backend: TypeAlias = Literal["auto", "onnxruntime", "tensorrt"]
-Precision: TypeAlias = Literal["fp32", "fp16", "int8"]
+Precision: TypeAlias = Literal["fp32", "fp16", "int8", "fp8", "int4"]
 Latency: TypeAlias = Literal["low", "balanced", "offline"]
 Video: TypeAlias = Literal["lossless", "visual"]
 Engines: TypeAlias = Literal["auto", "now", "wait"]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 import numpy as np
+from onnx import ModelProto
 from rich.table import Table
 
 from mmedge.errors import CheckError, ConfigError
@@ -17,6 +18,7 @@ from ..parts import MIN_SAMPLES
 from ..recipe import Calibration
 from ..recordings import RawSamples, as_samples, raw_samples
 from .answers import Reference, TaskComparison, allowed_points
+from .emulated import as_tensorrt_computes
 
 __all__ = ["HELD_OUT", "ROUNDING", "Comparison", "TaskComparison", "allowed_points", "compare"]
 
@@ -249,12 +251,61 @@ def compare(
     Example:
         >>> export.compare(onnx, int8, recipe.calibration).raise_for_status(max_drop_points=0.3)  # doctest: +SKIP
     """
-    if not set(b.models) <= set(a.models):
-        raise ConfigError(
-            f"stages {sorted(a.models)} and {sorted(b.models)} differ",
-            where="compare",
-            fix="pass two precisions of one export",
-        )
+    labels = (a.precision, b.precision) if a.precision != b.precision else ("a", "b")
+    (found,) = _compared(a, [(labels[1], b, b.models)], calibration, samples, temperature)
+    return msgspec.structs.replace(found, a=labels[0])
+
+
+def compare_all(
+    fp32: OnnxModels,
+    quantised: Sequence[OnnxModels],
+    calibration: Calibration | None = None,
+    samples: RawSamples | Iterable[Tensors] | None = None,
+    *,
+    temperature: Mapping[str, float] | None = None,
+) -> tuple[Comparison, ...]:
+    """Compare quantised versions with fp32 as their targets get them.
+
+    INT8 is compared as CPUs get it, and as TensorRT does where that is another network (``int8 with fp16``); FP8 and
+    INT4 as TensorRT does.
+
+    Args:
+        fp32: The reference.
+        quantised: The versions.
+        calibration: Recordings; the recipe's by default.
+        samples: Raw samples instead of the recordings.
+        temperature: Calibrated temperature per task.
+
+    Returns:
+        The comparisons on the samples held out; none for a version without networks.
+
+    Raises:
+        ConfigError: If a version has stages that the reference lacks.
+    """
+    forms: list[tuple[str, OnnxModels, Mapping[str, ModelProto]]] = []
+    for version in (version for version in quantised if version.models):
+        if version.precision == "int8":
+            forms.append((version.precision, version, version.models))
+        if version.half or version.precision != "int8":
+            label = f"{version.precision} with fp16" if version.half else version.precision
+            forms.append((label, version, as_tensorrt_computes(version)))
+    return _compared(fp32, forms, calibration, samples, temperature) if forms else ()
+
+
+def _compared(
+    a: OnnxModels,
+    forms: Sequence[tuple[str, OnnxModels, Mapping[str, ModelProto]]],
+    calibration: Calibration | None,
+    samples: RawSamples | Iterable[Tensors] | None,
+    temperature: Mapping[str, float] | None,
+) -> tuple[Comparison, ...]:
+    for _, b, models in forms:
+        if not set(models) <= set(a.models):
+            raise ConfigError(
+                f"stages {sorted(a.models)} and {sorted(b.models)} differ",
+                where="compare",
+                fix="pass two precisions of one export",
+            )
     recipe = a.recipe if calibration is None else msgspec.structs.replace(a.recipe, calibration=calibration)
     if samples is None:
         # Many: one label in a hundred is already more than most recipes allow to differ.
@@ -263,12 +314,15 @@ def compare(
     judging = given.judging
     if judging is None or len(judging) < MIN_SAMPLES <= len(given.held_out):
         judging = given.held_out
-    labels = (a.precision, b.precision) if a.precision != b.precision else ("a", "b")
-    return Comparison(
-        a=labels[0],
-        b=labels[1],
-        rows=Reference(recipe, a.models, judging, temperature).compare(b.models),
-        worst_layers=tuple(layer for notes in b.quantization.values() for layer in notes.worst)[:3],
-        required=recipe.calibration.gate == "required",
-        chosen_on=judging is not given.judging and bool(b.quantization),
+    reference = Reference(recipe, a.models, judging, temperature)
+    return tuple(
+        Comparison(
+            a=a.precision,
+            b=label,
+            rows=reference.compare(models),
+            worst_layers=tuple(layer for notes in b.quantization.values() for layer in notes.worst)[:3],
+            required=recipe.calibration.gate == "required",
+            chosen_on=judging is not given.judging and bool(b.quantization),
+        )
+        for label, b, models in forms
     )

@@ -7,8 +7,8 @@ would be float16 is rounded to it where it is made, without any optimisation tha
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx
@@ -26,6 +26,7 @@ from ..onnx.parity import check_rewrite
 from ..onnx.state import already_quantised
 from ..parts import choose, spread
 from ..preprocess.onnx_prefix import Preprocessor
+from ..recipe import Recipe
 from ..recordings import RawSample, RawSamples, as_samples
 from ..report import ratio_db
 from ..stages import StageGraph, fed_back, fed_shapes
@@ -89,16 +90,73 @@ def to_fp16(onnx_models: OnnxModels, samples: RawSamples | Iterable[Tensors] | N
             skipped[stage] = f"it is quantised already ({found})"
         else:
             normal[stage] = prepare(model, f"stage '{stage}'", fed_shapes(recipe, stage))
-    collectors: dict[str, RangeCollector] = {}
-    floats: dict[str, list[str]] = {}
+    seen = measured(recipe, onnx_models.models, normal, frames)
+    models: dict[str, onnx.ModelProto] = {}
+    notes: dict[str, Quantization] = {}
     for stage, model in normal.items():
+        floats, feeds = seen[stage].floats, seen[stage].feeds
+        reasons = in_float32(model, seen[stage].largest)
+        sqnr_db = settle(model, floats, feeds, reasons)
+        kept = {node.name for node in model.graph.node} - set(reasons)
+        if sqnr_db < MIN_SQNR_DB or not kept:
+            skipped[stage] = f"{sqnr_db:.1f} dB in float16, at least {MIN_SQNR_DB:.0f} wanted"
+            continue
+        models[stage] = converted(model, floats, reasons)
+        check_rewrite(model, models[stage], "float16", feeds, limit=limit_at(sqnr_db), where=f"stage '{stage}'")
+        notes[stage] = Quantization(
+            rule="ranges",
+            frames=min(len(frames), _FRAMES),
+            float_nodes=tuple(reasons),
+            sqnr_db=round(sqnr_db, 2),
+            dropped=dropped,
+            reasons=reasons,
+        )
+    for stage, reason in skipped.items():
+        _log.warning("stage '%s' has no fp16 form: %s", stage, reason)
+    return replace(
+        onnx_models, precision="fp16", models=models, parity=(), quantization=notes, sqnr_db={}, skipped=skipped
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Measured:
+    """What is known of one network's float tensors.
+
+    Attributes:
+        floats: Their names, of the outermost graph.
+        largest: Their largest magnitudes on recordings.
+        feeds: A few frames of the network's inputs.
+    """
+
+    floats: tuple[str, ...]
+    largest: Mapping[str, float]
+    feeds: list[Tensors] = field(default_factory=list)
+
+
+def measured(
+    recipe: Recipe,
+    models: Mapping[str, onnx.ModelProto],
+    watched: Mapping[str, onnx.ModelProto],
+    frames: Sequence[RawSample],
+) -> dict[str, Measured]:
+    """Run a model over some samples that calibrate and note how large the float tensors of some networks are.
+
+    Args:
+        recipe: Gives the graph.
+        models: Stage -> network.
+        watched: Stage -> the network to run in place of it and to watch.
+        frames: Raw samples.
+    """
+    collectors: dict[str, RangeCollector] = {}
+    floats: dict[str, tuple[str, ...]] = {}
+    for stage, model in watched.items():
         types = tensor_types(model, stage)
         made = [*(v.name for v in model.graph.input), *(out for node in model.graph.node for out in node.output)]
-        floats[stage] = [name for name in made if types.get(name, ("",))[0] == "tensor(float)"]
+        floats[stage] = tuple(name for name in made if types.get(name, ("",))[0] == "tensor(float)")
         collectors[stage] = RangeCollector(model, floats[stage], stage)
-    others = {s: judge(model, s) for s, model in onnx_models.models.items() if s not in normal}
+    others = {s: judge(model, s) for s, model in models.items() if s not in watched}
     graph, preprocess = StageGraph(recipe, {**others, **collectors}), Preprocessor(recipe.inputs, recipe.export.opset)
-    feeds: dict[str, list[Tensors]] = {stage: [] for stage in normal}
+    feeds: dict[str, list[Tensors]] = {stage: [] for stage in watched}
     states: dict[str, AnyArray] = {}
     taken = choose(recipe, len(frames), _FRAMES)
     emulated = {taken[turn] for turn in spread(len(taken), _EMULATED)}
@@ -107,48 +165,38 @@ def to_fp16(onnx_models: OnnxModels, samples: RawSamples | Iterable[Tensors] | N
         sample = frames[place]
         states, last = states if sample.follows(last) else {}, sample
         known = graph({**preprocess(sample.arrays), **states})
-        for stage in normal if place in emulated else ():
+        for stage in watched if place in emulated else ():
             feeds[stage].append(graph.feeds(stage, known, last=states))
         states = fed_back(recipe, known)
-    models: dict[str, onnx.ModelProto] = {}
-    notes: dict[str, Quantization] = {}
-    for stage, model in normal.items():
-        reasons = _in_float32(model, collectors[stage].largest)
-        sqnr_db = _settle(model, floats[stage], feeds[stage], reasons)
-        collectors[stage].close()
-        kept = {node.name for node in model.graph.node} - set(reasons)
-        if sqnr_db < MIN_SQNR_DB or not kept:
-            skipped[stage] = f"{sqnr_db:.1f} dB in float16, at least {MIN_SQNR_DB:.0f} wanted"
-            continue
-        models[stage] = _converted(model, floats[stage], reasons)
-        # What was emulated is what was written: single numbers may be as far off as ten times the noise.
-        limit = max(_LIMIT, 10.0 ** (1 - sqnr_db / 20))
-        check_rewrite(model, models[stage], "float16", feeds[stage], limit=limit, where=f"stage '{stage}'")
-        notes[stage] = Quantization(
-            rule="ranges",
-            frames=len(taken),
-            float_nodes=tuple(reasons),
-            sqnr_db=round(sqnr_db, 2),
-            dropped=dropped,
-            reasons=reasons,
-        )
-    for stage, reason in skipped.items():
-        _log.warning("stage '%s' has no fp16 form: %s", stage, reason)
     for engine in others.values():
         engine.close()
-    return replace(
-        onnx_models, precision="fp16", models=models, parity=(), quantization=notes, sqnr_db={}, skipped=skipped
-    )
+    for collector in collectors.values():
+        collector.close()
+    return {s: Measured(floats=floats[s], largest=c.largest, feeds=feeds[s]) for s, c in collectors.items()}
 
 
-def _in_float32(model: onnx.ModelProto, largest: Mapping[str, float]) -> dict[str, str]:
-    """Return the nodes that need float32 by what they are and what was measured -> why."""
+def limit_at(sqnr_db: float) -> float:
+    """Return how far what is written may be from what was emulated, as a share of the range.
+
+    Single numbers may be as far off as ten times the noise.
+    """
+    return float(max(_LIMIT, 10.0 ** (1 - sqnr_db / 20)))
+
+
+def in_float32(model: onnx.ModelProto, largest: Mapping[str, float], *, but: Collection[str] = ()) -> dict[str, str]:
+    """Return the nodes that need float32 by what they are and what was measured -> why.
+
+    Args:
+        model: The network.
+        largest: Tensor -> its largest magnitude.
+        but: Operators that do not need it for what they are.
+    """
     constants = {tensor.name: tensor for tensor in model.graph.initializer if tensor.data_type == TensorProto.FLOAT}
     reasons: dict[str, str] = {}
     for node in model.graph.node:
         near = max((largest.get(name, 0.0) for name in (*node.input, *node.output)), default=0.0)
         fixed = [np.abs(numpy_helper.to_array(constants[name])) for name in node.input if name in constants]
-        if node.op_type in _WIDE or node.domain not in ("", "ai.onnx"):
+        if node.op_type in _WIDE.difference(but) or node.domain not in ("", "ai.onnx"):
             reasons[node.name] = f"{node.op_type} needs the range of float32"
         elif near > LARGEST / HEADROOM:
             reasons[node.name] = f"it reaches {near:.3g} on the recordings"
@@ -159,11 +207,24 @@ def _in_float32(model: onnx.ModelProto, largest: Mapping[str, float]) -> dict[st
     return reasons
 
 
-def _settle(
-    model: onnx.ModelProto, floats: Collection[str], feeds: Sequence[Tensors], reasons: dict[str, str]
+def settle(
+    model: onnx.ModelProto,
+    floats: Collection[str],
+    feeds: Sequence[Tensors],
+    reasons: dict[str, str],
+    spread_out: Callable[[dict[str, str]], None] = lambda reasons: None,
 ) -> float:
-    """Emulate float16, move what becomes infinite into float32, and return the worst output's SQNR in dB."""
+    """Emulate float16, move what becomes infinite into float32, and return the worst output's SQNR in dB.
+
+    Args:
+        model: The network.
+        floats: Its float tensors.
+        feeds: A few frames of its inputs.
+        reasons: Node in float32 -> why; more are added.
+        spread_out: Adds those that must follow them.
+    """
     for _ in range(8):
+        spread_out(reasons)
         power: dict[str, float] = {}
         noise: dict[str, float] = {}
         infinite: set[str] = set()
@@ -225,7 +286,7 @@ class _Emulated:
         return dict(zip(self._names, found, strict=False)), bad
 
 
-def _converted(model: onnx.ModelProto, floats: Collection[str], wide: Collection[str]) -> onnx.ModelProto:
+def converted(model: onnx.ModelProto, floats: Collection[str], wide: Collection[str]) -> onnx.ModelProto:
     """Return the network with every node that is not ``wide`` in float16, and a Cast wherever the two meet.
 
     ONNX Runtime's own converter rounds to float16 between two nodes that are to stay in float32, which overflows.

@@ -1,4 +1,4 @@
-"""From ranges to the INT8 form that keeps the answers: rules, equalisation, layers left float, in this order.
+"""From ranges to the quantised form that keeps the answers: rules, equalisation, layers left float, in this order.
 
 Each step is taken only while the one before it loses more than the recipe allows, as measured on samples held out.
 """
@@ -27,7 +27,7 @@ from ..stages import StageGraph, fed_back, masks, seats_of
 from .answers import Reference, TaskComparison, judged_outputs
 from .compare import Comparison
 from .equalize import equalize
-from .qdq import insert_checked
+from .forms import INT8, Form
 from .ranges import RULES, RangeCollector, Rule
 from .sensitivity import rank
 
@@ -40,7 +40,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(kw_only=True, eq=False)
 class Network:
-    """One stage on its way to INT8.
+    """One stage on its way to fewer bits.
 
     Attributes:
         model: The fp32 network in normal form; equalised, once it is.
@@ -98,7 +98,7 @@ class Draft:
 
 
 class Search:
-    """Looks for the INT8 form of all stages together.
+    """Looks for the quantised form of all stages together.
 
     Args:
         recipe: Gives graph, tasks, rule and what may be lost.
@@ -107,6 +107,7 @@ class Search:
         frames: Raw samples that give the ranges.
         held_out: Raw samples to choose by; what is chosen is judged on others (``compare``).
         judging: Those others, for the noise of what was chosen; None where there are too few.
+        form: In what they are to run.
     """
 
     def __init__(
@@ -117,7 +118,9 @@ class Search:
         frames: Sequence[RawSample],
         held_out: Sequence[RawSample],
         judging: Sequence[RawSample] | None = None,
+        form: Form = INT8,
     ) -> None:
+        self._form = form
         self._recipe, self._models, self._networks, self._frames = recipe, models, networks, frames
         self._held_out = _some(recipe, held_out)
         self._judging = None if judging is None else _some(recipe, judging)
@@ -130,15 +133,23 @@ class Search:
     def __call__(self) -> Draft:
         """Return the best form that was found; the first that is good enough."""
         own = self._recipe.calibration.rule
+        if self._form.rule is not None:  # without ranges, rules are all the same
+            best = self._best(("max",))
+            return self._complete(self._leave_float(best) if best.failure is not None else best)
         rules = RULES[:4] if own == "auto" else (own,)  # entropy is tried only where it is asked for
         best = self._best(rules)
         if (best.failure is not None or best.noisy) and own != "auto":
-            _log.info("INT8 by rule '%s': %s; other rules are tried", own, best.failure or "much noise")
+            kind = self._form.precision.upper()
+            _log.info("%s by rule '%s': %s; other rules are tried", kind, own, best.failure or "much noise")
             best = max(best, self._best([rule for rule in RULES[:4] if rule != own]), key=lambda draft: draft.merit)
         if (best.failure is not None or best.noisy) and self._equalize():
             best = max(best, self._best(RULES[:4]), key=lambda draft: draft.merit)
         if best.failure is not None:
             best = self._leave_float(best)
+        return self._complete(best)
+
+    def _complete(self, best: Draft) -> Draft:
+        """Return a draft with the SQNR of every output."""
         if self._judging is not None and best.models:
             return replace(best, sqnr_db={**best.sqnr_db, **self._stage_sqnr(best.models, self._judging)})
         known = {**self._judged_alone(best), **best.sqnr_db}
@@ -204,7 +215,7 @@ class Search:
         for name, network in self._networks.items():
             nodes = [node for node in network.nodes if node not in float_nodes[name]]
             thresholds = self._thresholds(name, rule)
-            models[name], own = insert_checked(network.model, nodes, thresholds, f"stage '{name}'")
+            models[name], own = self._form.insert(network.model, nodes, thresholds, f"stage '{name}'")
             refused[name] = {**float_nodes[name], **own}
         seatless = {n: m for n, m in models.items() if not seats_of(recipe.stages[n].inputs, recipe.inputs)}
         sqnr = self._stage_sqnr(seatless, self._held_out) if seatless else {}
@@ -212,13 +223,15 @@ class Search:
         for name in list(models):
             worst = min((db for output, db in sqnr.items() if output.rpartition(".")[0] == name), default=200.0)
             if worst < MIN_FUSION_SQNR_DB:
-                stays[name] = f"{worst:.1f} dB in int8, at least {MIN_FUSION_SQNR_DB:.0f} wanted"
+                kind = self._form.precision
+                stays[name] = f"{worst:.1f} dB in {kind}, at least {MIN_FUSION_SQNR_DB:.0f} wanted"
             if len(refused[name]) == len(self._networks[name].nodes):
-                stays[name] = "none of its nodes can be quantised"
+                every = "it loses too much with any of its layers" if float_nodes[name] else "none of its nodes can be"
+                stays[name] = f"{every} quantised"
             if name in stays:
                 del models[name]
         rows = self._reference.compare(models) if models else ()
-        compared = Comparison(a="fp32", b="int8", rows=rows)
+        compared = Comparison(a="fp32", b=self._form.precision, rows=rows)
         # Labels of a few samples differ by chance: they are no reason to look for something else.
         enough = all(row.samples >= MIN_SAMPLES for row in rows)
         failure = compared.failure(recipe.calibration.max_drop_points) if enough else None
@@ -289,7 +302,8 @@ class Search:
             network = self._networks[name]
             nodes = [node for node in network.nodes if node not in best.refused[name]]
             if network.feeds:
-                found = rank(network.model, nodes, self._thresholds(name, best.rule), network.feeds)
+                thresholds = self._thresholds(name, best.rule)
+                found = rank(network.model, nodes, thresholds, network.feeds, self._form)
                 ranking += [(db, name, node) for node, db in found]
         ranking.sort()
         worst = tuple(f"{stage}: {node} ({db:.1f} dB alone)" for db, stage, node in ranking[:3])

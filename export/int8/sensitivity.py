@@ -1,4 +1,4 @@
-"""Which layers INT8 costs most: each is quantised alone, and the noise at the network's outputs is measured."""
+"""Which layers quantisation costs most: each is quantised alone, and the noise at the network's outputs is measured."""
 
 from __future__ import annotations
 
@@ -11,24 +11,29 @@ from mmedge.types import AnyArray, Tensors
 
 from ..judge import judge
 from ..report import sqnr_db
-from .qdq import insert_qdq
+from .forms import INT8, Form
 
 
 def rank(
-    model: onnx.ModelProto, nodes: Sequence[str], thresholds: Mapping[str, float], feeds: Sequence[Tensors]
+    model: onnx.ModelProto,
+    nodes: Sequence[str],
+    thresholds: Mapping[str, float],
+    feeds: Sequence[Tensors],
+    form: Form = INT8,
 ) -> list[tuple[str, float]]:
-    """Return nodes and the worst output's SQNR in dB with that node alone in int8, the most costly first.
+    """Return nodes and the worst output's SQNR in dB with that node alone quantised, the most costly first.
 
     Args:
         model: The fp32 network in normal form.
         nodes: Those to try; one session each.
         thresholds: Tensor -> magnitude of the int8 value 127.
         feeds: A few frames of the network's inputs, of their shapes [...] and dtypes.
+        form: As what they are quantised.
     """
     want = _outputs(model, feeds)
     found = []
     for name in nodes:
-        got = _outputs(insert_qdq(model, [name], thresholds), feeds)
+        got = _outputs(form.insert(model, [name], thresholds, name)[0], feeds)
         found.append((name, min(sqnr_db(want[output], got[output]) for output in want)))
     return sorted(found, key=lambda pair: pair[1])
 

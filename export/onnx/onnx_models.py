@@ -33,7 +33,7 @@ class OnnxModels:
 
     Attributes:
         recipe: The recipe they were made from.
-        precision: ``fp32``, or ``int8`` for explicit Q/DQ.
+        precision: ``fp32``; ``int8``, ``fp8`` or ``int4`` for explicit Q/DQ.
         models: Stage name -> network; rules (``callable`` stages) have none.
         sources: Stage name -> node name -> ``"file:line (module)"``. Private: never written into a bundle.
         parity: Agreement with torch, one entry per output.
@@ -41,6 +41,7 @@ class OnnxModels:
         metadata: What training measured, as the model carried it: temperature, validated masks, seed.
         sqnr_db: ``"STAGE.OUTPUT"`` -> signal to quantisation noise on held-out samples (``int8`` only).
         skipped: Stage without a network of this precision -> why.
+        half: Stage -> its quantised network with the rest in float16, as TensorRT gets it (``half_rest``).
     """
 
     recipe: Recipe
@@ -52,12 +53,19 @@ class OnnxModels:
     sqnr_db: Mapping[str, float] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
     skipped: Mapping[str, str] = field(default_factory=dict)
+    half: Mapping[str, onnx.ModelProto] = field(default_factory=dict)
+
+    @property
+    def for_tensorrt(self) -> dict[str, onnx.ModelProto]:
+        """Stage -> network as TensorRT gets it, in tensor form."""
+        return {**self.models, **self.half}
 
     def save(self, folder: Path) -> None:
         """Write ``STAGE.PRECISION.onnx`` and ``PRECISION.json`` into ``folder``."""
         folder.mkdir(parents=True, exist_ok=True)
-        for stage, model in self.models.items():
-            (folder / f"{stage}.{self.precision}.onnx").write_bytes(model.SerializeToString(deterministic=True))
+        for kind, models in ((self.precision, self.models), (f"{self.precision}.half", self.half)):
+            for stage, model in models.items():
+                (folder / f"{stage}.{kind}.onnx").write_bytes(model.SerializeToString(deterministic=True))
         notes = _Notes(
             stages=tuple(self.models),
             sources={stage: dict(nodes) for stage, nodes in self.sources.items()},
@@ -65,6 +73,7 @@ class OnnxModels:
             quantization=dict(self.quantization),
             sqnr_db=dict(self.sqnr_db),
             skipped=dict(self.skipped),
+            half=tuple(self.half),
         )
         # Written last: its presence says that the folder is complete.
         (folder / f"{self.precision}.json").write_bytes(msgspec.json.format(msgspec.json.encode(notes)))
@@ -83,6 +92,7 @@ class OnnxModels:
             quantization=notes.quantization,
             sqnr_db=notes.sqnr_db,
             skipped=notes.skipped,
+            half={stage: onnx.load(folder / f"{stage}.{precision}.half.onnx") for stage in notes.half},
         )
 
 
@@ -93,3 +103,4 @@ class _Notes(msgspec.Struct, frozen=True, kw_only=True):
     quantization: dict[str, Quantization]
     sqnr_db: dict[str, float]
     skipped: dict[str, str] = {}
+    half: tuple[str, ...] = ()

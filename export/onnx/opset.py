@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper, version_converter
 
 from mmedge.errors import ConfigError
 
@@ -62,6 +62,40 @@ def raise_opset(
             entry.version = TARGET
     del result.graph.value_info[:]
     check_rewrite(model, result, f"opset {TARGET}", feeds, where=where)
+    return result
+
+
+def at_least(
+    model: onnx.ModelProto, opset: int, where: str = "network", feeds: Iterable[Mapping[str, Any]] | None = None
+) -> onnx.ModelProto:
+    """Return a network in an opset or a later one, as ONNX's own converter writes it.
+
+    Args:
+        model: A network in opset 13 or later.
+        opset: The least that is wanted.
+        where: What it is, for messages.
+        feeds: Inputs of the network's shapes [...] and dtypes to hold both against each other on; made up without.
+
+    Raises:
+        ConfigError: If it cannot be converted.
+        CheckError: If what comes out differs from what went in.
+
+    Example:
+        >>> at_least(model, 21).opset_import[0].version  # doctest: +SKIP
+        21
+    """
+    if opset_of(model) >= opset or opset_of(model) == 0:
+        return model
+    try:
+        result: onnx.ModelProto = version_converter.convert_version(model, opset)
+    except Exception as error:  # onnx raises its own classes and RuntimeError
+        text = str(error).strip().splitlines() or [type(error).__name__]
+        raise ConfigError(
+            f"opset {opset_of(model)} cannot be converted to {opset}: {text[0]}",
+            where=where,
+            fix=f"export it with opset {opset}",
+        ) from error
+    check_rewrite(model, result, f"opset {opset}", feeds, where=where)
     return result
 
 

@@ -98,10 +98,11 @@ class Stage(Strict, frozen=True, kw_only=True):
 
 
 class Quantization(Strict, frozen=True, kw_only=True):
-    """How an INT8 or FP16 variant came about.
+    """How a variant in another precision than FP32 came about.
 
     Attributes:
-        rule: By which ranges were cut off; ``ranges`` of an FP16 variant.
+        rule: By which ranges were cut off; ``ranges`` of an FP16 variant; ``blocks of 64`` of an INT4 one, which has
+            no ranges.
         frames: How many samples gave the ranges.
         float_nodes: Nodes with weights that could run in it and do not, or are kept in float32.
         sqnr_db: Signal to noise of its worst output on samples held out.
@@ -109,6 +110,7 @@ class Quantization(Strict, frozen=True, kw_only=True):
         reasons: Node of ``float_nodes`` -> why.
         equalized: How many pairs of layers were equalised.
         worst: The layers that cost most, where that was measured.
+        rest: In what the rest of a quantised network computes.
     """
 
     rule: str
@@ -119,6 +121,7 @@ class Quantization(Strict, frozen=True, kw_only=True):
     reasons: dict[str, str] = msgspec.field(default_factory=dict)
     equalized: int = 0
     worst: tuple[str, ...] = ()
+    rest: Literal["fp32", "fp16"] = "fp32"
 
 
 class Variant(Strict, frozen=True, kw_only=True):

@@ -23,7 +23,7 @@ def command(
         typer.Option(
             metavar="STEP",
             help="Stop after this step: train, onnx (clean), parity, parser, fp16, quantize (normal-form, ranges, "
-            "int8), compare, measure, golden, smoke, pack.",
+            "int8), fp8, int4, compare, measure, golden, smoke, pack.",
         ),
     ] = None,
     measure: Annotated[

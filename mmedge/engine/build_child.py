@@ -146,8 +146,8 @@ def _configure(trt: TensorRT, builder: Any, network: Any, options: BuildOptions,
             raise EngineError(f"{trt.name} cannot build for {options.compute_capability}", fix="choose another GPU")
     if options.typing == "weak" and options.precision != "fp32":
         config.set_flag(module.BuilderFlag.FP16)
-        if options.precision == "int8":
-            config.set_flag(module.BuilderFlag.INT8)
+        if options.precision != "fp16":
+            config.set_flag(getattr(module.BuilderFlag, options.precision.upper()))
     _add_profile(builder, network, config, options)
     return config
 

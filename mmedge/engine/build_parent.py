@@ -38,6 +38,7 @@ _log = logging.getLogger(__name__)
 _LEVELS = (None, 1, 0)  # of the builder's search, one after the other when memory runs out; None is its default
 _SHARE = 0.75  # of the memory that is available, which a build may take
 _LEAST_BYTES = 64 << 20  # that the machine keeps: below it the kernel ends programs of its own choice
+_LEAST_SM = {"fp8": 89}  # Ada; TensorRT-RTX refuses what is older by name, too. INT4 weights run everywhere
 _LOOK_S = 0.1  # between two looks at the memory of a build
 
 
@@ -52,7 +53,7 @@ class BuildReport(msgspec.Struct, frozen=True, kw_only=True):
         seconds: Wall-clock time of the build.
         layers: Layers of the engine.
         quantized_layers: Convolutions and matrix products that the file asks to run in INT8.
-        int8_layers: Those of them that do.
+        int8_layers: Those of them that do (FP8 and INT4 count as INT8 does, each in its own file).
         int8_coverage: Their share, 0.0 where the file asks for none.
         log_path: The builder's verbose log.
         int8_nodes: Names of those that run in INT8.
@@ -87,18 +88,22 @@ class BuildResult(BuildReport, frozen=True, kw_only=True):
         return msgspec.convert(self, BuildReport, from_attributes=True)
 
 
-def target_capability(trt: TensorRT, wanted: str | None = None) -> str:
-    """Choose the compute capability to build for: as asked, the GPU's, else ``SM86`` ahead of time.
+def target_capability(trt: TensorRT, wanted: str | None = None, precision: str = "fp32") -> str:
+    """Choose the compute capability to build for: as asked, the GPU's, else ahead of time.
+
+    That is ``SM86``, or the first that has the precision.
 
     Args:
         trt: The module that builds.
         wanted: ``"SM89"``, or None.
+        precision: What is to be built.
 
     Returns:
         Its name.
 
     Raises:
         DeviceError: If the module needs a GPU and there is none.
+        EngineError: If the GPU does not have the precision.
         ConfigError: If the module cannot build for what was asked.
     """
     offered = trt.compute_capabilities()
@@ -110,7 +115,15 @@ def target_capability(trt: TensorRT, wanted: str | None = None) -> str:
             "and set MMEDGE_TENSORRT=tensorrt_rtx",
         )
     here = gpu_info().compute_capability if problem is None else None
-    target = wanted or here or ("SM86" if "SM86" in offered else offered[0])
+    least = _LEAST_SM.get(precision, 0)
+    able = [name for name in offered if int(name.removeprefix("SM")) >= least]
+    target = wanted or here or ("SM86" if "SM86" in able else [*able, *offered][0])
+    if int(target.removeprefix("SM")) < least:
+        raise EngineError(
+            f"{target} has no {precision.upper()}, which GPUs have from SM{least} on",
+            where="compute_capability",
+            fix="use another precision",
+        )
     if target != here and target not in offered:
         raise ConfigError(
             f"{trt.name} {trt.version} cannot build for {target} here",
@@ -142,7 +155,7 @@ def build_engine(
     Args:
         onnx: The serialised model.
         name: What to call it in messages.
-        precision: ``fp32``, ``fp16`` or ``int8``; says how the file was made, the types are in the file.
+        precision: As in ``mmedge.types.Precision``; says how the file was made, the types are in the file.
         log_path: Where the builder's verbose log goes; kept.
         path: The model's file, if its weights lie in others beside it.
         workspace_bytes: Scratch memory the builder may use; None leaves TensorRT's default, and on an
@@ -173,7 +186,7 @@ def build_engine(
         >>> build_engine(onnx, name="encoder", precision="int8", log_path=Path("b.log"))  # doctest: +SKIP
     """
     trt = load_tensorrt(module)
-    target = target_capability(trt, compute_capability)
+    target = target_capability(trt, compute_capability, precision)
     if typing == "weak" and "weak_typing" not in trt.caps:
         raise ConfigError(f"{trt.name} {trt.version} does not support weakly typed networks", fix='use typing="strong"')
     modes: list[Typing] = ["strong" if typing == "auto" else typing]

@@ -128,12 +128,12 @@ def compile_network(
     Args:
         network: What to compile.
         name: What to call it in messages; None is its file's name.
-        precision: ``fp32``, ``fp16`` or ``int8``.
+        precision: As in ``mmedge.types.Precision``.
         cache: Where engines are kept; None takes the default folder.
         progress: Called with the phase and the share done, 0..1; not called on a cache hit.
         sources: Node name -> source line, for the list of unsupported operators.
         module: ``tensorrt`` or ``tensorrt_rtx``; None takes what is installed.
-        compute_capability: What to build for; None is the GPU at hand, else SM86 ahead of time.
+        compute_capability: What to build for; None is the GPU at hand, else SM86 ahead of time (SM89 in FP8).
         shapes: Input name -> shape, or least, usual and most, for inputs with open dimensions.
         workspace_bytes: Scratch memory the builder may use.
         limits: Time and memory that the build may take.
@@ -154,7 +154,7 @@ def compile_network(
     """
     cache = EngineCache() if cache is None else cache
     trt = load_tensorrt(module)
-    target = target_capability(trt, compute_capability)
+    target = target_capability(trt, compute_capability, precision)
     key = engine_key(trt, network.sha256, compute_capability=target, shapes=shapes, workspace_bytes=workspace_bytes)
     entry = cache.get(key)
     if entry is not None and limits is not None and limits.anew and entry.build.optimization_level is not None:
@@ -220,7 +220,7 @@ def compile_variant(
         onnx: The variant's file.
         variant_sha256: Its hash, as in the manifest.
         name: Stage, for messages.
-        precision: ``fp32``, ``fp16`` or ``int8``.
+        precision: As in ``mmedge.types.Precision``.
         cache: Where engines are kept; None takes the default folder.
         progress: Called with the phase and the share done, 0..1; not called on a cache hit.
         module: ``tensorrt`` or ``tensorrt_rtx``; None takes what is installed.
@@ -253,11 +253,12 @@ def compile_variant(
     )
 
 
-def engine_key_here(variant_sha256: str, shapes: Given | None = None) -> EngineKey:
+def engine_key_here(variant_sha256: str, shapes: Given | None = None, precision: str = "fp32") -> EngineKey:
     """Return the key of an engine for this device, by the TensorRT that is installed.
 
     Raises:
         MmedgeError: If TensorRT is not installed, or cannot build here.
     """
     trt = load_tensorrt()
-    return engine_key(trt, variant_sha256, compute_capability=target_capability(trt), shapes=shapes)
+    target = target_capability(trt, precision=precision)
+    return engine_key(trt, variant_sha256, compute_capability=target, shapes=shapes)

@@ -1,4 +1,4 @@
-"""Which layers of a built TensorRT engine really compute in INT8, read from its layer list.
+"""Which layers of a built TensorRT engine really compute in INT8 or FP8, or hold INT4, read from its layer list.
 
 Engines cannot be inspected without a GPU, but the builder prints every layer with the types of its
 tensors and the ONNX nodes it came from.
@@ -16,7 +16,8 @@ _WEIGHTS = re.compile(r'Weights: \{"Type": "([^"]+)"')
 # A generated kernel ("kgen") is named after its steps. One that starts with a correlation works on what
 # enters; in any other, INT8 that enters was scaled or converted before it is multiplied.
 _PRODUCT_FIRST = re.compile(r"__myl_(?:Tran|Resh|Move|Conc)*Corr")
-_INT8 = re.compile(r"\bint8\b", re.IGNORECASE)
+_INT8 = re.compile(r"\b(int8|fp8)\b", re.IGNORECASE)
+_INT4 = re.compile(r"\bint4\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,7 +28,7 @@ class Layer:
         name: As the builder calls it.
         kind: ``"correlation"``, ``"gemm"``, ``"kgen"``...
         nodes: Names of the ONNX nodes it came from.
-        int8: Whether both of its operands, data and weights, enter as INT8.
+        int8: Whether both of its operands, data and weights, enter as INT8, or both as FP8; or its weights as INT4.
         reads: Types of the data that enters, as the builder writes them.
         writes: Types of what leaves.
     """
@@ -62,10 +63,13 @@ def parse_layers(text: str) -> list[Layer]:
                 name=match[1],
                 kind=match[2],
                 nodes=onnx_names(line),
-                int8=(match[2] != "kgen" or _PRODUCT_FIRST.match(match[1]) is not None)
-                and bool(data)
-                and _INT8.search(data[0]) is not None
-                and sum(_INT8.search(kind) is not None for kind in operands) >= 2,
+                int8=any(_INT4.search(kind) for kind in operands)
+                or (
+                    (match[2] != "kgen" or _PRODUCT_FIRST.match(match[1]) is not None)
+                    and bool(data)
+                    and _INT8.search(data[0]) is not None
+                    and sum(_INT8.search(kind) is not None for kind in operands) >= 2
+                ),
                 reads=tuple(data),
                 writes=tuple(_DATATYPE.findall(_section(line, "Outputs"))),
             )
@@ -91,7 +95,10 @@ def onnx_names(metadata: str) -> frozenset[str]:
 
 
 def quantized_nodes(network: Any, layer_types: Any) -> list[frozenset[str]]:
-    """Find the convolutions and matrix products of a parsed network whose data comes from a DequantizeLinear.
+    """Find the convolutions and matrix products of a parsed network that are to run in fewer bits.
+
+    Their data comes from a DequantizeLinear, or their weights from one of INT4: these are named with the product, since
+    a builder that unpacks them in a layer of its own still keeps them in four bits.
 
     Args:
         network: ``INetworkDefinition`` after parsing.
@@ -109,12 +116,22 @@ def quantized_nodes(network: Any, layer_types: Any) -> list[frozenset[str]]:
     for layer in layers:
         if layer.type not in heavy:
             continue
-        source = producer.get(layer.get_input(0).name)
-        while source is not None and source.type in passing:
-            source = producer.get(source.get_input(0).name)
-        if source is not None and source.type == layer_types.DEQUANTIZE:
-            found.append(onnx_names(layer.metadata) or frozenset([layer.name]))
+        names = onnx_names(layer.metadata) or frozenset([layer.name])
+        data, *weights = (_dequantized(layer.get_input(k), producer, passing) for k in range(layer.num_inputs))
+        if data is not None and data.type == layer_types.DEQUANTIZE:
+            found.append(names)
+        elif weights and weights[0] is not None and weights[0].type == layer_types.DEQUANTIZE:
+            is_int4 = _INT4.search(str(weights[0].get_input(0).dtype).rpartition(".")[2]) is not None
+            found += [names | onnx_names(weights[0].metadata)] if is_int4 else []
     return found
+
+
+def _dequantized(tensor: Any, producer: dict[str, Any], passing: set[Any]) -> Any:
+    """Return the layer that makes a tensor, behind those that only lay it out; None for an input."""
+    source = None if tensor is None else producer.get(tensor.name)
+    while source is not None and source.type in passing:
+        source = producer.get(source.get_input(0).name)
+    return source
 
 
 def count_int8(layers: list[Layer], quantized: list[frozenset[str]]) -> int:

@@ -34,6 +34,7 @@ _DTYPES = {
     "tensor(bool)": np.bool_,
     "tensor(string)": np.object_,  # of str; ONNX Runtime binds no texts, so they are copied at each run
 }
+_CLIP_FUSIONS = "ReluQuantRewrite;ClipQuantRewrite"
 _IDLE = -1
 _T = TypeVar("_T")
 
@@ -231,6 +232,8 @@ def session_options(*, threads: int = 1, as_written: bool = False) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if as_written:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
+        # They take a Relu or Clip in front of an FP8 pair for part of the rounding, which it is not (1.32).
+        options.add_session_config_entry("optimization.disable_specified_optimizers", _CLIP_FUSIONS)
         options.enable_mem_pattern = False  # a block for a whole run is 2.5 times as large where tensors are watched
     if saturates_pairs():
         # Kernels that cannot saturate. ONNX Runtime's own test is true with AVX512-VNNI, too, where this only costs.

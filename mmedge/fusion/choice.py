@@ -9,6 +9,7 @@ from mmedge.errors import ConfigError, DeviceError
 from mmedge.fusion.doors import DOORS
 
 log = logging.getLogger("mmedge.fusion")
+_ORDER = ("int8", "fp8", "int4", "fp16", "fp32")  # on TensorRT: first what moves and multiplies the fewest bits
 
 
 def tensorrt_problem() -> str | None:
@@ -19,12 +20,12 @@ def tensorrt_problem() -> str | None:
 def candidates(bundle: Bundle, stage: str, backend: str, precision: str | None) -> list[tuple[str, Variant]]:
     """Return what may serve a stage, best first: (backend, variant).
 
-    TensorRT takes INT8 before FP16 before FP32, or the fastest first once all of them were timed on this device; none
-    that has failed its self-test here. ONNX Runtime takes the CPU files, FP32 before INT8, which is faster
+    TensorRT takes INT8 before FP8, INT4, FP16 and FP32, or the fastest first once all of them were timed on this
+    device; none that has failed its self-test here. ONNX Runtime takes the CPU files, FP32 before INT8, which is faster
     on some CPUs alone; it runs TensorRT's files only when the precision asked for exists in no CPU file (Q/DQ in float,
     exactly as written).
     """
-    order = {"int8": 0, "fp16": 1, "fp32": 2}
+    order = {kind: place for place, kind in enumerate(_ORDER)}
     found: list[tuple[str, Variant]] = []
     if backend in ("auto", "tensorrt"):
         problem = tensorrt_problem()

@@ -117,7 +117,8 @@ class TensorRTDoor:
     def find(self, bundle: Bundle, variant: Variant) -> Found:
         """Look into the cache; an entry is verified when it is taken."""
         try:
-            key = engine_key_here(bundle.manifest.files[variant.file].sha256, variant_shapes(bundle, variant))
+            sha256 = bundle.manifest.files[variant.file].sha256
+            key = engine_key_here(sha256, variant_shapes(bundle, variant), variant.precision)
             sidecar = EngineCache().peek(key)
         except MmedgeError:  # whoever builds it will say what is wrong
             return Found(built=False)

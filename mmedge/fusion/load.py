@@ -84,8 +84,8 @@ def load_graph(
             else:
                 asked = (backend, precision)
                 stages[name] = _load_network(bundle, name, stages, choices[name], trial, progress, asked, patience)
-        if precision == "int8":
-            _weigh_int8(bundle, stages, trial)
+        if precision not in (None, "fp32", "fp16"):
+            _weigh(bundle, stages, trial, precision)
     except BaseException:
         for stage in stages.values():
             stage.close()
@@ -180,15 +180,15 @@ def _shapes(stages: Mapping[str, StageRunner]) -> Shapes:
     }
 
 
-def _weigh_int8(bundle: Bundle, stages: dict[str, StageRunner], trial: Trial) -> None:
-    """Say what INT8 that was asked for costs on this CPU beside FP32: it is faster on some alone."""
+def _weigh(bundle: Bundle, stages: dict[str, StageRunner], trial: Trial, precision: str) -> None:
+    """Say what a precision that was asked for costs on this CPU beside FP32: INT8 is faster on some alone."""
     weighed: list[Weight] = []
     simulated = False
     for name, stage in stages.items():
         plain = next((v for v in bundle.variants(name, "cpu") if v.precision == "fp32"), None)
         if stage.engine.backend != "onnxruntime" or plain is None or plain.file == stage.file:
             continue
-        simulated |= not any(v.precision == "int8" for v in bundle.variants(name, "cpu"))
+        simulated |= not any(v.precision == precision for v in bundle.variants(name, "cpu"))
         trial.check(plain, _shapes(stages))
         engine = make_network(bundle, plain, stages, plain.file)
         other = make_stage(bundle, name, engine, stages)
@@ -196,7 +196,7 @@ def _weigh_int8(bundle: Bundle, stages: dict[str, StageRunner], trial: Trial) ->
             weighed.append(weigh(stage, other, bundle.golden(plain.golden)))
         finally:
             other.close()
-    if weighed and (text := describe(weighed, simulated=simulated)) is not None:
+    if weighed and (text := describe(weighed, precision, simulated=simulated)) is not None:
         log.warning("%s", text)
 
 

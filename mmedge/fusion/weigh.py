@@ -50,12 +50,13 @@ def weigh(int8: StageRunner, fp32: StageRunner, golden: Mapping[str, AnyArray]) 
     return Weight(int8_ms, fp32_ms, error)
 
 
-def describe(weights: Sequence[Weight], *, simulated: bool) -> str | None:
-    """Return what to say of INT8 here; None where it is neither slower nor less exact than FP32.
+def describe(weights: Sequence[Weight], precision: str = "int8", *, simulated: bool) -> str | None:
+    """Return what to say of a precision here; None where it is neither slower nor less exact than FP32.
 
     Args:
-        weights: One per stage that runs in INT8.
-        simulated: Whether a bundle without INT8 of CPUs has TensorRT's files simulated.
+        weights: One per stage that runs in it.
+        precision: Its name.
+        simulated: Whether a bundle without files of it for CPUs has TensorRT's simulated.
     """
     int8_ms, fp32_ms = (sum(times) for times in zip(*(weight[:2] for weight in weights), strict=True))
     error = max(weight.error for weight in weights)
@@ -63,7 +64,7 @@ def describe(weights: Sequence[Weight], *, simulated: bool) -> str | None:
     if not slower and not inexact:
         return None
     sets = ", ".join(instruction_sets()) or "no 8-bit instructions known"
-    what = "TensorRT's int8, simulated" if simulated else "int8"
+    what = f"TensorRT's {precision}, simulated" if simulated else precision
     found = f"{what} on this CPU ({sets}): {int8_ms:.3f} ms a pass, fp32 {fp32_ms:.3f} ms"
     if inexact:
         found += f"; its answers are up to {100 * error:.2g} % of their range off fp32's"

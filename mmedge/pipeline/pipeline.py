@@ -60,7 +60,7 @@ class Pipeline:
             neither your Python nor a hung driver can hold them up; ``thread`` runs everything in this process
             (files, tests, notebooks). ``auto`` is ``process`` when an input is a live device.
         backend: ``auto``, ``onnxruntime`` or ``tensorrt``.
-        precision: Use only ``fp32``, ``fp16`` or ``int8`` variants.
+        precision: Use only ``fp32``, ``fp16``, ``int8``, ``fp8`` or ``int4`` variants.
         speed: Playing speed of files; 1 is real time.
         duration_s: Stop after this many seconds of capture time.
         record: Folder to record the run into, new or empty; see ``mmedge replay``.

@@ -149,6 +149,43 @@ def test_every_precision_that_is_asked_for_is_packed(project):
         assert len({v.file for v in bundle.manifest.variants}) == 2
 
 
+def test_fp8_and_int4_go_down_the_whole_path(project):
+    pytest.importorskip("tensorrt_rtx")
+    text = RECIPE.replace('["fp32", "int8"]', '["fp32", "int8", "fp8", "int4"]')
+    (project / "recipe.toml").write_text(text.replace('["cpu"]', '["cpu", "tensorrt"]'))
+    (project / "told_model.py").write_text(
+        MODEL.replace("Conv2d(1, 4, 3)", "Conv2d(1, 4, 3, padding=1)").replace("784", "1024")
+    )
+    done = exported(project, "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["comparison"]["b"] == "int8"
+    assert [part["b"].split()[0] for part in document["more_comparisons"]] == ["int8", "fp8", "int4"]
+    assert [part["precision"] for part in document["more_quantizations"]] == ["fp8", "int4"]
+    built = {row["precision"]: row for row in document["smoke"]["rows"]}
+    assert {kind: row["problem"] for kind, row in built.items()} == dict.fromkeys(("fp32", "int8", "fp8", "int4"))
+    assert {built[kind]["int8_coverage"] for kind in ("int8", "fp8", "int4")} == {1.0}
+    assert any("float in int4: Conv does not sum" in warning for warning in document["warnings"])
+    page = (project / "told.html").read_text()
+    for shown in ("Quantised operations that TensorRT computes in FP8", "INT4: signal to quantisation noise"):
+        assert shown in page
+    with load(project / "told.mmedge") as bundle:
+        found = {(v.target, v.precision): v.quantization for v in bundle.manifest.variants}
+    assert {p for t, p in found if t == "cpu"} == {"fp32", "int8"}
+    assert {found["tensorrt", kind].rest for kind in ("int8", "fp8", "int4")} == {"fp16"}
+    again = json.loads(exported(project, "--json").stdout)
+    assert again["cached"] == list(again["seconds"])
+    assert again["warnings"] == document["warnings"]
+    told = subprocess.run(
+        [sys.executable, "-m", "mmedge", "inspect", "told.mmedge"],
+        capture_output=True,
+        text=True,
+        cwd=project,
+        env={**os.environ, "COLUMNS": "160"},
+    )
+    assert told.stdout.count("the rest in fp16") == 3
+
+
 def averaging(folder: Path) -> None:
     nodes = [
         NODE("Flatten", ["x"], ["f"], name="f"),

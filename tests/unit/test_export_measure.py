@@ -152,7 +152,8 @@ def test_int8_that_is_wrong_under_one_mask_is_refused(recipe: Recipe, versions: 
     assert told.value.where == "task 'state' with b"
     found.raise_for_status(100.0)
     document = found.to_dict()
-    assert document["largest_drop"] == {"task": "state", "present": ("b",), "points": round(row.lost, 2)}
+    worst = {"task": "state", "present": ("b",), "precision": "int8", "points": round(row.lost, 2)}
+    assert document["largest_drop"] == worst
     text = io.StringIO()
     Console(file=text, width=100).print(found.table())
     assert "INT8 loses most on state with b" in text.getvalue()
