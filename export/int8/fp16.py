@@ -110,7 +110,7 @@ def to_fp16(onnx_models: OnnxModels, samples: RawSamples | Iterable[Tensors] | N
     notes: dict[str, Quantization] = {}
     for stage, model in normal.items():
         reasons = _in_float32(model, collectors[stage].largest)
-        sqnr_db = _settle(model, floats[stage], feeds[stage], reasons)
+        sqnr_db, sizes = _settle(model, floats[stage], feeds[stage], reasons)
         collectors[stage].close()
         kept = {node.name for node in model.graph.node} - set(reasons)
         if sqnr_db < MIN_SQNR_DB or not kept:
@@ -119,7 +119,7 @@ def to_fp16(onnx_models: OnnxModels, samples: RawSamples | Iterable[Tensors] | N
         models[stage] = _converted(model, floats[stage], reasons)
         # What was emulated is what was written: single numbers may be as far off as ten times the noise.
         limit = max(_LIMIT, 10.0 ** (1 - sqnr_db / 20))
-        check_rewrite(model, models[stage], "float16", feeds[stage], limit=limit, where=f"stage '{stage}'")
+        check_rewrite(model, models[stage], "float16", feeds[stage], limit=limit, ranges=sizes, where=f"stage '{stage}'")
         notes[stage] = Quantization(
             rule="ranges",
             frames=len(taken),
@@ -157,8 +157,13 @@ def _in_float32(model: onnx.ModelProto, largest: Mapping[str, float]) -> dict[st
 
 def _settle(
     model: onnx.ModelProto, floats: Collection[str], feeds: Sequence[Tensors], reasons: dict[str, str]
-) -> float:
-    """Emulate float16, move what becomes infinite into float32, and return the worst output's SQNR in dB."""
+) -> tuple[float, dict[str, float]]:
+    """Emulate float16, move what becomes infinite into float32.
+
+    Returns:
+        The worst output's SQNR in dB, and output -> its largest magnitude.
+    """
+    sizes: dict[str, float] = {}
     for _ in range(8):
         power: dict[str, float] = {}
         noise: dict[str, float] = {}
@@ -172,11 +177,12 @@ def _settle(
                     wide = value.astype(np.float64)
                     power[name] = power.get(name, 0.0) + float(np.square(wide).sum())
                     noise[name] = noise.get(name, 0.0) + float(np.square(wide - got[name]).sum())
+                    sizes[name] = max(sizes.get(name, 0.0), float(np.abs(wide).max(initial=0.0)))
         if not infinite:
             found = [ratio_db(power[name], noise[name]) for name in power]
-            return min(found) if np.isfinite(found).all() else 0.0
+            return min(found) if np.isfinite(found).all() else 0.0, sizes
         reasons.update(dict.fromkeys(infinite, "it becomes infinite in float16"))
-    return 0.0
+    return 0.0, sizes
 
 
 class _Emulated:

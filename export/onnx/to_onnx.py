@@ -174,7 +174,18 @@ def _stage_module(model: nn.Module | None, stage: str) -> nn.Module:
             where=f"stages.{stage}",
             fix=f"assign the stage's network to self.{stage}",
         )
-    return copy.deepcopy(module).cpu().eval()
+    # Such as the weights that torch.nn.utils.weight_norm computes: torch refuses to copy what has a gradient behind it.
+    held = [value for part in module.modules() for value in vars(part).values() if isinstance(value, torch.Tensor)]
+    computed: dict[int, Any] = {id(value): value.detach().clone() for value in held if not value.is_leaf}
+    try:
+        return copy.deepcopy(module, computed).cpu().eval()
+    except Exception as error:  # locks, files, generators, and whatever the user's own classes raise
+        told = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ConfigError(
+            f"{type(module).__name__} cannot be copied: {told}",
+            where=f"stages.{stage}",
+            fix="keep what cannot be copied (locks, files, graphs of gradients) outside of the module",
+        ) from error
 
 
 def _export(recipe: Recipe, stage: str, module: nn.Module, types: Types) -> onnx.ModelProto:
@@ -246,6 +257,8 @@ def _failure(stage: str, module: nn.Module, error: Exception) -> ConfigError:
     """Turn what torch.export raised into the user's line and the reason."""
     line = user_line(str(error)) or raised_at(error, __file__)
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if inner := re.search(r": got \w+\((['\"])(.+?)\1\)\.?\s*$", str(error), re.MULTILINE):
+        reason = inner[2]  # what an operator said of its inputs, below what torch says of itself
     if "data-dependent" in reason:
         fix = "the graph must not depend on values: use torch.where, or clamp and mask, instead of if and int()"
     elif isinstance(error, TypeError):
