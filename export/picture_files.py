@@ -113,15 +113,15 @@ class FileSamples(Sequence[dict[str, AnyArray]]):
         for seat, key in names.items():
             array, rank = arrays[key or ""], len(raw_shape(self._inputs[seat])) - self._batched(seat)
             counts[seat] = None if array.ndim == rank else len(array)
-        if len(set(counts.values())) != 1:
+        samples = {seat: 1 if count is None else count for seat, count in counts.items()}
+        if len(set(samples.values())) != 1:
             raise ConfigError(
-                f"it has {counts or list(arrays)} samples for the inputs {list(self._inputs)}",
+                f"it has {samples or list(arrays)} samples for the inputs {list(self._inputs)}",
                 where=str(file),
                 fix="give arrays with one name an input, as many samples each",
             )
-        count = next(iter(counts.values()))
-        for row in (None,) if count is None else range(count):
-            yield {seat: (file, key, row) for seat, key in names.items()}
+        for row in range(next(iter(samples.values()))):
+            yield {seat: (file, key, None if counts[seat] is None else row) for seat, key in names.items()}
 
     def _batched(self, seat: str) -> bool:
         """Tell whether a raw array begins with a 1 that files leave out."""

@@ -149,6 +149,20 @@ def graph_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
     return [value for value in model.graph.input if value.name not in weights]
 
 
+def check_inputs(model: onnx.ModelProto, where: str) -> None:
+    """Raise ConfigError for an input that is no tensor, or one of which the file does not tell type and rank."""
+    for value in graph_inputs(model):
+        kind = value.type.WhichOneof("value")
+        if kind == "tensor_type" and value.type.tensor_type.elem_type and value.type.tensor_type.HasField("shape"):
+            continue
+        known = "of unknown type or shape" if kind in (None, "tensor_type") else f"no tensor: {kind.partition('_')[0]}"
+        raise ConfigError(
+            f"input '{value.name}' is {known}",
+            where=where,
+            fix="export the network with tensors as inputs, with their types and numbers of dimensions",
+        )
+
+
 def dims(value: onnx.ValueInfoProto) -> Dims:
     """Return the shape of a graph input or output; None where it is dynamic."""
     found = value.type.tensor_type.shape.dim
@@ -211,6 +225,7 @@ def dtype(value: onnx.ValueInfoProto) -> np.dtype[Any]:
 def _load(recipe: Recipe, file: str) -> onnx.ModelProto:
     path = recipe.path(file)
     model = load_network(path)
+    check_inputs(model, str(path))
     strip(model)
     model.ir_version = max(model.ir_version, MIN_IR)
     model = raise_opset(model, str(path))

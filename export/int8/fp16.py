@@ -94,7 +94,7 @@ def to_fp16(onnx_models: OnnxModels, samples: RawSamples | Iterable[Tensors] | N
         types = tensor_types(model, stage)
         made = [*(v.name for v in model.graph.input), *(out for node in model.graph.node for out in node.output)]
         floats[stage] = [name for name in made if types.get(name, ("",))[0] == "tensor(float)"]
-        collectors[stage] = RangeCollector(model, floats[stage], stage)
+        collectors[stage] = RangeCollector(model, floats[stage], stage, infinite=True)
     others = {s: judge(model, s) for s, model in onnx_models.models.items() if s not in normal}
     graph, preprocess = StageGraph(recipe, {**others, **collectors}), Preprocessor(recipe.inputs, recipe.export.opset)
     feeds: dict[str, list[Tensors]] = {stage: [] for stage in normal}

@@ -379,9 +379,12 @@ def behind_front(model: onnx.ModelProto, inner: Mapping[str, str], where: str) -
     del front.graph.output[:]
     front.graph.output.extend(onnx.ValueInfoProto(name=name) for name in inner.values())
     sort_nodes(front.graph)
+    weights = {tensor.name for tensor in model.graph.initializer}  # old files list them as inputs, too
+    names = {value.name for value in model.graph.input} - weights
+    del front.graph.input[:]
+    front.graph.input.extend(value for value in model.graph.input if value.name in names)
     drop_unused(front.graph)
     network = _Network(front, where)
-    names = {value.name for value in model.graph.input}
 
     def behind(feeds: Feeds) -> dict[str, Any]:
         made = network.run(feeds) if inner else {}
