@@ -23,7 +23,7 @@ from mmedge.types import AnyArray
 from ..onnx.network_file import load_network
 from ..recipe import RecipeTask
 from . import boxes as decoded
-from .brought import check_inputs, dims, graph_inputs
+from .brought import check_signature, dims, graph_inputs
 from .said import Said, said_of
 
 # What the starter's rule calls its own.
@@ -94,7 +94,7 @@ def read_network(path: Path, taken: Sequence[str], options: Mapping[str, Sequenc
     while name in taken:
         name += "_2"
     network = Network(name=name, path=path, model=load_network(path), said=said_of(name, options or {}))
-    check_inputs(network.model, str(path))
+    check_signature(network.model, str(path))
     known = metadata_of(network.model)
     if "names" in known and known.get("task", "detect") not in ("detect", "classify"):
         raise ConfigError(
