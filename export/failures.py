@@ -56,12 +56,14 @@ def user_line_of(error: BaseException) -> str | None:
         return short_line(error.filename, error.lineno or 0)
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         file = Path(frame.filename)
-        if file.is_absolute() and file.is_file() and is_user_file(file) and not _is_ours(file):
+        if file.is_absolute() and file.is_file() and is_user_file(file) and not is_ours(file):
             return short_line(frame.filename, frame.lineno or 0)
     return None
 
 
-def _is_ours(file: Path) -> bool:
+def is_ours(file: str | Path) -> bool:
+    """Tell whether a source file belongs to this package."""
     import mmedge
 
+    file = Path(file)
     return any(file.is_relative_to(home) for home in (_OWN, Path(mmedge.__file__).parent))

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import pickle
+import weakref
+from collections import deque
 from collections.abc import Iterable, Mapping
 from enum import Enum
 from functools import partial
@@ -17,7 +20,8 @@ import numpy as np
 
 # Counts of what torch and Python keep for themselves: they differ between two equal networks.
 _NOT_ITS_OWN = frozenset({"_flat_weight_refs", "_backward_hooks", "_compiled_call_impl", "__weakref__", "__dict__"})
-_DEEPEST = 200
+# What lies deeper is looked at after all else: Python's own stack is not that deep.
+_DEEPEST = 150
 
 
 def digest_of(*values: object, folder: PurePath | None = None) -> bytes:
@@ -37,6 +41,8 @@ def digest_of(*values: object, folder: PurePath | None = None) -> bytes:
     walk = _Walk("" if folder is None else str(folder))
     for value in values:
         walk.add(value, 0)
+    while walk.later:
+        walk.add(walk.later.popleft(), 0)
     return walk.digest.digest()
 
 
@@ -45,6 +51,7 @@ class _Walk:
 
     def __init__(self, folder: str) -> None:
         self.digest = hashlib.sha256()
+        self.later: deque[object] = deque()
         self._folder = folder
         self._seen: dict[int, int] = {}
         self._kept: list[object] = []  # an object that is freed could give its id to another
@@ -52,8 +59,8 @@ class _Walk:
     def add(self, value: Any, depth: int) -> None:
         depth += 1
         if depth > _DEEPEST:
-            return
-        if value is None or isinstance(value, (bool, int, float, complex, np.generic)):
+            self.later.append(value)
+        elif value is None or isinstance(value, (bool, int, float, complex, np.generic)):
             self._text(type(value).__name__, repr(value))
         elif isinstance(value, (str, PurePath)):
             text = str(value)
@@ -88,6 +95,13 @@ class _Walk:
             self._function(value, depth)
         elif isinstance(value, (type, ModuleType, BuiltinFunctionType)):
             self._text("name", f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', value.__name__)}")
+            owner = getattr(value, "__self__", None) if isinstance(value, BuiltinFunctionType) else None
+            if owner is not None and not isinstance(owner, (type, ModuleType)):
+                self.add(owner, depth)  # tensor.mul, list.pop
+        elif isinstance(value, weakref.ref):
+            self._named("reference", (value(),), depth)
+        elif isinstance(value, logging.Logger):  # it leads to all loggers of the process
+            self._text("logger", value.name)
         elif isinstance(value, Enum):
             self._text(_class(value), value.name)
         else:

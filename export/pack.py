@@ -30,7 +30,7 @@ from .provenance import provenance
 from .recipe import Recipe, plain_stage
 from .recordings import RawSamples, as_samples
 from .report import int8_nodes
-from .stages import onnx_runners, seats_of
+from .stages import Runner, onnx_runners, seats_of
 from .tokenizer import check_vocabulary, load_tokenizer, read_tokenizer
 
 Target: TypeAlias = Literal["cpu", "tensorrt"]
@@ -321,7 +321,7 @@ def _add(
         model = merge_prefix(decompose(model, TENSORRT_FAILS, f"stages.{stage}"), specs)
     elif models.precision == "int8":
         with judge(model, stage) as calibrated:
-            own = golden.noise(calibrated, raw=False).whole
+            own = golden.noise(_numbers(calibrated), raw=False).whole
         form = to_cpu_form(model)
         # Its steps are never wider: it may be as far on the other side of fp32.
         limit = max(_CPU_FORM, _MARGIN * max(own.values(), default=0.0))
@@ -333,7 +333,7 @@ def _add(
     name = next((other for other, bytes_ in members.items() if bytes_ == content), name)
     members[name] = content
     with judge(content, name) as engine:
-        noise, rows, scales = golden.noise(engine, raw=raw)
+        noise, rows, scales = golden.noise(_numbers(engine), raw=raw)
     floor = _FLOOR[target, models.precision]
     kernels = _KERNEL_ROUNDING if target == "cpu" and models.precision == "int8" else 0.0
     for output, value in noise.items():
@@ -381,6 +381,11 @@ def _row_tolerance(floor: float, noise: AnyArray, scales: AnyArray, kernels: flo
     widest = np.maximum(np.maximum(_ROW_FLOOR * floor, _MARGIN * noise), noise + kernels * unit / scales)
     limits = [float(f"{limit:.3g}") for limit in widest]
     return tuple(limits if len(set(limits)) > 1 else limits[:1])
+
+
+def _numbers(run: Runner) -> Runner:
+    """Return a runner whose answers can be subtracted: truth values cannot, small whole numbers wrap around."""
+    return lambda feeds: {output: array.astype(np.float64) for output, array in run(feeds).items()}
 
 
 def _bytes(model: ModelProto) -> bytes:

@@ -152,15 +152,17 @@ class FileSamples(Sequence[dict[str, AnyArray]]):
         else:
             names = {name: name for name in arrays if name in self._inputs}
         counts = {seat: self._samples_in(arrays[key or ""], seat, file) for seat, key in names.items()}
-        if len(set(counts.values())) != 1:
+        samples = {seat: 1 if count is None else count for seat, count in counts.items()}
+        if len(set(samples.values())) != 1:
             raise ConfigError(
-                f"it has {counts or list(arrays)} samples for the inputs {list(self._inputs)}",
+                f"it has {samples or list(arrays)} samples for the inputs {list(self._inputs)}",
                 where=str(file),
                 fix="give arrays with one name an input, as many samples each",
             )
-        count = next(iter(counts.values()))
-        rows = (None,) if count is None else range(count)
-        return {seat: [(file, key, row) for row in rows] for seat, key in names.items()}
+        rows = range(next(iter(samples.values())))
+        return {
+            seat: [(file, key, None if counts[seat] is None else row) for row in rows] for seat, key in names.items()
+        }
 
     def _samples_in(self, array: AnyArray, seat: str, file: Path) -> int | None:
         """Return how many samples an array holds for an input; None where it is one, as a whole."""

@@ -7,14 +7,15 @@ import hashlib
 import importlib
 import sys
 import sysconfig
+from argparse import Namespace
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import is_dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
 from importlib.util import find_spec, resolve_name
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import FunctionType, ModuleType, SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
@@ -209,21 +210,56 @@ def _is_torch(value: object) -> bool:
 
 
 def _containers(module: ModuleType, folder: Path) -> bytes:
-    """Return the hash of the lists, sets and mappings of plain data at the top of a module."""
-    held = {key: value for key, value in vars(module).items() if not key.startswith("__") and _is_plain(value)}
+    """Return the hash of the data at the top of a module: containers, settings, what classes and functions hold."""
+    held: dict[str, object] = {}
+    for key, value in vars(module).items():
+        if key.startswith("__"):
+            continue
+        if _is_plain(value):
+            held[key] = value
+        elif getattr(value, "__module__", None) == module.__name__:
+            parts = _class_data(value) if isinstance(value, type) else _bound(value)
+            held |= {f"{key}.{name}": part for name, part in parts.items() if _is_plain(part, 1)}
     return digest_of(held, folder=folder)
+
+
+def _class_data(cls: type) -> dict[str, object]:
+    """Return what a class holds beside its code: a table that was read where it is defined."""
+    return {name: part for name, part in vars(cls).items() if not name.startswith("__")}
+
+
+def _bound(value: object) -> dict[str, object]:
+    """Return what a function holds beside its code: defaults, and what the function around it has left it."""
+    value = getattr(value, "__wrapped__", value)
+    if not isinstance(value, FunctionType):
+        return {}
+    bound: dict[str, object] = {f"default {i}": part for i, part in enumerate(value.__defaults__ or ())}
+    bound |= value.__kwdefaults__ or {}
+    for name, cell in zip(value.__code__.co_freevars, value.__closure__ or (), strict=True):
+        with suppress(ValueError):  # not bound yet
+            bound[f"around {name}"] = cell.cell_contents
+    return bound
 
 
 def _is_plain(value: object, depth: int = 0) -> bool:
     if depth and (value is None or isinstance(value, _PLAIN) or _is_torch(value)):
         return True
-    if isinstance(value, SimpleNamespace) or (is_dataclass(value) and not isinstance(value, type)):
+    if isinstance(value, (SimpleNamespace, Namespace, partial)) or (
+        not isinstance(value, (type, ModuleType)) and (is_dataclass(value) or _is_of_user(type(value)))
+    ):
         return True  # settings that were read on import
     if isinstance(value, dict):
         return depth < 8 and all(_is_plain(part, depth + 1) for pair in value.items() for part in pair)
     return (
         isinstance(value, (list, tuple, set, frozenset)) and depth < 8 and all(_is_plain(v, depth + 1) for v in value)
     )
+
+
+def _is_of_user(cls: type) -> bool:
+    """Tell whether a class is the user's own, and no kind of function."""
+    module = sys.modules.get(cls.__module__)
+    file = getattr(module, "__file__", None)
+    return cls.__module__.partition(".")[0] != _OURS and file is not None and is_user_file(file)
 
 
 def _note(names: Iterable[str], *, is_ours: bool = False) -> None:

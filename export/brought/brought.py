@@ -22,6 +22,7 @@ from mmedge.types import AnyArray
 from ..onnx.branches import take_branches
 from ..onnx.clean import strip
 from ..onnx.feeds import sample_feeds
+from ..onnx.folding import infer
 from ..onnx.graphs import (
     all_nodes,
     fresh,
@@ -154,6 +155,34 @@ def graph_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
     """Return the inputs that somebody must feed: old files list their weights among them."""
     weights = {tensor.name for tensor in model.graph.initializer}
     return [value for value in model.graph.input if value.name not in weights]
+
+
+def check_signature(model: onnx.ModelProto, where: str) -> None:
+    """Raise ConfigError for an input or output that is no tensor, or of which nothing tells the type, in place.
+
+    What a file leaves out of its outputs' types is filled in where it follows from the nodes.
+    """
+    inputs, outputs = graph_inputs(model), model.graph.output
+    if not outputs:
+        raise ConfigError("the network has no outputs", where=where, fix="export it with an answer")
+    if any(value.type.WhichOneof("value") is None for value in outputs):
+        known = infer(model)
+        for value in outputs:
+            if value.type.WhichOneof("value") is None and (found := known.get(value.name)) is not None and found.elem:
+                dims_ = None if found.dims is None else list(found.dims)
+                value.CopyFrom(helper.make_tensor_value_info(value.name, found.elem, dims_))
+    for kind, values in (("input", inputs), ("output", outputs)):
+        for value in values:
+            own = value.type.WhichOneof("value")
+            tensor = value.type.tensor_type
+            if own == "tensor_type" and tensor.elem_type and (kind == "output" or tensor.HasField("shape")):
+                continue
+            told = "of unknown type or shape" if own in (None, "tensor_type") else f"no tensor: {own.partition('_')[0]}"
+            raise ConfigError(
+                f"{kind} '{value.name}' is {told}",
+                where=where,
+                fix=f"export the network with tensors as {kind}s, with their types and numbers of dimensions",
+            )
 
 
 def dims(value: onnx.ValueInfoProto) -> Dims:

@@ -23,7 +23,7 @@ from mmedge.types import AnyArray
 from ..onnx.network_file import load_network
 from ..recipe import RecipeTask
 from . import boxes as decoded
-from .brought import dims, graph_inputs
+from .brought import check_signature, dims, graph_inputs
 from .said import Said, said_of
 
 # What the starter's rule calls its own.
@@ -94,6 +94,7 @@ def read_network(path: Path, taken: Sequence[str], options: Mapping[str, Sequenc
     while name in taken:
         name += "_2"
     network = Network(name=name, path=path, model=load_network(path), said=said_of(name, options or {}))
+    check_signature(network.model, str(path))
     known = metadata_of(network.model)
     if "names" in known and known.get("task", "detect") not in ("detect", "classify"):
         raise ConfigError(
@@ -264,12 +265,34 @@ def is_doubtful(network: Network, output: str, found: Mapping[str, tuple[RecipeT
     )
 
 
-def why_left(network: Network, output: str, samples: Sequence[AnyArray], last: str) -> tuple[str, str]:
+def boxes_beside(output: str, outputs: Mapping[str, Sequence[AnyArray]]) -> str | None:
+    """Return the output that has a box for each number of this one: those are scores of boxes, not of classes.
+
+    Args:
+        output: Its name.
+        outputs: Output -> what it gave for some inputs, numbers of any dtype and shape [...].
+    """
+    count = outputs[output][0].size
+    shapes = {name: samples[0].shape for name, samples in outputs.items()}
+    found = (name for name, shape in shapes.items() if shape[-2:] == (count, 4) and all(d == 1 for d in shape[:-2]))
+    return next(found, None) if count > 1 and _is_row(shapes[output]) else None
+
+
+def why_left(
+    network: Network, output: str, samples: Sequence[AnyArray], last: str, boxes: str | None = None
+) -> tuple[str, str]:
     """Return why an output is left as it is (nothing where its shape says it), and what makes a task of it.
 
-    ``samples`` are float32 or another dtype of numbers, [...].
+    Args:
+        network: Its network.
+        output: Its name.
+        samples: What it gave, float32 or another dtype of numbers, [...].
+        last: The operator that makes it.
+        boxes: The output whose boxes its numbers belong to.
     """
     shape = samples[0].shape
+    if boxes is not None:
+        return f": a number for each box of '{boxes}'", f"{_BOXES}; else {_CALLABLE}"
     if samples[0].dtype.kind not in "fc":
         told = ", whole numbers: " + (
             "the number of a class" if np.prod(shape) == 1 else "numbers of classes, or a map"

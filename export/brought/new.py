@@ -33,6 +33,7 @@ from .draft import draft_recipe, run_command
 from .infer import (
     Guess,
     Network,
+    boxes_beside,
     check_files,
     detector_of,
     is_assumed,
@@ -243,9 +244,10 @@ def _tasks(
         ends = {output: last_operator(models[network.name], output) for output in outputs}
         seen_as = {output: task_of(network, output, outputs[output], end, boxes) for output, end in ends.items()}
         for output, samples in outputs.items():
-            found = None if is_doubtful(network, output, seen_as) else seen_as[output]
+            beside = None if network.said.classes else boxes_beside(output, outputs)
+            found = None if beside or is_doubtful(network, output, seen_as) else seen_as[output]
             if found is None:
-                why, left[f"{network.name}.{output}"] = why_left(network, output, samples, ends[output])
+                why, left[f"{network.name}.{output}"] = why_left(network, output, samples, ends[output], beside)
                 report.left.append(f"{network.name}.{output} {list(samples[0].shape)}{why}")
                 continue
             task, why = found

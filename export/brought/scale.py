@@ -29,6 +29,8 @@ _ENDS = {"0..1": (0.0, 1.0), "-1..1": (-1.0, 1.0), "0..255": (0.0, 255.0)}
 _MOVING = frozenset(("Cast", "Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Slice", "Split", "Concat"))
 _MOVING |= {"Gather", "Pad", "Resize", "Upsample", "Dropout", "DepthToSpace", "SpaceToDepth", "CastLike", "Flatten"}
 _AFFINE = frozenset(("Add", "Sub", "Mul", "Div", "Neg", "Sum", "Reciprocal"))
+# What leaves a row of numbers as it lies.
+_STILL = frozenset(("Cast", "CastLike", "Identity", "Dropout", "Flatten"))
 _SIDE = 32  # of the probe where a side is open
 _MOST_NODES = 200  # that may stand before the first layer
 _INT16 = 32768.0
@@ -194,6 +196,16 @@ def gain_of(model: onnx.ModelProto, value: onnx.ValueInfoProto) -> float:
         if found is not None and abs(found[0][0] * _INT16 - 1) < 0.01 and abs(found[1][0]) < 1e-3:
             return _INT16
     return 1.0
+
+
+def takes_features(model: onnx.ModelProto, value: onnx.ValueInfoProto) -> bool:
+    """Tell whether the first layers multiply all numbers of an input by weights at once: no sound is heard so."""
+    chain = _Chain(model, value.name)
+    at_once = {"Gemm", "MatMul", "BatchNormalization"} if len(dims(value)) == 2 else {"Gemm", "MatMul"}
+    return bool(chain.ends) and all(
+        node.op_type in at_once and not any(before.op_type in _MOVING - _STILL for before in _line(chain, tensor))
+        for tensor, node in chain.ends
+    )
 
 
 def axes_by_graph(model: onnx.ModelProto, value: onnx.ValueInfoProto) -> tuple[tuple[int, int, int], int] | None:

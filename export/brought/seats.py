@@ -21,7 +21,7 @@ from .brought import dims, dtype, graph_inputs
 from .infer import Guess, Network
 from .layouts import Dims
 from .picture import picture_axes, picture_seat
-from .scale import gain_of
+from .scale import gain_of, takes_features
 from .token_inputs import IDS, MASKS, TYPES, make_mask
 
 RATE_HZ = 16_000
@@ -175,7 +175,14 @@ class Seats:
             spec, why = picture_seat(network, value, *image)
             self._say(network, name, self._share("image", spec, network, name), f"{kind} {size}: {why}", _told(spec))
         elif heard and _is_sound(name, shape, states):
-            self._hear(network, name, value, states)
+            if _SOUND.search(name) or states or shape[-1] is None or not takes_features(network.model, value):
+                self._hear(network, name, value, states)
+                return
+            self._tensor(network, name, value, f"{kind} {size}: numbers that its first layer takes all at once")
+            self.hints.append(
+                f"input '{name}' of network '{network.name}' is taken as features: if it is sound, name an audio seat "
+                f'in its place, [inputs.audio] with modality = "audio", sample_rate_hz and window_ms'
+            )
         else:
             self._tensor(network, name, value, f"{kind} {size}: pushed from your own code")
 

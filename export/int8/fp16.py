@@ -96,13 +96,14 @@ def to_fp16(onnx_models: OnnxModels, samples: RawSamples | Iterable[Tensors] | N
     for stage, model in normal.items():
         floats, feeds = seen[stage].floats, seen[stage].feeds
         reasons = in_float32(model, seen[stage].largest)
-        sqnr_db = settle(model, floats, feeds, reasons)
+        sqnr_db, sizes = settle(model, floats, feeds, reasons)
         kept = {node.name for node in model.graph.node} - set(reasons)
         if sqnr_db < MIN_SQNR_DB or not kept:
             skipped[stage] = f"{sqnr_db:.1f} dB in float16, at least {MIN_SQNR_DB:.0f} wanted"
             continue
         models[stage] = converted(model, floats, reasons)
-        check_rewrite(model, models[stage], "float16", feeds, limit=limit_at(sqnr_db), where=f"stage '{stage}'")
+        limit = limit_at(sqnr_db)
+        check_rewrite(model, models[stage], "float16", feeds, limit=limit, ranges=sizes, where=f"stage '{stage}'")
         notes[stage] = Quantization(
             rule="ranges",
             frames=min(len(frames), _FRAMES),
@@ -153,7 +154,7 @@ def measured(
         types = tensor_types(model, stage)
         made = [*(v.name for v in model.graph.input), *(out for node in model.graph.node for out in node.output)]
         floats[stage] = tuple(name for name in made if types.get(name, ("",))[0] == "tensor(float)")
-        collectors[stage] = RangeCollector(model, floats[stage], stage)
+        collectors[stage] = RangeCollector(model, floats[stage], stage, infinite=True)
     others = {s: judge(model, s) for s, model in models.items() if s not in watched}
     graph, preprocess = StageGraph(recipe, {**others, **collectors}), Preprocessor(recipe.inputs, recipe.export.opset)
     feeds: dict[str, list[Tensors]] = {stage: [] for stage in watched}
@@ -213,8 +214,8 @@ def settle(
     feeds: Sequence[Tensors],
     reasons: dict[str, str],
     spread_out: Callable[[dict[str, str]], None] = lambda reasons: None,
-) -> float:
-    """Emulate float16, move what becomes infinite into float32, and return the worst output's SQNR in dB.
+) -> tuple[float, dict[str, float]]:
+    """Emulate float16, move what becomes infinite into float32.
 
     Args:
         model: The network.
@@ -222,7 +223,11 @@ def settle(
         feeds: A few frames of its inputs.
         reasons: Node in float32 -> why; more are added.
         spread_out: Adds those that must follow them.
+
+    Returns:
+        The worst output's SQNR in dB, and output -> its largest magnitude.
     """
+    sizes: dict[str, float] = {}
     for _ in range(8):
         spread_out(reasons)
         power: dict[str, float] = {}
@@ -237,11 +242,12 @@ def settle(
                     wide = value.astype(np.float64)
                     power[name] = power.get(name, 0.0) + float(np.square(wide).sum())
                     noise[name] = noise.get(name, 0.0) + float(np.square(wide - got[name]).sum())
+                    sizes[name] = max(sizes.get(name, 0.0), float(np.abs(wide).max(initial=0.0)))
         if not infinite:
             found = [ratio_db(power[name], noise[name]) for name in power]
-            return min(found) if np.isfinite(found).all() else 0.0
+            return min(found) if np.isfinite(found).all() else 0.0, sizes
         reasons.update(dict.fromkeys(infinite, "it becomes infinite in float16"))
-    return 0.0
+    return 0.0, sizes
 
 
 class _Emulated:

@@ -141,14 +141,14 @@ def halved(model: onnx.ModelProto, seen: Measured, where: str) -> onnx.ModelProt
         if near > LARGEST / HEADROOM or _is_off(scales.get(node.input[1])):
             wide[node.name] = "its scale needs float32"
     pairs = _Pairs(model)
-    sqnr_db = settle(model, seen.floats, seen.feeds, wide, pairs)
+    sqnr_db, sizes = settle(model, seen.floats, seen.feeds, wide, pairs)
     pairs(wide)
     if sqnr_db < _LEAST_DB:
         raise CheckError(f"float16 is {sqnr_db:.1f} dB off what it computes in float32", where=where, fix=_KEEP)
     if not {node.name for node in model.graph.node if node.op_type not in _PAIR} - set(wide):
         raise CheckError("nothing of it can compute in float16", where=where, fix=_KEEP)
     half = converted(model, seen.floats, wide)
-    check_rewrite(model, half, "rest in float16", seen.feeds, limit=limit_at(sqnr_db), where=where)
+    check_rewrite(model, half, "rest in float16", seen.feeds, limit=limit_at(sqnr_db), ranges=sizes, where=where)
     return half
 
 

@@ -13,7 +13,7 @@ from mmedge.errors import CheckError
 
 from ..judge import judge_session
 from ..onnx.feeds import sample_feeds
-from ..onnx.graphs import all_nodes, drop_unused, rename, replace_nodes
+from ..onnx.graphs import all_nodes, drop_unused, rename, replace_nodes, subgraphs
 from ..onnx.normal_form import normal_form
 from ..onnx.parity import check_rewrite
 from .qdq import gemm_factor, gemm_width
@@ -58,7 +58,8 @@ def _widened(model: onnx.ModelProto) -> onnx.ModelProto:
     wide = onnx.ModelProto()
     wide.CopyFrom(model)
     graph = wide.graph
-    for tensor in graph.initializer:
+    graphs = [graph, *(inner for node in all_nodes(graph) for inner in subgraphs(node))]
+    for tensor in (tensor for part in graphs for tensor in part.initializer):
         if tensor.data_type == _HALF:
             tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name))
     for node in all_nodes(graph):
@@ -79,6 +80,10 @@ def _widened(model: onnx.ModelProto) -> onnx.ModelProto:
         if value.type.tensor_type.elem_type == _HALF and value.name in made:
             rename(graph, {value.name: f"{value.name}/float32"})
             back.append(cast(f"{value.name}/float32", value.name, _HALF))
+    for inner in graphs[1:]:
+        for value in (*inner.input, *inner.output, *inner.value_info):
+            if value.type.tensor_type.elem_type == _HALF:
+                value.type.tensor_type.elem_type = TensorProto.FLOAT
     replace_nodes(graph, [*front, *graph.node, *back])
     del graph.value_info[:]
     return onnx.shape_inference.infer_shapes(wide)

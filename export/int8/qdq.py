@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import re
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
@@ -16,12 +18,14 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from mmedge.errors import CheckError
 
 from ..onnx.clean import strip
-from ..onnx.graphs import all_nodes, subgraphs
+from ..onnx.graphs import all_nodes, defined, fresh, rename, subgraphs, tensor_names
 from ..onnx.network_file import tensors_of
 
 WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
-# They have weights, but no explicit Q/DQ form that TensorRT takes.
+# They have weights, but no explicit Q/DQ form that TensorRT takes; the last ones only where an input is a weight.
 _RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
+_OTHERS = frozenset({"Einsum", "DeformConv", "FusedConv", "FusedGemm", "FusedMatMul", "FusedMatMulActivation"})
+_OTHERS |= {"Attention", "EmbedLayerNormalization", "GemmFastGelu", "TransposeMatMul", "BiasSplitGelu", "NhwcConv"}
 # Int8 beside a weighted node: otherwise TensorRT converts int8 -> float -> int8 around each of them.
 _JOINING = frozenset({"Add", "Concat", "AveragePool", "GlobalAveragePool", "ReduceMean"})
 # Keep a tensor's scale (a builder moves the next pair in front of them), or fold into the kernel before them.
@@ -30,6 +34,8 @@ _PASSING = frozenset(
     | {"Slice", "Pad"}
 )
 _FLOAT = "tensor(float)"
+# What ONNX Runtime's quantizer adds to the name of a tensor for what it puts beside it.
+_ADDED = re.compile(r"(.*?)_(scale|zero_point|quantized|QuantizeLinear\w*|DequantizeLinear\w*)$", re.DOTALL)
 _log = logging.getLogger(__name__)
 
 
@@ -108,6 +114,8 @@ def has_weight(node: onnx.NodeProto, constants: Collection[str]) -> bool:
     """Tell whether a node multiplies data by weights of its own: a product of two activations has none."""
     if node.op_type in _RECURRENT or node.op_type in ("Conv", "ConvTranspose"):
         return True
+    if node.op_type in _OTHERS and (node.domain or node.op_type != "Attention"):
+        return any(name in constants for name in node.input)
     return node.op_type in ("Gemm", "MatMul") and any(name in constants for name in node.input[:2])
 
 
@@ -131,7 +139,7 @@ def _reason(
 ) -> str | None:
     """Say why a weighted node cannot run in int8; None if it can."""
     data = [name for name in data_inputs(node) if name not in constants]
-    if node.op_type in _RECURRENT:
+    if node.op_type in _RECURRENT | _OTHERS:
         return f"{node.op_type} has no explicit INT8 form"
     if any(name in from_mask for name in data):
         return "it takes the presence mask"
@@ -174,8 +182,11 @@ def insert_qdq(model: onnx.ModelProto, nodes: Collection[str], thresholds: Mappi
     if not nodes:  # the quantizer takes an empty list for all nodes
         return copied
     operators = sorted(WEIGHTED | _JOINING)
+    numbered = _number_tensors(copied) if _has_names_of_quantizer(copied) else {name: name for name in thresholds}
     ranges = {
-        name: TensorData(lowest=np.float32(-value), highest=np.float32(value)) for name, value in thresholds.items()
+        numbered[name]: TensorData(lowest=np.float32(-value), highest=np.float32(value))
+        for name, value in thresholds.items()
+        if name in numbered
     }
     quantizer = QDQQuantizer(
         copied,
@@ -194,15 +205,73 @@ def insert_qdq(model: onnx.ModelProto, nodes: Collection[str], thresholds: Mappi
             "DedicatedQDQPair": True,
             "AddQDQPairToWeight": False,
             "OpTypesToExcludeOutputQuantization": operators,
-            "TensorQuantOverrides": {name: [{"symmetric": True}] for name in _batched(model, nodes)},
+            "TensorQuantOverrides": {
+                numbered.get(name, name): [{"symmetric": True}] for name in _batched(model, nodes)
+            },
         },
     )
     quantizer.quantize_model()
     quantizer.model.topological_sort()
     result: onnx.ModelProto = quantizer.model.model
+    if numbered.keys() != set(numbered.values()):
+        _name_tensors(result, numbered)
     strip(result)
     onnx.checker.check_model(result, full_check=True)
     return result
+
+
+def _has_names_of_quantizer(model: onnx.ModelProto) -> bool:
+    """Tell whether the network has a name that the quantizer may give: ``w_scale`` beside ``w``.
+
+    It takes a tensor that has that name for its own. A bias that two nodes read becomes two, ``b0`` and ``b1``.
+    """
+    tensors = tensor_names(model.graph)
+    biases = Counter(node.input[2] for node in model.graph.node if len(node.input) > 2)
+    shared = {name for name, count in biases.items() if count > 1}
+    for name in (*tensors, *(node.name for node in all_nodes(model.graph))):
+        if (found := _ADDED.match(name)) and found[1] in tensors:
+            return True
+    return any(name.removeprefix(bias).isdigit() for bias in shared for name in tensors if name.startswith(bias))
+
+
+def _number_tensors(model: onnx.ModelProto) -> dict[str, str]:
+    """Give every tensor of the outermost graph a number for a name, in place; return name -> number."""
+    graph = model.graph
+    every = {*tensor_names(graph), *(node.name for node in all_nodes(graph))}
+    stem = "t"
+    while any(name.startswith(stem) for name in every):
+        stem += "_"
+    names = dict.fromkeys([*defined(graph), *(value.name for value in graph.output)])
+    numbered = {name: f"{stem}{index}." for index, name in enumerate(names)}
+    _rename_all(graph, numbered)
+    return numbered
+
+
+def _name_tensors(model: onnx.ModelProto, numbered: Mapping[str, str]) -> None:
+    """Give tensors their names back, and what was added to them names that nothing else has, in place."""
+    graph = model.graph
+    own = {number: name for name, number in numbered.items()}
+    nodes = [node.name for node in all_nodes(graph)]
+    added = [name for name in defined(graph) if name not in own]
+    taken = {*own.values(), *(tensor_names(graph) - own.keys() - set(added))}
+    stem = next(iter(own), "").rstrip("0123456789.")
+
+    def named(name: str) -> str:
+        number = re.match(rf"{stem}\d+\.", name)
+        return name if number is None else own[number[0]] + name[number.end() :]
+
+    names = {**own, **{name: fresh(named(name), taken) for name in added}}
+    _rename_all(graph, names)
+    taken = set(nodes)
+    for node in graph.node:
+        if (name := named(node.name)) != node.name:
+            node.name = fresh(name, taken)
+
+
+def _rename_all(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
+    rename(graph, names)
+    for value in (*graph.input, *graph.output):
+        value.name = names.get(value.name, value.name)
 
 
 def _batched(model: onnx.ModelProto, nodes: Collection[str]) -> list[str]:

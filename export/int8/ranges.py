@@ -31,7 +31,7 @@ _RANGES = "mmedge/ranges"
 _SAMPLE = "mmedge/sample"
 # Of one tensor in one frame. Extremes are known from all values, so this many tell how the others lie.
 _VALUES = 4096
-_LEAST = 1e-6
+_LEAST, _ZERO = 1e-6, 1e-30
 
 
 class RangeCollector:
@@ -43,6 +43,7 @@ class RangeCollector:
         name: For messages.
         values: Whether distributions are noted too: ``percentile``, ``mse`` and ``entropy`` need them.
         shapes: Tensor -> its shape, where that is known.
+        infinite: Note a tensor with infinite numbers as infinite, such as a mask before a softmax.
 
     Raises:
         CheckError: If the network cannot be watched.
@@ -62,7 +63,9 @@ class RangeCollector:
         *,
         values: bool = False,
         shapes: Mapping[str, tuple[int, ...]] | None = None,
+        infinite: bool = False,
     ) -> None:
+        self._infinite = infinite
         self._tensors = tuple(tensors)
         self._name = name
         # Where a tensor's size may differ from frame to frame, its extremes alone are noted.
@@ -99,9 +102,11 @@ class RangeCollector:
                 where=self._name,
                 fix="run the fp32 network on this recording, and look at the node that is named",
             ) from error
-        maxima = outputs.pop(_RANGES, np.zeros(0, np.float32)).astype(np.float32)
+        maxima = outputs.pop(_RANGES, np.zeros(0, np.float32)).astype(np.float32, copy=True)
         samples = {i: outputs.pop(f"{_SAMPLE}{i}") for i in self._sampled}
-        bad = [i for i, value in enumerate(maxima) if not np.isfinite([value, *samples.get(i, [])]).all()]
+        maxima[np.isneginf(maxima)] = 0.0  # the largest of a tensor without elements
+        is_sound = np.isfinite if not self._infinite else lambda numbers: ~np.isnan(numbers)
+        bad = [i for i, value in enumerate(maxima) if not is_sound([value, *samples.get(i, [])]).all()]
         if bad:
             tensor = self._tensors[bad[0]]
             raise CheckError(
@@ -158,8 +163,9 @@ class RangeCollector:
             counts = self._counts.get(group, {})
             found.append(np.array([_cut(rule, counts.get(i), float(m), share) for i, m in enumerate(maxima.max(0))]))
         largest = np.max(np.stack(found), axis=0) if found else np.zeros(len(self._tensors))
-        # A tensor that is always zero still needs a scale.
-        return {name: max(float(value), _LEAST) for name, value in zip(self._tensors, largest, strict=True)}
+        # A tensor that is always zero still needs a scale; one of small numbers needs its own.
+        sizes = {name: float(value) for name, value in zip(self._tensors, largest, strict=True)}
+        return {name: value if value > _ZERO else _LEAST for name, value in sizes.items()}
 
 
 def _cut(rule: str, counts: Counts | None, largest: float, share: float) -> float:

@@ -42,7 +42,7 @@ def arguments(module: nn.Module, names: Sequence[str], stage: str) -> tuple[tupl
         ConfigError: If the parameters are others than the inputs.
     """
     try:
-        parameters = list(inspect.signature(module.forward).parameters.values())
+        parameters = list(inspect.signature(unwrapped(module).forward).parameters.values())
     except (TypeError, ValueError):  # written in C: whether it takes them shows when it is called
         return (), tuple(names)
     kinds = inspect.Parameter
@@ -73,6 +73,14 @@ def arguments(module: nn.Module, names: Sequence[str], stage: str) -> tuple[tupl
         where=f"stages.{stage}.inputs",
         fix="name the inputs as the parameters of forward, or let it take *args in the order of the recipe",
     )
+
+
+def unwrapped(module: nn.Module) -> nn.Module:
+    """Return the module itself: torch.compile and parallel training wrap it without changing what it computes."""
+    wraps = {"OptimizedModule": "_orig_mod", "DataParallel": "module", "DistributedDataParallel": "module"}
+    while type(module).__module__.startswith("torch.") and (held := wraps.get(type(module).__name__)) is not None:
+        module = getattr(module, held)
+    return module
 
 
 def named_outputs(result: Any, outputs: Sequence[str], module: nn.Module, stage: str) -> dict[str, Tensor]:

@@ -41,6 +41,7 @@ def check_rewrite(
     *,
     to_before: Callable[[Feeds], Feeds] | None = None,
     limit: float | None = None,
+    ranges: Mapping[str, float] | None = None,
     where: str = "network",
 ) -> None:
     """Run a network before and after a rewrite on the same inputs, and raise if an output differs.
@@ -54,6 +55,8 @@ def check_rewrite(
         feeds: Inputs of ``after``; by default ``sample_feeds(before)``. Those that ``before`` refuses do not count.
         to_before: Turns inputs of ``after`` into those of ``before``, where the rewrite changes the signature.
         limit: Share of an output's range by which floats may differ; by default 1e-4 for float32.
+        ranges: Output -> its largest magnitude, where more is known of it than one sample shows: a number that happens
+            to be near zero has next to no range of its own.
         where: What the network is, for the message.
 
     Raises:
@@ -87,7 +90,9 @@ def check_rewrite(
             got = new.run(given)
         except ConfigError as error:
             raise _changed(rewrite, where, f"it does not run any more: {error.message}") from error
-        differing = {name: told for name, value in got.items() if (told := difference(want[name], value, allowed))}
+        spans = {name: (ranges or {}).get(name, 0.0) for name in got}
+        gaps = {name: difference(want[name], value, allowed, spans[name]) for name, value in got.items()}
+        differing = {name: told for name, told in gaps.items() if told}
         differing = {name: told for name, told in differing.items() if name not in old.random(taken)}
         if differing:
             output, told = next(iter(differing.items()))
@@ -111,7 +116,7 @@ def _in_turn(first: Iterable[Feeds], more: Iterable[Feeds]) -> Iterator[tuple[bo
     yield from ((True, given) for given in more)
 
 
-def difference(want: Any, got: Any, limit: float) -> str | None:
+def difference(want: Any, got: Any, limit: float, least: float = 0.0) -> str | None:
     """Say how two outputs differ; None where they are equal.
 
     Arrays have any shape and dtype; sequences are compared item by item.
@@ -120,6 +125,7 @@ def difference(want: Any, got: Any, limit: float) -> str | None:
         want: Before.
         got: After.
         limit: Share of the range of ``want`` by which floats may differ.
+        least: The range that counts where that of ``want`` is smaller.
     """
     if isinstance(want, (list, dict)) or isinstance(got, (list, dict)) or want is None or got is None:
         return _items_differ(want, got, limit)
@@ -142,7 +148,7 @@ def difference(want: Any, got: Any, limit: float) -> str | None:
     # Narrow types and 8 bits round to steps of the whole range, and small rows with it.
     axis = row_axis(want.shape) if limit <= _FINE else None
     # Below the smallest normal number there is no range to speak of.
-    relative = relative_gap(a, b, axis, float(np.finfo(want.dtype).tiny))
+    relative = relative_gap(a, b, axis, max(least, float(np.finfo(want.dtype).tiny)))
     return f"differs by {relative:.2g} of its range" if relative > limit else None
 
 
@@ -291,9 +297,12 @@ def behind_front(model: onnx.ModelProto, inner: Mapping[str, str], where: str) -
     del front.graph.output[:]
     front.graph.output.extend(onnx.ValueInfoProto(name=name) for name in inner.values())
     sort_nodes(front.graph)
+    weights = {tensor.name for tensor in model.graph.initializer}  # old files list them as inputs, too
+    names = {value.name for value in model.graph.input} - weights
+    del front.graph.input[:]
+    front.graph.input.extend(value for value in model.graph.input if value.name in names)
     drop_unused(front.graph)
     network = _Network(front, where)
-    names = {value.name for value in model.graph.input}
 
     def behind(feeds: Feeds) -> dict[str, Any]:
         made = network.run(feeds) if inner else {}

@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 import torch
 from torch import nn
+from torch.utils import _pytree as pytree
 
 from mmedge.bundle.manifest import AudioInput, ImageInput, TextInput
 from mmedge.engine.rows import row_axis
@@ -23,7 +24,8 @@ from mmedge.errors import CheckError, ConfigError
 from mmedge.types import AnyArray, Tensors
 
 from ..brought.brought import bring
-from ..models.calls import call, named_outputs, positional
+from ..failures import is_ours
+from ..models.calls import call, named_outputs, positional, unwrapped
 from ..models.staged import check_shapes
 from ..preprocess.onnx_prefix import Preprocessor
 from ..recipe import Recipe
@@ -175,7 +177,33 @@ def _stage_module(model: nn.Module | None, stage: str) -> nn.Module:
             where=f"stages.{stage}",
             fix=f"assign the stage's network to self.{stage}",
         )
-    return copy.deepcopy(module).cpu().eval()
+    if isinstance(module, torch.jit.ScriptModule) or any(
+        isinstance(m, torch.jit.ScriptModule) for m in module.modules()
+    ):
+        raise ConfigError(
+            f"{type(module).__name__} is TorchScript, which torch.export does not take",
+            where=f"stages.{stage}",
+            fix="give the module that was scripted or traced, and load its weights into it",
+        )
+    module = unwrapped(module)
+    if any(nn.parameter.is_lazy(parameter) for parameter in module.parameters()):
+        raise ConfigError(
+            f"{type(module).__name__} has parameters without values: its lazy layers were never run",
+            where=f"stages.{stage}",
+            fix="run it once, and load or train its weights",
+        )
+    # Such as the weights that torch.nn.utils.weight_norm computes: torch refuses to copy what has a gradient behind it.
+    held = [value for part in module.modules() for value in vars(part).values() if isinstance(value, torch.Tensor)]
+    computed: dict[int, Any] = {id(value): value.detach().clone() for value in held if not value.is_leaf}
+    try:
+        return copy.deepcopy(module, computed).cpu().eval()
+    except Exception as error:  # locks, files, generators, and whatever the user's own classes raise
+        told = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ConfigError(
+            f"{type(module).__name__} cannot be copied: {told}",
+            where=f"stages.{stage}",
+            fix="keep what cannot be copied (locks, files, graphs of gradients) outside of the module",
+        ) from error
 
 
 def _export(recipe: Recipe, stage: str, module: nn.Module, types: Types) -> onnx.ModelProto:
@@ -206,10 +234,11 @@ def _export(recipe: Recipe, stage: str, module: nn.Module, types: Types) -> onnx
         raise ConfigError("torch.onnx.export returned nothing", where=f"stages.{stage}", fix="update torch")
     # torch names values by their operators: that of nn.Embedding would be taken for an output "embedding".
     results = set(exported.model.graph.outputs)
-    for node in exported.model.graph:
-        for value in node.outputs:
-            if value.name in outputs and value not in results:
-                value.name = f"{stage}/{value.name}"
+    graph = exported.model.graph
+    taken = [value for node in graph for value in node.outputs] + list(graph.initializers.values())
+    for value in taken:
+        if value.name in outputs and value not in results:
+            value.name = f"{stage}/{value.name}"
     result: onnx.ModelProto = exported.model_proto
     return result
 
@@ -239,7 +268,9 @@ def raised_at(error: BaseException, *ours: str) -> str | None:
         ours: Files that are not the user's.
     """
     frames = [f for f in traceback.extract_tb(error.__traceback__) if is_user_file(f.filename, packages=True)]
-    lines = [short_line(f.filename, f.lineno or 0) for f in frames if f.filename not in ours]
+    lines = [
+        short_line(f.filename, f.lineno or 0) for f in frames if f.filename not in ours and not is_ours(f.filename)
+    ]
     return lines[-1] if lines else None
 
 
@@ -247,6 +278,8 @@ def _failure(stage: str, module: nn.Module, error: Exception) -> ConfigError:
     """Turn what torch.export raised into the user's line and the reason."""
     line = user_line(str(error)) or raised_at(error, __file__)
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if inner := re.search(r": got \w+\((['\"])(.+?)\1\)\.?\s*$", str(error), re.MULTILINE):
+        reason = inner[2]  # what an operator said of its inputs, below what torch says of itself
     if "data-dependent" in reason:
         fix = "the graph must not depend on values: use torch.where, or clamp and mask, instead of if and int()"
     elif isinstance(error, TypeError):
@@ -286,11 +319,13 @@ def _parity(
     preprocess, graph = Preprocessor(recipe.inputs, recipe.export.opset), StageGraph(recipe, onnx_runners(models))
     got: dict[tuple[str, str], list[AnyArray]] = {}
     want: dict[tuple[str, str], list[AnyArray]] = {}
+    given: dict[str, dict[str, torch.Tensor]] = {}
     for sample in samples:
         known = graph(preprocess(sample))
         for stage, module in modules.items():
-            feeds = {name: torch.from_numpy(value) for name, value in graph.feeds(stage, known).items()}
+            given[stage] = {name: torch.from_numpy(value) for name, value in graph.feeds(stage, known).items()}
             with torch.no_grad():
+                feeds = given[stage]
                 results = named_outputs(call(module, feeds, stage), tuple(recipe.stages[stage].outputs), module, stage)
             for output, value in results.items():
                 got.setdefault((stage, output), []).append(known[f"{stage}.{output}"])
@@ -305,12 +340,29 @@ def _parity(
             )
         # Written so that NaN fails.
         if not entry.max_rel <= MAX_REL:
+            if not _repeats(modules[entry.stage], given[entry.stage], entry.stage):
+                raise CheckError(
+                    f"{type(modules[entry.stage]).__name__} answers the same input differently each time, in torch already",
+                    where=f"stages.{entry.stage}",
+                    fix="let forward draw no random numbers in evaluation (dropout asks self.training), and change no "
+                    "buffer: what it keeps from run to run is an output that is fed back, @state:OUTPUT",
+                )
             raise CheckError(
                 f"the ONNX file differs from torch by {entry.max_rel:.2g} of its range (cosine {entry.cosine:.4f})",
                 where=f"{entry.stage}.{entry.output}",
                 fix=f"look for operators that behave differently in ONNX; the limit is {MAX_REL:g}",
             )
     return report
+
+
+def _repeats(module: nn.Module, feeds: Mapping[str, torch.Tensor], stage: str) -> bool:
+    """Tell whether a module gives the same again for the same input."""
+    answers: list[list[torch.Tensor]] = []
+    with torch.no_grad():
+        for _ in range(2):  # copies: what is returned may be a buffer that the next run changes
+            found = pytree.tree_leaves(call(module, feeds, stage))
+            answers.append([leaf.clone() for leaf in found if isinstance(leaf, torch.Tensor)])
+    return all(torch.equal(one, other) for one, other in zip(*answers, strict=True))
 
 
 def _compare(stage: str, output: str, got: AnyArray, want: AnyArray) -> Parity:
