@@ -311,7 +311,7 @@ def _compared(
         # Many: one label in a hundred is already more than most recipes allow to differ.
         samples = raw_samples(recipe, HELD_OUT * 3, held_out_only=True)
     given = as_samples(samples, recipe)
-    judging = given.judging
+    judging = given.judging if any(b.quantization for _, b, _ in forms) else given.held_out  # nothing was chosen
     if judging is None or len(judging) < MIN_SAMPLES <= len(given.held_out):
         judging = given.held_out
     reference = Reference(recipe, a.models, judging, temperature)
@@ -322,7 +322,7 @@ def _compared(
             rows=reference.compare(models),
             worst_layers=tuple(layer for notes in b.quantization.values() for layer in notes.worst)[:3],
             required=recipe.calibration.gate == "required",
-            chosen_on=judging is not given.judging and bool(b.quantization),
+            chosen_on=judging is given.held_out and bool(b.quantization),
         )
         for label, b, models in forms
     )
