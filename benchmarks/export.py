@@ -124,16 +124,14 @@ def _peers(model: onnx.ModelProto, frames: FloatArray, tensor: str = "x") -> dic
     """Return the network as the peers quantise it to INT8; None where one is not installed."""
     found = {peer: _peer(model, frames, method, tensor) for peer, method in PEERS.items()}
     joined = frames if frames[0].ndim == 3 else frames.reshape(-1, *frames.shape[2:])
-    with _quiet():
-        return found | {peer: modelopt(model, {tensor: joined}, method=m) for peer, m in MODELOPT.items()}
+    return found | {peer: modelopt(model, {tensor: joined}, method=m) for peer, m in MODELOPT.items()}
 
 
 def _narrower(fp32: OnnxModels, data: Digits, given: FloatArray) -> list[Row]:
     """What TensorRT alone gets of the same net: INT8 with the rest in float16, and FP8."""
     samples = [{"x": frame[None]} for frame in given]
     forms = {k: half_rest(quantize(fp32, None, samples, precision=k), fp32, samples) for k in ("int8", "fp8")}  # type: ignore[arg-type]
-    with _quiet():
-        peer = modelopt(fp32.models["net"], {"x": given}, mode="fp8", method="max")
+    peer = modelopt(fp32.models["net"], {"x": given}, mode="fp8", method="max")
     rows = []
     for kind, form in forms.items():
         figures = {"mmedge": _drop(fp32.models["net"], form.for_tensorrt["net"], data)}
@@ -151,8 +149,7 @@ def _four_bits(fp32: OnnxModels, data: Digits, given: FloatArray) -> list[Row]:
     samples = [{"x": frame[None]} for frame in given]
     form = half_rest(quantize(fp32, None, samples, precision="int4"), fp32, samples)
     found = {"mmedge": _drop(fp32.models["net"], form.for_tensorrt["net"], data)}
-    with _quiet():
-        peer = modelopt(fp32.models["net"], {"x": given}, mode="int4", method="rtn_dq")
+    peer = modelopt(fp32.models["net"], {"x": given}, mode="int4", method="rtn_dq")
     if peer is not None:
         found["modelopt int4"] = _drop(fp32.models["net"], peer, data)
     told, names = f"perceptron, int4, the rest in {form.quantization['net'].rest}", ("modelopt int4",)

@@ -191,7 +191,7 @@ def _notes(
     reasons = {**network.reasons, **draft.refused[stage]}
     worst = min((draft.sqnr_db.get(f"{stage}.{output}", 200.0) for output in recipe.stages[stage].outputs), default=0.0)
     return Quantization(
-        rule=form.rule or draft.rule,
+        rule=draft.rule if form.rule is None else f"{form.rule}, {draft.rule}",
         frames=frames,
         float_nodes=network.nodes if is_float else tuple(reasons),
         sqnr_db=None if is_float else round(worst, 2),

@@ -133,8 +133,8 @@ class Search:
     def __call__(self) -> Draft:
         """Return the best form that was found; the first that is good enough."""
         own = self._recipe.calibration.rule
-        if self._form.rule is not None:  # without ranges, rules are all the same
-            best = self._best(("max",))
+        if self._form.rule is not None:  # without ranges, rules are those of the weights
+            best = self._best(("max", *(rule for rule in RULES if rule in self._form.by_rule)))
             return self._complete(self._leave_float(best) if best.failure is not None else best)
         rules = RULES[:4] if own == "auto" else (own,)  # entropy is tried only where it is asked for
         best = self._best(rules)
@@ -215,7 +215,7 @@ class Search:
         for name, network in self._networks.items():
             nodes = [node for node in network.nodes if node not in float_nodes[name]]
             thresholds = self._thresholds(name, rule)
-            models[name], own = self._form.insert(network.model, nodes, thresholds, f"stage '{name}'")
+            models[name], own = self._form.by(rule)(network.model, nodes, thresholds, f"stage '{name}'")
             refused[name] = {**float_nodes[name], **own}
         seatless = {n: m for n, m in models.items() if not seats_of(recipe.stages[n].inputs, recipe.inputs)}
         sqnr = self._stage_sqnr(seatless, self._held_out) if seatless else {}
@@ -303,7 +303,7 @@ class Search:
             nodes = [node for node in network.nodes if node not in best.refused[name]]
             if network.feeds:
                 thresholds = self._thresholds(name, best.rule)
-                found = rank(network.model, nodes, thresholds, network.feeds, self._form)
+                found = rank(network.model, nodes, thresholds, network.feeds, self._form.by(best.rule))
                 ranking += [(db, name, node) for node, db in found]
         ranking.sort()
         worst = tuple(f"{stage}: {node} ({db:.1f} dB alone)" for db, stage, node in ranking[:3])

@@ -11,7 +11,7 @@ from mmedge.types import AnyArray, Tensors
 
 from ..judge import judge
 from ..report import sqnr_db
-from .forms import INT8, Form
+from .forms import INT8, Insert
 
 
 def rank(
@@ -19,7 +19,7 @@ def rank(
     nodes: Sequence[str],
     thresholds: Mapping[str, float],
     feeds: Sequence[Tensors],
-    form: Form = INT8,
+    insert: Insert = INT8.insert,
 ) -> list[tuple[str, float]]:
     """Return nodes and the worst output's SQNR in dB with that node alone quantised, the most costly first.
 
@@ -28,12 +28,12 @@ def rank(
         nodes: Those to try; one session each.
         thresholds: Tensor -> magnitude of the int8 value 127.
         feeds: A few frames of the network's inputs, of their shapes [...] and dtypes.
-        form: As what they are quantised.
+        insert: What quantises them.
     """
     want = _outputs(model, feeds)
     found = []
     for name in nodes:
-        got = _outputs(form.insert(model, [name], thresholds, name)[0], feeds)
+        got = _outputs(insert(model, [name], thresholds, name)[0], feeds)
         found.append((name, min(sqnr_db(want[output], got[output]) for output in want)))
     return sorted(found, key=lambda pair: pair[1])
 

@@ -101,8 +101,8 @@ class Quantization(Strict, frozen=True, kw_only=True):
     """How a variant in another precision than FP32 came about.
 
     Attributes:
-        rule: By which ranges were cut off; ``ranges`` of an FP16 variant; ``blocks of 64`` of an INT4 one, which has
-            no ranges.
+        rule: By which ranges were cut off; ``ranges`` of an FP16 variant; ``blocks of 64, max`` of an INT4 one, whose
+            weights alone are cut off.
         frames: How many samples gave the ranges.
         float_nodes: Nodes with weights that could run in it and do not, or are kept in float32.
         sqnr_db: Signal to noise of its worst output on samples held out.
