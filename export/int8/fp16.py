@@ -119,7 +119,9 @@ def to_fp16(onnx_models: OnnxModels, samples: RawSamples | Iterable[Tensors] | N
         models[stage] = _converted(model, floats[stage], reasons)
         # What was emulated is what was written: single numbers may be as far off as ten times the noise.
         limit = max(_LIMIT, 10.0 ** (1 - sqnr_db / 20))
-        check_rewrite(model, models[stage], "float16", feeds[stage], limit=limit, ranges=sizes, where=f"stage '{stage}'")
+        check_rewrite(
+            model, models[stage], "float16", feeds[stage], limit=limit, ranges=sizes, where=f"stage '{stage}'"
+        )
         notes[stage] = Quantization(
             rule="ranges",
             frames=len(taken),

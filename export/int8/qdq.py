@@ -205,7 +205,9 @@ def insert_qdq(model: onnx.ModelProto, nodes: Collection[str], thresholds: Mappi
             "DedicatedQDQPair": True,
             "AddQDQPairToWeight": False,
             "OpTypesToExcludeOutputQuantization": operators,
-            "TensorQuantOverrides": {numbered.get(name, name): [{"symmetric": True}] for name in _batched(model, nodes)},
+            "TensorQuantOverrides": {
+                numbered.get(name, name): [{"symmetric": True}] for name in _batched(model, nodes)
+            },
         },
     )
     quantizer.quantize_model()
