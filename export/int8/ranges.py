@@ -158,7 +158,7 @@ class RangeCollector:
         for group, frames in self._maxima.items():
             maxima = np.stack(frames)
             if rule in ("max", "frame-quantile"):
-                found.append(np.quantile(maxima, 1.0 if rule == "max" else share, axis=0))
+                found.append(maxima.max(axis=0) if rule == "max" else np.quantile(maxima, share, axis=0))
                 continue
             counts = self._counts.get(group, {})
             found.append(np.array([_cut(rule, counts.get(i), float(m), share) for i, m in enumerate(maxima.max(0))]))

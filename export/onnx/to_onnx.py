@@ -248,8 +248,10 @@ def _quiet() -> Iterator[None]:
     loggers = [logging.getLogger(name) for name in _NOISY]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
-        # torch's own recurrent layers write their weight list while they are traced; it is put back.
-        warnings.filterwarnings("ignore", message=r"The tensor attributes? .*_flat_weights", category=UserWarning)
+        # Recurrent layers write their weight list while they are traced, and hooks computed weights: it is put back.
+        warnings.filterwarnings(
+            "ignore", message=r"The tensor attributes? .* assigned during export", category=UserWarning
+        )
         warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*", category=FutureWarning)
         for logger in loggers:
             logger.setLevel(logging.CRITICAL)
@@ -340,9 +342,10 @@ def _parity(
             )
         # Written so that NaN fails.
         if not entry.max_rel <= MAX_REL:
-            if not _repeats(modules[entry.stage], given[entry.stage], entry.stage):
+            module = modules[entry.stage]
+            if not _repeats(module, given[entry.stage], entry.stage):
                 raise CheckError(
-                    f"{type(modules[entry.stage]).__name__} answers the same input differently each time, in torch already",
+                    f"{type(module).__name__} answers the same input differently each time, in torch already",
                     where=f"stages.{entry.stage}",
                     fix="let forward draw no random numbers in evaluation (dropout asks self.training), and change no "
                     "buffer: what it keeps from run to run is an output that is fed back, @state:OUTPUT",

@@ -96,15 +96,9 @@ class OnnxRuntimeEngine(EngineBase):
         bound = not any(self._dtype(item) is np.object_ for item in (*inputs, *outputs))
         # What is an input and an output at once, ONNX Runtime does not write where the output is bound.
         self._passed = [item.name for item in outputs if item.name in {value.name for value in inputs}]
-        self._run_bound = (
-            (
-                self._run_passed
-                if self._passed
-                else partial(self._session.run_with_iobinding, self._binding, self._options)
-            )
-            if bound
-            else self._run_copied
-        )
+        self._run_bound = self._run_passed if self._passed else self._run_plain
+        if not bound:
+            self._run_bound = self._run_copied
         self._values: list[Any] = []
         dims = {item.name: _dims(item.shape) for item in inputs}
         if exact:
@@ -181,9 +175,12 @@ class OnnxRuntimeEngine(EngineBase):
             self._check_shapes()
             raise EngineError(f"ONNX Runtime failed: {error}", where=self._name, fix="check the inputs") from error
 
+    def _run_plain(self) -> None:
+        self._session.run_with_iobinding(self._binding, self._options)
+
     def _run_passed(self) -> None:
         """Run a network that gives inputs back as they are."""
-        self._session.run_with_iobinding(self._binding, self._options)
+        self._run_plain()
         for name in self._passed:
             np.copyto(self.outputs[name], self.inputs[name])
 
