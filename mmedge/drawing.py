@@ -173,8 +173,8 @@ class _Pen:
             canvas = self.image.shape[1::-1]
             across: int = self.cv2.getTextSize(canvas, text, (0, 0), self._font, self.size)[2] if text else 0
             return across
-        (across, _), _ = self.cv2.getTextSize(text, self.cv2.FONT_HERSHEY_SIMPLEX, self._scale, 1)
-        return across
+        size: tuple[int, int] = self.cv2.getTextSize(text, self.cv2.FONT_HERSHEY_SIMPLEX, self._scale, 1)[0]
+        return size[0]
 
     def _write(self, text: str, at: tuple[int, int], ink: Colour) -> None:
         if self._font is not None:
