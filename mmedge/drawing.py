@@ -120,7 +120,7 @@ class _Pen:
     def __init__(self, image: ByteArray) -> None:
         self.cv2: Any = require("cv2", "drawing results")
         self.image = image
-        self.size = min(max(round(min(image.shape[:2]) / 26), _SMALLEST), _LARGEST)
+        self.size: int = min(max(round(min(image.shape[:2]) / 26), _SMALLEST), _LARGEST)
         self.line = round(self.size * _LINE)
         self.thickness = max(1, round(self.size / 8))
         self._font: Any = None
