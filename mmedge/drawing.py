@@ -121,7 +121,7 @@ class _Pen:
         self.cv2: Any = require("cv2", "drawing results")
         self.image = image
         self.size: int = min(max(round(min(image.shape[:2]) / 26), _SMALLEST), _LARGEST)
-        self.line = round(self.size * _LINE)
+        self.line: int = round(self.size * _LINE)
         self.thickness = max(1, round(self.size / 8))
         self._font: Any = None
         if hasattr(self.cv2, "FontFace"):  # OpenCV 5
@@ -146,7 +146,7 @@ class _Pen:
         Without a ``ground`` the picture below it is dimmed. What is wider than ``room`` pixels, by default the picture,
         is cut off before ``tail``. Returns where the next line begins.
         """
-        height, width = self.image.shape[:2]
+        height, width, _ = self.image.shape
         pad = max(2, self.size // 4)
         text = self._fitted(text, tail, min(room or width, width) - 2 * pad)
         across = min(self._width(text) + 2 * pad, width)
