@@ -25,6 +25,7 @@ _EXTRA = {
     "lightning": ("lightning", "export"),
     "matplotlib": ("matplotlib", "export"),
     "mlxtend": ("mlxtend", "recipes"),
+    "supervision": ("supervision", "supervision"),
     "skimage": ("scikit-image", "recipes"),
 }
 

@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
@@ -71,6 +72,14 @@ class _LazyGroup(TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:
         return list(COMMANDS)
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name = args[0]
+        if name in COMMANDS and ctx.resilient_parsing:  # a shell completes a command line: it asks for the options
+            return name, app_command(name), args[1:]
+        if name not in COMMANDS and not name.startswith("-") and (near := get_close_matches(name, COMMANDS)):
+            ctx.fail(f"No such command '{name}'. Did you mean '{near[0]}'?")
+        return super().resolve_command(ctx, args)
+
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in COMMANDS:
             return None
@@ -85,7 +94,6 @@ app = typer.Typer(
     cls=_LazyGroup,
     help="Live fused inference (image + audio + text) on the edge.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 

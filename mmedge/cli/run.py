@@ -13,6 +13,7 @@ from rich.table import Table
 
 from mmedge.address import Address
 from mmedge.bundle import Bundle, load
+from mmedge.bundle.manifest import ImageInput
 from mmedge.cli.addresses import typed
 from mmedge.cli.output import Allow, JsonLines, Sinks, abandon_stdout, documents, err, next_step
 from mmedge.cli.signals import Stopped, finish
@@ -120,6 +121,7 @@ def command(
         Engines,
         typer.Option(help="now: start on what is there, and put in better engines once built; wait: build first."),
     ] = "auto",
+    window: Annotated[bool, typer.Option("--window", help="Show pictures and answers in a window.")] = False,
     json: JsonLines = False,
 ) -> None:
     """Live fused inference. With --json: one result a line on stdout (JSON Lines)."""
@@ -128,7 +130,7 @@ def command(
         with Pipeline(
             opened,
             uris,
-            sinks=make_sinks(sink, json=json),
+            sinks=[*make_sinks(sink, json=json), *_window(opened, uris, window)],
             latency=latency,
             backend=backend,
             precision=precision,
@@ -164,6 +166,14 @@ def command(
         )
     if sys.stdout is not None:
         sys.stdout.flush()
+
+
+def _window(bundle: Bundle, uris: Mapping[str, Address], wanted: bool) -> list[Sink]:
+    if not wanted:
+        return []
+    from mmedge.cli.window import window_of
+
+    return [window_of([n for n in uris if isinstance(bundle.inputs[n], ImageInput)], f"mmedge: {bundle.name}")]
 
 
 def latency_table(title: str, rows: Mapping[str, Percentiles]) -> Table:
