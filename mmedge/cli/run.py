@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from shlex import quote
 from typing import Annotated, Any, Literal
@@ -24,7 +24,7 @@ from mmedge.pipeline.spec import PUSH
 from mmedge.pipeline.statistics import told
 from mmedge.service import Notifier
 from mmedge.sinks import JsonlSink, Sink
-from mmedge.types import Backend, Engines, Latency, Precision, Video
+from mmedge.types import Backend, Engines, Latency, Precision, Result, Video
 
 INPUT_HELP = "Source of an input; URI may be @FILE, or hold ${VARIABLE}."
 
@@ -127,10 +127,12 @@ def command(
     """Live fused inference. With --json: one result a line on stdout (JSON Lines)."""
     with load(bundle) as opened:
         uris = parse_inputs(opened, input, {"image": image, "audio": audio, "text": text})
+        shown = _window(opened, uris) if window else None
         with Pipeline(
             opened,
             uris,
-            sinks=[*make_sinks(sink, json=json), *_window(opened, uris, window)],
+            sinks=make_sinks(sink, json=json),
+            on_result=shown,
             latency=latency,
             backend=backend,
             precision=precision,
@@ -168,12 +170,10 @@ def command(
         sys.stdout.flush()
 
 
-def _window(bundle: Bundle, uris: Mapping[str, Address], wanted: bool) -> list[Sink]:
-    if not wanted:
-        return []
+def _window(bundle: Bundle, uris: Mapping[str, Address]) -> Callable[[Result], None]:
     from mmedge.cli.window import window_of
 
-    return [window_of([n for n in uris if isinstance(bundle.inputs[n], ImageInput)], f"mmedge: {bundle.name}")]
+    return window_of([n for n in uris if isinstance(bundle.inputs[n], ImageInput)], f"mmedge: {bundle.name}")
 
 
 def latency_table(title: str, rows: Mapping[str, Percentiles]) -> Table:

@@ -16,8 +16,10 @@ from mmedge.types import ByteArray, Result
 _QUIT = (27, ord("q"))
 
 
-class WindowSink:
+class Window:
     """Shows the newest picture with the answers drawn on it; q, Escape or closing the window ends the run.
+
+    Windows belong to the main thread, so it is called there (``on_result``) and is no sink.
 
     Args:
         title: Of the window.
@@ -44,8 +46,12 @@ class WindowSink:
         self._picture: ByteArray = np.zeros((480, 640, 3), np.uint8)
         self._open = False
 
-    def write(self, result: Result) -> None:
-        """Show one result."""
+    def __call__(self, result: Result) -> None:
+        """Show one result.
+
+        Raises:
+            Stopped: If the window was closed.
+        """
         if result.present.get(self._image):
             try:
                 self._picture = result.frame(self._image).to_rgb()
@@ -66,7 +72,7 @@ class WindowSink:
             self._open = False
 
 
-def window_of(images: list[str], title: str) -> WindowSink:
+def window_of(images: list[str], title: str) -> Window:
     """Return a window for the only image input that has a source.
 
     Raises:
@@ -76,7 +82,7 @@ def window_of(images: list[str], title: str) -> WindowSink:
         raise ConfigError(
             f"a window shows one camera, the run has {len(images)} image inputs", where="--window", fix="use --view"
         )
-    return WindowSink(title, images[0])
+    return Window(title, images[0])
 
 
 def _has_windows(cv2: Any) -> bool:

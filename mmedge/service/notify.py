@@ -23,7 +23,7 @@ class Notifier:
     """Tells the service manager about a run that has started, while the ``with`` block lasts.
 
     ``READY=1`` at once, then ``STATUS=`` every two seconds. Where the unit has a ``WatchdogSec``, ``WATCHDOG=1`` is
-    sent as long as results are read: a run that is stuck, in a stage, in a driver or in a sink, is not fed and is
+    sent as long as results are read: a run that is stuck, in a stage, in a driver or in its own loop, is not fed and is
     started again. It is fed, too, while no result can be expected: no camera and no microphone delivers anything
     (they are opened again without that), every trigger is dropped for a reason that is counted, or nothing makes
     triggers but what is typed or pushed. Without ``NOTIFY_SOCKET`` in the environment nothing happens. What is read
