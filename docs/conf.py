@@ -30,12 +30,12 @@ html_static_path: list[str] = []
 html_theme_options = {"footer_icons": []}
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
-autodoc_default_options = {"members": True, "show-inheritance": False}
+autodoc_default_options = {"members": True}
 autodoc_preserve_defaults = True
 napoleon_google_docstring, napoleon_numpy_docstring = True, False
 napoleon_use_ivar = True
 python_use_unqualified_type_names = True
-nitpicky = False
+smartquotes = False  # -- is an option, not a dash
 os.environ["COLUMNS"] = "100"
 
 
