@@ -118,7 +118,7 @@ class Notifier:
             self._socket.sendto("\n".join(lines).encode("utf-8", "replace"), socket.MSG_DONTWAIT, self._address)
         except OSError as error:  # the run matters more than who watches it
             if not self._failed:
-                log.warning("the service manager cannot be told how the run does: %s", error.strerror)
+                log.warning("the service manager cannot be reached: %s", error.strerror)
             self._failed = True
 
 
