@@ -18,10 +18,11 @@ import msgspec
 from mmedge.bundle import Bundle
 from mmedge.calibration.offsets import alignment
 from mmedge.capture import Source, SourceHealth, open_sources
-from mmedge.errors import ConfigError, EngineError, InternalError, MmedgeError, internal
+from mmedge.clock import read_anchor
+from mmedge.errors import EngineError, InternalError, MmedgeError, internal
 from mmedge.fusion import StageGraph, Upgrades, load_graph
 from mmedge.ipc.mailbox import Mailbox
-from mmedge.pipeline.check import check_run
+from mmedge.pipeline.check import check_live, check_run
 from mmedge.pipeline.inbox import Inbox, release
 from mmedge.pipeline.inference import Inference, SkippedTrigger
 from mmedge.pipeline.outlet import Outlet
@@ -54,6 +55,7 @@ class Runtime:
 
     Attributes:
         statistics: Counts and latencies so far.
+        sync: The synchroniser, once it has started.
         pushed_unread: Says how many pushed packets of each input were overwritten before they came here.
 
     Raises:
@@ -126,14 +128,9 @@ class Runtime:
             self._strict = [(source, name) for source in self._sources for name in strict & set(source.streams)]
             live = {name: source.live for source in self._sources for name in source.streams}
             self._attached = attached = {name: live.get(name, True) for name in self.spec.inputs}
-            if self._lossless and any(attached.values()):
-                raise ConfigError(
-                    "latency 'offline' waits for every packet, so it works with files only, not with live sources",
-                    where=f"inputs {sorted(n for n, on in attached.items() if on)}",
-                    fix="use latency 'low' or 'balanced'",
-                )
-            self._started_ns = statistics.started_ns = time.monotonic_ns()
-            self._sync = Synchronizer(
+            check_live(self.spec, attached)
+            self._started_ns, unix_ns = statistics.started_ns, statistics.started_unix_ns = read_anchor()
+            self.sync = Synchronizer(
                 manifest.inputs,
                 attached,
                 missing,
@@ -147,6 +144,7 @@ class Runtime:
                 statistics,
                 attached,
                 origin="delivery" if self._lossless or self.spec.speed != 1.0 else "capture",
+                wall_ns=unix_ns - self._started_ns,
             )
             if self.spec.record is not None:
                 header = make_header(
@@ -154,6 +152,7 @@ class Runtime:
                     attached,
                     manifest.inputs,
                     started_ns=self._started_ns,
+                    unix_ns=unix_ns,
                     bundle=self._bundle,
                     used=Rules(sync=rules, missing=missing),
                     served=self._graph.served,
@@ -212,14 +211,14 @@ class Runtime:
         if shift is not None:
             packet = shift(packet)
         # Played as fast as possible, one file must not run away from another: its sound would be overwritten.
-        while self._lossless and self._sync.ahead_ns(packet, others) > MAX_AHEAD_NS and not self._stop.wait(0.01):
+        while self._lossless and self.sync.ahead_ns(packet, others) > MAX_AHEAD_NS and not self._stop.wait(0.01):
             if self.inbox.closed:
                 break
         if not self.inbox.put(packet):  # the run is over
             release(packet)
 
     def _loop(self) -> None:
-        sync = self._sync
+        sync = self.sync
         end_ns = None if self.spec.duration_s is None else self._started_ns + round(self.spec.duration_s * 1e9)
         while not self._stop.is_set():
             deadline_ns = sync.next_deadline_ns()
@@ -253,7 +252,7 @@ class Runtime:
 
     def _answer(self, snapshots: list[Snapshot], end_ns: int | None, decisions: list[Decision]) -> None:
         if not self._lossless:
-            snapshots, late = shed(snapshots, period_ns=self._sync.period_ns, run_ns=self._run_ns)
+            snapshots, late = shed(snapshots, period_ns=self.sync.period_ns, run_ns=self._run_ns)
             decisions += [Decision(snapshot, "overrun") for snapshot in late]
         graph = self._inference.graph
         for done, snapshot in enumerate(snapshots):
@@ -265,11 +264,11 @@ class Runtime:
             began_ns = time.monotonic_ns()
             try:
                 try:
-                    result = self._inference(snapshot, self._sync)
+                    result = self._inference(snapshot, self.sync)
                 finally:
                     self._run_ns = time.monotonic_ns() - began_ns
                     if self._live and self._run_ns > LONG_NS:
-                        self._steady = self._sync.steady(began_ns)
+                        self._steady = self.sync.steady(began_ns)
             except SkippedTrigger:
                 decisions.append(Decision(snapshot, "skipped", None, graph.used_ns, graph.busy, graph.failed))
                 continue
@@ -294,11 +293,11 @@ class Runtime:
         if final or now_ns - self._looked_ns > LOOK_NS:  # not at every packet: it makes dictionaries
             self._looked_ns = now_ns
             self._look(now_ns)
-        sync, statistics = self._sync, self.statistics
+        sync, statistics = self.sync, self.statistics
         drops = Counter(sync.drops) + self._overruns + self._lost
         statistics.drops = dict(drops)
         statistics.triggers = sync.triggers + self._lost.total()
-        statistics.undelivered = self._results.dropped + self._unwanted
+        statistics.unwanted = self._results.dropped + self._unwanted
         statistics.lost_samples = sync.lost_samples()
 
     def _look(self, now_ns: int) -> None:
@@ -322,7 +321,7 @@ class Runtime:
             for cause in ("lines", "not_finite", "no_channel", "no_track")
             if (count := healths[name].counters.get(f"refused_{cause}"))
         }
-        statistics.refused = {**self._sync.refused, **sources}
+        statistics.refused = {**self.sync.refused, **sources}
         if self._recorder is not None:
             statistics.recording = self._recorder.report()
 
@@ -330,10 +329,10 @@ class Runtime:
         healths = {name: health for s in self._sources for health in [s.health()] for name in s.streams}
         now_ns, unread = time.monotonic_ns(), self.pushed_unread()
         for name in (n for n, uri in self.spec.inputs.items() if uri == PUSH):
-            counters = {k: n for k, n in self._sync.refused.items() if k.startswith(f"{name}_")}
+            counters = {k: n for k, n in self.sync.refused.items() if k.startswith(f"{name}_")}
             if name in unread:
                 counters[f"dropped_unread_{name}"] = unread[name]
-            silence_ns = self._sync.silence_ns(name, now_ns)
+            silence_ns = self.sync.silence_ns(name, now_ns)
             if silence_ns is None:
                 healths[name] = SourceHealth(state="OK", reason="fed by push", counters=counters)
             else:
@@ -385,12 +384,12 @@ class Runtime:
             raise first
 
     def _settle(self) -> None:
-        if hasattr(self, "_sync"):
+        if hasattr(self, "sync"):
             # What still waits was captured but will not be answered: counted, so that in = out + dropped.
             for packet in self.inbox.take_all(0):
-                self._sync.push(packet)
-            self._overruns["after_end"] += self._sync.pending
-            self._sync.close()
+                self.sync.push(packet)
+            self._overruns["after_end"] += self.sync.pending
+            self.sync.close()
             self._count(final=True)
             statistics = self.statistics
             statistics.unaccounted = statistics.triggers - statistics.results - statistics.dropped
