@@ -21,6 +21,7 @@ from mmedge.pipeline import Percentiles, Pipeline, Statistics
 from mmedge.pipeline.arguments import share_sources
 from mmedge.pipeline.spec import PUSH
 from mmedge.pipeline.statistics import told
+from mmedge.service import Notifier
 from mmedge.sinks import JsonlSink, Sink
 from mmedge.types import Backend, Engines, Latency, Precision, Video
 
@@ -140,7 +141,8 @@ def command(
             engines=engines,
         ) as pipe:
             try:
-                pipe.run()
+                with Notifier(pipe):
+                    pipe.run()
                 interrupted = False
             except Stopped:
                 interrupted = False
