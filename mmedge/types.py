@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeAlias
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from mmedge.errors import ConfigError, FrameExpiredError
+
+if TYPE_CHECKING:
+    from mmedge.sound_cut import Sound
 
 PixelFormat = Literal["gray8", "bgr24", "rgb24", "yuv420p", "nv12", "yuv422p", "yuv444p"]
 Matrix: TypeAlias = Literal["bt601", "bt709", "fcc", "smpte240m", "bt2020"]
@@ -325,13 +328,14 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         *,
         from_ns: int,
         outputs: Mapping[str, AnyArray] | None = None,
+        sounds: Mapping[str, Callable[[int | None], Sound]] | None = None,
     ) -> Result:
-        """Remember how to copy the pictures it was made from, what is told as it is, and from when its latency counts.
+        """Remember how to copy what it was made from, what is told as it is, and from when its latency counts.
 
         ``outputs`` are [...] as the manifest declares them, in the network's dtype; they are the result's own. Returns
         itself.
         """
-        self.__dict__.update(frames=frames, from_ns=from_ns, told=outputs or {})
+        self.__dict__.update(frames=frames, from_ns=from_ns, told=outputs or {}, sounds=sounds or {})
         return self
 
     @property
@@ -365,10 +369,20 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         """
         frames: Mapping[str, Callable[[], Frame]] = self.__dict__.get("frames", {})
         if name not in frames:
-            raise ConfigError(
-                f"this result has no picture of '{name}'", where="frame", fix=f"it has those of {list(frames)}"
-            )
+            fix = f"it has those of {list(frames)}"
+            raise ConfigError(f"this result has no picture of '{name}'", where="frame", fix=fix)
         return frames[name]()
+
+    def sound(self, name: str, since: int | None = None) -> Sound:
+        """Return a copy of the window that was heard, or of all from index ``since`` on; raises as ``frame`` does.
+
+        The ``end`` of one result's sound is the ``since`` of the next: so a stream has no gaps.
+        """
+        sounds: Mapping[str, Callable[[int | None], Sound]] = self.__dict__.get("sounds", {})
+        if name not in sounds:
+            fix = f"it has that of {list(sounds)}"
+            raise ConfigError(f"this result has no sound of '{name}'", where="sound", fix=fix)
+        return sounds[name](since)
 
     def to_json(self) -> bytes:
         """Return the result line: one JSON object, no line break.

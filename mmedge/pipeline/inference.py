@@ -163,6 +163,7 @@ class Inference:
             {name: frame.copy for name, frame in snapshot.frames.items()},
             from_ns=from_ns,
             outputs=self._outputs(snapshot) if valid and self._told else None,
+            sounds=sync.sounds(snapshot),
         )
 
     def _run(
