@@ -55,7 +55,6 @@ class Runtime:
 
     Attributes:
         statistics: Counts and latencies so far.
-        sync: The synchroniser, once it has started.
         pushed_unread: Says how many pushed packets of each input were overwritten before they came here.
 
     Raises:
@@ -130,7 +129,7 @@ class Runtime:
             self._attached = attached = {name: live.get(name, True) for name in self.spec.inputs}
             check_live(self.spec, attached)
             self._started_ns, unix_ns = statistics.started_ns, statistics.started_unix_ns = read_anchor()
-            self.sync = Synchronizer(
+            self._sync = Synchronizer(
                 manifest.inputs,
                 attached,
                 missing,
@@ -211,14 +210,14 @@ class Runtime:
         if shift is not None:
             packet = shift(packet)
         # Played as fast as possible, one file must not run away from another: its sound would be overwritten.
-        while self._lossless and self.sync.ahead_ns(packet, others) > MAX_AHEAD_NS and not self._stop.wait(0.01):
+        while self._lossless and self._sync.ahead_ns(packet, others) > MAX_AHEAD_NS and not self._stop.wait(0.01):
             if self.inbox.closed:
                 break
         if not self.inbox.put(packet):  # the run is over
             release(packet)
 
     def _loop(self) -> None:
-        sync = self.sync
+        sync = self._sync
         end_ns = None if self.spec.duration_s is None else self._started_ns + round(self.spec.duration_s * 1e9)
         while not self._stop.is_set():
             deadline_ns = sync.next_deadline_ns()
@@ -252,7 +251,7 @@ class Runtime:
 
     def _answer(self, snapshots: list[Snapshot], end_ns: int | None, decisions: list[Decision]) -> None:
         if not self._lossless:
-            snapshots, late = shed(snapshots, period_ns=self.sync.period_ns, run_ns=self._run_ns)
+            snapshots, late = shed(snapshots, period_ns=self._sync.period_ns, run_ns=self._run_ns)
             decisions += [Decision(snapshot, "overrun") for snapshot in late]
         graph = self._inference.graph
         for done, snapshot in enumerate(snapshots):
@@ -264,11 +263,11 @@ class Runtime:
             began_ns = time.monotonic_ns()
             try:
                 try:
-                    result = self._inference(snapshot, self.sync)
+                    result = self._inference(snapshot, self._sync)
                 finally:
                     self._run_ns = time.monotonic_ns() - began_ns
                     if self._live and self._run_ns > LONG_NS:
-                        self._steady = self.sync.steady(began_ns)
+                        self._steady = self._sync.steady(began_ns)
             except SkippedTrigger:
                 decisions.append(Decision(snapshot, "skipped", None, graph.used_ns, graph.busy, graph.failed))
                 continue
@@ -293,7 +292,7 @@ class Runtime:
         if final or now_ns - self._looked_ns > LOOK_NS:  # not at every packet: it makes dictionaries
             self._looked_ns = now_ns
             self._look(now_ns)
-        sync, statistics = self.sync, self.statistics
+        sync, statistics = self._sync, self.statistics
         drops = Counter(sync.drops) + self._overruns + self._lost
         statistics.drops = dict(drops)
         statistics.triggers = sync.triggers + self._lost.total()
@@ -321,7 +320,7 @@ class Runtime:
             for cause in ("lines", "not_finite", "no_channel", "no_track")
             if (count := healths[name].counters.get(f"refused_{cause}"))
         }
-        statistics.refused = {**self.sync.refused, **sources}
+        statistics.refused = {**self._sync.refused, **sources}
         if self._recorder is not None:
             statistics.recording = self._recorder.report()
 
@@ -329,10 +328,10 @@ class Runtime:
         healths = {name: health for s in self._sources for health in [s.health()] for name in s.streams}
         now_ns, unread = time.monotonic_ns(), self.pushed_unread()
         for name in (n for n, uri in self.spec.inputs.items() if uri == PUSH):
-            counters = {k: n for k, n in self.sync.refused.items() if k.startswith(f"{name}_")}
+            counters = {k: n for k, n in self._sync.refused.items() if k.startswith(f"{name}_")}
             if name in unread:
                 counters[f"dropped_unread_{name}"] = unread[name]
-            silence_ns = self.sync.silence_ns(name, now_ns)
+            silence_ns = self._sync.silence_ns(name, now_ns)
             if silence_ns is None:
                 healths[name] = SourceHealth(state="OK", reason="fed by push", counters=counters)
             else:
@@ -384,12 +383,12 @@ class Runtime:
             raise first
 
     def _settle(self) -> None:
-        if hasattr(self, "sync"):
+        if hasattr(self, "_sync"):
             # What still waits was captured but will not be answered: counted, so that in = out + dropped.
             for packet in self.inbox.take_all(0):
-                self.sync.push(packet)
-            self._overruns["after_end"] += self.sync.pending
-            self.sync.close()
+                self._sync.push(packet)
+            self._overruns["after_end"] += self._sync.pending
+            self._sync.close()
             self._count(final=True)
             statistics = self.statistics
             statistics.unaccounted = statistics.triggers - statistics.results - statistics.dropped
