@@ -80,8 +80,8 @@ class MetricsSink:
         if run is None:
             return
         statistics, health = run.statistics, run.health()
-        yield _states(core, "mmedge_state", "State of the run.", {(): statistics.state}, _RUN_STATES)
-        sources = {(name,): str(report["state"]) for name, report in health.items() if not name.startswith("@")}
+        yield _states(core, "mmedge_state", "State of the run.", {"": statistics.state}, _RUN_STATES)
+        sources = {name: str(report["state"]) for name, report in health.items() if not name.startswith("@")}
         yield _states(core, "mmedge_input_state", "State of each input.", sources, _STATES, "input")
         for name, told, counts, label in _counters(statistics, health):
             family = core.CounterMetricFamily(f"mmedge_{name}", told, labels=[label] if label else [])
@@ -97,7 +97,9 @@ class MetricsSink:
     def _answered(self, core: Any) -> Iterator[Any]:
         with self._lock:
             answers, newest = dict(self._answers), self._newest
-        family = core.CounterMetricFamily("mmedge_answers", "Results in which a task said so.", labels=["task", "label"])
+        family = core.CounterMetricFamily(
+            "mmedge_answers", "Results in which a task said so.", labels=["task", "label"]
+        )
         for key, count in answers.items():
             family.add_metric(key, count)
         yield family
@@ -129,7 +131,12 @@ def _counters(statistics: Any, health: Any) -> Iterator[tuple[str, str, dict[str
     """Yield name, help, counts by label value, and the label's name of every counter."""
     yield "triggers", "Capture times at which an inference was due.", {"": statistics.triggers}, ""
     yield "results", "Results that were made.", {"": statistics.results}, ""
-    yield "unvalidated_results", "Results on inputs that were never measured together.", {"": statistics.unvalidated}, ""
+    yield (
+        "unvalidated_results",
+        "Results on inputs that were never measured together.",
+        {"": statistics.unvalidated},
+        "",
+    )
     yield "unread_results", "Results that the reader did not take in time.", {"": statistics.undelivered}, ""
     yield "dropped_triggers", "Triggers without a result.", statistics.drops, "cause"
     yield "lost_samples", "Samples of sound that are missing.", statistics.lost_samples, "input"
@@ -142,13 +149,11 @@ def _counters(statistics: Any, health: Any) -> Iterator[tuple[str, str, dict[str
         yield f"sink_{what}_results", f"Results that a sink has {what}.", counts, "sink"
 
 
-def _states(
-    core: Any, name: str, told: str, states: dict[tuple[str, ...], str], known: tuple[str, ...], *labels: str
-) -> Any:
-    family = core.GaugeMetricFamily(name, told, labels=[*labels, "state"])
-    for values, state in states.items():
+def _states(core: Any, name: str, told: str, states: dict[str, str], known: tuple[str, ...], label: str = "") -> Any:
+    family = core.GaugeMetricFamily(name, told, labels=[label, "state"] if label else ["state"])
+    for value, state in states.items():
         for each in known:
-            family.add_metric([*values, each], float(state == each))
+            family.add_metric([value, each] if label else [each], float(state == each))
     return family
 
 

@@ -38,7 +38,7 @@ _FORM = "mqtt://[USER[:PASSWORD]@]HOST[:PORT]/TOPIC"
 class MqttSink:
     """Publishes with QoS 1 below one topic.
 
-    ``TOPIC/result`` or ``TOPIC/event`` gets each line, with an ``id`` that is the same whenever a message has to be sent
+    ``TOPIC/result`` or ``TOPIC/event`` gets each line, with an ``id`` that stays the same if a message has to be sent
     again. ``TOPIC/state`` holds the newest answers and ``TOPIC/availability`` says ``online`` or ``offline``, both
     retained; the latter is the last will, too.
 
@@ -166,7 +166,9 @@ class MqttSink:
 
     def _keep(self, message: Message) -> None:
         if self._spool is None:
-            raise MmedgeError(self._reason or "the broker is too slow", where="sink 'mqtt'", fix="?spool_mb=16 keeps it")
+            raise MmedgeError(
+                self._reason or "the broker is too slow", where="sink 'mqtt'", fix="?spool_mb=16 keeps it"
+            )
         try:
             self._spool.add(message, after=self._sent)
         except sqlite3.Error as error:
@@ -273,7 +275,8 @@ class MqttSink:
         self._thread.join(_CLOSE_S)
         if self._online:
             with suppress(RuntimeError, ValueError):  # it may be gone by now
-                self._client.publish(f"{self._topic}/availability", b"offline", qos=1, retain=True).wait_for_publish(0.5)
+                farewell = self._client.publish(f"{self._topic}/availability", b"offline", qos=1, retain=True)
+                farewell.wait_for_publish(0.5)
         self._client.disconnect()
         connection = self._client.socket()
         if connection is not None and not self._online:
@@ -360,6 +363,4 @@ def make_tls(
     ca: str = "",
 ) -> MqttSink:
     """Return the sink of ``mqtts://``; as ``make``, encrypted."""
-    return make(
-        target, discovery=discovery, spool=spool, spool_mb=spool_mb, keepalive_s=keepalive_s, ca=ca, tls=True
-    )
+    return make(target, discovery=discovery, spool=spool, spool_mb=spool_mb, keepalive_s=keepalive_s, ca=ca, tls=True)

@@ -16,6 +16,7 @@ from mmedge.types import Result
 
 log = logging.getLogger("mmedge.sinks")
 QUEUE = 256  # results that wait: eight seconds at 30 a second
+PICTURES = 16  # of a sink that wants pictures, which do not wait for long, or are kept in memory
 CLOSE_S = 3.0  # for a sink to write what waits and to close
 STUCK_S = 5.0  # without any progress, after which a run that waits for its sinks waits no longer
 
@@ -34,6 +35,7 @@ class SinkQueue:
 
     Attributes:
         name: How it is called.
+        wants_pictures: Whether the sink does.
         written: What was written.
         skipped: Results that a newer one made pointless before they were written.
         lost: What could not be written, or did not fit into the queue.
@@ -53,7 +55,8 @@ class SinkQueue:
         self.name = name
         self.written = self.skipped = self.lost = 0
         self._sink, self._select, self._note = sink, Selector(chosen), note
-        self._lossless = lossless
+        self._lossless, self.wants_pictures = lossless, bool(getattr(sink, "wants_pictures", False))
+        self._size = PICTURES if self.wants_pictures else QUEUE
         self._latest = chosen.results == "latest" or (
             chosen.results == "auto" and latest and not lossless and chosen.on == "result"
         )
@@ -87,7 +90,7 @@ class SinkQueue:
         with self._change:
             if self._thread.ident is None:
                 self._thread.start()
-            while self._lossless and len(self._items) >= QUEUE and not self._closing and not self._stuck:
+            while self._lossless and len(self._items) >= self._size and not self._closing and not self._stuck:
                 self._change.wait(0.1)
             if self._closing:
                 self.lost += 1
@@ -95,7 +98,7 @@ class SinkQueue:
             if self._latest and self._items:
                 self._items.clear()
                 self.skipped += 1
-            elif len(self._items) >= QUEUE:
+            elif len(self._items) >= self._size:
                 self._items.popleft()
                 self._lose("it is too slow", slow=True)
             if not self._items and not self._busy:
@@ -160,7 +163,7 @@ class SinkQueue:
     def _wrote(self) -> None:
         with self._change:
             self.written += 1
-            if self._failure is not None and not (self._slow and len(self._items) >= QUEUE // 2):
+            if self._failure is not None and not (self._slow and len(self._items) >= self._size // 2):
                 log.warning("sink '%s' writes again; %d results were lost", self.name, self.lost)
                 self._failure = None
 

@@ -1,0 +1,135 @@
+"""Runs as videos: pictures with what was said, and the sound, which stay together."""
+
+from __future__ import annotations
+
+import resource
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import mmedge
+from mmedge.errors import MmedgeError
+from mmedge.sinks import make_sink
+from tests.conftest import WriteClip
+from tests.tiny import tiny_bundle
+
+av = pytest.importorskip("av")
+pytest.importorskip("cv2")
+pytestmark = pytest.mark.parallel
+
+FRAME_S = 0.04
+FLASHES_S = (0.52, 1.2, 2.0, 3.4)
+RATE_HZ = 8000
+
+
+def watched(path: Path) -> tuple[list[float], list[float], int]:
+    """Return when pictures turn bright, when the tone of 1 kHz sets in, in s, and how many pictures there are."""
+    flashes: list[float] = []
+    with av.open(str(path)) as file:
+        was = True
+        for count, frame in enumerate(file.decode(video=0), 1):
+            bright = float(frame.to_ndarray(format="gray")[-20:].mean()) > 160
+            flashes += [frame.time] if bright and not was else []
+            was = bright
+    with av.open(str(path)) as file:
+        pieces = [(frame.time, frame.to_ndarray().reshape(-1)) for frame in file.decode(audio=0)]
+        rate_hz = file.streams.audio[0].rate
+    start_s, sound = pieces[0][0], np.concatenate([samples for _, samples in pieces])
+    hop = rate_hz // 250  # four periods of the tone
+    turned = sound * np.exp(-2j * np.pi * 1000 / rate_hz * np.arange(len(sound)))
+    level = np.abs(turned[: len(turned) // hop * hop].reshape(-1, hop).mean(axis=1))
+    loud = level > 0.12
+    beeps = [start_s + k * hop / rate_hz for k in np.flatnonzero(loud[1:] & ~loud[:-1]) + 1]
+    return flashes, beeps, count
+
+
+def flash_clip(write_clip: WriteClip, seconds: int = 4) -> str:
+    t = np.arange(seconds * RATE_HZ) / RATE_HZ
+    sound = sum(((t >= at) & (t < at + 0.12)) * 0.5 * np.sin(2 * np.pi * 1000 * (t - at)) for at in FLASHES_S)
+    return str(
+        write_clip(
+            times_s=tuple(k / 25 for k in range(seconds * 25)),
+            picture=lambda now: 235 if any(at - 1e-6 <= now < at + 0.12 for at in FLASHES_S) else 16,
+            size=(96, 80),
+            sound=np.asarray(sound, np.float32)[None],
+        )
+    )
+
+
+def pair(flashes: list[float], beeps: list[float]) -> np.ndarray[Any, Any]:
+    return np.array([min((beep - flash for beep in beeps), key=abs) for flash in flashes])
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_flash_and_beep_of_a_file_stay_together(tmp_path: Path, write_clip: WriteClip, suffix: str) -> None:
+    clip, out = flash_clip(write_clip), tmp_path / f"out{suffix}"
+    bundle = tiny_bundle(tmp_path / "tiny.mmedge")
+    with mmedge.Pipeline(bundle, {"image": clip, "audio": clip}, sinks=[f"video:{out}"], latency="offline") as pipe:
+        pipe.run()
+    (report,) = pipe.statistics.sinks.values()
+    assert report["counters"] == {"written": 100, "skipped": 0, "lost": 0}
+    flashes, beeps, pictures = watched(out)
+    assert pictures == 100
+    assert len(flashes) == len(FLASHES_S), flashes
+    assert np.abs(np.array(flashes) - FLASHES_S).max() < 0.002
+    assert np.abs(pair(flashes, beeps)).max() < FRAME_S / 2
+
+
+def test_flash_and_beep_of_a_live_device_stay_together(tmp_path: Path) -> None:
+    """The device flashes and beeps at every whole second; it runs in processes of its own."""
+    out, source = tmp_path / "live.mp4", "test://?width=320&height=240&fps=30&drift_ppm=200"
+    bundle = tiny_bundle(tmp_path / "tiny.mmedge")
+    with mmedge.Pipeline(
+        bundle, {"image": source, "audio": source}, sinks=[f"video:{out}?overlay=false&results=all"], duration_s=6.0
+    ) as pipe:
+        assert pipe.isolation == "process"
+        pipe.run()
+    (report,) = pipe.statistics.sinks.values()
+    flashes, beeps, pictures = watched(out)
+    assert pictures >= 0.8 * pipe.statistics.results, report
+    assert len(flashes) >= 4
+    assert np.abs(pair(flashes, beeps)).max() < 1 / 30
+
+
+def test_what_is_there_is_not_overwritten(tmp_path: Path, write_clip: WriteClip) -> None:
+    out = tmp_path / "out.mp4"
+    out.write_bytes(b"mine")
+    bundle = tiny_bundle(tmp_path / "tiny.mmedge")
+    with mmedge.Pipeline(
+        bundle, {"image": str(write_clip(size=(64, 64)))}, sinks=[f"video:{out}"], latency="offline"
+    ) as pipe:
+        pipe.run()
+    assert out.read_bytes() == b"mine"
+    with av.open(str(tmp_path / "out.2.mp4")) as file:
+        assert sum(1 for _ in file.decode(video=0)) == 25
+
+
+def test_a_full_disk_is_counted_and_a_new_file_begun(
+    tmp_path: Path, write_clip: WriteClip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A limit on the size of files stands for the full disk."""
+    monkeypatch.setattr("mmedge.sinks.video._AGAIN_S", 0.0)
+    clip, out = flash_clip(write_clip), tmp_path / "out.mp4"
+    bundle = tiny_bundle(tmp_path / "tiny.mmedge")
+    results = []
+    with mmedge.Pipeline(bundle, {"image": clip, "audio": clip}, latency="balanced", speed=4.0) as pipe:
+        sink: Any = make_sink(f"video:{out}")
+        sink.begin(pipe)
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        for n, result in enumerate(pipe):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (700 if n < 80 else soft, hard))
+            try:
+                sink.write(result)
+                results.append(True)
+            except MmedgeError as error:
+                assert "cannot write the video" in error.message
+                results.append(False)
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        sink.close()
+    assert not all(results)
+    assert all(results[-10:])
+    with av.open(str(sink.files[-1])) as file:
+        assert sum(1 for _ in file.decode(video=0)) >= 10
