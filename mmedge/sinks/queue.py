@@ -90,7 +90,9 @@ class SinkQueue:
         with self._change:
             if self._thread.ident is None:
                 self._thread.start()
-            while self._lossless and len(self._items) >= self._size and not self._closing and not self._stuck:
+            while (
+                self._lossless and len(self._items) >= self._size and not (self._closing or self._fatal or self._stuck)
+            ):
                 self._change.wait(0.1)
             if self._closing:
                 self.lost += 1
