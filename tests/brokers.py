@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import shutil
@@ -9,7 +10,6 @@ import signal
 import socket
 import subprocess
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +30,18 @@ class Broker:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self._config = folder / "mosquitto.conf"
-        lines = [f"listener {self.port} 127.0.0.1", *(settings or ("allow_anonymous true",))]
+        # Started by root it would give up rights, and with them the files of a test.
+        lines = [f"user {getpass.getuser()}", f"listener {self.port} 127.0.0.1"]
+        lines += settings or ("allow_anonymous true",)
         self._config.write_text("\n".join([*lines, ""]))
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         assert MOSQUITTO is not None
         self._process = subprocess.Popen([MOSQUITTO, "-c", str(self._config)], stderr=subprocess.DEVNULL)
-        assert until(self._listens, 10)
+        if not until(self._listens, 10):
+            self.kill()
+            raise AssertionError("mosquitto does not start")
 
     def _listens(self) -> bool:
         with socket.socket() as probe:
@@ -92,8 +96,3 @@ def fresh(lines: list[Any]) -> list[Any]:
     for line in lines:
         seen.setdefault(line["id"], line)
     return list(seen.values())
-
-
-def wait_s(seconds: float) -> None:
-    """Wait, as nothing tells that nothing happens."""
-    time.sleep(seconds)

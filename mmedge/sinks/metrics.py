@@ -70,7 +70,7 @@ class MetricsSink:
 
     def collect(self) -> Iterator[Any]:
         """Yield the figures as they are now; called at every scrape."""
-        core = self._prometheus.core
+        core = self._prometheus.metrics_core
         run = self._run
         info = {"version": __version__}
         if run is not None:

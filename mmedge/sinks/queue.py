@@ -156,6 +156,8 @@ class SinkQueue:
 
     def _failed(self, error: BaseException) -> None:
         with self._change:
+            if self._abandoned:  # it was counted as lost
+                return
             if getattr(self._sink, "essential", False):
                 self._fatal = error
                 self.lost += 1
@@ -164,6 +166,8 @@ class SinkQueue:
 
     def _wrote(self) -> None:
         with self._change:
+            if self._abandoned:
+                return
             self.written += 1
             if self._failure is not None and not (self._slow and len(self._items) >= self._size // 2):
                 log.warning("sink '%s' writes again; %d results were lost", self.name, self.lost)

@@ -57,6 +57,7 @@ class VideoSink:
             raise ConfigError(what, where=str(path), fix="video:FILE.mp4")
         self._path, self._image, self._audio, self._overlay = path, image, audio, overlay
         self._rate_hz = 0
+        self._picture: ByteArray | None = None  # the last one, which stays while there is no other
         self._file: _File | None = None
         self._again_s = 0.0
         self._failure = ""
@@ -84,7 +85,7 @@ class VideoSink:
         """Add a picture, and the sound since the one before.
 
         Raises:
-            MmedgeError: If there is no picture, or it cannot be written; a new file is begun a moment later.
+            MmedgeError: If the picture is gone, or cannot be written; a new file is begun a moment later.
         """
         if isinstance(result, Event):
             raise MmedgeError("events have no pictures", where="sink 'video'", fix="leave out on=event")
@@ -93,12 +94,17 @@ class VideoSink:
         try:
             if self._file is not None:
                 self._file.hear(result, self._audio)
-            frame = result.frame(self._image)
-            picture = result.draw(frame) if self._overlay else frame.to_rgb()
+            at_ns = result.t_ns
+            if result.present.get(self._image):
+                frame = result.frame(self._image)
+                self._picture, at_ns = frame.to_rgb(), frame.capture_ns
+            if self._picture is None:  # there was none yet
+                return
+            picture = result.draw(self._picture) if self._overlay else self._picture
             if self._file is None:
-                self._file = self._open(picture, frame.capture_ns)
+                self._file = self._open(picture, at_ns)
                 self._file.hear(result, self._audio)
-            self._file.see(picture, frame.capture_ns)
+            self._file.see(picture, at_ns)
         except (OSError, self._av.FFmpegError) as error:
             self._failure = f"cannot write the video: {getattr(error, 'strerror', None) or error}"
             self._again_s = time.monotonic() + _AGAIN_S

@@ -97,7 +97,7 @@ def test_nothing_is_lost_or_twice_when_the_broker_is_killed(broker: Broker, subs
     assert until(lambda: len(fresh(subscriber.of("kitchen/cam/result"))) >= 600 - 16, 20), one.report()
     assert until(lambda: one.report()["counters"]["spooled"] == one.report()["counters"]["unacknowledged"] == 0, 10)
     got = fresh(subscriber.of("kitchen/cam/result"))
-    # What a broker without persistence has acknowledged and not yet handed on dies with it: at most what was on its way.
+    # What a broker without persistence has acknowledged and not yet handed on dies with it.
     missing = set(range(600)) - set(numbers(got))
     assert len(missing) <= 16
     assert all(130 <= n <= 151 for n in missing)

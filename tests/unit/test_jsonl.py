@@ -85,5 +85,7 @@ def test_a_full_disk_loses_whole_lines_and_recovers(tmp_path: Path) -> None:
     assert len(lost) >= 2
     assert all("File too large" in message for message in lost)
     assert times(path) == [*range(5 - len(lost)), 9]
+    full = JsonlSink("/dev/full")
     with pytest.raises(MmedgeError, match="No space left"):
-        JsonlSink("/dev/full").write(made(0, x="a"))
+        full.write(made(0, x="a"))
+    full.close()
