@@ -219,7 +219,7 @@ class SinkQueue:
         state = "OK" if self._failure is None else "LATE" if self._slow else "MISSING"
         if state == "OK":
             state = told.get("state", state)
-        return {
+        return told | {
             "state": state,
             "reason": self._failure or told.get("reason"),
             "counters": counters | told.get("counters", {}),

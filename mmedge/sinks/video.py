@@ -129,6 +129,11 @@ class VideoSink:
         if self.files and self.files[-1].exists() and not self.files[-1].stat().st_size:
             self.files.pop().unlink()
 
+    def report(self) -> dict[str, object]:
+        """Return which file is written."""
+        file = str(self.files[-1]) if self.files else None
+        return {"state": "OK", "reason": None, "counters": {}, "file": file}
+
     def close(self) -> None:
         """Finish the file; idempotent.
 
@@ -140,7 +145,8 @@ class VideoSink:
             if file is not None:
                 file.close()
         except (OSError, self._av.FFmpegError) as error:
-            raise MmedgeError(f"the end of the video is missing: {error}", where=str(self._path)) from error
+            told = f"the end of the video is missing: {error}"
+            raise MmedgeError(told, where=str(self._path), fix="free space") from error
 
 
 class _File:

@@ -90,7 +90,7 @@ def test_a_sink_of_another_package(tmp_path: Path, write_clip: WriteClip) -> Non
     assert "console, csv, jsonl, metrics" in run(tmp_path, "run", "--help").stdout
     assert "console, csv, jsonl, metrics" in run(tmp_path, "replay", "--help").stdout
     again = run(
-        tmp_path, "run", bundle, "--input", source, "--latency", "offline", "--sink", "csv:e.csv?on=event&tasks=same"
+        tmp_path, "run", bundle, "--input", source, "--latency", "offline", "--sink", "csv:e.csv?on=event&tasks=scene"
     )
     assert again.returncode == 0, again.stderr
     assert 1 <= len((tmp_path / "e.csv").read_text().splitlines()) < 25
