@@ -93,7 +93,9 @@ class Sinks:
         return reports
 
     def close(self) -> None:
-        """Close all of them, whichever fails."""
+        """Close all of them at once, whichever fails."""
+        for queue in self.queues:
+            queue.end()
         with ExitStack() as stack:
             for queue in self.queues:
                 stack.callback(queue.close)

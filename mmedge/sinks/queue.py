@@ -63,7 +63,7 @@ class SinkQueue:
         self._items: deque[tuple[Result | Event, Result]] = deque()
         self._change = threading.Condition()
         self._closing = self._abandoned = self._busy = False
-        self._slow = False
+        self._slow, self._until_s = False, 0.0
         self._moved_s = time.monotonic()  # when it took or wrote something
         self._failure: str | None = None  # why it cannot write now
         self._fatal: BaseException | None = None
@@ -185,20 +185,25 @@ class SinkQueue:
         if self._fatal is not None:
             raise self._fatal
 
+    def end(self) -> None:
+        """Take no more, write what waits, and close the sink; returns at once. Idempotent."""
+        with self._change:
+            if not self._closing:
+                self._closing, self._until_s = True, time.monotonic() + CLOSE_S
+            if self._thread.ident is None:
+                self._thread.start()
+            self._change.notify_all()
+
     def close(self) -> None:
         """Write what waits, and close the sink; what cannot be written soon is lost, and counted. Idempotent.
 
         Raises:
             MmedgeError: What closing the sink raised.
         """
-        with self._change:
-            first, self._closing = not self._closing, True
-            if self._thread.ident is None:
-                self._thread.start()
-            self._change.notify_all()
-        if not first:
+        self.end()
+        if self._abandoned:
             return
-        self._thread.join(CLOSE_S)
+        self._thread.join(max(self._until_s - time.monotonic(), 0))
         while self._lossless and self._thread.is_alive() and not self._stuck:
             self._thread.join(0.1)
         with self._change:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import mmedge
+from mmedge.cli import run
 from mmedge.sinks import make_sink
 from mmedge.types import Result
 from tests.conftest import WriteClip
@@ -93,6 +94,17 @@ def test_flash_and_beep_of_a_live_device_stay_together(tmp_path: Path) -> None:
     assert pictures >= 0.8 * pipe.statistics.results, report
     assert len(flashes) >= 4
     assert np.abs(pair(flashes, beeps)).max() < 1 / 30
+
+
+def test_a_recording_becomes_a_video(tmp_path: Path, write_clip: WriteClip) -> None:
+    clip, out, bundle = flash_clip(write_clip), tmp_path / "out.mp4", tiny_bundle(tmp_path / "tiny.mmedge")
+    with mmedge.Pipeline(bundle, {"image": clip, "audio": clip}, latency="offline", record=tmp_path / "r") as pipe:
+        pipe.run()
+    assert run(["replay", str(tmp_path / "r"), str(bundle), "--sink", f"video:{out}"]) == 0
+    flashes, beeps, pictures = watched(out)
+    assert pictures == 100
+    assert np.abs(np.array(flashes) - FLASHES_S).max() < 0.002
+    assert np.abs(pair(flashes, beeps)).max() < FRAME_S / 2
 
 
 def test_what_is_there_is_not_overwritten(tmp_path: Path, write_clip: WriteClip) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import mmedge
+from mmedge.cli import run
 from mmedge.errors import ConfigError, MissingDependencyError
 from mmedge.sinks import ConsoleSink, JsonlSink, make_sink, sink_names
 from tests.conftest import WriteClip
@@ -178,3 +179,11 @@ def test_nothing_is_looked_up_until_a_name_is_asked_for() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "False"
+
+
+def test_a_run_says_at_its_end_what_a_sink_has_lost(
+    tmp_path: Path, write_clip: WriteClip, capfd: pytest.CaptureFixture[str]
+) -> None:
+    bundle, clip = tiny_bundle(tmp_path / "tiny.mmedge"), str(write_clip())
+    assert run(["run", str(bundle), "--image", clip, "--latency", "offline", "--sink", "jsonl:/dev/full"]) == 0
+    assert "sink jsonl:/dev/full: lost 25; cannot write results: No space left on device" in capfd.readouterr().err

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,28 @@ def test_what_is_on_its_way_is_not_dropped(tmp_path: Path) -> None:
         spool.add(Message(key, "t", b"0123456789"), after=1)
     assert [message.key for message in spool.after(-1, 9)] == [0, 1]  # nothing but these two fits
     assert spool.lost == 3
+    spool.close()
+
+
+def test_a_full_disk_loses_what_it_cannot_take_and_recovers(tmp_path: Path) -> None:
+    """A limit on the size of files stands for it."""
+    spool = Spool(tmp_path / "s.db", 1 << 24)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    kept, lost = [], 0
+    try:
+        for key in range(100):
+            try:
+                spool.add(Message(key, "t", b"x" * 5_000))
+                kept.append(key)
+            except sqlite3.Error:
+                lost += 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert lost > 50
+    spool.add(Message(200, "t", b"y"))
+    assert [message.key for message in spool.after(-1, 999)] == [*kept, 200]
+    assert spool.count == len(kept) + 1
     spool.close()
 
 
