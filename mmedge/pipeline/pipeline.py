@@ -154,6 +154,11 @@ class Pipeline:
         return self._runtime.spec.isolation
 
     @property
+    def inputs(self) -> Mapping[str, Address]:
+        """Input name -> the address of its source; ``push://`` of those that are pushed."""
+        return self._runtime.spec.inputs
+
+    @property
     def statistics(self) -> Statistics:
         """Counts and latencies so far."""
         return self._runtime.statistics
