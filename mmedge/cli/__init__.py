@@ -33,6 +33,7 @@ COMMANDS = {
     "view": "The live page over a recording: scrub, play, step by trigger.",
     "replay": "A recorded run again, bit by bit; or why a trigger saw what it saw.",
     "calibrate": "How late a camera is against a microphone, by flash and beep.",
+    "service": "A systemd unit that runs a bundle: printed, or installed.",
     "bench": "Latency report of a bundle.",
     "train": "Train the model of a recipe.",
     "export": "Train or load, then ONNX, INT8, bundle: all steps of a recipe.",
@@ -40,6 +41,7 @@ COMMANDS = {
 }
 INTERRUPTED = 130
 _GLOBAL = ("-v", "--verbose")
+_UNTIL_STOPPED = ("run", "record", "view")  # a service manager's stop is their orderly end, however early it comes
 
 
 class _Command(TyperCommand):
@@ -63,6 +65,16 @@ class _Command(TyperCommand):
         super().format_help(ctx, formatter)
 
 
+def app_command(name: str) -> Any:
+    """Return a command, loaded: a ``click.Command``."""
+    module = import_module(f"mmedge.cli.{name}")
+    single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    single.command(name, cls=_Command)(module.command)
+    command = typer.main.get_command(single)
+    command.name = name
+    return command
+
+
 class _LazyGroup(TyperGroup):
     """Loads a command's module when it is called, so that ``--help`` and ``run`` stay light."""
 
@@ -74,12 +86,8 @@ class _LazyGroup(TyperGroup):
             return None
         if ctx.resilient_parsing or (ctx.invoked_subcommand is None and "--help" in sys.argv[1:2]):
             return TyperCommand(cmd_name, help=COMMANDS[cmd_name], callback=lambda: None)
-        module = import_module(f"mmedge.cli.{cmd_name}")
+        command = app_command(cmd_name)
         signals.begin()
-        single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-        single.command(cmd_name, cls=_Command)(module.command)
-        command = typer.main.get_command(single)
-        command.name = cmd_name
         return command
 
 
@@ -144,6 +152,10 @@ def _global_first(arguments: list[str]) -> list[str]:
     return said[:1] + [argument for argument in arguments[:end] if argument not in _GLOBAL] + arguments[end:]
 
 
+def _command(arguments: list[str]) -> str | None:
+    return next((argument for argument in arguments if not argument.startswith("-")), None)
+
+
 def _reserve(arguments: list[str]) -> Callable[[], None]:
     if "--json" not in arguments or not {"--help", "--version"}.isdisjoint(arguments):
         return lambda: None
@@ -162,8 +174,9 @@ def _run(arguments: list[str], *, as_json: bool) -> int:
     except MmedgeError as error:
         _report(error.to_dict() if as_json else str(error), as_json=as_json)
         return error.exit_code
-    except (KeyboardInterrupt, typer.Abort):
-        return INTERRUPTED
+    except (KeyboardInterrupt, typer.Abort) as stop:
+        stopped = isinstance(stop.__cause__ or stop, signals.Stopped)
+        return 0 if stopped and _command(arguments) in _UNTIL_STOPPED else INTERRUPTED
     except typer.Exit as stop:
         return stop.exit_code
     except ModuleNotFoundError as error:

@@ -12,7 +12,7 @@ from mmedge.cli.output import Allow, JsonLines, Sinks, abandon_stdout, err, out,
 from mmedge.cli.run import make_sinks
 from mmedge.replay.explain import explain as explain_trigger
 from mmedge.replay.replay import Replay
-from mmedge.sinks import make_sink
+from mmedge.sinks import open_sink
 from mmedge.types import Backend, Precision
 
 
@@ -42,11 +42,13 @@ def command(
                 _print_explanation(document)
             return
         replay = Replay(folder, opened, backend=backend, precision=precision, speed=speed, allow=allow)
-        sinks = [make_sink(each) if isinstance(each, str) else each for each in make_sinks(sink, json=json)]
+        sinks = [open_sink(each, tasks=opened.manifest.tasks, lossless=True) for each in make_sinks(sink, json=json)]
         try:
             for result in replay:
                 for each in sinks:
                     each.write(result)
+            for each in sinks:
+                each.settle()
         except BrokenPipeError:
             # The reader of our stdout has left (`mmedge replay --json | head`): that is the end of the replay.
             abandon_stdout()

@@ -33,6 +33,7 @@ from mmedge.pipeline.arguments import share_sources
 from mmedge.pipeline.spec import PUSH
 from mmedge.pipeline.statistics import told
 from mmedge.privacy import Privacy
+from mmedge.service import Notifier
 from mmedge.sinks import JsonlSink, Sink
 from mmedge.types import Backend, Engines, Latency, Precision, Video
 
@@ -98,10 +99,10 @@ def parse_inputs(bundle: Bundle | None, pairs: list[str], by_modality: dict[str,
     return uris if bundle is None else share_sources(uris, bundle.inputs)
 
 
-def make_sinks(texts: list[str], *, json: bool) -> list[Sink | str]:
+def make_sinks(texts: list[str], *, json: bool) -> list[Sink | Address]:
     """Return the sinks of ``--sink``, and that of ``--json``; the console without any."""
     return [
-        JsonlSink("-", documents()) if text == "jsonl:-" else text
+        JsonlSink("-", documents()) if text == "jsonl:-" else typed(text, "--sink")
         for text in [*(["jsonl:-"] if json else []), *texts] or ["console"]
     ]
 
@@ -165,7 +166,8 @@ def command(
                 page.open(pipe)
                 tell_links(page)
             try:
-                pipe.run()
+                with Notifier(pipe):
+                    pipe.run()
                 interrupted = False
             except Stopped:
                 interrupted = False
@@ -255,7 +257,14 @@ def _facts(statistics: Statistics) -> list[str]:
         f"audio samples lost: {sum(statistics.lost_samples.values())}",
     ]
     lines += [f"{what}: {causes}" for what, causes in told.items() if causes]
-    return [*lines, f"not read in time: {statistics.undelivered}"] if statistics.undelivered else lines
+    if statistics.undelivered:
+        lines.append(f"not read in time: {statistics.undelivered}")
+    for name, report in statistics.sinks.items():
+        counters = {what: count for what, count in report["counters"].items() if count and what != "written"}
+        if counters or report["reason"]:
+            told_counts = ", ".join(f"{what} {count}" for what, count in counters.items())
+            lines.append(f"sink {name}: {'; '.join(filter(None, (told_counts, report['reason'])))}")
+    return lines
 
 
 def print_devices(health: dict[str, dict[str, Any]]) -> None:

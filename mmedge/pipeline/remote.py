@@ -124,8 +124,6 @@ class RemoteRuntime:
         self._decoder: msgspec.msgpack.Decoder[Sent] = msgspec.msgpack.Decoder(Sent)
         self._error: MmedgeError | None = None
         self._open = self._done = False
-        self._counting = threading.Lock()
-        self._passed = 0  # results that a newer one made pointless
         self._ended = threading.Event()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._listen, name="mmedge-runtime", daemon=True)
@@ -212,9 +210,7 @@ class RemoteRuntime:
                 self._ring = core.SlotRing.attach(fds[0])
             elif isinstance(message, State):
                 report = msgspec.msgpack.decode(message.body, type=_Report)
-                with self._counting:
-                    self.statistics.update(report.statistics)
-                    self.statistics.undelivered += self._passed
+                self.statistics.update(report.statistics)
                 unsent = self._writer.dropped[self._trigger] if self._writer is not None else 0
                 if unsent:
                     self.statistics.triggers += unsent
@@ -263,9 +259,7 @@ class RemoteRuntime:
         taken = self._ring.take() if self._ring is not None else None
         while taken is not None and self.spec.results == "latest" and (newer := self._ring.take()) is not None:
             self._ring.release(taken[0])
-            with self._counting:
-                self._passed += 1
-                self.statistics.undelivered += 1
+            self.statistics.unread += 1
             taken = newer
         return taken
 

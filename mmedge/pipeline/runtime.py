@@ -18,10 +18,11 @@ import msgspec
 from mmedge.bundle import Bundle
 from mmedge.calibration.offsets import alignment
 from mmedge.capture import Source, SourceHealth, open_sources
-from mmedge.errors import ConfigError, EngineError, InternalError, MmedgeError, internal
+from mmedge.clock import read_anchor
+from mmedge.errors import EngineError, InternalError, MmedgeError, internal
 from mmedge.fusion import StageGraph, Upgrades, load_graph
 from mmedge.ipc.mailbox import Mailbox
-from mmedge.pipeline.check import check_run
+from mmedge.pipeline.check import check_live, check_run
 from mmedge.pipeline.inbox import Inbox, release
 from mmedge.pipeline.inference import Inference, SkippedTrigger
 from mmedge.pipeline.outlet import Outlet
@@ -126,13 +127,8 @@ class Runtime:
             self._strict = [(source, name) for source in self._sources for name in strict & set(source.streams)]
             live = {name: source.live for source in self._sources for name in source.streams}
             self._attached = attached = {name: live.get(name, True) for name in self.spec.inputs}
-            if self._lossless and any(attached.values()):
-                raise ConfigError(
-                    "latency 'offline' waits for every packet, so it works with files only, not with live sources",
-                    where=f"inputs {sorted(n for n, on in attached.items() if on)}",
-                    fix="use latency 'low' or 'balanced'",
-                )
-            self._started_ns = statistics.started_ns = time.monotonic_ns()
+            check_live(self.spec, attached)
+            self._started_ns, unix_ns = statistics.started_ns, statistics.started_unix_ns = read_anchor()
             self._sync = Synchronizer(
                 manifest.inputs,
                 attached,
@@ -147,6 +143,7 @@ class Runtime:
                 statistics,
                 attached,
                 origin="delivery" if self._lossless or self.spec.speed != 1.0 else "capture",
+                wall_ns=unix_ns - self._started_ns,
             )
             if self.spec.record is not None:
                 header = make_header(
@@ -154,6 +151,7 @@ class Runtime:
                     attached,
                     manifest.inputs,
                     started_ns=self._started_ns,
+                    unix_ns=unix_ns,
                     bundle=self._bundle,
                     used=Rules(sync=rules, missing=missing),
                     served=self._graph.served,
@@ -298,7 +296,7 @@ class Runtime:
         drops = Counter(sync.drops) + self._overruns + self._lost
         statistics.drops = dict(drops)
         statistics.triggers = sync.triggers + self._lost.total()
-        statistics.undelivered = self._results.dropped + self._unwanted
+        statistics.unwanted = self._results.dropped + self._unwanted
         statistics.lost_samples = sync.lost_samples()
 
     def _look(self, now_ns: int) -> None:

@@ -103,7 +103,8 @@ class Replay:
             statistics.backends, statistics.evidence = dict(graph.describe()), graph.evidence
             if header.bundle is not None and self.cutter.same:
                 self._alike = frozenset(dict(graph.served.items() & header.bundle.served.items()))
-            inference = Inference(self._bundle, graph, statistics, self.cutter.attached, origin="call")
+            wall_ns = header.unix_ns - header.started_ns
+            inference = Inference(self._bundle, graph, statistics, self.cutter.attached, origin="call", wall_ns=wall_ns)
             statistics.state = "READY"
             begin_ns = time.monotonic_ns()
             for turn in self.recording.turns(rates_hz=self.cutter.rates_hz):
