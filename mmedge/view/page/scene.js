@@ -70,6 +70,9 @@ export class Scene {
     } else {
       for (const box of this.boxes) drawBox(context, box, width, height, unit);
     }
+    this.box.classList.toggle("absent", Boolean(absent || down));
+    const said = absent || down ? `absent: ${reasonOf(row, this.name) ?? health?.reason ?? "no data"}` : `${this.boxes.length} boxes`;
+    if (this.said !== said) this.canvas.setAttribute("aria-label", `${this.name}, ${plain((this.said = said), 160)}`);
     const age = this.t === null ? null : now - this.t;
     this.age.textContent = age === null ? "" : `${ms(Math.max(age, 0))} old`;
     this.age.classList.toggle("late", age !== null && age > 1000 && this.hello.live);
