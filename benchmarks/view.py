@@ -112,7 +112,7 @@ def measure(quick: bool) -> BenchmarkReport:
             "bundle": "digits",
             **told,
             **versions("uvicorn", "starlette", "websockets", "opencv-python-headless"),
-        },  # fmt: skip
+        },
         evidence="cpu",
         rows=rows,
         targets={"view_cost_p50_ratio": worst},
