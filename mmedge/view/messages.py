@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from mmedge.bundle.manifest import AudioInput, ImageInput, Input, Smoothing, Task, TextInput
+from mmedge.bundle.manifest import AudioInput, Ema, Hysteresis, ImageInput, Input, Smoothing, Task, TextInput
 from mmedge.pipeline import Statistics
 from mmedge.pipeline.statistics import Histogram
 from mmedge.types import TaskResult
@@ -75,8 +75,11 @@ def _smoothing(task: Task) -> str:
 
 
 def _one_smoothing(each: Smoothing) -> str:
-    plain = msgspec.to_builtins(each)
-    return f"{plain.pop('kind')} " + " ".join(f"{value:g}" for value in plain.values())
+    if isinstance(each, Ema):
+        return f"ema {each.tau_ms:g} ms"
+    if isinstance(each, Hysteresis):
+        return f"taken at {each.enter:g}, kept to {each.leave:g}"
+    return f"held {each.hold_ms:g} ms"
 
 
 def row(

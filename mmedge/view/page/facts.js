@@ -68,8 +68,11 @@ function histogram(canvas, figures) {
     context.moveTo(at, 12);
     context.lineTo(at, height);
     context.stroke();
-    context.textAlign = name === "p50" ? "right" : "left";
-    context.fillText(`${name} ${figure(value)}`, Math.max(34, Math.min(at, width - 44)), 0);
+    const text = `${name} ${figure(value)}`, wide = context.measureText(text).width;
+    context.textAlign = "left";
+    // The one to the left of its mark, the other to the right, as far as there is room.
+    const begin = name === "p50" ? at - wide : at + 2;
+    context.fillText(text, Math.max(0, Math.min(begin, width - wide - 1)), 0);
   }
 }
 

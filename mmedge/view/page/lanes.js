@@ -19,7 +19,7 @@ export class SoundColumns {
     this.image.width = KEPT;
     this.image.height = Math.max(bands, 1);
     this.context = this.image.getContext("2d");
-    onScheme(() => {
+    this.close = onScheme(() => {
       for (let index = 0; index < KEPT; index++) this.paint(index);
     });
   }
@@ -65,6 +65,10 @@ export class Lanes {
     this.rate = hello.columns_per_s;
   }
 
+  close() {
+    Object.values(this.columns).forEach((each) => each.close());
+  }
+
   // What is drawn from top to bottom; flexible lanes share what is left.
   plan(height) {
     const { hello } = this;
@@ -98,7 +102,7 @@ export class Lanes {
     const left = width < 520 ? 74 : LEFT, right = width < 520 ? 78 : RIGHT;
     const { lanes, end } = this.plan(height);
     const x = (t) => left + ((t - view.from) / (view.to - view.from)) * (width - left - right);
-    const area = { left, right: width - right, width: width - left - right, x, end };
+    const area = { left, margin: right, right: width - right, width: width - left - right, x, end };
     const colours = palette();
     this.axis(context, area, view, colours);
     context.font = "12px system-ui, sans-serif";
@@ -214,7 +218,7 @@ export class Lanes {
       const x1 = area.x(run.begin), x2 = area.x(run.end);
       if (run.kind === "said") {
         context.globalAlpha = 0.3;
-        context.fillStyle = labelColour(run.label);
+        context.fillStyle = labelColour(lane.name, run.label);
         context.fillRect(x1, lane.y, x2 - x1, lane.h);
         context.globalAlpha = 1;
         context.fillRect(x1, lane.y + lane.h - 3, x2 - x1, 3);
@@ -310,18 +314,21 @@ export class Lanes {
       if (rest > 0) bar(rest, colours.hatch);
     });
     context.fillStyle = colours.bad;
+    let free = -Infinity; // where the text of the loss before ends
     for (const loss of view.losses ?? []) {
       const at = area.x(loss.t);
       context.fillRect(at - 1, lane.y, 2, lane.h);
       context.textAlign = "right";
       context.textBaseline = "top";
-      context.fillText(`${loss.n} dropped`, at - 4, lane.y + 1);
+      const text = `${loss.n} dropped`, wide = context.measureText(text).width + 8;
+      if (at - wide > free) context.fillText(text, at - 4, lane.y + 1);
+      free = Math.max(free, at);
     }
     return most;
   }
 
   value(context, lane, area, row, view, colours, scale) {
-    const x = area.right + 8, y = lane.y + lane.h / 2, most = 84;
+    const x = area.right + 8, y = lane.y + lane.h / 2, most = area.margin - 10;
     const say = (text, colour = colours.text, dy = 0) => {
       context.fillStyle = colour;
       context.fillText(cut(context, text, most), x, y + dy);
@@ -345,7 +352,7 @@ export class Lanes {
       else if (!row.present[lane.name]) say("absent", colours.dim);
       else say(`${ms(row.age[lane.name] ?? 0)} old`, colours.dim);
     }
-    if (lane.kind === "skew") say(`${row.skew.toFixed(1)} \u00b1 ${row.unc.toFixed(1)} ms`, colours.text);
+    if (lane.kind === "skew") say(`${row.skew.toFixed(1)} \u00b1 ${row.unc.toFixed(1)}${area.margin < 90 ? "" : " ms"}`, colours.text);
     if (lane.kind === "latency") {
       say(row.total === null || row.total === undefined ? "-" : ms(row.total), colours.text, -7);
       say(`of ${ms(scale)}`, colours.dim, 7);

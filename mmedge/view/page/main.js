@@ -17,6 +17,7 @@ const link = new Link({ hello: begin, tick: take, notice: (text) => say(text) })
 
 function begin(hello) {
   // A server that was started again counts its time anew.
+  [lanes, player, ...Object.values(state.scenes)].forEach((each) => each?.close());
   Object.assign(state, { hello, rows: [], figures: null, health: {}, cut: {}, losses: [], offset: Infinity });
   document.title = `${hello.name} \u2013 mmedge`;
   $("name").textContent = hello.name;
@@ -73,7 +74,7 @@ function draw(at) {
   drawnAt = at;
   showLink();
   const { hello } = state;
-  if (!hello) return;
+  if (!hello || (hello.live && state.offset === Infinity)) return; // there is no time yet
   const now = hello.live ? at - state.offset : (player.t ?? 0);
   state.now = now;
   const row = hello.live ? (state.rows.at(-1) ?? null) : player.row();

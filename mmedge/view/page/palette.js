@@ -1,7 +1,7 @@
 // Colours of the page, and how figures are written.
 const LABELS = {
-  light: ["#1f6feb", "#c2410c", "#1a7f37", "#8250df", "#b3245f", "#0e7490", "#9a6700", "#4d5b6b"],
-  dark: ["#5fa8ff", "#ff9d57", "#57cf74", "#b995ff", "#ff82b2", "#4fc9dd", "#e3b341", "#a6b3c2"],
+  light: ["#1f6feb", "#c2410c", "#8250df", "#0e7490", "#b3245f", "#9a6700", "#4d5b6b", "#1a7f37"],
+  dark: ["#5fa8ff", "#ff9d57", "#b995ff", "#4fc9dd", "#ff82b2", "#e3b341", "#a6b3c2", "#57cf74"],
 };
 const STEPS = {
   light: ["#7b8aa0", "#e0a93a", "#3aa0a8", "#1f6feb", "#8250df"],
@@ -21,27 +21,37 @@ function read() {
   colours.labels = LABELS[scheme.matches ? "dark" : "light"];
 }
 read();
-const listeners = [];
+const listeners = new Set();
 scheme.addEventListener("change", () => {
   read();
   listeners.forEach((each) => each());
 });
 
 export const palette = () => colours;
-export const onScheme = (listener) => listeners.push(listener);
-
-const known = new Map();
-// The same label has the same colour everywhere; labels that come close together get different ones.
-export function labelColour(label) {
-  if (!known.has(label) && known.size < 4096) known.set(label, known.size);
-  return colours.labels[(known.get(label) ?? 0) % colours.labels.length];
+// Returns what takes the listener away again.
+export function onScheme(listener) {
+  listeners.add(listener);
+  return () => listeners.delete(listener);
 }
 
+const known = new Map();
+// A label keeps its colour; those of one task that are said first get the ones that differ most.
+export function labelColour(task, label) {
+  if (!known.has(task)) known.set(task, new Map());
+  const labels = known.get(task);
+  if (!labels.has(label) && labels.size < 4096) labels.set(label, labels.size);
+  return colours.labels[(labels.get(label) ?? 0) % colours.labels.length];
+}
+
+const RAMPS = {
+  light: [[255, 255, 255], [222, 233, 247], [150, 186, 228], [59, 110, 168], [15, 40, 84]],
+  dark: [[23, 27, 34], [27, 49, 92], [40, 110, 165], [112, 199, 196], [250, 246, 208]],
+};
 // Colour of a level 0..255 of the spectrum, as [r, g, b].
 export function levelColour(level) {
-  const x = level / 255;
-  if (!colours.dark) return [255 - 235 * x ** 1.5, 255 - 190 * x ** 1.2, 255 - 110 * x ** 1.6];
-  return [23 + 232 * x ** 1.6, 27 + 190 * x ** 1.5 + 20 * x, 34 + 130 * x * (1 - x) * 2 + 60 * x];
+  const ramp = RAMPS[colours.dark ? "dark" : "light"], at = (level / 255) * (ramp.length - 1);
+  const first = Math.min(Math.floor(at), ramp.length - 2), share = at - first;
+  return ramp[first].map((value, index) => value + (ramp[first + 1][index] - value) * share);
 }
 
 export function ms(value) {

@@ -21,6 +21,11 @@ export class Player {
     else $("where").textContent = "no triggers";
   }
 
+  close() {
+    this.controls.abort();
+    clearTimeout(this.timer);
+  }
+
   key(event) {
     if (event.target.matches("input[type=text], textarea, select") || event.ctrlKey || event.altKey || event.metaKey) return;
     if (event.key === "ArrowRight") this.step(event.shiftKey ? 30 : 1);

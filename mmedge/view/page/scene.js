@@ -34,6 +34,10 @@ export class Scene {
     this.shown = (this.shown ?? 0) + 1;
   }
 
+  close() {
+    this.bitmap?.close();
+  }
+
   // row: the newest result; now: ms of the run; health: of this input
   draw(row, now, health) {
     const { canvas, bitmap } = this;
@@ -111,9 +115,9 @@ function wrapped(context, text, most) {
   return lines.slice(0, 4);
 }
 
-function drawBox(context, [, label, value, x1, y1, x2, y2], width, height, unit) {
+function drawBox(context, [task, label, value, x1, y1, x2, y2], width, height, unit) {
   const [left, top, right, bottom] = [x1 * width, y1 * height, x2 * width, y2 * height];
-  const colour = labelColour(label);
+  const colour = labelColour(task, label);
   context.strokeStyle = colour;
   context.lineWidth = 2 * unit;
   context.strokeRect(left, top, right - left, bottom - top);
@@ -148,7 +152,7 @@ export class Answer {
     this.label.classList.toggle("none", kind !== "said" || stale);
     this.score.textContent = answer && typeof answer[1] === "number" ? score(answer[1]) : "";
     this.bar.style.width = `${Math.round(100 * Math.max(0, Math.min(1, answer?.[1] ?? 0)))}%`;
-    const colour = kind === "said" && !stale ? labelColour(answer[0]) : palette().hatch;
+    const colour = kind === "said" && !stale ? labelColour(this.name, answer[0]) : palette().hatch;
     this.box.style.borderLeftColor = colour;
     this.bar.style.background = colour;
   }
