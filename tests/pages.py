@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -77,21 +78,26 @@ def read(message: bytes) -> tuple[dict[str, Any], bytes]:
     return json.loads(message[4 : 4 + size]), message[4 + size :]
 
 
-def viewer(
-    port: int, *, origin: str | None = None, host: str | None = None, headers: dict[str, str] | None = None
-) -> Any:
+def viewer(port: int, *, origin: str | None = None, headers: dict[str, str] | None = None) -> Any:
     """Connect as a browser does; raise as ``websockets`` does if it is refused."""
     from websockets.sync.client import connect
 
-    named = host or f"127.0.0.1:{port}"
-    own = {"Host": named} if host is not None else {}
     return connect(
         f"ws://127.0.0.1:{port}/feed",
-        origin=origin if origin is not None else f"http://{named}",  # type: ignore[arg-type]
-        additional_headers={**own, **(headers or {})},
+        origin=origin if origin is not None else f"http://127.0.0.1:{port}",  # type: ignore[arg-type]
+        additional_headers=headers or {},
         open_timeout=10,
         compression=None,
     )
+
+
+def upgraded(port: int, **headers: str) -> bytes:
+    """Ask for the feed with these headers alone; return the first bytes of the answer."""
+    lines = [f"{name}: {value}" for name, value in headers.items()]
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as raw:
+        own = ["Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA=="]
+        raw.sendall("\r\n".join(["GET /feed HTTP/1.1", *lines, *own, "Sec-WebSocket-Version: 13", "", ""]).encode())
+        return raw.recv(4096)
 
 
 def follow(socket: Any, count: int) -> list[tuple[dict[str, Any], bytes]]:
