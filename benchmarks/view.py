@@ -24,9 +24,11 @@ KINDS = {
     "simulated devices 640x480, the run in a process of its own": {"image": CAMERA, "audio": MICROPHONE},
 }
 SETTLE_S = 1.0
-# A browser elsewhere: it takes each state as soon as it comes, and says so. It draws nothing on this machine.
+# A browser elsewhere: it takes each state as soon as it comes, and says so. It draws nothing on this machine, and what
+# it needs of it comes last.
 VIEWER = """
-import sys, websockets.sync.client as client
+import os, sys, websockets.sync.client as client
+os.nice(19)
 port = sys.argv[1]
 with client.connect(f"ws://127.0.0.1:{port}/feed", origin=f"http://127.0.0.1:{port}", compression=None) as socket:
     socket.recv()

@@ -35,7 +35,9 @@ class ConsoleSink:
         """Show one result, or one event as a line."""
         if isinstance(result, Event):
             said = f"{result.t_ns / 1e9:12.3f} s  {result.task} {TaskResult(label=result.label, score=result.score)}"
-            before = "" if result.before_ms is None else f"  ({result.before or '-'} for {result.before_ms / 1e3:.1f} s)"
+            before = (
+                "" if result.before_ms is None else f"  ({result.before or '-'} for {result.before_ms / 1e3:.1f} s)"
+            )
             self._console.print(said + before, highlight=False, markup=False, soft_wrap=True)
             return
         if self._live is not None:

@@ -97,7 +97,9 @@ class MetricsSink:
     def _answered(self, core: Any) -> Iterator[Any]:
         with self._lock:
             answers, newest = dict(self._answers), self._newest
-        family = core.CounterMetricFamily("mmedge_answers", "Results in which a task said so.", labels=["task", "label"])
+        family = core.CounterMetricFamily(
+            "mmedge_answers", "Results in which a task said so.", labels=["task", "label"]
+        )
         for key, count in answers.items():
             family.add_metric(key, count)
         yield family
@@ -129,7 +131,12 @@ def _counters(statistics: Any, health: Any) -> Iterator[tuple[str, str, dict[str
     """Yield name, help, counts by label value, and the label's name of every counter."""
     yield "triggers", "Capture times at which an inference was due.", {"": statistics.triggers}, ""
     yield "results", "Results that were made.", {"": statistics.results}, ""
-    yield "unvalidated_results", "Results on inputs that were never measured together.", {"": statistics.unvalidated}, ""
+    yield (
+        "unvalidated_results",
+        "Results on inputs that were never measured together.",
+        {"": statistics.unvalidated},
+        "",
+    )
     yield "unread_results", "Results that the reader did not take in time.", {"": statistics.undelivered}, ""
     yield "dropped_triggers", "Triggers without a result.", statistics.drops, "cause"
     yield "lost_samples", "Samples of sound that are missing.", statistics.lost_samples, "input"

@@ -166,7 +166,9 @@ class MqttSink:
 
     def _keep(self, message: Message) -> None:
         if self._spool is None:
-            raise MmedgeError(self._reason or "the broker is too slow", where="sink 'mqtt'", fix="?spool_mb=16 keeps it")
+            raise MmedgeError(
+                self._reason or "the broker is too slow", where="sink 'mqtt'", fix="?spool_mb=16 keeps it"
+            )
         try:
             self._spool.add(message, after=self._sent)
         except sqlite3.Error as error:
@@ -273,7 +275,9 @@ class MqttSink:
         self._thread.join(_CLOSE_S)
         if self._online:
             with suppress(RuntimeError, ValueError):  # it may be gone by now
-                self._client.publish(f"{self._topic}/availability", b"offline", qos=1, retain=True).wait_for_publish(0.5)
+                self._client.publish(f"{self._topic}/availability", b"offline", qos=1, retain=True).wait_for_publish(
+                    0.5
+                )
         self._client.disconnect()
         connection = self._client.socket()
         if connection is not None and not self._online:
@@ -360,6 +364,4 @@ def make_tls(
     ca: str = "",
 ) -> MqttSink:
     """Return the sink of ``mqtts://``; as ``make``, encrypted."""
-    return make(
-        target, discovery=discovery, spool=spool, spool_mb=spool_mb, keepalive_s=keepalive_s, ca=ca, tls=True
-    )
+    return make(target, discovery=discovery, spool=spool, spool_mb=spool_mb, keepalive_s=keepalive_s, ca=ca, tls=True)

@@ -74,7 +74,9 @@ def own_options(factory: Callable[..., object]) -> dict[str, Any]:
     return {p.name: str if p.annotation is inspect.Parameter.empty else p.annotation for p in keywords}
 
 
-def read_options(typed: Typed, own: Mapping[str, Any], tasks: Collection[str] | None) -> tuple[Selection, dict[str, Any]]:
+def read_options(
+    typed: Typed, own: Mapping[str, Any], tasks: Collection[str] | None
+) -> tuple[Selection, dict[str, Any]]:
     """Return the options that every sink takes, and a sink's own.
 
     Args:

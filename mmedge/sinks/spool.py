@@ -47,7 +47,9 @@ class Spool:
             self._file.execute("PRAGMA journal_mode=WAL")
             self._file.execute("PRAGMA synchronous=NORMAL")
             self._file.execute("CREATE TABLE IF NOT EXISTS spool (key INTEGER PRIMARY KEY, topic TEXT, payload BLOB)")
-            found = self._file.execute("SELECT count(*), ifnull(sum(length(payload)), 0), max(key) FROM spool").fetchone()
+            found = self._file.execute(
+                "SELECT count(*), ifnull(sum(length(payload)), 0), max(key) FROM spool"
+            ).fetchone()
             path.chmod(0o600)
         except (OSError, sqlite3.Error) as error:
             busy = "locked" in str(error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections import deque
@@ -24,6 +25,7 @@ from mmedge.view.sound import SoundTrack
 
 log = logging.getLogger("mmedge.view")
 PICTURES_HZ = 15.0
+_NICE = 5
 ROWS = 512  # results that a new viewer gets: 17 s at 30 a second
 _FIGURES_S = 0.25  # between two looks at counts and health
 MOST_TEXT = 2000  # characters that can be typed at once
@@ -174,6 +176,10 @@ class LiveFeed:
         return None
 
     def _work(self) -> None:
+        if self._pipe is not None and self._pipe.isolation == "process":
+            # Pictures come after the run. Where both are in one process they share the interpreter's lock: there, who
+            # holds it must not be kept from a core.
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
         while not self._stop.wait(self._period_s):
             try:
                 self._look()

@@ -14,7 +14,7 @@ from typing import Any
 
 from mmedge.bundle import Bundle
 from mmedge.bundle.manifest import AudioInput, Input, Task
-from mmedge.errors import MmedgeError
+from mmedge.errors import CheckError, MmedgeError
 from mmedge.pipeline import Statistics
 from mmedge.privacy import Privacy
 from mmedge.recording.event_log import HealthEvent, TriggerEvent
@@ -22,6 +22,7 @@ from mmedge.recording.reader import Recording
 from mmedge.replay.explain import explain
 from mmedge.replay.replay import Replay
 from mmedge.sound_cut import Sound
+from mmedge.sync.bounds import look_ahead_ns
 from mmedge.types import Block, Frame, Result, TaskResult
 from mmedge.view import messages
 from mmedge.view.feed import Cursor
@@ -80,6 +81,7 @@ class RecordedFeed:
         self._started_ns = self._header.started_ns
         ran = self._header.bundle
         self._inputs: dict[str, Input] = bundle.inputs if bundle is not None else ran.seats if ran is not None else {}
+        self._sync = bundle.manifest.sync if bundle is not None else ran.used.sync if ran is not None else None
         self._statistics = Statistics()
         self._statistics.state = "STOPPED"
         self._health: list[HealthEvent] = []
@@ -107,6 +109,11 @@ class RecordedFeed:
         if self._thread.is_alive():
             self._thread.join()
         self._spool.close()
+
+    @property
+    def decoding(self) -> bool:
+        """Whether pictures and sound are still being read."""
+        return self._thread.is_alive()
 
     @property
     def triggers(self) -> int:
@@ -157,8 +164,11 @@ class RecordedFeed:
     def _from_replay(self, bundle: Bundle, allow: Sequence[str]) -> list[_Row]:
         rows: list[_Row] = []
         replay = Replay(self._folder, bundle, allow=allow)
-        for result in replay:
-            self._add(rows, result, result.t_ns, "answered")
+        try:
+            for result in replay:
+                self._add(rows, result, result.t_ns, "answered")
+        except CheckError as error:  # what was answered is shown all the same
+            log.warning("%s", error.message)
         self._statistics.triggers = replay.statistics.triggers
         self._statistics.drops = dict(replay.statistics.drops)
         self._statistics.evidence = replay.statistics.evidence
@@ -240,7 +250,9 @@ class RecordedFeed:
         found = {}
         for name, spec in self._inputs.items():
             if isinstance(spec, AudioInput) and row.told["present"].get(name):
-                end_ms = row.told["t"] - row.told["age"].get(name, 0.0)
+                age_ms = row.told["age"].get(name, 0.0)
+                ahead_ms = 0.0 if self._sync is None else look_ahead_ns(self._sync, spec) / 1e6
+                end_ms = row.told["t"] + (ahead_ms if age_ms == 0 else -age_ms)
                 found[name] = round(end_ms - spec.window_ms, 1), round(end_ms, 1)
         return found
 

@@ -95,7 +95,7 @@ export class Lanes {
     return { lanes, end: y };
   }
 
-  // view: {rows, now, from, to, cut, health, losses, cursor}
+  // view: {rows, row, now, from, to, cut, health, losses, cursor}; row is the one whose values are written
   draw(view) {
     const context = sized(this.canvas);
     const width = this.canvas.clientWidth, height = this.canvas.clientHeight;
@@ -107,7 +107,6 @@ export class Lanes {
     this.axis(context, area, view, colours);
     context.font = "12px system-ui, sans-serif";
     const rows = view.rows.filter((row) => row.t >= view.from - 1000 && row.t <= view.to);
-    const newest = rows.at(-1) ?? null;
     for (const lane of lanes) {
       context.textBaseline = "middle";
       context.textAlign = "right";
@@ -120,7 +119,7 @@ export class Lanes {
       const value = this[lane.kind](context, lane, area, view, rows, colours);
       context.restore();
       context.textAlign = "left";
-      this.value(context, lane, area, newest, view, colours, value);
+      this.value(context, lane, area, view.row, view, colours, value);
     }
     if (view.cursor !== null && view.cursor !== undefined) {
       context.strokeStyle = colours.accent;
@@ -145,7 +144,7 @@ export class Lanes {
       const at = Math.round(area.x(t)) + 0.5;
       context.moveTo(at, 4);
       context.lineTo(at, area.end);
-      if (at < area.right - 22 || !this.hello.live) context.fillText(clock(t), at, area.end + 12);
+      if (t >= 0 && (at < area.right - 22 || !this.hello.live)) context.fillText(clock(t), at, area.end + 12);
     }
     context.stroke();
     if (this.hello.live) context.fillText("now", area.right, area.end + 12);

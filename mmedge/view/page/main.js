@@ -82,7 +82,7 @@ function draw(at) {
   for (const [name, scene] of Object.entries(state.scenes)) scene.draw(row, now, state.health[name]);
   for (const answer of Object.values(answers)) answer.draw(row, stale);
   const ahead = hello.live ? 0 : SPAN_MS * 0.3;
-  lanes.draw({ ...state, now, from: now - SPAN_MS + ahead, to: now + ahead, cursor: hello.live ? null : now });
+  lanes.draw({ ...state, row, now, from: now - SPAN_MS + ahead, to: now + ahead, cursor: hello.live ? null : now });
   headline(row, now);
 }
 
