@@ -5,18 +5,25 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from mmedge.bundle import write_archive
 from mmedge.bundle.manifest import Manifest
+from mmedge.errors import ConfigError
 from mmedge.export.demo import Truth
+from mmedge.pipeline import Pipeline
+from mmedge.types import Description
 from tests.conftest import WriteClip
+from tests.integration.test_detection_run import make_bundle
 from tests.pages import ASSETS, CLIP, DIGITS, SIMULATED, Shown, chromium, shown_run
 from tests.processes import family, free_port
 from tests.tiny import manifest, members, tiny_bundle
@@ -177,6 +184,46 @@ def test_labels_with_markup_stay_text(look: Any, tmp_path: Path, write_clip: Wri
     assert seen.page.evaluate(
         "[window.hit ?? 0, document.querySelectorAll('#answers img, #answers script').length]"
     ) == [0, 0]
+    assert seen.problems == []
+
+
+AT_BOXES = """() => {
+  const scene = mmedge.scenes.camera, {width, height} = scene.bitmap;
+  const context = new OffscreenCanvas(width, height).getContext('2d');
+  context.drawImage(scene.bitmap, 0, 0);
+  const level = (x, y) => context.getImageData(x * width, y * height, 1, 1).data[0];
+  const middles = scene.boxes.map(([, , , x1, y1, x2, y2]) => [(x1 + x2) / 2, (y1 + y2) / 2]);
+  return middles.map(([x, y]) => [level(x, y), x, y]);
+}"""
+
+
+@pytest.mark.parametrize("rotation", [0, 90])
+def test_boxes_lie_on_what_they_mean(look: Any, tmp_path: Path, rotation: Any) -> None:
+    """Boxes are where the picture that the page shows is bright, also when the camera lies on its side."""
+    picture = np.full((480, 640), 20, np.uint8)
+    picture[:240, 320:] = 255
+    stop = threading.Event()
+
+    def push(pipe: Pipeline) -> None:
+        while not stop.wait(0.04):
+            picture[-1, -1] ^= 1  # a camera is never frozen
+            with suppress(ConfigError):
+                pipe.push("camera", picture, time.monotonic_ns(), description=Description(rotation=rotation))
+
+    with shown_run(make_bundle(tmp_path), {"camera": "push://"}) as shown:
+        pusher = threading.Thread(target=push, args=(shown.pipe,))
+        pusher.start()
+        try:
+            seen = look(shown.url)
+            seen.wait("() => mmedge.scenes.camera?.boxes.length > 0")
+            found = seen.page.evaluate(AT_BOXES)
+        finally:
+            stop.set()
+            pusher.join()
+    assert len(found) >= 2
+    for level, x, y in found:
+        assert level > 200
+        assert (x > 0.5, y < 0.5) == ((True, True) if rotation == 0 else (True, False))
     assert seen.problems == []
 
 
