@@ -114,9 +114,11 @@ def row(
 
 
 def _answer(task: TaskResult) -> list[Any]:
+    """Return what a task says: text, score, and by what it is coloured, a label, or its number."""
     if task.value is not None:
         return [f"{task.value:.4g} {task.unit}".rstrip(), None, finite(task.value)]
-    return [f"{len(task.boxes)} x {task.label}" if len(task.boxes) > 1 else task.label, finite(task.score)]
+    said = f"{len(task.boxes)} x {task.label}" if len(task.boxes) > 1 else task.label
+    return [said, finite(task.score), task.label]
 
 
 def boxes(tasks: Mapping[str, TaskResult]) -> list[list[Any]]:

@@ -44,11 +44,15 @@ function histogram(canvas, figures) {
   context.fillStyle = colours.dim;
   context.strokeStyle = colours.line;
   context.beginPath();
+  let free = 0;
   for (let decade = 10 ** Math.ceil(Math.log10(first)); decade <= last; decade *= 10) {
     const at = x(decade);
     context.moveTo(at, 0);
     context.lineTo(at, height);
-    if (at > 8 && at < width - 24) context.fillText(decade >= 1000 ? `${decade / 1000} s` : `${decade} ms`, at, height + 2);
+    const text = decade >= 1000 ? `${decade / 1000} s` : `${decade} ms`, half = context.measureText(text).width / 2;
+    if (at - half < free || at + half > width) continue;
+    context.fillText(text, at, height + 2);
+    free = at + half + 6;
   }
   context.moveTo(0, height + 0.5);
   context.lineTo(width, height + 0.5);
@@ -92,8 +96,8 @@ export function showHealth(health, hello, figures) {
   const box = document.getElementById("health");
   box.replaceChildren();
   made("h2", "", box, "inputs");
-  for (const [name, report] of Object.entries(health)) {
-    if (name.startsWith("@")) continue;
+  for (const [name, report] of Object.keys(hello.inputs).map((each) => [each, health[each]])) {
+    if (!report) continue;
     const line = made("div", "source", box);
     made("span", `chip ${STATES[report.state] ?? ""}`, line, report.state);
     made("span", "who", line, plain(name, 40));
@@ -112,7 +116,7 @@ export function showHealth(health, hello, figures) {
     made("span", "who", line, plain(name, 40));
     made("span", "reason", line, "no source");
   }
-  for (const note of figures?.notes ?? []) made("div", "reason", box, plain(note, 200));
+  for (const note of figures?.notes ?? []) made("div", "note", box, plain(note, 240));
 }
 
 // document: mmedge.explain/1

@@ -89,7 +89,7 @@ export class Lanes {
     let y = 6;
     for (const lane of lanes) {
       lane.y = y;
-      lane.h = lane.least * squeeze + Math.min((spare * lane.share) / shares, lane.least * 2.2);
+      lane.h = lane.least * squeeze + Math.min((spare * lane.share) / shares, lane.least * 3);
       y += lane.h + GAP * squeeze;
     }
     return { lanes, end: y };
@@ -106,6 +106,7 @@ export class Lanes {
     const colours = palette();
     this.axis(context, area, view, colours);
     context.font = "12px system-ui, sans-serif";
+    view.gap = 4 * period(view.rows) + 250;
     const rows = view.rows.filter((row) => row.t >= view.from - 1000 && row.t <= view.to);
     for (const lane of lanes) {
       context.textBaseline = "middle";
@@ -203,21 +204,20 @@ export class Lanes {
   task(context, lane, area, view, rows, colours) {
     context.fillStyle = colours.back;
     context.fillRect(area.left, lane.y, area.width, lane.h);
+    if (rows.some((row) => typeof row.tasks[lane.name]?.[2] === "number")) return this.values(context, lane, area, view, rows, colours);
     const runs = [];
     rows.forEach((row, index) => {
       const answer = row.tasks[lane.name], { kind } = spoken(row, answer);
-      const label = kind === "said" ? answer[0] : kind;
-      const next = rows[index + 1]?.t ?? Math.min(row.t + 60, view.to);
-      const end = next - row.t > 500 ? row.t + 60 : next;
+      const label = kind === "said" ? answer[0] : kind, end = until(rows, index, view);
       const last = runs.at(-1);
       if (last && last.label === label && last.kind === kind && row.t - last.end < 1) last.end = end;
-      else runs.push({ label, kind, begin: row.t, end });
+      else runs.push({ label, kind, key: answer?.[2], begin: row.t, end });
     });
     for (const run of runs) {
       const x1 = area.x(run.begin), x2 = area.x(run.end);
       if (run.kind === "said") {
         context.globalAlpha = 0.3;
-        context.fillStyle = labelColour(lane.name, run.label);
+        context.fillStyle = labelColour(lane.name, run.key);
         context.fillRect(x1, lane.y, x2 - x1, lane.h);
         context.globalAlpha = 1;
         context.fillRect(x1, lane.y + lane.h - 3, x2 - x1, 3);
@@ -227,18 +227,7 @@ export class Lanes {
     context.strokeStyle = colours.dim;
     context.lineWidth = 1.2;
     context.beginPath();
-    let pen = false;
-    for (const row of rows) {
-      const value = row.tasks[lane.name]?.[1];
-      if (value === null || value === undefined) {
-        pen = false;
-        continue;
-      }
-      const at = area.x(row.t), y = lane.y + 2 + (1 - Math.max(0, Math.min(1, value))) * (lane.h - 6);
-      if (pen) context.lineTo(at, y);
-      else context.moveTo(at, y);
-      pen = true;
-    }
+    this.line(context, lane, area, view, rows, (row) => row.tasks[lane.name]?.[1], 0, 1);
     context.stroke();
     context.textAlign = "left";
     context.textBaseline = "middle";
@@ -250,6 +239,34 @@ export class Lanes {
       context.fillText(cut(context, run.label, room), x1 + 4, lane.y + lane.h / 2 - 1);
     }
     context.font = "12px system-ui, sans-serif";
+  }
+
+  // A task that gives a number: its line, from the least to the greatest that is seen.
+  values(context, lane, area, view, rows, colours) {
+    const of = (row) => row.tasks[lane.name]?.[2], seen = rows.map(of).filter((each) => typeof each === "number");
+    const low = Math.min(...seen), high = Math.max(...seen);
+    context.strokeStyle = labelColour(lane.name, null);
+    context.lineWidth = 1.6;
+    context.beginPath();
+    this.line(context, lane, area, view, rows, of, low, high === low ? low + 1 : high);
+    context.stroke();
+  }
+
+  // A line through what `of` gives, from bottom (low) to top (high); it breaks where nothing was given.
+  line(context, lane, area, view, rows, of, low, high) {
+    let before = null;
+    for (const row of rows) {
+      const value = of(row);
+      if (typeof value !== "number") {
+        before = null;
+        continue;
+      }
+      const share = Math.max(0, Math.min(1, (value - low) / (high - low)));
+      const at = area.x(row.t), y = lane.y + 2 + (1 - share) * (lane.h - 6);
+      if (before !== null && row.t - before < view.gap) context.lineTo(at, y);
+      else context.moveTo(at, y);
+      before = row.t;
+    }
   }
 
   input(context, lane, area, view, rows, colours) {
@@ -268,11 +285,11 @@ export class Lanes {
       } else hatch(context, x1, y, x2 - x1, high, this.hello.inputs[lane.name].modality === "text" ? colours.hatch : colours.bad);
     };
     rows.forEach((row, index) => {
-      const on = Boolean(row.present[lane.name]), next = rows[index + 1]?.t ?? Math.min(row.t + 60, view.to);
-      if (last && last.on === on && row.t - last.end < 500) last.end = next;
+      const on = Boolean(row.present[lane.name]), end = until(rows, index, view);
+      if (last && last.on === on && row.t - last.end < 1) last.end = end;
       else {
         flush();
-        last = { on, begin: row.t, end: next };
+        last = { on, begin: row.t, end };
       }
     });
     flush();
@@ -281,16 +298,14 @@ export class Lanes {
   skew(context, lane, area, view, rows, colours) {
     const most = Math.max(2, ...rows.map((row) => row.skew + row.unc));
     const y = (value) => lane.y + lane.h - 1 - (Math.max(0, value) / most) * (lane.h - 3);
-    context.fillStyle = colours.shade;
-    context.beginPath();
-    rows.forEach((row) => context.lineTo(area.x(row.t), y(row.skew + row.unc)));
-    [...rows].reverse().forEach((row) => context.lineTo(area.x(row.t), y(row.skew - row.unc)));
-    context.fill();
-    context.strokeStyle = colours.accent;
-    context.lineWidth = 1.3;
-    context.beginPath();
-    rows.forEach((row) => context.lineTo(area.x(row.t), y(row.skew)));
-    context.stroke();
+    context.fillStyle = colours.accent;
+    rows.forEach((row, index) => {
+      const x = area.x(row.t), wide = area.x(until(rows, index, view)) - x;
+      context.globalAlpha = 0.22;
+      context.fillRect(x, y(row.skew + row.unc), wide, y(row.skew - row.unc) - y(row.skew + row.unc));
+      context.globalAlpha = 1;
+      context.fillRect(x, y(row.skew) - 0.7, wide + 0.5, 1.4);
+    });
     return most;
   }
 
@@ -357,6 +372,19 @@ export class Lanes {
       say(`of ${ms(scale)}`, colours.dim, 7);
     }
   }
+}
+
+// Until when a row is drawn: to the next one, unless that is long after.
+function until(rows, index, view) {
+  const { t } = rows[index], next = rows[index + 1]?.t ?? Math.min(t + view.gap / 4, view.to);
+  return next - t > view.gap ? t + view.gap / 8 : next;
+}
+
+// The usual time from one result to the next, in ms.
+function period(rows) {
+  const steps = [];
+  for (let index = Math.max(1, rows.length - 60); index < rows.length; index++) steps.push(rows[index].t - rows[index - 1].t);
+  return steps.sort((a, b) => a - b)[steps.length >> 1] ?? 40;
 }
 
 function cut(context, text, most) {

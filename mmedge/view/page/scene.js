@@ -70,7 +70,8 @@ export class Scene {
             ? "pictures stay on the device (privacy: none)"
             : "no picture yet";
       const title = absent ? "absent" : down ? health.state.toLowerCase() : "";
-      centred(context, [title, plain(why, 90)], width, height, unit);
+      const more = absent && down && health.reason && health.reason !== why ? `${health.state.toLowerCase()}: ${health.reason}` : "";
+      centred(context, [title, plain(why, 90), plain(more, 140)], width, height, unit);
     } else {
       for (const box of this.boxes) drawBox(context, box, width, height, unit);
     }
@@ -152,7 +153,7 @@ export class Answer {
     this.label.classList.toggle("none", kind !== "said" || stale);
     this.score.textContent = answer && typeof answer[1] === "number" ? score(answer[1]) : "";
     this.bar.style.width = `${Math.round(100 * Math.max(0, Math.min(1, answer?.[1] ?? 0)))}%`;
-    const colour = kind === "said" && !stale ? labelColour(this.name, answer[0]) : palette().hatch;
+    const colour = kind === "said" && !stale ? labelColour(this.name, answer[2]) : palette().hatch;
     this.box.style.borderLeftColor = colour;
     this.bar.style.background = colour;
   }
