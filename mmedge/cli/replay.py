@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Annotated, Any
 
 import typer
@@ -43,7 +44,10 @@ def command(
             return
         replay = Replay(folder, opened, backend=backend, precision=precision, speed=speed, allow=allow)
         sinks = [open_sink(each, tasks=opened.manifest.tasks, lossless=True) for each in make_sinks(sink, json=json)]
+        replay.keeps_media = any(each.wants_pictures for each in sinks)
         try:
+            for each in sinks:
+                each.begin(SimpleNamespace(bundle=opened, statistics=replay.statistics, health=dict))
             for result in replay:
                 for each in sinks:
                     each.write(result)

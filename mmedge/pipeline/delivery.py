@@ -61,6 +61,11 @@ class Sinks:
         with self._counting:
             self._step.add(took_ns)
 
+    @property
+    def want_pictures(self) -> bool:
+        """Whether one of them wants pictures."""
+        return any(queue.wants_pictures for queue in self.queues)
+
     def begin(self, run: Run) -> None:
         """Let all of them begin."""
         for queue in self.queues:
@@ -88,7 +93,9 @@ class Sinks:
         return reports
 
     def close(self) -> None:
-        """Close all of them, whichever fails."""
+        """Close all of them at once, whichever fails."""
+        for queue in self.queues:
+            queue.end()
         with ExitStack() as stack:
             for queue in self.queues:
                 stack.callback(queue.close)

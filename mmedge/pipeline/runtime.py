@@ -25,7 +25,7 @@ from mmedge.ipc.mailbox import Mailbox
 from mmedge.pipeline.check import check_live, check_run
 from mmedge.pipeline.inbox import Inbox, release
 from mmedge.pipeline.inference import Inference, SkippedTrigger
-from mmedge.pipeline.outlet import Outlet
+from mmedge.pipeline.outlet import Outlet, keep_pictures
 from mmedge.pipeline.shed import shed
 from mmedge.pipeline.spec import PUSH, RunSpec
 from mmedge.pipeline.statistics import Statistics
@@ -55,6 +55,7 @@ class Runtime:
 
     Attributes:
         statistics: Counts and latencies so far.
+        keeps_pictures: Whether results bring copies of their pictures.
         pushed_unread: Says how many pushed packets of each input were overwritten before they came here.
 
     Raises:
@@ -74,6 +75,7 @@ class Runtime:
         )
         self._results: Outlet = self._mailbox if results is None else results
         self.get = self._mailbox.get
+        self.keeps_pictures = False
         self.inbox = Inbox(lossless=self._lossless)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._main, name="mmedge-runtime", daemon=True)
@@ -281,6 +283,8 @@ class Runtime:
                 decisions += waiting
                 raise
             decisions.append(Decision(snapshot, "answered", result, graph.used_ns, graph.busy, graph.failed))
+            if self.keeps_pictures:
+                keep_pictures(result)
             try:
                 self._unwanted += not self._results.put(result)
             except BaseException:

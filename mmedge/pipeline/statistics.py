@@ -43,13 +43,13 @@ class Histogram:
         bucket = int(np.searchsorted(np.cumsum(self._counts), rank))
         return min(math.exp((bucket + 0.5) * _RATIO) * 1e-3, self.max_ns / 1e6)
 
-    def buckets(self, bounds_s: Sequence[float]) -> tuple[list[tuple[float, int]], float]:
+    def below(self, bounds_s: Sequence[float]) -> tuple[list[tuple[float, int]], float]:
         """Return how many durations lie below each bound, and the sum of all, in seconds.
 
         A bound is moved to the nearest edge of a bucket, so that the counts are exact; the last one is infinite.
 
         Example:
-            >>> h = Histogram(); h.add(2_000_000); [n for _, n in h.buckets([0.001, 0.01])[0]]
+            >>> h = Histogram(); h.add(2_000_000); [n for _, n in h.below([0.001, 0.01])[0]]
             [0, 1, 1]
         """
         counts = self._counts.copy()  # the runtime goes on counting

@@ -17,6 +17,7 @@ class Sink(Protocol):
 
     - ``begin(run)`` is called once, before the first result, with the run (``Run``).
     - ``report()`` returns ``{"state": ..., "reason": ..., "counters": {...}}``, which is put into ``health()``.
+    - ``wants_pictures = True``: where the runtime is in this process, results keep their pictures until it has them.
     - ``essential = True``: what ``write`` raises ends the run, as when the reader of standard output has left.
     """
 

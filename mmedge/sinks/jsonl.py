@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import stat
 import sys
 from pathlib import Path
@@ -86,7 +87,11 @@ class JsonlSink:
         rest = memoryview(data)
         try:
             while rest:
-                rest = rest[self._file.write(rest) :]
+                written: int | None = self._file.write(rest)
+                if written is None:  # a pipe that was opened without waiting
+                    select.select([], [self._file], [])
+                else:
+                    rest = rest[written:]
         except OSError:
             if not self.essential and self._plain and len(rest) < len(data):  # a full disk takes half a line
                 os.ftruncate(self._file.fileno(), self._bytes)

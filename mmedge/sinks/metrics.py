@@ -70,7 +70,7 @@ class MetricsSink:
 
     def collect(self) -> Iterator[Any]:
         """Yield the figures as they are now; called at every scrape."""
-        core = self._prometheus.core
+        core = self._prometheus.metrics_core
         run = self._run
         info = {"version": __version__}
         if run is not None:
@@ -80,8 +80,8 @@ class MetricsSink:
         if run is None:
             return
         statistics, health = run.statistics, run.health()
-        yield _states(core, "mmedge_state", "State of the run.", {(): statistics.state}, _RUN_STATES)
-        sources = {(name,): str(report["state"]) for name, report in health.items() if not name.startswith("@")}
+        yield _states(core, "mmedge_state", "State of the run.", {"": statistics.state}, _RUN_STATES)
+        sources = {name: str(report["state"]) for name, report in health.items() if not name.startswith("@")}
         yield _states(core, "mmedge_input_state", "State of each input.", sources, _STATES, "input")
         for name, told, counts, label in _counters(statistics, health):
             family = core.CounterMetricFamily(f"mmedge_{name}", told, labels=[label] if label else [])
@@ -149,20 +149,18 @@ def _counters(statistics: Any, health: Any) -> Iterator[tuple[str, str, dict[str
         yield f"sink_{what}_results", f"Results that a sink has {what}.", counts, "sink"
 
 
-def _states(
-    core: Any, name: str, told: str, states: dict[tuple[str, ...], str], known: tuple[str, ...], *labels: str
-) -> Any:
-    family = core.GaugeMetricFamily(name, told, labels=[*labels, "state"])
-    for values, state in states.items():
+def _states(core: Any, name: str, told: str, states: dict[str, str], known: tuple[str, ...], label: str = "") -> Any:
+    family = core.GaugeMetricFamily(name, told, labels=[label, "state"] if label else ["state"])
+    for value, state in states.items():
         for each in known:
-            family.add_metric([*values, each], float(state == each))
+            family.add_metric([value, each] if label else [each], float(state == each))
     return family
 
 
 def _histograms(core: Any, name: str, told: str, label: str, histograms: dict[str, Any]) -> Any:
     family = core.HistogramMetricFamily(f"mmedge_{name}_seconds", told, labels=[label] if label else [])
     for value, histogram in histograms.items():
-        buckets, sum_s = histogram.buckets(_BOUNDS_S)
+        buckets, sum_s = histogram.below(_BOUNDS_S)
         told_buckets = [("+Inf" if math.isinf(edge) else f"{edge:.6g}", count) for edge, count in buckets]
         family.add_metric([value] if label else [], told_buckets, sum_s)
     return family

@@ -38,7 +38,7 @@ _FORM = "mqtt://[USER[:PASSWORD]@]HOST[:PORT]/TOPIC"
 class MqttSink:
     """Publishes with QoS 1 below one topic.
 
-    ``TOPIC/result`` or ``TOPIC/event`` gets each line, with an ``id`` that is the same whenever a message has to be sent
+    ``TOPIC/result`` or ``TOPIC/event`` gets each line, with an ``id`` that stays the same if a message has to be sent
     again. ``TOPIC/state`` holds the newest answers and ``TOPIC/availability`` says ``online`` or ``offline``, both
     retained; the latter is the last will, too.
 
@@ -275,9 +275,8 @@ class MqttSink:
         self._thread.join(_CLOSE_S)
         if self._online:
             with suppress(RuntimeError, ValueError):  # it may be gone by now
-                self._client.publish(f"{self._topic}/availability", b"offline", qos=1, retain=True).wait_for_publish(
-                    0.5
-                )
+                farewell = self._client.publish(f"{self._topic}/availability", b"offline", qos=1, retain=True)
+                farewell.wait_for_publish(0.5)
         self._client.disconnect()
         connection = self._client.socket()
         if connection is not None and not self._online:

@@ -16,6 +16,7 @@ from mmedge.types import Result
 
 log = logging.getLogger("mmedge.sinks")
 QUEUE = 256  # results that wait: eight seconds at 30 a second
+PICTURES = 16  # of a sink that wants pictures, which do not wait for long, or are kept in memory
 CLOSE_S = 3.0  # for a sink to write what waits and to close
 STUCK_S = 5.0  # without any progress, after which a run that waits for its sinks waits no longer
 
@@ -34,6 +35,7 @@ class SinkQueue:
 
     Attributes:
         name: How it is called.
+        wants_pictures: Whether the sink does.
         written: What was written.
         skipped: Results that a newer one made pointless before they were written.
         lost: What could not be written, or did not fit into the queue.
@@ -53,14 +55,15 @@ class SinkQueue:
         self.name = name
         self.written = self.skipped = self.lost = 0
         self._sink, self._select, self._note = sink, Selector(chosen), note
-        self._lossless = lossless
+        self._lossless, self.wants_pictures = lossless, bool(getattr(sink, "wants_pictures", False))
+        self._size = PICTURES if self.wants_pictures else QUEUE
         self._latest = chosen.results == "latest" or (
             chosen.results == "auto" and latest and not lossless and chosen.on == "result"
         )
         self._items: deque[tuple[Result | Event, Result]] = deque()
         self._change = threading.Condition()
         self._closing = self._abandoned = self._busy = False
-        self._slow = False
+        self._slow, self._until_s = False, 0.0
         self._moved_s = time.monotonic()  # when it took or wrote something
         self._failure: str | None = None  # why it cannot write now
         self._fatal: BaseException | None = None
@@ -87,7 +90,9 @@ class SinkQueue:
         with self._change:
             if self._thread.ident is None:
                 self._thread.start()
-            while self._lossless and len(self._items) >= QUEUE and not self._closing and not self._stuck:
+            while (
+                self._lossless and len(self._items) >= self._size and not (self._closing or self._fatal or self._stuck)
+            ):
                 self._change.wait(0.1)
             if self._closing:
                 self.lost += 1
@@ -95,7 +100,7 @@ class SinkQueue:
             if self._latest and self._items:
                 self._items.clear()
                 self.skipped += 1
-            elif len(self._items) >= QUEUE:
+            elif len(self._items) >= self._size:
                 self._items.popleft()
                 self._lose("it is too slow", slow=True)
             if not self._items and not self._busy:
@@ -151,6 +156,8 @@ class SinkQueue:
 
     def _failed(self, error: BaseException) -> None:
         with self._change:
+            if self._abandoned:  # it was counted as lost
+                return
             if getattr(self._sink, "essential", False):
                 self._fatal = error
                 self.lost += 1
@@ -159,8 +166,10 @@ class SinkQueue:
 
     def _wrote(self) -> None:
         with self._change:
+            if self._abandoned:
+                return
             self.written += 1
-            if self._failure is not None and not (self._slow and len(self._items) >= QUEUE // 2):
+            if self._failure is not None and not (self._slow and len(self._items) >= self._size // 2):
                 log.warning("sink '%s' writes again; %d results were lost", self.name, self.lost)
                 self._failure = None
 
@@ -176,20 +185,25 @@ class SinkQueue:
         if self._fatal is not None:
             raise self._fatal
 
+    def end(self) -> None:
+        """Take no more, write what waits, and close the sink; returns at once. Idempotent."""
+        with self._change:
+            if not self._closing:
+                self._closing, self._until_s = True, time.monotonic() + CLOSE_S
+            if self._thread.ident is None:
+                self._thread.start()
+            self._change.notify_all()
+
     def close(self) -> None:
         """Write what waits, and close the sink; what cannot be written soon is lost, and counted. Idempotent.
 
         Raises:
             MmedgeError: What closing the sink raised.
         """
-        with self._change:
-            first, self._closing = not self._closing, True
-            if self._thread.ident is None:
-                self._thread.start()
-            self._change.notify_all()
-        if not first:
+        self.end()
+        if self._abandoned:
             return
-        self._thread.join(CLOSE_S)
+        self._thread.join(max(self._until_s - time.monotonic(), 0))
         while self._lossless and self._thread.is_alive() and not self._stuck:
             self._thread.join(0.1)
         with self._change:
@@ -210,7 +224,7 @@ class SinkQueue:
         state = "OK" if self._failure is None else "LATE" if self._slow else "MISSING"
         if state == "OK":
             state = told.get("state", state)
-        return {
+        return told | {
             "state": state,
             "reason": self._failure or told.get("reason"),
             "counters": counters | told.get("counters", {}),

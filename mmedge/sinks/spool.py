@@ -47,16 +47,15 @@ class Spool:
             self._file.execute("PRAGMA journal_mode=WAL")
             self._file.execute("PRAGMA synchronous=NORMAL")
             self._file.execute("CREATE TABLE IF NOT EXISTS spool (key INTEGER PRIMARY KEY, topic TEXT, payload BLOB)")
-            found = self._file.execute(
-                "SELECT count(*), ifnull(sum(length(payload)), 0), max(key) FROM spool"
-            ).fetchone()
+            held = "SELECT count(*), ifnull(sum(length(payload)), 0), ifnull(max(key), 0) FROM spool"
+            count, size, last = self._file.execute(held).fetchone()
             path.chmod(0o600)
         except (OSError, sqlite3.Error) as error:
             busy = "locked" in str(error)
             what = "another process uses the spool" if busy else f"the spool cannot be used: {error}"
             fix = "name another one: ?spool=FILE" if busy else "remove it, or name another one: ?spool=FILE"
             raise ConfigError(what, where=str(path), fix=fix) from error
-        self.count, self._bytes, self._last = found[0], found[1], found[2] or 0
+        self.count, self._bytes, self._last = int(count), int(size), int(last)
 
     def next_key(self) -> int:
         """Return a key above all that ever were in it, as long as the wall clock is right."""
