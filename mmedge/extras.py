@@ -26,6 +26,9 @@ _EXTRA = {
     "safetensors": ("safetensors", "export"),
     "lightning": ("lightning", "export"),
     "matplotlib": ("matplotlib", "export"),
+    "starlette": ("starlette", "web"),
+    "uvicorn": ("uvicorn", "web"),
+    "websockets": ("websockets", "web"),
     "mlxtend": ("mlxtend", "recipes"),
     "skimage": ("scikit-image", "recipes"),
 }

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from shlex import quote
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.table import Table
@@ -14,16 +15,30 @@ from rich.table import Table
 from mmedge.address import Address
 from mmedge.bundle import Bundle, load
 from mmedge.cli.addresses import typed
-from mmedge.cli.output import Allow, JsonLines, Sinks, abandon_stdout, documents, err, next_step
+from mmedge.cli.output import (
+    Allow,
+    JsonLines,
+    PrivacyOption,
+    Sinks,
+    ViewOption,
+    abandon_stdout,
+    documents,
+    err,
+    next_step,
+)
 from mmedge.cli.signals import Stopped, finish
 from mmedge.errors import ConfigError
 from mmedge.pipeline import Percentiles, Pipeline, Statistics
 from mmedge.pipeline.arguments import share_sources
 from mmedge.pipeline.spec import PUSH
 from mmedge.pipeline.statistics import told
+from mmedge.privacy import Privacy
 from mmedge.service import Notifier
 from mmedge.sinks import JsonlSink, Sink
 from mmedge.types import Backend, Engines, Latency, Precision, Video
+
+if TYPE_CHECKING:
+    from mmedge.view.live import LivePage
 
 INPUT_HELP = "Source of an input; URI may be @FILE, or hold ${VARIABLE}."
 
@@ -116,6 +131,8 @@ def command(
         typer.Option(help="Which results to print when printing is slower than the run."),
     ] = "auto",
     allow: Allow = [],
+    view: ViewOption = None,
+    privacy: PrivacyOption = "picture",
     engines: Annotated[
         Engines,
         typer.Option(help="now: start on what is there, and put in better engines once built; wait: build first."),
@@ -123,12 +140,17 @@ def command(
     json: JsonLines = False,
 ) -> None:
     """Live fused inference. With --json: one result a line on stdout (JSON Lines)."""
-    with load(bundle) as opened:
+    with load(bundle) as opened, live_page(view, privacy) as page:
         uris = parse_inputs(opened, input, {"image": image, "audio": audio, "text": text})
+        sinks = make_sinks(sink, json=json)
+        if page is not None:
+            from mmedge.view.live import with_typed
+
+            uris, sinks = with_typed(opened, uris), [*sinks, page.sink]
         with Pipeline(
             opened,
             uris,
-            sinks=make_sinks(sink, json=json),
+            sinks=sinks,
             latency=latency,
             backend=backend,
             precision=precision,
@@ -140,6 +162,9 @@ def command(
             allow=allow,
             engines=engines,
         ) as pipe:
+            if page is not None:
+                page.open(pipe)
+                tell_links(page)
             try:
                 with Notifier(pipe):
                     pipe.run()
@@ -164,6 +189,23 @@ def command(
         )
     if sys.stdout is not None:
         sys.stdout.flush()
+
+
+@contextmanager
+def live_page(place: str | None, privacy: Privacy) -> Iterator[LivePage | None]:
+    """Give the page of a run, not open yet, None without a place."""
+    if place is None:
+        yield None
+        return
+    from mmedge.view.live import LivePage
+
+    with LivePage(place, privacy) as page:
+        yield page
+
+
+def tell_links(page: LivePage) -> None:
+    """Print where the page is; on stderr alone: the token stands in no log of ours."""
+    err.print("page: " + "  ".join(page.links), highlight=False, markup=False, soft_wrap=True)
 
 
 def latency_table(title: str, rows: Mapping[str, Percentiles]) -> Table:

@@ -162,6 +162,11 @@ class Pipeline:
         return self._runtime.spec.isolation
 
     @property
+    def inputs(self) -> Mapping[str, Address]:
+        """Input name -> the address of its source; ``push://`` of those that are pushed."""
+        return self._runtime.spec.inputs
+
+    @property
     def statistics(self) -> Statistics:
         """Counts and latencies so far."""
         if self._sinks is not None:
