@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from shlex import quote
@@ -14,6 +14,7 @@ from rich.table import Table
 
 from mmedge.address import Address
 from mmedge.bundle import Bundle, load
+from mmedge.bundle.manifest import ImageInput
 from mmedge.cli.addresses import typed
 from mmedge.cli.output import (
     Allow,
@@ -35,7 +36,7 @@ from mmedge.pipeline.statistics import told
 from mmedge.privacy import Privacy
 from mmedge.service import Notifier
 from mmedge.sinks import JsonlSink, Sink
-from mmedge.types import Backend, Engines, Latency, Precision, Video
+from mmedge.types import Backend, Engines, Latency, Precision, Result, Video
 
 if TYPE_CHECKING:
     from mmedge.view.live import LivePage
@@ -137,11 +138,13 @@ def command(
         Engines,
         typer.Option(help="now: start on what is there, and put in better engines once built; wait: build first."),
     ] = "auto",
+    window: Annotated[bool, typer.Option("--window", help="Show pictures and answers in a window.")] = False,
     json: JsonLines = False,
 ) -> None:
     """Live fused inference. With --json: one result a line on stdout (JSON Lines)."""
     with load(bundle) as opened, live_page(view, privacy) as page:
         uris = parse_inputs(opened, input, {"image": image, "audio": audio, "text": text})
+        shown = _window(opened, uris) if window else None
         sinks = make_sinks(sink, json=json)
         if page is not None:
             from mmedge.view.live import with_typed
@@ -151,6 +154,7 @@ def command(
             opened,
             uris,
             sinks=sinks,
+            on_result=shown,
             latency=latency,
             backend=backend,
             precision=precision,
@@ -206,6 +210,12 @@ def live_page(place: str | None, privacy: Privacy) -> Iterator[LivePage | None]:
 def tell_links(page: LivePage) -> None:
     """Print where the page is; on stderr alone: the token stands in no log of ours."""
     err.print("page: " + "  ".join(page.links), highlight=False, markup=False, soft_wrap=True)
+
+
+def _window(bundle: Bundle, uris: Mapping[str, Address]) -> Callable[[Result], None]:
+    from mmedge.cli.window import window_of
+
+    return window_of([n for n in uris if isinstance(bundle.inputs[n], ImageInput)], f"mmedge: {bundle.name}")
 
 
 def latency_table(title: str, rows: Mapping[str, Percentiles]) -> Table:
