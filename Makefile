@@ -99,7 +99,7 @@ endif
 $(VENV)/tests-installed: $(VENV)/installed
 	@sh scripts/need.sh optional ffmpeg:ffmpeg pulseaudio:pulseaudio pacat:pulseaudio-utils \
 	  "/usr/lib/*/alsa-lib/libasound_module_pcm_pulse.so:libasound2-plugins" \
-	  strace:strace jq:jq systemd-analyze:systemd gst-launch-1.0:gstreamer1.0-tools "/usr/lib/*/gstreamer-1.0/libgstvideotestsrc.so:gstreamer1.0-plugins-base"
+	  strace:strace mosquitto:mosquitto chromium:chromium jq:jq systemd-analyze:systemd gst-launch-1.0:gstreamer1.0-tools "/usr/lib/*/gstreamer-1.0/libgstvideotestsrc.so:gstreamer1.0-plugins-base"
 	$(PIP) --editable '.[$(EXTRAS),test]'
 	touch $@
 

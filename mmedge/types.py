@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import msgspec
 
@@ -27,6 +27,9 @@ from mmedge.packets import PixelFormat as PixelFormat
 from mmedge.packets import Slot as Slot
 from mmedge.packets import Tensor as Tensor
 from mmedge.packets import Text as Text
+
+if TYPE_CHECKING:
+    from mmedge.sound_cut import Sound
 
 Backend: TypeAlias = Literal["auto", "onnxruntime", "tensorrt"]
 Precision: TypeAlias = Literal["fp32", "fp16", "int8"]
@@ -160,11 +163,13 @@ def told_array(array: AnyArray) -> dict[str, object]:
 class Result(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """The interpreted tasks of one trigger, with its times, mask, age and skew.
 
-    ``status`` is ``"ok"`` or ``"unvalidated"`` (a mask that the exporter never measured: no label).
+    ``unix_ns`` is ``t_ns`` on the wall clock, by the run's one pair of times (docs/time.md). ``status`` is ``"ok"`` or
+    ``"unvalidated"`` (a mask that the exporter never measured: no label).
     """
 
     schema: str = "mmedge.result/1"
     t_ns: int
+    unix_ns: int
     status: Literal["ok", "unvalidated"]
     tasks: dict[str, TaskResult]
     present: dict[str, bool]
@@ -181,13 +186,14 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         *,
         from_ns: int,
         outputs: Mapping[str, AnyArray] | None = None,
+        sounds: Mapping[str, Callable[[int | None], Sound]] | None = None,
     ) -> Result:
-        """Remember how to copy the pictures it was made from, what is told as it is, and from when its latency counts.
+        """Remember how to copy what it was made from, what is told as it is, and from when its latency counts.
 
         ``outputs`` are [...] as the manifest declares them, in the network's dtype; they are the result's own. Returns
         itself.
         """
-        self.__dict__.update(frames=frames, from_ns=from_ns, told=outputs or {})
+        self.__dict__.update(frames=frames, from_ns=from_ns, told=outputs or {}, sounds=sounds or {})
         return self
 
     @property
@@ -221,9 +227,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         """
         frames: Mapping[str, Callable[[], Frame]] = self.__dict__.get("frames", {})
         if name not in frames:
-            raise ConfigError(
-                f"this result has no picture of '{name}'", where="frame", fix=f"it has those of {list(frames)}"
-            )
+            fix = f"it has those of {list(frames)}"
+            raise ConfigError(f"this result has no picture of '{name}'", where="frame", fix=fix)
         return frames[name]()
 
     def draw(self, picture: Frame | ByteArray, *, tasks: Collection[str] | None = None) -> ByteArray:
@@ -243,6 +248,17 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         shown = picture.to_rgb() if isinstance(picture, Frame) else picture
         drawn: ByteArray = import_module("mmedge.drawing").draw(shown, self, tasks=tasks)
         return drawn
+
+    def sound(self, name: str, since: int | None = None) -> Sound:
+        """Return a copy of the window that was heard, or of all from index ``since`` on; raises as ``frame`` does.
+
+        The ``end`` of one result's sound is the ``since`` of the next: so a stream has no gaps.
+        """
+        sounds: Mapping[str, Callable[[int | None], Sound]] = self.__dict__.get("sounds", {})
+        if name not in sounds:
+            fix = f"it has that of {list(sounds)}"
+            raise ConfigError(f"this result has no sound of '{name}'", where="sound", fix=fix)
+        return sounds[name](since)
 
     def to_supervision(
         self, picture: Frame | ByteArray, *, task: str | None = None, labels: Sequence[str] | None = None

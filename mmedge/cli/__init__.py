@@ -31,6 +31,7 @@ COMMANDS = {
     "compile": "Build the engines of a bundle for this device into the cache.",
     "run": "Live fused inference.",
     "record": "Record inputs, for replays, calibration and bug reports.",
+    "view": "The live page over a recording: scrub, play, step by trigger.",
     "replay": "A recorded run again, bit by bit; or why a trigger saw what it saw.",
     "calibrate": "How late a camera is against a microphone, by flash and beep.",
     "service": "A systemd unit that runs a bundle: printed, or installed.",
@@ -46,6 +47,15 @@ _UNTIL_STOPPED = ("run", "record", "view")  # a service manager's stop is their 
 
 class _Command(TyperCommand):
     """Asks what sinks are installed when its help is shown, and not before."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if "--view" in args:  # its value may be left out
+            from mmedge.view.access import is_place
+
+            at = args.index("--view")
+            if not (args[at + 1 :] and is_place(args[at + 1])):
+                args = [*args[:at], "--view=", *args[at + 1 :]]
+        return list(super().parse_args(ctx, args))
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         for option in self.params:

@@ -61,6 +61,7 @@ def make_header(
     seats: Mapping[str, Input],
     *,
     started_ns: int,
+    unix_ns: int | None = None,
     bundle: Bundle | None = None,
     used: Rules | None = None,
     served: Mapping[str, str] | None = None,
@@ -74,6 +75,7 @@ def make_header(
         live: Input name -> whether its source is live.
         seats: Specification of every input.
         started_ns: When the run began.
+        unix_ns: The same instant on the wall clock; by default it is asked now.
         bundle: What runs; None when only inputs are recorded.
         used: The rules of the run; those of the bundle by default.
         served: What serves every stage.
@@ -107,7 +109,7 @@ def make_header(
         lossless=lossless,
         video=video,
         started_ns=started_ns,
-        unix_ns=time.time_ns() - (time.monotonic_ns() - started_ns),
+        unix_ns=time.time_ns() - (time.monotonic_ns() - started_ns) if unix_ns is None else unix_ns,
     )
 
 

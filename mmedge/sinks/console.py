@@ -7,14 +7,21 @@ from rich.table import Table
 
 from mmedge.console import PlainConsole
 from mmedge.errors import ConfigError
-from mmedge.types import AnyArray, Result
+from mmedge.sinks.base import Event
+from mmedge.types import AnyArray, Result, TaskResult
 
 _FEW = 4  # values of an output that are shown
 _MAX_ROWS = 8  # boxes of one task in the live table
 
 
 class ConsoleSink:
-    """A live table on a terminal, otherwise one line a changed answer."""
+    """A live table on a terminal, otherwise one line a changed answer.
+
+    Attributes:
+        essential: When the reader of standard output has left, there is nothing to run for.
+    """
+
+    essential = True
 
     def __init__(self) -> None:
         self._console = PlainConsole()
@@ -24,8 +31,15 @@ class ConsoleSink:
             self._live = Live(console=self._console, refresh_per_second=12)
             self._live.start()
 
-    def write(self, result: Result) -> None:
-        """Show one result."""
+    def write(self, result: Result | Event) -> None:
+        """Show one result, or one event as a line."""
+        if isinstance(result, Event):
+            said = f"{result.t_ns / 1e9:12.3f} s  {result.task} {TaskResult(label=result.label, score=result.score)}"
+            before = (
+                "" if result.before_ms is None else f"  ({result.before or '-'} for {result.before_ms / 1e3:.1f} s)"
+            )
+            self._console.print(said + before, highlight=False, markup=False, soft_wrap=True)
+            return
         if self._live is not None:
             self._live.update(_table(result))
             return

@@ -12,7 +12,7 @@ import onnx
 import pytest
 
 import mmedge
-from tests.pages import GUIDE, blocks
+from tests.doc_pages import GUIDE, blocks
 
 pytestmark = pytest.mark.parallel
 

@@ -11,7 +11,7 @@ import click
 import pytest
 
 from mmedge.cli import COMMANDS, app_command
-from tests.pages import GUIDE, ROOT, blocks
+from tests.doc_pages import GUIDE, ROOT, blocks
 
 PAGES = sorted([*(ROOT / "docs").rglob("*.md"), ROOT / "README.md", ROOT / "DATA.md"])
 # Of a usage form, `[--fps N]` and `A|B` show what there is; both are read as if it was typed.

@@ -30,7 +30,7 @@ def result(*boxes: Box, **changes: Any) -> Result:
     tasks = {"see": TaskResult(label=boxes[0].label, score=boxes[0].score, boxes=boxes)} if boxes else {}
     plain: dict[str, Any] = {"age_ms": {}, "latency_ms": {}, "epoch": {}}
     given = {"tasks": tasks, "present": {"image": True}, "status": "ok", "skew_ms": 0.0, "uncertainty_ms": 0.0}
-    return Result(t_ns=1, **{**plain, **given, **changes})
+    return Result(t_ns=1, unix_ns=1, **{**plain, **given, **changes})
 
 
 @given(frames(SEAT))
