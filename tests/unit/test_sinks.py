@@ -209,7 +209,7 @@ def test_events_on_the_console(tmp_path: Path, write_clip: WriteClip, capfd: pyt
     line = ["run", str(tiny_bundle(tmp_path / "t.mmedge")), "--image", clip, "--latency", "offline"]
     assert run([*line, "--sink", "console?on=event&tasks=scene"]) == 0
     dark, bright = capfd.readouterr().out.splitlines()
-    assert "scene dark 0.9" in dark
+    assert "scene dark 1.00" in dark
     assert "(" not in dark
     assert "scene bright" in bright
     assert "(dark for 0.5 s)" in bright
