@@ -36,6 +36,7 @@ from mmedge.pipeline.statistics import told
 from mmedge.privacy import Privacy
 from mmedge.service import Notifier
 from mmedge.sinks import JsonlSink, Sink
+from mmedge.sinks.options import read_typed
 from mmedge.types import Backend, Engines, Latency, Precision, Result, Video
 
 if TYPE_CHECKING:
@@ -100,12 +101,19 @@ def parse_inputs(bundle: Bundle | None, pairs: list[str], by_modality: dict[str,
     return uris if bundle is None else share_sources(uris, bundle.inputs)
 
 
-def make_sinks(texts: list[str], *, json: bool) -> list[Sink | Address]:
-    """Return the sinks of ``--sink``, and that of ``--json``; the console without any."""
-    return [
-        JsonlSink("-", documents()) if text == "jsonl:-" else typed(text, "--sink")
-        for text in [*(["jsonl:-"] if json else []), *texts] or ["console"]
-    ]
+def make_sinks(texts: list[str], *, json: bool, privacy: Privacy = "picture") -> list[Sink | Address]:
+    """Return the sinks of ``--sink``, and that of ``--json``; the console without any. Videos keep to ``privacy``."""
+    sinks: list[Sink | Address] = []
+    for text in [*(["jsonl:-"] if json else []), *texts] or ["console"]:
+        address = typed(text, "--sink")
+        if address == "jsonl:-":
+            sinks.append(JsonlSink("-", documents()))
+            continue
+        sort = read_typed(address)
+        if sort.name == "video" and privacy != "picture" and "privacy" not in sort.options:
+            address = Address(f"{address.reveal()}{'&' if sort.options else '?'}privacy={privacy}")
+        sinks.append(address)
+    return sinks
 
 
 def command(
@@ -145,7 +153,7 @@ def command(
     with load(bundle) as opened, live_page(view, privacy) as page:
         uris = parse_inputs(opened, input, {"image": image, "audio": audio, "text": text})
         shown = _window(opened, uris) if window else None
-        sinks = make_sinks(sink, json=json)
+        sinks = make_sinks(sink, json=json, privacy=privacy)
         if page is not None:
             from mmedge.view.live import with_typed
 

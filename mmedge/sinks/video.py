@@ -14,6 +14,7 @@ import numpy as np
 
 from mmedge.errors import ConfigError, MmedgeError
 from mmedge.extras import require
+from mmedge.privacy import Privacy, heard, shown
 from mmedge.sinks.base import Event, Run
 from mmedge.types import NS_PER_S, ByteArray, FloatArray, Result
 
@@ -37,6 +38,8 @@ class VideoSink:
         image: Which image input; by default the trigger, or the first one.
         audio: Which audio input, ``none`` for no sound; by default the first one.
         overlay: Whether results are drawn on the pictures.
+        privacy: What of pictures and sound is written: all (``picture``), a blurred picture without sound, or answers
+            alone, on black.
 
     Attributes:
         wants_pictures: The run keeps its results' pictures for it.
@@ -48,14 +51,17 @@ class VideoSink:
 
     wants_pictures = True
 
-    def __init__(self, path: Path, *, image: str = "", audio: str = "", overlay: bool = True) -> None:
+    def __init__(
+        self, path: Path, *, image: str = "", audio: str = "", overlay: bool = True, privacy: Privacy = "picture"
+    ) -> None:
         self._av = require("av", _PURPOSE)
         if overlay:
             require("cv2", _PURPOSE)
         if path.suffix not in _SUFFIXES or not path.parent.is_dir():
             what = "the folder does not exist" if path.suffix in _SUFFIXES else f"the file must end in {_SUFFIXES}"
             raise ConfigError(what, where=str(path), fix="video:FILE.mp4")
-        self._path, self._image, self._audio, self._overlay = path, image, audio, overlay
+        self._path, self._image, self._overlay, self._privacy = path, image, overlay, privacy
+        self._audio = audio if heard(privacy) else "none"
         self._rate_hz = 0
         self._picture: ByteArray | None = None  # the last one, which stays while there is no other
         self._file: _File | None = None
@@ -97,10 +103,12 @@ class VideoSink:
             at_ns = result.t_ns
             if result.present.get(self._image):
                 frame = result.frame(self._image)
-                self._picture, at_ns = frame.to_rgb(), frame.capture_ns
+                picture, at_ns = frame.to_rgb(), frame.capture_ns
+                allowed = shown(picture, self._privacy)
+                self._picture = np.zeros_like(picture) if allowed is None else allowed
             if self._picture is None:  # there was none yet
                 return
-            picture = result.draw(self._picture) if self._overlay else self._picture
+            picture = result.draw(self._picture) if self._overlay else self._picture  # after it was blurred
             if self._file is None:
                 self._file = self._open(picture, at_ns)
                 self._file.hear(result, self._audio)
@@ -179,8 +187,8 @@ class _File:
         if pts <= self._last_pts:  # one that a later trigger used again
             return
         self._last_pts = pts
-        shown = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-        frame = shown.reformat(width=self._video.width, height=self._video.height, format="yuv420p")
+        whole = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+        frame = whole.reformat(width=self._video.width, height=self._video.height, format="yuv420p")
         frame.pts, frame.time_base = pts, Fraction(1, _TICKS)
         self._mux(self._video, frame)
 
@@ -229,7 +237,9 @@ class _File:
             self._container.close()
 
 
-def make(target: str, *, image: str = "", audio: str = "", overlay: bool = True) -> VideoSink:
+def make(
+    target: str, *, image: str = "", audio: str = "", overlay: bool = True, privacy: Privacy = "picture"
+) -> VideoSink:
     """Return the sink of ``video:FILE.mp4``.
 
     Args:
@@ -237,6 +247,7 @@ def make(target: str, *, image: str = "", audio: str = "", overlay: bool = True)
         image: Which image input.
         audio: Which audio input, or ``none``.
         overlay: Whether results are drawn on the pictures.
+        privacy: What of pictures and sound is written: ``picture``, ``blur`` or ``none``.
 
     Raises:
         ConfigError: If no such file can be written.
@@ -244,4 +255,4 @@ def make(target: str, *, image: str = "", audio: str = "", overlay: bool = True)
     """
     if not target:
         raise ConfigError("the sink 'video' needs a file", where="sinks", fix="video:FILE.mp4")
-    return VideoSink(Path(target), image=image, audio=audio, overlay=overlay)
+    return VideoSink(Path(target), image=image, audio=audio, overlay=overlay, privacy=privacy)

@@ -216,8 +216,9 @@ def test_events_of_a_run_on_the_command_line(
 ) -> None:
     clip = write_clip(picture=lambda t: 235 if t >= 0.5 else 16)
     line = [sys.executable, "-m", "mmedge", "run", str(tiny_bundle(tmp_path / "t.mmedge")), "--image", str(clip)]
-    target = f"mqtt://127.0.0.1:{broker.port}/k?events=event&tasks=scene"
-    done = subprocess.run([*line, "--sink", target], capture_output=True, text=True, timeout=60)
+    (tmp_path / "address").write_text(f"mqtt://127.0.0.1:{broker.port}/k?events=event&tasks=scene\n")
+    (tmp_path / "address").chmod(0o600)
+    done = subprocess.run([*line, "--sink", f"@{tmp_path}/address"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert until(lambda: len(subscriber.of("k/event")) == 2, 5), subscriber.messages
     first, second = subscriber.of("k/event")
