@@ -118,6 +118,8 @@ CHOICES = {
     "results": ("auto", "latest", "all"),
     "backend": ("auto", "onnxruntime", "tensorrt"),
     "engines": ("auto", "now", "wait"),
+    "privacy": ("none", "blur", "picture"),
+    "record_privacy": ("none", "blur", "picture"),
 }
 
 

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from mmedge.privacy import Privacy
 from mmedge.types import TaskResult
 
 
@@ -38,6 +39,10 @@ class Run(Protocol):
     @property
     def statistics(self) -> Any:
         """Counts and latencies so far."""
+
+    @property
+    def privacy(self) -> Privacy:
+        """What may be shown of pictures and sound."""
 
     def health(self) -> Mapping[str, Mapping[str, Any]]:
         """State, reason and counters of each input, and of what else reports."""

@@ -14,6 +14,7 @@ import numpy as np
 
 from mmedge.errors import ConfigError, MmedgeError
 from mmedge.extras import require
+from mmedge.privacy import Privacy, heard, shown
 from mmedge.sinks.base import Event, Run
 from mmedge.types import NS_PER_S, ByteArray, FloatArray, Result
 
@@ -57,6 +58,7 @@ class VideoSink:
             raise ConfigError(what, where=str(path), fix="video:FILE.mp4")
         self._path, self._image, self._audio, self._overlay = path, image, audio, overlay
         self._rate_hz = 0
+        self._privacy: Privacy = "picture"
         self._picture: ByteArray | None = None  # the last one, which stays while there is no other
         self._file: _File | None = None
         self._again_s = 0.0
@@ -64,11 +66,15 @@ class VideoSink:
         self.files: list[Path] = []
 
     def begin(self, run: Run) -> None:
-        """Choose the inputs.
+        """Choose the inputs, as far as they may be shown.
 
         Raises:
-            ConfigError: If the bundle has no such inputs.
+            ConfigError: If the bundle has no such inputs, or no picture may be shown.
         """
+        self._privacy = run.privacy
+        if self._privacy == "none":
+            fix = "use the privacy 'blur' or 'picture', or another sink"
+            raise ConfigError("a video shows pictures, and none may be shown", where="sink 'video'", fix=fix)
         seats = run.bundle.inputs
         kinds = {name: type(seat).__name__ for name, seat in seats.items()}
         images = [name for name, kind in kinds.items() if kind == "ImageInput"]
@@ -79,6 +85,8 @@ class VideoSink:
         for name, known in ((self._image, images), (self._audio, [*audios, "none"])):
             if name not in known:
                 raise ConfigError(f"there is no such input '{name}'", where="sink 'video'", fix=f"one of {known}")
+        if not heard(self._privacy):
+            self._audio = "none"
         self._rate_hz = 0 if self._audio == "none" else seats[self._audio].sample_rate_hz
 
     def write(self, result: Result | Event) -> None:
@@ -97,7 +105,7 @@ class VideoSink:
             at_ns = result.t_ns
             if result.present.get(self._image):
                 frame = result.frame(self._image)
-                self._picture, at_ns = frame.to_rgb(), frame.capture_ns
+                self._picture, at_ns = shown(frame.to_rgb(), self._privacy), frame.capture_ns
             if self._picture is None:  # there was none yet
                 return
             picture = result.draw(self._picture) if self._overlay else self._picture
