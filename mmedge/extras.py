@@ -30,6 +30,7 @@ _EXTRA = {
     "uvicorn": ("uvicorn", "web"),
     "websockets": ("websockets", "web"),
     "mlxtend": ("mlxtend", "recipes"),
+    "supervision": ("supervision", "supervision"),
     "skimage": ("scikit-image", "recipes"),
 }
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import msgspec
 
@@ -259,6 +259,26 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, dict=True):
             fix = f"it has that of {list(sounds)}"
             raise ConfigError(f"this result has no sound of '{name}'", where="sound", fix=fix)
         return sounds[name](since)
+
+    def to_supervision(
+        self, picture: Frame | ByteArray, *, task: str | None = None, labels: Sequence[str] | None = None
+    ) -> Any:
+        """Return the boxes of a detection as ``supervision.Detections``, for its trackers, zones and annotators.
+
+        Args:
+            picture: The frame, or its pixels as they are shown, [height, width, ...] of any dtype: boxes are in pixels.
+            task: The detection, where the result has more than one.
+            labels: The task's labels (``bundle.labels(task)``), whose numbers become ``class_id``; otherwise numbers
+                are made of the labels' text. The labels themselves are ``data["class_name"]``.
+
+        Raises:
+            ConfigError: If there is no such task, or a label is not among ``labels``.
+            MissingDependencyError: If supervision is not installed.
+
+        Example:
+            >>> tracker.update_with_detections(result.to_supervision(frame))  # doctest: +SKIP
+        """
+        return import_module("mmedge.detections").to_supervision(self, picture, task=task, labels=labels)
 
     def to_json(self) -> bytes:
         """Return the result line: one JSON object, no line break.

@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
@@ -81,6 +82,14 @@ class _LazyGroup(TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:
         return list(COMMANDS)
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name = args[0]
+        if name in COMMANDS and ctx.resilient_parsing:  # a shell completes a command line: it asks for the options
+            return name, app_command(name), args[1:]
+        if name not in COMMANDS and not name.startswith("-") and (near := get_close_matches(name, COMMANDS)):
+            ctx.fail(f"No such command '{name}'. Did you mean '{near[0]}'?")
+        return super().resolve_command(ctx, args)
+
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in COMMANDS:
             return None
@@ -95,7 +104,6 @@ app = typer.Typer(
     cls=_LazyGroup,
     help="Live fused inference (image + audio + text) on the edge.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
@@ -122,10 +130,15 @@ def _options(
 
 def main() -> None:
     """Run the command line and exit with the code of the design: 0, 1, 2, 3, 4, 5, 70 or 130."""
-    signals.listen()
-    _reserve(sys.argv[1:])  # before ``run`` does, who would give it back
-    code = run(sys.argv[1:])
-    signals.finish()
+    code: int | None = None
+    try:
+        signals.listen()
+        _reserve(sys.argv[1:])  # before ``run`` does, who would give it back
+        code = run(sys.argv[1:])
+        signals.finish()
+    except signals.Stopped:  # before the command, or behind it
+        signals.finish()
+        code = _interrupted(sys.argv[1:]) if code is None else code
     try:
         sys.stdout.flush()
     except (OSError, AttributeError):  # nobody reads it any more, or nobody ever did
@@ -152,8 +165,9 @@ def _global_first(arguments: list[str]) -> list[str]:
     return said[:1] + [argument for argument in arguments[:end] if argument not in _GLOBAL] + arguments[end:]
 
 
-def _command(arguments: list[str]) -> str | None:
-    return next((argument for argument in arguments if not argument.startswith("-")), None)
+def _interrupted(arguments: list[str]) -> int:
+    command = next((argument for argument in arguments if not argument.startswith("-")), None)
+    return 0 if signals.stops and command in _UNTIL_STOPPED else INTERRUPTED
 
 
 def _reserve(arguments: list[str]) -> Callable[[], None]:
@@ -170,13 +184,12 @@ def _run(arguments: list[str], *, as_json: bool) -> int:
             os.environ.pop(size, None)
     try:
         code = app(args=_global_first(arguments), prog_name="mmedge", standalone_mode=False)
-        return code if isinstance(code, int) else 0
+        return _interrupted(arguments) if code == INTERRUPTED else code if isinstance(code, int) else 0
     except MmedgeError as error:
         _report(error.to_dict() if as_json else str(error), as_json=as_json)
         return error.exit_code
-    except (KeyboardInterrupt, typer.Abort) as stop:
-        stopped = isinstance(stop.__cause__ or stop, signals.Stopped)
-        return 0 if stopped and _command(arguments) in _UNTIL_STOPPED else INTERRUPTED
+    except (KeyboardInterrupt, typer.Abort):
+        return _interrupted(arguments)
     except typer.Exit as stop:
         return stop.exit_code
     except ModuleNotFoundError as error:

@@ -78,7 +78,7 @@ ViewOption = Annotated[
 ]
 PrivacyOption = Annotated[
     Privacy,
-    typer.Option(help="What page and video show of pictures and sound: none; blur: shapes alone; picture: all."),
+    typer.Option(help="What of pictures and sound page and videos show: none; blur: shapes; picture: all."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 

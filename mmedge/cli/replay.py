@@ -47,7 +47,7 @@ def command(
         replay.keeps_media = any(each.wants_pictures for each in sinks)
         try:
             for each in sinks:
-                each.begin(SimpleNamespace(bundle=opened, statistics=replay.statistics, health=dict, privacy="picture"))
+                each.begin(SimpleNamespace(bundle=opened, statistics=replay.statistics, health=dict))
             for result in replay:
                 for each in sinks:
                     each.write(result)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from shlex import quote
@@ -14,6 +14,7 @@ from rich.table import Table
 
 from mmedge.address import Address
 from mmedge.bundle import Bundle, load
+from mmedge.bundle.manifest import ImageInput
 from mmedge.cli.addresses import typed
 from mmedge.cli.output import (
     Allow,
@@ -35,7 +36,8 @@ from mmedge.pipeline.statistics import told
 from mmedge.privacy import Privacy
 from mmedge.service import Notifier
 from mmedge.sinks import JsonlSink, Sink
-from mmedge.types import Backend, Engines, Latency, Precision, Video
+from mmedge.sinks.options import read_typed
+from mmedge.types import Backend, Engines, Latency, Precision, Result, Video
 
 if TYPE_CHECKING:
     from mmedge.view.live import LivePage
@@ -99,12 +101,19 @@ def parse_inputs(bundle: Bundle | None, pairs: list[str], by_modality: dict[str,
     return uris if bundle is None else share_sources(uris, bundle.inputs)
 
 
-def make_sinks(texts: list[str], *, json: bool) -> list[Sink | Address]:
-    """Return the sinks of ``--sink``, and that of ``--json``; the console without any."""
-    return [
-        JsonlSink("-", documents()) if text == "jsonl:-" else typed(text, "--sink")
-        for text in [*(["jsonl:-"] if json else []), *texts] or ["console"]
-    ]
+def make_sinks(texts: list[str], *, json: bool, privacy: Privacy = "picture") -> list[Sink | Address]:
+    """Return the sinks of ``--sink``, and that of ``--json``; the console without any. Videos keep to ``privacy``."""
+    sinks: list[Sink | Address] = []
+    for text in [*(["jsonl:-"] if json else []), *texts] or ["console"]:
+        address = typed(text, "--sink")
+        if address == "jsonl:-":
+            sinks.append(JsonlSink("-", documents()))
+            continue
+        sort = read_typed(address)
+        if sort.name == "video" and privacy != "picture" and "privacy" not in sort.options:
+            address = Address(f"{address.reveal()}{'&' if sort.options else '?'}privacy={privacy}")
+        sinks.append(address)
+    return sinks
 
 
 def command(
@@ -140,12 +149,14 @@ def command(
         Engines,
         typer.Option(help="now: start on what is there, and put in better engines once built; wait: build first."),
     ] = "auto",
+    window: Annotated[bool, typer.Option("--window", help="Show pictures and answers in a window.")] = False,
     json: JsonLines = False,
 ) -> None:
     """Live fused inference. With --json: one result a line on stdout (JSON Lines)."""
     with load(bundle) as opened, live_page(view, privacy) as page:
         uris = parse_inputs(opened, input, {"image": image, "audio": audio, "text": text})
-        sinks = make_sinks(sink, json=json)
+        shown = _window(opened, uris) if window else None
+        sinks = make_sinks(sink, json=json, privacy=privacy)
         if page is not None:
             from mmedge.view.live import with_typed
 
@@ -154,6 +165,7 @@ def command(
             opened,
             uris,
             sinks=sinks,
+            on_result=shown,
             latency=latency,
             backend=backend,
             precision=precision,
@@ -164,7 +176,6 @@ def command(
             results=results,
             allow=allow,
             engines=engines,
-            privacy=privacy,
             record_privacy=record_privacy,
         ) as pipe:
             if page is not None:
@@ -211,6 +222,12 @@ def live_page(place: str | None, privacy: Privacy) -> Iterator[LivePage | None]:
 def tell_links(page: LivePage) -> None:
     """Print where the page is; on stderr alone: the token stands in no log of ours."""
     err.print("page: " + "  ".join(page.links), highlight=False, markup=False, soft_wrap=True)
+
+
+def _window(bundle: Bundle, uris: Mapping[str, Address]) -> Callable[[Result], None]:
+    from mmedge.cli.window import window_of
+
+    return window_of([n for n in uris if isinstance(bundle.inputs[n], ImageInput)], f"mmedge: {bundle.name}")
 
 
 def latency_table(title: str, rows: Mapping[str, Percentiles]) -> Table:

@@ -118,7 +118,6 @@ CHOICES = {
     "results": ("auto", "latest", "all"),
     "backend": ("auto", "onnxruntime", "tensorrt"),
     "engines": ("auto", "now", "wait"),
-    "privacy": ("none", "blur", "picture"),
     "record_privacy": ("none", "blur", "picture"),
 }
 

@@ -67,7 +67,8 @@ class Pipeline:
         speed: Playing speed of files; 1 is real time.
         duration_s: Stop after this many seconds of capture time.
         record: Folder to record the run into, new or empty; see ``mmedge replay``.
-        record_privacy: What the recording keeps, as for ``privacy``; but for ``picture``, a replay answers otherwise.
+        record_privacy: What it keeps of pictures and sound: ``picture``, all; ``blur``, shapes; ``none``. But for
+            ``picture`` a replay answers otherwise.
         video: Record pictures ``lossless`` (bit by bit) or ``visual`` (they look the same, in a tenth of the space).
         results: What a reader, or a sink, gets that is slower than the run: the ``latest`` result (older ones are
             counted), or ``all``, in order, as long as no more than 64 wait. ``auto`` is ``latest`` when an input
@@ -76,7 +77,6 @@ class Pipeline:
             ``mmedge.toml`` files of your own. The rules of ``mmedge.fusion.rules`` need no consent.
         engines: ``now`` starts on what is there and puts in better engines, between two triggers, when they are built;
             ``wait`` builds them first. ``auto`` is ``wait`` when offline or recorded, else ``now``.
-        privacy: What sinks may show of pictures and sound: ``picture``, all; ``blur``, shapes; ``none``.
 
     Raises:
         BundleError: If the bundle is not valid.
@@ -108,11 +108,9 @@ class Pipeline:
         results: Literal["auto", "latest", "all"] = "auto",
         allow: Sequence[str] = (),
         engines: Engines = "auto",
-        privacy: Privacy = "picture",
     ) -> None:
         check_choices(latency=latency, isolation=isolation, results=results, backend=backend, engines=engines)
-        check_choices(privacy=privacy, record_privacy=record_privacy)
-        self.privacy: Privacy = privacy
+        check_choices(record_privacy=record_privacy)
         check_speed(speed)
         check_duration(duration_s)
         sources = check_sources(inputs)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 if TYPE_CHECKING:
     from mmedge.fusion.upgrade import Swap
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 # One bucket is 1 % wide: 1 us .. 3 h in about 2,300 buckets.
 _RATIO = math.log(1.01)
 _BUCKETS = 2400  # of 1 % each from 1 us on: the last begins at 6.5 hours
+FloatArray64 = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
 STEPS = ("deliver", "ready", "preprocessed", "inferred", "interpreted", "sink")
 
 
@@ -57,6 +60,28 @@ class Histogram:
         edges = [min(max(round(math.log(bound * 1e6) / _RATIO), 0), _BUCKETS) for bound in bounds_s]
         below = [(math.exp(edge * _RATIO) * 1e-6, int(total[edge])) for edge in edges]
         return [*below, (math.inf, int(total[-1]))], self._sum_ns / 1e9
+
+    @property
+    def sum_ms(self) -> float:
+        """All durations together, in ms."""
+        return self._sum_ns / 1e6
+
+    def buckets(self) -> tuple[FloatArray64, IntArray]:
+        """Return the buckets that hold anything, for a histogram of your own.
+
+        Returns:
+            The upper bound of each in ms, float64 [k], rising, and how many durations it holds, int64 [k]; copies. What
+            is at most 1 us is in the first bucket.
+
+        Example:
+            >>> h = Histogram(); h.add(2_000_000); h.add(2_001_000); h.add(9_000_000)
+            >>> upper_ms, counts = h.buckets()
+            >>> upper_ms.round(1).tolist(), counts.tolist()
+            ([2.0, 9.1], [2, 1])
+        """
+        counts = self._counts.copy()  # the runtime goes on counting
+        used = np.flatnonzero(counts)
+        return np.exp((used + 1) * _RATIO) * 1e-3, counts[used]
 
     def dump(self) -> tuple[list[int], list[int], int, int]:
         """Return everything it knows, as plain numbers."""
@@ -165,6 +190,16 @@ class Statistics:
             self.notes = [*self.notes, note]
         self.swaps = [asdict(swap) for swap in swaps]
         self.backends = dict(backends)
+
+    @property
+    def histograms(self) -> dict[str, Histogram]:
+        """Every histogram by its name: ``end_to_end``, ``received``, ``overhead``, ``skew``, ... and the steps'.
+
+        Example:
+            >>> sorted(Statistics().histograms)[:3]
+            ['deliver', 'end_to_end', 'inferred']
+        """
+        return {**self._histograms(), "received": self.received, "sink": self.steps["sink"]}
 
     def _histograms(self) -> dict[str, Histogram]:
         # Reader and sinks are in the user's process, so their times never cross a process border.

@@ -23,11 +23,10 @@ class Notifier:
     """Tells the service manager about a run that has started, while the ``with`` block lasts.
 
     ``READY=1`` at once, then ``STATUS=`` every two seconds. Where the unit has a ``WatchdogSec``, ``WATCHDOG=1`` is
-    sent as long as results are read: a run that is stuck, in a stage, in a driver or in a sink, is not fed and is
+    sent as long as results are read: a run that is stuck, in a stage, in a driver or in its own loop, is not fed and is
     started again. It is fed, too, while no result can be expected: no camera and no microphone delivers anything
     (they are opened again without that), every trigger is dropped for a reason that is counted, or nothing makes
-    triggers but what is typed or pushed. Without ``NOTIFY_SOCKET`` in the environment nothing happens. What is read
-    from the environment is taken out of it, so that no child speaks in this process's name.
+    triggers but what is typed or pushed. Without ``NOTIFY_SOCKET`` in the environment nothing happens.
 
     Args:
         pipe: A pipeline that has started.
@@ -39,8 +38,8 @@ class Notifier:
         self._pacing = {name for name, spec in inputs.items() if isinstance(spec, (ImageInput, AudioInput))}
         self._timed = trigger not in inputs
         self._paced = self._timed or trigger in self._pacing
-        self._address = _address(os.environ.pop("NOTIFY_SOCKET", ""))
-        watched_s = _watched_s(os.environ.pop("WATCHDOG_USEC", ""), os.environ.pop("WATCHDOG_PID", ""))
+        self._address = _address(os.environ.get("NOTIFY_SOCKET", ""))
+        watched_s = _watched_s(os.environ.get("WATCHDOG_USEC", ""), os.environ.get("WATCHDOG_PID", ""))
         self._watched = watched_s is not None
         # Half of the time is what systemd recommends; a quarter, as a result may come just after a look.
         self._period_s = max(min(_STATUS_S, (watched_s or 60.0) / 4), _SOONEST_S)
@@ -119,7 +118,7 @@ class Notifier:
             self._socket.sendto("\n".join(lines).encode("utf-8", "replace"), socket.MSG_DONTWAIT, self._address)
         except OSError as error:  # the run matters more than who watches it
             if not self._failed:
-                log.warning("the service manager cannot be told how the run does: %s", error.strerror)
+                log.warning("the service manager cannot be reached: %s", error.strerror)
             self._failed = True
 
 

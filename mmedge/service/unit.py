@@ -28,7 +28,7 @@ _DEVICES = {
     "microphone": (("audio",), ("char-alsa",)),
 }
 _GPU = tuple(map(Path, ("/dev/nvidiactl", "/dev/nvmap", "/dev/nvgpu")))
-_LOCAL_SINKS = ("console", "jsonl", "video", "exec")
+_LOCAL_SINKS = ("console", "jsonl", "video")
 _MEMORY_FORM = re.compile(r"[1-9]\d*[KMGT]?|[1-9]\d?%|100%")
 _HARDENING = """\
 ProtectSystem=strict
@@ -100,13 +100,6 @@ class Unit:
                 fix=f"leave it out to use {_WATCHDOG_S:g}, or use 0 for none",
             )
         self._absolute.update({name: _absolute(name, address) for name, address in self.inputs.items()})
-        for text in self.sinks:
-            if Address(text).masked:
-                raise ConfigError(
-                    f"the sink '{Address(text)}' holds a secret, which everybody could read in the unit",
-                    where="--sink",
-                    fix="leave the secret out of it, and give it as docs/sinks.md says",
-                )
 
     @property
     def file(self) -> str:
@@ -122,26 +115,33 @@ class Unit:
     @property
     def credentials(self) -> dict[Path, Address]:
         """Files that have to be there, for root alone, each with the address that it holds."""
-        return {path: address for _, path, address in self._secrets()}
+        return {path: address for path, address in self._secrets() if address is not None}
 
-    def _secrets(self) -> Iterator[tuple[str, Path, Address]]:
-        for number, (name, address) in enumerate(self._absolute.items()):
-            if address.masked:
-                yield name, self.secrets / f"{self.folder}.input{number}", address
+    def _secrets(self) -> Iterator[tuple[Path, Address | None]]:
+        """Yield for each input, and then for each sink, the file that its address would have, and the address.
+
+        It is None where nothing in it is secret.
+        """
+        for kind, addresses in (("input", self._absolute.values()), ("sink", map(Address, self.sinks))):
+            for number, address in enumerate(addresses):
+                yield self.secrets / f"{self.folder}.{kind}{number}", address if address.masked else None
 
     @property
     def command(self) -> list[str]:
         """Words of the command line, quoted for ``ExecStart=``; an address with a secret is a credential."""
-        secret = {name: path.name for name, path, _ in self._secrets()}
+        secrets = self._secrets()
+
+        def shown(before: str, text: str) -> str:
+            path, address = next(secrets)
+            if address is None:
+                return word(before + text)
+            return expanded(f"{before.replace('$', '$$')}@${{CREDENTIALS_DIRECTORY}}/{path.name}")
+
         words = [word(str(part)) for part in (sys.executable, "-m", "mmedge", "run", self.bundle.absolute())]
         for name, address in self._absolute.items():
-            if name in secret:
-                value = expanded(f"{name.replace('$', '$$')}=@${{CREDENTIALS_DIRECTORY}}/{secret[name]}")
-            else:
-                value = word(f"{name}={address.reveal()}")
-            words += ["--input", value]
+            words += ["--input", shown(f"{name}=", address.reveal())]
         for sink in self.sinks:
-            words += ["--sink", word(sink)]
+            words += ["--sink", shown("", sink)]
         for project in self.projects:
             words += ["--allow-callable", word(str(project.absolute()))]
         return words + [word(option) for option in self.options]
@@ -187,7 +187,7 @@ class Unit:
             if path.exists() and not _readable(path)
         ]
         found += [
-            f"sink '{sink}': the service may write below /var/lib/{self.folder} alone; use a relative path"
+            f"sink '{Address(sink)}': the service may write below /var/lib/{self.folder} alone; use a relative path"
             for sink in self.sinks
             if sink.partition(":")[2].startswith("/")
         ]

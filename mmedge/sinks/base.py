@@ -7,7 +7,6 @@ from typing import Any, Protocol
 
 import msgspec
 
-from mmedge.privacy import Privacy
 from mmedge.types import TaskResult
 
 
@@ -39,10 +38,6 @@ class Run(Protocol):
     @property
     def statistics(self) -> Any:
         """Counts and latencies so far."""
-
-    @property
-    def privacy(self) -> Privacy:
-        """What may be shown of pictures and sound."""
 
     def health(self) -> Mapping[str, Mapping[str, Any]]:
         """State, reason and counters of each input, and of what else reports."""

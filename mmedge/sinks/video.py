@@ -38,6 +38,8 @@ class VideoSink:
         image: Which image input; by default the trigger, or the first one.
         audio: Which audio input, ``none`` for no sound; by default the first one.
         overlay: Whether results are drawn on the pictures.
+        privacy: What of pictures and sound is written: all (``picture``), a blurred picture without sound, or answers
+            alone, on black.
 
     Attributes:
         wants_pictures: The run keeps its results' pictures for it.
@@ -49,16 +51,18 @@ class VideoSink:
 
     wants_pictures = True
 
-    def __init__(self, path: Path, *, image: str = "", audio: str = "", overlay: bool = True) -> None:
+    def __init__(
+        self, path: Path, *, image: str = "", audio: str = "", overlay: bool = True, privacy: Privacy = "picture"
+    ) -> None:
         self._av = require("av", _PURPOSE)
         if overlay:
             require("cv2", _PURPOSE)
         if path.suffix not in _SUFFIXES or not path.parent.is_dir():
             what = "the folder does not exist" if path.suffix in _SUFFIXES else f"the file must end in {_SUFFIXES}"
             raise ConfigError(what, where=str(path), fix="video:FILE.mp4")
-        self._path, self._image, self._audio, self._overlay = path, image, audio, overlay
+        self._path, self._image, self._overlay, self._privacy = path, image, overlay, privacy
+        self._audio = audio if heard(privacy) else "none"
         self._rate_hz = 0
-        self._privacy: Privacy = "picture"
         self._picture: ByteArray | None = None  # the last one, which stays while there is no other
         self._file: _File | None = None
         self._again_s = 0.0
@@ -66,15 +70,11 @@ class VideoSink:
         self.files: list[Path] = []
 
     def begin(self, run: Run) -> None:
-        """Choose the inputs, as far as they may be shown.
+        """Choose the inputs.
 
         Raises:
-            ConfigError: If the bundle has no such inputs, or no picture may be shown.
+            ConfigError: If the bundle has no such inputs.
         """
-        self._privacy = run.privacy
-        if self._privacy == "none":
-            fix = "use the privacy 'blur' or 'picture', or another sink"
-            raise ConfigError("a video shows pictures, and none may be shown", where="sink 'video'", fix=fix)
         seats = run.bundle.inputs
         kinds = {name: type(seat).__name__ for name, seat in seats.items()}
         images = [name for name, kind in kinds.items() if kind == "ImageInput"]
@@ -85,8 +85,6 @@ class VideoSink:
         for name, known in ((self._image, images), (self._audio, [*audios, "none"])):
             if name not in known:
                 raise ConfigError(f"there is no such input '{name}'", where="sink 'video'", fix=f"one of {known}")
-        if not heard(self._privacy):
-            self._audio = "none"
         self._rate_hz = 0 if self._audio == "none" else seats[self._audio].sample_rate_hz
 
     def write(self, result: Result | Event) -> None:
@@ -105,10 +103,12 @@ class VideoSink:
             at_ns = result.t_ns
             if result.present.get(self._image):
                 frame = result.frame(self._image)
-                self._picture, at_ns = shown(frame.to_rgb(), self._privacy), frame.capture_ns
+                picture, at_ns = frame.to_rgb(), frame.capture_ns
+                allowed = shown(picture, self._privacy)
+                self._picture = np.zeros_like(picture) if allowed is None else allowed
             if self._picture is None:  # there was none yet
                 return
-            picture = result.draw(self._picture) if self._overlay else self._picture
+            picture = result.draw(self._picture) if self._overlay else self._picture  # after it was blurred
             if self._file is None:
                 self._file = self._open(picture, at_ns)
                 self._file.hear(result, self._audio)
@@ -187,8 +187,8 @@ class _File:
         if pts <= self._last_pts:  # one that a later trigger used again
             return
         self._last_pts = pts
-        shown = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-        frame = shown.reformat(width=self._video.width, height=self._video.height, format="yuv420p")
+        whole = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+        frame = whole.reformat(width=self._video.width, height=self._video.height, format="yuv420p")
         frame.pts, frame.time_base = pts, Fraction(1, _TICKS)
         self._mux(self._video, frame)
 
@@ -237,7 +237,9 @@ class _File:
             self._container.close()
 
 
-def make(target: str, *, image: str = "", audio: str = "", overlay: bool = True) -> VideoSink:
+def make(
+    target: str, *, image: str = "", audio: str = "", overlay: bool = True, privacy: Privacy = "picture"
+) -> VideoSink:
     """Return the sink of ``video:FILE.mp4``.
 
     Args:
@@ -245,6 +247,7 @@ def make(target: str, *, image: str = "", audio: str = "", overlay: bool = True)
         image: Which image input.
         audio: Which audio input, or ``none``.
         overlay: Whether results are drawn on the pictures.
+        privacy: What of pictures and sound is written: ``picture``, ``blur`` or ``none``.
 
     Raises:
         ConfigError: If no such file can be written.
@@ -252,4 +255,4 @@ def make(target: str, *, image: str = "", audio: str = "", overlay: bool = True)
     """
     if not target:
         raise ConfigError("the sink 'video' needs a file", where="sinks", fix="video:FILE.mp4")
-    return VideoSink(Path(target), image=image, audio=audio, overlay=overlay)
+    return VideoSink(Path(target), image=image, audio=audio, overlay=overlay, privacy=privacy)

@@ -107,6 +107,17 @@ def test_a_recording_becomes_a_video(tmp_path: Path, write_clip: WriteClip) -> N
     assert np.abs(pair(flashes, beeps)).max() < FRAME_S / 2
 
 
+@pytest.mark.parametrize("privacy", ["none", "blur"])
+def test_what_may_not_leave_is_not_in_the_video(tmp_path: Path, write_clip: WriteClip, privacy: str) -> None:
+    clip, out, bundle = flash_clip(write_clip), tmp_path / "out.mp4", tiny_bundle(tmp_path / "tiny.mmedge")
+    line = ["run", str(bundle), "--image", clip, "--audio", clip, "--latency", "offline", "--privacy", privacy]
+    assert run([*line, "--sink", f"video:{out}?overlay=false"]) == 0
+    with av.open(str(out)) as file:
+        assert not file.streams.audio
+        brightest = max(int(frame.to_ndarray(format="gray").max()) for frame in file.decode(video=0))
+    assert brightest < 8 if privacy == "none" else brightest > 200
+
+
 def test_what_is_there_is_not_overwritten(tmp_path: Path, write_clip: WriteClip) -> None:
     out = tmp_path / "out.mp4"
     out.write_bytes(b"mine")

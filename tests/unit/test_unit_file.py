@@ -124,8 +124,10 @@ def test_secrets_are_credentials() -> None:
     assert address.reveal() == "rtsp://me:pw%41x@camera/live"
     assert f"LoadCredential={path.name}:{path}" in hidden.text
     assert f"image=@${{CREDENTIALS_DIRECTORY}}/{path.name} " in hidden.text
-    with pytest.raises(ConfigError, match="holds a secret"):
-        unit(sinks=["mqtt://me:secret@broker/door"])
+    told = unit(inputs={"image": Address("0")}, sinks=["jsonl:x", "mqtt://me:pw%41x@broker/door?on=event"])
+    assert "pw" not in told.text
+    (path,) = told.credentials
+    assert f"--sink jsonl:x --sink @${{CREDENTIALS_DIRECTORY}}/{path.name}\n" in told.text
 
 
 def test_two_names_share_no_folder() -> None:
