@@ -1,7 +1,8 @@
 # make demo    the whole path on this machine, from nothing
 # make test    the tests but for the long ones
 # make test-all  all of them
-# make check   lint, types, import contracts, formats, sanitizers, the Jetson target's packages, arithmetic on two CPUs
+# make check   lint, types, import contracts, formats, sanitizers, the Jetson target's packages, arithmetic on two CPUs, docs
+# make docs    the site, in build/site
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -30,7 +31,7 @@ HASWELL := qemu-x86_64 -cpu Haswell-noTSX,-pcid,-x2apic,-tsc-deadline,-invpcid
 # Named, because collecting all tests takes longer than running these.
 ARITHMETIC = $$(grep -rl --include='*.py' mark.arithmetic tests)
 
-.PHONY: demo test test-all check system clean
+.PHONY: demo test test-all check docs system clean
 
 demo: $(VENV)/installed
 	$(BIN)/mmedge demo
@@ -61,6 +62,7 @@ check: $(VENV)/tests-installed
 	  $(BIN)/cmake -S . -B build/sanitize-$$kind -DMMEDGE_TESTS_ONLY=ON -DMMEDGE_SANITIZE=$$kind >/dev/null && \
 	  $(BIN)/cmake --build build/sanitize-$$kind --parallel 2 >/dev/null && \
 	  $(BIN)/ctest --test-dir build/sanitize-$$kind --output-on-failure || exit 1; done
+	$(MAKE) docs
 	$(BIN)/python scripts/resolve_target.py
 	$(BIN)/pytest -m arithmetic $(ARITHMETIC)
 ifeq ($(shell uname -m),x86_64)
@@ -68,6 +70,11 @@ ifeq ($(shell uname -m),x86_64)
 	if command -v qemu-x86_64 >/dev/null; then $(HASWELL) $(BIN)/python $(BIN)/pytest -m arithmetic $(ARITHMETIC); \
 	  else echo "not run: the tests of arithmetic on an emulated AVX2 CPU" >&2; fi
 endif
+
+# Warnings are errors: a link that leads nowhere, a name that does not exist.
+docs: $(VENV)/tests-installed
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --fresh-env -b html docs build/site
+	@echo "build/site/index.html"
 
 system:
 	@sh scripts/need.sh required g++:g++ \
@@ -92,7 +99,7 @@ endif
 $(VENV)/tests-installed: $(VENV)/installed
 	@sh scripts/need.sh optional ffmpeg:ffmpeg pulseaudio:pulseaudio pacat:pulseaudio-utils \
 	  "/usr/lib/*/alsa-lib/libasound_module_pcm_pulse.so:libasound2-plugins" \
-	  strace:strace gst-launch-1.0:gstreamer1.0-tools "/usr/lib/*/gstreamer-1.0/libgstvideotestsrc.so:gstreamer1.0-plugins-base"
+	  strace:strace mosquitto:mosquitto chromium:chromium jq:jq systemd-analyze:systemd gst-launch-1.0:gstreamer1.0-tools "/usr/lib/*/gstreamer-1.0/libgstvideotestsrc.so:gstreamer1.0-plugins-base"
 	$(PIP) --editable '.[$(EXTRAS),test]'
 	touch $@
 

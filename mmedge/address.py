@@ -26,6 +26,7 @@ _SCHEMES = _LOCAL | _words("rtsp rtsps udp http https rtmp rtmps srt tcp rtp gst
 _PARAMS = _words(
     "width height fps fourcc channel channels track subtype stream streamtype resolution latency mode ttl reuse timeout"
     " pkt_size fifo_size buffer_size overrun_nonfatal localport localrtpport rtsp_transport transport listen"
+    " on events results tasks min_score keep max_mb spool_mb keepalive_s overlay"
 )
 _VALUE = re.compile(r"[-+]?\d[\d.,:/x]{0,11}|[a-z]{1,10}|[A-Z0-9]{4}", re.ASCII)
 _NUMBER = re.compile(r"[-+]?\d{0,8}\.?\d{0,6}(e[-+]?\d{1,2})?", re.ASCII)

@@ -15,6 +15,8 @@ _EXTRA = {
     "soxr": ("soxr", "capture"),
     "onnxruntime": ("onnxruntime", "cpu"),
     "tokenizers": ("tokenizers", "text"),
+    "paho.mqtt.client": ("paho-mqtt", "mqtt"),
+    "prometheus_client": ("prometheus-client", "metrics"),
     "tensorrt": ("tensorrt", "tensorrt"),
     "tensorrt_rtx": ("tensorrt-rtx", "tensorrt-rtx"),
     "cuda.bindings.runtime": ("cuda-bindings", "tensorrt"),
@@ -24,7 +26,11 @@ _EXTRA = {
     "safetensors": ("safetensors", "export"),
     "lightning": ("lightning", "export"),
     "matplotlib": ("matplotlib", "export"),
+    "starlette": ("starlette", "web"),
+    "uvicorn": ("uvicorn", "web"),
+    "websockets": ("websockets", "web"),
     "mlxtend": ("mlxtend", "recipes"),
+    "supervision": ("supervision", "supervision"),
     "skimage": ("scikit-image", "recipes"),
 }
 

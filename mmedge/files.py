@@ -75,6 +75,27 @@ def user_config(*parts: str) -> Path:
     return base.joinpath("mmedge", *parts)
 
 
+def user_state(*parts: str) -> Path:
+    """Return ``$STATE_DIRECTORY`` (of a service), else ``$XDG_STATE_HOME/mmedge``, else ``~/.local/state/mmedge``.
+
+    And below it ``parts``; nothing is created.
+
+    Raises:
+        ConfigError: If no folder is set and there is no home folder.
+    """
+    service = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
+    if service:
+        return Path(service, *parts)
+    base = Path(os.environ.get("XDG_STATE_HOME", ""))
+    if not base.is_absolute():
+        try:
+            base = Path.home() / ".local" / "state"
+        except RuntimeError as error:
+            fix = "set XDG_STATE_HOME or STATE_DIRECTORY to a folder"
+            raise ConfigError("there is no home folder for what is kept", fix=fix) from error
+    return base.joinpath("mmedge", *parts)
+
+
 @contextmanager
 def replacing(path: Path, *, mode: int = 0o600) -> Iterator[BinaryIO]:
     """Give a file to write; when the block ends well it is on the disk and takes the place of ``path``.

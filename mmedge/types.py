@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Literal, Protocol, TypeAlias
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import msgspec
-import numpy as np
-import numpy.typing as npt
 
-from mmedge.errors import ConfigError, FrameExpiredError
+from mmedge.errors import ConfigError
+from mmedge.packets import PLAIN as PLAIN
+from mmedge.packets import AnyArray as AnyArray
+from mmedge.packets import Arrival as Arrival
+from mmedge.packets import AspectPart as AspectPart
+from mmedge.packets import Block as Block
+from mmedge.packets import ByteArray as ByteArray
+from mmedge.packets import ClockQuality as ClockQuality
+from mmedge.packets import Description as Description
+from mmedge.packets import EndOfStream as EndOfStream
+from mmedge.packets import FloatArray as FloatArray
+from mmedge.packets import Frame as Frame
+from mmedge.packets import Matrix as Matrix
+from mmedge.packets import Packet as Packet
+from mmedge.packets import PixelFormat as PixelFormat
+from mmedge.packets import Slot as Slot
+from mmedge.packets import Tensor as Tensor
+from mmedge.packets import Text as Text
 
-PixelFormat = Literal["gray8", "bgr24", "rgb24", "yuv420p", "nv12", "yuv422p", "yuv444p"]
-Matrix: TypeAlias = Literal["bt601", "bt709", "fcc", "smpte240m", "bt2020"]
-AspectPart: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=65_536)]
+if TYPE_CHECKING:
+    from mmedge.sound_cut import Sound
+
 Backend: TypeAlias = Literal["auto", "onnxruntime", "tensorrt"]
 Precision: TypeAlias = Literal["fp32", "fp16", "int8", "fp8", "int4"]
 Latency: TypeAlias = Literal["low", "balanced", "offline"]
@@ -23,165 +39,8 @@ Engines: TypeAlias = Literal["auto", "now", "wait"]
 NS_PER_S = 1_000_000_000
 # A camera picture that is bit-identical for this long is frozen: sensors are never noiseless.
 FROZEN_NS = NS_PER_S
-ClockQuality = Literal["A", "B", "C"]
 Health = Literal["OK", "LATE", "STALE", "MISSING", "RECONNECTING"]
 Evidence = Literal["simulated", "cpu", "built-not-run", "gpu", "jetson"]
-FloatArray = npt.NDArray[np.float32]
-ByteArray = npt.NDArray[np.uint8]
-AnyArray = npt.NDArray[Any]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Packet:
-    """What every packet carries, whatever its modality.
-
-    Attributes:
-        stream: Name of the input it feeds.
-        seq: Running number within the epoch.
-        epoch: Rises on reconnect or gap reset; nothing is matched across epochs.
-        capture_ns: When the world was sensed; of a block, the instant after its last sample.
-        arrive_ns: When it reached this process.
-        uncertainty_ns: Bound on the error of ``capture_ns``.
-        quality: Class of the time stamp (A driver, B stream, C arrival).
-    """
-
-    stream: str
-    seq: int
-    capture_ns: int
-    arrive_ns: int
-    epoch: int = 0
-    uncertainty_ns: int = 0
-    quality: ClockQuality = "B"
-
-    def stamp(self) -> dict[str, Any]:
-        """Return what every packet carries, by name."""
-        return {name: getattr(self, name) for name in Packet.__dataclass_fields__}
-
-
-class Description(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """What a stream says about its pictures; it travels with every frame. The defaults are upright, square, 0..255.
-
-    Attributes:
-        matrix: What turns luma and chroma into colours; without a meaning for gray and RGB pictures.
-        full_range: False when luma spans 16..235 instead of 0..255.
-        transfer: ``pq`` and ``hlg`` are HDR: it is said, and pixels are taken as they are.
-        rotation: Degrees by which the stored picture is turned clockwise to be upright.
-        mirrored: Whether the turned picture is then flipped left to right.
-        pixel_aspect: Width and height of one stored pixel.
-        fields: How the lines were taken: at once, or in two fields, of which the ``top`` or ``bottom`` one is first.
-    """
-
-    matrix: Matrix = "bt601"
-    full_range: bool = True
-    transfer: Literal["sdr", "pq", "hlg"] = "sdr"
-    rotation: Literal[0, 90, 180, 270] = 0
-    mirrored: bool = False
-    pixel_aspect: tuple[AspectPart, AspectPart] = (1, 1)
-    fields: Literal["progressive", "interlaced", "top", "bottom"] = "progressive"
-
-
-PLAIN = Description()
-
-
-class Slot(Protocol):
-    """Where a frame's bytes lie: called, it is given back to its pool."""
-
-    def __call__(self) -> None:
-        """Give the slot back; idempotent."""
-
-    def copy(self, data: ByteArray, out: ByteArray) -> bool:
-        """Copy ``data``, which lies in the slot, to ``out``; False if it was used again meanwhile.
-
-        Both are uint8 of one shape, [...].
-        """
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Frame(Packet):
-    """One image in its source's own pixel format.
-
-    Attributes:
-        data: uint8, owned by the source's frame pool until ``release`` is called. ``gray8``
-            (height, width); ``bgr24`` and ``rgb24`` (height, width, 3); planes packed one after the other: ``yuv420p``
-            and ``nv12`` (height * 3 / 2, width), ``yuv422p`` (height * 2, width), ``yuv444p`` (height * 3, width).
-        width: Of the picture as it is stored, which may lie on its side.
-        height: Of the picture as it is stored.
-        description: What its stream says about it.
-        release: The slot, which gives itself back when called; None when the data is never reused.
-        unchanged_ns: For how long the picture has been bit-identical, a sign of a frozen camera.
-        damaged: Its data was damaged on the way, or refers to what was: it says that its source is alive, no more.
-    """
-
-    data: ByteArray
-    format: PixelFormat
-    width: int
-    height: int
-    description: Description = PLAIN
-    release: Slot | None = None
-    unchanged_ns: int = 0
-    damaged: bool = False
-
-    @property
-    def full_range(self) -> bool:
-        """False when luma spans 16..235 instead of 0..255."""
-        return self.description.full_range
-
-    def copy(self) -> Frame:
-        """Return a copy whose data is the caller's, also after this frame was released.
-
-        Raises:
-            FrameExpiredError: If its slot holds another picture by now.
-        """
-        data = np.empty_like(self.data)
-        if self.release is None:
-            data[...] = self.data
-        elif not self.release.copy(self.data, data):
-            raise FrameExpiredError(
-                f"the picture of {self.capture_ns} ns is gone", where=self.stream, fix="copy it as its result arrives"
-            )
-        return replace(self, data=data, release=None)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Block(Packet):
-    """One audio buffer: mono float32 at the input's own sample rate.
-
-    Attributes:
-        samples: float32 (n,), -1..1, copied by the reader before it returns.
-        lost: Samples that are missing directly before this block; they become timed silence.
-    """
-
-    samples: FloatArray
-    lost: int = 0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Text(Packet):
-    """One text value, valid from its capture time."""
-
-    text: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Tensor(Packet):
-    """One array pushed by the user's own driver (IMU, thermal...)."""
-
-    data: AnyArray
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Arrival(Packet):
-    """A picture that came while the runtime was busy and made room for a newer one: when it came is all that is left.
-
-    It says that its source is alive, which only arrivals can say.
-    """
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EndOfStream(Packet):
-    """The source has nothing more to say; ``reason`` is None when it simply ended."""
-
-    reason: str | None = None
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
@@ -304,11 +163,13 @@ def told_array(array: AnyArray) -> dict[str, object]:
 class Result(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """The interpreted tasks of one trigger, with its times, mask, age and skew.
 
-    ``status`` is ``"ok"`` or ``"unvalidated"`` (a mask that the exporter never measured: no label).
+    ``unix_ns`` is ``t_ns`` on the wall clock, by the run's one pair of times (docs/time.md). ``status`` is ``"ok"`` or
+    ``"unvalidated"`` (a mask that the exporter never measured: no label).
     """
 
     schema: str = "mmedge.result/1"
     t_ns: int
+    unix_ns: int
     status: Literal["ok", "unvalidated"]
     tasks: dict[str, TaskResult]
     present: dict[str, bool]
@@ -325,13 +186,14 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         *,
         from_ns: int,
         outputs: Mapping[str, AnyArray] | None = None,
+        sounds: Mapping[str, Callable[[int | None], Sound]] | None = None,
     ) -> Result:
-        """Remember how to copy the pictures it was made from, what is told as it is, and from when its latency counts.
+        """Remember how to copy what it was made from, what is told as it is, and from when its latency counts.
 
         ``outputs`` are [...] as the manifest declares them, in the network's dtype; they are the result's own. Returns
         itself.
         """
-        self.__dict__.update(frames=frames, from_ns=from_ns, told=outputs or {})
+        self.__dict__.update(frames=frames, from_ns=from_ns, told=outputs or {}, sounds=sounds or {})
         return self
 
     @property
@@ -365,10 +227,58 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         """
         frames: Mapping[str, Callable[[], Frame]] = self.__dict__.get("frames", {})
         if name not in frames:
-            raise ConfigError(
-                f"this result has no picture of '{name}'", where="frame", fix=f"it has those of {list(frames)}"
-            )
+            fix = f"it has those of {list(frames)}"
+            raise ConfigError(f"this result has no picture of '{name}'", where="frame", fix=fix)
         return frames[name]()
+
+    def draw(self, picture: Frame | ByteArray, *, tasks: Collection[str] | None = None) -> ByteArray:
+        """Return a copy of a picture, uint8 [height, width, 3] in RGB, with what this result says drawn on it.
+
+        Args:
+            picture: A frame, or uint8 [height, width, 3] in RGB as it is shown (``Frame.to_rgb``).
+            tasks: Names of the tasks to draw; all of them by default. With several cameras, name those of this one.
+
+        Raises:
+            ConfigError: If the picture has another shape or dtype, or there is no such task.
+            MissingDependencyError: If OpenCV is not installed.
+
+        Example:
+            >>> cv2.imwrite("seen.png", result.draw(result.frame("image"))[..., ::-1])  # doctest: +SKIP
+        """
+        shown = picture.to_rgb() if isinstance(picture, Frame) else picture
+        drawn: ByteArray = import_module("mmedge.drawing").draw(shown, self, tasks=tasks)
+        return drawn
+
+    def sound(self, name: str, since: int | None = None) -> Sound:
+        """Return a copy of the window that was heard, or of all from index ``since`` on; raises as ``frame`` does.
+
+        The ``end`` of one result's sound is the ``since`` of the next: so a stream has no gaps.
+        """
+        sounds: Mapping[str, Callable[[int | None], Sound]] = self.__dict__.get("sounds", {})
+        if name not in sounds:
+            fix = f"it has that of {list(sounds)}"
+            raise ConfigError(f"this result has no sound of '{name}'", where="sound", fix=fix)
+        return sounds[name](since)
+
+    def to_supervision(
+        self, picture: Frame | ByteArray, *, task: str | None = None, labels: Sequence[str] | None = None
+    ) -> Any:
+        """Return the boxes of a detection as ``supervision.Detections``, for its trackers, zones and annotators.
+
+        Args:
+            picture: The frame, or its pixels as they are shown, [height, width, ...] of any dtype: boxes are in pixels.
+            task: The detection, where the result has more than one.
+            labels: The task's labels (``bundle.labels(task)``), whose numbers become ``class_id``; otherwise numbers
+                are made of the labels' text. The labels themselves are ``data["class_name"]``.
+
+        Raises:
+            ConfigError: If there is no such task, or a label is not among ``labels``.
+            MissingDependencyError: If supervision is not installed.
+
+        Example:
+            >>> tracker.update_with_detections(result.to_supervision(frame))  # doctest: +SKIP
+        """
+        return import_module("mmedge.detections").to_supervision(self, picture, task=task, labels=labels)
 
     def to_json(self) -> bytes:
         """Return the result line: one JSON object, no line break.

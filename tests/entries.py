@@ -106,3 +106,9 @@ def holding(image: AnyArray, audio: AnyArray) -> AnyArray:
     """Hold the interpreter for as long as the environment says, as an extension does that forgot to release it."""
     ctypes.PyDLL(None).usleep(round(float(os.environ["MMEDGE_TEST_STAGE_MS"]) * 1e3))
     return np.zeros((1, 1), np.float32)
+
+
+def never_answers(image: AnyArray, imu: AnyArray) -> dict[str, AnyArray]:
+    """Be stuck: a stage that waits for ever, without holding the interpreter."""
+    time.sleep(3600)
+    return {"same": np.zeros((1, 1), np.float32)}

@@ -80,8 +80,11 @@ def _licence(networks: list[Network]) -> str:
     return " AND ".join(dict.fromkeys(found)) or "unknown"
 
 
-def run_command(bundle: Path, recipe: Recipe, networks: list[Network]) -> str:
-    """Return what runs the bundle live: one device of a kind, two where one network has two inputs of that kind."""
+def run_sources(recipe: Recipe, networks: list[Network]) -> dict[str, str]:
+    """Return seat -> source of what runs the bundle live.
+
+    It is one device of a kind, two where one network has two inputs of that kind.
+    """
     inputs = recipe.inputs
     live = {name: _URIS[type(spec)] for name, spec in inputs.items() if type(spec) in _URIS}
     beside = [set(seats_of(network.sources, inputs).values()) for network in networks]
@@ -91,18 +94,28 @@ def run_command(bundle: Path, recipe: Recipe, networks: list[Network]) -> str:
         taken = {uri for n, uri in devices.items() if kind == "text" or any({name, n} <= seats for seats in beside)}
         uris = (other.format(number) if number else first for number in itertools.count())
         devices[name] = next(uri for uri in uris if uri not in taken)
-    options: list[str] = []
+    sources: dict[str, str] = {}
     for network in networks:
         seats = seats_of(network.sources, inputs).values()
         if all(seat in live for seat in seats):
             for seat in seats:
-                kind, shares = live[seat][0], getattr(inputs[seat], "shares", None)
+                shares = getattr(inputs[seat], "shares", None)
                 if shares is not None and devices[seat] == devices[shares]:
                     seat = shares
-                alone = (
-                    sum(o == kind and getattr(inputs[n], "shares", None) is None for n, (o, *_) in live.items()) == 1
-                )
-                options.append(f"--{kind} {devices[seat]}" if alone else f"--input {seat}={devices[seat]}")
+                sources[seat] = devices[seat]
+    return sources
+
+
+def run_command(bundle: Path, recipe: Recipe, networks: list[Network]) -> str:
+    """Return what runs the bundle live."""
+    inputs = recipe.inputs
+    kinds = {name: _URIS[type(spec)][0] for name, spec in inputs.items() if type(spec) in _URIS}
+    own = [kind for name, kind in kinds.items() if getattr(inputs[name], "shares", None) is None]
+    sources = run_sources(recipe, networks)
+    options = [
+        f"--{kinds[seat]} {uri}" if own.count(kinds[seat]) == 1 else f"--input {seat}={uri}"
+        for seat, uri in sources.items()
+    ]
     if not options:
         pushed = ", ".join(f"'{name}': 'push://'" for name in recipe.inputs)
         return f"python: mmedge.Pipeline({str(bundle)!r}, inputs={{{pushed}}}), then pipe.push(name, array, time_ns)"

@@ -22,6 +22,7 @@ class NewReport:
         hints: What would make more of the networks.
         asks: What files do not tell and was assumed, with the option that says otherwise.
         commands: What to type next.
+        unit: A unit of systemd that runs the bundle; None where its data is pushed.
     """
 
     folder: Path
@@ -31,6 +32,7 @@ class NewReport:
     hints: list[str] = field(default_factory=list)
     asks: list[str] = field(default_factory=list)
     commands: list[str] = field(default_factory=list)
+    unit: Path | None = None
 
     def to_dict(self) -> dict[str, object]:
         """Return the document of schema ``mmedge.new/1``."""
@@ -43,4 +45,5 @@ class NewReport:
             "hints": self.hints,
             "asks": self.asks,
             "next": self.commands,
+            "unit": None if self.unit is None else str(self.unit),
         }

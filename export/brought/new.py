@@ -13,11 +13,13 @@ import msgspec
 import numpy as np
 import onnx
 
+from mmedge.address import Address
 from mmedge.bundle import load
 from mmedge.bundle.manifest import AudioInput, ImageInput, Input, TextInput
 from mmedge.errors import ConfigError
 from mmedge.fusion.consent import PROJECT_FILE, project_text, remember
 from mmedge.plain import unsafe
+from mmedge.service import Unit
 from mmedge.types import AnyArray
 
 from ..onnx.to_onnx import random_samples
@@ -29,7 +31,7 @@ from ..starter import write_starter
 from ..tokenizer import check_vocabulary, load_tokenizer
 from .brought import bring
 from .class_numbers import spread_class_numbers
-from .draft import draft_recipe, run_command
+from .draft import draft_recipe, run_command, run_sources
 from .infer import (
     Guess,
     Network,
@@ -61,9 +63,11 @@ def starter(folder: Path) -> NewReport:
     with _removed_on_error(folder, _make_folder(folder)):
         write_starter(folder)
         _write_project(folder, [])
+        unit = _write_unit(folder, "starter", {"image": "0", "audio": "mic://default"})
     recipe, bundle = quote(str(folder / "recipe.toml")), quote(str(folder / "starter.mmedge"))
     steps = ["train {0}", "export {0} --output {1}", "run {1} --image 0 --audio mic://default"]
-    report = NewReport(folder=folder, commands=["mmedge " + step.format(recipe, bundle) for step in steps])
+    commands = ["mmedge " + step.format(recipe, bundle) for step in steps]
+    report = NewReport(folder=folder, commands=commands, unit=unit)
     _note(folder, report)
     return report
 
@@ -135,6 +139,7 @@ def from_networks(
         report.bundle = run_steps(Recipe.load(recipe), output=bundle, smoke=False).path
         with load(bundle) as packed:  # nobody should find out at the next command that it cannot be used
             packed.verify()
+        report.unit = _write_unit(folder, draft.name, run_sources(draft, networks))
     report.commands = [run_command(bundle, draft, networks)]
     if (folder / "rules.py").is_file():
         _note(folder, report)
@@ -145,6 +150,31 @@ def _write_project(folder: Path, modules: Sequence[str]) -> None:
     """Write ``mmedge.toml``: bundles of this project may call these modules."""
     (folder / PROJECT_FILE).write_text(project_text(modules), encoding="utf-8")
     (folder / PROJECT_FILE).chmod(0o644)
+
+
+def _write_unit(folder: Path, name: str, sources: Mapping[str, str]) -> Path | None:
+    """Write a unit that runs the project's bundle as a service; what is typed comes from a file there."""
+    if not sources:
+        return None
+    typed = {
+        seat: f"text://{folder.absolute()}/{'said.txt' if uri == 'text://stdin' else uri.removeprefix('text://')}"
+        if uri.startswith("text://")
+        else uri
+        for seat, uri in sources.items()
+    }
+    rules = (folder / "rules.py").is_file()
+    unit = Unit(
+        name=name,
+        bundle=folder / f"{name}.mmedge",
+        inputs={seat: Address(uri) for seat, uri in typed.items()},
+        projects=[folder / PROJECT_FILE] if rules else [],
+    )
+    for uri in typed.values():
+        if uri.startswith("text:///"):
+            Path(uri.removeprefix("text://")).touch()  # it is followed from the start on
+    path = folder / unit.file
+    path.write_text(unit.text, encoding="utf-8")
+    return path
 
 
 def _note(folder: Path, report: NewReport) -> None:

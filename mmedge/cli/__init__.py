@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
@@ -30,8 +31,10 @@ COMMANDS = {
     "compile": "Build the engines of a bundle for this device into the cache.",
     "run": "Live fused inference.",
     "record": "Record inputs, for replays, calibration and bug reports.",
+    "view": "The live page over a recording: scrub, play, step by trigger.",
     "replay": "A recorded run again, bit by bit; or why a trigger saw what it saw.",
     "calibrate": "How late a camera is against a microphone, by flash and beep.",
+    "service": "A systemd unit that runs a bundle: printed, or installed.",
     "bench": "Latency report of a bundle.",
     "train": "Train the model of a recipe.",
     "export": "Train or load, then ONNX, INT8, bundle: all steps of a recipe.",
@@ -39,10 +42,20 @@ COMMANDS = {
 }
 INTERRUPTED = 130
 _GLOBAL = ("-v", "--verbose")
+_UNTIL_STOPPED = ("run", "record", "view")  # a service manager's stop is their orderly end, however early it comes
 
 
 class _Command(TyperCommand):
     """Asks what sinks are installed when its help is shown, and not before."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if "--view" in args:  # its value may be left out
+            from mmedge.view.access import is_place
+
+            at = args.index("--view")
+            if not (args[at + 1 :] and is_place(args[at + 1])):
+                args = [*args[:at], "--view=", *args[at + 1 :]]
+        return list(super().parse_args(ctx, args))
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         for option in self.params:
@@ -53,23 +66,37 @@ class _Command(TyperCommand):
         super().format_help(ctx, formatter)
 
 
+def app_command(name: str) -> Any:
+    """Return a command, loaded: a ``click.Command``."""
+    module = import_module(f"mmedge.cli.{name}")
+    single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    single.command(name, cls=_Command)(module.command)
+    command = typer.main.get_command(single)
+    command.name = name
+    return command
+
+
 class _LazyGroup(TyperGroup):
     """Loads a command's module when it is called, so that ``--help`` and ``run`` stay light."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(COMMANDS)
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name = args[0]
+        if name in COMMANDS and ctx.resilient_parsing:  # a shell completes a command line: it asks for the options
+            return name, app_command(name), args[1:]
+        if name not in COMMANDS and not name.startswith("-") and (near := get_close_matches(name, COMMANDS)):
+            ctx.fail(f"No such command '{name}'. Did you mean '{near[0]}'?")
+        return super().resolve_command(ctx, args)
+
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in COMMANDS:
             return None
         if ctx.resilient_parsing or (ctx.invoked_subcommand is None and "--help" in sys.argv[1:2]):
             return TyperCommand(cmd_name, help=COMMANDS[cmd_name], callback=lambda: None)
-        module = import_module(f"mmedge.cli.{cmd_name}")
+        command = app_command(cmd_name)
         signals.begin()
-        single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-        single.command(cmd_name, cls=_Command)(module.command)
-        command = typer.main.get_command(single)
-        command.name = cmd_name
         return command
 
 
@@ -77,7 +104,6 @@ app = typer.Typer(
     cls=_LazyGroup,
     help="Live fused inference (image + audio + text) on the edge.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
@@ -104,10 +130,15 @@ def _options(
 
 def main() -> None:
     """Run the command line and exit with the code of the design: 0, 1, 2, 3, 4, 5, 70 or 130."""
-    signals.listen()
-    _reserve(sys.argv[1:])  # before ``run`` does, who would give it back
-    code = run(sys.argv[1:])
-    signals.finish()
+    code: int | None = None
+    try:
+        signals.listen()
+        _reserve(sys.argv[1:])  # before ``run`` does, who would give it back
+        code = run(sys.argv[1:])
+        signals.finish()
+    except signals.Stopped:  # before the command, or behind it
+        signals.finish()
+        code = _interrupted(sys.argv[1:]) if code is None else code
     try:
         sys.stdout.flush()
     except (OSError, AttributeError):  # nobody reads it any more, or nobody ever did
@@ -134,6 +165,11 @@ def _global_first(arguments: list[str]) -> list[str]:
     return said[:1] + [argument for argument in arguments[:end] if argument not in _GLOBAL] + arguments[end:]
 
 
+def _interrupted(arguments: list[str]) -> int:
+    command = next((argument for argument in arguments if not argument.startswith("-")), None)
+    return 0 if signals.stops and command in _UNTIL_STOPPED else INTERRUPTED
+
+
 def _reserve(arguments: list[str]) -> Callable[[], None]:
     if "--json" not in arguments or not {"--help", "--version"}.isdisjoint(arguments):
         return lambda: None
@@ -148,12 +184,12 @@ def _run(arguments: list[str], *, as_json: bool) -> int:
             os.environ.pop(size, None)
     try:
         code = app(args=_global_first(arguments), prog_name="mmedge", standalone_mode=False)
-        return code if isinstance(code, int) else 0
+        return _interrupted(arguments) if code == INTERRUPTED else code if isinstance(code, int) else 0
     except MmedgeError as error:
         _report(error.to_dict() if as_json else str(error), as_json=as_json)
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        return INTERRUPTED
+        return _interrupted(arguments)
     except typer.Exit as stop:
         return stop.exit_code
     except ModuleNotFoundError as error:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.resources import as_file
+from itertools import cycle
 from pathlib import Path
 from shlex import quote
 from typing import Annotated, Any
@@ -10,17 +12,29 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from mmedge.address import Address
+from mmedge.bundle import load
 from mmedge.cli.compile import engines_table
-from mmedge.cli.output import Json, bar, err, next_step, out, print_json, styled
+from mmedge.cli.output import Json, PrivacyOption, ViewOption, bar, err, next_step, out, print_json, styled
+from mmedge.cli.run import tell_links
+from mmedge.cli.signals import Stopped
+from mmedge.pipeline import Pipeline
 from mmedge.pipeline.statistics import told
+from mmedge.privacy import Privacy
 
 
 def command(
     train: Annotated[bool, typer.Option("--train", help="Train the weights from scratch first (minutes).")] = False,
     output: Annotated[Path, typer.Option(help="Where the bundle is written.")] = Path("digits.mmedge"),
+    view: ViewOption = None,
+    privacy: PrivacyOption = "picture",
     json: Json = False,
 ) -> None:
-    """PyTorch weights -> ONNX -> INT8 -> bundle -> TensorRT engines -> live fused run, measured."""
+    """PyTorch weights -> ONNX -> INT8 -> bundle -> TensorRT engines -> live fused run, measured.
+
+    With --view: the clips on the live page, one after the other until Ctrl-C, instead of the measurements; a bundle
+    that is there already is used.
+    """
     module = import_module("mmedge.export.demo")
     with bar("demo") as progress:
         last = ""
@@ -33,12 +47,38 @@ def command(
                 err.print(f"- {text}", highlight=False)
             last = step
 
-        report = module.demo(output, train=train, progress=show)
+        if view is not None:
+            if train or not output.exists():
+                module.make_bundle(output, train=train, progress=show)
+            progress("the page", 1.0)
+        else:
+            report = module.demo(output, train=train, progress=show)
+    if view is not None:
+        _show(module, output, view, privacy)
+        return
     if json:
         print_json(report.to_dict())
         return
     _print(report)
     next_step(f"mmedge run {quote(str(output))} --image 0 --audio mic://default   (mmedge devices lists yours)")
+
+
+def _show(module: Any, output: Path, view: str, privacy: Privacy) -> None:
+    """Play the clips on the page until somebody ends it."""
+    from mmedge.view.live import LivePage, with_typed
+
+    with load(output) as bundle, LivePage(view, privacy) as page, as_file(module.assets() / "clips") as folder:
+        for turn, clip in enumerate(cycle(module.CLIPS)):
+            fed = {seat: Address(str(folder / f"{clip}.mp4")) for seat in module.seats(bundle)}
+            sink = page.again()
+            with Pipeline(bundle, with_typed(bundle, fed), sinks=[sink]) as pipe:
+                page.open(pipe, title=f"{bundle.name}, clip '{clip}'")
+                if not turn:
+                    tell_links(page)
+                try:
+                    pipe.run()
+                except Stopped:
+                    return
 
 
 def _print(report: Any) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
 from mmedge.cli.network_options import Classes, Color, Layout, Scale, Size, Tokenizer, given
-from mmedge.cli.output import Json, add_names, bar, out, print_json
+from mmedge.cli.output import Json, add_names, bar, err, out, print_json
 from mmedge.errors import ConfigError
 
 
@@ -63,3 +64,6 @@ def command(
         out.print(f"hint: {hint}", highlight=False, markup=False)
     for line in report.commands:
         out.print(line, highlight=False, markup=False, soft_wrap=True)
+    if report.unit is not None:
+        line = f"to run it as a service: sudo cp {quote(str(report.unit))} /etc/systemd/system/"
+        err.print(line, highlight=False, markup=False, soft_wrap=True)

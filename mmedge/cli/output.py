@@ -18,6 +18,7 @@ from rich.table import Table
 from mmedge.console import err, out, styled
 from mmedge.errors import ConfigError
 from mmedge.plain import json_text, printable
+from mmedge.privacy import Privacy
 
 __all__ = [
     "Allow",
@@ -25,7 +26,9 @@ __all__ = [
     "Json",
     "JsonLines",
     "PrintableFormatter",
+    "PrivacyOption",
     "Sinks",
+    "ViewOption",
     "abandon_stdout",
     "add_names",
     "bar",
@@ -64,6 +67,18 @@ Allow = Annotated[
         metavar="MODULE",
         help="A module whose functions the bundle may call, or the mmedge.toml of a project; may be repeated.",
     ),
+]
+ViewOption = Annotated[
+    str | None,
+    typer.Option(
+        "--view",
+        metavar="[HOST:PORT]",
+        help="Serve the live page there; without HOST:PORT on this machine alone, port 8750.",
+    ),
+]
+PrivacyOption = Annotated[
+    Privacy,
+    typer.Option(help="What of pictures and sound page and videos show: none; blur: shapes; picture: all."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Annotated, Any
 
 import typer
@@ -12,7 +13,7 @@ from mmedge.cli.output import Allow, JsonLines, Sinks, abandon_stdout, err, out,
 from mmedge.cli.run import make_sinks
 from mmedge.replay.explain import explain as explain_trigger
 from mmedge.replay.replay import Replay
-from mmedge.sinks import make_sink
+from mmedge.sinks import open_sink
 from mmedge.types import Backend, Precision
 
 
@@ -42,11 +43,16 @@ def command(
                 _print_explanation(document)
             return
         replay = Replay(folder, opened, backend=backend, precision=precision, speed=speed, allow=allow)
-        sinks = [make_sink(each) if isinstance(each, str) else each for each in make_sinks(sink, json=json)]
+        sinks = [open_sink(each, tasks=opened.manifest.tasks, lossless=True) for each in make_sinks(sink, json=json)]
+        replay.keeps_media = any(each.wants_pictures for each in sinks)
         try:
+            for each in sinks:
+                each.begin(SimpleNamespace(bundle=opened, statistics=replay.statistics, health=dict))
             for result in replay:
                 for each in sinks:
                     each.write(result)
+            for each in sinks:
+                each.settle()
         except BrokenPipeError:
             # The reader of our stdout has left (`mmedge replay --json | head`): that is the end of the replay.
             abandon_stdout()

@@ -3,26 +3,44 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from shlex import quote
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.table import Table
 
 from mmedge.address import Address
 from mmedge.bundle import Bundle, load
+from mmedge.bundle.manifest import ImageInput
 from mmedge.cli.addresses import typed
-from mmedge.cli.output import Allow, JsonLines, Sinks, abandon_stdout, documents, err, next_step
+from mmedge.cli.output import (
+    Allow,
+    JsonLines,
+    PrivacyOption,
+    Sinks,
+    ViewOption,
+    abandon_stdout,
+    documents,
+    err,
+    next_step,
+)
 from mmedge.cli.signals import Stopped, finish
 from mmedge.errors import ConfigError
 from mmedge.pipeline import Percentiles, Pipeline, Statistics
 from mmedge.pipeline.arguments import share_sources
 from mmedge.pipeline.spec import PUSH
 from mmedge.pipeline.statistics import told
+from mmedge.privacy import Privacy
+from mmedge.service import Notifier
 from mmedge.sinks import JsonlSink, Sink
-from mmedge.types import Backend, Engines, Latency, Precision, Video
+from mmedge.sinks.options import read_typed
+from mmedge.types import Backend, Engines, Latency, Precision, Result, Video
+
+if TYPE_CHECKING:
+    from mmedge.view.live import LivePage
 
 INPUT_HELP = "Source of an input; URI may be @FILE, or hold ${VARIABLE}."
 
@@ -83,12 +101,19 @@ def parse_inputs(bundle: Bundle | None, pairs: list[str], by_modality: dict[str,
     return uris if bundle is None else share_sources(uris, bundle.inputs)
 
 
-def make_sinks(texts: list[str], *, json: bool) -> list[Sink | str]:
-    """Return the sinks of ``--sink``, and that of ``--json``; the console without any."""
-    return [
-        JsonlSink("-", documents()) if text == "jsonl:-" else text
-        for text in [*(["jsonl:-"] if json else []), *texts] or ["console"]
-    ]
+def make_sinks(texts: list[str], *, json: bool, privacy: Privacy = "picture") -> list[Sink | Address]:
+    """Return the sinks of ``--sink``, and that of ``--json``; the console without any. Videos keep to ``privacy``."""
+    sinks: list[Sink | Address] = []
+    for text in [*(["jsonl:-"] if json else []), *texts] or ["console"]:
+        address = typed(text, "--sink")
+        if address == "jsonl:-":
+            sinks.append(JsonlSink("-", documents()))
+            continue
+        sort = read_typed(address)
+        if sort.name == "video" and privacy != "picture" and "privacy" not in sort.options:
+            address = Address(f"{address.reveal()}{'&' if sort.options else '?'}privacy={privacy}")
+        sinks.append(address)
+    return sinks
 
 
 def command(
@@ -110,24 +135,37 @@ def command(
     speed: Annotated[float, typer.Option(help="Playing speed of files; 1 is real time.")] = 1.0,
     record: Annotated[Path | None, typer.Option(metavar="DIR", help="Record the run, for `mmedge replay`.")] = None,
     video: Annotated[Video, typer.Option(help="How --record keeps pictures.")] = "lossless",
+    record_privacy: Annotated[
+        Privacy, typer.Option(help="What --record keeps of pictures and sound; none: black and silent.")
+    ] = "picture",
     results: Annotated[
         Literal["auto", "latest", "all"],
         typer.Option(help="Which results to print when printing is slower than the run."),
     ] = "auto",
     allow: Allow = [],
+    view: ViewOption = None,
+    privacy: PrivacyOption = "picture",
     engines: Annotated[
         Engines,
         typer.Option(help="now: start on what is there, and put in better engines once built; wait: build first."),
     ] = "auto",
+    window: Annotated[bool, typer.Option("--window", help="Show pictures and answers in a window.")] = False,
     json: JsonLines = False,
 ) -> None:
     """Live fused inference. With --json: one result a line on stdout (JSON Lines)."""
-    with load(bundle) as opened:
+    with load(bundle) as opened, live_page(view, privacy) as page:
         uris = parse_inputs(opened, input, {"image": image, "audio": audio, "text": text})
+        shown = _window(opened, uris) if window else None
+        sinks = make_sinks(sink, json=json, privacy=privacy)
+        if page is not None:
+            from mmedge.view.live import with_typed
+
+            uris, sinks = with_typed(opened, uris), [*sinks, page.sink]
         with Pipeline(
             opened,
             uris,
-            sinks=make_sinks(sink, json=json),
+            sinks=sinks,
+            on_result=shown,
             latency=latency,
             backend=backend,
             precision=precision,
@@ -138,9 +176,14 @@ def command(
             results=results,
             allow=allow,
             engines=engines,
+            record_privacy=record_privacy,
         ) as pipe:
+            if page is not None:
+                page.open(pipe)
+                tell_links(page)
             try:
-                pipe.run()
+                with Notifier(pipe):
+                    pipe.run()
                 interrupted = False
             except Stopped:
                 interrupted = False
@@ -162,6 +205,29 @@ def command(
         )
     if sys.stdout is not None:
         sys.stdout.flush()
+
+
+@contextmanager
+def live_page(place: str | None, privacy: Privacy) -> Iterator[LivePage | None]:
+    """Give the page of a run, not open yet, None without a place."""
+    if place is None:
+        yield None
+        return
+    from mmedge.view.live import LivePage
+
+    with LivePage(place, privacy) as page:
+        yield page
+
+
+def tell_links(page: LivePage) -> None:
+    """Print where the page is; on stderr alone: the token stands in no log of ours."""
+    err.print("page: " + "  ".join(page.links), highlight=False, markup=False, soft_wrap=True)
+
+
+def _window(bundle: Bundle, uris: Mapping[str, Address]) -> Callable[[Result], None]:
+    from mmedge.cli.window import window_of
+
+    return window_of([n for n in uris if isinstance(bundle.inputs[n], ImageInput)], f"mmedge: {bundle.name}")
 
 
 def latency_table(title: str, rows: Mapping[str, Percentiles]) -> Table:
@@ -213,7 +279,14 @@ def _facts(statistics: Statistics) -> list[str]:
         f"audio samples lost: {sum(statistics.lost_samples.values())}",
     ]
     lines += [f"{what}: {causes}" for what, causes in told.items() if causes]
-    return [*lines, f"not read in time: {statistics.undelivered}"] if statistics.undelivered else lines
+    if statistics.undelivered:
+        lines.append(f"not read in time: {statistics.undelivered}")
+    for name, report in statistics.sinks.items():
+        counters = {what: count for what, count in report["counters"].items() if count and what != "written"}
+        if counters or report["reason"]:
+            told_counts = ", ".join(f"{what} {count}" for what, count in counters.items())
+            lines.append(f"sink {name}: {'; '.join(filter(None, (told_counts, report['reason'])))}")
+    return lines
 
 
 def print_devices(health: dict[str, dict[str, Any]]) -> None:

@@ -16,7 +16,11 @@ class Stopped(KeyboardInterrupt):
     """SIGTERM or SIGHUP: end in order, as after Ctrl-C; who runs until it is stopped has then done what it should."""
 
 
+stops: list[int] = []  # the stops that have come: what catches an interruption may hide which one it was
+
+
 def _stop(number: int, frame: FrameType | None) -> None:
+    stops.append(number)
     raise Stopped
 
 

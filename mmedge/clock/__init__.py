@@ -1,6 +1,6 @@
 """One clock for everything, and the estimator that places each stream's own time on it."""
 
 from mmedge.clock.estimator import ClockReport, StreamClock
-from mmedge.clock.monotonic import now_ns
+from mmedge.clock.monotonic import now_ns, read_anchor
 
-__all__ = ["ClockReport", "StreamClock", "now_ns"]
+__all__ = ["ClockReport", "StreamClock", "now_ns", "read_anchor"]

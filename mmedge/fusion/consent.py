@@ -89,6 +89,11 @@ class Consent:
     def _allows(self, module: str) -> bool:
         return module in self._modules or any(module in allowed for allowed in self._projects.values())
 
+    def projects_for(self, target: str) -> list[Path]:
+        """Return the ``mmedge.toml`` files that allow the module of ``target``."""
+        module = target.partition(":")[0]
+        return [folder / PROJECT_FILE for folder, allowed in self._projects.items() if module in allowed]
+
     def check(self, target: str, stage: str) -> None:
         """Raise ConfigError unless ``target`` may be imported."""
         if not self.covers(target):

@@ -8,8 +8,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from mmedge.errors import MmedgeError
-
 T = TypeVar("T")
 
 
@@ -41,7 +39,7 @@ class Mailbox(Generic[T]):
         self._droppable = droppable
         self._change = threading.Condition()
         self._closed = False
-        self._error: MmedgeError | None = None
+        self._error: BaseException | None = None
         self.dropped = 0
 
     def put(self, item: T) -> bool:
@@ -84,7 +82,7 @@ class Mailbox(Generic[T]):
 
         Raises:
             TimeoutError: If no data arrived time.
-            MmedgeError: The error the writer closed the mailbox with, once it is empty.
+            BaseException: The error the writer closed the mailbox with, once it is empty.
         """
         with self._change:
             while not self._items and not self._closed:
@@ -105,7 +103,7 @@ class Mailbox(Generic[T]):
         """Whether ``close`` was called."""
         return self._closed
 
-    def close(self, error: MmedgeError | None = None) -> None:
+    def close(self, error: BaseException | None = None) -> None:
         """Take no more items; readers get what is there, then None or ``error``. Idempotent."""
         with self._change:
             if not self._closed:

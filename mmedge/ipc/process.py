@@ -26,6 +26,7 @@ _T = TypeVar("_T")
 _TAIL = 2000  # bytes of a child's stderr that its error shows
 _MAX_SAID = 1 << 20  # bytes of a child's stderr that are kept
 _MAX_LOGS = 100  # log records taken at one turn
+_NOT_THEIRS = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")  # a service's own process speaks for all of them
 _KILL_S = 5.0  # for a killed process to be gone; a driver may hold it in the kernel
 _ERRORS = {cls.__name__: cls for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, MmedgeError)}
 _logged: deque[str] = deque(maxlen=16)  # tracebacks: a worker that is started again fails as before
@@ -104,6 +105,7 @@ class Child:
                     subprocess.Popen,
                     [sys.executable, "-m", "mmedge.ipc.worker", str(theirs.fileno())],
                     pass_fds=[theirs.fileno()],
+                    env={name: value for name, value in os.environ.items() if name not in _NOT_THEIRS},
                     cwd="/",  # python -m looks for modules here first: not among the user's files
                     stdin=None if stdin else subprocess.DEVNULL,
                     stdout=self._said,

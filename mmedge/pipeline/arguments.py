@@ -106,7 +106,7 @@ def check_sinks(sinks: object) -> None:
             fix=f"sinks=[{sinks!r}]" if isinstance(sinks, str) else 'sinks=["console"]',
         )
     for sink in sinks:
-        if not isinstance(sink, str) and not is_sink(sink):
+        if not isinstance(sink, (str, Address)) and not is_sink(sink):
             raise ConfigError(
                 f"{sink!r} is not a sink", where="sinks", fix=f"{sink_forms()}; or an object with write and close"
             )
@@ -118,6 +118,7 @@ CHOICES = {
     "results": ("auto", "latest", "all"),
     "backend": ("auto", "onnxruntime", "tensorrt"),
     "engines": ("auto", "now", "wait"),
+    "record_privacy": ("none", "blur", "picture"),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from mmedge.address import Address
@@ -42,3 +43,13 @@ def check_run(spec: RunSpec, manifest: Manifest) -> None:
         )
     if spec.record is not None:
         check_folder(Path(spec.record))
+
+
+def check_live(spec: RunSpec, live: Mapping[str, bool]) -> None:
+    """Raise ConfigError if a run that waits for everything has a source that does not wait; ``live`` is by input."""
+    if spec.latency == "offline" and any(live.values()):
+        raise ConfigError(
+            "latency 'offline' waits for every packet, so it works with files only, not with live sources",
+            where=f"inputs {sorted(n for n, on in live.items() if on)}",
+            fix="use latency 'low' or 'balanced'",
+        )

@@ -35,6 +35,7 @@ class Inference:
         attached: Names of the inputs that have a source.
         origin: Where latency counts from: the trigger's ``capture``; its ``delivery``, since capture times of files
             played as fast as possible say nothing about now; or, in a replay, this ``call``.
+        wall_ns: What is added to a time on CLOCK_MONOTONIC to have it on the wall clock.
     """
 
     def __init__(
@@ -45,11 +46,12 @@ class Inference:
         attached: Iterable[str],
         *,
         origin: Literal["capture", "delivery", "call"],
+        wall_ns: int = 0,
     ) -> None:
         self.graph = graph
         self._statistics = statistics
         self._attached = tuple(attached)
-        self._origin = origin
+        self._origin, self._wall_ns = origin, wall_ns
         self._tasks, self._told = bundle.manifest.tasks, bundle.manifest.outputs
         self._validated = validated_masks(bundle.manifest)
         self._interpreters = {
@@ -142,6 +144,7 @@ class Inference:
                 statistics.absent[name] = statistics.absent.get(name, 0) + 1
         return Result(
             t_ns=snapshot.t_ns,
+            unix_ns=snapshot.t_ns + self._wall_ns,
             status="ok" if valid else "unvalidated",
             tasks=tasks,
             present=snapshot.present,
@@ -163,6 +166,7 @@ class Inference:
             {name: frame.copy for name, frame in snapshot.frames.items()},
             from_ns=from_ns,
             outputs=self._outputs(snapshot) if valid and self._told else None,
+            sounds=sync.sounds(snapshot),
         )
 
     def _run(

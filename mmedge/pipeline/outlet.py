@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Protocol
 
 from mmedge.errors import MmedgeError
-from mmedge.types import Result
+from mmedge.types import Frame, Result
 
 
 class Outlet(Protocol):
@@ -20,3 +21,13 @@ class Outlet(Protocol):
 
     def close(self, error: MmedgeError | None = None) -> None:
         """Take no more; whoever reads learns the error after the last result."""
+
+
+def keep_pictures(result: Result) -> None:
+    """Copy a result's pictures now: their slots may be used again before it is read."""
+    frames = vars(result)["frames"]
+    frames.update({name: partial(_kept, copy()) for name, copy in frames.items()})
+
+
+def _kept(frame: Frame) -> Frame:
+    return frame.copy()

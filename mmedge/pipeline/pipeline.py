@@ -34,13 +34,15 @@ from mmedge.pipeline.arguments import (
     share_sources,
 )
 from mmedge.pipeline.check import check_run
+from mmedge.pipeline.delivery import Delivery, Sinks
 from mmedge.pipeline.pushed import pushed_packet
 from mmedge.pipeline.remote import RemoteRuntime
 from mmedge.pipeline.runtime import Runtime
 from mmedge.pipeline.spec import PUSH, RunSpec
 from mmedge.pipeline.statistics import Statistics
 from mmedge.pipeline.unanswered import unanswered
-from mmedge.sinks import Sink, make_sink
+from mmedge.privacy import Privacy
+from mmedge.sinks import Sink
 from mmedge.types import Backend, Description, Engines, Latency, Packet, Precision, Result, Text, Video
 
 log = logging.getLogger("mmedge.pipeline")
@@ -53,7 +55,8 @@ class Pipeline:
         bundle: A bundle, or the path of one.
         inputs: Input name -> URI (``"0"``, ``"clip.mp4"``, ``"mic://default"``, ``"udp://..."``...); an input
             that is fed by ``push`` or ``text`` has the URI ``"push://"``.
-        sinks: ``"NAME"`` or ``"NAME:TARGET"`` (``mmedge.sinks.sink_names``), or objects with ``write`` and ``close``.
+        sinks: ``"NAME[:TARGET][?OPTION=VALUE&...]"`` (docs/sinks.md), or objects with ``write`` and ``close``. Each has
+            a queue and a thread of its own: a slow or failing one loses its own results, and ``health()`` says so.
         on_result: Called with each result in the thread that iterates or calls ``run``.
         latency: ``low``, ``balanced`` or ``offline`` (files only: nothing is dropped, as fast as it goes).
         isolation: ``process`` runs the runtime in a process of its own and each live device in another, where
@@ -64,9 +67,11 @@ class Pipeline:
         speed: Playing speed of files; 1 is real time.
         duration_s: Stop after this many seconds of capture time.
         record: Folder to record the run into, new or empty; see ``mmedge replay``.
+        record_privacy: What it keeps of pictures and sound: ``picture``, all; ``blur``, shapes; ``none``. But for
+            ``picture`` a replay answers otherwise.
         video: Record pictures ``lossless`` (bit by bit) or ``visual`` (they look the same, in a tenth of the space).
-        results: What a reader gets that is slower than the run: the ``latest`` result (older ones are counted as not
-            read in time), or ``all``, in order, as long as no more than 64 wait. ``auto`` is ``latest`` when an input
+        results: What a reader, or a sink, gets that is slower than the run: the ``latest`` result (older ones are
+            counted), or ``all``, in order, as long as no more than 64 wait. ``auto`` is ``latest`` when an input
             is a live device, else ``all``; ``offline`` loses none.
         allow: Modules whose functions the bundle may call, exactly as it names them (``["pkg.mod"]``), and paths of
             ``mmedge.toml`` files of your own. The rules of ``mmedge.fusion.rules`` need no consent.
@@ -89,7 +94,7 @@ class Pipeline:
         bundle: Bundle | str | Path,
         inputs: Mapping[str, str] | Mapping[str, Address],
         *,
-        sinks: Sequence[str | Sink] = (),
+        sinks: Sequence[str | Address | Sink] = (),
         on_result: Callable[[Result], None] | None = None,
         latency: Latency = "balanced",
         isolation: Literal["auto", "process", "thread"] = "auto",
@@ -98,12 +103,14 @@ class Pipeline:
         speed: float = 1.0,
         duration_s: float | None = None,
         record: str | Path | None = None,
+        record_privacy: Privacy = "picture",
         video: Video = "lossless",
         results: Literal["auto", "latest", "all"] = "auto",
         allow: Sequence[str] = (),
         engines: Engines = "auto",
     ) -> None:
         check_choices(latency=latency, isolation=isolation, results=results, backend=backend, engines=engines)
+        check_choices(record_privacy=record_privacy)
         check_speed(speed)
         check_duration(duration_s)
         sources = check_sources(inputs)
@@ -115,11 +122,13 @@ class Pipeline:
         # What is pushed to an input is pushed to those that share its source.
         self._sharing = {n: [o for o in sources.keys() - own if self.bundle.inputs[o].shares == n] for n in own}  # type: ignore[union-attr]
         self._on_result = on_result
-        self._sinks: list[Sink] = []
+        self._sinks: Sinks | None = None
+        self._delivery: Delivery | None = None
         self._pushed: Counter[str] = Counter()
         self._refused: Counter[str] = Counter()
         try:
             check_consent(self.bundle.manifest, Consent(allow, self.bundle.path))
+            wanted = chosen_results(results, latency, sources)
             spec = RunSpec(
                 bundle=str(self.bundle.path.absolute()),
                 inputs=sources,
@@ -130,8 +139,9 @@ class Pipeline:
                 duration_s=duration_s,
                 isolation=chosen_isolation(isolation, sources, self.bundle.manifest),
                 record=None if record is None else str(Path(record).absolute()),
+                record_privacy=record_privacy,
                 video=video,
-                results=chosen_results(results, latency, sources),
+                results="all" if sinks else wanted,  # sinks get every result, whatever the reader wants
                 allow=tuple(allow),
                 engines=chosen_engines(engines, latency, record),
             )
@@ -141,8 +151,12 @@ class Pipeline:
                 self._runtime = RemoteRuntime(spec, self.bundle.manifest)
             else:
                 self._runtime = Runtime(spec, self.bundle)
-            for sink in sinks:
-                self._sinks.append(make_sink(sink) if isinstance(sink, str) else sink)
+            if sinks:
+                rules = {"latest": wanted == "latest", "lossless": latency == "offline"}
+                self._sinks = Sinks(sinks, self.bundle, self._runtime.statistics, **rules)
+                if isinstance(self._runtime, Runtime):
+                    self._runtime.keeps_pictures = self._sinks.want_pictures
+                self._delivery = Delivery(self._runtime, self._sinks, **rules)
         except BaseException:
             self._close_own()
             raise
@@ -154,8 +168,15 @@ class Pipeline:
         return self._runtime.spec.isolation
 
     @property
+    def inputs(self) -> Mapping[str, Address]:
+        """Input name -> the address of its source; ``push://`` of those that are pushed."""
+        return self._runtime.spec.inputs
+
+    @property
     def statistics(self) -> Statistics:
         """Counts and latencies so far."""
+        if self._sinks is not None:
+            self._runtime.statistics.sinks = self._sinks.report()
         return self._runtime.statistics
 
     def start(self) -> Pipeline:
@@ -164,6 +185,9 @@ class Pipeline:
             raise ConfigError("the pipeline was closed", where="start", fix="make a new one")
         if not self._started:
             self._runtime.start()
+            if self._sinks is not None and self._delivery is not None:
+                self._sinks.begin(self)
+                self._delivery.start()
             self._started = True
         return self
 
@@ -187,11 +211,8 @@ class Pipeline:
             before = time.monotonic_ns()
             statistics.received.add(age_ns := result.age_ns(before))
             result = result.received(age_ns)
-            for sink in self._sinks:
-                sink.write(result)
             if self._on_result is not None:
                 self._on_result(result)
-            if self._sinks or self._on_result is not None:
                 statistics.steps["sink"].add(time.monotonic_ns() - before)
             yield result
 
@@ -199,7 +220,7 @@ class Pipeline:
         if deadline_s is not None and time.monotonic() >= deadline_s:
             return None
         try:
-            result = self._runtime.get(deadline_s)
+            result = (self._delivery or self._runtime).get(deadline_s)
         except TimeoutError:
             return None
         if result is None:
@@ -323,26 +344,32 @@ class Pipeline:
             )
 
     def health(self) -> dict[str, dict[str, object]]:
-        """Return each source's state (OK, LATE, STALE, MISSING, RECONNECTING), reason and counters; of builds, too."""
+        """Return each source's state (OK, LATE, STALE, MISSING, RECONNECTING), reason and counters.
+
+        So do ``@engines`` of builds, ``@recording``, ``@sink NAME``; ``@clock`` has the run's pair of times.
+        """
         health = self._runtime.health()
+        if (statistics := self.statistics).started_unix_ns:
+            health["@clock"] = {"state": "OK", "reason": None, "counters": {}, **statistics.clock}
+        health |= {f"@sink {name}": report for name, report in statistics.sinks.items()}
         for name in self._refused.keys() & health.keys():  # this process alone knows of them
             counters = cast("Mapping[str, int]", health[name]["counters"])
             health[name]["counters"] = {**counters, "refused_pushes": self._refused[name]}
         return health
 
     def close(self) -> None:
-        """Stop, release devices and engines, close sinks; idempotent."""
+        """Stop, release devices and engines, close sinks within a few seconds each; idempotent."""
         self._closed = True
         self._runtime.stop()
         self._close_own()
 
     def _close_own(self) -> None:
-        sinks, self._sinks = self._sinks, []
         with ExitStack() as stack:  # closes all of them, whichever fails
             if self._own:
                 stack.callback(self.bundle.close)
-            for sink in sinks:
-                stack.callback(sink.close)
+            for own in (self._sinks, self._delivery):
+                if own is not None:
+                    stack.callback(own.close)
 
     def __enter__(self) -> Pipeline:
         try:

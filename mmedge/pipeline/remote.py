@@ -11,7 +11,6 @@ import os
 import threading
 import time
 from functools import partial
-from itertools import count
 from typing import Any
 
 import msgspec
@@ -22,20 +21,20 @@ from mmedge.bundle import load
 from mmedge.bundle.manifest import Manifest
 from mmedge.bundle.references import count_told
 from mmedge.capture.picture import slots_for
-from mmedge.errors import ConfigError, EngineError, FrameExpiredError, InternalError, MmedgeError, internal, shortage
-from mmedge.ipc.channel import FrameHeader, PacketReader, PacketWriter, RingSlot, frame_header, frame_of
-from mmedge.ipc.control import Control, Done, Message, Ready, Ring, State, pack, unpack
-from mmedge.ipc.frames import Loan
+from mmedge.errors import ConfigError, FrameExpiredError, InternalError, MmedgeError, internal, shortage
+from mmedge.ipc.channel import PacketReader, PacketWriter, RingSlot, frame_of
+from mmedge.ipc.control import Done, Message, Ready, Ring, State, pack, unpack
 from mmedge.ipc.process import Child
 from mmedge.ipc.wake import Wake
 from mmedge.ipc.worker import Link
-from mmedge.pipeline.runtime import RESULTS, Runtime
+from mmedge.pipeline.runtime import Runtime
+from mmedge.pipeline.sent import Reference, ResultWriter, Sent, SoundReference
 from mmedge.pipeline.spec import RunSpec
 from mmedge.pipeline.statistics import Statistics
+from mmedge.sound_cut import Sound, SoundCut
 from mmedge.sync import apply_preset, hold_ns
 from mmedge.types import Frame, Packet, Result
 
-_RESULT_BYTES = 1 << 18  # of one encoded result, a slot of its ring
 _REPORT_S = 0.2  # between two reports of the runtime, which _SILENT_S allows to miss 20 times
 _SILENT_S = 4.0  # a process that is starved of everything for that long answers nothing either
 _ASLEEP_S = 1.0  # a wait that took longer means that this process itself was stopped
@@ -49,82 +48,6 @@ class _Report(msgspec.Struct, frozen=True):
 
     health: dict[str, dict[str, Any]]
     statistics: bytes
-
-
-class _Reference(msgspec.Struct, frozen=True, array_like=True):
-    """Where a picture lies: in which slot of which ring, as long as that slot still holds ``seq``."""
-
-    ring: int
-    index: int
-    seq: int
-    header: FrameHeader
-
-
-class ResultWriter:
-    """Takes results in the runtime process; the newest are kept for the reader, or all of them.
-
-    Args:
-        control: To the user's process.
-        wake: Wakes its reader.
-        lossless: Keep all of them.
-        values: Numbers of the outputs that each tells as they are.
-    """
-
-    def __init__(self, control: Control, wake: Wake, *, lossless: bool, values: int = 0) -> None:
-        self._control = control
-        self._largest = _RESULT_BYTES + 8 * values
-        self._ring = core.SlotRing(RESULTS, self._largest)
-        self._cameras: dict[str, tuple[int, Any]] = {}  # input -> the ring its pictures lie in, and its number
-        self._numbers = count(1)
-        self._wake = wake
-        self._lossless = lossless
-        self.ended = threading.Event()
-        self.error: MmedgeError | None = None
-        control.send(Ring(0, "slots"), [self._ring.fd])
-
-    @property
-    def dropped(self) -> int:
-        """Results that were not read in time."""
-        return int(self._ring.dropped)
-
-    def put(self, result: Result) -> bool:
-        """Hand a result over; False when no more are wanted."""
-        copies: dict[str, Any] = vars(result).get("frames", {})
-        references = {name: self._refer(copy.__self__) for name, copy in copies.items()}
-        outputs = {name: (array.dtype.str, array.shape, array.tobytes()) for name, array in result.outputs.items()}
-        data = msgspec.msgpack.encode((result, references, vars(result)["from_ns"], outputs))
-        if len(data) > self._largest:
-            raise EngineError(
-                f"a result of {len(data)} bytes is too large to leave the runtime process",
-                where="results",
-                fix=f"limit the bundle's tasks (top_k) to {self._largest} bytes, or use isolation='thread'",
-            )
-        while (index := self._ring.acquire(steal=not self._lossless)) < 0:
-            if self.ended.wait(0.002):
-                return False
-        self._ring.data(index)[: len(data)] = np.frombuffer(data, np.uint8)
-        self._ring.publish(index, len(data).to_bytes(4, "little"))
-        self._wake.set()
-        return True
-
-    def _refer(self, frame: Frame) -> _Reference | None:
-        slot = frame.release
-        if isinstance(slot, Loan):  # of a file, which is read in this process: never published
-            return None
-        assert isinstance(slot, RingSlot)
-        number, ring = self._cameras.get(frame.stream, (0, None))
-        if ring is not slot.ring:
-            number = next(self._numbers)
-            if not self._control.send(Ring(number, "slots", frame.stream), [slot.ring.fd], wait=False):
-                return None  # the user's process is stopped: it will not ask for this picture
-            self._cameras[frame.stream] = number, slot.ring
-        return _Reference(number, slot.index, slot.seq, frame_header(frame))
-
-    def close(self, error: MmedgeError | None = None) -> None:
-        """Take no more results; idempotent."""
-        if not self.ended.is_set():
-            self.error = error
-            self.ended.set()
 
 
 def main(link: Link) -> None:
@@ -197,14 +120,10 @@ class RemoteRuntime:
         self._health: dict[str, dict[str, Any]] = {}
         self._child: Child | None = None
         self._ring: Any = None
-        self._cameras: dict[str, tuple[int, Any]] = {}
-        self._decoder = msgspec.msgpack.Decoder(
-            tuple[Result, dict[str, _Reference | None], int, dict[str, tuple[str, tuple[int, ...], bytes]]]
-        )
+        self._rings: dict[str, tuple[int, Any]] = {}  # input -> the ring its pictures or sound lie in, and its number
+        self._decoder: msgspec.msgpack.Decoder[Sent] = msgspec.msgpack.Decoder(Sent)
         self._error: MmedgeError | None = None
         self._open = self._done = False
-        self._counting = threading.Lock()
-        self._passed = 0  # results that a newer one made pointless
         self._ended = threading.Event()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._listen, name="mmedge-runtime", daemon=True)
@@ -285,14 +204,13 @@ class RemoteRuntime:
     def _take(self, message: Message, fds: list[int]) -> None:
         try:
             if isinstance(message, Ring) and message.number:
-                self._cameras[message.stream] = message.number, core.SlotRing.attach(fds[0])
+                kind = core.SampleRing if message.kind == "samples" else core.SlotRing
+                self._rings[message.stream] = message.number, kind.attach(fds[0])
             elif isinstance(message, Ring):
                 self._ring = core.SlotRing.attach(fds[0])
             elif isinstance(message, State):
                 report = msgspec.msgpack.decode(message.body, type=_Report)
-                with self._counting:
-                    self.statistics.update(report.statistics)
-                    self.statistics.undelivered += self._passed
+                self.statistics.update(report.statistics)
                 unsent = self._writer.dropped[self._trigger] if self._writer is not None else 0
                 if unsent:
                     self.statistics.triggers += unsent
@@ -320,11 +238,12 @@ class RemoteRuntime:
             if taken is not None:
                 index, _, header = taken
                 size = int.from_bytes(header, "little")
-                result, references, from_ns, told = self._decoder.decode(self._ring.data(index)[:size])
+                result, references, heard, from_ns, told = self._decoder.decode(self._ring.data(index)[:size])
                 self._ring.release(index)
                 copies = {name: partial(self._copy, name, r) for name, r in references.items()}
                 outputs = {n: np.frombuffer(raw, kind).reshape(shape).copy() for n, (kind, shape, raw) in told.items()}
-                return result.attach(copies, from_ns=from_ns, outputs=outputs)
+                sounds = {name: partial(self._copy_sound, name, r) for name, r in heard.items()}
+                return result.attach(copies, from_ns=from_ns, outputs=outputs, sounds=sounds)
             if ended:
                 self._results_wake.set()  # for the next who waits
                 if self._error is not None:
@@ -340,13 +259,11 @@ class RemoteRuntime:
         taken = self._ring.take() if self._ring is not None else None
         while taken is not None and self.spec.results == "latest" and (newer := self._ring.take()) is not None:
             self._ring.release(taken[0])
-            with self._counting:
-                self._passed += 1
-                self.statistics.undelivered += 1
+            self.statistics.unread += 1
             taken = newer
         return taken
 
-    def _copy(self, name: str, reference: _Reference | None) -> Frame:
+    def _copy(self, name: str, reference: Reference | None) -> Frame:
         # A result knows where its picture lies and no more: to keep results is not to keep rings.
         if reference is None:
             raise ConfigError(
@@ -354,18 +271,27 @@ class RemoteRuntime:
                 where=f"input '{name}'",
                 fix="use isolation='thread'",
             )
-        patience = 100  # the ring was announced before the result, but on the control line, which another thread reads
-        while self._cameras.get(name, (0, None))[0] < reference.ring and patience and not self._ended.wait(0.001):
-            patience -= 1
-        number, ring = self._cameras.get(name, (0, None))
-        if number != reference.ring:
-            raise FrameExpiredError(
-                "the picture is gone: its camera was opened again",
-                where=f"input '{name}'",
-                fix="copy the picture as its result arrives",
-            )
+        ring = self._attached(name, reference.ring)
         slot = RingSlot(ring, reference.index, reference.seq, held=False)
         return frame_of(reference.header, ring.data(reference.index), slot).copy()
+
+    def _copy_sound(self, name: str, reference: SoundReference | None, since: int | None) -> Sound:
+        if reference is None:
+            raise FrameExpiredError("the sound is gone", where=f"input '{name}'", fix="copy it as its result arrives")
+        return SoundCut(self._attached(name, reference.ring), *msgspec.structs.astuple(reference)[1:])(since)
+
+    def _attached(self, name: str, wanted: int) -> Any:
+        patience = 100  # the ring was announced before the result, but on the control line, which another thread reads
+        while self._rings.get(name, (0, None))[0] < wanted and patience and not self._ended.wait(0.001):
+            patience -= 1
+        number, ring = self._rings.get(name, (0, None))
+        if number != wanted:
+            raise FrameExpiredError(
+                "what was captured is gone: its device was opened again",
+                where=f"input '{name}'",
+                fix="copy it as its result arrives",
+            )
+        return ring
 
     def push(self, packet: Packet) -> bool:
         """Feed a packet; False when the run has ended."""

@@ -18,13 +18,14 @@ import msgspec
 from mmedge.bundle import Bundle
 from mmedge.calibration.offsets import alignment
 from mmedge.capture import Source, SourceHealth, open_sources
-from mmedge.errors import ConfigError, EngineError, InternalError, MmedgeError, internal
+from mmedge.clock import read_anchor
+from mmedge.errors import EngineError, InternalError, MmedgeError, internal
 from mmedge.fusion import StageGraph, Upgrades, load_graph
 from mmedge.ipc.mailbox import Mailbox
-from mmedge.pipeline.check import check_run
+from mmedge.pipeline.check import check_live, check_run
 from mmedge.pipeline.inbox import Inbox, release
 from mmedge.pipeline.inference import Inference, SkippedTrigger
-from mmedge.pipeline.outlet import Outlet
+from mmedge.pipeline.outlet import Outlet, keep_pictures
 from mmedge.pipeline.shed import shed
 from mmedge.pipeline.spec import PUSH, RunSpec
 from mmedge.pipeline.statistics import Statistics
@@ -54,6 +55,7 @@ class Runtime:
 
     Attributes:
         statistics: Counts and latencies so far.
+        keeps_pictures: Whether results bring copies of their pictures.
         pushed_unread: Says how many pushed packets of each input were overwritten before they came here.
 
     Raises:
@@ -73,6 +75,7 @@ class Runtime:
         )
         self._results: Outlet = self._mailbox if results is None else results
         self.get = self._mailbox.get
+        self.keeps_pictures = False
         self.inbox = Inbox(lossless=self._lossless)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._main, name="mmedge-runtime", daemon=True)
@@ -126,13 +129,8 @@ class Runtime:
             self._strict = [(source, name) for source in self._sources for name in strict & set(source.streams)]
             live = {name: source.live for source in self._sources for name in source.streams}
             self._attached = attached = {name: live.get(name, True) for name in self.spec.inputs}
-            if self._lossless and any(attached.values()):
-                raise ConfigError(
-                    "latency 'offline' waits for every packet, so it works with files only, not with live sources",
-                    where=f"inputs {sorted(n for n, on in attached.items() if on)}",
-                    fix="use latency 'low' or 'balanced'",
-                )
-            self._started_ns = statistics.started_ns = time.monotonic_ns()
+            check_live(self.spec, attached)
+            self._started_ns, unix_ns = statistics.started_ns, statistics.started_unix_ns = read_anchor()
             self._sync = Synchronizer(
                 manifest.inputs,
                 attached,
@@ -147,6 +145,7 @@ class Runtime:
                 statistics,
                 attached,
                 origin="delivery" if self._lossless or self.spec.speed != 1.0 else "capture",
+                wall_ns=unix_ns - self._started_ns,
             )
             if self.spec.record is not None:
                 header = make_header(
@@ -154,13 +153,14 @@ class Runtime:
                     attached,
                     manifest.inputs,
                     started_ns=self._started_ns,
+                    unix_ns=unix_ns,
                     bundle=self._bundle,
                     used=Rules(sync=rules, missing=missing),
                     served=self._graph.served,
                     lossless=self._lossless,
                     video=self.spec.video,
                 )
-                self._recorder = Recorder(Path(self.spec.record), header)
+                self._recorder = Recorder(Path(self.spec.record), header, self.spec.record_privacy)
         except BaseException:
             self._close()
             raise
@@ -283,6 +283,8 @@ class Runtime:
                 decisions += waiting
                 raise
             decisions.append(Decision(snapshot, "answered", result, graph.used_ns, graph.busy, graph.failed))
+            if self.keeps_pictures:
+                keep_pictures(result)
             try:
                 self._unwanted += not self._results.put(result)
             except BaseException:
@@ -298,7 +300,7 @@ class Runtime:
         drops = Counter(sync.drops) + self._overruns + self._lost
         statistics.drops = dict(drops)
         statistics.triggers = sync.triggers + self._lost.total()
-        statistics.undelivered = self._results.dropped + self._unwanted
+        statistics.unwanted = self._results.dropped + self._unwanted
         statistics.lost_samples = sync.lost_samples()
 
     def _look(self, now_ns: int) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 if TYPE_CHECKING:
     from mmedge.fusion.upgrade import Swap
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 # One bucket is 1 % wide: 1 us .. 3 h in about 2,300 buckets.
 _RATIO = math.log(1.01)
 _BUCKETS = 2400  # of 1 % each from 1 us on: the last begins at 6.5 hours
+FloatArray64 = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
 STEPS = ("deliver", "ready", "preprocessed", "inferred", "interpreted", "sink")
 
 
@@ -42,6 +45,43 @@ class Histogram:
         rank = max(1, math.ceil(self.n * percent / 100))
         bucket = int(np.searchsorted(np.cumsum(self._counts), rank))
         return min(math.exp((bucket + 0.5) * _RATIO) * 1e-3, self.max_ns / 1e6)
+
+    def below(self, bounds_s: Sequence[float]) -> tuple[list[tuple[float, int]], float]:
+        """Return how many durations lie below each bound, and the sum of all, in seconds.
+
+        A bound is moved to the nearest edge of a bucket, so that the counts are exact; the last one is infinite.
+
+        Example:
+            >>> h = Histogram(); h.add(2_000_000); [n for _, n in h.below([0.001, 0.01])[0]]
+            [0, 1, 1]
+        """
+        counts = self._counts.copy()  # the runtime goes on counting
+        total = np.concatenate([[0], np.cumsum(counts)])
+        edges = [min(max(round(math.log(bound * 1e6) / _RATIO), 0), _BUCKETS) for bound in bounds_s]
+        below = [(math.exp(edge * _RATIO) * 1e-6, int(total[edge])) for edge in edges]
+        return [*below, (math.inf, int(total[-1]))], self._sum_ns / 1e9
+
+    @property
+    def sum_ms(self) -> float:
+        """All durations together, in ms."""
+        return self._sum_ns / 1e6
+
+    def buckets(self) -> tuple[FloatArray64, IntArray]:
+        """Return the buckets that hold anything, for a histogram of your own.
+
+        Returns:
+            The upper bound of each in ms, float64 [k], rising, and how many durations it holds, int64 [k]; copies. What
+            is at most 1 us is in the first bucket.
+
+        Example:
+            >>> h = Histogram(); h.add(2_000_000); h.add(2_001_000); h.add(9_000_000)
+            >>> upper_ms, counts = h.buckets()
+            >>> upper_ms.round(1).tolist(), counts.tolist()
+            ([2.0, 9.1], [2, 1])
+        """
+        counts = self._counts.copy()  # the runtime goes on counting
+        used = np.flatnonzero(counts)
+        return np.exp((used + 1) * _RATIO) * 1e-3, counts[used]
 
     def dump(self) -> tuple[list[int], list[int], int, int]:
         """Return everything it knows, as plain numbers."""
@@ -131,13 +171,15 @@ class Statistics:
         self.refused: dict[str, int] = {}
         self.stage_errors: dict[str, int] = {}
         self.stage_overruns: dict[str, int] = {}
-        self.undelivered = 0
+        self.unwanted = 0  # results that the reader did not take from the runtime in time
+        self.unread = 0  # and from this process
         self.unaccounted = 0
         self.notes: list[str] = []
         self.backends: dict[str, str] = {}
         self.swaps: list[dict[str, object]] = []
         self.recording: dict[str, object] = {}
-        self.started_ns = 0
+        self.sinks: dict[str, dict[str, Any]] = {}
+        self.started_ns = self.started_unix_ns = 0  # one instant on both clocks
         self.state = "LOADING"
         self.evidence = "cpu"
 
@@ -148,6 +190,16 @@ class Statistics:
             self.notes = [*self.notes, note]
         self.swaps = [asdict(swap) for swap in swaps]
         self.backends = dict(backends)
+
+    @property
+    def histograms(self) -> dict[str, Histogram]:
+        """Every histogram by its name: ``end_to_end``, ``received``, ``overhead``, ``skew``, ... and the steps'.
+
+        Example:
+            >>> sorted(Statistics().histograms)[:3]
+            ['deliver', 'end_to_end', 'inferred']
+        """
+        return {**self._histograms(), "received": self.received, "sink": self.steps["sink"]}
 
     def _histograms(self) -> dict[str, Histogram]:
         # Reader and sinks are in the user's process, so their times never cross a process border.
@@ -164,7 +216,8 @@ class Statistics:
     def encode(self) -> bytes:
         """Return everything but the sinks' times, for another process."""
         plain = {name: value for name, value in vars(self).items() if isinstance(value, (int, str, dict, list))}
-        del plain["steps"]
+        for own in ("steps", "sinks", "unread"):  # of the process that reads
+            del plain[own]
         return msgspec.msgpack.encode((plain, {name: h.dump() for name, h in self._histograms().items()}))
 
     def update(self, data: bytes) -> None:
@@ -177,9 +230,19 @@ class Statistics:
             histogram.load(histograms[name])
 
     @property
+    def undelivered(self) -> int:
+        """Results that were not read in time."""
+        return self.unwanted + self.unread
+
+    @property
     def dropped(self) -> int:
         """Triggers that gave no result, all causes."""
         return sum(self.drops.values())
+
+    @property
+    def clock(self) -> dict[str, int]:
+        """The run's pair of times: ``unix_ns`` of a result is ``t_ns`` + this ``unix_ns`` - this ``t_ns``."""
+        return {"t_ns": self.started_ns, "unix_ns": self.started_unix_ns}
 
     def to_dict(self) -> dict[str, object]:
         """Return everything as plain data."""
@@ -208,6 +271,8 @@ class Statistics:
             "backends": dict(self.backends),
             **({"swaps": list(self.swaps)} if self.swaps else {}),
             **({"recording": dict(self.recording)} if self.recording else {}),
+            **({"sinks": {name: dict(report) for name, report in self.sinks.items()}} if self.sinks else {}),
+            **({"clock": self.clock} if self.started_unix_ns else {}),
             "state": self.state,
             "evidence": self.evidence,
         }

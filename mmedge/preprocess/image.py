@@ -100,7 +100,7 @@ class ImagePreprocessor:
                 frame.data, frame.format, frame.width, frame.height, said.matrix, said.full_range, plan, out
             )
         except (ValueError, TypeError) as error:
-            raise _refused(error, frame) from error
+            raise refused(error, frame) from error
 
     def raw(self, frame: Frame, out: ByteArray) -> None:
         """Write the raw frame that enters a TensorRT variant: the graph in it gives what ``tensor`` writes.
@@ -118,10 +118,11 @@ class ImagePreprocessor:
                 frame.data, frame.format, frame.width, frame.height, said.matrix, said.full_range, plan, out
             )
         except (ValueError, TypeError) as error:
-            raise _refused(error, frame) from error
+            raise refused(error, frame) from error
 
 
-def _refused(error: Exception, frame: Frame) -> ConfigError:
+def refused(error: Exception, frame: Frame) -> ConfigError:
+    """Return the error of a frame that the native kernel refuses."""
     # The binding's type errors list C++ overloads, which helps no user.
     message = (
         str(error) if isinstance(error, ValueError) else "not an array of the CPU, a size below 0 or a read-only output"

@@ -22,6 +22,8 @@ from mmedge.bundle.manifest import AudioInput, Input
 from mmedge.errors import MissingDependencyError, MmedgeError, SourceError, internal
 from mmedge.extras import require
 from mmedge.files import private_folder
+from mmedge.privacy import Privacy
+from mmedge.recording.conceal import conceal
 from mmedge.recording.decision import Decision, trigger_event
 from mmedge.recording.event_log import (
     ArrivalEvent,
@@ -61,6 +63,7 @@ def make_header(
     seats: Mapping[str, Input],
     *,
     started_ns: int,
+    unix_ns: int | None = None,
     bundle: Bundle | None = None,
     used: Rules | None = None,
     served: Mapping[str, str] | None = None,
@@ -74,6 +77,7 @@ def make_header(
         live: Input name -> whether its source is live.
         seats: Specification of every input.
         started_ns: When the run began.
+        unix_ns: The same instant on the wall clock; by default it is asked now.
         bundle: What runs; None when only inputs are recorded.
         used: The rules of the run; those of the bundle by default.
         served: What serves every stage.
@@ -107,7 +111,7 @@ def make_header(
         lossless=lossless,
         video=video,
         started_ns=started_ns,
-        unix_ns=time.time_ns() - (time.monotonic_ns() - started_ns),
+        unix_ns=time.time_ns() - (time.monotonic_ns() - started_ns) if unix_ns is None else unix_ns,
     )
 
 
@@ -129,6 +133,7 @@ class Recorder:
     Args:
         folder: New or empty; the owner alone may read it and what is in it.
         header: What is recorded.
+        privacy: What is kept of pictures and sound; anything but ``picture`` gives other answers in a replay.
 
     Attributes:
         error: What ended the recording before the run.
@@ -139,7 +144,7 @@ class Recorder:
         MissingDependencyError: If PyAV is not installed.
     """
 
-    def __init__(self, folder: Path, header: Header) -> None:
+    def __init__(self, folder: Path, header: Header, privacy: Privacy = "picture") -> None:
         check_folder(folder)
         if "libx264" not in require("av", "recording").codecs_available:
             raise MissingDependencyError(
@@ -147,7 +152,7 @@ class Recorder:
                 where="libx264",
                 fix="pip install --force-reinstall --only-binary av av",
             )
-        self._header = header
+        self._header, self._privacy = header, privacy
         self._folder = folder
         self.error: MmedgeError | None = None
         self.lost: Counter[str] = Counter()
@@ -297,6 +302,8 @@ class Recorder:
             return self._turns.popleft() if self._turns else None
 
     def _store(self, event: Event, data: AnyArray) -> None:
+        if isinstance(event, (FrameEvent, BlockEvent)):
+            conceal(data, event, self._privacy)
         if isinstance(event, FrameEvent):
             self._pictures[event.stream].write(data, event)
         elif isinstance(event, BlockEvent):

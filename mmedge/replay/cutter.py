@@ -8,7 +8,7 @@ from mmedge.bundle import Bundle
 from mmedge.bundle.manifest import AudioInput, Input
 from mmedge.bundle.masks import validated_masks
 from mmedge.errors import ConfigError
-from mmedge.recording.event_log import Header
+from mmedge.recording.event_log import Header, Rules
 from mmedge.recording.reader import Turn
 from mmedge.recording.writer import bundle_rules, manifest_digest
 from mmedge.sync import Synchronizer
@@ -24,7 +24,7 @@ class Cutter:
 
     Args:
         header: Of the recording.
-        bundle: What is replayed; open.
+        bundle: What is replayed, open; None cuts as the recorded run did.
 
     Attributes:
         attached: Input name -> whether it was live, for the recorded inputs that the bundle has.
@@ -35,10 +35,13 @@ class Cutter:
         same: It is the very bundle of the recorded run, so that answers must be equal too.
 
     Raises:
-        ConfigError: If the recorded inputs do not fit the bundle.
+        ConfigError: If the recorded inputs do not fit the bundle, or there is none.
     """
 
-    def __init__(self, header: Header, bundle: Bundle) -> None:
+    def __init__(self, header: Header, bundle: Bundle | None) -> None:
+        if bundle is None:
+            self._as_recorded(header)
+            return
         manifest, ran = bundle.manifest, header.bundle
         self.seats = manifest.inputs
         self.attached = {name: entry.live for name, entry in header.inputs.items() if name in manifest.inputs}
@@ -62,8 +65,20 @@ class Cutter:
                 "the bundle's synchronisation differs from '%s', which was recorded: all decisions are made again",
                 ran.name,
             )
-        if ran is not None and self.obey:
-            rules = ran.used
+        self._begin(header, ran.used if ran is not None and self.obey else rules)
+
+    def _as_recorded(self, header: Header) -> None:
+        ran = header.bundle
+        if ran is None:
+            raise ConfigError(
+                "the recording holds inputs alone: no bundle ran", where="recording", fix="name a bundle as well"
+            )
+        self.seats, self.obey, self.same = ran.seats, True, False
+        self.attached = {name: entry.live for name, entry in header.inputs.items()}
+        self.rates_hz = {n: seat.sample_rate_hz for n, seat in self.seats.items() if isinstance(seat, AudioInput)}
+        self._begin(header, ran.used)
+
+    def _begin(self, header: Header, rules: Rules) -> None:
         self.spec = rules.sync
         self.sync = Synchronizer(
             self.seats,

@@ -35,12 +35,12 @@ class _Cut:
     recorded: bool
 
 
-def explain(folder: str | Path, bundle: Bundle, trigger: int) -> dict[str, Any]:
+def explain(folder: str | Path, bundle: Bundle | None, trigger: int) -> dict[str, Any]:
     """Return why a trigger saw what it saw.
 
     Args:
         folder: The recording.
-        bundle: What cuts it; open.
+        bundle: What cuts it, open; None: the one that ran, as the recording tells of it.
         trigger: Number of the trigger, from 1, or the ``t_ns`` of its result.
 
     Returns:

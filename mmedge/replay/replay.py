@@ -46,6 +46,7 @@ class Replay:
         cut: Why it ended before the recorded run did, or None.
         differs: Triggers that were decided otherwise than in the recorded run.
         answers: Results with the same and with other ``tasks`` than in the recorded run.
+        keeps_media: Whether results give their pictures and sounds, which then stay in memory as long as they do.
 
     Raises:
         ConfigError: If folder and bundle do not fit.
@@ -73,7 +74,7 @@ class Replay:
         self.recording = Recording(folder)
         self.cutter = Cutter(self.recording.header, bundle)
         self.statistics = Statistics()
-        self.differs = 0
+        self.differs, self.keeps_media = 0, False
         self.answers: Counter[str] = Counter()
         self._bundle = bundle
         self._speed = speed
@@ -103,7 +104,8 @@ class Replay:
             statistics.backends, statistics.evidence = dict(graph.describe()), graph.evidence
             if header.bundle is not None and self.cutter.same:
                 self._alike = frozenset(dict(graph.served.items() & header.bundle.served.items()))
-            inference = Inference(self._bundle, graph, statistics, self.cutter.attached, origin="call")
+            wall_ns = header.unix_ns - header.started_ns
+            inference = Inference(self._bundle, graph, statistics, self.cutter.attached, origin="call", wall_ns=wall_ns)
             statistics.state = "READY"
             begin_ns = time.monotonic_ns()
             for turn in self.recording.turns(rates_hz=self.cutter.rates_hz):
@@ -166,12 +168,12 @@ class Replay:
             self._excuse(event, decision, graph)
             self._compare(event, decision, deaf=graph.deaf)
         if event is not None and self.cutter.same:
-            return _timed(result, event.latency_ms)
+            return self._timed(result, event.latency_ms)
         known_ms = {
             "deliver": round((snapshot.deliver_ns - snapshot.t_ns) / 1e6, 3),
             "ready": round(snapshot.wait_ns / 1e6, 3),
         }
-        return _timed(result, known_ms)
+        return self._timed(result, known_ms)
 
     def _excuse(self, event: TriggerEvent, decision: Decision, graph: StageGraph) -> None:
         """Note which stages ran at other triggers, since their rule began to count before a stream's first step."""
@@ -215,8 +217,8 @@ class Replay:
         if self.differs == 1:
             log.warning("trigger %d was decided differently: %s", snapshot.seq, what)
 
-
-def _timed(result: Result, latency_ms: dict[str, float]) -> Result:
-    """Return a result, with the outputs that it tells, and other latencies."""
-    other = msgspec.structs.replace(result, latency_ms=latency_ms)
-    return other.attach({}, from_ns=vars(result)["from_ns"], outputs=result.outputs)
+    def _timed(self, result: Result, latency_ms: dict[str, float]) -> Result:
+        """Return a result, with the outputs that it tells, and other latencies."""
+        other, own = msgspec.structs.replace(result, latency_ms=latency_ms), vars(result)
+        media = {"frames": own["frames"], "sounds": own["sounds"]} if self.keeps_media else {"frames": {}}
+        return other.attach(**media, from_ns=own["from_ns"], outputs=result.outputs)

@@ -1,8 +1,21 @@
-"""Where results go: console, files, what other packages bring, your own objects."""
+"""Where results go: console, files, brokers, what other packages bring, your own objects."""
 
-from mmedge.sinks.base import Sink
+from mmedge.sinks.base import Event, Run, Sink
 from mmedge.sinks.console import ConsoleSink
 from mmedge.sinks.jsonl import JsonlSink
-from mmedge.sinks.named import is_sink, make_sink, sink_forms, sink_names
+from mmedge.sinks.named import is_sink, make_sink, open_sink, sink_forms, sink_names
+from mmedge.sinks.queue import SinkQueue
 
-__all__ = ["ConsoleSink", "JsonlSink", "Sink", "is_sink", "make_sink", "sink_forms", "sink_names"]
+__all__ = [
+    "ConsoleSink",
+    "Event",
+    "JsonlSink",
+    "Run",
+    "Sink",
+    "SinkQueue",
+    "is_sink",
+    "make_sink",
+    "open_sink",
+    "sink_forms",
+    "sink_names",
+]

@@ -7,6 +7,7 @@ from rich.table import Table
 
 from mmedge.console import PlainConsole
 from mmedge.errors import ConfigError
+from mmedge.sinks.base import Event
 from mmedge.types import AnyArray, Result
 
 _FEW = 4  # values of an output that are shown
@@ -14,7 +15,13 @@ _MAX_ROWS = 8  # boxes of one task in the live table
 
 
 class ConsoleSink:
-    """A live table on a terminal, otherwise one line a changed answer."""
+    """A live table on a terminal, otherwise one line a changed answer.
+
+    Attributes:
+        essential: When the reader of standard output has left, there is nothing to run for.
+    """
+
+    essential = True
 
     def __init__(self) -> None:
         self._console = PlainConsole()
@@ -24,8 +31,23 @@ class ConsoleSink:
             self._live = Live(console=self._console, refresh_per_second=12)
             self._live.start()
 
-    def write(self, result: Result) -> None:
-        """Show one result."""
+    def write(self, result: Result | Event) -> None:
+        """Show one result, or one event as a line.
+
+        Raises:
+            BrokenPipeError: If the reader of standard output has left.
+        """
+        try:
+            self._show(result)
+        except SystemExit:  # rich's way to say so
+            raise BrokenPipeError from None
+
+    def _show(self, result: Result | Event) -> None:
+        if isinstance(result, Event):
+            lasted_ms = result.before_ms
+            before = "" if lasted_ms is None else f"  ({result.before or '-'} for {lasted_ms / 1e3:.1f} s)"
+            self._line(result.t_ns, f"{result.task} {result.tasks[result.task]}{before}")
+            return
         if self._live is not None:
             self._live.update(_table(result))
             return
@@ -35,12 +57,10 @@ class ConsoleSink:
         if answers != self._last:
             self._last = answers
             tasks = "  ".join(f"{name} {task}" for name, task in [*result.tasks.items(), *outputs.items()])
-            self._console.print(
-                f"{result.t_ns / 1e9:12.3f} s  {tasks}  {_latency(result, '({:.1f} ms)')}",
-                highlight=False,
-                markup=False,
-                soft_wrap=True,
-            )
+            self._line(result.t_ns, f"{tasks}  {_latency(result, '({:.1f} ms)')}")
+
+    def _line(self, t_ns: int, text: str) -> None:
+        self._console.print(f"{t_ns / 1e9:12.3f} s  {text}", highlight=False, markup=False, soft_wrap=True)
 
     def close(self) -> None:
         """Leave the last state on the screen."""

@@ -1,66 +1,146 @@
-"""Results as JSON Lines: a file, or the standard output."""
+"""Results as JSON Lines: a file that grows and rotates, or the standard output."""
 
 from __future__ import annotations
 
+import os
+import select
+import stat
 import sys
-from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import Annotated, BinaryIO
+
+import msgspec
 
 from mmedge.errors import ConfigError, MmedgeError
 from mmedge.plain import json_text
+from mmedge.sinks.base import Event
 from mmedge.types import Result
+
+_MB = 1_000_000  # bytes
 
 
 class JsonlSink:
-    """One JSON object a line, flushed at each.
+    """One JSON object a line, in the operating system's hands when ``write`` returns.
+
+    A file is appended to. When it is full it becomes ``FILE.1``, what was ``FILE.1`` becomes ``FILE.2``, and so on. A
+    line that finds no room is taken back whole, so that every line of the file is one document.
 
     Args:
         target: A file, or ``-`` for stdout.
         stdout: What ``-`` is, where ``sys.stdout`` is something else by now.
+        max_bytes: Of one file; 0 lets it grow.
+        keep: How many full files stay.
+
+    Attributes:
+        essential: Whether nothing is left to run for when it cannot write: standard output.
 
     Raises:
         ConfigError: If the file cannot be written.
     """
 
-    def __init__(self, target: str, stdout: BinaryIO | None = None) -> None:
-        self._own, self._target = target != "-", target
+    def __init__(self, target: str, stdout: BinaryIO | None = None, *, max_bytes: int = 0, keep: int = 5) -> None:
+        self.essential, self._target = target == "-", target
+        self._max_bytes, self._keep = max_bytes, keep
+        self._torn, self._bytes = False, 0
         try:
-            self._file: BinaryIO | FileIO = (
-                Path(target).open("wb", buffering=0) if self._own else stdout or sys.stdout.buffer
-            )
+            if self.essential:
+                self._file = _unbuffered(stdout or sys.stdout.buffer)
+            else:
+                self._open()
         except OSError as error:
             raise ConfigError(
                 f"cannot write results: {error.strerror}", where=target, fix="choose another path"
             ) from error
 
-    def write(self, result: Result) -> None:
-        """Append one line."""
+    def _open(self) -> None:
+        file = Path(self._target).open("a+b", buffering=0)
+        self._file, self._plain = file, stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+        self._bytes = os.fstat(file.fileno()).st_size if self._plain else 0
+        if self._bytes:  # what was killed may have left half a line
+            file.seek(-1, os.SEEK_END)
+            self._torn = file.read(1) != b"\n"
+
+    def write(self, result: Result | Event) -> None:
+        """Append one line.
+
+        Raises:
+            MmedgeError: If it cannot be written; the next one may be.
+            BrokenPipeError: If the reader of standard output has left.
+        """
+        line = result.to_json()
+        if not line.isascii():  # of JSON in ASCII nothing can steer a terminal but DEL, which shows nothing
+            line = json_text(line.decode()).encode()
         try:
-            line = result.to_json()
-            if not line.isascii():  # of JSON in ASCII nothing can steer a terminal but DEL, which shows nothing
-                line = json_text(line.decode()).encode()
-            self._file.write(line + b"\n")
-            self._file.flush()
+            if self._max_bytes and self._bytes and self._bytes + len(line) >= self._max_bytes:
+                self._rotate()
+            self._append((b"\n" if self._torn else b"") + line + b"\n")
         except BrokenPipeError:
-            raise  # the reader of our stdout has left: not an error
+            if self.essential:
+                raise  # the reader of our stdout has left: not an error
+            raise MmedgeError("the reader of the pipe has left", where=self._target, fix="start it again") from None
         except OSError as error:
             raise MmedgeError(
                 f"cannot write results: {error.strerror}", where=self._target, fix="free space or choose another path"
             ) from error
 
+    def _append(self, data: bytes) -> None:
+        rest = memoryview(data)
+        try:
+            while rest:
+                written: int | None = self._file.write(rest)
+                if written is None:  # a pipe that was opened without waiting
+                    select.select([], [self._file], [])
+                else:
+                    rest = rest[written:]
+        except OSError:
+            if not self.essential and self._plain and len(rest) < len(data):  # a full disk takes half a line
+                os.ftruncate(self._file.fileno(), self._bytes)
+            raise
+        self._bytes += len(data)
+        self._torn = False
+
+    def _rotate(self) -> None:
+        path = Path(self._target)
+        for number in range(self._keep - 1, 0, -1):
+            older = Path(f"{path}.{number}")
+            if older.exists():
+                older.replace(f"{path}.{number + 1}")
+        if self._keep:
+            path.replace(f"{path}.1")
+        else:
+            path.unlink()
+        self._file.close()
+        self._open()
+
     def close(self) -> None:
         """Close the file; stdout stays open."""
-        if self._own:
+        if not self.essential:
             self._file.close()
 
 
-def make(target: str) -> JsonlSink:
+def _unbuffered(stream: BinaryIO) -> BinaryIO:
+    """Return what is beneath a buffer: a thread that waits there for a reader does not hold the process's end."""
+    stream.flush()
+    raw: BinaryIO = getattr(stream, "raw", stream)
+    return raw
+
+
+def make(
+    target: str,
+    *,
+    max_mb: Annotated[float, msgspec.Meta(ge=0, le=1e6)] = 0.0,
+    keep: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 5,
+) -> JsonlSink:
     """Return the sink of ``jsonl:PATH``; ``jsonl:-`` is the standard output.
+
+    Args:
+        target: The path.
+        max_mb: Size at which a file is full; 0 lets it grow.
+        keep: How many full files stay beside the one that is written.
 
     Raises:
         ConfigError: If there is no path, or the file cannot be written.
     """
     if not target:
         raise ConfigError("the sink 'jsonl' needs a file", where="sinks", fix="jsonl:PATH, or jsonl:- for stdout")
-    return JsonlSink(target)
+    return JsonlSink(target, max_bytes=round(max_mb * _MB), keep=keep)

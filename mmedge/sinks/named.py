@@ -1,15 +1,22 @@
 """Sinks by name: any installed package can bring one, through the entry points ``mmedge.sinks``.
 
 The entry point ``NAME = "package.module:factory"`` makes ``NAME`` and ``NAME:TARGET`` sinks. ``factory(target)`` gets
-what stands after the colon, ``""`` without one, and returns an object with ``write`` and ``close``.
+what stands after the colon, ``""`` without one, and returns an object with ``write`` and ``close``. Its keyword-only
+parameters are options of the sink, ``NAME:TARGET?OPTION=VALUE``, beside those that every sink takes (``Selection``).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, cast
 
+from mmedge.address import Address
 from mmedge.errors import ConfigError, MmedgeError
 from mmedge.sinks.base import Sink
+from mmedge.sinks.options import Typed, own_options, read_options, read_typed
+from mmedge.sinks.queue import SinkQueue
+from mmedge.sinks.selection import Selection
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -39,29 +46,62 @@ def sink_names() -> list[str]:
     return sorted(_entries())
 
 
-def make_sink(text: str) -> Sink:
-    """Return the sink that ``text`` names.
+def open_sink(
+    sink: str | Address | Sink,
+    *,
+    tasks: Collection[str] | None = None,
+    latest: bool = False,
+    lossless: bool = False,
+    note: Callable[[int, int], None] | None = None,
+) -> SinkQueue:
+    """Return a sink behind its queue.
 
     Args:
-        text: ``NAME`` or ``NAME:TARGET``; ``sink_names`` lists the names.
+        sink: What ``make_sink`` takes, or an object with ``write`` and ``close``.
+        tasks: Those of the bundle, to check ``?tasks=``; None when they are not known.
+        latest: Whether a slow sink gets the latest result by default, instead of all that wait.
+        lossless: Wait for a slow sink, as long as it goes on writing.
+        note: Called with the age of each result that is taken, and how long it took to write, in ns.
 
     Raises:
-        ConfigError: If there is no such sink, if it cannot be loaded, or if it refuses its target.
+        ConfigError: As ``make_sink``.
+    """
+    if not isinstance(sink, (str, Address)):
+        return SinkQueue(sink, type(sink).__name__, latest=latest, lossless=lossless, note=note)
+    typed = read_typed(sink)
+    made, selection = _make(typed, tasks)
+    return SinkQueue(made, typed.shown, selection, latest=latest, lossless=lossless, note=note)
+
+
+def make_sink(text: str | Address) -> Sink:
+    """Return the sink that ``text`` names, without its queue: it gets whatever is written to it.
+
+    Args:
+        text: ``NAME[:TARGET][?OPTION=VALUE&...]``; ``sink_names`` lists the names, docs/sinks.md the options.
+
+    Raises:
+        ConfigError: If there is no such sink or option, if it cannot be loaded, or if it refuses its target.
 
     Example:
         >>> make_sink("jsonl:-").close()
     """
-    name, _, target = text.partition(":")
+    return _make(read_typed(text), None)[0]
+
+
+def _make(typed: Typed, tasks: Collection[str] | None) -> tuple[Sink, Selection]:
+    text, name = typed.shown, typed.name
     matches = _entries().get(name, [])
     if not matches:
-        raise ConfigError(f"unknown sink '{text}'", where="sinks", fix=sink_forms())
+        raise ConfigError(f"unknown sink '{text}'", where="sinks", fix=sink_forms(name))
     brought = " and ".join(sorted(f"'{_package(entry)}'" for entry in matches))
     if len(matches) > 1:
         raise ConfigError(
             f"several packages bring a sink '{name}': {brought}", where="sinks", fix="uninstall all of them but one"
         )
     try:
-        sink = matches[0].load()(target)
+        factory = matches[0].load()
+        selection, options = read_options(typed, own_options(factory), tasks)
+        sink = factory(typed.target, **options)
     except MmedgeError:
         raise
     except Exception as error:  # code of others: whatever it is must say whose it is
@@ -76,7 +116,7 @@ def make_sink(text: str) -> Sink:
             where=f"{GROUP}: {matches[0].value}",
             fix=f"its factory must return an object with both, got {type(sink).__name__}",
         )
-    return cast(Sink, sink)
+    return cast(Sink, sink), selection
 
 
 def is_sink(sink: object) -> bool:
@@ -84,12 +124,14 @@ def is_sink(sink: object) -> bool:
     return callable(getattr(sink, "write", None)) and callable(getattr(sink, "close", None))
 
 
-def sink_forms() -> str:
-    """Return what can be typed for a sink, for the ``fix`` of an error."""
+def sink_forms(meant: str = "") -> str:
+    """Return what can be typed for a sink, for the ``fix`` of an error; ``meant`` is what was typed."""
     names = sink_names()
     if _OWN not in names:  # the metadata is older than the source
         return "install mmedge again (pip install): its own sinks are not registered"
-    return f"use NAME or NAME:TARGET, with one of: {', '.join(names)}"
+    near = get_close_matches(meant, names, 1)
+    hint = f"did you mean '{near[0]}'? " if near else ""
+    return f"{hint}use NAME or NAME:TARGET, with one of: {', '.join(names)}"
 
 
 def _package(entry: EntryPoint) -> str:

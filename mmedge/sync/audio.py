@@ -6,6 +6,7 @@ from collections import deque
 
 from mmedge._native import core
 from mmedge.bundle.manifest import AudioInput, Missing
+from mmedge.sound_cut import SoundCut
 from mmedge.sync.streams import FOREVER_NS, IDLE_NS, JUMP_NS, Stream
 from mmedge.types import NS_PER_S, Block, FloatArray, Packet, Snapshot
 
@@ -48,7 +49,8 @@ class AudioStream(Stream):
         self.ahead_ns = ahead_ns
         self.lost = 0
         self._capacity = self.window + reserve_ns * self.rate_hz // NS_PER_S
-        self._ring = core.SampleRing(self._capacity)
+        # Its memory is shared: who reads results in another process may copy what they were made from.
+        self._ring = core.SampleRing.shared(self._capacity)
         self._end = self._begin = 0  # of the samples of this epoch
         self._off_ns = 0
         self._holes: deque[tuple[int, int]] = deque()  # no shorter than a window, but for the newest
@@ -126,3 +128,9 @@ class AudioStream(Stream):
         ``out`` is float32 [n], -1..1, at the input's sample rate.
         """
         return self._ring.read(end, out)
+
+    def sound(self, snapshot: Snapshot) -> SoundCut:
+        """Return where the window of ``snapshot`` lies, for whoever wants to copy it."""
+        end = snapshot.audio_end[self.name]
+        end_ns = self._capture_ns - (self._end - end) * NS_PER_S // self.rate_hz
+        return SoundCut(self._ring, end, end_ns, self.window, self.rate_hz, snapshot.epoch.get(self.name, 0))

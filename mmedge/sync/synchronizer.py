@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 from mmedge.bundle.manifest import AudioInput, ImageInput, Input, Missing, Sync, TensorInput, TextInput
 from mmedge.errors import ConfigError
+from mmedge.sound_cut import SoundCut
 from mmedge.sync.audio import AudioStream
 from mmedge.sync.bounds import hold_ns, look_ahead_ns, wait_ns
 from mmedge.sync.streams import FOREVER_NS, ImageStream, Stream, ValueStream
@@ -250,6 +251,11 @@ class Synchronizer:
         if not isinstance(stream, AudioStream):
             raise ConfigError("this input is not an audio input", where=f"input '{name}'", fix="name an audio input")
         return stream.read(snapshot.audio_end[name] if end is None else end, out)
+
+    def sounds(self, snapshot: Snapshot) -> dict[str, SoundCut]:
+        """Return where the sound of ``snapshot`` lies, of each audio input that is present."""
+        streams = ((name, self._streams[name]) for name in snapshot.audio_end)
+        return {name: stream.sound(snapshot) for name, stream in streams if isinstance(stream, AudioStream)}
 
     def trim(self) -> None:
         """Release the frames that neither a trigger, pending or to come, nor the snapshots polled so far can want.

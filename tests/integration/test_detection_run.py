@@ -192,6 +192,7 @@ def test_the_live_table_lists_boxes() -> None:
     task = TaskResult(label="[1]", score=0.5, boxes=boxes)
     result = Result(
         t_ns=0,
+        unix_ns=0,
         status="ok",
         tasks={"things": task},
         present={"camera": True},

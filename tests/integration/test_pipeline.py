@@ -138,7 +138,7 @@ def test_sinks_and_callback_see_every_result(bundle: Path, clip: Path, tmp_path:
         pipe.run()
     lines = [json.loads(line) for line in out.read_text().splitlines()]
     assert len(lines) == len(seen) == 50
-    keys = "schema t_ns status tasks present age_ms skew_ms uncertainty_ms latency_ms epoch reason"
+    keys = "schema t_ns unix_ns status tasks present age_ms skew_ms uncertainty_ms latency_ms epoch reason"
     assert list(lines[0]) == keys.split()
     assert lines[0]["schema"] == "mmedge.result/1"
     assert lines[40]["tasks"]["scene"] == {"label": "bright", "score": pytest.approx(1.0, abs=0.01)}

@@ -240,6 +240,7 @@ def test_labels_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]) -> Non
         sink.write(
             Result(
                 t_ns=0,
+                unix_ns=0,
                 status="ok",
                 tasks={"scene": TaskResult(label=label, score=1.0)},
                 present={},

@@ -87,8 +87,15 @@ def test_a_sink_of_another_package(tmp_path: Path, write_clip: WriteClip) -> Non
     refused = run(tmp_path, "run", bundle, "--input", source, "--sink", "csv")
     assert refused.returncode == 2
     assert "fix: csv:PATH" in refused.stderr
-    assert "console, csv, jsonl" in run(tmp_path, "run", "--help").stdout
-    assert "console, csv, jsonl" in run(tmp_path, "replay", "--help").stdout
+    assert "console, csv, jsonl, metrics" in run(tmp_path, "run", "--help").stdout
+    assert "console, csv, jsonl, metrics" in run(tmp_path, "replay", "--help").stdout
+    again = run(
+        tmp_path, "run", bundle, "--input", source, "--latency", "offline", "--sink", "csv:e.csv?on=event&tasks=scene"
+    )
+    assert again.returncode == 0, again.stderr
+    assert 1 <= len((tmp_path / "e.csv").read_text().splitlines()) < 25
+    unknown = run(tmp_path, "run", bundle, "--input", source, "--sink", "csv:e.csv?delimeter=x")
+    assert "did you mean 'delimiter'?" in unknown.stderr
 
 
 @pytest.fixture

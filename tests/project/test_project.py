@@ -63,7 +63,7 @@ def test_lines_of_docs_are_short() -> None:
     """At most 140 characters; rows of tables cannot be broken."""
     long = [
         f"{path.relative_to(ROOT)}:{number}: {len(line)}"
-        for path in tracked("README.md", "CONTRIBUTING.md", "DATA.md", "docs/*.md")
+        for path in tracked("README.md", "CONTRIBUTING.md", "DATA.md", "docs/*.md", "docs/**/*.md")
         for number, line in enumerate(path.read_text().splitlines(), 1)
         if len(line) > 140 and not line.startswith("|")
     ]
@@ -82,7 +82,7 @@ def test_no_machine_paths_and_no_registry_hosts() -> None:
 
 
 def test_readme_links_and_files_exist() -> None:
-    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
             if not target.startswith(("http:", "https:")):
                 assert (page.parent / target).exists(), f"{page.name} links to {target}"
@@ -114,11 +114,13 @@ def test_no_claim_above_its_evidence() -> None:
         "run",
         "record",
         "replay",
+        "service",
         "bench",
         "calibrate",
         "train",
         "export",
         "compare",
+        "view",
     ],
 )
 def test_every_command_has_help(name: str) -> None:

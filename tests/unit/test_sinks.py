@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import mmedge
+from mmedge.cli import run
 from mmedge.errors import ConfigError, MissingDependencyError
 from mmedge.sinks import ConsoleSink, JsonlSink, make_sink, sink_names
 from tests.conftest import WriteClip
@@ -62,7 +63,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
 
 
 def test_the_own_sinks_are_registered_like_others(tmp_path: Path) -> None:
-    assert sink_names() == ["console", "jsonl"]
+    assert sink_names() == ["console", "jsonl", "metrics", "mqtt", "mqtts", "video"]
     assert isinstance(make_sink("console"), ConsoleSink)
     sink = make_sink(f"jsonl:{tmp_path}/a:b.jsonl")
     assert isinstance(sink, JsonlSink)
@@ -73,19 +74,39 @@ def test_the_own_sinks_are_registered_like_others(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message", "fix"),
     [
-        ("pigeon", "unknown sink 'pigeon'", "one of: console, jsonl"),
-        ("pigeon:post", "unknown sink 'pigeon:post'", "one of: console, jsonl"),
-        ("", "unknown sink ''", "one of: console, jsonl"),
+        ("pigeon", "unknown sink 'pigeon'", "one of: console, jsonl, metrics, mqtt"),
+        ("pigeon:post", "unknown sink 'pigeon:post'", "one of: console, jsonl, metrics, mqtt"),
+        ("", "unknown sink ''", "one of: console, jsonl, metrics, mqtt"),
         ("jsonl", "needs a file", "jsonl:PATH"),
         ("jsonl:", "needs a file", "jsonl:PATH"),
         ("jsonl:/nowhere/x", "cannot write", "another path"),
         ("console:x", "takes no target", "use 'console'"),
+        ("mqt://broker/a", "unknown sink 'mqt://", "did you mean 'mqtt'"),
+        ("jsonl:x?tsaks=a", "unknown option 'tsaks'", "did you mean 'tasks'"),
+        ("jsonl:x?max_mb=big", "max_mb", "docs/sinks.md"),
+        ("jsonl:x?max_mb=-1", "max_mb", "docs/sinks.md"),
+        ("jsonl:x?on=never", "on", "docs/sinks.md"),
+        ("jsonl:x?min_score=2", "min_score", "docs/sinks.md"),
+        ("jsonl:x?on=event&on=change", "'on' is given twice", "OPTION=VALUE"),
+        ("mqtt://user:secret-word@/a", "no host", "mqtt://"),
+        ("mqtt://broker", "topic is missing", "mqtt://"),
+        ("mqtt://broker/a%2Bb", "topic is missing", "mqtt://"),
+        ("mqtt://broker:port/a", "no host", "mqtt://"),
+        ("mqtts://localhost/a?ca=/nowhere&spool_mb=0", "cannot be set up", "mqtt://"),
+        ("metrics", "needs a port", "metrics:9464"),
+        ("metrics:nine", "needs a port", "metrics:9464"),
+        ("metrics:99999", "needs a port", "metrics:9464"),
+        ("video", "needs a file", "video:FILE.mp4"),
+        ("video:x.gif", "must end in", "video:FILE.mp4"),
+        ("video:/nowhere/x.mp4", "does not exist", "video:FILE.mp4"),
     ],
 )
 def test_refusals(text: str, message: str, fix: str) -> None:
-    with pytest.raises(ConfigError, match=message) as error:
+    with pytest.raises(ConfigError) as error:
         make_sink(text)
+    assert message in f"{error.value.message} {error.value.where}"
     assert fix in str(error.value.fix)
+    assert "secret-word" not in str(error.value)
     assert error.value.exit_code == 2
 
 
@@ -93,7 +114,7 @@ def test_a_pipeline_writes_to_a_sink_of_another_package(
     install: Install, tmp_path: Path, write_clip: WriteClip
 ) -> None:
     install("mmedge-kept", kept="Kept")
-    assert sink_names() == ["console", "jsonl", "kept"]
+    assert sink_names() == ["console", "jsonl", "kept", "metrics", "mqtt", "mqtts", "video"]
     bundle = tiny_bundle(tmp_path / "tiny.mmedge")
     inputs = {"image": str(write_clip())}
     with mmedge.Pipeline(bundle, inputs, sinks=["kept:broker:1883/a", "kept"], latency="offline") as pipe:
@@ -105,7 +126,7 @@ def test_a_pipeline_writes_to_a_sink_of_another_package(
     assert second.closed
     with pytest.raises(ConfigError, match="is not a sink") as error:
         mmedge.Pipeline(bundle, inputs, sinks=[7])  # type: ignore[list-item]
-    assert "console, jsonl, kept" in str(error.value.fix)
+    assert "console, jsonl, kept, metrics" in str(error.value.fix)
 
 
 @pytest.mark.parametrize(
@@ -158,3 +179,37 @@ def test_nothing_is_looked_up_until_a_name_is_asked_for() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "False"
+
+
+def test_a_run_says_at_its_end_what_a_sink_has_lost(
+    tmp_path: Path, write_clip: WriteClip, capfd: pytest.CaptureFixture[str]
+) -> None:
+    bundle, clip = tiny_bundle(tmp_path / "tiny.mmedge"), str(write_clip())
+    assert run(["run", str(bundle), "--image", clip, "--latency", "offline", "--sink", "jsonl:/dev/full"]) == 0
+    assert "sink jsonl:/dev/full: lost 25; cannot write results: No space left on device" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_a_run_ends_in_order_when_the_reader_of_its_output_has_left(
+    tmp_path: Path, write_clip: WriteClip, options: tuple[str, ...]
+) -> None:
+    clip = write_clip(times_s=tuple(k / 25 for k in range(500)), picture=lambda t: 235 if round(t * 25) % 2 else 16)
+    line = [sys.executable, "-m", "mmedge", "run", str(tiny_bundle(tmp_path / "t.mmedge")), "--image", str(clip)]
+    ran = subprocess.Popen([*line, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert ran.stdout is not None
+    assert ran.stdout.readline()
+    ran.stdout.close()
+    _, said = ran.communicate(timeout=10)
+    assert ran.returncode == 0, said
+    assert "Traceback" not in said
+
+
+def test_events_on_the_console(tmp_path: Path, write_clip: WriteClip, capfd: pytest.CaptureFixture[str]) -> None:
+    clip = str(write_clip(picture=lambda t: 235 if t >= 0.5 else 16))
+    line = ["run", str(tiny_bundle(tmp_path / "t.mmedge")), "--image", clip, "--latency", "offline"]
+    assert run([*line, "--sink", "console?on=event&tasks=scene"]) == 0
+    dark, bright = capfd.readouterr().out.splitlines()
+    assert "scene dark 1.00" in dark
+    assert "(" not in dark
+    assert "scene bright" in bright
+    assert "(dark for 0.5 s)" in bright

@@ -1,0 +1,1 @@
+"""The live page: what the model sees, hears and concludes, in a browser."""

@@ -1,0 +1,244 @@
+"""Results to a real broker: killed and started again, refusing, hanging; nothing lost within the bound, none twice."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import mmedge
+from mmedge.sinks import SinkQueue, make_sink, open_sink
+from mmedge.types import TaskResult
+from tests.brokers import Broker, Subscriber, fresh
+from tests.conftest import WriteClip
+from tests.processes import until
+from tests.results import STEP_NS, made
+from tests.tiny import tiny_bundle
+
+pytest.importorskip("paho.mqtt.client")
+pytestmark = pytest.mark.parallel
+
+
+@pytest.fixture(autouse=True)
+def _state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Broker]:
+    started = Broker(tmp_path)
+    started.start()
+    yield started
+    started.kill()
+
+
+@pytest.fixture
+def subscriber(broker: Broker) -> Iterator[Subscriber]:
+    listening = Subscriber(broker.port)
+    yield listening
+    listening.close()
+
+
+def sink(broker: Broker, options: str = "") -> Any:
+    return make_sink(f"mqtt://127.0.0.1:{broker.port}/kitchen/cam{options}")
+
+
+def state(one: Any) -> str:
+    return str(one.report()["state"])
+
+
+def numbers(lines: list[Any]) -> list[int]:
+    return [line["t_ns"] // STEP_NS for line in lines]
+
+
+def test_results_state_and_availability(broker: Broker, subscriber: Subscriber) -> None:
+    one = sink(broker, "?discovery=homeassistant")
+    assert until(lambda: state(one) == "OK", 5)
+    for n in range(200):
+        one.write(made(n, digit="ab"[n // 100], **{'odd "}}" name': "x"}))
+    assert until(lambda: len(subscriber.of("kitchen/cam/result")) == 200, 10)
+    lines = subscriber.of("kitchen/cam/result")
+    assert numbers(lines) == list(range(200))
+    assert len({line["id"] for line in lines}) == 200
+    assert until(lambda: b'"label": "b"' in (subscriber.last("kitchen/cam/state") or b""), 5)
+    assert subscriber.last("kitchen/cam/availability") == b"online"
+    configs = [json.loads(p) for topic, p, _ in subscriber.messages if topic.startswith("homeassistant/sensor/")]
+    assert {config["name"] for config in configs} == {"digit", 'odd "}}" name'}
+    assert all(config["state_topic"] == "kitchen/cam/state" for config in configs)
+    assert len({config["unique_id"] for config in configs}) == 2
+    one.close()
+    assert until(lambda: subscriber.last("kitchen/cam/availability") == b"offline", 5)
+    later = Subscriber(broker.port, "kitchen/+/state")  # who comes later knows the newest answer
+    assert until(lambda: bool(later.messages), 5)
+    assert later.messages[0][2]
+    assert later.of("kitchen/cam/state")[0]["tasks"]["digit"]["label"] == "b"
+    later.close()
+
+
+def test_nothing_is_lost_or_twice_when_the_broker_is_killed(broker: Broker, subscriber: Subscriber) -> None:
+    one = sink(broker)
+    assert until(lambda: state(one) == "OK", 5)
+    for n in range(600):
+        one.write(made(n, digit="a"))
+        if n == 150:
+            broker.kill()
+        if n == 400:
+            broker.start()
+            assert subscriber.connected.wait(10)
+        time.sleep(0.002)
+    assert until(lambda: len(fresh(subscriber.of("kitchen/cam/result"))) >= 600 - 16, 20), one.report()
+    assert until(lambda: one.report()["counters"]["spooled"] == one.report()["counters"]["unacknowledged"] == 0, 10)
+    got = fresh(subscriber.of("kitchen/cam/result"))
+    # What a broker without persistence has acknowledged and not yet handed on dies with it.
+    missing = set(range(600)) - set(numbers(got))
+    assert len(missing) <= 16
+    assert all(130 <= n <= 151 for n in missing)
+    assert numbers(got) == sorted(numbers(got))
+    assert one.report()["counters"]["reconnects"] >= 1
+    assert one.report()["counters"]["lost_spool"] == 0
+    assert subscriber.last("kitchen/cam/availability") == b"online"
+    one.close()
+
+
+def test_a_broker_that_hangs_holds_nobody(broker: Broker, subscriber: Subscriber) -> None:
+    one = sink(broker, "?keepalive_s=1")
+    queue = SinkQueue(one, "mqtt")
+    assert until(lambda: state(one) == "OK", 5)
+    broker.send(signal.SIGSTOP)
+    began = time.monotonic()
+    for n in range(150):
+        queue.write(made(n, digit="a"))
+    queue.settle()
+    assert time.monotonic() - began < 2
+    assert until(lambda: state(one) == "RECONNECTING", 10)
+    assert queue.report()["reason"]
+    broker.send(signal.SIGCONT)
+    assert until(lambda: len(fresh(subscriber.of("kitchen/cam/result"))) == 150, 15), one.report()
+    assert numbers(fresh(subscriber.of("kitchen/cam/result"))) == list(range(150))
+    broker.send(signal.SIGSTOP)
+    began = time.monotonic()
+    queue.close()
+    assert time.monotonic() - began < 5
+    broker.send(signal.SIGCONT)
+
+
+def test_what_a_run_could_not_deliver_is_delivered_by_the_next(broker: Broker, subscriber: Subscriber) -> None:
+    broker.kill()
+    one = sink(broker)
+    for n in range(100):
+        one.write(made(n, digit="a"))
+    with pytest.raises(mmedge.errors.ConfigError, match="another process uses the spool"):
+        sink(broker)
+    one.close()
+    broker.start()
+    assert subscriber.connected.wait(10)
+    two = sink(broker)
+    for n in range(100, 120):
+        two.write(made(n, digit="a"))
+    assert until(lambda: len(subscriber.of("kitchen/cam/result")) >= 120, 15), two.report()
+    assert numbers(fresh(subscriber.of("kitchen/cam/result"))) == list(range(120))
+    two.close()
+
+
+def test_the_spool_is_bounded_and_the_newest_stay(broker: Broker, subscriber: Subscriber) -> None:
+    broker.kill()
+    one = sink(broker, "?spool_mb=0.01")
+    for n in range(100):
+        one.write(made(n, digit="a"))
+    lost = one.report()["counters"]["lost_spool"]
+    assert 50 < lost < 100
+    broker.start()
+    assert subscriber.connected.wait(10)
+    assert until(lambda: len(fresh(subscriber.of("kitchen/cam/result"))) == 100 - lost, 15)
+    assert numbers(fresh(subscriber.of("kitchen/cam/result"))) == list(range(lost, 100))
+    one.close()
+    none = sink(broker, "?spool_mb=0")
+    broker.kill()
+    assert until(lambda: state(none) == "RECONNECTING", 5)
+    with pytest.raises(mmedge.MmedgeError, match="lost"):
+        none.write(made(0, digit="a"))
+    none.close()
+
+
+def test_a_broker_that_refuses_is_told_and_tried_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    password = shutil.which("mosquitto_passwd")
+    if password is None:
+        pytest.skip("mosquitto_passwd missing; type: apt-get install mosquitto")
+    subprocess.run([password, "-b", "-c", str(tmp_path / "users"), "me", "right-word"], check=True)
+    (tmp_path / "users").chmod(0o644)
+    broker = Broker(tmp_path, "allow_anonymous false", f"password_file {tmp_path / 'users'}")
+    broker.start()
+    try:
+        queue = open_sink(f"mqtt://me:wrong-word@127.0.0.1:{broker.port}/a")
+        assert until(lambda: "refuses" in str(queue.report()["reason"]), 5)
+        queue.write(made(0, x="a"))
+        queue.settle()
+        assert queue.report()["counters"]["spooled"] == 1  # type: ignore[index]
+        assert "wrong-word" not in queue.name + caplog.text + str(queue.report())
+        queue.close()
+        right = open_sink(f"mqtt://me:right-word@127.0.0.1:{broker.port}/a")
+        assert until(lambda: right.report()["state"] == "OK", 5)
+        right.close()
+    finally:
+        broker.kill()
+
+
+def test_an_encrypted_connection(tmp_path: Path) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl missing; type: apt-get install openssl")
+    key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
+    line = f"openssl req -x509 -newkey rsa:2048 -nodes -keyout {key} -out {cert} -days 2 -subj /CN=localhost"
+    subprocess.run([*line.split(), "-addext", "subjectAltName=DNS:localhost"], check=True, capture_output=True)
+    key.chmod(0o644)
+    broker = Broker(tmp_path, "allow_anonymous true", f"certfile {cert}", f"keyfile {key}")
+    broker.start()
+    try:
+        trusted = make_sink(f"mqtts://localhost:{broker.port}/a?ca={cert}&spool={tmp_path}/a.db")
+        doubted = make_sink(f"mqtts://localhost:{broker.port}/a?spool={tmp_path}/b.db")
+        assert until(lambda: state(trusted) == "OK", 5), trusted.report()  # type: ignore[attr-defined]
+        assert state(doubted) == "RECONNECTING"
+        trusted.close()
+        doubted.close()
+    finally:
+        broker.kill()
+
+
+def test_events_of_a_run_on_the_command_line(
+    broker: Broker, subscriber: Subscriber, tmp_path: Path, write_clip: WriteClip
+) -> None:
+    clip = write_clip(picture=lambda t: 235 if t >= 0.5 else 16)
+    line = [sys.executable, "-m", "mmedge", "run", str(tiny_bundle(tmp_path / "t.mmedge")), "--image", str(clip)]
+    (tmp_path / "address").write_text(f"mqtt://127.0.0.1:{broker.port}/k?events=event&tasks=scene\n")
+    (tmp_path / "address").chmod(0o600)
+    done = subprocess.run([*line, "--sink", f"@{tmp_path}/address"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert until(lambda: len(subscriber.of("k/event")) == 2, 5), subscriber.messages
+    first, second = subscriber.of("k/event")
+    assert (first["before"], first["before_ms"], first["label"]) == (None, None, "dark")
+    assert (second["before"], second["label"]) == ("dark", "bright")
+    assert second["before_ms"] == pytest.approx(520, abs=45)
+    assert abs(second["unix_ns"] - time.time_ns()) < 60e9
+    assert second["unix_ns"] - first["unix_ns"] == second["t_ns"] - first["t_ns"]
+
+
+def test_a_number_is_a_measurement(broker: Broker, subscriber: Subscriber) -> None:
+    one = sink(broker, "?discovery=homeassistant")
+    one.write(made(0, far=TaskResult(label=None, score=None, value=2.5, unit="m")))
+    found: list[Any] = []
+
+    def told() -> bool:
+        found[:] = [json.loads(p) for topic, p, _ in subscriber.messages if topic.endswith("/far/config")]
+        return bool(found)
+
+    assert until(told, 10)
+    assert (found[0]["unit_of_measurement"], found[0]["state_class"]) == ("m", "measurement")
+    assert "].value }}" in found[0]["value_template"]
+    one.close()

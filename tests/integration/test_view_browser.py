@@ -1,0 +1,288 @@
+"""The page in a real browser: what it shows is what the run says."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from mmedge.bundle import write_archive
+from mmedge.bundle.manifest import Manifest
+from mmedge.errors import ConfigError
+from mmedge.export.demo import Truth
+from mmedge.pipeline import Pipeline
+from mmedge.types import Description
+from tests.conftest import WriteClip
+from tests.integration.test_detection_run import make_bundle
+from tests.pages import ASSETS, CLIP, DIGITS, SIMULATED, Shown, chromium, shown_run
+from tests.processes import family, free_port
+from tests.tiny import manifest, members, tiny_bundle
+
+pytestmark = pytest.mark.parallel
+DESKTOP, PHONE = {"width": 1280, "height": 720}, {"width": 390, "height": 844}
+SAID_AND_TOLD = """() => mmedge.rows.length > 0 && [
+  document.querySelector('.answer .label').textContent, mmedge.rows.slice(-4).map((row) => row.tasks.digit[0])]"""
+TICKED = "() => mmedge.ticks > 3 && mmedge.rows.length > 3"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
+    bundle = tiny_bundle(tmp_path_factory.mktemp("page") / "tiny.mmedge")
+    with shown_run(bundle, {"image": SIMULATED, "audio": SIMULATED}, isolation="thread") as shown:
+        yield shown
+
+
+class Opened:
+    """A page that is open, and what it complained of."""
+
+    def __init__(self, page: Any, url: str) -> None:
+        self.page = page
+        self.problems: list[str] = []
+        self.asked: list[str] = []
+        page.on("console", lambda message: message.type == "error" and self.problems.append(message.text))
+        page.on("pageerror", lambda error: self.problems.append(str(error)))
+        page.on("request", lambda request: self.asked.append(request.url))
+        page.goto(url)
+
+    def wait(self, what: str, within_s: float = 10.0) -> Any:
+        """Wait until an expression of the page is true; return its value."""
+        return self.page.wait_for_function(what, timeout=1000 * within_s, polling=20).json_value()
+
+
+@pytest.fixture
+def look(browser: Any) -> Iterator[Any]:
+    """Open a page in a window of its own."""
+    contexts = []
+
+    def opened(url: str, size: dict[str, int] = DESKTOP, **options: Any) -> Opened:
+        contexts.append(browser.new_context(viewport=size, **options))
+        return Opened(contexts[-1].new_page(), url)
+
+    yield opened
+    for context in contexts:
+        context.close()
+
+
+def test_the_picture_moves_and_nothing_is_asked_elsewhere(run: Shown, look: Any) -> None:
+    seen = look(run.url)
+    seen.wait(TICKED)
+    pictures = set()
+    for _ in range(5):
+        before = seen.page.evaluate("mmedge.scenes.image.shown")
+        seen.wait(f"() => mmedge.scenes.image.shown > {before}")
+        pictures.add(seen.page.evaluate("document.querySelector('.scene canvas').toDataURL()"))
+    assert len(pictures) >= 4
+    assert {url.partition("://")[2].partition("/")[0] for url in seen.asked} == {f"127.0.0.1:{run.port}"}
+    assert seen.problems == []
+    assert float(seen.page.inner_text(".scene .age").split()[0]) < 1000
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_fits_the_screen(run: Shown, look: Any, size: dict[str, int], scheme: str) -> None:
+    seen = look(run.url, size, color_scheme=scheme)
+    seen.wait(TICKED)
+    wide, high = seen.page.evaluate("[document.documentElement.scrollWidth, document.documentElement.scrollHeight]")
+    assert wide <= size["width"]
+    if size is DESKTOP:
+        assert high <= size["height"]
+    for part in ("#lanes", "#histogram", "#answers", "#steps", "#drops", "#health"):
+        box = seen.page.locator(part).bounding_box()
+        assert box["width"] > 80, part
+        assert box["height"] > 20, part
+        assert box["x"] + box["width"] <= size["width"] + 1, part
+
+
+def test_the_time_line_follows_the_truth_of_the_clip(look: Any) -> None:
+    truth = Truth(json.loads((ASSETS / "clips" / "truth.json").read_text()))
+    with shown_run(DIGITS, {"image": str(CLIP), "audio": str(CLIP)}, duration_s=7.0) as shown:
+        seen = look(shown.url)
+        spoken = 0
+        for _ in range(30):
+            label, row = seen.wait(SAID_AND_TOLD)
+            spoken += label in row or (label in ("abstains", "undefined") and None in row)
+            time.sleep(0.05)
+        seen.wait("() => mmedge.figures?.state === 'STOPPED'", 15)
+        rows = seen.page.evaluate("mmedge.rows.map((row) => [row.t / 1000, row.tasks.digit[0]])")
+    owed = [(label, digit) for t_s, label in rows if (digit := truth.at(t_s)) is not None]
+    assert spoken >= 28
+    assert len(owed) > 30
+    assert sum(label == digit for label, digit in owed) / len(owed) > 0.7
+
+
+def test_a_killed_camera_is_shown_within_a_second(look: Any, tmp_path: Path) -> None:
+    bundle = tiny_bundle(tmp_path / "tiny.mmedge")
+    inputs = {"image": SIMULATED, "audio": f"{SIMULATED}&seed=5"}
+    with shown_run(bundle, inputs, isolation="process") as shown:
+        seen = look(shown.url)
+        seen.wait(TICKED, 30)
+        seen.wait("() => !document.querySelector('.scene.absent') && mmedge.rows.at(-1).present.audio", 20)
+        _, workers = family(shown.pipe)
+        camera = max(workers)  # that of the trigger's input is opened last
+        os.kill(camera, signal.SIGSTOP)
+        began = time.monotonic()
+        try:
+            seen.wait("() => document.querySelector('.scene.absent')", 5)
+            took_s = time.monotonic() - began
+        finally:
+            os.kill(camera, signal.SIGKILL)
+        assert took_s < 1.0
+        label = seen.page.get_attribute(".scene canvas", "aria-label")
+        assert label.startswith("image, absent: ")
+        seen.wait("() => !document.querySelector('.scene.absent')", 20)
+
+
+def test_it_comes_back_after_the_server_was_started_again(look: Any, tmp_path: Path) -> None:
+    bundle, port = tiny_bundle(tmp_path / "tiny.mmedge"), free_port()
+    inputs = {"image": SIMULATED}
+    with shown_run(bundle, inputs, isolation="thread", place=f"127.0.0.1:{port}") as shown:
+        seen = look(shown.url)
+        seen.wait(TICKED)
+    seen.wait("() => document.getElementById('state').textContent.startsWith('no connection')")
+    with shown_run(bundle, inputs, isolation="thread", place=f"127.0.0.1:{port}"):
+        before = seen.page.evaluate("mmedge.ticks")
+        seen.wait(f"() => mmedge.ticks > {before + 5}")
+        seen.wait("() => ['READY', 'DEGRADED'].includes(document.getElementById('state').textContent)")
+
+
+def test_two_viewers(run: Shown, look: Any) -> None:
+    one, two = look(run.url), look(run.url, PHONE)
+    for seen in (one, two):
+        seen.wait(TICKED)
+    before = [seen.page.evaluate("mmedge.scenes.image.shown") for seen in (one, two)]
+    for seen, count in zip((one, two), before, strict=True):
+        seen.wait(f"() => mmedge.scenes.image.shown > {count + 5}")
+        assert seen.problems == []
+
+
+def test_labels_with_markup_stay_text(look: Any, tmp_path: Path, write_clip: WriteClip) -> None:
+    evil = "<img src=x onerror=window.hit=1><script>window.hit=1</script>"
+    files = members() | {"labels/scene.txt": f"dark{evil}\nbright{evil}\n".encode()}
+    bundle = write_archive(tmp_path / "tiny.mmedge", msgspec.convert(manifest(files), Manifest), files)
+    clip = write_clip(picture=lambda t: 250, times_s=[k / 25 for k in range(60)])
+    with shown_run(bundle, {"image": str(clip)}) as shown:
+        seen = look(shown.url)
+        said = seen.wait("() => document.querySelector('.answer .label').textContent.includes('<img')"
+                         " && document.querySelector('.answer .label').textContent")  # fmt: skip
+    assert "<script>" in said
+    assert seen.page.evaluate(
+        "[window.hit ?? 0, document.querySelectorAll('#answers img, #answers script').length]"
+    ) == [0, 0]
+    assert seen.problems == []
+
+
+AT_BOXES = """() => {
+  const scene = mmedge.scenes.camera, {width, height} = scene.bitmap;
+  const context = new OffscreenCanvas(width, height).getContext('2d');
+  context.drawImage(scene.bitmap, 0, 0);
+  const level = (x, y) => context.getImageData(x * width, y * height, 1, 1).data[0];
+  const middles = scene.boxes.map(([, , , x1, y1, x2, y2]) => [(x1 + x2) / 2, (y1 + y2) / 2]);
+  return middles.map(([x, y]) => [level(x, y), x, y]);
+}"""
+
+
+@pytest.mark.parametrize("rotation", [0, 90])
+def test_boxes_lie_on_what_they_mean(look: Any, tmp_path: Path, rotation: Any) -> None:
+    """Boxes are where the picture that the page shows is bright, also when the camera lies on its side."""
+    picture = np.full((480, 640), 20, np.uint8)
+    picture[:240, 320:] = 255
+    stop = threading.Event()
+
+    def push(pipe: Pipeline) -> None:
+        while not stop.wait(0.04):
+            picture[-1, -1] ^= 1  # a camera is never frozen
+            with suppress(ConfigError):
+                pipe.push("camera", picture, time.monotonic_ns(), description=Description(rotation=rotation))
+
+    with shown_run(make_bundle(tmp_path), {"camera": "push://"}) as shown:
+        pusher = threading.Thread(target=push, args=(shown.pipe,))
+        pusher.start()
+        try:
+            seen = look(shown.url)
+            seen.wait("() => mmedge.scenes.camera?.boxes.length > 0")
+            found = seen.page.evaluate(AT_BOXES)
+        finally:
+            stop.set()
+            pusher.join()
+    assert len(found) >= 2
+    for level, x, y in found:
+        assert level > 200
+        assert (x > 0.5, y < 0.5) == ((True, True) if rotation == 0 else (True, False))
+    assert seen.problems == []
+
+
+def test_text_is_typed_and_answered(look: Any) -> None:
+    with shown_run(DIGITS, {"image": str(CLIP), "audio": str(CLIP)}, typed=True) as shown:
+        seen = look(shown.url)
+        seen.wait(TICKED)
+        seen.page.fill("#say-text", "it is a seven")
+        seen.page.press("#say-text", "Enter")
+        seen.wait("() => document.getElementById('notice').textContent === 'taken'")
+        seen.wait("() => mmedge.rows.some((row) => row.present.text)")
+
+
+def test_the_token_s_link_opens_once_and_hides_the_token(
+    look: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MMEDGE_VIEW_TOKEN", "the-token-of-this-test")
+    bundle = tiny_bundle(tmp_path / "tiny.mmedge")
+    with shown_run(bundle, {"image": SIMULATED}, isolation="thread") as shown:
+        seen = look(shown.url)
+        seen.wait(TICKED)
+        assert seen.page.evaluate("location.href") == f"http://127.0.0.1:{shown.port}/"
+        seen.page.reload()
+        seen.wait(TICKED)
+        assert not any("token" in url.partition("#")[0] for url in seen.asked)
+        wrong = look(shown.url.replace("this-test", "another-one"))
+        wrong.wait("() => document.getElementById('state').textContent.startsWith('the link is not valid')")
+        assert wrong.page.evaluate("mmedge.ticks") == 0
+
+
+@pytest.mark.parametrize("privacy", ["none", "blur"])
+def test_the_page_says_what_may_not_be_shown(look: Any, tmp_path: Path, privacy: Any) -> None:
+    bundle = tiny_bundle(tmp_path / "tiny.mmedge")
+    with shown_run(bundle, {"image": SIMULATED, "audio": SIMULATED}, isolation="thread", privacy=privacy) as shown:
+        seen = look(shown.url)
+        seen.wait(TICKED)
+        if privacy == "none":
+            assert seen.page.evaluate("mmedge.scenes.image.shown ?? 0") == 0
+        else:
+            seen.wait("() => mmedge.scenes.image.shown > 2")
+            assert "blurred" in seen.page.inner_text(".scene .title")
+
+
+@pytest.mark.long
+def test_a_minute_without_growth(run: Shown, look: Any) -> None:
+    seen = look(run.url)
+    seen.wait(TICKED)
+    session = seen.page.context.new_cdp_session(seen.page)
+
+    def heap() -> float:
+        session.send("HeapProfiler.collectGarbage")
+        return float(session.send("Runtime.getHeapUsage")["usedSize"])
+
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    time.sleep(20)
+    before, own = heap(), resident()
+    time.sleep(60)
+    assert heap() < before + 3e6
+    assert resident() < own + 20e6
+    assert seen.page.evaluate("mmedge.rows.length") <= 1500
