@@ -16,7 +16,7 @@ from mmedge.bundle.archive import write_archive
 from mmedge.bundle.manifest import File, Input, Manifest, Mask, Task, TextInput, Variant
 from mmedge.engine.rows import OTHER_UNIT
 from mmedge.errors import ConfigError
-from mmedge.types import Precision, Tensors
+from mmedge.types import AnyArray, Precision, Tensors
 
 from .golden import Golden, make_golden
 from .int8.cpu_form import to_cpu_form

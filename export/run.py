@@ -27,9 +27,10 @@ from .pack import check_forms, pack
 from .provenance import places_of, provenance
 from .recipe import Recipe, check_recipe
 from .run_report import RunReport
-from .steps import STEPS, TABLE, Show, Step, StepSpec, Work, is_unmeasurable, step_of, trained_key
+from .steps import TABLE, is_unmeasurable, trained_key
 from .store import Store
 from .user_code import import_anew
+from .work import STEPS, Show, Step, StepSpec, Work, step_of
 
 __all__ = ["STEPS", "RunReport", "Step", "run", "run_steps"]
 _WEIGHTS, _SHAPES, _WRITTEN = "weights.safetensors", "shapes.json", "bundle.sha256"

@@ -19,7 +19,7 @@ from .int8.compare import Comparison
 from .onnx.onnx_models import OnnxModels
 from .report import QuantizationReport, quantization_report
 from .smoke import QUANTISED_KINDS, Smoke
-from .steps import QUANTISED, Work
+from .work import QUANTISED, Work
 
 _PATH = re.compile(r"(?<![\w.:/])(?:/[^\s/'\",;:]+)+/([^\s/'\",;:]+)")  # of a node's name, too: those are no folders
 

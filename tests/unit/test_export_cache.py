@@ -21,8 +21,9 @@ from mmedge.bundle import load
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine
 from mmedge.export import Recipe, run_steps
 from mmedge.export.identity import digest_of
-from mmedge.export.steps import TABLE, Work
+from mmedge.export.steps import TABLE
 from mmedge.export.store import Store
+from mmedge.export.work import Work
 from tests.networks import NODE, network
 
 RECIPE = """

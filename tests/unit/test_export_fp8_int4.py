@@ -27,8 +27,8 @@ from mmedge.export.judge import judge
 from mmedge.export.onnx.state import quantization_of
 from mmedge.export.report import int8_nodes, quantization_report, sqnr_db
 from mmedge.fusion import load_graph
-from mmedge.fusion.doors import DOORS
 from mmedge.fusion.choice import _ORDER, candidates
+from mmedge.fusion.doors import DOORS
 from mmedge.types import Precision
 from tests.doors import OrtDoor
 from tests.unit.test_export_kinds import NODE, RECIPE, F, feeds, models_of, net, w
