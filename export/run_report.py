@@ -18,7 +18,8 @@ from .int8.compare import Comparison
 from .onnx.onnx_models import OnnxModels
 from .report import QuantizationReport, quantization_report
 from .smoke import QUANTISED_KINDS, Smoke
-from .steps import QUANTISED, Work
+from .step_lacks import QUANTISED
+from .steps import Work
 
 if TYPE_CHECKING:
     from .measure import Measurement

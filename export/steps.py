@@ -27,6 +27,7 @@ from .pack import Members, make_members
 from .recipe import Recipe
 from .recordings import RawSamples, raw_samples
 from .smoke import Smoke, smoke, smoke_key
+from .step_lacks import QUANTISED, without, without_builds, without_data, without_quantised
 
 if TYPE_CHECKING:
     from torch import nn
@@ -50,7 +51,6 @@ Show = Callable[[str, float | None], None]
 STEPS: tuple[Step, ...] = get_args(Step)
 # What else the steps may be called.
 ALIASES: dict[str, Step] = {"clean": "onnx", "normal-form": "quantize", "ranges": "quantize", "int8": "quantize"}
-QUANTISED: tuple[Step, ...] = ("quantize", "fp8", "int4")
 _log = logging.getLogger(__name__)
 
 
@@ -246,48 +246,6 @@ def _check_measured(work: Work, result: Any) -> None:
         work.metadata = {**work.metadata, "validated_masks": mask_figures(work.recipe, result.counts)}
 
 
-def _without(key: Literal["precisions", "targets"], value: str) -> Callable[[Work], ConfigError | None]:
-    def lacks(work: Work) -> ConfigError | None:
-        named = getattr(work.recipe.export, key)
-        if value in named:
-            return None
-        line = f"{key} = {[*named, value]}".replace("'", '"')
-        where = work.recipe.at(f"export.{key}")
-        return ConfigError(f"the recipe does not ask for {value}", where=where, fix=f"write {line} in [export]")
-
-    return lacks
-
-
-def _without_quantised(work: Work) -> ConfigError | None:
-    """Say why there is nothing quantised to judge: it is not asked for, or every stage has stayed float."""
-    done = [step for step in QUANTISED if step in work.results]
-    if done and not work.quantised:
-        steps = " and ".join(f"'{step}'" for step in done)
-        return ConfigError(
-            "no stage was quantised", where=work.recipe.at("stages"), fix=f"see the warnings of step {steps}"
-        )
-    asked = work.recipe.export.precisions
-    return None if set(asked) & {"fp8", "int4"} else _without("precisions", "int8")(work)
-
-
-def _without_data(work: Work) -> ConfigError | None:
-    if work.recipe.data.dataset is None and work.recipe.data.folder is None:
-        return ConfigError(
-            "the recipe has no data to measure on",
-            where=work.recipe.at("data"),
-            fix="set data.dataset or data.folder",
-        )
-    return None if work.is_measured else _left_out("measure")
-
-
-def _without_builds(work: Work) -> ConfigError | None:
-    return _without("targets", "tensorrt")(work) or (None if work.is_compiled else _left_out("smoke"))
-
-
-def _left_out(step: Step) -> ConfigError:
-    return ConfigError(f"step '{step}' is left out", where=f"--no-{step}", fix=f"leave out --no-{step}")
-
-
 def _forms(work: Work) -> object:
     return work.recipe.export.targets, work.recipe.export.precisions
 
@@ -316,7 +274,7 @@ TABLE: tuple[StepSpec, ...] = (
         make=lambda work: parser_gate(work.recipe, work.fp32.models, work.fp32.sources),
         save=_encoded("parser.json"),
         load=_decoded("parser.json", Gate),
-        lacks=_without("targets", "tensorrt"),
+        lacks=without("targets", "tensorrt"),
         check=lambda work, result: refuse(work.recipe, result),
     ),
     StepSpec(
@@ -326,7 +284,7 @@ TABLE: tuple[StepSpec, ...] = (
         make=lambda work: to_fp16(work.fp32, work.samples),
         save=_saved,
         load=lambda work, folder: OnnxModels.load(folder, work.recipe, "fp16"),
-        lacks=_without("precisions", "fp16"),
+        lacks=without("precisions", "fp16"),
     ),
     StepSpec(
         name="quantize",
@@ -335,7 +293,7 @@ TABLE: tuple[StepSpec, ...] = (
         make=_quantise("int8"),
         save=_saved,
         load=lambda work, folder: OnnxModels.load(folder, work.recipe, "int8"),
-        lacks=_without("precisions", "int8"),
+        lacks=without("precisions", "int8"),
     ),
     StepSpec(
         name="fp8",
@@ -344,7 +302,7 @@ TABLE: tuple[StepSpec, ...] = (
         make=_quantise("fp8"),
         save=_saved,
         load=lambda work, folder: OnnxModels.load(folder, work.recipe, "fp8"),
-        lacks=_without("precisions", "fp8"),
+        lacks=without("precisions", "fp8"),
     ),
     StepSpec(
         name="int4",
@@ -353,7 +311,7 @@ TABLE: tuple[StepSpec, ...] = (
         make=_quantise("int4"),
         save=_saved,
         load=lambda work, folder: OnnxModels.load(folder, work.recipe, "int4"),
-        lacks=_without("precisions", "int4"),
+        lacks=without("precisions", "int4"),
     ),
     StepSpec(
         name="compare",
@@ -362,7 +320,7 @@ TABLE: tuple[StepSpec, ...] = (
         make=_compare,
         save=_encoded("comparison.json"),
         load=_decoded("comparison.json", tuple[Comparison, ...]),
-        lacks=_without_quantised,
+        lacks=without_quantised,
         check=_check_compared,
     ),
     StepSpec(
@@ -372,7 +330,7 @@ TABLE: tuple[StepSpec, ...] = (
         make=_measure,
         save=_encoded("measurement.json"),
         load=_load_measured,
-        lacks=_without_data,
+        lacks=without_data,
         check=_check_measured,
     ),
     StepSpec(
@@ -390,7 +348,7 @@ TABLE: tuple[StepSpec, ...] = (
         make=lambda work: smoke(work.results["golden"], work.fp32.sources, work.show),
         save=_encoded("smoke.json"),
         load=_decoded("smoke.json", Smoke),
-        lacks=_without_builds,
+        lacks=without_builds,
         keeps=lambda result: all(row.problem is None for row in result.rows),
     ),
 )
