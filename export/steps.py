@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from mmedge.errors import ConfigError, MissingDependencyError
+from mmedge.errors import MissingDependencyError
 
 from .int8.compare import Comparison, compare_all
 from .int8.fp16 import to_fp16
@@ -22,7 +22,8 @@ from .onnx.to_onnx import check_parity, export_stages, stage_modules
 from .pack import Members, make_members
 from .recipe import Recipe
 from .smoke import Smoke, smoke, smoke_key
-from .work import QUANTISED, Step, StepSpec, Work
+from .step_lacks import without, without_builds, without_data, without_quantised
+from .work import QUANTISED, StepSpec, Work
 
 _log = logging.getLogger(__name__)
 
@@ -119,48 +120,6 @@ def _check_measured(work: Work, result: Any) -> None:
         work.metadata = {**work.metadata, "validated_masks": mask_figures(work.recipe, result.counts)}
 
 
-def _without(key: Literal["precisions", "targets"], value: str) -> Callable[[Work], ConfigError | None]:
-    def lacks(work: Work) -> ConfigError | None:
-        named = getattr(work.recipe.export, key)
-        if value in named:
-            return None
-        line = f"{key} = {[*named, value]}".replace("'", '"')
-        where = work.recipe.at(f"export.{key}")
-        return ConfigError(f"the recipe does not ask for {value}", where=where, fix=f"write {line} in [export]")
-
-    return lacks
-
-
-def _without_quantised(work: Work) -> ConfigError | None:
-    """Say why there is nothing quantised to judge: it is not asked for, or every stage has stayed float."""
-    done = [step for step in QUANTISED if step in work.results]
-    if done and not work.quantised:
-        steps = " and ".join(f"'{step}'" for step in done)
-        return ConfigError(
-            "no stage was quantised", where=work.recipe.at("stages"), fix=f"see the warnings of step {steps}"
-        )
-    asked = work.recipe.export.precisions
-    return None if set(asked) & {"fp8", "int4"} else _without("precisions", "int8")(work)
-
-
-def _without_data(work: Work) -> ConfigError | None:
-    if work.recipe.data.dataset is None and work.recipe.data.folder is None:
-        return ConfigError(
-            "the recipe has no data to measure on",
-            where=work.recipe.at("data"),
-            fix="set data.dataset or data.folder",
-        )
-    return None if work.is_measured else _left_out("measure")
-
-
-def _without_builds(work: Work) -> ConfigError | None:
-    return _without("targets", "tensorrt")(work) or (None if work.is_compiled else _left_out("smoke"))
-
-
-def _left_out(step: Step) -> ConfigError:
-    return ConfigError(f"step '{step}' is left out", where=f"--no-{step}", fix=f"leave out --no-{step}")
-
-
 def _forms(work: Work) -> object:
     return work.recipe.export.targets, work.recipe.export.precisions
 
@@ -189,7 +148,7 @@ TABLE: tuple[StepSpec, ...] = (
         make=lambda work: parser_gate(work.recipe, work.fp32.models, work.fp32.sources),
         save=_encoded("parser.json"),
         load=_decoded("parser.json", Gate),
-        lacks=_without("targets", "tensorrt"),
+        lacks=without("targets", "tensorrt"),
         check=lambda work, result: refuse(work.recipe, result),
     ),
     StepSpec(
@@ -199,7 +158,7 @@ TABLE: tuple[StepSpec, ...] = (
         make=lambda work: to_fp16(work.fp32, work.samples),
         save=_saved,
         load=lambda work, folder: OnnxModels.load(folder, work.recipe, "fp16"),
-        lacks=_without("precisions", "fp16"),
+        lacks=without("precisions", "fp16"),
     ),
     StepSpec(
         name="quantize",
@@ -208,7 +167,7 @@ TABLE: tuple[StepSpec, ...] = (
         make=_quantise("int8"),
         save=_saved,
         load=lambda work, folder: OnnxModels.load(folder, work.recipe, "int8"),
-        lacks=_without("precisions", "int8"),
+        lacks=without("precisions", "int8"),
     ),
     StepSpec(
         name="fp8",
@@ -217,7 +176,7 @@ TABLE: tuple[StepSpec, ...] = (
         make=_quantise("fp8"),
         save=_saved,
         load=lambda work, folder: OnnxModels.load(folder, work.recipe, "fp8"),
-        lacks=_without("precisions", "fp8"),
+        lacks=without("precisions", "fp8"),
     ),
     StepSpec(
         name="int4",
@@ -226,7 +185,7 @@ TABLE: tuple[StepSpec, ...] = (
         make=_quantise("int4"),
         save=_saved,
         load=lambda work, folder: OnnxModels.load(folder, work.recipe, "int4"),
-        lacks=_without("precisions", "int4"),
+        lacks=without("precisions", "int4"),
     ),
     StepSpec(
         name="compare",
@@ -235,7 +194,7 @@ TABLE: tuple[StepSpec, ...] = (
         make=_compare,
         save=_encoded("comparison.json"),
         load=_decoded("comparison.json", tuple[Comparison, ...]),
-        lacks=_without_quantised,
+        lacks=without_quantised,
         check=_check_compared,
     ),
     StepSpec(
@@ -245,7 +204,7 @@ TABLE: tuple[StepSpec, ...] = (
         make=_measure,
         save=_encoded("measurement.json"),
         load=_load_measured,
-        lacks=_without_data,
+        lacks=without_data,
         check=_check_measured,
     ),
     StepSpec(
@@ -263,7 +222,7 @@ TABLE: tuple[StepSpec, ...] = (
         make=lambda work: smoke(work.results["golden"], work.fp32.sources, work.show),
         save=_encoded("smoke.json"),
         load=_decoded("smoke.json", Smoke),
-        lacks=_without_builds,
+        lacks=without_builds,
         keeps=lambda result: all(row.problem is None for row in result.rows),
     ),
 )

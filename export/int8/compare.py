@@ -273,7 +273,7 @@ def compare_all(
         fp32: The reference.
         quantised: The versions.
         calibration: Recordings; the recipe's by default.
-        samples: Raw samples instead of the recordings.
+        samples: Raw samples instead of the recordings, of the shapes [...] and dtypes of the recipe's inputs.
         temperature: Calibrated temperature per task.
 
     Returns:

@@ -130,7 +130,7 @@ def insert_int4(
         nodes: Names of the products to quantise.
         thresholds: Of no use: activations stay float.
         where: For messages; nothing is refused here.
-        shares: Cut-offs to try, as shares of a block's largest weight.
+        shares: float32 [n], cut-offs to try, as shares of a block's largest weight.
     """
     writer = _Writer(model, "int4")
     for node in writer.each(nodes):

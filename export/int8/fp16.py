@@ -146,7 +146,7 @@ def measured(
         recipe: Gives the graph.
         models: Stage -> network.
         watched: Stage -> the network to run in place of it and to watch.
-        frames: Raw samples.
+        frames: Raw samples, of the shapes [...] and dtypes of the recipe's inputs.
     """
     collectors: dict[str, RangeCollector] = {}
     floats: dict[str, tuple[str, ...]] = {}
@@ -220,7 +220,7 @@ def settle(
     Args:
         model: The network.
         floats: Its float tensors.
-        feeds: A few frames of its inputs.
+        feeds: A few frames of its inputs, of their shapes [...] and dtypes.
         reasons: Node in float32 -> why; more are added.
         spread_out: Adds those that must follow them.
 

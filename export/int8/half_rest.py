@@ -59,7 +59,7 @@ def half_rest(
     Args:
         quantised: What ``quantize`` returned.
         fp32: The networks it was made of.
-        samples: Raw samples instead of the recipe's recordings.
+        samples: Raw samples instead of the recipe's recordings, of the shapes [...] and dtypes of its inputs.
         gate: What TensorRT refuses of the fp32 networks: it gets nothing of these stages.
 
     Returns:
