@@ -202,7 +202,7 @@ def _stage_module(model: nn.Module | None, stage: str) -> nn.Module:
         raise ConfigError(
             f"{type(module).__name__} cannot be copied: {told}",
             where=f"stages.{stage}",
-            fix="keep what cannot be copied (locks, files, graphs of gradients) outside of the module",
+            fix="keep locks, open files and the like outside of the module",
         ) from error
 
 

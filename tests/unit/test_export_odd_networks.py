@@ -325,3 +325,46 @@ def test_a_module_is_called_through_its_wrapper():
     x = torch.ones(1, 6)
     net = nn.DataParallel(nn.Linear(6, 3)).eval()
     assert torch.equal(call(net, {"anything": x}, "net"), net.module(x))
+
+
+# --- what new reads off
+
+
+def test_a_row_that_is_multiplied_at_once_is_features_and_one_that_is_cut_is_sound():
+    from mmedge.export.brought.scale import takes_features
+
+    def takes(*nodes: onnx.NodeProto, **held: np.ndarray) -> bool:
+        model = network(list(nodes), {"x": [1, 512]}, {"y": None}, **held)
+        return takes_features(model, model.graph.input[0])
+
+    one = np.array([1])
+    assert takes(NODE("Gemm", ["x", "w"], ["y"]), w=weights(512, 4))
+    assert takes(NODE("Flatten", ["x"], ["f"]), NODE("MatMul", ["f", "w"], ["y"]), w=weights(512, 4))
+    framed = NODE("Unsqueeze", ["x", "one"], ["u"]), NODE("Conv", ["u", "w"], ["y"])
+    assert not takes(*framed, one=one, w=weights(4, 1, 25))
+    framed = NODE("Reshape", ["x", "to"], ["f"]), NODE("MatMul", ["f", "w"], ["y"])
+    assert not takes(*framed, to=np.array([8, 64]), w=weights(64, 4))
+
+
+@pytest.mark.parametrize(("boxes", "beside"), [((1, 100, 4), "boxes"), ((100, 4), "boxes"), ((1, 10), None)])
+def test_scores_of_boxes_are_no_classes(boxes, beside):
+    from mmedge.export.brought.infer import boxes_beside
+
+    outputs = {"boxes": [np.zeros(boxes)], "scores": [np.zeros((1, 100))], "count": [np.zeros(1)]}
+    assert boxes_beside("scores", outputs) == beside
+    assert boxes_beside("boxes", outputs) is boxes_beside("count", outputs) is None
+
+
+def test_preprocessing_goes_in_front_of_a_file_that_lists_its_weights_as_inputs():
+    from mmedge.bundle.manifest import ImageInput
+    from mmedge.export.preprocess.onnx_prefix import merge_prefix
+
+    model = network(
+        [NODE("Conv", ["x", "w"], ["y"])],
+        {"x": [1, 3, 4, 4], "w": [2, 3, 1, 1]},
+        {"y": [1, 2, 4, 4]},
+        w=weights(2, 3, 1, 1),
+    )
+    seat = ImageInput(size=(4, 4), color="rgb", mean=(0.0,) * 3, std=(1.0,) * 3)
+    frame = RNG.integers(0, 256, seat.raw_shape, dtype=np.uint8)
+    assert judge(merge_prefix(model, {"x": seat}))({"x": frame})["y"].shape == (1, 2, 4, 4)
