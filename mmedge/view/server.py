@@ -17,7 +17,7 @@ from mmedge.errors import ConfigError, MmedgeError
 from mmedge.extras import require
 from mmedge.view import messages
 from mmedge.view.access import Gate, Place, links, make_token
-from mmedge.view.feed import Cursor
+from mmedge.view.feed import Cursor, step_back
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -87,6 +87,7 @@ class ViewServer:
 
     Attributes:
         links: Addresses to open.
+        polite: Whether its thread leaves the cores to others; set before ``start``.
 
     Raises:
         ConfigError: If the port is taken or the address is not this machine's.
@@ -106,6 +107,7 @@ class ViewServer:
         self._viewers: set[_Viewer] = set()
         self._ready = threading.Event()
         self._next_login_s = 0.0
+        self.polite = False
         config = self._uvicorn.Config(
             self._app(),
             log_config=None,
@@ -145,6 +147,9 @@ class ViewServer:
         self._socket.close()
 
     def _serve(self) -> None:
+        if self.polite:
+            step_back()
+
         async def main() -> None:
             self._loop = asyncio.get_running_loop()
             self._feed.on_tick = self._tick
