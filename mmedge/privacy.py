@@ -30,13 +30,17 @@ def shown(picture: ByteArray, privacy: Privacy) -> ByteArray | None:
         return None
     if privacy == "picture":
         return picture
-    cv2 = require("cv2", _PURPOSE)
     height, width = picture.shape[:2]
     longer = max(height, width, CELLS)
-    cells = max(1, width * CELLS // longer), max(1, height * CELLS // longer)
-    small = cv2.resize(picture, cells, interpolation=cv2.INTER_AREA)
-    blurred: ByteArray = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
-    return blurred
+    return blurred(picture, (max(1, height * CELLS // longer), max(1, width * CELLS // longer)))
+
+
+def blurred(picture: ByteArray, cells: tuple[int, int]) -> ByteArray:
+    """Return a picture, uint8 [height, width, channels], of which nothing is left but the means of rows x columns."""
+    cv2 = require("cv2", _PURPOSE)
+    small = cv2.resize(picture, cells[::-1], interpolation=cv2.INTER_AREA)
+    smooth: ByteArray = cv2.resize(small, picture.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+    return smooth
 
 
 def heard(privacy: Privacy) -> bool:

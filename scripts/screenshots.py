@@ -49,7 +49,7 @@ def take(name: str, folder: Path) -> Path:
             runner.start()
             tab.goto(page.links[0])
             tab.wait_for_function(f"() => mmedge.now > {1000 * at_s}", timeout=60_000, polling=20)
-            pixels = tab.screenshot(full_page=size["width"] < 900)
+            pixels = tab.screenshot(full_page=size["width"] < 900 and name not in KEPT)
             pipe.close()
             runner.join()
         browser.close()

@@ -135,6 +135,9 @@ def command(
     speed: Annotated[float, typer.Option(help="Playing speed of files; 1 is real time.")] = 1.0,
     record: Annotated[Path | None, typer.Option(metavar="DIR", help="Record the run, for `mmedge replay`.")] = None,
     video: Annotated[Video, typer.Option(help="How --record keeps pictures.")] = "lossless",
+    record_privacy: Annotated[
+        Privacy, typer.Option(help="What --record keeps of pictures and sound; none: black and silent.")
+    ] = "picture",
     results: Annotated[
         Literal["auto", "latest", "all"],
         typer.Option(help="Which results to print when printing is slower than the run."),
@@ -173,6 +176,7 @@ def command(
             results=results,
             allow=allow,
             engines=engines,
+            record_privacy=record_privacy,
         ) as pipe:
             if page is not None:
                 page.open(pipe)

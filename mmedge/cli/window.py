@@ -58,7 +58,9 @@ class Window:
             except FrameExpiredError:  # the run is faster than the screen: the next one is newer
                 return
         if not self._open:
-            self._cv2.namedWindow(self._title, self._cv2.WINDOW_NORMAL)
+            height, width = self._picture.shape[:2]
+            self._cv2.namedWindow(self._title, self._cv2.WINDOW_NORMAL | self._cv2.WINDOW_GUI_NORMAL)
+            self._cv2.resizeWindow(self._title, width, height)
             self._open = True
         self._cv2.imshow(self._title, np.ascontiguousarray(result.draw(self._picture)[..., ::-1]))
         key = self._cv2.waitKey(1) & 0xFF

@@ -118,6 +118,7 @@ CHOICES = {
     "results": ("auto", "latest", "all"),
     "backend": ("auto", "onnxruntime", "tensorrt"),
     "engines": ("auto", "now", "wait"),
+    "record_privacy": ("none", "blur", "picture"),
 }
 
 

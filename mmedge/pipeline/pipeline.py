@@ -41,6 +41,7 @@ from mmedge.pipeline.runtime import Runtime
 from mmedge.pipeline.spec import PUSH, RunSpec
 from mmedge.pipeline.statistics import Statistics
 from mmedge.pipeline.unanswered import unanswered
+from mmedge.privacy import Privacy
 from mmedge.sinks import Sink
 from mmedge.types import Backend, Description, Engines, Latency, Packet, Precision, Result, Text, Video
 
@@ -66,6 +67,8 @@ class Pipeline:
         speed: Playing speed of files; 1 is real time.
         duration_s: Stop after this many seconds of capture time.
         record: Folder to record the run into, new or empty; see ``mmedge replay``.
+        record_privacy: What it keeps of pictures and sound: ``picture``, all; ``blur``, shapes; ``none``. But for
+            ``picture`` a replay answers otherwise.
         video: Record pictures ``lossless`` (bit by bit) or ``visual`` (they look the same, in a tenth of the space).
         results: What a reader, or a sink, gets that is slower than the run: the ``latest`` result (older ones are
             counted), or ``all``, in order, as long as no more than 64 wait. ``auto`` is ``latest`` when an input
@@ -100,12 +103,14 @@ class Pipeline:
         speed: float = 1.0,
         duration_s: float | None = None,
         record: str | Path | None = None,
+        record_privacy: Privacy = "picture",
         video: Video = "lossless",
         results: Literal["auto", "latest", "all"] = "auto",
         allow: Sequence[str] = (),
         engines: Engines = "auto",
     ) -> None:
         check_choices(latency=latency, isolation=isolation, results=results, backend=backend, engines=engines)
+        check_choices(record_privacy=record_privacy)
         check_speed(speed)
         check_duration(duration_s)
         sources = check_sources(inputs)
@@ -134,6 +139,7 @@ class Pipeline:
                 duration_s=duration_s,
                 isolation=chosen_isolation(isolation, sources, self.bundle.manifest),
                 record=None if record is None else str(Path(record).absolute()),
+                record_privacy=record_privacy,
                 video=video,
                 results="all" if sinks else wanted,  # sinks get every result, whatever the reader wants
                 allow=tuple(allow),

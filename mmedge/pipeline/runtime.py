@@ -160,7 +160,7 @@ class Runtime:
                     lossless=self._lossless,
                     video=self.spec.video,
                 )
-                self._recorder = Recorder(Path(self.spec.record), header)
+                self._recorder = Recorder(Path(self.spec.record), header, self.spec.record_privacy)
         except BaseException:
             self._close()
             raise

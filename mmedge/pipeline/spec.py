@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 
 from mmedge.address import Address
+from mmedge.privacy import Privacy
 from mmedge.types import Backend, Latency, Precision, Video
 
 PUSH = Address("push://")  # of an input that the user's own code feeds
@@ -29,6 +30,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
         record: Folder to record the run into; new or empty.
         results: What a slow reader gets: the ``latest`` result, or ``all`` that wait (the oldest are lost when too many
             do).
+        record_privacy: What a recording keeps of pictures and sound.
         video: How a recording keeps pictures: bit by bit, or so that they look the same.
         allow: Modules whose functions the bundle may call, and paths of ``mmedge.toml`` files.
         engines: ``now``: start on the engines that are there, and put in better ones when they are built; ``wait``:
@@ -44,6 +46,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     isolation: Literal["process", "thread"] = "thread"
     duration_s: float | None = None
     record: str | None = None
+    record_privacy: Privacy = "picture"
     video: Video = "lossless"
     results: Literal["latest", "all"] = "all"
     allow: tuple[str, ...] = ()

@@ -22,6 +22,8 @@ from mmedge.bundle.manifest import AudioInput, Input
 from mmedge.errors import MissingDependencyError, MmedgeError, SourceError, internal
 from mmedge.extras import require
 from mmedge.files import private_folder
+from mmedge.privacy import Privacy
+from mmedge.recording.conceal import conceal
 from mmedge.recording.decision import Decision, trigger_event
 from mmedge.recording.event_log import (
     ArrivalEvent,
@@ -131,6 +133,7 @@ class Recorder:
     Args:
         folder: New or empty; the owner alone may read it and what is in it.
         header: What is recorded.
+        privacy: What is kept of pictures and sound; anything but ``picture`` gives other answers in a replay.
 
     Attributes:
         error: What ended the recording before the run.
@@ -141,7 +144,7 @@ class Recorder:
         MissingDependencyError: If PyAV is not installed.
     """
 
-    def __init__(self, folder: Path, header: Header) -> None:
+    def __init__(self, folder: Path, header: Header, privacy: Privacy = "picture") -> None:
         check_folder(folder)
         if "libx264" not in require("av", "recording").codecs_available:
             raise MissingDependencyError(
@@ -149,7 +152,7 @@ class Recorder:
                 where="libx264",
                 fix="pip install --force-reinstall --only-binary av av",
             )
-        self._header = header
+        self._header, self._privacy = header, privacy
         self._folder = folder
         self.error: MmedgeError | None = None
         self.lost: Counter[str] = Counter()
@@ -299,6 +302,8 @@ class Recorder:
             return self._turns.popleft() if self._turns else None
 
     def _store(self, event: Event, data: AnyArray) -> None:
+        if isinstance(event, (FrameEvent, BlockEvent)):
+            conceal(data, event, self._privacy)
         if isinstance(event, FrameEvent):
             self._pictures[event.stream].write(data, event)
         elif isinstance(event, BlockEvent):

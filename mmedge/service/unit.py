@@ -189,7 +189,7 @@ class Unit:
         found += [
             f"sink '{Address(sink)}': the service may write below /var/lib/{self.folder} alone; use a relative path"
             for sink in self.sinks
-            if sink.partition(":")[2].startswith("/")
+            if re.match(r"\w+:/(?!/)", sink)
         ]
         return found
 

@@ -180,13 +180,13 @@ class LiveFeed:
             # Pictures come after the run. Where both are in one process they share the interpreter's lock: there, who
             # holds it must not be kept from a core.
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
-        while not self._stop.wait(self._period_s):
+        stopped = False
+        while not stopped:
+            stopped = self._stop.wait(self._period_s)
             try:
                 self._look()
             except Exception:  # the page must not end the run, nor itself over one picture
                 log.exception("the page's state could not be made")
-        self._look()
-        self._new.clear()
 
     def _look(self) -> None:
         results = [self._new.popleft() for _ in range(len(self._new))]

@@ -12,6 +12,8 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
+import msgspec
+
 from mmedge.bundle import Bundle
 from mmedge.bundle.manifest import AudioInput, Input, Task
 from mmedge.errors import CheckError, MmedgeError
@@ -23,7 +25,7 @@ from mmedge.replay.explain import explain
 from mmedge.replay.replay import Replay
 from mmedge.sound_cut import Sound
 from mmedge.sync.bounds import look_ahead_ns
-from mmedge.types import Block, Frame, Result, TaskResult
+from mmedge.types import Block, Frame, Result
 from mmedge.view import messages
 from mmedge.view.feed import Cursor
 from mmedge.view.picture import Jpeg, PictureMaker
@@ -35,14 +37,20 @@ _MOST_SPOOLED = 4 << 30  # bytes of pictures
 _PROGRESS = 30  # pictures between two looks of those who wait for one
 
 
-@dataclass
+@dataclass(slots=True)
 class _Row:
-    """One trigger: what the page draws, its time, its tasks for the boxes."""
+    """One trigger: its time, its number, what the page draws as JSON (there may be a hundred thousand), its boxes."""
 
     t_ns: int
     number: int
-    told: dict[str, Any]
-    tasks: dict[str, TaskResult]
+    line: bytes
+    boxes: list[list[Any]]
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What the page draws."""
+        told: dict[str, Any] = msgspec.json.decode(self.line)
+        return told
 
 
 @dataclass
@@ -84,6 +92,7 @@ class RecordedFeed:
         self._sync = bundle.manifest.sync if bundle is not None else ran.used.sync if ran is not None else None
         self._statistics = Statistics()
         self._statistics.state = "STOPPED"
+        self._said: dict[str, None] = {}  # tasks that were answered
         self._health: list[HealthEvent] = []
         self._rows = self._from_log() if bundle is None else self._from_replay(bundle, allow)
         self._times = [row.t_ns for row in self._rows]
@@ -142,7 +151,9 @@ class RecordedFeed:
             reason=result.reason,
             outcome=outcome,
         )
-        rows.append(_Row(result.t_ns, number, told | {"at": len(rows)}, result.tasks))
+        line = msgspec.json.encode(told | {"at": len(rows)})
+        rows.append(_Row(result.t_ns, number, line, messages.boxes(result.tasks)))
+        self._said |= dict.fromkeys(result.tasks)
 
     def _from_log(self) -> list[_Row]:
         rows: list[_Row] = []
@@ -157,6 +168,7 @@ class RecordedFeed:
                 else:
                     drops[event.outcome] += 1
         self._statistics.drops = dict(drops)
+        self._note(recording)
         if not rows and self._header.bundle is None:
             explain(self._folder, None, 1)  # says that a bundle is needed
         return rows
@@ -169,15 +181,20 @@ class RecordedFeed:
                 self._add(rows, result, result.t_ns, "answered")
         except CheckError as error:  # what was answered is shown all the same
             log.warning("%s", error.message)
+        self._note(replay.recording)
         self._statistics.triggers = replay.statistics.triggers
         self._statistics.drops = dict(replay.statistics.drops)
         self._statistics.evidence = replay.statistics.evidence
         return rows
 
+    def _note(self, recording: Recording) -> None:
+        if recording.cut is not None:
+            self._statistics.notes = [f"the recording ends early: {recording.cut}"]
+
     def _tasks(self) -> dict[str, Task | None]:
         if self._bundle is not None:
             return dict(self._bundle.tasks)
-        return dict.fromkeys(dict.fromkeys(name for row in self._rows for name in row.tasks))
+        return dict.fromkeys(self._said)
 
     def hello(self) -> dict[str, Any]:
         """Return the first header of a viewer's connection."""
@@ -209,36 +226,37 @@ class RecordedFeed:
         if cursor.had == (cursor.at, complete) and not cursor.asked:
             return None
         cursor.had, cursor.asked = (cursor.at, complete), False
-        header: dict[str, Any] = {"kind": "tick", "replace": True, "at": row.told["at"], "number": row.number}
+        told = row.told
+        header: dict[str, Any] = {"kind": "tick", "replace": True, "at": told["at"], "number": row.number}
         first = bisect_left(self._times, row.t_ns - round(_BEFORE_MS * 1e6))
         last = bisect_right(self._times, row.t_ns + round(_AFTER_MS * 1e6))
-        header |= {"now": row.told["t"], "rows": [each.told for each in self._rows[first:last]]}
-        header |= {"pictures": [], "sound": [], "cut": self._cuts(row), "loading": not complete}
+        header |= {"now": told["t"], "rows": [msgspec.Raw(each.line) for each in self._rows[first:last]]}
+        header |= {"pictures": [], "sound": [], "cut": self._cuts(told), "loading": not complete}
         header |= {"figures": messages.figures(self._statistics), "health": self._health_at(row.t_ns)}
         blobs: list[bytes] = []
         with self._lock:
             for name in self._pictures:
-                found = self._picture(name, row)
+                found = self._picture(name, row.t_ns, told)
                 if found is not None:
-                    t_ns, jpeg = found
-                    told = {"input": name, "t": round((t_ns - self._started_ns) / 1e6, 1)}
-                    header["pictures"].append(told | {"boxes": messages.boxes(row.tasks), "bytes": len(jpeg.data)})
-                    blobs.append(jpeg.data)
+                    t_ms = round((found[0] - self._started_ns) / 1e6, 1)
+                    size = len(found[1].data)
+                    header["pictures"].append({"input": name, "t": t_ms, "boxes": row.boxes, "bytes": size})
+                    blobs.append(found[1].data)
             for name, columns in self._sounds.items():
                 begin = bisect_left(columns, row.t_ns - round(_BEFORE_MS * 1e6), key=lambda column: column.end_ns)
                 end = bisect_right(columns, row.t_ns + round(_AFTER_MS * 1e6), key=lambda column: column.end_ns)
-                told, data = messages.columns(name, columns[begin:end], self._started_ns)
-                header["sound"].append(told)
+                heard, data = messages.columns(name, columns[begin:end], self._started_ns)
+                header["sound"].append(heard)
                 blobs.append(data)
         return messages.packed(header, blobs)
 
-    def _picture(self, name: str, row: _Row) -> tuple[int, Jpeg] | None:
+    def _picture(self, name: str, t_ns: int, told: dict[str, Any]) -> tuple[int, Jpeg] | None:
         """Return the picture of an input that a trigger saw; None if it saw none, or it is not decoded yet."""
-        age_ms = row.told["age"].get(name)
+        age_ms = told["age"].get(name)
         pictures = self._pictures[name]
-        if age_ms is None or not row.told["present"].get(name):
+        if age_ms is None or not told["present"].get(name):
             return None
-        seen_ns = row.t_ns - round(age_ms * 1e6)
+        seen_ns = t_ns - round(age_ms * 1e6)
         index = bisect_right(pictures.times, seen_ns + 1_000_000) - 1  # ages are told in steps of 1 us
         if index < 0 or seen_ns - pictures.times[index] > 1_000_000:
             return None
@@ -246,13 +264,13 @@ class RecordedFeed:
         self._spool.seek(offset)
         return pictures.times[index], Jpeg(self._spool.read(size), width, height)
 
-    def _cuts(self, row: _Row) -> dict[str, tuple[float, float]]:
+    def _cuts(self, told: dict[str, Any]) -> dict[str, tuple[float, float]]:
         found = {}
         for name, spec in self._inputs.items():
-            if isinstance(spec, AudioInput) and row.told["present"].get(name):
-                age_ms = row.told["age"].get(name, 0.0)
+            if isinstance(spec, AudioInput) and told["present"].get(name):
+                age_ms = told["age"].get(name, 0.0)
                 ahead_ms = 0.0 if self._sync is None else look_ahead_ns(self._sync, spec) / 1e6
-                end_ms = row.told["t"] + (ahead_ms if age_ms == 0 else -age_ms)
+                end_ms = told["t"] + (ahead_ms if age_ms == 0 else -age_ms)
                 found[name] = round(end_ms - spec.window_ms, 1), round(end_ms, 1)
         return found
 

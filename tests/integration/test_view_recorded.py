@@ -62,7 +62,8 @@ def test_each_trigger_is_told_as_it_was_answered(feed: RecordedFeed, recorded: t
         header, _ = asked(feed, cursor, at)
         row = next(row for row in header["rows"] if row["at"] == at)
         result = results[at]
-        assert row["tasks"]["digit"] == [result.tasks["digit"].label, result.tasks["digit"].score]
+        said = result.tasks["digit"]
+        assert row["tasks"]["digit"] == [said.label, said.score, said.label]
         assert row["present"] == result.present
         assert row["age"] == result.age_ms
         assert row["total"] == result.latency_ms["end_to_end"]

@@ -17,6 +17,7 @@ import pytest
 import mmedge
 from mmedge.errors import ConfigError
 from mmedge.pipeline import Pipeline
+from mmedge.view import server
 from mmedge.view.access import TOKEN_VARIABLE
 from mmedge.view.feed import MOST_TEXT
 from mmedge.view.live import LivePage
@@ -137,6 +138,7 @@ def test_two_viewers_each_get_all(run: Shown) -> None:
 
 
 def test_a_viewer_too_many_is_sent_away_and_the_others_stay(run: Shown) -> None:
+    assert until(lambda: run.page.sink.viewers == 0, 5)
     with ExitStack() as stack:
         sockets = [stack.enter_context(viewer(run.port)) for _ in range(VIEWERS)]
         for each in sockets:
@@ -171,6 +173,17 @@ def test_a_browser_that_stops_reading_gets_no_queue(run: Shown) -> None:
         assert len(header["rows"]) > 20
         assert len(header["pictures"]) == 1
     assert run.pipe.statistics.results > before + 20
+
+
+def test_a_browser_that_never_reads_again_is_let_go(run: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_PATIENCE_S", 0.5)
+    assert until(lambda: run.page.sink.viewers == 0, 5)
+    before = run.pipe.statistics.results
+    with viewer(run.port) as stuck:
+        read(stuck.recv(timeout=10))
+        assert until(lambda: run.page.sink.viewers == 1, 5)
+        assert until(lambda: run.page.sink.viewers == 0, 5)
+    assert until(lambda: run.pipe.statistics.results > before + 20, 5)
 
 
 def test_a_token_opens_and_nothing_else_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

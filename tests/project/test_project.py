@@ -120,6 +120,7 @@ def test_no_claim_above_its_evidence() -> None:
         "train",
         "export",
         "compare",
+        "view",
     ],
 )
 def test_every_command_has_help(name: str) -> None:

@@ -171,4 +171,5 @@ def test_it_says_what_the_service_cannot_read(tmp_path: Path) -> None:
     assert any("chmod" in hint for hint in unit(bundle=bundle).hints)
     bundle.chmod(0o644)
     assert unit(bundle=bundle).hints == [] or Path("/tmp") not in tmp_path.parents
-    assert "relative path" in unit(sinks=["jsonl:/var/log/x"]).hints[0]
+    assert "relative path" in unit(sinks=["jsonl:/var/log/x", "mqtt://broker/door"]).hints[0]
+    assert unit(sinks=["mqtt://broker/door"]).hints == []

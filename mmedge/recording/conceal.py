@@ -1,0 +1,38 @@
+"""What a recording keeps of pictures and sound that may not leave the device as they are."""
+
+from __future__ import annotations
+
+from mmedge.capture.picture import planes_of
+from mmedge.privacy import CELLS, Privacy, blurred
+from mmedge.recording.event_log import BlockEvent, FrameEvent
+from mmedge.types import AnyArray
+
+
+def conceal(data: AnyArray, event: FrameEvent | BlockEvent, privacy: Privacy) -> None:
+    """Change a picture or a sound in place into what may be kept.
+
+    ``blur`` keeps the mean of each of at most 24 x 24 cells of a picture, ``none`` makes it black; both make sound
+    silent.
+
+    Args:
+        data: A picture, uint8 [...] of its format, or sound, float32 [n].
+        event: What it is.
+        privacy: What may be kept.
+    """
+    if privacy == "picture":
+        return
+    if isinstance(event, BlockEvent):
+        data[...] = 0
+        return
+    colours = event.format in ("rgb24", "bgr24")
+    longer, at = max(event.height, event.width), 0
+    flat = data.reshape(-1)
+    for number, (rows, across) in enumerate(planes_of(event.format, event.height, event.width)):
+        channels = 3 if colours else 2 if event.format == "nv12" and number else 1
+        plane = flat[at : at + rows * across].reshape(rows, across // channels, channels)
+        at += rows * across
+        if privacy == "none":
+            plane[...] = 128 if number else 0 if colours or event.described.full_range else 16
+        else:
+            height, width = (max(1, side * CELLS // max(longer, CELLS)) for side in (event.height, event.width))
+            plane[...] = blurred(plane, (min(height, rows), min(width, across // channels))).reshape(plane.shape)
