@@ -117,6 +117,9 @@ class MqttSink:
         if code.is_failure:
             self._gone(f"the broker refuses: {code}")
             return
+        if self._closing:  # it was being made when the sink was closed
+            client.disconnect()
+            return
         self._connects += 1
         self._online, self._hello, self._reason = True, True, None
         self._wake.set()
