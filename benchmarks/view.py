@@ -66,10 +66,14 @@ class Watched:
 
     Args:
         isolation: Where the runtime is.
+
+    Attributes:
+        busy: With and without the page: processor time of this process in each window, in ms a second.
     """
 
     def __init__(self, isolation: Literal["process", "thread"]) -> None:
         self._ages: list[tuple[int, float]] = []
+        self.busy: dict[bool, list[float]] = {True: [], False: []}
         self._switch = Switch()
         self.pipe = Pipeline(
             BUNDLE, INPUTS, sinks=[self._switch], on_result=self._take, isolation=isolation, results="all"
@@ -93,9 +97,10 @@ class Watched:
             assert self._viewer.stdin is not None
             print(page.links[0].rpartition(":")[2].strip("/"), file=self._viewer.stdin, flush=True)
         time.sleep(SETTLE_S)
-        begin_ns = time.monotonic_ns()
+        begin_ns, began_s = time.monotonic_ns(), time.process_time()
         time.sleep(WINDOW_S)
-        end_ns = time.monotonic_ns()
+        end_ns, ended_s = time.monotonic_ns(), time.process_time()
+        self.busy[shown].append((ended_s - began_s) / (end_ns - begin_ns) * 1e12)
         self._switch.target = None
         if page is not None:
             page.close()
@@ -141,6 +146,8 @@ def measure(quick: bool) -> BenchmarkReport:
             rows.append(Row(what, "ms", ours, {"without": peer}, peer / ours, timings))
             if percent == 50:
                 worst = max(worst, ratio)
+        busy, idle = (statistics.median(run.busy[on]) for on in (True, False))
+        rows.append(Row(f"processor time of this process, {kind}", "ms/s", busy, {"without": idle}, idle / busy))
         seconds = pairs * (WINDOW_S + SETTLE_S)
         told[f"viewer, {kind}"] = f"{states / seconds:.1f} states/s, {size / max(states, 1) / 1e3:.0f} kB each"
     return BenchmarkReport(

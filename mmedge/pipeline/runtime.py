@@ -37,6 +37,7 @@ from mmedge.types import Packet, Result, Snapshot
 
 log = logging.getLogger("mmedge.runtime")
 RESULTS = 64  # results that wait to be read: two seconds at 30 a second
+KEPT = 8  # the same, where each holds its pictures and nothing is lost
 MAX_AHEAD_NS = 5_000_000_000  # by how far one file may run ahead of the others
 STARTUP_NS = 2_000_000_000  # in which an input may be missing without a reason
 LOOK_NS = 100_000_000  # between two looks at the health of the sources
@@ -70,12 +71,11 @@ class Runtime:
         self._lossless = spec.latency == "offline"
         check_run(spec, bundle.manifest)
         self.statistics = Statistics()
-        self._mailbox: Mailbox[Result] = Mailbox(
-            1 if spec.results == "latest" and not self._lossless else RESULTS, lossless=self._lossless
-        )
+        waiting = KEPT if self._lossless else 1 if spec.results == "latest" else RESULTS
+        self._mailbox: Mailbox[Result] = Mailbox(waiting, lossless=self._lossless)
         self._results: Outlet = self._mailbox if results is None else results
         self.get = self._mailbox.get
-        self.keeps_pictures = False
+        self.keeps_pictures = self._lossless and results is None  # a file's slots are used again at once
         self.inbox = Inbox(lossless=self._lossless)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._main, name="mmedge-runtime", daemon=True)

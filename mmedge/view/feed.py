@@ -25,7 +25,7 @@ from mmedge.view.sound import SoundTrack
 
 log = logging.getLogger("mmedge.view")
 PICTURES_HZ = 15.0
-_NICE = 5
+NICE = 10  # of the page's threads, where the run has a process of its own
 ROWS = 512  # results that a new viewer gets: 17 s at 30 a second
 _FIGURES_S = 0.25  # between two looks at counts and health
 MOST_TEXT = 2000  # characters that can be typed at once
@@ -179,7 +179,7 @@ class LiveFeed:
         if self._pipe is not None and self._pipe.isolation == "process":
             # Pictures come after the run. Where both are in one process they share the interpreter's lock: there, who
             # holds it must not be kept from a core.
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
         stopped = False
         while not stopped:
             stopped = self._stop.wait(self._period_s)

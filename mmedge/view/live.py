@@ -50,6 +50,7 @@ class LivePage:
         self.sink.attach(pipe, title)
         self._server.show(self.sink)
         if not self._open:
+            self._server.polite = pipe.isolation == "process"
             self._server.start()
             self._open = True
 

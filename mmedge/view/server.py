@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 import threading
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -17,7 +18,7 @@ from mmedge.errors import ConfigError, MmedgeError
 from mmedge.extras import require
 from mmedge.view import messages
 from mmedge.view.access import Gate, Place, links, make_token
-from mmedge.view.feed import Cursor
+from mmedge.view.feed import NICE, Cursor
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -87,6 +88,7 @@ class ViewServer:
 
     Attributes:
         links: Addresses to open.
+        polite: Whether its thread leaves the cores to others; set before ``start``.
 
     Raises:
         ConfigError: If the port is taken or the address is not this machine's.
@@ -106,6 +108,7 @@ class ViewServer:
         self._viewers: set[_Viewer] = set()
         self._ready = threading.Event()
         self._next_login_s = 0.0
+        self.polite = False
         config = self._uvicorn.Config(
             self._app(),
             log_config=None,
@@ -145,6 +148,9 @@ class ViewServer:
         self._socket.close()
 
     def _serve(self) -> None:
+        if self.polite:
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+
         async def main() -> None:
             self._loop = asyncio.get_running_loop()
             self._feed.on_tick = self._tick

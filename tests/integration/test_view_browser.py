@@ -227,6 +227,31 @@ def test_boxes_lie_on_what_they_mean(look: Any, tmp_path: Path, rotation: Any) -
     assert seen.problems == []
 
 
+def test_a_number_is_shown_with_its_unit_and_a_line(look: Any, tmp_path: Path, write_clip: WriteClip) -> None:
+    level = {"kind": "regression", "output": "eye.y", "regression": {"unit": "lm"}}
+    bundle = tiny_bundle(tmp_path / "tiny.mmedge", tasks={"level": level})
+    clip = write_clip(picture=lambda t: 40 + round(80 * t), times_s=[k / 25 for k in range(60)])
+    with shown_run(bundle, {"image": str(clip)}) as shown:
+        seen = look(shown.url)
+        first = seen.wait("() => mmedge.rows.length > 2 && document.querySelector('.answer .label').textContent")
+        seen.wait(f"() => document.querySelector('.answer .label').textContent !== '{first}'")
+        # Its line is in the upper half of the lanes, where nothing else is blue.
+        line = seen.page.evaluate(
+            """() => {
+              const canvas = document.getElementById('lanes'), context = canvas.getContext('2d');
+              const data = context.getImageData(0, 0, canvas.width, canvas.height >> 1).data;
+              let found = 0;
+              for (let at = 0; at < data.length; at += 4) {
+                if (data[at + 2] - data[at] > 60 && data[at + 3] > 60) found += 1;
+              }
+              return found;
+            }"""
+        )
+    assert first.endswith(" lm")
+    assert line > 5
+    assert seen.problems == []
+
+
 def test_text_is_typed_and_answered(look: Any) -> None:
     with shown_run(DIGITS, {"image": str(CLIP), "audio": str(CLIP)}, typed=True) as shown:
         seen = look(shown.url)

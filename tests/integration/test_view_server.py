@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 
 import mmedge
-from mmedge.errors import ConfigError
+from mmedge.errors import ConfigError, MissingDependencyError
 from mmedge.pipeline import Pipeline
 from mmedge.view import server
 from mmedge.view.access import TOKEN_VARIABLE
@@ -215,6 +216,14 @@ def test_a_taken_port_is_said_before_anything_starts(tmp_path: Path) -> None:
             LivePage(f"127.0.0.1:{port}")
     with pytest.raises(ConfigError, match="cannot serve there"):
         LivePage("192.0.2.77:0")
+
+
+@pytest.mark.parametrize("package", ["starlette", "uvicorn", "websockets"])
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingDependencyError) as missing:
+        LivePage("127.0.0.1:0")
+    assert missing.value.fix == "pip install 'mmedge[web]'"
 
 
 def test_typed_text_is_answered_and_bounded() -> None:

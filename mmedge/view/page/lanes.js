@@ -74,7 +74,7 @@ export class Lanes {
     const { hello } = this;
     const lanes = [];
     const sounding = hello.privacy !== "none";
-    for (const name of hello.sounds) {
+    for (const name of hello.sounds.filter((each) => hello.attached.includes(each))) {
       if (sounding) lanes.push({ kind: "wave", name, title: name, least: 40, share: 2 });
       if (sounding && hello.bands) lanes.push({ kind: "spectrum", name, title: "spectrum", least: 54, share: 4 });
     }

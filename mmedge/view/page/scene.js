@@ -42,10 +42,11 @@ export class Scene {
   draw(row, now, health) {
     const { canvas, bitmap } = this;
     const width = bitmap?.width ?? 640, height = bitmap?.height ?? 360;
-    const scale = Math.max(1, Math.min(2, Math.round((canvas.clientWidth * (devicePixelRatio || 1)) / width)));
-    if (canvas.width !== width * scale || canvas.height !== height * scale) {
-      canvas.width = width * scale;
-      canvas.height = height * scale;
+    // As many pixels as the screen has there: what is written on a small picture is as sharp as on a large one.
+    const wide = Math.round(Math.max(width, Math.min(canvas.clientWidth * (devicePixelRatio || 1), 2048))), scale = wide / width;
+    if (canvas.width !== wide || canvas.height !== Math.round(height * scale)) {
+      canvas.width = wide;
+      canvas.height = Math.round(height * scale);
       canvas.style.aspectRatio = `${width} / ${height}`;
     }
     const context = canvas.getContext("2d");
@@ -53,7 +54,7 @@ export class Scene {
     context.fillStyle = "#15181d";
     context.fillRect(0, 0, width, height);
     // How large a line of text is, in pixels of the picture, to be the same size on every screen.
-    const unit = Math.max(0.6, width / Math.max(canvas.clientWidth, 1));
+    const unit = width / Math.max(canvas.clientWidth, 1);
     const attached = this.hello.attached?.includes(this.name) ?? true;
     const absent = row !== null && row.present[this.name] === false;
     const down = health && health.state !== "OK";
@@ -153,7 +154,7 @@ export class Answer {
     this.label.classList.toggle("none", kind !== "said" || stale);
     this.score.textContent = answer && typeof answer[1] === "number" ? score(answer[1]) : "";
     this.bar.style.width = `${Math.round(100 * Math.max(0, Math.min(1, answer?.[1] ?? 0)))}%`;
-    const colour = kind === "said" && !stale ? labelColour(this.name, answer[2]) : palette().hatch;
+    const colour = kind === "said" && !stale ? labelColour(this.name, typeof answer[2] === "number" ? null : answer[2]) : palette().hatch;
     this.box.style.borderLeftColor = colour;
     this.bar.style.background = colour;
   }
