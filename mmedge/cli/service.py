@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from mmedge.bundle import load
+from mmedge.cli.addresses import typed
 from mmedge.cli.output import Allow, Json, Sinks, err, print_json
 from mmedge.cli.run import INPUT_HELP, parse_inputs
 from mmedge.errors import ConfigError
@@ -19,6 +20,7 @@ from mmedge.fusion.consent import Consent, check_consent, needed_code
 from mmedge.pipeline.check import check_run
 from mmedge.pipeline.spec import RunSpec
 from mmedge.service.unit import SECRETS, UNITS, Unit
+from mmedge.sinks import check_sink
 
 _OWN = ("input", "image", "audio", "text", "sink", "allow")  # options that stand before the --
 
@@ -59,6 +61,9 @@ def command(
         check_consent(opened.manifest, consent)
         inputs = parse_inputs(opened, input, {"image": image, "audio": audio, "text": text})
         check_run(RunSpec(bundle=str(opened.path), inputs=inputs), opened.manifest)
+        sinks = [typed(each, "--sink") for each in sink]
+        for each in sinks:
+            check_sink(each, opened.tasks)
         needed = needed_code(opened.manifest, Consent()).values()
         projects = dict.fromkeys(path for target in needed for path in consent.projects_for(target))
         modules = [entry for entry in allow if not entry.endswith(".toml")]
@@ -67,7 +72,7 @@ def command(
             name=opened.name if name is None else name,
             bundle=bundle,
             inputs={n: address for n, address in inputs.items() if n in own},
-            sinks=sink,
+            sinks=[each.reveal() for each in sinks],
             projects=list(projects),
             options=[*(word for module in modules for word in ("--allow-callable", module)), *options],
             memory=memory,

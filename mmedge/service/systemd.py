@@ -43,7 +43,7 @@ def _quoted(text: str, *, variables: bool = False) -> str:
 
 
 def _in_quotes(text: str) -> str:
-    return '"' + "".join(map(_character, text.replace("%", "%%"))) + '"'
+    return '"' + "".join(map(_character, specifiers(text))) + '"'
 
 
 def _character(character: str) -> str:
@@ -54,9 +54,14 @@ def _character(character: str) -> str:
     return "".join(f"\\x{byte:02x}" for byte in character.encode("utf-8", "surrogateescape"))
 
 
+def specifiers(text: str) -> str:
+    """Return a text in which systemd puts nothing in: ``%`` is doubled."""
+    return text.replace("%", "%%")
+
+
 def setting(text: str) -> str:
     """Return a text on one line of a unit, such as a description: ``%`` is doubled, what steers is left out."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split()).replace("%", "%%")
+    return specifiers(" ".join("".join(c if c.isprintable() else " " for c in text).split()))
 
 
 def unit_name(text: str) -> str:

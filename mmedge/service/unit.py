@@ -13,7 +13,7 @@ import mmedge
 from mmedge.address import Address
 from mmedge.capture import parse
 from mmedge.errors import ConfigError
-from mmedge.service.systemd import expanded, path_word, setting, unit_name, word
+from mmedge.service.systemd import expanded, path_word, setting, specifiers, unit_name, word
 from mmedge.version import __version__
 
 UNITS, SECRETS = Path("/etc/systemd/system"), Path("/etc/mmedge")
@@ -99,6 +99,11 @@ class Unit:
                 where="--watchdog",
                 fix=f"leave it out to use {_WATCHDOG_S:g}, or use 0 for none",
             )
+        # systemd takes what follows the colon of LoadCredential= as it is: nothing can be quoted there.
+        if not str(self.secrets.absolute()).isprintable():
+            raise ConfigError(
+                "the path has characters that cannot be seen", where="--secrets", fix="use a path without them"
+            )
         self._absolute.update({name: _absolute(name, address) for name, address in self.inputs.items()})
 
     @property
@@ -124,7 +129,7 @@ class Unit:
         """
         for kind, addresses in (("input", self._absolute.values()), ("sink", map(Address, self.sinks))):
             for number, address in enumerate(addresses):
-                yield self.secrets / f"{self.folder}.{kind}{number}", address if address.masked else None
+                yield self.secrets.absolute() / f"{self.folder}.{kind}{number}", address if address.masked else None
 
     @property
     def command(self) -> list[str]:
@@ -153,7 +158,7 @@ class Unit:
         after = "After=network-online.target sound.target\nWants=network-online.target\n"
         alone = "After=sound.target\n"
         watchdog = "" if self.watchdog_s is None else f"WatchdogSec={self.watchdog_s:g}\n"
-        loaded = "".join(f"LoadCredential={path.name}:{path_word(str(path))}\n" for path in self.credentials)
+        loaded = "".join(f"LoadCredential={path.name}:{specifiers(str(path))}\n" for path in self.credentials)
         bound = "".join(f"BindReadOnlyPaths={path_word(str(path))}\n" for path in self._bound())
         if self._kinds & {"csi"}:  # NVIDIA's camera daemon listens there
             bound += "BindPaths=-/tmp/argus_socket\n"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import logging
 import os
 import select
 import stat
@@ -16,6 +18,7 @@ from mmedge.plain import json_text
 from mmedge.sinks.base import Event
 from mmedge.types import Result
 
+log = logging.getLogger("mmedge.sinks")
 _MB = 1_000_000  # bytes
 
 
@@ -35,7 +38,7 @@ class JsonlSink:
         essential: Whether nothing is left to run for when it cannot write: standard output.
 
     Raises:
-        ConfigError: If the file cannot be written.
+        ConfigError: If the file cannot be written, or another sink writes to it.
     """
 
     def __init__(self, target: str, stdout: BinaryIO | None = None, *, max_bytes: int = 0, keep: int = 5) -> None:
@@ -55,6 +58,15 @@ class JsonlSink:
     def _open(self) -> None:
         file = Path(self._target).open("a+b", buffering=0)
         self._file, self._plain = file, stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+        if self._plain:  # two that rotate one file, or take back half a line, destroy what the other has written
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                file.close()
+                what = "another sink, or another run, writes to this file"
+                raise ConfigError(what, where=self._target, fix="choose another path") from error
+            except OSError as error:
+                log.debug("'%s' cannot be locked: %s", self._target, error.strerror)  # a file system without locks
         self._bytes = os.fstat(file.fileno()).st_size if self._plain else 0
         if self._bytes:  # what was killed may have left half a line
             file.seek(-1, os.SEEK_END)

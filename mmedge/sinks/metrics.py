@@ -180,5 +180,5 @@ def make(target: str) -> MetricsSink:
     except ValueError:
         host, port = None, None
     if not host or port is None:
-        raise ConfigError("the sink 'metrics' needs a port", where="sinks", fix=fix)
+        raise ConfigError("the sink 'metrics' needs a port from 0 to 65535", where=f"metrics:{target}", fix=fix)
     return MetricsSink(host, port)

@@ -204,7 +204,11 @@ class MqttSink:
                 if message is not None and stored:
                     self._done.append(message.key)
             while self._done and self._spool is not None:
-                self._spool.remove(self._done[-1])
+                try:
+                    self._spool.remove(self._done[-1])
+                except sqlite3.Error as error:  # a full disk: what is on it is sent all the same, and removed later
+                    self._reason = f"the spool cannot be written: {error}"
+                    break
                 self._done.pop()
             batch = self._batch() if self._online else []
             greetings = self._greetings() if self._online else []
@@ -312,9 +316,11 @@ def _slug(text: str) -> str:
 
 def _topic(address: SplitResult) -> str:
     topic = unquote(address.path).strip("/")
-    odd = address.fragment or address.query or re.search(r"[+#\0]", topic) or topic.startswith("$")
+    odd = address.fragment or address.query or re.search(r"[+#]", topic) or topic.startswith("$")
+    odd = odd or not topic.isprintable()  # brokers end the connection over a control character
     if not address.hostname or not topic or odd or len(topic.encode()) > 1024:
-        what = "there is no host" if not address.hostname else "the topic is missing, or has one of '+#$?'"
+        told = "the topic is missing, or has one of '+#$?' or a character that cannot be seen"
+        what = "there is no host" if not address.hostname else told
         raise ConfigError(what, where="sink 'mqtt'", fix=_FORM)
     return topic
 

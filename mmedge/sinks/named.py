@@ -7,7 +7,8 @@ parameters are options of the sink, ``NAME:TARGET?OPTION=VALUE``, beside those t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, cast
 
@@ -88,35 +89,72 @@ def make_sink(text: str | Address) -> Sink:
     return _make(read_typed(text), None)[0]
 
 
-def _make(typed: Typed, tasks: Collection[str] | None) -> tuple[Sink, Selection]:
-    text, name = typed.shown, typed.name
-    matches = _entries().get(name, [])
+def check_sink(text: str | Address, tasks: Collection[str] | None = None) -> None:
+    """Check what is typed for a sink, without opening it.
+
+    Args:
+        text: As ``make_sink`` takes it.
+        tasks: Those of the bundle; None when they are not known.
+
+    Raises:
+        ConfigError: If there is no such sink, option or task, or if the sink cannot be loaded.
+    """
+    typed = read_typed(text)
+    entry = _entry(typed)
+    with _blamed(typed, entry):
+        read_options(typed, own_options(entry.load()), tasks)
+
+
+def _entry(typed: Typed) -> EntryPoint:
+    matches = _entries().get(typed.name, [])
     if not matches:
-        raise ConfigError(f"unknown sink '{text}'", where="sinks", fix=sink_forms(name))
-    brought = " and ".join(sorted(f"'{_package(entry)}'" for entry in matches))
+        raise ConfigError(f"unknown sink '{typed.shown}'", where="sinks", fix=sink_forms(typed.name))
     if len(matches) > 1:
+        brought = " and ".join(sorted(f"'{_package(entry)}'" for entry in matches))
         raise ConfigError(
-            f"several packages bring a sink '{name}': {brought}", where="sinks", fix="uninstall all of them but one"
+            f"several packages bring a sink '{typed.name}': {brought}",
+            where="sinks",
+            fix="uninstall all of them but one",
         )
+    return matches[0]
+
+
+@contextmanager
+def _blamed(typed: Typed, entry: EntryPoint) -> Iterator[None]:
+    """Say whose code has failed: that of a sink is code of others, and may raise anything."""
     try:
-        factory = matches[0].load()
-        selection, options = read_options(typed, own_options(factory), tasks)
-        sink = factory(typed.target, **options)
+        yield
     except MmedgeError:
         raise
-    except Exception as error:  # code of others: whatever it is must say whose it is
+    except Exception as error:
         raise ConfigError(
-            f"the sink '{text}' of the package {brought} failed: {type(error).__name__}: {error}",
-            where=f"{GROUP}: {matches[0].value}",
+            f"the sink '{typed.shown}' of the package '{_package(entry)}' failed: {type(error).__name__}: {error}",
+            where=f"{GROUP}: {entry.value}",
             fix="check its target; otherwise correct, update or uninstall the package",
         ) from error
+
+
+def _make(typed: Typed, tasks: Collection[str] | None) -> tuple[Sink, Selection]:
+    entry = _entry(typed)
+    with _blamed(typed, entry):
+        factory = entry.load()
+        selection, options = read_options(typed, own_options(factory), tasks)
+        sink = factory(typed.target, **options)
     if not is_sink(sink):
         raise ConfigError(
-            f"the sink '{text}' of the package {brought} has no write and close",
-            where=f"{GROUP}: {matches[0].value}",
+            f"the sink '{typed.shown}' of the package '{_package(entry)}' has no write and close",
+            where=f"{GROUP}: {entry.value}",
             fix=f"its factory must return an object with both, got {type(sink).__name__}",
         )
-    return cast(Sink, sink), selection
+    made = cast(Sink, sink)
+    if selection.on == "event" and getattr(made, "wants_pictures", False):
+        made.close()
+        raise ConfigError(
+            "this sink writes pictures, and events have none",
+            where=f"sink '{typed.shown}'",
+            fix="leave out on=event, or use on=change",
+        )
+    return made, selection
 
 
 def is_sink(sink: object) -> bool:

@@ -18,6 +18,7 @@ from mmedge.extras import require
 from mmedge.view import messages
 from mmedge.view.access import Gate, Place, links, make_token
 from mmedge.view.feed import Cursor, step_back
+from mmedge.view.http import brief_connections
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -114,6 +115,7 @@ class ViewServer:
             access_log=False,
             server_header=False,
             lifespan="off",
+            http=brief_connections(),
             ws="websockets-sansio",
             ws_max_size=_MOST_SAID,
             ws_max_queue=4,

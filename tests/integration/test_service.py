@@ -205,6 +205,10 @@ def test_a_unit_is_printed(bundle: Path, capfd: Any) -> None:
         ([], "no source was given"),
         (["--image", "0", "--install", "--to", "/nowhere"], "cannot be written"),
         (["--image", "0", "--memory", "lots"], "not an amount"),
+        (["--image", "0", "--sink", "jsnl:x"], "did you mean 'jsonl'"),
+        (["--image", "0", "--sink", "jsonl:x?max_m=1"], "did you mean 'max_mb'"),
+        (["--image", "0", "--sink", "jsonl:x?tasks=nothing"], "no task 'nothing'"),
+        (["--image", "0", "--sink", "mqtt://me:${NO_SUCH_VARIABLE}@h/t"], "NO_SUCH_VARIABLE"),
     ],
 )
 def test_what_cannot_work_is_said(bundle: Path, capfd: Any, arguments: list[str], said: str) -> None:

@@ -21,6 +21,7 @@ from mmedge.pipeline import Pipeline
 from mmedge.view import server
 from mmedge.view.access import TOKEN_VARIABLE
 from mmedge.view.feed import MOST_TEXT
+from mmedge.view.http import MOST, brief_connections
 from mmedge.view.live import LivePage
 from mmedge.view.server import HEADERS, VIEWERS
 from tests.conftest import WriteClip
@@ -185,6 +186,26 @@ def test_a_browser_that_never_reads_again_is_let_go(run: Shown, monkeypatch: pyt
         assert until(lambda: run.page.sink.viewers == 1, 5)
         assert until(lambda: run.page.sink.viewers == 0, 5)
     assert until(lambda: run.pipe.statistics.results > before + 20, 5)
+
+
+def test_connections_that_ask_for_nothing_keep_nobody_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "brief_connections", lambda: brief_connections(MOST, 3.0))
+    bundle = tiny_bundle(tmp_path / "tiny.mmedge")
+    with shown_run(bundle, {"image": SIMULATED}, isolation="thread") as shown, ExitStack() as stack:
+        watching = stack.enter_context(viewer(shown.port))
+        follow(watching, 2)
+        idle = []
+        for _ in range(200):
+            idle.append(stack.enter_context(socket.create_connection(("127.0.0.1", shown.port), timeout=10)))
+            idle[-1].sendall(b"POST /enter HTTP/1.1\r\nHost: ")
+        assert ask(shown.port, "GET", "/").status == 200
+        follow(stack.enter_context(viewer(shown.port)), 2)
+        follow(watching, 1)
+        watching.send('{"ack":true}')
+        alive = shown.page._server._server.server_state.connections
+        assert len(alive) <= MOST + VIEWERS
+        assert until(lambda: len(alive) == 2, 8)  # those who look
+        assert read(watching.recv(timeout=10))[0]["kind"] == "tick"
 
 
 def test_a_token_opens_and_nothing_else_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmedge.errors import MmedgeError
+from mmedge.errors import ConfigError, MmedgeError
 from mmedge.sinks import JsonlSink, make_sink
 from tests.results import STEP_NS, made
 
@@ -33,6 +33,20 @@ def test_a_restart_appends(tmp_path: Path) -> None:
     write(path, range(3))
     write(path, range(3, 5))
     assert times(path) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("options", ["", "?max_mb=0.001"])
+def test_a_file_has_one_sink(tmp_path: Path, options: str) -> None:
+    path, other = tmp_path / "out.jsonl", tmp_path / "link.jsonl"
+    other.symlink_to(path)
+    sink = make_sink(f"jsonl:{path}{options}")
+    for n in range(9):
+        sink.write(made(n, x="a"))
+    for same in (path, other):
+        with pytest.raises(ConfigError, match="another sink"):
+            make_sink(f"jsonl:{same}")
+    sink.close()
+    make_sink(f"jsonl:{other}").close()
 
 
 def test_half_a_line_of_a_crash_stays_by_itself(tmp_path: Path) -> None:

@@ -130,6 +130,20 @@ def test_secrets_are_credentials() -> None:
     assert f"--sink jsonl:x --sink @${{CREDENTIALS_DIRECTORY}}/{path.name}\n" in told.text
 
 
+def test_the_folder_of_secrets_is_named_as_systemd_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = unit(inputs={"image": Address("rtsp://me:pw%41x@camera/live")}, secrets=Path("a b:100%"))
+    (path,) = made.credentials
+    assert path.parent == tmp_path / "a b:100%"
+    loaded = settings(made.text)["LoadCredential"][0].partition(":")[2]
+    assert loaded.replace("%%", "%") == str(path)  # without quotes: systemd would take them as part of the path
+    if shutil.which("systemd-analyze") is not None:
+        file = tmp_path / made.file
+        file.write_text(made.text)
+        done = subprocess.run(["systemd-analyze", "verify", str(file)], capture_output=True, text=True)
+        assert [line for line in done.stderr.splitlines() if made.file in line] == []
+
+
 def test_two_names_share_no_folder() -> None:
     assert len({unit(name=name).folder for name in ("a b", "a-b", "a  b", "a/b")}) == 4
 
@@ -158,6 +172,7 @@ def test_relative_paths_are_those_of_here(monkeypatch: pytest.MonkeyPatch, tmp_p
         ({"memory": "101%"}, "not an amount"),
         ({"watchdog_s": 0.1}, "1 to 86400"),
         ({"inputs": {"text": Address("text://stdin")}}, "no standard input"),
+        ({"secrets": Path("/etc/a\nb")}, "cannot be seen"),
     ],
 )
 def test_what_cannot_work_is_refused(changes: dict[str, Any], match: str) -> None:
