@@ -6,6 +6,7 @@ import math
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,6 +18,7 @@ from mmedge.version import __version__
 
 _BOUNDS_S = tuple(n * 10.0**power for power in range(-4, 2) for n in (1, 2, 5))  # 0.1 ms .. 50 s
 _MOST_LABELS = 500  # answers that are counted by name; what a detector may say is not bounded here
+_PATIENCE_S = 5.0  # for a client to ask, and to read
 _STATES = ("OK", "LATE", "STALE", "MISSING", "RECONNECTING")
 _RUN_STATES = ("LOADING", "WARMING", "READY", "DEGRADED", "FAILED", "STOPPED")
 
@@ -52,6 +54,7 @@ class MetricsSink:
             raise ConfigError(
                 f"metrics cannot be served: {reason}", where=f"{host}:{port}", fix="choose another port"
             ) from error
+        self._server.RequestHandlerClass = _patient(self._server.RequestHandlerClass)
         self.port: int = self._server.server_address[1]
 
     def begin(self, run: Run) -> None:
@@ -125,6 +128,19 @@ class MetricsSink:
         """Stop listening; idempotent."""
         self._server.shutdown()
         self._server.server_close()
+
+
+def _patient(handler: Any) -> Any:
+    """Return a handler that waits for a while; each connection has a thread, which would wait for ever."""
+
+    class Patient(handler):  # type: ignore[misc]
+        timeout = _PATIENCE_S
+
+        def handle(self) -> None:
+            with suppress(OSError):  # it asked for nothing, or left
+                super().handle()
+
+    return Patient
 
 
 def _counters(statistics: Any, health: Any) -> Iterator[tuple[str, str, dict[str, int], str]]:

@@ -89,6 +89,7 @@ class MqttSink:
         self._discovery, self._known, self._name = discovery, set[str](), self._topic
         self._online = self._hello = self._closing = False
         self._reason: str | None = "not connected yet"
+        self._disk: str | None = None
         self._connects = 0
         self._lock, self._wake = threading.Lock(), threading.Event()
         self._client = client = mqtt.Client(
@@ -195,9 +196,10 @@ class MqttSink:
             try:
                 self._turn()
             except sqlite3.Error as error:
-                self._reason = f"the spool cannot be read or written: {error}"
+                self._disk = f"the spool cannot be read: {error}"
 
     def _turn(self) -> None:
+        disk: str | None = None
         with self._lock:
             while self._acknowledged:
                 message, stored = self._flying.pop(self._acknowledged.popleft(), (None, False))
@@ -207,7 +209,7 @@ class MqttSink:
                 try:
                     self._spool.remove(self._done[-1])
                 except sqlite3.Error as error:  # a full disk: what is on it is sent all the same, and removed later
-                    self._reason = f"the spool cannot be written: {error}"
+                    disk = f"the spool cannot be written: {error}"
                     break
                 self._done.pop()
             batch = self._batch() if self._online else []
@@ -218,6 +220,7 @@ class MqttSink:
             number = self._client.publish(message.topic, message.payload, qos=1).mid
             with self._lock:
                 self._flying[number] = message, stored
+        self._disk = disk
 
     def _batch(self) -> list[tuple[Message, bool]]:
         """Take what may be sent now: what was first comes first."""
@@ -268,7 +271,11 @@ class MqttSink:
         spooled, lost = (0, 0) if self._spool is None else (self._spool.count, self._spool.lost)
         counters = {"spooled": spooled, "lost_spool": lost, "reconnects": max(self._connects - 1, 0)}
         counters["unacknowledged"] = len(self._flying) + len(self._fresh)
-        return {"state": "OK" if self._online else "RECONNECTING", "reason": self._reason, "counters": counters}
+        return {
+            "state": "OK" if self._online else "RECONNECTING",
+            "reason": self._reason or self._disk,
+            "counters": counters,
+        }
 
     def close(self) -> None:
         """Say that it goes, and keep on the disk what the broker has not acknowledged; bounded. Idempotent."""

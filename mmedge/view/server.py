@@ -293,9 +293,9 @@ class _Viewer:
                 await self._socket.close(1012, "another run is shown")
                 return
             self._drawn.clear()
-            for notice in self._notices:
+            notices, self._notices = self._notices, []  # others may come while these are sent
+            for notice in notices:
                 await self._send(messages.packed({"kind": "notice", "text": notice}))
-            self._notices.clear()
             message = await self._make(self._cursor)
             if message is None:
                 continue

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import socket
+import threading
 import urllib.request
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,10 @@ import pytest
 
 import mmedge
 from mmedge.errors import ConfigError
-from mmedge.sinks import make_sink
+from mmedge.sinks import make_sink, metrics
 from mmedge.sinks.metrics import MetricsSink
 from tests.conftest import WriteClip
+from tests.processes import until
 from tests.tiny import tiny_bundle
 
 parser = pytest.importorskip("prometheus_client.parser")
@@ -81,3 +84,18 @@ def test_this_machine_alone_may_read_unless_a_host_is_named_and_a_taken_port_is_
         assert scrape(own.port)["mmedge_build_info"]  # type: ignore[attr-defined]  # who asks nothing holds nobody
     own.close()
     open_to_all.close()
+
+
+def test_who_asks_for_nothing_keeps_no_thread(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(metrics, "_PATIENCE_S", 0.5)
+    own: Any = make_sink("metrics:0")
+    before = threading.active_count()
+    with ExitStack() as stack:
+        for _ in range(20):
+            stack.enter_context(socket.create_connection(("127.0.0.1", own.port))).sendall(b"GET /met")
+        assert scrape(own.port)["mmedge_build_info"]
+        assert until(lambda: threading.active_count() <= before, 5)
+    own.close()
+    assert capfd.readouterr().err == ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import resource
 import shutil
 import signal
 import subprocess
@@ -167,6 +168,27 @@ def test_the_spool_is_bounded_and_the_newest_stay(broker: Broker, subscriber: Su
     with pytest.raises(mmedge.MmedgeError, match="lost"):
         none.write(made(0, digit="a"))
     none.close()
+
+
+def test_a_full_disk_holds_back_nothing_that_is_on_it(broker: Broker, subscriber: Subscriber) -> None:
+    """A limit on the size of files stands for it: what is sent cannot be removed from the spool then."""
+    broker.kill()
+    one = sink(broker)
+    for n in range(60):
+        one.write(made(n, digit="a"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        broker.start()
+        assert subscriber.connected.wait(10)
+        assert until(lambda: len(subscriber.of("kitchen/cam/result")) == 60, 15), one.report()
+        assert "spool cannot be written" in str(one.report()["reason"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert until(lambda: one.report()["counters"]["spooled"] == 0, 5), one.report()
+    assert one.report()["reason"] is None
+    assert numbers(subscriber.of("kitchen/cam/result")) == list(range(60))
+    one.close()
 
 
 def test_a_broker_that_refuses_is_told_and_tried_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

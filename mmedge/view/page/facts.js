@@ -124,7 +124,7 @@ export function showWhy(told) {
   const box = document.getElementById("why-text");
   box.replaceChildren();
   if (told.error) {
-    made("p", "", box, told.error);
+    made("p", "", box, plain(told.error, 400));
     return;
   }
   const late = told.waited_for.length ? ` for ${told.waited_for.join(", ")}` : "";

@@ -3,7 +3,7 @@ import { Link } from "./link.js";
 import { Lanes, SPAN_MS } from "./lanes.js";
 import { Answer, Scene } from "./scene.js";
 import { showHealth, showLatency, showLosses, showWhy } from "./facts.js";
-import { ms, onScheme } from "./palette.js";
+import { ms, onScheme, plain } from "./palette.js";
 import { Player } from "./player.js";
 
 const $ = (id) => document.getElementById(id);
@@ -19,8 +19,8 @@ function begin(hello) {
   // A server that was started again counts its time anew.
   [lanes, player, ...Object.values(state.scenes)].forEach((each) => each?.close());
   Object.assign(state, { hello, rows: [], figures: null, health: {}, cut: {}, losses: [], offset: Infinity });
-  document.title = `${hello.name} \u2013 mmedge`;
-  $("name").textContent = hello.name;
+  document.title = `${plain(hello.name, 120)} \u2013 mmedge`;
+  $("name").textContent = plain(hello.name, 120);
   $("scenes").replaceChildren();
   $("answers").replaceChildren();
   state.scenes = Object.fromEntries(hello.pictures.map((name) => [name, new Scene(name, $("scenes"), hello)]));
