@@ -178,7 +178,7 @@ class LiveFeed:
         self._typed.append(now_s)
         try:
             self._pipe.text(text, name)
-        except ConfigError as error:
+        except MmedgeError as error:  # no such input, or the run has ended
             return error.message
         return None
 
