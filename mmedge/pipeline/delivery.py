@@ -13,7 +13,7 @@ from mmedge.address import Address
 from mmedge.bundle import Bundle
 from mmedge.ipc.mailbox import Mailbox
 from mmedge.pipeline.remote import RemoteRuntime
-from mmedge.pipeline.runtime import RESULTS, Runtime
+from mmedge.pipeline.runtime import FEW, RESULTS, Runtime
 from mmedge.pipeline.statistics import Histogram, Statistics
 from mmedge.sinks import Run, Sink, SinkQueue, open_sink
 from mmedge.sinks.queue import CLOSE_S
@@ -116,9 +116,8 @@ class Delivery:
 
     def __init__(self, runtime: Runtime | RemoteRuntime, sinks: Sinks, *, latest: bool, lossless: bool) -> None:
         self._runtime, self._sinks = runtime, sinks
-        self._mailbox: Mailbox[Result] = Mailbox(
-            1 if latest and not lossless else RESULTS, lossless=lossless, on_drop=self._unread
-        )
+        waiting = FEW if lossless else 1 if latest else RESULTS
+        self._mailbox: Mailbox[Result] = Mailbox(waiting, lossless=lossless, on_drop=self._unread)
         self._thread = threading.Thread(target=self._main, name="mmedge-results", daemon=True)
 
     def start(self) -> None:

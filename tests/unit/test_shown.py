@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import mmedge
 from mmedge.bundle.manifest import ImageInput
 from mmedge.drawing import draw
-from mmedge.errors import ConfigError
+from mmedge.errors import ConfigError, FrameExpiredError
 from mmedge.preprocess import reference
 from mmedge.types import Box, ByteArray, Frame, Result, TaskResult
 from tests.conftest import WriteClip
@@ -149,5 +149,8 @@ def test_a_slow_reader_has_every_picture_of_a_file(tmp_path: Path, write_clip: W
     with mmedge.Pipeline(tiny_bundle(tmp_path / "tiny.mmedge"), {"image": str(clip)}, latency="offline") as pipe:
         waiting = next(iter(pipe))
         time.sleep(0.5)  # meanwhile the file is read as far as it will go
-        seen = [int(said.frame("image").data[0, 0]) for said in [waiting, *pipe]]
+        seen = [int(waiting.frame("image").data[0, 0])]
+        seen += [int(said.frame("image").data[0, 0]) for said in pipe]
     assert seen == [16 + 3 * k for k in range(60)]
+    with pytest.raises(FrameExpiredError):  # to keep results is not to keep pictures
+        waiting.frame("image")
