@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -12,9 +13,10 @@ from mmedge.address import Address
 from mmedge.bundle import Bundle
 from mmedge.ipc.mailbox import Mailbox
 from mmedge.pipeline.remote import RemoteRuntime
-from mmedge.pipeline.runtime import RESULTS, Runtime
+from mmedge.pipeline.runtime import FEW, RESULTS, Runtime
 from mmedge.pipeline.statistics import Histogram, Statistics
 from mmedge.sinks import Run, Sink, SinkQueue, open_sink
+from mmedge.sinks.queue import CLOSE_S
 from mmedge.types import Result
 
 _JOIN_S = 5.0  # for a thread whose runtime has ended
@@ -78,8 +80,9 @@ class Sinks:
 
     def settle(self) -> None:
         """Wait, within bounds, until everything is written."""
+        until_s = time.monotonic() + CLOSE_S  # for all of them together
         for queue in self.queues:
-            queue.settle()
+            queue.settle(max(until_s - time.monotonic(), 0))
 
     def report(self) -> dict[str, dict[str, Any]]:
         """Return what each reports, by its name; those of one name are numbered."""
@@ -113,9 +116,8 @@ class Delivery:
 
     def __init__(self, runtime: Runtime | RemoteRuntime, sinks: Sinks, *, latest: bool, lossless: bool) -> None:
         self._runtime, self._sinks = runtime, sinks
-        self._mailbox: Mailbox[Result] = Mailbox(
-            1 if latest and not lossless else RESULTS, lossless=lossless, on_drop=self._unread
-        )
+        waiting = FEW if lossless else 1 if latest else RESULTS
+        self._mailbox: Mailbox[Result] = Mailbox(waiting, lossless=lossless, on_drop=self._unread)
         self._thread = threading.Thread(target=self._main, name="mmedge-results", daemon=True)
 
     def start(self) -> None:

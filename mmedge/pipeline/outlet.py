@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
-from mmedge.errors import MmedgeError
+from mmedge.errors import FrameExpiredError, MmedgeError
 from mmedge.types import Frame, Result
+
+KEPT = 40  # more than may wait where nothing is lost: for the reader, and for a sink that wants pictures
 
 
 class Outlet(Protocol):
@@ -23,11 +27,24 @@ class Outlet(Protocol):
         """Take no more; whoever reads learns the error after the last result."""
 
 
-def keep_pictures(result: Result) -> None:
-    """Copy a result's pictures now: their slots may be used again before it is read."""
-    frames = vars(result)["frames"]
-    frames.update({name: partial(_kept, copy()) for name, copy in frames.items()})
+class Pictures:
+    """Keeps copies of the pictures of the newest results, whose slots may be used again before these are read.
+
+    Older ones are let go, whoever keeps their results.
+    """
+
+    def __init__(self) -> None:
+        self._kept: deque[dict[str, Callable[[], Frame]]] = deque()
+
+    def keep(self, result: Result) -> None:
+        """Copy a result's pictures now."""
+        frames = vars(result)["frames"]
+        frames.update({name: copy().copy for name, copy in frames.items()})
+        self._kept.append(frames)
+        if len(self._kept) > KEPT:
+            old = self._kept.popleft()
+            old.update({name: partial(_gone, name) for name in old})
 
 
-def _kept(frame: Frame) -> Frame:
-    return frame.copy()
+def _gone(name: str) -> Frame:
+    raise FrameExpiredError("the picture is gone", where=f"input '{name}'", fix="copy it as its result arrives")

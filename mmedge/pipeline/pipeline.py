@@ -155,7 +155,7 @@ class Pipeline:
                 rules = {"latest": wanted == "latest", "lossless": latency == "offline"}
                 self._sinks = Sinks(sinks, self.bundle, self._runtime.statistics, **rules)
                 if isinstance(self._runtime, Runtime):
-                    self._runtime.keeps_pictures = self._sinks.want_pictures
+                    self._runtime.keeps_pictures |= self._sinks.want_pictures
                 self._delivery = Delivery(self._runtime, self._sinks, **rules)
         except BaseException:
             self._close_own()

@@ -25,7 +25,7 @@ from mmedge.ipc.mailbox import Mailbox
 from mmedge.pipeline.check import check_live, check_run
 from mmedge.pipeline.inbox import Inbox, release
 from mmedge.pipeline.inference import Inference, SkippedTrigger
-from mmedge.pipeline.outlet import Outlet, keep_pictures
+from mmedge.pipeline.outlet import Outlet, Pictures
 from mmedge.pipeline.shed import shed
 from mmedge.pipeline.spec import PUSH, RunSpec
 from mmedge.pipeline.statistics import Statistics
@@ -37,6 +37,7 @@ from mmedge.types import Packet, Result, Snapshot
 
 log = logging.getLogger("mmedge.runtime")
 RESULTS = 64  # results that wait to be read: two seconds at 30 a second
+FEW = 8  # the same, where each holds its pictures and nothing is lost
 MAX_AHEAD_NS = 5_000_000_000  # by how far one file may run ahead of the others
 STARTUP_NS = 2_000_000_000  # in which an input may be missing without a reason
 LOOK_NS = 100_000_000  # between two looks at the health of the sources
@@ -70,12 +71,11 @@ class Runtime:
         self._lossless = spec.latency == "offline"
         check_run(spec, bundle.manifest)
         self.statistics = Statistics()
-        self._mailbox: Mailbox[Result] = Mailbox(
-            1 if spec.results == "latest" and not self._lossless else RESULTS, lossless=self._lossless
-        )
+        waiting = FEW if self._lossless else 1 if spec.results == "latest" else RESULTS
+        self._mailbox: Mailbox[Result] = Mailbox(waiting, lossless=self._lossless)
         self._results: Outlet = self._mailbox if results is None else results
         self.get = self._mailbox.get
-        self.keeps_pictures = False
+        self.keeps_pictures, self._pictures = self._lossless and results is None, Pictures()
         self.inbox = Inbox(lossless=self._lossless)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._main, name="mmedge-runtime", daemon=True)
@@ -284,7 +284,7 @@ class Runtime:
                 raise
             decisions.append(Decision(snapshot, "answered", result, graph.used_ns, graph.busy, graph.failed))
             if self.keeps_pictures:
-                keep_pictures(result)
+                self._pictures.keep(result)
             try:
                 self._unwanted += not self._results.put(result)
             except BaseException:

@@ -8,7 +8,7 @@ from rich.table import Table
 from mmedge.console import PlainConsole
 from mmedge.errors import ConfigError
 from mmedge.sinks.base import Event
-from mmedge.types import AnyArray, Result, TaskResult
+from mmedge.types import AnyArray, Result
 
 _FEW = 4  # values of an output that are shown
 _MAX_ROWS = 8  # boxes of one task in the live table
@@ -32,13 +32,21 @@ class ConsoleSink:
             self._live.start()
 
     def write(self, result: Result | Event) -> None:
-        """Show one result, or one event as a line."""
+        """Show one result, or one event as a line.
+
+        Raises:
+            BrokenPipeError: If the reader of standard output has left.
+        """
+        try:
+            self._show(result)
+        except SystemExit:  # rich's way to say so
+            raise BrokenPipeError from None
+
+    def _show(self, result: Result | Event) -> None:
         if isinstance(result, Event):
-            said = f"{result.t_ns / 1e9:12.3f} s  {result.task} {TaskResult(label=result.label, score=result.score)}"
-            before = (
-                "" if result.before_ms is None else f"  ({result.before or '-'} for {result.before_ms / 1e3:.1f} s)"
-            )
-            self._console.print(said + before, highlight=False, markup=False, soft_wrap=True)
+            lasted_ms = result.before_ms
+            before = "" if lasted_ms is None else f"  ({result.before or '-'} for {lasted_ms / 1e3:.1f} s)"
+            self._line(result.t_ns, f"{result.task} {result.tasks[result.task]}{before}")
             return
         if self._live is not None:
             self._live.update(_table(result))
@@ -49,12 +57,10 @@ class ConsoleSink:
         if answers != self._last:
             self._last = answers
             tasks = "  ".join(f"{name} {task}" for name, task in [*result.tasks.items(), *outputs.items()])
-            self._console.print(
-                f"{result.t_ns / 1e9:12.3f} s  {tasks}  {_latency(result, '({:.1f} ms)')}",
-                highlight=False,
-                markup=False,
-                soft_wrap=True,
-            )
+            self._line(result.t_ns, f"{tasks}  {_latency(result, '({:.1f} ms)')}")
+
+    def _line(self, t_ns: int, text: str) -> None:
+        self._console.print(f"{t_ns / 1e9:12.3f} s  {text}", highlight=False, markup=False, soft_wrap=True)
 
     def close(self) -> None:
         """Leave the last state on the screen."""

@@ -32,6 +32,7 @@ _WINDOW = 16  # messages on their way to the broker at once
 _FRESH = 64  # messages that wait in memory while the broker is there
 _STATE_S = 1.0  # between two states in which only scores differ
 _CLOSE_S = 1.5  # for the broker to acknowledge what is on its way at the end
+_LEAVE_S = 0.5  # for the connection to end
 _FORM = "mqtt://[USER[:PASSWORD]@]HOST[:PORT]/TOPIC"
 
 
@@ -115,6 +116,9 @@ class MqttSink:
     def _connected(self, client: Any, data: Any, flags: Any, code: Any, properties: Any) -> None:
         if code.is_failure:
             self._gone(f"the broker refuses: {code}")
+            return
+        if self._closing:  # it was being made when the sink was closed
+            client.disconnect()
             return
         self._connects += 1
         self._online, self._hello, self._reason = True, True, None
@@ -278,10 +282,13 @@ class MqttSink:
                 farewell = self._client.publish(f"{self._topic}/availability", b"offline", qos=1, retain=True)
                 farewell.wait_for_publish(0.5)
         self._client.disconnect()
+        until_s = time.monotonic() + _LEAVE_S
+        while self._client.socket() is not None and time.monotonic() < until_s:
+            time.sleep(0.01)
         connection = self._client.socket()
-        if connection is not None and not self._online:
+        if connection is not None:  # a broker that hangs
             with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
+                connection.close()
         with self._lock:
             if self._spool is not None:
                 for message in [m for m, stored in self._flying.values() if not stored] + list(self._fresh):

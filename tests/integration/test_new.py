@@ -132,6 +132,9 @@ def clip(path) -> str:
 def test_two_networks_become_a_bundle_that_runs_as_printed(tmp_path, files, new):
     report = new(str(tmp_path / "kiosk"), "--from", *files)
     assert report["schema"] == "mmedge.new/1"
+    unit = (tmp_path / "kiosk" / "mmedge-kiosk.service").read_text()
+    assert report["unit"] == str(tmp_path / "kiosk" / "mmedge-kiosk.service")
+    assert f"--input image=0 --input audio=mic://default --allow-callable {tmp_path / 'kiosk' / 'mmedge.toml'}" in unit
     with load(report["bundle"]) as bundle:
         image, sound = bundle.inputs["image"], bundle.inputs["audio"]
         assert (image.size, image.fit, image.mean, image.std) == ((320, 320), "letterbox", (0, 0, 0), (1, 1, 1))

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -18,8 +19,10 @@ from typing import Any
 import pytest
 
 import mmedge
+from mmedge.address import Address
 from mmedge.cli import run
-from mmedge.service import Notifier
+from mmedge.fusion.consent import project_text
+from mmedge.service import Notifier, Unit
 from tests.processes import children
 from tests.tiny import imu_bundle, tiny_bundle
 
@@ -223,3 +226,22 @@ def test_a_projects_rule_is_found(tmp_path: Path, capfd: Any) -> None:
     assert code == 0
     assert "--allow-callable" in said["unit"]
     assert "mmedge.toml" in said["unit"]  # that of all tests' temporary folders
+
+
+def test_the_command_of_a_unit_runs_as_another_user_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A project's rule is found from anywhere: no PYTHONPATH, no list of the user's own projects."""
+    project = tmp_path / "my project"
+    project.mkdir()
+    rule = "import numpy as np\n\n\ndef same(image, imu):\n    return np.ones((1, 1), 'f')\n"
+    (project / "odd_rule.py").write_text(rule)
+    (project / "mmedge.toml").write_text(project_text(["odd_rule"]))
+    inputs = {"image": Address(CAMERA)}
+    bundle = imu_bundle(project / "rule.mmedge", "odd_rule:same")
+    unit = Unit(name="x", bundle=bundle, inputs=inputs, projects=[project / "mmedge.toml"], options=["--duration", "1"])
+    line = shlex.split(unit.text.partition("ExecStart=")[2].partition("\n")[0])
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "none"))
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    done = subprocess.run([*line, "--json"], cwd="/", capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "failed stages" not in done.stderr
+    assert len(done.stdout.splitlines()) > 3

@@ -109,7 +109,7 @@ def test_a_text_that_is_too_old_is_absent(tmp_path: Path, clip: str, isolation: 
         (["image"], (), '{"image": "0"}'),
         ({"image": "push://"}, "jsonl:x", "sinks=['jsonl:x']"),
         ({"image": "push://"}, None, 'sinks=["console"]'),
-        ({"image": "push://"}, [Path("x")], "jsonl; or an object with write and close"),
+        ({"image": "push://"}, [Path("x")], "video; or an object with write and close"),
     ],
 )
 def test_sources_and_sinks_of_another_type_are_refused(tmp_path: Path, inputs: Any, sinks: Any, fix: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -11,11 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import mmedge
 from mmedge.bundle.manifest import ImageInput
 from mmedge.drawing import draw
-from mmedge.errors import ConfigError
+from mmedge.errors import ConfigError, FrameExpiredError
 from mmedge.preprocess import reference
 from mmedge.types import Box, ByteArray, Frame, Result, TaskResult
+from tests.conftest import WriteClip
+from tests.tiny import tiny_bundle
 from tests.unit.test_image import frames, make_frame
 
 SEAT = ImageInput(size=(9, 9), color="rgb", mean=(0.0,) * 3, std=(1.0,) * 3, frame=(40, 60))
@@ -136,3 +141,16 @@ def test_what_is_no_picture_is_refused(picture: Any) -> None:
 def test_a_picture_may_be_a_view() -> None:
     picture = np.full((60, 80, 3), 90, np.uint8)[::-1, ::2, ::-1]
     assert differs(draw(picture, result(box())), picture)
+
+
+def test_a_slow_reader_has_every_picture_of_a_file(tmp_path: Path, write_clip: WriteClip) -> None:
+    """Offline nothing is lost: neither results nor what they were made from."""
+    clip = write_clip(times_s=tuple(k / 25 for k in range(60)), picture=lambda t: 16 + round(75 * t))
+    with mmedge.Pipeline(tiny_bundle(tmp_path / "tiny.mmedge"), {"image": str(clip)}, latency="offline") as pipe:
+        waiting = next(iter(pipe))
+        time.sleep(0.5)  # meanwhile the file is read as far as it will go
+        seen = [int(waiting.frame("image").data[0, 0])]
+        seen += [int(said.frame("image").data[0, 0]) for said in pipe]
+    assert seen == [16 + 3 * k for k in range(60)]
+    with pytest.raises(FrameExpiredError):  # to keep results is not to keep pictures
+        waiting.frame("image")

@@ -187,3 +187,29 @@ def test_a_run_says_at_its_end_what_a_sink_has_lost(
     bundle, clip = tiny_bundle(tmp_path / "tiny.mmedge"), str(write_clip())
     assert run(["run", str(bundle), "--image", clip, "--latency", "offline", "--sink", "jsonl:/dev/full"]) == 0
     assert "sink jsonl:/dev/full: lost 25; cannot write results: No space left on device" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_a_run_ends_in_order_when_the_reader_of_its_output_has_left(
+    tmp_path: Path, write_clip: WriteClip, options: tuple[str, ...]
+) -> None:
+    clip = write_clip(times_s=tuple(k / 25 for k in range(500)), picture=lambda t: 235 if round(t * 25) % 2 else 16)
+    line = [sys.executable, "-m", "mmedge", "run", str(tiny_bundle(tmp_path / "t.mmedge")), "--image", str(clip)]
+    ran = subprocess.Popen([*line, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert ran.stdout is not None
+    assert ran.stdout.readline()
+    ran.stdout.close()
+    _, said = ran.communicate(timeout=10)
+    assert ran.returncode == 0, said
+    assert "Traceback" not in said
+
+
+def test_events_on_the_console(tmp_path: Path, write_clip: WriteClip, capfd: pytest.CaptureFixture[str]) -> None:
+    clip = str(write_clip(picture=lambda t: 235 if t >= 0.5 else 16))
+    line = ["run", str(tiny_bundle(tmp_path / "t.mmedge")), "--image", clip, "--latency", "offline"]
+    assert run([*line, "--sink", "console?on=event&tasks=scene"]) == 0
+    dark, bright = capfd.readouterr().out.splitlines()
+    assert "scene dark 1.00" in dark
+    assert "(" not in dark
+    assert "scene bright" in bright
+    assert "(dark for 0.5 s)" in bright
