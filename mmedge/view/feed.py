@@ -24,12 +24,19 @@ from mmedge.view.picture import Jpeg, PictureMaker
 from mmedge.view.sound import SoundTrack
 
 log = logging.getLogger("mmedge.view")
-PICTURES_HZ = 15.0
+PICTURES_HZ = 12.0
 NICE = 10  # of the page's threads, where the run has a process of its own
 ROWS = 512  # results that a new viewer gets: 17 s at 30 a second
 _FIGURES_S = 0.25  # between two looks at counts and health
 MOST_TEXT = 2000  # characters that can be typed at once
 _TEXTS, _TEXTS_S = 10, 5.0  # typed texts that are taken in that time
+
+
+def step_back() -> None:
+    """Let this thread wait for a core behind others, and never interrupt one when it wakes."""
+    thread = threading.get_native_id()
+    os.setpriority(os.PRIO_PROCESS, thread, NICE)
+    os.sched_setscheduler(thread, os.SCHED_BATCH, os.sched_param(0))
 
 
 @dataclass
@@ -59,7 +66,7 @@ class LiveFeed:
     """Takes the results of a run and gives each viewer what it has not had; nothing waits for a viewer.
 
     ``write`` appends to a bounded queue and returns. A thread of its own copies the newest picture and the sound since
-    the last look, 15 times a second, and only while somebody looks.
+    the last look, 12 times a second, and only while somebody looks.
 
     Args:
         privacy: What of pictures and sound may be shown.
@@ -179,7 +186,7 @@ class LiveFeed:
         if self._pipe is not None and self._pipe.isolation == "process":
             # Pictures come after the run. Where both are in one process they share the interpreter's lock: there, who
             # holds it must not be kept from a core.
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+            step_back()
         stopped = False
         while not stopped:
             stopped = self._stop.wait(self._period_s)

@@ -13,7 +13,7 @@ from mmedge.preprocess.fit import Seen
 from mmedge.privacy import Privacy, shown
 from mmedge.types import Frame
 
-LONGEST = 640  # pixels of the longer side
+LONGEST = 512  # pixels of the longer side
 _QUALITY = 72
 
 

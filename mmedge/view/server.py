@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import socket
 import threading
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -18,7 +17,7 @@ from mmedge.errors import ConfigError, MmedgeError
 from mmedge.extras import require
 from mmedge.view import messages
 from mmedge.view.access import Gate, Place, links, make_token
-from mmedge.view.feed import NICE, Cursor
+from mmedge.view.feed import Cursor, step_back
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -149,7 +148,7 @@ class ViewServer:
 
     def _serve(self) -> None:
         if self.polite:
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+            step_back()
 
         async def main() -> None:
             self._loop = asyncio.get_running_loop()
