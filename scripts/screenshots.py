@@ -53,7 +53,7 @@ def take(name: str, folder: Path) -> Path:
             pipe.close()
             runner.join()
         browser.close()
-    picture = Image.open(io.BytesIO(pixels)).convert("RGB").quantize(192, dither=Image.Dither.NONE)
+    picture = Image.open(io.BytesIO(pixels)).convert("RGB").quantize(256, kmeans=3, dither=Image.Dither.NONE)
     target = folder / f"{name}.png"
     picture.save(target, optimize=True)
     if target.stat().st_size > LARGEST:

@@ -82,7 +82,8 @@ def test_the_picture_and_the_sound_are_those_of_the_trigger(
     header, data = asked(feed, Cursor(), at)
     (told,) = header["pictures"]
     shown = cv2.imdecode(np.frombuffer(data[: told["bytes"]], np.uint8), cv2.IMREAD_GRAYSCALE)
-    apart = [float(np.abs(shown.astype(int) - other).mean()) for other in truth]
+    size = shown.shape[::-1]
+    apart = [float(np.abs(shown.astype(int) - cv2.resize(other, size)).mean()) for other in truth]
     assert int(np.argmin(apart)) == at
     assert min(apart) < 3
     (sound,) = header["sound"]
