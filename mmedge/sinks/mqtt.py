@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import re
+import secrets
 import socket
 import sqlite3
 import threading
@@ -93,7 +94,10 @@ class MqttSink:
         self._connects = 0
         self._lock, self._wake = threading.Lock(), threading.Event()
         self._client = client = mqtt.Client(
-            mqtt.CallbackAPIVersion.VERSION2, client_id=self._id, clean_session=False, protocol=mqtt.MQTTv311
+            mqtt.CallbackAPIVersion.VERSION2,
+            client_id=_client_id(self._id, spool, kept=bool(spool_bytes)),
+            clean_session=not spool_bytes,
+            protocol=mqtt.MQTTv311,
         )
         client.max_inflight_messages_set(_WINDOW)
         client.reconnect_delay_set(1, 30)
@@ -306,6 +310,16 @@ class MqttSink:
                     with suppress(sqlite3.Error):
                         self._spool.add(message, after=self._sent)
                 self._spool.close()
+
+
+def _client_id(name: str, spool: str, *, kept: bool) -> str:
+    """Return a name for the connection: a broker ends one when another comes that has the same name.
+
+    Two sinks may have one topic, such as results and events of a run, if each has a spool of its own, or none.
+    """
+    if not kept:
+        return f"{name}-{secrets.token_hex(4)}"
+    return f"{name}-{zlib.crc32(str(Path(spool).absolute()).encode()):08x}" if spool else name
 
 
 def _told(task: TaskResult) -> dict[str, Any]:

@@ -31,7 +31,7 @@ class Spool:
         lost: Messages that made room for newer ones.
 
     Raises:
-        ConfigError: If the file cannot be used, or another process uses it.
+        ConfigError: If the file cannot be used, or another sink uses it.
     """
 
     def __init__(self, path: Path, max_bytes: int) -> None:
@@ -52,7 +52,7 @@ class Spool:
             path.chmod(0o600)
         except (OSError, sqlite3.Error) as error:
             busy = "locked" in str(error)
-            what = "another process uses the spool" if busy else f"the spool cannot be used: {error}"
+            what = "another sink, or another run, uses the spool" if busy else f"the spool cannot be used: {error}"
             fix = "name another one: ?spool=FILE" if busy else "remove it, or name another one: ?spool=FILE"
             raise ConfigError(what, where=str(path), fix=fix) from error
         self.count, self._bytes, self._last = int(count), int(size), int(last)

@@ -137,7 +137,7 @@ def test_what_a_run_could_not_deliver_is_delivered_by_the_next(broker: Broker, s
     one = sink(broker)
     for n in range(100):
         one.write(made(n, digit="a"))
-    with pytest.raises(mmedge.errors.ConfigError, match="another process uses the spool"):
+    with pytest.raises(mmedge.errors.ConfigError, match="another run, uses the spool"):
         sink(broker)
     one.close()
     broker.start()
@@ -148,6 +148,24 @@ def test_what_a_run_could_not_deliver_is_delivered_by_the_next(broker: Broker, s
     assert until(lambda: len(subscriber.of("kitchen/cam/result")) >= 120, 15), two.report()
     assert numbers(fresh(subscriber.of("kitchen/cam/result"))) == list(range(120))
     two.close()
+
+
+@pytest.mark.parametrize("option", ["spool_mb=0", "spool=events.db"])
+def test_two_sinks_share_a_topic(
+    broker: Broker, subscriber: Subscriber, option: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A broker ends a connection when another of the same name comes: two such sinks would do so for ever."""
+    monkeypatch.chdir(tmp_path)
+    both = [sink(broker, "?spool_mb=0" if option == "spool_mb=0" else ""), sink(broker, f"?{option}")]
+    assert until(lambda: [state(each) for each in both] == ["OK", "OK"], 5)
+    for n in range(40):
+        for each in both:
+            each.write(made(n, digit="a"))
+        time.sleep(0.02)
+    assert until(lambda: len(subscriber.of("kitchen/cam/result")) == 80, 10)
+    assert [each.report()["counters"]["reconnects"] for each in both] == [0, 0]
+    for each in both:
+        each.close()
 
 
 def test_the_spool_is_bounded_and_the_newest_stay(broker: Broker, subscriber: Subscriber) -> None:

@@ -78,7 +78,7 @@ def test_a_full_disk_loses_what_it_cannot_take_and_recovers(tmp_path: Path) -> N
 
 def test_two_processes_do_not_share_one_and_rubbish_is_refused(tmp_path: Path) -> None:
     spool = Spool(tmp_path / "s.db", 100)
-    with pytest.raises(ConfigError, match="another process") as error:
+    with pytest.raises(ConfigError, match="another run, uses the spool") as error:
         Spool(tmp_path / "s.db", 100)
     assert "spool=FILE" in str(error.value.fix)
     spool.close()
