@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import time
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ _SUFFIXES = (".mp4", ".mov", ".mkv")
 _TICKS = 90_000  # a second
 _APART_S = 0.02  # by which sound may be off its time before samples are put in or left out
 _LONGEST_S = 60  # of silence that is put in at once
+_LATE_S = 1.0  # that sound may lie behind the picture before it counts as missing
 _AGAIN_S = 5.0  # after a failure, until a new file is begun
 _CHUNK = 1024  # samples of one AAC frame
 
@@ -152,6 +154,8 @@ class VideoSink:
         try:
             if file is not None:
                 file.close()
+                if not self.files[-1].stat().st_size:  # the muxer's last write is the only one, and says nothing
+                    raise OSError(errno.EIO, "nothing could be written")
         except (OSError, self._av.FFmpegError) as error:
             told = f"the end of the video is missing: {error}"
             raise MmedgeError(told, where=str(self._path), fix="free space") from error
@@ -191,6 +195,10 @@ class _File:
         frame = whole.reformat(width=self._video.width, height=self._video.height, format="yuv420p")
         frame.pts, frame.time_base = pts, Fraction(1, _TICKS)
         self._mux(self._video, frame)
+        if self._sound is not None:  # without it the muxer keeps pictures in memory, to put sound between them
+            silent = round((pts / _TICKS - _LATE_S) * self._rate_hz) - self._taken
+            if silent > 0:
+                self._append(np.zeros(min(silent, _LONGEST_S * self._rate_hz), np.float32))
 
     def hear(self, result: Result, name: str) -> None:
         """Add the sound from where it was left, at its time."""
@@ -208,6 +216,9 @@ class _File:
             samples = np.concatenate([np.zeros(gap, np.float32), samples])
         elif off < -_APART_S * self._rate_hz or self._taken == 0:
             samples = samples[max(-off, 0) :]
+        self._append(samples)
+
+    def _append(self, samples: FloatArray) -> None:
         self._taken += len(samples)
         self._rest = np.concatenate([self._rest, samples])
         for frame in self._chunks(_CHUNK):

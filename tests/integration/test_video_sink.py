@@ -165,3 +165,36 @@ def test_a_full_disk_is_counted_and_a_new_file_begun(
     assert "cannot write the video" in caplog.text
     with av.open(str(sink.sink.files[-1])) as file:
         assert sum(1 for _ in file.decode(video=0)) >= 20
+
+
+class Watched:
+    """Notes the size of the file after each result."""
+
+    wants_pictures = True
+
+    def __init__(self, sink: Any) -> None:
+        self.sink = sink
+        self.sizes: list[int] = []
+
+    def begin(self, run: Any) -> None:
+        self.sink.begin(run)
+
+    def write(self, result: Result) -> None:
+        self.sink.write(result)
+        self.sizes.append(self.sink.files[-1].stat().st_size)
+
+    def close(self) -> None:
+        self.sink.close()
+
+
+def test_without_sound_pictures_reach_the_disk_all_the_same(tmp_path: Path, write_clip: WriteClip) -> None:
+    """A microphone that is away must not keep pictures in memory until the end."""
+    clip = write_clip(picture=lambda t: 100, times_s=[k / 25 for k in range(200)])
+    sink = Watched(make_sink(f"video:{tmp_path / 'out.mp4'}"))
+    bundle = tiny_bundle(tmp_path / "tiny.mmedge")
+    with mmedge.Pipeline(bundle, {"image": str(clip)}, sinks=[sink], latency="offline") as pipe:
+        pipe.run()
+    assert sink.sizes[120] > 0  # 4.8 s
+    assert sink.sizes[199] > sink.sizes[120]
+    with av.open(str(tmp_path / "out.mp4")) as file:
+        assert sum(1 for _ in file.decode(video=0)) == 200
