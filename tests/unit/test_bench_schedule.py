@@ -95,7 +95,7 @@ def test_the_trigger_comes_as_asked(trigger: str, period_ms: float) -> None:
 def result(t_ns: int, done_ns: int) -> Result:
     fields: dict[str, Any] = {"tasks": {}, "present": {}, "age_ms": {}, "epoch": {}}
     latency = {"end_to_end": (done_ns - t_ns) / 1e6, "inferred": 1.0}
-    return Result(t_ns=t_ns, status="ok", skew_ms=0, uncertainty_ms=0, latency_ms=latency, **fields)
+    return Result(t_ns=t_ns, unix_ns=t_ns, status="ok", skew_ms=0, uncertainty_ms=0, latency_ms=latency, **fields)
 
 
 def values_ms(histogram: Histogram) -> list[float]:

@@ -10,6 +10,7 @@ import pytest
 from onnx import helper
 
 from mmedge.bundle import load
+from mmedge.errors import ConfigError
 from mmedge.export import pack, quantize
 from mmedge.export.int8.fp16 import to_fp16
 from mmedge.export.onnx.gate import Gate
@@ -59,11 +60,11 @@ def test_a_stage_that_stays_float_is_packed_in_fp32(tmp_path, caplog, precision,
             load_graph(bundle, backend="onnxruntime", precision=None).close()
 
 
-def test_what_tensorrt_refuses_runs_in_fp32_on_the_cpu(tmp_path, caplog):
-    models = exported(tmp_path, "fp16", '["cpu", "tensorrt"]')
+def test_what_tensorrt_refuses_runs_on_the_cpu_or_is_an_error(tmp_path):
     gate = Gate(refused={"fusion": ("no such operator",)})
-    with caplog.at_level(logging.WARNING):
-        members = make_members(models[0].recipe, models, samples(), gate)
-    found = {(v.target, v.precision) for v in members.variants if v.stage == "fusion"}
-    assert found == {("cpu", "fp32")}
-    assert "stage 'fusion' is packed in fp32: it has no fp16 form: no such operator" in caplog.text
+    alone = exported(tmp_path, "fp16", '["tensorrt"]')
+    with pytest.raises(ConfigError, match=r"TensorRT cannot run this stage: no such operator.*"):
+        make_members(alone[0].recipe, alone, samples(), gate)
+    both = exported(tmp_path, "int8", '["cpu", "tensorrt"]')
+    members = make_members(both[0].recipe, both, samples(), gate)
+    assert {(v.target, v.precision) for v in members.variants if v.stage == "fusion"} == {("cpu", "int8")}

@@ -50,7 +50,7 @@ def test_a_wrong_int8_form_of_cpus_is_not_packed(tmp_path, monkeypatch):
 
 
 def test_a_wrong_fp16_file_is_an_error(tmp_path, monkeypatch):
-    written = fp16._converted
-    monkeypatch.setattr(fp16, "_converted", lambda *given: twice(written(*given), "b/fp16"))
+    written = fp16.converted
+    monkeypatch.setattr(fp16, "converted", lambda *given: twice(written(*given), "b/fp16"))
     with pytest.raises(CheckError, match=r"'float16' changes .*'layer' \(Gemm\)"):
         to_fp16(models_of(tmp_path, layer()), feeds(layer()))

@@ -95,7 +95,8 @@ def test_no_other_code_takes_a_source_apart() -> None:
         f"{path.name}: {line.strip()}"
         for root in (own, own.parent / "export")
         for path in root.rglob("*.py")
-        if path.name != "source.py"
+        # Keys of health() that are no inputs, and abstract sockets, begin with it, too.
+        if path.relative_to(root).as_posix() not in ("bundle/source.py", "sinks/metrics.py", "service/notify.py")
         for line in path.read_text(encoding="utf-8").splitlines()
         if apart.search(line)
     ]

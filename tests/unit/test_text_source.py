@@ -282,6 +282,8 @@ def test_a_flood_leaves_time_for_others(path: Path, follow) -> None:  # type: ig
     began, used = time.monotonic(), time.thread_time()
     time.sleep(1)
     assert time.thread_time() - used < 0.5
+    while not heard.texts and time.monotonic() - began < 10:  # a busy machine reads late
+        time.sleep(0.1)
     assert 0 < len(heard.texts) <= 1200 * (time.monotonic() - began)
 
 
