@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -121,8 +122,11 @@ class OnnxRuntimeEngine(EngineBase):
         if not all(isinstance(d, int) for shape in shapes_out for d in shape):
             # Names of dynamic dimensions say nothing about sizes: one run with zeros tells.
             shapes_out = [value.shape for value in self._run_free()]
-            if any(len(shape) != len(item.shape) for item, shape in zip(outputs, shapes_out, strict=True)):
+            if any(len(shape) != len(item.shape) > 0 for item, shape in zip(outputs, shapes_out, strict=True)):
                 self._run_bound = self._run_copied  # the file is wrong about it, and ONNX Runtime would not write there
+        elif not all(shapes_out):  # of one number, or of a shape that nothing tells: ONNX Runtime says the same of both
+            with suppress(EngineError):
+                shapes_out = [value.shape for value in self._run_free()]
         for item, shape in zip(outputs, shapes_out, strict=True):
             value = self._zeros(item, tuple(shape))
             if bound:
