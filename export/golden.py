@@ -19,6 +19,10 @@ from .recordings import RawSample
 from .stages import Runner, StageGraph, fed_back, masks, seats_of
 
 SAMPLES = 4
+MARGIN = 3.0  # times what a file was off when it was packed, it may be off on a device
+# A row's range is that of fewer numbers: so many times the floor of the whole it may be off at least.
+_ROW_FLOOR = 10.0
+_STEP = 1e-3  # of the range of a tensor: 127 steps are wider
 CANDIDATES = 64  # of many samples, evenly spread: they are all in memory at once
 
 
@@ -150,3 +154,21 @@ def make_golden(
                     )
         golden[stage] = Golden(raw, feeds, want)
     return golden
+
+
+def row_tolerance(floor: float, noise: AnyArray, scales: AnyArray, kernels: float) -> tuple[float, ...]:
+    """Return how far rows may be off, in parts of their own range; one number where it is the same for all.
+
+    Args:
+        floor: What another backend may add, of the whole.
+        noise: Of each row, in parts of its range, float64 [rows].
+        scales: These ranges, float64 [rows].
+        kernels: What 8-bit kernels add by rounding, in parts of the range of the tensor that is quantised.
+    """
+    whole = scales.max()
+    # A row with noise of about a step of the whole was quantised with it; another one with those of its own unit.
+    together = (noise * scales >= _STEP * whole) | (scales >= OTHER_UNIT * whole)
+    unit = np.where(together, whole, scales[~together].max(initial=0.0))
+    widest = np.maximum(np.maximum(_ROW_FLOOR * floor, MARGIN * noise), noise + kernels * unit / scales)
+    limits = [float(f"{limit:.3g}") for limit in widest]
+    return tuple(limits if len(set(limits)) > 1 else limits[:1])

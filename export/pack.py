@@ -14,11 +14,10 @@ from onnx import ModelProto
 
 from mmedge.bundle.archive import write_archive
 from mmedge.bundle.manifest import File, Input, Manifest, Mask, Task, TextInput, Variant
-from mmedge.engine.rows import OTHER_UNIT
 from mmedge.errors import ConfigError
-from mmedge.types import AnyArray, Precision, Tensors
+from mmedge.types import Precision, Tensors
 
-from .golden import Golden, make_golden
+from .golden import MARGIN, Golden, make_golden, row_tolerance
 from .int8.cpu_form import to_cpu_form
 from .judge import judge
 from .onnx.decompose import TENSORRT_FAILS, decompose
@@ -46,15 +45,15 @@ _FLOOR: dict[tuple[Target, Precision], float] = {
     ("tensorrt", "fp8"): 2e-2,
     ("tensorrt", "int4"): 1e-2,
 }
-_MARGIN = 3.0
-# A row's range is that of fewer numbers: so many times the floor of the whole it may be off at least.
-_ROW_FLOOR = 10.0
-_STEP = 1e-3  # of the range of a tensor: 127 steps are wider
 # ONNX Runtime's 8-bit kernels round inside, where what is written does not: 3.3 % of the range were measured.
 _KERNEL_ROUNDING = 0.05
 # How far the INT8 form of CPUs may be from the one that was calibrated: 6 % of the range were measured on small nets.
 _CPU_FORM = 0.1
 _log = logging.getLogger(__name__)
+
+
+class _BlindError(ConfigError):
+    """A network is so far from fp32 that no golden vector could tell it from a broken one."""
 
 
 class Metadata(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,8 +115,8 @@ def make_members(
 
     CPU variants take preprocessed tensors, and in INT8 have a form of their own. TensorRT variants have the
     preprocessing in front and take raw frames and PCM. What the recipe asks for and a stage does not get is logged
-    as a warning; a stage that gets nothing of it is packed in fp32. Samples have the raw shapes [...] and dtypes of
-    the recipe's inputs.
+    as a warning, and so is a file too far from fp32 for a self-test; a stage that gets nothing of it is packed in
+    fp32. Samples have the raw shapes [...] and dtypes of the recipe's inputs.
 
     Args:
         recipe: Names, targets and precisions.
@@ -157,21 +156,32 @@ def make_members(
             raise ConfigError(
                 f"TensorRT cannot run this stage: {problem}", where=f"stages.{stage}", fix='add "cpu" to export.targets'
             )
+        blind: dict[Target, str] = {}
         for target, precision in asked:
             if target not in targets or stage not in by_precision[precision].models:
                 continue  # it stays float: the step that left it so has said why
-            variants.append(_add(files, recipe, by_precision[precision], stage, target, golden[stage]))
+            try:
+                variants.append(_add(files, recipe, by_precision[precision], stage, target, golden[stage]))
+            except _BlindError as error:
+                if precision == "fp32":
+                    raise
+                blind[target] = error.message
+                _log.warning("stage '%s' gets no %s file for target '%s': %s", stage, precision, target, error.message)
+                continue
             quantised = precision in ("int8", "fp8", "int4")
             if quantised and int8_nodes(by_precision[precision].models[stage])[0] == 0:
                 _log.warning("stage '%s': its %s file for target '%s' has nothing in it", stage, precision, target)
-        packed = {variant.precision for variant in variants if variant.stage == stage}
-        if not packed:  # a graph without one of its stages cannot be loaded
-            variants += [_add(files, recipe, by_precision["fp32"], stage, target, golden[stage]) for target in targets]
-            why = {p: by_precision[p].skipped.get(stage, problem) for p in recipe.export.precisions}
+        own = [variant for variant in variants if variant.stage == stage]
+        packed, served = {variant.precision for variant in own}, {variant.target for variant in own}
+        bare = [target for target in targets if not packed or target in blind.keys() - served]
+        if bare:  # a graph without one of its stages cannot be loaded
+            variants += [_add(files, recipe, by_precision["fp32"], stage, target, golden[stage]) for target in bare]
+            near = blind.get(bare[0], problem)
+            why = {p: by_precision[p].skipped.get(stage, near) for p in recipe.export.precisions}
             told = "; ".join(f"it has no {precision} form: {reason}" for precision, reason in why.items())
             _log.warning("stage '%s' is packed in fp32: %s", stage, told)
         for precision in {p for _, p in asked} - packed:
-            if stage in by_precision[precision].models:  # else the step that left it float has said why
+            if stage in by_precision[precision].models and not blind:  # else what left it float has said why
                 _log.warning("stage '%s' was asked for in %s and is packed without: %s", stage, precision, problem)
     return Members(variants=tuple(variants), files=files)
 
@@ -324,26 +334,27 @@ def _add(
             own = golden.noise(_numbers(calibrated), raw=False).whole
         form = to_cpu_form(model)
         # Its steps are never wider: it may be as far on the other side of fp32.
-        limit = max(_CPU_FORM, _MARGIN * max(own.values(), default=0.0))
+        limit = max(_CPU_FORM, MARGIN * max(own.values(), default=0.0))
         check_rewrite(model, form, "INT8 form of CPUs", golden.tensors, limit=limit, where=f"stages.{stage}")
         model = form
     name = f"{stage}.{'trt' if raw else 'cpu'}.{models.precision}.onnx"
     content = _bytes(model)
     # A stage fed by other stages alone is the same for both targets: one member serves both.
     name = next((other for other, bytes_ in members.items() if bytes_ == content), name)
-    members[name] = content
     with judge(content, name) as engine:
         noise, rows, scales = golden.noise(_numbers(engine), raw=raw)
     floor = _FLOOR[target, models.precision]
     kernels = _KERNEL_ROUNDING if target == "cpu" and models.precision == "int8" else 0.0
     for output, value in noise.items():
-        if not value * _MARGIN <= 1:
-            raise ConfigError(
-                f"{models.precision} differs from fp32 by {value:.2g} of its range: a self-test would detect nothing",
+        if not value * MARGIN <= 1:
+            raise _BlindError(
+                f"{models.precision} differs from fp32 by {value:.2g} of the range of output '{output}', so a "
+                "self-test would detect nothing",
                 where=f"{stage}.{output}",
                 fix='leave the output out if it is always zero, or export precisions = ["fp32"]',
             )
-    limits = {output: _row_tolerance(floor, own, scales[output], kernels) for output, own in rows.items()}
+    members[name] = content
+    limits = {output: row_tolerance(floor, own, scales[output], kernels) for output, own in rows.items()}
     for output, each in limits.items():
         if blind := sum(limit > 1 for limit in each):
             _log.warning(
@@ -358,29 +369,11 @@ def _add(
         file=name,
         golden=f"golden/{stage}.npz",
         tolerance={
-            output: float(f"{max(floor, _MARGIN * value, value + kernels):.3g}") for output, value in noise.items()
+            output: float(f"{max(floor, MARGIN * value, value + kernels):.3g}") for output, value in noise.items()
         },
         row_tolerance=limits,
         quantization=notes,
     )
-
-
-def _row_tolerance(floor: float, noise: AnyArray, scales: AnyArray, kernels: float) -> tuple[float, ...]:
-    """Return how far rows may be off, in parts of their own range; one number where it is the same for all.
-
-    Args:
-        floor: What another backend may add, of the whole.
-        noise: Of each row, in parts of its range, float64 [rows].
-        scales: These ranges, float64 [rows].
-        kernels: What 8-bit kernels add by rounding, in parts of the range of the tensor that is quantised.
-    """
-    whole = scales.max()
-    # A row with noise of about a step of the whole was quantised with it; another one with those of its own unit.
-    together = (noise * scales >= _STEP * whole) | (scales >= OTHER_UNIT * whole)
-    unit = np.where(together, whole, scales[~together].max(initial=0.0))
-    widest = np.maximum(np.maximum(_ROW_FLOOR * floor, _MARGIN * noise), noise + kernels * unit / scales)
-    limits = [float(f"{limit:.3g}") for limit in widest]
-    return tuple(limits if len(set(limits)) > 1 else limits[:1])
 
 
 def _numbers(run: Runner) -> Runner:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -135,10 +136,12 @@ class RunReport:
         document = self.to_dict() | {"bundle": None if self.path is None else self.path.name}
         try:
             html.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(data, mode=0o644) as file:
-                file.write(msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n")
-            with replacing(html, mode=0o644) as file:
-                file.write(page(self, document).encode())
+            texts = page(self, document).encode(), msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n"
+            with replacing(html, mode=0o644) as first, replacing(data, mode=0o644) as second:
+                for file, text in zip((first, second), texts, strict=True):
+                    file.write(text)
+                    file.flush()
+                    os.fsync(file.fileno())  # both are on the disk before either takes its place
         except OSError as error:
             raise ConfigError(
                 f"cannot write the report: {error.strerror or error}", where=str(html), fix="name another --report"

@@ -373,14 +373,17 @@ def _put_in_front(
             where=f"inputs.{name}",
             fix="export the network without this output",
         )
-    tensor = fresh(f"{name}/own", tensor_names(graph))
+    taken, names = tensor_names(graph), {node.name for node in all_nodes(graph)}
+    tensor = fresh(f"{name}/own", taken)
     rename(graph, {name: tensor})
     made: list[onnx.NodeProto] = []
     last = name
     for index, (op, attributes, constants) in enumerate(nodes):
-        output = tensor if index == len(nodes) - 1 else f"{name}/fit/{op.lower()}"
+        output = tensor if index == len(nodes) - 1 else fresh(f"{name}/fit/{op.lower()}", taken)
+        for constant in constants:
+            constant.name = fresh(constant.name, taken)
         inputs = [last, *(c.name for c in constants)]
-        made.append(helper.make_node(op, inputs, [output], name=f"{name}/fit/{op}", **attributes))
+        made.append(helper.make_node(op, inputs, [output], name=fresh(f"{name}/fit/{op}", names), **attributes))
         graph.initializer.extend(constants)
         last = output
     own = list(graph.node)

@@ -195,6 +195,12 @@ class Seats:
         gain = network.said.gain or gain_of(network.model, value)
         sound = AudioInput(sample_rate_hz=RATE_HZ, window_ms=samples * 1000 / RATE_HZ, gain=gain)
         why = f"{kind} {_size(shape)}: sound, taken as {RATE_HZ} Hz"
+        if not states and _SOUND.search(name) is None:  # as any signal is, such as an EEG
+            network.asks.append(
+                f"the file of network '{network.name}' does not tell, of '{name}', that it is sound, nor its rate "
+                f"(taken as {RATE_HZ} Hz: set sample_rate_hz of its seat in the recipe; of another signal "
+                f'modality = "tensor" and shape = {[1 if dim is None else dim for dim in shape[:-1]] + [samples]})'
+            )
         if gain != 1:
             why += f", times {gain:g}"
         if states:

@@ -24,6 +24,8 @@ __all__ = ["HELD_OUT", "ROUNDING", "Comparison", "TaskComparison", "allowed_poin
 
 HELD_OUT = 400
 ROUNDING = 1e-9
+# Percentage points of agreement: where nothing is checked for want of samples, losing more is an error all the same.
+PLAINLY_WRONG = 50.0
 _log = logging.getLogger(__name__)
 
 
@@ -105,11 +107,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     def agreement(self) -> dict[str, float]:
         """Share of equal labels per task, over all masks."""
         names = dict.fromkeys(row.task for row in self.rows)
-        return {
-            name: float(np.average([r.agreement for r in rows], weights=[r.samples for r in rows]))
-            for name in names
-            if (rows := [row for row in self.rows if row.task == name])
-        }
+        return {name: _pooled(rows) for name in names if (rows := [row for row in self.rows if row.task == name])}
 
     @property
     def worst(self) -> dict[str, TaskComparison]:
@@ -129,7 +127,8 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 
         Raises:
             CheckError: Names the task and the mask that lost most, and the layers that cost most; or says that there
-                are too few samples, where the recipe requires a verdict. Else a warning says so.
+                are too few samples, where the recipe requires a verdict. Else a warning says so, and only a version
+                that loses more than half of its agreement is refused.
         """
         if (warning := self.warning) is not None:
             if self.required:
@@ -146,11 +145,17 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 
     def failure(self, max_drop_points: float) -> CheckError | None:
         """Return what ``raise_for_status`` would raise for what is lost; None where little is."""
-        for task, agreement in self.agreement.items():
+        for task in self.agreement:
             rows = [row for row in self.rows if row.task == task]
-            over = [row for row in rows if row.lost > row.allowed(max_drop_points) + ROUNDING]
-            lost = 100.0 * (1.0 - agreement)
-            if lost > max_drop_points + ROUNDING or over:
+            checked = [row for row in rows if row.enough and task not in self._unanswered]
+            least = 0.0 if checked else PLAINLY_WRONG  # a verdict on few samples would be one of chance
+            over = [
+                row
+                for row in rows
+                if row.lost > max(row.allowed(max_drop_points), 0.0 if row in checked else PLAINLY_WRONG) + ROUNDING
+            ]
+            lost = 100.0 * (1.0 - _pooled(checked or rows))
+            if lost > max(max_drop_points, least) + ROUNDING or over:
                 worst = max(over or rows, key=lambda row: row.lost)
                 differs = _DIFFERS[worst.metric if worst.difference is None else "value"].format(
                     a=self.a, lost=f"{lost:.2f}"
@@ -205,6 +210,10 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
             if text is not None:
                 table.caption = f"WARNING: {text}\n{table.caption}"
         return table
+
+
+def _pooled(rows: Sequence[TaskComparison]) -> float:
+    return float(np.average([row.agreement for row in rows], weights=[row.samples for row in rows]))
 
 
 def _counted(row: TaskComparison) -> str:

@@ -12,7 +12,7 @@ from onnx import helper, numpy_helper
 
 from mmedge.types import AnyArray
 
-from ..onnx.graphs import drop_unused
+from ..onnx.graphs import drop_unused, free_ending
 
 # What these give is never negative; of the others, if what they take is not.
 _POSITIVE = frozenset({"Relu", "Sigmoid", "HardSigmoid", "Softmax", "Abs", "Exp", "Softplus"})
@@ -41,6 +41,7 @@ def to_cpu_form(model: onnx.ModelProto) -> onnx.ModelProto:
     scales: dict[str, float] = {}
     kept: dict[str, str] = {}
     gone: set[str] = set()
+    scale_end, zero_end, bias_end = (free_ending(model, f"/cpu_{what}") for what in ("scale", "zero", "bias"))
     for node in quantizers:
         source = node.input[0]
         readers = [other for other in graph.node if node.output[0] in other.input]
@@ -52,7 +53,7 @@ def to_cpu_form(model: onnx.ModelProto) -> onnx.ModelProto:
         zero = np.uint8(128)
         if never_negative(source, made, constants):
             scale, zero = (scale * np.float32(127 / 255)).astype(np.float32), np.uint8(0)
-        names = f"{source}/cpu_scale", f"{source}/cpu_zero"
+        names = f"{source}{scale_end}", f"{source}{zero_end}"
         graph.initializer.extend(
             numpy_helper.from_array(np.asarray(value), name) for name, value in zip(names, (scale, zero), strict=True)
         )
@@ -66,7 +67,7 @@ def to_cpu_form(model: onnx.ModelProto) -> onnx.ModelProto:
     nodes = [node for node in graph.node if node.name not in gone]
     for node in nodes:
         node.input[:] = [replaced.get(name, name) for name in node.input]
-    ordered = [new for node in nodes for new in (*_bias(node, graph, scales, made, constants), node)]
+    ordered = [new for node in nodes for new in (*_bias(node, graph, scales, made, constants, bias_end), node)]
     del graph.node[:]
     graph.node.extend(ordered)
     drop_unused(graph)
@@ -104,6 +105,7 @@ def _bias(
     scales: dict[str, float],
     made: dict[str, onnx.NodeProto],
     constants: dict[str, AnyArray],
+    ending: str,
 ) -> list[onnx.NodeProto]:
     """Turn the float bias of an int8 node into int32, in units of what the node sums; return what makes it float."""
     weight = made.get(node.input[1]) if len(node.input) > 2 else None
@@ -126,7 +128,7 @@ def _bias(
     counts = np.rint(bias.astype(np.float64) / unit)
     if np.abs(counts).max(initial=0.0) >= 2**31:
         return []
-    stem = f"{node.name}/cpu_bias"
+    stem = f"{node.name}{ending}"
     graph.initializer.extend(
         [
             numpy_helper.from_array(counts.astype(np.int32), f"{stem}_int32"),

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from ..onnx.graphs import replace_nodes
+from ..onnx.graphs import free_ending, name_once, replace_nodes
 from ..onnx.onnx_models import OnnxModels
 from .prepare import cast, tensor_types
 
@@ -33,14 +33,16 @@ def emulated(half: onnx.ModelProto, name: str = "model") -> onnx.ModelProto:
         if tensor.data_type == TensorProto.FLOAT16:
             tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name))
     nodes: list[onnx.NodeProto] = []
+    made, less = free_ending(wide, "/made"), free_ending(wide, "/rounded")
     for node in wide.graph.node:
         rounded = [output for output in node.output if output in narrow]
-        node.output[:] = [f"{output}/made" if output in narrow else output for output in node.output]
+        node.output[:] = [f"{output}{made}" if output in narrow else output for output in node.output]
         nodes.append(node)
         for output in rounded:
-            nodes.append(cast(f"{output}/made", f"{output}/rounded", TensorProto.FLOAT16))
-            nodes.append(cast(f"{output}/rounded", output, TensorProto.FLOAT))
+            nodes.append(cast(f"{output}{made}", f"{output}{less}", TensorProto.FLOAT16))
+            nodes.append(cast(f"{output}{less}", output, TensorProto.FLOAT))
             nodes[-1].name = f"{output}/widened"  # a Cast that makes it has the name of one
     replace_nodes(wide.graph, nodes)
+    name_once(wide)
     del wide.graph.value_info[:]
     return wide

@@ -19,7 +19,7 @@ from onnx import helper, numpy_helper
 from mmedge.types import AnyArray, FloatArray, Precision
 
 from ..onnx.clean import strip
-from ..onnx.graphs import drop_unused, replace_nodes
+from ..onnx.graphs import drop_unused, free_ending, free_start, replace_nodes
 from .qdq import WEIGHTED, data_inputs, insert_checked
 
 # Model, nodes, tensor -> magnitude of the largest value, what it is -> quantised, node -> why it stays float.
@@ -107,11 +107,11 @@ def insert_fp8(
     for node in writer.each(nodes):
         source, weight = node.input[:2]
         scale = writer.constant(f"{source}/scale", np.float32(thresholds[source] / FP8_LARGEST))
-        pair = f"{node.name}/fp8/data"
+        pair = f"{node.name}{writer.ending}data"
         writer.add(node, "QuantizeLinear", [source, scale, zero], f"{pair}/q")
         node.input[0] = writer.add(node, "DequantizeLinear", [f"{pair}/q", scale, zero], pair)
         stored, own = writer.stored(weight, _fp8_weights)
-        node.input[1] = writer.add(node, "DequantizeLinear", [stored, own, zero], f"{node.name}/fp8/weight")
+        node.input[1] = writer.add(node, "DequantizeLinear", [stored, own, zero], f"{node.name}{writer.ending}weight")
     return writer.written(), {}
 
 
@@ -136,9 +136,8 @@ def insert_int4(
     for node in writer.each(nodes):
         axis = _summed(node)
         stored, own = writer.stored(node.input[1], partial(int4_blocks, axis=axis, shares=shares), f"/{axis}")
-        node.input[1] = writer.add(
-            node, "DequantizeLinear", [stored, own], f"{node.name}/int4/weight", axis=axis, block_size=INT4_BLOCK
-        )
+        made = f"{node.name}{writer.ending}weight"
+        node.input[1] = writer.add(node, "DequantizeLinear", [stored, own], made, axis=axis, block_size=INT4_BLOCK)
     return writer.written(), {}
 
 
@@ -179,8 +178,9 @@ class _Writer:
     """Puts nodes in front of others in a copy of a network."""
 
     def __init__(self, model: onnx.ModelProto, kind: str) -> None:
-        self._model, self._kind = onnx.ModelProto(), kind
+        self._model, self._kind = onnx.ModelProto(), free_start(model, f"{kind}/").removesuffix("/")
         self._model.CopyFrom(model)
+        self.ending = free_ending(model, f"/{kind}/")
         self._weights = {tensor.name: tensor for tensor in model.graph.initializer}
         self._made: dict[str, str] = {}
         self._front: dict[str, list[onnx.NodeProto]] = {}

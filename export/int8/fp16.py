@@ -20,7 +20,7 @@ from mmedge.types import AnyArray, Tensors
 
 from ..judge import judge, judge_session
 from ..onnx.clean import strip
-from ..onnx.graphs import all_nodes, drop_unused, replace_nodes, subgraphs
+from ..onnx.graphs import all_nodes, drop_unused, free_ending, free_start, name_once, replace_nodes, subgraphs
 from ..onnx.onnx_models import OnnxModels
 from ..onnx.parity import check_rewrite
 from ..onnx.state import already_quantised
@@ -263,6 +263,7 @@ class _Emulated:
                 value = numpy_helper.to_array(tensor).astype(np.float16).astype(np.float32)
                 tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
         nodes: list[onnx.NodeProto] = []
+        own, half, full = free_start(model, "mmedge/"), free_ending(model, "/fp16"), free_ending(model, "/fp32")
         self._checks: list[str] = []
         self._makers: list[str] = []
         for node in graph.node:
@@ -272,10 +273,10 @@ class _Emulated:
             for position, name in enumerate(node.output):
                 if name not in floats:
                     continue
-                node.output[position] = f"{name}/fp32"
-                check = f"mmedge/infinite{len(self._checks)}"
-                nodes.append(helper.make_node("Cast", [f"{name}/fp32"], [f"{name}/fp16"], to=TensorProto.FLOAT16))
-                nodes.append(helper.make_node("Cast", [f"{name}/fp16"], [name], to=TensorProto.FLOAT))
+                node.output[position] = f"{name}{full}"
+                check = f"{own}infinite{len(self._checks)}"
+                nodes.append(helper.make_node("Cast", [f"{name}{full}"], [f"{name}{half}"], to=TensorProto.FLOAT16))
+                nodes.append(helper.make_node("Cast", [f"{name}{half}"], [name], to=TensorProto.FLOAT))
                 nodes.append(helper.make_node("ReduceSum", [name], [check], keepdims=0))
                 graph.output.append(helper.make_tensor_value_info(check, TensorProto.FLOAT, []))
                 self._checks.append(check)
@@ -299,7 +300,7 @@ def converted(model: onnx.ModelProto, floats: Collection[str], wide: Collection[
     """
     half = onnx.ModelProto()
     half.CopyFrom(model)
-    graph = half.graph
+    graph, ending = half.graph, free_ending(model, "/fp16")
     constants = {tensor.name: tensor for tensor in graph.initializer if tensor.data_type == TensorProto.FLOAT}
     narrow = {out for node in graph.node if node.name not in wide for out in node.output if out in floats}
     inner = {name for node in graph.node for own in subgraphs(node) for deep in all_nodes(own) for name in deep.input}
@@ -315,23 +316,24 @@ def converted(model: onnx.ModelProto, floats: Collection[str], wide: Collection[
             known.add(name)
             if name in constants:
                 value = numpy_helper.to_array(constants[name]).astype(np.float16)
-                graph.initializer.append(numpy_helper.from_array(value, f"{name}/fp16"))
+                graph.initializer.append(numpy_helper.from_array(value, f"{name}{ending}"))
             else:
-                nodes.append(cast(name, f"{name}/fp16", TensorProto.FLOAT16))
-        return f"{name}/fp16"
+                nodes.append(cast(name, f"{name}{ending}", TensorProto.FLOAT16))
+        return f"{name}{ending}"
 
     for node in model.graph.node:
         made = onnx.NodeProto()
         made.CopyFrom(node)
         if node.name not in wide:
             made.input[:] = [narrowed(name) for name in node.input]
-            made.output[:] = [f"{name}/fp16" if name in narrow else name for name in node.output]
+            made.output[:] = [f"{name}{ending}" if name in narrow else name for name in node.output]
         nodes.append(made)
-        nodes.extend(cast(f"{out}/fp16", out, TensorProto.FLOAT) for out in node.output if out in narrow & needed)
+        nodes.extend(cast(f"{out}{ending}", out, TensorProto.FLOAT) for out in node.output if out in narrow & needed)
     del graph.node[:]
     graph.node.extend(nodes)
     del graph.value_info[:]
     drop_unused(graph)
+    name_once(half)
     try:
         half = onnx.shape_inference.infer_shapes(half)
         strip(half)

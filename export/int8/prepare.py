@@ -13,7 +13,17 @@ from mmedge.errors import CheckError
 
 from ..judge import judge_session
 from ..onnx.feeds import sample_feeds
-from ..onnx.graphs import all_nodes, drop_unused, rename, replace_nodes, subgraphs
+from ..onnx.graphs import (
+    all_nodes,
+    drop_unused,
+    free_ending,
+    fresh,
+    name_once,
+    rename,
+    replace_nodes,
+    subgraphs,
+    tensor_names,
+)
 from ..onnx.normal_form import normal_form
 from ..onnx.parity import check_rewrite
 from .qdq import gemm_factor, gemm_width
@@ -69,23 +79,25 @@ def _widened(model: onnx.ModelProto) -> onnx.ModelProto:
             if attribute.type == AttributeProto.TENSOR and attribute.t.data_type == _HALF:
                 value = numpy_helper.to_array(attribute.t).astype(np.float32)
                 attribute.t.CopyFrom(numpy_helper.from_array(value, attribute.t.name))
+    ending = free_ending(model, "/float32")
     front: list[onnx.NodeProto] = []
     back: list[onnx.NodeProto] = []
     made = {name for node in graph.node for name in node.output}
     for value in graph.input:
         if value.type.tensor_type.elem_type == _HALF:
-            rename(graph, {value.name: f"{value.name}/float32"})
-            front.append(cast(value.name, f"{value.name}/float32", TensorProto.FLOAT))
+            rename(graph, {value.name: f"{value.name}{ending}"})
+            front.append(cast(value.name, f"{value.name}{ending}", TensorProto.FLOAT))
     for value in graph.output:
         if value.type.tensor_type.elem_type == _HALF and value.name in made:
-            rename(graph, {value.name: f"{value.name}/float32"})
-            back.append(cast(f"{value.name}/float32", value.name, _HALF))
+            rename(graph, {value.name: f"{value.name}{ending}"})
+            back.append(cast(f"{value.name}{ending}", value.name, _HALF))
     for inner in graphs[1:]:
         for value in (*inner.input, *inner.output, *inner.value_info):
             if value.type.tensor_type.elem_type == _HALF:
                 value.type.tensor_type.elem_type = TensorProto.FLOAT
     replace_nodes(graph, [*front, *graph.node, *back])
     del graph.value_info[:]
+    name_once(wide)
     return onnx.shape_inference.infer_shapes(wide)
 
 
@@ -111,6 +123,7 @@ def plain_gemms(model: onnx.ModelProto, where: str = "network") -> onnx.ModelPro
     plain.CopyFrom(model)
     graph = plain.graph
     weights = {tensor.name: tensor for tensor in model.graph.initializer if tensor.data_type == TensorProto.FLOAT}
+    taken = tensor_names(graph)
     for node in graph.node:
         for factor, place in (("alpha", 1), ("beta", 2)) if node.op_type == "Gemm" else ():
             if len(node.input) <= place or node.input[place] not in weights:
@@ -122,7 +135,8 @@ def plain_gemms(model: onnx.ModelProto, where: str = "network") -> onnx.ModelPro
                 made = np.broadcast_to(made.ravel(), (width,))
             if value == 1.0 and made.shape == held.shape:
                 continue
-            node.input[place] = f"{node.input[place]}/{node.name}/{factor}"  # others may read it as it was
+            # Others may read it as it was.
+            node.input[place] = fresh(f"{node.input[place]}/{node.name}/{factor}", taken)
             graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(made), node.input[place]))
             rest = [attribute for attribute in node.attribute if attribute.name != factor]
             del node.attribute[:]

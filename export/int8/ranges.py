@@ -20,6 +20,7 @@ from mmedge.errors import CheckError, EngineError
 from mmedge.types import AnyArray, FloatArray, Tensors
 
 from ..judge import judge
+from ..onnx.graphs import free_start
 from .cpu_form import never_negative
 from .histogram import BINS, Counts, count, least_divergence, least_error, percentile
 
@@ -27,8 +28,6 @@ Rule: TypeAlias = Literal["frame-quantile", "max", "percentile", "mse", "entropy
 RULES: tuple[Rule, ...] = ("frame-quantile", "max", "percentile", "mse", "entropy")
 # What a rule keeps where nothing else is asked for: a share of frames, a share of values.
 QUANTILES: Mapping[str, float] = {"frame-quantile": 0.99, "percentile": 0.9999}
-_RANGES = "mmedge/ranges"
-_SAMPLE = "mmedge/sample"
 # Of one tensor in one frame. Extremes are known from all values, so this many tell how the others lie.
 _VALUES = 4096
 _LEAST, _ZERO = 1e-6, 1e-30
@@ -70,8 +69,9 @@ class RangeCollector:
         self._name = name
         # Where a tensor's size may differ from frame to frame, its extremes alone are noted.
         self._sampled = [i for i, tensor in enumerate(self._tensors) if values and tensor in (shapes or {})]
+        self._own = free_start(model, "mmedge/")
         try:
-            self._engine = judge(_with_ranges(model, self._tensors, shapes, sampled=self._sampled), name)
+            self._engine = judge(_with_ranges(model, self._tensors, shapes, sampled=self._sampled, own=self._own), name)
         except EngineError as error:
             raise CheckError(
                 f"the network cannot be watched while it runs: {error.message.splitlines()[0]}",
@@ -102,8 +102,8 @@ class RangeCollector:
                 where=self._name,
                 fix="run the fp32 network on this recording, and look at the node that is named",
             ) from error
-        maxima = outputs.pop(_RANGES, np.zeros(0, np.float32)).astype(np.float32, copy=True)
-        samples = {i: outputs.pop(f"{_SAMPLE}{i}") for i in self._sampled}
+        maxima = outputs.pop(f"{self._own}ranges", np.zeros(0, np.float32)).astype(np.float32, copy=True)
+        samples = {i: outputs.pop(f"{self._own}sample{i}") for i in self._sampled}
         maxima[np.isneginf(maxima)] = 0.0  # the largest of a tensor without elements
         is_sound = np.isfinite if not self._infinite else lambda numbers: ~np.isnan(numbers)
         bad = [i for i, value in enumerate(maxima) if not is_sound([value, *samples.get(i, [])]).all()]
@@ -125,14 +125,14 @@ class RangeCollector:
     def outputs(self) -> dict[str, AnyArray]:
         """The network's outputs, whose shapes [...] and dtypes the graph goes by."""
         own = self._engine.outputs.items()
-        return {name: array for name, array in own if name != _RANGES and not name.startswith(_SAMPLE)}
+        return {name: array for name, array in own if not name.startswith(self._own)}
 
     def _own_words(self, message: str) -> str:
         """Return what the runtime says with the user's tensors in place of what was put behind them to watch them."""
         first = message.splitlines()[0]
         for index in reversed(range(len(self._tensors))):
-            for own in (f"mmedge/range{index}", f"{_SAMPLE}{index}"):
-                first = re.sub(rf"{own}(/\w+)?", self._tensors[index], first)
+            for own in (f"{self._own}range{index}", f"{self._own}sample{index}"):
+                first = re.sub(rf"{re.escape(own)}(/\w+)?", self._tensors[index].replace("\\", r"\\"), first)
         return first
 
     def close(self) -> None:
@@ -182,34 +182,39 @@ def _with_ranges(
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     *,
     sampled: Collection[int] = (),
+    own: str = "mmedge/",
 ) -> onnx.ModelProto:
-    """Return a copy with one more output, the largest magnitude of each tensor, [n]; and some of each one's values."""
+    """Return a copy with one more output, the largest magnitude of each tensor, [n]; and some of each one's values.
+
+    The names of what is added begin with ``own``.
+    """
     watched = onnx.ModelProto()
     watched.CopyFrom(model)
     if not tensors:
         return watched
     graph = watched.graph
-    graph.initializer.append(numpy_helper.from_array(np.array([1], np.int64), "mmedge/one"))
-    graph.initializer.append(numpy_helper.from_array(np.array([-1], np.int64), "mmedge/flat"))
+    graph.initializer.append(numpy_helper.from_array(np.array([1], np.int64), f"{own}one"))
+    graph.initializer.append(numpy_helper.from_array(np.array([-1], np.int64), f"{own}flat"))
     made = {name: node for node in model.graph.node for name in node.output}
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     parts = []
     for index, tensor in enumerate(tensors):
-        part = f"mmedge/range{index}"
+        part = f"{own}range{index}"
         shape = (shapes or {}).get(tensor)
-        graph.node.extend(_largest(tensor, part, len(shape or ()), positive=never_negative(tensor, made, constants)))
+        positive = never_negative(tensor, made, constants)
+        graph.node.extend(_largest(tensor, part, len(shape or ()), own=own, positive=positive))
         parts.append(part)
         if index in sampled and shape is not None:
-            _add_sample(graph, tensor, index, math.prod(shape))
-    graph.node.append(helper.make_node("Concat", parts, [_RANGES], axis=0))
-    graph.output.append(helper.make_tensor_value_info(_RANGES, TensorProto.FLOAT, [len(parts)]))
+            _add_sample(graph, tensor, f"{own}sample{index}", f"{own}flat", math.prod(shape))
+    graph.node.append(helper.make_node("Concat", parts, [f"{own}ranges"], axis=0))
+    graph.output.append(helper.make_tensor_value_info(f"{own}ranges", TensorProto.FLOAT, [len(parts)]))
     return watched
 
 
-def _largest(tensor: str, part: str, rank: int, *, positive: bool) -> list[onnx.NodeProto]:
+def _largest(tensor: str, part: str, rank: int, *, own: str, positive: bool) -> list[onnx.NodeProto]:
     """Return nodes that reduce a tensor to its largest magnitude, [1], reading it as few times as can be."""
     make = helper.make_node
-    nodes = [make("Reshape", [f"{part}/abs", "mmedge/one"], [part])]
+    nodes = [make("Reshape", [f"{part}/abs", f"{own}one"], [part])]
     if positive and rank == 4:  # a pool reads the layout in which convolutions write on CPUs; a reduction does not
         pool = make("GlobalMaxPool", [tensor], [f"{part}/pool"])
         return [pool, make("ReduceMax", [f"{part}/pool"], [f"{part}/abs"], keepdims=0), *nodes]
@@ -225,9 +230,8 @@ def _largest(tensor: str, part: str, rank: int, *, positive: bool) -> list[onnx.
     ]
 
 
-def _add_sample(graph: onnx.GraphProto, tensor: str, index: int, size: int) -> None:
+def _add_sample(graph: onnx.GraphProto, tensor: str, name: str, flat: str, size: int) -> None:
     """Add an output with evenly chosen values of a tensor, all of a small one."""
-    name = f"{_SAMPLE}{index}"
     step = max(1, -(-size // _VALUES))
     if step > 1:
         step += 1 - step % 2  # an odd step meets every column of what is a power of two wide
@@ -235,7 +239,7 @@ def _add_sample(graph: onnx.GraphProto, tensor: str, index: int, size: int) -> N
     graph.initializer.extend(numpy_helper.from_array(np.array(v, np.int64), f"{name}/{k}") for k, v in bounds.items())
     graph.node.extend(
         [
-            helper.make_node("Reshape", [tensor, "mmedge/flat"], [f"{name}/flat"]),
+            helper.make_node("Reshape", [tensor, flat], [f"{name}/flat"]),
             helper.make_node("Slice", [f"{name}/flat", *(f"{name}/{k}" for k in bounds)], [name]),
         ]
     )

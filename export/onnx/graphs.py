@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import re
 from collections.abc import Collection, Iterator, Mapping
 
 import onnx
@@ -73,6 +74,26 @@ def fresh(name: str, taken: set[str]) -> str:
         candidate = f"{name}_{count}"
     taken.add(candidate)
     return candidate
+
+
+def free_start(model: onnx.ModelProto, start: str) -> str:
+    """Return ``start``, lengthened until no tensor and no node of the network begins with it."""
+    names = _every_name(model)
+    while any(name.startswith(start) for name in names):
+        start += "_"
+    return start
+
+
+def free_ending(model: onnx.ModelProto, ending: str) -> str:
+    """Return ``ending``, lengthened until no name of the network begins with another one and it."""
+    names = _every_name(model)
+    while any(name[: at.start()] in names for name in names for at in re.finditer(re.escape(ending), name)):
+        ending += "_"
+    return ending
+
+
+def _every_name(model: onnx.ModelProto) -> set[str]:
+    return tensor_names(model.graph) | {node.name for node in all_nodes(model.graph)}
 
 
 def rename(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:

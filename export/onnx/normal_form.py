@@ -11,6 +11,7 @@ from onnx import helper, inliner
 from mmedge.errors import ConfigError
 
 from .branches import take_branches
+from .clips import write_clips
 from .feeds import sample_feeds
 from .folding import Known, constant_tensor, dense, fold
 from .graphs import (
@@ -41,6 +42,7 @@ def normal_form(
     - weights are dense initializers of the outermost graph: Constant nodes are lifted, none is an input as well;
     - what never changes is a weight: constants and sizes that follow from static shapes are computed, transposed and
       reshaped weights stored as they are used; branches that such values decide are taken;
+    - one float as a bound is that of a Clip, or a Relu: no Min, no Max with it;
     - no Identity, no Dropout of inference, no node whose result nothing reads; nodes are sorted;
     - every node and every tensor has a name of its own, in branches and bodies too; names that were unique are kept;
     - ``value_info`` gives the type of every tensor of the outermost graph, and its shape as far as it follows from the
@@ -79,6 +81,7 @@ def normal_form(
         if not take_branches(result) and len(graph.node) == before:
             break
     drop_unused(graph)
+    write_clips(result, known)
     name_once(result)
     _write_types(graph, known)
     used = {node.domain for node in all_nodes(graph)} | {""}

@@ -24,7 +24,7 @@ from mmedge.types import AnyArray, Tensors
 
 from ..judge import judge
 from ..onnx.feeds import sample_feeds
-from ..onnx.graphs import fresh, rename, tensor_names
+from ..onnx.graphs import all_nodes, fresh, rename, tensor_names
 from ..onnx.parity import behind_front, check_rewrite
 
 # Part of the name of every node that is put in front of a network.
@@ -192,11 +192,13 @@ def merge_prefix(model: onnx.ModelProto, seats: Mapping[str, Input]) -> onnx.Mod
     opset = max(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     nodes: list[onnx.NodeProto] = []
     taken, inner = tensor_names(graph), dict[str, str]()
+    names = {node.name for node in all_nodes(graph)}
     for index, value in enumerate(graph.input):
         tensor_name = fresh(f"{value.name}/tensor", taken)
         prefix = make_prefix(value.name, tensor_name, seats[value.name]) if value.name in seats else None
         if prefix is None:
             continue
+        _name_apart(prefix, taken, names)
         rename(graph, {prefix.raw: prefix.tensor})
         inner[prefix.raw] = prefix.tensor
         for output in graph.output:
@@ -233,6 +235,19 @@ def merge_prefix(model: onnx.ModelProto, seats: Mapping[str, Input]) -> onnx.Mod
         limit=limit,
     )
     return merged
+
+
+def _name_apart(prefix: Prefix, taken: set[str], names: set[str]) -> None:
+    """Give nodes and tensors of a prefix names that the network does not have, in place."""
+    kept = {prefix.raw, prefix.tensor}
+    made = [constant.name for constant in prefix.constants] + [out for node in prefix.nodes for out in node.output]
+    own = {name: fresh(name, taken) for name in made if name not in kept}
+    for constant in prefix.constants:
+        constant.name = own[constant.name]
+    for node in prefix.nodes:
+        node.name = fresh(node.name, names)
+        for used in (node.input, node.output):
+            used[:] = [own.get(name, name) for name in used]
 
 
 class Preprocessor:

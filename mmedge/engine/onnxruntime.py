@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,6 +37,7 @@ _DTYPES = {
 }
 _CLIP_FUSIONS = "ReluQuantRewrite;ClipQuantRewrite"
 _IDLE = -1
+_INSPECT = "run `mmedge inspect` on it"
 _T = TypeVar("_T")
 
 
@@ -83,9 +85,9 @@ class OnnxRuntimeEngine(EngineBase):
                 str(model) if isinstance(model, Path) else model, options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # onnxruntime raises one private class per status code
-            raise EngineError(
-                f"ONNX Runtime cannot load the model: {error}", where=name, fix="run `mmedge inspect` on it"
-            ) from error
+            beside = "external tensors" in str(error)  # it looks into sizes before it reads weights that lie in files
+            fix = "export it with external_data=False, or with small tensors inside" if beside else _INSPECT
+            raise EngineError(f"ONNX Runtime cannot load the model: {error}", where=name, fix=fix) from error
         self._name = name
         self._options = ort.RunOptions()
         self._turn = threading.Lock()
@@ -120,6 +122,11 @@ class OnnxRuntimeEngine(EngineBase):
         if not all(isinstance(d, int) for shape in shapes_out for d in shape):
             # Names of dynamic dimensions say nothing about sizes: one run with zeros tells.
             shapes_out = [value.shape for value in self._run_free()]
+            if any(len(shape) != len(item.shape) > 0 for item, shape in zip(outputs, shapes_out, strict=True)):
+                self._run_bound = self._run_copied  # the file is wrong about it, and ONNX Runtime would not write there
+        elif not all(shapes_out):  # of one number, or of a shape that nothing tells: ONNX Runtime says the same of both
+            with suppress(EngineError):
+                shapes_out = [value.shape for value in self._run_free()]
         for item, shape in zip(outputs, shapes_out, strict=True):
             value = self._zeros(item, tuple(shape))
             if bound:
@@ -185,7 +192,7 @@ class OnnxRuntimeEngine(EngineBase):
             np.copyto(self.outputs[name], self.inputs[name])
 
     def _run_copied(self) -> None:
-        """Run a network with texts."""
+        """Run a network with texts, or with an output that has more or fewer axes than its file says."""
         for (name, own), value in zip(
             self.outputs.items(), self._session.run(None, self.inputs, self._options), strict=True
         ):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
+import signal
 import subprocess
 import sys
 import zipfile
@@ -18,6 +20,7 @@ from mmedge.bundle import load
 from mmedge.cli import run as mmedge
 from mmedge.errors import ConfigError
 from mmedge.export import Recipe, run_steps
+from mmedge.export.run_report import RunReport
 from tests.networks import NODE, network
 
 pytestmark = pytest.mark.parallel
@@ -247,3 +250,23 @@ def test_a_report_that_cannot_be_written_is_an_error(project, capsys):
         == 2
     )
     assert "let its name end in .html" in capsys.readouterr().err
+
+
+def test_a_page_that_does_not_fit_on_the_disk_leaves_both_files_as_they_were(tmp_path):
+    """A limit on the size of a file stands for the full disk: the document is below it, the page is not."""
+    report = RunReport(folder=tmp_path, name="told")
+    html, data = report.save(tmp_path / "r.html")
+    old = html.read_bytes(), data.read_bytes()
+    assert len(old[0]) > len(old[1]) + 64
+    report.warnings.append("another")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(old[1]) + 64, limits[1]))
+    try:
+        with pytest.raises(ConfigError, match="cannot write the report"):
+            report.save(html)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert (html.read_bytes(), data.read_bytes()) == old
+    assert not list(tmp_path.glob(".new-*"))

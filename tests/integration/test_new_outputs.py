@@ -279,3 +279,15 @@ def test_a_source_is_shared_with_another_input_of_its_kind(shares):
     inputs = {**MANIFEST["inputs"], "image": {**MANIFEST["inputs"]["image"], "shares": shares}}
     with pytest.raises(BundleError, match="does not name another input of this kind"):
         decode_manifest(json.dumps({**MANIFEST, "inputs": inputs, "variants": [], "files": {}}).encode())
+
+
+@pytest.mark.parametrize("name", ["eeg", "waveform"])
+def test_a_signal_that_does_not_say_that_it_is_sound_is_asked_about(new, name):
+    nodes = [NODE("ReduceMean", [name], ["m"], keepdims=0), NODE("Reshape", ["m", "one"], ["level"])]
+    signal = network(nodes, {name: [1, 1, 3000]}, {"level": [1, 1]}, one=np.array([1, 1]))
+    asks = [ask for ask in new(net=signal)["asks"] if "sound" in ask]
+    if name == "waveform":
+        assert asks == []
+        return
+    assert "of 'eeg', that it is sound, nor its rate (taken as 16000 Hz: set sample_rate_hz" in asks[0]
+    assert 'modality = "tensor" and shape = [1, 1, 3000]' in asks[0]

@@ -247,3 +247,22 @@ def test_nothing_differs_exactly_where_documents_are_equal(a: Any, b: Any) -> No
     assert diff(a, a) == []
     assert (diff(a, b) == []) == (json.dumps(a, sort_keys=True) == json.dumps(b, sort_keys=True))
     assert {item.path for item in diff(a, b)} == {item.path for item in diff(b, a)}
+
+
+def test_small_tensors_that_lie_in_a_file_are_compared(cli, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """ONNX Runtime looks for axes and shapes before it reads what lies outside."""
+    node = onnx.helper.make_node("ReduceMean", ["x", "axes"], ["y"], keepdims=0)
+    model = network([node], {"x": [1, 4, 2]}, {"y": [1, 2]}, axes=np.array([1]))
+    onnx.save(model, tmp_path / "a.onnx")
+    onnx.save(model, tmp_path / "b.onnx", save_as_external_data=True, location="b.data", size_threshold=0)
+    assert (tmp_path / "b.data").stat().st_size == 8
+    assert document(cli(tmp_path / "a.onnx", tmp_path / "b.onnx", "--json"))["outputs"]["y"]["max_abs"] == 0
+
+
+@pytest.mark.parametrize(("operator", "said"), [("Relu", [1, "n"]), ("Squeeze", [1, 1, "n"])])
+def test_an_output_of_another_rank_than_the_file_says_is_run(
+    cli, tmp_path: Path, operator: str, said: list[Any]
+) -> None:  # type: ignore[no-untyped-def]
+    file = tmp_path / "a.onnx"
+    onnx.save(network([NODE(operator, ["x"], ["y"])], {"x": [1, "n", 2]}, {"y": said}), file)
+    assert document(cli(file, file, "--shape", "x=1x3x2", "--json"))["outputs"]["y"]["max_abs"] == 0

@@ -8,11 +8,12 @@ import msgspec
 import numpy as np
 import pytest
 
-from mmedge.errors import ConfigError
+from mmedge.errors import CheckError, ConfigError
 from mmedge.export import compare
 from mmedge.export.recipe import check_recipe
 from tests.unit.test_export_metrics import hills, pitch
 from tests.unit.test_export_pack import RECIPE, recipe_in
+from tests.unit.test_export_quantize import loss
 
 KINDS = {
     "classification": ({"label", "within", "cosine", "sqnr"}, 'labels = ["a", "b", "c"]\noutput = "fusion.digit"'),
@@ -97,3 +98,16 @@ def test_a_target_that_would_get_nothing_is_refused(tmp_path, targets):
     both = msgspec.structs.replace(recipe_in(tmp_path).export, precisions=("fp16",), targets=("cpu", "tensorrt"))
     with pytest.raises(ConfigError, match="target 'cpu', so it gets nothing"):
         check_forms(msgspec.structs.replace(recipe_in(tmp_path), export=both))
+
+
+@pytest.mark.parametrize(("lost", "is_refused"), [(1, False), (7, False), (8, True)])
+def test_few_samples_are_no_gate_but_for_what_is_plainly_wrong(caplog, lost, is_refused):
+    found = loss(image=(15, 1 - lost / 15))
+    if is_refused:
+        with pytest.raises(CheckError, match=r"another label than fp32 on 53\.33 %"):
+            found.raise_for_status(0.3)
+    else:
+        found.raise_for_status(0.3)
+    assert "not checked: 15 samples held out are too few" in caplog.text
+    with pytest.raises(CheckError):  # masks with enough samples are a gate all the same
+        loss(image=(15, 1 - lost / 15), audio=(100, 0.97)).raise_for_status(0.3)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import msgspec
 import numpy as np
 import onnx
 import pytest
@@ -15,6 +18,7 @@ from mmedge.errors import CheckError, ConfigError
 from mmedge.export import Recipe, pack, quantize
 from mmedge.export.onnx.lint import lint
 from mmedge.export.onnx.onnx_models import OnnxModels
+from mmedge.export.recipe import Export
 from mmedge.export.recordings import RawSamples, raw_samples
 from mmedge.export.report import coverage
 from mmedge.fusion import load_graph
@@ -273,6 +277,27 @@ def test_missing_networks_and_wrong_metadata_are_refused(models, tmp_path):
         pack(tmp_path / "t.mmedge", models[0].recipe, models[:1], samples=samples())
     with pytest.raises(ConfigError, match="metadata"):
         pack(tmp_path / "t.mmedge", models[0].recipe, models, metadata={"temperature": 3}, samples=samples())
+
+
+def test_an_int8_file_that_a_self_test_cannot_judge_is_left_out_and_its_stage_stays_float(models, tmp_path, caplog):
+    fp32, int8 = models
+    wrong = onnx.ModelProto()
+    wrong.CopyFrom(int8.models["fusion"])
+    for node in wrong.graph.node:
+        if node.name == "gate":
+            node.op_type = "Div"
+    blind = replace(int8, models={**int8.models, "fusion": wrong})
+    for precisions in (("fp32", "int8"), ("int8",)):
+        recipe = msgspec.structs.replace(fp32.recipe, export=Export(precisions=precisions))
+        caplog.clear()
+        target = pack(tmp_path / "t.mmedge", recipe, [replace(fp32, recipe=recipe), blind], samples=samples())
+        with load(target) as bundle:
+            kept = {(v.target, v.precision) for v in bundle.manifest.variants if v.stage == "fusion"}
+            assert kept == {("cpu", "fp32"), ("tensorrt", "fp32")}
+            assert set(bundle.manifest.files) >= {v.file for v in bundle.manifest.variants}
+            assert not [name for name in bundle.manifest.files if name.startswith("fusion") and "int8" in name]
+        assert "stage 'fusion' gets no int8 file for target 'cpu'" in caplog.text
+        assert "a self-test would detect nothing" in caplog.text
 
 
 def sound(seconds: float) -> np.ndarray:
