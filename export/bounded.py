@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from .brought.made import NewReport
     from .recipe import Recipe
 
-# Measured with a good network of 100 MB: `mmedge new` takes 19 s of processor time and 850 MB. Three times the time.
-_CPU_S, _CPU_S_PER_MB = 5.0, 0.6
+# Measured with good networks: `mmedge new` takes 19 s of processor time and 850 MB for 100 MB, 6 s for 9 MB; on a busy
+# machine the same work takes up to twice as long.
+_CPU_S, _CPU_S_PER_MB = 10.0, 0.6
 _MB, _MB_PER_MB = 384, 14.0
 _FILE_BYTES = 1 << 26  # what is written beside copies of the networks
 _is_child = False

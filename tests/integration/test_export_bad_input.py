@@ -66,7 +66,7 @@ BAD: dict[str, tuple[str, Callable[[Path], object], tuple[str, ...]]] = {
     "planes first": ("image", arrays("image", np.zeros((9, 3, 12, 16), np.uint8)), ("[3, 12, 16]", "no raw picture")),
     "no PCM": ("audio", arrays("audio", np.full((9, 800), 2e4, np.float32)), ("2e+04", "no raw sound")),
     "another shape": ("imu", arrays("imu", MOVES[..., :5]), ("float32 [1, 5]", "give float32 [1, 6]")),
-    "another type": ("imu", arrays("imu", MOVES.astype(np.float64)), ("float64 [1, 6]", "give float32 [1, 6]")),
+    "another type": ("imu", arrays("imu", MOVES.astype(np.int64)), ("int64 [1, 6]", "give float32 [1, 6]")),
     "a frame of NaN": ("imu", arrays("imu", spoiled(MOVES, np.nan)), ("not finite", "imu.npy")),
     "an infinite frame": ("imu", arrays("imu", spoiled(MOVES, np.inf)), ("not finite", "imu.npy")),
     "one picture": ("image", lambda data: cv2.imwrite(str(data / "a.png"), PICTURES[0]), ("1 sample is", "3 are")),

@@ -181,6 +181,7 @@ def test_the_spool_is_bounded_and_the_newest_stay(broker: Broker, subscriber: Su
     assert numbers(fresh(subscriber.of("kitchen/cam/result"))) == list(range(lost, 100))
     one.close()
     none = sink(broker, "?spool_mb=0")
+    assert until(lambda: state(none) == "OK", 10)
     broker.kill()
     assert until(lambda: state(none) == "RECONNECTING", 5)
     with pytest.raises(mmedge.MmedgeError, match="lost"):

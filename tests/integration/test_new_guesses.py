@@ -170,7 +170,7 @@ def test_inspect_and_new_tell_the_same_detectors(tmp_path, capfd, picture, outpu
     more = asked.get(detector[0], []) if detector else []
     code = run(["new", str(tmp_path / "p"), "--from", str(tmp_path / "net.onnx"), "--json", *more])
     report = json.loads(capfd.readouterr().out)
-    assert code == 0
+    assert code == 0, report
     if detector is None:
         assert str(outputs[0]) in report["left"][0]
         with load(report["bundle"]) as bundle:

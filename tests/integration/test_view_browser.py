@@ -175,7 +175,8 @@ def test_labels_with_markup_stay_text(look: Any, tmp_path: Path, write_clip: Wri
     evil = "<img src=x onerror=window.hit=1><script>window.hit=1</script>"
     files = members() | {"labels/scene.txt": f"dark{evil}\nbright{evil}\n".encode()}
     bundle = write_archive(tmp_path / "tiny.mmedge", msgspec.convert(manifest(files), Manifest), files)
-    clip = write_clip(picture=lambda t: 250, times_s=[k / 25 for k in range(60)])
+    # Longer than a browser takes to start.
+    clip = write_clip(picture=lambda t: 250, times_s=[k / 25 for k in range(1500)])
     with shown_run(bundle, {"image": str(clip)}) as shown:
         seen = look(shown.url)
         said = seen.wait("() => document.querySelector('.answer .label').textContent.includes('<img')"
