@@ -79,7 +79,7 @@ def test_a_large_tensor_is_sampled_to_a_bounded_number_of_its_values(size):
 
     network = net([NODE("Relu", ["x"], ["y"], name="r")], [1, size], {})
     network.graph.initializer.add(name="mmedge/flat", data_type=7, dims=[1]).int64_data.append(-1)
-    _add_sample(network.graph, "y", 0, size)
+    _add_sample(network.graph, "y", "mmedge/sample0", "mmedge/flat", size)
     del network.graph.output[0]
     with judge(network) as engine:
         sample = engine({"x": np.arange(size, dtype=np.float32)[None]})["mmedge/sample0"]
