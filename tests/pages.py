@@ -100,7 +100,7 @@ def upgraded(port: int, **headers: str) -> bytes:
         return raw.recv(4096)
 
 
-def follow(socket: Any, count: int, within_s: float = 10) -> list[tuple[dict[str, Any], bytes]]:
+def follow(socket: Any, count: int, within_s: float = 30) -> list[tuple[dict[str, Any], bytes]]:
     """Return the next messages; all but the first one of a connection are acknowledged."""
     found: list[tuple[dict[str, Any], bytes]] = []
     while len(found) < count:

@@ -31,7 +31,11 @@ class Started:
 
     def __init__(self, *arguments: str) -> None:
         command = [sys.executable, "-m", "mmedge", *arguments]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        heeded = signal.signal(signal.SIGINT, signal.default_int_handler)  # one that is ignored is inherited
+        try:
+            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        finally:
+            signal.signal(signal.SIGINT, heeded)
         self.lines: list[str] = []
         self._told: queue.Queue[str | None] = queue.Queue()
         self._reader = threading.Thread(target=self._read)
@@ -140,10 +144,10 @@ def test_the_demo_is_shown_clip_after_clip(tmp_path: Path) -> None:
         with viewer(port) as socket:
             assert "clip 'clean'" in follow(socket, 2)[0][0]["name"]
             with pytest.raises(exceptions.ConnectionClosed) as left:
-                follow(socket, 100_000, within_s=40)  # the next run has to load
+                follow(socket, 100_000, within_s=120)  # the next run has to load
         assert left.value.rcvd.code == 1012
         with viewer(port) as socket:
-            assert "clip 'noise'" in read(socket.recv(timeout=10))[0]["name"]
+            assert "clip 'noise'" in read(socket.recv(timeout=60))[0]["name"]
         assert demo.end(signal.SIGTERM)[0] == 0
 
 
@@ -155,10 +159,10 @@ def test_a_recording_is_shown_until_it_is_stopped(tmp_path: Path) -> None:
         pipe.run()
     with started("view", str(folder), "--at", "127.0.0.1:0", "--json") as shown:
         with viewer(shown.port()) as socket:
-            hello = read(socket.recv(timeout=10))[0]
+            hello = read(socket.recv(timeout=60))[0]
             assert hello["triggers"] == pipe.statistics.results
             socket.send('{"at":20}')
-            header, _ = read(socket.recv(timeout=10))
+            header, _ = read(socket.recv(timeout=60))
             assert header["at"] == 20
             socket.send('{"ack":true}')
             socket.send('{"text":"no"}')
