@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mmedge.engine.rows import OTHER_UNIT, row_gaps, row_scales, row_sizes
+from mmedge.engine.rows import OTHER_UNIT, gap, magnitude, row_axis, row_scales, row_sizes
 from mmedge.errors import CheckError
 from mmedge.types import AnyArray, Tensors
 
@@ -51,19 +51,19 @@ class Golden:
         return buffer.getvalue()
 
     def noise(self, run: Runner, *, raw: bool) -> Noise:
-        """Return how far a variant's outputs are off on these samples."""
+        """Return how far a variant's outputs are off on these samples; NaN where it answers NaN."""
         worst = dict.fromkeys(self.want[0], 0.0)
-        joined = {name: _joined([sample[name] for sample in self.want]) for name in worst}
-        found = {name: row_scales(array) for name, array in joined.items()}
+        found = {name: row_scales(sample[name] for sample in self.want) for name in worst}
         scales = {name: np.maximum(own, 1e-6) for name, own in found.items() if own is not None}
         rows: dict[str, AnyArray] = {name: np.zeros(len(own)) for name, own in scales.items()}
-        for index, feeds in enumerate(self.raw if raw else self.tensors):
+        for feeds, want in zip(self.raw if raw else self.tensors, self.want, strict=True):
             for name, got in run(feeds).items():
-                want = self.want[index][name]
-                scale = max(float(np.abs(want).max()), 1e-6)
-                worst[name] = max(worst[name], float(np.abs(got - want).max()) / scale)
+                off = gap(want[name], got)
+                share = magnitude(off) / np.maximum(magnitude(want[name]), 1e-6)
+                worst[name] = float(np.maximum(worst[name], share))
                 if name in rows:
-                    rows[name] = np.maximum(rows[name], row_gaps(joined[name][index], got))
+                    rows[name] = np.maximum(rows[name], magnitude(off, row_axis(off.shape)))
+                del off  # before the next one is made
         return Noise(worst, {name: gaps / scales[name] for name, gaps in rows.items()}, scales)
 
 
