@@ -21,9 +21,10 @@ from mmedge.bundle import load, write_archive
 from mmedge.bundle.manifest import Manifest, Variant
 from mmedge.engine.rows import OTHER_UNIT, gap, magnitude, row_axis, row_scales
 from mmedge.export import Recipe, pack
-from mmedge.export.golden import Golden
+from mmedge.export.golden import Golden, make_golden
 from mmedge.export.onnx.onnx_models import OnnxModels
 from mmedge.export.onnx.parity import difference
+from mmedge.export.recordings import RawSample
 from mmedge.fusion import load_graph
 from mmedge.fusion.check import check_variants
 from tests.networks import FLOAT, NODE, network
@@ -177,10 +178,17 @@ def held() -> Iterator[list[int]]:
         tracemalloc.stop()
 
 
+def golden_of(want: dict[str, np.ndarray], samples: int = 1) -> Golden:
+    golden = Golden()
+    for _ in range(samples):
+        golden.add({}, {}, want)
+    return golden
+
+
 def test_large_outputs_are_judged_with_one_copy() -> None:
     want = np.random.default_rng(0).normal(0, 1, (1, 5000, 85)).astype(np.float32)
     got = want + np.float32(0.5)
-    golden = Golden([{}] * 4, [{}] * 4, [{"y": want}] * 4)
+    golden = golden_of({"y": want}, 4)
     with held() as peak:
         noise = golden.noise(lambda _: {"y": got}, raw=False)
         assert difference(want, got, 0.9) is None
@@ -192,10 +200,21 @@ def test_large_outputs_are_judged_with_one_copy() -> None:
 @pytest.mark.parametrize("answer", [np.array([[True, False]]), np.array([[200, 3]], np.uint8)])
 def test_truth_values_and_bytes_can_be_judged(answer: np.ndarray) -> None:
     off = answer[:, ::-1]
-    golden = Golden([{}], [{}], [{"y": answer}])
+    golden = golden_of({"y": answer})
     assert golden.noise(lambda _: {"y": off}, raw=False).whole["y"] in (1.0, 197 / 200)
 
 
 def test_an_answer_that_is_no_number_is_as_far_off_as_can_be() -> None:
-    golden = Golden([{}], [{}], [{"y": np.ones((1, 2), np.float32)}])
+    golden = golden_of({"y": np.ones((1, 2), np.float32)})
     assert np.isnan(golden.noise(lambda _: {"y": np.array([[1, np.nan]], np.float32)}, raw=False).whole["y"])
+
+
+def test_the_candidates_of_golden_samples_are_not_all_in_memory(tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text(RECIPE)
+    recipe = Recipe.load(tmp_path / "r.toml")
+    want = {"y": np.ones((1, 84, 2100), np.float32)}
+    samples = [RawSample(name="x", arrays={"x": np.full((1, 4), 1 + k % 16, np.float32)}) for k in range(64)]
+    with held() as peak:
+        golden = make_golden(recipe, {"net": lambda feeds: {"y": want["y"] * feeds["x"][0, 0]}}, samples)["net"]
+    assert [sample["x"][0, 0] for sample in golden.raw] == [16] * 4
+    assert peak[0] < 10 * want["y"].nbytes
