@@ -8,14 +8,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mmedge.engine.rows import OTHER_UNIT, row_gaps, row_scales, row_sizes
+from mmedge.engine.rows import OTHER_UNIT, gap, magnitude, row_axis, row_scales, row_sizes
 from mmedge.errors import CheckError
 from mmedge.types import AnyArray, Tensors
 
 from .parts import choose
 from .preprocess.onnx_prefix import Preprocessor
 from .recipe import Recipe
-from .recordings import RawSample
+from .recordings import LazySamples, RawSample
 from .stages import Runner, StageGraph, fed_back, masks, seats_of
 
 SAMPLES = 4
@@ -23,7 +23,7 @@ MARGIN = 3.0  # times what a file was off when it was packed, it may be off on a
 # A row's range is that of fewer numbers: so many times the floor of the whole it may be off at least.
 _ROW_FLOOR = 10.0
 _STEP = 1e-3  # of the range of a tensor: 127 steps are wider
-CANDIDATES = 64  # of many samples, evenly spread: they are all in memory at once
+CANDIDATES = 64  # of many samples, evenly spread
 
 
 class Golden:
@@ -37,10 +37,16 @@ class Golden:
         want: Output -> array per sample, from fp32.
     """
 
-    def __init__(
-        self, raw: list[dict[str, AnyArray]], tensors: list[dict[str, AnyArray]], want: list[dict[str, AnyArray]]
-    ) -> None:
-        self.raw, self.tensors, self.want = raw, tensors, want
+    def __init__(self) -> None:
+        self.raw: list[dict[str, AnyArray]] = []
+        self.tensors: list[dict[str, AnyArray]] = []
+        self.want: list[dict[str, AnyArray]] = []
+
+    def add(self, raw: dict[str, AnyArray], tensors: dict[str, AnyArray], want: dict[str, AnyArray]) -> None:
+        """Add a sample: arrays by name, as they are in ``raw``, ``tensors`` and ``want``."""
+        self.raw.append(raw)
+        self.tensors.append(tensors)
+        self.want.append(want)
 
     def to_npz(self) -> bytes:
         """Return the file: ``in.NAME`` and ``out.NAME``, samples along axis 0; equal content gives equal bytes."""
@@ -51,19 +57,19 @@ class Golden:
         return buffer.getvalue()
 
     def noise(self, run: Runner, *, raw: bool) -> Noise:
-        """Return how far a variant's outputs are off on these samples."""
+        """Return how far a variant's outputs are off on these samples; NaN where it answers NaN."""
         worst = dict.fromkeys(self.want[0], 0.0)
-        joined = {name: _joined([sample[name] for sample in self.want]) for name in worst}
-        found = {name: row_scales(array) for name, array in joined.items()}
+        found = {name: row_scales(sample[name] for sample in self.want) for name in worst}
         scales = {name: np.maximum(own, 1e-6) for name, own in found.items() if own is not None}
         rows: dict[str, AnyArray] = {name: np.zeros(len(own)) for name, own in scales.items()}
-        for index, feeds in enumerate(self.raw if raw else self.tensors):
+        for feeds, want in zip(self.raw if raw else self.tensors, self.want, strict=True):
             for name, got in run(feeds).items():
-                want = self.want[index][name]
-                scale = max(float(np.abs(want).max()), 1e-6)
-                worst[name] = max(worst[name], float(np.abs(got - want).max()) / scale)
+                off = gap(want[name], got)
+                share = magnitude(off) / np.maximum(magnitude(want[name]), 1e-6)
+                worst[name] = float(np.maximum(worst[name], share))
                 if name in rows:
-                    rows[name] = np.maximum(rows[name], row_gaps(joined[name][index], got))
+                    rows[name] = np.maximum(rows[name], magnitude(off, row_axis(off.shape)))
+                del off  # before the next one is made
         return Noise(worst, {name: gaps / scales[name] for name, gaps in rows.items()}, scales)
 
 
@@ -88,14 +94,23 @@ def _joined(arrays: Sequence[AnyArray]) -> AnyArray:
     return np.stack(arrays)
 
 
-def _sizes(outputs: Sequence[AnyArray]) -> list[AnyArray]:
-    """Return how large an output is in each sample, [samples]; where it has rows of another unit, theirs as well."""
-    found = [size for output in outputs if (size := row_sizes(_joined([output])[0])) is not None]
-    if not found:
-        return [np.array([float(np.abs(output).max()) for output in outputs])]
-    rows = np.stack(found)
-    small = rows.max(axis=0) < OTHER_UNIT * rows.max()
-    return [rows.max(axis=1), *([rows[:, small].max(axis=1)] if small.any() else [])]
+def _merit(outputs: Sequence[Sequence[AnyArray]]) -> AnyArray:
+    """Return how large the smallest output is in each sample, beside what is usual, [samples].
+
+    Rows of another unit count as one more output.
+
+    Args:
+        outputs: Of each output the magnitudes per sample: [], or [rows].
+    """
+    sizes: list[AnyArray] = []
+    for own in map(np.stack, outputs):
+        if own.ndim == 1:
+            sizes.append(own)
+            continue
+        small = own.max(axis=0) < OTHER_UNIT * own.max()
+        sizes += [own.max(axis=1), *([own[:, small].max(axis=1)] if small.any() else [])]
+    merit: AnyArray = np.min([size / max(float(np.median(size)), 1e-6) for size in sizes], axis=0)
+    return merit
 
 
 def make_golden(
@@ -119,40 +134,46 @@ def make_golden(
         CheckError: If a network answers NaN or infinite numbers.
     """
     preprocess, graph = Preprocessor(recipe.inputs, recipe.export.opset), StageGraph(recipe, fp32)
-    samples = [samples[index] for index in choose(recipe, len(samples), CANDIDATES)]
-    tensors = [preprocess(sample.arrays) for sample in samples]
-    full: list[dict[str, AnyArray]] = []
+    samples = LazySamples(samples.__getitem__, choose(recipe, len(samples), CANDIDATES))
     states: list[dict[str, AnyArray]] = []
-    for index, sample in enumerate(tensors):
+    sizes: dict[str, list[AnyArray]] = {
+        f"{stage}.{output}": [] for stage in fp32 for output in recipe.stages[stage].outputs
+    }
+    last, known = None, dict[str, AnyArray]()
+    for sample in samples:
         # As in a run: each moment goes on from the one before.
-        goes_on = index > 0 and samples[index].follows(samples[index - 1])
-        states.append(fed_back(recipe, full[-1]) if goes_on else {})
-        full.append(graph({**sample, **states[-1]}))
-    golden: dict[str, Golden] = {}
+        states.append(fed_back(recipe, known) if sample.follows(last) else {})
+        last, known = sample, graph({**preprocess(sample.arrays), **states[-1]})
+        for output, own in sizes.items():
+            rows = row_sizes(known[output])
+            own.append(magnitude(known[output]) if rows is None else rows)
+    chosen: dict[str, list[int]] = {}
     for stage in fp32:
-        seats = seats_of(recipe.stages[stage].inputs, recipe.inputs)
-        outputs = recipe.stages[stage].outputs
-        sizes = np.stack([size for o in outputs for size in _sizes([known[f"{stage}.{o}"] for known in full])], axis=1)
-        merit = (sizes / np.maximum(np.median(sizes, axis=0), 1e-6)).min(axis=1)
-        chosen = [int(part[merit[part].argmax()]) for part in np.array_split(np.arange(len(full)), count) if part.size]
-        # Without any of its inputs a stage does not run.
-        partial = [mask for mask in masks(recipe) if graph.depends[stage].intersection(mask)]
-        raw, feeds, want = [], [], []
-        for position, index in enumerate(chosen):
-            mask = tuple(recipe.inputs) if seats else partial[position % len(partial)]
-            known = graph({**tensors[index], **states[index]}, mask, reuse=full[index])
-            feeds.append(graph.feeds(stage, known, mask, states[index]))
-            arrays: Tensors = {tensor: samples[index].arrays[seat] for tensor, seat in seats.items()}
-            raw.append({**feeds[-1], **arrays})
-            want.append({output: known[f"{stage}.{output}"] for output in outputs})
-            for output, answer in want[-1].items():
+        merit = _merit([sizes[f"{stage}.{output}"] for output in recipe.stages[stage].outputs])
+        parts = np.array_split(np.arange(len(samples)), count)
+        chosen[stage] = [int(part[merit[part].argmax()]) for part in parts if part.size]
+    golden = {stage: Golden() for stage in fp32}
+    for index in sorted(set().union(*chosen.values())):
+        sample = samples[index]
+        tensors = {**preprocess(sample.arrays), **states[index]}
+        full = graph(tensors)
+        for stage in (stage for stage, own in chosen.items() if index in own):
+            seats = seats_of(recipe.stages[stage].inputs, recipe.inputs)
+            # Without any of its inputs a stage does not run.
+            partial = [mask for mask in masks(recipe) if graph.depends[stage].intersection(mask)]
+            mask = tuple(recipe.inputs) if seats else partial[chosen[stage].index(index) % len(partial)]
+            known = graph(tensors, mask, reuse=full)
+            feeds = graph.feeds(stage, known, mask, states[index])
+            arrays: Tensors = {tensor: sample.arrays[seat] for tensor, seat in seats.items()}
+            want = {output: known[f"{stage}.{output}"] for output in recipe.stages[stage].outputs}
+            for output, answer in want.items():
                 if not np.isfinite(answer).all():
                     raise CheckError(
                         f"stage '{stage}' answers NaN or infinite numbers in output '{output}' on recorded data",
                         where=f"stages.{stage}",
                         fix="compare mean and std of its inputs with what it was trained on, and look at its weights",
                     )
-        golden[stage] = Golden(raw, feeds, want)
+            golden[stage].add({**feeds, **arrays}, feeds, want)
     return golden
 
 

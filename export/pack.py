@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import msgspec
-import numpy as np
 from onnx import ModelProto
 
 from mmedge.bundle.archive import write_archive
@@ -29,7 +28,7 @@ from .provenance import provenance
 from .recipe import Recipe, plain_stage
 from .recordings import RawSamples, as_samples
 from .report import int8_nodes
-from .stages import Runner, onnx_runners, seats_of
+from .stages import onnx_runners, seats_of
 from .tokenizer import check_vocabulary, load_tokenizer, read_tokenizer
 
 Target: TypeAlias = Literal["cpu", "tensorrt"]
@@ -331,7 +330,7 @@ def _add(
         model = merge_prefix(decompose(model, TENSORRT_FAILS, f"stages.{stage}"), specs)
     elif models.precision == "int8":
         with judge(model, stage) as calibrated:
-            own = golden.noise(_numbers(calibrated), raw=False).whole
+            own = golden.noise(calibrated, raw=False).whole
         form = to_cpu_form(model)
         # Its steps are never wider: it may be as far on the other side of fp32.
         limit = max(_CPU_FORM, MARGIN * max(own.values(), default=0.0))
@@ -342,7 +341,7 @@ def _add(
     # A stage fed by other stages alone is the same for both targets: one member serves both.
     name = next((other for other, bytes_ in members.items() if bytes_ == content), name)
     with judge(content, name) as engine:
-        noise, rows, scales = golden.noise(_numbers(engine), raw=raw)
+        noise, rows, scales = golden.noise(engine, raw=raw)
     floor = _FLOOR[target, models.precision]
     kernels = _KERNEL_ROUNDING if target == "cpu" and models.precision == "int8" else 0.0
     for output, value in noise.items():
@@ -374,11 +373,6 @@ def _add(
         row_tolerance=limits,
         quantization=notes,
     )
-
-
-def _numbers(run: Runner) -> Runner:
-    """Return a runner whose answers can be subtracted: truth values cannot, small whole numbers wrap around."""
-    return lambda feeds: {output: array.astype(np.float64) for output, array in run(feeds).items()}
 
 
 def _bytes(model: ModelProto) -> bytes:

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from mmedge.engine.rows import row_axis
+from mmedge.engine.rows import gap, magnitude, row_axis
 from mmedge.errors import CheckError, ConfigError
 from mmedge.types import AnyArray
 
@@ -138,24 +138,24 @@ def difference(want: Any, got: Any, limit: float, least: float = 0.0) -> str | N
     if not floats and want.dtype.kind != "c":
         wrong = int(np.count_nonzero(want != got))
         return f"differs in {wrong} of {want.size} values" if wrong else None
-    a, b = (value.astype(np.complex128 if value.dtype.kind == "c" else np.float64) for value in (want, got))
-    finite = np.isfinite(a)
-    if not np.array_equal(finite, np.isfinite(b)) or not np.array_equal(a[~finite], b[~finite], equal_nan=True):
+    finite = np.isfinite(want)
+    if not np.array_equal(finite, np.isfinite(got)) or not np.array_equal(want[~finite], got[~finite], equal_nan=True):
         return "is not finite in other places"
     if not finite.any():
         return None
-    a, b = np.where(finite, a, 0), np.where(finite, b, 0)
+    if not finite.all():
+        want, got = np.where(finite, want, 0), np.where(finite, got, 0)
     # Narrow types and 8 bits round to steps of the whole range, and small rows with it.
     axis = row_axis(want.shape) if limit <= _FINE else None
     # Below the smallest normal number there is no range to speak of.
-    relative = relative_gap(a, b, axis, max(least, float(np.finfo(want.dtype).tiny)))
+    relative = relative_gap(want, got, axis, max(least, float(np.finfo(want.dtype).tiny)))
     return f"differs by {relative:.2g} of its range" if relative > limit else None
 
 
 def relative_gap(want: AnyArray, got: AnyArray, axis: int | None, least: float) -> float:
     """Return the largest difference as a share of the range: of the whole, or of its own row along ``axis``.
 
-    Both are finite, float64 or complex128, of the same shape [...].
+    Both are finite, of any type of numbers and the same shape [...].
 
     Args:
         want: Before.
@@ -163,14 +163,10 @@ def relative_gap(want: AnyArray, got: AnyArray, axis: int | None, least: float) 
         axis: That of the rows; None for the whole alone.
         least: The smallest range of the whole that counts.
     """
-    size, gap = np.abs(want), np.abs(want - got)
-    whole = max(float(size.max(initial=0.0)), least)
-    if axis is None:
-        return float(gap.max(initial=0.0)) / whole
-    others = tuple(other for other in range(want.ndim) if other != axis)
+    whole = max(float(magnitude(want)), least)
     # A row of zeros is as exact as the sums of the others.
-    rows = np.maximum(size.max(axis=others, initial=0.0), _LEAST_ROW * whole)
-    return float((gap.max(axis=others, initial=0.0) / rows).max(initial=0.0))
+    ranges = whole if axis is None else np.maximum(magnitude(want, axis), _LEAST_ROW * whole)
+    return float((magnitude(gap(want, got), axis) / ranges).max(initial=0.0))
 
 
 def _items_differ(want: Any, got: Any, limit: float) -> str | None:

@@ -31,7 +31,7 @@ def row_sizes(sample: AnyArray) -> AnyArray | None:
     axis = row_axis(sample.shape)
     if axis is None or not sample.size or sample.dtype.kind != "f" or sample.shape[axis] > MOST_ROWS:
         return None
-    return _row_maxima(sample, axis)
+    return magnitude(sample, axis)
 
 
 def row_scales(samples: Iterable[AnyArray]) -> AnyArray | None:
@@ -57,14 +57,25 @@ def row_scales(samples: Iterable[AnyArray]) -> AnyArray | None:
     return scales
 
 
-def row_gaps(want: AnyArray, got: AnyArray) -> AnyArray:
-    """Return the largest ``|got - want|`` of each row of one sample, float64 [rows]; both are [...] and have rows."""
-    axis = row_axis(want.shape)
-    assert axis is not None
-    return _row_maxima(got.reshape(want.shape).astype(np.float64) - want.astype(np.float64), axis)
+def gap(want: AnyArray, got: AnyArray) -> AnyArray:
+    """Return ``got - want``, float64 (complex128 of complex numbers), of the one shape [...] and any types of both.
+
+    It is the only copy that is made: outputs may be large.
+    """
+    difference: AnyArray = np.subtract(got, want, dtype=np.result_type(got, want, np.float64))
+    return difference
 
 
-def _row_maxima(array: AnyArray, axis: int) -> AnyArray:
-    others = tuple(other for other in range(array.ndim) if other != axis)
-    largest: AnyArray = np.maximum(array.max(axis=others), -array.min(axis=others)).astype(np.float64)
+def magnitude(array: AnyArray, axis: int | None = None) -> AnyArray:
+    """Return the largest magnitude, float64: that of the whole [], or of each row along ``axis`` [rows].
+
+    Args:
+        array: Shape [...], of any type of numbers; NaN makes NaN, nothing makes 0.
+        axis: That of the rows.
+    """
+    if array.dtype.kind == "c":
+        array = np.abs(array)
+    others = None if axis is None else tuple(other for other in range(array.ndim) if other != axis)
+    high, low = (np.asarray(end(axis=others, initial=0), np.float64) for end in (array.max, array.min))
+    largest: AnyArray = np.maximum(high, -low)
     return largest

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
-from mmedge.engine.rows import row_gaps, row_scales
+from mmedge.engine.rows import gap, magnitude, row_axis, row_scales
 from mmedge.errors import CheckError, MmedgeError
 from mmedge.fusion.stage import StageRunner
 from mmedge.types import AnyArray
@@ -58,9 +58,8 @@ def self_test(
                 raise CheckError(
                     f"golden output '{name}' has {want.size} values, not {got.size}", where=where, fix="export it again"
                 )
-            want, got = want.reshape(got.shape).astype(np.float64), got.astype(np.float64)
-            scale = max(float(np.abs(want).max()), 1e-6)
-            difference = float(np.abs(got - want).max()) / scale
+            off = gap(want, got.reshape(want.shape))
+            difference = float(magnitude(off) / np.maximum(magnitude(want), 1e-6))
             limit = tolerance.get(name, 1e-3)
             if not difference <= limit:
                 raise _failed(f"output '{name}' of sample {index}", difference, limit, where)
@@ -68,7 +67,7 @@ def self_test(
             if name not in judged:
                 continue
             scales, limits = judged[name]
-            gaps = row_gaps(golden[f"out.{name}"][index], got) / scales
+            gaps = magnitude(off, row_axis(off.shape)) / scales
             if not (gaps <= limits).all():
                 row = int((gaps - limits).argmax())
                 raise _failed(f"row {row} of output '{name}' of sample {index}", gaps[row], limits[row], where)

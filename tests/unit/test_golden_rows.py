@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -16,9 +19,12 @@ from hypothesis.extra import numpy as arrays
 
 from mmedge.bundle import load, write_archive
 from mmedge.bundle.manifest import Manifest, Variant
-from mmedge.engine.rows import OTHER_UNIT, row_gaps, row_scales
+from mmedge.engine.rows import OTHER_UNIT, gap, magnitude, row_axis, row_scales
 from mmedge.export import Recipe, pack
+from mmedge.export.golden import Golden, make_golden
 from mmedge.export.onnx.onnx_models import OnnxModels
+from mmedge.export.onnx.parity import difference
+from mmedge.export.recordings import RawSample
 from mmedge.fusion import load_graph
 from mmedge.fusion.check import check_variants
 from tests.networks import FLOAT, NODE, network
@@ -150,11 +156,65 @@ def test_each_row_is_judged_by_its_own_range_wherever_rows_lie(table: np.ndarray
     if largest.any() and rest.size:  # small rows are never judged by the large ones
         assert rest.max() <= max(float(largest[~own].max()), OTHER_UNIT * whole)
         assert (rest > 0).all()
-    gaps = row_gaps(seen[0], seen[0] + np.float32(1))
-    np.testing.assert_allclose(gaps, np.ones(len(scales)), atol=1e-3)
+    off = gap(seen[0], seen[0] + np.float32(1))
+    np.testing.assert_allclose(magnitude(off, row_axis(off.shape)), np.ones(len(scales)), atol=1e-3)
 
 
 def test_what_has_no_rows_is_judged_as_a_whole() -> None:
     for array in (np.zeros((4, 10), np.float32), np.zeros((4, 1, 10, 1), np.float32), np.zeros((2, 3, 4), np.int64)):
         assert row_scales(array) is None
     assert row_scales(np.zeros(3, np.float32)) is None
+
+
+@contextmanager
+def held() -> Iterator[list[int]]:
+    """Tell at the end the most bytes that arrays took in between."""
+    peak: list[int] = []
+    tracemalloc.start()
+    try:
+        yield peak
+        peak.append(tracemalloc.get_traced_memory()[1])
+    finally:
+        tracemalloc.stop()
+
+
+def golden_of(want: dict[str, np.ndarray], samples: int = 1) -> Golden:
+    golden = Golden()
+    for _ in range(samples):
+        golden.add({}, {}, want)
+    return golden
+
+
+def test_large_outputs_are_judged_with_one_copy() -> None:
+    want = np.random.default_rng(0).normal(0, 1, (1, 5000, 85)).astype(np.float32)
+    got = want + np.float32(0.5)
+    golden = golden_of({"y": want}, 4)
+    with held() as peak:
+        noise = golden.noise(lambda _: {"y": got}, raw=False)
+        assert difference(want, got, 0.9) is None
+    assert peak[0] < 3 * want.nbytes  # the difference in float64, and truth values
+    assert noise.whole["y"] == pytest.approx(0.5 / np.abs(want).max(), rel=1e-6)
+    np.testing.assert_allclose(noise.rows["y"] * noise.scales["y"], 0.5, rtol=1e-6)
+
+
+@pytest.mark.parametrize("answer", [np.array([[True, False]]), np.array([[200, 3]], np.uint8)])
+def test_truth_values_and_bytes_can_be_judged(answer: np.ndarray) -> None:
+    off = answer[:, ::-1]
+    golden = golden_of({"y": answer})
+    assert golden.noise(lambda _: {"y": off}, raw=False).whole["y"] in (1.0, 197 / 200)
+
+
+def test_an_answer_that_is_no_number_is_as_far_off_as_can_be() -> None:
+    golden = golden_of({"y": np.ones((1, 2), np.float32)})
+    assert np.isnan(golden.noise(lambda _: {"y": np.array([[1, np.nan]], np.float32)}, raw=False).whole["y"])
+
+
+def test_the_candidates_of_golden_samples_are_not_all_in_memory(tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text(RECIPE)
+    recipe = Recipe.load(tmp_path / "r.toml")
+    want = {"y": np.ones((1, 84, 2100), np.float32)}
+    samples = [RawSample(name="x", arrays={"x": np.full((1, 4), 1 + k % 16, np.float32)}) for k in range(64)]
+    with held() as peak:
+        golden = make_golden(recipe, {"net": lambda feeds: {"y": want["y"] * feeds["x"][0, 0]}}, samples)["net"]
+    assert [sample["x"][0, 0] for sample in golden.raw] == [16] * 4
+    assert peak[0] < 10 * want["y"].nbytes
