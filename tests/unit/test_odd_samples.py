@@ -83,10 +83,10 @@ def test_arrays_of_several_inputs_are_one_sample_a_row(data):
 @pytest.mark.parametrize("kind", ["float64", ">f4", ">f8", "int16", "uint8", "float16"])
 def test_numbers_of_any_kind_and_order_are_those_of_the_seat(kind):
     values = np.asfortranarray(np.arange(6).reshape(1, 6).astype(kind))
-    assert fitted(values, VECTOR, "here").tolist() == [[0, 1, 2, 3, 4, 5]]
-    assert fitted(values[0], VECTOR, "here").dtype == np.float32
+    assert fitted(values, VECTOR, "it", "here").tolist() == [[0, 1, 2, 3, 4, 5]]
+    assert fitted(values[0], VECTOR, "it", "here").dtype == np.float32
     pcm = np.array([0, 16384], ">i2")
-    np.testing.assert_allclose(fitted(pcm, SOUND, "here")[0, -2:], [0, 0.5])
+    np.testing.assert_allclose(fitted(pcm, SOUND, "it", "here")[0, -2:], [0, 0.5])
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_numbers_of_any_kind_and_order_are_those_of_the_seat(kind):
 )
 def test_numbers_that_a_seat_does_not_hold_are_refused(array, spec):
     with pytest.raises(ConfigError):
-        fitted(array, spec, "here")
+        fitted(array, spec, "it", "here")
 
 
 @pytest.mark.parametrize(("array", "said"), [(np.zeros((900, 2), np.float32), "mono"), (np.float32(1), "shape")])
