@@ -12,16 +12,17 @@ import numpy as np
 import onnx
 
 from mmedge.engine.arrays import array_bytes, sample_bytes
-from mmedge.engine.difference import Difference, compare_networks_on, network_feeds
+from mmedge.engine.difference import Difference, compare_networks_on, network_feeds, pair_names
 from mmedge.engine.network import read_network
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine, session_options
 from mmedge.engine.shapes import Shape
-from mmedge.errors import ConfigError, EngineError
+from mmedge.errors import EngineError
 from mmedge.extras import require
 from mmedge.fusion.graph import evidence_of
 from mmedge.types import AnyArray
 
 from .bounded import within
+from .brought.brought import graph_inputs
 from .onnx.network_file import load_network
 
 _AT_ONCE = 32  # tensors that are fetched in one run
@@ -75,13 +76,13 @@ def compare_here(argument: tuple[Path, Path, Path | None, dict[str, Shape], int,
     a, b, on, shapes, samples, bisect = argument
     with _engine(a, shapes) as left:
         # Names differ; inputs stand in one order.
-        names = _input_names(b)
-        theirs = {other: left.inputs[own].shape for own, other in _pairs(list(left.inputs), names).items()}
+        names = [value.name for value in graph_inputs(load_network(b, largest_bytes=0))]
+        pairs = pair_names(list(left.inputs), names, "inputs", f"{a} and {b}")
+        theirs = {other: left.inputs[own].shape for own, other in pairs.items()}
         with _engine(b, theirs) as right:
             document = compare_networks_on(left, right, on, samples, f"{a} and {b}")
             document |= {"evidence": evidence_of([left.backend, right.backend])}
             if bisect is not None:
-                pairs = _pairs(list(left.inputs), list(right.inputs))
                 document["layers"] = _layers(a, b, lambda: network_feeds(on, left.inputs, _LOOKED_AT), pairs, bisect)
                 document["bisect_max_rel"] = bisect
     return document
@@ -97,21 +98,6 @@ def _engine(file: Path, shapes: Mapping[str, Shape]) -> OnnxRuntimeEngine:
                 raise
     source = load_network(file).SerializeToString() if network.weights else network.model
     return OnnxRuntimeEngine(source, name=str(file), shapes=shapes, exact=True, as_written=True)
-
-
-def _input_names(file: Path) -> list[str]:
-    graph = load_network(file, largest_bytes=0).graph
-    weights = {tensor.name for tensor in graph.initializer}
-    return [value.name for value in graph.input if value.name not in weights]
-
-
-def _pairs(a: Sequence[str], b: Sequence[str]) -> dict[str, str]:
-    if set(a) == set(b):
-        return {name: name for name in a}
-    if len(a) != len(b):
-        fix = "compare networks of one signature"
-        raise ConfigError(f"the inputs differ: {sorted(a)} and {sorted(b)}", where="compare", fix=fix)
-    return dict(zip(a, b, strict=True))
 
 
 def _layers(

@@ -102,24 +102,21 @@ class FileSamples(Sequence[dict[str, AnyArray]]):
             ConfigError: If two files would feed one input of one sample.
         """
         groups: dict[str, dict[str, list[_Place]]] = {}
-        own: dict[tuple[str, str], Path] = {}
+        own: dict[tuple[str, str, bool], Path] = {}
         found = [(file, *self._places_of(file)) for file in self.files]
-        for is_named in (False, True):  # the named ones last: they are put in place of the others
-            for file, stem, named, places in found:
-                if named != is_named:
-                    continue
-                taken = next((own[stem, seat] for seat in places if (stem, seat) in own), None)
-                if taken is not None and places.keys() == self._inputs.keys():
-                    stem, taken = file.name, None  # a sample by itself: cup.jpg beside cup.png
-                if taken is not None:
-                    raise ConfigError(
-                        f"'{taken.name}' and '{file.name}' would both feed input '{next(iter(places))}' of one sample",
-                        where=str(self._path),
-                        fix=f"rename one of them; {_FIX}",
-                    )
-                groups.setdefault(stem, {}).update(places)
-                own.update(dict.fromkeys(((stem, seat) for seat in places), file))
-            own.clear()
+        # The named ones last: they are put in place of the others.
+        for file, stem, named, places in sorted(found, key=lambda each: each[2]):
+            taken = next((own[stem, seat, named] for seat in places if (stem, seat, named) in own), None)
+            if taken is not None and places.keys() == self._inputs.keys():
+                stem, taken = file.name, None  # a sample by itself: cup.jpg beside cup.png
+            if taken is not None:
+                raise ConfigError(
+                    f"'{taken.name}' and '{file.name}' would both feed input '{next(iter(places))}' of one sample",
+                    where=str(self._path),
+                    fix=f"rename one of them; {_FIX}",
+                )
+            groups.setdefault(stem, {}).update(places)
+            own.update(dict.fromkeys(((stem, seat, named) for seat in places), file))
         return groups
 
     def _places_of(self, file: Path) -> tuple[str, bool, dict[str, list[_Place]]]:
@@ -190,22 +187,23 @@ class FileSamples(Sequence[dict[str, AnyArray]]):
                 return read_file(file, spec, file.name)[None]
         array = _arrays(file)[key or ""]
         where = f"{file}: input '{name}'" if row is None else f"{file}: row {row}, input '{name}'"
-        return fitted(array if row is None else array[row], spec, where)
+        return fitted(array if row is None else array[row], spec, file.name, where)
 
 
-def fitted(array: AnyArray, spec: Input, where: str) -> AnyArray:
+def fitted(array: AnyArray, spec: Input, shown: str, where: str) -> AnyArray:
     """Return an array as a seat's raw one; ConfigError, with range and shape, where it is none.
 
     Args:
         array: A picture or sound as ``fit_array`` takes it, or with a leading 1; a tensor of the seat's shape [...] and
             dtype.
         spec: The seat.
+        shown: How messages call the array.
         where: For the message.
     """
     if isinstance(spec, (ImageInput, AudioInput)):
         alone = array[0] if array.ndim == len(spec.raw_shape) and len(array) == 1 else array
         with _faults(where, _FIX):
-            return fit_array(alone, spec, where.rpartition("/")[2].partition(":")[0])[None]
+            return fit_array(alone, spec, shown)[None]
     assert isinstance(spec, TensorInput)
     shape = tuple(spec.shape)
     whole = array[None] if shape[:1] == (1,) and array.shape == shape[1:] else array
@@ -213,7 +211,7 @@ def fitted(array: AnyArray, spec: Input, where: str) -> AnyArray:
     if whole.shape != shape:
         raise ConfigError(f"{told(array)}: not what the input takes", where=where, fix=fix)
     with _faults(where, fix):
-        return cast_array(whole, spec.dtype, where.rpartition("/")[2].partition(":")[0])
+        return cast_array(whole, spec.dtype, shown)
 
 
 @contextmanager

@@ -319,11 +319,13 @@ def _of_files(recipe: Recipe, path: Path, count: int | None, *, held_out_only: b
     spoken = [n for n, s in recipe.inputs.items() if isinstance(s, TextInput)]
     tokenizers = {n: load_tokenizer(recipe, n) for n in spoken if any(folder.glob(f"*.{n}.txt"))}
     texts = {stem: spoken_texts(recipe, folder, stem, tokenizers) for stem in dict.fromkeys(files.stems)}
+    begins = {stem: place for place, stem in reversed([*enumerate(files.stems)])}
     if not held_out_only:
         _warn_silent(n for n in spoken if n not in tokenizers)
 
     def read(place: int) -> RawSample:
-        said = {name: lines[place % len(lines)] for name, lines in texts[files.stems[place]].items()}
+        stem = files.stems[place]
+        said = {name: lines[(place - begins[stem]) % len(lines)] for name, lines in texts[stem].items()}
         return RawSample(name=files.name(place), arrays={**said, **files[place]}, recording=None)
 
     # By its place among all files, not among those taken: another count holds out no sample that calibrates here.

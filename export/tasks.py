@@ -277,8 +277,9 @@ def _average_precision(
     matched = [[False] * len(boxes) for boxes in right]
     hits, area, precisions = 0, 0.0, []
     for rank, (_, picture, box) in enumerate(found, 1):
-        best = max(range(len(right[picture])), key=lambda i: box_iou(right[picture][i], box), default=None)
-        if best is not None and not matched[picture][best] and box_iou(right[picture][best], box) >= overlap:
+        overlaps = [box_iou(other, box) for other in right[picture]]
+        best = max(range(len(overlaps)), key=overlaps.__getitem__, default=None)
+        if best is not None and not matched[picture][best] and overlaps[best] >= overlap:
             matched[picture][best] = True
             hits += 1
             precisions.append(hits / rank)

@@ -96,11 +96,6 @@ def code_digest(targets: Iterable[str], folder: Path) -> bytes:
     return digest.digest()
 
 
-def user_files(targets: Iterable[str]) -> list[Path]:
-    """Return the files of the user's own modules behind targets, inside ``importable``."""
-    return sorted(set(_reached({target.partition(":")[0] for target in targets})[0].values()))
-
-
 def _reached(roots: set[str]) -> tuple[dict[str, Path], set[str]]:
     """Return module -> file of the user's, and the other packages, that the roots' imports reach."""
     own_packages = {root.partition(".")[0] for root in roots} - {_OURS}

@@ -23,7 +23,8 @@ from ..store import Store, Stored
 from .infer import stage_name
 from .said import said_of
 
-_needless = shutil.ignore_patterns("*.mmedge", PROJECT_FILE)  # one network has no rule of the user's to allow
+# One network has no rule of the user's to allow, and nothing runs here.
+_needless = shutil.ignore_patterns("*.mmedge", PROJECT_FILE, "*.service", "said*.txt")
 _log = logging.getLogger(__name__)
 
 

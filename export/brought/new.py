@@ -156,22 +156,18 @@ def _write_unit(folder: Path, name: str, sources: Mapping[str, str]) -> Path | N
     """Write a unit that runs the project's bundle as a service; what is typed comes from a file there."""
     if not sources:
         return None
-    typed = {
-        seat: f"text://{folder.absolute()}/{'said.txt' if uri == 'text://stdin' else uri.removeprefix('text://')}"
-        if uri.startswith("text://")
-        else uri
-        for seat, uri in sources.items()
-    }
-    rules = (folder / "rules.py").is_file()
+    inputs = dict(sources)
+    for seat, uri in sources.items():
+        if uri.startswith("text://"):
+            file = folder.absolute() / ("said.txt" if uri == "text://stdin" else uri.removeprefix("text://"))
+            file.touch()  # it is followed from the start on
+            inputs[seat] = f"text://{file}"
     unit = Unit(
         name=name,
         bundle=folder / f"{name}.mmedge",
-        inputs={seat: Address(uri) for seat, uri in typed.items()},
-        projects=[folder / PROJECT_FILE] if rules else [],
+        inputs={seat: Address(uri) for seat, uri in inputs.items()},
+        projects=[folder / PROJECT_FILE] if (folder / "rules.py").is_file() else [],
     )
-    for uri in typed.values():
-        if uri.startswith("text:///"):
-            Path(uri.removeprefix("text://")).touch()  # it is followed from the start on
     path = folder / unit.file
     path.write_text(unit.text, encoding="utf-8")
     return path

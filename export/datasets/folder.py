@@ -117,8 +117,8 @@ class Folder(Dataset):
                 except UnusableFileError as error:
                     problems.add(row.line, str(error))
         problems.raise_any()
-        for column, task, knows in self._targets():
-            if not any(knows(row) for row in self.rows if row.split == "train"):
+        for column, task, splits in self._targets():
+            if "train" not in splits:
                 raise ConfigError(
                     f"no sample of split 'train' has a {column}, so task '{task}' would learn nothing",
                     where=str(self._index),
@@ -137,8 +137,8 @@ class Folder(Dataset):
     def doubts(self) -> list[str]:
         """Return what can be trained with, but is hardly meant: classes that no sample shows, files in two splits."""
         found = []
-        for column, task, knows in self._targets():
-            if not any(knows(row) for row in self.rows if row.split == "validation"):
+        for column, task, splits in self._targets():
+            if "validation" not in splits:
                 found.append(f"no sample of split 'validation' has a {column}, so task '{task}' is not judged")
         for what, names, of in self._classes():
             seen = {split: Counter(of(row) for row in self.rows if row.split == split) for split in SPLITS}
@@ -162,16 +162,17 @@ class Folder(Dataset):
             found.append(f"the same file is in several splits: '{name}' of {lines}{more}")
         return found
 
-    def _targets(self) -> list[tuple[str, str, Callable[[Row], bool]]]:
-        """Return column, task, and what tells whether a row has a target of it."""
-        found: list[tuple[str, str, Callable[[Row], bool]]] = []
+    def _targets(self) -> list[tuple[str, str, set[str]]]:
+        """Return column and task, and the splits that have a sample with a target of it."""
+        found: list[tuple[str, str, set[str]]] = []
         for name, task in self.recipe.tasks.items():
             if task.kind == "detection":
-                found += [(task.column, name, partial(_is_boxed, name))] if task.column else []
+                if task.column:
+                    found.append((task.column, name, {row.split for row in self.rows if name in row.boxes}))
             elif name in valued_tasks(self.recipe):
-                found.append((task.column or "label", name, partial(_is_valued, name)))
+                found.append((task.column or "label", name, {row.split for row in self.rows if name in row.targets}))
             elif self.labels:
-                found.append(("label", name, _is_labelled))
+                found.append(("label", name, {row.split for row in self.rows if row.label >= 0}))
         return found
 
     def _classes(self) -> list[tuple[str, tuple[str, ...], Callable[[Row], int]]]:
@@ -270,18 +271,6 @@ class Folder(Dataset):
 
 def _is_file(path: Path) -> bool:
     return os.path.isfile(path)  # noqa: PTH113 - Path's own raises where a name is too long
-
-
-def _is_boxed(task: str, row: Row) -> bool:
-    return task in row.boxes
-
-
-def _is_valued(task: str, row: Row) -> bool:
-    return task in row.targets
-
-
-def _is_labelled(row: Row) -> bool:
-    return row.label >= 0
 
 
 def _class_of(task: str, row: Row) -> int:

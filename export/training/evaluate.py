@@ -62,13 +62,6 @@ class Predictions:
         return self.where(torch.searchsorted(self.index, index))
 
 
-def predict(
-    model: StagedModel, dataset: Dataset, samples: Samples, recipe: Recipe, limit: int | None = None
-) -> dict[Mask, Predictions]:
-    """Return the predictions of ``examine``."""
-    return examine(model, dataset, samples, recipe, limit)[0]
-
-
 def examine(
     model: StagedModel, dataset: Dataset, samples: Samples, recipe: Recipe, limit: int | None = None
 ) -> tuple[dict[Mask, Predictions], dict[str, float]]:

@@ -57,9 +57,7 @@ def command(
         with import_module("mmedge.export.run").collected() as early:
             direct = import_module("mmedge.export.brought.direct")
             loaded: Any = direct.recipe_of(recipe, calibrate, licence, options, tokenizer)
-    elif calibrate or licence is not None or tokenizer or options:
-        alone = {"calibrate": calibrate, "licence": licence, "tokenizer": tokenizer}
-        named = [*(name for name, value in alone.items() if value is not None), *options]
+    elif named := [*given(calibrate=calibrate, licence=licence, tokenizer=tokenizer), *options]:
         raise ConfigError(
             "a recipe says this of its networks itself",
             where=f"--{named[0]}",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
@@ -31,11 +31,14 @@ Layout = Annotated[
 Color = Annotated[list[str], typer.Option(metavar="[NETWORK=]COLOR", help="Order of its colours: rgb, bgr.")]
 
 
-def given(**options: list[str]) -> dict[str, list[str]]:
+_T = TypeVar("_T")
+
+
+def given(**options: _T | None) -> dict[str, _T]:
     """Return the options that were given, as ``said_of`` takes them.
 
     Example:
         >>> given(size=["320"], scale=[])
         {'size': ['320']}
     """
-    return {name: texts for name, texts in options.items() if texts}
+    return {name: value for name, value in options.items() if value is not None and value != []}

@@ -33,11 +33,12 @@ def command(
     with bar(f"new {folder.name}"):
         files = [*networks, *more]
         options = given(size=size, classes=classes, scale=scale, layout=layout, color=color)
-        said = {**({} if tokenizer is None else {"tokenizer": [str(tokenizer)]}), **options}
-        for name, texts in {} if files else said.items():
+        said = given(tokenizer=None if tokenizer is None else [str(tokenizer)]) | options
+        if said and not files:
+            name, (text, *_) = next(iter(said.items()))
             raise ConfigError(
                 f"--{name} works only together with --from",
-                where=f"--{name} {texts[0]}",
+                where=f"--{name} {text}",
                 fix="name them: --from NETWORK.onnx",
             )
         if files:

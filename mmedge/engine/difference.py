@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,25 @@ class Difference:
         return {**rounded, "unequal": self.unequal, "samples": self.samples}
 
 
+def pair_names(a: Sequence[str], b: Sequence[str], what: str, where: str) -> dict[str, str]:
+    """Return name in ``a`` -> name in ``b``: by name, or in order where as many have other names.
+
+    Raises:
+        ConfigError: If there are more on one side.
+
+    Example:
+        >>> pair_names(["x", "y"], ["input", "mask"], "inputs", "")
+        {'x': 'input', 'y': 'mask'}
+    """
+    if set(a) == set(b):
+        return {name: name for name in a}
+    if len(a) != len(b):
+        raise ConfigError(
+            f"the {what} differ: {sorted(a)} and {sorted(b)}", where=where, fix="compare networks of one signature"
+        )
+    return dict(zip(a, b, strict=True))
+
+
 def pair_up(a: Mapping[str, AnyArray], b: Mapping[str, AnyArray], what: str, where: str) -> dict[str, str]:
     """Return name in ``a`` -> name in ``b``: by name, or in order where as many of the same shapes have other names.
 
@@ -96,14 +115,7 @@ def pair_up(a: Mapping[str, AnyArray], b: Mapping[str, AnyArray], what: str, whe
         >>> pair_up({"x": np.zeros(2)}, {"input": np.zeros(2)}, "inputs", "")
         {'x': 'input'}
     """
-    if set(a) == set(b):
-        pairs = {name: name for name in a}
-    elif len(a) == len(b):
-        pairs = dict(zip(a, b, strict=True))
-    else:
-        raise ConfigError(
-            f"the {what} differ: {sorted(a)} and {sorted(b)}", where=where, fix="compare networks of one signature"
-        )
+    pairs = pair_names(list(a), list(b), what, where)
     for ours, theirs in pairs.items():
         if a[ours].shape != b[theirs].shape:
             raise ConfigError(

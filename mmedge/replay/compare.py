@@ -13,7 +13,7 @@ import numpy as np
 from mmedge.bundle import Bundle, stage_order
 from mmedge.bundle.manifest import TensorInput, TextInput, Variant
 from mmedge.capture import StartTime
-from mmedge.engine.difference import Difference, pair_up
+from mmedge.engine.difference import Difference, pair_names
 from mmedge.errors import CheckError, ConfigError, EngineError
 from mmedge.fusion import StageGraph, load_graph
 from mmedge.fusion.check import StandIn
@@ -209,10 +209,8 @@ def compare_on_golden(a: Bundle, b: Bundle, precision: str | None = None) -> dic
             golden = a.golden(left[1].golden)
             names = [f"in.{tensor}" for tensor in left[0].engine.inputs]
             count = sample_count(golden, names, f"{a.path}: {left[1].golden}")
-            own, others = left[0].engine.outputs, right[0].engine.outputs
-            pairs = (
-                {n: n for n in own} if set(own) == set(others) else pair_up(own, others, "outputs", f"stage '{name}'")
-            )
+            own, others = list(left[0].engine.outputs), list(right[0].engine.outputs)
+            pairs = pair_names(own, others, "outputs", f"stage '{name}'")
             for index in range(count):
                 for stage in (left[0], right[0]):
                     stage.reset()

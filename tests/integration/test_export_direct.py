@@ -79,6 +79,9 @@ def test_a_network_that_reads_takes_its_tokenizer(exported, tmp_path):
     exported(model, "--tokenizer", "words.json")
     with load(tmp_path / "net.mmedge") as bundle:
         assert isinstance(bundle.inputs["text"], TextInput)
+    kept = {file.name for file in (tmp_path / "cache").rglob("*") if "network" in str(file)}
+    assert {"recipe.toml", "tokenizer.json"} <= kept
+    assert not {"mmedge-net.service", "said.txt", "net.mmedge", "mmedge.toml"} & kept  # nothing runs there
 
 
 def test_what_failed_once_fails_again(exported):

@@ -100,24 +100,24 @@ def test_outputs_without_a_task_are_compared(tmp_path: Path, write_clip) -> None
     assert found["outputs"]["join.scene"]["samples"] == found["triggers"]["both"]
 
 
-def lengths(path: Path, *, shown: bool) -> Path:
+def lengths(path: Path, *, shown: bool, called: str = "z") -> Path:
     """The tiny bundle, whose picture tells itself as well: [1, 2] of A, [1, 3] of B."""
     files = members()
     count = 2 + shown
     model = network(
         [NODE("Reshape", ["x", "flat"], ["r"]), NODE("ReduceMean", ["r", "one"], ["y"]),
-         NODE("Expand", ["y", "to"], ["z"])],
-        {"x": (FLOAT, [1, 1, 4, 4])}, {"y": (FLOAT, [1, 1]), "z": (FLOAT, [1, count])},
+         NODE("Expand", ["y", "to"], [called])],
+        {"x": (FLOAT, [1, 1, 4, 4])}, {"y": (FLOAT, [1, 1]), called: (FLOAT, [1, count])},
         flat=np.array([1, -1]), one=np.array([1]), to=np.array([1, count]),
     )  # fmt: skip
     files["eye.onnx"] = model.SerializeToString()
     with np.load(io.BytesIO(files["golden/eye.npz"])) as golden:
         files["golden/eye.npz"] = _npz(
-            in__x=golden["in.x"], out__y=golden["out.y"], out__z=np.full((1, 1, count), 0.2, "f")
+            in__x=golden["in.x"], out__y=golden["out.y"], **{f"out__{called}": np.full((1, 1, count), 0.2, "f")}
         )
     stages = json.loads(json.dumps(MANIFEST["stages"]))
-    stages["eye"]["outputs"] |= {"z": ["batch", count]}
-    return changed(path, files, stages=stages, outputs=["eye.z"])
+    stages["eye"]["outputs"] |= {called: ["batch", count]}
+    return changed(path, files, stages=stages, outputs=[f"eye.{called}"])
 
 
 def test_outputs_of_other_shapes_are_named_and_fail(tmp_path: Path, write_clip, capfd) -> None:  # type: ignore[no-untyped-def]
@@ -133,6 +133,9 @@ def test_outputs_of_other_shapes_are_named_and_fail(tmp_path: Path, write_clip, 
         assert not found["ok"]
         assert (found["unequal_shapes"]["eye.z"]["a"], found["unequal_shapes"]["eye.z"]["b"]) == ([1, 2], [1, 3])
         assert "eye.z" not in found["outputs"]
+    renamed = lengths(tmp_path / "c.mmedge", shown=True, called="w")
+    assert run(["compare", str(a), str(renamed)]) == 1
+    assert "eye.z: [1, 2] in A, [1, 3] in B" in capfd.readouterr().err
 
 
 def test_golden_samples_without_end_are_refused(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from mmedge.export.measure import MaskAccuracy, Measurement, measure, measure_ke
 from mmedge.export.models.staged import StagedModel
 from mmedge.export.onnx.onnx_models import OnnxModels
 from mmedge.export.training import make_dataset
-from mmedge.export.training.evaluate import accuracies, predict
+from mmedge.export.training.evaluate import accuracies, examine
 from mmedge.export.training.weights import make_model
 from tests.measured import RECIPE, project
 
@@ -122,7 +122,7 @@ def test_onnx_is_measured_as_torch_is(tmp_path: Path, text: str, steps: int) -> 
         nn.init.normal_(parameter, std=2.0)
     dataset = Listed(recipe, drawn(80, steps))
     found = measure([to_onnx(model, recipe)], dataset)
-    want = accuracies(recipe, predict(model, dataset, dataset.samples, recipe))
+    want = accuracies(recipe, examine(model, dataset, dataset.samples, recipe)[0])
     assert found.fp32 == want
     assert want["state"].keys() == {"a+b", "a", "b"}
     assert want["same"].keys() == {"a+b"}

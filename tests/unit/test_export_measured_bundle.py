@@ -17,7 +17,7 @@ from mmedge.bundle import load
 from mmedge.errors import ConfigError
 from mmedge.export import Recipe, demo, run_steps
 from mmedge.export.training import make_dataset, save_weights
-from mmedge.export.training.evaluate import accuracies, predict
+from mmedge.export.training.evaluate import accuracies, examine
 from mmedge.export.training.weights import make_model
 from tests.measured import DATA, RECIPE, project
 
@@ -48,7 +48,7 @@ def test_the_bundle_carries_what_was_measured(recipe: Recipe, tmp_path: Path) ->
     assert {"measure", "measure: 120 of 120 samples"} <= set(shown)
     with recipe.importable():
         dataset = make_dataset(recipe)
-    want = accuracies(recipe, predict(make_model(recipe).eval(), dataset, dataset.split("validation"), recipe))
+    want = accuracies(recipe, examine(make_model(recipe).eval(), dataset, dataset.split("validation"), recipe)[0])
     with load(tmp_path / "a.mmedge") as bundle:
         masks = {"+".join(mask.present): mask for mask in bundle.manifest.validated_masks}
     assert {mask: (m.metric, m.value) for mask, m in masks.items()} == {

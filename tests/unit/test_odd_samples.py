@@ -18,7 +18,7 @@ from mmedge.export.int8.glitches import usable
 from mmedge.export.peaks import FEW, lasting
 from mmedge.export.picture_files import FileSamples, fitted
 from mmedge.export.recordings import RawSample, choose, raw_samples
-from mmedge.export.tokenizer import train_tokenizer
+from mmedge.export.tokenizer import load_tokenizer, train_tokenizer
 from mmedge.replay.sessions import session_paths, sessions
 from tests.tiny_training import write_wav
 from tests.unit.test_picture_files import IMAGE, SOUND, picture, recipe
@@ -83,10 +83,10 @@ def test_arrays_of_several_inputs_are_one_sample_a_row(data):
 @pytest.mark.parametrize("kind", ["float64", ">f4", ">f8", "int16", "uint8", "float16"])
 def test_numbers_of_any_kind_and_order_are_those_of_the_seat(kind):
     values = np.asfortranarray(np.arange(6).reshape(1, 6).astype(kind))
-    assert fitted(values, VECTOR, "here").tolist() == [[0, 1, 2, 3, 4, 5]]
-    assert fitted(values[0], VECTOR, "here").dtype == np.float32
+    assert fitted(values, VECTOR, "it", "here").tolist() == [[0, 1, 2, 3, 4, 5]]
+    assert fitted(values[0], VECTOR, "it", "here").dtype == np.float32
     pcm = np.array([0, 16384], ">i2")
-    np.testing.assert_allclose(fitted(pcm, SOUND, "here")[0, -2:], [0, 0.5])
+    np.testing.assert_allclose(fitted(pcm, SOUND, "it", "here")[0, -2:], [0, 0.5])
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_numbers_of_any_kind_and_order_are_those_of_the_seat(kind):
 )
 def test_numbers_that_a_seat_does_not_hold_are_refused(array, spec):
     with pytest.raises(ConfigError):
-        fitted(array, spec, "here")
+        fitted(array, spec, "it", "here")
 
 
 @pytest.mark.parametrize(("array", "said"), [(np.zeros((900, 2), np.float32), "mono"), (np.float32(1), "shape")])
@@ -143,6 +143,22 @@ def test_texts_beside_pictures_are_said_and_silence_is_a_warning(data, caplog):
     assert samples.calibration[0].arrays["text"].tolist() != [[7, 7, 7, 7]]
     assert samples.calibration[1].arrays["text"].tolist() == [[7, 7, 7, 7]]
     assert "says nothing" not in caplog.text
+
+
+def test_each_row_of_an_array_has_the_line_of_its_number(data):
+    words = ("go", "no", "up")
+    (data.parent / "words.json").write_bytes(train_tokenizer(words, 128))
+    for name, rows in (("a", 4), ("b", 3)):
+        np.save(data / f"{name}.npy", np.full((rows, 6), ord(name), np.float32))
+    (data / "b.text.txt").write_text("\n".join(words))
+    made = recipe(data.parent, {"x": VECTOR, "text": TextInput(max_tokens=4, pad=0, tokenizer="words.json")}, "data")
+    tokenizer, samples = load_tokenizer(made, "text"), raw_samples(made)
+    of_b = sorted([*samples.calibration, *samples.held_out], key=lambda s: s.name)[4:]
+    assert [s.name for s in of_b] == ["b.npy 0", "b.npy 1", "b.npy 2"]
+    for sample, word in zip(of_b, words, strict=True):
+        want = np.zeros((1, 4), np.int64)
+        tokenizer.ids(word, want)
+        np.testing.assert_array_equal(sample.arrays["text"], want)
 
 
 @given(st.integers(1, 12), st.integers(0, 60), st.integers(1, 5))

@@ -140,7 +140,7 @@ def test_a_damaged_file_is_named(data, name, content):
 )
 def test_what_is_not_raw_is_refused_with_its_range_and_shape(array, spec, said):
     with pytest.raises(ConfigError, match=said):
-        fitted(array, spec, "here")
+        fitted(array, spec, "it", "here")
 
 
 @given(st.integers(3, 40), st.integers(2, 30))

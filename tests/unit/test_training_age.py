@@ -19,7 +19,7 @@ from mmedge.export import Recipe, compare, run_steps  # noqa: E402
 from mmedge.export.datasets.base import Sample  # noqa: E402
 from mmedge.export.models.staged import StagedModel  # noqa: E402
 from mmedge.export.training import load_weights, make_dataset, train_and_save  # noqa: E402
-from mmedge.export.training.evaluate import accuracies, predict  # noqa: E402
+from mmedge.export.training.evaluate import accuracies, examine  # noqa: E402
 
 RECIPE = """
 name = "t"
@@ -176,7 +176,7 @@ def test_a_model_learns_from_ages_alone_and_is_exported(
     report = run_steps(recipe, output=tmp_path / "a.mmedge", progress=lambda text, share: None)
     assert report.measurement is not None
     data, (model, _) = make_dataset(recipe), load_weights(recipe)
-    want = accuracies(recipe, predict(model, data, data.split("validation"), recipe))
+    want = accuracies(recipe, examine(model, data, data.split("validation"), recipe)[0])
     assert report.measurement.fp32 == want == trained.validation
     with load(tmp_path / "a.mmedge") as bundle:
         assert bundle.golden("golden/fusion.npz")["in.age"].shape == (4, 2)

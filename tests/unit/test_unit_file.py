@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from mmedge.address import Address
 from mmedge.errors import ConfigError
+from mmedge.export.brought.new import _write_unit
 from mmedge.service import Unit
 from mmedge.service.systemd import path_word, setting, unit_name, word
 
@@ -188,3 +189,12 @@ def test_it_says_what_the_service_cannot_read(tmp_path: Path) -> None:
     assert unit(bundle=bundle).hints == [] or Path("/tmp") not in tmp_path.parents
     assert "relative path" in unit(sinks=["jsonl:/var/log/x", "mqtt://broker/door"]).hints[0]
     assert unit(sinks=["mqtt://broker/door"]).hints == []
+
+
+def test_what_is_typed_comes_from_files_of_the_project(tmp_path: Path) -> None:
+    path = _write_unit(tmp_path, "door", {"eye": "0", "text": "text://stdin", "other": "text://said2.txt"})
+    assert path is not None
+    for words in ("eye=0", f"text=text://{tmp_path}/said.txt", f"other=text://{tmp_path}/said2.txt"):
+        assert words in path.read_text()
+    assert {file.name for file in tmp_path.glob("*.txt")} == {"said.txt", "said2.txt"}
+    assert _write_unit(tmp_path, "pushed", {}) is None

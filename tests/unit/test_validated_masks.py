@@ -25,7 +25,7 @@ from mmedge.export.datasets.base import Dataset, Sample
 from mmedge.export.measure import MaskAccuracy, Measurement, measure
 from mmedge.export.models.staged import StagedModel
 from mmedge.export.training import mask_figures, save_weights
-from mmedge.export.training.evaluate import counts, predict
+from mmedge.export.training.evaluate import counts, examine
 from mmedge.export.training.validated_masks import MIN_SAMPLES, Judged, wilson
 from mmedge.export.training.weights import make_model
 from tests.measured import project
@@ -150,7 +150,7 @@ def test_masks_are_counted_as_by_hand(three: tuple[Recipe, StagedModel, Any], da
     ]
     want = oracle(samples)
     dataset = Listed(recipe, samples)
-    for found in (counts(recipe, predict(model, dataset, samples, recipe)), measure([onnx], dataset).counts):
+    for found in (counts(recipe, examine(model, dataset, samples, recipe)[0]), measure([onnx], dataset).counts):
         got = {(task, mask): (c.total, c.samples) for task, rows in found.items() for mask, c in rows.items()}
         assert got == want
 
