@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from mmedge.address import Address
 from mmedge.errors import ConfigError, MmedgeError
@@ -97,9 +97,18 @@ def check_sink(text: str | Address, tasks: Collection[str] | None = None) -> Non
         ConfigError: If there is no such sink, option or task, or if the sink cannot be loaded.
     """
     typed = read_typed(text)
+    read_options(typed, options_of(typed), tasks)
+
+
+def options_of(typed: Typed) -> dict[str, Any]:
+    """Return option -> type of what the sink that is typed takes itself; it is loaded, not opened.
+
+    Raises:
+        ConfigError: If there is no such sink, or it cannot be loaded.
+    """
     entry = _entry(typed)
     with _blamed(typed, entry):
-        read_options(typed, own_options(entry.load()), tasks)
+        return own_options(entry.load())
 
 
 def _entry(typed: Typed) -> EntryPoint:
