@@ -82,6 +82,8 @@ class JsonlSink:
         if not line.isascii():  # of JSON in ASCII nothing can steer a terminal but DEL, which shows nothing
             line = json_text(line.decode()).encode()
         try:
+            if self._file.closed:  # the last rotation could not open the next one
+                self._open()
             if self._max_bytes and self._bytes and self._bytes + len(line) >= self._max_bytes:
                 self._rotate()
             self._append((b"\n" if self._torn else b"") + line + b"\n")
