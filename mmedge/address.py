@@ -28,6 +28,9 @@ _PARAMS = _words(
     " pkt_size fifo_size buffer_size overrun_nonfatal localport localrtpport rtsp_transport transport listen"
     " on events results tasks min_score keep max_mb spool_mb keepalive_s overlay"
 )
+_FILES = _words("ca spool")  # parameters that name a file
+_FILE = re.compile(r"[^@:?#&=;]*")
+_PATH = re.compile(r"(?:\.{0,2}|~)/(?!/)[^@:?#&=;]*")
 _VALUE = re.compile(r"[-+]?\d[\d.,:/x]{0,11}|[a-z]{1,10}|[A-Z0-9]{4}", re.ASCII)
 _NUMBER = re.compile(r"[-+]?\d{0,8}\.?\d{0,6}(e[-+]?\d{1,2})?", re.ASCII)
 _SECRET_NAME = re.compile(r"pass|pw|token|key|secret|auth|user|sig|cred|pin|code|id\b", re.IGNORECASE)
@@ -181,10 +184,12 @@ def _remember(text: str, shown: str, hidden: list[str]) -> None:
     if not hidden:
         return
     pieces = {text: shown, _as_path(text): shown}
-    for piece in hidden:
+    for piece in (quoted.strip("\"'") for quoted in hidden):
         # Of a user and a password either alone is one, too. What is short may be a word that is no secret elsewhere.
         user, colon, password = piece.partition(":")
-        words = {piece, user, password, *re.split(r"[:/?#@&=;]", piece)}  # others cut it into parts
+        words = {piece, user, password}
+        if not _PATH.fullmatch(piece):  # the folders of a file's path stand in other paths, too
+            words |= set(re.split(r"[:/?#@&=;]", piece))  # others cut it into parts
         words |= {_as_path(piece), *(unquote(word) for word in words)}
         for word in words:
             if len(word) >= _WHOLE_WORD or (colon and word == unquote(password) and len(word) >= _SHORTEST):
@@ -282,7 +287,8 @@ def _mask_pair(pair: str, hidden: list[str], *, numbers: bool) -> str:
     name, equals, value = pair.partition("=")
     if not equals:
         return pair if pair.lower() in _PARAMS else _hide(pair, hidden)
-    safe = name.lower() in _PARAMS and _VALUE.fullmatch(value) is not None
+    taken = _VALUE if name.lower() in _PARAMS else _FILE if name.lower() in _FILES else None
+    safe = taken is not None and taken.fullmatch(value) is not None
     if numbers and not _SECRET_NAME.search(name):
         safe = _VALUE.fullmatch(value) is not None or _NUMBER.fullmatch(value) is not None
     return (name if _is_word(name) else _hide(name, hidden)) + equals + (value if safe else _hide(value, hidden))

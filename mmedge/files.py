@@ -65,14 +65,7 @@ def user_config(*parts: str) -> Path:
     Raises:
         ConfigError: If no folder is set and there is no home folder.
     """
-    base = Path(os.environ.get("XDG_CONFIG_HOME", ""))
-    if not base.is_absolute():  # so the specification wants it
-        try:
-            base = Path.home() / ".config"
-        except RuntimeError as error:
-            fix = "set XDG_CONFIG_HOME to a folder"
-            raise ConfigError("there is no home folder for the settings", fix=fix) from error
-    return base.joinpath("mmedge", *parts)
+    return _own_folder("XDG_CONFIG_HOME", ".config", "the settings").joinpath(*parts)
 
 
 def user_state(*parts: str) -> Path:
@@ -84,16 +77,18 @@ def user_state(*parts: str) -> Path:
         ConfigError: If no folder is set and there is no home folder.
     """
     service = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
-    if service:
-        return Path(service, *parts)
-    base = Path(os.environ.get("XDG_STATE_HOME", ""))
-    if not base.is_absolute():
+    folder = Path(service) if service else _own_folder("XDG_STATE_HOME", ".local/state", "what is kept")
+    return folder.joinpath(*parts)
+
+
+def _own_folder(variable: str, below_home: str, what: str) -> Path:
+    base = Path(os.environ.get(variable, ""))
+    if not base.is_absolute():  # so the specification wants it
         try:
-            base = Path.home() / ".local" / "state"
+            base = Path.home() / below_home
         except RuntimeError as error:
-            fix = "set XDG_STATE_HOME or STATE_DIRECTORY to a folder"
-            raise ConfigError("there is no home folder for what is kept", fix=fix) from error
-    return base.joinpath("mmedge", *parts)
+            raise ConfigError(f"there is no home folder for {what}", fix=f"set {variable} to a folder") from error
+    return base / "mmedge"
 
 
 @contextmanager

@@ -65,7 +65,8 @@ class Subscriber:
         mqtt = pytest.importorskip("paho.mqtt.client")
         self.messages: list[tuple[str, bytes, bool]] = []
         self.connected = threading.Event()
-        self._client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id="subscriber", clean_session=False)
+        name = f"subscriber of {topic}"  # a second one of a name would end the first, and get what it had left
+        self._client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=name, clean_session=False)
         self._client.reconnect_delay_set(1, 1)
 
         def subscribe(client: Any, *_: Any) -> None:

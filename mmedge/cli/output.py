@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
-import os
-import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
-from typing import Annotated, Any, BinaryIO
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
 
 import typer
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from mmedge.console import err, out, styled
-from mmedge.errors import ConfigError
 from mmedge.plain import json_text, printable
 from mmedge.privacy import Privacy
+from mmedge.stdout import abandon_stdout, documents, is_reserved, reserve_stdout
 
 __all__ = [
     "Allow",
@@ -43,7 +40,6 @@ __all__ = [
 ]
 
 _NAME = 24  # columns that a name gets
-_documents: BinaryIO | None = None
 
 
 class PrintableFormatter(logging.Formatter):
@@ -83,59 +79,6 @@ PrivacyOption = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 
 
-def documents() -> BinaryIO:
-    """Return where JSON is written to: standard output, or what it was before ``reserve_stdout``.
-
-    Raises:
-        ConfigError: If this process has none.
-    """
-    stream = _documents or getattr(sys.stdout, "buffer", None)
-    if stream is None:
-        raise ConfigError("there is no standard output", where="command line", fix="give it one: > FILE")
-    return stream
-
-
-def reserve_stdout() -> Callable[[], None]:
-    """Keep standard output for ``documents``; what anybody else prints, native code included, goes to stderr.
-
-    Returns:
-        What undoes it. Whoever ends the process leaves it so: there are printers that come last.
-    """
-    global _documents
-    before = sys.stdout
-    if _documents is not None or before is None:  # kept already, or nobody ever had one
-        return lambda: None
-    before.flush()
-    kept = fcntl.fcntl(1, fcntl.F_DUPFD_CLOEXEC, 3)
-    try:
-        own: BinaryIO = os.fdopen(fcntl.fcntl(before.fileno(), fcntl.F_DUPFD_CLOEXEC, 3), "wb")
-    except OSError:  # it was replaced by something that is no file
-        own = before.buffer
-    try:
-        os.dup2(2, 1)
-    except OSError:  # there is no stderr
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    _documents, sys.stdout = own, sys.stderr
-
-    def undo() -> None:
-        global _documents
-        with suppress(OSError):  # its reader may have left
-            own.flush()
-        if own is not before.buffer:
-            with suppress(OSError):
-                own.close()
-        _documents, sys.stdout = None, before
-        os.dup2(kept, 1)
-        os.close(kept)
-
-    return undo
-
-
-def abandon_stdout() -> None:
-    """Throw away what is still to be printed: its reader has left."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), documents().fileno())
-
-
 def print_json(document: dict[str, Any]) -> None:
     """Print one JSON document on stdout."""
     text = json_text(json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)) + "\n"
@@ -145,7 +88,7 @@ def print_json(document: dict[str, Any]) -> None:
 
 def next_step(command: str) -> None:
     """Suggest what to type next, to people only."""
-    if out.is_terminal and _documents is None:
+    if out.is_terminal and not is_reserved():
         err.print(styled(("next:", "dim"), f" {command}"), highlight=False)
 
 

@@ -23,7 +23,6 @@ from mmedge.cli.output import (
     Sinks,
     ViewOption,
     abandon_stdout,
-    documents,
     err,
     next_step,
 )
@@ -36,6 +35,7 @@ from mmedge.pipeline.statistics import told
 from mmedge.privacy import Privacy
 from mmedge.service import Notifier
 from mmedge.sinks import JsonlSink, Sink
+from mmedge.sinks.named import options_of
 from mmedge.sinks.options import read_typed
 from mmedge.types import Backend, Engines, Latency, Precision, Result, Video
 
@@ -102,15 +102,15 @@ def parse_inputs(bundle: Bundle | None, pairs: list[str], by_modality: dict[str,
 
 
 def make_sinks(texts: list[str], *, json: bool, privacy: Privacy = "picture") -> list[Sink | Address]:
-    """Return the sinks of ``--sink``, and that of ``--json``; the console without any. Videos keep to ``privacy``."""
-    sinks: list[Sink | Address] = []
-    for text in [*(["jsonl:-"] if json else []), *texts] or ["console"]:
+    """Return the sinks of ``--sink``, and that of ``--json``; the console without any.
+
+    Sinks that take ``?privacy=``, as that of videos does, keep to ``privacy``, unless they say something else.
+    """
+    sinks: list[Sink | Address] = [JsonlSink("-")] if json else []
+    for text in texts or ([] if json else ["console"]):
         address = typed(text, "--sink")
-        if address == "jsonl:-":
-            sinks.append(JsonlSink("-", documents()))
-            continue
         sort = read_typed(address)
-        if sort.name == "video" and privacy != "picture" and "privacy" not in sort.options:
+        if privacy != "picture" and "privacy" not in sort.options and "privacy" in options_of(sort):
             address = Address(f"{address.reveal()}{'&' if sort.options else '?'}privacy={privacy}")
         sinks.append(address)
     return sinks

@@ -46,20 +46,19 @@ class Histogram:
         bucket = int(np.searchsorted(np.cumsum(self._counts), rank))
         return min(math.exp((bucket + 0.5) * _RATIO) * 1e-3, self.max_ns / 1e6)
 
-    def below(self, bounds_s: Sequence[float]) -> tuple[list[tuple[float, int]], float]:
-        """Return how many durations lie below each bound, and the sum of all, in seconds.
+    def below(self, bounds_s: Sequence[float]) -> list[tuple[float, int]]:
+        """Return each bound, in seconds, and how many durations lie below it.
 
         A bound is moved to the nearest edge of a bucket, so that the counts are exact; the last one is infinite.
 
         Example:
-            >>> h = Histogram(); h.add(2_000_000); [n for _, n in h.below([0.001, 0.01])[0]]
+            >>> h = Histogram(); h.add(2_000_000); [n for _, n in h.below([0.001, 0.01])]
             [0, 1, 1]
         """
-        counts = self._counts.copy()  # the runtime goes on counting
-        total = np.concatenate([[0], np.cumsum(counts)])
+        total = np.concatenate([[0], np.cumsum(self._counts)])
         edges = [min(max(round(math.log(bound * 1e6) / _RATIO), 0), _BUCKETS) for bound in bounds_s]
         below = [(math.exp(edge * _RATIO) * 1e-6, int(total[edge])) for edge in edges]
-        return [*below, (math.inf, int(total[-1]))], self._sum_ns / 1e9
+        return [*below, (math.inf, int(total[-1]))]
 
     @property
     def sum_ms(self) -> float:

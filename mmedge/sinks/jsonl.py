@@ -7,7 +7,6 @@ import logging
 import os
 import select
 import stat
-import sys
 from pathlib import Path
 from typing import Annotated, BinaryIO
 
@@ -16,6 +15,7 @@ import msgspec
 from mmedge.errors import ConfigError, MmedgeError
 from mmedge.plain import json_text
 from mmedge.sinks.base import Event
+from mmedge.stdout import documents
 from mmedge.types import Result
 
 log = logging.getLogger("mmedge.sinks")
@@ -30,7 +30,6 @@ class JsonlSink:
 
     Args:
         target: A file, or ``-`` for stdout.
-        stdout: What ``-`` is, where ``sys.stdout`` is something else by now.
         max_bytes: Of one file; 0 lets it grow.
         keep: How many full files stay.
 
@@ -41,13 +40,13 @@ class JsonlSink:
         ConfigError: If the file cannot be written, or another sink writes to it.
     """
 
-    def __init__(self, target: str, stdout: BinaryIO | None = None, *, max_bytes: int = 0, keep: int = 5) -> None:
+    def __init__(self, target: str, *, max_bytes: int = 0, keep: int = 5) -> None:
         self.essential, self._target = target == "-", target
         self._max_bytes, self._keep = max_bytes, keep
         self._torn, self._bytes = False, 0
         try:
             if self.essential:
-                self._file = _unbuffered(stdout or sys.stdout.buffer)
+                self._file = _unbuffered(documents())
             else:
                 self._open()
         except OSError as error:
@@ -83,6 +82,8 @@ class JsonlSink:
         if not line.isascii():  # of JSON in ASCII nothing can steer a terminal but DEL, which shows nothing
             line = json_text(line.decode()).encode()
         try:
+            if self._file.closed:  # the last rotation could not open the next one
+                self._open()
             if self._max_bytes and self._bytes and self._bytes + len(line) >= self._max_bytes:
                 self._rotate()
             self._append((b"\n" if self._torn else b"") + line + b"\n")

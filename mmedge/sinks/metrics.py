@@ -176,9 +176,9 @@ def _states(core: Any, name: str, told: str, states: dict[str, str], known: tupl
 def _histograms(core: Any, name: str, told: str, label: str, histograms: dict[str, Any]) -> Any:
     family = core.HistogramMetricFamily(f"mmedge_{name}_seconds", told, labels=[label] if label else [])
     for value, histogram in histograms.items():
-        buckets, sum_s = histogram.below(_BOUNDS_S)
-        told_buckets = [("+Inf" if math.isinf(edge) else f"{edge:.6g}", count) for edge, count in buckets]
-        family.add_metric([value] if label else [], told_buckets, sum_s)
+        counts = histogram.below(_BOUNDS_S)
+        buckets = [("+Inf" if math.isinf(edge) else f"{edge:.6g}", count) for edge, count in counts]
+        family.add_metric([value] if label else [], buckets, histogram.sum_ms / 1e3)
     return family
 
 

@@ -14,6 +14,7 @@ import time
 import zlib
 from collections import deque
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -387,14 +388,4 @@ def make(
     )
 
 
-def make_tls(
-    target: str,
-    *,
-    discovery: Literal["none", "homeassistant"] = "none",
-    spool: str = "",
-    spool_mb: Annotated[float, msgspec.Meta(ge=0, le=1e6)] = 16.0,
-    keepalive_s: Annotated[int, msgspec.Meta(ge=1, le=3600)] = 15,
-    ca: str = "",
-) -> MqttSink:
-    """Return the sink of ``mqtts://``; as ``make``, encrypted."""
-    return make(target, discovery=discovery, spool=spool, spool_mb=spool_mb, keepalive_s=keepalive_s, ca=ca, tls=True)
+make_tls = partial(make, tls=True)  # of mqtts://

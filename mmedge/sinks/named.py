@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from difflib import get_close_matches
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from mmedge.address import Address
 from mmedge.errors import ConfigError, MmedgeError
 from mmedge.sinks.base import Sink
-from mmedge.sinks.options import Typed, own_options, read_options, read_typed
+from mmedge.sinks.options import Typed, meant, own_options, read_options, read_typed
 from mmedge.sinks.queue import SinkQueue
 from mmedge.sinks.selection import Selection
 
@@ -27,9 +26,7 @@ _OWN = "console"
 
 
 def _entries() -> dict[str, list[EntryPoint]]:
-    from importlib.metadata import (
-        entry_points,
-    )  # reads a file of each installed package: only where a name is asked for
+    from importlib.metadata import entry_points  # it reads a file of each package: only where a name is asked for
 
     found: dict[str, list[EntryPoint]] = {}
     for entry in entry_points(group=GROUP):
@@ -100,9 +97,18 @@ def check_sink(text: str | Address, tasks: Collection[str] | None = None) -> Non
         ConfigError: If there is no such sink, option or task, or if the sink cannot be loaded.
     """
     typed = read_typed(text)
+    read_options(typed, options_of(typed), tasks)
+
+
+def options_of(typed: Typed) -> dict[str, Any]:
+    """Return option -> type of what the sink that is typed takes itself; it is loaded, not opened.
+
+    Raises:
+        ConfigError: If there is no such sink, or it cannot be loaded.
+    """
     entry = _entry(typed)
     with _blamed(typed, entry):
-        read_options(typed, own_options(entry.load()), tasks)
+        return own_options(entry.load())
 
 
 def _entry(typed: Typed) -> EntryPoint:
@@ -162,14 +168,12 @@ def is_sink(sink: object) -> bool:
     return callable(getattr(sink, "write", None)) and callable(getattr(sink, "close", None))
 
 
-def sink_forms(meant: str = "") -> str:
-    """Return what can be typed for a sink, for the ``fix`` of an error; ``meant`` is what was typed."""
+def sink_forms(typed: str = "") -> str:
+    """Return what can be typed for a sink, for the ``fix`` of an error; ``typed`` is the name that was."""
     names = sink_names()
     if _OWN not in names:  # the metadata is older than the source
         return "install mmedge again (pip install): its own sinks are not registered"
-    near = get_close_matches(meant, names, 1)
-    hint = f"did you mean '{near[0]}'? " if near else ""
-    return f"{hint}use NAME or NAME:TARGET, with one of: {', '.join(names)}"
+    return f"{meant(typed, names)}use NAME or NAME:TARGET, with one of: {', '.join(names)}"
 
 
 def _package(entry: EntryPoint) -> str:

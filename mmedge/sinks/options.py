@@ -6,6 +6,7 @@ import inspect
 import re
 from collections.abc import Callable, Collection, Mapping
 from difflib import get_close_matches
+from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
@@ -65,12 +66,16 @@ def read_typed(text: str | Address) -> Typed:
 
 
 def own_options(factory: Callable[..., object]) -> dict[str, Any]:
-    """Return option -> type of what a sink takes itself: the keyword-only parameters of its factory."""
+    """Return option -> type of what a sink takes itself: the keyword-only parameters of its factory.
+
+    What is bound already, by ``functools.partial``, is no option.
+    """
     try:
         parameters = inspect.signature(factory, eval_str=True).parameters.values()
     except (TypeError, ValueError, NameError):  # of native code, or of names that only a type checker has
         return {}
-    keywords = [p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
+    bound = factory.keywords if isinstance(factory, partial) else ()
+    keywords = [p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY and p.name not in bound]
     return {p.name: str if p.annotation is inspect.Parameter.empty else p.annotation for p in keywords}
 
 
@@ -92,26 +97,33 @@ def read_options(
     for name in typed.options:
         if name not in common and name not in own:
             known = sorted({*common, *own})
-            near = get_close_matches(name, known, 1)
-            hint = f"did you mean '{near[0]}'? " if near else ""
-            raise ConfigError(
-                f"unknown option '{shown_name(name)}'", where=where, fix=f"{hint}its options are {', '.join(known)}"
-            )
+            fix = f"{meant(name, known)}its options are {', '.join(known)}"
+            raise ConfigError(f"unknown option '{shown_name(name)}'", where=where, fix=fix)
     given: dict[str, Any] = {name: value for name, value in typed.options.items() if name in common}
     if "tasks" in given:
         given["tasks"] = tuple(filter(None, given["tasks"].split(",")))
     selection = _convert(given, Selection, where)
     for task in selection.tasks:
         if tasks is not None and task not in tasks:
-            near = get_close_matches(task, tasks, 1)
-            hint = f"did you mean '{near[0]}'? " if near else ""
-            raise ConfigError(f"there is no task '{task}'", where=where, fix=f"{hint}the tasks are {list(tasks)}")
+            fix = f"{meant(task, tasks)}the tasks are {list(tasks)}"
+            raise ConfigError(f"there is no task '{task}'", where=where, fix=fix)
     values = {
         name: _convert(value, own[name], f"{where}, option '{name}'")
         for name, value in typed.options.items()
         if name in own
     }
     return selection, values
+
+
+def meant(text: str, known: Collection[str]) -> str:
+    """Return a question whether one of ``known`` is meant, for the start of a fix; nothing if none is like it.
+
+    Example:
+        >>> meant("taks", ["on", "tasks"])
+        "did you mean 'tasks'? "
+    """
+    near = get_close_matches(text, known, 1)
+    return f"did you mean '{near[0]}'? " if near else ""
 
 
 def _convert(value: Any, kind: Any, where: str) -> Any:

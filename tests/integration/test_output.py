@@ -93,6 +93,9 @@ def test_a_sink_of_stdout_is_the_same_stream(tmp_path: Path, write_clip: Any, ru
     )
     done = command("run", *arguments, "--sink", "jsonl:-", "--sink", "console", env=rule, stdout=subprocess.PIPE)
     assert [json.loads(line)["status"] for line in done.stdout.splitlines()] == ["ok"] * 50
+    changes = command("run", *arguments, "--sink", "jsonl:-?on=change", env=rule, stdout=subprocess.PIPE)
+    assert len(changes.stdout.splitlines()) > 25
+    assert "mmedge.result/1" not in changes.stderr
 
 
 @pytest.mark.parametrize("file", ["/dev/full", None])

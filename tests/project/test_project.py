@@ -28,9 +28,11 @@ def tracked(*patterns: str) -> list[Path]:
     return [ROOT / line for line in done.stdout.splitlines() if (ROOT / line).is_file()]
 
 
-def test_import_mmedge_loads_nothing_heavy() -> None:
+@pytest.mark.parametrize("what", ["mmedge", "mmedge; mmedge.Pipeline"])
+def test_import_mmedge_loads_nothing_heavy(what: str) -> None:
     heavy = "torch onnx onnxruntime tensorrt tensorrt_rtx cv2 sounddevice av lightning scipy typer rich"
-    code = f"import sys, mmedge; print([m for m in {heavy.split()!r} if m in sys.modules])"
+    heavy += " starlette uvicorn websockets paho prometheus_client sqlite3 importlib.metadata"
+    code = f"import sys, {what}; print([m for m in {heavy.split()!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd="/")
     assert done.stdout.strip() == "[]"
 

@@ -252,6 +252,27 @@ def test_the_second_net_takes_secrets_out_of_what_others_write() -> None:
         assert "battery-staple" not in text
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("mqtt://h/t?spool=/home/somebody/recordings/a.db", "mqtt://h/t?spool=/home/somebody/recordings/a.db"),
+        ("mqtts://h/t?ca=recordings/somebody.pem&key=1", "mqtts://h/t?ca=recordings/somebody.pem&key=***"),
+        ("gst:filesrc location=/home/somebody/recordings/a.mp4 ! x", "gst:filesrc location=*** ! x"),
+        ("gst:filesrc location='/home/somebody/recordings/a.mp4' ! x", "gst:filesrc location=*** ! x"),
+        ("http://h/?where=/home/somebody/recordings/a", "http://h/?where=***"),
+    ],
+)
+def test_the_folders_of_a_path_are_no_secrets(text: str, shown: str) -> None:
+    assert str(Address(text)) == shown
+    said = "/home/somebody/recordings/clip.mp4"
+    assert scrub(said) == said
+
+
+def test_what_stands_in_quotes_is_known_without_them() -> None:
+    Address('gst:rtspsrc user-pw="correct-horse" ! x')
+    assert scrub("401 for correct-horse") == "401 for ***"
+
+
 def test_what_ffmpeg_logs_shows_no_secret() -> None:
     av = pytest.importorskip("av")
     from mmedge.capture.network import open_network

@@ -103,3 +103,21 @@ def test_a_full_disk_loses_whole_lines_and_recovers(tmp_path: Path) -> None:
     with pytest.raises(MmedgeError, match="No space left"):
         full.write(made(0, x="a"))
     full.close()
+
+
+def test_a_rotation_that_finds_no_file_is_made_up_for(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    size = len(made(1, x="a").to_json()) + 1
+    sink = JsonlSink(str(path), max_bytes=size + 1)
+    sink.write(made(0, x="a"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        for n in (1, 2):
+            with pytest.raises(MmedgeError, match="Too many open files"):
+                sink.write(made(n, x="a"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    sink.write(made(3, x="a"))
+    sink.close()
+    assert times(Path(f"{path}.1"), path) == [0, 3]

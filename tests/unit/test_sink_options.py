@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Annotated, Literal
 
 import msgspec
@@ -41,6 +42,7 @@ def test_what_is_typed(text: str, name: str, target: str, options: dict[str, str
 
 def test_options_of_a_sink_are_its_keywords() -> None:
     own = own_options(factory)
+    assert own_options(partial(factory, keep=1)).keys() == own.keys() - {"keep"}  # what is bound is no option
     selection, values = read_options(read_typed("x:y?keep=3&mode=b&on=event&tasks=digit"), own, ["digit"])
     assert selection == Selection(on="event", tasks=("digit",))
     assert values == {"keep": 3, "mode": "b"}

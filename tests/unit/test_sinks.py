@@ -40,6 +40,9 @@ def lacking(target):
 
 def nothing(target):
     return target
+
+def private(target, *, privacy="picture"):
+    return Kept(privacy)
 """
 Install = Callable[..., None]
 
@@ -129,6 +132,18 @@ def test_a_pipeline_writes_to_a_sink_of_another_package(
     with pytest.raises(ConfigError, match="is not a sink") as error:
         mmedge.Pipeline(bundle, inputs, sinks=[7])  # type: ignore[list-item]
     assert "console, jsonl, kept, metrics" in str(error.value.fix)
+
+
+def test_a_sink_of_another_package_keeps_to_the_privacy_of_the_run(
+    install: Install, tmp_path: Path, write_clip: WriteClip
+) -> None:
+    install("mmedge-private", shown="private", kept="Kept")
+    bundle, clip = str(tiny_bundle(tmp_path / "tiny.mmedge")), str(write_clip())
+    texts = ["shown", "shown:x?on=event", "shown:y?privacy=picture", "kept:z"]
+    sinks = [part for text in texts for part in ("--sink", text)]
+    assert run(["run", bundle, "--image", clip, "--latency", "offline", "--privacy", "none", *sinks]) == 0
+    made = sys.modules["mmedge_private"].made
+    assert [sink.target for sink in made] == ["none", "none", "picture", "z"]
 
 
 @pytest.mark.parametrize(
