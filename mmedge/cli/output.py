@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Annotated, Any, BinaryIO
 
@@ -22,12 +22,16 @@ from mmedge.privacy import Privacy
 
 __all__ = [
     "Allow",
+    "AudioSource",
     "Bar",
+    "ImageSource",
+    "Inputs",
     "Json",
     "JsonLines",
     "PrintableFormatter",
     "PrivacyOption",
     "Sinks",
+    "TextSource",
     "ViewOption",
     "abandon_stdout",
     "add_names",
@@ -40,6 +44,7 @@ __all__ = [
     "printable",
     "reserve_stdout",
     "styled",
+    "tell_links",
 ]
 
 _NAME = 24  # columns that a name gets
@@ -60,6 +65,13 @@ Sinks = Annotated[
     # ``cli`` puts the names in where help is shown: to ask for them reads a file of each installed package.
     typer.Option("--sink", metavar="NAME[:TARGET]", help="Where results go: {sinks}; may be repeated."),
 ]
+Inputs = Annotated[
+    list[str],
+    typer.Option("--input", metavar="NAME=URI", help="Source of an input; URI may be @FILE, or hold ${VARIABLE}."),
+]
+ImageSource = Annotated[str | None, typer.Option(help="Source of the only image input.")]
+AudioSource = Annotated[str | None, typer.Option(help="Source of the only audio input.")]
+TextSource = Annotated[str | None, typer.Option(help="Source of the only text input.")]
 Allow = Annotated[
     list[str],
     typer.Option(
@@ -134,6 +146,11 @@ def reserve_stdout() -> Callable[[], None]:
 def abandon_stdout() -> None:
     """Throw away what is still to be printed: its reader has left."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), documents().fileno())
+
+
+def tell_links(links: Sequence[str]) -> None:
+    """Print where the page is; on stderr alone: the token stands in no log of ours."""
+    err.print("page: " + "  ".join(links), highlight=False, markup=False, soft_wrap=True)
 
 
 def print_json(document: dict[str, Any]) -> None:
