@@ -95,7 +95,7 @@ class Watched:
             self._switch.target = page.sink
             page.open(self.pipe)
             assert self._viewer.stdin is not None
-            print(page.links[0].rpartition(":")[2].strip("/"), file=self._viewer.stdin, flush=True)
+            print(page.port, file=self._viewer.stdin, flush=True)
         time.sleep(SETTLE_S)
         begin_ns, began_s = time.monotonic_ns(), time.process_time()
         time.sleep(WINDOW_S)

@@ -36,7 +36,7 @@ class Shown:
     @property
     def port(self) -> int:
         """Where it is."""
-        return int(self.page.links[0].rpartition(":")[2].partition("/")[0])
+        return self.page.port
 
     @property
     def url(self) -> str:

@@ -15,8 +15,7 @@ from rich.table import Table
 from mmedge.address import Address
 from mmedge.bundle import load
 from mmedge.cli.compile import engines_table
-from mmedge.cli.output import Json, PrivacyOption, ViewOption, bar, err, next_step, out, print_json, styled
-from mmedge.cli.run import tell_links
+from mmedge.cli.output import Json, PrivacyOption, ViewOption, bar, err, next_step, out, print_json, styled, tell_links
 from mmedge.cli.signals import Stopped
 from mmedge.pipeline import Pipeline
 from mmedge.pipeline.statistics import told
@@ -74,7 +73,7 @@ def _show(module: Any, output: Path, view: str, privacy: Privacy) -> None:
             with Pipeline(bundle, with_typed(bundle, fed), sinks=[sink]) as pipe:
                 page.open(pipe, title=f"{bundle.name}, clip '{clip}'")
                 if not turn:
-                    tell_links(page)
+                    tell_links(page.links)
                 try:
                     pipe.run()
                 except Stopped:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any
 
@@ -19,12 +19,16 @@ from mmedge.stdout import abandon_stdout, documents, is_reserved, reserve_stdout
 
 __all__ = [
     "Allow",
+    "AudioSource",
     "Bar",
+    "ImageSource",
+    "Inputs",
     "Json",
     "JsonLines",
     "PrintableFormatter",
     "PrivacyOption",
     "Sinks",
+    "TextSource",
     "ViewOption",
     "abandon_stdout",
     "add_names",
@@ -37,6 +41,7 @@ __all__ = [
     "printable",
     "reserve_stdout",
     "styled",
+    "tell_links",
 ]
 
 _NAME = 24  # columns that a name gets
@@ -56,6 +61,13 @@ Sinks = Annotated[
     # ``cli`` puts the names in where help is shown: to ask for them reads a file of each installed package.
     typer.Option("--sink", metavar="NAME[:TARGET]", help="Where results go: {sinks}; may be repeated."),
 ]
+Inputs = Annotated[
+    list[str],
+    typer.Option("--input", metavar="NAME=URI", help="Source of an input; URI may be @FILE, or hold ${VARIABLE}."),
+]
+ImageSource = Annotated[str | None, typer.Option(help="Source of the only image input.")]
+AudioSource = Annotated[str | None, typer.Option(help="Source of the only audio input.")]
+TextSource = Annotated[str | None, typer.Option(help="Source of the only text input.")]
 Allow = Annotated[
     list[str],
     typer.Option(
@@ -77,6 +89,11 @@ PrivacyOption = Annotated[
     typer.Option(help="What of pictures and sound page and videos show: none; blur: shapes; picture: all."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
+
+
+def tell_links(links: Sequence[str]) -> None:
+    """Print where the page is; on stderr alone: the token stands in no log of ours."""
+    err.print("page: " + "  ".join(links), highlight=False, markup=False, soft_wrap=True)
 
 
 def print_json(document: dict[str, Any]) -> None:

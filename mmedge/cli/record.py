@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from mmedge.bundle import load
-from mmedge.cli.output import Json, bar, err, next_step, print_json
-from mmedge.cli.run import INPUT_HELP, parse_inputs
+from mmedge.cli.output import Inputs, Json, bar, err, next_step, print_json
+from mmedge.cli.run import parse_inputs
 from mmedge.cli.signals import Stopped, finish
 from mmedge.errors import ConfigError
 from mmedge.pipeline.arguments import check_duration
@@ -20,10 +20,7 @@ from mmedge.types import Video
 
 def command(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="New or empty folder.")],
-    input: Annotated[
-        list[str],
-        typer.Option("--input", metavar="NAME=URI", help=INPUT_HELP),
-    ] = [],
+    input: Inputs = [],
     image: Annotated[str | None, typer.Option(help="Source of pictures.")] = None,
     audio: Annotated[str | None, typer.Option(help="Source of sound.")] = None,
     text: Annotated[str | None, typer.Option(help="Source of text.")] = None,

@@ -18,13 +18,18 @@ from mmedge.bundle.manifest import ImageInput
 from mmedge.cli.addresses import typed
 from mmedge.cli.output import (
     Allow,
+    AudioSource,
+    ImageSource,
+    Inputs,
     JsonLines,
     PrivacyOption,
     Sinks,
+    TextSource,
     ViewOption,
     abandon_stdout,
     err,
     next_step,
+    tell_links,
 )
 from mmedge.cli.signals import Stopped, finish
 from mmedge.errors import ConfigError
@@ -41,8 +46,6 @@ from mmedge.types import Backend, Engines, Latency, Precision, Result, Video
 
 if TYPE_CHECKING:
     from mmedge.view.live import LivePage
-
-INPUT_HELP = "Source of an input; URI may be @FILE, or hold ${VARIABLE}."
 
 
 def parse_inputs(bundle: Bundle | None, pairs: list[str], by_modality: dict[str, str | None]) -> dict[str, Address]:
@@ -118,13 +121,10 @@ def make_sinks(texts: list[str], *, json: bool, privacy: Privacy = "picture") ->
 
 def command(
     bundle: Annotated[Path, typer.Argument(help="The bundle, NAME.mmedge.")],
-    input: Annotated[
-        list[str],
-        typer.Option("--input", metavar="NAME=URI", help=INPUT_HELP),
-    ] = [],
-    image: Annotated[str | None, typer.Option(help="Source of the only image input.")] = None,
-    audio: Annotated[str | None, typer.Option(help="Source of the only audio input.")] = None,
-    text: Annotated[str | None, typer.Option(help="Source of the only text input.")] = None,
+    input: Inputs = [],
+    image: ImageSource = None,
+    audio: AudioSource = None,
+    text: TextSource = None,
     sink: Sinks = [],
     duration: Annotated[float | None, typer.Option(help="Stop after this many seconds.")] = None,
     latency: Annotated[
@@ -180,7 +180,7 @@ def command(
         ) as pipe:
             if page is not None:
                 page.open(pipe)
-                tell_links(page)
+                tell_links(page.links)
             try:
                 with Notifier(pipe):
                     pipe.run()
@@ -217,11 +217,6 @@ def live_page(place: str | None, privacy: Privacy) -> Iterator[LivePage | None]:
 
     with LivePage(place, privacy) as page:
         yield page
-
-
-def tell_links(page: LivePage) -> None:
-    """Print where the page is; on stderr alone: the token stands in no log of ours."""
-    err.print("page: " + "  ".join(page.links), highlight=False, markup=False, soft_wrap=True)
 
 
 def _window(bundle: Bundle, uris: Mapping[str, Address]) -> Callable[[Result], None]:

@@ -12,8 +12,8 @@ import typer
 
 from mmedge.bundle import load
 from mmedge.cli.addresses import typed
-from mmedge.cli.output import Allow, Json, Sinks, err, print_json
-from mmedge.cli.run import INPUT_HELP, parse_inputs
+from mmedge.cli.output import Allow, AudioSource, ImageSource, Inputs, Json, Sinks, TextSource, err, print_json
+from mmedge.cli.run import parse_inputs
 from mmedge.errors import ConfigError
 from mmedge.files import private_folder, replacing
 from mmedge.fusion.consent import Consent, check_consent, needed_code
@@ -30,13 +30,10 @@ def command(
     options: Annotated[
         list[str], typer.Argument(metavar="[-- OPTIONS]", help="Further options of `mmedge run`, after --.")
     ] = [],
-    input: Annotated[
-        list[str],
-        typer.Option("--input", metavar="NAME=URI", help=INPUT_HELP),
-    ] = [],
-    image: Annotated[str | None, typer.Option(help="Source of the only image input.")] = None,
-    audio: Annotated[str | None, typer.Option(help="Source of the only audio input.")] = None,
-    text: Annotated[str | None, typer.Option(help="Source of the only text input.")] = None,
+    input: Inputs = [],
+    image: ImageSource = None,
+    audio: AudioSource = None,
+    text: TextSource = None,
     sink: Sinks = [],
     allow: Allow = [],
     name: Annotated[str | None, typer.Option(help="Name of the service; the bundle's by default.")] = None,

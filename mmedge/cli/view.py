@@ -10,9 +10,9 @@ from typing import Annotated
 import typer
 
 from mmedge.bundle import load
-from mmedge.cli.output import Allow, Json, PrivacyOption, bar, err, print_json
+from mmedge.cli.output import Allow, Json, PrivacyOption, bar, print_json, tell_links
 from mmedge.cli.signals import Stopped
-from mmedge.view.access import parse_place
+from mmedge.view.access import DEFAULT, parse_place
 from mmedge.view.messages import SCHEMA
 from mmedge.view.recorded import RecordedFeed
 from mmedge.view.server import ViewServer
@@ -23,7 +23,7 @@ def command(
     bundle: Annotated[
         Path | None, typer.Argument(help="A bundle that answers it anew; default: what the recorded run answered.")
     ] = None,
-    at: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where to serve the page.")] = "127.0.0.1:8750",
+    at: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where to serve the page.")] = DEFAULT,
     privacy: PrivacyOption = "picture",
     allow: Allow = [],
     json: Json = False,
@@ -40,6 +40,6 @@ def command(
         server.start()
         if json:
             print_json({"schema": SCHEMA, "links": server.links, "triggers": feed.triggers})
-        err.print(f"page: {'  '.join(server.links)}", highlight=False, markup=False, soft_wrap=True)
+        tell_links(server.links)
         with suppress(Stopped):
             threading.Event().wait()

@@ -60,7 +60,7 @@ def parse_place(text: str) -> Place:
     match = _FORM.fullmatch(text or DEFAULT)
     if match is None or int(match["port"]) > 65535:
         raise ConfigError(
-            f"'{text}' is not HOST:PORT", where="--view", fix=f"for example --view {DEFAULT}, or --view 0.0.0.0:8750"
+            f"'{text}' is not HOST:PORT", where="address of the page", fix=f"for example {DEFAULT}, or 0.0.0.0:8750"
         )
     host = match["host"]
     if host is None:

@@ -46,7 +46,6 @@ class Cursor:
     row: int = 0
     figures: int = 0
     at: int | None = None
-    asked: bool = False
     explain: int | None = None
     had: tuple[int, bool] | None = None
     pictures: dict[str, int] = field(default_factory=dict)

@@ -45,6 +45,11 @@ class LivePage:
         """Addresses to open in a browser."""
         return self._server.links
 
+    @property
+    def port(self) -> int:
+        """Where it is served."""
+        return self._server.place.port
+
     def open(self, pipe: Pipeline, title: str | None = None) -> None:
         """Show ``pipe``, which has started and has ``sink`` among its sinks, under a title: by default its bundle's."""
         self.sink.attach(pipe, title)

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from mmedge.bundle.manifest import AudioInput, Ema, Hysteresis, ImageInput, Input, Smoothing, Task, TextInput
+from mmedge.bundle.manifest import AudioInput, Ema, Hysteresis, ImageInput, Input, Smoothing, Task
 from mmedge.pipeline import Statistics
 from mmedge.pipeline.statistics import Histogram
 from mmedge.types import TaskResult
@@ -57,7 +57,6 @@ def hello(
         "tasks": {task: {"smoothing": "" if spec is None else _smoothing(spec)} for task, spec in tasks.items()},
         "pictures": [seat for seat, spec in inputs.items() if isinstance(spec, ImageInput)],
         "sounds": [seat for seat, spec in inputs.items() if isinstance(spec, AudioInput)],
-        "texts": [seat for seat, spec in inputs.items() if isinstance(spec, TextInput)],
         "typed": typed,
         "steps": list(STEPS),
         "bands": BANDS if privacy == "picture" else 0,
@@ -94,14 +93,12 @@ def row(
     uncertainty_ms: float,
     latency_ms: Mapping[str, float],
     reason: str | None,
-    outcome: str = "answered",
 ) -> dict[str, Any]:
     """Return one trigger as the page draws it; NaN never gets into it."""
     return {
         "n": number,
         "t": round(t_ms, 3),
         "valid": valid,
-        "outcome": outcome,
         "tasks": {name: _answer(task) for name, task in tasks.items()},
         "present": present,
         "age": age_ms,
@@ -166,7 +163,6 @@ def figures(statistics: Statistics) -> dict[str, Any]:
             "stage failures": sum(statistics.stage_errors.values()),
             "results not read": statistics.undelivered,
         },
-        "backends": dict(statistics.backends),
         "notes": list(statistics.notes)[-3:],
     }
 

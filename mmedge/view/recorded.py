@@ -129,15 +129,14 @@ class RecordedFeed:
         """How many triggers there are to look at."""
         return len(self._rows)
 
-    def _add(self, rows: list[_Row], result: Result | TriggerEvent, number: int, outcome: str) -> None:
+    def _add(self, rows: list[_Row], result: Result | TriggerEvent, number: int) -> None:
         statistics, ms = self._statistics, result.latency_ms
-        if outcome == "answered":
-            statistics.results += 1
-            if "end_to_end" in ms:
-                statistics.end_to_end.add(round(ms["end_to_end"] * 1e6))
-            for step in messages.STEPS:
-                if step in ms:
-                    statistics.steps[step].add(round(ms[step] * 1e6))
+        statistics.results += 1
+        if "end_to_end" in ms:
+            statistics.end_to_end.add(round(ms["end_to_end"] * 1e6))
+        for step in messages.STEPS:
+            if step in ms:
+                statistics.steps[step].add(round(ms[step] * 1e6))
         told = messages.row(
             len(rows) + 1,
             (result.t_ns - self._started_ns) / 1e6,
@@ -149,7 +148,6 @@ class RecordedFeed:
             uncertainty_ms=result.uncertainty_ms,
             latency_ms=ms,
             reason=result.reason,
-            outcome=outcome,
         )
         line = msgspec.json.encode(told | {"at": len(rows)})
         rows.append(_Row(result.t_ns, number, line, messages.boxes(result.tasks)))
@@ -164,7 +162,7 @@ class RecordedFeed:
             for event in turn.triggers.values():
                 self._statistics.triggers += 1
                 if event.outcome == "answered":
-                    self._add(rows, event, event.seq, event.outcome)
+                    self._add(rows, event, event.seq)
                 else:
                     drops[event.outcome] += 1
         self._statistics.drops = dict(drops)
@@ -178,7 +176,7 @@ class RecordedFeed:
         replay = Replay(self._folder, bundle, allow=allow)
         try:
             for result in replay:
-                self._add(rows, result, result.t_ns, "answered")
+                self._add(rows, result, result.t_ns)
         except CheckError as error:  # what was answered is shown all the same
             log.warning("%s", error.message)
         self._note(replay.recording)
@@ -216,22 +214,25 @@ class RecordedFeed:
 
     def message(self, cursor: Cursor) -> bytes | None:
         """Return the trigger that a viewer asked for, why it saw what it saw, or its picture that is there by now."""
+        if cursor.at is not None and self._rows:
+            row = self._rows[min(max(cursor.at, 0), len(self._rows) - 1)]
+            complete = self._decoded_ns >= row.t_ns + _AFTER_MS * 1e6
+            if cursor.had != (cursor.at, complete):
+                cursor.had = cursor.at, complete
+                return self._shown(row)
         if cursor.explain is not None:
             wanted, cursor.explain = cursor.explain, None
             return self._why(wanted)
-        if cursor.at is None or not self._rows:
-            return None
-        row = self._rows[min(max(cursor.at, 0), len(self._rows) - 1)]
-        complete = self._decoded_ns >= row.t_ns + _AFTER_MS * 1e6
-        if cursor.had == (cursor.at, complete) and not cursor.asked:
-            return None
-        cursor.had, cursor.asked = (cursor.at, complete), False
+        return None
+
+    def _shown(self, row: _Row) -> bytes:
+        """Return one trigger with what was seen, heard and concluded around it."""
         told = row.told
         header: dict[str, Any] = {"kind": "tick", "replace": True, "at": told["at"], "number": row.number}
         first = bisect_left(self._times, row.t_ns - round(_BEFORE_MS * 1e6))
         last = bisect_right(self._times, row.t_ns + round(_AFTER_MS * 1e6))
         header |= {"now": told["t"], "rows": [msgspec.Raw(each.line) for each in self._rows[first:last]]}
-        header |= {"pictures": [], "sound": [], "cut": self._cuts(told), "loading": not complete}
+        header |= {"pictures": [], "sound": [], "cut": self._cuts(told)}
         header |= {"figures": messages.figures(self._statistics), "health": self._health_at(row.t_ns)}
         blobs: list[bytes] = []
         with self._lock:

@@ -261,7 +261,9 @@ class _Viewer:
     def __init__(self, feed: Feed, socket: WebSocket, current: Callable[[], bool]) -> None:
         self._feed, self._socket, self._current = feed, socket, current
         self._cursor = Cursor()
+        self._wanted = Said()  # what it asked for since the last message
         self.news = asyncio.Event()
+        self.news.set()  # a run that is over has something to say, and no news
         self._drawn = asyncio.Event()
         self._notices: list[str] = []
 
@@ -296,15 +298,23 @@ class _Viewer:
             notices, self._notices = self._notices, []  # others may come while these are sent
             for notice in notices:
                 await self._send(messages.packed({"kind": "notice", "text": notice}))
-            message = await self._make(self._cursor)
+            message = await self._make()
             if message is None:
                 continue
             await self._send(message)
             await asyncio.wait_for(self._drawn.wait(), _PATIENCE_S)
+            if not self._feed.live:
+                self.news.set()  # it may have asked for two things
 
-    async def _make(self, cursor: Cursor) -> bytes | None:
+    async def _make(self) -> bytes | None:
+        cursor = self._cursor
         if self._feed.live:
             return self._feed.message(cursor)
+        wanted, self._wanted = self._wanted, Said()
+        if wanted.at is not None:
+            cursor.at, cursor.had, cursor.explain = wanted.at, None, None
+        if wanted.explain is not None:
+            cursor.explain = wanted.explain
         return await asyncio.to_thread(self._feed.message, cursor)  # it reads files
 
     async def _send(self, message: bytes) -> None:
@@ -316,9 +326,8 @@ class _Viewer:
             if said.ack:
                 self._drawn.set()
             elif said.at is not None or said.explain is not None:
-                if said.at is not None:
-                    self._cursor.at, self._cursor.asked = said.at, True
-                self._cursor.explain = said.explain
+                # Another trigger makes the question about the one before void, not the other way round.
+                self._wanted = Said(at=self._wanted.at if said.at is None else said.at, explain=said.explain)
                 self.news.set()
             elif said.text is not None:
                 refused = self._feed.say(said.text, said.input)
@@ -347,6 +356,6 @@ def _bound(place: Place) -> socket.socket:
         found.close()
         taken = f"the port {place.port} is taken" if error.errno == 98 else f"cannot serve there: {error.strerror}"
         raise ConfigError(
-            taken, where=f"--view {place.host}:{place.port}", fix=f"--view {place.host}:0 takes a free port"
+            taken, where=f"address of the page, {place.host}:{place.port}", fix=f"{place.host}:0 takes a free port"
         ) from error
     return found

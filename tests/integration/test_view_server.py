@@ -311,11 +311,13 @@ def test_no_pixel_and_no_sample_leaves(privacy: Any, write_clip: WriteClip, tmp_
                     at += each["bytes"]
 
 
-def test_a_run_is_shown_without_a_viewer_and_ends_in_order(tmp_path: Path, write_clip: WriteClip) -> None:
+def test_a_run_needs_no_viewer_and_who_comes_late_sees_how_it_ended(tmp_path: Path, write_clip: WriteClip) -> None:
     bundle = tiny_bundle(tmp_path / "tiny.mmedge")
-    with (
-        LivePage("127.0.0.1:0") as page,
-        Pipeline(bundle, {"image": str(write_clip())}, sinks=[page.sink], latency="offline") as pipe,
-    ):
-        page.open(pipe)
-        assert pipe.run().results == 25
+    with LivePage("127.0.0.1:0") as page:
+        with Pipeline(bundle, {"image": str(write_clip())}, sinks=[page.sink], latency="offline") as pipe:
+            page.open(pipe)
+            assert pipe.run().results == 25
+        with viewer(page.port) as late:
+            header = follow(late, 2)[1][0]
+    assert [row["n"] for row in header["rows"]] == list(range(1, 26))
+    assert header["figures"]["state"] == "STOPPED"

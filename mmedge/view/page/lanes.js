@@ -141,11 +141,11 @@ export class Lanes {
     context.lineWidth = 1;
     context.beginPath();
     const step = area.width < 330 ? 4000 : 2000;
-    for (let t = Math.ceil(view.from / step) * step; t <= view.to; t += step) {
+    for (let t = Math.max(0, Math.ceil(view.from / step) * step); t <= view.to; t += step) {
       const at = Math.round(area.x(t)) + 0.5;
       context.moveTo(at, 4);
       context.lineTo(at, area.end);
-      if (t >= 0 && (at < area.right - 22 || !this.hello.live)) context.fillText(clock(t), at, area.end + 12);
+      if (at < area.right - 22 || !this.hello.live) context.fillText(clock(t), at, area.end + 12);
     }
     context.stroke();
     if (this.hello.live) context.fillText("now", area.right, area.end + 12);
@@ -205,15 +205,11 @@ export class Lanes {
     context.fillStyle = colours.back;
     context.fillRect(area.left, lane.y, area.width, lane.h);
     if (rows.some((row) => typeof row.tasks[lane.name]?.[2] === "number")) return this.values(context, lane, area, view, rows, colours);
-    const runs = [];
-    rows.forEach((row, index) => {
-      const answer = row.tasks[lane.name], { kind } = spoken(row, answer);
-      const label = kind === "said" ? answer[0] : kind, end = until(rows, index, view);
-      const last = runs.at(-1);
-      if (last && last.label === label && last.kind === kind && row.t - last.end < 1) last.end = end;
-      else runs.push({ label, kind, key: answer?.[2], begin: row.t, end });
+    const found = runs(rows, view, (row) => {
+      const answer = row.tasks[lane.name], { text, kind } = spoken(row, answer);
+      return { same: `${kind} ${text}`, label: text, kind, key: answer?.[2] };
     });
-    for (const run of runs) {
+    for (const run of found) {
       const x1 = area.x(run.begin), x2 = area.x(run.end);
       if (run.kind === "said") {
         context.globalAlpha = 0.3;
@@ -232,7 +228,7 @@ export class Lanes {
     context.textAlign = "left";
     context.textBaseline = "middle";
     context.font = "600 12px system-ui, sans-serif";
-    for (const run of runs) {
+    for (const run of found) {
       const x1 = Math.max(area.x(run.begin), area.left), room = area.x(run.end) - x1 - 6;
       if (run.kind !== "said" || room < 9) continue;
       context.fillStyle = colours.text;
@@ -270,29 +266,18 @@ export class Lanes {
   }
 
   input(context, lane, area, view, rows, colours) {
-    const attached = this.hello.attached?.includes(lane.name) ?? true;
+    const attached = this.hello.attached.includes(lane.name);
     if (!attached) return;
     const high = Math.min(lane.h, 12), y = lane.y + (lane.h - high) / 2;
-    let last = null;
-    const flush = () => {
-      if (!last) return;
-      const x1 = area.x(last.begin), x2 = area.x(last.end);
-      if (last.on) {
+    for (const run of runs(rows, view, (row) => ({ same: Boolean(row.present[lane.name]) }))) {
+      const x1 = area.x(run.begin), x2 = area.x(run.end);
+      if (run.same) {
         context.fillStyle = colours.good;
         context.globalAlpha = 0.75;
         context.fillRect(x1, y + high / 2 - 2.5, x2 - x1, 5);
         context.globalAlpha = 1;
       } else hatch(context, x1, y, x2 - x1, high, this.hello.inputs[lane.name].modality === "text" ? colours.hatch : colours.bad);
-    };
-    rows.forEach((row, index) => {
-      const on = Boolean(row.present[lane.name]), end = until(rows, index, view);
-      if (last && last.on === on && row.t - last.end < 1) last.end = end;
-      else {
-        flush();
-        last = { on, begin: row.t, end };
-      }
-    });
-    flush();
+    }
   }
 
   skew(context, lane, area, view, rows, colours) {
@@ -360,7 +345,7 @@ export class Lanes {
       if (typeof answer?.[1] === "number") say(score(answer[1]), colours.dim, 7);
     }
     if (lane.kind === "input") {
-      const state = view.health?.[lane.name]?.state, attached = this.hello.attached?.includes(lane.name) ?? true;
+      const state = view.health?.[lane.name]?.state, attached = this.hello.attached.includes(lane.name);
       if (!attached) say("no source", colours.dim);
       else if (state && state !== "OK") say(state.toLowerCase(), colours.bad);
       else if (!row.present[lane.name]) say("absent", colours.dim);
@@ -372,6 +357,17 @@ export class Lanes {
       say(`of ${ms(scale)}`, colours.dim, 7);
     }
   }
+}
+
+// Rows that follow each other and of which `of` says the same: what it says, from when, and until when.
+function runs(rows, view, of) {
+  const found = [];
+  rows.forEach((row, index) => {
+    const said = of(row), end = until(rows, index, view), last = found.at(-1);
+    if (last && last.same === said.same && row.t - last.end < 1) last.end = end;
+    else found.push({ ...said, begin: row.t, end });
+  });
+  return found;
 }
 
 // Until when a row is drawn: to the next one, unless that is long after.
@@ -394,7 +390,7 @@ function cut(context, text, most) {
 }
 
 export function clock(t) {
-  const s = t / 1000, minutes = Math.floor(s / 60);
+  const s = Math.abs(t) / 1000, minutes = Math.floor(s / 60);
   const digits = (s - minutes * 60).toFixed(Number.isInteger(s) ? 0 : 1);
-  return `${minutes}:${s - minutes * 60 < 10 ? "0" : ""}${digits}`;
+  return `${t < 0 ? "-" : ""}${minutes}:${s - minutes * 60 < 10 ? "0" : ""}${digits}`;
 }

@@ -2,7 +2,7 @@
 const DECODER = new TextDecoder();
 
 export class Link {
-  // on: {hello(header), tick(header, blobs), notice(text), lost(seconds, why)}
+  // on: {hello(header), tick(header, blobs), notice(text)}
   constructor(on) {
     this.on = on;
     this.lostAt = performance.now();

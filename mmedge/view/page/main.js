@@ -8,8 +8,9 @@ import { Player } from "./player.js";
 
 const $ = (id) => document.getElementById(id);
 const KEPT_ROWS = 1500;
+const CREEP_MS = 0.05; // from one message to the next
 // What the page knows; `window.mmedge` lets a test, or a curious person, look.
-const state = { hello: null, rows: [], figures: null, health: {}, cut: {}, losses: [], offset: Infinity, scenes: {}, ticks: 0, now: 0 };
+const state = { hello: null, rows: [], figures: null, health: {}, cut: {}, losses: [], offset: Infinity, scenes: {}, ticks: 0, now: 0, row: null };
 window.mmedge = state;
 let lanes = null, answers = {}, player = null;
 
@@ -18,7 +19,7 @@ const link = new Link({ hello: begin, tick: take, notice: (text) => say(text) })
 function begin(hello) {
   // A server that was started again counts its time anew.
   [lanes, player, ...Object.values(state.scenes)].forEach((each) => each?.close());
-  Object.assign(state, { hello, rows: [], figures: null, health: {}, cut: {}, losses: [], offset: Infinity });
+  Object.assign(state, { hello, rows: [], figures: null, health: {}, cut: {}, losses: [], offset: Infinity, row: null });
   document.title = `${plain(hello.name, 120)} \u2013 mmedge`;
   $("name").textContent = plain(hello.name, 120);
   $("scenes").replaceChildren();
@@ -45,8 +46,9 @@ async function take(header, blobs) {
   state.rows.push(...header.rows);
   if (state.rows.length > KEPT_ROWS) state.rows.splice(0, state.rows.length - KEPT_ROWS);
   state.cut = header.cut ?? state.cut;
-  // The smallest difference of both clocks is that of the message that was on its way for the shortest time.
-  state.offset = Math.min(state.offset, performance.now() - header.now);
+  // The smallest difference of both clocks is that of the message that was on its way for the shortest time. It is let
+  // grow a little: two clocks drift apart in hours.
+  state.offset = Math.min(state.offset + CREEP_MS, performance.now() - header.now);
   header.sound.forEach((told, index) => {
     if (header.replace) lanes.columns[told.input].clear();
     lanes.columns[told.input].take(told.t, blobs.sound[index]);
@@ -76,7 +78,6 @@ function draw(at) {
   const { hello } = state;
   if (!hello || (hello.live && state.offset === Infinity)) return; // there is no time yet
   const now = hello.live ? at - state.offset : (player.t ?? 0);
-  state.now = now;
   const row = hello.live ? (state.rows.at(-1) ?? null) : player.row();
   const stale = hello.live && row !== null && now - row.t > 1500;
   for (const [name, scene] of Object.entries(state.scenes)) scene.draw(row, now, state.health[name]);
@@ -84,6 +85,7 @@ function draw(at) {
   const ahead = hello.live ? 0 : SPAN_MS * 0.3;
   lanes.draw({ ...state, row, now, from: now - SPAN_MS + ahead, to: now + ahead, cursor: hello.live ? null : now });
   headline(row, now);
+  Object.assign(state, { now, row }); // what is on the screen
 }
 
 function headline(row, now) {
@@ -103,7 +105,7 @@ function showLink() {
   if (link.refused) [text, kind] = ["the link is not valid: open the one that was printed", "bad"];
   else if (link.full) [text, kind] = ["too many viewers", "bad"];
   else if (!link.alive && state.hello) [text, kind] = [`no connection for ${silent.toFixed(0)} s`, "bad"];
-  else if (link.alive && state.hello && silent > 3 && state.hello.live) [text, kind] = [`nothing came for ${silent.toFixed(0)} s`, "bad"];
+  else if (link.alive && state.hello?.live && silent > 3 && state.figures?.state !== "STOPPED") [text, kind] = [`nothing came for ${silent.toFixed(0)} s`, "bad"];
   else if (state.hello && !state.hello.live) [text, kind] = ["recording", ""];
   else if (state.figures) {
     text = state.figures.state;

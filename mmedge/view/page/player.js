@@ -48,7 +48,7 @@ export class Player {
   }
 
   ask() {
-    if (this.wanted === null) return;
+    clearTimeout(this.timer); // nobody asks any more why the one before saw what it saw
     this.asked = this.link.send({ at: this.wanted });
     this.wanted = null;
   }

@@ -1,7 +1,7 @@
 // The pictures, with what tasks say of them, and the answers.
 import { hatch, labelColour, ms, palette, plain, score, sized } from "./palette.js";
 
-function made(tag, kind, parent, text = "") {
+export function made(tag, kind, parent, text = "") {
   const element = document.createElement(tag);
   if (kind) element.className = kind;
   if (text) element.textContent = text;
@@ -55,7 +55,7 @@ export class Scene {
     context.fillRect(0, 0, width, height);
     // How large a line of text is, in pixels of the picture, to be the same size on every screen.
     const unit = width / Math.max(canvas.clientWidth, 1);
-    const attached = this.hello.attached?.includes(this.name) ?? true;
+    const attached = this.hello.attached.includes(this.name);
     const absent = row !== null && row.present[this.name] === false;
     const down = health && health.state !== "OK";
     if (bitmap) context.drawImage(bitmap, 0, 0);
@@ -168,5 +168,3 @@ export function spoken(row, answer) {
   if (answer[1] !== null && answer[1] !== undefined) return { text: "abstains", kind: "abstains" };
   return { text: row.valid ? "undefined" : "mask not validated", kind: "undefined" };
 }
-
-export { made, sized };
