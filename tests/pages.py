@@ -24,6 +24,8 @@ from mmedge.view.live import LivePage, with_typed
 ASSETS = Path(mmedge.__file__).parent / "assets" / "digits"
 DIGITS, CLIP = ASSETS / "digits.mmedge", ASSETS / "clips" / "clean.mp4"
 SIMULATED = "test://?width=160&height=120&fps=30"
+DESKTOP, PHONE = {"width": 1280, "height": 720}, {"width": 390, "height": 844}
+TICKED = "() => mmedge.ticks > 3 && mmedge.rows.length > 3"
 
 
 @dataclass
@@ -129,3 +131,20 @@ def chromium(**options: Any) -> Iterator[Any]:
             yield browser
         finally:
             browser.close()
+
+
+class Opened:
+    """A page that is open, and what it complained of."""
+
+    def __init__(self, page: Any, url: str) -> None:
+        self.page = page
+        self.problems: list[str] = []
+        self.asked: list[str] = []
+        page.on("console", lambda message: message.type == "error" and self.problems.append(message.text))
+        page.on("pageerror", lambda error: self.problems.append(str(error)))
+        page.on("request", lambda request: self.asked.append(request.url))
+        page.goto(url, timeout=60_000)
+
+    def wait(self, what: str, within_s: float = 60.0) -> Any:
+        """Wait until an expression of the page is true; return its value."""
+        return self.page.wait_for_function(what, timeout=1000 * within_s, polling=20).json_value()

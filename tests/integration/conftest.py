@@ -1,4 +1,4 @@
-"""Fixtures for real devices: a private PulseAudio as microphone, ffmpeg as network camera."""
+"""Fixtures of real devices and programs: PulseAudio as microphone, ffmpeg as network camera, a browser."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks.loopback import PROGRAMS, PulseAudio, Sender
 from mmedge.errors import MissingDependencyError
 from mmedge.extras import require
+from tests.pages import DESKTOP, Opened, chromium
 
 _APT = {
     "pulseaudio": "pulseaudio",
@@ -79,3 +81,23 @@ def camera() -> Iterator[Sender]:
 def gstreamer() -> None:
     """Skip without GStreamer's programs."""
     need("gst-launch-1.0")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as started:
+        yield started
+
+
+@pytest.fixture
+def look(browser: Any) -> Iterator[Any]:
+    """Open a page in a window of its own."""
+    contexts = []
+
+    def opened(url: str, size: dict[str, int] = DESKTOP, **options: Any) -> Opened:
+        contexts.append(browser.new_context(viewport=size, **options))
+        return Opened(contexts[-1].new_page(), url)
+
+    yield opened
+    for context in contexts:
+        context.close()

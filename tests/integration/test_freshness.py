@@ -17,8 +17,6 @@ from tests.conftest import WriteClip
 from tests.lines import replayed_line
 from tests.tiny import tiny_bundle
 
-pytestmark = pytest.mark.parallel
-
 CAMERA = "test://?width=160&height=120&fps=30"
 PERIOD_S = 0.1  # of a slow reader: three times that of the camera
 

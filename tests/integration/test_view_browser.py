@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -24,22 +23,14 @@ from mmedge.pipeline import Pipeline
 from mmedge.types import Description
 from tests.conftest import WriteClip
 from tests.integration.test_detection_run import make_bundle
-from tests.pages import ASSETS, CLIP, DIGITS, SIMULATED, Shown, chromium, shown_run
-from tests.processes import family, free_port, until
+from tests.pages import ASSETS, CLIP, DESKTOP, DIGITS, PHONE, SIMULATED, TICKED, Shown, shown_run
+from tests.processes import free_port, until
 from tests.tiny import manifest, members, tiny_bundle
 
 pytestmark = pytest.mark.parallel
-DESKTOP, PHONE = {"width": 1280, "height": 720}, {"width": 390, "height": 844}
 # What is on the screen, and what the row says that was drawn.
 SAID_AND_TOLD = """() => mmedge.row && [
   document.querySelector('.answer .label').textContent, mmedge.row.tasks.digit]"""
-TICKED = "() => mmedge.ticks > 3 && mmedge.rows.length > 3"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as started:
-        yield started
 
 
 @pytest.fixture(scope="module")
@@ -47,37 +38,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
     bundle = tiny_bundle(tmp_path_factory.mktemp("page") / "tiny.mmedge")
     with shown_run(bundle, {"image": SIMULATED, "audio": SIMULATED}, isolation="thread") as shown:
         yield shown
-
-
-class Opened:
-    """A page that is open, and what it complained of."""
-
-    def __init__(self, page: Any, url: str) -> None:
-        self.page = page
-        self.problems: list[str] = []
-        self.asked: list[str] = []
-        page.on("console", lambda message: message.type == "error" and self.problems.append(message.text))
-        page.on("pageerror", lambda error: self.problems.append(str(error)))
-        page.on("request", lambda request: self.asked.append(request.url))
-        page.goto(url, timeout=60_000)
-
-    def wait(self, what: str, within_s: float = 60.0) -> Any:
-        """Wait until an expression of the page is true; return its value."""
-        return self.page.wait_for_function(what, timeout=1000 * within_s, polling=20).json_value()
-
-
-@pytest.fixture
-def look(browser: Any) -> Iterator[Any]:
-    """Open a page in a window of its own."""
-    contexts = []
-
-    def opened(url: str, size: dict[str, int] = DESKTOP, **options: Any) -> Opened:
-        contexts.append(browser.new_context(viewport=size, **options))
-        return Opened(contexts[-1].new_page(), url)
-
-    yield opened
-    for context in contexts:
-        context.close()
 
 
 def test_the_picture_moves_and_nothing_is_asked_elsewhere(run: Shown, look: Any) -> None:
@@ -123,31 +83,6 @@ def test_the_time_line_follows_the_truth_of_the_clip(look: Any) -> None:
     owed = [(label, digit) for t_s, label in rows if (digit := truth.at(t_s)) is not None]
     assert len(owed) > 30
     assert sum(label == digit for label, digit in owed) / len(owed) > 0.7
-
-
-def test_a_killed_camera_is_shown_within_a_second(look: Any, tmp_path: Path) -> None:
-    bundle = tiny_bundle(tmp_path / "tiny.mmedge")
-    inputs = {"image": SIMULATED, "audio": f"{SIMULATED}&seed=5"}
-    with shown_run(bundle, inputs, isolation="process") as shown:
-        seen = look(shown.url)
-        seen.wait(TICKED)
-        seen.wait("() => !document.querySelector('.scene.absent') && mmedge.rows.at(-1).present.audio")
-        _, workers = family(shown.pipe)
-        camera = max(workers)  # that of the trigger's input is opened last
-        os.kill(camera, signal.SIGSTOP)
-        try:
-            # By the run's clock, from the last result with a picture: it came before the camera was stopped, or just
-            # as it was.
-            took_ms = seen.wait(
-                "() => document.querySelector('.scene.absent')"
-                " && mmedge.now - mmedge.rows.findLast((row) => row.present.image).t"
-            )
-        finally:
-            os.kill(camera, signal.SIGKILL)
-        assert took_ms < 1000
-        label = seen.page.get_attribute(".scene canvas", "aria-label")
-        assert label.startswith("image, absent: ")
-        seen.wait("() => !document.querySelector('.scene.absent')")
 
 
 def test_it_comes_back_after_the_server_was_started_again(look: Any, tmp_path: Path) -> None:
