@@ -199,3 +199,234 @@ class SlotRing:
     @property
     def ready(self) -> int:
         """Slots that are published and not taken now."""
+
+class StreamClock:
+    """
+    Places a stream's own time (presentation time, sample count) on CLOCK_MONOTONIC.
+
+    A packet can arrive late, never early, so a line with a slope follows the lower envelope of
+    ``arrival - stream time`` and not its mean: stalls of the reader do not move it. Times are ns; those
+    beyond 64 bits count as the largest.
+    """
+
+    def __init__(self, *, floor_ns: int) -> None:
+        """
+        ``floor_ns``: the smallest uncertainty to claim, for what the envelope cannot see (constant delays).
+        """
+
+    def observe(self, stream_ns: int, arrive_ns: int, *, gap: bool = False) -> int:
+        """
+        Learn that stream time ``stream_ns`` arrived at ``arrive_ns``.
+
+        ``gap``: the stream says that something is missing before this, but not how much. Returns 0, or the
+        jump of the mapping in ns: positive after a gap of the stream, negative when everything before was
+        stamped too late; beyond 10 s the stream's own time has jumped.
+        """
+
+    def restart(self) -> None:
+        """
+        Forget the offset, keep the slope: the stream's time begins anew with the next observation.
+        """
+
+    def shift(self, gap_ns: int) -> None:
+        """
+        Take in that ``gap_ns`` of the stream are missing before the next observation.
+        """
+
+    def to_monotonic(self, stream_ns: int) -> int:
+        """
+        Return the time of ``stream_ns`` on CLOCK_MONOTONIC.
+
+        While the stream advances it never runs back, except by a jump that ``observe`` returned.
+        """
+
+    @property
+    def offset_ns(self) -> int:
+        """CLOCK_MONOTONIC less the stream's own time, at the latest bucket."""
+
+    @property
+    def ppm(self) -> float:
+        """
+        How much slower than CLOCK_MONOTONIC the stream's clock runs, in parts per million.
+        """
+
+    @property
+    def jitter_ns(self) -> int:
+        """
+        99 % of the latest packets arrived within this of the earliest possible time.
+        """
+
+    @property
+    def uncertainty_ns(self) -> int:
+        """
+        Bound on the error of the mapping, in ns.
+
+        The floor, and the largest of: 1.5 times the spread of the minima (their middle half) with how
+        far the newest of them is off the line; how far even the earliest packet of the last quarter of
+        a second is above it; how much more than the earliest half of the packets needed (at most
+        1 ms), as fine noise may be two-sided. While few packets were seen, also how late all of them
+        may have been.
+        """
+
+class Synchronizer:
+    """
+    Packets in, cuts out, on capture time alone; it reads no clock. Times are ns.
+
+    Inputs are numbered in the order in which they are added. A payload stays with the caller, under the slot that
+    ``push_frame`` or ``push_value`` returned (-1: it is not kept), until ``drain`` names that slot.
+    """
+
+    def __init__(
+        self, *, started_ns: int, wait_ns: int, hold_ns: int, every_ns: int, timer: bool, latest: bool, lossless: bool
+    ) -> None: ...
+    def add_image(self, *, live: bool, policy: str, max_age_ns: int | None, trigger: bool) -> int:
+        """Add an image input; return its number."""
+
+    def add_audio(
+        self,
+        *,
+        live: bool,
+        policy: str,
+        max_age_ns: int | None,
+        trigger: bool,
+        rate_hz: int,
+        window: int,
+        ahead_ns: int,
+        reserve_ns: int,
+    ) -> int:
+        """
+        Add an audio input, whose window of samples ends ``ahead_ns`` after the trigger; return its number.
+        """
+
+    def add_value(
+        self,
+        *,
+        live: bool,
+        policy: str,
+        max_age_ns: int | None,
+        trigger: bool,
+        ttl_ns: int | None,
+        period_ns: int | None,
+        paced: bool,
+    ) -> int:
+        """Add an input of texts or arrays; return its number."""
+
+    def push_frame(
+        self,
+        input: int,
+        epoch: int,
+        capture_ns: int,
+        arrive_ns: int,
+        uncertainty_ns: int,
+        unchanged_ns: int,
+        damaged: bool,
+    ) -> int:
+        """Take a frame; return the slot of its payload."""
+
+    def push_value(
+        self, input: int, epoch: int, capture_ns: int, arrive_ns: int, uncertainty_ns: int, blank: bool
+    ) -> int:
+        """Take a text or an array; return the slot of its payload."""
+
+    def push_block(
+        self,
+        input: int,
+        epoch: int,
+        capture_ns: int,
+        arrive_ns: int,
+        uncertainty_ns: int,
+        samples: numpy.typing.NDArray[numpy.float32],
+        lost: int,
+    ) -> None:
+        """Take a block [n], before which ``lost`` samples are missing."""
+
+    def push_arrival(self, input: int, epoch: int, capture_ns: int, arrive_ns: int, uncertainty_ns: int) -> None:
+        """Take the times of a packet that made room for a newer one."""
+
+    def push_end(
+        self, input: int, epoch: int, capture_ns: int, arrive_ns: int, uncertainty_ns: int, with_reason: bool
+    ) -> bool:
+        """
+        Note that the source has nothing more to say; False: it is an old one's end.
+        """
+
+    def advance(self, now_ns: int) -> None:
+        """Tell the time."""
+
+    def next_deadline_ns(self) -> int | None:
+        """Return when ``poll`` must be called even if nothing arrives, or None."""
+
+    def poll(
+        self,
+    ) -> list[
+        tuple[int, int, int, int, bool, int, int, int, list[tuple[str, int] | tuple[int, int, int, int, int, int]]]
+    ]:
+        """
+        Return what is ready: t_ns, seq, deliver_ns, wait_ns, whether a frame made it, uncertainty_ns of the
+        trigger and of the other inputs, skew_ns, and of each input why it is absent and by how many ns, or slot,
+        epoch, age_ns, and of sound the index after the last sample, of the epoch's first, of the oldest kept.
+        """
+
+    def trim(self) -> None:
+        """Let go of what neither a trigger nor what was polled so far can want."""
+
+    def close(self) -> None:
+        """Let go of everything."""
+
+    def drain(self) -> list[int]:
+        """
+        Return the slots of which nobody wants the payload any more, each once; then they are used again.
+        """
+
+    def starting(self, input: int, t_ns: int) -> bool:
+        """Whether nothing can be there at ``t_ns`` yet."""
+
+    def silence_ns(self, input: int, now_ns: int) -> int | None:
+        """
+        For how long an input has given nothing, None while it is alive or if it keeps no rate.
+        """
+
+    def steady_ns(self, input: int, now_ns: int) -> int | None:
+        """
+        The period of an input that is live, keeps a rate and was alive at ``now_ns``, or None.
+        """
+
+    def ahead_ns(self, capture_ns: int, others: Sequence[int]) -> int:
+        """How far ``capture_ns`` is ahead of the slowest of ``others``."""
+
+    def ring(self, input: int) -> SampleRing:
+        """The samples of an audio input."""
+
+    def end_ns(self, input: int, end: int) -> int:
+        """When the instant before sample ``end`` was sensed."""
+
+    def lost(self, input: int) -> int:
+        """The lost samples of an audio input."""
+
+    @property
+    def triggers(self) -> int:
+        """How many triggers were made."""
+
+    @property
+    def period_ns(self) -> int:
+        """From one trigger to the next, as measured."""
+
+    @property
+    def pending(self) -> int:
+        """How many triggers wait."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether no trigger waits and none can come."""
+
+    @property
+    def drops(self) -> list[tuple[int, str, int]]:
+        """
+        Triggers that became nothing: the input that let them skip or -1, cause, count, as they first occurred.
+        """
+
+    @property
+    def refused(self) -> list[tuple[int, str, int]]:
+        """
+        Other packets that were not taken: input, cause, count, in the order in which they first occurred.
+        """

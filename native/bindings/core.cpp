@@ -22,4 +22,6 @@ NB_MODULE(_core, m) {
   mmedge::bindings::bind_log_mel(m);
   mmedge::bindings::bind_sample_ring(m);
   mmedge::bindings::bind_slot_ring(m);
+  mmedge::bindings::bind_stream_clock(m);
+  mmedge::bindings::bind_synchronizer(m);
 }

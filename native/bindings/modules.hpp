@@ -11,5 +11,7 @@ void bind_jpeg_scan(nanobind::module_& m);
 void bind_log_mel(nanobind::module_& m);
 void bind_sample_ring(nanobind::module_& m);
 void bind_slot_ring(nanobind::module_& m);
+void bind_stream_clock(nanobind::module_& m);
+void bind_synchronizer(nanobind::module_& m);
 
 }  // namespace mmedge::bindings

@@ -1,0 +1,150 @@
+"""The native synchroniser and clock say what the plain ones in Python say, whatever sources do."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from typing import Any
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmedge.bundle.manifest import Missing, Sync
+from mmedge.clock import StreamClock
+from mmedge.sync import Synchronizer
+from mmedge.types import Arrival, Block, EndOfStream, Frame, Packet, Tensor, Text
+from tests.oracle.stream_clock import StreamClock as PlainClock
+from tests.oracle.synchronizer import Synchronizer as PlainSynchronizer
+from tests.sync_model import HOUR, INPUTS, MS, PIXELS, Setup, encode, names, policies, syncs
+
+# Arrival after the one before, capture before arrival, what is pushed, whether it is odd; 3 s and more are jumps.
+gaps_ms = st.one_of(st.integers(0, 50), st.integers(0, 50), st.sampled_from([300, 2500, 6000]))
+lags_ms = st.one_of(st.integers(-20, 60), st.integers(-20, 60), st.sampled_from([400, -3000, 3000, -3_600_000]))
+kinds = st.sampled_from(["data"] * 8 + ["let go", "end", "broken", "reconnect", "old", "time"])
+events = st.lists(st.tuples(names, kinds, gaps_ms, lags_ms, st.integers(0, 9)), min_size=1, max_size=120)
+
+
+class Feed:
+    """One synchroniser, and all that can be seen of it."""
+
+    def __init__(self, sync: Any, attached: dict[str, bool]) -> None:
+        self.sync, self.attached = sync, attached
+        self.released: list[tuple[str, int]] = []
+        self.epoch: Counter[str] = Counter()
+        self.now, self.seq = 0, 0
+
+    def packet(self, name: str, kind: str, lag_ms: int, odd: int) -> Packet:
+        self.seq += 1
+        seq, epoch = self.seq, self.epoch[name] - (kind == "old")
+        capture_ns = self.now - lag_ms * MS + self.seq * 137_011 % MS
+        stamp: dict[str, Any] = {"stream": name, "seq": seq, "capture_ns": capture_ns, "arrive_ns": self.now}
+        stamp |= {"epoch": epoch, "uncertainty_ns": odd * 100_000}
+        if kind == "let go":
+            return Arrival(**stamp)
+        if kind == "end":
+            return EndOfStream(**stamp, reason=None if odd % 2 else "unplugged")
+        if name == "audio":
+            samples = np.arange(seq * 64, seq * 64 + 10 * (odd % 4), dtype=np.float32)
+            return Block(**stamp, samples=samples, lost=(0, 0, 0, 7, 150)[odd % 5])
+        if name == "text":
+            return Text(**stamp, text=" " if kind == "broken" else "seven")
+        if name == "imu":
+            return Tensor(**stamp, data=PIXELS)
+        shape: dict[str, Any] = {"data": PIXELS, "format": "gray8", "width": 8, "height": 8}
+        shape |= {"unchanged_ns": 1200 * MS if odd == 9 else 0, "damaged": kind == "broken"}
+        return Frame(**stamp, **shape, release=lambda: self.released.append((name, seq)))  # type: ignore[arg-type]
+
+    def step(self, name: str, kind: str, gap_ms: int, lag_ms: int, odd: int) -> tuple[object, ...]:
+        self.now += gap_ms * MS
+        if kind == "reconnect":
+            self.epoch[name] += 1
+        if name in self.attached and kind != "time":
+            packet = self.packet(name, kind, lag_ms, odd)
+            self.sync.push(packet)
+            others = tuple(other for other in self.attached if other != name)
+            ahead = self.sync.ahead_ns(packet, others)
+        else:
+            ahead = 0
+        if odd % 3 == 0:  # not each time: what has gathered is polled at once
+            return ahead, self.look()
+        self.sync.advance(self.now)
+        snapshots = self.sync.poll()
+        told = [encode(self.sync, snapshot) for snapshot in snapshots]
+        sounds = [(s.end, s.end_ns, s.epoch) for shot in snapshots for s in self.sync.sounds(shot).values()]
+        failed = [self.sync.failed(snapshot) for snapshot in snapshots]
+        if odd % 2:
+            self.sync.trim()
+        return ahead, told, sounds, failed, self.look()
+
+    def look(self) -> tuple[object, ...]:
+        sync = self.sync
+        counts = list(sync.drops.items()), list(sync.refused.items()), sync.lost_samples()
+        state = sync.triggers, sync.pending, sync.period_ns, sync.finished, sync.next_deadline_ns()
+        silence = [sync.silence_ns(name, self.now) for name in self.attached]
+        return counts, state, silence, sync.steady(self.now), list(self.released)
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    attached=st.dictionaries(names, st.sampled_from([True, True, True, False]), min_size=1),
+    missing=st.dictionaries(names, policies.filter(lambda policy: policy is not None)),
+    sync=syncs,
+    lossless=st.sampled_from([False, False, False, True]),
+    script=events,
+)
+def test_the_native_synchroniser_decides_as_the_plain_one(
+    attached: dict[str, bool], missing: dict[str, Missing], sync: Sync, lossless: bool, script: list[Any]
+) -> None:
+    made = (
+        cls(INPUTS, attached, missing, sync, started_ns=0, lossless=lossless)
+        for cls in (Synchronizer, PlainSynchronizer)
+    )
+    native, plain = (Feed(core, attached) for core in made)
+    for event in script:
+        if not (lossless and abs(event[3]) > 10_000):  # an hour of a file is an hour to wait for
+            assert native.step(*event) == plain.step(*event), event
+    for feed in (native, plain):
+        feed.sync.close()
+    assert native.released == plain.released
+
+
+walks = st.lists(
+    st.tuples(
+        st.sampled_from([1, 10, 100, 400]),  # packets
+        st.sampled_from([0, 0, 2, 40, 200]),  # ms of noise
+        st.sampled_from(["none", "none", "gap", "shift", "restart", "later", "earlier", "jump", "stop"]),
+    ),
+    min_size=1,
+    max_size=8,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(walks, st.floats(-300, 300), st.integers(0, 999), st.sampled_from([10, 33, 100]))
+def test_the_native_clock_draws_the_line_of_the_plain_one(
+    walk: list[Any], ppm: float, seed: int, period_ms: int
+) -> None:
+    """To a microsecond: sums of floats are rounded in another order."""
+    native, plain = StreamClock(floor_ns=MS), PlainClock(floor_ns=MS)
+    draw, stream, late, arrived = random.Random(seed), 0, 4 * MS, 0
+    for packets, noise_ms, then in walk:
+        if then == "shift":
+            native.shift(60 * MS), plain.shift(60 * MS)
+        elif then == "restart":
+            native.restart(), plain.restart()
+        late += {"later": 100 * MS, "earlier": -70 * MS, "stop": 0}.get(then, 0)
+        stream += {"jump": HOUR, "stop": 0}.get(then, 0)
+        for k in range(packets):
+            stream += period_ms * MS
+            true = round(stream * (1 + ppm * 1e-6)) + late - (stream // HOUR) * HOUR
+            arrived = max(arrived, true + round(draw.expovariate(1) * noise_ms * MS))
+            gap = then == "gap" and k == 0
+            jumps = native.observe(stream, arrived, gap=gap), plain.observe(stream, arrived, gap=gap)
+            times = native.to_monotonic(stream), plain.to_monotonic(stream)
+            assert abs(jumps[0] - jumps[1]) < 1000
+            assert abs(times[0] - times[1]) < 1000
+            assert abs(native.uncertainty_ns - plain.uncertainty_ns) < 1000
+        assert abs(native.ppm - plain.ppm) < 0.01
+        assert abs(native.jitter_ns - plain.jitter_ns) < 1000
+        assert abs(native.offset_ns - plain.offset_ns) < 1000
