@@ -16,7 +16,7 @@ from mmedge.sync import Synchronizer
 from mmedge.types import Arrival, Block, EndOfStream, Frame, Packet, Tensor, Text
 from tests.oracle.stream_clock import StreamClock as PlainClock
 from tests.oracle.synchronizer import Synchronizer as PlainSynchronizer
-from tests.sync_model import HOUR, INPUTS, MS, PIXELS, Setup, encode, names, policies, syncs
+from tests.sync_model import HOUR, MS, PIXELS, Setup, encode, names, policies, syncs
 
 # Arrival after the one before, capture before arrival, what is pushed, whether it is odd; 3 s and more are jumps.
 gaps_ms = st.one_of(st.integers(0, 50), st.integers(0, 50), st.sampled_from([300, 2500, 6000]))
@@ -96,11 +96,8 @@ class Feed:
 def test_the_native_synchroniser_decides_as_the_plain_one(
     attached: dict[str, bool], missing: dict[str, Missing], sync: Sync, lossless: bool, script: list[Any]
 ) -> None:
-    made = (
-        cls(INPUTS, attached, missing, sync, started_ns=0, lossless=lossless)
-        for cls in (Synchronizer, PlainSynchronizer)
-    )
-    native, plain = (Feed(core, attached) for core in made)
+    setup = Setup(attached, missing, sync, lossless)
+    native, plain = (Feed(setup.make(cls), attached) for cls in (Synchronizer, PlainSynchronizer))
     for event in script:
         if not (lossless and abs(event[3]) > 10_000):  # an hour of a file is an hour to wait for
             assert native.step(*event) == plain.step(*event), event
