@@ -22,7 +22,7 @@ from tests.sync_model import HOUR, MS, PIXELS, Setup, encode, names, policies, s
 gaps_ms = st.one_of(st.integers(0, 50), st.integers(0, 50), st.sampled_from([300, 2500, 6000]))
 lags_ms = st.one_of(st.integers(-20, 60), st.integers(-20, 60), st.sampled_from([400, -3000, 3000, -3_600_000]))
 kinds = st.sampled_from(["data"] * 8 + ["let go", "end", "broken", "reconnect", "old", "time"])
-events = st.lists(st.tuples(names, kinds, gaps_ms, lags_ms, st.integers(0, 9)), min_size=1, max_size=120)
+events = st.lists(st.tuples(names, kinds, gaps_ms, lags_ms, st.integers(0, 9)), min_size=60, max_size=150)
 
 
 class Feed:
@@ -85,7 +85,7 @@ class Feed:
         return counts, state, silence, sync.steady(self.now), list(self.released)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     attached=st.dictionaries(names, st.sampled_from([True, True, True, False]), min_size=1),
     missing=st.dictionaries(names, policies.filter(lambda policy: policy is not None)),
