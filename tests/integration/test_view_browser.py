@@ -179,12 +179,14 @@ def test_boxes_lie_on_what_they_mean(look: Any, tmp_path: Path, rotation: Any) -
             picture[-1, -1] ^= 1  # a camera is never frozen
             yield picture
 
-    turned = Description(rotation=rotation)
-    with shown_run(make_bundle(tmp_path), {"camera": "push://"}) as shown:
-        with pushing(shown.pipe, "camera", pictures(), description=turned):
-            seen = look(shown.url)
-            seen.wait("() => mmedge.scenes.camera?.boxes.length > 0")
-            found = seen.page.evaluate(AT_BOXES)
+    turned, bundle = Description(rotation=rotation), make_bundle(tmp_path)
+    with (
+        shown_run(bundle, {"camera": "push://"}) as shown,
+        pushing(shown.pipe, "camera", pictures(), description=turned),
+    ):
+        seen = look(shown.url)
+        seen.wait("() => mmedge.scenes.camera?.boxes.length > 0")
+        found = seen.page.evaluate(AT_BOXES)
     assert len(found) >= 2
     for level, x, y in found:
         assert level > 200
