@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mmedge.bundle.manifest import Missing, Sync
@@ -87,7 +87,11 @@ class Feed:
         return counts, state, silence, sync.steady(self.now), list(self.released)
 
 
+GAPS = [("image", "data", 900, 20, 1)] * 60 + [("image", "time", 1950, 0, 1)]  # its usual gaps become long
+
+
 @settings(max_examples=100, deadline=None)
+@example(attached={"image": True}, missing={}, sync=Sync(trigger="image"), lossless=False, script=GAPS)
 @given(
     attached=st.dictionaries(names, st.sampled_from([True, True, True, False]), min_size=1),
     missing=st.dictionaries(names, policies.filter(lambda policy: policy is not None)),
