@@ -87,10 +87,11 @@ class Feed:
         return counts, state, silence, sync.steady(self.now), list(self.released)
 
 
-GAPS = [("image", "data", 900, 20, 1)] * 60 + [("image", "time", 1950, 0, 1)]  # its usual gaps become long
+BURST = [("image", "data", 1000 if lag == 800 else 0, lag, 1) for lag in (800, 600, 400, 200, 0)]
+GAPS = [*BURST * 45, ("image", "time", 1950, 0, 1)]  # a camera that sends bursts: its usual gaps become long
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=80, deadline=None)
 @example(attached={"image": True}, missing={}, sync=Sync(trigger="image"), lossless=False, script=GAPS)
 @given(
     attached=st.dictionaries(names, st.sampled_from([True, True, True, False]), min_size=1),
