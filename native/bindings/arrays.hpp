@@ -32,7 +32,9 @@ template <typename T, typename Array>
 void check(const Array& array, const char* name) {
   if (array.dtype() != nb::dtype<T>())
     throw std::invalid_argument(std::string(name) + " must be " +
-                                (sizeof(T) == 1 ? "uint8" : sizeof(T) == 4 ? "float32" : "float64"));
+                                (sizeof(T) == 1   ? "uint8"
+                                 : sizeof(T) == 4 ? "float32"
+                                                  : "float64"));
   check_contiguous(array, name);
   if (reinterpret_cast<std::uintptr_t>(array.data()) % alignof(T) != 0)
     throw std::invalid_argument(std::string(name) + " must be aligned");

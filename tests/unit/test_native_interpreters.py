@@ -77,9 +77,7 @@ def test_classification(data: st.DataObject, size: int, smoothing: Any, logits: 
         smoothing=smoothing,
     )
     seen = data.draw(outputs(size))
-    assert answers(make_interpreter("t", task, labels), seen) == answers(
-        oracle.Classification("t", task, labels), seen
-    )
+    assert answers(make_interpreter("t", task, labels), seen) == answers(oracle.Classification("t", task, labels), seen)
 
 
 @given(st.data(), smoothings(), st.booleans())
