@@ -49,6 +49,45 @@ def round_decimals(value: float, digits: int) -> float:
 def round_values(values: dict[str, float], digits: int) -> dict[str, float]:
     """Return a dict with every value rounded as ``round`` does."""
 
+class Detector:
+    """Boxes of a detector's output: read, take, map the corners, tell."""
+
+    def __init__(self, layout: str, classes: int, most: int, threshold: float, iou: float) -> None: ...
+    @property
+    def values(self) -> int:
+        """How many values a row has."""
+
+    def read(
+        self, output: numpy.typing.NDArray[numpy.float32] | numpy.typing.NDArray[numpy.float64]
+    ) -> tuple[float, float] | None:
+        """
+        Score rows: [values, n] of ``yolo``, else [n, values]; return the range of scores that are no probabilities.
+        """
+
+    def found_scores(self) -> numpy.typing.NDArray[numpy.float64]:
+        """Return the scores [k] of the rows above the threshold; a copy."""
+
+    @property
+    def found(self) -> int:
+        """How many rows are above the threshold."""
+
+    def take(
+        self,
+        output: numpy.typing.NDArray[numpy.float32] | numpy.typing.NDArray[numpy.float64],
+        picked: numpy.typing.NDArray[numpy.int64] | None = None,
+    ) -> float | None:
+        """
+        Take up those found in the same output, or those ``picked`` of them [k]; return a class that does not exist.
+        """
+
+    def corners(self) -> numpy.typing.NDArray[numpy.float64]:
+        """
+        Corners [k, 4] in pixels of the network's input, to be mapped to 0..1 of the picture in place.
+        """
+
+    def tell(self) -> list[tuple[int, float, float, float, float, float]]:
+        """The boxes, best first: class, score, x1, y1, x2, y2."""
+
 class FiniteCheck:
     """Looks for NaN and infinity in arrays that stay where they are."""
 
@@ -344,6 +383,16 @@ class Smoother:
 
     def reset(self) -> None:
         """Forget the past, at a new epoch or after an undefined score."""
+
+def suppress(
+    corners: numpy.typing.NDArray[numpy.float64],
+    scores: numpy.typing.NDArray[numpy.float32],
+    iou: float,
+    classes: numpy.typing.NDArray[numpy.int32] | None = None,
+) -> list[int]:
+    """
+    Return the boxes [n, 4] that overlap no better one (of the same class) by more than ``iou``, best first.
+    """
 
 class TriggerTimes:
     """Counts the times of one trigger after the other."""

@@ -48,7 +48,7 @@ def softmax(logits: Scores, temperature: float) -> None:
 
 
 def check_size(output: AnyArray, count: int, name: str) -> None:
-    """Raise EngineError naming the task unless ``output`` [...] has ``count`` values, one for each label."""
+    """Raise EngineError naming the task unless ``output``, [...] of any dtype, has ``count`` values, one a label."""
     if output.size != count:
         raise EngineError(
             f"the output has {output.size} values, but there are {count} labels",

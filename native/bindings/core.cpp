@@ -19,6 +19,7 @@ NB_MODULE(_core, m) {
   mmedge::bindings::bind_classifier(m);
   mmedge::bindings::bind_cpu(m);
   mmedge::bindings::bind_decimals(m);
+  mmedge::bindings::bind_detector(m);
   mmedge::bindings::bind_finite(m);
   mmedge::bindings::bind_histogram(m);
   mmedge::bindings::bind_image(m);
@@ -30,6 +31,7 @@ NB_MODULE(_core, m) {
   mmedge::bindings::bind_sliding_log_mel(m);
   mmedge::bindings::bind_slot_ring(m);
   mmedge::bindings::bind_smoother(m);
+  mmedge::bindings::bind_suppress(m);
   mmedge::bindings::bind_trigger_times(m);
   mmedge::bindings::bind_verifier(m);
 }

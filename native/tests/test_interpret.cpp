@@ -4,9 +4,11 @@
 
 #include "check.hpp"
 #include "interpret/classifier.hpp"
+#include "interpret/detector.hpp"
 #include "interpret/regressor.hpp"
 #include "interpret/scores.hpp"
 #include "interpret/smoother.hpp"
+#include "interpret/suppress.hpp"
 #include "interpret/verifier.hpp"
 
 namespace {
@@ -88,6 +90,40 @@ void a_number_is_clamped_and_told_to_six_digits() {
   }
 }
 
+void boxes_that_overlap_a_better_one_go() {
+  const Corners boxes[] = {{0, 0, 4, 4}, {0, 0, 4, 3}, {8, 8, 9, 9}, {0, 0, 4, 4}};
+  const float scores[] = {0.8f, 0.9f, 0.7f, 0.0f};
+  const int kinds[] = {0, 1, 0, 0};
+  Suppressor suppressor;
+  CHECK(suppressor.keep(boxes, scores, nullptr, 4, 0.5f, 9) == (std::vector<std::size_t>{1, 2}));
+  CHECK(suppressor.keep(boxes, scores, kinds, 4, 0.5f, 9) == (std::vector<std::size_t>{1, 0, 2}));
+  CHECK(suppressor.keep(boxes, scores, kinds, 4, 0.5f, 2) == (std::vector<std::size_t>{1, 0}));
+  CHECK(suppressor.keep(boxes, scores, kinds, 0, 0.5f, 9).empty());
+}
+
+void a_detector_finds_the_same_in_every_layout() {
+  // Two rows: x 0.25..0.5, y 0.25..0.75 of class 1; and one that is below the threshold.
+  const float boxes[] = {.25f, .25f, .5f, .75f, .5f, 1, 0, 0, 1, 1, .1f, 0};
+  const float yolo[] = {.375f, .5f, .5f, .5f, .25f, 1, .5f, 1, .125f, .1f, .5f, .1f};
+  const float yolo_objectness[] = {.375f, .5f, .25f, .5f, .5f, .25f, 1, .5f, .5f, 1, 1, 1, .1f, .1f};
+  const auto same = [](Detector::Layout layout, const float* output) {
+    Detector detector({layout, 2, 10, 0.4, 0.5f});
+    CHECK(!detector.read(output, 2) && detector.found() == std::vector<std::size_t>{0});
+    CHECK(!detector.take(output, 2, detector.found().data(), 1));
+    const auto& told = detector.tell();
+    CHECK(told.size() == 1 && told[0].label == 1 && told[0].score == 0.5);
+    CHECK(told[0].corners == (Corners{0.25, 0.25, 0.5, 0.75}));
+  };
+  same(Detector::Layout::kBoxes, boxes);
+  same(Detector::Layout::kYolo, yolo);
+  same(Detector::Layout::kYoloObjectness, yolo_objectness);
+  Detector detector({Detector::Layout::kBoxes, 1, 10, 0.4, 0.5f});
+  CHECK(!detector.read(boxes, 2));
+  CHECK(detector.take(boxes, 2, detector.found().data(), 1) == std::optional(1.0));  // there is class 0 alone
+  const double wrong[] = {0, 0, 1, 1, 1.5, 0};
+  CHECK(detector.read(wrong, 1) && !detector.read(wrong, 0) && detector.found().empty());
+}
+
 }  // namespace
 
 int main() {
@@ -98,4 +134,6 @@ int main() {
   a_classifier_tells_ranks_and_refuses();
   a_verifier_says_yes_and_no();
   a_number_is_clamped_and_told_to_six_digits();
+  boxes_that_overlap_a_better_one_go();
+  a_detector_finds_the_same_in_every_layout();
 }
