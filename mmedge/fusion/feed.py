@@ -162,7 +162,7 @@ class TextFeed:
         """Write the token numbers of the text that is valid at the trigger. ``out`` is int64 [1, max_tokens]."""
         value = snapshot.values[self._name]
         assert isinstance(value, Text)
-        np.copyto(out, self._ids(value.text))
+        out[...] = self._ids(value.text)
 
     def _ids(self, text: str) -> AnyArray:
         seen = self._seen

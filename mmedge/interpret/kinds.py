@@ -29,9 +29,11 @@ class Classification(Interpreter):
 
     def read(self, output: AnyArray, snapshot: Snapshot) -> None:
         """Take up one score for each label."""
-        check_size(output, len(self._labels), self._name)
-        plain = output.dtype == np.float32 and output.flags.c_contiguous
-        refused = self._reader.read(output if plain else np.ascontiguousarray(output, np.float64))
+        try:
+            refused = self._reader.read(output)
+        except ValueError:  # another number of values, another type than float32 or float64, or not in one piece
+            check_size(output, len(self._labels), self._name)
+            refused = self._reader.read(np.ascontiguousarray(output, np.float64))
         if refused is not None:
             raise not_probabilities(*refused, self._name)
 

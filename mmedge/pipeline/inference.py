@@ -167,10 +167,12 @@ class Inference:
 
         Return when the graph had run; None if no mask remained that was validated.
         """
-        self.graph.clear()  # it may not run at all
         inferred_ns = None
+        measured = self._measured(snapshot.present)
+        if not measured:
+            self.graph.clear()  # it does not run at all
         try:
-            while self._measured(snapshot.present):
+            while measured:
                 try:
                     self.graph.run(snapshot, sync.read_audio, busy, failed)
                     inferred_ns = time.monotonic_ns()
@@ -178,6 +180,7 @@ class Inference:
                 except StageError as error:
                     inferred_ns = None
                     self._lose(error, snapshot, sync)
+                    measured = self._measured(snapshot.present)
                 else:
                     self._statistics.stage_overruns = self.graph.overruns
                     break

@@ -3,8 +3,8 @@
 #include <nanobind/stl/string.h>
 
 #include <array>
+#include <iterator>
 #include <string>
-#include <utility>
 
 #include "bindings/arrays.hpp"
 #include "bindings/modules.hpp"
@@ -20,19 +20,21 @@ Origin origin(const std::string& name) {
   throw std::invalid_argument("origin must be 'capture', 'delivery' or 'call', not '" + name + "'");
 }
 
+// The keys of all results are the same objects; made once, and never freed.
+const std::array<nb::str, 7>& step_names() {
+  static const auto* const names = new std::array<nb::str, 7>{
+      nb::str("end_to_end"),   nb::str("overhead"), nb::str("deliver"),    nb::str("ready"),
+      nb::str("preprocessed"), nb::str("inferred"), nb::str("interpreted")};
+  return *names;
+}
+
 nb::dict latency_ms(const TriggerTimes::Latency& ns) {
-  const std::array<std::pair<const char*, std::int64_t>, 7> steps{{{"end_to_end", ns.end_to_end},
-                                                                   {"overhead", ns.overhead},
-                                                                   {"deliver", ns.deliver},
-                                                                   {"ready", ns.ready},
-                                                                   {"preprocessed", ns.preprocessed},
-                                                                   {"inferred", ns.inferred},
-                                                                   {"interpreted", ns.interpreted}}};
+  const std::int64_t steps_ns[] = {ns.end_to_end,   ns.overhead, ns.deliver,    ns.ready,
+                                   ns.preprocessed, ns.inferred, ns.interpreted};
   nb::dict found;
-  for (const auto& [name, step_ns] : steps) {
-    const nb::float_ ms(round_decimals(static_cast<double>(step_ns) / 1e6, 3));
-    // Its keys are interned: the same text of all results is one object.
-    if (PyDict_SetItemString(found.ptr(), name, ms.ptr()) != 0) nb::raise_python_error();
+  for (std::size_t i = 0; i < std::size(steps_ns); ++i) {
+    const nb::float_ ms(round_decimals(static_cast<double>(steps_ns[i]) / 1e6, 3));
+    if (PyDict_SetItem(found.ptr(), step_names()[i].ptr(), ms.ptr()) != 0) nb::raise_python_error();
   }
   return found;
 }

@@ -12,8 +12,8 @@ from mmedge.bundle.manifest import Detection, Task
 from mmedge.errors import EngineError
 from mmedge.extras import require
 from mmedge.interpret.task import UNDEFINED, Interpreter
-from tests.oracle.interpreters import check_probability
 from mmedge.types import AnyArray, Box, Snapshot, TaskResult
+from tests.oracle.interpreters import check_probability
 
 Layout: TypeAlias = Literal["yolo", "yolo-objectness", "boxes"]
 ToPicture: TypeAlias = Callable[[AnyArray], None]
