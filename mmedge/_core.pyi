@@ -5,8 +5,124 @@ from collections.abc import Sequence
 import numpy
 import numpy.typing
 
+class Classifier:
+    """Scores of labels: calibrated, smoothed, decided or abstained."""
+
+    def __init__(
+        self,
+        labels: int,
+        temperature: float | None,
+        top: int,
+        tau_ms: float | None,
+        enter: float,
+        leave: float,
+        hold_ms: float | None,
+    ) -> None:
+        """
+        Without a ``temperature`` the output is probabilities, otherwise logits.
+        """
+
+    def read(
+        self, output: numpy.typing.NDArray[numpy.float32] | numpy.typing.NDArray[numpy.float64]
+    ) -> tuple[float, float] | None:
+        """
+        Take up an output of any shape; return the range of scores that are no probabilities, else None.
+        """
+
+    def tell(self, t_ns: int) -> tuple[int, float]:
+        """
+        Smooth what was read; return the label's index and score, or -1 and the best score.
+        """
+
+    def top(self) -> list[tuple[int, float]]:
+        """Rank what was told: the best labels and their scores."""
+
+    def reset(self) -> None:
+        """Forget the past."""
+
 def cpu_features() -> list[str]:
     """Names of the instruction sets that this process may use."""
+
+def round_decimals(value: float, digits: int) -> float:
+    """Return what ``round`` does, to the same bits; ``digits`` is 0 to 15."""
+
+def round_values(values: dict[str, float], digits: int) -> dict[str, float]:
+    """Return a dict with every value rounded as ``round`` does."""
+
+class Detector:
+    """Boxes of a detector's output: read, take, map the corners, tell."""
+
+    def __init__(self, layout: str, classes: int, most: int, threshold: float, iou: float) -> None: ...
+    @property
+    def values(self) -> int:
+        """How many values a row has."""
+
+    def read(
+        self, output: numpy.typing.NDArray[numpy.float32] | numpy.typing.NDArray[numpy.float64]
+    ) -> tuple[float, float] | None:
+        """
+        Score rows: [values, n] of ``yolo``, else [n, values]; return the range of scores that are no probabilities.
+        """
+
+    def found_scores(self) -> numpy.typing.NDArray[numpy.float64]:
+        """Return the scores [k] of the rows above the threshold; a copy."""
+
+    @property
+    def found(self) -> int:
+        """How many rows are above the threshold."""
+
+    def take(
+        self,
+        output: numpy.typing.NDArray[numpy.float32] | numpy.typing.NDArray[numpy.float64],
+        picked: numpy.typing.NDArray[numpy.int64] | None = None,
+    ) -> float | None:
+        """
+        Take up those found in the same output, or those ``picked`` of them [k]; return a class that does not exist.
+        """
+
+    def corners(self) -> numpy.typing.NDArray[numpy.float64]:
+        """
+        Corners [k, 4] in pixels of the network's input, to be mapped to 0..1 of the picture in place.
+        """
+
+    def tell(self) -> list[tuple[int, float, float, float, float, float]]:
+        """The boxes, best first: class, score, x1, y1, x2, y2."""
+
+class FiniteCheck:
+    """Looks for NaN and infinity in arrays that stay where they are."""
+
+    def __init__(self, arrays: Sequence[numpy.typing.NDArray[numpy.floating]]) -> None:
+        """
+        Arrays [...] are float16, float32 or float64 and C-contiguous; they are kept alive.
+        """
+
+    def __call__(self) -> int:
+        """Return the index of the first array that is not finite, or -1."""
+
+class Histogram:
+    """Durations in buckets 1 % wide; one thread adds while others read."""
+
+    def __init__(self) -> None: ...
+    def add(self, duration_ns: int) -> None:
+        """Count one duration; below 1 us it counts as 1 us."""
+
+    def counts(self) -> numpy.typing.NDArray[numpy.int64]:
+        """Return how many durations each bucket holds, int64 [2400]; a copy."""
+
+    def replace(self, buckets: Sequence[int], counts: Sequence[int], sum_ns: int, max_ns: int) -> None:
+        """Hold these counts in these buckets, and nothing else."""
+
+    @property
+    def n(self) -> int:
+        """How many durations were counted."""
+
+    @property
+    def sum_ns(self) -> int:
+        """All durations together."""
+
+    @property
+    def max_ns(self) -> int:
+        """The longest one."""
 
 class ImagePlan:
     """
@@ -82,6 +198,19 @@ class LogMel:
         Write the features of [samples] to [frames, n_mels] or [1, frames, n_mels].
         """
 
+class Regressor:
+    """One number: clamped, averaged over time, told to six digits."""
+
+    def __init__(self, tau_ms: float | None, clamp: tuple[float, float] | None) -> None: ...
+    def read(self, value: float) -> None:
+        """Take up the number."""
+
+    def tell(self, t_ns: int) -> float:
+        """Return what was read, averaged."""
+
+    def reset(self) -> None:
+        """Forget the past."""
+
 class SampleRing:
     """
     The newest `capacity` mono float32 samples by absolute index, which starts at 0.
@@ -128,6 +257,44 @@ class SampleRing:
     @property
     def fd(self) -> int:
         """Descriptor of the shared memory; -1 if the ring is private."""
+
+def softmax(scores: numpy.typing.NDArray[numpy.float64], temperature: float) -> None:
+    """
+    Turn logits [n] into probabilities, divided by ``temperature`` first, in place.
+    """
+
+class SlidingLogMel:
+    """
+    Log-mel features of a window that slides over sound: what two windows share is computed once.
+    """
+
+    def __init__(
+        self,
+        n_fft: int,
+        window_samples: int,
+        hop_samples: int,
+        filters: numpy.typing.NDArray[numpy.float32],
+        floor: float,
+        mean: float,
+        std: float,
+        samples: int,
+    ) -> None:
+        """``filters``: [n_fft // 2 + 1, n_mels]; ``samples``: of a window."""
+
+    def wanted(self, end: int) -> int:
+        """
+        How many of its last samples the window that ends before index ``end`` is computed from.
+        """
+
+    def compute(
+        self, tail: numpy.typing.NDArray[numpy.float32], end: int, out: numpy.typing.NDArray[numpy.float32]
+    ) -> bool:
+        """
+        Write [1, frames, n_mels] from the ``wanted`` samples; False if the whole window is wanted after all.
+        """
+
+    def forget(self) -> None:
+        """Forget the sound that was heard: what comes is other sound."""
 
 class SlotRing:
     """
@@ -430,3 +597,91 @@ class Synchronizer:
         """
         Other packets that were not taken: input, cause, count, in the order in which they first occurred.
         """
+class Smoother:
+    """
+    The smoothing of one task: of its scores, of the choice of a label, of the label.
+    """
+
+    def __init__(self, size: int, tau_ms: float | None, enter: float, leave: float, hold_ms: float | None) -> None: ...
+    def choose(self, scores: numpy.typing.NDArray[numpy.float64], t_ns: int) -> int | None:
+        """
+        Smooth the scores [n] of ``t_ns`` in place; return the index of the label they choose, or None.
+        """
+
+    def tell(self, label: int | None, t_ns: int) -> int | None:
+        """Return the label to report at ``t_ns``, after the one that was chosen."""
+
+    def reset(self) -> None:
+        """Forget the past, at a new epoch or after an undefined score."""
+
+def suppress(
+    corners: numpy.typing.NDArray[numpy.float64],
+    scores: numpy.typing.NDArray[numpy.float32],
+    iou: float,
+    classes: numpy.typing.NDArray[numpy.int32] | None = None,
+) -> list[int]:
+    """
+    Return the boxes [n, 4] that overlap no better one (of the same class) by more than ``iou``, best first.
+    """
+
+class TriggerTimes:
+    """Counts the times of one trigger after the other."""
+
+    def __init__(
+        self,
+        origin: str,
+        end_to_end: Histogram,
+        overhead: Histogram,
+        deliver: Histogram,
+        ready: Histogram,
+        preprocessed: Histogram,
+        inferred: Histogram,
+        interpreted: Histogram,
+        stamps: Histogram,
+        skew: Histogram,
+        uncertainty: Histogram,
+    ) -> None:
+        """
+        ``origin``: latency counts from the ``capture``, the ``delivery``, or the start of the ``call``.
+        """
+
+    def add(
+        self,
+        capture_ns: int,
+        delivered_ns: int,
+        start_ns: int,
+        inferred_ns: int,
+        end_ns: int,
+        waited_ns: int,
+        preprocessing_ns: int,
+        engines_ns: int,
+        stamp_uncertainty_ns: int,
+        skew_ms: float,
+        uncertainty_ms: float,
+    ) -> tuple[int, dict[str, float]]:
+        """
+        Count the times of one trigger; return from when its latency counts, and its steps in ms, to 1 us.
+        """
+
+class Verifier:
+    """One score: do the inputs agree?"""
+
+    def __init__(
+        self, temperature: float | None, tau_ms: float | None, enter: float, leave: float, hold_ms: float | None
+    ) -> None:
+        """
+        Without a ``temperature`` the output is a probability, otherwise a logit.
+        """
+
+    def read(self, score: float) -> tuple[float, float] | None:
+        """
+        Take up the score; return the range of one that is no probability, else None.
+        """
+
+    def tell(self, t_ns: int) -> tuple[int, float]:
+        """
+        Smooth what was read; return 1 for yes, 0 for no, -1 to abstain, and the probability of yes.
+        """
+
+    def reset(self) -> None:
+        """Forget the past."""
