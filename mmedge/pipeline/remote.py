@@ -22,9 +22,10 @@ from mmedge.bundle.manifest import Manifest
 from mmedge.bundle.references import count_told
 from mmedge.capture.picture import slots_for
 from mmedge.errors import ConfigError, FrameExpiredError, InternalError, MmedgeError, internal, shortage
-from mmedge.ipc.channel import PacketReader, PacketWriter, RingSlot, frame_of
+from mmedge.ipc.channel import PacketReader, PacketWriter, RingSlot
 from mmedge.ipc.control import Done, Message, Ready, Ring, State, pack, unpack
 from mmedge.ipc.process import Child
+from mmedge.ipc.records import frame_of
 from mmedge.ipc.wake import Wake
 from mmedge.ipc.worker import Link
 from mmedge.pipeline.runtime import Runtime
@@ -53,40 +54,24 @@ class _Report(msgspec.Struct, frozen=True):
 def main(link: Link) -> None:
     """Run a bundle until its sources end or the parent wants it; the child's entry."""
     spec = unpack(link.payload, RunSpec)
-    wake_results, wake_pushed = map(Wake, link.fds)
-    pushed = PacketReader("push")
-
-    def add(ring: Ring, fd: int) -> None:
-        pushed.add(ring, fd)
-        wake_pushed.set()
-
-    link.on_ring(add)
+    wake_results, wake_pushed, wake_sound = map(Wake, link.fds)
+    pushed = PacketReader("push", wake_pushed, wake_sound)
+    link.on_ring(pushed.add)
     with load(spec.bundle) as bundle:
         lossless, values = spec.latency == "offline", count_told(bundle.manifest)
         results = ResultWriter(link.control, wake_results, lossless=lossless, values=values)
-        runtime = Runtime(spec, bundle, results)
+        runtime = Runtime(spec, bundle, results, pushed)
 
         def report() -> None:
             link.report(msgspec.msgpack.encode(_Report(runtime.health(), runtime.statistics.encode())))
-
-        def feed() -> None:
-            try:
-                while not results.ended.is_set():
-                    wake_pushed.wait(_REPORT_S)
-                    for packet in pushed.take():
-                        runtime.push(packet)
-            except MmedgeError as error:
-                results.close(error)
 
         def repeat() -> None:
             while True:
                 time.sleep(_REPORT_S)
                 report()
 
-        runtime.pushed_unread = lambda: pushed.dropped
         runtime.start()
         try:
-            threading.Thread(target=feed, name="mmedge-pushed", daemon=True).start()
             report()
             link.ready()
             # Also while the run ends, which may take its time: who falls silent is killed.
@@ -127,7 +112,7 @@ class RemoteRuntime:
         self._ended = threading.Event()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._listen, name="mmedge-runtime", daemon=True)
-        self._results_wake, self._pushed_wake = Wake(), Wake()
+        self._results_wake, self._pushed_wake, self._sound_wake = Wake(), Wake(), Wake()
         self._writer: PacketWriter | None = None
         self._closing = threading.Lock()
 
@@ -142,10 +127,10 @@ class RemoteRuntime:
                 "mmedge.pipeline.remote:main",
                 pack(self.spec),
                 name="the runtime",
-                fds=[self._results_wake.fileno(), self._pushed_wake.fileno()],
+                fds=[each.fileno() for each in (self._results_wake, self._pushed_wake, self._sound_wake)],
                 stdin="text://stdin" in self.spec.inputs.values(),
             )
-            self._writer = PacketWriter(self._child.control, self._pushed_wake, slots=self._slots)
+            self._writer = PacketWriter(self._child.control, self._pushed_wake, self._sound_wake, slots=self._slots)
             self._thread.start()
             self._ready.wait()
             if not self._open:

@@ -9,6 +9,7 @@ void bind_cpu(nanobind::module_& m);
 void bind_image(nanobind::module_& m);
 void bind_jpeg_scan(nanobind::module_& m);
 void bind_log_mel(nanobind::module_& m);
+void bind_record_queue(nanobind::module_& m);
 void bind_sample_ring(nanobind::module_& m);
 void bind_slot_ring(nanobind::module_& m);
 

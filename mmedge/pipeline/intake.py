@@ -1,0 +1,141 @@
+"""What the runtime's loop waits for and reads: the inbox of its threads, and the rings of other processes."""
+
+from __future__ import annotations
+
+import select
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from operator import attrgetter
+from typing import Protocol
+
+from mmedge.bundle.manifest import AudioInput, Manifest
+from mmedge.calibration.offsets import Shift
+from mmedge.capture import Source, WorkerSource
+from mmedge.ipc.wake import Wake
+from mmedge.pipeline.inbox import Inbox, release
+from mmedge.sync import Synchronizer
+from mmedge.types import NS_PER_S, Packet
+
+MAX_AHEAD_NS = 5_000_000_000  # by how far one file may run ahead of the others
+
+
+class Rings(Protocol):
+    """Packets that another process writes.
+
+    Attributes:
+        wake: Set when something else than sound may be there.
+        sound: Set when sound may be there.
+    """
+
+    wake: Wake
+    sound: Wake
+
+    def take(self, *, newest: bool = False) -> list[Packet]:
+        """Return what is there, in order of arrival; of very many pictures and tensors the ``newest``."""
+
+
+class Intake:
+    """Waits for all that a run reads in one call, and reads all of it at once, in order of arrival.
+
+    Sound comes a hundred times a second and seldom changes what is due at once. It wakes the loop only when it can make
+    a trigger or complete one, and is read with whatever comes next: the synchroniser goes by when it arrived.
+
+    Args:
+        inbox: What threads of this process put.
+        sources: What is read: in threads, or by processes that write rings.
+        pushed: What another process pushes; None when it comes through the inbox.
+        shifts: Stream -> what takes its constant offset off.
+        sync: Where packets go.
+        manifest: What the bundle says of its trigger.
+        lossless: Played as fast as possible: everything is waited for.
+    """
+
+    def __init__(
+        self,
+        inbox: Inbox,
+        sources: Sequence[Source],
+        pushed: Rings | None,
+        shifts: Mapping[str, Shift],
+        sync: Synchronizer,
+        *,
+        manifest: Manifest,
+        attached: Mapping[str, bool],
+        lossless: bool,
+    ) -> None:
+        self._inbox, self._sources, self._shifts, self._sync = inbox, sources, shifts, sync
+        self._attached, self._lossless = attached, lossless
+        workers = [source for source in sources if isinstance(source, WorkerSource)]
+        self._rings: list[Rings] = [*workers, *([] if pushed is None else [pushed])]
+        read = {name for source in sources for name in source.streams}
+        far = {name for source in workers for name in source.streams}
+        self._near = set(attached) - far if pushed is None else read - far
+        trigger = manifest.sync.trigger
+        by_packet = trigger in attached and not isinstance(manifest.inputs[trigger], AudioInput)
+        self._trigger = trigger if by_packet and not lossless else None
+        self._wakes = [inbox.wake, *(each.wake for each in self._rings)]
+        self._sounds = [inbox.sound, *(each.sound for each in self._rings)]
+        self._hears = False
+        self._epoll = select.epoll()
+        for wake in self._wakes:
+            self._epoll.register(wake, select.EPOLLIN)
+
+    def start(self, stop: threading.Event) -> None:
+        """Start the sources; those of files end their waiting for each other when ``stop`` is set."""
+        for source in self._sources:
+            if isinstance(source, WorkerSource):
+                source.supervise()
+            else:
+                source.start(partial(self._emit, stop, tuple(set(self._attached) - set(source.streams))))
+
+    def _emit(self, stop: threading.Event, others: tuple[str, ...], packet: Packet) -> None:
+        packet = self._shifted(packet)
+        # Played as fast as possible, one file must not run away from another: its sound would be overwritten.
+        while self._lossless and self._sync.ahead_ns(packet, others) > MAX_AHEAD_NS and not stop.wait(0.01):
+            if self._inbox.closed:
+                break
+        if not self._inbox.put(packet):  # the run is over
+            release(packet)
+
+    def _shifted(self, packet: Packet) -> Packet:
+        shift = self._shifts.get(packet.stream)
+        return packet if shift is None else shift(packet)
+
+    def wait(self, longest_ns: int, end_ns: int | None) -> None:
+        """Wait until something is there that matters, a trigger is due, ``end_ns`` has come, or for ``longest_ns``."""
+        now_ns = time.monotonic_ns()
+        due_ns = min(ns for ns in (now_ns + longest_ns, self._sync.next_deadline_ns(), end_ns) if ns is not None)
+        hears = self.awaits_sound(now_ns)
+        if hears != self._hears:
+            self._hears = hears
+            for wake in self._sounds:
+                if hears:
+                    self._epoll.register(wake, select.EPOLLIN)
+                else:
+                    self._epoll.unregister(wake)
+        self._epoll.poll(max(0, due_ns - now_ns) / NS_PER_S)
+
+    def awaits_sound(self, now_ns: int) -> bool:
+        """Tell whether sound can make a trigger, as it does also for a camera that is dead, or complete one."""
+        trigger, sync = self._trigger, self._sync
+        return trigger is None or sync.pending > 0 or sync.silence_ns(trigger, now_ns) is not None
+
+    def take(self) -> list[Packet]:
+        """Return everything that is there."""
+        for wake in (*self._wakes, *self._sounds):  # before it is read: what comes meanwhile sets them again
+            wake.clear()
+        packets = self._inbox.take_all()
+        read = [self._shifted(packet) for rings in self._rings for packet in rings.take(newest=True)]
+        if read:
+            packets += read
+            packets.sort(key=attrgetter("arrive_ns"))
+        return packets
+
+    def settle(self, steady: Mapping[str, int]) -> None:
+        """Give threads time that a long call has held up, see ``Inbox.settle``; other processes were not."""
+        self._inbox.settle({name: step_ns for name, step_ns in steady.items() if name in self._near})
+
+    def close(self) -> None:
+        """Wait for nothing more; what is there can still be taken. Idempotent."""
+        self._epoll.close()
