@@ -68,17 +68,22 @@ class Intake:
         self._attached, self._lossless = attached, lossless
         workers = [source for source in sources if isinstance(source, WorkerSource)]
         self._rings: list[Rings] = [*workers, *([] if pushed is None else [pushed])]
-        read = {name for source in sources for name in source.streams}
         far = {name for source in workers for name in source.streams}
-        self._near = set(attached) - far if pushed is None else read - far
+        by_push = set(attached) - {name for source in sources for name in source.streams}
+        self._near = set(attached) - far - (set() if pushed is None else by_push)
+        sounds = {name for name in attached if isinstance(manifest.inputs[name], AudioInput)}
         trigger = manifest.sync.trigger
-        by_packet = trigger in attached and not isinstance(manifest.inputs[trigger], AudioInput)
-        self._trigger = trigger if by_packet and not lossless else None
-        self._wakes = [inbox.wake, *(each.wake for each in self._rings)]
-        self._sounds = [inbox.sound, *(each.sound for each in self._rings)]
-        self._hears = False
+        self._trigger = trigger if trigger in set(attached) - sounds and not lossless else None
+        self._sounds = [each.sound for each in workers if sounds.intersection(each.streams)]
+        if self._near & sounds:
+            self._sounds.append(inbox.sound)
+        if pushed is not None and by_push & sounds:
+            self._sounds.append(pushed.sound)
+        wakes = [inbox.wake, *(each.wake for each in self._rings)]
+        self._wakes = {wake.fileno(): wake for wake in (*wakes, *self._sounds)}
+        self._hears, self._ready = False, list(self._wakes)
         self._epoll = select.epoll()
-        for wake in self._wakes:
+        for wake in wakes:
             self._epoll.register(wake, select.EPOLLIN)
 
     def start(self, stop: threading.Event) -> None:
@@ -114,7 +119,7 @@ class Intake:
                     self._epoll.register(wake, select.EPOLLIN)
                 else:
                     self._epoll.unregister(wake)
-        self._epoll.poll(max(0, due_ns - now_ns) / NS_PER_S)
+        self._ready = [fd for fd, _ in self._epoll.poll(max(0, due_ns - now_ns) / NS_PER_S)]
 
     def awaits_sound(self, now_ns: int) -> bool:
         """Tell whether sound can make a trigger, as it does also for a camera that is dead, or complete one."""
@@ -123,8 +128,11 @@ class Intake:
 
     def take(self) -> list[Packet]:
         """Return everything that is there."""
-        for wake in (*self._wakes, *self._sounds):  # before it is read: what comes meanwhile sets them again
-            wake.clear()
+        for fd in self._ready:  # before it is read: what comes meanwhile sets them again
+            self._wakes[fd].clear()
+        if not self._hears:
+            for wake in self._sounds:  # that were not waited for, and are read all the same
+                wake.clear()
         packets = self._inbox.take_all()
         read = [self._shifted(packet) for rings in self._rings for packet in rings.take(newest=True)]
         if read:

@@ -32,7 +32,7 @@ from mmedge.recording.decision import Decision
 from mmedge.recording.event_log import Rules
 from mmedge.recording.writer import Recorder, make_header
 from mmedge.sync import Synchronizer, apply_preset, hold_ns
-from mmedge.types import Packet, Result, Snapshot
+from mmedge.types import Block, Packet, Result, Snapshot
 
 log = logging.getLogger("mmedge.runtime")
 RESULTS = 64  # results that wait to be read: two seconds at 30 a second
@@ -242,8 +242,10 @@ class Runtime:
                     self._recorder.turn(packets, now_ns, decisions)
                     if now_ns - self._looked_ns > LOOK_NS:
                         self._recorder.health(self.health(), now_ns)
-            sync.trim()
-            self._count()
+            if decisions or any(not isinstance(packet, Block) for packet in packets):  # sound alone releases nothing
+                sync.trim()
+            if decisions or now_ns - self._looked_ns > LOOK_NS:
+                self._count()
             if sync.finished or (end_ns is not None and self._live and time.monotonic_ns() >= end_ns):
                 break
 
