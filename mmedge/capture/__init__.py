@@ -4,7 +4,6 @@ from mmedge.capture.base import Emit, Source, SourceHealth, StartTime, ThreadSou
 from mmedge.capture.devices import Device, list_devices
 from mmedge.capture.kinds import KINDS
 from mmedge.capture.open import open_sources
-from mmedge.capture.supervisor import WorkerSource
 from mmedge.capture.text import TextSource
 from mmedge.capture.uri import Uri, parse
 
@@ -18,7 +17,6 @@ __all__ = [
     "TextSource",
     "ThreadSource",
     "Uri",
-    "WorkerSource",
     "list_devices",
     "open_sources",
     "parse",

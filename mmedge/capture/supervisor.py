@@ -100,8 +100,8 @@ class WorkerSource:
         hold_ns: For how long the frames' reader may hold them.
 
     Attributes:
-        wake: Set when something else than sound may be there to take.
-        sound: Set when sound may be there to take.
+        wake: Set when something may be there to take that does not flow.
+        flow: Set when something may be there to take that flows: sound, small tensors.
     """
 
     live = True
@@ -115,7 +115,7 @@ class WorkerSource:
         self.epoch = 0
         self._hold_ns = hold_ns
         self._inputs, self._uris = dict(inputs), dict(uris)
-        self.wake, self.sound, self._nudge = Wake(), Wake(), Wake()
+        self.wake, self.flow, self._nudge = Wake(), Wake(), Wake()
         self._all: list[_Delivered] = []  # of workers that were replaced, too, until all of theirs is taken
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -129,10 +129,10 @@ class WorkerSource:
 
     def _spawn(self) -> None:
         order = Order(inputs=self._inputs, uris=self._uris, hold_ns=self._hold_ns, epoch=self.epoch)
-        fds = [self.wake.fileno(), self.sound.fileno()]
+        fds = [self.wake.fileno(), self.flow.fileno()]
         self._child = Child("mmedge.capture.worker:main", pack(order), name=self.name, fds=fds)
         self._began_ns = self._heard_ns = now_ns()
-        self._delivered = _Delivered(PacketReader(self.name, self.wake, self.sound))
+        self._delivered = _Delivered(PacketReader(self.name, self.wake, self.flow))
         self._all.append(self._delivered)
         self._ready = self._ended = False
 
@@ -230,11 +230,11 @@ class WorkerSource:
         if self._stop.is_set():  # during the pause before a restart: there is no worker
             return None
         poll = select.poll()
-        for waited in (self._nudge, self._child.control, *((self.wake, self.sound) if emit is not None else ())):
+        for waited in (self._nudge, self._child.control, *((self.wake, self.flow) if emit is not None else ())):
             poll.register(waited, select.POLLIN)
         before = now_ns()
         while not self._stop.is_set():
-            poll.poll(1000 * HEARTBEAT_S)
+            poll.poll(2500 * HEARTBEAT_S)  # the worker says something more often than that
             now = now_ns()
             if now - before > _AWAY_NS:  # this process itself was stopped, so it heard no worker
                 self._heard_ns = self._delivered.packet_ns = self._delivered.moved_ns = now
@@ -253,7 +253,7 @@ class WorkerSource:
     def _deliver(self, emit: Emit | None) -> None:
         if emit is not None:
             self.wake.clear()
-            self.sound.clear()
+            self.flow.clear()
             for packet in self.take():
                 emit(packet)
 

@@ -42,6 +42,11 @@ FRAMES, TENSORS = 3, 512
 _SLOTS, _MAX_SLOTS, _TENSOR_BYTES = 16, 64, 1 << 24
 
 
+def flows(packet: Packet) -> bool:
+    """Tell whether a packet is one of so many that they wake nobody but who waits for them: sound, small tensors."""
+    return isinstance(packet, Block) or (isinstance(packet, Tensor) and packet.data.nbytes <= SMALL)
+
+
 class PacketWriter:
     """The writing side, for any thread; it never waits, what does not fit is counted (sound as timed silence).
 
@@ -51,16 +56,16 @@ class PacketWriter:
     Args:
         control: The line on which rings are announced.
         wake: Wakes the reader.
-        sound: Wakes a reader that waits for sound; ``wake`` by default.
+        flow: Wakes a reader that waits for what ``flows``; ``wake`` by default.
         slots: How many frames without a pool of their own (pushed ones) may be in use at once.
 
     Attributes:
         dropped: Packets that found no room, by stream.
     """
 
-    def __init__(self, control: Control, wake: Wake, sound: Wake | None = None, *, slots: int = _SLOTS) -> None:
+    def __init__(self, control: Control, wake: Wake, flow: Wake | None = None, *, slots: int = _SLOTS) -> None:
         self._control = control
-        self._wake, self._sound = wake, sound or wake
+        self._wake, self._flow = wake, flow or wake
         self._slots = slots
         self._numbers = count()
         self._records = core.RecordQueue(RECORDS)
@@ -83,7 +88,7 @@ class PacketWriter:
             done = self._put(packet)
             if not done:
                 self.dropped[packet.stream] += 1
-        (self._sound if isinstance(packet, Block) else self._wake).set()
+        (self._flow if flows(packet) else self._wake).set()
         return done
 
     def _put(self, packet: Packet) -> bool:
@@ -162,15 +167,15 @@ class PacketReader:
     Args:
         where: Who writes, for error messages.
         wake: Set by the writer; a new one by default.
-        sound: Set by the writer when sound has come; a new one by default.
+        flow: Set by the writer when something has come that ``flows``; a new one by default.
 
     Attributes:
-        wake: Set when something else than sound may be there.
-        sound: Set when sound may be there.
+        wake: Set when something may be there that does not flow.
+        flow: Set when something may be there that ``flows``.
     """
 
-    def __init__(self, where: str, wake: Wake | None = None, sound: Wake | None = None) -> None:
-        self.wake, self.sound = wake or Wake(), sound or Wake()
+    def __init__(self, where: str, wake: Wake | None = None, flow: Wake | None = None) -> None:
+        self.wake, self.flow = wake or Wake(), flow or Wake()
         self._where = where
         self._records: Any = None
         self._rings: dict[int, Any] = {}

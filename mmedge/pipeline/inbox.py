@@ -8,7 +8,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Mapping
 from dataclasses import replace
 
-from mmedge.ipc.channel import FRAMES, TENSORS
+from mmedge.ipc.channel import FRAMES, TENSORS, flows
 from mmedge.ipc.wake import Wake
 from mmedge.types import NS_PER_S, Arrival, Block, EndOfStream, Frame, Packet, Tensor
 
@@ -29,8 +29,8 @@ class Inbox:
         lossless: Keep every picture; a full inbox makes ``put`` wait.
 
     Attributes:
-        wake: Set when something else than sound waits, and at the end.
-        sound: Set when sound waits: whoever has no use for it yet need not be woken by every block.
+        wake: Set when something waits that does not flow, and at the end.
+        flow: Set when something waits that ``flows``: whoever has no use for it yet need not be woken by every block.
     """
 
     def __init__(self, *, lossless: bool = False) -> None:
@@ -39,7 +39,7 @@ class Inbox:
         self._places: defaultdict[str, deque[int]] = defaultdict(deque)  # stream -> where its packets are
         self._put_ns: defaultdict[str, int] = defaultdict(int)  # stream -> when its last packet came
         self._puts: Counter[str] = Counter()
-        self.wake, self.sound = Wake(), Wake()
+        self.wake, self.flow = Wake(), Wake()
         self._said: set[Wake] = set()  # that are set: once is enough
         self._change = threading.Condition()
         self._closed = False
@@ -60,7 +60,7 @@ class Inbox:
             self._packets.append(packet)
             self._put_ns[packet.stream] = time.monotonic_ns()
             self._puts[packet.stream] += 1
-            wake = self.sound if isinstance(packet, Block) else self.wake
+            wake = self.flow if flows(packet) else self.wake
             if wake not in self._said:
                 self._said.add(wake)
                 wake.set()

@@ -5,42 +5,31 @@ from __future__ import annotations
 import select
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from operator import attrgetter
-from typing import Protocol
+from typing import TYPE_CHECKING, TypeAlias
 
-from mmedge.bundle.manifest import AudioInput, Manifest
-from mmedge.calibration.offsets import Shift
-from mmedge.capture import Source, WorkerSource
-from mmedge.ipc.wake import Wake
+from mmedge.bundle.manifest import AudioInput, Manifest, TensorInput
+from mmedge.capture.base import RingSource, Source
+from mmedge.ipc.channel import PacketReader
 from mmedge.pipeline.inbox import Inbox, release
 from mmedge.sync import Synchronizer
 from mmedge.types import NS_PER_S, Packet
 
+if TYPE_CHECKING:  # not of every run
+    from mmedge.calibration.offsets import Shift
+
+Rings: TypeAlias = RingSource | PacketReader
 MAX_AHEAD_NS = 5_000_000_000  # by how far one file may run ahead of the others
-
-
-class Rings(Protocol):
-    """Packets that another process writes.
-
-    Attributes:
-        wake: Set when something else than sound may be there.
-        sound: Set when sound may be there.
-    """
-
-    wake: Wake
-    sound: Wake
-
-    def take(self, *, newest: bool = False) -> list[Packet]:
-        """Return what is there, in order of arrival; of very many pictures and tensors the ``newest``."""
 
 
 class Intake:
     """Waits for all that a run reads in one call, and reads all of it at once, in order of arrival.
 
-    Sound comes a hundred times a second and seldom changes what is due at once. It wakes the loop only when it can make
-    a trigger or complete one, and is read with whatever comes next: the synchroniser goes by when it arrived.
+    Sound and small tensors come hundreds of times a second and seldom change what is due at once. They wake the loop
+    only when they can make a trigger or complete one, and are read with whatever comes next: the synchroniser goes by
+    when they arrived.
 
     Args:
         inbox: What threads of this process put.
@@ -48,7 +37,8 @@ class Intake:
         pushed: What another process pushes; None when it comes through the inbox.
         shifts: Stream -> what takes its constant offset off.
         sync: Where packets go.
-        manifest: What the bundle says of its trigger.
+        manifest: What the bundle says of its inputs and its trigger.
+        attached: The inputs that have a source.
         lossless: Played as fast as possible: everything is waited for.
     """
 
@@ -56,31 +46,31 @@ class Intake:
         self,
         inbox: Inbox,
         sources: Sequence[Source],
-        pushed: Rings | None,
+        pushed: PacketReader | None,
         shifts: Mapping[str, Shift],
         sync: Synchronizer,
         *,
         manifest: Manifest,
-        attached: Mapping[str, bool],
+        attached: Collection[str],
         lossless: bool,
     ) -> None:
         self._inbox, self._sources, self._shifts, self._sync = inbox, sources, shifts, sync
         self._attached, self._lossless = attached, lossless
-        workers = [source for source in sources if isinstance(source, WorkerSource)]
+        workers = [source for source in sources if isinstance(source, RingSource)]
         self._rings: list[Rings] = [*workers, *([] if pushed is None else [pushed])]
         far = {name for source in workers for name in source.streams}
         by_push = set(attached) - {name for source in sources for name in source.streams}
         self._near = set(attached) - far - (set() if pushed is None else by_push)
-        sounds = {name for name in attached if isinstance(manifest.inputs[name], AudioInput)}
+        flowing = {name for name in attached if isinstance(manifest.inputs[name], (AudioInput, TensorInput))}
         trigger = manifest.sync.trigger
-        self._trigger = trigger if trigger in set(attached) - sounds and not lossless else None
-        self._sounds = [each.sound for each in workers if sounds.intersection(each.streams)]
-        if self._near & sounds:
-            self._sounds.append(inbox.sound)
-        if pushed is not None and by_push & sounds:
-            self._sounds.append(pushed.sound)
+        self._trigger = trigger if trigger in set(attached) - flowing and not lossless else None
+        self._flows = [each.flow for each in workers if flowing.intersection(each.streams)]
+        if self._near & flowing:
+            self._flows.append(inbox.flow)
+        if pushed is not None and by_push & flowing:
+            self._flows.append(pushed.flow)
         wakes = [inbox.wake, *(each.wake for each in self._rings)]
-        self._wakes = {wake.fileno(): wake for wake in (*wakes, *self._sounds)}
+        self._wakes = {wake.fileno(): wake for wake in (*wakes, *self._flows)}
         self._hears, self._ready = False, list(self._wakes)
         self._epoll = select.epoll()
         for wake in wakes:
@@ -89,7 +79,7 @@ class Intake:
     def start(self, stop: threading.Event) -> None:
         """Start the sources; those of files end their waiting for each other when ``stop`` is set."""
         for source in self._sources:
-            if isinstance(source, WorkerSource):
+            if isinstance(source, RingSource):
                 source.supervise()
             else:
                 source.start(partial(self._emit, stop, tuple(set(self._attached) - set(source.streams))))
@@ -111,18 +101,18 @@ class Intake:
         """Wait until something is there that matters, a trigger is due, ``end_ns`` has come, or for ``longest_ns``."""
         now_ns = time.monotonic_ns()
         due_ns = min(ns for ns in (now_ns + longest_ns, self._sync.next_deadline_ns(), end_ns) if ns is not None)
-        hears = self.awaits_sound(now_ns)
+        hears = self.awaits_flow(now_ns)
         if hears != self._hears:
             self._hears = hears
-            for wake in self._sounds:
+            for wake in self._flows:
                 if hears:
                     self._epoll.register(wake, select.EPOLLIN)
                 else:
                     self._epoll.unregister(wake)
         self._ready = [fd for fd, _ in self._epoll.poll(max(0, due_ns - now_ns) / NS_PER_S)]
 
-    def awaits_sound(self, now_ns: int) -> bool:
-        """Tell whether sound can make a trigger, as it does also for a camera that is dead, or complete one."""
+    def awaits_flow(self, now_ns: int) -> bool:
+        """Tell whether what flows can make a trigger, as it does also for a camera that is dead, or complete one."""
         trigger, sync = self._trigger, self._sync
         return trigger is None or sync.pending > 0 or sync.silence_ns(trigger, now_ns) is not None
 
@@ -131,7 +121,7 @@ class Intake:
         for fd in self._ready:  # before it is read: what comes meanwhile sets them again
             self._wakes[fd].clear()
         if not self._hears:
-            for wake in self._sounds:  # that were not waited for, and are read all the same
+            for wake in self._flows:  # that were not waited for, and are read all the same
                 wake.clear()
         packets = self._inbox.take_all()
         read = [self._shifted(packet) for rings in self._rings for packet in rings.take(newest=True)]

@@ -54,8 +54,8 @@ class _Report(msgspec.Struct, frozen=True):
 def main(link: Link) -> None:
     """Run a bundle until its sources end or the parent wants it; the child's entry."""
     spec = unpack(link.payload, RunSpec)
-    wake_results, wake_pushed, wake_sound = map(Wake, link.fds)
-    pushed = PacketReader("push", wake_pushed, wake_sound)
+    wake_results, wake_pushed, wake_flow = map(Wake, link.fds)
+    pushed = PacketReader("push", wake_pushed, wake_flow)
     link.on_ring(pushed.add)
     with load(spec.bundle) as bundle:
         lossless, values = spec.latency == "offline", count_told(bundle.manifest)
@@ -112,7 +112,7 @@ class RemoteRuntime:
         self._ended = threading.Event()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._listen, name="mmedge-runtime", daemon=True)
-        self._results_wake, self._pushed_wake, self._sound_wake = Wake(), Wake(), Wake()
+        self._results_wake, self._pushed_wake, self._flow_wake = Wake(), Wake(), Wake()
         self._writer: PacketWriter | None = None
         self._closing = threading.Lock()
 
@@ -127,10 +127,10 @@ class RemoteRuntime:
                 "mmedge.pipeline.remote:main",
                 pack(self.spec),
                 name="the runtime",
-                fds=[each.fileno() for each in (self._results_wake, self._pushed_wake, self._sound_wake)],
+                fds=[each.fileno() for each in (self._results_wake, self._pushed_wake, self._flow_wake)],
                 stdin="text://stdin" in self.spec.inputs.values(),
             )
-            self._writer = PacketWriter(self._child.control, self._pushed_wake, self._sound_wake, slots=self._slots)
+            self._writer = PacketWriter(self._child.control, self._pushed_wake, self._flow_wake, slots=self._slots)
             self._thread.start()
             self._ready.wait()
             if not self._open:

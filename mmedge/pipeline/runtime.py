@@ -19,11 +19,12 @@ from mmedge.capture import Source, SourceHealth, open_sources
 from mmedge.clock import read_anchor
 from mmedge.errors import EngineError, InternalError, MmedgeError, internal
 from mmedge.fusion import StageGraph, Upgrades, load_graph
+from mmedge.ipc.channel import PacketReader
 from mmedge.ipc.mailbox import Mailbox
 from mmedge.pipeline.check import check_live, check_run
 from mmedge.pipeline.inbox import Inbox
 from mmedge.pipeline.inference import Inference, SkippedTrigger
-from mmedge.pipeline.intake import Intake, Rings
+from mmedge.pipeline.intake import Intake
 from mmedge.pipeline.outlet import Outlet, Pictures
 from mmedge.pipeline.shed import shed
 from mmedge.pipeline.spec import PUSH, RunSpec
@@ -63,7 +64,7 @@ class Runtime:
     """
 
     def __init__(
-        self, spec: RunSpec, bundle: Bundle, results: Outlet | None = None, pushed: Rings | None = None
+        self, spec: RunSpec, bundle: Bundle, results: Outlet | None = None, pushed: PacketReader | None = None
     ) -> None:
         self.spec = spec
         self._bundle = bundle

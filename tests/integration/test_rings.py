@@ -13,7 +13,8 @@ import pytest
 
 from mmedge._native import core
 from mmedge.bundle.manifest import AudioInput, ImageInput
-from mmedge.capture import WorkerSource, open_sources
+from mmedge.capture import open_sources
+from mmedge.capture.supervisor import WorkerSource
 from mmedge.ipc.channel import FRAMES
 from mmedge.types import Arrival, Block, Frame, Packet
 
@@ -102,10 +103,10 @@ def test_a_worker_that_leaves_nonsense_is_replaced(
 ) -> None:
     source = opened("test://?width=160&height=120&fps=30&seed=3")
     taken_until(source, lambda packets: len(packets) > 20)
-    intruder = core.RecordQueue.attach(source._delivered.reader._records.fd)
-    for _ in range(3):  # a record of the worker may overwrite one
-        intruder.put(b"\x93nonsense", 0, 0, 0)
-        time.sleep(0.01)
+    os.kill(source._child.pid, signal.SIGSTOP)  # or a record of its own could overwrite this one
+    time.sleep(0.2)
+    released(source.take(newest=True))
+    assert core.RecordQueue.attach(source._delivered.reader._records.fd).put(b"\x93nonsense", 0, 0, 0)
     packets = taken_until(source, lambda packets: any(packet.epoch == 1 for packet in packets))
     assert "a packet is damaged" in caplog.text
     assert packets[-1].epoch == 1

@@ -32,9 +32,9 @@ class Border:
 
     def __init__(self) -> None:
         self.here, self.there = Control.pair()
-        self.wake, self.sound = Wake(), Wake()
-        self.writer = PacketWriter(self.here, self.wake, self.sound)
-        self.reader = PacketReader("test", self.wake, self.sound)
+        self.wake, self.flow = Wake(), Wake()
+        self.writer = PacketWriter(self.here, self.wake, self.flow)
+        self.reader = PacketReader("test", self.wake, self.flow)
 
     def __enter__(self) -> Border:
         return self
@@ -110,7 +110,7 @@ def test_packets_come_out_as_they_went_in(packets: list[Packet]) -> None:
             assert border.writer.put(packet)
         out = border.take()
         assert border.wake.wait(0)
-        assert border.sound.wait(0) == any(isinstance(packet, Block) for packet in packets)
+        assert border.flow.wait(0) == any(isinstance(packet, (Block, Tensor)) for packet in packets)
     assert [(type(packet), plain(packet)) for packet in out] == [(type(packet), plain(packet)) for packet in packets]
 
 

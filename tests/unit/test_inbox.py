@@ -92,13 +92,13 @@ def test_sound_and_the_rest_wake_apart_and_each_once():
     inbox = Inbox()
     for n in range(3):
         inbox.put(block(n))
-    assert (inbox.wake.clear(), inbox.sound.clear()) == (False, True)
+    assert (inbox.wake.clear(), inbox.flow.clear()) == (False, True)
     inbox.put(block(3))
-    assert not inbox.sound.wait(0), "who waits was told, and has not taken anything since"
+    assert not inbox.flow.wait(0), "who waits was told, and has not taken anything since"
     inbox.take_all()
     inbox.put(block(4))
     inbox.put(frame("left", 5))
-    assert (inbox.wake.clear(), inbox.sound.clear()) == (True, True)
+    assert (inbox.wake.clear(), inbox.flow.clear()) == (True, True)
     inbox.close()
     assert inbox.wake.wait(0), "the end wakes whoever waits for anything"
 

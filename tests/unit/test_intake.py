@@ -14,17 +14,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmedge.bundle.manifest import Missing, Sync
+from mmedge.bundle.manifest import Missing, Sync, TensorInput
 from mmedge.calibration.offsets import Shift
 from mmedge.ipc.channel import PacketReader, PacketWriter
 from mmedge.ipc.control import Control, Ring
 from mmedge.pipeline.inbox import Inbox
 from mmedge.pipeline.intake import Intake
 from mmedge.sync import Synchronizer
-from mmedge.types import Block, EndOfStream, Frame, Packet, Snapshot
-from tests.unit.test_sync_load import INPUTS, MS, S, deliveries
+from mmedge.types import Block, EndOfStream, Frame, Packet, Snapshot, Tensor
+from tests.unit.test_sync_load import INPUTS as TWO
+from tests.unit.test_sync_load import MS, S, deliveries
 
-ATTACHED = {"image": True, "audio": True}
+INPUTS = {**TWO, "imu": TensorInput(shape=(6,), dtype="float32", rate_hz=200.0)}
+ATTACHED = dict.fromkeys(INPUTS, True)
 LOOK_NS = 100 * MS
 
 
@@ -73,7 +75,7 @@ def test_sound_alone_wakes_nobody_and_comes_with_what_does() -> None:
     assert [packet.seq for packet in reading.take()] == [1]
 
 
-@pytest.mark.parametrize("trigger", ["audio", "timer"])
+@pytest.mark.parametrize("trigger", ["audio", "imu", "timer"])
 def test_sound_that_makes_triggers_wakes(trigger: str) -> None:
     now_ns = time.monotonic_ns()
     inbox = Inbox()
@@ -93,7 +95,7 @@ def test_the_end_wakes_at_once() -> None:
 def border() -> Iterator[tuple[PacketReader, PacketWriter]]:
     here, there = Control.pair()
     reader = PacketReader("test")
-    writer = PacketWriter(here, reader.wake, reader.sound)
+    writer = PacketWriter(here, reader.wake, reader.flow)
     writer.put(block(1))
     while (received := there.receive(0)) is not None:
         assert isinstance(received[0], Ring)
@@ -131,8 +133,8 @@ def answers(packets: Sequence[Packet], trigger: str, *, lazy: bool) -> list[tupl
     reading, cut = intake(inbox, sync, trigger), []
     now, at = 0, 0
     while at < len(packets):
-        hears = not lazy or reading.awaits_sound(now)
-        wakes = next((p.arrive_ns for p in packets[at:] if hears or not isinstance(p, Block)), now + LOOK_NS)
+        hears = not lazy or reading.awaits_flow(now)
+        wakes = next((p.arrive_ns for p in packets[at:] if hears or isinstance(p, Frame)), now + LOOK_NS)
         due = sync.next_deadline_ns()
         now = max(now, min(ns for ns in (wakes, due, now + LOOK_NS) if ns is not None))
         while at < len(packets) and packets[at].arrive_ns <= now:
@@ -144,13 +146,20 @@ def answers(packets: Sequence[Packet], trigger: str, *, lazy: bool) -> list[tupl
     return cut
 
 
+def measured() -> Iterator[Tensor]:
+    data = np.zeros(6, np.float32)
+    for k in range(1, 1000):
+        yield Tensor(stream="imu", seq=k, capture_ns=5 * k * MS, arrive_ns=5 * k * MS + 700_000, data=data)
+
+
 def told(snapshot: Snapshot) -> tuple[Any, ...]:
-    return snapshot.t_ns, snapshot.present, snapshot.audio_end, snapshot.age_ms, snapshot.epoch, snapshot.reason
+    used = {name: value.seq for name, value in snapshot.values.items()}
+    return used, snapshot.t_ns, snapshot.present, snapshot.audio_end, snapshot.age_ms, snapshot.epoch, snapshot.reason
 
 
 @settings(max_examples=20, deadline=None)
 @given(
-    trigger=st.sampled_from(["image", "audio", "timer"]),
+    trigger=st.sampled_from(["image", "audio", "imu", "timer"]),
     fps=st.sampled_from([10, 30]),
     seed=st.integers(0, 99),
     gap=st.none() | st.tuples(st.integers(0, 3000), st.integers(50, 2000)),
@@ -161,7 +170,7 @@ def test_the_answers_are_those_of_who_reads_every_packet_as_it_comes(
     start, length = (0, 0) if gap is None else (gap[0] * MS, gap[1] * MS)
     packets = [
         packet
-        for packet in deliveries(fps, 10, seed)
+        for packet in sorted((*deliveries(fps, 10, seed), *measured()), key=lambda packet: packet.arrive_ns)
         if packet.arrive_ns < 5 * S and not (isinstance(packet, Frame) and start <= packet.arrive_ns < start + length)
     ]
     assert answers(packets, trigger, lazy=True) == answers(packets, trigger, lazy=False)
