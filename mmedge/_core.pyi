@@ -235,6 +235,7 @@ class RecordQueue:
     @property
     def fd(self) -> int:
         """Descriptor of the shared memory, for ``attach`` in another process."""
+
 class Regressor:
     """One number: clamped, averaged over time, told to six digits."""
 
@@ -639,6 +640,7 @@ class Synchronizer:
         """
         Other packets that were not taken: input, cause, count, in the order in which they first occurred.
         """
+
 class Smoother:
     """
     The smoothing of one task: of its scores, of the choice of a label, of the label.

@@ -58,17 +58,20 @@ class PacketWriter:
         wake: Wakes the reader.
         flow: Wakes a reader that waits for what ``flows``; ``wake`` by default.
         slots: How many frames without a pool of their own (pushed ones) may be in use at once.
+        texts: How many of the longest texts may wait at once, beside what waits anyway.
 
     Attributes:
         dropped: Packets that found no room, by stream.
     """
 
-    def __init__(self, control: Control, wake: Wake, flow: Wake | None = None, *, slots: int = _SLOTS) -> None:
+    def __init__(
+        self, control: Control, wake: Wake, flow: Wake | None = None, *, slots: int = _SLOTS, texts: int = 0
+    ) -> None:
         self._control = control
         self._wake, self._flow = wake, flow or wake
         self._slots = slots
         self._numbers = count()
-        self._records = core.RecordQueue(RECORDS)
+        self._records = core.RecordQueue(RECORDS + texts * MAX_TEXT)
         self._announce(self._records.fd, "records", "")
         self._samples: dict[str, tuple[int, Any]] = {}
         self._pools: dict[str, FramePool] = {}

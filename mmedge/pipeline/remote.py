@@ -39,6 +39,7 @@ from mmedge.types import Frame, Packet, Result
 _REPORT_S = 0.2  # between two reports of the runtime, which _SILENT_S allows to miss 20 times
 _SILENT_S = 4.0  # a process that is starved of everything for that long answers nothing either
 _ASLEEP_S = 1.0  # a wait that took longer means that this process itself was stopped
+_TEXTS = 256  # of 64 KiB that may be pushed while the runtime is busy; memory of those that never were is not used
 _STOP_S = 10.0  # for an orderly end; then the runtime is killed
 _START_STOP_S = 0.5  # an engine build does not hear
 log = logging.getLogger("mmedge.runtime")
@@ -130,7 +131,9 @@ class RemoteRuntime:
                 fds=[each.fileno() for each in (self._results_wake, self._pushed_wake, self._flow_wake)],
                 stdin="text://stdin" in self.spec.inputs.values(),
             )
-            self._writer = PacketWriter(self._child.control, self._pushed_wake, self._flow_wake, slots=self._slots)
+            self._writer = PacketWriter(
+                self._child.control, self._pushed_wake, self._flow_wake, slots=self._slots, texts=_TEXTS
+            )
             self._thread.start()
             self._ready.wait()
             if not self._open:

@@ -251,6 +251,17 @@ def test_sound_that_was_overwritten_before_it_was_read_is_lost_and_its_time_stay
     assert sum(block.lost for block in blocks) == 400_000 - (1 << 18)
 
 
+def test_long_texts_wait_where_they_are_expected() -> None:
+    here, there = Control.pair()
+    counts = []
+    for texts in (0, 64):
+        writer = PacketWriter(here, Wake(), texts=texts)
+        counts.append(sum(writer.put(Text(text="x" * MAX_TEXT, **STAMP)) for _ in range(90)))  # type: ignore[arg-type]
+    assert counts == [15, 79]
+    here.close()
+    there.close()
+
+
 def test_text_that_is_too_long_is_counted(border: Border) -> None:
     assert border.writer.put(Text(text="x" * MAX_TEXT, **STAMP))  # type: ignore[arg-type]
     assert not border.writer.put(Text(text="x" * (MAX_TEXT + 1), **STAMP))  # type: ignore[arg-type]
