@@ -62,7 +62,7 @@ def open_sources(
         for uri, members in groups:
             group = {name: inputs[name] for name in members}
             if workers and uri.live:
-                sources.append(WorkerSource(group, members, str(uri), hold_ns))
+                sources.append(WorkerSource(group, members, str(uri), hold_ns, uri.kind))
             else:
                 reader = KINDS[uri.kind].open(
                     Opening(

@@ -17,6 +17,7 @@ import msgspec
 from mmedge.address import Address
 from mmedge.bundle.manifest import Input
 from mmedge.capture.base import Emit, SourceHealth
+from mmedge.capture.kinds import KINDS
 from mmedge.clock import now_ns
 from mmedge.errors import DeviceError, MmedgeError, SourceError, internal
 from mmedge.ipc.channel import PacketReader
@@ -69,18 +70,21 @@ class WorkerSource:
         uris: Their address.
         name: The address as it may be shown.
         hold_ns: For how long the frames' reader may hold them.
+        kind: Of the address: a key of ``KINDS``.
     """
 
     live = True
 
-    def __init__(self, inputs: Mapping[str, Input], uris: Mapping[str, Address], name: str, hold_ns: int) -> None:
+    def __init__(
+        self, inputs: Mapping[str, Input], uris: Mapping[str, Address], name: str, hold_ns: int, kind: str
+    ) -> None:
         self.streams = tuple(inputs)
         self.name = name
         self.error: MmedgeError | None = None
         self.refused: SourceError | None = None
         self.refused_streams = self.streams
         self.epoch = 0
-        self._hold_ns = hold_ns
+        self._hold_ns, self._kind = hold_ns, kind
         self._inputs, self._uris = dict(inputs), dict(uris)
         self._wake = Wake()
         self._stop = threading.Event()
@@ -95,7 +99,10 @@ class WorkerSource:
     def _spawn(self) -> None:
         order = Order(inputs=self._inputs, uris=self._uris, hold_ns=self._hold_ns, epoch=self.epoch)
         self._reader = PacketReader(self.name)
-        self._child = Child("mmedge.capture.worker:main", pack(order), name=self.name, fds=[self._wake.fileno()])
+        modules = ("mmedge.capture.worker", *KINDS[self._kind].modules)
+        self._child = Child(
+            "mmedge.capture.worker:main", pack(order), name=self.name, fds=[self._wake.fileno()], modules=modules
+        )
         self._began_ns = self._heard_ns = self._packet_ns = self._moved_ns = now_ns()
         self._newest_ns = self._unchanged_ns = 0
         self._ready = self._ended = False
@@ -261,7 +268,7 @@ class WorkerSource:
             self.epoch += 1
             try:
                 self._spawn()
-            except OSError as error:  # no memory, no descriptor: that may pass, too
-                reason = f"no process can be started: {error.strerror}"
+            except (OSError, MmedgeError) as error:  # no memory, no descriptor: that may pass, too
+                reason = f"no process can be started: {getattr(error, 'strerror', None) or error}"
             else:
                 return

@@ -27,7 +27,7 @@ from mmedge.pipeline.inbox import Inbox, release
 from mmedge.pipeline.inference import Inference, SkippedTrigger
 from mmedge.pipeline.outlet import Outlet, Pictures
 from mmedge.pipeline.shed import shed
-from mmedge.pipeline.spec import PUSH, RunSpec
+from mmedge.pipeline.spec import FEW, PUSH, RESULTS, RunSpec
 from mmedge.pipeline.statistics import Statistics
 from mmedge.recording.decision import Decision
 from mmedge.recording.event_log import Rules
@@ -36,8 +36,6 @@ from mmedge.sync import Synchronizer, apply_preset, hold_ns
 from mmedge.types import Packet, Result, Snapshot
 
 log = logging.getLogger("mmedge.runtime")
-RESULTS = 64  # results that wait to be read: two seconds at 30 a second
-FEW = 8  # the same, where each holds its pictures and nothing is lost
 MAX_AHEAD_NS = 5_000_000_000  # by how far one file may run ahead of the others
 STARTUP_NS = 2_000_000_000  # in which an input may be missing without a reason
 LOOK_NS = 100_000_000  # between two looks at the health of the sources

@@ -11,6 +11,8 @@ from mmedge.privacy import Privacy
 from mmedge.types import Backend, Latency, Precision, Video
 
 PUSH = Address("push://")  # of an input that the user's own code feeds
+RESULTS = 64  # results that wait to be read: two seconds at 30 a second
+FEW = 8  # the same, where each holds its pictures and nothing is lost
 
 
 class RunSpec(msgspec.Struct, frozen=True, kw_only=True):

@@ -19,6 +19,7 @@ NB_MODULE(_core, m) {
   mmedge::bindings::bind_cpu(m);
   mmedge::bindings::bind_image(m);
   mmedge::bindings::bind_jpeg_scan(m);
+  mmedge::bindings::bind_lifeline(m);
   mmedge::bindings::bind_log_mel(m);
   mmedge::bindings::bind_sample_ring(m);
   mmedge::bindings::bind_slot_ring(m);

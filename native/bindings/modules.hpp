@@ -8,6 +8,7 @@ namespace mmedge::bindings {
 void bind_cpu(nanobind::module_& m);
 void bind_image(nanobind::module_& m);
 void bind_jpeg_scan(nanobind::module_& m);
+void bind_lifeline(nanobind::module_& m);
 void bind_log_mel(nanobind::module_& m);
 void bind_sample_ring(nanobind::module_& m);
 void bind_slot_ring(nanobind::module_& m);

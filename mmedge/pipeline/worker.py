@@ -1,0 +1,69 @@
+"""The runtime in a process of its own, the child's side: it runs a bundle and writes its results into a ring."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import msgspec
+
+from mmedge.bundle import load
+from mmedge.bundle.references import count_told
+from mmedge.errors import MmedgeError
+from mmedge.ipc.channel import PacketReader
+from mmedge.ipc.control import Ring, unpack
+from mmedge.ipc.wake import Wake
+from mmedge.ipc.worker import Link
+from mmedge.pipeline.runtime import Runtime
+from mmedge.pipeline.sent import REPORT_S, Report, ResultWriter
+from mmedge.pipeline.spec import RunSpec
+
+
+def main(link: Link) -> None:
+    """Run a bundle until its sources end or the parent wants it; the child's entry."""
+    spec = unpack(link.payload, RunSpec)
+    wake_results, wake_pushed = map(Wake, link.fds)
+    pushed = PacketReader("push")
+
+    def add(ring: Ring, fd: int) -> None:
+        pushed.add(ring, fd)
+        wake_pushed.set()
+
+    link.on_ring(add)
+    with load(spec.bundle) as bundle:
+        lossless, values = spec.latency == "offline", count_told(bundle.manifest)
+        results = ResultWriter(link.control, wake_results, lossless=lossless, values=values)
+        runtime = Runtime(spec, bundle, results)
+
+        def report() -> None:
+            link.report(msgspec.msgpack.encode(Report(runtime.health(), runtime.statistics.encode())))
+
+        def feed() -> None:
+            try:
+                while not results.ended.is_set():
+                    wake_pushed.wait(REPORT_S)
+                    for packet in pushed.take():
+                        runtime.push(packet)
+            except MmedgeError as error:
+                results.close(error)
+
+        def repeat() -> None:
+            while True:
+                time.sleep(REPORT_S)
+                report()
+
+        runtime.pushed_unread = lambda: pushed.dropped
+        runtime.start()
+        try:
+            threading.Thread(target=feed, name="mmedge-pushed", daemon=True).start()
+            report()
+            link.ready()
+            # Also while the run ends, which may take its time: who falls silent is killed.
+            threading.Thread(target=repeat, name="mmedge-report", daemon=True).start()
+            while not results.ended.wait(REPORT_S) and not link.stopping.is_set():
+                pass
+        finally:
+            runtime.stop()
+        report()
+        if results.error is not None:
+            raise results.error
