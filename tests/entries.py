@@ -8,7 +8,6 @@ import logging
 import os
 import random
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -120,10 +119,7 @@ def never_answers(image: AnyArray, imu: AnyArray) -> dict[str, AnyArray]:
 
 def tell(link: Link) -> None:
     """Say what this process has of its environment, its standard input, and its threads."""
-    told = {
-        "environment": dict(os.environ),
-        "stdin": str(Path("/proc/self/fd/0").readlink()),
-        "random": random.random(),
-    }
-    link.report(json.dumps(told | {"threads": threading.active_count()}).encode())
+    stdin = str(Path("/proc/self/fd/0").readlink())
+    told = {"environment": dict(os.environ), "stdin": stdin, "random": random.random()}
+    link.report(json.dumps(told).encode())
     link.stopping.wait()

@@ -72,7 +72,6 @@ def test_a_run_goes_on_without_its_spawner_and_starts_workers_again(
         assert family(pipe)[0] == runtime
         pids = [first, *spawners_of(runtime), runtime, *asked_by(runtime)]
         assert len(pids) == 4
-    os.kill(first, signal.SIGCONT) if how == signal.SIGSTOP else None
     assert "the process that starts others" in caplog.text
     assert "another is started" in caplog.text
     with mmedge.Pipeline(bundle, {"image": CAMERA}) as pipe:
