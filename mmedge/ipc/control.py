@@ -181,12 +181,17 @@ class Control:
         return self._decoder.decode(data), fds
 
     def _receive(self) -> tuple[bytes, list[int]]:
-        data, fds, flags, _ = socket.recv_fds(self._socket, MAX_MESSAGE, _MAX_FDS, socket.MSG_CMSG_CLOEXEC)
+        # Not by socket.recv_fds, which of Python 3.11 forgets its flags.
+        fds = array.array("i")
+        room = socket.CMSG_LEN(_MAX_FDS * fds.itemsize)
+        data, rights, flags, _ = self._socket.recvmsg(MAX_MESSAGE, room, socket.MSG_CMSG_CLOEXEC)
+        for _, _, numbers in rights:
+            fds.frombytes(numbers[: len(numbers) - len(numbers) % fds.itemsize])
         if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
             for fd in fds:
                 os.close(fd)
             raise OSError(errno.EMSGSIZE, "a message came in part: it is too long, or no descriptor is free")
-        return data, fds
+        return data, list(fds)
 
     def close(self) -> None:
         """Close this end; idempotent."""

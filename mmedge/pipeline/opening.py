@@ -25,13 +25,13 @@ from mmedge.pipeline.arguments import (
 from mmedge.pipeline.check import check_run
 from mmedge.pipeline.delivery import Delivery, Sinks
 from mmedge.pipeline.pushed import Pushes
-from mmedge.pipeline.remote import RemoteRuntime, prepare_process
 from mmedge.pipeline.spec import RunSpec
 from mmedge.privacy import Privacy
 from mmedge.sinks import Sink
 from mmedge.types import Backend, Engines, Latency, Precision, Video
 
 if TYPE_CHECKING:
+    from mmedge.pipeline.remote import RemoteRuntime
     from mmedge.pipeline.runtime import Runtime
 
 
@@ -92,6 +92,8 @@ def open_pipeline(
     sources = check_sources(inputs)
     check_sinks(wishes.sinks)
     if wishes.isolation == "process" or (wishes.isolation == "auto" and has_device(sources)):
+        from mmedge.pipeline.remote import prepare_process
+
         prepare_process()  # while the bundle is read
     own = not isinstance(bundle, Bundle)
     opened = bundle if isinstance(bundle, Bundle) else load(bundle)
@@ -125,8 +127,7 @@ def open_pipeline(
         if wishes.sinks:
             latest, lossless = wanted == "latest", latency == "offline"
             sinks = Sinks(wishes.sinks, opened, runtime.statistics, latest=latest, lossless=lossless)
-            if not isinstance(runtime, RemoteRuntime):
-                runtime.keeps_pictures |= sinks.want_pictures
+            runtime.keeps_pictures |= sinks.want_pictures
             delivery = Delivery(runtime, sinks, latest=latest, lossless=lossless)
         pushes = Pushes(opened.inputs, runtime, sharing)
     except BaseException:
@@ -140,6 +141,8 @@ def open_pipeline(
 
 def _runtime(spec: RunSpec, bundle: Bundle) -> Runtime | RemoteRuntime:
     if spec.isolation == "process":
+        from mmedge.pipeline.remote import RemoteRuntime
+
         return RemoteRuntime(spec, bundle.manifest)
     from mmedge.pipeline.runtime import Runtime  # with the synchroniser and the stages, which run here then
 

@@ -58,6 +58,7 @@ class RemoteRuntime:
 
     Attributes:
         statistics: Counts and latencies, at most a fifth of a second old.
+        keeps_pictures: Without a meaning here: results know where their pictures lie, and bring no copies.
     """
 
     def __init__(self, spec: RunSpec, manifest: Manifest) -> None:
@@ -66,6 +67,7 @@ class RemoteRuntime:
         rules, _ = apply_preset(spec.latency, manifest.sync, manifest.missing, manifest.inputs)
         self._slots = slots_for(hold_ns(rules, manifest.inputs))
         self.statistics = Statistics()
+        self.keeps_pictures = False
         self._health: dict[str, dict[str, Any]] = {}
         self._child: Child | None = None
         self._ring: Any = None

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -20,7 +21,7 @@ from mmedge.calibration.offsets import alignment
 from mmedge.capture import Source, SourceHealth, open_sources
 from mmedge.clock import read_anchor
 from mmedge.errors import EngineError, InternalError, MmedgeError, internal
-from mmedge.fusion import StageGraph, Upgrades, load_graph
+from mmedge.fusion import StageGraph, load_graph
 from mmedge.ipc.mailbox import Mailbox
 from mmedge.pipeline.check import check_live, check_run
 from mmedge.pipeline.inbox import Inbox, release
@@ -31,9 +32,12 @@ from mmedge.pipeline.spec import FEW, PUSH, RESULTS, RunSpec
 from mmedge.pipeline.statistics import Statistics
 from mmedge.recording.decision import Decision
 from mmedge.recording.event_log import Rules
-from mmedge.recording.writer import Recorder, make_header
 from mmedge.sync import Synchronizer, apply_preset, hold_ns
 from mmedge.types import Packet, Result, Snapshot
+
+if TYPE_CHECKING:  # most runs record nothing, and change no engine
+    from mmedge.fusion import Upgrades
+    from mmedge.recording.writer import Recorder
 
 log = logging.getLogger("mmedge.runtime")
 MAX_AHEAD_NS = 5_000_000_000  # by how far one file may run ahead of the others
@@ -137,15 +141,15 @@ class Runtime:
                 started_ns=self._started_ns,
                 lossless=self._lossless,
             )
+            origin: Literal["delivery", "capture"]
+            origin = "delivery" if self._lossless or self.spec.speed != 1.0 else "capture"
+            wall_ns = unix_ns - self._started_ns
             self._inference = Inference(
-                self._bundle,
-                self._graph,
-                statistics,
-                attached,
-                origin="delivery" if self._lossless or self.spec.speed != 1.0 else "capture",
-                wall_ns=unix_ns - self._started_ns,
+                self._bundle, self._graph, statistics, attached, origin=origin, wall_ns=wall_ns
             )
             if self.spec.record is not None:
+                from mmedge.recording.writer import Recorder, make_header
+
                 header = make_header(
                     self.spec.inputs,
                     attached,
@@ -164,6 +168,8 @@ class Runtime:
             raise
         self._live = any(attached.values())
         if self._graph.pending:
+            from mmedge.fusion import Upgrades
+
             self._upgrades = Upgrades(self._bundle, self._graph, self._graph.pending)
         self._thread.start()
         if self._live and self.spec.duration_s is not None:
