@@ -15,6 +15,7 @@ from mmedge._native import core
 from mmedge.errors import SourceError
 from mmedge.ipc.control import Control, Ring
 from mmedge.ipc.frames import FramePool, Loan
+from mmedge.ipc.limits import MAX_SAMPLES, MAX_TEXT
 from mmedge.ipc.wake import Wake
 from mmedge.types import (
     Block,
@@ -31,8 +32,6 @@ from mmedge.types import (
 )
 
 EVENTS = 1024  # texts and ends that wait: slots of MAX_TEXT bytes
-MAX_TEXT = 64 * 1024  # bytes of one text
-MAX_SAMPLES = 1 << 18  # of the ring of one microphone: 5 s at 48 kHz
 _SLOTS, _MAX_SLOTS, _TENSOR_BYTES = 16, 64, 1 << 24
 
 

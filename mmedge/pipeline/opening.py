@@ -23,16 +23,16 @@ from mmedge.pipeline.arguments import (
     share_sources,
 )
 from mmedge.pipeline.check import check_run
-from mmedge.pipeline.delivery import Delivery, Sinks
 from mmedge.pipeline.pushed import Pushes
 from mmedge.pipeline.spec import RunSpec
 from mmedge.privacy import Privacy
-from mmedge.sinks import Sink
 from mmedge.types import Backend, Engines, Latency, Precision, Video
 
 if TYPE_CHECKING:
+    from mmedge.pipeline.delivery import Delivery, Sinks
     from mmedge.pipeline.remote import RemoteRuntime
     from mmedge.pipeline.runtime import Runtime
+    from mmedge.sinks import Sink
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +125,8 @@ def open_pipeline(
         runtime = _runtime(spec, opened)
         delivery: Delivery | None = None
         if wishes.sinks:
+            from mmedge.pipeline.delivery import Delivery, Sinks
+
             latest, lossless = wanted == "latest", latency == "offline"
             sinks = Sinks(wishes.sinks, opened, runtime.statistics, latest=latest, lossless=lossless)
             runtime.keeps_pictures |= sinks.want_pictures

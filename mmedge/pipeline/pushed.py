@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from mmedge.bundle.manifest import AudioInput, ImageInput, Input, TensorInput, TextInput
 from mmedge.errors import ConfigError
-from mmedge.ipc.channel import MAX_SAMPLES
+from mmedge.ipc.limits import MAX_SAMPLES
 from mmedge.pipeline.arguments import check_capture, check_text, described
 from mmedge.pipeline.spec import PUSH, RunSpec
 from mmedge.types import Block, Description, Frame, Packet, Tensor, Text

@@ -11,18 +11,17 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from mmedge.bundle import Bundle
-from mmedge.calibration.offsets import alignment
 from mmedge.capture import Source, SourceHealth, open_sources
 from mmedge.clock import read_anchor
 from mmedge.errors import EngineError, InternalError, MmedgeError, internal
 from mmedge.fusion import StageGraph, load_graph
 from mmedge.ipc.mailbox import Mailbox
+from mmedge.pipeline.arguments import has_device
 from mmedge.pipeline.check import check_live, check_run
 from mmedge.pipeline.inbox import Inbox, release
 from mmedge.pipeline.inference import Inference, SkippedTrigger
@@ -31,11 +30,11 @@ from mmedge.pipeline.shed import shed
 from mmedge.pipeline.spec import FEW, PUSH, RESULTS, RunSpec
 from mmedge.pipeline.statistics import Statistics
 from mmedge.recording.decision import Decision
-from mmedge.recording.event_log import Rules
 from mmedge.sync import Synchronizer, apply_preset, hold_ns
 from mmedge.types import Packet, Result, Snapshot
 
-if TYPE_CHECKING:  # most runs record nothing, and change no engine
+if TYPE_CHECKING:  # not of every run
+    from mmedge.calibration.offsets import Shift
     from mmedge.fusion import Upgrades
     from mmedge.recording.writer import Recorder
 
@@ -82,6 +81,7 @@ class Runtime:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._main, name="mmedge-runtime", daemon=True)
         self._sources: list[Source] = []
+        self._shifts: dict[str, Shift] = {}
         self._graph: StageGraph | None = None
         self._upgrades: Upgrades | None = None
         self._overruns: Counter[str] = Counter()
@@ -116,7 +116,10 @@ class Runtime:
             ordered = sorted(self.spec.inputs.items(), key=lambda item: item[0] == manifest.sync.trigger)
             uris = {name: uri for name, uri in ordered if uri != PUSH}
             specs = {name: manifest.inputs[name] for name in uris}
-            self._shifts, statistics.notes = alignment(manifest.inputs, uris)
+            if has_device(uris):
+                from mmedge.calibration.offsets import alignment
+
+                self._shifts, statistics.notes = alignment(manifest.inputs, uris)
             speed = None if self.spec.speed == 1.0 else self.spec.speed
             rules, missing = apply_preset(self.spec.latency, manifest.sync, manifest.missing, manifest.inputs)
             self._sources = open_sources(
@@ -141,28 +144,19 @@ class Runtime:
                 started_ns=self._started_ns,
                 lossless=self._lossless,
             )
-            origin: Literal["delivery", "capture"]
-            origin = "delivery" if self._lossless or self.spec.speed != 1.0 else "capture"
-            wall_ns = unix_ns - self._started_ns
             self._inference = Inference(
-                self._bundle, self._graph, statistics, attached, origin=origin, wall_ns=wall_ns
+                self._bundle,
+                self._graph,
+                statistics,
+                attached,
+                origin="delivery" if self._lossless or self.spec.speed != 1.0 else "capture",
+                wall_ns=unix_ns - self._started_ns,
             )
             if self.spec.record is not None:
-                from mmedge.recording.writer import Recorder, make_header
+                from mmedge.pipeline.record import Rules, make_recorder
 
-                header = make_header(
-                    self.spec.inputs,
-                    attached,
-                    manifest.inputs,
-                    started_ns=self._started_ns,
-                    unix_ns=unix_ns,
-                    bundle=self._bundle,
-                    used=Rules(sync=rules, missing=missing),
-                    served=self._graph.served,
-                    lossless=self._lossless,
-                    video=self.spec.video,
-                )
-                self._recorder = Recorder(Path(self.spec.record), header, self.spec.record_privacy)
+                used, times_ns = Rules(sync=rules, missing=missing), (self._started_ns, unix_ns)
+                self._recorder = make_recorder(self.spec, self._bundle, self._graph, attached, used, times_ns)
         except BaseException:
             self._close()
             raise
