@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import FileIO
@@ -105,8 +106,6 @@ def replacing(path: Path, *, mode: int = 0o600) -> Iterator[BinaryIO]:
         >>> with replacing(Path("notes.txt")) as file:  # doctest: +SKIP
         ...     file.write(b"all of it")
     """
-    import tempfile
-
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
     try:
         with os.fdopen(handle, "wb") as file:
