@@ -374,7 +374,7 @@ KINDS: Mapping[str, SourceKind] = {
         read=_read_test,
         feeds=("image", "audio"),
         open=_open_test,
-        modules=("mmedge.capture.synthetic",),
+        modules=("mmedge.capture.synthetic", "numpy.random"),
         whole=True,
         constant_ns={"B": 1_000_000},
     ),

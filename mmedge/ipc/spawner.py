@@ -131,6 +131,8 @@ class Spawner:
                 numbers = (str(fd) for fd in (control, line, parent))
                 os.execv(sys.executable, [sys.executable, "-m", "mmedge.ipc.worker", *numbers, *name.split()])
             _call(name)
+            if (random := sys.modules.get("numpy.random")) is not None:  # Python seeds its own after a fork
+                random.seed()
             worker.serve(control, line, parent)
         except BaseException:
             traceback.print_exc()

@@ -107,6 +107,7 @@ def open_pipeline(
         wanted = chosen_results(wishes.results, latency, sources)
         spec = RunSpec(
             bundle=str(opened.path.absolute()),
+            manifest_sha256=opened.manifest_sha256,
             inputs=sources,
             backend=wishes.backend,
             precision=wishes.precision,

@@ -20,6 +20,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         bundle: Path of the bundle.
+        manifest_sha256: Hash of its manifest, as it was when all this was checked: another is not run.
         inputs: Input name -> address; inputs fed by ``push`` have the address ``push://``.
         backend: ``auto``, ``onnxruntime`` or ``tensorrt``.
         precision: Use only this precision; None takes the best that passes its self-test.
@@ -40,6 +41,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     bundle: str
+    manifest_sha256: str = ""
     inputs: dict[str, Address]
     backend: Backend = "auto"
     precision: Precision | None = None

@@ -7,9 +7,9 @@ import time
 
 import msgspec
 
-from mmedge.bundle import load
+from mmedge.bundle import Archive, Bundle
 from mmedge.bundle.references import count_told
-from mmedge.errors import MmedgeError
+from mmedge.errors import BundleError, MmedgeError
 from mmedge.ipc.channel import PacketReader
 from mmedge.ipc.control import Ring, unpack
 from mmedge.ipc.wake import Wake
@@ -30,7 +30,9 @@ def main(link: Link) -> None:
         wake_pushed.set()
 
     link.on_ring(add)
-    with load(spec.bundle) as bundle:
+    with Bundle(Archive(spec.bundle)) as bundle:  # the user's process has read it all; each member is checked when used
+        if bundle.manifest_sha256 != spec.manifest_sha256:
+            raise BundleError("the bundle has changed just now", where=spec.bundle, fix="start the run again")
         lossless, values = spec.latency == "offline", count_told(bundle.manifest)
         results = ResultWriter(link.control, wake_results, lossless=lossless, values=values)
         runtime = Runtime(spec, bundle, results)
