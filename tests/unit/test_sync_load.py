@@ -105,9 +105,11 @@ def test_the_first_frame_of_an_epoch_may_be_one_that_was_let_go() -> None:
 
     for packet in (frame(100, 0), frame(5, 1, Arrival), frame(40, 1)):
         sync.push(packet)
-    stream = sync._streams["image"]
-    assert stream._old == 1  # type: ignore[attr-defined]
-    assert stream.epoch == 1
+    sound = {"capture_ns": 100 * MS, "arrive_ns": 100 * MS, "samples": np.ones(RATE // 10, np.float32)}
+    sync.push(Block(stream="audio", seq=0, **sound))  # type: ignore[arg-type]
+    sync.advance(200 * MS)
+    (snapshot,) = sync.poll()
+    assert snapshot.reason == "image: 60 ms old", "that of the epoch before would be on time"
     assert sync.refused == {"image_overrun": 1}
 
 
