@@ -178,6 +178,14 @@ def jpeg_unused(data: numpy.typing.NDArray[numpy.uint8]) -> int:
     Bytes in the scans of a JPEG picture [n] that no block uses; -1: it is damaged, -2: of a kind that is not judged.
     """
 
+def end_with(pidfd: int) -> None:
+    """
+    Have this process killed when the one behind ``pidfd`` ends or has ended; owns the descriptor.
+
+    Raises:
+        OSError: If no thread can be started.
+    """
+
 class LogMel:
     """Log-mel features of one window of sound."""
 

@@ -20,6 +20,7 @@ import msgspec
 from mmedge.address import Address
 from mmedge.bundle.manifest import Input
 from mmedge.capture.base import Emit, SourceHealth
+from mmedge.capture.kinds import KINDS
 from mmedge.clock import now_ns
 from mmedge.errors import DeviceError, MmedgeError, SourceError, internal
 from mmedge.ipc.channel import PacketReader
@@ -98,6 +99,7 @@ class WorkerSource:
         uris: Their address.
         name: The address as it may be shown.
         hold_ns: For how long the frames' reader may hold them.
+        kind: Of the address: a key of ``KINDS``.
 
     Attributes:
         wake: Set when something may be there to take that does not flow.
@@ -106,14 +108,16 @@ class WorkerSource:
 
     live = True
 
-    def __init__(self, inputs: Mapping[str, Input], uris: Mapping[str, Address], name: str, hold_ns: int) -> None:
+    def __init__(
+        self, inputs: Mapping[str, Input], uris: Mapping[str, Address], name: str, hold_ns: int, kind: str
+    ) -> None:
         self.streams = tuple(inputs)
         self.name = name
         self.error: MmedgeError | None = None
         self.refused: SourceError | None = None
         self.refused_streams = self.streams
         self.epoch = 0
-        self._hold_ns = hold_ns
+        self._hold_ns, self._kind = hold_ns, kind
         self._inputs, self._uris = dict(inputs), dict(uris)
         self.wake, self.flow, self._nudge = Wake(), Wake(), Wake()
         self._all: list[_Delivered] = []  # of workers that were replaced, too, until all of theirs is taken
@@ -130,7 +134,8 @@ class WorkerSource:
     def _spawn(self) -> None:
         order = Order(inputs=self._inputs, uris=self._uris, hold_ns=self._hold_ns, epoch=self.epoch)
         fds = [self.wake.fileno(), self.flow.fileno()]
-        self._child = Child("mmedge.capture.worker:main", pack(order), name=self.name, fds=fds)
+        modules = ("mmedge.capture.worker", *KINDS[self._kind].modules)
+        self._child = Child("mmedge.capture.worker:main", pack(order), name=self.name, fds=fds, modules=modules)
         self._began_ns = self._heard_ns = now_ns()
         self._delivered = _Delivered(PacketReader(self.name, self.wake, self.flow))
         self._all.append(self._delivered)
@@ -323,7 +328,7 @@ class WorkerSource:
             self.epoch += 1
             try:
                 self._spawn()
-            except OSError as error:  # no memory, no descriptor: that may pass, too
-                reason = f"no process can be started: {error.strerror}"
+            except (OSError, MmedgeError) as error:  # no memory, no descriptor: that may pass, too
+                reason = f"no process can be started: {getattr(error, 'strerror', None) or error}"
             else:
                 return

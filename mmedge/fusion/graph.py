@@ -17,7 +17,6 @@ from mmedge.fusion.feed import ReadAudio
 from mmedge.fusion.pictures import Looked, Pictures
 from mmedge.fusion.stage import StageRunner
 from mmedge.fusion.stream import StreamStage
-from mmedge.fusion.swap import take_over
 from mmedge.types import AnyArray, Evidence, Snapshot
 
 if TYPE_CHECKING:
@@ -364,6 +363,8 @@ class StageGraph:
             Whether it was done: a stage that runs in the background at this moment keeps its engine.
         """
         stage = next(stage for stage in self.stages if stage.name == other.name)
+        from mmedge.fusion.swap import take_over
+
         return take_over(stage, other, self.stages)
 
     def cancel(self) -> None:

@@ -10,13 +10,13 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mmedge.bundle import Bundle, Variant, stage_order, unused_stages
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine
 from mmedge.errors import CheckError, ConfigError, EngineError, MissingDependencyError
-from mmedge.fusion.built import load_built
 from mmedge.fusion.callables import CallableEngine
 from mmedge.fusion.choice import serving
 from mmedge.fusion.consent import Consent, check_consent
@@ -28,8 +28,10 @@ from mmedge.fusion.rules import LISTED
 from mmedge.fusion.stage import StageRunner
 from mmedge.fusion.tensors import Shapes, array_of, constants, fill, input_shapes, output_shapes, tensor_specs
 from mmedge.fusion.trial import Trial
-from mmedge.fusion.upgrade import Pending
-from mmedge.fusion.weigh import Weight, describe, weigh
+
+if TYPE_CHECKING:
+    from mmedge.fusion.upgrade import Pending
+    from mmedge.fusion.weigh import Weight
 
 log = logging.getLogger("mmedge.fusion")
 Progress = Callable[[str, float], None]
@@ -97,10 +99,12 @@ def load_graph(
 
 def _postpone(bundle: Bundle, choices: dict[str, list[tuple[str, Variant]]]) -> list[Pending]:
     """Move what must be built first behind what is there at once, as a last resort, and return it."""
-    pending = []
+    pending: list[Pending] = []
     for stage, found in choices.items():
         there = [(b, v) for b, v in found if b not in DOORS or DOORS[b].find(bundle, v).built]
         if there and there[0] != found[0]:
+            from mmedge.fusion.upgrade import Pending
+
             better = found[: found.index(there[0])]
             pending.append(Pending(stage=stage, choices=better))
             choices[stage] = [*there, *better]
@@ -153,6 +157,8 @@ def _try(
     patience: float,
 ) -> StageRunner:
     if backend in DOORS:
+        from mmedge.fusion.built import load_built
+
         return load_built(bundle, name, upstream, backend, variant, progress=progress)
     trial.check(variant, _shapes(upstream))
     engine = make_network(bundle, variant, upstream, f"{bundle.path}: {variant.file}")
@@ -182,6 +188,8 @@ def _shapes(stages: Mapping[str, StageRunner]) -> Shapes:
 
 def _weigh(bundle: Bundle, stages: dict[str, StageRunner], trial: Trial, precision: str) -> None:
     """Say what a precision that was asked for costs on this CPU beside FP32: INT8 is faster on some alone."""
+    from mmedge.fusion.weigh import describe, weigh
+
     weighed: list[Weight] = []
     simulated = False
     for name, stage in stages.items():

@@ -15,6 +15,7 @@ from mmedge._native import core
 from mmedge.errors import SourceError
 from mmedge.ipc.control import Control, Ring
 from mmedge.ipc.frames import FramePool, Loan
+from mmedge.ipc.limits import MAX_SAMPLES, MAX_TEXT
 from mmedge.ipc.records import (
     End,
     FrameHeader,
@@ -33,8 +34,6 @@ from mmedge.ipc.wake import Wake
 from mmedge.types import Arrival, Block, ByteArray, EndOfStream, Frame, Packet, Tensor, Text
 
 RECORDS = 1 << 20  # bytes of what waits to be read: half a minute of a camera and a microphone
-MAX_TEXT = 64 * 1024  # bytes of one text
-MAX_SAMPLES = 1 << 18  # of the ring of one microphone: 5 s at 48 kHz
 SMALL = 4096  # bytes of a tensor that travels in its record
 # Of a stream's pictures and tensors that wait when a busy reader comes back. Of pictures few: their slots are lent, and
 # held for a whole slow stage they would leave none for what the camera sees now. Of tensors half a second at 1 kHz.

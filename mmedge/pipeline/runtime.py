@@ -9,35 +9,37 @@ import logging
 import threading
 import time
 from collections import Counter
-from pathlib import Path
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from mmedge.bundle import Bundle
-from mmedge.calibration.offsets import alignment
 from mmedge.capture import Source, SourceHealth, open_sources
 from mmedge.clock import read_anchor
 from mmedge.errors import EngineError, InternalError, MmedgeError, internal
-from mmedge.fusion import StageGraph, Upgrades, load_graph
+from mmedge.fusion import StageGraph, load_graph
 from mmedge.ipc.channel import PacketReader
 from mmedge.ipc.mailbox import Mailbox
+from mmedge.pipeline.arguments import has_device
 from mmedge.pipeline.check import check_live, check_run
 from mmedge.pipeline.inbox import Inbox
 from mmedge.pipeline.inference import Inference, SkippedTrigger
 from mmedge.pipeline.intake import Intake
 from mmedge.pipeline.outlet import Outlet, Pictures
 from mmedge.pipeline.shed import shed
-from mmedge.pipeline.spec import PUSH, RunSpec
+from mmedge.pipeline.spec import FEW, PUSH, RESULTS, RunSpec
 from mmedge.pipeline.statistics import Statistics
 from mmedge.recording.decision import Decision
-from mmedge.recording.event_log import Rules
-from mmedge.recording.writer import Recorder, make_header
 from mmedge.sync import Synchronizer, apply_preset, hold_ns
 from mmedge.types import Block, Packet, Result, Snapshot
 
+if TYPE_CHECKING:  # not of every run
+    from mmedge.calibration.offsets import Shift
+    from mmedge.fusion import Upgrades
+    from mmedge.recording.writer import Recorder
+
 log = logging.getLogger("mmedge.runtime")
-RESULTS = 64  # results that wait to be read: two seconds at 30 a second
-FEW = 8  # the same, where each holds its pictures and nothing is lost
 STARTUP_NS = 2_000_000_000  # in which an input may be missing without a reason
 LOOK_NS = 100_000_000  # between two looks at the health of the sources, and at sound that nothing waits for
 LONG_NS = 50_000_000  # a run after which it is looked whether the sources' threads were held up, too
@@ -81,6 +83,7 @@ class Runtime:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._main, name="mmedge-runtime", daemon=True)
         self._sources: list[Source] = []
+        self._shifts: dict[str, Shift] = {}
         self._graph: StageGraph | None = None
         self._upgrades: Upgrades | None = None
         self._overruns: Counter[str] = Counter()
@@ -114,7 +117,11 @@ class Runtime:
             ordered = sorted(self.spec.inputs.items(), key=lambda item: item[0] == manifest.sync.trigger)
             uris = {name: uri for name, uri in ordered if uri != PUSH}
             specs = {name: manifest.inputs[name] for name in uris}
-            shifts, statistics.notes = alignment(manifest.inputs, uris)
+            shifts: Mapping[str, Shift] = {}
+            if has_device(uris):
+                from mmedge.calibration.offsets import alignment
+
+                shifts, statistics.notes = alignment(manifest.inputs, uris)
             speed = None if self.spec.speed == 1.0 else self.spec.speed
             rules, missing = apply_preset(self.spec.latency, manifest.sync, manifest.missing, manifest.inputs)
             self._sources = open_sources(
@@ -158,24 +165,17 @@ class Runtime:
                 wall_ns=unix_ns - self._started_ns,
             )
             if self.spec.record is not None:
-                header = make_header(
-                    self.spec.inputs,
-                    attached,
-                    manifest.inputs,
-                    started_ns=self._started_ns,
-                    unix_ns=unix_ns,
-                    bundle=self._bundle,
-                    used=Rules(sync=rules, missing=missing),
-                    served=self._graph.served,
-                    lossless=self._lossless,
-                    video=self.spec.video,
-                )
-                self._recorder = Recorder(Path(self.spec.record), header, self.spec.record_privacy)
+                from mmedge.pipeline.record import Rules, make_recorder
+
+                used, times_ns = Rules(sync=rules, missing=missing), (self._started_ns, unix_ns)
+                self._recorder = make_recorder(self.spec, self._bundle, self._graph, attached, used, times_ns)
         except BaseException:
             self._close()
             raise
         self._live = any(attached.values())
         if self._graph.pending:
+            from mmedge.fusion import Upgrades
+
             self._upgrades = Upgrades(self._bundle, self._graph, self._graph.pending)
         self._thread.start()
         if self._live and self.spec.duration_s is not None:

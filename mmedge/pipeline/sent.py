@@ -16,11 +16,19 @@ from mmedge.ipc.control import Control, Ring
 from mmedge.ipc.frames import Loan
 from mmedge.ipc.records import FrameHeader, frame_header
 from mmedge.ipc.wake import Wake
-from mmedge.pipeline.runtime import RESULTS
+from mmedge.pipeline.spec import RESULTS
 from mmedge.sound_cut import SoundCut
 from mmedge.types import Frame, Result
 
+REPORT_S = 0.2  # between two reports of the runtime
 _RESULT_BYTES = 1 << 18  # of one encoded result, a slot of its ring
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What the runtime says five times a second: how its sources are, and the run's figures."""
+
+    health: dict[str, dict[str, Any]]
+    statistics: bytes
 
 
 class Reference(msgspec.Struct, frozen=True, array_like=True):
