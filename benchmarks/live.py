@@ -163,7 +163,7 @@ def measure(quick: bool) -> BenchmarkReport:
     windows: dict[tuple[str, bool], list[Window]] = {key: [] for key in planned}
     before, clip = load(), DIGITS / "clips" / "clean.mp4"
     with tempfile.TemporaryDirectory() as folder, microphone() as pulse:
-        unpack(DIGITS / "digits.mmedge", Path(folder), "int8")
+        unpack(DIGITS / "digits.mmedge", Path(folder), "fp32")
         sender = StampedSender(Path(folder))
         sender.begin(clip)
         pulse.play(clip, loop=True)
@@ -177,7 +177,7 @@ def measure(quick: bool) -> BenchmarkReport:
     targets = targets_of(windows)
     return BenchmarkReport(
         name="live",
-        title="Live on loopback: the digits bundle in INT8 on a UDP camera (640x480, 30 fps) and a microphone, beside "
+        title="Live on loopback: the digits bundle on a UDP camera (640x480, 30 fps) and a microphone, beside "
         "loops by hand with the same networks; each for a while, in turn",
         host=host(),
         conditions={

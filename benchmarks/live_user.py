@@ -14,7 +14,7 @@ from mmedge.errors import FrameExpiredError
 
 def main(camera: str, microphone: str, bundle: str, busy: bool) -> None:
     inputs = {"image": camera, "audio": microphone}
-    with Pipeline(bundle, inputs, backend="onnxruntime", precision="int8") as pipe:
+    with Pipeline(bundle, inputs, backend="onnxruntime") as pipe:
         told = Told(busy=busy)
         for result in pipe:
             if told.over.is_set():
