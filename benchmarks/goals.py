@@ -54,15 +54,25 @@ def missed(targets: Mapping[str, float]) -> list[str]:
     return [name for name, good in reached.items() if not good]
 
 
-def summed_up(what: str, unit: str, ours: Sequence[float], **peers: Sequence[float]) -> Row:
-    """Return the row of runs that were made in turn: medians, and the quartiles of ours."""
+def summed_up(
+    what: str, unit: str, ours: Sequence[float], *, beside: Sequence[str] = (), **peers: Sequence[float]
+) -> Row:
+    """Return the row of runs that were made in turn: medians, the quartiles of ours, the best of the peers over ours.
+
+    Args:
+        what: What was measured.
+        unit: Of all values.
+        ours: A value of each run.
+        beside: Names of peers that set a mark and do not compete.
+        peers: Their values.
+    """
     medians = {name: statistics.median(values) for name, values in peers.items()}
     middle = statistics.median(ours)
     spread = ""
     if len(ours) > 1:
         low, _, high = statistics.quantiles(ours, n=4)
         spread = f", quartiles {low:.4g}..{high:.4g}"
-    best = min(medians.values(), default=None)
+    best = min((value for name, value in medians.items() if name not in beside), default=None)
     ratio = best / middle if best is not None and middle else None
     return Row(f"{what} ({len(ours)} runs{spread})", unit, middle, dict(medians), ratio)
 

@@ -139,7 +139,7 @@ def rows_of(windows: Windows) -> list[Row]:
     """Return what was seen of each, idle and beside a busy thread."""
     rows = []
     for busy in (False, True):
-        beside = "beside a busy thread in the user's process" if busy else "idle"
+        when = "beside a busy thread in the user's process" if busy else "idle"
         for part, what, unit in (
             ("p50", "drawn to answered, p50", "ms"),
             ("p99", "drawn to answered, p99", "ms"),
@@ -149,8 +149,9 @@ def rows_of(windows: Windows) -> list[Row]:
         ):
             values = {n: [getattr(w, part) for w in found] for (n, b), found in windows.items() if b == busy}
             if busy and part == "p50":
-                values[f"{FLOOR}, idle"] = [window.p50 for window in windows[FLOOR, False]]
-            rows.append(summed_up(f"{beside}: {what}", unit, values.pop(OURS), **values))
+                values[FLOOR] = [window.p50 for window in windows[FLOOR, False]]
+            marks = list(values) if part == "done" else [FLOOR]  # of shares, more is better
+            rows.append(summed_up(f"{when}: {what}", unit, values.pop(OURS), beside=marks, **values))
     return rows
 
 

@@ -66,7 +66,7 @@ def _encoder(uri: str) -> subprocess.Popen[bytes]:
     raw = ("-f", "rawvideo", "-pix_fmt", "yuv420p", "-s", f"{WIDTH}x{HEIGHT}", "-r", str(FPS), "-i", "-")
     encode = ("-c:v", "libx264", "-preset", "ultrafast", "-tune", "zerolatency", "-g", "30", "-threads", "1")
     send = ("-f", "mpegts", f"{uri}?pkt_size=1316")
-    command = ["ffmpeg", "-hide_banner", "-loglevel", "error", *raw, *encode, *send]
+    command = ["ffmpeg", "-hide_banner", "-loglevel", "fatal", *raw, *encode, *send]
     return subprocess.Popen(command, stdin=subprocess.PIPE)
 
 

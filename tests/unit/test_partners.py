@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mmedge
@@ -23,7 +23,7 @@ from benchmarks.partners.telling import read_number
 from benchmarks.scale import most
 from benchmarks.stamped import draw_number
 from mmedge.preprocess import AudioPreprocessor, ImagePreprocessor
-from mmedge.types import Frame
+from mmedge.types import Description, Frame
 
 BUNDLE = Path(mmedge.__file__).parent / "assets" / "digits" / "digits.mmedge"
 
@@ -40,16 +40,17 @@ def digits(unpacked: Path) -> Digits:
     return Digits(unpacked)
 
 
+@settings(max_examples=30)
 @given(number=st.integers(0, 0xFFFF), level=st.integers(0, 40))
 def test_a_number_that_is_drawn_is_read(number: int, level: int) -> None:
-    luma = np.full((480, 640), 77, np.uint8)
+    luma = np.full((20, 640), 77, np.uint8)
     draw_number(luma, number)
     noise = np.random.default_rng(number).integers(-level, level + 1, luma.shape)
     assert read_number(np.clip(luma + noise, 0, 255).astype(np.uint8)) == number
 
 
 def test_a_number_that_is_damaged_is_not_read() -> None:
-    luma = np.zeros((480, 640), np.uint8)
+    luma = np.zeros((20, 640), np.uint8)
     draw_number(luma, 0x1234)
     luma[-16:, :32] = 255 - luma[-16:, :32]
     assert read_number(luma) is None
@@ -63,9 +64,8 @@ def test_pictures_by_hand_are_those_of_the_runtime(digits: Digits) -> None:
     with mmedge.load(BUNDLE) as bundle:
         ours = ImagePreprocessor(bundle.inputs["image"])  # type: ignore[arg-type]
     want = np.empty((1, 1, 112, 112), np.float32)
-    ours.tensor(
-        Frame(stream="image", seq=0, capture_ns=0, arrive_ns=0, data=yuv, format="yuv420p", width=640, height=480), want
-    )
+    size = {"width": 640, "height": 480, "description": Description(full_range=False)}
+    ours.tensor(Frame(stream="image", seq=0, capture_ns=0, arrive_ns=0, data=yuv, format="yuv420p", **size), want)  # type: ignore[arg-type]
     assert np.abs(digits.picture(yuv[:480]) - want).max() < 2.5 / 255 / 0.25  # two roundings to whole levels
 
 
@@ -144,10 +144,10 @@ def test_the_cost_of_a_tree_counts_children_that_live_and_that_have_ended() -> N
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
         deadline = time.monotonic() + 20
-        while cpu_s(process.pid) < 0.6 and time.monotonic() < deadline:
+        while cpu_s(process.pid) < 0.5 and time.monotonic() < deadline:
             time.sleep(0.02)
         assert len(tree(process.pid)) == 2
-        assert 0.6 <= cpu_s(process.pid) < 2
+        assert 0.5 <= cpu_s(process.pid) < 2
         assert pss_mib(process.pid) > 64
         process.communicate(b"end\n")
     assert process.returncode == 0
