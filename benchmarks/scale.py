@@ -96,7 +96,7 @@ def streams(bundle: Path, count: int, isolation: str, seconds: float) -> dict[st
     command = [sys.executable, "-m", "benchmarks.scale", "--child", str(bundle), str(count), isolation, str(seconds)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     if done.returncode or not done.stdout:
-        raise RuntimeError(f"{count} pipelines ({isolation}): {done.stderr[-2000:]}")
+        raise RuntimeError(f"{count} pipelines ({isolation}) ended with {done.returncode}: {done.stderr[-2000:]}")
     found: dict[str, float | None] = json.loads(done.stdout.splitlines()[-1])
     return found
 
