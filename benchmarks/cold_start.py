@@ -104,8 +104,8 @@ def measure(quick: bool) -> BenchmarkReport:
         },
         evidence="cpu",
         rows=[
-            summed_up("`import mmedge; mmedge.Pipeline`", "ms", took["mmedge"], onnxruntime=took["onnxruntime"]),
-            summed_up("start of Python to the first fused result", "ms", took["ours"], **{"bare script": took["bare"]}),
+            summed_up("`import mmedge; mmedge.Pipeline`", "ms", took["mmedge"], {"onnxruntime": took["onnxruntime"]}),
+            summed_up("start of Python to the first fused result", "ms", took["ours"], {"bare script": took["bare"]}),
         ],
         targets=targets,
         limits=limits(targets),

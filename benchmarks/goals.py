@@ -55,7 +55,12 @@ def missed(targets: Mapping[str, float]) -> list[str]:
 
 
 def summed_up(
-    what: str, unit: str, ours: Sequence[float], *, beside: Sequence[str] = (), **peers: Sequence[float]
+    what: str,
+    unit: str,
+    ours: Sequence[float],
+    peers: Mapping[str, Sequence[float]] | None = None,
+    *,
+    beside: Sequence[str] = (),
 ) -> Row:
     """Return the row of runs that were made in turn: medians, the quartiles of ours, the best of the peers over ours.
 
@@ -63,10 +68,10 @@ def summed_up(
         what: What was measured.
         unit: Of all values.
         ours: A value of each run.
+        peers: Name -> its values.
         beside: Names of peers that set a mark and do not compete.
-        peers: Their values.
     """
-    medians = {name: statistics.median(values) for name, values in peers.items()}
+    medians = {name: statistics.median(values) for name, values in (peers or {}).items()}
     middle = statistics.median(ours)
     spread = ""
     if len(ours) > 1:
@@ -74,7 +79,7 @@ def summed_up(
         spread = f", quartiles {low:.4g}..{high:.4g}"
     best = min((value for name, value in medians.items() if name not in beside), default=None)
     ratio = best / middle if best is not None and middle else None
-    return Row(f"{what} ({len(ours)} runs{spread})", unit, middle, dict(medians), ratio)
+    return Row(f"{what} ({len(ours)} runs{spread})", unit, middle, {**medians}, ratio)
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:

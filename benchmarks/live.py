@@ -85,6 +85,9 @@ def watch(arguments: list[str], sender: StampedSender, seconds: float, settle_s:
             pss = pss_mib(process.pid)
             time.sleep(GRACE_S)
             told, _ = process.communicate(timeout=30)  # closes its standard input: it ends
+            if process.returncode:
+                said.seek(0)
+                raise RuntimeError(f"{' '.join(arguments[2:])} failed: {said.read()[-2000:]}")
         finally:
             late.cancel()
             if process.poll() is None:
@@ -151,7 +154,7 @@ def rows_of(windows: Windows) -> list[Row]:
             if busy and part == "p50":
                 values[FLOOR] = [window.p50 for window in windows[FLOOR, False]]
             marks = list(values) if part == "done" else [FLOOR]  # of shares, more is better
-            rows.append(summed_up(f"{when}: {what}", unit, values.pop(OURS), beside=marks, **values))
+            rows.append(summed_up(f"{when}: {what}", unit, values.pop(OURS), values, beside=marks))
     return rows
 
 

@@ -146,7 +146,7 @@ def measure(quick: bool) -> BenchmarkReport:
         for percent in (50, 99):
             ours = [float(np.percentile(getattr(costs, part), percent)) for costs in runs["base"]]
             hops = {"two bare hops": [float(np.percentile(each, percent)) for each in bare]}
-            rows.append(summed_up(f"{what}, p{percent}", "us", ours, **({} if part == "preprocessing" else hops)))
+            rows.append(summed_up(f"{what}, p{percent}", "us", ours, {} if part == "preprocessing" else hops))
     for name, what in (
         ("stages", f"{FURTHER} further stages, p50"),
         ("window", f"a window of {WINDOWS_MS[1] / 1e3:g} s instead of {WINDOWS_MS[0] / 1e3:g} s, p50"),

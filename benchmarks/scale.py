@@ -127,7 +127,7 @@ def replay_x(recording: Path, seconds: float) -> float:
     done = subprocess.run(command, capture_output=True, check=True, cwd=ROOT)
     took_s = time.perf_counter() - begin
     lines = done.stdout.splitlines()
-    span_s = (json.loads(lines[-1])["t_ns"] - json.loads(lines[0])["t_ns"]) / 1e9
+    span_s = float(json.loads(lines[-1])["t_ns"] - json.loads(lines[0])["t_ns"]) / 1e9
     if span_s < 0.8 * seconds:
         raise RuntimeError(f"the replay ended after {span_s:.1f} s of {seconds:g} s")
     return span_s / took_s
@@ -136,8 +136,8 @@ def replay_x(recording: Path, seconds: float) -> float:
 def record(folder: Path, seconds: float) -> Path:
     """Record a run of the digits bundle on a clip that is played again and again."""
     clip, made = DIGITS / "clips" / "clean.mp4", folder / "clip.mp4"
-    loop = ["ffmpeg", "-loglevel", "error", "-stream_loop", "-1", "-i", clip, "-t", str(seconds), "-c", "copy", made]
-    subprocess.run(loop, check=True)
+    loop = ["ffmpeg", "-loglevel", "error", "-stream_loop", "-1", "-i", str(clip), "-t", str(seconds)]
+    subprocess.run([*loop, "-c", "copy", str(made)], check=True)
     recording, inputs = folder / "recording", {"image": str(made), "audio": str(made)}
     with mmedge.Pipeline(DIGITS / "digits.mmedge", inputs, latency="offline", record=recording) as pipe:
         pipe.run()

@@ -82,7 +82,7 @@ def main(clip: Path, uri: str, times: Path) -> None:
             time.sleep(max(0.0, (begin_ns + number * PERIOD_NS - time.monotonic_ns()) / 1e9))
             draw_number(picture[:HEIGHT], number)
             drawn[number] = time.monotonic_ns()
-            encoder.stdin.write(picture)
+            encoder.stdin.write(picture.data)
             encoder.stdin.flush()
     finally:
         encoder.kill()

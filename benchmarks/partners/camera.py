@@ -31,7 +31,7 @@ class Camera:
 
     def __iter__(self) -> Iterator[tuple[int, Any]]:
         for frame in self._container.decode(self._stream):
-            if frame.pts is not None:
+            if frame.pts is not None and frame.time_base is not None:
                 yield int(frame.pts * frame.time_base * 1_000_000_000), frame
 
 

@@ -44,9 +44,8 @@ def decode_only(camera: Camera, told: Told) -> None:
     for time_ns, frame in camera:
         if told.over.is_set():
             return
-        if told.learning:
+        if told.answered(time_ns):
             told.learn(time_ns, luma_of(frame))
-        told.answered(time_ns)
 
 
 def loop(camera: Camera, told: Told, folder: Path) -> None:
@@ -70,9 +69,8 @@ def loop(camera: Camera, told: Told, folder: Path) -> None:
         time_ns, frame = item
         luma: npt.NDArray[np.uint8] = luma_of(frame)
         digits(luma, microphone.ring, microphone.written)
-        if told.learning:
+        if told.answered(time_ns):
             told.learn(time_ns, luma)
-        told.answered(time_ns)
     reader.join()
     microphone.close()
 

@@ -26,9 +26,8 @@ def main() -> None:
             break
         luma = luma_of(frame)
         digits(luma, microphone.ring, microphone.written)
-        if told.learning:
+        if told.answered(time_ns):
             told.learn(time_ns, luma)
-        told.answered(time_ns)
     microphone.close()
     told.tell()
 

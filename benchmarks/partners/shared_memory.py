@@ -67,9 +67,8 @@ def main() -> None:
         if not answers_in.poll(0.5):
             continue
         slot, time_ns, _ = answers_in.recv()
-        if told.learning:
+        if told.answered(time_ns):
             told.learn(time_ns, slots[slot])
-        told.answered(time_ns)
     for child in children:
         child.terminate()
         child.join()

@@ -17,7 +17,9 @@ import numpy.typing as npt
 FPS = 30
 PERIOD_NS = 1e9 / FPS
 BITS, ROWS, COLUMN = 20, 16, 32  # of the number: 16 bits, 4 of its checksum; each is a block of the lowest rows
-_LEARN = 9  # numbers that are read from pictures; after them the frame's time tells its number
+_LEARN = 9  # numbers that are read from pictures; after them the frame's time tells its number...
+_CHECK = 32  # ... which is checked with a picture each second
+_SETTLE_NS = 1_500_000_000  # a clock that is estimated from arrivals moves in the beginning
 
 
 def checksum(number: int) -> int:
@@ -48,7 +50,8 @@ class Told:
         self._offsets_ns: list[float] = []
         self._offset_ns: float | None = None
         self._told: list[tuple[int, int]] = []
-        self._ready = False
+        self._answers = self._checked = self._wrong = 0
+        self._first_ns = 0
         threading.Thread(target=self._listen, name="stdin", daemon=True).start()
         if busy:
             threading.Thread(target=self._work, name="busy", daemon=True).start()
@@ -63,30 +66,36 @@ class Told:
             for _ in range(1000):
                 count += 1
 
-    @property
-    def learning(self) -> bool:
-        """Whether ``learn`` still wants pictures."""
-        return self._offset_ns is None
+    def answered(self, time_ns: int) -> bool:
+        """The frame of ``time_ns``, on a steady clock, has been answered, now; return whether ``learn`` wants it."""
+        now_ns = time.monotonic_ns()
+        self._answers += 1
+        self._first_ns = self._first_ns or now_ns
+        if self._offset_ns is None:
+            return now_ns - self._first_ns > _SETTLE_NS
+        self._told.append((self._number(time_ns, self._offset_ns), now_ns))
+        return self._answers % _CHECK == 0
 
     def learn(self, time_ns: int, luma: npt.NDArray[np.uint8]) -> None:
-        """Read which frame the one of ``time_ns``, on the source's or any other steady clock, is."""
+        """Read from a picture, uint8 [rows, columns], which frame the one of ``time_ns`` is."""
         number = read_number(luma)
         if number is None:
+            return
+        if self._offset_ns is not None:
+            self._checked += 1
+            self._wrong += self._number(time_ns, self._offset_ns) != number
             return
         self._offsets_ns.append(time_ns - number * PERIOD_NS)
         if len(self._offsets_ns) == _LEARN:
             self._offset_ns = statistics.median(self._offsets_ns)
-
-    def answered(self, time_ns: int) -> None:
-        """The frame of ``time_ns`` has been answered, now, in the user's hands."""
-        now_ns = time.monotonic_ns()
-        if self._offset_ns is None:
-            return
-        if not self._ready:
-            self._ready = True
             print("ready", flush=True)
-        self._told.append((round((time_ns - self._offset_ns) / PERIOD_NS), now_ns))
+
+    @staticmethod
+    def _number(time_ns: int, offset_ns: float) -> int:
+        return round((time_ns - offset_ns) / PERIOD_NS)
 
     def tell(self) -> None:
-        """Print the frames' numbers and when each was answered."""
+        """Print the frames' numbers and when each was answered; end with an error if the numbers were wrong."""
+        if self._wrong > self._checked / 4:
+            sys.exit(f"the clock of the frames moved: {self._wrong} of {self._checked} pictures show another number")
         print(json.dumps(self._told), flush=True)

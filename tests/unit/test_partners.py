@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import subprocess
 import sys
@@ -17,7 +19,7 @@ import mmedge
 from benchmarks import goals
 from benchmarks.cost import cpu_s, pss_mib, tree
 from benchmarks.live import latencies_ms
-from benchmarks.partners import hops
+from benchmarks.partners import hops, telling
 from benchmarks.partners.by_hand import Digits, LogMel, unpack
 from benchmarks.partners.telling import read_number
 from benchmarks.scale import most
@@ -54,6 +56,28 @@ def test_a_number_that_is_damaged_is_not_read() -> None:
     draw_number(luma, 0x1234)
     luma[-16:, :32] = 255 - luma[-16:, :32]
     assert read_number(luma) is None
+
+
+@pytest.mark.parametrize("jump", [0, 1])
+def test_a_loop_tells_which_frames_it_answered_or_that_their_clock_moved(
+    jump: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO())  # whoever started the loop wants its end
+    monkeypatch.setattr(telling, "_SETTLE_NS", -1)
+    told, luma = telling.Told(busy=False), np.zeros((20, 640), np.uint8)
+    for number in range(200):
+        draw_number(luma, number)
+        if told.answered(round(7e9 + (number + jump * (number > 100)) * telling.PERIOD_NS)):
+            told.learn(round(7e9 + (number + jump * (number > 100)) * telling.PERIOD_NS), luma)
+    assert told.over.wait(5)
+    if jump:
+        with pytest.raises(SystemExit, match="moved: 3 of 6"):
+            told.tell()
+        return
+    told.tell()
+    ready, answers = capsys.readouterr().out.splitlines()
+    assert ready == "ready"
+    assert [number for number, _ in json.loads(answers)] == list(range(9, 200))
 
 
 def test_pictures_by_hand_are_those_of_the_runtime(digits: Digits) -> None:
