@@ -70,7 +70,7 @@ def run(case: Case) -> Costs:
 
 
 def run_texts(case: Case) -> tuple[Costs, Costs]:
-    """Return what triggers of one run cost beside a short and a long text, set in turn; while one is new is left out."""
+    """Return what triggers of one run cost beside a short and a long text, set in turn; a new one is left out."""
     found: tuple[list[Result], list[Result]] = ([], [])
     turn, since_ns = 0, 0
     for pipe, result in watched(case, SHORT):
