@@ -1,7 +1,9 @@
-// Two bare hops: what handing a frame from a camera's process to a runtime's, and its answer to a user's, costs at
-// least. Three processes, one shared ring, one eventfd a hop; nobody spins. The frame is copied once, into the ring.
+// Two bare hops: what handing a frame from a camera's process to a runtime's, and its answer to a user's,
+// costs at least. Three processes, one shared ring, one eventfd a hop; nobody spins. The frame is copied
+// once, into the ring.
 //
-//   hops SECONDS     prints a line a frame: microseconds from before the copy until the user's process has the answer
+//   hops SECONDS     prints a line a frame: microseconds from before the copy until the user's process has
+//   the answer
 //
 // Built by: c++ -O2 -std=c++17 -o hops hops.cpp
 #include <sys/eventfd.h>
@@ -140,7 +142,8 @@ int main(int argc, char** argv) {
   Wake(frames);
   for (const pid_t pid : {runtime, user}) {
     int status = 0;
-    if (waitpid(pid, &status, 0) != pid || !WIFEXITED(status) || WEXITSTATUS(status) != 0) Fail("a process ended badly");
+    if (waitpid(pid, &status, 0) != pid || !WIFEXITED(status) || WEXITSTATUS(status) != 0)
+      Fail("a process ended badly");
   }
   return 0;
 }
