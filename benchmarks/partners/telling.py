@@ -18,6 +18,7 @@ FPS = 30
 PERIOD_NS = 1e9 / FPS
 BITS, ROWS, COLUMN = 20, 16, 32  # of the number: 16 bits, 4 of its checksum; each is a block of the lowest rows
 _LEARN = 9  # numbers that are read from pictures; after them the frame's time tells its number...
+MOVED = 3  # exit code: the numbers were wrong
 _CHECK = 32  # ... which is checked with a picture each second
 _SETTLE_NS = 1_500_000_000  # a clock that is estimated from arrivals moves in the beginning
 
@@ -95,7 +96,8 @@ class Told:
         return round((time_ns - offset_ns) / PERIOD_NS)
 
     def tell(self) -> None:
-        """Print the frames' numbers and when each was answered; end with an error if the numbers were wrong."""
+        """Print the frames' numbers and when each was answered; or end the program if the numbers were wrong."""
         if self._wrong > self._checked / 4:
-            sys.exit(f"the clock of the frames moved: {self._wrong} of {self._checked} pictures show another number")
+            print(f"{self._wrong} of {self._checked} pictures show another number: their clock moved", file=sys.stderr)
+            sys.exit(MOVED)
         print(json.dumps(self._told), flush=True)
