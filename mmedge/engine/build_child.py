@@ -23,7 +23,7 @@ from mmedge.engine.build_messages import BuildOptions, DoneMessage, FailedMessag
 from mmedge.engine.cuda import gpu_available, gpu_info
 from mmedge.engine.layers import boundaries, parse_layers, quantized_nodes, split_int8
 from mmedge.engine.memory import available_bytes
-from mmedge.engine.shapes import fix_shapes
+from mmedge.engine.shapes import fix_shapes, is_name
 from mmedge.engine.tensorrt_loader import TensorRT, load_tensorrt, make_logger
 from mmedge.errors import ConfigError, EngineError, MmedgeError, shortage
 
@@ -152,20 +152,21 @@ def _configure(trt: TensorRT, builder: Any, network: Any, options: BuildOptions,
     return config
 
 
-def _check_names(inputs: Sequence[Any], ranges: Sequence[Mapping[str, tuple[int, ...]]]) -> None:
-    """Refuse open dimensions that share a name and differ in size: TensorRT takes them for equal."""
+def _part_names(inputs: Sequence[Any], ranges: Sequence[Mapping[str, tuple[int, ...]]]) -> None:
+    """Take away the names of open dimensions that cannot be equal: TensorRT takes those of one name for equal.
+
+    They are no names (``?``), or the sizes that were given to them differ.
+    """
     sizes: dict[str, set[tuple[int, ...]]] = {}
+    named: list[tuple[str, Any, int]] = []
     for tensor in inputs:
         for axis, size in enumerate(tensor.shape):
             if size < 0 and (name := tensor.get_dimension_name(axis)):
+                named.append((name, tensor, axis))
                 sizes.setdefault(name, set()).add(tuple(shapes[tensor.name][axis] for shapes in ranges))
-    for name, given in sizes.items():
-        if len(given) > 1:
-            told = " and ".join(sorted("..".join(map(str, dict.fromkeys(size))) for size in given))
-            raise EngineError(
-                f"several dimensions are called '{name}', which TensorRT takes for equal, and are given as {told}",
-                fix="export the network with a name for each, or with static shapes, as `mmedge export` does",
-            )
+    for name, tensor, axis in named:
+        if not is_name(name) or len(sizes[name]) > 1:
+            tensor.set_dimension_name(axis, None)
 
 
 def _add_profile(builder: Any, network: Any, config: Any, options: BuildOptions) -> None:
@@ -186,7 +187,7 @@ def _add_profile(builder: Any, network: Any, config: Any, options: BuildOptions)
                     f"input '{tensor.name}' is a shape tensor, which is not supported", fix="export with static shapes"
                 )
             profile.set_shape(tensor.name, least, usual, most)
-    _check_names(inputs, ranges)
+    _part_names(inputs, ranges)
     config.add_optimization_profile(profile)
 
 

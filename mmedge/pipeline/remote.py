@@ -21,7 +21,7 @@ from mmedge.bundle import load
 from mmedge.bundle.manifest import Manifest
 from mmedge.bundle.references import count_told
 from mmedge.capture.picture import slots_for
-from mmedge.errors import ConfigError, FrameExpiredError, InternalError, MmedgeError, internal, shortage
+from mmedge.errors import FrameExpiredError, InternalError, MmedgeError, internal, shortage
 from mmedge.ipc.channel import PacketReader, PacketWriter, RingSlot, frame_of
 from mmedge.ipc.control import Done, Message, Ready, Ring, State, pack, unpack
 from mmedge.ipc.process import Child
@@ -266,11 +266,7 @@ class RemoteRuntime:
     def _copy(self, name: str, reference: Reference | None) -> Frame:
         # A result knows where its picture lies and no more: to keep results is not to keep rings.
         if reference is None:
-            raise ConfigError(
-                "pictures from files cannot leave the runtime process",
-                where=f"input '{name}'",
-                fix="use isolation='thread'",
-            )
+            raise FrameExpiredError("the picture is gone", where=f"input '{name}'", fix="copy it as its result arrives")
         ring = self._attached(name, reference.ring)
         slot = RingSlot(ring, reference.index, reference.seq, held=False)
         return frame_of(reference.header, ring.data(reference.index), slot).copy()

@@ -56,6 +56,20 @@ def test_a_name_has_one_size_in_all_inputs() -> None:
         fix_shapes({**inputs, "third": (1, "length")}, {"ids": (1, 7), "mask": (1, 8), "other": (1, 3)}, where="net")
 
 
+def test_what_is_no_name_says_nothing_of_another_dimension() -> None:
+    inputs = {"x": ("?", 3, "?", "?"), "y": ("?", "?"), "z": ("None", 3)}
+    with pytest.raises(ConfigError, match=r"input 'x' is \[\?, 3, \?, \?\]: the size of dimension 2, 3") as caught:
+        fix_shapes(inputs, {}, where="net")
+    assert "--shape x=1x3x<2>x<3>" in str(caught.value.fix)
+    given = {"x": (1, 3, 48, 192), "y": (1, 5)}
+    assert fix_shapes(inputs, given, where="net") == {**given, "z": (1, 3)}
+    with pytest.raises(ConfigError, match="input 'y'"):  # of equal sizes, too
+        fix_shapes(inputs, {"x": (5, 3, 5, 5)}, where="net")
+    model = free("?", 3, "?", "?").SerializeToString()
+    with mmedge.load_engine(model, shapes={"x": (2, 3, 4, 5)}) as engine:
+        assert engine.outputs["y"].shape == (2, 3, 4, 5)
+
+
 @given(
     st.lists(
         st.one_of(st.integers(0, 9), st.none(), st.sampled_from(["batch", "h", "w", "s3", ""])), min_size=0, max_size=4
