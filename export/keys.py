@@ -142,7 +142,8 @@ def train_digest(recipe: Recipe, data: bytes) -> bytes:
     """
     parts = (recipe.data, recipe.inputs, recipe.model, recipe.stages, recipe.tasks, recipe.missing, recipe.sync)
     train = {**plain(recipe.train), "weights": None}
-    return digest_of(plain(parts), train, recipe.seed, data, data_code(recipe, recipe.model and recipe.model.factory))
+    made_by = None if recipe.model is None else recipe.model.factory
+    return digest_of(plain(parts), train, recipe.seed, data, data_code(recipe, made_by))
 
 
 def data_code(recipe: Recipe, *others: str | None) -> bytes:
