@@ -168,8 +168,9 @@ def cells(row: Row) -> tuple[str, str, str, str]:
         if value is None:
             return "missing"
         timing = row.timings.get(name)
-        spread = f" ({timing.p25:.0f}..{timing.p75:.0f})" if timing else ""
-        digits = 0 if timing or abs(value) >= 100 else 2
+        scale = 1e-3 if row.unit == "ms" else 1.0  # timings are in microseconds
+        digits = 0 if (timing and scale == 1.0) or abs(value) >= 100 else 2
+        spread = f" ({timing.p25 * scale:.{digits}f}..{timing.p75 * scale:.{digits}f})" if timing else ""
         return f"{value:.{digits}f} {row.unit}{spread}"
 
     peers = "\n".join(f"{name}: {text(name, value)}" for name, value in row.peers.items())

@@ -43,7 +43,7 @@ class Golden:
         self.want: list[dict[str, AnyArray]] = []
 
     def add(self, raw: dict[str, AnyArray], tensors: dict[str, AnyArray], want: dict[str, AnyArray]) -> None:
-        """Add a sample: arrays by name, as they are in ``raw``, ``tensors`` and ``want``."""
+        """Add a sample: arrays of shape [...] by name, with the dtypes that the class names."""
         self.raw.append(raw)
         self.tensors.append(tensors)
         self.want.append(want)

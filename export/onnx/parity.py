@@ -155,7 +155,7 @@ def difference(want: Any, got: Any, limit: float, least: float = 0.0) -> str | N
 def relative_gap(want: AnyArray, got: AnyArray, axis: int | None, least: float) -> float:
     """Return the largest difference as a share of the range: of the whole, or of its own row along ``axis``.
 
-    Both are finite, of any type of numbers and the same shape [...].
+    Both are finite, of any numeric dtypes and the same shape [...].
 
     Args:
         want: Before.

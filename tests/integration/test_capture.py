@@ -190,7 +190,7 @@ def test_stop_does_not_wait_for_a_reader_that_hangs(caplog: pytest.LogCaptureFix
     source.start(lambda packet: None)
     began = time.monotonic()
     source.stop()
-    assert time.monotonic() - began < 2.5
+    assert time.monotonic() - began < 8
     assert "left behind" in caplog.text
 
 

@@ -65,7 +65,7 @@ def test_an_mjpeg_camera_over_http(server: Server) -> None:
     finally:
         began = time.monotonic()
         source.stop()
-        assert time.monotonic() - began < 2.5
+        assert time.monotonic() - began < 8
     levels = [level for _, level in heard.frames]
     assert len(set(levels)) > 8
     assert all(min(abs(level - 40 - 10 * k) for k in range(16)) <= 3 for level in levels)

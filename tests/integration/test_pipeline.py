@@ -75,7 +75,7 @@ def test_one_modality_alone(bundle: Path, clip: Path, seats: tuple[str, ...]) ->
 def test_at_its_own_speed_frames_are_conserved(bundle: Path, clip: Path) -> None:
     begin = time.monotonic()
     results, statistics = play(bundle, clip, ("image", "audio"))
-    assert 1.8 < time.monotonic() - begin < 6
+    assert 1.8 < time.monotonic() - begin < 20
     assert statistics.triggers == len(results) + statistics.dropped == 50
     assert statistics.lost_samples == {"audio": 0}
     assert all(r.latency_ms["end_to_end"] < 1000 for r in results)

@@ -76,7 +76,8 @@ def test_each_trigger_is_told_as_it_was_answered(feed: RecordedFeed, recorded: t
 def test_the_picture_and_the_sound_are_those_of_the_trigger(
     feed: RecordedFeed, recorded: tuple[Path, list[Result]]
 ) -> None:
-    with mmedge.Pipeline(DIGITS, {"image": str(CLIP), "audio": str(CLIP)}, duration_s=3.5) as pipe:
+    inputs = {"image": str(CLIP), "audio": str(CLIP)}
+    with mmedge.Pipeline(DIGITS, inputs, latency="offline", duration_s=3.5) as pipe:
         truth = [result.frame("image").to_rgb()[..., 0] for result in pipe if result.present["image"]]
     at = 60
     header, data = asked(feed, Cursor(), at)

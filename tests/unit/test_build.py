@@ -160,7 +160,7 @@ def test_timeout_kills_the_child(tmp_path: Path) -> None:
         build_engine(
             image_net(), name="n", precision="int8", log_path=tmp_path / "l", limits=BuildLimits(timeout_s=0.05), **RTX
         )
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 10
     assert not builders()
 
 

@@ -244,7 +244,7 @@ def test_a_call_that_waits_ends_with_its_run(how: str) -> None:
         with pytest.raises(EngineError, match="the run ended"):
             engine.run()
     engine.close()
-    assert time.monotonic() - begin < 3
+    assert time.monotonic() - begin < 8
     GATE.set()
 
 
@@ -257,4 +257,4 @@ def test_what_was_cancelled_before_its_first_run_does_not_begin() -> None:
     with pytest.raises(EngineError, match="the run ended"):
         engine.run()
     engine.close()
-    assert time.monotonic() - begin < 1
+    assert time.monotonic() - begin < 5

@@ -129,7 +129,7 @@ def test_async_never_holds_a_trigger_and_reports_the_age() -> None:
     graph.run(late, no_audio)
     later = snapshot(80, 3.0, 2)
     graph.run(later, no_audio)
-    assert time.monotonic() - begin < 1
+    assert time.monotonic() - begin < 5
     assert graph.output("s.y")[0, 0] == 1.0
     assert later.age_ms["imu"] == 80
     gate.set()

@@ -108,8 +108,8 @@ def test_every_reader_that_was_held_up_is_waited_for_and_no_other():
     inbox.put(frame("left", 4))
     began = time.monotonic()
     inbox.settle({"left": 1_000_000_000})
-    assert time.monotonic() - began < 0.2
+    assert time.monotonic() - began < 0.8
     time.sleep(0.12)
     began = time.monotonic()
     inbox.settle({"left": 33_000_000})  # it has died: no run waits for long
-    assert 0.2 < time.monotonic() - began < 2.0
+    assert 0.2 < time.monotonic() - began < 6.0

@@ -341,7 +341,7 @@ def test_stop_ends_a_source_that_waits_and_frees_its_file(path: Path, pipe: bool
         began = time.monotonic()
         source.stop()
         source.stop()
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 5
     assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
 
 
