@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from shutil import copy
-from tempfile import TemporaryDirectory, gettempdir
+from tempfile import gettempdir
 from typing import Any
 
 import msgspec
@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 
 from mmedge.console import err
 from mmedge.errors import ConfigError
-from mmedge.files import file_hash
+from mmedge.files import file_hash, scratch
 
 from .brought.brought import bring
 from .failures import own_words
@@ -222,8 +222,8 @@ class _Run:
             cached = stored is not None
             if stored is None:
                 self._note_training("--retrain was given" if self._retrain else "the recipe names no weights")
-                with TemporaryDirectory() as scratch:  # an error of the data is none of the cache
-                    weights = Path(scratch, _WEIGHTS)
+                with scratch() as made:  # an error of the data is none of the cache
+                    weights = made / _WEIGHTS
                     training.train_and_save(recipe, output=weights, progress=False)
                     stored = self._store.put("train", key, lambda folder: copy(weights, folder), anew=True)
             self._report.folder = stored.folder

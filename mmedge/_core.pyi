@@ -372,6 +372,13 @@ class SlotRing:
         Give an acquired slot to the reader, with up to 1024 bytes of header; return its sequence number.
         """
 
+    def hold(self, index: int) -> int:
+        """
+        Keep an acquired slot that is written, and return the sequence number by which others may copy it.
+
+        0 if it was given back; one that was taken or held keeps its number.
+        """
+
     def take(self) -> tuple[int, int, bytes] | None:
         """
         Own the slot that was published first: its index, sequence number and header.

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
 from mmedge.errors import ConfigError
-from mmedge.files import file_hash
+from mmedge.files import file_hash, scratch
 from mmedge.fusion.consent import PROJECT_FILE
 
 from ..bounded import new_from_networks
@@ -81,8 +80,8 @@ def _made(network: Path, options: Mapping[str, Sequence[str]], tokenizer: Path |
     key = digest_of(toolchain_digest(), network.stem, network_digest(network), given).hex()[:24]
     if (stored := store.get("network", key)) is not None:
         return stored
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch, network.stem)
+    with scratch() as made:
+        folder = made / network.stem
         try:
             report = new_from_networks(folder, [network], tokenizer, options)
         except ConfigError as error:

@@ -20,6 +20,7 @@ from onnx import TensorProto
 
 from mmedge.bundle import onnx_file
 from mmedge.bundle.onnx_file import weight_path
+from mmedge.engine.shapes import is_name
 from mmedge.errors import ConfigError
 
 # protobuf counts the bytes of a message in 32 bits with a sign; what the message says beside its weights is left free.
@@ -55,6 +56,7 @@ def load_network(source: str | Path | bytes, *, largest_bytes: int | None = None
     path = None if isinstance(source, bytes) else Path(source)
     where = "the network's bytes" if path is None else str(path)
     model = _parsed(source if isinstance(source, bytes) else _read(Path(source)), where)
+    _drop_no_names(model)
     outside = [tensor for tensor in tensors_of(model) if tensor.data_location == TensorProto.EXTERNAL]
     pieces = [(tensor, _Piece(path, tensor)) for tensor in outside]
     taken = [(tensor, piece) for tensor, piece in pieces if largest_bytes is None or piece.size <= largest_bytes]
@@ -70,6 +72,15 @@ def load_network(source: str | Path | bytes, *, largest_bytes: int | None = None
         tensor.ClearField("data_location")
         tensor.ClearField("external_data")
     return model
+
+
+def _drop_no_names(model: onnx.ModelProto) -> None:
+    """Take away what is no name of a dimension (``?``): ONNX Runtime takes two of one name for equal."""
+    graph = model.graph
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for dim in value.type.tensor_type.shape.dim if value.type.HasField("tensor_type") else ():
+            if dim.HasField("dim_param") and not is_name(dim.dim_param):
+                dim.ClearField("dim_param")
 
 
 def network_digest(path: str | Path) -> str:

@@ -138,6 +138,31 @@ def _external_data(raw: bytes) -> Iterator[memoryview]:
             raise ValueError("it is cut off")
 
 
+def fields(data: memoryview, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+    """Yield number, place of the tag, begin and end of the value of each field of the message in ``data[start:end]``.
+
+    Of a field with a length the value is what follows it.
+
+    Raises:
+        ValueError: If it cannot be read.
+    """
+    at = start
+    while at < end:
+        tag_at = at
+        tag, at = _varint(data, at)
+        if tag & 7 == _VARINT:
+            after = _varint(data, at)[1]
+        elif tag & 7 == _BYTES:
+            size, at = _varint(data, at)
+            after = at + size
+        else:
+            after = at + (8 if tag & 7 == _EIGHT else 4)
+        if after > end:
+            raise ValueError("it is cut off")
+        yield tag >> 3, tag_at, at, after
+        at = after
+
+
 def _texts(entry: memoryview) -> Iterator[tuple[int, bytes]]:
     """Yield number and bytes of the fields of a ``StringStringEntryProto``; of one that is repeated the last counts."""
     at = 0

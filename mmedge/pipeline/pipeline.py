@@ -285,7 +285,7 @@ class Pipeline:
         try:
             return self.start()
         except BaseException:
-            self._close_own()
+            self.close()
             raise
 
     def __exit__(

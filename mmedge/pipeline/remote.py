@@ -20,7 +20,7 @@ import numpy as np
 from mmedge._native import core
 from mmedge.bundle.manifest import Manifest
 from mmedge.capture.picture import slots_for
-from mmedge.errors import ConfigError, FrameExpiredError, InternalError, MmedgeError, internal, shortage
+from mmedge.errors import FrameExpiredError, InternalError, MmedgeError, internal, shortage
 from mmedge.ipc.channel import PacketWriter, RingSlot
 from mmedge.ipc.control import Done, Message, Ready, Ring, State, pack
 from mmedge.ipc.process import Child
@@ -222,11 +222,7 @@ class RemoteRuntime:
     def _copy(self, name: str, reference: Reference | None) -> Frame:
         # A result knows where its picture lies and no more: to keep results is not to keep rings.
         if reference is None:
-            raise ConfigError(
-                "pictures from files cannot leave the runtime process",
-                where=f"input '{name}'",
-                fix="use isolation='thread'",
-            )
+            raise FrameExpiredError("the picture is gone", where=f"input '{name}'", fix="copy it as its result arrives")
         ring = self._attached(name, reference.ring)
         slot = RingSlot(ring, reference.index, reference.seq, held=False)
         return frame_of(reference.header, ring.data(reference.index), slot).copy()

@@ -112,11 +112,13 @@ class ResultWriter:
 
     def _refer(self, frame: Frame) -> Reference | None:
         slot = frame.release
-        if isinstance(slot, Loan):  # of a file, which is read in this process: never published
-            return None
-        assert isinstance(slot, RingSlot)
-        number = self._announce(frame.stream, slot.ring, "slots")
-        return None if number is None else Reference(number, slot.index, slot.seq, frame_header(frame))
+        if isinstance(slot, Loan):  # of a file, which is read in this process
+            ring, seq = slot.pool.ring, slot.hold()
+        else:
+            assert isinstance(slot, RingSlot)
+            ring, seq = slot.ring, slot.seq
+        number = self._announce(frame.stream, ring, "slots")
+        return None if number is None else Reference(number, slot.index, seq, frame_header(frame))
 
     def _refer_sound(self, name: str, cut: SoundCut) -> SoundReference | None:
         number = self._announce(name, cut.ring, "samples")

@@ -34,6 +34,10 @@ void bind_slot_ring(nb::module_& m) {
           },
           nb::arg("index"), nb::arg("header"),
           "Give an acquired slot to the reader, with up to 1024 bytes of header; return its sequence number.")
+      .def("hold", &SlotRing::hold, nb::arg("index"),
+           "Keep an acquired slot that is written, and return the sequence number by which others may copy "
+           "it.\n\n"
+           "0 if it was given back; one that was taken or held keeps its number.")
       .def(
           "take",
           [](SlotRing& self) -> nb::object {

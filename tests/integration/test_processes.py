@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -259,6 +260,24 @@ def test_a_result_s_picture_can_be_copied_while_it_lasts(bundle: Path, isolation
             results[0].frame("image")
         with pytest.raises(ConfigError, match="no picture of 'audio'"):
             results[0].frame("audio")
+
+
+def test_a_picture_of_a_file_can_be_copied_beside_a_live_device(bundle: Path, write_clip: WriteClip) -> None:
+    clip = str(write_clip(times_s=tuple(k / 25 for k in range(50))))
+    with mmedge.Pipeline(bundle, {"image": clip}, latency="offline") as pipe:
+        truth = {frame.seq: frame.data for frame in (result.frame("image") for result in pipe)}
+    with mmedge.Pipeline(bundle, {"image": clip, "audio": "test://?seed=5"}, duration_s=2.0) as pipe:
+        assert pipe.isolation == "process"
+        kept = []
+        for result in pipe.results(time.monotonic() + 20):
+            if not result.present["image"]:
+                continue
+            with suppress(FrameExpiredError):  # where this machine is busy
+                frame = result.frame("image")
+                np.testing.assert_array_equal(frame.data, truth[frame.seq])
+                kept.append(frame.seq)
+    assert len(kept) > 1
+    assert kept == sorted(kept)
 
 
 @pytest.mark.parametrize("known", [False, True])
