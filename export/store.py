@@ -20,7 +20,7 @@ from mmedge.errors import ConfigError
 from mmedge.files import file_hash, user_cache
 
 _NOTES = "step.json"
-_DRAFT = ".new-"
+DRAFT = ".new-"  # then the process that writes it
 _ABANDONED_S = 86_400.0  # a draft this old is of a process that was killed
 _log = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ class Store:
         self._sweep()
         draft: Path | None = None
         try:
-            draft = Path(tempfile.mkdtemp(dir=self.folder, prefix=f"{_DRAFT}{os.getpid()}-"))
+            draft = Path(tempfile.mkdtemp(dir=self.folder, prefix=f"{DRAFT}{os.getpid()}-"))
             write(draft)
             files = {str(f.relative_to(draft)): file_hash(f) for f in sorted(draft.rglob("*")) if f.is_file()}
             notes = StepNotes(step=step, files=files, warnings=warnings)
@@ -125,9 +125,9 @@ class Store:
         return Stored(folder=final, notes=notes)
 
     def _sweep(self) -> None:
-        for draft in self.folder.glob(f"{_DRAFT}*"):
+        for draft in self.folder.glob(f"{DRAFT}*"):
             with suppress(OSError):
-                owner = draft.name.removeprefix(_DRAFT).partition("-")[0]
+                owner = draft.name.removeprefix(DRAFT).partition("-")[0]
                 is_alive = Path("/proc", owner).exists()
                 if time.time() - draft.stat().st_mtime > _ABANDONED_S and not is_alive:
                     shutil.rmtree(draft, ignore_errors=True)

@@ -14,6 +14,8 @@ from mmedge.bundle.manifest import Quantization
 from mmedge.types import Precision
 
 from ..recipe import Recipe
+from .network_file import load_network
+from .outside import write_network
 
 
 class Parity(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,11 +63,11 @@ class OnnxModels:
         return {**self.models, **self.half}
 
     def save(self, folder: Path) -> None:
-        """Write ``STAGE.PRECISION.onnx`` and ``PRECISION.json`` into ``folder``."""
+        """Write ``STAGE.PRECISION.onnx`` and ``PRECISION.json`` into ``folder``, and weights that stay in files."""
         folder.mkdir(parents=True, exist_ok=True)
         for kind, models in ((self.precision, self.models), (f"{self.precision}.half", self.half)):
             for stage, model in models.items():
-                (folder / f"{stage}.{kind}.onnx").write_bytes(model.SerializeToString(deterministic=True))
+                write_network(model, folder / f"{stage}.{kind}.onnx")
         notes = _Notes(
             stages=tuple(self.models),
             sources={stage: dict(nodes) for stage, nodes in self.sources.items()},
@@ -82,7 +84,7 @@ class OnnxModels:
     def load(cls, folder: Path, recipe: Recipe, precision: Precision) -> OnnxModels:
         """Read what ``save`` wrote."""
         notes = msgspec.json.decode((folder / f"{precision}.json").read_bytes(), type=_Notes)
-        models = {stage: onnx.load(folder / f"{stage}.{precision}.onnx") for stage in notes.stages}
+        models = {stage: load_network(folder / f"{stage}.{precision}.onnx", streamed=True) for stage in notes.stages}
         return cls(
             recipe=recipe,
             precision=precision,
@@ -92,7 +94,7 @@ class OnnxModels:
             quantization=notes.quantization,
             sqnr_db=notes.sqnr_db,
             skipped=notes.skipped,
-            half={stage: onnx.load(folder / f"{stage}.{precision}.half.onnx") for stage in notes.half},
+            half={stage: load_network(folder / f"{stage}.{precision}.half.onnx") for stage in notes.half},
         )
 
 

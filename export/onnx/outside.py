@@ -1,0 +1,246 @@
+"""Weights of a network that is too large for one message: they stay in files, are mapped to be read, and never copied.
+
+A tensor that was *left* in a file says where by a name that only this process can give, so that no network can name a
+file of its own. Whoever changes such a network changes structure alone; whoever needs a value maps it.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import onnx
+from onnx import TensorProto, numpy_helper
+
+from mmedge.bundle.onnx_file import Outside, weights_member
+from mmedge.bundle.weights import ALIGNMENT, TYPES, Mapped
+from mmedge.errors import ConfigError
+from mmedge.files import user_cache
+from mmedge.types import AnyArray
+
+from ..store import DRAFT, unwritable
+
+# protobuf counts the bytes of a message in 32 bits with a sign; what the message says beside its weights is left free.
+MAX_BYTES = 2**31 - 1 - (1 << 20)
+# A network of more bytes than the first keeps weights in files that lie there, but for tensors of as many as the
+# second: ONNX Runtime looks into sizes and axes before anything else.
+STREAMED_BYTES, INSIDE_BYTES = MAX_BYTES, 1 << 16
+_MARK = secrets.token_hex(16) + ":"
+_HANDED = "handed over"  # where values lie that ONNX Runtime is given
+_PIECE = 1 << 20
+_ZEROS = bytes(_PIECE)
+
+
+def may_leave(tensor: onnx.TensorProto, size: int) -> bool:
+    """Tell whether an initializer of so many bytes may stay in its file."""
+    return size > INSIDE_BYTES and tensor.data_type in TYPES
+
+
+def leave(tensor: onnx.TensorProto, file: Path, offset: int, size: int) -> None:
+    """Have a tensor say where its values lie, in place; they are in that file as ONNX writes them."""
+    _say(tensor, f"{_MARK}{file}", offset, size)
+
+
+def left(model: onnx.ModelProto) -> list[onnx.TensorProto]:
+    """Return the initializers whose values are in files."""
+    return [tensor for tensor in model.graph.initializer if is_left(tensor)]
+
+
+def is_left(tensor: onnx.TensorProto) -> bool:
+    """Tell whether the values of a tensor are in a file that this process has looked at."""
+    if tensor.data_location != TensorProto.EXTERNAL:
+        return False
+    return any(entry.key == "location" and entry.value.startswith(_MARK) for entry in tensor.external_data)
+
+
+def left_bytes(model: onnx.ModelProto) -> int:
+    """Return how many bytes of a network's weights are in files."""
+    return sum(_place(tensor)[2] for tensor in left(model))
+
+
+def why_not(model: onnx.ModelProto, what: str) -> str | None:
+    """Say why what rewrites weights, or needs one message, cannot take a network; None where it can.
+
+    Args:
+        model: The network.
+        what: What was asked for: "int8".
+    """
+    size = left_bytes(model)
+    if not size:
+        return None
+    return f"its weights have {size / 1e9:.2g} GB, and {what} needs it as one ONNX message, which holds 2 GB at most"
+
+
+def value_of(tensor: onnx.TensorProto) -> AnyArray:
+    """Return the values of a tensor, [its shape] in its type: mapped and read-only where they are in a file.
+
+    Raises:
+        ConfigError: If the file is not what it was.
+    """
+    if not is_left(tensor):
+        return np.asarray(numpy_helper.to_array(tensor))
+    path, offset, size = _place(tensor)
+    dtype: Any = TYPES[tensor.data_type]
+    if offset % np.dtype(dtype).itemsize:  # a file that packs numbers without gaps
+        with path.open("rb") as file:
+            return np.fromfile(file, dtype, size // np.dtype(dtype).itemsize, offset=offset).reshape(tensor.dims)
+    try:
+        part = Mapped(path, offset, size)
+        try:
+            return part.array(Outside(tensor.name, tensor.data_type, tuple(tensor.dims), "", 0, size))
+        finally:
+            part.close()
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"the weights of '{tensor.name}' cannot be read: {error}",
+            where=str(path),
+            fix="leave the file of weights alone while it is exported",
+        ) from error
+
+
+def handed(model: onnx.ModelProto) -> tuple[bytes, dict[str, AnyArray]]:
+    """Return a network for ONNX Runtime: its bytes, and initializer -> values of those that are not in them."""
+    if not left(model):
+        return model.SerializeToString(), {}
+    copied = _copy(model)
+    values = {}
+    for tensor in left(copied):
+        values[tensor.name] = value_of(tensor)
+        _say(tensor, _HANDED, 0, values[tensor.name].nbytes)
+    return copied.SerializeToString(), values
+
+
+def without_left(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the network with inputs in place of weights that are in files, for what looks at structure alone."""
+    if not left(model):
+        return model
+    copied = _copy(model)
+    given = {value.name for value in copied.graph.input}
+    for index in reversed(range(len(copied.graph.initializer))):
+        tensor = copied.graph.initializer[index]
+        if is_left(tensor):
+            value = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
+            copied.graph.input.extend([value] if tensor.name not in given else [])
+            del copied.graph.initializer[index]
+    return copied
+
+
+def write_network(model: onnx.ModelProto, file: Path) -> Path | None:
+    """Write a network; weights that are in files go into one file beside it, whose name follows from its own.
+
+    Equal networks give equal bytes.
+
+    Args:
+        model: The network.
+        file: Where to.
+
+    Returns:
+        The file of weights; None where there is none.
+
+    Raises:
+        OSError: If one cannot be written.
+    """
+    if not left(model):
+        file.write_bytes(model.SerializeToString(deterministic=True))
+        return None
+    copied, weights = _copy(model), file.with_name(weights_member(file.name))
+    moves: list[tuple[Path, int, int, int]] = []
+    end = 0
+    for tensor in left(copied):
+        path, offset, size = _place(tensor)
+        at = end + -end % ALIGNMENT
+        moves.append((path, offset, at, size))
+        end = at + size
+        _say(tensor, weights.name, at, size)
+    file.write_bytes(copied.SerializeToString(deterministic=True))
+    source = moves[0][0]
+    is_whole = all(path == source and offset == at for path, offset, at, _ in moves) and source.stat().st_size == end
+    if is_whole and source.is_relative_to(user_cache("export")):  # what is in the cache nobody changes
+        link_or_copy(source, weights)
+        return weights
+    with weights.open("wb") as target:
+        for path, offset, at, size in moves:
+            target.seek(at)
+            with path.open("rb") as opened:
+                opened.seek(offset)
+                _copy_bytes(opened, target, size)
+        target.truncate(end)
+    return weights
+
+
+def spooled(model: onnx.ModelProto, name: str) -> tuple[bytes, Path | None]:
+    """Return a network as ``write_network`` writes it: its bytes, and the file of weights, which this process removes.
+
+    Args:
+        model: The network.
+        name: What it will be called.
+
+    Raises:
+        ConfigError: If the file cannot be written.
+    """
+    if not left(model):
+        return model.SerializeToString(deterministic=True), None
+    try:
+        file = Path(tempfile.mkdtemp(dir=_spool().name), name)
+        weights = write_network(model, file)
+        return file.read_bytes(), weights
+    except OSError as error:
+        raise unwritable(user_cache("export"), error) from error
+
+
+@lru_cache(maxsize=1)
+def _spool() -> tempfile.TemporaryDirectory[str]:
+    """Return a folder for as long as this process lives; the cache's own sweep finds that of one that was killed."""
+    folder = user_cache("export")
+    folder.mkdir(parents=True, exist_ok=True)
+    return tempfile.TemporaryDirectory(dir=folder, prefix=f"{DRAFT}{os.getpid()}-")
+
+
+def link_or_copy(source: str | Path, target: str | Path) -> None:
+    """Give a file of weights that nobody changes a second name, or copy it where that cannot be."""
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without links
+        with Path(source).open("rb") as opened, Path(target).open("wb") as made:
+            size = Path(source).stat().st_size
+            _copy_bytes(opened, made, size)
+            made.truncate(size)
+        shutil.copymode(source, target)
+
+
+def _copy_bytes(source: BinaryIO, target: BinaryIO, size: int) -> None:
+    """Copy so many bytes; zeros become a hole, which takes no room on the disk."""
+    while size:
+        piece = source.read(min(size, _PIECE))
+        if not piece:
+            raise OSError("a file of weights became shorter while it was read")
+        if piece == _ZEROS[: len(piece)]:
+            target.seek(len(piece), os.SEEK_CUR)
+        else:
+            target.write(piece)
+        size -= len(piece)
+
+
+def _place(tensor: onnx.TensorProto) -> tuple[Path, int, int]:
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    return Path(entries["location"].removeprefix(_MARK)), int(entries["offset"]), int(entries["length"])
+
+
+def _say(tensor: onnx.TensorProto, location: str, offset: int, size: int) -> None:
+    for field in ("raw_data", "external_data"):
+        tensor.ClearField(field)
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", location), ("offset", str(offset)), ("length", str(size))):
+        tensor.external_data.add(key=key, value=value)
+
+
+def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
+    copied = onnx.ModelProto()
+    copied.CopyFrom(model)
+    return copied
