@@ -6,6 +6,7 @@ file of its own. Whoever changes such a network changes structure alone; whoever
 
 from __future__ import annotations
 
+import atexit
 import os
 import secrets
 import shutil
@@ -89,7 +90,8 @@ def value_of(tensor: onnx.TensorProto) -> AnyArray:
     dtype: Any = TYPES[tensor.data_type]
     if offset % np.dtype(dtype).itemsize:  # a file that packs numbers without gaps
         with path.open("rb") as file:
-            return np.fromfile(file, dtype, size // np.dtype(dtype).itemsize, offset=offset).reshape(tensor.dims)
+            read: AnyArray = np.fromfile(file, dtype, size // np.dtype(dtype).itemsize, offset=offset)
+        return read.reshape(tensor.dims)
     try:
         part = Mapped(path, offset, size)
         try:
@@ -187,7 +189,7 @@ def spooled(model: onnx.ModelProto, name: str) -> tuple[bytes, Path | None]:
     if not left(model):
         return model.SerializeToString(deterministic=True), None
     try:
-        file = Path(tempfile.mkdtemp(dir=_spool().name), name)
+        file = Path(tempfile.mkdtemp(dir=_spool()), name)
         weights = write_network(model, file)
         return file.read_bytes(), weights
     except OSError as error:
@@ -195,11 +197,13 @@ def spooled(model: onnx.ModelProto, name: str) -> tuple[bytes, Path | None]:
 
 
 @lru_cache(maxsize=1)
-def _spool() -> tempfile.TemporaryDirectory[str]:
+def _spool() -> Path:
     """Return a folder for as long as this process lives; the cache's own sweep finds that of one that was killed."""
     folder = user_cache("export")
     folder.mkdir(parents=True, exist_ok=True)
-    return tempfile.TemporaryDirectory(dir=folder, prefix=f"{DRAFT}{os.getpid()}-")
+    made = Path(tempfile.mkdtemp(dir=folder, prefix=f"{DRAFT}{os.getpid()}-"))
+    atexit.register(shutil.rmtree, made, ignore_errors=True)
+    return made
 
 
 def link_or_copy(source: str | Path, target: str | Path) -> None:
