@@ -13,7 +13,7 @@ import shutil
 import tempfile
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import onnx
@@ -91,7 +91,8 @@ def value_of(tensor: onnx.TensorProto) -> AnyArray:
     if offset % np.dtype(dtype).itemsize:  # a file that packs numbers without gaps
         with path.open("rb") as file:
             read: AnyArray = np.fromfile(file, dtype, size // np.dtype(dtype).itemsize, offset=offset)
-        return read.reshape(tensor.dims)
+        shaped: AnyArray = read.reshape(tuple(tensor.dims))
+        return shaped
     try:
         part = Mapped(path, offset, size)
         try:
@@ -148,36 +149,55 @@ def write_network(model: onnx.ModelProto, file: Path) -> Path | None:
     Raises:
         OSError: If one cannot be written.
     """
-    if not left(model):
-        file.write_bytes(model.SerializeToString(deterministic=True))
+    content, parts = _written(model, file.name)
+    file.write_bytes(content)
+    if not parts:
         return None
-    copied, weights = _copy(model), file.with_name(weights_member(file.name))
-    moves: list[tuple[Path, int, int, int]] = []
-    end = 0
-    for tensor in left(copied):
-        path, offset, size = _place(tensor)
-        at = end + -end % ALIGNMENT
-        moves.append((path, offset, at, size))
-        end = at + size
-        _say(tensor, weights.name, at, size)
-    file.write_bytes(copied.SerializeToString(deterministic=True))
-    source = moves[0][0]
-    is_whole = all(path == source and offset == at for path, offset, at, _ in moves) and source.stat().st_size == end
-    if is_whole and source.is_relative_to(user_cache("export")):  # what is in the cache nobody changes
+    weights = file.with_name(weights_member(file.name))
+    if (source := _kept(parts)) is not None:
         link_or_copy(source, weights)
         return weights
     with weights.open("wb") as target:
-        for path, offset, at, size in moves:
-            target.seek(at)
-            with path.open("rb") as opened:
-                opened.seek(offset)
-                _copy_bytes(opened, target, size)
-        target.truncate(end)
+        for part in parts:
+            target.seek(part.at)
+            with part.path.open("rb") as opened:
+                opened.seek(part.offset)
+                _copy_bytes(opened, target, part.size)
+        target.truncate(parts[-1].at + parts[-1].size)
     return weights
 
 
+class _Part(NamedTuple):
+    """Where the values of a tensor lie, and where they go in the file of weights beside a network."""
+
+    path: Path
+    offset: int
+    size: int
+    at: int
+
+
+def _written(model: onnx.ModelProto, name: str) -> tuple[bytes, list[_Part]]:
+    """Return a network as it is written under a name, and what its file of weights is made of."""
+    copied, parts = _copy(model) if left(model) else model, list[_Part]()
+    end = 0
+    for tensor in left(copied):
+        part = _Part(*_place(tensor), at=end + -end % ALIGNMENT)
+        parts.append(part)
+        end = part.at + part.size
+        _say(tensor, weights_member(name), part.at, part.size)
+    return copied.SerializeToString(deterministic=True), parts
+
+
+def _kept(parts: list[_Part]) -> Path | None:
+    """Return the file that is what these parts make, if it is there already where nobody changes it: in the cache."""
+    source = parts[0].path
+    is_same = all(part.path == source and part.offset == part.at for part in parts)
+    is_whole = is_same and source.stat().st_size == parts[-1].at + parts[-1].size
+    return source if is_whole and source.is_relative_to(user_cache("export").resolve()) else None
+
+
 def spooled(model: onnx.ModelProto, name: str) -> tuple[bytes, Path | None]:
-    """Return a network as ``write_network`` writes it: its bytes, and the file of weights, which this process removes.
+    """Return a network as ``write_network`` writes it: its bytes, and its file of weights, in the cache.
 
     Args:
         model: The network.
@@ -186,12 +206,11 @@ def spooled(model: onnx.ModelProto, name: str) -> tuple[bytes, Path | None]:
     Raises:
         ConfigError: If the file cannot be written.
     """
-    if not left(model):
-        return model.SerializeToString(deterministic=True), None
+    content, parts = _written(model, name)
     try:
-        file = Path(tempfile.mkdtemp(dir=_spool()), name)
-        weights = write_network(model, file)
-        return file.read_bytes(), weights
+        if not parts:
+            return content, None
+        return content, _kept(parts) or write_network(model, Path(tempfile.mkdtemp(dir=_spool()), name))
     except OSError as error:
         raise unwritable(user_cache("export"), error) from error
 

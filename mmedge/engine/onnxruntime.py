@@ -281,6 +281,7 @@ def give_weights(options: Any, weights: Mapping[str, AnyArray], *, packed: bool)
     values = [ort.OrtValue.ortvalue_from_numpy(value) for value in weights.values()]
     if values:
         options.add_external_initializers(list(weights), values)
+        options.add_session_config_entry("session.use_external_initializer_file_buffers_directly", "1")  # or it copies
     return values
 
 

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +83,7 @@ def test_both_ways_answer_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_a_bundle_runs_and_is_verified(tmp_path: Path) -> None:
     path = exported(tmp_path)
-    with mmedge.load(path) as bundle, load_graph(bundle) as graph:
+    with mmedge.load(path) as bundle, closing(load_graph(bundle)) as graph:
         assert [row["fault"] for row in check_variants(bundle)] == [None]
         assert [stage.file for stage in graph.stages] == [FILE]
     again = run_steps(large.recipe(tmp_path), output=path)
@@ -304,3 +307,31 @@ def test_a_short_file_is_refused(tmp_path: Path) -> None:
         file.truncate(200_000)
     with pytest.raises(ConfigError, match="ends before byte"):
         load_network(tmp_path / "net.onnx", streamed=True)
+
+
+IN_LITTLE_MEMORY = """
+import sys
+from pathlib import Path
+from mmedge.export import bounded, run_steps, steps
+from mmedge.export.onnx import outside
+from mmedge.fusion.bounded import bound_self
+from tests import large
+
+folder = Path(sys.argv[1])
+bounded._is_child = True  # bounds are those of this process
+if sys.argv[2] == "streamed":
+    outside.STREAMED_BYTES = 1 << 16
+large.table(folder, 1 << 17)
+recipe = large.recipe(folder, dtype='dtype = "int64"')
+bound_self(60, 64, 1 << 28)
+run_steps(recipe, output=folder / "b.mmedge", smoke=False)
+"""
+
+
+def test_weights_are_not_held_in_memory(tmp_path: Path) -> None:
+    """134 MB of them within 64 MB beside the toolchain; as one message they do not fit."""
+    for how, code in (("streamed", 0), ("whole", 1)):
+        command = [sys.executable, "-c", IN_LITTLE_MEMORY, str(tmp_path), how]
+        done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
+        assert done.returncode == code, done.stderr
+    assert "MemoryError" in done.stderr
