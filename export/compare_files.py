@@ -24,7 +24,7 @@ from .bounded import within
 from .brought.brought import graph_inputs
 from .judge import judge_session
 from .onnx.network_file import load_network
-from .onnx.outside import handed
+from .onnx.outside import handed, left
 
 _AT_ONCE = 32  # tensors that are fetched in one run
 _SHOWN = 5  # layers at which a difference begins
@@ -91,13 +91,14 @@ def compare_here(argument: tuple[Path, Path, Path | None, dict[str, Shape], int,
 
 def _engine(file: Path, shapes: Mapping[str, Shape]) -> OnnxRuntimeEngine:
     network = read_network(file)
-    if network.weights:
+    model = load_network(file, streamed=True) if network.weights else None
+    if model is not None and not left(model):
         try:
             return OnnxRuntimeEngine(file, name=str(file), shapes=shapes, exact=True, as_written=True)
         except EngineError as error:
             if "external tensors" not in error.message:  # sizes that lie in files, where ONNX Runtime does not look
                 raise
-    source, weights = handed(load_network(file, streamed=True)) if network.weights else (network.model, {})
+    source, weights = (network.model, {}) if model is None else handed(model)
     return OnnxRuntimeEngine(source, name=str(file), shapes=shapes, exact=True, as_written=True, weights=weights)
 
 

@@ -23,7 +23,7 @@ from .judge import judge
 from .onnx.decompose import TENSORRT_FAILS, decompose
 from .onnx.gate import Gate, parser_gate
 from .onnx.onnx_models import OnnxModels
-from .onnx.outside import link_or_copy, spooled
+from .onnx.outside import left, link_or_copy, spooled, whole
 from .onnx.parity import check_rewrite
 from .preprocess.onnx_prefix import merge_prefix
 from .provenance import provenance
@@ -330,6 +330,8 @@ def _add(
 ) -> Variant:
     raw = target == "tensorrt"
     model = models.for_tensorrt[stage] if raw else models.models[stage]
+    if raw:
+        model = whole(model)
     notes = models.quantization.get(stage)
     if notes is not None and not raw:
         notes = msgspec.structs.replace(notes, rest="fp32")
@@ -352,7 +354,7 @@ def _add(
     content, weights = spooled(model, name)
     # A stage fed by other stages alone is the same for both targets: one member serves both.
     name = next((other for other, bytes_ in members.items() if bytes_ == content), name)
-    with judge(content if weights is None else model, name) as engine:
+    with judge(model if left(model) else content, name) as engine:
         noise, rows, scales = golden.noise(engine, raw=raw)
     floor = _FLOOR[target, models.precision]
     kernels = _KERNEL_ROUNDING if target == "cpu" and models.precision == "int8" else 0.0

@@ -37,7 +37,7 @@ from ..onnx.graphs import (
 from ..onnx.lint import lint
 from ..onnx.network_file import load_network
 from ..onnx.opset import raise_opset
-from ..onnx.outside import why_not, without_left
+from ..onnx.outside import whole, why_not, without_left
 from ..onnx.parity import behind_front, check_rewrite
 from ..recipe import Recipe, RecipeStage
 from ..stages import feed_zeros, output_types, stage_order
@@ -130,7 +130,7 @@ def tensorrt_problem(model: onnx.ModelProto) -> str | None:
     """
     if (problem := why_not(model, "TensorRT")) is not None:
         return problem
-    answer = ask_parser(model.SerializeToString())
+    answer = ask_parser(whole(model).SerializeToString())
     if answer is None:
         problem = listed_problem(model)
         return problem and f"{problem} (by a list of operators: no TensorRT parser is installed here)"

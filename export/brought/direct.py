@@ -90,8 +90,8 @@ def _made(network: Path, options: Mapping[str, Sequence[str]], tokenizer: Path |
     if (stored := store.get("network", key)) is not None:
         return stored
     # Where names can be given to gigabytes instead of copies.
-    place = store.folder if weight_files(network) else None
-    with tempfile.TemporaryDirectory(dir=place, prefix=f"{DRAFT}{os.getpid()}-") as scratch:
+    place = (store.folder, f"{DRAFT}{os.getpid()}-") if weight_files(network) else (None, None)
+    with tempfile.TemporaryDirectory(dir=place[0], prefix=place[1]) as scratch:
         folder = Path(scratch, network.stem)
         try:
             report = new_from_networks(folder, [network], tokenizer, options)

@@ -43,7 +43,8 @@ def load_network(
         source: The file, or what it holds; weights beside it are found by the file alone.
         largest_bytes: Leave tensors that lie outside and are larger there: for whoever reads structure alone. None
             takes all in.
-        streamed: Of a network that one message cannot hold, leave the weights in their files (``outside`` reads them).
+        streamed: Of a large network leave the weights in their files (``outside`` reads them), also of one that one
+            message cannot hold.
 
     Returns:
         The network; no tensor is outside unless ``largest_bytes`` or ``streamed`` left it there.
@@ -61,7 +62,7 @@ def load_network(
     model = _parsed(source if isinstance(source, bytes) else _read(Path(source)), where)
     there = [tensor for tensor in tensors_of(model) if tensor.data_location == TensorProto.EXTERNAL]
     pieces = [(tensor, _Piece(path, tensor)) for tensor in there]
-    if streamed and sum(piece.size for _, piece in pieces) + model.ByteSize() > outside.STREAMED_BYTES:
+    if streamed and sum(piece.size for _, piece in pieces) + model.ByteSize() > outside.LEFT_BYTES:
         for tensor in model.graph.initializer:
             if tensor.data_location == TensorProto.EXTERNAL:
                 piece = _Piece(path, tensor)

@@ -1,4 +1,4 @@
-"""Weights of a network that is too large for one message: they stay in files, are mapped to be read, and never copied.
+"""Weights of a large network stay in files while it is worked on, and are mapped where they are needed.
 
 A tensor that was *left* in a file says where by a name that only this process can give, so that no network can name a
 file of its own. Whoever changes such a network changes structure alone; whoever needs a value maps it.
@@ -29,9 +29,11 @@ from ..store import DRAFT, unwritable
 
 # protobuf counts the bytes of a message in 32 bits with a sign; what the message says beside its weights is left free.
 MAX_BYTES = 2**31 - 1 - (1 << 20)
-# A network of more bytes than the first keeps weights in files that lie there, but for tensors of as many as the
-# second: ONNX Runtime looks into sizes and axes before anything else.
-STREAMED_BYTES, INSIDE_BYTES = MAX_BYTES, 1 << 16
+# A network of more bytes than this keeps weights in files that lie there, but for tensors of as many as the second:
+# ONNX Runtime looks into sizes and axes before anything else.
+LEFT_BYTES, INSIDE_BYTES = 1 << 28, 1 << 16
+# A network of more bytes than this is written without its weights, which lie beside it.
+MESSAGE_BYTES = MAX_BYTES
 _MARK = secrets.token_hex(16) + ":"
 _HANDED = "handed over"  # where values lie that ONNX Runtime is given
 _PIECE = 1 << 20
@@ -72,10 +74,28 @@ def why_not(model: onnx.ModelProto, what: str) -> str | None:
         model: The network.
         what: What was asked for: "int8".
     """
-    size = left_bytes(model)
-    if not size:
+    if fits(model):
         return None
+    size = left_bytes(model)
     return f"its weights have {size / 1e9:.2g} GB, and {what} needs it as one ONNX message, which holds 2 GB at most"
+
+
+def fits(model: onnx.ModelProto) -> bool:
+    """Tell whether one message holds a network with the weights that are in files."""
+    size = left_bytes(model)
+    return not size or size + model.ByteSize() <= MESSAGE_BYTES
+
+
+def whole(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a network that one message holds with all its weights: for what rewrites them."""
+    if not left(model):
+        return model
+    copied = _copy(model)
+    for tensor in left(copied):
+        tensor.raw_data = value_of(tensor).tobytes()
+        tensor.ClearField("data_location")
+        tensor.ClearField("external_data")
+    return copied
 
 
 def value_of(tensor: onnx.TensorProto) -> AnyArray:
@@ -197,7 +217,7 @@ def _kept(parts: list[_Part]) -> Path | None:
 
 
 def spooled(model: onnx.ModelProto, name: str) -> tuple[bytes, Path | None]:
-    """Return a network as ``write_network`` writes it: its bytes, and its file of weights, in the cache.
+    """Return a network as a bundle has it: its bytes, and its file of weights, in the cache, where it does not fit.
 
     Args:
         model: The network.
@@ -206,10 +226,10 @@ def spooled(model: onnx.ModelProto, name: str) -> tuple[bytes, Path | None]:
     Raises:
         ConfigError: If the file cannot be written.
     """
+    if fits(model):
+        return whole(model).SerializeToString(deterministic=True), None
     content, parts = _written(model, name)
     try:
-        if not parts:
-            return content, None
         return content, _kept(parts) or write_network(model, Path(tempfile.mkdtemp(dir=_spool()), name))
     except OSError as error:
         raise unwritable(user_cache("export"), error) from error

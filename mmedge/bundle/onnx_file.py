@@ -98,7 +98,7 @@ def outside_weights(raw: bytes) -> tuple[Outside, ...]:
                 found.append(_outside(tensor, own))
                 read += len(own)
     if read != entries:
-        raise ValueError("a tensor that is no weight of the outermost graph takes its values from another file")
+        raise ValueError("a tensor inside of the network takes its values from another file")
     if len({weight.name for weight in found}) != len(found):
         raise ValueError("two weights have the same name")
     return tuple(found)

@@ -37,6 +37,7 @@ _DTYPES = {
 }
 _CLIP_FUSIONS = "ReluQuantRewrite;ClipQuantRewrite"
 _IDLE = -1
+_PACKED_BYTES = 1 << 31
 _INSPECT = "run `mmedge inspect` on it"
 _T = TypeVar("_T")
 
@@ -270,12 +271,13 @@ def give_weights(options: Any, weights: Mapping[str, AnyArray], *, packed: bool)
     Args:
         options: Those of the session.
         weights: Initializer -> its values, [its shape] in its type.
-        packed: Let it copy them into the order that its kernels like best, which doubles what they take in memory.
+        packed: Let it copy them into the order that its kernels like best, which doubles what they take in memory;
+            without, it does so to 2 GB of them and less.
 
     Returns:
         What must live as long as the session does.
     """
-    if not packed and weights:
+    if not packed and sum(value.nbytes for value in weights.values()) > _PACKED_BYTES:
         options.add_session_config_entry("session.disable_prepacking", "1")
     ort = require("onnxruntime", "running networks on the CPU")
     values = [ort.OrtValue.ortvalue_from_numpy(value) for value in weights.values()]

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import mmedge
-from benchmarks.media_hostile import measure
+from benchmarks import media_hostile
 from mmedge.bundle.onnx_file import weights_member
 from mmedge.cli import run
 from mmedge.fusion.load import make_network
@@ -22,17 +22,18 @@ from tests import large
 pytestmark = [pytest.mark.parallel, pytest.mark.long, pytest.mark.slow]
 ROWS = (1 << 21) + 5  # of 1 kB
 # Two processes with torch and ONNX Runtime, one of which waits for the other.
-PEAK_MB = 1500.0
+PEAK_MB = 1200.0
 
 
 def test_two_gigabytes_go_down_the_export(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(media_hostile, "_GIVEN_UP_S", 600.0)  # for a busy machine
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     network = large.table(tmp_path, ROWS)
     command = [sys.executable, "-m", "mmedge", "export", "net.onnx", "--licence", "MIT", "--no-smoke"]
-    code, _, peak_mb, err = measure(command, tmp_path)
+    code, _, peak_mb, err = media_hostile.measure(command, tmp_path)
     assert code == 0, err
     assert peak_mb < PEAK_MB, f"{peak_mb} MB of it and of what it started, for weights of 2147 MB"
     x = np.array([[0, 1, 2, ROWS - 2, ROWS - 1, 7]])

@@ -39,7 +39,8 @@ X = np.linspace(-1, 1, 6, dtype=np.float32)[None]
 
 @pytest.fixture(autouse=True)
 def _small_is_large(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    monkeypatch.setattr(outside, "STREAMED_BYTES", 1 << 16)
+    monkeypatch.setattr(outside, "LEFT_BYTES", 1 << 16)
+    monkeypatch.setattr(outside, "MESSAGE_BYTES", 1 << 16)
     monkeypatch.setattr(outside, "INSIDE_BYTES", 1 << 10)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
     outside._spool.cache_clear()
@@ -72,13 +73,33 @@ def test_both_ways_answer_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with mmedge.load_engine(tmp_path / "net.onnx", "onnxruntime") as engine:
         want = engine({"x": X})["y"].copy()
     np.testing.assert_allclose(answer(streamed), want, rtol=1e-5, atol=1e-6)
-    monkeypatch.setattr(outside, "STREAMED_BYTES", outside.MAX_BYTES)
+    monkeypatch.setattr(outside, "LEFT_BYTES", outside.MAX_BYTES)
+    monkeypatch.setattr(outside, "MESSAGE_BYTES", outside.MAX_BYTES)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "whole").mkdir()
     whole = exported(tmp_path / "whole", gap=gap)
     with zipfile.ZipFile(whole) as archive:
         assert WEIGHTS not in archive.namelist()
     np.testing.assert_array_equal(answer(whole), answer(streamed))
+
+
+def test_what_one_message_holds_is_the_same_bundle_wherever_its_weights_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In every precision and for every target, byte for byte."""
+    monkeypatch.setattr(outside, "MESSAGE_BYTES", outside.MAX_BYTES)
+    (tmp_path / "data").mkdir()
+    np.save(tmp_path / "data" / "x.npy", np.random.default_rng(0).normal(0, 1, (60, 1, 6)).astype(np.float32))
+    large.place(large.layers(), tmp_path, gap=7)
+    asked = {"precisions": '["fp32", "fp16", "int8"]', "targets": '["cpu", "tensorrt"]'}
+    recipe = large.recipe(tmp_path, **asked, calibration='recordings = "data"')
+    left = run_steps(recipe, output=tmp_path / "left.mmedge", smoke=False)
+    monkeypatch.setattr(outside, "LEFT_BYTES", outside.MAX_BYTES)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    run_steps(recipe, output=tmp_path / "whole.mmedge", smoke=False)
+    assert (tmp_path / "left.mmedge").read_bytes() == (tmp_path / "whole.mmedge").read_bytes()
+    with mmedge.load(tmp_path / "left.mmedge") as bundle:
+        assert {v.precision for v in bundle.manifest.variants} == {"fp32", "fp16", "int8"}, left.warnings
 
 
 def test_a_bundle_runs_and_is_verified(tmp_path: Path) -> None:
@@ -183,7 +204,7 @@ HOSTILE: dict[str, tuple[Callable[[dict[str, bytes]], object], str]] = {
     "huge": (wider, "its shape and type take"),
     "of one name": (renamed, "the same name"),
     "with values of its own": (held_twice, "values of its own"),
-    "in a node": (in_a_node, "no weight of the outermost graph"),
+    "in a node": (in_a_node, "a tensor inside of the network takes"),
     "without the file": (lambda files: files.pop(WEIGHTS), "outside the bundle"),
     "with half of the file": (lambda files: files.update({WEIGHTS: files[WEIGHTS][:5000]}), "ends at byte"),
 }
@@ -192,7 +213,8 @@ HOSTILE: dict[str, tuple[Callable[[dict[str, bytes]], object], str]] = {
 @pytest.fixture(scope="module")
 def good(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(outside, "STREAMED_BYTES", 1 << 16)
+        patch.setattr(outside, "LEFT_BYTES", 1 << 16)
+        patch.setattr(outside, "MESSAGE_BYTES", 1 << 16)
         patch.setattr(outside, "INSIDE_BYTES", 1 << 10)
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         path = exported(tmp_path_factory.mktemp("good"))
@@ -320,7 +342,7 @@ from tests import large
 folder = Path(sys.argv[1])
 bounded._is_child = True  # bounds are those of this process
 if sys.argv[2] == "streamed":
-    outside.STREAMED_BYTES = 1 << 16
+    outside.LEFT_BYTES = outside.MESSAGE_BYTES = 1 << 16
 large.table(folder, 1 << 17)
 recipe = large.recipe(folder, dtype='dtype = "int64"')
 bound_self(60, 64, 1 << 28)
