@@ -31,7 +31,7 @@ def judge(
     Args:
         model: The network, quantised or not.
         name: For messages.
-        weights: Of bytes that leave weights in files: initializer -> its values, [its shape] in its type.
+        weights: Of bytes that leave weights in files: initializer -> its values, [its shape] in its dtype.
 
     Raises:
         EngineError: If it cannot be loaded.

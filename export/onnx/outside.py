@@ -99,7 +99,7 @@ def whole(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def value_of(tensor: onnx.TensorProto) -> AnyArray:
-    """Return the values of a tensor, [its shape] in its type: mapped and read-only where they are in a file.
+    """Return the values of a tensor, [its shape] in its dtype: mapped and read-only where they are in a file.
 
     Raises:
         ConfigError: If the file is not what it was.
@@ -128,7 +128,10 @@ def value_of(tensor: onnx.TensorProto) -> AnyArray:
 
 
 def handed(model: onnx.ModelProto) -> tuple[bytes, dict[str, AnyArray]]:
-    """Return a network for ONNX Runtime: its bytes, and initializer -> values of those that are not in them."""
+    """Return a network for ONNX Runtime: its bytes, and initializer -> values of those that are not in them.
+
+    Arrays are [its shape] in the initializer's dtype.
+    """
     if not left(model):
         return model.SerializeToString(), {}
     copied = _copy(model)

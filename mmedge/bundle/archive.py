@@ -123,7 +123,7 @@ class Archive:
             raw: What ``read`` returned of it.
 
         Returns:
-            Initializer -> its values, read-only [its shape] in its type; none where the network holds its weights.
+            Initializer -> its values, read-only [its shape] in its dtype; none where the network holds its weights.
 
         Raises:
             BundleError: As ``read`` does, or if the member is packed, or ends before a weight does.

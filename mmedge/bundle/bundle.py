@@ -66,7 +66,7 @@ class Bundle:
     def weights(self, member: str, network: bytes) -> dict[str, AnyArray]:
         """Return the weights of a network that lie in a member of their own, verified and mapped: name -> values.
 
-        Arrays are read-only, [as the network says] in its types.
+        Arrays are read-only, [as the network says] in its dtypes.
 
         Args:
             member: The network.

@@ -69,7 +69,7 @@ class Mapped:
         return digest.hexdigest()
 
     def array(self, weight: Outside) -> AnyArray:
-        """Return the values of a tensor, read-only [its shape] in its type; they keep the file mapped.
+        """Return the values of a tensor, read-only [its shape] in its dtype; they keep the file mapped.
 
         Raises:
             ValueError: If they do not lie within the part, or the tensor is of another size than it says.

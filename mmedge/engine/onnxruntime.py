@@ -58,7 +58,7 @@ class OnnxRuntimeEngine(EngineBase):
         constants: Input name -> a number that fills it; outputs may depend on it. Its open dimensions are 1.
         as_written: Run Q/DQ pairs in float, one operator after another, as the file says and as TensorRT does: the
             same answer on every CPU. Whatever judges a quantised network does; what serves takes 8-bit kernels.
-        weights: Initializer -> its values, [its shape] in its type, of those that the model says lie in a file. They
+        weights: Initializer -> its values, [its shape] in its dtype, of those that the model says lie in a file. They
             are not copied, and no file is looked for.
 
     Raises:
@@ -270,7 +270,7 @@ def give_weights(options: Any, weights: Mapping[str, AnyArray], *, packed: bool)
 
     Args:
         options: Those of the session.
-        weights: Initializer -> its values, [its shape] in its type.
+        weights: Initializer -> its values, [its shape] in its dtype.
         packed: Let it copy them into the order that its kernels like best, which doubles what they take in memory;
             without, it does so to 2 GB of them and less.
 
