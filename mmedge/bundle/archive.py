@@ -186,19 +186,20 @@ class Archive:
 
     def _outside(self, name: str, raw: bytes) -> tuple[Outside, ...]:
         """Return the weights of a network that lie in its own member; BundleError if it names any other file."""
+        own = weights_member(name)
+        is_served = all(variant.target == "cpu" for variant in self.manifest.variants if variant.file == name)
+        may_lie_there = own in self.manifest.files and is_served
         try:
             if not names_files(raw):
                 return ()
-            found = outside_weights(raw)
+            found = outside_weights(raw) if may_lie_there else ()
         except ValueError as error:
             raise BundleError(
                 f"network '{name}' is not a valid ONNX file: {error}",
                 where=str(self.path),
                 fix="export the bundle again",
             ) from error
-        own = weights_member(name)
-        is_served = all(variant.target == "cpu" for variant in self.manifest.variants if variant.file == name)
-        if own not in self.manifest.files or not is_served or any(weight.location != own for weight in found):
+        if not may_lie_there or any(weight.location != own for weight in found):
             raise BundleError(
                 f"network '{name}' refers to weight files outside the bundle",
                 where=str(self.path),
