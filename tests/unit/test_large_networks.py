@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import struct
 import subprocess
 import sys
 import zipfile
@@ -30,7 +31,7 @@ from mmedge.export.onnx import outside
 from mmedge.export.onnx.network_file import load_network
 from mmedge.fusion.check import check_variants
 from mmedge.fusion.load import load_graph, make_network
-from tests import large
+from tests import large, tiny
 
 FILE = "net.cpu.fp32.onnx"
 WEIGHTS = weights_member(FILE)
@@ -337,7 +338,7 @@ from pathlib import Path
 from mmedge.export import bounded, run_steps, steps
 from mmedge.export.onnx import outside
 from mmedge.fusion.bounded import bound_self
-from tests import large
+from tests import large, tiny
 
 folder = Path(sys.argv[1])
 bounded._is_child = True  # bounds are those of this process
@@ -357,3 +358,19 @@ def test_weights_are_not_held_in_memory(tmp_path: Path) -> None:
         done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
         assert done.returncode == code, done.stderr
     assert "MemoryError" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("at", "members", "said"),
+    [(0, 3, "lies in two places"), (None, 1 << 40, "too long"), (None, 3, "truncated")],
+)
+def test_the_larger_list_of_a_zip_file_is_looked_at(tmp_path: Path, at: int | None, members: int, said: str) -> None:
+    """Files of more than 2 GB have one; it is bounded, and lies right in front of what points to it."""
+    path = tiny.tiny_bundle(tmp_path / "b.mmedge")
+    raw = path.read_bytes()
+    end = raw.rindex(b"PK\5\6")
+    record = struct.pack("<4sQHHIIQQQQ", b"PK\6\6", 44, 45, 45, 0, 0, members, members, 100, 1 << 40)
+    locator = struct.pack("<4sIQI", b"PK\6\7", 0, end if at is None else at, 1)
+    path.write_bytes(raw[:end] + record + locator + raw[end:])
+    with pytest.raises(BundleError, match=said):
+        mmedge.load(path)
