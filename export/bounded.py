@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from mmedge.bundle.container import MAX_WEIGHTS_BYTES
 from mmedge.engine.parse_check import ask_here
 from mmedge.engine.tensorrt_loader import tensorrt_choice
 from mmedge.errors import ConfigError, MmedgeError
@@ -36,6 +37,7 @@ _CPU_S, _CPU_S_PER_MB = 10.0, 0.6
 _MB, _MB_PER_MB = 384, 14.0
 _PARSER_CPU_S, _PARSER_MB = 20.0, 1024  # TensorRT's libraries alone
 _FILE_BYTES = 1 << 26  # what is written beside copies of the networks
+_CPU_S_PER_READ_MB = 0.02  # each byte is hashed and copied some ten times, also those of a hole
 _is_child = False
 
 
@@ -160,13 +162,14 @@ def within(work: str, files: Sequence[Path], argument: object, *, cpu_s: float =
     """Return what ``_WORK[work](argument)`` returns, in a child that may take so much more than its files need."""
     if _is_child:
         return _WORK[work][1](argument)
-    size_mb, where = _check_files(files) / 1e6, ", ".join(map(str, files))
+    held, read = _check_files(files)
+    size_mb, read_mb, where = held / 1e6, read / 1e6, ", ".join(map(str, files))
     order = _Order(
         work=work,
         where=where,
-        cpu_s=_CPU_S + _CPU_S_PER_MB * size_mb + cpu_s,
+        cpu_s=_CPU_S + _CPU_S_PER_MB * size_mb + _CPU_S_PER_READ_MB * (read_mb - size_mb) + cpu_s,
         memory_mb=_MB + _MB_PER_MB * size_mb + memory_mb,
-        file_bytes=_FILE_BYTES + round(2e6 * size_mb),
+        file_bytes=_FILE_BYTES + round(2e6 * read_mb),
     )
 
     def over(what: str) -> MmedgeError:
@@ -233,22 +236,27 @@ def _out_of_memory(order: _Order) -> ConfigError:
     )
 
 
-def _check_files(files: Sequence[Path]) -> int:
-    """Return the bytes of networks with the weights beside them; raise ConfigError for what is no file."""
-    total = 0
+def _check_files(files: Sequence[Path]) -> tuple[int, int]:
+    """Return what networks with the weights beside them take on the disk, and their bytes, within what a bundle holds.
+
+    ConfigError for what is no file.
+    """
+    held = read = 0
     for file in files:
         try:
             info = file.stat()
             if not stat.S_ISREG(info.st_mode):
                 raise ConfigError("not a file", where=str(file), fix="name an ONNX file")
-            total += _bytes(info)
+            infos = [info]
             if info.st_size < _FILE_BYTES:  # larger ones hold their weights themselves
-                total += sum(_bytes(other.stat()) for other in _weight_files(file))
+                infos += [other.stat() for other in _weight_files(file)]
+            held += sum(map(_bytes, infos))
+            read += sum(own.st_size for own in infos)
         except OSError as error:
             raise ConfigError(
                 f"cannot read the network: {error.strerror}", where=str(file), fix="check the path"
             ) from error
-    return total
+    return held, max(held, min(read, MAX_WEIGHTS_BYTES))
 
 
 def _weight_files(file: Path) -> list[Path]:

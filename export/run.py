@@ -23,6 +23,8 @@ from .brought.brought import bring
 from .failures import own_words
 from .identity import digest_of
 from .keys import graph_digest, plain, toolchain_digest
+from .onnx.onnx_models import OnnxModels
+from .onnx.outside import left
 from .pack import check_forms, pack
 from .provenance import places_of, provenance
 from .recipe import Recipe, check_recipe
@@ -191,6 +193,8 @@ class _Run:
                 raise
             if spec.keeps(result):
                 stored = self._store.put(spec.name, key, lambda folder: spec.save(result, folder), tuple(warnings))
+                if isinstance(result, OnnxModels) and any(map(left, result.models.values())):
+                    result = spec.load(work, stored.folder)  # from where weights are shared, not copied again
         else:
             result = spec.load(work, stored.folder)
             warnings = list(stored.notes.warnings)

@@ -17,7 +17,7 @@ from mmedge.errors import ConfigError
 from mmedge.files import file_hash, scratch, user_cache
 
 _NOTES = "step.json"
-_DRAFT = ".new-"
+DRAFT = ".new-"
 _log = logging.getLogger(__name__)
 
 
@@ -100,7 +100,7 @@ class Store:
         """
         final = self.folder / f"{step}-{key}"
         try:
-            with scratch(self.folder, _DRAFT) as draft:
+            with scratch(self.folder, DRAFT) as draft:
                 write(draft)
                 files = {str(f.relative_to(draft)): file_hash(f) for f in sorted(draft.rglob("*")) if f.is_file()}
                 notes = StepNotes(step=step, files=files, warnings=warnings)

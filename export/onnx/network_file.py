@@ -1,7 +1,7 @@
 """One way into an ONNX file: the network with all its weights, which may lie beside it, and what it is as a hash.
 
-An ONNX file is one protobuf message, which holds 2 GB at most. Larger networks keep their weights in other files:
-they can be inspected, hashed and run by ONNX Runtime, which maps those files, but not rewritten as one message.
+An ONNX file is one protobuf message, which holds 2 GB at most. Larger networks keep their weights in other files,
+where they stay (``outside``).
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from mmedge.bundle.onnx_file import weight_path
 from mmedge.engine.shapes import is_name
 from mmedge.errors import ConfigError
 
-# protobuf counts the bytes of a message in 32 bits with a sign; what the message says beside its weights is left free.
-MAX_BYTES = 2**31 - 1 - (1 << 20)
+from . import outside
+from .outside import MAX_BYTES, is_left, leave, may_leave
+
 _GB = 1e9
 _FIX = "give the file that torch.onnx.export wrote"
 _PIECE = 1 << 20  # bytes read at once while hashing
@@ -34,16 +35,20 @@ _BITS: dict[int, int] = {
 }
 
 
-def load_network(source: str | Path | bytes, *, largest_bytes: int | None = None) -> onnx.ModelProto:
+def load_network(
+    source: str | Path | bytes, *, largest_bytes: int | None = None, streamed: bool = False
+) -> onnx.ModelProto:
     """Return the network of an ONNX file, with the weights that lie in files beside it or in folders below.
 
     Args:
         source: The file, or what it holds; weights beside it are found by the file alone.
-        largest_bytes: Leave tensors that lie outside and are larger there: for whoever reads structure alone, and
-            the one way into a network of more than 2 GB. None takes all in.
+        largest_bytes: Leave tensors that lie outside and are larger there: for whoever reads structure alone. None
+            takes all in.
+        streamed: Of a large network leave the weights in their files (``outside`` reads them), also of one that one
+            message cannot hold.
 
     Returns:
-        The network; no tensor is outside unless ``largest_bytes`` left it there.
+        The network; no tensor is outside unless ``largest_bytes`` or ``streamed`` left it there.
 
     Raises:
         ConfigError: If the file cannot be read or is not ONNX; if weights are missing, too short, or outside of its
@@ -57,15 +62,22 @@ def load_network(source: str | Path | bytes, *, largest_bytes: int | None = None
     where = "the network's bytes" if path is None else str(path)
     model = _parsed(source if isinstance(source, bytes) else _read(Path(source)), where)
     _drop_no_names(model)
-    outside = [tensor for tensor in tensors_of(model) if tensor.data_location == TensorProto.EXTERNAL]
-    pieces = [(tensor, _Piece(path, tensor)) for tensor in outside]
+    there = [tensor for tensor in tensors_of(model) if tensor.data_location == TensorProto.EXTERNAL]
+    pieces = [(tensor, _Piece(path, tensor)) for tensor in there]
+    if streamed and sum(piece.size for _, piece in pieces) + model.ByteSize() > outside.LEFT_BYTES:
+        for tensor in model.graph.initializer:
+            if tensor.data_location == TensorProto.EXTERNAL:
+                piece = _Piece(path, tensor)
+                if may_leave(tensor, piece.size):
+                    leave(tensor, piece.file, piece.offset, piece.size)
+        pieces = [(tensor, piece) for tensor, piece in pieces if not is_left(tensor)]
     taken = [(tensor, piece) for tensor, piece in pieces if largest_bytes is None or piece.size <= largest_bytes]
     total = sum(piece.size for _, piece in taken) + model.ByteSize()
     if total > MAX_BYTES:
         raise ConfigError(
             f"the network has {total / _GB:.1f} GB, and one ONNX message holds 2 GB at most",
             where=where,
-            fix="split it into stages or export it in float16; `mmedge.load_engine` runs it as it is",
+            fix="split it into stages, or export it with its weights as initializers in a file beside it",
         )
     for tensor, piece in taken:
         tensor.raw_data = piece.read()
@@ -154,17 +166,17 @@ class _Piece:
                 where=self._where,
                 fix="give the path of the ONNX file, or export it with external_data=False",
             )
-        self._file = weight_path(network, location, self._name)
+        self.file = weight_path(network, location, self._name)
         try:
-            self._offset = int(entries.get("offset") or 0)
+            self.offset = int(entries.get("offset") or 0)
             length = int(entries["length"]) if entries.get("length") else None
         except ValueError as error:
             raise self._wrong(f"offset or length is not a number: {error}") from error
         self.size = _bytes_of(tensor)
         if length is not None and length != self.size:
             raise self._wrong(f"{length} bytes are named, its shape and type take {self.size}")
-        if self._offset < 0 or self._offset + self.size > self._file.stat().st_size:
-            raise self._wrong(f"'{location}' ends before byte {self._offset + self.size}")
+        if self.offset < 0 or self.offset + self.size > self.file.stat().st_size:
+            raise self._wrong(f"'{location}' ends before byte {self.offset + self.size}")
 
     def _wrong(self, what: str) -> ConfigError:
         return ConfigError(
@@ -183,12 +195,12 @@ class _Piece:
     def _pieces(self) -> Iterator[bytes]:
         left = self.size
         try:
-            with self._file.open("rb") as file:
-                file.seek(self._offset)
+            with self.file.open("rb") as file:
+                file.seek(self.offset)
                 while left:
                     piece = file.read(min(left, _PIECE))
                     if not piece:
-                        raise self._wrong(f"'{self._file.name}' became shorter while it was read")
+                        raise self._wrong(f"'{self.file.name}' became shorter while it was read")
                     left -= len(piece)
                     yield piece
         except OSError as error:

@@ -241,7 +241,9 @@ def make_network(
     raw = variant.target == "tensorrt"
     shapes = input_shapes(spec, bundle.inputs, partial(array_of, upstream), raw=raw)
     numbers = constants(spec)
-    load = partial(OnnxRuntimeEngine, bundle.read(variant.file), name=where, shapes=shapes, as_written=raw)
+    content = bundle.read(variant.file)
+    weights = bundle.weights(variant.file, content)
+    load = partial(OnnxRuntimeEngine, content, name=where, shapes=shapes, as_written=raw, weights=weights)
     try:
         with np.errstate(over="ignore"):  # what becomes infinite is refused when its stage fills it
             return load(constants=numbers)

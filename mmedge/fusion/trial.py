@@ -48,7 +48,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         """Return the bounds for trying these variants of ``bundle``."""
         # What was packed to nothing is nothing: weights hardly shrink.
         packed = bundle.path.stat().st_size / 1e6 if bundle.path.is_file() else math.inf
-        sizes = [bundle.manifest.files[bundle.manifest.variants[i].file].bytes / 1e6 for i in indices]
+        sizes = [bundle.network_bytes(bundle.manifest.variants[i].file) / 1e6 for i in indices]
         return Limits(
             cpu_s=_CPU_S + _CPU_S_PER_MB * min(sum(sizes), packed) if self.cpu_s is None else self.cpu_s,
             memory_mb=_MB + _MB_PER_MB * min(max(sizes, default=0.0), packed)
