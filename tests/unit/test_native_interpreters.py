@@ -104,6 +104,7 @@ def test_regression(data: st.DataObject, clamp: tuple[float, float] | None, tau_
     assert answers(make_interpreter("t", task, ()), seen) == answers(oracle.Regression("t", task), seen)
 
 
+@pytest.mark.arithmetic
 @pytest.mark.parametrize("size", [1, 7, 8, 9, 100, 128, 129, 136, 257, 1000, 5000])
 def test_probabilities_of_many_labels_have_the_same_bits(size: int) -> None:
     drawn = np.random.default_rng(size).normal(0, 6, (20, size))
