@@ -198,6 +198,44 @@ class LogMel:
         Write the features of [samples] to [frames, n_mels] or [1, frames, n_mels].
         """
 
+class RecordQueue:
+    """
+    Records of bytes in memory shared with another process: one writer, one reader, neither waits.
+    """
+
+    def __init__(self, capacity: int) -> None: ...
+    @staticmethod
+    def attach(fd: int) -> RecordQueue:
+        """
+        Map the queue of another process to take from it; the caller keeps ``fd``.
+        """
+
+    def put(self, record: bytes, arrive_ns: int, capture_ns: int, epoch: int) -> bool:
+        """
+        Append a record, and say what it is about; False when there is no room for it.
+        """
+
+    def take_all(self) -> list[bytes]:
+        """
+        Take the records that are there, oldest first.
+
+        Raises ValueError when the writer left something that cannot be.
+        """
+
+    @property
+    def newest(self) -> tuple[int, int, int]:
+        """
+        Arrival and capture time in ns, and epoch, of the newest record, taken or not; zeros before it.
+        """
+
+    @property
+    def capacity(self) -> int:
+        """How many bytes it holds, with four for each record."""
+
+    @property
+    def fd(self) -> int:
+        """Descriptor of the shared memory, for ``attach`` in another process."""
+
 class Regressor:
     """One number: clamped, averaged over time, told to six digits."""
 
@@ -329,6 +367,11 @@ class SlotRing:
     def take(self) -> tuple[int, int, bytes] | None:
         """
         Own the slot that was published first: its index, sequence number and header.
+        """
+
+    def claim(self, index: int, seq: int) -> bool:
+        """
+        Own a published slot by what it holds; False if somebody has it, or it holds something else.
         """
 
     def release(self, index: int) -> None:

@@ -178,7 +178,7 @@ class StageRunner:
         return False
 
     def _linked_anew(self) -> bool:
-        return any(stage.version != seen for stage, seen in zip(self.producers, self._seen_versions, strict=True))
+        return [stage.version for stage in self.producers] != self._seen_versions
 
     def _heard_or_seen(self, snapshot: Snapshot, marks: Marks) -> bool:
         return any(marks[index] != self._seen[index] for index, seat in self._watched if seat not in snapshot.values)

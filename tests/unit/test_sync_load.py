@@ -71,7 +71,7 @@ def test_answers_stay_young_and_live_inputs_present(
 
     while now < END_NS and at < len(coming):
         arrive()
-        for packet in inbox.take_all(0):
+        for packet in inbox.take_all():
             sync.push(packet)
         sync.advance(now)
         kept, late = shed(sync.poll(), period_ns=sync.period_ns, run_ns=run_ns)
@@ -154,7 +154,7 @@ def test_tensors_without_a_rate_are_answered_young_too(stage_ms: int, rate_hz: i
             sent += 1
             stamp = {"seq": sent, "capture_ns": sent * period_ns, "arrive_ns": sent * period_ns}
             inbox.put(Tensor(stream="imu", data=data, **stamp))  # type: ignore[arg-type]
-        for packet in inbox.take_all(0):
+        for packet in inbox.take_all():
             sync.push(packet)
         sync.advance(now)
         kept, _ = shed(sync.poll(), period_ns=sync.period_ns, run_ns=run_ns)
