@@ -71,6 +71,8 @@ class Synchronizer:
         self._sounds = {name: spec for name, spec in own.items() if isinstance(spec, AudioInput)}
         self._ends: dict[str, str | None] = {}  # why a source has ended
         self._payloads: list[Packet | None] = []  # by slot
+        self._told_drops: list[tuple[int, str, int]] = []
+        self._drops: Counter[str] = Counter()
         wait = FOREVER_NS if lossless else wait_ns(sync, own)
         self._core = core.Synchronizer(
             started_ns=started_ns,
@@ -261,10 +263,12 @@ class Synchronizer:
     @property
     def drops(self) -> Counter[str]:
         """Triggers that became no snapshot, by cause."""
-        named = (
-            (cause if index < 0 else f"{cause}_{self._names[index]}", count) for index, cause, count in self._core.drops
-        )
-        return Counter(dict(named))
+        told = self._core.drops
+        if told != self._told_drops:  # it is asked at every packet, and changes seldom
+            self._told_drops = told
+            names = ((cause if index < 0 else f"{cause}_{self._names[index]}", n) for index, cause, n in told)
+            self._drops = Counter(dict(names))
+        return self._drops
 
     @property
     def refused(self) -> Counter[str]:
