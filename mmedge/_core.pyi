@@ -605,6 +605,7 @@ class Synchronizer:
         """
         Other packets that were not taken: input, cause, count, in the order in which they first occurred.
         """
+
 class Smoother:
     """
     The smoothing of one task: of its scores, of the choice of a label, of the label.
