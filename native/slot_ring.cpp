@@ -168,6 +168,11 @@ std::optional<SlotRing::Taken> SlotRing::take() {
   return std::nullopt;
 }
 
+bool SlotRing::claim(std::int64_t index, std::uint64_t seq) {
+  slot(index);
+  return change({index, word_of(seq & kMaxSeq, State::kReady)}, word_of(seq & kMaxSeq, State::kReading));
+}
+
 void SlotRing::release(std::int64_t index) {
   const std::uint64_t word = slot(index).word.load(std::memory_order_relaxed);
   const State state = state_of(word);

@@ -48,6 +48,8 @@ class SlotRing {
   std::uint64_t hold(std::int64_t index);
   // The READY slot of lowest sequence number -> READING.
   std::optional<Taken> take();
+  // READY with `seq` -> READING; false when the slot holds something else by now.
+  bool claim(std::int64_t index, std::uint64_t seq);
   // READING or WRITING -> FREE; other slots are left alone. What was read keeps its sequence number.
   void release(std::int64_t index);
   // Copies the first `n` bytes of a slot that anybody may own, and tells whether they are those of `seq`.

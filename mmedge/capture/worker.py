@@ -22,7 +22,7 @@ def main(link: Link) -> None:
     (source,) = open_sources(order.inputs, order.uris, hold_ns=order.hold_ns)
     try:
         source.epoch = order.epoch
-        writer = PacketWriter(link.control, Wake(link.fds[0]))
+        writer = PacketWriter(link.control, *map(Wake, link.fds))
         running = set(source.streams)
 
         def emit(packet: Packet) -> None:

@@ -332,7 +332,7 @@ class StageGraph:
     def unheard(self, tensor: str) -> frozenset[str]:
         """Return the seats that the stage of ``STAGE.OUTPUT`` hears nothing of yet, though they may be present."""
         stage = self._outputs[tensor][0]
-        bits = hearing.unheard(stage)
+        bits = hearing.unheard(stage) if stage.behind else 0
         return frozenset(stage.names(bits)) if bits else _NONE
 
     @property

@@ -14,7 +14,7 @@ from mmedge.errors import BundleError, MmedgeError
 from mmedge.fusion.failures import StageError
 from mmedge.fusion.feed import Feed, ReadAudio, ReadMember, no_members
 from mmedge.fusion.stage import Marks, StageRunner
-from mmedge.types import NS_PER_S, AnyArray, FloatArray, Snapshot
+from mmedge.types import NS_PER_S, AnyArray, Snapshot
 
 
 def is_stream(spec: StageSpec, inputs: Mapping[str, Input]) -> bool:
@@ -168,18 +168,16 @@ class StreamStage(StageRunner):
 
     def _run(self) -> None:
         snapshot, self._snapshot = self._snapshot, None  # kept no longer: pictures hang on it
+        read = self._read
         assert snapshot is not None
+        assert read is not None
         while self._steps:
             for out, feed in self._sounds:
-                feed.fill(snapshot, out, self._read_step)
+                feed.fill(snapshot, out, read, self._heard + self._step)
             super()._run()
             self.carry()
             self._heard += self._step
             self._steps -= 1
-
-    def _read_step(self, name: str, snapshot: Snapshot, out: FloatArray, end: int | None = None) -> int:
-        assert self._read is not None
-        return self._read(name, snapshot, out, self._heard + self._step)
 
     def finish(self, t_ns: int | None = None) -> None:
         """Take up the outputs of the newest step."""

@@ -51,7 +51,7 @@ class Ring(msgspec.Struct, frozen=True, tag=True):
     """Either: a new ring, in place of the one of the same stream, if it has any; its descriptor comes with it."""
 
     number: int
-    kind: Literal["slots", "samples"]
+    kind: Literal["slots", "samples", "records"]
     stream: str = ""
 
 

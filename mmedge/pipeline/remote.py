@@ -22,9 +22,10 @@ from mmedge.bundle.manifest import Manifest
 from mmedge.bundle.references import count_told
 from mmedge.capture.picture import slots_for
 from mmedge.errors import FrameExpiredError, InternalError, MmedgeError, internal, shortage
-from mmedge.ipc.channel import PacketReader, PacketWriter, RingSlot, frame_of
+from mmedge.ipc.channel import PacketReader, PacketWriter, RingSlot
 from mmedge.ipc.control import Done, Message, Ready, Ring, State, pack, unpack
 from mmedge.ipc.process import Child
+from mmedge.ipc.records import frame_of
 from mmedge.ipc.wake import Wake
 from mmedge.ipc.worker import Link
 from mmedge.pipeline.runtime import Runtime
@@ -38,6 +39,7 @@ from mmedge.types import Frame, Packet, Result
 _REPORT_S = 0.2  # between two reports of the runtime, which _SILENT_S allows to miss 20 times
 _SILENT_S = 4.0  # a process that is starved of everything for that long answers nothing either
 _ASLEEP_S = 1.0  # a wait that took longer means that this process itself was stopped
+_TEXTS = 256  # of 64 KiB that may be pushed while the runtime is busy; memory of those that never were is not used
 _STOP_S = 10.0  # for an orderly end; then the runtime is killed
 _START_STOP_S = 0.5  # an engine build does not hear
 log = logging.getLogger("mmedge.runtime")
@@ -53,40 +55,24 @@ class _Report(msgspec.Struct, frozen=True):
 def main(link: Link) -> None:
     """Run a bundle until its sources end or the parent wants it; the child's entry."""
     spec = unpack(link.payload, RunSpec)
-    wake_results, wake_pushed = map(Wake, link.fds)
-    pushed = PacketReader("push")
-
-    def add(ring: Ring, fd: int) -> None:
-        pushed.add(ring, fd)
-        wake_pushed.set()
-
-    link.on_ring(add)
+    wake_results, wake_pushed, wake_flow = map(Wake, link.fds)
+    pushed = PacketReader("push", wake_pushed, wake_flow)
+    link.on_ring(pushed.add)
     with load(spec.bundle) as bundle:
         lossless, values = spec.latency == "offline", count_told(bundle.manifest)
         results = ResultWriter(link.control, wake_results, lossless=lossless, values=values)
-        runtime = Runtime(spec, bundle, results)
+        runtime = Runtime(spec, bundle, results, pushed)
 
         def report() -> None:
             link.report(msgspec.msgpack.encode(_Report(runtime.health(), runtime.statistics.encode())))
-
-        def feed() -> None:
-            try:
-                while not results.ended.is_set():
-                    wake_pushed.wait(_REPORT_S)
-                    for packet in pushed.take():
-                        runtime.push(packet)
-            except MmedgeError as error:
-                results.close(error)
 
         def repeat() -> None:
             while True:
                 time.sleep(_REPORT_S)
                 report()
 
-        runtime.pushed_unread = lambda: pushed.dropped
         runtime.start()
         try:
-            threading.Thread(target=feed, name="mmedge-pushed", daemon=True).start()
             report()
             link.ready()
             # Also while the run ends, which may take its time: who falls silent is killed.
@@ -127,7 +113,7 @@ class RemoteRuntime:
         self._ended = threading.Event()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._listen, name="mmedge-runtime", daemon=True)
-        self._results_wake, self._pushed_wake = Wake(), Wake()
+        self._results_wake, self._pushed_wake, self._flow_wake = Wake(), Wake(), Wake()
         self._writer: PacketWriter | None = None
         self._closing = threading.Lock()
 
@@ -142,10 +128,12 @@ class RemoteRuntime:
                 "mmedge.pipeline.remote:main",
                 pack(self.spec),
                 name="the runtime",
-                fds=[self._results_wake.fileno(), self._pushed_wake.fileno()],
+                fds=[each.fileno() for each in (self._results_wake, self._pushed_wake, self._flow_wake)],
                 stdin="text://stdin" in self.spec.inputs.values(),
             )
-            self._writer = PacketWriter(self._child.control, self._pushed_wake, slots=self._slots)
+            self._writer = PacketWriter(
+                self._child.control, self._pushed_wake, self._flow_wake, slots=self._slots, texts=_TEXTS
+            )
             self._thread.start()
             self._ready.wait()
             if not self._open:

@@ -1,4 +1,4 @@
-"""The runtime: sources in, results out. One thread runs the synchroniser, the stages and the interpreters.
+"""The runtime: sources in, results out. One thread reads the rings and runs synchroniser, stages and interpreters.
 
 It is started from a ``RunSpec`` and talks through mailboxes only, so that it can live in another process.
 """
@@ -9,8 +9,6 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -21,10 +19,12 @@ from mmedge.capture import Source, SourceHealth, open_sources
 from mmedge.clock import read_anchor
 from mmedge.errors import EngineError, InternalError, MmedgeError, internal
 from mmedge.fusion import StageGraph, Upgrades, load_graph
+from mmedge.ipc.channel import PacketReader
 from mmedge.ipc.mailbox import Mailbox
 from mmedge.pipeline.check import check_live, check_run
-from mmedge.pipeline.inbox import Inbox, release
+from mmedge.pipeline.inbox import Inbox
 from mmedge.pipeline.inference import Inference, SkippedTrigger
+from mmedge.pipeline.intake import Intake
 from mmedge.pipeline.outlet import Outlet, Pictures
 from mmedge.pipeline.shed import shed
 from mmedge.pipeline.spec import PUSH, RunSpec
@@ -33,14 +33,13 @@ from mmedge.recording.decision import Decision
 from mmedge.recording.event_log import Rules
 from mmedge.recording.writer import Recorder, make_header
 from mmedge.sync import Synchronizer, apply_preset, hold_ns
-from mmedge.types import Packet, Result, Snapshot
+from mmedge.types import Block, Packet, Result, Snapshot
 
 log = logging.getLogger("mmedge.runtime")
 RESULTS = 64  # results that wait to be read: two seconds at 30 a second
 FEW = 8  # the same, where each holds its pictures and nothing is lost
-MAX_AHEAD_NS = 5_000_000_000  # by how far one file may run ahead of the others
 STARTUP_NS = 2_000_000_000  # in which an input may be missing without a reason
-LOOK_NS = 100_000_000  # between two looks at the health of the sources
+LOOK_NS = 100_000_000  # between two looks at the health of the sources, and at sound that nothing waits for
 LONG_NS = 50_000_000  # a run after which it is looked whether the sources' threads were held up, too
 END_S = 0.5  # what was begun in time may end
 
@@ -53,18 +52,20 @@ class Runtime:
         bundle: The bundle ``spec.bundle`` names, already open; the caller closes it after ``stop``.
         results: Where results go; closed at the end of the run, with its error if there was one. None keeps
             them for ``get``.
+        pushed: Where another process puts what is pushed; None when it comes by ``push``.
 
     Attributes:
         statistics: Counts and latencies so far.
         keeps_pictures: Whether results bring copies of their pictures.
-        pushed_unread: Says how many pushed packets of each input were overwritten before they came here.
 
     Raises:
         ConfigError: If the sources do not fit the bundle or its validated masks.
         DeviceError: If a device is not there.
     """
 
-    def __init__(self, spec: RunSpec, bundle: Bundle, results: Outlet | None = None) -> None:
+    def __init__(
+        self, spec: RunSpec, bundle: Bundle, results: Outlet | None = None, pushed: PacketReader | None = None
+    ) -> None:
         self.spec = spec
         self._bundle = bundle
         self._manifest = bundle.manifest
@@ -76,7 +77,7 @@ class Runtime:
         self._results: Outlet = self._mailbox if results is None else results
         self.get = self._mailbox.get
         self.keeps_pictures, self._pictures = self._lossless and results is None, Pictures()
-        self.inbox = Inbox(lossless=self._lossless)
+        self.inbox, self._pushed = Inbox(lossless=self._lossless), pushed
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._main, name="mmedge-runtime", daemon=True)
         self._sources: list[Source] = []
@@ -90,7 +91,6 @@ class Runtime:
         self._unwanted = 0  # results that came after the reader had stopped
         self._recorder: Recorder | None = None
         self._timer: threading.Timer | None = None
-        self.pushed_unread: Callable[[], dict[str, int]] = dict
 
     def start(self) -> None:
         """Load the engines, open the sources, start. Blocks until ready.
@@ -114,7 +114,7 @@ class Runtime:
             ordered = sorted(self.spec.inputs.items(), key=lambda item: item[0] == manifest.sync.trigger)
             uris = {name: uri for name, uri in ordered if uri != PUSH}
             specs = {name: manifest.inputs[name] for name in uris}
-            self._shifts, statistics.notes = alignment(manifest.inputs, uris)
+            shifts, statistics.notes = alignment(manifest.inputs, uris)
             speed = None if self.spec.speed == 1.0 else self.spec.speed
             rules, missing = apply_preset(self.spec.latency, manifest.sync, manifest.missing, manifest.inputs)
             self._sources = open_sources(
@@ -137,6 +137,16 @@ class Runtime:
                 missing,
                 rules,
                 started_ns=self._started_ns,
+                lossless=self._lossless,
+            )
+            self._intake = Intake(
+                self.inbox,
+                self._sources,
+                self._pushed,
+                shifts,
+                self._sync,
+                manifest=manifest,
+                attached=attached,
                 lossless=self._lossless,
             )
             self._inference = Inference(
@@ -182,8 +192,7 @@ class Runtime:
     def _main(self) -> None:
         error: MmedgeError | None = None
         try:
-            for source in self._sources:
-                source.start(partial(self._emit, tuple(set(self._attached) - set(source.streams))))
+            self._intake.start(self._stop)
             self.statistics.state = "READY"
             self._loop()
             broken = [source.error for source in self._sources if source.error is not None]
@@ -207,27 +216,15 @@ class Runtime:
                 error = error or internal(problem)
             self._results.close(error)
 
-    def _emit(self, others: tuple[str, ...], packet: Packet) -> None:
-        shift = self._shifts.get(packet.stream)
-        if shift is not None:
-            packet = shift(packet)
-        # Played as fast as possible, one file must not run away from another: its sound would be overwritten.
-        while self._lossless and self._sync.ahead_ns(packet, others) > MAX_AHEAD_NS and not self._stop.wait(0.01):
-            if self.inbox.closed:
-                break
-        if not self.inbox.put(packet):  # the run is over
-            release(packet)
-
     def _loop(self) -> None:
         sync = self._sync
         end_ns = None if self.spec.duration_s is None else self._started_ns + round(self.spec.duration_s * 1e9)
         while not self._stop.is_set():
-            deadline_ns = sync.next_deadline_ns()
-            wait_s = 0.1 if deadline_ns is None else min(0.1, max(0.0, (deadline_ns - time.monotonic_ns()) / 1e9))
             if self._steady:
-                self.inbox.settle(self._steady)
+                self._intake.settle(self._steady)
                 self._steady = {}
-            packets = self.inbox.take_all(wait_s)
+            self._intake.wait(LOOK_NS, end_ns if self._live else None)
+            packets = self._intake.take()
             for packet in packets:
                 sync.push(packet)
             now_ns = time.monotonic_ns()
@@ -246,8 +243,10 @@ class Runtime:
                     self._recorder.turn(packets, now_ns, decisions)
                     if now_ns - self._looked_ns > LOOK_NS:
                         self._recorder.health(self.health(), now_ns)
-            sync.trim()
-            self._count()
+            if decisions or any(not isinstance(packet, Block) for packet in packets):  # sound alone releases nothing
+                sync.trim()
+            if decisions or now_ns - self._looked_ns > LOOK_NS:
+                self._count()
             if sync.finished or (end_ns is not None and self._live and time.monotonic_ns() >= end_ns):
                 break
 
@@ -314,7 +313,7 @@ class Runtime:
         if statistics.state in ("READY", "DEGRADED"):
             statistics.state = "READY" if well else "DEGRADED"
         counters = healths[trigger].counters if trigger in healths else {}
-        named = ("dropped_frames", f"dropped_unread_{trigger}", f"dropped_unsent_{trigger}")
+        named = ("dropped_frames", f"dropped_unsent_{trigger}")
         self._lost = Counter({cause.removesuffix(f"_{trigger}"): counters.get(cause, 0) for cause in named})
         sources = {
             f"{name}_{cause}": count
@@ -330,11 +329,9 @@ class Runtime:
 
     def _healths(self) -> dict[str, SourceHealth]:
         healths = {name: health for s in self._sources for health in [s.health()] for name in s.streams}
-        now_ns, unread = time.monotonic_ns(), self.pushed_unread()
+        now_ns = time.monotonic_ns()
         for name in (n for n, uri in self.spec.inputs.items() if uri == PUSH):
             counters = {k: n for k, n in self._sync.refused.items() if k.startswith(f"{name}_")}
-            if name in unread:
-                counters[f"dropped_unread_{name}"] = unread[name]
             silence_ns = self._sync.silence_ns(name, now_ns)
             if silence_ns is None:
                 healths[name] = SourceHealth(state="OK", reason="fed by push", counters=counters)
@@ -389,8 +386,9 @@ class Runtime:
     def _settle(self) -> None:
         if hasattr(self, "_sync"):
             # What still waits was captured but will not be answered: counted, so that in = out + dropped.
-            for packet in self.inbox.take_all(0):
+            for packet in self._intake.take():
                 self._sync.push(packet)
+            self._intake.close()
             self._overruns["after_end"] += self._sync.pending
             self._sync.close()
             self._count(final=True)

@@ -11,9 +11,10 @@ import numpy as np
 
 from mmedge._native import core
 from mmedge.errors import EngineError, MmedgeError
-from mmedge.ipc.channel import FrameHeader, RingSlot, frame_header
+from mmedge.ipc.channel import RingSlot
 from mmedge.ipc.control import Control, Ring
 from mmedge.ipc.frames import Loan
+from mmedge.ipc.records import FrameHeader, frame_header
 from mmedge.ipc.wake import Wake
 from mmedge.pipeline.runtime import RESULTS
 from mmedge.sound_cut import SoundCut

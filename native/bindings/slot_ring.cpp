@@ -48,6 +48,8 @@ void bind_slot_ring(nb::module_& m) {
           },
           nb::sig("def take(self) -> tuple[int, int, bytes] | None"),
           "Own the slot that was published first: its index, sequence number and header.")
+      .def("claim", &SlotRing::claim, nb::arg("index"), nb::arg("seq"),
+           "Own a published slot by what it holds; False if somebody has it, or it holds something else.")
       .def("release", &SlotRing::release, nb::arg("index"),
            "Give back a slot that was taken or acquired; nothing happens to one that is free or not taken.")
       .def(
