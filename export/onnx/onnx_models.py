@@ -37,7 +37,7 @@ class OnnxModels:
         recipe: The recipe they were made from.
         precision: ``fp32``; ``int8``, ``fp8`` or ``int4`` for explicit Q/DQ.
         models: Stage name -> network; rules (``callable`` stages) have none. Weights of a network of more than 256 MB
-            that was brought along stay in files: ``outside.whole`` takes them in, ``outside.write_network`` writes all.
+            that was brought along stay in files: ``outside.whole`` takes them in, ``write_network`` writes both.
         sources: Stage name -> node name -> ``"file:line (module)"``. Private: never written into a bundle.
         parity: Agreement with torch, one entry per output.
         quantization: Stage name -> how its ranges were found (``int8`` only).
