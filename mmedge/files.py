@@ -124,7 +124,7 @@ def replacing(path: Path, *, mode: int = 0o600) -> Iterator[BinaryIO]:
             file.flush()
             os.fchmod(file.fileno(), mode)
             os.fsync(file.fileno())
-        Path(temporary).replace(path)
+            Path(temporary).replace(path)  # while it is owned: others sweep what nobody owns
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise

@@ -78,6 +78,10 @@ void RecordQueue::read(std::uint64_t at, char* to, std::size_t n) const {
 
 bool RecordQueue::put(const char* data, std::size_t n, const Newest& newest) {
   Header& shared = header();
+  // Told of what is refused, too: a reader that is busy must not make its writer look dead.
+  shared.capture_ns.store(newest.capture_ns, std::memory_order_relaxed);
+  shared.epoch.store(newest.epoch, std::memory_order_relaxed);
+  shared.arrive_ns.store(newest.arrive_ns, std::memory_order_release);
   const auto capacity = static_cast<std::uint64_t>(shape_.capacity);
   const std::uint64_t used = own_ - shared.taken.load(std::memory_order_acquire);
   // A reader that writes nonsense has "taken" more than there was: then there is no room, either.
@@ -88,9 +92,6 @@ bool RecordQueue::put(const char* data, std::size_t n, const Newest& newest) {
   write(own_, reinterpret_cast<const char*>(&length), sizeof length);
   if (n > 0) write(own_ + sizeof length, data, n);
   own_ += sizeof length + n;
-  shared.capture_ns.store(newest.capture_ns, std::memory_order_relaxed);
-  shared.epoch.store(newest.epoch, std::memory_order_relaxed);
-  shared.arrive_ns.store(newest.arrive_ns, std::memory_order_release);
   shared.written.store(own_, std::memory_order_release);
   return true;
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import stat
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -29,6 +30,7 @@ from .outside import MAX_BYTES, is_left, leave, may_leave
 _GB = 1e9
 _FIX = "give the file that torch.onnx.export wrote"
 _PIECE = 1 << 20  # bytes read at once while hashing
+_MOST_DIMS = 64  # of an array in numpy
 _BITS: dict[int, int] = {
     **dict.fromkeys((TensorProto.INT2, TensorProto.UINT2), 2),
     **dict.fromkeys((TensorProto.INT4, TensorProto.UINT4, TensorProto.FLOAT4E2M1), 4),
@@ -109,9 +111,18 @@ def network_digest(path: str | Path) -> str:
     """
     path = Path(path)
     model = load_network(path, largest_bytes=0)
+    found: dict[tuple[Path, int, int], bytes] = {}  # tied weights are one piece
+    hashed: Counter[Path] = Counter()
     for tensor in tensors_of(model):
         if tensor.data_location == TensorProto.EXTERNAL:
-            digest = _Piece(path, tensor).digest()
+            piece = _Piece(path, tensor)
+            place = (piece.file, piece.offset, piece.size)
+            if place not in found:
+                hashed[piece.file] += piece.size
+                if hashed[piece.file] > piece.file.stat().st_size:
+                    raise ConfigError(f"weights overlap in '{piece.file.name}'", where=str(path), fix=_FIX)
+                found[place] = piece.digest()
+            digest = found[place]
             tensor.ClearField("data_location")
             tensor.ClearField("external_data")
         elif tensor.raw_data:
@@ -208,8 +219,9 @@ class _Piece:
 
 
 def _bytes_of(tensor: onnx.TensorProto) -> int:
-    count: int = math.prod(tensor.dims)
-    if tensor.data_type in _BITS:
+    many = len(tensor.dims) > _MOST_DIMS
+    count: int = -1 if many else math.prod(tensor.dims)
+    if tensor.data_type in _BITS and not many:
         bits: int = _BITS[tensor.data_type]
         return (count * bits + 7) // 8
     if tensor.data_type in (TensorProto.STRING, TensorProto.UNDEFINED) or count < 0:

@@ -7,6 +7,7 @@ file of its own. Whoever changes such a network changes structure alone; whoever
 from __future__ import annotations
 
 import atexit
+import errno
 import os
 import secrets
 import shutil
@@ -27,6 +28,7 @@ from mmedge.files import scratch, user_cache
 from mmedge.types import AnyArray
 
 from ..store import DRAFT, unwritable
+from .graphs import all_nodes, subgraphs
 
 # protobuf counts the bytes of a message in 32 bits with a sign; what the message says beside its weights is left free.
 MAX_BYTES = 2**31 - 1 - (1 << 20)
@@ -174,10 +176,14 @@ def write_network(model: onnx.ModelProto, file: Path) -> Path | None:
         OSError: If one cannot be written.
     """
     content, parts = _written(model, file.name)
-    file.write_bytes(content)
-    if not parts:
-        return None
     weights = file.with_name(weights_member(file.name))
+    is_there = weights.exists() and any(path.samefile(weights) for path in {part.path for part in parts})
+    if is_there and not _is_made_of(weights, parts):
+        raise OSError(errno.EEXIST, "its weights are read from the file that would be written anew", str(weights))
+    file.write_bytes(content)
+    if not parts or is_there:
+        return weights if parts else None
+    weights.unlink(missing_ok=True)  # what is there may have another name, in the cache
     if (source := _kept(parts)) is not None:
         link_or_copy(source, weights)
         return weights
@@ -214,10 +220,16 @@ def _written(model: onnx.ModelProto, name: str) -> tuple[bytes, list[_Part]]:
 
 def _kept(parts: list[_Part]) -> Path | None:
     """Return the file that is what these parts make, if it is there already where nobody changes it: in the cache."""
+    if not parts:
+        return None
     source = parts[0].path
-    is_same = all(part.path == source and part.offset == part.at for part in parts)
-    is_whole = is_same and source.stat().st_size == parts[-1].at + parts[-1].size
-    return source if is_whole and source.is_relative_to(user_cache("export").resolve()) else None
+    return source if _is_made_of(source, parts) and source.is_relative_to(user_cache("export").resolve()) else None
+
+
+def _is_made_of(file: Path, parts: list[_Part]) -> bool:
+    is_same = all(path.samefile(file) for path in {part.path for part in parts})
+    is_same = is_same and all(part.offset == part.at for part in parts)
+    return is_same and file.stat().st_size == parts[-1].at + parts[-1].size
 
 
 def spooled(model: onnx.ModelProto, name: str) -> tuple[bytes, Path | None]:
@@ -251,6 +263,9 @@ def _spool() -> Path:
 
 def link_or_copy(source: str | Path, target: str | Path) -> None:
     """Give a file of weights that nobody changes a second name, or copy it where that cannot be."""
+    if Path(target).exists() and Path(target).samefile(source):
+        return
+    Path(target).unlink(missing_ok=True)  # what is there may have another name, too
     try:
         os.link(source, target)
     except OSError:  # another file system, or one without links
@@ -288,6 +303,15 @@ def _say(tensor: onnx.TensorProto, location: str, offset: int, size: int) -> Non
 
 
 def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy, without weights in files that nothing reads: ONNX Runtime refuses values of what it drops."""
     copied = onnx.ModelProto()
     copied.CopyFrom(model)
+    nodes = list(all_nodes(copied.graph))
+    graphs = [copied.graph, *(inner for node in nodes for inner in subgraphs(node))]
+    read = {name for node in nodes for name in node.input} | {value.name for value in copied.graph.input}
+    read |= {value.name for graph in graphs for value in graph.output}
+    for index in reversed(range(len(copied.graph.initializer))):
+        tensor = copied.graph.initializer[index]
+        if is_left(tensor) and tensor.name not in read:
+            del copied.graph.initializer[index]
     return copied

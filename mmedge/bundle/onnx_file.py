@@ -31,6 +31,8 @@ HOLDS = {
 }
 MARK = b"location"  # the key under which a file is named, which protobuf keeps in one piece
 _MOST_FIELDS = 4_000_000  # some seconds of work
+_MOST_DIMS = 64  # of an array in numpy
+_MOST_TEXTS = 16  # fields of an entry, which has two
 _VARINT, _EIGHT, _BYTES, _FOUR = 0, 1, 2, 5
 _GRAPH, _INITIALIZER = 7, 5  # of a model, of a graph
 _DIMS, _ELEM, _NAME, _RAW, _ENTRIES, _LOCATION = 1, 2, 8, 9, 13, 14  # of a tensor
@@ -109,6 +111,8 @@ def _outside(tensor: memoryview, entries: list[memoryview]) -> Outside:
     for number, value, held in _fields(tensor):
         if number == _DIMS:
             dims += [value] if held is None else _packed(held)
+            if len(dims) > _MOST_DIMS:
+                raise ValueError(f"a weight has more than {_MOST_DIMS} dimensions")
         elif number == _ELEM:
             elem = value
         elif number == _NAME and held is not None:
@@ -136,7 +140,7 @@ def _held(data: memoryview, number: int) -> Iterator[memoryview]:
 
 def _packed(data: memoryview) -> list[int]:
     numbers, at = list[int](), 0
-    while at < len(data):
+    while at < len(data) and len(numbers) <= _MOST_DIMS:
         value, at = _varint(data, at)
         numbers.append(value)
     return numbers
@@ -286,8 +290,11 @@ def fields(data: memoryview, start: int, end: int) -> Iterator[tuple[int, int, i
 
 def _texts(entry: memoryview) -> Iterator[tuple[int, bytes]]:
     """Yield number and bytes of the fields of a ``StringStringEntryProto``; of one that is repeated the last counts."""
-    at = 0
+    at = count = 0
     while at < len(entry):
+        count += 1
+        if count > _MOST_TEXTS:
+            raise ValueError("it names a file in a way in which no exporter does")
         tag, at = _varint(entry, at)
         if tag & 7 != _BYTES:
             raise ValueError(f"tag {tag} is not one of ONNX")

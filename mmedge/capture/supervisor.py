@@ -201,7 +201,12 @@ class WorkerSource:
                     continue
                 for packet in found:
                     self._see(delivered, packet)
-                packets += found
+                    if packet.stream in self.streams:
+                        packets.append(packet)
+                        continue
+                    delivered.damage = "a packet is damaged: it names another stream"
+                    if isinstance(packet, Frame) and packet.release is not None:
+                        packet.release()
         for replaced in every[:-1]:  # they had ended before the next one began
             self._all.remove(replaced)
         if self._lost is not None:

@@ -243,8 +243,8 @@ class PacketReader:
             return Text(text=record.text, **stamp)
         if isinstance(record, End):
             return EndOfStream(reason=record.reason, **stamp)
-        if not 0 <= record.n <= MAX_SAMPLES:
-            raise ValueError(f"{record.n} samples in one block")
+        if not (0 <= record.n <= MAX_SAMPLES and 0 <= record.lost <= 1 << 40):
+            raise ValueError(f"{record.n} samples in one block, {record.lost} lost before it")
         samples = np.empty(record.n, np.float32)
         real = self._rings[record.ring].read(record.end, samples)
         # Overwritten before they were read: the oldest are gone, and their time stays.

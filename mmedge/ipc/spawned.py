@@ -27,7 +27,10 @@ _PATIENCE_S = 30.0  # for a spawner to import what it is asked to, on a slow dis
 _LOOK_S = 1.0
 _ROOM = " " * 200  # an argument of the spawner, where its children write what they are
 _TAIL = 2000  # bytes of what a process has printed that its error shows
-_KEPT = ("Umask:", "Uid:", "Gid:", "Groups:", "CapEff:", "Cpus_allowed:")
+_KEPT = (
+    *("Umask:", "Uid:", "Gid:", "Groups:", "CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"),
+    *("NoNewPrivs:", "Seccomp:", "Seccomp_filters:", "Cpus_allowed:", "Mems_allowed:"),
+)
 _lock = threading.Lock()
 log = logging.getLogger("mmedge.ipc")
 
@@ -41,6 +44,7 @@ class _Spawner:
         settings: What the children inherit from it.
         line: The line to it.
         pid: Its process id.
+        process: It, where this process has started it.
         said: What it has printed; -1 where that is not known.
     """
 
@@ -49,6 +53,7 @@ class _Spawner:
     line: Control
     pid: int
     said: int
+    process: subprocess.Popen[bytes] | None = None
 
     def works(self) -> bool:
         """Tell whether it may answer yet: it is there, and not stopped."""
@@ -93,7 +98,7 @@ class Spawned:
                 raise TimeoutError
             self._code = UNKNOWN
             with suppress(EOFError):
-                received = self._status.receive(_LOOK_S)
+                received = self._status.receive(5 * _LOOK_S)  # the spawner may be importing
                 if received is not None and isinstance(received[0], Ended):
                     self._code = received[0].code
             self._status.close()
@@ -209,7 +214,7 @@ def _start(settings: tuple[object, ...]) -> _Spawner:
     line, theirs = Control.pair()
     said = os.memfd_create("mmedge-said", os.MFD_CLOEXEC)  # in memory: a device may have no disk to write to
     command = [sys.executable, "-m", "mmedge.ipc.spawner", str(theirs.fileno()), str(os.getpid()), _ROOM]
-    started: Future[int] = Future()
+    started: Future[subprocess.Popen[bytes]] = Future()
 
     def start() -> None:
         """Start it and wait for its end, in a thread of its own.
@@ -232,12 +237,13 @@ def _start(settings: tuple[object, ...]) -> _Spawner:
         except BaseException as error:
             started.set_exception(error)
         else:
-            started.set_result(process.pid)
+            started.set_result(process)
             process.wait()
 
     try:
         threading.Thread(target=start, name="mmedge-spawner", daemon=True).start()
-        return _Spawner(os.getpid(), settings, line, started.result(), said)
+        process = started.result()
+        return _Spawner(os.getpid(), settings, line, process.pid, said, process)
     except BaseException:
         line.close()
         os.close(said)
@@ -250,14 +256,16 @@ def _dismiss(spawner: _Spawner) -> str:
     """Forget a spawner that does not answer, and return its last words."""
     global _spawner
     with _lock:
-        words = tail(spawner.said) if spawner.said >= 0 else ""
+        if _spawner is not spawner:  # another thread has done so, and closed what it had said
+            return ""
         log.warning("the process that starts others (%d) is %s: another is started", spawner.pid, state_of(spawner.pid))
-        if _spawner is spawner:
-            if spawner.said >= 0:
-                with suppress(ProcessLookupError):  # its children need it no longer, if it is there at all
-                    os.kill(spawner.pid, signal.SIGKILL)
-            _close(spawner)
-            _spawner = None
+        if spawner.process is not None:
+            with suppress(subprocess.TimeoutExpired):  # one that has failed is still writing why
+                spawner.process.wait(0.5)
+            spawner.process.kill()  # not by its number, which may be another's by now; its children need it no longer
+        words = tail(spawner.said) if spawner.said >= 0 else ""
+        _close(spawner)
+        _spawner = None
         return f": {words}" if words else ""
 
 
@@ -272,7 +280,9 @@ def _settings() -> tuple[object, ...]:
     status = Path("/proc/self/status").read_text().splitlines()
     kept = tuple(line for line in status if line.startswith(_KEPT))
     environment = {name: value for name, value in os.environ.items() if name not in _NOT_THEIRS}
-    return environment, kept, Path("/proc/self/limits").read_text()
+    pid = os.getpid()
+    rank = os.getpriority(os.PRIO_PROCESS, pid), os.sched_getscheduler(pid), os.sched_getparam(pid).sched_priority
+    return environment, kept, Path("/proc/self/limits").read_text(), rank, Path("/proc/self/oom_score_adj").read_text()
 
 
 def state_of(pid: int) -> str:

@@ -65,7 +65,8 @@ class Spawner:
                 self._load(message)
             elif isinstance(message, Fork):
                 self._load(message.load)
-                self._fork(message.name, fds)
+                if _waits(fds[1]):
+                    self._fork(message.name, fds)
         finally:
             for fd in fds:
                 os.close(fd)
@@ -88,7 +89,10 @@ class Spawner:
         gc.collect()
 
     def _fork(self, name: str, fds: list[int]) -> None:
-        status = Control(socket.socket(fileno=os.dup(fds[1])))
+        try:
+            status = Control(socket.socket(fileno=os.dup(fds[1])))
+        except OSError:  # no descriptor is free: who asked finds its own end closed
+            return
         gc.freeze()  # the collector would write to every object, and each process would have its own copy
         try:
             pid = os.fork()
@@ -147,6 +151,13 @@ class Spawner:
         os.close(pidfd)
 
 
+def _waits(status: int) -> bool:
+    """Tell whether who asked still waits: it closes its end when it has given up and asked another spawner."""
+    poll = select.poll()
+    poll.register(status, 0)
+    return not poll.poll(0)
+
+
 def _call(name: str) -> None:
     """Let this process be listed as what it is: ``ps`` shows its arguments, ``top`` its short name."""
     short = "-".join(name.partition(":")[0].split(".")[:2])  # mmedge-capture
@@ -166,6 +177,7 @@ def main() -> None:
     end = socket.socket(fileno=int(sys.argv[1]))
     end.set_inheritable(False)
     worker.leave_signals()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # one that is ignored is inherited: nobody could be waited for
     Spawner(Control(end)).serve()
 
 

@@ -384,7 +384,7 @@ class Runtime:
             raise first
 
     def _settle(self) -> None:
-        if hasattr(self, "_sync"):
+        if hasattr(self, "_intake"):
             # What still waits was captured but will not be answered: counted, so that in = out + dropped.
             for packet in self._intake.take():
                 self._sync.push(packet)

@@ -87,9 +87,18 @@ class Histogram(core.Histogram):
         """Become what ``dump`` was made of."""
         self.replace(*dump)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _loaded, (type(self), self.dump())
+
     def summary(self) -> Percentiles:
         """Return n, mean, those of p50, p90, p99 and p99.9 that n values can show, and max."""
         return Percentiles(self)
+
+
+def _loaded(kind: type[Histogram], dump: tuple[list[int], list[int], int, int]) -> Histogram:
+    histogram = kind()
+    histogram.load(dump)
+    return histogram
 
 
 def values_needed(percent: float) -> int:

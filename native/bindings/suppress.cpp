@@ -25,10 +25,20 @@ void bind_suppress(nb::module_& m) {
           check_shape(*classes, "classes", {n});
         }
         std::vector<Corners> boxes(n);
-        if (n > 0) std::memcpy(boxes.data(), corners.data(), n * sizeof(Corners));
+        std::vector<float> marks(n);
+        std::vector<int> kinds(classes ? n : 0);
+        if (n > 0) {
+          std::memcpy(boxes.data(), corners.data(), n * sizeof(Corners));
+          std::memcpy(marks.data(), scores.data(), n * sizeof(float));
+          if (classes) std::memcpy(kinds.data(), classes->data(), n * sizeof(int));
+        }
         Suppressor suppressor;
-        return suppressor.keep(boxes.data(), static_cast<const float*>(scores.data()),
-                               classes ? static_cast<const int*>(classes->data()) : nullptr, n, iou, n);
+        const auto keep = [&] {
+          return suppressor.keep(boxes.data(), marks.data(), classes ? kinds.data() : nullptr, n, iou, n);
+        };
+        if (n < 256) return keep();  // microseconds: to get the GIL back takes more
+        const nb::gil_scoped_release unlocked;
+        return keep();
       },
       nb::arg("corners").noconvert(), nb::arg("scores").noconvert(), nb::arg("iou"),
       nb::arg("classes") = nb::none(),

@@ -1,8 +1,8 @@
 // What scores are read by: probabilities of logits, the best label. Scores are [n] with n >= 1.
 //
-// Sums run in numpy's order and exp() is the C library's, so that results are the same on every CPU: numpy's
-// own exp() has other last bits where it finds AVX-512. NaN is treated as numpy does: it is the largest and
-// the smallest of all.
+// Sums run in numpy's order and exp() is the C library's, so that results are the same on every CPU with FMA
+// and one C library: numpy's own exp() has other last bits where it finds AVX-512. Without FMA the C
+// library's has, too. NaN is treated as numpy does: it is the largest and the smallest of all.
 #pragma once
 
 #include <cstddef>

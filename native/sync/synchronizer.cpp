@@ -99,6 +99,7 @@ void Synchronizer::push_block(std::size_t input, Stamp stamp, const float* sampl
                               std::int64_t lost) {
   AudioStream* const audio = seat(input).audio;
   if (!audio) throw std::invalid_argument("this input is not an audio input");
+  if (lost < 0) throw std::invalid_argument("the number of lost samples must not be negative");
   arrive(&stamp);
   const Cause cause = audio->push(stamp, samples, n, lost);
   if (cause != kTaken)

@@ -155,7 +155,7 @@ Triggers::Wanted Triggers::wanted() const {
   bool found = false;
   for (std::size_t i = 0; i < pending_.size(); ++i) {
     wanted.t_ns = std::min(wanted.t_ns, pending_[i].t_ns);
-    if (!found && pending_[i].by_packet) {
+    if (!found && pending_[i].by_packet && pending_[i].item.slot != kNoSlot) {
       wanted.slot = pending_[i].item.slot;
       found = true;
     }

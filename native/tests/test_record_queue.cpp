@@ -35,8 +35,8 @@ void edges() {
   std::string out;
   CHECK(queue.capacity() == 20 && reader.capacity() == 20 && queue.fd() >= 0 && !reader.take(out));
   CHECK(reader.newest().arrive_ns == 0 && reader.newest().epoch == 0);
-  CHECK(!put(queue, std::string(17, 'x')) && put(queue, std::string(16, 'x'), 5) && !put(queue, ""));
-  CHECK(reader.newest().arrive_ns == 5 && reader.newest().capture_ns == 6 && reader.newest().epoch == 7);
+  CHECK(!put(queue, std::string(17, 'x')) && put(queue, std::string(16, 'x'), 5) && !put(queue, "", 9));
+  CHECK(reader.newest().arrive_ns == 9 && reader.newest().capture_ns == 10 && reader.newest().epoch == 11);
   CHECK(reader.take(out) && out == std::string(16, 'x') && !reader.take(out));
   for (int turn = 0; turn < 100; ++turn) {  // all ways to lie across the end
     CHECK(put(queue, "abc") && put(queue, "") && put(queue, "e"));

@@ -165,3 +165,60 @@ def test_a_child_that_has_ended_leaves_nothing() -> None:
             started._process.wait(5.0)
     assert len(list(Path(f"/proc/{spawner()}/fd").iterdir())) == fds
     assert not children(spawner())
+
+
+def in_a_process_of_its_own(code: str) -> str:
+    """Run a program that uses the spawner; return what it prints."""
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=root, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_who_ignores_the_end_of_children_can_start_some() -> None:
+    told = in_a_process_of_its_own(
+        "import signal, tests.processes as p\n"
+        "from mmedge.ipc.control import Ready\n"
+        "signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
+        "with p.child('wait') as one:\n"
+        "    p.hear(one, Ready)\n"
+        "    print('started')\n"
+    )
+    assert told == "started\n"
+
+
+def test_children_run_as_the_user_s_process_does_now() -> None:
+    told = in_a_process_of_its_own(
+        "import os, tests.processes as p\n"
+        "from mmedge.ipc.control import Ready\n"
+        "for _ in range(2):\n"
+        "    with p.child('wait') as one:\n"
+        "        p.hear(one, Ready)\n"
+        "        print(os.getpriority(os.PRIO_PROCESS, one.pid) == os.getpriority(os.PRIO_PROCESS, 0))\n"
+        "    os.nice(3)\n"
+    )
+    assert told.split() == ["True", "True"]
+
+
+def test_all_threads_that_find_the_spawner_dead_start_their_children() -> None:
+    told = in_a_process_of_its_own(
+        "import logging, os, signal, threading, time, tests.processes as p\n"
+        "from mmedge.ipc.control import Ready\n"
+        "logging.disable()\n"
+        "failed = []\n"
+        "def start():\n"
+        "    try:\n"
+        "        with p.child('wait') as one: p.hear(one, Ready)\n"
+        "    except BaseException as error: failed.append(repr(error))\n"
+        "start()\n"
+        "for _ in range(5):\n"
+        "    for pid in p.spawners(os.getpid()): os.kill(pid, signal.SIGKILL)\n"
+        "    time.sleep(0.05)\n"
+        "    threads = [threading.Thread(target=start) for _ in range(4)]\n"
+        "    for thread in threads: thread.start()\n"
+        "    for thread in threads: thread.join()\n"
+        "print(failed)\n"
+    )
+    assert told == "[]\n"

@@ -185,7 +185,13 @@ class Triggers:
         if self.pending:
             return (
                 min(trigger.t_ns for trigger in self.pending),
-                next((trigger.packet for trigger in self.pending if trigger.packet is not None), None),
+                next((t.packet for t in self.pending if t.packet is not None and not _unkept(t)), None),
             )
         over = self.own is not None and self.own.ended_well
         return FOREVER_NS if over else self._last_ns, None
+
+
+def _unkept(trigger: Trigger) -> bool:
+    """Tell whether a damaged picture made it that a stream of policy ``hold`` does not keep."""
+    packet, clock = trigger.packet, trigger.clock
+    return isinstance(packet, Frame) and packet.damaged and clock is not None and clock.policy == "hold"

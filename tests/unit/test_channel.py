@@ -274,6 +274,7 @@ def test_text_that_is_too_long_is_counted(border: Border) -> None:
         msgspec.msgpack.encode(Sound(stamp_of(Packet(**STAMP)), 0, 1, 1, 0)),  # type: ignore[arg-type]  # the queue's number
         msgspec.msgpack.encode(Lent(1, 99, 1, TensorHeader(stamp_of(Packet(**STAMP)), (2,), "<i2"))),  # type: ignore[arg-type]
         msgspec.msgpack.encode(Sound(stamp_of(Packet(**STAMP)), 1, 1, 1, 0)),  # type: ignore[arg-type]  # no ring of sound
+        *(msgspec.msgpack.encode(Sound(stamp_of(Packet(**STAMP)), 1, 1, 1, lost)) for lost in (-20, 2**63 - 1, 2**63)),  # type: ignore[arg-type]
         msgspec.msgpack.encode(Small(TensorHeader(stamp_of(Packet(**STAMP)), (2,), "O"), b"12345678")),  # type: ignore[arg-type]
     ],
 )
