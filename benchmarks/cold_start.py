@@ -69,7 +69,10 @@ def measure(quick: bool) -> BenchmarkReport:
     with tempfile.TemporaryDirectory() as folder:
         unpack(BUNDLE, Path(folder), "fp32")
         cache = {"MMEDGE_CACHE": f"{folder}/engines", "XDG_CACHE_HOME": folder}
-        environment = {**os.environ, "ORT_DISABLE_TELEMETRY": "1", **cache}
+        # Compiled modules are kept, as they are of every package that was installed.
+        compiled = {"PYTHONPYCACHEPREFIX": f"{folder}/compiled"}
+        inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+        environment = {**inherited, "ORT_DISABLE_TELEMETRY": "1", **cache, **compiled}
         commands = {
             "ours": [sys.executable, "-c", OURS, str(BUNDLE), str(CLIP)],
             "bare": [sys.executable, str(BARE), folder, str(CLIP)],
