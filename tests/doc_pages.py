@@ -36,7 +36,7 @@ FOUND = {
     "jq": lambda: shutil.which("jq") is not None,
     ENDED: lambda: _free(8750),  # where pages are served
     "port 9464": lambda: _free(9464),
-    "TensorRT": lambda: any(find_spec(name) for name in ("tensorrt_rtx", "tensorrt")),
+    "TensorRT": lambda: find_spec("tensorrt_rtx") is not None,
     "supervision": lambda: find_spec("supervision") is not None,
     "trackers": lambda: find_spec("trackers") is not None,
 }
