@@ -13,6 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.brokers import MOSQUITTO
+
 ROOT = Path(__file__).parents[1]
 GUIDE = sorted((ROOT / "docs" / "guide").glob("*.md"))
 PAGES = sorted([*(ROOT / "docs").rglob("*.md"), *(ROOT / f"{name}.md" for name in ("README", "DATA", "CONTRIBUTING"))])
@@ -35,6 +37,7 @@ FOUND = {
     "ffmpeg": lambda: shutil.which("ffmpeg") is not None,
     "jq": lambda: shutil.which("jq") is not None,
     ENDED: lambda: _free(8750),  # where pages are served
+    "mosquitto": lambda: MOSQUITTO is not None and _free(1883),
     "port 9464": lambda: _free(9464),
     "TensorRT": lambda: find_spec("tensorrt_rtx") is not None,
     "supervision": lambda: find_spec("supervision") is not None,

@@ -15,15 +15,17 @@ import onnx
 import pytest
 
 import mmedge
+from tests.brokers import Broker, Subscriber
 from tests.doc_pages import ENDED, GUIDE, ROOT, Block, blocks
+from tests.processes import until
 
 ASSETS = Path(mmedge.__file__).parent / "assets"
 
 
-def environment() -> dict[str, str]:
+def environment(folder: Path) -> dict[str, str]:
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     kept = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
-    return {**kept, "PATH": path, "COLUMNS": "120", "PYTHONUNBUFFERED": "1"}
+    return {**kept, "PATH": path, "COLUMNS": "120", "PYTHONUNBUFFERED": "1", "XDG_STATE_HOME": str(folder / "state")}
 
 
 def make_materials(folder: Path) -> None:
@@ -38,7 +40,7 @@ def make_materials(folder: Path) -> None:
     onnx.save(level(gain=2000), folder / "louder.onnx")
     clip(folder / "lamp.mp4")
     run = "mmedge run digits.mmedge --image clip.mp4 --audio clip.mp4 --duration 1 --record lab1"
-    subprocess.run(run.split(), cwd=folder, env=environment(), check=True, capture_output=True, timeout=60)
+    subprocess.run(run.split(), cwd=folder, env=environment(folder), check=True, capture_output=True, timeout=60)
 
 
 def run_page(page: Path, folder: Path, materials: Path) -> None:
@@ -50,7 +52,9 @@ def run_page(page: Path, folder: Path, materials: Path) -> None:
     for block in found:
         if not block.runs:
             continue
-        if ENDED in block.marks:
+        if "mosquitto" in block.marks:
+            _run_with_a_broker(block, folder)
+        elif ENDED in block.marks:
             for command in block.commands:
                 _run_until_it_serves(command, folder)
         else:
@@ -60,9 +64,21 @@ def run_page(page: Path, folder: Path, materials: Path) -> None:
 def _run(block: Block, folder: Path) -> None:
     line = ["bash", "-eu", "-o", "pipefail", "-c"] if block.kind == "bash" else [sys.executable, "-c"]
     done = subprocess.run(
-        [*line, block.text], cwd=folder, env=environment(), capture_output=True, text=True, timeout=240
+        [*line, block.text], cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=240
     )
     assert done.returncode in block.codes, f"{block.text}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
+
+
+def _run_with_a_broker(block: Block, folder: Path) -> None:
+    broker = Broker(folder, port=1883)
+    broker.start()
+    try:
+        subscriber = Subscriber(broker.port)
+        _run(block, folder)
+        assert until(lambda: any(topic.endswith("/event") for topic, *_ in subscriber.messages), 10)
+        subscriber.close()
+    finally:
+        broker.kill()
 
 
 def _run_until_it_serves(command: str, folder: Path) -> None:
@@ -70,7 +86,7 @@ def _run_until_it_serves(command: str, folder: Path) -> None:
     with subprocess.Popen(
         ["bash", "-c", f"exec {command}"],
         cwd=folder,
-        env=environment(),
+        env=environment(folder),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
