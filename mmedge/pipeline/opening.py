@@ -161,7 +161,7 @@ def _runtime(spec: RunSpec, bundle: Bundle) -> Runtime | RemoteRuntime:
 def open_swap(
     runtime: Runtime | RemoteRuntime, old: Bundle, new: Bundle | str | Path, *, trial: int, timeout_s: float
 ) -> tuple[Bundle, bool, BundleSwap]:
-    """Let ``new`` take the place of ``old`` in a runtime that goes on; return it, whether it is ours to close, and more.
+    """Let ``new`` take the place of ``old`` in a runtime that goes on; return it, whether to close it, and more.
 
     Raises:
         MmedgeError: What ``Pipeline.swap`` raises; then ``old`` runs on.
