@@ -169,6 +169,8 @@ class Unit:
             "# A camera that is away for a day is no reason to give up.\nStartLimitIntervalSec=0\n\n"
             "[Service]\nType=notify\nNotifyAccess=main\n"
             f"ExecStart={' '.join(self.command)}\n"
+            "# Puts in the bundle that lies at that path by then, and loses no frame.\n"
+            "ExecReload=kill -HUP $MAINPID\n"
             f"{watchdog}TimeoutStartSec=15min\nTimeoutStopSec=20\nKillMode=mixed\n"
             "Restart=on-failure\nRestartSec=3\n"
             "# A wrong option or a damaged bundle does not get better by trying again.\nRestartPreventExitStatus=2 4\n"
