@@ -216,7 +216,8 @@ class Serving:
         return None
 
     def _main(self, order: SwapOrder, future: Future[BundleSwap]) -> None:
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)  # the thread's own niceness
+        own = threading.get_native_id()  # the thread's own niceness, in proportion to that of the run
+        os.setpriority(os.PRIO_PROCESS, own, os.getpriority(os.PRIO_PROCESS, own) + _NICE)
         bundle: Bundle | None = None
         try:
             bundle = Bundle(Archive(order.bundle))
