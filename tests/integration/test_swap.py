@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -15,6 +16,7 @@ import mmedge
 from mmedge.errors import BundleError, CheckError, ConfigError, MmedgeError
 from mmedge.types import Result
 from tests import tiny
+from tests.streams import listening_bundle
 from tests.versions import ruled, turned, version
 
 pytestmark = pytest.mark.parallel
@@ -180,6 +182,25 @@ def test_a_smoothing_goes_on_where_task_and_stage_are_the_same(tmp_path: Path) -
         assert fed.pipe.swap(smoothed("c", threshold=0.5), trial=2).smoothing_anew == ("scene",)
 
 
+def test_a_stream_that_comes_into_a_run_begins_with_what_is_new(tmp_path: Path) -> None:
+    """Not with all sound since the start: the old bundle has heard that, and most of it is overwritten."""
+    sync = {"trigger": "image"}
+    old = listening_bundle(tmp_path / "old.mmedge", sync)
+    with mmedge.load(old) as bundle:
+        stages = msgspec.to_builtins(bundle.manifest.stages)
+    stages["ear"]["timeout_ms"] = 900.0
+    new = listening_bundle(tmp_path / "new.mmedge", sync, stages=stages)
+    with Fed(old) as fed:
+        time.sleep(2.5)
+        assert set(fed.pipe.swap(new, trial=5).anew) == {"ear", "join"}
+        fed.further(3)
+        fed.pipe.swap(listening_bundle(tmp_path / "same.mmedge", sync, stages=stages, name="same"), trial=5)
+        fed.further(3)
+    fed.check_nothing_is_lost()
+    assert fed.pipe.statistics.stage_overruns == {}
+    assert all(result.tasks["voice"].score is not None for result in fed.results[-20:])
+
+
 def test_a_trial_that_does_not_end_in_time_is_taken_back(old: Path, tmp_path: Path) -> None:
     new = version(tmp_path / "new.mmedge", turned())
     with Fed(old) as fed:
@@ -237,8 +258,6 @@ OTHERS: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("other", OTHERS)
 def test_what_does_not_fit_the_run_is_refused_before_it_is_loaded(other: str) -> None:
-    import msgspec
-
     from mmedge.bundle.manifest import Manifest
     from mmedge.pipeline.spec import RunSpec
     from mmedge.pipeline.swap import check_swap
