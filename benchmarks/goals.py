@@ -32,6 +32,8 @@ GOALS: dict[str, tuple[str, float]] = {
     "window_cost_ratio": ("<=", 1.2),
     "old_text_us": ("<=", 5),
     "replay_x": (">=", 25),
+    "swap_frames_lost": ("<=", 0),
+    "swap_gap_frames": ("<=", 1),
 }
 
 

@@ -367,16 +367,27 @@ class StageGraph:
 
         return take_over(stage, other, self.stages)
 
+    def follow(self, other: StageGraph) -> None:
+        """Take over what another graph knows of the stages that both have; between two triggers."""
+        if self._pictures is not None and other._pictures is not None:
+            self._pictures.follow(other._pictures)
+        for stage in set(self.stages) - set(other.stages):
+            stage.reset()  # what it was tested with, or answered to long ago
+            if isinstance(stage, StreamStage):
+                stage.join()
+
     def cancel(self) -> None:
         """Let a run that waits for the user's own code fail at once, and every later one; from any thread."""
         for stage in self.stages:
             stage.engine.cancel()
 
-    def close(self) -> None:
-        """Free every stage; idempotent."""
-        self.cancel()
+    def close(self, *, but: Collection[StageRunner] = ()) -> None:
+        """Free every stage, ``but`` those that another graph goes on with; idempotent."""
+        own = [stage for stage in self.stages if stage not in but]
+        for stage in own:
+            stage.engine.cancel()
         self._crew.close()
-        for stage in self.stages:
+        for stage in own:
             stage.close()
 
 

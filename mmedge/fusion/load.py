@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -47,6 +47,7 @@ def load_graph(
     patience: float = 1.0,
     allow: Sequence[str] = (),
     wait: bool = True,
+    kept: Mapping[str, StageRunner] | None = None,
 ) -> StageGraph:
     """Build, load and self-test every stage of a bundle.
 
@@ -59,6 +60,8 @@ def load_graph(
         allow: Modules whose functions the bundle may call (``mmedge.fusion.consent``).
         wait: Wait for engines that must be built first. Otherwise a stage takes the best one that is there, and
             ``pending`` of the graph says what is to be built for it (``mmedge.fusion.upgrade``).
+        kept: Stages of another graph that take the places of those of their names (``mmedge.fusion.kept``); they are
+            not touched, and stay open if loading fails.
 
     Returns:
         The graph; the caller closes it.
@@ -68,6 +71,7 @@ def load_graph(
         ConfigError: If there is no variant for this backend and precision, or the bundle calls what was not allowed.
         DeviceError: If ``tensorrt`` was asked for and cannot run here.
     """
+    kept = kept or {}
     stages: dict[str, StageRunner] = {}
     consent = Consent(allow, bundle.path)
     check_consent(bundle.manifest, consent)
@@ -75,22 +79,24 @@ def load_graph(
     if unused:
         log.warning("no task uses the outputs of stage %s: leave it out of the bundle", ", ".join(map(repr, unused)))
     trial = Trial(bundle)
-    choices = serving(bundle, backend, precision)
+    choices = {name: found for name, found in serving(bundle, backend, precision).items() if name not in kept}
     pending = [] if wait else _postpone(bundle, choices)
     trial.prepare([found[0][1] for found in choices.values() if found and found[0][0] == "onnxruntime"])
     try:
         for name in stage_order(bundle.manifest.stages):
-            if bundle.manifest.stages[name].callable is not None:
+            if name in kept:
+                stages[name] = kept[name]
+            elif bundle.manifest.stages[name].callable is not None:
                 engine = make_callable(bundle, name, stages, consent, patience=patience)
                 stages[name] = make_stage(bundle, name, engine, stages)
             else:
                 asked = (backend, precision)
                 stages[name] = _load_network(bundle, name, stages, choices[name], trial, progress, asked, patience)
         if precision not in (None, "fp32", "fp16"):
-            _weigh(bundle, stages, trial, precision)
+            _weigh(bundle, stages, trial, precision, stages.keys() - kept.keys())
     except BaseException:
-        for stage in stages.values():
-            stage.close()
+        for name in stages.keys() - kept.keys():
+            stages[name].close()
         raise
     graph = StageGraph(list(stages.values()))
     graph.pending = pending
@@ -186,13 +192,17 @@ def _shapes(stages: Mapping[str, StageRunner]) -> Shapes:
     }
 
 
-def _weigh(bundle: Bundle, stages: dict[str, StageRunner], trial: Trial, precision: str) -> None:
+def _weigh(
+    bundle: Bundle, stages: dict[str, StageRunner], trial: Trial, precision: str, loaded: Collection[str]
+) -> None:
     """Say what a precision that was asked for costs on this CPU beside FP32: INT8 is faster on some alone."""
     from mmedge.fusion.weigh import describe, weigh
 
     weighed: list[Weight] = []
     simulated = False
     for name, stage in stages.items():
+        if name not in loaded:
+            continue
         plain = next((v for v in bundle.variants(name, "cpu") if v.precision == "fp32"), None)
         if stage.engine.backend != "onnxruntime" or plain is None or plain.file == stage.file:
             continue

@@ -69,6 +69,21 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
     """Child: everything is open."""
 
 
+class Ask(msgspec.Struct, frozen=True, tag=True):
+    """Parent: do something while the entry runs; it is answered with the same number."""
+
+    number: int
+    body: bytes
+
+
+class Answer(msgspec.Struct, frozen=True, tag=True):
+    """Child: what has come of an ``Ask``; or the error, as ``MmedgeError.to_dict`` gives it."""
+
+    number: int
+    body: bytes = b""
+    error: dict[str, Any] | None = None
+
+
 class Log(msgspec.Struct, frozen=True, tag=True):
     """Child: a log record."""
 
@@ -103,7 +118,9 @@ class Done(msgspec.Struct, frozen=True, tag=True):
     """Child: the entry has returned."""
 
 
-Message: TypeAlias = Start | Load | Fork | Forked | Ended | Stop | Ready | Log | Ring | State | Failed | Done
+Message: TypeAlias = (
+    Start | Load | Fork | Forked | Ended | Stop | Ready | Ask | Answer | Log | Ring | State | Failed | Done
+)
 
 
 def pack(order: msgspec.Struct) -> bytes:

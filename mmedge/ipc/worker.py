@@ -10,13 +10,15 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
 from importlib import import_module
 
 from mmedge._native import core
 from mmedge.address import scrub
 from mmedge.errors import InternalError, MmedgeError, internal, trace
 from mmedge.ipc import spawned
-from mmedge.ipc.control import Control, Done, Failed, Log, Message, Ready, Ring, Start, State, Stop
+from mmedge.ipc.control import Answer, Ask, Control, Done, Failed, Log, Message, Ready, Ring, Start, State, Stop
 from mmedge.plain import printable
 
 _MAX_TEXT = 16_000  # characters of a traceback
@@ -38,6 +40,7 @@ class Link:
         self.stopping = threading.Event()
         self._rings: list[tuple[Ring, int]] = []
         self._on_ring: Callable[[Ring, int], None] | None = None
+        self._on_ask: Callable[[bytes], Future[bytes]] | None = None
         self._lock = threading.Lock()
 
     def ready(self) -> None:
@@ -54,6 +57,10 @@ class Link:
             self._on_ring = take
             while self._rings:
                 self._hand_over(*self._rings.pop(0))
+
+    def on_ask(self, do: Callable[[bytes], Future[bytes]]) -> None:
+        """Have ``do`` called with what the parent asks for, before ``ready``; it returns at once."""
+        self._on_ask = do
 
     def _hand_over(self, ring: Ring, fd: int) -> None:
         assert self._on_ring is not None
@@ -73,12 +80,22 @@ class Link:
     def _take(self, message: Message, fds: list[int]) -> None:
         if isinstance(message, Stop):
             self.stopping.set()
+        elif isinstance(message, Ask) and self._on_ask is not None:
+            self._on_ask(message.body).add_done_callback(partial(self._answer, message.number))
         elif isinstance(message, Ring):
             with self._lock:
                 if self._on_ring is None:
                     self._rings.append((message, fds[0]))
                 else:
                     self._hand_over(message, fds[0])
+
+    def _answer(self, number: int, done: Future[bytes]) -> None:
+        error = done.exception()
+        if error is None:
+            self.control.send(Answer(number, done.result()))
+        else:
+            told = error if isinstance(error, MmedgeError) else internal(error)
+            self.control.send(Answer(number, error=_document(told)))
 
 
 class _ToParent(logging.Handler):
@@ -107,9 +124,12 @@ def leave_signals() -> None:
         signal.signal(number, lambda *_: None)
 
 
+def _document(error: MmedgeError) -> dict[str, object]:
+    return {key: v[:_MAX_TEXT] if isinstance(v, str) else v for key, v in error.to_dict().items()}
+
+
 def _failed(error: MmedgeError, *, logged: bool) -> Failed:
-    document = {key: v[:_MAX_TEXT] if isinstance(v, str) else v for key, v in error.to_dict().items()}
-    return Failed(document, trace(error.__cause__) if isinstance(error, InternalError) else "", logged)
+    return Failed(_document(error), trace(error.__cause__) if isinstance(error, InternalError) else "", logged)
 
 
 def serve(control: int, line: int, parent: int) -> None:

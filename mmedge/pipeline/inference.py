@@ -37,6 +37,10 @@ class Inference:
         origin: Where latency counts from: the trigger's ``capture``; its ``delivery``, since capture times of files
             played as fast as possible say nothing about now; or, in a replay, this ``call``.
         wall_ns: What is added to a time on CLOCK_MONOTONIC to have it on the wall clock.
+
+    Attributes:
+        graph: As given.
+        strict: Stages on trial: if one fails, that is raised before anything is counted, whatever the policies say.
     """
 
     def __init__(
@@ -49,17 +53,39 @@ class Inference:
         origin: Literal["capture", "delivery", "call"],
         wall_ns: int = 0,
     ) -> None:
-        self.graph = graph
+        self.graph, self.strict = graph, frozenset[str]()
         self._statistics = statistics
         self._attached = tuple(attached)
         self._times, self._wall_ns = statistics.times(origin), wall_ns
         self._tasks, self._told = bundle.manifest.tasks, bundle.manifest.outputs
         self._validated = validated_masks(bundle.manifest)
+        self._labels = {name: bundle.labels(name) for name in self._tasks}
         self._interpreters = {
-            name: make_interpreter(name, task, bundle.labels(name), self._to_picture(bundle.inputs, task))
+            name: make_interpreter(name, task, self._labels[name], self._to_picture(bundle.inputs, task))
             for name, task in self._tasks.items()
         }
         self._epoch: dict[str, int] = {}
+
+    def follow(self, other: Inference, kept: Collection[str]) -> tuple[str, ...]:
+        """Go on with the smoothing of ``other`` where the task and the stages behind it are the same.
+
+        Args:
+            other: What answers until now.
+            kept: The stages that both have in common.
+
+        Returns:
+            The tasks whose smoothing begins anew.
+        """
+        anew = []
+        for name, task in self._tasks.items():
+            if not task.smoothings:
+                continue
+            same = task.tensor.stage in kept and (task, self._labels[name]) == (other._tasks[name], other._labels[name])
+            if same:
+                self._interpreters[name] = other._interpreters[name]
+            else:
+                anew.append(name)
+        return tuple(anew)
 
     def _to_picture(self, inputs: Mapping[str, Input], task: Task) -> Callable[[AnyArray], None] | None:
         """Return what maps a detection's corners to the picture its output was made of; None for other tasks."""
@@ -200,7 +226,7 @@ class Inference:
 
     def _lose(self, error: StageError, snapshot: Snapshot, sync: Synchronizer) -> None:
         """Take a failed stage's inputs away, or raise where their policy says so, or where the run is ended."""
-        if error.cancelled:
+        if error.cancelled or error.stage in self.strict:
             raise error
         if not error.again:
             self._count(error)

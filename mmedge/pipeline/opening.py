@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from mmedge.address import Address
 from mmedge.bundle import Bundle, load
+from mmedge.errors import MmedgeError
 from mmedge.fusion.consent import Consent, check_consent
 from mmedge.pipeline.arguments import (
     check_choices,
@@ -32,7 +34,11 @@ if TYPE_CHECKING:
     from mmedge.pipeline.delivery import Delivery, Sinks
     from mmedge.pipeline.remote import RemoteRuntime
     from mmedge.pipeline.runtime import Runtime
+    from mmedge.pipeline.swap import BundleSwap
     from mmedge.sinks import Sink
+
+
+_LATE_S = 2.0  # beyond its time, for a swap to be taken back
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,3 +156,41 @@ def _runtime(spec: RunSpec, bundle: Bundle) -> Runtime | RemoteRuntime:
     from mmedge.pipeline.runtime import Runtime  # with the synchroniser and the stages, which run here then
 
     return Runtime(spec, bundle)
+
+
+def open_swap(
+    runtime: Runtime | RemoteRuntime, old: Bundle, new: Bundle | str | Path, *, trial: int, timeout_s: float
+) -> tuple[Bundle, bool, BundleSwap]:
+    """Let ``new`` take the place of ``old`` in a runtime that goes on; return it, whether to close it, and more.
+
+    Raises:
+        MmedgeError: What ``Pipeline.swap`` raises; then ``old`` runs on.
+    """
+    from mmedge.pipeline.swap import SwapOrder, check_limits, check_run_can_swap, check_swap
+
+    check_limits(trial, timeout_s)
+    check_run_can_swap(runtime.spec)
+    own = not isinstance(new, Bundle)
+    opened = new if isinstance(new, Bundle) else load(new)
+    try:
+        check_consent(opened.manifest, Consent(runtime.spec.allow, opened.path))
+        chosen_isolation(runtime.spec.isolation, runtime.spec.inputs, opened.manifest)
+        check_swap(runtime.spec, old.manifest, opened.manifest)
+        order = SwapOrder(
+            bundle=str(opened.path.absolute()),
+            manifest_sha256=opened.manifest_sha256,
+            trial=trial,
+            timeout_s=timeout_s,
+        )
+        try:
+            return opened, own, runtime.swap(order).result(timeout_s + _LATE_S)
+        except FutureTimeoutError:
+            raise MmedgeError(
+                f"the new bundle did not take over within {timeout_s:g} s; the old one runs on",
+                where=opened.name,
+                fix="raise timeout_s; engines can be built before: mmedge compile",
+            ) from None
+    except BaseException:
+        if own:
+            opened.close()
+        raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from mmedge.address import Address
     from mmedge.bundle import Bundle
     from mmedge.pipeline.statistics import Statistics
+    from mmedge.pipeline.swap import BundleSwap
     from mmedge.privacy import Privacy
     from mmedge.sinks import Sink
     from mmedge.types import Backend, Description, Engines, Latency, Precision, Result, Video
@@ -114,6 +116,7 @@ class Pipeline:
         self._runtime, self._sinks, self._delivery = opened.runtime, opened.sinks, opened.delivery
         self._pushes = opened.pushes
         self._started = self._closed = False
+        self._swapping = threading.Lock()
 
     @property
     def isolation(self) -> Literal["process", "thread"]:
@@ -253,10 +256,48 @@ class Pipeline:
         """
         self._pushes.text(text, name, capture_ns=capture_ns, started=self._started)
 
+    def swap(self, bundle: Bundle | str | Path, *, trial: int = 30, timeout_s: float = 120.0) -> BundleSwap:
+        """Let another bundle take the place of the one that runs, between two triggers and without losing a frame.
+
+        It is loaded and self-tested beside the old one, which goes on, also if this fails, or if a stage of the new one
+        fails at one of its first results: that one is answered by the old bundle. Blocks; call it from a thread of its
+        own where the caller reads results.
+
+        Args:
+            bundle: A bundle, or the path of one: the same inputs, sync, missing and names of tasks (docs/processes.md).
+            trial: How many results it must give before the old one is let go.
+            timeout_s: After this many seconds the old one stays.
+
+        Returns:
+            Which stages and smoothing went on, which began anew, and when.
+
+        Raises:
+            BundleError: If the bundle is not valid.
+            ConfigError: If it does not fit the run, or the run cannot change its bundle: it is recorded or offline.
+            CheckError: If it fails its self-test or its trial.
+            MmedgeError: Whatever else it failed by. After each of these the old bundle runs on.
+
+        Example:
+            >>> pipe.swap("digits-2.mmedge").anew  # doctest: +SKIP
+            ('fusion',)
+        """
+        from mmedge.pipeline.opening import open_swap
+
+        if not self._started or self._closed:
+            raise ConfigError("the pipeline does not run", where="swap", fix="start it first")
+        with self._swapping:
+            opened, own, told = open_swap(self._runtime, self.bundle, bundle, trial=trial, timeout_s=timeout_s)
+            old, old_own = self.bundle, self._own
+            self.bundle, self._own = opened, own
+            if old_own:
+                old.close()
+        return told
+
     def health(self) -> dict[str, dict[str, object]]:
         """Return each source's state (OK, LATE, STALE, MISSING, RECONNECTING), reason and counters.
 
-        So do ``@engines`` of builds, ``@recording``, ``@sink NAME``; ``@clock`` has the run's pair of times.
+        So do ``@engines`` of builds, ``@bundle`` once another was to take over, ``@recording``, ``@sink NAME``;
+        ``@clock`` has the run's pair of times.
         """
         health = self._runtime.health()
         if (statistics := self.statistics).started_unix_ns:

@@ -10,8 +10,10 @@ import logging
 import os
 import threading
 import time
+from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
+from itertools import count
 from typing import Any
 
 import msgspec
@@ -22,14 +24,15 @@ from mmedge.bundle.manifest import Manifest
 from mmedge.capture.picture import slots_for
 from mmedge.errors import FrameExpiredError, InternalError, MmedgeError, internal, shortage
 from mmedge.ipc.channel import PacketWriter, RingSlot
-from mmedge.ipc.control import Done, Message, Ready, Ring, State, pack
-from mmedge.ipc.process import Child
+from mmedge.ipc.control import Answer, Ask, Done, Message, Ready, Ring, State, pack
+from mmedge.ipc.process import Child, error_from
 from mmedge.ipc.records import frame_of
 from mmedge.ipc.spawned import load_ahead
 from mmedge.ipc.wake import Wake
 from mmedge.pipeline.sent import REPORT_S, Reference, Report, Sent, SoundReference
 from mmedge.pipeline.spec import RunSpec
 from mmedge.pipeline.statistics import Statistics
+from mmedge.pipeline.swap import BundleSwap, SwapOrder, run_ended
 from mmedge.sound_cut import Sound, SoundCut
 from mmedge.sync import apply_preset, hold_ns
 from mmedge.types import Frame, Packet, Result
@@ -83,6 +86,8 @@ class RemoteRuntime:
         self._results_wake, self._pushed_wake, self._flow_wake = Wake(), Wake(), Wake()
         self._writer: PacketWriter | None = None
         self._closing = threading.Lock()
+        self._asked: dict[int, Future[BundleSwap]] = {}
+        self._numbers = count(1)
 
     def start(self) -> None:
         """Start the process; blocks until the engines are loaded and the sources are open.
@@ -154,6 +159,8 @@ class RemoteRuntime:
                 gone = {"state": "MISSING", "reason": self._error.message}
                 self._health = {name: {**report, **gone} for name, report in self._health.items()}
             self._ended.set()
+            while self._asked:
+                self._asked.popitem()[1].set_exception(self._error or run_ended())
             self._ready.set()
             self._results_wake.set()
 
@@ -175,6 +182,12 @@ class RemoteRuntime:
             elif isinstance(message, Ready):
                 self._open = True
                 self._ready.set()
+            elif isinstance(message, Answer):
+                asked = self._asked.pop(message.number)
+                if message.error is None:
+                    asked.set_result(msgspec.msgpack.decode(message.body, type=BundleSwap))
+                else:
+                    asked.set_exception(error_from(message.error))
             elif isinstance(message, Done):
                 self._done = True
         finally:
@@ -252,6 +265,16 @@ class RemoteRuntime:
             return False
         self._writer.put(packet)
         return True
+
+    def swap(self, order: SwapOrder) -> Future[BundleSwap]:
+        """Let another bundle take over in the runtime's process; what comes of it is in the future."""
+        assert self._child is not None, "start comes first"
+        number, future = next(self._numbers), Future[BundleSwap]()
+        self._asked[number] = future
+        sent = not self._ended.is_set() and self._child.control.send(Ask(number, pack(order)))
+        if not sent and self._asked.pop(number, None) is not None:
+            future.set_exception(self._error or run_ended())
+        return future
 
     def health(self) -> dict[str, dict[str, Any]]:
         """Return each source's state, at most a fifth of a second old."""

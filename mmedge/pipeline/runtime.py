@@ -10,6 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Mapping
+from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -18,25 +19,25 @@ from mmedge.bundle import Bundle
 from mmedge.capture import Source, SourceHealth, open_sources
 from mmedge.clock import read_anchor
 from mmedge.errors import EngineError, InternalError, MmedgeError, internal
-from mmedge.fusion import StageGraph, load_graph
 from mmedge.ipc.channel import PacketReader
 from mmedge.ipc.mailbox import Mailbox
 from mmedge.pipeline.arguments import has_device
 from mmedge.pipeline.check import check_live, check_run
 from mmedge.pipeline.inbox import Inbox
-from mmedge.pipeline.inference import Inference, SkippedTrigger
+from mmedge.pipeline.inference import SkippedTrigger
 from mmedge.pipeline.intake import Intake
 from mmedge.pipeline.outlet import Outlet, Pictures
+from mmedge.pipeline.serving import Serving
 from mmedge.pipeline.shed import shed
 from mmedge.pipeline.spec import FEW, PUSH, RESULTS, RunSpec
 from mmedge.pipeline.statistics import Statistics
+from mmedge.pipeline.swap import BundleSwap, SwapOrder
 from mmedge.recording.decision import Decision
 from mmedge.sync import Synchronizer, apply_preset, hold_ns
 from mmedge.types import Block, Packet, Result, Snapshot
 
 if TYPE_CHECKING:  # not of every run
     from mmedge.calibration.offsets import Shift
-    from mmedge.fusion import Upgrades
     from mmedge.recording.writer import Recorder
 
 log = logging.getLogger("mmedge.runtime")
@@ -84,8 +85,7 @@ class Runtime:
         self._thread = threading.Thread(target=self._main, name="mmedge-runtime", daemon=True)
         self._sources: list[Source] = []
         self._shifts: dict[str, Shift] = {}
-        self._graph: StageGraph | None = None
-        self._upgrades: Upgrades | None = None
+        self._serving: Serving | None = None
         self._overruns: Counter[str] = Counter()
         self._lost: Counter[str] = Counter()
         self._looked_ns = 0
@@ -102,16 +102,8 @@ class Runtime:
             MmedgeError: If an engine or a source cannot be opened; nothing is left running.
         """
         statistics, manifest = self.statistics, self._manifest
-        self._graph = load_graph(
-            self._bundle,
-            backend=self.spec.backend,
-            precision=self.spec.precision,
-            allow=self.spec.allow,
-            wait=self.spec.engines == "wait",
-        )
+        self._serving = serving = Serving(self.spec, self._bundle, statistics)
         try:
-            statistics.backends = dict(self._graph.describe())
-            statistics.evidence = self._graph.evidence
             statistics.state = "WARMING"
             # Of inputs that one device feeds the trigger's own comes last: what it is cut with is there then.
             ordered = sorted(self.spec.inputs.items(), key=lambda item: item[0] == manifest.sync.trigger)
@@ -156,10 +148,7 @@ class Runtime:
                 attached=attached,
                 lossless=self._lossless,
             )
-            self._inference = Inference(
-                self._bundle,
-                self._graph,
-                statistics,
+            serving.begin(
                 attached,
                 origin="delivery" if self._lossless or self.spec.speed != 1.0 else "capture",
                 wall_ns=unix_ns - self._started_ns,
@@ -168,15 +157,12 @@ class Runtime:
                 from mmedge.pipeline.record import Rules, make_recorder
 
                 used, times_ns = Rules(sync=rules, missing=missing), (self._started_ns, unix_ns)
-                self._recorder = make_recorder(self.spec, self._bundle, self._graph, attached, used, times_ns)
+                self._recorder = make_recorder(self.spec, self._bundle, serving.graph, attached, used, times_ns)
         except BaseException:
             self._close()
             raise
         self._live = any(attached.values())
-        if self._graph.pending:
-            from mmedge.fusion import Upgrades
-
-            self._upgrades = Upgrades(self._bundle, self._graph, self._graph.pending)
+        serving.build()
         self._thread.start()
         if self._live and self.spec.duration_s is not None:
             # A rule that blocks must not hold the end.
@@ -186,8 +172,8 @@ class Runtime:
 
     def _cancel(self) -> None:
         self._stop.set()
-        if self._graph is not None:
-            self._graph.cancel()
+        if self._serving is not None:
+            self._serving.cancel()
 
     def _main(self) -> None:
         error: MmedgeError | None = None
@@ -217,7 +203,8 @@ class Runtime:
             self._results.close(error)
 
     def _loop(self) -> None:
-        sync = self._sync
+        sync, serving = self._sync, self._serving
+        assert serving is not None
         end_ns = None if self.spec.duration_s is None else self._started_ns + round(self.spec.duration_s * 1e9)
         while not self._stop.is_set():
             if self._steady:
@@ -229,14 +216,13 @@ class Runtime:
                 sync.push(packet)
             now_ns = time.monotonic_ns()
             sync.advance(now_ns)
-            if self._upgrades is not None and self._upgrades.swap():
-                self.statistics.tell_swaps(self._upgrades.swaps, self._inference.graph.describe())
+            serving.turn()
             decisions: list[Decision] = []
             try:
                 for source, name in self._strict:
                     if source.refused is not None and name in source.refused_streams:
                         raise source.refused
-                self._answer(sync.poll(), end_ns, decisions)
+                self._answer(serving, sync.poll(), end_ns, decisions)
             finally:
                 self._overruns.update(d.outcome for d in decisions if d.outcome != "answered")
                 if self._recorder is not None:
@@ -250,11 +236,12 @@ class Runtime:
             if sync.finished or (end_ns is not None and self._live and time.monotonic_ns() >= end_ns):
                 break
 
-    def _answer(self, snapshots: list[Snapshot], end_ns: int | None, decisions: list[Decision]) -> None:
+    def _answer(
+        self, serving: Serving, snapshots: list[Snapshot], end_ns: int | None, decisions: list[Decision]
+    ) -> None:
         if not self._lossless:
             snapshots, late = shed(snapshots, period_ns=self._sync.period_ns, run_ns=self._run_ns)
             decisions += [Decision(snapshot, "overrun") for snapshot in late]
-        graph = self._inference.graph
         for done, snapshot in enumerate(snapshots):
             if end_ns is not None and snapshot.t_ns >= end_ns:
                 self._stop.set()
@@ -264,12 +251,13 @@ class Runtime:
             began_ns = time.monotonic_ns()
             try:
                 try:
-                    result = self._inference(snapshot, self._sync)
+                    result = serving.answer(snapshot, self._sync)
                 finally:
                     self._run_ns = time.monotonic_ns() - began_ns
                     if self._live and self._run_ns > LONG_NS:
                         self._steady = self._sync.steady(began_ns)
             except SkippedTrigger:
+                graph = serving.graph
                 decisions.append(Decision(snapshot, "skipped", None, graph.used_ns, graph.busy, graph.failed))
                 continue
             except BaseException as error:
@@ -278,9 +266,11 @@ class Runtime:
                     continue
                 waiting = [Decision(snapshot, "failed") for snapshot in snapshots[done:]]
                 if isinstance(error, EngineError):
+                    graph = serving.graph
                     waiting[0] = Decision(snapshot, "failed", busy=graph.busy, failed=graph.failed)
                 decisions += waiting
                 raise
+            graph = serving.graph
             decisions.append(Decision(snapshot, "answered", result, graph.used_ns, graph.busy, graph.failed))
             if self.keeps_pictures:
                 self._pictures.keep(result)
@@ -345,7 +335,7 @@ class Runtime:
         return self.inbox.put(packet)
 
     def health(self) -> dict[str, dict[str, object]]:
-        """Return each source's state, reason, counters and clock by input name, and ``@recording``, ``@engines``."""
+        """Return each source's state, reason, counters and clock by name, ``@recording``, ``@engines``, ``@bundle``."""
         report: dict[str, dict[str, object]] = {}
         for name, health in self._healths().items():
             report[name] = {"state": health.state, "reason": health.reason, "counters": dict(health.counters)}
@@ -353,9 +343,12 @@ class Runtime:
                 report[name]["clock"] = msgspec.to_builtins(health.clocks[name])
         if self._recorder is not None:
             report["@recording"] = self._recorder.report()
-        if self._upgrades is not None:
-            report["@engines"] = self._upgrades.report()
-        return report
+        return report if self._serving is None else report | self._serving.report()
+
+    def swap(self, order: SwapOrder) -> Future[BundleSwap]:
+        """Let another bundle take over, see ``Serving.swap``; what comes of it is in the future."""
+        assert self._serving is not None, "start comes first"
+        return self._serving.swap(order)
 
     def stop(self) -> None:
         """End the run and wait for it; idempotent."""
@@ -371,11 +364,10 @@ class Runtime:
 
     def _close(self) -> None:
         self.inbox.close()
-        owned = (self._recorder, self._upgrades, self._graph)
-        recorder, upgrades, graph = ([] if it is None else [it.close] for it in owned)
+        recorder, serving = ([] if it is None else [it.close] for it in (self._recorder, self._serving))
         sources = [source.stop for source in self._sources]
         first: BaseException | None = None
-        for close in (*sources, *recorder, self._settle, *upgrades, *graph):
+        for close in (*sources, *recorder, self._settle, *serving):
             try:
                 close()
             except BaseException as error:  # what comes after it is closed all the same

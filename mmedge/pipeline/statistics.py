@@ -178,6 +178,7 @@ class Statistics:
         self.notes: list[str] = []
         self.backends: dict[str, str] = {}
         self.swaps: list[dict[str, object]] = []
+        self.bundles: list[dict[str, object]] = []  # each that was to take over, and what came of it
         self.recording: dict[str, object] = {}
         self.sinks: dict[str, dict[str, Any]] = {}
         self.started_ns = self.started_unix_ns = 0  # one instant on both clocks
@@ -288,6 +289,7 @@ class Statistics:
             "notes": list(self.notes),
             "backends": dict(self.backends),
             **({"swaps": list(self.swaps)} if self.swaps else {}),
+            **({"bundles": list(self.bundles)} if self.bundles else {}),
             **({"recording": dict(self.recording)} if self.recording else {}),
             **({"sinks": {name: dict(report) for name, report in self.sinks.items()}} if self.sinks else {}),
             **({"clock": self.clock} if self.started_unix_ns else {}),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import Future
+from functools import partial
 
 import msgspec
 
@@ -17,6 +19,7 @@ from mmedge.ipc.worker import Link
 from mmedge.pipeline.runtime import Runtime
 from mmedge.pipeline.sent import REPORT_S, Report, ResultWriter
 from mmedge.pipeline.spec import RunSpec
+from mmedge.pipeline.swap import BundleSwap, SwapOrder
 
 
 def main(link: Link) -> None:
@@ -41,6 +44,7 @@ def main(link: Link) -> None:
                 report()
 
         runtime.start()
+        link.on_ask(partial(_swap, runtime))
         try:
             report()
             link.ready()
@@ -53,3 +57,18 @@ def main(link: Link) -> None:
         report()
         if results.error is not None:
             raise results.error
+
+
+def _swap(runtime: Runtime, order: bytes) -> Future[bytes]:
+    """Let another bundle take over; the future has what ``SwapOrder`` led to, encoded."""
+    told: Future[bytes] = Future()
+
+    def take(done: Future[BundleSwap]) -> None:
+        error = done.exception()
+        if error is None:
+            told.set_result(msgspec.msgpack.encode(done.result()))
+        else:
+            told.set_exception(error)
+
+    runtime.swap(unpack(order, SwapOrder)).add_done_callback(take)
+    return told

@@ -21,6 +21,7 @@ FIGURES = {
     "live": ("live_", "busy_"),
     "cold_start": ("import_", "cold_"),
     "scale": ("replay_x",),
+    "swap": ("swap_",),
 }
 # Of `overload`, whose shortest run takes long; and what a quick run of `scale`, with two pipelines, cannot tell.
 BEYOND = {"overload_p99_vs_bound", "overload_false_absences", "streams_30fps", "streams_30fps_processes", "start_16_s"}
@@ -33,6 +34,7 @@ NEEDS = {"overhead": ["c++"], "scale": ["ffmpeg"]}
         pytest.param("overhead", marks=pytest.mark.slow),
         "cold_start",
         pytest.param("scale", marks=pytest.mark.long),
+        pytest.param("swap", marks=pytest.mark.slow),
         pytest.param("live", marks=[pytest.mark.long, pytest.mark.devices]),
     ],
 )
