@@ -151,6 +151,22 @@ def test_a_bundle_that_fails_on_trial_is_put_back(old: Path, tmp_path: Path, iso
     assert not entry["done"]
 
 
+@pytest.mark.parametrize(("rule", "failed"), [("fails_at_once", 0), ("fails_at_the_fourth", 3)])
+def test_states_of_a_bundle_that_is_put_back(fed: Fed, tmp_path: Path, rule: str, failed: int) -> None:
+    """They go on if no trigger has passed them by; otherwise they begin anew, which is told."""
+    stages = ruled(rule)
+    stages["clock"]["timeout_ms"] = 900.0
+    with pytest.raises(CheckError, match="was put back"):
+        fed.pipe.swap(version(tmp_path / "new.mmedge", stages=stages))
+    fed.further(5)
+    counts = fed.counts
+    begins = [place for place, count in enumerate(counts) if count == 1]
+    assert len(begins) == (3 if failed else 1)  # the run, the trial, after the trial
+    if failed:
+        assert begins[2] - begins[1] == failed
+    assert any("clock, join of 'tiny' began anew" in note for note in fed.pipe.statistics.notes) == bool(failed)
+
+
 def test_a_bundle_that_fails_its_self_test_never_serves(fed: Fed, tmp_path: Path) -> None:
     files = turned() | {"golden/join.npz": tiny.members()["golden/join.npz"]}
     with pytest.raises(CheckError, match="self-test"):
