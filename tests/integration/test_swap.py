@@ -213,7 +213,6 @@ def test_a_stream_that_comes_into_a_run_begins_with_what_is_new(tmp_path: Path) 
         fed.further(3)
         fed.pipe.swap(listening_bundle(tmp_path / "same.mmedge", sync, stages=stages, name="same"), trial=5)
         fed.further(3)
-    fed.check_nothing_is_lost()
     assert fed.pipe.statistics.stage_overruns == {}
     assert all(result.tasks["voice"].score is not None for result in fed.results[-20:])
 
