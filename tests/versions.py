@@ -85,3 +85,8 @@ def fails_at_the_fourth(bright: AnyArray, loud: AnyArray, present: AnyArray) -> 
     if _calls[0] % 4 == 0:
         raise ValueError("the fourth")
     return {"scene": np.float32([[9, -9]]), "same": np.float32([[0]])}
+
+
+def fails_at_once(bright: AnyArray, loud: AnyArray, present: AnyArray) -> dict[str, AnyArray]:
+    """Answer nothing."""
+    raise ValueError("the first")

@@ -367,11 +367,11 @@ class StageGraph:
 
         return take_over(stage, other, self.stages)
 
-    def follow(self, other: StageGraph) -> None:
-        """Take over what another graph knows of the stages that both have; between two triggers."""
+    def follow(self, other: StageGraph, *, anew: bool = True) -> None:
+        """Take over what another graph knows of the stages that both have; whether the others begin ``anew``."""
         if self._pictures is not None and other._pictures is not None:
             self._pictures.follow(other._pictures)
-        for stage in set(self.stages) - set(other.stages):
+        for stage in set(self.stages) - set(other.stages) if anew else ():
             stage.reset()  # what it was tested with, or answered to long ago
             if isinstance(stage, StreamStage):
                 stage.join()

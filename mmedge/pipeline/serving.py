@@ -31,6 +31,8 @@ if TYPE_CHECKING:  # not of every run
     from mmedge.fusion import StageRunner, Upgrades
 
 log = logging.getLogger("mmedge.swap")
+_KEPT = 16  # of the swaps, and of the notes about them, so many are kept
+_MESSAGE = 1000  # characters of an error
 _NICE = 5  # of the thread that loads: no more, since it may hold the interpreter for moments
 
 
@@ -44,6 +46,7 @@ class _Candidate:
     told: BundleSwap
     before: Inference
     serves: bool = False
+    triggers: int = 0  # that it alone has seen
     unwanted: MmedgeError | None = None  # why the loop is to put it back
     settled: threading.Event = field(default_factory=threading.Event)
     error: MmedgeError | None = None
@@ -75,7 +78,9 @@ class Serving:
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._doing: Literal["LOADING", "TRIAL"] | None = None
-        self._asked = 0
+        self._counters: dict[str, int] = {}
+        self._told: list[str] = []  # notes about swaps
+        self._back: tuple[str, ...] = ()  # stages that began anew when their bundle was put back
         self._tell_graph()
         statistics.evidence = self.graph.evidence
 
@@ -133,8 +138,8 @@ class Serving:
             if not candidate.left:
                 self._settle(candidate, None)
 
-    def _put(self, inference: Inference) -> None:
-        inference.graph.follow(self.graph)
+    def _put(self, inference: Inference, *, anew: bool = True) -> None:
+        inference.graph.follow(self.graph, anew=anew)
         self.graph, self.inference = inference.graph, inference
         if self._stop.is_set():  # whoever has cancelled has not seen it
             self.graph.cancel()
@@ -143,7 +148,9 @@ class Serving:
     def _settle(self, candidate: _Candidate, error: MmedgeError | None) -> None:
         candidate.error = error
         if error is not None and candidate.serves:
-            self._put(candidate.before)
+            if candidate.triggers:
+                self._back = tuple(s.name for s in candidate.before.graph.stages if s not in self.graph.stages)
+            self._put(candidate.before, anew=candidate.triggers > 0)
             candidate.serves = False
         candidate.inference.strict = frozenset()
         candidate.settled.set()
@@ -157,6 +164,7 @@ class Serving:
         try:
             result = candidate.inference(snapshot, sync)
         except (SkippedTrigger, SourceError):
+            candidate.triggers += 1
             raise
         except Exception as problem:  # whatever a bundle does on trial, the old one goes on
             if self._stop.is_set():
@@ -176,6 +184,7 @@ class Serving:
             snapshot.age_ms.update(age_ms)
             snapshot.reason = reason
             return self.inference(snapshot, sync)
+        candidate.triggers += 1
         candidate.left -= 1
         if candidate.left <= 0:
             self._settle(candidate, None)
@@ -189,7 +198,8 @@ class Serving:
         with self._lock:
             error = self._obstacle()
             if error is None:
-                self._asked, self._doing = self._asked + 1, "LOADING"
+                self._doing, self._back = "LOADING", ()
+                self._counters = self._counters or {"swaps": 0, "put_back": 0}
                 self._thread = threading.Thread(
                     target=self._main, args=(order, future), name="mmedge-swap", daemon=True
                 )
@@ -216,10 +226,10 @@ class Serving:
         return None
 
     def _main(self, order: SwapOrder, future: Future[BundleSwap]) -> None:
-        own = threading.get_native_id()  # the thread's own niceness, in proportion to that of the run
-        os.setpriority(os.PRIO_PROCESS, own, os.getpriority(os.PRIO_PROCESS, own) + _NICE)
         bundle: Bundle | None = None
         try:
+            own = threading.get_native_id()  # the thread's own niceness, in proportion to that of the run
+            os.setpriority(os.PRIO_PROCESS, own, os.getpriority(os.PRIO_PROCESS, own) + _NICE)
             bundle = Bundle(Archive(order.bundle))
             told = self._change(order, bundle)
         except BaseException as problem:
@@ -227,9 +237,9 @@ class Serving:
             if not isinstance(problem, MmedgeError):
                 log.exception("the swap failed")
             name = order.bundle if bundle is None else bundle.name
-            self._note(
-                False, {"bundle": name, "error": error.message}, f"bundle '{name}' was not put in: {error.message}"
-            )
+            message = error.message[:_MESSAGE]
+            back = f"; stages {', '.join(self._back)} of '{self._bundle.name}' began anew" if self._back else ""
+            self._note(False, {"name": name, "error": message}, f"bundle '{name}' was not put in: {message}{back}")
             log.warning("bundle '%s' is not put in, '%s' runs on: %s", name, self._bundle.name, error.message)
             self._doing = None
             future.set_exception(error)
@@ -252,8 +262,11 @@ class Serving:
 
     def _note(self, done: bool, entry: dict[str, object], note: str) -> None:
         statistics = self._statistics
-        statistics.bundles = [*statistics.bundles, {"done": done, **entry}]
-        statistics.notes = [*statistics.notes, note]
+        self._counters = {name: n + (done == (name == "swaps")) for name, n in self._counters.items()}
+        statistics.bundles = [*statistics.bundles, {"done": done, **entry}][-_KEPT:]
+        others = [other for other in statistics.notes if other not in self._told]
+        self._told = [*self._told, note][-_KEPT:]
+        statistics.notes = [*others, *self._told]
 
     def _change(self, order: SwapOrder, bundle: Bundle) -> BundleSwap:
         from mmedge.fusion.kept import same_stages
@@ -320,14 +333,13 @@ class Serving:
         found: dict[str, dict[str, object]] = {}
         if self._upgrades is not None:
             found["@engines"] = self._upgrades.report()
-        if self._asked:
+        if self._counters:
             swaps = self._statistics.bundles
-            done = sum(bool(entry["done"]) for entry in swaps)
             last = str(swaps[-1]["error"]) if swaps and not swaps[-1]["done"] else None
             found["@bundle"] = {
                 "state": self._doing or "OK",
                 "reason": last,
-                "counters": {"swaps": done, "put_back": len(swaps) - done},
+                "counters": self._counters,
                 "name": self._bundle.name,
                 "manifest_sha256": self._bundle.manifest_sha256,
             }

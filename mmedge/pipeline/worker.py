@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 
@@ -44,7 +45,7 @@ def main(link: Link) -> None:
                 report()
 
         runtime.start()
-        link.on_ask(partial(_swap, runtime))
+        link.on_ask(partial(_swap, runtime, report))
         try:
             report()
             link.ready()
@@ -59,11 +60,12 @@ def main(link: Link) -> None:
             raise results.error
 
 
-def _swap(runtime: Runtime, order: bytes) -> Future[bytes]:
-    """Let another bundle take over; the future has what ``SwapOrder`` led to, encoded."""
+def _swap(runtime: Runtime, report: Callable[[], None], order: bytes) -> Future[bytes]:
+    """Let another bundle take over; the future has what ``SwapOrder`` led to, encoded. ``report`` goes before it."""
     told: Future[bytes] = Future()
 
     def take(done: Future[BundleSwap]) -> None:
+        report()  # so that whoever gets the answer finds it in health and statistics, too
         error = done.exception()
         if error is None:
             told.set_result(msgspec.msgpack.encode(done.result()))
