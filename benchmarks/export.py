@@ -47,7 +47,6 @@ MEASURED = 400  # samples of AV-digits' validation
 CALIBRATION, GLITCH_EVERY, GLITCH = 500, 100, 20.0
 PEERS = {"ORT MinMax": "MinMax", "ORT Entropy": "Entropy", "ORT Percentile": "Percentile"}
 MODELOPT = {"modelopt max": "max", "modelopt entropy": "entropy"}
-INT8_PEERS = (*PEERS, *MODELOPT)
 AGREES_AT = 0.7  # the probability from which O-Net says that a crop is a face
 MEMORY_SIZES = (224, 640)
 
@@ -76,9 +75,8 @@ def measure(quick: bool) -> BenchmarkReport:
         figures = {p: _drop(own.models["net"], m, data) for p, m in {"mmedge": ours, **peers}.items() if m is not None}
         drop, low, high, noise = figures["mmedge"]
         told = f"MobileNetV2-like, {what}: accuracy lost ({low:+.2f}..{high:+.2f} at 95 %)"
-        rows.append(_row(told, "points", {p: f[0] for p, f in figures.items()}, INT8_PEERS))
-        told = f"MobileNetV2-like, {what}: SQNR of the logits"
-        rows.append(_row(told, "dB", {p: f[3] for p, f in figures.items()}, INT8_PEERS))
+        rows.append(_row(told, "points", {p: f[0] for p, f in figures.items()}))
+        rows.append(_row(f"MobileNetV2-like, {what}: SQNR of the logits", "dB", {p: f[3] for p, f in figures.items()}))
         targets[name] = drop
         if limit == "digits":
             targets["int8_sqnr_db"] = noise
@@ -117,8 +115,7 @@ def measure(quick: bool) -> BenchmarkReport:
     )
 
 
-def _row(what: str, unit: str, figures: dict[str, float], names: Iterable[str] = ()) -> Row:
-    """Return a row with the peers that can do the same; one of ``names`` without a figure is told as missing."""
+def _row(what: str, unit: str, figures: dict[str, float], names: Iterable[str] = (*PEERS, *MODELOPT)) -> Row:
     peers: dict[str, float | None] = {peer: figures.get(peer) for peer in names}
     return Row(what=what, unit=unit, ours=figures["mmedge"], peers=peers, ratio=None)
 
@@ -275,9 +272,7 @@ def _onet(folder: Path, targets: dict[str, float], count: int) -> Row:
     want = says(onet) >= AGREES_AT
     figures = {name: float(((says(model) >= AGREES_AT) == want).mean()) for name, model in forms.items()}
     targets["onet_agreement"] = figures["mmedge"]
-    return _row(
-        f"O-Net: {len(want)} real crops, {want.mean():.0%} of them faces, same verdict", "", figures, INT8_PEERS
-    )
+    return _row(f"O-Net: {len(want)} real crops, {want.mean():.0%} of them faces, same verdict", "", figures)
 
 
 def _cost(folder: Path, rows: list[Row], targets: dict[str, float], count: int) -> None:

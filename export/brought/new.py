@@ -22,7 +22,6 @@ from mmedge.plain import unsafe
 from mmedge.service import Unit
 from mmedge.types import AnyArray
 
-from ..onnx.outside import left, write_network
 from ..onnx.to_onnx import random_samples
 from ..preprocess.onnx_prefix import Preprocessor
 from ..recipe import Recipe, RecipeTask
@@ -203,8 +202,7 @@ def _write(
     folder = report.folder
     (folder / "networks").mkdir()
     for network in networks:
-        file = folder / "networks" / f"{network.name}.onnx"
-        write_network(network.model, file) if left(network.model) else onnx.save_model(network.model, file)
+        onnx.save_model(network.model, folder / "networks" / f"{network.name}.onnx")
     if tokenizer is not None:
         shutil.copyfile(tokenizer, folder / "tokenizer.json")
     draft = draft_recipe(folder, networks, seats.inputs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 import wave
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,6 @@ from mmedge.capture.channels import RowReader, channel_count
 from mmedge.capture.demux import choose_tracks
 from mmedge.errors import MissingDependencyError, SourceError
 from mmedge.extras import require
-from mmedge.files import scratch
 from mmedge.types import FloatArray
 
 from .base import Split
@@ -184,7 +184,7 @@ def synthesise(job: _Job) -> tuple[FloatArray, int]:
 
     The sound is float32 [samples], -1..1; the rate is in Hz.
     """
-    with scratch() as folder:
+    with tempfile.TemporaryDirectory(prefix="mmedge-") as folder:
         out = f"{folder}/word.wav"
         command = [part.replace("{out}", out) for part in job.command]
         try:

@@ -1,7 +1,7 @@
 """One way into an ONNX file: the network with all its weights, which may lie beside it, and what it is as a hash.
 
-An ONNX file is one protobuf message, which holds 2 GB at most. Larger networks keep their weights in other files,
-where they stay (``outside``).
+An ONNX file is one protobuf message, which holds 2 GB at most. Larger networks keep their weights in other files:
+they can be inspected, hashed and run by ONNX Runtime, which maps those files, but not rewritten as one message.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import math
 import stat
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -21,36 +20,29 @@ from onnx import TensorProto
 
 from mmedge.bundle import onnx_file
 from mmedge.bundle.onnx_file import weight_path
-from mmedge.engine.shapes import is_name
 from mmedge.errors import ConfigError
 
-from . import outside
-from .outside import MAX_BYTES, is_left, leave, may_leave
-
+# protobuf counts the bytes of a message in 32 bits with a sign; what the message says beside its weights is left free.
+MAX_BYTES = 2**31 - 1 - (1 << 20)
 _GB = 1e9
 _FIX = "give the file that torch.onnx.export wrote"
 _PIECE = 1 << 20  # bytes read at once while hashing
-_MOST_DIMS = 64  # of an array in numpy
 _BITS: dict[int, int] = {
     **dict.fromkeys((TensorProto.INT2, TensorProto.UINT2), 2),
     **dict.fromkeys((TensorProto.INT4, TensorProto.UINT4, TensorProto.FLOAT4E2M1), 4),
 }
 
 
-def load_network(
-    source: str | Path | bytes, *, largest_bytes: int | None = None, streamed: bool = False
-) -> onnx.ModelProto:
+def load_network(source: str | Path | bytes, *, largest_bytes: int | None = None) -> onnx.ModelProto:
     """Return the network of an ONNX file, with the weights that lie in files beside it or in folders below.
 
     Args:
         source: The file, or what it holds; weights beside it are found by the file alone.
-        largest_bytes: Leave tensors that lie outside and are larger there: for whoever reads structure alone. None
-            takes all in.
-        streamed: Of a large network leave the weights in their files (``outside`` reads them), also of one that one
-            message cannot hold.
+        largest_bytes: Leave tensors that lie outside and are larger there: for whoever reads structure alone, and
+            the one way into a network of more than 2 GB. None takes all in.
 
     Returns:
-        The network; no tensor is outside unless ``largest_bytes`` or ``streamed`` left it there.
+        The network; no tensor is outside unless ``largest_bytes`` left it there.
 
     Raises:
         ConfigError: If the file cannot be read or is not ONNX; if weights are missing, too short, or outside of its
@@ -63,38 +55,21 @@ def load_network(
     path = None if isinstance(source, bytes) else Path(source)
     where = "the network's bytes" if path is None else str(path)
     model = _parsed(source if isinstance(source, bytes) else _read(Path(source)), where)
-    _drop_no_names(model)
-    there = [tensor for tensor in tensors_of(model) if tensor.data_location == TensorProto.EXTERNAL]
-    pieces = [(tensor, _Piece(path, tensor)) for tensor in there]
-    if streamed and sum(piece.size for _, piece in pieces) + model.ByteSize() > outside.LEFT_BYTES:
-        for tensor in model.graph.initializer:
-            if tensor.data_location == TensorProto.EXTERNAL:
-                piece = _Piece(path, tensor)
-                if may_leave(tensor, piece.size):
-                    leave(tensor, piece.file, piece.offset, piece.size)
-        pieces = [(tensor, piece) for tensor, piece in pieces if not is_left(tensor)]
+    outside = [tensor for tensor in tensors_of(model) if tensor.data_location == TensorProto.EXTERNAL]
+    pieces = [(tensor, _Piece(path, tensor)) for tensor in outside]
     taken = [(tensor, piece) for tensor, piece in pieces if largest_bytes is None or piece.size <= largest_bytes]
     total = sum(piece.size for _, piece in taken) + model.ByteSize()
     if total > MAX_BYTES:
         raise ConfigError(
             f"the network has {total / _GB:.1f} GB, and one ONNX message holds 2 GB at most",
             where=where,
-            fix="split it into stages, or export it with its weights as initializers in a file beside it",
+            fix="split it into stages or export it in float16; `mmedge.load_engine` runs it as it is",
         )
     for tensor, piece in taken:
         tensor.raw_data = piece.read()
         tensor.ClearField("data_location")
         tensor.ClearField("external_data")
     return model
-
-
-def _drop_no_names(model: onnx.ModelProto) -> None:
-    """Take away what is no name of a dimension (``?``): ONNX Runtime takes two of one name for equal."""
-    graph = model.graph
-    for value in (*graph.input, *graph.output, *graph.value_info):
-        for dim in value.type.tensor_type.shape.dim if value.type.HasField("tensor_type") else ():
-            if dim.HasField("dim_param") and not is_name(dim.dim_param):
-                dim.ClearField("dim_param")
 
 
 def network_digest(path: str | Path) -> str:
@@ -111,18 +86,9 @@ def network_digest(path: str | Path) -> str:
     """
     path = Path(path)
     model = load_network(path, largest_bytes=0)
-    found: dict[tuple[Path, int, int], bytes] = {}  # tied weights are one piece
-    hashed: Counter[Path] = Counter()
     for tensor in tensors_of(model):
         if tensor.data_location == TensorProto.EXTERNAL:
-            piece = _Piece(path, tensor)
-            place = (piece.file, piece.offset, piece.size)
-            if place not in found:
-                hashed[piece.file] += piece.size
-                if hashed[piece.file] > piece.file.stat().st_size:
-                    raise ConfigError(f"weights overlap in '{piece.file.name}'", where=str(path), fix=_FIX)
-                found[place] = piece.digest()
-            digest = found[place]
+            digest = _Piece(path, tensor).digest()
             tensor.ClearField("data_location")
             tensor.ClearField("external_data")
         elif tensor.raw_data:
@@ -177,17 +143,17 @@ class _Piece:
                 where=self._where,
                 fix="give the path of the ONNX file, or export it with external_data=False",
             )
-        self.file = weight_path(network, location, self._name)
+        self._file = weight_path(network, location, self._name)
         try:
-            self.offset = int(entries.get("offset") or 0)
+            self._offset = int(entries.get("offset") or 0)
             length = int(entries["length"]) if entries.get("length") else None
         except ValueError as error:
             raise self._wrong(f"offset or length is not a number: {error}") from error
         self.size = _bytes_of(tensor)
         if length is not None and length != self.size:
             raise self._wrong(f"{length} bytes are named, its shape and type take {self.size}")
-        if self.offset < 0 or self.offset + self.size > self.file.stat().st_size:
-            raise self._wrong(f"'{location}' ends before byte {self.offset + self.size}")
+        if self._offset < 0 or self._offset + self.size > self._file.stat().st_size:
+            raise self._wrong(f"'{location}' ends before byte {self._offset + self.size}")
 
     def _wrong(self, what: str) -> ConfigError:
         return ConfigError(
@@ -206,12 +172,12 @@ class _Piece:
     def _pieces(self) -> Iterator[bytes]:
         left = self.size
         try:
-            with self.file.open("rb") as file:
-                file.seek(self.offset)
+            with self._file.open("rb") as file:
+                file.seek(self._offset)
                 while left:
                     piece = file.read(min(left, _PIECE))
                     if not piece:
-                        raise self._wrong(f"'{self.file.name}' became shorter while it was read")
+                        raise self._wrong(f"'{self._file.name}' became shorter while it was read")
                     left -= len(piece)
                     yield piece
         except OSError as error:
@@ -219,9 +185,8 @@ class _Piece:
 
 
 def _bytes_of(tensor: onnx.TensorProto) -> int:
-    many = len(tensor.dims) > _MOST_DIMS
-    count: int = -1 if many else math.prod(tensor.dims)
-    if tensor.data_type in _BITS and not many:
+    count: int = math.prod(tensor.dims)
+    if tensor.data_type in _BITS:
         bits: int = _BITS[tensor.data_type]
         return (count * bits + 7) // 8
     if tensor.data_type in (TensorProto.STRING, TensorProto.UNDEFINED) or count < 0:

@@ -31,7 +31,6 @@ from mmedge.cli.output import (
     next_step,
     tell_links,
 )
-from mmedge.cli.reload import Reload
 from mmedge.cli.signals import Stopped, finish
 from mmedge.errors import ConfigError
 from mmedge.pipeline import Percentiles, Pipeline, Statistics
@@ -183,7 +182,7 @@ def command(
                 page.open(pipe)
                 tell_links(page.links)
             try:
-                with Notifier(pipe), Reload(pipe, bundle):
+                with Notifier(pipe):
                     pipe.run()
                 interrupted = False
             except Stopped:

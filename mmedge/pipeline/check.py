@@ -10,6 +10,7 @@ from mmedge.bundle.manifest import Manifest, TextInput
 from mmedge.bundle.masks import validated_masks
 from mmedge.errors import ConfigError
 from mmedge.pipeline.spec import RunSpec
+from mmedge.recording.event_log import check_folder
 
 
 def check_run(spec: RunSpec, manifest: Manifest) -> None:
@@ -41,8 +42,6 @@ def check_run(spec: RunSpec, manifest: Manifest) -> None:
             fix=f"give '{trigger}' a source",
         )
     if spec.record is not None:
-        from mmedge.recording.event_log import check_folder
-
         check_folder(Path(spec.record))
 
 

@@ -236,7 +236,7 @@ class LiveFeed:
                 continue
             try:
                 frame = result.frame(name)
-            except (FrameExpiredError, ConfigError):  # too late, or of no picture
+            except (FrameExpiredError, ConfigError):  # too late, or of a file that another process reads
                 continue
             jpeg = make(frame)
             if jpeg is not None:

@@ -1,4 +1,4 @@
-"""In Python, what the synchroniser knows of each input: newest data, watermark, presence at a time."""
+"""What the synchroniser knows of each input: newest data, watermark, presence at a time."""
 
 from __future__ import annotations
 
