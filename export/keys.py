@@ -20,12 +20,12 @@ from mmedge.files import file_hash
 from .identity import digest_of
 from .onnx.network_file import network_digest
 from .recipe import Recipe
-from .recording_files import recording_files
+from .recording_files import plain_files, recording_files
 from .tokenizer import read_tokenizer
 from .user_code import code_digest
 
 PACKAGES = ("mmedge", "torch", "onnx", "onnxscript", "onnxruntime", "numpy", "av", "soxr", "opencv-python-headless")
-# What decides over the answer of a step; data sets and training show in the weights alone.
+# What decides over the answer of every step; data sets and training over that of some: `code_digest`.
 _EXPORT_ROOMS = (".", "brought", "int8", "models", "onnx", "preprocess")
 _RUNTIME_ROOMS = (
     ".",
@@ -55,6 +55,11 @@ def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+_TRAINING = "mmedge.export.training"
+_FOLDER = "mmedge.export.datasets.folder"
+_FILES = "mmedge.export.datasets.files"  # reads pictures, sounds and arrays that calibrate
 
 
 @lru_cache(maxsize=1)
@@ -108,12 +113,15 @@ def model_digest(recipe: Recipe, model: Any) -> bytes:
 
 
 def samples_digest(recipe: Recipe) -> bytes:
-    """Return the hash of the recordings, by name and content; of nothing where noise takes their place."""
+    """Return the hash of the recordings, by name and content, and of what reads plain files; of nothing for noise."""
     if recipe.calibration.recordings is None:
         return b"noise"
     root = recipe.path(recipe.calibration.recordings)
     folder = root if root.is_dir() else root.parent
     digest = hashlib.sha256()
+    if plain_files(recipe) is not None:
+        with recipe.importable():
+            digest.update(code_digest([_FILES], recipe.folder))
     for file in recording_files(recipe):
         name = file.relative_to(folder) if file.is_relative_to(folder) else Path(file.name)
         digest.update(f"{name} {file_hash(file)}\n".encode())
@@ -132,9 +140,14 @@ def train_digest(recipe: Recipe, data: bytes) -> bytes:
         recipe: All of it but how it is exported.
         data: The hash of the data set.
     """
-    named = [target for target in (recipe.data.dataset, recipe.model and recipe.model.factory) if target]
     parts = (recipe.data, recipe.inputs, recipe.model, recipe.stages, recipe.tasks, recipe.missing, recipe.sync)
     train = {**plain(recipe.train), "weights": None}
+    made_by = None if recipe.model is None else recipe.model.factory
+    return digest_of(plain(parts), train, recipe.seed, data, data_code(recipe, made_by))
+
+
+def data_code(recipe: Recipe, *others: str | None) -> bytes:
+    """Return the hash of the code of a recipe's data set, of training, and of other ``"pkg.mod:name"`` targets."""
+    named = [recipe.data.dataset or _FOLDER, _TRAINING, *filter(None, others)]
     with recipe.importable():
-        code = code_digest(named, recipe.folder)
-    return digest_of(plain(parts), train, recipe.seed, data, code)
+        return code_digest(named, recipe.folder)

@@ -15,7 +15,7 @@ from .int8.compare import Comparison, compare_all
 from .int8.fp16 import to_fp16
 from .int8.half_rest import half_rest
 from .int8.quantize import quantize
-from .keys import plain, train_digest
+from .keys import data_code, plain, train_digest
 from .onnx.gate import Gate, parser_gate, refuse
 from .onnx.onnx_models import OnnxModels, Parity
 from .onnx.to_onnx import check_parity, export_stages, stage_modules
@@ -96,12 +96,10 @@ def _measure(work: Work) -> Any:
 def _measure_key(work: Work) -> object:
     from .measure import measure_key
     from .training import make_dataset
-    from .user_code import code_digest
 
     recipe = work.recipe
     with recipe.importable():
-        named = [recipe.data.dataset] if recipe.data.dataset else []
-        return measure_key(make_dataset(recipe)), code_digest(named, recipe.folder), plain(recipe.tasks)
+        return measure_key(make_dataset(recipe)), data_code(recipe), plain(recipe.tasks)
 
 
 def _load_measured(work: Work, folder: Path) -> Any:

@@ -23,6 +23,8 @@ import numpy as np
 from .identity import digest_of
 
 _OURS = "mmedge"
+# Of this package, what a recipe can name and what makes weights: the rest is left to the digest of the toolchain.
+_OWN_ROOMS = tuple(f"mmedge.export.{room}." for room in ("datasets", "models", "training"))
 _SITES = ("site-packages", "dist-packages")
 _STDLIB = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib")}
 # Of these a version says everything, and their lists are long.
@@ -72,10 +74,11 @@ def code_digest(targets: Iterable[str], folder: Path) -> bytes:
     """Return the hash of the code behind ``"pkg.mod:name"`` targets.
 
     That is every module of the user's that theirs import, directly or not, with the plain data that these hold
-    (a table that was read on import), and name, version and file list of every package of others that they import.
+    (a table that was read on import), name, version and file list of every package of others that they import, and
+    the data sets, models and training of this package that they are or import.
 
     Args:
-        targets: What a recipe names; modules of this package are left to its version.
+        targets: What a recipe names.
         folder: Of the recipe, inside ``importable(folder)``.
     """
     roots = {target.partition(":")[0] for target in targets}
@@ -86,8 +89,10 @@ def code_digest(targets: Iterable[str], folder: Path) -> bytes:
             importlib.import_module(root)
         _note(set(sys.modules) - before, is_ours=True)
         _with.setdefault(root, set()).update(name for name in set(sys.modules) - before if name in _imported)
-    files, packages = _reached(roots)
+    files, packages, own = _reached(roots)
     _note(files)
+    for name, file in sorted(own.items()):
+        digest.update(f"{name} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
     for name, file in sorted(files.items()):
         digest.update(f"{name} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
         digest.update(_loaded(name, folder))
@@ -96,17 +101,19 @@ def code_digest(targets: Iterable[str], folder: Path) -> bytes:
     return digest.digest()
 
 
-def _reached(roots: set[str]) -> tuple[dict[str, Path], set[str]]:
-    """Return module -> file of the user's, and the other packages, that the roots' imports reach."""
+def _reached(roots: set[str]) -> tuple[dict[str, Path], set[str], dict[str, Path]]:
+    """Return what the roots' imports reach: module -> file of the user's, other packages, module -> file of ours."""
     own_packages = {root.partition(".")[0] for root in roots} - {_OURS}
     waiting = [*roots, *(name for root in roots for name in _with.get(root, ()))]
     files: dict[str, Path] = {}
+    own: dict[str, Path] = {}
     packages: set[str] = set()
     seen: set[str] = set()
     while waiting:
         name = waiting.pop()
         top = name.partition(".")[0]
-        if name in seen or top == _OURS or top in sys.stdlib_module_names:
+        ours = top == _OURS
+        if name in seen or top in sys.stdlib_module_names or (ours and not f"{name}.".startswith(_OWN_ROOMS)):
             continue
         seen.add(name)
         if "." in name:
@@ -114,13 +121,19 @@ def _reached(roots: set[str]) -> tuple[dict[str, Path], set[str]]:
         file = _file(name)
         if file is None:
             continue
+        if ours:
+            own[name] = file
+            # Of packages the name alone: to look for a part of one imports it.
+            found = _imports(name, file)
+            waiting += [other if other.startswith(_OWN_ROOMS) else other.partition(".")[0] for other in found]
+            continue
         if not is_user_file(file) and top not in own_packages:
             packages.add(top)
             continue
         files[name] = file
         if file.suffix == ".py":
             waiting += _imports(name, file)
-    return files, packages
+    return files, packages, own
 
 
 def is_user_file(file: str | Path, *, packages: bool = False) -> bool:
