@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from typing import Any
 
 import msgspec
@@ -13,6 +14,8 @@ from mmedge.errors import BundleError
 from mmedge.plain import unsafe
 
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
+# msgspec 0.22 learns a type when it is first decoded, and crashes the process when two threads have it learn at once.
+_LEARNING = threading.Lock()
 
 
 class _Version(msgspec.Struct):
@@ -39,7 +42,11 @@ def decode_manifest(raw: bytes) -> Manifest:
           where: manifest.json: $.schema
           fix: pip install -U mmedge
     """
-    where = "manifest.json"
+    with _LEARNING:
+        return _decode(raw, "manifest.json")
+
+
+def _decode(raw: bytes, where: str) -> Manifest:
     try:
         schema = msgspec.json.decode(raw, type=_Version).schema
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
