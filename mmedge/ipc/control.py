@@ -152,6 +152,8 @@ class Control:
 
     def _receive(self) -> tuple[bytes, list[int]]:
         data, fds, flags, _ = socket.recv_fds(self._socket, MAX_MESSAGE, _MAX_FDS, socket.MSG_CMSG_CLOEXEC)
+        for fd in fds:  # Python 3.11 does not hand the flag on: programs that are started would have them, too
+            os.set_inheritable(fd, False)
         if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
             for fd in fds:
                 os.close(fd)

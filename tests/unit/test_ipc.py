@@ -128,6 +128,7 @@ def test_control_carries_whole_messages_and_descriptors() -> None:
     received = there.receive(1.0)
     assert received is not None
     assert received[0] == Ring(7, "slots")
+    assert not os.get_inheritable(received[1][0])
     Wake(received[1][0]).set()
     assert wake.wait(1.0)
     assert not wake.wait(0.0)
