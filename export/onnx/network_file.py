@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import stat
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -27,6 +28,7 @@ MAX_BYTES = 2**31 - 1 - (1 << 20)
 _GB = 1e9
 _FIX = "give the file that torch.onnx.export wrote"
 _PIECE = 1 << 20  # bytes read at once while hashing
+_MOST_DIMS = 64  # of an array in numpy
 _BITS: dict[int, int] = {
     **dict.fromkeys((TensorProto.INT2, TensorProto.UINT2), 2),
     **dict.fromkeys((TensorProto.INT4, TensorProto.UINT4, TensorProto.FLOAT4E2M1), 4),
@@ -86,9 +88,18 @@ def network_digest(path: str | Path) -> str:
     """
     path = Path(path)
     model = load_network(path, largest_bytes=0)
+    found: dict[tuple[Path, int, int], bytes] = {}  # tied weights are one piece
+    hashed: Counter[Path] = Counter()
     for tensor in tensors_of(model):
         if tensor.data_location == TensorProto.EXTERNAL:
-            digest = _Piece(path, tensor).digest()
+            piece = _Piece(path, tensor)
+            place = (piece.file, piece.offset, piece.size)
+            if place not in found:
+                hashed[piece.file] += piece.size
+                if hashed[piece.file] > piece.file.stat().st_size:
+                    raise ConfigError(f"weights overlap in '{piece.file.name}'", where=str(path), fix=_FIX)
+                found[place] = piece.digest()
+            digest = found[place]
             tensor.ClearField("data_location")
             tensor.ClearField("external_data")
         elif tensor.raw_data:
@@ -143,17 +154,17 @@ class _Piece:
                 where=self._where,
                 fix="give the path of the ONNX file, or export it with external_data=False",
             )
-        self._file = weight_path(network, location, self._name)
+        self.file = weight_path(network, location, self._name)
         try:
-            self._offset = int(entries.get("offset") or 0)
+            self.offset = int(entries.get("offset") or 0)
             length = int(entries["length"]) if entries.get("length") else None
         except ValueError as error:
             raise self._wrong(f"offset or length is not a number: {error}") from error
         self.size = _bytes_of(tensor)
         if length is not None and length != self.size:
             raise self._wrong(f"{length} bytes are named, its shape and type take {self.size}")
-        if self._offset < 0 or self._offset + self.size > self._file.stat().st_size:
-            raise self._wrong(f"'{location}' ends before byte {self._offset + self.size}")
+        if self.offset < 0 or self.offset + self.size > self.file.stat().st_size:
+            raise self._wrong(f"'{location}' ends before byte {self.offset + self.size}")
 
     def _wrong(self, what: str) -> ConfigError:
         return ConfigError(
@@ -172,12 +183,12 @@ class _Piece:
     def _pieces(self) -> Iterator[bytes]:
         left = self.size
         try:
-            with self._file.open("rb") as file:
-                file.seek(self._offset)
+            with self.file.open("rb") as file:
+                file.seek(self.offset)
                 while left:
                     piece = file.read(min(left, _PIECE))
                     if not piece:
-                        raise self._wrong(f"'{self._file.name}' became shorter while it was read")
+                        raise self._wrong(f"'{self.file.name}' became shorter while it was read")
                     left -= len(piece)
                     yield piece
         except OSError as error:
@@ -185,6 +196,10 @@ class _Piece:
 
 
 def _bytes_of(tensor: onnx.TensorProto) -> int:
+    if len(tensor.dims) > _MOST_DIMS:
+        raise ConfigError(
+            f"a tensor has {len(tensor.dims)} dimensions, {_MOST_DIMS} at most", where=tensor.name, fix=_FIX
+        )
     count: int = math.prod(tensor.dims)
     if tensor.data_type in _BITS:
         bits: int = _BITS[tensor.data_type]

@@ -213,7 +213,7 @@ def _check_end(path: Path) -> None:
     """Raise BundleError if the list of members is too long to be read, or BadZipFile without one."""
     with open_plain(path) as file:
         size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - _END_BYTES - (1 << 16)))
+        file.seek(max(0, size - _END_BYTES - (1 << 16) - 20))  # a comment may be as long as it can be
         tail = file.read()
     at = tail.rfind(_END)
     if at < 0 or len(tail) - at < _END_BYTES:
