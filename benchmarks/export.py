@@ -47,6 +47,7 @@ MEASURED = 400  # samples of AV-digits' validation
 CALIBRATION, GLITCH_EVERY, GLITCH = 500, 100, 20.0
 PEERS = {"ORT MinMax": "MinMax", "ORT Entropy": "Entropy", "ORT Percentile": "Percentile"}
 MODELOPT = {"modelopt max": "max", "modelopt entropy": "entropy"}
+INT8_PEERS = (*PEERS, *MODELOPT)
 AGREES_AT = 0.7  # the probability from which O-Net says that a crop is a face
 MEMORY_SIZES = (224, 640)
 
@@ -75,8 +76,9 @@ def measure(quick: bool) -> BenchmarkReport:
         figures = {p: _drop(own.models["net"], m, data) for p, m in {"mmedge": ours, **peers}.items() if m is not None}
         drop, low, high, noise = figures["mmedge"]
         told = f"MobileNetV2-like, {what}: accuracy lost ({low:+.2f}..{high:+.2f} at 95 %)"
-        rows.append(_row(told, "points", {p: f[0] for p, f in figures.items()}))
-        rows.append(_row(f"MobileNetV2-like, {what}: SQNR of the logits", "dB", {p: f[3] for p, f in figures.items()}))
+        rows.append(_row(told, "points", {p: f[0] for p, f in figures.items()}, INT8_PEERS))
+        told = f"MobileNetV2-like, {what}: SQNR of the logits"
+        rows.append(_row(told, "dB", {p: f[3] for p, f in figures.items()}, INT8_PEERS))
         targets[name] = drop
         if limit == "digits":
             targets["int8_sqnr_db"] = noise
@@ -115,7 +117,8 @@ def measure(quick: bool) -> BenchmarkReport:
     )
 
 
-def _row(what: str, unit: str, figures: dict[str, float], names: Iterable[str] = (*PEERS, *MODELOPT)) -> Row:
+def _row(what: str, unit: str, figures: dict[str, float], names: Iterable[str] = ()) -> Row:
+    """Return a row with the peers that can do the same; one of ``names`` without a figure is told as missing."""
     peers: dict[str, float | None] = {peer: figures.get(peer) for peer in names}
     return Row(what=what, unit=unit, ours=figures["mmedge"], peers=peers, ratio=None)
 
@@ -272,7 +275,9 @@ def _onet(folder: Path, targets: dict[str, float], count: int) -> Row:
     want = says(onet) >= AGREES_AT
     figures = {name: float(((says(model) >= AGREES_AT) == want).mean()) for name, model in forms.items()}
     targets["onet_agreement"] = figures["mmedge"]
-    return _row(f"O-Net: {len(want)} real crops, {want.mean():.0%} of them faces, same verdict", "", figures)
+    return _row(
+        f"O-Net: {len(want)} real crops, {want.mean():.0%} of them faces, same verdict", "", figures, INT8_PEERS
+    )
 
 
 def _cost(folder: Path, rows: list[Row], targets: dict[str, float], count: int) -> None:

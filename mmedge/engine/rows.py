@@ -77,5 +77,5 @@ def magnitude(array: AnyArray, axis: int | None = None) -> AnyArray:
         array = np.abs(array)
     others = None if axis is None else tuple(other for other in range(array.ndim) if other != axis)
     high, low = (np.asarray(end(axis=others, initial=0), np.float64) for end in (array.max, array.min))
-    largest: AnyArray = np.maximum(high, -low)
+    largest: AnyArray = np.maximum(high, 0.0 - low)  # no -0.0 of what is all zero
     return largest
