@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 import benchmarks
-from benchmarks.harness import BenchmarkReport, cells, show
+from benchmarks.harness import BenchmarkReport, cells, figure, show
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 # Not benchmarks: what they share.
@@ -20,23 +20,28 @@ SHARED = {
     "__main__",
     "attention",
     "attention_choice",
+    "cost",
     "digits",
     "digits_choice",
     "export_cost",
     "export_nets",
     "fusion_study",
     "fusion_table",
+    "goals",
     "graph",
     "harness",
     "impacts",
+    "live_user",
     "loopback",
     "media_clips",
     "media_damage",
     "media_times",
     "nets",
+    "null_bundle",
     "overload_rule",
     "pictures",
     "simulation",
+    "stamped",
 }
 
 
@@ -56,7 +61,7 @@ def section(report: BenchmarkReport) -> str:
     facts = {**report.host, **report.conditions, "evidence": report.evidence}
     said = "; ".join(f"{key}: {value}" for key, value in facts.items())
     lines += ["", *textwrap.wrap(said, 132, break_long_words=False, break_on_hyphens=False), ""]
-    lines += [f"`{name}` = {value:.2f}  " for name, value in report.targets.items()]
+    lines += [figure(report, name, "`") + "  " for name in report.targets]
     return "\n".join(lines)
 
 

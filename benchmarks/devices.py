@@ -176,12 +176,16 @@ class Processes:
 
     def __init__(self) -> None:
         mine = os.getpid()
-        (self.runtime,) = self._children(mine)
-        self.pids = [mine, self.runtime, *self._children(self.runtime)]
+        (self.runtime,) = self._asked_by(mine)
+        (spawner,) = self._listed("-P", str(mine), "mmedge.ipc.spawner")
+        self.pids = [mine, spawner, self.runtime, *self._asked_by(self.runtime)]
+
+    def _asked_by(self, pid: int) -> list[int]:
+        return self._listed(f"mmedge.ipc.worker .*--for {pid}$")
 
     @staticmethod
-    def _children(pid: int) -> list[int]:
-        listed = subprocess.run(["pgrep", "-f", "-P", str(pid), "mmedge.ipc.worker"], capture_output=True, check=False)
+    def _listed(*options: str) -> list[int]:
+        listed = subprocess.run(["pgrep", "-f", *options], capture_output=True, check=False)
         return [int(line) for line in listed.stdout.split()]
 
     def memory_mb(self, pids: list[int] | None = None) -> float:

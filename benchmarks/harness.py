@@ -54,6 +54,7 @@ class BenchmarkReport(msgspec.Struct, frozen=True):
     rows: list[Row]
     targets: dict[str, float]
     missed: list[str] = []  # names of figures that are beyond their limit
+    limits: dict[str, str] = {}  # figure -> its limit, where one is set: "<= 120"
     schema: Literal["mmedge.benchmark/1"] = "mmedge.benchmark/1"
 
 
@@ -155,10 +156,16 @@ def show(report: BenchmarkReport) -> None:
     console.print(table)
     facts = {**report.host, **report.conditions, "evidence": report.evidence}
     console.print("; ".join(f"{key}: {value}" for key, value in facts.items()), highlight=False)
-    for name, value in report.targets.items():
-        console.print(f"{name} = {value:.2f}", highlight=False)
+    for name in report.targets:
+        console.print(figure(report, name), highlight=False)
     for name in report.missed:
         console.print(f"{name} misses its limit", style="red", highlight=False)
+
+
+def figure(report: BenchmarkReport, name: str, mark: str = "") -> str:
+    """Return a figure with its limit, its name between marks."""
+    limit = f" (target {report.limits[name]})" if name in report.limits else ""
+    return f"{mark}{name}{mark} = {report.targets[name]:.2f}{limit}"
 
 
 def cells(row: Row) -> tuple[str, str, str, str]:

@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from mmedge.bundle.container import MAX_WEIGHTS_BYTES
+from mmedge.engine.parse_check import ask_here
+from mmedge.engine.tensorrt_loader import tensorrt_choice
 from mmedge.errors import ConfigError, MmedgeError
 from mmedge.files import file_hash
 from mmedge.fusion.bounded import bound_self, run_bounded
@@ -32,7 +35,9 @@ if TYPE_CHECKING:
 # machine the same work takes up to twice as long.
 _CPU_S, _CPU_S_PER_MB = 10.0, 0.6
 _MB, _MB_PER_MB = 384, 14.0
+_PARSER_CPU_S, _PARSER_MB = 20.0, 1024  # TensorRT's libraries alone
 _FILE_BYTES = 1 << 26  # what is written beside copies of the networks
+_CPU_S_PER_READ_MB = 0.02  # each byte is hashed and copied some ten times, also those of a hole
 _is_child = False
 
 
@@ -45,13 +50,51 @@ class _Order(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def inspect_network(file: Path) -> dict[str, Any]:
-    """Return what ``inspect_onnx`` does, and ``classes``: how many the file names.
+    """Return what ``inspect_onnx`` does, ``classes``: how many the file names, and ``parser``: who decided.
+
+    Where TensorRT is installed, its parser decides what is refused, within bounds of its own; else ``parser`` is None.
 
     Raises:
         ConfigError: If the file is not a network, or reading it breaks the bounds.
     """
     found: dict[str, Any] = within("inspect", [file], file)
-    return found
+    lines = found.pop("lines")
+    answer: dict[str, Any] | None = None
+    if (module := tensorrt_choice()) is not None:
+        try:
+            answer = within("parser", [file], file, cpu_s=_PARSER_CPU_S, memory_mb=_PARSER_MB)
+        except _OutOfBoundsError as error:
+            answer = {"module": module, "version": "?", "refused": [{"reason": error.message}]}
+    if answer is not None:
+        found["findings"] = _decided(found["findings"], answer["refused"], lines)
+    return {**found, "parser": answer and {name: answer[name] for name in ("module", "version")}}
+
+
+def _decided(
+    findings: Sequence[Mapping[str, Any]], refused: Sequence[Mapping[str, str]], lines: Mapping[str, str]
+) -> list[Mapping[str, Any]]:
+    """Return findings of our list as the parser judges them: only what it refuses is an error."""
+    known = {finding["node"]: finding for finding in findings if finding["level"] == "error"}
+    stands: dict[str, Mapping[str, Any]] = {}
+    for name, op, reason in dict.fromkeys(
+        tuple(node.get(key, "") for key in ("name", "op", "reason")) for node in refused
+    ):
+        told = {
+            "rule": "parser",
+            "message": f"{op}: {reason}" if op else reason,
+            "fix": "write it with other operators",
+        }
+        source = {"source": lines[name]} if name in lines else {}
+        # The list knows what to do about many operators that the parser only names.
+        own = [known[name]] if name in known else []
+        if not name:  # a node without one, which our list calls by its output, or the file as a whole
+            own = [f for label, f in known.items() if label.startswith(f"{op} -> ")] or list(known.values())
+        own = own or [{"level": "error", "node": name or "graph", **told, **source}]
+        stands |= {finding["node"]: finding for finding in own}
+    # The parser may stop at the first of a kind: what our list says of others is then right, too.
+    kinds = {(finding["rule"], finding["message"]) for finding in stands.values()}
+    stands |= {node: finding for node, finding in known.items() if (finding["rule"], finding["message"]) in kinds}
+    return [*stands.values(), *(finding for finding in findings if finding["level"] != "error")]
 
 
 def lines_of_network(file: Path) -> dict[str, str]:
@@ -119,13 +162,14 @@ def within(work: str, files: Sequence[Path], argument: object, *, cpu_s: float =
     """Return what ``_WORK[work](argument)`` returns, in a child that may take so much more than its files need."""
     if _is_child:
         return _WORK[work][1](argument)
-    size_mb, where = _check_files(files) / 1e6, ", ".join(map(str, files))
+    held, read = _check_files(files)
+    size_mb, read_mb, where = held / 1e6, read / 1e6, ", ".join(map(str, files))
     order = _Order(
         work=work,
         where=where,
-        cpu_s=_CPU_S + _CPU_S_PER_MB * size_mb + cpu_s,
+        cpu_s=_CPU_S + _CPU_S_PER_MB * size_mb + _CPU_S_PER_READ_MB * (read_mb - size_mb) + cpu_s,
         memory_mb=_MB + _MB_PER_MB * size_mb + memory_mb,
-        file_bytes=_FILE_BYTES + round(2e6 * size_mb),
+        file_bytes=_FILE_BYTES + round(2e6 * read_mb),
     )
 
     def over(what: str) -> MmedgeError:
@@ -192,22 +236,27 @@ def _out_of_memory(order: _Order) -> ConfigError:
     )
 
 
-def _check_files(files: Sequence[Path]) -> int:
-    """Return the bytes of networks with the weights beside them; raise ConfigError for what is no file."""
-    total = 0
+def _check_files(files: Sequence[Path]) -> tuple[int, int]:
+    """Return what networks with the weights beside them take on the disk, and their bytes, within what a bundle holds.
+
+    ConfigError for what is no file.
+    """
+    held = read = 0
     for file in files:
         try:
             info = file.stat()
             if not stat.S_ISREG(info.st_mode):
                 raise ConfigError("not a file", where=str(file), fix="name an ONNX file")
-            total += _bytes(info)
+            infos = [info]
             if info.st_size < _FILE_BYTES:  # larger ones hold their weights themselves
-                total += sum(_bytes(other.stat()) for other in _weight_files(file))
+                infos += [other.stat() for other in _weight_files(file)]
+            held += sum(map(_bytes, infos))
+            read += sum(own.st_size for own in infos)
         except OSError as error:
             raise ConfigError(
                 f"cannot read the network: {error.strerror}", where=str(file), fix="check the path"
             ) from error
-    return total
+    return held, max(held, min(read, MAX_WEIGHTS_BYTES))
 
 
 def _weight_files(file: Path) -> list[Path]:
@@ -222,14 +271,21 @@ def _bytes(info: os.stat_result) -> int:
 
 def _inspect(file: Path) -> dict[str, object]:
     from .brought.infer import class_names
-    from .onnx.lint import inspect_onnx
+    from .onnx.lint import inspect_onnx, lines_of
     from .onnx.network_file import load_network
     from .onnx.state import describe_network
 
-    document = inspect_onnx(file) | describe_network(load_network(file, largest_bytes=0))
+    model = load_network(file, largest_bytes=0)
+    document = inspect_onnx(file) | describe_network(model)
     metadata = document["metadata"]
     assert isinstance(metadata, dict)
-    return {**document, "classes": len(class_names(metadata)) or None}
+    return {**document, "classes": len(class_names(metadata)) or None, "lines": lines_of(model)}
+
+
+def _parser(file: Path) -> dict[str, Any] | None:
+    answer = ask_here(file.read_bytes(), str(file) if _weight_files(file) else None)
+    found: dict[str, Any] | None = msgspec.to_builtins(answer)
+    return found
 
 
 def _lines(file: Path) -> dict[str, str]:
@@ -270,6 +326,7 @@ def _remove(folder: Path, *, keep: bool) -> None:
 # Work -> modules that it imports, and the function.
 _WORK: dict[str, tuple[tuple[str, ...], Callable[[Any], object]]] = {
     "inspect": ((".onnx.lint", ".onnx.state", ".brought.infer"), _inspect),
+    "parser": (("mmedge.engine.parse_check",), _parser),
     "lines": ((".onnx.lint",), _lines),
     "new": ((".brought.new",), _new),
     "bring": ((".brought.brought",), _bring),

@@ -14,16 +14,17 @@ import onnx
 from mmedge.engine.arrays import array_bytes, sample_bytes
 from mmedge.engine.difference import Difference, compare_networks_on, network_feeds, pair_names
 from mmedge.engine.network import read_network
-from mmedge.engine.onnxruntime import OnnxRuntimeEngine, session_options
+from mmedge.engine.onnxruntime import OnnxRuntimeEngine
 from mmedge.engine.shapes import Shape
 from mmedge.errors import EngineError
-from mmedge.extras import require
 from mmedge.fusion.graph import evidence_of
 from mmedge.types import AnyArray
 
 from .bounded import within
 from .brought.brought import graph_inputs
+from .judge import judge_session
 from .onnx.network_file import load_network
+from .onnx.outside import handed, left
 
 _AT_ONCE = 32  # tensors that are fetched in one run
 _SHOWN = 5  # layers at which a difference begins
@@ -90,14 +91,15 @@ def compare_here(argument: tuple[Path, Path, Path | None, dict[str, Shape], int,
 
 def _engine(file: Path, shapes: Mapping[str, Shape]) -> OnnxRuntimeEngine:
     network = read_network(file)
-    if network.weights:
+    model = load_network(file, streamed=True) if network.weights else None
+    if model is not None and not left(model):
         try:
             return OnnxRuntimeEngine(file, name=str(file), shapes=shapes, exact=True, as_written=True)
         except EngineError as error:
             if "external tensors" not in error.message:  # sizes that lie in files, where ONNX Runtime does not look
                 raise
-    source = load_network(file).SerializeToString() if network.weights else network.model
-    return OnnxRuntimeEngine(source, name=str(file), shapes=shapes, exact=True, as_written=True)
+    source, weights = (network.model, {}) if model is None else handed(model)
+    return OnnxRuntimeEngine(source, name=str(file), shapes=shapes, exact=True, as_written=True, weights=weights)
 
 
 def _layers(
@@ -150,22 +152,18 @@ class _Opened:
     """A network whose tensors between the layers can be fetched."""
 
     def __init__(self, file: Path) -> None:
-        ort = require("onnxruntime", "comparing networks")
-        model = load_network(file)
+        model = load_network(file, streamed=True)
         self.nodes = list(model.graph.node)
         outputs = {value.name for value in model.graph.output}
         self.kept = [name for node in self.nodes for name in node.output if name]
         model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in self.kept if name not in outputs)
         try:
-            content = model.SerializeToString()
-            self._session = ort.InferenceSession(
-                content, session_options(threads=1, as_written=True), providers=["CPUExecutionProvider"]
-            )
+            self._session = judge_session(model)
         except Exception as error:  # onnxruntime raises one private class per status code, protobuf others
             raise EngineError(
                 f"the tensors between its layers cannot be looked at: {error}",
                 where=str(file),
-                fix="compare without --bisect; a network must be smaller than 2 GB for it",
+                fix="compare without --bisect",
             ) from error
 
     def run(self, names: Sequence[str], feed: Mapping[str, AnyArray]) -> list[Any]:

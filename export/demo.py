@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from importlib.resources import as_file, files
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from mmedge.bundle import Bundle, load
 from mmedge.bundle.manifest import AudioInput, ImageInput, TextInput
 from mmedge.errors import CheckError
+from mmedge.files import scratch
 from mmedge.fusion import tensorrt_problem
 from mmedge.fusion.compile import compile_bundle
 from mmedge.pipeline import Pipeline, Statistics
@@ -207,7 +207,7 @@ def demo(output: Path, *, train: bool = False, progress: Progress) -> DemoReport
                 report.tensorrt["evidence"] = report.evidence
             check_conservation(report.live)
             agreement, count = 0, 0
-            with TemporaryDirectory() as made, load(tensorrt_alone(bundle, Path(made) / output.name)) as written:
+            with scratch() as made, load(tensorrt_alone(bundle, made / output.name)) as written:
                 for index, clip in enumerate(CLIPS):
                     progress(f"clip '{clip}': image only, audio only, fused, int8", index / len(CLIPS))
                     path = folder / f"{clip}.mp4"

@@ -6,6 +6,7 @@ accuracy, gates and golden vectors would then depend on the machine that exporte
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,23 @@ from onnx import ModelProto
 
 from mmedge.bundle import Bundle
 from mmedge.bundle.archive import write_archive
-from mmedge.engine.onnxruntime import OnnxRuntimeEngine, session_options
+from mmedge.bundle.onnx_file import weights_member
+from mmedge.engine.onnxruntime import OnnxRuntimeEngine, give_weights, session_options
 from mmedge.extras import require
+from mmedge.types import AnyArray
+
+from .onnx.outside import handed
 
 
-def judge(model: ModelProto | bytes, name: str = "model") -> OnnxRuntimeEngine:
+def judge(
+    model: ModelProto | bytes, name: str = "model", weights: Mapping[str, AnyArray] | None = None
+) -> OnnxRuntimeEngine:
     """Return an engine that runs a network as it is written.
 
     Args:
         model: The network, quantised or not.
         name: For messages.
+        weights: Of bytes that leave weights in files: initializer -> its values, [its shape] in its dtype.
 
     Raises:
         EngineError: If it cannot be loaded.
@@ -31,8 +39,8 @@ def judge(model: ModelProto | bytes, name: str = "model") -> OnnxRuntimeEngine:
     Example:
         >>> judge(int8.models["image_encoder"])({"x": tensor})["embedding"]  # doctest: +SKIP
     """
-    content = model if isinstance(model, bytes) else model.SerializeToString()
-    return OnnxRuntimeEngine(content, name=name, as_written=True)
+    content, values = (model, weights) if isinstance(model, bytes) else handed(model)
+    return OnnxRuntimeEngine(content, name=name, as_written=True, weights=values)
 
 
 def judge_session(model: ModelProto | bytes, *, optimised: bool = True) -> Any:
@@ -49,8 +57,11 @@ def judge_session(model: ModelProto | bytes, *, optimised: bool = True) -> Any:
     options = session_options(as_written=True)
     if not optimised:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    content = model if isinstance(model, bytes) else model.SerializeToString()
-    return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    content, values = (model, {}) if isinstance(model, bytes) else handed(model)
+    kept = give_weights(options, values or {}, packed=False)
+    session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    session.kept = kept  # what it reads lives as long as it does
+    return session
 
 
 def tensorrt_alone(bundle: Bundle, path: Path) -> Path:
@@ -66,6 +77,7 @@ def tensorrt_alone(bundle: Bundle, path: Path) -> Path:
     manifest = bundle.manifest
     variants = tuple(v for v in manifest.variants if v.target == "tensorrt")
     gone = {v.file for v in manifest.variants} - {v.file for v in variants}
+    gone |= {weights_member(name) for name in gone}
     files = {name: file for name, file in manifest.files.items() if name not in gone}
     manifest = msgspec.structs.replace(manifest, variants=variants, files=files)
     return write_archive(path, manifest, {name: bundle.read(name) for name in files})

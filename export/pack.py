@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import msgspec
-from onnx import ModelProto
 
 from mmedge.bundle.archive import write_archive
 from mmedge.bundle.manifest import File, Input, Manifest, Mask, Task, TextInput, Variant
+from mmedge.bundle.onnx_file import is_weights, weights_member
 from mmedge.errors import ConfigError
+from mmedge.files import file_hash
 from mmedge.types import Precision, Tensors
 
 from .golden import MARGIN, Golden, make_golden, row_tolerance
@@ -22,6 +23,7 @@ from .judge import judge
 from .onnx.decompose import TENSORRT_FAILS, decompose
 from .onnx.gate import Gate, parser_gate
 from .onnx.onnx_models import OnnxModels
+from .onnx.outside import left, link_or_copy, spooled, whole
 from .onnx.parity import check_rewrite
 from .preprocess.onnx_prefix import merge_prefix
 from .provenance import provenance
@@ -83,17 +85,20 @@ class Members(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         variants: As the manifest has them.
-        files: Member -> content; one file may serve several variants.
+        files: Member -> content; one file may serve several variants. Weights that lie beside a network are a file.
     """
 
     variants: tuple[Variant, ...]
-    files: dict[str, bytes]
+    files: dict[str, bytes | Path]
 
     def save(self, folder: Path) -> None:
         """Write them into a folder."""
         for name, content in self.files.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_bytes(content)
+            if isinstance(content, bytes):
+                (folder / name).write_bytes(content)
+            else:
+                link_or_copy(content, folder / name)
         (folder / _VARIANTS).write_bytes(msgspec.json.encode((self.variants, list(self.files))))
 
     @classmethod
@@ -101,7 +106,8 @@ class Members(msgspec.Struct, frozen=True, kw_only=True):
         """Read what ``save`` wrote."""
         kind = tuple[tuple[Variant, ...], list[str]]
         variants, names = msgspec.json.decode((folder / _VARIANTS).read_bytes(), type=kind)
-        return cls(variants=variants, files={name: (folder / name).read_bytes() for name in names})
+        files = {name: folder / name if is_weights(name) else (folder / name).read_bytes() for name in names}
+        return cls(variants=variants, files=files)
 
 
 def make_members(
@@ -138,7 +144,7 @@ def make_members(
         brought = {stage: model for stage, model in fp32.items() if recipe.stages[stage].onnx is not None}
         gate = parser_gate(recipe, brought if "tensorrt" in recipe.export.targets else {}, {})
     golden = make_golden(recipe, onnx_runners(fp32), as_samples(samples, recipe).held_out)
-    files: dict[str, bytes] = {f"golden/{stage}.npz": g.to_npz() for stage, g in golden.items()}
+    files: dict[str, bytes | Path] = {f"golden/{stage}.npz": g.to_npz() for stage, g in golden.items()}
     variants: list[Variant] = []
     asked = check_forms(recipe)
     for target in recipe.export.targets:
@@ -240,7 +246,7 @@ def pack(
         validated_masks=known.validated_masks or recipe.validated_masks,
         sync=recipe.sync,
         provenance={**provenance(recipe, seed=known.seed), **known.chosen},
-        files={name: File(sha256=hashlib.sha256(raw).hexdigest(), bytes=len(raw)) for name, raw in files.items()},
+        files={name: _listed(content) for name, content in files.items()},
     )
     try:
         return write_archive(path, manifest, files)
@@ -250,6 +256,12 @@ def pack(
             where=str(path),
             fix="free space there, or choose another --output; what was there before is as it was",
         ) from error
+
+
+def _listed(content: bytes | Path) -> File:
+    if isinstance(content, bytes):
+        return File(sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
+    return File(sha256=file_hash(content), bytes=content.stat().st_size)
 
 
 def _metadata(known: Mapping[str, Any]) -> Metadata:
@@ -298,7 +310,7 @@ def check_forms(recipe: Recipe) -> list[tuple[Target, Precision]]:
     return forms
 
 
-def _seat(members: dict[str, bytes], recipe: Recipe, name: str) -> Input:
+def _seat(members: dict[str, bytes | Path], recipe: Recipe, name: str) -> Input:
     """Return a seat as the manifest has it: a text's tokenizer becomes a member."""
     spec = recipe.inputs[name]
     if not isinstance(spec, TextInput) or spec.tokenizer is None:
@@ -309,7 +321,7 @@ def _seat(members: dict[str, bytes], recipe: Recipe, name: str) -> Input:
 
 
 def _add(
-    members: dict[str, bytes],
+    members: dict[str, bytes | Path],
     recipe: Recipe,
     models: OnnxModels,
     stage: str,
@@ -318,6 +330,8 @@ def _add(
 ) -> Variant:
     raw = target == "tensorrt"
     model = models.for_tensorrt[stage] if raw else models.models[stage]
+    if raw:
+        model = whole(model)
     notes = models.quantization.get(stage)
     if notes is not None and not raw:
         notes = msgspec.structs.replace(notes, rest="fp32")
@@ -337,10 +351,10 @@ def _add(
         check_rewrite(model, form, "INT8 form of CPUs", golden.tensors, limit=limit, where=f"stages.{stage}")
         model = form
     name = f"{stage}.{'trt' if raw else 'cpu'}.{models.precision}.onnx"
-    content = _bytes(model)
+    content, weights = spooled(model, name)
     # A stage fed by other stages alone is the same for both targets: one member serves both.
     name = next((other for other, bytes_ in members.items() if bytes_ == content), name)
-    with judge(content, name) as engine:
+    with judge(model if left(model) else content, name) as engine:
         noise, rows, scales = golden.noise(engine, raw=raw)
     floor = _FLOOR[target, models.precision]
     kernels = _KERNEL_ROUNDING if target == "cpu" and models.precision == "int8" else 0.0
@@ -353,6 +367,8 @@ def _add(
                 fix='leave the output out if it is always zero, or export precisions = ["fp32"]',
             )
     members[name] = content
+    if weights is not None:
+        members[weights_member(name)] = weights
     limits = {output: row_tolerance(floor, own, scales[output], kernels) for output, own in rows.items()}
     for output, each in limits.items():
         if blind := sum(limit > 1 for limit in each):
@@ -373,8 +389,3 @@ def _add(
         row_tolerance=limits,
         quantization=notes,
     )
-
-
-def _bytes(model: ModelProto) -> bytes:
-    content: bytes = model.SerializeToString(deterministic=True)
-    return content

@@ -186,7 +186,9 @@ class FileSamples(Sequence[dict[str, AnyArray]]):
             with _faults(str(file), "remove the file, or save it as JPEG, PNG or WAV"):
                 return read_file(file, spec, file.name)[None]
         array = _arrays(file)[key or ""]
-        where = f"{file}: input '{name}'" if row is None else f"{file}: row {row}, input '{name}'"
+        where = f"{file}: input '{name}'"
+        if row is not None:
+            where = f"{file}, an array of {list(array.shape)}: row {row}, input '{name}'"
         return fitted(array if row is None else array[row], spec, file.name, where)
 
 

@@ -13,6 +13,7 @@ from mmedge.types import AnyArray
 
 from .int8.qdq import has_weight
 from .onnx.onnx_models import OnnxModels
+from .onnx.outside import left_bytes
 from .preprocess.onnx_prefix import PREPROCESS
 
 
@@ -111,7 +112,7 @@ def quantization_report(fp32: OnnxModels, int8: OnnxModels) -> QuantizationRepor
         stages.append(
             StageReport(
                 stage=stage,
-                fp32_bytes=exact.ByteSize(),
+                fp32_bytes=exact.ByteSize() + left_bytes(exact),
                 int8_bytes=model.ByteSize(),
                 weighted=weighted,
                 int8=quantised,

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from shutil import copy
-from tempfile import TemporaryDirectory, gettempdir
+from tempfile import gettempdir
 from typing import Any
 
 import msgspec
@@ -17,12 +17,14 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 
 from mmedge.console import err
 from mmedge.errors import ConfigError
-from mmedge.files import file_hash
+from mmedge.files import file_hash, scratch
 
 from .brought.brought import bring
 from .failures import own_words
 from .identity import digest_of
 from .keys import graph_digest, plain, toolchain_digest
+from .onnx.onnx_models import OnnxModels
+from .onnx.outside import left
 from .pack import check_forms, pack
 from .provenance import places_of, provenance
 from .recipe import Recipe, check_recipe
@@ -191,6 +193,8 @@ class _Run:
                 raise
             if spec.keeps(result):
                 stored = self._store.put(spec.name, key, lambda folder: spec.save(result, folder), tuple(warnings))
+                if isinstance(result, OnnxModels) and any(map(left, result.models.values())):
+                    result = spec.load(work, stored.folder)  # from where weights are shared, not copied again
         else:
             result = spec.load(work, stored.folder)
             warnings = list(stored.notes.warnings)
@@ -222,8 +226,8 @@ class _Run:
             cached = stored is not None
             if stored is None:
                 self._note_training("--retrain was given" if self._retrain else "the recipe names no weights")
-                with TemporaryDirectory() as scratch:  # an error of the data is none of the cache
-                    weights = Path(scratch, _WEIGHTS)
+                with scratch() as made:  # an error of the data is none of the cache
+                    weights = made / _WEIGHTS
                     training.train_and_save(recipe, output=weights, progress=False)
                     stored = self._store.put("train", key, lambda folder: copy(weights, folder), anew=True)
             self._report.folder = stored.folder

@@ -78,6 +78,7 @@ def smoke(
     for variant in variants:
         show(f"smoke: {variant.file}", None)
         content = members.files[variant.file]
+        assert isinstance(content, bytes)  # its weights are in it
         try:
             sha256 = hashlib.sha256(content).hexdigest()
             compiled = compile_network(

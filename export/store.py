@@ -7,21 +7,17 @@ import hashlib
 import logging
 import os
 import shutil
-import tempfile
-import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from mmedge.errors import ConfigError
-from mmedge.files import file_hash, user_cache
+from mmedge.files import file_hash, scratch, user_cache
 
 _NOTES = "step.json"
-_DRAFT = ".new-"
-_ABANDONED_S = 86_400.0  # a draft this old is of a process that was killed
+DRAFT = ".new-"
 _log = logging.getLogger(__name__)
 
 
@@ -103,34 +99,21 @@ class Store:
             ConfigError: If it cannot be written.
         """
         final = self.folder / f"{step}-{key}"
-        self._sweep()
-        draft: Path | None = None
         try:
-            draft = Path(tempfile.mkdtemp(dir=self.folder, prefix=f"{_DRAFT}{os.getpid()}-"))
-            write(draft)
-            files = {str(f.relative_to(draft)): file_hash(f) for f in sorted(draft.rglob("*")) if f.is_file()}
-            notes = StepNotes(step=step, files=files, warnings=warnings)
-            (draft / _NOTES).write_bytes(msgspec.json.format(msgspec.json.encode(notes)))
-            for path in [*(path for path in draft.rglob("*")), draft]:
-                _sync(path)
-            if anew:
-                shutil.rmtree(final, ignore_errors=True)
-            _rename(draft, final)
-            _sync(self.folder)
+            with scratch(self.folder, DRAFT) as draft:
+                write(draft)
+                files = {str(f.relative_to(draft)): file_hash(f) for f in sorted(draft.rglob("*")) if f.is_file()}
+                notes = StepNotes(step=step, files=files, warnings=warnings)
+                (draft / _NOTES).write_bytes(msgspec.json.format(msgspec.json.encode(notes)))
+                for path in [*(path for path in draft.rglob("*")), draft]:
+                    _sync(path)
+                if anew:
+                    shutil.rmtree(final, ignore_errors=True)
+                _rename(draft, final)
+                _sync(self.folder)
         except OSError as error:
             raise unwritable(self.folder, error) from error
-        finally:
-            if draft is not None:
-                shutil.rmtree(draft, ignore_errors=True)
         return Stored(folder=final, notes=notes)
-
-    def _sweep(self) -> None:
-        for draft in self.folder.glob(f"{_DRAFT}*"):
-            with suppress(OSError):
-                owner = draft.name.removeprefix(_DRAFT).partition("-")[0]
-                is_alive = Path("/proc", owner).exists()
-                if time.time() - draft.stat().st_mtime > _ABANDONED_S and not is_alive:
-                    shutil.rmtree(draft, ignore_errors=True)
 
 
 def unwritable(folder: Path, error: OSError) -> ConfigError:

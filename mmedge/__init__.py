@@ -40,6 +40,7 @@ if sys.argv[:1] and (sys.argv[0].endswith("/mmedge") or (sys.argv[0] == "-m" and
 import logging
 from typing import TYPE_CHECKING
 
+from mmedge.lazy import lazily
 from mmedge.version import __version__
 
 if TYPE_CHECKING:
@@ -89,13 +90,7 @@ logging.getLogger("mmedge").addHandler(logging.NullHandler())
 
 
 def __getattr__(name: str) -> object:
-    home = _HOME.get(name)
-    if home is None:
-        raise AttributeError(f"module 'mmedge' has no attribute '{name}'")
-    value: object = getattr(import_module(home), name)
-    # `bench` is a function and a package: importing the package has bound its name to the module.
-    globals()[name] = value
-    return value
+    return lazily(__name__, _HOME, name)
 
 
 def __dir__() -> list[str]:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
 
 from mmedge.errors import ConfigError
+
+_NAME = 64  # characters of a file's name in that of the temporary one beside it
 
 
 def user_cache(*parts: str) -> Path:
@@ -106,14 +110,21 @@ def replacing(path: Path, *, mode: int = 0o600) -> Iterator[BinaryIO]:
         >>> with replacing(Path("notes.txt")) as file:  # doctest: +SKIP
         ...     file.write(b"all of it")
     """
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+    own = f".new-{path.name[:_NAME]}-"
+    _sweep(path.parent, own)
+    while True:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=own)
+        _own(handle)
+        if Path(temporary).exists():
+            break
+        os.close(handle)  # another process saw it before it had an owner
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
             file.flush()
             os.fchmod(file.fileno(), mode)
             os.fsync(file.fileno())
-        Path(temporary).replace(path)
+            Path(temporary).replace(path)  # while it is owned: others sweep what nobody owns
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
@@ -122,6 +133,55 @@ def replacing(path: Path, *, mode: int = 0o600) -> Iterator[BinaryIO]:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+@contextmanager
+def scratch(parent: Path | None = None, prefix: str = "mmedge-scratch-") -> Iterator[Path]:
+    """Give an empty folder that is gone when the block ends; of a process that was killed, when the next one asks.
+
+    Args:
+        parent: Where; in ``TMPDIR`` by default.
+        prefix: Of its name: folders with it are looked at, and removed where their owner is dead.
+
+    Raises:
+        OSError: If it cannot be made.
+    """
+    place = Path(tempfile.gettempdir()) if parent is None else parent
+    _sweep(place, prefix)
+    while True:
+        folder = Path(tempfile.mkdtemp(dir=place, prefix=prefix))
+        with suppress(FileNotFoundError):  # another process saw it before it had an owner
+            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            _own(handle)
+            if folder.exists():
+                break
+            os.close(handle)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(handle)
+
+
+def _own(handle: int) -> None:
+    """Lock a file or folder for as long as this process lives; where there are no locks, nothing is ever swept."""
+    with suppress(OSError):
+        fcntl.flock(handle, fcntl.LOCK_EX)
+
+
+def _sweep(folder: Path, prefix: str) -> None:
+    """Remove what has a prefix, is this user's, and nobody owns: whoever made it was killed."""
+    with suppress(OSError):
+        for path in (path for path in folder.iterdir() if path.name.startswith(prefix)):
+            with suppress(OSError):
+                handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+                try:
+                    info = os.fstat(handle)
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    if info.st_uid == os.geteuid():
+                        shutil.rmtree(path, ignore_errors=True) if stat.S_ISDIR(info.st_mode) else path.unlink()
+                finally:
+                    os.close(handle)
 
 
 @contextmanager

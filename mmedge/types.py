@@ -222,7 +222,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, dict=True):
             name: An image input that was present.
 
         Raises:
-            ConfigError: If there is none, or it is one of a file and the runtime has its own process.
+            ConfigError: If there is none.
             FrameExpiredError: If it has been overwritten: pictures live for a moment, results for as long as you like.
         """
         frames: Mapping[str, Callable[[], Frame]] = self.__dict__.get("frames", {})

@@ -144,6 +144,14 @@ std::uint64_t SlotRing::publish(std::int64_t index, const char* text, std::size_
   return seq;
 }
 
+std::uint64_t SlotRing::hold(std::int64_t index) {
+  const std::uint64_t word = slot(index).word.load(std::memory_order_relaxed);
+  if (state_of(word) == State::kReading) return seq_of(word);
+  if (state_of(word) != State::kWriting) return 0;
+  const std::uint64_t seq = (header().published.fetch_add(1, std::memory_order_relaxed) + 1) & kMaxSeq;
+  return change({index, word}, word_of(seq, State::kReading)) ? seq : 0;
+}
+
 // A scan may see a slot before and another one after they were published. All that is older than the oldest
 // READY slot of one scan was published before the next scan, which therefore finds the true oldest.
 std::optional<SlotRing::Taken> SlotRing::take() {
@@ -158,6 +166,11 @@ std::optional<SlotRing::Taken> SlotRing::take() {
     seen = found;
   }
   return std::nullopt;
+}
+
+bool SlotRing::claim(std::int64_t index, std::uint64_t seq) {
+  slot(index);
+  return change({index, word_of(seq & kMaxSeq, State::kReady)}, word_of(seq & kMaxSeq, State::kReading));
 }
 
 void SlotRing::release(std::int64_t index) {

@@ -12,8 +12,8 @@
 
 namespace mmedge {
 
-// FREE -acquire-> WRITING -publish-> READY -take-> READING -release-> FREE, and READY -acquire(steal)->
-// WRITING.
+// FREE -acquire-> WRITING -publish-> READY -take-> READING -release-> FREE, READY -acquire(steal)-> WRITING,
+// and WRITING -hold-> READING.
 //
 // The state and the sequence number of what a slot holds are one atomic word, and each change compares the
 // whole word: who saw READY 5 cannot take the slot when it was stolen meanwhile and is READY 21. Sequence
@@ -43,8 +43,13 @@ class SlotRing {
   // WRITING -> READY; returns the sequence number. Slots are taken in the order in which one thread
   // published.
   std::uint64_t publish(std::int64_t index, const char* header, std::size_t n);
+  // WRITING -> READING: what its writer keeps for itself, and others may copy by the sequence number that it
+  // returns; 0 where the slot was given back.
+  std::uint64_t hold(std::int64_t index);
   // The READY slot of lowest sequence number -> READING.
   std::optional<Taken> take();
+  // READY with `seq` -> READING; false when the slot holds something else by now.
+  bool claim(std::int64_t index, std::uint64_t seq);
   // READING or WRITING -> FREE; other slots are left alone. What was read keeps its sequence number.
   void release(std::int64_t index);
   // Copies the first `n` bytes of a slot that anybody may own, and tells whether they are those of `seq`.

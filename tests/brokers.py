@@ -21,13 +21,13 @@ MOSQUITTO = shutil.which("mosquitto", path=os.environ.get("PATH", "") + ":/usr/s
 
 
 class Broker:
-    """A mosquitto of its own on a free port of loopback."""
+    """A mosquitto of its own on a port of loopback, a free one unless it is named."""
 
-    def __init__(self, folder: Path, *settings: str) -> None:
+    def __init__(self, folder: Path, *settings: str, port: int = 0) -> None:
         if MOSQUITTO is None:
             pytest.skip("mosquitto missing; type: apt-get install mosquitto")
         with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
+            probe.bind(("127.0.0.1", port))
             self.port = probe.getsockname()[1]
         self._config = folder / "mosquitto.conf"
         # Started by root it would give up rights, and with them the files of a test.

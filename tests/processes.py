@@ -22,21 +22,32 @@ def children(pid: int) -> list[int]:
     return [int(line) for line in listed.stdout.split()]
 
 
+def asked_by(pid: int) -> list[int]:
+    """Return the processes that another has asked the spawner for."""
+    pids = sorted(int(path.name) for path in Path("/proc").glob("[0-9]*"))
+    return [one for one in pids if "mmedge.ipc.worker" in (line := command(one)) and f"--for {pid} " in line + " "]
+
+
+def spawners(pid: int) -> list[int]:
+    """Return the spawners that a process has started."""
+    return [child for child in children(pid) if "mmedge.ipc.spawner" in command(child)]
+
+
 def family(pipe: mmedge.Pipeline) -> tuple[int, list[int]]:
     """Return the runtime's process and its workers."""
-    (runtime,) = [pid for pid in children(os.getpid()) if "mmedge.ipc.worker" in command(pid)]
-    return runtime, children(runtime)
+    (runtime,) = [pid for pid in asked_by(os.getpid()) if "mmedge.pipeline.worker" in command(pid)]
+    return runtime, asked_by(runtime)
 
 
 def command(pid: int) -> str:
     try:
-        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ").rstrip()
     except (FileNotFoundError, ProcessLookupError):
         return ""
 
 
 def alive(pids: list[int]) -> list[int]:
-    return [pid for pid in pids if "mmedge.ipc.worker" in command(pid)]
+    return [pid for pid in pids if "mmedge.ipc." in command(pid)]
 
 
 def until(condition: Callable[[], bool], within_s: float) -> bool:
@@ -64,8 +75,10 @@ def reopened(results: list[Result]) -> bool:
 
 
 @contextmanager
-def child(entry: str, payload: bytes = b"", fds: tuple[int, ...] = ()) -> Iterator[Child]:
-    started = Child(f"tests.entries:{entry}", payload, name=entry, fds=fds)
+def child(
+    entry: str, payload: bytes = b"", fds: tuple[int, ...] = (), modules: tuple[str, ...] = ()
+) -> Iterator[Child]:
+    started = Child(f"tests.entries:{entry}", payload, name=entry, fds=fds, modules=modules)
     try:
         yield started
     finally:

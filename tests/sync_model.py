@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -40,8 +41,8 @@ class Setup:
     sync: Sync
     lossless: bool = False
 
-    def make(self) -> Synchronizer:
-        return Synchronizer(INPUTS, self.attached, self.missing, self.sync, started_ns=0, lossless=self.lossless)
+    def make(self, cls: type[Any] = Synchronizer) -> Any:
+        return cls(INPUTS, self.attached, self.missing, self.sync, started_ns=0, lossless=self.lossless)
 
     @property
     def hold_ns(self) -> int:
@@ -53,7 +54,7 @@ class Setup:
         return ahead + round(self.sync.deadline_ms * 1e6)
 
 
-def encode(sync: Synchronizer, snapshot: Snapshot) -> bytes:
+def encode(sync: Any, snapshot: Snapshot) -> bytes:
     """Everything a snapshot says, with the sound and the identity of what it holds."""
     sound = {}
     for name in snapshot.audio_end:

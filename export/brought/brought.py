@@ -37,6 +37,7 @@ from ..onnx.graphs import (
 from ..onnx.lint import lint
 from ..onnx.network_file import load_network
 from ..onnx.opset import raise_opset
+from ..onnx.outside import whole, why_not, without_left
 from ..onnx.parity import behind_front, check_rewrite
 from ..recipe import Recipe, RecipeStage
 from ..stages import feed_zeros, output_types, stage_order
@@ -127,7 +128,9 @@ def tensorrt_problem(model: onnx.ModelProto) -> str | None:
 
     The parser of the TensorRT that is installed decides, in a child; where there is none, our list of operators does.
     """
-    answer = ask_parser(model.SerializeToString())
+    if (problem := why_not(model, "TensorRT")) is not None:
+        return problem
+    answer = ask_parser(whole(model).SerializeToString())
     if answer is None:
         problem = listed_problem(model)
         return problem and f"{problem} (by a list of operators: no TensorRT parser is installed here)"
@@ -145,7 +148,7 @@ def listed_problem(model: onnx.ModelProto) -> str | None:
         if finding.level == "error" or finding.rule == "control-flow":
             return f"{finding.node}: {finding.message}"
     try:
-        checker.check_model(model, full_check=True)
+        checker.check_model(without_left(model), full_check=True)
     except (checker.ValidationError, shape_inference.InferenceError) as error:
         return f"its shapes cannot be inferred: {str(error).splitlines()[0]}"
     return None
@@ -246,7 +249,7 @@ def dtype(value: onnx.ValueInfoProto) -> np.dtype[Any]:
 
 def _load(recipe: Recipe, file: str, declared: Mapping[str, tuple[int, ...]]) -> onnx.ModelProto:
     path = recipe.path(file)
-    model = load_network(path)
+    model = load_network(path, streamed=True)
     strip(model)
     model.ir_version = max(model.ir_version, MIN_IR)
     own = {value.name: value for value in graph_inputs(model)}

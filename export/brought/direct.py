@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import logging
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
+from mmedge.bundle.onnx_file import is_weights
 from mmedge.errors import ConfigError
-from mmedge.files import file_hash
+from mmedge.files import file_hash, scratch
 from mmedge.fusion.consent import PROJECT_FILE
 
 from ..bounded import new_from_networks
 from ..identity import digest_of
 from ..keys import toolchain_digest
-from ..onnx.network_file import network_digest
+from ..onnx.network_file import network_digest, weight_files
+from ..onnx.outside import link_or_copy
 from ..recipe import Recipe
-from ..store import Store, Stored
+from ..store import DRAFT, Store, Stored
 from .infer import stage_name
 from .said import said_of
 
@@ -72,6 +73,11 @@ def recipe_of(
     return msgspec.structs.replace(recipe, calibration=calibration, export=precisions)
 
 
+def _take(source: str, target: str) -> None:
+    """Copy a file; weights of gigabytes are not held twice."""
+    link_or_copy(source, target) if is_weights(source) else shutil.copy2(source, target)
+
+
 def _made(network: Path, options: Mapping[str, Sequence[str]], tokenizer: Path | None) -> Stored:
     """Return the project that ``mmedge new`` makes of a network, made once for what goes in."""
     store = Store()
@@ -81,8 +87,9 @@ def _made(network: Path, options: Mapping[str, Sequence[str]], tokenizer: Path |
     key = digest_of(toolchain_digest(), network.stem, network_digest(network), given).hex()[:24]
     if (stored := store.get("network", key)) is not None:
         return stored
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch, network.stem)
+    # Where names can be given to gigabytes instead of copies.
+    with scratch(store.folder, DRAFT) if weight_files(network) else scratch() as made:
+        folder = made / network.stem
         try:
             report = new_from_networks(folder, [network], tokenizer, options)
         except ConfigError as error:
@@ -93,6 +100,6 @@ def _made(network: Path, options: Mapping[str, Sequence[str]], tokenizer: Path |
         return store.put(
             "network",
             key,
-            lambda final: shutil.copytree(folder, final / folder.name, ignore=_needless),
+            lambda final: shutil.copytree(folder, final / folder.name, ignore=_needless, copy_function=_take),
             (*report.asks, *report.hints),
         )

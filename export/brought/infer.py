@@ -93,7 +93,7 @@ def read_network(path: Path, taken: Sequence[str], options: Mapping[str, Sequenc
     name = stage_name(path)
     while name in taken:
         name += "_2"
-    network = Network(name=name, path=path, model=load_network(path), said=said_of(name, options or {}))
+    network = Network(name=name, path=path, model=load_network(path, streamed=True), said=said_of(name, options or {}))
     check_signature(network.model, str(path))
     known = metadata_of(network.model)
     if "names" in known and known.get("task", "detect") not in ("detect", "classify"):

@@ -22,6 +22,7 @@ from mmedge.plain import unsafe
 from mmedge.service import Unit
 from mmedge.types import AnyArray
 
+from ..onnx.outside import left, write_network
 from ..onnx.to_onnx import random_samples
 from ..preprocess.onnx_prefix import Preprocessor
 from ..recipe import Recipe, RecipeTask
@@ -202,7 +203,8 @@ def _write(
     folder = report.folder
     (folder / "networks").mkdir()
     for network in networks:
-        onnx.save_model(network.model, folder / "networks" / f"{network.name}.onnx")
+        file = folder / "networks" / f"{network.name}.onnx"
+        write_network(network.model, file) if left(network.model) else onnx.save_model(network.model, file)
     if tokenizer is not None:
         shutil.copyfile(tokenizer, folder / "tokenizer.json")
     draft = draft_recipe(folder, networks, seats.inputs)

@@ -12,6 +12,7 @@ from onnx import helper, inliner, numpy_helper
 from mmedge.errors import ConfigError
 from mmedge.types import AnyArray
 
+from ..onnx.outside import value_of
 from .brought import dims, dtype
 from .outputs import run_network
 
@@ -109,7 +110,7 @@ class _Chain:
     def constant(self, name: str) -> AnyArray | None:
         """Return a constant of the graph."""
         if name in self.weights:
-            return np.asarray(numpy_helper.to_array(self.weights[name]))
+            return value_of(self.weights[name])
         node = self.made.get(name)
         if node is not None and node.op_type == "Identity":
             return self.constant(node.input[0])

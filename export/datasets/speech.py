@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import tempfile
 import wave
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ from mmedge.capture.channels import RowReader, channel_count
 from mmedge.capture.demux import choose_tracks
 from mmedge.errors import MissingDependencyError, SourceError
 from mmedge.extras import require
+from mmedge.files import scratch
 from mmedge.types import FloatArray
 
 from .base import Split
@@ -184,7 +184,7 @@ def synthesise(job: _Job) -> tuple[FloatArray, int]:
 
     The sound is float32 [samples], -1..1; the rate is in Hz.
     """
-    with tempfile.TemporaryDirectory(prefix="mmedge-") as folder:
+    with scratch() as folder:
         out = f"{folder}/word.wav"
         command = [part.replace("{out}", out) for part in job.command]
         try:

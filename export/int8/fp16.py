@@ -22,6 +22,7 @@ from ..judge import judge, judge_session
 from ..onnx.clean import strip
 from ..onnx.graphs import all_nodes, drop_unused, free_ending, free_start, name_once, replace_nodes, subgraphs
 from ..onnx.onnx_models import OnnxModels
+from ..onnx.outside import whole, why_not
 from ..onnx.parity import check_rewrite
 from ..onnx.state import already_quantised
 from ..parts import choose, spread
@@ -88,8 +89,10 @@ def to_fp16(onnx_models: OnnxModels, samples: RawSamples | Iterable[Tensors] | N
     for stage, model in onnx_models.models.items():
         if (found := already_quantised(model)) is not None:
             skipped[stage] = f"it is quantised already ({found})"
+        elif (why := why_not(model, "fp16")) is not None:
+            skipped[stage] = why
         else:
-            normal[stage] = prepare(model, f"stage '{stage}'", fed_shapes(recipe, stage))
+            normal[stage] = prepare(whole(model), f"stage '{stage}'", fed_shapes(recipe, stage))
     seen = measured(recipe, onnx_models.models, normal, frames)
     models: dict[str, onnx.ModelProto] = {}
     notes: dict[str, Quantization] = {}

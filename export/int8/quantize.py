@@ -17,6 +17,7 @@ from mmedge.types import Tensors
 
 from ..onnx.onnx_models import OnnxModels
 from ..onnx.opset import at_least
+from ..onnx.outside import whole, why_not
 from ..onnx.state import already_quantised
 from ..recipe import Calibration, Recipe
 from ..recordings import RawSamples, as_samples
@@ -151,6 +152,10 @@ def networks_of(
         if (found := already_quantised(model)) is not None:
             skipped[stage] = f"it is quantised already ({found})"
             continue
+        if (why := why_not(model, form.precision)) is not None:
+            skipped[stage] = why
+            continue
+        model = whole(model)
         sources = recipe.stages[stage].sources.items()
         masks = {tensor for tensor, source in sources if isinstance(source, (Presence, Age))}
         try:

@@ -14,6 +14,7 @@ from mmedge.types import AnyArray
 
 from ..judge import judge_session
 from .graphs import all_nodes, drop_unused, subgraphs
+from .outside import is_left
 
 _RANDOM = frozenset(
     ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial", "Dropout")
@@ -74,7 +75,8 @@ def constants(model: onnx.ModelProto, known: Mapping[str, Known]) -> dict[str, A
         known: What ``infer`` says of it.
     """
     graph = model.graph
-    weights = {tensor.name: tensor for tensor in graph.initializer} | constant_nodes(graph)
+    # What stays in files is not copied: whoever asks for it as it is used computes it each time.
+    weights = {tensor.name: tensor for tensor in graph.initializer if not is_left(tensor)} | constant_nodes(graph)
     sizes = {name: _bytes(Known(tensor.data_type, tuple(tensor.dims))) for name, tensor in weights.items()}
     outputs = {value.name for value in graph.output}
     values: dict[str, AnyArray] = {}

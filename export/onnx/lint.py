@@ -1,6 +1,6 @@
 """What TensorRT would refuse in an ONNX file, found without TensorRT: every finding at once, with its source line.
 
-A static list is a first answer only; ``mmedge compile`` asks the real parser.
+A static list is a first answer only; where TensorRT is installed, ``mmedge inspect`` and ``export`` ask its parser.
 """
 
 from __future__ import annotations
@@ -206,7 +206,7 @@ def lint(model: onnx.ModelProto, sources: Mapping[str, str] | None = None) -> li
         resize-antialias: encoder.pre/Resize at my/model.py:41 (encoder.pre): TensorRT has no antialiased Resize...
     """
     graph = _Graph(model)
-    lines = {**_lines(model), **(sources or {})}
+    lines = {**lines_of(model), **(sources or {})}
     findings = [
         Finding(level=level, rule=rule, node=node, message=message, fix=fix, source=lines.get(node))
         for rule, check in _RULES.items()
@@ -238,10 +238,11 @@ def inspect_onnx(file: str | Path) -> dict[str, object]:
 
 def source_lines(file: str | Path) -> dict[str, str]:
     """Return node name -> ``"file:line (module)"`` as far as an ONNX file tells (exports of torch do)."""
-    return _lines(load_network(file, largest_bytes=0))
+    return lines_of(load_network(file, largest_bytes=0))
 
 
-def _lines(model: onnx.ModelProto) -> dict[str, str]:
+def lines_of(model: onnx.ModelProto) -> dict[str, str]:
+    """Return what ``source_lines`` does, of a network that is loaded."""
     found = {node.name: source_of(node)[1] for node in all_nodes(model.graph) if node.name}
     return {name: line for name, line in found.items() if line}
 

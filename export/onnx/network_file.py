@@ -1,7 +1,7 @@
 """One way into an ONNX file: the network with all its weights, which may lie beside it, and what it is as a hash.
 
-An ONNX file is one protobuf message, which holds 2 GB at most. Larger networks keep their weights in other files:
-they can be inspected, hashed and run by ONNX Runtime, which maps those files, but not rewritten as one message.
+An ONNX file is one protobuf message, which holds 2 GB at most. Larger networks keep their weights in other files,
+where they stay (``outside``).
 """
 
 from __future__ import annotations
@@ -21,10 +21,12 @@ from onnx import TensorProto
 
 from mmedge.bundle import onnx_file
 from mmedge.bundle.onnx_file import weight_path
+from mmedge.engine.shapes import is_name
 from mmedge.errors import ConfigError
 
-# protobuf counts the bytes of a message in 32 bits with a sign; what the message says beside its weights is left free.
-MAX_BYTES = 2**31 - 1 - (1 << 20)
+from . import outside
+from .outside import MAX_BYTES, is_left, leave, may_leave
+
 _GB = 1e9
 _FIX = "give the file that torch.onnx.export wrote"
 _PIECE = 1 << 20  # bytes read at once while hashing
@@ -35,16 +37,20 @@ _BITS: dict[int, int] = {
 }
 
 
-def load_network(source: str | Path | bytes, *, largest_bytes: int | None = None) -> onnx.ModelProto:
+def load_network(
+    source: str | Path | bytes, *, largest_bytes: int | None = None, streamed: bool = False
+) -> onnx.ModelProto:
     """Return the network of an ONNX file, with the weights that lie in files beside it or in folders below.
 
     Args:
         source: The file, or what it holds; weights beside it are found by the file alone.
-        largest_bytes: Leave tensors that lie outside and are larger there: for whoever reads structure alone, and
-            the one way into a network of more than 2 GB. None takes all in.
+        largest_bytes: Leave tensors that lie outside and are larger there: for whoever reads structure alone. None
+            takes all in.
+        streamed: Of a large network leave the weights in their files (``outside`` reads them), also of one that one
+            message cannot hold.
 
     Returns:
-        The network; no tensor is outside unless ``largest_bytes`` left it there.
+        The network; no tensor is outside unless ``largest_bytes`` or ``streamed`` left it there.
 
     Raises:
         ConfigError: If the file cannot be read or is not ONNX; if weights are missing, too short, or outside of its
@@ -57,21 +63,38 @@ def load_network(source: str | Path | bytes, *, largest_bytes: int | None = None
     path = None if isinstance(source, bytes) else Path(source)
     where = "the network's bytes" if path is None else str(path)
     model = _parsed(source if isinstance(source, bytes) else _read(Path(source)), where)
-    outside = [tensor for tensor in tensors_of(model) if tensor.data_location == TensorProto.EXTERNAL]
-    pieces = [(tensor, _Piece(path, tensor)) for tensor in outside]
+    _drop_no_names(model)
+    there = [tensor for tensor in tensors_of(model) if tensor.data_location == TensorProto.EXTERNAL]
+    pieces = [(tensor, _Piece(path, tensor)) for tensor in there]
+    if streamed and sum(piece.size for _, piece in pieces) + model.ByteSize() > outside.LEFT_BYTES:
+        for tensor in model.graph.initializer:
+            if tensor.data_location == TensorProto.EXTERNAL:
+                piece = _Piece(path, tensor)
+                if may_leave(tensor, piece.size):
+                    leave(tensor, piece.file, piece.offset, piece.size)
+        pieces = [(tensor, piece) for tensor, piece in pieces if not is_left(tensor)]
     taken = [(tensor, piece) for tensor, piece in pieces if largest_bytes is None or piece.size <= largest_bytes]
     total = sum(piece.size for _, piece in taken) + model.ByteSize()
     if total > MAX_BYTES:
         raise ConfigError(
             f"the network has {total / _GB:.1f} GB, and one ONNX message holds 2 GB at most",
             where=where,
-            fix="split it into stages or export it in float16; `mmedge.load_engine` runs it as it is",
+            fix="split it into stages, or export it with its weights as initializers in a file beside it",
         )
     for tensor, piece in taken:
         tensor.raw_data = piece.read()
         tensor.ClearField("data_location")
         tensor.ClearField("external_data")
     return model
+
+
+def _drop_no_names(model: onnx.ModelProto) -> None:
+    """Take away what is no name of a dimension (``?``): ONNX Runtime takes two of one name for equal."""
+    graph = model.graph
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for dim in value.type.tensor_type.shape.dim if value.type.HasField("tensor_type") else ():
+            if dim.HasField("dim_param") and not is_name(dim.dim_param):
+                dim.ClearField("dim_param")
 
 
 def network_digest(path: str | Path) -> str:
@@ -196,12 +219,9 @@ class _Piece:
 
 
 def _bytes_of(tensor: onnx.TensorProto) -> int:
-    if len(tensor.dims) > _MOST_DIMS:
-        raise ConfigError(
-            f"a tensor has {len(tensor.dims)} dimensions, {_MOST_DIMS} at most", where=tensor.name, fix=_FIX
-        )
-    count: int = math.prod(tensor.dims)
-    if tensor.data_type in _BITS:
+    many = len(tensor.dims) > _MOST_DIMS
+    count: int = -1 if many else math.prod(tensor.dims)
+    if tensor.data_type in _BITS and not many:
         bits: int = _BITS[tensor.data_type]
         return (count * bits + 7) // 8
     if tensor.data_type in (TensorProto.STRING, TensorProto.UNDEFINED) or count < 0:

@@ -14,6 +14,8 @@ from mmedge.bundle.manifest import Quantization
 from mmedge.types import Precision
 
 from ..recipe import Recipe
+from .network_file import load_network
+from .outside import write_network
 
 
 class Parity(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,7 +36,8 @@ class OnnxModels:
     Attributes:
         recipe: The recipe they were made from.
         precision: ``fp32``; ``int8``, ``fp8`` or ``int4`` for explicit Q/DQ.
-        models: Stage name -> network; rules (``callable`` stages) have none.
+        models: Stage name -> network; rules (``callable`` stages) have none. Weights of a network of more than 256 MB
+            that was brought along stay in files: ``outside.whole`` takes them in, ``write_network`` writes both.
         sources: Stage name -> node name -> ``"file:line (module)"``. Private: never written into a bundle.
         parity: Agreement with torch, one entry per output.
         quantization: Stage name -> how its ranges were found (``int8`` only).
@@ -61,11 +64,11 @@ class OnnxModels:
         return {**self.models, **self.half}
 
     def save(self, folder: Path) -> None:
-        """Write ``STAGE.PRECISION.onnx`` and ``PRECISION.json`` into ``folder``."""
+        """Write ``STAGE.PRECISION.onnx`` and ``PRECISION.json`` into ``folder``, and weights that stay in files."""
         folder.mkdir(parents=True, exist_ok=True)
         for kind, models in ((self.precision, self.models), (f"{self.precision}.half", self.half)):
             for stage, model in models.items():
-                (folder / f"{stage}.{kind}.onnx").write_bytes(model.SerializeToString(deterministic=True))
+                write_network(model, folder / f"{stage}.{kind}.onnx")
         notes = _Notes(
             stages=tuple(self.models),
             sources={stage: dict(nodes) for stage, nodes in self.sources.items()},
@@ -82,7 +85,7 @@ class OnnxModels:
     def load(cls, folder: Path, recipe: Recipe, precision: Precision) -> OnnxModels:
         """Read what ``save`` wrote."""
         notes = msgspec.json.decode((folder / f"{precision}.json").read_bytes(), type=_Notes)
-        models = {stage: onnx.load(folder / f"{stage}.{precision}.onnx") for stage in notes.stages}
+        models = {stage: load_network(folder / f"{stage}.{precision}.onnx", streamed=True) for stage in notes.stages}
         return cls(
             recipe=recipe,
             precision=precision,
@@ -92,7 +95,7 @@ class OnnxModels:
             quantization=notes.quantization,
             sqnr_db=notes.sqnr_db,
             skipped=notes.skipped,
-            half={stage: onnx.load(folder / f"{stage}.{precision}.half.onnx") for stage in notes.half},
+            half={stage: load_network(folder / f"{stage}.{precision}.half.onnx") for stage in notes.half},
         )
 
 

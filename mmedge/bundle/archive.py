@@ -6,33 +6,42 @@ import hashlib
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from shutil import copyfileobj
+from typing import BinaryIO
 
 import msgspec
 
 from mmedge.bundle.container import (
+    CHUNK,
     DAMAGE,
     MAX_ALL_BYTES,
     MAX_MEMBER_BYTES,
     MAX_MEMBERS,
+    MAX_WEIGHTS_BYTES,
     Container,
     FolderContainer,
     ZipContainer,
     check_total,
+    check_weights,
     open_plain,
     read_bounded,
     safe_member,
 )
 from mmedge.bundle.decoding import decode_manifest
 from mmedge.bundle.manifest import Manifest
-from mmedge.bundle.onnx_file import MARK, names_files
+from mmedge.bundle.onnx_file import MARK, Outside, is_weights, names_files, outside_weights, weights_member
 from mmedge.bundle.order import check_tasks, stage_order
+from mmedge.bundle.weights import ALIGNMENT, Mapped
 from mmedge.errors import BundleError
 from mmedge.files import replacing
+from mmedge.types import AnyArray
 
 MANIFEST = "manifest.json"
 MAX_MANIFEST_BYTES = 1 << 22
 # One date for all members: equal content gives equal bytes.
 _DATE = (2020, 1, 1, 0, 0, 0)
+_PADDING = b"\x35\xd9"  # the kind of extra field that Android's zipalign writes
+_LARGE = 1 << 30  # bytes from which on a member of a zip file has sizes of 64 bits; above 2^31 it must
 
 
 class Archive:
@@ -87,7 +96,11 @@ class Archive:
                 fix="do not use this file",
             )
         if isinstance(self._members, FolderContainer):  # a file that is not there is an error of its own
-            check_total(sum(entry.bytes for entry in manifest.files.values()), MAX_ALL_BYTES, self.path)
+            sizes = {True: 0, False: 0}
+            for name, entry in manifest.files.items():
+                sizes[is_weights(name)] += entry.bytes
+            check_weights(sizes[True], self.path)
+            check_total(sizes[False], MAX_ALL_BYTES, self.path)
         return manifest
 
     def read(self, name: str) -> bytes:
@@ -97,10 +110,44 @@ class Archive:
             BundleError: If it is missing, damaged or not the file the manifest describes; or if it is a network whose
                 weights lie outside of the bundle.
         """
-        raw = b"".join(self._verified(name))
+        raw = b"".join(self._verified(name, MAX_MEMBER_BYTES))
         if name in self._networks:
-            self._check_weights(name, raw)
+            self._outside(name, raw)
         return raw
+
+    def weights(self, name: str, raw: bytes) -> dict[str, AnyArray]:
+        """Return the weights of a network that lie in a member of their own, mapped, after checking its SHA-256.
+
+        Args:
+            name: The network.
+            raw: What ``read`` returned of it.
+
+        Returns:
+            Initializer -> its values, read-only [its shape] in its dtype; none where the network holds its weights.
+
+        Raises:
+            BundleError: As ``read`` does, or if the member is packed, or ends before a weight does.
+        """
+        found = self._outside(name, raw)
+        if not found:
+            return {}
+        member = weights_member(name)
+        entry = self.manifest.files[member]
+        try:
+            part = Mapped(*self._members.place(member))
+            try:
+                digest = part.sha256()
+                if part.size != entry.bytes or digest != entry.sha256:
+                    raise self._differs(member, digest)
+                return {weight.name: part.array(weight) for weight in found}
+            finally:
+                part.close()
+        except (KeyError, *DAMAGE) as error:
+            raise BundleError(
+                f"member '{member}' is missing or damaged: {error}",
+                where=str(self.path),
+                fix="copy or export the bundle again",
+            ) from error
 
     def check(self, name: str) -> None:
         """Check a listed member as ``read`` does, but keep none of it, unless it is a network that may name files.
@@ -109,47 +156,56 @@ class Archive:
             BundleError: As ``read`` does.
         """
         rest, named = b"", False
-        for chunk in self._verified(name):
+        for chunk in self._verified(name, MAX_MEMBER_BYTES if not is_weights(name) else MAX_WEIGHTS_BYTES):
             named = named or MARK in rest + chunk
             rest = chunk[-len(MARK) :]
         if named and name in self._networks:
             self.read(name)
 
-    def _verified(self, name: str) -> Iterator[bytes]:
+    def _verified(self, name: str, limit: int) -> Iterator[bytes]:
         entry = self.manifest.files.get(name)
         if entry is None:
             raise BundleError(
                 f"member '{name}' is not listed in the manifest", where=str(self.path), fix="name one of $.files"
             )
         digest, size = hashlib.sha256(), 0
-        for chunk in read_bounded(self._members, name, min(entry.bytes, MAX_MEMBER_BYTES), self.path):
+        for chunk in read_bounded(self._members, name, min(entry.bytes, limit), self.path):
             digest.update(chunk)
             size += len(chunk)
             yield chunk
         if size != entry.bytes or digest.hexdigest() != entry.sha256:
-            raise BundleError(
-                f"member '{name}' differs from the manifest (sha256 {digest.hexdigest()[:12]}..., "
-                f"expected {entry.sha256[:12]}...)",
-                where=f"{self.path}: $.files.{name}",
-                fix="copy or export the bundle again",
-            )
+            raise self._differs(name, digest.hexdigest())
 
-    def _check_weights(self, name: str, raw: bytes) -> None:
-        """Raise BundleError for a network that would make an engine read other files."""
+    def _differs(self, name: str, found: str) -> BundleError:
+        return BundleError(
+            f"member '{name}' differs from the manifest (sha256 {found[:12]}..., "
+            f"expected {self.manifest.files[name].sha256[:12]}...)",
+            where=f"{self.path}: $.files.{name}",
+            fix="copy or export the bundle again",
+        )
+
+    def _outside(self, name: str, raw: bytes) -> tuple[Outside, ...]:
+        """Return the weights of a network that lie in its own member; BundleError if it names any other file."""
+        own = weights_member(name)
+        is_served = all(variant.target == "cpu" for variant in self.manifest.variants if variant.file == name)
+        may_lie_there = own in self.manifest.files and is_served
         try:
-            outside = names_files(raw)
+            if not names_files(raw):
+                return ()
+            found = outside_weights(raw) if may_lie_there else ()
         except ValueError as error:
             raise BundleError(
                 f"network '{name}' is not a valid ONNX file: {error}",
                 where=str(self.path),
                 fix="export the bundle again",
             ) from error
-        if outside:
+        if not may_lie_there or any(weight.location != own for weight in found):
             raise BundleError(
                 f"network '{name}' refers to weight files outside the bundle",
                 where=str(self.path),
                 fix="do not use this file; a bundle that mmedge exports holds its weights",
             )
+        return found
 
     def close(self) -> None:
         """Close the file; idempotent."""
@@ -184,13 +240,13 @@ def _check_kind(path: Path) -> None:
     raise BundleError("not a bundle: not a zip file", where=str(path), fix=fix)
 
 
-def write_archive(path: str | Path, manifest: Manifest, members: Mapping[str, bytes]) -> Path:
+def write_archive(path: str | Path, manifest: Manifest, members: Mapping[str, bytes | Path]) -> Path:
     """Write a bundle atomically; equal content gives equal bytes.
 
     Args:
         path: Where to; an existing file is replaced in one step.
         manifest: Its ``files`` must list exactly ``members``.
-        members: Name -> content.
+        members: Name -> content; a file of weights is copied piece by piece, as it is, so that it can be mapped.
 
     Returns:
         The path written.
@@ -206,9 +262,23 @@ def write_archive(path: str | Path, manifest: Manifest, members: Mapping[str, by
     decode_manifest(encoded := msgspec.json.format(msgspec.json.encode(manifest), indent=1))
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path, mode=0o644) as file, zipfile.ZipFile(file, "w") as archive:
-        for name, raw in [(MANIFEST, encoded), *sorted(members.items())]:
+        for name, content in [(MANIFEST, encoded), *sorted(members.items())]:
             info = zipfile.ZipInfo(name, _DATE)
-            info.compress_type = zipfile.ZIP_DEFLATED
             info.external_attr = 0o644 << 16
-            archive.writestr(info, raw)
+            if isinstance(content, Path):
+                _store(archive, file, info, content)
+            else:
+                info.compress_type = zipfile.ZIP_DEFLATED
+                archive.writestr(info, content)
     return path
+
+
+def _store(archive: zipfile.ZipFile, file: BinaryIO, info: zipfile.ZipInfo, content: Path) -> None:
+    """Copy a file into a zip file as it is, where its first byte is aligned."""
+    info.file_size = content.stat().st_size
+    is_large = info.file_size >= _LARGE
+    begin = file.tell() + 30 + len(info.filename.encode()) + (20 if is_large else 0) + 4
+    gap = -begin % ALIGNMENT
+    info.extra = _PADDING + gap.to_bytes(2, "little") + bytes(gap)
+    with content.open("rb") as source, archive.open(info, "w", force_zip64=is_large) as target:
+        copyfileobj(source, target, CHUNK)

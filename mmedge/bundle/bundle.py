@@ -12,6 +12,7 @@ import numpy as np
 from mmedge.bundle.archive import Archive
 from mmedge.bundle.container import DAMAGE
 from mmedge.bundle.manifest import Input, Manifest, Task, Variant
+from mmedge.bundle.onnx_file import weights_member
 from mmedge.bundle.references import check_label_count
 from mmedge.errors import BundleError
 from mmedge.plain import unsafe
@@ -61,6 +62,22 @@ class Bundle:
     def read(self, member: str) -> bytes:
         """Return a member's bytes, verified."""
         return self._archive.read(member)
+
+    def weights(self, member: str, network: bytes) -> dict[str, AnyArray]:
+        """Return the weights of a network that lie in a member of their own, verified and mapped: name -> values.
+
+        Arrays are read-only, [as the network says] in its dtypes.
+
+        Args:
+            member: The network.
+            network: Its bytes, as ``read`` returned them.
+        """
+        return self._archive.weights(member, network)
+
+    def network_bytes(self, member: str) -> int:
+        """Return how many bytes a network has, with the weights that lie in a member of their own."""
+        own = self.manifest.files.get(weights_member(member))
+        return self.manifest.files[member].bytes + (own.bytes if own is not None else 0)
 
     def labels(self, task: str) -> tuple[str, ...]:
         """Return the labels of a task, one a line in its file; none where its kind has none."""

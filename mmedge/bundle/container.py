@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, NoReturn, Protocol
 
+from mmedge.bundle.onnx_file import is_weights
 from mmedge.errors import BundleError
 
 MAX_MEMBERS = 4096
@@ -23,6 +24,9 @@ MAX_MEMBER_BYTES, MAX_ALL_BYTES = 1 << 31, 1 << 32
 # Unpacked, all members together may have this many bytes, and this many times those of the file. Weights hardly
 # shrink; text shrinks to a tenth; only what is almost empty shrinks more, and that may be small.
 FREE_BYTES, MAX_RATIO = 1 << 26, 20
+# Weights beside a network lie there as they are, so that no file of few bytes becomes many; they are hashed in pieces
+# and mapped. All of them together may have this many bytes.
+MAX_WEIGHTS_BYTES = 1 << 36
 CHUNK = 1 << 20
 # What reading a damaged zip file may raise.
 DAMAGE = (
@@ -39,8 +43,9 @@ DAMAGE = (
 _HOSTILE = "do not use this file"
 _AGAIN = "copy or export the bundle again"
 _END, _END_BYTES = b"PK\5\6", 22  # of a zip file: its last record, which says where its list of members lies
-_LARGER = b"PK\6\7"
-_LOCAL_BYTES = 30  # in front of each member, at least
+_LARGER, _LARGER_BYTES = b"PK\6\7", 20  # in front of it in files of more than 2 GB: says where a larger one lies
+_LARGER_END, _LARGER_END_BYTES = b"PK\6\6", 56  # the larger one
+_LOCAL, _LOCAL_BYTES = b"PK\3\4", 30  # in front of each member, at least
 
 
 def safe_member(name: str) -> bool:
@@ -58,6 +63,9 @@ class Container(Protocol):
 
     def chunks(self, name: str) -> Iterator[bytes]:
         """Yield a member piece by piece, each of at most ``CHUNK`` bytes."""
+
+    def place(self, name: str) -> tuple[Path, int, int]:
+        """Return where a member lies as it is: file, first byte, size; BundleError if it is packed."""
 
     def close(self) -> None:
         """Close the file; idempotent."""
@@ -93,7 +101,10 @@ class ZipContainer:
             self._fail("two members have the same name")
         if len(names) > MAX_MEMBERS:
             self._fail(f"{len(names)} members, the limit is {MAX_MEMBERS}")
-        check_total(sum(info.file_size for info in found), size, self._path)
+        plain = [info for info in found if is_weights(info.filename) and info.compress_type == zipfile.ZIP_STORED]
+        check_weights(sum(info.file_size for info in plain), self._path)
+        packed = sum(info.compress_size for info in plain)
+        check_total(sum(info.file_size for info in found if info not in plain), size - packed, self._path)
         end = 0
         for info in sorted(found, key=lambda info: info.header_offset):
             if info.header_offset < end:
@@ -119,6 +130,21 @@ class ZipContainer:
             while chunk := file.read(CHUNK):
                 yield chunk
 
+    def place(self, name: str) -> tuple[Path, int, int]:
+        """Return where a member lies as it is: file, first byte, size."""
+        info = self._zip.getinfo(name)
+        if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size or info.flag_bits & 1:
+            raise BundleError(
+                f"member '{name}' is packed, so that it cannot be mapped", where=str(self._path), fix=_AGAIN
+            )
+        with open_plain(self._path) as file:
+            file.seek(info.header_offset)
+            head = file.read(_LOCAL_BYTES)
+        if len(head) < _LOCAL_BYTES or not head.startswith(_LOCAL):
+            raise zipfile.BadZipFile(f"member '{name}' does not begin where the list of members says")
+        own_name, extra = struct.unpack("<HH", head[26:30])
+        return self._path, info.header_offset + _LOCAL_BYTES + own_name + extra, info.file_size
+
     def close(self) -> None:
         """Close the file; idempotent."""
         self._zip.close()
@@ -139,6 +165,11 @@ class FolderContainer:
         with open_plain(self._look(name)[0]) as file:
             while chunk := file.read(CHUNK):
                 yield chunk
+
+    def place(self, name: str) -> tuple[Path, int, int]:
+        """Return where a member lies as it is: file, first byte, size."""
+        file, info = self._look(name)
+        return file, 0, info.st_size
 
     def _look(self, name: str) -> tuple[Path, os.stat_result]:
         file = (self._path / name).resolve()
@@ -209,18 +240,36 @@ def check_total(unpacked: int, packed: int, where: Path) -> None:
         )
 
 
+def check_weights(size: int, where: Path) -> None:
+    """Raise BundleError if the weights beside networks are larger than any bundle's."""
+    if size > MAX_WEIGHTS_BYTES:
+        raise BundleError(
+            f"the weights beside its networks have {size} bytes, the limit is {MAX_WEIGHTS_BYTES}",
+            where=str(where),
+            fix=_HOSTILE,
+        )
+
+
 def _check_end(path: Path) -> None:
     """Raise BundleError if the list of members is too long to be read, or BadZipFile without one."""
     with open_plain(path) as file:
         size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - _END_BYTES - (1 << 16) - 20))  # a comment may be as long as it can be
+        file.seek(max(0, size - _END_BYTES - (1 << 16) - _LARGER_BYTES))  # a comment may be as long as it can be
         tail = file.read()
-    at = tail.rfind(_END)
-    if at < 0 or len(tail) - at < _END_BYTES:
-        raise zipfile.BadZipFile("the end of the file is missing")
-    members, list_bytes = struct.unpack("<HL", tail[at + 10 : at + 16])
-    # A larger form of the list is pointed to from in front of the record, and counts whatever that says.
-    if members > MAX_MEMBERS or list_bytes > MAX_MEMBERS * 512 or tail[max(0, at - 20) :].startswith(_LARGER):
+        at = tail.rfind(_END)
+        if at < 0 or len(tail) - at < _END_BYTES:
+            raise zipfile.BadZipFile("the end of the file is missing")
+        members, list_bytes = struct.unpack("<HL", tail[at + 10 : at + 16])
+        if tail[max(0, at - _LARGER_BYTES) :].startswith(_LARGER):  # counts whatever the shorter one says
+            place = size - len(tail) + at - _LARGER_BYTES - _LARGER_END_BYTES
+            (said,) = struct.unpack("<Q", tail[at - 12 : at - 4])
+            file.seek(max(0, place))
+            record = file.read(_LARGER_END_BYTES)
+            # Readers differ over which record counts where this is not so.
+            if said != place or not record.startswith(_LARGER_END) or len(record) < _LARGER_END_BYTES:
+                raise BundleError("its list of members lies in two places", where=str(path), fix=_HOSTILE)
+            members, list_bytes = struct.unpack("<QQ", record[32:48])
+    if members > MAX_MEMBERS or list_bytes > MAX_MEMBERS * 512:
         raise BundleError(
             f"its list of members is too long, the limit is {MAX_MEMBERS} members", where=str(path), fix=_HOSTILE
         )

@@ -1,9 +1,13 @@
-"""An ONNX file inside a bundle: its weights lie inside as well, where its SHA-256 vouches for them."""
+"""An ONNX file inside a bundle: its weights lie inside as well, where its SHA-256 vouches for them.
+
+Those of a network that one ONNX message cannot hold lie in one more member, which is the network's own.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from mmedge.errors import ConfigError
 
@@ -27,7 +31,119 @@ HOLDS = {
 }
 MARK = b"location"  # the key under which a file is named, which protobuf keeps in one piece
 _MOST_FIELDS = 4_000_000  # some seconds of work
+_MOST_DIMS = 64  # of an array in numpy
+_MOST_TEXTS = 16  # fields of an entry, which has two
 _VARINT, _EIGHT, _BYTES, _FOUR = 0, 1, 2, 5
+_GRAPH, _INITIALIZER = 7, 5  # of a model, of a graph
+_DIMS, _ELEM, _NAME, _RAW, _ENTRIES, _LOCATION = 1, 2, 8, 9, 13, 14  # of a tensor
+_OUTSIDE = 1  # what `data_location` says of values in another file
+_WEIGHTS = ".weights"
+
+
+class Outside(NamedTuple):
+    """A weight of a network whose values lie in another file.
+
+    Attributes:
+        name: Of the initializer.
+        elem: Its type, as ONNX numbers them.
+        dims: Its shape.
+        location: The file, as it is written there.
+        offset: Where its values begin, in bytes.
+        length: How many bytes they take.
+    """
+
+    name: str
+    elem: int
+    dims: tuple[int, ...]
+    location: str
+    offset: int
+    length: int
+
+
+def weights_member(network: str) -> str:
+    """Return the one member of a bundle that may hold weights of a network beside it.
+
+    Example:
+        >>> weights_member("detector.cpu.fp32.onnx")
+        'detector.cpu.fp32.onnx.weights'
+    """
+    return network + _WEIGHTS
+
+
+def is_weights(member: str) -> bool:
+    """Tell whether a member of a bundle holds nothing but weights of a network."""
+    return member.endswith(_WEIGHTS)
+
+
+def outside_weights(raw: bytes) -> tuple[Outside, ...]:
+    """Return the weights of an ONNX file that lie in other files, in their order.
+
+    Only initializers of the outermost graph may: these an engine takes from whoever loads it, and of no other tensor
+    does it look for a file.
+
+    Raises:
+        ValueError: If that cannot be read, or another tensor takes its values from a file.
+
+    Example:
+        >>> outside_weights(b"")
+        ()
+    """
+    entries = sum(1 for _ in _external_data(raw))
+    if not entries:
+        return ()
+    found: list[Outside] = []
+    read = 0
+    for graph in _held(memoryview(raw), _GRAPH):
+        for tensor in _held(graph, _INITIALIZER):
+            own = list(_held(tensor, _ENTRIES))
+            if own:
+                found.append(_outside(tensor, own))
+                read += len(own)
+    if read != entries:
+        raise ValueError("a tensor inside of the network takes its values from another file")
+    if len({weight.name for weight in found}) != len(found):
+        raise ValueError("two weights have the same name")
+    return tuple(found)
+
+
+def _outside(tensor: memoryview, entries: list[memoryview]) -> Outside:
+    name, elem, location, dims = b"", 0, 0, list[int]()
+    for number, value, held in _fields(tensor):
+        if number == _DIMS:
+            dims += [value] if held is None else _packed(held)
+            if len(dims) > _MOST_DIMS:
+                raise ValueError(f"a weight has more than {_MOST_DIMS} dimensions")
+        elif number == _ELEM:
+            elem = value
+        elif number == _NAME and held is not None:
+            name = bytes(held)
+        elif number == _LOCATION:
+            location = value
+        elif number == _RAW:
+            raise ValueError("a weight has values of its own and takes others from a file")
+    texts = [dict(_texts(entry)) for entry in entries]
+    said = {text.get(1, b""): text.get(2, b"") for text in texts}
+    if len(said) != len(texts) or location != _OUTSIDE or not name:
+        raise ValueError("a weight is written in a way in which no exporter does")
+    try:
+        offset, length = int(said.get(b"offset") or 0), int(said[b"length"])
+        place = said[MARK].decode()
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"a weight does not say where its values lie: {error}") from error
+    return Outside(name.decode(), elem, tuple(dims), place, offset, length)
+
+
+def _held(data: memoryview, number: int) -> Iterator[memoryview]:
+    """Yield the messages that a message has in one of its fields."""
+    return (held for own, _, held in _fields(data) if own == number and held is not None)
+
+
+def _packed(data: memoryview) -> list[int]:
+    numbers, at = list[int](), 0
+    while at < len(data) and len(numbers) <= _MOST_DIMS:
+        value, at = _varint(data, at)
+        numbers.append(value)
+    return numbers
 
 
 def names_files(raw: bytes) -> bool:
@@ -112,36 +228,73 @@ def _external_data(raw: bytes) -> Iterator[memoryview]:
     steps = 0
     while waiting:
         data, message = waiting.pop()
-        at = 0
-        while at < len(data):
+        for number, _, inner in _fields(data):
             steps += 1
             if steps > _MOST_FIELDS:
                 raise ValueError(f"it has more than {_MOST_FIELDS} fields")
-            tag, after = _varint(data, at)
-            # Parsers drop the upper bits of a long tag, so that it is another one: none of ONNX has three bytes.
-            if after - at > 2 or tag & 7 not in (_VARINT, _EIGHT, _BYTES, _FOUR):
-                raise ValueError(f"tag {tag} is not one of ONNX")
-            at = after
-            if tag & 7 == _VARINT:
-                _, at = _varint(data, at)
-            elif tag & 7 == _BYTES:
-                size, at = _varint(data, at)
-                held = HOLDS[message].get(tag >> 3)
-                if held == "external_data":
-                    yield data[at : at + size]
-                elif held is not None:
-                    waiting.append((data[at : at + size], held))
-                at += size
+            held = HOLDS[message].get(number)
+            if inner is None or held is None:
+                continue
+            if held == "external_data":
+                yield inner
             else:
-                at += 8 if tag & 7 == _EIGHT else 4
-        if at > len(data):
+                waiting.append((inner, held))
+
+
+def _fields(data: memoryview) -> Iterator[tuple[int, int, memoryview | None]]:
+    """Yield the fields of a message: number, value of a whole number, and bytes of what has a length."""
+    at = 0
+    while at < len(data):
+        tag, after = _varint(data, at)
+        # Parsers drop the upper bits of a long tag, so that it is another one: none of ONNX has three bytes.
+        if after - at > 2 or tag & 7 not in (_VARINT, _EIGHT, _BYTES, _FOUR):
+            raise ValueError(f"tag {tag} is not one of ONNX")
+        at, value, held = after, 0, None
+        if tag & 7 == _VARINT:
+            value, at = _varint(data, at)
+        elif tag & 7 == _BYTES:
+            size, at = _varint(data, at)
+            held = data[at : at + size]
+            at += size
+        else:
+            at += 8 if tag & 7 == _EIGHT else 4
+        yield tag >> 3, value, held
+    if at > len(data):
+        raise ValueError("it is cut off")
+
+
+def fields(data: memoryview, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+    """Yield number, place of the tag, begin and end of the value of each field of the message in ``data[start:end]``.
+
+    Of a field with a length the value is what follows it.
+
+    Raises:
+        ValueError: If it cannot be read.
+    """
+    at = start
+    while at < end:
+        tag_at = at
+        tag, at = _varint(data, at)
+        if tag & 7 == _VARINT:
+            after = _varint(data, at)[1]
+        elif tag & 7 == _BYTES:
+            size, at = _varint(data, at)
+            after = at + size
+        else:
+            after = at + (8 if tag & 7 == _EIGHT else 4)
+        if after > end:
             raise ValueError("it is cut off")
+        yield tag >> 3, tag_at, at, after
+        at = after
 
 
 def _texts(entry: memoryview) -> Iterator[tuple[int, bytes]]:
     """Yield number and bytes of the fields of a ``StringStringEntryProto``; of one that is repeated the last counts."""
-    at = 0
+    at = count = 0
     while at < len(entry):
+        count += 1
+        if count > _MOST_TEXTS:
+            raise ValueError("it names a file in a way in which no exporter does")
         tag, at = _varint(entry, at)
         if tag & 7 != _BYTES:
             raise ValueError(f"tag {tag} is not one of ONNX")

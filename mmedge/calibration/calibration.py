@@ -16,7 +16,7 @@ from mmedge.calibration.offsets import Offset, device_name
 from mmedge.capture import Source, open_sources
 from mmedge.clock import now_ns
 from mmedge.errors import CheckError, DeviceError, MmedgeError
-from mmedge.types import NS_PER_S, Block, ClockQuality, EndOfStream, Frame, Packet
+from mmedge.types import NS_PER_S, Arrival, Block, ClockQuality, EndOfStream, Frame, Packet
 
 FEWEST = 5  # pairs of flash and beep for an estimate
 _RATE_HZ = 16_000
@@ -168,6 +168,8 @@ class _Listener:
 
     def __call__(self, packet: Packet) -> None:
         """Take a packet, on a source's own thread."""
+        if isinstance(packet, Arrival):
+            return
         if isinstance(packet, Frame):
             points = [(packet.capture_ns, brightness(packet))]
             if packet.release is not None:

@@ -8,13 +8,14 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from mmedge.address import scrub
 from mmedge.capture.picture import SLOTS
 from mmedge.capture.sound import Piece
 from mmedge.clock import ClockReport, now_ns
 from mmedge.errors import MmedgeError, SourceError, shortage, trace
+from mmedge.ipc.wake import Wake
 from mmedge.types import (
     FROZEN_NS,
     PLAIN,
@@ -84,6 +85,25 @@ class Source(Protocol):
 
     def health(self) -> SourceHealth:
         """Return a copy of the present state."""
+
+
+@runtime_checkable
+class RingSource(Source, Protocol):
+    """A source whose packets another process writes; they stay in its rings until somebody takes them.
+
+    Attributes:
+        wake: Set when something may be there to take that does not flow.
+        flow: Set when something may be there to take that flows: sound, small tensors.
+    """
+
+    wake: Wake
+    flow: Wake
+
+    def supervise(self) -> None:
+        """Begin without handing packets over."""
+
+    def take(self, *, newest: bool = False) -> list[Packet]:
+        """Return what is there, in order of arrival; of very many pictures and tensors the ``newest``."""
 
 
 class StartTime:

@@ -77,6 +77,7 @@ class SourceKind:
             address nothing but names of parameters may be in it.
         feeds: Modalities of the inputs that it can feed.
         open: Opens it; its module is imported then.
+        modules: What a process imports to read it, but for what touches a device as it is imported.
         live: A device or a peer feeds it: it can hang, vanish and come back, and is read in a process of its own.
         device: Returns what ``target`` and ``params`` open, the same for all spellings, as far as text and links show.
         same: Returns an equal value for two targets that are one device, where only a driver knows; else None.
@@ -95,6 +96,7 @@ class SourceKind:
     read: Callable[[str], tuple[str, Params]]
     feeds: tuple[Literal["image", "audio", "text"], ...]
     open: Callable[[Opening], ThreadSource]
+    modules: tuple[str, ...] = ()
     plain: str | None = None
     live: bool = True
     device: Callable[[str, Mapping[str, str]], tuple[str, ...]] = _target
@@ -298,11 +300,17 @@ KINDS: Mapping[str, SourceKind] = {
         device=_path,
         feeds=("image",),
         open=_open_v4l2,
+        modules=("mmedge.capture.v4l2", "cv2"),
         queue_seen=True,
         constant_ns={"A": 5_000_000, "B": 20_000_000},
     ),
     "csi": SourceKind(
-        schemes=("csi://",), forms="csi://0 (Jetson camera)", read=_read_csi, feeds=("image",), open=_open_gstreamer
+        schemes=("csi://",),
+        forms="csi://0 (Jetson camera)",
+        read=_read_csi,
+        feeds=("image",),
+        open=_open_gstreamer,
+        modules=("mmedge.capture.gstreamer",),
     ),
     "network": SourceKind(
         schemes=(*(f"{scheme}://" for scheme in _NETWORK), "sdp:"),
@@ -311,6 +319,7 @@ KINDS: Mapping[str, SourceKind] = {
         read=_read_network,
         feeds=("image", "audio"),
         open=_open_network,
+        modules=("mmedge.capture.stream_url", "av"),
         whole=True,
         password=True,
         queue_seen=True,
@@ -336,6 +345,8 @@ KINDS: Mapping[str, SourceKind] = {
         same=_same_microphone,
         feeds=("audio",),
         open=_open_microphone,
+        # sounddevice asks for all devices as it is imported, and a new process must see new ones.
+        modules=("mmedge.capture.microphone", "_sounddevice", "soxr"),
         constant_ns={"A": 500_000, "B": 3_000_000, "C": 10_000_000},
     ),
     "text": SourceKind(
@@ -354,6 +365,7 @@ KINDS: Mapping[str, SourceKind] = {
         device=_pipeline,
         feeds=("image",),
         open=_open_gstreamer,
+        modules=("mmedge.capture.gstreamer",),
         password=True,
     ),
     "test": SourceKind(
@@ -362,6 +374,7 @@ KINDS: Mapping[str, SourceKind] = {
         read=_read_test,
         feeds=("image", "audio"),
         open=_open_test,
+        modules=("mmedge.capture.synthetic", "numpy.random"),
         whole=True,
         constant_ns={"B": 1_000_000},
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from mmedge.address import Address
 from mmedge.bundle.manifest import AudioInput, ImageInput, Input, TextInput
@@ -10,9 +11,11 @@ from mmedge.capture.base import Source, StartTime
 from mmedge.capture.channels import CHOICE, Choice, split_choice
 from mmedge.capture.kinds import KINDS, Opening
 from mmedge.capture.picture import slots_for
-from mmedge.capture.supervisor import WorkerSource
 from mmedge.capture.uri import Uri, parse
 from mmedge.errors import ConfigError
+
+if TYPE_CHECKING:
+    from mmedge.capture.supervisor import WorkerSource
 
 
 def open_sources(
@@ -57,12 +60,16 @@ def open_sources(
                 fix="use a speed above 0, with files alone, in real time",
             )
     sources: list[Source] = []
+    started: list[WorkerSource] = []
     base = base or StartTime()
     try:
         for uri, members in groups:
             group = {name: inputs[name] for name in members}
             if workers and uri.live:
-                sources.append(WorkerSource(group, members, str(uri), hold_ns))
+                from mmedge.capture.supervisor import WorkerSource
+
+                started.append(WorkerSource(group, members, str(uri), hold_ns, uri.kind))
+                sources.append(started[-1])
             else:
                 reader = KINDS[uri.kind].open(
                     Opening(
@@ -78,9 +85,8 @@ def open_sources(
                 )
                 reader.slots = slots_for(hold_ns)
                 sources.append(reader)
-        for source in sources:
-            if isinstance(source, WorkerSource):  # all are started before the first is waited for
-                source.open()
+        for worker in started:  # all of them before the first is waited for
+            worker.open()
     except BaseException:
         for source in sources:
             source.stop()

@@ -1,4 +1,8 @@
-"""Capture in a process of its own, the parent's side: packets in, and a device that dies or hangs is started again."""
+"""Capture in a process of its own, the parent's side: a device that dies or hangs is started again.
+
+Whoever wants the packets reads them from the rings; a thread of this file only judges the worker, ten times a second,
+by the stamps that lie there: however busy the reader is, a healthy device does not look dead.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,6 @@ import select
 import threading
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import replace
 
 import msgspec
@@ -17,13 +20,14 @@ import msgspec
 from mmedge.address import Address
 from mmedge.bundle.manifest import Input
 from mmedge.capture.base import Emit, SourceHealth
+from mmedge.capture.kinds import KINDS
 from mmedge.clock import now_ns
 from mmedge.errors import DeviceError, MmedgeError, SourceError, internal
 from mmedge.ipc.channel import PacketReader
 from mmedge.ipc.control import Done, Ready, Ring, State, pack
 from mmedge.ipc.process import Child
 from mmedge.ipc.wake import Wake
-from mmedge.types import EndOfStream, Frame
+from mmedge.types import EndOfStream, Frame, Packet
 
 log = logging.getLogger("mmedge.capture")
 HEARTBEAT_S = 0.1  # between two reports of a worker
@@ -58,33 +62,68 @@ class Pulse(msgspec.Struct, frozen=True, kw_only=True):
     refused_streams: tuple[str, ...] = ()
 
 
+class _Delivered:
+    """What one worker has delivered: its rings, and what was seen of its stamps.
+
+    Attributes:
+        reader: Of its rings.
+        packet_ns: When its newest packet arrived.
+        newest_ns: The highest capture time, 0 before the first.
+        moved_ns: When that packet arrived.
+        unchanged_ns: For how long its picture has been bit-identical.
+        damage: What it left that cannot be; None while all is well.
+    """
+
+    def __init__(self, reader: PacketReader) -> None:
+        self.reader = reader
+        self.packet_ns = self.moved_ns = now_ns()
+        self.newest_ns = self.unchanged_ns = 0
+        self.damage: str | None = None
+
+    def see(self, arrive_ns: int, capture_ns: int) -> None:
+        """Take in the stamps of a packet."""
+        self.packet_ns = max(self.packet_ns, arrive_ns)
+        if capture_ns > self.newest_ns:
+            self.newest_ns, self.moved_ns = capture_ns, max(self.moved_ns, arrive_ns)
+
+
 class WorkerSource:
     """A live device, read by the same source in a worker process; itself a ``Source``.
 
     The worker is killed and started again, with growing pauses, when it dies, says nothing, delivers
-    nothing, or repeats one picture; each start is a new epoch with the same settings.
+    nothing, or repeats one picture; each start is a new epoch with the same settings. With ``start`` packets are handed
+    over by its thread; with ``supervise`` they stay in the rings until ``take``.
 
     Args:
         inputs: The inputs it feeds.
         uris: Their address.
         name: The address as it may be shown.
         hold_ns: For how long the frames' reader may hold them.
+        kind: Of the address: a key of ``KINDS``.
+
+    Attributes:
+        wake: Set when something may be there to take that does not flow.
+        flow: Set when something may be there to take that flows: sound, small tensors.
     """
 
     live = True
 
-    def __init__(self, inputs: Mapping[str, Input], uris: Mapping[str, Address], name: str, hold_ns: int) -> None:
+    def __init__(
+        self, inputs: Mapping[str, Input], uris: Mapping[str, Address], name: str, hold_ns: int, kind: str
+    ) -> None:
         self.streams = tuple(inputs)
         self.name = name
         self.error: MmedgeError | None = None
         self.refused: SourceError | None = None
         self.refused_streams = self.streams
         self.epoch = 0
-        self._hold_ns = hold_ns
+        self._hold_ns, self._kind = hold_ns, kind
         self._inputs, self._uris = dict(inputs), dict(uris)
-        self._wake = Wake()
+        self.wake, self.flow, self._nudge = Wake(), Wake(), Wake()
+        self._all: list[_Delivered] = []  # of workers that were replaced, too, until all of theirs is taken
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        self._lost: str | None = None  # why nothing more will come, until whoever reads was told
         self._health = SourceHealth(state="MISSING", reason="nothing has arrived yet")
         self._before: Counter[str] = Counter()
         self._said, self._said_ns = "", 0
@@ -94,10 +133,12 @@ class WorkerSource:
 
     def _spawn(self) -> None:
         order = Order(inputs=self._inputs, uris=self._uris, hold_ns=self._hold_ns, epoch=self.epoch)
-        self._reader = PacketReader(self.name)
-        self._child = Child("mmedge.capture.worker:main", pack(order), name=self.name, fds=[self._wake.fileno()])
-        self._began_ns = self._heard_ns = self._packet_ns = self._moved_ns = now_ns()
-        self._newest_ns = self._unchanged_ns = 0
+        fds = [self.wake.fileno(), self.flow.fileno()]
+        modules = ("mmedge.capture.worker", *KINDS[self._kind].modules)
+        self._child = Child("mmedge.capture.worker:main", pack(order), name=self.name, fds=fds, modules=modules)
+        self._began_ns = self._heard_ns = now_ns()
+        self._delivered = _Delivered(PacketReader(self.name, self.wake, self.flow))
+        self._all.append(self._delivered)
         self._ready = self._ended = False
 
     def open(self) -> None:
@@ -120,14 +161,21 @@ class WorkerSource:
             ) from None
 
     def start(self, emit: Emit) -> None:
-        """Start the supervising thread."""
+        """Start the supervising thread; it hands packets over."""
+        self._begin(emit)
+
+    def supervise(self) -> None:
+        """Start the supervising thread; packets are to be had by ``take``."""
+        self._begin(None)
+
+    def _begin(self, emit: Emit | None) -> None:
         self._thread = threading.Thread(target=self._run, args=(emit,), name=f"mmedge-{self.name}", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
         """End the worker; it has two seconds, then it is killed."""
         self._stop.set()
-        self._wake.set()
+        self._nudge.set()
         if self._thread is not None:
             self._thread.join()
         self._child.stop(STOP_S)
@@ -140,7 +188,42 @@ class WorkerSource:
         health = self._health
         return replace(health, counters=dict(self._before + Counter(health.counters)))
 
-    def _run(self, emit: Emit) -> None:
+    def take(self, *, newest: bool = False) -> list[Packet]:
+        """Return what is there, in order of arrival, see ``PacketReader.take``; from one thread."""
+        packets: list[Packet] = []
+        every = tuple(self._all)
+        for delivered in every:
+            if delivered.damage is None:
+                try:
+                    found = delivered.reader.take(newest=newest)
+                except SourceError as error:
+                    delivered.damage = error.message
+                    continue
+                for packet in found:
+                    self._see(delivered, packet)
+                    if packet.stream in self.streams:
+                        packets.append(packet)
+                        continue
+                    delivered.damage = "a packet is damaged: it names another stream"
+                    if isinstance(packet, Frame) and packet.release is not None:
+                        packet.release()
+        for replaced in every[:-1]:  # they had ended before the next one began
+            self._all.remove(replaced)
+        if self._lost is not None:
+            now = now_ns()
+            stamp = {"seq": 0, "epoch": self.epoch, "capture_ns": now, "arrive_ns": now, "reason": self._lost}
+            packets += [EndOfStream(stream=name, **stamp) for name in self.streams]  # type: ignore[arg-type]
+            self._lost = None
+        return packets
+
+    def _see(self, delivered: _Delivered, packet: Packet) -> None:
+        delivered.see(packet.arrive_ns, packet.capture_ns)
+        if isinstance(packet, Frame) and not packet.damaged:
+            delivered.unchanged_ns = packet.unchanged_ns
+            if packet.unchanged_ns == 0 and packet.seq > 0:
+                self._frozen_limit_ns = _FROZEN_NS
+
+    def _run(self, emit: Emit | None) -> None:
         try:
             while (reason := self._serve(emit)) is not None:
                 self._restart(reason, emit)
@@ -148,75 +231,61 @@ class WorkerSource:
             log.exception("supervising '%s' failed", self.name)
             self.error = internal(error, where=self.name)
             self._child.kill()
-            now = now_ns()
-            for name in self.streams:
-                emit(
-                    EndOfStream(stream=name, seq=0, epoch=self.epoch, capture_ns=now, arrive_ns=now, reason=str(error))
-                )
+            self._lost = str(error)
+            self.wake.set()
+            self._deliver(emit)
 
-    def _serve(self, emit: Emit) -> str | None:
-        """Deliver packets until the worker must be started again, for the reason returned; None at the end."""
+    def _serve(self, emit: Emit | None) -> str | None:
+        """Watch the worker until it must be started again, for the reason returned; None at the end."""
         if self._stop.is_set():  # during the pause before a restart: there is no worker
             return None
         poll = select.poll()
-        poll.register(self._wake, select.POLLIN)
-        poll.register(self._child.control, select.POLLIN)
+        for waited in (self._nudge, self._child.control, *((self.wake, self.flow) if emit is not None else ())):
+            poll.register(waited, select.POLLIN)
         before = now_ns()
         while not self._stop.is_set():
-            poll.poll(1000 * HEARTBEAT_S)
-            self._wake.clear()
+            poll.poll(2500 * HEARTBEAT_S)  # the worker says something more often than that
             now = now_ns()
             if now - before > _AWAY_NS:  # this process itself was stopped, so it heard no worker
-                self._heard_ns = self._packet_ns = self._moved_ns = now
+                self._heard_ns = self._delivered.packet_ns = self._delivered.moved_ns = now
             before = now
             reason = None
             try:
                 self._listen(0)
             except EOFError:
                 reason = self._child.reason()
-            try:
-                self._deliver(emit)
-            except SourceError as error:
-                reason = error.message
-            if reason is None:
-                reason = self._trouble(now)
+            self._deliver(emit)
+            reason = reason or self._delivered.damage or self._trouble(now)
             if reason is not None:
                 return None if self._ended or self._stop.is_set() else reason
         return None
+
+    def _deliver(self, emit: Emit | None) -> None:
+        if emit is not None:
+            self.wake.clear()
+            self.flow.clear()
+            for packet in self.take():
+                emit(packet)
 
     def _listen(self, timeout_s: float) -> None:
         while (received := self._child.receive(timeout_s)) is not None:
             message, fds = received
             self._heard_ns = now_ns()
             if isinstance(message, Ring):
-                self._reader.add(message, fds[0])
+                self._delivered.reader.add(message, fds[0])
             elif isinstance(message, Ready):
-                self._ready, self._packet_ns = True, self._heard_ns
+                self._ready, self._delivered.packet_ns = True, self._heard_ns
             elif isinstance(message, State):
                 pulse = msgspec.msgpack.decode(message.body, type=Pulse)
                 if pulse.refused is not None:
                     what, where, fix = pulse.refused
                     self.refused_streams, self.refused = pulse.refused_streams, SourceError(what, where=where, fix=fix)
-                health = pulse.health
-                unread = {f"dropped_unread_{stream}": count for stream, count in self._reader.dropped.items()}
-                self._health = replace(health, counters={**health.counters, **unread})
+                self._health = pulse.health
             elif isinstance(message, Done):
                 self._ended = True
             for fd in fds:
                 os.close(fd)
             timeout_s = 0
-
-    def _deliver(self, emit: Emit) -> None:
-        for packet in self._reader.take():
-            self.epoch = max(self.epoch, packet.epoch)
-            self._packet_ns = packet.arrive_ns
-            if packet.capture_ns > self._newest_ns:
-                self._newest_ns, self._moved_ns = packet.capture_ns, packet.arrive_ns
-            if isinstance(packet, Frame) and not packet.damaged:
-                self._unchanged_ns = packet.unchanged_ns
-                if packet.unchanged_ns == 0 and packet.seq > 0:
-                    self._frozen_limit_ns = _FROZEN_NS
-            emit(packet)
 
     def _trouble(self, now: int) -> str | None:
         """Say why the worker cannot be left as it is, None when it can."""
@@ -226,21 +295,24 @@ class WorkerSource:
             return f"its driver has held the worker for {(now - self._heard_ns) / 1e9:.0f} s"
         if self._health.state == "RECONNECTING":  # the source does it itself
             return None
-        quiet_ns = now - self._packet_ns
-        if quiet_ns > (_FIRST_NS if not self._newest_ns else _READ_NS):
+        delivered = self._delivered
+        arrive_ns, capture_ns, _ = delivered.reader.newest
+        delivered.see(arrive_ns, capture_ns)  # its reader may be busy with what came before
+        quiet_ns = now - delivered.packet_ns
+        if quiet_ns > (_READ_NS if delivered.newest_ns else _FIRST_NS):
             return f"it has delivered nothing for {quiet_ns / 1e9:.0f} s"
-        if self._newest_ns and now - self._moved_ns > _READ_NS:
+        if delivered.newest_ns and now - delivered.moved_ns > _READ_NS:
             return "its time stamps stand still"
-        if self._unchanged_ns > self._frozen_limit_ns:
+        if delivered.unchanged_ns > self._frozen_limit_ns:
             self._frozen_limit_ns = min(2 * self._frozen_limit_ns, _MAX_FROZEN_NS)
-            return f"the picture has not changed for {self._unchanged_ns / 1e9:.0f} s"
+            return f"the picture has not changed for {delivered.unchanged_ns / 1e9:.0f} s"
         return None
 
-    def _restart(self, reason: str, emit: Emit) -> None:
+    def _restart(self, reason: str, emit: Emit | None) -> None:
         self._child.kill()
-        with suppress(SourceError):  # damaged: that is why it is started again
-            self._deliver(emit)  # what was captured is not lost with the worker
+        self._deliver(emit)  # what was captured is not lost with the worker
         self._child.close()
+        self.epoch = max(self.epoch, self._delivered.reader.newest[2])
         self._before += Counter(self._health.counters)
         if now_ns() - self._began_ns > _GOOD_NS:
             self._backoff_s = _BACKOFF_S[0]
@@ -261,7 +333,7 @@ class WorkerSource:
             self.epoch += 1
             try:
                 self._spawn()
-            except OSError as error:  # no memory, no descriptor: that may pass, too
-                reason = f"no process can be started: {error.strerror}"
+            except (OSError, MmedgeError) as error:  # no memory, no descriptor: that may pass, too
+                reason = f"no process can be started: {getattr(error, 'strerror', None) or error}"
             else:
                 return

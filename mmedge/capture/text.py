@@ -18,7 +18,7 @@ from mmedge.errors import ConfigError, SourceError
 from mmedge.types import Text
 
 log = logging.getLogger("mmedge.capture")
-MAX_LINE = 64 * 1024  # bytes, as ipc.channel.MAX_TEXT
+MAX_LINE = 64 * 1024  # bytes, as ipc.limits.MAX_TEXT
 _CHUNK = 64 * 1024
 _LOOK_S = 0.05  # between two looks at a file that is followed
 _WAKE_MS = 200  # how long a stop may have to wait

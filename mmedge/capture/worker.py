@@ -22,8 +22,9 @@ def main(link: Link) -> None:
     (source,) = open_sources(order.inputs, order.uris, hold_ns=order.hold_ns)
     try:
         source.epoch = order.epoch
-        writer = PacketWriter(link.control, Wake(link.fds[0]))
+        writer = PacketWriter(link.control, *map(Wake, link.fds))
         running = set(source.streams)
+        unsaid: list[Packet] = []  # ends for which there was no room yet
 
         def emit(packet: Packet) -> None:
             if isinstance(packet, EndOfStream):
@@ -32,7 +33,8 @@ def main(link: Link) -> None:
                     return
             else:
                 running.add(packet.stream)  # a sender may come back with what it lacked
-            writer.put(packet)
+            if not writer.put(packet) and isinstance(packet, EndOfStream):
+                unsaid.append(packet)
 
         def pulse() -> None:
             health = source.health()
@@ -48,8 +50,11 @@ def main(link: Link) -> None:
         )
         source.start(emit)
         link.ready()
-        while running and not link.stopping.wait(HEARTBEAT_S):
+        while (running or unsaid) and not link.stopping.wait(HEARTBEAT_S):
             pulse()
+            for end in list(unsaid):
+                if writer.put(end):
+                    unsaid.remove(end)
         pulse()
         if source.error is not None:
             raise source.error

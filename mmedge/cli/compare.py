@@ -5,6 +5,7 @@ from __future__ import annotations
 import json as json_module
 from importlib import import_module
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any
 
 import msgspec
@@ -106,7 +107,7 @@ def command(
     _print(document)
     check_thresholds(document, limits, f"{a} and {b}")
     if not bisect and kinds == ("onnx", "onnx"):
-        next_step(f"mmedge compare {a} {b} --bisect")
+        next_step(f"mmedge compare {quote(str(a))} {quote(str(b))} --bisect")
 
 
 def _kind(path: Path) -> str:

@@ -170,7 +170,7 @@ def _variants(bundle: Bundle) -> Table:
             how += f", {quantization.sqnr_db:.1f} dB"
         if quantization is not None and quantization.rest == "fp16":
             how += ", the rest in fp16"
-        size = bundle.manifest.files[variant.file].bytes / 1000
+        size = bundle.network_bytes(variant.file) / 1000
         table.add_row(variant.stage, f"{variant.target} {variant.precision}", f"{size:.0f}", how)
     return table
 

@@ -36,8 +36,7 @@ def print_network(document: Mapping[str, Any]) -> None:
         first = group[0]
         colour = "red" if first["level"] == "error" else "yellow"
         out.print(styled((first["level"], colour), f" {_told(group)}"), highlight=False)
-    if not document["findings"]:
-        out.print(styled(("nothing found that TensorRT would refuse", "green")))
+    out.print(_verdict(document), highlight=False)
 
 
 def grouped(findings: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
@@ -52,6 +51,17 @@ def grouped(findings: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any
     for finding in findings:
         groups.setdefault((finding["level"], finding["rule"], finding["message"]), []).append(finding)
     return list(groups.values())
+
+
+def _verdict(document: Mapping[str, Any]) -> Any:
+    """Return whether TensorRT takes the network, and who says so."""
+    parser, refused = document["parser"], sum(finding["level"] == "error" for finding in document["findings"])
+    if parser is None:
+        found = f"{refused} things" if refused else "nothing"
+        by = f"no TensorRT parser is installed here, so none was asked; a list of operators finds {found} to refuse"
+        return styled((by, "yellow"))
+    says, colour = ("refuses", "red") if refused else ("takes", "green")
+    return styled((f"the parser of {parser['module']} {parser['version']} {says} it", colour))
 
 
 def _told(group: Sequence[Mapping[str, Any]]) -> str:

@@ -31,6 +31,7 @@ from mmedge.cli.output import (
     next_step,
     tell_links,
 )
+from mmedge.cli.reload import Reload
 from mmedge.cli.signals import Stopped, finish
 from mmedge.errors import ConfigError
 from mmedge.pipeline import Percentiles, Pipeline, Statistics
@@ -182,7 +183,7 @@ def command(
                 page.open(pipe)
                 tell_links(page.links)
             try:
-                with Notifier(pipe):
+                with Notifier(pipe), Reload(pipe, bundle):
                     pipe.run()
                 interrupted = False
             except Stopped:

@@ -51,7 +51,15 @@ def command(
     ] = SECRETS,
     json: Json = False,
 ) -> None:
-    """Print a unit that runs a bundle with systemd, in a room of its own; with --install, write it."""
+    """Print a unit that runs a bundle with systemd, in a room of its own; with --install, write it.
+
+    `mmedge service update NAME BUNDLE` puts another bundle into the service NAME, which goes on.
+    """
+    if bundle == Path("update") and not bundle.exists():
+        from mmedge.cli.service_update import update
+
+        update(options, to, allow=allow, json=json)
+        return
     with load(bundle) as opened:
         _check_options(bundle, options)
         consent = Consent(allow, opened.path)

@@ -12,7 +12,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ import msgspec
 
 from mmedge.engine.build_messages import BuildOptions, DoneMessage, FailedMessage, Message, Node, ProgressMessage
 from mmedge.engine.cuda import gpu_available, gpu_info
+from mmedge.engine.dimension_names import without_false_names
 from mmedge.engine.layers import boundaries, parse_layers, quantized_nodes, split_int8
 from mmedge.engine.memory import available_bytes
 from mmedge.engine.shapes import fix_shapes
@@ -152,22 +153,6 @@ def _configure(trt: TensorRT, builder: Any, network: Any, options: BuildOptions,
     return config
 
 
-def _check_names(inputs: Sequence[Any], ranges: Sequence[Mapping[str, tuple[int, ...]]]) -> None:
-    """Refuse open dimensions that share a name and differ in size: TensorRT takes them for equal."""
-    sizes: dict[str, set[tuple[int, ...]]] = {}
-    for tensor in inputs:
-        for axis, size in enumerate(tensor.shape):
-            if size < 0 and (name := tensor.get_dimension_name(axis)):
-                sizes.setdefault(name, set()).add(tuple(shapes[tensor.name][axis] for shapes in ranges))
-    for name, given in sizes.items():
-        if len(given) > 1:
-            told = " and ".join(sorted("..".join(map(str, dict.fromkeys(size))) for size in given))
-            raise EngineError(
-                f"several dimensions are called '{name}', which TensorRT takes for equal, and are given as {told}",
-                fix="export the network with a name for each, or with static shapes, as `mmedge export` does",
-            )
-
-
 def _add_profile(builder: Any, network: Any, config: Any, options: BuildOptions) -> None:
     inputs = [network.get_input(index) for index in range(network.num_inputs)]
     dims = {tensor.name: _dims(tensor) for tensor in inputs}
@@ -186,7 +171,6 @@ def _add_profile(builder: Any, network: Any, config: Any, options: BuildOptions)
                     f"input '{tensor.name}' is a shape tensor, which is not supported", fix="export with static shapes"
                 )
             profile.set_shape(tensor.name, least, usual, most)
-    _check_names(inputs, ranges)
     config.add_optimization_profile(profile)
 
 
@@ -221,7 +205,7 @@ def build(folder: Path, options: BuildOptions, report: Callable[[str, float], No
     trt = load_tensorrt(options.module)
     log = BuildLog()
     logger = make_logger(trt, log)
-    model = (folder / "model.onnx").read_bytes()
+    model = without_false_names((folder / "model.onnx").read_bytes(), options.shapes)
     builder = trt.module.Builder(logger)
     strong = options.typing == "strong" and "strongly_typed_flag" in trt.caps
     flags = 1 << int(trt.module.NetworkDefinitionCreationFlag.STRONGLY_TYPED) if strong else 0

@@ -7,7 +7,6 @@ import os
 import selectors
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ from mmedge.engine.memory import available_bytes, resident_bytes
 from mmedge.engine.shapes import Given, check_ranges
 from mmedge.engine.tensorrt_loader import TensorRT, load_tensorrt
 from mmedge.errors import ConfigError, DeviceError, EngineError, shortage
-from mmedge.files import replacing
+from mmedge.files import replacing, scratch
 
 Progress: TypeAlias = Callable[[str, float], None]
 _log = logging.getLogger(__name__)
@@ -274,8 +273,7 @@ class _Child:
         raise AssertionError("unreachable")
 
     def _build(self, options: BuildOptions) -> tuple[DoneMessage, bytes]:
-        with tempfile.TemporaryDirectory(prefix="mmedge-build-") as temporary, self.log_path.open("ab") as log:
-            folder = Path(temporary)
+        with scratch() as folder, self.log_path.open("ab") as log:
             (folder / "model.onnx").write_bytes(self.onnx)
             (folder / "options.json").write_bytes(msgspec.json.encode(options))
             if self.timing_path is not None and self.timing_path.exists():

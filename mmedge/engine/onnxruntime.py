@@ -37,6 +37,7 @@ _DTYPES = {
 }
 _CLIP_FUSIONS = "ReluQuantRewrite;ClipQuantRewrite"
 _IDLE = -1
+_PACKED_BYTES = 1 << 31
 _INSPECT = "run `mmedge inspect` on it"
 _T = TypeVar("_T")
 
@@ -57,6 +58,8 @@ class OnnxRuntimeEngine(EngineBase):
         constants: Input name -> a number that fills it; outputs may depend on it. Its open dimensions are 1.
         as_written: Run Q/DQ pairs in float, one operator after another, as the file says and as TensorRT does: the
             same answer on every CPU. Whatever judges a quantised network does; what serves takes 8-bit kernels.
+        weights: Initializer -> its values, [its shape] in its dtype, of those that the model says lie in a file. They
+            are not copied, and no file is looked for.
 
     Raises:
         EngineError: If the model cannot be loaded, or cannot run on zeros and constants where its outputs are dynamic.
@@ -74,10 +77,12 @@ class OnnxRuntimeEngine(EngineBase):
         exact: bool = False,
         constants: Mapping[str, float] | None = None,
         as_written: bool = False,
+        weights: Mapping[str, AnyArray] | None = None,
     ) -> None:
         super().__init__("onnxruntime")
         ort = require("onnxruntime", "running networks on the CPU")
         options = session_options(threads=threads, as_written=as_written)
+        self._weights = give_weights(options, weights or {}, packed=not as_written)
         if not isinstance(model, Path):  # what a bundle was checked for is ONNX, not a format of ONNX Runtime's own
             options.add_session_config_entry("session.load_model_format", "ONNX")
         try:
@@ -234,6 +239,7 @@ class OnnxRuntimeEngine(EngineBase):
     def _close_impl(self) -> None:
         self._values.clear()
         del self._run_bound, self._binding, self._session
+        self._weights.clear()  # after what reads them
 
 
 def session_options(*, threads: int = 1, as_written: bool = False) -> Any:
@@ -257,6 +263,28 @@ def session_options(*, threads: int = 1, as_written: bool = False) -> Any:
         # Kernels that cannot saturate. ONNX Runtime's own test is true with AVX512-VNNI, too, where this only costs.
         options.add_session_config_entry("session.x64quantprecision", "1")
     return options
+
+
+def give_weights(options: Any, weights: Mapping[str, AnyArray], *, packed: bool) -> list[Any]:
+    """Give a session's options the values of weights that its model says lie in a file.
+
+    Args:
+        options: Those of the session.
+        weights: Initializer -> its values, [its shape] in its dtype.
+        packed: Let it copy them into the order that its kernels like best, which doubles what they take in memory;
+            without, it does so to 2 GB of them and less.
+
+    Returns:
+        What must live as long as the session does.
+    """
+    if not packed and sum(value.nbytes for value in weights.values()) > _PACKED_BYTES:
+        options.add_session_config_entry("session.disable_prepacking", "1")
+    ort = require("onnxruntime", "running networks on the CPU")
+    values = [ort.OrtValue.ortvalue_from_numpy(value) for value in weights.values()]
+    if values:
+        options.add_external_initializers(list(weights), values)
+        options.add_session_config_entry("session.use_external_initializer_file_buffers_directly", "1")  # or it copies
+    return values
 
 
 def _changed(name: str, own: AnyArray, value: AnyArray, where: str) -> EngineError:

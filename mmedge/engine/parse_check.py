@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import msgspec
 
 from mmedge.engine.tensorrt_loader import load_tensorrt, make_logger, tensorrt_choice
 from mmedge.errors import MissingDependencyError
+from mmedge.files import scratch
 
 _TIMEOUT_S = 300.0
 
@@ -54,13 +54,12 @@ def ask_parser(onnx: bytes, *, timeout_s: float = _TIMEOUT_S) -> ParserAnswer | 
     chosen = tensorrt_choice()
     if chosen is None:
         return None
-    with tempfile.TemporaryDirectory(prefix="mmedge-parse-") as temporary:
-        folder = Path(temporary)
+    with scratch() as folder:
         (folder / "model.onnx").write_bytes(onnx)
         try:
             # Its working folder is its own: a `tensorrt.py` beside the user's script must not be imported.
             done = subprocess.run(
-                [sys.executable, "-m", "mmedge.engine.parse_check", temporary],
+                [sys.executable, "-m", "mmedge.engine.parse_check", str(folder)],
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 cwd=folder,
@@ -79,7 +78,13 @@ def ask_parser(onnx: bytes, *, timeout_s: float = _TIMEOUT_S) -> ParserAnswer | 
     return ParserAnswer(module=chosen, version="?", refused=(Refused(reason=reason),))
 
 
-def _answer(model: bytes) -> ParserAnswer | None:
+def ask_here(onnx: bytes, path: str | None = None) -> ParserAnswer | None:
+    """Do what ``ask_parser`` does in this process, which a crash of the parser ends.
+
+    Args:
+        onnx: The serialised network.
+        path: Its file, where it has external data.
+    """
     try:
         trt = load_tensorrt()
     except MissingDependencyError:
@@ -95,7 +100,7 @@ def _answer(model: bytes) -> ParserAnswer | None:
     network = builder.create_network(1 << int(flags.STRONGLY_TYPED) if "strongly_typed_flag" in trt.caps else 0)
     parser = trt.module.OnnxParser(network, logger)
     refused: tuple[Refused, ...] = ()
-    if not parser.supports_model_v2(model):
+    if not (parser.supports_model_v2(onnx) if path is None else parser.supports_model_v2(onnx, path)):
         errors = [parser.get_error(index) for index in range(parser.num_errors)]
         refused = tuple(Refused(name=e.node_name(), op=e.node_operator(), reason=_reason(e.desc())) for e in errors)
         refused = refused or (Refused(reason="; ".join(log[-3:]) or "no reason given"),)
@@ -110,4 +115,4 @@ def _reason(text: str) -> str:
 
 if __name__ == "__main__":
     place = Path(sys.argv[1])
-    (place / "answer.json").write_bytes(msgspec.json.encode(_answer((place / "model.onnx").read_bytes())))
+    (place / "answer.json").write_bytes(msgspec.json.encode(ask_here((place / "model.onnx").read_bytes())))

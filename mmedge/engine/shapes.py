@@ -3,7 +3,8 @@
 The rule, wherever a network is loaded or compiled: a dimension that is a batch is 1. It is one if its name says so
 (``batch``, ``batch_size``), or if it is the first of several and is called ``N`` or ``B`` or has no name of its own
 (``s77`` of torch, ``unk__1``, none). An open dimension that has a
-name has the size that was given to that name elsewhere. Every other one must be given.
+name has the size that was given to that name elsewhere; what only says that it is open (``?``) is not a name. Every
+other one must be given.
 """
 
 from __future__ import annotations
@@ -26,7 +27,19 @@ _FIRST = re.compile(
     r"|\?|-1|n|b|bs|none|[sud]\d+|unk\w*|(dim|axis)_?\d+|.*(dynamic_axes|DynamicDimension|_dim|\.shape)[\W_]*\d+\]?",
     re.IGNORECASE,
 )
+# What exporters write where there is no name: two such dimensions have nothing in common.
+_NO_NAME = re.compile(r"[\s?*.-]*|-1|none|null|unk(nown)?", re.IGNORECASE)
 _MOST = 1 << 31  # of one dimension
+
+
+def is_name(dim: object) -> bool:
+    """Tell whether an open dimension has a name, under which another one has the same size.
+
+    Example:
+        >>> [is_name(dim) for dim in ("height", "s77", "?", "", None, 3)]
+        [True, True, False, False, False, False]
+    """
+    return isinstance(dim, str) and _NO_NAME.fullmatch(dim) is None
 
 
 def as_range(shape: Shape | Range) -> Range:
@@ -124,7 +137,7 @@ def fix_shapes(inputs: Mapping[str, Dims], given: Mapping[str, Shape], *, where:
                 fix=f"give it a shape that fits: --shape {name}={'x'.join(_written(dims, dims))}",
             )
         for dim, size in zip(dims, shape, strict=True):
-            if dim and isinstance(dim, str) and named.setdefault(dim, size) != size:
+            if isinstance(dim, str) and is_name(dim) and named.setdefault(dim, size) != size:
                 named[dim] = None  # two sizes under one name tell none
     fixed: dict[str, Shape] = {}
     for name, dims in inputs.items():
@@ -147,7 +160,7 @@ def check_names(inputs: Collection[str], given: Collection[str], where: str) -> 
 
 def described(dims: Dims) -> str:
     """Return dimensions for people: ``[1, 3, height, ?]``."""
-    return f"[{', '.join('?' if d is None or d == '' else str(d) for d in dims)}]"
+    return f"[{', '.join(str(d) if isinstance(d, int) or is_name(d) else '?' for d in dims)}]"
 
 
 def _size(place: int, dims: Dims, named: Mapping[str, int | None]) -> int | None:
@@ -163,7 +176,9 @@ def _size(place: int, dims: Dims, named: Mapping[str, int | None]) -> int | None
 
 def _open(name: str, dims: Dims, named: Mapping[str, int | None], where: str) -> ConfigError:
     sizes = [_size(place, dims, named) for place in range(len(dims))]
-    away = [f"{place} ('{dim}')" if dim else str(place) for place, dim in enumerate(dims) if sizes[place] is None]
+    away = [
+        f"{place} ('{dim}')" if is_name(dim) else str(place) for place, dim in enumerate(dims) if sizes[place] is None
+    ]
     written = _written(dims, sizes)
     python = ", ".join(written) + ("," if len(written) == 1 else "")
     return ConfigError(
@@ -174,5 +189,8 @@ def _open(name: str, dims: Dims, named: Mapping[str, int | None], where: str) ->
 
 
 def _written(dims: Dims, sizes: Sequence[int | str | None]) -> list[str]:
-    """Return sizes as the user is to write them: ``<name>`` where they are not known."""
-    return [str(s) if isinstance(s, int) else f"<{dims[place] or place}>" for place, s in enumerate(sizes)]
+    """Return sizes as the user is to write them: ``<name>``, or ``<place>``, where they are not known."""
+    return [
+        str(s) if isinstance(s, int) else f"<{dims[place] if is_name(dims[place]) else place}>"
+        for place, s in enumerate(sizes)
+    ]

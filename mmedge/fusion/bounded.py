@@ -28,6 +28,7 @@ def run_bounded(
     take: Callable[[bytes], None],
     over: Callable[[str], MmedgeError],
     fds: Sequence[int] = (),
+    modules: Sequence[str] = (),
 ) -> None:
     """Run ``entry`` in a child, which calls ``bound_self`` first thing after its imports.
 
@@ -40,12 +41,13 @@ def run_bounded(
         take: Called with each report of the child.
         over: Makes the error of work that breaks the bounds, of what it did not do.
         fds: Descriptors for it; the caller keeps its own.
+        modules: What it imports, as ``Child`` takes it.
 
     Raises:
         MmedgeError: As the child raises it, as ``over`` makes it, or if no process can be started.
     """
     try:
-        child = Child(entry, payload, name=name, fds=fds)
+        child = Child(entry, payload, name=name, fds=fds, modules=modules)
     except OSError as error:
         what, fix = shortage(error) or (str(error.strerror), "raise the limits (ulimit -a)")
         problem = f"the process of {name} cannot be started: {what}"

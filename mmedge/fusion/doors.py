@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
 from mmedge.bundle import Bundle, Variant
 from mmedge.engine.base import Engine
-from mmedge.engine.build_messages import BuildLimits
-from mmedge.engine.cache import EngineCache, Verdict
-from mmedge.engine.compile import CompiledEngine, compile_variant, engine_key_here
 from mmedge.engine.cuda import gpu_problem
 from mmedge.engine.tensorrt_loader import tensorrt_choice
 from mmedge.errors import MmedgeError
 from mmedge.fusion.tensors import Shape, input_shapes, output_shapes
 from mmedge.types import AnyArray
+
+# Where engines cannot run, the machinery that builds them is not loaded.
+if TYPE_CHECKING:
+    from mmedge.engine.build_messages import BuildLimits
+    from mmedge.engine.cache import Verdict
+    from mmedge.engine.compile import CompiledEngine
 
 Progress = Callable[[str, float], None]
 
@@ -92,6 +95,8 @@ class BuiltPlan:
 
     def publish(self, verdict: Verdict | None) -> None:
         """Put it into the cache with what came of running it; of one that is there, note that beside it."""
+        from mmedge.engine.cache import EngineCache
+
         if self.compiled.unpublished is not None:
             EngineCache().put(self.compiled.key, self.compiled.unpublished, verdict)
         elif verdict is not None:
@@ -99,11 +104,15 @@ class BuiltPlan:
 
     def refuse(self, verdict: Verdict) -> None:
         """Remember why it is not published."""
+        from mmedge.engine.cache import EngineCache
+
         assert self.compiled.unpublished is not None
         EngineCache().refuse(self.compiled.key, self.compiled.unpublished, verdict)
 
     def discard(self) -> None:
         """Remove it from the cache."""
+        from mmedge.engine.cache import EngineCache
+
         EngineCache().discard(self.compiled.key)
 
 
@@ -116,6 +125,9 @@ class TensorRTDoor:
 
     def find(self, bundle: Bundle, variant: Variant) -> Found:
         """Look into the cache; an entry is verified when it is taken."""
+        from mmedge.engine.cache import EngineCache
+        from mmedge.engine.compile import engine_key_here
+
         try:
             sha256 = bundle.manifest.files[variant.file].sha256
             key = engine_key_here(sha256, variant_shapes(bundle, variant), variant.precision)
@@ -130,6 +142,8 @@ class TensorRTDoor:
         self, bundle: Bundle, variant: Variant, progress: Progress | None = None, limits: BuildLimits | None = None
     ) -> BuiltPlan:
         """Take an engine from the cache, or build it in a child process."""
+        from mmedge.engine.compile import compile_variant
+
         compiled = compile_variant(
             bundle.read(variant.file),
             bundle.manifest.files[variant.file].sha256,

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
-import numpy as np
-
+from mmedge._native import core
 from mmedge.errors import EngineError, MmedgeError
 from mmedge.types import AnyArray
 
 TOLD = 500  # characters of a message, which may be of any length
-_SMALL = 32  # values that are summed up one by one faster than by an array operation
 
 
 class CancelledError(EngineError):
@@ -41,28 +38,21 @@ class StageError(EngineError):
 
 
 class FiniteCheck:
-    """Looks for NaN and infinity in arrays that stay the same; allocates no array per call.
+    """Looks for NaN and infinity in arrays that stay the same; allocates nothing per call.
 
     Arrays have any shape and dtype.
     """
 
     def __init__(self, arrays: Mapping[str, AnyArray]) -> None:
-        floats = {name: array.reshape(-1) for name, array in arrays.items() if array.dtype.kind == "f"}
-        # A double may be finite and its sum with another not.
-        small = {name for name, flat in floats.items() if flat.size <= _SMALL and flat.dtype != np.float64}
-        self._small = tuple((name, floats[name]) for name in floats if name in small)
-        self._large = tuple(
-            (name, flat, np.empty(flat.size, np.bool_)) for name, flat in floats.items() if name not in small
-        )
+        floats = {name: array for name, array in arrays.items() if array.dtype.kind == "f"}
+        self._names = tuple(floats)
+        self._first_bad = core.FiniteCheck(list(floats.values()))
 
     def __call__(self) -> None:
         """Raise EngineError naming the first tensor that is not finite."""
-        for name, flat in self._small:
-            if not math.isfinite(sum(flat.tolist())):
-                raise _not_finite(name)
-        for name, flat, finite in self._large:
-            if not np.isfinite(flat, out=finite).all():
-                raise _not_finite(name)
+        bad = self._first_bad()
+        if bad >= 0:
+            raise _not_finite(self._names[bad])
 
 
 def _not_finite(name: str) -> EngineError:

@@ -24,15 +24,20 @@ class ReadAudio(Protocol):
 
 
 ReadMember = Callable[[str], bytes]
+_TEXTS, _LETTERS = 32, 1 << 21  # of which the tokens are kept
 
 
 class Feed(Protocol):
     """Writes one tensor straight into the engine's input array."""
 
-    def fill(self, snapshot: Snapshot, out: AnyArray, read_audio: ReadAudio) -> None:
+    def fill(self, snapshot: Snapshot, out: AnyArray, read_audio: ReadAudio, end: int | None = None) -> None:
         """Fill ``out`` from the snapshot; the input is present.
 
-        ``out`` has the shape [...] and dtype of the engine's input.
+        Args:
+            snapshot: The trigger.
+            out: Of the shape [...] and dtype of the engine's input.
+            read_audio: Gives its sound.
+            end: Index after the last sample of the window, for a stream; where the snapshot cuts by default.
         """
 
     @property
@@ -71,7 +76,7 @@ class ImageFeed:
         self._preprocess = ImagePreprocessor(spec)
         self.fill_absent = _Absent(self, spec.raw_shape, "uint8")
 
-    def fill(self, snapshot: Snapshot, out: AnyArray, read_audio: ReadAudio) -> None:
+    def fill(self, snapshot: Snapshot, out: AnyArray, read_audio: ReadAudio, end: int | None = None) -> None:
         """Preprocess the snapshot's frame into ``out``.
 
         ``out`` is uint8 or float32, [1, c, h, w] or the raw frame, as the engine's input.
@@ -114,18 +119,27 @@ class AudioFeed:
         self._name, self._raw = name, raw or (spec.features is None and spec.gain == 1.0)
         self._preprocess = AudioPreprocessor(spec)
         self._pcm = np.zeros(spec.samples, np.float32)
+        self._source: ReadAudio | None = None
         self.fill_absent = _Absent(self, spec.raw_shape, "float32")
 
-    def fill(self, snapshot: Snapshot, out: AnyArray, read_audio: ReadAudio) -> None:
+    def fill(self, snapshot: Snapshot, out: AnyArray, read_audio: ReadAudio, end: int | None = None) -> None:
         """Cut the window into ``out``, or through the features into ``out``.
 
         It is float32, [1, samples] or [1, frames, n_mels].
         """
+        if end is None:
+            end = snapshot.audio_end[self._name]
         if self._raw:
-            read_audio(self._name, snapshot, out.reshape(-1))
-        else:
-            read_audio(self._name, snapshot, self._pcm)
-            self._preprocess.tensor(self._pcm, out)
+            read_audio(self._name, snapshot, out.reshape(-1), end)
+            return
+        if read_audio != self._source:  # the sound of another run has the same numbers
+            self._source = read_audio
+            self._preprocess.forget()
+        done = False
+        while not done:
+            pcm = self._pcm[: self._preprocess.wanted(end)]
+            read_audio(self._name, snapshot, pcm, end)
+            done = self._preprocess.slide(pcm, end, out)
 
     def fill_raw(self, raw: AnyArray, out: AnyArray) -> None:
         """Preprocess recorded samples into ``out``. ``raw`` is float32 [1, samples], -1..1."""
@@ -137,23 +151,34 @@ class AudioFeed:
 
 
 class TextFeed:
-    """A text -> token numbers; one that is still the same is not tokenised again."""
+    """A text -> token numbers; those of the newest texts are kept, so that one seen before is not tokenised again."""
 
     def __init__(self, name: str, spec: TextInput, tokenizer: bytes) -> None:
         self._name, self._spec = name, spec
         self._tokenizer = Tokenizer(tokenizer, spec)
-        self._ids = np.empty(spec.tensor_shape, np.int64)
-        self._text: str | None = None
+        self._seen: list[tuple[str, AnyArray]] = []  # the newest first
 
-    def fill(self, snapshot: Snapshot, out: AnyArray, read_audio: ReadAudio) -> None:
+    def fill(self, snapshot: Snapshot, out: AnyArray, read_audio: ReadAudio, end: int | None = None) -> None:
         """Write the token numbers of the text that is valid at the trigger. ``out`` is int64 [1, max_tokens]."""
         value = snapshot.values[self._name]
         assert isinstance(value, Text)
-        if value.text != self._text:
-            self._text = None  # what follows may fail halfway
-            self._tokenizer.ids(value.text, self._ids)
-            self._text = value.text
-        np.copyto(out, self._ids)
+        out[...] = self._ids(value.text)
+
+    def _ids(self, text: str) -> AnyArray:
+        seen = self._seen
+        # Compared one by one: to hash a long text takes longer than to see that it is another one.
+        for place, (known, ids) in enumerate(seen):
+            if known == text:
+                if place:
+                    seen.insert(0, seen.pop(place))
+                return ids
+        ids = np.empty(self._spec.tensor_shape, np.int64)
+        self._tokenizer.ids(text, ids)
+        seen.insert(0, (text, ids))
+        del seen[_TEXTS:]
+        while len(seen) > 1 and sum(len(known) for known, _ in seen) > _LETTERS:
+            seen.pop()
+        return ids
 
     def fill_absent(self, out: AnyArray) -> None:
         """Write padding. ``out`` is int64 [1, max_tokens]."""
@@ -176,7 +201,7 @@ class ValueFeed:
     def __init__(self, name: str) -> None:
         self._name = name
 
-    def fill(self, snapshot: Snapshot, out: AnyArray, read_audio: ReadAudio) -> None:
+    def fill(self, snapshot: Snapshot, out: AnyArray, read_audio: ReadAudio, end: int | None = None) -> None:
         """Copy the value that is valid at the trigger. ``out`` has the manifest's shape [...] and dtype."""
         value = snapshot.values[self._name]
         assert isinstance(value, Tensor)

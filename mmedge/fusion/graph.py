@@ -17,7 +17,6 @@ from mmedge.fusion.feed import ReadAudio
 from mmedge.fusion.pictures import Looked, Pictures
 from mmedge.fusion.stage import StageRunner
 from mmedge.fusion.stream import StreamStage
-from mmedge.fusion.swap import take_over
 from mmedge.types import AnyArray, Evidence, Snapshot
 
 if TYPE_CHECKING:
@@ -332,7 +331,7 @@ class StageGraph:
     def unheard(self, tensor: str) -> frozenset[str]:
         """Return the seats that the stage of ``STAGE.OUTPUT`` hears nothing of yet, though they may be present."""
         stage = self._outputs[tensor][0]
-        bits = hearing.unheard(stage)
+        bits = hearing.unheard(stage) if stage.behind else 0
         return frozenset(stage.names(bits)) if bits else _NONE
 
     @property
@@ -364,18 +363,31 @@ class StageGraph:
             Whether it was done: a stage that runs in the background at this moment keeps its engine.
         """
         stage = next(stage for stage in self.stages if stage.name == other.name)
+        from mmedge.fusion.swap import take_over
+
         return take_over(stage, other, self.stages)
+
+    def follow(self, other: StageGraph, *, anew: bool = True) -> None:
+        """Take over what another graph knows of the stages that both have; whether the others begin ``anew``."""
+        if self._pictures is not None and other._pictures is not None:
+            self._pictures.follow(other._pictures)
+        for stage in set(self.stages) - set(other.stages) if anew else ():
+            stage.reset()  # what it was tested with, or answered to long ago
+            if isinstance(stage, StreamStage):
+                stage.join()
 
     def cancel(self) -> None:
         """Let a run that waits for the user's own code fail at once, and every later one; from any thread."""
         for stage in self.stages:
             stage.engine.cancel()
 
-    def close(self) -> None:
-        """Free every stage; idempotent."""
-        self.cancel()
+    def close(self, *, but: Collection[StageRunner] = ()) -> None:
+        """Free every stage, ``but`` those that another graph goes on with; idempotent."""
+        own = [stage for stage in self.stages if stage not in but]
+        for stage in own:
+            stage.engine.cancel()
         self._crew.close()
-        for stage in self.stages:
+        for stage in own:
             stage.close()
 
 

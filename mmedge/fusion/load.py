@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mmedge.bundle import Bundle, Variant, stage_order, unused_stages
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine
 from mmedge.errors import CheckError, ConfigError, EngineError, MissingDependencyError
-from mmedge.fusion.built import load_built
 from mmedge.fusion.callables import CallableEngine
 from mmedge.fusion.choice import serving
 from mmedge.fusion.consent import Consent, check_consent
@@ -28,8 +28,10 @@ from mmedge.fusion.rules import LISTED
 from mmedge.fusion.stage import StageRunner
 from mmedge.fusion.tensors import Shapes, array_of, constants, fill, input_shapes, output_shapes, tensor_specs
 from mmedge.fusion.trial import Trial
-from mmedge.fusion.upgrade import Pending
-from mmedge.fusion.weigh import Weight, describe, weigh
+
+if TYPE_CHECKING:
+    from mmedge.fusion.upgrade import Pending
+    from mmedge.fusion.weigh import Weight
 
 log = logging.getLogger("mmedge.fusion")
 Progress = Callable[[str, float], None]
@@ -45,6 +47,7 @@ def load_graph(
     patience: float = 1.0,
     allow: Sequence[str] = (),
     wait: bool = True,
+    kept: Mapping[str, StageRunner] | None = None,
 ) -> StageGraph:
     """Build, load and self-test every stage of a bundle.
 
@@ -57,6 +60,8 @@ def load_graph(
         allow: Modules whose functions the bundle may call (``mmedge.fusion.consent``).
         wait: Wait for engines that must be built first. Otherwise a stage takes the best one that is there, and
             ``pending`` of the graph says what is to be built for it (``mmedge.fusion.upgrade``).
+        kept: Stages of another graph that take the places of those of their names (``mmedge.fusion.kept``); they are
+            not touched, and stay open if loading fails.
 
     Returns:
         The graph; the caller closes it.
@@ -66,6 +71,7 @@ def load_graph(
         ConfigError: If there is no variant for this backend and precision, or the bundle calls what was not allowed.
         DeviceError: If ``tensorrt`` was asked for and cannot run here.
     """
+    kept = kept or {}
     stages: dict[str, StageRunner] = {}
     consent = Consent(allow, bundle.path)
     check_consent(bundle.manifest, consent)
@@ -73,22 +79,24 @@ def load_graph(
     if unused:
         log.warning("no task uses the outputs of stage %s: leave it out of the bundle", ", ".join(map(repr, unused)))
     trial = Trial(bundle)
-    choices = serving(bundle, backend, precision)
+    choices = {name: found for name, found in serving(bundle, backend, precision).items() if name not in kept}
     pending = [] if wait else _postpone(bundle, choices)
     trial.prepare([found[0][1] for found in choices.values() if found and found[0][0] == "onnxruntime"])
     try:
         for name in stage_order(bundle.manifest.stages):
-            if bundle.manifest.stages[name].callable is not None:
+            if name in kept:
+                stages[name] = kept[name]
+            elif bundle.manifest.stages[name].callable is not None:
                 engine = make_callable(bundle, name, stages, consent, patience=patience)
                 stages[name] = make_stage(bundle, name, engine, stages)
             else:
                 asked = (backend, precision)
                 stages[name] = _load_network(bundle, name, stages, choices[name], trial, progress, asked, patience)
         if precision not in (None, "fp32", "fp16"):
-            _weigh(bundle, stages, trial, precision)
+            _weigh(bundle, stages, trial, precision, stages.keys() - kept.keys())
     except BaseException:
-        for stage in stages.values():
-            stage.close()
+        for name in stages.keys() - kept.keys():
+            stages[name].close()
         raise
     graph = StageGraph(list(stages.values()))
     graph.pending = pending
@@ -97,10 +105,12 @@ def load_graph(
 
 def _postpone(bundle: Bundle, choices: dict[str, list[tuple[str, Variant]]]) -> list[Pending]:
     """Move what must be built first behind what is there at once, as a last resort, and return it."""
-    pending = []
+    pending: list[Pending] = []
     for stage, found in choices.items():
         there = [(b, v) for b, v in found if b not in DOORS or DOORS[b].find(bundle, v).built]
         if there and there[0] != found[0]:
+            from mmedge.fusion.upgrade import Pending
+
             better = found[: found.index(there[0])]
             pending.append(Pending(stage=stage, choices=better))
             choices[stage] = [*there, *better]
@@ -153,6 +163,8 @@ def _try(
     patience: float,
 ) -> StageRunner:
     if backend in DOORS:
+        from mmedge.fusion.built import load_built
+
         return load_built(bundle, name, upstream, backend, variant, progress=progress)
     trial.check(variant, _shapes(upstream))
     engine = make_network(bundle, variant, upstream, f"{bundle.path}: {variant.file}")
@@ -180,11 +192,17 @@ def _shapes(stages: Mapping[str, StageRunner]) -> Shapes:
     }
 
 
-def _weigh(bundle: Bundle, stages: dict[str, StageRunner], trial: Trial, precision: str) -> None:
+def _weigh(
+    bundle: Bundle, stages: dict[str, StageRunner], trial: Trial, precision: str, loaded: Collection[str]
+) -> None:
     """Say what a precision that was asked for costs on this CPU beside FP32: INT8 is faster on some alone."""
+    from mmedge.fusion.weigh import describe, weigh
+
     weighed: list[Weight] = []
     simulated = False
     for name, stage in stages.items():
+        if name not in loaded:
+            continue
         plain = next((v for v in bundle.variants(name, "cpu") if v.precision == "fp32"), None)
         if stage.engine.backend != "onnxruntime" or plain is None or plain.file == stage.file:
             continue
@@ -233,7 +251,9 @@ def make_network(
     raw = variant.target == "tensorrt"
     shapes = input_shapes(spec, bundle.inputs, partial(array_of, upstream), raw=raw)
     numbers = constants(spec)
-    load = partial(OnnxRuntimeEngine, bundle.read(variant.file), name=where, shapes=shapes, as_written=raw)
+    content = bundle.read(variant.file)
+    weights = bundle.weights(variant.file, content)
+    load = partial(OnnxRuntimeEngine, content, name=where, shapes=shapes, as_written=raw, weights=weights)
     try:
         with np.errstate(over="ignore"):  # what becomes infinite is refused when its stage fills it
             return load(constants=numbers)

@@ -47,6 +47,10 @@ class Pictures:
         # What is shown, and what a background run has been given since.
         self._fed: dict[StageRunner, deque[tuple[int, dict[str, Looked]]]] = {s: deque(maxlen=2) for s in stages}
 
+    def follow(self, other: Pictures) -> None:
+        """Go on with what ``other`` remembers of the stages that both know."""
+        self._fed.update({stage: fed for stage, fed in other._fed.items() if stage in self._fed})
+
     def note(self, stage: StageRunner, snapshot: Snapshot) -> None:
         """Take down what ``stage`` is fed with at this trigger."""
         looked: dict[str, Looked] = {}

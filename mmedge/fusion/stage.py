@@ -178,7 +178,7 @@ class StageRunner:
         return False
 
     def _linked_anew(self) -> bool:
-        return any(stage.version != seen for stage, seen in zip(self.producers, self._seen_versions, strict=True))
+        return [stage.version for stage in self.producers] != self._seen_versions
 
     def _heard_or_seen(self, snapshot: Snapshot, marks: Marks) -> bool:
         return any(marks[index] != self._seen[index] for index, seat in self._watched if seat not in snapshot.values)
@@ -210,7 +210,7 @@ class StageRunner:
             else:
                 feed.fill_absent(own[tensor])
         for tensor, (stage, output) in self._links.items():
-            np.copyto(own[tensor], stage.outputs[output])
+            own[tensor][...] = stage.outputs[output]
         for row, is_presence, limit in self._rows:
             for index, seat in self._seats:
                 there = bits >> index & 1
@@ -236,7 +236,7 @@ class StageRunner:
     def carry(self) -> None:
         """Feed the states back."""
         for state, output in self._states:
-            np.copyto(state, output)
+            state[...] = output
 
     def forget(self) -> None:
         """Begin with empty states."""
@@ -278,7 +278,7 @@ class StageRunner:
     def publish(self) -> None:
         """Copy the engine's outputs to where readers see them."""
         for name, array in self.engine.outputs.items():
-            np.copyto(self.outputs[name], array)
+            self.outputs[name][...] = array
 
     def failed(self, error: MmedgeError, bits: int) -> StageError:
         """Forget everything after a failure; return what to raise. ``bits`` are the seats it was run for."""

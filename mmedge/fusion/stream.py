@@ -14,7 +14,7 @@ from mmedge.errors import BundleError, MmedgeError
 from mmedge.fusion.failures import StageError
 from mmedge.fusion.feed import Feed, ReadAudio, ReadMember, no_members
 from mmedge.fusion.stage import Marks, StageRunner
-from mmedge.types import NS_PER_S, AnyArray, FloatArray, Snapshot
+from mmedge.types import NS_PER_S, AnyArray, Snapshot
 
 
 def is_stream(spec: StageSpec, inputs: Mapping[str, Input]) -> bool:
@@ -117,6 +117,7 @@ class StreamStage(StageRunner):
         self._step, self._window, self._rate_hz = round(samples), seat.samples, seat.sample_rate_hz
         self._heard = self._steps = 0
         self._origin = (-1, -1)
+        self._joins = False
         self._snapshot: Snapshot | None = None
         self._read: ReadAudio | None = None
         self.overruns = 0
@@ -129,6 +130,10 @@ class StreamStage(StageRunner):
         ]
         self._feeds = {tensor: pair for tensor, pair in self._feeds.items() if pair[0] != self._sound}
 
+    def join(self) -> None:
+        """Begin with the newest step at the next trigger: it came into a run that goes on."""
+        self._origin, self._joins = (-1, -1), True
+
     def due(self, snapshot: Snapshot, bits: int, marks: Marks) -> bool:
         """Tell whether steps have come that were not heard."""
         end = snapshot.audio_end.get(self._sound) if snapshot.present[self._sound] else None
@@ -140,6 +145,9 @@ class StreamStage(StageRunner):
         origin = (snapshot.epoch[self._sound], begin)
         if origin != self._origin:
             self._origin, self._heard, self.cold = origin, begin, True
+            if self._joins:  # not all that was heard before it came, which may be minutes
+                self._heard += max((end - begin) // self._step - 1, 0) * self._step
+                self._joins = False
             self.forget()
             self._hide()
         if max(self._heard + self._step - self._window, begin) < oldest:
@@ -168,18 +176,16 @@ class StreamStage(StageRunner):
 
     def _run(self) -> None:
         snapshot, self._snapshot = self._snapshot, None  # kept no longer: pictures hang on it
+        read = self._read
         assert snapshot is not None
+        assert read is not None
         while self._steps:
             for out, feed in self._sounds:
-                feed.fill(snapshot, out, self._read_step)
+                feed.fill(snapshot, out, read, self._heard + self._step)
             super()._run()
             self.carry()
             self._heard += self._step
             self._steps -= 1
-
-    def _read_step(self, name: str, snapshot: Snapshot, out: FloatArray, end: int | None = None) -> int:
-        assert self._read is not None
-        return self._read(name, snapshot, out, self._heard + self._step)
 
     def finish(self, t_ns: int | None = None) -> None:
         """Take up the outputs of the newest step."""

@@ -23,10 +23,8 @@ from mmedge.bundle import Bundle, Variant
 from mmedge.errors import BundleError, ConfigError, MmedgeError
 from mmedge.extras import require
 from mmedge.files import user_cache
-from mmedge.fusion.bounded import run_bounded
 from mmedge.fusion.tensors import Shapes
 from mmedge.ipc.control import pack
-from mmedge.ipc.process import error_from
 from mmedge.version import __version__
 
 log = logging.getLogger("mmedge.fusion")
@@ -50,7 +48,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         """Return the bounds for trying these variants of ``bundle``."""
         # What was packed to nothing is nothing: weights hardly shrink.
         packed = bundle.path.stat().st_size / 1e6 if bundle.path.is_file() else math.inf
-        sizes = [bundle.manifest.files[bundle.manifest.variants[i].file].bytes / 1e6 for i in indices]
+        sizes = [bundle.network_bytes(bundle.manifest.variants[i].file) / 1e6 for i in indices]
         return Limits(
             cpu_s=_CPU_S + _CPU_S_PER_MB * min(sum(sizes), packed) if self.cpu_s is None else self.cpu_s,
             memory_mb=_MB + _MB_PER_MB * min(max(sizes, default=0.0), packed)
@@ -125,6 +123,8 @@ class Trial:
         return index in self._passed
 
     def _try(self, indices: tuple[int, ...], known: Shapes) -> None:
+        from mmedge.ipc.process import error_from
+
         for row in _run(self._bundle, indices, known, None, self._limits, None):
             if row["fault"] is None:
                 self._passed.add(row["index"])
@@ -189,6 +189,8 @@ def _run(
             if progress is not None:
                 progress(told.text, told.share)
 
+    from mmedge.fusion.bounded import run_bounded  # with all that starts a process: what has passed needs none
+
     run_bounded(
         "mmedge.fusion.trial_child:main",
         pack(order),
@@ -197,6 +199,7 @@ def _run(
         memory_mb=bounds.memory_mb,
         take=take,
         over=lambda what: over(bundle.path, now[0], what),
+        modules=("mmedge.fusion.trial_child", "onnxruntime"),
     )
     return rows
 

@@ -141,6 +141,11 @@ class Upgrades:
         self.swaps += done
         return done
 
+    @property
+    def busy(self) -> bool:
+        """Whether engines are still being built, or wait for a stage that runs in the background."""
+        return bool(self.waiting or self._held) or not self._ready.empty()
+
     def report(self) -> dict[str, object]:
         """Return how the builds are, as a source's health has it: state, reason and counters."""
         building = f"better engines of {', '.join(self.waiting)} are being built" if self.waiting else None

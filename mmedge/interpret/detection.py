@@ -7,18 +7,15 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from mmedge.bundle.manifest import Detection, Task
+from mmedge._native import core
+from mmedge.bundle.manifest import Task
 from mmedge.errors import EngineError
-from mmedge.extras import require
-from mmedge.interpret.nms import suppress
-from mmedge.interpret.task import UNDEFINED, Interpreter, check_probability
+from mmedge.interpret.task import UNDEFINED, Interpreter, not_probabilities
 from mmedge.types import AnyArray, Box, Snapshot, TaskResult
 
 Layout: TypeAlias = Literal["yolo", "yolo-objectness", "boxes"]
 ToPicture: TypeAlias = Callable[[AnyArray], None]
-# Suppression compares every box with every one that was kept: 2,048 cost 20 ms at worst, 100,000 a minute.
-MAX_CANDIDATES = 2048
-_BEFORE_CLASSES = {"yolo": 4, "yolo-objectness": 5}
+MAX_CANDIDATES = 2048  # as in native/interpret/detector.hpp
 
 
 class Detector(Interpreter):
@@ -29,41 +26,44 @@ class Detector(Interpreter):
         task: Its manifest entry; of each row the best class counts.
         labels: Of its classes.
         to_picture: Maps corners [n, 4] from pixels of the network's input to 0..1 of the camera's picture, in place.
-
-    Raises:
-        MissingDependencyError: If OpenCV is not installed.
     """
 
     def __init__(self, name: str, task: Task, labels: tuple[str, ...], to_picture: ToPicture) -> None:
         assert task.detection is not None, "the manifest was checked"
         self._name, self._labels = name, labels
-        self._spec: Detection = task.detection
-        self._threshold = task.threshold
+        spec = self._spec = task.detection
         self._to_picture = to_picture
-        require("cv2", "detection")
+        self._reader = core.Detector(spec.layout, len(labels), spec.max_boxes, task.threshold, spec.iou)
         self._found = UNDEFINED
 
     def read(self, output: AnyArray, snapshot: Snapshot) -> None:
         """Take up the boxes; without its picture there are none."""
         self._found = UNDEFINED
-        rows = self._rows(output)
+        rows, reader, labels = self._rows(output), self._reader, self._labels
         if not snapshot.present[self._spec.input]:
             return
-        corners, scores, classes = self._decode(rows)
-        self._to_picture(corners)
-        np.clip(corners, 0.0, 1.0, out=corners)
-        # Rounded before they are compared, so that the reported boxes keep the promise about overlaps.
-        np.round(corners, 5, out=corners)
-        solid = (corners[:, 2:] > corners[:, :2]).all(axis=1)
-        corners, scores, classes = corners[solid], scores[solid], classes[solid]
-        kept = suppress(corners, scores, self._spec.iou, classes)
-        if not len(kept):
+        refused = reader.read(rows)
+        if refused is not None:
+            raise not_probabilities(*refused, self._name)
+        if not reader.found:
             return
+        picked = None
+        if reader.found > MAX_CANDIDATES:
+            picked = np.argpartition(-reader.found_scores(), MAX_CANDIDATES)[:MAX_CANDIDATES]
+        wrong = reader.take(rows, picked)
+        if wrong is not None:
+            raise EngineError(
+                f"a box has class {wrong:g}, but there are only {len(labels)} labels",
+                where=f"task '{self._name}'",
+                fix="match labels and output; the layout 'boxes' is x1, y1, x2, y2, score, class",
+            )
+        self._to_picture(reader.corners())
         boxes = tuple(
-            Box(label=self._labels[classes[i]], score=round(float(scores[i]), 4), **_named(corners[i]))
-            for i in kept[: self._spec.max_boxes]
+            Box(label=labels[kind], score=score, x1=x1, y1=y1, x2=x2, y2=y2)
+            for kind, score, x1, y1, x2, y2 in reader.tell()
         )
-        self._found = TaskResult(label=boxes[0].label, score=boxes[0].score, boxes=boxes)
+        if boxes:
+            self._found = TaskResult(label=boxes[0].label, score=boxes[0].score, boxes=boxes)
 
     def tell(self, snapshot: Snapshot) -> TaskResult:
         """Return the boxes; label and score are those of the best one."""
@@ -73,47 +73,13 @@ class Detector(Interpreter):
         """Nothing is remembered."""
 
     def _rows(self, output: AnyArray) -> AnyArray:
-        """Return a view [n, values] of ``output``, checked."""
-        layout, classes = self._spec.layout, len(self._labels)
-        want = _BEFORE_CLASSES.get(layout, 0) + classes if layout in _BEFORE_CLASSES else 6
+        """Return ``output`` as [n, values], or [values, n] of the layout ``yolo``, checked, float32 or float64."""
+        layout, want = self._spec.layout, self._reader.values
         own = output[0] if output.ndim == 3 and len(output) == 1 else output
-        rows = own.T if layout == "yolo" else own
-        if rows.ndim != 2 or rows.shape[1] != want:
+        if own.ndim != 2 or own.shape[0 if layout == "yolo" else 1] != want:
             raise EngineError(
-                f"{list(output.shape)} does not match the layout '{layout}' with {classes} labels",
+                f"{list(output.shape)} does not match the layout '{layout}' with {len(self._labels)} labels",
                 where=f"task '{self._name}'",
                 fix=f"it must be [1, {want}, n]" if layout == "yolo" else f"it is [1, n, {want}]",
             )
-        return rows
-
-    def _decode(self, rows: AnyArray) -> tuple[AnyArray, AnyArray, AnyArray]:
-        """Return corners [k, 4] in pixels of the network's input, scores and classes [k], of the best candidates."""
-        first = _BEFORE_CLASSES.get(self._spec.layout)
-        scores = (rows[:, 4] if first is None else rows[:, first:].max(axis=1)).astype(np.float64)
-        if first == 5:
-            scores *= rows[:, 4]
-        # What is below 0 is below any threshold; what is above 1 was never a score.
-        check_probability(np.maximum(scores, 0.0), self._name)
-        found = np.flatnonzero((scores >= self._threshold) & (scores > 0.0))
-        if len(found) > MAX_CANDIDATES:
-            found = found[np.argpartition(-scores[found], MAX_CANDIDATES)[:MAX_CANDIDATES]]
-        picked, scores = rows[found].astype(np.float64), np.minimum(scores[found], 1.0)
-        if first is None:
-            return picked[:, :4], scores, self._classes(picked[:, 5])
-        half = picked[:, 2:4] / 2.0
-        corners = np.concatenate([picked[:, :2] - half, picked[:, :2] + half], axis=1)
-        return corners, scores, picked[:, first:].argmax(axis=1)
-
-    def _classes(self, numbers: AnyArray) -> AnyArray:
-        wrong = (numbers < 0) | (numbers >= len(self._labels)) | (numbers != np.floor(numbers))
-        if wrong.any():
-            raise EngineError(
-                f"a box has class {numbers[wrong][0]:g}, but there are only {len(self._labels)} labels",
-                where=f"task '{self._name}'",
-                fix="match labels and output; the layout 'boxes' is x1, y1, x2, y2, score, class",
-            )
-        return numbers.astype(np.int64)
-
-
-def _named(corners: AnyArray) -> dict[str, float]:
-    return dict(zip(("x1", "y1", "x2", "y2"), corners.tolist(), strict=True))
+        return own if own.dtype == np.float32 and own.flags.c_contiguous else np.ascontiguousarray(own, np.float64)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 import numpy as np
 
-from mmedge.bundle.manifest import Ema as EmaSpec
+from mmedge._native import core
 from mmedge.bundle.manifest import Task
 from mmedge.bundle.tasks import Regression as RegressionSpec
 from mmedge.errors import EngineError
 from mmedge.interpret.detection import Detector, ToPicture
-from mmedge.interpret.smoothing import Ema, Scores, Smoother
-from mmedge.interpret.task import UNDEFINED, Interpreter, check_probability, read_scores, softmax
+from mmedge.interpret.smoothing import parts
+from mmedge.interpret.task import UNDEFINED, Interpreter, check_size, not_probabilities
 from mmedge.types import AnyArray, Snapshot, TaskResult
 
 Make: TypeAlias = Callable[[str, Task, tuple[str, ...], "ToPicture | None"], Interpreter]
@@ -24,42 +23,32 @@ class Classification(Interpreter):
     """Softmax at the calibrated temperature, smoothed; abstains below the threshold. Allocates no array per call."""
 
     def __init__(self, name: str, task: Task, labels: tuple[str, ...]) -> None:
-        self._name, self._task, self._labels = name, task, labels
-        self._scores = np.empty(len(labels))
-        self._ranking = np.empty(min(task.top_k, 1) * len(labels))
-        self._smoother = Smoother(task.smoothing, task.threshold, len(labels))
+        self._name, self._labels, self._ranks = name, labels, task.top_k > 0
+        temperature, smoothing = _temperature(task), parts(task.smoothing, task.threshold)
+        self._reader = core.Classifier(len(labels), temperature, task.top_k, *smoothing)
 
     def read(self, output: AnyArray, snapshot: Snapshot) -> None:
         """Take up one score for each label."""
-        read_scores(output, self._scores, self._name)
-        if self._task.scores == "logits":
-            softmax(self._scores, self._task.temperature)
-        else:
-            check_probability(self._scores, self._name)
+        try:
+            refused = self._reader.read(output)
+        except ValueError:  # another number of values, another type than float32 or float64, or not in one piece
+            check_size(output, len(self._labels), self._name)
+            refused = self._reader.read(np.ascontiguousarray(output, np.float64))
+        if refused is not None:
+            raise not_probabilities(*refused, self._name)
 
     def tell(self, snapshot: Snapshot) -> TaskResult:
         """Return the label and its score, or no label and the best score."""
-        scores = self._scores
-        chosen = self._smoother.choose(scores, snapshot.t_ns)
-        told = self._smoother.tell(chosen, snapshot.t_ns)
-        return TaskResult(
-            label=None if told is None else self._labels[told],
-            score=_rounded(scores.max() if told is None else scores[told]),
-            top=self._top(scores),
-        )
-
-    def _top(self, scores: Scores) -> tuple[tuple[str, float], ...]:
-        np.copyto(self._ranking, scores[: self._ranking.size])
-        found = []
-        for _ in range(min(self._task.top_k, self._ranking.size)):
-            best = int(self._ranking.argmax())
-            found.append((self._labels[best], _rounded(scores[best])))
-            self._ranking[best] = -1.0
-        return tuple(found)
+        labels = self._labels
+        told, score = self._reader.tell(snapshot.t_ns)
+        label = None if told < 0 else labels[told]
+        if not self._ranks:
+            return TaskResult(label=label, score=score)
+        return TaskResult(label=label, score=score, top=tuple((labels[i], share) for i, share in self._reader.top()))
 
     def reset(self) -> None:
         """Forget the past."""
-        self._smoother.reset()
+        self._reader.reset()
 
 
 class Verification(Interpreter):
@@ -72,44 +61,38 @@ class Verification(Interpreter):
                 where=f"task '{name}'",
                 fix="use two labels: no, yes",
             )
-        self._name, self._task, self._labels = name, task, labels
-        self._score = np.empty(1)
-        self._smoother = Smoother(task.smoothing, task.threshold, 1)
+        self._name, self._labels = name, labels
+        self._reader = core.Verifier(_temperature(task), *parts(task.smoothing, task.threshold))
 
     def read(self, output: AnyArray, snapshot: Snapshot) -> None:
         """Take up one score; what it is does not matter with fewer than two inputs."""
-        score = self._score
-        read_scores(output, score, self._name)
+        check_size(output, 1, self._name)
         if _pairless(snapshot):
             return
-        if self._task.scores == "logits":
-            score[0] = 1.0 / (1.0 + math.exp(-min(max(score[0] / self._task.temperature, -60.0), 60.0)))
-        else:
-            check_probability(score, self._name)
+        refused = self._reader.read(float(output.item()))
+        if refused is not None:
+            raise not_probabilities(*refused, self._name)
 
     def tell(self, snapshot: Snapshot) -> TaskResult:
         """Return yes or no with the probability of yes."""
         if _pairless(snapshot):
             self.reset()
             return UNDEFINED
-        score = self._score
-        yes = self._smoother.choose(score, snapshot.t_ns) is not None
-        told = self._smoother.tell(int(yes), snapshot.t_ns)
-        return TaskResult(label=None if told is None else self._labels[told], score=_rounded(score[0]))
+        told, score = self._reader.tell(snapshot.t_ns)
+        return TaskResult(label=None if told < 0 else self._labels[told], score=score)
 
     def reset(self) -> None:
         """Forget the past."""
-        self._smoother.reset()
+        self._reader.reset()
 
 
 class Regression(Interpreter):
     """One number, clamped, smoothed by an ema; it always answers. Allocates no array per call."""
 
     def __init__(self, name: str, task: Task) -> None:
-        self._name, self._spec = name, task.regression or RegressionSpec()
-        self._value = np.empty(1)
-        taus = [part.tau_ms for part in task.smoothings if isinstance(part, EmaSpec)]
-        self._ema = Ema(taus[0], 1) if taus else None
+        spec = task.regression or RegressionSpec()
+        self._name, self._unit = name, spec.unit
+        self._reader = core.Regressor(parts(task.smoothing, 0.0)[0], spec.clamp)
 
     def read(self, output: AnyArray, snapshot: Snapshot) -> None:
         """Take up the number."""
@@ -119,22 +102,15 @@ class Regression(Interpreter):
                 where=f"task '{self._name}'",
                 fix="choose another output",
             )
-        self._value[0] = self._clamped(float(output.reshape(-1)[0]))
+        self._reader.read(float(output.item()))
 
     def tell(self, snapshot: Snapshot) -> TaskResult:
         """Return the number, to six digits, in its unit."""
-        if self._ema is not None:
-            self._ema(self._value, snapshot.t_ns)
-        value = self._clamped(float(f"{self._value[0]:.6g}"))
-        return TaskResult(label=None, score=None, value=value, unit=self._spec.unit)
-
-    def _clamped(self, value: float) -> float:
-        return value if self._spec.clamp is None else min(max(value, self._spec.clamp[0]), self._spec.clamp[1])
+        return TaskResult(label=None, score=None, value=self._reader.tell(snapshot.t_ns), unit=self._unit)
 
     def reset(self) -> None:
         """Forget the past."""
-        if self._ema is not None:
-            self._ema.reset()
+        self._reader.reset()
 
 
 def _detector(name: str, task: Task, labels: tuple[str, ...], to_picture: ToPicture | None) -> Interpreter:
@@ -181,9 +157,9 @@ def make_interpreter(
     return _READERS[task.kind](name, task, labels, to_picture)
 
 
+def _temperature(task: Task) -> float | None:
+    return task.temperature if task.scores == "logits" else None
+
+
 def _pairless(snapshot: Snapshot) -> bool:
     return sum(snapshot.present.values()) < 2
-
-
-def _rounded(score: float) -> float:
-    return round(float(score), 4)

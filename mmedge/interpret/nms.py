@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from mmedge.extras import require
+from mmedge._native import core
 from mmedge.types import AnyArray, Box
 
 
@@ -23,24 +23,13 @@ def suppress(corners: AnyArray, scores: AnyArray, iou: float, classes: AnyArray 
     Returns:
         Indices of the boxes that stay, int [k].
 
-    Raises:
-        MissingDependencyError: If OpenCV is not installed.
-
     Example:
         >>> suppress(np.array([[0, 0, 4, 4], [0, 0, 4, 3], [8, 8, 9, 9]]), np.array([0.8, 0.9, 0.7]), 0.5).tolist()
         [1, 2]
     """
-    dnn = require("cv2", "choosing among boxes").dnn
-    if not len(corners):
-        return np.zeros(0, np.intp)
-    rects = np.concatenate([corners[:, :2], corners[:, 2:4] - corners[:, :2]], axis=1).astype(np.float64)
-    marks = np.asarray(scores, np.float32)
-    if classes is None:
-        kept = dnn.NMSBoxes(rects, marks, 0.0, iou)
-    else:
-        kept = dnn.NMSBoxesBatched(rects, marks, classes.astype(np.int32), 0.0, iou)
-    indices = np.asarray(kept, np.intp).reshape(-1)
-    return indices[np.argsort(-marks[indices], kind="stable")]
+    kinds = None if classes is None else np.ascontiguousarray(classes, np.int32)
+    boxes, marks = np.ascontiguousarray(corners[:, :4], np.float64), np.ascontiguousarray(scores, np.float32)
+    return np.array(core.suppress(boxes, marks, iou, kinds), np.intp)
 
 
 def box_iou(a: Box, b: Box) -> float:

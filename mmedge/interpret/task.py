@@ -6,6 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
+from mmedge._native import core
 from mmedge.errors import EngineError
 from mmedge.interpret.smoothing import Scores
 from mmedge.types import AnyArray, Snapshot, TaskResult
@@ -43,10 +44,17 @@ class Interpreter(Protocol):
 
 def softmax(logits: Scores, temperature: float) -> None:
     """Turn ``logits`` (n,) into probabilities, divided by ``temperature`` first, in place."""
-    logits -= logits.max()  # first: a small temperature must not overflow
-    logits /= temperature
-    np.exp(logits, out=logits)
-    logits /= logits.sum()
+    core.softmax(logits, temperature)
+
+
+def check_size(output: AnyArray, count: int, name: str) -> None:
+    """Raise EngineError naming the task unless ``output``, [...] of any dtype, has ``count`` values, one a label."""
+    if output.size != count:
+        raise EngineError(
+            f"the output has {output.size} values, but there are {count} labels",
+            where=f"task '{name}'",
+            fix="match labels and output",
+        )
 
 
 def read_scores(output: AnyArray, scores: Scores, name: str) -> None:
@@ -54,22 +62,22 @@ def read_scores(output: AnyArray, scores: Scores, name: str) -> None:
 
     ``output`` has any shape and float dtype, ``scores`` is [labels].
     """
-    if output.size != scores.size:
-        raise EngineError(
-            f"the output has {output.size} values, but there are {scores.size} labels",
-            where=f"task '{name}'",
-            fix="match labels and output",
-        )
+    check_size(output, scores.size, name)
     np.copyto(scores, output.reshape(-1), casting="unsafe")
+
+
+def not_probabilities(low: float, high: float, name: str) -> EngineError:
+    """Return the error of a task whose scores lie between ``low`` and ``high``."""
+    return EngineError(
+        f"probabilities must be 0 to 1, got {low:g} to {high:g}",
+        where=f"task '{name}'",
+        fix="end the network with a softmax or sigmoid, or set the task's scores to 'logits'",
+    )
 
 
 def check_probability(scores: Scores, name: str) -> None:
     """Raise EngineError unless ``scores`` are in 0..1; clip what rounding left outside."""
     low, high = float(scores.min()), float(scores.max())
     if not (low >= -_SLACK and high <= 1.0 + _SLACK):
-        raise EngineError(
-            f"probabilities must be 0 to 1, got {low:g} to {high:g}",
-            where=f"task '{name}'",
-            fix="end the network with a softmax or sigmoid, or set the task's scores to 'logits'",
-        )
+        raise not_probabilities(low, high, name)
     np.clip(scores, 0.0, 1.0, out=scores)

@@ -1,4 +1,4 @@
-"""Packets across a process border: their data lies in rings that both sides map, one eventfd wakes the reader."""
+"""Packets across a process border: their data lies in rings that both sides map, two eventfds wake the reader."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import threading
 from collections import Counter
 from itertools import count
-from typing import Any, TypeAlias
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -15,126 +15,66 @@ from mmedge._native import core
 from mmedge.errors import SourceError
 from mmedge.ipc.control import Control, Ring
 from mmedge.ipc.frames import FramePool, Loan
-from mmedge.ipc.wake import Wake
-from mmedge.types import (
-    Block,
-    ByteArray,
-    ClockQuality,
-    Description,
-    EndOfStream,
-    Frame,
-    Packet,
-    PixelFormat,
-    Slot,
-    Tensor,
-    Text,
+from mmedge.ipc.limits import MAX_SAMPLES, MAX_TEXT
+from mmedge.ipc.records import (
+    End,
+    FrameHeader,
+    Lent,
+    Record,
+    Said,
+    Small,
+    Sound,
+    TensorHeader,
+    fields_of,
+    frame_header,
+    frame_of,
+    stamp_of,
 )
+from mmedge.ipc.wake import Wake
+from mmedge.types import Arrival, Block, ByteArray, EndOfStream, Frame, Packet, Tensor, Text
 
-EVENTS = 1024  # texts and ends that wait: slots of MAX_TEXT bytes
-MAX_TEXT = 64 * 1024  # bytes of one text
-MAX_SAMPLES = 1 << 18  # of the ring of one microphone: 5 s at 48 kHz
+RECORDS = 1 << 20  # bytes of what waits to be read: half a minute of a camera and a microphone
+SMALL = 4096  # bytes of a tensor that travels in its record
+# Of a stream's pictures and tensors that wait when a busy reader comes back. Of pictures few: their slots are lent, and
+# held for a whole slow stage they would leave none for what the camera sees now. Of tensors half a second at 1 kHz.
+FRAMES, TENSORS = 3, 512
 _SLOTS, _MAX_SLOTS, _TENSOR_BYTES = 16, 64, 1 << 24
 
 
-class PacketStamp(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
-    """What every packet carries."""
-
-    stream: str
-    seq: int
-    capture_ns: int
-    arrive_ns: int
-    epoch: int
-    uncertainty_ns: int
-    quality: ClockQuality
-
-
-def _stamp(packet: Packet) -> PacketStamp:
-    return PacketStamp(**packet.stamp())
-
-
-def _fields(stamp: PacketStamp) -> dict[str, Any]:
-    return {name: getattr(stamp, name) for name in PacketStamp.__struct_fields__}
-
-
-class FrameHeader(msgspec.Struct, frozen=True, array_like=True, tag="frame"):
-    """A frame without its data."""
-
-    stamp: PacketStamp
-    shape: tuple[int, ...]
-    format: PixelFormat
-    width: int
-    height: int
-    description: Description
-    unchanged_ns: int
-    damaged: bool = False
-
-
-def frame_header(frame: Frame) -> FrameHeader:
-    """Return all that is to be said of a frame but its data."""
-    names = FrameHeader.__struct_fields__[2:]
-    return FrameHeader(_stamp(frame), frame.data.shape, *(getattr(frame, name) for name in names))
-
-
-def frame_of(header: FrameHeader, slot: ByteArray, release: Slot) -> Frame:
-    """Return the frame whose data lies in ``slot``.
-
-    ``slot`` is uint8, its first bytes hold the picture; the frame's data has the shape [...] of its format.
-    """
-    data = slot[: math.prod(header.shape)].reshape(header.shape)
-    names = FrameHeader.__struct_fields__[2:]
-    fields: dict[str, Any] = {name: getattr(header, name) for name in names} | _fields(header.stamp)
-    return Frame(data=data, release=release, **fields)
-
-
-class _Tensor(msgspec.Struct, frozen=True, array_like=True, tag="tensor"):
-    stamp: PacketStamp
-    shape: tuple[int, ...]
-    dtype: str
-
-
-class _Block(msgspec.Struct, frozen=True, array_like=True, tag="block"):
-    stamp: PacketStamp
-    ring: int
-    end: int
-    n: int
-    lost: int
-
-
-class _Text(msgspec.Struct, frozen=True, array_like=True, tag="text"):
-    stamp: PacketStamp
-    n: int
-
-
-class _End(msgspec.Struct, frozen=True, array_like=True, tag="end"):
-    stamp: PacketStamp
-    reason: str | None
-
-
-_Header: TypeAlias = FrameHeader | _Tensor | _Block | _Text | _End
+def flows(packet: Packet) -> bool:
+    """Tell whether a packet is one of so many that they wake nobody but who waits for them: sound, small tensors."""
+    return isinstance(packet, Block) or (isinstance(packet, Tensor) and packet.data.nbytes <= SMALL)
 
 
 class PacketWriter:
     """The writing side, for any thread; it never waits, what does not fit is counted (sound as timed silence).
 
+    Every packet is a record of one queue, in the order in which it was put. What is large lies beside it: pictures in
+    slots, of which the newest take those of the oldest that nobody has read, and sound in a ring of samples.
+
     Args:
         control: The line on which rings are announced.
         wake: Wakes the reader.
+        flow: Wakes a reader that waits for what ``flows``; ``wake`` by default.
         slots: How many frames without a pool of their own (pushed ones) may be in use at once.
+        texts: How many of the longest texts may wait at once, beside what waits anyway.
 
     Attributes:
         dropped: Packets that found no room, by stream.
     """
 
-    def __init__(self, control: Control, wake: Wake, *, slots: int = _SLOTS) -> None:
+    def __init__(
+        self, control: Control, wake: Wake, flow: Wake | None = None, *, slots: int = _SLOTS, texts: int = 0
+    ) -> None:
         self._control = control
-        self._wake = wake
+        self._wake, self._flow = wake, flow or wake
         self._slots = slots
         self._numbers = count()
-        self._events = core.SlotRing(EVENTS, MAX_TEXT)
-        self._announce(self._events.fd, "slots", "")
+        self._records = core.RecordQueue(RECORDS + texts * MAX_TEXT)
+        self._announce(self._records.fd, "records", "")
         self._samples: dict[str, tuple[int, Any]] = {}
         self._pools: dict[str, FramePool] = {}
-        self._announced: dict[str, FramePool] = {}
+        self._announced: dict[str, tuple[int, FramePool]] = {}
         self._lost: Counter[str] = Counter()
         self._lock = threading.Lock()
         self.dropped: Counter[str] = Counter()
@@ -150,7 +90,7 @@ class PacketWriter:
             done = self._put(packet)
             if not done:
                 self.dropped[packet.stream] += 1
-        self._wake.set()
+        (self._flow if flows(packet) else self._wake).set()
         return done
 
     def _put(self, packet: Packet) -> bool:
@@ -161,44 +101,49 @@ class PacketWriter:
         if isinstance(packet, Block):
             return self._put_block(packet)
         if isinstance(packet, Text):
-            data = packet.text.encode()
-            return len(data) <= MAX_TEXT and self._event(_Text(_stamp(packet), len(data)), data)
+            return len(packet.text.encode()) <= MAX_TEXT and self._record(packet, Said(stamp_of(packet), packet.text))
         if isinstance(packet, EndOfStream):
-            return self._event(_End(_stamp(packet), packet.reason))
+            return self._record(packet, End(stamp_of(packet), packet.reason))
         raise TypeError(f"a {type(packet).__name__} cannot be sent to another process")
 
     def _put_frame(self, frame: Frame) -> bool:
-        header = frame_header(frame)
         loan = frame.release
         if isinstance(loan, Loan):
-            if self._announced.get(frame.stream) is not loan.pool:
-                self._announced[frame.stream] = loan.pool
-                self._announce(loan.pool.ring.fd, "slots", frame.stream)
-            loan.hand_over()
-            loan.pool.ring.publish(loan.index, msgspec.msgpack.encode(header))
-            return True
-        return self._put_array(frame.stream, frame.data, header)
+            return self._lend(frame, loan, frame_header(frame))
+        return self._put_array(frame, frame.data, frame_header(frame))
 
     def _put_tensor(self, tensor: Tensor) -> bool:
-        return self._put_array(
-            tensor.stream, tensor.data, _Tensor(_stamp(tensor), tensor.data.shape, tensor.data.dtype.str)
-        )
+        header = TensorHeader(stamp_of(tensor), tensor.data.shape, tensor.data.dtype.str)
+        if tensor.data.nbytes <= SMALL:
+            return self._record(tensor, Small(header, tensor.data.tobytes()))
+        return self._put_array(tensor, tensor.data, header)
 
-    def _put_array(self, stream: str, array: np.ndarray[Any, Any], header: _Header) -> bool:
-        pool = self._pools.get(stream)
+    def _put_array(self, packet: Packet, array: np.ndarray[Any, Any], header: FrameHeader | TensorHeader) -> bool:
+        pool = self._pools.get(packet.stream)
         if pool is None or pool.shape != (array.nbytes,):
             few = isinstance(header, FrameHeader)
             slots = self._slots if few else max(4, min(_MAX_SLOTS, _TENSOR_BYTES // array.nbytes))
-            pool = self._pools[stream] = FramePool((array.nbytes,), slots=slots)
-            self._announce(pool.ring.fd, "slots", stream)
+            pool = self._pools[packet.stream] = FramePool((array.nbytes,), slots=slots)
         lent = pool.acquire()
         if lent is None:
             return False
         slot, loan = lent
         slot[...] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        return self._lend(packet, loan, header)
+
+    def _lend(self, packet: Packet, loan: Loan, header: FrameHeader | TensorHeader) -> bool:
+        number, pool = self._announced.get(packet.stream, (-1, None))
+        if pool is not loan.pool:
+            number = self._announce(loan.pool.ring.fd, "slots", packet.stream)
+            self._announced[packet.stream] = number, loan.pool
         loan.hand_over()
-        loan.pool.ring.publish(loan.index, msgspec.msgpack.encode(header))
-        return True
+        ring = loan.pool.ring
+        seq = ring.publish(loan.index, b"")
+        if self._record(packet, Lent(number, loan.index, seq, header)):
+            return True
+        if ring.claim(loan.index, seq):  # nobody will ever ask for it
+            ring.release(loan.index)
+        return False
 
     def _put_block(self, block: Block) -> bool:
         stream, n = block.stream, len(block.samples)
@@ -207,115 +152,146 @@ class PacketWriter:
             self._samples[stream] = self._announce(ring.fd, "samples", stream), ring
         number, ring = self._samples[stream]
         end: int = ring.write(block.samples)
-        if self._event(_Block(_stamp(block), number, end, n, block.lost + self._lost[stream])):
+        if self._record(block, Sound(stamp_of(block), number, end, n, block.lost + self._lost[stream])):
             self._lost[stream] = 0
             return True
         self._lost[stream] += n + block.lost
         return False
 
-    def _event(self, header: _Header, data: bytes = b"") -> bool:
-        index = self._events.acquire()
-        if index < 0:
-            return False
-        if data:
-            self._events.data(index)[: len(data)] = np.frombuffer(data, np.uint8)
-        self._events.publish(index, msgspec.msgpack.encode(header))
-        return True
+    def _record(self, packet: Packet, record: Record) -> bool:
+        data = msgspec.msgpack.encode(record)
+        return self._records.put(data, packet.arrive_ns, packet.capture_ns, packet.epoch)
 
 
 class PacketReader:
-    """The reading side.
+    """The reading side; ``add`` may be called by another thread than ``take``.
 
     Args:
         where: Who writes, for error messages.
+        wake: Set by the writer; a new one by default.
+        flow: Set by the writer when something has come that ``flows``; a new one by default.
+
+    Attributes:
+        wake: Set when something may be there that does not flow.
+        flow: Set when something may be there that ``flows``.
     """
 
-    def __init__(self, where: str) -> None:
+    def __init__(self, where: str, wake: Wake | None = None, flow: Wake | None = None) -> None:
+        self.wake, self.flow = wake or Wake(), flow or Wake()
         self._where = where
-        self._slots: list[tuple[str, Any]] = []
-        self._samples: dict[int, Any] = {}
-        self._decoder: msgspec.msgpack.Decoder[_Header] = msgspec.msgpack.Decoder(_Header)
-        self._dropped: Counter[str] = Counter()
-        self._held: tuple[Any, int, int, _Header] | None = None
+        self._records: Any = None
+        self._rings: dict[int, Any] = {}
+        self._streams: dict[str, int] = {}  # stream -> the number of the ring that its pictures or tensors lie in
+        self._newest_ring = -1
+        self._waiting: list[Record] = []  # the first of them lies in a ring that is still on its way
+        self._decoder: msgspec.msgpack.Decoder[Record] = msgspec.msgpack.Decoder(Record)
 
     def add(self, ring: Ring, fd: int) -> None:
         """Take in a ring the writer announced; its descriptor stays the caller's."""
-        if ring.kind == "samples":
-            self._samples[ring.number] = core.SampleRing.attach(fd)
+        if ring.kind == "records":
+            self._records = core.RecordQueue.attach(fd)
         else:
-            self._slots.append((ring.stream, core.SlotRing.attach(fd)))
+            self._rings[ring.number] = (core.SampleRing if ring.kind == "samples" else core.SlotRing).attach(fd)
+            self._newest_ring = ring.number
+        self.wake.set()  # what lies in it may have come before
 
     @property
-    def dropped(self) -> dict[str, int]:
-        """Packets of each stream that were overwritten before they were read."""
-        dropped = self._dropped.copy()
-        for stream, ring in list(self._slots):
-            dropped[stream] += ring.dropped
-        return {stream: count for stream, count in dropped.items() if count}
+    def newest(self) -> tuple[int, int, int]:
+        """Arrival and capture time in ns and epoch of the newest packet, taken or not; zeros before the first."""
+        return (0, 0, 0) if self._records is None else self._records.newest
 
-    def _leave_empty(self) -> None:
-        # A camera that changed its size writes into another ring: the one before is read to its end, then left.
-        for index, (stream, ring) in enumerate(self._slots[:-1]):
-            if any(later == stream for later, _ in self._slots[index + 1 :]) and not ring.ready:
-                self._dropped[stream] += ring.dropped
-                self._slots.remove((stream, ring))
-                return
-
-    def take(self) -> list[Packet]:
+    def take(self, *, newest: bool = False) -> list[Packet]:
         """Return what is there, in order of arrival.
 
-        Frames lie in the ring until they are released, tensors and sound are copies.
+        Frames lie in the ring until they are released, all else is a copy. What was overwritten before it was taken
+        is an ``Arrival``.
+
+        Args:
+            newest: Of the pictures and tensors of a stream take the newest few, see ``FRAMES`` and ``TENSORS``; those
+                before them are arrivals, too.
 
         Raises:
             SourceError: If the writer left something that cannot be.
         """
+        if self._records is None:
+            return []
         packets: list[Packet] = []
-        # The ring of events comes first: whatever was published before an end of stream is then still found.
-        for _, ring in list(self._slots):
-            while (taken := self._next(ring)) is not None:
-                packets.append(taken)
-        self._leave_empty()
+        try:
+            records = self._waiting + [self._decoder.decode(data) for data in self._records.take_all()]
+            self._waiting = []
+            spare = _spare(records) if newest else {}
+            for at, record in enumerate(records):
+                if isinstance(record, (Lent, Sound)) and record.ring > self._newest_ring:
+                    self._waiting = records[at:]
+                    break
+                packets.append(self._packet(record, spare))
+        except (msgspec.MsgspecError, ValueError, TypeError, LookupError, AttributeError) as error:
+            raise SourceError(f"a packet is damaged: {error}", where=self._where, fix="please report it") from error
         packets.sort(key=lambda packet: packet.arrive_ns)
         return packets
 
-    def _next(self, ring: Any) -> Packet | None:
-        try:
-            if self._held is not None and self._held[0] is ring:
-                (_, index, seq, header), self._held = self._held, None
-            else:
-                taken = ring.take()
-                if taken is None:
-                    return None
-                index, seq, data = taken
-                header = self._decoder.decode(data)
-            if isinstance(header, _Block) and header.ring not in self._samples:
-                self._held = ring, index, seq, header  # its samples' ring is still on its way
-                return None
-            return self._packet(ring, index, seq, header)
-        except (msgspec.MsgspecError, ValueError, TypeError) as error:
-            raise SourceError(f"a packet is damaged: {error}", where=self._where, fix="please report it") from error
+    def _packet(self, record: Record, spare: dict[str, int]) -> Packet:
+        if isinstance(record, Lent):
+            return self._lent(record, spare)
+        stamp = fields_of((record.header if isinstance(record, Small) else record).stamp)
+        if isinstance(record, Small):
+            if _passed_over(record.header, spare):
+                return Arrival(**stamp)
+            data = np.frombuffer(bytearray(record.data), np.dtype(record.header.dtype))
+            return Tensor(data=data.reshape(record.header.shape), **stamp)
+        if isinstance(record, Said):
+            return Text(text=record.text, **stamp)
+        if isinstance(record, End):
+            return EndOfStream(reason=record.reason, **stamp)
+        if not (0 <= record.n <= MAX_SAMPLES and 0 <= record.lost <= 1 << 40):
+            raise ValueError(f"{record.n} samples in one block, {record.lost} lost before it")
+        samples = np.empty(record.n, np.float32)
+        real = self._rings[record.ring].read(record.end, samples)
+        # Overwritten before they were read: the oldest are gone, and their time stays.
+        return Block(samples=samples[record.n - real :], lost=record.lost + record.n - real, **stamp)
 
-    def _packet(self, ring: Any, index: int, seq: int, header: _Header) -> Packet:
+    def _lent(self, record: Lent, spare: dict[str, int]) -> Packet:
+        header, ring, index = record.header, self._rings[record.ring], record.index
+        stream = header.stamp.stream
+        before = self._streams.get(stream, record.ring)
+        if before != record.ring:  # a camera that changed its size writes into another ring, and no more into this one
+            self._rings.pop(before, None)
+        self._streams[stream] = record.ring
+        if not ring.claim(index, record.seq):
+            _passed_over(header, spare)
+            return Arrival(**fields_of(header.stamp))
+        if _passed_over(header, spare):
+            ring.release(index)
+            return Arrival(**fields_of(header.stamp))
         if isinstance(header, FrameHeader):
-            return frame_of(header, ring.data(index), RingSlot(ring, index, seq))
-        stamp = _fields(header.stamp)
+            return frame_of(header, ring.data(index), RingSlot(ring, index, record.seq))
         try:
-            if isinstance(header, _Tensor):
-                dtype = np.dtype(header.dtype)
-                size = math.prod(header.shape) * dtype.itemsize
-                return Tensor(data=ring.data(index)[:size].copy().view(dtype).reshape(header.shape), **stamp)
-            if isinstance(header, _Text):
-                return Text(text=ring.data(index)[: header.n].tobytes().decode(), **stamp)
-            if isinstance(header, _End):
-                return EndOfStream(reason=header.reason, **stamp)
-            if not 0 <= header.n <= MAX_SAMPLES:
-                raise ValueError(f"{header.n} samples in one block")
-            samples = np.empty(header.n, np.float32)
-            real = self._samples[header.ring].read(header.end, samples)
-            # Overwritten before they were read: the oldest are gone, and their time stays.
-            return Block(samples=samples[header.n - real :], lost=header.lost + header.n - real, **stamp)
+            dtype = np.dtype(header.dtype)
+            size = math.prod(header.shape) * dtype.itemsize
+            data = ring.data(index)[:size].copy().view(dtype).reshape(header.shape)
+            return Tensor(data=data, **fields_of(header.stamp))
         finally:
             ring.release(index)
+
+
+def _spare(records: list[Record]) -> dict[str, int]:
+    """Return how many of the oldest pictures or tensors of each stream are not worth taking."""
+    found: Counter[str] = Counter()
+    spare: dict[str, int] = {}
+    for record in records:
+        if isinstance(record, (Lent, Small)):
+            stream = record.header.stamp.stream
+            found[stream] += 1
+            spare[stream] = found[stream] - (FRAMES if isinstance(record.header, FrameHeader) else TENSORS)
+    return spare
+
+
+def _passed_over(header: FrameHeader | TensorHeader, spare: dict[str, int]) -> bool:
+    """Tell whether a picture or tensor makes room for newer ones."""
+    stream = header.stamp.stream
+    left = spare.get(stream, 0)
+    spare[stream] = left - 1
+    return left > 0
 
 
 class RingSlot:

@@ -17,7 +17,7 @@ import msgspec
 from mmedge.address import decode_address, encode_address
 
 MAX_MESSAGE = 1 << 17  # bytes
-_MAX_FDS = 4
+_MAX_FDS = 6
 _Struct = TypeVar("_Struct", bound=msgspec.Struct)
 
 
@@ -26,9 +26,39 @@ class Start(msgspec.Struct, frozen=True, tag=True):
 
     entry: str
     payload: bytes
-    parent: int
     path: list[bytes]
     cwd: bytes
+
+
+class Load(msgspec.Struct, frozen=True, tag=True):
+    """To the spawner: import these modules now, as far as they are there; they are looked for in ``path``."""
+
+    modules: tuple[str, ...]
+    path: list[bytes]
+
+
+class Fork(msgspec.Struct, frozen=True, tag=True):
+    """To the spawner: import these modules and fork a child. With it come the descriptors of ``mmedge.ipc.spawned``."""
+
+    name: str
+    load: Load
+
+
+class Forked(msgspec.Struct, frozen=True, tag=True):
+    """Spawner: the child runs, and its pidfd comes with this; or ``errno`` says why there is none.
+
+    ``threads`` are those that its imports have started, with which it must not fork: it executes Python anew.
+    """
+
+    pid: int = 0
+    errno: int = 0
+    threads: int = 0
+
+
+class Ended(msgspec.Struct, frozen=True, tag=True):
+    """Spawner: the child has ended, with this code: below 0 a signal."""
+
+    code: int
 
 
 class Stop(msgspec.Struct, frozen=True, tag=True):
@@ -37,6 +67,21 @@ class Stop(msgspec.Struct, frozen=True, tag=True):
 
 class Ready(msgspec.Struct, frozen=True, tag=True):
     """Child: everything is open."""
+
+
+class Ask(msgspec.Struct, frozen=True, tag=True):
+    """Parent: do something while the entry runs; it is answered with the same number."""
+
+    number: int
+    body: bytes
+
+
+class Answer(msgspec.Struct, frozen=True, tag=True):
+    """Child: what has come of an ``Ask``; or the error, as ``MmedgeError.to_dict`` gives it."""
+
+    number: int
+    body: bytes = b""
+    error: dict[str, Any] | None = None
 
 
 class Log(msgspec.Struct, frozen=True, tag=True):
@@ -51,7 +96,7 @@ class Ring(msgspec.Struct, frozen=True, tag=True):
     """Either: a new ring, in place of the one of the same stream, if it has any; its descriptor comes with it."""
 
     number: int
-    kind: Literal["slots", "samples"]
+    kind: Literal["slots", "samples", "records"]
     stream: str = ""
 
 
@@ -73,7 +118,9 @@ class Done(msgspec.Struct, frozen=True, tag=True):
     """Child: the entry has returned."""
 
 
-Message: TypeAlias = Start | Stop | Ready | Log | Ring | State | Failed | Done
+Message: TypeAlias = (
+    Start | Load | Fork | Forked | Ended | Stop | Ready | Ask | Answer | Log | Ring | State | Failed | Done
+)
 
 
 def pack(order: msgspec.Struct) -> bytes:
@@ -151,14 +198,17 @@ class Control:
         return self._decoder.decode(data), fds
 
     def _receive(self) -> tuple[bytes, list[int]]:
-        data, fds, flags, _ = socket.recv_fds(self._socket, MAX_MESSAGE, _MAX_FDS, socket.MSG_CMSG_CLOEXEC)
-        for fd in fds:  # Python 3.11 does not hand the flag on: programs that are started would have them, too
-            os.set_inheritable(fd, False)
+        # Not by socket.recv_fds, which of Python 3.11 forgets its flags.
+        fds = array.array("i")
+        room = socket.CMSG_LEN(_MAX_FDS * fds.itemsize)
+        data, rights, flags, _ = self._socket.recvmsg(MAX_MESSAGE, room, socket.MSG_CMSG_CLOEXEC)
+        for _, _, numbers in rights:
+            fds.frombytes(numbers[: len(numbers) - len(numbers) % fds.itemsize])
         if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
             for fd in fds:
                 os.close(fd)
             raise OSError(errno.EMSGSIZE, "a message came in part: it is too long, or no descriptor is free")
-        return data, fds
+        return data, list(fds)
 
     def close(self) -> None:
         """Close this end; idempotent."""

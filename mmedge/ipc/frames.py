@@ -35,6 +35,10 @@ class Loan:
         out[...] = data
         return self.pool.loans[self.index] == self._number
 
+    def hold(self) -> int:
+        """Return the number by which another process may copy the slot, now that it is written; 0 if given back."""
+        return int(self.pool.ring.hold(self.index)) if self._lent else 0
+
     def hand_over(self) -> None:
         """Leave the slot to the ring: from now on its reader gives it back."""
         self._lent = False

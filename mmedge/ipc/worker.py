@@ -1,8 +1,7 @@
-"""What runs in a child process: ``python -m mmedge.ipc.worker FD``. Its parent's death is its own."""
+"""What runs in a child process. The death of the process that asked for it is its own."""
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import signal
@@ -11,14 +10,17 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
 from importlib import import_module
 
+from mmedge._native import core
 from mmedge.address import scrub
 from mmedge.errors import InternalError, MmedgeError, internal, trace
-from mmedge.ipc.control import Control, Done, Failed, Log, Message, Ready, Ring, Start, State, Stop
+from mmedge.ipc import spawned
+from mmedge.ipc.control import Answer, Ask, Control, Done, Failed, Log, Message, Ready, Ring, Start, State, Stop
 from mmedge.plain import printable
 
-_PR_SET_PDEATHSIG = 1
 _MAX_TEXT = 16_000  # characters of a traceback
 
 
@@ -38,6 +40,7 @@ class Link:
         self.stopping = threading.Event()
         self._rings: list[tuple[Ring, int]] = []
         self._on_ring: Callable[[Ring, int], None] | None = None
+        self._on_ask: Callable[[bytes], Future[bytes]] | None = None
         self._lock = threading.Lock()
 
     def ready(self) -> None:
@@ -54,6 +57,10 @@ class Link:
             self._on_ring = take
             while self._rings:
                 self._hand_over(*self._rings.pop(0))
+
+    def on_ask(self, do: Callable[[bytes], Future[bytes]]) -> None:
+        """Have ``do`` called with what the parent asks for, before ``ready``; it returns at once."""
+        self._on_ask = do
 
     def _hand_over(self, ring: Ring, fd: int) -> None:
         assert self._on_ring is not None
@@ -73,12 +80,22 @@ class Link:
     def _take(self, message: Message, fds: list[int]) -> None:
         if isinstance(message, Stop):
             self.stopping.set()
+        elif isinstance(message, Ask) and self._on_ask is not None:
+            self._on_ask(message.body).add_done_callback(partial(self._answer, message.number))
         elif isinstance(message, Ring):
             with self._lock:
                 if self._on_ring is None:
                     self._rings.append((message, fds[0]))
                 else:
                     self._hand_over(message, fds[0])
+
+    def _answer(self, number: int, done: Future[bytes]) -> None:
+        error = done.exception()
+        if error is None:
+            self.control.send(Answer(number, done.result()))
+        else:
+            told = error if isinstance(error, MmedgeError) else internal(error)
+            self.control.send(Answer(number, error=_document(told)))
 
 
 class _ToParent(logging.Handler):
@@ -98,50 +115,61 @@ class _ToParent(logging.Handler):
             self.handleError(record)
 
 
-def die_with_parent(parent: int) -> None:
-    """Let the kernel kill this process when its parent dies, also while a driver holds the interpreter."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before the line above
-        os._exit(0)
+def leave_signals() -> None:
+    """Leave signals to a whole group to the user's process, which ends the others in order.
+
+    By handlers, not by a mask: programs that are started from here inherit masks.
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: None)
+
+
+def _document(error: MmedgeError) -> dict[str, object]:
+    return {key: v[:_MAX_TEXT] if isinstance(v, str) else v for key, v in error.to_dict().items()}
 
 
 def _failed(error: MmedgeError, *, logged: bool) -> Failed:
-    document = {key: v[:_MAX_TEXT] if isinstance(v, str) else v for key, v in error.to_dict().items()}
-    return Failed(document, trace(error.__cause__) if isinstance(error, InternalError) else "", logged)
+    return Failed(_document(error), trace(error.__cause__) if isinstance(error, InternalError) else "", logged)
 
 
-def main() -> None:
-    """Serve the parent at the other end of the descriptor in ``sys.argv[1]``."""
-    end = socket.socket(fileno=int(sys.argv[1]))
-    end.set_inheritable(False)  # or a program that is started from here would keep it open after this process
-    control = Control(end)
-    # Signals to a whole group are the parent's to answer: it ends this process in order. A handler, not a mask,
-    # since programs that are started from here inherit masks.
-    signal.signal(signal.SIGTERM, lambda *_: None)
-    received = control.receive()
+def serve(control: int, line: int, parent: int) -> None:
+    """Run what the parent orders, and end this process.
+
+    Args:
+        control: Descriptor of the line to the parent.
+        line: That of the line to the spawner, for children of its own.
+        parent: The parent's pidfd.
+    """
+    core.end_with(parent)  # the kernel kills this process then, also while a driver holds the interpreter
+    leave_signals()
+    end = Control(socket.socket(fileno=control))
+    spawned.adopt(line)
+    received = end.receive()
     if received is None or not isinstance(received[0], Start):
         raise RuntimeError("the first message must be Start")
     start, fds = received
     assert isinstance(start, Start)
-    die_with_parent(start.parent)
     os.chdir(start.cwd)
     sys.path[:] = map(os.fsdecode, start.path)
-    logging.basicConfig(handlers=[_ToParent(control)], level=logging.INFO, force=True)
-    link = Link(control, start, fds)
+    logging.basicConfig(handlers=[_ToParent(end)], level=logging.INFO, force=True)
+    link = Link(end, start, fds)
     threading.Thread(target=link.listen, name="mmedge-control", daemon=True).start()
     module, _, function = start.entry.partition(":")
     try:
         getattr(import_module(module), function)(link)
     except MmedgeError as error:
-        control.send(_failed(error, logged=True))
+        end.send(_failed(error, logged=True))
     except Exception as error:
-        control.send(_failed(internal(error, where=start.entry), logged=False))
+        end.send(_failed(internal(error, where=start.entry), logged=False))
     else:
-        control.send(Done())
+        end.send(Done())
     # Not through the interpreter's own end: a thread left behind in a driver must not hold it up.
     sys.stderr.flush()
     os._exit(0)
 
 
 if __name__ == "__main__":
-    main()
+    inherited = [int(number) for number in sys.argv[1:4]]
+    for descriptor in inherited:  # or a program that is started from here would keep it open after this process
+        os.set_inheritable(descriptor, False)
+    serve(*inherited)

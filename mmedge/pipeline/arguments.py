@@ -14,9 +14,8 @@ from mmedge.address import Address
 from mmedge.bundle.manifest import AudioInput, ImageInput, Input, Manifest
 from mmedge.capture import parse
 from mmedge.errors import ConfigError
-from mmedge.ipc.channel import MAX_TEXT
+from mmedge.ipc.limits import MAX_TEXT
 from mmedge.pipeline.spec import PUSH
-from mmedge.sinks import is_sink, sink_forms
 from mmedge.types import Description, Engines, Frame, Latency, Packet
 
 MAX_DURATION_S = 1e7  # 116 days: far below what int64 ns hold
@@ -106,7 +105,11 @@ def check_sinks(sinks: object) -> None:
             fix=f"sinks=[{sinks!r}]" if isinstance(sinks, str) else 'sinks=["console"]',
         )
     for sink in sinks:
-        if not isinstance(sink, (str, Address)) and not is_sink(sink):
+        if isinstance(sink, (str, Address)):
+            continue
+        from mmedge.sinks import is_sink, sink_forms  # a run without sinks loads none
+
+        if not is_sink(sink):
             raise ConfigError(
                 f"{sink!r} is not a sink", where="sinks", fix=f"{sink_forms()}; or an object with write and close"
             )

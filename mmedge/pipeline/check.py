@@ -10,7 +10,6 @@ from mmedge.bundle.manifest import Manifest, TextInput
 from mmedge.bundle.masks import validated_masks
 from mmedge.errors import ConfigError
 from mmedge.pipeline.spec import RunSpec
-from mmedge.recording.event_log import check_folder
 
 
 def check_run(spec: RunSpec, manifest: Manifest) -> None:
@@ -42,6 +41,8 @@ def check_run(spec: RunSpec, manifest: Manifest) -> None:
             fix=f"give '{trigger}' a source",
         )
     if spec.record is not None:
+        from mmedge.recording.event_log import check_folder
+
         check_folder(Path(spec.record))
 
 

@@ -7,17 +7,20 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmedge.address import Address
 from mmedge.bundle import Bundle
 from mmedge.ipc.mailbox import Mailbox
-from mmedge.pipeline.remote import RemoteRuntime
-from mmedge.pipeline.runtime import FEW, RESULTS, Runtime
+from mmedge.pipeline.spec import FEW, RESULTS
 from mmedge.pipeline.statistics import Histogram, Statistics
 from mmedge.sinks import Run, Sink, SinkQueue, open_sink
 from mmedge.sinks.queue import CLOSE_S
 from mmedge.types import Result
+
+if TYPE_CHECKING:
+    from mmedge.pipeline.remote import RemoteRuntime
+    from mmedge.pipeline.runtime import Runtime
 
 _JOIN_S = 5.0  # for a thread whose runtime has ended
 

@@ -8,11 +8,11 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Mapping
 from dataclasses import replace
 
+from mmedge.ipc.channel import FRAMES, TENSORS, flows
+from mmedge.ipc.wake import Wake
 from mmedge.types import NS_PER_S, Arrival, Block, EndOfStream, Frame, Packet, Tensor
 
-# Packets of a stream that may wait. Of pictures few: their slots are lent, and held for a whole slow stage they would
-# leave none for what the camera sees now. Of tensors half a second at 1 kHz, of sound 40 s in blocks of 10 ms.
-FRAMES, TENSORS, REST = 3, 512, 4096
+REST = 4096  # texts, or blocks of sound (40 s in blocks of 10 ms), of a stream that may wait
 # A reader that is later than this, and than two of its packets, was held up; it delivers within milliseconds, once it
 # may. It is looked at in rounds.
 _HELD_NS, _ROUND_NS, _ROUNDS = 30_000_000, 10_000_000, 25
@@ -27,6 +27,10 @@ class Inbox:
 
     Args:
         lossless: Keep every picture; a full inbox makes ``put`` wait.
+
+    Attributes:
+        wake: Set when something waits that does not flow, and at the end.
+        flow: Set when something waits that ``flows``: whoever has no use for it yet need not be woken by every block.
     """
 
     def __init__(self, *, lossless: bool = False) -> None:
@@ -35,6 +39,8 @@ class Inbox:
         self._places: defaultdict[str, deque[int]] = defaultdict(deque)  # stream -> where its packets are
         self._put_ns: defaultdict[str, int] = defaultdict(int)  # stream -> when its last packet came
         self._puts: Counter[str] = Counter()
+        self.wake, self.flow = Wake(), Wake()
+        self._said: set[Wake] = set()  # that are set: once is enough
         self._change = threading.Condition()
         self._closed = False
 
@@ -54,7 +60,10 @@ class Inbox:
             self._packets.append(packet)
             self._put_ns[packet.stream] = time.monotonic_ns()
             self._puts[packet.stream] += 1
-            self._change.notify_all()
+            wake = self.flow if flows(packet) else self.wake
+            if wake not in self._said:
+                self._said.add(wake)
+                wake.set()
         release(old)
         return True
 
@@ -65,14 +74,14 @@ class Inbox:
             self._packets[following] = replace(then, lost=old.lost + len(old.samples) + then.lost)
         return old
 
-    def take_all(self, timeout_s: float | None) -> list[Packet]:
-        """Return everything that is there, waiting up to ``timeout_s`` for the first packet."""
+    def take_all(self) -> list[Packet]:
+        """Return everything that is there; clear the wakes before, not after it."""
         with self._change:
-            if not self._packets and not self._closed:
-                self._change.wait(timeout_s)
             packets, self._packets = self._packets, []
             self._places.clear()
-            self._change.notify_all()
+            self._said.clear()
+            if self._lossless:
+                self._change.notify_all()
             return packets
 
     def settle(self, steady: Mapping[str, int]) -> None:
@@ -107,6 +116,7 @@ class Inbox:
         with self._change:
             self._closed = True
             self._change.notify_all()
+            self.wake.set()
 
 
 def _most(packet: Packet) -> int:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Literal
 
+from mmedge._native import core
 from mmedge.bundle import Bundle
 from mmedge.bundle.manifest import ImageInput, Input, Task
 from mmedge.bundle.masks import validated_masks
@@ -36,6 +37,10 @@ class Inference:
         origin: Where latency counts from: the trigger's ``capture``; its ``delivery``, since capture times of files
             played as fast as possible say nothing about now; or, in a replay, this ``call``.
         wall_ns: What is added to a time on CLOCK_MONOTONIC to have it on the wall clock.
+
+    Attributes:
+        graph: As given.
+        strict: Stages on trial: if one fails, that is raised before anything is counted, whatever the policies say.
     """
 
     def __init__(
@@ -48,17 +53,39 @@ class Inference:
         origin: Literal["capture", "delivery", "call"],
         wall_ns: int = 0,
     ) -> None:
-        self.graph = graph
+        self.graph, self.strict = graph, frozenset[str]()
         self._statistics = statistics
         self._attached = tuple(attached)
-        self._origin, self._wall_ns = origin, wall_ns
+        self._times, self._wall_ns = statistics.times(origin), wall_ns
         self._tasks, self._told = bundle.manifest.tasks, bundle.manifest.outputs
         self._validated = validated_masks(bundle.manifest)
+        self._labels = {name: bundle.labels(name) for name in self._tasks}
         self._interpreters = {
-            name: make_interpreter(name, task, bundle.labels(name), self._to_picture(bundle.inputs, task))
+            name: make_interpreter(name, task, self._labels[name], self._to_picture(bundle.inputs, task))
             for name, task in self._tasks.items()
         }
         self._epoch: dict[str, int] = {}
+
+    def follow(self, other: Inference, kept: Collection[str]) -> tuple[str, ...]:
+        """Go on with the smoothing of ``other`` where the task and the stages behind it are the same.
+
+        Args:
+            other: What answers until now.
+            kept: The stages that both have in common.
+
+        Returns:
+            The tasks whose smoothing begins anew.
+        """
+        anew = []
+        for name, task in self._tasks.items():
+            if not task.smoothings:
+                continue
+            same = task.tensor.stage in kept and (task, self._labels[name]) == (other._tasks[name], other._labels[name])
+            if same:
+                self._interpreters[name] = other._interpreters[name]
+            else:
+                anew.append(name)
+        return tuple(anew)
 
     def _to_picture(self, inputs: Mapping[str, Input], task: Task) -> Callable[[AnyArray], None] | None:
         """Return what maps a detection's corners to the picture its output was made of; None for other tasks."""
@@ -103,9 +130,10 @@ class Inference:
                 where=snapshot.reason,
                 fix="check the device, or use another policy in the bundle's 'missing'",
             )
-        if any(self._epoch.get(name, epoch) != epoch for name, epoch in snapshot.epoch.items()):
-            self._reset()
-        self._epoch.update(snapshot.epoch)
+        if snapshot.epoch != self._epoch:
+            if any(self._epoch.get(name, epoch) != epoch for name, epoch in snapshot.epoch.items()):
+                self._reset()
+            self._epoch.update(snapshot.epoch)
         inferred_ns = self._run(snapshot, sync, busy, failed)
         valid = inferred_ns is not None
         tasks: dict[str, TaskResult]
@@ -117,28 +145,21 @@ class Inference:
             tasks = dict.fromkeys(self._tasks, UNDEFINED)
             self._reset()
             statistics.unvalidated += 1
-        preprocess_ns, infer_ns = self.graph.timing.preprocess_ns, self.graph.timing.infer_ns
-        end_ns = time.monotonic_ns()
-        wait_ns = snapshot.wait_ns if self._origin != "call" else 0
-        from_ns = {"capture": snapshot.t_ns, "delivery": snapshot.deliver_ns, "call": start_ns}[self._origin]
-        end_to_end_ns = max(end_ns - from_ns, 0)
-        delivered_ns = max(snapshot.deliver_ns - from_ns, 0) if self._origin == "capture" else 0
-        overhead_ns = max(end_to_end_ns - infer_ns - delivered_ns - wait_ns, 0)
+        timing = self.graph.timing
         statistics.results += 1
-        statistics.end_to_end.add(end_to_end_ns)
-        statistics.overhead.add(overhead_ns)
-        for step, value in (
-            ("deliver", delivered_ns),
-            ("ready", wait_ns),
-            ("preprocessed", preprocess_ns),
-            ("inferred", infer_ns),
-            ("interpreted", end_ns - inferred_ns),
-        ):
-            statistics.steps[step].add(value)
-        if self._origin == "capture":
-            statistics.stamps.add(snapshot.stamp_uncertainty_ns)
-        statistics.skew.add(round(snapshot.skew_ms * 1e6))
-        statistics.uncertainty.add(round(snapshot.uncertainty_ms * 1e6))
+        from_ns, latency_ms = self._times.add(
+            snapshot.t_ns,
+            snapshot.deliver_ns,
+            start_ns,
+            inferred_ns,
+            time.monotonic_ns(),
+            snapshot.wait_ns,
+            timing.preprocess_ns,
+            timing.infer_ns,
+            snapshot.stamp_uncertainty_ns,
+            snapshot.skew_ms,
+            snapshot.uncertainty_ms,
+        )
         for name in self._attached:
             if not snapshot.present[name]:
                 statistics.absent[name] = statistics.absent.get(name, 0) + 1
@@ -148,18 +169,10 @@ class Inference:
             status="ok" if valid else "unvalidated",
             tasks=tasks,
             present=snapshot.present,
-            age_ms={name: round(age, 3) for name, age in snapshot.age_ms.items()},
-            skew_ms=round(snapshot.skew_ms, 3),
-            uncertainty_ms=round(snapshot.uncertainty_ms, 3),
-            latency_ms={
-                "end_to_end": round(end_to_end_ns / 1e6, 3),
-                "overhead": round(overhead_ns / 1e6, 3),
-                "deliver": round(delivered_ns / 1e6, 3),
-                "ready": round(wait_ns / 1e6, 3),
-                "preprocessed": round(preprocess_ns / 1e6, 3),
-                "inferred": round(infer_ns / 1e6, 3),
-                "interpreted": round((end_ns - inferred_ns) / 1e6, 3),
-            },
+            age_ms=core.round_values(snapshot.age_ms, 3),
+            skew_ms=core.round_decimals(snapshot.skew_ms, 3),
+            uncertainty_ms=core.round_decimals(snapshot.uncertainty_ms, 3),
+            latency_ms=latency_ms,
             epoch=dict(snapshot.epoch),
             reason=snapshot.reason,
         ).attach(
@@ -180,10 +193,12 @@ class Inference:
 
         Return when the graph had run; None if no mask remained that was validated.
         """
-        self.graph.clear()  # it may not run at all
         inferred_ns = None
+        measured = self._measured(snapshot.present)
+        if not measured:
+            self.graph.clear()  # it does not run at all
         try:
-            while frozenset(name for name, on in snapshot.present.items() if on) in self._validated:
+            while measured:
                 try:
                     self.graph.run(snapshot, sync.read_audio, busy, failed)
                     inferred_ns = time.monotonic_ns()
@@ -191,6 +206,7 @@ class Inference:
                 except StageError as error:
                     inferred_ns = None
                     self._lose(error, snapshot, sync)
+                    measured = self._measured(snapshot.present)
                 else:
                     self._statistics.stage_overruns = self.graph.overruns
                     break
@@ -200,13 +216,17 @@ class Inference:
         for rest in self.graph.untold():
             self._lose(rest, snapshot, sync)
         for name in self._attached:  # sources that are absent were looked at before there was a snapshot
-            if sync.policy(name) == "skip" and not snapshot.present[name]:
+            if not snapshot.present[name] and sync.policy(name) == "skip":
                 raise SkippedTrigger
         return inferred_ns
 
+    def _measured(self, present: Mapping[str, bool]) -> bool:
+        """Tell whether the bundle was validated with these inputs; with all of them it always is."""
+        return False not in present.values() or frozenset(name for name, on in present.items() if on) in self._validated
+
     def _lose(self, error: StageError, snapshot: Snapshot, sync: Synchronizer) -> None:
         """Take a failed stage's inputs away, or raise where their policy says so, or where the run is ended."""
-        if error.cancelled:
+        if error.cancelled or error.stage in self.strict:
             raise error
         if not error.again:
             self._count(error)

@@ -3,47 +3,28 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
-import numpy as np
-import numpy.typing as npt
-
-from mmedge.address import Address
-from mmedge.bundle import Bundle, load
-from mmedge.bundle.manifest import TextInput
 from mmedge.errors import ConfigError, MmedgeError
-from mmedge.fusion.consent import Consent, check_consent
-from mmedge.pipeline.arguments import (
-    check_capture,
-    check_choices,
-    check_duration,
-    check_sinks,
-    check_sources,
-    check_speed,
-    check_text,
-    chosen_engines,
-    chosen_isolation,
-    chosen_results,
-    described,
-    share_sources,
-)
-from mmedge.pipeline.check import check_run
-from mmedge.pipeline.delivery import Delivery, Sinks
-from mmedge.pipeline.pushed import pushed_packet
-from mmedge.pipeline.remote import RemoteRuntime
-from mmedge.pipeline.runtime import Runtime
-from mmedge.pipeline.spec import PUSH, RunSpec
-from mmedge.pipeline.statistics import Statistics
-from mmedge.pipeline.unanswered import unanswered
-from mmedge.privacy import Privacy
-from mmedge.sinks import Sink
-from mmedge.types import Backend, Description, Engines, Latency, Packet, Precision, Result, Text, Video
+
+# Whoever names the class has not made a pipeline yet: what one needs is imported when it is made.
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from mmedge.address import Address
+    from mmedge.bundle import Bundle
+    from mmedge.pipeline.statistics import Statistics
+    from mmedge.pipeline.swap import BundleSwap
+    from mmedge.privacy import Privacy
+    from mmedge.sinks import Sink
+    from mmedge.types import Backend, Description, Engines, Latency, Precision, Result, Video
 
 log = logging.getLogger("mmedge.pipeline")
 
@@ -109,58 +90,33 @@ class Pipeline:
         allow: Sequence[str] = (),
         engines: Engines = "auto",
     ) -> None:
-        check_choices(latency=latency, isolation=isolation, results=results, backend=backend, engines=engines)
-        check_choices(record_privacy=record_privacy)
-        check_speed(speed)
-        check_duration(duration_s)
-        sources = check_sources(inputs)
-        check_sinks(sinks)
-        self._own = not isinstance(bundle, Bundle)
-        self.bundle = bundle if isinstance(bundle, Bundle) else load(bundle)
-        own = set(sources)
-        sources = share_sources(sources, self.bundle.inputs)
-        # What is pushed to an input is pushed to those that share its source.
-        self._sharing = {n: [o for o in sources.keys() - own if self.bundle.inputs[o].shares == n] for n in own}  # type: ignore[union-attr]
+        from mmedge.pipeline.opening import Wishes, open_pipeline
+
         self._on_result = on_result
-        self._sinks: Sinks | None = None
-        self._delivery: Delivery | None = None
-        self._pushed: Counter[str] = Counter()
-        self._refused: Counter[str] = Counter()
-        try:
-            check_consent(self.bundle.manifest, Consent(allow, self.bundle.path))
-            wanted = chosen_results(results, latency, sources)
-            spec = RunSpec(
-                bundle=str(self.bundle.path.absolute()),
-                inputs=sources,
+        opened = open_pipeline(
+            bundle,
+            inputs,
+            Wishes(
+                sinks=sinks,
+                latency=latency,
+                isolation=isolation,
                 backend=backend,
                 precision=precision,
-                latency=latency,
                 speed=speed,
                 duration_s=duration_s,
-                isolation=chosen_isolation(isolation, sources, self.bundle.manifest),
-                record=None if record is None else str(Path(record).absolute()),
+                record=record,
                 record_privacy=record_privacy,
                 video=video,
-                results="all" if sinks else wanted,  # sinks get every result, whatever the reader wants
-                allow=tuple(allow),
-                engines=chosen_engines(engines, latency, record),
-            )
-            check_run(spec, self.bundle.manifest)
-            self._runtime: Runtime | RemoteRuntime
-            if spec.isolation == "process":
-                self._runtime = RemoteRuntime(spec, self.bundle.manifest)
-            else:
-                self._runtime = Runtime(spec, self.bundle)
-            if sinks:
-                rules = {"latest": wanted == "latest", "lossless": latency == "offline"}
-                self._sinks = Sinks(sinks, self.bundle, self._runtime.statistics, **rules)
-                if isinstance(self._runtime, Runtime):
-                    self._runtime.keeps_pictures |= self._sinks.want_pictures
-                self._delivery = Delivery(self._runtime, self._sinks, **rules)
-        except BaseException:
-            self._close_own()
-            raise
+                results=results,
+                allow=allow,
+                engines=engines,
+            ),
+        )
+        self.bundle, self._own = opened.bundle, opened.own
+        self._runtime, self._sinks, self._delivery = opened.runtime, opened.sinks, opened.delivery
+        self._pushes = opened.pushes
         self._started = self._closed = False
+        self._swapping = threading.Lock()
 
     @property
     def isolation(self) -> Literal["process", "thread"]:
@@ -233,8 +189,9 @@ class Pipeline:
         """Return why there is no result yet, None if there is one, or if it was closed before there could be."""
         if self.statistics.results or self._closed:
             return None
-        pushed = {name: self._pushed[name] for name, uri in self._runtime.spec.inputs.items() if uri == PUSH}
-        return unanswered(self.health(), pushed, self.statistics)
+        from mmedge.pipeline.unanswered import unanswered
+
+        return unanswered(self.health(), self._pushes.counts(), self.statistics)
 
     def run(self, duration_s: float | None = None) -> Statistics:
         """Take results until the sources end, or for ``duration_s`` seconds.
@@ -246,6 +203,8 @@ class Pipeline:
             MmedgeError: Whatever ended the run before its time, or why it has ended without any result. That nothing
                 has come within ``duration_s`` is logged, as a warning with the reasons: the run goes on.
         """
+        from mmedge.pipeline.arguments import check_duration
+
         check_duration(duration_s)
         self.start()
         for _ in self.results(None if duration_s is None else time.monotonic() + duration_s):
@@ -277,27 +236,7 @@ class Pipeline:
             ConfigError: If the input is not pushed, the array or the description does not fit it, the time is of
                 another clock, or the run has ended.
         """
-        self._check_pushed(name)
-        now_ns = time.monotonic_ns()
-        for sharing in self._sharing.get(name, ()):
-            self.push(sharing, array, capture_ns, description=description)
-        with self._counted(name):
-            check_capture(capture_ns, now_ns, f"input '{name}'")
-            spec, seq = self.bundle.inputs[name], self._pushed[name]
-            packet = pushed_packet(name, spec, array, seq=seq, capture_ns=int(capture_ns), arrive_ns=now_ns)
-            if description is not None:
-                packet = described(packet, description)
-        self._put(packet)
-
-    @contextmanager
-    def _counted(self, name: str) -> Iterator[None]:
-        """Count what is pushed to an input, or refused."""
-        try:
-            yield
-        except ConfigError:
-            self._refused[name] += 1
-            raise
-        self._pushed[name] += 1
+        self._pushes.push(name, array, capture_ns, description=description, started=self._started)
 
     def text(self, text: str, name: str | None = None, *, capture_ns: int | None = None) -> None:
         """Set a text input from now on, until the next text or the end of its time.
@@ -315,46 +254,58 @@ class Pipeline:
             >>> pipe.text("it's a seven")  # doctest: +SKIP
             >>> pipe.text("")  # doctest: +SKIP
         """
-        names = [n for n, spec in self.bundle.inputs.items() if isinstance(spec, TextInput)]
-        if name is None and len(names) == 1:
-            name = names[0]
-        if name not in names:
-            raise ConfigError(f"the bundle's text inputs are {names}", where="text", fix="name one of them")
-        self._check_pushed(name)
-        now_ns = time.monotonic_ns()
-        with self._counted(name):
-            check_text(text, f"input '{name}'")
-            said_ns = now_ns if capture_ns is None else capture_ns
-            check_capture(said_ns, now_ns, f"input '{name}'")
-            packet = Text(stream=name, seq=self._pushed[name], capture_ns=said_ns, arrive_ns=now_ns, text=text)
-        self._put(packet)
+        self._pushes.text(text, name, capture_ns=capture_ns, started=self._started)
 
-    def _put(self, packet: Packet) -> None:
-        if not self._started:
-            raise ConfigError(
-                "the run has not started", where=f"input '{packet.stream}'", fix="call start() first, or use with"
-            )
-        if not self._runtime.push(packet):
-            raise ConfigError("the run has ended", where=f"input '{packet.stream}'", fix="push while it is running")
+    def swap(self, bundle: Bundle | str | Path, *, trial: int = 30, timeout_s: float = 120.0) -> BundleSwap:
+        """Let another bundle take the place of the one that runs, between two triggers and without losing a frame.
 
-    def _check_pushed(self, name: str) -> None:
-        if self._runtime.spec.inputs.get(name) != PUSH:
-            raise ConfigError(
-                "this input is not fed by push", where=f"input '{name}'", fix=f"give it the URI '{PUSH}' in inputs"
-            )
+        It is loaded and self-tested beside the old one, which goes on, also if this fails, or if a stage of the new one
+        fails at one of its first results: that one is answered by the old bundle. Blocks; call it from a thread of its
+        own where the caller reads results.
+
+        Args:
+            bundle: A bundle, or the path of one: the same inputs, sync, missing and names of tasks (docs/processes.md).
+            trial: How many results it must give before the old one is let go.
+            timeout_s: After this many seconds the old one stays.
+
+        Returns:
+            Which stages and smoothing went on, which began anew, and when.
+
+        Raises:
+            BundleError: If the bundle is not valid.
+            ConfigError: If it does not fit the run, or the run cannot change its bundle: it is recorded or offline.
+            CheckError: If it fails its self-test or its trial.
+            MmedgeError: Whatever else it failed by. After each of these the old bundle runs on.
+
+        Example:
+            >>> pipe.swap("digits-2.mmedge").anew  # doctest: +SKIP
+            ('fusion',)
+        """
+        from mmedge.pipeline.opening import open_swap
+
+        if not self._started or self._closed:
+            raise ConfigError("the pipeline does not run", where="swap", fix="start it first")
+        with self._swapping:
+            opened, own, told = open_swap(self._runtime, self.bundle, bundle, trial=trial, timeout_s=timeout_s)
+            old, old_own = self.bundle, self._own
+            self.bundle, self._own = opened, own
+            if old_own:
+                old.close()
+        return told
 
     def health(self) -> dict[str, dict[str, object]]:
         """Return each source's state (OK, LATE, STALE, MISSING, RECONNECTING), reason and counters.
 
-        So do ``@engines`` of builds, ``@recording``, ``@sink NAME``; ``@clock`` has the run's pair of times.
+        So do ``@engines`` of builds, ``@bundle`` once another was to take over, ``@recording``, ``@sink NAME``;
+        ``@clock`` has the run's pair of times.
         """
         health = self._runtime.health()
         if (statistics := self.statistics).started_unix_ns:
             health["@clock"] = {"state": "OK", "reason": None, "counters": {}, **statistics.clock}
         health |= {f"@sink {name}": report for name, report in statistics.sinks.items()}
-        for name in self._refused.keys() & health.keys():  # this process alone knows of them
+        for name in self._pushes.refused.keys() & health.keys():  # this process alone knows of them
             counters = cast("Mapping[str, int]", health[name]["counters"])
-            health[name]["counters"] = {**counters, "refused_pushes": self._refused[name]}
+            health[name]["counters"] = {**counters, "refused_pushes": self._pushes.refused[name]}
         return health
 
     def close(self) -> None:
@@ -375,7 +326,7 @@ class Pipeline:
         try:
             return self.start()
         except BaseException:
-            self._close_own()
+            self.close()
             raise
 
     def __exit__(

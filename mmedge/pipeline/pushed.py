@@ -2,13 +2,114 @@
 
 from __future__ import annotations
 
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
 import numpy as np
 import numpy.typing as npt
 
 from mmedge.bundle.manifest import AudioInput, ImageInput, Input, TensorInput, TextInput
 from mmedge.errors import ConfigError
-from mmedge.ipc.channel import MAX_SAMPLES
-from mmedge.types import Block, Frame, Packet, Tensor
+from mmedge.ipc.limits import MAX_SAMPLES
+from mmedge.pipeline.arguments import check_capture, check_text, described
+from mmedge.pipeline.spec import PUSH, RunSpec
+from mmedge.types import Block, Description, Frame, Packet, Tensor, Text
+
+
+class Fed(Protocol):
+    """A runtime, here or in another process."""
+
+    spec: RunSpec
+
+    def push(self, packet: Packet) -> bool:
+        """Feed a packet; False when the run has ended."""
+
+
+class Pushes:
+    """What the user's own code feeds into a run: checked, counted, handed over.
+
+    Args:
+        inputs: The seats of the bundle.
+        runtime: Takes the packets.
+        sharing: Input -> those that share what is pushed to it.
+
+    Attributes:
+        refused: Pushes that were refused, by input.
+    """
+
+    def __init__(self, inputs: Mapping[str, Input], runtime: Fed, sharing: Mapping[str, Sequence[str]]) -> None:
+        self._inputs, self._runtime, self._sharing = inputs, runtime, sharing
+        self._pushed: Counter[str] = Counter()
+        self.refused: Counter[str] = Counter()
+
+    def counts(self) -> dict[str, int]:
+        """Return how many packets came, of each input that is fed this way."""
+        return {name: self._pushed[name] for name, uri in self._runtime.spec.inputs.items() if uri == PUSH}
+
+    def push(
+        self,
+        name: str,
+        array: npt.NDArray[np.generic],
+        capture_ns: int,
+        *,
+        description: Description | None,
+        started: bool,
+    ) -> None:
+        """Do what ``Pipeline.push`` says; ``array`` has the shape [...] and the dtype that the input takes."""
+        self._check_pushed(name)
+        now_ns = time.monotonic_ns()
+        for sharing in self._sharing.get(name, ()):
+            self.push(sharing, array, capture_ns, description=description, started=started)
+        with self._counted(name):
+            check_capture(capture_ns, now_ns, f"input '{name}'")
+            spec, seq = self._inputs[name], self._pushed[name]
+            packet = pushed_packet(name, spec, array, seq=seq, capture_ns=int(capture_ns), arrive_ns=now_ns)
+            if description is not None:
+                packet = described(packet, description)
+        self._put(packet, started)
+
+    def text(self, text: str, name: str | None, *, capture_ns: int | None, started: bool) -> None:
+        """Do what ``Pipeline.text`` says."""
+        names = [n for n, spec in self._inputs.items() if isinstance(spec, TextInput)]
+        if name is None and len(names) == 1:
+            name = names[0]
+        if name not in names:
+            raise ConfigError(f"the bundle's text inputs are {names}", where="text", fix="name one of them")
+        self._check_pushed(name)
+        now_ns = time.monotonic_ns()
+        with self._counted(name):
+            check_text(text, f"input '{name}'")
+            said_ns = now_ns if capture_ns is None else capture_ns
+            check_capture(said_ns, now_ns, f"input '{name}'")
+            packet = Text(stream=name, seq=self._pushed[name], capture_ns=said_ns, arrive_ns=now_ns, text=text)
+        self._put(packet, started)
+
+    @contextmanager
+    def _counted(self, name: str) -> Iterator[None]:
+        """Count what is pushed to an input, or refused."""
+        try:
+            yield
+        except ConfigError:
+            self.refused[name] += 1
+            raise
+        self._pushed[name] += 1
+
+    def _put(self, packet: Packet, started: bool) -> None:
+        if not started:
+            raise ConfigError(
+                "the run has not started", where=f"input '{packet.stream}'", fix="call start() first, or use with"
+            )
+        if not self._runtime.push(packet):
+            raise ConfigError("the run has ended", where=f"input '{packet.stream}'", fix="push while it is running")
+
+    def _check_pushed(self, name: str) -> None:
+        if self._runtime.spec.inputs.get(name) != PUSH:
+            raise ConfigError(
+                "this input is not fed by push", where=f"input '{name}'", fix=f"give it the URI '{PUSH}' in inputs"
+            )
 
 
 def pushed_packet(

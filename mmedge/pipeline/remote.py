@@ -1,4 +1,4 @@
-"""The runtime in a process of its own: the child's entry, and the client that stands in its place.
+"""The runtime in a process of its own: the client that stands in its place.
 
 The hot path then runs where neither the user's Python nor a hung driver can hold it up. Results come back
 through a ring of shared memory, pushed data goes there the same way.
@@ -10,94 +10,48 @@ import logging
 import os
 import threading
 import time
+from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
+from itertools import count
 from typing import Any
 
 import msgspec
 import numpy as np
 
 from mmedge._native import core
-from mmedge.bundle import load
 from mmedge.bundle.manifest import Manifest
-from mmedge.bundle.references import count_told
 from mmedge.capture.picture import slots_for
-from mmedge.errors import ConfigError, FrameExpiredError, InternalError, MmedgeError, internal, shortage
-from mmedge.ipc.channel import PacketReader, PacketWriter, RingSlot, frame_of
-from mmedge.ipc.control import Done, Message, Ready, Ring, State, pack, unpack
-from mmedge.ipc.process import Child
+from mmedge.errors import FrameExpiredError, InternalError, MmedgeError, internal, shortage
+from mmedge.ipc.channel import PacketWriter, RingSlot
+from mmedge.ipc.control import Answer, Ask, Done, Message, Ready, Ring, State, pack
+from mmedge.ipc.process import Child, error_from
+from mmedge.ipc.records import frame_of
+from mmedge.ipc.spawned import load_ahead
 from mmedge.ipc.wake import Wake
-from mmedge.ipc.worker import Link
-from mmedge.pipeline.runtime import Runtime
-from mmedge.pipeline.sent import Reference, ResultWriter, Sent, SoundReference
+from mmedge.pipeline.sent import REPORT_S, Reference, Report, Sent, SoundReference
 from mmedge.pipeline.spec import RunSpec
 from mmedge.pipeline.statistics import Statistics
+from mmedge.pipeline.swap import BundleSwap, SwapOrder, run_ended
 from mmedge.sound_cut import Sound, SoundCut
 from mmedge.sync import apply_preset, hold_ns
 from mmedge.types import Frame, Packet, Result
 
-_REPORT_S = 0.2  # between two reports of the runtime, which _SILENT_S allows to miss 20 times
-_SILENT_S = 4.0  # a process that is starved of everything for that long answers nothing either
+_SILENT_S = 4.0  # REPORT_S 20 times: a process that is starved of everything for that long answers nothing either
 _ASLEEP_S = 1.0  # a wait that took longer means that this process itself was stopped
+_TEXTS = 256  # of 64 KiB that may be pushed while the runtime is busy; memory of those that never were is not used
 _STOP_S = 10.0  # for an orderly end; then the runtime is killed
 _START_STOP_S = 0.5  # an engine build does not hear
+ENTRY = "mmedge.pipeline.worker:main"
+# What the runtime needs, and the workers of its devices.
+MODULES = ("mmedge.pipeline.worker", "mmedge.capture.worker", "onnxruntime", "av")
 log = logging.getLogger("mmedge.runtime")
 
 
-class _Report(msgspec.Struct, frozen=True):
-    """What the child says five times a second: how its sources are, and the run's figures."""
-
-    health: dict[str, dict[str, Any]]
-    statistics: bytes
-
-
-def main(link: Link) -> None:
-    """Run a bundle until its sources end or the parent wants it; the child's entry."""
-    spec = unpack(link.payload, RunSpec)
-    wake_results, wake_pushed = map(Wake, link.fds)
-    pushed = PacketReader("push")
-
-    def add(ring: Ring, fd: int) -> None:
-        pushed.add(ring, fd)
-        wake_pushed.set()
-
-    link.on_ring(add)
-    with load(spec.bundle) as bundle:
-        lossless, values = spec.latency == "offline", count_told(bundle.manifest)
-        results = ResultWriter(link.control, wake_results, lossless=lossless, values=values)
-        runtime = Runtime(spec, bundle, results)
-
-        def report() -> None:
-            link.report(msgspec.msgpack.encode(_Report(runtime.health(), runtime.statistics.encode())))
-
-        def feed() -> None:
-            try:
-                while not results.ended.is_set():
-                    wake_pushed.wait(_REPORT_S)
-                    for packet in pushed.take():
-                        runtime.push(packet)
-            except MmedgeError as error:
-                results.close(error)
-
-        def repeat() -> None:
-            while True:
-                time.sleep(_REPORT_S)
-                report()
-
-        runtime.pushed_unread = lambda: pushed.dropped
-        runtime.start()
-        try:
-            threading.Thread(target=feed, name="mmedge-pushed", daemon=True).start()
-            report()
-            link.ready()
-            # Also while the run ends, which may take its time: who falls silent is killed.
-            threading.Thread(target=repeat, name="mmedge-report", daemon=True).start()
-            while not results.ended.wait(_REPORT_S) and not link.stopping.is_set():
-                pass
-        finally:
-            runtime.stop()
-        report()
-        if results.error is not None:
-            raise results.error
+def prepare_process() -> None:
+    """Have what the runtime's process needs imported while this process does something else."""
+    with suppress(OSError):  # whatever has run short is said when the process is started
+        load_ahead(MODULES)
 
 
 class RemoteRuntime:
@@ -109,6 +63,7 @@ class RemoteRuntime:
 
     Attributes:
         statistics: Counts and latencies, at most a fifth of a second old.
+        keeps_pictures: Without a meaning here: results know where their pictures lie, and bring no copies.
     """
 
     def __init__(self, spec: RunSpec, manifest: Manifest) -> None:
@@ -117,6 +72,7 @@ class RemoteRuntime:
         rules, _ = apply_preset(spec.latency, manifest.sync, manifest.missing, manifest.inputs)
         self._slots = slots_for(hold_ns(rules, manifest.inputs))
         self.statistics = Statistics()
+        self.keeps_pictures = False
         self._health: dict[str, dict[str, Any]] = {}
         self._child: Child | None = None
         self._ring: Any = None
@@ -127,9 +83,11 @@ class RemoteRuntime:
         self._ended = threading.Event()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._listen, name="mmedge-runtime", daemon=True)
-        self._results_wake, self._pushed_wake = Wake(), Wake()
+        self._results_wake, self._pushed_wake, self._flow_wake = Wake(), Wake(), Wake()
         self._writer: PacketWriter | None = None
         self._closing = threading.Lock()
+        self._asked: dict[int, Future[BundleSwap]] = {}
+        self._numbers = count(1)
 
     def start(self) -> None:
         """Start the process; blocks until the engines are loaded and the sources are open.
@@ -139,13 +97,16 @@ class RemoteRuntime:
         """
         try:
             self._child = Child(
-                "mmedge.pipeline.remote:main",
+                ENTRY,
                 pack(self.spec),
                 name="the runtime",
-                fds=[self._results_wake.fileno(), self._pushed_wake.fileno()],
+                fds=[each.fileno() for each in (self._results_wake, self._pushed_wake, self._flow_wake)],
                 stdin="text://stdin" in self.spec.inputs.values(),
+                modules=MODULES,
             )
-            self._writer = PacketWriter(self._child.control, self._pushed_wake, slots=self._slots)
+            self._writer = PacketWriter(
+                self._child.control, self._pushed_wake, self._flow_wake, slots=self._slots, texts=_TEXTS
+            )
             self._thread.start()
             self._ready.wait()
             if not self._open:
@@ -170,7 +131,7 @@ class RemoteRuntime:
             # While it loads it may be busy for long, but never stopped.
             while silent_s < _SILENT_S or not (self._open or child.state().startswith("T")):
                 before = time.monotonic()
-                received = child.receive(_REPORT_S)
+                received = child.receive(REPORT_S)
                 took_s = time.monotonic() - before
                 if received is not None:
                     self._take(*received)
@@ -198,6 +159,8 @@ class RemoteRuntime:
                 gone = {"state": "MISSING", "reason": self._error.message}
                 self._health = {name: {**report, **gone} for name, report in self._health.items()}
             self._ended.set()
+            while self._asked:
+                self._asked.popitem()[1].set_exception(self._error or run_ended())
             self._ready.set()
             self._results_wake.set()
 
@@ -209,7 +172,7 @@ class RemoteRuntime:
             elif isinstance(message, Ring):
                 self._ring = core.SlotRing.attach(fds[0])
             elif isinstance(message, State):
-                report = msgspec.msgpack.decode(message.body, type=_Report)
+                report = msgspec.msgpack.decode(message.body, type=Report)
                 self.statistics.update(report.statistics)
                 unsent = self._writer.dropped[self._trigger] if self._writer is not None else 0
                 if unsent:
@@ -219,6 +182,12 @@ class RemoteRuntime:
             elif isinstance(message, Ready):
                 self._open = True
                 self._ready.set()
+            elif isinstance(message, Answer):
+                asked = self._asked.pop(message.number)
+                if message.error is None:
+                    asked.set_result(msgspec.msgpack.decode(message.body, type=BundleSwap))
+                else:
+                    asked.set_exception(error_from(message.error))
             elif isinstance(message, Done):
                 self._done = True
         finally:
@@ -266,11 +235,7 @@ class RemoteRuntime:
     def _copy(self, name: str, reference: Reference | None) -> Frame:
         # A result knows where its picture lies and no more: to keep results is not to keep rings.
         if reference is None:
-            raise ConfigError(
-                "pictures from files cannot leave the runtime process",
-                where=f"input '{name}'",
-                fix="use isolation='thread'",
-            )
+            raise FrameExpiredError("the picture is gone", where=f"input '{name}'", fix="copy it as its result arrives")
         ring = self._attached(name, reference.ring)
         slot = RingSlot(ring, reference.index, reference.seq, held=False)
         return frame_of(reference.header, ring.data(reference.index), slot).copy()
@@ -300,6 +265,16 @@ class RemoteRuntime:
             return False
         self._writer.put(packet)
         return True
+
+    def swap(self, order: SwapOrder) -> Future[BundleSwap]:
+        """Let another bundle take over in the runtime's process; what comes of it is in the future."""
+        assert self._child is not None, "start comes first"
+        number, future = next(self._numbers), Future[BundleSwap]()
+        self._asked[number] = future
+        sent = not self._ended.is_set() and self._child.control.send(Ask(number, pack(order)))
+        if not sent and self._asked.pop(number, None) is not None:
+            future.set_exception(self._error or run_ended())
+        return future
 
     def health(self) -> dict[str, dict[str, Any]]:
         """Return each source's state, at most a fifth of a second old."""

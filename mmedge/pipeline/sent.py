@@ -11,15 +11,24 @@ import numpy as np
 
 from mmedge._native import core
 from mmedge.errors import EngineError, MmedgeError
-from mmedge.ipc.channel import FrameHeader, RingSlot, frame_header
+from mmedge.ipc.channel import RingSlot
 from mmedge.ipc.control import Control, Ring
 from mmedge.ipc.frames import Loan
+from mmedge.ipc.records import FrameHeader, frame_header
 from mmedge.ipc.wake import Wake
-from mmedge.pipeline.runtime import RESULTS
+from mmedge.pipeline.spec import RESULTS
 from mmedge.sound_cut import SoundCut
 from mmedge.types import Frame, Result
 
+REPORT_S = 0.2  # between two reports of the runtime
 _RESULT_BYTES = 1 << 18  # of one encoded result, a slot of its ring
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What the runtime says five times a second: how its sources are, and the run's figures."""
+
+    health: dict[str, dict[str, Any]]
+    statistics: bytes
 
 
 class Reference(msgspec.Struct, frozen=True, array_like=True):
@@ -103,11 +112,13 @@ class ResultWriter:
 
     def _refer(self, frame: Frame) -> Reference | None:
         slot = frame.release
-        if isinstance(slot, Loan):  # of a file, which is read in this process: never published
-            return None
-        assert isinstance(slot, RingSlot)
-        number = self._announce(frame.stream, slot.ring, "slots")
-        return None if number is None else Reference(number, slot.index, slot.seq, frame_header(frame))
+        if isinstance(slot, Loan):  # of a file, which is read in this process
+            ring, seq = slot.pool.ring, slot.hold()
+        else:
+            assert isinstance(slot, RingSlot)
+            ring, seq = slot.ring, slot.seq
+        number = self._announce(frame.stream, ring, "slots")
+        return None if number is None else Reference(number, slot.index, seq, frame_header(frame))
 
     def _refer_sound(self, name: str, cut: SoundCut) -> SoundReference | None:
         number = self._announce(name, cut.ring, "samples")

@@ -11,6 +11,8 @@ from mmedge.privacy import Privacy
 from mmedge.types import Backend, Latency, Precision, Video
 
 PUSH = Address("push://")  # of an input that the user's own code feeds
+RESULTS = 64  # results that wait to be read: two seconds at 30 a second
+FEW = 8  # the same, where each holds its pictures and nothing is lost
 
 
 class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -18,6 +20,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         bundle: Path of the bundle.
+        manifest_sha256: Hash of its manifest, as it was when all this was checked: another is not run.
         inputs: Input name -> address; inputs fed by ``push`` have the address ``push://``.
         backend: ``auto``, ``onnxruntime`` or ``tensorrt``.
         precision: Use only this precision; None takes the best that passes its self-test.
@@ -38,6 +41,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     bundle: str
+    manifest_sha256: str = ""
     inputs: dict[str, Address]
     backend: Backend = "auto"
     precision: Precision | None = None

@@ -5,45 +5,40 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from mmedge._native import core
+
 if TYPE_CHECKING:
     from mmedge.fusion.upgrade import Swap
 
-# One bucket is 1 % wide: 1 us .. 3 h in about 2,300 buckets.
+# One bucket is 1 % wide.
 _RATIO = math.log(1.01)
-_BUCKETS = 2400  # of 1 % each from 1 us on: the last begins at 6.5 hours
+_BUCKETS = 2400  # as in native/statistics/histogram.hpp
 FloatArray64 = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 STEPS = ("deliver", "ready", "preprocessed", "inferred", "interpreted", "sink")
 
 
-class Histogram:
-    """Durations in buckets 1 % wide: percentiles of a run of any length, no allocation per value."""
+class Histogram(core.Histogram):
+    """Durations in buckets 1 % wide: percentiles of a run of any length, no allocation per value.
 
-    def __init__(self) -> None:
-        self._counts = np.zeros(_BUCKETS, np.int64)
-        self.n = 0
-        self.max_ns = 0
-        self._sum_ns = 0
-
-    def add(self, duration_ns: int) -> None:
-        """Count one duration; below 1 us it counts as 1 us."""
-        self._counts[min(int(math.log(max(duration_ns, 1000) / 1000) / _RATIO), _BUCKETS - 1)] += 1
-        self.n += 1
-        self._sum_ns += duration_ns
-        self.max_ns = max(self.max_ns, duration_ns)
+    Attributes:
+        n: How many there are.
+        max_ns: The longest one.
+        sum_ns: All of them together.
+    """
 
     def percentile_ms(self, percent: float) -> float:
         """Return a percentile in ms, exact to 1 %."""
         if not self.n:
             return math.nan
         rank = max(1, math.ceil(self.n * percent / 100))
-        bucket = int(np.searchsorted(np.cumsum(self._counts), rank))
+        bucket = int(np.searchsorted(np.cumsum(self.counts()), rank))
         return min(math.exp((bucket + 0.5) * _RATIO) * 1e-3, self.max_ns / 1e6)
 
     def below(self, bounds_s: Sequence[float]) -> list[tuple[float, int]]:
@@ -55,7 +50,7 @@ class Histogram:
             >>> h = Histogram(); h.add(2_000_000); [n for _, n in h.below([0.001, 0.01])]
             [0, 1, 1]
         """
-        total = np.concatenate([[0], np.cumsum(self._counts)])
+        total = np.concatenate([[0], np.cumsum(self.counts())])
         edges = [min(max(round(math.log(bound * 1e6) / _RATIO), 0), _BUCKETS) for bound in bounds_s]
         below = [(math.exp(edge * _RATIO) * 1e-6, int(total[edge])) for edge in edges]
         return [*below, (math.inf, int(total[-1]))]
@@ -63,7 +58,7 @@ class Histogram:
     @property
     def sum_ms(self) -> float:
         """All durations together, in ms."""
-        return self._sum_ns / 1e6
+        return self.sum_ns / 1e6
 
     def buckets(self) -> tuple[FloatArray64, IntArray]:
         """Return the buckets that hold anything, for a histogram of your own.
@@ -78,25 +73,32 @@ class Histogram:
             >>> upper_ms.round(1).tolist(), counts.tolist()
             ([2.0, 9.1], [2, 1])
         """
-        counts = self._counts.copy()  # the runtime goes on counting
+        counts = self.counts()
         used = np.flatnonzero(counts)
         return np.exp((used + 1) * _RATIO) * 1e-3, counts[used]
 
     def dump(self) -> tuple[list[int], list[int], int, int]:
         """Return everything it knows, as plain numbers."""
-        counts = self._counts.copy()  # the runtime goes on counting
+        counts = self.counts()
         used = np.flatnonzero(counts)
-        return used.tolist(), counts[used].tolist(), self._sum_ns, self.max_ns
+        return used.tolist(), counts[used].tolist(), self.sum_ns, self.max_ns
 
     def load(self, dump: tuple[list[int], list[int], int, int]) -> None:
         """Become what ``dump`` was made of."""
-        used, counts, self._sum_ns, self.max_ns = dump
-        self._counts[used] = counts
-        self.n = sum(counts)
+        self.replace(*dump)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _loaded, (type(self), self.dump())
 
     def summary(self) -> Percentiles:
         """Return n, mean, those of p50, p90, p99 and p99.9 that n values can show, and max."""
         return Percentiles(self)
+
+
+def _loaded(kind: type[Histogram], dump: tuple[list[int], list[int], int, int]) -> Histogram:
+    histogram = kind()
+    histogram.load(dump)
+    return histogram
 
 
 def values_needed(percent: float) -> int:
@@ -127,7 +129,7 @@ class Percentiles:
             return histogram.percentile_ms(percent) if histogram.n >= values_needed(percent) else math.nan
 
         self.n = histogram.n
-        self.mean = histogram._sum_ns / histogram.n / 1e6 if histogram.n else math.nan
+        self.mean = histogram.sum_ns / histogram.n / 1e6 if histogram.n else math.nan
         self.p50, self.p90, self.p99, self.p999 = told(50), told(90), told(99), told(99.9)
         self.max = histogram.max_ns / 1e6 if histogram.n else math.nan
 
@@ -176,11 +178,29 @@ class Statistics:
         self.notes: list[str] = []
         self.backends: dict[str, str] = {}
         self.swaps: list[dict[str, object]] = []
+        self.bundles: list[dict[str, object]] = []  # each that was to take over, and what came of it
         self.recording: dict[str, object] = {}
         self.sinks: dict[str, dict[str, Any]] = {}
         self.started_ns = self.started_unix_ns = 0  # one instant on both clocks
         self.state = "LOADING"
         self.evidence = "cpu"
+
+    def times(self, origin: Literal["capture", "delivery", "call"]) -> core.TriggerTimes:
+        """Return what counts the times of each trigger here; ``origin`` is from when latency counts."""
+        steps = self.steps
+        return core.TriggerTimes(
+            origin,
+            end_to_end=self.end_to_end,
+            overhead=self.overhead,
+            deliver=steps["deliver"],
+            ready=steps["ready"],
+            preprocessed=steps["preprocessed"],
+            inferred=steps["inferred"],
+            interpreted=steps["interpreted"],
+            stamps=self.stamps,
+            skew=self.skew,
+            uncertainty=self.uncertainty,
+        )
 
     def tell_swaps(self, swaps: Sequence[Swap], backends: Mapping[str, str]) -> None:
         """Tell which engines took the place of others, and what serves now; ``evidence`` stays that of the start."""
@@ -269,6 +289,7 @@ class Statistics:
             "notes": list(self.notes),
             "backends": dict(self.backends),
             **({"swaps": list(self.swaps)} if self.swaps else {}),
+            **({"bundles": list(self.bundles)} if self.bundles else {}),
             **({"recording": dict(self.recording)} if self.recording else {}),
             **({"sinks": {name: dict(report) for name, report in self.sinks.items()}} if self.sinks else {}),
             **({"clock": self.clock} if self.started_unix_ns else {}),

@@ -35,6 +35,7 @@ class AudioPreprocessor:
     def __init__(self, spec: AudioInput) -> None:
         self.spec = spec
         self._features: core.LogMel | None = None
+        self._sliding: core.SlidingLogMel | None = None
         features = spec.features
         if features is None:
             return
@@ -45,16 +46,11 @@ class AudioPreprocessor:
         filters = mel_filters(features, spec.sample_rate_hz)
         # The logarithm of a power of louder sound is larger by a constant, and so is that of its floor.
         power = spec.gain**2
+        numbers = (features.n_fft, features.window_samples, features.hop_samples, filters, features.floor / power)
+        scale = (features.mean - log(power), features.std)
         try:
-            self._features = core.LogMel(
-                features.n_fft,
-                features.window_samples,
-                features.hop_samples,
-                filters,
-                features.floor / power,
-                features.mean - log(power),
-                features.std,
-            )
+            self._features = core.LogMel(*numbers, *scale)
+            self._sliding = core.SlidingLogMel(*numbers, *scale, spec.samples)
         except ValueError as error:
             raise ConfigError(str(error), where="features", fix="correct the input's features") from error
 
@@ -81,6 +77,37 @@ class AudioPreprocessor:
             raise ConfigError(str(error), where="audio window", fix=_FIX) from error
         except TypeError as error:
             raise ConfigError("out is read-only", where="audio window", fix=_FIX) from error
+
+    def wanted(self, end: int) -> int:
+        """Return how many of its last samples ``slide`` needs of the window that ends before index ``end``."""
+        return self.spec.samples if self._sliding is None else self._sliding.wanted(end)
+
+    def slide(self, pcm: FloatArray, end: int, out: FloatArray) -> bool:
+        """Write what ``tensor`` does, of one window after the other of the same sound: what they share is kept.
+
+        Args:
+            pcm: float32 [``wanted(end)``], the last samples of the window.
+            end: Index after its last sample; a sample keeps its index, and what has an index never changes.
+            out: float32 [1, frames, n_mels], or [1, samples] without features.
+
+        Returns:
+            False if this is other sound than before, and the whole window is wanted: call it again.
+
+        Raises:
+            ConfigError: If an array does not fit.
+        """
+        if self._sliding is None:
+            self.tensor(pcm, out)
+            return True
+        try:
+            return self._sliding.compute(pcm, end, out)
+        except ValueError as error:
+            raise ConfigError(str(error), where="audio window", fix=_FIX) from error
+
+    def forget(self) -> None:
+        """Let ``slide`` begin with other sound."""
+        if self._sliding is not None:
+            self._sliding.forget()
 
     def raw(self, pcm: FloatArray, out: FloatArray) -> None:
         """Write the samples that enter a TensorRT variant.

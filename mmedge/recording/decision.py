@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from mmedge.recording.event_log import Outcome, TriggerEvent
 from mmedge.types import Result, Snapshot
+
+if TYPE_CHECKING:
+    from mmedge.recording.event_log import Outcome, TriggerEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,8 @@ class Decision:
 
 def trigger_event(decision: Decision) -> TriggerEvent:
     """Return the log's line about a trigger."""
+    from mmedge.recording.event_log import TriggerEvent  # a run that is not recorded has no log
+
     shot, result = decision.snapshot, decision.result
     numbers = {name: packet.seq for name, packet in (*shot.frames.items(), *shot.values.items())} | shot.audio_end
     return TriggerEvent(

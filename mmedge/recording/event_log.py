@@ -17,7 +17,7 @@ import msgspec
 from mmedge.bundle.manifest import Input, Missing, Sync
 from mmedge.errors import ConfigError, SourceError
 from mmedge.files import private_file
-from mmedge.ipc.channel import MAX_TEXT
+from mmedge.ipc.limits import MAX_TEXT
 from mmedge.types import ClockQuality, Description, PixelFormat, TaskResult, Video
 
 HEADER = "recording.json"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 import zlib
@@ -27,6 +28,7 @@ _DEVICES = {
     "gst": (("video",), ("char-video4linux", "char-media")),
     "microphone": (("audio",), ("char-alsa",)),
 }
+_OWN = "[X-Mmedge]"  # a section that systemd ignores
 _GPU = tuple(map(Path, ("/dev/nvidiactl", "/dev/nvmap", "/dev/nvgpu")))
 _LOCAL_SINKS = ("console", "jsonl", "video")
 _MEMORY_FORM = re.compile(r"[1-9]\d*[KMGT]?|[1-9]\d?%|100%")
@@ -169,6 +171,8 @@ class Unit:
             "# A camera that is away for a day is no reason to give up.\nStartLimitIntervalSec=0\n\n"
             "[Service]\nType=notify\nNotifyAccess=main\n"
             f"ExecStart={' '.join(self.command)}\n"
+            "# Puts in the bundle that lies at that path by then, and loses no frame.\n"
+            "ExecReload=kill -HUP $MAINPID\n"
             f"{watchdog}TimeoutStartSec=15min\nTimeoutStopSec=20\nKillMode=mixed\n"
             "Restart=on-failure\nRestartSec=3\n"
             "# A wrong option or a damaged bundle does not get better by trying again.\nRestartPreventExitStatus=2 4\n"
@@ -180,7 +184,9 @@ class Unit:
             f"WorkingDirectory=%S/{self.folder}\n"
             f"Environment=XDG_CACHE_HOME=%C/{self.folder} XDG_CONFIG_HOME=%S/{self.folder}/config\n"
             f"{loaded}{bound}\n{_HARDENING}\n{self._room(networked)}\n"
-            "[Install]\nWantedBy=multi-user.target\n"
+            "[Install]\nWantedBy=multi-user.target\n\n"
+            "# For `mmedge service update`; systemd leaves it alone.\n"
+            f"{_OWN}\nBundle={json.dumps(str(self.bundle.absolute()))}\nInputs={json.dumps(list(self._absolute))}\n"
         )
 
     @property
@@ -236,6 +242,33 @@ class Unit:
             if any(hidden in path.absolute().parents for hidden in _HIDDEN)
         }
         return sorted(path for path in wanted if not wanted & set(path.parents))
+
+
+def served(text: str, where: str) -> tuple[Path, list[str]]:
+    """Return the bundle that a unit serves, and the inputs that it gives a source, of the text of its file.
+
+    Args:
+        text: The unit.
+        where: Its path, for errors.
+
+    Raises:
+        ConfigError: If it does not say so, or if what takes the bundle's place would not be seen by the service.
+    """
+    lines = text.partition(f"{_OWN}\n")[2].splitlines()
+    try:
+        found = {key: json.loads(value) for key, _, value in (line.partition("=") for line in lines[:2])}
+        bundle, inputs = Path(found["Bundle"]), [str(name) for name in found["Inputs"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            "the unit does not say which bundle it serves", where=where, fix="install it again: mmedge service --force"
+        ) from error
+    if any(hidden in bundle.parents for hidden in _HIDDEN):
+        raise ConfigError(
+            "the service sees this bundle as the file that it was at the start",
+            where=str(bundle),
+            fix="replace it and restart the service; or install it with a bundle in /srv or /opt",
+        )
+    return bundle, inputs
 
 
 def _readable(path: Path) -> bool:

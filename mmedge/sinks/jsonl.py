@@ -14,7 +14,7 @@ import msgspec
 
 from mmedge.errors import ConfigError, MmedgeError
 from mmedge.plain import json_text
-from mmedge.sinks.base import Event
+from mmedge.sinks.base import Event, Run
 from mmedge.stdout import documents
 from mmedge.types import Result
 
@@ -26,7 +26,8 @@ class JsonlSink:
     """One JSON object a line, in the operating system's hands when ``write`` returns.
 
     A file is appended to. When it is full it becomes ``FILE.1``, what was ``FILE.1`` becomes ``FILE.2``, and so on. A
-    line that finds no room is taken back whole, so that every line of the file is one document.
+    line that finds no room is taken back whole, so that every line of the file is one document. Where the run did not
+    begin, as its source is wrong, a file that was made for it does not stay.
 
     Args:
         target: A file, or ``-`` for stdout.
@@ -44,6 +45,7 @@ class JsonlSink:
         self.essential, self._target = target == "-", target
         self._max_bytes, self._keep = max_bytes, keep
         self._torn, self._bytes = False, 0
+        self._made = not self.essential and not os.path.lexists(target)  # and nothing has happened since
         try:
             if self.essential:
                 self._file = _unbuffered(documents())
@@ -70,6 +72,10 @@ class JsonlSink:
         if self._bytes:  # what was killed may have left half a line
             file.seek(-1, os.SEEK_END)
             self._torn = file.read(1) != b"\n"
+
+    def begin(self, run: Run) -> None:
+        """From now on the file stays, though no result may come."""
+        self._made = False
 
     def write(self, result: Result | Event) -> None:
         """Append one line.
@@ -127,8 +133,11 @@ class JsonlSink:
 
     def close(self) -> None:
         """Close the file; stdout stays open."""
-        if not self.essential:
-            self._file.close()
+        if self.essential:
+            return
+        if self._made and not self._bytes and not self._file.closed:
+            Path(self._target).unlink(missing_ok=True)
+        self._file.close()
 
 
 def _unbuffered(stream: BinaryIO) -> BinaryIO:

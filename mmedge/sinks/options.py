@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from difflib import get_close_matches
 from functools import partial
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 from urllib.parse import unquote
 
 import msgspec
@@ -93,7 +93,7 @@ def read_options(
         ConfigError: If there is no such option or task, or a value does not fit.
     """
     where = f"sink '{typed.shown}'"
-    common = dict.fromkeys(Selection.__struct_fields__, str)
+    common = get_type_hints(Selection, include_extras=True)
     for name in typed.options:
         if name not in common and name not in own:
             known = sorted({*common, *own})
@@ -102,7 +102,7 @@ def read_options(
     given: dict[str, Any] = {name: value for name, value in typed.options.items() if name in common}
     if "tasks" in given:
         given["tasks"] = tuple(filter(None, given["tasks"].split(",")))
-    selection = _convert(given, Selection, where)
+    selection = Selection(**{n: _convert(v, common[n], f"{where}, option '{n}'") for n, v in given.items()})
     for task in selection.tasks:
         if tasks is not None and task not in tasks:
             fix = f"{meant(task, tasks)}the tasks are {list(tasks)}"
@@ -130,4 +130,7 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
     try:
         return msgspec.convert(value, kind, strict=False)
     except msgspec.ValidationError as error:
+        if get_origin(kind) is Literal:
+            fix = f"{meant(str(value), get_args(kind))}use one of {', '.join(get_args(kind))}"
+            raise ConfigError("an option does not fit: it has no such value", where=where, fix=fix) from error
         raise ConfigError(f"an option does not fit: {error}", where=where, fix="see docs/sinks.md") from error

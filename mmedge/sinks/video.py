@@ -60,7 +60,11 @@ class VideoSink:
         if overlay:
             require("cv2", _PURPOSE)
         if path.suffix not in _SUFFIXES or not path.parent.is_dir():
-            what = "the folder does not exist" if path.suffix in _SUFFIXES else f"the file must end in {_SUFFIXES}"
+            what = (
+                "the folder does not exist"
+                if path.suffix in _SUFFIXES
+                else f"the file must end in {', '.join(_SUFFIXES)}"
+            )
             raise ConfigError(what, where=str(path), fix="video:FILE.mp4")
         self._path, self._image, self._overlay, self._privacy = path, image, overlay, privacy
         self._audio = audio if heard(privacy) else "none"

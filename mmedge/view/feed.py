@@ -236,7 +236,7 @@ class LiveFeed:
                 continue
             try:
                 frame = result.frame(name)
-            except (FrameExpiredError, ConfigError):  # too late, or of a file that another process reads
+            except (FrameExpiredError, ConfigError):  # too late, or of no picture
                 continue
             jpeg = make(frame)
             if jpeg is not None:

@@ -16,10 +16,26 @@ NB_MODULE(_core, m) {
       PyErr_SetObject(PyExc_OSError, arguments.ptr());
     }
   });
+  mmedge::bindings::bind_classifier(m);
   mmedge::bindings::bind_cpu(m);
+  mmedge::bindings::bind_decimals(m);
+  mmedge::bindings::bind_detector(m);
+  mmedge::bindings::bind_finite(m);
+  mmedge::bindings::bind_histogram(m);
   mmedge::bindings::bind_image(m);
   mmedge::bindings::bind_jpeg_scan(m);
+  mmedge::bindings::bind_lifeline(m);
   mmedge::bindings::bind_log_mel(m);
+  mmedge::bindings::bind_record_queue(m);
+  mmedge::bindings::bind_regressor(m);
   mmedge::bindings::bind_sample_ring(m);
+  mmedge::bindings::bind_scores(m);
+  mmedge::bindings::bind_sliding_log_mel(m);
   mmedge::bindings::bind_slot_ring(m);
+  mmedge::bindings::bind_stream_clock(m);
+  mmedge::bindings::bind_synchronizer(m);
+  mmedge::bindings::bind_smoother(m);
+  mmedge::bindings::bind_suppress(m);
+  mmedge::bindings::bind_trigger_times(m);
+  mmedge::bindings::bind_verifier(m);
 }

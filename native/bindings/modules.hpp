@@ -5,11 +5,27 @@
 
 namespace mmedge::bindings {
 
+void bind_classifier(nanobind::module_& m);
 void bind_cpu(nanobind::module_& m);
+void bind_decimals(nanobind::module_& m);
+void bind_detector(nanobind::module_& m);
+void bind_finite(nanobind::module_& m);
+void bind_histogram(nanobind::module_& m);
 void bind_image(nanobind::module_& m);
 void bind_jpeg_scan(nanobind::module_& m);
+void bind_lifeline(nanobind::module_& m);
 void bind_log_mel(nanobind::module_& m);
+void bind_record_queue(nanobind::module_& m);
+void bind_regressor(nanobind::module_& m);
 void bind_sample_ring(nanobind::module_& m);
+void bind_scores(nanobind::module_& m);
+void bind_sliding_log_mel(nanobind::module_& m);
 void bind_slot_ring(nanobind::module_& m);
+void bind_stream_clock(nanobind::module_& m);
+void bind_synchronizer(nanobind::module_& m);
+void bind_smoother(nanobind::module_& m);
+void bind_suppress(nanobind::module_& m);
+void bind_trigger_times(nanobind::module_& m);
+void bind_verifier(nanobind::module_& m);
 
 }  // namespace mmedge::bindings

@@ -34,6 +34,10 @@ void bind_slot_ring(nb::module_& m) {
           },
           nb::arg("index"), nb::arg("header"),
           "Give an acquired slot to the reader, with up to 1024 bytes of header; return its sequence number.")
+      .def("hold", &SlotRing::hold, nb::arg("index"),
+           "Keep an acquired slot that is written, and return the sequence number by which others may copy "
+           "it.\n\n"
+           "0 if it was given back; one that was taken or held keeps its number.")
       .def(
           "take",
           [](SlotRing& self) -> nb::object {
@@ -44,6 +48,8 @@ void bind_slot_ring(nb::module_& m) {
           },
           nb::sig("def take(self) -> tuple[int, int, bytes] | None"),
           "Own the slot that was published first: its index, sequence number and header.")
+      .def("claim", &SlotRing::claim, nb::arg("index"), nb::arg("seq"),
+           "Own a published slot by what it holds; False if somebody has it, or it holds something else.")
       .def("release", &SlotRing::release, nb::arg("index"),
            "Give back a slot that was taken or acquired; nothing happens to one that is free or not taken.")
       .def(

@@ -5,6 +5,7 @@
 
 #include "check.hpp"
 #include "log_mel.hpp"
+#include "sliding_log_mel.hpp"
 
 namespace {
 
@@ -72,6 +73,39 @@ void hostile() {
   log_mel.compute(nullptr, 0, nullptr);
 }
 
+// Windows that begin whole hops apart share frames; that changes no bit, wherever they lie.
+void slides() {
+  const LogMelSpec spec{16, 12, 5, 3, 1e-6f, 0.5f, 2.0f};
+  const std::vector<float> filters(9 * 3, 0.5f);
+  std::mt19937 random(3);
+  std::uniform_real_distribution<float> uniform(-1.0f, 1.0f);
+  std::vector<float> pcm(3000);
+  for (float& value : pcm) value = uniform(random);
+  constexpr std::size_t kSamples = 60;
+  LogMel log_mel(spec, filters.data());
+  mmedge::SlidingLogMel sliding(spec, filters.data(), kSamples);
+  CHECK(sliding.frames() == log_mel.frames(kSamples) && sliding.samples() == kSamples);
+  std::vector<float> want(sliding.frames() * 3), got(want.size());
+  std::size_t whole = 0, end = 100;
+  for (int turn = 0; turn < 600; ++turn) {
+    end = turn % 97 == 96 ? 100 + turn : end + std::vector<std::size_t>{5, 0, 3, 2, 5, 10}[random() % 6];
+    const auto at = static_cast<std::int64_t>(end);
+    const std::size_t wanted = sliding.wanted(at);
+    whole += wanted == kSamples;
+    CHECK(sliding.compute(pcm.data() + (end - wanted), at, got.data()));
+    log_mel.compute(pcm.data() + (end - kSamples), kSamples, want.data());
+    CHECK(got == want);
+  }
+  CHECK(whole < 200);
+  const auto at = static_cast<std::int64_t>(end);
+  const std::vector<float> other(kSamples, 0.25f);
+  CHECK(!sliding.compute(other.data(), at, got.data()) && sliding.wanted(at) == kSamples);
+  CHECK(sliding.compute(other.data(), at, got.data()) && got != want);
+  sliding.forget();
+  CHECK(sliding.wanted(at) == kSamples);
+  CHECK(refuses([&] { mmedge::SlidingLogMel none(spec, filters.data(), 11); }));
+}
+
 }  // namespace
 
 int main() {
@@ -79,4 +113,5 @@ int main() {
     for (const std::size_t window : {n_fft, (n_fft + 1) / 2})
       equals_definition(n_fft, window, std::max<std::size_t>(1, window / 3), 4 * n_fft + 3);
   hostile();
+  slides();
 }

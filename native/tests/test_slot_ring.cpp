@@ -121,6 +121,16 @@ void copies() {
   CHECK(!copied(1));
   ring.release(0);  // given up after maybe half a write
   CHECK(!copied(1) && !copied(0) && ring.free() == 1);
+
+  ring.acquire(false);
+  fill(ring, 0, 78);
+  const std::uint64_t seq = ring.hold(0);  // kept by its writer, and never taken
+  CHECK(seq > 1 && ring.hold(0) == seq && !ring.take() && copied(seq) && holds(out.data(), kBytes, 78));
+  CHECK(refuses([&] { ring.publish(0, "", 0); }));
+  ring.release(0);
+  CHECK(copied(seq) && ring.hold(0) == 0);
+  ring.acquire(false);
+  CHECK(!copied(seq) && out_of_range([&] { ring.hold(1); }));
 }
 
 int memfd(std::size_t bytes, int seals) {

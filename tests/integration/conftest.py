@@ -77,6 +77,16 @@ def camera() -> Iterator[Sender]:
         sender.kill()
 
 
+@pytest.fixture(scope="session")
+def materials(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a folder with what the commands of the pages name."""
+    from tests.doc_runs import make_materials
+
+    folder = tmp_path_factory.mktemp("materials")
+    make_materials(folder)
+    return folder
+
+
 @pytest.fixture
 def gstreamer() -> None:
     """Skip without GStreamer's programs."""

@@ -102,6 +102,19 @@ def test_bad_input(
     assert done.stdout == ""
 
 
+@pytest.mark.parametrize("source", ["none.mp4", "v4l2:///dev/video99", "damaged.mp4"])
+def test_a_wrong_source_leaves_no_file_of_results(
+    source: str, bundle: Path, cli: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(bundle.parent)
+    Path("damaged.mp4").write_bytes(b"no media")
+    Path("kept.jsonl").touch()
+    done = cli("run", bundle, "--image", source, "--sink", "jsonl:made.jsonl", "--sink", "jsonl:kept.jsonl")
+    assert done.returncode in (2, 3, 5)
+    assert "fix:" in done.stderr
+    assert sorted(Path().glob("*.jsonl")) == [Path("kept.jsonl")]
+
+
 def test_errors_are_json_with_json(bundle: Path) -> None:
     done = mmedge("run", bundle, "--json", "--image", "none.mp4")
     document = json.loads(done.stdout)

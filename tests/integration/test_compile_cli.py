@@ -51,6 +51,15 @@ def free(path: Path) -> Path:
     return path
 
 
+@pytest.mark.parametrize("names", [["?", 3, "?", "?"], ["", 3, "", ""], ["n", 3, "n", "n"]])
+def test_dimensions_that_are_not_equal_are_built(cli, tmp_path: Path, names: list[object]) -> None:  # type: ignore[no-untyped-def]
+    """TensorRT takes dimensions of one name for equal: no names, and names of several sizes, are taken from them."""
+    model = network([NODE("Relu", ["x"], ["y"])], {"x": (FLOAT, names)}, {"y": (FLOAT, None)})
+    (tmp_path / "odd.onnx").write_bytes(model.SerializeToString())
+    for shape in ("x=1x3x48x192", "x=1x3x8x16:1x3x48x192:2x3x64x256"):
+        assert len(engines(cli("compile", tmp_path / "odd.onnx", "--shape", shape, "--json"))) == 1
+
+
 def test_open_dimensions_are_given_or_named(cli, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     path = free(tmp_path / "open.onnx")
     done = cli("compile", path)

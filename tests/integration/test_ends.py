@@ -18,7 +18,7 @@ import pytest
 
 import mmedge
 from mmedge.errors import DeviceError, MmedgeError, SourceError
-from tests.processes import alive, children, family, run_until, until
+from tests.processes import alive, asked_by, family, run_until, until
 from tests.tiny import imu_bundle, tiny_bundle
 
 pytestmark = pytest.mark.parallel
@@ -240,8 +240,8 @@ def test_a_runtime_that_is_stopped_is_noticed_and_killed(bundle: Path) -> None:
 
 def test_a_runtime_that_is_stopped_while_it_loads_is_noticed_too(bundle: Path) -> None:
     run = command("run", bundle, "--image", CAMERA, "--json")
-    assert until(lambda: bool(children(run.pid)), 20.0)
-    for child in children(run.pid):
+    assert until(lambda: bool(asked_by(run.pid)), 20.0)
+    for child in asked_by(run.pid):
         os.kill(child, signal.SIGSTOP)
     before = time.monotonic()
     out, err = run.communicate(timeout=30)

@@ -124,8 +124,8 @@ def test_weights_outside_of_the_folder_are_refused(place: Path, capfd) -> None: 
         assert "fix:" in err
 
 
-def test_a_network_of_more_than_two_gigabytes_is_refused_by_its_size_in_little_memory(place: Path) -> None:
-    """Its weights are one page of numbers, again and again, in a file that shares their blocks where it can."""
+def test_a_network_that_answers_two_gigabytes_is_refused_in_little_memory(place: Path) -> None:
+    """Its weights of more than one message holds stay in their file, but what it answers is as large."""
     tensor = onnx.TensorProto(name="w", data_type=FLOAT, dims=[512, 1 << 20], data_location=onnx.TensorProto.EXTERNAL)
     for key, value in (("location", "big.data"), ("offset", "0"), ("length", str(512 << 22))):
         tensor.external_data.add(key=key, value=value)
@@ -138,8 +138,7 @@ def test_a_network_of_more_than_two_gigabytes_is_refused_by_its_size_in_little_m
     command = [sys.executable, "-m", "mmedge", "export", "big.onnx", "--licence", "MIT", "--no-smoke"]
     code, _, peak_mb, err = measure(command, place)
     assert code == 2, err
-    assert "2.1 GB" in err
-    assert "2 GB at most" in err
+    assert "MB of memory for its first reading" in err
     assert peak_mb < PEAK_MB, f"{peak_mb} MB of it and of what it started"
 
 

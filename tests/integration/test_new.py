@@ -57,7 +57,7 @@ def detector() -> onnx.ModelProto:
     )
 
 
-def level() -> onnx.ModelProto:
+def level(gain: float = 1000) -> onnx.ModelProto:
     """The probability that a second of sound is loud."""
     return network(
         [
@@ -70,7 +70,7 @@ def level() -> onnx.ModelProto:
         {"pcm": (FLOAT, [1, "samples"])},
         {"loud": (FLOAT, [1, 1])},
         axis=np.array([1]),
-        gain=np.float32(1000),
+        gain=np.float32(gain),
         quiet=np.float32(5),
     )
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import mmedge
-from mmedge.errors import ConfigError, MmedgeError, SourceError
+from mmedge.errors import BundleError, ConfigError, MmedgeError, SourceError
 from mmedge.ipc.channel import MAX_SAMPLES
 from tests.processes import family, reopened, run_until
 from tests.tiny import imu_bundle, tiny_bundle
@@ -118,6 +118,13 @@ def test_a_relative_bundle_after_a_change_of_folder(bundle: Path, monkeypatch: p
     monkeypatch.chdir("/")
     with pipe:
         assert next(iter(pipe)).present["image"]
+
+
+def test_a_bundle_that_is_replaced_before_the_run_begins(bundle: Path) -> None:
+    pipe = mmedge.Pipeline(bundle, {"image": CAMERA})
+    tiny_bundle(bundle, missing={"image": {"policy": "zero"}, "audio": {"policy": "zero"}})
+    with pytest.raises(BundleError, match="has changed just now"), pipe:
+        pass
 
 
 def test_pushing_before_the_run_begins(bundle: Path) -> None:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from mmedge.capture.pattern import read_time_code
 from mmedge.errors import ConfigError, DeviceError, FrameExpiredError, MmedgeError, SourceError
 from mmedge.types import Result
 from tests.conftest import WriteClip
-from tests.processes import alive, children, command, family, reopened, run_until, until
+from tests.processes import alive, asked_by, family, reopened, run_until, spawners, until
 from tests.tiny import tiny_bundle
 
 pytestmark = pytest.mark.parallel
@@ -52,7 +53,7 @@ def test_a_live_device_runs_in_processes_of_its_own(bundle: Path) -> None:
 
 def test_a_file_stays_in_the_user_s_process(bundle: Path, write_clip: WriteClip) -> None:
     with mmedge.Pipeline(bundle, {"image": str(write_clip())}, latency="offline") as pipe:
-        assert not [pid for pid in children(os.getpid()) if "mmedge.ipc.worker" in command(pid)]
+        assert not asked_by(os.getpid())
         assert len(list(pipe)) == 25
 
 
@@ -101,9 +102,9 @@ def test_a_killed_user_process_leaves_no_orphan(bundle: Path) -> None:
     user = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     assert user.stdout is not None
     user.stdout.readline()
-    (runtime,) = alive(children(user.pid))
-    pids = [runtime, *alive(children(runtime))]
-    assert len(pids) == 2
+    (runtime,) = asked_by(user.pid)
+    pids = [*spawners(user.pid), runtime, *asked_by(runtime)]
+    assert len(pids) == 3
     user.kill()
     user.communicate()
     assert until(lambda: not alive(pids), 3.0)
@@ -153,7 +154,7 @@ def test_a_worker_that_says_nothing_is_replaced(bundle: Path) -> None:
 def test_what_cannot_open_fails_at_start(bundle: Path) -> None:
     with pytest.raises(DeviceError, match="video77"), mmedge.Pipeline(bundle, {"image": "v4l2:///dev/video77"}):
         pass
-    assert not [pid for pid in children(os.getpid()) if "mmedge.ipc.worker" in command(pid)]
+    assert not asked_by(os.getpid())
 
 
 @pytest.mark.parametrize("isolation", ["thread", "process"])
@@ -259,6 +260,24 @@ def test_a_result_s_picture_can_be_copied_while_it_lasts(bundle: Path, isolation
             results[0].frame("image")
         with pytest.raises(ConfigError, match="no picture of 'audio'"):
             results[0].frame("audio")
+
+
+def test_a_picture_of_a_file_can_be_copied_beside_a_live_device(bundle: Path, write_clip: WriteClip) -> None:
+    clip = str(write_clip(times_s=tuple(k / 25 for k in range(50))))
+    with mmedge.Pipeline(bundle, {"image": clip}, latency="offline") as pipe:
+        truth = {frame.seq: frame.data for frame in (result.frame("image") for result in pipe)}
+    with mmedge.Pipeline(bundle, {"image": clip, "audio": "test://?seed=5"}, duration_s=2.0) as pipe:
+        assert pipe.isolation == "process"
+        kept = []
+        for result in pipe.results(time.monotonic() + 20):
+            if not result.present["image"]:
+                continue
+            with suppress(FrameExpiredError):  # where this machine is busy
+                frame = result.frame("image")
+                np.testing.assert_array_equal(frame.data, truth[frame.seq])
+                kept.append(frame.seq)
+    assert len(kept) > 1
+    assert kept == sorted(kept)
 
 
 @pytest.mark.parametrize("known", [False, True])

@@ -110,7 +110,7 @@ def test_a_camera_that_does_not_answer_is_waited_for_without_a_word_of_its_secre
         given = [f"@{file}"] if name == "devices" else ["--image", f"@{file}", "--duration", "2"]
         line = [sys.executable, "-m", "mmedge", "-v", name, *map(str, more), *given, "--json"]
         ran = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for _ in range(8):
+        while ran.poll() is None:
             time.sleep(0.2)
             seen += "".join(map(visible, family(ran.pid)))
         out, err = ran.communicate(timeout=60)

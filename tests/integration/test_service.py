@@ -24,7 +24,8 @@ from mmedge.cli import run
 from mmedge.fusion.consent import project_text
 from mmedge.service import Notifier, Unit
 from tests.processes import children
-from tests.tiny import imu_bundle, tiny_bundle
+from tests.tiny import imu_bundle, members, tiny_bundle
+from tests.versions import turned, version
 
 pytestmark = pytest.mark.parallel
 
@@ -100,6 +101,29 @@ def test_a_run_says_that_it_is_ready_and_lives(bundle: Path, manager: Manager) -
 
 
 @pytest.mark.parametrize("manager", ["path"], indirect=True)
+def test_a_reload_puts_in_the_bundle_that_lies_there_by_then(bundle: Path, tmp_path: Path, manager: Manager) -> None:
+    run = started(manager, bundle, "--image", CAMERA, "--audio", "test://", "--json")
+    assert run.stdout is not None
+    assert manager.next("READY=1") is not None
+    assert json.loads(run.stdout.readline())["tasks"].keys() == {"scene", "same"}
+    (tmp_path / "broken").write_bytes(b"no bundle")
+    (tmp_path / "broken").replace(bundle)
+    run.send_signal(signal.SIGHUP)  # nothing of it is put in, and the run goes on
+    time.sleep(1.0)
+    labels = {"labels/scene.txt": b"night\nday\n"}
+    version(tmp_path / "new.mmedge", labels, name="renamed", outputs=[]).replace(bundle)
+    run.send_signal(signal.SIGHUP)
+    for line in run.stdout:
+        if json.loads(line)["tasks"]["scene"]["label"] in ("night", "day"):
+            break
+    time.sleep(1.5)
+    run.terminate()
+    _, err = run.communicate(timeout=20)
+    assert run.returncode == 0, err
+    assert "the bundle was not reloaded: not a bundle" in err
+    assert "note: bundle 'renamed'" in err
+
+
 def test_a_stuck_stage_is_not_fed(tmp_path: Path, manager: Manager) -> None:
     bundle = imu_bundle(tmp_path / "stuck.mmedge", "tests.entries:never_answers")
     service = started(
@@ -186,6 +210,46 @@ def test_a_unit_is_installed_once(bundle: Path, tmp_path: Path, capfd: Any) -> N
     assert unit.read_text() == "another one"
     assert service(capfd, *line, "--force")[0] == 0
     assert "ExecStart" in unit.read_text()
+
+
+def test_an_update_checks_replaces_and_reloads(
+    bundle: Path, tmp_path: Path, capfd: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A script stands for `systemctl`, which is not here: it says what it was asked for."""
+    monkeypatch.setattr("mmedge.service.unit._HIDDEN", ())
+    code, said = service(capfd, bundle, "--image", CAMERA, "--audio", "test://", "--install", "--to", tmp_path)
+    assert code == 0
+    assert "ExecReload=kill -HUP $MAINPID" in said["unit"]
+    control = tmp_path / "systemctl"
+    control.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\n')
+    control.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    old = bundle.read_bytes()
+    other = version(tmp_path / "other.mmedge", sync={"trigger": "audio"}, outputs=[])
+    broken = version(
+        tmp_path / "wrong.mmedge", turned() | {"golden/join.npz": members()["golden/join.npz"]}, outputs=[]
+    )
+    for wrong, expected in ((other, 2), (broken, 1), (tmp_path / "none", 4)):
+        assert service(capfd, "update", "tiny", wrong, "--to", tmp_path)[0] == expected
+    assert service(capfd, "update", "nobody", other, "--to", tmp_path)[0] == 2
+    assert service(capfd, "update", "tiny", "--to", tmp_path)[0] == 2
+    assert bundle.read_bytes() == old
+    assert not (tmp_path / "asked").exists()
+    new = version(tmp_path / "new.mmedge", turned(), outputs=[])
+    code, said = service(capfd, "update", "tiny", new, "--to", tmp_path)
+    assert code == 0
+    assert bundle.read_bytes() == new.read_bytes()
+    assert Path(said["before"]).read_bytes() == old
+    assert (tmp_path / "asked").read_text() == "reload mmedge-tiny.service\n"
+    control.write_text("#!/bin/sh\necho no such unit >&2; exit 5\n")
+    code, said = service(capfd, "update", "tiny", new, "--to", tmp_path)
+    assert (code, "no such unit" in said["message"]) == (3, True)
+
+
+def test_a_bundle_that_a_service_sees_as_it_was_is_not_updated(bundle: Path, tmp_path: Path, capfd: Any) -> None:
+    assert service(capfd, bundle, "--image", CAMERA, "--install", "--to", tmp_path)[0] == 0
+    code, said = service(capfd, "update", "tiny", bundle, "--to", tmp_path)
+    assert (code, "restart the service" in said["fix"]) == (2, True)
 
 
 def test_a_unit_is_printed(bundle: Path, capfd: Any) -> None:

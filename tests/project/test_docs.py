@@ -1,4 +1,4 @@
-"""Commands on the pages: every command and every option exists."""
+"""Commands on the pages: every command and every option exists, and each stands in a block that is run."""
 
 from __future__ import annotations
 
@@ -11,25 +11,23 @@ import click
 import pytest
 
 from mmedge.cli import COMMANDS, app_command
-from tests.doc_pages import GUIDE, ROOT, blocks
+from tests.doc_pages import PAGES, ROOT, blocks
 
-PAGES = sorted([*(ROOT / "docs").rglob("*.md"), ROOT / "README.md", ROOT / "DATA.md"])
 # Of a usage form, `[--fps N]` and `A|B` show what there is; both are read as if it was typed.
 _OPTIONAL = re.compile(r"\[((?:[^\[\]]|\[[^\]]*\])*)\]")
 
 
 def command_lines(page: Path) -> Iterator[str]:
-    """Yield what the page shows of the command line: in blocks, indented, and within a sentence."""
+    """Yield what the page shows of the command line: in blocks, and within a sentence."""
     text = page.read_text().replace("\\\n", " ")
-    for block in re.findall(r"^```(?:bash|console|sh|)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
-        yield from (line for line in block.splitlines() if re.match(r"(\$ |sudo \S*)?mmedge ", line))
-    yield from re.findall(r"^    (mmedge .*)$", text, re.MULTILINE)
+    for block in re.findall(r"^```(?:bash|text)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        yield from (line for line in block.splitlines() if re.match(r"(sudo \S*)?mmedge ", line))
     yield from re.findall(r"`(mmedge [^`\n]+)`", re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL))
 
 
 def arguments_of(line: str) -> list[str]:
     """Return the words of the first command of a line."""
-    line = re.sub(r"\s#.*", "", re.sub(r"^\$ |^sudo ", "", line))
+    line = re.sub(r"\s#.*", "", re.sub(r"^sudo ", "", line))
     while (plain := _OPTIONAL.sub(r"\1", line)) != line:
         line = plain
     lexer = shlex.shlex(re.sub(r"(\S) \| (?=-)", r"\1 ", line), posix=True, punctuation_chars="|;<>&")
@@ -71,11 +69,11 @@ def test_the_search_finds_commands() -> None:
     ]
 
 
-@pytest.mark.parametrize("page", GUIDE, ids=lambda page: page.stem)
-def test_every_command_of_the_guide_is_one_that_is_read_whole(page: Path) -> None:
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_command_of_a_block_is_one_that_is_read_whole(page: Path) -> None:
     """Also where it cannot be run: the parser of the command line takes it."""
     for block in blocks(page):
-        for line in block.text.replace("\\\n", " ").splitlines() if block.kind == "bash" else ():
+        for line in block.commands if block.kind == "bash" else ():
             words = arguments_of(line) if re.match(r"(sudo \S*)?mmedge ", line) else []
             if words:
                 try:
@@ -85,5 +83,21 @@ def test_every_command_of_the_guide_is_one_that_is_read_whole(page: Path) -> Non
 
 
 def test_marks_say_what_is_needed() -> None:
-    for page in GUIDE:
-        assert page.read_text().count("<!-- needs:") == sum(block.needs is not None for block in blocks(page)), page
+    for page in PAGES:
+        marks = re.findall(r"^<!-- needs:", page.read_text(), re.MULTILINE)
+        assert len(marks) == sum(block.needs is not None for block in blocks(page)), page
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_a_command_to_type_stands_in_a_block_that_is_run(page: Path) -> None:
+    """Not indented, nor in a block without a kind or of another; a form, with [--options] or NAMES, is text."""
+    typed = re.compile(r"^ *(?:\$ )?(?:sudo )?(?:mmedge|make|pip|python3?) .*", re.MULTILINE)
+    text = page.read_text()
+    outside = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    wrong = re.findall(r"^    (?:mmedge|make|pip|python3?) .*", outside, re.MULTILINE)
+    for kind, block in re.findall(r"^```(\S*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        if kind not in ("bash", "python", "{mmedge-commands}"):
+            wrong += [
+                line for line in typed.findall(block) if kind != "text" or not re.search(r"\b[A-Z]{2,}\b|\[", line)
+            ]
+    assert wrong == []

@@ -37,6 +37,25 @@ def test_import_mmedge_loads_nothing_heavy(what: str) -> None:
     assert done.stdout.strip() == "[]"
 
 
+def loaded(code: str) -> set[str]:
+    line = [sys.executable, "-c", f"import sys\n{code}\nprint(*sys.modules)"]
+    return set(subprocess.run(line, capture_output=True, text=True, check=True, cwd="/").stdout.split())
+
+
+def test_to_name_the_pipeline_loads_its_own_file_and_no_package() -> None:
+    found = loaded("import mmedge; mmedge.Pipeline")
+    own = "address errors lazy pipeline pipeline.pipeline plain version"
+    assert {name for name in found if name.startswith("mmedge.")} == {f"mmedge.{name}" for name in own.split()}
+    assert not {"numpy", "msgspec"} & found
+
+
+def test_who_reads_results_of_another_process_does_not_load_what_makes_them() -> None:
+    found = loaded("import mmedge.pipeline.opening, mmedge.pipeline.remote, mmedge.pipeline.delivery")
+    made = "pipeline.runtime pipeline.inference fusion.graph fusion.load engine interpret preprocess recording.writer"
+    made += " capture.base capture.open capture.supervisor capture.simulator calibration replay"
+    assert not {f"mmedge.{name}" for name in made.split()} & found
+
+
 def test_public_names_exist_and_are_sorted() -> None:
     assert sorted(mmedge.__all__) == mmedge.__all__
     for name in mmedge.__all__:

@@ -239,10 +239,10 @@ def test_progress_of_nested_phases_never_falls() -> None:
     assert seen[-1] == 1.0
 
 
-def test_dimensions_that_share_a_name_and_differ_are_named(tmp_path: Path) -> None:
+def test_dimensions_that_share_a_name_and_differ_are_two(tmp_path: Path) -> None:
     net = Net()
     net.conv("x", (8, 3, 3), "y", int8=False)
     model = net.model({"x": (onnx.TensorProto.FLOAT, ["?", 3, "?"])}, {"y": (onnx.TensorProto.FLOAT, ["?", 8, "?"])})
     shapes = {"x": ((1, 3, 64), (1, 3, 64), (1, 3, 64))}
-    with pytest.raises(EngineError, match=r"several dimensions are called '\?'.* are given as 1 and 64"):
-        build_engine(model, name="net", precision="fp32", shapes=shapes, log_path=tmp_path / "l", **RTX)
+    built = build_engine(model, name="net", precision="fp32", shapes=shapes, log_path=tmp_path / "l", **RTX)
+    assert built.plan

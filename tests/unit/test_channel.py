@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,11 +16,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from mmedge.errors import SourceError
-from mmedge.ipc.channel import EVENTS, MAX_TEXT, PacketReader, PacketWriter
+from mmedge.ipc.channel import FRAMES, MAX_TEXT, RECORDS, TENSORS, PacketReader, PacketWriter
 from mmedge.ipc.control import Control, Ring
 from mmedge.ipc.frames import FramePool
+from mmedge.ipc.records import Lent, Small, Sound, TensorHeader, stamp_of
 from mmedge.ipc.wake import Wake
-from mmedge.types import Block, Description, EndOfStream, Frame, Packet, Tensor, Text
+from mmedge.types import Arrival, Block, Description, EndOfStream, Frame, Packet, Tensor, Text
 from tests.processes import child
 
 STAMP = {"stream": "s", "seq": 3, "capture_ns": 10, "arrive_ns": 11, "epoch": 2, "uncertainty_ns": 5, "quality": "C"}
@@ -30,9 +32,9 @@ class Border:
 
     def __init__(self) -> None:
         self.here, self.there = Control.pair()
-        self.wake = Wake()
-        self.writer = PacketWriter(self.here, self.wake)
-        self.reader = PacketReader("test")
+        self.wake, self.flow = Wake(), Wake()
+        self.writer = PacketWriter(self.here, self.wake, self.flow)
+        self.reader = PacketReader("test", self.wake, self.flow)
 
     def __enter__(self) -> Border:
         return self
@@ -41,14 +43,14 @@ class Border:
         self.here.close()
         self.there.close()
 
-    def take(self) -> list[Packet]:
+    def take(self, *, newest: bool = False) -> list[Packet]:
         while (received := self.there.receive(0)) is not None:
             message, fds = received
             assert isinstance(message, Ring)
             self.reader.add(message, fds[0])
             for fd in fds:
                 os.close(fd)
-        return self.reader.take()
+        return self.reader.take(newest=newest)
 
 
 @pytest.fixture
@@ -107,7 +109,8 @@ def test_packets_come_out_as_they_went_in(packets: list[Packet]) -> None:
         for packet in packets:
             assert border.writer.put(packet)
         out = border.take()
-        assert border.wake.wait(0) == bool(packets)
+        assert border.wake.wait(0)
+        assert border.flow.wait(0) == any(isinstance(packet, (Block, Tensor)) for packet in packets)
     assert [(type(packet), plain(packet)) for packet in out] == [(type(packet), plain(packet)) for packet in packets]
 
 
@@ -140,15 +143,53 @@ def test_a_frame_is_not_copied_and_its_slot_comes_back(border: Border) -> None:
     assert pool.free == 2
 
 
-def test_the_newest_frames_win_and_the_others_are_counted(border: Border) -> None:
+def test_the_newest_frames_win_and_the_others_are_arrivals(border: Border) -> None:
     pool = FramePool((2, 4), slots=3)
     for seq in range(10):
         packet = frame(pool, seq)
         assert packet is not None
         border.writer.put(packet)
-    assert [packet.seq for packet in border.take()] == [7, 8, 9]
-    assert border.reader.dropped == {"s": 7}
+    taken = border.take()
+    assert [packet.seq for packet in taken] == list(range(10))
+    assert [isinstance(packet, Frame) for packet in taken] == [False] * 7 + [True] * 3
+    assert all(isinstance(packet, Arrival) for packet in taken[:7])
     assert frame(pool, 10) is None  # all three are being read
+
+
+def test_a_reader_that_comes_late_leaves_slots_for_what_the_camera_sees_now(border: Border) -> None:
+    pool = FramePool((2, 4), slots=8)
+    for seq in range(20):
+        packet = frame(pool, seq)
+        assert packet is not None
+        border.writer.put(packet)
+        border.writer.put(Tensor(data=np.full(2, seq, np.int16), **{**STAMP, "stream": "t"}))  # type: ignore[arg-type]
+    taken = [packet for packet in border.take(newest=True) if packet.stream == "s"]
+    assert [packet.seq for packet in taken if isinstance(packet, Frame)] == list(range(20 - FRAMES, 20))
+    assert [packet.seq for packet in taken] == list(range(20))
+    assert pool.free == 8 - FRAMES
+
+
+@pytest.mark.parametrize("size", [6, 3000])  # in its record, and in a slot
+def test_of_very_many_tensors_the_newest_are_taken(border: Border, size: int) -> None:
+    for seq in range(TENSORS + 90):
+        data = np.full(size, seq, np.float32)
+        border.writer.put(Tensor(data=data, **{**STAMP, "seq": seq, "arrive_ns": seq}))  # type: ignore[arg-type]
+    taken = border.take(newest=True)
+    kept = [packet for packet in taken if isinstance(packet, Tensor)]
+    assert [packet.seq for packet in taken] == list(range(TENSORS + 90))
+    assert [packet.seq for packet in kept] == list(range(TENSORS + 90 - len(kept), TENSORS + 90))
+    assert all((packet.data == packet.seq).all() for packet in kept)
+    assert len(kept) == (TENSORS if size == 6 else 64)
+
+
+def test_the_newest_stamps_can_be_seen_by_who_takes_nothing(border: Border) -> None:
+    border.take()
+    assert border.reader.newest == (0, 0, 0)
+    for seq in range(3):
+        border.writer.put(Text(text="x", **{**STAMP, "arrive_ns": 20 + seq, "epoch": seq}))  # type: ignore[arg-type]
+    assert border.reader.newest == (22, 10, 2)
+    assert len(border.take()) == 3
+    assert border.reader.newest == (22, 10, 2)
 
 
 def test_a_camera_that_changes_its_size_is_read_to_the_end(border: Border) -> None:
@@ -161,21 +202,45 @@ def test_a_camera_that_changes_its_size_is_read_to_the_end(border: Border) -> No
     for packet in got:
         assert packet.release is not None
         packet.release()
-    for _ in range(40):
-        border.take()
-    assert len(border.reader._slots) == 2  # events, and the newest size
+    assert len(border.reader._rings) == 1  # the newest size
+
+
+def test_a_packet_waits_for_its_ring_and_those_after_it_with_it(border: Border) -> None:
+    border.take()
+    border.writer.put(Block(samples=np.ones(10, np.float32), **STAMP))  # type: ignore[arg-type]
+    border.writer.put(Text(text="after", **{**STAMP, "stream": "t", "arrive_ns": 12}))  # type: ignore[arg-type]
+    assert border.reader.take() == []  # the line that brings the ring was not read yet
+    border.wake.clear()
+    assert [type(packet) for packet in border.take()] == [Block, Text]
+    assert border.wake.wait(0), "the ring that came wakes the reader"
 
 
 def test_sound_that_finds_no_room_stays_a_timed_gap(border: Border) -> None:
     block = Block(samples=np.ones(10, np.float32), **STAMP)  # type: ignore[arg-type]
-    sent = sum(border.writer.put(block) for _ in range(EVENTS + 5))
-    assert sent == EVENTS
-    assert len(border.take()) == EVENTS
+    sent = 0
+    while border.writer.put(block):
+        sent += 1
+    assert RECORDS // 200 < sent < RECORDS // 20
+    for _ in range(4):
+        assert not border.writer.put(block)
+    assert len(border.take()) == sent
     assert border.writer.put(block)
     (late,) = border.take()
     assert isinstance(late, Block)
     assert late.lost == 50
     assert border.writer.dropped["s"] == 5
+
+
+def test_a_picture_that_finds_no_room_gives_its_slot_back(border: Border) -> None:
+    while border.writer.put(Text(text="x" * 1000, **STAMP)):  # type: ignore[arg-type]
+        pass
+    while border.writer.put(EndOfStream(reason=None, **STAMP)):  # type: ignore[arg-type]
+        pass
+    pool = FramePool((2, 4), slots=2)
+    packet = frame(pool, 1)
+    assert packet is not None
+    assert not border.writer.put(packet)
+    assert pool.free == 2
 
 
 def test_sound_that_was_overwritten_before_it_was_read_is_lost_and_its_time_stays(border: Border) -> None:
@@ -186,15 +251,37 @@ def test_sound_that_was_overwritten_before_it_was_read_is_lost_and_its_time_stay
     assert sum(block.lost for block in blocks) == 400_000 - (1 << 18)
 
 
+def test_long_texts_wait_where_they_are_expected() -> None:
+    here, there = Control.pair()
+    counts = []
+    for texts in (0, 64):
+        writer = PacketWriter(here, Wake(), texts=texts)
+        counts.append(sum(writer.put(Text(text="x" * MAX_TEXT, **STAMP)) for _ in range(90)))  # type: ignore[arg-type]
+    assert counts == [15, 79]
+    here.close()
+    there.close()
+
+
 def test_text_that_is_too_long_is_counted(border: Border) -> None:
     assert border.writer.put(Text(text="x" * MAX_TEXT, **STAMP))  # type: ignore[arg-type]
     assert not border.writer.put(Text(text="x" * (MAX_TEXT + 1), **STAMP))  # type: ignore[arg-type]
 
 
-def test_a_ring_that_says_nonsense_is_an_error(border: Border) -> None:
+@pytest.mark.parametrize(
+    "record",
+    [
+        b"\x93nonsense",
+        msgspec.msgpack.encode(Sound(stamp_of(Packet(**STAMP)), 0, 1, 1, 0)),  # type: ignore[arg-type]  # the queue's number
+        msgspec.msgpack.encode(Lent(1, 99, 1, TensorHeader(stamp_of(Packet(**STAMP)), (2,), "<i2"))),  # type: ignore[arg-type]
+        msgspec.msgpack.encode(Sound(stamp_of(Packet(**STAMP)), 1, 1, 1, 0)),  # type: ignore[arg-type]  # no ring of sound
+        *(msgspec.msgpack.encode(Sound(stamp_of(Packet(**STAMP)), 1, 1, 1, lost)) for lost in (-20, 2**63 - 1, 2**63)),  # type: ignore[arg-type]
+        msgspec.msgpack.encode(Small(TensorHeader(stamp_of(Packet(**STAMP)), (2,), "O"), b"12345678")),  # type: ignore[arg-type]
+    ],
+)
+def test_a_ring_that_says_nonsense_is_an_error(border: Border, record: bytes) -> None:
+    border.writer.put(Tensor(data=np.zeros(3000, np.float32), **STAMP))  # type: ignore[arg-type]
     border.take()
-    ring = border.writer._events
-    ring.publish(ring.acquire(), b"\x93nonsense")
+    border.writer._records.put(record, 0, 0, 0)
     with pytest.raises(SourceError, match="damaged"):
         border.take()
 

@@ -80,7 +80,7 @@ def test_the_first_seconds_are_good_already(ppm: float, limit_ms: float) -> None
         assert np.abs(errors[50:]).max() < limit_ms  # a stalled reader alone is off by up to 80 ms
 
 
-@given(drifts, st.integers(-(10**18), 10**18), st.integers(0, 10**15))
+@given(drifts, st.integers(-(4 * 10**18), 4 * 10**18), st.integers(0, 10**9))
 @settings(max_examples=15, deadline=None)
 def test_it_does_not_matter_what_the_clocks_show(ppm: float, stream_origin: int, whole_seconds: int) -> None:
     arrive_origin = whole_seconds * S  # whole buckets

@@ -23,7 +23,8 @@ def test_what_fails_to_close_leaves_nothing_open() -> None:
         return SimpleNamespace(close=close, stop=close)
 
     run: Any = Runtime.__new__(Runtime)
-    run.inbox = SimpleNamespace(close=lambda: None, take_all=lambda _: [])
+    run.inbox = SimpleNamespace(close=lambda: None)
+    run._intake = SimpleNamespace(take=list, close=lambda: None)
     run._sources = [closing("one", fails=True), closing("two")]
     run._recorder, run._upgrades, run._graph = None, closing("upgrades"), closing("graph")
     run._overruns = Counter()

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from mmedge.bundle import load
-from mmedge.bundle.manifest import TextInput
+from mmedge.bundle.manifest import Sync, TextInput
 from mmedge.errors import ConfigError
 from mmedge.export import Recipe, pack, to_onnx
 from mmedge.export.brought.token_inputs import padding_of
@@ -29,7 +29,7 @@ from mmedge.export.tokenizer import check_vocabulary, load_tokenizer, train_toke
 from mmedge.fusion import load_graph
 from mmedge.fusion.feed import make_feed
 from mmedge.preprocess import Tokenizer
-from mmedge.sync.streams import ValueStream
+from mmedge.sync import Synchronizer
 from mmedge.types import Snapshot, Text
 from tests.conftest import WriteClip
 from tests.texts import tokenizer_json
@@ -210,10 +210,10 @@ def test_a_folder_s_text_is_there_when_it_would_be_in_a_run(recipe: Recipe, tmp_
     data = Folder(recipe, tmp_path)
     batch = data.collate([data.split("train")[0]])
 
-    stream = ValueStream("claim", None, live=True, started_ns=0)
-    stream.push(Text(stream="claim", seq=0, capture_ns=0, arrive_ns=0, text=text))
-    snapshot = Snapshot(t_ns=0, seq=0, present={})
-    reason = stream.cut(snapshot, 0, latest=False)
+    sync = Synchronizer({"claim": SPEC}, {"claim": True}, {}, Sync(trigger="claim"), started_ns=0)
+    sync.push(Text(stream="claim", seq=0, capture_ns=0, arrive_ns=0, text=text))
+    (snapshot,) = sync.poll()
+    reason = snapshot.reason
     feed, out = make_feed("claim", SPEC, raw=False, read=lambda name: RAW), np.full((1, 8), -7, np.int64)
     if reason is None:
         feed.fill(snapshot, out, lambda *_: 0)

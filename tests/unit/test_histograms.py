@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -31,3 +34,12 @@ def test_every_histogram_has_its_name() -> None:
     statistics.received.add(5_000_000)
     assert statistics.histograms["received"].n == 1
     assert {"end_to_end", "overhead", "skew", "sink", "inferred", "deliver"} <= statistics.histograms.keys()
+
+
+def test_statistics_are_copied_and_kept() -> None:
+    statistics = Statistics()
+    statistics.received.add(2_000_000)
+    copies = copy.deepcopy(statistics), pickle.loads(pickle.dumps(statistics))
+    statistics.received.add(5_000_000)
+    assert [copied.received.n for copied in copies] == [1, 1]
+    assert statistics.received.n == 2

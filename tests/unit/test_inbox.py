@@ -7,7 +7,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmedge.pipeline.inbox import FRAMES, INBOX, REST, Inbox
+from mmedge.ipc.channel import FRAMES
+from mmedge.pipeline.inbox import INBOX, REST, Inbox
 from mmedge.types import Arrival, Block, Frame
 
 
@@ -41,7 +42,7 @@ def test_only_old_pictures_are_let_go_and_their_arrivals_stay_in_order(steps):
             assert inbox.put(packet)
             waiting.append(packet)
             continue
-        taken = inbox.take_all(0)
+        taken = inbox.take_all()
         assert [(p.stream, p.seq, p.capture_ns, p.arrive_ns) for p in taken] == [
             (p.stream, p.seq, p.capture_ns, p.arrive_ns) for p in waiting
         ]
@@ -58,7 +59,7 @@ def test_of_very_much_sound_the_newest_is_kept_and_what_is_missing_is_said():
     inbox = Inbox()
     for n in range(REST + 5):
         inbox.put(block(n))
-    taken = inbox.take_all(0)
+    taken = inbox.take_all()
     kept = [packet for packet in taken if isinstance(packet, Block)]
     assert [packet.seq for packet in taken] == list(range(REST + 5))
     assert [packet.seq for packet in kept] == list(range(5, REST + 5))
@@ -73,7 +74,7 @@ def test_a_lossless_inbox_keeps_every_picture_and_makes_its_writer_wait():
     writer = threading.Thread(target=lambda: (inbox.put(frame("left", INBOX)), done.set()))
     writer.start()
     assert not done.wait(0.05)
-    assert all(isinstance(p, Frame) for p in inbox.take_all(0))
+    assert all(isinstance(p, Frame) for p in inbox.take_all())
     assert done.wait(5)
     writer.join()
 
@@ -83,8 +84,23 @@ def test_a_closed_inbox_gives_what_it_has_and_takes_no_more():
     inbox.put(block(1))
     inbox.close()
     assert not inbox.put(block(2))
-    assert [p.seq for p in inbox.take_all(0)] == [1]
-    assert inbox.take_all(None) == []
+    assert [p.seq for p in inbox.take_all()] == [1]
+    assert inbox.take_all() == []
+
+
+def test_sound_and_the_rest_wake_apart_and_each_once():
+    inbox = Inbox()
+    for n in range(3):
+        inbox.put(block(n))
+    assert (inbox.wake.clear(), inbox.flow.clear()) == (False, True)
+    inbox.put(block(3))
+    assert not inbox.flow.wait(0), "who waits was told, and has not taken anything since"
+    inbox.take_all()
+    inbox.put(block(4))
+    inbox.put(frame("left", 5))
+    assert (inbox.wake.clear(), inbox.flow.clear()) == (True, True)
+    inbox.close()
+    assert inbox.wake.wait(0), "the end wakes whoever waits for anything"
 
 
 def test_every_reader_that_was_held_up_is_waited_for_and_no_other():
@@ -103,7 +119,7 @@ def test_every_reader_that_was_held_up_is_waited_for_and_no_other():
     reader = threading.Thread(target=deliver)
     reader.start()
     inbox.settle(steady)
-    assert [packet.seq for packet in inbox.take_all(0) if packet.stream == "left"] == [0, 1, 2, 3]
+    assert [packet.seq for packet in inbox.take_all() if packet.stream == "left"] == [0, 1, 2, 3]
     reader.join()
     inbox.put(frame("left", 4))
     began = time.monotonic()

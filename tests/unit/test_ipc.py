@@ -186,10 +186,11 @@ def test_a_signal_without_a_name_is_a_reason() -> None:
         assert "signal 40" in started.reason()
 
 
-def test_a_request_to_end_is_left_to_the_parent() -> None:
+@pytest.mark.parametrize("request_to_end", [signal.SIGTERM, signal.SIGHUP])
+def test_a_request_to_end_is_left_to_the_parent(request_to_end: signal.Signals) -> None:
     with child("wait") as started:
         hear(started, Ready)
-        os.kill(started.pid, signal.SIGTERM)
+        os.kill(started.pid, request_to_end)
         assert not gone(started.pid, 0.3)
 
 

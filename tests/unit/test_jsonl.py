@@ -68,6 +68,8 @@ def test_rotation_keeps_the_newest_files(
     size = len(made(99, x="a").to_json()) + 1
     limit = size * per_file
     options = f"?max_mb={limit / 1e6}&keep={keep}"
+    write(path, range(1), options)
+    path.write_bytes(b"")
     for part in (range(min(restart, n)), range(min(restart, n), n)):
         write(path, part, options)
     older = [Path(f"{path}.{number}") for number in range(keep + 1, 0, -1)]

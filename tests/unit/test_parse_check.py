@@ -7,9 +7,12 @@ import onnx
 import pytest
 from onnx import helper
 
+from mmedge.cli import run
 from mmedge.engine import parse_check
 from mmedge.engine.parse_check import ask_parser
 from mmedge.engine.tensorrt_loader import tensorrt_choice
+from mmedge.export import bounded
+from mmedge.export.bounded import inspect_network
 from mmedge.export.brought.brought import listed_problem, tensorrt_problem
 from tests.networks import FLOAT, network
 
@@ -48,6 +51,34 @@ def test_what_the_parser_refuses_is_named_with_its_version():
     assert problem is not None
     assert "Det 'det'" in problem
     assert "tensorrt" in problem
+
+
+@parser
+def test_inspect_asks_the_parser(tmp_path):
+    def inspected(model: onnx.ModelProto) -> tuple[list[str], str]:
+        onnx.save(model, tmp_path / "net.onnx")
+        found = inspect_network(tmp_path / "net.onnx")
+        return [f"{f['node']}: {f['message']}" for f in found["findings"]], found["parser"]["module"]
+
+    for taken in (newer(20), newer(24), newer(25), with_function()):
+        assert inspected(taken) == ([], tensorrt_choice())
+    (said,), _ = inspected(refused())
+    assert "det: TensorRT has no Det" in said
+    nodes = [NODE("Det", ["x"], ["a"]), NODE("Det", ["x"], ["b"]), NODE("Add", ["a", "b"], ["y"])]
+    said, _ = inspected(network(nodes, {"x": [2, 3, 3]}, {"y": (FLOAT, [2])}))
+    assert said == ["Det -> a: TensorRT has no Det", "Det -> b: TensorRT has no Det"]
+    short = network([NODE("Cast", ["x"], ["y"], to=FLOAT)], {"x": (onnx.TensorProto.INT16, [4])}, {"y": (FLOAT, [4])})
+    assert inspected(short)[0] == ["x: TensorRT takes no int16 input"]  # what the parser says of it names nothing
+
+
+def test_inspect_says_that_no_parser_was_asked(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(bounded, "tensorrt_choice", lambda: None)
+    onnx.save(newer(23), tmp_path / "net.onnx")
+    found = inspect_network(tmp_path / "net.onnx")
+    assert found["parser"] is None
+    assert [finding["rule"] for finding in found["findings"]] == ["opset"]
+    assert run(["inspect", str(tmp_path / "net.onnx")]) == 0
+    assert "no TensorRT parser is installed here, so none was asked" in " ".join(capfd.readouterr().out.split())
 
 
 @parser

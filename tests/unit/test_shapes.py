@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import mmedge
-from mmedge.engine.shapes import check_ranges, fix_shapes, parse_shapes
+from mmedge.engine.dimension_names import without_false_names
+from mmedge.engine.shapes import Range, check_ranges, fix_shapes, is_name, parse_shapes
 from mmedge.errors import ConfigError
 from tests.networks import FLOAT, NODE, network
 
@@ -54,6 +55,48 @@ def test_a_name_has_one_size_in_all_inputs() -> None:
     assert found == {"ids": (2, 7), "mask": (2, 7), "other": (2, 3)}
     with pytest.raises(ConfigError, match="'third'"):  # two sizes under one name tell none
         fix_shapes({**inputs, "third": (1, "length")}, {"ids": (1, 7), "mask": (1, 8), "other": (1, 3)}, where="net")
+
+
+def test_what_is_no_name_says_nothing_of_another_dimension() -> None:
+    inputs = {"x": ("?", 3, "?", "?"), "y": ("?", "?"), "z": ("None", 3)}
+    with pytest.raises(ConfigError, match=r"input 'x' is \[\?, 3, \?, \?\]: the size of dimension 2, 3") as caught:
+        fix_shapes(inputs, {}, where="net")
+    assert "--shape x=1x3x<2>x<3>" in str(caught.value.fix)
+    given = {"x": (1, 3, 48, 192), "y": (1, 5)}
+    assert fix_shapes(inputs, given, where="net") == {**given, "z": (1, 3)}
+    with pytest.raises(ConfigError, match="input 'y'"):  # of equal sizes, too
+        fix_shapes(inputs, {"x": (5, 3, 5, 5)}, where="net")
+    model = free("?", 3, "?", "?").SerializeToString()
+    with mmedge.load_engine(model, shapes={"x": (2, 3, 4, 5)}) as engine:
+        assert engine.outputs["y"].shape == (2, 3, 4, 5)
+
+
+@given(
+    st.lists(st.one_of(st.integers(0, 300), st.sampled_from(["n", "h", "?", "", "None", "-1"])), max_size=5),
+    st.sampled_from([{}, {"x": ((1,) * 5,) * 3}, {"x": ((1, 2, 3, 4, 5),) * 3}, {"y": ((1, 2, 3, 4, 5),) * 3}]),
+)
+def test_names_that_say_nothing_are_taken_from_a_file(dims: list[object], ranges: dict[str, Range]) -> None:
+    """One byte for each; the network is the same but for them, and no name is left whose sizes differ."""
+    model = free(*dims)
+    raw = model.SerializeToString()
+    changed = without_false_names(raw, ranges)
+    given = ranges.get("x", ((),))[0][: len(dims)]
+    sizes = {name: {size for dim, size in zip(dims, given, strict=False) if dim == name} for name in dims}
+    kept = [isinstance(dim, int) or (is_name(dim) and len(sizes[dim]) < 2) for dim in dims]
+    assert sum(a != b for a, b in zip(raw, changed, strict=True)) == 2 * kept.count(False)  # of input and output
+    found = onnx.load_from_string(changed)
+    for value, other in ((found.graph.input[0], model.graph.input[0]), (found.graph.output[0], model.graph.output[0])):
+        for dim, before, keeps in zip(
+            value.type.tensor_type.shape.dim, other.type.tensor_type.shape.dim, kept, strict=True
+        ):
+            assert dim == before if keeps else dim.WhichOneof("value") is None
+    assert found.graph.node == model.graph.node
+
+
+def test_a_file_that_cannot_be_read_is_left_as_it_is() -> None:
+    raw = free("?", 3).SerializeToString()
+    for damaged in (raw[:-3], b"\x3a\xff\xff", b"", b"no network"):
+        assert without_false_names(damaged, {}) == damaged
 
 
 @given(

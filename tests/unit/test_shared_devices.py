@@ -209,7 +209,7 @@ def test_a_camera_has_one_setting(workers: bool, monkeypatch: pytest.MonkeyPatch
         def open(self) -> None:
             """It is."""
 
-    monkeypatch.setattr("mmedge.capture.open.WorkerSource", Worker)
+    monkeypatch.setattr("mmedge.capture.supervisor.WorkerSource", Worker)
     plain, large = "0", "v4l2:///dev/video0?width=1280&height=720"
     uris = {"image": plain, "rear": large, "small": "v4l2:///dev/video0?height=720&width=1280"}
     (source,) = open_sources(INPUTS, uris, workers=workers)

@@ -70,8 +70,8 @@ def test_the_own_sinks_are_registered_like_others(tmp_path: Path) -> None:
     assert isinstance(make_sink("console"), ConsoleSink)
     sink = make_sink(f"jsonl:{tmp_path}/a:b.jsonl")
     assert isinstance(sink, JsonlSink)
-    sink.close()
     assert (tmp_path / "a:b.jsonl").exists()
+    sink.close()
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_the_own_sinks_are_registered_like_others(tmp_path: Path) -> None:
         ("jsonl:x?tsaks=a", "unknown option 'tsaks'", "did you mean 'tasks'"),
         ("jsonl:x?max_mb=big", "max_mb", "docs/sinks.md"),
         ("jsonl:x?max_mb=-1", "max_mb", "docs/sinks.md"),
-        ("jsonl:x?on=never", "on", "docs/sinks.md"),
+        ("jsonl:x?on=never", "option 'on'", "use one of result, change, event"),
         ("jsonl:x?min_score=2", "min_score", "docs/sinks.md"),
         ("jsonl:x?on=event&on=change", "'on' is given twice", "OPTION=VALUE"),
         ("mqtt://user:secret-word@/a", "no host", "mqtt://"),

@@ -68,6 +68,15 @@ class SlotModel(RuleBasedStateMachine):
         assert (self.reader.data(index) == seq % 251).all()
         self.slots[index] = (READING, seq, header)
 
+    @rule(data=st.data())
+    def claim(self, data: st.DataObject) -> None:
+        index = data.draw(st.integers(0, len(self.slots) - 1))
+        seq = data.draw(st.integers(0, self.published + 1))
+        state, held, header = self.slots[index]
+        assert self.reader.claim(index, seq) == (state == READY and held == seq)
+        if state == READY and held == seq:
+            self.slots[index] = (READING, seq, header)
+
     @rule(data=st.data(), times=st.integers(1, 2))
     def release(self, data: st.DataObject, times: int) -> None:
         index = data.draw(st.integers(0, len(self.slots) - 1))

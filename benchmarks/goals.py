@@ -1,0 +1,94 @@
+"""What the runtime is to reach, figure by figure, and how runs in turn become one figure."""
+
+from __future__ import annotations
+
+import os
+import statistics
+from collections.abc import Mapping, Sequence
+
+from benchmarks.harness import Row
+
+# Figure -> (which side is good, the limit). Shares are ours of the partner's, in the same run.
+GOALS: dict[str, tuple[str, float]] = {
+    "overhead_core_p50_us": ("<=", 120),
+    "overhead_p50_us": ("<=", 200),
+    "overhead_p99_vs_hops": ("<=", 1.5),
+    "user_overhead_p50_us": ("<=", 320),
+    "live_cpu_vs_threads": ("<=", 1.15),
+    "live_pss_vs_threads": ("<=", 1.5),
+    "live_p50_vs_threads": ("<=", 1.01),
+    "live_p99_vs_threads": ("<=", 1.02),
+    "busy_p50_vs_threads": ("<=", 0.2),
+    "busy_p50_vs_tuned": ("<=", 1.0),
+    "busy_frames_done": (">=", 0.99),
+    "overload_p99_vs_bound": ("<=", 1),
+    "overload_false_absences": ("<=", 0),
+    "import_vs_onnxruntime": ("<=", 0.8),
+    "cold_first_result_vs_bare": ("<=", 1.3),
+    "streams_30fps": (">=", 24),
+    "streams_30fps_processes": (">=", 16),
+    "start_16_s": ("<=", 6),
+    "per_stage_us": ("<=", 2.5),
+    "window_cost_ratio": ("<=", 1.2),
+    "old_text_us": ("<=", 5),
+    "replay_x": (">=", 25),
+    "swap_frames_lost": ("<=", 0),
+    "swap_gap_frames": ("<=", 1),
+}
+
+
+def limits(targets: Mapping[str, float]) -> dict[str, str]:
+    """Return the limit of each figure, as text."""
+    return {name: "{} {:g}".format(*GOALS[name]) for name in targets}
+
+
+def missed(targets: Mapping[str, float]) -> list[str]:
+    """Return the names of the figures beyond their limits; one that is not a number is.
+
+    Example:
+        >>> missed({"streams_30fps": 12, "busy_frames_done": 1.0, "replay_x": float("nan")})
+        ['streams_30fps', 'replay_x']
+    """
+    reached = {
+        name: value <= GOALS[name][1] if GOALS[name][0] == "<=" else value >= GOALS[name][1]
+        for name, value in targets.items()
+    }
+    return [name for name, good in reached.items() if not good]
+
+
+def summed_up(
+    what: str,
+    unit: str,
+    ours: Sequence[float],
+    peers: Mapping[str, Sequence[float]] | None = None,
+    *,
+    beside: Sequence[str] = (),
+) -> Row:
+    """Return the row of runs that were made in turn: medians, the quartiles of ours, the best of the peers over ours.
+
+    Args:
+        what: What was measured.
+        unit: Of all values.
+        ours: A value of each run.
+        peers: Name -> its values.
+        beside: Names of peers that set a mark and do not compete.
+    """
+    medians = {name: statistics.median(values) for name, values in (peers or {}).items()}
+    middle = statistics.median(ours)
+    spread = ""
+    if len(ours) > 1:
+        low, _, high = statistics.quantiles(ours, n=4)
+        spread = f", quartiles {low:.4g}..{high:.4g}"
+    best = min((value for name, value in medians.items() if name not in beside), default=None)
+    ratio = best / middle if best is not None and middle else None
+    return Row(f"{what} ({len(ours)} runs{spread})", unit, middle, {**medians}, ratio)
+
+
+def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """Return the median over the runs of ours in parts of theirs: what changes the machine's speed meets both."""
+    return statistics.median(a / b if b else float("nan") for a, b in zip(ours, theirs, strict=True))
+
+
+def load() -> str:
+    """Return how busy the machine was: the mean numbers of processes that ran or wanted to, of 1, 5 and 15 minutes."""
+    return " ".join(f"{value:.1f}" for value in os.getloadavg())

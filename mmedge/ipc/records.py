@@ -1,0 +1,113 @@
+"""What is said of a packet that crosses a process border: one record each, its data lies in it or beside it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, TypeAlias
+
+import msgspec
+
+from mmedge.types import ByteArray, ClockQuality, Description, Frame, Packet, PixelFormat, Slot
+
+
+class PacketStamp(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """What every packet carries."""
+
+    stream: str
+    seq: int
+    capture_ns: int
+    arrive_ns: int
+    epoch: int
+    uncertainty_ns: int
+    quality: ClockQuality
+
+
+def stamp_of(packet: Packet) -> PacketStamp:
+    """Return what every packet carries, of this one."""
+    return PacketStamp(**packet.stamp())
+
+
+def fields_of(stamp: PacketStamp) -> dict[str, Any]:
+    """Return a stamp as the arguments of a packet."""
+    return {name: getattr(stamp, name) for name in PacketStamp.__struct_fields__}
+
+
+class FrameHeader(msgspec.Struct, frozen=True, array_like=True, tag="frame"):
+    """A frame without its data."""
+
+    stamp: PacketStamp
+    shape: tuple[int, ...]
+    format: PixelFormat
+    width: int
+    height: int
+    description: Description
+    unchanged_ns: int
+    damaged: bool = False
+
+
+def frame_header(frame: Frame) -> FrameHeader:
+    """Return all that is to be said of a frame but its data."""
+    names = FrameHeader.__struct_fields__[2:]
+    return FrameHeader(stamp_of(frame), frame.data.shape, *(getattr(frame, name) for name in names))
+
+
+def frame_of(header: FrameHeader, slot: ByteArray, release: Slot) -> Frame:
+    """Return the frame whose data lies in ``slot``.
+
+    ``slot`` is uint8, its first bytes hold the picture; the frame's data has the shape [...] of its format.
+    """
+    data = slot[: math.prod(header.shape)].reshape(header.shape)
+    names = FrameHeader.__struct_fields__[2:]
+    fields: dict[str, Any] = {name: getattr(header, name) for name in names} | fields_of(header.stamp)
+    return Frame(data=data, release=release, **fields)
+
+
+class TensorHeader(msgspec.Struct, frozen=True, array_like=True, tag="tensor"):
+    """A tensor without its data."""
+
+    stamp: PacketStamp
+    shape: tuple[int, ...]
+    dtype: str
+
+
+class Lent(msgspec.Struct, frozen=True, array_like=True, tag="lent"):
+    """A picture or a tensor whose data lies in a slot, as long as that holds ``seq``: the newest take the slots."""
+
+    ring: int
+    index: int
+    seq: int
+    header: FrameHeader | TensorHeader
+
+
+class Small(msgspec.Struct, frozen=True, array_like=True, tag="small"):
+    """A tensor with its data."""
+
+    header: TensorHeader
+    data: bytes
+
+
+class Sound(msgspec.Struct, frozen=True, array_like=True, tag="block"):
+    """A block whose ``n`` samples lie before index ``end`` of a ring."""
+
+    stamp: PacketStamp
+    ring: int
+    end: int
+    n: int
+    lost: int
+
+
+class Said(msgspec.Struct, frozen=True, array_like=True, tag="text"):
+    """A text."""
+
+    stamp: PacketStamp
+    text: str
+
+
+class End(msgspec.Struct, frozen=True, array_like=True, tag="end"):
+    """The end of a stream."""
+
+    stamp: PacketStamp
+    reason: str | None
+
+
+Record: TypeAlias = Lent | Small | Sound | Said | End

@@ -1,0 +1,52 @@
+#include "record_queue.hpp"
+
+#include "bindings/modules.hpp"
+
+namespace mmedge::bindings {
+
+namespace nb = nanobind;
+
+// Calls of microseconds keep the GIL: to get it back can take milliseconds.
+void bind_record_queue(nb::module_& m) {
+  nb::class_<RecordQueue>(
+      m, "RecordQueue",
+      "Records of bytes in memory shared with another process: one writer, one reader, neither waits.")
+      .def(nb::init<std::int64_t>(), nb::arg("capacity"))
+      .def_static("attach", &RecordQueue::attach, nb::arg("fd"),
+                  "Map the queue of another process to take from it; the caller keeps ``fd``.")
+      .def(
+          "put",
+          [](RecordQueue& self, const nb::bytes& record, std::int64_t arrive_ns, std::int64_t capture_ns,
+             std::int64_t epoch) {
+            return self.put(record.c_str(), record.size(), {arrive_ns, capture_ns, epoch});
+          },
+          nb::arg("record"), nb::arg("arrive_ns"), nb::arg("capture_ns"), nb::arg("epoch"),
+          "Append a record, and say what it is about; False when there is no room for it.")
+      .def(
+          "take_all",
+          [](RecordQueue& self) {
+            nb::list records;
+            std::string record;
+            // Of the capacity, so that a writer that never stops does not keep the reader here.
+            for (std::int64_t left = self.capacity(); left > 0 && self.take(record);
+                 left -= static_cast<std::int64_t>(record.size()) + 4)
+              records.append(nb::bytes(record.data(), record.size()));
+            return records;
+          },
+          nb::sig("def take_all(self) -> list[bytes]"),
+          "Take the records that are there, oldest first.\n\n"
+          "Raises ValueError when the writer left something that cannot be.")
+      .def_prop_ro(
+          "newest",
+          [](const RecordQueue& self) {
+            const Newest newest = self.newest();
+            return nb::make_tuple(newest.arrive_ns, newest.capture_ns, newest.epoch);
+          },
+          nb::for_getter(nb::sig("def newest(self) -> tuple[int, int, int]")),
+          "Arrival and capture time in ns, and epoch, of the newest record, taken or not; zeros before it.")
+      .def_prop_ro("capacity", &RecordQueue::capacity, "How many bytes it holds, with four for each record.")
+      .def_prop_ro("fd", &RecordQueue::fd,
+                   "Descriptor of the shared memory, for ``attach`` in another process.");
+}
+
+}  // namespace mmedge::bindings

@@ -1,0 +1,103 @@
+"""Features of a sliding window have the same bits as those of each window by itself, and cost what is new."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mmedge._native import core
+from mmedge.bundle.manifest import AudioInput
+from mmedge.bundle.seats import LogMel
+from mmedge.errors import ConfigError
+from mmedge.fusion.feed import AudioFeed
+from mmedge.preprocess import AudioPreprocessor
+from mmedge.types import FloatArray, Snapshot
+
+SPEC = AudioInput(
+    sample_rate_hz=8000,
+    window_ms=100,
+    gain=2.0,
+    features=LogMel(n_fft=64, window_samples=50, hop_samples=20, n_mels=6, f_min_hz=20, f_max_hz=3800, floor=1e-6),
+)
+NOISE = np.random.default_rng(7).normal(0, 0.2, 4000).astype(np.float32)
+
+
+class Sound:
+    """A ring that answers as the synchroniser does, and counts what is read."""
+
+    def __init__(self, samples: FloatArray) -> None:
+        self.ring = core.SampleRing(len(samples))
+        self.ring.write(samples)
+        self.read = 0
+
+    def read_audio(self, name: str, snapshot: Snapshot, out: FloatArray, end: int | None = None) -> int:
+        self.read += len(out)
+        return self.ring.read(snapshot.audio_end[name] if end is None else end, out)
+
+
+def at(end: int) -> Snapshot:
+    return Snapshot(t_ns=0, seq=0, present={"ear": True}, audio_end={"ear": end})
+
+
+def whole(sound: Sound, end: int) -> bytes:
+    pcm, out = np.empty(SPEC.samples, np.float32), np.empty(SPEC.tensor_shape, np.float32)
+    sound.ring.read(end, pcm)
+    AudioPreprocessor(SPEC).tensor(pcm, out)
+    return out.tobytes()
+
+
+STEPS = st.one_of(st.sampled_from([20, 40, 0, 53, 54, 160, 1000]), st.integers(-300, 300))
+
+
+@given(st.lists(STEPS, max_size=40), st.sets(st.integers(1, 40), max_size=2), st.integers(0, 900))
+def test_every_window_has_the_bits_of_a_whole_one(steps: list[int], turns: set[int], end: int) -> None:
+    feed, out = AudioFeed("ear", SPEC, raw=False), np.empty(SPEC.tensor_shape, np.float32)
+    sound = Sound(NOISE)
+    for number, step in enumerate(steps):
+        if number in turns:  # another run: its indices begin anew, and mean other sound
+            sound, end = Sound(NOISE[::-1].copy()), 300
+        end = min(max(end + step, 0), 4000)
+        feed.fill(at(end), out, sound.read_audio)
+        assert out.tobytes() == whole(sound, end)
+        out[...] = np.nan
+        feed.fill(at(0), out, sound.read_audio, end)  # as a stream asks
+        assert out.tobytes() == whole(sound, end)
+
+
+def test_other_sound_at_the_same_place_is_noticed() -> None:
+    """Even where whoever reads it is the same."""
+    sliding, out = AudioPreprocessor(SPEC), np.empty(SPEC.tensor_shape, np.float32)
+    for samples in (NOISE, NOISE[::-1].copy()):
+        sound = Sound(samples)
+        for end in (900, 940):
+            pcm = np.empty(sliding.wanted(end), np.float32)
+            sound.ring.read(end, pcm)
+            while not sliding.slide(pcm, end, out):
+                pcm = np.empty(sliding.wanted(end), np.float32)
+                assert len(pcm) == SPEC.samples
+                sound.ring.read(end, pcm)
+            assert out.tobytes() == whole(sound, end)
+
+
+@pytest.mark.parametrize("window_ms", [100, 1000])
+def test_a_window_costs_what_is_new(window_ms: int) -> None:
+    spec = AudioInput(sample_rate_hz=8000, window_ms=window_ms, features=SPEC.features)
+    feed, sound = AudioFeed("ear", spec, raw=False), Sound(np.tile(NOISE, 10))
+    out = np.empty(spec.tensor_shape, np.float32)
+    ends = [10_000 + round(8000 * k / 30) for k in range(60)]  # 30 pictures a second: every third is whole hops on
+    for end in ends[:30]:
+        feed.fill(at(end), out, sound.read_audio)
+    sound.read = 0
+    for end in ends[30:]:
+        feed.fill(at(end), out, sound.read_audio)
+    assert sound.read <= 30 * (800 + 50 + 20)
+
+
+def test_arrays_that_do_not_fit_are_refused() -> None:
+    sliding, out = AudioPreprocessor(SPEC), np.empty(SPEC.tensor_shape, np.float32)
+    with pytest.raises(ConfigError, match="tail must have shape"):
+        sliding.slide(np.zeros(9, np.float32), 900, out)
+    with pytest.raises(ConfigError, match="out must have shape"):
+        sliding.slide(np.zeros(SPEC.samples, np.float32), 900, out[:, 1:].copy())
