@@ -9,6 +9,7 @@ import pickle
 import shutil
 import stat
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -18,8 +19,8 @@ import msgspec
 
 from mmedge.bundle.container import MAX_WEIGHTS_BYTES
 from mmedge.engine.parse_check import ask_here
-from mmedge.engine.tensorrt_loader import tensorrt_choice
-from mmedge.errors import ConfigError, MmedgeError
+from mmedge.engine.tensorrt_loader import load_tensorrt, tensorrt_choice
+from mmedge.errors import ConfigError, MissingDependencyError, MmedgeError
 from mmedge.files import file_hash
 from mmedge.fusion.bounded import bound_self, run_bounded
 from mmedge.fusion.trial import has_passed, note_passed
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 # machine the same work takes up to twice as long.
 _CPU_S, _CPU_S_PER_MB = 10.0, 0.6
 _MB, _MB_PER_MB = 384, 14.0
-_PARSER_CPU_S, _PARSER_MB = 20.0, 1024  # TensorRT's libraries alone
+_PARSER_CPU_S, _PARSER_MB = 20.0, 128  # beside TensorRT's libraries
 _FILE_BYTES = 1 << 26  # what is written beside copies of the networks
 _CPU_S_PER_READ_MB = 0.02  # each byte is hashed and copied some ten times, also those of a hole
 _is_child = False
@@ -63,7 +64,7 @@ def inspect_network(file: Path) -> dict[str, Any]:
     if (module := tensorrt_choice()) is not None:
         try:
             answer = within("parser", [file], file, cpu_s=_PARSER_CPU_S, memory_mb=_PARSER_MB)
-        except _OutOfBoundsError as error:
+        except ConfigError as error:  # the bounds
             answer = {"module": module, "version": "?", "refused": [{"reason": error.message}]}
     if answer is not None:
         found["findings"] = _decided(found["findings"], answer["refused"], lines)
@@ -211,6 +212,9 @@ def main(link: Link) -> None:
         modules, function = _WORK[order.work]
         for module in modules:  # what they take is not the network's
             import_module(module, __package__)
+        if order.work == "parser":
+            with suppress(MissingDependencyError):  # which the work finds, too
+                load_tensorrt()
         bound_self(order.cpu_s, order.memory_mb, order.file_bytes)
         try:
             answer = json.dumps(function(argument)).encode()  # names of files need not be UTF-8
@@ -284,6 +288,8 @@ def _inspect(file: Path) -> dict[str, object]:
 
 def _parser(file: Path) -> dict[str, Any] | None:
     answer = ask_here(file.read_bytes(), str(file) if _weight_files(file) else None)
+    if answer and any(words in node.reason for node in answer.refused for words in _NO_MEMORY):
+        raise MemoryError  # the bound was met: that is not what the parser thinks of the network
     found: dict[str, Any] | None = msgspec.to_builtins(answer)
     return found
 

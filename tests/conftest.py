@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from importlib.util import find_spec
@@ -17,6 +18,10 @@ from hypothesis import settings
 import mmedge  # noqa: F401  telemetry of dependencies is off before any of them is imported
 
 Array = npt.NDArray[Any]
+
+# A job in the background ignores Ctrl-C, and what it starts inherits that: a test that ends something so would wait.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The same examples everywhere, so that what lands does not hang on luck; MMEDGE_EXPLORE=1 draws others.
 # A machine that is busy is no failure.

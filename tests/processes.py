@@ -41,7 +41,7 @@ def family(pipe: mmedge.Pipeline) -> tuple[int, list[int]]:
 
 def command(pid: int) -> str:
     try:
-        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ").rstrip()
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").replace("\0", " ").rstrip()
     except (FileNotFoundError, ProcessLookupError):
         return ""
 

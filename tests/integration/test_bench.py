@@ -53,8 +53,7 @@ def test_a_rate_that_is_kept_is_valid(tmp_path: Path) -> None:
     assert found["end_to_end"].p50 < 30
     # A picture waits for the end of the block in which its instant lies: from nothing to a whole block.
     ready = report.tally.latencies["ready"]
-    assert ready.percentile_ms(20) < 4
-    assert 6 < ready.percentile_ms(90) < 20
+    assert ready.percentile_ms(10) < 6 < ready.percentile_ms(90) < 20
     document = json.loads(json.dumps(report.to_dict(), allow_nan=False))
     assert document["latency_ms"]["end_to_end"]["p90"] > 0
     assert document["latency_ms"]["end_to_end"]["p99"] is None  # 60 cannot tell it

@@ -277,14 +277,7 @@ def test_unsupported_operators_are_listed_at_once_with_source_lines(tmp_path: Pa
 def test_interrupting_a_live_run_prints_the_summary_and_has_code_130(bundle: Path, write_clip) -> None:  # type: ignore[no-untyped-def]
     clip = write_clip(size=(64, 64), times_s=tuple(k / 25 for k in range(500)))
     command = [sys.executable, "-m", "mmedge", "run", str(bundle), "--image", str(clip), "--json"]
-    with subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # A shell starts its background jobs with the interrupt ignored, and children inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    ) as run:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
         try:
             assert run.stdout is not None
             first = run.stdout.readline()

@@ -112,13 +112,13 @@ def test_policy_fail_ends_the_run(tmp_path: Path, write_clip) -> None:  # type: 
 
 def test_pushed_arrays(bundle: Path) -> None:
     with mmedge.Pipeline(bundle, {"image": "push://", "audio": "push://"}) as pipe:
-        start = time.monotonic_ns()
+        start, results = time.monotonic_ns(), []
         for k in range(10):
             now = start + (k + 1) * 40_000_000
             time.sleep(max(0, (now - time.monotonic_ns()) / 1e9))
             pipe.push("audio", np.full(320, 0.8, np.float32), now)
             pipe.push("image", np.full((8, 8), 255, np.uint8), now)
-        results = [r for r, _ in zip(pipe, range(8), strict=False)]
+            results.append(next(iter(pipe)))  # a busy machine answers each before the next one comes
         with pytest.raises(ConfigError, match="does not fit"):
             pipe.push("audio", np.zeros(320, np.float64), now)
     assert results[-1].tasks["scene"].label == "bright"

@@ -135,9 +135,10 @@ def test_a_source_that_breaks_ends_the_run_with_its_error(bundle: Path, monkeypa
 
 def test_results_nobody_reads_are_counted(bundle: Path) -> None:
     with mmedge.Pipeline(bundle, PUSH) as pipe:
-        start = time.monotonic_ns()
-        for k in range(100):
-            now = start + (k + 1) * 5_000_000
+        start, pushed = time.monotonic_ns(), 0
+        while pipe.statistics.results < 80:  # a busy machine answers some of them
+            pushed += 1
+            now = start + pushed * 5_000_000
             time.sleep(max(0, (now - time.monotonic_ns()) / 1e9))
             pipe.push("audio", np.zeros(40, np.float32), now)
             pipe.push("image", np.zeros((8, 8), np.uint8), now)
@@ -145,21 +146,21 @@ def test_results_nobody_reads_are_counted(bundle: Path) -> None:
         pipe.close()
         statistics = pipe.statistics
     assert statistics.undelivered == statistics.results - 64 > 0
-    assert statistics.triggers == statistics.results + statistics.dropped == 100
+    assert statistics.triggers == statistics.results + statistics.dropped == pushed
 
 
 def test_long_blocks_lose_no_hops(tmp_path: Path) -> None:
     path = tiny_bundle(tmp_path / "hops.mmedge", sync={"trigger": "audio", "every_ms": 20})
     with mmedge.Pipeline(path, {"audio": "push://"}) as pipe:
-        start = time.monotonic_ns()
+        start, times = time.monotonic_ns(), []
         for k in range(8):
             now = start + (k + 1) * 100_000_000
             time.sleep(max(0, (now - time.monotonic_ns()) / 1e9))
             pipe.push("audio", np.zeros(800, np.float32), now)
-        time.sleep(0.3)
-        pipe.close()
+            if k:  # a busy machine answers each block before the next one comes
+                times += [next(iter(pipe)).t_ns for _ in range(5)]
     assert pipe.statistics.drops == {}
-    assert pipe.statistics.results >= 30
+    assert set(np.diff(times)) == {20_000_000}
 
 
 class BadSink:

@@ -24,7 +24,6 @@ from mmedge.recording.reader import Recording
 from mmedge.replay.explain import explain
 from mmedge.replay.inputs import plain_seats
 from mmedge.replay.replay import Replay
-from mmedge.types import Result
 from tests import tiny
 from tests.lines import replayed_line
 from tests.tiny import tiny_bundle
@@ -130,9 +129,7 @@ def test_devices_in_trouble_are_replayed_too(bundle: Path, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_request_to_end_ends_a_recording_in_order(tmp_path: Path, number: int) -> None:
-    # A job that a shell puts in the background ignores SIGINT, and so would what it starts.
-    line = ["env", "--default-signal=INT", sys.executable, "-m", "mmedge", "record", tmp_path / "r"]
-    line += ["--image", "test://?fps=30", "--json"]
+    line = [sys.executable, "-m", "mmedge", "record", tmp_path / "r", "--image", "test://?fps=30", "--json"]
     with subprocess.Popen([*map(str, line)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as process:
         log = tmp_path / "r" / "events.jsonl"
         deadline = time.monotonic() + 20
@@ -331,14 +328,14 @@ def test_a_slow_disk_never_holds_the_run(
 
 def test_pushed_pictures_of_changing_size_and_pace(bundle: Path, tmp_path: Path) -> None:
     with mmedge.Pipeline(bundle, {"image": "push://", "audio": "push://"}, record=tmp_path / "r") as pipe:
-        start = time.monotonic_ns()
+        start, live = time.monotonic_ns(), []
         for k in range(20):
             now = start + (k + 1) * 20_000_000
             time.sleep(max(0, (now - time.monotonic_ns()) / 1e9))
             pipe.push("audio", np.full(160, 0.05 * k, np.float32), now)
             side = 9 if k > 10 else 8
             pipe.push("image", np.full((side, side, 3)[: 2 + k % 2], 12 * k, np.uint8), now)
-        live: list[Result] = [r for r, _ in zip(pipe, range(18), strict=False)]
+            live.append(next(iter(pipe)))  # a busy machine answers each before the next one comes
     begin = time.monotonic()
     lines, again = replay(tmp_path / "r", bundle, speed=2)
     assert 0.15 < time.monotonic() - begin < 3

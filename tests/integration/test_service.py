@@ -78,6 +78,7 @@ def started(manager: Manager, *arguments: object, **environment: str) -> subproc
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # `nohup` ignores it, and that is inherited
     )
 
 

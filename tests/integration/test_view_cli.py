@@ -31,11 +31,7 @@ class Started:
 
     def __init__(self, *arguments: str) -> None:
         command = [sys.executable, "-m", "mmedge", *arguments]
-        heeded = signal.signal(signal.SIGINT, signal.default_int_handler)  # one that is ignored is inherited
-        try:
-            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        finally:
-            signal.signal(signal.SIGINT, heeded)
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.lines: list[str] = []
         self._told: queue.Queue[str | None] = queue.Queue()
         self._reader = threading.Thread(target=self._read)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from threading import Event, Lock
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from mmedge.pipeline.runtime import Runtime
+from mmedge.pipeline.serving import Serving
 
 
 def test_what_fails_to_close_leaves_nothing_open() -> None:
@@ -26,7 +28,10 @@ def test_what_fails_to_close_leaves_nothing_open() -> None:
     run.inbox = SimpleNamespace(close=lambda: None)
     run._intake = SimpleNamespace(take=list, close=lambda: None)
     run._sources = [closing("one", fails=True), closing("two")]
-    run._recorder, run._upgrades, run._graph = None, closing("upgrades"), closing("graph")
+    serving: Any = Serving.__new__(Serving)
+    serving._lock, serving._stop, serving._candidate, serving._thread = Lock(), Event(), None, None
+    serving._upgrades, serving.graph = closing("upgrades"), closing("graph")
+    run._recorder, run._serving = None, serving
     run._overruns = Counter()
     run._sync = SimpleNamespace(pending=0, close=closing("sync", fails=True).close)
     with pytest.raises(RuntimeError, match="one"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,6 @@ from onnx import TensorProto, helper, numpy_helper
 import mmedge
 from mmedge.engine.network import read_network
 from mmedge.errors import ConfigError
-from mmedge.export.onnx.network_file import network_digest
 from tests.networks import FLOAT, NODE, network
 
 X = np.arange(1, 5, dtype=np.float32).reshape(1, 4)
@@ -162,40 +160,3 @@ def test_tensors_in_every_place_count(tmp_path: Path) -> None:
     assert [file.name for file in first.weights] == ["c.bin"]
     (tmp_path / "c.bin").write_bytes(np.zeros(2, np.float32).tobytes())
     assert read_network(path).sha256 != first.sha256
-
-
-def _pieces(folder: Path, count: int, size: int, *, step: int = 0) -> Path:
-    """Write a network of so many weights that all lie in one stretch of one file, each ``step`` bytes further on."""
-    (folder / "net.bin").write_bytes(bytes(4 * size))
-    names = [f"w{k}" for k in range(count)]
-    model = network([NODE("Sum", ["x", *names], ["y"])], {"x": (FLOAT, [size])}, {"y": (FLOAT, [size])})
-    for place, name in enumerate(names):
-        tensor = model.graph.initializer.add(name=name, data_type=FLOAT, dims=[size - place * step // 4])
-        tensor.data_location = TensorProto.EXTERNAL
-        tensor.external_data.add(key="location", value="net.bin")
-        tensor.external_data.add(key="offset", value=str(place * step))
-    onnx.save(model, folder / "net.onnx")
-    return folder / "net.onnx"
-
-
-def test_weights_that_are_one_are_hashed_once(tmp_path: Path) -> None:
-    path = _pieces(tmp_path, 2000, 300_000)
-    began = time.process_time()
-    network_digest(path)
-    assert time.process_time() - began < 2  # 2.4 GB otherwise
-
-
-def test_weights_that_overlap_are_no_network(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"weights overlap in 'net.bin'"):
-        network_digest(_pieces(tmp_path, 2, 300, step=4))
-
-
-def test_a_weight_of_many_dimensions_is_refused_at_once(tmp_path: Path) -> None:
-    path = _pieces(tmp_path, 1, 4)
-    model = onnx.load(str(path), load_external_data=False)
-    model.graph.initializer[0].dims[:] = [2**62] * 60_000
-    onnx.save(model, path)
-    began = time.process_time()
-    with pytest.raises(ConfigError, match="60000 dimensions, 64 at most"):
-        network_digest(path)
-    assert time.process_time() - began < 2

@@ -7,7 +7,6 @@ import pickle
 import signal
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -177,9 +176,7 @@ def test_nothing_to_resume_is_said(recipe: Recipe, tmp_path: Path, caplog: pytes
 def test_ctrl_c_at_the_command_line_says_how_to_go_on(tmp_path: Path) -> None:
     recipe = write_project(tmp_path / "p", (40, 16, 16), RECIPE.replace("epochs = 4", "epochs = 4000"))
     command = [sys.executable, "-m", "mmedge", "train", str(recipe.file), "--json"]
-    # Tests that run in the background were started with Ctrl-C ignored.
-    heeds = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    with subprocess.Popen(command, stdout=-1, stderr=-1, text=True, preexec_fn=heeds) as process:
+    with subprocess.Popen(command, stdout=-1, stderr=-1, text=True) as process:
         assert process.stderr is not None
         told = []
         for line in process.stderr:
