@@ -183,7 +183,7 @@ def command(
                 page.open(pipe)
                 tell_links(page.links)
             try:
-                with Notifier(pipe), Reload(pipe, bundle):
+                with Reload(pipe, bundle), Notifier(pipe):  # who is told that it is ready may ask for a reload
                     pipe.run()
                 interrupted = False
             except Stopped:
