@@ -34,7 +34,8 @@ class RecordQueue {
   // Moves the oldest record to `out`; false when there is none. Throws std::invalid_argument, again at each
   // call, when the writer left something that cannot be.
   bool take(std::string& out);
-  // Of the newest record, put or refused; zeros before the first. Each number is whole, the three may be of two.
+  // Of the newest record, put or refused; zeros before the first. Each number is whole, the three may be of
+  // two.
   Newest newest() const;
 
   std::int64_t capacity() const { return shape_.capacity; }
