@@ -25,6 +25,7 @@ from mmedge.fusion import load_graph
 from mmedge.fusion.feed import make_feed
 from mmedge.pipeline.inference import Inference
 from mmedge.pipeline.statistics import Statistics
+from mmedge.plan import plan_sync
 from mmedge.sync import Synchronizer
 from mmedge.types import AnyArray, Block, FloatArray, Frame, Result
 
@@ -166,7 +167,9 @@ def results(
     manifest, step = bundle.manifest, RATE_HZ // FPS
     scale = manifest.inputs["image"].frame[0] // dataset.scene_size[0]  # type: ignore[union-attr]
     graph = load_graph(bundle, backend="onnxruntime")
-    sync = Synchronizer(bundle.inputs, dict.fromkeys(BOTH, True), manifest.missing, manifest.sync, started_ns=0)
+    sync = Synchronizer(
+        plan_sync(bundle.inputs, dict.fromkeys(BOTH, True), manifest.missing, manifest.sync), started_ns=0
+    )
     infer = Inference(bundle, graph, Statistics(), BOTH, origin="call")
     trigger = 0
     for kind, sound in minutes(count, seed, split):

@@ -17,6 +17,7 @@ from mmedge.bundle.manifest import AudioInput, ImageInput, Input, TensorInput, T
 from mmedge.bundle.manifest import Stage as StageSpec
 from mmedge.engine.base import EngineBase
 from mmedge.fusion import StageGraph, StageRunner, load_graph
+from mmedge.plan import plan_sync
 from mmedge.sync import Synchronizer
 from mmedge.types import Block, FloatArray, Frame, Packet, Snapshot, Tensor, Text
 
@@ -173,7 +174,7 @@ def fused_cost(rounds: int, seconds: int) -> tuple[dict[str, tuple[float, float,
         graph = load_graph(bundle, backend="onnxruntime")
         manifest = bundle.manifest
         sync = Synchronizer(
-            bundle.inputs, dict.fromkeys(bundle.inputs, True), manifest.missing, manifest.sync, started_ns=0
+            plan_sync(bundle.inputs, dict.fromkeys(bundle.inputs, True), manifest.missing, manifest.sync), started_ns=0
         )
         watched = [Watched(stage) for stage in graph.stages]
         spent: list[float] = []

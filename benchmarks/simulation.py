@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from mmedge.bundle.manifest import AudioInput, ImageInput, Sync
 from mmedge.clock import StreamClock
+from mmedge.plan import plan_sync
 from mmedge.sync import Synchronizer
 from mmedge.types import Block, Frame, Packet, Snapshot
 
@@ -153,7 +154,8 @@ def simulate(world: World) -> Run:
     audio, video = world.audio(), world.video()
     run, digest = Run(world.duration_s), hashlib.sha256()
     sync = Synchronizer(
-        {"image": IMAGE_SPEC, "audio": AUDIO_SPEC}, {"image": True, "audio": True}, {}, SYNC_SPEC, started_ns=ORIGIN_NS
+        plan_sync({"image": IMAGE_SPEC, "audio": AUDIO_SPEC}, {"image": True, "audio": True}, {}, SYNC_SPEC),
+        started_ns=ORIGIN_NS,
     )
     sound = _Sound(audio, run)
     picture = _Picture(video, run)

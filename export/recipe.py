@@ -31,7 +31,7 @@ from mmedge.bundle.seats import Positive
 from mmedge.bundle.source import parse_output, parse_source
 from mmedge.bundle.tasks import task_of
 from mmedge.errors import BundleError, ConfigError
-from mmedge.fusion.stream import check_stream, is_stream
+from mmedge.plan.stream import check_stream, is_stream
 from mmedge.types import Precision
 
 from .tasks import check_metrics

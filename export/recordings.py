@@ -12,7 +12,7 @@ import numpy as np
 
 from mmedge.bundle.manifest import AudioInput, ImageInput, TextInput
 from mmedge.errors import CheckError, ConfigError
-from mmedge.fusion.stream import least_samples
+from mmedge.plan.stream import least_samples
 from mmedge.types import Tensors
 
 from .parts import CHOOSING, LEAST, MIN_SAMPLES, choose, choosing_counts, held_out_of, shares, spread

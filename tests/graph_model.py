@@ -14,12 +14,12 @@ from mmedge.bundle.manifest import Stage as StageSpec
 from mmedge.engine.base import EngineBase
 from mmedge.errors import EngineError
 from mmedge.fusion import StageError, StageGraph, StageRunner
-from mmedge.fusion.stream import StreamStage, is_stream
+from mmedge.fusion.stream import StreamStage
+from mmedge.plan.stream import is_stream
 from mmedge.types import FloatArray, Snapshot, Tensor
 from tests.graph_reach import seen
 
-MS = 1_000_000
-RATE = 1000
+MS, RATE = 1_000_000, 1000
 STEP, WINDOW = 20, 25
 SEATS: dict[str, Input] = {
     "a": TensorInput(shape=(1, 2)),

@@ -7,7 +7,7 @@ from typing import Any
 
 from mmedge.bundle.manifest import Input
 from mmedge.bundle.manifest import Stage as StageSpec
-from mmedge.fusion.stream import is_stream
+from mmedge.plan.stream import is_stream
 
 
 def reach(specs: Mapping[str, StageSpec], seats: Mapping[str, Input], memory: Mapping[str, Any], name: str) -> set[str]:

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from mmedge.bundle.manifest import Stage as StageSpec
-from mmedge.fusion.stream import is_stream
+from mmedge.plan.stream import is_stream
 from tests.graph_model import NAMES, POISON, SEATS, STEP, Plan
 
 

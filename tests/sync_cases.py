@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mmedge.bundle.manifest import AudioInput, ImageInput, Sync, TensorInput
+from mmedge.plan import plan_sync
 from mmedge.sync import Synchronizer
 from mmedge.types import Block, Frame, Snapshot, Tensor, Text
 
@@ -31,7 +32,9 @@ def block(end_ms: float, samples: np.ndarray, arrive_ms: float | None = None, **
 
 
 def make(spec: Sync = SPEC, missing: dict | None = None, lossless: bool = False, live: bool = True) -> Synchronizer:
-    return Synchronizer(INPUTS, {"image": live, "audio": live}, missing or {}, spec, started_ns=0, lossless=lossless)
+    return Synchronizer(
+        plan_sync(INPUTS, {"image": live, "audio": live}, missing or {}, spec, lossless=lossless), started_ns=0
+    )
 
 
 def ramp(start: int, n: int) -> np.ndarray:

@@ -10,7 +10,8 @@ import numpy as np
 from hypothesis import strategies as st
 
 from mmedge.bundle.manifest import AudioInput, ImageInput, Missing, Sync, TensorInput, TextInput
-from mmedge.sync import Synchronizer, hold_ns
+from mmedge.plan import hold_ns, plan_sync
+from mmedge.sync import Synchronizer
 from mmedge.types import Block, Frame, Snapshot
 
 MS = 1_000_000
@@ -42,7 +43,10 @@ class Setup:
     lossless: bool = False
 
     def make(self, cls: type[Any] = Synchronizer) -> Any:
-        return cls(INPUTS, self.attached, self.missing, self.sync, started_ns=0, lossless=self.lossless)
+        rules = (INPUTS, self.attached, self.missing, self.sync)
+        if cls is Synchronizer:
+            return cls(plan_sync(*rules, lossless=self.lossless), started_ns=0)
+        return cls(*rules, started_ns=0, lossless=self.lossless)
 
     @property
     def hold_ns(self) -> int:

@@ -13,7 +13,7 @@ from mmedge.bundle.manifest import AudioInput, ImageInput, Input, TensorInput, T
 from mmedge.bundle.references import TAKEN
 from mmedge.bundle.source import Constant, State
 from mmedge.errors import BundleError, ConfigError
-from mmedge.fusion.stream import check_stream, is_stream
+from mmedge.plan.stream import check_stream, is_stream
 
 from ..onnx.graphs import set_shape
 from ..recipe import RecipeStage

@@ -22,15 +22,30 @@ from mmedge.cli.inspect_engine import print_engine
 from mmedge.cli.inspect_network import print_network
 from mmedge.cli.output import Json, add_names, next_step, out, print_json
 from mmedge.engine.plan_file import SUFFIXES, describe_plan
+from mmedge.errors import ConfigError
 from mmedge.interpret import recognise
+from mmedge.types import Latency
 
 WIDEST = 100  # columns: a wider drawing is hard to follow
 
 
 def command(
-    file: Annotated[Path, typer.Argument(help="A bundle (NAME.mmedge), an ONNX file or an engine.")], json: Json = False
+    file: Annotated[Path, typer.Argument(help="A bundle (NAME.mmedge), an ONNX file or an engine.")],
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Of a bundle: what a run does, from triggers and inputs to stages.")
+    ] = False,
+    inputs: Annotated[
+        str, typer.Option(metavar="NAME,NAME", help="With --plan: the inputs that have a source; all, if left out.")
+    ] = "",
+    latency: Annotated[Latency, typer.Option(help="With --plan: as of `mmedge run`.")] = "balanced",
+    json: Json = False,
 ) -> None:
     """Show what a file is: inputs, stages, tasks and variants, an ONNX file's signature and findings, or an engine."""
+    if plan or inputs or latency != "balanced":
+        if not plan:
+            raise ConfigError("--inputs and --latency are of --plan", where="inspect", fix="add --plan")
+        _show_plan(file, [name for name in inputs.split(",") if name], latency, json=json)
+        return
     if file.suffix.lower() in SUFFIXES:
         engine = describe_plan(file)
         print_json(engine) if json else print_engine(engine)
@@ -55,6 +70,18 @@ def command(
         out.print(_masks(manifest))
         out.print(_variants(bundle))
     next_step(f"mmedge verify {quote(str(file))}")
+
+
+def _show_plan(file: Path, given: Sequence[str], latency: Latency, *, json: bool) -> None:
+    from mmedge.cli.plan import print_plan
+    from mmedge.plan import make_plan
+
+    with load(file) as bundle:
+        live = latency != "offline"
+        attached = dict.fromkeys(given or bundle.inputs, live)
+        plan = make_plan(bundle.manifest, attached, latency=latency, manifest_sha256=bundle.manifest_sha256)
+    print_json(msgspec.to_builtins(plan)) if json else print_plan(plan)
+    next_step(f"mmedge run {quote(str(file))}")
 
 
 def nodes_of(bundle: Bundle) -> dict[Key, list[str]]:

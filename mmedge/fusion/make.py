@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from mmedge.bundle import Bundle
 from mmedge.engine.base import Engine
 from mmedge.fusion.stage import StageRunner
-from mmedge.fusion.stream import StreamStage, is_stream
+from mmedge.fusion.stream import StreamStage
+from mmedge.plan.stream import is_stream
 
 
 def make_stage(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import TypeAlias
@@ -12,14 +12,15 @@ import numpy as np
 
 from mmedge.bundle.manifest import Input
 from mmedge.bundle.manifest import Stage as StageSpec
-from mmedge.bundle.source import Age, Output, Presence, Seat, State
+from mmedge.bundle.source import parse_output
 from mmedge.engine.base import Engine
 from mmedge.errors import EngineError, MmedgeError
 from mmedge.fusion.change import Change
 from mmedge.fusion.failures import FiniteCheck, StageError
 from mmedge.fusion.feed import Feed, ReadAudio, ReadMember, make_feed, no_members
 from mmedge.fusion.signature import check_signature
-from mmedge.fusion.tensors import age_limit, array_of, constants, fill
+from mmedge.fusion.tensors import age_limit, array_of, fill
+from mmedge.plan import StagePlan, plan_stage
 from mmedge.types import AnyArray, Snapshot
 
 __all__ = ["Marks", "StageRunner", "array_of"]
@@ -53,6 +54,7 @@ class StageRunner:
         read: Gives a member of the bundle; texts need their tokenizer.
 
     Attributes:
+        plan: When it runs and what feeds it.
         outputs: Output name -> array, kept until the next run; zeros while its inputs are absent.
         depends: Seats it is fed by, directly or through other stages.
         ancestors: Stages it is fed by, directly or through others.
@@ -87,44 +89,33 @@ class StageRunner:
         read: ReadMember = no_members,
     ) -> None:
         self.name, self.spec, self.engine, self.raw, self.file = name, spec, engine, raw, ""
+        plans = {other: stage.plan for other, stage in upstream.items()}
+        self.plan: StagePlan = plan_stage(name, spec, inputs, plans)
+        plan = self.plan
         check_signature(name, spec, engine, inputs, partial(array_of, upstream), raw=raw)
         where = f"manifest.json: $.stages.{name}.inputs"
-        self.asynchronous = spec.mode == "async"
         own, seats = engine.inputs, tuple(inputs)
-        self._constants = tuple((own[t], number, f"{where}.{t}") for t, number in constants(spec).items())
-        self._feeds: dict[str, tuple[str, Feed]] = {}  # at each run
-        self._states: tuple[tuple[AnyArray, AnyArray], ...] = ()
-        self._links: dict[str, tuple[StageRunner, str]] = {}
-        self._rows: list[tuple[AnyArray, bool, float]] = []  # and whether it is presence, else the largest age
-        depends: set[str] = set()
-        self.depends: frozenset[str] = frozenset()
-        self.ancestors: frozenset[str] = frozenset()
-        for tensor, source in spec.sources.items():
-            match source:
-                case Seat(seat):
-                    self._feeds[tensor] = (seat, make_feed(seat, inputs[seat], raw=raw, read=read))
-                    depends.add(seat)
-                case State(output):
-                    self._states += ((own[tensor], engine.outputs[output]),)
-                case Presence() | Age():
-                    self._rows.append((own[tensor][0], source == Presence(), age_limit(own[tensor].dtype)))
-                case Output(producer, output):
-                    self._links[tensor] = (upstream[producer], output)
-                    depends |= upstream[producer].depends
-                    self.ancestors |= {producer} | upstream[producer].ancestors
-        self._all_feeds = self._feeds
-        self.depends = frozenset(depends)
+        self._constants = tuple((own[t], number, f"{where}.{t}") for t, number in plan.constants.items())
+        self._all_feeds: dict[str, tuple[str, Feed]] = {
+            tensor: (seat, make_feed(seat, inputs[seat], raw=raw, read=read)) for tensor, seat in plan.seats.items()
+        }
+        self._feeds = self._all_feeds  # at each run
+        self._states = tuple((own[tensor], engine.outputs[output]) for tensor, output in plan.states.items())
+        links = {tensor: parse_output(link) for tensor, link in plan.links.items()}
+        self._links = {tensor: (upstream[link.stage], link.name) for tensor, link in links.items()}
+        # And whether it is presence, else the largest age.
+        self._rows = [
+            (own[tensor][0], tensor in plan.presence, age_limit(own[tensor].dtype))
+            for tensor in (*plan.presence, *plan.ages)
+        ]
+        self.asynchronous, self.behind = plan.background, plan.behind
+        self.depends, self.ancestors = frozenset(plan.depends), frozenset(plan.ancestors)
+        self.producers = tuple(upstream[producer] for producer in plan.producers)
         self._seats = tuple(enumerate(seats))
-        self.bits = sum(1 << index for index, seat in self._seats if seat in depends)
-        # Presence and age of every seat are inputs like any other; that time goes by makes no age new.
-        self._watched_bits = (1 << len(seats)) - 1 if self._rows else self.bits
-        fed = {seat for seat, _ in self._feeds.values()} if spec.on in (None, "change") else {spec.on}
-        self._watched = tuple((index, seat) for index, seat in self._seats if seat in fed)
-        self.producers = tuple({stage.name: stage for stage, _ in self._links.values()}.values())
-        self.direct = sum(1 << index for index, seat in self._seats if seat in spec.inputs.values())
-        self.behind: bool = any(stage.waits or stage.behind for stage in self.producers)
-        self._follows = spec.on in (None, "change")  # a link that is new makes it due
-        self._every_ns = None if spec.every_ms is None else round(spec.every_ms * 1e6)
+        self.bits, self.direct = self._bits_of(plan.depends), self._bits_of(plan.seats.values())
+        self._watched_bits = self._bits_of(seats if plan.due.masks else plan.depends)
+        self._watched = tuple((index, seat) for index, seat in self._seats if seat in plan.due.watches)
+        self._follows, self._every_ns = plan.due.links, plan.due.every_ns
         self.outputs = dict(engine.outputs)
         if self.asynchronous:
             # A background run writes the engine's arrays at any time: readers get a copy.
@@ -142,10 +133,13 @@ class StageRunner:
         self._seen_versions = [_NEVER] * len(self.producers)
         self._epoch: dict[str, int] = {}
         self._change: Change | None = None
-        if spec.on == "change":
-            links = {tensor: stage.outputs[output] for tensor, (stage, output) in self._links.items()}
-            self._change = Change(own, links, {tensor: seat for tensor, (seat, _) in self._feeds.items()})
+        if plan.due.differs:
+            linked = {tensor: stage.outputs[output] for tensor, (stage, output) in self._links.items()}
+            self._change = Change(own, linked, plan.seats)
         self.reset()
+
+    def _bits_of(self, names: Collection[str]) -> int:
+        return sum(1 << index for index, seat in self._seats if seat in names)
 
     def due(self, snapshot: Snapshot, bits: int, marks: Marks) -> bool:
         """Tell whether the stage must run for this trigger, by its rule.

@@ -33,8 +33,8 @@ from mmedge.pipeline.sent import REPORT_S, Reference, Report, Sent, SoundReferen
 from mmedge.pipeline.spec import RunSpec
 from mmedge.pipeline.statistics import Statistics
 from mmedge.pipeline.swap import BundleSwap, SwapOrder, run_ended
+from mmedge.plan import apply_preset, hold_ns
 from mmedge.sound_cut import Sound, SoundCut
-from mmedge.sync import apply_preset, hold_ns
 from mmedge.types import Frame, Packet, Result
 
 _SILENT_S = 4.0  # REPORT_S 20 times: a process that is starved of everything for that long answers nothing either

@@ -22,7 +22,7 @@ from mmedge.errors import EngineError, InternalError, MmedgeError, internal
 from mmedge.ipc.channel import PacketReader
 from mmedge.ipc.mailbox import Mailbox
 from mmedge.pipeline.arguments import has_device
-from mmedge.pipeline.check import check_live, check_run
+from mmedge.pipeline.check import check_run
 from mmedge.pipeline.inbox import Inbox
 from mmedge.pipeline.inference import SkippedTrigger
 from mmedge.pipeline.intake import Intake
@@ -32,8 +32,9 @@ from mmedge.pipeline.shed import shed
 from mmedge.pipeline.spec import FEW, PUSH, RESULTS, RunSpec
 from mmedge.pipeline.statistics import Statistics
 from mmedge.pipeline.swap import BundleSwap, SwapOrder
+from mmedge.plan import Plan, apply_preset, hold_ns, make_plan
 from mmedge.recording.decision import Decision
-from mmedge.sync import Synchronizer, apply_preset, hold_ns
+from mmedge.sync import Synchronizer
 from mmedge.types import Block, Packet, Result, Snapshot
 
 if TYPE_CHECKING:  # not of every run
@@ -60,6 +61,7 @@ class Runtime:
     Attributes:
         statistics: Counts and latencies so far.
         keeps_pictures: Whether results bring copies of their pictures.
+        plan: What it does; from ``start`` on.
 
     Raises:
         ConfigError: If the sources do not fit the bundle or its validated masks.
@@ -75,6 +77,7 @@ class Runtime:
         self._lossless = spec.latency == "offline"
         check_run(spec, bundle.manifest)
         self.statistics = Statistics()
+        self.plan: Plan
         waiting = FEW if self._lossless else 1 if spec.results == "latest" else RESULTS
         self._mailbox: Mailbox[Result] = Mailbox(waiting, lossless=self._lossless)
         self._results: Outlet = self._mailbox if results is None else results
@@ -128,16 +131,11 @@ class Runtime:
             self._strict = [(source, name) for source in self._sources for name in strict & set(source.streams)]
             live = {name: source.live for source in self._sources for name in source.streams}
             self._attached = attached = {name: live.get(name, True) for name in self.spec.inputs}
-            check_live(self.spec, attached)
-            self._started_ns, unix_ns = statistics.started_ns, statistics.started_unix_ns = read_anchor()
-            self._sync = Synchronizer(
-                manifest.inputs,
-                attached,
-                missing,
-                rules,
-                started_ns=self._started_ns,
-                lossless=self._lossless,
+            self.plan = make_plan(
+                manifest, attached, latency=self.spec.latency, manifest_sha256=self._bundle.manifest_sha256
             )
+            self._started_ns, unix_ns = statistics.started_ns, statistics.started_unix_ns = read_anchor()
+            self._sync = Synchronizer(self.plan.sync, started_ns=self._started_ns)
             self._intake = Intake(
                 self.inbox,
                 self._sources,

@@ -8,6 +8,7 @@ from mmedge.bundle import Bundle
 from mmedge.bundle.manifest import AudioInput, Input
 from mmedge.bundle.masks import validated_masks
 from mmedge.errors import ConfigError
+from mmedge.plan import plan_sync
 from mmedge.recording.event_log import Header, Rules
 from mmedge.recording.reader import Turn
 from mmedge.recording.writer import bundle_rules, manifest_digest
@@ -80,14 +81,8 @@ class Cutter:
 
     def _begin(self, header: Header, rules: Rules) -> None:
         self.spec = rules.sync
-        self.sync = Synchronizer(
-            self.seats,
-            self.attached,
-            rules.missing,
-            self.spec,
-            started_ns=header.started_ns,
-            lossless=header.lossless,
-        )
+        plan = plan_sync(self.seats, self.attached, rules.missing, self.spec, lossless=header.lossless)
+        self.sync = Synchronizer(plan, started_ns=header.started_ns)
 
     def _check_seat(self, name: str, recorded: Input, seat: Input) -> None:
         if type(recorded) is not type(seat):

@@ -10,12 +10,12 @@ from typing import Any
 from mmedge.bundle import Bundle
 from mmedge.bundle.manifest import TensorInput, TextInput
 from mmedge.errors import ConfigError
+from mmedge.plan.bounds import look_ahead_ns, wait_ns
 from mmedge.recording.decision import Decision, trigger_event
 from mmedge.recording.event_log import EosEvent, FrameEvent, PacketEvent, TriggerEvent
 from mmedge.recording.reader import Recording, Turn
 from mmedge.replay.cutter import Cutter
 from mmedge.sync import Synchronizer
-from mmedge.sync.bounds import look_ahead_ns, wait_ns
 from mmedge.types import Snapshot, TaskResult
 
 SCHEMA = "mmedge.explain/1"

@@ -16,10 +16,11 @@ from mmedge.capture import StartTime, open_sources
 from mmedge.errors import ConfigError
 from mmedge.ipc.mailbox import Mailbox
 from mmedge.pipeline.inbox import INBOX, release
+from mmedge.plan import hold_ns, plan_sync
 from mmedge.preprocess import ImagePreprocessor, Tokenizer
 from mmedge.recording.event_log import HEADER
 from mmedge.recording.reader import Recording
-from mmedge.sync import Synchronizer, hold_ns
+from mmedge.sync import Synchronizer
 from mmedge.types import AnyArray, EndOfStream, FloatArray, Packet, Snapshot, Tensor
 
 log = logging.getLogger("mmedge.recording")
@@ -178,7 +179,9 @@ def snapshots(
     own = {n: inputs[n] for n in uris}
     sources = open_sources(own, uris, speed=None, realtime=False, hold_ns=hold_ns(sync, own, lossless=True), base=base)
     inbox: Mailbox[Packet] = Mailbox(INBOX, lossless=True, on_drop=release)
-    core = Synchronizer(inputs, dict.fromkeys(uris, False), missing, sync, started_ns=base.get(), lossless=True)
+    core = Synchronizer(
+        plan_sync(inputs, dict.fromkeys(uris, False), missing, sync, lossless=True), started_ns=base.get()
+    )
 
     def emit(packet: Packet) -> None:
         if not inbox.put(packet):
@@ -218,7 +221,7 @@ def _recorded_snapshots(
             fix="use one recording that has all these inputs",
         )
     attached, started_ns = dict.fromkeys(uris, False), recording.header.started_ns
-    core = Synchronizer(inputs, attached, missing, sync, started_ns=started_ns, lossless=True)
+    core = Synchronizer(plan_sync(inputs, attached, missing, sync, lossless=True), started_ns=started_ns)
     rates_hz = {name: spec.sample_rate_hz for name, spec in inputs.items() if isinstance(spec, AudioInput)}
     ends: dict[str, EndOfStream] = {}
     try:

@@ -8,108 +8,77 @@ give the same snapshots.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from mmedge._native import core
-from mmedge.bundle.manifest import AudioInput, ImageInput, Input, Missing, Sync, TensorInput, TextInput
 from mmedge.errors import ConfigError
+from mmedge.plan.parts import SeatPlan, SyncPlan
 from mmedge.sound_cut import SoundCut
-from mmedge.sync.bounds import hold_ns, look_ahead_ns, wait_ns
 from mmedge.sync.reasons import explain
 from mmedge.types import Arrival, Block, EndOfStream, FloatArray, Frame, Packet, Snapshot, Tensor, Text
 
-FOREVER_NS = 1 << 62  # 146 years: beyond any time, and sums of two stay in int64
-# For how much longer than the longest wait a window can be read, and for how long at most: files are read
-# ahead by seconds.
-RESERVE_NS, MAX_RESERVE_NS = 1_000_000_000, 30_000_000_000
+_ACCEPTS: dict[str, tuple[type[Packet], ...]] = {"image": (Frame,), "audio": (Block,), "value": (Text, Tensor)}
 
 
 class Synchronizer:
     """Cuts one snapshot for each trigger.
 
     Args:
-        inputs: Every seat of the bundle, in its order.
-        attached: Name -> whether its source is live, for the inputs that have a source.
-        missing: Policies by input.
-        sync: Trigger, policy, alignment, deadline.
+        plan: What it does.
         started_ns: When the run began.
-        lossless: Wait for data as long as it takes (files played as fast as possible).
-
-    Raises:
-        ConfigError: If no input is attached or an attached one does not exist.
 
     Example:
-        >>> sync = Synchronizer(inputs, {"image": True}, {}, spec, started_ns=0)  # doctest: +SKIP
+        >>> plan = plan_sync(inputs, {"image": True}, {}, Sync(trigger="image"))  # doctest: +SKIP
+        >>> sync = Synchronizer(plan, started_ns=0)  # doctest: +SKIP
         >>> sync.push(frame); sync.advance(now_ns); sync.poll()  # doctest: +SKIP
         [Snapshot(...)]
     """
 
-    def __init__(
-        self,
-        inputs: Mapping[str, Input],
-        attached: Mapping[str, bool],
-        missing: Mapping[str, Missing],
-        sync: Sync,
-        *,
-        started_ns: int,
-        lossless: bool = False,
-    ) -> None:
-        if not attached or not set(attached) <= set(inputs):
-            raise ConfigError(
-                f"the bundle's inputs are {list(inputs)}, sources were given for {list(attached)}",
-                where="inputs",
-                fix="give a source to at least one of its inputs, and to no other name",
-            )
-        own = {name: spec for name, spec in inputs.items() if name in attached}
-        self._seats = tuple(inputs)
-        self._names = tuple(own)
-        self._index = {name: index for index, name in enumerate(own)}
-        self._accepts = {name: _accepts(spec) for name, spec in own.items()}
-        self._policies = {name: missing[name].policy if name in missing else "zero" for name in own}
+    def __init__(self, plan: SyncPlan, *, started_ns: int) -> None:
+        self._present = plan.present
+        self._names = tuple(seat.name for seat in plan.seats)
+        self._index = {name: index for index, name in enumerate(self._names)}
+        self._accepts = {seat.name: _ACCEPTS[seat.kind] for seat in plan.seats}
+        self._policies = {seat.name: seat.policy for seat in plan.seats}
         self._failing = [(index, name) for name, index in self._index.items() if self._policies[name] == "fail"]
-        self._sounds = {name: spec for name, spec in own.items() if isinstance(spec, AudioInput)}
+        self._sounds = {seat.name: seat for seat in plan.seats if seat.kind == "audio"}
         self._ends: dict[str, str | None] = {}  # why a source has ended
         self._payloads: list[Packet | None] = []  # by slot
         self._told_drops: list[tuple[int, str, int]] = []
         self._drops: Counter[str] = Counter()
-        wait = FOREVER_NS if lossless else wait_ns(sync, own)
         self._core = core.Synchronizer(
             started_ns=started_ns,
-            wait_ns=wait,
-            hold_ns=FOREVER_NS if lossless else hold_ns(sync, own),
-            every_ns=round(sync.every_ms * 1e6),
-            timer=sync.trigger == "timer",
-            latest=sync.policy == "latest",
-            lossless=lossless,
+            wait_ns=plan.wait_ns,
+            hold_ns=plan.hold_ns,
+            every_ns=plan.every_ns,
+            timer=plan.trigger == "timer",
+            latest=plan.latest,
+            lossless=plan.lossless,
         )
-        for name, spec in own.items():
-            rule = missing.get(name)
-            common: dict[str, Any] = {
-                "live": attached[name],
-                "policy": self._policies[name],
-                "max_age_ns": round(rule.max_age_ms * 1e6) if rule and rule.max_age_ms else None,
-                "trigger": name == sync.trigger,
-            }
-            if isinstance(spec, ImageInput):
-                self._core.add_image(**common)
-            elif isinstance(spec, AudioInput):
-                self._core.add_audio(
-                    **common,
-                    rate_hz=spec.sample_rate_hz,
-                    window=spec.samples,
-                    ahead_ns=look_ahead_ns(sync, spec),
-                    reserve_ns=min(wait + RESERVE_NS, MAX_RESERVE_NS),
-                )
-            else:
-                rate_hz = spec.rate_hz if isinstance(spec, TensorInput) else None
-                self._core.add_value(
-                    **common,
-                    ttl_ns=round(spec.ttl_ms * 1e6) if isinstance(spec, TextInput) and spec.ttl_ms else None,
-                    period_ns=None if rate_hz is None else round(1e9 / rate_hz),
-                    paced=isinstance(spec, TensorInput),
-                )
+        for seat in plan.seats:
+            self._add(seat)
         self._rings = {name: self._core.ring(self._index[name]) for name in self._sounds}
+
+    def _add(self, seat: SeatPlan) -> None:
+        rule: dict[str, Any] = {
+            "live": seat.live,
+            "policy": seat.policy,
+            "max_age_ns": seat.max_age_ns,
+            "trigger": seat.trigger,
+        }
+        if seat.kind == "image":
+            self._core.add_image(**rule)
+        elif seat.kind == "audio":
+            self._core.add_audio(
+                **rule,
+                rate_hz=seat.rate_hz,
+                window=seat.window,
+                ahead_ns=seat.ahead_ns,
+                reserve_ns=seat.reserve_ns,
+            )
+        else:
+            self._core.add_value(**rule, ttl_ns=seat.ttl_ns, period_ns=seat.period_ns, paced=seat.paced)
 
     def push(self, packet: Packet) -> None:
         """Take one packet of an attached input.
@@ -191,7 +160,7 @@ class Synchronizer:
         snapshot = Snapshot(
             t_ns=t_ns,
             seq=seq,
-            present=dict.fromkeys(self._seats, False),
+            present=dict.fromkeys(self._present, False),
             skew_ms=skew_ns / 1e6,
             # The trigger's own time may be wrong one way and that of another input the other way.
             uncertainty_ms=(uncertainty_ns + others_ns) / 1e6,
@@ -248,8 +217,8 @@ class Synchronizer:
         return {name: self._sound(name, end, snapshot.epoch.get(name, 0)) for name, end in snapshot.audio_end.items()}
 
     def _sound(self, name: str, end: int, epoch: int) -> SoundCut:
-        spec, end_ns = self._sounds[name], self._core.end_ns(self._index[name], end)
-        return SoundCut(self._rings[name], end, end_ns, spec.samples, spec.sample_rate_hz, epoch)
+        seat, end_ns = self._sounds[name], self._core.end_ns(self._index[name], end)
+        return SoundCut(self._rings[name], end, end_ns, seat.window, seat.rate_hz, epoch)
 
     def trim(self) -> None:
         """Release the frames that neither a trigger, pending or to come, nor the snapshots polled so far can want.
@@ -316,12 +285,6 @@ class Synchronizer:
         """Release every frame."""
         self._core.close()
         self._let_go(self._core.drain())
-
-
-def _accepts(spec: Input) -> tuple[type[Packet], ...]:
-    if isinstance(spec, ImageInput):
-        return (Frame,)
-    return (Block,) if isinstance(spec, AudioInput) else (Text, Tensor)
 
 
 def _release(packet: Packet | None) -> None:

@@ -18,13 +18,13 @@ from mmedge.bundle import Bundle
 from mmedge.bundle.manifest import AudioInput, Input, Task
 from mmedge.errors import CheckError, MmedgeError
 from mmedge.pipeline import Statistics
+from mmedge.plan.bounds import look_ahead_ns
 from mmedge.privacy import Privacy
 from mmedge.recording.event_log import HealthEvent, TriggerEvent
 from mmedge.recording.reader import Recording
 from mmedge.replay.explain import explain
 from mmedge.replay.replay import Replay
 from mmedge.sound_cut import Sound
-from mmedge.sync.bounds import look_ahead_ns
 from mmedge.types import Block, Frame, Result
 from mmedge.view import messages
 from mmedge.view.feed import Cursor

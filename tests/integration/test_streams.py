@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import mmedge
 from mmedge.cli import run
 from mmedge.fusion import StageGraph, load_graph
+from mmedge.plan import plan_sync
 from mmedge.replay.replay import Replay
 from mmedge.sync import Synchronizer
 from mmedge.types import Block, Frame, Packet, Snapshot
@@ -50,7 +51,8 @@ class Listened:
         bundle = bundle_of(number)
         self.graph: StageGraph = load_graph(bundle, backend="onnxruntime", allow=["tests.streams"])
         self.sync = Synchronizer(
-            bundle.inputs, dict.fromkeys(seats or bundle.inputs, True), {}, bundle.manifest.sync, started_ns=ORIGIN_NS
+            plan_sync(bundle.inputs, dict.fromkeys(seats or bundle.inputs, True), {}, bundle.manifest.sync),
+            started_ns=ORIGIN_NS,
         )
         self.steps: list[float] = []
         self.told: list[tuple[int, float]] = []

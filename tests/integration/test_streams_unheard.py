@@ -11,6 +11,7 @@ import pytest
 
 import mmedge
 from mmedge.fusion import StageGraph, hearing, load_graph
+from mmedge.plan import plan_sync
 from mmedge.replay.replay import Replay
 from mmedge.replay.samples import raw_samples
 from mmedge.sync import Synchronizer
@@ -57,7 +58,7 @@ class Fed:
         bundle = mmedge.load(path)
         self.graph: StageGraph = load_graph(bundle, backend="onnxruntime", allow=[__name__])
         attached = dict.fromkeys(seats, True)
-        self.sync = Synchronizer(bundle.inputs, attached, {}, bundle.manifest.sync, started_ns=ORIGIN_NS)
+        self.sync = Synchronizer(plan_sync(bundle.inputs, attached, {}, bundle.manifest.sync), started_ns=ORIGIN_NS)
         self.seats, self.seq, self.done = seats, 0, 0
 
     def say(self, samples: int, epoch: int = 0) -> list[bool]:

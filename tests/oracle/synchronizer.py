@@ -13,8 +13,8 @@ from collections.abc import Mapping
 
 from mmedge.bundle.manifest import AudioInput, ImageInput, Input, Missing, Sync, TensorInput, TextInput
 from mmedge.errors import ConfigError
+from mmedge.plan.bounds import hold_ns, look_ahead_ns, wait_ns
 from mmedge.sound_cut import SoundCut
-from mmedge.sync.bounds import hold_ns, look_ahead_ns, wait_ns
 from mmedge.types import Arrival, EndOfStream, FloatArray, Frame, Packet, Snapshot, Tensor, Text
 from tests.oracle.audio import AudioStream
 from tests.oracle.streams import FOREVER_NS, ImageStream, Stream, ValueStream

@@ -11,6 +11,7 @@ import numpy as np
 import mmedge
 from mmedge.fusion import load_graph
 from mmedge.interpret import make_interpreter
+from mmedge.plan import plan_sync
 from mmedge.sync import Synchronizer
 from mmedge.types import Block, Frame
 from tests.tiny import tiny_bundle
@@ -23,7 +24,7 @@ def test_nothing_grows_and_no_array_is_allocated(tmp_path: Path) -> None:
         manifest = bundle.manifest
         graph = load_graph(bundle, backend="onnxruntime")
         sync = Synchronizer(
-            manifest.inputs, {"image": True, "audio": True}, manifest.missing, manifest.sync, started_ns=0
+            plan_sync(manifest.inputs, {"image": True, "audio": True}, manifest.missing, manifest.sync), started_ns=0
         )
         interpreters = {n: make_interpreter(n, t, bundle.labels(n)) for n, t in manifest.tasks.items()}
         pixels, samples = np.full((8, 8), 80, np.uint8), np.full(320, 0.1, np.float32)

@@ -28,6 +28,7 @@ from mmedge.export.recordings import RawSamples, raw_samples
 from mmedge.export.tokenizer import check_vocabulary, load_tokenizer, train_tokenizer
 from mmedge.fusion import load_graph
 from mmedge.fusion.feed import make_feed
+from mmedge.plan import plan_sync
 from mmedge.preprocess import Tokenizer
 from mmedge.sync import Synchronizer
 from mmedge.types import Snapshot, Text
@@ -210,7 +211,7 @@ def test_a_folder_s_text_is_there_when_it_would_be_in_a_run(recipe: Recipe, tmp_
     data = Folder(recipe, tmp_path)
     batch = data.collate([data.split("train")[0]])
 
-    sync = Synchronizer({"claim": SPEC}, {"claim": True}, {}, Sync(trigger="claim"), started_ns=0)
+    sync = Synchronizer(plan_sync({"claim": SPEC}, {"claim": True}, {}, Sync(trigger="claim")), started_ns=0)
     sync.push(Text(stream="claim", seq=0, capture_ns=0, arrive_ns=0, text=text))
     (snapshot,) = sync.poll()
     reason = snapshot.reason

@@ -20,6 +20,7 @@ from mmedge.ipc.channel import PacketReader, PacketWriter
 from mmedge.ipc.control import Control, Ring
 from mmedge.pipeline.inbox import Inbox
 from mmedge.pipeline.intake import Intake
+from mmedge.plan import plan_sync
 from mmedge.sync import Synchronizer
 from mmedge.types import Block, EndOfStream, Frame, Packet, Snapshot, Tensor
 from tests.unit.test_sync_load import INPUTS as TWO
@@ -39,7 +40,7 @@ def intake(
 
 def synchronizer(trigger: str = "image", started_ns: int = 0, deadline_ms: float = 30.0) -> Synchronizer:
     rules = Sync(trigger=trigger, deadline_ms=deadline_ms)
-    return Synchronizer(INPUTS, ATTACHED, {"image": Missing(policy="zero")}, rules, started_ns=started_ns)
+    return Synchronizer(plan_sync(INPUTS, ATTACHED, {"image": Missing(policy="zero")}, rules), started_ns=started_ns)
 
 
 def block(now_ns: int, seq: int = 0) -> Block:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from mmedge.bundle.manifest import Missing, Sync
 from mmedge.errors import ConfigError
+from mmedge.plan import plan_sync
 from mmedge.sync import Synchronizer
 from mmedge.types import EndOfStream
 from tests.sync_cases import (
@@ -134,7 +135,7 @@ def test_no_track_is_a_missing_input_not_the_end() -> None:
 
 def test_an_unknown_input_is_refused() -> None:
     with pytest.raises(ConfigError, match="sound"):
-        Synchronizer(INPUTS, {"sound": True}, {}, SPEC, started_ns=0)
+        Synchronizer(plan_sync(INPUTS, {"sound": True}, {}, SPEC), started_ns=0)
 
 
 events = st.lists(
@@ -202,7 +203,7 @@ def test_a_slow_camera_keeps_its_triggers() -> None:
 
 
 def test_a_time_stamp_far_ahead_does_not_spin() -> None:
-    sync = Synchronizer(INPUTS, {"audio": True}, {}, Sync(trigger="audio"), started_ns=0)
+    sync = Synchronizer(plan_sync(INPUTS, {"audio": True}, {}, Sync(trigger="audio")), started_ns=0)
     sync.push(block(40, ramp(0, 320)))
     sync.push(block(4e10, ramp(0, 320), arrive_ms=80))
     made = len(sync.poll())
@@ -270,7 +271,7 @@ def test_a_damaged_first_picture_of_an_epoch_is_not_replaced_by_one_of_the_epoch
 
 def test_damage_is_the_reason_however_far_a_file_is_read_ahead() -> None:
     rules = {"image": Missing(policy="hold", max_age_ms=100.0)}
-    sync = Synchronizer(INPUTS, {"image": False}, rules, Sync(trigger="image"), started_ns=0, lossless=True)
+    sync = Synchronizer(plan_sync(INPUTS, {"image": False}, rules, Sync(trigger="image"), lossless=True), started_ns=0)
     for k in range(20):
         sync.push(frame(40 * (k + 1), k, damaged=k > 0))
     reasons = [snapshot.reason for snapshot in sync.poll()]

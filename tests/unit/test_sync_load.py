@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from mmedge.bundle.manifest import AudioInput, ImageInput, Missing, Sync, TensorInput
 from mmedge.pipeline.inbox import Inbox
 from mmedge.pipeline.shed import shed
+from mmedge.plan import plan_sync
 from mmedge.sync import Synchronizer
 from mmedge.types import Arrival, Block, Frame, Packet, Tensor
 
@@ -52,10 +53,12 @@ def test_answers_stay_young_and_live_inputs_present(
     trigger: str, stage_ms: int, fps: int, block_ms: int, seed: int
 ) -> None:
     sync = Synchronizer(
-        INPUTS,
-        {"image": True, "audio": True},
-        {"image": Missing(policy="hold", max_age_ms=300.0)},
-        Sync(trigger=trigger, deadline_ms=DEADLINE_MS),
+        plan_sync(
+            INPUTS,
+            {"image": True, "audio": True},
+            {"image": Missing(policy="hold", max_age_ms=300.0)},
+            Sync(trigger=trigger, deadline_ms=DEADLINE_MS),
+        ),
         started_ns=0,
     )
     inbox, coming = Inbox(), deliveries(fps, block_ms, seed)
@@ -96,7 +99,7 @@ def test_answers_stay_young_and_live_inputs_present(
 
 
 def test_the_first_frame_of_an_epoch_may_be_one_that_was_let_go() -> None:
-    sync = Synchronizer(INPUTS, {"image": True, "audio": True}, {}, Sync(trigger="audio"), started_ns=0)
+    sync = Synchronizer(plan_sync(INPUTS, {"image": True, "audio": True}, {}, Sync(trigger="audio")), started_ns=0)
 
     def frame(t_ms: int, epoch: int, kind: type = Frame) -> Packet:
         stamp = {"stream": "image", "seq": t_ms, "epoch": epoch, "capture_ns": t_ms * MS, "arrive_ns": t_ms * MS}
@@ -114,7 +117,7 @@ def test_the_first_frame_of_an_epoch_may_be_one_that_was_let_go() -> None:
 
 
 def test_a_let_go_picture_with_a_wrong_stamp_silences_nobody() -> None:
-    sync = Synchronizer(INPUTS, {"image": True, "audio": True}, {}, Sync(trigger="audio"), started_ns=0)
+    sync = Synchronizer(plan_sync(INPUTS, {"image": True, "audio": True}, {}, Sync(trigger="audio")), started_ns=0)
     stamp = {"stream": "image", "seq": 0, "capture_ns": 60 * S, "arrive_ns": 100 * MS}
     sync.push(Arrival(**stamp))  # type: ignore[arg-type]
     answered = 0
@@ -131,7 +134,7 @@ def test_a_let_go_picture_with_a_wrong_stamp_silences_nobody() -> None:
 
 
 def test_sound_that_was_let_go_is_silence_before_the_next_block() -> None:
-    sync = Synchronizer(INPUTS, {"image": True, "audio": True}, {}, Sync(trigger="audio"), started_ns=0)
+    sync = Synchronizer(plan_sync(INPUTS, {"image": True, "audio": True}, {}, Sync(trigger="audio")), started_ns=0)
     samples = np.ones(160, np.float32)
     sync.push(Block(stream="audio", seq=0, capture_ns=10 * MS, arrive_ns=10 * MS, samples=samples))
     sync.push(Arrival(stream="audio", seq=1, capture_ns=20 * MS, arrive_ns=20 * MS))
@@ -145,7 +148,9 @@ def test_sound_that_was_let_go_is_silence_before_the_next_block() -> None:
 @given(stage_ms=st.integers(1, 500), rate_hz=st.sampled_from([20, 100, 1000]))
 def test_tensors_without_a_rate_are_answered_young_too(stage_ms: int, rate_hz: int) -> None:
     inputs = {"imu": TensorInput(shape=(1, 6), dtype="float32")}
-    sync = Synchronizer(inputs, {"imu": True}, {}, Sync(trigger="imu", deadline_ms=DEADLINE_MS), started_ns=0)
+    sync = Synchronizer(
+        plan_sync(inputs, {"imu": True}, {}, Sync(trigger="imu", deadline_ms=DEADLINE_MS)), started_ns=0
+    )
     inbox, period_ns, stage_ns = Inbox(), S // rate_hz, stage_ms * MS
     now, run_ns, sent, worst = 0, 0, 0, 0
     data = np.zeros((1, 6), np.float32)

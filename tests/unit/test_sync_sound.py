@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from mmedge.bundle.manifest import Input, Missing, Sync, TensorInput
-from mmedge.sync import Synchronizer, apply_preset, hold_ns
+from mmedge.plan import apply_preset, hold_ns, plan_sync
+from mmedge.sync import Synchronizer
 from mmedge.types import EndOfStream
 from tests.sync_cases import (
     INPUTS,
@@ -59,7 +60,7 @@ def test_a_window_of_which_nothing_is_known_is_absent() -> None:
 
 
 def test_a_batch_read_ahead_of_a_file_is_all_there() -> None:
-    sync = Synchronizer(INPUTS, {"audio": False}, {}, Sync(trigger="audio"), started_ns=0, lossless=True)
+    sync = Synchronizer(plan_sync(INPUTS, {"audio": False}, {}, Sync(trigger="audio"), lossless=True), started_ns=0)
     for packet in blocks(0, 20_000):
         sync.push(packet)
     window = np.empty(800, np.float32)
@@ -69,7 +70,7 @@ def test_a_batch_read_ahead_of_a_file_is_all_there() -> None:
 
 
 def test_a_hole_of_a_year_in_a_file_does_not_fill_memory() -> None:
-    sync = Synchronizer(INPUTS, {"audio": False}, {}, Sync(trigger="audio"), started_ns=0, lossless=True)
+    sync = Synchronizer(plan_sync(INPUTS, {"audio": False}, {}, Sync(trigger="audio"), lossless=True), started_ns=0)
     sync.push(block(40, ramp(0, 320)))
     sync.push(block(3.15e10, ramp(0, 320), arrive_ms=80))
     assert sync.pending <= 65_537
@@ -120,7 +121,7 @@ def test_a_stream_that_returns_has_not_ended() -> None:
 def test_nothing_is_missed_between_death_and_return() -> None:
     """The clock of the hops is slower and later than what returns."""
     inputs: dict[str, Input] = {**INPUTS, "imu": TensorInput(shape=(6,), rate_hz=100)}
-    sync = Synchronizer(inputs, {"image": True, "imu": True}, {}, Sync(trigger="imu"), started_ns=0)
+    sync = Synchronizer(plan_sync(inputs, {"image": True, "imu": True}, {}, Sync(trigger="imu")), started_ns=0)
     arrays = [value("imu", t, t, arrive_ms=t + 2) for t in range(0, 2000, 10) if not 500 < t < 1100]
     frames = [frame(33 * k, k, arrive_ms=33 * k + 35) for k in range(1, 60)]
     snapshots = run(sync, [*arrays, *frames], until_ms=2100)

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmedge.bundle.manifest import AudioInput, Input, Missing, Sync, TextInput
-from mmedge.sync import Synchronizer, hold_ns
+from mmedge.plan import hold_ns, plan_sync
+from mmedge.sync import Synchronizer
 from mmedge.types import Block, EndOfStream, Frame, Packet, Tensor, Text
 from tests.sync_cases import (
     HOUR_MS,
@@ -35,7 +36,9 @@ from tests.sync_cases import (
 @pytest.mark.parametrize("align", ["centre", "start"])
 def test_windows_that_look_ahead_keep_the_rate(align: str) -> None:
     inputs = {**INPUTS, "audio": AudioInput(sample_rate_hz=RATE, window_ms=1000)}
-    sync = Synchronizer(inputs, {"image": True, "audio": True}, {}, Sync(trigger="image", align=align), started_ns=0)
+    sync = Synchronizer(
+        plan_sync(inputs, {"image": True, "audio": True}, {}, Sync(trigger="image", align=align)), started_ns=0
+    )
     frames = [frame(1000 + 1000 / 30 * k, k) for k in range(90)]
     snapshots = run(sync, [*blocks(0, 4000), *frames], until_ms=6000)
     assert len(snapshots) == 90
@@ -46,7 +49,7 @@ def test_windows_that_look_ahead_keep_the_rate(align: str) -> None:
 
 
 def test_an_hour_forth_and_back_stops_no_trigger() -> None:
-    sync = Synchronizer(INPUTS, {"audio": True}, {}, Sync(trigger="audio"), started_ns=0)
+    sync = Synchronizer(plan_sync(INPUTS, {"audio": True}, {}, Sync(trigger="audio")), started_ns=0)
     packets = blocks(0, 1000)
     packets += [block(HOUR_MS + t + 10, np.ones(80), arrive_ms=t + 10) for t in range(1000, 2000, 10)]
     packets += blocks(2000, 3000)
@@ -87,7 +90,7 @@ def test_a_picture_of_the_past_does_not_release_one_that_is_waited_for() -> None
 
 def test_a_second_camera_holds_few_frames_while_nothing_is_triggered() -> None:
     inputs = {**INPUTS, "front": INPUTS["image"]}
-    sync = Synchronizer(inputs, {"image": True, "front": True}, {}, SPEC, started_ns=0)
+    sync = Synchronizer(plan_sync(inputs, {"image": True, "front": True}, {}, SPEC), started_ns=0)
     held = 0
     for k in range(300):
         held += 1
@@ -106,7 +109,7 @@ def test_a_second_camera_holds_few_frames_while_nothing_is_triggered() -> None:
 
 def test_a_fast_array_is_there_and_its_past_is_forgotten() -> None:
     inputs: dict[str, Input] = {**INPUTS, "imu": IMU}
-    sync = Synchronizer(inputs, dict.fromkeys(inputs, True), {}, SPEC, started_ns=0)
+    sync = Synchronizer(plan_sync(inputs, dict.fromkeys(inputs, True), {}, SPEC), started_ns=0)
     arrays: list[weakref.ref[np.ndarray]] = []
     packets: list[Frame | Block | Tensor | Text] = [*blocks(0, 3000)]
     packets += [frame(40 * k, k, arrive_ms=40 * k + 200) for k in range(1, 70)]
@@ -127,7 +130,7 @@ def test_a_fast_array_is_there_and_its_past_is_forgotten() -> None:
 
 def test_an_array_that_stopped_is_absent() -> None:
     inputs: dict[str, Input] = {**INPUTS, "imu": IMU}
-    sync = Synchronizer(inputs, {"image": True, "imu": True}, {}, SPEC, started_ns=0)
+    sync = Synchronizer(plan_sync(inputs, {"image": True, "imu": True}, {}, SPEC), started_ns=0)
     snapshots = run(sync, [*(value("imu", t) for t in range(500)), *(frame(40 * k) for k in range(1, 50))])
     assert [s.present["imu"] for s in snapshots if s.t_ns <= 499 * MS] == [True] * 12
     assert not any(s.present["imu"] for s in snapshots if s.t_ns > 760 * MS)
@@ -136,7 +139,7 @@ def test_an_array_that_stopped_is_absent() -> None:
 
 def test_each_text_is_a_trigger() -> None:
     inputs: dict[str, Input] = {**INPUTS, "text": TextInput(max_tokens=8)}
-    sync = Synchronizer(inputs, {"text": True, "audio": True}, {}, Sync(trigger="text"), started_ns=0)
+    sync = Synchronizer(plan_sync(inputs, {"text": True, "audio": True}, {}, Sync(trigger="text")), started_ns=0)
     snapshots = run(sync, [*blocks(0, 9000), *(value("text", t, t) for t in (1005, 5005, 5006))], until_ms=9100)
     assert [s.t_ns // MS for s in snapshots] == [1005, 5005, 5006]
     assert all(s.present["text"] and s.present["audio"] and s.skew_ms == 0 for s in snapshots)
@@ -144,7 +147,8 @@ def test_each_text_is_a_trigger() -> None:
 
 def test_a_timer_with_texts_alone_keeps_the_time() -> None:
     sync = Synchronizer(
-        {"text": TextInput(max_tokens=8)}, {"text": True}, {}, Sync(trigger="timer", every_ms=100), started_ns=0
+        plan_sync({"text": TextInput(max_tokens=8)}, {"text": True}, {}, Sync(trigger="timer", every_ms=100)),
+        started_ns=0,
     )
     sync.push(value("text", 1000))
     made = len(sync.poll())
@@ -161,7 +165,7 @@ def test_a_timer_with_texts_alone_keeps_the_time() -> None:
 @pytest.mark.parametrize("back_ms", [None, 2700])
 def test_a_timer_goes_on_with_the_time_while_its_only_input_is_dead(missing: Missing, back_ms: int | None) -> None:
     spec = Sync(trigger="timer", every_ms=40, deadline_ms=10)
-    sync = Synchronizer(INPUTS, {"image": True}, {"image": missing}, spec, started_ns=0)
+    sync = Synchronizer(plan_sync(INPUTS, {"image": True}, {"image": missing}, spec), started_ns=0)
     assert sync.next_deadline_ns() is not None
     sync.advance(900 * MS)
     assert not sync.poll(), "before something has come there is nothing to go on with"
@@ -220,7 +224,7 @@ def test_silence_before_the_deadline_lets_a_trigger_go() -> None:
 
 def test_uncertainty_is_of_both_sides() -> None:
     inputs = {**INPUTS, "front": INPUTS["image"]}
-    sync = Synchronizer(inputs, dict.fromkeys(inputs, True), {}, SPEC, started_ns=0)
+    sync = Synchronizer(plan_sync(inputs, dict.fromkeys(inputs, True), {}, SPEC), started_ns=0)
     sync.push(block(100, ramp(0, 800), uncertainty_ns=3 * MS))
     sync.push(Frame(**{**stamp_of(frame(100.0, uncertainty_ns=2 * MS)), "stream": "front"}))
     sync.push(frame(100.0, uncertainty_ns=5 * MS))
@@ -233,7 +237,7 @@ def test_uncertainty_is_of_both_sides() -> None:
 def test_the_true_skew_lies_within_the_uncertainty(errors_us: list[int], off_us: int, by_sound: bool) -> None:
     inputs = {**INPUTS, "front": INPUTS["image"]}
     spec = Sync(trigger="audio" if by_sound else "image", every_ms=100)
-    sync = Synchronizer(inputs, dict.fromkeys(inputs, True), {}, spec, started_ns=0)
+    sync = Synchronizer(plan_sync(inputs, dict.fromkeys(inputs, True), {}, spec), started_ns=0)
     image, front, audio = errors_us
     times = {"front": 100_000 + off_us, "image": 100_000, "audio": 100_000}
     stamps = {name: times[name] + error for name, error in (("image", image), ("front", front), ("audio", audio))}
@@ -257,7 +261,9 @@ def texts(**more: object) -> dict[str, Input]:
 
 def test_a_first_text_that_comes_after_the_picture_does_not_fail_the_run() -> None:
     missing = {"text": Missing(policy="fail")}
-    sync = Synchronizer(texts(ttl_ms=500), {"image": True, "text": True}, missing, Sync(trigger="image"), started_ns=0)
+    sync = Synchronizer(
+        plan_sync(texts(ttl_ms=500), {"image": True, "text": True}, missing, Sync(trigger="image")), started_ns=0
+    )
     packets = [*(frame(100 * k, k) for k in range(9)), value("text", 205, arrive_ms=195)]
     failed = []
     for packet in sorted(packets, key=lambda packet: packet.arrive_ns):
@@ -267,7 +273,7 @@ def test_a_first_text_that_comes_after_the_picture_does_not_fail_the_run() -> No
 
 
 def test_a_blank_text_takes_the_one_before_back() -> None:
-    sync = Synchronizer(texts(), {"image": True, "text": True}, {}, Sync(trigger="image"), started_ns=0)
+    sync = Synchronizer(plan_sync(texts(), {"image": True, "text": True}, {}, Sync(trigger="image")), started_ns=0)
     said = [("seven", 150), ("", 250), ("eight", 350), (" \t\u00a0", 450)]
     packets = [
         *(frame(100 * k, k) for k in range(1, 6)),
@@ -289,7 +295,7 @@ def test_a_blank_text_takes_the_one_before_back() -> None:
     ],
 )
 def test_a_text_that_only_accompanies_keeps_no_run_going(trigger: str, ended: set[str], finished: bool) -> None:
-    sync = Synchronizer(texts(), {"image": True, "text": True}, {}, Sync(trigger=trigger), started_ns=0)
+    sync = Synchronizer(plan_sync(texts(), {"image": True, "text": True}, {}, Sync(trigger=trigger)), started_ns=0)
     for name in ended:
         sync.push(EndOfStream(stream=name, seq=0, capture_ns=0, arrive_ns=0))
     assert sync.finished == finished
@@ -298,7 +304,9 @@ def test_a_text_that_only_accompanies_keeps_no_run_going(trigger: str, ended: se
 def distances(trigger: str, packets: list[Packet]) -> list[int | None]:
     """How far, in ms, the pictures of a camera of a hundred a second are from the triggers; None: no picture."""
     inputs = {**INPUTS, "front": INPUTS["image"], "text": TextInput(max_tokens=8)}
-    sync = Synchronizer(inputs, {"front": True, trigger: True}, {}, Sync(trigger=trigger, deadline_ms=1), started_ns=0)
+    sync = Synchronizer(
+        plan_sync(inputs, {"front": True, trigger: True}, {}, Sync(trigger=trigger, deadline_ms=1)), started_ns=0
+    )
     steady = [Frame(**{**stamp_of(frame(10.0 * k, k)), "stream": "front"}) for k in range(1, 41)]
     off: list[int | None] = []
     for packet in sorted([*steady, *packets], key=lambda packet: packet.arrive_ns):
@@ -341,7 +349,7 @@ def test_a_file_that_ended_well_holds_no_picture_of_another() -> None:
 
     inputs = {**INPUTS, "front": INPUTS["image"]}
     attached = {"image": False, "front": False}
-    sync = Synchronizer(inputs, attached, {}, SPEC, started_ns=0, lossless=True)
+    sync = Synchronizer(plan_sync(inputs, attached, {}, SPEC, lossless=True), started_ns=0)
     sync.push(frame(10))
     sync.push(end("image", 10))
     for k in range(1, 100):
