@@ -26,6 +26,7 @@ from mmedge.fusion.bounded import bound_self, run_bounded
 from mmedge.fusion.trial import has_passed, note_passed
 from mmedge.ipc.control import pack, unpack
 from mmedge.ipc.worker import Link
+from mmedge.learn import learn
 from mmedge.version import __version__
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def new_from_networks(
     try:
         return msgspec.convert(
             within("new", files, (folder, list(files), tokenizer, options)),
-            NewReport,
+            learn(NewReport),
             dec_hook=lambda kind, text: kind(text),
         )
     except _OutOfBoundsError:

@@ -15,6 +15,7 @@ from mmedge.bundle.manifest import File, Input, Manifest, Mask, Task, TextInput,
 from mmedge.bundle.onnx_file import is_weights, weights_member
 from mmedge.errors import ConfigError
 from mmedge.files import file_hash
+from mmedge.learn import learn
 from mmedge.types import Precision, Tensors
 
 from .golden import MARGIN, Golden, make_golden, row_tolerance
@@ -105,7 +106,7 @@ class Members(msgspec.Struct, frozen=True, kw_only=True):
     def load(cls, folder: Path) -> Members:
         """Read what ``save`` wrote."""
         kind = tuple[tuple[Variant, ...], list[str]]
-        variants, names = msgspec.json.decode((folder / _VARIANTS).read_bytes(), type=kind)
+        variants, names = msgspec.json.decode((folder / _VARIANTS).read_bytes(), type=learn(kind))
         files = {name: folder / name if is_weights(name) else (folder / name).read_bytes() for name in names}
         return cls(variants=variants, files=files)
 
@@ -266,7 +267,7 @@ def _listed(content: bytes | Path) -> File:
 
 def _metadata(known: Mapping[str, Any]) -> Metadata:
     try:
-        return msgspec.convert(dict(known), Metadata)
+        return msgspec.convert(dict(known), learn(Metadata))
     except msgspec.ValidationError as error:
         raise ConfigError(
             f"metadata: {error}", where="pack", fix="pass the weights that load_weights returned"

@@ -31,6 +31,7 @@ from mmedge.bundle.seats import Positive
 from mmedge.bundle.source import parse_output, parse_source
 from mmedge.bundle.tasks import task_of
 from mmedge.errors import BundleError, ConfigError
+from mmedge.learn import learn
 from mmedge.plan.stream import check_stream, is_stream
 from mmedge.types import Precision
 
@@ -229,7 +230,7 @@ class Recipe(_Document, frozen=True, kw_only=True):
             ) from error
         text = _text(path, raw)
         try:
-            document = msgspec.toml.decode(text, type=_Document)
+            document = msgspec.toml.decode(text, type=learn(_Document))
         except msgspec.ValidationError as error:
             message, key = locate(error, msgspec.toml.decode(text), _Document)
             raise ConfigError(message, where=f"{path}: {key}", fix="correct the recipe") from error
@@ -325,7 +326,7 @@ def check_recipe(recipe: Recipe) -> None:
     """
     manifest = _manifest(recipe)
     try:
-        msgspec.convert(msgspec.to_builtins(manifest), Manifest)
+        msgspec.convert(msgspec.to_builtins(manifest), learn(Manifest))
     except msgspec.ValidationError as error:
         message, key = locate(error, msgspec.to_builtins(manifest), Manifest)
         raise ConfigError(message, where=recipe.at(key.removeprefix("$.")), fix="correct the recipe") from error

@@ -18,6 +18,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from mmedge.console import err
 from mmedge.errors import ConfigError
 from mmedge.files import file_hash, scratch
+from mmedge.learn import learn
 
 from .brought.brought import bring
 from .failures import own_words
@@ -159,7 +160,7 @@ class _Run:
             self._store.put("shapes", key, lambda folder: (folder / _SHAPES).write_bytes(msgspec.json.encode(shapes)))
         else:
             raw = (stored.folder / _SHAPES).read_bytes()
-            shapes = msgspec.json.decode(raw, type=dict[str, dict[str, tuple[str | int, ...]]])
+            shapes = msgspec.json.decode(raw, type=learn(dict[str, dict[str, tuple[str | int, ...]]]))
         stages = {n: msgspec.structs.replace(s, outputs=shapes.get(n, s.outputs)) for n, s in recipe.stages.items()}
         return msgspec.structs.replace(recipe, stages=stages)
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from mmedge.errors import MissingDependencyError
+from mmedge.learn import learn
 
 from .int8.compare import Comparison, compare_all
 from .int8.fp16 import to_fp16
@@ -36,7 +37,7 @@ def _encoded(name: str) -> Callable[[Any, Path], None]:
 
 
 def _decoded(name: str, kind: Any) -> Callable[[Work, Path], Any]:
-    return lambda work, folder: msgspec.json.decode((folder / name).read_bytes(), type=kind)
+    return lambda work, folder: msgspec.json.decode((folder / name).read_bytes(), type=learn(kind))
 
 
 def _saved(result: OnnxModels, folder: Path) -> None:
@@ -105,7 +106,7 @@ def _measure_key(work: Work) -> object:
 def _load_measured(work: Work, folder: Path) -> Any:
     from .measure import Measurement
 
-    return msgspec.json.decode((folder / "measurement.json").read_bytes(), type=Measurement)
+    return msgspec.json.decode((folder / "measurement.json").read_bytes(), type=learn(Measurement))
 
 
 def _check_measured(work: Work, result: Any) -> None:

@@ -15,6 +15,7 @@ import msgspec
 
 from mmedge.errors import ConfigError
 from mmedge.files import file_hash, scratch, user_cache
+from mmedge.learn import learn
 
 _NOTES = "step.json"
 DRAFT = ".new-"
@@ -63,7 +64,7 @@ class Store:
         """Return a result; None if there is none, or if what is there is not what was written."""
         folder = self.folder / f"{step}-{key}"
         try:
-            notes = msgspec.json.decode((folder / _NOTES).read_bytes(), type=StepNotes)
+            notes = msgspec.json.decode((folder / _NOTES).read_bytes(), type=learn(StepNotes))
             whole = all(file_hash(folder / name) == wanted for name, wanted in notes.files.items())
         except FileNotFoundError:
             whole = False

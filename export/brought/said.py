@@ -12,6 +12,7 @@ import msgspec
 from mmedge.bundle.seats import PictureLayout
 from mmedge.errors import ConfigError
 from mmedge.interpret.detection import Layout
+from mmedge.learn import learn
 
 from .scale import SCALES, Color
 
@@ -75,7 +76,7 @@ def said_of(name: str, options: Mapping[str, Sequence[str]]) -> Said:
                 network, equals, value = text.rpartition("=")
                 if bool(equals) == own and network in ("", name):
                     found |= _read(option, value)
-    return msgspec.convert(found, Said)
+    return msgspec.convert(found, learn(Said))
 
 
 def check_names(names: Sequence[str], options: Mapping[str, Sequence[str]]) -> None:

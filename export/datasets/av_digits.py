@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from mmedge.bundle.manifest import AudioInput, ImageInput, TextInput
 from mmedge.errors import ConfigError
+from mmedge.learn import learn
 from mmedge.preprocess import Tokenizer
 from mmedge.types import AnyArray, ByteArray
 
@@ -74,7 +75,7 @@ class AVDigits(Dataset):
         if class_labels(recipe) != (*map(str, range(NONE)), "none"):
             raise ConfigError("AVDigits needs the labels 0..9 and none", where="tasks", fix="list these eleven labels")
         try:
-            self.options = msgspec.convert(options, Options)
+            self.options = msgspec.convert(options, learn(Options))
         except msgspec.ValidationError as error:
             raise ConfigError(str(error), where="data.options", fix="correct the option") from error
         self.image = self.audio = self.text = ""

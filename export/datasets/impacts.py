@@ -19,6 +19,7 @@ import numpy.typing as npt
 from mmedge.bundle.manifest import AudioInput, ImageInput
 from mmedge.console import out
 from mmedge.errors import ConfigError
+from mmedge.learn import learn
 from mmedge.types import AnyArray, ByteArray, FloatArray
 
 from ..recipe import Recipe
@@ -299,7 +300,7 @@ class Impacts(Dataset):
         if class_labels(recipe) != (*map(str, range(1, OBJECTS + 1)), "none"):
             raise ConfigError("Impacts needs the labels 1..4 and none", where="tasks", fix="list these five labels")
         try:
-            self.options = msgspec.convert(options, Options)
+            self.options = msgspec.convert(options, learn(Options))
         except msgspec.ValidationError as error:
             raise ConfigError(str(error), where="data.options", fix="correct the option") from error
         images = {n: spec for n, spec in recipe.inputs.items() if isinstance(spec, ImageInput) and spec.color == "gray"}

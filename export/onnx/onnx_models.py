@@ -11,6 +11,7 @@ import msgspec
 import onnx
 
 from mmedge.bundle.manifest import Quantization
+from mmedge.learn import learn
 from mmedge.types import Precision
 
 from ..recipe import Recipe
@@ -84,7 +85,7 @@ class OnnxModels:
     @classmethod
     def load(cls, folder: Path, recipe: Recipe, precision: Precision) -> OnnxModels:
         """Read what ``save`` wrote."""
-        notes = msgspec.json.decode((folder / f"{precision}.json").read_bytes(), type=_Notes)
+        notes = msgspec.json.decode((folder / f"{precision}.json").read_bytes(), type=learn(_Notes))
         models = {stage: load_network(folder / f"{stage}.{precision}.onnx", streamed=True) for stage in notes.stages}
         return cls(
             recipe=recipe,

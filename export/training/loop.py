@@ -16,6 +16,7 @@ import msgspec
 import torch
 
 from mmedge.errors import ConfigError
+from mmedge.learn import learn
 
 from ..datasets.base import Dataset, class_names
 from ..datasets.folder import Folder
@@ -237,7 +238,7 @@ class _Run:
         """Return a seed that an interrupted run had finished."""
         checkpoint.check(read_metadata(path).get("identity") or {}, path)
         model, metadata = load_weights(recipe, path)
-        report = msgspec.convert(metadata.pop("report"), TrainReport)
+        report = msgspec.convert(metadata.pop("report"), learn(TrainReport))
         del metadata["identity"]
         return model, report
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import threading
 from typing import Any
 
 import msgspec
@@ -11,11 +10,10 @@ import msgspec
 from mmedge.bundle.manifest import SCHEMA, Manifest
 from mmedge.bundle.references import check_references
 from mmedge.errors import BundleError
+from mmedge.learn import learn
 from mmedge.plain import unsafe
 
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
-# msgspec 0.22 learns a type when it is first decoded, and crashes the process when two threads have it learn at once.
-_LEARNING = threading.Lock()
 
 
 class _Version(msgspec.Struct):
@@ -42,13 +40,9 @@ def decode_manifest(raw: bytes) -> Manifest:
           where: manifest.json: $.schema
           fix: pip install -U mmedge
     """
-    with _LEARNING:
-        return _decode(raw, "manifest.json")
-
-
-def _decode(raw: bytes, where: str) -> Manifest:
+    where = "manifest.json"
     try:
-        schema = msgspec.json.decode(raw, type=_Version).schema
+        schema = msgspec.json.decode(raw, type=learn(_Version)).schema
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BundleError(f"not a manifest: {error}", where=where, fix="export the bundle again") from error
     if schema != SCHEMA:
@@ -65,7 +59,7 @@ def _decode(raw: bytes, where: str) -> Manifest:
             fix="export the bundle again",
         )
     try:
-        manifest = msgspec.json.decode(raw, type=Manifest)
+        manifest = msgspec.json.decode(raw, type=learn(Manifest))
     except msgspec.ValidationError as error:
         message, key = locate(error, msgspec.json.decode(raw), Manifest)
         raise BundleError(message, where=f"{where}: {key}", fix="export the bundle again or correct the key") from error
@@ -153,7 +147,7 @@ def _first_wrong(table: dict[str, Any], document: Any, kind: Any, told: str) -> 
 
 def _message(document: Any, kind: Any) -> str:
     try:
-        msgspec.convert(document, kind, str_keys=True)
+        msgspec.convert(document, learn(kind), str_keys=True)
     except msgspec.ValidationError as error:
         return str(error)
     return ""

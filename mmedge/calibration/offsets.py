@@ -17,6 +17,7 @@ from mmedge.bundle.manifest import AudioInput, ImageInput, Input
 from mmedge.capture import KINDS, parse
 from mmedge.errors import ConfigError
 from mmedge.files import changing_settings, user_config
+from mmedge.learn import learn
 from mmedge.types import ClockQuality, Packet
 
 _MAX_BYTES, _MAX_PAIRS = 1 << 20, 256
@@ -141,7 +142,7 @@ def _read(path: Path) -> tuple[Offset, ...]:
             data = file.read(_MAX_BYTES + 1)
         if len(data) > _MAX_BYTES:
             raise msgspec.ValidationError(f"it is longer than {_MAX_BYTES} bytes")
-        return tuple(map(_renamed, msgspec.json.decode(data, type=_File).offsets))
+        return tuple(map(_renamed, msgspec.json.decode(data, type=learn(_File)).offsets))
     except FileNotFoundError:
         return ()
     except OSError as error:

@@ -16,6 +16,7 @@ from msgspec import Meta
 
 from mmedge.capture.sound import PIECE_MS
 from mmedge.errors import ConfigError
+from mmedge.learn import learn
 from mmedge.types import NS_PER_S
 
 _ORIGIN_NS = 86_400 * NS_PER_S  # what the device's own clock shows when it is opened
@@ -90,7 +91,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             if name in params and needed not in params:
                 raise ConfigError(f"parameter '{name}' has no effect without '{needed}'")
         try:
-            return msgspec.convert(dict(params), cls, strict=False)
+            return msgspec.convert(dict(params), learn(cls), strict=False)
         except msgspec.ValidationError as error:
             expected, _, name = str(error).partition(" - at `$.")
             name = name.rstrip("`")

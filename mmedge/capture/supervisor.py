@@ -27,6 +27,7 @@ from mmedge.ipc.channel import PacketReader
 from mmedge.ipc.control import Done, Ready, Ring, State, pack
 from mmedge.ipc.process import Child
 from mmedge.ipc.wake import Wake
+from mmedge.learn import learn
 from mmedge.types import EndOfStream, Frame, Packet
 
 log = logging.getLogger("mmedge.capture")
@@ -276,7 +277,7 @@ class WorkerSource:
             elif isinstance(message, Ready):
                 self._ready, self._delivered.packet_ns = True, self._heard_ns
             elif isinstance(message, State):
-                pulse = msgspec.msgpack.decode(message.body, type=Pulse)
+                pulse = msgspec.msgpack.decode(message.body, type=learn(Pulse))
                 if pulse.refused is not None:
                     what, where, fix = pulse.refused
                     self.refused_streams, self.refused = pulse.refused_streams, SourceError(what, where=where, fix=fix)

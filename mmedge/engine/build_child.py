@@ -27,6 +27,7 @@ from mmedge.engine.memory import available_bytes
 from mmedge.engine.shapes import fix_shapes
 from mmedge.engine.tensorrt_loader import TensorRT, load_tensorrt, make_logger
 from mmedge.errors import ConfigError, EngineError, MmedgeError, shortage
+from mmedge.learn import learn
 
 _PR_SET_PDEATHSIG = 1
 _NO_MEMORY = re.compile(r"out of memory|OutOfMemory|bad_alloc|cannot allocate memory", re.IGNORECASE)
@@ -250,7 +251,7 @@ def main(folder: Path, status: int, parent: int) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         sys.exit("the parent is gone")
-    options = msgspec.json.decode((folder / "options.json").read_bytes(), type=BuildOptions)
+    options = msgspec.json.decode((folder / "options.json").read_bytes(), type=learn(BuildOptions))
     with os.fdopen(status, "wb", buffering=0) as pipe:
 
         def send(message: Message) -> None:

@@ -31,6 +31,7 @@ from mmedge.engine.shapes import Given, check_ranges
 from mmedge.engine.tensorrt_loader import TensorRT, load_tensorrt
 from mmedge.errors import ConfigError, DeviceError, EngineError, shortage
 from mmedge.files import replacing, scratch
+from mmedge.learn import learn
 
 Progress: TypeAlias = Callable[[str, float], None]
 _log = logging.getLogger(__name__)
@@ -84,7 +85,7 @@ class BuildResult(BuildReport, frozen=True, kw_only=True):
 
     def report(self) -> BuildReport:
         """The same without the plan."""
-        return msgspec.convert(self, BuildReport, from_attributes=True)
+        return msgspec.convert(self, learn(BuildReport), from_attributes=True)
 
 
 def target_capability(trt: TensorRT, wanted: str | None = None, precision: str = "fp32") -> str:
@@ -348,7 +349,7 @@ class _Child:
                     return last
                 *lines, pending = (pending + chunk).split(b"\n")
                 for line in lines:
-                    message = msgspec.json.decode(line, type=Message)
+                    message = msgspec.json.decode(line, type=learn(Message))
                     if not isinstance(message, ProgressMessage):
                         last = message
                     elif self.progress is not None:

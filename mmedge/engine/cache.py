@@ -17,6 +17,7 @@ import msgspec
 from mmedge.engine.build_parent import BuildReport, BuildResult
 from mmedge.errors import ConfigError, EngineError
 from mmedge.files import replacing, user_cache
+from mmedge.learn import learn
 
 _log = logging.getLogger(__name__)
 
@@ -167,7 +168,7 @@ class EngineCache:
                 return None
             problem = None
             try:
-                sidecar = msgspec.json.decode(sidecar_path.read_bytes(), type=Sidecar)
+                sidecar = msgspec.json.decode(sidecar_path.read_bytes(), type=learn(Sidecar))
                 if sidecar.key == key and sidecar.is_refused and not plan_path.exists():
                     _log.info("the engine %s was built before, and refused: %s", plan_path, sidecar.verdict)
                     return None
@@ -191,7 +192,7 @@ class EngineCache:
         Of one that was refused there is no plan, and the verdict says why.
         """
         try:
-            sidecar = msgspec.json.decode(self._sidecar(key).read_bytes(), type=Sidecar)
+            sidecar = msgspec.json.decode(self._sidecar(key).read_bytes(), type=learn(Sidecar))
         except (OSError, msgspec.MsgspecError):
             return None
         return sidecar if sidecar.key == key and (sidecar.is_refused or self.plan_path(key).exists()) else None
@@ -201,7 +202,7 @@ class EngineCache:
         path = self._sidecar(key)
         try:
             with self._locked(exclusive=True):
-                sidecar = msgspec.json.decode(path.read_bytes(), type=Sidecar)
+                sidecar = msgspec.json.decode(path.read_bytes(), type=learn(Sidecar))
                 if sidecar.verdict == verdict:
                     return
                 self._write(path, msgspec.structs.replace(sidecar, verdict=verdict))
@@ -279,7 +280,7 @@ class EngineCache:
         built = []
         for path in self.folder.glob(f"{key.variant_sha256[:16]}-*.json"):
             try:
-                other = msgspec.json.decode(path.read_bytes(), type=Sidecar)
+                other = msgspec.json.decode(path.read_bytes(), type=learn(Sidecar))
             except (OSError, msgspec.MsgspecError) as error:
                 _log.warning("unreadable entry in the engine cache: %s: %s", path, error)
                 continue

@@ -14,6 +14,7 @@ import msgspec
 from mmedge.engine.tensorrt_loader import load_tensorrt, make_logger, tensorrt_choice
 from mmedge.errors import MissingDependencyError
 from mmedge.files import scratch
+from mmedge.learn import learn
 
 _TIMEOUT_S = 300.0
 
@@ -72,7 +73,7 @@ def ask_parser(onnx: bytes, *, timeout_s: float = _TIMEOUT_S) -> ParserAnswer | 
             return ParserAnswer(module=chosen, version="?", refused=(Refused(reason=reason),))
         answer = folder / "answer.json"
         if answer.is_file():
-            return msgspec.json.decode(answer.read_bytes(), type=ParserAnswer | None)
+            return msgspec.json.decode(answer.read_bytes(), type=learn(ParserAnswer | None))
     how = f"signal {-done.returncode}" if done.returncode < 0 else f"code {done.returncode}"
     reason = f"the parser crashed ({how})"
     return ParserAnswer(module=chosen, version="?", refused=(Refused(reason=reason),))

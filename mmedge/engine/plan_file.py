@@ -11,6 +11,7 @@ import msgspec
 from mmedge.engine.cache import Sidecar, cache_folder
 from mmedge.engine.layers import parse_layers
 from mmedge.errors import ConfigError
+from mmedge.learn import learn
 
 SUFFIXES = (".plan", ".engine", ".trt")
 _PIECE = 1 << 20  # bytes that are hashed at once
@@ -84,7 +85,7 @@ def _sidecar(path: Path) -> Sidecar | None:
     try:
         if path.stat().st_size > _MAX_TEXT:
             return None
-        return msgspec.json.decode(path.read_bytes(), type=Sidecar)
+        return msgspec.json.decode(path.read_bytes(), type=learn(Sidecar))
     except (OSError, msgspec.MsgspecError):
         return None
 

@@ -24,6 +24,7 @@ from mmedge.bundle.manifest import Manifest
 from mmedge.errors import ConfigError
 from mmedge.files import changing_settings, user_config
 from mmedge.fusion.rules import LISTED
+from mmedge.learn import learn
 from mmedge.plain import unsafe
 
 PROJECT_FILE = "mmedge.toml"
@@ -223,7 +224,7 @@ def read_project(path: Path) -> tuple[str, ...]:
             )
         with path.open("rb") as file:
             raw = file.read(_MAX_BYTES)
-        return msgspec.toml.decode(raw, type=_Project).callables.allow
+        return msgspec.toml.decode(raw, type=learn(_Project)).callables.allow
     except OSError as error:
         raise ConfigError(f"cannot read it: {error.strerror}", where=str(path), fix="check the path") from error
     except (ValueError, RecursionError) as error:  # of TOML, UTF-8 and msgspec
@@ -279,7 +280,7 @@ def _projects_of(bundle: Path) -> list[Path]:
 def _known(path: Path) -> tuple[str, ...]:
     try:
         with path.open("rb") as file:
-            return msgspec.json.decode(file.read(_MAX_BYTES), type=_Known).folders
+            return msgspec.json.decode(file.read(_MAX_BYTES), type=learn(_Known)).folders
     except FileNotFoundError:
         return ()
     except (OSError, msgspec.MsgspecError) as error:

@@ -25,6 +25,7 @@ from mmedge.extras import require
 from mmedge.files import user_cache
 from mmedge.fusion.tensors import Shapes
 from mmedge.ipc.control import pack
+from mmedge.learn import learn
 from mmedge.version import __version__
 
 log = logging.getLogger("mmedge.fusion")
@@ -179,7 +180,7 @@ def _run(
     now = ["network"]
 
     def take(body: bytes) -> None:
-        told = msgspec.msgpack.decode(body, type=Told)
+        told = msgspec.msgpack.decode(body, type=learn(Told))
         if told.row is not None:
             rows.append(told.row)
             if told.row["fault"] is None:

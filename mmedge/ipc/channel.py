@@ -31,6 +31,7 @@ from mmedge.ipc.records import (
     stamp_of,
 )
 from mmedge.ipc.wake import Wake
+from mmedge.learn import learn
 from mmedge.types import Arrival, Block, ByteArray, EndOfStream, Frame, Packet, Tensor, Text
 
 RECORDS = 1 << 20  # bytes of what waits to be read: half a minute of a camera and a microphone
@@ -184,7 +185,7 @@ class PacketReader:
         self._streams: dict[str, int] = {}  # stream -> the number of the ring that its pictures or tensors lie in
         self._newest_ring = -1
         self._waiting: list[Record] = []  # the first of them lies in a ring that is still on its way
-        self._decoder: msgspec.msgpack.Decoder[Record] = msgspec.msgpack.Decoder(Record)
+        self._decoder: msgspec.msgpack.Decoder[Record] = msgspec.msgpack.Decoder(learn(Record))
 
     def add(self, ring: Ring, fd: int) -> None:
         """Take in a ring the writer announced; its descriptor stays the caller's."""

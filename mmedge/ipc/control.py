@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 import msgspec
 
 from mmedge.address import decode_address, encode_address
+from mmedge.learn import learn
 
 MAX_MESSAGE = 1 << 17  # bytes
 _MAX_FDS = 6
@@ -133,7 +134,7 @@ def pack(order: msgspec.Struct) -> bytes:
 
 def unpack(payload: bytes, kind: type[_Struct]) -> _Struct:
     """Return what ``pack`` was given."""
-    return msgspec.convert(json.loads(payload), kind, dec_hook=decode_address)
+    return msgspec.convert(json.loads(payload), learn(kind), dec_hook=decode_address)
 
 
 class Control:
@@ -148,7 +149,7 @@ class Control:
     def __init__(self, end: socket.socket) -> None:
         self._socket = end
         self._lock = threading.Lock()
-        self._decoder = msgspec.msgpack.Decoder(Message)
+        self._decoder = msgspec.msgpack.Decoder(learn(Message))
 
     @classmethod
     def pair(cls) -> tuple[Control, Control]:

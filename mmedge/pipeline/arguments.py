@@ -15,6 +15,7 @@ from mmedge.bundle.manifest import AudioInput, ImageInput, Input, Manifest
 from mmedge.capture import parse
 from mmedge.errors import ConfigError
 from mmedge.ipc.limits import MAX_TEXT
+from mmedge.learn import learn
 from mmedge.pipeline.spec import PUSH
 from mmedge.types import Description, Engines, Frame, Latency, Packet
 
@@ -158,7 +159,7 @@ def described(packet: Packet, description: Description) -> Frame:
     if not isinstance(packet, Frame):
         raise ConfigError("only an image has a description", where=where, fix="leave it out")
     try:
-        checked = msgspec.convert(msgspec.to_builtins(description), Description)
+        checked = msgspec.convert(msgspec.to_builtins(description), learn(Description))
     except (msgspec.ValidationError, TypeError) as error:
         raise ConfigError(
             f"the description is not valid: {error}", where=where, fix="see mmedge.types.Description"

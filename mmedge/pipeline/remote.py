@@ -29,6 +29,7 @@ from mmedge.ipc.process import Child, error_from
 from mmedge.ipc.records import frame_of
 from mmedge.ipc.spawned import load_ahead
 from mmedge.ipc.wake import Wake
+from mmedge.learn import learn
 from mmedge.pipeline.sent import REPORT_S, Reference, Report, Sent, SoundReference
 from mmedge.pipeline.spec import RunSpec
 from mmedge.pipeline.statistics import Statistics
@@ -77,7 +78,7 @@ class RemoteRuntime:
         self._child: Child | None = None
         self._ring: Any = None
         self._rings: dict[str, tuple[int, Any]] = {}  # input -> the ring its pictures or sound lie in, and its number
-        self._decoder: msgspec.msgpack.Decoder[Sent] = msgspec.msgpack.Decoder(Sent)
+        self._decoder: msgspec.msgpack.Decoder[Sent] = msgspec.msgpack.Decoder(learn(Sent))
         self._error: MmedgeError | None = None
         self._open = self._done = False
         self._ended = threading.Event()
@@ -172,7 +173,7 @@ class RemoteRuntime:
             elif isinstance(message, Ring):
                 self._ring = core.SlotRing.attach(fds[0])
             elif isinstance(message, State):
-                report = msgspec.msgpack.decode(message.body, type=Report)
+                report = msgspec.msgpack.decode(message.body, type=learn(Report))
                 self.statistics.update(report.statistics)
                 unsent = self._writer.dropped[self._trigger] if self._writer is not None else 0
                 if unsent:
@@ -185,7 +186,7 @@ class RemoteRuntime:
             elif isinstance(message, Answer):
                 asked = self._asked.pop(message.number)
                 if message.error is None:
-                    asked.set_result(msgspec.msgpack.decode(message.body, type=BundleSwap))
+                    asked.set_result(msgspec.msgpack.decode(message.body, type=learn(BundleSwap)))
                 else:
                     asked.set_exception(error_from(message.error))
             elif isinstance(message, Done):

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmedge._native import core
+from mmedge.learn import learn
 
 if TYPE_CHECKING:
     from mmedge.fusion.upgrade import Swap
@@ -242,7 +243,7 @@ class Statistics:
     def update(self, data: bytes) -> None:
         """Become what another process encoded."""
         plain, histograms = msgspec.msgpack.decode(
-            data, type=tuple[dict[str, Any], dict[str, tuple[list[int], list[int], int, int]]]
+            data, type=learn(tuple[dict[str, Any], dict[str, tuple[list[int], list[int], int, int]]])
         )
         vars(self).update(plain)
         for name, histogram in self._histograms().items():

@@ -13,6 +13,7 @@ import numpy as np
 from mmedge.bundle.manifest import TextInput
 from mmedge.errors import BundleError, ConfigError, EngineError
 from mmedge.extras import require
+from mmedge.learn import learn
 from mmedge.types import AnyArray
 
 MAX_BYTES = 1 << 26  # of a tokenizer.json
@@ -63,7 +64,7 @@ class Tokenizer:
             raise self._damaged(f"pad {spec.pad} does not fit into int64")
         try:
             _check_growth(tokenizers, msgspec.json.decode(raw))
-            _check_pieces(msgspec.json.decode(raw, type=_Read).model)
+            _check_pieces(msgspec.json.decode(raw, type=learn(_Read)).model)
             self._tokenizer: Any = tokenizers.Tokenizer.from_buffer(raw)
             special = int(self._tokenizer.num_special_tokens_to_add(False))
             if special > spec.max_tokens:

@@ -18,6 +18,7 @@ from mmedge.bundle.manifest import Input, Missing, Sync
 from mmedge.errors import ConfigError, SourceError
 from mmedge.files import private_file
 from mmedge.ipc.limits import MAX_TEXT
+from mmedge.learn import learn
 from mmedge.types import ClockQuality, Description, PixelFormat, TaskResult, Video
 
 HEADER = "recording.json"
@@ -236,7 +237,7 @@ class EndEvent(_Event, kw_only=True, tag="end"):
 PacketEvent: TypeAlias = FrameEvent | BlockEvent | TextEvent | TensorEvent | ArrivalEvent | EosEvent
 Event: TypeAlias = PacketEvent | DropEvent | PollEvent | TriggerEvent | HealthEvent | EndEvent
 
-_decoder = msgspec.json.Decoder(Event)
+_decoder = msgspec.json.Decoder(learn(Event))
 _encoder = msgspec.json.Encoder()
 
 
@@ -313,11 +314,11 @@ def read_header(folder: Path) -> Header:
     except OSError as error:
         raise ConfigError(f"not a recording: {error.strerror}", where=where, fix="name its folder") from error
     try:
-        schema = msgspec.json.decode(raw, type=dict[str, msgspec.Raw]).get("schema", b"")
+        schema = msgspec.json.decode(raw, type=learn(dict[str, msgspec.Raw])).get("schema", b"")
         match = re.fullmatch(rb'"mmedge\.recording/(\d{1,9})"', bytes(schema))
         if match and int(match[1]) > 1:
             raise SourceError("this recording needs a newer mmedge", where=where, fix="pip install -U mmedge")
-        header = msgspec.json.decode(raw, type=Header)
+        header = msgspec.json.decode(raw, type=learn(Header))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SourceError(f"the recording's header is damaged: {error}", where=where, fix=fix) from error
     stems = [entry.files for entry in header.inputs.values()]

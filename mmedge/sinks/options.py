@@ -14,6 +14,7 @@ import msgspec
 
 from mmedge.address import Address, shown_name
 from mmedge.errors import ConfigError
+from mmedge.learn import learn
 from mmedge.sinks.selection import Selection
 
 _QUERY = re.compile(r"[A-Za-z_][\w-]*=[^?]*")
@@ -128,7 +129,7 @@ def meant(text: str, known: Collection[str]) -> str:
 
 def _convert(value: Any, kind: Any, where: str) -> Any:
     try:
-        return msgspec.convert(value, kind, strict=False)
+        return msgspec.convert(value, learn(kind), strict=False)
     except msgspec.ValidationError as error:
         if get_origin(kind) is Literal:
             fix = f"{meant(str(value), get_args(kind))}use one of {', '.join(get_args(kind))}"

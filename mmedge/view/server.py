@@ -15,6 +15,7 @@ import msgspec
 
 from mmedge.errors import ConfigError, MmedgeError
 from mmedge.extras import require
+from mmedge.learn import learn
 from mmedge.view import messages
 from mmedge.view.access import Gate, Place, links, make_token
 from mmedge.view.feed import Cursor, step_back
@@ -76,7 +77,7 @@ class Said(msgspec.Struct, forbid_unknown_fields=True):
     explain: int | None = None
 
 
-_said = msgspec.json.Decoder(Said)
+_said = msgspec.json.Decoder(learn(Said))
 
 
 class ViewServer:
