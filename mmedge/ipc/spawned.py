@@ -56,9 +56,9 @@ class _Spawner:
     process: subprocess.Popen[bytes] | None = None
 
     def works(self) -> bool:
-        """Tell whether it may answer yet: it is there, and not stopped."""
+        """Tell whether it may answer yet: it is there, and not stopped; what traces it lets it go in a moment."""
         state = state_of(self.pid)
-        return state[:1] not in ("T", "t", "Z", "X", "g")
+        return state[:1] not in ("T", "Z", "X", "g")
 
 
 _spawner: _Spawner | None = None

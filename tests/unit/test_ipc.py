@@ -249,3 +249,24 @@ def test_every_error_crosses_the_border_as_the_nearest_that_users_know() -> None
 def test_unknown_errors_keep_their_message() -> None:
     assert type(error_from({"error": "exit", "message": "m"})).__name__ == "MmedgeError"
     assert isinstance(error_from({"error": "ConfigError", "message": "m"}), ConfigError)
+
+
+@pytest.mark.parametrize(
+    ("state", "works"),
+    [
+        ("S (sleeping)", True),
+        ("t (tracing stop)", True),
+        ("T (stopped)", False),
+        ("Z (zombie)", False),
+        ("gone", False),
+    ],
+)
+def test_a_spawner_that_is_traced_is_waited_for(monkeypatch: pytest.MonkeyPatch, state: str, works: bool) -> None:
+    """`strace -f` stops it at each call, for a moment."""
+    from mmedge.ipc import spawned
+
+    monkeypatch.setattr(spawned, "state_of", lambda pid: state)
+    line, other = Control.pair()
+    assert spawned._Spawner(os.getpid(), (), line, 1, -1).works() is works
+    line.close()
+    other.close()
