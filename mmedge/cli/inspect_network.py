@@ -60,6 +60,8 @@ def _verdict(document: Mapping[str, Any]) -> Any:
         found = f"{refused} things" if refused else "nothing"
         by = f"no TensorRT parser is installed here, so none was asked; a list of operators finds {found} to refuse"
         return styled((by, "yellow"))
+    if parser["version"] == "?":
+        return styled((f"the parser of {parser['module']} did not get to the end of it", "red"))
     says, colour = ("refuses", "red") if refused else ("takes", "green")
     return styled((f"the parser of {parser['module']} {parser['version']} {says} it", colour))
 

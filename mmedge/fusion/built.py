@@ -90,7 +90,7 @@ def _tested(
         golden = bundle.golden(variant.golden)
         worst = self_test(stage, golden, variant.tolerance, where, rows=variant.row_tolerance)
         if isinstance(engine, OnnxRuntimeEngine):
-            engine.limit(stage.spec.timeout_ms)
+            engine.limit(stage.plan.timeout_ms)
         built.publish(Verdict(run_ms=round(run_ms(stage)[0], 4)) if timed else None)
     except BaseException as error:
         (stage or engine).close()

@@ -286,7 +286,7 @@ class StageGraph:
         return failures
 
     def _age(self, stage: StageRunner, snapshot: Snapshot) -> None:
-        if stage.asynchronous or stage.spec.every_ms is not None:
+        if stage.asynchronous or stage.plan.due.every_ns is not None:
             self.used_ns[stage.name] = stage.t_ns
         stale_ns = snapshot.t_ns - stage.t_ns
         if stale_ns > 0:

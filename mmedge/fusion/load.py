@@ -177,7 +177,7 @@ def _try(
         where = f"{variant.file} on {engine.backend}"
         worst = self_test(stage, golden, variant.tolerance, where, rows=variant.row_tolerance)
         took_ms = 1000 * (time.monotonic() - before)
-        engine.limit(patience * max(stage.spec.timeout_ms, _SLOWER * took_ms))
+        engine.limit(patience * max(stage.plan.timeout_ms, _SLOWER * took_ms))
     except BaseException:
         (stage or engine).close()
         raise

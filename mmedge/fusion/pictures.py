@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from mmedge.bundle.source import Seat
 from mmedge.fusion.stage import StageRunner
 from mmedge.preprocess.fit import Seen
 from mmedge.types import Snapshot
@@ -36,14 +35,8 @@ class Pictures:
 
     def __init__(self, stages: Sequence[StageRunner]) -> None:
         byname = {stage.name: stage for stage in stages}
-        self._seats = {
-            stage: tuple(source.name for source in stage.spec.sources.values() if isinstance(source, Seat))
-            for stage in stages
-        }
-        self._upstream = {
-            stage: tuple({link.stage: byname[link.stage] for link in stage.spec.links.values()}.values())
-            for stage in stages
-        }
+        self._seats = {stage: tuple(stage.plan.seats.values()) for stage in stages}
+        self._upstream = {stage: tuple(byname[name] for name in stage.plan.producers) for stage in stages}
         # What is shown, and what a background run has been given since.
         self._fed: dict[StageRunner, deque[tuple[int, dict[str, Looked]]]] = {s: deque(maxlen=2) for s in stages}
 

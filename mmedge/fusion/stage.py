@@ -88,7 +88,7 @@ class StageRunner:
         raw: bool,
         read: ReadMember = no_members,
     ) -> None:
-        self.name, self.spec, self.engine, self.raw, self.file = name, spec, engine, raw, ""
+        self.name, self.engine, self.raw, self.file = name, engine, raw, ""
         plans = {other: stage.plan for other, stage in upstream.items()}
         self.plan: StagePlan = plan_stage(name, spec, inputs, plans)
         plan = self.plan

@@ -268,7 +268,7 @@ class _Side:
         engine = make_network(bundle, variant, self._upstream, f"{bundle.path}: {variant.file}")
         stack.callback(engine.close)
         stage = make_stage(bundle, name, engine, self._upstream, raw=variant.target == "tensorrt")
-        engine.limit(_PATIENCE * stage.spec.timeout_ms)  # it was tried on the golden inputs of its own bundle alone
+        engine.limit(_PATIENCE * stage.plan.timeout_ms)  # it was tried on the golden inputs of its own bundle alone
         self._known[name] = {n: (list(array.shape), array.dtype.name) for n, array in engine.outputs.items()}
         self.served[name] = f"onnxruntime {variant.file}"
         return stage, variant
