@@ -60,7 +60,7 @@ def test_names_that_are_not_utf_8(tmp_path: Path, write_clip: WriteClip, source:
     ("what", "limits"),
     [
         (resource.RLIMIT_NOFILE, (32, 16, 13, 9)),
-        (resource.RLIMIT_AS, (1000 * MIB, 300 * MIB)),
+        (resource.RLIMIT_AS, (1000 * MIB, 500 * MIB, 300 * MIB)),
         (resource.RLIMIT_FSIZE, (10_000,)),
     ],
     ids=["files", "memory", "file size"],
