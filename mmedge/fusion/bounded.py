@@ -12,8 +12,8 @@ from mmedge.errors import MmedgeError, shortage
 from mmedge.ipc.control import Done, State
 from mmedge.ipc.process import Child
 
-_WALL = 4.0  # so many times as long may it take by the clock: other programs may be running, or the disk is slow
-_WALL_S = 20.0
+_WALL = 10.0  # so many times as long may it take by the clock: other programs may be running, or the disk is slow
+_WALL_S = 60.0
 _TEXT = 2000  # characters of an error
 _FILE_BYTES = 1 << 20  # that it may write into any file; what it prints is one
 
