@@ -27,6 +27,7 @@ from mmedge.pipeline.inbox import Inbox
 from mmedge.pipeline.inference import SkippedTrigger
 from mmedge.pipeline.intake import Intake
 from mmedge.pipeline.outlet import Outlet, Pictures
+from mmedge.pipeline.pushed import Pushes
 from mmedge.pipeline.serving import Serving
 from mmedge.pipeline.shed import shed
 from mmedge.pipeline.spec import FEW, PUSH, RESULTS, RunSpec
@@ -39,6 +40,7 @@ from mmedge.types import Block, Packet, Result, Snapshot
 
 if TYPE_CHECKING:  # not of every run
     from mmedge.calibration.offsets import Shift
+    from mmedge.clients.server import Server
     from mmedge.recording.writer import Recorder
 
 log = logging.getLogger("mmedge.runtime")
@@ -96,6 +98,7 @@ class Runtime:
         self._steady: dict[str, int] = {}  # streams that may have been held up by it
         self._unwanted = 0  # results that came after the reader had stopped
         self._recorder: Recorder | None = None
+        self._programs: Server | None = None
         self._timer: threading.Timer | None = None
 
     def start(self) -> None:
@@ -156,6 +159,10 @@ class Runtime:
 
                 used, times_ns = Rules(sync=rules, missing=missing), (self._started_ns, unix_ns)
                 self._recorder = make_recorder(self.spec, self._bundle, serving.graph, attached, used, times_ns)
+            if self.spec.attach is not None:
+                from mmedge.clients.server import Server
+
+                self._programs = Server(self.spec.attach, Pushes(manifest.inputs, self))
         except BaseException:
             self._close()
             raise
@@ -191,6 +198,8 @@ class Runtime:
             )
         finally:
             self.statistics.state = "FAILED" if error else "STOPPED"
+            if self._programs is not None:
+                self._programs.close(error)
             try:
                 self._close()
             except MmedgeError as problem:
@@ -270,6 +279,8 @@ class Runtime:
                 raise
             graph = serving.graph
             decisions.append(Decision(snapshot, "answered", result, graph.used_ns, graph.busy, graph.failed))
+            if self._programs is not None:
+                self._programs.put(result)
             if self.keeps_pictures:
                 self._pictures.keep(result)
             try:
@@ -333,14 +344,14 @@ class Runtime:
         return self.inbox.put(packet)
 
     def health(self) -> dict[str, dict[str, object]]:
-        """Return each source's state, reason, counters and clock by name, ``@recording``, ``@engines``, ``@bundle``."""
+        """Return each source's state, reason, counters and clock by name, and that of ``@recording`` and the like."""
         report: dict[str, dict[str, object]] = {}
         for name, health in self._healths().items():
             report[name] = {"state": health.state, "reason": health.reason, "counters": dict(health.counters)}
             if name in health.clocks:
                 report[name]["clock"] = msgspec.to_builtins(health.clocks[name])
-        if self._recorder is not None:
-            report["@recording"] = self._recorder.report()
+        own = {"@recording": self._recorder, "@attach": self._programs}
+        report |= {name: part.report() for name, part in own.items() if part is not None}
         return report if self._serving is None else report | self._serving.report()
 
     def swap(self, order: SwapOrder) -> Future[BundleSwap]:
@@ -362,10 +373,11 @@ class Runtime:
 
     def _close(self) -> None:
         self.inbox.close()
-        recorder, serving = ([] if it is None else [it.close] for it in (self._recorder, self._serving))
+        held = (self._programs, self._recorder, self._serving)
+        programs, recorder, serving = ([] if it is None else [it.close] for it in held)
         sources = [source.stop for source in self._sources]
         first: BaseException | None = None
-        for close in (*sources, *recorder, self._settle, *serving):
+        for close in (*programs, *sources, *recorder, self._settle, *serving):
             try:
                 close()
             except BaseException as error:  # what comes after it is closed all the same
