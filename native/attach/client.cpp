@@ -127,7 +127,8 @@ void AttachClient::obey(Socket::Received& received) {
   } else if (message.kind == Kind::kRefused && to != nullptr) {
     (message.number == 0 ? to->denied : to->refused) = message.text;
   } else if (message.kind == Kind::kEnded) {
-    end(results_ ? MMEDGE_ENDED : MMEDGE_FAILED, *message.text ? message.text : "the run has ended");
+    const bool orderly = *message.text == '\0';
+    end(orderly ? MMEDGE_ENDED : MMEDGE_FAILED, orderly ? "the run has ended" : message.text);
   }
 }
 
@@ -241,6 +242,8 @@ mmedge_status AttachClient::frame(Result& result, const char* input, mmedge_fram
               at.rotation,
               at.mirrored,
               at.full_range,
+              at.pixel_width,
+              at.pixel_height,
               found->matrix,
               at.seq,
               static_cast<std::int32_t>(at.ring),

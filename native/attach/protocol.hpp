@@ -81,9 +81,11 @@ struct Picture {
   std::uint32_t rotation;
   std::uint32_t mirrored;
   std::uint32_t full_range;
+  std::uint32_t pixel_width;  // of one stored pixel: 1 and 1 where they are square
+  std::uint32_t pixel_height;
   std::uint32_t reserved;
 };
-static_assert(sizeof(Picture) == 160);
+static_assert(sizeof(Picture) == 168);
 
 // What is pushed: this as the header of a slot of the ring that kOpened brought, the values as its data.
 struct Pushed {

@@ -112,7 +112,7 @@ nb::tuple tuple_of(const Picture& picture) {
   return nb::make_tuple(text(picture.input), picture.ring, picture.slot, picture.seq, picture.bytes,
                         text(picture.format), text(picture.matrix), picture.width, picture.height,
                         picture.capture_ns, picture.uncertainty_ns, picture.rotation, picture.mirrored != 0,
-                        picture.full_range != 0);
+                        picture.full_range != 0, nb::make_tuple(picture.pixel_width, picture.pixel_height));
 }
 
 nb::tuple tuple_of(const SharedClient::Next& next) {
@@ -206,16 +206,15 @@ void bind_attach_client(nb::module_& m) {
           "Attach to the pipeline that listens on ``path``; waits at most 5 s.\n\n"
           "Raises:\n    OSError: If no pipeline is there, or it does not want this program.\n"
           "    ValueError: If it is no path of a socket.")
-      .def(
-          "next", &next, nb::arg("timeout_ms"),
-          nb::sig("def next(self, timeout_ms: int) -> tuple[bytes, list[tuple[str, int, int, int, int, str, "
-                  "str, int, int, int, int, int, bool, bool]]] | None"),
-          "Wait for the next result: its line of JSON, and where the pictures lie it was made from.\n\n"
-          "Of each picture: input, ring, slot, seq, bytes, format, matrix, width, height, capture_ns,\n"
-          "uncertainty_ns, rotation, mirrored, full_range; ring 0 is nowhere. A negative timeout is none.\n\n"
-          "Returns:\n    None where nothing came in time.\n\n"
-          "Raises:\n    EOFError: If the run has ended.\n    OSError: If it has died, or says what cannot "
-          "be.")
+      .def("next", &next, nb::arg("timeout_ms"),
+           nb::sig("def next(self, timeout_ms: int) -> tuple[bytes, list[tuple[typing.Any, ...]]] | None"),
+           "Wait for the next result: its line of JSON, and where the pictures lie it was made from.\n\n"
+           "Of each picture: input, ring, slot, seq, bytes, format, matrix, width, height, capture_ns,\n"
+           "uncertainty_ns, rotation, mirrored, full_range, shape of a pixel; ring 0 is nowhere. A negative\n"
+           "timeout is none.\n\n"
+           "Returns:\n    None where nothing came in time.\n\n"
+           "Raises:\n    EOFError: If the run has ended.\n    OSError: If it has died, or says what cannot "
+           "be.")
       .def(
           "copy", &copy, nb::arg("ring"), nb::arg("slot"), nb::arg("seq"), nb::arg("out").noconvert(),
           nb::sig("def copy(self, ring: int, slot: int, seq: int, out: numpy.typing.NDArray[numpy.uint8]) -> "

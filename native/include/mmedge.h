@@ -30,13 +30,14 @@ extern "C" {
 typedef enum mmedge_status {
   MMEDGE_OK = 0,
   MMEDGE_TIMEOUT = 1, /* nothing came in time */
-  MMEDGE_ENDED = 2,   /* the run has ended: no more results come, nothing more is taken */
+  MMEDGE_ENDED = 2,   /* the run has ended as it should: no more results come, nothing is taken */
   MMEDGE_GONE = 3,    /* the picture was overwritten: it lives for a moment, copy it as its result arrives */
   MMEDGE_ABSENT = 4,  /* the result has no such task, or no picture of that input */
   MMEDGE_FULL = 5,    /* the pipeline is behind: try again, or leave this one out */
   MMEDGE_REFUSED = 6, /* the pipeline refused what was pushed before; this one was pushed */
   MMEDGE_INVALID = 7, /* an argument that cannot be */
-  MMEDGE_FAILED = 8   /* no pipeline there, another version, not permitted, damaged, out of memory */
+  MMEDGE_FAILED = 8   /* no pipeline there, another version, not permitted, damaged, out of memory; the run
+                         failed or died */
 } mmedge_status;
 
 typedef struct mmedge_client mmedge_client;
@@ -62,9 +63,11 @@ typedef struct mmedge_frame {
   uint32_t rotation;      /* degrees clockwise that turn it upright: 0, 90, 180, 270 */
   uint32_t mirrored;      /* 1: flipped left to right after that */
   uint32_t full_range;    /* 1: luma spans 0..255, 0: 16..235 */
-  const char* matrix;     /* bt601, bt709, ...: what turns luma and chroma into colours */
-  uint64_t seq;           /* for mmedge_frame_intact */
-  int32_t ring, slot;     /* for mmedge_frame_intact */
+  uint32_t pixel_width;   /* shape of one stored pixel: 1 and 1 where they are square */
+  uint32_t pixel_height;
+  const char* matrix; /* bt601, bt709, ...: what turns luma and chroma into colours */
+  uint64_t seq;       /* for mmedge_frame_intact */
+  int32_t ring, slot; /* for mmedge_frame_intact */
 } mmedge_frame;
 
 typedef enum mmedge_dtype {
