@@ -1,6 +1,7 @@
 """Native core of mmedge."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy
 import numpy.typing
@@ -21,14 +22,12 @@ class AttachClient:
             ValueError: If it is no path of a socket.
         """
 
-    def next(
-        self, timeout_ms: int
-    ) -> tuple[bytes, list[tuple[str, int, int, int, int, str, str, int, int, int, int, int, bool, bool]]] | None:
+    def next(self, timeout_ms: int) -> tuple[bytes, list[tuple[Any, ...]]] | None:
         """
         Wait for the next result: its line of JSON, and where the pictures lie it was made from.
 
         Of each picture: input, ring, slot, seq, bytes, format, matrix, width, height, capture_ns,
-        uncertainty_ns, rotation, mirrored, full_range; ring 0 is nowhere. A negative timeout is none.
+        uncertainty_ns, rotation, mirrored, full_range, shape of a pixel; ring 0: nowhere. A negative timeout: none.
 
         Returns:
             None where nothing came in time.

@@ -50,6 +50,7 @@ class Attached:
             what = error.args[-1] if error.args else str(error)
             fix = "start the pipeline with --attach PATH (attach=PATH in Python), as this user"
             raise DeviceError(f"no pipeline to attach to: {what}", where=self._path, fix=fix) from error
+        self._left = False
         self._decoder: msgspec.json.Decoder[Result] = msgspec.json.Decoder(learn(Result))
 
     def __iter__(self) -> Iterator[Result]:
@@ -68,9 +69,7 @@ class Attached:
             left_ms = -1 if deadline_s is None else max(0, round(1000 * (deadline_s - time.monotonic())))
             try:
                 found = self._client.next(left_ms)
-            except EOFError as end:
-                if why := str(end):
-                    raise DeviceError(f"the run has ended: {why}", where=self._path, fix="see its own output") from end
+            except EOFError:
                 return
             except OSError as error:
                 what = str(error.args[-1] if error.args else error)
@@ -98,11 +97,13 @@ class Attached:
         rotation: int,
         mirrored: int,
         full_range: int,
+        pixel_aspect: tuple[int, int],
     ) -> Frame:
         data = np.empty(size, np.uint8)
-        if not self._client.copy(ring, slot, seq, data):
+        if self._left or not self._client.copy(ring, slot, seq, data):
             raise FrameExpiredError("the picture is gone", where=f"input '{name}'", fix="copy it as its result arrives")
         said = {"matrix": matrix, "rotation": rotation, "mirrored": bool(mirrored), "full_range": bool(full_range)}
+        said["pixel_aspect"] = pixel_aspect
         return Frame(
             data=data.reshape(frame_shape(format, height, width)),
             format=format,
@@ -163,6 +164,7 @@ class Attached:
 
     def close(self) -> None:
         """Leave the pipeline; idempotent."""
+        self._left = True
         self._client.close()
 
     def __enter__(self) -> Attached:

@@ -33,7 +33,7 @@ SAID = 0  # the dtype of a text
 _MESSAGE = struct.Struct(f"=IIIIQ{NAME}s{TEXT}s")
 _RECORD = struct.Struct("=IIqqIIIIQ")
 _TASK = struct.Struct(f"={NAME}s{LABEL}sIIdd")
-_PICTURE = struct.Struct(f"={NAME}s16s16sIiQQqqIIIIII")
+_PICTURE = struct.Struct(f"={NAME}s16s16sIiQQqqIIIIIIII")
 PUSHED = struct.Struct("=qIIQ8Q")
 
 
@@ -141,6 +141,7 @@ def _picture(name: str, place: Place) -> bytes:
         said.rotation,
         said.mirrored,
         said.full_range,
+        *said.pixel_aspect,
         0,
     )
 

@@ -27,7 +27,6 @@ from mmedge.pipeline.inbox import Inbox
 from mmedge.pipeline.inference import SkippedTrigger
 from mmedge.pipeline.intake import Intake
 from mmedge.pipeline.outlet import Outlet, Pictures
-from mmedge.pipeline.pushed import Pushes
 from mmedge.pipeline.serving import Serving
 from mmedge.pipeline.shed import shed
 from mmedge.pipeline.spec import FEW, PUSH, RESULTS, RunSpec
@@ -122,13 +121,14 @@ class Runtime:
                 shifts, statistics.notes = alignment(manifest.inputs, uris)
             speed = None if self.spec.speed == 1.0 else self.spec.speed
             rules, missing = apply_preset(self.spec.latency, manifest.sync, manifest.missing, manifest.inputs)
+            held_ns = hold_ns(rules, manifest.inputs, lossless=self._lossless)
             self._sources = open_sources(
                 specs,
                 uris,
                 speed=speed,
                 realtime=not self._lossless,
                 workers=self.spec.isolation == "process",
-                hold_ns=hold_ns(rules, manifest.inputs, lossless=self._lossless),
+                hold_ns=held_ns,
             )
             strict = {name for name, rule in missing.items() if rule.policy == "fail"}
             self._strict = [(source, name) for source in self._sources for name in strict & set(source.streams)]
@@ -160,9 +160,9 @@ class Runtime:
                 used, times_ns = Rules(sync=rules, missing=missing), (self._started_ns, unix_ns)
                 self._recorder = make_recorder(self.spec, self._bundle, serving.graph, attached, used, times_ns)
             if self.spec.attach is not None:
-                from mmedge.clients.server import Server
+                from mmedge.pipeline.programs import serve_programs
 
-                self._programs = Server(self.spec.attach, Pushes(manifest.inputs, self))
+                self._programs = serve_programs(self.spec.attach, manifest.inputs, self, held_ns)
         except BaseException:
             self._close()
             raise
