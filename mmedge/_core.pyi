@@ -27,7 +27,8 @@ class AttachClient:
         Wait for the next result: its line of JSON, and where the pictures lie it was made from.
 
         Of each picture: input, ring, slot, seq, bytes, format, matrix, width, height, capture_ns,
-        uncertainty_ns, rotation, mirrored, full_range, shape of a pixel; ring 0: nowhere. A negative timeout: none.
+        uncertainty_ns, rotation, mirrored, full_range, shape of a pixel; ring 0 is nowhere. A negative
+        timeout is none.
 
         Returns:
             None where nothing came in time.

@@ -27,7 +27,7 @@ from mmedge.ipc.channel import RingSlot
 from mmedge.ipc.frames import Loan
 from mmedge.ipc.records import frame_header
 from mmedge.ipc.wake import Wake
-from mmedge.types import AnyArray, Description, Frame, Result
+from mmedge.types import AnyArray, ByteArray, Description, Frame, Result
 
 MOST = 16  # programs at once
 WAITING = 64  # results that wait for one of them
@@ -124,13 +124,22 @@ class Server:
             for client in clients:
                 for name, place in places.items():
                     self._show(client, name, place.ring)
-                index = client.ring.acquire(steal=True) if data.size <= _ROOM else -1
-                if index < 0:  # it holds all of them
-                    self._counters["lost"] += 1
-                    continue
-                client.ring.data(index)[: data.size] = data
-                client.ring.publish(index, data.size.to_bytes(4, "little"))
-                client.wake.set()
+                try:
+                    self._counters["lost"] += not self._give(client, data)
+                except ValueError:  # it wrote where it must not: its thread hears that the line is cut
+                    client.greeted = False
+                    client.line.shutdown(socket.SHUT_RDWR)
+
+    @staticmethod
+    def _give(client: _Client, data: ByteArray) -> bool:
+        """Publish a result, uint8 [n]; False where the program holds all slots, or it is too large for one."""
+        index = client.ring.acquire(steal=True) if data.size <= _ROOM else -1
+        if index < 0:
+            return False
+        client.ring.data(index)[: data.size] = data
+        client.ring.publish(index, data.size.to_bytes(4, "little"))
+        client.wake.set()
+        return True
 
     def _place(self, copy: Any) -> Place | None:
         frame = getattr(copy, "__self__", None)

@@ -198,10 +198,8 @@ class Runtime:
             )
         finally:
             self.statistics.state = "FAILED" if error else "STOPPED"
-            if self._programs is not None:
-                self._programs.close(error)
             try:
-                self._close()
+                self._close(error)
             except MmedgeError as problem:
                 error = error or problem
             except Exception as problem:  # nor must who waits for results wait for ever
@@ -371,17 +369,18 @@ class Runtime:
         elif self._thread.ident is None:
             self._close()
 
-    def _close(self) -> None:
+    def _close(self, error: MmedgeError | None = None) -> None:
         self.inbox.close()
-        held = (self._programs, self._recorder, self._serving)
-        programs, recorder, serving = ([] if it is None else [it.close] for it in held)
+        if self._programs is not None:
+            self._programs.close(error)
+        recorder, serving = ([] if it is None else [it.close] for it in (self._recorder, self._serving))
         sources = [source.stop for source in self._sources]
         first: BaseException | None = None
-        for close in (*programs, *sources, *recorder, self._settle, *serving):
+        for close in (*sources, *recorder, self._settle, *serving):
             try:
                 close()
-            except BaseException as error:  # what comes after it is closed all the same
-                first = first or error
+            except BaseException as problem:  # what comes after it is closed all the same
+                first = first or problem
         if first is not None:
             raise first
 

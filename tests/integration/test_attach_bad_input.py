@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import signal
 import socket
@@ -124,6 +125,21 @@ def test_a_way_to_push_holds_only_what_fits(bundle: Path, door: Path) -> None:
         ring.publish(index, wire.PUSHED.pack(time.monotonic_ns(), 1, 2, 64, 8, 8, *[0] * 6))
         os.eventfd_write(wake, 1)
         assert following(pipe).present["image"]
+        for fd in fds:
+            os.close(fd)
+
+
+@pytest.mark.parametrize("garbage", [b"\xff", b"\x00", b"\x55\x01\x7e"])
+def test_who_writes_into_its_ring_of_results_harms_itself(bundle: Path, door: Path, garbage: bytes) -> None:
+    with pushed(bundle, door, "thread") as pipe, mmedge.attach(door) as other, hello(door) as line:
+        Message(Kind.HELLO).send(line)
+        _, fds, _, _ = socket.recv_fds(line, 600, 2)
+        with mmap.mmap(fds[0], 0) as memory:
+            head = 1 << 17  # the words and headers of all slots, and some of the results
+            for k in range(60):
+                memory[64:head] = (garbage * head)[: head - 64]
+                now = push(pipe, k)
+                assert following(pipe).t_ns == following(other).t_ns == now
         for fd in fds:
             os.close(fd)
 
