@@ -8,7 +8,6 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <initializer_list>
 #include <memory>
 #include <optional>
 #include <stdexcept>
@@ -130,8 +129,8 @@ class Client {
   }
   // The same as an array of any shape.
   template <typename T, std::enable_if_t<std::is_arithmetic_v<T>, int> = 0>
-  Pushed push(const std::string& input, const std::vector<T>& values,
-              std::initializer_list<std::uint64_t> shape, std::int64_t capture_ns) {
+  Pushed push(const std::string& input, const std::vector<T>& values, const std::vector<std::uint64_t>& shape,
+              std::int64_t capture_ns) {
     mmedge_array array{values.data(), dtype<T>(), 0, {}};
     std::uint64_t size = 1;
     for (const std::uint64_t side : shape) {
