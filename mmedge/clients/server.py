@@ -47,7 +47,7 @@ class Takes(Protocol):
     def push(
         self, name: str, array: AnyArray, capture_ns: int, *, description: Description | None, started: bool
     ) -> None:
-        """Take an array [...] as ``Pipeline.push`` does; raises ConfigError where it does not fit."""
+        """Take an array [...] of the input's dtype, as ``Pipeline.push`` does; ConfigError where it does not fit."""
 
     def text(self, text: str, name: str | None, *, capture_ns: int | None, started: bool) -> None:
         """Take a text as ``Pipeline.text`` does; raises ConfigError where it does not fit."""

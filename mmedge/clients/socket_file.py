@@ -19,7 +19,7 @@ def check_path(path: str) -> None:
     """Raise ConfigError unless a socket may be made there."""
     place, size = Path(path), len(os.fsencode(path))
     if not path or "\0" in path:
-        raise ConfigError(f"{path!r} is no path", where=_WHERE, fix="for example attach='/run/mmedge/door.sock'")
+        raise ConfigError(f"{path!r} is not a path", where=_WHERE, fix="for example attach='/run/mmedge/door.sock'")
     if size > _LONGEST:
         raise ConfigError(
             f"the path of a socket has at most {_LONGEST} bytes, this one {size}", where=path, fix="take a shorter path"
@@ -28,7 +28,7 @@ def check_path(path: str) -> None:
         raise ConfigError("there is no such folder", where=str(place.parent), fix="make it, or take another path")
     with suppress(FileNotFoundError):
         if not stat.S_ISSOCK(place.lstat().st_mode):
-            raise ConfigError("something that is no socket is there", where=path, fix="take another path")
+            raise ConfigError("something that is not a socket is there", where=path, fix="take another path")
 
 
 def listen(path: str) -> socket.socket:

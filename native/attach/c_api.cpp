@@ -11,6 +11,10 @@
 #include "attach/client.hpp"
 #include "include/mmedge.h"
 
+// Programs that were built before bring structs of these sizes.
+static_assert(sizeof(void*) != 8 ||
+              (sizeof(mmedge_task) == 56 && sizeof(mmedge_frame) == 128 && sizeof(mmedge_array) == 80));
+
 namespace {
 
 using mmedge::attach::AttachClient;

@@ -212,7 +212,7 @@ mmedge_status AttachClient::task(const Result& result, const char* name, mmedge_
   return guard([&] {
     const Task* const found = result.record.task(name);
     if (found == nullptr) return say(MMEDGE_ABSENT, "the result has no task '" + std::string(name) + "'");
-    *task = {found->has_label != 0 ? found->label : nullptr, found->score, found->value};
+    *task = {found->has_label != 0 ? found->label : nullptr, found->score, found->value, {}};
     return MMEDGE_OK;
   });
 }
@@ -247,7 +247,8 @@ mmedge_status AttachClient::frame(Result& result, const char* input, mmedge_fram
               found->matrix,
               at.seq,
               static_cast<std::int32_t>(at.ring),
-              at.slot};
+              at.slot,
+              {}};
     return MMEDGE_OK;
   });
 }

@@ -8,7 +8,8 @@
  * All times are nanoseconds on CLOCK_MONOTONIC. Strings are UTF-8 and end with NUL. A client belongs to one
  * thread at a time. Nothing is printed, no signal is caught, no thread is started.
  *
- * Fields and functions are only ever added: MMEDGE_ABI counts the breaks of this rule. */
+ * Functions are only ever added, and fields only where `reserved` is, so that a program that was built before
+ * goes on: MMEDGE_ABI counts the breaks of this rule. */
 #ifndef MMEDGE_H
 #define MMEDGE_H
 
@@ -48,6 +49,7 @@ typedef struct mmedge_task {
   const char* label; /* NULL where it abstains, is undefined, or tells a number */
   double score;      /* NaN where there is none */
   double value;      /* of a task that tells a number, else NaN */
+  uint64_t reserved[4];
 } mmedge_task;
 
 /* One picture, where it lies. `data` holds `bytes` bytes in `format`: the planes one after another, rows
@@ -68,6 +70,7 @@ typedef struct mmedge_frame {
   const char* matrix; /* bt601, bt709, ...: what turns luma and chroma into colours */
   uint64_t seq;       /* for mmedge_frame_intact */
   int32_t ring, slot; /* for mmedge_frame_intact */
+  uint64_t reserved[4];
 } mmedge_frame;
 
 typedef enum mmedge_dtype {

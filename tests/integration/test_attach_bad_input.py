@@ -185,9 +185,9 @@ def test_a_runtime_that_dies_is_told(bundle: Path, door: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda door: door.write_text("mine"), "no socket is there"),
-        (lambda door: door.mkdir(), "no socket is there"),
-        (lambda door: door.symlink_to("/dev/null"), "no socket is there"),
+        (lambda door: door.write_text("mine"), "not a socket is there"),
+        (lambda door: door.mkdir(), "not a socket is there"),
+        (lambda door: door.symlink_to("/dev/null"), "not a socket is there"),
     ],
 )
 def test_what_is_no_socket_is_left_alone(
@@ -202,7 +202,7 @@ def test_what_is_no_socket_is_left_alone(
 
 @pytest.mark.parametrize(
     ("path", "message"),
-    [("nowhere/door", "no such folder"), ("x" * 200, "107 bytes"), ("", "no socket is there")],
+    [("nowhere/door", "no such folder"), ("x" * 200, "107 bytes"), ("", "not a socket is there")],
 )
 def test_paths_that_cannot_be_are_refused(bundle: Path, tmp_path: Path, path: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
