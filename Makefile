@@ -22,7 +22,7 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PIP := $(BIN)/python -m pip install --quiet
 TORCH := torch$(shell sed -n 's/^torch\(==.*\)/\1/p' constraints.txt)
-NATIVE := $(shell find native CMakeLists.txt -name '*.cpp' -o -name '*.hpp' -o -name CMakeLists.txt)
+NATIVE := $(shell find native CMakeLists.txt -type f -not -path 'native/tests/*')
 
 # A CPU with AVX2 and neither AVX-512 nor VNNI; without what qemu would warn that it lacks. It has no AVX-512 at all.
 # Only this process is emulated: what it starts runs on the machine's own CPU.
@@ -61,7 +61,7 @@ check: $(VENV)/tests-installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/clang-format --dry-run --Werror $$(find native -name '*.cpp' -o -name '*.hpp')
+	$(BIN)/clang-format --dry-run --Werror $$(find native examples -name '*.cpp' -o -name '*.hpp' -o -name '*.[ch]')
 	for kind in address thread; do \
 	  $(BIN)/cmake -S . -B build/sanitize-$$kind -DMMEDGE_TESTS_ONLY=ON -DMMEDGE_SANITIZE=$$kind >/dev/null && \
 	  $(BIN)/cmake --build build/sanitize-$$kind --parallel 2 >/dev/null && \

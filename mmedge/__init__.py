@@ -5,6 +5,7 @@ Map of the package::
     load, Bundle          the deployable artefact, verified
     Pipeline, Result      live fused inference
     load_engine           one network, no pipeline
+    attach                a pipeline that runs in another process
     Recorder              a recording of what your own code pushes
     bench                 latency report
     errors                the exception tree
@@ -46,6 +47,7 @@ from mmedge.version import __version__
 if TYPE_CHECKING:
     from mmedge.bench import Report, bench
     from mmedge.bundle import Bundle, load
+    from mmedge.clients import Attached, attach
     from mmedge.engine import Engine, load_engine
     from mmedge.errors import MmedgeError
     from mmedge.pipeline import Pipeline
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
     from mmedge.types import Result, TaskResult
 
 __all__ = [
+    "Attached",
     "Bundle",
     "Engine",
     "MmedgeError",
@@ -62,12 +65,14 @@ __all__ = [
     "Result",
     "TaskResult",
     "__version__",
+    "attach",
     "bench",
     "load",
     "load_engine",
 ]
 
 _HOME = {
+    "Attached": "mmedge.clients",
     "Bundle": "mmedge.bundle",
     "Engine": "mmedge.engine",
     "MmedgeError": "mmedge.errors",
@@ -76,6 +81,7 @@ _HOME = {
     "Report": "mmedge.bench",
     "Result": "mmedge.types",
     "TaskResult": "mmedge.types",
+    "attach": "mmedge.clients",
     "bench": "mmedge.bench",
     "load": "mmedge.bundle",
     "load_engine": "mmedge.engine",

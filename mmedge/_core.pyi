@@ -1,9 +1,75 @@
 """Native core of mmedge."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy
 import numpy.typing
+
+class AttachClient:
+    """
+    A program's side of the line to a running pipeline; any thread may use it.
+
+    Once it is closed its methods raise ValueError.
+    """
+
+    def __init__(self, path: str) -> None:
+        """
+        Attach to the pipeline that listens on ``path``; waits at most 5 s.
+
+        Raises:
+            OSError: If no pipeline is there, or it does not want this program.
+            ValueError: If it is no path of a socket.
+        """
+
+    def next(self, timeout_ms: int) -> tuple[bytes, list[tuple[Any, ...]]] | None:
+        """
+        Wait for the next result: its line of JSON, and where the pictures lie it was made from.
+
+        Of each picture: input, ring, slot, seq, bytes, format, matrix, width, height, capture_ns,
+        uncertainty_ns, rotation, mirrored, full_range, shape of a pixel; ring 0 is nowhere. A negative
+        timeout is none.
+
+        Returns:
+            None where nothing came in time.
+
+        Raises:
+            EOFError: If the run has ended.
+            OSError: If it has died, or says what cannot be.
+        """
+
+    def copy(self, ring: int, slot: int, seq: int, out: numpy.typing.NDArray[numpy.uint8]) -> bool:
+        """
+        Copy the first len(out) bytes of a picture.
+
+        False if they were overwritten, also meanwhile; ``out`` is undefined then.
+        """
+
+    def push(
+        self, input: str, data: numpy.typing.NDArray[numpy.uint8], dtype: int, shape: Sequence[int], capture_ns: int
+    ) -> tuple[int, str]:
+        """
+        Push the bytes [n] of an array; return a ``mmedge_status`` and why it is not 0.
+
+        ``dtype`` is a ``mmedge_dtype``. 2: the run has ended; 5: the pipeline is behind; 6: pushed, but it
+        refused one before; 7: the pipeline has no such input; 8: it has died.
+        """
+
+    def push_text(self, input: str, text: str, capture_ns: int) -> tuple[int, str]:
+        """
+        Push a text of up to 64 KiB; return what ``push`` does. "" takes the text back.
+        """
+
+    def close(self) -> None:
+        """Leave the pipeline; idempotent."""
+
+    @property
+    def fd(self) -> int:
+        """A descriptor that is readable when ``next`` may have something."""
+
+    @property
+    def dropped(self) -> int:
+        """Results that were lost because they were not read in time."""
 
 class Classifier:
     """Scores of labels: calibrated, smoothed, decided or abstained."""

@@ -27,11 +27,11 @@ SharedMemory SharedMemory::create(std::size_t bytes) {
   if (memory.fd_ < 0) fail("memfd_create");
   if (ftruncate(memory.fd_, static_cast<off_t>(bytes)) != 0) fail("cannot size shared memory");
   if (fcntl(memory.fd_, F_ADD_SEALS, kSeals) != 0) fail("cannot seal shared memory");
-  memory.map(bytes);
+  memory.map(bytes, true);
   return memory;
 }
 
-SharedMemory SharedMemory::attach(int fd) {
+SharedMemory SharedMemory::attach(int fd, bool writable) {
   SharedMemory memory(fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1));
   if (memory.fd_ < 0) fail("cannot duplicate the descriptor of shared memory");
   const int seals = fcntl(memory.fd_, F_GET_SEALS);
@@ -40,12 +40,13 @@ SharedMemory SharedMemory::attach(int fd) {
   struct stat status{};
   if (fstat(memory.fd_, &status) != 0) fail("cannot size shared memory");
   if (status.st_size < 1) throw std::invalid_argument("the shared memory is empty");
-  memory.map(static_cast<std::size_t>(status.st_size));
+  memory.map(static_cast<std::size_t>(status.st_size), writable);
   return memory;
 }
 
-void SharedMemory::map(std::size_t bytes) {
-  void* const data = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd_, 0);
+void SharedMemory::map(std::size_t bytes, bool writable) {
+  const int access = writable ? PROT_READ | PROT_WRITE : PROT_READ;
+  void* const data = mmap(nullptr, bytes, access, MAP_SHARED, fd_, 0);
   if (data == MAP_FAILED) fail("cannot map shared memory");
   data_ = data;
   size_ = bytes;

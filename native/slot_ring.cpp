@@ -28,12 +28,15 @@ void require(bool fine, const char* message) {
   if (!fine) throw std::invalid_argument(message);
 }
 
-// ThreadSanitizer cannot see what the next two are right by: fences. They stay out of its sight, and a copy
+// ThreadSanitizer cannot see what the next three are right by: fences. They stay out of its sight, and a copy
 // that raced is thrown away. The words are atomic so that the compiler neither repeats nor tears a load.
 
 // Nothing is stored to a slot before its word says WRITING. The acquire of a compare-and-swap alone does not
 // hold later stores back from its own store.
 __attribute__((no_sanitize("thread"))) void order_stores() { __atomic_thread_fence(__ATOMIC_RELEASE); }
+
+// What was read before stays before the loads that follow.
+__attribute__((no_sanitize("thread"))) void order_loads() { __atomic_thread_fence(__ATOMIC_ACQUIRE); }
 
 __attribute__((no_sanitize("thread"))) void copy_racing(const std::uint8_t* from, std::uint8_t* out,
                                                         std::size_t n) {
@@ -44,7 +47,6 @@ __attribute__((no_sanitize("thread"))) void copy_racing(const std::uint8_t* from
     __builtin_memcpy(out + i, &word, 8);
   }
   for (; i < n; ++i) out[i] = __atomic_load_n(from + i, __ATOMIC_RELAXED);
-  __atomic_thread_fence(__ATOMIC_ACQUIRE);
 }
 
 }  // namespace
@@ -68,8 +70,12 @@ SlotRing::SlotRing(std::int64_t slots, std::int64_t slot_bytes)
   for (std::int64_t i = 0; i < slots; ++i) new (&slot(i)) Slot{};
 }
 
-SlotRing SlotRing::attach(int fd) {
-  SharedMemory memory = SharedMemory::attach(fd);
+SlotRing SlotRing::attach(int fd) { return map(fd, true); }
+
+SlotRing SlotRing::watch(int fd) { return map(fd, false); }
+
+SlotRing SlotRing::map(int fd, bool writable) {
+  SharedMemory memory = SharedMemory::attach(fd, writable);
   Shape shape{};
   require(memory.size() >= sizeof(Header), "the shared memory is too small for a slot ring");
   std::memcpy(&shape, memory.data(), sizeof shape);
@@ -183,12 +189,16 @@ void SlotRing::release(std::int64_t index) {
 bool SlotRing::copy(std::int64_t index, std::uint64_t seq, std::uint8_t* out, std::size_t n) const {
   const std::atomic<std::uint64_t>& word = slot(index).word;
   require(n <= static_cast<std::size_t>(shape_.slot_bytes), "a slot holds fewer bytes than that");
-  const auto whole = [seq](std::uint64_t now) {
-    return seq != 0 && seq_of(now) == seq && state_of(now) != State::kWriting;
-  };
-  if (!whole(word.load(std::memory_order_acquire))) return false;
+  if (!whole(word.load(std::memory_order_acquire), seq)) return false;
   copy_racing(data(index), out, n);
-  return whole(word.load(std::memory_order_relaxed));
+  order_loads();
+  return whole(word.load(std::memory_order_relaxed), seq);
+}
+
+// The acquire is for a reader that asks before it reads, too.
+bool SlotRing::holds(std::int64_t index, std::uint64_t seq) const {
+  order_loads();
+  return whole(slot(index).word.load(std::memory_order_acquire), seq);
 }
 
 std::uint64_t SlotRing::dropped() const { return header().dropped.load(std::memory_order_relaxed); }

@@ -36,6 +36,8 @@ class SlotRing {
   // Maps the ring of another process (or of this one); the caller keeps its `fd`. Throws
   // std::invalid_argument for anything that is not a whole ring.
   static SlotRing attach(int fd);
+  // The same for who only looks at data and copies: anything that would change the ring is a SIGSEGV.
+  static SlotRing watch(int fd);
 
   // The FREE slot whose data is the oldest becomes WRITING; with `steal`, if none is FREE, the oldest READY
   // one does and counts as dropped. -1 if there is none.
@@ -54,6 +56,8 @@ class SlotRing {
   void release(std::int64_t index);
   // Copies the first `n` bytes of a slot that anybody may own, and tells whether they are those of `seq`.
   bool copy(std::int64_t index, std::uint64_t seq, std::uint8_t* out, std::size_t n) const;
+  // True while a slot that anybody may own still holds `seq`: all that was read of its data before is right.
+  bool holds(std::int64_t index, std::uint64_t seq) const;
 
   std::uint8_t* data(std::int64_t index) const;
   std::int64_t slots() const { return shape_.slots; }
@@ -79,12 +83,16 @@ class SlotRing {
   struct Slot;
 
   SlotRing(const Shape& shape, SharedMemory memory) : memory_(std::move(memory)), shape_(shape) {}
+  static SlotRing map(int fd, bool writable);
   static std::size_t payload_offset(std::int64_t slots);
   static std::size_t total_bytes(const Shape& shape);
   static State state_of(std::uint64_t word) { return static_cast<State>(word & 3); }
   static std::uint64_t seq_of(std::uint64_t word) { return word >> 2; }
   static std::uint64_t word_of(std::uint64_t seq, State state) {
     return seq << 2 | static_cast<std::uint64_t>(state);
+  }
+  static bool whole(std::uint64_t word, std::uint64_t seq) {
+    return seq != 0 && seq_of(word) == seq && state_of(word) != State::kWriting;
   }
 
   Header& header() const;

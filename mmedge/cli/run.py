@@ -49,10 +49,13 @@ if TYPE_CHECKING:
     from mmedge.view.live import LivePage
 
 
-def parse_inputs(bundle: Bundle | None, pairs: list[str], by_modality: dict[str, str | None]) -> dict[str, Address]:
+def parse_inputs(
+    bundle: Bundle | None, pairs: list[str], by_modality: dict[str, str | None], *, pushes: bool = False
+) -> dict[str, Address]:
     """Return input name -> address from ``NAME=URI`` pairs and the ``--image`` kind of options; see ``typed``.
 
-    Without a bundle any name will do, and ``--image`` feeds the input ``image``.
+    Without a bundle any name will do, and ``--image`` feeds the input ``image``. ``pushes``: programs that attach may
+    push.
 
     Raises:
         ConfigError: If a pair is malformed, or a modality is not unique in the bundle.
@@ -65,9 +68,11 @@ def parse_inputs(bundle: Bundle | None, pairs: list[str], by_modality: dict[str,
                 f"the bundle has no input '{Address(name)}'", where=where, fix=f"it has {list(bundle.inputs)}"
             )
         uri = typed(text, where)
-        if uri == PUSH:
+        if uri == PUSH and not pushes:
             raise ConfigError(
-                "a command line cannot push data", where=where, fix="name a source, or use the Python API"
+                "a command line cannot push data",
+                where=where,
+                fix="name a source, let a program push (--attach PATH), or use the Python API",
             )
         if name in uris:
             raise ConfigError(f"input '{Address(name)}' was given twice", where=where, fix="give one source per input")
@@ -150,12 +155,17 @@ def command(
         Engines,
         typer.Option(help="now: start on what is there, and put in better engines once built; wait: build first."),
     ] = "auto",
+    attach: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="A socket, on which programs of yours get results and push data."),
+    ] = None,
     window: Annotated[bool, typer.Option("--window", help="Show pictures and answers in a window.")] = False,
     json: JsonLines = False,
 ) -> None:
     """Live fused inference. With --json: one result a line on stdout (JSON Lines)."""
     with load(bundle) as opened, live_page(view, privacy) as page:
-        uris = parse_inputs(opened, input, {"image": image, "audio": audio, "text": text})
+        named = {"image": image, "audio": audio, "text": text}
+        uris = parse_inputs(opened, input, named, pushes=attach is not None)
         shown = _window(opened, uris) if window else None
         sinks = make_sinks(sink, json=json, privacy=privacy)
         if page is not None:
@@ -178,6 +188,7 @@ def command(
             allow=allow,
             engines=engines,
             record_privacy=record_privacy,
+            attach=attach,
         ) as pipe:
             if page is not None:
                 page.open(pipe)

@@ -65,7 +65,7 @@ class Intake:
         trigger = manifest.sync.trigger
         self._trigger = trigger if trigger in set(attached) - flowing and not lossless else None
         self._flows = [each.flow for each in workers if flowing.intersection(each.streams)]
-        if self._near & flowing:
+        if (self._near | by_push) & flowing:  # who attaches pushes in this process, whoever else does in another
             self._flows.append(inbox.flow)
         if pushed is not None and by_push & flowing:
             self._flows.append(pushed.flow)

@@ -58,6 +58,7 @@ class Wishes:
     results: Literal["auto", "latest", "all"]
     allow: Sequence[str]
     engines: Engines
+    attach: str | Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +98,10 @@ def open_pipeline(
     check_duration(wishes.duration_s)
     sources = check_sources(inputs)
     check_sinks(wishes.sinks)
+    if wishes.attach is not None:
+        from mmedge.clients.socket_file import check_path  # a run without loads none of it
+
+        check_path(str(Path(wishes.attach).absolute()))
     if wishes.isolation == "process" or (wishes.isolation == "auto" and has_device(sources)):
         from mmedge.pipeline.remote import prepare_process
 
@@ -108,7 +113,10 @@ def open_pipeline(
         given = set(sources)
         sources = share_sources(sources, opened.inputs)
         # What is pushed to an input is pushed to those that share its source.
-        sharing = {n: [o for o in sources.keys() - given if opened.inputs[o].shares == n] for n in given}  # type: ignore[union-attr]
+        sharing = {
+            n: tuple(o for o in sources.keys() - given if opened.inputs[o].shares == n)  # type: ignore[union-attr]
+            for n in given
+        }
         check_consent(opened.manifest, Consent(wishes.allow, opened.path))
         wanted = chosen_results(wishes.results, latency, sources)
         spec = RunSpec(
@@ -127,6 +135,8 @@ def open_pipeline(
             results="all" if wishes.sinks else wanted,  # sinks get every result, whatever the reader wants
             allow=tuple(wishes.allow),
             engines=chosen_engines(wishes.engines, latency, record),
+            attach=None if wishes.attach is None else str(Path(wishes.attach).absolute()),
+            sharing=sharing,
         )
         check_run(spec, opened.manifest)
         runtime = _runtime(spec, opened)
@@ -138,7 +148,7 @@ def open_pipeline(
             sinks = Sinks(wishes.sinks, opened, runtime.statistics, latest=latest, lossless=lossless)
             runtime.keeps_pictures |= sinks.want_pictures
             delivery = Delivery(runtime, sinks, latest=latest, lossless=lossless)
-        pushes = Pushes(opened.inputs, runtime, sharing)
+        pushes = Pushes(opened.inputs, runtime)
     except BaseException:
         if own:
             opened.close()

@@ -58,6 +58,8 @@ class Pipeline:
             ``mmedge.toml`` files of your own. The rules of ``mmedge.fusion.rules`` need no consent.
         engines: ``now`` starts on what is there and puts in better engines, between two triggers, when they are built;
             ``wait`` builds them first. ``auto`` is ``wait`` when offline or recorded, else ``now``.
+        attach: Path of a socket, on which programs of this user attach to the run, get its results and push data of
+            theirs; see ``mmedge.attach`` and docs/attach.md.
 
     Raises:
         BundleError: If the bundle is not valid.
@@ -89,6 +91,7 @@ class Pipeline:
         results: Literal["auto", "latest", "all"] = "auto",
         allow: Sequence[str] = (),
         engines: Engines = "auto",
+        attach: str | Path | None = None,
     ) -> None:
         from mmedge.pipeline.opening import Wishes, open_pipeline
 
@@ -110,6 +113,7 @@ class Pipeline:
                 results=results,
                 allow=allow,
                 engines=engines,
+                attach=attach,
             ),
         )
         self.bundle, self._own = opened.bundle, opened.own
@@ -296,8 +300,8 @@ class Pipeline:
     def health(self) -> dict[str, dict[str, object]]:
         """Return each source's state (OK, LATE, STALE, MISSING, RECONNECTING), reason and counters.
 
-        So do ``@engines`` of builds, ``@bundle`` once another was to take over, ``@recording``, ``@sink NAME``;
-        ``@clock`` has the run's pair of times.
+        So do ``@engines`` of builds, ``@bundle`` once another was to take over, ``@recording``, ``@attach``,
+        ``@sink NAME``; ``@clock`` has the run's pair of times.
         """
         health = self._runtime.health()
         if (statistics := self.statistics).started_unix_ns:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -34,14 +34,14 @@ class Pushes:
     Args:
         inputs: The seats of the bundle.
         runtime: Takes the packets.
-        sharing: Input -> those that share what is pushed to it.
 
     Attributes:
+        inputs: The seats of the bundle.
         refused: Pushes that were refused, by input.
     """
 
-    def __init__(self, inputs: Mapping[str, Input], runtime: Fed, sharing: Mapping[str, Sequence[str]]) -> None:
-        self._inputs, self._runtime, self._sharing = inputs, runtime, sharing
+    def __init__(self, inputs: Mapping[str, Input], runtime: Fed) -> None:
+        self.inputs, self._runtime = inputs, runtime
         self._pushed: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
 
@@ -61,11 +61,11 @@ class Pushes:
         """Do what ``Pipeline.push`` says; ``array`` has the shape [...] and the dtype that the input takes."""
         self._check_pushed(name)
         now_ns = time.monotonic_ns()
-        for sharing in self._sharing.get(name, ()):
+        for sharing in self._runtime.spec.sharing.get(name, ()):
             self.push(sharing, array, capture_ns, description=description, started=started)
         with self._counted(name):
             check_capture(capture_ns, now_ns, f"input '{name}'")
-            spec, seq = self._inputs[name], self._pushed[name]
+            spec, seq = self.inputs[name], self._pushed[name]
             packet = pushed_packet(name, spec, array, seq=seq, capture_ns=int(capture_ns), arrive_ns=now_ns)
             if description is not None:
                 packet = described(packet, description)
@@ -73,7 +73,7 @@ class Pushes:
 
     def text(self, text: str, name: str | None, *, capture_ns: int | None, started: bool) -> None:
         """Do what ``Pipeline.text`` says."""
-        names = [n for n, spec in self._inputs.items() if isinstance(spec, TextInput)]
+        names = [n for n, spec in self.inputs.items() if isinstance(spec, TextInput)]
         if name is None and len(names) == 1:
             name = names[0]
         if name not in names:

@@ -39,6 +39,7 @@ from mmedge.types import Block, Packet, Result, Snapshot
 
 if TYPE_CHECKING:  # not of every run
     from mmedge.calibration.offsets import Shift
+    from mmedge.clients.server import Server
     from mmedge.recording.writer import Recorder
 
 log = logging.getLogger("mmedge.runtime")
@@ -96,6 +97,7 @@ class Runtime:
         self._steady: dict[str, int] = {}  # streams that may have been held up by it
         self._unwanted = 0  # results that came after the reader had stopped
         self._recorder: Recorder | None = None
+        self._programs: Server | None = None
         self._timer: threading.Timer | None = None
 
     def start(self) -> None:
@@ -119,13 +121,14 @@ class Runtime:
                 shifts, statistics.notes = alignment(manifest.inputs, uris)
             speed = None if self.spec.speed == 1.0 else self.spec.speed
             rules, missing = apply_preset(self.spec.latency, manifest.sync, manifest.missing, manifest.inputs)
+            held_ns = hold_ns(rules, manifest.inputs, lossless=self._lossless)
             self._sources = open_sources(
                 specs,
                 uris,
                 speed=speed,
                 realtime=not self._lossless,
                 workers=self.spec.isolation == "process",
-                hold_ns=hold_ns(rules, manifest.inputs, lossless=self._lossless),
+                hold_ns=held_ns,
             )
             strict = {name for name, rule in missing.items() if rule.policy == "fail"}
             self._strict = [(source, name) for source in self._sources for name in strict & set(source.streams)]
@@ -156,6 +159,10 @@ class Runtime:
 
                 used, times_ns = Rules(sync=rules, missing=missing), (self._started_ns, unix_ns)
                 self._recorder = make_recorder(self.spec, self._bundle, serving.graph, attached, used, times_ns)
+            if self.spec.attach is not None:
+                from mmedge.pipeline.programs import serve_programs
+
+                self._programs = serve_programs(self.spec.attach, manifest.inputs, self, held_ns)
         except BaseException:
             self._close()
             raise
@@ -192,7 +199,7 @@ class Runtime:
         finally:
             self.statistics.state = "FAILED" if error else "STOPPED"
             try:
-                self._close()
+                self._close(error)
             except MmedgeError as problem:
                 error = error or problem
             except Exception as problem:  # nor must who waits for results wait for ever
@@ -270,6 +277,8 @@ class Runtime:
                 raise
             graph = serving.graph
             decisions.append(Decision(snapshot, "answered", result, graph.used_ns, graph.busy, graph.failed))
+            if self._programs is not None:
+                self._programs.put(result)
             if self.keeps_pictures:
                 self._pictures.keep(result)
             try:
@@ -333,14 +342,14 @@ class Runtime:
         return self.inbox.put(packet)
 
     def health(self) -> dict[str, dict[str, object]]:
-        """Return each source's state, reason, counters and clock by name, ``@recording``, ``@engines``, ``@bundle``."""
+        """Return each source's state, reason, counters and clock by name, and that of ``@recording`` and the like."""
         report: dict[str, dict[str, object]] = {}
         for name, health in self._healths().items():
             report[name] = {"state": health.state, "reason": health.reason, "counters": dict(health.counters)}
             if name in health.clocks:
                 report[name]["clock"] = msgspec.to_builtins(health.clocks[name])
-        if self._recorder is not None:
-            report["@recording"] = self._recorder.report()
+        own = {"@recording": self._recorder, "@attach": self._programs}
+        report |= {name: part.report() for name, part in own.items() if part is not None}
         return report if self._serving is None else report | self._serving.report()
 
     def swap(self, order: SwapOrder) -> Future[BundleSwap]:
@@ -360,16 +369,18 @@ class Runtime:
         elif self._thread.ident is None:
             self._close()
 
-    def _close(self) -> None:
+    def _close(self, error: MmedgeError | None = None) -> None:
         self.inbox.close()
+        if self._programs is not None:
+            self._programs.close(error)
         recorder, serving = ([] if it is None else [it.close] for it in (self._recorder, self._serving))
         sources = [source.stop for source in self._sources]
         first: BaseException | None = None
         for close in (*sources, *recorder, self._settle, *serving):
             try:
                 close()
-            except BaseException as error:  # what comes after it is closed all the same
-                first = first or error
+            except BaseException as problem:  # what comes after it is closed all the same
+                first = first or problem
         if first is not None:
             raise first
 

@@ -36,6 +36,8 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
         record_privacy: What a recording keeps of pictures and sound.
         video: How a recording keeps pictures: bit by bit, or so that they look the same.
         allow: Modules whose functions the bundle may call, and paths of ``mmedge.toml`` files.
+        attach: Path of the socket that programs attach to; None without one.
+        sharing: Input -> those that share what is pushed to it.
         engines: ``now``: start on the engines that are there, and put in better ones when they are built; ``wait``:
             build first.
     """
@@ -54,4 +56,6 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     video: Video = "lossless"
     results: Literal["latest", "all"] = "all"
     allow: tuple[str, ...] = ()
+    attach: str | None = None
+    sharing: dict[str, tuple[str, ...]] = {}
     engines: Literal["now", "wait"] = "wait"

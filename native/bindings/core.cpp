@@ -16,6 +16,7 @@ NB_MODULE(_core, m) {
       PyErr_SetObject(PyExc_OSError, arguments.ptr());
     }
   });
+  mmedge::bindings::bind_attach_client(m);
   mmedge::bindings::bind_classifier(m);
   mmedge::bindings::bind_cpu(m);
   mmedge::bindings::bind_decimals(m);

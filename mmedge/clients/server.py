@@ -1,0 +1,298 @@
+"""The pipeline's side of programs that attach to it: they get its results, see its pictures, and push data of theirs.
+
+Nobody waits for them: one that reads slowly loses its own oldest results, one that dies is forgotten.
+"""
+
+from __future__ import annotations
+
+import logging
+import selectors
+import socket
+import threading
+from collections import Counter
+from collections.abc import Collection
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from mmedge._native import core
+from mmedge.clients.socket_file import listen, may
+from mmedge.clients.wire import DTYPES, MAX_PUSH, NAME, SAID, Kind, Message, Place, Pushed, receive, record
+from mmedge.errors import ConfigError, MmedgeError, internal
+from mmedge.ipc.channel import RingSlot
+from mmedge.ipc.frames import Loan
+from mmedge.ipc.records import frame_header
+from mmedge.ipc.wake import Wake
+from mmedge.types import AnyArray, ByteArray, Description, Frame, Result
+
+MOST = 16  # programs at once
+WAITING = 64  # results that wait for one of them
+_ROOM = 1 << 18  # bytes of one result, a slot
+_SMALL, _MANY, _FEW = 1 << 16, 64, 4  # packets up to so many bytes wait in so many slots, larger ones in a few
+_AT_ONCE = 64  # packets of one program before the others have their turn
+log = logging.getLogger("mmedge.clients")
+
+
+class Takes(Protocol):
+    """What programs push goes there: ``pipeline.pushed.Pushes``."""
+
+    @property
+    def inputs(self) -> Collection[str]:
+        """Names of the bundle's inputs."""
+
+    def push(
+        self, name: str, array: AnyArray, capture_ns: int, *, description: Description | None, started: bool
+    ) -> None:
+        """Take an array [...] of the input's dtype, as ``Pipeline.push`` does; ConfigError where it does not fit."""
+
+    def text(self, text: str, name: str | None, *, capture_ns: int | None, started: bool) -> None:
+        """Take a text as ``Pipeline.text`` does; raises ConfigError where it does not fit."""
+
+
+@dataclass(eq=False)
+class _Pushing:
+    number: int
+    name: str
+    ring: Any
+    wake: Wake
+
+
+@dataclass(eq=False)
+class _Client:
+    line: socket.socket
+    ring: Any
+    wake: Wake
+    greeted: bool = False
+    told: dict[str, int] = field(default_factory=dict)  # input -> the ring of its pictures that it has been given
+    pushing: dict[str, _Pushing] = field(default_factory=dict)
+    opened: int = 0
+
+
+class Server:
+    """Lets programs attach to a run.
+
+    Args:
+        path: Where it listens; relative to the working folder.
+        take: Takes what is pushed, in the server's thread.
+
+    Raises:
+        ConfigError: If it cannot listen there.
+    """
+
+    def __init__(self, path: str, take: Takes) -> None:
+        for name in take.inputs:
+            if len(name.encode()) >= NAME:
+                what = f"an input's name has {len(name.encode())} bytes, a program that attaches knows {NAME - 1}"
+                raise ConfigError(what, where=f"input '{name}'", fix="give it a shorter name, or leave out attach")
+        self._path, self._take = path, take
+        self._listener = listen(path)
+        self._clients: list[_Client] = []
+        self._lock = threading.Lock()  # of the list, of what is said to clients, and of their rings
+        self._rings: dict[str, tuple[int, Any]] = {}
+        self._numbers = 0
+        self._counters: Counter[str] = Counter(attached=0, lost=0, refused=0)
+        self._stop = Wake()
+        self._select = selectors.DefaultSelector()
+        self._select.register(self._listener, selectors.EVENT_READ, self._accept)
+        self._select.register(self._stop, selectors.EVENT_READ, lambda: None)
+        self._closing = False
+        self._thread = threading.Thread(target=self._main, name="mmedge-attach", daemon=True)
+        self._thread.start()
+
+    def report(self) -> dict[str, object]:
+        """Return its entry of ``health``."""
+        with self._lock:
+            unread = sum(client.ring.dropped for client in self._clients)
+            counters = {**self._counters, "lost": self._counters["lost"] + unread, "programs": len(self._clients)}
+        return {"state": "OK", "reason": None, "counters": counters, "path": self._path}
+
+    # In the thread of the run.
+
+    def put(self, result: Result) -> None:
+        """Give a result to all who are attached; never waits."""
+        if not self._clients:
+            return
+        copies: dict[str, Any] = vars(result).get("frames", {})
+        with self._lock:
+            places = {n: place for n, copy in copies.items() if (place := self._place(copy)) is not None}
+            data = np.frombuffer(record(result, places), np.uint8)
+            clients = [client for client in self._clients if client.greeted]
+            for client in clients:
+                for name, place in places.items():
+                    self._show(client, name, place.ring)
+                try:
+                    self._counters["lost"] += not self._give(client, data)
+                except ValueError:  # it wrote where it must not: its thread hears that the line is cut
+                    client.greeted = False
+                    client.line.shutdown(socket.SHUT_RDWR)
+
+    @staticmethod
+    def _give(client: _Client, data: ByteArray) -> bool:
+        """Publish a result, uint8 [n]; False where the program holds all slots, or it is too large for one."""
+        index = client.ring.acquire(steal=True) if data.size <= _ROOM else -1
+        if index < 0:
+            return False
+        client.ring.data(index)[: data.size] = data
+        client.ring.publish(index, data.size.to_bytes(4, "little"))
+        client.wake.set()
+        return True
+
+    def _place(self, copy: Any) -> Place | None:
+        frame = getattr(copy, "__self__", None)
+        slot = frame.release if isinstance(frame, Frame) else None
+        if isinstance(slot, Loan):  # of a file, which is read in this process
+            ring, seq = slot.pool.ring, slot.hold()
+        elif isinstance(slot, RingSlot):
+            ring, seq = slot.ring, slot.seq
+        else:  # of somebody's array
+            return None
+        assert isinstance(frame, Frame)
+        number, known = self._rings.get(frame.stream, (0, None))
+        if known is not ring:
+            self._numbers += 1
+            number = self._numbers
+            self._rings[frame.stream] = number, ring
+        return Place(number, slot.index, seq, frame_header(frame)) if seq else None
+
+    def _show(self, client: _Client, name: str, number: int) -> None:
+        """Give a program the ring of pictures, unless it has it; if it does not listen, the picture is gone for it."""
+        if client.told.get(name) != number:
+            ring = next(ring for known, ring in self._rings.values() if known == number)
+            if Message(Kind.RING, number, ring.slot_bytes, name).send(client.line, [ring.fd]):
+                client.told[name] = number
+
+    # In its own thread.
+
+    def _main(self) -> None:
+        while not self._closing:
+            for key, _ in self._select.select():
+                try:
+                    key.data()
+                except Exception:  # what a program does must not end the others' line
+                    log.exception("a program that is attached could not be served")
+
+    def _accept(self) -> None:
+        try:
+            line, _ = self._listener.accept()
+        except OSError:  # it has left already, or this process has no more descriptors
+            return
+        line.setblocking(False)
+        full = len(self._clients) >= MOST
+        if full or not may(line):
+            why = f"{MOST} programs are attached already" if full else "the run is another user's"
+            Message(Kind.ENDED, text=why).send(line)
+            line.close()
+            return
+        try:
+            client = _Client(line, core.SlotRing(WAITING, _ROOM), Wake())
+        except OSError as error:
+            Message(Kind.ENDED, text=f"the pipeline cannot take one more: {error.strerror}").send(line)
+            line.close()
+            return
+        with self._lock:
+            self._clients.append(client)
+        self._select.register(line, selectors.EVENT_READ, partial(self._hear, client))
+
+    def _hear(self, client: _Client) -> None:
+        try:
+            message = receive(client.line)
+            if message is None:
+                self._forget(client)
+                return
+            self._obey(client, message)
+        except BlockingIOError:
+            return
+        except ValueError as error:
+            self._forget(client, str(error))
+        except OSError:
+            self._forget(client)
+
+    def _obey(self, client: _Client, message: Message) -> None:
+        if message.kind == Kind.HELLO and not client.greeted:
+            with self._lock:
+                if not Message(Kind.WELCOME).send(client.line, [client.ring.fd, client.wake.fileno()]):
+                    raise ValueError("the program does not listen")
+                client.greeted = True
+                self._counters["attached"] += 1
+        elif message.kind == Kind.OPEN and client.greeted:
+            self._open(client, message.name, message.bytes)
+        else:
+            raise ValueError(f"a message of kind {message.kind} was not expected")
+
+    def _open(self, client: _Client, name: str, size: int) -> None:
+        if name not in self._take.inputs or not 0 < size <= MAX_PUSH:
+            what = f"the bundle has no input '{name}'" if name not in self._take.inputs else f"a packet of {size} bytes"
+            self._say(client, Message(Kind.REFUSED, 0, 0, name, what))
+            return
+        before = client.pushing.pop(name, None)
+        if before is not None:
+            self._take_from(client, before)
+            self._select.unregister(before.wake)
+        ring = core.SlotRing(_MANY if size <= _SMALL else _FEW, size)
+        client.opened += 1
+        pushing = client.pushing[name] = _Pushing(client.opened, name, ring, Wake())
+        self._select.register(pushing.wake, selectors.EVENT_READ, partial(self._take_from, client, pushing))
+        self._say(client, Message(Kind.OPENED, pushing.number, size, name), [ring.fd, pushing.wake.fileno()])
+
+    def _take_from(self, client: _Client, pushing: _Pushing) -> None:
+        pushing.wake.clear()
+        for _ in range(_AT_ONCE):
+            taken = pushing.ring.take()
+            if taken is None:
+                return
+            index, _, header = taken
+            try:
+                self._take_one(pushing, index, header)
+            except Exception as error:  # whatever was pushed, the program is told and the run goes on
+                known = error if isinstance(error, MmedgeError) else internal(error)
+                what = str(error) if isinstance(error, ValueError) else known.message
+                self._counters["refused"] += 1
+                self._say(client, Message(Kind.REFUSED, pushing.number, 0, pushing.name, what))
+            finally:
+                pushing.ring.release(index)
+        pushing.wake.set()
+
+    def _take_one(self, pushing: _Pushing, index: int, header: bytes) -> None:
+        told = Pushed.read(header, pushing.ring.slot_bytes)
+        data = pushing.ring.data(index)[: told.size]
+        if told.dtype == SAID:
+            self._take.text(data.tobytes().decode(), pushing.name, capture_ns=told.capture_ns, started=True)
+        else:
+            array = data.view(DTYPES[told.dtype]).reshape(told.shape)
+            self._take.push(pushing.name, array, told.capture_ns, description=None, started=True)
+
+    def _say(self, client: _Client, message: Message, fds: list[int] | None = None) -> None:
+        with self._lock:
+            message.send(client.line, fds or [])
+
+    def _forget(self, client: _Client, why: str | None = None) -> None:
+        with self._lock:
+            self._clients.remove(client)
+            self._counters["lost"] += client.ring.dropped
+            if why is not None:
+                Message(Kind.ENDED, text=why).send(client.line)
+        for pushing in client.pushing.values():
+            self._select.unregister(pushing.wake)
+        self._select.unregister(client.line)
+        client.line.close()
+
+    def close(self, error: MmedgeError | None = None) -> None:
+        """Tell all who are attached that the run has ended, and why; idempotent."""
+        if self._closing:
+            return
+        self._closing = True
+        self._stop.set()
+        self._thread.join()
+        with suppress(OSError):
+            Path(self._path).unlink()
+        self._listener.close()
+        with self._lock:
+            clients, self._clients = self._clients, []
+        for client in clients:
+            Message(Kind.ENDED, text="" if error is None else error.message).send(client.line)
+            client.line.close()
+        self._select.close()

@@ -1,0 +1,75 @@
+"""The socket that programs attach to: a file of this user's alone, on this machine."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import struct
+from contextlib import suppress
+from pathlib import Path
+
+from mmedge.errors import ConfigError
+
+_LONGEST = 107  # bytes: a struct sockaddr_un ends there
+_WHERE = "attach"
+
+
+def check_path(path: str) -> None:
+    """Raise ConfigError unless a socket may be made there."""
+    place, size = Path(path), len(os.fsencode(path))
+    if not path or "\0" in path:
+        raise ConfigError(f"{path!r} is not a path", where=_WHERE, fix="for example attach='/run/mmedge/door.sock'")
+    if size > _LONGEST:
+        raise ConfigError(
+            f"the path of a socket has at most {_LONGEST} bytes, this one {size}", where=path, fix="take a shorter path"
+        )
+    if not place.parent.is_dir():
+        raise ConfigError("there is no such folder", where=str(place.parent), fix="make it, or take another path")
+    with suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(place.lstat().st_mode):
+            raise ConfigError("something that is not a socket is there", where=path, fix="take another path")
+
+
+def listen(path: str) -> socket.socket:
+    """Return a socket that listens at a path; one that a dead run has left there is replaced.
+
+    Raises:
+        ConfigError: If nothing can be made there, or another run listens.
+    """
+    check_path(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        if os.path.lexists(path):
+            if _answers(path):
+                raise ConfigError("another run listens there", where=path, fix="take another path")
+            Path(path).unlink()
+        listener.bind(path)
+        Path(path).chmod(0o600)  # nobody can connect before it listens
+        listener.listen(8)
+        listener.setblocking(False)
+    except BaseException as error:
+        listener.close()
+        if isinstance(error, OSError):
+            what = f"no socket can be made there: {error.strerror}"
+            raise ConfigError(what, where=path, fix="take another path") from error
+        raise
+    return listener
+
+
+def _answers(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
+        except OSError:  # it is busy, of another kind, or another user's: somebody's in any case
+            return True
+        return True
+
+
+def may(line: socket.socket) -> bool:
+    """Tell whether a peer is of this user, or root."""
+    raw = line.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    return struct.unpack("3i", raw)[1] in (0, os.geteuid())

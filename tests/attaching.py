@@ -1,0 +1,37 @@
+"""What tests of programs that attach to a pipeline share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+import mmedge
+from mmedge.types import Result
+
+Isolation = Literal["thread", "process"]
+
+
+@contextmanager
+def pushed(bundle: Path, door: Path, isolation: Isolation = "process", **options: Any) -> Iterator[mmedge.Pipeline]:
+    with mmedge.Pipeline(bundle, {"image": "push://"}, attach=door, isolation=isolation, **options) as pipe:
+        yield pipe
+
+
+def push(into: Any, value: int) -> int:
+    now = time.monotonic_ns()
+    into.push("image", np.full((8, 8), value, np.uint8), now)
+    return now
+
+
+def following(pipe: Any) -> Result:
+    """Return the next result, of a pipeline or of one that a program is attached to."""
+    return next(iter(pipe.results(time.monotonic() + 60)))
+
+
+def programs(pipe: mmedge.Pipeline, counter: str = "programs") -> int:
+    return int(pipe.health()["@attach"]["counters"][counter])  # type: ignore[index]
