@@ -56,7 +56,7 @@ class Started:
         self.process.send_signal(number)
         assert self.process.stdout is not None
         out = self.process.stdout.read()
-        code = self.process.wait(30)
+        code = self.process.wait(60)
         self._reader.join()
         return code, out
 
