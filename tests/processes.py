@@ -97,7 +97,7 @@ def hear(started: Child, kind: type[Message]) -> Any:
 def end(started: Child) -> None:
     with suppress(EOFError):
         while True:
-            started.receive(20.0)
+            started.receive(60.0)
 
 
 def gone(pid: int, within_s: float = 60.0) -> bool:

@@ -115,7 +115,7 @@ def test_a_stop_is_orderly_and_asked_for(bundle: Path, number: signal.Signals, c
 def test_a_stop_after_the_end_changes_nothing(bundle: Path) -> None:
     """While the summary is printed and the interpreter ends."""
     for delay_ms in (0, 20, 60, 120):
-        run = command("run", bundle, "--image", CAMERA, "--duration", "0.3", "--json")
+        run = command("run", bundle, "--image", CAMERA, "--duration", "2", "--json")
         assert run.stdout is not None
         assert run.stderr is not None
         assert run.stderr.readline()  # the summary's first line: the run is over

@@ -79,7 +79,7 @@ def test_a_slow_reader_gets_the_latest_result(tmp_path: Path, isolation: str) ->
 
 def test_all_results_come_in_order_where_they_are_wanted(tmp_path: Path) -> None:
     times = []
-    with mmedge.Pipeline(bundle(tmp_path), DEVICES, isolation="process", duration_s=2.0, results="all") as pipe:
+    with mmedge.Pipeline(bundle(tmp_path), DEVICES, isolation="process", duration_s=4.0, results="all") as pipe:
         for result in pipe:
             times.append(result.t_ns)
             time.sleep(0.045)

@@ -60,7 +60,7 @@ def test_an_error_of_any_length_reaches_the_user(tmp_path: Path) -> None:
 
 
 def test_every_reader_learns_of_the_end(bundle: Path) -> None:
-    with mmedge.Pipeline(bundle, {"image": CAMERA}, duration_s=1) as pipe:
+    with mmedge.Pipeline(bundle, {"image": CAMERA}, duration_s=3) as pipe:
         counts: list[int] = []
         readers = [threading.Thread(target=lambda: counts.append(len(list(pipe))), daemon=True) for _ in range(4)]
         for reader in readers:

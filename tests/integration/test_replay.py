@@ -147,7 +147,7 @@ def test_a_request_to_end_ends_a_recording_in_order(tmp_path: Path, number: int)
 
 
 def test_duration_overruns_and_drops_are_replayed(bundle: Path, clip: Path, tmp_path: Path) -> None:
-    live = play(bundle, clip, tmp_path / "r", speed=20, duration_s=0.9)
+    live = play(bundle, clip, tmp_path / "r", speed=20, duration_s=1.1)
     lines, again = replay(tmp_path / "r", bundle)
     assert lines == live
     assert again.statistics.triggers == len(live) + again.statistics.dropped

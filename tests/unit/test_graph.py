@@ -122,7 +122,7 @@ def test_state_is_fed_back_and_reset_on_a_new_epoch() -> None:
 
 def test_async_never_holds_a_trigger_and_reports_the_age() -> None:
     gate = threading.Event()
-    graph, engine = graph_of(Adder(gate=gate), mode="async")
+    graph, _ = graph_of(Adder(gate=gate), mode="async")
     graph.run(snapshot(0, 1.0, 0), no_audio)
     begin = time.monotonic()
     late = snapshot(40, 2.0, 1)

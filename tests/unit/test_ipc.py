@@ -23,7 +23,7 @@ from tests.processes import child, end, gone, hear
 def test_a_child_answers_logs_and_ends(caplog: pytest.LogCaptureFixture) -> None:
     with child("wait", b"xyz") as started, caplog.at_level(logging.INFO):
         hear(started, Ready)
-        started.stop(10.0)
+        started.stop(60.0)
         assert started.reason() == "its process ended with exit code 0"
         assert gone(started.pid)
     assert "got 3 bytes" in caplog.text
@@ -217,7 +217,7 @@ def test_a_child_finds_the_modules_of_its_parent_and_no_others(tmp_path: Path) -
         "import sys; sys.path[:] = [p for p in sys.path if p]; sys.path.insert(0, 'mine')\n"
         "from mmedge.ipc.process import Child\n"
         "c = Child('task:run', b'', name='x')\n"
-        "try:\n    while True: print(type((c.receive(5.0) or [None])[0]).__name__)\n"
+        "try:\n    while True: print(type((c.receive(60.0) or [None])[0]).__name__)\n"
         "except EOFError: print(c.reason())\n"
         "c.close()"
     )

@@ -53,7 +53,7 @@ def play(source: Source, done: Callable[[list[Packet]], bool], *, keep: str = ""
     source.start(emit)
     try:
         with change:
-            assert change.wait_for(lambda: done(packets), 20), source.health()
+            assert change.wait_for(lambda: done(packets), 60), source.health()
     finally:
         source.stop()
     return packets
@@ -354,18 +354,13 @@ def test_what_a_microphone_loses_is_as_long_for_every_input(device_hz: int, monk
     (source,) = open_sources(INPUTS, dict.fromkeys(rates_hz, "mic://default"))
     blocks: dict[str, list[Block]] = {name: [] for name in rates_hz}
 
-    def emit(packet: Packet) -> None:
-        if isinstance(packet, Block):
-            blocks[packet.stream].append(packet)
-
-    def length_s(name: str) -> float:
-        return sum(len(block.samples) + block.lost for block in blocks[name]) / rates_hz[name]
-
-    source.start(emit)
+    source.start(lambda packet: blocks[packet.stream].append(packet) if isinstance(packet, Block) else None)
     try:
         module.send(0.4)
         module.send(0.4, lost_s=0.2)
-        assert until(lambda: all(length_s(name) > 0.95 for name in rates_hz), 60)
+        assert until(
+            lambda: all(sum(len(b.samples) + b.lost for b in blocks[n]) > 0.95 * rates_hz[n] for n in blocks), 60
+        )
         health = source.health()
     finally:
         source.stop()

@@ -293,7 +293,7 @@ def test_real_time_is_kept() -> None:
 def test_an_unplugged_device_ends_with_its_reason_and_works_when_opened_again() -> None:
     for _ in range(2):
         device, ear = play("unplug_at_s=0.3", 0.3)
-        assert until(lambda: sum(isinstance(packet, EndOfStream) for packet in list(ear.packets)) == 2, 60)
+        assert until(lambda ear=ear: sum(isinstance(p, EndOfStream) for p in list(ear.packets)) == 2, 60)
         device.stop()
         ends = [packet.reason for packet in ear.packets if isinstance(packet, EndOfStream)]
         assert len(ends) == 2
