@@ -164,7 +164,7 @@ def test_a_pipeline_is_not_among_the_arguments_of_its_process(bundle: Path, gstr
 )
 def test_what_gstreamer_says_is_shown_without_a_secret(bundle: Path, pipeline: str, gstreamer: None) -> None:
     uri = f"gst:{pipeline} ! video/x-raw,width=64,height=48"
-    with pytest.raises(MmedgeError) as caught, mmedge.Pipeline(bundle, {"image": uri}, duration_s=3) as pipe:
+    with pytest.raises(MmedgeError) as caught, mmedge.Pipeline(bundle, {"image": uri}, duration_s=5) as pipe:
         pipe.run()
     assert TOKEN not in str(caught.value) + repr(caught.value.to_dict())
 
