@@ -94,7 +94,9 @@ class Fed:
 
     @property
     def counts(self) -> list[float]:
-        return [float(result.outputs["clock.count"][0, 0]) for result in self.results]
+        """Of those with a picture: where this machine stands still, sound alone makes triggers."""
+        counts = [result.outputs.get("clock.count") for result in self.results]
+        return [float(count[0, 0]) for count in counts if count is not None]
 
 
 @pytest.fixture
@@ -145,7 +147,8 @@ def test_a_bundle_that_fails_on_trial_is_put_back(old: Path, tmp_path: Path, iso
     fed.check_nothing_is_lost()
     assert fed.scenes.count("dark") == 3
     assert fed.pipe.statistics.stage_errors == {}  # it was answered by the old one
-    assert all(all(result.present.values()) for result in fed.results[10:])
+    pushed = set(fed.pushed_ns)
+    assert all(all(result.present.values()) for result in fed.results[10:] if result.t_ns in pushed)
     assert fed.counts == list(range(1, len(fed.counts) + 1))
     assert health["counters"] == {"swaps": 0, "put_back": 1}
     assert "the fourth" in str(health["reason"])

@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -285,22 +284,19 @@ def test_the_command_line_ends_with_code_5_where_the_policy_is_fail(tmp_path: Pa
 
 
 @pytest.mark.parametrize("trigger", ["image", "text"])
-def test_texts_are_replayed_bit_by_bit(tmp_path: Path, short_clip: str, trigger: str) -> None:
+def test_texts_are_replayed_bit_by_bit(tmp_path: Path, write_clip: WriteClip, trigger: str) -> None:
+    clip = str(write_clip("clip.nut", times_s=tuple(k / 25 for k in range(75)), size=(16, 16)))
     bundle = text_bundle(tmp_path / "b.mmedge", ttl_ms=300, trigger=trigger)
     folder = tmp_path / "recorded"
     odd = 'dark "x"\n\u2028 \\ \U0001f600'
-    with mmedge.Pipeline(bundle, {"image": short_clip, "text": "push://"}, record=folder) as pipe:
-
-        def say() -> None:
-            for text in (odd, "bright", "", "dark", "x" * MAX_TEXT, "\x01" * MAX_TEXT, "bright"):
-                pipe.text(text)
-                time.sleep(0.1)
-
-        speaker = threading.Thread(target=say)
-        speaker.start()
-        expected = 7 if trigger == "text" else 25
-        lines = [replayed_line(result) for result in islice(pipe.results(time.monotonic() + 60), expected)]
-        speaker.join()
+    with mmedge.Pipeline(bundle, {"image": clip, "text": "push://"}, record=folder) as pipe:
+        said = [odd, "bright", "", "dark", "x" * MAX_TEXT, "\x01" * MAX_TEXT, "bright"]
+        expected, lines = len(said) if trigger == "text" else 75, []
+        pipe.text(said.pop(0))
+        for result in islice(pipe.results(time.monotonic() + 60), expected):
+            lines.append(replayed_line(result))
+            if said:
+                pipe.text(said.pop(0))
     assert pipe.statistics.recording["state"] == "OK"
     assert len(lines) == expected - pipe.statistics.dropped
     labels = {json.loads(line)["tasks"]["word"]["label"] for line in lines}
