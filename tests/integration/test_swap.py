@@ -40,8 +40,9 @@ class Fed:
         before = time.monotonic_ns()
         while not self._stop.wait(0.01):
             now = time.monotonic_ns()
-            self.pipe.push("audio", np.full((now - before) * 8000 // 10**9, 0.8, np.float32), now)
+            # The picture first: sound that comes alone after a pause makes triggers of its own.
             self.pipe.push("image", np.full((8, 8), 203 + len(self.pushed_ns) % 3, np.uint8), now)
+            self.pipe.push("audio", np.full((now - before) * 8000 // 10**9, 0.8, np.float32), now)
             self.pushed_ns.append(now)
             before = now
             # Not by their number: while this thread is held up, sound alone makes triggers.
@@ -82,7 +83,7 @@ class Fed:
         """After the end: every picture was answered, once and in order."""
         statistics = self.pipe.statistics
         # Where this machine stands still, sound alone makes triggers, and more of them than wait; no picture is lost.
-        assert set(statistics.drops) <= {"sync_overflow"}
+        assert set(statistics.drops) <= {"sync_overflow", "overrun"}
         assert statistics.undelivered == statistics.unaccounted == 0
         assert len(self.results) == statistics.results
         times = [result.t_ns for result in self.results]
@@ -95,9 +96,9 @@ class Fed:
 
     @property
     def counts(self) -> list[float]:
-        """Of those with a picture: where this machine stands still, sound alone makes triggers."""
-        counts = [result.outputs.get("clock.count") for result in self.results]
-        return [float(count[0, 0]) for count in counts if count is not None]
+        """Of those of a picture: where this machine stands still, sound alone makes triggers."""
+        pushed = set(self.pushed_ns)
+        return [float(result.outputs["clock.count"][0, 0]) for result in self.results if result.t_ns in pushed]
 
 
 @pytest.fixture
