@@ -16,8 +16,11 @@ _GIVEN_UP_S = 60.0
 _QUICK = ["loop", "nested functions", "two products", "expand", "empty weights", "pipe in a folder"]
 
 
-def measure(command: list[str], folder: Path) -> tuple[int, float, float, str]:
-    """Run a command; return its exit code, seconds, the peak of megabytes of it and its children, and its stderr."""
+def measure(command: list[str], folder: Path, given_up_s: float = _GIVEN_UP_S) -> tuple[int, float, float, str]:
+    """Run a command; return its exit code, seconds, the peak of megabytes of it and its children, and its stderr.
+
+    What has not ended after ``given_up_s`` is killed: its exit code is negative.
+    """
     begin_s, peak = time.monotonic(), 0
     with tempfile.TemporaryFile() as said:
         process = subprocess.Popen(
@@ -30,7 +33,7 @@ def measure(command: list[str], folder: Path) -> tuple[int, float, float, str]:
         )
         while process.poll() is None:
             peak = max(peak, sum(_resident(pid) for pid in _family(process.pid)))
-            if time.monotonic() - begin_s > _GIVEN_UP_S:
+            if time.monotonic() - begin_s > given_up_s:
                 for pid in _family(process.pid):
                     os.kill(pid, 9)
             time.sleep(0.02)

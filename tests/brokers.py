@@ -39,7 +39,7 @@ class Broker:
     def start(self) -> None:
         assert MOSQUITTO is not None
         self._process = subprocess.Popen([MOSQUITTO, "-c", str(self._config)], stderr=subprocess.DEVNULL)
-        if not until(self._listens, 10):
+        if not until(self._listens, 60):
             self.kill()
             raise AssertionError("mosquitto does not start")
 
@@ -78,7 +78,7 @@ class Subscriber:
         self._client.on_message = lambda _, __, m: self.messages.append((m.topic, m.payload, bool(m.retain)))
         self._client.connect("127.0.0.1", port)
         self._client.loop_start()
-        assert self.connected.wait(10)
+        assert self.connected.wait(60)
 
     def of(self, topic: str) -> list[Any]:
         return [json.loads(payload) for name, payload, _ in list(self.messages) if name == topic]

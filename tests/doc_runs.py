@@ -75,7 +75,7 @@ def _run_with_a_broker(block: Block, folder: Path) -> None:
     try:
         subscriber = Subscriber(broker.port)
         _run(block, folder)
-        assert until(lambda: any(topic.endswith("/event") for topic, *_ in subscriber.messages), 10)
+        assert until(lambda: any(topic.endswith("/event") for topic, *_ in subscriber.messages), 60)
         subscriber.close()
     finally:
         broker.kill()
@@ -101,10 +101,10 @@ def _run_until_it_serves(command: str, folder: Path) -> None:
                     break
             else:
                 pytest.fail(f"{command}: no page\n{''.join(told)}")
-            with urllib.request.urlopen(link[0], timeout=20) as answer:
+            with urllib.request.urlopen(link[0], timeout=60) as answer:
                 assert b"<canvas" in answer.read()
             os.killpg(served.pid, signal.SIGINT)
-            told += served.communicate(timeout=20)[0]
+            told += served.communicate(timeout=60)[0]
         finally:
             served.kill()
     assert served.returncode in (0, 130), f"{command}\n{''.join(told)}"

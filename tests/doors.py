@@ -57,6 +57,7 @@ class OrtDoor:
 
     def __init__(self, folder: Path, build_s: float = 0.0, fails: str | None = None) -> None:
         self.cache, self.build_s, self.fails = EngineCache(folder), build_s, fails
+        self.held = False  # each build waits while it is, for a minute at most
         self.builds: list[str] = []
         self.corrupt: bytes | None = None  # what its builder makes of every network
 
@@ -85,6 +86,9 @@ class OrtDoor:
             return BuiltFile(self, key, entry, built(entry.plan_path.read_bytes()), variant.stage)
         self.builds.append(variant.file)
         stop = limits.stop if limits is not None and limits.stop is not None else threading.Event()
+        give_up = time.monotonic() + 60
+        while self.held and time.monotonic() < give_up and not stop.wait(0.01):
+            pass
         if stop.wait(self.build_s):
             raise EngineError("the build was stopped", where=variant.file, fix="build it again")
         if self.fails is not None:
@@ -156,7 +160,7 @@ def twin_bundle(
     return write_archive(path, msgspec.convert(document, Manifest), files)
 
 
-def wait_for(what: Any, timeout_s: float = 20.0) -> None:
+def wait_for(what: Any, timeout_s: float = 60.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not what():
         assert time.monotonic() < deadline, "it never came"

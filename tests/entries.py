@@ -37,7 +37,7 @@ def talk_at_length(link: Link) -> None:
 
 def leave_a_program_behind(link: Link) -> None:
     """Start a program that outlives this process, then crash."""
-    os.posix_spawn("/bin/sleep", ["sleep", "4"], os.environ)
+    os.posix_spawn("/bin/sleep", ["sleep", "60"], os.environ)
     link.ready()
     link.stopping.wait()
 

@@ -88,7 +88,7 @@ def viewer(port: int, *, origin: str | None = None, headers: dict[str, str] | No
         f"ws://127.0.0.1:{port}/feed",
         origin=origin if origin is not None else f"http://127.0.0.1:{port}",  # type: ignore[arg-type]
         additional_headers=headers or {},
-        open_timeout=10,
+        open_timeout=60,
         compression=None,
     )
 
@@ -96,13 +96,13 @@ def viewer(port: int, *, origin: str | None = None, headers: dict[str, str] | No
 def upgraded(port: int, **headers: str) -> bytes:
     """Ask for the feed with these headers alone; return the first bytes of the answer."""
     lines = [f"{name}: {value}" for name, value in headers.items()]
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as raw:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as raw:
         own = ["Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA=="]
         raw.sendall("\r\n".join(["GET /feed HTTP/1.1", *lines, *own, "Sec-WebSocket-Version: 13", "", ""]).encode())
         return raw.recv(4096)
 
 
-def follow(socket: Any, count: int, within_s: float = 30) -> list[tuple[dict[str, Any], bytes]]:
+def follow(socket: Any, count: int, within_s: float = 60) -> list[tuple[dict[str, Any], bytes]]:
     """Return the next messages; all but the first one of a connection are acknowledged."""
     found: list[tuple[dict[str, Any], bytes]] = []
     while len(found) < count:

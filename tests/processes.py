@@ -86,7 +86,7 @@ def child(
 
 
 def hear(started: Child, kind: type[Message]) -> Any:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         received = started.receive(1.0)
         if received is not None and isinstance(received[0], kind):
@@ -97,10 +97,10 @@ def hear(started: Child, kind: type[Message]) -> Any:
 def end(started: Child) -> None:
     with suppress(EOFError):
         while True:
-            started.receive(20.0)
+            started.receive(60.0)
 
 
-def gone(pid: int, within_s: float = 5.0) -> bool:
+def gone(pid: int, within_s: float = 60.0) -> bool:
     deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
         try:

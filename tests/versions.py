@@ -74,7 +74,7 @@ def turned() -> dict[str, bytes]:
 
 def ruled(function: str) -> dict[str, Any]:
     """Return stages whose fusion is a rule of this module."""
-    join = {**tiny.MANIFEST["stages"]["join"], "callable": f"tests.versions:{function}"}
+    join = {**tiny.MANIFEST["stages"]["join"], "callable": f"tests.versions:{function}", "timeout_ms": 60_000.0}
     clock = {"inputs": {"x": "image", "n": "@state:count"}, "outputs": {"count": ["batch", 1]}}
     return {**tiny.MANIFEST["stages"], "join": join, "clock": clock}
 

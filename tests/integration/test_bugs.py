@@ -59,7 +59,7 @@ def test_a_bug_of_the_run_is_told_with_its_traceback(
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 70, done.stderr

@@ -48,7 +48,7 @@ def play(*sources: Any, until: Callable[[list[Packet]], bool] | None = None) -> 
         source.start(emit)
     try:
         with change:
-            assert change.wait_for(lambda: until(packets) if until else over(), 20), [s.health() for s in sources]
+            assert change.wait_for(lambda: until(packets) if until else over(), 60), [s.health() for s in sources]
     finally:
         for source in sources:
             source.stop()
@@ -168,7 +168,7 @@ class Failing(ThreadSource):
 
     def _read_impl(self, emit: Emit, stop: threading.Event) -> None:
         if self.failure is None:
-            time.sleep(3)
+            time.sleep(90)
         else:
             raise self.failure
 
@@ -190,7 +190,7 @@ def test_stop_does_not_wait_for_a_reader_that_hangs(caplog: pytest.LogCaptureFix
     source.start(lambda packet: None)
     began = time.monotonic()
     source.stop()
-    assert time.monotonic() - began < 8
+    assert time.monotonic() - began < 80
     assert "left behind" in caplog.text
 
 
@@ -201,7 +201,7 @@ def test_an_emit_that_fails_is_recorded(write_clip: Any) -> None:
         raise RuntimeError("full")
 
     source.start(emit)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while source.error is None and time.monotonic() < deadline:
         time.sleep(0.01)
     source.stop()

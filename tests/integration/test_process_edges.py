@@ -15,7 +15,7 @@ import pytest
 import mmedge
 from mmedge.errors import BundleError, ConfigError, MmedgeError, SourceError
 from mmedge.ipc.channel import MAX_SAMPLES
-from tests.processes import family, reopened, run_until
+from tests.processes import family, reopened, run_until, until
 from tests.tiny import imu_bundle, tiny_bundle
 
 pytestmark = pytest.mark.parallel
@@ -33,7 +33,7 @@ def test_pushed_pictures_are_answered_or_counted(bundle: Path, isolation: str) -
     with mmedge.Pipeline(bundle, {"image": "push://"}, isolation=isolation) as pipe:  # type: ignore[arg-type]
         for _ in range(200):
             pipe.push("image", np.full((480, 640), 7, np.uint8), time.monotonic_ns())
-        time.sleep(1.0)
+        assert until(lambda: pipe.statistics.triggers == 200, 60)
     statistics = pipe.statistics
     assert statistics.triggers == 200
     assert statistics.results + statistics.dropped == 200
@@ -47,7 +47,7 @@ def test_what_is_too_long_to_push_is_refused(bundle: Path, isolation: str) -> No
             pipe.push("audio", np.zeros(MAX_SAMPLES + 1, np.float32), time.monotonic_ns())
         pipe.push("audio", np.zeros(MAX_SAMPLES, np.float32), time.monotonic_ns())
         pipe.push("image", np.zeros((8, 8), np.uint8), time.monotonic_ns())
-        assert next(pipe.results(time.monotonic() + 5)).present["image"]
+        assert next(pipe.results(time.monotonic() + 60)).present["image"]
 
 
 def test_an_error_of_any_length_reaches_the_user(tmp_path: Path) -> None:
@@ -56,17 +56,17 @@ def test_an_error_of_any_length_reaches_the_user(tmp_path: Path) -> None:
     with mmedge.Pipeline(bundle, inputs, isolation="process") as pipe:
         pipe.push("image", np.zeros((8, 8), np.uint8), time.monotonic_ns())
         with pytest.raises(MmedgeError, match="ValueError: xxx"):
-            list(pipe.results(time.monotonic() + 20))
+            list(pipe.results(time.monotonic() + 60))
 
 
 def test_every_reader_learns_of_the_end(bundle: Path) -> None:
-    with mmedge.Pipeline(bundle, {"image": CAMERA}, duration_s=1) as pipe:
+    with mmedge.Pipeline(bundle, {"image": CAMERA}, duration_s=3) as pipe:
         counts: list[int] = []
         readers = [threading.Thread(target=lambda: counts.append(len(list(pipe))), daemon=True) for _ in range(4)]
         for reader in readers:
             reader.start()
         for reader in readers:
-            reader.join(20)
+            reader.join(60)
         assert not any(reader.is_alive() for reader in readers)
     assert sum(counts) == pipe.statistics.results - pipe.statistics.undelivered
 
@@ -108,7 +108,7 @@ def test_closing_from_two_threads(bundle: Path) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
     assert errors == []
 
 
@@ -140,14 +140,20 @@ def test_kept_results_keep_no_rings(bundle: Path) -> None:
     held = []
     with mmedge.Pipeline(bundle, {"image": CAMERA}) as pipe:
         for epoch in range(5):
-            kept += run_until(pipe, 20.0, lambda results, epoch=epoch: results[-1].epoch.get("image", 0) >= epoch)
+            kept += run_until(pipe, 60, lambda results, epoch=epoch: results[-1].epoch.get("image", 0) >= epoch)
             kept[-1].frame("image")
             held.append(len(list(Path("/proc/self/fd").iterdir())))
             os.kill(family(pipe)[1][-1], 9)
     assert max(held[1:]) - min(held[1:]) <= 1
 
 
-def test_a_pipeline_that_cannot_run_is_an_error_of_the_start(bundle: Path, gstreamer: None) -> None:
+def test_a_pipeline_that_cannot_run_is_an_error_of_the_start(
+    bundle: Path, gstreamer: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Its processes wait for as long as a busy machine takes to say so.
+    longer = "import mmedge.capture.gstreamer as waits\nwaits._START_NS = 60_000_000_000\n"
+    (tmp_path / "sitecustomize.py").write_text(longer)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     uri = "gst:nosuchelement ! video/x-raw,width=64,height=48"
     with pytest.raises(SourceError, match="nosuchelement"), mmedge.Pipeline(bundle, {"image": uri}):
         pass
@@ -156,9 +162,11 @@ def test_a_pipeline_that_cannot_run_is_an_error_of_the_start(bundle: Path, gstre
 def test_sound_goes_on_when_a_pipeline_has_ended(bundle: Path, gstreamer: None) -> None:
     uri = "gst:videotestsrc is-live=true num-buffers=20 ! video/x-raw,width=64,height=48,framerate=20/1"
     with mmedge.Pipeline(bundle, {"image": uri, "audio": "test://"}) as pipe:
-        results = run_until(pipe, 5.0)
-    assert results[-1].present == {"image": False, "audio": True}
-    assert results[-1].t_ns - results[0].t_ns > 3e9
+        first = next(iter(pipe)).t_ns
+        alone = {"image": False, "audio": True}
+        assert any(
+            result.present == alone and result.t_ns - first > 3e9 for result in pipe.results(time.monotonic() + 60)
+        )
 
 
 def test_what_is_not_finite_is_refused_where_it_is_pushed(bundle: Path) -> None:
@@ -188,7 +196,7 @@ def test_pushes_that_are_refused_are_counted(bundle: Path, isolation: Literal["t
             pipe.push("sound", np.zeros(80, np.float32), now_ns)
         pipe.push("audio", np.zeros(80, np.float32), now_ns)
         pipe.push("image", np.zeros((8, 8), np.uint8), now_ns)
-        assert next(pipe.results(time.monotonic() + 5)).present["image"]
+        assert next(pipe.results(time.monotonic() + 60)).present["image"]
         health: Any = {n: report for n, report in pipe.health().items() if n[0] != "@"}
         counted = {n: report["counters"].get("refused_pushes") for n, report in health.items()}
         assert counted == {"image": 1, "audio": 4}
@@ -197,19 +205,21 @@ def test_pushes_that_are_refused_are_counted(bundle: Path, isolation: Literal["t
 @pytest.mark.parametrize("isolation", ["thread", "process"])
 def test_who_stops_pushing_is_seen_in_the_health(bundle: Path, isolation: str) -> None:
     with mmedge.Pipeline(bundle, {"audio": "push://"}, isolation=isolation) as pipe:  # type: ignore[arg-type]
-        for _ in range(20):
+        states = lambda: (pipe.health()["audio"]["state"], pipe.statistics.state)  # noqa: E731
+        for _ in range(600):
             pipe.push("audio", np.zeros(800, np.float32), time.monotonic_ns())
             time.sleep(0.1)
-        assert (pipe.health()["audio"]["state"], pipe.statistics.state) == ("OK", "READY")
-        time.sleep(1.5)
-        assert pipe.health()["audio"]["state"] == "STALE"
+            if states() == ("OK", "READY"):
+                break
+        else:
+            raise AssertionError(states())
+        assert until(lambda: states() == ("STALE", "DEGRADED"), 60)
         assert "nothing was pushed for" in str(pipe.health()["audio"]["reason"])
-        assert pipe.statistics.state == "DEGRADED"
 
 
 def test_a_pipeline_of_gstreamer_begins_a_new_epoch_too(bundle: Path, gstreamer: None) -> None:
     uri = "gst:videotestsrc is-live=true ! video/x-raw,width=64,height=48,framerate=20/1"
     with mmedge.Pipeline(bundle, {"image": uri}) as pipe:
-        run_until(pipe, 10.0, lambda results: len(results) == 10)
+        run_until(pipe, 60, lambda results: len(results) == 10)
         os.kill(family(pipe)[1][-1], 9)
-        assert reopened(run_until(pipe, 15.0, reopened))
+        assert reopened(run_until(pipe, 60, reopened))

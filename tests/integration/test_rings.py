@@ -49,7 +49,7 @@ def released(packets: list[Packet]) -> list[Packet]:
     return packets
 
 
-def taken_until(source: WorkerSource, done: Callable[[list[Packet]], bool], within_s: float = 15.0) -> list[Packet]:
+def taken_until(source: WorkerSource, done: Callable[[list[Packet]], bool], within_s: float = 60.0) -> list[Packet]:
     packets: list[Packet] = []
     deadline = time.monotonic() + within_s
     while not done(packets):
@@ -72,7 +72,7 @@ def test_a_device_whose_reader_is_busy_is_not_thought_dead(opened: Callable[[str
         seen = [packet for packet in (*before, *packets) if packet.stream == name]
         assert [packet.seq for packet in seen] == list(range(len(seen))), "each packet, or that it came"
     pictures = [packet for packet in packets if packet.stream == "image"]
-    assert len(pictures) > 80
+    assert len(pictures) > 2 * FRAMES
     assert all(isinstance(packet, Arrival) for packet in pictures[:-FRAMES])
     assert all(isinstance(packet, Frame) for packet in pictures[-FRAMES:])
     assert all(isinstance(p, Block) and not p.lost for p in packets if p.stream == "audio"), "no sound is lost"
@@ -83,7 +83,7 @@ def test_what_a_dead_worker_has_left_comes_before_what_the_next_one_gives(
     opened: Callable[[str], WorkerSource],
 ) -> None:
     source = opened("test://?width=160&height=120&fps=30&seed=3")
-    packets = taken_until(source, lambda packets: len(packets) > 20)
+    packets = taken_until(source, lambda packets: all(sum(p.stream == name for p in packets) > 9 for name in SEATS))
     time.sleep(0.3)
     os.kill(source._child.pid, signal.SIGKILL)
     time.sleep(2.0)  # it is started again, and nobody has read what lies in either ring

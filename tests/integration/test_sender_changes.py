@@ -19,7 +19,7 @@ from mmedge.bundle.manifest import AudioInput, ImageInput
 from mmedge.capture import open_sources
 from mmedge.capture.datagrams import Datagrams, Programme, ProgrammeChanged
 from mmedge.types import Block, Frame
-from tests.processes import free_port
+from tests.processes import free_port, until
 
 pytestmark = pytest.mark.parallel
 
@@ -48,12 +48,8 @@ class Watch:
         elif isinstance(packet, Block):
             self.blocks.append(packet)
 
-    def wait(self, condition: Any, seconds: float) -> float:
-        began = time.monotonic()
-        while not condition():
-            assert time.monotonic() - began < seconds, self.source.health()
-            time.sleep(0.01)
-        return time.monotonic() - began
+    def wait(self, condition: Any) -> None:
+        assert until(condition, 60), self.source.health()
 
 
 def send(uri: str, *codec: str, seconds: float = 20.0, fps: int = 25, gop: int = 25, sound: bool = False) -> Any:
@@ -81,18 +77,18 @@ def test_a_sender_that_comes_back_as_another_one_is_received(
     watch = Watch(camera.uri, workers=workers)
     try:
         time.sleep(0.5)
-        senders.append(send(camera.uri, *FIRST, seconds=2))
+        senders.append(send(camera.uri, *FIRST, seconds=60))
+        watch.wait(lambda: len(watch.frames) > 20)
+        senders[0].kill()
         senders[0].wait()
-        assert len(watch.frames) > 20
         before, epoch = len(watch.frames), watch.frames[-1].epoch
         time.sleep(0.8)
         senders.append(send(camera.uri, *SENDERS[second]))
-        watch.wait(lambda: sum(f.epoch > epoch for f in watch.frames[before:]) > 5, 3.0)
-        time.sleep(0.3)
+        watch.wait(lambda: sum(f.epoch > epoch for f in watch.frames[before:]) > 5)
+        watch.wait(lambda: watch.source.health().state == "OK")
         health = watch.source.health()
-        assert health.state == "OK"
         if second != "other size":  # the same decoder reads it: a new epoch is enough
-            assert health.counters["reconnects"] == 1
+            assert health.counters["reconnects"] >= 1  # or a second time, where the sender was slow to start
     finally:
         watch.source.stop()
 
@@ -101,14 +97,14 @@ def test_sound_comes_back_with_its_pictures(camera: Any, senders: list[Any]) -> 
     watch = Watch(camera.uri, workers=False, audio=True)
     try:
         time.sleep(0.5)
-        senders.append(send(camera.uri, *FIRST, "-c:a", "aac", seconds=2, sound=True))
+        senders.append(send(camera.uri, *FIRST, "-c:a", "aac", seconds=60, sound=True))
+        watch.wait(lambda: len(watch.frames) > 20 and len(watch.blocks) > 50)
+        senders[0].kill()
         senders[0].wait()
         frames, blocks = len(watch.frames), len(watch.blocks)
-        assert frames > 20
-        assert blocks > 50
         time.sleep(0.8)
         senders.append(send(camera.uri, "-c:v", "mpeg2video", "-c:a", "mp2", sound=True))
-        watch.wait(lambda: len(watch.frames) > frames + 5 and len(watch.blocks) > blocks + 20, 3.0)
+        watch.wait(lambda: len(watch.frames) > frames + 5 and len(watch.blocks) > blocks + 20)
     finally:
         watch.source.stop()
 
@@ -119,7 +115,7 @@ def test_a_slow_camera_and_a_rare_key_frame_are_waited_for(camera: Any, senders:
     try:
         time.sleep(0.5)
         senders.append(send(camera.uri, *FIRST, fps=1, gop=4))
-        watch.wait(lambda: len(watch.frames) >= 4, 15)
+        watch.wait(lambda: len(watch.frames) >= 4)
         health = watch.source.health()
         assert not health.counters.get("reconnects")
         assert not health.counters.get("restarts")
@@ -130,7 +126,7 @@ def test_a_slow_camera_and_a_rare_key_frame_are_waited_for(camera: Any, senders:
     time.sleep(1.5)
     watch = Watch(camera.uri, workers=True)
     try:
-        watch.wait(lambda: watch.frames, 6)
+        watch.wait(lambda: bool(watch.frames))
         health = watch.source.health()
         assert not health.counters.get("reconnects")
         assert not health.counters.get("restarts")
@@ -164,7 +160,7 @@ def test_very_small_datagrams_fill_no_memory() -> None:
     receiver = Datagrams(f"udp://127.0.0.1:{port}", 0.3)
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
-            give_up = time.monotonic() + 30
+            give_up = time.monotonic() + 60
             while not receiver.lost and time.monotonic() < give_up:
                 sender.sendto(b"x", ("127.0.0.1", port))
         assert receiver.lost
@@ -229,10 +225,10 @@ def test_a_sender_that_comes_back_without_a_track_is_waited_for(both: bool) -> N
             process = start()
             try:
                 before = len(watch.frames), len(watch.blocks)
-                watch.wait(lambda n=before[0], want=pictures: not want or len(watch.frames) > n + 10, 15)
-                watch.wait(lambda n=before[1], want=sound: not want or len(watch.blocks) > n + 10, 15)
+                watch.wait(lambda n=before[0], want=pictures: not want or len(watch.frames) > n + 10)
+                watch.wait(lambda n=before[1], want=sound: not want or len(watch.blocks) > n + 10)
                 if not pictures and not sound:
-                    watch.wait(lambda: "no video track" in str(watch.source.health().reason), 15)
+                    watch.wait(lambda: "no video track" in str(watch.source.health().reason))
             finally:
                 process.kill()
                 process.wait()

@@ -47,7 +47,7 @@ def private_kb(pid: int) -> int:
 
 def test_processes_are_told_apart_and_share_their_memory(bundle: Path) -> None:
     with mmedge.Pipeline(bundle, {"image": CAMERA, "audio": "test://?seed=3"}) as pipe:
-        run_until(pipe, 10.0, lambda results: len(results) == 30)
+        run_until(pipe, 60, lambda results: len(results) == 30)
         runtime, workers = family(pipe)
         assert len(workers) == 2
         assert set(children(spawner())) >= {runtime, *workers}
@@ -63,19 +63,19 @@ def test_a_run_goes_on_without_its_spawner_and_starts_workers_again(
 ) -> None:
     with mmedge.Pipeline(bundle, {"image": CAMERA}) as pipe:
         runtime, (worker,) = family(pipe)
-        run_until(pipe, 10.0, lambda results: len(results) == 20)
+        run_until(pipe, 60, lambda results: len(results) == 20)
         first = spawner()
         os.kill(first, how)
-        assert run_until(pipe, 10.0, lambda results: len(results) == 20)[-1].epoch["image"] == 0
+        assert run_until(pipe, 60, lambda results: len(results) == 20)[-1].epoch["image"] == 0
         os.kill(worker, signal.SIGKILL)
-        assert reopened(run_until(pipe, 20.0, reopened))
+        assert reopened(run_until(pipe, 60, reopened))
         assert family(pipe)[0] == runtime
         pids = [first, *spawners_of(runtime), runtime, *asked_by(runtime)]
         assert len(pids) == 4
     assert "the process that starts others" in caplog.text
     assert "another is started" in caplog.text
     with mmedge.Pipeline(bundle, {"image": CAMERA}) as pipe:
-        assert run_until(pipe, 20.0, lambda results: len(results) == 5)
+        assert run_until(pipe, 60, lambda results: len(results) == 5)
     assert all(gone(pid) for pid in pids[1:])
 
 
@@ -126,7 +126,7 @@ def test_an_import_that_starts_a_thread_costs_the_sharing_alone(caplog: pytest.L
         with caplog.at_level(logging.WARNING), child("wait", modules=("tests.threaded",)) as started:
             hear(started, Ready)
             assert "tests.entries:wait --for" in command(started.pid)
-            started.stop(10.0)
+            started.stop(60.0)
             assert started.reason() == "its process ended with exit code 0"
     finally:
         del os.environ["MMEDGE_TEST_B"]
@@ -157,12 +157,12 @@ def test_a_copy_of_the_user_s_process_has_a_spawner_of_its_own() -> None:
 def test_a_child_that_has_ended_leaves_nothing() -> None:
     with child("refuse") as started:
         end(started)
-        assert started._process.wait(5.0) == 0
+        assert started._process.wait(60) == 0
         fds = len(list(Path(f"/proc/{spawner()}/fd").iterdir()))
     for _ in range(3):
         with child("refuse") as started:
             end(started)
-            started._process.wait(5.0)
+            started._process.wait(60)
     assert len(list(Path(f"/proc/{spawner()}/fd").iterdir())) == fds
     assert not children(spawner())
 

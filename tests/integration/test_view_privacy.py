@@ -51,7 +51,7 @@ def test_nothing_fine_is_left_of_any_format(kind: Any, rows: int, columns: int, 
 
 
 def recorded(folder: Path, privacy: Privacy) -> tuple[list[Any], list[Frame], list[Block]]:
-    with mmedge.Pipeline(DIGITS, FED, latency="offline", record=folder, record_privacy=privacy, duration_s=1.5) as pipe:
+    with mmedge.Pipeline(DIGITS, FED, latency="offline", record=folder, record_privacy=privacy, duration_s=3.0) as pipe:
         results = list(pipe)
     packets = [packet for turn in Recording(folder).turns() for packet in turn.packets]
     return (

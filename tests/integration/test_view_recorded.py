@@ -29,7 +29,7 @@ pytestmark = pytest.mark.parallel
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Result]]:
     folder = tmp_path_factory.mktemp("recorded") / "run"
     with mmedge.Pipeline(
-        DIGITS, {"image": str(CLIP), "audio": str(CLIP)}, latency="offline", record=folder, duration_s=4.0
+        DIGITS, {"image": str(CLIP), "audio": str(CLIP)}, latency="offline", record=folder, duration_s=5.0
     ) as pipe:
         return folder, list(pipe)
 
@@ -44,7 +44,7 @@ def asked(feed: RecordedFeed, cursor: Cursor, at: int) -> tuple[dict[str, Any], 
 def opened(folder: Path, **options: Any) -> RecordedFeed:
     feed = RecordedFeed(folder, None, **options)
     feed.start()
-    assert until(lambda: not feed.decoding, 30)
+    assert until(lambda: not feed.decoding, 60)
     return feed
 
 
@@ -77,7 +77,7 @@ def test_the_picture_and_the_sound_are_those_of_the_trigger(
     feed: RecordedFeed, recorded: tuple[Path, list[Result]]
 ) -> None:
     inputs = {"image": str(CLIP), "audio": str(CLIP)}
-    with mmedge.Pipeline(DIGITS, inputs, latency="offline", duration_s=3.5) as pipe:
+    with mmedge.Pipeline(DIGITS, inputs, latency="offline", duration_s=5.0) as pipe:
         truth = [result.frame("image").to_rgb()[..., 0] for result in pipe if result.present["image"]]
     at = 60
     header, data = asked(feed, Cursor(), at)
@@ -137,7 +137,7 @@ def test_a_recording_of_inputs_alone_needs_a_bundle(recorded: tuple[Path, list[R
     with mmedge.load(DIGITS) as bundle:
         feed = RecordedFeed(folder, bundle)
         feed.start()
-        assert until(lambda: not feed.decoding, 30)
+        assert until(lambda: not feed.decoding, 60)
         assert feed.triggers > 50
         told, data = asked(feed, Cursor(), 40)
         assert told["rows"]

@@ -160,7 +160,7 @@ def test_timeout_kills_the_child(tmp_path: Path) -> None:
         build_engine(
             image_net(), name="n", precision="int8", log_path=tmp_path / "l", limits=BuildLimits(timeout_s=0.05), **RTX
         )
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 60
     assert not builders()
 
 
@@ -192,7 +192,7 @@ build_engine(Path({str(tmp_path)!r}, "net.onnx").read_bytes(), name="n", precisi
     env = {**os.environ, "TMPDIR": str(tmp_path)}  # the parent leaves without cleaning up
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True, env=env)
     (pid,) = done.stdout.split()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while Path(f"/proc/{pid}/cmdline").exists() and Path(f"/proc/{pid}/cmdline").read_bytes():
         assert time.monotonic() < deadline, "the builder outlived its parent"
         time.sleep(0.02)

@@ -156,9 +156,9 @@ def test_the_shipped_bundles_hold_their_weights() -> None:
 
 def test_many_fields_are_read_in_time() -> None:
     raw = adding(numpy_helper.from_array(np.zeros(1 << 22, np.float32), "w"), [NODE("Relu", ["x"], ["r"])] * 20_000)
-    began = time.monotonic()
+    began_s = time.process_time()
     assert not names_files(raw + b"\xd2\x01\x08location")
-    assert time.monotonic() - began < 10
+    assert time.process_time() - began_s < 10
 
 
 def test_a_format_of_onnx_runtime_s_own_is_no_network(tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ class Nameless(Exception, metaclass=Meta):  # noqa: N818
 
 class Lazy:
     def __array__(self, *_: Any, **__: Any) -> Any:
-        GATE.wait(20)
+        GATE.wait(60)
         return np.full((1, 2), 5, np.float32)
 
 
@@ -227,14 +227,14 @@ def test_what_is_returned_is_converted_within_the_timeout() -> None:
 
 
 def block(x: Any) -> Any:
-    GATE.wait(20)
+    GATE.wait(60)
     return x
 
 
 @pytest.mark.parametrize("how", ["cancel", "close"])
 def test_a_call_that_waits_ends_with_its_run(how: str) -> None:
     GATE.clear()
-    engine = engine_of("block", 15_000)
+    engine = engine_of("block", 100_000)
     threading.Timer(0.2, getattr(engine, how)).start()
     begin = time.monotonic()
     with pytest.raises(EngineError, match="the run ended before the function returned"):
@@ -244,17 +244,17 @@ def test_a_call_that_waits_ends_with_its_run(how: str) -> None:
         with pytest.raises(EngineError, match="the run ended"):
             engine.run()
     engine.close()
-    assert time.monotonic() - begin < 8
+    assert time.monotonic() - begin < 50
     GATE.set()
 
 
 def test_what_was_cancelled_before_its_first_run_does_not_begin() -> None:
     GATE.clear()
-    engine = engine_of("block", 15_000)
+    engine = engine_of("block", 100_000)
     engine.cancel()
     engine.cancel()
     begin = time.monotonic()
     with pytest.raises(EngineError, match="the run ended"):
         engine.run()
     engine.close()
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 50

@@ -108,7 +108,7 @@ class Heard:
 
         self.source.start(emit)
         try:
-            assert done.wait(20), self.source.health()
+            assert done.wait(60), self.source.health()
         finally:
             self.source.stop()
 
@@ -330,7 +330,7 @@ def test_inputs_of_one_file_share_a_source_whatever_they_choose(tmp_path: Path) 
 
     source.start(emit)
     try:
-        assert all(ends.acquire(timeout=10) for _ in seats)
+        assert all(ends.acquire(timeout=60) for _ in seats)
     finally:
         source.stop()
     for name, chosen in (("a", [1]), ("b", [2, 3]), ("c", [0, 1, 2, 3])):

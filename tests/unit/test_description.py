@@ -95,7 +95,7 @@ def remark(path: Path, caplog: pytest.LogCaptureFixture) -> str:
     with caplog.at_level(logging.WARNING, "mmedge.capture"):
         frames: list[Any] = []
         source.start(frames.append)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while len(frames) < 4 and time.monotonic() < deadline:
             time.sleep(0.01)
         reason = source.health().reason or ""

@@ -210,9 +210,9 @@ def test_a_hundred_thousand_boxes_are_bounded(layout: str) -> None:
         rng.integers(0, 3, 100_000),
     )
     detect = detector(layout, threshold=0.0, max_boxes=1000)
-    begin = time.perf_counter()
+    begin_s = time.process_time()
     result = detect(raw, SEEN)
-    assert time.perf_counter() - begin < 10
+    assert time.process_time() - begin_s < 10
     assert len(result.boxes) == 1000
     assert result.boxes[0].score > 0.999
 

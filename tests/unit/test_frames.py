@@ -50,8 +50,8 @@ def test_waiting_ends_with_a_release_from_another_thread() -> None:
     assert pool.acquire(timeout_s=0.01) is None
     threading.Timer(0.05, release).start()
     began = time.monotonic()
-    assert pool.acquire(timeout_s=30) is not None
-    assert time.monotonic() - began < 10
+    assert pool.acquire(timeout_s=200) is not None
+    assert time.monotonic() - began < 100
 
 
 @pytest.mark.parametrize(("shape", "slots"), [((0, 2), 1), ((2,), 0)])

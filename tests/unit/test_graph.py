@@ -35,7 +35,7 @@ class Adder(EngineBase):
 
     def _run_impl(self) -> None:
         if self._gate is not None and self.runs:
-            self._gate.wait(5)
+            self._gate.wait(60)
         self.runs += 1
         self.outputs["y"][...] = sum(self.inputs.values())
 
@@ -122,22 +122,22 @@ def test_state_is_fed_back_and_reset_on_a_new_epoch() -> None:
 
 def test_async_never_holds_a_trigger_and_reports_the_age() -> None:
     gate = threading.Event()
-    graph, engine = graph_of(Adder(gate=gate), mode="async")
+    graph, _ = graph_of(Adder(gate=gate), mode="async")
     graph.run(snapshot(0, 1.0, 0), no_audio)
     begin = time.monotonic()
     late = snapshot(40, 2.0, 1)
     graph.run(late, no_audio)
     later = snapshot(80, 3.0, 2)
     graph.run(later, no_audio)
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 50
     assert graph.output("s.y")[0, 0] == 1.0
     assert later.age_ms["imu"] == 80
     gate.set()
-    deadline = time.monotonic() + 5
-    while engine.runs < 2 and time.monotonic() < deadline:
+    for seq in range(3, 6000):
+        graph.run(snapshot(40 * seq, 4.0, seq), no_audio)
+        if graph.output("s.y")[0, 0] != 1.0:
+            break
         time.sleep(0.01)
-    time.sleep(0.05)
-    graph.run(snapshot(120, 4.0, 3), no_audio)
     assert graph.output("s.y")[0, 0] == 2.0
     graph.close()
 

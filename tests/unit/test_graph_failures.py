@@ -113,7 +113,7 @@ def test_a_background_run_whose_inputs_went_away_holds_nothing_and_is_seen_by_no
 
     def wait(x: Any) -> Any:
         if x[0, 0] == 2.0:
-            gate.wait(5)
+            gate.wait(60)
         if x[0, 0] == 2.0 and fails:
             raise EngineError("it was tired", where="tensor 'y'")
         return x
@@ -131,7 +131,7 @@ def test_a_background_run_whose_inputs_went_away_holds_nothing_and_is_seen_by_no
         with pytest.raises(StageError, match="its inputs were missing since") as caught:
             graph.run(snapshot(120, 3.0, 2), no_audio)
         assert caught.value.again
-        assert time.monotonic() - begin < 1
+        assert time.monotonic() - begin < 50
         gate.set()
         graph.run(snapshot(160, 4.0, 3), no_audio, ())  # waits as at the first time
         assert graph.output("s.y")[0, 0] == 4.0
@@ -153,7 +153,7 @@ def test_on_change_runs_for_another_value_not_for_another_number() -> None:
 
 
 def block(x: Any) -> Any:
-    GATE.wait(20)
+    GATE.wait(60)
     return x
 
 
@@ -168,10 +168,10 @@ def test_a_callable_that_blocks_fails_at_once_until_it_is_back_and_never_holds_t
     for _ in range(100):
         with pytest.raises(EngineError, match="has not returned"):
             engine.run()
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - begin < 50
     GATE.set()
     engine.inputs["x"].fill(3)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         try:
             engine.run()
@@ -185,7 +185,7 @@ def test_a_callable_that_blocks_fails_at_once_until_it_is_back_and_never_holds_t
     begin = time.monotonic()
     engine.close()
     engine.close()
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - begin < 50
     GATE.set()
 
 
@@ -270,7 +270,7 @@ def test_an_output_that_is_rejected_is_a_failure_of_its_stage() -> None:
 
 
 def test_heavy_independent_stages_run_at_the_same_time() -> None:
-    meet = threading.Barrier(2, timeout=10)
+    meet = threading.Barrier(2, timeout=60)
     engines = [Engine(lambda x: (meet.wait(), x)[1], "x") for _ in range(2)]
     spec = StageSpec(inputs={"x": "imu"}, outputs={"y": (1, 2)})
     stages = [StageRunner(name, spec, SEATS, engine, {}, raw=False) for name, engine in zip("ab", engines, strict=True)]

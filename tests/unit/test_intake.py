@@ -58,21 +58,28 @@ def waited_s(reading: Intake) -> float:
     return time.monotonic() - began
 
 
+def woken(reading: Intake) -> bool:
+    """Tell whether it wakes long before the time is over."""
+    began = time.monotonic()
+    reading.wait(60_000 * MS, None)
+    return time.monotonic() - began < 50
+
+
 def test_sound_alone_wakes_nobody_and_comes_with_what_does() -> None:
-    inbox, sync = Inbox(), synchronizer(started_ns=time.monotonic_ns(), deadline_ms=5000.0)
+    inbox, sync = Inbox(), synchronizer(started_ns=time.monotonic_ns(), deadline_ms=100_000.0)
     reading = intake(inbox, sync)
     inbox.put(block(time.monotonic_ns()))
     assert waited_s(reading) > 0.15
     now_ns = time.monotonic_ns()
     inbox.put(frame(now_ns))
-    assert waited_s(reading) < 0.15
+    assert woken(reading)
     packets = reading.take()
     assert [type(packet) for packet in packets] == [Block, Frame]
     for packet in packets:
         sync.push(packet)
     assert sync.pending == 1, "the picture waits for sound that is as new"
     threading.Timer(0.02, lambda: inbox.put(block(now_ns + 1, 1))).start()
-    assert waited_s(reading) < 0.15
+    assert woken(reading)
     assert [packet.seq for packet in reading.take()] == [1]
 
 
@@ -82,14 +89,14 @@ def test_sound_that_makes_triggers_wakes(trigger: str) -> None:
     inbox = Inbox()
     reading = intake(inbox, synchronizer(trigger, now_ns), trigger)
     inbox.put(block(now_ns))
-    assert waited_s(reading) < 0.15
+    assert woken(reading)
 
 
 def test_the_end_wakes_at_once() -> None:
     inbox = Inbox()
     reading = intake(inbox, synchronizer(started_ns=time.monotonic_ns()))
     threading.Timer(0.02, inbox.close).start()
-    assert waited_s(reading) < 0.15
+    assert woken(reading)
 
 
 @pytest.fixture
@@ -117,14 +124,14 @@ def test_rings_and_threads_are_read_together_in_order_of_arrival(border: tuple[P
     for k in range(1, 6):
         writer.put(block(now_ns + 2 * k, k))
         inbox.put(frame(now_ns + 2 * k + 1))
-    assert waited_s(reading) < 0.15
+    assert woken(reading)
     packets = reading.take()
     assert [packet.arrive_ns - now_ns for packet in packets] == list(range(2, 12))
     assert all(p.capture_ns == p.arrive_ns - 3 for p in packets if isinstance(p, Block)), "as calibrated"
     writer.put(block(now_ns + 20, 9))
     assert waited_s(reading) > 0.15, "what was read does not wake again, nor does sound"
     writer.put(EndOfStream(stream="audio", seq=10, capture_ns=now_ns, arrive_ns=now_ns + 21))
-    assert waited_s(reading) < 0.15
+    assert woken(reading)
     assert [packet.seq for packet in reading.take()] == [9, 10]
 
 

@@ -23,7 +23,7 @@ from tests.processes import child, end, gone, hear
 def test_a_child_answers_logs_and_ends(caplog: pytest.LogCaptureFixture) -> None:
     with child("wait", b"xyz") as started, caplog.at_level(logging.INFO):
         hear(started, Ready)
-        started.stop(10.0)
+        started.stop(60.0)
         assert started.reason() == "its process ended with exit code 0"
         assert gone(started.pid)
     assert "got 3 bytes" in caplog.text
@@ -79,7 +79,7 @@ def test_who_holds_the_interpreter_is_killed() -> None:
         hear(started, Ready)
         before = time.monotonic()
         started.stop(0.3)
-        assert time.monotonic() - before < 5
+        assert time.monotonic() - before < 60
         assert "SIGKILL" in started.reason()
 
 
@@ -125,18 +125,18 @@ def test_control_carries_whole_messages_and_descriptors() -> None:
     wake = Wake()
     assert here.send(Ring(7, "slots"), [wake.fileno()])
     assert here.send(Stop())
-    received = there.receive(1.0)
+    received = there.receive(60.0)
     assert received is not None
     assert received[0] == Ring(7, "slots")
     assert not os.get_inheritable(received[1][0])
     Wake(received[1][0]).set()
-    assert wake.wait(1.0)
+    assert wake.wait(60.0)
     assert not wake.wait(0.0)
-    assert there.receive(1.0) == (Stop(), [])
+    assert there.receive(60.0) == (Stop(), [])
     assert there.receive(0.0) is None
     here.close()
     with pytest.raises(EOFError):
-        there.receive(1.0)
+        there.receive(60.0)
     assert not there.send(Stop())
     there.close()
 
@@ -146,9 +146,9 @@ def test_what_was_said_before_the_end_is_heard_although_something_was_left_unrea
     here.send(Stop())  # nobody reads it: closing resets the connection
     there.send(Ready())
     there.close()
-    assert here.receive(1.0) == (Ready(), [])
+    assert here.receive(60.0) == (Ready(), [])
     with pytest.raises(EOFError):
-        here.receive(1.0)
+        here.receive(60.0)
     here.close()
 
 
@@ -157,7 +157,7 @@ def test_nobody_waits_for_one_who_does_not_read() -> None:
     before = time.monotonic()
     sent = sum(here.send(Log(20, "x", "y" * 1000), wait=False) for _ in range(5000))
     assert 0 < sent < 5000
-    assert time.monotonic() - before < 5
+    assert time.monotonic() - before < 60
     here.close()
     there.close()
 
@@ -175,7 +175,7 @@ def test_a_program_left_behind_does_not_hide_the_end() -> None:
         os.kill(started.pid, signal.SIGKILL)
         before = time.monotonic()
         end(started)
-        assert time.monotonic() - before < 2
+        assert time.monotonic() - before < 30
 
 
 def test_a_signal_without_a_name_is_a_reason() -> None:
@@ -204,7 +204,7 @@ def test_children_live_on_when_the_main_thread_has_ended() -> None:
         "    print(c._process.poll()); c.stop(5); c.close()\n"
         "threading.Thread(target=work).start()"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout == "None\n", done.stderr
 
 
@@ -217,7 +217,7 @@ def test_a_child_finds_the_modules_of_its_parent_and_no_others(tmp_path: Path) -
         "import sys; sys.path[:] = [p for p in sys.path if p]; sys.path.insert(0, 'mine')\n"
         "from mmedge.ipc.process import Child\n"
         "c = Child('task:run', b'', name='x')\n"
-        "try:\n    while True: print(type((c.receive(5.0) or [None])[0]).__name__)\n"
+        "try:\n    while True: print(type((c.receive(60.0) or [None])[0]).__name__)\n"
         "except EOFError: print(c.reason())\n"
         "c.close()"
     )
@@ -226,7 +226,7 @@ def test_a_child_finds_the_modules_of_its_parent_and_no_others(tmp_path: Path) -
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         check=False,
     )
     assert done.stdout.split("\n")[:2] == ["Ready", "Done"], done.stdout + done.stderr

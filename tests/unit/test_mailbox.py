@@ -25,7 +25,7 @@ def test_lossless_waits_for_the_reader() -> None:
     writer.start()
     while (item := box.get()) is not None:
         got.append(item)
-    writer.join(5)
+    writer.join(60)
     assert got == list(range(100))
     assert box.dropped == 0
 
@@ -37,7 +37,7 @@ def test_closing_wakes_a_waiting_writer_and_hands_over_the_error() -> None:
     writer = threading.Thread(target=lambda: taken.append(box.put(2)))
     writer.start()
     box.close(SourceError("the camera died"))
-    writer.join(5)
+    writer.join(60)
     assert taken == [False]
     assert box.get() == 1
     with pytest.raises(SourceError, match="died"):

@@ -19,6 +19,7 @@ from mmedge.capture import Source, ThreadSource, open_sources
 from mmedge.clock import now_ns
 from mmedge.errors import ConfigError, DeviceError
 from mmedge.types import Block, ByteArray, EndOfStream, Frame, Packet
+from tests.processes import until
 from tests.tiny import tiny_bundle
 
 S = 1_000_000_000
@@ -52,7 +53,7 @@ def play(source: Source, done: Callable[[list[Packet]], bool], *, keep: str = ""
     source.start(emit)
     try:
         with change:
-            assert change.wait_for(lambda: done(packets), 20), source.health()
+            assert change.wait_for(lambda: done(packets), 60), source.health()
     finally:
         source.stop()
     return packets
@@ -274,7 +275,7 @@ class PortAudio:
             due_ns = began_ns + round(lost_s * S) + (number + 1) * count * S // rate_hz
             threading.Event().wait(max(0, due_ns - now_ns()) / S)
             tone = np.sin(2 * np.pi * 1000 * (np.arange(count) + number * count) / rate_hz)
-            times = SimpleNamespace(inputBufferAdcTime=(now_ns() - count * S // rate_hz) / S, currentTime=now_ns() / S)
+            times = SimpleNamespace(inputBufferAdcTime=(due_ns - count * S // rate_hz) / S, currentTime=now_ns() / S)
             status = SimpleNamespace(input_overflow=lost_s > 0 and number == 0)
             levels = 0.5 ** (1 + np.arange(options["channels"]))
             options["callback"](np.outer(tone, levels).astype(np.float32).tobytes(), count, times, status)
@@ -318,7 +319,7 @@ def test_a_microphone_is_opened_with_the_channels_that_are_needed(
     heard: list[Any] = []
     source.start(lambda packet: heard.append(packet.samples) if isinstance(packet, Block) else None)
     module.send(0.1)
-    threading.Event().wait(0.1)
+    assert until(lambda: sum(map(len, heard)) >= 800, 60)
     source.stop()
     assert module.asked[-1]["channels"] == opened
     assert np.abs(np.concatenate(heard)).max() == pytest.approx(level, rel=0.01)
@@ -353,15 +354,13 @@ def test_what_a_microphone_loses_is_as_long_for_every_input(device_hz: int, monk
     (source,) = open_sources(INPUTS, dict.fromkeys(rates_hz, "mic://default"))
     blocks: dict[str, list[Block]] = {name: [] for name in rates_hz}
 
-    def emit(packet: Packet) -> None:
-        if isinstance(packet, Block):
-            blocks[packet.stream].append(packet)
-
-    source.start(emit)
+    source.start(lambda packet: blocks[packet.stream].append(packet) if isinstance(packet, Block) else None)
     try:
         module.send(0.4)
         module.send(0.4, lost_s=0.2)
-        threading.Event().wait(0.1)
+        assert until(
+            lambda: all(sum(len(b.samples) + b.lost for b in blocks[n]) > 0.95 * rates_hz[n] for n in blocks), 60
+        )
         health = source.health()
     finally:
         source.stop()

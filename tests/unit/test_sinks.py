@@ -216,7 +216,7 @@ def test_a_run_ends_in_order_when_the_reader_of_its_output_has_left(
     assert ran.stdout is not None
     assert ran.stdout.readline()
     ran.stdout.close()
-    _, said = ran.communicate(timeout=10)
+    _, said = ran.communicate(timeout=60)
     assert ran.returncode == 0, said
     assert "Traceback" not in said
 

@@ -42,11 +42,11 @@ class Heard:
     def wait(self, *texts: str) -> None:
         """Wait until exactly these texts have come."""
         with self._change:
-            assert self._change.wait_for(lambda: len(self.texts) >= len(texts), 20), (self.texts, self.source.health())
+            assert self._change.wait_for(lambda: len(self.texts) >= len(texts), 60), (self.texts, self.source.health())
         assert self.texts == list(texts)
 
     def wait_refused(self, count: int) -> None:
-        give_up = time.monotonic() + 20
+        give_up = time.monotonic() + 60
         while self.source.counters["refused_lines"] < count:
             assert time.monotonic() < give_up, self.source.health()
             time.sleep(0.01)
@@ -54,7 +54,7 @@ class Heard:
 
     def wait_ended(self) -> EndOfStream:
         with self._change:
-            assert self._change.wait_for(lambda: self.packets and isinstance(self.packets[-1], EndOfStream), 20)
+            assert self._change.wait_for(lambda: self.packets and isinstance(self.packets[-1], EndOfStream), 60)
         last = self.packets[-1]
         assert isinstance(last, EndOfStream)
         return last
@@ -165,7 +165,7 @@ def test_a_file_that_is_gone_is_waited_for(path: Path, follow) -> None:  # type:
     heard = follow(path)
     heard.wait("one")
     path.unlink()
-    give_up = time.monotonic() + 20
+    give_up = time.monotonic() + 60
     while heard.source.health().state != "RECONNECTING":
         assert time.monotonic() < give_up
         time.sleep(0.01)
@@ -217,7 +217,7 @@ def test_refused_lines_are_told_at_a_bounded_rate(path: Path, follow, caplog, mo
     time.sleep(0.4)
     append(path, b"\xff\n")
     heard.wait_refused(6)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while "line 7 " not in caplog.text and time.monotonic() < deadline:  # counted before it is logged
         time.sleep(0.01)
     told = [record.getMessage() for record in caplog.records if "was refused" in record.message]
@@ -247,7 +247,7 @@ def test_a_file_replaced_by_what_is_no_file_is_waited_for(path: Path, follow) ->
     heard.wait("one")
     path.unlink()
     path.symlink_to("/dev/zero")
-    give_up = time.monotonic() + 20
+    give_up = time.monotonic() + 60
     while heard.source.health().state != "RECONNECTING":
         assert time.monotonic() < give_up
         time.sleep(0.01)
@@ -282,7 +282,7 @@ def test_a_flood_leaves_time_for_others(path: Path, follow) -> None:  # type: ig
     began, used = time.monotonic(), time.thread_time()
     time.sleep(1)
     assert time.thread_time() - used < 0.5
-    while not heard.texts and time.monotonic() - began < 10:  # a busy machine reads late
+    while not heard.texts and time.monotonic() - began < 60:  # a busy machine reads late
         time.sleep(0.1)
     assert 0 < len(heard.texts) <= 1200 * (time.monotonic() - began)
 
@@ -341,7 +341,7 @@ def test_stop_ends_a_source_that_waits_and_frees_its_file(path: Path, pipe: bool
         began = time.monotonic()
         source.stop()
         source.stop()
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 60
     assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
 
 

@@ -41,14 +41,14 @@ def counting() -> bytes:
 
 def test_a_run_that_takes_too_long_is_ended_and_the_next_is_not() -> None:
     with OnnxRuntimeEngine(counting(), name="net") as engine:
-        engine.limit(300)
+        engine.limit(2000)
         for trips in (1e18, 3, 1e18, 5):
             engine.inputs["x"][...] = trips
             before = time.monotonic()
             if trips > 100:
-                with pytest.raises(EngineError, match="did not finish within 300 ms and was ended"):
+                with pytest.raises(EngineError, match="did not finish within 2000 ms and was ended"):
                     engine.run()
-                assert 0.2 < time.monotonic() - before < 10
+                assert 1.5 < time.monotonic() - before < 60
             else:
                 engine.run()
                 assert engine.outputs["y"].tolist() == [[0, 0]]
@@ -56,7 +56,7 @@ def test_a_run_that_takes_too_long_is_ended_and_the_next_is_not() -> None:
 
 def test_a_bundle_has_a_limit_of_its_own_and_the_run_goes_on(tmp_path: Path) -> None:
     files = {"s.onnx": counting(), "s.npz": golden(), "l.txt": b"a\nb\n"}
-    stages = {"s": {"inputs": {"x": "x"}, "outputs": {"y": [1, 2]}, "timeout_ms": 200}}
+    stages = {"s": {"inputs": {"x": "x"}, "outputs": {"y": [1, 2]}, "timeout_ms": 2000}}
     inputs = {"x": "push://"}
     with mmedge.Pipeline(pack(tmp_path / "n.mmedge", files, stages=stages), inputs, results="all") as pipe:
         statuses = []
