@@ -14,6 +14,7 @@ from mmedge.fusion import hearing
 from mmedge.fusion.crew import Crew
 from mmedge.fusion.failures import TOLD, StageError
 from mmedge.fusion.feed import ReadAudio
+from mmedge.fusion.life import Life
 from mmedge.fusion.pictures import Looked, Pictures
 from mmedge.fusion.stage import StageRunner
 from mmedge.fusion.stream import StreamStage
@@ -174,7 +175,7 @@ class StageGraph:
         for stage in self._background:
             away = bool(stage.bits) and not bits & stage.bits
             if not again:
-                self._take_up(stage, None if busy is None else stage.name in busy, lost=away or stage.stale)
+                self._take_up(stage, None if busy is None else stage.name in busy, lost=away or stage.life is Life.STALE)
             elif away and stage in self._fallen:
                 self.lost.append(stage.failed(self._fallen.pop(stage), bits))
             if away:
@@ -215,7 +216,7 @@ class StageGraph:
             if stage.bits and not seen & stage.bits:
                 self._miss(stage)
                 continue
-            if stage.asynchronous and stage.warm:
+            if stage.in_background:
                 if not stage.running:
                     late.append(stage)
             else:

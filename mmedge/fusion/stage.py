@@ -18,6 +18,7 @@ from mmedge.errors import EngineError, MmedgeError
 from mmedge.fusion.change import Change
 from mmedge.fusion.failures import FiniteCheck, StageError
 from mmedge.fusion.feed import Feed, ReadAudio, ReadMember, make_feed, no_members
+from mmedge.fusion.life import Life
 from mmedge.fusion.signature import check_signature
 from mmedge.fusion.tensors import age_limit, array_of, fill
 from mmedge.plan import StagePlan, plan_stage
@@ -28,21 +29,13 @@ __all__ = ["Marks", "StageRunner", "array_of"]
 Marks: TypeAlias = Sequence["tuple[int, int] | None"]
 _SLACK_NS = 500_000  # triggers waver
 _NEVER = -1
+_SHOWN = (Life.WARM, Life.RENEWING)
+_PENDING = (Life.STALE, Life.FAILED)
+_EMPTY = (Life.COLD, *_PENDING)
 
 
 class StageRunner:
     """One network of the fused graph.
-
-    ====================  ======  =====  =======  ========  =======  =====
-    its life              blank   cold   shown    running   stale    fault
-    ====================  ======  =====  =======  ========  =======  =====
-    after a reset         yes     yes    no       no        no       no
-    fed, not yet run      no      as before
-    has run               no      no     yes      no        no       no
-    runs in background    no      no     yes      yes       no       no
-    ..., reset meanwhile  yes     yes    no       yes       yes      no
-    ..., has failed       yes     yes    no       no        no       yes
-    ====================  ======  =====  =======  ========  =======  =====
 
     Args:
         name: Its name in the manifest.
@@ -64,11 +57,9 @@ class StageRunner:
         cost_ns: Moving median of the time of a run.
         took_ns: The time of the newest run.
         ran: Whether it has run for this trigger.
-        cold: Whether it has no output of its own.
+        life: What its outputs are.
         producers, direct, behind: Stages and, as bits, seats that feed it directly; whether a stream feeds it at all.
         file: The member of the bundle that its engine was made of; empty for a callable.
-        shown: Whether ``outputs`` are those of a run, not zeros.
-        stale: Whether it still runs in the background for inputs that were away since; the outputs are discarded.
         fault: Why a background stage has no output, from a failure until the next run that ends well.
 
     Raises:
@@ -125,8 +116,9 @@ class StageRunner:
         self._future: Future[None] | None = None
         self._future_t_ns = 0
         self._due_ns = self.version = self.t_ns = self.cost_ns = self.took_ns = 0
-        self.ran = self._blank = self._carry = self.shown = self.stale = False
-        self.cold = True
+        self.life = Life.COLD
+        self.ran = self._carry = False
+        self._blank = False  # whether nothing was written into its inputs since they were wiped
         self.fault: MmedgeError | None = None
         self._fed_bits = _NEVER
         self._seen: list[tuple[int, int] | None] = [None] * len(seats)
@@ -191,7 +183,7 @@ class StageRunner:
             MmedgeError: If what came cannot be fed.
         """
         own = self.engine.inputs
-        if not self.warm:
+        if not self.in_background:
             self.t_ns = self.stamp(snapshot)
         self._blank = False
         if self._every_ns is not None:
@@ -261,8 +253,8 @@ class StageRunner:
 
     def finish(self, t_ns: int | None = None) -> None:
         """Take up the outputs of a run, of a background run for capture time ``t_ns``."""
-        self.ran = self._carry = self.shown = True
-        self.cold, self.fault = False, None
+        self.ran = self._carry = True
+        self.life, self.fault = Life.WARM, None
         self.version += 1
         if t_ns is not None:
             self.t_ns = t_ns
@@ -277,7 +269,9 @@ class StageRunner:
     def failed(self, error: MmedgeError, bits: int) -> StageError:
         """Forget everything after a failure; return what to raise. ``bits`` are the seats it was run for."""
         self.reset()
-        self.fault = error if self.asynchronous else None
+        if self.asynchronous:
+            self.fault = error
+            self.life = Life.FAILED if self.life is Life.COLD else self.life
         return StageError(self.name, self.names(bits), error)
 
     def waiting(self, bits: int) -> StageError:
@@ -299,13 +293,23 @@ class StageRunner:
         self._carry = False
 
     @property
-    def pending(self) -> bool:
-        """Whether it has no output, and triggers do not wait: it has failed, or still runs for inputs of before."""
-        return self.cold and (self.fault is not None or self._future is not None)
+    def cold(self) -> bool:
+        """Whether it has no output of its own."""
+        return self.life in _EMPTY
 
     @property
-    def warm(self) -> bool:
-        """Whether it runs in the background; the first time, and after an absence, triggers wait for it."""
+    def shown(self) -> bool:
+        """Whether ``outputs`` are those of a run, not zeros."""
+        return self.life in _SHOWN
+
+    @property
+    def pending(self) -> bool:
+        """Whether it has no output, and triggers do not wait: it has failed, or still runs for inputs of before."""
+        return self.life in _PENDING
+
+    @property
+    def in_background(self) -> bool:
+        """Whether its next run is one in the background; the first one, and that after an absence, are waited for."""
         return self.asynchronous and not self.cold and (not self.ran or self._future is not None)
 
     def start(self, t_ns: int) -> None:
@@ -314,6 +318,7 @@ class StageRunner:
             self._worker = ThreadPoolExecutor(1, thread_name_prefix=f"mmedge-{self.name}")
         self._future_t_ns, self._carry = t_ns, False
         self.ran = True
+        self.life = Life.RENEWING if self.life is Life.WARM else self.life
         self._future = self._worker.submit(self.execute)
 
     def busy(self, running: bool | None = None, fault: EngineError | None = None) -> bool:
@@ -333,9 +338,12 @@ class StageRunner:
             return True
         error = future.exception()
         self._future = None
-        stale, self.stale = self.stale, False
+        stale = self.life is Life.STALE
         if stale:
+            self.life = Life.COLD if self.fault is None else Life.FAILED
             self._wipe()
+        elif self.life is Life.RENEWING:
+            self.life = Life.WARM
         if fault is not None:
             raise fault
         if error is not None:
@@ -357,17 +365,19 @@ class StageRunner:
     def reset(self) -> None:
         """Forget cached outputs and states; outputs of a background run are discarded. Idempotent and then cheap."""
         self.fault = None
-        if self._blank and self._fed_bits == _NEVER and (self._future is None or self.stale):
+        if self._blank and self._fed_bits == _NEVER and (self._future is None or self.life is Life.STALE):
+            self.life = Life.COLD if self.life is Life.FAILED else self.life
             return
         self._fed_bits = _NEVER
-        self._blank = self.cold = True
+        self._blank = True
         self.version += self.shown
-        self.shown = False
         for array in self.outputs.values():
             array.fill(0)
-        self.stale = self._future is not None
-        if not self.stale:  # otherwise the engine's arrays are in use until its end
+        if self._future is None:
+            self.life = Life.COLD
             self._wipe()
+        else:  # the engine's arrays are in use until its end
+            self.life = Life.STALE
 
     def _wipe(self) -> None:
         self.forget()

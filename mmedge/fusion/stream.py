@@ -12,6 +12,7 @@ from mmedge.engine.base import Engine
 from mmedge.errors import MmedgeError
 from mmedge.fusion.failures import StageError
 from mmedge.fusion.feed import Feed, ReadAudio, ReadMember, no_members
+from mmedge.fusion.life import Life
 from mmedge.fusion.stage import Marks, StageRunner
 from mmedge.types import NS_PER_S, AnyArray, Snapshot
 
@@ -76,20 +77,21 @@ class StreamStage(StageRunner):
         begin, oldest = snapshot.audio_span[self._sound]
         origin = (snapshot.epoch[self._sound], begin)
         if origin != self._origin:
-            self._origin, self._heard, self.cold = origin, begin, True
+            self._origin, self._heard = origin, begin
             if self._joins:  # not all that was heard before it came, which may be minutes
                 self._heard += max((end - begin) // self._step - 1, 0) * self._step
                 self._joins = False
             self.forget()
             self._hide()
+            self.life = Life.COLD
         if max(self._heard + self._step - self._window, begin) < oldest:
             self._heard += -(-(oldest + self._window - self._step - self._heard) // self._step) * self._step
             self.overruns += 1
             self.forget()
         self._steps = max((end - self._heard) // self._step, 0)
-        if not self._steps and not self.shown and not self.cold:
+        if not self._steps and self.life is Life.HIDDEN:
             self.publish()
-            self.shown = True
+            self.life = Life.WARM
             self.version += 1
         return self._steps > 0
 
@@ -135,8 +137,8 @@ class StreamStage(StageRunner):
         self._hide()
 
     def _hide(self) -> None:
-        if self.shown:
-            self.shown = False
+        if self.life is Life.WARM:
+            self.life = Life.HIDDEN
             self.version += 1
             for array in self.outputs.values():
                 array.fill(0)
