@@ -175,7 +175,8 @@ class StageGraph:
         for stage in self._background:
             away = bool(stage.bits) and not bits & stage.bits
             if not again:
-                self._take_up(stage, None if busy is None else stage.name in busy, lost=away or stage.life is Life.STALE)
+                lost = away or stage.life is Life.STALE
+                self._take_up(stage, None if busy is None else stage.name in busy, lost=lost)
             elif away and stage in self._fallen:
                 self.lost.append(stage.failed(self._fallen.pop(stage), bits))
             if away:
@@ -199,7 +200,7 @@ class StageGraph:
 
     def _miss(self, stage: StageRunner) -> None:
         """Let a stage know that its inputs are away, unless it is itself why."""
-        if self._attempt == 0 or not stage.pending:
+        if self._attempt == 0 or not stage.life.pending:
             stage.absent()
 
     def _run_waited(self, snapshot: Snapshot, bits: int, read_audio: ReadAudio) -> list[StageRunner]:
@@ -228,7 +229,7 @@ class StageGraph:
                     if not broken.isdisjoint(stage.ancestors):
                         continue
                 try:
-                    if stage.asynchronous and stage.pending:
+                    if stage.asynchronous and stage.life.pending:
                         if not stage.running:
                             self._feed(stage, snapshot, seen, read_audio)
                             stage.start(snapshot.t_ns)
@@ -239,7 +240,7 @@ class StageGraph:
                 except MmedgeError as error:
                     failures[stage] = error
                     continue
-            if not stage.cold or stage in crew.running:
+            if not stage.life.cold or stage in crew.running:
                 self._age(stage, snapshot)
         if crew.running:
             failures |= self._wait()
@@ -317,7 +318,7 @@ class StageGraph:
 
     def answered(self, tensor: str) -> bool:
         """Tell whether the stage of ``STAGE.OUTPUT`` has run; while all that it depends on is absent it gives zeros."""
-        return self._outputs[tensor][0].shown
+        return self._outputs[tensor][0].life.shown
 
     @property
     def deaf(self) -> bool:

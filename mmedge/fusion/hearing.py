@@ -15,7 +15,7 @@ def reach(stage: StageRunner) -> int:
 
 def _reach(stage: StageRunner, known: dict[StageRunner, int]) -> int:
     if stage.waits:
-        return 0 if stage.cold else stage.bits
+        return 0 if stage.life.cold else stage.bits
     if not stage.behind:
         return stage.bits
     if stage not in known:  # there are more ways through a graph than stages

@@ -15,6 +15,9 @@ class Life(Enum):
         RENEWING: Those of its last run, while the next one goes on in the background.
         STALE: Zeros. A background run goes on for inputs that went away since: what it gives is thrown away.
         FAILED: Zeros. A background run has failed, and is tried again there; triggers do not wait.
+        shown: Whether its outputs are those of a run.
+        cold: Whether it has none of its own, shown or not.
+        pending: Whether it has none, and triggers do not wait for it.
     """
 
     COLD = "cold"
@@ -23,3 +26,8 @@ class Life(Enum):
     RENEWING = "renewing"
     STALE = "stale"
     FAILED = "failed"
+
+    def __init__(self, word: str) -> None:
+        self.shown = word in ("warm", "renewing")
+        self.cold = word in ("cold", "stale", "failed")
+        self.pending = word in ("stale", "failed")

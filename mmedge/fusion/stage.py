@@ -29,9 +29,6 @@ __all__ = ["Marks", "StageRunner", "array_of"]
 Marks: TypeAlias = Sequence["tuple[int, int] | None"]
 _SLACK_NS = 500_000  # triggers waver
 _NEVER = -1
-_SHOWN = (Life.WARM, Life.RENEWING)
-_PENDING = (Life.STALE, Life.FAILED)
-_EMPTY = (Life.COLD, *_PENDING)
 
 
 class StageRunner:
@@ -275,7 +272,7 @@ class StageRunner:
         return StageError(self.name, self.names(bits), error)
 
     def waiting(self, bits: int) -> StageError:
-        """Return what to raise while ``pending``; it goes on in the background."""
+        """Return what to raise while it is pending; it goes on in the background."""
         away = EngineError(
             "an earlier background run has not finished, and its inputs were missing since then",
             where="its background run",
@@ -293,24 +290,9 @@ class StageRunner:
         self._carry = False
 
     @property
-    def cold(self) -> bool:
-        """Whether it has no output of its own."""
-        return self.life in _EMPTY
-
-    @property
-    def shown(self) -> bool:
-        """Whether ``outputs`` are those of a run, not zeros."""
-        return self.life in _SHOWN
-
-    @property
-    def pending(self) -> bool:
-        """Whether it has no output, and triggers do not wait: it has failed, or still runs for inputs of before."""
-        return self.life in _PENDING
-
-    @property
     def in_background(self) -> bool:
         """Whether its next run is one in the background; the first one, and that after an absence, are waited for."""
-        return self.asynchronous and not self.cold and (not self.ran or self._future is not None)
+        return self.asynchronous and not self.life.cold and (not self.ran or self._future is not None)
 
     def start(self, t_ns: int) -> None:
         """Run the engine in the background on what ``feed`` wrote."""
@@ -370,7 +352,7 @@ class StageRunner:
             return
         self._fed_bits = _NEVER
         self._blank = True
-        self.version += self.shown
+        self.version += self.life.shown
         for array in self.outputs.values():
             array.fill(0)
         if self._future is None:

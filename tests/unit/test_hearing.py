@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from mmedge.fusion import hearing
+from mmedge.fusion.life import Life
 
 
 class Layer:
@@ -26,12 +27,12 @@ class Layer:
 class Stream:
     waits, behind = True, False
 
-    def __init__(self, bits: int, cold: bool) -> None:
-        self.bits, self.cold = bits, cold
+    def __init__(self, bits: int, life: Life) -> None:
+        self.bits, self.life = bits, life
 
 
 def test_each_stage_is_looked_at_once_a_call() -> None:
-    layer: tuple[Any, ...] = (Stream(0b01, cold=True), Stream(0b10, cold=False))
+    layer: tuple[Any, ...] = (Stream(0b01, Life.COLD), Stream(0b10, Life.HIDDEN))
     for _ in range(30):
         layer = (Layer(*layer), Layer(*layer))
     Layer.asked = 0
