@@ -71,6 +71,44 @@ class AttachClient:
     def dropped(self) -> int:
         """Results that were lost because they were not read in time."""
 
+class CallbackBlocks:
+    """
+    Blocks of sound that PortAudio's own thread copies and stamps, without Python.
+
+    It calls the function at ``function`` with ``data``, both addresses; one thread takes what came.
+    """
+
+    def __init__(self, blocks: int, frames: int, channels: int) -> None:
+        """Room for so many blocks of up to so many frames."""
+
+    def take(self, timeout_ms: int) -> tuple[numpy.typing.NDArray[numpy.float32], int, int, float, float, bool] | None:
+        """
+        Wait for the oldest block and return it; None once it was closed.
+
+        Returns:
+            Samples, float32 [channels, frames], yours; frames that were counted until its end; when it was
+            delivered, in ns on CLOCK_MONOTONIC; on PortAudio's clock, in seconds, when its first frame was
+            converted and when it was delivered; whether some were lost before it.
+
+        Raises:
+            TimeoutError: If nothing came.
+        """
+
+    def close(self) -> None:
+        """Let who waits return at once, and later ones too."""
+
+    @property
+    def overflows(self) -> int:
+        """Blocks before which PortAudio has lost some."""
+
+    @property
+    def function(self) -> int:
+        """Address of the function: a PaStreamCallback."""
+
+    @property
+    def data(self) -> int:
+        """Address to call it with, valid as long as this object."""
+
 class Classifier:
     """Scores of labels: calibrated, smoothed, decided or abstained."""
 

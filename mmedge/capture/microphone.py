@@ -1,28 +1,26 @@
-"""Microphones by PortAudio (sounddevice): the callback copies and stamps, a thread does the rest."""
+"""Microphones by PortAudio (sounddevice): its own thread runs no Python, it copies and stamps; ours does the rest."""
 
 from __future__ import annotations
 
-import queue
 import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
+from mmedge._native import core
 from mmedge.capture.base import Emit, ThreadSource, log
 from mmedge.capture.channels import Choice, Mixer
 from mmedge.capture.sound import PIECE_MS, MonoTrack
 from mmedge.capture.stamps import MicrophoneClock, Stamp
-from mmedge.clock import ClockReport, now_ns
+from mmedge.clock import ClockReport
 from mmedge.errors import ConfigError, DeviceError, SourceError
 from mmedge.extras import require
-from mmedge.types import NS_PER_S
+from mmedge.types import NS_PER_S, FloatArray
 
 _BLOCKS = 512  # slots between the callback and the reader: five seconds
 _MAX_CHANNELS = 64  # that are asked for without need: ALSA's plug offers hundreds of which a device has two
-_SILENCE_S = 5.0  # without a block: PortAudio reports no unplugged device
+_SILENCE_MS = 5000  # without a block: PortAudio reports no unplugged device
 
 
 class MicrophoneSource(ThreadSource):
@@ -46,30 +44,33 @@ class MicrophoneSource(ThreadSource):
         self._rates_hz = dict(sounds)
         self._mixers = {name: Mixer(self, name, (choices or {}).get(name, Choice())) for name in sounds}
         self._chosen = {name: mixer.choice for name, mixer in self._mixers.items() if mixer.choice.channels}
-        self._ready: queue.SimpleQueue[tuple[int, int, Stamp, bool] | None] = queue.SimpleQueue()
-        self._written = self._read = self._counted = 0
         self._sd = require("sounddevice", "listening to a microphone")
         self._device = find_microphone(self._sd, target)
-        self._stream, self._device_rate_hz, self._channels = self._open()
+        self._blocks: Any = None
+        self._stream, self._device_rate_hz = self._open()
         self.nominal_hz = dict.fromkeys(sounds, float(self._device_rate_hz))
         self._clock = MicrophoneClock(self.name, self._device_rate_hz)
-        self._slots = np.empty((_BLOCKS, self._stream.blocksize * self._channels), np.float32)
 
-    def _open(self) -> tuple[Any, int, int]:
+    def _open(self) -> tuple[Any, int]:
         wanted_hz, own_rate_hz = max(self._rates_hz.values()), int(self._device["default_samplerate"])
         counts = self._counts(int(self._device["max_input_channels"]))
         reasons: list[str] = []
         ways = dict.fromkeys((r, c) for r in (wanted_hz, own_rate_hz) for c in counts)
         for rate_hz, count in sorted(ways, key=lambda way: -way[1]) if self._chosen else ways:  # rather another rate
+            frames = max(1, rate_hz * PIECE_MS // 1000)
+            self._blocks = core.CallbackBlocks(_BLOCKS, frames, count)
             try:
-                stream = self._sd.RawInputStream(
+                # What sounddevice's streams are made of, and offers to whoever brings a function that is not Python's.
+                stream = self._sd._StreamBase(
+                    "input",
                     device=self._device["index"],
                     samplerate=rate_hz,
                     channels=count,
                     dtype="float32",
-                    blocksize=max(1, rate_hz * PIECE_MS // 1000),
+                    blocksize=frames,
                     latency="low",
-                    callback=self._callback,
+                    callback=self._sd._ffi.cast("PaStreamCallback *", self._blocks.function),
+                    userdata=self._sd._ffi.cast("void *", self._blocks.data),
                 )
             except self._sd.PortAudioError as error:
                 reasons.append(f"{rate_hz} Hz x {count}: {error}")
@@ -78,7 +79,7 @@ class MicrophoneSource(ThreadSource):
                     what = f"microphone '{self._device['name']}' gives {count} of its {counts[0]} channels"
                     fix = "check that they are not mixed: its driver or sound server makes them of all"
                     self.warn("fewer_channels", SourceError(what, where=self.name, fix=fix))
-                return stream, rate_hz, count
+                return stream, rate_hz
         raise DeviceError(
             f"microphone '{self._device['name']}' cannot be opened: {'; '.join(reasons)}",
             where=self.name,
@@ -105,24 +106,8 @@ class MicrophoneSource(ThreadSource):
         need = 1 + max(max(choice.channels) for choice in self._chosen.values())
         return min(offered, max(need, _MAX_CHANNELS)), need
 
-    def _callback(self, data: Any, frames: int, time: Any, status: Any) -> None:
-        # PortAudio's own thread: copy, stamp, wake the reader, nothing else.
-        entry_ns = now_ns()
-        self._counted += frames
-        if status.input_overflow:
-            self.counters["overflows"] += 1
-        if self._written - self._read >= _BLOCKS:
-            return  # the reader sees the hole in the count
-        slot = self._written % _BLOCKS
-        values = np.frombuffer(data, np.float32)
-        self._slots[slot, : len(values)] = values
-        adc_ns = round(time.inputBufferAdcTime * NS_PER_S) + frames * NS_PER_S // self._device_rate_hz
-        stamp = Stamp(self._counted, entry_ns, adc_ns, round(time.currentTime * NS_PER_S))
-        self._written += 1
-        self._ready.put((slot, frames, stamp, bool(status.input_overflow)))
-
     def _close_impl(self) -> None:
-        self._ready.put(None)
+        self._blocks.close()
         self._stream.close(ignore_errors=True)
 
     def _read_impl(self, emit: Emit, stop: threading.Event) -> None:
@@ -132,9 +117,10 @@ class MicrophoneSource(ThreadSource):
         missing: Counter[str] = Counter()  # samples
         last_ns: Counter[str] = Counter()
         while (item := self._next()) is not None and not stop.is_set():
-            slot, frames, stamp, overflow = item
-            rows = self._slots[slot, : frames * self._channels].reshape(frames, self._channels).T.copy()
-            self._read += 1
+            rows, stamp, overflow = item
+            frames = rows.shape[1]
+            if self._blocks.overflows:
+                self.counters["overflows"] = self._blocks.overflows
             gap_ns, broken = clock.observe(stamp, overflow=overflow)
             if broken:
                 log.warning("%s: its clock jumped (%.0f ms are missing); a new epoch starts", self.name, gap_ns / 1e6)
@@ -158,15 +144,21 @@ class MicrophoneSource(ThreadSource):
                         )
                     )
 
-    def _next(self) -> tuple[int, int, Stamp, bool] | None:
+    def _next(self) -> tuple[FloatArray, Stamp, bool] | None:
+        """Wait for a block, float32 [channels, frames], with its times and whether some was lost before it."""
         try:
-            return self._ready.get(timeout=_SILENCE_S)
-        except queue.Empty:
+            block = self._blocks.take(_SILENCE_MS)
+        except TimeoutError:
             raise SourceError(
-                f"microphone '{self._device['name']}' has sent no data for {_SILENCE_S:g} s",
+                f"microphone '{self._device['name']}' has sent no data for {_SILENCE_MS / 1000:g} s",
                 where=self.name,
                 fix="check that it is still connected: mmedge devices",
             ) from None
+        if block is None:
+            return None
+        rows, counted, entry_ns, adc_s, current_s, overflow = block
+        adc_ns = round(adc_s * NS_PER_S) + rows.shape[1] * NS_PER_S // self._device_rate_hz
+        return rows, Stamp(counted, entry_ns, adc_ns, round(current_s * NS_PER_S)), overflow
 
     def _clock_reports(self) -> dict[str, ClockReport]:
         return dict.fromkeys(self.streams, self._clock.report())

@@ -17,6 +17,7 @@ NB_MODULE(_core, m) {
     }
   });
   mmedge::bindings::bind_attach_client(m);
+  mmedge::bindings::bind_callback_blocks(m);
   mmedge::bindings::bind_classifier(m);
   mmedge::bindings::bind_cpu(m);
   mmedge::bindings::bind_decimals(m);

@@ -6,6 +6,7 @@
 namespace mmedge::bindings {
 
 void bind_attach_client(nanobind::module_& m);
+void bind_callback_blocks(nanobind::module_& m);
 void bind_classifier(nanobind::module_& m);
 void bind_cpu(nanobind::module_& m);
 void bind_decimals(nanobind::module_& m);

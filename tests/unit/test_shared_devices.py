@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from ctypes import CFUNCTYPE, c_int, c_ulong, c_void_p
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -234,6 +235,10 @@ def test_a_text_feeds_one_input() -> None:
     assert "its own text" in str(error.value.fix)
 
 
+# portaudio.h: PaStreamCallback
+CALLBACK = CFUNCTYPE(c_int, c_void_p, c_void_p, c_ulong, c_void_p, c_ulong, c_void_p)
+
+
 class PortAudio:
     """Stands in for sounddevice: two microphones, of which one sends a tone of 1 kHz and loses some when told to.
 
@@ -251,6 +256,7 @@ class PortAudio:
         self.channels, self.all_only = channels, all_only
         self.asked: list[dict[str, Any]] = []
         self.default = SimpleNamespace(device=(1, 0))
+        self._ffi = SimpleNamespace(cast=lambda kind, address: address)
 
     def query_devices(self) -> list[dict[str, Any]]:
         names = {"HDMI": 0, "USB Audio": self.channels, "Headset": self.channels}
@@ -259,7 +265,8 @@ class PortAudio:
             for index, (name, channels) in enumerate(names.items())
         ]
 
-    def RawInputStream(self, **options: Any) -> SimpleNamespace:
+    def _StreamBase(self, kind: str, **options: Any) -> SimpleNamespace:
+        assert kind == "input"
         self.asked.append(options)
         if options["samplerate"] not in self.rates_hz:
             raise self.PortAudioError("Invalid sample rate")
@@ -275,10 +282,12 @@ class PortAudio:
             due_ns = began_ns + round(lost_s * S) + (number + 1) * count * S // rate_hz
             threading.Event().wait(max(0, due_ns - now_ns()) / S)
             tone = np.sin(2 * np.pi * 1000 * (np.arange(count) + number * count) / rate_hz)
-            times = SimpleNamespace(inputBufferAdcTime=(due_ns - count * S // rate_hz) / S, currentTime=now_ns() / S)
-            status = SimpleNamespace(input_overflow=lost_s > 0 and number == 0)
+            times = np.array([(due_ns - count * S // rate_hz) / S, now_ns() / S, 0.0])
+            lost = 2 if lost_s > 0 and number == 0 else 0  # paInputOverflow
             levels = 0.5 ** (1 + np.arange(options["channels"]))
-            options["callback"](np.outer(tone, levels).astype(np.float32).tobytes(), count, times, status)
+            sound = np.outer(tone, levels).astype(np.float32)
+            deliver = CALLBACK(options["callback"])
+            assert deliver(sound.ctypes.data, None, count, times.ctypes.data, lost, options["userdata"]) == 0
 
 
 def portaudio(monkeypatch: pytest.MonkeyPatch, *rates_hz: int, **options: Any) -> PortAudio:
