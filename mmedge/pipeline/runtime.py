@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import Future
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -371,12 +372,11 @@ class Runtime:
 
     def _close(self, error: MmedgeError | None = None) -> None:
         self.inbox.close()
-        if self._programs is not None:
-            self._programs.close(error)
+        programs = [] if self._programs is None else [partial(self._programs.close, error)]
         recorder, serving = ([] if it is None else [it.close] for it in (self._recorder, self._serving))
         sources = [source.stop for source in self._sources]
         first: BaseException | None = None
-        for close in (*sources, *recorder, self._settle, *serving):
+        for close in (*programs, *sources, *recorder, self._settle, *serving):
             try:
                 close()
             except BaseException as problem:  # what comes after it is closed all the same

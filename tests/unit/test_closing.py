@@ -17,7 +17,7 @@ def test_what_fails_to_close_leaves_nothing_open() -> None:
     closed: list[str] = []
 
     def closing(name: str, fails: bool = False) -> Any:
-        def close() -> None:
+        def close(error: Exception | None = None) -> None:
             closed.append(name)
             if fails:
                 raise RuntimeError(name)
@@ -31,9 +31,9 @@ def test_what_fails_to_close_leaves_nothing_open() -> None:
     serving: Any = Serving.__new__(Serving)
     serving._lock, serving._stop, serving._candidate, serving._thread = Lock(), Event(), None, None
     serving._upgrades, serving.graph = closing("upgrades"), closing("graph")
-    run._recorder, run._serving = None, serving
+    run._programs, run._recorder, run._serving = closing("programs", fails=True), None, serving
     run._overruns = Counter()
     run._sync = SimpleNamespace(pending=0, close=closing("sync", fails=True).close)
-    with pytest.raises(RuntimeError, match="one"):
+    with pytest.raises(RuntimeError, match="programs"):
         run._close()
-    assert closed == ["one", "two", "sync", "upgrades", "graph"]
+    assert closed == ["programs", "one", "two", "sync", "upgrades", "graph"]
