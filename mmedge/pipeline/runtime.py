@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING
@@ -372,7 +372,7 @@ class Runtime:
 
     def _close(self, error: MmedgeError | None = None) -> None:
         self.inbox.close()
-        programs = [] if self._programs is None else [partial(self._programs.close, error)]
+        programs: list[Callable[[], None]] = [] if self._programs is None else [partial(self._programs.close, error)]
         recorder, serving = ([] if it is None else [it.close] for it in (self._recorder, self._serving))
         sources = [source.stop for source in self._sources]
         first: BaseException | None = None
