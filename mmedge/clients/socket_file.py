@@ -57,6 +57,33 @@ def listen(path: str) -> socket.socket:
     return listener
 
 
+class SocketFile:
+    """A socket that listens at a path, and the file it has there. Raises as ``listen`` does.
+
+    Attributes:
+        listener: The socket.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.listener = listen(path)
+        self._path = Path(path).absolute()  # wherever the process goes
+        self._made = self._file()
+
+    def close(self) -> None:
+        """Close it, and remove its file unless another has taken the place; idempotent."""
+        with suppress(OSError):
+            if self._made is not None and self._file() == self._made:
+                self._path.unlink()
+        self.listener.close()
+
+    def _file(self) -> tuple[int, int] | None:
+        try:
+            found = self._path.lstat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+
 def _answers(path: str) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
         probe.setblocking(False)

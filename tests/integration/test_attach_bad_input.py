@@ -21,7 +21,7 @@ from mmedge.clients import wire
 from mmedge.clients.server import MOST
 from mmedge.clients.wire import Kind, Message
 from mmedge.errors import ConfigError, DeviceError
-from tests.attaching import following, programs, push, pushed
+from tests.attaching import Isolation, following, programs, push, pushed
 from tests.processes import family, until
 from tests.tiny import tiny_bundle
 
@@ -144,6 +144,70 @@ def test_who_writes_into_its_ring_of_results_harms_itself(bundle: Path, door: Pa
             os.close(fd)
 
 
+def asks_to_push(line: socket.socket, size: int) -> list[int]:
+    Message(Kind.OPEN, bytes=size, name="image").send(line)
+    while True:
+        data, fds, _, _ = socket.recv_fds(line, 600, 2)
+        if wire._MESSAGE.unpack(data)[2] == Kind.OPENED:
+            return fds
+        for fd in fds:  # a ring of pictures
+            os.close(fd)
+
+
+@pytest.mark.parametrize("isolation", ["thread", "process"])
+def test_who_fills_its_eventfds_and_makes_them_wait_holds_nobody_up(
+    bundle: Path, door: Path, isolation: Isolation
+) -> None:
+    with pushed(bundle, door, isolation) as pipe, mmedge.attach(door) as other, hello(door) as line:
+        Message(Kind.HELLO).send(line)
+        _, fds, _, _ = socket.recv_fds(line, 600, 2)
+        for waits in (False, True):
+            os.set_blocking(fds[1], waits)
+            if not waits:
+                os.eventfd_write(fds[1], (1 << 64) - 2)
+            now = push(pipe, 1)
+            assert following(pipe).t_ns == following(other).t_ns == now
+        fds += asks_to_push(line, 64)
+        os.set_blocking(fds[3], True)
+        fds += asks_to_push(line, 640)  # the way before is emptied, and nobody has set its eventfd
+        push(other, 2)
+        assert following(pipe).present["image"]
+        for fd in fds:
+            os.close(fd)
+
+
+def test_what_a_program_writes_where_its_losses_are_counted_is_not_believed(bundle: Path, door: Path) -> None:
+    with pushed(bundle, door) as pipe, hello(door) as line, hello(door) as another:
+        for each in (line, another):
+            Message(Kind.HELLO).send(each)
+            _, fds, _, _ = socket.recv_fds(each, 600, 2)
+            with mmap.mmap(fds[0], 0) as memory:
+                memory[128:136] = b"\xff" * 8
+            for fd in fds:
+                os.close(fd)
+        push(pipe, 1)
+        assert following(pipe)
+        assert until(lambda: programs(pipe, "lost") == 2, 60)
+
+
+def test_nothing_is_left_of_who_has_left(bundle: Path, door: Path) -> None:
+    def held() -> tuple[int, int]:
+        descriptors = list(Path(f"/proc/{process}/fd").iterdir())
+        return len(descriptors), Path(f"/proc/{process}/maps").read_text().count("memfd:mmedge")
+
+    with pushed(bundle, door) as pipe:
+        process = family(pipe)[0]
+        push(pipe, 1)
+        assert following(pipe)
+        before = held()
+        for _ in range(20):
+            with hello(door) as line:
+                Message(Kind.HELLO).send(line)
+                for fd in [*socket.recv_fds(line, 600, 2)[1], *asks_to_push(line, 1 << 20)]:
+                    os.close(fd)
+        assert until(lambda: held() == before, 60)
+
+
 def test_only_so_many_programs_attach(bundle: Path, door: Path) -> None:
     with pushed(bundle, door, "thread") as pipe:
         attached = [mmedge.attach(door) for _ in range(MOST)]
@@ -222,6 +286,44 @@ def test_where_no_pipeline_listens_one_is_told(tmp_path: Path, kind: str) -> Non
             mmedge.attach(path)
     assert caught.value.where == str(path)
     assert "--attach" in str(caught.value.fix)
+
+
+def test_a_socket_that_took_the_place_of_a_run_s_own_stays(bundle: Path, door: Path) -> None:
+    with pushed(bundle, door, "thread") as first:
+        door.unlink()
+        with pushed(bundle, door, "thread") as second:
+            first.close()
+            with mmedge.attach(door) as attached:
+                push(second, 1)
+                assert following(attached)
+        assert not door.exists()
+
+
+def test_a_run_that_goes_elsewhere_removes_its_socket(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "other").mkdir()
+    with pushed(bundle, Path("door"), "thread"):
+        monkeypatch.chdir(tmp_path / "other")
+    assert not (tmp_path / "door").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes somebody else")
+def test_a_program_does_not_attach_to_what_another_user_put_there() -> None:
+    listens = "import os, socket, sys; os.setuid(65533); s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)\n"
+    listens += "s.bind(sys.argv[1]); os.chmod(sys.argv[1], 0o666); s.listen(); print(flush=True); sys.stdin.read()"
+    attaches = "import os, sys; from mmedge.clients import attach; os.setuid(65534); attach(sys.argv[1])"
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        door = f"{folder}/door"
+        pipe = subprocess.PIPE
+        with subprocess.Popen([sys.executable, "-c", listens, door], stdin=pipe, stdout=pipe) as other:
+            assert other.stdout is not None
+            assert other.stdout.readline()
+            done = subprocess.run([sys.executable, "-c", attaches, door], capture_output=True, text=True)
+            assert "is another user's" in done.stderr
+            other.kill()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes somebody else")
