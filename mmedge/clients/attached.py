@@ -26,6 +26,7 @@ def attach(path: str | Path) -> Attached:
     """Attach to a pipeline that runs with ``attach=path``, or ``mmedge run ... --attach PATH``.
 
     Raises:
+        ConfigError: If a socket cannot have that path.
         DeviceError: If none listens there, or it is another user's.
 
     Example:
@@ -50,6 +51,9 @@ class Attached:
             what = error.args[-1] if error.args else str(error)
             fix = "start the pipeline with --attach PATH (attach=PATH in Python), as this user"
             raise DeviceError(f"no pipeline to attach to: {what}", where=self._path, fix=fix) from error
+        except (ValueError, TypeError) as error:  # too long, a NUL in it, not UTF-8
+            what = "a socket has a path of 1 to 107 bytes of UTF-8"
+            raise ConfigError(what, where=ascii(self._path), fix="give the run another one with --attach") from error
         self._left = False
         self._decoder: msgspec.json.Decoder[Result] = msgspec.json.Decoder(learn(Result))
 

@@ -31,7 +31,6 @@ MOST = 16  # programs at once
 WAITING = 64  # results that wait for one of them
 _ROOM = 1 << 18  # bytes of one result, a slot
 _SMALL, _MANY, _FEW = 1 << 16, 64, 4  # packets up to so many bytes wait in so many slots, larger ones in a few
-_AT_ONCE = 64  # packets of one program before the others have their turn
 log = logging.getLogger("mmedge.clients")
 
 
@@ -250,7 +249,7 @@ class Server:
 
     def _take_from(self, client: _Client, pushing: _Pushing) -> None:
         pushing.wake.clear()
-        for _ in range(_AT_ONCE):
+        for _ in range(pushing.ring.slots):  # then the others have their turn: a picture takes milliseconds
             taken = pushing.ring.take()
             if taken is None:
                 return

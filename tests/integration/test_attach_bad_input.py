@@ -273,6 +273,12 @@ def test_paths_that_cannot_be_are_refused(bundle: Path, tmp_path: Path, path: st
         mmedge.Pipeline(bundle, {"image": "push://"}, attach=tmp_path / path)
 
 
+@pytest.mark.parametrize("path", ["", "x" * 108, "a\0b", "\udcff"])
+def test_what_can_be_no_path_of_a_socket_is_told_to_who_attaches(path: str) -> None:
+    with pytest.raises(ConfigError, match="1 to 107 bytes"):
+        mmedge.attach(path)
+
+
 @pytest.mark.parametrize("kind", ["nothing", "a file", "a stream"])
 def test_where_no_pipeline_listens_one_is_told(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "door"
