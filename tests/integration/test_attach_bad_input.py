@@ -11,13 +11,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import mmedge
-from mmedge.clients import wire
+from mmedge.clients import socket_file, wire
 from mmedge.clients.server import MOST
 from mmedge.clients.wire import Kind, Message
 from mmedge.errors import ConfigError, DeviceError
@@ -292,6 +293,28 @@ def test_where_no_pipeline_listens_one_is_told(tmp_path: Path, kind: str) -> Non
             mmedge.attach(path)
     assert caught.value.where == str(path)
     assert "--attach" in str(caught.value.fix)
+
+
+def test_of_two_runs_that_begin_at_once_one_gets_the_path(door: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = socket_file._answers
+
+    def late(path: str) -> bool:
+        answer = answers(path)
+        time.sleep(0.1)
+        return answer
+
+    monkeypatch.setattr(socket_file, "_answers", late)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as dead:
+        dead.bind(str(door))
+    with ThreadPoolExecutor(2) as pool:
+        began = [pool.submit(socket_file.SocketFile, str(door)) for _ in range(2)]
+        errors = [each.exception() for each in began]
+    assert sorted(error is None for error in errors) == [False, True]
+    assert any(isinstance(error, ConfigError) and "another run listens" in error.message for error in errors)
+    for each, error in zip(began, errors, strict=True):
+        if error is None:
+            each.result().close()
+    assert not door.exists()
 
 
 def test_a_socket_that_took_the_place_of_a_run_s_own_stays(bundle: Path, door: Path) -> None:
