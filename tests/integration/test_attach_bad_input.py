@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ from mmedge.clients import socket_file, wire
 from mmedge.clients.server import MOST
 from mmedge.clients.wire import Kind, Message
 from mmedge.errors import ConfigError, DeviceError
+from mmedge.ipc.wake import Wake
 from tests.attaching import Isolation, following, programs, push, pushed
 from tests.processes import family, until
 from tests.tiny import tiny_bundle
@@ -272,6 +274,36 @@ def test_what_is_no_socket_is_left_alone(
 def test_paths_that_cannot_be_are_refused(bundle: Path, tmp_path: Path, path: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         mmedge.Pipeline(bundle, {"image": "push://"}, attach=tmp_path / path)
+
+
+def test_who_asks_while_another_thread_waits_to_push_holds_no_other_thread_up(door: Path) -> None:
+    """The pipeline may be one of this very process: it could not answer what the push waits for."""
+    from mmedge._native import core
+
+    ring, wake, asked, answer = core.SlotRing(4, 64), Wake(), threading.Event(), threading.Event()
+
+    def serve() -> None:
+        line, _ = listener.accept()
+        with line:
+            Message(Kind.WELCOME).send(line, [ring.fd, wake.fileno()])
+            while (heard := wire.receive(line)) is not None:
+                if heard.kind == Kind.OPEN:
+                    asked.set()
+                    assert answer.wait(60)
+                    Message(Kind.REFUSED, name=heard.name, text="not this one").send(line)
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener, ThreadPoolExecutor(2) as pool:
+        listener.bind(str(door))
+        listener.listen()
+        served = pool.submit(serve)
+        with mmedge.attach(door) as attached:
+            pushed = pool.submit(push, attached, 1)
+            assert asked.wait(60)
+            threading.Timer(0.2, answer.set).start()
+            assert attached.fileno() >= 0
+            with pytest.raises(ConfigError, match="not this one"):
+                pushed.result()
+        served.result()
 
 
 @pytest.mark.parametrize("path", ["", "x" * 108, "a\0b", "\udcff"])
