@@ -6,11 +6,13 @@ Nobody waits for them: one that reads slowly loses its own oldest results, one t
 from __future__ import annotations
 
 import logging
+import os
 import selectors
 import socket
 import threading
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
@@ -167,8 +169,9 @@ class Server:
         """Give a program the ring of pictures, unless it has it; if it does not listen, the picture is gone for it."""
         if client.told.get(name) != number:
             ring = next(ring for known, ring in self._rings.values() if known == number)
-            if Message(Kind.RING, number, ring.slot_bytes, name).send(client.line, [ring.fd]):
-                client.told[name] = number
+            with _readable(ring.fd) as fd:
+                if Message(Kind.RING, number, ring.slot_bytes, name).send(client.line, [fd]):
+                    client.told[name] = number
 
     # In its own thread.
 
@@ -257,10 +260,8 @@ class Server:
             try:
                 self._take_one(pushing, index, header)
             except Exception as error:  # whatever was pushed, the program is told and the run goes on
-                known = error if isinstance(error, MmedgeError) else internal(error)
-                what = str(error) if isinstance(error, ValueError) else known.message
                 self._counters["refused"] += 1
-                self._say(client, Message(Kind.REFUSED, pushing.number, 0, pushing.name, what))
+                self._say(client, Message(Kind.REFUSED, pushing.number, 0, pushing.name, _why(error)))
             finally:
                 pushing.ring.release(index)
         pushing.wake.set()
@@ -303,3 +304,19 @@ class Server:
             Message(Kind.ENDED, text="" if error is None else error.message).send(client.line)
             client.line.close()
         self._select.close()
+
+
+@contextmanager
+def _readable(fd: int) -> Iterator[int]:
+    """Lend a descriptor of the same memory that nobody maps to write to it: pictures are the pipeline's."""
+    lent = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY)
+    try:
+        yield lent
+    finally:
+        os.close(lent)
+
+
+def _why(error: Exception) -> str:
+    """Return the words for a program; not where it is caught, or what was caught would keep what it knows alive."""
+    known = error if isinstance(error, MmedgeError) else internal(error)
+    return str(error) if isinstance(error, ValueError) else known.message

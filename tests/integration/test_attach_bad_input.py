@@ -24,7 +24,7 @@ from mmedge.clients.server import MOST
 from mmedge.clients.wire import Kind, Message
 from mmedge.errors import ConfigError, DeviceError
 from mmedge.ipc.wake import Wake
-from tests.attaching import Isolation, following, programs, push, pushed
+from tests.attaching import Isolation, asks_to_push, following, hello, programs, push, pushed
 from tests.processes import family, until
 from tests.tiny import tiny_bundle
 
@@ -39,13 +39,6 @@ def door(tmp_path: Path) -> Path:
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
     return tiny_bundle(tmp_path / "tiny.mmedge")
-
-
-def hello(door: Path) -> socket.socket:
-    line = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    line.settimeout(60)
-    line.connect(str(door))
-    return line
 
 
 def said(line: socket.socket) -> Message | None:
@@ -147,16 +140,6 @@ def test_who_writes_into_its_ring_of_results_harms_itself(bundle: Path, door: Pa
             os.close(fd)
 
 
-def asks_to_push(line: socket.socket, size: int) -> list[int]:
-    Message(Kind.OPEN, bytes=size, name="image").send(line)
-    while True:
-        data, fds, _, _ = socket.recv_fds(line, 600, 2)
-        if wire._MESSAGE.unpack(data)[2] == Kind.OPENED:
-            return fds
-        for fd in fds:  # a ring of pictures
-            os.close(fd)
-
-
 @pytest.mark.parametrize("isolation", ["thread", "process"])
 def test_who_fills_its_eventfds_and_makes_them_wait_holds_nobody_up(
     bundle: Path, door: Path, isolation: Isolation
@@ -191,24 +174,6 @@ def test_what_a_program_writes_where_its_losses_are_counted_is_not_believed(bund
         push(pipe, 1)
         assert following(pipe)
         assert until(lambda: programs(pipe, "lost") == 2, 60)
-
-
-def test_nothing_is_left_of_who_has_left(bundle: Path, door: Path) -> None:
-    def held() -> tuple[int, int]:
-        descriptors = list(Path(f"/proc/{process}/fd").iterdir())
-        return len(descriptors), Path(f"/proc/{process}/maps").read_text().count("memfd:mmedge")
-
-    with pushed(bundle, door) as pipe:
-        process = family(pipe)[0]
-        push(pipe, 1)
-        assert following(pipe)
-        before = held()
-        for _ in range(20):
-            with hello(door) as line:
-                Message(Kind.HELLO).send(line)
-                for fd in [*socket.recv_fds(line, 600, 2)[1], *asks_to_push(line, 1 << 20)]:
-                    os.close(fd)
-        assert until(lambda: held() == before, 60)
 
 
 def test_only_so_many_programs_attach(bundle: Path, door: Path) -> None:
