@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +13,8 @@ from typing import Any, Literal
 import numpy as np
 
 import mmedge
+from mmedge.clients import wire
+from mmedge.clients.wire import Kind, Message
 from mmedge.types import Result
 
 Isolation = Literal["thread", "process"]
@@ -35,3 +39,22 @@ def following(pipe: Any) -> Result:
 
 def programs(pipe: mmedge.Pipeline, counter: str = "programs") -> int:
     return int(pipe.health()["@attach"]["counters"][counter])  # type: ignore[index]
+
+
+def hello(door: Path) -> socket.socket:
+    """Return a line of a program that speaks for itself."""
+    line = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    line.settimeout(60)
+    line.connect(str(door))
+    return line
+
+
+def asks_to_push(line: socket.socket, size: int) -> list[int]:
+    """Return the ring and the eventfd that a program may push by."""
+    Message(Kind.OPEN, bytes=size, name="image").send(line)
+    while True:
+        data, fds, _, _ = socket.recv_fds(line, 600, 2)
+        if wire._MESSAGE.unpack(data)[2] == Kind.OPENED:
+            return fds
+        for fd in fds:  # a ring of pictures
+            os.close(fd)

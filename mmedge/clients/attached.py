@@ -13,7 +13,7 @@ import numpy as np
 
 from mmedge._native import core
 from mmedge.capture.picture import frame_shape
-from mmedge.clients.wire import DTYPES
+from mmedge.clients.wire import DTYPES, MAX_PUSH
 from mmedge.errors import ConfigError, DeviceError, FrameExpiredError
 from mmedge.learn import learn
 from mmedge.types import AnyArray, Description, Frame, PixelFormat, Result
@@ -26,6 +26,7 @@ def attach(path: str | Path) -> Attached:
     """Attach to a pipeline that runs with ``attach=path``, or ``mmedge run ... --attach PATH``.
 
     Raises:
+        ConfigError: If a socket cannot have that path.
         DeviceError: If none listens there, or it is another user's.
 
     Example:
@@ -50,6 +51,9 @@ class Attached:
             what = error.args[-1] if error.args else str(error)
             fix = "start the pipeline with --attach PATH (attach=PATH in Python), as this user"
             raise DeviceError(f"no pipeline to attach to: {what}", where=self._path, fix=fix) from error
+        except (ValueError, TypeError) as error:  # too long, a NUL in it, not UTF-8
+            what = "a socket has a path of 1 to 107 bytes of UTF-8"
+            raise ConfigError(what, where=ascii(self._path), fix="give the run another one with --attach") from error
         self._left = False
         self._decoder: msgspec.json.Decoder[Result] = msgspec.json.Decoder(learn(Result))
 
@@ -130,19 +134,25 @@ class Attached:
             ConfigError: If it cannot be an input's, the pipeline refused what was pushed to it before, or is behind.
             DeviceError: If the run has ended.
         """
-        array = np.ascontiguousarray(array)
+        array = np.atleast_1d(array)
         number = _NUMBERS.get(array.dtype.name)
         where = f"input '{name}'"
-        if number is None or not array.ndim or not array.size:
+        fits = array.ndim <= 8 and 0 < array.nbytes <= MAX_PUSH
+        if number is None or not fits or not array.dtype.isnative:  # the dtype's name does not tell the order of bytes
             what = f"{array.dtype} {list(array.shape)} cannot be pushed"
             raise ConfigError(what, where=where, fix="see the docstring of push")
-        data = array.reshape(-1).view(np.uint8)
+        data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
         self._told(where, *self._client.push(name, data, number, list(array.shape), int(capture_ns)))
 
     def text(self, text: str, name: str, *, capture_ns: int | None = None) -> None:
         """Set a text input from now on; a blank one takes the text back. Raises as ``push`` does."""
         said_ns = time.monotonic_ns() if capture_ns is None else int(capture_ns)
-        self._told(f"input '{name}'", *self._client.push_text(name, text, said_ns))
+        where = f"input '{name}'"
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise ConfigError(f"the text is no UTF-8: {error.reason}", where=where, fix="clean it first") from error
+        self._told(where, *self._client.push_text(name, text, said_ns))
 
     def _told(self, where: str, status: int, text: str) -> None:
         if status == _OK:

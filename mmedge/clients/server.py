@@ -6,34 +6,33 @@ Nobody waits for them: one that reads slowly loses its own oldest results, one t
 from __future__ import annotations
 
 import logging
+import os
 import selectors
 import socket
 import threading
 from collections import Counter
-from collections.abc import Collection
-from contextlib import suppress
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from mmedge._native import core
-from mmedge.clients.socket_file import listen, may
+from mmedge.clients.socket_file import SocketFile, may
 from mmedge.clients.wire import DTYPES, MAX_PUSH, NAME, SAID, Kind, Message, Place, Pushed, receive, record
 from mmedge.errors import ConfigError, MmedgeError, internal
 from mmedge.ipc.channel import RingSlot
 from mmedge.ipc.frames import Loan
 from mmedge.ipc.records import frame_header
-from mmedge.ipc.wake import Wake
+from mmedge.ipc.wake import ShownWake, Wake
 from mmedge.types import AnyArray, ByteArray, Description, Frame, Result
 
 MOST = 16  # programs at once
 WAITING = 64  # results that wait for one of them
 _ROOM = 1 << 18  # bytes of one result, a slot
 _SMALL, _MANY, _FEW = 1 << 16, 64, 4  # packets up to so many bytes wait in so many slots, larger ones in a few
-_AT_ONCE = 64  # packets of one program before the others have their turn
 log = logging.getLogger("mmedge.clients")
 
 
@@ -58,18 +57,24 @@ class _Pushing:
     number: int
     name: str
     ring: Any
-    wake: Wake
+    wake: ShownWake
 
 
 @dataclass(eq=False)
 class _Client:
     line: socket.socket
     ring: Any
-    wake: Wake
+    wake: ShownWake
     greeted: bool = False
+    given: int = 0  # results
     told: dict[str, int] = field(default_factory=dict)  # input -> the ring of its pictures that it has been given
     pushing: dict[str, _Pushing] = field(default_factory=dict)
     opened: int = 0
+
+    @property
+    def unread(self) -> int:
+        """Results that it lost: of those it was given, whatever it has written where the ring counts them."""
+        return min(int(self.ring.dropped), self.given)
 
 
 class Server:
@@ -89,7 +94,8 @@ class Server:
                 what = f"an input's name has {len(name.encode())} bytes, a program that attaches knows {NAME - 1}"
                 raise ConfigError(what, where=f"input '{name}'", fix="give it a shorter name, or leave out attach")
         self._path, self._take = path, take
-        self._listener = listen(path)
+        self._file = SocketFile(path)
+        self._listener = self._file.listener
         self._clients: list[_Client] = []
         self._lock = threading.Lock()  # of the list, of what is said to clients, and of their rings
         self._rings: dict[str, tuple[int, Any]] = {}
@@ -106,7 +112,7 @@ class Server:
     def report(self) -> dict[str, object]:
         """Return its entry of ``health``."""
         with self._lock:
-            unread = sum(client.ring.dropped for client in self._clients)
+            unread = sum(client.unread for client in self._clients)
             counters = {**self._counters, "lost": self._counters["lost"] + unread, "programs": len(self._clients)}
         return {"state": "OK", "reason": None, "counters": counters, "path": self._path}
 
@@ -138,6 +144,7 @@ class Server:
             return False
         client.ring.data(index)[: data.size] = data
         client.ring.publish(index, data.size.to_bytes(4, "little"))
+        client.given += 1
         client.wake.set()
         return True
 
@@ -162,18 +169,23 @@ class Server:
         """Give a program the ring of pictures, unless it has it; if it does not listen, the picture is gone for it."""
         if client.told.get(name) != number:
             ring = next(ring for known, ring in self._rings.values() if known == number)
-            if Message(Kind.RING, number, ring.slot_bytes, name).send(client.line, [ring.fd]):
-                client.told[name] = number
+            with _readable(ring.fd) as fd:
+                if Message(Kind.RING, number, ring.slot_bytes, name).send(client.line, [fd]):
+                    client.told[name] = number
 
     # In its own thread.
 
     def _main(self) -> None:
         while not self._closing:
-            for key, _ in self._select.select():
-                try:
-                    key.data()
-                except Exception:  # what a program does must not end the others' line
-                    log.exception("a program that is attached could not be served")
+            self._serve()
+
+    def _serve(self) -> None:
+        """Wait, and do what is to be done; nothing of a program that left is kept while nothing happens."""
+        for key, _ in self._select.select():
+            try:
+                key.data()
+            except Exception:  # what a program does must not end the others' line
+                log.exception("a program that is attached could not be served")
 
     def _accept(self) -> None:
         try:
@@ -188,7 +200,7 @@ class Server:
             line.close()
             return
         try:
-            client = _Client(line, core.SlotRing(WAITING, _ROOM), Wake())
+            client = _Client(line, core.SlotRing(WAITING, _ROOM), ShownWake())
         except OSError as error:
             Message(Kind.ENDED, text=f"the pipeline cannot take one more: {error.strerror}").send(line)
             line.close()
@@ -234,13 +246,13 @@ class Server:
             self._select.unregister(before.wake)
         ring = core.SlotRing(_MANY if size <= _SMALL else _FEW, size)
         client.opened += 1
-        pushing = client.pushing[name] = _Pushing(client.opened, name, ring, Wake())
+        pushing = client.pushing[name] = _Pushing(client.opened, name, ring, ShownWake())
         self._select.register(pushing.wake, selectors.EVENT_READ, partial(self._take_from, client, pushing))
         self._say(client, Message(Kind.OPENED, pushing.number, size, name), [ring.fd, pushing.wake.fileno()])
 
     def _take_from(self, client: _Client, pushing: _Pushing) -> None:
         pushing.wake.clear()
-        for _ in range(_AT_ONCE):
+        for _ in range(pushing.ring.slots):  # then the others have their turn: a picture takes milliseconds
             taken = pushing.ring.take()
             if taken is None:
                 return
@@ -248,10 +260,8 @@ class Server:
             try:
                 self._take_one(pushing, index, header)
             except Exception as error:  # whatever was pushed, the program is told and the run goes on
-                known = error if isinstance(error, MmedgeError) else internal(error)
-                what = str(error) if isinstance(error, ValueError) else known.message
                 self._counters["refused"] += 1
-                self._say(client, Message(Kind.REFUSED, pushing.number, 0, pushing.name, what))
+                self._say(client, Message(Kind.REFUSED, pushing.number, 0, pushing.name, _why(error)))
             finally:
                 pushing.ring.release(index)
         pushing.wake.set()
@@ -272,7 +282,7 @@ class Server:
     def _forget(self, client: _Client, why: str | None = None) -> None:
         with self._lock:
             self._clients.remove(client)
-            self._counters["lost"] += client.ring.dropped
+            self._counters["lost"] += client.unread
             if why is not None:
                 Message(Kind.ENDED, text=why).send(client.line)
         for pushing in client.pushing.values():
@@ -287,12 +297,26 @@ class Server:
         self._closing = True
         self._stop.set()
         self._thread.join()
-        with suppress(OSError):
-            Path(self._path).unlink()
-        self._listener.close()
+        self._file.close()
         with self._lock:
             clients, self._clients = self._clients, []
         for client in clients:
             Message(Kind.ENDED, text="" if error is None else error.message).send(client.line)
             client.line.close()
         self._select.close()
+
+
+@contextmanager
+def _readable(fd: int) -> Iterator[int]:
+    """Lend a descriptor of the same memory that nobody maps to write to it: pictures are the pipeline's."""
+    lent = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY)
+    try:
+        yield lent
+    finally:
+        os.close(lent)
+
+
+def _why(error: Exception) -> str:
+    """Return the words for a program; not where it is caught, or what was caught would keep what it knows alive."""
+    known = error if isinstance(error, MmedgeError) else internal(error)
+    return str(error) if isinstance(error, ValueError) else known.message

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+from contextlib import suppress
 
 
 class Wake:
@@ -28,8 +29,9 @@ class Wake:
         return self._fd
 
     def set(self) -> None:
-        """Wake the reader, now or at its next wait."""
-        os.eventfd_write(self._fd, 1)
+        """Wake the reader, now or at its next wait; one that can be set no more is set already."""
+        with suppress(BlockingIOError):
+            os.eventfd_write(self._fd, 1)
 
     def wait(self, timeout_s: float | None) -> bool:
         """Wait until it was set since the last wait; False if it was not in time."""
@@ -48,3 +50,24 @@ class Wake:
         # Not before the last user is gone: a thread may still be polling, and the number would be used again.
         if self._fd >= 0:
             os.close(self._fd)
+
+
+class ShownWake(Wake):
+    """One that a program holds, too, whose flags are the program's as well: it may have made the descriptor wait.
+
+    Example:
+        >>> wake = ShownWake()
+        >>> os.set_blocking(wake.fileno(), True)
+        >>> wake.clear()
+        False
+    """
+
+    def set(self) -> None:
+        """Wake the program, or who waits for it; never waits itself."""
+        os.set_blocking(self._fd, False)
+        super().set()
+
+    def clear(self) -> bool:
+        """Forget that it was set; tell whether it was. Never waits."""
+        os.set_blocking(self._fd, False)
+        return super().clear()

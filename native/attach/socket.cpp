@@ -4,6 +4,7 @@
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <sys/un.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -72,6 +73,16 @@ void check(const Message& message, std::size_t bytes, int flags, int descriptors
               " descriptors that fit, not " + std::to_string(wanted));
 }
 
+// Anybody can listen in a folder like /tmp before the pipeline does. Root may attach to everybody's.
+void check_owner(int line, const std::string& path) {
+  ucred owner{};
+  socklen_t size = sizeof owner;
+  if (getsockopt(line, SOL_SOCKET, SO_PEERCRED, &owner, &size) != 0)
+    throw std::system_error(errno, std::generic_category(), "nobody knows whose pipeline it is");
+  const uid_t own = geteuid();
+  require(own == 0 || owner.uid == 0 || owner.uid == own, "what listens at " + path + " is another user's");
+}
+
 }  // namespace
 
 Socket Socket::connect(const std::string& path, std::chrono::seconds patience) {
@@ -88,6 +99,7 @@ Socket Socket::connect(const std::string& path, std::chrono::seconds patience) {
   setsockopt(line.get(), SOL_SOCKET, SO_SNDTIMEO, &wait, sizeof wait);
   if (::connect(line.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0)
     throw std::system_error(errno, std::generic_category(), "no pipeline can be attached to at " + path);
+  check_owner(line.get(), path);
   return Socket(std::move(line));
 }
 

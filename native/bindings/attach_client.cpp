@@ -232,9 +232,12 @@ void bind_attach_client(nb::module_& m) {
       .def("push_text", &push_text, nb::arg("input"), nb::arg("text"), nb::arg("capture_ns"),
            nb::sig("def push_text(self, input: str, text: str, capture_ns: int) -> tuple[int, str]"),
            "Push a text of up to 64 KiB; return what ``push`` does. \"\" takes the text back.")
-      .def("close", &SharedClient::close, "Leave the pipeline; idempotent.")
-      .def_prop_ro("fd", &SharedClient::fd, "A descriptor that is readable when ``next`` may have something.")
-      .def_prop_ro("dropped", &SharedClient::dropped,
+      // Another thread may hold the lock for seconds: it waits for the pipeline to let it push.
+      .def("close", &SharedClient::close, nb::call_guard<nb::gil_scoped_release>(),
+           "Leave the pipeline; idempotent.")
+      .def_prop_ro("fd", &SharedClient::fd, nb::call_guard<nb::gil_scoped_release>(),
+                   "A descriptor that is readable when ``next`` may have something.")
+      .def_prop_ro("dropped", &SharedClient::dropped, nb::call_guard<nb::gil_scoped_release>(),
                    "Results that were lost because they were not read in time.");
 }
 

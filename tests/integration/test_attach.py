@@ -155,8 +155,16 @@ def test_what_is_refused_is_told_by_the_next_push(bundle: Path, door: Path) -> N
         assert following(pipe).present["image"]
         for name, value in (("audio", np.zeros(80, np.float32)), ("other", np.zeros(1, np.uint8))):
             refused(partial(attached.push, name, value, time.monotonic_ns()), r"not fed by push|no input 'other'")
-        with pytest.raises(ConfigError, match="cannot be pushed"):
-            attached.push("image", np.array(["x"]), time.monotonic_ns())
+        for strange in (
+            np.array(["x"]),
+            np.zeros((8, 8), np.dtype(np.float32).newbyteorder()),
+            np.zeros((1,) * 9, np.uint8),
+            np.broadcast_to(np.uint8(0), (20_000, 20_000)),
+        ):
+            with pytest.raises(ConfigError, match="cannot be pushed"):
+                attached.push("image", strange, time.monotonic_ns())
+        with pytest.raises(ConfigError, match="no UTF-8"):
+            attached.text("\udcff", "image")
 
 
 def test_packets_that_grow_get_a_larger_way(bundle: Path, door: Path) -> None:

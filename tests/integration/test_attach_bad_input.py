@@ -9,19 +9,22 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import mmedge
-from mmedge.clients import wire
+from mmedge.clients import socket_file, wire
 from mmedge.clients.server import MOST
 from mmedge.clients.wire import Kind, Message
 from mmedge.errors import ConfigError, DeviceError
-from tests.attaching import following, programs, push, pushed
+from mmedge.ipc.wake import Wake
+from tests.attaching import Isolation, asks_to_push, following, hello, programs, push, pushed
 from tests.processes import family, until
 from tests.tiny import tiny_bundle
 
@@ -36,13 +39,6 @@ def door(tmp_path: Path) -> Path:
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
     return tiny_bundle(tmp_path / "tiny.mmedge")
-
-
-def hello(door: Path) -> socket.socket:
-    line = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    line.settimeout(60)
-    line.connect(str(door))
-    return line
 
 
 def said(line: socket.socket) -> Message | None:
@@ -144,6 +140,42 @@ def test_who_writes_into_its_ring_of_results_harms_itself(bundle: Path, door: Pa
             os.close(fd)
 
 
+@pytest.mark.parametrize("isolation", ["thread", "process"])
+def test_who_fills_its_eventfds_and_makes_them_wait_holds_nobody_up(
+    bundle: Path, door: Path, isolation: Isolation
+) -> None:
+    with pushed(bundle, door, isolation) as pipe, mmedge.attach(door) as other, hello(door) as line:
+        Message(Kind.HELLO).send(line)
+        _, fds, _, _ = socket.recv_fds(line, 600, 2)
+        for waits in (False, True):
+            os.set_blocking(fds[1], waits)
+            if not waits:
+                os.eventfd_write(fds[1], (1 << 64) - 2)
+            now = push(pipe, 1)
+            assert following(pipe).t_ns == following(other).t_ns == now
+        fds += asks_to_push(line, 64)
+        os.set_blocking(fds[3], True)
+        fds += asks_to_push(line, 640)  # the way before is emptied, and nobody has set its eventfd
+        push(other, 2)
+        assert following(pipe).present["image"]
+        for fd in fds:
+            os.close(fd)
+
+
+def test_what_a_program_writes_where_its_losses_are_counted_is_not_believed(bundle: Path, door: Path) -> None:
+    with pushed(bundle, door) as pipe, hello(door) as line, hello(door) as another:
+        for each in (line, another):
+            Message(Kind.HELLO).send(each)
+            _, fds, _, _ = socket.recv_fds(each, 600, 2)
+            with mmap.mmap(fds[0], 0) as memory:
+                memory[128:136] = b"\xff" * 8
+            for fd in fds:
+                os.close(fd)
+        push(pipe, 1)
+        assert following(pipe)
+        assert until(lambda: programs(pipe, "lost") == 2, 60)
+
+
 def test_only_so_many_programs_attach(bundle: Path, door: Path) -> None:
     with pushed(bundle, door, "thread") as pipe:
         attached = [mmedge.attach(door) for _ in range(MOST)]
@@ -209,6 +241,42 @@ def test_paths_that_cannot_be_are_refused(bundle: Path, tmp_path: Path, path: st
         mmedge.Pipeline(bundle, {"image": "push://"}, attach=tmp_path / path)
 
 
+def test_who_asks_while_another_thread_waits_to_push_holds_no_other_thread_up(door: Path) -> None:
+    """The pipeline may be one of this very process: it could not answer what the push waits for."""
+    from mmedge._native import core
+
+    ring, wake, asked, answer = core.SlotRing(4, 64), Wake(), threading.Event(), threading.Event()
+
+    def serve() -> None:
+        line, _ = listener.accept()
+        with line:
+            Message(Kind.WELCOME).send(line, [ring.fd, wake.fileno()])
+            while (heard := wire.receive(line)) is not None:
+                if heard.kind == Kind.OPEN:
+                    asked.set()
+                    assert answer.wait(60)
+                    Message(Kind.REFUSED, name=heard.name, text="not this one").send(line)
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener, ThreadPoolExecutor(2) as pool:
+        listener.bind(str(door))
+        listener.listen()
+        served = pool.submit(serve)
+        with mmedge.attach(door) as attached:
+            pushed = pool.submit(push, attached, 1)
+            assert asked.wait(60)
+            threading.Timer(0.2, answer.set).start()
+            assert attached.fileno() >= 0
+            with pytest.raises(ConfigError, match="not this one"):
+                pushed.result()
+        served.result()
+
+
+@pytest.mark.parametrize("path", ["", "x" * 108, "a\0b", "\udcff"])
+def test_what_can_be_no_path_of_a_socket_is_told_to_who_attaches(path: str) -> None:
+    with pytest.raises(ConfigError, match="1 to 107 bytes"):
+        mmedge.attach(path)
+
+
 @pytest.mark.parametrize("kind", ["nothing", "a file", "a stream"])
 def test_where_no_pipeline_listens_one_is_told(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "door"
@@ -222,6 +290,66 @@ def test_where_no_pipeline_listens_one_is_told(tmp_path: Path, kind: str) -> Non
             mmedge.attach(path)
     assert caught.value.where == str(path)
     assert "--attach" in str(caught.value.fix)
+
+
+def test_of_two_runs_that_begin_at_once_one_gets_the_path(door: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = socket_file._answers
+
+    def late(path: str) -> bool:
+        answer = answers(path)
+        time.sleep(0.1)
+        return answer
+
+    monkeypatch.setattr(socket_file, "_answers", late)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as dead:
+        dead.bind(str(door))
+    with ThreadPoolExecutor(2) as pool:
+        began = [pool.submit(socket_file.SocketFile, str(door)) for _ in range(2)]
+        errors = [each.exception() for each in began]
+    assert sorted(error is None for error in errors) == [False, True]
+    assert any(isinstance(error, ConfigError) and "another run listens" in error.message for error in errors)
+    for each, error in zip(began, errors, strict=True):
+        if error is None:
+            each.result().close()
+    assert not door.exists()
+
+
+def test_a_socket_that_took_the_place_of_a_run_s_own_stays(bundle: Path, door: Path) -> None:
+    with pushed(bundle, door, "thread") as first:
+        door.unlink()
+        with pushed(bundle, door, "thread") as second:
+            first.close()
+            with mmedge.attach(door) as attached:
+                push(second, 1)
+                assert following(attached)
+        assert not door.exists()
+
+
+def test_a_run_that_goes_elsewhere_removes_its_socket(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "other").mkdir()
+    with pushed(bundle, Path("door"), "thread"):
+        monkeypatch.chdir(tmp_path / "other")
+    assert not (tmp_path / "door").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes somebody else")
+def test_a_program_does_not_attach_to_what_another_user_put_there() -> None:
+    listens = "import os, socket, sys; os.setuid(65533); s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)\n"
+    listens += "s.bind(sys.argv[1]); os.chmod(sys.argv[1], 0o666); s.listen(); print(flush=True); sys.stdin.read()"
+    attaches = "import os, sys; from mmedge.clients import attach; os.setuid(65534); attach(sys.argv[1])"
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        door = f"{folder}/door"
+        pipe = subprocess.PIPE
+        with subprocess.Popen([sys.executable, "-c", listens, door], stdin=pipe, stdout=pipe) as other:
+            assert other.stdout is not None
+            assert other.stdout.readline()
+            done = subprocess.run([sys.executable, "-c", attaches, door], capture_output=True, text=True)
+            assert "is another user's" in done.stderr
+            other.kill()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes somebody else")
