@@ -44,8 +44,8 @@ def programs(pipe: mmedge.Pipeline, counter: str = "programs") -> int:
 def hello(door: Path) -> socket.socket:
     """Return a line of a program that speaks for itself."""
     line = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    line.connect(str(door))  # it waits for its turn, which it would not with a timeout
     line.settimeout(60)
-    line.connect(str(door))
     return line
 
 

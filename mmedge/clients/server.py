@@ -10,6 +10,7 @@ import os
 import selectors
 import socket
 import threading
+import time
 from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -30,6 +31,8 @@ from mmedge.ipc.wake import ShownWake, Wake
 from mmedge.types import AnyArray, ByteArray, Description, Frame, Result
 
 MOST = 16  # programs at once
+REST_S = 0.002  # in which packets may be taken at once
+HELLO_S = 5.0  # who has not said who it is by then makes room for others
 WAITING = 64  # results that wait for one of them
 _ROOM = 1 << 18  # bytes of one result, a slot
 _SMALL, _MANY, _FEW = 1 << 16, 64, 4  # packets up to so many bytes wait in so many slots, larger ones in a few
@@ -70,6 +73,7 @@ class _Client:
     told: dict[str, int] = field(default_factory=dict)  # input -> the ring of its pictures that it has been given
     pushing: dict[str, _Pushing] = field(default_factory=dict)
     opened: int = 0
+    since_s: float = field(default_factory=time.monotonic)
 
     @property
     def unread(self) -> int:
@@ -100,6 +104,7 @@ class Server:
         self._lock = threading.Lock()  # of the list, of what is said to clients, and of their rings
         self._rings: dict[str, tuple[int, Any]] = {}
         self._numbers = 0
+        self._owed_s = self._rested_s = 0.0
         self._counters: Counter[str] = Counter(attached=0, lost=0, refused=0)
         self._stop = Wake()
         self._select = selectors.DefaultSelector()
@@ -193,6 +198,9 @@ class Server:
         except OSError:  # it has left already, or this process has no more descriptors
             return
         line.setblocking(False)
+        if len(self._clients) >= MOST:
+            for silent in [c for c in self._clients if not c.greeted and time.monotonic() - c.since_s > HELLO_S]:
+                self._forget(silent, f"nothing was said within {HELLO_S:g} s")
         full = len(self._clients) >= MOST
         if full or not may(line):
             why = f"{MOST} programs are attached already" if full else "the run is another user's"
@@ -251,11 +259,12 @@ class Server:
         self._say(client, Message(Kind.OPENED, pushing.number, size, name), [ring.fd, pushing.wake.fileno()])
 
     def _take_from(self, client: _Client, pushing: _Pushing) -> None:
+        began_s = time.monotonic()
         pushing.wake.clear()
         for _ in range(pushing.ring.slots):  # then the others have their turn: a picture takes milliseconds
             taken = pushing.ring.take()
             if taken is None:
-                return
+                break
             index, _, header = taken
             try:
                 self._take_one(pushing, index, header)
@@ -264,7 +273,18 @@ class Server:
                 self._say(client, Message(Kind.REFUSED, pushing.number, 0, pushing.name, _why(error)))
             finally:
                 pushing.ring.release(index)
-        pushing.wake.set()
+        else:
+            pushing.wake.set()
+        self._rest(began_s)
+
+    def _rest(self, began_s: float) -> None:
+        """Leave the interpreter to the run for as long as packets had it: a flood of them must not hold up triggers."""
+        now_s = time.monotonic()
+        self._owed_s = max(0.0, self._owed_s - (began_s - self._rested_s)) + now_s - began_s
+        if self._owed_s > REST_S:
+            time.sleep(self._owed_s)
+            self._owed_s, now_s = 0.0, time.monotonic()
+        self._rested_s = now_s
 
     def _take_one(self, pushing: _Pushing, index: int, header: bytes) -> None:
         told = Pushed.read(header, pushing.ring.slot_bytes)
@@ -280,6 +300,8 @@ class Server:
             message.send(client.line, fds or [])
 
     def _forget(self, client: _Client, why: str | None = None) -> None:
+        if client not in self._clients:  # made room for another one just now
+            return
         with self._lock:
             self._clients.remove(client)
             self._counters["lost"] += client.unread

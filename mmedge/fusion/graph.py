@@ -23,7 +23,6 @@ from mmedge.types import AnyArray, Evidence, Snapshot
 if TYPE_CHECKING:
     from mmedge.fusion.upgrade import Pending
 
-
 _NONE: frozenset[str] = frozenset()
 
 
@@ -175,8 +174,8 @@ class StageGraph:
         for stage in self._background:
             away = bool(stage.bits) and not bits & stage.bits
             if not again:
-                lost = away or stage.life is Life.STALE
-                self._take_up(stage, None if busy is None else stage.name in busy, lost=lost)
+                running = None if busy is None else stage.name in busy
+                self._take_up(stage, running, lost=away or stage.life is Life.STALE)
             elif away and stage in self._fallen:
                 self.lost.append(stage.failed(self._fallen.pop(stage), bits))
             if away:

@@ -149,6 +149,8 @@ mmedge_status AttachClient::next(std::int64_t timeout_ms, Result** result) noexc
       *result = take();
       if (*result != nullptr) return MMEDGE_OK;
       if (ended != MMEDGE_OK) return say(ended, why_);
+      if (pool_.size() - idle_.size() >= static_cast<std::size_t>(results_->slots()))
+        return say(MMEDGE_INVALID, "all results that there is room for are held: release some");
       if (!more) return say(MMEDGE_TIMEOUT, "nothing came in time");
       more = wait(until, for_ever);
     }

@@ -6,8 +6,10 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -185,6 +187,30 @@ def test_who_reads_slowly_loses_its_own_oldest_results(bundle: Path, door: Path)
         assert pipe.statistics.dropped == 0
         slow.close()
         assert until(lambda: programs(pipe, "lost") == 10, 60)
+
+
+def test_who_pushes_without_a_pause_holds_up_nobody(tmp_path: Path, door: Path) -> None:
+    bundle = imu_bundle(tmp_path / "imu.mmedge", rule="tests.entries:shaken")
+    inputs = {"image": "push://", "imu": "push://"}
+    with mmedge.Pipeline(bundle, inputs, attach=door, isolation="process", allow=["tests.entries"]) as pipe:
+        values, over = np.zeros((1, 6), np.float32), threading.Event()
+
+        def flood() -> None:
+            with mmedge.attach(door) as attached:
+                while not over.is_set():
+                    with suppress(ConfigError):  # it is told that the pipeline is behind
+                        attached.push("imu", values, time.monotonic_ns())
+
+        flooding = threading.Thread(target=flood)
+        flooding.start()
+        try:
+            for k in range(60):
+                now = push(pipe, k)
+                assert following(pipe).t_ns == now
+        finally:
+            over.set()
+            flooding.join()
+        assert pipe.statistics.dropped == 0
 
 
 HOLDS = """

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -186,6 +187,17 @@ def test_only_so_many_programs_attach(bundle: Path, door: Path) -> None:
         with mmedge.attach(door):
             push(pipe, 3)
             assert all(following(each) for each in attached)
+
+
+def test_who_does_not_say_who_it_is_makes_room(bundle: Path, door: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mmedge.clients.server.HELLO_S", 0.0)
+    with pushed(bundle, door, "thread") as pipe, ExitStack() as stack:
+        silent = [stack.enter_context(hello(door)) for _ in range(MOST)]
+        assert until(lambda: programs(pipe) == MOST, 60)
+        with mmedge.attach(door) as attached:
+            push(pipe, 3)
+            assert following(attached)
+        assert said(silent[0]).text.startswith("nothing was said")  # type: ignore[union-attr]
 
 
 def test_the_end_of_a_run_is_told(bundle: Path, door: Path) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Callable, Mapping
-from ctypes import CFUNCTYPE, c_int, c_ulong, c_void_p
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,9 +15,9 @@ import pytest
 import mmedge
 from mmedge.bundle.manifest import AudioInput, ImageInput, Input, TextInput
 from mmedge.capture import Source, ThreadSource, open_sources
-from mmedge.clock import now_ns
 from mmedge.errors import ConfigError, DeviceError
 from mmedge.types import Block, ByteArray, EndOfStream, Frame, Packet
+from tests.portaudio import portaudio
 from tests.processes import until
 from tests.tiny import tiny_bundle
 
@@ -233,67 +231,6 @@ def test_a_text_feeds_one_input() -> None:
     with pytest.raises(ConfigError, match="'text' and 'claim' read the same text") as error:
         open_sources(INPUTS, {"text": "text://stdin", "claim": "text://stdin"})
     assert "its own text" in str(error.value.fix)
-
-
-# portaudio.h: PaStreamCallback
-CALLBACK = CFUNCTYPE(c_int, c_void_p, c_void_p, c_ulong, c_void_p, c_ulong, c_void_p)
-
-
-class PortAudio:
-    """Stands in for sounddevice: two microphones, of which one sends a tone of 1 kHz and loses some when told to.
-
-    Args:
-        rates_hz: What they offer besides their own 48 kHz.
-        channels: What each has.
-        all_only: They give all of their channels or none, as a device without a driver's plug-in does.
-    """
-
-    class PortAudioError(Exception):
-        """As sounddevice has it."""
-
-    def __init__(self, *rates_hz: int, channels: int = 1, all_only: bool = False) -> None:
-        self.rates_hz = (*rates_hz, 48000)
-        self.channels, self.all_only = channels, all_only
-        self.asked: list[dict[str, Any]] = []
-        self.default = SimpleNamespace(device=(1, 0))
-        self._ffi = SimpleNamespace(cast=lambda kind, address: address)
-
-    def query_devices(self) -> list[dict[str, Any]]:
-        names = {"HDMI": 0, "USB Audio": self.channels, "Headset": self.channels}
-        return [
-            {"index": index, "name": name, "max_input_channels": channels, "default_samplerate": 48000.0}
-            for index, (name, channels) in enumerate(names.items())
-        ]
-
-    def _StreamBase(self, kind: str, **options: Any) -> SimpleNamespace:
-        assert kind == "input"
-        self.asked.append(options)
-        if options["samplerate"] not in self.rates_hz:
-            raise self.PortAudioError("Invalid sample rate")
-        if options["channels"] > self.channels or (self.all_only and options["channels"] < self.channels):
-            raise self.PortAudioError("Invalid number of channels")
-        return SimpleNamespace(blocksize=options["blocksize"], start=lambda: None, close=lambda **_: None)
-
-    def send(self, seconds: float, *, lost_s: float = 0.0) -> None:
-        """Deliver blocks as they come in; ``lost_s`` of sound is missing before the first."""
-        options, began_ns = self.asked[-1], now_ns()
-        count, rate_hz = options["blocksize"], options["samplerate"]
-        for number in range(round(seconds * rate_hz / count)):
-            due_ns = began_ns + round(lost_s * S) + (number + 1) * count * S // rate_hz
-            threading.Event().wait(max(0, due_ns - now_ns()) / S)
-            tone = np.sin(2 * np.pi * 1000 * (np.arange(count) + number * count) / rate_hz)
-            times = np.array([(due_ns - count * S // rate_hz) / S, now_ns() / S, 0.0])
-            lost = 2 if lost_s > 0 and number == 0 else 0  # paInputOverflow
-            levels = 0.5 ** (1 + np.arange(options["channels"]))
-            sound = np.outer(tone, levels).astype(np.float32)
-            deliver = CALLBACK(options["callback"])
-            assert deliver(sound.ctypes.data, None, count, times.ctypes.data, lost, options["userdata"]) == 0
-
-
-def portaudio(monkeypatch: pytest.MonkeyPatch, *rates_hz: int, **options: Any) -> PortAudio:
-    module = PortAudio(*rates_hz, **options)
-    monkeypatch.setitem(sys.modules, "sounddevice", module)
-    return module
 
 
 @pytest.mark.parametrize(("offered_hz", "opened_hz"), [((8000, 16000), 16000), ((8000,), 48000)])
