@@ -116,7 +116,7 @@ MMEDGE_API uint64_t mmedge_dropped(const mmedge_client* client);
 /* Waits for the next result, `timeout_ms` at most; negative waits for ever, 0 not at all. A signal does not
  * end the wait: whose handler only sets a flag gives a timeout. Of 64 that wait the oldest is lost when
  * another comes. *result is yours until mmedge_release; hold a few at most: those you hold are not written
- * again. */
+ * again, and who holds all 64 is told so, MMEDGE_INVALID. */
 MMEDGE_API mmedge_status mmedge_next(mmedge_client* client, int64_t timeout_ms, mmedge_result** result);
 MMEDGE_API void mmedge_release(mmedge_client* client, mmedge_result* result);
 

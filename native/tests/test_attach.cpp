@@ -5,6 +5,7 @@
 #include <cstring>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "attach_pipeline.hpp"
 
@@ -91,6 +92,22 @@ void order_and_loss() {
 }
 
 // A program that waits is woken.
+void all_held() {
+  TestPipeline pipeline;
+  mmedge_client* const client = pipeline.attached();
+  std::vector<mmedge_result*> held;
+  for (int i = 0; i < 64; ++i) {
+    pipeline.publish(numbered(i).bytes());
+    held.push_back(next(client));
+  }
+  mmedge_result* result = nullptr;
+  CHECK(mmedge_next(client, -1, &result) == MMEDGE_INVALID && says(client, "release some"));
+  mmedge_release(client, held[5]);
+  pipeline.publish(numbered(64).bytes());
+  CHECK(mmedge_result_t_ns(next(client)) == 64);
+  mmedge_detach(client);
+}
+
 void waiting() {
   TestPipeline pipeline;
   mmedge_client* const client = pipeline.attached();
@@ -275,6 +292,7 @@ void arguments() {
 int main() {
   one_result();
   order_and_loss();
+  all_held();
   waiting();
   pictures();
   rings();
