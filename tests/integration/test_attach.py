@@ -165,7 +165,7 @@ def test_what_is_refused_is_told_by_the_next_push(bundle: Path, door: Path) -> N
         ):
             with pytest.raises(ConfigError, match="cannot be pushed"):
                 attached.push("image", strange, time.monotonic_ns())
-        with pytest.raises(ConfigError, match="no UTF-8"):
+        with pytest.raises(ConfigError, match="not valid UTF-8"):
             attached.text("\udcff", "image")
 
 
