@@ -151,7 +151,9 @@ class Attached:
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            raise ConfigError(f"the text is not valid UTF-8: {error.reason}", where=where, fix="clean it first") from error
+            raise ConfigError(
+                f"the text is not valid UTF-8: {error.reason}", where=where, fix="clean it first"
+            ) from error
         self._told(where, *self._client.push_text(name, text, said_ns))
 
     def _told(self, where: str, status: int, text: str) -> None:
