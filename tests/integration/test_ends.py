@@ -220,7 +220,7 @@ LATE = """
 from mmedge.pipeline.runtime import Runtime
 
 close = Runtime._close
-Runtime._close = lambda self: (time.sleep(6), close(self))[1]
+Runtime._close = lambda *arguments: (time.sleep(6), close(*arguments))[1]
 """
 
 
