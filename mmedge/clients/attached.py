@@ -19,7 +19,7 @@ from mmedge.learn import learn
 from mmedge.types import AnyArray, Description, Frame, PixelFormat, Result
 
 _NUMBERS = {name: number for number, name in DTYPES.items()}
-_OK, _ENDED, _FULL, _REFUSED, _INVALID = 0, 2, 5, 6, 7  # mmedge_status
+_OK, _FULL, _REFUSED, _INVALID = 0, 5, 6, 7  # mmedge_status
 
 
 def attach(path: str | Path) -> Attached:
@@ -64,7 +64,8 @@ class Attached:
     def results(self, deadline_s: float | None = None) -> Iterator[Result]:
         """Yield results in order until the run ends, or until ``deadline_s`` on ``time.monotonic``.
 
-        A result's ``frame`` works for a moment, as in the pipeline itself; it has no sound.
+        A result's ``frame`` works for a moment, as in the pipeline itself; it has no sound, and its description says
+        nothing of HDR and interlacing.
 
         Raises:
             DeviceError: If the run has ended by an error, or its process has died.
