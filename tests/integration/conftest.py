@@ -111,3 +111,9 @@ def look(browser: Any) -> Iterator[Any]:
     yield opened
     for context in contexts:
         context.close()
+
+
+@pytest.fixture
+def door(tmp_path: Path) -> Path:
+    """Return where a pipeline may listen for programs."""
+    return tmp_path / "door"

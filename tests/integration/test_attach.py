@@ -29,11 +29,6 @@ pytestmark = pytest.mark.parallel
 
 
 @pytest.fixture
-def door(tmp_path: Path) -> Path:
-    return tmp_path / "door"
-
-
-@pytest.fixture
 def bundle(tmp_path: Path) -> Path:
     return tiny_bundle(tmp_path / "tiny.mmedge")
 
