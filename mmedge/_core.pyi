@@ -310,6 +310,50 @@ class LogMel:
         Write the features of [samples] to [frames, n_mels] or [1, frames, n_mels].
         """
 
+class MicrophoneClock:
+    """
+    Places a microphone's count of samples on CLOCK_MONOTONIC by the best time there is.
+
+    Classes of time are numbered from the best: 0 the converter's, 1 PortAudio's of the callback, 2 the entry of
+    our callback. For two seconds the last is used and all are probed; then the best is used and watched.
+    """
+
+    def __init__(self, rate_hz: int, a_ns: int, b_ns: int, c_ns: int) -> None:
+        """
+        Of a device of so many samples per second, with the least uncertainty to claim for each class.
+        """
+
+    def observe(
+        self, samples: int, entry_ns: int, adc_ns: int, current_ns: int, overflow: bool
+    ) -> tuple[int, bool, int]:
+        """
+        Learn from the next block: the samples counted up to its end, its times in ns, and whether the device
+        says that some are missing before it.
+
+        Returns how much is missing before the block, in ns; whether a new epoch must begin; 1 if a class was
+        chosen after the probe, 2 if one was left, else 0.
+        """
+
+    def stream_ns(self, samples: int) -> int:
+        """Return the microphone's own time of a count of samples."""
+
+    def to_monotonic(self, stream_ns: int) -> int:
+        """Return the time of ``stream_ns`` on CLOCK_MONOTONIC."""
+
+    @property
+    def quality(self) -> int:
+        """The class in use."""
+
+    @property
+    def uncertainty_ns(self) -> int:
+        """Bound on the error of the mapping, in ns."""
+
+    @property
+    def report(self) -> tuple[int, int, float, int, int]:
+        """
+        The class in use; its offset in ns, ppm, jitter and uncertainty in ns, see ``StreamClock``.
+        """
+
 class RecordQueue:
     """
     Records of bytes in memory shared with another process: one writer, one reader, neither waits.

@@ -2,13 +2,14 @@
 
 #include <poll.h>
 #include <sys/eventfd.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <stdexcept>
 #include <system_error>
+
+#include "clock/monotonic.hpp"
 
 namespace mmedge {
 namespace {
@@ -42,14 +43,12 @@ int CallbackBlocks::deliver(const void* input, void*, unsigned long frames, cons
 }
 
 void CallbackBlocks::add(const float* samples, std::int64_t frames, const double* times, bool overflow) {
-  timespec now{};
-  clock_gettime(CLOCK_MONOTONIC, &now);
+  const std::int64_t entry_ns = now_ns();
   counted_ += frames;
   if (overflow) overflows_.fetch_add(1, std::memory_order_relaxed);
   const std::uint64_t number = written_.load(std::memory_order_relaxed);
   if (number - read_.load(std::memory_order_acquire) >= blocks_.size() || frames > frames_) return;
-  blocks_[place(number)] = {frames,   counted_, now.tv_sec * std::int64_t{1'000'000'000} + now.tv_nsec,
-                            times[0], times[1], overflow};
+  blocks_[place(number)] = {frames, counted_, entry_ns, times[0], times[1], overflow};
   std::copy_n(samples, frames * channels_,
               samples_.begin() + static_cast<std::ptrdiff_t>(place(number)) * frames_ * channels_);
   written_.store(number + 1, std::memory_order_release);

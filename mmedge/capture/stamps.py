@@ -1,23 +1,21 @@
-"""Choose which of PortAudio's time stamps to trust, at the start and while the microphone runs."""
+"""Which of PortAudio's time stamps a microphone goes by (native/clock/microphone_clock), and what is said of it."""
 
 from __future__ import annotations
 
-import statistics
 from dataclasses import dataclass
-from itertools import pairwise
+from typing import get_args
 
+from mmedge._native import core
 from mmedge.capture.base import log
 from mmedge.capture.kinds import KINDS
-from mmedge.clock import ClockReport, StreamClock
-from mmedge.types import NS_PER_S, ClockQuality
+from mmedge.clock import ClockReport
+from mmedge.types import ClockQuality
 
-_PROBE_NS = 2 * NS_PER_S
-_GRACE_NS = 1_000_000  # a block's end is computed from its start
-_MAX_AGE_NS = NS_PER_S // 2
-_FLOOR_NS = KINDS["microphone"].constant_ns
-_BREAK_NS = 30_000_000  # a stamp that leaves its line by more is broken
-# A class is left after ten bad stamps in a row, or when more than every tenth is bad.
-_FAULT, _FAULTS = 10, 100
+QUALITIES: tuple[ClockQuality, ...] = get_args(ClockQuality)
+"""Classes of time stamps by their numbers in the native core."""
+FLOORS_NS = tuple(KINDS["microphone"].constant_ns[quality] for quality in QUALITIES)
+"""Of each class the smallest uncertainty to claim."""
+_LEFT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,70 +34,24 @@ class Stamp:
     adc_ns: int
     current_ns: int
 
-    def time_ns(self, quality: ClockQuality) -> int:
-        """Return the time that a class of quality goes by."""
-        return {"A": self.adc_ns, "B": self.current_ns, "C": self.entry_ns}[quality]
-
-
-def trusted_qualities(stamps: list[Stamp], rate_hz: int) -> list[ClockQuality]:
-    """Judge which of PortAudio's times can be trusted.
-
-    ``A`` the converter's time, ``B`` the callback's time, ``C`` the entry of our callback. Times of
-    another clock than CLOCK_MONOTONIC are never used: a step of the wall clock would move them.
-    ``C`` does not subtract the latency PortAudio announces: a block is handed over when its last sample
-    is there; behind PulseAudio the announced 20 ms are not in the data at all (measured).
-
-    Args:
-        stamps: Two seconds of blocks; the first quarter is not judged, as some drivers give zeros at first.
-        rate_hz: Sample rate of the device.
-
-    Returns:
-        The classes whose times rise strictly, lie 0..0.5 s back and keep the pace of the blocks, best first.
-    """
-    stamps = stamps[len(stamps) // 4 :]
-
-    def sane(times: list[int]) -> bool:
-        steps = [b - a for a, b in pairwise(times)]
-        paces = [round((b.samples - a.samples) * NS_PER_S / rate_hz) for a, b in pairwise(stamps)]
-        ages = [stamp.entry_ns - time for stamp, time in zip(stamps, times, strict=True)]
-        return (
-            len(steps) > 10
-            and min(steps) > 0
-            and min(ages) >= -_GRACE_NS
-            and max(ages) < _MAX_AGE_NS
-            and statistics.median(abs(step - pace) for step, pace in zip(steps, paces, strict=True)) < 5_000_000
-        )
-
-    better: list[ClockQuality] = ["A", "B"]
-    return [*(quality for quality in better if sane([stamp.time_ns(quality) for stamp in stamps])), "C"]
-
 
 class MicrophoneClock:
     """Places a microphone's count of samples on CLOCK_MONOTONIC by the best time there is.
 
-    For two seconds ``C`` is used and every class is probed. Then the best one is used and watched: when
-    its times stop, run back or are not near their arrival any more, the next class takes over. All
-    classes are observed from the start, and how much later the worse ones are is learnt in the probe, so
-    that the time goes on without a jump.
+    ``A`` the converter's time, ``B`` PortAudio's time of the callback, ``C`` the entry of our callback. For two
+    seconds ``C`` is used and every class is probed. Then the best one is used and watched: when its times stop, run
+    back or are not near their arrival any more, the next class takes over, without a jump of the time.
 
     Args:
         name: What is read, for the log.
         rate_hz: Sample rate of the device.
-
-    Attributes:
-        quality: The class in use.
     """
 
     def __init__(self, name: str, rate_hz: int) -> None:
-        self.quality: ClockQuality = "C"
         self._name = name
-        self._rate_hz = rate_hz
-        self._probe: list[Stamp] | None = []
-        self._trusted: list[ClockQuality] = ["A", "B", "C"]
-        self._clocks = {quality: StreamClock(floor_ns=_FLOOR_NS[quality]) for quality in self._trusted}
-        self._lag_ns = dict.fromkeys(self._trusted, 0)
-        self._before_ns = dict.fromkeys(self._trusted, 0)
-        self._faults = dict.fromkeys(self._trusted, 0)
+        self._clock = core.MicrophoneClock(rate_hz, *FLOORS_NS)
+        self.stream_ns = self._clock.stream_ns
+        self.to_monotonic = self._clock.to_monotonic
 
     def observe(self, stamp: Stamp, *, overflow: bool = False) -> tuple[int, bool]:
         """Learn from the next block.
@@ -112,59 +64,44 @@ class MicrophoneClock:
             How much is missing before the block, in ns, and whether a new epoch must begin, as what came
             before it was not where it seemed to be.
         """
-        stream_ns = self.stream_ns(stamp.samples)
-        jumps = {quality: self._observe(quality, stamp, stream_ns, overflow) for quality in self._trusted}
-        jump_ns = jumps[self.quality]
-        broken = jump_ns != 0 and not (overflow and jump_ns > 0)
-        if self._probe is not None:
-            self._probe.append(stamp)
-            if stamp.entry_ns - self._probe[0].entry_ns >= _PROBE_NS:
-                self._choose(self._probe)
-                self._probe = None
-        elif self._faults[self.quality] >= _FAULTS:
-            broken |= abs(self._leave(stream_ns)) > _BREAK_NS
-        return max(0, jump_ns), broken
+        before = self.quality
+        gap_ns, broken, change = self._clock.observe(
+            stamp.samples, stamp.entry_ns, stamp.adc_ns, stamp.current_ns, overflow
+        )
+        if change:
+            say_quality(self._name, change, before, self.quality)
+        return gap_ns, broken
 
-    def _observe(self, quality: ClockQuality, stamp: Stamp, stream_ns: int, overflow: bool) -> int:
-        time_ns, before_ns = stamp.time_ns(quality), self._before_ns[quality]
-        self._before_ns[quality] = time_ns
-        if quality != "C" and not (before_ns < time_ns and -_GRACE_NS <= stamp.entry_ns - time_ns < _MAX_AGE_NS):
-            self._faults[quality] = min(_FAULTS, self._faults[quality] + _FAULT)
-            return 0
-        if self._faults[quality] < _FAULTS:
-            self._faults[quality] = max(0, self._faults[quality] - 1)
-        return self._clocks[quality].observe(stream_ns, time_ns - self._lag_ns[quality], gap=overflow)
-
-    def _choose(self, probe: list[Stamp]) -> None:
-        self._trusted = trusted_qualities(probe, self._rate_hz)
-        self.quality = self._trusted[0]
-        self._faults = dict.fromkeys(self._faults, 0)
-        for quality in self._trusted[1:]:
-            self._lag_ns[quality] = self._clocks[quality].offset_ns - self._clocks[self.quality].offset_ns
-            self._clocks[quality].shift(-self._lag_ns[quality])
-        log.info("%s: clock quality %s", self._name, self.quality)
-
-    def _leave(self, stream_ns: int) -> int:
-        """Go on with the next class; return the jump in ns."""
-        left, before_ns = self.quality, self.to_monotonic(stream_ns)
-        self._trusted = [quality for quality in self._trusted if self._faults[quality] < _FAULTS]
-        self.quality = self._trusted[0]
-        log.warning("%s: its time stamps of quality %s are no longer trusted; using %s", self._name, left, self.quality)
-        return self.to_monotonic(stream_ns) - before_ns
-
-    def stream_ns(self, samples: int) -> int:
-        """Return the microphone's own time of a count of samples."""
-        return samples * NS_PER_S // self._rate_hz
-
-    def to_monotonic(self, stream_ns: int) -> int:
-        """Return the time of ``stream_ns`` on CLOCK_MONOTONIC."""
-        return self._clocks[self.quality].to_monotonic(stream_ns)
+    @property
+    def quality(self) -> ClockQuality:
+        """The class in use."""
+        return QUALITIES[self._clock.quality]
 
     @property
     def uncertainty_ns(self) -> int:
         """Bound on the error of the mapping, in ns."""
-        return self._clocks[self.quality].uncertainty_ns
+        return self._clock.uncertainty_ns
 
     def report(self) -> ClockReport:
         """Return the present state for a health report."""
-        return self._clocks[self.quality].report(self.quality)
+        return clock_report(self._clock.report)
+
+
+def say_quality(name: str, change: int, before: ClockQuality, now: ClockQuality) -> None:
+    """Log that a microphone goes by another class of stamps than before; ``change`` as the native clock tells it."""
+    if change == _LEFT:
+        log.warning("%s: its time stamps of quality %s are no longer trusted; using %s", name, before, now)
+    else:
+        log.info("%s: clock quality %s", name, now)
+
+
+def clock_report(told: tuple[int, int, float, int, int]) -> ClockReport:
+    """Return what the native clock tells of itself as a report."""
+    number, offset_ns, ppm, jitter_ns, uncertainty_ns = told
+    return ClockReport(
+        quality=QUALITIES[number],
+        offset_ns=offset_ns,
+        ppm=round(ppm, 2),
+        jitter_ns=jitter_ns,
+        uncertainty_ns=uncertainty_ns,
+    )

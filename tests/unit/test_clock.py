@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from mmedge.capture.stamps import MicrophoneClock, Stamp
 from mmedge.capture.v4l2 import CameraClock
 from mmedge.clock import ClockReport, StreamClock, now_ns
+from tests.oracle.microphone_clock import MicrophoneClock as PlainClock
 
 MS = 1_000_000
 S = 1000 * MS
@@ -318,6 +319,34 @@ def test_a_microphone_that_loses_samples(reported: bool) -> None:
 
 def test_an_overflow_before_anything_was_heard_is_no_gap() -> None:
     assert MicrophoneClock("mic", RATE).observe(stamp_of(1), overflow=True) == (0, False)
+
+
+@given(st.data())
+@settings(max_examples=25, deadline=None)
+def test_a_microphone_goes_as_its_oracle_does(data: st.DataObject) -> None:
+    """Faults of both of PortAudio's times, late calls, losses that are reported or not, and wild jumps."""
+    rng = random.Random(data.draw(st.integers(0, 1000)))
+    faults = data.draw(st.lists(st.sampled_from(["adc", "current", "late", "lost", "overflow", "wild"]), unique=True))
+    native, plain = MicrophoneClock("mic", RATE), PlainClock(RATE)
+    lost, off = 0, {"adc": 0, "current": 0}
+    for k in range(1, data.draw(st.integers(150, 900))):
+        for name in off:
+            if name in faults and rng.random() < 0.01:
+                off[name] = rng.choice([0, -HOUR, 40 * MS, -k * 10 * MS])
+        if rng.random() < 0.005 and "lost" in faults:
+            lost += 480 * rng.randrange(1, 50)
+        late_ns = rng.randrange(60 * MS) if "late" in faults and rng.random() < 0.1 else rng.randrange(MS)
+        stamp = stamp_of(k, adc_jump_ns=off["adc"], lost=lost, late_ns=late_ns)
+        stamp = Stamp(stamp.samples, stamp.entry_ns, stamp.adc_ns, stamp.current_ns + off["current"])
+        if rng.random() < 0.01 and "wild" in faults:
+            stamp = Stamp(stamp.samples, stamp.entry_ns, rng.choice([-(1 << 63), (1 << 63) - 1]), 0)
+        overflow = "overflow" in faults and rng.random() < 0.01
+        assert native.observe(stamp, overflow=overflow) == plain.observe(stamp, overflow=overflow)
+        stream_ns = native.stream_ns(stamp.samples)
+        assert stream_ns == plain.stream_ns(stamp.samples)
+        assert native.quality == plain.quality
+        assert native.to_monotonic(stream_ns) == plain.to_monotonic(stream_ns)
+        assert native.uncertainty_ns == plain.uncertainty_ns
 
 
 @pytest.mark.parametrize("jump_ns", [HOUR, -5 * S])
