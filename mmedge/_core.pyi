@@ -354,6 +354,84 @@ class MicrophoneClock:
         The class in use; its offset in ns, ppm, jitter and uncertainty in ns, see ``StreamClock``.
         """
 
+class SoundWriter:
+    """
+    Writes sound into rings and a queue that another process reads, without Python.
+
+    Rings and queue have one writer at a time: who made them writes nothing meanwhile.
+    """
+
+    def __init__(self, records: RecordQueue, wake_fd: int) -> None:
+        """Into this queue, setting this eventfd; the caller keeps it."""
+
+    def add(self, ring: SampleRing, number: int) -> None:
+        """Add a stream, whose ring was announced under this number."""
+
+    def dropped(self, stream: int) -> int:
+        """Return how many blocks of a stream found no room."""
+
+class MicrophoneReader:
+    """
+    Takes a microphone's blocks as they come and writes each input's mono at the rate of the device.
+    """
+
+    def __init__(
+        self,
+        blocks: CallbackBlocks,
+        writer: SoundWriter,
+        rate_hz: int,
+        a_ns: int,
+        b_ns: int,
+        c_ns: int,
+        channels: Sequence[Sequence[int]],
+        epoch: int,
+    ) -> None:
+        """
+        With what ``MicrophoneClock`` and, for each stream of the writer, ``Mixer`` take; beginning with this epoch.
+        """
+
+    def run(
+        self, silence_ms: int
+    ) -> tuple[tuple[int, bool, int], int, int, list[tuple[int, tuple[bool, int, float, int]]]] | None:
+        """
+        Read without the GIL until a block says something that the user should hear of; None once the blocks
+        are closed.
+
+        Returns:
+            What the clock told, see ``MicrophoneClock.observe``; its class before and now; streams whose mix
+            is weak, and what their ``Mixer`` told.
+
+        Raises:
+            TimeoutError: If no block came for that long.
+        """
+
+    @property
+    def state(self) -> tuple[int, int, int, int, int, list[tuple[int, int]], tuple[int, int, float, int, int]]:
+        """
+        Epoch; blocks; lost samples; how often the clock has jumped; when the newest block arrived, in
+        ns, 0 before the first; of each stream the number of the next block and the capture time of the
+        newest in ns; the clock's report.
+        """
+
+class Mixer:
+    """
+    Makes one input's mono of a source's channels: one as it is, or the mean of several.
+    """
+
+    def __init__(self, channels: Sequence[int]) -> None:
+        """Of these channels, from 0; of all where there is none."""
+
+    def mix(
+        self, rows: numpy.typing.NDArray[numpy.float32], rate_hz: int, out: numpy.typing.NDArray[numpy.float32]
+    ) -> tuple[bool, int, float, int] | None:
+        """
+        Mix float32 [channels, samples] into ``out`` [samples].
+
+        Returns what is wrong with the mix of the last two seconds, at their end: whether it is silent beside
+        channels that are not, or else far weaker than its own; how many these are; how many dB below the
+        loudest of them; the number of the loudest of all.
+        """
+
 class RecordQueue:
     """
     Records of bytes in memory shared with another process: one writer, one reader, neither waits.

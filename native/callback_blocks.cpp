@@ -17,6 +17,7 @@ namespace {
 constexpr unsigned long kInputOverflow = 2;  // paInputOverflow
 constexpr int kContinue = 0;                 // paContinue
 constexpr std::uint64_t kOne = 1;
+constexpr std::int64_t kMsNs = 1'000'000;
 
 }  // namespace
 
@@ -63,6 +64,17 @@ void CallbackBlocks::wait(int timeout_ms) const {
   poll(&ready, 1, timeout_ms);
   std::uint64_t seen = 0;
   [[maybe_unused]] const ssize_t n = read(wake_, &seen, sizeof seen);
+}
+
+const CallbackBlocks::Block* CallbackBlocks::next(int timeout_ms) const {
+  const std::int64_t until_ns = now_ns() + timeout_ms * kMsNs;
+  while (!closed()) {
+    if (const Block* block = front()) return block;
+    const std::int64_t left_ms = (until_ns - now_ns() + kMsNs - 1) / kMsNs;
+    if (left_ms <= 0) return nullptr;
+    wait(static_cast<int>(left_ms));
+  }
+  return nullptr;
 }
 
 const CallbackBlocks::Block* CallbackBlocks::front() const {

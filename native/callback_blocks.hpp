@@ -35,6 +35,9 @@ class CallbackBlocks {
 
   // Waits until a block is there, `close` was called or the time is over; below 0 waits for ever.
   void wait(int timeout_ms) const;
+  // Waits so for the oldest block and returns it, to be given back by `pop`; none when none came, or once
+  // `close` was called.
+  const Block* next(int timeout_ms) const;
   // The oldest block, which `pop` gives back; none where there is none.
   const Block* front() const;
   // Its samples, one channel after the other: channels() * front()->frames values.

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from mmedge.address import scrub
 from mmedge.capture.picture import SLOTS
@@ -30,6 +30,9 @@ from mmedge.types import (
     PixelFormat,
     Slot,
 )
+
+if TYPE_CHECKING:
+    from mmedge.ipc.channel import PacketWriter
 
 log = logging.getLogger("mmedge.capture")
 
@@ -134,6 +137,8 @@ class ThreadSource(ABC):
 
     Attributes:
         slots: How many frames of one input may be in use at once; set before ``start``.
+        writer: What writes every packet that is emitted into the rings of another process, if it does; set before
+            ``start``. A source may write there itself, without packets.
     """
 
     def __init__(self, streams: tuple[str, ...], *, name: str, live: bool) -> None:
@@ -147,6 +152,7 @@ class ThreadSource(ABC):
         self.nominal_hz: dict[str, float] = {}
         self.epoch = 0
         self.slots = SLOTS
+        self.writer: PacketWriter | None = None
         self._seq: Counter[str] = Counter()
         self._last_ns: dict[str, int] = {}
         self._ended: set[str] = set()
@@ -287,6 +293,12 @@ class ThreadSource(ABC):
             unchanged_ns=unchanged_ns,
             damaged=damaged,
         )
+
+    def went_by(self, newest: Packet) -> None:
+        """Take in that packets of a stream were written without ``emit``, up to this one."""
+        self.epoch, self._seq[newest.stream] = newest.epoch, newest.seq + 1
+        self._last_ns[newest.stream] = newest.capture_ns
+        self._judge(newest)
 
     def end(self, emit: Emit, stream: str, reason: str | None = None) -> None:
         """Emit the stream's ``EndOfStream``, once."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mmedge._native import core
 from mmedge.errors import ConfigError, SourceError
 from mmedge.extras import require
 from mmedge.types import FloatArray
@@ -21,9 +22,6 @@ CHOICE = ("track", "channel", "channels")
 _NUMBER = r"(?:0|[1-9][0-9]{0,2})"
 _TYPES = {"u8": np.uint8, "s16": np.int16, "s32": np.int32, "s64": np.int64, "flt": np.float32, "dbl": np.float64}
 _AV_PLANES = 8  # pointers in an AVFrame itself
-_WATCHED_S = 2  # of sound, over which a mix is compared with its channels
-_WEAK = 10**-1.5  # 15 dB: two channels of opposite phase, unless one is 4 dB louder; one channel of six that sounds
-_AUDIBLE = 1e-6  # mean square, -60 dB of full scale: what is quieter is the noise of the microphone
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -202,9 +200,7 @@ class Mixer:
         self.choice = choice
         self._source = source
         self._name = name
-        self._samples = 0
-        self._mixed = 0.0
-        self._each: Any = np.zeros(0)
+        self._mixer = core.Mixer(choice.channels)
 
     def mix(self, rows: FloatArray, rate_hz: int) -> FloatArray:
         """Return a new float32 array [samples]: one channel as it is, or the mean of several.
@@ -213,39 +209,18 @@ class Mixer:
             rows: float32 [channels, samples] with every channel of the choice.
             rate_hz: Samples per second.
         """
-        chosen = rows[list(self.choice.channels)] if self.choice.channels else rows
-        # Row after row, in float64: the sum of integers is exact, and the same on every CPU.
-        mixed: FloatArray = chosen[0].copy()
-        if len(chosen) > 1:
-            mixed = chosen.mean(axis=0, dtype=np.float64).astype(np.float32)
-        if len(rows) > 1:
-            self._watch(rows, mixed, rate_hz)
+        mixed = np.empty(rows.shape[1], np.float32)
+        weak = self._mixer.mix(np.ascontiguousarray(rows), rate_hz, mixed)
+        if weak is not None:
+            self.say(*weak)
         return mixed
 
-    def _watch(self, rows: FloatArray, mixed: FloatArray, rate_hz: int) -> None:
-        each = np.einsum("cn,cn->c", rows, rows)
-        power = float(np.dot(mixed, mixed))
-        if not np.isfinite(each).all() or not np.isfinite(power):
-            return
-        if len(each) != len(self._each):
-            self._samples, self._mixed, self._each = 0, 0.0, np.zeros(len(each))
-        self._samples += len(mixed)
-        self._mixed += power
-        self._each += each
-        if self._samples < _WATCHED_S * rate_hz:
-            return
-        mean, channels = self._mixed / self._samples, self._each / self._samples
-        own = channels[list(self.choice.channels)] if self.choice.channels else channels
-        if len(own) > 1 and own.max() > _AUDIBLE and mean < _WEAK * own.max():
-            decibels = min(99.0, 10 * np.log10(own.max() / max(mean, 1e-30)))
+    def say(self, silent: bool, channels: int, decibels: float, loudest: int) -> None:
+        """Report a weak mix, of which the native mixer tells this."""
+        what = "has been silent for 2 s in the chosen channel, while others were not"
+        if not silent:
             below = f"{decibels:.0f} dB weaker than the loudest of them"
-            self._say(f"is the mean of {len(own)} channels and {below}: they cancel each other, or few of them sound")
-        elif not mean and channels.max() > _AUDIBLE:
-            self._say(f"has been silent for {_WATCHED_S} s in the chosen channel, while others were not")
-        self._samples, self._mixed, self._each = 0, 0.0, np.zeros(len(each))
-
-    def _say(self, what: str) -> None:
-        loudest = int(self._each.argmax())
+            what = f"is the mean of {channels} channels and {below}: they cancel each other, or few of them sound"
         self._source.warn(
             f"weak_mix_{self._name}",
             SourceError(

@@ -1,4 +1,7 @@
-"""Microphones by PortAudio (sounddevice): its own thread runs no Python, it copies and stamps; ours does the rest."""
+"""Microphones by PortAudio (sounddevice): its own thread runs no Python, it copies and stamps; ours does the rest.
+
+Where the samples go to another process at the device's own rate, ours runs no Python either.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,11 @@ from dataclasses import replace
 from typing import Any
 
 from mmedge._native import core
-from mmedge.capture.base import Emit, ThreadSource, log
+from mmedge.capture.base import Emit, SourceHealth, ThreadSource
 from mmedge.capture.channels import Choice, Mixer
+from mmedge.capture.direct_sound import DirectSound
 from mmedge.capture.sound import PIECE_MS, MonoTrack
-from mmedge.capture.stamps import MicrophoneClock, Stamp
+from mmedge.capture.stamps import MicrophoneClock, Stamp, say_jump
 from mmedge.clock import ClockReport
 from mmedge.errors import ConfigError, DeviceError, SourceError
 from mmedge.extras import require
@@ -50,6 +54,9 @@ class MicrophoneSource(ThreadSource):
         self._stream, self._device_rate_hz = self._open()
         self.nominal_hz = dict.fromkeys(sounds, float(self._device_rate_hz))
         self._clock = MicrophoneClock(self.name, self._device_rate_hz)
+        self._direct: DirectSound | None = None
+        self._report: ClockReport | None = None  # of the clock of what went directly
+        self._lock = threading.Lock()  # guards both
 
     def _open(self) -> tuple[Any, int]:
         wanted_hz, own_rate_hz = max(self._rates_hz.values()), int(self._device["default_samplerate"])
@@ -111,6 +118,34 @@ class MicrophoneSource(ThreadSource):
         self._stream.close(ignore_errors=True)
 
     def _read_impl(self, emit: Emit, stop: threading.Event) -> None:
+        if self.writer is None or any(rate != self._device_rate_hz for rate in self._rates_hz.values()):
+            self._read_packets(emit, stop)
+            return
+        rate_hz, mixers = self._device_rate_hz, list(self._mixers.values())
+        self._direct = DirectSound(self, self.writer.sound_writer(self.streams), self._blocks, rate_hz, mixers)
+        try:
+            self._stream.start()
+            self._direct.read(_SILENCE_MS)
+        except TimeoutError:
+            raise self._silent() from None
+        finally:
+            with self._lock:
+                self._catch_up(self._direct)
+                self._direct = None
+
+    def health(self) -> SourceHealth:
+        """Return a copy of the present state."""
+        with self._lock:
+            if self._direct is not None:
+                self._catch_up(self._direct)
+        return super().health()
+
+    def _catch_up(self, direct: DirectSound) -> None:
+        self._report = direct.catch_up()
+        if self._blocks.overflows:
+            self.counters["overflows"] = self._blocks.overflows
+
+    def _read_packets(self, emit: Emit, stop: threading.Event) -> None:
         self._stream.start()
         rates_hz, clock = self._rates_hz, self._clock
         tracks = {name: MonoTrack(self._device_rate_hz, rate, low_delay=True) for name, rate in rates_hz.items()}
@@ -123,7 +158,7 @@ class MicrophoneSource(ThreadSource):
                 self.counters["overflows"] = self._blocks.overflows
             gap_ns, broken = clock.observe(stamp, overflow=overflow)
             if broken:
-                log.warning("%s: its clock jumped (%.0f ms are missing); a new epoch starts", self.name, gap_ns / 1e6)
+                say_jump(self.name, gap_ns)
                 self.counters["clock_jumps"] += 1
                 self.new_epoch()
                 last_ns.clear()
@@ -149,19 +184,22 @@ class MicrophoneSource(ThreadSource):
         try:
             block = self._blocks.take(_SILENCE_MS)
         except TimeoutError:
-            raise SourceError(
-                f"microphone '{self._device['name']}' has sent no data for {_SILENCE_MS / 1000:g} s",
-                where=self.name,
-                fix="check that it is still connected: mmedge devices",
-            ) from None
+            raise self._silent() from None
         if block is None:
             return None
         rows, counted, entry_ns, adc_s, current_s, overflow = block
         adc_ns = round(adc_s * NS_PER_S) + rows.shape[1] * NS_PER_S // self._device_rate_hz
         return rows, Stamp(counted, entry_ns, adc_ns, round(current_s * NS_PER_S)), overflow
 
+    def _silent(self) -> SourceError:
+        return SourceError(
+            f"microphone '{self._device['name']}' has sent no data for {_SILENCE_MS / 1000:g} s",
+            where=self.name,
+            fix="check that it is still connected: mmedge devices",
+        )
+
     def _clock_reports(self) -> dict[str, ClockReport]:
-        return dict.fromkeys(self.streams, self._clock.report())
+        return dict.fromkeys(self.streams, self._report or self._clock.report())
 
 
 def find_microphone(sounddevice: Any, target: str) -> dict[str, Any]:

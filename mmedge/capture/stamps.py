@@ -95,6 +95,11 @@ def say_quality(name: str, change: int, before: ClockQuality, now: ClockQuality)
         log.info("%s: clock quality %s", name, now)
 
 
+def say_jump(name: str, gap_ns: int) -> None:
+    """Log that a microphone's clock has jumped, and how much is missing."""
+    log.warning("%s: its clock jumped (%.0f ms are missing); a new epoch starts", name, gap_ns / 1e6)
+
+
 def clock_report(told: tuple[int, int, float, int, int]) -> ClockReport:
     """Return what the native clock tells of itself as a report."""
     number, offset_ns, ppm, jitter_ns, uncertainty_ns = told

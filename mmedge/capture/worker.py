@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import msgspec
 
+from mmedge.capture.base import ThreadSource
 from mmedge.capture.open import open_sources
 from mmedge.capture.supervisor import HEARTBEAT_S, Order, Pulse
 from mmedge.ipc.channel import PacketWriter
@@ -23,6 +24,8 @@ def main(link: Link) -> None:
     try:
         source.epoch = order.epoch
         writer = PacketWriter(link.control, *map(Wake, link.fds))
+        if isinstance(source, ThreadSource):
+            source.writer = writer
         running = set(source.streams)
         unsaid: list[Packet] = []  # ends for which there was no room yet
 

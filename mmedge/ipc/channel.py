@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import Counter
+from collections.abc import Iterable
 from itertools import count
 from typing import Any
 
@@ -158,6 +159,19 @@ class PacketWriter:
             return True
         self._lost[stream] += n + block.lost
         return False
+
+    def sound_writer(self, streams: Iterable[str]) -> Any:
+        """Return a native writer of the sound of ``streams``, of which nothing was put yet.
+
+        It writes into the same queue: as long as it does, ``put`` must not be called.
+        """
+        writer = core.SoundWriter(self._records, self._flow.fileno())
+        with self._lock:
+            for stream in streams:
+                ring = core.SampleRing.shared(MAX_SAMPLES)
+                self._samples[stream] = self._announce(ring.fd, "samples", stream), ring
+                writer.add(ring, self._samples[stream][0])
+        return writer
 
     def _record(self, packet: Packet, record: Record) -> bool:
         data = msgspec.msgpack.encode(record)

@@ -1,7 +1,5 @@
 #include "callback_blocks.hpp"
 
-#include <algorithm>
-#include <chrono>
 #include <memory>
 
 #include "bindings/arrays.hpp"
@@ -19,24 +17,18 @@ Planes planes(std::unique_ptr<float[]> values, std::int64_t channels, std::int64
 }
 
 nb::object take(CallbackBlocks& self, int timeout_ms) {
-  using Clock = std::chrono::steady_clock;
-  const auto until = Clock::now() + std::chrono::milliseconds(timeout_ms);
   const CallbackBlocks::Block* block = nullptr;
   std::unique_ptr<float[]> values;
   {
     const nb::gil_scoped_release unlocked;
-    while ((block = self.front()) == nullptr && !self.closed()) {
-      const auto left = std::chrono::ceil<std::chrono::milliseconds>(until - Clock::now()).count();
-      if (left <= 0) break;
-      self.wait(static_cast<int>(left));
-    }
-    if (block != nullptr && !self.closed()) {
+    block = self.next(timeout_ms);
+    if (block != nullptr) {
       values.reset(new float[static_cast<std::size_t>(self.channels() * block->frames)]);
       self.copy_planar(values.get());
     }
   }
-  if (self.closed()) return nb::none();
   if (block == nullptr) {
+    if (self.closed()) return nb::none();
     PyErr_SetString(PyExc_TimeoutError, "no block came in time");
     throw nb::python_error();
   }

@@ -29,6 +29,8 @@ NB_MODULE(_core, m) {
   mmedge::bindings::bind_lifeline(m);
   mmedge::bindings::bind_log_mel(m);
   mmedge::bindings::bind_microphone_clock(m);
+  mmedge::bindings::bind_microphone_reader(m);
+  mmedge::bindings::bind_mixer(m);
   mmedge::bindings::bind_record_queue(m);
   mmedge::bindings::bind_regressor(m);
   mmedge::bindings::bind_sample_ring(m);

@@ -1,0 +1,24 @@
+// A mixer at the border.
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "capture/mixer.hpp"
+
+namespace mmedge::bindings {
+
+// (whether it is silent, how many channels it is the mean of, decibels, number of the loudest of all)
+inline nanobind::tuple told(const Mixer::Weak& weak) {
+  return nanobind::make_tuple(weak.silent, weak.channels, weak.decibels, weak.loudest);
+}
+
+inline std::vector<std::int64_t> channel_list(const nanobind::sequence& channels) {
+  std::vector<std::int64_t> numbers;
+  for (const nanobind::handle number : channels) numbers.push_back(nanobind::cast<std::int64_t>(number));
+  return numbers;
+}
+
+}  // namespace mmedge::bindings
