@@ -651,6 +651,51 @@ class SlotRing:
     def ready(self) -> int:
         """Slots that are published and not taken now."""
 
+class SoundRun:
+    """
+    Blocks of one stream, one after the other, with copies of their samples.
+    """
+
+    @property
+    def stream(self) -> str:
+        """Name of the input it feeds."""
+
+    def __len__(self) -> int: ...
+    @property
+    def arrive_ns(self) -> int:
+        """When the first of them arrived, in ns."""
+
+    @property
+    def newest(self) -> tuple[int, int]:
+        """Arrival and capture time of the last of them, in ns."""
+
+    def split(self, arrive_ns: int) -> SoundRun:
+        """
+        Keep the blocks that arrived before ``arrive_ns``, and return the others; either may be empty.
+        """
+
+    def blocks(self) -> list[tuple[int, int, int, int, int, int, int, numpy.typing.NDArray[numpy.float32]]]:
+        """
+        Return seq, capture and arrival in ns, epoch, uncertainty in ns, quality, samples that are missing before it,
+        and a copy of its samples, float32 [n], of each.
+        """
+
+class SoundReader:
+    """Reads blocks of sound that another process has put."""
+
+    def __init__(self) -> None: ...
+    def add(self, number: int, stream: str, fd: int) -> None:
+        """
+        Map the ring that was announced under a number for a stream; the caller keeps ``fd``.
+        """
+
+    def read(self, records: list[bytes], first: int) -> SoundRun | None:
+        """
+        Make a run of the records from ``first`` on, as long as they are blocks of one stream in order of arrival.
+
+        None when the ring of the first one is not there. Raises ValueError for a record that cannot be.
+        """
+
 class StreamClock:
     """
     Places a stream's own time (presentation time, sample count) on CLOCK_MONOTONIC.
@@ -790,6 +835,9 @@ class Synchronizer:
         lost: int,
     ) -> None:
         """Take a block [n], before which ``lost`` samples are missing."""
+
+    def push_run(self, input: int, run: SoundRun) -> None:
+        """Take the blocks of a run, as ``push_block`` does each."""
 
     def push_arrival(self, input: int, epoch: int, capture_ns: int, arrive_ns: int, uncertainty_ns: int) -> None:
         """Take the times of a packet that made room for a newer one."""

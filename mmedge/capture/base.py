@@ -15,6 +15,7 @@ from mmedge.capture.picture import SLOTS
 from mmedge.capture.sound import Piece
 from mmedge.clock import ClockReport, now_ns
 from mmedge.errors import MmedgeError, SourceError, shortage, trace
+from mmedge.ipc.sound import Found
 from mmedge.ipc.wake import Wake
 from mmedge.types import (
     FROZEN_NS,
@@ -107,6 +108,9 @@ class RingSource(Source, Protocol):
 
     def take(self, *, newest: bool = False) -> list[Packet]:
         """Return what is there, in order of arrival; of very many pictures and tensors the ``newest``."""
+
+    def take_runs(self, *, newest: bool = False) -> list[Found]:
+        """Return what ``take`` does, but blocks of sound that follow each other as a run."""
 
 
 class StartTime:

@@ -26,6 +26,7 @@ from mmedge.errors import DeviceError, MmedgeError, SourceError, internal
 from mmedge.ipc.channel import PacketReader
 from mmedge.ipc.control import Done, Ready, Ring, State, pack
 from mmedge.ipc.process import Child
+from mmedge.ipc.sound import Found, packets_of
 from mmedge.ipc.wake import Wake
 from mmedge.learn import learn
 from mmedge.types import EndOfStream, Frame, Packet
@@ -191,12 +192,16 @@ class WorkerSource:
 
     def take(self, *, newest: bool = False) -> list[Packet]:
         """Return what is there, in order of arrival, see ``PacketReader.take``; from one thread."""
-        packets: list[Packet] = []
+        return packets_of(self.take_runs(newest=newest))
+
+    def take_runs(self, *, newest: bool = False) -> list[Found]:
+        """Return what is there, see ``PacketReader.take_runs``; from one thread."""
+        packets: list[Found] = []
         every = tuple(self._all)
         for delivered in every:
             if delivered.damage is None:
                 try:
-                    found = delivered.reader.take(newest=newest)
+                    found = delivered.reader.take_runs(newest=newest)
                 except SourceError as error:
                     delivered.damage = error.message
                     continue
@@ -217,7 +222,10 @@ class WorkerSource:
             self._lost = None
         return packets
 
-    def _see(self, delivered: _Delivered, packet: Packet) -> None:
+    def _see(self, delivered: _Delivered, packet: Found) -> None:
+        if not isinstance(packet, Packet):
+            delivered.see(*packet.newest)
+            return
         delivered.see(packet.arrive_ns, packet.capture_ns)
         if isinstance(packet, Frame) and not packet.damaged:
             delivered.unchanged_ns = packet.unchanged_ns

@@ -99,6 +99,8 @@ class OnnxRuntimeEngine(EngineBase):
         self._looks = _IDLE  # at the run that is under way
         self._limit_ms = math.inf
         self._binding = self._session.io_binding()
+        # What `run_with_iobinding` of the Python class comes to on a CPU, without its questions about GPU graphs.
+        self._run_session, self._bound = self._session._sess.run_with_iobinding, self._binding._iobinding
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         bound = not any(self._dtype(item) is np.object_ for item in (*inputs, *outputs))
         # What is an input and an output at once, ONNX Runtime does not write where the output is bound.
@@ -188,7 +190,7 @@ class OnnxRuntimeEngine(EngineBase):
             raise EngineError(f"ONNX Runtime failed: {error}", where=self._name, fix="check the inputs") from error
 
     def _run_plain(self) -> None:
-        self._session.run_with_iobinding(self._binding, self._options)
+        self._run_session(self._bound, self._options)
 
     def _run_passed(self) -> None:
         """Run a network that gives inputs back as they are."""
@@ -238,7 +240,7 @@ class OnnxRuntimeEngine(EngineBase):
 
     def _close_impl(self) -> None:
         self._values.clear()
-        del self._run_bound, self._binding, self._session
+        del self._run_bound, self._run_session, self._bound, self._binding, self._session
         self._weights.clear()  # after what reads them
 
 

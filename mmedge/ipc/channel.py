@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 import threading
 from collections import Counter
 from collections.abc import Iterable
@@ -24,13 +25,13 @@ from mmedge.ipc.records import (
     Record,
     Said,
     Small,
-    Sound,
     TensorHeader,
     fields_of,
     frame_header,
     frame_of,
     stamp_of,
 )
+from mmedge.ipc.sound import SOUND, Found, SoundRecord, in_order, packets_of, ring_of
 from mmedge.ipc.wake import Wake
 from mmedge.learn import learn
 from mmedge.types import Arrival, Block, ByteArray, EndOfStream, Frame, Packet, Tensor, Text
@@ -41,6 +42,7 @@ SMALL = 4096  # bytes of a tensor that travels in its record
 # held for a whole slow stage they would leave none for what the camera sees now. Of tensors half a second at 1 kHz.
 FRAMES, TENSORS = 3, 512
 _SLOTS, _MAX_SLOTS, _TENSOR_BYTES = 16, 64, 1 << 24
+_SOUND = bytes([SOUND])
 
 
 def flows(packet: Packet) -> bool:
@@ -154,7 +156,19 @@ class PacketWriter:
             self._samples[stream] = self._announce(ring.fd, "samples", stream), ring
         number, ring = self._samples[stream]
         end: int = ring.write(block.samples)
-        if self._record(block, Sound(stamp_of(block), number, end, n, block.lost + self._lost[stream])):
+        record = SoundRecord(
+            block.quality,
+            number,
+            block.seq,
+            block.capture_ns,
+            block.arrive_ns,
+            block.epoch,
+            block.uncertainty_ns,
+            end,
+            n,
+            block.lost + self._lost[stream],
+        )
+        if self._records.put(record.encode(), block.arrive_ns, block.capture_ns, block.epoch):
             self._lost[stream] = 0
             return True
         self._lost[stream] += n + block.lost
@@ -195,10 +209,11 @@ class PacketReader:
         self.wake, self.flow = wake or Wake(), flow or Wake()
         self._where = where
         self._records: Any = None
-        self._rings: dict[int, Any] = {}
+        self._rings: dict[int, Any] = {}  # of slots
+        self._sounds = core.SoundReader()
         self._streams: dict[str, int] = {}  # stream -> the number of the ring that its pictures or tensors lie in
         self._newest_ring = -1
-        self._waiting: list[Record] = []  # the first of them lies in a ring that is still on its way
+        self._waiting: list[bytes] = []  # the first of them lies in a ring that is still on its way
         self._decoder: msgspec.msgpack.Decoder[Record] = msgspec.msgpack.Decoder(learn(Record))
 
     def add(self, ring: Ring, fd: int) -> None:
@@ -206,7 +221,10 @@ class PacketReader:
         if ring.kind == "records":
             self._records = core.RecordQueue.attach(fd)
         else:
-            self._rings[ring.number] = (core.SampleRing if ring.kind == "samples" else core.SlotRing).attach(fd)
+            if ring.kind == "samples":
+                self._sounds.add(ring.number, ring.stream, fd)
+            else:
+                self._rings[ring.number] = core.SlotRing.attach(fd)
             self._newest_ring = ring.number
         self.wake.set()  # what lies in it may have come before
 
@@ -228,22 +246,37 @@ class PacketReader:
         Raises:
             SourceError: If the writer left something that cannot be.
         """
+        return packets_of(self.take_runs(newest=newest))
+
+    def take_runs(self, *, newest: bool = False) -> list[Found]:
+        """Return what ``take`` does, but blocks that follow each other as a run: the synchroniser takes it at once."""
         if self._records is None:
             return []
-        packets: list[Packet] = []
+        found: list[Found] = []
         try:
-            records = self._waiting + [self._decoder.decode(data) for data in self._records.take_all()]
+            records = self._waiting + self._records.take_all()
             self._waiting = []
-            spare = _spare(records) if newest else {}
-            for at, record in enumerate(records):
-                if isinstance(record, (Lent, Sound)) and record.ring > self._newest_ring:
+            said = [None if data[:1] == _SOUND else self._decoder.decode(data) for data in records]
+            spare = _spare(said) if newest else {}
+            at = 0
+            while at < len(records):
+                record = said[at]
+                number = ring_of(records[at]) if record is None else record.ring if isinstance(record, Lent) else -1
+                if number > self._newest_ring:
                     self._waiting = records[at:]
                     break
-                packets.append(self._packet(record, spare))
-        except (msgspec.MsgspecError, ValueError, TypeError, LookupError, AttributeError) as error:
+                if record is not None:
+                    found.append(self._packet(record, spare))
+                    at += 1
+                    continue
+                run = self._sounds.read(records, at)
+                if run is None:
+                    raise LookupError(f"no sound lies in ring {number}")
+                found.append(run)
+                at += len(run)
+        except (msgspec.MsgspecError, struct.error, ValueError, TypeError, LookupError, AttributeError) as error:
             raise SourceError(f"a packet is damaged: {error}", where=self._where, fix="please report it") from error
-        packets.sort(key=lambda packet: packet.arrive_ns)
-        return packets
+        return in_order(found)
 
     def _packet(self, record: Record, spare: dict[str, int]) -> Packet:
         if isinstance(record, Lent):
@@ -256,14 +289,7 @@ class PacketReader:
             return Tensor(data=data.reshape(record.header.shape), **stamp)
         if isinstance(record, Said):
             return Text(text=record.text, **stamp)
-        if isinstance(record, End):
-            return EndOfStream(reason=record.reason, **stamp)
-        if not (0 <= record.n <= MAX_SAMPLES and 0 <= record.lost <= 1 << 40):
-            raise ValueError(f"{record.n} samples in one block, {record.lost} lost before it")
-        samples = np.empty(record.n, np.float32)
-        real = self._rings[record.ring].read(record.end, samples)
-        # Overwritten before they were read: the oldest are gone, and their time stays.
-        return Block(samples=samples[record.n - real :], lost=record.lost + record.n - real, **stamp)
+        return EndOfStream(reason=record.reason, **stamp)
 
     def _lent(self, record: Lent, spare: dict[str, int]) -> Packet:
         header, ring, index = record.header, self._rings[record.ring], record.index
@@ -289,7 +315,7 @@ class PacketReader:
             ring.release(index)
 
 
-def _spare(records: list[Record]) -> dict[str, int]:
+def _spare(records: Iterable[Record | None]) -> dict[str, int]:
     """Return how many of the oldest pictures or tensors of each stream are not worth taking."""
     found: Counter[str] = Counter()
     spare: dict[str, int] = {}

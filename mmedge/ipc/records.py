@@ -86,16 +86,6 @@ class Small(msgspec.Struct, frozen=True, array_like=True, tag="small"):
     data: bytes
 
 
-class Sound(msgspec.Struct, frozen=True, array_like=True, tag="block"):
-    """A block whose ``n`` samples lie before index ``end`` of a ring."""
-
-    stamp: PacketStamp
-    ring: int
-    end: int
-    n: int
-    lost: int
-
-
 class Said(msgspec.Struct, frozen=True, array_like=True, tag="text"):
     """A text."""
 
@@ -110,4 +100,4 @@ class End(msgspec.Struct, frozen=True, array_like=True, tag="end"):
     reason: str | None
 
 
-Record: TypeAlias = Lent | Small | Sound | Said | End
+Record: TypeAlias = Lent | Small | Said | End

@@ -7,12 +7,12 @@ import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
-from operator import attrgetter
 from typing import TYPE_CHECKING, TypeAlias
 
 from mmedge.bundle.manifest import AudioInput, Manifest, TensorInput
 from mmedge.capture.base import RingSource, Source
 from mmedge.ipc.channel import PacketReader
+from mmedge.ipc.sound import Found, in_order, packets_of
 from mmedge.pipeline.inbox import Inbox, release
 from mmedge.sync import Synchronizer
 from mmedge.types import NS_PER_S, Packet
@@ -116,19 +116,20 @@ class Intake:
         trigger, sync = self._trigger, self._sync
         return trigger is None or sync.pending > 0 or sync.silence_ns(trigger, now_ns) is not None
 
-    def take(self) -> list[Packet]:
-        """Return everything that is there."""
+    def take(self, *, runs: bool = False) -> list[Found]:
+        """Return everything that is there; with ``runs``, blocks of sound that follow each other as one."""
         for fd in self._ready:  # before it is read: what comes meanwhile sets them again
             self._wakes[fd].clear()
         if not self._hears:
             for wake in self._flows:  # that were not waited for, and are read all the same
                 wake.clear()
-        packets = self._inbox.take_all()
-        read = [self._shifted(packet) for rings in self._rings for packet in rings.take(newest=True)]
-        if read:
-            packets += read
-            packets.sort(key=attrgetter("arrive_ns"))
-        return packets
+        packets: list[Found] = [*self._inbox.take_all()]
+        read = [each for rings in self._rings for each in rings.take_runs(newest=True)]
+        if not read:
+            return packets
+        if runs and not self._shifts:
+            return in_order(packets + read)
+        return in_order([*packets, *map(self._shifted, packets_of(read))])
 
     def settle(self, steady: Mapping[str, int]) -> None:
         """Give threads time that a long call has held up, see ``Inbox.settle``; other processes were not."""

@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from mmedge._native import core
 from mmedge.bundle import Bundle
 from mmedge.capture import Source, SourceHealth, open_sources
 from mmedge.clock import read_anchor
 from mmedge.errors import EngineError, InternalError, MmedgeError, internal
 from mmedge.ipc.channel import PacketReader
 from mmedge.ipc.mailbox import Mailbox
+from mmedge.ipc.sound import packets_of
 from mmedge.pipeline.arguments import has_device
 from mmedge.pipeline.check import check_run
 from mmedge.pipeline.inbox import Inbox
@@ -217,7 +219,7 @@ class Runtime:
                 self._intake.settle(self._steady)
                 self._steady = {}
             self._intake.wait(LOOK_NS, end_ns if self._live else None)
-            packets = self._intake.take()
+            packets = self._intake.take(runs=self._recorder is None)
             for packet in packets:
                 sync.push(packet)
             now_ns = time.monotonic_ns()
@@ -232,10 +234,12 @@ class Runtime:
             finally:
                 self._overruns.update(d.outcome for d in decisions if d.outcome != "answered")
                 if self._recorder is not None:
-                    self._recorder.turn(packets, now_ns, decisions)
+                    self._recorder.turn(packets_of(packets), now_ns, decisions)
                     if now_ns - self._looked_ns > LOOK_NS:
                         self._recorder.health(self.health(), now_ns)
-            if decisions or any(not isinstance(packet, Block) for packet in packets):  # sound alone releases nothing
+            if decisions or any(
+                not isinstance(packet, (Block, core.SoundRun)) for packet in packets
+            ):  # sound alone releases nothing
                 sync.trim()
             if decisions or now_ns - self._looked_ns > LOOK_NS:
                 self._count()

@@ -80,8 +80,8 @@ class Synchronizer:
         else:
             self._core.add_value(**rule, ttl_ns=seat.ttl_ns, period_ns=seat.period_ns, paced=seat.paced)
 
-    def push(self, packet: Packet) -> None:
-        """Take one packet of an attached input.
+    def push(self, packet: Packet | core.SoundRun) -> None:
+        """Take one packet of an attached input, or a run of blocks of one.
 
         Raises:
             ConfigError: If there is no such input, or it takes packets of another kind.
@@ -94,6 +94,11 @@ class Synchronizer:
                 where=f"input '{name}'",
                 fix="attach a source to this input",
             )
+        if isinstance(packet, core.SoundRun):
+            if name not in self._sounds:
+                raise self._other_kind("Block", name)
+            self._core.push_run(index, packet)
+            return
         stamp = index, packet.epoch, packet.capture_ns, packet.arrive_ns, packet.uncertainty_ns
         if isinstance(packet, self._accepts[name]):
             if isinstance(packet, Block):
@@ -110,11 +115,12 @@ class Synchronizer:
         elif isinstance(packet, Arrival):
             self._core.push_arrival(*stamp)
         else:
-            raise ConfigError(
-                f"a {type(packet).__name__} cannot feed this input",
-                where=f"input '{name}'",
-                fix="push data of the input's own modality",
-            )
+            raise self._other_kind(type(packet).__name__, name)
+
+    def _other_kind(self, kind: str, name: str) -> ConfigError:
+        return ConfigError(
+            f"a {kind} cannot feed this input", where=f"input '{name}'", fix="push data of the input's own modality"
+        )
 
     def _keep(self, slot: int, packet: Packet) -> None:
         if slot < 0:

@@ -37,6 +37,7 @@ NB_MODULE(_core, m) {
   mmedge::bindings::bind_scores(m);
   mmedge::bindings::bind_sliding_log_mel(m);
   mmedge::bindings::bind_slot_ring(m);
+  mmedge::bindings::bind_sound_records(m);
   mmedge::bindings::bind_stream_clock(m);
   mmedge::bindings::bind_synchronizer(m);
   mmedge::bindings::bind_smoother(m);

@@ -26,6 +26,7 @@ void bind_sample_ring(nanobind::module_& m);
 void bind_scores(nanobind::module_& m);
 void bind_sliding_log_mel(nanobind::module_& m);
 void bind_slot_ring(nanobind::module_& m);
+void bind_sound_records(nanobind::module_& m);
 void bind_stream_clock(nanobind::module_& m);
 void bind_synchronizer(nanobind::module_& m);
 void bind_smoother(nanobind::module_& m);

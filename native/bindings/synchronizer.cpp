@@ -9,6 +9,7 @@
 #include "bindings/arrays.hpp"
 #include "bindings/modules.hpp"
 #include "bindings/nanoseconds.hpp"
+#include "sound_records.hpp"
 
 namespace mmedge::bindings {
 namespace {
@@ -184,6 +185,16 @@ void bind_synchronizer(nb::module_& m) {
                   "uncertainty_ns: int, "
                   "samples: numpy.typing.NDArray[numpy.float32], lost: int) -> None"),
           "Take a block [n], before which ``lost`` samples are missing.")
+      .def(
+          "push_run",
+          [](Synchronizer& self, std::size_t input, const SoundRun& run) {
+            for (const SoundRun::Block& block : run.blocks()) {
+              const SoundRecord& said = block.record;
+              self.push_block(input, {said.epoch, said.capture_ns, said.arrive_ns, said.uncertainty_ns},
+                              run.samples(block), block.samples, block.lost);
+            }
+          },
+          nb::arg("input"), nb::arg("run"), "Take the blocks of a run, as ``push_block`` does each.")
       .def(
           "push_arrival",
           [](Synchronizer& self, std::size_t input, Nanoseconds epoch, Nanoseconds capture_ns,

@@ -16,15 +16,22 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from mmedge.errors import SourceError
-from mmedge.ipc.channel import FRAMES, MAX_TEXT, RECORDS, TENSORS, PacketReader, PacketWriter
+from mmedge.ipc.channel import FRAMES, RECORDS, TENSORS, PacketReader, PacketWriter
 from mmedge.ipc.control import Control, Ring
 from mmedge.ipc.frames import FramePool
-from mmedge.ipc.records import Lent, Small, Sound, TensorHeader, stamp_of
+from mmedge.ipc.limits import MAX_SAMPLES, MAX_TEXT
+from mmedge.ipc.records import Lent, Small, TensorHeader, stamp_of
+from mmedge.ipc.sound import SoundRecord, packets_of
 from mmedge.ipc.wake import Wake
 from mmedge.types import Arrival, Block, Description, EndOfStream, Frame, Packet, Tensor, Text
 from tests.processes import child
 
 STAMP = {"stream": "s", "seq": 3, "capture_ns": 10, "arrive_ns": 11, "epoch": 2, "uncertainty_ns": 5, "quality": "C"}
+
+
+def sound(**other: Any) -> SoundRecord:
+    stamp = {name: STAMP[name] for name in ("quality", "seq", "capture_ns", "arrive_ns", "epoch", "uncertainty_ns")}
+    return SoundRecord(**{**stamp, "end": 1, "n": 1, "lost": 0, **other})
 
 
 class Border:
@@ -44,13 +51,16 @@ class Border:
         self.there.close()
 
     def take(self, *, newest: bool = False) -> list[Packet]:
+        self.read_announcements()
+        return self.reader.take(newest=newest)
+
+    def read_announcements(self) -> None:
         while (received := self.there.receive(0)) is not None:
             message, fds = received
             assert isinstance(message, Ring)
             self.reader.add(message, fds[0])
             for fd in fds:
                 os.close(fd)
-        return self.reader.take(newest=newest)
 
 
 @pytest.fixture
@@ -112,6 +122,25 @@ def test_packets_come_out_as_they_went_in(packets: list[Packet]) -> None:
         assert border.wake.wait(0)
         assert border.flow.wait(0) == any(isinstance(packet, (Block, Tensor)) for packet in packets)
     assert [(type(packet), plain(packet)) for packet in out] == [(type(packet), plain(packet)) for packet in packets]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from("abt"), st.integers(0, 9)), max_size=14))
+def test_runs_and_other_packets_come_in_order_of_arrival(sent: list[tuple[str, int]]) -> None:
+    """Blocks of ``a`` and ``b`` and texts, put in any order, with any arrival times."""
+    with Border() as border:
+        for number, (kind, arrive_ns) in enumerate(sent):
+            stamp = {**STAMP, "stream": kind, "seq": number, "arrive_ns": arrive_ns}
+            samples = np.full(3, number, np.float32)
+            packet = Text(text="", **stamp) if kind == "t" else Block(samples=samples, **stamp)  # type: ignore[arg-type]
+            assert border.writer.put(packet)
+        border.read_announcements()
+        found = border.reader.take_runs()
+    wanted = sorted(range(len(sent)), key=lambda number: sent[number][1])
+    packets = packets_of(found)
+    assert [packet.seq for packet in packets] == wanted
+    for packet in packets:
+        assert not isinstance(packet, Block) or packet.samples.tolist() == [packet.seq] * 3
 
 
 def frame(pool: FramePool, seq: int) -> Frame | None:
@@ -271,16 +300,23 @@ def test_text_that_is_too_long_is_counted(border: Border) -> None:
     "record",
     [
         b"\x93nonsense",
-        msgspec.msgpack.encode(Sound(stamp_of(Packet(**STAMP)), 0, 1, 1, 0)),  # type: ignore[arg-type]  # the queue's number
+        b"\x01nonsense",
+        b"",
+        sound(ring=0).encode(),  # the queue's number
         msgspec.msgpack.encode(Lent(1, 99, 1, TensorHeader(stamp_of(Packet(**STAMP)), (2,), "<i2"))),  # type: ignore[arg-type]
-        msgspec.msgpack.encode(Sound(stamp_of(Packet(**STAMP)), 1, 1, 1, 0)),  # type: ignore[arg-type]  # no ring of sound
-        *(msgspec.msgpack.encode(Sound(stamp_of(Packet(**STAMP)), 1, 1, 1, lost)) for lost in (-20, 2**63 - 1, 2**63)),  # type: ignore[arg-type]
+        sound(ring=1).encode(),  # a ring of slots
+        *(sound(ring=2, lost=lost).encode() for lost in (-20, 2**63 - 1)),
+        *(sound(ring=2, n=n).encode() for n in (-1, MAX_SAMPLES + 1)),
+        sound(ring=2).encode()[:-1],
+        sound(ring=2).encode() + b"x",
+        b"\x01\x03" + sound(ring=2).encode()[2:],  # a quality that is none
         msgspec.msgpack.encode(Small(TensorHeader(stamp_of(Packet(**STAMP)), (2,), "O"), b"12345678")),  # type: ignore[arg-type]
     ],
 )
 def test_a_ring_that_says_nonsense_is_an_error(border: Border, record: bytes) -> None:
     border.writer.put(Tensor(data=np.zeros(3000, np.float32), **STAMP))  # type: ignore[arg-type]
-    border.take()
+    border.writer.put(Block(samples=np.zeros(3000, np.float32), **STAMP))  # type: ignore[arg-type]
+    assert len(border.take()) == 2
     border.writer._records.put(record, 0, 0, 0)
     with pytest.raises(SourceError, match="damaged"):
         border.take()
