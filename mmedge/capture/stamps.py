@@ -13,7 +13,8 @@ from mmedge.types import ClockQuality
 
 QUALITIES: tuple[ClockQuality, ...] = get_args(ClockQuality)
 """Classes of time stamps by their numbers in the native core."""
-FLOORS_NS = tuple(KINDS["microphone"].constant_ns[quality] for quality in QUALITIES)
+_FLOOR_NS = KINDS["microphone"].constant_ns
+FLOORS_NS = _FLOOR_NS["A"], _FLOOR_NS["B"], _FLOOR_NS["C"]
 """Of each class the smallest uncertainty to claim."""
 _LEFT = 2
 

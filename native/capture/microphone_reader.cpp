@@ -11,6 +11,7 @@ namespace mmedge {
 namespace {
 
 constexpr std::int64_t kSecondNs = 1'000'000'000;
+static_assert(kQualities == SoundRecord::kQualities);
 
 // PortAudio's seconds, which may be anything.
 std::int64_t to_ns(double seconds) {
@@ -63,21 +64,25 @@ bool MicrophoneReader::read(const CallbackBlocks::Block& block, Told& told) {
   counted_ = block.counted;
   if (frames > 0) {
     const std::int64_t end_ns = clock_.to_monotonic(clock_.stream_ns(block.counted));
-    SoundWriter::Block sound{
-        0,        0,        now_ns(),     progress_.epoch, clock_.clock().uncertainty_ns(),
-        told.now, missing_, mono_.data(), frames};
+    SoundRecord record;
+    record.quality = static_cast<std::uint8_t>(told.now);
+    record.arrive_ns = now_ns();
+    record.epoch = progress_.epoch;
+    record.uncertainty_ns = clock_.clock().uncertainty_ns();
+    record.n = frames;
+    record.lost = missing_;
     for (std::size_t i = 0; i < mixers_.size(); ++i) {
       Stream& stream = progress_.streams[i];
       stream.capture_ns = std::max(stream.capture_ns, end_ns);
       const auto weak = mixers_[i].mix(rows_.data(), channels, frames, rate_hz_, mono_.data());
       if (weak) told.mixes.emplace_back(i, *weak);
-      sound.seq = stream.seq++;
-      sound.capture_ns = stream.capture_ns;
-      writer_.put(i, sound);
+      record.seq = stream.seq++;
+      record.capture_ns = stream.capture_ns;
+      writer_.put(i, record, mono_.data());
       progress_.lost = add(progress_.lost, missing_);
       ++progress_.blocks;
     }
-    progress_.arrive_ns = sound.arrive_ns;
+    progress_.arrive_ns = record.arrive_ns;
     missing_ = 0;
     writer_.wake();
   }

@@ -6,9 +6,9 @@
 #include <cstdint>
 #include <deque>
 
-#include "clock/microphone_clock.hpp"
 #include "record_queue.hpp"
 #include "sample_ring.hpp"
+#include "sound_records.hpp"
 
 namespace mmedge {
 
@@ -16,14 +16,6 @@ namespace mmedge {
 // writer at a time: whoever made them writes nothing while this does.
 class SoundWriter {
  public:
-  struct Block {
-    std::int64_t seq, capture_ns, arrive_ns, epoch, uncertainty_ns;
-    Quality quality;
-    std::int64_t lost;  // samples before it
-    const float* samples;
-    std::int64_t n;
-  };
-
   // `wake_fd`: the eventfd to set when something has come; the caller keeps it. Throws std::system_error when
   // it is none.
   SoundWriter(RecordQueue& records, int wake_fd);
@@ -35,8 +27,9 @@ class SoundWriter {
   void add(SampleRing& ring, std::uint32_t number);
   std::size_t streams() const { return streams_.size(); }
 
-  // Hands a block of a stream over; one that finds no room is lost before the next.
-  void put(std::size_t stream, const Block& block);
+  // Hands over a block of a stream, of which `record` says all but where it lies; one that finds no room is
+  // lost before the next.
+  void put(std::size_t stream, SoundRecord record, const float* samples);
   // Wakes the reader.
   void wake() const;
   // Blocks of a stream that found no room. Any thread may ask.
