@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from mmedge.clock import now_ns
+from mmedge.types import FloatArray
 
 S = 1_000_000_000
 # portaudio.h: PaStreamCallback
@@ -61,12 +62,23 @@ class PortAudio:
             due_ns = began_ns + round(lost_s * S) + (number + 1) * count * S // rate_hz
             threading.Event().wait(max(0, due_ns - now_ns()) / S)
             tone = np.sin(2 * np.pi * 1000 * (np.arange(count) + number * count) / rate_hz)
-            times = np.array([(due_ns - count * S // rate_hz) / S, now_ns() / S, 0.0])
-            lost = 2 if lost_s > 0 and number == 0 else 0  # paInputOverflow
             levels = 0.5 ** (1 + np.arange(options["channels"]))
-            sound = np.outer(tone, levels).astype(np.float32)
-            deliver = CALLBACK(options["callback"])
-            assert deliver(sound.ctypes.data, None, count, times.ctypes.data, lost, options["userdata"]) == 0
+            self.deliver(np.outer(tone, levels), due_ns - count * S // rate_hz, lost=lost_s > 0 and number == 0)
+
+    def deliver(self, sound: FloatArray, adc_ns: int, *, lost: bool = False) -> None:
+        """Deliver one block to the stream that was opened last.
+
+        Args:
+            sound: float32 or float64 [samples, channels].
+            adc_ns: When its first sample was converted.
+            lost: Some are missing before it.
+        """
+        options = self.asked[-1]
+        times = np.array([adc_ns / S, now_ns() / S, 0.0])
+        rows = np.ascontiguousarray(sound, np.float32)
+        flags = 2 if lost else 0  # paInputOverflow
+        call = CALLBACK(options["callback"])
+        assert call(rows.ctypes.data, None, len(rows), times.ctypes.data, flags, options["userdata"]) == 0
 
 
 def portaudio(monkeypatch: pytest.MonkeyPatch, *rates_hz: int, **options: Any) -> PortAudio:
