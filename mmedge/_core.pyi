@@ -147,6 +147,35 @@ class Classifier:
 def cpu_features() -> list[str]:
     """Names of the instruction sets that this process may use."""
 
+class Programme:
+    """Which tracks a transport stream says that it has."""
+
+    def __init__(self) -> None: ...
+    def changed(self, data: bytes) -> bool:
+        """Take whole packets; tell whether a table differs from what it was."""
+
+class Datagrams:
+    """UDP as a stream of bytes, received by a thread without Python."""
+
+    def __init__(self, fd: int) -> None:
+        """From this socket; the caller keeps ``fd``."""
+
+    def begin(self) -> None:
+        """Read what comes next as a stream of its own."""
+
+    def read(self, size: int, timeout_ms: int) -> bytes | None:
+        """
+        Wait for bytes and return those that are there, at most ``size``; none of them (b"") when they belong
+        to another programme, None when nothing came in time or it was ended.
+        """
+
+    def end(self) -> None:
+        """Give the port back and wake who reads; idempotent."""
+
+    @property
+    def lost(self) -> int:
+        """Datagrams that found no room."""
+
 def round_decimals(value: float, digits: int) -> float:
     """Return what ``round`` does, to the same bits; ``digits`` is 0 to 15."""
 

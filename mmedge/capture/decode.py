@@ -17,7 +17,7 @@ from mmedge.capture.description import Describer, layout_of
 from mmedge.capture.interlace import Deinterlacer, Picture
 from mmedge.capture.picture import PictureTrack, copy_planes, even_sides, frame_shape
 from mmedge.capture.sound import MonoTrack, Piece
-from mmedge.capture.times import PictureTimes
+from mmedge.capture.times import PictureTimes, ticks_ns
 from mmedge.errors import SourceError
 from mmedge.extras import require
 from mmedge.types import NS_PER_S, Description, FloatArray, Frame
@@ -97,7 +97,7 @@ class PictureDecoder:
                 self._source.counters["backward_frames"] += frame is not None
                 continue
             self._last = last = frame or self._last or self._blank()
-            period_ns = int(frame.duration * frame.time_base * NS_PER_S) if frame and frame.duration else 0
+            period_ns = ticks_ns(frame.duration, frame.time_base) if frame and frame.duration else 0
             yield from self._whole.pass_on(Picture(time_ns, last, damaged, time_ns, period_ns, frame is None))
         if not packet.size and packet.pts is None and packet.dts is None:
             yield from self._whole.finish()
@@ -222,7 +222,7 @@ class SoundDecoder:
         counters = self._source.counters
         lost, overlapped = self._gone()
         for frame in _decode(self.stream, packet, counters):
-            start_ns = self._next_ns if frame.pts is None else int(frame.pts * frame.time_base * NS_PER_S)
+            start_ns = self._next_ns if frame.pts is None else ticks_ns(frame.pts, frame.time_base)
             counters["backward_blocks"] += self._direction.back(start_ns)
             self._next_ns = start_ns + frame.samples * NS_PER_S // frame.sample_rate
             if frame.sample_rate != self._rate_hz:

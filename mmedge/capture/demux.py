@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
+from mmedge.capture.times import ticks_ns
 from mmedge.extras import require
 from mmedge.types import NS_PER_S
 
@@ -43,7 +44,7 @@ class Demuxer:
 def packet_ns(packet: Any) -> int | None:
     """Return a packet's decoding (else presentation) time in ns."""
     ticks = packet.pts if packet.dts is None else packet.dts
-    return None if ticks is None else int(ticks * packet.time_base * NS_PER_S)
+    return None if ticks is None else ticks_ns(ticks, packet.time_base)
 
 
 def choose_tracks(

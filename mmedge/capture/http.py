@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
 
+from mmedge.capture.times import ticks_ns
 from mmedge.errors import MmedgeError, SourceError
 from mmedge.types import NS_PER_S
 
@@ -267,7 +268,7 @@ class Paced(Served):
             for packet in self._container.demux(*streams):
                 ticks = packet.pts if packet.dts is None else packet.dts
                 if ticks is not None:
-                    time_ns, now_ns = int(ticks * packet.time_base * NS_PER_S), time.monotonic_ns()
+                    time_ns, now_ns = ticks_ns(ticks, packet.time_base), time.monotonic_ns()
                     if base_ns is None or abs(time_ns - last_ns) > _JUMP_NS or now_ns - base_ns - time_ns > _BEHIND_NS:
                         base_ns = now_ns - time_ns
                     last_ns = time_ns

@@ -15,6 +15,7 @@ from mmedge.capture.demux import choose_tracks
 from mmedge.capture.http import FORMATS
 from mmedge.capture.kinds import KINDS
 from mmedge.capture.network import open_network
+from mmedge.capture.times import ticks_ns
 from mmedge.capture.uri import Uri
 from mmedge.clock import ClockReport, StreamClock, now_ns
 from mmedge.errors import SourceError
@@ -269,7 +270,7 @@ class NetworkSource(ThreadSource):
         if packet.pts is None:
             return True
         came = False
-        self._learn(int((packet.pts + (packet.duration or 0)) * packet.time_base * NS_PER_S), arrive_ns)
+        self._learn(ticks_ns(packet.pts + (packet.duration or 0), packet.time_base), arrive_ns)
         for name, piece in decoder.decode(packet):
             capture_ns = self._clock.to_monotonic(piece.end_ns)
             emit(self.block(name, piece, capture_ns=capture_ns, uncertainty_ns=self._clock.uncertainty_ns, quality="B"))
@@ -281,7 +282,7 @@ class NetworkSource(ThreadSource):
         """Tell whether a track's time went on in another way than the clock did."""
         if packet.dts is None:
             return False
-        time_ns = int(packet.dts * packet.time_base * NS_PER_S)
+        time_ns = ticks_ns(packet.dts, packet.time_base)
         before = last.get(packet.stream_index)
         last[packet.stream_index] = time_ns, arrive_ns
         if before is None:

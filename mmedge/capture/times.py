@@ -9,6 +9,22 @@ from mmedge.extras import require
 from mmedge.types import NS_PER_S
 
 
+def ticks_ns(ticks: int, time_base: Any) -> int:
+    """Return a count of ticks in ns, cut off towards zero.
+
+    Args:
+        ticks: The count.
+        time_base: Seconds of one, a ``Fraction``: to multiply by it makes two more of them, dear at every packet.
+
+    Example:
+        >>> from fractions import Fraction
+        >>> ticks_ns(-1, Fraction(1, 3))
+        -333333333
+    """
+    scaled, parts = ticks * int(time_base.numerator) * NS_PER_S, int(time_base.denominator)
+    return scaled // parts if scaled >= 0 else -(-scaled // parts)
+
+
 def origin_ns(container: Any) -> int | None:
     """Return where a file begins: the first time that any of its sounds or pictures states; None if none does.
 
@@ -16,7 +32,7 @@ def origin_ns(container: Any) -> int | None:
     """
     cover = require("av", "reading media").stream.Disposition.attached_pic
     tracks = [s for s in container.streams if s.type in ("video", "audio") and not s.disposition & cover]
-    starts = [int(s.start_time * s.time_base * NS_PER_S) for s in tracks if s.start_time is not None]
+    starts = [ticks_ns(s.start_time, s.time_base) for s in tracks if s.start_time is not None]
     return min(starts) if starts else None
 
 
@@ -66,13 +82,13 @@ class PictureTimes:
                 return None
             self._times.remove(ticks)
             return self._after(ticks)
-        return int(ticks * self._stream.time_base * NS_PER_S)
+        return ticks_ns(ticks, self._stream.time_base)
 
     def _after(self, ticks: int | None, time_base: Any = None) -> int:
         self._since += 1
         if ticks is not None:
-            self._stated_ns, self._since = int(ticks * (time_base or self._stream.time_base) * NS_PER_S), 0
-        counted_ns: int = round(self._since * NS_PER_S / self._rate)
+            self._stated_ns, self._since = ticks_ns(ticks, time_base or self._stream.time_base), 0
+        counted_ns: int = round(self._since * NS_PER_S / self._rate) if self._since else 0
         return self._stated_ns + counted_ns
 
     @property
