@@ -75,6 +75,7 @@ class PictureDecoder:
         self._tracks = {name: PictureTrack(live=source.live, slots=lambda: source.slots) for name in names}
         self._direction = _Direction(source.name)
         self._last: Any = None
+        self._base = stream.time_base
         if source.live:
             stream.codec_context.thread_count = 1  # frame threads add one frame of delay each
             stream.codec_context.flags |= av.codec.context.Flags.low_delay
@@ -97,7 +98,7 @@ class PictureDecoder:
                 self._source.counters["backward_frames"] += frame is not None
                 continue
             self._last = last = frame or self._last or self._blank()
-            period_ns = ticks_ns(frame.duration, frame.time_base) if frame and frame.duration else 0
+            period_ns = ticks_ns(frame.duration, self._base) if frame and frame.duration else 0
             yield from self._whole.pass_on(Picture(time_ns, last, damaged, time_ns, period_ns, frame is None))
         if not packet.size and packet.pts is None and packet.dts is None:
             yield from self._whole.finish()

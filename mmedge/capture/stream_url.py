@@ -170,7 +170,7 @@ class NetworkSource(ThreadSource):
         decoders |= {each.stream.index: each for each in sounds}
         self._clock.restart()
         self._taught = False
-        last: dict[int, tuple[int, int]] = {}
+        last: dict[int, tuple[int, int, Any]] = {}
         self._next_ends = container.format.name == "mpegts"
         buffered = True
         alive = {each.stream.index: _Progress("picture", keyed=True) for each in pictures}
@@ -278,13 +278,14 @@ class NetworkSource(ThreadSource):
         return came
 
     @staticmethod
-    def _jumped(last: dict[int, tuple[int, int]], packet: Any, arrive_ns: int) -> bool:
+    def _jumped(last: dict[int, tuple[int, int, Any]], packet: Any, arrive_ns: int) -> bool:
         """Tell whether a track's time went on in another way than the clock did."""
         if packet.dts is None:
             return False
-        time_ns = ticks_ns(packet.dts, packet.time_base)
         before = last.get(packet.stream_index)
-        last[packet.stream_index] = time_ns, arrive_ns
+        base = packet.time_base if before is None else before[2]  # asked once: each answer is a new fraction
+        time_ns = ticks_ns(packet.dts, base)
+        last[packet.stream_index] = time_ns, arrive_ns, base
         if before is None:
             return False
         step_ns = time_ns - before[0]

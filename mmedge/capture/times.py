@@ -53,6 +53,7 @@ class PictureTimes:
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
+        self._base = stream.time_base  # of its packets and pictures: each of them would make a new fraction of it
         form = stream.container.format
         flag = require("av", "reading media").format.Flags.no_timestamps
         self._counted = bool(form.flags & flag.value)
@@ -71,7 +72,7 @@ class PictureTimes:
     def of_ns(self, frame: Any) -> int:
         """Return the time of the next picture that leaves the decoder, in ns."""
         ticks = None if self._counted else self._ordered() if self._in_order else self._best(frame.pts, frame.dts)
-        return self._after(ticks, frame.time_base)
+        return self._after(ticks)
 
     def lost_ns(self, ticks: int) -> int | None:
         """Return the time of a packet that gave no picture, in ns; None where that is not known."""
@@ -82,12 +83,12 @@ class PictureTimes:
                 return None
             self._times.remove(ticks)
             return self._after(ticks)
-        return ticks_ns(ticks, self._stream.time_base)
+        return ticks_ns(ticks, self._base)
 
-    def _after(self, ticks: int | None, time_base: Any = None) -> int:
+    def _after(self, ticks: int | None) -> int:
         self._since += 1
         if ticks is not None:
-            self._stated_ns, self._since = ticks_ns(ticks, time_base or self._stream.time_base), 0
+            self._stated_ns, self._since = ticks_ns(ticks, self._base), 0
         counted_ns: int = round(self._since * NS_PER_S / self._rate) if self._since else 0
         return self._stated_ns + counted_ns
 

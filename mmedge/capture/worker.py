@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 
 import msgspec
 
@@ -41,8 +40,9 @@ def main(link: Link) -> None:
 
         def pulse() -> None:
             health = source.health()
-            unsent = {f"dropped_unsent_{stream}": count for stream, count in writer.dropped.items() if count}
-            health = replace(health, counters={**health.counters, **unsent})
+            for stream, count in writer.dropped.items():
+                if count:
+                    health.counters[f"dropped_unsent_{stream}"] = count
             refused = None if (error := source.refused) is None else (error.message, error.where, error.fix)
             told = Pulse(health=health, refused=refused, refused_streams=source.refused_streams)
             link.report(msgspec.msgpack.encode(told))

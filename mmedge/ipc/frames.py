@@ -73,7 +73,8 @@ class FramePool:
         self.shape = shape
         self.ring = core.SlotRing(slots, math.prod(shape))
         self.loans = [0] * slots
-        self._bytes = math.prod(shape)
+        size = math.prod(shape)
+        self._slots = [self.ring.data(index)[:size].reshape(shape) for index in range(slots)]
         self._change = threading.Condition()
 
     @property
@@ -101,7 +102,7 @@ class FramePool:
         if index < 0:
             return None
         self.loans[index] += 1
-        return self.ring.data(index)[: self._bytes].reshape(self.shape), Loan(self, index, self.loans[index])
+        return self._slots[index][...], Loan(self, index, self.loans[index])
 
     def give_back(self, index: int) -> None:
         """Free a slot (use the loan, which does it once)."""
