@@ -24,10 +24,12 @@ class _Bits:
         return (self._value >> self._left) & ((1 << count) - 1)
 
     def code(self) -> int:
-        zeros = 0
-        while not self.take(1):
-            zeros += 1
-        return (1 << zeros) - 1 + self.take(zeros)
+        rest = self._value & ((1 << self._left) - 1)
+        zeros = self._left - rest.bit_length()  # before a one and as many bits as they
+        if 2 * zeros >= self._left:
+            raise ValueError("the unit ends early")
+        self._left -= 2 * zeros + 1
+        return (rest >> self._left) - 1
 
     def signed(self) -> int:
         code = self.code()

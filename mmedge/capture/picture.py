@@ -137,8 +137,9 @@ def copy_planes(
     """
     flat, start = slot.reshape(-1), 0
     bits = frame.format.components[0].bits
-    for number, (rows, columns) in enumerate(planes_of(format, height, width)):
-        plane = frame.planes[number]
+    for number, (plane, (rows, columns)) in enumerate(
+        zip(frame.planes, planes_of(format, height, width), strict=False)
+    ):
         source = np.frombuffer(plane, np.uint8)[: rows * plane.line_size].reshape(rows, plane.line_size)
         target = flat[start : start + rows * columns].reshape(rows, columns)
         if bits > 8:  # swscale would add the pattern of a dither

@@ -24,7 +24,15 @@ class PacketStamp(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
 
 def stamp_of(packet: Packet) -> PacketStamp:
     """Return what every packet carries, of this one."""
-    return PacketStamp(**packet.stamp())
+    return PacketStamp(
+        stream=packet.stream,
+        seq=packet.seq,
+        capture_ns=packet.capture_ns,
+        arrive_ns=packet.arrive_ns,
+        epoch=packet.epoch,
+        uncertainty_ns=packet.uncertainty_ns,
+        quality=packet.quality,
+    )
 
 
 def fields_of(stamp: PacketStamp) -> dict[str, Any]:
@@ -47,8 +55,16 @@ class FrameHeader(msgspec.Struct, frozen=True, array_like=True, tag="frame"):
 
 def frame_header(frame: Frame) -> FrameHeader:
     """Return all that is to be said of a frame but its data."""
-    names = FrameHeader.__struct_fields__[2:]
-    return FrameHeader(stamp_of(frame), frame.data.shape, *(getattr(frame, name) for name in names))
+    return FrameHeader(
+        stamp_of(frame),
+        frame.data.shape,
+        frame.format,
+        frame.width,
+        frame.height,
+        frame.description,
+        frame.unchanged_ns,
+        frame.damaged,
+    )
 
 
 def frame_of(header: FrameHeader, slot: ByteArray, release: Slot) -> Frame:
