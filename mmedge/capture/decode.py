@@ -6,7 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from mmedge.capture.sound import MonoTrack, Piece
 from mmedge.capture.times import PictureTimes, ticks_ns
 from mmedge.errors import SourceError
 from mmedge.extras import require
-from mmedge.types import NS_PER_S, Description, FloatArray, Frame
+from mmedge.types import NS_PER_S, Description, FloatArray, Frame, PixelFormat
 
 _BACKWARD_RUN = 50  # packets in a row that run back: two seconds at 25 fps
 _COLOURS = {"bt601": "ITU601", "bt709": "ITU709", "fcc": "FCC", "smpte240m": "SMPTE240M", "bt2020": "BT2020"}
@@ -61,6 +61,18 @@ class _Direction:
         return True
 
 
+# The layout of frames, the format to bring a picture to before, and height, width and shape that are taken of it.
+_Layout: TypeAlias = tuple[PixelFormat, str, int, int, tuple[int, ...]]
+
+
+def _layout_of(frame: Any) -> _Layout:
+    layout, format = layout_of(frame.format)
+    if 0 in even_sides(layout, frame.height, frame.width):  # nothing would be left of it
+        layout, format = "yuv444p", "yuv444p16le" if frame.format.components[0].bits > 8 else "yuv444p"
+    height, width = even_sides(layout, frame.height, frame.width)
+    return layout, format, height, width, frame_shape(layout, height, width)
+
+
 class PictureDecoder:
     """Decodes the picture track; every picture leaves packed, with what its stream says of it.
 
@@ -76,6 +88,8 @@ class PictureDecoder:
         self._direction = _Direction(source.name)
         self._last: Any = None
         self._base = stream.time_base
+        self._kind: tuple[str, int, int] | None = None  # of the newest picture: format, height, width
+        self._layout: _Layout = "gray8", "gray", 0, 0, ()
         if source.live:
             stream.codec_context.thread_count = 1  # frame threads add one frame of delay each
             stream.codec_context.flags |= av.codec.context.Flags.low_delay
@@ -134,16 +148,16 @@ class PictureDecoder:
     ) -> Iterator[Frame]:
         """Copy the picture into a slot for each input; an input without a free slot gets none."""
         said = self._describe(frame)
-        layout, format = layout_of(frame.format)
-        if 0 in even_sides(layout, frame.height, frame.width):  # nothing would be left of it
-            layout, format = "yuv444p", "yuv444p16le" if frame.format.components[0].bits > 8 else "yuv444p"
+        kind = frame.format.name, frame.height, frame.width
+        if kind != self._kind:
+            self._kind, self._layout = kind, _layout_of(frame)
+        layout, format, height, width, shape = self._layout
         if any(plane.line_size < 0 for plane in frame.planes):
             frame = self._righted(frame)
-        if format != frame.format.name:
+        if format != kind[0]:
             frame = self._brought(frame, format, said)
-        height, width = even_sides(layout, frame.height, frame.width)
         for name, track in self._tracks.items():
-            lent = track.slot(frame_shape(layout, height, width), stop)
+            lent = track.slot(shape, stop)
             if lent is None:
                 self._source.counters["dropped_frames"] += not stop.is_set()
                 continue

@@ -21,6 +21,7 @@ constexpr std::size_t kWaiting = std::size_t{8}
                                  << 20;  // bytes that may wait: two seconds at 32 Mbit/s; FFmpeg keeps 5 MB
 constexpr std::size_t kMost = std::size_t{1}
                               << 16;  // datagrams that may: a stranger may send very small ones
+constexpr int kBurst = 64;            // datagrams
 constexpr std::uint64_t kOne = 1;
 
 }  // namespace
@@ -44,19 +45,28 @@ void Datagrams::receive() {
   pollfd ready[] = {{socket_, POLLIN, 0}, {stop_, POLLIN, 0}};
   while (true) {
     if (poll(ready, 2, -1) < 0 && errno != EINTR) return;
-    const ssize_t n = recv(socket_, data.data(), data.size(), MSG_DONTWAIT);
-    if (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR) return;
+    // A picture comes in several datagrams: the reader is woken once for those that are there.
+    for (int i = 0; i < kBurst; ++i) {
+      const ssize_t n = recv(socket_, data.data(), data.size(), MSG_DONTWAIT);
+      if (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR) return;
+      if (n < 0) break;
+      keep(data.data(), static_cast<std::size_t>(n));
+    }
     const std::lock_guard lock(mutex_);
     if (ended_) return;
-    if (n <= 0) continue;  // an empty one would read as the end of the stream
-    if (bytes_ + static_cast<std::size_t>(n) > kWaiting || waiting_.size() >= kMost) {
-      ++lost_;
-      continue;
-    }
-    waiting_.emplace_back(data.data(), static_cast<std::size_t>(n));
-    bytes_ += static_cast<std::size_t>(n);
-    change_.notify_one();
+    if (!waiting_.empty()) change_.notify_one();
   }
+}
+
+void Datagrams::keep(const char* data, std::size_t n) {
+  if (n == 0) return;  // it would read as the end of the stream
+  const std::lock_guard lock(mutex_);
+  if (bytes_ + n > kWaiting || waiting_.size() >= kMost) {
+    ++lost_;
+    return;
+  }
+  waiting_.emplace_back(data, n);
+  bytes_ += n;
 }
 
 void Datagrams::begin() { programme_ = {}; }

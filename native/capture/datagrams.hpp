@@ -37,6 +37,7 @@ class Datagrams {
 
  private:
   void receive();
+  void keep(const char* data, std::size_t n);
 
   int socket_, stop_;
   mutable std::mutex mutex_;
