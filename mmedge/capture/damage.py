@@ -155,7 +155,7 @@ class CheckedDecoder:
             else:
                 if (key and number not in self._hurt) or (self._restarts and self._clean):
                     self._forget(number - 1)
-                damaged = any(first <= number for first in self._hurt)
+                damaged = bool(self._hurt) and any(first <= number for first in self._hurt)
             self._waited += not self._begun
             self._begun |= key or self._waited > _PATIENCE
             if self._begun:
@@ -168,7 +168,8 @@ class CheckedDecoder:
             self._numbers.restart()
 
     def _forget(self, number: int) -> None:
-        self._hurt = deque((first for first in self._hurt if first > number), maxlen=_PATIENCE)
+        if self._hurt:
+            self._hurt = deque((first for first in self._hurt if first > number), maxlen=_PATIENCE)
 
     def _lost(self, before: float | None = None) -> Iterator[tuple[None, bool, int]]:
         """Yield the times for which no picture can come any more, while it is known that pictures are damaged."""

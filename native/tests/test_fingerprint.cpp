@@ -22,9 +22,9 @@ void each_byte_counts() {
   for (const std::size_t n : {1u, 7u, 8u, 31u, 32u, 33u, 64u, 100u}) {
     std::set<std::uint64_t> seen{of(std::vector<std::uint8_t>(n)), of(std::vector<std::uint8_t>(n + 1))};
     for (std::size_t i = 0; i < n; ++i)
-      for (const std::uint8_t value : {1, 128, 255}) {
+      for (const int value : {1, 128, 255}) {
         std::vector<std::uint8_t> bytes(n);
-        bytes[i] = value;
+        bytes[i] = static_cast<std::uint8_t>(value);
         seen.insert(of(bytes));
       }
     CHECK(seen.size() == 2 + 3 * n);
