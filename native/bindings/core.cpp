@@ -23,6 +23,7 @@ NB_MODULE(_core, m) {
   mmedge::bindings::bind_decimals(m);
   mmedge::bindings::bind_detector(m);
   mmedge::bindings::bind_finite(m);
+  mmedge::bindings::bind_graph(m);
   mmedge::bindings::bind_histogram(m);
   mmedge::bindings::bind_image(m);
   mmedge::bindings::bind_jpeg_scan(m);

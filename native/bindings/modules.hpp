@@ -12,6 +12,7 @@ void bind_cpu(nanobind::module_& m);
 void bind_decimals(nanobind::module_& m);
 void bind_detector(nanobind::module_& m);
 void bind_finite(nanobind::module_& m);
+void bind_graph(nanobind::module_& m);
 void bind_histogram(nanobind::module_& m);
 void bind_image(nanobind::module_& m);
 void bind_jpeg_scan(nanobind::module_& m);
