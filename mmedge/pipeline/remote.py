@@ -25,8 +25,8 @@ from mmedge.capture.picture import slots_for
 from mmedge.errors import FrameExpiredError, InternalError, MmedgeError, internal, shortage
 from mmedge.ipc.channel import PacketWriter, RingSlot
 from mmedge.ipc.control import Answer, Ask, Done, Message, Ready, Ring, State, pack
+from mmedge.ipc.frame_record import FrameRecords
 from mmedge.ipc.process import Child, error_from
-from mmedge.ipc.records import frame_of
 from mmedge.ipc.spawned import load_ahead
 from mmedge.ipc.wake import Wake
 from mmedge.learn import learn
@@ -78,6 +78,7 @@ class RemoteRuntime:
         self._child: Child | None = None
         self._ring: Any = None
         self._rings: dict[str, tuple[int, Any]] = {}  # input -> the ring its pictures or sound lie in, and its number
+        self._frames = FrameRecords()
         self._decoder: msgspec.msgpack.Decoder[Sent] = msgspec.msgpack.Decoder(learn(Sent))
         self._error: MmedgeError | None = None
         self._open = self._done = False
@@ -239,7 +240,8 @@ class RemoteRuntime:
             raise FrameExpiredError("the picture is gone", where=f"input '{name}'", fix="copy it as its result arrives")
         ring = self._attached(name, reference.ring)
         slot = RingSlot(ring, reference.index, reference.seq, held=False)
-        return frame_of(reference.header, ring.data(reference.index), slot).copy()
+        record = self._frames.decode(reference.record)
+        return record.frame(record.lay_out(ring.data(reference.index)), slot).copy()
 
     def _copy_sound(self, name: str, reference: SoundReference | None, since: int | None) -> Sound:
         if reference is None:

@@ -247,7 +247,7 @@ class Runtime:
                 not isinstance(packet, (Block, core.SoundRun)) for packet in packets
             ):  # sound alone releases nothing
                 sync.trim()
-            if decisions or accounts.due(now_ns):
+            if accounts.due(now_ns) or any(decision.outcome != "answered" for decision in decisions):
                 accounts.count(self._results.dropped)
             if sync.finished or (end_ns is not None and self._live and time.monotonic_ns() >= end_ns):
                 break
