@@ -1041,3 +1041,14 @@ class Verifier:
 
     def reset(self) -> None:
         """Forget the past."""
+
+def eventfd_set(fd: int) -> None:
+    """
+    Set an eventfd; one that can be set no more is set already. Never blocks.
+    """
+
+def eventfd_clear(fd: int) -> bool:
+    """Clear an eventfd; tell whether it was set. Never blocks."""
+
+def eventfd_wait(fd: int, timeout_s: float | None) -> bool:
+    """Wait for an eventfd, and clear it; False if it was not set in time."""

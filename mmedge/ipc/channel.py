@@ -248,7 +248,7 @@ class PacketReader:
         try:
             self._waiting = []
             said = [self._said(record) for record in records]
-            spare = _spare(said) if newest else {}
+            spare = _spare(said) if newest and len(records) > FRAMES else {}
             at = 0
             while at < len(records):
                 record = said[at]

@@ -30,6 +30,7 @@ from mmedge.ipc.process import Child, error_from
 from mmedge.ipc.spawned import load_ahead
 from mmedge.ipc.wake import Wake
 from mmedge.learn import learn
+from mmedge.pipeline.prompt import PROMPT
 from mmedge.pipeline.sent import REPORT_S, Reference, Report, Sent, SoundReference
 from mmedge.pipeline.spec import RunSpec
 from mmedge.pipeline.statistics import Statistics
@@ -223,7 +224,8 @@ class RemoteRuntime:
             left_s = None if deadline_s is None else deadline_s - time.monotonic()
             if left_s is not None and left_s <= 0:
                 raise TimeoutError
-            self._results_wake.wait(left_s)
+            with PROMPT:
+                self._results_wake.wait(left_s)
 
     def _take_result(self) -> Any:
         """Return the next result's slot, or the newest one where older ones do not matter; None without any."""

@@ -42,4 +42,5 @@ NB_MODULE(_core, m) {
   mmedge::bindings::bind_suppress(m);
   mmedge::bindings::bind_trigger_times(m);
   mmedge::bindings::bind_verifier(m);
+  mmedge::bindings::bind_wake(m);
 }

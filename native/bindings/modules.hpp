@@ -31,5 +31,6 @@ void bind_smoother(nanobind::module_& m);
 void bind_suppress(nanobind::module_& m);
 void bind_trigger_times(nanobind::module_& m);
 void bind_verifier(nanobind::module_& m);
+void bind_wake(nanobind::module_& m);
 
 }  // namespace mmedge::bindings
