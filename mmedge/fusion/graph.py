@@ -43,13 +43,14 @@ class StageGraph:
             it takes to name them all.
         lost: Failures of stages whose inputs are away all the same: nothing follows from them.
         pending: What is still to be built for its stages.
+        streams: Its stages that hear every step of a sound.
     """
 
     def __init__(self, stages: list[StageRunner], *, cores: int | None = None) -> None:
         self.stages = stages
         self._outputs = {str(Output(stage.name, name)): (stage, name) for stage in stages for name in stage.outputs}
         self._background = tuple(stage for stage in stages if stage.asynchronous)
-        self._streams = tuple(stage for stage in stages if isinstance(stage, StreamStage))
+        self.streams = tuple(stage for stage in stages if isinstance(stage, StreamStage))
         self._behind = tuple(stage for stage in stages if stage.behind)
         self._crew = Crew(stages, cores)
         self.pending: Sequence[Pending] = ()
@@ -132,6 +133,8 @@ class StageGraph:
 
     def untold(self) -> list[StageError]:
         """Return the failures that ``run`` did not come to raise; for when it is not called again for this trigger."""
+        if not (self._fallen or self._beside):
+            return []
         return [stage.failed(error, self._bits) for stage, error in (*self._fallen.items(), *self._beside)]
 
     def _note(self, stage: StageRunner, error: MmedgeError) -> None:
@@ -339,7 +342,7 @@ class StageGraph:
     @property
     def overruns(self) -> dict[str, int]:
         """How often the sound of a stream was overwritten before it was heard, by stage."""
-        return {stage.name: stage.overruns for stage in self._streams if stage.overruns}
+        return {stage.name: stage.overruns for stage in self.streams if stage.overruns}
 
     @property
     def evidence(self) -> Evidence:
