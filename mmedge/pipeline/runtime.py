@@ -118,7 +118,8 @@ class Runtime:
 
                 shifts, statistics.notes = alignment(manifest.inputs, uris)
             speed = None if self.spec.speed == 1.0 else self.spec.speed
-            rules, missing = apply_preset(self.spec.latency, manifest.sync, manifest.missing, manifest.inputs)
+            preset = apply_preset(self.spec.latency, manifest.sync, manifest.missing, manifest.inputs)
+            rules, missing = preset
             held_ns = hold_ns(rules, manifest.inputs, lossless=self._lossless)
             self._sources = open_sources(
                 specs,
@@ -133,7 +134,11 @@ class Runtime:
             live = {name: source.live for source in self._sources for name in source.streams}
             attached = {name: live.get(name, True) for name in self.spec.inputs}
             self.plan = make_plan(
-                manifest, attached, latency=self.spec.latency, manifest_sha256=self._bundle.manifest_sha256
+                manifest,
+                attached,
+                latency=self.spec.latency,
+                manifest_sha256=self._bundle.manifest_sha256,
+                preset=preset,
             )
             self._started_ns, unix_ns = statistics.started_ns, statistics.started_unix_ns = read_anchor()
             self._sync = Synchronizer(self.plan.sync, started_ns=self._started_ns)
