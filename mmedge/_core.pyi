@@ -443,6 +443,11 @@ class SlidingLogMel:
         Write [1, frames, n_mels] from the ``wanted`` samples; False if the whole window is wanted after all.
         """
 
+    def read(self, ring: SampleRing, end: int, out: numpy.typing.NDArray[numpy.float32]) -> None:
+        """
+        Write [1, frames, n_mels] of the window that ends before index ``end`` of the ring.
+        """
+
     def forget(self) -> None:
         """Forget the sound that was heard: what comes is other sound."""
 

@@ -1,0 +1,24 @@
+// The log-mel of some frames, by the widest vectors that this processor has.
+#pragma once
+
+#include <cstddef>
+
+#include "log_mel_lanes.hpp"
+
+namespace mmedge {
+
+// Writes [count, n_mels] of frames a hop apart, at most `LogMelKernel::lanes` of them.
+struct LogMelKernel {
+  std::size_t lanes;
+  void (*compute)(const LogMelPlan& plan, LogMelLine* scratch, const float* pcm, std::size_t count,
+                  float* out);
+};
+
+// Of all that this processor can run, the best last; they give the same bits.
+struct LogMelKernels {
+  LogMelKernel found[3];
+  std::size_t count;
+};
+LogMelKernels log_mel_kernels();
+
+}  // namespace mmedge
