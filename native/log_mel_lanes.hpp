@@ -26,14 +26,17 @@ struct LogMelVector;
 template <>
 struct LogMelVector<2> {
   typedef double Type __attribute__((vector_size(16), may_alias));
+  typedef float Floats __attribute__((vector_size(8)));
 };
 template <>
 struct LogMelVector<4> {
   typedef double Type __attribute__((vector_size(32), may_alias));
+  typedef float Floats __attribute__((vector_size(16)));
 };
 template <>
 struct LogMelVector<8> {
   typedef double Type __attribute__((vector_size(64), may_alias));
+  typedef float Floats __attribute__((vector_size(32)));
 };
 
 template <std::size_t kLanes>
@@ -75,16 +78,20 @@ class LogMelLanes {
     Vector re, im;
   };
 
+  // Sample n of every frame.
+  MMEDGE_INLINE static Vector across(const float* const* frames, std::size_t n) {
+    typename LogMelVector<kLanes>::Floats samples;
+    for (std::size_t l = 0; l < kLanes; ++l) samples[l] = frames[l][n];
+    return __builtin_convertvector(samples, Vector);
+  }
+
   MMEDGE_INLINE static void load_pairs(const LogMelPlan& plan, const float* const* frames, Vector* values) {
     const std::size_t samples = plan.spec.window_samples;
     const double* const window = plan.window.data();
-    double* const to = reinterpret_cast<double*>(values);
     for (std::size_t n = 0; n < samples; n += 2) {
-      double* const pair = to + 2 * kLanes * plan.places[n / 2];
-      for (std::size_t l = 0; l < kLanes; ++l) {
-        pair[l] = static_cast<double>(frames[l][n]) * window[n];
-        pair[kLanes + l] = n + 1 < samples ? static_cast<double>(frames[l][n + 1]) * window[n + 1] : 0.0;
-      }
+      Vector* const pair = values + 2 * plan.places[n / 2];
+      pair[0] = across(frames, n) * window[n];
+      pair[1] = n + 1 < samples ? across(frames, n + 1) * window[n + 1] : Vector{};
     }
     for (std::size_t pair = (samples + 1) / 2; pair < plan.pairs; ++pair)
       values[2 * plan.places[pair]] = values[2 * plan.places[pair] + 1] = Vector{};
@@ -204,10 +211,7 @@ class LogMelLanes {
   MMEDGE_INLINE static void sum_up(const LogMelPlan& plan, const float* const* frames, Vector* values,
                                    Vector* power) {
     const std::size_t samples = plan.spec.window_samples, n_fft = plan.spec.n_fft;
-    double* const to = reinterpret_cast<double*>(values);
-    for (std::size_t n = 0; n < samples; ++n)
-      for (std::size_t l = 0; l < kLanes; ++l)
-        to[n * kLanes + l] = static_cast<double>(frames[l][n]) * plan.window[n];
+    for (std::size_t n = 0; n < samples; ++n) values[n] = across(frames, n) * plan.window[n];
     for (std::size_t k = 0; k <= n_fft / 2; ++k) {
       Complex sum{};
       std::size_t phase = 0;
