@@ -310,6 +310,15 @@ class LogMel:
         Write the features of [samples] to [frames, n_mels] or [1, frames, n_mels].
         """
 
+def mono(
+    rows: numpy.typing.NDArray[numpy.float32], chosen: Sequence[int]
+) -> tuple[numpy.typing.NDArray[numpy.float32], list[float]]:
+    """
+    Return the mean of the chosen of [channels, samples], a new array, and sums of squares.
+
+    These are of each channel and, last, of the mean.
+    """
+
 class RecordQueue:
     """
     Records of bytes in memory shared with another process: one writer, one reader, neither waits.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mmedge._native import core
 from mmedge.errors import ConfigError, SourceError
 from mmedge.extras import require
 from mmedge.types import FloatArray
@@ -213,23 +214,20 @@ class Mixer:
             rows: float32 [channels, samples] with every channel of the choice.
             rate_hz: Samples per second.
         """
-        chosen = rows[list(self.choice.channels)] if self.choice.channels else rows
-        # Row after row, in float64: the sum of integers is exact, and the same on every CPU.
-        mixed: FloatArray = chosen[0].copy()
-        if len(chosen) > 1:
-            mixed = chosen.mean(axis=0, dtype=np.float64).astype(np.float32)
-        if len(rows) > 1:
-            self._watch(rows, mixed, rate_hz)
+        if len(rows) == 1:
+            alone: FloatArray = rows[0].copy()
+            return alone
+        # Added up in float64: the sum of integers is exact, and the same on every CPU.
+        mixed, powers = core.mono(rows, self.choice.channels or range(len(rows)))
+        self._watch(np.array(powers[:-1]), powers[-1], len(mixed), rate_hz)
         return mixed
 
-    def _watch(self, rows: FloatArray, mixed: FloatArray, rate_hz: int) -> None:
-        each = np.einsum("cn,cn->c", rows, rows)
-        power = float(np.dot(mixed, mixed))
+    def _watch(self, each: Any, power: float, samples: int, rate_hz: int) -> None:
         if not np.isfinite(each).all() or not np.isfinite(power):
             return
         if len(each) != len(self._each):
             self._samples, self._mixed, self._each = 0, 0.0, np.zeros(len(each))
-        self._samples += len(mixed)
+        self._samples += samples
         self._mixed += power
         self._each += each
         if self._samples < _WATCHED_S * rate_hz:
