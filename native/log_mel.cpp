@@ -15,7 +15,7 @@ LogMelKernel best() {
 LogMel::LogMel(const LogMelSpec& spec, const float* filters) : LogMel(spec, filters, best()) {}
 
 LogMel::LogMel(const LogMelSpec& spec, const float* filters, const LogMelKernel& kernel)
-    : plan_(spec, filters), kernel_(kernel), scratch_(LogMelLanes<8>::lines(plan_)) {}
+    : plan_(spec, filters), kernel_(kernel), scratch_(log_mel_lines(plan_)) {}
 
 std::size_t LogMel::frames(std::size_t samples) const {
   const LogMelSpec& spec = plan_.spec;

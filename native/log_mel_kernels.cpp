@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "cpu.hpp"
+#include "log_mel_lanes.hpp"
 
 namespace mmedge {
 namespace {
@@ -37,6 +38,8 @@ __attribute__((target("avx512f"))) void compute8(const LogMelPlan& plan, LogMelL
 #endif
 
 }  // namespace
+
+std::size_t log_mel_lines(const LogMelPlan& plan) { return LogMelLanes<8>::lines(plan); }
 
 LogMelKernels log_mel_kernels() {
   LogMelKernels kernels{{{2, compute2}}, 1};

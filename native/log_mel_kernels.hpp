@@ -3,9 +3,15 @@
 
 #include <cstddef>
 
-#include "log_mel_lanes.hpp"
+#include "log_mel_plan.hpp"
 
 namespace mmedge {
+
+// Scratch, in pieces of the widest vector.
+struct alignas(64) LogMelLine {
+  double values[8];
+};
+std::size_t log_mel_lines(const LogMelPlan& plan);
 
 // Writes [count, n_mels] of frames a hop apart, at most `LogMelKernel::lanes` of them.
 struct LogMelKernel {

@@ -7,6 +7,7 @@
 
 #include <cstddef>
 
+#include "log_mel_kernels.hpp"
 #include "log_mel_plan.hpp"
 #include "logarithm.hpp"
 
@@ -15,11 +16,6 @@
 #define MMEDGE_INLINE __attribute__((always_inline)) inline
 
 namespace mmedge {
-
-// Scratch for a group of frames, of the widest vectors.
-struct alignas(64) LogMelLine {
-  double values[8];
-};
 
 template <std::size_t kLanes>
 struct LogMelVector;
@@ -239,3 +235,5 @@ class LogMelLanes {
 };
 
 }  // namespace mmedge
+
+#undef MMEDGE_INLINE

@@ -90,6 +90,19 @@ def test_sound_that_is_overwritten_was_heard_or_is_silence(writes: list[tuple[in
             assert got.tobytes() == whole(sound, end)
 
 
+class Silent(RingReader):
+    """Whoever knows its rings has no need to ask it."""
+
+    def __call__(self, *arguments: object) -> int:
+        raise AssertionError("the window was copied")
+
+
+def test_the_synchroniser_s_rings_are_read_where_they_lie() -> None:
+    sound, out = Sound(NOISE), np.empty(SPEC.tensor_shape, np.float32)
+    AudioFeed("ear", SPEC, raw=False).fill(at(900), out, Silent(sound.reader.rings))
+    assert out.tobytes() == whole(sound, 900)
+
+
 def test_a_frame_with_a_nan_is_nan_and_the_others_are_not() -> None:
     assert SPEC.features is not None
     samples = NOISE.copy()
