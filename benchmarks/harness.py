@@ -187,7 +187,7 @@ def cells(row: Row) -> tuple[str, str, str, str]:
             return "missing"
         timing = row.timings.get(name)
         scale = 1e-3 if row.unit == "ms" else 1.0  # timings are in microseconds
-        digits = 0 if (timing and scale == 1.0) or abs(value) >= 100 else 2
+        digits = 0 if abs(value) >= (10 if timing and scale == 1.0 else 100) else 2
         spread = f" ({timing.p25 * scale:.{digits}f}..{timing.p75 * scale:.{digits}f})" if timing else ""
         return f"{value:.{digits}f} {row.unit}{spread}"
 

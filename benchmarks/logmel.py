@@ -118,8 +118,7 @@ def measure(quick: bool) -> BenchmarkReport:
     limited = {name: value for name, value in targets.items() if name in GOALS}
     return BenchmarkReport(
         name="logmel",
-        title="Streaming log-mel, 16 kHz, 25 ms every 10 ms, 512-point FFT, 64 mel: microseconds from samples in the "
-        "ring to the context in the engine's array, the whole Python call, median (middle half), interleaved",
+        title="Streaming log-mel, 16 kHz, 25/10 ms, 64 mel: ring of samples to the engine's array, one call, medians",
         host=host(),
         conditions={"threads": 1, "rounds": rounds, "load": load(), **versions("numpy", "kaldi-native-fbank")},
         evidence="cpu",
