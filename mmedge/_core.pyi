@@ -455,6 +455,15 @@ class LogMel:
         Write the features of [samples] to [frames, n_mels] or [1, frames, n_mels].
         """
 
+def mono(
+    rows: numpy.typing.NDArray[numpy.float32], chosen: Sequence[int]
+) -> tuple[numpy.typing.NDArray[numpy.float32], list[float]]:
+    """
+    Return the mean of the chosen of [channels, samples], a new array, and sums of squares.
+
+    These are of each channel and, last, of the mean.
+    """
+
 class RecordQueue:
     """
     Records of bytes in memory shared with another process: one writer, one reader, neither waits.
@@ -586,6 +595,11 @@ class SlidingLogMel:
     ) -> bool:
         """
         Write [1, frames, n_mels] from the ``wanted`` samples; False if the whole window is wanted after all.
+        """
+
+    def read(self, ring: SampleRing, end: int, out: numpy.typing.NDArray[numpy.float32]) -> None:
+        """
+        Write [1, frames, n_mels] of the window that ends before index ``end`` of the ring.
         """
 
     def forget(self) -> None:

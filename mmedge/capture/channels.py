@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mmedge._native import core
 from mmedge.errors import ConfigError, SourceError
 from mmedge.extras import require
 from mmedge.types import FloatArray
@@ -203,8 +205,7 @@ class Mixer:
         self._source = source
         self._name = name
         self._samples = 0
-        self._mixed = 0.0
-        self._each: Any = np.zeros(0)
+        self._powers: list[float] = []  # of each channel and, last, of the mix, added up
 
     def mix(self, rows: FloatArray, rate_hz: int) -> FloatArray:
         """Return a new float32 array [samples]: one channel as it is, or the mean of several.
@@ -213,39 +214,36 @@ class Mixer:
             rows: float32 [channels, samples] with every channel of the choice.
             rate_hz: Samples per second.
         """
-        chosen = rows[list(self.choice.channels)] if self.choice.channels else rows
-        # Row after row, in float64: the sum of integers is exact, and the same on every CPU.
-        mixed: FloatArray = chosen[0].copy()
-        if len(chosen) > 1:
-            mixed = chosen.mean(axis=0, dtype=np.float64).astype(np.float32)
-        if len(rows) > 1:
-            self._watch(rows, mixed, rate_hz)
+        if len(rows) == 1:
+            alone: FloatArray = rows[0].copy()
+            return alone
+        # Added up in float64: the sum of integers is exact, and the same on every CPU.
+        mixed, powers = core.mono(rows, self.choice.channels or range(len(rows)))
+        if math.isfinite(sum(powers)):
+            self._watch(powers, len(mixed), rate_hz)
         return mixed
 
-    def _watch(self, rows: FloatArray, mixed: FloatArray, rate_hz: int) -> None:
-        each = np.einsum("cn,cn->c", rows, rows)
-        power = float(np.dot(mixed, mixed))
-        if not np.isfinite(each).all() or not np.isfinite(power):
-            return
-        if len(each) != len(self._each):
-            self._samples, self._mixed, self._each = 0, 0.0, np.zeros(len(each))
-        self._samples += len(mixed)
-        self._mixed += power
-        self._each += each
+    def _watch(self, powers: list[float], samples: int, rate_hz: int) -> None:
+        if len(powers) != len(self._powers):
+            self._samples, self._powers = 0, [0.0] * len(powers)
+        self._samples += samples
+        self._powers = [a + b for a, b in zip(self._powers, powers, strict=True)]
         if self._samples < _WATCHED_S * rate_hz:
             return
-        mean, channels = self._mixed / self._samples, self._each / self._samples
+        *each, mixed = self._powers
+        mean, channels = mixed / self._samples, np.array(each) / self._samples
         own = channels[list(self.choice.channels)] if self.choice.channels else channels
         if len(own) > 1 and own.max() > _AUDIBLE and mean < _WEAK * own.max():
             decibels = min(99.0, 10 * np.log10(own.max() / max(mean, 1e-30)))
             below = f"{decibels:.0f} dB weaker than the loudest of them"
-            self._say(f"is the mean of {len(own)} channels and {below}: they cancel each other, or few of them sound")
+            said = f"is the mean of {len(own)} channels and {below}: they cancel each other, or few of them sound"
+            self._say(said, int(channels.argmax()))
         elif not mean and channels.max() > _AUDIBLE:
-            self._say(f"has been silent for {_WATCHED_S} s in the chosen channel, while others were not")
-        self._samples, self._mixed, self._each = 0, 0.0, np.zeros(len(each))
+            said = f"has been silent for {_WATCHED_S} s in the chosen channel, while others were not"
+            self._say(said, int(channels.argmax()))
+        self._samples, self._powers = 0, [0.0] * len(powers)
 
-    def _say(self, what: str) -> None:
-        loudest = int(self._each.argmax())
+    def _say(self, what: str, loudest: int) -> None:
         self._source.warn(
             f"weak_mix_{self._name}",
             SourceError(

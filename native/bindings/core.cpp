@@ -29,6 +29,7 @@ NB_MODULE(_core, m) {
   mmedge::bindings::bind_jpeg_scan(m);
   mmedge::bindings::bind_lifeline(m);
   mmedge::bindings::bind_log_mel(m);
+  mmedge::bindings::bind_mono(m);
   mmedge::bindings::bind_record_queue(m);
   mmedge::bindings::bind_regressor(m);
   mmedge::bindings::bind_sample_ring(m);

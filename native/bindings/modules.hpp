@@ -18,6 +18,7 @@ void bind_image(nanobind::module_& m);
 void bind_jpeg_scan(nanobind::module_& m);
 void bind_lifeline(nanobind::module_& m);
 void bind_log_mel(nanobind::module_& m);
+void bind_mono(nanobind::module_& m);
 void bind_record_queue(nanobind::module_& m);
 void bind_regressor(nanobind::module_& m);
 void bind_sample_ring(nanobind::module_& m);
