@@ -40,7 +40,7 @@ def command(
     latency: Annotated[Latency, typer.Option(help="With --plan: as of `mmedge run`.")] = "balanced",
     json: Json = False,
 ) -> None:
-    """Show what a file is: inputs, stages, tasks and variants, an ONNX file's signature and findings, engine or plan."""
+    """Show what a file is: inputs, stages, tasks and variants, an ONNX signature and findings, engine or plan."""
     if plan or inputs or latency != "balanced":
         if not plan:
             raise ConfigError("--inputs and --latency are of --plan", where="inspect", fix="add --plan")
