@@ -105,7 +105,7 @@ def open_pipeline(
     if wishes.isolation == "process" or (wishes.isolation == "auto" and has_device(sources)):
         from mmedge.pipeline.remote import prepare_process
 
-        prepare_process()  # while the bundle is read
+        prepare_process(sources)  # while the bundle is read
     own = not isinstance(bundle, Bundle)
     opened = bundle if isinstance(bundle, Bundle) else load(bundle)
     sinks: Sinks | None = None
