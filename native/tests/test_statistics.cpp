@@ -66,8 +66,9 @@ void what_is_packed_is_unpacked() {
   const std::string packed = histogram.pack();
   CHECK(other.unpack(packed, histogram.sum_ns(), histogram.max_ns()));
   CHECK(other.pack() == packed && other.n() == histogram.n() && other.max_ns() == histogram.max_ns());
-  CHECK(!other.unpack(packed.substr(1), 0, 0));
-  CHECK(!other.unpack(std::string(10, '\xff'), 0, 0));
+  CHECK(!other.unpack(packed + '\1', 0, 0));                     // a bucket without a count
+  CHECK(!other.unpack(std::string("\xdf\x12\1\0\1", 5), 0, 0));  // bucket 2399, and one behind it
+  CHECK(!other.unpack(std::string(30, '\xff'), 0, 0));
   CHECK(other.pack() == packed);
   CHECK(other.unpack("", 0, 0) && other.n() == 0 && other.pack().empty());
 }

@@ -46,7 +46,7 @@ def test_what_does_not_fit_is_as_long_as_can_be_told() -> None:
         histogram.replace([2400], [1], 0, 0)
     with pytest.raises(ValueError, match="one count"):
         histogram.replace([1, 2], [1], 0, 0)
-    for packed in (b"\0", b"\xff" * 10, histogram.pack() + b"\0"):
+    for packed in (b"\0", b"\xff" * 30, histogram.pack() + b"\0\1", histogram.pack() + b"\0"):
         with pytest.raises(ValueError, match="not of a histogram"):
             histogram.unpack(packed, 0, 0)
 
