@@ -334,6 +334,7 @@ KINDS: Mapping[str, SourceKind] = {
         device=_path,
         feeds=("image", "audio"),
         open=_open_file,
+        modules=("mmedge.capture.media", "av"),
         live=False,
         whole=True,
         played=True,

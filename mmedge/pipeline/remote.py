@@ -48,18 +48,18 @@ _TEXTS = 256  # of 64 KiB that may be pushed while the runtime is busy; memory o
 _STOP_S = 10.0  # for an orderly end; then the runtime is killed
 _START_STOP_S = 0.5  # an engine build does not hear
 ENTRY = "mmedge.pipeline.worker:main"
-_MODULES = ("mmedge.pipeline.worker", "onnxruntime", "av")
+_MODULES = ("mmedge.pipeline.worker", "onnxruntime")
 log = logging.getLogger("mmedge.runtime")
 
 
 def modules_for(inputs: Mapping[str, Address]) -> tuple[str, ...]:
-    """Return what a run imports: the runtime, and what reads its devices.
+    """Return what a run imports: the runtime, and what reads its sources.
 
     All at once, as what the spawner imports after a fork lies over what its earlier children share with it.
     """
-    kinds = {parse(uri).kind for uri in inputs.values() if uri != PUSH}
-    live = [KINDS[kind].modules for kind in sorted(kinds) if KINDS[kind].live]
-    return (*_MODULES, *(("mmedge.capture.worker", *chain(*live)) if live else ()))
+    kinds = [KINDS[kind] for kind in sorted({parse(uri).kind for uri in inputs.values() if uri != PUSH})]
+    worker = ("mmedge.capture.worker",) if any(kind.live for kind in kinds) else ()
+    return (*_MODULES, *worker, *chain(*(kind.modules for kind in kinds)))
 
 
 def prepare_process(inputs: Mapping[str, Address]) -> None:

@@ -71,9 +71,10 @@ def test_a_run_has_all_imported_before_the_first_fork() -> None:
     assert {"onnxruntime", "av", "soxr", "mmedge.pipeline.worker", "mmedge.capture.worker"} <= found
     assert {"mmedge.capture.stream_url", "mmedge.capture.microphone"} <= found
     assert not {"sounddevice", "mmedge.capture.v4l2", "mmedge.capture.gstreamer", "mmedge.capture.http"} & found
-    assert "mmedge.capture.worker" not in loaded(
-        "from mmedge.pipeline.remote import modules_for\nprint(*modules_for({'a': 'clip.mp4', 'b': 'push://'}))"
-    )
+    line = "from mmedge.pipeline.remote import modules_for\nprint(*modules_for({{'a': '{}', 'b': 'push://'}}))"
+    assert "av" in loaded(line.format("clip.mp4"))
+    assert "mmedge.capture.worker" not in loaded(line.format("clip.mp4"))
+    assert "av" not in loaded(line.format("test://?fps=30"))
 
 
 @pytest.mark.parametrize("on", [True, False])
