@@ -48,7 +48,8 @@ _TEXTS = 256  # of 64 KiB that may be pushed while the runtime is busy; memory o
 _STOP_S = 10.0  # for an orderly end; then the runtime is killed
 _START_STOP_S = 0.5  # an engine build does not hear
 ENTRY = "mmedge.pipeline.worker:main"
-_MODULES = ("mmedge.pipeline.worker", "onnxruntime")
+# What is read out of a bundle has codecs: of its members' names, and of labels.
+_MODULES = ("mmedge.pipeline.worker", "onnxruntime", "encodings.cp437", "encodings.utf_8_sig")
 log = logging.getLogger("mmedge.runtime")
 
 
@@ -58,7 +59,7 @@ def modules_for(inputs: Mapping[str, Address]) -> tuple[str, ...]:
     All at once, as what the spawner imports after a fork lies over what its earlier children share with it.
     """
     kinds = [KINDS[kind] for kind in sorted({parse(uri).kind for uri in inputs.values() if uri != PUSH})]
-    worker = ("mmedge.capture.worker",) if any(kind.live for kind in kinds) else ()
+    worker = ("mmedge.capture.worker", "mmedge.calibration.offsets") if any(kind.live for kind in kinds) else ()
     return (*_MODULES, *worker, *chain(*(kind.modules for kind in kinds)))
 
 
