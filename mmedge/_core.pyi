@@ -361,6 +361,12 @@ class Histogram:
     def replace(self, buckets: Sequence[int], counts: Sequence[int], sum_ns: int, max_ns: int) -> None:
         """Hold these counts in these buckets, and nothing else."""
 
+    def pack(self) -> bytes:
+        """Return what the buckets hold, for another process of this machine."""
+
+    def unpack(self, packed: bytes, sum_ns: int, max_ns: int) -> None:
+        """Hold what another one has packed, and nothing else."""
+
     @property
     def n(self) -> int:
         """How many durations were counted."""
