@@ -32,6 +32,10 @@ GOALS: dict[str, tuple[str, float]] = {
     "window_cost_ratio": ("<=", 1.2),
     "old_text_us": ("<=", 5),
     "replay_x": (">=", 25),
+    "logmel_20ms_vs_knf": (">=", 4),
+    "logmel_100ms_vs_knf": (">=", 8),
+    "logmel_10s_vs_1s": ("<=", 1.3),
+    "logmel_400_vs_512": ("<=", 1.5),
     "swap_frames_lost": ("<=", 0),
     "swap_gap_frames": ("<=", 1),
 }

@@ -84,12 +84,15 @@ def versions(*distributions: str) -> dict[str, str | int | float]:
     return found
 
 
-def interleave(candidates: Mapping[str, Callable[[], object]], *, rounds: int) -> dict[str, Timing]:
+def interleave(
+    candidates: Mapping[str, Callable[[], object]], *, rounds: int, before: Callable[[], object] | None = None
+) -> dict[str, Timing]:
     """Time candidates in turn, so that a change of the machine's speed meets all of them alike.
 
     Args:
         candidates: Name -> what to time.
         rounds: How often each is timed, after a tenth of that as warm-up.
+        before: Called in front of each round, and not timed.
 
     Returns:
         The timing of each.
@@ -97,6 +100,8 @@ def interleave(candidates: Mapping[str, Callable[[], object]], *, rounds: int) -
     names = list(candidates)
     samples: dict[str, list[float]] = {name: [] for name in names}
     for turn in range(-(rounds // 10) - 1, rounds):
+        if before is not None:
+            before()
         # Each round starts with another candidate: nobody always runs behind the same neighbour's cache.
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
             start_ns = time.perf_counter_ns()
@@ -111,10 +116,16 @@ def interleave(candidates: Mapping[str, Callable[[], object]], *, rounds: int) -
     return result
 
 
-def compare(what: str, ours: Callable[[], object], peers: Peers, rounds: int) -> Row:
+def compare(
+    what: str,
+    ours: Callable[[], object],
+    peers: Peers,
+    rounds: int,
+    before: Callable[[], object] | None = None,
+) -> Row:
     """Time ours beside its peers; a peer that is None could not be installed and is named as missing."""
     present = {name: peer for name, peer in peers.items() if peer is not None}
-    timings = interleave({"mmedge": ours, **present}, rounds=rounds)
+    timings = interleave({"mmedge": ours, **present}, rounds=rounds, before=before)
     best = min((timings[name].median for name in present), default=None)
     return Row(
         what=what,
@@ -176,7 +187,7 @@ def cells(row: Row) -> tuple[str, str, str, str]:
             return "missing"
         timing = row.timings.get(name)
         scale = 1e-3 if row.unit == "ms" else 1.0  # timings are in microseconds
-        digits = 0 if (timing and scale == 1.0) or abs(value) >= 100 else 2
+        digits = 0 if abs(value) >= (10 if timing and scale == 1.0 else 100) else 2
         spread = f" ({timing.p25 * scale:.{digits}f}..{timing.p75 * scale:.{digits}f})" if timing else ""
         return f"{value:.{digits}f} {row.unit}{spread}"
 

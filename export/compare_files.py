@@ -17,7 +17,7 @@ from mmedge.engine.network import read_network
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine
 from mmedge.engine.shapes import Shape
 from mmedge.errors import EngineError
-from mmedge.fusion.graph import evidence_of
+from mmedge.fusion.evidence import evidence_of
 from mmedge.types import AnyArray
 
 from .bounded import within

@@ -237,6 +237,151 @@ class FiniteCheck:
     def __call__(self) -> int:
         """Return the index of the first array that is not finite, or -1."""
 
+class Moment:
+    """
+    What a trigger brings: which seats are present, what of them is new, how old it is.
+    """
+
+    def __init__(self, seats: int) -> None: ...
+    def look(self, t_ns: int, marks: list[tuple[int, int] | None], ages_ms: list[float]) -> None:
+        """
+        Take in a trigger: epoch and number of each seat's data, None where it is absent, and its age.
+        """
+
+    @property
+    def bits(self) -> int:
+        """The seats that are present, bit by bit."""
+
+    @property
+    def ages_ms(self) -> list[float]:
+        """The age of each seat."""
+
+class Stage:
+    """What a stage knows from one trigger to the next."""
+
+    def __init__(
+        self,
+        *,
+        depends: int,
+        masks: int,
+        watches: Sequence[int],
+        follows: bool,
+        every_ns: int | None,
+        seats: int,
+        producers: Sequence[Stage],
+    ) -> None:
+        """Seats are bits and numbers; ``producers`` are the stages that feed it."""
+
+    HEAVY_NS: int = 1000000
+
+    def due(self, moment: Moment, bits: int) -> int:
+        """
+        Tell whether it must run: 0 no, 1 yes, 2 unless what is new is the same as before.
+        """
+
+    def is_new(self, moment: Moment, seat: int) -> bool:
+        """Tell whether a seat has other data than it has seen."""
+
+    def see(self, moment: Moment, bits: int) -> None:
+        """Take down what it is fed with."""
+
+    def schedule(self, t_ns: int) -> None:
+        """Take down when it must run next."""
+
+    def took(self, ns: int) -> None:
+        """Take down how long a run took."""
+
+    def age(self, moment: Moment) -> None:
+        """Raise the ages of the seats that it depends on to that of its outputs."""
+
+    def finish(self) -> None:
+        """Its outputs are those of a run from now on."""
+
+    def forget_seen(self) -> None:
+        """Run at the next trigger, whatever comes."""
+
+    @property
+    def has_seen(self) -> bool:
+        """Whether it was fed, and has not forgotten it since."""
+
+    @property
+    def version(self) -> int:
+        """Rises whenever its outputs change."""
+
+    @version.setter
+    def version(self, arg: int, /) -> None: ...
+    @property
+    def t_ns(self) -> int:
+        """Capture time that its outputs belong to."""
+
+    @t_ns.setter
+    def t_ns(self, arg: int, /) -> None: ...
+    @property
+    def cost_ns(self) -> int:
+        """Moving median of the time of a run."""
+
+    @cost_ns.setter
+    def cost_ns(self, arg: int, /) -> None: ...
+    @property
+    def took_ns(self) -> int:
+        """The time of the newest run."""
+
+    @took_ns.setter
+    def took_ns(self, arg: int, /) -> None: ...
+    @property
+    def ran(self) -> bool:
+        """Whether it has run for this trigger."""
+
+    @ran.setter
+    def ran(self, arg: bool, /) -> None: ...
+    @property
+    def carry(self) -> bool:
+        """Whether its states go on from its last run."""
+
+    @carry.setter
+    def carry(self, arg: bool, /) -> None: ...
+    @property
+    def blank(self) -> bool:
+        """Whether nothing was written into its inputs since they were wiped."""
+
+    @blank.setter
+    def blank(self, arg: bool, /) -> None: ...
+    @property
+    def life(self) -> int:
+        """What its outputs are, as a number of ``mmedge.fusion.life.Life``."""
+
+    @life.setter
+    def life(self, arg: int, /) -> None: ...
+
+class Stretch:
+    """Stages that are run as they are due, one after the other, in one call."""
+
+    def __init__(self, works: list[Any], cores: int) -> None:
+        """
+        ``works`` are those of ``mmedge.fusion.stretch``; heavy stages are left to threads if there are cores.
+        """
+
+    def run(self, moment: Moment, snapshot: object, read_audio: object, note: object | None) -> None:
+        """
+        Run what is due, and raise the moment's ages; ``note`` is called with each stage that was fed.
+
+        It ends before a stage that had better run beside another one, and with whatever a stage raises.
+        """
+
+    @property
+    def at(self) -> int:
+        """
+        How many stages are done; the next one raised, or had better run on a thread.
+        """
+
+    @property
+    def feeding_ns(self) -> int:
+        """What filling tensors took."""
+
+    @property
+    def running_ns(self) -> int:
+        """What engines took."""
+
 class Histogram:
     """Durations in buckets 1 % wide; one thread adds while others read."""
 
@@ -249,6 +394,12 @@ class Histogram:
 
     def replace(self, buckets: Sequence[int], counts: Sequence[int], sum_ns: int, max_ns: int) -> None:
         """Hold these counts in these buckets, and nothing else."""
+
+    def pack(self) -> bytes:
+        """Return what the buckets hold, for another process of this machine."""
+
+    def unpack(self, packed: bytes, sum_ns: int, max_ns: int) -> None:
+        """Hold what another one has packed, and nothing else."""
 
     @property
     def n(self) -> int:
@@ -597,6 +748,11 @@ class SlidingLogMel:
     ) -> bool:
         """
         Write [1, frames, n_mels] from the ``wanted`` samples; False if the whole window is wanted after all.
+        """
+
+    def read(self, ring: SampleRing, end: int, out: numpy.typing.NDArray[numpy.float32]) -> None:
+        """
+        Write [1, frames, n_mels] of the window that ends before index ``end`` of the ring.
         """
 
     def forget(self) -> None:
@@ -1052,3 +1208,14 @@ class Verifier:
 
     def reset(self) -> None:
         """Forget the past."""
+
+def eventfd_set(fd: int) -> None:
+    """
+    Set an eventfd; one that can be set no more is set already. Never blocks.
+    """
+
+def eventfd_clear(fd: int) -> bool:
+    """Clear an eventfd; tell whether it was set. Never blocks."""
+
+def eventfd_wait(fd: int, timeout_s: float | None) -> bool:
+    """Wait for an eventfd, and clear it; False if it was not set in time."""

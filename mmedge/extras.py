@@ -6,6 +6,7 @@ from importlib import import_module
 from types import ModuleType
 
 from mmedge.errors import MissingDependencyError
+from mmedge.lazy import collector_paused
 
 # Import name -> (distribution, extra of mmedge that brings it).
 _EXTRA = {
@@ -53,7 +54,8 @@ def require(module: str, purpose: str) -> ModuleType:
         'json'
     """
     try:
-        return import_module(module)
+        with collector_paused():
+            return import_module(module)
     except ModuleNotFoundError as error:
         # A dependency missing inside an installed package is that package's error, not ours.
         if error.name is None or not (module == error.name or module.startswith(error.name + ".")):

@@ -7,7 +7,6 @@ import hashlib
 import os
 import shutil
 import stat
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import FileIO
@@ -112,6 +111,8 @@ def replacing(path: Path, *, mode: int = 0o600) -> Iterator[BinaryIO]:
     """
     own = f".new-{path.name[:_NAME]}-"
     _sweep(path.parent, own)
+    import tempfile  # here: a run writes no file as it starts
+
     while True:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=own)
         _own(handle)
@@ -146,6 +147,8 @@ def scratch(parent: Path | None = None, prefix: str = "mmedge-scratch-") -> Iter
     Raises:
         OSError: If it cannot be made.
     """
+    import tempfile
+
     place = Path(tempfile.gettempdir()) if parent is None else parent
     _sweep(place, prefix)
     while True:

@@ -8,7 +8,8 @@ namespace mmedge {
 namespace {
 
 constexpr std::size_t kFamilies = 16;
-constexpr std::size_t kValues = std::size_t{1} << 20;  // kept by all of them together: 4 MiB
+constexpr std::int64_t kFarthest = std::int64_t{1} << 61;  // differences of indices fit
+constexpr std::size_t kValues = std::size_t{1} << 20;      // kept by all of them together: 4 MiB
 
 }  // namespace
 
@@ -17,13 +18,16 @@ SlidingLogMel::SlidingLogMel(const LogMelSpec& spec, const float* filters, std::
       hop_(static_cast<std::int64_t>(spec.hop_samples)),
       frame_samples_(spec.window_samples),
       samples_(samples),
-      frames_(log_mel_.frames(samples)) {
+      frames_(log_mel_.frames(samples)),
+      pcm_(samples) {
   if (frames_ < 1) throw std::invalid_argument("the window is shorter than one frame");
   const std::size_t fit = kValues / (frames_ * spec.n_mels);
   families_.resize(std::max<std::size_t>(1, std::min({kFamilies, spec.hop_samples, fit})));
 }
 
 SlidingLogMel::Place SlidingLogMel::place(std::int64_t end) const {
+  if (end < -kFarthest || end > kFarthest)
+    throw std::invalid_argument("the window ends beyond sample index 2**61");
   const std::int64_t begin = end - static_cast<std::int64_t>(samples_);
   const std::int64_t phase = (begin % hop_ + hop_) % hop_;
   return {phase, (begin - phase) / hop_};
@@ -78,6 +82,12 @@ bool SlidingLogMel::compute(const float* tail, std::int64_t end, float* out) {
   }
   family->used = ++clock_;
   return true;
+}
+
+void SlidingLogMel::read(const SampleRing& ring, std::int64_t end, float* out) {
+  do {
+    ring.read(end, pcm_.data(), wanted(end));
+  } while (!compute(pcm_.data(), end, out));
 }
 
 void SlidingLogMel::forget() {

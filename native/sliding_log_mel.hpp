@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "log_mel.hpp"
+#include "sample_ring.hpp"
 
 namespace mmedge {
 
@@ -29,6 +30,9 @@ class SlidingLogMel {
   // sound: it is forgotten, so that the whole window is wanted. Allocates nothing but where the first windows
   // are kept.
   bool compute(const float* tail, std::int64_t end, float* out);
+  // Writes [frames, n_mels] of the window that ends before index `end` of the ring, and reads as little of it
+  // as is wanted.
+  void read(const SampleRing& ring, std::int64_t end, float* out);
   void forget();
 
  private:
@@ -53,6 +57,7 @@ class SlidingLogMel {
   std::size_t frame_samples_, samples_, frames_;
   std::uint64_t clock_ = 0;
   std::vector<Family> families_;
+  std::vector<float> pcm_;  // what was read
 };
 
 }  // namespace mmedge

@@ -1,10 +1,11 @@
-"""Log-mel with numpy's real FFT: one batched transform per window, every buffer reused."""
+"""Log-mel with numpy's real FFT: one batched transform per window or per update, every buffer reused."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from benchmarks.partners.rows import Rows
 from mmedge.bundle.manifest import AudioInput
 from mmedge.preprocess.reference import hann_window, mel_filters
 from mmedge.types import FloatArray
@@ -38,3 +39,34 @@ class NumpyLogMel:
         np.subtract(mel, self.features.mean, out=mel)
         np.divide(mel, self.features.std, out=mel)
         return self.out
+
+
+class NumpyStreamingLogMel:
+    """Frames that are new alone.
+
+    Args:
+        spec: The seat.
+        step: New samples of each update, whole hops.
+    """
+
+    def __init__(self, spec: AudioInput, step: int) -> None:
+        features = spec.features
+        assert features is not None, "the seat needs features"
+        assert step % features.hop_samples == 0, "a step is whole hops"
+        self._before = features.window_samples - features.hop_samples
+        samples = self._before + step
+        self._new = NumpyLogMel(
+            AudioInput(
+                sample_rate_hz=spec.sample_rate_hz, window_ms=1000 * samples / spec.sample_rate_hz, features=features
+            )
+        )
+        self._pcm = np.zeros(samples, np.float32)
+        self._rows = Rows(spec.tensor_shape)
+        self._frames = step // features.hop_samples
+
+    def __call__(self, samples: FloatArray, out: FloatArray) -> None:
+        """Hear float32 [step] and write the context [1, frames, n_mels]."""
+        self._pcm[: self._before] = self._pcm[-self._before :]
+        self._pcm[self._before :] = samples
+        self._rows.room(self._frames)[:] = self._new(self._pcm)[0]
+        self._rows.copy(out)

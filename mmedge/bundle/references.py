@@ -29,6 +29,7 @@ _CALLABLE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:(?!__)[^\W\d]\w*")
 # What `on` and `trigger` may say instead of a seat.
 TAKEN = ("change", "timer")
 UNKNOWN = "correct the name or add what it refers to"
+MAX_INPUTS = 62  # what is present is one number, a bit an input: native/graph/moment.hpp
 
 
 def check_references(manifest: Manifest) -> None:
@@ -37,6 +38,9 @@ def check_references(manifest: Manifest) -> None:
 
     def fail(message: str, path: str, fix: str = UNKNOWN) -> NoReturn:
         raise BundleError(message, where=f"manifest.json: $.{path}", fix=fix)
+
+    if len(inputs) > MAX_INPUTS:
+        fail(f"the bundle has {len(inputs)} inputs; {MAX_INPUTS} are possible", "inputs", "join some of them")
 
     def fail_task(name: str, message: str, key: str, fix: str = UNKNOWN) -> NoReturn:
         fail(message, f"tasks.{name}.{key}", fix)

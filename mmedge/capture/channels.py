@@ -210,7 +210,7 @@ class Mixer:
             rate_hz: Samples per second.
         """
         mixed = np.empty(rows.shape[1], np.float32)
-        weak = self._mixer.mix(np.ascontiguousarray(rows), rate_hz, mixed)
+        weak = self._mixer.mix(rows, rate_hz, mixed)
         if weak is not None:
             self.say(*weak)
         return mixed

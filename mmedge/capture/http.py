@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
 
+from mmedge.capture.network import FORMATS
 from mmedge.capture.times import ticks_ns
 from mmedge.errors import MmedgeError, SourceError
 from mmedge.types import NS_PER_S
@@ -32,10 +33,6 @@ _REDIRECTS = 3
 _BEHIND_NS = 2 * NS_PER_S  # a paced stream that is later than this goes on from where it is
 _JUMP_NS = 10 * NS_PER_S
 _PORTS = {"http": 80, "https": 443}
-# What a sender may send. Playlists and descriptions that name further addresses (concat, HLS, DASH, SDP) are not here.
-FORMATS = (
-    "mpegts,h264,hevc,mjpeg,mpjpeg,m4v,mpegvideo,mpeg,flv,live_flv,matroska,nut,ivf,obu,av1,asf,avi,ogg,mov,aac,mp3,wav"
-)
 _HLS = {
     "analyzeduration": "2000000",
     "http_persistent": "0",  # so that every document is asked for here

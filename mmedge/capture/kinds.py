@@ -319,7 +319,7 @@ KINDS: Mapping[str, SourceKind] = {
         read=_read_network,
         feeds=("image", "audio"),
         open=_open_network,
-        modules=("mmedge.capture.stream_url", "av"),
+        modules=("mmedge.capture.stream_url", "av", "av.subtitles.stream"),
         whole=True,
         password=True,
         queue_seen=True,
@@ -334,6 +334,7 @@ KINDS: Mapping[str, SourceKind] = {
         device=_path,
         feeds=("image", "audio"),
         open=_open_file,
+        modules=("mmedge.capture.media", "av"),
         live=False,
         whole=True,
         played=True,
@@ -345,8 +346,8 @@ KINDS: Mapping[str, SourceKind] = {
         same=_same_microphone,
         feeds=("audio",),
         open=_open_microphone,
-        # sounddevice asks for all devices as it is imported, and a new process must see new ones.
-        modules=("mmedge.capture.microphone", "_sounddevice", "soxr"),
+        # Not sounddevice, but what it imports: it asks for all devices, and a new process must see new ones.
+        modules=("mmedge.capture.microphone", "_sounddevice", "ctypes.util", "sysconfig", "soxr"),
         constant_ns={"A": 500_000, "B": 3_000_000, "C": 10_000_000},
     ),
     "text": SourceKind(

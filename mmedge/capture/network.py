@@ -10,10 +10,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from mmedge.address import scrub
-from mmedge.capture.http import FORMATS, open_http
 from mmedge.capture.uri import Uri
 from mmedge.errors import SourceError
 
+# What a sender may send. Playlists and descriptions that name further addresses (concat, HLS, DASH, SDP) are not here.
+FORMATS = (
+    "mpegts,h264,hevc,mjpeg,mpjpeg,m4v,mpegvideo,mpeg,flv,live_flv,matroska,nut,ivf,obu,av1,asf,avi,ogg,mov,aac,mp3,wav"
+)
 _LOOPBACK = ("127.0.0.1", "localhost")
 # What FFmpeg may open on behalf of an address: never a file, nor what a stranger's text names.
 _PROTOCOLS = {
@@ -52,6 +55,8 @@ def open_network(av: Any, uri: Uri, silence_s: float, stop: threading.Event) -> 
     target = uri.reveal()
     scheme = target.partition(":")[0].lower()
     if scheme in ("http", "https"):
+        from mmedge.capture.http import open_http  # with TLS, which the other schemes do without
+
         return open_http(av, target, silence_s=silence_s, stop=stop, name=str(uri))
     form = None
     if scheme == "sdp":

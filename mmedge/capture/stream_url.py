@@ -12,9 +12,8 @@ from mmedge.capture.channels import Choice
 from mmedge.capture.datagrams import LARGEST, Datagrams
 from mmedge.capture.decode import PictureDecoder, SoundDecoder
 from mmedge.capture.demux import choose_tracks
-from mmedge.capture.http import FORMATS
 from mmedge.capture.kinds import KINDS
-from mmedge.capture.network import open_network
+from mmedge.capture.network import FORMATS, open_network
 from mmedge.capture.times import ticks_ns
 from mmedge.capture.uri import Uri
 from mmedge.clock import ClockReport, StreamClock, now_ns

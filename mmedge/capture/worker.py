@@ -13,7 +13,10 @@ from mmedge.ipc.channel import PacketWriter
 from mmedge.ipc.control import unpack
 from mmedge.ipc.wake import Wake
 from mmedge.ipc.worker import Link
+from mmedge.learn import learn
 from mmedge.types import EndOfStream, Packet
+
+learn(Order)  # before a fork, so that workers share what was learned
 
 
 def main(link: Link) -> None:

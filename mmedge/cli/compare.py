@@ -23,7 +23,7 @@ from mmedge.engine.onnxruntime import OnnxRuntimeEngine
 from mmedge.engine.plan_file import SUFFIXES
 from mmedge.engine.shapes import as_range, parse_shapes
 from mmedge.errors import ConfigError
-from mmedge.fusion.graph import evidence_of
+from mmedge.fusion.evidence import evidence_of
 from mmedge.replay.compare import check_judged, check_thresholds, compare_on_golden, compare_on_recordings, thresholds
 from mmedge.types import Precision
 

@@ -30,7 +30,7 @@ WIDEST = 100  # columns: a wider drawing is hard to follow
 
 
 def command(
-    file: Annotated[Path, typer.Argument(help="A bundle (NAME.mmedge), an ONNX file or an engine.")],
+    file: Annotated[Path, typer.Argument(help="A bundle (NAME.mmedge), an ONNX file, an engine, or a plan (JSON).")],
     plan: Annotated[
         bool, typer.Option("--plan", help="Of a bundle: what a run does, from triggers and inputs to stages.")
     ] = False,
@@ -40,11 +40,14 @@ def command(
     latency: Annotated[Latency, typer.Option(help="With --plan: as of `mmedge run`.")] = "balanced",
     json: Json = False,
 ) -> None:
-    """Show what a file is: inputs, stages, tasks and variants, an ONNX file's signature and findings, or an engine."""
+    """Show what a file is: inputs, stages, tasks and variants, an ONNX signature and findings, engine or plan."""
     if plan or inputs or latency != "balanced":
         if not plan:
             raise ConfigError("--inputs and --latency are of --plan", where="inspect", fix="add --plan")
         _show_plan(file, [name for name in inputs.split(",") if name], latency, json=json)
+        return
+    if file.suffix.lower() == ".json":
+        _show_written_plan(file, json=json)
         return
     if file.suffix.lower() in SUFFIXES:
         engine = describe_plan(file)
@@ -82,6 +85,14 @@ def _show_plan(file: Path, given: Sequence[str], latency: Latency, *, json: bool
         plan = make_plan(bundle.manifest, attached, latency=latency, manifest_sha256=bundle.manifest_sha256)
     print_json(msgspec.to_builtins(plan)) if json else print_plan(plan)
     next_step(f"mmedge run {quote(str(file))}")
+
+
+def _show_written_plan(file: Path, *, json: bool) -> None:
+    from mmedge.cli.plan import print_plan
+    from mmedge.plan import load_plan
+
+    plan = load_plan(file)
+    print_json(msgspec.to_builtins(plan)) if json else print_plan(plan)
 
 
 def nodes_of(bundle: Bundle) -> dict[Key, list[str]]:

@@ -13,7 +13,7 @@ from mmedge.errors import CheckError, ConfigError, MmedgeError
 from mmedge.fusion.built import load_built
 from mmedge.fusion.check import StandIn
 from mmedge.fusion.doors import DOORS, Built, BuiltPlan
-from mmedge.fusion.graph import evidence_of
+from mmedge.fusion.evidence import evidence_of
 from mmedge.fusion.make import make_stage
 from mmedge.fusion.stage import StageRunner
 

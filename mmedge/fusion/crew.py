@@ -6,11 +6,11 @@ import os
 from collections.abc import Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from mmedge._native import core
 from mmedge.errors import MmedgeError
 from mmedge.fusion.stage import StageRunner
 
-# Handing a run to another thread costs a tenth of that.
-HEAVY_NS = 1_000_000
+HEAVY_NS = core.Stage.HEAVY_NS
 
 
 class Crew:
@@ -22,10 +22,14 @@ class Crew:
     Args:
         stages: In topological order.
         cores: So many may run at once; those this process may use by default.
+
+    Attributes:
+        cores: As given.
+        running: What runs on a thread now.
     """
 
     def __init__(self, stages: Sequence[StageRunner], cores: int | None = None) -> None:
-        self._cores = len(os.sched_getaffinity(0)) if cores is None else cores
+        self.cores = len(os.sched_getaffinity(0)) if cores is None else cores
         waited = [stage for stage in stages if not stage.asynchronous]
         self._peers = {
             stage: tuple(
@@ -38,16 +42,20 @@ class Crew:
         self._pool: ThreadPoolExecutor | None = None
         self.running: dict[StageRunner, Future[None]] = {}
 
+    def peers(self, stage: StageRunner) -> tuple[StageRunner, ...]:
+        """Return the stages that may run at the same time as one that the trigger waits for."""
+        return self._peers.get(stage, ())
+
     def takes(self, stage: StageRunner) -> bool:
         """Tell whether a stage had better run on a thread: another heavy one may run beside it."""
-        if stage.cost_ns < HEAVY_NS or self._cores < 2 or stage.asynchronous:
+        if stage.cost_ns < HEAVY_NS or self.cores < 2 or stage.asynchronous:
             return False
         return any(peer.cost_ns >= HEAVY_NS for peer in self._peers[stage])
 
     def start(self, stage: StageRunner) -> None:
         """Run a stage, which was fed, on a thread."""
         if self._pool is None:
-            self._pool = ThreadPoolExecutor(self._cores, thread_name_prefix="mmedge-stage")
+            self._pool = ThreadPoolExecutor(self.cores, thread_name_prefix="mmedge-stage")
         self.running[stage] = self._pool.submit(stage.execute)
 
     def wait(self, names: Collection[str] | None = None) -> dict[StageRunner, MmedgeError]:

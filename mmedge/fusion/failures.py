@@ -37,6 +37,12 @@ class StageError(EngineError):
         self.cancelled = isinstance(error, CancelledError)
 
 
+def recorded_faults(told: Mapping[str, str]) -> dict[str, EngineError]:
+    """Return the errors that a recorded run had, of stage -> message."""
+    where, fix = "the recorded run", "see the recorded run's own error"
+    return {name: EngineError(message, where=where, fix=fix) for name, message in told.items()}
+
+
 class FiniteCheck:
     """Looks for NaN and infinity in arrays that stay the same; allocates nothing per call.
 

@@ -7,9 +7,11 @@ from typing import Protocol
 
 import numpy as np
 
+from mmedge._native import core
 from mmedge.bundle.manifest import AudioInput, ImageInput, Input, TextInput
 from mmedge.errors import BundleError, ConfigError
 from mmedge.preprocess import AudioPreprocessor, ImagePreprocessor, Tokenizer
+from mmedge.sync import RingReader
 from mmedge.types import AnyArray, FloatArray, Frame, Snapshot, Tensor, Text
 
 
@@ -118,8 +120,10 @@ class AudioFeed:
     def __init__(self, name: str, spec: AudioInput, *, raw: bool) -> None:
         self._name, self._raw = name, raw or (spec.features is None and spec.gain == 1.0)
         self._preprocess = AudioPreprocessor(spec)
+        self._slides = spec.features is not None
         self._pcm = np.zeros(spec.samples, np.float32)
         self._source: ReadAudio | None = None
+        self._ring: core.SampleRing | None = None
         self.fill_absent = _Absent(self, spec.raw_shape, "float32")
 
     def fill(self, snapshot: Snapshot, out: AnyArray, read_audio: ReadAudio, end: int | None = None) -> None:
@@ -134,7 +138,11 @@ class AudioFeed:
             return
         if read_audio != self._source:  # the sound of another run has the same numbers
             self._source = read_audio
+            self._ring = read_audio.rings.get(self._name) if isinstance(read_audio, RingReader) else None
             self._preprocess.forget()
+        if self._ring is not None and self._slides:
+            self._preprocess.read(self._ring, end, out)
+            return
         done = False
         while not done:
             pcm = self._pcm[: self._preprocess.wanted(end)]

@@ -3,35 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
+from mmedge._native import core
 from mmedge.bundle.source import Output
 from mmedge.errors import EngineError, MmedgeError
 from mmedge.fusion import hearing
 from mmedge.fusion.crew import Crew
-from mmedge.fusion.failures import TOLD, StageError
+from mmedge.fusion.evidence import evidence_of
+from mmedge.fusion.failures import TOLD, StageError, recorded_faults
 from mmedge.fusion.feed import ReadAudio
 from mmedge.fusion.life import Life
+from mmedge.fusion.moment import Timing, ages_of, marks_of, raise_ages
 from mmedge.fusion.pictures import Looked, Pictures
 from mmedge.fusion.stage import StageRunner
 from mmedge.fusion.stream import StreamStage
+from mmedge.fusion.stretch import Segment, make_segments
 from mmedge.types import AnyArray, Evidence, Snapshot
 
 if TYPE_CHECKING:
     from mmedge.fusion.upgrade import Pending
 
 _NONE: frozenset[str] = frozenset()
-
-
-@dataclass(slots=True)
-class Timing:
-    """Nanoseconds that one trigger spent in preprocessing and in engines."""
-
-    preprocess_ns: int = 0
-    infer_ns: int = 0
 
 
 class StageGraph:
@@ -49,20 +43,22 @@ class StageGraph:
             it takes to name them all.
         lost: Failures of stages whose inputs are away all the same: nothing follows from them.
         pending: What is still to be built for its stages.
+        streams: Its stages that hear every step of a sound.
     """
 
     def __init__(self, stages: list[StageRunner], *, cores: int | None = None) -> None:
         self.stages = stages
         self._outputs = {str(Output(stage.name, name)): (stage, name) for stage in stages for name in stage.outputs}
         self._background = tuple(stage for stage in stages if stage.asynchronous)
-        self._streams = tuple(stage for stage in stages if isinstance(stage, StreamStage))
+        self.streams = tuple(stage for stage in stages if isinstance(stage, StreamStage))
         self._behind = tuple(stage for stage in stages if stage.behind)
         self._crew = Crew(stages, cores)
         self.pending: Sequence[Pending] = ()
         self._pictures: Pictures | None = None
         self._snapshot: Snapshot | None = None
         self._ages: dict[str, float] = {}
-        self._marks: list[tuple[int, int] | None] = []
+        self._moment = core.Moment(len(stages[0].seats) if stages else 0)
+        self._segments = make_segments(stages, self._crew)
         self._bits = 0
         self._attempt = 0
         self._fallen: dict[StageRunner, EngineError] = {}
@@ -97,13 +93,11 @@ class StageGraph:
         Raises:
             StageError: If a stage fails. It has forgotten its state; the graph can go on.
         """
-        bits = self._bits = self._look(snapshot)
+        marks = marks_of(snapshot)
+        bits = self._bits = sum(1 << seat for seat, mark in enumerate(marks) if mark is not None)
         self._attempt = self._attempt + 1 if snapshot is self._snapshot else 0
         recorded = failed[self._attempt] if self._attempt < len(failed) else {}
-        self._faults = {
-            name: EngineError(message, where="the recorded run", fix="see the recorded run's own error")
-            for name, message in recorded.items()
-        }
+        self._faults = recorded_faults(recorded)
         if self._attempt:
             self.lost += [
                 stage.failed(error, bits) for stage, error in self._beside if stage.bits and not bits & stage.bits
@@ -111,10 +105,15 @@ class StageGraph:
         self._beside = []
         self._collect(snapshot, bits, busy)
         self.used_ns = {}
-        for stage in self._run_waited(snapshot, bits, read_audio):
+        self._moment.look(snapshot.t_ns, marks, ages_of(snapshot))
+        try:
+            late = self._run_waited(snapshot, bits, read_audio)
+        finally:
+            raise_ages(snapshot, self._moment)
+        for stage in late:
             try:
                 seen = hearing.seen(stage, bits)
-                if stage.due(snapshot, seen, self._marks):
+                if stage.due(snapshot, seen, self._moment):
                     self._feed(stage, snapshot, seen, read_audio)
                     stage.start(snapshot.t_ns)
             except MmedgeError as error:
@@ -134,31 +133,13 @@ class StageGraph:
 
     def untold(self) -> list[StageError]:
         """Return the failures that ``run`` did not come to raise; for when it is not called again for this trigger."""
+        if not (self._fallen or self._beside):
+            return []
         return [stage.failed(error, self._bits) for stage, error in (*self._fallen.items(), *self._beside)]
 
     def _note(self, stage: StageRunner, error: MmedgeError) -> None:
         self.failed += [{} for _ in range(self._attempt + 1 - len(self.failed))]
         self.failed[-1][stage.name] = error.message[:TOLD]
-
-    def _look(self, snapshot: Snapshot) -> int:
-        """Note what is present and what is new; return the former as bits."""
-        marks = self._marks = []
-        bits, bit = 0, 1
-        epoch, frames, sounds, values = snapshot.epoch, snapshot.frames, snapshot.audio_end, snapshot.values
-        for seat, present in snapshot.present.items():
-            if not present:
-                marks.append(None)
-            else:
-                bits |= bit
-                if seat in frames:
-                    number = frames[seat].seq
-                elif seat in sounds:
-                    number = sounds[seat]
-                else:
-                    number = values[seat].seq
-                marks.append((epoch.get(seat, 0), number))
-            bit <<= 1
-        return bits
 
     def _collect(self, snapshot: Snapshot, bits: int, busy: Collection[str] | None) -> None:
         """Take up what has come from the background: before anything else, so that it is decided once a trigger."""
@@ -208,44 +189,71 @@ class StageGraph:
         pending: set[StageRunner] = set()
         failures: dict[StageRunner, MmedgeError] = {}
         broken: set[str] = set()
-        crew, marks = self._crew, self._marks
-        for stage in self.stages:
-            if stage.behind and crew.running:
-                failures |= self._wait(stage.ancestors)  # what it hears of is known when these have run
-            seen = hearing.seen(stage, bits)
-            if stage.bits and not seen & stage.bits:
-                self._miss(stage)
-                continue
-            if stage.in_background:
-                if not stage.running:
-                    late.append(stage)
-            else:
-                if crew.running:
-                    failures |= self._wait(stage.ancestors)
-                if failures or pending:
-                    # What does not need them runs all the same: so it does where it had been started before.
-                    broken.update(other.name for other in (*failures, *pending))
-                    if not broken.isdisjoint(stage.ancestors):
-                        continue
-                try:
-                    if stage.asynchronous and stage.life.pending:
-                        if not stage.running:
-                            self._feed(stage, snapshot, seen, read_audio)
-                            stage.start(snapshot.t_ns)
-                        pending.add(stage)
-                    elif stage.due(snapshot, seen, marks):
-                        self._feed(stage, snapshot, seen, read_audio)
-                        self._execute(stage)
-                except MmedgeError as error:
-                    failures[stage] = error
+        crew = self._crew
+        for segment in self._segments:
+            done = 0
+            if segment.stretch is not None and not (failures or pending or crew.running or self._faults):
+                done = self._run_stretch(segment, segment.stretch, snapshot, read_audio, failures)
+            for stage in segment.stages[done:]:
+                if stage.behind and crew.running:
+                    failures |= self._wait(stage.ancestors)  # what it hears of is known when these have run
+                seen = hearing.seen(stage, bits)
+                if stage.bits and not seen & stage.bits:
+                    self._miss(stage)
                     continue
-            if not stage.life.cold or stage in crew.running:
-                self._age(stage, snapshot)
+                if stage.in_background:
+                    if not stage.running:
+                        late.append(stage)
+                else:
+                    if crew.running:
+                        failures |= self._wait(stage.ancestors)
+                    if failures or pending:
+                        # What does not need them runs all the same: so it does where it had been started before.
+                        broken.update(other.name for other in (*failures, *pending))
+                        if not broken.isdisjoint(stage.ancestors):
+                            continue
+                    try:
+                        if stage.asynchronous and stage.life.pending:
+                            if not stage.running:
+                                self._feed(stage, snapshot, seen, read_audio)
+                                stage.start(snapshot.t_ns)
+                            pending.add(stage)
+                        elif stage.due(snapshot, seen, self._moment):
+                            self._feed(stage, snapshot, seen, read_audio)
+                            self._execute(stage)
+                    except MmedgeError as error:
+                        failures[stage] = error
+                        continue
+                if not stage.life.cold or stage in crew.running:
+                    self._age(stage)
         if crew.running:
             failures |= self._wait()
         if failures or pending:
             self._raise(failures, pending, bits)
         return late
+
+    def _run_stretch(
+        self,
+        segment: Segment,
+        stretch: core.Stretch,
+        snapshot: Snapshot,
+        read_audio: ReadAudio,
+        failures: dict[StageRunner, MmedgeError],
+    ) -> int:
+        """Run what C++ can run by itself; return how many stages are done, a failed one included."""
+        try:
+            stretch.run(self._moment, snapshot, read_audio, None if self._pictures is None else self._pictures.note)
+            done = stretch.at
+        except MmedgeError as error:
+            failures[segment.stages[stretch.at]] = error
+            done = stretch.at + 1
+        finally:
+            self.timing.preprocess_ns += stretch.feeding_ns
+            self.timing.infer_ns += stretch.running_ns
+        for at, stage in segment.timed:
+            if at < done and not stage.life.cold:
+                self.used_ns[stage.name] = stage.t_ns
+        return done
 
     def _raise(
         self, failures: Mapping[StageRunner, MmedgeError], pending: Collection[StageRunner], bits: int
@@ -263,7 +271,7 @@ class StageGraph:
 
     def _feed(self, stage: StageRunner, snapshot: Snapshot, bits: int, read_audio: ReadAudio) -> None:
         begin_ns = time.monotonic_ns()
-        stage.feed(snapshot, bits, self._marks, read_audio)
+        stage.feed(snapshot, bits, self._moment, read_audio)
         if self._pictures is not None:
             self._pictures.note(stage, snapshot)
         self.timing.preprocess_ns += time.monotonic_ns() - begin_ns
@@ -286,14 +294,10 @@ class StageGraph:
         self.timing.infer_ns += time.monotonic_ns() - begin_ns
         return failures
 
-    def _age(self, stage: StageRunner, snapshot: Snapshot) -> None:
+    def _age(self, stage: StageRunner) -> None:
         if stage.asynchronous or stage.plan.due.every_ns is not None:
             self.used_ns[stage.name] = stage.t_ns
-        stale_ns = snapshot.t_ns - stage.t_ns
-        if stale_ns > 0:
-            for seat in stage.depends:
-                if snapshot.present[seat]:
-                    snapshot.age_ms[seat] = max(snapshot.age_ms.get(seat, 0.0), stale_ns / 1e6)
+        stage.memory.age(self._moment)
 
     def output(self, tensor: str) -> AnyArray:
         """Return ``STAGE.OUTPUT``; a view, valid until the next ``run``.
@@ -338,7 +342,7 @@ class StageGraph:
     @property
     def overruns(self) -> dict[str, int]:
         """How often the sound of a stream was overwritten before it was heard, by stage."""
-        return {stage.name: stage.overruns for stage in self._streams if stage.overruns}
+        return {stage.name: stage.overruns for stage in self.streams if stage.overruns}
 
     @property
     def evidence(self) -> Evidence:
@@ -366,7 +370,9 @@ class StageGraph:
         stage = next(stage for stage in self.stages if stage.name == other.name)
         from mmedge.fusion.swap import take_over
 
-        return take_over(stage, other, self.stages)
+        done = take_over(stage, other, self.stages)
+        self._segments = make_segments(self.stages, self._crew)
+        return done
 
     def follow(self, other: StageGraph, *, anew: bool = True) -> None:
         """Take over what another graph knows of the stages that both have; whether the others begin ``anew``."""
@@ -390,11 +396,3 @@ class StageGraph:
         self._crew.close()
         for stage in own:
             stage.close()
-
-
-def evidence_of(backends: Iterable[str]) -> Evidence:
-    """Return what was run on what, of these backends."""
-    networks = set(backends) - {"callable"}
-    if not networks or not all(backend.startswith("tensorrt") for backend in networks):
-        return "cpu"
-    return "jetson" if Path("/etc/nv_tegra_release").exists() else "gpu"

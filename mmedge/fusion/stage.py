@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import TypeAlias
+from typing import Any
 
 import numpy as np
 
+from mmedge._native import core
 from mmedge.bundle.manifest import Input
 from mmedge.bundle.manifest import Stage as StageSpec
 from mmedge.bundle.source import parse_output
@@ -24,11 +25,14 @@ from mmedge.fusion.tensors import age_limit, array_of, fill
 from mmedge.plan import StagePlan, plan_stage
 from mmedge.types import AnyArray, Snapshot
 
-__all__ = ["Marks", "StageRunner", "array_of"]
-# What is new at a trigger: (epoch, number) of each seat's data, None where it is absent.
-Marks: TypeAlias = Sequence["tuple[int, int] | None"]
-_SLACK_NS = 500_000  # triggers waver
-_NEVER = -1
+__all__ = ["StageRunner", "array_of"]
+_LIVES = tuple(Life)  # in the order of native/graph/stage.hpp
+_DIFFERENT = 2  # what ``core.Stage.due`` says where it matters whether what is new is the same as before
+
+
+def _held(name: str) -> Any:
+    """Return a property of a stage that its ``memory`` holds."""
+    return property(lambda self: getattr(self.memory, name), lambda self, value: setattr(self.memory, name, value))
 
 
 class StageRunner:
@@ -45,7 +49,9 @@ class StageRunner:
 
     Attributes:
         plan: When it runs and what feeds it.
+        memory: What it knows from one trigger to the next, in C++ (native/graph/stage.hpp).
         outputs: Output name -> array, kept until the next run; zeros while its inputs are absent.
+        seats: All seats of the bundle, in its order.
         depends: Seats it is fed by, directly or through other stages.
         ancestors: Stages it is fed by, directly or through others.
         bits: ``depends`` as bits, in the order of the seats.
@@ -54,7 +60,7 @@ class StageRunner:
         cost_ns: Moving median of the time of a run.
         took_ns: The time of the newest run.
         ran: Whether it has run for this trigger.
-        life: What its outputs are.
+        check: Raises EngineError if an output is not finite.
         producers, direct, behind: Stages and, as bits, seats that feed it directly; whether a stream feeds it at all.
         file: The member of the bundle that its engine was made of; empty for a callable.
         fault: Why a background stage has no output, from a failure until the next run that ends well.
@@ -64,6 +70,8 @@ class StageRunner:
     """
 
     waits = False  # until a first step has come, though its seat is there: a stream
+    version, t_ns, cost_ns, took_ns = _held("version"), _held("t_ns"), _held("cost_ns"), _held("took_ns")
+    ran, _carry, _blank = _held("ran"), _held("carry"), _held("blank")
 
     def __init__(
         self,
@@ -99,27 +107,28 @@ class StageRunner:
         self.asynchronous, self.behind = plan.background, plan.behind
         self.depends, self.ancestors = frozenset(plan.depends), frozenset(plan.ancestors)
         self.producers = tuple(upstream[producer] for producer in plan.producers)
-        self._seats = tuple(enumerate(seats))
+        self.seats, self._seats = seats, tuple(enumerate(seats))
         self.bits, self.direct = self._bits_of(plan.depends), self._bits_of(plan.seats.values())
-        self._watched_bits = self._bits_of(seats if plan.due.masks else plan.depends)
         self._watched = tuple((index, seat) for index, seat in self._seats if seat in plan.due.watches)
-        self._follows, self._every_ns = plan.due.links, plan.due.every_ns
+        self._every_ns = plan.due.every_ns
+        self.memory: core.Stage = core.Stage(
+            depends=self.bits,
+            masks=self._bits_of(seats if plan.due.masks else plan.depends),
+            watches=[index for index, _ in self._watched],
+            follows=plan.due.links,
+            every_ns=plan.due.every_ns,
+            seats=len(seats),
+            producers=[producer.memory for producer in self.producers],
+        )
         self.outputs = dict(engine.outputs)
         if self.asynchronous:
             # A background run writes the engine's arrays at any time: readers get a copy.
             self.outputs = {n: a.copy() for n, a in engine.outputs.items()}
-        self._check = FiniteCheck(engine.outputs)
+        self.check = FiniteCheck(engine.outputs)
         self._worker: ThreadPoolExecutor | None = None
         self._future: Future[None] | None = None
         self._future_t_ns = 0
-        self._due_ns = self.version = self.t_ns = self.cost_ns = self.took_ns = 0
-        self.life = Life.COLD
-        self.ran = self._carry = False
-        self._blank = False  # whether nothing was written into its inputs since they were wiped
         self.fault: MmedgeError | None = None
-        self._fed_bits = _NEVER
-        self._seen: list[tuple[int, int] | None] = [None] * len(seats)
-        self._seen_versions = [_NEVER] * len(self.producers)
         self._epoch: dict[str, int] = {}
         self._change: Change | None = None
         if plan.due.differs:
@@ -130,50 +139,33 @@ class StageRunner:
     def _bits_of(self, names: Collection[str]) -> int:
         return sum(1 << index for index, seat in self._seats if seat in names)
 
-    def due(self, snapshot: Snapshot, bits: int, marks: Marks) -> bool:
+    @property
+    def life(self) -> Life:
+        """What its outputs are."""
+        return _LIVES[self.memory.life]
+
+    @life.setter
+    def life(self, life: Life) -> None:
+        self.memory.life = _LIVES.index(life)
+
+    def due(self, snapshot: Snapshot, bits: int, moment: core.Moment) -> bool:
         """Tell whether the stage must run for this trigger, by its rule.
 
         Args:
             snapshot: The trigger.
             bits: Which seats are present to it, bit by bit: see ``hearing.seen``.
-            marks: What is new.
+            moment: What is new.
         """
-        changed = (bits & self._watched_bits) != self._fed_bits
-        if self.ran:  # it must not answer to what has been taken back
-            return changed or self._linked_anew()
-        if self._fed_bits == _NEVER:
-            return True
-        if changed:  # what it gave answered to other inputs
-            return True
-        if self._every_ns is not None and snapshot.t_ns < self._due_ns - _SLACK_NS:
-            return False
-        seen = self._seen
-        for index, _ in self._watched:
-            if marks[index] != seen[index]:
-                break
-        else:
-            if not self._follows or not self._linked_anew():
-                return False
+        due = self.memory.due(moment, bits)
+        if due != _DIFFERENT or self._change is None or self._change.differs(snapshot):
+            return due > 0
         # Pictures and sound that are new never are the same.
-        if self._change is None or self._change.differs(snapshot) or self._heard_or_seen(snapshot, marks):
+        if any(self.memory.is_new(moment, index) for index, seat in self._watched if seat not in snapshot.values):
             return True
-        self._see(bits, marks)
+        self.memory.see(moment, bits)
         return False
 
-    def _linked_anew(self) -> bool:
-        return [stage.version for stage in self.producers] != self._seen_versions
-
-    def _heard_or_seen(self, snapshot: Snapshot, marks: Marks) -> bool:
-        return any(marks[index] != self._seen[index] for index, seat in self._watched if seat not in snapshot.values)
-
-    def _see(self, bits: int, marks: Marks) -> None:
-        self._fed_bits = bits & self._watched_bits
-        for index, _ in self._watched:
-            self._seen[index] = marks[index]
-        for number, stage in enumerate(self.producers):
-            self._seen_versions[number] = stage.version
-
-    def feed(self, snapshot: Snapshot, bits: int, marks: Marks, read_audio: ReadAudio) -> None:
+    def feed(self, snapshot: Snapshot, bits: int, moment: core.Moment, read_audio: ReadAudio) -> None:
         """Write every input tensor; absent seats become zeros.
 
         Raises:
@@ -183,8 +175,7 @@ class StageRunner:
         if not self.in_background:
             self.t_ns = self.stamp(snapshot)
         self._blank = False
-        if self._every_ns is not None:
-            self._schedule(snapshot.t_ns, self._every_ns)
+        self.memory.schedule(snapshot.t_ns)
         if self._states:
             self._feed_states(snapshot)
         for tensor, (seat, feed) in self._feeds.items():
@@ -194,18 +185,32 @@ class StageRunner:
                 feed.fill_absent(own[tensor])
         for tensor, (stage, output) in self._links.items():
             own[tensor][...] = stage.outputs[output]
+        ages_ms = moment.ages_ms if self._rows else ()
         for row, is_presence, limit in self._rows:
-            for index, seat in self._seats:
+            for index, _ in self._seats:
                 there = bits >> index & 1
-                row[index] = there if is_presence else min(snapshot.age_ms.get(seat, 0.0), limit) if there else 0
+                row[index] = there if is_presence else min(ages_ms[index], limit) if there else 0
         if self._change is not None:
             self._change.note(snapshot)
-        self._see(bits, marks)
+        self.memory.see(moment, bits)
 
-    def _schedule(self, t_ns: int, every_ns: int) -> None:
-        # Triggers come when they like; counted from when it was due, not from when it ran, the mean is as asked for.
-        late_ns = t_ns - self._due_ns
-        self._due_ns = (self._due_ns if -_SLACK_NS <= late_ns < every_ns else t_ns) + every_ns
+    def linked(self) -> list[tuple[AnyArray, AnyArray]]:
+        """Return the outputs of other stages that feed it, each with the tensor that it is copied to.
+
+        Both have the shape [...] and dtype of the tensor.
+        """
+        own = self.engine.inputs
+        return [(stage.outputs[output], own[tensor]) for tensor, (stage, output) in self._links.items()]
+
+    def seat_feeds(self) -> list[tuple[int, Callable[..., None], Callable[[AnyArray], None], AnyArray]]:
+        """Return of each tensor that a seat feeds: the seat's number, what fills it there or absent, the tensor.
+
+        The tensor has the shape [...] and dtype of the engine's input.
+        """
+        own, number = self.engine.inputs, {seat: index for index, seat in self._seats}
+        return [
+            (number[seat], feed.fill, feed.fill_absent, own[tensor]) for tensor, (seat, feed) in self._feeds.items()
+        ]
 
     def _feed_states(self, snapshot: Snapshot) -> None:
         epoch = snapshot.epoch
@@ -233,16 +238,11 @@ class StageRunner:
         try:
             self._run()
         finally:
-            self.took_ns = took_ns = time.monotonic_ns() - begin_ns
-        step_ns = max(self.cost_ns >> 4, 1000)
-        if self.cost_ns == 0:
-            self.cost_ns = took_ns
-        elif abs(took_ns - self.cost_ns) > step_ns:
-            self.cost_ns += step_ns if took_ns > self.cost_ns else -step_ns
+            self.memory.took(time.monotonic_ns() - begin_ns)
 
     def _run(self) -> None:
         self.engine.run()
-        self._check()
+        self.check()
 
     def stamp(self, snapshot: Snapshot) -> int:
         """Return the capture time that a run for this trigger belongs to."""
@@ -250,9 +250,8 @@ class StageRunner:
 
     def finish(self, t_ns: int | None = None) -> None:
         """Take up the outputs of a run, of a background run for capture time ``t_ns``."""
-        self.ran = self._carry = True
-        self.life, self.fault = Life.WARM, None
-        self.version += 1
+        self.memory.finish()
+        self.fault = None
         if t_ns is not None:
             self.t_ns = t_ns
         if self.asynchronous:
@@ -286,7 +285,7 @@ class StageRunner:
 
     def discard(self) -> None:
         """Forget a run that failed beside another one, which is told first: it is tried again."""
-        self._fed_bits = _NEVER
+        self.memory.forget_seen()
         self._carry = False
 
     @property
@@ -347,10 +346,10 @@ class StageRunner:
     def reset(self) -> None:
         """Forget cached outputs and states; outputs of a background run are discarded. Idempotent and then cheap."""
         self.fault = None
-        if self._blank and self._fed_bits == _NEVER and (self._future is None or self.life is Life.STALE):
+        if self._blank and not self.memory.has_seen and (self._future is None or self.life is Life.STALE):
             self.life = Life.COLD if self.life is Life.FAILED else self.life
             return
-        self._fed_bits = _NEVER
+        self.memory.forget_seen()
         self._blank = True
         self.version += self.life.shown
         for array in self.outputs.values():

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from mmedge._native import core
 from mmedge.bundle.manifest import Input
 from mmedge.bundle.manifest import Stage as StageSpec
 from mmedge.engine.base import Engine
@@ -13,7 +14,7 @@ from mmedge.errors import MmedgeError
 from mmedge.fusion.failures import StageError
 from mmedge.fusion.feed import Feed, ReadAudio, ReadMember, no_members
 from mmedge.fusion.life import Life
-from mmedge.fusion.stage import Marks, StageRunner
+from mmedge.fusion.stage import StageRunner
 from mmedge.types import NS_PER_S, AnyArray, Snapshot
 
 
@@ -67,7 +68,7 @@ class StreamStage(StageRunner):
         """Begin with the newest step at the next trigger: it came into a run that goes on."""
         self._origin, self._joins = (-1, -1), True
 
-    def due(self, snapshot: Snapshot, bits: int, marks: Marks) -> bool:
+    def due(self, snapshot: Snapshot, bits: int, moment: core.Moment) -> bool:
         """Tell whether steps have come that were not heard."""
         end = snapshot.audio_end.get(self._sound) if snapshot.present[self._sound] else None
         if end is None:
@@ -95,9 +96,9 @@ class StreamStage(StageRunner):
             self.version += 1
         return self._steps > 0
 
-    def feed(self, snapshot: Snapshot, bits: int, marks: Marks, read_audio: ReadAudio) -> None:
+    def feed(self, snapshot: Snapshot, bits: int, moment: core.Moment, read_audio: ReadAudio) -> None:
         """Write every input tensor but the sound, which each step writes for itself."""
-        super().feed(snapshot, bits, marks, read_audio)
+        super().feed(snapshot, bits, moment, read_audio)
         self._snapshot, self._read = snapshot, read_audio
 
     def stamp(self, snapshot: Snapshot) -> int:

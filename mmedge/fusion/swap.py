@@ -10,7 +10,7 @@ from mmedge.fusion.change import Change
 from mmedge.fusion.stage import StageRunner
 
 # What a stage has of its engine; everything else is its life: outputs, states, what it has seen and when it is due.
-_BOUND = ("engine", "raw", "file", "_constants", "_feeds", "_all_feeds", "_states", "_rows", "_check", "_sounds")
+_BOUND = ("engine", "raw", "file", "_constants", "_feeds", "_all_feeds", "_states", "_rows", "check", "_sounds")
 
 
 def take_over(stage: StageRunner, other: StageRunner, graph: Iterable[StageRunner]) -> bool:

@@ -16,20 +16,18 @@ import numpy as np
 from mmedge._native import core
 from mmedge.errors import SourceError
 from mmedge.ipc.control import Control, Ring
+from mmedge.ipc.frame_record import FRAME, FrameKind, FrameRecord, FrameRecords
 from mmedge.ipc.frames import FramePool, Loan
 from mmedge.ipc.limits import MAX_SAMPLES, MAX_TEXT
 from mmedge.ipc.records import (
     End,
-    FrameHeader,
     Lent,
     Record,
     Said,
     Small,
-    TensorHeader,
     fields_of,
-    frame_header,
-    frame_of,
     stamp_of,
+    tensor_header,
 )
 from mmedge.ipc.sound import SOUND, Found, SoundRecord, in_order, packets_of, ring_of
 from mmedge.ipc.wake import Wake
@@ -42,7 +40,7 @@ SMALL = 4096  # bytes of a tensor that travels in its record
 # held for a whole slow stage they would leave none for what the camera sees now. Of tensors half a second at 1 kHz.
 FRAMES, TENSORS = 3, 512
 _SLOTS, _MAX_SLOTS, _TENSOR_BYTES = 16, 64, 1 << 24
-_SOUND = bytes([SOUND])
+_SOUND, _FRAME = bytes([SOUND]), bytes([FRAME])
 
 
 def flows(packet: Packet) -> bool:
@@ -79,6 +77,7 @@ class PacketWriter:
         self._samples: dict[str, tuple[int, Any]] = {}
         self._pools: dict[str, FramePool] = {}
         self._announced: dict[str, tuple[int, FramePool]] = {}
+        self._frames = FrameRecords()
         self._lost: Counter[str] = Counter()
         self._lock = threading.Lock()
         self.dropped: Counter[str] = Counter()
@@ -112,20 +111,17 @@ class PacketWriter:
 
     def _put_frame(self, frame: Frame) -> bool:
         loan = frame.release
-        if isinstance(loan, Loan):
-            return self._lend(frame, loan, frame_header(frame))
-        return self._put_array(frame, frame.data, frame_header(frame))
+        return self._lend(frame, loan) if isinstance(loan, Loan) else self._put_array(frame, frame.data)
 
     def _put_tensor(self, tensor: Tensor) -> bool:
-        header = TensorHeader(stamp_of(tensor), tensor.data.shape, tensor.data.dtype.str)
         if tensor.data.nbytes <= SMALL:
-            return self._record(tensor, Small(header, tensor.data.tobytes()))
-        return self._put_array(tensor, tensor.data, header)
+            return self._record(tensor, Small(tensor_header(tensor), tensor.data.tobytes()))
+        return self._put_array(tensor, tensor.data)
 
-    def _put_array(self, packet: Packet, array: np.ndarray[Any, Any], header: FrameHeader | TensorHeader) -> bool:
+    def _put_array(self, packet: Frame | Tensor, array: np.ndarray[Any, Any]) -> bool:
         pool = self._pools.get(packet.stream)
         if pool is None or pool.shape != (array.nbytes,):
-            few = isinstance(header, FrameHeader)
+            few = isinstance(packet, Frame)
             slots = self._slots if few else max(4, min(_MAX_SLOTS, _TENSOR_BYTES // array.nbytes))
             pool = self._pools[packet.stream] = FramePool((array.nbytes,), slots=slots)
         lent = pool.acquire()
@@ -133,9 +129,9 @@ class PacketWriter:
             return False
         slot, loan = lent
         slot[...] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-        return self._lend(packet, loan, header)
+        return self._lend(packet, loan)
 
-    def _lend(self, packet: Packet, loan: Loan, header: FrameHeader | TensorHeader) -> bool:
+    def _lend(self, packet: Frame | Tensor, loan: Loan) -> bool:
         number, pool = self._announced.get(packet.stream, (-1, None))
         if pool is not loan.pool:
             number = self._announce(loan.pool.ring.fd, "slots", packet.stream)
@@ -143,11 +139,13 @@ class PacketWriter:
         loan.hand_over()
         ring = loan.pool.ring
         seq = ring.publish(loan.index, b"")
-        if self._record(packet, Lent(number, loan.index, seq, header)):
-            return True
-        if ring.claim(loan.index, seq):  # nobody will ever ask for it
+        if isinstance(packet, Frame):
+            done = self._put_record(packet, self._frames.encode(packet, number, loan.index, seq))
+        else:
+            done = self._record(packet, Lent(number, loan.index, seq, tensor_header(packet)))
+        if not done and ring.claim(loan.index, seq):  # nobody will ever ask for it
             ring.release(loan.index)
-        return False
+        return done
 
     def _put_block(self, block: Block) -> bool:
         stream, n = block.stream, len(block.samples)
@@ -168,7 +166,7 @@ class PacketWriter:
             n,
             block.lost + self._lost[stream],
         )
-        if self._records.put(record.encode(), block.arrive_ns, block.capture_ns, block.epoch):
+        if self._put_record(block, record.encode()):
             self._lost[stream] = 0
             return True
         self._lost[stream] += n + block.lost
@@ -188,8 +186,10 @@ class PacketWriter:
         return writer
 
     def _record(self, packet: Packet, record: Record) -> bool:
-        data = msgspec.msgpack.encode(record)
-        return self._records.put(data, packet.arrive_ns, packet.capture_ns, packet.epoch)
+        return self._put_record(packet, msgspec.msgpack.encode(record))
+
+    def _put_record(self, packet: Packet, record: bytes) -> bool:
+        return self._records.put(record, packet.arrive_ns, packet.capture_ns, packet.epoch)
 
 
 class PacketReader:
@@ -210,7 +210,9 @@ class PacketReader:
         self._where = where
         self._records: Any = None
         self._rings: dict[int, Any] = {}  # of slots
+        self._views: dict[tuple[int, int], tuple[FrameKind, ByteArray]] = {}  # the slots as pictures
         self._sounds = core.SoundReader()
+        self._frames = FrameRecords()
         self._streams: dict[str, int] = {}  # stream -> the number of the ring that its pictures or tensors lie in
         self._newest_ring = -1
         self._waiting: list[bytes] = []  # the first of them lies in a ring that is still on its way
@@ -252,21 +254,23 @@ class PacketReader:
         """Return what ``take`` does, but blocks that follow each other as a run: the synchroniser takes it at once."""
         if self._records is None:
             return []
+        records = self._waiting + self._records.take_all()
+        if not records:
+            return []
         found: list[Found] = []
         try:
-            records = self._waiting + self._records.take_all()
             self._waiting = []
-            said = [None if data[:1] == _SOUND else self._decoder.decode(data) for data in records]
-            spare = _spare(said) if newest else {}
+            said = [self._said(record) for record in records]
+            spare = _spare(said) if newest and len(records) > FRAMES else {}
             at = 0
             while at < len(records):
                 record = said[at]
-                number = ring_of(records[at]) if record is None else record.ring if isinstance(record, Lent) else -1
+                number = ring_of(records[at]) if record is None else getattr(record, "ring", -1)
                 if number > self._newest_ring:
                     self._waiting = records[at:]
                     break
                 if record is not None:
-                    found.append(self._packet(record, spare))
+                    found.append(self._packet(record, records[at], spare))
                     at += 1
                     continue
                 run = self._sounds.read(records, at)
@@ -276,14 +280,23 @@ class PacketReader:
                 at += len(run)
         except (msgspec.MsgspecError, struct.error, ValueError, TypeError, LookupError, AttributeError) as error:
             raise SourceError(f"a packet is damaged: {error}", where=self._where, fix="please report it") from error
-        return in_order(found)
+        return found if len(found) == 1 else in_order(found)
 
-    def _packet(self, record: Record, spare: dict[str, int]) -> Packet:
+    def _said(self, record: bytes) -> Record | FrameRecord | None:
+        """Return what a record says; None for a block of sound, which is read in runs."""
+        kind = record[:1]
+        if kind == _SOUND:
+            return None
+        return self._frames.decode(record) if kind == _FRAME else self._decoder.decode(record)
+
+    def _packet(self, record: Record | FrameRecord, raw: bytes, spare: dict[str, int]) -> Packet:
+        if isinstance(record, FrameRecord):
+            return self._frame(record, raw, spare)
         if isinstance(record, Lent):
-            return self._lent(record, spare)
+            return self._tensor(record, spare)
         stamp = fields_of((record.header if isinstance(record, Small) else record).stamp)
         if isinstance(record, Small):
-            if _passed_over(record.header, spare):
+            if _passed_over(record.header.stamp.stream, spare):
                 return Arrival(**stamp)
             data = np.frombuffer(bytearray(record.data), np.dtype(record.header.dtype))
             return Tensor(data=data.reshape(record.header.shape), **stamp)
@@ -291,21 +304,46 @@ class PacketReader:
             return Text(text=record.text, **stamp)
         return EndOfStream(reason=record.reason, **stamp)
 
-    def _lent(self, record: Lent, spare: dict[str, int]) -> Packet:
-        header, ring, index = record.header, self._rings[record.ring], record.index
-        stream = header.stamp.stream
-        before = self._streams.get(stream, record.ring)
-        if before != record.ring:  # a camera that changed its size writes into another ring, and no more into this one
+    def _slots(self, stream: str, number: int) -> Any:
+        before = self._streams.get(stream, number)
+        if before != number:  # a camera that changed its size writes into another ring, and no more into this one
             self._rings.pop(before, None)
-        self._streams[stream] = record.ring
-        if not ring.claim(index, record.seq):
-            _passed_over(header, spare)
-            return Arrival(**fields_of(header.stamp))
-        if _passed_over(header, spare):
+            self._views.clear()
+        self._streams[stream] = number
+        return self._rings[number]
+
+    def _frame(self, record: FrameRecord, raw: bytes, spare: dict[str, int]) -> Packet:
+        kind, index = record.kind, record.index
+        ring = self._slots(kind.stream, record.ring)
+        taken = ring.claim(index, record.slot_seq)
+        if _passed_over(kind.stream, spare) and taken:
             ring.release(index)
+            taken = False
+        if not taken:
+            return Arrival(
+                stream=kind.stream,
+                seq=record.seq,
+                capture_ns=record.capture_ns,
+                arrive_ns=record.arrive_ns,
+                epoch=record.epoch,
+                uncertainty_ns=record.uncertainty_ns,
+                quality=kind.quality,
+            )
+        known, view = self._views.get((record.ring, index), (None, None))
+        if known is not kind or view is None:
+            view = record.lay_out(ring.data(index))
+            self._views[record.ring, index] = kind, view
+        return record.frame(view, RingSlot(ring, index, record.slot_seq, record=raw))
+
+    def _tensor(self, record: Lent, spare: dict[str, int]) -> Packet:
+        header, index = record.header, record.index
+        ring = self._slots(header.stamp.stream, record.ring)
+        taken = ring.claim(index, record.seq)
+        if _passed_over(header.stamp.stream, spare) and taken:
+            ring.release(index)
+            taken = False
+        if not taken:
             return Arrival(**fields_of(header.stamp))
-        if isinstance(header, FrameHeader):
-            return frame_of(header, ring.data(index), RingSlot(ring, index, record.seq))
         try:
             dtype = np.dtype(header.dtype)
             size = math.prod(header.shape) * dtype.itemsize
@@ -315,21 +353,24 @@ class PacketReader:
             ring.release(index)
 
 
-def _spare(records: Iterable[Record | None]) -> dict[str, int]:
+def _spare(records: Iterable[Record | FrameRecord | None]) -> dict[str, int]:
     """Return how many of the oldest pictures or tensors of each stream are not worth taking."""
     found: Counter[str] = Counter()
     spare: dict[str, int] = {}
     for record in records:
-        if isinstance(record, (Lent, Small)):
-            stream = record.header.stamp.stream
-            found[stream] += 1
-            spare[stream] = found[stream] - (FRAMES if isinstance(record.header, FrameHeader) else TENSORS)
+        if isinstance(record, FrameRecord):
+            stream, most = record.kind.stream, FRAMES
+        elif isinstance(record, (Lent, Small)):
+            stream, most = record.header.stamp.stream, TENSORS
+        else:
+            continue
+        found[stream] += 1
+        spare[stream] = found[stream] - most
     return spare
 
 
-def _passed_over(header: FrameHeader | TensorHeader, spare: dict[str, int]) -> bool:
+def _passed_over(stream: str, spare: dict[str, int]) -> bool:
     """Tell whether a picture or tensor makes room for newer ones."""
-    stream = header.stamp.stream
     left = spare.get(stream, 0)
     spare[stream] = left - 1
     return left > 0
@@ -343,14 +384,16 @@ class RingSlot:
         index: Its number.
         seq: What it holds.
         held: False for a holder who only knows of it, and may copy it while it lasts.
+        record: What its writer says of the frame in it, see ``FrameRecords``.
     """
 
-    __slots__ = ("_held", "index", "ring", "seq")
+    __slots__ = ("_held", "index", "record", "ring", "seq")
 
-    def __init__(self, ring: Any, index: int, seq: int, *, held: bool = True) -> None:
+    def __init__(self, ring: Any, index: int, seq: int, *, held: bool = True, record: bytes = b"") -> None:
         self.ring: Any = ring
         self.index = index
         self.seq = seq
+        self.record = record
         self._held = held
 
     def __call__(self) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, TypeAlias
 
 import msgspec
 
-from mmedge.types import ByteArray, ClockQuality, Description, Frame, Packet, PixelFormat, Slot
+from mmedge.types import ClockQuality, Description, Frame, Packet, PixelFormat, Tensor
 
 
 class PacketStamp(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
@@ -67,17 +66,6 @@ def frame_header(frame: Frame) -> FrameHeader:
     )
 
 
-def frame_of(header: FrameHeader, slot: ByteArray, release: Slot) -> Frame:
-    """Return the frame whose data lies in ``slot``.
-
-    ``slot`` is uint8, its first bytes hold the picture; the frame's data has the shape [...] of its format.
-    """
-    data = slot[: math.prod(header.shape)].reshape(header.shape)
-    names = FrameHeader.__struct_fields__[2:]
-    fields: dict[str, Any] = {name: getattr(header, name) for name in names} | fields_of(header.stamp)
-    return Frame(data=data, release=release, **fields)
-
-
 class TensorHeader(msgspec.Struct, frozen=True, array_like=True, tag="tensor"):
     """A tensor without its data."""
 
@@ -86,13 +74,18 @@ class TensorHeader(msgspec.Struct, frozen=True, array_like=True, tag="tensor"):
     dtype: str
 
 
+def tensor_header(tensor: Tensor) -> TensorHeader:
+    """Return all that is to be said of a tensor but its data."""
+    return TensorHeader(stamp_of(tensor), tensor.data.shape, tensor.data.dtype.str)
+
+
 class Lent(msgspec.Struct, frozen=True, array_like=True, tag="lent"):
-    """A picture or a tensor whose data lies in a slot, as long as that holds ``seq``: the newest take the slots."""
+    """A tensor whose data lies in a slot, as long as that holds ``seq``: the newest take the slots."""
 
     ring: int
     index: int
     seq: int
-    header: FrameHeader | TensorHeader
+    header: TensorHeader
 
 
 class Small(msgspec.Struct, frozen=True, array_like=True, tag="small"):

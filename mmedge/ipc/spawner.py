@@ -21,6 +21,7 @@ from pathlib import Path
 
 from mmedge.ipc import worker
 from mmedge.ipc.control import Control, Ended, Fork, Forked, Load
+from mmedge.lazy import collector_paused
 
 _PR_SET_NAME, _PR_SET_PDEATHSIG = 15, 1
 
@@ -76,10 +77,11 @@ class Spawner:
         if self._loaded.issuperset(load.modules):
             return
         sys.path[:] = map(os.fsdecode, load.path)
-        for module in load.modules:
-            if module not in self._loaded:
-                with suppress(Exception):  # the child says what is wrong, when it needs it
-                    import_module(module)
+        with collector_paused():
+            for module in load.modules:
+                if module not in self._loaded:
+                    with suppress(Exception):  # the child says what is wrong, when it needs it
+                        import_module(module)
         self._loaded.update(load.modules)
         # The threads of OpenBLAS end before a fork, and begin again when they are needed. Who else has some stays.
         if (pid := os.fork()) == 0:

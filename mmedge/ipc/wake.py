@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import select
-from contextlib import suppress
+
+from mmedge._native import core
 
 
 class Wake:
@@ -30,21 +30,15 @@ class Wake:
 
     def set(self) -> None:
         """Wake the reader, now or at its next wait; one that can be set no more is set already."""
-        with suppress(BlockingIOError):
-            os.eventfd_write(self._fd, 1)
+        core.eventfd_set(self._fd)
 
     def wait(self, timeout_s: float | None) -> bool:
         """Wait until it was set since the last wait; False if it was not in time."""
-        poll = select.poll()
-        poll.register(self._fd, select.POLLIN)
-        return bool(poll.poll(None if timeout_s is None else 1000 * timeout_s)) and self.clear()
+        return core.eventfd_wait(self._fd, timeout_s)
 
     def clear(self) -> bool:
         """Forget that it was set; tell whether it was."""
-        try:
-            return os.eventfd_read(self._fd) > 0
-        except BlockingIOError:
-            return False
+        return core.eventfd_clear(self._fd)
 
     def __del__(self) -> None:
         # Not before the last user is gone: a thread may still be polling, and the number would be used again.

@@ -64,6 +64,7 @@ class Inference:
             name: make_interpreter(name, task, self._labels[name], self._to_picture(bundle.inputs, task))
             for name, task in self._tasks.items()
         }
+        self._answered: set[str] = set()  # tasks whose outputs were read at the newest trigger
         self._epoch: dict[str, int] = {}
 
     def follow(self, other: Inference, kept: Collection[str]) -> tuple[str, ...]:
@@ -138,7 +139,7 @@ class Inference:
         valid = inferred_ns is not None
         tasks: dict[str, TaskResult]
         if inferred_ns is not None:
-            tasks = {name: self._tell(name, task.output, snapshot) for name, task in self._tasks.items()}
+            tasks = {name: self._tell(name, snapshot) for name in self._tasks}
         else:
             # Never measured by the exporter: no label, and it is counted.
             inferred_ns = time.monotonic_ns()
@@ -208,13 +209,16 @@ class Inference:
                     self._lose(error, snapshot, sync)
                     measured = self._measured(snapshot.present)
                 else:
-                    self._statistics.stage_overruns = self.graph.overruns
                     break
         finally:
             for rest in self.graph.lost:
                 self._count(rest)
-        for rest in self.graph.untold():
-            self._lose(rest, snapshot, sync)
+        if untold := self.graph.untold():
+            for rest in untold:
+                self._lose(rest, snapshot, sync)
+            self._answered = {n for n in self._answered if self._answers(self._tasks[n].output, snapshot)}
+        if self.graph.streams:
+            self._statistics.stage_overruns = self.graph.overruns
         for name in self._attached:  # sources that are absent were looked at before there was a snapshot
             if not snapshot.present[name] and sync.policy(name) == "skip":
                 raise SkippedTrigger
@@ -241,6 +245,8 @@ class Inference:
 
     def _read(self, snapshot: Snapshot) -> None:
         # All before any is told: what is told is smoothed, and cannot be taken back.
+        answered = self._answered
+        answered.clear()
         for name, task in self._tasks.items():
             if not self._answers(task.output, snapshot):
                 continue
@@ -248,6 +254,7 @@ class Inference:
                 self._interpreters[name].read(self.graph.output(task.output), snapshot)
             except EngineError as error:
                 raise self.graph.reject(task.output, error) from error
+            answered.add(name)
 
     def _outputs(self, snapshot: Snapshot) -> dict[str, AnyArray]:
         """Return copies of the outputs that are told as they are and whose stages have run."""
@@ -262,8 +269,8 @@ class Inference:
             return True
         return frozenset(name for name, on in snapshot.present.items() if on and name not in unheard) in self._validated
 
-    def _tell(self, name: str, output: str, snapshot: Snapshot) -> TaskResult:
-        if self._answers(output, snapshot):
+    def _tell(self, name: str, snapshot: Snapshot) -> TaskResult:
+        if name in self._answered:
             return self._interpreters[name].tell(snapshot)
         self._interpreters[name].reset()
         return UNDEFINED

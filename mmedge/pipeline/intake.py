@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from mmedge.bundle.manifest import AudioInput, Manifest, TensorInput
 from mmedge.capture.base import RingSource, Source
-from mmedge.ipc.channel import PacketReader
+from mmedge.ipc.channel import PacketReader, RingSlot
 from mmedge.ipc.sound import Found, in_order, packets_of
 from mmedge.pipeline.inbox import Inbox, release
 from mmedge.sync import Synchronizer
-from mmedge.types import NS_PER_S, Packet
+from mmedge.types import NS_PER_S, Frame, Packet
 
 if TYPE_CHECKING:  # not of every run
     from mmedge.calibration.offsets import Shift
@@ -95,7 +95,11 @@ class Intake:
 
     def _shifted(self, packet: Packet) -> Packet:
         shift = self._shifts.get(packet.stream)
-        return packet if shift is None else shift(packet)
+        if shift is None:
+            return packet
+        if isinstance(packet, Frame) and isinstance(packet.release, RingSlot):
+            packet.release.record = b""  # it says the time that its writer knew
+        return shift(packet)
 
     def wait(self, longest_ns: int, end_ns: int | None) -> None:
         """Wait until something is there that matters, a trigger is due, ``end_ns`` has come, or for ``longest_ns``."""

@@ -12,6 +12,7 @@ from mmedge.address import Address
 from mmedge.bundle import Bundle, load
 from mmedge.errors import MmedgeError
 from mmedge.fusion.consent import Consent, check_consent
+from mmedge.lazy import collector_paused
 from mmedge.pipeline.arguments import (
     check_choices,
     check_duration,
@@ -105,7 +106,7 @@ def open_pipeline(
     if wishes.isolation == "process" or (wishes.isolation == "auto" and has_device(sources)):
         from mmedge.pipeline.remote import prepare_process
 
-        prepare_process()  # while the bundle is read
+        prepare_process(sources)  # while the bundle is read
     own = not isinstance(bundle, Bundle)
     opened = bundle if isinstance(bundle, Bundle) else load(bundle)
     sinks: Sinks | None = None
@@ -163,7 +164,8 @@ def _runtime(spec: RunSpec, bundle: Bundle) -> Runtime | RemoteRuntime:
         from mmedge.pipeline.remote import RemoteRuntime
 
         return RemoteRuntime(spec, bundle.manifest)
-    from mmedge.pipeline.runtime import Runtime  # with the synchroniser and the stages, which run here then
+    with collector_paused():
+        from mmedge.pipeline.runtime import Runtime  # with the synchroniser and the stages, which run here then
 
     return Runtime(spec, bundle)
 

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Literal, cast
 
 from mmedge.errors import ConfigError, MmedgeError
+from mmedge.lazy import collector_paused
 
 # Whoever names the class has not made a pipeline yet: what one needs is imported when it is made.
 if TYPE_CHECKING:
@@ -93,7 +94,8 @@ class Pipeline:
         engines: Engines = "auto",
         attach: str | Path | None = None,
     ) -> None:
-        from mmedge.pipeline.opening import Wishes, open_pipeline
+        with collector_paused():
+            from mmedge.pipeline.opening import Wishes, open_pipeline
 
         self._on_result = on_result
         opened = open_pipeline(

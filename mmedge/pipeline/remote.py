@@ -10,28 +10,33 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
-from itertools import count
+from itertools import chain, count
 from typing import Any
 
 import msgspec
 import numpy as np
 
 from mmedge._native import core
+from mmedge.address import Address
 from mmedge.bundle.manifest import Manifest
+from mmedge.capture.kinds import KINDS
 from mmedge.capture.picture import slots_for
+from mmedge.capture.uri import parse
 from mmedge.errors import FrameExpiredError, InternalError, MmedgeError, internal, shortage
 from mmedge.ipc.channel import PacketWriter, RingSlot
 from mmedge.ipc.control import Answer, Ask, Done, Message, Ready, Ring, State, pack
+from mmedge.ipc.frame_record import FrameRecords
 from mmedge.ipc.process import Child, error_from
-from mmedge.ipc.records import frame_of
 from mmedge.ipc.spawned import load_ahead
 from mmedge.ipc.wake import Wake
 from mmedge.learn import learn
+from mmedge.pipeline.prompt import PROMPT
 from mmedge.pipeline.sent import REPORT_S, Reference, Report, Sent, SoundReference
-from mmedge.pipeline.spec import RunSpec
+from mmedge.pipeline.spec import PUSH, RunSpec
 from mmedge.pipeline.statistics import Statistics
 from mmedge.pipeline.swap import BundleSwap, SwapOrder, run_ended
 from mmedge.plan import apply_preset, hold_ns
@@ -44,15 +49,25 @@ _TEXTS = 256  # of 64 KiB that may be pushed while the runtime is busy; memory o
 _STOP_S = 10.0  # for an orderly end; then the runtime is killed
 _START_STOP_S = 0.5  # an engine build does not hear
 ENTRY = "mmedge.pipeline.worker:main"
-# What the runtime needs, and the workers of its devices.
-MODULES = ("mmedge.pipeline.worker", "mmedge.capture.worker", "onnxruntime", "av")
+# What is read out of a bundle has codecs: of its members' names, and of labels.
+_MODULES = ("mmedge.pipeline.worker", "onnxruntime", "encodings.cp437", "encodings.utf_8_sig")
 log = logging.getLogger("mmedge.runtime")
 
 
-def prepare_process() -> None:
-    """Have what the runtime's process needs imported while this process does something else."""
+def modules_for(inputs: Mapping[str, Address]) -> tuple[str, ...]:
+    """Return what a run imports: the runtime, and what reads its sources.
+
+    All at once, as what the spawner imports after a fork lies over what its earlier children share with it.
+    """
+    kinds = [KINDS[kind] for kind in sorted({parse(uri).kind for uri in inputs.values() if uri != PUSH})]
+    worker = ("mmedge.capture.worker", "mmedge.calibration.offsets") if any(kind.live for kind in kinds) else ()
+    return (*_MODULES, *worker, *chain(*(kind.modules for kind in kinds)))
+
+
+def prepare_process(inputs: Mapping[str, Address]) -> None:
+    """Have what a run needs imported while this process does something else."""
     with suppress(OSError):  # whatever has run short is said when the process is started
-        load_ahead(MODULES)
+        load_ahead(modules_for(inputs))
 
 
 class RemoteRuntime:
@@ -78,6 +93,7 @@ class RemoteRuntime:
         self._child: Child | None = None
         self._ring: Any = None
         self._rings: dict[str, tuple[int, Any]] = {}  # input -> the ring its pictures or sound lie in, and its number
+        self._frames = FrameRecords()
         self._decoder: msgspec.msgpack.Decoder[Sent] = msgspec.msgpack.Decoder(learn(Sent))
         self._error: MmedgeError | None = None
         self._open = self._done = False
@@ -103,7 +119,7 @@ class RemoteRuntime:
                 name="the runtime",
                 fds=[each.fileno() for each in (self._results_wake, self._pushed_wake, self._flow_wake)],
                 stdin="text://stdin" in self.spec.inputs.values(),
-                modules=MODULES,
+                modules=modules_for(self.spec.inputs),
             )
             self._writer = PacketWriter(
                 self._child.control, self._pushed_wake, self._flow_wake, slots=self._slots, texts=_TEXTS
@@ -222,7 +238,8 @@ class RemoteRuntime:
             left_s = None if deadline_s is None else deadline_s - time.monotonic()
             if left_s is not None and left_s <= 0:
                 raise TimeoutError
-            self._results_wake.wait(left_s)
+            with PROMPT:
+                self._results_wake.wait(left_s)
 
     def _take_result(self) -> Any:
         """Return the next result's slot, or the newest one where older ones do not matter; None without any."""
@@ -239,7 +256,8 @@ class RemoteRuntime:
             raise FrameExpiredError("the picture is gone", where=f"input '{name}'", fix="copy it as its result arrives")
         ring = self._attached(name, reference.ring)
         slot = RingSlot(ring, reference.index, reference.seq, held=False)
-        return frame_of(reference.header, ring.data(reference.index), slot).copy()
+        record = self._frames.decode(reference.record)
+        return record.frame(record.lay_out(ring.data(reference.index)), slot).copy()
 
     def _copy_sound(self, name: str, reference: SoundReference | None, since: int | None) -> Sound:
         if reference is None:

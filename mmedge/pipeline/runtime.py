@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from functools import partial
@@ -18,12 +17,13 @@ import msgspec
 
 from mmedge._native import core
 from mmedge.bundle import Bundle
-from mmedge.capture import Source, SourceHealth, open_sources
+from mmedge.capture import Source, open_sources
 from mmedge.clock import read_anchor
 from mmedge.errors import EngineError, InternalError, MmedgeError, internal
 from mmedge.ipc.channel import PacketReader
 from mmedge.ipc.mailbox import Mailbox
 from mmedge.ipc.sound import packets_of
+from mmedge.pipeline.accounts import LOOK_NS, Accounts
 from mmedge.pipeline.arguments import has_device
 from mmedge.pipeline.check import check_run
 from mmedge.pipeline.inbox import Inbox
@@ -46,8 +46,6 @@ if TYPE_CHECKING:  # not of every run
     from mmedge.recording.writer import Recorder
 
 log = logging.getLogger("mmedge.runtime")
-STARTUP_NS = 2_000_000_000  # in which an input may be missing without a reason
-LOOK_NS = 100_000_000  # between two looks at the health of the sources, and at sound that nothing waits for
 LONG_NS = 50_000_000  # a run after which it is looked whether the sources' threads were held up, too
 END_S = 0.5  # what was begun in time may end
 
@@ -93,12 +91,9 @@ class Runtime:
         self._sources: list[Source] = []
         self._shifts: dict[str, Shift] = {}
         self._serving: Serving | None = None
-        self._overruns: Counter[str] = Counter()
-        self._lost: Counter[str] = Counter()
-        self._looked_ns = 0
+        self._accounts: Accounts | None = None
         self._run_ns = 0  # how long the last answer took
         self._steady: dict[str, int] = {}  # streams that may have been held up by it
-        self._unwanted = 0  # results that came after the reader had stopped
         self._recorder: Recorder | None = None
         self._programs: Server | None = None
         self._timer: threading.Timer | None = None
@@ -123,7 +118,8 @@ class Runtime:
 
                 shifts, statistics.notes = alignment(manifest.inputs, uris)
             speed = None if self.spec.speed == 1.0 else self.spec.speed
-            rules, missing = apply_preset(self.spec.latency, manifest.sync, manifest.missing, manifest.inputs)
+            preset = apply_preset(self.spec.latency, manifest.sync, manifest.missing, manifest.inputs)
+            rules, missing = preset
             held_ns = hold_ns(rules, manifest.inputs, lossless=self._lossless)
             self._sources = open_sources(
                 specs,
@@ -136,12 +132,25 @@ class Runtime:
             strict = {name for name, rule in missing.items() if rule.policy == "fail"}
             self._strict = [(source, name) for source in self._sources for name in strict & set(source.streams)]
             live = {name: source.live for source in self._sources for name in source.streams}
-            self._attached = attached = {name: live.get(name, True) for name in self.spec.inputs}
+            attached = {name: live.get(name, True) for name in self.spec.inputs}
             self.plan = make_plan(
-                manifest, attached, latency=self.spec.latency, manifest_sha256=self._bundle.manifest_sha256
+                manifest,
+                attached,
+                latency=self.spec.latency,
+                manifest_sha256=self._bundle.manifest_sha256,
+                preset=preset,
             )
             self._started_ns, unix_ns = statistics.started_ns, statistics.started_unix_ns = read_anchor()
             self._sync = Synchronizer(self.plan.sync, started_ns=self._started_ns)
+            self._accounts = Accounts(
+                statistics,
+                self._sync,
+                self._sources,
+                attached=attached,
+                pushed=[name for name, uri in self.spec.inputs.items() if uri == PUSH],
+                trigger=manifest.sync.trigger,
+                started_ns=self._started_ns,
+            )
             self._intake = Intake(
                 self.inbox,
                 self._sources,
@@ -211,8 +220,9 @@ class Runtime:
             self._results.close(error)
 
     def _loop(self) -> None:
-        sync, serving = self._sync, self._serving
+        sync, serving, accounts = self._sync, self._serving, self._accounts
         assert serving is not None
+        assert accounts is not None
         end_ns = None if self.spec.duration_s is None else self._started_ns + round(self.spec.duration_s * 1e9)
         while not self._stop.is_set():
             if self._steady:
@@ -232,23 +242,26 @@ class Runtime:
                         raise source.refused
                 self._answer(serving, sync.poll(), end_ns, decisions)
             finally:
-                self._overruns.update(d.outcome for d in decisions if d.outcome != "answered")
+                accounts.decide(decisions)
                 if self._recorder is not None:
                     self._recorder.turn(packets_of(packets), now_ns, decisions)
-                    if now_ns - self._looked_ns > LOOK_NS:
+                    if accounts.due(now_ns):
                         self._recorder.health(self.health(), now_ns)
+                        self.statistics.recording = self._recorder.report()
             if decisions or any(
                 not isinstance(packet, (Block, core.SoundRun)) for packet in packets
             ):  # sound alone releases nothing
                 sync.trim()
-            if decisions or now_ns - self._looked_ns > LOOK_NS:
-                self._count()
+            if accounts.due(now_ns) or any(decision.outcome != "answered" for decision in decisions):
+                accounts.count(self._results.dropped)
             if sync.finished or (end_ns is not None and self._live and time.monotonic_ns() >= end_ns):
                 break
 
     def _answer(
         self, serving: Serving, snapshots: list[Snapshot], end_ns: int | None, decisions: list[Decision]
     ) -> None:
+        accounts = self._accounts
+        assert accounts is not None
         if not self._lossless:
             snapshots, late = shed(snapshots, period_ns=self._sync.period_ns, run_ns=self._run_ns)
             decisions += [Decision(snapshot, "overrun") for snapshot in late]
@@ -287,60 +300,10 @@ class Runtime:
             if self.keeps_pictures:
                 self._pictures.keep(result)
             try:
-                self._unwanted += not self._results.put(result)
+                accounts.unwanted += not self._results.put(result)
             except BaseException:
                 decisions += [Decision(waiting, "failed") for waiting in snapshots[done + 1 :]]
                 raise
-
-    def _count(self, *, final: bool = False) -> None:
-        now_ns = time.monotonic_ns()
-        if final or now_ns - self._looked_ns > LOOK_NS:  # not at every packet: it makes dictionaries
-            self._looked_ns = now_ns
-            self._look(now_ns)
-        sync, statistics = self._sync, self.statistics
-        drops = Counter(sync.drops) + self._overruns + self._lost
-        statistics.drops = dict(drops)
-        statistics.triggers = sync.triggers + self._lost.total()
-        statistics.unwanted = self._results.dropped + self._unwanted
-        statistics.lost_samples = sync.lost_samples()
-
-    def _look(self, now_ns: int) -> None:
-        """See how the sources are, and what of the trigger's input they lost."""
-        statistics, trigger = self.statistics, self._manifest.sync.trigger
-        healths = self._healths()
-        starting = now_ns - self._started_ns < STARTUP_NS
-        well = all(
-            h.state == "OK" or (h.state == "MISSING" and starting) for n, h in healths.items() if self._attached[n]
-        )
-        if statistics.state in ("READY", "DEGRADED"):
-            statistics.state = "READY" if well else "DEGRADED"
-        counters = healths[trigger].counters if trigger in healths else {}
-        named = ("dropped_frames", f"dropped_unsent_{trigger}")
-        self._lost = Counter({cause.removesuffix(f"_{trigger}"): counters.get(cause, 0) for cause in named})
-        sources = {
-            f"{name}_{cause}": count
-            for source in self._sources
-            if source.refused is not None
-            for name in source.refused_streams
-            for cause in ("lines", "not_finite", "no_channel", "no_track")
-            if (count := healths[name].counters.get(f"refused_{cause}"))
-        }
-        statistics.refused = {**self._sync.refused, **sources}
-        if self._recorder is not None:
-            statistics.recording = self._recorder.report()
-
-    def _healths(self) -> dict[str, SourceHealth]:
-        healths = {name: health for s in self._sources for health in [s.health()] for name in s.streams}
-        now_ns = time.monotonic_ns()
-        for name in (n for n, uri in self.spec.inputs.items() if uri == PUSH):
-            counters = {k: n for k, n in self._sync.refused.items() if k.startswith(f"{name}_")}
-            silence_ns = self._sync.silence_ns(name, now_ns)
-            if silence_ns is None:
-                healths[name] = SourceHealth(state="OK", reason="fed by push", counters=counters)
-            else:
-                reason = f"{name}: nothing was pushed for {silence_ns / 1e9:.0f} s"
-                healths[name] = SourceHealth(state="STALE", reason=reason, counters=counters)
-        return healths
 
     def push(self, packet: Packet) -> bool:
         """Feed a packet of an input that has no source; False when the run has ended."""
@@ -349,7 +312,7 @@ class Runtime:
     def health(self) -> dict[str, dict[str, object]]:
         """Return each source's state, reason, counters and clock by name, and that of ``@recording`` and the like."""
         report: dict[str, dict[str, object]] = {}
-        for name, health in self._healths().items():
+        for name, health in self._accounts.healths().items() if self._accounts is not None else ():
             report[name] = {"state": health.state, "reason": health.reason, "counters": dict(health.counters)}
             if name in health.clocks:
                 report[name]["clock"] = msgspec.to_builtins(health.clocks[name])
@@ -394,10 +357,11 @@ class Runtime:
             for packet in self._intake.take():
                 self._sync.push(packet)
             self._intake.close()
-            self._overruns["after_end"] += self._sync.pending
-            self._sync.close()
-            self._count(final=True)
+            assert self._accounts is not None
+            self._accounts.end(self._results.dropped)
             statistics = self.statistics
+            if self._recorder is not None:
+                statistics.recording = self._recorder.report()
             statistics.unaccounted = statistics.triggers - statistics.results - statistics.dropped
             if statistics.unaccounted:
                 log.error("%d triggers are neither answered nor counted as dropped", statistics.unaccounted)

@@ -13,8 +13,8 @@ from mmedge._native import core
 from mmedge.errors import EngineError, MmedgeError
 from mmedge.ipc.channel import RingSlot
 from mmedge.ipc.control import Control, Ring
+from mmedge.ipc.frame_record import FrameRecords
 from mmedge.ipc.frames import Loan
-from mmedge.ipc.records import FrameHeader, frame_header
 from mmedge.ipc.wake import Wake
 from mmedge.pipeline.spec import RESULTS
 from mmedge.sound_cut import SoundCut
@@ -32,12 +32,15 @@ class Report(msgspec.Struct, frozen=True):
 
 
 class Reference(msgspec.Struct, frozen=True, array_like=True):
-    """Where a picture lies: in which slot of which ring, as long as that slot still holds ``seq``."""
+    """Where a picture lies: in which slot of which ring, as long as that slot still holds ``seq``.
+
+    ``record`` is as ``FrameRecords`` encodes it, but for the number of its ring.
+    """
 
     ring: int
     index: int
     seq: int
-    header: FrameHeader
+    record: bytes
 
 
 class SoundReference(msgspec.Struct, frozen=True, array_like=True):
@@ -77,6 +80,7 @@ class ResultWriter:
         self._ring = core.SlotRing(RESULTS, self._largest)
         self._rings: dict[str, tuple[int, Any]] = {}  # input -> the ring its pictures or sound lie in, and its number
         self._numbers = count(1)
+        self._frames = FrameRecords()
         self._wake = wake
         self._lossless = lossless
         self.ended = threading.Event()
@@ -114,11 +118,13 @@ class ResultWriter:
         slot = frame.release
         if isinstance(slot, Loan):  # of a file, which is read in this process
             ring, seq = slot.pool.ring, slot.hold()
+            record = self._frames.encode(frame, 0, slot.index, seq)
         else:
             assert isinstance(slot, RingSlot)
             ring, seq = slot.ring, slot.seq
+            record = slot.record or self._frames.encode(frame, 0, slot.index, seq)
         number = self._announce(frame.stream, ring, "slots")
-        return None if number is None else Reference(number, slot.index, seq, frame_header(frame))
+        return None if number is None else Reference(number, slot.index, seq, record)
 
     def _refer_sound(self, name: str, cut: SoundCut) -> SoundReference | None:
         number = self._announce(name, cut.ring, "samples")

@@ -238,16 +238,17 @@ class Statistics:
         plain = {name: value for name, value in vars(self).items() if isinstance(value, (int, str, dict, list))}
         for own in ("steps", "sinks", "unread"):  # of the process that reads
             del plain[own]
-        return msgspec.msgpack.encode((plain, {name: h.dump() for name, h in self._histograms().items()}))
+        histograms = {name: (h.pack(), h.sum_ns, h.max_ns) for name, h in self._histograms().items()}
+        return msgspec.msgpack.encode((plain, histograms))
 
     def update(self, data: bytes) -> None:
         """Become what another process encoded."""
         plain, histograms = msgspec.msgpack.decode(
-            data, type=learn(tuple[dict[str, Any], dict[str, tuple[list[int], list[int], int, int]]])
+            data, type=learn(tuple[dict[str, Any], dict[str, tuple[bytes, int, int]]])
         )
         vars(self).update(plain)
         for name, histogram in self._histograms().items():
-            histogram.load(histograms[name])
+            histogram.unpack(*histograms[name])
 
     @property
     def undelivered(self) -> int:

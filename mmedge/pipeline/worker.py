@@ -10,17 +10,22 @@ from functools import partial
 
 import msgspec
 
-from mmedge.bundle import Archive, Bundle
+from mmedge.bundle import Archive, Bundle, Manifest
 from mmedge.bundle.references import count_told
+from mmedge.capture.supervisor import Pulse
 from mmedge.errors import BundleError
 from mmedge.ipc.channel import PacketReader
 from mmedge.ipc.control import unpack
 from mmedge.ipc.wake import Wake
 from mmedge.ipc.worker import Link
+from mmedge.learn import learn
 from mmedge.pipeline.runtime import Runtime
 from mmedge.pipeline.sent import REPORT_S, Report, ResultWriter
 from mmedge.pipeline.spec import RunSpec
 from mmedge.pipeline.swap import BundleSwap, SwapOrder
+
+for _kind in (RunSpec, Manifest, Report, Pulse):  # before a fork: whoever comes of it shares what was learned
+    learn(_kind)
 
 
 def main(link: Link) -> None:
@@ -49,11 +54,11 @@ def main(link: Link) -> None:
         try:
             report()
             link.ready()
-            # Also while the run ends, which may take its time: who falls silent is killed.
-            threading.Thread(target=repeat, name="mmedge-report", daemon=True).start()
             while not results.ended.wait(REPORT_S) and not link.stopping.is_set():
-                pass
+                report()
         finally:
+            # The end may take its time, and who falls silent is killed.
+            threading.Thread(target=repeat, name="mmedge-report", daemon=True).start()
             runtime.stop()
         report()
         if results.error is not None:

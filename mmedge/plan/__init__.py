@@ -4,6 +4,7 @@ from mmedge.plan.bounds import hold_ns
 from mmedge.plan.make import make_plan
 from mmedge.plan.parts import Due, Hearing, Plan, SeatPlan, StagePlan, SyncPlan
 from mmedge.plan.presets import apply_preset
+from mmedge.plan.read import load_plan, read_plan
 from mmedge.plan.stages import plan_stage, plan_stages
 from mmedge.plan.sync import plan_sync
 
@@ -16,8 +17,10 @@ __all__ = [
     "SyncPlan",
     "apply_preset",
     "hold_ns",
+    "load_plan",
     "make_plan",
     "plan_stage",
     "plan_stages",
     "plan_sync",
+    "read_plan",
 ]

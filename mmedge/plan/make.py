@@ -8,14 +8,19 @@ from mmedge.bundle.manifest import Manifest
 from mmedge.bundle.masks import validated_masks
 from mmedge.plan.check import check_inputs, check_live
 from mmedge.plan.parts import Plan
-from mmedge.plan.presets import apply_preset
+from mmedge.plan.presets import Preset, apply_preset
 from mmedge.plan.stages import plan_stages
 from mmedge.plan.sync import plan_sync
 from mmedge.types import Latency
 
 
 def make_plan(
-    manifest: Manifest, attached: Mapping[str, bool], *, latency: Latency = "balanced", manifest_sha256: str = ""
+    manifest: Manifest,
+    attached: Mapping[str, bool],
+    *,
+    latency: Latency = "balanced",
+    manifest_sha256: str = "",
+    preset: Preset | None = None,
 ) -> Plan:
     """Return everything that a run does.
 
@@ -24,6 +29,7 @@ def make_plan(
         attached: Name -> whether its source is live, for the inputs that have a source.
         latency: The preset: how long a trigger waits, and for what.
         manifest_sha256: Hash of the manifest.
+        preset: What ``apply_preset`` gave for it, where that is known already.
 
     Raises:
         ConfigError: If the bundle was not validated with these inputs, nothing would make a trigger, or ``offline``
@@ -37,7 +43,7 @@ def make_plan(
     """
     check_inputs(manifest, attached)
     check_live(latency, attached)
-    rules, missing = apply_preset(latency, manifest.sync, manifest.missing, manifest.inputs)
+    rules, missing = preset or apply_preset(latency, manifest.sync, manifest.missing, manifest.inputs)
     return Plan(
         bundle=manifest.name,
         manifest_sha256=manifest_sha256,

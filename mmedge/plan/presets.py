@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeAlias
 
 import msgspec
 
@@ -13,9 +14,10 @@ LOW_DEADLINE_MS = 15.0  # the longest wait of latency 'low'
 LOW_HOLD_MS = 100.0  # three frames at 30 fps: how old a held input may be with latency 'low'
 
 
-def apply_preset(
-    latency: Latency, sync: Sync, missing: Mapping[str, Missing], inputs: Mapping[str, Input]
-) -> tuple[Sync, dict[str, Missing]]:
+Preset: TypeAlias = tuple[Sync, dict[str, Missing]]  # the rules of one run
+
+
+def apply_preset(latency: Latency, sync: Sync, missing: Mapping[str, Missing], inputs: Mapping[str, Input]) -> Preset:
     """Return the rules of one run.
 
     ``balanced`` follows the bundle. ``offline`` does too, and the synchroniser is made ``lossless``: there the

@@ -104,8 +104,23 @@ class AudioPreprocessor:
         except ValueError as error:
             raise ConfigError(str(error), where="audio window", fix=_FIX) from error
 
+    def read(self, ring: core.SampleRing, end: int, out: FloatArray) -> None:
+        """Do what ``slide`` does with the window of a seat with features that ends before index ``end`` of a ring.
+
+        Only what is wanted is read. ``out`` is float32 [1, frames, n_mels].
+
+        Raises:
+            ConfigError: If the array does not fit, or the seat has no features.
+        """
+        if self._sliding is None:
+            raise ConfigError("the input has no features", where="features", fix="read its samples from the ring")
+        try:
+            self._sliding.read(ring, end, out)
+        except ValueError as error:
+            raise ConfigError(str(error), where="audio window", fix=_FIX) from error
+
     def forget(self) -> None:
-        """Let ``slide`` begin with other sound."""
+        """Let ``slide`` and ``read`` begin with other sound."""
         if self._sliding is not None:
             self._sliding.forget()
 

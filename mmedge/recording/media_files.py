@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Iterator
 from fractions import Fraction
 from io import FileIO
 from math import prod
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -23,12 +22,12 @@ from mmedge.errors import SourceError
 from mmedge.extras import require
 from mmedge.files import private_file
 from mmedge.recording.event_log import BlockEvent, FrameEvent, TensorEvent, write_all
+from mmedge.recording.matroska import PURPOSE, MatroskaFrames
 from mmedge.types import AnyArray, ByteArray, Description, FloatArray, PixelFormat, Video
 
 # A cluster is on the disk once the next one begins: so much is lost when the recorder is killed.
 CLUSTER_MS = 100
 _MS = Fraction(1, 1000)
-_PURPOSE = "recording and replaying"
 _MAX_STEP_MS = 60_000  # between two pictures of a file; a longer or backward step counts as 1 ms
 _SEVERAL_THREADS = 1 << 20  # pixels from which one core may not keep up with a camera
 _CODEC: dict[PixelFormat, tuple[str, str]] = {
@@ -60,7 +59,7 @@ class _Track:
     """One Matroska file with one track, being written."""
 
     def __init__(self, path: Path) -> None:
-        av = require("av", _PURPOSE)
+        av = require("av", PURPOSE)
         private_file(path).close()
         options = {"cluster_time_limit": str(CLUSTER_MS), "flush_packets": "1"}
         self.container: Any = av.open(str(path), "w", format="matroska", options=options)
@@ -153,7 +152,7 @@ class SoundWriter:
             self._track.stream = self._track.container.add_stream("pcm_f32le", rate=self._rate_hz, layout="mono")
         event.at_ms = self._track.times.next(event.capture_ns)
         event.crc = zlib.crc32(samples.data)
-        frame = require("av", _PURPOSE).AudioFrame.from_ndarray(samples.reshape(1, -1), format="flt", layout="mono")
+        frame = require("av", PURPOSE).AudioFrame.from_ndarray(samples.reshape(1, -1), format="flt", layout="mono")
         frame.sample_rate, frame.time_base = self._rate_hz, Fraction(1, self._rate_hz)
         frame.pts = round(event.at_ms * self._rate_hz / 1000)
         self._track.write(frame)
@@ -197,47 +196,6 @@ def picture_file(stem: str, number: int) -> str:
     return f"{stem}.{number}.mkv"
 
 
-class _Frames:
-    """The decoded frames of one Matroska file, in order, found by their times."""
-
-    def __init__(self, path: Path, kind: Literal["video", "audio"]) -> None:
-        self._path = path
-        self._container: Any = None
-        self._frames: Iterator[Any] = iter(())
-        av = require("av", _PURPOSE)
-        self._failures = (av.error.FFmpegError, OSError, ValueError)
-        try:
-            self._container = av.open(f"file:{path}", format="matroska", metadata_errors="replace")
-            self._frames = self._container.decode(getattr(self._container.streams, kind)[0])
-        except IndexError:
-            self.close()
-            raise self._cut("holds nothing") from None
-        except self._failures as error:
-            raise self._cut(f"cannot be read: {error}") from error
-
-    def at(self, at_ms: int) -> Any:
-        """Return the frame whose time is ``at_ms``; those before it are gone."""
-        while True:
-            try:
-                frame = next(self._frames, None)
-            except self._failures as error:
-                raise self._cut(f"is damaged: {error}") from error
-            if frame is None or frame.pts is None:
-                raise self._cut(f"ends before {at_ms} ms")
-            time_ms = round(frame.pts * frame.time_base * 1000)
-            if time_ms == at_ms:
-                return frame
-            if time_ms > at_ms:
-                raise self._cut(f"has nothing at {at_ms} ms")
-
-    def _cut(self, what: str) -> SourceError:
-        return SourceError(f"'{self._path.name}' {what}", where=str(self._path), fix="replay the part that is there")
-
-    def close(self) -> None:
-        if self._container is not None:
-            self._container.close()
-
-
 class MediaReader:
     """Reads the media of one stream back, in the order of the log.
 
@@ -248,7 +206,7 @@ class MediaReader:
 
     def __init__(self, folder: Path, stem: str) -> None:
         self._folder, self._stem = folder, stem
-        self._frames: _Frames | None = None
+        self._frames: MatroskaFrames | None = None
         self._file: int | None = None
         self._bin: Any = None
 
@@ -264,7 +222,7 @@ class MediaReader:
         path = self._folder / picture_file(self._stem, event.file)
         if self._frames is None or self._file != event.file:
             self.close()
-            self._frames, self._file = _Frames(path, "video"), event.file
+            self._frames, self._file = MatroskaFrames(path, "video"), event.file
         frame = self._frames.at(event.at_ms)
         if (frame.width, frame.height) != (event.width, event.height):
             raise SourceError("the pictures in the media file have another size", where=str(path), fix="record again")
@@ -286,9 +244,9 @@ class MediaReader:
             raise self._missing("sound", event)
         path = self._folder / f"{self._stem}.mka"
         if self._frames is None:
-            self._frames = _Frames(path, "audio")
+            self._frames = MatroskaFrames(path, "audio")
         frame = self._frames.at(event.at_ms)
-        samples: FloatArray = np.ascontiguousarray(frame.to_ndarray()[0], np.float32)
+        samples = _mono(frame)
         if len(samples) != event.samples:
             raise SourceError("a block of sound is incomplete", where=str(path), fix="replay the part that is there")
         self._check(samples, event.crc, path)
@@ -340,6 +298,14 @@ class MediaReader:
             self._bin = None
 
 
+def _mono(frame: Any) -> FloatArray:
+    """Return the samples of a decoded block, float32 [n], -1..1; a copy."""
+    if frame.format.name == "flt" and frame.layout.nb_channels == 1:  # as they were written
+        samples: FloatArray = np.frombuffer(frame.planes[0], np.float32, frame.samples).copy()
+        return samples
+    return np.ascontiguousarray(frame.to_ndarray()[0], np.float32)
+
+
 def _tag(stream: Any, event: FrameEvent) -> None:
     """Say in the file what players need; a replay reads it in the log."""
     said, context = event.described, stream.codec_context
@@ -354,7 +320,7 @@ def _tag(stream: Any, event: FrameEvent) -> None:
 
 def _unpacked(picture: ByteArray, event: FrameEvent) -> Any:
     """Return ``picture``, uint8 [...], as a frame of PyAV, without a copy where that is possible."""
-    make, kind = require("av", _PURPOSE).VideoFrame, event.format
+    make, kind = require("av", PURPOSE).VideoFrame, event.format
     if kind not in ("yuv422p", "yuv444p"):
         # The encoder makes its own copy, and does not hold the interpreter's lock for it. Without one PyAV cuts off the
         # last rows of planes whose height is no multiple of four.

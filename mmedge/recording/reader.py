@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
@@ -72,7 +72,7 @@ class Recording:
         self.header: Header = read_header(self.folder)
         self.cut: str | None = None
 
-    def turns(self, *, media: bool = True, rates_hz: Mapping[str, int] | None = None) -> Iterator[Turn]:
+    def turns(self, *, media: bool = True, rates_hz: Mapping[str, int] | None = None) -> Generator[Turn, None, None]:
         """Yield every turn that is whole, up to the first one whose media are cut off or damaged.
 
         Args:

@@ -18,8 +18,8 @@ from mmedge.errors import CheckError, ConfigError, EngineError
 from mmedge.fusion import StageGraph, load_graph
 from mmedge.fusion.check import StandIn
 from mmedge.fusion.choice import fallen_back, serving
+from mmedge.fusion.evidence import evidence_of
 from mmedge.fusion.golden import sample_count
-from mmedge.fusion.graph import evidence_of
 from mmedge.fusion.load import make_network
 from mmedge.fusion.make import make_stage
 from mmedge.fusion.stage import StageRunner

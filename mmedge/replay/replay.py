@@ -15,6 +15,7 @@ from mmedge.errors import CheckError, ConfigError
 from mmedge.fusion import StageGraph, load_graph
 from mmedge.pipeline.inference import Inference, SkippedTrigger
 from mmedge.pipeline.statistics import Statistics
+from mmedge.recording.ahead import ahead
 from mmedge.recording.decision import Decision, trigger_event
 from mmedge.recording.event_log import TriggerEvent
 from mmedge.recording.reader import Recording, Turn
@@ -24,6 +25,7 @@ from mmedge.types import Backend, Precision, Result, Snapshot
 
 log = logging.getLogger("mmedge.replay")
 _OF_STAGES = {"age_ms", "used_ns", "busy", "failed", "present", "reason"}  # what follows from how they run
+_AHEAD = 2  # turns that are decoded while the one before is answered; each may hold many pictures
 _PATIENCE = 20.0  # what took too long is in the log; what did not may take longer here
 
 
@@ -82,11 +84,12 @@ class Replay:
         self._alike: frozenset[str] = frozenset()  # stages that the same file and backend serve again
         self._shifted: dict[str, frozenset[str]] = {}  # stages that ran at other triggers, and their seats
         self._outcomes: Counter[str] = Counter()
+        self._cut: str | None = None
 
     @property
     def cut(self) -> str | None:
         """Why the replay ended before the recorded run did, or None."""
-        return self.recording.cut
+        return self._cut
 
     def __iter__(self) -> Iterator[Result]:
         """Yield the results in order.
@@ -108,15 +111,16 @@ class Replay:
             inference = Inference(self._bundle, graph, statistics, self.cutter.attached, origin="call", wall_ns=wall_ns)
             statistics.state = "READY"
             begin_ns = time.monotonic_ns()
-            for turn in self.recording.turns(rates_hz=self.cutter.rates_hz):
+            for turn in ahead(self.recording.turns(rates_hz=self.cutter.rates_hz), _AHEAD):
                 self._pace(turn.now_ns - header.started_ns, begin_ns)
                 for snapshot in self.cutter.run(turn):
                     result = self._answer(snapshot, turn, sync, inference)
                     if result is not None:
                         yield result
-                    if self.cut is not None:
+                    if self._cut is not None:
                         return
                 sync.trim()
+            self._cut = self.recording.cut
             statistics.state = "STOPPED"
         finally:
             statistics.triggers = sync.triggers
@@ -148,7 +152,7 @@ class Replay:
             return None
         for name, frame in snapshot.frames.items():
             if not frame.data.size:
-                self.recording.cut = f"picture {frame.seq} of '{name}' was not recorded, the disk was too slow"
+                self._cut = f"picture {frame.seq} of '{name}' was not recorded, the disk was too slow"
                 return None
         graph = inference.graph
         busy = () if event is None else event.busy

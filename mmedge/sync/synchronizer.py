@@ -16,7 +16,8 @@ from mmedge.errors import ConfigError
 from mmedge.plan.parts import SeatPlan, SyncPlan
 from mmedge.sound_cut import SoundCut
 from mmedge.sync.reasons import explain
-from mmedge.types import Arrival, Block, EndOfStream, FloatArray, Frame, Packet, Snapshot, Tensor, Text
+from mmedge.sync.ring_reader import RingReader
+from mmedge.types import Arrival, Block, EndOfStream, Frame, Packet, Snapshot, Tensor, Text
 
 _ACCEPTS: dict[str, tuple[type[Packet], ...]] = {"image": (Frame,), "audio": (Block,), "value": (Text, Tensor)}
 
@@ -27,6 +28,9 @@ class Synchronizer:
     Args:
         plan: What it does.
         started_ns: When the run began.
+
+    Attributes:
+        read_audio: Copies the sound of a snapshot.
 
     Example:
         >>> plan = plan_sync(inputs, {"image": True}, {}, Sync(trigger="image"))  # doctest: +SKIP
@@ -59,6 +63,7 @@ class Synchronizer:
         for seat in plan.seats:
             self._add(seat)
         self._rings = {name: self._core.ring(self._index[name]) for name in self._sounds}
+        self.read_audio = RingReader(self._rings)
 
     def _add(self, seat: SeatPlan) -> None:
         rule: dict[str, Any] = {
@@ -207,16 +212,6 @@ class Synchronizer:
     def policy(self, name: str) -> str:
         """Return what happens when an attached input is absent."""
         return self._policies[name]
-
-    def read_audio(self, name: str, snapshot: Snapshot, out: FloatArray, end: int | None = None) -> int:
-        """Copy the window of ``snapshot`` into ``out``, or the one before index ``end``; return how many are real.
-
-        ``out`` is float32 [n], -1..1, at the input's sample rate.
-        """
-        ring = self._rings.get(name)
-        if ring is None:
-            raise ConfigError("this input is not an audio input", where=f"input '{name}'", fix="name an audio input")
-        return ring.read(snapshot.audio_end[name] if end is None else end, out)
 
     def sounds(self, snapshot: Snapshot) -> dict[str, SoundCut]:
         """Return where the sound of ``snapshot`` lies, of each audio input that is present."""

@@ -6,9 +6,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <stdexcept>
 #include <string>
-#include <vector>
 
 namespace mmedge::bindings {
 
@@ -41,16 +41,14 @@ void check(const Array& array, const char* name) {
 }
 
 template <typename Array>
-void check_shape(const Array& array, const char* name, const std::vector<std::size_t>& shape) {
+void check_shape(const Array& array, const char* name, std::initializer_list<std::size_t> shape) {
   bool same = array.ndim() == shape.size();
+  for (std::size_t i = 0; same && i < shape.size(); ++i) same = array.shape(i) == shape.begin()[i];
+  if (same) return;
   std::string got, want;
   for (std::size_t i = 0; i < array.ndim(); ++i) got += (i ? ", " : "") + std::to_string(array.shape(i));
-  for (std::size_t i = 0; i < shape.size(); ++i) {
-    want += (i ? ", " : "") + std::to_string(shape[i]);
-    same = same && array.shape(i) == shape[i];
-  }
-  if (!same)
-    throw std::invalid_argument(std::string(name) + " must have shape (" + want + "), got (" + got + ")");
+  for (const std::size_t size : shape) want += (want.empty() ? "" : ", ") + std::to_string(size);
+  throw std::invalid_argument(std::string(name) + " must have shape (" + want + "), got (" + got + ")");
 }
 
 }  // namespace mmedge::bindings

@@ -25,6 +25,7 @@ NB_MODULE(_core, m) {
   mmedge::bindings::bind_detector(m);
   mmedge::bindings::bind_fingerprint(m);
   mmedge::bindings::bind_finite(m);
+  mmedge::bindings::bind_graph(m);
   mmedge::bindings::bind_histogram(m);
   mmedge::bindings::bind_image(m);
   mmedge::bindings::bind_jpeg_scan(m);
@@ -46,4 +47,5 @@ NB_MODULE(_core, m) {
   mmedge::bindings::bind_suppress(m);
   mmedge::bindings::bind_trigger_times(m);
   mmedge::bindings::bind_verifier(m);
+  mmedge::bindings::bind_wake(m);
 }

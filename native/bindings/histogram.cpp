@@ -4,6 +4,8 @@
 
 #include <limits>
 #include <memory>
+#include <string>
+#include <string_view>
 
 #include "bindings/arrays.hpp"
 #include "bindings/modules.hpp"
@@ -39,6 +41,16 @@ void replace(Histogram& self, const std::vector<std::size_t>& buckets,
   self.load(all, to_ns(sum_ns), to_ns(max_ns));
 }
 
+nb::bytes pack(const Histogram& self) {
+  const std::string packed = self.pack();
+  return nb::bytes(packed.data(), packed.size());
+}
+
+void unpack(Histogram& self, nb::bytes packed, nb::handle sum_ns, nb::handle max_ns) {
+  const std::string_view pairs(packed.c_str(), packed.size());
+  if (!self.unpack(pairs, to_ns(sum_ns), to_ns(max_ns))) throw std::invalid_argument("not of a histogram");
+}
+
 }  // namespace
 
 // These calls last microseconds, so they keep the GIL: to get it back can take milliseconds.
@@ -55,6 +67,10 @@ void bind_histogram(nb::module_& m) {
            nb::sig("def replace(self, buckets: Sequence[int], counts: Sequence[int], sum_ns: int, max_ns: "
                    "int) -> None"),
            "Hold these counts in these buckets, and nothing else.")
+      .def("pack", &pack, "Return what the buckets hold, for another process of this machine.")
+      .def("unpack", &unpack, nb::arg("packed"), nb::arg("sum_ns"), nb::arg("max_ns"),
+           nb::sig("def unpack(self, packed: bytes, sum_ns: int, max_ns: int) -> None"),
+           "Hold what another one has packed, and nothing else.")
       .def_prop_ro("n", &Histogram::n, "How many durations were counted.")
       .def_prop_ro("sum_ns", &Histogram::sum_ns, "All durations together.")
       .def_prop_ro("max_ns", &Histogram::max_ns, "The longest one.");

@@ -13,7 +13,7 @@ namespace {
 
 void make(MicrophoneReader* self, CallbackBlocks& blocks, SoundWriter& writer, std::int64_t rate_hz,
           Nanoseconds a, Nanoseconds b, Nanoseconds c, const nb::sequence& channels, std::int64_t epoch) {
-  std::vector<std::vector<std::int64_t>> chosen;
+  std::vector<std::vector<std::size_t>> chosen;
   for (const nb::handle each : channels) chosen.push_back(channel_list(nb::cast<nb::sequence>(each)));
   new (self) MicrophoneReader(blocks, writer, rate_hz, {a, b, c}, chosen, epoch);
 }

@@ -8,16 +8,17 @@ namespace mmedge::bindings {
 namespace {
 
 nb::object mix(Mixer& self, const Input& rows, std::int64_t rate_hz, const Output& out) {
-  check<float>(rows, "rows");
+  if (rows.dtype() != nb::dtype<float>() || rows.ndim() != 2)
+    throw std::invalid_argument("rows must be float32 with two dimensions");
+  if (rows.shape(1) > 1 && rows.stride(1) != 1)
+    throw std::invalid_argument("the samples of a channel must lie one behind the other");
+  if (rows.stride(0) < 0) throw std::invalid_argument("channels must not be reversed");
   check<float>(out, "out");
-  if (rows.ndim() != 2) throw std::invalid_argument("rows must have two dimensions: channels, samples");
   check_shape(out, "out", {rows.shape(1)});
-  std::optional<Mixer::Weak> weak;
-  {
-    const nb::gil_scoped_release unlocked;  // a clip's packets are long
-    weak = self.mix(static_cast<const float*>(rows.data()), static_cast<std::int64_t>(rows.shape(0)),
-                    static_cast<std::int64_t>(rows.shape(1)), rate_hz, static_cast<float*>(out.data()));
-  }
+  // It lasts microseconds, so it keeps the GIL.
+  const auto weak = self.mix({static_cast<const float*>(rows.data()), rows.shape(0), rows.shape(1),
+                              static_cast<std::size_t>(rows.stride(0))},
+                             rate_hz, static_cast<float*>(out.data()));
   return weak ? nb::object(told(*weak)) : nb::none();
 }
 

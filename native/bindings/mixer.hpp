@@ -3,7 +3,7 @@
 
 #include <nanobind/nanobind.h>
 
-#include <cstdint>
+#include <cstddef>
 #include <vector>
 
 #include "capture/mixer.hpp"
@@ -15,9 +15,9 @@ inline nanobind::tuple told(const Mixer::Weak& weak) {
   return nanobind::make_tuple(weak.silent, weak.channels, weak.decibels, weak.loudest);
 }
 
-inline std::vector<std::int64_t> channel_list(const nanobind::sequence& channels) {
-  std::vector<std::int64_t> numbers;
-  for (const nanobind::handle number : channels) numbers.push_back(nanobind::cast<std::int64_t>(number));
+inline std::vector<std::size_t> channel_list(const nanobind::sequence& channels) {
+  std::vector<std::size_t> numbers;
+  for (const nanobind::handle number : channels) numbers.push_back(nanobind::cast<std::size_t>(number));
   return numbers;
 }
 

@@ -14,6 +14,7 @@ void bind_decimals(nanobind::module_& m);
 void bind_detector(nanobind::module_& m);
 void bind_fingerprint(nanobind::module_& m);
 void bind_finite(nanobind::module_& m);
+void bind_graph(nanobind::module_& m);
 void bind_histogram(nanobind::module_& m);
 void bind_image(nanobind::module_& m);
 void bind_jpeg_scan(nanobind::module_& m);
@@ -35,5 +36,6 @@ void bind_smoother(nanobind::module_& m);
 void bind_suppress(nanobind::module_& m);
 void bind_trigger_times(nanobind::module_& m);
 void bind_verifier(nanobind::module_& m);
+void bind_wake(nanobind::module_& m);
 
 }  // namespace mmedge::bindings

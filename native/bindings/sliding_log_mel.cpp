@@ -47,6 +47,20 @@ void bind_sliding_log_mel(nb::module_& m) {
                   "numpy.typing.NDArray[numpy.float32]) -> bool"),
           "Write [1, frames, n_mels] from the ``wanted`` samples; False if the whole window is wanted after "
           "all.")
+      .def(
+          "read",
+          [](SlidingLogMel& self, const SampleRing& ring, std::int64_t end, const Output& out) {
+            check<float>(out, "out");
+            check_shape(out, "out", {1, self.frames(), self.n_mels()});
+            auto* to = static_cast<float*>(out.data());
+            if (self.wanted(end) < self.samples()) return self.read(ring, end, to);  // likewise
+            const nb::gil_scoped_release unlocked;
+            self.read(ring, end, to);
+          },
+          nb::arg("ring"), nb::arg("end"), nb::arg("out").noconvert(),
+          nb::sig(
+              "def read(self, ring: SampleRing, end: int, out: numpy.typing.NDArray[numpy.float32]) -> None"),
+          "Write [1, frames, n_mels] of the window that ends before index ``end`` of the ring.")
       .def("forget", &SlidingLogMel::forget, "Forget the sound that was heard: what comes is other sound.");
 }
 

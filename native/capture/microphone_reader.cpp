@@ -22,7 +22,7 @@ std::int64_t to_ns(double seconds) {
 
 MicrophoneReader::MicrophoneReader(CallbackBlocks& blocks, SoundWriter& writer, std::int64_t rate_hz,
                                    const std::array<std::int64_t, kQualities>& floor_ns,
-                                   const std::vector<std::vector<std::int64_t>>& channels, std::int64_t epoch)
+                                   const std::vector<std::vector<std::size_t>>& channels, std::int64_t epoch)
     : blocks_(blocks),
       writer_(writer),
       rate_hz_(rate_hz),
@@ -71,10 +71,12 @@ bool MicrophoneReader::read(const CallbackBlocks::Block& block, Told& told) {
     record.uncertainty_ns = clock_.clock().uncertainty_ns();
     record.n = frames;
     record.lost = missing_;
+    const Channels rows{rows_.data(), static_cast<std::size_t>(channels), static_cast<std::size_t>(frames),
+                        static_cast<std::size_t>(frames)};
     for (std::size_t i = 0; i < mixers_.size(); ++i) {
       Stream& stream = progress_.streams[i];
       stream.capture_ns = std::max(stream.capture_ns, end_ns);
-      const auto weak = mixers_[i].mix(rows_.data(), channels, frames, rate_hz_, mono_.data());
+      const auto weak = mixers_[i].mix(rows, rate_hz_, mono_.data());
       if (weak) told.mixes.emplace_back(i, *weak);
       record.seq = stream.seq++;
       record.capture_ns = stream.capture_ns;

@@ -47,7 +47,7 @@ class MicrophoneReader {
   // neither. Throws std::invalid_argument where these do not fit.
   MicrophoneReader(CallbackBlocks& blocks, SoundWriter& writer, std::int64_t rate_hz,
                    const std::array<std::int64_t, kQualities>& floor_ns,
-                   const std::vector<std::vector<std::int64_t>>& channels, std::int64_t epoch);
+                   const std::vector<std::vector<std::size_t>>& channels, std::int64_t epoch);
 
   // Reads until the blocks are closed, nothing has come for `silence_ms`, or a block said something.
   Turn run(int silence_ms, Told& told);

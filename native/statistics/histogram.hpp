@@ -5,6 +5,8 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <string>
+#include <string_view>
 
 namespace mmedge {
 
@@ -20,6 +22,11 @@ class Histogram {
   void add(std::int64_t duration_ns) noexcept;
   // Takes the place of everything counted so far.
   void load(const Counts& counts, std::int64_t sum_ns, std::int64_t max_ns) noexcept;
+
+  // What is in the buckets that hold anything, for another process of this machine.
+  std::string pack() const;
+  // Takes the place of everything counted so far; false, and nothing changes, if `packed` is not of `pack`.
+  bool unpack(std::string_view packed, std::int64_t sum_ns, std::int64_t max_ns) noexcept;
 
   std::int64_t n() const noexcept { return n_.load(std::memory_order_relaxed); }
   std::int64_t sum_ns() const noexcept { return sum_ns_.load(std::memory_order_relaxed); }

@@ -59,6 +59,20 @@ void what_is_loaded_takes_the_place_of_all() {
   CHECK(histogram.n() == 5 && histogram.sum_ns() == 11 && histogram.max_ns() == 7 && counted(histogram) == 5);
 }
 
+void what_is_packed_is_unpacked() {
+  Histogram histogram, other;
+  for (std::int64_t ns = 900; ns < 40'000'000'000'000; ns += 1 + ns / 3) histogram.add(ns);
+  other.add(5'000'000);
+  const std::string packed = histogram.pack();
+  CHECK(other.unpack(packed, histogram.sum_ns(), histogram.max_ns()));
+  CHECK(other.pack() == packed && other.n() == histogram.n() && other.max_ns() == histogram.max_ns());
+  CHECK(!other.unpack(packed + '\1', 0, 0));                     // a bucket without a count
+  CHECK(!other.unpack(std::string("\xdf\x12\1\0\1", 5), 0, 0));  // bucket 2399, and one behind it
+  CHECK(!other.unpack(std::string(30, '\xff'), 0, 0));
+  CHECK(other.pack() == packed);
+  CHECK(other.unpack("", 0, 0) && other.n() == 0 && other.pack().empty());
+}
+
 // ThreadSanitizer looks on.
 void one_counts_while_another_reads() {
   Histogram histogram;
@@ -108,6 +122,7 @@ int main() {
   every_duration_has_its_bucket();
   sums_do_not_overflow();
   what_is_loaded_takes_the_place_of_all();
+  what_is_packed_is_unpacked();
   one_counts_while_another_reads();
   a_trigger_is_counted_from_its_origin();
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import re
 import subprocess
@@ -11,6 +12,9 @@ from pathlib import Path
 import pytest
 
 import mmedge
+from mmedge.errors import MissingDependencyError
+from mmedge.extras import require
+from mmedge.lazy import collector_paused
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -54,6 +58,40 @@ def test_who_reads_results_of_another_process_does_not_load_what_makes_them() ->
     made = "pipeline.runtime pipeline.inference fusion.graph fusion.load engine interpret preprocess recording.writer"
     made += " capture.base capture.open capture.supervisor capture.simulator calibration replay"
     assert not {f"mmedge.{name}" for name in made.split()} & found
+
+
+def test_only_addresses_of_http_bring_tls() -> None:
+    assert not {"ssl", "http.client"} & loaded("import mmedge.capture.stream_url")
+
+
+def test_a_run_has_all_imported_before_the_first_fork() -> None:
+    code = "from mmedge.pipeline.remote import modules_for\nfrom importlib import import_module\n"
+    code += "for name in modules_for({'a': 'udp://127.0.0.1:1', 'b': 'mic://default', 'c': 'push://'}):"
+    found = loaded(f"{code} import_module(name)")
+    assert {"onnxruntime", "av", "soxr", "mmedge.pipeline.worker", "mmedge.capture.worker"} <= found
+    assert {"mmedge.capture.stream_url", "mmedge.capture.microphone"} <= found
+    assert not {"sounddevice", "mmedge.capture.v4l2", "mmedge.capture.gstreamer", "mmedge.capture.http"} & found
+    line = "from mmedge.pipeline.remote import modules_for\nprint(*modules_for({{'a': '{}', 'b': 'push://'}}))"
+    assert "av" in loaded(line.format("clip.mp4"))
+    assert "mmedge.capture.worker" not in loaded(line.format("clip.mp4"))
+    assert "av" not in loaded(line.format("test://?fps=30"))
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_imports_leave_the_collector_as_it_was(on: bool) -> None:
+    try:
+        (gc.enable if on else gc.disable)()
+        with collector_paused():
+            assert not gc.isenabled()
+            with pytest.raises(MissingDependencyError):
+                require("none_such", "a test")
+            assert not gc.isenabled()
+        assert gc.isenabled() is on
+        with pytest.raises(MissingDependencyError):
+            require("none_such", "a test")
+        assert gc.isenabled() is on
+    finally:
+        gc.enable()
 
 
 def test_public_names_exist_and_are_sorted() -> None:

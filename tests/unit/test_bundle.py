@@ -91,6 +91,7 @@ def test_a_folder_is_a_bundle_too(bundle: Path, tmp_path: Path) -> None:
         ("inputs.change", {"modality": "tensor", "shape": [1]}, "$.inputs.change"),
         ("inputs.timer", {"modality": "tensor", "shape": [1]}, "$.inputs.timer"),
         ("stages.", {"inputs": {}, "outputs": {}, "callable": "a:b"}, "$.stages."),
+        ("inputs", {f"t{number}": {"modality": "tensor", "shape": [1]} for number in range(63)}, "$.inputs"),
         ("schema", "mmedge.bundle/7", "$.schema"),
         ("schema", "other/1", "$.schema"),
     ],

@@ -18,6 +18,7 @@ from hypothesis.extra.numpy import arrays
 from mmedge.errors import SourceError
 from mmedge.ipc.channel import FRAMES, RECORDS, TENSORS, PacketReader, PacketWriter
 from mmedge.ipc.control import Control, Ring
+from mmedge.ipc.frame_record import FrameRecords
 from mmedge.ipc.frames import FramePool
 from mmedge.ipc.limits import MAX_SAMPLES, MAX_TEXT
 from mmedge.ipc.records import Lent, Small, TensorHeader, stamp_of
@@ -32,6 +33,17 @@ STAMP = {"stream": "s", "seq": 3, "capture_ns": 10, "arrive_ns": 11, "epoch": 2,
 def sound(**other: Any) -> SoundRecord:
     stamp = {name: STAMP[name] for name in ("quality", "seq", "capture_ns", "arrive_ns", "epoch", "uncertainty_ns")}
     return SoundRecord(**{**stamp, "end": 1, "n": 1, "lost": 0, **other})
+
+
+def picture(*, ring: int = 1, index: int = 1, **other: Any) -> bytes:
+    """Return what is said of a picture in a slot of the ring that the test's tensor lies in."""
+    kind = {"shape": (2, 2), "format": "gray8", **other}
+    data = np.zeros((2, 2), np.uint8)
+    frame = Frame(data=data, format="gray8", width=2, height=2, **STAMP)  # type: ignore[arg-type]
+    record = FrameRecords().encode(frame, ring, index, 2)
+    told = msgspec.msgpack.decode(record[72:])
+    told[2], told[3] = kind["shape"], kind["format"]
+    return record[:72] + msgspec.msgpack.encode(told)
 
 
 class Border:
@@ -310,6 +322,15 @@ def test_text_that_is_too_long_is_counted(border: Border) -> None:
         sound(ring=2).encode()[:-1],
         sound(ring=2).encode() + b"x",
         b"\x01\x03" + sound(ring=2).encode()[2:],  # a quality that is none
+        b"\x02nonsense",
+        picture()[:72],
+        picture() + b"x",
+        b"\x02\x02" + picture()[2:],  # a flag that is none
+        picture(ring=2),  # a ring of sound
+        picture(index=99),
+        picture(shape=(12_001,)),  # more than a slot holds
+        picture(shape=(-1, 2)),
+        picture(format="heic"),
         msgspec.msgpack.encode(Small(TensorHeader(stamp_of(Packet(**STAMP)), (2,), "O"), b"12345678")),  # type: ignore[arg-type]
     ],
 )
@@ -317,6 +338,10 @@ def test_a_ring_that_says_nonsense_is_an_error(border: Border, record: bytes) ->
     border.writer.put(Tensor(data=np.zeros(3000, np.float32), **STAMP))  # type: ignore[arg-type]
     border.writer.put(Block(samples=np.zeros(3000, np.float32), **STAMP))  # type: ignore[arg-type]
     assert len(border.take()) == 2
+    pool = border.writer._pools["s"]
+    lent = pool.acquire()
+    assert lent is not None
+    assert (lent[1].index, pool.ring.publish(lent[1].index, b"")) == (1, 2)
     border.writer._records.put(record, 0, 0, 0)
     with pytest.raises(SourceError, match="damaged"):
         border.take()

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from threading import Event, Lock
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from mmedge.pipeline.accounts import Accounts
 from mmedge.pipeline.runtime import Runtime
 from mmedge.pipeline.serving import Serving
+from mmedge.pipeline.statistics import Statistics
 
 
 def test_what_fails_to_close_leaves_nothing_open() -> None:
@@ -32,8 +33,9 @@ def test_what_fails_to_close_leaves_nothing_open() -> None:
     serving._lock, serving._stop, serving._candidate, serving._thread = Lock(), Event(), None, None
     serving._upgrades, serving.graph = closing("upgrades"), closing("graph")
     run._programs, run._recorder, run._serving = closing("programs", fails=True), None, serving
-    run._overruns = Counter()
-    run._sync = SimpleNamespace(pending=0, close=closing("sync", fails=True).close)
+    run._results = SimpleNamespace(dropped=0)
+    run._sync = sync = SimpleNamespace(pending=0, close=closing("sync", fails=True).close)
+    run._accounts = Accounts(Statistics(), sync, [], attached={}, pushed=(), trigger="image", started_ns=0)  # type: ignore[arg-type]
     with pytest.raises(RuntimeError, match="programs"):
         run._close()
     assert closed == ["programs", "one", "two", "sync", "upgrades", "graph"]

@@ -24,9 +24,15 @@ DIGITS = AudioInput(
 )
 
 
+# What the fast transform takes: 2^a 3^b 5^c, even.
+SMOOTH = sorted(
+    {2 * 2**a * 3**b * 5**c for a in range(9) for b in range(6) for c in range(4) if 2**a * 3**b * 5**c <= 500}
+)
+
+
 @st.composite
 def specs(draw: st.DrawFn) -> AudioInput:
-    n_fft = draw(st.sampled_from([2, 8, 64, 128, 256, 512, 60, 100, 255, 400]))
+    n_fft = draw(st.one_of(st.sampled_from([2, 64, 256, 512, 255, 400, 480, 22]), st.sampled_from(SMOOTH)))
     window = draw(st.integers(1, n_fft))
     rate = draw(st.sampled_from([8000, 16000, 44100]))
     samples = window + draw(st.integers(0, 1500))
@@ -63,6 +69,7 @@ def assert_agree(got: FloatArray, pcm: FloatArray, spec: AudioInput) -> None:
     assert error[loud].max(initial=0.0) < 1e-4
 
 
+@pytest.mark.arithmetic
 @given(specs(), st.integers(0, 2**32 - 1))
 @settings(max_examples=150, deadline=None)
 def test_native_equals_the_oracle(spec: AudioInput, seed: int) -> None:

@@ -29,6 +29,10 @@ def test_a_histogram_counts_as_before(durations_ns: list[int]) -> None:
     copy.load(ours.dump())
     assert copy.dump() == ours.dump()
     assert copy.n == ours.n
+    sent = Histogram()
+    sent.add(77)
+    sent.unpack(ours.pack(), ours.sum_ns, ours.max_ns)
+    assert (sent.dump(), sent.n) == (ours.dump(), ours.n)
 
 
 def test_what_does_not_fit_is_as_long_as_can_be_told() -> None:
@@ -42,6 +46,9 @@ def test_what_does_not_fit_is_as_long_as_can_be_told() -> None:
         histogram.replace([2400], [1], 0, 0)
     with pytest.raises(ValueError, match="one count"):
         histogram.replace([1, 2], [1], 0, 0)
+    for packed in (b"\0", b"\xff" * 30, histogram.pack() + b"\0\1", histogram.pack() + b"\0"):
+        with pytest.raises(ValueError, match="not of a histogram"):
+            histogram.unpack(packed, 0, 0)
 
 
 @given(st.floats(), st.integers(0, 15))

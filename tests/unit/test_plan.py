@@ -16,7 +16,7 @@ from mmedge.cli import run
 from mmedge.errors import ConfigError
 from mmedge.pipeline.runtime import Runtime
 from mmedge.pipeline.spec import PUSH, RunSpec
-from mmedge.plan import Plan, make_plan, plan_stages
+from mmedge.plan import Plan, make_plan, plan_stages, read_plan
 from tests import tiny
 from tests.graph_model import SEATS
 from tests.graph_strategies import graphs
@@ -72,11 +72,44 @@ def test_what_runs_is_what_was_printed(tmp_path: Path, capfd: pytest.CaptureFixt
 
 def test_a_plan_survives_being_written_down() -> None:
     plan = make_plan(manifest(), BOTH)
-    assert msgspec.json.decode(msgspec.json.encode(plan), type=Plan) == plan
+    assert read_plan(msgspec.json.encode(plan)) == plan
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(plan), type=Plan) == plan
     other = {**msgspec.to_builtins(plan), "schema": "mmedge.plan/2"}
     with pytest.raises(msgspec.ValidationError, match="schema"):
         msgspec.convert(other, Plan)
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (b'{"schema": "mmedge.plan/2"}', "the plan is of another version"),
+        (b'{"schema": "mmedge.bundle/1"}', "the plan is of another kind"),
+        (b'{"schema": "mmedge.plan/1"}', "missing required field"),
+        (b'{"schema": 3}', "does not hold a plan"),
+        (b"\xff\x00", "does not hold a plan"),
+        (b"[" * 100_000, "does not hold a plan"),
+        (b"", "does not hold a plan"),
+    ],
+)
+def test_what_is_no_plan_of_this_version_is_refused(raw: bytes, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read_plan(raw)
+    (tmp_path / "plan.json").write_bytes(raw)
+    assert run(["inspect", str(tmp_path / "plan.json")]) == 2
+
+
+def test_a_plan_that_was_written_is_shown_as_it_was_made(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path, written = tiny.tiny_bundle(tmp_path / "b.mmedge"), tmp_path / "plan.json"
+    assert run(["inspect", str(path), "--plan"]) == 0
+    made = capfd.readouterr().out
+    assert run(["inspect", str(path), "--plan", "--json"]) == 0
+    written.write_text(capfd.readouterr().out)
+    assert run(["inspect", str(written)]) == 0
+    assert capfd.readouterr().out == made
+    assert run(["inspect", str(written), "--json"]) == 0
+    assert capfd.readouterr().out == written.read_text()
+    for wrong in (tmp_path, tmp_path / "none.json"):
+        assert run(["inspect", str(wrong) if wrong.suffix else str(wrong / "d.json")]) == 2
 
 
 def test_latency_and_sources_change_what_is_waited_for() -> None:

@@ -13,6 +13,7 @@ from mmedge.bundle.seats import LogMel
 from mmedge.errors import ConfigError
 from mmedge.fusion.feed import AudioFeed
 from mmedge.preprocess import AudioPreprocessor
+from mmedge.sync import RingReader
 from mmedge.types import FloatArray, Snapshot
 
 SPEC = AudioInput(
@@ -21,15 +22,17 @@ SPEC = AudioInput(
     gain=2.0,
     features=LogMel(n_fft=64, window_samples=50, hop_samples=20, n_mels=6, f_min_hz=20, f_max_hz=3800, floor=1e-6),
 )
+pytestmark = pytest.mark.arithmetic
 NOISE = np.random.default_rng(7).normal(0, 0.2, 4000).astype(np.float32)
 
 
 class Sound:
-    """A ring that answers as the synchroniser does, and counts what is read."""
+    """A ring that answers as others than the synchroniser do, and counts what is read."""
 
     def __init__(self, samples: FloatArray) -> None:
         self.ring = core.SampleRing(len(samples))
         self.ring.write(samples)
+        self.reader = RingReader({"ear": self.ring})  # as the synchroniser has one
         self.read = 0
 
     def read_audio(self, name: str, snapshot: Snapshot, out: FloatArray, end: int | None = None) -> int:
@@ -54,6 +57,7 @@ STEPS = st.one_of(st.sampled_from([20, 40, 0, 53, 54, 160, 1000]), st.integers(-
 @given(st.lists(STEPS, max_size=40), st.sets(st.integers(1, 40), max_size=2), st.integers(0, 900))
 def test_every_window_has_the_bits_of_a_whole_one(steps: list[int], turns: set[int], end: int) -> None:
     feed, out = AudioFeed("ear", SPEC, raw=False), np.empty(SPEC.tensor_shape, np.float32)
+    straight = AudioFeed("ear", SPEC, raw=False)
     sound = Sound(NOISE)
     for number, step in enumerate(steps):
         if number in turns:  # another run: its indices begin anew, and mean other sound
@@ -64,11 +68,59 @@ def test_every_window_has_the_bits_of_a_whole_one(steps: list[int], turns: set[i
         out[...] = np.nan
         feed.fill(at(0), out, sound.read_audio, end)  # as a stream asks
         assert out.tobytes() == whole(sound, end)
+        for shot, stream_end in (at(end), None), (at(0), end):
+            out[...] = np.nan
+            straight.fill(shot, out, sound.reader, stream_end)
+            assert out.tobytes() == whole(sound, end)
+
+
+@given(st.lists(st.tuples(st.integers(1, 300), st.integers(-60, 0)), min_size=1, max_size=40))
+def test_sound_that_is_overwritten_was_heard_or_is_silence(writes: list[tuple[int, int]]) -> None:
+    """Where the ring is hardly longer than the window: whoever reads it, and as it was when a frame was new."""
+    sound = Sound(NOISE[:840])
+    straight, feed = AudioFeed("ear", SPEC, raw=False), AudioFeed("ear", SPEC, raw=False)
+    got, out = np.empty((2, *SPEC.tensor_shape), np.float32)
+    for number, (count, back) in enumerate(writes):
+        sound.ring.write(NOISE[number * 50 : number * 50 + count].copy())
+        end = sound.ring.end + back
+        feed.fill(at(end), out, sound.read_audio)
+        straight.fill(at(end), got, sound.reader)
+        assert got.tobytes() == out.tobytes()
+        if end - SPEC.samples >= sound.ring.begin:
+            assert got.tobytes() == whole(sound, end)
+
+
+class Silent(RingReader):
+    """Whoever knows its rings has no need to ask it."""
+
+    def __call__(self, *arguments: object) -> int:
+        raise AssertionError("the window was copied")
+
+
+def test_the_synchroniser_s_rings_are_read_where_they_lie() -> None:
+    sound, out = Sound(NOISE), np.empty(SPEC.tensor_shape, np.float32)
+    AudioFeed("ear", SPEC, raw=False).fill(at(900), out, Silent(sound.reader.rings))
+    assert out.tobytes() == whole(sound, 900)
+
+
+def test_a_frame_with_a_nan_is_nan_and_the_others_are_not() -> None:
+    assert SPEC.features is not None
+    samples = NOISE.copy()
+    samples[500] = np.nan
+    feed, out = AudioFeed("ear", SPEC, raw=False), np.empty(SPEC.tensor_shape, np.float32)
+    for end in (900, 940, 980):
+        feed.fill(at(end), out, Sound(samples).reader)
+        begins = end - SPEC.samples + SPEC.features.hop_samples * np.arange(SPEC.tensor_shape[1])
+        hit = (begins <= 500) & (begins + SPEC.features.window_samples > 500)
+        assert hit.any()
+        np.testing.assert_array_equal(np.isnan(out[0]).all(axis=1), hit)
+        np.testing.assert_array_equal(np.isnan(out[0]).any(axis=1), hit)
 
 
 def test_other_sound_at_the_same_place_is_noticed() -> None:
     """Even where whoever reads it is the same."""
     sliding, out = AudioPreprocessor(SPEC), np.empty(SPEC.tensor_shape, np.float32)
+    straight = AudioPreprocessor(SPEC)
     for samples in (NOISE, NOISE[::-1].copy()):
         sound = Sound(samples)
         for end in (900, 940):
@@ -78,6 +130,8 @@ def test_other_sound_at_the_same_place_is_noticed() -> None:
                 pcm = np.empty(sliding.wanted(end), np.float32)
                 assert len(pcm) == SPEC.samples
                 sound.ring.read(end, pcm)
+            assert out.tobytes() == whole(sound, end)
+            straight.read(sound.ring, end, out)
             assert out.tobytes() == whole(sound, end)
 
 
@@ -101,3 +155,11 @@ def test_arrays_that_do_not_fit_are_refused() -> None:
         sliding.slide(np.zeros(9, np.float32), 900, out)
     with pytest.raises(ConfigError, match="out must have shape"):
         sliding.slide(np.zeros(SPEC.samples, np.float32), 900, out[:, 1:].copy())
+    ring = core.SampleRing(1000)
+    for bad, message in (out[:, 1:].copy(), "must have shape"), (out.astype(np.float64), "must be float32"):
+        with pytest.raises(ConfigError, match=message):
+            sliding.read(ring, 900, bad)
+    with pytest.raises(ConfigError, match="beyond sample index"):
+        sliding.read(ring, 2**62, out)
+    with pytest.raises(ConfigError, match="no features"):
+        AudioPreprocessor(AudioInput(sample_rate_hz=8000, window_ms=100)).read(ring, 900, out)

@@ -1,0 +1,237 @@
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/vector.h>
+
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "bindings/arrays.hpp"
+#include "bindings/modules.hpp"
+#include "graph/stretch.hpp"
+
+namespace mmedge::bindings {
+namespace {
+
+// A tensor that a seat feeds: what fills it where the seat is present, and where it is absent.
+struct SeatTensor {
+  std::size_t seat;
+  nb::object fill, fill_absent, tensor;
+};
+
+// What Python does for one stage.
+struct StageCalls {
+  std::vector<SeatTensor> tensors;
+  nb::object run, infinite, absent, runner;
+};
+
+template <typename T>
+T attribute(nb::handle object, const char* name) {
+  return nb::cast<T>(object.attr(name));
+}
+
+class PythonStretch final : public StageHands {
+ public:
+  PythonStretch(const nb::list& works, std::size_t cores) {
+    std::vector<StageWork> stages;
+    for (const nb::handle work : works) {
+      stages.push_back(work_of(work));
+      StageCalls calls{
+          {}, work.attr("run"), work.attr("infinite"), work.attr("absent"), nb::borrow(work.attr("runner"))};
+      for (const nb::handle each : attribute<nb::list>(work, "seats")) {
+        const auto told = nb::cast<nb::tuple>(each);
+        calls.tensors.push_back(
+            {nb::cast<std::size_t>(told[0]), nb::borrow(told[1]), nb::borrow(told[2]), nb::borrow(told[3])});
+      }
+      calls_.push_back(std::move(calls));
+    }
+    stretch_ = std::make_unique<Stretch>(std::move(stages), cores);
+  }
+
+  void run(Moment* moment, nb::object snapshot, nb::object read_audio, nb::object note) {
+    moment_ = moment;
+    snapshot_ = std::move(snapshot);
+    read_audio_ = std::move(read_audio);
+    note_ = std::move(note);
+    struct Forget {  // pictures hang on it
+      PythonStretch* self;
+      ~Forget() { self->snapshot_ = self->read_audio_ = self->note_ = nb::none(); }
+    } const forget{this};
+    stretch_->run(moment, this);
+  }
+
+  const Stretch& stretch() const { return *stretch_; }
+
+  void fill(std::size_t at) override {
+    for (const SeatTensor& each : calls_[at].tensors) {
+      if (moment_->bits >> each.seat & 1)
+        each.fill(snapshot_, each.tensor, read_audio_);
+      else
+        each.fill_absent(each.tensor);
+    }
+  }
+  void fed(std::size_t at) override {
+    if (!note_.is_none()) note_(calls_[at].runner, snapshot_);
+  }
+  void run(std::size_t at) override { calls_[at].run(); }
+  void infinite(std::size_t at) override { calls_[at].infinite(); }
+  void absent(std::size_t at) override { calls_[at].absent(); }
+
+ private:
+  StageWork work_of(nb::handle work) {
+    StageWork made;
+    made.stage = &nb::cast<Stage&>(keep(work.attr("stage")));
+    for (const nb::handle each : attribute<nb::list>(work, "links")) {
+      const auto pair = nb::cast<nb::tuple>(each);
+      const auto from = nb::cast<Input>(pair[0]);
+      const auto to = nb::cast<Output>(pair[1]);
+      check_contiguous(from, "an output that feeds a stage");
+      check_contiguous(to, "a tensor that a stage feeds");
+      if (from.nbytes() != to.nbytes()) throw std::invalid_argument("arrays that are linked differ in size");
+      made.links.push_back({from.data(), to.data(), from.nbytes()});
+      inputs_.push_back(from);
+      outputs_.push_back(to);
+    }
+    for (const nb::handle each : attribute<nb::list>(work, "rows")) {
+      const auto pair = nb::cast<nb::tuple>(each);
+      const auto values = nb::cast<Output>(pair[0]);
+      check<float>(values, "a row");
+      made.rows.push_back({static_cast<float*>(values.data()), nb::cast<bool>(pair[1])});
+      outputs_.push_back(values);
+    }
+    for (const nb::handle each : attribute<nb::list>(work, "outputs")) {
+      const auto values = nb::cast<Input>(each);
+      check_contiguous(values, "an output");
+      made.outputs.push_back({values.data(), values.size(), values.itemsize()});
+      inputs_.push_back(values);
+    }
+    for (const nb::handle peer : attribute<nb::list>(work, "peers"))
+      made.peers.push_back(&nb::cast<Stage&>(keep(nb::borrow(peer))));
+    return made;
+  }
+
+  nb::object keep(nb::object object) {
+    kept_.append(object);
+    return object;
+  }
+
+  std::unique_ptr<Stretch> stretch_;
+  std::vector<StageCalls> calls_;
+  nb::list kept_;  // the stages
+  std::vector<Input> inputs_;
+  std::vector<Output> outputs_;
+  Moment* moment_ = nullptr;
+  nb::object snapshot_ = nb::none(), read_audio_ = nb::none(), note_ = nb::none();
+};
+
+Moment moment_of(std::size_t seats) {
+  if (seats > Moment::kMaxSeats) throw std::invalid_argument("too many seats");
+  Moment made;
+  made.marks.resize(seats);
+  made.ages_ms.resize(seats);
+  return made;
+}
+
+void look(Moment& self, std::int64_t t_ns, const nb::list& marks, const nb::list& ages_ms) {
+  if (marks.size() != self.marks.size() || ages_ms.size() != self.marks.size())
+    throw std::invalid_argument("one mark and one age for each seat");
+  self.t_ns = t_ns;
+  self.bits = 0;
+  for (std::size_t seat = 0; seat < self.marks.size(); ++seat) {
+    const nb::handle mark = marks[seat];
+    self.marks[seat] = {};
+    if (!mark.is_none()) {
+      const auto told = nb::cast<nb::tuple>(mark);
+      self.marks[seat] = {true, nb::cast<std::int64_t>(told[0]), nb::cast<std::int64_t>(told[1])};
+      self.bits |= std::uint64_t{1} << seat;
+    }
+    self.ages_ms[seat] = nb::cast<double>(ages_ms[seat]);
+  }
+}
+
+}  // namespace
+
+void bind_graph(nb::module_& m) {
+  nb::class_<Moment>(m, "Moment",
+                     "What a trigger brings: which seats are present, what of them is new, how old it is.")
+      .def(
+          "__init__", [](Moment* self, std::size_t seats) { new (self) Moment(moment_of(seats)); },
+          nb::arg("seats"))
+      .def(
+          "look", &look, nb::arg("t_ns"), nb::arg("marks"), nb::arg("ages_ms"),
+          nb::sig(
+              "def look(self, t_ns: int, marks: list[tuple[int, int] | None], ages_ms: list[float]) -> None"),
+          "Take in a trigger: epoch and number of each seat's data, None where it is absent, and its age.")
+      .def_ro("bits", &Moment::bits, "The seats that are present, bit by bit.")
+      .def_ro("ages_ms", &Moment::ages_ms, "The age of each seat.");
+  nb::class_<Stage> stage(m, "Stage", "What a stage knows from one trigger to the next.");
+  stage.attr("HEAVY_NS") = Stage::kHeavyNs;  // what a run costs that is worth a thread of its own
+  stage
+      .def(
+          "__init__",
+          [](Stage* self, std::uint64_t depends, std::uint64_t masks, std::vector<std::size_t> watches,
+             bool follows, std::optional<std::int64_t> every_ns, std::size_t seats,
+             const std::vector<const Stage*>& producers) {
+            new (self) Stage({depends, masks, std::move(watches), follows, every_ns}, seats, producers);
+          },
+          nb::kw_only(), nb::arg("depends"), nb::arg("masks"), nb::arg("watches"), nb::arg("follows"),
+          nb::arg("every_ns").none(), nb::arg("seats"), nb::arg("producers"), nb::keep_alive<1, 8>(),
+          "Seats are bits and numbers; ``producers`` are the stages that feed it.")
+      .def(
+          "due",
+          [](const Stage& self, const Moment& moment, std::uint64_t bits) {
+            return static_cast<int>(self.due(moment, bits));
+          },
+          nb::arg("moment"), nb::arg("bits"),
+          "Tell whether it must run: 0 no, 1 yes, 2 unless what is new is the same as before.")
+      .def("is_new", &Stage::is_new, nb::arg("moment"), nb::arg("seat"),
+           "Tell whether a seat has other data than it has seen.")
+      .def("see", &Stage::see, nb::arg("moment"), nb::arg("bits"), "Take down what it is fed with.")
+      .def("schedule", &Stage::schedule, nb::arg("t_ns"), "Take down when it must run next.")
+      .def("took", &Stage::took, nb::arg("ns"), "Take down how long a run took.")
+      .def(
+          "age", [](const Stage& self, Moment& moment) { self.age(&moment); }, nb::arg("moment"),
+          "Raise the ages of the seats that it depends on to that of its outputs.")
+      .def("finish", &Stage::finish, "Its outputs are those of a run from now on.")
+      .def("forget_seen", &Stage::forget_seen, "Run at the next trigger, whatever comes.")
+      .def_prop_ro("has_seen", &Stage::has_seen, "Whether it was fed, and has not forgotten it since.")
+      .def_rw("version", &Stage::version, "Rises whenever its outputs change.")
+      .def_rw("t_ns", &Stage::t_ns, "Capture time that its outputs belong to.")
+      .def_rw("cost_ns", &Stage::cost_ns, "Moving median of the time of a run.")
+      .def_rw("took_ns", &Stage::took_ns, "The time of the newest run.")
+      .def_rw("ran", &Stage::ran, "Whether it has run for this trigger.")
+      .def_rw("carry", &Stage::carry, "Whether its states go on from its last run.")
+      .def_rw("blank", &Stage::blank, "Whether nothing was written into its inputs since they were wiped.")
+      .def_prop_rw(
+          "life", [](const Stage& self) { return static_cast<int>(self.life); },
+          [](Stage& self, int life) {
+            if (life < 0 || life > static_cast<int>(Life::kFailed))
+              throw std::invalid_argument("there is no such life");
+            self.life = static_cast<Life>(life);
+          },
+          "What its outputs are, as a number of ``mmedge.fusion.life.Life``.");
+  nb::class_<PythonStretch>(m, "Stretch",
+                            "Stages that are run as they are due, one after the other, in one call.")
+      .def(nb::init<const nb::list&, std::size_t>(), nb::arg("works"), nb::arg("cores"),
+           nb::sig("def __init__(self, works: list[typing.Any], cores: int) -> None"),
+           "``works`` are those of ``mmedge.fusion.stretch``; heavy stages are left to threads if there are "
+           "cores.")
+      .def(
+          "run", nb::overload_cast<Moment*, nb::object, nb::object, nb::object>(&PythonStretch::run),
+          nb::arg("moment"), nb::arg("snapshot"), nb::arg("read_audio"), nb::arg("note").none(),
+          nb::sig(
+              "def run(self, moment: Moment, snapshot: object, read_audio: object, note: object | None) -> "
+              "None"),
+          "Run what is due, and raise the moment's ages; ``note`` is called with each stage that was fed.\n\n"
+          "It ends before a stage that had better run beside another one, and with whatever a stage raises.")
+      .def_prop_ro(
+          "at", [](const PythonStretch& self) { return self.stretch().at(); },
+          "How many stages are done; the next one raised, or had better run on a thread.")
+      .def_prop_ro(
+          "feeding_ns", [](const PythonStretch& self) { return self.stretch().feeding_ns(); },
+          "What filling tensors took.")
+      .def_prop_ro(
+          "running_ns", [](const PythonStretch& self) { return self.stretch().running_ns(); },
+          "What engines took.");
+}
+
+}  // namespace mmedge::bindings

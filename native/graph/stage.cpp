@@ -1,0 +1,67 @@
+#include "graph/stage.hpp"
+
+#include <algorithm>
+#include <stdexcept>
+#include <utility>
+
+namespace mmedge {
+
+Stage::Stage(Rules rules, std::size_t seats, std::vector<const Stage*> producers)
+    : rules_(std::move(rules)),
+      producers_(std::move(producers)),
+      seen_versions_(producers_.size(), kNever),
+      seen_(seats) {
+  if (seats > Moment::kMaxSeats) throw std::invalid_argument("too many seats");
+  for (const std::size_t seat : rules_.watches)
+    if (seat >= seats) throw std::invalid_argument("there is no such seat");
+}
+
+Stage::Due Stage::due(const Moment& moment, std::uint64_t bits) const {
+  const bool changed = static_cast<std::int64_t>(bits & rules_.masks) != fed_bits_;
+  // Once it ran for this trigger, it must not answer to what has been taken back.
+  if (ran) return changed || linked_anew() ? Due::kYes : Due::kNo;
+  if (changed) return Due::kYes;  // what it gave answered to other inputs, or it never ran
+  if (rules_.every_ns && moment.t_ns < due_ns_ - kSlackNs) return Due::kNo;
+  const auto is_new_to_it = [&](std::size_t seat) { return is_new(moment, seat); };
+  if (std::any_of(rules_.watches.begin(), rules_.watches.end(), is_new_to_it)) return Due::kIfDifferent;
+  return rules_.follows && linked_anew() ? Due::kIfDifferent : Due::kNo;
+}
+
+bool Stage::linked_anew() const {
+  for (std::size_t i = 0; i < producers_.size(); ++i)
+    if (producers_[i]->version != seen_versions_[i]) return true;
+  return false;
+}
+
+void Stage::see(const Moment& moment, std::uint64_t bits) {
+  fed_bits_ = static_cast<std::int64_t>(bits & rules_.masks);
+  for (const std::size_t seat : rules_.watches) seen_[seat] = moment.marks[seat];
+  for (std::size_t i = 0; i < producers_.size(); ++i) seen_versions_[i] = producers_[i]->version;
+}
+
+void Stage::schedule(std::int64_t now_ns) {
+  if (!rules_.every_ns) return;
+  const std::int64_t late_ns = now_ns - due_ns_;
+  due_ns_ = (late_ns >= -kSlackNs && late_ns < *rules_.every_ns ? due_ns_ : now_ns) + *rules_.every_ns;
+}
+
+void Stage::took(std::int64_t ns) {
+  took_ns = ns;
+  const std::int64_t step_ns = std::max<std::int64_t>(cost_ns >> 4, 1000);
+  if (cost_ns == 0)
+    cost_ns = ns;
+  else if (ns - cost_ns > step_ns)
+    cost_ns += step_ns;
+  else if (cost_ns - ns > step_ns)
+    cost_ns -= step_ns;
+}
+
+void Stage::age(Moment* moment) const {
+  const std::int64_t stale_ns = moment->t_ns - t_ns;
+  if (stale_ns <= 0) return;
+  const std::uint64_t present = moment->bits & rules_.depends;
+  for (std::size_t seat = 0; seat < moment->ages_ms.size(); ++seat)
+    if (present >> seat & 1) moment->raise_age(seat, static_cast<double>(stale_ns) / 1e6);
+}
+
+}  // namespace mmedge
