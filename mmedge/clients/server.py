@@ -24,8 +24,7 @@ from mmedge._native import core
 from mmedge.clients.socket_file import SocketFile, may
 from mmedge.clients.wire import DTYPES, MAX_PUSH, NAME, SAID, Kind, Message, Place, Pushed, receive, record
 from mmedge.errors import ConfigError, MmedgeError, internal
-from mmedge.ipc.channel import RingSlot
-from mmedge.ipc.frames import Loan
+from mmedge.ipc.frames import Loan, RingSlot
 from mmedge.ipc.records import frame_header
 from mmedge.ipc.wake import ShownWake, Wake
 from mmedge.types import AnyArray, ByteArray, Description, Frame, Result

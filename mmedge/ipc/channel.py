@@ -17,7 +17,7 @@ from mmedge._native import core
 from mmedge.errors import SourceError
 from mmedge.ipc.control import Control, Ring
 from mmedge.ipc.frame_record import FRAME, FrameKind, FrameRecord, FrameRecords
-from mmedge.ipc.frames import FramePool, Loan
+from mmedge.ipc.frames import FramePool, Loan, RingSlot
 from mmedge.ipc.limits import MAX_SAMPLES, MAX_TEXT
 from mmedge.ipc.records import (
     End,
@@ -374,37 +374,3 @@ def _passed_over(stream: str, spare: dict[str, int]) -> bool:
     left = spare.get(stream, 0)
     spare[stream] = left - 1
     return left > 0
-
-
-class RingSlot:
-    """A slot that its reader holds; called, it goes back to its writer, once.
-
-    Args:
-        ring: The ``SlotRing`` it is one of.
-        index: Its number.
-        seq: What it holds.
-        held: False for a holder who only knows of it, and may copy it while it lasts.
-        record: What its writer says of the frame in it, see ``FrameRecords``.
-    """
-
-    __slots__ = ("_held", "index", "record", "ring", "seq")
-
-    def __init__(self, ring: Any, index: int, seq: int, *, held: bool = True, record: bytes = b"") -> None:
-        self.ring: Any = ring
-        self.index = index
-        self.seq = seq
-        self.record = record
-        self._held = held
-
-    def __call__(self) -> None:
-        """Give the slot back."""
-        held, self._held = self._held, False
-        if held:
-            self.ring.release(self.index)
-
-    def copy(self, data: ByteArray, out: ByteArray) -> bool:
-        """Copy what lies in the slot to ``out``; False if it holds something else by now.
-
-        Both are uint8 of one shape, [...].
-        """
-        return bool(self.ring.copy(self.index, self.seq, out.reshape(-1)))

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from mmedge.bundle.manifest import AudioInput, Manifest, TensorInput
 from mmedge.capture.base import RingSource, Source
-from mmedge.ipc.channel import PacketReader, RingSlot
+from mmedge.ipc.channel import PacketReader
+from mmedge.ipc.frames import RingSlot
 from mmedge.ipc.sound import Found, in_order, packets_of
 from mmedge.pipeline.inbox import Inbox, release
 from mmedge.sync import Synchronizer

@@ -27,9 +27,10 @@ from mmedge.capture.kinds import KINDS
 from mmedge.capture.picture import slots_for
 from mmedge.capture.uri import parse
 from mmedge.errors import FrameExpiredError, InternalError, MmedgeError, internal, shortage
-from mmedge.ipc.channel import PacketWriter, RingSlot
+from mmedge.ipc.channel import PacketWriter
 from mmedge.ipc.control import Answer, Ask, Done, Message, Ready, Ring, State, pack
 from mmedge.ipc.frame_record import FrameRecords
+from mmedge.ipc.frames import RingSlot
 from mmedge.ipc.process import Child, error_from
 from mmedge.ipc.spawned import load_ahead
 from mmedge.ipc.wake import Wake

@@ -11,10 +11,9 @@ import numpy as np
 
 from mmedge._native import core
 from mmedge.errors import EngineError, MmedgeError
-from mmedge.ipc.channel import RingSlot
 from mmedge.ipc.control import Control, Ring
 from mmedge.ipc.frame_record import FrameRecords
-from mmedge.ipc.frames import Loan
+from mmedge.ipc.frames import Loan, RingSlot
 from mmedge.ipc.wake import Wake
 from mmedge.pipeline.spec import RESULTS
 from mmedge.sound_cut import SoundCut

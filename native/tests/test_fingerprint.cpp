@@ -15,7 +15,8 @@ std::uint64_t of(const std::vector<std::uint8_t>& bytes) {
 void known_numbers() {
   std::vector<std::uint8_t> bytes(1000);
   for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<std::uint8_t>(i * i);
-  CHECK(of({}) == 0x1aea815d39359d8f && of({1, 2, 3}) == 0x1a9bb20eec393ffa && of(bytes) == 0xa044da3ef3ebfc4e);
+  CHECK(of({}) == 0x1aea815d39359d8f && of({1, 2, 3}) == 0x1a9bb20eec393ffa &&
+        of(bytes) == 0xa044da3ef3ebfc4e);
 }
 
 void each_byte_counts() {
