@@ -22,7 +22,7 @@ from mmedge.ipc.frame_record import FrameRecords
 from mmedge.ipc.frames import FramePool
 from mmedge.ipc.limits import MAX_SAMPLES, MAX_TEXT
 from mmedge.ipc.records import Lent, Small, TensorHeader, stamp_of
-from mmedge.ipc.sound import SoundRecord, packets_of
+from mmedge.ipc.sound import SoundRecord, in_order, packets_of
 from mmedge.ipc.wake import Wake
 from mmedge.types import Arrival, Block, Description, EndOfStream, Frame, Packet, Tensor, Text
 from tests.processes import child
@@ -147,7 +147,7 @@ def test_runs_and_other_packets_come_in_order_of_arrival(sent: list[tuple[str, i
             packet = Text(text="", **stamp) if kind == "t" else Block(samples=samples, **stamp)  # type: ignore[arg-type]
             assert border.writer.put(packet)
         border.read_announcements()
-        found = border.reader.take_runs()
+        found = in_order(border.reader.take_runs())
     wanted = sorted(range(len(sent)), key=lambda number: sent[number][1])
     packets = packets_of(found)
     assert [packet.seq for packet in packets] == wanted
