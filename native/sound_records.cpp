@@ -47,12 +47,12 @@ SoundRun SoundRun::split(std::int64_t arrive_ns) {
 
 void SoundReader::add(std::uint32_t number, std::string stream, SampleRing ring) {
   rings_.erase(number);
-  rings_.emplace(number, Ring{std::move(stream), std::move(ring)});
+  rings_.emplace(number, Ring{std::move(stream), std::move(ring), 0});
 }
 
-std::optional<SoundRun> SoundReader::read(const std::vector<std::string_view>& records) const {
+std::optional<SoundRun> SoundReader::read(const std::vector<std::string_view>& records) {
   std::optional<SoundRun> run;
-  const Ring* ring = nullptr;
+  Ring* ring = nullptr;
   std::int64_t arrive_ns = 0;
   for (const std::string_view record : records) {
     if (!SoundRecord::is(record)) break;
@@ -61,6 +61,9 @@ std::optional<SoundRun> SoundReader::read(const std::vector<std::string_view>& r
     if (found == rings_.end()) break;
     if (run && (ring != &found->second || block.arrive_ns < arrive_ns)) break;
     ring = &found->second;
+    if (block.end < block.n || block.end - block.n < ring->end)
+      throw std::invalid_argument("a block holds samples that were given before");
+    ring->end = block.end;
     arrive_ns = block.arrive_ns;
     if (!run) run.emplace(ring->stream);
     run->add(block, ring->samples);

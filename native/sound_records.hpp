@@ -74,13 +74,15 @@ class SoundReader {
   SoundReader& operator=(const SoundReader&) = delete;
   void add(std::uint32_t number, std::string stream, SampleRing ring);
   // Makes a run of the records from the first on, as long as they are blocks of one ring in order of arrival;
-  // nothing when the first one's ring is not there. Throws std::invalid_argument as `parse` does.
-  std::optional<SoundRun> read(const std::vector<std::string_view>& records) const;
+  // nothing when the first one's ring is not there. Throws std::invalid_argument as `parse` does, and
+  // for samples that were given before: so all that a writer can give is what its ring holds.
+  std::optional<SoundRun> read(const std::vector<std::string_view>& records);
 
  private:
   struct Ring {
     std::string stream;
     SampleRing samples;
+    std::int64_t end = 0;  // of the samples that were given
   };
   std::map<std::uint32_t, Ring> rings_;
 };

@@ -110,7 +110,7 @@ class RingSource(Source, Protocol):
         """Return what is there, in order of arrival; of very many pictures and tensors the ``newest``."""
 
     def take_runs(self, *, newest: bool = False) -> list[Found]:
-        """Return what ``take`` does, but blocks of sound that follow each other as a run."""
+        """Return what ``take`` does as it was put, and blocks of sound that follow each other as a run."""
 
 
 class StartTime:

@@ -14,6 +14,7 @@ import threading
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
+from operator import attrgetter
 
 import msgspec
 
@@ -189,11 +190,12 @@ class WorkerSource:
     def health(self) -> SourceHealth:
         """Return a copy of the present state; counters run on over restarts."""
         health = self._health
-        return replace(health, counters=dict(self._before + Counter(health.counters)))
+        counters = self._before + Counter(health.counters) if self._before else health.counters
+        return replace(health, counters=dict(counters))
 
     def take(self, *, newest: bool = False) -> list[Packet]:
         """Return what is there, in order of arrival, see ``PacketReader.take``; from one thread."""
-        return packets_of(self.take_runs(newest=newest))
+        return sorted(packets_of(self.take_runs(newest=newest)), key=attrgetter("arrive_ns"))
 
     def take_runs(self, *, newest: bool = False) -> list[Found]:
         """Return what is there, see ``PacketReader.take_runs``; from one thread."""

@@ -105,7 +105,8 @@ class OnnxRuntimeEngine(EngineBase):
         bound = not any(self._dtype(item) is np.object_ for item in (*inputs, *outputs))
         # What is an input and an output at once, ONNX Runtime does not write where the output is bound.
         self._passed = [item.name for item in outputs if item.name in {value.name for value in inputs}]
-        self._run_bound = self._run_passed if self._passed else self._run_plain
+        self._run_plain = partial(self._run_session, self._bound, self._options)
+        self._run_bound: Callable[[], None] = self._run_passed if self._passed else self._run_plain
         if not bound:
             self._run_bound = self._run_copied
         self._values: list[Any] = []
@@ -189,9 +190,6 @@ class OnnxRuntimeEngine(EngineBase):
             self._check_shapes()
             raise EngineError(f"ONNX Runtime failed: {error}", where=self._name, fix="check the inputs") from error
 
-    def _run_plain(self) -> None:
-        self._run_session(self._bound, self._options)
-
     def _run_passed(self) -> None:
         """Run a network that gives inputs back as they are."""
         self._run_plain()
@@ -240,7 +238,7 @@ class OnnxRuntimeEngine(EngineBase):
 
     def _close_impl(self) -> None:
         self._values.clear()
-        del self._run_bound, self._run_session, self._bound, self._binding, self._session
+        del self._run_bound, self._run_plain, self._run_session, self._bound, self._binding, self._session
         self._weights.clear()  # after what reads them
 
 

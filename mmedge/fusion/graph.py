@@ -93,8 +93,8 @@ class StageGraph:
         Raises:
             StageError: If a stage fails. It has forgotten its state; the graph can go on.
         """
-        marks = marks_of(snapshot)
-        bits = self._bits = sum(1 << seat for seat, mark in enumerate(marks) if mark is not None)
+        marks, bits = marks_of(snapshot)
+        self._bits = bits
         self._attempt = self._attempt + 1 if snapshot is self._snapshot else 0
         recorded = failed[self._attempt] if self._attempt < len(failed) else {}
         self._faults = recorded_faults(recorded)
@@ -149,7 +149,7 @@ class StageGraph:
             self._snapshot = snapshot
             self._ages = dict(snapshot.age_ms)
             for stage in self.stages:
-                stage.ran = False
+                stage.memory.ran = False
         else:
             snapshot.age_ms.update((seat, age_ms) for seat, age_ms in self._ages.items() if snapshot.present[seat])
         for stage in self._background:

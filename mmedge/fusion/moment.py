@@ -16,14 +16,18 @@ class Timing:
     infer_ns: int = 0
 
 
-def marks_of(snapshot: Snapshot) -> list[tuple[int, int] | None]:
-    """Return epoch and number of each seat's data, None where it is absent."""
+def marks_of(snapshot: Snapshot) -> tuple[list[tuple[int, int] | None], int]:
+    """Return epoch and number of each seat's data, None where it is absent; and the seats that are there, as bits."""
     marks: list[tuple[int, int] | None] = []
+    bits, bit = 0, 1
     epoch, frames, sounds, values = snapshot.epoch, snapshot.frames, snapshot.audio_end, snapshot.values
     for seat, present in snapshot.present.items():
         if not present:
             marks.append(None)
+            bit <<= 1
             continue
+        bits |= bit
+        bit <<= 1
         if seat in frames:
             number = frames[seat].seq
         elif seat in sounds:
@@ -31,7 +35,7 @@ def marks_of(snapshot: Snapshot) -> list[tuple[int, int] | None]:
         else:
             number = values[seat].seq
         marks.append((epoch.get(seat, 0), number))
-    return marks
+    return marks, bits
 
 
 def ages_of(snapshot: Snapshot) -> list[float]:

@@ -8,6 +8,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterable
 from itertools import count
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -29,7 +30,7 @@ from mmedge.ipc.records import (
     stamp_of,
     tensor_header,
 )
-from mmedge.ipc.sound import SOUND, Found, SoundRecord, in_order, packets_of, ring_of
+from mmedge.ipc.sound import SOUND, Found, SoundRecord, packets_of, ring_of
 from mmedge.ipc.wake import Wake
 from mmedge.learn import learn
 from mmedge.types import Arrival, Block, ByteArray, EndOfStream, Frame, Packet, Tensor, Text
@@ -248,10 +249,10 @@ class PacketReader:
         Raises:
             SourceError: If the writer left something that cannot be.
         """
-        return packets_of(self.take_runs(newest=newest))
+        return sorted(packets_of(self.take_runs(newest=newest)), key=attrgetter("arrive_ns"))
 
     def take_runs(self, *, newest: bool = False) -> list[Found]:
-        """Return what ``take`` does, but blocks that follow each other as a run: the synchroniser takes it at once."""
+        """Return what ``take`` does as it was put, and blocks that follow each other as a run; see ``in_order``."""
         if self._records is None:
             return []
         records = self._waiting + self._records.take_all()
@@ -280,7 +281,7 @@ class PacketReader:
                 at += len(run)
         except (msgspec.MsgspecError, struct.error, ValueError, TypeError, LookupError, AttributeError) as error:
             raise SourceError(f"a packet is damaged: {error}", where=self._where, fix="please report it") from error
-        return found if len(found) == 1 else in_order(found)
+        return found
 
     def _said(self, record: bytes) -> Record | FrameRecord | None:
         """Return what a record says; None for a block of sound, which is read in runs."""

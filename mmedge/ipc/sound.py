@@ -71,10 +71,10 @@ def in_order(found: list[Found]) -> list[Found]:
 
     Of what arrived at the same time, what was found first comes first.
     """
+    if len(found) < 2:
+        return found
     runs = [each for each in found if isinstance(each, core.SoundRun)]
-    if any(run.stream != runs[0].stream for run in runs) or any(
-        later.arrive_ns < run.newest[0] for run, later in pairwise(runs)
-    ):
+    if len(runs) > 1 and _interleave(runs):
         return sorted(packets_of(found), key=attrgetter("arrive_ns"))
     others = [(each.arrive_ns, at) for at, each in enumerate(found) if not isinstance(each, core.SoundRun)]
     others.sort()
@@ -94,6 +94,13 @@ def in_order(found: list[Found]) -> list[Found]:
         pieces.append(rest)
     pieces.sort(key=attrgetter("arrive_ns"))
     return pieces
+
+
+def _interleave(runs: list[core.SoundRun]) -> bool:
+    """Tell whether runs have blocks between each other's, or are of several streams, and so may have."""
+    return any(run.stream != runs[0].stream for run in runs) or any(
+        later.arrive_ns < run.newest[0] for run, later in pairwise(runs)
+    )
 
 
 def packets_of(found: Iterable[Found]) -> list[Packet]:

@@ -51,11 +51,14 @@ class Accounts:
         self._looked_ns = 0
         self.unwanted = 0
 
-    def decide(self, decisions: Iterable[Decision]) -> None:
-        """Count the triggers that were made and not answered."""
+    def decide(self, decisions: Iterable[Decision]) -> int:
+        """Count the triggers that were made and not answered; return how many of these are."""
+        lost = 0
         for decision in decisions:
             if decision.outcome != "answered":
                 self._overruns[decision.outcome] += 1
+                lost += 1
+        return lost
 
     def due(self, now_ns: int) -> bool:
         """Tell whether it is time to look at the sources."""

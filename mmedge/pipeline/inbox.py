@@ -76,6 +76,8 @@ class Inbox:
 
     def take_all(self) -> list[Packet]:
         """Return everything that is there; clear the wakes before, not after it."""
+        if not self._packets:
+            return []
         with self._change:
             packets, self._packets = self._packets, []
             self._places.clear()

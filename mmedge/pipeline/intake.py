@@ -72,7 +72,7 @@ class Intake:
             self._flows.append(pushed.flow)
         wakes = [inbox.wake, *(each.wake for each in self._rings)]
         self._wakes = {wake.fileno(): wake for wake in (*wakes, *self._flows)}
-        self._hears, self._ready = False, list(self._wakes)
+        self._hears, self._ready = False, [(fd, 0) for fd in self._wakes]
         self._epoll = select.epoll()
         for wake in wakes:
             self._epoll.register(wake, select.EPOLLIN)
@@ -105,7 +105,11 @@ class Intake:
     def wait(self, longest_ns: int, end_ns: int | None) -> None:
         """Wait until something is there that matters, a trigger is due, ``end_ns`` has come, or for ``longest_ns``."""
         now_ns = time.monotonic_ns()
-        due_ns = min(ns for ns in (now_ns + longest_ns, self._sync.next_deadline_ns(), end_ns) if ns is not None)
+        due_ns, deadline_ns = now_ns + longest_ns, self._sync.next_deadline_ns()
+        if deadline_ns is not None and deadline_ns < due_ns:
+            due_ns = deadline_ns
+        if end_ns is not None and end_ns < due_ns:
+            due_ns = end_ns
         hears = self.awaits_flow(now_ns)
         if hears != self._hears:
             self._hears = hears
@@ -114,7 +118,7 @@ class Intake:
                     self._epoll.register(wake, select.EPOLLIN)
                 else:
                     self._epoll.unregister(wake)
-        self._ready = [fd for fd, _ in self._epoll.poll(max(0, due_ns - now_ns) / NS_PER_S)]
+        self._ready = self._epoll.poll(max(0, due_ns - now_ns) / NS_PER_S)
 
     def awaits_flow(self, now_ns: int) -> bool:
         """Tell whether what flows can make a trigger, as it does also for a camera that is dead, or complete one."""
@@ -123,7 +127,7 @@ class Intake:
 
     def take(self, *, runs: bool = False) -> list[Found]:
         """Return everything that is there; with ``runs``, blocks of sound that follow each other as one."""
-        for fd in self._ready:  # before it is read: what comes meanwhile sets them again
+        for fd, _ in self._ready:  # before it is read: what comes meanwhile sets them again
             self._wakes[fd].clear()
         if not self._hears:
             for wake in self._flows:  # that were not waited for, and are read all the same

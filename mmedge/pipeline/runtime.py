@@ -47,6 +47,7 @@ if TYPE_CHECKING:  # not of every run
 
 log = logging.getLogger("mmedge.runtime")
 LONG_NS = 50_000_000  # a run after which it is looked whether the sources' threads were held up, too
+_SOUND = (Block, core.SoundRun)
 END_S = 0.5  # what was begun in time may end
 
 
@@ -230,8 +231,10 @@ class Runtime:
                 self._steady = {}
             self._intake.wait(LOOK_NS, end_ns if self._live else None)
             packets = self._intake.take(runs=self._recorder is None)
+            only_sound = True
             for packet in packets:
                 sync.push(packet)
+                only_sound = only_sound and isinstance(packet, _SOUND)
             now_ns = time.monotonic_ns()
             sync.advance(now_ns)
             serving.turn()
@@ -240,19 +243,18 @@ class Runtime:
                 for source, name in self._strict:
                     if source.refused is not None and name in source.refused_streams:
                         raise source.refused
-                self._answer(serving, sync.poll(), end_ns, decisions)
+                if snapshots := sync.poll():
+                    self._answer(serving, snapshots, end_ns, decisions)
             finally:
-                accounts.decide(decisions)
+                lost = accounts.decide(decisions) if decisions else 0
                 if self._recorder is not None:
                     self._recorder.turn(packets_of(packets), now_ns, decisions)
                     if accounts.due(now_ns):
                         self._recorder.health(self.health(), now_ns)
                         self.statistics.recording = self._recorder.report()
-            if decisions or any(
-                not isinstance(packet, (Block, core.SoundRun)) for packet in packets
-            ):  # sound alone releases nothing
+            if decisions or not only_sound:  # sound alone releases nothing
                 sync.trim()
-            if accounts.due(now_ns) or any(decision.outcome != "answered" for decision in decisions):
+            if lost or accounts.due(now_ns):
                 accounts.count(self._results.dropped)
             if sync.finished or (end_ns is not None and self._live and time.monotonic_ns() >= end_ns):
                 break

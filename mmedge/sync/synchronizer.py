@@ -153,7 +153,8 @@ class Synchronizer:
 
         The caller owns them until its next ``poll``; frames are released by ``trim``.
         """
-        self._let_go(self._core.drain())
+        if slots := self._core.drain():
+            self._let_go(slots)
         return [self._snapshot(*told) for told in self._core.poll()]
 
     def _snapshot(
@@ -228,7 +229,8 @@ class Synchronizer:
         the frames of the last ``hold_ns``. A lossless run has no such bound: there the triggers' time runs forward.
         """
         self._core.trim()
-        self._let_go(self._core.drain())
+        if slots := self._core.drain():
+            self._let_go(slots)
 
     @property
     def drops(self) -> Counter[str]:

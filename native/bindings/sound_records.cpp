@@ -79,7 +79,7 @@ void bind_sound_records(nb::module_& m) {
           "Map the ring that was announced under a number for a stream; the caller keeps ``fd``.")
       .def(
           "read",
-          [](const SoundReader& self, const nb::list& records, std::size_t first) -> nb::object {
+          [](SoundReader& self, const nb::list& records, std::size_t first) -> nb::object {
             std::vector<std::string_view> found;
             for (std::size_t i = first; i < records.size(); ++i) {
               found.push_back(bytes_of(records[i]));

@@ -55,17 +55,23 @@ void runs() {
   const SoundRun all = run->split(0);
   CHECK(all.blocks().size() == 2 && run->blocks().empty() && run->split(1).blocks().empty());
   // One of another ring, and one that arrived before the one in front of it, begin another run.
-  CHECK(reader.read(views({records[4], records[0]}))->blocks().size() == 1);
-  CHECK(reader.read(views({records[3], records[2]}))->blocks().size() == 1);
+  SoundReader anew;
+  anew.add(1, "ear", SampleRing::attach(ring.fd()));
+  anew.add(2, "mouth", SampleRing::attach(other.fd()));
+  CHECK(anew.read(views({records[4], records[0]}))->blocks().size() == 1);
+  CHECK(anew.read(views({records[0], bytes(block(0, 6, 3))}))->blocks().size() == 1);
+  // What was given before is not given again.
+  CHECK(refuses([&] { anew.read(views({records[0]})); }));
+  CHECK(anew.read(views({records[3]}))->blocks().size() == 1);
   CHECK(!reader.read(views({bytes(block(1, 3, 3, 9))})) && !reader.read({}) && !reader.read({"\x93"}));
 }
 
 void hostile() {
   SampleRing ring = SampleRing::shared(8);
-  SoundReader reader;
-  reader.add(1, "ear", SampleRing::attach(ring.fd()));
   std::mt19937_64 random(5);
   for (int turn = 0; turn < 20'000; ++turn) {
+    SoundReader reader;
+    reader.add(1, "ear", SampleRing::attach(ring.fd()));
     SoundRecord record = block(static_cast<std::int64_t>(random()), static_cast<std::int64_t>(random()), 4);
     if (turn % 3 == 0) record.n = static_cast<std::int64_t>(random() >> (random() % 64));
     if (turn % 5 == 0) record.lost = static_cast<std::int64_t>(random() >> (random() % 64));
@@ -80,6 +86,8 @@ void hostile() {
       CHECK(!data.empty());
     }
   }
+  SoundReader reader;
+  reader.add(1, "ear", SampleRing::attach(ring.fd()));
   const auto beyond = block(1, std::numeric_limits<std::int64_t>::max(), SoundRecord::kMaxSamples);
   CHECK(reader.read(views({bytes(beyond)}))->blocks()[0].samples == 0);
   const auto before = block(1, std::numeric_limits<std::int64_t>::min(), SoundRecord::kMaxSamples);

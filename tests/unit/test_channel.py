@@ -22,7 +22,7 @@ from mmedge.ipc.frame_record import FrameRecords
 from mmedge.ipc.frames import FramePool
 from mmedge.ipc.limits import MAX_SAMPLES, MAX_TEXT
 from mmedge.ipc.records import Lent, Small, TensorHeader, stamp_of
-from mmedge.ipc.sound import SoundRecord, packets_of
+from mmedge.ipc.sound import SoundRecord, in_order, packets_of
 from mmedge.ipc.wake import Wake
 from mmedge.types import Arrival, Block, Description, EndOfStream, Frame, Packet, Tensor, Text
 from tests.processes import child
@@ -32,7 +32,7 @@ STAMP = {"stream": "s", "seq": 3, "capture_ns": 10, "arrive_ns": 11, "epoch": 2,
 
 def sound(**other: Any) -> SoundRecord:
     stamp = {name: STAMP[name] for name in ("quality", "seq", "capture_ns", "arrive_ns", "epoch", "uncertainty_ns")}
-    return SoundRecord(**{**stamp, "end": 1, "n": 1, "lost": 0, **other})
+    return SoundRecord(**{**stamp, "end": 3001, "n": 1, "lost": 0, **other})
 
 
 def picture(*, ring: int = 1, index: int = 1, **other: Any) -> bytes:
@@ -147,7 +147,7 @@ def test_runs_and_other_packets_come_in_order_of_arrival(sent: list[tuple[str, i
             packet = Text(text="", **stamp) if kind == "t" else Block(samples=samples, **stamp)  # type: ignore[arg-type]
             assert border.writer.put(packet)
         border.read_announcements()
-        found = border.reader.take_runs()
+        found = in_order(border.reader.take_runs())
     wanted = sorted(range(len(sent)), key=lambda number: sent[number][1])
     packets = packets_of(found)
     assert [packet.seq for packet in packets] == wanted
@@ -319,6 +319,7 @@ def test_text_that_is_too_long_is_counted(border: Border) -> None:
         sound(ring=1).encode(),  # a ring of slots
         *(sound(ring=2, lost=lost).encode() for lost in (-20, 2**63 - 1)),
         *(sound(ring=2, n=n).encode() for n in (-1, MAX_SAMPLES + 1)),
+        sound(ring=2, end=3000).encode(),  # a sample that was read before
         sound(ring=2).encode()[:-1],
         sound(ring=2).encode() + b"x",
         b"\x01\x03" + sound(ring=2).encode()[2:],  # a quality that is none
