@@ -48,8 +48,9 @@ class ImagePlan {
   std::ptrdiff_t base, row_step, column_step;
   StoredAxis rows, columns;
   Axis shown_rows, shown_columns;
-  bool whole;  // the output is filled: there is no margin
-  bool copy;   // every pixel of the output is one of the camera's, in its order
+  std::uint64_t id;  // of this plan alone: what is made of it need not be made again
+  bool whole;        // the output is filled: there is no margin
+  bool copy;         // every pixel of the output is one of the camera's, in its order
 
   bool blocked() const { return rows.block > 1 || columns.block > 1; }
   bool upright() const { return column_step == 1; }

@@ -28,10 +28,6 @@ constexpr bool expand_is_exact() {
 }
 static_assert(expand_is_exact());
 
-void expand_luma(const std::uint8_t* __restrict luma, std::size_t width, std::uint8_t* __restrict out) {
-  for (std::size_t x = 0; x < width; ++x) out[x] = expand(luma[x]);
-}
-
 void mix_gray(const std::uint8_t* __restrict pixels, std::size_t width, bool bgr,
               std::uint8_t* __restrict out) {
   const int first = bgr ? 1868 : 4899, third = bgr ? 4899 : 1868;
@@ -40,11 +36,6 @@ void mix_gray(const std::uint8_t* __restrict pixels, std::size_t width, bool bgr
     out[x] = static_cast<std::uint8_t>((first * pixel[0] + 9617 * pixel[1] + third * pixel[2] + 8192) >> 14);
   }
 }
-
-// 13 fractional bits: every factor fits 16 bits, so products are cheap vector operations.
-struct Factors {
-  std::int16_t black, luma, red_v, green_u, green_v, blue_u;
-};
 
 // From the shares of red and blue in the luma.
 constexpr Factors factors(double red, double blue, bool full_range) {
@@ -103,6 +94,36 @@ void convert_yuv(const std::uint8_t* __restrict luma, const std::uint8_t* __rest
 
 }  // namespace
 
+YuvLayout yuv_layout(const ImageView& view) {
+  const std::size_t width = view.width, pixels = width * view.height;
+  const std::uint8_t* const chroma = view.data + pixels;
+  YuvLayout layout{view.data, chroma, chroma, 1, width, 1, width, 0, 0, 1, 1};
+  if (view.format == PixelFormat::yuv444p) layout.v = chroma + pixels;
+  if (view.format == PixelFormat::nv12)
+    layout.chroma_step = 2, layout.v_at = 1, layout.across = layout.down = 2;
+  if (view.format == PixelFormat::yuv420p || view.format == PixelFormat::yuv422p) {
+    layout.across = 2, layout.chroma_bytes = width / 2;
+    layout.down = view.format == PixelFormat::yuv420p ? 2 : 1;
+    layout.v = chroma + pixels / 2 / layout.down;
+  }
+  return layout;
+}
+
+Factors factors_of(const ImageView& view) {
+  const Shares shares = kShares[static_cast<std::size_t>(view.matrix)];
+  return factors(shares.red, shares.blue, view.full_range);
+}
+
+void expand_luma(const std::uint8_t* __restrict luma, std::size_t n, std::uint8_t* __restrict out) {
+  for (std::size_t x = 0; x < n; ++x) out[x] = expand(luma[x]);
+}
+
+void mix_gray(const std::uint8_t* __restrict red, const std::uint8_t* __restrict green,
+              const std::uint8_t* __restrict blue, std::size_t n, std::uint8_t* __restrict out) {
+  for (std::size_t i = 0; i < n; ++i)
+    out[i] = static_cast<std::uint8_t>((4899 * red[i] + 9617 * green[i] + 1868 * blue[i] + 8192) >> 14);
+}
+
 void PixelRows::bind(const ImageView& view, Color color) {
   const PixelFormat format = view.format;
   const bool interleaved = format == PixelFormat::bgr24 || format == PixelFormat::rgb24;
@@ -149,24 +170,16 @@ void PixelRows::convert(std::size_t y, std::uint8_t* out) const {
   if (work_ == Work::expand_luma) return expand_luma(view_.data + y * width, width, out);
   if (work_ == Work::mix_gray)
     return mix_gray(view_.data + y * width * 3, width, view_.format == PixelFormat::bgr24, out);
-  const std::uint8_t* const luma = view_.data + y * width;
-  const std::uint8_t* const chroma = view_.data + width * view_.height;
-  const Shares shares = kShares[static_cast<std::size_t>(view_.matrix)];
-  const Factors m = factors(shares.red, shares.blue, view_.full_range);
+  const YuvLayout from = yuv_layout(view_);
+  const std::uint8_t* const luma = from.luma + y * from.luma_bytes;
+  const std::uint8_t* const u = from.u + y / from.down * from.chroma_bytes + from.u_at;
+  const std::uint8_t* const v = from.v + y / from.down * from.chroma_bytes + from.v_at;
+  const Factors m = factors_of(view_);
   std::uint8_t* const green = out + width;
   std::uint8_t* const blue = out + 2 * width;
-  if (view_.format == PixelFormat::nv12) {
-    const std::uint8_t* const uv = chroma + (y / 2) * width;
-    return convert_yuv<2, 2>(luma, uv, uv + 1, width, m, out, green, blue);
-  }
-  const bool every_row = view_.format != PixelFormat::yuv420p;
-  const std::size_t samples = view_.format == PixelFormat::yuv444p ? width : width / 2;
-  const std::uint8_t* const u = chroma + (every_row ? y : y / 2) * samples;
-  const std::uint8_t* const v = u + samples * (every_row ? view_.height : view_.height / 2);
-  if (samples == width)
-    convert_yuv<1, 1>(luma, u, v, width, m, out, green, blue);
-  else
-    convert_yuv<1, 2>(luma, u, v, width, m, out, green, blue);
+  if (from.across == 1) return convert_yuv<1, 1>(luma, u, v, width, m, out, green, blue);
+  if (from.chroma_step == 1) return convert_yuv<1, 2>(luma, u, v, width, m, out, green, blue);
+  convert_yuv<2, 2>(luma, u, v, width, m, out, green, blue);
 }
 
 }  // namespace mmedge

@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "pixel_factors.hpp"
+
 namespace mmedge {
 
 enum class PixelFormat { gray8, bgr24, rgb24, yuv420p, nv12, yuv422p, yuv444p };
@@ -21,6 +23,23 @@ struct ImageView {
   bool full_range;  // false: luma spans 16..235
   Matrix matrix = Matrix::bt601;
 };
+
+// Where luma and chroma lie in memory. Row y of luma begins at luma + y * luma_bytes; row y of chroma at u
+// and v,
+// + y * chroma_bytes, with the first sample at u_at and v_at and `chroma_step` from each to the next.
+struct YuvLayout {
+  const std::uint8_t *luma, *u, *v;
+  std::size_t luma_step, luma_bytes, chroma_step, chroma_bytes, u_at, v_at;
+  std::size_t across, down;  // columns and rows that share a sample of chroma
+};
+
+// Of any format but interleaved colour; of gray frames luma alone.
+YuvLayout yuv_layout(const ImageView& view);
+Factors factors_of(const ImageView& view);
+
+void expand_luma(const std::uint8_t* luma, std::size_t n, std::uint8_t* out);
+void mix_gray(const std::uint8_t* red, const std::uint8_t* green, const std::uint8_t* blue, std::size_t n,
+              std::uint8_t* out);
 
 // How the channels lie in a row: channel c of pixel x is byte offset[c] + x * stride.
 struct RowLayout {

@@ -1,0 +1,56 @@
+// What the image kernel does to rows, once for each instruction set. All of them give the same bits: whole
+// numbers, and single float operations in one order.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "instructions.hpp"
+#include "pixel_factors.hpp"
+
+namespace mmedge {
+
+// Where taps lie in a row of bytes. Vector code loads windows of 16 bytes and shuffles each into its place.
+struct Windows {
+  const std::uint32_t* place;   // the byte of each tap
+  const std::uint32_t* offset;  // where each window begins
+  const std::uint8_t* control;  // 16 for each window; 0x80 leaves a byte to another window
+  std::size_t count;            // windows for 16 bytes that are taken
+};
+
+// From two rows of taps to one row of a plane.
+struct Blend {
+  const std::int16_t* weights;  // of each tap, negative: -32768 is one
+  const std::uint32_t* start;   // the first pixel of each block
+  std::size_t blocks;
+  float scale, bias;
+};
+
+// Taps are pairs, left and right of each pixel of the output. They stand in blocks of `block` pixels; the
+// last block ends with the row and may repeat pixels of the one before. 7 fractional bits are added to bytes.
+// n: taps of one plane; planes follow each other.
+struct ImageLanes {
+  std::size_t block;
+  void (*take)(const std::uint8_t* row, const Windows& windows, std::size_t n, std::uint8_t* out);
+  // Of pixels of three bytes; windows of two pixels, or halves of windows where they lie too far apart.
+  void (*take3)(const std::uint8_t* row, const Windows& windows, std::size_t n, std::uint8_t* out);
+  // Six planes: what chroma adds to red, green and blue, each its whole part and the rest as a fraction of 16
+  // bits.
+  void (*chroma)(const std::uint8_t* u, const std::uint8_t* v, std::size_t n, const Factors& factors,
+                 std::int16_t* terms);
+  // Bytes of luma to three planes: red, green, blue.
+  void (*colour)(const std::uint8_t* luma, const std::int16_t* terms, std::size_t n, const Factors& factors,
+                 std::uint8_t* out);
+  // weight: of the row below, 32768 would be one.
+  void (*blend)(const std::uint8_t* above, const std::uint8_t* below, std::int16_t weight, const Blend& blend,
+                float* out);
+  void (*blend_means)(const std::int16_t* above, const std::int16_t* below, std::int16_t weight,
+                      const Blend& blend, float* out);
+};
+
+const ImageLanes& image_lanes(Instructions instructions);
+
+// Each is in its own file, which is empty where the compiler's target has no such instructions.
+extern const ImageLanes kScalarLanes, kAvx2Lanes, kAvx512Lanes, kNeonLanes;
+
+}  // namespace mmedge

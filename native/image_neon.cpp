@@ -1,0 +1,137 @@
+#if defined(__aarch64__)
+#include <arm_neon.h>
+
+#include "image_lanes.hpp"
+
+namespace mmedge {
+namespace {
+
+template <std::size_t kCount>
+void take_by(const std::uint8_t* row, const Windows& windows, std::size_t n, std::uint8_t* out) {
+  const std::uint32_t* offset = windows.offset;
+  const std::uint8_t* control = windows.control;
+  for (std::size_t i = 0; i < n; i += 16, offset += kCount, control += 16 * kCount) {
+    uint8x16_t taps = vqtbl1q_u8(vld1q_u8(row + offset[0]), vld1q_u8(control));
+    for (std::size_t k = 1; k < kCount; ++k)
+      taps = vorrq_u8(taps, vqtbl1q_u8(vld1q_u8(row + offset[k]), vld1q_u8(control + 16 * k)));
+    vst1q_u8(out + i, taps);
+  }
+}
+
+void take(const std::uint8_t* row, const Windows& windows, std::size_t n, std::uint8_t* out) {
+  if (windows.count == 1) return take_by<1>(row, windows, n, out);
+  if (windows.count == 2) return take_by<2>(row, windows, n, out);
+  if (windows.count == 4) return take_by<4>(row, windows, n, out);
+  take_by<8>(row, windows, n, out);
+}
+
+template <bool kHalves>
+void take3_by(const std::uint8_t* row, const Windows& windows, std::size_t n, std::uint8_t* out) {
+  constexpr std::size_t kStep = kHalves ? 2 : 1;
+  const std::uint32_t* offset = windows.offset;
+  const std::uint8_t* control = windows.control;
+  for (std::size_t i = 0; i < n; i += 16, offset += 4 * kStep, control += 64) {
+    // Each 32 bits: left and right of two pixels, of one channel.
+    const auto pixels = [&](std::size_t k) {
+      const uint8x16_t bytes = kHalves ? vcombine_u8(vld1_u8(row + offset[k * kStep]),
+                                                     vld1_u8(row + offset[k * kStep + kStep - 1]))
+                                       : vld1q_u8(row + offset[k]);
+      return vreinterpretq_u32_u8(vqtbl1q_u8(bytes, vld1q_u8(control + 16 * k)));
+    };
+    // In the order of the halves of AVX2's registers: pixels 0-1, 4-5, 2-3, 6-7.
+    const uint32x4_t first = pixels(0), third = pixels(1), second = pixels(2), fourth = pixels(3);
+    const auto pair = [](uint32x4_t a, uint32x4_t b) { return vreinterpretq_u64_u32(vzip1q_u32(a, b)); };
+    const auto rest = [](uint32x4_t a, uint32x4_t b) { return vreinterpretq_u64_u32(vzip2q_u32(a, b)); };
+    const uint64x2_t low = pair(first, second), high = pair(third, fourth);
+    vst1q_u8(out + i, vreinterpretq_u8_u64(vzip1q_u64(low, high)));
+    vst1q_u8(out + n + i, vreinterpretq_u8_u64(vzip2q_u64(low, high)));
+    vst1q_u8(out + 2 * n + i, vreinterpretq_u8_u64(vzip1q_u64(rest(first, second), rest(third, fourth))));
+  }
+}
+
+void take3(const std::uint8_t* row, const Windows& windows, std::size_t n, std::uint8_t* out) {
+  windows.count == 8 ? take3_by<true>(row, windows, n, out) : take3_by<false>(row, windows, n, out);
+}
+
+void store_terms(int32x4_t low, int32x4_t high, std::int16_t* whole, std::int16_t* rest) {
+  const int32x4_t half = vdupq_n_s32(4096);
+  low = vaddq_s32(low, half), high = vaddq_s32(high, half);
+  vst1q_s16(whole, vcombine_s16(vshrn_n_s32(low, 13), vshrn_n_s32(high, 13)));
+  const int16x8_t lower = vcombine_s16(vmovn_s32(low), vmovn_s32(high));
+  vst1q_s16(rest, veorq_s16(vshlq_n_s16(lower, 3), vdupq_n_s16(static_cast<std::int16_t>(0x8000))));
+}
+
+void chroma(const std::uint8_t* u, const std::uint8_t* v, std::size_t n, const Factors& m,
+            std::int16_t* terms) {
+  for (std::size_t i = 0; i < n; i += 8) {
+    const auto spread = [&](const std::uint8_t* from) {
+      return vsubq_s16(vreinterpretq_s16_u16(vmovl_u8(vld1_u8(from + i))), vdupq_n_s16(128));
+    };
+    const int16x8_t cu = spread(u), cv = spread(v);
+    const int16x4_t u0 = vget_low_s16(cu), u1 = vget_high_s16(cu), v0 = vget_low_s16(cv),
+                    v1 = vget_high_s16(cv);
+    const auto minus = [](std::int16_t factor) { return static_cast<std::int16_t>(-factor); };
+    const auto green = [&](int16x4_t a, int16x4_t b) {
+      return vmlal_n_s16(vmull_n_s16(a, minus(m.green_u)), b, minus(m.green_v));
+    };
+    store_terms(vmull_n_s16(v0, m.red_v), vmull_n_s16(v1, m.red_v), terms + i, terms + n + i);
+    store_terms(green(u0, v0), green(u1, v1), terms + 2 * n + i, terms + 3 * n + i);
+    store_terms(vmull_n_s16(u0, m.blue_u), vmull_n_s16(u1, m.blue_u), terms + 4 * n + i, terms + 5 * n + i);
+  }
+}
+
+void colour(const std::uint8_t* luma, const std::int16_t* terms, std::size_t n, const Factors& m,
+            std::uint8_t* out) {
+  const uint8x8_t black = vdup_n_u8(static_cast<std::uint8_t>(m.black));
+  const auto scale = static_cast<std::uint16_t>(m.luma);
+  for (std::size_t i = 0; i < n; i += 8) {
+    const uint16x8_t above = vmovl_u8(vqsub_u8(vld1_u8(luma + i), black));
+    const uint32x4_t low = vshlq_n_u32(vmull_n_u16(vget_low_u16(above), scale), 3);
+    const uint32x4_t high = vshlq_n_u32(vmull_n_u16(vget_high_u16(above), scale), 3);
+    const int16x8_t whole = vreinterpretq_s16_u16(vcombine_u16(vshrn_n_u32(low, 16), vshrn_n_u32(high, 16)));
+    const int16x8_t lower = vreinterpretq_s16_u16(vcombine_u16(vmovn_u32(low), vmovn_u32(high)));
+    const int16x8_t rest = veorq_s16(lower, vdupq_n_s16(0x7fff));
+    for (std::size_t c = 0; c < 3; ++c) {
+      const uint16x8_t carry = vcgtq_s16(vld1q_s16(terms + (2 * c + 1) * n + i), rest);  // -1
+      const int16x8_t sum = vaddq_s16(whole, vld1q_s16(terms + 2 * c * n + i));
+      vst1_u8(out + c * n + i, vqmovun_s16(vsubq_s16(sum, vreinterpretq_s16_u16(carry))));
+    }
+  }
+}
+
+// Products of pairs to floats: the columns of 4 pixels.
+inline void columns(int16x8_t rows, const std::int16_t* weights, const Blend& blend, float* out) {
+  const int16x8_t by = vld1q_s16(weights);
+  const int32x4_t sums =
+      vpaddq_s32(vmull_s16(vget_low_s16(rows), vget_low_s16(by)), vmull_high_s16(rows, by));
+  const float32x4_t scaled = vmulq_n_f32(vcvtq_f32_s32(sums), blend.scale);
+  vst1q_f32(out, vaddq_f32(scaled, vdupq_n_f32(blend.bias)));
+}
+
+void blend(const std::uint8_t* above, const std::uint8_t* below, std::int16_t weight, const Blend& blend,
+           float* out) {
+  const int16x8_t by = vdupq_n_s16(weight);
+  for (std::size_t i = 0; i < 2 * blend.blocks; ++i) {
+    const int16x8_t a = vreinterpretq_s16_u16(vshll_n_u8(vld1_u8(above + 8 * i), 7));
+    const int16x8_t b = vreinterpretq_s16_u16(vshll_n_u8(vld1_u8(below + 8 * i), 7));
+    columns(vaddq_s16(a, vqrdmulhq_s16(vsubq_s16(b, a), by)), blend.weights + 8 * i, blend,
+            out + blend.start[i / 2] + 4 * (i % 2));
+  }
+}
+
+void blend_means(const std::int16_t* above, const std::int16_t* below, std::int16_t weight,
+                 const Blend& blend, float* out) {
+  const int16x8_t by = vdupq_n_s16(weight);
+  for (std::size_t i = 0; i < 2 * blend.blocks; ++i) {
+    const int16x8_t a = vld1q_s16(above + 8 * i), b = vld1q_s16(below + 8 * i);
+    columns(vaddq_s16(a, vqrdmulhq_s16(vsubq_s16(b, a), by)), blend.weights + 8 * i, blend,
+            out + blend.start[i / 2] + 4 * (i % 2));
+  }
+}
+
+}  // namespace
+
+const ImageLanes kNeonLanes{8, take, take3, chroma, colour, blend, blend_means};
+
+}  // namespace mmedge
+#endif

@@ -1,0 +1,81 @@
+// The definition of every vector kernel, one value at a time.
+#include <algorithm>
+
+#include "image_lanes.hpp"
+
+namespace mmedge {
+namespace {
+
+void take(const std::uint8_t* row, const Windows& windows, std::size_t n, std::uint8_t* out) {
+  for (std::size_t i = 0; i < n; ++i) out[i] = row[windows.place[i]];
+}
+
+void take3(const std::uint8_t* row, const Windows& windows, std::size_t n, std::uint8_t* out) {
+  for (std::size_t c = 0; c < 3; ++c)
+    for (std::size_t i = 0; i < n; ++i) out[c * n + i] = row[windows.place[i] + c];
+}
+
+// value / 8192, rounded half up, in two parts: times 8, their sum with luma's carries where it should.
+void split(std::int32_t value, std::int16_t& whole, std::int16_t& rest) {
+  const std::int32_t rounded = value + 4096;
+  whole = static_cast<std::int16_t>(rounded >> 13);
+  rest = static_cast<std::int16_t>(((rounded & 8191) << 3) - 32768);
+}
+
+void chroma(const std::uint8_t* u, const std::uint8_t* v, std::size_t n, const Factors& m,
+            std::int16_t* terms) {
+  for (std::size_t i = 0; i < n; ++i) {
+    const std::int32_t cu = u[i] - 128, cv = v[i] - 128;
+    split(m.red_v * cv, terms[i], terms[n + i]);
+    split(-m.green_u * cu - m.green_v * cv, terms[2 * n + i], terms[3 * n + i]);
+    split(m.blue_u * cu, terms[4 * n + i], terms[5 * n + i]);
+  }
+}
+
+void colour(const std::uint8_t* luma, const std::int16_t* terms, std::size_t n, const Factors& m,
+            std::uint8_t* out) {
+  for (std::size_t c = 0; c < 3; ++c) {
+    for (std::size_t i = 0; i < n; ++i) {
+      const std::int32_t gray = m.luma * std::max(luma[i] - m.black, 0);
+      const std::int32_t term = (terms[2 * c * n + i] * 8192) + ((terms[(2 * c + 1) * n + i] + 32768) >> 3);
+      out[c * n + i] = static_cast<std::uint8_t>(std::clamp((gray + term) >> 13, 0, 255));
+    }
+  }
+}
+
+float column(std::int32_t left, std::int32_t right, const std::int16_t* weights, const Blend& blend) {
+  return static_cast<float>(left * weights[0] + right * weights[1]) * blend.scale + blend.bias;
+}
+
+void blend_means(const std::int16_t* above, const std::int16_t* below, std::int16_t weight,
+                 const Blend& blend, float* out) {
+  const auto row = [&](std::size_t i) { return above[i] + (((below[i] - above[i]) * weight + 16384) >> 15); };
+  for (std::size_t x = 0; x < blend.blocks; ++x)
+    out[blend.start[x]] = column(row(2 * x), row(2 * x + 1), blend.weights + 2 * x, blend);
+}
+
+void blend(const std::uint8_t* above, const std::uint8_t* below, std::int16_t weight, const Blend& blend,
+           float* out) {
+  const auto row = [&](std::size_t i) {
+    return above[i] * 128 + (((below[i] - above[i]) * 128 * weight + 16384) >> 15);
+  };
+  for (std::size_t x = 0; x < blend.blocks; ++x)
+    out[blend.start[x]] = column(row(2 * x), row(2 * x + 1), blend.weights + 2 * x, blend);
+}
+
+}  // namespace
+
+const ImageLanes kScalarLanes{1, take, take3, chroma, colour, blend, blend_means};
+
+const ImageLanes& image_lanes(Instructions instructions) {
+#if defined(__x86_64__)
+  if (instructions == Instructions::avx2) return kAvx2Lanes;
+  if (instructions == Instructions::avx512) return kAvx512Lanes;
+#elif defined(__aarch64__)
+  if (instructions == Instructions::neon) return kNeonLanes;
+#endif
+  (void)instructions;
+  return kScalarLanes;
+}
+
+}  // namespace mmedge

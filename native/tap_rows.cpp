@@ -1,0 +1,157 @@
+#include "tap_rows.hpp"
+
+#include <algorithm>
+
+namespace mmedge {
+namespace {
+
+constexpr std::size_t kNone = static_cast<std::size_t>(-1);
+constexpr std::size_t kWindow = 16, kLine = 64;
+
+bool interleaved(PixelFormat format) { return format == PixelFormat::bgr24 || format == PixelFormat::rgb24; }
+
+}  // namespace
+
+void TapRows::bind(const ImageView& view, Color color, const ImagePlan& plan) {
+  pixels_.bind(view, color);  // refuses what cannot be
+  const bool colour = color != Color::gray;
+  if (plan.blocked())
+    work_ = Work::means;
+  else if (interleaved(view.format))
+    work_ = colour ? Work::pixels : Work::mix_gray;
+  else if (colour && view.format != PixelFormat::gray8)
+    work_ = Work::yuv;
+  else
+    work_ = view.full_range ? Work::luma : Work::expand_luma;
+  view_ = view, plan_ = &plan;
+  if (!interleaved(view.format)) yuv_ = yuv_layout(view);
+  factors_ = factors_of(view);
+  if (work_ == Work::means) {
+    const bool same =
+        pixels_.layout().stride == 1 && pixels_.layout().offset[1] == 0;  // gray, maybe as colour
+    blocks_.bind(plan, pixels_, same ? 1 : 3);
+    plane_ = same ? std::array<std::size_t, 3>{} : std::array<std::size_t, 3>{0, 1, 2};
+    share_ = static_cast<float>(128.0 / static_cast<double>(plan.rows.block * plan.columns.block));
+  } else if (work_ == Work::pixels || work_ == Work::yuv) {
+    const bool backwards = work_ == Work::yuv ? color == Color::bgr
+                                              : (view.format == PixelFormat::bgr24) != (color == Color::bgr);
+    plane_ = backwards ? std::array<std::size_t, 3>{2, 1, 0} : std::array<std::size_t, 3>{0, 1, 2};
+  } else {
+    plane_ = {};
+  }
+  held_ = terms_held_ = {kNone, kNone};
+  if (planned_ == plan.id && planned_format_ == view.format) return;
+  planned_ = 0;  // also where a allocation fails on the way
+  plan_tables(plan);
+  planned_ = plan.id, planned_format_ = view.format;
+}
+
+// The best instructions that can work on so narrow a picture.
+void TapRows::choose(std::size_t row_bytes) {
+  const auto fits = [&](Instructions one) {
+    const std::size_t block = image_lanes(one).block;
+    return block == 1 || (row_bytes >= kWindow && plan_->columns.length() >= block);
+  };
+  lanes_ = &image_lanes(instructions_);
+  if (!fits(instructions_))
+    lanes_ = &image_lanes(instructions_ == Instructions::avx512 && fits(Instructions::avx2)
+                              ? Instructions::avx2
+                              : Instructions::scalar);
+}
+
+void TapRows::plan_tables(const ImagePlan& plan) {
+  const StoredAxis& columns = plan.columns;
+  const bool colour = work_ == Work::yuv;
+  const std::size_t row_bytes = work_ == Work::means        ? 2 * columns.blocks
+                                : interleaved(view_.format) ? 3 * view_.width
+                                                            : yuv_.luma_bytes;
+  choose(colour ? std::min(row_bytes, yuv_.chroma_bytes) : row_bytes);
+  columns_.plan(columns, lanes_->block);
+  const std::size_t n = columns_.count();
+  if (work_ == Work::means) {
+    table_.numbers(columns_, row_bytes);
+    mean_row_.resize(columns.blocks);
+    for (auto& row : means_) row.resize(3 * n);
+    return;
+  }
+  if (interleaved(view_.format))
+    table_.pixels(columns_, row_bytes);
+  else
+    table_.bytes(columns_, yuv_.luma_step, 0, row_bytes);
+  if (colour) {
+    const auto chroma = [&](TapTable& table, std::size_t offset) {
+      if (yuv_.across == 2)
+        table.halves(columns_, yuv_.chroma_step, offset, yuv_.chroma_bytes);
+      else
+        table.bytes(columns_, yuv_.chroma_step, offset, yuv_.chroma_bytes);
+    };
+    chroma(u_, yuv_.u_at), chroma(v_, yuv_.v_at);
+    for (auto& row : terms_) row.resize(6 * n);
+  }
+  loose_.resize(3 * n);
+  for (auto& row : bytes_) row.resize(3 * n);
+}
+
+const std::uint8_t* TapRows::bytes(std::size_t y) {
+  std::uint8_t* const out = bytes_[y % 2].data();
+  if (held_[y % 2] == y) return out;
+  held_[y % 2] = y;
+  const std::size_t n = columns_.count();
+  if (interleaved(view_.format)) {
+    const std::uint8_t* const row = view_.data + y * view_.width * 3;
+    if (work_ == Work::pixels) {
+      lanes_->take3(row, table_.windows(), n, out);
+      return out;
+    }
+    lanes_->take3(row, table_.windows(), n, loose_.data());
+    const bool bgr = view_.format == PixelFormat::bgr24;
+    const std::uint8_t *const first = loose_.data(), *const third = first + 2 * n;
+    mix_gray(bgr ? third : first, first + n, bgr ? first : third, n, out);
+    return out;
+  }
+  const std::uint8_t* const luma = yuv_.luma + y * yuv_.luma_bytes;
+  if (work_ == Work::luma) {
+    lanes_->take(luma, table_.windows(), n, out);
+    return out;
+  }
+  lanes_->take(luma, table_.windows(), n, loose_.data());
+  if (work_ == Work::yuv)
+    lanes_->colour(loose_.data(), chroma(y / yuv_.down), n, factors_, out);
+  else
+    expand_luma(loose_.data(), n, out);
+  return out;
+}
+
+const std::int16_t* TapRows::chroma(std::size_t y) {
+  std::int16_t* const terms = terms_[y % 2].data();
+  if (terms_held_[y % 2] == y) return terms;
+  terms_held_[y % 2] = y;
+  const std::size_t n = columns_.count();
+  std::uint8_t *const u = loose_.data() + n, *const v = u + n;
+  lanes_->take(yuv_.u + y * yuv_.chroma_bytes, u_.windows(), n, u);
+  lanes_->take(yuv_.v + y * yuv_.chroma_bytes, v_.windows(), n, v);
+  lanes_->chroma(u, v, n, factors_, terms);
+  return terms;
+}
+
+const std::int16_t* TapRows::means(std::size_t y) {
+  std::int16_t* const out = means_[y % 2].data();
+  if (held_[y % 2] == y) return out;
+  held_[y % 2] = y;
+  const float* const sums = blocks_.row(y);
+  const std::size_t n = columns_.count(), width = mean_row_.size();
+  const std::size_t planes = 1 + *std::max_element(plane_.begin(), plane_.end());
+  for (std::size_t c = 0; c < planes; ++c) {
+    const float* __restrict const from = sums + c * width;
+    std::int16_t* __restrict const row = mean_row_.data();
+    for (std::size_t x = 0; x < width; ++x)
+      row[x] = static_cast<std::int16_t>(static_cast<std::int32_t>(from[x] * share_ + 0.5f));
+    lanes_->take(reinterpret_cast<const std::uint8_t*>(row), table_.windows(), 2 * n,
+                 reinterpret_cast<std::uint8_t*>(out + c * n));
+  }
+  return out;
+}
+
+void TapRows::prefetch(std::size_t y) const { (void)y; }
+
+}  // namespace mmedge
