@@ -134,7 +134,7 @@ void ImageKernel::tensor(const ImageView& view, const ImagePlan& plan, float* ou
   const std::lock_guard<std::mutex> lock(mutex_);
   check(view, plan, spec_.height, spec_.width);
   taps_.bind(view, spec_.color, plan);
-  if (line_.size() < plan.columns.length()) line_.resize(plan.columns.length());
+  if (line_.size() < 3 * plan.columns.length()) line_.resize(3 * plan.columns.length());
   clear_margin(plan, out);
   for (std::size_t y = 0; y < plan.rows.length(); ++y) tensor_row(plan, y, out);
 }
@@ -146,24 +146,31 @@ void ImageKernel::tensor_row(const ImagePlan& plan, std::size_t y, float* out) {
   const auto between = std::lround(rows.weight[y] * 32768.0f);
   const std::size_t below = plan.rows.first + rows.right[y];
   const std::size_t above = between < 32768 ? plan.rows.first + rows.left[y] : below;  // one has no 16 bits
-  const auto weight = static_cast<std::int16_t>(between % 32768);
-  const bool blocked = plan.blocked();
-  const auto* const means = blocked ? taps_.means(above) : nullptr;
-  const auto* const next_means = blocked ? taps_.means(below) : nullptr;
-  const auto* const bytes = blocked ? nullptr : taps_.bytes(above);
-  const auto* const next_bytes = blocked ? nullptr : taps_.bytes(below);
+  const std::size_t width = plan.columns.length();
+  Blend blend{columns.weights.data(),
+              columns.start.data(),
+              columns.start.size(),
+              spec_.channels(),
+              static_cast<std::int16_t>(between % 32768),
+              {},
+              {},
+              {},
+              {}};
+  std::array<float*, 3> shown{};
   for (std::size_t c = 0; c < spec_.channels(); ++c) {
-    const Blend blend{columns.weights.data(), columns.start.data(), columns.start.size(), scale_[c],
-                      bias_[c]};
-    float* const shown = out + c * spec_.height * spec_.width + plan.row_at(y);
-    float* const to = plan.upright() ? shown : line_.data();
-    const std::size_t at = taps_.channel(c);
-    if (blocked)
-      lanes.blend_means(means + at, next_means + at, weight, blend, to);
-    else
-      lanes.blend(bytes + at, next_bytes + at, weight, blend, to);
-    if (!plan.upright()) scatter(line_.data(), plan.columns.length(), plan.column_step, shown);
+    shown[c] = out + c * spec_.height * spec_.width + plan.row_at(y);
+    blend.out[c] = plan.upright() ? shown[c] : line_.data() + c * width;
+    blend.taps[c] = taps_.channel(c), blend.scale[c] = scale_[c], blend.bias[c] = bias_[c];
   }
+  if (plan.blocked()) {
+    const std::int16_t* const first = taps_.means(above);
+    lanes.blend_means(first, taps_.means(below), blend);
+  } else {
+    const std::uint8_t* const first = taps_.bytes(above);
+    lanes.blend(first, taps_.bytes(below), blend);
+  }
+  if (plan.upright()) return;
+  for (std::size_t c = 0; c < spec_.channels(); ++c) scatter(blend.out[c], width, plan.column_step, shown[c]);
 }
 
 void ImageKernel::raw(const ImageView& view, const ImagePlan& plan, std::uint8_t* out) {

@@ -4,36 +4,52 @@
 namespace mmedge {
 namespace {
 
-// Products of pairs to floats: the columns of 8 pixels.
-inline void columns(__m256i rows, const Blend& blend, std::size_t block, float* out) {
-  const __m256i sums = _mm256_madd_epi16(rows, load32(blend.weights + 16 * block));
-  const __m256 scaled = _mm256_mul_ps(_mm256_cvtepi32_ps(sums), _mm256_set1_ps(blend.scale));
-  _mm256_storeu_ps(out + blend.start[block], _mm256_add_ps(scaled, _mm256_set1_ps(blend.bias)));
+inline __m256i between(__m256i above, __m256i below, __m256i weight) {
+  return _mm256_add_epi16(above, _mm256_mulhrs_epi16(_mm256_sub_epi16(below, above), weight));
 }
 
-void blend(const std::uint8_t* above, const std::uint8_t* below, std::int16_t weight, const Blend& blend,
-           float* out) {
-  const __m256i by = _mm256_set1_epi16(weight);
-  for (std::size_t i = 0; i < blend.blocks; ++i) {
-    const __m256i a = _mm256_cvtepu8_epi16(load16(above + 16 * i));
-    const __m256i b = _mm256_cvtepu8_epi16(load16(below + 16 * i));
-    const __m256i between = _mm256_mulhrs_epi16(_mm256_slli_epi16(_mm256_sub_epi16(b, a), 7), by);
-    columns(_mm256_add_epi16(_mm256_slli_epi16(a, 7), between), blend, i, out);
+inline __m256i row(const std::uint8_t* above, const std::uint8_t* below, __m256i weight) {
+  const auto wide = [](const std::uint8_t* from) {
+    return _mm256_slli_epi16(_mm256_cvtepu8_epi16(load16(from)), 7);
+  };
+  return between(wide(above), wide(below), weight);
+}
+
+inline __m256i row(const std::int16_t* above, const std::int16_t* below, __m256i weight) {
+  return between(load32(above), load32(below), weight);
+}
+
+template <std::size_t kChannels, typename T>
+void blend_channels(const T* above, const T* below, const Blend& blend) {
+  const __m256i weight = _mm256_set1_epi16(blend.below);
+  const std::uint32_t* const start = blend.start;
+  const std::int16_t* const weights = blend.weights;
+  const T *a[kChannels], *b[kChannels];
+  __m256 scale[kChannels], bias[kChannels];
+  float* out[kChannels];
+  for (std::size_t c = 0; c < kChannels; ++c) {
+    a[c] = above + blend.taps[c], b[c] = below + blend.taps[c];
+    scale[c] = _mm256_set1_ps(blend.scale[c]), bias[c] = _mm256_set1_ps(blend.bias[c]);
+    out[c] = blend.out[c];
+  }
+  for (std::size_t i = 0, n = blend.blocks; i < n; ++i) {
+    const __m256i by = load32(weights + 16 * i);
+    const std::size_t x = start[i];
+    for (std::size_t c = 0; c < kChannels; ++c) {
+      const __m256i sums = _mm256_madd_epi16(row(a[c] + 16 * i, b[c] + 16 * i, weight), by);
+      _mm256_storeu_ps(out[c] + x, _mm256_add_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(sums), scale[c]), bias[c]));
+    }
   }
 }
 
-void blend_means(const std::int16_t* above, const std::int16_t* below, std::int16_t weight,
-                 const Blend& blend, float* out) {
-  const __m256i by = _mm256_set1_epi16(weight);
-  for (std::size_t i = 0; i < blend.blocks; ++i) {
-    const __m256i a = load32(above + 16 * i), b = load32(below + 16 * i);
-    columns(_mm256_add_epi16(a, _mm256_mulhrs_epi16(_mm256_sub_epi16(b, a), by)), blend, i, out);
-  }
+template <typename T>
+void blend(const T* above, const T* below, const Blend& blend) {
+  blend.channels == 3 ? blend_channels<3>(above, below, blend) : blend_channels<1>(above, below, blend);
 }
 
 }  // namespace
 
-const ImageLanes kAvx2Lanes{8, take, take3, chroma, colour, blend, blend_means};
+const ImageLanes kAvx2Lanes{8, take, take3, chroma, colour, blend<std::uint8_t>, blend<std::int16_t>};
 
 }  // namespace mmedge
 #endif

@@ -4,36 +4,54 @@
 namespace mmedge {
 namespace {
 
-// Products of pairs to floats: the columns of 16 pixels.
-inline void columns(__m512i rows, const Blend& blend, std::size_t block, float* out) {
-  const __m512i sums = _mm512_madd_epi16(rows, _mm512_loadu_si512(blend.weights + 32 * block));
-  const __m512 scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(sums), _mm512_set1_ps(blend.scale));
-  _mm512_storeu_ps(out + blend.start[block], _mm512_add_ps(scaled, _mm512_set1_ps(blend.bias)));
+inline __m512i load64(const void* from) { return _mm512_loadu_si512(from); }
+
+inline __m512i between(__m512i above, __m512i below, __m512i weight) {
+  return _mm512_add_epi16(above, _mm512_mulhrs_epi16(_mm512_sub_epi16(below, above), weight));
 }
 
-void blend(const std::uint8_t* above, const std::uint8_t* below, std::int16_t weight, const Blend& blend,
-           float* out) {
-  const __m512i by = _mm512_set1_epi16(weight);
-  for (std::size_t i = 0; i < blend.blocks; ++i) {
-    const __m512i a = _mm512_cvtepu8_epi16(load32(above + 32 * i));
-    const __m512i b = _mm512_cvtepu8_epi16(load32(below + 32 * i));
-    const __m512i between = _mm512_mulhrs_epi16(_mm512_slli_epi16(_mm512_sub_epi16(b, a), 7), by);
-    columns(_mm512_add_epi16(_mm512_slli_epi16(a, 7), between), blend, i, out);
+inline __m512i row(const std::uint8_t* above, const std::uint8_t* below, __m512i weight) {
+  const auto wide = [](const std::uint8_t* from) {
+    return _mm512_slli_epi16(_mm512_cvtepu8_epi16(load32(from)), 7);
+  };
+  return between(wide(above), wide(below), weight);
+}
+
+inline __m512i row(const std::int16_t* above, const std::int16_t* below, __m512i weight) {
+  return between(load64(above), load64(below), weight);
+}
+
+template <std::size_t kChannels, typename T>
+void blend_channels(const T* above, const T* below, const Blend& blend) {
+  const __m512i weight = _mm512_set1_epi16(blend.below);
+  const std::uint32_t* const start = blend.start;
+  const std::int16_t* const weights = blend.weights;
+  const T *a[kChannels], *b[kChannels];
+  __m512 scale[kChannels], bias[kChannels];
+  float* out[kChannels];
+  for (std::size_t c = 0; c < kChannels; ++c) {
+    a[c] = above + blend.taps[c], b[c] = below + blend.taps[c];
+    scale[c] = _mm512_set1_ps(blend.scale[c]), bias[c] = _mm512_set1_ps(blend.bias[c]);
+    out[c] = blend.out[c];
+  }
+  for (std::size_t i = 0, n = blend.blocks; i < n; ++i) {
+    const __m512i by = load64(weights + 32 * i);
+    const std::size_t x = start[i];
+    for (std::size_t c = 0; c < kChannels; ++c) {
+      const __m512i sums = _mm512_madd_epi16(row(a[c] + 32 * i, b[c] + 32 * i, weight), by);
+      _mm512_storeu_ps(out[c] + x, _mm512_add_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(sums), scale[c]), bias[c]));
+    }
   }
 }
 
-void blend_means(const std::int16_t* above, const std::int16_t* below, std::int16_t weight,
-                 const Blend& blend, float* out) {
-  const __m512i by = _mm512_set1_epi16(weight);
-  for (std::size_t i = 0; i < blend.blocks; ++i) {
-    const __m512i a = _mm512_loadu_si512(above + 32 * i), b = _mm512_loadu_si512(below + 32 * i);
-    columns(_mm512_add_epi16(a, _mm512_mulhrs_epi16(_mm512_sub_epi16(b, a), by)), blend, i, out);
-  }
+template <typename T>
+void blend(const T* above, const T* below, const Blend& blend) {
+  blend.channels == 3 ? blend_channels<3>(above, below, blend) : blend_channels<1>(above, below, blend);
 }
 
 }  // namespace
 
-const ImageLanes kAvx512Lanes{16, take, take3, chroma, colour, blend, blend_means};
+const ImageLanes kAvx512Lanes{16, take, take3, chroma, colour, blend<std::uint8_t>, blend<std::int16_t>};
 
 }  // namespace mmedge
 #endif

@@ -18,12 +18,15 @@ struct Windows {
   std::size_t count;            // windows for 16 bytes that are taken
 };
 
-// From two rows of taps to one row of a plane.
+// From two rows of taps to one row of each plane of the output.
 struct Blend {
   const std::int16_t* weights;  // of each tap, negative: -32768 is one
   const std::uint32_t* start;   // the first pixel of each block
-  std::size_t blocks;
-  float scale, bias;
+  std::size_t blocks, channels;
+  std::int16_t below;   // weight of the row below; 32768 would be one
+  std::size_t taps[3];  // where each channel begins in a row of taps
+  float scale[3], bias[3];
+  float* out[3];
 };
 
 // Taps are pairs, left and right of each pixel of the output. They stand in blocks of `block` pixels; the
@@ -31,6 +34,7 @@ struct Blend {
 // n: taps of one plane; planes follow each other.
 struct ImageLanes {
   std::size_t block;
+  // Writes whole 32 bytes. Windows of two times 16 bytes stand in turn.
   void (*take)(const std::uint8_t* row, const Windows& windows, std::size_t n, std::uint8_t* out);
   // Of pixels of three bytes; windows of two pixels, or halves of windows where they lie too far apart.
   void (*take3)(const std::uint8_t* row, const Windows& windows, std::size_t n, std::uint8_t* out);
@@ -41,11 +45,8 @@ struct ImageLanes {
   // Bytes of luma to three planes: red, green, blue.
   void (*colour)(const std::uint8_t* luma, const std::int16_t* terms, std::size_t n, const Factors& factors,
                  std::uint8_t* out);
-  // weight: of the row below, 32768 would be one.
-  void (*blend)(const std::uint8_t* above, const std::uint8_t* below, std::int16_t weight, const Blend& blend,
-                float* out);
-  void (*blend_means)(const std::int16_t* above, const std::int16_t* below, std::int16_t weight,
-                      const Blend& blend, float* out);
+  void (*blend)(const std::uint8_t* above, const std::uint8_t* below, const Blend& blend);
+  void (*blend_means)(const std::int16_t* above, const std::int16_t* below, const Blend& blend);
 };
 
 const ImageLanes& image_lanes(Instructions instructions);

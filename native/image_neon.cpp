@@ -10,11 +10,17 @@ template <std::size_t kCount>
 void take_by(const std::uint8_t* row, const Windows& windows, std::size_t n, std::uint8_t* out) {
   const std::uint32_t* offset = windows.offset;
   const std::uint8_t* control = windows.control;
-  for (std::size_t i = 0; i < n; i += 16, offset += kCount, control += 16 * kCount) {
-    uint8x16_t taps = vqtbl1q_u8(vld1q_u8(row + offset[0]), vld1q_u8(control));
-    for (std::size_t k = 1; k < kCount; ++k)
-      taps = vorrq_u8(taps, vqtbl1q_u8(vld1q_u8(row + offset[k]), vld1q_u8(control + 16 * k)));
-    vst1q_u8(out + i, taps);
+  for (std::size_t i = 0; i < n; i += 32, offset += 2 * kCount, control += 32 * kCount) {
+    const auto taps = [&](std::size_t k) {
+      return vqtbl1q_u8(vld1q_u8(row + offset[k]), vld1q_u8(control + 16 * k));
+    };
+    uint8x16_t first = taps(0), second = taps(1);
+    for (std::size_t k = 1; k < kCount; ++k) {
+      first = vorrq_u8(first, taps(2 * k));
+      second = vorrq_u8(second, taps(2 * k + 1));
+    }
+    vst1q_u8(out + i, first);
+    vst1q_u8(out + i + 16, second);
   }
 }
 
@@ -99,39 +105,33 @@ void colour(const std::uint8_t* luma, const std::int16_t* terms, std::size_t n, 
   }
 }
 
-// Products of pairs to floats: the columns of 4 pixels.
-inline void columns(int16x8_t rows, const std::int16_t* weights, const Blend& blend, float* out) {
-  const int16x8_t by = vld1q_s16(weights);
-  const int32x4_t sums =
-      vpaddq_s32(vmull_s16(vget_low_s16(rows), vget_low_s16(by)), vmull_high_s16(rows, by));
-  const float32x4_t scaled = vmulq_n_f32(vcvtq_f32_s32(sums), blend.scale);
-  vst1q_f32(out, vaddq_f32(scaled, vdupq_n_f32(blend.bias)));
+inline int16x8_t wide(const std::uint8_t* from) {
+  return vreinterpretq_s16_u16(vshll_n_u8(vld1_u8(from), 7));
 }
 
-void blend(const std::uint8_t* above, const std::uint8_t* below, std::int16_t weight, const Blend& blend,
-           float* out) {
-  const int16x8_t by = vdupq_n_s16(weight);
-  for (std::size_t i = 0; i < 2 * blend.blocks; ++i) {
-    const int16x8_t a = vreinterpretq_s16_u16(vshll_n_u8(vld1_u8(above + 8 * i), 7));
-    const int16x8_t b = vreinterpretq_s16_u16(vshll_n_u8(vld1_u8(below + 8 * i), 7));
-    columns(vaddq_s16(a, vqrdmulhq_s16(vsubq_s16(b, a), by)), blend.weights + 8 * i, blend,
-            out + blend.start[i / 2] + 4 * (i % 2));
-  }
-}
+inline int16x8_t wide(const std::int16_t* from) { return vld1q_s16(from); }
 
-void blend_means(const std::int16_t* above, const std::int16_t* below, std::int16_t weight,
-                 const Blend& blend, float* out) {
-  const int16x8_t by = vdupq_n_s16(weight);
-  for (std::size_t i = 0; i < 2 * blend.blocks; ++i) {
-    const int16x8_t a = vld1q_s16(above + 8 * i), b = vld1q_s16(below + 8 * i);
-    columns(vaddq_s16(a, vqrdmulhq_s16(vsubq_s16(b, a), by)), blend.weights + 8 * i, blend,
-            out + blend.start[i / 2] + 4 * (i % 2));
+template <typename T>
+void blend(const T* above, const T* below, const Blend& blend) {
+  const int16x8_t weight = vdupq_n_s16(blend.below);
+  for (std::size_t c = 0; c < blend.channels; ++c) {
+    const T *const first = above + blend.taps[c], *const second = below + blend.taps[c];
+    const float32x4_t bias = vdupq_n_f32(blend.bias[c]);
+    for (std::size_t i = 0; i < 2 * blend.blocks; ++i) {  // halves of blocks
+      const int16x8_t a = wide(first + 8 * i), b = wide(second + 8 * i);
+      const int16x8_t row = vaddq_s16(a, vqrdmulhq_s16(vsubq_s16(b, a), weight));
+      const int16x8_t by = vld1q_s16(blend.weights + 8 * i);
+      const int32x4_t sums =
+          vpaddq_s32(vmull_s16(vget_low_s16(row), vget_low_s16(by)), vmull_high_s16(row, by));
+      const float32x4_t scaled = vmulq_n_f32(vcvtq_f32_s32(sums), blend.scale[c]);
+      vst1q_f32(blend.out[c] + blend.start[i / 2] + 4 * (i % 2), vaddq_f32(scaled, bias));
+    }
   }
 }
 
 }  // namespace
 
-const ImageLanes kNeonLanes{8, take, take3, chroma, colour, blend, blend_means};
+const ImageLanes kNeonLanes{8, take, take3, chroma, colour, blend<std::uint8_t>, blend<std::int16_t>};
 
 }  // namespace mmedge
 #endif

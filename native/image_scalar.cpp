@@ -43,29 +43,25 @@ void colour(const std::uint8_t* luma, const std::int16_t* terms, std::size_t n, 
   }
 }
 
-float column(std::int32_t left, std::int32_t right, const std::int16_t* weights, const Blend& blend) {
-  return static_cast<float>(left * weights[0] + right * weights[1]) * blend.scale + blend.bias;
-}
-
-void blend_means(const std::int16_t* above, const std::int16_t* below, std::int16_t weight,
-                 const Blend& blend, float* out) {
-  const auto row = [&](std::size_t i) { return above[i] + (((below[i] - above[i]) * weight + 16384) >> 15); };
-  for (std::size_t x = 0; x < blend.blocks; ++x)
-    out[blend.start[x]] = column(row(2 * x), row(2 * x + 1), blend.weights + 2 * x, blend);
-}
-
-void blend(const std::uint8_t* above, const std::uint8_t* below, std::int16_t weight, const Blend& blend,
-           float* out) {
-  const auto row = [&](std::size_t i) {
-    return above[i] * 128 + (((below[i] - above[i]) * 128 * weight + 16384) >> 15);
-  };
-  for (std::size_t x = 0; x < blend.blocks; ++x)
-    out[blend.start[x]] = column(row(2 * x), row(2 * x + 1), blend.weights + 2 * x, blend);
+// 7 fractional bits; kShift: how many are to be added.
+template <int kShift, typename T>
+void blend_row(const T* above, const T* below, const Blend& blend) {
+  for (std::size_t c = 0; c < blend.channels; ++c) {
+    const T *const a = above + blend.taps[c], *const b = below + blend.taps[c];
+    const auto row = [&](std::size_t i) {
+      return a[i] * (1 << kShift) + (((b[i] - a[i]) * (1 << kShift) * blend.below + 16384) >> 15);
+    };
+    for (std::size_t x = 0; x < blend.blocks; ++x) {
+      const std::int16_t* const weight = blend.weights + 2 * x;
+      const std::int32_t sum = row(2 * x) * weight[0] + row(2 * x + 1) * weight[1];
+      blend.out[c][blend.start[x]] = static_cast<float>(sum) * blend.scale[c] + blend.bias[c];
+    }
+  }
 }
 
 }  // namespace
 
-const ImageLanes kScalarLanes{1, take, take3, chroma, colour, blend, blend_means};
+const ImageLanes kScalarLanes{1, take, take3, chroma, colour, blend_row<7>, blend_row<0>};
 
 const ImageLanes& image_lanes(Instructions instructions) {
 #if defined(__x86_64__)

@@ -18,11 +18,15 @@ template <std::size_t kCount>
 void take_by(const std::uint8_t* row, const Windows& windows, std::size_t n, std::uint8_t* out) {
   const std::uint32_t* offset = windows.offset;
   const std::uint8_t* control = windows.control;
-  for (std::size_t i = 0; i < n; i += 16, offset += kCount, control += 16 * kCount) {
-    __m128i taps = _mm_shuffle_epi8(load16(row + offset[0]), load16(control));
-    for (std::size_t k = 1; k < kCount; ++k)
-      taps = _mm_or_si128(taps, _mm_shuffle_epi8(load16(row + offset[k]), load16(control + 16 * k)));
-    store16(out + i, taps);
+  for (std::size_t i = 0; i < n; i += 32, offset += 2 * kCount, control += 32 * kCount) {
+    const auto taps = [&](std::size_t k) {
+      const __m256i both = _mm256_inserti128_si256(_mm256_castsi128_si256(load16(row + offset[2 * k])),
+                                                   load16(row + offset[2 * k + 1]), 1);
+      return _mm256_shuffle_epi8(both, load32(control + 32 * k));
+    };
+    __m256i all = taps(0);
+    for (std::size_t k = 1; k < kCount; ++k) all = _mm256_or_si256(all, taps(k));
+    store32(out + i, all);
   }
 }
 

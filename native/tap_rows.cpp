@@ -6,7 +6,7 @@ namespace mmedge {
 namespace {
 
 constexpr std::size_t kNone = static_cast<std::size_t>(-1);
-constexpr std::size_t kWindow = 16, kLine = 64;
+constexpr std::size_t kWindow = 16;
 
 bool interleaved(PixelFormat format) { return format == PixelFormat::bgr24 || format == PixelFormat::rgb24; }
 
@@ -71,7 +71,7 @@ void TapRows::plan_tables(const ImagePlan& plan) {
   if (work_ == Work::means) {
     table_.numbers(columns_, row_bytes);
     mean_row_.resize(columns.blocks);
-    for (auto& row : means_) row.resize(3 * n);
+    for (auto& row : means_) row.resize(3 * n + kWindow / 2);
     return;
   }
   if (interleaved(view_.format))
@@ -88,8 +88,8 @@ void TapRows::plan_tables(const ImagePlan& plan) {
     chroma(u_, yuv_.u_at), chroma(v_, yuv_.v_at);
     for (auto& row : terms_) row.resize(6 * n);
   }
-  loose_.resize(3 * n);
-  for (auto& row : bytes_) row.resize(3 * n);
+  loose_.resize(3 * n + kWindow);
+  for (auto& row : bytes_) row.resize(3 * n + kWindow);  // taking writes whole windows
 }
 
 const std::uint8_t* TapRows::bytes(std::size_t y) {
@@ -151,7 +151,5 @@ const std::int16_t* TapRows::means(std::size_t y) {
   }
   return out;
 }
-
-void TapRows::prefetch(std::size_t y) const { (void)y; }
 
 }  // namespace mmedge

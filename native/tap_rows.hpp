@@ -29,8 +29,6 @@ class TapRows {
   // their means with 7 fractional bits.
   const std::uint8_t* bytes(std::size_t y);
   const std::int16_t* means(std::size_t y);
-  // Has what row `y` is made of on its way to the cache.
-  void prefetch(std::size_t y) const;
 
  private:
   enum class Work { pixels, mix_gray, luma, expand_luma, yuv, means };

@@ -53,6 +53,7 @@ void TapTable::numbers(const ColumnTaps& columns, std::size_t row_bytes) {
 void TapTable::choose_windows(std::size_t row_bytes) {
   offset_.clear(), control_.clear();
   if (row_bytes < kWindow || place_.size() % kWindow != 0) return;  // for the scalar code alone
+  if (place_.size() % (2 * kWindow) != 0) place_.resize(place_.size() + kWindow, place_.back());
   const auto last = static_cast<std::uint32_t>(row_bytes - kWindow);
   const auto within = [&](std::size_t share) {
     for (std::size_t i = 0; i < place_.size(); i += share) {
@@ -63,12 +64,17 @@ void TapTable::choose_windows(std::size_t row_bytes) {
   };
   for (count_ = 1; count_ < 8 && !within(kWindow / count_);) count_ *= 2;
   const std::size_t share = kWindow / count_;
-  for (std::size_t i = 0; i < place_.size(); i += share) {
-    offset_.push_back(std::min(*std::min_element(&place_[i], &place_[i] + share), last));
-    const std::size_t begin = control_.size();
-    control_.resize(begin + kWindow, kNothing);
-    for (std::size_t k = 0; k < share; ++k)
-      control_[begin + i % kWindow + k] = static_cast<std::uint8_t>(place_[i + k] - offset_.back());
+  for (std::size_t i = 0; i < place_.size(); i += 2 * kWindow) {
+    for (std::size_t k = 0; k < 2 * count_; ++k) {  // of both halves in turn
+      const std::size_t first = k / 2 * share;
+      const std::uint32_t* const from = &place_[i + k % 2 * kWindow + first];
+      const std::uint32_t low = std::min(*std::min_element(from, from + share), last);
+      offset_.push_back(low);
+      const std::size_t begin = control_.size();
+      control_.resize(begin + kWindow, kNothing);
+      for (std::size_t j = 0; j < share; ++j)
+        control_[begin + first + j] = static_cast<std::uint8_t>(from[j] - low);
+    }
   }
 }
 
