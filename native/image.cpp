@@ -76,8 +76,8 @@ ImageKernel::ImageKernel(const ImageSpec& spec, Instructions instructions)
   for (std::size_t c = 0; c < spec.channels(); ++c) {
     require(std::isfinite(spec.mean[c]) && std::isfinite(spec.std[c]) && spec.std[c] > 0.0f,
             "mean must be finite and std positive");
-    // Weights are negative, with 15 fractional bits; pixels have 7.
-    scale_[c] = static_cast<float>(-1.0 / (255.0 * 128.0 * 32768.0 * static_cast<double>(spec.std[c])));
+    // Weights are negative, with 15 fractional bits.
+    scale_[c] = static_cast<float>(-1.0 / (255.0 * 32768.0 * static_cast<double>(spec.std[c])));
     bias_[c] = static_cast<float>(-static_cast<double>(spec.mean[c]) / static_cast<double>(spec.std[c]));
     margin_[c] = static_cast<std::uint8_t>(std::clamp(spec.mean[c], 0.0f, 1.0f) * 255.0f + 0.5f);
   }
@@ -141,7 +141,6 @@ void ImageKernel::tensor(const ImageView& view, const ImagePlan& plan, float* ou
 
 void ImageKernel::tensor_row(const ImagePlan& plan, std::size_t y, float* out) {
   const Taps& rows = plan.rows.taps;
-  const ImageLanes& lanes = taps_.lanes();
   const ColumnTaps& columns = taps_.columns();
   const auto between = std::lround(rows.weight[y] * 32768.0f);
   const std::size_t below = plan.rows.first + rows.right[y];
@@ -160,15 +159,10 @@ void ImageKernel::tensor_row(const ImagePlan& plan, std::size_t y, float* out) {
   for (std::size_t c = 0; c < spec_.channels(); ++c) {
     shown[c] = out + c * spec_.height * spec_.width + plan.row_at(y);
     blend.out[c] = plan.upright() ? shown[c] : line_.data() + c * width;
-    blend.taps[c] = taps_.channel(c), blend.scale[c] = scale_[c], blend.bias[c] = bias_[c];
+    blend.taps[c] = taps_.channel(c), blend.scale[c] = plan.blocked() ? scale_[c] / 128.0f : scale_[c],
+    blend.bias[c] = bias_[c];
   }
-  if (plan.blocked()) {
-    const std::int16_t* const first = taps_.means(above);
-    lanes.blend_means(first, taps_.means(below), blend);
-  } else {
-    const std::uint8_t* const first = taps_.bytes(above);
-    lanes.blend(first, taps_.bytes(below), blend);
-  }
+  taps_.blend(above, below, blend);
   if (plan.upright()) return;
   for (std::size_t c = 0; c < spec_.channels(); ++c) scatter(blend.out[c], width, plan.column_step, shown[c]);
 }

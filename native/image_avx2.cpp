@@ -4,24 +4,12 @@
 namespace mmedge {
 namespace {
 
-inline __m256i between(__m256i above, __m256i below, __m256i weight) {
-  return _mm256_add_epi16(above, _mm256_mulhrs_epi16(_mm256_sub_epi16(below, above), weight));
-}
-
-inline __m256i row(const std::uint8_t* above, const std::uint8_t* below, __m256i weight) {
-  const auto wide = [](const std::uint8_t* from) {
-    return _mm256_slli_epi16(_mm256_cvtepu8_epi16(load16(from)), 7);
-  };
-  return between(wide(above), wide(below), weight);
-}
-
-inline __m256i row(const std::int16_t* above, const std::int16_t* below, __m256i weight) {
-  return between(load32(above), load32(below), weight);
-}
+inline __m256i numbers(const std::uint8_t* from) { return _mm256_cvtepu8_epi16(load16(from)); }
+inline __m256i numbers(const std::int16_t* from) { return load32(from); }
 
 template <std::size_t kChannels, typename T>
 void blend_channels(const T* above, const T* below, const Blend& blend) {
-  const __m256i weight = _mm256_set1_epi16(blend.below);
+  const __m256i below_share = _mm256_set1_epi16(blend.below);
   const std::uint32_t* const start = blend.start;
   const std::int16_t* const weights = blend.weights;
   const T *a[kChannels], *b[kChannels];
@@ -33,10 +21,12 @@ void blend_channels(const T* above, const T* below, const Blend& blend) {
     out[c] = blend.out[c];
   }
   for (std::size_t i = 0, n = blend.blocks; i < n; ++i) {
-    const __m256i by = load32(weights + 16 * i);
+    const __m256i all = load32(weights + 16 * i);
+    const __m256i second = _mm256_mulhrs_epi16(all, below_share), first = _mm256_sub_epi16(all, second);
     const std::size_t x = start[i];
     for (std::size_t c = 0; c < kChannels; ++c) {
-      const __m256i sums = _mm256_madd_epi16(row(a[c] + 16 * i, b[c] + 16 * i, weight), by);
+      const __m256i sums = _mm256_add_epi32(_mm256_madd_epi16(numbers(a[c] + 16 * i), first),
+                                            _mm256_madd_epi16(numbers(b[c] + 16 * i), second));
       _mm256_storeu_ps(out[c] + x, _mm256_add_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(sums), scale[c]), bias[c]));
     }
   }
@@ -49,7 +39,8 @@ void blend(const T* above, const T* below, const Blend& blend) {
 
 }  // namespace
 
-const ImageLanes kAvx2Lanes{8, take, take3, chroma, colour, blend<std::uint8_t>, blend<std::int16_t>};
+const ImageLanes kAvx2Lanes{
+    8, take, take3, chroma, colour, blend<std::uint8_t>, blend_colour<1>, blend<std::int16_t>};
 
 }  // namespace mmedge
 #endif

@@ -6,24 +6,12 @@ namespace {
 
 inline __m512i load64(const void* from) { return _mm512_loadu_si512(from); }
 
-inline __m512i between(__m512i above, __m512i below, __m512i weight) {
-  return _mm512_add_epi16(above, _mm512_mulhrs_epi16(_mm512_sub_epi16(below, above), weight));
-}
-
-inline __m512i row(const std::uint8_t* above, const std::uint8_t* below, __m512i weight) {
-  const auto wide = [](const std::uint8_t* from) {
-    return _mm512_slli_epi16(_mm512_cvtepu8_epi16(load32(from)), 7);
-  };
-  return between(wide(above), wide(below), weight);
-}
-
-inline __m512i row(const std::int16_t* above, const std::int16_t* below, __m512i weight) {
-  return between(load64(above), load64(below), weight);
-}
+inline __m512i numbers(const std::uint8_t* from) { return _mm512_cvtepu8_epi16(load32(from)); }
+inline __m512i numbers(const std::int16_t* from) { return load64(from); }
 
 template <std::size_t kChannels, typename T>
 void blend_channels(const T* above, const T* below, const Blend& blend) {
-  const __m512i weight = _mm512_set1_epi16(blend.below);
+  const __m512i below_share = _mm512_set1_epi16(blend.below);
   const std::uint32_t* const start = blend.start;
   const std::int16_t* const weights = blend.weights;
   const T *a[kChannels], *b[kChannels];
@@ -35,10 +23,12 @@ void blend_channels(const T* above, const T* below, const Blend& blend) {
     out[c] = blend.out[c];
   }
   for (std::size_t i = 0, n = blend.blocks; i < n; ++i) {
-    const __m512i by = load64(weights + 32 * i);
+    const __m512i all = load64(weights + 32 * i);
+    const __m512i second = _mm512_mulhrs_epi16(all, below_share), first = _mm512_sub_epi16(all, second);
     const std::size_t x = start[i];
     for (std::size_t c = 0; c < kChannels; ++c) {
-      const __m512i sums = _mm512_madd_epi16(row(a[c] + 32 * i, b[c] + 32 * i, weight), by);
+      const __m512i sums = _mm512_add_epi32(_mm512_madd_epi16(numbers(a[c] + 32 * i), first),
+                                            _mm512_madd_epi16(numbers(b[c] + 32 * i), second));
       _mm512_storeu_ps(out[c] + x, _mm512_add_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(sums), scale[c]), bias[c]));
     }
   }
@@ -51,7 +41,8 @@ void blend(const T* above, const T* below, const Blend& blend) {
 
 }  // namespace
 
-const ImageLanes kAvx512Lanes{16, take, take3, chroma, colour, blend<std::uint8_t>, blend<std::int16_t>};
+const ImageLanes kAvx512Lanes{
+    16, take, take3, chroma, colour, blend<std::uint8_t>, blend_colour<2>, blend<std::int16_t>};
 
 }  // namespace mmedge
 #endif

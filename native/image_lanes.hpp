@@ -30,7 +30,7 @@ struct Blend {
 };
 
 // Taps are pairs, left and right of each pixel of the output. They stand in blocks of `block` pixels; the
-// last block ends with the row and may repeat pixels of the one before. 7 fractional bits are added to bytes.
+// last block ends with the row and may repeat pixels of the one before.
 // n: taps of one plane; planes follow each other.
 struct ImageLanes {
   std::size_t block;
@@ -38,14 +38,18 @@ struct ImageLanes {
   void (*take)(const std::uint8_t* row, const Windows& windows, std::size_t n, std::uint8_t* out);
   // Of pixels of three bytes; windows of two pixels, or halves of windows where they lie too far apart.
   void (*take3)(const std::uint8_t* row, const Windows& windows, std::size_t n, std::uint8_t* out);
-  // Six planes: what chroma adds to red, green and blue, each its whole part and the rest as a fraction of 16
-  // bits.
+  // Bytes of chroma to six planes: what it adds to red, green and blue, each its whole part and the rest as a
+  // fraction of 16 bits.
   void (*chroma)(const std::uint8_t* u, const std::uint8_t* v, std::size_t n, const Factors& factors,
                  std::int16_t* terms);
   // Bytes of luma to three planes: red, green, blue.
   void (*colour)(const std::uint8_t* luma, const std::int16_t* terms, std::size_t n, const Factors& factors,
                  std::uint8_t* out);
   void (*blend)(const std::uint8_t* above, const std::uint8_t* below, const Blend& blend);
+  // The same as `take` of both rows of luma, `colour` and `blend`, where no row is wanted twice. May be null.
+  void (*blend_colour)(const std::uint8_t* above, const std::uint8_t* below, const Windows& windows,
+                       const std::int16_t* terms_above, const std::int16_t* terms_below, std::size_t n,
+                       const Factors& factors, const Blend& blend);
   void (*blend_means)(const std::int16_t* above, const std::int16_t* below, const Blend& blend);
 };
 

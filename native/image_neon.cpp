@@ -105,33 +105,32 @@ void colour(const std::uint8_t* luma, const std::int16_t* terms, std::size_t n, 
   }
 }
 
-inline int16x8_t wide(const std::uint8_t* from) {
-  return vreinterpretq_s16_u16(vshll_n_u8(vld1_u8(from), 7));
-}
+inline int16x8_t numbers(const std::uint8_t* from) { return vreinterpretq_s16_u16(vmovl_u8(vld1_u8(from))); }
 
-inline int16x8_t wide(const std::int16_t* from) { return vld1q_s16(from); }
+inline int16x8_t numbers(const std::int16_t* from) { return vld1q_s16(from); }
 
 template <typename T>
 void blend(const T* above, const T* below, const Blend& blend) {
-  const int16x8_t weight = vdupq_n_s16(blend.below);
-  for (std::size_t c = 0; c < blend.channels; ++c) {
-    const T *const first = above + blend.taps[c], *const second = below + blend.taps[c];
-    const float32x4_t bias = vdupq_n_f32(blend.bias[c]);
-    for (std::size_t i = 0; i < 2 * blend.blocks; ++i) {  // halves of blocks
-      const int16x8_t a = wide(first + 8 * i), b = wide(second + 8 * i);
-      const int16x8_t row = vaddq_s16(a, vqrdmulhq_s16(vsubq_s16(b, a), weight));
-      const int16x8_t by = vld1q_s16(blend.weights + 8 * i);
-      const int32x4_t sums =
-          vpaddq_s32(vmull_s16(vget_low_s16(row), vget_low_s16(by)), vmull_high_s16(row, by));
-      const float32x4_t scaled = vmulq_n_f32(vcvtq_f32_s32(sums), blend.scale[c]);
-      vst1q_f32(blend.out[c] + blend.start[i / 2] + 4 * (i % 2), vaddq_f32(scaled, bias));
+  const int16x8_t share = vdupq_n_s16(blend.below);
+  for (std::size_t i = 0; i < 2 * blend.blocks; ++i) {  // halves of blocks
+    const int16x8_t all = vld1q_s16(blend.weights + 8 * i);
+    const int16x8_t second = vqrdmulhq_s16(all, share), first = vsubq_s16(all, second);
+    const std::size_t x = blend.start[i / 2] + 4 * (i % 2);
+    for (std::size_t c = 0; c < blend.channels; ++c) {
+      const int16x8_t a = numbers(above + blend.taps[c] + 8 * i), b = numbers(below + blend.taps[c] + 8 * i);
+      const int32x4_t low =
+          vmlal_s16(vmull_s16(vget_low_s16(a), vget_low_s16(first)), vget_low_s16(b), vget_low_s16(second));
+      const int32x4_t high = vmlal_high_s16(vmull_high_s16(a, first), b, second);
+      const float32x4_t scaled = vmulq_n_f32(vcvtq_f32_s32(vpaddq_s32(low, high)), blend.scale[c]);
+      vst1q_f32(blend.out[c] + x, vaddq_f32(scaled, vdupq_n_f32(blend.bias[c])));
     }
   }
 }
 
 }  // namespace
 
-const ImageLanes kNeonLanes{8, take, take3, chroma, colour, blend<std::uint8_t>, blend<std::int16_t>};
+const ImageLanes kNeonLanes{
+    8, take, take3, chroma, colour, blend<std::uint8_t>, nullptr, blend<std::int16_t>};
 
 }  // namespace mmedge
 #endif

@@ -36,6 +36,7 @@ StoredAxis stored(const Axis& axis, bool flip) {
   // What is left over at the end that is shown last is not used.
   result.origin = flip ? axis.camera - result.blocks * axis.block : 0;
   result.first = flip ? result.blocks - axis.first - axis.count : axis.first;
+  result.step = axis.step;
   result.taps.plan(axis, flip);
   return result;
 }

@@ -33,6 +33,7 @@ struct StoredAxis {
   std::size_t origin;  // first pixel of the first block
   std::size_t blocks;
   std::size_t first;  // block at which the window begins
+  double step;        // blocks from one pixel of the output to the next
   Taps taps;
 
   std::size_t length() const { return taps.left.size(); }

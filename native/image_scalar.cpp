@@ -43,17 +43,17 @@ void colour(const std::uint8_t* luma, const std::int16_t* terms, std::size_t n, 
   }
 }
 
-// 7 fractional bits; kShift: how many are to be added.
-template <int kShift, typename T>
-void blend_row(const T* above, const T* below, const Blend& blend) {
-  for (std::size_t c = 0; c < blend.channels; ++c) {
-    const T *const a = above + blend.taps[c], *const b = below + blend.taps[c];
-    const auto row = [&](std::size_t i) {
-      return a[i] * (1 << kShift) + (((b[i] - a[i]) * (1 << kShift) * blend.below + 16384) >> 15);
-    };
-    for (std::size_t x = 0; x < blend.blocks; ++x) {
-      const std::int16_t* const weight = blend.weights + 2 * x;
-      const std::int32_t sum = row(2 * x) * weight[0] + row(2 * x + 1) * weight[1];
+template <typename T>
+void blend_rows(const T* above, const T* below, const Blend& blend) {
+  for (std::size_t x = 0; x < blend.blocks; ++x) {
+    std::int32_t first[2], second[2];
+    for (std::size_t i = 0; i < 2; ++i) {
+      const std::int32_t all = blend.weights[2 * x + i];
+      second[i] = (all * blend.below + 16384) >> 15, first[i] = all - second[i];
+    }
+    for (std::size_t c = 0; c < blend.channels; ++c) {
+      const T *const a = above + blend.taps[c] + 2 * x, *const b = below + blend.taps[c] + 2 * x;
+      const std::int32_t sum = a[0] * first[0] + a[1] * first[1] + b[0] * second[0] + b[1] * second[1];
       blend.out[c][blend.start[x]] = static_cast<float>(sum) * blend.scale[c] + blend.bias[c];
     }
   }
@@ -61,7 +61,8 @@ void blend_row(const T* above, const T* below, const Blend& blend) {
 
 }  // namespace
 
-const ImageLanes kScalarLanes{1, take, take3, chroma, colour, blend_row<7>, blend_row<0>};
+const ImageLanes kScalarLanes{
+    1, take, take3, chroma, colour, blend_rows<std::uint8_t>, nullptr, blend_rows<std::int16_t>};
 
 const ImageLanes& image_lanes(Instructions instructions) {
 #if defined(__x86_64__)

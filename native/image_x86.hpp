@@ -112,17 +112,30 @@ void chroma(const std::uint8_t* u, const std::uint8_t* v, std::size_t n, const F
   }
 }
 
+// 16 taps of a row of luma: products, and the rest as `colour` compares it.
+struct Luma {
+  __m256i whole, rest;
+};
+
+inline Luma luma_of(__m128i taps, __m256i scale) {
+  const __m256i eightfold = _mm256_slli_epi16(_mm256_cvtepu8_epi16(taps), 3);
+  return {_mm256_mulhi_epu16(eightfold, scale),
+          _mm256_xor_si256(_mm256_mullo_epi16(eightfold, scale), _mm256_set1_epi16(0x7fff))};
+}
+
+inline __m256i with_term(const Luma& luma, const std::int16_t* whole, const std::int16_t* rest) {
+  const __m256i carry = _mm256_cmpgt_epi16(load32(rest), luma.rest);  // -1
+  return _mm256_sub_epi16(_mm256_add_epi16(luma.whole, load32(whole)), carry);
+}
+
 void colour(const std::uint8_t* luma, const std::int16_t* terms, std::size_t n, const Factors& m,
             std::uint8_t* out) {
   const __m128i black = _mm_set1_epi8(static_cast<char>(m.black));
-  const __m256i scale = _mm256_set1_epi16(m.luma), low = _mm256_set1_epi16(0x7fff);
+  const __m256i scale = _mm256_set1_epi16(m.luma);
   for (std::size_t i = 0; i < n; i += 16) {
-    const __m256i above = _mm256_slli_epi16(_mm256_cvtepu8_epi16(_mm_subs_epu8(load16(luma + i), black)), 3);
-    const __m256i whole = _mm256_mulhi_epu16(above, scale);
-    const __m256i rest = _mm256_xor_si256(_mm256_mullo_epi16(above, scale), low);
+    const Luma gray = luma_of(_mm_subs_epu8(load16(luma + i), black), scale);
     const auto sum = [&](std::size_t plane) {
-      const __m256i carry = _mm256_cmpgt_epi16(load32(terms + (plane + 1) * n + i), rest);  // -1
-      return _mm256_sub_epi16(_mm256_add_epi16(whole, load32(terms + plane * n + i)), carry);
+      return with_term(gray, terms + plane * n + i, terms + (plane + 1) * n + i);
     };
     const __m256i blue = sum(4), both = _mm256_permute4x64_epi64(_mm256_packus_epi16(sum(0), sum(2)), 0xd8);
     const __m256i last = _mm256_permute4x64_epi64(_mm256_packus_epi16(blue, blue), 0xd8);
@@ -130,6 +143,65 @@ void colour(const std::uint8_t* luma, const std::int16_t* terms, std::size_t n, 
     store16(out + n + i, _mm256_extracti128_si256(both, 1));
     store16(out + 2 * n + i, _mm256_castsi256_si128(last));
   }
+}
+
+// kUnits: how many times 8 pixels a block has.
+template <std::size_t kUnits, std::size_t kCount>
+void blend_colour_by(const std::uint8_t* above, const std::uint8_t* below, const Windows& windows,
+                     const std::int16_t* terms_above, const std::int16_t* terms_below, std::size_t n,
+                     const Factors& m, const Blend& blend) {
+  const __m256i black = _mm256_set1_epi8(static_cast<char>(m.black)), scale = _mm256_set1_epi16(m.luma);
+  const __m256i below_share = _mm256_set1_epi16(blend.below), zero = _mm256_setzero_si256();
+  std::size_t plane[3];
+  float* out[3];
+  __m256 factor[3], bias[3];
+  for (std::size_t c = 0; c < 3; ++c) {  // in the order of the planes of the terms
+    std::size_t at = 0;
+    while (blend.taps[at] != c * n) ++at;
+    plane[c] = 2 * c * n, out[c] = blend.out[at];
+    factor[c] = _mm256_set1_ps(blend.scale[at]), bias[c] = _mm256_set1_ps(blend.bias[at]);
+  }
+  const std::int16_t* const weights = blend.weights;
+  const std::uint32_t *const start = blend.start, *const offsets = windows.offset;
+  const std::uint8_t* const controls = windows.control;
+  for (std::size_t unit = 0, i = 0; i < n; ++unit, i += 16) {
+    const std::uint32_t* const offset = offsets + unit / 2 * 2 * kCount + unit % 2;
+    const std::uint8_t* const control = controls + (unit / 2 * 2 * kCount + unit % 2) * 16;
+    const auto taps = [&](std::size_t k) {
+      const __m256i both = _mm256_inserti128_si256(_mm256_castsi128_si256(load16(above + offset[2 * k])),
+                                                   load16(below + offset[2 * k]), 1);
+      return _mm256_shuffle_epi8(both, _mm256_broadcastsi128_si256(load16(control + 32 * k)));
+    };
+    __m256i both = taps(0);
+    for (std::size_t k = 1; k < kCount; ++k) both = _mm256_or_si256(both, taps(k));
+    both = _mm256_subs_epu8(both, black);
+    const Luma first = luma_of(_mm256_castsi256_si128(both), scale);
+    const Luma second = luma_of(_mm256_extracti128_si256(both, 1), scale);
+    const __m256i all = load32(weights + i);
+    const __m256i second_by = _mm256_mulhrs_epi16(all, below_share),
+                  first_by = _mm256_sub_epi16(all, second_by);
+    const std::size_t x = start[unit / kUnits] + unit % kUnits * 8;
+    for (std::size_t c = 0; c < 3; ++c) {
+      const std::size_t at = plane[c] + i;
+      const __m256i clamped = _mm256_packus_epi16(with_term(first, terms_above + at, terms_above + at + n),
+                                                  with_term(second, terms_below + at, terms_below + at + n));
+      const __m256i a = _mm256_madd_epi16(_mm256_unpacklo_epi8(clamped, zero), first_by);
+      const __m256i b = _mm256_madd_epi16(_mm256_unpackhi_epi8(clamped, zero), second_by);
+      const __m256 sums = _mm256_cvtepi32_ps(_mm256_add_epi32(a, b));
+      _mm256_storeu_ps(out[c] + x, _mm256_add_ps(_mm256_mul_ps(sums, factor[c]), bias[c]));
+    }
+  }
+}
+
+template <std::size_t kUnits>
+void blend_colour(const std::uint8_t* above, const std::uint8_t* below, const Windows& windows,
+                  const std::int16_t* terms_above, const std::int16_t* terms_below, std::size_t n,
+                  const Factors& m, const Blend& blend) {
+  const auto by = windows.count == 1   ? blend_colour_by<kUnits, 1>
+                  : windows.count == 2 ? blend_colour_by<kUnits, 2>
+                  : windows.count == 4 ? blend_colour_by<kUnits, 4>
+                                       : blend_colour_by<kUnits, 8>;
+  by(above, below, windows, terms_above, terms_below, n, m, blend);
 }
 
 }  // namespace

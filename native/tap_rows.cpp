@@ -92,6 +92,22 @@ void TapRows::plan_tables(const ImagePlan& plan) {
   for (auto& row : bytes_) row.resize(3 * n + kWindow);  // taking writes whole windows
 }
 
+void TapRows::blend(std::size_t above, std::size_t below, const Blend& blend) {
+  if (work_ == Work::means) {
+    const std::int16_t* const first = means(above);
+    return lanes_->blend_means(first, means(below), blend);
+  }
+  // Rows of luma that several rows of the output need are made once.
+  const bool once = plan_->rows.step >= 1.5;
+  if (work_ != Work::yuv || !once || lanes_->blend_colour == nullptr) {
+    const std::uint8_t* const first = bytes(above);
+    return lanes_->blend(first, bytes(below), blend);
+  }
+  const std::int16_t* const terms = chroma(above / yuv_.down);
+  lanes_->blend_colour(yuv_.luma + above * yuv_.luma_bytes, yuv_.luma + below * yuv_.luma_bytes,
+                       table_.windows(), terms, chroma(below / yuv_.down), columns_.count(), factors_, blend);
+}
+
 const std::uint8_t* TapRows::bytes(std::size_t y) {
   std::uint8_t* const out = bytes_[y % 2].data();
   if (held_[y % 2] == y) return out;

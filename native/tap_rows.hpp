@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "aligned.hpp"
 #include "block_rows.hpp"
 #include "image_lanes.hpp"
 #include "image_plan.hpp"
@@ -21,16 +22,17 @@ class TapRows {
 
   // Allocates where the plan or the format is another than before.
   void bind(const ImageView& view, Color color, const ImagePlan& plan);
-  const ImageLanes& lanes() const { return *lanes_; }
   const ColumnTaps& columns() const { return columns_; }
   // Where a channel's taps begin in a row.
   std::size_t channel(std::size_t c) const { return plane_[c] * columns_.count(); }
+  // What lies between two rows of the window, to the planes of the output.
+  void blend(std::size_t above, std::size_t below, const Blend& blend);
+
+ private:
   // Taps of row `y` of the plan's window, valid until the second next: bytes, or where the plan has blocks
   // their means with 7 fractional bits.
   const std::uint8_t* bytes(std::size_t y);
   const std::int16_t* means(std::size_t y);
-
- private:
   enum class Work { pixels, mix_gray, luma, expand_luma, yuv, means };
   void choose(std::size_t row_bytes);
   void plan_tables(const ImagePlan& plan);
@@ -51,10 +53,10 @@ class TapRows {
   std::array<std::size_t, 3> plane_{};
   PixelRows pixels_;
   BlockRows blocks_;
-  std::vector<std::int16_t> mean_row_;
-  std::vector<std::uint8_t> loose_;  // taps on their way
-  std::array<std::vector<std::uint8_t>, 2> bytes_;
-  std::array<std::vector<std::int16_t>, 2> means_, terms_;
+  LineVector<std::int16_t> mean_row_;
+  LineVector<std::uint8_t> loose_;  // taps on their way
+  std::array<LineVector<std::uint8_t>, 2> bytes_;
+  std::array<LineVector<std::int16_t>, 2> means_, terms_;
   std::array<std::size_t, 2> held_{}, terms_held_{};  // which row a slot holds
 };
 

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "aligned.hpp"
 #include "image_lanes.hpp"
 #include "image_plan.hpp"
 
@@ -13,9 +14,9 @@ namespace mmedge {
 // The taps of one row of the output, in blocks of as many pixels as the kernels handle at once. The last
 // block ends with the row.
 struct ColumnTaps {
-  std::vector<std::uint32_t> taps;    // columns of the source: left and right of each pixel
-  std::vector<std::int16_t> weights;  // of each, negative, -32768 is one
-  std::vector<std::uint32_t> start;   // the first pixel of each block
+  std::vector<std::uint32_t> taps;   // columns of the source: left and right of each pixel
+  LineVector<std::int16_t> weights;  // of each, negative, -32768 is one
+  std::vector<std::uint32_t> start;  // the first pixel of each block
 
   void plan(const StoredAxis& columns, std::size_t block);
   std::size_t count() const { return taps.size(); }
@@ -38,7 +39,7 @@ class TapTable {
   bool pair_windows(std::size_t row_bytes, std::size_t halves);
 
   std::vector<std::uint32_t> place_, offset_;
-  std::vector<std::uint8_t> control_;
+  LineVector<std::uint8_t> control_;
   std::size_t count_ = 0;
 };
 
