@@ -42,7 +42,7 @@ void blend(const T* above, const T* below, const Blend& blend) {
 }  // namespace
 
 const ImageLanes kAvx512Lanes{
-    16, take, take3, chroma, colour, blend<std::uint8_t>, blend_colour<2>, blend<std::int16_t>};
+    16, take, take3, chroma, chroma_pairs, colour, blend<std::uint8_t>, blend_colour<2>, blend<std::int16_t>};
 
 }  // namespace mmedge
 #endif

@@ -38,10 +38,11 @@ struct ImageLanes {
   void (*take)(const std::uint8_t* row, const Windows& windows, std::size_t n, std::uint8_t* out);
   // Of pixels of three bytes; windows of two pixels, or halves of windows where they lie too far apart.
   void (*take3)(const std::uint8_t* row, const Windows& windows, std::size_t n, std::uint8_t* out);
-  // Bytes of chroma to six planes: what it adds to red, green and blue, each its whole part and the rest as a
-  // fraction of 16 bits.
+  // Bytes of chroma to what they add to red, green and blue, each its whole part and the rest as a fraction
+  // of 16 bits: of 16 taps 16 numbers each, six times.
   void (*chroma)(const std::uint8_t* u, const std::uint8_t* v, std::size_t n, const Factors& factors,
                  std::int16_t* terms);
+  void (*chroma_pairs)(const std::uint8_t* uv, std::size_t n, const Factors& factors, std::int16_t* terms);
   // Bytes of luma to three planes: red, green, blue.
   void (*colour)(const std::uint8_t* luma, const std::int16_t* terms, std::size_t n, const Factors& factors,
                  std::uint8_t* out);

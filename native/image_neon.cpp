@@ -59,30 +59,41 @@ void take3(const std::uint8_t* row, const Windows& windows, std::size_t n, std::
   windows.count == 8 ? take3_by<true>(row, windows, n, out) : take3_by<false>(row, windows, n, out);
 }
 
-void store_terms(int32x4_t low, int32x4_t high, std::int16_t* whole, std::int16_t* rest) {
+void store_terms(int32x4_t low, int32x4_t high, std::int16_t* terms) {
   const int32x4_t half = vdupq_n_s32(4096);
   low = vaddq_s32(low, half), high = vaddq_s32(high, half);
-  vst1q_s16(whole, vcombine_s16(vshrn_n_s32(low, 13), vshrn_n_s32(high, 13)));
+  vst1q_s16(terms, vcombine_s16(vshrn_n_s32(low, 13), vshrn_n_s32(high, 13)));
   const int16x8_t lower = vcombine_s16(vmovn_s32(low), vmovn_s32(high));
-  vst1q_s16(rest, veorq_s16(vshlq_n_s16(lower, 3), vdupq_n_s16(static_cast<std::int16_t>(0x8000))));
+  vst1q_s16(terms + 16, veorq_s16(vshlq_n_s16(lower, 3), vdupq_n_s16(static_cast<std::int16_t>(0x8000))));
+}
+
+// 8 of U and of V, less 128.
+void store_colours(int16x8_t cu, int16x8_t cv, const Factors& m, std::int16_t* terms) {
+  const int16x4_t u0 = vget_low_s16(cu), u1 = vget_high_s16(cu), v0 = vget_low_s16(cv),
+                  v1 = vget_high_s16(cv);
+  const auto minus = [](std::int16_t factor) { return static_cast<std::int16_t>(-factor); };
+  const auto green = [&](int16x4_t a, int16x4_t b) {
+    return vmlal_n_s16(vmull_n_s16(a, minus(m.green_u)), b, minus(m.green_v));
+  };
+  store_terms(vmull_n_s16(v0, m.red_v), vmull_n_s16(v1, m.red_v), terms);
+  store_terms(green(u0, v0), green(u1, v1), terms + 32);
+  store_terms(vmull_n_s16(u0, m.blue_u), vmull_n_s16(u1, m.blue_u), terms + 64);
+}
+
+inline int16x8_t centred(uint8x8_t bytes) {
+  return vsubq_s16(vreinterpretq_s16_u16(vmovl_u8(bytes)), vdupq_n_s16(128));
 }
 
 void chroma(const std::uint8_t* u, const std::uint8_t* v, std::size_t n, const Factors& m,
             std::int16_t* terms) {
+  for (std::size_t i = 0; i < n; i += 8)
+    store_colours(centred(vld1_u8(u + i)), centred(vld1_u8(v + i)), m, terms + i / 16 * 96 + i % 16);
+}
+
+void chroma_pairs(const std::uint8_t* uv, std::size_t n, const Factors& m, std::int16_t* terms) {
   for (std::size_t i = 0; i < n; i += 8) {
-    const auto spread = [&](const std::uint8_t* from) {
-      return vsubq_s16(vreinterpretq_s16_u16(vmovl_u8(vld1_u8(from + i))), vdupq_n_s16(128));
-    };
-    const int16x8_t cu = spread(u), cv = spread(v);
-    const int16x4_t u0 = vget_low_s16(cu), u1 = vget_high_s16(cu), v0 = vget_low_s16(cv),
-                    v1 = vget_high_s16(cv);
-    const auto minus = [](std::int16_t factor) { return static_cast<std::int16_t>(-factor); };
-    const auto green = [&](int16x4_t a, int16x4_t b) {
-      return vmlal_n_s16(vmull_n_s16(a, minus(m.green_u)), b, minus(m.green_v));
-    };
-    store_terms(vmull_n_s16(v0, m.red_v), vmull_n_s16(v1, m.red_v), terms + i, terms + n + i);
-    store_terms(green(u0, v0), green(u1, v1), terms + 2 * n + i, terms + 3 * n + i);
-    store_terms(vmull_n_s16(u0, m.blue_u), vmull_n_s16(u1, m.blue_u), terms + 4 * n + i, terms + 5 * n + i);
+    const uint8x8x2_t both = vld2_u8(uv + 2 * i);
+    store_colours(centred(both.val[0]), centred(both.val[1]), m, terms + i / 16 * 96 + i % 16);
   }
 }
 
@@ -97,9 +108,10 @@ void colour(const std::uint8_t* luma, const std::int16_t* terms, std::size_t n, 
     const int16x8_t whole = vreinterpretq_s16_u16(vcombine_u16(vshrn_n_u32(low, 16), vshrn_n_u32(high, 16)));
     const int16x8_t lower = vreinterpretq_s16_u16(vcombine_u16(vmovn_u32(low), vmovn_u32(high)));
     const int16x8_t rest = veorq_s16(lower, vdupq_n_s16(0x7fff));
+    const std::int16_t* const from = terms + i / 16 * 96 + i % 16;
     for (std::size_t c = 0; c < 3; ++c) {
-      const uint16x8_t carry = vcgtq_s16(vld1q_s16(terms + (2 * c + 1) * n + i), rest);  // -1
-      const int16x8_t sum = vaddq_s16(whole, vld1q_s16(terms + 2 * c * n + i));
+      const uint16x8_t carry = vcgtq_s16(vld1q_s16(from + 32 * c + 16), rest);  // -1
+      const int16x8_t sum = vaddq_s16(whole, vld1q_s16(from + 32 * c));
       vst1_u8(out + c * n + i, vqmovun_s16(vsubq_s16(sum, vreinterpretq_s16_u16(carry))));
     }
   }
@@ -130,7 +142,7 @@ void blend(const T* above, const T* below, const Blend& blend) {
 }  // namespace
 
 const ImageLanes kNeonLanes{
-    8, take, take3, chroma, colour, blend<std::uint8_t>, nullptr, blend<std::int16_t>};
+    8, take, take3, chroma, chroma_pairs, colour, blend<std::uint8_t>, nullptr, blend<std::int16_t>};
 
 }  // namespace mmedge
 #endif

@@ -22,22 +22,29 @@ void split(std::int32_t value, std::int16_t& whole, std::int16_t& rest) {
   rest = static_cast<std::int16_t>(((rounded & 8191) << 3) - 32768);
 }
 
+void terms_of(std::uint8_t u, std::uint8_t v, const Factors& m, std::int16_t* to) {
+  const std::int32_t cu = u - 128, cv = v - 128;
+  split(m.red_v * cv, to[0], to[16]);
+  split(-m.green_u * cu - m.green_v * cv, to[32], to[48]);
+  split(m.blue_u * cu, to[64], to[80]);
+}
+
 void chroma(const std::uint8_t* u, const std::uint8_t* v, std::size_t n, const Factors& m,
             std::int16_t* terms) {
-  for (std::size_t i = 0; i < n; ++i) {
-    const std::int32_t cu = u[i] - 128, cv = v[i] - 128;
-    split(m.red_v * cv, terms[i], terms[n + i]);
-    split(-m.green_u * cu - m.green_v * cv, terms[2 * n + i], terms[3 * n + i]);
-    split(m.blue_u * cu, terms[4 * n + i], terms[5 * n + i]);
-  }
+  for (std::size_t i = 0; i < n; ++i) terms_of(u[i], v[i], m, terms + i / 16 * 96 + i % 16);
+}
+
+void chroma_pairs(const std::uint8_t* uv, std::size_t n, const Factors& m, std::int16_t* terms) {
+  for (std::size_t i = 0; i < n; ++i) terms_of(uv[2 * i], uv[2 * i + 1], m, terms + i / 16 * 96 + i % 16);
 }
 
 void colour(const std::uint8_t* luma, const std::int16_t* terms, std::size_t n, const Factors& m,
             std::uint8_t* out) {
   for (std::size_t c = 0; c < 3; ++c) {
     for (std::size_t i = 0; i < n; ++i) {
+      const std::int16_t* const from = terms + i / 16 * 96 + 32 * c + i % 16;
       const std::int32_t gray = m.luma * std::max(luma[i] - m.black, 0);
-      const std::int32_t term = (terms[2 * c * n + i] * 8192) + ((terms[(2 * c + 1) * n + i] + 32768) >> 3);
+      const std::int32_t term = from[0] * 8192 + ((from[16] + 32768) >> 3);
       out[c * n + i] = static_cast<std::uint8_t>(std::clamp((gray + term) >> 13, 0, 255));
     }
   }
@@ -61,8 +68,15 @@ void blend_rows(const T* above, const T* below, const Blend& blend) {
 
 }  // namespace
 
-const ImageLanes kScalarLanes{
-    1, take, take3, chroma, colour, blend_rows<std::uint8_t>, nullptr, blend_rows<std::int16_t>};
+const ImageLanes kScalarLanes{1,
+                              take,
+                              take3,
+                              chroma,
+                              chroma_pairs,
+                              colour,
+                              blend_rows<std::uint8_t>,
+                              nullptr,
+                              blend_rows<std::int16_t>};
 
 const ImageLanes& image_lanes(Instructions instructions) {
 #if defined(__x86_64__)

@@ -87,28 +87,43 @@ inline Product product(__m256i eightfold, std::int16_t factor) {
 }
 
 // Rounds half up: what the upper bit of the rest carries; the rest without it, less 32768, has the same bits.
-inline void store_terms(const Product& p, std::int16_t* whole, std::int16_t* rest) {
-  store32(whole, _mm256_add_epi16(p.whole, _mm256_srli_epi16(p.rest, 15)));
-  store32(rest, p.rest);
+inline void store_terms(const Product& p, std::int16_t* terms) {
+  store32(terms, _mm256_add_epi16(p.whole, _mm256_srli_epi16(p.rest, 15)));
+  store32(terms + 16, p.rest);
+}
+
+// U and V less 128, eightfold.
+inline void store_colours(__m256i cu, __m256i cv, const Factors& m, std::int16_t* terms) {
+  const __m256i top = _mm256_set1_epi16(static_cast<std::int16_t>(0x8000));
+  const auto minus = [](std::int16_t factor) { return static_cast<std::int16_t>(-factor); };
+  const Product first = product(cu, minus(m.green_u)), second = product(cv, minus(m.green_v));
+  const __m256i rest = _mm256_add_epi16(first.rest, second.rest);
+  const __m256i carry =
+      _mm256_cmpgt_epi16(_mm256_xor_si256(first.rest, top), _mm256_xor_si256(rest, top));  // -1
+  const Product green{_mm256_sub_epi16(_mm256_add_epi16(first.whole, second.whole), carry), rest};
+  store_terms(product(cv, m.red_v), terms);
+  store_terms(green, terms + 32);
+  store_terms(product(cu, m.blue_u), terms + 64);
 }
 
 void chroma(const std::uint8_t* u, const std::uint8_t* v, std::size_t n, const Factors& m,
             std::int16_t* terms) {
-  const __m256i middle = _mm256_set1_epi16(128), top = _mm256_set1_epi16(static_cast<std::int16_t>(0x8000));
+  const __m256i middle = _mm256_set1_epi16(128);
   for (std::size_t i = 0; i < n; i += 16) {
     const auto spread = [&](const std::uint8_t* from) {
       return _mm256_slli_epi16(_mm256_sub_epi16(_mm256_cvtepu8_epi16(load16(from + i)), middle), 3);
     };
-    const __m256i cu = spread(u), cv = spread(v);
-    const auto minus = [](std::int16_t factor) { return static_cast<std::int16_t>(-factor); };
-    const Product first = product(cu, minus(m.green_u)), second = product(cv, minus(m.green_v));
-    const __m256i rest = _mm256_add_epi16(first.rest, second.rest);
-    const __m256i carry =
-        _mm256_cmpgt_epi16(_mm256_xor_si256(first.rest, top), _mm256_xor_si256(rest, top));  // -1
-    const Product green{_mm256_sub_epi16(_mm256_add_epi16(first.whole, second.whole), carry), rest};
-    store_terms(product(cv, m.red_v), terms + i, terms + n + i);
-    store_terms(green, terms + 2 * n + i, terms + 3 * n + i);
-    store_terms(product(cu, m.blue_u), terms + 4 * n + i, terms + 5 * n + i);
+    store_colours(spread(u), spread(v), m, terms + 6 * i);
+  }
+}
+
+void chroma_pairs(const std::uint8_t* uv, std::size_t n, const Factors& m, std::int16_t* terms) {
+  const __m256i middle = _mm256_set1_epi8(static_cast<char>(0x80)),
+                high = _mm256_set1_epi16(static_cast<std::int16_t>(0xff00));
+  for (std::size_t i = 0; i < n; i += 16) {
+    const __m256i both = _mm256_xor_si256(load32(uv + 2 * i), middle);
+    store_colours(_mm256_srai_epi16(_mm256_slli_epi16(both, 8), 5),
+                  _mm256_srai_epi16(_mm256_and_si256(both, high), 5), m, terms + 6 * i);
   }
 }
 
@@ -123,9 +138,9 @@ inline Luma luma_of(__m128i taps, __m256i scale) {
           _mm256_xor_si256(_mm256_mullo_epi16(eightfold, scale), _mm256_set1_epi16(0x7fff))};
 }
 
-inline __m256i with_term(const Luma& luma, const std::int16_t* whole, const std::int16_t* rest) {
-  const __m256i carry = _mm256_cmpgt_epi16(load32(rest), luma.rest);  // -1
-  return _mm256_sub_epi16(_mm256_add_epi16(luma.whole, load32(whole)), carry);
+inline __m256i with_term(const Luma& luma, const std::int16_t* term) {
+  const __m256i carry = _mm256_cmpgt_epi16(load32(term + 16), luma.rest);  // -1
+  return _mm256_sub_epi16(_mm256_add_epi16(luma.whole, load32(term)), carry);
 }
 
 void colour(const std::uint8_t* luma, const std::int16_t* terms, std::size_t n, const Factors& m,
@@ -134,10 +149,10 @@ void colour(const std::uint8_t* luma, const std::int16_t* terms, std::size_t n, 
   const __m256i scale = _mm256_set1_epi16(m.luma);
   for (std::size_t i = 0; i < n; i += 16) {
     const Luma gray = luma_of(_mm_subs_epu8(load16(luma + i), black), scale);
-    const auto sum = [&](std::size_t plane) {
-      return with_term(gray, terms + plane * n + i, terms + (plane + 1) * n + i);
-    };
-    const __m256i blue = sum(4), both = _mm256_permute4x64_epi64(_mm256_packus_epi16(sum(0), sum(2)), 0xd8);
+    const std::int16_t* const term = terms + 6 * i;
+    const __m256i red = with_term(gray, term), green = with_term(gray, term + 32);
+    const __m256i blue = with_term(gray, term + 64);
+    const __m256i both = _mm256_permute4x64_epi64(_mm256_packus_epi16(red, green), 0xd8);
     const __m256i last = _mm256_permute4x64_epi64(_mm256_packus_epi16(blue, blue), 0xd8);
     store16(out + i, _mm256_castsi256_si128(both));
     store16(out + n + i, _mm256_extracti128_si256(both, 1));
@@ -145,28 +160,17 @@ void colour(const std::uint8_t* luma, const std::int16_t* terms, std::size_t n, 
   }
 }
 
-// kUnits: how many times 8 pixels a block has.
-template <std::size_t kUnits, std::size_t kCount>
-void blend_colour_by(const std::uint8_t* above, const std::uint8_t* below, const Windows& windows,
-                     const std::int16_t* terms_above, const std::int16_t* terms_below, std::size_t n,
-                     const Factors& m, const Blend& blend) {
+constexpr std::size_t kChunk = 32;  // units of 16 taps whose luma is worked out before its colours
+
+// For each unit 64 numbers: whole and rest of the row above, then of the row below.
+template <std::size_t kCount>
+void luma_rows(const std::uint8_t* above, const std::uint8_t* below, const Windows& windows,
+               std::size_t begin, std::size_t end, const Factors& m, std::int16_t* out) {
   const __m256i black = _mm256_set1_epi8(static_cast<char>(m.black)), scale = _mm256_set1_epi16(m.luma);
-  const __m256i below_share = _mm256_set1_epi16(blend.below), zero = _mm256_setzero_si256();
-  std::size_t plane[3];
-  float* out[3];
-  __m256 factor[3], bias[3];
-  for (std::size_t c = 0; c < 3; ++c) {  // in the order of the planes of the terms
-    std::size_t at = 0;
-    while (blend.taps[at] != c * n) ++at;
-    plane[c] = 2 * c * n, out[c] = blend.out[at];
-    factor[c] = _mm256_set1_ps(blend.scale[at]), bias[c] = _mm256_set1_ps(blend.bias[at]);
-  }
-  const std::int16_t* const weights = blend.weights;
-  const std::uint32_t *const start = blend.start, *const offsets = windows.offset;
-  const std::uint8_t* const controls = windows.control;
-  for (std::size_t unit = 0, i = 0; i < n; ++unit, i += 16) {
-    const std::uint32_t* const offset = offsets + unit / 2 * 2 * kCount + unit % 2;
-    const std::uint8_t* const control = controls + (unit / 2 * 2 * kCount + unit % 2) * 16;
+  for (std::size_t unit = begin; unit < end; ++unit, out += 64) {
+    const std::size_t first = unit / 2 * 2 * kCount + unit % 2;  // windows of two units stand in turn
+    const std::uint32_t* const offset = windows.offset + first;
+    const std::uint8_t* const control = windows.control + first * 16;
     const auto taps = [&](std::size_t k) {
       const __m256i both = _mm256_inserti128_si256(_mm256_castsi128_si256(load16(above + offset[2 * k])),
                                                    load16(below + offset[2 * k]), 1);
@@ -175,20 +179,47 @@ void blend_colour_by(const std::uint8_t* above, const std::uint8_t* below, const
     __m256i both = taps(0);
     for (std::size_t k = 1; k < kCount; ++k) both = _mm256_or_si256(both, taps(k));
     both = _mm256_subs_epu8(both, black);
-    const Luma first = luma_of(_mm256_castsi256_si128(both), scale);
-    const Luma second = luma_of(_mm256_extracti128_si256(both, 1), scale);
-    const __m256i all = load32(weights + i);
-    const __m256i second_by = _mm256_mulhrs_epi16(all, below_share),
-                  first_by = _mm256_sub_epi16(all, second_by);
-    const std::size_t x = start[unit / kUnits] + unit % kUnits * 8;
-    for (std::size_t c = 0; c < 3; ++c) {
-      const std::size_t at = plane[c] + i;
-      const __m256i clamped = _mm256_packus_epi16(with_term(first, terms_above + at, terms_above + at + n),
-                                                  with_term(second, terms_below + at, terms_below + at + n));
-      const __m256i a = _mm256_madd_epi16(_mm256_unpacklo_epi8(clamped, zero), first_by);
-      const __m256i b = _mm256_madd_epi16(_mm256_unpackhi_epi8(clamped, zero), second_by);
-      const __m256 sums = _mm256_cvtepi32_ps(_mm256_add_epi32(a, b));
-      _mm256_storeu_ps(out[c] + x, _mm256_add_ps(_mm256_mul_ps(sums, factor[c]), bias[c]));
+    const Luma a = luma_of(_mm256_castsi256_si128(both), scale);
+    const Luma b = luma_of(_mm256_extracti128_si256(both, 1), scale);
+    store32(out, a.whole), store32(out + 16, a.rest), store32(out + 32, b.whole), store32(out + 48, b.rest);
+  }
+}
+
+// kUnits: how many times 8 pixels a block has.
+template <std::size_t kUnits, std::size_t kCount>
+void blend_colour_by(const std::uint8_t* above, const std::uint8_t* below, const Windows& windows,
+                     const std::int16_t* terms_above, const std::int16_t* terms_below, std::size_t n,
+                     const Factors& m, const Blend& blend) {
+  const __m256i below_share = _mm256_set1_epi16(blend.below), zero = _mm256_setzero_si256();
+  float* out[3];
+  __m256 factor[3], bias[3];
+  for (std::size_t c = 0; c < 3; ++c) {  // in the order of the terms
+    std::size_t at = 0;
+    while (blend.taps[at] != c * n) ++at;
+    out[c] = blend.out[at];
+    factor[c] = _mm256_set1_ps(blend.scale[at]), bias[c] = _mm256_set1_ps(blend.bias[at]);
+  }
+  const std::int16_t* const weights = blend.weights;
+  const std::uint32_t* const start = blend.start;
+  alignas(64) std::int16_t luma[64 * kChunk];
+  for (std::size_t begin = 0, units = n / 16; begin < units; begin += kChunk) {
+    const std::size_t end = begin + kChunk < units ? begin + kChunk : units;
+    luma_rows<kCount>(above, below, windows, begin, end, m, luma);
+    for (std::size_t unit = begin; unit < end; ++unit) {
+      const std::int16_t* const gray = luma + 64 * (unit - begin);
+      const Luma a{load32(gray), load32(gray + 16)}, b{load32(gray + 32), load32(gray + 48)};
+      const __m256i all = load32(weights + 16 * unit);
+      const __m256i second = _mm256_mulhrs_epi16(all, below_share), first = _mm256_sub_epi16(all, second);
+      const std::size_t x = start[unit / kUnits] + unit % kUnits * 8;
+      for (std::size_t c = 0; c < 3; ++c) {
+        const std::size_t at = 96 * unit + 32 * c;
+        const __m256i clamped =
+            _mm256_packus_epi16(with_term(a, terms_above + at), with_term(b, terms_below + at));
+        const __m256i sums = _mm256_add_epi32(_mm256_madd_epi16(_mm256_unpacklo_epi8(clamped, zero), first),
+                                              _mm256_madd_epi16(_mm256_unpackhi_epi8(clamped, zero), second));
+        _mm256_storeu_ps(out[c] + x,
+                         _mm256_add_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(sums), factor[c]), bias[c]));
+      }
     }
   }
 }

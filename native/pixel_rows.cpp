@@ -97,10 +97,9 @@ void convert_yuv(const std::uint8_t* __restrict luma, const std::uint8_t* __rest
 YuvLayout yuv_layout(const ImageView& view) {
   const std::size_t width = view.width, pixels = width * view.height;
   const std::uint8_t* const chroma = view.data + pixels;
-  YuvLayout layout{view.data, chroma, chroma, 1, width, 1, width, 0, 0, 1, 1};
+  YuvLayout layout{view.data, chroma, chroma, width, width, 1, 1, view.format == PixelFormat::nv12};
   if (view.format == PixelFormat::yuv444p) layout.v = chroma + pixels;
-  if (view.format == PixelFormat::nv12)
-    layout.chroma_step = 2, layout.v_at = 1, layout.across = layout.down = 2;
+  if (layout.pairs) layout.v = chroma + 1, layout.across = layout.down = 2;
   if (view.format == PixelFormat::yuv420p || view.format == PixelFormat::yuv422p) {
     layout.across = 2, layout.chroma_bytes = width / 2;
     layout.down = view.format == PixelFormat::yuv420p ? 2 : 1;
@@ -172,13 +171,13 @@ void PixelRows::convert(std::size_t y, std::uint8_t* out) const {
     return mix_gray(view_.data + y * width * 3, width, view_.format == PixelFormat::bgr24, out);
   const YuvLayout from = yuv_layout(view_);
   const std::uint8_t* const luma = from.luma + y * from.luma_bytes;
-  const std::uint8_t* const u = from.u + y / from.down * from.chroma_bytes + from.u_at;
-  const std::uint8_t* const v = from.v + y / from.down * from.chroma_bytes + from.v_at;
+  const std::uint8_t* const u = from.u + y / from.down * from.chroma_bytes;
+  const std::uint8_t* const v = from.v + y / from.down * from.chroma_bytes;
   const Factors m = factors_of(view_);
   std::uint8_t* const green = out + width;
   std::uint8_t* const blue = out + 2 * width;
   if (from.across == 1) return convert_yuv<1, 1>(luma, u, v, width, m, out, green, blue);
-  if (from.chroma_step == 1) return convert_yuv<1, 2>(luma, u, v, width, m, out, green, blue);
+  if (!from.pairs) return convert_yuv<1, 2>(luma, u, v, width, m, out, green, blue);
   convert_yuv<2, 2>(luma, u, v, width, m, out, green, blue);
 }
 

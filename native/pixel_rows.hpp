@@ -24,13 +24,13 @@ struct ImageView {
   Matrix matrix = Matrix::bt601;
 };
 
-// Where luma and chroma lie in memory. Row y of luma begins at luma + y * luma_bytes; row y of chroma at u
-// and v,
-// + y * chroma_bytes, with the first sample at u_at and v_at and `chroma_step` from each to the next.
+// Where luma and chroma lie in memory: row y of luma at luma + y * luma_bytes, rows of chroma likewise at u
+// and v.
 struct YuvLayout {
   const std::uint8_t *luma, *u, *v;
-  std::size_t luma_step, luma_bytes, chroma_step, chroma_bytes, u_at, v_at;
+  std::size_t luma_bytes, chroma_bytes;
   std::size_t across, down;  // columns and rows that share a sample of chroma
+  bool pairs;                // u and v in turn
 };
 
 // Of any format but interleaved colour; of gray frames luma alone.

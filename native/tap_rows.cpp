@@ -69,7 +69,7 @@ void TapRows::plan_tables(const ImagePlan& plan) {
   columns_.plan(columns, lanes_->block);
   const std::size_t n = columns_.count();
   if (work_ == Work::means) {
-    table_.numbers(columns_, row_bytes);
+    table_.pairs(columns_, 1, row_bytes);
     mean_row_.resize(columns.blocks);
     for (auto& row : means_) row.resize(3 * n + kWindow / 2);
     return;
@@ -77,16 +77,13 @@ void TapRows::plan_tables(const ImagePlan& plan) {
   if (interleaved(view_.format))
     table_.pixels(columns_, row_bytes);
   else
-    table_.bytes(columns_, yuv_.luma_step, 0, row_bytes);
+    table_.bytes(columns_, 1, row_bytes);
   if (colour) {
-    const auto chroma = [&](TapTable& table, std::size_t offset) {
-      if (yuv_.across == 2)
-        table.halves(columns_, yuv_.chroma_step, offset, yuv_.chroma_bytes);
-      else
-        table.bytes(columns_, yuv_.chroma_step, offset, yuv_.chroma_bytes);
-    };
-    chroma(u_, yuv_.u_at), chroma(v_, yuv_.v_at);
-    for (auto& row : terms_) row.resize(6 * n);
+    if (yuv_.pairs)
+      chroma_.pairs(columns_, yuv_.across, yuv_.chroma_bytes);
+    else
+      chroma_.bytes(columns_, yuv_.across, yuv_.chroma_bytes);
+    for (auto& row : terms_) row.resize((n + 15) / 16 * 96);
   }
   loose_.resize(3 * n + kWindow);
   for (auto& row : bytes_) row.resize(3 * n + kWindow);  // taking writes whole windows
@@ -144,8 +141,14 @@ const std::int16_t* TapRows::chroma(std::size_t y) {
   terms_held_[y % 2] = y;
   const std::size_t n = columns_.count();
   std::uint8_t *const u = loose_.data() + n, *const v = u + n;
-  lanes_->take(yuv_.u + y * yuv_.chroma_bytes, u_.windows(), n, u);
-  lanes_->take(yuv_.v + y * yuv_.chroma_bytes, v_.windows(), n, v);
+  const std::size_t row = y * yuv_.chroma_bytes;
+  if (yuv_.pairs) {
+    lanes_->take(yuv_.u + row, chroma_.windows(), 2 * n, u);
+    lanes_->chroma_pairs(u, n, factors_, terms);
+    return terms;
+  }
+  lanes_->take(yuv_.u + row, chroma_.windows(), n, u);
+  lanes_->take(yuv_.v + row, chroma_.windows(), n, v);
   lanes_->chroma(u, v, n, factors_, terms);
   return terms;
 }

@@ -49,7 +49,7 @@ class TapRows {
   Factors factors_{};
   float share_ = 0.0f;
   ColumnTaps columns_;
-  TapTable table_, u_, v_;
+  TapTable table_, chroma_;
   std::array<std::size_t, 3> plane_{};
   PixelRows pixels_;
   BlockRows blocks_;

@@ -27,25 +27,18 @@ void ColumnTaps::plan(const StoredAxis& columns, std::size_t block) {
   }
 }
 
-void TapTable::bytes(const ColumnTaps& columns, std::size_t stride, std::size_t offset,
-                     std::size_t row_bytes) {
+void TapTable::bytes(const ColumnTaps& columns, std::size_t shared, std::size_t row_bytes) {
   place_.clear();
-  for (const std::uint32_t x : columns.taps)
-    place_.push_back(static_cast<std::uint32_t>(x * stride + offset));
+  for (const std::uint32_t x : columns.taps) place_.push_back(static_cast<std::uint32_t>(x / shared));
   choose_windows(row_bytes);
 }
 
-void TapTable::halves(const ColumnTaps& columns, std::size_t stride, std::size_t offset,
-                      std::size_t row_bytes) {
+void TapTable::pairs(const ColumnTaps& columns, std::size_t shared, std::size_t row_bytes) {
   place_.clear();
-  for (const std::uint32_t x : columns.taps)
-    place_.push_back(static_cast<std::uint32_t>(x / 2 * stride + offset));
-  choose_windows(row_bytes);
-}
-
-void TapTable::numbers(const ColumnTaps& columns, std::size_t row_bytes) {
-  place_.clear();
-  for (const std::uint32_t x : columns.taps) place_.insert(place_.end(), {2 * x, 2 * x + 1});
+  for (const std::uint32_t x : columns.taps) {
+    const auto first = static_cast<std::uint32_t>(x / shared * 2);
+    place_.insert(place_.end(), {first, first + 1});
+  }
   choose_windows(row_bytes);
 }
 

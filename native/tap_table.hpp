@@ -24,12 +24,10 @@ struct ColumnTaps {
 
 class TapTable {
  public:
-  // Column x is byte `offset` + x * `stride` of a row of `row_bytes`, 16 at least for vector code.
-  void bytes(const ColumnTaps& columns, std::size_t stride, std::size_t offset, std::size_t row_bytes);
-  // Of numbers of 16 bits: both bytes of each.
-  void numbers(const ColumnTaps& columns, std::size_t row_bytes);
-  // Of every second column.
-  void halves(const ColumnTaps& columns, std::size_t stride, std::size_t offset, std::size_t row_bytes);
+  // `shared` columns lie on each byte of a row of `row_bytes`, 16 at least for vector code.
+  void bytes(const ColumnTaps& columns, std::size_t shared, std::size_t row_bytes);
+  // Both bytes of each pair; `shared` columns lie on one pair.
+  void pairs(const ColumnTaps& columns, std::size_t shared, std::size_t row_bytes);
   // Of pixels of three bytes.
   void pixels(const ColumnTaps& columns, std::size_t row_bytes);
   Windows windows() const { return {place_.data(), offset_.data(), control_.data(), count_}; }
