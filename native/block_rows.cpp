@@ -1,5 +1,6 @@
 #include "block_rows.hpp"
 
+#include <algorithm>
 #include <cstring>
 
 namespace mmedge {
@@ -20,6 +21,8 @@ void sum_blocks(const std::uint16_t* __restrict sums, std::size_t width, std::si
 
 void sum_blocks(const std::uint16_t* sums, std::size_t width, std::size_t block, float* out) {
   switch (block) {
+    case 1:
+      return sum_blocks<1>(sums, width, block, out);
     case 2:
       return sum_blocks<2>(sums, width, block, out);
     case 4:
@@ -69,7 +72,8 @@ void sum_pixels(const std::uint16_t* sums, std::size_t width, std::size_t block,
 void BlockRows::bind(const ImagePlan& plan, PixelRows& rows, std::size_t channels) {
   plan_ = &plan, rows_ = &rows, channels_ = channels;
   held_ = {kNone, kNone};
-  if (sums_.size() < 3 * plan.columns.camera + 1) sums_.resize(3 * plan.columns.camera + 1);
+  const std::size_t bytes = std::max(rows.layout().bytes, 3 * plan.columns.camera);
+  if (sums_.size() < bytes + 1) sums_.resize(bytes + 1);  // one vector reaches one further
   for (auto& row : block_)
     if (row.size() < channels * plan.columns.blocks) row.resize(channels * plan.columns.blocks);
 }
@@ -80,6 +84,10 @@ const float* BlockRows::row(std::size_t y) {
   held_[y % 2] = y;
   const RowLayout& layout = rows_->layout();
   const StoredAxis& columns = plan_->columns;
+  if (layout.stride == 1 && columns.block % 2 == 0) {
+    add_pairs(y, out);
+    return out;
+  }
   std::uint16_t* __restrict const sums = sums_.data();
   for (std::size_t i = 0; i < plan_->rows.block; ++i) {
     const std::uint8_t* __restrict const row = rows_->row(plan_->rows.origin + y * plan_->rows.block + i);
@@ -99,6 +107,21 @@ const float* BlockRows::row(std::size_t y) {
   for (std::size_t c = 0; c < channels_; ++c)
     sum_blocks(first + layout.offset[c], columns.blocks, columns.block, out + c * columns.blocks);
   return out;
+}
+
+// Planar rows in blocks of an even width: half of the columns are summed at once.
+void BlockRows::add_pairs(std::size_t y, float* out) {
+  const RowLayout& layout = rows_->layout();
+  const StoredAxis& columns = plan_->columns;
+  const std::size_t used = columns.blocks * columns.block, half = used / 2;
+  for (std::size_t i = 0; i < plan_->rows.block; ++i) {
+    const std::uint8_t* const row =
+        rows_->row(plan_->rows.origin + y * plan_->rows.block + i) + columns.origin;
+    for (std::size_t c = 0; c < channels_; ++c)
+      lanes_.add_pairs(row + layout.offset[c], used, i == 0, sums_.data() + c * half);
+  }
+  for (std::size_t c = 0; c < channels_; ++c)
+    sum_blocks(sums_.data() + c * half, columns.blocks, columns.block / 2, out + c * columns.blocks);
 }
 
 }  // namespace mmedge

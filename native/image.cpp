@@ -67,7 +67,7 @@ void scatter(const T* __restrict values, std::size_t n, std::ptrdiff_t step, T* 
 }  // namespace
 
 ImageKernel::ImageKernel(const ImageSpec& spec, Instructions instructions)
-    : spec_(spec), taps_(instructions) {
+    : spec_(spec), taps_(instructions), rows_(instructions), blocks_(image_lanes(instructions)) {
   const auto sane = [](std::size_t n) { return n >= 1 && n <= kLargest; };
   require(sane(spec.frame_height) && sane(spec.frame_width), "the frame size is out of range");
   require(sane(spec.height) && sane(spec.width), "the output size is out of range");
@@ -96,7 +96,8 @@ void ImageKernel::bind(const ImageView& view, const ImagePlan& plan) {
   const auto grow = [](auto& buffer, std::size_t size) {
     if (buffer.size() < size) buffer.resize(size);
   };
-  grow(blended_, 3 * view.width + 1);  // the last pixel's vector reaches one further
+  grow(blended_,
+       std::max(rows_.layout().bytes, 3 * view.width) + 1);  // the last pixel's vector reaches one further
   grow(line_, 3 * plan.columns.length() + 1);
   grow(rounded_, 3 * plan.columns.length());
   if (plan.blocked()) blocks_.bind(plan, rows_, spec_.channels());

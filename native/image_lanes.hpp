@@ -46,6 +46,10 @@ struct ImageLanes {
   // Bytes of luma to three planes: red, green, blue.
   void (*colour)(const std::uint8_t* luma, const std::int16_t* terms, std::size_t n, const Factors& factors,
                  std::uint8_t* out);
+  // 16..235 to 0..255, rounded.
+  void (*expand)(const std::uint8_t* luma, std::size_t n, std::uint8_t* out);
+  // Sums of two bytes side by side, n / 2 of them, added to `sums` or beginning them.
+  void (*add_pairs)(const std::uint8_t* row, std::size_t n, bool first, std::uint16_t* sums);
   void (*blend)(const std::uint8_t* above, const std::uint8_t* below, const Blend& blend);
   // The same as `take` of both rows of luma, `colour` and `blend`, where no row is wanted twice. May be null.
   void (*blend_colour)(const std::uint8_t* above, const std::uint8_t* below, const Windows& windows,

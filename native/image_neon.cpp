@@ -117,6 +117,27 @@ void colour(const std::uint8_t* luma, const std::int16_t* terms, std::size_t n, 
   }
 }
 
+void expand(const std::uint8_t* luma, std::size_t n, std::uint8_t* out) {
+  const int16x8_t share = vdupq_n_s16(kExpandShare);
+  std::size_t i = 0;
+  for (; i + 8 <= n; i += 8) {
+    const uint8x8_t above = vqsub_u8(vld1_u8(luma + i), vdup_n_u8(16));
+    const int16x8_t more = vqrdmulhq_s16(vreinterpretq_s16_u16(vmovl_u8(above)), share);
+    vst1_u8(out + i, vqadd_u8(above, vqmovun_s16(more)));
+  }
+  for (; i < n; ++i) out[i] = expanded(luma[i]);
+}
+
+void add_pairs(const std::uint8_t* row, std::size_t n, bool first, std::uint16_t* sums) {
+  std::size_t i = 0;
+  for (; i + 16 <= n; i += 16) {
+    const uint8x16_t bytes = vld1q_u8(row + i);
+    vst1q_u16(sums + i / 2, first ? vpaddlq_u8(bytes) : vpadalq_u8(vld1q_u16(sums + i / 2), bytes));
+  }
+  for (; i + 2 <= n; i += 2)
+    sums[i / 2] = static_cast<std::uint16_t>((first ? 0 : sums[i / 2]) + row[i] + row[i + 1]);
+}
+
 inline int16x8_t numbers(const std::uint8_t* from) { return vreinterpretq_s16_u16(vmovl_u8(vld1_u8(from))); }
 
 inline int16x8_t numbers(const std::int16_t* from) { return vld1q_s16(from); }
@@ -141,8 +162,17 @@ void blend(const T* above, const T* below, const Blend& blend) {
 
 }  // namespace
 
-const ImageLanes kNeonLanes{
-    8, take, take3, chroma, chroma_pairs, colour, blend<std::uint8_t>, nullptr, blend<std::int16_t>};
+const ImageLanes kNeonLanes{8,
+                            take,
+                            take3,
+                            chroma,
+                            chroma_pairs,
+                            colour,
+                            expand,
+                            add_pairs,
+                            blend<std::uint8_t>,
+                            nullptr,
+                            blend<std::int16_t>};
 
 }  // namespace mmedge
 #endif

@@ -50,6 +50,15 @@ void colour(const std::uint8_t* luma, const std::int16_t* terms, std::size_t n, 
   }
 }
 
+void expand(const std::uint8_t* luma, std::size_t n, std::uint8_t* out) {
+  for (std::size_t i = 0; i < n; ++i) out[i] = expanded(luma[i]);
+}
+
+void add_pairs(const std::uint8_t* row, std::size_t n, bool first, std::uint16_t* sums) {
+  for (std::size_t i = 0; i < n / 2; ++i)
+    sums[i] = static_cast<std::uint16_t>((first ? 0 : sums[i]) + row[2 * i] + row[2 * i + 1]);
+}
+
 template <typename T>
 void blend_rows(const T* above, const T* below, const Blend& blend) {
   for (std::size_t x = 0; x < blend.blocks; ++x) {
@@ -74,6 +83,8 @@ const ImageLanes kScalarLanes{1,
                               chroma,
                               chroma_pairs,
                               colour,
+                              expand,
+                              add_pairs,
                               blend_rows<std::uint8_t>,
                               nullptr,
                               blend_rows<std::int16_t>};

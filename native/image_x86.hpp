@@ -76,6 +76,30 @@ void take3(const std::uint8_t* row, const Windows& windows, std::size_t n, std::
   windows.count == 8 ? take3_by<true>(row, windows, n, out) : take3_by<false>(row, windows, n, out);
 }
 
+void expand(const std::uint8_t* luma, std::size_t n, std::uint8_t* out) {
+  const __m256i black = _mm256_set1_epi8(16), share = _mm256_set1_epi16(kExpandShare);
+  const __m256i zero = _mm256_setzero_si256();
+  std::size_t i = 0;
+  for (; i + 32 <= n; i += 32) {
+    const __m256i above = _mm256_subs_epu8(load32(luma + i), black);
+    const __m256i low = _mm256_mulhrs_epi16(_mm256_unpacklo_epi8(above, zero), share);
+    const __m256i high = _mm256_mulhrs_epi16(_mm256_unpackhi_epi8(above, zero), share);
+    store32(out + i, _mm256_adds_epu8(above, _mm256_packus_epi16(low, high)));
+  }
+  for (; i < n; ++i) out[i] = expanded(luma[i]);
+}
+
+void add_pairs(const std::uint8_t* row, std::size_t n, bool first, std::uint16_t* sums) {
+  const __m256i ones = _mm256_set1_epi8(1);
+  std::size_t i = 0;
+  for (; i + 32 <= n; i += 32) {
+    const __m256i pairs = _mm256_maddubs_epi16(load32(row + i), ones);
+    store32(sums + i / 2, first ? pairs : _mm256_add_epi16(pairs, load32(sums + i / 2)));
+  }
+  for (; i + 2 <= n; i += 2)
+    sums[i / 2] = static_cast<std::uint16_t>((first ? 0 : sums[i / 2]) + row[i] + row[i + 1]);
+}
+
 // Of products with 13 fractional bits, times 8: the upper and the lower half.
 struct Product {
   __m256i whole, rest;

@@ -4,8 +4,9 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <vector>
 
+#include "aligned.hpp"
+#include "image_lanes.hpp"
 #include "pixel_factors.hpp"
 
 namespace mmedge {
@@ -37,7 +38,6 @@ struct YuvLayout {
 YuvLayout yuv_layout(const ImageView& view);
 Factors factors_of(const ImageView& view);
 
-void expand_luma(const std::uint8_t* luma, std::size_t n, std::uint8_t* out);
 void mix_gray(const std::uint8_t* red, const std::uint8_t* green, const std::uint8_t* blue, std::size_t n,
               std::uint8_t* out);
 
@@ -51,6 +51,8 @@ struct RowLayout {
 // another order, full-range luma), else in two scratch rows; chroma by nearest neighbour.
 class PixelRows {
  public:
+  explicit PixelRows(Instructions instructions) : lanes_(image_lanes(instructions)) {}
+
   // Throws std::invalid_argument if the frame cannot exist (empty, or odd with subsampled chroma).
   void bind(const ImageView& view, Color color);
   const RowLayout& layout() const { return layout_; }
@@ -59,12 +61,16 @@ class PixelRows {
 
  private:
   enum class Work { none, expand_luma, mix_gray, convert_yuv };
-  void convert(std::size_t y, std::uint8_t* out) const;
+  void convert(std::size_t y, std::uint8_t* out);
 
+  const ImageLanes& lanes_;
   ImageView view_{};
   RowLayout layout_{};
   Work work_ = Work::none;
-  std::array<std::vector<std::uint8_t>, 2> scratch_;
+  std::array<LineVector<std::uint8_t>, 2> scratch_;
+  LineVector<std::uint8_t> spread_;  // chroma of each pixel, and luma of whole vectors
+  LineVector<std::int16_t> terms_;
+  std::size_t terms_held_ = 0;
   std::array<std::size_t, 2> held_{};  // which row a scratch row holds
 };
 

@@ -131,7 +131,7 @@ const std::uint8_t* TapRows::bytes(std::size_t y) {
   if (work_ == Work::yuv)
     lanes_->colour(loose_.data(), chroma(y / yuv_.down), n, factors_, out);
   else
-    expand_luma(loose_.data(), n, out);
+    lanes_->expand(loose_.data(), n, out);
   return out;
 }
 

@@ -18,7 +18,8 @@ namespace mmedge {
 
 class TapRows {
  public:
-  explicit TapRows(Instructions instructions) : instructions_(instructions) {}
+  explicit TapRows(Instructions instructions)
+      : instructions_(instructions), pixels_(instructions), blocks_(image_lanes(instructions)) {}
 
   // Allocates where the plan or the format is another than before.
   void bind(const ImageView& view, Color color, const ImagePlan& plan);
