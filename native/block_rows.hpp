@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "aligned.hpp"
+#include "image_lanes.hpp"
 #include "image_plan.hpp"
 #include "pixel_rows.hpp"
 
@@ -14,21 +16,31 @@ namespace mmedge {
 class BlockRows {
  public:
   explicit BlockRows(const ImageLanes& lanes) : lanes_(lanes) {}
-  void bind(const ImagePlan& plan, PixelRows& rows, std::size_t channels);
-  // Sums of row `y` of blocks, planar: channel c starts at c * plan.columns.blocks. Valid until the second
+
+  void bind(const ImagePlan& plan, PixelRows& rows);
+  // Whether sums fit 16 bits: then `sums` can be asked for, else only `row`.
+  bool small() const { return plan_->rows.block * plan_->columns.block <= 256; }
+  // Row `y` of blocks: the sum of block x of channel c is number at(c) + x * step(). Valid until the second
   // next.
+  const std::uint16_t* sums(std::size_t y);
+  std::size_t at(std::size_t c) const;
+  std::size_t step() const;
+  // Sums of row `y` of blocks, one after the other: channel c starts at c * plan.columns.blocks. Likewise.
   const float* row(std::size_t y);
 
  private:
-  void add_pairs(std::size_t y, float* out);
+  // Of planar rows in blocks of an even width, half of the columns are summed at once.
+  bool paired() const { return rows_->layout().stride == 1 && plan_->columns.block % 2 == 0; }
+
+  std::size_t add_rows(std::size_t y);
 
   const ImageLanes& lanes_;
   const ImagePlan* plan_ = nullptr;
   PixelRows* rows_ = nullptr;
-  std::size_t channels_ = 0;
-  LineVector<std::uint16_t> sums_;  // of columns, over the rows of a block
-  std::array<std::vector<float>, 2> block_;
-  std::array<std::size_t, 2> held_{};
+  LineVector<std::uint16_t> columns_;  // sums of columns over the rows of a block
+  std::array<LineVector<std::uint16_t>, 2> sums_;
+  std::array<std::vector<float>, 2> row_;
+  std::array<std::size_t, 2> held_{}, row_held_{};
 };
 
 }  // namespace mmedge

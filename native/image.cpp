@@ -100,7 +100,7 @@ void ImageKernel::bind(const ImageView& view, const ImagePlan& plan) {
        std::max(rows_.layout().bytes, 3 * view.width) + 1);  // the last pixel's vector reaches one further
   grow(line_, 3 * plan.columns.length() + 1);
   grow(rounded_, 3 * plan.columns.length());
-  if (plan.blocked()) blocks_.bind(plan, rows_, spec_.channels());
+  if (plan.blocked()) blocks_.bind(plan, rows_);
 }
 
 ImageKernel::Blended ImageKernel::blend_row(const ImagePlan& plan, std::size_t y) {

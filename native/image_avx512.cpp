@@ -41,17 +41,9 @@ void blend(const T* above, const T* below, const Blend& blend) {
 
 }  // namespace
 
-const ImageLanes kAvx512Lanes{16,
-                              take,
-                              take3,
-                              chroma,
-                              chroma_pairs,
-                              colour,
-                              expand,
-                              add_pairs,
-                              blend<std::uint8_t>,
-                              blend_colour<2>,
-                              blend<std::int16_t>};
+const ImageLanes kAvx512Lanes{
+    16,      take,      take3,     chroma,  chroma_pairs,        colour,          expand,
+    add_row, add_pairs, add_steps, average, blend<std::uint8_t>, blend_colour<2>, blend<std::int16_t>};
 
 }  // namespace mmedge
 #endif

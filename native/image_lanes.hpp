@@ -48,8 +48,16 @@ struct ImageLanes {
                  std::uint8_t* out);
   // 16..235 to 0..255, rounded.
   void (*expand)(const std::uint8_t* luma, std::size_t n, std::uint8_t* out);
-  // Sums of two bytes side by side, n / 2 of them, added to `sums` or beginning them.
+  // Bytes added to `sums`, or beginning them.
+  void (*add_row)(const std::uint8_t* row, std::size_t n, bool first, std::uint16_t* sums);
+  // Sums of two bytes side by side, n / 2 of them, likewise.
   void (*add_pairs)(const std::uint8_t* row, std::size_t n, bool first, std::uint16_t* sums);
+  // The sum of `count` of `sums`, each `step` after the other, from each on; reads (count - 1) * step beyond
+  // n.
+  void (*add_steps)(const std::uint16_t* sums, std::size_t n, std::size_t step, std::size_t count,
+                    std::uint16_t* out);
+  // sums * share, rounded half up.
+  void (*average)(const std::uint16_t* sums, std::size_t n, float share, std::int16_t* out);
   void (*blend)(const std::uint8_t* above, const std::uint8_t* below, const Blend& blend);
   // The same as `take` of both rows of luma, `colour` and `blend`, where no row is wanted twice. May be null.
   void (*blend_colour)(const std::uint8_t* above, const std::uint8_t* below, const Windows& windows,

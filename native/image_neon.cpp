@@ -128,6 +128,15 @@ void expand(const std::uint8_t* luma, std::size_t n, std::uint8_t* out) {
   for (; i < n; ++i) out[i] = expanded(luma[i]);
 }
 
+void add_row(const std::uint8_t* row, std::size_t n, bool first, std::uint16_t* sums) {
+  std::size_t i = 0;
+  for (; i + 8 <= n; i += 8) {
+    const uint8x8_t bytes = vld1_u8(row + i);
+    vst1q_u16(sums + i, first ? vmovl_u8(bytes) : vaddw_u8(vld1q_u16(sums + i), bytes));
+  }
+  for (; i < n; ++i) sums[i] = static_cast<std::uint16_t>((first ? 0 : sums[i]) + row[i]);
+}
+
 void add_pairs(const std::uint8_t* row, std::size_t n, bool first, std::uint16_t* sums) {
   std::size_t i = 0;
   for (; i + 16 <= n; i += 16) {
@@ -136,6 +145,28 @@ void add_pairs(const std::uint8_t* row, std::size_t n, bool first, std::uint16_t
   }
   for (; i + 2 <= n; i += 2)
     sums[i / 2] = static_cast<std::uint16_t>((first ? 0 : sums[i / 2]) + row[i] + row[i + 1]);
+}
+
+void add_steps(const std::uint16_t* sums, std::size_t n, std::size_t step, std::size_t count,
+               std::uint16_t* out) {
+  std::size_t i = 0;
+  for (; i + 8 <= n; i += 8) {
+    uint16x8_t sum = vld1q_u16(sums + i);
+    for (std::size_t k = 1; k < count; ++k) sum = vaddq_u16(sum, vld1q_u16(sums + i + k * step));
+    vst1q_u16(out + i, sum);
+  }
+  for (; i < n; ++i) {
+    out[i] = sums[i];
+    for (std::size_t k = 1; k < count; ++k) out[i] = static_cast<std::uint16_t>(out[i] + sums[i + k * step]);
+  }
+}
+
+void average(const std::uint16_t* sums, std::size_t n, float share, std::int16_t* out) {
+  const auto mean = [&](uint16x4_t from) {
+    const float32x4_t scaled = vmulq_n_f32(vcvtq_f32_u32(vmovl_u16(from)), share);
+    return vmovn_s32(vcvtq_s32_f32(vaddq_f32(scaled, vdupq_n_f32(0.5f))));
+  };
+  for (std::size_t i = 0; i < n; i += 4) vst1_s16(out + i, mean(vld1_u16(sums + i)));
 }
 
 inline int16x8_t numbers(const std::uint8_t* from) { return vreinterpretq_s16_u16(vmovl_u8(vld1_u8(from))); }
@@ -162,17 +193,9 @@ void blend(const T* above, const T* below, const Blend& blend) {
 
 }  // namespace
 
-const ImageLanes kNeonLanes{8,
-                            take,
-                            take3,
-                            chroma,
-                            chroma_pairs,
-                            colour,
-                            expand,
-                            add_pairs,
-                            blend<std::uint8_t>,
-                            nullptr,
-                            blend<std::int16_t>};
+const ImageLanes kNeonLanes{
+    8,       take,      take3,     chroma,  chroma_pairs,        colour,  expand,
+    add_row, add_pairs, add_steps, average, blend<std::uint8_t>, nullptr, blend<std::int16_t>};
 
 }  // namespace mmedge
 #endif

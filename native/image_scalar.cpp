@@ -54,9 +54,26 @@ void expand(const std::uint8_t* luma, std::size_t n, std::uint8_t* out) {
   for (std::size_t i = 0; i < n; ++i) out[i] = expanded(luma[i]);
 }
 
+void add_row(const std::uint8_t* row, std::size_t n, bool first, std::uint16_t* sums) {
+  for (std::size_t i = 0; i < n; ++i) sums[i] = static_cast<std::uint16_t>((first ? 0 : sums[i]) + row[i]);
+}
+
 void add_pairs(const std::uint8_t* row, std::size_t n, bool first, std::uint16_t* sums) {
   for (std::size_t i = 0; i < n / 2; ++i)
     sums[i] = static_cast<std::uint16_t>((first ? 0 : sums[i]) + row[2 * i] + row[2 * i + 1]);
+}
+
+void add_steps(const std::uint16_t* sums, std::size_t n, std::size_t step, std::size_t count,
+               std::uint16_t* out) {
+  for (std::size_t i = 0; i < n; ++i) {
+    out[i] = sums[i];
+    for (std::size_t k = 1; k < count; ++k) out[i] = static_cast<std::uint16_t>(out[i] + sums[i + k * step]);
+  }
+}
+
+void average(const std::uint16_t* sums, std::size_t n, float share, std::int16_t* out) {
+  for (std::size_t i = 0; i < n; ++i)
+    out[i] = static_cast<std::int16_t>(static_cast<std::int32_t>(static_cast<float>(sums[i]) * share + 0.5f));
 }
 
 template <typename T>
@@ -84,7 +101,10 @@ const ImageLanes kScalarLanes{1,
                               chroma_pairs,
                               colour,
                               expand,
+                              add_row,
                               add_pairs,
+                              add_steps,
+                              average,
                               blend_rows<std::uint8_t>,
                               nullptr,
                               blend_rows<std::int16_t>};

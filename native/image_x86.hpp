@@ -89,6 +89,15 @@ void expand(const std::uint8_t* luma, std::size_t n, std::uint8_t* out) {
   for (; i < n; ++i) out[i] = expanded(luma[i]);
 }
 
+void add_row(const std::uint8_t* row, std::size_t n, bool first, std::uint16_t* sums) {
+  std::size_t i = 0;
+  for (; i + 16 <= n; i += 16) {
+    const __m256i bytes = _mm256_cvtepu8_epi16(load16(row + i));
+    store32(sums + i, first ? bytes : _mm256_add_epi16(bytes, load32(sums + i)));
+  }
+  for (; i < n; ++i) sums[i] = static_cast<std::uint16_t>((first ? 0 : sums[i]) + row[i]);
+}
+
 void add_pairs(const std::uint8_t* row, std::size_t n, bool first, std::uint16_t* sums) {
   const __m256i ones = _mm256_set1_epi8(1);
   std::size_t i = 0;
@@ -98,6 +107,30 @@ void add_pairs(const std::uint8_t* row, std::size_t n, bool first, std::uint16_t
   }
   for (; i + 2 <= n; i += 2)
     sums[i / 2] = static_cast<std::uint16_t>((first ? 0 : sums[i / 2]) + row[i] + row[i + 1]);
+}
+
+void add_steps(const std::uint16_t* sums, std::size_t n, std::size_t step, std::size_t count,
+               std::uint16_t* out) {
+  std::size_t i = 0;
+  for (; i + 16 <= n; i += 16) {
+    __m256i sum = load32(sums + i);
+    for (std::size_t k = 1; k < count; ++k) sum = _mm256_add_epi16(sum, load32(sums + i + k * step));
+    store32(out + i, sum);
+  }
+  for (; i < n; ++i) {
+    out[i] = sums[i];
+    for (std::size_t k = 1; k < count; ++k) out[i] = static_cast<std::uint16_t>(out[i] + sums[i + k * step]);
+  }
+}
+
+void average(const std::uint16_t* sums, std::size_t n, float share, std::int16_t* out) {
+  const __m256 by = _mm256_set1_ps(share), half = _mm256_set1_ps(0.5f);
+  const auto mean = [&](const std::uint16_t* from) {
+    const __m256 sum = _mm256_cvtepi32_ps(_mm256_cvtepu16_epi32(load16(from)));
+    return _mm256_cvttps_epi32(_mm256_add_ps(_mm256_mul_ps(sum, by), half));
+  };
+  for (std::size_t i = 0; i < n; i += 16)
+    store32(out + i, _mm256_permute4x64_epi64(_mm256_packs_epi32(mean(sums + i), mean(sums + i + 8)), 0xd8));
 }
 
 // Of products with 13 fractional bits, times 8: the upper and the lower half.

@@ -27,9 +27,9 @@ void TapRows::bind(const ImageView& view, Color color, const ImagePlan& plan) {
   if (!interleaved(view.format)) yuv_ = yuv_layout(view);
   factors_ = factors_of(view);
   if (work_ == Work::means) {
+    blocks_.bind(plan, pixels_);
     const bool same =
         pixels_.layout().stride == 1 && pixels_.layout().offset[1] == 0;  // gray, maybe as colour
-    blocks_.bind(plan, pixels_, same ? 1 : 3);
     plane_ = same ? std::array<std::size_t, 3>{} : std::array<std::size_t, 3>{0, 1, 2};
     share_ = static_cast<float>(128.0 / static_cast<double>(plan.rows.block * plan.columns.block));
   } else if (work_ == Work::pixels || work_ == Work::yuv) {
@@ -62,22 +62,26 @@ void TapRows::choose(std::size_t row_bytes) {
 void TapRows::plan_tables(const ImagePlan& plan) {
   const StoredAxis& columns = plan.columns;
   const bool colour = work_ == Work::yuv;
-  const std::size_t row_bytes = work_ == Work::means        ? 2 * columns.blocks
-                                : interleaved(view_.format) ? 3 * view_.width
-                                                            : yuv_.luma_bytes;
-  choose(colour ? std::min(row_bytes, yuv_.chroma_bytes) : row_bytes);
+  std::size_t row_bytes = interleaved(view_.format) ? 3 * view_.width : yuv_.luma_bytes;
+  if (colour) row_bytes = std::min(row_bytes, yuv_.chroma_bytes);
+  if (work_ == Work::means)  // numbers of one channel
+    row_bytes = 2 * (blocks_.small() ? (columns.blocks - 1) * blocks_.step() + 1 : columns.blocks);
+  choose(row_bytes);
   columns_.plan(columns, lanes_->block);
   const std::size_t n = columns_.count();
   if (work_ == Work::means) {
-    table_.pairs(columns_, 1, row_bytes);
-    mean_row_.resize(columns.blocks);
+    if (blocks_.small())
+      table_.numbers(columns_, blocks_.step(), row_bytes);
+    else
+      table_.numbers(columns_, 1, row_bytes);
+    mean_row_.resize(std::max(columns.blocks, n + kWindow / 2));
     for (auto& row : means_) row.resize(3 * n + kWindow / 2);
     return;
   }
   if (interleaved(view_.format))
     table_.pixels(columns_, row_bytes);
   else
-    table_.bytes(columns_, 1, row_bytes);
+    table_.bytes(columns_, 1, yuv_.luma_bytes);
   if (colour) {
     if (yuv_.pairs)
       chroma_.pairs(columns_, yuv_.across, yuv_.chroma_bytes);
@@ -157,15 +161,23 @@ const std::int16_t* TapRows::means(std::size_t y) {
   std::int16_t* const out = means_[y % 2].data();
   if (held_[y % 2] == y) return out;
   held_[y % 2] = y;
-  const float* const sums = blocks_.row(y);
-  const std::size_t n = columns_.count(), width = mean_row_.size();
+  const std::size_t n = columns_.count(), width = plan_->columns.blocks;
   const std::size_t planes = 1 + *std::max_element(plane_.begin(), plane_.end());
+  const bool small = blocks_.small();
+  const std::uint16_t* const sums = small ? blocks_.sums(y) : nullptr;
+  const float* const large = small ? nullptr : blocks_.row(y);
+  auto* const taken = reinterpret_cast<std::uint16_t*>(mean_row_.data());
   for (std::size_t c = 0; c < planes; ++c) {
-    const float* __restrict const from = sums + c * width;
-    std::int16_t* __restrict const row = mean_row_.data();
+    if (small) {
+      lanes_->take(reinterpret_cast<const std::uint8_t*>(sums + blocks_.at(c)), table_.windows(), 2 * n,
+                   reinterpret_cast<std::uint8_t*>(taken));
+      lanes_->average(taken, n, share_, out + c * n);
+      continue;
+    }
     for (std::size_t x = 0; x < width; ++x)
-      row[x] = static_cast<std::int16_t>(static_cast<std::int32_t>(from[x] * share_ + 0.5f));
-    lanes_->take(reinterpret_cast<const std::uint8_t*>(row), table_.windows(), 2 * n,
+      mean_row_[x] =
+          static_cast<std::int16_t>(static_cast<std::int32_t>(large[c * width + x] * share_ + 0.5f));
+    lanes_->take(reinterpret_cast<const std::uint8_t*>(mean_row_.data()), table_.windows(), 2 * n,
                  reinterpret_cast<std::uint8_t*>(out + c * n));
   }
   return out;

@@ -42,6 +42,15 @@ void TapTable::pairs(const ColumnTaps& columns, std::size_t shared, std::size_t 
   choose_windows(row_bytes);
 }
 
+void TapTable::numbers(const ColumnTaps& columns, std::size_t step, std::size_t row_bytes) {
+  place_.clear();
+  for (const std::uint32_t x : columns.taps) {
+    const auto first = static_cast<std::uint32_t>(x * step * 2);
+    place_.insert(place_.end(), {first, first + 1});
+  }
+  choose_windows(row_bytes);
+}
+
 // As few windows as hold the bytes: 1, 2, 4 or 8 for 16 of them.
 void TapTable::choose_windows(std::size_t row_bytes) {
   offset_.clear(), control_.clear();

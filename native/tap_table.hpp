@@ -28,6 +28,8 @@ class TapTable {
   void bytes(const ColumnTaps& columns, std::size_t shared, std::size_t row_bytes);
   // Both bytes of each pair; `shared` columns lie on one pair.
   void pairs(const ColumnTaps& columns, std::size_t shared, std::size_t row_bytes);
+  // Of numbers of 16 bits, each `step` after the other.
+  void numbers(const ColumnTaps& columns, std::size_t step, std::size_t row_bytes);
   // Of pixels of three bytes.
   void pixels(const ColumnTaps& columns, std::size_t row_bytes);
   Windows windows() const { return {place_.data(), offset_.data(), control_.data(), count_}; }
