@@ -25,7 +25,8 @@ class BlockRows {
   const std::uint16_t* sums(std::size_t y);
   std::size_t at(std::size_t c) const;
   std::size_t step() const;
-  // Sums of row `y` of blocks, one after the other: channel c starts at c * plan.columns.blocks. Likewise.
+  // Sums of row `y` of blocks, each once: interleaved as the pixels are, or channel c from c *
+  // plan.columns.blocks on.
   const float* row(std::size_t y);
 
  private:

@@ -15,49 +15,6 @@ void require(bool fine, const char* message) {
   if (!fine) throw std::invalid_argument(message);
 }
 
-// Three interleaved channels and one neighbour: a pixel is one vector.
-using Pixel = float __attribute__((vector_size(16)));
-
-Pixel load(const float* from) {
-  Pixel pixel;
-  std::memcpy(&pixel, from, sizeof pixel);
-  return pixel;
-}
-
-template <typename T>
-void blend(const T* __restrict above, const T* __restrict below, float weight, std::size_t n,
-           float* __restrict out) {
-  for (std::size_t i = 0; i < n; ++i) {
-    const auto a = static_cast<float>(above[i]), b = static_cast<float>(below[i]);
-    out[i] = a + (b - a) * weight;
-  }
-}
-
-// Writes one float beyond the last pixel.
-void resize_row(const float* __restrict row, const Taps& taps, bool swap, float* __restrict out) {
-  const std::uint32_t* const left = taps.left.data();
-  const std::uint32_t* const right = taps.right.data();
-  const float* const weight = taps.weight.data();
-  for (std::size_t x = 0, width = taps.left.size(); x < width; ++x) {
-    const Pixel a = load(row + 3 * left[x]), b = load(row + 3 * right[x]);
-    const Pixel value = a + (b - a) * weight[x];
-    const Pixel ordered = swap ? Pixel{value[2], value[1], value[0], value[3]} : value;
-    std::memcpy(out + 3 * x, &ordered, sizeof ordered);
-  }
-}
-
-void resize_plane(const float* __restrict plane, const Taps& taps, std::size_t stride,
-                  float* __restrict out) {
-  for (std::size_t x = 0, width = taps.left.size(); x < width; ++x) {
-    const float a = plane[taps.left[x]], b = plane[taps.right[x]];
-    out[x * stride] = a + (b - a) * taps.weight[x];
-  }
-}
-
-void round_row(const float* __restrict values, std::size_t n, std::uint8_t* __restrict out) {
-  for (std::size_t i = 0; i < n; ++i) out[i] = static_cast<std::uint8_t>(static_cast<int>(values[i] + 0.5f));
-}
-
 // Values in stored order to where they are shown.
 template <typename T>
 void scatter(const T* __restrict values, std::size_t n, std::ptrdiff_t step, T* out) {
@@ -67,7 +24,11 @@ void scatter(const T* __restrict values, std::size_t n, std::ptrdiff_t step, T* 
 }  // namespace
 
 ImageKernel::ImageKernel(const ImageSpec& spec, Instructions instructions)
-    : spec_(spec), taps_(instructions), rows_(instructions), blocks_(image_lanes(instructions)) {
+    : spec_(spec),
+      taps_(instructions),
+      rows_(instructions),
+      blocks_(image_lanes(instructions)),
+      loops_(image_lanes(instructions).raw) {
   const auto sane = [](std::size_t n) { return n >= 1 && n <= kLargest; };
   require(sane(spec.frame_height) && sane(spec.frame_width), "the frame size is out of range");
   require(sane(spec.height) && sane(spec.width), "the output size is out of range");
@@ -109,12 +70,14 @@ ImageKernel::Blended ImageKernel::blend_row(const ImagePlan& plan, std::size_t y
   if (plan.blocked()) {
     const std::size_t width = plan.columns.blocks;
     const float* const first = blocks_.row(above);
-    blend(first, blocks_.row(below), taps.weight[y], spec_.channels() * width, blended_.data());
-    return {1, {0, width, 2 * width}};
+    loops_.mix_sums(first, blocks_.row(below), taps.weight[y], spec_.channels() * width, blended_.data());
+    if (rows_.layout().stride == 3) return {3, rows_.layout().offset};
+    const bool gray = rows_.layout().offset[1] == 0;  // shown in colour
+    return {1, gray ? std::array<std::size_t, 3>{} : std::array<std::size_t, 3>{0, width, 2 * width}};
   }
   const RowLayout& layout = rows_.layout();
   const std::uint8_t* const first = rows_.row(above);
-  blend(first, rows_.row(below), taps.weight[y], layout.bytes, blended_.data());
+  loops_.mix_bytes(first, rows_.row(below), taps.weight[y], layout.bytes, blended_.data());
   return {layout.stride, layout.offset};
 }
 
@@ -186,9 +149,10 @@ void ImageKernel::copy(std::uint8_t* out) {
       std::memcpy(out, row, layout.bytes);
       continue;
     }
-    for (std::size_t x = 0; x < spec_.frame_width; ++x)
-      for (std::size_t c = 0; c < channels; ++c)
-        out[x * channels + c] = row[layout.offset[c] + x * layout.stride];
+    if (channels == 3)
+      loops_.weave(row, layout.offset.data(), layout.stride, spec_.frame_width, out);
+    else
+      std::copy(row, row + spec_.frame_width, out);
   }
 }
 
@@ -199,25 +163,22 @@ void ImageKernel::fill_margin(const ImagePlan& plan, std::uint8_t* out) const {
     for (std::size_t c = 0; c < channels; ++c) out[i * channels + c] = margin_[c];
 }
 
-// float32 in the order of the numpy oracle, so that both round every pixel the same way.
 void ImageKernel::raw_columns(const ImagePlan& plan, const Blended& blended, std::size_t y,
                               std::uint8_t* out) {
   const std::size_t channels = spec_.channels(), width = plan.columns.length();
+  const Taps& columns = plan.columns.taps;
+  const FloatTaps taps{columns.left.data(), columns.right.data(), columns.weight.data(), width};
   float* const line = line_.data();
   if (blended.stride == 3) {
-    resize_row(blended_.data() + 3 * plan.columns.first, plan.columns.taps, blended.offset[0] == 2, line);
+    loops_.resize_pixels(blended_.data() + 3 * plan.columns.first, taps, blended.offset[0] == 2, line);
   } else {
     for (std::size_t c = 0; c < channels; ++c)
-      resize_plane(blended_.data() + blended.offset[c] + plan.columns.first, plan.columns.taps, channels,
-                   line + c);
+      loops_.resize_plane(blended_.data() + blended.offset[c] + plan.columns.first, taps, channels, line + c);
   }
-  if (plan.blocked()) {
-    const auto share = static_cast<float>(1.0 / static_cast<double>(plan.rows.block * plan.columns.block));
-    for (std::size_t i = 0; i < width * channels; ++i) line[i] *= share;
-  }
+  const auto share = static_cast<float>(1.0 / static_cast<double>(plan.rows.block * plan.columns.block));
   std::uint8_t* const shown = out + plan.row_at(y) * static_cast<std::ptrdiff_t>(channels);
-  if (plan.upright()) return round_row(line, width * channels, shown);
-  round_row(line, width * channels, rounded_.data());
+  if (plan.upright()) return loops_.round_row(line, share, width * channels, shown);
+  loops_.round_row(line, share, width * channels, rounded_.data());
   const std::ptrdiff_t step = plan.column_step * static_cast<std::ptrdiff_t>(channels);
   for (std::size_t x = 0; x < width; ++x)
     for (std::size_t c = 0; c < channels; ++c)

@@ -63,6 +63,7 @@ class ImageKernel {
   std::vector<float> line_;            // one row of the output in stored order, where that is another one
   std::vector<std::uint8_t> rounded_;  // the same of the raw frame
   BlockRows blocks_;
+  const FloatLoops& loops_;
   std::mutex mutex_;
 };
 

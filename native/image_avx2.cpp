@@ -1,4 +1,5 @@
 #if defined(__AVX2__)
+#include "image_loops.hpp"
 #include "image_x86.hpp"
 
 namespace mmedge {
@@ -41,7 +42,8 @@ void blend(const T* above, const T* below, const Blend& blend) {
 
 const ImageLanes kAvx2Lanes{
     8,       take,      take3,     chroma,  chroma_pairs,        colour,          expand,
-    add_row, add_pairs, add_steps, average, blend<std::uint8_t>, blend_colour<1>, blend<std::int16_t>};
+    add_row, add_pairs, add_steps, average, blend<std::uint8_t>, blend_colour<1>, blend<std::int16_t>,
+    kLoops};
 
 }  // namespace mmedge
 #endif

@@ -1,4 +1,5 @@
 #if defined(__AVX512BW__) && defined(__AVX512VL__)
+#include "image_loops.hpp"
 #include "image_x86.hpp"
 
 namespace mmedge {
@@ -43,7 +44,8 @@ void blend(const T* above, const T* below, const Blend& blend) {
 
 const ImageLanes kAvx512Lanes{
     16,      take,      take3,     chroma,  chroma_pairs,        colour,          expand,
-    add_row, add_pairs, add_steps, average, blend<std::uint8_t>, blend_colour<2>, blend<std::int16_t>};
+    add_row, add_pairs, add_steps, average, blend<std::uint8_t>, blend_colour<2>, blend<std::int16_t>,
+    kLoops};
 
 }  // namespace mmedge
 #endif

@@ -29,6 +29,25 @@ struct Blend {
   float* out[3];
 };
 
+// Bilinear taps of the raw frame's columns.
+struct FloatTaps {
+  const std::uint32_t *left, *right;
+  const float* weight;
+  std::size_t n;
+};
+
+// image_loops.hpp
+struct FloatLoops {
+  void (*mix_bytes)(const std::uint8_t* above, const std::uint8_t* below, float weight, std::size_t n,
+                    float* out);
+  void (*mix_sums)(const float* above, const float* below, float weight, std::size_t n, float* out);
+  void (*resize_pixels)(const float* row, const FloatTaps& taps, bool swap, float* out);
+  void (*resize_plane)(const float* plane, const FloatTaps& taps, std::size_t stride, float* out);
+  void (*round_row)(const float* values, float share, std::size_t n, std::uint8_t* out);
+  void (*weave)(const std::uint8_t* row, const std::size_t* offset, std::size_t stride, std::size_t n,
+                std::uint8_t* out);
+};
+
 // Taps are pairs, left and right of each pixel of the output. They stand in blocks of `block` pixels; the
 // last block ends with the row and may repeat pixels of the one before.
 // n: taps of one plane; planes follow each other.
@@ -64,6 +83,7 @@ struct ImageLanes {
                        const std::int16_t* terms_above, const std::int16_t* terms_below, std::size_t n,
                        const Factors& factors, const Blend& blend);
   void (*blend_means)(const std::int16_t* above, const std::int16_t* below, const Blend& blend);
+  FloatLoops raw;
 };
 
 const ImageLanes& image_lanes(Instructions instructions);

@@ -1,7 +1,7 @@
 #if defined(__aarch64__)
 #include <arm_neon.h>
 
-#include "image_lanes.hpp"
+#include "image_loops.hpp"
 
 namespace mmedge {
 namespace {
@@ -195,7 +195,8 @@ void blend(const T* above, const T* below, const Blend& blend) {
 
 const ImageLanes kNeonLanes{
     8,       take,      take3,     chroma,  chroma_pairs,        colour,  expand,
-    add_row, add_pairs, add_steps, average, blend<std::uint8_t>, nullptr, blend<std::int16_t>};
+    add_row, add_pairs, add_steps, average, blend<std::uint8_t>, nullptr, blend<std::int16_t>,
+    kLoops};
 
 }  // namespace mmedge
 #endif

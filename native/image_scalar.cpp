@@ -1,7 +1,7 @@
 // The definition of every vector kernel, one value at a time.
 #include <algorithm>
 
-#include "image_lanes.hpp"
+#include "image_loops.hpp"
 
 namespace mmedge {
 namespace {
@@ -107,7 +107,8 @@ const ImageLanes kScalarLanes{1,
                               average,
                               blend_rows<std::uint8_t>,
                               nullptr,
-                              blend_rows<std::int16_t>};
+                              blend_rows<std::int16_t>,
+                              kLoops};
 
 const ImageLanes& image_lanes(Instructions instructions) {
 #if defined(__x86_64__)

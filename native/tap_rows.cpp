@@ -174,9 +174,11 @@ const std::int16_t* TapRows::means(std::size_t y) {
       lanes_->average(taken, n, share_, out + c * n);
       continue;
     }
+    const RowLayout& layout = pixels_.layout();
+    const float* const first = large + (layout.stride == 1 ? c * width : layout.offset[c]);
     for (std::size_t x = 0; x < width; ++x)
       mean_row_[x] =
-          static_cast<std::int16_t>(static_cast<std::int32_t>(large[c * width + x] * share_ + 0.5f));
+          static_cast<std::int16_t>(static_cast<std::int32_t>(first[x * layout.stride] * share_ + 0.5f));
     lanes_->take(reinterpret_cast<const std::uint8_t*>(mean_row_.data()), table_.windows(), 2 * n,
                  reinterpret_cast<std::uint8_t*>(out + c * n));
   }
