@@ -50,12 +50,13 @@ std::size_t BlockRows::step() const {
 std::size_t BlockRows::add_rows(std::size_t y) {
   const std::size_t first = plan_->rows.origin + y * plan_->rows.block, bytes = rows_->layout().bytes;
   const std::size_t origin = plan_->columns.origin;
-  for (std::size_t i = 0; i < plan_->rows.block; ++i) {
+  for (std::size_t i = 0; i < plan_->rows.block; i += paired() ? 1 : 2) {
     const std::uint8_t* const row = rows_->row(first + i);
     if (paired())
       lanes_.add_pairs(row + origin, bytes - origin, i == 0, columns_.data());
     else
-      lanes_.add_row(row, bytes, i == 0, columns_.data());
+      lanes_.add_rows(row, i + 1 < plan_->rows.block ? rows_->row(first + i + 1) : nullptr, bytes, i == 0,
+                      columns_.data());
   }
   return paired() ? (bytes - origin) / 2 : bytes;
 }

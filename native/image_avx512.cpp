@@ -42,10 +42,22 @@ void blend(const T* above, const T* below, const Blend& blend) {
 
 }  // namespace
 
-const ImageLanes kAvx512Lanes{
-    16,      take,      take3,     chroma,  chroma_pairs,        colour,          expand,
-    add_row, add_pairs, add_steps, average, blend<std::uint8_t>, blend_colour<2>, blend<std::int16_t>,
-    kLoops};
+const ImageLanes kAvx512Lanes{16,
+                              take,
+                              take3,
+                              chroma,
+                              chroma_pairs,
+                              colour,
+                              expand,
+                              mix,
+                              add_rows,
+                              add_pairs,
+                              add_steps,
+                              average,
+                              blend<std::uint8_t>,
+                              blend_colour<2>,
+                              blend<std::int16_t>,
+                              kLoops};
 
 }  // namespace mmedge
 #endif

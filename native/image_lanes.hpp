@@ -67,8 +67,11 @@ struct ImageLanes {
                  std::uint8_t* out);
   // 16..235 to 0..255, rounded.
   void (*expand)(const std::uint8_t* luma, std::size_t n, std::uint8_t* out);
-  // Bytes added to `sums`, or beginning them.
-  void (*add_row)(const std::uint8_t* row, std::size_t n, bool first, std::uint16_t* sums);
+  // Gray of pixels of three bytes.
+  void (*mix)(const std::uint8_t* pixels, std::size_t n, bool bgr, std::uint8_t* out);
+  // Bytes of one row, or of two, added to `sums` or beginning them; `second` may be null.
+  void (*add_rows)(const std::uint8_t* row, const std::uint8_t* second, std::size_t n, bool first,
+                   std::uint16_t* sums);
   // Sums of two bytes side by side, n / 2 of them, likewise.
   void (*add_pairs)(const std::uint8_t* row, std::size_t n, bool first, std::uint16_t* sums);
   // The sum of `count` of `sums`, each `step` after the other, from each on; reads (count - 1) * step beyond

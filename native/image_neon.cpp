@@ -128,13 +128,38 @@ void expand(const std::uint8_t* luma, std::size_t n, std::uint8_t* out) {
   for (; i < n; ++i) out[i] = expanded(luma[i]);
 }
 
-void add_row(const std::uint8_t* row, std::size_t n, bool first, std::uint16_t* sums) {
+void mix(const std::uint8_t* pixels, std::size_t n, bool bgr, std::uint8_t* out) {
+  std::size_t i = 0;
+  for (; i + 8 <= n; i += 8) {
+    const uint8x8x3_t bytes = vld3_u8(pixels + 3 * i);
+    const uint16x8_t red = vmovl_u8(bytes.val[bgr ? 2 : 0]), green = vmovl_u8(bytes.val[1]),
+                     blue = vmovl_u8(bytes.val[bgr ? 0 : 2]);
+    const auto gray = [](uint16x4_t r, uint16x4_t g, uint16x4_t b) {
+      const uint32x4_t sum = vmlal_n_u16(vmull_n_u16(r, kGrayRed), g, kGrayGreen);
+      return vrshrn_n_u32(vmlal_n_u16(sum, b, kGrayBlue), 14);  // rounds half up
+    };
+    const uint16x4_t low = gray(vget_low_u16(red), vget_low_u16(green), vget_low_u16(blue));
+    const uint16x4_t high = gray(vget_high_u16(red), vget_high_u16(green), vget_high_u16(blue));
+    vst1_u8(out + i, vmovn_u16(vcombine_u16(low, high)));
+  }
+  for (; i < n; ++i) {
+    const std::uint8_t* const at = pixels + 3 * i;
+    out[i] = bgr ? gray_of(at[2], at[1], at[0]) : gray_of(at[0], at[1], at[2]);
+  }
+}
+
+void add_rows(const std::uint8_t* row, const std::uint8_t* second, std::size_t n, bool first,
+              std::uint16_t* sums) {
   std::size_t i = 0;
   for (; i + 8 <= n; i += 8) {
     const uint8x8_t bytes = vld1_u8(row + i);
-    vst1q_u16(sums + i, first ? vmovl_u8(bytes) : vaddw_u8(vld1q_u16(sums + i), bytes));
+    uint16x8_t sum = second != nullptr ? vaddl_u8(bytes, vld1_u8(second + i)) : vmovl_u8(bytes);
+    if (!first) sum = vaddq_u16(sum, vld1q_u16(sums + i));
+    vst1q_u16(sums + i, sum);
   }
-  for (; i < n; ++i) sums[i] = static_cast<std::uint16_t>((first ? 0 : sums[i]) + row[i]);
+  for (; i < n; ++i)
+    sums[i] =
+        static_cast<std::uint16_t>((first ? 0 : sums[i]) + row[i] + (second != nullptr ? second[i] : 0));
 }
 
 void add_pairs(const std::uint8_t* row, std::size_t n, bool first, std::uint16_t* sums) {
@@ -193,10 +218,22 @@ void blend(const T* above, const T* below, const Blend& blend) {
 
 }  // namespace
 
-const ImageLanes kNeonLanes{
-    8,       take,      take3,     chroma,  chroma_pairs,        colour,  expand,
-    add_row, add_pairs, add_steps, average, blend<std::uint8_t>, nullptr, blend<std::int16_t>,
-    kLoops};
+const ImageLanes kNeonLanes{8,
+                            take,
+                            take3,
+                            chroma,
+                            chroma_pairs,
+                            colour,
+                            expand,
+                            mix,
+                            add_rows,
+                            add_pairs,
+                            add_steps,
+                            average,
+                            blend<std::uint8_t>,
+                            nullptr,
+                            blend<std::int16_t>,
+                            kLoops};
 
 }  // namespace mmedge
 #endif

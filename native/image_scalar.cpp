@@ -54,8 +54,16 @@ void expand(const std::uint8_t* luma, std::size_t n, std::uint8_t* out) {
   for (std::size_t i = 0; i < n; ++i) out[i] = expanded(luma[i]);
 }
 
-void add_row(const std::uint8_t* row, std::size_t n, bool first, std::uint16_t* sums) {
-  for (std::size_t i = 0; i < n; ++i) sums[i] = static_cast<std::uint16_t>((first ? 0 : sums[i]) + row[i]);
+void mix(const std::uint8_t* pixels, std::size_t n, bool bgr, std::uint8_t* out) {
+  for (std::size_t i = 0; i < n; ++i, pixels += 3)
+    out[i] = bgr ? gray_of(pixels[2], pixels[1], pixels[0]) : gray_of(pixels[0], pixels[1], pixels[2]);
+}
+
+void add_rows(const std::uint8_t* row, const std::uint8_t* second, std::size_t n, bool first,
+              std::uint16_t* sums) {
+  for (std::size_t i = 0; i < n; ++i)
+    sums[i] =
+        static_cast<std::uint16_t>((first ? 0 : sums[i]) + row[i] + (second != nullptr ? second[i] : 0));
 }
 
 void add_pairs(const std::uint8_t* row, std::size_t n, bool first, std::uint16_t* sums) {
@@ -101,7 +109,8 @@ const ImageLanes kScalarLanes{1,
                               chroma_pairs,
                               colour,
                               expand,
-                              add_row,
+                              mix,
+                              add_rows,
                               add_pairs,
                               add_steps,
                               average,

@@ -89,13 +89,48 @@ void expand(const std::uint8_t* luma, std::size_t n, std::uint8_t* out) {
   for (; i < n; ++i) out[i] = expanded(luma[i]);
 }
 
-void add_row(const std::uint8_t* row, std::size_t n, bool first, std::uint16_t* sums) {
+void mix(const std::uint8_t* pixels, std::size_t n, bool bgr, std::uint8_t* out) {
+  const int first = bgr ? kGrayBlue : kGrayRed, third = bgr ? kGrayRed : kGrayBlue;
+  // Numbers of 16 bits: first and second byte of each pixel, and third byte and one.
+  const __m256i pairs =
+      _mm256_broadcastsi128_si256(_mm_setr_epi8(0, -1, 1, -1, 3, -1, 4, -1, 6, -1, 7, -1, 9, -1, 10, -1));
+  const __m256i rest =
+      _mm256_broadcastsi128_si256(_mm_setr_epi8(2, -1, -1, -1, 5, -1, -1, -1, 8, -1, -1, -1, 11, -1, -1, -1));
+  const __m256i ones = _mm256_set1_epi32(1 << 16), half = _mm256_set1_epi32(third | 8192 << 16);
+  const __m256i shares = _mm256_set1_epi32(first | kGrayGreen << 16);
+  std::size_t i = 0;
+  for (; 3 * i + 28 <= 3 * n; i += 8) {
+    const __m256i bytes = _mm256_inserti128_si256(_mm256_castsi128_si256(load16(pixels + 3 * i)),
+                                                  load16(pixels + 3 * i + 12), 1);
+    const __m256i two = _mm256_madd_epi16(_mm256_shuffle_epi8(bytes, pairs), shares);
+    const __m256i one = _mm256_madd_epi16(_mm256_or_si256(_mm256_shuffle_epi8(bytes, rest), ones), half);
+    const __m256i gray = _mm256_srli_epi32(_mm256_add_epi32(two, one), 14);
+    const __m128i words = _mm_packus_epi32(_mm256_castsi256_si128(gray), _mm256_extracti128_si256(gray, 1));
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(out + i), _mm_packus_epi16(words, words));
+  }
+  for (; i < n; ++i) {
+    const std::uint8_t* const at = pixels + 3 * i;
+    out[i] = bgr ? gray_of(at[2], at[1], at[0]) : gray_of(at[0], at[1], at[2]);
+  }
+}
+
+template <bool kTwo>
+void add_rows_by(const std::uint8_t* row, const std::uint8_t* second, std::size_t n, bool first,
+                 std::uint16_t* sums) {
   std::size_t i = 0;
   for (; i + 16 <= n; i += 16) {
-    const __m256i bytes = _mm256_cvtepu8_epi16(load16(row + i));
-    store32(sums + i, first ? bytes : _mm256_add_epi16(bytes, load32(sums + i)));
+    __m256i sum = _mm256_cvtepu8_epi16(load16(row + i));
+    if (kTwo) sum = _mm256_add_epi16(sum, _mm256_cvtepu8_epi16(load16(second + i)));
+    store32(sums + i, first ? sum : _mm256_add_epi16(sum, load32(sums + i)));
   }
-  for (; i < n; ++i) sums[i] = static_cast<std::uint16_t>((first ? 0 : sums[i]) + row[i]);
+  for (; i < n; ++i)
+    sums[i] = static_cast<std::uint16_t>((first ? 0 : sums[i]) + row[i] + (kTwo ? second[i] : 0));
+}
+
+void add_rows(const std::uint8_t* row, const std::uint8_t* second, std::size_t n, bool first,
+              std::uint16_t* sums) {
+  second != nullptr ? add_rows_by<true>(row, second, n, first, sums)
+                    : add_rows_by<false>(row, second, n, first, sums);
 }
 
 void add_pairs(const std::uint8_t* row, std::size_t n, bool first, std::uint16_t* sums) {

@@ -31,4 +31,11 @@ constexpr bool expanding_is_exact() {
 }
 static_assert(expanding_is_exact());
 
+// Shares of red, green and blue in gray, with 14 fractional bits.
+constexpr std::int16_t kGrayRed = 4899, kGrayGreen = 9617, kGrayBlue = 1868;
+
+constexpr std::uint8_t gray_of(std::uint8_t red, std::uint8_t green, std::uint8_t blue) {
+  return static_cast<std::uint8_t>((kGrayRed * red + kGrayGreen * green + kGrayBlue * blue + 8192) >> 14);
+}
+
 }  // namespace mmedge

@@ -9,15 +9,6 @@ namespace {
 constexpr std::size_t kNone = static_cast<std::size_t>(-1);
 constexpr std::size_t kLargest = std::size_t{1} << 20;
 
-void mix_gray(const std::uint8_t* __restrict pixels, std::size_t width, bool bgr,
-              std::uint8_t* __restrict out) {
-  const int first = bgr ? 1868 : 4899, third = bgr ? 4899 : 1868;
-  for (std::size_t x = 0; x < width; ++x) {
-    const std::uint8_t* pixel = pixels + 3 * x;
-    out[x] = static_cast<std::uint8_t>((first * pixel[0] + 9617 * pixel[1] + third * pixel[2] + 8192) >> 14);
-  }
-}
-
 // From the shares of red and blue in the luma.
 constexpr Factors factors(double red, double blue, bool full_range) {
   const auto fixed = [](double value) { return static_cast<std::int16_t>(value * 8192.0 + 0.5); };
@@ -72,8 +63,7 @@ Factors factors_of(const ImageView& view) {
 
 void mix_gray(const std::uint8_t* __restrict red, const std::uint8_t* __restrict green,
               const std::uint8_t* __restrict blue, std::size_t n, std::uint8_t* __restrict out) {
-  for (std::size_t i = 0; i < n; ++i)
-    out[i] = static_cast<std::uint8_t>((4899 * red[i] + 9617 * green[i] + 1868 * blue[i] + 8192) >> 14);
+  for (std::size_t i = 0; i < n; ++i) out[i] = gray_of(red[i], green[i], blue[i]);
 }
 
 void PixelRows::bind(const ImageView& view, Color color) {
@@ -124,7 +114,7 @@ void PixelRows::convert(std::size_t y, std::uint8_t* out) {
   const std::size_t width = view_.width, n = layout_.bytes / 3;
   if (work_ == Work::expand_luma) return lanes_.expand(view_.data + y * width, width, out);
   if (work_ == Work::mix_gray)
-    return mix_gray(view_.data + y * width * 3, width, view_.format == PixelFormat::bgr24, out);
+    return lanes_.mix(view_.data + y * width * 3, width, view_.format == PixelFormat::bgr24, out);
   const YuvLayout from = yuv_layout(view_);
   const Factors m = factors_of(view_);
   const std::uint8_t* luma = from.luma + y * from.luma_bytes;

@@ -6,10 +6,10 @@ import os
 
 os.environ.setdefault("RAYON_NUM_THREADS", "1")  # asked when it is loaded
 
-from kornia_rs import pipeline  # noqa: E402
+from kornia_rs import pipeline
 
-from mmedge.bundle.manifest import ImageInput  # noqa: E402
-from mmedge.types import ByteArray, FloatArray  # noqa: E402
+from mmedge.bundle.manifest import ImageInput
+from mmedge.types import ByteArray, FloatArray
 
 
 class Fused:
