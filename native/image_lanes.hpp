@@ -55,8 +55,10 @@ struct ImageLanes {
   std::size_t block;
   // Writes whole 32 bytes. Windows of two times 16 bytes stand in turn.
   void (*take)(const std::uint8_t* row, const Windows& windows, std::size_t n, std::uint8_t* out);
-  // Of pixels of three bytes; windows of two pixels, or halves of windows where they lie too far apart.
-  void (*take3)(const std::uint8_t* row, const Windows& windows, std::size_t n, std::uint8_t* out);
+  // Of pixels of three bytes; windows of two pixels, or halves of windows where they lie too far apart: then
+  // memory is asked for the same bytes of `ahead`, a row that is wanted soon.
+  void (*take3)(const std::uint8_t* row, const std::uint8_t* ahead, const Windows& windows, std::size_t n,
+                std::uint8_t* out);
   // Bytes of chroma to what they add to red, green and blue, each its whole part and the rest as a fraction
   // of 16 bits: of 16 taps 16 numbers each, six times.
   void (*chroma)(const std::uint8_t* u, const std::uint8_t* v, std::size_t n, const Factors& factors,

@@ -32,11 +32,13 @@ void take(const std::uint8_t* row, const Windows& windows, std::size_t n, std::u
 }
 
 template <bool kHalves>
-void take3_by(const std::uint8_t* row, const Windows& windows, std::size_t n, std::uint8_t* out) {
+void take3_by(const std::uint8_t* row, const std::uint8_t* ahead, const Windows& windows, std::size_t n,
+              std::uint8_t* out) {
   constexpr std::size_t kStep = kHalves ? 2 : 1;
   const std::uint32_t* offset = windows.offset;
   const std::uint8_t* control = windows.control;
   for (std::size_t i = 0; i < n; i += 16, offset += 4 * kStep, control += 64) {
+    for (std::size_t k = 0; kHalves && k < 8; k += 2) __builtin_prefetch(ahead + offset[k]);
     // Each 32 bits: left and right of two pixels, of one channel.
     const auto pixels = [&](std::size_t k) {
       const uint8x16_t bytes = kHalves ? vcombine_u8(vld1_u8(row + offset[k * kStep]),
@@ -55,8 +57,10 @@ void take3_by(const std::uint8_t* row, const Windows& windows, std::size_t n, st
   }
 }
 
-void take3(const std::uint8_t* row, const Windows& windows, std::size_t n, std::uint8_t* out) {
-  windows.count == 8 ? take3_by<true>(row, windows, n, out) : take3_by<false>(row, windows, n, out);
+void take3(const std::uint8_t* row, const std::uint8_t* ahead, const Windows& windows, std::size_t n,
+           std::uint8_t* out) {
+  windows.count == 8 ? take3_by<true>(row, ahead, windows, n, out)
+                     : take3_by<false>(row, ahead, windows, n, out);
 }
 
 void store_terms(int32x4_t low, int32x4_t high, std::int16_t* terms) {

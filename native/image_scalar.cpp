@@ -10,7 +10,8 @@ void take(const std::uint8_t* row, const Windows& windows, std::size_t n, std::u
   for (std::size_t i = 0; i < n; ++i) out[i] = row[windows.place[i]];
 }
 
-void take3(const std::uint8_t* row, const Windows& windows, std::size_t n, std::uint8_t* out) {
+void take3(const std::uint8_t* row, const std::uint8_t*, const Windows& windows, std::size_t n,
+           std::uint8_t* out) {
   for (std::size_t c = 0; c < 3; ++c)
     for (std::size_t i = 0; i < n; ++i) out[c * n + i] = row[windows.place[i] + c];
 }

@@ -55,11 +55,13 @@ __m256i two_windows(const std::uint8_t* row, const std::uint32_t* offset) {
 }
 
 template <bool kHalves>
-void take3_by(const std::uint8_t* row, const Windows& windows, std::size_t n, std::uint8_t* out) {
+void take3_by(const std::uint8_t* row, const std::uint8_t* ahead, const Windows& windows, std::size_t n,
+              std::uint8_t* out) {
   constexpr std::size_t kCount = kHalves ? 8 : 4;
   const std::uint32_t* offset = windows.offset;
   const std::uint8_t* control = windows.control;
   for (std::size_t i = 0; i < n; i += 16, offset += kCount, control += 64) {
+    for (std::size_t k = 0; kHalves && k < kCount; k += 2) __builtin_prefetch(ahead + offset[k]);
     // Each dword: left and right of two pixels, of one channel.
     const __m256i even = _mm256_shuffle_epi8(two_windows<kHalves>(row, offset), load32(control));
     const __m256i odd =
@@ -72,8 +74,10 @@ void take3_by(const std::uint8_t* row, const Windows& windows, std::size_t n, st
   }
 }
 
-void take3(const std::uint8_t* row, const Windows& windows, std::size_t n, std::uint8_t* out) {
-  windows.count == 8 ? take3_by<true>(row, windows, n, out) : take3_by<false>(row, windows, n, out);
+void take3(const std::uint8_t* row, const std::uint8_t* ahead, const Windows& windows, std::size_t n,
+           std::uint8_t* out) {
+  windows.count == 8 ? take3_by<true>(row, ahead, windows, n, out)
+                     : take3_by<false>(row, ahead, windows, n, out);
 }
 
 void expand(const std::uint8_t* luma, std::size_t n, std::uint8_t* out) {

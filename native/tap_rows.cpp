@@ -41,7 +41,7 @@ void TapRows::bind(const ImageView& view, Color color, const ImagePlan& plan) {
   }
   held_ = terms_held_ = {kNone, kNone};
   if (planned_ == plan.id && planned_format_ == view.format) return;
-  planned_ = 0;  // also where a allocation fails on the way
+  planned_ = 0;  // also where an allocation fails on the way
   plan_tables(plan);
   planned_ = plan.id, planned_format_ = view.format;
 }
@@ -116,11 +116,13 @@ const std::uint8_t* TapRows::bytes(std::size_t y) {
   const std::size_t n = columns_.count();
   if (interleaved(view_.format)) {
     const std::uint8_t* const row = view_.data + y * view_.width * 3;
+    const std::size_t next = y + static_cast<std::size_t>(std::min(plan_->rows.step + 0.5, 1e6));
+    const std::uint8_t* const ahead = next < view_.height ? view_.data + next * view_.width * 3 : row;
     if (work_ == Work::pixels) {
-      lanes_->take3(row, table_.windows(), n, out);
+      lanes_->take3(row, ahead, table_.windows(), n, out);
       return out;
     }
-    lanes_->take3(row, table_.windows(), n, loose_.data());
+    lanes_->take3(row, ahead, table_.windows(), n, loose_.data());
     const bool bgr = view_.format == PixelFormat::bgr24;
     const std::uint8_t *const first = loose_.data(), *const third = first + 2 * n;
     mix_gray(bgr ? third : first, first + n, bgr ? first : third, n, out);

@@ -18,6 +18,7 @@ extern "C" void read_floor(const std::uint8_t* frame, std::size_t bytes, const s
     }
     // The output is written as the rows are read, as a kernel does.
     const std::size_t begin = floats * i / count, end = floats * (i + 1) / count;
-    for (std::size_t x = begin; x < end; ++x) out[x] = static_cast<float>(all[x % 8]);
+    const float value = static_cast<float>(all[0]);
+    for (std::size_t x = begin; x < end; ++x) out[x] = value;
   }
 }
