@@ -84,9 +84,11 @@ struct ImageLanes {
   void (*average)(const std::uint16_t* sums, std::size_t n, float share, std::int16_t* out);
   void (*blend)(const std::uint8_t* above, const std::uint8_t* below, const Blend& blend);
   // The same as `take` of both rows of luma, `colour` and `blend`, where no row is wanted twice. May be null.
-  void (*blend_colour)(const std::uint8_t* above, const std::uint8_t* below, const Windows& windows,
-                       const std::int16_t* terms_above, const std::int16_t* terms_below, std::size_t n,
-                       const Factors& factors, const Blend& blend);
+  // `ahead`: bytes from a row to one that is wanted soon.
+  void (*blend_colour)(const std::uint8_t* above, const std::uint8_t* below, std::size_t ahead,
+                       const Windows& windows, const std::int16_t* terms_above,
+                       const std::int16_t* terms_below, std::size_t n, const Factors& factors,
+                       const Blend& blend);
   void (*blend_means)(const std::int16_t* above, const std::int16_t* below, const Blend& blend);
   FloatLoops raw;
 };

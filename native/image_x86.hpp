@@ -61,7 +61,7 @@ void take3_by(const std::uint8_t* row, const std::uint8_t* ahead, const Windows&
   const std::uint32_t* offset = windows.offset;
   const std::uint8_t* control = windows.control;
   for (std::size_t i = 0; i < n; i += 16, offset += kCount, control += 64) {
-    for (std::size_t k = 0; kHalves && k < kCount; k += 2) __builtin_prefetch(ahead + offset[k]);
+    for (std::size_t k = 0; k < kCount; k += kHalves ? 2 : 4) __builtin_prefetch(ahead + offset[k]);
     // Each dword: left and right of two pixels, of one channel.
     const __m256i even = _mm256_shuffle_epi8(two_windows<kHalves>(row, offset), load32(control));
     const __m256i odd =
@@ -260,13 +260,16 @@ constexpr std::size_t kChunk = 32;  // units of 16 taps whose luma is worked out
 
 // For each unit 64 numbers: whole and rest of the row above, then of the row below.
 template <std::size_t kCount>
-void luma_rows(const std::uint8_t* above, const std::uint8_t* below, const Windows& windows,
-               std::size_t begin, std::size_t end, const Factors& m, std::int16_t* out) {
+void luma_rows(const std::uint8_t* above, const std::uint8_t* below, std::size_t ahead,
+               const Windows& windows, std::size_t begin, std::size_t end, const Factors& m,
+               std::int16_t* out) {
   const __m256i black = _mm256_set1_epi8(static_cast<char>(m.black)), scale = _mm256_set1_epi16(m.luma);
   for (std::size_t unit = begin; unit < end; ++unit, out += 64) {
     const std::size_t first = unit / 2 * 2 * kCount + unit % 2;  // windows of two units stand in turn
     const std::uint32_t* const offset = windows.offset + first;
     const std::uint8_t* const control = windows.control + first * 16;
+    __builtin_prefetch(above + ahead + offset[0]);
+    __builtin_prefetch(below + ahead + offset[0]);
     const auto taps = [&](std::size_t k) {
       const __m256i both = _mm256_inserti128_si256(_mm256_castsi128_si256(load16(above + offset[2 * k])),
                                                    load16(below + offset[2 * k]), 1);
@@ -283,9 +286,9 @@ void luma_rows(const std::uint8_t* above, const std::uint8_t* below, const Windo
 
 // kUnits: how many times 8 pixels a block has.
 template <std::size_t kUnits, std::size_t kCount>
-void blend_colour_by(const std::uint8_t* above, const std::uint8_t* below, const Windows& windows,
-                     const std::int16_t* terms_above, const std::int16_t* terms_below, std::size_t n,
-                     const Factors& m, const Blend& blend) {
+void blend_colour_by(const std::uint8_t* above, const std::uint8_t* below, std::size_t ahead,
+                     const Windows& windows, const std::int16_t* terms_above, const std::int16_t* terms_below,
+                     std::size_t n, const Factors& m, const Blend& blend) {
   const __m256i below_share = _mm256_set1_epi16(blend.below), zero = _mm256_setzero_si256();
   float* out[3];
   __m256 factor[3], bias[3];
@@ -300,7 +303,7 @@ void blend_colour_by(const std::uint8_t* above, const std::uint8_t* below, const
   alignas(64) std::int16_t luma[64 * kChunk];
   for (std::size_t begin = 0, units = n / 16; begin < units; begin += kChunk) {
     const std::size_t end = begin + kChunk < units ? begin + kChunk : units;
-    luma_rows<kCount>(above, below, windows, begin, end, m, luma);
+    luma_rows<kCount>(above, below, ahead, windows, begin, end, m, luma);
     for (std::size_t unit = begin; unit < end; ++unit) {
       const std::int16_t* const gray = luma + 64 * (unit - begin);
       const Luma a{load32(gray), load32(gray + 16)}, b{load32(gray + 32), load32(gray + 48)};
@@ -321,14 +324,14 @@ void blend_colour_by(const std::uint8_t* above, const std::uint8_t* below, const
 }
 
 template <std::size_t kUnits>
-void blend_colour(const std::uint8_t* above, const std::uint8_t* below, const Windows& windows,
-                  const std::int16_t* terms_above, const std::int16_t* terms_below, std::size_t n,
-                  const Factors& m, const Blend& blend) {
+void blend_colour(const std::uint8_t* above, const std::uint8_t* below, std::size_t ahead,
+                  const Windows& windows, const std::int16_t* terms_above, const std::int16_t* terms_below,
+                  std::size_t n, const Factors& m, const Blend& blend) {
   const auto by = windows.count == 1   ? blend_colour_by<kUnits, 1>
                   : windows.count == 2 ? blend_colour_by<kUnits, 2>
                   : windows.count == 4 ? blend_colour_by<kUnits, 4>
                                        : blend_colour_by<kUnits, 8>;
-  by(above, below, windows, terms_above, terms_below, n, m, blend);
+  by(above, below, ahead, windows, terms_above, terms_below, n, m, blend);
 }
 
 }  // namespace

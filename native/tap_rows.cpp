@@ -93,6 +93,11 @@ void TapRows::plan_tables(const ImagePlan& plan) {
   for (auto& row : bytes_) row.resize(3 * n + kWindow);  // taking writes whole windows
 }
 
+// From a row of the picture to the one that the next row of the output needs.
+std::size_t TapRows::rows_ahead() const {
+  return static_cast<std::size_t>(std::min(plan_->rows.step + 0.5, 1e6));
+}
+
 void TapRows::blend(std::size_t above, std::size_t below, const Blend& blend) {
   if (work_ == Work::means) {
     const std::int16_t* const first = means(above);
@@ -105,7 +110,8 @@ void TapRows::blend(std::size_t above, std::size_t below, const Blend& blend) {
     return lanes_->blend(first, bytes(below), blend);
   }
   const std::int16_t* const terms = chroma(above / yuv_.down);
-  lanes_->blend_colour(yuv_.luma + above * yuv_.luma_bytes, yuv_.luma + below * yuv_.luma_bytes,
+  const std::size_t ahead = below + rows_ahead() < view_.height ? rows_ahead() * yuv_.luma_bytes : 0;
+  lanes_->blend_colour(yuv_.luma + above * yuv_.luma_bytes, yuv_.luma + below * yuv_.luma_bytes, ahead,
                        table_.windows(), terms, chroma(below / yuv_.down), columns_.count(), factors_, blend);
 }
 
@@ -116,7 +122,7 @@ const std::uint8_t* TapRows::bytes(std::size_t y) {
   const std::size_t n = columns_.count();
   if (interleaved(view_.format)) {
     const std::uint8_t* const row = view_.data + y * view_.width * 3;
-    const std::size_t next = y + static_cast<std::size_t>(std::min(plan_->rows.step + 0.5, 1e6));
+    const std::size_t next = y + rows_ahead();
     const std::uint8_t* const ahead = next < view_.height ? view_.data + next * view_.width * 3 : row;
     if (work_ == Work::pixels) {
       lanes_->take3(row, ahead, table_.windows(), n, out);

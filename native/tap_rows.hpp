@@ -37,6 +37,7 @@ class TapRows {
   enum class Work { pixels, mix_gray, luma, expand_luma, yuv, means };
   void choose(std::size_t row_bytes);
   void plan_tables(const ImagePlan& plan);
+  std::size_t rows_ahead() const;
   const std::int16_t* chroma(std::size_t y);
 
   Instructions instructions_;
