@@ -93,9 +93,9 @@ void TapRows::plan_tables(const ImagePlan& plan) {
   for (auto& row : bytes_) row.resize(3 * n + kWindow);  // taking writes whole windows
 }
 
-// From a row of the picture to the one that the next row of the output needs.
+// From a row of the picture to the one that the second next row of the output needs.
 std::size_t TapRows::rows_ahead() const {
-  return static_cast<std::size_t>(std::min(plan_->rows.step + 0.5, 1e6));
+  return static_cast<std::size_t>(std::min(2.0 * plan_->rows.step + 0.5, 1e6));
 }
 
 void TapRows::blend(std::size_t above, std::size_t below, const Blend& blend) {
