@@ -30,6 +30,7 @@ SHARED = {
     "goals",
     "graph",
     "harness",
+    "images",
     "impacts",
     "live_user",
     "loopback",

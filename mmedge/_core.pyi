@@ -413,6 +413,11 @@ class Histogram:
     def max_ns(self) -> int:
         """The longest one."""
 
+def image_instructions() -> list[str]:
+    """
+    Names of the instruction sets that image kernels can use here, best first; all give the same bits.
+    """
+
 class ImagePlan:
     """
     Where the pixels of an output come from, for one geometry of a camera.
@@ -434,8 +439,18 @@ class ImageKernel:
     """Camera frame -> network input, in one pass."""
 
     def __init__(
-        self, frame: tuple[int, int], color: str, size: tuple[int, int], mean: Sequence[float], std: Sequence[float]
-    ) -> None: ...
+        self,
+        frame: tuple[int, int],
+        color: str,
+        size: tuple[int, int],
+        mean: Sequence[float],
+        std: Sequence[float],
+        instructions: str = "",
+    ) -> None:
+        """
+        ``instructions``: one of ``image_instructions``, for tests and measurements; by default the first.
+        """
+
     def tensor(
         self,
         data: numpy.typing.NDArray[numpy.uint8],

@@ -48,6 +48,8 @@ std::vector<std::string> cpu_features() {
   add(ymm, basic.ecx, 12, "fma");
   add(ymm, more.eax, 4, "avx_vnni");
   add(zmm, extended.ebx, 16, "avx512f");
+  add(zmm, extended.ebx, 30, "avx512bw");
+  add(zmm, extended.ebx, 31, "avx512vl");
   add(zmm, extended.ecx, 11, "avx512_vnni");
   add(zmm, more.eax, 5, "avx512_bf16");
   add(tile, extended.edx, 22, "amx_bf16");

@@ -8,8 +8,11 @@
 #include <mutex>
 #include <vector>
 
+#include "block_rows.hpp"
 #include "image_plan.hpp"
+#include "instructions.hpp"
 #include "pixel_rows.hpp"
+#include "tap_rows.hpp"
 
 namespace mmedge {
 
@@ -26,7 +29,8 @@ struct ImageSpec {
 // Calls from several threads take turns.
 class ImageKernel {
  public:
-  explicit ImageKernel(const ImageSpec& spec);
+  // `instructions`: of those that this process can use; each gives the same bits.
+  explicit ImageKernel(const ImageSpec& spec, Instructions instructions = usable_instructions().front());
 
   const ImageSpec& spec() const { return spec_; }
   // Writes float32 [channels, height, width]; what the plan does not fill is 0.
@@ -41,26 +45,25 @@ class ImageKernel {
     std::array<std::size_t, 3> offset;
   };
 
-  void bind(const ImageView& view, const ImagePlan& plan, std::size_t height, std::size_t width);
+  void check(const ImageView& view, const ImagePlan& plan, std::size_t height, std::size_t width) const;
+  void bind(const ImageView& view, const ImagePlan& plan);
   void copy(std::uint8_t* out);
   Blended blend_row(const ImagePlan& plan, std::size_t y);
-  const float* block_row(const ImagePlan& plan, std::size_t y);
+  void tensor_row(const ImagePlan& plan, std::size_t y, float* out);
   void clear_margin(const ImagePlan& plan, float* out) const;
   void fill_margin(const ImagePlan& plan, std::uint8_t* out) const;
-  void planar_columns(const ImagePlan& plan, const Blended& row, std::size_t y, float* out);
-  void interleaved_columns(const ImagePlan& plan, const Blended& row, std::size_t y, float* out);
   void raw_columns(const ImagePlan& plan, const Blended& row, std::size_t y, std::uint8_t* out);
 
   ImageSpec spec_;
   std::array<float, 3> scale_{}, bias_{};
   std::array<std::uint8_t, 3> margin_{};
+  TapRows taps_;
   PixelRows rows_;
   std::vector<float> blended_;         // one row between two source rows
   std::vector<float> line_;            // one row of the output in stored order, where that is another one
   std::vector<std::uint8_t> rounded_;  // the same of the raw frame
-  std::vector<std::uint16_t> sums_;    // column sums over the rows of a block
-  std::array<std::vector<float>, 2> block_;  // planar rows of block sums
-  std::array<std::size_t, 2> block_held_{};
+  BlockRows blocks_;
+  const FloatLoops& loops_;
   std::mutex mutex_;
 };
 

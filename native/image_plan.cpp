@@ -1,6 +1,7 @@
 #include "image_plan.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <stdexcept>
 #include <utility>
@@ -35,6 +36,7 @@ StoredAxis stored(const Axis& axis, bool flip) {
   // What is left over at the end that is shown last is not used.
   result.origin = flip ? axis.camera - result.blocks * axis.block : 0;
   result.first = flip ? result.blocks - axis.first - axis.count : axis.first;
+  result.step = axis.step;
   result.taps.plan(axis, flip);
   return result;
 }
@@ -65,8 +67,10 @@ void Taps::plan(const Axis& axis, bool flip) {
 ImagePlan::ImagePlan(const Axis& shown_rows_, const Axis& shown_columns_, bool swap, bool flip_rows,
                      bool flip_columns)
     : shown_rows(shown_rows_), shown_columns(shown_columns_) {
+  static std::atomic<std::uint64_t> plans{0};
   check(shown_rows);
   check(shown_columns);
+  id = ++plans;
   StoredAxis vertical = stored(shown_rows, flip_rows), horizontal = stored(shown_columns, flip_columns);
   const auto width = static_cast<std::ptrdiff_t>(shown_columns.out);
   const auto begin = [](const Axis& axis, bool flip) {

@@ -33,6 +33,7 @@ struct StoredAxis {
   std::size_t origin;  // first pixel of the first block
   std::size_t blocks;
   std::size_t first;  // block at which the window begins
+  double step;        // blocks from one pixel of the output to the next
   Taps taps;
 
   std::size_t length() const { return taps.left.size(); }
@@ -48,8 +49,9 @@ class ImagePlan {
   std::ptrdiff_t base, row_step, column_step;
   StoredAxis rows, columns;
   Axis shown_rows, shown_columns;
-  bool whole;  // the output is filled: there is no margin
-  bool copy;   // every pixel of the output is one of the camera's, in its order
+  std::uint64_t id;  // of this plan alone: what is made of it need not be made again
+  bool whole;        // the output is filled: there is no margin
+  bool copy;         // every pixel of the output is one of the camera's, in its order
 
   bool blocked() const { return rows.block > 1 || columns.block > 1; }
   bool upright() const { return column_step == 1; }

@@ -4,7 +4,10 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <vector>
+
+#include "aligned.hpp"
+#include "image_lanes.hpp"
+#include "pixel_factors.hpp"
 
 namespace mmedge {
 
@@ -22,6 +25,22 @@ struct ImageView {
   Matrix matrix = Matrix::bt601;
 };
 
+// Where luma and chroma lie in memory: row y of luma at luma + y * luma_bytes, rows of chroma likewise at u
+// and v.
+struct YuvLayout {
+  const std::uint8_t *luma, *u, *v;
+  std::size_t luma_bytes, chroma_bytes;
+  std::size_t across, down;  // columns and rows that share a sample of chroma
+  bool pairs;                // u and v in turn
+};
+
+// Of any format but interleaved colour; of gray frames luma alone.
+YuvLayout yuv_layout(const ImageView& view);
+Factors factors_of(const ImageView& view);
+
+void mix_gray(const std::uint8_t* red, const std::uint8_t* green, const std::uint8_t* blue, std::size_t n,
+              std::uint8_t* out);
+
 // How the channels lie in a row: channel c of pixel x is byte offset[c] + x * stride.
 struct RowLayout {
   std::size_t bytes, stride;
@@ -32,6 +51,8 @@ struct RowLayout {
 // another order, full-range luma), else in two scratch rows; chroma by nearest neighbour.
 class PixelRows {
  public:
+  explicit PixelRows(Instructions instructions) : lanes_(image_lanes(instructions)) {}
+
   // Throws std::invalid_argument if the frame cannot exist (empty, or odd with subsampled chroma).
   void bind(const ImageView& view, Color color);
   const RowLayout& layout() const { return layout_; }
@@ -40,12 +61,16 @@ class PixelRows {
 
  private:
   enum class Work { none, expand_luma, mix_gray, convert_yuv };
-  void convert(std::size_t y, std::uint8_t* out) const;
+  void convert(std::size_t y, std::uint8_t* out);
 
+  const ImageLanes& lanes_;
   ImageView view_{};
   RowLayout layout_{};
   Work work_ = Work::none;
-  std::array<std::vector<std::uint8_t>, 2> scratch_;
+  std::array<LineVector<std::uint8_t>, 2> scratch_;
+  LineVector<std::uint8_t> spread_;  // chroma of each pixel, and luma of whole vectors
+  LineVector<std::int16_t> terms_;
+  std::size_t terms_held_ = 0;
   std::array<std::size_t, 2> held_{};  // which row a scratch row holds
 };
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import cv2
 import numpy as np
 
@@ -43,6 +45,34 @@ class BestColour:
             np.multiply(self._planes[2 - channel], self._scale[channel], out=plane)
             np.add(plane, self._bias[channel], out=plane)
         return self.out
+
+
+class BlobColour:
+    """BGR frame -> tensor by the function that OpenCV has for it."""
+
+    def __init__(self, spec: ImageInput) -> None:
+        parameters = cv2.dnn.Image2BlobParams()
+        parameters.scalefactor = tuple(1.0 / (255.0 * std) for std in spec.std)
+        parameters.size = spec.size[::-1]
+        parameters.mean = tuple(255.0 * mean for mean in spec.mean)
+        parameters.swapRB = True
+        self._parameters = parameters
+
+    def __call__(self, bgr: ByteArray) -> FloatArray:
+        made: FloatArray = cv2.dnn.blobFromImageWithParams(bgr, self._parameters)
+        return made
+
+
+class Yuv:
+    """Frame of luma and chroma -> BGR -> tensor by another of these classes."""
+
+    def __init__(self, spec: ImageInput, format: str, colour: Callable[[ByteArray], FloatArray]) -> None:
+        self._code = {"nv12": cv2.COLOR_YUV2BGR_NV12, "yuv420p": cv2.COLOR_YUV2BGR_I420}[format]
+        self._bgr = np.empty((*spec.frame, 3), np.uint8)
+        self._colour = colour
+
+    def __call__(self, yuv: ByteArray) -> FloatArray:
+        return self._colour(cv2.cvtColor(yuv, self._code, dst=self._bgr))
 
 
 class TypicalGray:

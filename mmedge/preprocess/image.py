@@ -60,9 +60,11 @@ class ImagePreprocessor:
 
     Args:
         spec: The image seat.
+        instructions: One of ``core.image_instructions()``, for tests and measurements: all give the same bits. By
+            default the best that this process can use.
 
     Raises:
-        ConfigError: If the seat cannot work.
+        ConfigError: If the seat cannot work, or this machine has no such instructions.
 
     Example:
         >>> import numpy as np
@@ -75,12 +77,12 @@ class ImagePreprocessor:
         0.200
     """
 
-    def __init__(self, spec: ImageInput) -> None:
+    def __init__(self, spec: ImageInput, *, instructions: str = "") -> None:
         self.spec = spec
         reduced_size(spec)
         self._tensor_plan, self._raw_plan = _Plan(spec, tensor_fit), _Plan(spec, frame_fit)
         try:
-            self._kernel = core.ImageKernel(spec.frame, spec.color, spec.size, spec.mean, spec.std)
+            self._kernel = core.ImageKernel(spec.frame, spec.color, spec.size, spec.mean, spec.std, instructions)
         except ValueError as error:
             raise ConfigError(str(error), where="image input", fix="correct the input's declaration") from error
 

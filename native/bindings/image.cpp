@@ -70,6 +70,14 @@ ImageView view(const Input& data, const std::string& format_name, std::size_t wi
 }  // namespace
 
 void bind_image(nb::module_& m) {
+  m.def(
+      "image_instructions",
+      [] {
+        std::vector<std::string> names;
+        for (const Instructions one : usable_instructions()) names.push_back(name_of(one));
+        return names;
+      },
+      "Names of the instruction sets that image kernels can use here, best first; all give the same bits.");
   nb::class_<ImagePlan>(
       m, "ImagePlan",
       "Where the pixels of an output come from, for one geometry of a camera.\n\n"
@@ -88,12 +96,17 @@ void bind_image(nb::module_& m) {
       .def(
           "__init__",
           [](ImageKernel* self, std::tuple<std::size_t, std::size_t> frame, const std::string& color,
-             std::tuple<std::size_t, std::size_t> size, std::vector<float> mean, std::vector<float> std) {
-            new (self)
-                ImageKernel(ImageSpec{std::get<0>(frame), std::get<1>(frame), parse_color(color),
-                                      std::get<0>(size), std::get<1>(size), std::move(mean), std::move(std)});
+             std::tuple<std::size_t, std::size_t> size, std::vector<float> mean, std::vector<float> std,
+             const std::string& instructions) {
+            new (self) ImageKernel(
+                ImageSpec{std::get<0>(frame), std::get<1>(frame), parse_color(color), std::get<0>(size),
+                          std::get<1>(size), std::move(mean), std::move(std)},
+                instructions.empty() ? usable_instructions().front() : instructions_named(instructions));
           },
-          nb::arg("frame"), nb::arg("color"), nb::arg("size"), nb::arg("mean"), nb::arg("std"))
+          nb::arg("frame"), nb::arg("color"), nb::arg("size"), nb::arg("mean"), nb::arg("std"),
+          nb::arg("instructions") = "",
+          "``instructions``: one of ``image_instructions``, for tests and measurements; by default the "
+          "first.")
       .def(
           "tensor",
           [](ImageKernel& self, const Input& data, const std::string& format, std::size_t width,

@@ -1,0 +1,243 @@
+#if defined(__aarch64__)
+#include <arm_neon.h>
+
+#include "image_loops.hpp"
+
+namespace mmedge {
+namespace {
+
+template <std::size_t kCount>
+void take_by(const std::uint8_t* row, const Windows& windows, std::size_t n, std::uint8_t* out) {
+  const std::uint32_t* offset = windows.offset;
+  const std::uint8_t* control = windows.control;
+  for (std::size_t i = 0; i < n; i += 32, offset += 2 * kCount, control += 32 * kCount) {
+    const auto taps = [&](std::size_t k) {
+      return vqtbl1q_u8(vld1q_u8(row + offset[k]), vld1q_u8(control + 16 * k));
+    };
+    uint8x16_t first = taps(0), second = taps(1);
+    for (std::size_t k = 1; k < kCount; ++k) {
+      first = vorrq_u8(first, taps(2 * k));
+      second = vorrq_u8(second, taps(2 * k + 1));
+    }
+    vst1q_u8(out + i, first);
+    vst1q_u8(out + i + 16, second);
+  }
+}
+
+void take(const std::uint8_t* row, const Windows& windows, std::size_t n, std::uint8_t* out) {
+  if (windows.count == 1) return take_by<1>(row, windows, n, out);
+  if (windows.count == 2) return take_by<2>(row, windows, n, out);
+  if (windows.count == 4) return take_by<4>(row, windows, n, out);
+  take_by<8>(row, windows, n, out);
+}
+
+template <bool kHalves>
+void take3_by(const std::uint8_t* row, const std::uint8_t* ahead, const Windows& windows, std::size_t n,
+              std::uint8_t* out) {
+  constexpr std::size_t kStep = kHalves ? 2 : 1;
+  const std::uint32_t* offset = windows.offset;
+  const std::uint8_t* control = windows.control;
+  for (std::size_t i = 0; i < n; i += 16, offset += 4 * kStep, control += 64) {
+    for (std::size_t k = 0; kHalves && k < 8; k += 2) __builtin_prefetch(ahead + offset[k]);
+    // Each 32 bits: left and right of two pixels, of one channel.
+    const auto pixels = [&](std::size_t k) {
+      const uint8x16_t bytes = kHalves ? vcombine_u8(vld1_u8(row + offset[k * kStep]),
+                                                     vld1_u8(row + offset[k * kStep + kStep - 1]))
+                                       : vld1q_u8(row + offset[k]);
+      return vreinterpretq_u32_u8(vqtbl1q_u8(bytes, vld1q_u8(control + 16 * k)));
+    };
+    // In the order of the halves of AVX2's registers: pixels 0-1, 4-5, 2-3, 6-7.
+    const uint32x4_t first = pixels(0), third = pixels(1), second = pixels(2), fourth = pixels(3);
+    const auto pair = [](uint32x4_t a, uint32x4_t b) { return vreinterpretq_u64_u32(vzip1q_u32(a, b)); };
+    const auto rest = [](uint32x4_t a, uint32x4_t b) { return vreinterpretq_u64_u32(vzip2q_u32(a, b)); };
+    const uint64x2_t low = pair(first, second), high = pair(third, fourth);
+    vst1q_u8(out + i, vreinterpretq_u8_u64(vzip1q_u64(low, high)));
+    vst1q_u8(out + n + i, vreinterpretq_u8_u64(vzip2q_u64(low, high)));
+    vst1q_u8(out + 2 * n + i, vreinterpretq_u8_u64(vzip1q_u64(rest(first, second), rest(third, fourth))));
+  }
+}
+
+void take3(const std::uint8_t* row, const std::uint8_t* ahead, const Windows& windows, std::size_t n,
+           std::uint8_t* out) {
+  windows.count == 8 ? take3_by<true>(row, ahead, windows, n, out)
+                     : take3_by<false>(row, ahead, windows, n, out);
+}
+
+void store_terms(int32x4_t low, int32x4_t high, std::int16_t* terms) {
+  const int32x4_t half = vdupq_n_s32(4096);
+  low = vaddq_s32(low, half), high = vaddq_s32(high, half);
+  vst1q_s16(terms, vcombine_s16(vshrn_n_s32(low, 13), vshrn_n_s32(high, 13)));
+  const int16x8_t lower = vcombine_s16(vmovn_s32(low), vmovn_s32(high));
+  vst1q_s16(terms + 16, veorq_s16(vshlq_n_s16(lower, 3), vdupq_n_s16(static_cast<std::int16_t>(0x8000))));
+}
+
+// 8 of U and of V, less 128.
+void store_colours(int16x8_t cu, int16x8_t cv, const Factors& m, std::int16_t* terms) {
+  const int16x4_t u0 = vget_low_s16(cu), u1 = vget_high_s16(cu), v0 = vget_low_s16(cv),
+                  v1 = vget_high_s16(cv);
+  const auto minus = [](std::int16_t factor) { return static_cast<std::int16_t>(-factor); };
+  const auto green = [&](int16x4_t a, int16x4_t b) {
+    return vmlal_n_s16(vmull_n_s16(a, minus(m.green_u)), b, minus(m.green_v));
+  };
+  store_terms(vmull_n_s16(v0, m.red_v), vmull_n_s16(v1, m.red_v), terms);
+  store_terms(green(u0, v0), green(u1, v1), terms + 32);
+  store_terms(vmull_n_s16(u0, m.blue_u), vmull_n_s16(u1, m.blue_u), terms + 64);
+}
+
+inline int16x8_t centred(uint8x8_t bytes) {
+  return vsubq_s16(vreinterpretq_s16_u16(vmovl_u8(bytes)), vdupq_n_s16(128));
+}
+
+void chroma(const std::uint8_t* u, const std::uint8_t* v, std::size_t n, const Factors& m,
+            std::int16_t* terms) {
+  for (std::size_t i = 0; i < n; i += 8)
+    store_colours(centred(vld1_u8(u + i)), centred(vld1_u8(v + i)), m, terms + i / 16 * 96 + i % 16);
+}
+
+void chroma_pairs(const std::uint8_t* uv, std::size_t n, const Factors& m, std::int16_t* terms) {
+  for (std::size_t i = 0; i < n; i += 8) {
+    const uint8x8x2_t both = vld2_u8(uv + 2 * i);
+    store_colours(centred(both.val[0]), centred(both.val[1]), m, terms + i / 16 * 96 + i % 16);
+  }
+}
+
+void colour(const std::uint8_t* luma, const std::int16_t* terms, std::size_t n, const Factors& m,
+            std::uint8_t* out) {
+  const uint8x8_t black = vdup_n_u8(static_cast<std::uint8_t>(m.black));
+  const auto scale = static_cast<std::uint16_t>(m.luma);
+  for (std::size_t i = 0; i < n; i += 8) {
+    const uint16x8_t above = vmovl_u8(vqsub_u8(vld1_u8(luma + i), black));
+    const uint32x4_t low = vshlq_n_u32(vmull_n_u16(vget_low_u16(above), scale), 3);
+    const uint32x4_t high = vshlq_n_u32(vmull_n_u16(vget_high_u16(above), scale), 3);
+    const int16x8_t whole = vreinterpretq_s16_u16(vcombine_u16(vshrn_n_u32(low, 16), vshrn_n_u32(high, 16)));
+    const int16x8_t lower = vreinterpretq_s16_u16(vcombine_u16(vmovn_u32(low), vmovn_u32(high)));
+    const int16x8_t rest = veorq_s16(lower, vdupq_n_s16(0x7fff));
+    const std::int16_t* const from = terms + i / 16 * 96 + i % 16;
+    for (std::size_t c = 0; c < 3; ++c) {
+      const uint16x8_t carry = vcgtq_s16(vld1q_s16(from + 32 * c + 16), rest);  // -1
+      const int16x8_t sum = vaddq_s16(whole, vld1q_s16(from + 32 * c));
+      vst1_u8(out + c * n + i, vqmovun_s16(vsubq_s16(sum, vreinterpretq_s16_u16(carry))));
+    }
+  }
+}
+
+void expand(const std::uint8_t* luma, std::size_t n, std::uint8_t* out) {
+  const int16x8_t share = vdupq_n_s16(kExpandShare);
+  std::size_t i = 0;
+  for (; i + 8 <= n; i += 8) {
+    const uint8x8_t above = vqsub_u8(vld1_u8(luma + i), vdup_n_u8(16));
+    const int16x8_t more = vqrdmulhq_s16(vreinterpretq_s16_u16(vmovl_u8(above)), share);
+    vst1_u8(out + i, vqadd_u8(above, vqmovun_s16(more)));
+  }
+  for (; i < n; ++i) out[i] = expanded(luma[i]);
+}
+
+void mix(const std::uint8_t* pixels, std::size_t n, bool bgr, std::uint8_t* out) {
+  std::size_t i = 0;
+  for (; i + 8 <= n; i += 8) {
+    const uint8x8x3_t bytes = vld3_u8(pixels + 3 * i);
+    const uint16x8_t red = vmovl_u8(bytes.val[bgr ? 2 : 0]), green = vmovl_u8(bytes.val[1]),
+                     blue = vmovl_u8(bytes.val[bgr ? 0 : 2]);
+    const auto gray = [](uint16x4_t r, uint16x4_t g, uint16x4_t b) {
+      const uint32x4_t sum = vmlal_n_u16(vmull_n_u16(r, kGrayRed), g, kGrayGreen);
+      return vrshrn_n_u32(vmlal_n_u16(sum, b, kGrayBlue), 14);  // rounds half up
+    };
+    const uint16x4_t low = gray(vget_low_u16(red), vget_low_u16(green), vget_low_u16(blue));
+    const uint16x4_t high = gray(vget_high_u16(red), vget_high_u16(green), vget_high_u16(blue));
+    vst1_u8(out + i, vmovn_u16(vcombine_u16(low, high)));
+  }
+  for (; i < n; ++i) {
+    const std::uint8_t* const at = pixels + 3 * i;
+    out[i] = bgr ? gray_of(at[2], at[1], at[0]) : gray_of(at[0], at[1], at[2]);
+  }
+}
+
+void add_rows(const std::uint8_t* row, const std::uint8_t* second, std::size_t n, bool first,
+              std::uint16_t* sums) {
+  std::size_t i = 0;
+  for (; i + 8 <= n; i += 8) {
+    const uint8x8_t bytes = vld1_u8(row + i);
+    uint16x8_t sum = second != nullptr ? vaddl_u8(bytes, vld1_u8(second + i)) : vmovl_u8(bytes);
+    if (!first) sum = vaddq_u16(sum, vld1q_u16(sums + i));
+    vst1q_u16(sums + i, sum);
+  }
+  for (; i < n; ++i)
+    sums[i] =
+        static_cast<std::uint16_t>((first ? 0 : sums[i]) + row[i] + (second != nullptr ? second[i] : 0));
+}
+
+void add_pairs(const std::uint8_t* row, std::size_t n, bool first, std::uint16_t* sums) {
+  std::size_t i = 0;
+  for (; i + 16 <= n; i += 16) {
+    const uint8x16_t bytes = vld1q_u8(row + i);
+    vst1q_u16(sums + i / 2, first ? vpaddlq_u8(bytes) : vpadalq_u8(vld1q_u16(sums + i / 2), bytes));
+  }
+  for (; i + 2 <= n; i += 2)
+    sums[i / 2] = static_cast<std::uint16_t>((first ? 0 : sums[i / 2]) + row[i] + row[i + 1]);
+}
+
+void add_steps(const std::uint16_t* sums, std::size_t n, std::size_t step, std::size_t count,
+               std::uint16_t* out) {
+  std::size_t i = 0;
+  for (; i + 8 <= n; i += 8) {
+    uint16x8_t sum = vld1q_u16(sums + i);
+    for (std::size_t k = 1; k < count; ++k) sum = vaddq_u16(sum, vld1q_u16(sums + i + k * step));
+    vst1q_u16(out + i, sum);
+  }
+  for (; i < n; ++i) {
+    out[i] = sums[i];
+    for (std::size_t k = 1; k < count; ++k) out[i] = static_cast<std::uint16_t>(out[i] + sums[i + k * step]);
+  }
+}
+
+void average(const std::uint16_t* sums, std::size_t n, float share, std::int16_t* out) {
+  const auto mean = [&](uint16x4_t from) {
+    const float32x4_t scaled = vmulq_n_f32(vcvtq_f32_u32(vmovl_u16(from)), share);
+    return vmovn_s32(vcvtq_s32_f32(vaddq_f32(scaled, vdupq_n_f32(0.5f))));
+  };
+  for (std::size_t i = 0; i < n; i += 4) vst1_s16(out + i, mean(vld1_u16(sums + i)));
+}
+
+inline int16x8_t numbers(const std::uint8_t* from) { return vreinterpretq_s16_u16(vmovl_u8(vld1_u8(from))); }
+
+inline int16x8_t numbers(const std::int16_t* from) { return vld1q_s16(from); }
+
+template <typename T>
+void blend(const T* above, const T* below, const Blend& blend) {
+  const int16x8_t share = vdupq_n_s16(blend.below);
+  for (std::size_t i = 0; i < 2 * blend.blocks; ++i) {  // halves of blocks
+    const int16x8_t all = vld1q_s16(blend.weights + 8 * i);
+    const int16x8_t second = vqrdmulhq_s16(all, share), first = vsubq_s16(all, second);
+    const std::size_t x = blend.start[i / 2] + 4 * (i % 2);
+    for (std::size_t c = 0; c < blend.channels; ++c) {
+      const int16x8_t a = numbers(above + blend.taps[c] + 8 * i), b = numbers(below + blend.taps[c] + 8 * i);
+      const int32x4_t low =
+          vmlal_s16(vmull_s16(vget_low_s16(a), vget_low_s16(first)), vget_low_s16(b), vget_low_s16(second));
+      const int32x4_t high = vmlal_high_s16(vmull_high_s16(a, first), b, second);
+      const float32x4_t scaled = vmulq_n_f32(vcvtq_f32_s32(vpaddq_s32(low, high)), blend.scale[c]);
+      vst1q_f32(blend.out[c] + x, vaddq_f32(scaled, vdupq_n_f32(blend.bias[c])));
+    }
+  }
+}
+
+}  // namespace
+
+const ImageLanes kNeonLanes{8,
+                            take,
+                            take3,
+                            chroma,
+                            chroma_pairs,
+                            colour,
+                            expand,
+                            mix,
+                            add_rows,
+                            add_pairs,
+                            add_steps,
+                            average,
+                            blend<std::uint8_t>,
+                            nullptr,
+                            blend<std::int16_t>,
+                            kLoops};
+
+}  // namespace mmedge
+#endif

@@ -1,0 +1,338 @@
+// What AVX2 and AVX-512 share: taking taps out of rows by shuffles of 16 and 32 bytes.
+// Included only by files that are compiled for such instructions; everything in it is theirs alone.
+#pragma once
+
+#include <immintrin.h>
+
+#include "image_lanes.hpp"
+
+namespace mmedge {
+namespace {
+
+inline __m128i load16(const void* from) { return _mm_loadu_si128(static_cast<const __m128i*>(from)); }
+inline __m256i load32(const void* from) { return _mm256_loadu_si256(static_cast<const __m256i*>(from)); }
+inline void store16(void* to, __m128i value) { _mm_storeu_si128(static_cast<__m128i*>(to), value); }
+inline void store32(void* to, __m256i value) { _mm256_storeu_si256(static_cast<__m256i*>(to), value); }
+
+template <std::size_t kCount>
+void take_by(const std::uint8_t* row, const Windows& windows, std::size_t n, std::uint8_t* out) {
+  const std::uint32_t* offset = windows.offset;
+  const std::uint8_t* control = windows.control;
+  for (std::size_t i = 0; i < n; i += 32, offset += 2 * kCount, control += 32 * kCount) {
+    const auto taps = [&](std::size_t k) {
+      const __m256i both = _mm256_inserti128_si256(_mm256_castsi128_si256(load16(row + offset[2 * k])),
+                                                   load16(row + offset[2 * k + 1]), 1);
+      return _mm256_shuffle_epi8(both, load32(control + 32 * k));
+    };
+    __m256i all = taps(0);
+    for (std::size_t k = 1; k < kCount; ++k) all = _mm256_or_si256(all, taps(k));
+    store32(out + i, all);
+  }
+}
+
+void take(const std::uint8_t* row, const Windows& windows, std::size_t n, std::uint8_t* out) {
+  if (windows.count == 1) return take_by<1>(row, windows, n, out);
+  if (windows.count == 2) return take_by<2>(row, windows, n, out);
+  if (windows.count == 4) return take_by<4>(row, windows, n, out);
+  take_by<8>(row, windows, n, out);
+}
+
+// The bytes of two pixels in each half.
+template <bool kHalves>
+__m256i two_windows(const std::uint8_t* row, const std::uint32_t* offset) {
+  if constexpr (kHalves) {
+    const auto half = [row](std::uint32_t first, std::uint32_t second) {
+      const __m128i low = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(row + first));
+      return _mm_castps_si128(
+          _mm_loadh_pi(_mm_castsi128_ps(low), reinterpret_cast<const __m64*>(row + second)));
+    };
+    return _mm256_inserti128_si256(_mm256_castsi128_si256(half(offset[0], offset[1])),
+                                   half(offset[2], offset[3]), 1);
+  } else {
+    return _mm256_inserti128_si256(_mm256_castsi128_si256(load16(row + offset[0])), load16(row + offset[1]),
+                                   1);
+  }
+}
+
+template <bool kHalves>
+void take3_by(const std::uint8_t* row, const std::uint8_t* ahead, const Windows& windows, std::size_t n,
+              std::uint8_t* out) {
+  constexpr std::size_t kCount = kHalves ? 8 : 4;
+  const std::uint32_t* offset = windows.offset;
+  const std::uint8_t* control = windows.control;
+  for (std::size_t i = 0; i < n; i += 16, offset += kCount, control += 64) {
+    for (std::size_t k = 0; k < kCount; k += kHalves ? 2 : 4) __builtin_prefetch(ahead + offset[k]);
+    // Each dword: left and right of two pixels, of one channel.
+    const __m256i even = _mm256_shuffle_epi8(two_windows<kHalves>(row, offset), load32(control));
+    const __m256i odd =
+        _mm256_shuffle_epi8(two_windows<kHalves>(row, offset + kCount / 2), load32(control + 32));
+    const __m256i both = _mm256_permute4x64_epi64(_mm256_unpacklo_epi32(even, odd), 0xd8);
+    const __m256i last = _mm256_permute4x64_epi64(_mm256_unpackhi_epi32(even, odd), 0xd8);
+    store16(out + i, _mm256_castsi256_si128(both));
+    store16(out + n + i, _mm256_extracti128_si256(both, 1));
+    store16(out + 2 * n + i, _mm256_castsi256_si128(last));
+  }
+}
+
+void take3(const std::uint8_t* row, const std::uint8_t* ahead, const Windows& windows, std::size_t n,
+           std::uint8_t* out) {
+  windows.count == 8 ? take3_by<true>(row, ahead, windows, n, out)
+                     : take3_by<false>(row, ahead, windows, n, out);
+}
+
+void expand(const std::uint8_t* luma, std::size_t n, std::uint8_t* out) {
+  const __m256i black = _mm256_set1_epi8(16), share = _mm256_set1_epi16(kExpandShare);
+  const __m256i zero = _mm256_setzero_si256();
+  std::size_t i = 0;
+  for (; i + 32 <= n; i += 32) {
+    const __m256i above = _mm256_subs_epu8(load32(luma + i), black);
+    const __m256i low = _mm256_mulhrs_epi16(_mm256_unpacklo_epi8(above, zero), share);
+    const __m256i high = _mm256_mulhrs_epi16(_mm256_unpackhi_epi8(above, zero), share);
+    store32(out + i, _mm256_adds_epu8(above, _mm256_packus_epi16(low, high)));
+  }
+  for (; i < n; ++i) out[i] = expanded(luma[i]);
+}
+
+void mix(const std::uint8_t* pixels, std::size_t n, bool bgr, std::uint8_t* out) {
+  const int first = bgr ? kGrayBlue : kGrayRed, third = bgr ? kGrayRed : kGrayBlue;
+  // Numbers of 16 bits: first and second byte of each pixel, and third byte and one.
+  const __m256i pairs =
+      _mm256_broadcastsi128_si256(_mm_setr_epi8(0, -1, 1, -1, 3, -1, 4, -1, 6, -1, 7, -1, 9, -1, 10, -1));
+  const __m256i rest =
+      _mm256_broadcastsi128_si256(_mm_setr_epi8(2, -1, -1, -1, 5, -1, -1, -1, 8, -1, -1, -1, 11, -1, -1, -1));
+  const __m256i ones = _mm256_set1_epi32(1 << 16), half = _mm256_set1_epi32(third | 8192 << 16);
+  const __m256i shares = _mm256_set1_epi32(first | kGrayGreen << 16);
+  std::size_t i = 0;
+  for (; 3 * i + 28 <= 3 * n; i += 8) {
+    const __m256i bytes = _mm256_inserti128_si256(_mm256_castsi128_si256(load16(pixels + 3 * i)),
+                                                  load16(pixels + 3 * i + 12), 1);
+    const __m256i two = _mm256_madd_epi16(_mm256_shuffle_epi8(bytes, pairs), shares);
+    const __m256i one = _mm256_madd_epi16(_mm256_or_si256(_mm256_shuffle_epi8(bytes, rest), ones), half);
+    const __m256i gray = _mm256_srli_epi32(_mm256_add_epi32(two, one), 14);
+    const __m128i words = _mm_packus_epi32(_mm256_castsi256_si128(gray), _mm256_extracti128_si256(gray, 1));
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(out + i), _mm_packus_epi16(words, words));
+  }
+  for (; i < n; ++i) {
+    const std::uint8_t* const at = pixels + 3 * i;
+    out[i] = bgr ? gray_of(at[2], at[1], at[0]) : gray_of(at[0], at[1], at[2]);
+  }
+}
+
+template <bool kTwo>
+void add_rows_by(const std::uint8_t* row, const std::uint8_t* second, std::size_t n, bool first,
+                 std::uint16_t* sums) {
+  std::size_t i = 0;
+  for (; i + 16 <= n; i += 16) {
+    __m256i sum = _mm256_cvtepu8_epi16(load16(row + i));
+    if (kTwo) sum = _mm256_add_epi16(sum, _mm256_cvtepu8_epi16(load16(second + i)));
+    store32(sums + i, first ? sum : _mm256_add_epi16(sum, load32(sums + i)));
+  }
+  for (; i < n; ++i)
+    sums[i] = static_cast<std::uint16_t>((first ? 0 : sums[i]) + row[i] + (kTwo ? second[i] : 0));
+}
+
+void add_rows(const std::uint8_t* row, const std::uint8_t* second, std::size_t n, bool first,
+              std::uint16_t* sums) {
+  second != nullptr ? add_rows_by<true>(row, second, n, first, sums)
+                    : add_rows_by<false>(row, second, n, first, sums);
+}
+
+void add_pairs(const std::uint8_t* row, std::size_t n, bool first, std::uint16_t* sums) {
+  const __m256i ones = _mm256_set1_epi8(1);
+  std::size_t i = 0;
+  for (; i + 32 <= n; i += 32) {
+    const __m256i pairs = _mm256_maddubs_epi16(load32(row + i), ones);
+    store32(sums + i / 2, first ? pairs : _mm256_add_epi16(pairs, load32(sums + i / 2)));
+  }
+  for (; i + 2 <= n; i += 2)
+    sums[i / 2] = static_cast<std::uint16_t>((first ? 0 : sums[i / 2]) + row[i] + row[i + 1]);
+}
+
+void add_steps(const std::uint16_t* sums, std::size_t n, std::size_t step, std::size_t count,
+               std::uint16_t* out) {
+  std::size_t i = 0;
+  for (; i + 16 <= n; i += 16) {
+    __m256i sum = load32(sums + i);
+    for (std::size_t k = 1; k < count; ++k) sum = _mm256_add_epi16(sum, load32(sums + i + k * step));
+    store32(out + i, sum);
+  }
+  for (; i < n; ++i) {
+    out[i] = sums[i];
+    for (std::size_t k = 1; k < count; ++k) out[i] = static_cast<std::uint16_t>(out[i] + sums[i + k * step]);
+  }
+}
+
+void average(const std::uint16_t* sums, std::size_t n, float share, std::int16_t* out) {
+  const __m256 by = _mm256_set1_ps(share), half = _mm256_set1_ps(0.5f);
+  const auto mean = [&](const std::uint16_t* from) {
+    const __m256 sum = _mm256_cvtepi32_ps(_mm256_cvtepu16_epi32(load16(from)));
+    return _mm256_cvttps_epi32(_mm256_add_ps(_mm256_mul_ps(sum, by), half));
+  };
+  for (std::size_t i = 0; i < n; i += 16)
+    store32(out + i, _mm256_permute4x64_epi64(_mm256_packs_epi32(mean(sums + i), mean(sums + i + 8)), 0xd8));
+}
+
+// Of products with 13 fractional bits, times 8: the upper and the lower half.
+struct Product {
+  __m256i whole, rest;
+};
+
+inline Product product(__m256i eightfold, std::int16_t factor) {
+  const __m256i by = _mm256_set1_epi16(factor);
+  return {_mm256_mulhi_epi16(eightfold, by), _mm256_mullo_epi16(eightfold, by)};
+}
+
+// Rounds half up: what the upper bit of the rest carries; the rest without it, less 32768, has the same bits.
+inline void store_terms(const Product& p, std::int16_t* terms) {
+  store32(terms, _mm256_add_epi16(p.whole, _mm256_srli_epi16(p.rest, 15)));
+  store32(terms + 16, p.rest);
+}
+
+// U and V less 128, eightfold.
+inline void store_colours(__m256i cu, __m256i cv, const Factors& m, std::int16_t* terms) {
+  const __m256i top = _mm256_set1_epi16(static_cast<std::int16_t>(0x8000));
+  const auto minus = [](std::int16_t factor) { return static_cast<std::int16_t>(-factor); };
+  const Product first = product(cu, minus(m.green_u)), second = product(cv, minus(m.green_v));
+  const __m256i rest = _mm256_add_epi16(first.rest, second.rest);
+  const __m256i carry =
+      _mm256_cmpgt_epi16(_mm256_xor_si256(first.rest, top), _mm256_xor_si256(rest, top));  // -1
+  const Product green{_mm256_sub_epi16(_mm256_add_epi16(first.whole, second.whole), carry), rest};
+  store_terms(product(cv, m.red_v), terms);
+  store_terms(green, terms + 32);
+  store_terms(product(cu, m.blue_u), terms + 64);
+}
+
+void chroma(const std::uint8_t* u, const std::uint8_t* v, std::size_t n, const Factors& m,
+            std::int16_t* terms) {
+  const __m256i middle = _mm256_set1_epi16(128);
+  for (std::size_t i = 0; i < n; i += 16) {
+    const auto spread = [&](const std::uint8_t* from) {
+      return _mm256_slli_epi16(_mm256_sub_epi16(_mm256_cvtepu8_epi16(load16(from + i)), middle), 3);
+    };
+    store_colours(spread(u), spread(v), m, terms + 6 * i);
+  }
+}
+
+void chroma_pairs(const std::uint8_t* uv, std::size_t n, const Factors& m, std::int16_t* terms) {
+  const __m256i middle = _mm256_set1_epi8(static_cast<char>(0x80)),
+                high = _mm256_set1_epi16(static_cast<std::int16_t>(0xff00));
+  for (std::size_t i = 0; i < n; i += 16) {
+    const __m256i both = _mm256_xor_si256(load32(uv + 2 * i), middle);
+    store_colours(_mm256_srai_epi16(_mm256_slli_epi16(both, 8), 5),
+                  _mm256_srai_epi16(_mm256_and_si256(both, high), 5), m, terms + 6 * i);
+  }
+}
+
+// 16 taps of a row of luma: products, and the rest as `colour` compares it.
+struct Luma {
+  __m256i whole, rest;
+};
+
+inline Luma luma_of(__m128i taps, __m256i scale) {
+  const __m256i eightfold = _mm256_slli_epi16(_mm256_cvtepu8_epi16(taps), 3);
+  return {_mm256_mulhi_epu16(eightfold, scale),
+          _mm256_xor_si256(_mm256_mullo_epi16(eightfold, scale), _mm256_set1_epi16(0x7fff))};
+}
+
+inline __m256i with_term(const Luma& luma, const std::int16_t* term) {
+  const __m256i carry = _mm256_cmpgt_epi16(load32(term + 16), luma.rest);  // -1
+  return _mm256_sub_epi16(_mm256_add_epi16(luma.whole, load32(term)), carry);
+}
+
+void colour(const std::uint8_t* luma, const std::int16_t* terms, std::size_t n, const Factors& m,
+            std::uint8_t* out) {
+  const __m128i black = _mm_set1_epi8(static_cast<char>(m.black));
+  const __m256i scale = _mm256_set1_epi16(m.luma);
+  for (std::size_t i = 0; i < n; i += 16) {
+    const Luma gray = luma_of(_mm_subs_epu8(load16(luma + i), black), scale);
+    const std::int16_t* const term = terms + 6 * i;
+    const __m256i red = with_term(gray, term), green = with_term(gray, term + 32);
+    const __m256i blue = with_term(gray, term + 64);
+    const __m256i both = _mm256_permute4x64_epi64(_mm256_packus_epi16(red, green), 0xd8);
+    const __m256i last = _mm256_permute4x64_epi64(_mm256_packus_epi16(blue, blue), 0xd8);
+    store16(out + i, _mm256_castsi256_si128(both));
+    store16(out + n + i, _mm256_extracti128_si256(both, 1));
+    store16(out + 2 * n + i, _mm256_castsi256_si128(last));
+  }
+}
+
+constexpr std::size_t kChunk = 32;  // units of 16 taps whose luma is worked out before its colours
+
+// For each unit 64 numbers: whole and rest of the row above, then of the row below.
+template <std::size_t kCount>
+void luma_rows(const std::uint8_t* above, const std::uint8_t* below, std::size_t ahead,
+               const Windows& windows, std::size_t begin, std::size_t end, const Factors& m,
+               std::int16_t* out) {
+  const __m256i black = _mm256_set1_epi8(static_cast<char>(m.black)), scale = _mm256_set1_epi16(m.luma);
+  for (std::size_t unit = begin; unit < end; ++unit, out += 64) {
+    const std::size_t first = unit / 2 * 2 * kCount + unit % 2;  // windows of two units stand in turn
+    const std::uint32_t* const offset = windows.offset + first;
+    const std::uint8_t* const control = windows.control + first * 16;
+    __builtin_prefetch(above + ahead + offset[0]);
+    __builtin_prefetch(below + ahead + offset[0]);
+    const auto taps = [&](std::size_t k) {
+      const __m256i both = _mm256_inserti128_si256(_mm256_castsi128_si256(load16(above + offset[2 * k])),
+                                                   load16(below + offset[2 * k]), 1);
+      return _mm256_shuffle_epi8(both, _mm256_broadcastsi128_si256(load16(control + 32 * k)));
+    };
+    __m256i both = taps(0);
+    for (std::size_t k = 1; k < kCount; ++k) both = _mm256_or_si256(both, taps(k));
+    both = _mm256_subs_epu8(both, black);
+    const Luma a = luma_of(_mm256_castsi256_si128(both), scale);
+    const Luma b = luma_of(_mm256_extracti128_si256(both, 1), scale);
+    store32(out, a.whole), store32(out + 16, a.rest), store32(out + 32, b.whole), store32(out + 48, b.rest);
+  }
+}
+
+// kUnits: how many times 8 pixels a block has.
+template <std::size_t kUnits, std::size_t kCount>
+void blend_colour_by(const std::uint8_t* above, const std::uint8_t* below, std::size_t ahead,
+                     const Windows& windows, const std::int16_t* terms_above, const std::int16_t* terms_below,
+                     std::size_t n, const Factors& m, const Blend& blend) {
+  const __m256i below_share = _mm256_set1_epi16(blend.below), zero = _mm256_setzero_si256();
+  float* out[3];
+  __m256 factor[3], bias[3];
+  for (std::size_t c = 0; c < 3; ++c) {  // in the order of the terms
+    std::size_t at = 0;
+    while (blend.taps[at] != c * n) ++at;
+    out[c] = blend.out[at];
+    factor[c] = _mm256_set1_ps(blend.scale[at]), bias[c] = _mm256_set1_ps(blend.bias[at]);
+  }
+  const std::int16_t* const weights = blend.weights;
+  const std::uint32_t* const start = blend.start;
+  alignas(64) std::int16_t luma[64 * kChunk];
+  for (std::size_t begin = 0, units = n / 16; begin < units; begin += kChunk) {
+    const std::size_t end = begin + kChunk < units ? begin + kChunk : units;
+    luma_rows<kCount>(above, below, ahead, windows, begin, end, m, luma);
+    for (std::size_t unit = begin; unit < end; ++unit) {
+      const std::int16_t* const gray = luma + 64 * (unit - begin);
+      const Luma a{load32(gray), load32(gray + 16)}, b{load32(gray + 32), load32(gray + 48)};
+      const __m256i all = load32(weights + 16 * unit);
+      const __m256i second = _mm256_mulhrs_epi16(all, below_share), first = _mm256_sub_epi16(all, second);
+      const std::size_t x = start[unit / kUnits] + unit % kUnits * 8;
+      for (std::size_t c = 0; c < 3; ++c) {
+        const std::size_t at = 96 * unit + 32 * c;
+        const __m256i clamped =
+            _mm256_packus_epi16(with_term(a, terms_above + at), with_term(b, terms_below + at));
+        const __m256i sums = _mm256_add_epi32(_mm256_madd_epi16(_mm256_unpacklo_epi8(clamped, zero), first),
+                                              _mm256_madd_epi16(_mm256_unpackhi_epi8(clamped, zero), second));
+        _mm256_storeu_ps(out[c] + x,
+                         _mm256_add_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(sums), factor[c]), bias[c]));
+      }
+    }
+  }
+}
+
+template <std::size_t kUnits>
+void blend_colour(const std::uint8_t* above, const std::uint8_t* below, std::size_t ahead,
+                  const Windows& windows, const std::int16_t* terms_above, const std::int16_t* terms_below,
+                  std::size_t n, const Factors& m, const Blend& blend) {
+  const auto by = windows.count == 1   ? blend_colour_by<kUnits, 1>
+                  : windows.count == 2 ? blend_colour_by<kUnits, 2>
+                  : windows.count == 4 ? blend_colour_by<kUnits, 4>
+                                       : blend_colour_by<kUnits, 8>;
+  by(above, below, ahead, windows, terms_above, terms_below, n, m, blend);
+}
+
+}  // namespace
+}  // namespace mmedge

@@ -1,0 +1,41 @@
+// What turns luma and chroma into red, green and blue, in whole numbers.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace mmedge {
+
+// 13 fractional bits: every factor fits 16 bits, so products are cheap vector operations.
+struct Factors {
+  std::int16_t black, luma, red_v, green_u, green_v, blue_u;
+};
+
+// round((luma - 16) * 255 / 219), clamped: the luma above black, and a share of it that is one vector
+// instruction.
+constexpr std::int32_t kExpandShare = 5386;  // 36 / 219 with 15 fractional bits
+
+constexpr std::uint8_t expanded(std::uint8_t luma) {
+  const std::int32_t above = luma > 16 ? luma - 16 : 0;
+  const std::int32_t value = above + ((above * kExpandShare + 16384) >> 15);
+  return static_cast<std::uint8_t>(value < 255 ? value : 255);
+}
+
+constexpr bool expanding_is_exact() {
+  for (int luma = 0; luma < 256; ++luma) {
+    const int above = luma > 16 ? luma - 16 : 0;
+    const int exact = (above * 510 + 219) / 438;
+    if (expanded(static_cast<std::uint8_t>(luma)) != (exact < 255 ? exact : 255)) return false;
+  }
+  return true;
+}
+static_assert(expanding_is_exact());
+
+// Shares of red, green and blue in gray, with 14 fractional bits.
+constexpr std::int16_t kGrayRed = 4899, kGrayGreen = 9617, kGrayBlue = 1868;
+
+constexpr std::uint8_t gray_of(std::uint8_t red, std::uint8_t green, std::uint8_t blue) {
+  return static_cast<std::uint8_t>((kGrayRed * red + kGrayGreen * green + kGrayBlue * blue + 8192) >> 14);
+}
+
+}  // namespace mmedge
