@@ -31,7 +31,7 @@ def rule(**inputs):
     return np.zeros((1, 1), np.float32)
 """
 ALLOW = ("--allow-callable", "breaking_rule")
-EARLY, LATER = "runtime.make_header = runtime.open_sources", "runtime.Runtime._count"
+EARLY, LATER = "runtime.make_header = runtime.open_sources", "runtime.Accounts.count"
 
 
 @pytest.mark.parametrize("where", [EARLY, LATER])
