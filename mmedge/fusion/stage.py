@@ -110,7 +110,6 @@ class StageRunner:
         self.seats, self._seats = seats, tuple(enumerate(seats))
         self.bits, self.direct = self._bits_of(plan.depends), self._bits_of(plan.seats.values())
         self._watched = tuple((index, seat) for index, seat in self._seats if seat in plan.due.watches)
-        self._every_ns = plan.due.every_ns
         self.memory: core.Stage = core.Stage(
             depends=self.bits,
             masks=self._bits_of(seats if plan.due.masks else plan.depends),

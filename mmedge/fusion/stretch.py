@@ -90,8 +90,10 @@ def is_plain(stage: StageRunner) -> bool:
         return False
     own = stage.engine.inputs
     rows = (*stage.plan.presence, *stage.plan.ages)
+    # An engine of another precision may give outputs of another dtype, which are converted.
     return all(own[tensor].dtype == np.float32 and own[tensor].flags.c_contiguous for tensor in rows) and all(
-        array.flags.c_contiguous for pair in stage.linked() for array in pair
+        theirs.dtype == fed.dtype and theirs.flags.c_contiguous and fed.flags.c_contiguous
+        for theirs, fed in stage.linked()
     )
 
 

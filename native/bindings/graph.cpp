@@ -86,7 +86,8 @@ class PythonStretch final : public StageHands {
       const auto to = nb::cast<Output>(pair[1]);
       check_contiguous(from, "an output that feeds a stage");
       check_contiguous(to, "a tensor that a stage feeds");
-      if (from.nbytes() != to.nbytes()) throw std::invalid_argument("arrays that are linked differ in size");
+      if (from.dtype() != to.dtype() || from.size() != to.size())
+        throw std::invalid_argument("arrays that are linked differ in dtype or size");
       made.links.push_back({from.data(), to.data(), from.nbytes()});
       inputs_.push_back(from);
       outputs_.push_back(to);

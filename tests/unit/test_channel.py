@@ -318,7 +318,7 @@ def test_text_that_is_too_long_is_counted(border: Border) -> None:
         msgspec.msgpack.encode(Lent(1, 99, 1, TensorHeader(stamp_of(Packet(**STAMP)), (2,), "<i2"))),  # type: ignore[arg-type]
         sound(ring=1).encode(),  # a ring of slots
         *(sound(ring=2, lost=lost).encode() for lost in (-20, 2**63 - 1)),
-        *(sound(ring=2, n=n).encode() for n in (-1, MAX_SAMPLES + 1)),
+        *(sound(ring=2, end=3000 + n, n=n).encode() for n in (-1, MAX_SAMPLES + 1)),
         sound(ring=2, end=3000).encode(),  # a sample that was read before
         sound(ring=2).encode()[:-1],
         sound(ring=2).encode() + b"x",

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import TensorProto
 
 from mmedge.bundle.manifest import AudioInput, TensorInput
 from mmedge.bundle.manifest import Stage as StageSpec
@@ -84,6 +85,21 @@ def test_the_new_engine_serves_from_the_next_trigger_on_and_the_old_one_is_freed
     graph.run(snapshot(40, 1.0, 1), no_audio)
     assert float(graph.output("a.y")[0, 0]) == 5.0
     assert old._closed
+    graph.close()
+
+
+@pytest.mark.parametrize("kind", [TensorProto.FLOAT16, TensorProto.INT32, TensorProto.DOUBLE])
+def test_outputs_of_another_dtype_reach_the_stage_behind_as_the_same_numbers(kind: int) -> None:
+    """Of another precision: of another size, or of the same."""
+    nodes = [NODE("Mul", ["x", "k"], ["m"]), NODE("Cast", ["m"], ["y"], to=kind)]
+    model = network(nodes, {"x": (FLOAT, [1, 2])}, {"y": (kind, [1, 2])}, k=np.float32(5.0))
+    first = runner("a", adder(1.0), {})
+    graph = StageGraph([first, runner("b", adder(10.0), {"a": first})])
+    graph.run(snapshot(0, 3.0, 0), no_audio)
+    assert float(graph.output("b.y")[0, 0]) == 30.0
+    assert graph.swap(runner("a", OnnxRuntimeEngine(model.SerializeToString()), {}))
+    graph.run(snapshot(40, 3.0, 1), no_audio)
+    assert float(graph.output("b.y")[0, 0]) == 150.0
     graph.close()
 
 
