@@ -13,7 +13,6 @@ namespace mmedge {
 // What a stage's outputs are; mmedge/fusion/life.py says what each means.
 enum class Life : std::uint8_t { kCold, kWarm, kHidden, kRenewing, kStale, kFailed };
 
-inline bool is_shown(Life life) { return life == Life::kWarm || life == Life::kRenewing; }
 inline bool is_cold(Life life) {
   return life == Life::kCold || life == Life::kStale || life == Life::kFailed;
 }

@@ -60,7 +60,6 @@ class Stretch {
   void run(Moment* moment, StageHands* hands);
 
   std::size_t at() const { return at_; }
-  std::size_t size() const { return stages_.size(); }
   // Of the newest `run`: what filling and running took.
   std::int64_t feeding_ns() const { return feeding_ns_; }
   std::int64_t running_ns() const { return running_ns_; }

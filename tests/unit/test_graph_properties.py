@@ -9,8 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mmedge._native import core
 from mmedge.bundle.manifest import Stage as StageSpec
+from mmedge.bundle.references import MAX_INPUTS
 from mmedge.fusion.crew import Crew
+from mmedge.fusion.life import Life
 from mmedge.fusion.stretch import Segment
 from tests.graph_model import Plan, Reference, make_graph, run_plan
 from tests.graph_strategies import graphs, triggers
@@ -82,6 +85,23 @@ def test_recorded_failures_leave_the_graph_as_the_real_ones_did(
         assert told[0] == told[1]
     for graph in graphs_of:
         graph.close()
+
+
+def test_the_numbers_that_python_and_cpp_share_are_the_same() -> None:
+    core.Moment(MAX_INPUTS)
+    with pytest.raises(ValueError, match="too many seats"):
+        core.Moment(MAX_INPUTS + 1)
+    specs = {"p": StageSpec(inputs={"seat0": "a"}, outputs={"y": ("batch", 2)})}
+    graph = make_graph(specs)
+    (stage,) = graph.stages
+    for number, life in enumerate(Life):
+        stage.life = life
+        assert (stage.memory.life, stage.life) == (number, life)
+    with pytest.raises(ValueError, match="no such life"):
+        stage.memory.life = len(Life)
+    stage.memory.finish()
+    assert stage.life is Life.WARM
+    graph.close()
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,8 @@ from mmedge.bundle.manifest import Missing, Sync, TensorInput
 from mmedge.calibration.offsets import Shift
 from mmedge.ipc.channel import PacketReader, PacketWriter
 from mmedge.ipc.control import Control, Ring
-from mmedge.pipeline.inbox import Inbox
+from mmedge.ipc.frames import RingSlot
+from mmedge.pipeline.inbox import Inbox, release
 from mmedge.pipeline.intake import Intake
 from mmedge.plan import plan_sync
 from mmedge.sync import Synchronizer
@@ -105,11 +106,13 @@ def border() -> Iterator[tuple[PacketReader, PacketWriter]]:
     reader = PacketReader("test")
     writer = PacketWriter(here, reader.wake, reader.flow)
     writer.put(block(1))
+    writer.put(frame(1))
     while (received := there.receive(0)) is not None:
         assert isinstance(received[0], Ring)
         reader.add(received[0], received[1][0])
         os.close(received[1][0])
-    reader.take()
+    for packet in reader.take():
+        release(packet)
     yield reader, writer
     here.close()
     there.close()
@@ -133,6 +136,23 @@ def test_rings_and_threads_are_read_together_in_order_of_arrival(border: tuple[P
     writer.put(EndOfStream(stream="audio", seq=10, capture_ns=now_ns, arrive_ns=now_ns + 21))
     assert woken(reading)
     assert [packet.seq for packet in reading.take()] == [9, 10]
+
+
+def test_a_calibrated_picture_does_not_say_the_time_that_its_writer_knew(
+    border: tuple[PacketReader, PacketWriter],
+) -> None:
+    now_ns = time.monotonic_ns()
+    reader, writer = border
+    for shifts, kept in (({}, True), ({"image": Shift(earlier_ns=3)}, False)):
+        reading = intake(Inbox(), synchronizer(started_ns=now_ns), pushed=reader, shifts=shifts)
+        writer.put(frame(now_ns))
+        (packet,) = reading.take(runs=True)
+        assert isinstance(packet, Frame)
+        assert packet.capture_ns == now_ns - 3 * (not kept)
+        assert isinstance(packet.release, RingSlot)
+        assert bool(packet.release.record) == kept
+        packet.release()
+        reading.close()
 
 
 def answers(packets: Sequence[Packet], trigger: str, *, lazy: bool) -> list[tuple[Any, ...]]:
