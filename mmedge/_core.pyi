@@ -510,6 +510,21 @@ class LogMel:
         Write the features of [samples] to [frames, n_mels] or [1, frames, n_mels].
         """
 
+def put_message(ring: SlotRing, fd: int, message: bytes, steal: bool) -> bool:
+    """
+    Publish a message and set the eventfd of its reader; False if no slot is free.
+
+    With ``steal``, the oldest that nobody has taken is overwritten instead. Never blocks.
+    """
+
+def next_message(ring: SlotRing, fd: int, timeout_s: float | None, newest: bool) -> tuple[bytes, int] | None:
+    """
+    Return the next message, or the ``newest``, and how many were passed over for it.
+
+    Waits until the eventfd is set, once, if none is there; None if then none has come. While it waits,
+    Python's threads take turns every 50 us, unless the program has set an interval itself.
+    """
+
 class MicrophoneClock:
     """
     Places a microphone's count of samples on CLOCK_MONOTONIC by the best time there is.
@@ -899,6 +914,13 @@ class SoundReader:
         Make a run of the records from ``first`` on, as long as they are blocks of one stream in order of arrival.
 
         None when the ring of the first one is not there. Raises ValueError for a record that cannot be.
+        """
+
+    def take(self, queue: RecordQueue) -> list[bytes | SoundRun]:
+        """
+        Take the records that are there, oldest first, and make runs of those that are sound.
+
+        A block whose ring is not there stays a record. Raises ValueError as ``read`` does.
         """
 
 class StreamClock:

@@ -209,7 +209,8 @@ class WorkerSource:
                     delivered.damage = error.message
                     continue
                 for packet in found:
-                    self._see(delivered, packet)
+                    if isinstance(packet, Frame):
+                        self._see(delivered, packet)
                     if packet.stream in self.streams:
                         packets.append(packet)
                         continue
@@ -225,14 +226,10 @@ class WorkerSource:
             self._lost = None
         return packets
 
-    def _see(self, delivered: _Delivered, packet: Found) -> None:
-        if not isinstance(packet, Packet):
-            delivered.see(*packet.newest)
-            return
-        delivered.see(packet.arrive_ns, packet.capture_ns)
-        if isinstance(packet, Frame) and not packet.damaged:
-            delivered.unchanged_ns = packet.unchanged_ns
-            if packet.unchanged_ns == 0 and packet.seq > 0:
+    def _see(self, delivered: _Delivered, frame: Frame) -> None:
+        if not frame.damaged:
+            delivered.unchanged_ns = frame.unchanged_ns
+            if frame.unchanged_ns == 0 and frame.seq > 0:
                 self._frozen_limit_ns = _FROZEN_NS
 
     def _run(self, emit: Emit | None) -> None:

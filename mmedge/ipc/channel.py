@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable
 from itertools import count
 from operator import attrgetter
-from typing import Any
+from typing import Any, TypeGuard
 
 import msgspec
 import numpy as np
@@ -216,7 +216,7 @@ class PacketReader:
         self._frames = FrameRecords()
         self._streams: dict[str, int] = {}  # stream -> the number of the ring that its pictures or tensors lie in
         self._newest_ring = -1
-        self._waiting: list[bytes] = []  # the first of them lies in a ring that is still on its way
+        self._waiting: list[bytes | core.SoundRun] = []  # the first of them lies in a ring that is still on its way
         self._decoder: msgspec.msgpack.Decoder[Record] = msgspec.msgpack.Decoder(learn(Record))
 
     def add(self, ring: Ring, fd: int) -> None:
@@ -255,36 +255,36 @@ class PacketReader:
         """Return what ``take`` does as it was put, and blocks that follow each other as a run; see ``in_order``."""
         if self._records is None:
             return []
-        records = self._waiting + self._records.take_all()
-        if not records:
-            return []
         found: list[Found] = []
         try:
-            self._waiting = []
-            said = [self._said(record) for record in records]
-            spare = _spare(said) if newest and len(records) > FRAMES else {}
-            at = 0
-            while at < len(records):
-                record = said[at]
-                number = ring_of(records[at]) if record is None else getattr(record, "ring", -1)
-                if number > self._newest_ring:
-                    self._waiting = records[at:]
-                    break
-                if record is not None:
-                    found.append(self._packet(record, records[at], spare))
-                    at += 1
+            taken = self._take_all()
+            said = [self._said(each) if isinstance(each, bytes) else None for each in taken]
+            spare = _spare(said) if newest and len(taken) > FRAMES else {}
+            for at, (each, record) in enumerate(zip(taken, said, strict=True)):
+                if not isinstance(each, bytes):
+                    found.append(each)
                     continue
-                run = self._sounds.read(records, at)
-                if run is None:
+                number = ring_of(each) if record is None else getattr(record, "ring", -1)
+                if number > self._newest_ring:
+                    self._waiting = taken[at:]
+                    break
+                if record is None:
                     raise LookupError(f"no sound lies in ring {number}")
-                found.append(run)
-                at += len(run)
+                found.append(self._packet(record, each, spare))
         except (msgspec.MsgspecError, struct.error, ValueError, TypeError, LookupError, AttributeError) as error:
             raise SourceError(f"a packet is damaged: {error}", where=self._where, fix="please report it") from error
         return found
 
+    def _take_all(self) -> list[bytes | core.SoundRun]:
+        taken, self._waiting = self._waiting, []
+        if taken:
+            taken = [self._sounds.read([each], 0) or each if _is_sound(each) else each for each in taken]
+            if any(map(_is_sound, taken)):  # nothing of its ring may be read before it
+                return taken
+        return taken + self._sounds.take(self._records)
+
     def _said(self, record: bytes) -> Record | FrameRecord | None:
-        """Return what a record says; None for a block of sound, which is read in runs."""
+        """Return what a record says; None for a block of sound whose ring is still on its way."""
         kind = record[:1]
         if kind == _SOUND:
             return None
@@ -352,6 +352,11 @@ class PacketReader:
             return Tensor(data=data, **fields_of(header.stamp))
         finally:
             ring.release(index)
+
+
+def _is_sound(each: bytes | core.SoundRun) -> TypeGuard[bytes]:
+    """Tell whether it is a block of sound that waits for its ring."""
+    return isinstance(each, bytes) and each[:1] == _SOUND
 
 
 def _spare(records: Iterable[Record | FrameRecord | None]) -> dict[str, int]:

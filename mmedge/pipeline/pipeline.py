@@ -121,6 +121,8 @@ class Pipeline:
         self.bundle, self._own = opened.bundle, opened.own
         self._runtime, self._sinks, self._delivery = opened.runtime, opened.sinks, opened.delivery
         self._pushes = opened.pushes
+        # What comes out of another process, for one reader, is the reader's own; else there are others who have it.
+        self._owns_results = self._delivery is None and self.isolation == "process"
         self._started = self._closed = False
         self._swapping = threading.Lock()
 
@@ -171,12 +173,18 @@ class Pipeline:
         statistics = self._runtime.statistics
         while (result := self._next(deadline_s)) is not None:
             before = time.monotonic_ns()
-            statistics.received.add(age_ns := result.age_ns(before))
-            result = result.received(age_ns)
-            if self._on_result is not None:
-                self._on_result(result)
-                statistics.steps["sink"].add(time.monotonic_ns() - before)
-            yield result
+            age_ns = result.age_ns(before)
+            if self._owns_results:
+                result.latency_ms["received"] = round(age_ns / 1e6, 3)
+            else:
+                result = result.received(age_ns)
+            try:
+                if self._on_result is not None:
+                    self._on_result(result)
+                    statistics.steps["sink"].add(time.monotonic_ns() - before)
+                yield result
+            finally:  # while nobody waits for it
+                statistics.received.add(age_ns)
 
     def _next(self, deadline_s: float | None) -> Result | None:
         if deadline_s is not None and time.monotonic() >= deadline_s:

@@ -10,7 +10,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
@@ -35,7 +35,6 @@ from mmedge.ipc.process import Child, error_from
 from mmedge.ipc.spawned import load_ahead
 from mmedge.ipc.wake import Wake
 from mmedge.learn import learn
-from mmedge.pipeline.prompt import PROMPT
 from mmedge.pipeline.sent import REPORT_S, Reference, Report, Sent, SoundReference
 from mmedge.pipeline.spec import PUSH, RunSpec
 from mmedge.pipeline.statistics import Statistics
@@ -69,6 +68,24 @@ def prepare_process(inputs: Mapping[str, Address]) -> None:
     """Have what a run needs imported while this process does something else."""
     with suppress(OSError):  # whatever has run short is said when the process is started
         load_ahead(modules_for(inputs))
+
+
+class _Copies(Mapping[str, Callable[..., Any]]):
+    """Input -> what copies its picture or sound; made when it is asked for, as few are."""
+
+    __slots__ = ("_copy", "_references")
+
+    def __init__(self, copy: Callable[..., Any], references: Mapping[str, object]) -> None:
+        self._copy, self._references = copy, references
+
+    def __getitem__(self, name: str) -> Callable[..., Any]:
+        return partial(self._copy, name, self._references[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._references)
+
+    def __len__(self) -> int:
+        return len(self._references)
 
 
 class RemoteRuntime:
@@ -221,35 +238,32 @@ class RemoteRuntime:
         """
         while True:
             ended = self._ended.is_set()
-            taken = self._take_result()
-            if taken is not None:
-                index, _, header = taken
-                size = int.from_bytes(header, "little")
-                result, references, heard, from_ns, told = self._decoder.decode(self._ring.data(index)[:size])
-                self._ring.release(index)
-                copies = {name: partial(self._copy, name, r) for name, r in references.items()}
+            left_s = None if deadline_s is None else max(deadline_s - time.monotonic(), 0.0)
+            message = self._next(0.0 if ended else left_s)
+            if message is not None:
+                result, references, heard, from_ns, told = self._decoder.decode(message)
                 outputs = {n: np.frombuffer(raw, kind).reshape(shape).copy() for n, (kind, shape, raw) in told.items()}
-                sounds = {name: partial(self._copy_sound, name, r) for name, r in heard.items()}
+                copies, sounds = _Copies(self._copy, references), _Copies(self._copy_sound, heard)
                 return result.attach(copies, from_ns=from_ns, outputs=outputs, sounds=sounds)
             if ended:
                 self._results_wake.set()  # for the next who waits
                 if self._error is not None:
                     raise self._error
                 return None
-            left_s = None if deadline_s is None else deadline_s - time.monotonic()
-            if left_s is not None and left_s <= 0:
+            if left_s == 0.0:
                 raise TimeoutError
-            with PROMPT:
-                self._results_wake.wait(left_s)
 
-    def _take_result(self) -> Any:
-        """Return the next result's slot, or the newest one where older ones do not matter; None without any."""
-        taken = self._ring.take() if self._ring is not None else None
-        while taken is not None and self.spec.results == "latest" and (newer := self._ring.take()) is not None:
-            self._ring.release(taken[0])
-            self.statistics.unread += 1
-            taken = newer
-        return taken
+    def _next(self, timeout_s: float | None) -> bytes | None:
+        """Return the next result, or the newest one where older ones do not matter; None if none has come."""
+        assert self._ring is not None, "start comes first"
+        newest = self.spec.results == "latest"
+        found: tuple[bytes, int] | None = core.next_message(self._ring, self._results_wake.fileno(), timeout_s, newest)
+        if found is None:
+            return None
+        message, passed_over = found
+        if passed_over:
+            self.statistics.unread += passed_over
+        return message
 
     def _copy(self, name: str, reference: Reference | None) -> Frame:
         # A result knows where its picture lies and no more: to keep results is not to keep rings.

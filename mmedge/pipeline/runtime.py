@@ -264,7 +264,7 @@ class Runtime:
     ) -> None:
         accounts = self._accounts
         assert accounts is not None
-        if not self._lossless:
+        if not self._lossless and len(snapshots) > 1:
             snapshots, late = shed(snapshots, period_ns=self._sync.period_ns, run_ns=self._run_ns)
             decisions += [Decision(snapshot, "overrun") for snapshot in late]
         for done, snapshot in enumerate(snapshots):

@@ -7,7 +7,6 @@ from itertools import count
 from typing import Any, Literal, TypeAlias
 
 import msgspec
-import numpy as np
 
 from mmedge._native import core
 from mmedge.errors import EngineError, MmedgeError
@@ -105,12 +104,9 @@ class ResultWriter:
                 where="results",
                 fix=f"limit the bundle's tasks (top_k) to {self._largest} bytes, or use isolation='thread'",
             )
-        while (index := self._ring.acquire(steal=not self._lossless)) < 0:
+        while not core.put_message(self._ring, self._wake.fileno(), data, steal=not self._lossless):
             if self.ended.wait(0.002):
                 return False
-        self._ring.data(index)[: len(data)] = np.frombuffer(data, np.uint8)
-        self._ring.publish(index, len(data).to_bytes(4, "little"))
-        self._wake.set()
         return True
 
     def _refer(self, frame: Frame) -> Reference | None:

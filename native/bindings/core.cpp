@@ -31,6 +31,7 @@ NB_MODULE(_core, m) {
   mmedge::bindings::bind_jpeg_scan(m);
   mmedge::bindings::bind_lifeline(m);
   mmedge::bindings::bind_log_mel(m);
+  mmedge::bindings::bind_messages(m);
   mmedge::bindings::bind_microphone_clock(m);
   mmedge::bindings::bind_microphone_reader(m);
   mmedge::bindings::bind_mixer(m);

@@ -20,6 +20,7 @@ void bind_image(nanobind::module_& m);
 void bind_jpeg_scan(nanobind::module_& m);
 void bind_lifeline(nanobind::module_& m);
 void bind_log_mel(nanobind::module_& m);
+void bind_messages(nanobind::module_& m);
 void bind_microphone_clock(nanobind::module_& m);
 void bind_microphone_reader(nanobind::module_& m);
 void bind_mixer(nanobind::module_& m);

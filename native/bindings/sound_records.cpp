@@ -9,6 +9,7 @@
 
 #include "bindings/arrays.hpp"
 #include "bindings/modules.hpp"
+#include "record_queue.hpp"
 
 namespace mmedge::bindings {
 namespace {
@@ -26,6 +27,41 @@ nb::object copied(const SoundRun& run, const SoundRun::Block& block) {
   const nb::capsule owner(samples, [](void* data) noexcept { delete[] static_cast<float*>(data); });
   if (block.samples > 0) std::memcpy(samples, run.samples(block), block.samples * sizeof(float));
   return nb::cast(nb::ndarray<nb::numpy, float, nb::ndim<1>>(samples, {block.samples}, owner));
+}
+
+// Takes all records of a queue: blocks of sound that follow each other as runs, the others as they are, and so
+// those whose ring is not there.
+nb::list take(SoundReader& self, RecordQueue& queue) {
+  nb::list found;
+  std::vector<std::string> blocks;
+  const auto read_blocks = [&] {
+    std::vector<std::string_view> left(blocks.begin(), blocks.end());
+    while (!left.empty()) {
+      std::optional<SoundRun> run = self.read(left);
+      std::size_t done = 1;
+      if (run) {
+        done = run->blocks().size();
+        found.append(nb::cast(std::move(*run)));
+      } else {
+        found.append(nb::bytes(left.front().data(), left.front().size()));
+      }
+      left.erase(left.begin(), left.begin() + static_cast<std::ptrdiff_t>(done));
+    }
+    blocks.clear();
+  };
+  std::string record;
+  // Of the capacity, so that a writer that never stops does not keep the reader here.
+  for (std::int64_t left = queue.capacity(); left > 0 && queue.take(record);) {
+    left -= static_cast<std::int64_t>(record.size()) + 4;
+    if (SoundRecord::is(record)) {
+      blocks.push_back(std::move(record));
+      continue;
+    }
+    read_blocks();
+    found.append(nb::bytes(record.data(), record.size()));
+  }
+  read_blocks();
+  return found;
 }
 
 }  // namespace
@@ -92,7 +128,11 @@ void bind_sound_records(nb::module_& m) {
           nb::sig("def read(self, records: list[bytes], first: int) -> SoundRun | None"),
           "Make a run of the records from ``first`` on, as long as they are blocks of one stream in order of "
           "arrival.\n\n"
-          "None when the ring of the first one is not there. Raises ValueError for a record that cannot be.");
+          "None when the ring of the first one is not there. Raises ValueError for a record that cannot be.")
+      .def("take", &take, nb::arg("queue"),
+           nb::sig("def take(self, queue: RecordQueue) -> list[bytes | SoundRun]"),
+           "Take the records that are there, oldest first, and make runs of those that are sound.\n\n"
+           "A block whose ring is not there stays a record. Raises ValueError as ``read`` does.");
 }
 
 }  // namespace mmedge::bindings
