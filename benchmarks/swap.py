@@ -79,7 +79,7 @@ def run(old: Path, new: Path) -> dict[str, tuple[int, float]]:
             else:
                 pipe.swap(bundle)
             took_s = time.monotonic() - began_s
-            time.sleep(AFTER_S)  # the runtime reports five times a second
+            time.sleep(AFTER_S)  # the runtime reports twice a second
             found[name] = window.close()
     reader.join()
     return found

@@ -647,6 +647,14 @@ class Mixer:
         loudest of them; the number of the loudest of all.
         """
 
+def copy_planes(planes: list[tuple[Any, int, int, int]], out: numpy.typing.NDArray[numpy.uint8]) -> None:
+    """
+    Copy planes of bytes one after the other into ``out``, contiguous and as large as all of them or larger.
+
+    Of each: what has its bytes, how many lie between the begin of two rows, rows, and bytes to take of each.
+    Raises ValueError where a plane has fewer bytes than that, or ``out`` is too small.
+    """
+
 class RecordQueue:
     """
     Records of bytes in memory shared with another process: one writer, one reader, neither waits.

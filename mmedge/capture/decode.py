@@ -152,7 +152,7 @@ class PictureDecoder:
         if kind != self._kind:
             self._kind, self._layout = kind, _layout_of(frame)
         layout, format, height, width, shape = self._layout
-        if any(plane.line_size < 0 for plane in frame.planes):
+        if min([plane.line_size for plane in frame.planes]) < 0:
             frame = self._righted(frame)
         if format != kind[0]:
             frame = self._brought(frame, format, said)

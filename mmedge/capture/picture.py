@@ -135,16 +135,18 @@ def copy_planes(
         width: Columns to take.
         full_range: Of the picture; matters to more than 8 bits.
     """
-    flat, start = slot.reshape(-1), 0
+    planes = zip(frame.planes, planes_of(format, height, width), strict=False)
     bits = frame.format.components[0].bits
-    for number, (plane, (rows, columns)) in enumerate(
-        zip(frame.planes, planes_of(format, height, width), strict=False)
-    ):
+    if bits <= 8:
+        # Of a plane as it is the strides would be read, too: PyAV 18 leaves them to chance.
+        told = [(memoryview(plane), plane.line_size, rows, columns) for plane, (rows, columns) in planes]
+        core.copy_planes(told, slot)
+        return
+    flat, start = slot.reshape(-1), 0
+    for number, (plane, (rows, columns)) in enumerate(planes):
         source = np.frombuffer(plane, np.uint8)[: rows * plane.line_size].reshape(rows, plane.line_size)
         target = flat[start : start + rows * columns].reshape(rows, columns)
-        if bits > 8:  # swscale would add the pattern of a dither
-            table = _narrowing(bits, full_range=full_range, chroma=number > 0)
-            np.take(table, source.view("<u2")[:, :columns], out=target, mode="clip")
-        else:
-            target[...] = source[:, :columns]
+        # swscale would add the pattern of a dither
+        table = _narrowing(bits, full_range=full_range, chroma=number > 0)
+        np.take(table, source.view("<u2")[:, :columns], out=target, mode="clip")
         start += rows * columns

@@ -1,7 +1,7 @@
 """Capture in a process of its own, the parent's side: a device that dies or hangs is started again.
 
-Whoever wants the packets reads them from the rings; a thread of this file only judges the worker, five times a second,
-by the stamps that lie there: however busy the reader is, a healthy device does not look dead.
+Whoever wants the packets reads them from the rings; a thread of this file only judges the worker, twice a second, by
+the stamps that lie there: however busy the reader is, a healthy device does not look dead.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ from mmedge.learn import learn
 from mmedge.types import EndOfStream, Frame, Packet
 
 log = logging.getLogger("mmedge.capture")
-HEARTBEAT_S = 0.2  # between two reports of a worker
-_TURN_S = 0.25  # at most, between two looks at a worker that says nothing
+LOOK_S = 0.2  # between two looks of a worker at itself: it reports what has changed
+HEARTBEAT_NS = 1_000_000_000  # between two reports of a worker with which nothing has changed
+_TURN_S = 0.5  # at most, between two looks at a worker that says nothing
 OPEN_S = 20.0  # for a device to open
 STOP_S = 2.0  # for an orderly end; then the worker is killed
 # A worker that says nothing for that long is held by its driver; a device that delivers nothing has hung.
@@ -44,7 +45,7 @@ _READ_NS = 2_000_000_000  # without a new packet after the first one
 _FROZEN_NS = 5_000_000_000  # of bit-identical pictures, after which the device is opened again
 _MAX_FROZEN_NS = 60_000_000_000  # that limit doubles up to here: the scene may be a test picture
 _GOOD_NS = 10_000_000_000  # a worker that ran for longer starts with the shortest pause again
-_AWAY_NS = 1_000_000_000  # between two turns of a loop of 0.25 s: this process was stopped
+_AWAY_NS = 1_500_000_000  # between two turns of a loop of 0.5 s: this process was stopped
 _SAY_NS = 60_000_000_000  # before the same reason is logged again
 _BACKOFF_S = (0.1, 1.5)  # first and longest pause before a restart; it doubles
 
@@ -59,7 +60,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Pulse(msgspec.Struct, frozen=True, kw_only=True):
-    """What a capture worker says five times a second."""
+    """What a capture worker says each second, and when it has changed."""
 
     health: SourceHealth
     refused: tuple[str, str | None, str | None] | None = None  # message, where, fix
@@ -253,7 +254,7 @@ class WorkerSource:
             poll.register(waited, select.POLLIN)
         before = now_ns()
         while not self._stop.is_set():
-            poll.poll(1000 * _TURN_S)  # the worker says something more often than that
+            poll.poll(1000 * _TURN_S)
             now = now_ns()
             if now - before > _AWAY_NS:  # this process itself was stopped, so it heard no worker
                 self._heard_ns = self._delivered.packet_ns = self._delivered.moved_ns = now

@@ -21,8 +21,9 @@ def ticks_ns(ticks: int, time_base: Any) -> int:
         >>> ticks_ns(-1, Fraction(1, 3))
         -333333333
     """
-    scaled, parts = ticks * int(time_base.numerator) * NS_PER_S, int(time_base.denominator)
-    return scaled // parts if scaled >= 0 else -(-scaled // parts)
+    numerator, parts = time_base.as_integer_ratio()
+    scaled = ticks * int(numerator) * NS_PER_S
+    return int(scaled // parts if scaled >= 0 else -(-scaled // parts))
 
 
 def origin_ns(container: Any) -> int | None:

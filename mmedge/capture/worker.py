@@ -8,7 +8,8 @@ import msgspec
 
 from mmedge.capture.base import ThreadSource
 from mmedge.capture.open import open_sources
-from mmedge.capture.supervisor import HEARTBEAT_S, Order, Pulse
+from mmedge.capture.supervisor import HEARTBEAT_NS, LOOK_S, Order, Pulse
+from mmedge.clock import now_ns
 from mmedge.ipc.channel import PacketWriter
 from mmedge.ipc.control import unpack
 from mmedge.ipc.wake import Wake
@@ -16,6 +17,7 @@ from mmedge.ipc.worker import Link
 from mmedge.learn import learn
 from mmedge.types import EndOfStream, Packet
 
+_USUAL = {"frames", "blocks", "texts", "tensors"}  # counters of what arrives, as it should
 learn(Order)  # before a fork, so that workers share what was learned
 
 
@@ -41,11 +43,20 @@ def main(link: Link) -> None:
             if not writer.put(packet) and isinstance(packet, EndOfStream):
                 unsaid.append(packet)
 
-        def pulse() -> None:
-            health = source.health()
+        said: tuple[object, ...] = ()
+        said_ns = 0
+
+        def pulse(*, final: bool = False) -> None:
+            nonlocal said, said_ns
+            health, now = source.health(), now_ns()
             for stream, count in writer.dropped.items():
                 if count:
                     health.counters[f"dropped_unsent_{stream}"] = count
+            unusual = {name: n for name, n in health.counters.items() if name not in _USUAL}
+            state = health.state, health.reason, unusual, source.refused
+            if state == said and now - said_ns < HEARTBEAT_NS and not final:
+                return
+            said, said_ns = state, now
             refused = None if (error := source.refused) is None else (error.message, error.where, error.fix)
             told = Pulse(health=health, refused=refused, refused_streams=source.refused_streams)
             link.report(msgspec.msgpack.encode(told))
@@ -56,12 +67,12 @@ def main(link: Link) -> None:
         )
         source.start(emit)
         link.ready()
-        while (running or unsaid) and not link.stopping.wait(HEARTBEAT_S):
+        while (running or unsaid) and not link.stopping.wait(LOOK_S):
             pulse()
             for end in list(unsaid):
                 if writer.put(end):
                     unsaid.remove(end)
-        pulse()
+        pulse(final=True)
         if source.error is not None:
             raise source.error
     finally:

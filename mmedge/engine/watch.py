@@ -7,7 +7,7 @@ import time
 import weakref
 from typing import Protocol
 
-PERIOD_S = 0.1  # between two looks
+PERIOD_S = 0.2  # between two looks
 
 
 class Watched(Protocol):

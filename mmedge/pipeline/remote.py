@@ -43,7 +43,7 @@ from mmedge.plan import apply_preset, hold_ns
 from mmedge.sound_cut import Sound, SoundCut
 from mmedge.types import Frame, Packet, Result
 
-_SILENT_S = 4.0  # REPORT_S 20 times: a process that is starved of everything for that long answers nothing either
+_SILENT_S = 4.0  # REPORT_S 8 times: a process that is starved of everything for that long answers nothing either
 _ASLEEP_S = 1.0  # a wait that took longer means that this process itself was stopped
 _TEXTS = 256  # of 64 KiB that may be pushed while the runtime is busy; memory of those that never were is not used
 _STOP_S = 10.0  # for an orderly end; then the runtime is killed
@@ -96,7 +96,7 @@ class RemoteRuntime:
         manifest: That of the bundle.
 
     Attributes:
-        statistics: Counts and latencies, at most a fifth of a second old.
+        statistics: Counts and latencies, at most half a second old.
         keeps_pictures: Without a meaning here: results know where their pictures lie, and bring no copies.
     """
 
@@ -311,7 +311,7 @@ class RemoteRuntime:
         return future
 
     def health(self) -> dict[str, dict[str, Any]]:
-        """Return each source's state, at most a fifth of a second old."""
+        """Return each source's state, at most half a second old."""
         health = {name: dict(report) for name, report in self._health.items()}
         for name, unsent in (self._writer.dropped if self._writer is not None else {}).items():
             health[name]["counters"] = {**health[name]["counters"], "dropped_unsent": unsent}

@@ -18,12 +18,12 @@ from mmedge.pipeline.spec import RESULTS
 from mmedge.sound_cut import SoundCut
 from mmedge.types import Frame, Result
 
-REPORT_S = 0.2  # between two reports of the runtime
+REPORT_S = 0.5  # between two reports of the runtime
 _RESULT_BYTES = 1 << 18  # of one encoded result, a slot of its ring
 
 
 class Report(msgspec.Struct, frozen=True):
-    """What the runtime says five times a second: how its sources are, and the run's figures."""
+    """What the runtime says twice a second: how its sources are, and the run's figures."""
 
     health: dict[str, dict[str, Any]]
     statistics: bytes

@@ -27,6 +27,8 @@ from mmedge.pipeline.swap import BundleSwap, SwapOrder
 for _kind in (RunSpec, Manifest, Report, Pulse):  # before a fork: whoever comes of it shares what was learned
     learn(_kind)
 
+_LOOK_S = 0.1  # between two looks for the end
+
 
 def main(link: Link) -> None:
     """Run a bundle until its sources end or the parent wants it; the child's entry."""
@@ -54,8 +56,11 @@ def main(link: Link) -> None:
         try:
             report()
             link.ready()
-            while not results.ended.wait(REPORT_S) and not link.stopping.is_set():
-                report()
+            reported_s = time.monotonic()
+            while not results.ended.wait(_LOOK_S) and not link.stopping.is_set():
+                if time.monotonic() - reported_s >= REPORT_S:
+                    reported_s = time.monotonic()
+                    report()
         finally:
             # The end may take its time, and who falls silent is killed.
             threading.Thread(target=repeat, name="mmedge-report", daemon=True).start()

@@ -35,6 +35,7 @@ NB_MODULE(_core, m) {
   mmedge::bindings::bind_microphone_clock(m);
   mmedge::bindings::bind_microphone_reader(m);
   mmedge::bindings::bind_mixer(m);
+  mmedge::bindings::bind_planes(m);
   mmedge::bindings::bind_record_queue(m);
   mmedge::bindings::bind_regressor(m);
   mmedge::bindings::bind_sample_ring(m);

@@ -63,12 +63,13 @@ void bind_messages(nb::module_& m) {
   m.def("put_message", &put, nb::arg("ring"), nb::arg("fd"), nb::arg("message"), nb::arg("steal"),
         "Publish a message and set the eventfd of its reader; False if no slot is free.\n\n"
         "With ``steal``, the oldest that nobody has taken is overwritten instead. Never blocks.");
-  m.def("next_message", &next, nb::arg("ring"), nb::arg("fd"), nb::arg("timeout_s").none(), nb::arg("newest"),
-        nb::sig("def next_message(ring: SlotRing, fd: int, timeout_s: float | None, newest: bool) -> "
-                "tuple[bytes, int] | None"),
-        "Return the next message, or the ``newest``, and how many were passed over for it.\n\n"
-        "Waits until the eventfd is set, once, if none is there; None if then none has come. While it waits,\n"
-        "Python's threads take turns every 50 us, unless the program has set an interval itself.");
+  m.def(
+      "next_message", &next, nb::arg("ring"), nb::arg("fd"), nb::arg("timeout_s").none(), nb::arg("newest"),
+      nb::sig("def next_message(ring: SlotRing, fd: int, timeout_s: float | None, newest: bool) -> "
+              "tuple[bytes, int] | None"),
+      "Return the next message, or the ``newest``, and how many were passed over for it.\n\n"
+      "Waits until the eventfd is set, once, if none is there; None if then none has come. While it waits,\n"
+      "Python's threads take turns every 50 us, unless the program has set an interval itself.");
 }
 
 }  // namespace mmedge::bindings

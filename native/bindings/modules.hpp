@@ -24,6 +24,7 @@ void bind_messages(nanobind::module_& m);
 void bind_microphone_clock(nanobind::module_& m);
 void bind_microphone_reader(nanobind::module_& m);
 void bind_mixer(nanobind::module_& m);
+void bind_planes(nanobind::module_& m);
 void bind_record_queue(nanobind::module_& m);
 void bind_regressor(nanobind::module_& m);
 void bind_sample_ring(nanobind::module_& m);
