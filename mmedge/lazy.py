@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import threading
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from importlib import import_module
 
 
@@ -29,10 +30,34 @@ def lazily(package: str, homes: Mapping[str, str], name: str) -> object:
 
 
 @contextmanager
+def imported_beside(modules: Collection[str]) -> Iterator[None]:
+    """Import modules in a thread while the block does what leaves the interpreter alone much of the time.
+
+    What is missing is found out by who needs it, and said there.
+    """
+
+    def bring() -> None:
+        for module in modules:
+            with suppress(Exception):
+                import_module(module)
+
+    if all(module in sys.modules for module in modules):
+        yield
+        return
+    thread = threading.Thread(target=bring, name="mmedge-import")
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+
+
+@contextmanager
 def collector_paused() -> Iterator[None]:
     """Import without Python's collector, which would look through all that stays again and again, and find nothing.
 
-    It takes a twentieth of a cold start.
+    It takes a twentieth of a cold start. What is there afterwards counts as old, or the next three small collections
+    would each look through all of it.
     """
     if not gc.isenabled():  # by whoever has called, or by another thread that starts a run
         yield
@@ -41,4 +66,7 @@ def collector_paused() -> Iterator[None]:
     try:
         yield
     finally:
+        if not gc.get_freeze_count():  # or what the user has frozen would thaw
+            gc.freeze()
+            gc.unfreeze()
         gc.enable()

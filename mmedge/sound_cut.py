@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from mmedge.errors import FrameExpiredError
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Sound:
+class Sound(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """A stretch of one input's sound, the caller's own.
 
     Attributes:
@@ -32,8 +31,7 @@ class Sound:
     epoch: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class SoundCut:
+class SoundCut(msgspec.Struct, frozen=True, eq=False):
     """Where the window of one trigger lies in the ring of its input.
 
     Attributes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from shutil import copyfileobj
@@ -41,6 +42,7 @@ MAX_MANIFEST_BYTES = 1 << 22
 # One date for all members: equal content gives equal bytes.
 _DATE = (2020, 1, 1, 0, 0, 0)
 _PADDING = b"\x35\xd9"  # the kind of extra field that Android's zipalign writes
+_WORTH_PACKING = 0.75  # weights of networks hardly shrink; text does
 _LARGE = 1 << 30  # bytes from which on a member of a zip file has sizes of 64 bits; above 2^31 it must
 
 
@@ -268,9 +270,14 @@ def write_archive(path: str | Path, manifest: Manifest, members: Mapping[str, by
             if isinstance(content, Path):
                 _store(archive, file, info, content)
             else:
-                info.compress_type = zipfile.ZIP_DEFLATED
+                info.compress_type = zipfile.ZIP_DEFLATED if _shrinks(content) else zipfile.ZIP_STORED
                 archive.writestr(info, content)
     return path
+
+
+def _shrinks(content: bytes) -> bool:
+    """Tell whether packing is worth it: unpacking takes ten times as long as the hash, at every start."""
+    return len(zlib.compress(content)) < _WORTH_PACKING * len(content)
 
 
 def _store(archive: zipfile.ZipFile, file: BinaryIO, info: zipfile.ZipInfo, content: Path) -> None:

@@ -5,13 +5,13 @@ Manifests and recipes hold the text; all code that asks what it means asks ``par
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import isfinite
 from typing import TypeAlias
 
+import msgspec
 
-@dataclass(frozen=True)
-class Seat:
+
+class Seat(msgspec.Struct, frozen=True):
     """An input of the bundle. Its name has no '.' and does not begin with '@'."""
 
     name: str
@@ -20,8 +20,7 @@ class Seat:
         return self.name
 
 
-@dataclass(frozen=True)
-class Output:
+class Output(msgspec.Struct, frozen=True):
     """An output of another stage: ``STAGE.OUTPUT``. A stage's name has no '.', that of an output may."""
 
     stage: str
@@ -31,8 +30,7 @@ class Output:
         return f"{self.stage}.{self.name}"
 
 
-@dataclass(frozen=True)
-class State:
+class State(msgspec.Struct, frozen=True):
     """An output of the stage itself, as its run before gave it: ``@state:OUTPUT``."""
 
     output: str
@@ -41,8 +39,7 @@ class State:
         return f"@state:{self.output}"
 
 
-@dataclass(frozen=True)
-class Constant:
+class Constant(msgspec.Struct, frozen=True):
     """A finite number that fills the tensor: ``@const:NUMBER``."""
 
     number: float
@@ -51,16 +48,14 @@ class Constant:
         return f"@const:{repr(float(self.number)).removesuffix('.0')}"
 
 
-@dataclass(frozen=True)
-class Presence:
+class Presence(msgspec.Struct, frozen=True):
     """Which inputs are present, 1 or 0 each, in the order of the bundle's inputs: ``@present``."""
 
     def __str__(self) -> str:
         return "@present"
 
 
-@dataclass(frozen=True)
-class Age:
+class Age(msgspec.Struct, frozen=True):
     """How old each input is, in ms, in the order of the bundle's inputs: ``@age_ms``."""
 
     def __str__(self) -> str:

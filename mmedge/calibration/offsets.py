@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from shlex import quote
 from typing import Annotated, Literal, TypeVar
@@ -171,8 +171,7 @@ def _renamed(offset: Offset) -> Offset:
     )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Shift:
+class Shift(msgspec.Struct, frozen=True, kw_only=True):
     """What calibration changes of one input's packets.
 
     Attributes:
@@ -183,7 +182,7 @@ class Shift:
 
     earlier_ns: int
     uncertainty_ns: int = 0
-    known_ns: Mapping[ClockQuality, int] = field(default_factory=dict)
+    known_ns: Mapping[ClockQuality, int] = msgspec.field(default_factory=dict)
 
     def __call__(self, packet: _P) -> _P:
         """Return the packet with its true time; the data is the same object."""
@@ -251,8 +250,7 @@ def alignment(
     return shifts, notes
 
 
-@dataclass(slots=True)
-class _Group:
+class _Group(msgspec.Struct):
     """Devices on one time: how late the stamps of each are, and what the uncertainties of their offsets add up to."""
 
     late_ns: dict[str, int]

@@ -8,10 +8,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import unquote, urlsplit
+
+import msgspec
 
 from mmedge.address import shown_name
 from mmedge.capture.channels import CHOICE, Choice, check_choice, split_choice
@@ -28,8 +29,7 @@ _NETWORK = ("rtsp", "rtsps", "udp", "http", "https", "rtmp", "rtmps", "srt", "tc
 _ESCAPE = "write / ? # and @ in user names, passwords, paths and queries as %2F %3F %23 and %40"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Opening:
+class Opening(msgspec.Struct, frozen=True, kw_only=True):
     """One source that is to be opened.
 
     Attributes:
@@ -50,7 +50,7 @@ class Opening:
     realtime: bool
     speed: float
     base: StartTime
-    choices: Mapping[str, Choice] = field(default_factory=dict)
+    choices: Mapping[str, Choice] = msgspec.field(default_factory=dict)
 
 
 def _target(target: str, params: Mapping[str, str]) -> tuple[str, ...]:
@@ -65,8 +65,7 @@ def _pipeline(target: str, params: Mapping[str, str]) -> tuple[str, ...]:
     return target, *sorted(f"{name}={value}" for name, value in params.items())  # another size: another pipeline
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SourceKind:
+class SourceKind(msgspec.Struct, frozen=True, kw_only=True):
     """What there is to know of one kind of source.
 
     Attributes:
@@ -106,7 +105,7 @@ class SourceKind:
     password: bool = False
     played: bool = False
     queue_seen: bool = False
-    constant_ns: Mapping[ClockQuality, int] = field(default_factory=dict)
+    constant_ns: Mapping[ClockQuality, int] = msgspec.field(default_factory=dict)
 
 
 def read_params(kind: str, query: str, allowed: Iterable[str]) -> Params:

@@ -6,11 +6,12 @@ import heapq
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from mmedge.capture.base import Emit, StartTime, ThreadSource, log
 from mmedge.capture.channels import Choice, channel_count

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from mmedge.extras import require
@@ -16,8 +16,7 @@ GAP_NS = 20_000_000  # between the stamp and the end of the samples before: a ga
 PIECE_MS = 10  # of sound in one block, as microphones give it
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Piece:
+class Piece(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Samples at the output rate, the time after the last of them, and how many are missing before them."""
 
     samples: FloatArray

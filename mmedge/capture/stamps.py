@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import get_args
+
+import msgspec
 
 from mmedge._native import core
 from mmedge.capture.base import log
@@ -19,8 +20,7 @@ FLOORS_NS = _FLOOR_NS["A"], _FLOOR_NS["B"], _FLOOR_NS["C"]
 _LEFT = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Stamp:
+class Stamp(msgspec.Struct, frozen=True):
     """What the callback saw of one block.
 
     Attributes:

@@ -13,10 +13,10 @@ import select
 import threading
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import replace
 from operator import attrgetter
 
 import msgspec
+from msgspec.structs import replace
 
 from mmedge.address import Address
 from mmedge.bundle.manifest import Input

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from dataclasses import replace
 
 import numpy as np
+from msgspec.structs import replace
 
 from mmedge.capture.base import Emit, ThreadSource
 from mmedge.capture.kinds import KINDS

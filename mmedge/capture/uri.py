@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from mmedge.address import Address
@@ -118,3 +118,9 @@ def _kind(address: Address) -> str:
         if kind.plain is not None and re.fullmatch(kind.plain, uri):
             return name
     raise no_address()
+
+
+def modules_of(addresses: Iterable[Address]) -> tuple[str, ...]:
+    """Return what a process imports to read these sources, each kind's together, in the order of the kinds' names."""
+    kinds = sorted({parse(address).kind for address in addresses})
+    return tuple(module for kind in kinds for module in KINDS[kind].modules)

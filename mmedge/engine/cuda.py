@@ -5,9 +5,9 @@ from __future__ import annotations
 import ctypes
 import math
 import weakref
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from mmedge.errors import DeviceError, EngineError, MissingDependencyError
@@ -15,8 +15,7 @@ from mmedge.extras import require
 from mmedge.types import AnyArray
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Gpu:
+class Gpu(msgspec.Struct, frozen=True, kw_only=True):
     """What identifies a GPU for the engines built on it; no serial number.
 
     Attributes:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from typing import Any
+
+import msgspec
 
 from mmedge.errors import ConfigError, EngineError, MissingDependencyError
 from mmedge.extras import require
@@ -32,8 +33,7 @@ class PlanError(EngineError):
     """A plan that does not belong to this TensorRT or this GPU, or is damaged: it must be built again."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TensorRT:
+class TensorRT(msgspec.Struct, frozen=True, kw_only=True):
     """A TensorRT module and what it can do.
 
     Attributes:

@@ -20,6 +20,7 @@ from mmedge.fusion.pictures import Looked, Pictures
 from mmedge.fusion.stage import StageRunner
 from mmedge.fusion.stream import StreamStage
 from mmedge.fusion.stretch import Segment, make_segments
+from mmedge.fusion.unfed import UnfedStage
 from mmedge.types import AnyArray, Evidence, Snapshot
 
 if TYPE_CHECKING:
@@ -347,16 +348,17 @@ class StageGraph:
     @property
     def evidence(self) -> Evidence:
         """Where the networks of this run were run: on the CPU, a GPU or a Jetson."""
-        return evidence_of(stage.engine.backend for stage in self.stages)
+        return evidence_of(self.describe().values())
 
     def describe(self) -> Mapping[str, str]:
-        """Return stage name -> backend that serves it."""
-        return {stage.name: stage.engine.backend for stage in self.stages}
+        """Return stage name -> backend that serves it, of the stages that something feeds."""
+        return {stage.name: stage.engine.backend for stage in self.stages if not isinstance(stage, UnfedStage)}
 
     @property
     def served(self) -> dict[str, str]:
-        """Stage name -> backend and file of the bundle that serve it."""
-        return {stage.name: f"{stage.engine.backend} {stage.file}".rstrip() for stage in self.stages}
+        """Stage name -> backend and file of the bundle that serve it, of the stages that something feeds."""
+        files = {stage.name: stage.file for stage in self.stages}
+        return {name: f"{backend} {files[name]}".rstrip() for name, backend in self.describe().items()}
 
     def swap(self, other: StageRunner) -> bool:
         """Let a stage run on the engine of ``other``, between two triggers; what it knows stays.

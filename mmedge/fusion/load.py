@@ -28,6 +28,7 @@ from mmedge.fusion.rules import LISTED
 from mmedge.fusion.stage import StageRunner
 from mmedge.fusion.tensors import Shapes, array_of, constants, fill, input_shapes, output_shapes, tensor_specs
 from mmedge.fusion.trial import Trial
+from mmedge.fusion.unfed import make_unfed, unfed_stages
 
 if TYPE_CHECKING:
     from mmedge.fusion.upgrade import Pending
@@ -48,6 +49,7 @@ def load_graph(
     allow: Sequence[str] = (),
     wait: bool = True,
     kept: Mapping[str, StageRunner] | None = None,
+    fed: Collection[str] | None = None,
 ) -> StageGraph:
     """Build, load and self-test every stage of a bundle.
 
@@ -62,6 +64,8 @@ def load_graph(
             ``pending`` of the graph says what is to be built for it (``mmedge.fusion.upgrade``).
         kept: Stages of another graph that take the places of those of their names (``mmedge.fusion.kept``); they are
             not touched, and stay open if loading fails.
+        fed: The inputs that the run has; a stage that none of them reaches is not loaded (``mmedge.fusion.unfed``).
+            None loads all.
 
     Returns:
         The graph; the caller closes it.
@@ -79,13 +83,17 @@ def load_graph(
     if unused:
         log.warning("no task uses the outputs of stage %s: leave it out of the bundle", ", ".join(map(repr, unused)))
     trial = Trial(bundle)
-    choices = {name: found for name, found in serving(bundle, backend, precision).items() if name not in kept}
+    unfed = () if fed is None else unfed_stages(bundle.manifest, fed)
+    left_out = {*kept, *unfed}
+    choices = {name: found for name, found in serving(bundle, backend, precision).items() if name not in left_out}
     pending = [] if wait else _postpone(bundle, choices)
     trial.prepare([found[0][1] for found in choices.values() if found and found[0][0] == "onnxruntime"])
     try:
         for name in stage_order(bundle.manifest.stages):
             if name in kept:
                 stages[name] = kept[name]
+            elif name in unfed:
+                stages[name] = make_unfed(bundle, name, stages)
             elif bundle.manifest.stages[name].callable is not None:
                 engine = make_callable(bundle, name, stages, consent, patience=patience)
                 stages[name] = make_stage(bundle, name, engine, stages)

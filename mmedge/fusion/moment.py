@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from mmedge._native import core
 from mmedge.types import Snapshot
 
 
-@dataclass(slots=True)
-class Timing:
+class Timing(msgspec.Struct):
     """Nanoseconds that one trigger spent in preprocessing and in engines."""
 
     preprocess_ns: int = 0

@@ -92,9 +92,7 @@ class StageRunner:
         where = f"manifest.json: $.stages.{name}.inputs"
         own, seats = engine.inputs, tuple(inputs)
         self._constants = tuple((own[t], number, f"{where}.{t}") for t, number in plan.constants.items())
-        self._all_feeds: dict[str, tuple[str, Feed]] = {
-            tensor: (seat, make_feed(seat, inputs[seat], raw=raw, read=read)) for tensor, seat in plan.seats.items()
-        }
+        self._all_feeds = self._make_feeds(inputs, read)
         self._feeds = self._all_feeds  # at each run
         self._states = tuple((own[tensor], engine.outputs[output]) for tensor, output in plan.states.items())
         links = {tensor: parse_output(link) for tensor, link in plan.links.items()}
@@ -134,6 +132,10 @@ class StageRunner:
             linked = {tensor: stage.outputs[output] for tensor, (stage, output) in self._links.items()}
             self._change = Change(own, linked, plan.seats)
         self.reset()
+
+    def _make_feeds(self, inputs: Mapping[str, Input], read: ReadMember) -> dict[str, tuple[str, Feed]]:
+        seats = self.plan.seats.items()
+        return {tensor: (seat, make_feed(seat, inputs[seat], raw=self.raw, read=read)) for tensor, seat in seats}
 
     def _bits_of(self, names: Collection[str]) -> int:
         return sum(1 << index for index, seat in self._seats if seat in names)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from mmedge._native import core
@@ -14,8 +14,7 @@ from mmedge.fusion.stage import StageRunner
 from mmedge.types import AnyArray
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StageWork:
+class StageWork(msgspec.Struct, frozen=True, kw_only=True):
     """What ``core.Stretch`` needs of one stage. Arrays have the shapes [...] and dtypes of its engine's.
 
     Attributes:
@@ -44,8 +43,7 @@ class StageWork:
     runner: StageRunner
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(msgspec.Struct, frozen=True):
     """Stages that follow each other.
 
     Attributes:

@@ -14,8 +14,9 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from mmedge.address import scrub
 from mmedge.errors import MmedgeError
@@ -35,8 +36,7 @@ _lock = threading.Lock()
 log = logging.getLogger("mmedge.ipc")
 
 
-@dataclass(frozen=True)
-class _Spawner:
+class _Spawner(msgspec.Struct, frozen=True):
     """A spawner of this process, or the one it was forked from.
 
     Attributes:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+
+import msgspec
 
 from mmedge.address import Address
 from mmedge.bundle import Bundle, load
@@ -42,8 +43,7 @@ if TYPE_CHECKING:
 _LATE_S = 2.0  # beyond its time, for a swap to be taken back
 
 
-@dataclass(frozen=True, kw_only=True)
-class Wishes:
+class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     """The options of a ``Pipeline``, as it was given them."""
 
     sinks: Sequence[str | Address | Sink]
@@ -62,8 +62,7 @@ class Wishes:
     attach: str | Path | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Opened:
+class Opened(msgspec.Struct, frozen=True, kw_only=True):
     """The parts of a pipeline that has not started.
 
     Attributes:

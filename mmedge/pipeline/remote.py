@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
-from itertools import chain, count
+from itertools import count
 from typing import Any
 
 import msgspec
@@ -23,9 +23,8 @@ import numpy as np
 from mmedge._native import core
 from mmedge.address import Address
 from mmedge.bundle.manifest import Manifest
-from mmedge.capture.kinds import KINDS
 from mmedge.capture.picture import slots_for
-from mmedge.capture.uri import parse
+from mmedge.capture.uri import modules_of
 from mmedge.errors import FrameExpiredError, InternalError, MmedgeError, internal, shortage
 from mmedge.ipc.channel import PacketWriter
 from mmedge.ipc.control import Answer, Ask, Done, Message, Ready, Ring, State, pack
@@ -35,6 +34,7 @@ from mmedge.ipc.process import Child, error_from
 from mmedge.ipc.spawned import load_ahead
 from mmedge.ipc.wake import Wake
 from mmedge.learn import learn
+from mmedge.pipeline.arguments import has_device
 from mmedge.pipeline.sent import REPORT_S, Reference, Report, Sent, SoundReference
 from mmedge.pipeline.spec import PUSH, RunSpec
 from mmedge.pipeline.statistics import Statistics
@@ -59,9 +59,9 @@ def modules_for(inputs: Mapping[str, Address]) -> tuple[str, ...]:
 
     All at once, as what the spawner imports after a fork lies over what its earlier children share with it.
     """
-    kinds = [KINDS[kind] for kind in sorted({parse(uri).kind for uri in inputs.values() if uri != PUSH})]
-    worker = ("mmedge.capture.worker", "mmedge.calibration.offsets") if any(kind.live for kind in kinds) else ()
-    return (*_MODULES, *worker, *chain(*(kind.modules for kind in kinds)))
+    sources = [uri for uri in inputs.values() if uri != PUSH]
+    worker = ("mmedge.capture.worker", "mmedge.calibration.offsets") if has_device(inputs) else ()
+    return (*_MODULES, *worker, *modules_of(sources))
 
 
 def prepare_process(inputs: Mapping[str, Address]) -> None:

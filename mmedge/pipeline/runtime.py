@@ -18,11 +18,13 @@ import msgspec
 from mmedge._native import core
 from mmedge.bundle import Bundle
 from mmedge.capture import Source, open_sources
+from mmedge.capture.uri import modules_of
 from mmedge.clock import read_anchor
 from mmedge.errors import EngineError, InternalError, MmedgeError, internal
 from mmedge.ipc.channel import PacketReader
 from mmedge.ipc.mailbox import Mailbox
 from mmedge.ipc.sound import packets_of
+from mmedge.lazy import imported_beside
 from mmedge.pipeline.accounts import LOOK_NS, Accounts
 from mmedge.pipeline.arguments import has_device
 from mmedge.pipeline.check import check_run
@@ -106,7 +108,9 @@ class Runtime:
             MmedgeError: If an engine or a source cannot be opened; nothing is left running.
         """
         statistics, manifest = self.statistics, self._manifest
-        self._serving = serving = Serving(self.spec, self._bundle, statistics)
+        sources = [uri for uri in self.spec.inputs.values() if uri != PUSH]
+        with imported_beside(modules_of(sources) if self.spec.isolation == "thread" else ()):
+            self._serving = serving = Serving(self.spec, self._bundle, statistics)
         try:
             statistics.state = "WARMING"
             # Of inputs that one device feeds the trigger's own comes last: what it is cut with is there then.

@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Iterable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -36,8 +35,7 @@ _MESSAGE = 1000  # characters of an error
 _NICE = 5  # of the thread that loads: no more, since it may hold the interpreter for moments
 
 
-@dataclass(kw_only=True, eq=False)
-class _Candidate:
+class _Candidate(msgspec.Struct, kw_only=True, eq=False):
     """A bundle that is loaded and waits for its place, or is on trial in it."""
 
     graph: StageGraph
@@ -48,7 +46,7 @@ class _Candidate:
     serves: bool = False
     triggers: int = 0  # that it alone has seen
     unwanted: MmedgeError | None = None  # why the loop is to put it back
-    settled: threading.Event = field(default_factory=threading.Event)
+    settled: threading.Event = msgspec.field(default_factory=threading.Event)
     error: MmedgeError | None = None
 
 
@@ -92,6 +90,7 @@ class Serving:
             allow=self._spec.allow,
             wait=wait,
             kept=kept,
+            fed=self._spec.inputs,
             progress=None if kept is None else self._progress,
         )
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from mmedge.bundle.manifest import ImageInput
 from mmedge.errors import ConfigError
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Rectangle:
+class Rectangle(msgspec.Struct, frozen=True, kw_only=True):
     """A rectangle of whole pixels."""
 
     top: int

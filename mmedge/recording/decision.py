@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from mmedge.types import Result, Snapshot
 
@@ -12,14 +13,13 @@ if TYPE_CHECKING:
     from mmedge.recording.event_log import Outcome, TriggerEvent
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True):
     """What became of one trigger; ``used_ns``, ``busy`` and ``failed`` as in ``StageGraph``."""
 
     snapshot: Snapshot
     outcome: Outcome
     result: Result | None = None
-    used_ns: Mapping[str, int] = field(default_factory=dict)
+    used_ns: Mapping[str, int] = msgspec.field(default_factory=dict)
     busy: Sequence[str] = ()
     failed: Sequence[dict[str, str]] = ()
 

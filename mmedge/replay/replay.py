@@ -101,7 +101,12 @@ class Replay:
         """
         header, statistics, sync = self.recording.header, self.statistics, self.cutter.sync
         graph = load_graph(
-            self._bundle, backend=self._backend, precision=self._precision, patience=_PATIENCE, allow=self._allow
+            self._bundle,
+            backend=self._backend,
+            precision=self._precision,
+            patience=_PATIENCE,
+            allow=self._allow,
+            fed=self.cutter.attached,
         )
         try:
             statistics.backends, statistics.evidence = dict(graph.describe()), graph.evidence

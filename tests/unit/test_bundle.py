@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mmedge
-from mmedge.bundle import decode_manifest
+from mmedge.bundle import decode_manifest, write_archive
+from mmedge.bundle.manifest import Manifest
 from mmedge.errors import BundleError
 from tests.tiny import manifest, members, tiny_bundle
 
@@ -261,3 +263,15 @@ def test_threads_that_open_their_first_bundles_at_once_do_not_crash() -> None:
     for _ in range(6):
         done = subprocess.run([sys.executable, "-c", AT_ONCE], input=raw, capture_output=True, check=False)
         assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_what_hardly_shrinks_is_not_packed(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).bytes(7000)
+    files = {**members(), "text.json": b"a word " * 1000, "weights.bin": noise}
+    target = write_archive(tmp_path / "b.mmedge", msgspec.convert(manifest(files), Manifest), files)
+    with zipfile.ZipFile(target) as archive:
+        kinds = {info.filename: info.compress_type for info in archive.infolist()}
+    assert kinds["weights.bin"] == zipfile.ZIP_STORED
+    assert kinds["text.json"] == kinds["manifest.json"] == zipfile.ZIP_DEFLATED
+    with mmedge.load(target) as opened:
+        assert opened.read("weights.bin") == noise
