@@ -50,8 +50,9 @@ class Picture:
 
 def _encode(time_ms: int) -> ByteArray:
     time_ms %= 1 << _BITS
-    code = time_ms << 4 | _check(time_ms)
-    return np.unpackbits(np.frombuffer(code.to_bytes(_BLOCKS // 8, "big"), np.uint8)) * np.uint8(255)
+    code = (time_ms << 4 | _check(time_ms)).to_bytes(_BLOCKS // 8, "big")
+    bits: ByteArray = np.unpackbits(np.frombuffer(code, np.uint8))
+    return np.negative(bits, out=bits)  # 1 becomes 255
 
 
 def _check(time_ms: int) -> int:

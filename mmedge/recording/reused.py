@@ -10,7 +10,12 @@ from mmedge.types import ByteArray
 
 
 class Reused:
-    """A picture's memory; called, it goes back to where it came from, once. See ``Slot``."""
+    """A picture's memory; called, it goes back to where it came from, once. See ``Slot``.
+
+    Args:
+        home: Where it goes, for the next picture of its shape.
+        picture: uint8 [...].
+    """
 
     __slots__ = ("_home", "_picture")
 
@@ -51,7 +56,7 @@ class PictureMemory:
         self._free: deque[ByteArray] = deque()
 
     def lend(self, shape: tuple[int, ...]) -> tuple[ByteArray, Reused]:
-        """Return memory for one picture, uint8 of ``shape`` [...], yours until it is given back, and what gives it back.
+        """Return memory for one picture, uint8 of ``shape`` [...], and what gives it back; yours until then.
 
         It may be given back from any thread; what never is, is not lent again.
         """

@@ -106,8 +106,9 @@ class Replay:
         with Ahead(_batches(turns), _AHEAD) as batches:
             yield from self._results(batches)
         if self.differs:
+            all_of = self.statistics.triggers
             raise CheckError(
-                f"{self.differs} of {self.statistics.triggers} triggers were decided differently than in the recorded run",
+                f"{self.differs} of {all_of} triggers were decided differently than in the recorded run",
                 where=str(self.recording.folder),
                 fix=f"replay with the version that recorded it: mmedge {self.recording.header.mmedge}",
             )
