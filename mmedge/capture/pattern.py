@@ -13,10 +13,11 @@ from mmedge.types import NS_PER_S, ByteArray, FloatArray
 
 BEEP_S = 0.05
 _BITS = 36  # of milliseconds: two years of uptime
-_BLOCKS = _BITS + 4
+_BLOCKS = _BITS + 4  # whole bytes
 _STRIP = 12  # the time code takes this part of the height
 _DARK, _BRIGHT = 96, 160
 _SWEEP_NS = 2 * NS_PER_S
+_AHEAD_S = 0.25  # of sound that is made at once: arithmetic on blocks of 10 ms is mostly calls
 
 
 class Picture:
@@ -31,27 +32,27 @@ class Picture:
         self.width = width
         self.height = height
         x, y = np.arange(width) / width, np.arange(height)[:, None] / height
-        wave = (72 + 48 * np.sin(2 * np.pi * (4 * x + 2 * y))).astype(np.uint8)
-        self._wave = np.hstack([wave, wave])  # a picture is a window that slides over it: no arithmetic per frame
-        self._chroma = np.linspace(96, 160, width * height // 2).astype(np.uint8)
-        self._block = np.arange(width) * _BLOCKS // width
+        luma = (72 + 48 * np.sin(2 * np.pi * (4 * x + 2 * y))).astype(np.uint8)
+        chroma = np.linspace(96, 160, height // 2).astype(np.uint8)[:, None].repeat(width, axis=1)
+        # A picture is a window that slides over it, over rows of one colour as well: no arithmetic per frame, one copy.
+        self._wave = np.hstack(2 * [np.vstack([luma, chroma])])
+        self._blocks = np.bincount(np.arange(width) * _BLOCKS // width, minlength=_BLOCKS)
 
     def paint(self, slot: ByteArray, time_ns: int) -> None:
         """Write the world at ``time_ns`` into ``slot``, uint8 (height * 3 / 2, width), contiguous."""
-        luma, chroma = slot[: self.height], slot[self.height :].reshape(-1)
         if time_ns % NS_PER_S:
             shift = time_ns % _SWEEP_NS * self.width // _SWEEP_NS
-            luma[...] = self._wave[:, shift : shift + self.width]
-            chroma[...] = self._chroma
+            slot[...] = self._wave[:, shift : shift + self.width]
         else:
-            luma[...], chroma[...] = 255, 128
-        luma[: self.height // _STRIP] = _encode(time_ns // 1_000_000)[self._block]
+            slot[: self.height], slot[self.height :] = 255, 128
+        slot[: self.height // _STRIP] = _encode(time_ns // 1_000_000).repeat(self._blocks)
 
 
 def _encode(time_ms: int) -> ByteArray:
     time_ms %= 1 << _BITS
-    code = time_ms << 4 | _check(time_ms)
-    return np.array([255 * (code >> place & 1) for place in range(_BLOCKS - 1, -1, -1)], np.uint8)
+    code = (time_ms << 4 | _check(time_ms)).to_bytes(_BLOCKS // 8, "big")
+    bits: ByteArray = np.unpackbits(np.frombuffer(code, np.uint8))
+    return np.negative(bits, out=bits)  # 1 becomes 255
 
 
 def _check(time_ms: int) -> int:
@@ -103,3 +104,28 @@ def hear(start_ns: int, samples: int, rate_hz: float, noise: np.random.Generator
     if beep.any():
         sound += beep * 0.5 * np.sin(2 * np.pi * 1000 * t)
     return sound.astype(np.float32)
+
+
+class Sound:
+    """What one microphone hears, from when it is opened: ``hear``, made some time ahead.
+
+    Args:
+        rate_hz: True sample rate.
+        noise: Where the noise comes from.
+    """
+
+    def __init__(self, rate_hz: float, noise: np.random.Generator) -> None:
+        self._rate_hz, self._noise = rate_hz, noise
+        self._samples: FloatArray = np.empty(0, np.float32)
+        self._first = 0
+
+    def take(self, first: int, samples: int, start_ns: int) -> FloatArray:
+        """Return samples from number ``first`` on, which was sensed at ``start_ns``: float32 (samples,), -1..1.
+
+        A view that nobody else writes; numbers rise from call to call.
+        """
+        begin = first - self._first
+        if begin + samples > len(self._samples):
+            count = max(samples, round(_AHEAD_S * self._rate_hz))
+            self._samples, self._first, begin = hear(start_ns, count, self._rate_hz, self._noise), first, 0
+        return self._samples[begin : begin + samples]

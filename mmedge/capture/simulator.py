@@ -6,7 +6,7 @@ import heapq
 import math
 import random
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from operator import attrgetter
 from typing import Annotated, TypeVar
@@ -80,6 +80,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     burst: Annotated[int, Meta(ge=1, le=100)] = 1
     resize_at_s: _At = math.inf
 
+    @property
+    def pace(self) -> float:
+        """How fast the device's clocks run: 1 without drift."""
+        return 1 + self.drift_ppm * 1e-6
+
     @classmethod
     def read(cls, params: Mapping[str, str]) -> Settings:
         """Return the settings that the parameters of an address ask for.
@@ -98,7 +103,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             raise ConfigError(f"parameter '{name}' is '{params.get(name)}': {expected}") from error
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class Delivery:
     """What the device hands over.
 
@@ -113,7 +118,7 @@ class Delivery:
     stamp_ns: int
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class Shot(Delivery):
     """A picture; it shows the world at ``shown_ns``."""
 
@@ -122,7 +127,7 @@ class Shot(Delivery):
     height: int
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class Take(Delivery):
     """Sound: ``samples`` from number ``first`` on, sensed from ``start_ns``; ``lost`` vanished before it."""
 
@@ -160,7 +165,7 @@ class Simulator:
         self.settings = settings
         self.rate_hz = rate_hz
         self.pictures = pictures
-        self.pace = 1 + settings.drift_ppm * 1e-6
+        self.pace = settings.pace
 
     def events(self, opened_ns: int) -> Iterator[Shot | Take | Ending]:
         """Yield every delivery of a device that is opened at ``opened_ns``, in the order of ``due_ns``, without end."""
@@ -187,7 +192,8 @@ class Simulator:
                 if settings.stall_ms and rng.random() < settings.stall_rate:
                     late_ms += rng.uniform(0, settings.stall_ms)
                 due_ns = max(due_ns, group[-1].true_ns + round(late_ms * 1e6))
-                yield replace(delivery, due_ns=due_ns)
+                delivery.due_ns = due_ns
+                yield delivery
 
     def _shots(self, opened_ns: int) -> Iterator[Shot]:
         settings = self.settings

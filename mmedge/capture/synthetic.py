@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from mmedge.capture.base import Emit, ThreadSource
 from mmedge.capture.kinds import KINDS
-from mmedge.capture.pattern import Picture, hear
+from mmedge.capture.pattern import Picture, Sound
 from mmedge.capture.picture import PictureTrack
 from mmedge.capture.simulator import Ending, Settings, Shot, Simulator, Take
 from mmedge.capture.sound import MonoTrack
@@ -77,10 +77,14 @@ class SyntheticSource(ThreadSource):
         self._painter = Picture(self._settings.width, self._settings.height)
         self._pictures = {name: PictureTrack(live=True, slots=lambda: self.slots) for name in images}
         self._noise = np.random.default_rng(self._settings.seed)
+        self._world = self._heard_world()
         self._image, self._sound = _Line(), _Line()
         self._monos = {name: MonoTrack(self._rate_hz, rate, low_delay=True) for name, rate in self._sounds.items()}
         self._missing = dict.fromkeys(self._sounds, 0)
         self._heard = 0  # samples
+
+    def _heard_world(self) -> Sound:
+        return Sound(self._rate_hz * self._settings.pace, self._noise)
 
     def _clock_reports(self) -> dict[str, ClockReport]:
         lines = {**dict.fromkeys(self._pictures, self._image), **dict.fromkeys(self._sounds, self._sound)}
@@ -90,6 +94,7 @@ class SyntheticSource(ThreadSource):
         simulator = Simulator(
             self._settings, rate_hz=self._rate_hz if self._sounds else None, pictures=bool(self._pictures)
         )
+        self._world = self._heard_world()
         for event in simulator.events(now_ns()):
             early_ns = event.due_ns - now_ns()
             if (early_ns > 0 and stop.wait(early_ns / NS_PER_S)) or stop.is_set():
@@ -160,9 +165,7 @@ class SyntheticSource(ThreadSource):
 
     def _receive_sound(self, take: Take, emit: Emit, gap_ns: int) -> None:
         line, size_ns = self._sound, take.samples * NS_PER_S // self._rate_hz
-        samples = hear(
-            take.start_ns, take.samples, take.samples * NS_PER_S / (take.true_ns - take.start_ns), self._noise
-        )
+        samples = self._world.take(take.first, take.samples, take.start_ns)
         # What arrives is one run of samples, whatever its stamps say of it.
         self._heard += take.samples
         end_ns = self._heard * NS_PER_S // self._rate_hz

@@ -19,6 +19,7 @@ from mmedge.address import scrub
 from mmedge.cli import signals
 from mmedge.errors import InternalError, MmedgeError, internal, trace
 from mmedge.extras import missing_package
+from mmedge.lazy import collector_paused
 
 # Command -> one line for the overview; the command itself lives in mmedge.cli.NAME.
 COMMANDS = {
@@ -68,7 +69,8 @@ class _Command(TyperCommand):
 
 def app_command(name: str) -> Any:
     """Return a command, loaded: a ``click.Command``."""
-    module = import_module(f"mmedge.cli.{name}")
+    with collector_paused():
+        module = import_module(f"mmedge.cli.{name}")
     single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     single.command(name, cls=_Command)(module.command)
     command = typer.main.get_command(single)

@@ -6,16 +6,18 @@ import json
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from mmedge.console import err, out, styled
 from mmedge.plain import json_text, printable
 from mmedge.privacy import Privacy
 from mmedge.stdout import abandon_stdout, documents, is_reserved, reserve_stdout
+
+if TYPE_CHECKING:  # most commands show neither
+    from rich.progress import Progress
+    from rich.table import Table
 
 __all__ = [
     "Allow",
@@ -131,6 +133,8 @@ class Bar:
 @contextmanager
 def bar(text: str) -> Iterator[Bar]:
     """Show a progress bar on stderr while something long goes on; only on a terminal."""
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
         yield Bar(progress, progress.add_task(text, total=1.0))

@@ -10,8 +10,7 @@ import typer
 
 from mmedge.bundle import load
 from mmedge.cli.output import Allow, JsonLines, Sinks, abandon_stdout, err, out, print_json
-from mmedge.cli.run import make_sinks
-from mmedge.replay.explain import explain as explain_trigger
+from mmedge.cli.sinks import make_sinks
 from mmedge.replay.replay import Replay
 from mmedge.sinks import open_sink
 from mmedge.types import Backend, Precision
@@ -36,6 +35,8 @@ def command(
     """Replay a recording. With --json: one result a line on stdout (JSON Lines), equal in every replay."""
     with load(bundle) as opened:
         if explain is not None:
+            from mmedge.replay.explain import explain as explain_trigger  # a replay explains nothing
+
             document = explain_trigger(folder, opened, explain)
             if json:
                 print_json(document)

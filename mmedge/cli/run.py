@@ -33,6 +33,7 @@ from mmedge.cli.output import (
 )
 from mmedge.cli.reload import Reload
 from mmedge.cli.signals import Stopped, finish
+from mmedge.cli.sinks import make_sinks
 from mmedge.errors import ConfigError
 from mmedge.pipeline import Percentiles, Pipeline, Statistics
 from mmedge.pipeline.arguments import share_sources
@@ -40,9 +41,6 @@ from mmedge.pipeline.spec import PUSH
 from mmedge.pipeline.statistics import told
 from mmedge.privacy import Privacy
 from mmedge.service import Notifier
-from mmedge.sinks import JsonlSink, Sink
-from mmedge.sinks.named import options_of
-from mmedge.sinks.options import read_typed
 from mmedge.types import Backend, Engines, Latency, Precision, Result, Video
 
 if TYPE_CHECKING:
@@ -108,21 +106,6 @@ def parse_inputs(
             fix="--image 0 --audio mic://default, or --input NAME=URI; run `mmedge devices` to list devices",
         )
     return uris if bundle is None else share_sources(uris, bundle.inputs)
-
-
-def make_sinks(texts: list[str], *, json: bool, privacy: Privacy = "picture") -> list[Sink | Address]:
-    """Return the sinks of ``--sink``, and that of ``--json``; the console without any.
-
-    Sinks that take ``?privacy=``, as that of videos does, keep to ``privacy``, unless they say something else.
-    """
-    sinks: list[Sink | Address] = [JsonlSink("-")] if json else []
-    for text in texts or ([] if json else ["console"]):
-        address = typed(text, "--sink")
-        sort = read_typed(address)
-        if privacy != "picture" and "privacy" not in sort.options and "privacy" in options_of(sort):
-            address = Address(f"{address.reveal()}{'&' if sort.options else '?'}privacy={privacy}")
-        sinks.append(address)
-    return sinks
 
 
 def command(

@@ -14,6 +14,8 @@ from mmedge.errors import DeviceError, EngineError, MissingDependencyError
 from mmedge.extras import require
 from mmedge.types import AnyArray
 
+_NO_DRIVER = "no NVIDIA driver is loaded"
+
 
 class Gpu(msgspec.Struct, frozen=True, kw_only=True):
     """What identifies a GPU for the engines built on it; no serial number.
@@ -77,6 +79,10 @@ def gpu_problem() -> str | None:
         True
     """
     try:
+        ctypes.CDLL("libcuda.so.1")  # as the CUDA runtime does: where there is none, 50 ms of imports say no more
+    except OSError:
+        return _NO_DRIVER
+    try:
         cuda = cuda_runtime()
     except MissingDependencyError as error:
         return error.message
@@ -85,7 +91,7 @@ def gpu_problem() -> str | None:
         return None
     _, driver = cuda.cudaDriverGetVersion()
     if not driver:
-        return "no NVIDIA driver is loaded"
+        return _NO_DRIVER
     _, needed = cuda.cudaRuntimeGetVersion()
     if int(status) == 35:
         return f"the driver supports CUDA {_version(driver)}, cuda-bindings needs {_version(needed)}"

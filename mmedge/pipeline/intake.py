@@ -14,6 +14,7 @@ from mmedge.capture.base import RingSource, Source
 from mmedge.ipc.channel import PacketReader
 from mmedge.ipc.frames import RingSlot
 from mmedge.ipc.sound import Found, in_order, packets_of
+from mmedge.ipc.wake import Wake
 from mmedge.pipeline.inbox import Inbox, release
 from mmedge.sync import Synchronizer
 from mmedge.types import NS_PER_S, Frame, Packet
@@ -73,9 +74,8 @@ class Intake:
         wakes = [inbox.wake, *(each.wake for each in self._rings)]
         self._wakes = {wake.fileno(): wake for wake in (*wakes, *self._flows)}
         self._hears, self._ready = False, [(fd, 0) for fd in self._wakes]
-        self._epoll = select.epoll()
-        for wake in wakes:
-            self._epoll.register(wake, select.EPOLLIN)
+        # Two, since a change to one is a call into the system, which lets go of the interpreter.
+        self._epolls = {False: _epoll(wakes), True: _epoll([*wakes, *self._flows])}
 
     def start(self, stop: threading.Event) -> None:
         """Start the sources; those of files end their waiting for each other when ``stop`` is set."""
@@ -110,15 +110,8 @@ class Intake:
             due_ns = deadline_ns
         if end_ns is not None and end_ns < due_ns:
             due_ns = end_ns
-        hears = self.awaits_flow(now_ns)
-        if hears != self._hears:
-            self._hears = hears
-            for wake in self._flows:
-                if hears:
-                    self._epoll.register(wake, select.EPOLLIN)
-                else:
-                    self._epoll.unregister(wake)
-        self._ready = self._epoll.poll(max(0, due_ns - now_ns) / NS_PER_S)
+        self._hears = self.awaits_flow(now_ns)
+        self._ready = self._epolls[self._hears].poll(max(0, due_ns - now_ns) / NS_PER_S)
 
     def awaits_flow(self, now_ns: int) -> bool:
         """Tell whether what flows can make a trigger, as it does also for a camera that is dead, or complete one."""
@@ -146,4 +139,12 @@ class Intake:
 
     def close(self) -> None:
         """Wait for nothing more; what is there can still be taken. Idempotent."""
-        self._epoll.close()
+        for epoll in self._epolls.values():
+            epoll.close()
+
+
+def _epoll(wakes: Sequence[Wake]) -> select.epoll:
+    epoll = select.epoll()
+    for wake in wakes:
+        epoll.register(wake, select.EPOLLIN)
+    return epoll

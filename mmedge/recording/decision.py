@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from mmedge._native import core
 from mmedge.types import Result, Snapshot
 
 if TYPE_CHECKING:
@@ -36,9 +37,9 @@ def trigger_event(decision: Decision) -> TriggerEvent:
         outcome=decision.outcome,
         present=shot.present,
         used={name: (shot.epoch[name], number) for name, number in numbers.items() if name in shot.epoch},
-        age_ms={name: round(age, 3) for name, age in shot.age_ms.items()},
-        skew_ms=round(shot.skew_ms, 3),
-        uncertainty_ms=round(shot.uncertainty_ms, 3),
+        age_ms=core.round_values(shot.age_ms, 3),
+        skew_ms=core.round_decimals(shot.skew_ms, 3),
+        uncertainty_ms=core.round_decimals(shot.uncertainty_ms, 3),
         wait_ns=shot.wait_ns,
         deliver_ns=shot.deliver_ns,
         epoch=dict(shot.epoch),

@@ -28,6 +28,7 @@ class MatroskaFrames:
         self._path = path
         self._container: Any = None
         self._frames: Iterator[Any] = iter(())
+        self._base: Fraction | None = None
         av = require("av", PURPOSE)
         self._failures = (av.error.FFmpegError, OSError, ValueError)
         try:
@@ -50,7 +51,9 @@ class MatroskaFrames:
                 raise self._cut(f"is damaged: {error}") from error
             if frame is None or frame.pts is None:
                 raise self._cut(f"ends before {at_ms} ms")
-            time_ms = _ms(frame.pts, frame.time_base)
+            if self._base is None:
+                self._base = frame.time_base  # the same of all: it is made anew whenever it is asked for
+            time_ms = _ms(frame.pts, self._base)
             if time_ms == at_ms:
                 return frame
             if time_ms > at_ms:

@@ -23,7 +23,8 @@ from mmedge.extras import require
 from mmedge.files import private_file
 from mmedge.recording.event_log import BlockEvent, FrameEvent, TensorEvent, write_all
 from mmedge.recording.matroska import PURPOSE, MatroskaFrames
-from mmedge.types import AnyArray, ByteArray, Description, FloatArray, PixelFormat, Video
+from mmedge.recording.reused import PictureMemory
+from mmedge.types import AnyArray, ByteArray, Description, FloatArray, PixelFormat, Slot, Video
 
 # A cluster is on the disk once the next one begins: so much is lost when the recorder is killed.
 CLUSTER_MS = 100
@@ -206,12 +207,14 @@ class MediaReader:
 
     def __init__(self, folder: Path, stem: str) -> None:
         self._folder, self._stem = folder, stem
+        self._path = folder / f"{stem}.mka"
         self._frames: MatroskaFrames | None = None
         self._file: int | None = None
         self._bin: Any = None
+        self._memory = PictureMemory()
 
-    def picture(self, event: FrameEvent) -> ByteArray:
-        """Return the picture of ``event``, which was written; yours.
+    def picture(self, event: FrameEvent) -> tuple[ByteArray, Slot]:
+        """Return the picture of ``event``, which was written, and what gives its memory back; yours until then.
 
         It is uint8, of the shape [...] that its format has.
 
@@ -219,16 +222,17 @@ class MediaReader:
             SourceError: If it is not there, or damaged.
         """
         assert event.at_ms is not None
-        path = self._folder / picture_file(self._stem, event.file)
         if self._frames is None or self._file != event.file:
             self.close()
-            self._frames, self._file = MatroskaFrames(path, "video"), event.file
-        frame = self._frames.at(event.at_ms)
+            self._path = self._folder / picture_file(self._stem, event.file)
+            self._frames, self._file = MatroskaFrames(self._path, "video"), event.file
+        path, frame = self._path, self._frames.at(event.at_ms)
         if (frame.width, frame.height) != (event.width, event.height):
             raise SourceError("the pictures in the media file have another size", where=str(path), fix="record again")
-        picture = _packed(frame, event.format)
+        picture, release = self._memory.lend(frame_shape(event.format, event.height, event.width))
+        _pack(frame, event.format, picture)
         self._check(picture, event.crc, path)
-        return picture
+        return picture, release
 
     def sound(self, event: BlockEvent) -> FloatArray:
         """Return the samples of ``event``; yours.
@@ -242,14 +246,13 @@ class MediaReader:
             return np.empty(0, np.float32)
         if event.at_ms is None:
             raise self._missing("sound", event)
-        path = self._folder / f"{self._stem}.mka"
         if self._frames is None:
-            self._frames = MatroskaFrames(path, "audio")
-        frame = self._frames.at(event.at_ms)
-        samples = _mono(frame)
+            self._frames = MatroskaFrames(self._path, "audio")
+        samples = _mono(self._frames.at(event.at_ms))
         if len(samples) != event.samples:
-            raise SourceError("a block of sound is incomplete", where=str(path), fix="replay the part that is there")
-        self._check(samples, event.crc, path)
+            fix = "replay the part that is there"
+            raise SourceError("a block of sound is incomplete", where=str(self._path), fix=fix)
+        self._check(samples, event.crc, self._path)
         return samples
 
     def tensor(self, event: TensorEvent) -> AnyArray:
@@ -334,25 +337,24 @@ def _unpacked(picture: ByteArray, event: FrameEvent) -> Any:
     return frame
 
 
-def _packed(frame: Any, kind: PixelFormat) -> ByteArray:
-    """Return a decoded frame as ``Frame.data`` has it; plane by plane, since a conversion would change values."""
-    width, height = frame.width, frame.height
+def _pack(frame: Any, kind: PixelFormat, out: ByteArray) -> None:
+    """Write a decoded frame to ``out`` as ``Frame.data`` has it; plane by plane: a conversion would change values.
+
+    ``out`` is uint8, of the shape [...] that ``kind`` has, contiguous.
+    """
     planes = [
         np.frombuffer(p, np.uint8)[: p.height * p.line_size].reshape(p.height, p.line_size)[:, : p.width]
         for p in frame.planes
     ]
     if kind in ("rgb24", "bgr24"):
         green, blue, red = planes  # gbrp
-        return np.stack((red, green, blue) if kind == "rgb24" else (blue, green, red), axis=2)
-    if kind == "gray8":
-        return np.ascontiguousarray(planes[0])
-    out = np.empty(frame_shape(kind, height, width), np.uint8)
-    flat, start = out.reshape(-1), 0
-    if kind == "nv12":
+        np.stack((red, green, blue) if kind == "rgb24" else (blue, green, red), axis=2, out=out)
+    elif kind == "nv12":
         luma, first, second = planes
+        height = frame.height
         out[:height], out[height:, 0::2], out[height:, 1::2] = luma, first, second
-        return out
-    for plane in planes:
-        flat[start : start + plane.size] = plane.reshape(-1)
-        start += plane.size
-    return out
+    else:
+        flat, start = out.reshape(-1), 0
+        for plane in planes[:1] if kind == "gray8" else planes:
+            flat[start : start + plane.size].reshape(plane.shape)[...] = plane
+            start += plane.size

@@ -72,13 +72,16 @@ class Recording:
         self.header: Header = read_header(self.folder)
         self.cut: str | None = None
 
-    def turns(self, *, media: bool = True, rates_hz: Mapping[str, int] | None = None) -> Generator[Turn, None, None]:
+    def turns(
+        self, *, media: bool = True, rates_hz: Mapping[str, int] | None = None, reuse: bool = False
+    ) -> Generator[Turn, None, None]:
         """Yield every turn that is whole, up to the first one whose media are cut off or damaged.
 
         Args:
             media: Decode pictures and sound; otherwise sound is silent and every picture empty, as one is that was
                 not written in time.
             rates_hz: Input name -> rate to give its sound in; as it was recorded by default.
+            reuse: Read later pictures into the memory of those that were released.
         """
         tracks = _Tracks(self.header, rates_hz or {})
         log_reader = LogReader(self.folder, tuple(self.header.inputs))
@@ -102,7 +105,7 @@ class Recording:
                     if len(turn.events) == _MOST_PACKETS or values > _MOST_VALUES:
                         raise _made_up("a turn has more packets than any inbox holds", self.folder)
                     turn.events.append(event)
-                    turn.packets += tracks.resampled(_packet(event, readers.get(event.stream)))
+                    turn.packets += tracks.resampled(_packet(event, readers.get(event.stream), reuse=reuse))
             if polled:
                 turn.last = True
                 yield turn
@@ -131,12 +134,14 @@ def _size(event: PacketEvent, spec: Input, folder: Path) -> int:
     return size
 
 
-def _packet(event: PacketEvent, reader: MediaReader | None) -> Packet:
+def _packet(event: PacketEvent, reader: MediaReader | None, *, reuse: bool) -> Packet:
     stamp: dict[str, Any] = {name: getattr(event, name) for name in Packet.__dataclass_fields__}
     if isinstance(event, FrameEvent):
+        data, release = (NO_PICTURE, None) if reader is None or event.at_ms is None else reader.picture(event)
         return Frame(
             **stamp,
-            data=NO_PICTURE if reader is None or event.at_ms is None else reader.picture(event),
+            data=data,
+            release=release if reuse else None,
             format=event.format,
             width=event.width,
             height=event.height,

@@ -19,6 +19,7 @@ QUEUE = 256  # results that wait: eight seconds at 30 a second
 PICTURES = 16  # of a sink that wants pictures, which do not wait for long, or are kept in memory
 CLOSE_S = 3.0  # for a sink to write what waits and to close
 STUCK_S = 5.0  # without any progress, after which a run that waits for its sinks waits no longer
+_GATHER_S = 0.02  # in which results that come fast gather, where none is lost: threads meet once for many
 
 
 class SinkQueue:
@@ -62,7 +63,8 @@ class SinkQueue:
         )
         self._items: deque[tuple[Result | Event, Result]] = deque()
         self._change = threading.Condition()
-        self._closing = self._abandoned = self._busy = False
+        self._closing = self._abandoned = self._busy = self._resting = False
+        self._awaited = 0  # by so many threads
         self._slow, self._until_s = False, 0.0
         self._moved_s = time.monotonic()  # when it took or wrote something
         self._failure: str | None = None  # why it cannot write now
@@ -93,7 +95,7 @@ class SinkQueue:
             while (
                 self._lossless and len(self._items) >= self._size and not (self._closing or self._fatal or self._stuck)
             ):
-                self._change.wait(0.1)
+                self._wait(0.1)
             if self._closing:
                 self.lost += 1
                 return
@@ -106,7 +108,15 @@ class SinkQueue:
             if not self._items and not self._busy:
                 self._moved_s = time.monotonic()
             self._items.append((item, result))
-            self._change.notify_all()
+            if self._resting or len(self._items) == self._size:
+                self._change.notify_all()
+
+    def _wait(self, longest_s: float) -> None:
+        """Wait for the sink's thread, which need not look for more to gather meanwhile; the lock is held."""
+        self._awaited += 1
+        self._change.notify_all()
+        self._change.wait(longest_s)
+        self._awaited -= 1
 
     @property
     def _stuck(self) -> bool:
@@ -145,9 +155,14 @@ class SinkQueue:
     def _next(self) -> tuple[Result | Event, Result] | None:
         with self._change:
             self._busy = False
-            self._change.notify_all()
+            if self._awaited:
+                self._change.notify_all()
+            elif self._lossless and not self._items and not self._closing:
+                self._change.wait(_GATHER_S)
+            self._resting = True
             while not self._items and not self._closing:
                 self._change.wait()
+            self._resting = False
             self._moved_s = time.monotonic()
             if not self._items or self._abandoned or self._fatal is not None:
                 return None
@@ -181,7 +196,7 @@ class SinkQueue:
                 left_s = (self._moved_s + STUCK_S if self._lossless else until_s) - time.monotonic()
                 if left_s <= 0:
                     return
-                self._change.wait(min(left_s, 0.1))
+                self._wait(min(left_s, 0.1))
         if self._fatal is not None:
             raise self._fatal
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmedge.recording.ahead import ahead
+from mmedge.recording.ahead import Ahead
 
 
 class Made:
@@ -36,7 +36,7 @@ class Made:
 @given(st.integers(0, 12), st.integers(1, 4), st.integers(0, 13), st.booleans())
 def test_items_come_in_order_and_no_further_than_asked(end: int, count: int, wanted: int, fails: bool) -> None:
     made = Made(end, ValueError("damaged") if fails else None)
-    items, got, failed = ahead(made(), count), [], False
+    items, got, failed = Ahead(made(), count), [], False
     try:
         for number, item in enumerate(items):
             got.append(item)
@@ -45,7 +45,7 @@ def test_items_come_in_order_and_no_further_than_asked(end: int, count: int, wan
                 break
     except ValueError:
         failed = True
-    items.close()  # type: ignore[attr-defined]
+    items.close()
     assert got == list(range(end if wanted == 0 else min(end, wanted)))
     assert failed == (fails and not 0 < wanted <= end)
     assert made.closed or not made.threads
@@ -54,7 +54,7 @@ def test_items_come_in_order_and_no_further_than_asked(end: int, count: int, wan
 
 
 def test_an_error_comes_when_its_item_would() -> None:
-    items = ahead(Made(2, ValueError("damaged"))(), 4)
-    assert [next(items), next(items)] == [0, 1]
-    with pytest.raises(ValueError, match="damaged"):
-        next(items)
+    with Ahead(Made(2, ValueError("damaged"))(), 4) as items:
+        assert [next(items), next(items)] == [0, 1]
+        with pytest.raises(ValueError, match="damaged"):
+            next(items)

@@ -168,3 +168,16 @@ def test_what_closing_raises_is_raised() -> None:
 
     with pytest.raises(MmedgeError, match="cannot be closed: ValueError: no"):
         SinkQueue(Bad(), "bad").close()
+
+
+def test_where_nothing_may_be_lost_results_gather_but_wait_for_no_other() -> None:
+    sink = Kept()
+    queue = SinkQueue(sink, "gathering", lossless=True)
+    for n in range(3):
+        queue.write(made(n, x="a"))
+        assert until(lambda n=n: len(sink.results) == n + 1, 5.0)  # type: ignore[misc]
+    for n in range(3, 2 * QUEUE):
+        queue.write(made(n, x="a"))
+    queue.settle()
+    assert [result.t_ns for result in sink.results] == [made(n, x="a").t_ns for n in range(2 * QUEUE)]
+    queue.close()
