@@ -36,7 +36,7 @@ def fit_pairs(codes: AnyArray, orders: Sequence[AnyArray], *, shared: bool = Fal
     """
     n, k = codes.shape
     step = max(1, _AT_ONCE // max(1, k))
-    backs = [np.argsort(order) for order in orders]
+    backs = [_inverse(order) for order in orders]
     chunks = [slice(at, at + step) for at in range(0, n, step)]
 
     def fitted(rows: FloatArray, wider: FloatArray | np.float32) -> FloatArray:
@@ -56,6 +56,12 @@ def fit_pairs(codes: AnyArray, orders: Sequence[AnyArray], *, shared: bool = Fal
     for chunk in chunks:
         result[chunk] = fitted(codes[chunk].astype(np.float32), factors[chunk, None])
     return result, factors
+
+
+def _inverse(order: AnyArray) -> AnyArray:
+    back = np.empty_like(order)
+    back[order] = np.arange(len(order))
+    return back
 
 
 def _cut(codes: FloatArray) -> FloatArray:
