@@ -19,13 +19,12 @@ from mmedge.learn import learn
 from mmedge.types import Precision, Tensors
 
 from .golden import MARGIN, Golden, make_golden, row_tolerance
-from .int8.cpu_form import to_cpu_form
+from .int8.cpu_choice import checked_cpu_form
 from .judge import judge
 from .onnx.decompose import TENSORRT_FAILS, decompose
 from .onnx.gate import Gate, parser_gate
 from .onnx.onnx_models import OnnxModels
 from .onnx.outside import left, link_or_copy, spooled, whole
-from .onnx.parity import check_rewrite
 from .preprocess.onnx_prefix import merge_prefix
 from .provenance import provenance
 from .recipe import Recipe, plain_stage
@@ -49,8 +48,6 @@ _FLOOR: dict[tuple[Target, Precision], float] = {
 }
 # ONNX Runtime's 8-bit kernels round inside, where what is written does not: 3.3 % of the range were measured.
 _KERNEL_ROUNDING = 0.05
-# How far the INT8 form of CPUs may be from the one that was calibrated: 6 % of the range were measured on small nets.
-_CPU_FORM = 0.1
 _log = logging.getLogger(__name__)
 
 
@@ -344,13 +341,7 @@ def _add(
         specs = {tensor: recipe.inputs[seat] for tensor, seat in seats.items()}
         model = merge_prefix(decompose(model, TENSORRT_FAILS, f"stages.{stage}"), specs)
     elif models.precision == "int8":
-        with judge(model, stage) as calibrated:
-            own = golden.noise(calibrated, raw=False).whole
-        form = to_cpu_form(model)
-        # Its steps are never wider: it may be as far on the other side of fp32.
-        limit = max(_CPU_FORM, MARGIN * max(own.values(), default=0.0))
-        check_rewrite(model, form, "INT8 form of CPUs", golden.tensors, limit=limit, where=f"stages.{stage}")
-        model = form
+        model = checked_cpu_form(model, models.ranges.get(stage, {}), golden, stage)
     name = f"{stage}.{'trt' if raw else 'cpu'}.{models.precision}.onnx"
     content, weights = spooled(model, name)
     # A stage fed by other stages alone is the same for both targets: one member serves both.

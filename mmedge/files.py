@@ -31,6 +31,19 @@ def user_cache(*parts: str) -> Path:
         raise ConfigError("there is no home folder for the cache", fix="set XDG_CACHE_HOME to a folder") from error
 
 
+def engine_cache() -> Path:
+    """Return where engines are kept; nothing is created.
+
+    It is ``$MMEDGE_CACHE``, else ``$XDG_CACHE_HOME/mmedge/engines``, else a folder under ``~/.cache``.
+
+    Raises:
+        ConfigError: If no folder is set and there is no home folder.
+    """
+    if chosen := os.environ.get("MMEDGE_CACHE"):
+        return Path(chosen)
+    return user_cache("engines")
+
+
 def file_hash(path: Path) -> str:
     """Return the SHA-256 of a file in hexadecimal digits; it is read in pieces."""
     digest = hashlib.sha256()

@@ -22,6 +22,7 @@ from ..onnx.state import already_quantised
 from ..recipe import Calibration, Recipe
 from ..recordings import RawSamples, as_samples
 from ..stages import fed_shapes
+from .cpu_kernels import find_kernels
 from .forms import FORMS, INT8, Form
 from .glitches import usable
 from .prepare import note_types, plain_gemms, prepare, tensor_types
@@ -129,6 +130,7 @@ def quantize(
         parity=(),
         quantization=quantization,
         skipped=skipped,
+        ranges={} if draft is None else {stage: draft.ranges[stage] for stage in models},
         sqnr_db={} if draft is None else {n: db for n, db in draft.sqnr_db.items() if n.rpartition(".")[0] in models},
     )
 
@@ -179,6 +181,8 @@ def networks_of(
             skipped[stage] = why or "it has no layer with weights"
             continue
         tensors = form.tensors(normal, nodes)
+        if form is INT8 and "cpu" in recipe.export.targets:
+            tensors += find_kernels(normal.graph, nodes, tensors).tensors
         note_types(normal, tensors)
         shapes = {
             name: tuple(dim for dim in shape if isinstance(dim, int))

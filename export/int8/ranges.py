@@ -21,7 +21,7 @@ from mmedge.types import AnyArray, FloatArray, Tensors
 
 from ..judge import judge
 from ..onnx.graphs import free_start
-from .cpu_form import never_negative
+from .bounds import ANY, bounds
 from .histogram import BINS, Counts, count, least_divergence, least_error, percentile
 
 Rule: TypeAlias = Literal["frame-quantile", "max", "percentile", "mse", "entropy"]
@@ -195,13 +195,12 @@ def _with_ranges(
     graph = watched.graph
     graph.initializer.append(numpy_helper.from_array(np.array([1], np.int64), f"{own}one"))
     graph.initializer.append(numpy_helper.from_array(np.array([-1], np.int64), f"{own}flat"))
-    made = {name: node for node in model.graph.node for name in node.output}
-    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    known = bounds(model.graph)
     parts = []
     for index, tensor in enumerate(tensors):
         part = f"{own}range{index}"
         shape = (shapes or {}).get(tensor)
-        positive = never_negative(tensor, made, constants)
+        positive = known.get(tensor, ANY)[0] >= 0
         graph.node.extend(_largest(tensor, part, len(shape or ()), own=own, positive=positive))
         parts.append(part)
         if index in sampled and shape is not None:

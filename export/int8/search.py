@@ -75,6 +75,7 @@ class Draft:
         failure: Why it is not good enough; None if it is.
         noisy: Whether an output has so much noise that samples held out may have been lucky.
         equalized: Stage -> pairs of layers that were equalised.
+        ranges: Stage -> tensor -> magnitude beyond which it is cut off.
         worst: The layers that cost most, where that was measured.
     """
 
@@ -87,6 +88,7 @@ class Draft:
     failure: str | None
     noisy: bool
     equalized: Mapping[str, int]
+    ranges: Mapping[str, Mapping[str, float]]
     worst: tuple[str, ...] = ()
 
     @property
@@ -212,10 +214,10 @@ class Search:
         float_nodes = self._float_nodes if float_nodes is None else float_nodes
         models: dict[str, ModelProto] = {}
         refused: dict[str, dict[str, str]] = {}
+        ranges = {name: self._thresholds(name, rule) for name in self._networks}
         for name, network in self._networks.items():
             nodes = [node for node in network.nodes if node not in float_nodes[name]]
-            thresholds = self._thresholds(name, rule)
-            models[name], own = self._form.by(rule)(network.model, nodes, thresholds, f"stage '{name}'")
+            models[name], own = self._form.by(rule)(network.model, nodes, ranges[name], f"stage '{name}'")
             refused[name] = {**float_nodes[name], **own}
         seatless = {n: m for n, m in models.items() if not seats_of(recipe.stages[n].inputs, recipe.inputs)}
         sqnr = self._stage_sqnr(seatless, self._held_out) if seatless else {}
@@ -244,6 +246,7 @@ class Search:
             rows=rows,
             failure=None if failure is None else failure.message,
             equalized={name: network.equalized for name, network in self._networks.items()},
+            ranges=ranges,
             noisy=any(row.sqnr_db < MIN_SQNR_DB for row in rows),
         )
 

@@ -45,6 +45,7 @@ class OnnxModels:
         metadata: What training measured, as the model carried it: temperature, validated masks, seed.
         sqnr_db: ``"STAGE.OUTPUT"`` -> signal to quantisation noise on held-out samples (``int8`` only).
         skipped: Stage without a network of this precision -> why.
+        ranges: Stage -> tensor -> magnitude beyond which it is cut off (``int8`` only).
         half: Stage -> its quantised network with the rest in float16, as TensorRT gets it (``half_rest``).
     """
 
@@ -57,6 +58,7 @@ class OnnxModels:
     sqnr_db: Mapping[str, float] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
     skipped: Mapping[str, str] = field(default_factory=dict)
+    ranges: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     half: Mapping[str, onnx.ModelProto] = field(default_factory=dict)
 
     @property
@@ -77,6 +79,7 @@ class OnnxModels:
             quantization=dict(self.quantization),
             sqnr_db=dict(self.sqnr_db),
             skipped=dict(self.skipped),
+            ranges={stage: dict(own) for stage, own in self.ranges.items()},
             half=tuple(self.half),
         )
         # Written last: its presence says that the folder is complete.
@@ -96,6 +99,7 @@ class OnnxModels:
             quantization=notes.quantization,
             sqnr_db=notes.sqnr_db,
             skipped=notes.skipped,
+            ranges=notes.ranges,
             half={stage: load_network(folder / f"{stage}.{precision}.half.onnx") for stage in notes.half},
         )
 
@@ -107,4 +111,5 @@ class _Notes(msgspec.Struct, frozen=True, kw_only=True):
     quantization: dict[str, Quantization]
     sqnr_db: dict[str, float]
     skipped: dict[str, str] = {}
+    ranges: dict[str, dict[str, float]] = {}
     half: tuple[str, ...] = ()

@@ -35,9 +35,12 @@ _MOST_DIMS = 64  # of an array in numpy
 _MOST_TEXTS = 16  # fields of an entry, which has two
 _VARINT, _EIGHT, _BYTES, _FOUR = 0, 1, 2, 5
 _GRAPH, _INITIALIZER = 7, 5  # of a model, of a graph
+_METADATA = 14  # of a model
 _DIMS, _ELEM, _NAME, _RAW, _ENTRIES, _LOCATION = 1, 2, 8, 9, 13, 14  # of a tensor
 _OUTSIDE = 1  # what `data_location` says of values in another file
 _WEIGHTS = ".weights"
+PAIRS_FIT = "mmedge.pairs_fit"
+"""Key of a network's metadata: CPUs without VNNI may add its 8-bit products in pairs of 16 bits, which is exact."""
 
 
 class Outside(NamedTuple):
@@ -104,6 +107,20 @@ def outside_weights(raw: bytes) -> tuple[Outside, ...]:
     if len({weight.name for weight in found}) != len(found):
         raise ValueError("two weights have the same name")
     return tuple(found)
+
+
+def pairs_fit(raw: bytes) -> bool:
+    """Tell whether a network says that its 8-bit products fit into 16 bits in pairs.
+
+    Raises:
+        ValueError: If that cannot be read.
+
+    Example:
+        >>> pairs_fit(b"")
+        False
+    """
+    notes = (dict(_texts(entry)) for entry in _held(memoryview(raw), _METADATA))
+    return any(note.get(1) == PAIRS_FIT.encode() for note in notes)
 
 
 def _outside(tensor: memoryview, entries: list[memoryview]) -> Outside:

@@ -12,15 +12,17 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from mmedge.bundle import load
+from mmedge.bundle import Bundle, load
 from mmedge.cli.output import Bar, Json, add_names, bar, next_step, out, print_json
 from mmedge.engine.build_messages import BuildLimits
 from mmedge.engine.compile import compile_network
 from mmedge.engine.cuda import gpu_problem
 from mmedge.engine.network import read_network
 from mmedge.engine.shapes import Given, parse_shapes
+from mmedge.engine.tensorrt_loader import tensorrt_choice
 from mmedge.errors import CheckError, ConfigError
 from mmedge.fusion.compile import compile_bundle, engine_row
+from mmedge.fusion.measure import measure_cpu
 from mmedge.types import Precision
 
 _SHOWN = 8  # nodes and boundaries of an engine that are printed; --json has all of them
@@ -48,14 +50,16 @@ def command(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Build TensorRT engines in a child process, publish them in the cache; where they run, self-test and time them.
+    """Build TensorRT engines and choose the fastest forms for this CPU; all that runs here is self-tested and timed.
 
-    Exit code 1 if an engine fails its self-test.
+    Engines are built in a child process and kept in a cache. Exit code 1 if an engine fails its self-test.
     """
     limits = BuildLimits(
         timeout_s=timeout, anew=True, memory_bytes=None if memory_mb is None else round(memory_mb * 1e6)
     )
     shapes = parse_shapes(shape)
+    cpu: list[dict[str, Any]] = []
+    lacks: str | None = None
     with bar("compile") as progress:
         if file.suffix.lower() == ".onnx":
             rows = [compile_onnx(file, progress, shapes, limits)]
@@ -65,11 +69,16 @@ def command(
             )
         else:
             with load(file) as bundle:
-                rows = compile_bundle(bundle, precision, progress, limits)
+                if find_spec("onnxruntime") is not None:
+                    cpu = measure_cpu(bundle, progress, anew=True)
+                lacks = no_engines(bundle)
+                rows = [] if cpu and lacks else compile_bundle(bundle, precision, progress, limits)
     if json:
-        print_json({"schema": "mmedge.compile/1", "engines": rows})
+        print_json({"schema": "mmedge.compile/1", "engines": rows, "cpu": cpu})
     else:
-        out.print(engines_table(rows))
+        if cpu:
+            out.print(cpu_table(cpu))
+        out.print(engines_table(rows) if rows else f"no engines are built: {lacks}", highlight=False)
         for line in coverage(rows):
             out.print(line, highlight=False, markup=False)
     failed = [row for row in rows if row["error"]]
@@ -85,6 +94,13 @@ def command(
         )
     if not json and file.suffix.lower() != ".onnx":
         next_step(f"mmedge bench {quote(str(file))}")
+
+
+def no_engines(bundle: Bundle) -> str | None:
+    """Say why no engines can be built of a bundle here; None where they can."""
+    if not any(variant.target == "tensorrt" for variant in bundle.manifest.variants):
+        return "the bundle has no TensorRT variants"
+    return "TensorRT is not installed" if tensorrt_choice() is None else None
 
 
 def compile_onnx(file: Path, progress: Bar, shapes: Given, limits: BuildLimits) -> dict[str, Any]:
@@ -123,6 +139,22 @@ def engines_table(rows: list[dict[str, Any]]) -> Table:
         if ran:
             cells += ["-" if row["run_ms"] is None else f"{row['run_ms']:.3f}", "yes" if row.get("serves") else "no"]
         table.add_row(*cells)
+    return table
+
+
+def cpu_table(rows: list[dict[str, Any]]) -> Table:
+    """Return the forms for this CPU as a table."""
+    first = rows[0]
+    table = Table(title=f"on {first['cpu']} ({', '.join(first['instructions'])}), 1 thread: {first['evidence']}")
+    add_names(table, "stage", [row["stage"] for row in rows])
+    for heading in ("backend", "precision"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("ms", "serves"):
+        table.add_column(heading, justify="right", overflow="fold")
+    for row in rows:
+        for form in row["forms"]:
+            taken = form["error"] if form["run_ms"] is None else f"{form['run_ms']:.3f}"
+            table.add_row(row["stage"], form["backend"], form["precision"], taken, "yes" if form["serves"] else "no")
     return table
 
 

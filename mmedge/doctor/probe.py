@@ -14,10 +14,11 @@ from pathlib import Path
 from mmedge.doctor.checks import run_checks
 from mmedge.doctor.platforms import parse_l4t
 from mmedge.doctor.report import Cache, Camera, DoctorReport, Gpu, Package, Platform, TensorRT
-from mmedge.engine.cache import EngineCache, cache_folder
+from mmedge.engine.cache import EngineCache
 from mmedge.engine.cuda import gpu_info, gpu_problem
 from mmedge.engine.tensorrt_loader import load_tensorrt
 from mmedge.errors import MmedgeError
+from mmedge.files import engine_cache
 from mmedge.types import Evidence
 from mmedge.version import __version__
 
@@ -178,7 +179,7 @@ def _cameras(folder: Path) -> tuple[Camera, ...]:
 def _cache() -> Cache:
     problem = None
     try:
-        folder = cache_folder()
+        folder = engine_cache()
     except MmedgeError as error:
         return Cache(folder="", writable=False, engines=0, bytes=0, problem=error.message)
     try:

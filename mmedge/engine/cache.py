@@ -16,7 +16,7 @@ import msgspec
 
 from mmedge.engine.build_parent import BuildReport, BuildResult
 from mmedge.errors import ConfigError, EngineError
-from mmedge.files import replacing, user_cache
+from mmedge.files import engine_cache, replacing
 from mmedge.learn import learn
 
 _log = logging.getLogger(__name__)
@@ -106,22 +106,11 @@ class CacheEntry:
     verdict: Verdict | None = None
 
 
-def cache_folder() -> Path:
-    """Where engines are kept: ``$MMEDGE_CACHE``, else ``$XDG_CACHE_HOME/mmedge/engines``, else under ``~/.cache``.
-
-    Raises:
-        ConfigError: If no folder is set and there is no home folder.
-    """
-    if chosen := os.environ.get("MMEDGE_CACHE"):
-        return Path(chosen)
-    return user_cache("engines")
-
-
 class EngineCache:
     """Built engines on disk.
 
     Args:
-        folder: Where; None takes ``cache_folder()``. Made if missing.
+        folder: Where; None takes ``engine_cache()``. Made if missing.
 
     Raises:
         ConfigError: If the folder cannot be written, or others may write there.
@@ -132,7 +121,7 @@ class EngineCache:
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        self.folder = cache_folder() if folder is None else folder
+        self.folder = engine_cache() if folder is None else folder
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             info = self.folder.stat()

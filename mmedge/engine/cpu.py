@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import platform
+import re
+from contextlib import suppress
 from functools import cache
+from pathlib import Path
 
 from mmedge._native import core
 
@@ -17,6 +20,21 @@ def instruction_sets() -> tuple[str, ...]:
         ('avx2', 'fma', 'avx512f', 'avx512_vnni')
     """
     return tuple(core.cpu_features())
+
+
+@cache
+def cpu_name() -> str:
+    """Return what the processor, or the board, is called; the architecture where nothing says more.
+
+    Example:
+        >>> cpu_name()  # doctest: +SKIP
+        'NVIDIA Jetson Orin Nano'
+    """
+    for path, pattern in (("/proc/device-tree/model", r"(.+)"), ("/proc/cpuinfo", r"model name\s*: (.+)")):
+        with suppress(OSError):
+            if found := re.search(pattern, Path(path).read_text(encoding="utf-8", errors="replace")):
+                return found[1].strip("\0 ")
+    return platform.machine()
 
 
 def saturates_pairs() -> bool:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from mmedge.bundle.onnx_file import pairs_fit
 from mmedge.engine.base import EngineBase
 from mmedge.engine.cpu import saturates_pairs
 from mmedge.engine.shapes import fix_shapes
@@ -81,7 +82,8 @@ class OnnxRuntimeEngine(EngineBase):
     ) -> None:
         super().__init__("onnxruntime")
         ort = require("onnxruntime", "running networks on the CPU")
-        options = session_options(threads=threads, as_written=as_written)
+        fit = saturates_pairs() and isinstance(model, bytes) and _pairs_fit(model, name)
+        options = session_options(threads=threads, as_written=as_written, pairs_fit=fit)
         self._weights = give_weights(options, weights or {}, packed=not as_written)
         if not isinstance(model, Path):  # what a bundle was checked for is ONNX, not a format of ONNX Runtime's own
             options.add_session_config_entry("session.load_model_format", "ONNX")
@@ -242,12 +244,13 @@ class OnnxRuntimeEngine(EngineBase):
         self._weights.clear()  # after what reads them
 
 
-def session_options(*, threads: int = 1, as_written: bool = False) -> Any:
+def session_options(*, threads: int = 1, as_written: bool = False, pairs_fit: bool = False) -> Any:
     """Return ONNX Runtime's options as every session here has them.
 
     Args:
         threads: Intra-op threads.
         as_written: Run Q/DQ pairs in float.
+        pairs_fit: Take kernels that add products in pairs of 16 bits, since these do not saturate.
     """
     options = require("onnxruntime", "running networks on the CPU").SessionOptions()
     options.intra_op_num_threads = threads
@@ -259,10 +262,17 @@ def session_options(*, threads: int = 1, as_written: bool = False) -> Any:
         # They take a Relu or Clip in front of an FP8 pair for part of the rounding, which it is not (1.32).
         options.add_session_config_entry("optimization.disable_specified_optimizers", _CLIP_FUSIONS)
         options.enable_mem_pattern = False  # a block for a whole run is 2.5 times as large where tensors are watched
-    if saturates_pairs():
+    if saturates_pairs() and not pairs_fit:
         # Kernels that cannot saturate. ONNX Runtime's own test is true with AVX512-VNNI, too, where this only costs.
         options.add_session_config_entry("session.x64quantprecision", "1")
     return options
+
+
+def _pairs_fit(model: bytes, name: str) -> bool:
+    try:
+        return pairs_fit(model)
+    except ValueError as error:
+        raise EngineError(f"the model is no ONNX file: {error}", where=name, fix=_INSPECT) from error
 
 
 def give_weights(options: Any, weights: Mapping[str, AnyArray], *, packed: bool) -> list[Any]:

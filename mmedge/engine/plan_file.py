@@ -8,9 +8,10 @@ from typing import Any
 
 import msgspec
 
-from mmedge.engine.cache import Sidecar, cache_folder
+from mmedge.engine.cache import Sidecar
 from mmedge.engine.layers import parse_layers
 from mmedge.errors import ConfigError
+from mmedge.files import engine_cache
 from mmedge.learn import learn
 
 SUFFIXES = (".plan", ".engine", ".trt")
@@ -74,7 +75,7 @@ def describe_plan(path: Path) -> dict[str, Any]:
 def _is_cached(path: Path) -> bool:
     """Tell whether a file lies in the folder of the engine cache, where nobody else may write."""
     try:
-        folder = cache_folder().resolve()
+        folder = engine_cache().resolve()
         own = path.resolve().parent == folder and not folder.stat().st_mode & 0o022
     except (ConfigError, OSError, RuntimeError):  # there is no home folder, no cache, or a ring of links
         return False

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 
 from mmedge.bundle import Bundle, Variant
-from mmedge.errors import ConfigError, DeviceError
-from mmedge.fusion.doors import DOORS
+from mmedge.engine.timings import TimingKey, kept_timings
+from mmedge.errors import ConfigError, DeviceError, MissingDependencyError
+from mmedge.extras import require
+from mmedge.fusion.doors import DOORS, variant_shapes
 
 log = logging.getLogger("mmedge.fusion")
 _ORDER = ("int8", "fp8", "int4", "fp16", "fp32")  # on TensorRT: first what moves and multiplies the fewest bits
@@ -21,9 +23,9 @@ def candidates(bundle: Bundle, stage: str, backend: str, precision: str | None) 
     """Return what may serve a stage, best first: (backend, variant).
 
     TensorRT takes INT8 before FP8, INT4, FP16 and FP32, or the fastest first once all of them were timed on this
-    device; none that has failed its self-test here. ONNX Runtime takes the CPU files, FP32 before INT8, which is faster
-    on some CPUs alone; it runs TensorRT's files only when the precision asked for exists in no CPU file (Q/DQ in float,
-    exactly as written).
+    device; none that has failed its self-test here. ONNX Runtime takes the CPU files, FP32 before INT8; ``auto`` takes
+    the fastest first, once ``mmedge compile`` has measured them on this machine. TensorRT's files it runs only when the
+    precision asked for exists in no CPU file (Q/DQ in float, exactly as written).
     """
     order = {kind: place for place, kind in enumerate(_ORDER)}
     found: list[tuple[str, Variant]] = []
@@ -37,12 +39,48 @@ def candidates(bundle: Bundle, stage: str, backend: str, precision: str | None) 
                 f"TensorRT cannot run here: {problem}", where="backend", fix="use backend 'auto' or 'onnxruntime'"
             )
     if backend in ("auto", "onnxruntime"):
-        variants = sorted(bundle.variants(stage, "cpu"), key=lambda v: -order[v.precision])
-        if precision is not None and not any(v.precision == precision for v in variants):
-            variants = bundle.variants(stage, "tensorrt")
-        found += [("onnxruntime", v) for v in variants]
+        forms = cpu_forms(bundle, stage)
+        if precision is not None and not any(v.precision == precision for _, v in forms):
+            forms = [("onnxruntime", v) for v in bundle.variants(stage, "tensorrt")]
+        found += by_time(bundle, stage, forms) if backend == "auto" else forms
     if precision is not None:
         found = [(b, v) for b, v in found if v.precision == precision]
+    return found
+
+
+def cpu_forms(bundle: Bundle, stage: str) -> list[tuple[str, Variant]]:
+    """Return what may serve a stage on this CPU, FP32 first: (backend, variant)."""
+    order = {kind: place for place, kind in enumerate(_ORDER)}
+    return [("onnxruntime", v) for v in sorted(bundle.variants(stage, "cpu"), key=lambda v: -order[v.precision])]
+
+
+def timing_key(bundle: Bundle, stage: str) -> TimingKey:
+    """Return what the choice among a stage's CPU forms depends on."""
+    forms = cpu_forms(bundle, stage)
+    hashes = bundle.manifest.files
+    return TimingKey(
+        forms=tuple((backend, backend_version(backend), hashes[v.file].sha256) for backend, v in forms),
+        profile={name: tuple(shape) for name, shape in sorted(variant_shapes(bundle, forms[0][1]).items())},
+    )
+
+
+def backend_version(backend: str) -> str:
+    """Return the version of a CPU backend's library; empty where it does not say."""
+    return str(getattr(require(backend, "running networks on the CPU"), "__version__", ""))
+
+
+def by_time(bundle: Bundle, stage: str, forms: list[tuple[str, Variant]]) -> list[tuple[str, Variant]]:
+    """Return CPU forms in the order in which they are to serve: as measured here, those that failed last."""
+    try:
+        known = kept_timings(timing_key(bundle, stage)) if len(forms) > 1 else None
+    except MissingDependencyError:  # whoever loads one says so
+        known = None
+    if known is None:
+        return forms
+    places = {(known.forms[at].backend, known.forms[at].file): rank for rank, at in enumerate(known.order)}
+    found = sorted(forms, key=lambda form: places.get((form[0], form[1].file), len(places)))
+    if found != forms:
+        log.info("stage '%s': %s", stage, known.why())
     return found
 
 

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmedge.engine.build_parent import BuildResult
-from mmedge.engine.cache import EngineCache, EngineKey, Verdict, cache_folder
+from mmedge.engine.cache import EngineCache, EngineKey, Verdict
 from mmedge.errors import ConfigError, EngineError
+from mmedge.files import engine_cache
 
 VARIANT = hashlib.sha256(b"variant").hexdigest()
 
@@ -196,11 +197,11 @@ def test_where_engines_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/u")
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.delenv("MMEDGE_CACHE", raising=False)
-    assert cache_folder() == Path("/home/u/.cache/mmedge/engines")
+    assert engine_cache() == Path("/home/u/.cache/mmedge/engines")
     monkeypatch.setenv("XDG_CACHE_HOME", "/x")
-    assert cache_folder() == Path("/x/mmedge/engines")
+    assert engine_cache() == Path("/x/mmedge/engines")
     monkeypatch.setenv("MMEDGE_CACHE", "/m")
-    assert cache_folder() == Path("/m")
+    assert engine_cache() == Path("/m")
 
 
 def test_the_sidecar_says_everything_about_the_engine(tmp_path: Path) -> None:

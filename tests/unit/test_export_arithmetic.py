@@ -122,8 +122,10 @@ def test_the_judge_computes_what_is_written_and_kernels_that_serve_do_not_satura
 
     assert distance(judge(model)) < 1e-4
     own = to_cpu_form(model)
-    assert distance(judge(own)) < 1e-4
-    assert distance(OnnxRuntimeEngine(own.SerializeToString())) < 1e-4
+    # Its weights are rounded once more where pairs of products would not fit: kernels compute what is written there.
+    served, read = OnnxRuntimeEngine(own.SerializeToString())({"x": x})["y"], judge(own)({"x": x})["y"]
+    assert float(np.abs(served - read).max()) / scale < 1e-4
+    assert distance(judge(own)) < 0.05
 
 
 def test_ready_made_8_bit_operators_do_not_saturate_either():
@@ -188,14 +190,15 @@ def test_the_cpu_form_is_fused_no_coarser_than_tensorrts_and_served_as_it_is_jud
     for feed in feeds[:12]:
         collector(feed)
     int8 = insert_qdq(fp32, choice.nodes, collector.thresholds("max", 1.0))
-    own = to_cpu_form(int8)
+    own, whole = to_cpu_form(int8), to_cpu_form(int8, pairs=False)
 
     def answers(engine: OnnxRuntimeEngine) -> np.ndarray:
         return np.stack([engine(feed)["y"] for feed in feeds[12:]])
 
-    want, tensorrt, judged = (answers(judge(model)) for model in (fp32, int8, own))
-    assert sqnr_db(want, judged) > sqnr_db(want, tensorrt) - 1
-    assert sqnr_db(want, judged) > 20
+    want, tensorrt, judged, kept = (answers(judge(model)) for model in (fp32, int8, own, whole))
+    assert sqnr_db(want, kept) > sqnr_db(want, tensorrt) - 1
+    assert sqnr_db(want, judged) > min(sqnr_db(want, tensorrt) - 1, 35)  # weights rounded for pairs of products
+    assert off(kept, answers(OnnxRuntimeEngine(whole.SerializeToString()))) < 0.05
     assert off(judged, answers(OnnxRuntimeEngine(own.SerializeToString()))) < 0.05
 
     def kinds(as_written: bool) -> list[str]:

@@ -11,7 +11,7 @@ from onnx import numpy_helper
 
 from mmedge.errors import CheckError
 from mmedge.export import quantize, to_fp16
-from mmedge.export.int8 import fp16
+from mmedge.export.int8 import cpu_choice, fp16
 from mmedge.export.int8.cpu_form import to_cpu_form
 from mmedge.export.onnx.onnx_models import OnnxModels
 from tests.unit.test_export_kinds import NODE, feeds, models_of, net, w
@@ -44,7 +44,7 @@ def test_a_wrong_int8_form_of_cpus_is_not_packed(tmp_path, monkeypatch):
     fp32, int8 = forms(tmp_path)
     given = feeds(layer())
     packing.make_members(int8.recipe, [fp32, int8], given)
-    monkeypatch.setattr(packing, "to_cpu_form", lambda model: twice(to_cpu_form(model), "cpu_bias_scale"))
+    monkeypatch.setattr(cpu_choice, "to_cpu_form", lambda *given: twice(to_cpu_form(*given), "cpu_bias_scale"))
     with pytest.raises(CheckError, match=r"'INT8 form of CPUs' changes .*'layer' \(Gemm\)"):
         packing.make_members(int8.recipe, [fp32, int8], given)
 
