@@ -1,7 +1,8 @@
 # make demo    the whole path on this machine, from nothing
 # make test    the tests but for the long ones
 # make test-all  all of them
-# make check   lint, types, import contracts, formats, sanitizers, the Jetson target's packages, arithmetic on two CPUs, docs
+# make check   lint, types, import contracts, formats, sanitizers, hostile inputs, the Jetson's own processor (emulated) and packages,
+#              arithmetic on two CPUs, docs
 # make docs    the site, in build/site
 PYTHON ?= python3
 VENV := .venv
@@ -28,10 +29,20 @@ NATIVE := $(shell find native CMakeLists.txt -type f -not -path 'native/tests/*'
 # Only this process is emulated: what it starts runs on the machine's own CPU.
 HASWELL := qemu-x86_64 -cpu Haswell-noTSX,-pcid,-x2apic,-tsc-deadline,-invpcid
 
+# The native tests as a Jetson runs them, but for speed and for the order in which its cores see each other's writes: this
+# machine's is stricter. Left out: test_attach_hostile counts descriptors, and qemu keeps those that a message has too many of.
+ARM = aarch64-linux-gnu-g++
+EMULATED = --parallel 2 --timeout 300 --exclude-regex '^test_attach_hostile$$'
+
+# Seconds for each of the inputs in native/fuzz: 30 in all. What was found before is tried first.
+FUZZ_S = 6
+FUZZED = $(notdir $(basename $(wildcard native/fuzz/fuzz_*.cpp)))
+FUZZER := /usr/lib/llvm-*/lib/clang/*/lib/linux/libclang_rt.fuzzer-$(shell uname -m).a
+
 # Named, because collecting all tests takes longer than running these.
 ARITHMETIC = $$(grep -rl --include='*.py' mark.arithmetic tests)
 
-.PHONY: demo test test-all check docs system clean
+.PHONY: demo test test-all check fuzz emulated docs system clean
 
 demo: $(VENV)/installed
 	$(BIN)/mmedge demo
@@ -66,14 +77,32 @@ check: $(VENV)/tests-installed
 	  $(BIN)/cmake -S . -B build/sanitize-$$kind -DMMEDGE_TESTS_ONLY=ON -DMMEDGE_SANITIZE=$$kind >/dev/null && \
 	  $(BIN)/cmake --build build/sanitize-$$kind --parallel 2 >/dev/null && \
 	  $(BIN)/ctest --test-dir build/sanitize-$$kind --output-on-failure || exit 1; done
+	@sh scripts/need.sh optional clang++:clang "$(FUZZER):libclang-rt-14-dev"
+	if command -v clang++ >/dev/null && ls $(FUZZER) >/dev/null 2>&1; then $(MAKE) --no-print-directory fuzz; \
+	  else echo "not run: the search for inputs that break native code (clang with libFuzzer)" >&2; fi
 	$(MAKE) docs
 	$(BIN)/python scripts/resolve_target.py
 	$(BIN)/pytest -m arithmetic $(ARITHMETIC)
 ifeq ($(shell uname -m),x86_64)
-	@sh scripts/need.sh optional qemu-x86_64:qemu-user
+	@sh scripts/need.sh optional qemu-x86_64:qemu-user $(ARM):g++-aarch64-linux-gnu
+	if command -v qemu-aarch64 >/dev/null && command -v $(ARM) >/dev/null; then $(MAKE) --no-print-directory emulated; \
+	  else echo "not run: the native tests on an emulated aarch64" >&2; fi
 	if command -v qemu-x86_64 >/dev/null; then $(HASWELL) $(BIN)/python $(BIN)/pytest -m arithmetic $(ARITHMETIC); \
 	  else echo "not run: the tests of arithmetic on an emulated AVX2 CPU" >&2; fi
 endif
+
+fuzz: $(VENV)/tests-installed
+	$(BIN)/cmake -S . -B build/fuzz -DMMEDGE_TESTS_ONLY=ON -DMMEDGE_SANITIZE=fuzzer -DCMAKE_CXX_COMPILER=clang++ >/dev/null
+	$(BIN)/cmake --build build/fuzz --parallel 2 >/dev/null
+	cd build/fuzz && for input in $(FUZZED); do mkdir -p found/$$input && \
+	  { native/fuzz/$$input -max_total_time=$(FUZZ_S) -timeout=10 -max_len=4096 found/$$input >$$input.log 2>&1 || \
+	    { cat $$input.log; exit 1; } } && echo "$$input: $$(tail -1 $$input.log)" || exit 1; done
+
+emulated: $(VENV)/tests-installed
+	$(BIN)/cmake -S . -B build/aarch64 -DMMEDGE_TESTS_ONLY=ON -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 \
+	  -DCMAKE_CXX_COMPILER=$(ARM) '-DCMAKE_CROSSCOMPILING_EMULATOR=qemu-aarch64;-L;/usr/aarch64-linux-gnu' >/dev/null
+	$(BIN)/cmake --build build/aarch64 --parallel 2 >/dev/null
+	$(BIN)/ctest --test-dir build/aarch64 $(EMULATED) --output-on-failure
 
 # Warnings are errors: a link that leads nowhere, a name that does not exist.
 docs: $(VENV)/tests-installed

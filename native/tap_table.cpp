@@ -93,7 +93,7 @@ bool TapTable::pair_windows(std::size_t row_bytes, std::size_t halves) {
   const std::size_t reach = kWindow / halves, taps = 4 / halves;
   const auto last = static_cast<std::uint32_t>(row_bytes - reach);
   for (std::size_t i = 0; i < place_.size(); i += kWindow) {
-    for (const std::size_t pair : {0, 2, 1, 3}) {
+    for (const std::size_t pair : {0u, 2u, 1u, 3u}) {
       std::uint8_t lane[kWindow];
       std::fill(lane, lane + kWindow, kNothing);
       for (std::size_t half = 0; half < halves; ++half) {
