@@ -225,12 +225,12 @@ class RemoteRuntime:
             if taken is not None:
                 index, _, header = taken
                 size = int.from_bytes(header, "little")
-                result, references, heard, from_ns, told = self._decoder.decode(self._ring.data(index)[:size])
+                result, references, heard, from_ns, told, spans = self._decoder.decode(self._ring.data(index)[:size])
                 self._ring.release(index)
                 copies = {name: partial(self._copy, name, r) for name, r in references.items()}
                 outputs = {n: np.frombuffer(raw, kind).reshape(shape).copy() for n, (kind, shape, raw) in told.items()}
                 sounds = {name: partial(self._copy_sound, name, r) for name, r in heard.items()}
-                return result.attach(copies, from_ns=from_ns, outputs=outputs, sounds=sounds)
+                return result.attach(copies, from_ns=from_ns, outputs=outputs, sounds=sounds, spans=spans)
             if ended:
                 self._results_wake.set()  # for the next who waits
                 if self._error is not None:
