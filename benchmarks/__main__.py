@@ -20,6 +20,7 @@ SHARED = {
     "__main__",
     "attention",
     "attention_choice",
+    "bench_bundles",
     "cost",
     "digits",
     "digits_choice",

@@ -109,6 +109,7 @@ def generated(loop: Loop, feeds: tuple[Feed, ...], period_ns: float, delay_ns: i
     rate = Rate(
         asked_hz=1e9 / period_ns,
         measured_s=loop.duration_s,
+        from_ns=from_ns,
         due=tally.due,
         answered=tally.answered,
         lateness=generator.lateness(from_ns, until_ns),
@@ -145,6 +146,12 @@ def given(loop: Loop) -> Measured:
     # What was still under way at the end was not missed, nor what the bundle itself says is to be skipped.
     excused = statistics.drops.get("after_end", 0) + statistics.drops.get("skipped", 0)
     due = statistics.triggers - before - excused
-    rate = Rate(asked_hz=None, measured_s=took_s, due=max(due, tally.answered), answered=tally.answered)
+    rate = Rate(
+        asked_hz=None,
+        measured_s=took_s,
+        from_ns=tally.from_ns or 0,
+        due=max(due, tally.answered),
+        answered=tally.answered,
+    )
     warm_up_ms = 1e3 * began_s - start_ns / 1e6 if end_s else 0.0
     return Measured(tally=tally, rate=rate, warm_up_ms=warm_up_ms, settled=warm_up.settled)

@@ -113,7 +113,7 @@ def bench_network(
         },
         statistics=statistics,
         tally=tally,
-        rate=Rate(asked_hz=fps, measured_s=duration_s, due=tally.due, answered=tally.answered),
+        rate=Rate(asked_hz=fps, measured_s=duration_s, from_ns=from_ns, due=tally.due, answered=tally.answered),
         startup_ms={"load": loaded_ms, "until settled": round((from_ns - start_ns) / 1e6, 1)},
         processes=processes,
         problems=watch.conditions.problems,

@@ -30,6 +30,7 @@ class Rate:
     Attributes:
         asked_hz: Triggers a second; None: the sources' own.
         measured_s: The time that counts.
+        from_ns: Where it begins, on CLOCK_MONOTONIC.
         due: Triggers that were due in it.
         answered: How many of them had an answer of their own.
         lateness: How late the generator pushed its packets; None without one.
@@ -39,6 +40,7 @@ class Rate:
 
     asked_hz: float | None
     measured_s: float
+    from_ns: int = 0
     due: int
     answered: int
     lateness: Samples | None = None
@@ -54,8 +56,8 @@ class Rate:
         """Return it as plain data."""
         late = None if self.lateness is None else self.lateness.summary().to_dict()
         asked = None if self.asked_hz is None else round(self.asked_hz, 3)
-        known = {"asked_hz": asked, "achieved_hz": round(self.achieved_hz, 3), "due": self.due}
-        return {**known, "answered": self.answered, "generator_late_ms": late}
+        known = {"asked_hz": asked, "achieved_hz": round(self.achieved_hz, 3), "from_ns": self.from_ns}
+        return {**known, "due": self.due, "answered": self.answered, "generator_late_ms": late}
 
 
 @dataclass(frozen=True, kw_only=True)
