@@ -177,19 +177,19 @@ def _inputs(bundle: Path, given: list[str]) -> Any:
 def _share(text: str) -> float:
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(%?)", text.strip())
     if found is None:
-        raise ConfigError(f"'{text}' is no share", where="--max-regress", fix="write it as 5% or 0.05")
+        raise ConfigError(f"'{text}' is not a share", where="--max-regress", fix="write it as 5% or 0.05")
     return float(found[1]) / (100 if found[2] else 1)
 
 
 def _rates(text: str) -> tuple[float, float]:
     found = re.fullmatch(r"(\d+(?:\.\d+)?):(\d+(?:\.\d+)?)", text.strip())
     if found is None:
-        raise ConfigError(f"'{text}' is no range of rates", where="--sweep", fix="use LOW:HIGH, e.g. 10:240")
+        raise ConfigError(f"'{text}' is not a range of rates", where="--sweep", fix="use LOW:HIGH, e.g. 10:240")
     return float(found[1]), float(found[2])
 
 
 def _shape(text: str) -> tuple[str, tuple[int, ...]]:
     name, _, sizes = text.rpartition("=")
     if not name or re.fullmatch(r"\d+(x\d+)*", sizes) is None:
-        raise ConfigError(f"'{text}' is no shape of an input", where="--shape", fix="use NAME=1x3x320x320")
+        raise ConfigError(f"'{text}' is not the shape of an input", where="--shape", fix="use NAME=1x3x320x320")
     return name, tuple(map(int, sizes.split("x")))
