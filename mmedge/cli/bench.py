@@ -22,6 +22,7 @@ from mmedge.bench.warm_up import MOST_S
 from mmedge.bundle import load
 from mmedge.cli.bench_tables import print_comparison, print_report, print_sweep
 from mmedge.cli.output import Allow, Json, bar, err, next_step, print_json
+from mmedge.cli.rates import rates_of
 from mmedge.cli.run import parse_inputs
 from mmedge.errors import CheckError, ConfigError
 from mmedge.types import Backend, Precision
@@ -85,7 +86,7 @@ def command(
     for path in (save, html, trace):
         if path is not None and not path.parent.is_dir():
             raise ConfigError("the folder does not exist", where=str(path.parent), fix="choose another path")
-    most, rates = _share(max_regress), None if sweep_rates is None else _rates(sweep_rates)
+    most, rates = _share(max_regress), None if sweep_rates is None else rates_of(sweep_rates)
     if rates is not None and any(asked is not None for asked in (compare_with, html, trace)):
         raise ConfigError(
             "a sweep has no page, no trace and no comparison", where="--sweep", fix="use --save FILE.json"
@@ -179,13 +180,6 @@ def _share(text: str) -> float:
     if found is None:
         raise ConfigError(f"'{text}' is not a share", where="--max-regress", fix="write it as 5% or 0.05")
     return float(found[1]) / (100 if found[2] else 1)
-
-
-def _rates(text: str) -> tuple[float, float]:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?):(\d+(?:\.\d+)?)", text.strip())
-    if found is None:
-        raise ConfigError(f"'{text}' is not a range of rates", where="--sweep", fix="use LOW:HIGH, e.g. 10:240")
-    return float(found[1]), float(found[2])
 
 
 def _shape(text: str) -> tuple[str, tuple[int, ...]]:

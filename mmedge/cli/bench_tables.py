@@ -86,7 +86,7 @@ def _figures(title: str, named: Iterable[tuple[str, Figures]]) -> Table:
     table = Table(title=title)
     add_names(table, "ms", [name for name, _ in rows])
     for heading in ("p50", "p90", "p99", "p99.9", "max", "n"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", overflow="fold")
     for name, p in rows:
         cells = [
             f"{told(value)}\n{_between(p.intervals_ms.get(percent))}".rstrip()

@@ -254,3 +254,22 @@ def test_a_baseline_decides_unless_it_is_another_machine(tmp_path: Path, capfd: 
     saved.write_text(json.dumps(base))
     assert run(compared) == 2
     assert "has the schema 'mmedge.bench/1'" in capfd.readouterr().out
+
+
+def test_an_attestation_is_written_and_checked(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path, written = tiny_bundle(tmp_path / "t.mmedge"), tmp_path / "a.json"
+    code = run(["attest", str(path), "--duration", "1", "--output", str(written), "--json"])
+    printed = capfd.readouterr().out
+    document = json.loads(written.read_text())
+    assert json.loads(printed) == document
+    assert document["valid"] == (code == 0)
+    assert document["bench"]["rate"]["due"] == 30
+    assert [row["error"] for row in document["golden"]] == [None] * 3
+    assert document["compile"]["engines"] == []  # it has no variants for TensorRT, and says so
+    assert "no TensorRT variant" in document["compile"]["problem"]
+    assert str(tmp_path) not in printed
+    assert run(["attest", "--check", str(written)]) == code
+    document["bench"]["latency_ms"]["end_to_end"]["p50"] = 0.1
+    written.write_text(json.dumps(document))
+    assert run(["attest", "--check", str(written)]) == 1
+    assert run(["attest"]) == 2
