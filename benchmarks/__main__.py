@@ -20,6 +20,7 @@ SHARED = {
     "__main__",
     "attention",
     "attention_choice",
+    "bench_bundles",
     "cost",
     "digits",
     "digits_choice",
@@ -68,25 +69,39 @@ def section(report: BenchmarkReport) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="only these; the page is written of all alone")
     parser.add_argument("--quick", action="store_true", help="each benchmark ends within a minute")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="write each document there as NAME.json")
     options = parser.parse_args()
     found = [m.name for m in pkgutil.iter_modules(benchmarks.__path__) if not m.ispkg]
-    names = [name for name in found if name not in SHARED and not name.startswith("media_")]  # parts of "media"
+    known = [name for name in found if name not in SHARED and not name.startswith("media_")]  # parts of "media"
+    if unknown := set(options.names) - set(known):
+        parser.error(f"there is no benchmark {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    names = [name for name in known if not options.names or name in options.names]
+    if options.output is not None:
+        options.output.mkdir(parents=True, exist_ok=True)
     sections, missed = [], list[str]()
     for name in names:
         command = [sys.executable, "-m", f"benchmarks.{name}", "--json", *(["--quick"] if options.quick else [])]
         done = subprocess.run(command, stdout=subprocess.PIPE)
         if not done.stdout:
             done.check_returncode()
+        if options.output is not None:
+            (options.output / f"{name}.json").write_bytes(done.stdout)
         report = msgspec.json.decode(done.stdout, type=BenchmarkReport)
         show(report)
         missed += report.missed
         sections.append(section(report))
+    if not options.names:
+        write_page(sections)
+    if missed:
+        sys.exit(1)
+
+
+def write_page(sections: list[str]) -> None:
     head = "# Benchmarks\n\nWritten by `python -m benchmarks`. Every figure carries its evidence class.\n"
     PAGE.parent.mkdir(exist_ok=True)
     PAGE.write_text("\n\n".join([head.rstrip(), *sections]) + "\n", encoding="utf-8")
-    if missed:
-        sys.exit(1)
 
 
 if __name__ == "__main__":

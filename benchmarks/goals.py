@@ -46,6 +46,13 @@ GOALS: dict[str, tuple[str, float]] = {
     "image_nv12_1080_vs_opencv": (">=", 3.0),
     "image_other_size_vs_own": ("<=", 1.1),
     "image_max_error_gray_levels": ("<=", 0.02),
+    "histogram_error_p999": ("<=", 0.01),
+    "known_latency_error_ms": ("<=", 0.3),
+    "omission_error": ("<=", 0.05),
+    "bench_overhead_ratio": ("<=", 1.02),
+    "runtime_share_vga": ("<=", 1.3),
+    "runtime_share_1080p": ("<=", 1.5),
+    "interval_coverage": (">=", 0.95),
     "swap_frames_lost": ("<=", 0),
     "swap_gap_frames": ("<=", 1),
 }

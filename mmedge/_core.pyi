@@ -288,8 +288,11 @@ class Stage:
     def schedule(self, t_ns: int) -> None:
         """Take down when it must run next."""
 
-    def took(self, ns: int) -> None:
-        """Take down how long a run took."""
+    def fed(self, from_ns: int, until_ns: int) -> int:
+        """Take down when its tensors were written; return how long it took."""
+
+    def took(self, from_ns: int, until_ns: int) -> None:
+        """Take down when a run began and ended."""
 
     def age(self, moment: Moment) -> None:
         """Raise the ages of the seats that it depends on to that of its outputs."""
@@ -352,6 +355,17 @@ class Stage:
 
     @life.setter
     def life(self, arg: int, /) -> None: ...
+
+class Spans:
+    """Which stages have run since it was last asked, and when."""
+
+    def __init__(self, stages: Sequence[Stage]) -> None:
+        """Their places in what is told are those in ``stages``."""
+
+    def take(self) -> bytes:
+        """
+        Return five int64 of each stage that has run: its place, from when to when it was fed, and ran.
+        """
 
 class Stretch:
     """Stages that are run as they are due, one after the other, in one call."""

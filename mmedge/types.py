@@ -187,13 +187,14 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         from_ns: int,
         outputs: Mapping[str, AnyArray] | None = None,
         sounds: Mapping[str, Callable[[int | None], Sound]] | None = None,
+        spans: bytes = b"",
     ) -> Result:
         """Remember how to copy what it was made from, what is told as it is, and from when its latency counts.
 
         ``outputs`` are [...] as the manifest declares them, in the network's dtype; they are the result's own. Returns
         itself.
         """
-        self.__dict__.update(frames=frames, from_ns=from_ns, told=outputs or {}, sounds=sounds or {})
+        self.__dict__.update(frames=frames, from_ns=from_ns, told=outputs or {}, sounds=sounds or {}, spans=spans)
         return self
 
     @property
@@ -204,6 +205,17 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         """
         told: Mapping[str, AnyArray] = self.__dict__.get("told", {})
         return told
+
+    @property
+    def spans(self) -> bytes:
+        """When it was made: int64 in ns on CLOCK_MONOTONIC; empty unless the ``Pipeline`` was asked for ``spans``.
+
+        When the trigger's data came, how long it waited for the other inputs, when the graph began and had ended, when
+        the tasks were interpreted; then five numbers of each stage whose run has ended since the last result: its place
+        in the order of the stages, from when to when it was fed, from when to when its engine ran.
+        """
+        spans: bytes = self.__dict__.get("spans", b"")
+        return spans
 
     def age_ns(self, now_ns: int) -> int:
         """Return its age at ``now_ns`` on CLOCK_MONOTONIC: ``end_to_end``, and the wait for its reader."""

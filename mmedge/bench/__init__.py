@@ -4,8 +4,9 @@ import sys
 from types import ModuleType
 from typing import Any
 
+from mmedge.bench.machine import machine
 from mmedge.bench.report import Report
-from mmedge.bench.run import bench, machine
+from mmedge.bench.run import bench
 
 __all__ = ["Report", "bench", "machine"]
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
+from array import array
 from typing import Any
 
 import numpy as np
 
+from mmedge.bench.samples import Samples
 from mmedge.bench.schedule import Feed, packets
 from mmedge.bundle import AudioInput, Bundle, ImageInput
 from mmedge.bundle.manifest import TensorInput
 from mmedge.errors import MmedgeError
-from mmedge.pipeline import Histogram, Pipeline
+from mmedge.pipeline import Pipeline
 
 # More pictures than fit a cache's favourite: a single hot picture flatters the result.
 RING = 16
@@ -30,21 +32,20 @@ class Generator:
         bundle: Its bundle.
         feeds: What is due when.
         start_ns: Where the schedule begins, on CLOCK_MONOTONIC.
-        from_ns: Lateness is counted of what is due from here on...
-        until_ns: ... to here.
+        delay_ns: A packet is handed over this long after it was captured, as a camera's are, which needs time to
+            expose, read out and send a picture.
 
     Attributes:
-        lateness: How late packets were pushed.
         error: What ended it before it was stopped.
     """
 
     def __init__(
-        self, pipe: Pipeline, bundle: Bundle, feeds: tuple[Feed, ...], start_ns: int, from_ns: int, until_ns: int
+        self, pipe: Pipeline, bundle: Bundle, feeds: tuple[Feed, ...], start_ns: int, delay_ns: int = 0
     ) -> None:
-        self.lateness = Histogram()
         self.error: MmedgeError | None = None
         self._pipe, self._feeds = pipe, feeds
-        self._start_ns, self._from_ns, self._until_ns = start_ns, from_ns, until_ns
+        self._start_ns, self._delay_ns = start_ns, delay_ns
+        self._due_ns, self._late_ns = array("q"), array("q")
         rng = np.random.default_rng(0)
         self._rings = [_ring(rng, bundle, feed) for feed in feeds]
         self._stop = threading.Event()
@@ -54,11 +55,11 @@ class Generator:
     def _run(self) -> None:
         try:
             for due_ns, index, number in packets(self._feeds, self._start_ns):
-                early_ns = due_ns - time.monotonic_ns()
+                early_ns = due_ns + self._delay_ns - time.monotonic_ns()
                 if (early_ns > 0 and self._stop.wait(early_ns / 1e9)) or self._stop.is_set():
                     return
-                if self._from_ns <= due_ns < self._until_ns:
-                    self.lateness.add(max(0, time.monotonic_ns() - due_ns))
+                self._due_ns.append(due_ns)
+                self._late_ns.append(max(0, time.monotonic_ns() - due_ns - self._delay_ns))
                 name, ring = self._feeds[index].name, self._rings[index]
                 value = ring[number % len(ring)]
                 if isinstance(value, str):
@@ -72,6 +73,14 @@ class Generator:
         """Stop pushing; idempotent."""
         self._stop.set()
         self._thread.join()
+
+    def lateness(self, from_ns: int, until_ns: int) -> Samples:
+        """Return how late packets were pushed that were due between two times; for when it has stopped."""
+        found = Samples()
+        for due_ns, late_ns in zip(self._due_ns, self._late_ns, strict=False):
+            if from_ns <= due_ns < until_ns:
+                found.add(late_ns)
+        return found
 
 
 def _ring(rng: np.random.Generator, bundle: Bundle, feed: Feed) -> list[Any]:

@@ -1,28 +1,21 @@
-"""The latency report: figures, conditions, and one HTML file to send around."""
+"""The latency report: figures, conditions, and why they are not valid if they are not."""
 
 from __future__ import annotations
 
-import html
 import json
-import math
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+from mmedge.bench.samples import Figures, Samples
 from mmedge.bench.tally import Tally
+from mmedge.bench.watch import Event
 from mmedge.errors import CheckError, ConfigError
-from mmedge.pipeline import Histogram, Percentiles, Statistics
-from mmedge.pipeline.statistics import STEPS, told
-from mmedge.plain import printable
+from mmedge.pipeline import Statistics
+from mmedge.pipeline.statistics import STEPS
 
-_STYLE = (
-    "body{font:15px/1.5 system-ui,sans-serif;max-width:50em;margin:2em auto;padding:0 1em;color:#1c2733}"
-    "table{border-collapse:collapse;width:100%;margin:1em 0}td,th{padding:.3em .8em;text-align:right;"
-    "border-bottom:1px solid #dde3ea}td:first-child,th:first-child{text-align:left}"
-    ".bar{background:#76b900;height:.8em;border-radius:2px}small{color:#66727f}"
-)
-
-
+SCHEMA = "mmedge.bench/2"
 REQUIRED = 0.98  # share of due triggers that must be answered for valid figures
 NOTE = (
     "end_to_end is of every trigger that was due, from when it was due to an answer as new as it; "
@@ -37,6 +30,7 @@ class Rate:
     Attributes:
         asked_hz: Triggers a second; None: the sources' own.
         measured_s: The time that counts.
+        from_ns: Where it begins, on CLOCK_MONOTONIC.
         due: Triggers that were due in it.
         answered: How many of them had an answer of their own.
         lateness: How late the generator pushed its packets; None without one.
@@ -46,9 +40,10 @@ class Rate:
 
     asked_hz: float | None
     measured_s: float
+    from_ns: int = 0
     due: int
     answered: int
-    lateness: Histogram | None = None
+    lateness: Samples | None = None
     late_ns: int = 0
     block_ms: float | None = None
 
@@ -61,8 +56,8 @@ class Rate:
         """Return it as plain data."""
         late = None if self.lateness is None else self.lateness.summary().to_dict()
         asked = None if self.asked_hz is None else round(self.asked_hz, 3)
-        known = {"asked_hz": asked, "achieved_hz": round(self.achieved_hz, 3), "due": self.due}
-        return {**known, "answered": self.answered, "generator_late_ms": late}
+        known = {"asked_hz": asked, "achieved_hz": round(self.achieved_hz, 3), "from_ns": self.from_ns}
+        return {**known, "due": self.due, "answered": self.answered, "generator_late_ms": late}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,11 +65,15 @@ class Report:
     """What a benchmark run measured.
 
     Attributes:
-        bundle: Name of the bundle.
-        conditions: How it was measured: duration, warm-up, inputs, isolation, backends, machine.
+        bundle: Name of the bundle, or of the network's file.
+        conditions: How it was measured: duration, warm-up, inputs, isolation, backends, machine, and what else went on.
         statistics: Counts of the whole run, its warm-up included.
         tally: Latencies of the measured time.
         rate: What was asked, and what was achieved.
+        startup_ms: What the start took, by part, in order.
+        processes: Of each process its name, the share of a core that it took, its memory (PSS).
+        problems: What was wrong with the conditions.
+        events: What happened in the measured time.
     """
 
     bundle: str
@@ -82,19 +81,40 @@ class Report:
     statistics: Statistics
     tally: Tally
     rate: Rate
+    startup_ms: dict[str, float] = field(default_factory=dict)
+    processes: Sequence[dict[str, object]] = ()
+    problems: Sequence[str] = ()
+    events: Sequence[Event] = ()
 
     @property
-    def latency_ms(self) -> dict[str, Percentiles]:
+    def latency_ms(self) -> dict[str, Figures]:
         """Percentiles by name: ``end_to_end``, ``overhead`` and each step.
 
         With generated data ``end_to_end`` is of every trigger that was due, from then to an answer as new as it, and
         ``answered`` of those that had an answer of their own.
         """
-        return {name: h.summary() for name, h in self.tally.latencies.items() if h.n}
+        return {name: samples.summary() for name, samples in self.tally.latencies.items() if samples.n}
 
     @property
-    def problem(self) -> str | None:
-        """Why the figures are not those of what was asked for; None if they are."""
+    def stages_ms(self) -> dict[str, dict[str, Figures]]:
+        """Of each stage that ran: writing its tensors (``preprocess``) and running its ``engine``."""
+        return {
+            name: {"preprocess": found.preprocess.summary(), "engine": found.engine.summary()}
+            for name, found in self.tally.stages.items()
+            if found.engine.n
+        }
+
+    @property
+    def runtime_share(self) -> Figures | None:
+        """End to end without waiting for data over the time of the engines, trigger by trigger: 1 is the engines alone.
+
+        With sources of your own, what they take to deliver is waiting as well. None where no engine ran.
+        """
+        return self.tally.share.summary() if self.tally.share.n else None
+
+    @property
+    def rate_problem(self) -> str | None:
+        """How the rate was missed; None if it was kept."""
         rate, late = self.rate, self.rate.lateness
         if rate.answered < REQUIRED * rate.due:
             asked = "" if rate.asked_hz is None else f" of {rate.asked_hz:g} asked"
@@ -111,12 +131,20 @@ class Report:
         return None
 
     @property
+    def problem(self) -> str | None:
+        """Why the figures are not those of what was asked for; None if they are."""
+        return "; ".join(filter(None, (self.rate_problem, *self.problems))) or None
+
+    @property
     def valid(self) -> bool:
-        """Whether the rate was kept: 98 % of the triggers were answered, and the generator was in time."""
+        """Whether the rate was kept, and nothing but the run itself slowed the machine down.
+
+        Kept is a rate at which 98 % of the triggers were answered, and the generator was in time.
+        """
         return self.problem is None
 
     def raise_for_status(self) -> None:
-        """Refuse a run that missed its rate.
+        """Refuse a run that missed its rate, or that something else slowed down.
 
         Raises:
             CheckError: Says by how much.
@@ -124,7 +152,9 @@ class Report:
         if self.problem is not None:
             rate, alone = self.rate, "measure on a machine that does nothing else"
             fix = f"ask for a lower --fps, or {alone}"
-            if rate.asked_hz is None:
+            if self.rate_problem is None:
+                fix = f"{alone}, is cool and has a power supply that suffices"
+            elif rate.asked_hz is None:
                 fix = f"use sources of a lower rate, or {alone}"
             elif rate.block_ms is not None and rate.block_ms > 1000 / rate.asked_hz:
                 fix += (
@@ -135,21 +165,30 @@ class Report:
             raise CheckError(f"the figures are not valid: {self.problem}", where=f"bench {self.bundle}", fix=fix)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the report as the ``--json`` document."""
+        """Return the report as the ``--json`` document, schema ``mmedge.bench/2`` (docs/bench.md)."""
         figures = {name: percentiles.to_dict() for name, percentiles in self.latency_ms.items()}
         steps = {name: figures.pop(name) for name in STEPS if name in figures}
         counts = self.statistics.to_dict()
         whole = cast("dict[str, object]", counts["latency_ms"])  # what only the whole run knows stays
+        share = self.runtime_share
         return {
-            "schema": "mmedge.bench/1",
+            "schema": SCHEMA,
             "bundle": self.bundle,
             "evidence": self.statistics.evidence,
             "valid": self.valid,
             "problem": self.problem,
             "rate": self.rate.to_dict(),
             "conditions": self.conditions,
+            "startup_ms": dict(self.startup_ms),
+            "processes": list(self.processes),
+            "events": [{"t_ns": event.t_ns, "what": event.what} for event in self.events],
             **counts,
             "latency_ms": {**whole, **figures, "steps": steps},
+            "stages_ms": {
+                name: {part: found.to_dict() for part, found in parts.items()} for name, parts in self.stages_ms.items()
+            },
+            "runtime_share": None if share is None else share.to_dict(),
+            "age_ms": {name: samples.summary().to_dict() for name, samples in self.tally.ages.items()},
             "skew_ms": self.tally.skew.summary().to_dict(),
             "uncertainty_ms": self.tally.uncertainty.summary().to_dict(),
         }
@@ -168,48 +207,46 @@ class Report:
         """
         path = Path(path)
         check_report_path(path)
-        text = json.dumps(self.to_dict(), indent=1) if path.suffix == ".json" else self._html()
-        try:
-            path.write_text(text + "\n", encoding="utf-8")
-        except OSError as error:
-            message = f"cannot write the report: {error.strerror}"
-            raise ConfigError(message, where=str(path), fix="choose another path") from error
-        return path
+        return write(path, self._json if path.suffix == ".json" else self._html)
+
+    def save_page(self, path: str | Path) -> Path:
+        """Write the report as one HTML file, whatever its name; returns the path. Raises ConfigError if it cannot."""
+        return write(Path(path), self._html)
+
+    def save_trace(self, path: str | Path) -> Path:
+        """Write what ran when, as a trace that ui.perfetto.dev and chrome://tracing open.
+
+        Args:
+            path: Where to; JSON, whatever its name.
+
+        Returns:
+            The path written.
+
+        Raises:
+            ConfigError: If it cannot be written.
+        """
+        from mmedge.bench.trace import trace
+
+        return write(Path(path), lambda: json.dumps(trace(self)))
+
+    def _json(self) -> str:
+        return json.dumps(self.to_dict(), indent=1)
 
     def _html(self) -> str:
-        figures = self.latency_ms
-        longest = max((p.max for p in figures.values()), default=1.0) or 1.0
-        rows = "".join(
-            f"<tr><td>{_text(name)}</td>"
-            + "".join(f"<td>{told(value)}</td>" for value in (p.p50, p.p90, p.p99, p.p999, p.max))
-            + f'<td>{p.n}</td><td style="width:25%"><div class="bar" style="width:{_share(p.p50, longest):.1f}%">'
-            "</div></td></tr>"
-            for name, p in figures.items()
-        )
-        s, skew, rate = self.statistics, self.tally.skew.summary(), self.rate
-        facts = {
-            "valid": "yes" if self.valid else f"NO: {self.problem}",
-            "triggers a second, asked / achieved": f"{self.rate.asked_hz or 'as they come'} / {rate.achieved_hz:.2f}",
-            "triggers due / answered": f"{rate.due} / {rate.answered}",
-            "evidence": s.evidence,
-            "results, warm-up included": s.results,
-            "drops": s.drops or "none",
-            "lost audio samples": s.lost_samples or "none",
-            "skew p50 / p99": f"{told(skew.p50, 3)} / {told(skew.p99, 3)} ms",
-            **self.conditions,
-        }
-        listed = "".join(f"<tr><td>{_text(k)}</td><td>{_text(str(v))}</td></tr>" for k, v in facts.items())
-        return (
-            f"<!doctype html><html lang=en><meta charset=utf-8><title>mmedge bench: {_text(self.bundle)}</title>"
-            f"<style>{_STYLE}</style><h1>{_text(self.bundle)}</h1>"
-            f"<p>{NOTE} <small>Bars: p50. A percentile that n values cannot show is -.</small></p>"
-            "<table><tr><th>ms</th><th>p50</th><th>p90</th><th>p99</th><th>p99.9</th><th>max</th><th>n</th><th></th></tr>"
-            f"{rows}</table><h2>Conditions</h2><table>{listed}</table></html>"
-        )
+        from mmedge.bench.page import page
+
+        return page(self)
 
 
-def _share(value: float, whole: float) -> float:
-    return 0.0 if math.isnan(value) else 100 * value / whole
+def write(path: Path, text: Callable[[], str]) -> Path:
+    """Write a file; return its path. Raises ConfigError if it cannot be written."""
+    made = text()
+    try:
+        path.write_text(made + "\n", encoding="utf-8")
+    except OSError as error:
+        message = f"cannot write the report: {error.strerror}"
+        raise ConfigError(message, where=str(path), fix="choose another path") from error
+    return path
 
 
 def check_report_path(path: Path) -> None:
@@ -220,8 +257,3 @@ def check_report_path(path: Path) -> None:
             where=str(path),
             fix="use the suffix .html or .json",
         )
-
-
-def _text(text: str) -> str:
-    """Return text for a page: neither markup nor a character that turns or hides the rest."""
-    return html.escape(printable(text))

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
-from itertools import count
 from pathlib import Path
 from typing import Literal
 
-import mmedge
 from mmedge.address import Address
-from mmedge.bench.generator import Generator
-from mmedge.bench.report import Rate, Report
-from mmedge.bench.schedule import BLOCK_MS, Feed, describe, make_feeds, trigger_period_ns
-from mmedge.bench.tally import OpenLoop, Tally
+from mmedge.bench.loops import Loop, generated, given
+from mmedge.bench.machine import facts
+from mmedge.bench.report import Report
+from mmedge.bench.schedule import BLOCK_MS, Arrivals, describe, make_feeds, trigger_period_ns
+from mmedge.bench.warm_up import MOST_S
+from mmedge.bench.watch import Watch
 from mmedge.bundle import Bundle, load
 from mmedge.errors import ConfigError
 from mmedge.pipeline import Pipeline
@@ -23,11 +21,6 @@ from mmedge.pipeline.arguments import check_duration
 from mmedge.pipeline.spec import PUSH
 from mmedge.pipeline.unanswered import unanswered
 from mmedge.types import Backend, Precision
-
-WARM_UP_S = 1.0  # of results that are not counted
-LATE_NS = 10_000_000  # a generated packet that is pushed later than this, or a period, was late
-_LEAD_NS = 20_000_000  # before the first packet is due
-_GRACE_NS = 2_000_000_000  # after the last packet, for its result
 
 
 def bench(
@@ -40,10 +33,14 @@ def bench(
     isolation: Literal["auto", "process", "thread"] = "auto",
     fps: float = 30.0,
     block_ms: float = BLOCK_MS,
+    arrivals: Arrivals = "fixed",
+    seed: int = 0,
+    delay_ms: float = 0.0,
+    warm_up_s: float = MOST_S,
     progress: Callable[[float], None] | None = None,
     allow: Sequence[str] = (),
 ) -> Report:
-    """Measure a bundle's latency per trigger, after a warm-up of a second.
+    """Measure a bundle's latency per trigger, once it has settled.
 
     Args:
         bundle: A bundle, or the path of one.
@@ -57,12 +54,17 @@ def bench(
             its own, which the generator and the reader of results cannot hold up.
         fps: Rate of generated frames.
         block_ms: Longest block of generated sound; a picture waits for the block in which its instant lies.
+        arrivals: ``fixed``: triggers come evenly; ``poisson``: at random, at the same mean rate.
+        seed: Of random arrivals.
+        delay_ms: How long after its capture a generated packet is handed over, as a camera's are.
+        warm_up_s: It is measured when median and p99 are steady (docs/bench.md), after this time at the latest.
         progress: Called with the share done, 0..1.
         allow: Modules whose functions the bundle may call; as for ``Pipeline``.
 
     Returns:
         The report: ``report.latency_ms["end_to_end"].p99``, ``report.save("bench.html")``. It is not ``valid`` if
-        less than 98 % of the triggers were answered, or if the generator itself was late.
+        less than 98 % of the triggers were answered, if the generator itself was late, or if the machine was throttled
+        or other programs took its cores.
 
     Raises:
         MmedgeError: As ``Pipeline`` does.
@@ -83,15 +85,23 @@ def bench(
         raise ConfigError(
             f"block_ms must be 1 to 1000, got {block_ms:g}", where="block_ms", fix="use the block length of the device"
         )
-    own = not isinstance(bundle, Bundle)
+    if not 0 <= delay_ms <= 10_000:
+        message = f"delay_ms must be 0 to 10000, got {delay_ms:g}"
+        raise ConfigError(message, where="delay_ms", fix="use what the camera needs from capture to delivery")
+    if not 0 < warm_up_s <= 600:
+        message = f"warm_up_s must be above 0 and at most 600, got {warm_up_s:g}"
+        raise ConfigError(message, where="warm_up_s", fix="leave it out")
+    own, began_s = not isinstance(bundle, Bundle), time.monotonic()
     opened = bundle if isinstance(bundle, Bundle) else load(bundle)
+    startup_ms = {"open and verify": _since_ms(began_s)} if own else {}
     try:
+        sync, conditions = opened.manifest.sync, facts()
         uris = dict.fromkeys(opened.inputs, PUSH) if inputs is None else inputs
-        feeds = None if inputs is not None else make_feeds(opened.inputs, opened.manifest.sync, fps, block_ms)
+        feeds = make_feeds(opened.inputs, sync, fps, block_ms, arrivals, seed) if inputs is None else None
         if feeds is not None and isolation == "auto":
             isolation = "process"
-        load_before = os.getloadavg()[0]
-        with Pipeline(
+        began_s = time.monotonic()
+        pipe = Pipeline(
             opened,
             uris,
             backend=backend,
@@ -100,18 +110,33 @@ def bench(
             results="all",
             allow=allow,
             engines="wait",
-        ) as pipe:
-            tell = progress or (lambda share: None)
-            if feeds is None:
-                tally, rate = _given(pipe, duration_s, tell)
-            else:
-                period_ns = float(trigger_period_ns(opened.inputs, opened.manifest.sync, fps))
-                tally, rate = _generated(pipe, opened, duration_s, feeds, period_ns, tell)
+            spans=True,
+        )
+        watch = Watch(lambda: pipe.statistics, pipe.health)
+        try:
+            with pipe:
+                started_ms, parts = _since_ms(began_s), pipe.statistics.startup_ms
+                startup_ms |= {"processes": round(started_ms - sum(parts.values()), 1), **parts}
+                loop = Loop(
+                    pipe=pipe,
+                    bundle=opened,
+                    watch=watch,
+                    duration_s=duration_s,
+                    warm_up_s=warm_up_s,
+                    progress=progress or (lambda share: None),
+                )
+                if feeds is None:
+                    measured = given(loop)
+                else:
+                    period_ns = float(trigger_period_ns(opened.inputs, sync, fps))
+                    measured = generated(loop, feeds, period_ns, round(delay_ms * 1e6))
+        finally:
+            watch.close()
         if not pipe.statistics.results:
             raise unanswered(pipe.health(), {}, pipe.statistics)
-        if not tally.answered:
+        if not measured.tally.answered:
             raise ConfigError(
-                f"nothing was measured: no results after the warm-up of {WARM_UP_S:g} s",
+                f"nothing was measured: no results after the warm-up, which takes 1 to {warm_up_s:g} s",
                 where="inputs",
                 fix="check the same sources with `mmedge run`; use longer files",
             )
@@ -119,98 +144,27 @@ def bench(
             bundle=opened.name,
             conditions={
                 "duration_s": duration_s,
-                "warm_up_s": WARM_UP_S,
+                "warm_up_s": round(measured.warm_up_ms / 1e3, 3),
+                "settled": measured.settled,
                 "inputs": {n: str(Address(u)) for n, u in uris.items()} if feeds is None else describe(feeds),
+                **({"delay_ms": delay_ms} if delay_ms else {}),
                 "isolation": pipe.isolation,
                 "backends": pipe.statistics.backends,
-                "mmedge": mmedge.__version__,
-                "python": platform.python_version(),
-                "machine": machine(),
-                "cores": os.cpu_count(),
-                "load_before": round(load_before, 2),
+                **conditions,
+                **loop.conditions,
             },
             statistics=pipe.statistics,
-            tally=tally,
-            rate=rate,
+            tally=measured.tally,
+            rate=measured.rate,
+            startup_ms={**startup_ms, "until settled": round(measured.warm_up_ms, 1)},
+            processes=loop.processes,
+            problems=watch.conditions.problems,
+            events=watch.events,
         )
     finally:
         if own:
             opened.close()
 
 
-def _generated(
-    pipe: Pipeline,
-    bundle: Bundle,
-    duration_s: float,
-    feeds: tuple[Feed, ...],
-    period_ns: float,
-    progress: Callable[[float], None],
-) -> tuple[Tally, Rate]:
-    """Drive the pipeline by an open loop."""
-    start_ns = time.monotonic_ns() + _LEAD_NS
-    from_ns = start_ns + round(WARM_UP_S * 1e9)
-    until_ns = from_ns + round(duration_s * 1e9)
-    own = next((f for f in feeds if f.name == bundle.manifest.sync.trigger and not f.samples), None)
-    due_ns = None if own is None else (start_ns + own.due_ns(number) for number in count())
-    tally = OpenLoop(from_ns, until_ns, due_ns, period_ns)
-    generator = Generator(pipe, bundle, feeds, start_ns, from_ns, until_ns)
-    try:
-        # What is due last is answered later; the generator goes on, or the last would wait for their sound.
-        for result in pipe.results((until_ns + _GRACE_NS) / 1e9):
-            tally.add(result)
-            progress(min(1.0, max(0.0, (result.t_ns - from_ns) / (until_ns - from_ns))))
-            if result.t_ns >= until_ns:
-                break
-    finally:
-        generator.stop()
-    tally.close(time.monotonic_ns())
-    if generator.error is not None:
-        raise generator.error
-    rate = Rate(
-        asked_hz=1e9 / period_ns,
-        measured_s=duration_s,
-        due=tally.due,
-        answered=tally.answered,
-        lateness=generator.lateness,
-        late_ns=min(LATE_NS, round(period_ns)),
-        block_ms=max((float(f.period_ns) / 1e6 for f in feeds if f.samples), default=None),
-    )
-    return tally, rate
-
-
-def _given(pipe: Pipeline, duration_s: float, progress: Callable[[float], None]) -> tuple[Tally, Rate]:
-    """Read what the user's sources give."""
-    tally = Tally()
-    begin_s = time.monotonic() + WARM_UP_S
-    before: int | None = None
-    for result in pipe.results(begin_s + duration_s):
-        now_s = time.monotonic()
-        if now_s < begin_s:
-            continue
-        if before is None:
-            before = pipe.statistics.triggers
-        tally.add(result)
-        progress(min(1.0, (now_s - begin_s) / duration_s))
-    took_s = max(time.monotonic() - begin_s, 1e-9)
-    pipe.close()
-    statistics = pipe.statistics
-    triggers = before or 0
-    # What was still under way at the end was not missed, nor what the bundle itself says is to be skipped.
-    excused = statistics.drops.get("after_end", 0) + statistics.drops.get("skipped", 0)
-    due = max(statistics.triggers - triggers - excused, 0)
-    return tally, Rate(asked_hz=None, measured_s=took_s, due=max(due, tally.answered), answered=tally.answered)
-
-
-def machine() -> str:
-    """Return the processor's or board's model, nothing that identifies the owner."""
-    for path, key in (("/proc/device-tree/model", None), ("/proc/cpuinfo", "model name")):
-        try:
-            text = Path(path).read_text(errors="replace")
-        except OSError:
-            continue
-        if key is None:
-            return text.strip("\0\n ")
-        for line in text.splitlines():
-            if line.startswith(key):
-                return line.partition(":")[2].strip()
-    return platform.machine()
+def _since_ms(began_s: float) -> float:
+    return round(1e3 * (time.monotonic() - began_s), 1)

@@ -9,24 +9,30 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import pairwise
 from operator import itemgetter
+from typing import Literal, TypeAlias
 
-from mmedge.bundle import AudioInput
+import numpy as np
+
+from mmedge.bundle import AudioInput, ImageInput
 from mmedge.bundle.manifest import Input, Sync, TensorInput, TextInput
+from mmedge.errors import ConfigError
 from mmedge.types import NS_PER_S
 
 BLOCK_MS = 10.0  # what our own microphone source delivers
 TEXT_S = 1.0  # between two texts
+Arrivals: TypeAlias = Literal["fixed", "poisson"]
+_GAPS = 1024  # that are drawn at once
 _GOLDEN = (math.sqrt(5) - 1) / 2  # multiples of it are spread evenly, however many there are
 # Free-running devices of one nominal rate are never of one rate. Exaggerated, so that a run of seconds sees all phases.
 _SLOWER = [1 + Fraction(permille, 1000) for permille in range(6, 60)]
 _SEEN, _EVEN = 100, 0.1  # this many meetings leave no gap of phases wider than this share of a period
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Feed:
     """The packets of one input.
 
@@ -47,6 +53,29 @@ class Feed:
         return self.first_ns + math.floor(number * self.period_ns)
 
 
+@dataclass(frozen=True, kw_only=True)
+class PoissonFeed(Feed):
+    """Packets that come at random and independently, at a mean rate: the gaps between them are exponential.
+
+    Attributes:
+        seed: Of the gaps; one seed is one schedule.
+    """
+
+    seed: int = 0
+    _times_ns: list[int] = field(default_factory=list, repr=False, compare=False)
+
+    def due_ns(self, number: int) -> int:
+        """Return when packet ``number`` is due, in ns after the start."""
+        times_ns = self._times_ns
+        while len(times_ns) <= number:
+            rng = np.random.default_rng((self.seed, len(times_ns)))
+            last_ns = times_ns[-1] if times_ns else self.first_ns
+            # Captures one instant apart are two nevertheless.
+            gaps_ns = np.maximum(np.ceil(rng.exponential(float(self.period_ns), _GAPS)), 1).astype(np.int64)
+            times_ns += (last_ns + np.cumsum(gaps_ns)).tolist()
+        return times_ns[number]
+
+
 def trigger_period_ns(inputs: Mapping[str, Input], sync: Sync, fps: float) -> Fraction:
     """Return the time from one trigger to the next, where nothing is wrong.
 
@@ -63,7 +92,14 @@ def trigger_period_ns(inputs: Mapping[str, Input], sync: Sync, fps: float) -> Fr
     return NS_PER_S / _exact(own.rate_hz or fps if isinstance(own, TensorInput) else fps)
 
 
-def make_feeds(inputs: Mapping[str, Input], sync: Sync, fps: float, block_ms: float = BLOCK_MS) -> tuple[Feed, ...]:
+def make_feeds(
+    inputs: Mapping[str, Input],
+    sync: Sync,
+    fps: float,
+    block_ms: float = BLOCK_MS,
+    arrivals: Arrivals = "fixed",
+    seed: int = 0,
+) -> tuple[Feed, ...]:
     """Return the feeds of all inputs: the trigger's exactly as asked, all others at phases that pass through it.
 
     Args:
@@ -71,8 +107,19 @@ def make_feeds(inputs: Mapping[str, Input], sync: Sync, fps: float, block_ms: fl
         sync: Names the trigger.
         fps: Rate of pictures, and of tensors that have none of their own.
         block_ms: Longest block of sound, whatever the rate of pictures, so that figures can be compared.
+        arrivals: ``fixed``: the trigger's packets come evenly; ``poisson``: at random, at the same mean rate.
+        seed: Of random arrivals.
+
+    Raises:
+        ConfigError: If the arrivals are to be random and triggers are hops of sound or of a timer.
     """
     trigger_ns = trigger_period_ns(inputs, sync, fps)
+    if arrivals == "poisson" and not isinstance(inputs.get(sync.trigger), (ImageInput, TensorInput, TextInput)):
+        raise ConfigError(
+            f"triggers of '{sync.trigger}' are hops of equal length: they cannot arrive at random",
+            where="arrivals",
+            fix="use arrivals 'fixed'",
+        )
     feeds: list[Feed] = []
     for number, (name, spec) in enumerate(inputs.items(), 1):
         samples = 0
@@ -87,7 +134,10 @@ def make_feeds(inputs: Mapping[str, Input], sync: Sync, fps: float, block_ms: fl
             period_ns = _out_of_step([nominal_ns * slower for slower in _SLOWER], trigger_ns)
         turn = number * _GOLDEN % 1
         first_ns = round(turn * float(min(period_ns, trigger_ns))) + (math.ceil(period_ns) if samples else 0)
-        feeds.append(Feed(name=name, period_ns=period_ns, first_ns=first_ns, samples=samples))
+        if arrivals == "poisson" and name == sync.trigger:
+            feeds.append(PoissonFeed(name=name, period_ns=period_ns, first_ns=first_ns, seed=seed))
+        else:
+            feeds.append(Feed(name=name, period_ns=period_ns, first_ns=first_ns, samples=samples))
     return tuple(feeds)
 
 
@@ -136,8 +186,18 @@ def packets(feeds: tuple[Feed, ...], start_ns: int) -> Iterator[tuple[int, int, 
 
 def describe(feeds: tuple[Feed, ...]) -> str:
     """Return in a line what is generated."""
-    told = [f"{f.name} {1e9 / float(f.period_ns):.4g} Hz" + (f" x {f.samples}" if f.samples else "") for f in feeds]
+    told = [
+        f"{f.name} {1e9 / float(f.period_ns):.4g} Hz"
+        + (f" x {f.samples}" if f.samples else "")
+        + (f" at random (seed {f.seed})" if isinstance(f, PoissonFeed) else "")
+        for f in feeds
+    ]
     return f"generated by an open loop, not in step: {', '.join(told)}"
+
+
+def exact_period_ns(rate_hz: float) -> Fraction:
+    """Return the time from one packet to the next."""
+    return NS_PER_S / _exact(rate_hz)
 
 
 def _exact(value: float) -> Fraction:

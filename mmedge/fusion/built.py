@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 
 from mmedge.bundle import Bundle, Variant
@@ -88,7 +89,9 @@ def _tested(
         stage.file = variant.file
         where = f"{variant.file} on {engine.backend}"
         golden = bundle.golden(variant.golden)
+        before = time.monotonic()
         worst = self_test(stage, golden, variant.tolerance, where, rows=variant.row_tolerance)
+        stage.tested_ms = 1000 * (time.monotonic() - before)
         if isinstance(engine, OnnxRuntimeEngine):
             engine.limit(stage.plan.timeout_ms)
         built.publish(Verdict(run_ms=round(run_ms(stage)[0], 4)) if timed else None)

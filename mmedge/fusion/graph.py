@@ -275,7 +275,7 @@ class StageGraph:
         stage.feed(snapshot, bits, self._moment, read_audio)
         if self._pictures is not None:
             self._pictures.note(stage, snapshot)
-        self.timing.preprocess_ns += time.monotonic_ns() - begin_ns
+        self.timing.preprocess_ns += stage.memory.fed(begin_ns, time.monotonic_ns())
 
     def _execute(self, stage: StageRunner) -> None:
         if stage.name in self._faults:

@@ -184,8 +184,8 @@ def _try(
         before = time.monotonic()
         where = f"{variant.file} on {engine.backend}"
         worst = self_test(stage, golden, variant.tolerance, where, rows=variant.row_tolerance)
-        took_ms = 1000 * (time.monotonic() - before)
-        engine.limit(patience * max(stage.plan.timeout_ms, _SLOWER * took_ms))
+        stage.tested_ms = 1000 * (time.monotonic() - before)
+        engine.limit(patience * max(stage.plan.timeout_ms, _SLOWER * stage.tested_ms))
     except BaseException:
         (stage or engine).close()
         raise

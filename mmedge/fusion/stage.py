@@ -63,6 +63,7 @@ class StageRunner:
         check: Raises EngineError if an output is not finite.
         producers, direct, behind: Stages and, as bits, seats that feed it directly; whether a stream feeds it at all.
         file: The member of the bundle that its engine was made of; empty for a callable.
+        tested_ms: How long its self-test took.
         fault: Why a background stage has no output, from a failure until the next run that ends well.
 
     Raises:
@@ -84,7 +85,7 @@ class StageRunner:
         raw: bool,
         read: ReadMember = no_members,
     ) -> None:
-        self.name, self.engine, self.raw, self.file = name, engine, raw, ""
+        self.name, self.engine, self.raw, self.file, self.tested_ms = name, engine, raw, "", 0.0
         plans = {other: stage.plan for other, stage in upstream.items()}
         self.plan: StagePlan = plan_stage(name, spec, inputs, plans)
         plan = self.plan
@@ -239,7 +240,7 @@ class StageRunner:
         try:
             self._run()
         finally:
-            self.memory.took(time.monotonic_ns() - begin_ns)
+            self.memory.took(begin_ns, time.monotonic_ns())
 
     def _run(self) -> None:
         self.engine.run()

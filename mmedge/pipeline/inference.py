@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import struct
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Literal
@@ -37,6 +38,7 @@ class Inference:
         origin: Where latency counts from: the trigger's ``capture``; its ``delivery``, since capture times of files
             played as fast as possible say nothing about now; or, in a replay, this ``call``.
         wall_ns: What is added to a time on CLOCK_MONOTONIC to have it on the wall clock.
+        spans: Whether results bring when their stages ran.
 
     Attributes:
         graph: As given.
@@ -52,6 +54,7 @@ class Inference:
         *,
         origin: Literal["capture", "delivery", "call"],
         wall_ns: int = 0,
+        spans: bool = False,
     ) -> None:
         self.graph, self.strict = graph, frozenset[str]()
         self._statistics = statistics
@@ -66,6 +69,7 @@ class Inference:
         }
         self._answered: set[str] = set()  # tasks whose outputs were read at the newest trigger
         self._epoch: dict[str, int] = {}
+        self._spans = core.Spans([stage.memory for stage in graph.stages]) if spans else None
 
     def follow(self, other: Inference, kept: Collection[str]) -> tuple[str, ...]:
         """Go on with the smoothing of ``other`` where the task and the stages behind it are the same.
@@ -153,7 +157,7 @@ class Inference:
             snapshot.deliver_ns,
             start_ns,
             inferred_ns,
-            time.monotonic_ns(),
+            done_ns := time.monotonic_ns(),
             snapshot.wait_ns,
             timing.preprocess_ns,
             timing.infer_ns,
@@ -181,7 +185,12 @@ class Inference:
             from_ns=from_ns,
             outputs=self._outputs(snapshot) if valid and self._told else None,
             sounds=sync.sounds(snapshot),
+            spans=b"" if self._spans is None else self._told_spans(snapshot, start_ns, inferred_ns, done_ns),
         )
+
+    def _told_spans(self, snapshot: Snapshot, *stamps_ns: int) -> bytes:
+        assert self._spans is not None
+        return struct.pack("=5q", snapshot.deliver_ns, snapshot.wait_ns, *stamps_ns) + self._spans.take()
 
     def _run(
         self,

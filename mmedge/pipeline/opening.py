@@ -60,6 +60,7 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     allow: Sequence[str]
     engines: Engines
     attach: str | Path | None = None
+    spans: bool = False
 
 
 class Opened(msgspec.Struct, frozen=True, kw_only=True):
@@ -137,6 +138,7 @@ def open_pipeline(
             engines=chosen_engines(wishes.engines, latency, record),
             attach=None if wishes.attach is None else str(Path(wishes.attach).absolute()),
             sharing=sharing,
+            spans=wishes.spans,
         )
         check_run(spec, opened.manifest)
         runtime = _runtime(spec, opened)

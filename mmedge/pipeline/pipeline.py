@@ -61,6 +61,7 @@ class Pipeline:
             ``wait`` builds them first. ``auto`` is ``wait`` when offline or recorded, else ``now``.
         attach: Path of a socket, on which programs of this user attach to the run, get its results and push data of
             theirs; see ``mmedge.attach`` and docs/attach.md.
+        spans: Let each result say when its stages were fed and ran (``Result.spans``).
 
     Raises:
         BundleError: If the bundle is not valid.
@@ -93,6 +94,7 @@ class Pipeline:
         allow: Sequence[str] = (),
         engines: Engines = "auto",
         attach: str | Path | None = None,
+        spans: bool = False,
     ) -> None:
         with collector_paused():
             from mmedge.pipeline.opening import Wishes, open_pipeline
@@ -116,6 +118,7 @@ class Pipeline:
                 allow=allow,
                 engines=engines,
                 attach=attach,
+                spans=spans,
             ),
         )
         self.bundle, self._own = opened.bundle, opened.own

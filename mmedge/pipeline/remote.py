@@ -241,10 +241,10 @@ class RemoteRuntime:
             left_s = None if deadline_s is None else max(deadline_s - time.monotonic(), 0.0)
             message = self._next(0.0 if ended else left_s)
             if message is not None:
-                result, references, heard, from_ns, told = self._decoder.decode(message)
+                result, references, heard, from_ns, told, spans = self._decoder.decode(message)
                 outputs = {n: np.frombuffer(raw, kind).reshape(shape).copy() for n, (kind, shape, raw) in told.items()}
                 copies, sounds = _Copies(self._copy, references), _Copies(self._copy_sound, heard)
-                return result.attach(copies, from_ns=from_ns, outputs=outputs, sounds=sounds)
+                return result.attach(copies, from_ns=from_ns, outputs=outputs, sounds=sounds, spans=spans)
             if ended:
                 self._results_wake.set()  # for the next who waits
                 if self._error is not None:

@@ -126,6 +126,7 @@ class Runtime:
             preset = apply_preset(self.spec.latency, manifest.sync, manifest.missing, manifest.inputs)
             rules, missing = preset
             held_ns = hold_ns(rules, manifest.inputs, lossless=self._lossless)
+            opening_ns = time.monotonic_ns()
             self._sources = open_sources(
                 specs,
                 uris,
@@ -134,6 +135,7 @@ class Runtime:
                 workers=self.spec.isolation == "process",
                 hold_ns=held_ns,
             )
+            statistics.startup_ms["sources"] = round((time.monotonic_ns() - opening_ns) / 1e6, 1)
             strict = {name for name, rule in missing.items() if rule.policy == "fail"}
             self._strict = [(source, name) for source in self._sources for name in strict & set(source.streams)]
             live = {name: source.live for source in self._sources for name in source.streams}

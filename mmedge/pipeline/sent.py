@@ -52,13 +52,14 @@ class SoundReference(msgspec.Struct, frozen=True, array_like=True):
     epoch: int
 
 
-# What crosses the border: a result, its pictures, its sounds, from when its latency counts, its outputs.
+# What crosses the border: a result, its pictures, its sounds, from when its latency counts, its outputs, its spans.
 Sent: TypeAlias = tuple[
     Result,
     dict[str, Reference | None],
     dict[str, SoundReference | None],
     int,
     dict[str, tuple[str, tuple[int, ...], bytes]],
+    bytes,
 ]
 
 
@@ -97,7 +98,7 @@ class ResultWriter:
         cuts: dict[str, SoundCut] = vars(result).get("sounds", {})
         sounds = {name: self._refer_sound(name, cut) for name, cut in cuts.items()}
         outputs = {name: (array.dtype.str, array.shape, array.tobytes()) for name, array in result.outputs.items()}
-        data = msgspec.msgpack.encode((result, references, sounds, vars(result)["from_ns"], outputs))
+        data = msgspec.msgpack.encode((result, references, sounds, vars(result)["from_ns"], outputs, result.spans))
         if len(data) > self._largest:
             raise EngineError(
                 f"a result of {len(data)} bytes is too large to leave the runtime process",

@@ -68,7 +68,11 @@ class Serving:
 
     def __init__(self, spec: RunSpec, bundle: Bundle, statistics: Statistics) -> None:
         self._spec, self._bundle, self._statistics = spec, bundle, statistics
+        began_ns = time.monotonic_ns()
         self.graph = self._load(bundle, wait=spec.engines == "wait")
+        golden_ms = sum(stage.tested_ms for stage in self.graph.stages)
+        loaded_ms = (time.monotonic_ns() - began_ns) / 1e6 - golden_ms
+        statistics.startup_ms = {"engines": round(loaded_ms, 1), "golden": round(golden_ms, 1)}
         self.inference: Inference
         self._upgrades: Upgrades | None = None
         self._candidate: _Candidate | None = None
@@ -115,7 +119,10 @@ class Serving:
             self._upgrades = Upgrades(self._bundle, self.graph, self.graph.pending)
 
     def _infer_with(self, bundle: Bundle, graph: StageGraph) -> Inference:
-        return Inference(bundle, graph, self._statistics, self._attached, origin=self._origin, wall_ns=self._wall_ns)
+        spans, statistics = self._spec.spans, self._statistics
+        return Inference(
+            bundle, graph, statistics, self._attached, origin=self._origin, wall_ns=self._wall_ns, spans=spans
+        )
 
     # From here on: in the thread of the run's loop.
 

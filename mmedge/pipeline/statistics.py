@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import msgspec
 import numpy as np
@@ -114,6 +114,18 @@ def values_needed(percent: float) -> int:
     return round(100 / (100 - percent))
 
 
+class Durations(Protocol):
+    """What percentiles are told of."""
+
+    @property
+    def n(self) -> int: ...  # noqa: D102
+    @property
+    def sum_ns(self) -> int: ...  # noqa: D102
+    @property
+    def max_ns(self) -> int: ...  # noqa: D102
+    def percentile_ms(self, percent: float) -> float: ...  # noqa: D102
+
+
 class Percentiles:
     """A histogram's figures in ms, as attributes and as a dict; a percentile that n values cannot show is NaN.
 
@@ -125,7 +137,7 @@ class Percentiles:
         (2.0, nan)
     """
 
-    def __init__(self, histogram: Histogram) -> None:
+    def __init__(self, histogram: Durations) -> None:
         def told(percent: float) -> float:
             return histogram.percentile_ms(percent) if histogram.n >= values_needed(percent) else math.nan
 
@@ -178,6 +190,7 @@ class Statistics:
         self.unaccounted = 0
         self.notes: list[str] = []
         self.backends: dict[str, str] = {}
+        self.startup_ms: dict[str, float] = {}  # loading engines, testing them, opening sources
         self.swaps: list[dict[str, object]] = []
         self.bundles: list[dict[str, object]] = []  # each that was to take over, and what came of it
         self.recording: dict[str, object] = {}

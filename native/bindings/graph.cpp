@@ -7,6 +7,7 @@
 
 #include "bindings/arrays.hpp"
 #include "bindings/modules.hpp"
+#include "graph/spans.hpp"
 #include "graph/stretch.hpp"
 
 namespace mmedge::bindings {
@@ -188,7 +189,10 @@ void bind_graph(nb::module_& m) {
            "Tell whether a seat has other data than it has seen.")
       .def("see", &Stage::see, nb::arg("moment"), nb::arg("bits"), "Take down what it is fed with.")
       .def("schedule", &Stage::schedule, nb::arg("t_ns"), "Take down when it must run next.")
-      .def("took", &Stage::took, nb::arg("ns"), "Take down how long a run took.")
+      .def("fed", &Stage::fed, nb::arg("from_ns"), nb::arg("until_ns"),
+           "Take down when its tensors were written; return how long it took.")
+      .def("took", &Stage::took, nb::arg("from_ns"), nb::arg("until_ns"),
+           "Take down when a run began and ended.")
       .def(
           "age", [](const Stage& self, Moment& moment) { self.age(&moment); }, nb::arg("moment"),
           "Raise the ages of the seats that it depends on to that of its outputs.")
@@ -210,6 +214,18 @@ void bind_graph(nb::module_& m) {
             self.life = static_cast<Life>(life);
           },
           "What its outputs are, as a number of ``mmedge.fusion.life.Life``.");
+  nb::class_<Spans>(m, "Spans", "Which stages have run since it was last asked, and when.")
+      .def(
+          "__init__", [](Spans* self, const std::vector<const Stage*>& stages) { new (self) Spans(stages); },
+          nb::arg("stages"), nb::keep_alive<1, 2>(), "Their places in what is told are those in ``stages``.")
+      .def(
+          "take",
+          [](Spans& self) {
+            const std::size_t found = self.take();
+            return nb::bytes(reinterpret_cast<const char*>(self.numbers()),
+                             found * Spans::kNumbers * sizeof(std::int64_t));
+          },
+          "Return five int64 of each stage that has run: its place, from when to when it was fed, and ran.");
   nb::class_<PythonStretch>(m, "Stretch",
                             "Stages that are run as they are due, one after the other, in one call.")
       .def(nb::init<const nb::list&, std::size_t>(), nb::arg("works"), nb::arg("cores"),

@@ -45,7 +45,10 @@ void Stage::schedule(std::int64_t now_ns) {
   due_ns_ = (late_ns >= -kSlackNs && late_ns < *rules_.every_ns ? due_ns_ : now_ns) + *rules_.every_ns;
 }
 
-void Stage::took(std::int64_t ns) {
+void Stage::took(std::int64_t from_ns, std::int64_t until_ns) {
+  span_.ran_from_ns = from_ns;
+  span_.ran_until_ns = until_ns;
+  const std::int64_t ns = until_ns - from_ns;
   took_ns = ns;
   const std::int64_t step_ns = std::max<std::int64_t>(cost_ns >> 4, 1000);
   if (cost_ns == 0)

@@ -17,6 +17,12 @@ inline bool is_cold(Life life) {
   return life == Life::kCold || life == Life::kStale || life == Life::kFailed;
 }
 
+// When a stage was fed for its newest run and when its engine ran, in ns on CLOCK_MONOTONIC; zeros before the
+// first.
+struct Span {
+  std::int64_t fed_from_ns = 0, fed_until_ns = 0, ran_from_ns = 0, ran_until_ns = 0;
+};
+
 class Stage {
  public:
   static constexpr std::int64_t kNever = -1;
@@ -45,8 +51,14 @@ class Stage {
   // Takes down when it must run next. Triggers come when they like; counted from when it was due, not from
   // when it ran, the mean is as asked for.
   void schedule(std::int64_t t_ns);
-  // Takes down how long a run took.
-  void took(std::int64_t ns);
+  // Takes down when its tensors were written; returns how long that took.
+  std::int64_t fed(std::int64_t from_ns, std::int64_t until_ns) {
+    span_.fed_from_ns = from_ns;
+    span_.fed_until_ns = until_ns;
+    return until_ns - from_ns;
+  }
+  // Takes down when a run began and ended.
+  void took(std::int64_t from_ns, std::int64_t until_ns);
   // Raises the ages of the seats that it depends on to that of its outputs.
   void age(Moment* moment) const;
   // Its outputs are those of a run from now on.
@@ -58,6 +70,7 @@ class Stage {
   void forget_seen() { fed_bits_ = kNever; }
   bool has_seen() const { return fed_bits_ != kNever; }
   const Rules& rules() const { return rules_; }
+  const Span& span() const { return span_; }
 
   std::int64_t version = 0;  // rises whenever its outputs change
   std::int64_t t_ns = 0;     // capture time that its outputs belong to
@@ -77,6 +90,7 @@ class Stage {
   std::vector<Mark> seen_;
   std::int64_t fed_bits_ = kNever;
   std::int64_t due_ns_ = 0;
+  Span span_;
 };
 
 }  // namespace mmedge

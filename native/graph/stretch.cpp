@@ -16,17 +16,18 @@ std::int64_t now_ns() {
       .count();
 }
 
-// Adds the time until it is destroyed, whatever happens until then.
+// Calls `over` with when it was made and when it is destroyed, whatever happens until then.
+template <typename Over>
 class Stopwatch {
  public:
-  explicit Stopwatch(std::int64_t* sum_ns) : sum_ns_(sum_ns), begin_ns_(now_ns()) {}
-  ~Stopwatch() { *sum_ns_ += now_ns() - begin_ns_; }
+  explicit Stopwatch(Over over) : over_(std::move(over)), from_ns_(now_ns()) {}
+  ~Stopwatch() { over_(from_ns_, now_ns()); }
   Stopwatch(const Stopwatch&) = delete;
   Stopwatch& operator=(const Stopwatch&) = delete;
 
  private:
-  std::int64_t* sum_ns_;
-  std::int64_t begin_ns_;
+  Over over_;
+  std::int64_t from_ns_;
 };
 
 }  // namespace
@@ -61,8 +62,9 @@ bool Stretch::had_better_run_beside(const StageWork& work) const {
 }
 
 void Stretch::feed(const StageWork& work, const Moment& moment, StageHands* hands) {
-  const Stopwatch watch(&feeding_ns_);
   Stage& stage = *work.stage;
+  const Stopwatch watch(
+      [&](std::int64_t from_ns, std::int64_t until_ns) { feeding_ns_ += stage.fed(from_ns, until_ns); });
   stage.t_ns = moment.t_ns;
   stage.blank = false;
   stage.schedule(moment.t_ns);
@@ -82,9 +84,11 @@ void Stretch::feed(const StageWork& work, const Moment& moment, StageHands* hand
 
 void Stretch::execute(const StageWork& work, StageHands* hands) {
   Stage& stage = *work.stage;
-  std::int64_t took_ns = 0;
-  try {
-    const Stopwatch watch(&took_ns);
+  {
+    const Stopwatch watch([&](std::int64_t from_ns, std::int64_t until_ns) {
+      running_ns_ += until_ns - from_ns;
+      stage.took(from_ns, until_ns);
+    });
     hands->run(at_);
     for (const Numbers& output : work.outputs) {
       if (!all_finite(output.values, output.n, output.bytes)) {
@@ -92,13 +96,7 @@ void Stretch::execute(const StageWork& work, StageHands* hands) {
         break;
       }
     }
-  } catch (...) {
-    running_ns_ += took_ns;
-    stage.took(took_ns);
-    throw;
   }
-  running_ns_ += took_ns;
-  stage.took(took_ns);
   stage.finish();
 }
 

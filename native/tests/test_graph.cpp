@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "check.hpp"
+#include "graph/spans.hpp"
 #include "graph/stretch.hpp"
 
 namespace {
@@ -128,15 +129,34 @@ void heavy() {
   CHECK(two.at(moment(1, {1, 1})) == "s1f1r1s2f2r2");
 }
 
+void spans() {
+  Two two;
+  mmedge::Spans spans({&two.one, &two.two});
+  CHECK(spans.take() == 0);
+  two.at(moment(0, {1, 1}));
+  CHECK(spans.take() == 2);
+  const std::int64_t* found = spans.numbers();
+  CHECK(found[0] == 0 && found[5] == 1);
+  for (const std::size_t first : {1, 6})  // fed, then run
+    CHECK(0 < found[first] && found[first] <= found[first + 1] && found[first + 1] <= found[first + 2] &&
+          found[first + 2] <= found[first + 3]);
+  CHECK(found[4] <= found[6]);  // one after the other
+  two.at(moment(40 * kMs, {2, 1}));
+  CHECK(spans.take() == 1 && spans.numbers()[0] == 0);  // the other was not due
+  CHECK(spans.take() == 0);
+  two.throws = "r1";
+  CHECK(fails(two, moment(60 * kMs, {3, 1})) && spans.take() == 1);  // a run that fails takes its time, too
+}
+
 void costs() {
   Stage stage{{1, 1, {0}, true, std::nullopt}, 1, {}};
-  stage.took(1'600'000);
+  stage.took(0, 1'600'000);
   CHECK(stage.cost_ns == 1'600'000 && stage.took_ns == 1'600'000);
-  stage.took(9'000'000);
+  stage.took(0, 9'000'000);
   CHECK(stage.cost_ns == 1'700'000);  // a stall does not make it heavy
-  stage.took(1'650'000);
+  stage.took(0, 1'650'000);
   CHECK(stage.cost_ns == 1'700'000 && stage.took_ns == 1'650'000);
-  stage.took(0);
+  stage.took(0, 0);
   CHECK(stage.cost_ns == 1'700'000 - 1'700'000 / 16);
   CHECK(refuses([] { Stage({1, 1, {1}, true, std::nullopt}, 1, {}); }));
   CHECK(refuses([] { Stage({1, 1, {}, true, std::nullopt}, 63, {}); }));
@@ -148,5 +168,6 @@ int main() {
   rules();
   failures();
   heavy();
+  spans();
   costs();
 }

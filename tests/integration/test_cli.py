@@ -204,7 +204,7 @@ def test_inspect_verify_devices_doctor_bench_json(bundle: Path, cli: InProcess) 
     assert json.loads(cli("devices", "--json").stdout)["schema"] == "mmedge.devices/1"
     assert json.loads(cli("doctor", "--json").stdout)["schema"] == "mmedge.doctor/1"
     report = json.loads(cli("bench", bundle, "--duration", "3", "--json").stdout)
-    assert report["schema"] == "mmedge.bench/1"
+    assert report["schema"] == "mmedge.bench/2"
     assert report["evidence"] == "cpu"
     assert report["latency_ms"]["end_to_end"]["n"] > 5
     assert report["triggers"] == report["results"] + sum(report["drops"].values())

@@ -11,10 +11,11 @@ import pytest
 
 from mmedge.bench import Report, bench
 from mmedge.bench.report import Rate
+from mmedge.bench.samples import Samples
 from mmedge.bench.tally import Tally
 from mmedge.cli import run
 from mmedge.errors import CheckError, ConfigError
-from mmedge.pipeline import Histogram, Statistics
+from mmedge.pipeline import Statistics
 from tests.tiny import tiny_bundle
 
 
@@ -41,12 +42,12 @@ def test_a_report_of_another_kind_is_refused_before_measuring(
 def test_a_report_is_written_as_what_its_name_says(tmp_path: Path) -> None:
     report = report_of(Rate(asked_hz=100.0, measured_s=1.0, due=100, answered=97))
     document = json.loads(report.save(tmp_path / "x.json").read_text())
-    assert document["schema"] == "mmedge.bench/1"
+    assert document["schema"] == "mmedge.bench/2"
     assert document["valid"] is False
     assert document["rate"]["achieved_hz"] == 97.0
     page = report.save(tmp_path / "x.html").read_text()
     assert page.startswith("<!doctype html>")
-    assert "NO: 97 of 100 triggers were answered" in page
+    assert "NOT VALID: 97 of 100 triggers were answered" in page
     assert "nan" not in page
     with pytest.raises(ConfigError, match=r"cannot be written as '\.pdf'"):
         report.save(tmp_path / "x.pdf")
@@ -89,7 +90,7 @@ def test_a_run_that_missed_its_rate_is_refused() -> None:
 
 def test_a_generator_that_was_late_measured_itself() -> None:
     def of(late: int) -> Report:
-        lateness = Histogram()
+        lateness = Samples()
         for number in range(100):
             lateness.add(12_000_000 if number < late else 200_000)
         rate = Rate(asked_hz=30.0, measured_s=1.0, due=30, answered=30, lateness=lateness, late_ns=10_000_000)

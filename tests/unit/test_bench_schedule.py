@@ -16,6 +16,7 @@ from mmedge.bench.schedule import Feed, block_samples, make_feeds, packets, trig
 from mmedge.bench.tally import OpenLoop
 from mmedge.bundle import AudioInput, ImageInput
 from mmedge.bundle.manifest import Input, Sync, TensorInput, TextInput
+from mmedge.errors import ConfigError
 from mmedge.pipeline import Histogram, values_needed
 from mmedge.types import Result
 
@@ -94,14 +95,8 @@ def test_the_trigger_comes_as_asked(trigger: str, period_ms: float) -> None:
 
 def result(t_ns: int, done_ns: int) -> Result:
     fields: dict[str, Any] = {"tasks": {}, "present": {}, "age_ms": {}, "epoch": {}}
-    latency = {"end_to_end": (done_ns - t_ns) / 1e6, "inferred": 1.0}
+    latency = {"end_to_end": (done_ns - t_ns) / 1e6, "inferred": 1.0, "deliver": 0.0, "ready": 0.0}
     return Result(t_ns=t_ns, unix_ns=t_ns, status="ok", skew_ms=0, uncertainty_ms=0, latency_ms=latency, **fields)
-
-
-def values_ms(histogram: Histogram) -> list[float]:
-    """Return what a histogram holds, to its 1 %."""
-    used, counts, _, _ = histogram.dump()
-    return [1.01 ** (bucket + 0.5) / 1e3 for bucket, number in zip(used, counts, strict=True) for _ in range(number)]
 
 
 @settings(deadline=None)
@@ -121,7 +116,8 @@ def test_every_due_trigger_lasts_until_an_answer_as_new_as_it(
         if on:
             done = max(done, t_ns + ms * 1_000_000)  # they are given in order
             answers.append((t_ns, done))
-    tally = OpenLoop(from_ns, until_ns, None if hops else iter(base + k * period_ns for k in count()), period_ns)
+    tally = OpenLoop(None if hops else iter(base + k * period_ns for k in count()), period_ns)
+    tally.begin(from_ns, until_ns)
     for t_ns, done_ns in answers:
         tally.add(result(t_ns, done_ns))
     now_ns = max(done, due[-1]) + S
@@ -130,19 +126,55 @@ def test_every_due_trigger_lasts_until_an_answer_as_new_as_it(
     if not hops or answers:
         want = [(next((d for t, d in answers if t >= t_ns), now_ns) - t_ns) / 1e6 for t_ns in inside]
         assert tally.due == len(inside)
-        assert values_ms(tally.latencies["end_to_end"]) == pytest.approx(sorted(want), rel=0.011)
+        assert sorted(tally.latencies["end_to_end"].values_ms()) == pytest.approx(sorted(want))
+        assert tally.missed == [t_ns for t_ns in inside if t_ns not in dict(answers)]
     assert tally.answered == sum(from_ns <= t_ns < until_ns for t_ns, _ in answers)
     assert tally.latencies["answered"].n == tally.answered
 
 
+def test_what_was_due_before_the_measured_time_is_not_counted() -> None:
+    tally = OpenLoop(iter(k * 100_000_000 for k in count()), 1e8)
+    tally.add(result(0, 5_000_000))
+    tally.begin(250_000_000, 450_000_000)  # settled, while the second and third wait
+    tally.add(result(200_000_000, 260_000_000))
+    assert (tally.answered, tally.due, tally.latencies["end_to_end"].n) == (0, 0, 0)
+    tally.add(result(400_000_000, 420_000_000))
+    tally.add(result(500_000_000, 510_000_000))
+    assert (tally.answered, tally.due) == (1, 2)
+    assert tally.latencies["end_to_end"].values_ms().tolist() == [120, 20]
+
+
+@given(fps=st.floats(1, 240), seed=st.integers(0, 99))
+def test_random_arrivals_have_the_mean_rate_and_exponential_gaps(fps: float, seed: int) -> None:
+    feed, _ = make_feeds(
+        {"image": IMAGE, "text": inputs_of(8000)["text"]}, Sync(trigger="image"), fps, arrivals="poisson", seed=seed
+    )
+    again, _ = make_feeds(
+        {"image": IMAGE, "text": inputs_of(8000)["text"]}, Sync(trigger="image"), fps, arrivals="poisson", seed=seed
+    )
+    assert again.due_ns(1500) == feed.due_ns(1500)  # whatever was asked before
+    gaps_ns = np.diff([feed.due_ns(number) for number in range(3000)])
+    assert gaps_ns.min() >= 1
+    assert gaps_ns.mean() * fps / S == pytest.approx(1, abs=0.1)
+    assert (gaps_ns > S / fps).mean() == pytest.approx(math.exp(-1), abs=0.05)
+
+
+def test_hops_cannot_come_at_random() -> None:
+    for trigger in ("audio", "timer"):
+        with pytest.raises(ConfigError, match="hops of equal length"):
+            make_feeds(inputs_of(8000), Sync(trigger=trigger, every_ms=40.0), 30.0, arrivals="poisson")
+
+
 def test_an_answer_to_no_picture_is_none_to_those_that_were_due() -> None:
-    tally = OpenLoop(0, 10 * S, iter(k * 100_000_000 for k in count()), 1e8)
+    tally = OpenLoop(iter(k * 100_000_000 for k in count()), 1e8)
+    tally.begin(0, 10 * S)
     tally.add(result(0, 5_000_000))
     tally.add(result(150_000_000, 155_000_000))  # a hop while the camera was thought missing
     assert (tally.answered, tally.due) == (1, 1)
     tally.add(result(200_000_000, 310_000_000))
     assert (tally.answered, tally.due) == (2, 3)
-    assert max(values_ms(tally.latencies["end_to_end"])) == pytest.approx(210, rel=0.011)
+    assert tally.latencies["end_to_end"].max_ns == 210_000_000
+    assert tally.missed == [100_000_000]
 
 
 @given(percent=st.sampled_from([50.0, 90.0, 99.0, 99.9]), extra=st.integers(-40, 40))

@@ -1,0 +1,173 @@
+"""The charts of a report page, as SVG in the page's own colours; no script, no request."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mmedge.bench.samples import PERCENTS, Samples
+from mmedge.pipeline.statistics import FloatArray64, values_needed
+from mmedge.plain import printable
+
+_WIDTH, _LEFT, _RIGHT = 900, 60, 16
+_BARS, _POINTS = 60, 1200
+Scale = Callable[[float], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One bar of a waterfall.
+
+    Attributes:
+        name: What it says beside it.
+        from_ms: Where it begins.
+        until_ms: Where it ends.
+        kind: Its colour: ``wait``, ``feed``, ``engine`` or ``rest``.
+    """
+
+    name: str
+    from_ms: float
+    until_ms: float
+    kind: str
+
+
+def escaped(text: str) -> str:
+    """Return text for a page: neither markup nor a character that turns or hides the rest."""
+    return html.escape(printable(text))
+
+
+def ticks(low: float, high: float, wanted: int = 6) -> list[float]:
+    """Return round numbers from low to high.
+
+    Example:
+        >>> ticks(0, 23)
+        [0.0, 5.0, 10.0, 15.0, 20.0]
+    """
+    if not high > low:
+        return [low]
+    rough = (high - low) / wanted
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough)
+    return [number * step for number in range(math.ceil(low / step), math.floor(high / step) + 1)]
+
+
+def histogram(samples: Samples, label: str) -> str:
+    """Return how durations are spread, up to their p99.9; what is longer stands in the last bar.
+
+    Args:
+        samples: At least one.
+        label: What they are, for whoever cannot see the chart.
+    """
+    values = samples.values_ms()
+    low, high = float(values.min()), float(np.quantile(values, 0.999))
+    low, high = (low, high) if high > low else (low - 0.5, low + 0.5)
+    edges = np.linspace(low, high, _BARS + 1)
+    counts, _ = np.histogram(np.minimum(values, high), edges)
+    height, top, bottom = 190, 18, 28
+    across, up = _scale(low, high, _LEFT, _WIDTH - _RIGHT), _scale(0, float(counts.max()), height - bottom, top)
+    parts = []
+    for count, from_ms, until_ms in zip(counts.tolist(), edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+        if count:
+            tip = f"{from_ms:.3g} to {until_ms:.3g} ms: {count}"
+            width = max(across(until_ms) - across(from_ms) - 1, 0.5)
+            parts.append(_rect(across(from_ms), up(count), width, height - bottom - up(count), "engine", tip))
+    taken = -math.inf
+    for name, percent in PERCENTS.items():
+        if samples.n >= values_needed(percent):
+            at = min(across(samples.percentile_ms(percent)), float(_WIDTH - _RIGHT))
+            parts.append(_line(at, top, at, height - bottom, "mark"))
+            if at - taken > 34:
+                parts.append(_text(at, top - 5, name, "middle"))
+                taken = at
+    parts += _axis(ticks(low, high), across, height - bottom, "ms")
+    return _svg(height, parts, label)
+
+
+def time_line(
+    t_s: FloatArray64, latency_ms: FloatArray64, missed_s: Sequence[float], events: Sequence[tuple[float, str]]
+) -> str:
+    """Return the latency of each trigger over time, with those that were dropped and what happened.
+
+    Args:
+        t_s: When each trigger that was answered was due, float64 [n], in order.
+        latency_ms: Its end to end, float64 [n].
+        missed_s: When those were due that had no answer of their own.
+        events: When something happened, and what.
+    """
+    height, top, bottom = 230, 24, 30
+    times = [*t_s.tolist(), *missed_s, *(at for at, _ in events)]
+    across = _scale(0, max(times, default=1.0) or 1.0, _LEFT, _WIDTH - _RIGHT)
+    highest = float(latency_ms.max()) if len(latency_ms) else 1.0
+    up = _scale(0, highest or 1.0, height - bottom, top)
+    parts = [_line(across(at), top, across(at), height - bottom, "lost", f"{at:.2f} s: dropped") for at in missed_s]
+    for at, what in events:
+        parts.append(_line(across(at), top - 8, across(at), height - bottom, "event", f"{at:.2f} s: {what}"))
+        parts.append(f'<circle class="event" cx="{across(at):.1f}" cy="{top - 10}" r="3"/>')
+    step = -(-len(t_s) // _POINTS) or 1
+    for begin in range(0, len(t_s), step):  # of each step the longest: a page must not grow with the run
+        worst = begin + int(np.argmax(latency_ms[begin : begin + step]))
+        at, value = float(t_s[worst]), float(latency_ms[worst])
+        tip = f"<title>{at:.2f} s: {value:.2f} ms</title>"
+        parts.append(f'<circle class="point" cx="{across(at):.1f}" cy="{up(value):.1f}" r="1.8">{tip}</circle>')
+    for value in ticks(0, highest, 4):
+        parts.append(_line(_LEFT, up(value), _WIDTH - _RIGHT, up(value), "grid"))
+        parts.append(_text(_LEFT - 8, up(value) + 4, f"{value:g}", "end"))
+    parts.append(_text(8, top - 8, "ms", "start"))
+    parts += _axis(ticks(0, max(times, default=1.0)), across, height - bottom, "s")
+    return _svg(height, parts, "latency of each trigger over time")
+
+
+def waterfall(bars: Sequence[Bar], label: str) -> str:
+    """Return bars under each other on one axis of time.
+
+    Args:
+        bars: In order; at least one.
+        label: What they are.
+    """
+    row, top, bottom, left = 22, 6, 28, 230
+    height = top + row * len(bars) + bottom
+    low = min(0.0, min(bar.from_ms for bar in bars))
+    high = max(bar.until_ms for bar in bars)
+    across = _scale(low, high if high > low else low + 1, left, _WIDTH - _RIGHT - 70)
+    parts = []
+    for number, bar in enumerate(bars):
+        y, long_ms = top + row * number, bar.until_ms - bar.from_ms
+        width = max(across(bar.until_ms) - across(bar.from_ms), 1.0)
+        parts.append(_text(left - 8, y + 15, bar.name, "end"))
+        parts.append(_rect(across(bar.from_ms), y + 3, width, row - 6, bar.kind, f"{bar.name}: {long_ms:.3f} ms"))
+        parts.append(_text(across(bar.from_ms) + width + 5, y + 15, f"{long_ms:.2f}", "start"))
+    parts += _axis(ticks(low, high), across, height - bottom, "ms")
+    return _svg(height, parts, label)
+
+
+def _scale(low: float, high: float, first: float, last: float) -> Scale:
+    return lambda value: first + (value - low) / ((high - low) or 1.0) * (last - first)
+
+
+def _svg(height: int, parts: Sequence[str], label: str) -> str:
+    inside = "".join(parts)
+    return f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{escaped(label)}">{inside}</svg>'
+
+
+def _axis(values: Sequence[float], across: Scale, y: float, unit: str) -> list[str]:
+    parts = [_line(across(value), y, across(value), y + 4, "grid") for value in values]
+    parts += [_text(at, y + 17, f"{value:.6g}", "middle") for value in values if (at := across(value)) < _WIDTH - 50]
+    return [*parts, _text(_WIDTH - 4, y + 17, unit, "end")]
+
+
+def _text(x: float, y: float, text: str, anchor: str) -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escaped(text)}</text>'
+
+
+def _line(x1: float, y1: float, x2: float, y2: float, kind: str, tip: str = "") -> str:
+    inside = f"<title>{escaped(tip)}</title>" if tip else ""
+    return f'<line class="{kind}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}">{inside}</line>'
+
+
+def _rect(x: float, y: float, width: float, height: float, kind: str, tip: str) -> str:
+    size = f'x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}"'
+    return f'<rect class="{kind}" {size} rx="1.5"><title>{escaped(tip)}</title></rect>'

@@ -1,0 +1,91 @@
+"""A run as a trace: what ran when, on one clock, for ui.perfetto.dev and chrome://tracing.
+
+The format is the "Trace Event Format" (JSON object form); times are microseconds on CLOCK_MONOTONIC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from mmedge.bench.report import Report
+from mmedge.bench.tally import OpenLoop
+
+_RUNTIME, _USER = 1, 2
+_CAPTURES, _WAITS, _GRAPH, _STAGES = 1, 2, 3, 10  # tracks of the runtime; each stage has one from _STAGES on
+_READER, _EVENTS = 1, 2  # tracks of the user's process
+
+
+def trace(report: Report) -> dict[str, Any]:
+    """Return the trace of the measured time.
+
+    Captures are instants, waits and triggers slices that begin and end on their own (they overlap), stages slices on a
+    track each, and the way of each result into the reader's process an arrow.
+
+    Args:
+        report: Of a bundle.
+    """
+    events = [*_names(report), *_triggers(report), *_happened(report)]
+    return {
+        "traceEvents": events,
+        "displayTimeUnit": "ms",
+        "otherData": {"bundle": report.bundle, "clock": "CLOCK_MONOTONIC", "evidence": report.statistics.evidence},
+    }
+
+
+def _names(report: Report) -> Iterator[dict[str, Any]]:
+    stages = {_STAGES + place: f"stage {name}" for place, name in enumerate(report.tally.names)}
+    tracks = {
+        _RUNTIME: ("runtime", {_CAPTURES: "captures", _WAITS: "waits", _GRAPH: "graph", **stages}),
+        _USER: ("user", {_READER: "results", _EVENTS: "events"}),
+    }
+    for pid, (process, threads) in tracks.items():
+        yield {"ph": "M", "pid": pid, "tid": 0, "name": "process_name", "args": {"name": process}}
+        for tid, thread in threads.items():
+            yield {"ph": "M", "pid": pid, "tid": tid, "name": "thread_name", "args": {"name": thread}}
+            yield {"ph": "M", "pid": pid, "tid": tid, "name": "thread_sort_index", "args": {"sort_index": tid}}
+
+
+def _triggers(report: Report) -> Iterator[dict[str, Any]]:
+    tally = report.tally
+    for number, answer in enumerate(tally.answers):
+        told = {"trigger": number}
+        yield _instant(_RUNTIME, _CAPTURES, "capture", answer.t_ns, told)
+        # Triggers wait beside each other: asynchronous slices may overlap.
+        for name, from_ns, until_ns in (
+            ("trigger", answer.t_ns, answer.done_ns),
+            ("wait: to the runtime", answer.t_ns, answer.delivered_ns),
+            ("wait: other inputs", answer.delivered_ns, answer.ready_ns),
+            ("wait: executor", answer.ready_ns, answer.start_ns),
+        ):
+            common = {"cat": "trigger", "id": number, "pid": _RUNTIME, "tid": _WAITS, "name": name}
+            yield {**common, "ph": "b", "ts": from_ns / 1e3, "args": told}
+            yield {**common, "ph": "e", "ts": max(until_ns, from_ns) / 1e3}
+        yield _slice(_RUNTIME, _GRAPH, "graph", answer.start_ns, answer.inferred_ns, told)
+        yield _slice(_RUNTIME, _GRAPH, "interpret", answer.inferred_ns, answer.done_ns, told)
+        for run in answer.stages(tally.names):
+            track = _STAGES + tally.names.index(run.stage)
+            yield _slice(_RUNTIME, track, "tensors", run.fed_from_ns, run.fed_until_ns, told)
+            yield _slice(_RUNTIME, track, "engine", run.ran_from_ns, run.ran_until_ns, told)
+        yield _instant(_USER, _READER, "received", answer.received_ns, told)
+        way = {"cat": "result", "id": number, "name": "result"}
+        yield {**way, "ph": "s", "pid": _RUNTIME, "tid": _GRAPH, "ts": (answer.done_ns - 1) / 1e3}
+        yield {**way, "ph": "f", "bp": "e", "pid": _USER, "tid": _READER, "ts": answer.received_ns / 1e3}
+
+
+def _happened(report: Report) -> Iterator[dict[str, Any]]:
+    tally = report.tally
+    if isinstance(tally, OpenLoop):
+        for t_ns in tally.missed:
+            yield _instant(_RUNTIME, _CAPTURES, "dropped", t_ns, {})
+    for t_ns, what in (*tally.marks, *report.events):
+        yield _instant(_USER, _EVENTS, what, t_ns, {})
+
+
+def _slice(pid: int, tid: int, name: str, from_ns: int, until_ns: int, told: dict[str, int]) -> dict[str, Any]:
+    length = max(until_ns - from_ns, 0) / 1e3
+    return {"ph": "X", "pid": pid, "tid": tid, "name": name, "ts": from_ns / 1e3, "dur": length, "args": told}
+
+
+def _instant(pid: int, tid: int, name: str, t_ns: int, told: dict[str, int]) -> dict[str, Any]:
+    return {"ph": "i", "s": "t", "pid": pid, "tid": tid, "name": name, "ts": t_ns / 1e3, "args": told}

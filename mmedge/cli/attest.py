@@ -1,0 +1,126 @@
+"""``mmedge attest``: doctor, compile, golden self-tests, bench and sweep as one document to send."""
+
+from __future__ import annotations
+
+from json import dumps
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from mmedge.bench import bench
+from mmedge.bench.attestation import SCHEMA, read, seal
+from mmedge.bench.report import Report, write
+from mmedge.bench.sweep import sweep
+from mmedge.bundle import Bundle, load
+from mmedge.cli.bench_tables import print_report, print_sweep
+from mmedge.cli.output import Allow, Bar, Json, bar, err, print_json
+from mmedge.cli.rates import rates_of
+from mmedge.doctor import collect
+from mmedge.errors import CheckError, ConfigError, MmedgeError
+from mmedge.fusion import verify_bundle
+from mmedge.fusion.compile import compile_bundle
+from mmedge.plain import json_text
+
+_SWEEP_S = 3.0  # at each rate
+# Of the doctor's report: nothing that is of this machine alone and says nothing about latency.
+_LEFT_OUT = ("cameras", "cache")
+
+
+def command(
+    bundle: Annotated[Path | None, typer.Argument(help="The bundle, NAME.mmedge.")] = None,
+    duration: Annotated[float, typer.Option(help="Seconds to measure.")] = 30.0,
+    sweep_rates: Annotated[
+        str | None, typer.Option("--sweep", metavar="LOW:HIGH", help="Rates to find the knee between, e.g. 10:240.")
+    ] = None,
+    fps: Annotated[float, typer.Option(help="Rate of generated frames.")] = 30.0,
+    output: Annotated[Path, typer.Option(help="Where to write the document.")] = Path("attestation.json"),
+    check: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Check a document instead: hash, schema, validity.")
+    ] = None,
+    allow: Allow = [],
+    json: Json = False,
+) -> None:
+    """Measure this machine with a bundle and write one document: no host, user or path is in it, and it has a hash.
+
+    Exit code 1 if something fails, or if the figures are not valid; the document is written all the same and says so.
+    """
+    if check is not None:
+        document = read(check)
+        _tell(document) if not json else print_json(document)
+        return
+    if bundle is None:
+        raise ConfigError("there is nothing to measure", where="BUNDLE", fix="name a bundle, or --check FILE")
+    if not output.parent.is_dir():
+        raise ConfigError("the folder does not exist", where=str(output.parent), fix="choose another path")
+    rates = None if sweep_rates is None else rates_of(sweep_rates)
+    doctor = msgspec.to_builtins(collect())
+    with load(bundle) as opened, bar("attest") as progress:
+        golden = [
+            {key: row[key] for key in ("stage", "target", "precision", "error", "error_over_tolerance", "run_ms")}
+            for row in verify_bundle(opened, progress, allow=allow)
+        ]
+        compiled = _compiled(opened, progress)
+        hashed = {"name": opened.name, "manifest_sha256": opened.manifest_sha256}
+
+    def measured(rate_hz: float, seconds: float) -> Report:
+        with bar(f"measuring at {rate_hz:.4g} a second") as progress:
+            tell = lambda share: progress(f"measuring at {rate_hz:.4g} a second", share)  # noqa: E731
+            return bench(bundle, seconds, fps=rate_hz, allow=allow, progress=tell)
+
+    report = measured(fps, duration)
+    knee = None if rates is None else sweep(*rates, lambda rate_hz: measured(rate_hz, _SWEEP_S))
+    failed = [f"{row['stage']} {row['precision']}: {row['error']}" for row in golden if row["error"]]
+    problems = [*failed, *filter(None, (report.problem,)), *(knee.problems if knee is not None else ())]
+    document = seal(
+        {
+            "schema": SCHEMA,
+            "bundle": hashed,
+            "doctor": {key: value for key, value in doctor.items() if key not in _LEFT_OUT},
+            "compile": compiled,
+            "golden": golden,
+            "bench": report.to_dict(),
+            "sweep": None if knee is None else knee.to_dict(),
+            "valid": not problems,
+            "problem": "; ".join(problems) or None,
+        }
+    )
+    write(output, lambda: json_text(dumps(document, indent=1, ensure_ascii=False)))
+    err.print(f"wrote {output}", highlight=False)
+    if json:
+        print_json(document)
+        raise typer.Exit(bool(problems))
+    print_report(report)
+    if knee is not None:
+        print_sweep(knee)
+    _tell(document)
+    if problems:
+        raise CheckError(
+            f"the attestation is not valid: {document['problem']}",
+            where=str(output),
+            fix="measure on a machine that does nothing else, is cool and has a power supply that suffices",
+        )
+
+
+def _compiled(bundle: Bundle, progress: Bar) -> dict[str, Any]:
+    """Return the engines that were built, or why there are none: a board without TensorRT can be attested as well."""
+    kept = ("stage", "precision", "bytes", "layers", "int8_layers", "run_ms", "error", "evidence", "module", "version")
+    try:
+        rows = compile_bundle(bundle, None, progress)
+    except MmedgeError as error:
+        return {"engines": [], "problem": error.message}
+    return {"engines": [{key: row.get(key) for key in kept} for row in rows], "problem": None}
+
+
+def _tell(document: dict[str, Any]) -> None:
+    report = document["bench"]
+    figures = report["latency_ms"]["end_to_end"]
+    conditions = report["conditions"]
+    lines = [
+        f"{document['bundle']['name']} on {conditions['machine']}, evidence {report['evidence']}",
+        f"end to end p50 {figures['p50']} ms, p99 {figures['p99']} ms, n {figures['n']}",
+        f"sha256 {document['sha256']}",
+    ]
+    for line in lines:
+        err.print(line, highlight=False, markup=False)

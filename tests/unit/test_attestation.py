@@ -1,0 +1,125 @@
+"""An attestation says by its hash whether it was changed, and never whose machine it is of."""
+
+from __future__ import annotations
+
+import getpass
+import importlib.util
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mmedge.bench.attestation import SCHEMA, digest, private, read, seal
+from mmedge.bench.report import SCHEMA as BENCH
+from mmedge.errors import CheckError, ConfigError
+
+ROOT = Path(__file__).parents[2]
+
+
+def attestation(**changes: Any) -> dict[str, Any]:
+    figures = {"p50": 6.5, "p99": 11.0, "n": 900}
+    report = {
+        "schema": BENCH,
+        "evidence": "cpu",
+        "latency_ms": {"end_to_end": figures},
+        "runtime_share": {"p50": 1.5},
+        "conditions": {
+            "machine": "NVIDIA Jetson Orin Nano Developer Kit",
+            "backends": {"a": "tensorrt", "b": "tensorrt"},
+        },
+    }
+    document = {
+        "schema": SCHEMA,
+        "bundle": {"name": "digits"},
+        "doctor": {},
+        "compile": {},
+        "golden": [],
+        "bench": report,
+    }
+    return seal({**document, "sweep": None, "valid": True, "problem": None, **changes})
+
+
+def write(path: Path, document: object) -> Path:
+    path.write_text(json.dumps(document, indent=2))
+    return path
+
+
+def test_what_was_changed_is_refused(tmp_path: Path) -> None:
+    document = attestation()
+    assert read(write(tmp_path / "a.json", document)) == document
+    document["bench"]["latency_ms"]["end_to_end"]["p50"] = 1.5
+    with pytest.raises(CheckError, match="was changed after it was made"):
+        read(write(tmp_path / "a.json", document))
+    with pytest.raises(CheckError, match="not valid: contended"):
+        read(write(tmp_path / "a.json", attestation(valid=False, problem="contended")))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        "{}",
+        "null",
+        '"x"',
+        "[" * 100_000,
+        '{"schema": "mmedge.attest/1"}',
+        json.dumps({"schema": "mmedge.bench/2"}),
+    ],
+)
+def test_what_is_none_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(ConfigError):
+        read(tmp_path / "a.json")
+    with pytest.raises(ConfigError, match="cannot read"):
+        read(tmp_path / "nowhere.json")
+
+
+def test_a_report_of_another_schema_and_numbers_that_json_lacks_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="its report is not of schema"):
+        read(write(tmp_path / "a.json", attestation(bench={"schema": "mmedge.bench/1"})))
+    with pytest.raises(ConfigError, match="not strict JSON"):
+        read(write(tmp_path / "a.json", {**attestation(), "golden": [float("nan")]}))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inside: st.lists(inside) | st.dictionaries(st.text(), inside),
+)
+
+
+@given(document=st.dictionaries(st.text(), JSON))
+def test_the_hash_is_that_of_what_is_read_back(document: dict[str, Any]) -> None:
+    read_back = json.loads(json.dumps(document, indent=3))
+    assert digest(document) == digest({**read_back, "sha256": "whatever"})
+
+
+def test_host_user_and_home_never_leave(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "orin7")
+    monkeypatch.setattr(getpass, "getuser", lambda: "ada")
+    monkeypatch.setattr(Path, "home", lambda: Path("/home/ada"))
+    for text in ("on orin7", "/home/ada/x", "user=ada", "ada"):
+        assert private({"a": {"b": ["fine", text]}}) == {"$.a.b[1]"}
+        with pytest.raises(CheckError, match="whose machine"):
+            attestation(doctor={"a": text})
+    assert private({"a": ["Canada", "orin70", "/home/adam/x", 7, None]}) == set()
+    assert private({"orin7": 1}) == {"$.orin7"}
+
+
+def test_the_page_of_the_boards_is_that_of_the_attestations() -> None:
+    spec = importlib.util.spec_from_file_location("hardware", ROOT / "scripts" / "hardware.py")
+    assert spec is not None
+    assert spec.loader is not None
+    hardware = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hardware)
+    kept = [read(path) for path in sorted((ROOT / "attestations").glob("*.json"))]
+    assert hardware.PAGE.read_text() == hardware.page(kept), "run scripts/hardware.py"
+    page = hardware.page([attestation()])
+    assert (
+        "| NVIDIA Jetson Orin Nano Developer Kit | digits | tensorrt | cpu | 6.5 | 11.0 | 900 | 1.5 | - | - |" in page
+    )
+    assert page.count("nobody has run it yet") == len(hardware.BOARDS) - 1
