@@ -1,4 +1,4 @@
-"""How many recorded trees of boards the doctor gets right: nothing to fix on a board in order, and its facts as they are."""
+"""How many recorded trees of boards the doctor gets right: on a board in order, its facts and nothing to fix."""
 
 from __future__ import annotations
 
