@@ -55,6 +55,10 @@ GOALS: dict[str, tuple[str, float]] = {
     "interval_coverage": (">=", 0.95),
     "swap_frames_lost": ("<=", 0),
     "swap_gap_frames": ("<=", 1),
+    "boards_diagnosed": (">=", 1),
+    "aarch64_tests_passed_ratio": (">=", 0.98),
+    "aarch64_label_agreement": (">=", 1),
+    "wheel_mb": ("<=", 3),
 }
 
 

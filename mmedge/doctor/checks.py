@@ -7,7 +7,7 @@ from importlib import metadata
 
 import msgspec
 
-from mmedge.doctor.platforms import parse_version, verdict
+from mmedge.doctor.machine_checks import cameras_check, machine_checks, python_check, tensorrt_check
 from mmedge.doctor.report import Check, DoctorReport
 
 _OPENCV = (
@@ -22,26 +22,21 @@ _MIN_MEMORY_BYTES = 2 << 30
 def run_checks(report: DoctorReport) -> DoctorReport:
     """Return the report with its checks filled in."""
     checks = [
-        _python(report),
+        python_check(report.python, report.machine.board),
         _native(report),
         _gpu(report),
-        _tensorrt(report),
+        tensorrt_check(report.machine, report.tensorrt, report.gpu),
         _backend(report),
         _opencv(report),
         _media(report),
         _microphone(report),
-        _cameras(report),
+        cameras_check(report.machine),
         _export(report),
         _cache(report),
         _resources(report),
+        *machine_checks(report.machine, gpu=report.gpu, cache_writable=report.cache.writable),
     ]
     return msgspec.structs.replace(report, checks=tuple(checks))
-
-
-def _python(report: DoctorReport) -> Check:
-    if parse_version(report.python) < (3, 10):
-        return Check(name="python", status="fail", detail=f"{report.python} is too old", fix="use Python 3.10 or newer")
-    return Check(name="python", status="ok", detail=report.python)
 
 
 def _native(report: DoctorReport) -> Check:
@@ -62,18 +57,6 @@ def _gpu(report: DoctorReport) -> Check:
     # The driver is there, so the way to it is broken.
     fix = "install cuda-bindings of the driver's CUDA version: pip install 'cuda-bindings==12.*' or '==13.*'"
     return Check(name="gpu", status="fail", detail=gpu.problem or "not usable", fix=fix)
-
-
-def _tensorrt(report: DoctorReport) -> Check:
-    trt = report.tensorrt
-    if trt.module is None or trt.version is None:
-        detail = trt.problem or "not installed"
-        if report.platform.l4t is not None:
-            fix = "apt-get install nvidia-jetpack, and use a venv with --system-site-packages"
-            return Check(name="tensorrt", status="fail", detail=detail, fix=fix)
-        extra = "tensorrt" if report.gpu.usable else "tensorrt-rtx"
-        return Check(name="tensorrt", status="warn", detail=detail, fix=f"pip install 'mmedge[{extra}]'")
-    return verdict(module=trt.module, version=trt.version, sm=report.gpu.compute_capability, l4t=report.platform.l4t)
 
 
 def _backend(report: DoctorReport) -> Check:
@@ -125,11 +108,6 @@ def _microphone(report: DoctorReport) -> Check:
         fix = "apt-get install libportaudio2"
         return Check(name="microphone", status="warn", detail="the PortAudio library is missing", fix=fix)
     return Check(name="microphone", status="ok", detail=f"sounddevice {package.version}, PortAudio")
-
-
-def _cameras(report: DoctorReport) -> Check:
-    found = ", ".join(f"{camera.device} {camera.name}" for camera in report.cameras)
-    return Check(name="cameras", status="ok", detail=found or "no V4L2 device; network and file inputs work")
 
 
 def _export(report: DoctorReport) -> Check:

@@ -7,13 +7,15 @@ import platform
 import re
 import shutil
 import subprocess
+import sys
+import time
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
 from mmedge.doctor.checks import run_checks
-from mmedge.doctor.platforms import parse_l4t
-from mmedge.doctor.report import Cache, Camera, DoctorReport, Gpu, Package, Platform, TensorRT
+from mmedge.doctor.machine import read_machine, read_text
+from mmedge.doctor.report import Board, Cache, DoctorReport, Gpu, Package, Platform, TensorRT
 from mmedge.engine.cache import EngineCache
 from mmedge.engine.cuda import gpu_info, gpu_problem
 from mmedge.engine.tensorrt_loader import load_tensorrt
@@ -65,7 +67,8 @@ def collect() -> DoctorReport:
         >>> collect().schema
         'mmedge.doctor/1'
     """
-    gpu, host = _gpu(), _platform()
+    machine = read_machine(Path("/"), path=os.environ.get("PATH", ""), python_path=sys.path, unix_s=time.time())
+    gpu, host = _gpu(), _platform(machine.board)
     evidence: Evidence = "cpu" if not gpu.usable else "jetson" if host.l4t else "gpu"
     report = DoctorReport(
         mmedge=__version__,
@@ -77,17 +80,11 @@ def collect() -> DoctorReport:
         tensorrt=_tensorrt(),
         packages={name: _package(name) for name in PACKAGES},
         commands={name: _command(name, flag) for name, flag in _COMMANDS.items()},
-        cameras=_cameras(Path("/sys/class/video4linux")),
+        cameras=machine.cameras,
         cache=_cache(),
+        machine=machine,
     )
     return run_checks(report)
-
-
-def _read(path: str) -> str | None:
-    try:
-        return Path(path).read_text(errors="replace").strip("\0\n ")
-    except OSError:
-        return None  # the file is there on some machines only; its absence is the answer
 
 
 def _native_problem() -> str | None:
@@ -98,9 +95,9 @@ def _native_problem() -> str | None:
     return None
 
 
-def _platform() -> Platform:
-    release = re.search(r'^PRETTY_NAME="?([^"\n]+)', _read("/etc/os-release") or "", re.MULTILINE)
-    cpu = re.search(r"^model name\s*: (.+)", _read("/proc/cpuinfo") or "", re.MULTILINE)
+def _platform(board: Board | None) -> Platform:
+    release = re.search(r'^PRETTY_NAME="?([^"\n]+)', read_text(Path("/etc/os-release")) or "", re.MULTILINE)
+    cpu = re.search(r"^model name\s*: (.+)", read_text(Path("/proc/cpuinfo")) or "", re.MULTILINE)
     return Platform(
         system=release[1] if release else platform.system(),
         arch=platform.machine(),
@@ -108,13 +105,15 @@ def _platform() -> Platform:
         cpu=cpu[1] if cpu else platform.machine(),
         cores=len(os.sched_getaffinity(0)),
         memory_bytes=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
-        l4t=parse_l4t(_read("/etc/nv_tegra_release") or ""),
-        board=_read("/proc/device-tree/model"),
+        l4t=board.l4t if board else None,
+        board=read_text(Path("/proc/device-tree/model")),
     )
 
 
 def _gpu() -> Gpu:
-    match = re.search(r"(?:Kernel Module|Open Kernel Module)\D+([\d.]+)", _read("/proc/driver/nvidia/version") or "")
+    match = re.search(
+        r"(?:Kernel Module|Open Kernel Module)\D+([\d.]+)", read_text(Path("/proc/driver/nvidia/version")) or ""
+    )
     driver = match[1] if match else None
     problem = gpu_problem()
     if problem is not None:
@@ -167,13 +166,6 @@ def _command(name: str, flag: str) -> str | None:
         return ""  # it is there but does not answer; the check says so
     match = re.search(r"(?:version|pulseaudio) (\d[\w.]*)", done.stdout)
     return match[1] if match else ""
-
-
-def _cameras(folder: Path) -> tuple[Camera, ...]:
-    if not folder.is_dir():
-        return ()
-    found = sorted(folder.iterdir(), key=lambda path: (len(path.name), path.name))
-    return tuple(Camera(device=f"/dev/{path.name}", name=_read(str(path / "name")) or "unnamed") for path in found)
 
 
 def _cache() -> Cache:

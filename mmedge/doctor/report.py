@@ -6,6 +6,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
+from mmedge.doctor.kernels import Kernels
 from mmedge.types import Evidence
 
 Status: TypeAlias = Literal["ok", "warn", "fail"]
@@ -73,10 +74,67 @@ class TensorRT(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Camera(msgspec.Struct, frozen=True, kw_only=True):
-    """A V4L2 device."""
+    """A V4L2 device; ``held_by`` are the programs that have it open."""
 
     device: str
     name: str
+    held_by: tuple[str, ...] = ()
+
+
+class Board(msgspec.Struct, frozen=True, kw_only=True):
+    """A Jetson, by its own files.
+
+    Attributes:
+        model: As its device tree says.
+        module: Part number of the module, ``"p3767-0005"``.
+        soc: ``"tegra234"`` (Orin) or ``"tegra264"`` (Thor).
+        compute_capability: Of its GPU, ``"SM87"``.
+        l4t: Jetson Linux release, ``"39.2.1"``.
+        jetpack: Version of the package ``nvidia-jetpack``; None where it is not installed.
+        memory_bytes: Shared by CPU and GPU.
+        power_mode: Number of the mode that ``nvpmodel`` set.
+        power_modes: Number -> name of each mode it knows.
+        clocks_locked: Whether ``jetson_clocks`` holds the GPU's clock; None where that cannot be seen.
+        python: Version of the system's Python, ``"3.12"``, which JetPack's TensorRT is for.
+    """
+
+    model: str
+    module: str | None
+    soc: str | None
+    compute_capability: str | None
+    l4t: str | None
+    jetpack: str | None
+    memory_bytes: int | None
+    power_mode: int | None
+    power_modes: dict[str, str]
+    clocks_locked: bool | None
+    python: str | None
+
+
+class Machine(msgspec.Struct, frozen=True, kw_only=True):
+    """What the files of a system say.
+
+    Attributes:
+        board: The Jetson; None on any other machine.
+        tensorrt: Version (three numbers) -> who brought it.
+        kernels: Libraries with GPU code of their own.
+        cameras: V4L2 devices and who holds them.
+        cuda: Versions of the CUDA toolkits, oldest first.
+        cuda_on_path: Whether ``nvcc`` is found.
+        read_only: Whether the root file system is mounted so.
+        unix_s: What the clock says.
+        unreadable: Files that are there and say nothing that is understood.
+    """
+
+    board: Board | None
+    tensorrt: dict[str, tuple[str, ...]]
+    kernels: tuple[Kernels, ...]
+    cameras: tuple[Camera, ...]
+    cuda: tuple[str, ...]
+    cuda_on_path: bool
+    read_only: bool
+    unix_s: float
+    unreadable: tuple[str, ...] = ()
 
 
 class Cache(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,6 +168,7 @@ class DoctorReport(msgspec.Struct, frozen=True, kw_only=True):
     commands: dict[str, str | None]
     cameras: tuple[Camera, ...]
     cache: Cache
+    machine: Machine
     checks: tuple[Check, ...] = ()
 
     @property

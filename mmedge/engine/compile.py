@@ -9,7 +9,14 @@ from pathlib import Path
 
 from mmedge.engine.base import Engine
 from mmedge.engine.build_messages import BuildLimits
-from mmedge.engine.build_parent import BuildReport, BuildResult, Progress, build_engine, target_capability
+from mmedge.engine.build_parent import (
+    BuildReport,
+    BuildResult,
+    Progress,
+    build_engine,
+    refuse_unused,
+    target_capability,
+)
 from mmedge.engine.cache import CacheEntry, EngineCache, EngineKey, Verdict
 from mmedge.engine.cuda import gpu_available, gpu_info
 from mmedge.engine.network import Network, read_network
@@ -161,6 +168,8 @@ def compile_network(
         _log.info("%s was built with less effort, since memory ran out: building it again", entry.plan_path)
         entry = None
     cached = entry is not None
+    if entry is not None:
+        refuse_unused(entry.build, precision, str(entry.plan_path))
     built: BuildResult | None = None
     if entry is None:
         built = build_engine(

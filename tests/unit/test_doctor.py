@@ -13,9 +13,10 @@ from rich.console import Console
 from mmedge import extras
 from mmedge.doctor import Check, DoctorReport, collect, print_report
 from mmedge.doctor.checks import run_checks
+from mmedge.doctor.machine import read_cameras
 from mmedge.doctor.platforms import parse_l4t, parse_version, verdict
-from mmedge.doctor.probe import PACKAGES, _cameras
-from mmedge.doctor.report import Camera, Gpu, TensorRT
+from mmedge.doctor.probe import PACKAGES
+from mmedge.doctor.report import Board, Camera, Gpu, TensorRT
 
 replace = msgspec.structs.replace
 
@@ -33,7 +34,7 @@ def test_the_report_is_one_strict_json_document(report: DoctorReport) -> None:
     assert report.schema == "mmedge.doctor/1"
     assert msgspec.json.decode(report.to_json(), type=DoctorReport) == report
     assert report.platform.cores >= 1
-    assert len({check.name for check in report.checks}) == len(report.checks) == 12
+    assert len({check.name for check in report.checks}) == len(report.checks) >= 14
 
 
 def test_whatever_is_not_ok_has_a_reason_and_what_failed_has_a_fix(report: DoctorReport) -> None:
@@ -68,14 +69,15 @@ def test_a_missing_package_comes_with_its_install_line(report: DoctorReport) -> 
 @pytest.mark.parametrize(
     ("module", "version", "sm", "l4t", "status", "says"),
     [
-        ("tensorrt", "8.6.2", "SM87", "36.3.0", "fail", "flash JetPack 6.2"),
+        ("tensorrt", "8.6.2", "SM87", "36.3.0", "fail", "flash JetPack 7.2"),
         ("tensorrt", "10.3.0.30", "SM87", "36.4.3", "ok", "weakly typed"),
-        ("tensorrt", "10.7.0", "SM87", "36.4.3", "fail", "10.3"),
+        ("tensorrt", "10.7.0", "SM87", "36.4.3", "warn", "10.3"),  # in containers
         ("tensorrt", "10.13.3.9", "SM110", "38.2", "ok", "JetPack 7.0"),
         ("tensorrt", "10.13.3.9", "SM87", "39.2", "fail", "10.16"),  # no kernels for Orin
         ("tensorrt", "10.16.2.10", "SM87", "39.2", "ok", "JetPack 7.2"),
-        ("tensorrt", "11.1.0", "SM87", "39.2", "fail", "11.4.1"),  # never packaged for Jetson
-        ("tensorrt", "11.4.1", "SM110", "39.2", "ok", "JetPack 7.2"),
+        ("tensorrt", "11.1.0", "SM87", "39.2", "fail", "does not support 11.0 to 11.3"),
+        ("tensorrt", "11.4.1", "SM110", "39.2.1", "fail", "JetPack 7.2.2"),
+        ("tensorrt", "11.4.1", "SM110", "39.2.2", "ok", "JetPack 7.2"),
         ("tensorrt", "10.16.2", "SM99", "39.2", "warn", "not in the table"),
         ("tensorrt", "12.0.0", "SM110", "45.1", "warn", "not in the table"),
         ("tensorrt_rtx", "1.7.1", "SM87", "36.4.3", "fail", "no kernels for Jetson"),
@@ -105,13 +107,14 @@ def test_versions_and_releases_are_read() -> None:
 
 def test_cameras_are_listed_with_their_names(tmp_path: Path) -> None:
     for number in (10, 2):
-        (tmp_path / f"video{number}").mkdir()
-        (tmp_path / f"video{number}" / "name").write_text(f"Camera {number}\n")
-    assert _cameras(tmp_path) == (
+        folder = tmp_path / f"sys/class/video4linux/video{number}"
+        folder.mkdir(parents=True)
+        (folder / "name").write_text(f"Camera {number}\n")
+    assert read_cameras(tmp_path) == (
         Camera(device="/dev/video2", name="Camera 2"),
         Camera(device="/dev/video10", name="Camera 10"),
     )
-    assert _cameras(tmp_path / "none") == ()
+    assert read_cameras(tmp_path / "none") == ()
 
 
 def test_an_unwritable_cache_fails_with_a_fix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,7 +146,21 @@ def test_a_driver_without_a_way_to_it_fails(report: DoctorReport) -> None:
 
 
 def test_a_jetson_without_tensorrt_fails(report: DoctorReport) -> None:
-    jetson = replace(report, platform=replace(report.platform, l4t="36.4.3"), tensorrt=TensorRT(problem="missing"))
+    board = Board(
+        model="NVIDIA Jetson AGX Orin Developer Kit",
+        module=None,
+        soc="tegra234",
+        compute_capability="SM87",
+        l4t="36.4.3",
+        jetpack=None,
+        memory_bytes=64 << 30,
+        power_mode=None,
+        power_modes={},
+        clocks_locked=None,
+        python="3.10",
+    )
+    machine = replace(report.machine, board=board)
+    jetson = replace(report, machine=machine, tensorrt=TensorRT(problem="missing"))
     check = named(jetson, "tensorrt")
     assert check.status == "fail"
     assert "--system-site-packages" in str(check.fix)

@@ -1,0 +1,87 @@
+"""Build the wheels of a release, for x86-64 and 64-bit ARM, and check them: name, tags, size, symbol versions, machine.
+
+python scripts/wheels.py dist [x86_64] [aarch64]: what is not this machine's is cross-compiled by Debian's g++.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+TAGS = "cp310-abi3-manylinux_2_28"
+# EM_X86_64 and EM_AARCH64, bytes 18 and 19 of an ELF file.
+MACHINES = {"x86_64": 62, "aarch64": 183}
+
+
+def build(machine: str, folder: Path) -> Path:
+    """Build the wheel of a machine and give it its tag; return its path."""
+    options = ["-DMMEDGE_OLD_LIBRARIES=ON"]
+    environment = {"CMAKE_BUILD_PARALLEL_LEVEL": "2", **os.environ}
+    if machine != platform.machine():
+        options.append(f"-DCMAKE_TOOLCHAIN_FILE={ROOT}/cmake/{machine}-linux-gnu.cmake")
+        # Python's headers of this machine serve: the stable ABI's types have one size on both.
+        environment["_PYTHON_HOST_PLATFORM"] = f"linux-{machine}"
+    environment["CMAKE_ARGS"] = " ".join(options)
+    with tempfile.TemporaryDirectory() as made:
+        command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps"]
+        # A folder of its own: an editable build of the checkout has other options.
+        command += [f"--config-settings=build-dir=build/wheel-{machine}", "--wheel-dir", made, str(ROOT)]
+        subprocess.run(command, check=True, env=environment)
+        (wheel,) = Path(made).glob("*.whl")
+        subprocess.run(
+            [sys.executable, "-m", "wheel", "tags", "--remove", f"--platform-tag=manylinux_2_28_{machine}", str(wheel)],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+        (wheel,) = Path(made).glob("*.whl")
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / wheel.name).write_bytes(wheel.read_bytes())
+    return folder / wheel.name
+
+
+def problems(wheel: Path, machine: str) -> list[str]:
+    """Return what is wrong with a wheel."""
+    found = []
+    if not re.fullmatch(rf"mmedge-[\d.]+-{TAGS}_{machine}\.whl", wheel.name):
+        found.append(f"its name is not that of {TAGS}_{machine}")
+    with zipfile.ZipFile(wheel) as archive:
+        libraries = [name for name in archive.namelist() if re.search(r"\.so(\.\d+)*$", name)]
+        if "mmedge/_core.abi3.so" not in libraries:
+            found.append("it has no mmedge/_core.abi3.so")
+        for name in libraries:
+            with archive.open(name) as file:
+                if int.from_bytes(file.read(20)[18:], "little") != MACHINES[machine]:
+                    found.append(f"{name} is of another machine")
+    shown = subprocess.run(
+        [sys.executable, "-m", "auditwheel", "show", str(wheel)], capture_output=True, text=True, check=True
+    ).stdout
+    words = " ".join(shown.split())
+    judged = re.search(r'consistent with the following platform tag: "manylinux_2_(\d+)_(\w+)"', words)
+    if judged is None or int(judged[1]) > 28 or judged[2] != machine:
+        found.append(f"auditwheel says: {words}")
+    return found
+
+
+def main() -> int:
+    """Build and check; 1 if a wheel is not as it should be."""
+    folder, *machines = sys.argv[1:] or ["dist"]
+    bad = 0
+    for machine in machines or list(MACHINES):
+        wheel = build(machine, Path(folder))
+        core = zipfile.ZipFile(wheel).getinfo("mmedge/_core.abi3.so")
+        sizes = f"{wheel.stat().st_size / 1e6:.2f} MB, its core {core.compress_size / 1e6:.2f} MB"
+        wrong = problems(wheel, machine)
+        bad += bool(wrong)
+        print(f"{wheel}: {sizes}{''.join(f'{chr(10)}  {problem}' for problem in wrong)}")
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
