@@ -26,7 +26,6 @@ from mmedge.recording.reader import Recording
 from mmedge.replay.explain import explain
 from mmedge.replay.inputs import plain_seats
 from mmedge.replay.replay import Replay
-from mmedge.types import Frame
 from tests import tiny
 from tests.lines import replayed_line
 from tests.tiny import tiny_bundle
@@ -184,29 +183,6 @@ def test_a_run_that_failed_fails_again(tmp_path: Path, write_clip) -> None:  # t
         list(pipe)
     with pytest.raises(SourceError, match="policy is 'fail'"):
         replay(tmp_path / "r", bundle)
-
-
-def test_pictures_that_are_wanted_stay_and_the_memory_of_others_is_used_again(
-    bundle: Path, clip: Path, tmp_path: Path
-) -> None:
-    play(bundle, clip, tmp_path / "r", latency="offline")
-    read = [p for turn in Recording(tmp_path / "r").turns() for p in turn.packets if isinstance(p, Frame)]
-    recorded = {frame.capture_ns: frame.data for frame in read}
-    with mmedge.load(bundle) as opened:
-        again = Replay(tmp_path / "r", opened)
-        again.keeps_media = True
-        results = list(again)
-        assert len(results) == 30
-        for result in results:
-            np.testing.assert_array_equal(result.frame("image").data, recorded[result.t_ns])
-    reused = set()
-    for turn in Recording(tmp_path / "r").turns(reuse=True):
-        for frame in (packet for packet in turn.packets if isinstance(packet, Frame)):
-            np.testing.assert_array_equal(frame.data, recorded[frame.capture_ns])
-            reused.add(frame.data.ctypes.data)
-            assert frame.release is not None
-            frame.release()
-    assert len(reused) < len(recorded)
 
 
 def test_another_version_of_the_rules_is_noticed(bundle: Path, clip: Path, tmp_path: Path) -> None:
