@@ -21,6 +21,7 @@ from mmedge.ipc.wake import Wake
 from mmedge.types import (
     FROZEN_NS,
     PLAIN,
+    Arrival,
     Block,
     ByteArray,
     ClockQuality,
@@ -31,6 +32,8 @@ from mmedge.types import (
     Packet,
     PixelFormat,
     Slot,
+    Tensor,
+    Text,
 )
 
 if TYPE_CHECKING:
@@ -41,6 +44,7 @@ log = logging.getLogger("mmedge.capture")
 Emit = Callable[[Packet], None]
 STOP_S = 2.0  # for a reading thread to end
 LATE_NS = 1_000_000_000  # age on arrival from which a live source is LATE
+_COUNTED = {kind: f"{kind.__name__.lower()}s" for kind in (Arrival, Block, Frame, Tensor, Text)}
 DAMAGED_NS = 1_000_000_000  # after a damaged picture, so that whoever looks ten times a second sees it
 
 
@@ -337,7 +341,7 @@ class ThreadSource(ABC):
     def _run(self, emit: Emit) -> None:
         def counted(packet: Packet) -> None:
             if not isinstance(packet, EndOfStream):
-                self.counters[type(packet).__name__.lower() + "s"] += 1
+                self.counters[_COUNTED[type(packet)]] += 1
                 self._last_ns[packet.stream] = packet.capture_ns
                 self._ended.discard(packet.stream)  # a sender came back with it
                 self._judge(packet)

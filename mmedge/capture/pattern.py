@@ -17,7 +17,7 @@ _BLOCKS = _BITS + 4  # whole bytes
 _STRIP = 12  # the time code takes this part of the height
 _DARK, _BRIGHT = 96, 160
 _SWEEP_NS = 2 * NS_PER_S
-_AHEAD_S = 0.25  # of sound that is made at once: arithmetic on blocks of 10 ms is mostly calls
+_AHEAD_S = 1.0  # of sound that is made at once: arithmetic on blocks of 10 ms is mostly calls
 
 
 class Picture:
@@ -45,7 +45,9 @@ class Picture:
             slot[...] = self._wave[:, shift : shift + self.width]
         else:
             slot[: self.height], slot[self.height :] = 255, 128
-        slot[: self.height // _STRIP] = _encode(time_ns // 1_000_000).repeat(self._blocks)
+        row, rows = _encode(time_ns // 1_000_000).repeat(self._blocks), self.height // _STRIP
+        # As bytes: for so few, numpy would let go of the interpreter, which takes longer than the copy.
+        memoryview(slot).cast("B")[: rows * self.width] = row.tobytes() * rows
 
 
 def _encode(time_ms: int) -> ByteArray:

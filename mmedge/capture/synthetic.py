@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping
 
 import numpy as np
@@ -21,6 +22,7 @@ from mmedge.types import NS_PER_S
 
 _FLOOR_NS = KINDS["test"].constant_ns["B"]
 _LEAP_NS = 1_000_000_000
+_SHORT_NS = 50_000_000  # in which whoever stops a device can wait for it
 
 
 class _Line:
@@ -97,7 +99,11 @@ class SyntheticSource(ThreadSource):
         self._world = self._heard_world()
         for event in simulator.events(now_ns()):
             early_ns = event.due_ns - now_ns()
-            if (early_ns > 0 and stop.wait(early_ns / NS_PER_S)) or stop.is_set():
+            if early_ns > _SHORT_NS:
+                stop.wait(early_ns / NS_PER_S)
+            elif early_ns > 0:
+                time.sleep(early_ns / NS_PER_S)  # to wait for an event costs as much as the block that comes then
+            if stop.is_set():
                 return
             if isinstance(event, Ending):
                 if event.hangs:
@@ -177,7 +183,7 @@ class SyntheticSource(ThreadSource):
                 emit(
                     self.block(
                         name,
-                        replace(piece, lost=lost),
+                        piece if lost == piece.lost else replace(piece, lost=lost),
                         capture_ns=line.capture(take.stamp_ns + piece.end_ns - end_ns),
                         uncertainty_ns=line.clock.uncertainty_ns,
                         quality="B",

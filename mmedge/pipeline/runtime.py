@@ -33,7 +33,7 @@ from mmedge.pipeline.inference import SkippedTrigger
 from mmedge.pipeline.intake import Intake
 from mmedge.pipeline.outlet import Outlet, Pictures
 from mmedge.pipeline.serving import Serving
-from mmedge.pipeline.shed import shed
+from mmedge.pipeline.shed import expected_run_ns, shed
 from mmedge.pipeline.spec import FEW, PUSH, RESULTS, RunSpec
 from mmedge.pipeline.statistics import Statistics
 from mmedge.pipeline.swap import BundleSwap, SwapOrder
@@ -95,7 +95,7 @@ class Runtime:
         self._shifts: dict[str, Shift] = {}
         self._serving: Serving | None = None
         self._accounts: Accounts | None = None
-        self._run_ns = 0  # how long the last answer took
+        self._run_ns = 0  # how long an answer is expected to take
         self._steady: dict[str, int] = {}  # streams that may have been held up by it
         self._recorder: Recorder | None = None
         self._programs: Server | None = None
@@ -284,8 +284,9 @@ class Runtime:
                 try:
                     result = serving.answer(snapshot, self._sync)
                 finally:
-                    self._run_ns = time.monotonic_ns() - began_ns
-                    if self._live and self._run_ns > LONG_NS:
+                    took_ns = time.monotonic_ns() - began_ns
+                    self._run_ns = expected_run_ns(self._run_ns, took_ns)
+                    if self._live and took_ns > LONG_NS:
                         self._steady = self._sync.steady(began_ns)
             except SkippedTrigger:
                 graph = serving.graph

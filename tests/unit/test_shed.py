@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmedge.pipeline.shed import shed
+from mmedge.pipeline.shed import expected_run_ns, shed
 from mmedge.types import Snapshot
 
 MS = 1_000_000
@@ -24,6 +24,24 @@ def test_the_newest_is_answered_and_nothing_is_lost_or_late(kinds, period_ns, ru
     assert len(kept) * run_ns <= max(len(snapshots) * period_ns, run_ns)
     frames = [s for s in kept if s.on_frame]
     assert len(frames) <= max(1, period_ns // max(run_ns, 1))
+
+
+@given(st.lists(st.integers(1, 2000 * MS), min_size=1, max_size=40))
+def test_what_is_expected_lies_between_what_came(times_ns):
+    expected_ns = 0
+    for took_ns in times_ns:
+        expected_ns = expected_run_ns(expected_ns, took_ns)
+        assert min(times_ns) - 1 <= expected_ns <= max(times_ns)
+
+
+def test_one_answer_that_was_held_up_costs_no_frame_and_slow_ones_soon_do():
+    expected_ns = 0
+    for took_ms in (2, 2, 2, 30):
+        expected_ns = expected_run_ns(expected_ns, took_ms * MS)
+    assert len(shed(ready([True] * 2, 33 * MS), period_ns=33 * MS, run_ns=expected_ns)[0]) == 2
+    for _ in range(3):
+        expected_ns = expected_run_ns(expected_ns, 100 * MS)
+    assert len(shed(ready([True] * 4, 33 * MS), period_ns=33 * MS, run_ns=expected_ns)[0]) == 1
 
 
 @given(st.integers(1, 60), st.integers(MS, 2000 * MS))

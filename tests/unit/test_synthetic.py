@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mmedge.bundle.manifest import AudioInput, ImageInput, TextInput
 from mmedge.capture import open_sources
-from mmedge.capture.pattern import Picture, hear, read_time_code
+from mmedge.capture.pattern import Picture, Sound, hear, read_time_code
 from mmedge.capture.simulator import Ending, Settings, Shot, Simulator, Take
 from mmedge.capture.synthetic import SyntheticSource
 from mmedge.capture.uri import parse
@@ -130,6 +130,24 @@ def test_the_beep_begins_with_the_second_and_no_two_blocks_are_the_same() -> Non
     assert loud[-1] == pytest.approx(0.55, abs=0.0005)
     quiet = [hear(41 * S + S // 2 + k * 10 * MS, 480, 48_000.0, noise).tobytes() for k in range(40)]
     assert len(set(quiet)) == 40
+
+
+@given(st.lists(st.tuples(st.integers(0, 3000), st.integers(1, 2000)), max_size=60), st.integers(0, 1 << 50))
+def test_sound_that_is_made_ahead_is_what_is_heard_then(takes: list[tuple[int, int]], opened_ns: int) -> None:
+    class Silence(np.random.Generator):
+        def standard_normal(self, size: int) -> np.ndarray:  # type: ignore[override]
+            return np.zeros(size)
+
+    noise = Silence(np.random.PCG64(0))
+    sound, first = Sound(RATE, noise), 0
+    for lost, samples in takes:
+        first += lost
+        start_ns = opened_ns + first * S // RATE
+        took = sound.take(first, samples, start_ns)
+        assert took.shape == (samples,)
+        # Where a beep begins and ends, a rounded ns decides.
+        assert np.count_nonzero(np.abs(took - hear(start_ns, samples, RATE, noise)) > 2e-4) <= 2
+        first += samples
 
 
 settings_st = st.builds(
