@@ -46,6 +46,7 @@ GOALS: dict[str, tuple[str, float]] = {
     "image_nv12_1080_vs_opencv": (">=", 3.0),
     "image_other_size_vs_own": ("<=", 1.1),
     "image_max_error_gray_levels": ("<=", 0.02),
+    "gpu_vs_bare": ("<=", 1.05),
     "swap_frames_lost": ("<=", 0),
     "swap_gap_frames": ("<=", 1),
 }
