@@ -14,7 +14,7 @@ JETSON := $(wildcard /etc/nv_tegra_release)
 TRT := $(if $(shell command -v nvidia-smi),tensorrt,tensorrt-rtx)
 ifneq ($(JETSON),)
 VENV_FLAGS := --system-site-packages
-EXTRAS := capture,cpu,jetson
+EXTRAS := capture,cpu
 else
 EXTRAS := capture,cpu,export,$(TRT)
 endif
@@ -74,7 +74,8 @@ check: $(VENV)/tests-installed
 	$(BIN)/lint-imports
 	$(BIN)/clang-format --dry-run --Werror $$(find native examples -name '*.cpp' -o -name '*.hpp' -o -name '*.[ch]')
 	for kind in address thread; do \
-	  $(BIN)/cmake -S . -B build/sanitize-$$kind -DMMEDGE_TESTS_ONLY=ON -DMMEDGE_SANITIZE=$$kind >/dev/null && \
+	  $(BIN)/cmake -S . -B build/sanitize-$$kind -DMMEDGE_TESTS_ONLY=ON -DMMEDGE_SANITIZE=$$kind \
+	    -DMMEDGE_CUDA_ARCHITECTURES=87 >/dev/null && \
 	  $(BIN)/cmake --build build/sanitize-$$kind --parallel 2 >/dev/null && \
 	  $(BIN)/ctest --test-dir build/sanitize-$$kind --output-on-failure || exit 1; done
 	@sh scripts/need.sh optional clang++:clang "$(FUZZER):libclang-rt-14-dev"

@@ -53,6 +53,7 @@ GOALS: dict[str, tuple[str, float]] = {
     "runtime_share_vga": ("<=", 1.3),
     "runtime_share_1080p": ("<=", 1.5),
     "interval_coverage": (">=", 0.95),
+    "gpu_vs_bare": ("<=", 1.05),
     "swap_frames_lost": ("<=", 0),
     "swap_gap_frames": ("<=", 1),
     "boards_diagnosed": (">=", 1),

@@ -1,6 +1,6 @@
 """Native core of mmedge."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy
@@ -146,6 +146,152 @@ class Classifier:
 
 def cpu_features() -> list[str]:
     """Names of the instruction sets that this process may use."""
+
+def cuda_problem() -> str | None:
+    """Say why no GPU can be used; None when one can. Loads the driver."""
+
+class CudaFacts:
+    """What a GPU is."""
+
+    @property
+    def name(self) -> str:
+        """As the driver calls it."""
+
+    @property
+    def major(self) -> int:
+        """Of the compute capability."""
+
+    @property
+    def minor(self) -> int:
+        """Of the compute capability."""
+
+    @property
+    def memory_bytes(self) -> int:
+        """That it can use."""
+
+    @property
+    def integrated(self) -> bool:
+        """Whether CPU and GPU share one memory."""
+
+    @property
+    def cuda_version(self) -> int:
+        """Newest that the driver supports: 12060 is 12.6."""
+
+def cuda_facts(ordinal: int = 0) -> CudaFacts:
+    """
+    Say what a GPU is, without a context; raises EngineError where there is none.
+    """
+
+class CudaDevice:
+    """The first GPU and its primary context, which TensorRT uses, too."""
+
+    def __init__(self) -> None:
+        """Raises EngineError where it cannot be used."""
+
+    @property
+    def free_bytes(self) -> int:
+        """Memory that is free now."""
+
+class CudaMemory:
+    """Zeros on the GPU, freed with the object."""
+
+    def __init__(self, device: CudaDevice, bytes: int) -> None: ...
+    def write(self, array: numpy.typing.NDArray[Any]) -> None:
+        """
+        Copy a C-contiguous array [...] of any dtype to its begin, and return when it is there.
+        """
+
+    @property
+    def address(self) -> int:
+        """Where it lies for the GPU."""
+
+class CudaBuffer:
+    """
+    One tensor's memory on both sides: pinned on the host, and where the GPU works on it.
+    """
+
+    def __init__(self, device: CudaDevice, bytes: int, *, mapped: bool) -> None:
+        """
+        ``mapped``: both sides are one memory, as integrated GPUs like it. All of it is zeros.
+        """
+
+    def host(self) -> numpy.typing.NDArray[numpy.uint8]:
+        """Its bytes, uint8 [bytes]; the memory lives as long as a view of it."""
+
+    @property
+    def address(self) -> int:
+        """Where it lies for the GPU."""
+
+    def upload(self, run: CudaRun) -> None:
+        """Put the copy to the GPU into the run's stream."""
+
+    def download(self, run: CudaRun) -> None:
+        """Put the copy to the host into the run's stream."""
+
+    def close(self) -> None:
+        """Free the GPU's side; the host's follows its last view."""
+
+class NativeRun:
+    """An engine's run that C++ calls by itself, without Python's lock."""
+
+    def run(self) -> None:
+        """Compute the outputs from the inputs; raises EngineError."""
+
+class CudaRun(NativeRun):
+    """
+    What an engine does at each run, recorded once as a CUDA graph and launched by one call.
+    """
+
+    def __init__(self, device: CudaDevice, name: str) -> None:
+        """``name``: whose run it is, for messages."""
+
+    @property
+    def stream(self) -> int:
+        """Its ``CUstream``, as a number."""
+
+    @property
+    def captured(self) -> bool:
+        """Whether there is a graph to launch."""
+
+    def capture(self, enqueue: Callable[[], None]) -> None:
+        """
+        Record what ``enqueue`` puts into the stream instead of doing it; what it raises ends the recording.
+        """
+
+    def wait(self) -> None:
+        """Return when the stream has done all that was put into it."""
+
+    def drop(self) -> None:
+        """Wait, and give the graph back: before what it launches goes."""
+
+    def close(self) -> None:
+        """Give all back; idempotent."""
+
+class CudaKernels:
+    """Our own kernels on the GPU, where mmedge was built with nvcc."""
+
+    def __init__(self, device: CudaDevice) -> None:
+        """
+        Raises EngineError where mmedge was built without them, or not for this GPU.
+        """
+
+    @staticmethod
+    def built() -> bool:
+        """Whether mmedge was built with them."""
+
+    def picture(self, run: CudaRun, picture: bytes, source: int, rows: int, columns: int, out: int) -> None:
+        """
+        Put into the run's stream: a camera's picture -> float32 [channels, height, width].
+
+        ``picture``, and what lies at ``rows`` and ``columns``, are those of ``ImageKernel.gpu_table``.
+        """
+
+    def dense(
+        self, run: CudaRun, source: int, weights: int, bias: int, inputs: int, outputs: int, relu: bool, out: int
+    ) -> None:
+        """
+        Put into the run's stream: out [outputs] = weights [outputs, inputs] source + bias, all float32.
+        """
 
 class Programme:
     """Which tracks a transport stream says that it has."""
@@ -490,6 +636,20 @@ class ImageKernel:
         out: numpy.typing.NDArray[numpy.uint8],
     ) -> None:
         """Write the uint8 frame [1, frame height, frame width, channels]."""
+
+    def gpu_table(
+        self,
+        data: numpy.typing.NDArray[numpy.uint8],
+        format: str,
+        width: int,
+        height: int,
+        matrix: str,
+        full_range: bool,
+        plan: ImagePlan,
+    ) -> tuple[bytes, bytes, bytes]:
+        """
+        Return what ``CudaKernels.picture`` needs to write the same tensor: itself, rows and columns.
+        """
 
 def jpeg_unused(data: numpy.typing.NDArray[numpy.uint8]) -> int:
     """

@@ -20,7 +20,6 @@ _EXTRA = {
     "prometheus_client": ("prometheus-client", "metrics"),
     "tensorrt": ("tensorrt", "tensorrt"),
     "tensorrt_rtx": ("tensorrt-rtx", "tensorrt-rtx"),
-    "cuda.bindings.runtime": ("cuda-bindings", "tensorrt"),
     "torch": ("torch", "export"),
     "onnx": ("onnx", "export"),
     "onnxscript": ("onnxscript", "export"),

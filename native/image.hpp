@@ -33,6 +33,9 @@ class ImageKernel {
   explicit ImageKernel(const ImageSpec& spec, Instructions instructions = usable_instructions().front());
 
   const ImageSpec& spec() const { return spec_; }
+  // Of each channel: a weighted sum of bytes times `scale`, plus `bias`, is the number that is written.
+  const std::array<float, 3>& scale() const { return scale_; }
+  const std::array<float, 3>& bias() const { return bias_; }
   // Writes float32 [channels, height, width]; what the plan does not fill is 0.
   void tensor(const ImageView& view, const ImagePlan& plan, float* out);
   // Writes u8 [frame_height, frame_width, channels]; what the plan does not fill has the mean colour.

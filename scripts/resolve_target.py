@@ -10,7 +10,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-EXTRAS = ("capture", "cpu", "text", "mqtt", "metrics", "web", "jetson")
+EXTRAS = ("capture", "cpu", "text", "mqtt", "metrics", "web")
 # pip matches the number exactly, so every glibc up to 2.28 is named.
 PLATFORMS = [f"manylinux_2_{minor}_aarch64" for minor in range(17, 29)] + ["manylinux2014_aarch64"]
 TARGET = {"python_version": "3.10", "python_full_version": "3.10.12", "platform_machine": "aarch64"}

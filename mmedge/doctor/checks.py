@@ -55,7 +55,7 @@ def _gpu(report: DoctorReport) -> Check:
     if gpu.driver is None and report.platform.l4t is None:
         return Check(name="gpu", status="warn", detail=f"{gpu.problem}: networks run on the CPU")
     # The driver is there, so the way to it is broken.
-    fix = "install cuda-bindings of the driver's CUDA version: pip install 'cuda-bindings==12.*' or '==13.*'"
+    fix = "reboot after an update of the driver; let this user open /dev/nvidia* (Jetson: the group `video`)"
     return Check(name="gpu", status="fail", detail=gpu.problem or "not usable", fix=fix)
 
 

@@ -38,7 +38,6 @@ PACKAGES: dict[str, tuple[tuple[str, ...], str, str]] = {
     "tokenizers": (("tokenizers",), "text", "text inputs"),
     "tensorrt": (("tensorrt",), "tensorrt", "running on an NVIDIA GPU"),
     "tensorrt_rtx": (("tensorrt-rtx",), "tensorrt-rtx", "engines without a GPU, RTX cards"),
-    "cuda.bindings.runtime": (("cuda-bindings",), "tensorrt", "talking to the GPU"),
     "torch": (("torch",), "export", "training and export"),
     "onnx": (("onnx",), "export", "export"),
     "onnxscript": (("onnxscript",), "export", "export"),

@@ -7,6 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
+from mmedge._native import core
 from mmedge.errors import EngineError
 from mmedge.types import AnyArray, Tensors
 
@@ -15,12 +16,14 @@ class Engine(Protocol):
     """One network compiled for one backend on this device.
 
     ``inputs`` and ``outputs`` are arrays the engine owns: write into the former, call ``run``, read
-    the latter. They are views, valid until the next ``run``.
+    the latter. They are views, valid until the next ``run``. ``native`` is what C++ calls instead of ``run``, without
+    Python; None where there is no such thing.
     """
 
     backend: str
     inputs: dict[str, AnyArray]
     outputs: dict[str, AnyArray]
+    native: core.NativeRun | None
 
     def run(self) -> None:
         """Compute ``outputs`` from ``inputs``."""
@@ -45,6 +48,7 @@ class EngineBase:
         self.backend = backend
         self.inputs: dict[str, AnyArray] = {}
         self.outputs: dict[str, AnyArray] = {}
+        self.native: core.NativeRun | None = None
         self._closed = False
 
     def run(self) -> None:

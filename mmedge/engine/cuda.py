@@ -1,20 +1,15 @@
-"""The CUDA calls the engine layer needs, each checked; importing it needs no GPU and no package."""
+"""The GPU as engines see it: what it is, and memory on both of its sides. Importing this needs no GPU and no driver."""
 
 from __future__ import annotations
 
-import ctypes
 import math
-import weakref
-from typing import Any
 
 import msgspec
 import numpy as np
 
-from mmedge.errors import DeviceError, EngineError, MissingDependencyError
-from mmedge.extras import require
+from mmedge._native import core
+from mmedge.errors import DeviceError
 from mmedge.types import AnyArray
-
-_NO_DRIVER = "no NVIDIA driver is loaded"
 
 
 class Gpu(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,42 +30,6 @@ class Gpu(msgspec.Struct, frozen=True, kw_only=True):
     cuda: str
 
 
-def cuda_runtime() -> Any:
-    """Return ``cuda.bindings.runtime``.
-
-    Raises:
-        MissingDependencyError: If cuda-bindings is not installed.
-    """
-    return require("cuda.bindings.runtime", "running TensorRT engines")
-
-
-def check(result: tuple[Any, ...], what: str) -> Any:
-    """Unpack what a cuda-bindings call returned.
-
-    Args:
-        result: ``(error, value...)`` as every call returns it.
-        what: The call, for the message.
-
-    Returns:
-        None, the value, or the tuple of values.
-
-    Raises:
-        EngineError: If the call did not succeed.
-    """
-    error, *values = result
-    if int(error) != 0:
-        _, text = cuda_runtime().cudaGetErrorString(error)
-        fix = "free GPU memory: close other engines, or use smaller inputs" if int(error) == 2 else None
-        raise EngineError(f"{what} failed: {text.decode()} (CUDA error {int(error)})", fix=fix)
-    if not values:
-        return None
-    return values[0] if len(values) == 1 else tuple(values)
-
-
-def _version(number: int) -> str:
-    return f"{number // 1000}.{number % 1000 // 10}"
-
-
 def gpu_problem() -> str | None:
     """Say why no GPU can be used; None when one can.
 
@@ -78,26 +37,7 @@ def gpu_problem() -> str | None:
         >>> gpu_problem() is None or len(gpu_problem()) > 0
         True
     """
-    try:
-        ctypes.CDLL("libcuda.so.1")  # as the CUDA runtime does: where there is none, 50 ms of imports say no more
-    except OSError:
-        return _NO_DRIVER
-    try:
-        cuda = cuda_runtime()
-    except MissingDependencyError as error:
-        return error.message
-    status, count = cuda.cudaGetDeviceCount()
-    if int(status) == 0 and count:
-        return None
-    _, driver = cuda.cudaDriverGetVersion()
-    if not driver:
-        return _NO_DRIVER
-    _, needed = cuda.cudaRuntimeGetVersion()
-    if int(status) == 35:
-        return f"the driver supports CUDA {_version(driver)}, cuda-bindings needs {_version(needed)}"
-    if int(status) == 0:
-        return "the driver reports no device"
-    return str(cuda.cudaGetErrorString(status)[1].decode())
+    return core.cuda_problem()
 
 
 def gpu_available() -> bool:
@@ -114,14 +54,13 @@ def gpu_info() -> Gpu:
     problem = gpu_problem()
     if problem is not None:
         raise DeviceError(f"no usable GPU: {problem}", fix="run `mmedge doctor`")
-    cuda = cuda_runtime()
-    device = check(cuda.cudaGetDeviceProperties(0), "cudaGetDeviceProperties")
+    facts = core.cuda_facts()
     return Gpu(
-        name=device.name.decode().rstrip("\0"),
-        compute_capability=f"SM{device.major}{device.minor}",
-        memory_bytes=int(device.totalGlobalMem),
-        integrated=bool(device.integrated),
-        cuda=_version(check(cuda.cudaDriverGetVersion(), "cudaDriverGetVersion")),
+        name=facts.name,
+        compute_capability=f"SM{facts.major}{facts.minor}",
+        memory_bytes=facts.memory_bytes,
+        integrated=facts.integrated,
+        cuda=f"{facts.cuda_version // 1000}.{facts.cuda_version % 1000 // 10}",
     )
 
 
@@ -130,48 +69,37 @@ class Buffer:
 
     On an integrated GPU both are the same memory, so nothing is copied.
 
+    Args:
+        device: The GPU.
+        shape: Of the tensor.
+        dtype: Of the tensor.
+        mapped: Make both sides one memory.
+
     Attributes:
-        array: The host side. Its memory is freed when ``close`` was called *and* the last view is gone.
-        host: Address of the host side.
-        device: Address for the GPU.
-        mapped: True when both sides are one memory.
+        array: The host side, [shape] of ``dtype``, zeros. Its memory is freed when ``close`` was called *and* the last
+            view is gone: whoever still holds an output after ``close`` reads old values, never freed memory.
+        address: Where it lies for the GPU.
+
+    Raises:
+        EngineError: If there is not enough memory.
     """
 
-    def __init__(self, shape: tuple[int, ...], dtype: np.dtype[np.generic], *, mapped: bool) -> None:
-        cuda = cuda_runtime()
-        count = math.prod(shape)
-        self.nbytes = count * dtype.itemsize
-        size = max(self.nbytes, 1)
-        self.mapped = mapped
-        flags = cuda.cudaHostAllocMapped if mapped else cuda.cudaHostAllocDefault
-        self.host = int(check(cuda.cudaHostAlloc(size, flags), f"pinning {size} bytes"))
-        owner = (ctypes.c_byte * size).from_address(self.host)
-        # Every view keeps `owner` alive: whoever still holds an output after close() reads old
-        # values, never freed memory.
-        weakref.finalize(owner, cuda.cudaFreeHost, self.host)
-        self.array: AnyArray = np.frombuffer(memoryview(owner), dtype, count=count).reshape(shape)
-        self.array.fill(0)
-        self.device = int(
-            check(cuda.cudaHostGetDevicePointer(self.host, 0), "mapping pinned memory")
-            if mapped
-            else check(cuda.cudaMalloc(size), f"allocating {size} bytes on the GPU")
-        )
+    def __init__(
+        self, device: core.CudaDevice, shape: tuple[int, ...], dtype: np.dtype[np.generic], *, mapped: bool
+    ) -> None:
+        self._memory = core.CudaBuffer(device, math.prod(shape) * dtype.itemsize, mapped=mapped)
+        self.array: AnyArray = self._memory.host().view(dtype).reshape(shape)
+        self.address: int = self._memory.address
 
-    def upload(self, stream: Any) -> None:
-        """Queue the copy to the GPU."""
-        self._copy(self.device, self.host, "cudaMemcpyHostToDevice", stream)
+    def upload(self, run: core.CudaRun) -> None:
+        """Put the copy to the GPU into the run's stream; where both sides are one, nothing."""
+        self._memory.upload(run)
 
-    def download(self, stream: Any) -> None:
-        """Queue the copy to the host."""
-        self._copy(self.host, self.device, "cudaMemcpyDeviceToHost", stream)
-
-    def _copy(self, target: int, source: int, kind: str, stream: Any) -> None:
-        if self.nbytes and not self.mapped:
-            cuda = cuda_runtime()
-            check(cuda.cudaMemcpyAsync(target, source, self.nbytes, getattr(cuda.cudaMemcpyKind, kind), stream), kind)
+    def download(self, run: core.CudaRun) -> None:
+        """Put the copy to the host into the run's stream; where both sides are one, nothing."""
+        self._memory.download(run)
 
     def close(self) -> None:
         """Free the GPU side; the host side follows its last view."""
         del self.array
-        if not self.mapped:
-            check(cuda_runtime().cudaFree(self.device), "cudaFree")
+        self._memory.close()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from mmedge._native import core
 from mmedge.engine.base import EngineBase
-from mmedge.engine.cuda import Buffer, check, cuda_runtime, gpu_info
+from mmedge.engine.cuda import Buffer, gpu_info
 from mmedge.engine.tensorrt_loader import PlanError, load_tensorrt, run_logger
 from mmedge.errors import EngineError, MmedgeError
 
@@ -49,10 +51,8 @@ class TensorRTEngine(EngineBase):
         super().__init__(trt.name)
         self._name = name
         self._trt = trt
-        self._cuda = cuda_runtime()
         self._logger, self._errors = run_logger(trt.name)
-        self._stream: Any = None
-        self._graph_exec: Any = None
+        self._run: core.CudaRun | None = None
         self._context: Any = None
         self._engine: Any = None
         self._runtime: Any = None
@@ -60,13 +60,11 @@ class TensorRTEngine(EngineBase):
         self._out: dict[str, Buffer] = {}
         self.graph = "not asked for"
         try:
-            check(self._cuda.cudaSetDevice(0), "cudaSetDevice")
-            self._stream = check(
-                self._cuda.cudaStreamCreateWithFlags(self._cuda.cudaStreamNonBlocking), "cudaStreamCreate"
-            )
+            self._device = core.CudaDevice()
+            self._run = core.CudaRun(self._device, name)
             self._load(plan, cuda_graph)
             self._bind(mapped=gpu.integrated)
-            self._warm_up(cuda_graph)
+            self._warm_up(self._run, cuda_graph)
         except MmedgeError as error:
             error.where = error.where or name
             self.close()
@@ -120,7 +118,7 @@ class TensorRTEngine(EngineBase):
                     raise EngineError(f"output '{name}' has no fixed shape", fix="export with static shapes")
                 self._out[name] = self._buffer(name, shape, mapped)
         for name, buffer in {**self._in, **self._out}.items():
-            self._require(self._context.set_tensor_address(name, buffer.device), f"address of '{name}'")
+            self._require(self._context.set_tensor_address(name, buffer.address), f"address of '{name}'")
         self.inputs = {name: buffer.array for name, buffer in self._in.items()}
         self.outputs = {name: buffer.array for name, buffer in self._out.items()}
 
@@ -135,7 +133,7 @@ class TensorRTEngine(EngineBase):
             raise EngineError(
                 f"'{name}' has type {kind}, which numpy does not have", fix="use float32 or float16"
             ) from error
-        return Buffer(shape, dtype, mapped=mapped)
+        return Buffer(self._device, shape, dtype, mapped=mapped)
 
     def _require(self, ok: bool, what: str) -> None:
         if not ok:
@@ -145,83 +143,55 @@ class TensorRTEngine(EngineBase):
                 fix="rebuild the engine: mmedge compile",
             )
 
-    def _enqueue(self) -> None:
+    def _enqueue(self, run: core.CudaRun) -> None:
         for buffer in self._in.values():
-            buffer.upload(self._stream)
-        self._require(self._context.execute_async_v3(int(self._stream)), "to run")
+            buffer.upload(run)
+        self._require(self._context.execute_async_v3(run.stream), "to run")
         for buffer in self._out.values():
-            buffer.download(self._stream)
+            buffer.download(run)
 
-    def _synchronize(self) -> None:
-        check(self._cuda.cudaStreamSynchronize(self._stream), f"running '{self._name}'")
-
-    def _warm_up(self, cuda_graph: bool) -> None:
+    def _warm_up(self, run: core.CudaRun, cuda_graph: bool) -> None:
         # TensorRT allocates and tunes in its first runs, which must not happen inside a capture.
         for _ in range(_WARM_UP_RUNS):
-            self._enqueue()
-            self._synchronize()
+            self._enqueue(run)
+            run.wait()
         if not cuda_graph or self.graph == "by TensorRT":
             return
         try:
-            self._graph_exec = self._capture()
+            if "stream_capturable" in self._trt.caps and not self._context.is_stream_capturable(run.stream):
+                raise EngineError(
+                    "TensorRT cannot capture this network as a CUDA graph", fix="none is needed: it runs without one"
+                )
+            run.capture(partial(self._enqueue, run))
         except EngineError as error:
             # Networks with loops or branches decided on the CPU cannot be captured; they run without.
             self.graph = f"none: {error.message}"
             _log.warning("%s: no CUDA graph, launching kernels one by one: %s", self._name, error.message)
-            self._enqueue()
         else:
-            self.graph = "captured"
-            check(self._cuda.cudaGraphLaunch(self._graph_exec, self._stream), "cudaGraphLaunch")
-        self._synchronize()
-
-    def _capture(self) -> Any:
-        cuda, stream = self._cuda, self._stream
-        if "stream_capturable" in self._trt.caps and not self._context.is_stream_capturable(int(stream)):
-            raise EngineError(
-                "TensorRT cannot capture this network as a CUDA graph", fix="none is needed: it runs without one"
-            )
-        mode = cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
-        check(cuda.cudaStreamBeginCapture(stream, mode), "cudaStreamBeginCapture")
-        failed: EngineError | None = None
-        try:
-            self._enqueue()
-        except EngineError as error:
-            failed = error
-        # Ends the capture in any case, or the stream could never be used again.
-        status, graph = cuda.cudaStreamEndCapture(stream)
-        try:
-            if failed is not None:
-                raise failed
-            check((status,), "cudaStreamEndCapture")
-            return check(cuda.cudaGraphInstantiate(graph, 0), "cudaGraphInstantiate")
-        finally:
-            if graph is not None and int(graph):
-                check(cuda.cudaGraphDestroy(graph), "cudaGraphDestroy")
-            # An operation that a capture refuses leaves its error behind; the next call must not see it.
-            cuda.cudaGetLastError()
+            self.graph, self.native = "captured", run
+        self._run_impl()
 
     def _run_impl(self) -> None:
-        if self._graph_exec is not None:
-            check(self._cuda.cudaGraphLaunch(self._graph_exec, self._stream), f"launching '{self._name}'")
+        assert self._run is not None
+        if self.native is not None:
+            self.native.run()
         else:
-            self._enqueue()
-        self._synchronize()
+            self._enqueue(self._run)
+            self._run.wait()
 
     def _close_impl(self) -> None:
-        self.inputs, self.outputs = {}, {}
+        self.inputs, self.outputs, self.native = {}, {}, None
         buffers = [*self._in.values(), *self._out.values()]
         self._in, self._out = {}, {}
-        # Waits for a run that failed half-way, so that nothing writes into memory that is freed here.
-        if self._stream is not None:
-            self._cuda.cudaStreamSynchronize(self._stream)
-        if self._graph_exec is not None:
-            check(self._cuda.cudaGraphExecDestroy(self._graph_exec), "cudaGraphExecDestroy")
-        # The context before its engine, the engine before its runtime.
-        self._graph_exec = self._context = None
-        self._engine = None
-        self._runtime = None
-        for buffer in buffers:
-            buffer.close()
-        if self._stream is not None:
-            check(self._cuda.cudaStreamDestroy(self._stream), "cudaStreamDestroy")
-            self._stream = None
+        try:
+            if self._run is not None:
+                self._run.drop()
+        finally:
+            # The graph before what it launches, the context before its engine, the engine before its runtime.
+            self._context = None
+            self._engine = None
+            self._runtime = None
+            for buffer in buffers:
+                buffer.close()
+            if self._run is not None:
+                self._run.close()

@@ -25,7 +25,7 @@ class StageWork(msgspec.Struct, frozen=True, kw_only=True):
         peers: The stages that may run at the same time.
         seats: Of each tensor that a seat feeds: the seat's number, what fills it, what fills it when the seat is
             absent, the tensor.
-        run: Runs the engine.
+        run: Runs the engine; one that C++ calls by itself does so without Python's lock.
         infinite: Raises the error that says which output is not finite.
         absent: Forgets all when none of its seats is there.
         runner: The stage itself.
@@ -37,7 +37,7 @@ class StageWork(msgspec.Struct, frozen=True, kw_only=True):
     outputs: list[AnyArray]
     peers: list[core.Stage]
     seats: list[tuple[int, Callable[..., None], Callable[[AnyArray], None], AnyArray]]
-    run: Callable[[], None]
+    run: Callable[[], None] | core.NativeRun
     infinite: Callable[[], None]
     absent: Callable[[], None]
     runner: StageRunner
@@ -105,7 +105,7 @@ def stage_work(stage: StageRunner, crew: Crew) -> StageWork:
         outputs=[array for array in stage.engine.outputs.values() if array.dtype.kind == "f"],
         peers=[peer.memory for peer in crew.peers(stage)],
         seats=stage.seat_feeds(),
-        run=stage.engine.run,
+        run=stage.engine.native or stage.engine.run,
         infinite=stage.check,
         absent=stage.absent,
         runner=stage,

@@ -104,6 +104,23 @@ class ImagePreprocessor:
         except (ValueError, TypeError) as error:
             raise refused(error, frame) from error
 
+    def gpu_table(self, frame: Frame) -> tuple[bytes, bytes, bytes]:
+        """Return what a GPU needs to write what ``tensor`` writes, of pictures like this one: see ``CudaNet``.
+
+        Args:
+            frame: Of any format and size, turned as its description says; its pixels are not read.
+
+        Raises:
+            ConfigError: If the frame contradicts itself.
+        """
+        try:
+            said, plan = frame.description, self._tensor_plan.of(frame)
+            return self._kernel.gpu_table(
+                frame.data, frame.format, frame.width, frame.height, said.matrix, said.full_range, plan
+            )
+        except (ValueError, TypeError) as error:
+            raise refused(error, frame) from error
+
     def raw(self, frame: Frame, out: ByteArray) -> None:
         """Write the raw frame that enters a TensorRT variant: the graph in it gives what ``tensor`` writes.
 

@@ -20,6 +20,7 @@ NB_MODULE(_core, m) {
   mmedge::bindings::bind_callback_blocks(m);
   mmedge::bindings::bind_classifier(m);
   mmedge::bindings::bind_cpu(m);
+  mmedge::bindings::bind_cuda(m);  // before what takes its runs
   mmedge::bindings::bind_datagrams(m);
   mmedge::bindings::bind_decimals(m);
   mmedge::bindings::bind_detector(m);

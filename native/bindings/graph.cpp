@@ -7,6 +7,7 @@
 
 #include "bindings/arrays.hpp"
 #include "bindings/modules.hpp"
+#include "graph/native_run.hpp"
 #include "graph/spans.hpp"
 #include "graph/stretch.hpp"
 
@@ -19,10 +20,11 @@ struct SeatTensor {
   nb::object fill, fill_absent, tensor;
 };
 
-// What Python does for one stage.
+// What Python does for one stage. `native` is its `run` where C++ calls that by itself.
 struct StageCalls {
   std::vector<SeatTensor> tensors;
   nb::object run, infinite, absent, runner;
+  NativeRun* native;
 };
 
 template <typename T>
@@ -36,8 +38,13 @@ class PythonStretch final : public StageHands {
     std::vector<StageWork> stages;
     for (const nb::handle work : works) {
       stages.push_back(work_of(work));
-      StageCalls calls{
-          {}, work.attr("run"), work.attr("infinite"), work.attr("absent"), nb::borrow(work.attr("runner"))};
+      StageCalls calls{{},
+                       work.attr("run"),
+                       work.attr("infinite"),
+                       work.attr("absent"),
+                       nb::borrow(work.attr("runner")),
+                       nullptr};
+      nb::try_cast(calls.run, calls.native);
       for (const nb::handle each : attribute<nb::list>(work, "seats")) {
         const auto told = nb::cast<nb::tuple>(each);
         calls.tensors.push_back(
@@ -73,7 +80,14 @@ class PythonStretch final : public StageHands {
   void fed(std::size_t at) override {
     if (!note_.is_none()) note_(calls_[at].runner, snapshot_);
   }
-  void run(std::size_t at) override { calls_[at].run(); }
+  void run(std::size_t at) override {
+    if (calls_[at].native == nullptr) {
+      calls_[at].run();
+      return;
+    }
+    const nb::gil_scoped_release unlocked;
+    calls_[at].native->run();
+  }
   void infinite(std::size_t at) override { calls_[at].infinite(); }
   void absent(std::size_t at) override { calls_[at].absent(); }
 

@@ -8,6 +8,7 @@
 
 #include "bindings/arrays.hpp"
 #include "bindings/modules.hpp"
+#include "cuda/picture_table.hpp"
 
 namespace mmedge::bindings {
 namespace {
@@ -143,7 +144,25 @@ void bind_image(nb::module_& m) {
               "def raw(self, data: numpy.typing.NDArray[numpy.uint8], format: str, width: int, height: int, "
               "matrix: str, full_range: bool, plan: ImagePlan, out: numpy.typing.NDArray[numpy.uint8]) -> "
               "None"),
-          "Write the uint8 frame [1, frame height, frame width, channels].");
+          "Write the uint8 frame [1, frame height, frame width, channels].")
+      .def(
+          "gpu_table",
+          [](const ImageKernel& self, const Input& data, const std::string& format, std::size_t width,
+             std::size_t height, const std::string& matrix, bool full_range, const ImagePlan& plan) {
+            const cuda::PictureTable table(self, view(data, format, width, height, matrix, full_range), plan);
+            const auto bytes = [](const void* from, std::size_t n) {
+              return nb::bytes(static_cast<const char*>(from), n);
+            };
+            return nb::make_tuple(bytes(&table.picture, sizeof table.picture),
+                                  bytes(table.rows.data(), table.rows.size() * sizeof(cuda::Tap)),
+                                  bytes(table.columns.data(), table.columns.size() * sizeof(cuda::Tap)));
+          },
+          nb::arg("data").noconvert(), nb::arg("format"), nb::arg("width"), nb::arg("height"),
+          nb::arg("matrix"), nb::arg("full_range"), nb::arg("plan"),
+          nb::sig(
+              "def gpu_table(self, data: numpy.typing.NDArray[numpy.uint8], format: str, width: int, "
+              "height: int, matrix: str, full_range: bool, plan: ImagePlan) -> tuple[bytes, bytes, bytes]"),
+          "Return what ``CudaKernels.picture`` needs to write the same tensor: itself, rows and columns.");
 }
 
 }  // namespace mmedge::bindings

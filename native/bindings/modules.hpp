@@ -9,6 +9,7 @@ void bind_attach_client(nanobind::module_& m);
 void bind_callback_blocks(nanobind::module_& m);
 void bind_classifier(nanobind::module_& m);
 void bind_cpu(nanobind::module_& m);
+void bind_cuda(nanobind::module_& m);
 void bind_datagrams(nanobind::module_& m);
 void bind_decimals(nanobind::module_& m);
 void bind_detector(nanobind::module_& m);

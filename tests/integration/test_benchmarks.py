@@ -25,8 +25,8 @@ FIGURES = {
 }
 # Of `overload`, whose shortest run takes long; and what a quick run of `scale`, with two pipelines, cannot tell.
 BEYOND = {"overload_p99_vs_bound", "overload_false_absences", "streams_30fps", "streams_30fps_processes", "start_16_s"}
-# Of `preprocess` and `logmel`, whose partners the tests do not install.
-PARTNERED = ("image_", "logmel_")
+# Of `preprocess` and `logmel`, whose partners the tests do not install; of `gpu`, which needs one.
+PARTNERED = ("image_", "logmel_", "gpu_")
 NEEDS = {"overhead": ["c++"], "scale": ["ffmpeg"]}
 
 
