@@ -17,6 +17,7 @@ _HOW = (
     "In brackets: between what a percentile lies with 95 % confidence, whatever the distribution. "
     "What n values cannot show is -."
 )
+_OF_PROCESSES = ("process", "share of a core", "memory (PSS), MiB", "of the GPU, MiB")
 _STYLE = """
 :root{color-scheme:light dark;--ink:#1c2733;--dim:#66727f;--line:#dde3ea;--paper:#fff;--engine:#3b7a3a;--feed:#d08a1d;
 --wait:#b9c3ce;--rest:#5b7fb5;--bad:#c2362b}
@@ -65,7 +66,7 @@ def page(report: Report) -> str:
         _line_of_time(report),
         _triggers(report),
         _start(report),
-        "<h2>Processes</h2>" + _table(("process", "share of a core", "memory (PSS), MiB"), _processes(report)),
+        "<h2>Processes</h2>" + _table(_OF_PROCESSES, _processes(report)),
         "<h2>Conditions</h2>" + _listed(report.conditions),
     ]
     return (
@@ -197,7 +198,10 @@ def _start(report: Report) -> str:
 
 
 def _processes(report: Report) -> list[tuple[str, ...]]:
-    return [(str(each["name"]), f"{each['cpu_share']}", f"{each['pss_mib'] or '-'}") for each in report.processes]
+    return [
+        (str(each["name"]), *(str(each.get(key) or "-") for key in ("cpu_share", "pss_mib", "gpu_mib")))
+        for each in report.processes
+    ]
 
 
 def _listed(facts: Mapping[str, object]) -> str:
