@@ -164,6 +164,8 @@ def test_a_delay_that_is_known_is_told(tmp_path: Path) -> None:
     assert report.tally.stages["ear"].engine.values_ms().min() >= STAGE_MS
     assert report.latency_ms["end_to_end"].p50 >= 20 + STAGE_MS
     assert report.conditions["delay_ms"] == 20
+    assert report.runtime_share is not None
+    assert report.runtime_share.p50 < 1.5  # the delay is no time of the runtime's
 
 
 def test_a_stage_that_the_trigger_waited_for_is_in_the_trace_and_on_the_page(tmp_path: Path) -> None:
