@@ -79,7 +79,10 @@ def stalled(path: Path, seconds: float, *, stall: bool) -> tuple[float, float]:
 
 
 def plain(path: Path, seconds: float) -> float:
-    """Return the mean time of a trigger without waiting for data, of a run that nothing else measures, in ms."""
+    """Return the time of a trigger without waiting for data, p10 of a run that nothing measures, in ms.
+
+    The p10, since what other programs take away here is many times what is looked for.
+    """
     with mmedge.load(path) as bundle:
         feeds = make_feeds(bundle.inputs, bundle.manifest.sync, 30.0)
         inputs = dict.fromkeys(bundle.inputs, "push://")
@@ -93,13 +96,13 @@ def plain(path: Path, seconds: float) -> float:
                 if time.monotonic() >= begin_s
             ]
             generator.stop()
-    return statistics.median(found)
+    return float(np.percentile(found, 10))
 
 
 def measured(path: Path, seconds: float) -> float:
     """Return the same of a run that the bench measures."""
     latencies = mmedge.bench(path, seconds, warm_up_s=WARM_UP_S).tally.latencies
-    return float(np.median(latencies["answered"].values_ms() - latencies["ready"].values_ms()))
+    return float(np.percentile(latencies["answered"].values_ms() - latencies["ready"].values_ms(), 10))
 
 
 def agree(one: Report, other: Report, figure: str, percent: str) -> bool | None:
@@ -149,13 +152,13 @@ def measure(quick: bool) -> BenchmarkReport:
         rows.append(summed_up("the same by calculation", "ms", expected))
 
         costs: dict[str, list[float]] = {"plain": [], "measured": []}
-        for turn in range(rounds):
+        for turn in range(1 if quick else 12):
             for name in list(costs)[:: 1 if turn % 2 else -1]:
-                costs[name].append((plain if name == "plain" else measured)(null, seconds))
+                costs[name].append((plain if name == "plain" else measured)(null, min(seconds, 3.0)))
         ratios = [a / b for a, b in zip(costs["measured"], costs["plain"], strict=True)]
         targets["bench_overhead_ratio"] = statistics.median(ratios)
-        rows.append(summed_up("a trigger without waiting, measured, p50", "ms", costs["measured"]))
-        rows.append(summed_up("the same, not measured, p50", "ms", costs["plain"]))
+        rows.append(summed_up("a trigger without waiting, measured, p10", "ms", costs["measured"]))
+        rows.append(summed_up("the same, not measured, p10", "ms", costs["plain"]))
 
         for name, frame in FRAMES.items():
             bundle = camera_bundle(Path(folder) / f"resnet18-{name}.mmedge", frame)
@@ -170,7 +173,7 @@ def measure(quick: bool) -> BenchmarkReport:
         latencies = Samples()
         told: dict[tuple[str, str], list[bool]] = {figure: [] for figure in (*CHECKED, ("inferred", "p50"))}
         for _ in range(pairs):
-            one, other = (mmedge.bench(null, 1.0 if quick else 3.0, warm_up_s=WARM_UP_S) for _ in range(2))
+            one, other = (mmedge.bench(null, 1.0 if quick else 4.0, warm_up_s=WARM_UP_S) for _ in range(2))
             for figure, same in told.items():
                 if (agreed := agree(one, other, *figure)) is not None:
                     same.append(agreed)

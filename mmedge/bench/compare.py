@@ -140,13 +140,14 @@ def read_baseline(path: Path) -> dict[str, Any]:
     return dict(document)
 
 
-def compare(ours: Mapping[str, Any], theirs: Mapping[str, Any], most: float) -> Comparison:
+def compare(ours: Mapping[str, Any], theirs: Mapping[str, Any], most: float, *, in_turn: bool = False) -> Comparison:
     """Compare two reports as ``to_dict`` gives them.
 
     Args:
         ours: The new one.
         theirs: The baseline.
         most: Share by which a figure may be slower, 0.05 for 5 %.
+        in_turn: Whether both were measured in turn just now: in what they differ is what is compared then.
     """
     changes = []
     for (what, percent), now in _figures(ours).items():
@@ -160,7 +161,8 @@ def compare(ours: Mapping[str, Any], theirs: Mapping[str, Any], most: float) -> 
         for whose, report in (("now", ours), ("the baseline", theirs))
         if report["problem"]
     ]
-    return Comparison(changes, differences(ours["conditions"], theirs["conditions"]), problems, most)
+    differ = [] if in_turn else differences(ours["conditions"], theirs["conditions"])
+    return Comparison(changes, differ, problems, most)
 
 
 def ratio_between(ours: Sequence[float | None], theirs: Sequence[float | None]) -> Interval:

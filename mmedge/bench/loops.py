@@ -81,7 +81,7 @@ def generated(loop: Loop, feeds: tuple[Feed, ...], period_ns: float, delay_ns: i
     duration_ns = round(loop.duration_s * 1e9)
     own = next((f for f in feeds if f.name == loop.bundle.manifest.sync.trigger and not f.samples), None)
     due_ns = None if own is None else (start_ns + own.due_ns(number) for number in count())
-    tally = OpenLoop(due_ns, period_ns, stage_order(loop.bundle.manifest.stages))
+    tally = OpenLoop(due_ns, period_ns, stage_order(loop.bundle.manifest.stages), delay_ms=delay_ns / 1e6)
     warm_up = WarmUp(start_ns, period_ns, loop.warm_up_s)
     last_ns = start_ns + round(loop.warm_up_s * 1e9) + duration_ns + GRACE_NS
     generator = Generator(loop.pipe, loop.bundle, feeds, start_ns, delay_ns)

@@ -17,6 +17,7 @@ _HOW = (
     "In brackets: between what a percentile lies with 95 % confidence, whatever the distribution. "
     "What n values cannot show is -."
 )
+_OF_PROCESSES = ("process", "share of a core", "memory (PSS), MiB", "of the GPU, MiB")
 _STYLE = """
 :root{color-scheme:light dark;--ink:#1c2733;--dim:#66727f;--line:#dde3ea;--paper:#fff;--engine:#3b7a3a;--feed:#d08a1d;
 --wait:#b9c3ce;--rest:#5b7fb5;--bad:#c2362b}
@@ -65,7 +66,7 @@ def page(report: Report) -> str:
         _line_of_time(report),
         _triggers(report),
         _start(report),
-        "<h2>Processes</h2>" + _table(("process", "share of a core", "memory (PSS), MiB"), _processes(report)),
+        "<h2>Processes</h2>" + _table(_OF_PROCESSES, _processes(report)),
         "<h2>Conditions</h2>" + _listed(report.conditions),
     ]
     return (
@@ -141,7 +142,7 @@ def _line_of_time(report: Report) -> str:
         return ""
     begin_ns = tally.from_ns or answers[0].t_ns
     t_s = np.array([answer.t_ns - begin_ns for answer in answers], np.float64) / 1e9
-    latency_ms = np.array([answer.done_ns - answer.t_ns for answer in answers], np.float64) / 1e6
+    latency_ms = np.array([answer.took_ns for answer in answers], np.float64) / 1e6
     missed_s = [(t_ns - begin_ns) / 1e9 for t_ns in tally.missed] if isinstance(tally, OpenLoop) else []
     events = [*tally.marks, *report.events]
     chart = time_line(t_s, latency_ms, missed_s, [((t_ns - begin_ns) / 1e9, what) for t_ns, what in events])
@@ -156,13 +157,13 @@ def _line_of_time(report: Report) -> str:
 
 
 def _triggers(report: Report) -> str:
-    answers = report.tally.answers
-    if not answers:
+    answers, worst = report.tally.answers, report.tally.worst
+    if not answers or worst is None:
         return ""
-    by_latency = sorted(answers, key=lambda answer: answer.done_ns - answer.t_ns)
-    found = (("A typical trigger", by_latency[(len(answers) - 1) // 2]), ("The worst trigger", by_latency[-1]))
+    by_latency = sorted(answers, key=lambda answer: answer.took_ns)
+    found = (("A typical trigger", by_latency[(len(answers) - 1) // 2]), ("The worst trigger", worst))
     return "".join(
-        f"<h2>{title}: {(answer.done_ns - answer.t_ns) / 1e6:.2f} ms</h2><p class='dim key'>{_KEY}</p>"
+        f"<h2>{title}: {answer.took_ns / 1e6:.2f} ms</h2><p class='dim key'>{_KEY}</p>"
         + waterfall(bars_of(answer, report.tally.names), title)
         for title, answer in found
     )
@@ -197,7 +198,10 @@ def _start(report: Report) -> str:
 
 
 def _processes(report: Report) -> list[tuple[str, ...]]:
-    return [(str(each["name"]), f"{each['cpu_share']}", f"{each['pss_mib'] or '-'}") for each in report.processes]
+    return [
+        (str(each["name"]), *(str(each.get(key) or "-") for key in ("cpu_share", "pss_mib", "gpu_mib")))
+        for each in report.processes
+    ]
 
 
 def _listed(facts: Mapping[str, object]) -> str:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+_ASK_S = 5.0  # for the driver to answer
 _ROLES = (("mmedge.pipeline.worker", "runtime"), ("mmedge.capture.worker", "source"), ("mmedge.ipc.spawner", "spawner"))
 
 
@@ -78,6 +81,27 @@ def pss_mib(pid: int) -> float | None:
     except OSError:
         return None
     return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("Pss:")), None)
+
+
+def gpu_mib() -> dict[int, float]:
+    """Return the memory of a GPU that each process holds, by process; empty where the driver does not tell.
+
+    A Jetson's GPU has no memory of its own: what it holds is in the process's own.
+    """
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return {}
+    asked = [program, "--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits"]
+    try:
+        told = subprocess.run(asked, capture_output=True, text=True, timeout=_ASK_S, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    found: dict[int, float] = {}
+    for line in told.splitlines():
+        pid, _, mib = (field.strip() for field in line.partition(","))
+        if pid.isdigit() and mib.isdigit():  # not "[N/A]"
+            found[int(pid)] = found.get(int(pid), 0.0) + float(mib)  # one line a GPU
+    return found
 
 
 def _stat(pid: int) -> list[str] | None:

@@ -22,6 +22,8 @@ from mmedge.pipeline.spec import PUSH
 from mmedge.pipeline.unanswered import unanswered
 from mmedge.types import Backend, Precision
 
+_WHOLE = 0.95  # share of the asked time that sources must last
+
 
 def bench(
     bundle: Bundle | str | Path,
@@ -140,6 +142,9 @@ def bench(
                 where="inputs",
                 fix="check the same sources with `mmedge run`; use longer files",
             )
+        problems = watch.conditions.problems
+        if measured.rate.measured_s < _WHOLE * duration_s:
+            problems = [*problems, f"the sources ended after {measured.rate.measured_s:.1f} of {duration_s:g} s"]
         return Report(
             bundle=opened.name,
             conditions={
@@ -158,7 +163,7 @@ def bench(
             rate=measured.rate,
             startup_ms={**startup_ms, "until settled": round(measured.warm_up_ms, 1)},
             processes=loop.processes,
-            problems=watch.conditions.problems,
+            problems=problems,
             events=watch.events,
         )
     finally:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from mmedge.bench.samples import Samples
 from mmedge.types import Result
 
+MOST = 100_000  # answers that are kept with all their times: half a kilobyte each
 _SAME_NS = 1_000
 _HEAD, _RUN = struct.Struct("=5q"), struct.Struct("=5q")
 
@@ -50,6 +51,11 @@ class Answer:
     received_ns: int
     runs: bytes
 
+    @property
+    def took_ns(self) -> int:
+        """End to end."""
+        return self.done_ns - self.t_ns
+
     @classmethod
     def of_call(cls, due_ns: int, start_ns: int, fed_ns: int, done_ns: int) -> Answer:
         """Return that of a network which was called by itself."""
@@ -84,8 +90,8 @@ class Tally:
 
     Args:
         stages: Names of the bundle's stages, in their order.
-        count_deliver: Whether the way of the data to the runtime is its own: of generated data, which wait for no
-            camera.
+        delay_ms: How long data wait until they are handed over, which is no time of the runtime's; None: all of their
+            way to it, as with cameras.
 
     Attributes:
         latencies: ``end_to_end``, ``overhead`` and each step.
@@ -94,24 +100,27 @@ class Tally:
         skew: Of the answers.
         uncertainty: Of the answers.
         ages: Of each input that was older than the trigger.
-        answers: All that were counted.
+        answers: Those that were counted; every second, fourth... of them once there are too many to keep.
+        worst: The one that took longest; None without any.
         marks: When something happened that answers were made anew by, and what.
         answered: How many there are.
         from_ns: From when on it counts; None until ``begin``.
     """
 
-    def __init__(self, stages: Sequence[str] = (), *, count_deliver: bool = False) -> None:
+    def __init__(self, stages: Sequence[str] = (), *, delay_ms: float | None = None) -> None:
         self.latencies: dict[str, Samples] = {"end_to_end": Samples()}
         self.names = tuple(stages)
         self.stages = {name: StageSamples() for name in stages}
         self.share, self.skew, self.uncertainty = Samples(), Samples(), Samples()
         self.ages: dict[str, Samples] = {}
         self.answers: list[Answer] = []
+        self.worst: Answer | None = None
+        self._step, self._number = 1, -1  # of the newest answer
         self.marks: list[tuple[int, str]] = []
         self.answered = 0
         self.from_ns: int | None = None
         self._epoch: dict[str, int] = {}
-        self._count_deliver = count_deliver
+        self._delay_ms = delay_ms
 
     def begin(self, from_ns: int) -> None:
         """Count what comes from now on."""
@@ -137,13 +146,20 @@ class Tally:
             self.marks.append((result.t_ns, f"restart of {', '.join(restarted)}"))
         self._epoch.update(result.epoch)
         if said["inferred"] > 0:
-            waited = said["ready"] + (0.0 if self._count_deliver else said["deliver"])
+            waited = said["ready"] + (said["deliver"] if self._delay_ms is None else self._delay_ms)
             self.share.add(round(1e6 * (said["end_to_end"] - waited) / said["inferred"]))
         if result.spans:
             self._keep(read_answer(result))
 
     def _keep(self, answer: Answer) -> None:
-        self.answers.append(answer)
+        if self.worst is None or answer.took_ns > self.worst.took_ns:
+            self.worst = answer
+        self._number += 1
+        if self._number % self._step == 0:
+            self.answers.append(answer)
+        if len(self.answers) > MOST:
+            del self.answers[1::2]
+            self._step *= 2
         for run in answer.stages(self.names):
             samples = self.stages[run.stage]
             samples.preprocess.add(run.fed_until_ns - run.fed_from_ns)
@@ -164,6 +180,7 @@ class OpenLoop(Tally):
         due_ns: When each trigger is due, in order, without end; None: of hops, whose grid the first answer shows.
         period_ns: From one to the next.
         stages: As ``Tally`` has it.
+        delay_ms: How long after its capture a packet is handed over.
 
     Attributes:
         due: Triggers that were due within the measured time; ``answered`` of them had an answer of their own.
@@ -171,8 +188,10 @@ class OpenLoop(Tally):
         until_ns: Where the measured time ends; None until ``begin``.
     """
 
-    def __init__(self, due_ns: Iterator[int] | None, period_ns: float, stages: Sequence[str] = ()) -> None:
-        super().__init__(stages, count_deliver=True)
+    def __init__(
+        self, due_ns: Iterator[int] | None, period_ns: float, stages: Sequence[str] = (), *, delay_ms: float = 0.0
+    ) -> None:
+        super().__init__(stages, delay_ms=delay_ms)
         self.latencies["answered"] = Samples()
         self.due = 0
         self.missed: list[int] = []

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from mmedge.bench.conditions import Conditions
-from mmedge.bench.processes import pss_mib
+from mmedge.bench.processes import gpu_mib, pss_mib
 from mmedge.pipeline import Statistics
 
 LOOK_S = 0.2
@@ -62,8 +62,14 @@ class Watch:
             return {}, []
         seconds = self.conditions.seconds
         seen = self.conditions.end(results)
+        on_gpu = gpu_mib()
         processes: list[dict[str, object]] = [
-            {"name": used.name, "cpu_share": round(used.cpu_s / seconds, 4), "pss_mib": _rounded(pss_mib(pid))}
+            {
+                "name": used.name,
+                "cpu_share": round(used.cpu_s / seconds, 4),
+                "pss_mib": _rounded(pss_mib(pid)),
+                **({"gpu_mib": on_gpu[pid]} if pid in on_gpu else {}),
+            }
             for pid, used in self.conditions.usage.items()
         ]
         return seen, processes

@@ -122,7 +122,7 @@ def command(
     if compare_with is not None and baseline is None:
         runs = [measured(path, fps) for _ in range(_ROUNDS) for path in (bundle, compare_with)]
         report, other = merged(runs[::2]), merged(runs[1::2])
-        comparison = compare(report.to_dict(), other.to_dict(), most)
+        comparison = compare(report.to_dict(), other.to_dict(), most, in_turn=True)
     else:
         report = measured(bundle, fps)
         if baseline is not None:

@@ -37,6 +37,7 @@ def print_report(report: Report) -> None:
     lines.append("start: " + ", ".join(f"{name} {took_ms:.0f} ms" for name, took_ms in report.startup_ms.items()))
     for each in report.processes:
         memory = "" if each["pss_mib"] is None else f", {each['pss_mib']} MiB"
+        memory += f", {each['gpu_mib']} MiB of the GPU" if "gpu_mib" in each else ""
         lines.append(f"process {each['name']}: {100 * float(str(each['cpu_share'])):.1f} % of a core{memory}")
     power = conditions.get("power", {})
     if "whole_w" in power:

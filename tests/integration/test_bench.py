@@ -134,6 +134,28 @@ def test_a_clip_within_the_warm_up_measures_nothing(tmp_path: Path, write_clip: 
         mmedge.bench(tiny_bundle(tmp_path / "t.mmedge"), 2.0, inputs={"image": str(clip)})
 
 
+def test_a_clip_that_ends_early_is_not_valid(tmp_path: Path, write_clip: Any) -> None:
+    clip = write_clip(size=(64, 64), times_s=[k / 25 for k in range(75)])
+    bundle = tiny_bundle(tmp_path / "t.mmedge")
+    report = mmedge.bench(bundle, 30.0, inputs={"image": str(clip)}, warm_up_s=1.0)
+    assert not report.valid
+    assert "the sources ended after" in str(report.problem)
+    assert 20 < report.tally.answered <= 51
+    assert report.rate.measured_s < 3
+
+
+def test_two_bundles_are_measured_in_turn(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    fast, slow = tiny_bundle(tmp_path / "t.mmedge"), tiny(tmp_path / "slow.mmedge", "steady")
+    run(["bench", str(slow), "--compare", str(fast), "--duration", "1", "--fps", "20", "--warm-up", "1", "--json"])
+    document = json.loads(capfd.readouterr().out)
+    assert document["latency_ms"]["end_to_end"]["n"] == 40  # of two runs
+    figures = {each["what"]: each for each in document["compare"]["figures"]}
+    assert figures["stage ear p50"]["ratio"] > 10
+    assert figures["stage ear p50"]["interval"][0] > 5
+    assert "end_to_end p50" in document["compare"]["regressions"]
+    assert document["compare"]["gated"]  # though another back end serves that stage: that is what is compared
+
+
 def test_a_delay_that_is_known_is_told(tmp_path: Path) -> None:
     """Frames are handed over 20 ms after their capture, and a stage takes 20 ms: both are told where they belong."""
     report = mmedge.bench(tiny(tmp_path / "t.mmedge", "steady"), 2.0, fps=10, delay_ms=20)
@@ -142,6 +164,8 @@ def test_a_delay_that_is_known_is_told(tmp_path: Path) -> None:
     assert report.tally.stages["ear"].engine.values_ms().min() >= STAGE_MS
     assert report.latency_ms["end_to_end"].p50 >= 20 + STAGE_MS
     assert report.conditions["delay_ms"] == 20
+    assert report.runtime_share is not None
+    assert report.runtime_share.p50 < 1.5  # the delay is no time of the runtime's
 
 
 def test_a_stage_that_the_trigger_waited_for_is_in_the_trace_and_on_the_page(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmedge.bench.schedule import Feed, block_samples, make_feeds, packets, trigger_period_ns
-from mmedge.bench.tally import OpenLoop
+from mmedge.bench.tally import Answer, OpenLoop
 from mmedge.bundle import AudioInput, ImageInput
 from mmedge.bundle.manifest import Input, Sync, TensorInput, TextInput
 from mmedge.errors import ConfigError
@@ -189,3 +189,18 @@ def test_a_percentile_is_told_where_a_value_is_expected_above_it(percent: float,
     assert (value is None) == (extra < 0)
     assert math.isnan(getattr(histogram.summary(), name.replace("99.9", "999"))) == (extra < 0)
     assert histogram.summary().n == histogram.n
+
+
+def test_a_long_run_keeps_few_of_its_answers_and_the_worst(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mmedge.bench.tally.MOST", 100)
+    tally = OpenLoop((k * 1_000_000 for k in count()), 1e6, ("network",))
+    tally.begin(0, 10 * S)
+    for k in range(1000):
+        start = k * 1_000_000
+        tally.note(Answer.of_call(start, start, start + 10, start + (900 if k == 777 else 500)))
+    assert 50 <= len(tally.answers) <= 100
+    gaps_ns = np.diff([answer.t_ns for answer in tally.answers])
+    assert gaps_ns.min() == gaps_ns.max() == 16_000_000  # evenly
+    assert tally.worst is not None
+    assert tally.worst.t_ns == 777_000_000
+    assert tally.stages["network"].engine.n == tally.answered == 1000  # figures are of all of them
