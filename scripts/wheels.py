@@ -57,8 +57,9 @@ def problems(wheel: Path, machine: str) -> list[str]:
             found.append("it has no mmedge/_core.abi3.so")
         for name in libraries:
             with archive.open(name) as file:
-                if int.from_bytes(file.read(20)[18:], "little") != MACHINES[machine]:
-                    found.append(f"{name} is of another machine")
+                data = file.read()
+            if int.from_bytes(data[18:20], "little") != MACHINES[machine]:
+                found.append(f"{name} is of another machine")
     shown = subprocess.run(
         [sys.executable, "-m", "auditwheel", "show", str(wheel)], capture_output=True, text=True, check=True
     ).stdout

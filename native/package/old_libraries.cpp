@@ -69,17 +69,18 @@ __attribute__((visibility("hidden"), used, noreturn)) void throw_bad_array_new_l
     "_ZSt28__throw_bad_array_new_lengthv");
 void throw_bad_array_new_length() { throw std::bad_array_new_length(); }
 
-// libstdc++ 11 counts std::exception_ptr by these two; before, its copy constructor and destructor did.
-extern "C" void copy_exception(void* made,
-                               const void* from) __asm__("_ZNSt15__exception_ptr13exception_ptrC1ERKS0_");
-extern "C" void drop_exception(void* held) __asm__("_ZNSt15__exception_ptr13exception_ptrD1Ev");
+// libstdc++ 11 counts std::exception_ptr by these two; before, its assignment did. (Its constructors and
+// destructor are inline in today's headers and call these: nothing in this wheel may assign one, or it would
+// call itself.)
+extern "C" void* assign_exception(void** held,
+                                  void* const* from) __asm__("_ZNSt15__exception_ptr13exception_ptraSERKS0_");
 HIDDEN void add_reference(void** held) __asm__("_ZNSt15__exception_ptr13exception_ptr9_M_addrefEv");
 HIDDEN void add_reference(void** held) {
-  void* counted;  // never dropped: what it counted is the new reference
-  copy_exception(&counted, held);
+  void* counted = nullptr;  // never dropped: what it counts is the new reference
+  assign_exception(&counted, held);
 }
 HIDDEN void release(void** held) __asm__("_ZNSt15__exception_ptr13exception_ptr10_M_releaseEv");
 HIDDEN void release(void** held) {
-  drop_exception(held);
-  *held = nullptr;
+  void* const nothing = nullptr;
+  assign_exception(held, &nothing);
 }
