@@ -96,7 +96,7 @@ def kernel_rows(gpu: Gpu, rounds: int, runs: int) -> tuple[list[Row], dict[str, 
         seq = 0
         for _ in range(rounds):
             ours.append(statistics.median(timed(alone, runs)))
-            within.append(statistics.median(timed(lambda at, first=seq: staged(first + at), runs)))  # type: ignore[misc]
+            within.append(statistics.median(timed(lambda at, first=seq: staged(first + at), runs)))
             seq += 3 * runs
             if program is not None:
                 took, answer = bare_gpu.run(program, data, runs)
@@ -156,7 +156,7 @@ def measure(quick: bool) -> BenchmarkReport:
             rows.append(tensorrt_row(200 if quick else 2000))
     return BenchmarkReport(
         name="gpu",
-        title=TITLE if problem is None else f"{TITLE}: nothing was measured, {problem}",
+        title=TITLE if problem is None else f"Engines on a GPU: nothing was measured, {problem}",
         host=host(),
         conditions={**said, **versions("tensorrt", "tensorrt-rtx")},
         evidence=evidence,

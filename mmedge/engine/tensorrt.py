@@ -75,7 +75,11 @@ class TensorRTEngine(EngineBase):
 
     def _load(self, plan: bytes, cuda_graph: bool) -> None:
         trt, module = self._trt, self._trt.module
-        self._runtime = module.Runtime(self._logger)
+        try:
+            self._runtime = module.Runtime(self._logger)
+        except TypeError as error:  # what its binding raises where there is none; its log says why
+            fix = f"install a driver of the CUDA version that {trt.name} {trt.version} needs; `mmedge doctor`"
+            raise EngineError(f"{trt.name} cannot start on this GPU: {self._errors.take()}", fix=fix) from error
         fix = "build it on this device: `mmedge compile BUNDLE`"
         if "engine_validity" in trt.caps:
             validity, diagnostics = self._runtime.get_engine_validity(plan)

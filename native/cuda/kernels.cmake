@@ -43,7 +43,7 @@ set(fatbin ${CMAKE_CURRENT_BINARY_DIR}/kernels.fatbin)
 set(folder ${PROJECT_SOURCE_DIR}/native)
 add_custom_command(
   OUTPUT ${fatbin}
-  COMMAND ${MMEDGE_NVCC} -fatbin -O3 -std=c++17 -Xfatbin -compress-all -I${folder} ${codes} -o ${fatbin}
+  COMMAND ${MMEDGE_NVCC} -fatbin -O3 -std=c++17 --threads 2 -Xfatbin -compress-all -I${folder} ${codes} -o ${fatbin}
           ${folder}/cuda/kernels.cu
   DEPENDS ${folder}/cuda/kernels.cu ${folder}/cuda/picture_pixel.hpp ${folder}/pixel_factors.hpp
   COMMENT "Compiling CUDA kernels for ${known}" VERBATIM)

@@ -168,6 +168,22 @@ print(calls > 60, told > 40)
     assert said.strip() == "True True"
 
 
+@needs_kernels
+def test_the_benchmark_runs_but_for_its_partner(driver: Path) -> None:
+    said = cuda_driver.run(
+        driver,
+        """
+import sys
+sys.path.insert(0, ".")
+from benchmarks import gpu
+gpu.bare_gpu.build = lambda folder, architecture: print(architecture)
+rows, targets = gpu.kernel_rows(gpu.gpu_info(), 2, 20)
+print(len(rows), targets, rows[0].peers, driver.stand_in_launches())
+""",
+    ).splitlines()
+    assert said == ["sm_87", "2 {} {'bare loop in C++': None} 89"]  # two ways, two rounds of 22, and the first one
+
+
 @pytest.mark.skipif(gpu_available(), reason="this machine has a GPU")
 def test_without_a_gpu_it_says_so() -> None:
     assert kernels_problem()

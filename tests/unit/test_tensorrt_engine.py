@@ -31,7 +31,7 @@ class Context:
         self.runs += 1
         return self.runs != self.fails_at
 
-def load(capturable=True, fails_at=0, **said):
+def load(capturable=True, fails_at=0, runtime=None, **said):
     context = Context(capturable, fails_at)
     engine = Of(
         num_io_tensors=2, get_tensor_name=["x", "y"].__getitem__, get_tensor_mode={"x": 0, "y": 1}.__getitem__,
@@ -39,7 +39,7 @@ def load(capturable=True, fails_at=0, **said):
         get_tensor_dtype=lambda name: "float", create_execution_context=lambda: context,
     )
     module = Of(
-        Runtime=lambda logger: Of(deserialize_cuda_engine=lambda plan: engine if plan == b"plan" else None),
+        Runtime=runtime or (lambda logger: Of(deserialize_cuda_engine={b"plan": engine}.get)),
         TensorIOMode=Of(INPUT=0), TensorLocation=Of(HOST="host"), nptype=lambda kind: np.float32,
     )
     home.run_logger = lambda name: (None, Of(take=lambda: "its own words"))
@@ -114,7 +114,9 @@ def test_what_cannot_be_loaded_leaves_nothing(driver: Path) -> None:
         driver,
         ENGINE
         + """
-for options, plan in (({}, b"junk"), ({"fails_at": 2}, b"plan")):
+def none(logger):
+    raise TypeError("pybind11::init(): factory function returned nullptr")
+for options, plan in (({}, b"junk"), ({"fails_at": 2}, b"plan"), ({"runtime": none}, b"plan")):
     context, make = load(**options)
     try:
         make(plan)
@@ -129,5 +131,6 @@ print(driver.stand_in_live())
     assert said == [
         "tensorrt 10 cannot load the plan: its own words | net",
         "TensorRT refused to run: its own words | net",
+        "tensorrt cannot start on this GPU: its own words | net",
         "0",
     ]
