@@ -9,8 +9,6 @@ import numpy as np
 
 from mmedge.bundle import Bundle, Variant
 from mmedge.engine.base import Engine
-from mmedge.engine.cuda import gpu_problem
-from mmedge.engine.tensorrt_loader import tensorrt_choice
 from mmedge.errors import MmedgeError
 from mmedge.fusion.tensors import Shape, input_shapes, output_shapes
 from mmedge.types import AnyArray
@@ -121,6 +119,9 @@ class TensorRTDoor:
 
     def problem(self) -> str | None:
         """Say why engines cannot run on TensorRT here; None when they can."""
+        from mmedge.engine.cuda import gpu_problem
+        from mmedge.engine.tensorrt_loader import tensorrt_choice
+
         return "TensorRT is not installed" if tensorrt_choice() is None else gpu_problem()
 
     def find(self, bundle: Bundle, variant: Variant) -> Found:

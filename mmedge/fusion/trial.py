@@ -24,7 +24,6 @@ from mmedge.errors import BundleError, ConfigError, MmedgeError
 from mmedge.extras import require
 from mmedge.files import user_cache
 from mmedge.fusion.tensors import Shapes
-from mmedge.ipc.control import pack
 from mmedge.learn import learn
 from mmedge.version import __version__
 
@@ -190,7 +189,9 @@ def _run(
             if progress is not None:
                 progress(told.text, told.share)
 
-    from mmedge.fusion.bounded import run_bounded  # with all that starts a process: what has passed needs none
+    # With all that starts a process: what has passed needs none.
+    from mmedge.fusion.bounded import run_bounded
+    from mmedge.ipc.control import pack
 
     run_bounded(
         "mmedge.fusion.trial_child:main",

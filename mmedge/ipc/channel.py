@@ -17,6 +17,7 @@ import numpy as np
 from mmedge._native import core
 from mmedge.errors import SourceError
 from mmedge.ipc.control import Control, Ring
+from mmedge.ipc.flow import FRAMES, SMALL, TENSORS, flows
 from mmedge.ipc.frame_record import FRAME, FrameKind, FrameRecord, FrameRecords
 from mmedge.ipc.frames import FramePool, Loan, RingSlot
 from mmedge.ipc.limits import MAX_SAMPLES, MAX_TEXT
@@ -36,17 +37,8 @@ from mmedge.learn import learn
 from mmedge.types import Arrival, Block, ByteArray, EndOfStream, Frame, Packet, Tensor, Text
 
 RECORDS = 1 << 20  # bytes of what waits to be read: half a minute of a camera and a microphone
-SMALL = 4096  # bytes of a tensor that travels in its record
-# Of a stream's pictures and tensors that wait when a busy reader comes back. Of pictures few: their slots are lent, and
-# held for a whole slow stage they would leave none for what the camera sees now. Of tensors half a second at 1 kHz.
-FRAMES, TENSORS = 3, 512
 _SLOTS, _MAX_SLOTS, _TENSOR_BYTES = 16, 64, 1 << 24
 _SOUND, _FRAME = bytes([SOUND]), bytes([FRAME])
-
-
-def flows(packet: Packet) -> bool:
-    """Tell whether a packet is one of so many that they wake nobody but who waits for them: sound, small tensors."""
-    return isinstance(packet, Block) or (isinstance(packet, Tensor) and packet.data.nbytes <= SMALL)
 
 
 class PacketWriter:
@@ -243,7 +235,7 @@ class PacketReader:
         is an ``Arrival``.
 
         Args:
-            newest: Of the pictures and tensors of a stream take the newest few, see ``FRAMES`` and ``TENSORS``; those
+            newest: Of the pictures and tensors of a stream take the newest few, see ``mmedge.ipc.flow``; those
                 before them are arrivals, too.
 
         Raises:

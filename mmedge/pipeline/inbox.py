@@ -8,7 +8,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Mapping
 from dataclasses import replace
 
-from mmedge.ipc.channel import FRAMES, TENSORS, flows
+from mmedge.ipc.flow import FRAMES, TENSORS, flows
 from mmedge.ipc.wake import Wake
 from mmedge.types import NS_PER_S, Arrival, Block, EndOfStream, Frame, Packet, Tensor
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from mmedge.bundle.manifest import AudioInput, Manifest, TensorInput
 from mmedge.capture.base import RingSource, Source
-from mmedge.ipc.channel import PacketReader
 from mmedge.ipc.frames import RingSlot
 from mmedge.ipc.sound import Found, in_order, packets_of
 from mmedge.ipc.wake import Wake
@@ -22,7 +21,10 @@ from mmedge.types import NS_PER_S, Frame, Packet
 if TYPE_CHECKING:  # not of every run
     from mmedge.calibration.offsets import Shift
 
-Rings: TypeAlias = RingSource | PacketReader
+if TYPE_CHECKING:  # a run in one process has no rings between two
+    from mmedge.ipc.channel import PacketReader
+
+Rings: TypeAlias = "RingSource | PacketReader"
 MAX_AHEAD_NS = 5_000_000_000  # by how far one file may run ahead of the others
 
 

@@ -21,7 +21,6 @@ from mmedge.capture import Source, open_sources
 from mmedge.capture.uri import modules_of
 from mmedge.clock import read_anchor
 from mmedge.errors import EngineError, InternalError, MmedgeError, internal
-from mmedge.ipc.channel import PacketReader
 from mmedge.ipc.mailbox import Mailbox
 from mmedge.ipc.sound import packets_of
 from mmedge.lazy import imported_beside
@@ -45,6 +44,7 @@ from mmedge.types import Block, Packet, Result, Snapshot
 if TYPE_CHECKING:  # not of every run
     from mmedge.calibration.offsets import Shift
     from mmedge.clients.server import Server
+    from mmedge.ipc.channel import PacketReader
     from mmedge.recording.writer import Recorder
 
 log = logging.getLogger("mmedge.runtime")

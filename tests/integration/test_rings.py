@@ -15,7 +15,7 @@ from mmedge._native import core
 from mmedge.bundle.manifest import AudioInput, ImageInput
 from mmedge.capture import open_sources
 from mmedge.capture.supervisor import WorkerSource
-from mmedge.ipc.channel import FRAMES
+from mmedge.ipc.flow import FRAMES
 from mmedge.types import Arrival, Block, Frame, Packet
 
 pytestmark = pytest.mark.parallel

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from mmedge.errors import SourceError
-from mmedge.ipc.channel import FRAMES, RECORDS, TENSORS, PacketReader, PacketWriter
+from mmedge.ipc.channel import RECORDS, PacketReader, PacketWriter
 from mmedge.ipc.control import Control, Ring
+from mmedge.ipc.flow import FRAMES, TENSORS
 from mmedge.ipc.frame_record import FrameRecords
 from mmedge.ipc.frames import FramePool
 from mmedge.ipc.limits import MAX_SAMPLES, MAX_TEXT

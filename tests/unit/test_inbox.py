@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmedge.ipc.channel import FRAMES
+from mmedge.ipc.flow import FRAMES
 from mmedge.pipeline.inbox import INBOX, REST, Inbox
 from mmedge.types import Arrival, Block, Frame
 
