@@ -43,7 +43,7 @@ log = logging.getLogger("mmedge.capture")
 Emit = Callable[[Packet], None]
 STOP_S = 2.0  # for a reading thread to end
 LATE_NS = 1_000_000_000  # age on arrival from which a live source is LATE
-_COUNTED = {kind: f"{kind.__name__.lower()}s" for kind in (Arrival, Block, Frame, Tensor, Text)}
+_COUNTED: dict[type[Packet], str] = {t: f"{t.__name__.lower()}s" for t in (Arrival, Block, Frame, Tensor, Text)}
 DAMAGED_NS = 1_000_000_000  # after a damaged picture, so that whoever looks ten times a second sees it
 
 

@@ -47,7 +47,7 @@ class Picture:
             slot[: self.height], slot[self.height :] = 255, 128
         row, rows = _encode(time_ns // 1_000_000).repeat(self._blocks), self.height // _STRIP
         # As bytes: for so few, numpy would let go of the interpreter, which takes longer than the copy.
-        memoryview(slot).cast("B")[: rows * self.width] = row.tobytes() * rows
+        slot.data.cast("B")[: rows * self.width] = row.tobytes() * rows
 
 
 def _encode(time_ms: int) -> ByteArray:
