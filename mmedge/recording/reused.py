@@ -63,7 +63,7 @@ class PictureMemory:
         if shape != self._shape:
             self._shape, self._free = shape, deque()
         try:
-            picture = self._free.popleft()
+            picture = self._free.pop()  # the newest: most of it is still in the caches
         except IndexError:
             picture = np.empty(shape, np.uint8)
         return picture, Reused(self._free, picture)
