@@ -272,7 +272,7 @@ def _pairs_fit(model: bytes, name: str) -> bool:
     try:
         return pairs_fit(model)
     except ValueError as error:
-        raise EngineError(f"the model is no ONNX file: {error}", where=name, fix=_INSPECT) from error
+        raise EngineError(f"the model is not an ONNX file: {error}", where=name, fix=_INSPECT) from error
 
 
 def give_weights(options: Any, weights: Mapping[str, AnyArray], *, packed: bool) -> list[Any]:
