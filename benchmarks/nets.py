@@ -14,7 +14,7 @@ def conv(
     """Return convolution, normalisation and activation; padded so that stride 1 keeps the size."""
     layers: list[nn.Module] = [
         nn.Conv2d(taken, given, size, stride, size // 2, groups=groups, bias=False),
-        nn.BatchNorm2d(given),
+        nn.BatchNorm2d(given, eps=1e-3),
     ]
     return nn.Sequential(*layers, *([act()] if act else []))
 
@@ -74,19 +74,19 @@ _LARGE = (
 )
 
 
-def resnet18(size: int = 224) -> nn.Module:
-    """Return ResNet-18, 11.7 M parameters, [n, 3, h, w] -> logits [n, 1000]; for pictures of about ``size``."""
+def resnet18() -> nn.Module:
+    """Return ResNet-18, 11.7 M parameters, [n, 3, h, w] -> logits [n, 1000], float32."""
     torch.manual_seed(0)
     layers: list[nn.Module] = [conv(3, 64, 7, 2, act=nn.ReLU), nn.MaxPool2d(3, 2, 1)]
     taken = 64
     for given in (64, 128, 256, 512):
         layers += [Residual(taken, given, 1 if given == taken else 2), Residual(given, given, 1)]
         taken = given
-    return _spread(nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, CLASSES)), size)
+    return _started(nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, CLASSES)))
 
 
-def mobilenet_v3(size: int = 224) -> nn.Module:
-    """Return MobileNetV3-Large, 5.48 M parameters, [n, 3, h, w] -> logits [n, 1000]; for pictures of about ``size``."""
+def mobilenet_v3() -> nn.Module:
+    """Return MobileNetV3-Large, 5.48 M parameters, [n, 3, h, w] -> logits [n, 1000], float32."""
     torch.manual_seed(0)
     layers: list[nn.Module] = [conv(3, 16, 3, 2, act=nn.Hardswish)]
     taken = 16
@@ -94,16 +94,17 @@ def mobilenet_v3(size: int = 224) -> nn.Module:
         layers.append(Inverted(taken, size, wide, given, bool(squeeze), bool(hard), stride))
         taken = given
     layers += [conv(taken, 960, 1, act=nn.Hardswish), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
-    return _spread(nn.Sequential(*layers, nn.Linear(960, 1280), nn.Hardswish(), nn.Linear(1280, CLASSES)), size)
+    return _started(nn.Sequential(*layers, nn.Linear(960, 1280), nn.Hardswish(), nn.Linear(1280, CLASSES)))
 
 
-def _spread(model: nn.Module, size: int) -> nn.Module:
-    """Give normalisations the statistics of noise, as training would: otherwise random layers let a signal fade."""
-    model.train()
-    with torch.no_grad():
-        for module in model.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.momentum = None
-        for _ in range(2):
-            model(torch.randn(8, 3, size, size))
+def _started(model: nn.Module) -> nn.Module:
+    """Return a network with the weights that torchvision begins training with, to be evaluated."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, 0, 0.01)
+            nn.init.zeros_(module.bias)
     return model.eval()

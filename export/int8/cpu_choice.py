@@ -15,7 +15,7 @@ from .cpu_form import to_cpu_form
 # How far it may be from the form that was calibrated: 6 % of the range were measured on small nets.
 _FORM = 0.1
 # What rounding weights for pairs of products may cost: parts of the range, or of the calibrated form's noise.
-_PAIRS, _PAIRS_OF_NOISE = 0.02, 1.5
+_PAIRS, _PAIRS_OF_NOISE = 0.02, 2.0
 _log = logging.getLogger(__name__)
 
 

@@ -22,7 +22,7 @@ from .bounds import ANY, Bounds, bounds
 from .cpu_kernels import HARD, Kernels, KernelWriter, find_kernels, hard_line
 from .pairs import fit_weights
 
-_NOTHING = 1e-9
+_LEAST = 1e-30  # of a range: a step is a normal number in float32
 
 
 def to_cpu_form(
@@ -200,7 +200,7 @@ def steps(limit: float, low: float = -math.inf, high: float = math.inf) -> tuple
     low, high = max(min(low, 0.0), -limit), min(max(high, 0.0), limit)
     if low == -limit and high == limit:
         return np.float32(limit / 127), np.uint8(128)  # as far as TensorRT's, which has no -128
-    if high - low < _NOTHING * limit:
+    if high - low < _LEAST:
         return np.float32(limit / 255), np.uint8(0)  # it is always zero
     scale = (high - low) / 255
     return np.float32(scale), np.uint8(round(-low / scale))

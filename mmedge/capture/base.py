@@ -7,8 +7,9 @@ import threading
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+import msgspec
 
 from mmedge.address import scrub
 from mmedge.capture.picture import SLOTS
@@ -47,8 +48,7 @@ _COUNTED: dict[type[Packet], str] = {t: f"{t.__name__.lower()}s" for t in (Arriv
 DAMAGED_NS = 1_000_000_000  # after a damaged picture, so that whoever looks ten times a second sees it
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SourceHealth:
+class SourceHealth(msgspec.Struct, frozen=True, kw_only=True):
     """How a source is doing.
 
     Attributes:
@@ -61,9 +61,9 @@ class SourceHealth:
 
     state: Health
     reason: str | None
-    counters: dict[str, int] = field(default_factory=dict)
-    clocks: dict[str, ClockReport] = field(default_factory=dict)
-    nominal_hz: dict[str, float] = field(default_factory=dict)
+    counters: dict[str, int] = msgspec.field(default_factory=dict)
+    clocks: dict[str, ClockReport] = msgspec.field(default_factory=dict)
+    nominal_hz: dict[str, float] = msgspec.field(default_factory=dict)
 
 
 class Source(Protocol):

@@ -22,6 +22,7 @@ FIGURES = {
     "cold_start": ("import_", "cold_"),
     "scale": ("replay_x",),
     "swap": ("swap_",),
+    "engines": ("auto_", "cpu_int8_", "engine_call_"),
 }
 # Of `overload`, whose shortest run takes long; and what a quick run of `scale`, with two pipelines, cannot tell.
 BEYOND = {"overload_p99_vs_bound", "overload_false_absences", "streams_30fps", "streams_30fps_processes", "start_16_s"}
@@ -37,6 +38,7 @@ NEEDS = {"overhead": ["c++"], "scale": ["ffmpeg"]}
         "cold_start",
         pytest.param("scale", marks=pytest.mark.long),
         pytest.param("swap", marks=pytest.mark.slow),
+        pytest.param("engines", marks=pytest.mark.long),
         pytest.param("live", marks=[pytest.mark.long, pytest.mark.devices]),
     ],
 )

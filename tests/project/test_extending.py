@@ -158,7 +158,8 @@ def test_a_back_end_computes_what_onnx_runtime_does(tmp_path: Path) -> None:
 def test_the_walk_names_functions_that_exist() -> None:
     walk = (ROOT / "docs/architecture.md").read_text()
     steps = re.findall(r"^\| `((?:mmedge|native)/[\w/]+\.(?:py|cpp)):(\w+)` \|", walk, re.MULTILINE)
-    assert 10 < len(steps) <= 20
+    longest = max(len(re.findall(r"^\| `", table, re.MULTILINE)) for table in walk.split("\n\n"))
+    assert 10 < longest <= 20
     for path, name in steps:
         if path.endswith(".cpp"):
             assert re.search(rf"\w::{name}\(", (ROOT / path).read_text()), f"{path}:{name}"

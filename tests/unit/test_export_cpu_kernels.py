@@ -40,7 +40,7 @@ def test_all_of_a_network_runs_on_8_bit_kernels(tmp_path, name, convs, sums, pro
     from benchmarks.export_nets import fp32_of, tensor_recipe
 
     recipe = tensor_recipe(tmp_path, [1, 3, 64, 64], [1, nets.CLASSES], '[calibration]\nrule = "max"\n')
-    fp32 = fp32_of(getattr(nets, name)(64), recipe)
+    fp32 = fp32_of(getattr(nets, name)(), recipe)
     rng = np.random.default_rng(0)
     int8 = quantize(fp32, None, [{"x": rng.normal(size=(1, 3, 64, 64)).astype(np.float32)} for _ in range(6)])
     found = kernels(to_cpu_form(int8.models["net"], int8.ranges["net"]), tmp_path)
@@ -163,6 +163,12 @@ def test_steps_reach_from_bound_to_bound_and_have_a_zero(limit, low, high):
     assert reach[0] <= max(min(low, 0.0), -limit) + 0.51 * scale
     assert reach[1] >= min(max(high, 0.0), limit) - 0.51 * scale
     assert scale <= np.float32(limit / 127) * 1.000001
+
+
+def test_a_window_far_narrower_than_the_limit_keeps_its_steps():
+    """What HardSigmoid takes may be huge: it is cut off at -3 and 3, not at its own extremes."""
+    scale, zero = steps(1e12, -3.0, 3.0)
+    assert (scale, zero) == (np.float32(6 / 255), 128)
 
 
 OPERATORS = {
