@@ -54,6 +54,7 @@ const ImageLanes kAvx2Lanes{8,
                             average,
                             blend<std::uint8_t>,
                             blend_colour<1>,
+                            blend_pixels<1>,
                             blend<std::int16_t>,
                             kLoops};
 

@@ -56,6 +56,7 @@ const ImageLanes kAvx512Lanes{16,
                               average,
                               blend<std::uint8_t>,
                               blend_colour<2>,
+                              blend_pixels<2>,
                               blend<std::int16_t>,
                               kLoops};
 

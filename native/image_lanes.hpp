@@ -15,6 +15,7 @@ struct Windows {
   const std::uint32_t* place;   // the byte of each tap
   const std::uint32_t* offset;  // where each window begins
   const std::uint8_t* control;  // 16 for each window; 0x80 leaves a byte to another window
+  const std::uint8_t* words;    // of pixels: 64 for each two windows, see TapTable
   std::size_t count;            // windows for 16 bytes that are taken
 };
 
@@ -89,6 +90,9 @@ struct ImageLanes {
                        const Windows& windows, const std::int16_t* terms_above,
                        const std::int16_t* terms_below, std::size_t n, const Factors& factors,
                        const Blend& blend);
+  // The same as `take3` of both rows and `blend`, where no row is wanted twice. May be null.
+  void (*blend_pixels)(const std::uint8_t* above, const std::uint8_t* below, std::size_t ahead,
+                       const Windows& windows, std::size_t n, const Blend& blend);
   void (*blend_means)(const std::int16_t* above, const std::int16_t* below, const Blend& blend);
   FloatLoops raw;
 };

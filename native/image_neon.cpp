@@ -222,22 +222,10 @@ void blend(const T* above, const T* below, const Blend& blend) {
 
 }  // namespace
 
-const ImageLanes kNeonLanes{8,
-                            take,
-                            take3,
-                            chroma,
-                            chroma_pairs,
-                            colour,
-                            expand,
-                            mix,
-                            add_rows,
-                            add_pairs,
-                            add_steps,
-                            average,
-                            blend<std::uint8_t>,
-                            nullptr,
-                            blend<std::int16_t>,
-                            kLoops};
+const ImageLanes kNeonLanes{
+    8,        take,      take3,     chroma,  chroma_pairs,        colour,  expand,  mix,
+    add_rows, add_pairs, add_steps, average, blend<std::uint8_t>, nullptr, nullptr, blend<std::int16_t>,
+    kLoops};
 
 }  // namespace mmedge
 #endif

@@ -117,6 +117,7 @@ const ImageLanes kScalarLanes{1,
                               average,
                               blend_rows<std::uint8_t>,
                               nullptr,
+                              nullptr,
                               blend_rows<std::int16_t>,
                               kLoops};
 

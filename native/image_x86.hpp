@@ -14,6 +14,9 @@ inline __m256i load32(const void* from) { return _mm256_loadu_si256(static_cast<
 inline void store16(void* to, __m128i value) { _mm_storeu_si128(static_cast<__m128i*>(to), value); }
 inline void store32(void* to, __m256i value) { _mm256_storeu_si256(static_cast<__m256i*>(to), value); }
 
+// To the second cache: the first one has too few places for lines on their way, and loads wait for them.
+inline void ask_for(const std::uint8_t* from) { __builtin_prefetch(from, 0, 2); }
+
 template <std::size_t kCount>
 void take_by(const std::uint8_t* row, const Windows& windows, std::size_t n, std::uint8_t* out) {
   const std::uint32_t* offset = windows.offset;
@@ -61,7 +64,7 @@ void take3_by(const std::uint8_t* row, const std::uint8_t* ahead, const Windows&
   const std::uint32_t* offset = windows.offset;
   const std::uint8_t* control = windows.control;
   for (std::size_t i = 0; i < n; i += 16, offset += kCount, control += 64) {
-    for (std::size_t k = 0; k < kCount; k += kHalves ? 2 : 4) __builtin_prefetch(ahead + offset[k]);
+    for (std::size_t k = 0; k < kCount; k += kHalves ? 2 : 4) ask_for(ahead + offset[k]);
     // Each dword: left and right of two pixels, of one channel.
     const __m256i even = _mm256_shuffle_epi8(two_windows<kHalves>(row, offset), load32(control));
     const __m256i odd =
@@ -268,8 +271,8 @@ void luma_rows(const std::uint8_t* above, const std::uint8_t* below, std::size_t
     const std::size_t first = unit / 2 * 2 * kCount + unit % 2;  // windows of two units stand in turn
     const std::uint32_t* const offset = windows.offset + first;
     const std::uint8_t* const control = windows.control + first * 16;
-    __builtin_prefetch(above + ahead + offset[0]);
-    __builtin_prefetch(below + ahead + offset[0]);
+    ask_for(above + ahead + offset[0]);
+    ask_for(below + ahead + offset[0]);
     const auto taps = [&](std::size_t k) {
       const __m256i both = _mm256_inserti128_si256(_mm256_castsi128_si256(load16(above + offset[2 * k])),
                                                    load16(below + offset[2 * k]), 1);
@@ -284,20 +287,75 @@ void luma_rows(const std::uint8_t* above, const std::uint8_t* below, std::size_t
   }
 }
 
+// Where the planes of the output begin, in the order in which pixels or terms have their channels.
+struct Planes {
+  float* out[3];
+  __m256 factor[3], bias[3];
+
+  Planes(const Blend& blend, std::size_t n) {
+    for (std::size_t c = 0; c < 3; ++c) {
+      std::size_t at = 0;
+      while (blend.taps[at] != c * n) ++at;
+      out[c] = blend.out[at];
+      factor[c] = _mm256_set1_ps(blend.scale[at]), bias[c] = _mm256_set1_ps(blend.bias[at]);
+    }
+  }
+  void store(std::size_t c, std::size_t x, __m256i sums) const {
+    _mm256_storeu_ps(out[c] + x, _mm256_add_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(sums), factor[c]), bias[c]));
+  }
+};
+
 // kUnits: how many times 8 pixels a block has.
+template <std::size_t kUnits, bool kHalves>
+void blend_pixels_by(const std::uint8_t* above, const std::uint8_t* below, std::size_t ahead,
+                     const Windows& windows, std::size_t n, const Blend& blend) {
+  constexpr std::size_t kCount = kHalves ? 8 : 4;
+  const __m256i below_share = _mm256_set1_epi16(blend.below);
+  const Planes planes(blend, n);
+  const std::uint32_t *const start = blend.start, *offset = windows.offset;
+  const std::uint8_t* words = windows.words;
+  for (std::size_t unit = 0, units = n / 16; unit < units; ++unit, offset += kCount, words += 128) {
+    for (std::size_t k = 0; k < kCount; k += kHalves ? 2 : 3) {
+      ask_for(above + ahead + offset[k]);
+      ask_for(below + ahead + offset[k]);
+    }
+    // Pixels 0, 1, 4, 5 and 2, 3, 6, 7: of each two of the first two channels, then of the third of all.
+    const auto sums_of = [&](__m256i taps_above, __m256i taps_below, __m256i all) {
+      const __m256i second = _mm256_mulhrs_epi16(all, below_share), first = _mm256_sub_epi16(all, second);
+      return _mm256_add_epi32(_mm256_madd_epi16(taps_above, first), _mm256_madd_epi16(taps_below, second));
+    };
+    const __m256i all = load32(blend.weights + 16 * unit);
+    const __m256i a = two_windows<kHalves>(above, offset), b = two_windows<kHalves>(below, offset);
+    const __m256i c = two_windows<kHalves>(above, offset + kCount / 2),
+                  d = two_windows<kHalves>(below, offset + kCount / 2);
+    const __m256i even = sums_of(_mm256_shuffle_epi8(a, load32(words)), _mm256_shuffle_epi8(b, load32(words)),
+                                 _mm256_unpacklo_epi64(all, all));
+    const __m256i odd = sums_of(_mm256_shuffle_epi8(c, load32(words + 64)),
+                                _mm256_shuffle_epi8(d, load32(words + 64)), _mm256_unpackhi_epi64(all, all));
+    const __m256i last_even = load32(words + 32), last_odd = load32(words + 96);
+    const __m256i last =
+        sums_of(_mm256_or_si256(_mm256_shuffle_epi8(a, last_even), _mm256_shuffle_epi8(c, last_odd)),
+                _mm256_or_si256(_mm256_shuffle_epi8(b, last_even), _mm256_shuffle_epi8(d, last_odd)), all);
+    const std::size_t x = start[unit / kUnits] + unit % kUnits * 8;
+    planes.store(0, x, _mm256_unpacklo_epi64(even, odd));
+    planes.store(1, x, _mm256_unpackhi_epi64(even, odd));
+    planes.store(2, x, last);
+  }
+}
+
+template <std::size_t kUnits>
+void blend_pixels(const std::uint8_t* above, const std::uint8_t* below, std::size_t ahead,
+                  const Windows& windows, std::size_t n, const Blend& blend) {
+  windows.count == 8 ? blend_pixels_by<kUnits, true>(above, below, ahead, windows, n, blend)
+                     : blend_pixels_by<kUnits, false>(above, below, ahead, windows, n, blend);
+}
+
 template <std::size_t kUnits, std::size_t kCount>
 void blend_colour_by(const std::uint8_t* above, const std::uint8_t* below, std::size_t ahead,
                      const Windows& windows, const std::int16_t* terms_above, const std::int16_t* terms_below,
                      std::size_t n, const Factors& m, const Blend& blend) {
   const __m256i below_share = _mm256_set1_epi16(blend.below), zero = _mm256_setzero_si256();
-  float* out[3];
-  __m256 factor[3], bias[3];
-  for (std::size_t c = 0; c < 3; ++c) {  // in the order of the terms
-    std::size_t at = 0;
-    while (blend.taps[at] != c * n) ++at;
-    out[c] = blend.out[at];
-    factor[c] = _mm256_set1_ps(blend.scale[at]), bias[c] = _mm256_set1_ps(blend.bias[at]);
-  }
+  const Planes planes(blend, n);
   const std::int16_t* const weights = blend.weights;
   const std::uint32_t* const start = blend.start;
   alignas(64) std::int16_t luma[64 * kChunk];
@@ -316,8 +374,7 @@ void blend_colour_by(const std::uint8_t* above, const std::uint8_t* below, std::
             _mm256_packus_epi16(with_term(a, terms_above + at), with_term(b, terms_below + at));
         const __m256i sums = _mm256_add_epi32(_mm256_madd_epi16(_mm256_unpacklo_epi8(clamped, zero), first),
                                               _mm256_madd_epi16(_mm256_unpackhi_epi8(clamped, zero), second));
-        _mm256_storeu_ps(out[c] + x,
-                         _mm256_add_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(sums), factor[c]), bias[c]));
+        planes.store(c, x, sums);
       }
     }
   }

@@ -93,9 +93,9 @@ void TapRows::plan_tables(const ImagePlan& plan) {
   for (auto& row : bytes_) row.resize(3 * n + kWindow);  // taking writes whole windows
 }
 
-// From a row of the picture to the one that the second next row of the output needs.
+// From a row of the picture to the one that the fourth next row of the output needs.
 std::size_t TapRows::rows_ahead() const {
-  return static_cast<std::size_t>(std::min(2.0 * plan_->rows.step + 0.5, 1e6));
+  return static_cast<std::size_t>(std::min(4.0 * plan_->rows.step + 0.5, 1e6));
 }
 
 void TapRows::blend(std::size_t above, std::size_t below, const Blend& blend) {
@@ -103,14 +103,20 @@ void TapRows::blend(std::size_t above, std::size_t below, const Blend& blend) {
     const std::int16_t* const first = means(above);
     return lanes_->blend_means(first, means(below), blend);
   }
-  // Rows of luma that several rows of the output need are made once.
+  // Rows that several rows of the output need are taken once.
   const bool once = plan_->rows.step >= 1.5;
-  if (work_ != Work::yuv || !once || lanes_->blend_colour == nullptr) {
+  const bool pixels = once && work_ == Work::pixels && lanes_->blend_pixels != nullptr;
+  const bool colour = once && work_ == Work::yuv && lanes_->blend_colour != nullptr;
+  if (!pixels && !colour) {
     const std::uint8_t* const first = bytes(above);
     return lanes_->blend(first, bytes(below), blend);
   }
+  const std::size_t row_bytes = pixels ? 3 * view_.width : yuv_.luma_bytes;
+  const std::size_t ahead = below + rows_ahead() < view_.height ? rows_ahead() * row_bytes : 0;
+  if (pixels)
+    return lanes_->blend_pixels(view_.data + above * row_bytes, view_.data + below * row_bytes, ahead,
+                                table_.windows(), columns_.count(), blend);
   const std::int16_t* const terms = chroma(above / yuv_.down);
-  const std::size_t ahead = below + rows_ahead() < view_.height ? rows_ahead() * yuv_.luma_bytes : 0;
   lanes_->blend_colour(yuv_.luma + above * yuv_.luma_bytes, yuv_.luma + below * yuv_.luma_bytes, ahead,
                        table_.windows(), terms, chroma(below / yuv_.down), columns_.count(), factors_, blend);
 }
@@ -153,7 +159,13 @@ const std::int16_t* TapRows::chroma(std::size_t y) {
   terms_held_[y % 2] = y;
   const std::size_t n = columns_.count();
   std::uint8_t *const u = loose_.data() + n, *const v = u + n;
-  const std::size_t row = y * yuv_.chroma_bytes;
+  const std::size_t row = y * yuv_.chroma_bytes, next = rows_ahead() / yuv_.down * yuv_.chroma_bytes;
+  if (row + next < view_.height / yuv_.down * yuv_.chroma_bytes) {  // to the second cache
+    for (std::size_t at = row + next; at < row + next + yuv_.chroma_bytes; at += 64) {
+      __builtin_prefetch(yuv_.u + at, 0, 2);
+      if (!yuv_.pairs) __builtin_prefetch(yuv_.v + at, 0, 2);
+    }
+  }
   if (yuv_.pairs) {
     lanes_->take(yuv_.u + row, chroma_.windows(), 2 * n, u);
     lanes_->chroma_pairs(u, n, factors_, terms);

@@ -85,6 +85,27 @@ void TapTable::pixels(const ColumnTaps& columns, std::size_t row_bytes) {
   for (const std::uint32_t x : columns.taps) place_.push_back(3 * x);
   if (row_bytes < kWindow || place_.size() % kWindow != 0) return;
   if (!pair_windows(row_bytes, 1)) pair_windows(row_bytes, 2);
+  word_controls();
+}
+
+// What is taken as numbers of 16 bits: of two windows of 32 bytes the taps of the first two channels each,
+// then those of the third channel, the second window's in the upper half of each lane.
+void TapTable::word_controls() {
+  words_.clear();
+  const std::size_t channel = 4, lanes = 2;
+  for (std::size_t at = 0; at < control_.size(); at += 2 * kWindow) {
+    const bool second = at / (2 * kWindow) % 2 == 1;
+    for (std::size_t lane = 0; lane < lanes; ++lane)
+      for (std::size_t i = 0; i < 2 * channel; ++i)
+        words_.insert(words_.end(), {control_[at + lane * kWindow + i], kNothing});
+    for (std::size_t lane = 0; lane < lanes; ++lane) {
+      for (std::size_t i = 0; i < 2 * channel; ++i) {
+        const bool here = second == (i >= channel);
+        const std::uint8_t from = control_[at + lane * kWindow + 2 * channel + i % channel];
+        words_.insert(words_.end(), {here ? from : kNothing, kNothing});
+      }
+    }
+  }
 }
 
 // Two pixels each, of every 8 the pairs 0, 2, 1, 3: a register of 32 bytes has its halves shuffled apart.

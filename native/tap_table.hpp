@@ -32,14 +32,15 @@ class TapTable {
   void numbers(const ColumnTaps& columns, std::size_t step, std::size_t row_bytes);
   // Of pixels of three bytes.
   void pixels(const ColumnTaps& columns, std::size_t row_bytes);
-  Windows windows() const { return {place_.data(), offset_.data(), control_.data(), count_}; }
+  Windows windows() const { return {place_.data(), offset_.data(), control_.data(), words_.data(), count_}; }
 
  private:
   void choose_windows(std::size_t row_bytes);
   bool pair_windows(std::size_t row_bytes, std::size_t halves);
+  void word_controls();
 
   std::vector<std::uint32_t> place_, offset_;
-  LineVector<std::uint8_t> control_;
+  LineVector<std::uint8_t> control_, words_;
   std::size_t count_ = 0;
 };
 
