@@ -297,3 +297,16 @@ def test_an_attestation_is_written_and_checked(tmp_path: Path, capfd: pytest.Cap
     written.write_text(json.dumps(document))
     assert run(["attest", "--check", str(written)]) == 1
     assert run(["attest"]) == 2
+
+
+def test_a_run_writes_its_trace(tmp_path: Path, write_clip: Any) -> None:
+    clip = write_clip(size=(64, 64), times_s=[k / 25 for k in range(30)])
+    path, written = tiny_bundle(tmp_path / "t.mmedge"), tmp_path / "trace.json"
+    lines = tmp_path / "lines.jsonl"
+    assert run(["run", str(path), "--image", str(clip), "--sink", f"jsonl:{lines}", "--trace", str(written)]) == 0
+    document = json.loads(written.read_text())
+    check_trace(document)
+    results = [json.loads(line) for line in lines.read_text().splitlines()]
+    captures = [event["ts"] for event in document["traceEvents"] if event["name"] == "capture"]
+    assert captures == [result["t_ns"] / 1e3 for result in results]
+    assert run(["run", str(path), "--image", str(clip), "--trace", str(tmp_path / "nowhere" / "trace.json")]) == 2
