@@ -144,6 +144,7 @@ def test_a_clip_that_ends_early_is_not_valid(tmp_path: Path, write_clip: Any) ->
     assert report.rate.measured_s < 3
 
 
+@pytest.mark.slow
 def test_two_bundles_are_measured_in_turn(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     fast, slow = tiny_bundle(tmp_path / "t.mmedge"), tiny(tmp_path / "slow.mmedge", "steady")
     run(["bench", str(slow), "--compare", str(fast), "--duration", "1", "--fps", "20", "--warm-up", "1", "--json"])
@@ -240,6 +241,7 @@ def test_one_network_by_itself(tmp_path: Path, capfd: pytest.CaptureFixture[str]
     assert "this is one network" in capfd.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_sweep_finds_the_knee_of_a_stage_that_takes_20_ms(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path = tiny(tmp_path / "t.mmedge", "steady")
     run(["bench", str(path), "--sweep", "20:90", "--duration", "1.5", "--json"])
@@ -252,6 +254,7 @@ def test_a_sweep_finds_the_knee_of_a_stage_that_takes_20_ms(tmp_path: Path, capf
     assert run(["bench", str(path), "--sweep", "90:20"]) == 2
 
 
+@pytest.mark.slow
 def test_a_baseline_decides_unless_it_is_another_machine(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path, saved = tiny_bundle(tmp_path / "t.mmedge"), tmp_path / "base.json"
     command = ["bench", str(path), "--duration", "2"]
