@@ -12,6 +12,7 @@ import numpy as np
 
 from mmedge.bench.machine import facts
 from mmedge.bench.report import Rate, Report
+from mmedge.bench.run import check_asked
 from mmedge.bench.schedule import Arrivals, Feed, PoissonFeed, exact_period_ns
 from mmedge.bench.tally import Answer, OpenLoop
 from mmedge.bench.warm_up import MOST_S, WarmUp
@@ -70,6 +71,7 @@ def bench_network(
         >>> bench_network("model.onnx", 5).stages_ms["network"]["engine"].p50  # doctest: +SKIP
         5.9
     """
+    check_asked(duration_s, fps, seed, warm_up_s)
     conditions = facts()
     began_s = time.monotonic()
     with closing(load_engine(path, backend, threads=threads, shapes=shapes)) as engine:

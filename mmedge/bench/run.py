@@ -25,6 +25,23 @@ from mmedge.types import Backend, Precision
 _WHOLE = 0.95  # share of the asked time that sources must last
 
 
+def check_asked(duration_s: float, fps: float, seed: int, warm_up_s: float) -> None:
+    """Raise ConfigError unless a measurement can be as it is asked for."""
+    if not duration_s > 0:
+        raise ConfigError(
+            f"duration_s must be above 0, got {duration_s:g}", where="duration_s", fix="measure 10 s or more"
+        )
+    check_duration(duration_s)
+    if not 0 < fps <= 1000:
+        message = f"{fps:g} frames a second: it must be above 0 and at most 1000"
+        raise ConfigError(message, where="fps", fix="use the camera's rate")
+    if seed < 0:
+        raise ConfigError(f"seed must be 0 or more, got {seed}", where="seed", fix="use 0")
+    if not 0 < warm_up_s <= 600:
+        message = f"warm_up_s must be above 0 and at most 600, got {warm_up_s:g}"
+        raise ConfigError(message, where="warm_up_s", fix="leave it out")
+
+
 def bench(
     bundle: Bundle | str | Path,
     duration_s: float = 30.0,
@@ -75,14 +92,7 @@ def bench(
         >>> mmedge.bench("digits.mmedge", duration_s=5).latency_ms["end_to_end"].p50  # doctest: +SKIP
         1.7
     """
-    if not duration_s > 0:
-        raise ConfigError(
-            f"duration_s must be above 0, got {duration_s:g}", where="duration_s", fix="measure 10 s or more"
-        )
-    check_duration(duration_s)
-    if not 0 < fps <= 1000:
-        message = f"{fps:g} frames a second: it must be above 0 and at most 1000"
-        raise ConfigError(message, where="fps", fix="use the camera's rate")
+    check_asked(duration_s, fps, seed, warm_up_s)
     if not 1 <= block_ms <= 1000:
         raise ConfigError(
             f"block_ms must be 1 to 1000, got {block_ms:g}", where="block_ms", fix="use the block length of the device"
@@ -90,9 +100,9 @@ def bench(
     if not 0 <= delay_ms <= 10_000:
         message = f"delay_ms must be 0 to 10000, got {delay_ms:g}"
         raise ConfigError(message, where="delay_ms", fix="use what the camera needs from capture to delivery")
-    if not 0 < warm_up_s <= 600:
-        message = f"warm_up_s must be above 0 and at most 600, got {warm_up_s:g}"
-        raise ConfigError(message, where="warm_up_s", fix="leave it out")
+    if inputs is not None and (arrivals != "fixed" or delay_ms):
+        name = "delay_ms" if arrivals == "fixed" else "arrivals"
+        raise ConfigError(f"{name} is of generated data, not of sources", where=name, fix="leave it or the inputs out")
     own, began_s = not isinstance(bundle, Bundle), time.monotonic()
     opened = bundle if isinstance(bundle, Bundle) else load(bundle)
     startup_ms = {"open and verify": _since_ms(began_s)} if own else {}

@@ -20,6 +20,7 @@ _HEAD, _RUN = struct.Struct("=5q"), struct.Struct("=5q")
 class Run:
     """One run of a stage, in ns on CLOCK_MONOTONIC: when it was fed, when its engine ran."""
 
+    place: int
     stage: str
     fed_from_ns: int
     fed_until_ns: int
@@ -64,7 +65,11 @@ class Answer:
 
     def stages(self, names: Sequence[str]) -> list[Run]:
         """Return its runs; ``names`` are those of the stages in their order."""
-        return [Run(names[place], *times) for place, *times in _RUN.iter_unpack(self.runs)]
+        # A bundle that took over in mid-run may have more stages.
+        return [
+            Run(place, names[place] if place < len(names) else f"#{place}", *times)
+            for place, *times in _RUN.iter_unpack(self.runs)
+        ]
 
 
 def read_answer(result: Result) -> Answer:
@@ -161,7 +166,7 @@ class Tally:
             del self.answers[1::2]
             self._step *= 2
         for run in answer.stages(self.names):
-            samples = self.stages[run.stage]
+            samples = self.stages.setdefault(run.stage, StageSamples())
             samples.preprocess.add(run.fed_until_ns - run.fed_from_ns)
             samples.engine.add(run.ran_until_ns - run.ran_from_ns)
 

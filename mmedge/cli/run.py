@@ -142,6 +142,9 @@ def command(
         Path | None,
         typer.Option(metavar="PATH", help="A socket, on which programs of yours get results and push data."),
     ] = None,
+    trace: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write what ran when at the end, for ui.perfetto.dev.")
+    ] = None,
     window: Annotated[bool, typer.Option("--window", help="Show pictures and answers in a window.")] = False,
     json: JsonLines = False,
 ) -> None:
@@ -155,10 +158,15 @@ def command(
             from mmedge.view.live import with_typed
 
             uris, sinks = with_typed(opened, uris), [*sinks, page.sink]
+        if trace is not None:
+            from mmedge.bench.trace_sink import TraceSink
+
+            sinks = [*sinks, TraceSink(trace, opened)]
         with Pipeline(
             opened,
             uris,
             sinks=sinks,
+            spans=trace is not None,
             on_result=shown,
             latency=latency,
             backend=backend,

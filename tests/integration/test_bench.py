@@ -144,6 +144,7 @@ def test_a_clip_that_ends_early_is_not_valid(tmp_path: Path, write_clip: Any) ->
     assert report.rate.measured_s < 3
 
 
+@pytest.mark.slow
 def test_two_bundles_are_measured_in_turn(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     fast, slow = tiny_bundle(tmp_path / "t.mmedge"), tiny(tmp_path / "slow.mmedge", "steady")
     run(["bench", str(slow), "--compare", str(fast), "--duration", "1", "--fps", "20", "--warm-up", "1", "--json"])
@@ -240,6 +241,7 @@ def test_one_network_by_itself(tmp_path: Path, capfd: pytest.CaptureFixture[str]
     assert "this is one network" in capfd.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_sweep_finds_the_knee_of_a_stage_that_takes_20_ms(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path = tiny(tmp_path / "t.mmedge", "steady")
     run(["bench", str(path), "--sweep", "20:90", "--duration", "1.5", "--json"])
@@ -252,6 +254,7 @@ def test_a_sweep_finds_the_knee_of_a_stage_that_takes_20_ms(tmp_path: Path, capf
     assert run(["bench", str(path), "--sweep", "90:20"]) == 2
 
 
+@pytest.mark.slow
 def test_a_baseline_decides_unless_it_is_another_machine(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path, saved = tiny_bundle(tmp_path / "t.mmedge"), tmp_path / "base.json"
     command = ["bench", str(path), "--duration", "2"]
@@ -297,3 +300,16 @@ def test_an_attestation_is_written_and_checked(tmp_path: Path, capfd: pytest.Cap
     written.write_text(json.dumps(document))
     assert run(["attest", "--check", str(written)]) == 1
     assert run(["attest"]) == 2
+
+
+def test_a_run_writes_its_trace(tmp_path: Path, write_clip: Any) -> None:
+    clip = write_clip(size=(64, 64), times_s=[k / 25 for k in range(30)])
+    path, written = tiny_bundle(tmp_path / "t.mmedge"), tmp_path / "trace.json"
+    lines = tmp_path / "lines.jsonl"
+    assert run(["run", str(path), "--image", str(clip), "--sink", f"jsonl:{lines}", "--trace", str(written)]) == 0
+    document = json.loads(written.read_text())
+    check_trace(document)
+    results = [json.loads(line) for line in lines.read_text().splitlines()]
+    captures = [event["ts"] for event in document["traceEvents"] if event["name"] == "capture"]
+    assert captures == [result["t_ns"] / 1e3 for result in results]
+    assert run(["run", str(path), "--image", str(clip), "--trace", str(tmp_path / "nowhere" / "trace.json")]) == 2

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from mmedge.bench import Report, bench
+from mmedge.bench.compare import read_baseline
+from mmedge.bench.network import bench_network
 from mmedge.bench.report import Rate
 from mmedge.bench.samples import Samples
 from mmedge.bench.tally import Tally
@@ -99,3 +101,56 @@ def test_a_generator_that_was_late_measured_itself() -> None:
     assert of(2).valid
     with pytest.raises(CheckError, match=r"the generator itself was late: more than 2 % of its packets by over 10 ms"):
         of(3).raise_for_status()
+
+
+@pytest.mark.parametrize(
+    ("options", "where"),
+    [
+        ({"duration_s": 0.0}, "duration_s"),
+        ({"duration_s": float("inf")}, "duration_s"),
+        ({"fps": 0.0}, "fps"),
+        ({"fps": float("nan")}, "fps"),
+        ({"seed": -1}, "seed"),
+        ({"warm_up_s": 0.0}, "warm_up_s"),
+    ],
+)
+def test_what_cannot_be_measured_is_told_of_bundle_and_network_alike(
+    options: dict[str, Any], where: str, tmp_path: Path
+) -> None:
+    for measure, path in ((bench, tiny_bundle(tmp_path / "t.mmedge")), (bench_network, tmp_path / "model.onnx")):
+        with pytest.raises(ConfigError) as caught:
+            measure(path, **options)  # type: ignore[operator]
+        assert caught.value.where == where
+
+
+def test_what_is_of_generated_data_is_refused_with_sources(tmp_path: Path) -> None:
+    path = tiny_bundle(tmp_path / "t.mmedge")
+    for name, value in (("arrivals", "poisson"), ("delay_ms", 5.0)):
+        with pytest.raises(ConfigError, match=f"{name} is of generated data"):
+            bench(path, 1.0, inputs={"image": "test://"}, **{name: value})  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="delay_ms must be 0 to 10000"):
+        bench(path, 1.0, delay_ms=-1)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--max-regress", "much"], "'much' is not a share"),
+        (["--sweep", "10"], "'10' is not a range of rates"),
+        (["--sweep", "10:20", "--html", "x.html"], "a sweep has no page"),
+        (["--threads", "2"], "--threads is of single networks"),
+        (["--compare", "nowhere.json"], "cannot read the baseline"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(
+    options: list[str], told: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["bench", str(tiny_bundle(tmp_path / "t.mmedge")), "--json", *options]) == 2
+    assert told in json.loads(capfd.readouterr().out)["message"]
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"schema": "mmedge.bench/2"}', '{"schema": 1}'])
+def test_a_damaged_baseline_is_refused(content: str, tmp_path: Path) -> None:
+    (tmp_path / "base.json").write_text(content)
+    with pytest.raises(ConfigError, match="the baseline"):
+        read_baseline(tmp_path / "base.json")
