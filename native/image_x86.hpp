@@ -271,8 +271,9 @@ void luma_rows(const std::uint8_t* above, const std::uint8_t* below, std::size_t
     const std::size_t first = unit / 2 * 2 * kCount + unit % 2;  // windows of two units stand in turn
     const std::uint32_t* const offset = windows.offset + first;
     const std::uint8_t* const control = windows.control + first * 16;
-    ask_for(above + ahead + offset[0]);
-    ask_for(below + ahead + offset[0]);
+    // To the first cache: what is computed here takes longer than lines need to come.
+    __builtin_prefetch(above + ahead + offset[0]);
+    __builtin_prefetch(below + ahead + offset[0]);
     const auto taps = [&](std::size_t k) {
       const __m256i both = _mm256_inserti128_si256(_mm256_castsi128_si256(load16(above + offset[2 * k])),
                                                    load16(below + offset[2 * k]), 1);
