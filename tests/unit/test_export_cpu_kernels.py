@@ -18,6 +18,7 @@ from mmedge.export.int8.bounds import bounds
 from mmedge.export.int8.cpu_form import steps, to_cpu_form
 from mmedge.export.int8.pairs import fit_pairs
 from mmedge.export.judge import judge
+from mmedge.export.onnx.onnx_models import OnnxModels
 from mmedge.export.report import sqnr_db
 from tests.networks import NODE, network
 from tests.unit.test_export_kinds import feeds, models_of, net, w
@@ -100,9 +101,11 @@ def test_activations_between_convolutions_are_rounded_once(tmp_path, activation)
     assert sqnr_db(judged, served) > 35
 
 
-def test_without_ranges_activations_stay_float(tmp_path):
+def test_without_ranges_activations_stay_float_and_a_resumed_export_has_them(tmp_path):
     model = squeezed("HardSwish")
     int8 = quantize(models_of(tmp_path, model), None, feeds(model))
+    int8.save(tmp_path / "step")
+    assert OnnxModels.load(tmp_path / "step", int8.recipe, "int8").ranges == int8.ranges
     with judge(int8.models["s"]) as tensorrt, judge(to_cpu_form(int8.models["s"])) as plain:
         for feed in feeds(model, 4):
             want = tensorrt(feed)["y"]
