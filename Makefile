@@ -2,6 +2,8 @@
 # make test    the tests but for the long ones
 # make test-all  all of them
 # make check   lint, types, import contracts, formats, sanitizers, the Jetson target's packages, arithmetic on two CPUs, docs
+# make wheels  the wheels of a release, in dist/, for x86-64 and 64-bit ARM
+# make aarch64 the ARM wheel installed and tested in an emulated system: about an hour, so for the night; writes build/aarch64.log
 # make docs    the site, in build/site
 PYTHON ?= python3
 VENV := .venv
@@ -31,7 +33,7 @@ HASWELL := qemu-x86_64 -cpu Haswell-noTSX,-pcid,-x2apic,-tsc-deadline,-invpcid
 # Named, because collecting all tests takes longer than running these.
 ARITHMETIC = $$(grep -rl --include='*.py' mark.arithmetic tests)
 
-.PHONY: demo test test-all check docs system clean
+.PHONY: demo test test-all check wheels aarch64 docs system clean
 
 demo: $(VENV)/installed
 	$(BIN)/mmedge demo
@@ -74,6 +76,15 @@ ifeq ($(shell uname -m),x86_64)
 	if command -v qemu-x86_64 >/dev/null; then $(HASWELL) $(BIN)/python $(BIN)/pytest -m arithmetic $(ARITHMETIC); \
 	  else echo "not run: the tests of arithmetic on an emulated AVX2 CPU" >&2; fi
 endif
+
+wheels: $(VENV)/tests-installed
+	@sh scripts/need.sh required aarch64-linux-gnu-g++:g++-aarch64-linux-gnu
+	$(PIP) --editable '.[$(EXTRAS),test,wheels]'
+	$(BIN)/python scripts/wheels.py dist
+
+aarch64: wheels
+	@sh scripts/need.sh required debootstrap:debootstrap qemu-aarch64-static:qemu-user-static
+	PYTHONPATH=. $(BIN)/python scripts/aarch64.py | tee build/aarch64.log
 
 # Warnings are errors: a link that leads nowhere, a name that does not exist.
 docs: $(VENV)/tests-installed
