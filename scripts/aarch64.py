@@ -26,7 +26,7 @@ SUITE = "bookworm"
 PYTHON = "3.11"  # of the suite
 SYSTEM_PACKAGES = "python3,python3-pip,libportaudio2,ca-certificates"
 EXTRAS = "capture,cpu,text"
-TEST_PACKAGES = ("pytest", "pytest-timeout", "pytest-xdist", "hypothesis")
+TEST_PACKAGES = ("onnx", "pytest", "pytest-timeout", "pytest-xdist", "hypothesis")
 TESTS = [
     "test_clock.py", "test_tensors.py", "test_source.py", "test_bundle.py", "test_bundle_networks.py", "test_image*.py",
     "test_log_mel.py", "test_sliding_log_mel.py", "test_slot_ring.py", "test_sample_ring.py", "test_sync*.py",
@@ -113,7 +113,7 @@ def lay_tests() -> None:
     repo = SYSTEM / "opt/repo"
     shutil.rmtree(repo)
     repo.mkdir()
-    for name in ("tests", "recipes"):
+    for name in ("tests", "recipes", "native"):
         shutil.copytree(ROOT / name, repo / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", repo)
     (repo / "mmedge").symlink_to(f"/usr/local/lib/python{PYTHON}/dist-packages/mmedge")
