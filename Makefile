@@ -3,6 +3,8 @@
 # make test-all  all of them
 # make check   lint, types, import contracts, formats, sanitizers, hostile inputs, the Jetson's own processor (emulated) and packages,
 #              arithmetic on two CPUs, docs
+# make wheels  the wheels of a release, in dist/, for x86-64 and 64-bit ARM
+# make aarch64 the ARM wheel installed and tested in an emulated system: about an hour, so for the night; writes build/aarch64.log
 # make docs    the site, in build/site
 PYTHON ?= python3
 VENV := .venv
@@ -42,7 +44,7 @@ FUZZER := /usr/lib/llvm-*/lib/clang/*/lib/linux/libclang_rt.fuzzer-$(shell uname
 # Named, because collecting all tests takes longer than running these.
 ARITHMETIC = $$(grep -rl --include='*.py' mark.arithmetic tests)
 
-.PHONY: demo test test-all check fuzz emulated docs system clean
+.PHONY: demo test test-all check fuzz emulated wheels aarch64 docs system clean
 
 demo: $(VENV)/installed
 	$(BIN)/mmedge demo
@@ -104,6 +106,15 @@ emulated: $(VENV)/tests-installed
 	  -DCMAKE_CXX_COMPILER=$(ARM) '-DCMAKE_CROSSCOMPILING_EMULATOR=qemu-aarch64;-L;/usr/aarch64-linux-gnu' >/dev/null
 	$(BIN)/cmake --build build/aarch64 --parallel 2 >/dev/null
 	$(BIN)/ctest --test-dir build/aarch64 $(EMULATED) --output-on-failure
+
+wheels: $(VENV)/tests-installed
+	@sh scripts/need.sh required aarch64-linux-gnu-g++:g++-aarch64-linux-gnu
+	$(PIP) --editable '.[$(EXTRAS),test,wheels]'
+	$(BIN)/python scripts/wheels.py dist
+
+aarch64: wheels
+	@sh scripts/need.sh required debootstrap:debootstrap qemu-aarch64-static:qemu-user-static
+	PYTHONPATH=. $(BIN)/python scripts/aarch64.py | tee build/aarch64.log
 
 # Warnings are errors: a link that leads nowhere, a name that does not exist.
 docs: $(VENV)/tests-installed
