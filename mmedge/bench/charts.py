@@ -40,6 +40,9 @@ def escaped(text: str) -> str:
     return html.escape(printable(text))
 
 
+_LEAST = 1e-300  # below it, a power of ten is no number
+
+
 def ticks(low: float, high: float, wanted: int = 6) -> list[float]:
     """Return round numbers from low to high.
 
@@ -47,7 +50,7 @@ def ticks(low: float, high: float, wanted: int = 6) -> list[float]:
         >>> ticks(0, 23)
         [0.0, 5.0, 10.0, 15.0, 20.0]
     """
-    if not high > low:
+    if not high - low > _LEAST:
         return [low]
     rough = (high - low) / wanted
     power = 10.0 ** math.floor(math.log10(rough))

@@ -69,7 +69,7 @@ def read_scores(output: AnyArray, scores: Scores, name: str) -> None:
 def not_probabilities(low: float, high: float, name: str) -> EngineError:
     """Return the error of a task whose scores lie between ``low`` and ``high``."""
     return EngineError(
-        f"probabilities must be 0 to 1, got {low:g} to {high:g}",
+        f"probabilities must be 0 to 1, got {low + 0.0:g} to {high + 0.0:g}",  # no -0
         where=f"task '{name}'",
         fix="end the network with a softmax or sigmoid, or set the task's scores to 'logits'",
     )

@@ -167,7 +167,7 @@ def check_probability(scores: Scores, name: str) -> None:
     low, high = float(scores.min()), float(scores.max())
     if not (low >= -_SLACK and high <= 1.0 + _SLACK):
         raise EngineError(
-            f"probabilities must be 0 to 1, got {low:g} to {high:g}",
+            f"probabilities must be 0 to 1, got {low + 0.0:g} to {high + 0.0:g}",
             where=f"task '{name}'",
             fix="end the network with a softmax or sigmoid, or set the task's scores to 'logits'",
         )
