@@ -25,8 +25,7 @@ bool is_set_to(double interval_s) {
 
 void set_to(double interval_s) {
   PyObject* set = function("setswitchinterval");
-  const nb::object done =
-      nb::steal(set != nullptr ? PyObject_CallFunction(set, "d", interval_s) : nullptr);
+  const nb::object done = nb::steal(set != nullptr ? PyObject_CallFunction(set, "d", interval_s) : nullptr);
   PyErr_Clear();
 }
 

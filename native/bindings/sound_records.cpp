@@ -29,8 +29,8 @@ nb::object copied(const SoundRun& run, const SoundRun::Block& block) {
   return nb::cast(nb::ndarray<nb::numpy, float, nb::ndim<1>>(samples, {block.samples}, owner));
 }
 
-// Takes all records of a queue: blocks of sound that follow each other as runs, the others as they are, and so
-// those whose ring is not there.
+// Takes all records of a queue: blocks of sound that follow each other as runs, the others as they are, and
+// so those whose ring is not there.
 nb::list take(SoundReader& self, RecordQueue& queue) {
   nb::list found;
   std::vector<std::string> blocks;
