@@ -73,14 +73,16 @@ def problems(wheel: Path, machine: str) -> list[str]:
 def main() -> int:
     """Build and check; 1 if a wheel is not as it should be."""
     folder, *machines = sys.argv[1:] or ["dist"]
-    bad = 0
+    bad, largest_mb = 0, 0.0
     for machine in machines or list(MACHINES):
         wheel = build(machine, Path(folder))
         core = zipfile.ZipFile(wheel).getinfo("mmedge/_core.abi3.so")
         sizes = f"{wheel.stat().st_size / 1e6:.2f} MB, its core {core.compress_size / 1e6:.2f} MB"
+        largest_mb = max(largest_mb, wheel.stat().st_size / 1e6)
         wrong = problems(wheel, machine)
         bad += bool(wrong)
         print(f"{wheel}: {sizes}{''.join(f'{chr(10)}  {problem}' for problem in wrong)}")
+    print(f"wheel_mb = {largest_mb:.2f} (target <= 3)")
     return 1 if bad else 0
 
 
