@@ -109,7 +109,7 @@ class Runtime:
         """
         statistics, manifest = self.statistics, self._manifest
         sources = [uri for uri in self.spec.inputs.values() if uri != PUSH]
-        # Where the bundle calls code, nothing is imported before it is known to be allowed: what is found may be its own.
+        # Where a bundle calls code, nothing is imported before that is allowed: what is found may be its own.
         calls = any(stage.callable for stage in manifest.stages.values())
         with imported_beside(modules_of(sources) if self.spec.isolation == "thread" and not calls else ()):
             self._serving = serving = Serving(self.spec, self._bundle, statistics)
