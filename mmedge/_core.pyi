@@ -846,13 +846,6 @@ class RecordQueue:
         Append a record, and say what it is about; False when there is no room for it.
         """
 
-    def take_all(self) -> list[bytes]:
-        """
-        Take the records that are there, oldest first.
-
-        Raises ValueError when the writer left something that cannot be.
-        """
-
     @property
     def newest(self) -> tuple[int, int, int]:
         """

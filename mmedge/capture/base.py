@@ -44,7 +44,7 @@ log = logging.getLogger("mmedge.capture")
 Emit = Callable[[Packet], None]
 STOP_S = 2.0  # for a reading thread to end
 LATE_NS = 1_000_000_000  # age on arrival from which a live source is LATE
-_COUNTED: dict[type[Packet], str] = {t: f"{t.__name__.lower()}s" for t in (Arrival, Block, Frame, Tensor, Text)}
+COUNTED: dict[type[Packet], str] = {t: f"{t.__name__.lower()}s" for t in (Arrival, Block, Frame, Tensor, Text)}
 DAMAGED_NS = 1_000_000_000  # after a damaged picture, so that whoever looks ten times a second sees it
 
 
@@ -341,7 +341,7 @@ class ThreadSource(ABC):
     def _run(self, emit: Emit) -> None:
         def counted(packet: Packet) -> None:
             if not isinstance(packet, EndOfStream):
-                self.counters[_COUNTED[type(packet)]] += 1
+                self.counters[COUNTED[type(packet)]] += 1
                 self._last_ns[packet.stream] = packet.capture_ns
                 self._ended.discard(packet.stream)  # a sender came back with it
                 self._judge(packet)

@@ -6,7 +6,7 @@ import logging
 
 import msgspec
 
-from mmedge.capture.base import ThreadSource
+from mmedge.capture.base import COUNTED, ThreadSource
 from mmedge.capture.open import open_sources
 from mmedge.capture.supervisor import HEARTBEAT_NS, LOOK_S, Order, Pulse
 from mmedge.clock import now_ns
@@ -17,7 +17,7 @@ from mmedge.ipc.worker import Link
 from mmedge.learn import learn
 from mmedge.types import EndOfStream, Packet
 
-_USUAL = {"frames", "blocks", "texts", "tensors"}  # counters of what arrives, as it should
+_USUAL = frozenset(COUNTED.values())  # counters of what arrives, as it should
 learn(Order)  # before a fork, so that workers share what was learned
 
 

@@ -26,6 +26,7 @@ from mmedge.engine.build_messages import (
     Typing,
 )
 from mmedge.engine.cuda import gpu_info, gpu_problem
+from mmedge.engine.low_precision import refuse_unused
 from mmedge.engine.memory import available_bytes, resident_bytes
 from mmedge.engine.shapes import Given, check_ranges
 from mmedge.engine.tensorrt_loader import TensorRT, load_tensorrt
@@ -39,7 +40,6 @@ _LEVELS = (None, 1, 0)  # of the builder's search, one after the other when memo
 _SHARE = 0.75  # of the memory that is available, which a build may take
 _LEAST_BYTES = 64 << 20  # that the machine keeps: below it the kernel ends programs of its own choice
 _LEAST_SM = {"fp8": 89}  # Ada; TensorRT-RTX refuses what is older by name, too. INT4 weights run everywhere
-_LOW = ("int8", "fp8", "int4")
 _LOOK_S = 0.1  # between two looks at the memory of a build
 
 
@@ -77,30 +77,6 @@ class BuildReport(msgspec.Struct, frozen=True, kw_only=True):
     float_nodes: tuple[str, ...] = ()
     boundaries: tuple[str, ...] = ()
     optimization_level: int | None = None
-
-
-def refuse_unused(report: BuildReport, precision: str, where: str) -> None:
-    """Refuse an engine that computes none of what its file asks for in a low precision: the builder may not say so.
-
-    TensorRT 10.13 on Thor built FP32 engines where FP8 was asked for, without a word
-    (https://github.com/NVIDIA/TensorRT/issues/4590).
-
-    Args:
-        report: How the engine was built.
-        precision: What it was built for.
-        where: For the message.
-
-    Raises:
-        EngineError: If it is so.
-    """
-    if precision not in _LOW or report.layers == 0 or report.int8_layers or not report.quantized_layers:
-        return
-    raise EngineError(
-        f"{report.module} {report.version} built none of the {report.quantized_layers} products in "
-        f"{precision.upper()} that the file asks for: all run in float",
-        where=where,
-        fix="use another precision (fp16), or another TensorRT: `mmedge doctor` says what is known of this one",
-    )
 
 
 class BuildResult(BuildReport, frozen=True, kw_only=True):

@@ -14,11 +14,11 @@ from mmedge.engine.build_parent import (
     BuildResult,
     Progress,
     build_engine,
-    refuse_unused,
     target_capability,
 )
 from mmedge.engine.cache import CacheEntry, EngineCache, EngineKey, Verdict
 from mmedge.engine.cuda import gpu_available, gpu_info
+from mmedge.engine.low_precision import refuse_unused
 from mmedge.engine.network import Network, read_network
 from mmedge.engine.shapes import Given, check_ranges
 from mmedge.engine.tensorrt_loader import TensorRT, load_tensorrt

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from mmedge.capture.description import FFMPEG_MATRICES, FFMPEG_TRANSFERS
-from mmedge.capture.picture import frame_shape, planes_of
+from mmedge.capture.picture import copy_planes, frame_shape, planes_of
 from mmedge.errors import SourceError
 from mmedge.extras import require
 from mmedge.files import private_file
@@ -342,19 +342,17 @@ def _pack(frame: Any, kind: PixelFormat, out: ByteArray) -> None:
 
     ``out`` is uint8, of the shape [...] that ``kind`` has, contiguous.
     """
+    if kind in ("gray8", "yuv420p", "yuv422p", "yuv444p"):
+        copy_planes(frame, out, kind, frame.height, frame.width)
+        return
     planes = [
         np.frombuffer(p, np.uint8)[: p.height * p.line_size].reshape(p.height, p.line_size)[:, : p.width]
         for p in frame.planes
     ]
-    if kind in ("rgb24", "bgr24"):
-        green, blue, red = planes  # gbrp
-        np.stack((red, green, blue) if kind == "rgb24" else (blue, green, red), axis=2, out=out)
-    elif kind == "nv12":
+    if kind == "nv12":
         luma, first, second = planes
         height = frame.height
         out[:height], out[height:, 0::2], out[height:, 1::2] = luma, first, second
     else:
-        flat, start = out.reshape(-1), 0
-        for plane in planes[:1] if kind == "gray8" else planes:
-            flat[start : start + plane.size].reshape(plane.shape)[...] = plane
-            start += plane.size
+        green, blue, red = planes  # gbrp
+        np.stack((red, green, blue) if kind == "rgb24" else (blue, green, red), axis=2, out=out)

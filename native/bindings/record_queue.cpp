@@ -22,20 +22,6 @@ void bind_record_queue(nb::module_& m) {
           },
           nb::arg("record"), nb::arg("arrive_ns"), nb::arg("capture_ns"), nb::arg("epoch"),
           "Append a record, and say what it is about; False when there is no room for it.")
-      .def(
-          "take_all",
-          [](RecordQueue& self) {
-            nb::list records;
-            std::string record;
-            // Of the capacity, so that a writer that never stops does not keep the reader here.
-            for (std::int64_t left = self.capacity(); left > 0 && self.take(record);
-                 left -= static_cast<std::int64_t>(record.size()) + 4)
-              records.append(nb::bytes(record.data(), record.size()));
-            return records;
-          },
-          nb::sig("def take_all(self) -> list[bytes]"),
-          "Take the records that are there, oldest first.\n\n"
-          "Raises ValueError when the writer left something that cannot be.")
       .def_prop_ro(
           "newest",
           [](const RecordQueue& self) {

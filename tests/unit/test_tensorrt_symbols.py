@@ -10,7 +10,8 @@ import pytest
 
 from mmedge.engine import build_child, parse_check, tensorrt_loader
 from mmedge.engine.build_messages import BuildOptions, DoneMessage
-from mmedge.engine.build_parent import BuildReport, refuse_unused
+from mmedge.engine.build_parent import BuildReport
+from mmedge.engine.low_precision import refuse_unused
 from mmedge.engine.tensorrt_loader import TensorRT
 from mmedge.errors import EngineError
 from tests.tensorrt_stand_in import TABLES, VERSIONS, AbsentError, stand_in
@@ -132,3 +133,8 @@ def test_what_is_used_in_part_or_was_not_asked_for_is_no_failure(
     low: int, asked: int, layers: int, precision: str
 ) -> None:
     refuse_unused(report(low, asked, layers), precision, "encoder")
+
+
+def test_an_engine_that_lists_no_layers_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    refuse_unused(report(0, 3, 0), "fp8", "encoder")
+    assert "encoder: the engine does not list its layers" in caplog.text
