@@ -22,7 +22,7 @@ import msgspec
 from mmedge.engine.build_messages import BuildOptions, DoneMessage, FailedMessage, Message, Node, ProgressMessage
 from mmedge.engine.cuda import gpu_available, gpu_info
 from mmedge.engine.dimension_names import without_false_names
-from mmedge.engine.layers import boundaries, parse_layers, quantized_nodes, split_int8
+from mmedge.engine.layers import boundaries, count_half, half_nodes, parse_layers, quantized_nodes, split_int8
 from mmedge.engine.memory import available_bytes
 from mmedge.engine.shapes import fix_shapes
 from mmedge.engine.tensorrt_loader import TensorRT, load_tensorrt, make_logger
@@ -190,10 +190,12 @@ def _set_timings(config: Any, folder: Path) -> None:
 
 
 def _layer_text(trt: TensorRT, log: BuildLog, logger: Any, plan: bytes) -> str:
-    if log.layers or not gpu_available():
+    if parse_layers(log.layers) or not gpu_available():
         return log.layers
-    # Where the builder prints no list, the engine itself tells; that needs the GPU.
+    # Where the builder prints no list that can be read, the engine itself tells; that needs the GPU.
     engine = trt.module.Runtime(logger).deserialize_cuda_engine(plan)
+    if engine is None:
+        return ""
     inspector = engine.create_engine_inspector()
     kind = trt.module.LayerInformationFormat.ONELINE
     return "\n".join(inspector.get_layer_information(index, kind).strip() for index in range(engine.num_layers))
@@ -223,7 +225,7 @@ def build(folder: Path, options: BuildOptions, report: Callable[[str, float], No
     if not parser.parse(model, options.path):
         return _refused(_parser_errors(parser), log)
 
-    quantized = quantized_nodes(network, trt.module.LayerType)
+    quantized, half = (find(network, trt.module.LayerType) for find in (quantized_nodes, half_nodes))
     config = _configure(trt, builder, network, options, Phases(report))
     if options.timing_cache:
         _set_timings(config, folder)
@@ -242,7 +244,12 @@ def build(folder: Path, options: BuildOptions, report: Callable[[str, float], No
     layers = parse_layers(_layer_text(trt, log, logger, plan))
     running, waiting = split_int8(layers, quantized)
     return DoneMessage(
-        layers=len(layers), int8_nodes=running, float_nodes=waiting, boundaries=boundaries(layers) if quantized else []
+        layers=len(layers),
+        int8_nodes=running,
+        float_nodes=waiting,
+        boundaries=boundaries(layers) if quantized else [],
+        half_asked=len(half),
+        half_layers=count_half(layers, half),
     )
 
 

@@ -93,12 +93,16 @@ class DoneMessage(msgspec.Struct, frozen=True, tag="done"):
         int8_nodes: Convolutions and matrix products that the file asks to run in INT8, and that do.
         float_nodes: Those that do not.
         boundaries: Layers that do nothing but go between INT8 and float, or end in it.
+        half_asked: How many convolutions and matrix products the file has on FP16 data.
+        half_layers: How many of them run so.
     """
 
     layers: int
     int8_nodes: list[str]
     float_nodes: list[str]
     boundaries: list[str]
+    half_asked: int = 0
+    half_layers: int = 0
 
 
 Message: TypeAlias = ProgressMessage | FailedMessage | DoneMessage

@@ -61,6 +61,8 @@ class BuildReport(msgspec.Struct, frozen=True, kw_only=True):
         float_nodes: Names of those that do not, though the file asks for it.
         boundaries: Layers between INT8 and float: each moves a tensor once more.
         optimization_level: How hard the builder searched, where memory ran out at its default.
+        half_asked: Convolutions and matrix products that the file has on FP16 data.
+        half_layers: Those of them that run so.
     """
 
     module: str
@@ -77,6 +79,8 @@ class BuildReport(msgspec.Struct, frozen=True, kw_only=True):
     float_nodes: tuple[str, ...] = ()
     boundaries: tuple[str, ...] = ()
     optimization_level: int | None = None
+    half_asked: int = 0
+    half_layers: int = 0
 
 
 class BuildResult(BuildReport, frozen=True, kw_only=True):
@@ -178,7 +182,7 @@ def build_engine(
     Raises:
         UnsupportedNodesError: Lists every operator TensorRT cannot take.
         EngineError: If the build fails, crashes or takes too long or too much; says the last log lines. Also if the
-            engine computes nothing in the low precision that was asked for.
+            engine computes nothing in the precision that was asked for, or does not say whether it does.
         ConfigError: If an open dimension was not given, or a shape does not fit.
         DeviceError: If the module needs a GPU and there is none.
 
@@ -246,6 +250,8 @@ def build_engine(
         float_nodes=tuple(done.float_nodes),
         boundaries=tuple(done.boundaries),
         optimization_level=level,
+        half_asked=done.half_asked,
+        half_layers=done.half_layers,
     )
     refuse_unused(result, precision, where)
     return result

@@ -115,10 +115,12 @@ def report(low: int, asked: int, layers: int = 9) -> BuildReport:
         int8_layers=low,
         int8_coverage=low / asked if asked else 0.0,
         log_path="",
+        half_asked=asked,
+        half_layers=low,
     )
 
 
-@pytest.mark.parametrize("precision", ["int8", "fp8", "int4"])
+@pytest.mark.parametrize("precision", ["int8", "fp8", "int4", "fp16"])
 def test_a_precision_that_was_asked_for_and_is_not_used_fails_the_build(precision: str) -> None:
     with pytest.raises(EngineError, match=rf"built none of the 3 products in {precision.upper()}") as caught:
         refuse_unused(report(0, 3), precision, "encoder")
@@ -127,7 +129,7 @@ def test_a_precision_that_was_asked_for_and_is_not_used_fails_the_build(precisio
 
 @pytest.mark.parametrize(
     ("low", "asked", "layers", "precision"),
-    [(1, 3, 9, "int8"), (0, 0, 9, "int8"), (0, 3, 0, "fp8"), (0, 3, 9, "fp16"), (0, 3, 9, "fp32")],
+    [(1, 3, 9, "int8"), (0, 0, 9, "int8"), (0, 0, 0, "fp16"), (2, 3, 9, "fp16"), (0, 3, 9, "fp32")],
 )
 def test_what_is_used_in_part_or_was_not_asked_for_is_no_failure(
     low: int, asked: int, layers: int, precision: str
@@ -135,6 +137,9 @@ def test_what_is_used_in_part_or_was_not_asked_for_is_no_failure(
     refuse_unused(report(low, asked, layers), precision, "encoder")
 
 
-def test_an_engine_that_lists_no_layers_is_said(caplog: pytest.LogCaptureFixture) -> None:
-    refuse_unused(report(0, 3, 0), "fp8", "encoder")
-    assert "encoder: the engine does not list its layers" in caplog.text
+@pytest.mark.parametrize("precision", ["fp8", "fp16"])
+def test_what_cannot_be_checked_is_not_claimed(precision: str) -> None:
+    with pytest.raises(EngineError, match=rf"whether it uses {precision.upper()} cannot be checked") as caught:
+        refuse_unused(report(0, 3, 0), precision, "encoder")
+    assert caught.value.where == "encoder"
+    refuse_unused(report(0, 3, 0), "fp32", "encoder")
