@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import AbstractContextManager
+from functools import partial
+from itertools import count
 from json import dumps
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,21 +13,25 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
+from mmedge.address import Address
 from mmedge.bench import bench
 from mmedge.bench.attestation import SCHEMA, read, seal
+from mmedge.bench.checklist import SOAK_S
 from mmedge.bench.report import Report, write
 from mmedge.bench.sweep import sweep
 from mmedge.bundle import Bundle, load
+from mmedge.cli.attest_board import on_board, print_checklist
 from mmedge.cli.bench_tables import print_report, print_sweep
 from mmedge.cli.output import Allow, Bar, Json, bar, err, print_json
 from mmedge.cli.rates import rates_of
+from mmedge.cli.run import parse_inputs
 from mmedge.doctor import collect
 from mmedge.errors import CheckError, ConfigError, MmedgeError
 from mmedge.fusion import verify_bundle
 from mmedge.fusion.compile import compile_bundle
 from mmedge.plain import json_text
 
-_SWEEP_S = 3.0  # at each rate
+_BOARD_RATES, _PROBE_S = "10:240", 5.0  # unless other ones are asked for
 # Of the doctor's report: nothing that is of this machine alone and says nothing about latency.
 _LEFT_OUT = ("cameras", "cache")
 
@@ -34,7 +42,20 @@ def command(
     sweep_rates: Annotated[
         str | None, typer.Option("--sweep", metavar="LOW:HIGH", help="Rates to find the knee between, e.g. 10:240.")
     ] = None,
+    rate_seconds: Annotated[float, typer.Option(help="Seconds at each rate of the sweep.")] = 3.0,
     fps: Annotated[float, typer.Option(help="Rate of generated frames.")] = 30.0,
+    board: Annotated[
+        bool, typer.Option("--board", help="Besides: sweep, devices, calibration, a soak, and what is still missing.")
+    ] = False,
+    soak: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="With --board: how long it is to last, 180 by default.")
+    ] = None,
+    probe: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="With --board: for each device, 5 by default.")
+    ] = None,
+    input: Annotated[
+        list[str], typer.Option("--input", metavar="NAME=URI", help="With --board: a real source for the soak.")
+    ] = [],
     output: Annotated[Path, typer.Option(help="Where to write the document.")] = Path("attestation.json"),
     check: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Check a document instead: hash, schema, validity.")
@@ -44,7 +65,9 @@ def command(
 ) -> None:
     """Measure this machine with a bundle and write one document: no host, user or path is in it, and it has a hash.
 
-    Exit code 1 if something fails, or if the figures are not valid; the document is written all the same and says so.
+    With --board it shows in under ten minutes what only a board can show, and says what is still missing; on another
+    machine it says so and runs what applies. Exit code 1 if something fails, or if the figures are not valid; the
+    document is written all the same and says so.
     """
     if check is not None:
         document = read(check)
@@ -54,25 +77,44 @@ def command(
         raise ConfigError("there is nothing to measure", where="BUNDLE", fix="name a bundle, or --check FILE")
     if not output.parent.is_dir():
         raise ConfigError("the folder does not exist", where=str(output.parent), fix="choose another path")
+    if not board and (soak is not None or probe is not None or input):
+        raise ConfigError("--soak, --probe and --input are of --board", where="command line", fix="add --board")
+    if board and sweep_rates is None:
+        sweep_rates = _BOARD_RATES
     rates = None if sweep_rates is None else rates_of(sweep_rates)
-    doctor = msgspec.to_builtins(collect())
-    with load(bundle) as opened, bar("attest") as progress:
+    began_s, done = time.monotonic(), count(1)
+
+    def step(name: str) -> AbstractContextManager[Bar]:
+        return bar(f"step {next(done)}, after {time.monotonic() - began_s:.0f} s: {name}")
+
+    def measured(
+        rate_hz: float, seconds: float, inputs: dict[str, Address] | None = None, name: str = "measuring"
+    ) -> Report:
+        text = f"{name} at {rate_hz:.4g} a second for {seconds:g} s"
+        with step(text) as progress:
+            tell = partial(progress, text)
+            return bench(bundle, seconds, fps=rate_hz, inputs=inputs, allow=allow, progress=tell)
+
+    with step("doctor"):
+        doctor = msgspec.to_builtins(collect())
+    with load(bundle) as opened, step("engines and golden inputs") as progress:
+        sources = parse_inputs(opened, input, {}) if input else {}
         golden = [
             {key: row[key] for key in ("stage", "target", "precision", "error", "error_over_tolerance", "run_ms")}
             for row in verify_bundle(opened, progress, allow=allow)
         ]
         compiled = _compiled(opened, progress)
         hashed = {"name": opened.name, "manifest_sha256": opened.manifest_sha256}
-
-    def measured(rate_hz: float, seconds: float) -> Report:
-        with bar(f"measuring at {rate_hz:.4g} a second") as progress:
-            tell = lambda share: progress(f"measuring at {rate_hz:.4g} a second", share)  # noqa: E731
-            return bench(bundle, seconds, fps=rate_hz, allow=allow, progress=tell)
-
     report = measured(fps, duration)
-    knee = None if rates is None else sweep(*rates, lambda rate_hz: measured(rate_hz, _SWEEP_S))
-    failed = [f"{row['stage']} {row['precision']}: {row['error']}" for row in golden if row["error"]]
-    problems = [*failed, *filter(None, (report.problem,)), *(knee.problems if knee is not None else ())]
+    knee = None if rates is None else sweep(*rates, lambda rate_hz: measured(rate_hz, rate_seconds))
+    problems = [f"{row['stage']} {row['precision']}: {row['error']}" for row in golden if row["error"]]
+    problems += [*filter(None, (report.problem,)), *(knee.problems if knee is not None else ())]
+    parts: dict[str, Any] = {}
+    if board:
+        soaked = partial(measured, fps, SOAK_S if soak is None else soak, sources or None, "soak")
+        parts["board"], bad = on_board(step, sources, _PROBE_S if probe is None else probe, soaked)
+        problems += bad
+        parts["board"]["took_s"] = round(time.monotonic() - began_s, 1)
     document = seal(
         {
             "schema": SCHEMA,
@@ -82,6 +124,7 @@ def command(
             "golden": golden,
             "bench": report.to_dict(),
             "sweep": None if knee is None else knee.to_dict(),
+            **parts,
             "valid": not problems,
             "problem": "; ".join(problems) or None,
         }
@@ -124,3 +167,5 @@ def _tell(document: dict[str, Any]) -> None:
     ]
     for line in lines:
         err.print(line, highlight=False, markup=False)
+    if "board" in document:
+        print_checklist(document)
