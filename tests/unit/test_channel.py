@@ -244,7 +244,7 @@ def test_a_camera_that_changes_its_size_is_read_to_the_end(border: Border) -> No
     for packet in got:
         assert packet.release is not None
         packet.release()
-    assert len(border.reader._rings) == 1  # the newest size
+    assert border.reader._core.slot_rings == 1  # the newest size
 
 
 def test_a_packet_waits_for_its_ring_and_those_after_it_with_it(border: Border) -> None:
