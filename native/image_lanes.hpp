@@ -60,8 +60,8 @@ struct ImageLanes {
   // memory is asked for the same bytes of `ahead`, a row that is wanted soon.
   void (*take3)(const std::uint8_t* row, const std::uint8_t* ahead, const Windows& windows, std::size_t n,
                 std::uint8_t* out);
-  // Bytes of chroma to what they add to red, green and blue, each its whole part and the rest as a fraction
-  // of 16 bits: of 16 taps 16 numbers each, six times.
+  // Bytes of chroma to what they add to red, green and blue, with 6 fractional bits and half a level more to
+  // round by: of 16 taps 16 numbers each.
   void (*chroma)(const std::uint8_t* u, const std::uint8_t* v, std::size_t n, const Factors& factors,
                  std::int16_t* terms);
   void (*chroma_pairs)(const std::uint8_t* uv, std::size_t n, const Factors& factors, std::int16_t* terms);

@@ -63,61 +63,43 @@ void take3(const std::uint8_t* row, const std::uint8_t* ahead, const Windows& wi
                      : take3_by<false>(row, ahead, windows, n, out);
 }
 
-void store_terms(int32x4_t low, int32x4_t high, std::int16_t* terms) {
-  const int32x4_t half = vdupq_n_s32(4096);
-  low = vaddq_s32(low, half), high = vaddq_s32(high, half);
-  vst1q_s16(terms, vcombine_s16(vshrn_n_s32(low, 13), vshrn_n_s32(high, 13)));
-  const int16x8_t lower = vcombine_s16(vmovn_s32(low), vmovn_s32(high));
-  vst1q_s16(terms + 16, veorq_s16(vshlq_n_s16(lower, 3), vdupq_n_s16(static_cast<std::int16_t>(0x8000))));
-}
-
-// 8 of U and of V, less 128.
+// 8 of U and of V less 128, each in the upper half of its number.
 void store_colours(int16x8_t cu, int16x8_t cv, const Factors& m, std::int16_t* terms) {
-  const int16x4_t u0 = vget_low_s16(cu), u1 = vget_high_s16(cu), v0 = vget_low_s16(cv),
-                  v1 = vget_high_s16(cv);
-  const auto minus = [](std::int16_t factor) { return static_cast<std::int16_t>(-factor); };
-  const auto green = [&](int16x4_t a, int16x4_t b) {
-    return vmlal_n_s16(vmull_n_s16(a, minus(m.green_u)), b, minus(m.green_v));
+  const int16x8_t half = vdupq_n_s16(kHalfLevel);
+  const auto term = [](int16x8_t chroma, int factor) {
+    return vqrdmulhq_n_s16(chroma, static_cast<std::int16_t>(factor));
   };
-  store_terms(vmull_n_s16(v0, m.red_v), vmull_n_s16(v1, m.red_v), terms);
-  store_terms(green(u0, v0), green(u1, v1), terms + 32);
-  store_terms(vmull_n_s16(u0, m.blue_u), vmull_n_s16(u1, m.blue_u), terms + 64);
+  vst1q_s16(terms, vaddq_s16(term(cv, m.red_v), half));
+  vst1q_s16(terms + 16, vaddq_s16(vaddq_s16(term(cu, -m.green_u), term(cv, -m.green_v)), half));
+  vst1q_s16(terms + 32, vaddq_s16(term(cu, m.blue_u), half));
 }
 
 inline int16x8_t centred(uint8x8_t bytes) {
-  return vsubq_s16(vreinterpretq_s16_u16(vmovl_u8(bytes)), vdupq_n_s16(128));
+  return vreinterpretq_s16_u16(vshll_n_u8(veor_u8(bytes, vdup_n_u8(0x80)), 8));
 }
 
 void chroma(const std::uint8_t* u, const std::uint8_t* v, std::size_t n, const Factors& m,
             std::int16_t* terms) {
   for (std::size_t i = 0; i < n; i += 8)
-    store_colours(centred(vld1_u8(u + i)), centred(vld1_u8(v + i)), m, terms + i / 16 * 96 + i % 16);
+    store_colours(centred(vld1_u8(u + i)), centred(vld1_u8(v + i)), m, terms + i / 16 * 48 + i % 16);
 }
 
 void chroma_pairs(const std::uint8_t* uv, std::size_t n, const Factors& m, std::int16_t* terms) {
   for (std::size_t i = 0; i < n; i += 8) {
     const uint8x8x2_t both = vld2_u8(uv + 2 * i);
-    store_colours(centred(both.val[0]), centred(both.val[1]), m, terms + i / 16 * 96 + i % 16);
+    store_colours(centred(both.val[0]), centred(both.val[1]), m, terms + i / 16 * 48 + i % 16);
   }
 }
 
 void colour(const std::uint8_t* luma, const std::int16_t* terms, std::size_t n, const Factors& m,
             std::uint8_t* out) {
   const uint8x8_t black = vdup_n_u8(static_cast<std::uint8_t>(m.black));
-  const auto scale = static_cast<std::uint16_t>(m.luma);
   for (std::size_t i = 0; i < n; i += 8) {
-    const uint16x8_t above = vmovl_u8(vqsub_u8(vld1_u8(luma + i), black));
-    const uint32x4_t low = vshlq_n_u32(vmull_n_u16(vget_low_u16(above), scale), 3);
-    const uint32x4_t high = vshlq_n_u32(vmull_n_u16(vget_high_u16(above), scale), 3);
-    const int16x8_t whole = vreinterpretq_s16_u16(vcombine_u16(vshrn_n_u32(low, 16), vshrn_n_u32(high, 16)));
-    const int16x8_t lower = vreinterpretq_s16_u16(vcombine_u16(vmovn_u32(low), vmovn_u32(high)));
-    const int16x8_t rest = veorq_s16(lower, vdupq_n_s16(0x7fff));
-    const std::int16_t* const from = terms + i / 16 * 96 + i % 16;
-    for (std::size_t c = 0; c < 3; ++c) {
-      const uint16x8_t carry = vcgtq_s16(vld1q_s16(from + 32 * c + 16), rest);  // -1
-      const int16x8_t sum = vaddq_s16(whole, vld1q_s16(from + 32 * c));
-      vst1_u8(out + c * n + i, vqmovun_s16(vsubq_s16(sum, vreinterpretq_s16_u16(carry))));
-    }
+    const uint16x8_t above = vshll_n_u8(vqsub_u8(vld1_u8(luma + i), black), 7);
+    const int16x8_t gray = vqrdmulhq_n_s16(vreinterpretq_s16_u16(above), m.luma);
+    const std::int16_t* const from = terms + i / 16 * 48 + i % 16;
+    for (std::size_t c = 0; c < 3; ++c)  // sums beyond 16 bits are beyond white
+      vst1_u8(out + c * n + i, vqshrun_n_s16(vqaddq_s16(gray, vld1q_s16(from + 16 * c)), 6));
   }
 }
 

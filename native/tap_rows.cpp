@@ -87,7 +87,7 @@ void TapRows::plan_tables(const ImagePlan& plan) {
       chroma_.pairs(columns_, yuv_.across, yuv_.chroma_bytes);
     else
       chroma_.bytes(columns_, yuv_.across, yuv_.chroma_bytes);
-    for (auto& row : terms_) row.resize((n + 15) / 16 * 96);
+    for (auto& row : terms_) row.resize((n + 15) / 16 * 48);
   }
   loose_.resize(3 * n + kWindow);
   for (auto& row : bytes_) row.resize(3 * n + kWindow);  // taking writes whole windows

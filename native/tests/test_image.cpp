@@ -261,11 +261,13 @@ void every_colour() {
     by_all(spec, tensor.size(), tensor.data(),
            [&](ImageKernel& kernel, float* to) { kernel.tensor(view, plan, to); });
     for (std::size_t i = 0; i < 256 * 256; ++i) {
-      const int gray = m.luma * std::max(frame[i] - m.black, 0);
+      const int gray = luma_term(std::max(frame[i] - m.black, 0), m.luma);
       const int u = frame[256 * 256 + i] - 128, v = frame[2 * 256 * 256 + i] - 128;
-      const int want[] = {gray + m.red_v * v, gray - m.green_u * u - m.green_v * v, gray + m.blue_u * u};
+      const int want[] = {gray + chroma_term(v, m.red_v),
+                          gray + chroma_term(u, -m.green_u) + chroma_term(v, -m.green_v),
+                          gray + chroma_term(u, m.blue_u)};
       for (std::size_t c = 0; c < 3; ++c) {
-        const int value = std::clamp((want[c] + 4096) >> 13, 0, 255);
+        const int value = std::clamp((want[c] + 32) >> 6, 0, 255);
         CHECK(out[3 * i + c] == value);
         CHECK(std::fabs(tensor[c * 256 * 256 + i] * 255.0f - static_cast<float>(value)) < 1e-4f);
       }
