@@ -64,7 +64,11 @@ struct ImageLanes {
   // round by: of 16 taps 16 numbers each.
   void (*chroma)(const std::uint8_t* u, const std::uint8_t* v, std::size_t n, const Factors& factors,
                  std::int16_t* terms);
-  void (*chroma_pairs)(const std::uint8_t* uv, std::size_t n, const Factors& factors, std::int16_t* terms);
+  // The same of taps in two rows, and in one row of pairs, of which windows have both bytes.
+  void (*take_chroma)(const std::uint8_t* u, const std::uint8_t* v, const Windows& windows, std::size_t n,
+                      const Factors& factors, std::int16_t* terms);
+  void (*take_pairs)(const std::uint8_t* uv, const Windows& windows, std::size_t n, const Factors& factors,
+                     std::int16_t* terms);
   // Bytes of luma to three planes: red, green, blue.
   void (*colour)(const std::uint8_t* luma, const std::int16_t* terms, std::size_t n, const Factors& factors,
                  std::uint8_t* out);

@@ -6,21 +6,24 @@
 namespace mmedge {
 namespace {
 
+// 16 taps of a row, of each second window.
+template <std::size_t kCount>
+uint8x16_t take_16(const std::uint8_t* row, const std::uint32_t* offset, const std::uint8_t* control) {
+  const auto taps = [&](std::size_t k) {
+    return vqtbl1q_u8(vld1q_u8(row + offset[2 * k]), vld1q_u8(control + 32 * k));
+  };
+  uint8x16_t all = taps(0);
+  for (std::size_t k = 1; k < kCount; ++k) all = vorrq_u8(all, taps(k));
+  return all;
+}
+
 template <std::size_t kCount>
 void take_by(const std::uint8_t* row, const Windows& windows, std::size_t n, std::uint8_t* out) {
   const std::uint32_t* offset = windows.offset;
   const std::uint8_t* control = windows.control;
   for (std::size_t i = 0; i < n; i += 32, offset += 2 * kCount, control += 32 * kCount) {
-    const auto taps = [&](std::size_t k) {
-      return vqtbl1q_u8(vld1q_u8(row + offset[k]), vld1q_u8(control + 16 * k));
-    };
-    uint8x16_t first = taps(0), second = taps(1);
-    for (std::size_t k = 1; k < kCount; ++k) {
-      first = vorrq_u8(first, taps(2 * k));
-      second = vorrq_u8(second, taps(2 * k + 1));
-    }
-    vst1q_u8(out + i, first);
-    vst1q_u8(out + i + 16, second);
+    vst1q_u8(out + i, take_16<kCount>(row, offset, control));
+    vst1q_u8(out + i + 16, take_16<kCount>(row, offset + 1, control + 16));
   }
 }
 
@@ -84,11 +87,49 @@ void chroma(const std::uint8_t* u, const std::uint8_t* v, std::size_t n, const F
     store_colours(centred(vld1_u8(u + i)), centred(vld1_u8(v + i)), m, terms + i / 16 * 48 + i % 16);
 }
 
-void chroma_pairs(const std::uint8_t* uv, std::size_t n, const Factors& m, std::int16_t* terms) {
-  for (std::size_t i = 0; i < n; i += 8) {
-    const uint8x8x2_t both = vld2_u8(uv + 2 * i);
-    store_colours(centred(both.val[0]), centred(both.val[1]), m, terms + i / 16 * 48 + i % 16);
+template <std::size_t kCount>
+void take_chroma_by(const std::uint8_t* u, const std::uint8_t* v, const Windows& windows, std::size_t n,
+                    const Factors& m, std::int16_t* terms) {
+  for (std::size_t unit = 0; unit < n / 16; ++unit) {
+    const std::size_t at = unit / 2 * 2 * kCount + unit % 2;  // windows of two units stand in turn
+    const uint8x16_t cu = take_16<kCount>(u, windows.offset + at, windows.control + 16 * at);
+    const uint8x16_t cv = take_16<kCount>(v, windows.offset + at, windows.control + 16 * at);
+    std::int16_t* const to = terms + 48 * unit;
+    store_colours(centred(vget_low_u8(cu)), centred(vget_low_u8(cv)), m, to);
+    store_colours(centred(vget_high_u8(cu)), centred(vget_high_u8(cv)), m, to + 8);
   }
+}
+
+void take_chroma(const std::uint8_t* u, const std::uint8_t* v, const Windows& windows, std::size_t n,
+                 const Factors& m, std::int16_t* terms) {
+  const auto by = windows.count == 1   ? take_chroma_by<1>
+                  : windows.count == 2 ? take_chroma_by<2>
+                  : windows.count == 4 ? take_chroma_by<4>
+                                       : take_chroma_by<8>;
+  by(u, v, windows, n, m, terms);
+}
+
+template <std::size_t kCount>
+void take_pairs_by(const std::uint8_t* uv, const Windows& windows, std::size_t n, const Factors& m,
+                   std::int16_t* terms) {
+  const std::uint32_t* offset = windows.offset;
+  const std::uint8_t* control = windows.control;
+  for (std::size_t i = 0; i < n; i += 16, offset += 2 * kCount, control += 32 * kCount) {
+    const uint8x16_t low = take_16<kCount>(uv, offset, control);
+    const uint8x16_t high = take_16<kCount>(uv, offset + 1, control + 16);
+    const uint8x16_t cu = vuzp1q_u8(low, high), cv = vuzp2q_u8(low, high);
+    store_colours(centred(vget_low_u8(cu)), centred(vget_low_u8(cv)), m, terms + 3 * i);
+    store_colours(centred(vget_high_u8(cu)), centred(vget_high_u8(cv)), m, terms + 3 * i + 8);
+  }
+}
+
+void take_pairs(const std::uint8_t* uv, const Windows& windows, std::size_t n, const Factors& m,
+                std::int16_t* terms) {
+  const auto by = windows.count == 1   ? take_pairs_by<1>
+                  : windows.count == 2 ? take_pairs_by<2>
+                  : windows.count == 4 ? take_pairs_by<4>
+                                       : take_pairs_by<8>;
+  by(uv, windows, n, m, terms);
 }
 
 void colour(const std::uint8_t* luma, const std::int16_t* terms, std::size_t n, const Factors& m,
@@ -204,10 +245,24 @@ void blend(const T* above, const T* below, const Blend& blend) {
 
 }  // namespace
 
-const ImageLanes kNeonLanes{
-    8,        take,      take3,     chroma,  chroma_pairs,        colour,  expand,  mix,
-    add_rows, add_pairs, add_steps, average, blend<std::uint8_t>, nullptr, nullptr, blend<std::int16_t>,
-    kLoops};
+const ImageLanes kNeonLanes{8,
+                            take,
+                            take3,
+                            chroma,
+                            take_chroma,
+                            take_pairs,
+                            colour,
+                            expand,
+                            mix,
+                            add_rows,
+                            add_pairs,
+                            add_steps,
+                            average,
+                            blend<std::uint8_t>,
+                            nullptr,
+                            nullptr,
+                            blend<std::int16_t>,
+                            kLoops};
 
 }  // namespace mmedge
 #endif

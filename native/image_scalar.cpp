@@ -28,8 +28,16 @@ void chroma(const std::uint8_t* u, const std::uint8_t* v, std::size_t n, const F
   for (std::size_t i = 0; i < n; ++i) terms_of(u[i], v[i], m, terms + i / 16 * 48 + i % 16);
 }
 
-void chroma_pairs(const std::uint8_t* uv, std::size_t n, const Factors& m, std::int16_t* terms) {
-  for (std::size_t i = 0; i < n; ++i) terms_of(uv[2 * i], uv[2 * i + 1], m, terms + i / 16 * 48 + i % 16);
+void take_chroma(const std::uint8_t* u, const std::uint8_t* v, const Windows& windows, std::size_t n,
+                 const Factors& m, std::int16_t* terms) {
+  for (std::size_t i = 0; i < n; ++i)
+    terms_of(u[windows.place[i]], v[windows.place[i]], m, terms + i / 16 * 48 + i % 16);
+}
+
+void take_pairs(const std::uint8_t* uv, const Windows& windows, std::size_t n, const Factors& m,
+                std::int16_t* terms) {
+  for (std::size_t i = 0; i < n; ++i)
+    terms_of(uv[windows.place[2 * i]], uv[windows.place[2 * i + 1]], m, terms + i / 16 * 48 + i % 16);
 }
 
 void colour(const std::uint8_t* luma, const std::int16_t* terms, std::size_t n, const Factors& m,
@@ -99,7 +107,8 @@ const ImageLanes kScalarLanes{1,
                               take,
                               take3,
                               chroma,
-                              chroma_pairs,
+                              take_chroma,
+                              take_pairs,
                               colour,
                               expand,
                               mix,

@@ -17,20 +17,25 @@ inline void store32(void* to, __m256i value) { _mm256_storeu_si256(static_cast<_
 // To the second cache: the first one has too few places for lines on their way, and loads wait for them.
 inline void ask_for(const std::uint8_t* from) { __builtin_prefetch(from, 0, 2); }
 
+// 32 taps of a row.
+template <std::size_t kCount>
+__m256i take_32(const std::uint8_t* row, const std::uint32_t* offset, const std::uint8_t* control) {
+  const auto taps = [&](std::size_t k) {
+    const __m256i both = _mm256_inserti128_si256(_mm256_castsi128_si256(load16(row + offset[2 * k])),
+                                                 load16(row + offset[2 * k + 1]), 1);
+    return _mm256_shuffle_epi8(both, load32(control + 32 * k));
+  };
+  __m256i all = taps(0);
+  for (std::size_t k = 1; k < kCount; ++k) all = _mm256_or_si256(all, taps(k));
+  return all;
+}
+
 template <std::size_t kCount>
 void take_by(const std::uint8_t* row, const Windows& windows, std::size_t n, std::uint8_t* out) {
   const std::uint32_t* offset = windows.offset;
   const std::uint8_t* control = windows.control;
-  for (std::size_t i = 0; i < n; i += 32, offset += 2 * kCount, control += 32 * kCount) {
-    const auto taps = [&](std::size_t k) {
-      const __m256i both = _mm256_inserti128_si256(_mm256_castsi128_si256(load16(row + offset[2 * k])),
-                                                   load16(row + offset[2 * k + 1]), 1);
-      return _mm256_shuffle_epi8(both, load32(control + 32 * k));
-    };
-    __m256i all = taps(0);
-    for (std::size_t k = 1; k < kCount; ++k) all = _mm256_or_si256(all, taps(k));
-    store32(out + i, all);
-  }
+  for (std::size_t i = 0; i < n; i += 32, offset += 2 * kCount, control += 32 * kCount)
+    store32(out + i, take_32<kCount>(row, offset, control));
 }
 
 void take(const std::uint8_t* row, const Windows& windows, std::size_t n, std::uint8_t* out) {
@@ -197,13 +202,69 @@ void chroma(const std::uint8_t* u, const std::uint8_t* v, std::size_t n, const F
   }
 }
 
-void chroma_pairs(const std::uint8_t* uv, std::size_t n, const Factors& m, std::int16_t* terms) {
+// Unit `unit` of 16 taps: the windows of two units stand in turn.
+template <std::size_t kCount>
+std::size_t first_window(std::size_t unit) {
+  return unit / 2 * 2 * kCount + unit % 2;
+}
+
+// The same 16 taps of two rows.
+template <std::size_t kCount>
+__m256i take_both(const std::uint8_t* one, const std::uint8_t* other, const std::uint32_t* offset,
+                  const std::uint8_t* control) {
+  const auto taps = [&](std::size_t k) {
+    const __m256i both = _mm256_inserti128_si256(_mm256_castsi128_si256(load16(one + offset[2 * k])),
+                                                 load16(other + offset[2 * k]), 1);
+    return _mm256_shuffle_epi8(both, _mm256_broadcastsi128_si256(load16(control + 32 * k)));
+  };
+  __m256i both = taps(0);
+  for (std::size_t k = 1; k < kCount; ++k) both = _mm256_or_si256(both, taps(k));
+  return both;
+}
+
+template <std::size_t kCount>
+void take_chroma_by(const std::uint8_t* u, const std::uint8_t* v, const Windows& windows, std::size_t n,
+                    const Factors& m, std::int16_t* terms) {
+  const __m256i middle = _mm256_set1_epi8(static_cast<char>(0x80));
+  for (std::size_t unit = 0; unit < n / 16; ++unit) {
+    const std::size_t at = first_window<kCount>(unit);
+    const __m256i both =
+        _mm256_xor_si256(take_both<kCount>(u, v, windows.offset + at, windows.control + 16 * at), middle);
+    const auto spread = [](__m128i bytes) { return _mm256_slli_epi16(_mm256_cvtepu8_epi16(bytes), 8); };
+    store_colours(spread(_mm256_castsi256_si128(both)), spread(_mm256_extracti128_si256(both, 1)), m,
+                  terms + 48 * unit);
+  }
+}
+
+void take_chroma(const std::uint8_t* u, const std::uint8_t* v, const Windows& windows, std::size_t n,
+                 const Factors& m, std::int16_t* terms) {
+  const auto by = windows.count == 1   ? take_chroma_by<1>
+                  : windows.count == 2 ? take_chroma_by<2>
+                  : windows.count == 4 ? take_chroma_by<4>
+                                       : take_chroma_by<8>;
+  by(u, v, windows, n, m, terms);
+}
+
+template <std::size_t kCount>
+void take_pairs_by(const std::uint8_t* uv, const Windows& windows, std::size_t n, const Factors& m,
+                   std::int16_t* terms) {
   const __m256i middle = _mm256_set1_epi8(static_cast<char>(0x80)),
                 high = _mm256_set1_epi16(static_cast<std::int16_t>(0xff00));
-  for (std::size_t i = 0; i < n; i += 16) {
-    const __m256i both = _mm256_xor_si256(load32(uv + 2 * i), middle);
+  const std::uint32_t* offset = windows.offset;
+  const std::uint8_t* control = windows.control;
+  for (std::size_t i = 0; i < n; i += 16, offset += 2 * kCount, control += 32 * kCount) {
+    const __m256i both = _mm256_xor_si256(take_32<kCount>(uv, offset, control), middle);
     store_colours(_mm256_slli_epi16(both, 8), _mm256_and_si256(both, high), m, terms + 3 * i);
   }
+}
+
+void take_pairs(const std::uint8_t* uv, const Windows& windows, std::size_t n, const Factors& m,
+                std::int16_t* terms) {
+  const auto by = windows.count == 1   ? take_pairs_by<1>
+                  : windows.count == 2 ? take_pairs_by<2>
+                  : windows.count == 4 ? take_pairs_by<4>
+                                       : take_pairs_by<8>;
+  by(uv, windows, n, m, terms);
 }
 
 // 16 taps of a row of luma above black.
@@ -306,20 +367,13 @@ void blend_colour_by(const std::uint8_t* above, const std::uint8_t* below, std::
   const std::int16_t* const weights = blend.weights;
   const std::uint32_t* const start = blend.start;
   for (std::size_t unit = 0, units = n / 16; unit < units; ++unit) {
-    const std::size_t first_window = unit / 2 * 2 * kCount + unit % 2;  // windows of two units stand in turn
-    const std::uint32_t* const offset = windows.offset + first_window;
-    const std::uint8_t* const control = windows.control + first_window * 16;
+    const std::size_t window = first_window<kCount>(unit);
+    const std::uint32_t* const offset = windows.offset + window;
     // To the first cache: what is computed here takes longer than lines need to come.
     __builtin_prefetch(above + ahead + offset[0]);
     __builtin_prefetch(below + ahead + offset[0]);
-    const auto taps = [&](std::size_t k) {
-      const __m256i both = _mm256_inserti128_si256(_mm256_castsi128_si256(load16(above + offset[2 * k])),
-                                                   load16(below + offset[2 * k]), 1);
-      return _mm256_shuffle_epi8(both, _mm256_broadcastsi128_si256(load16(control + 32 * k)));
-    };
-    __m256i both = taps(0);
-    for (std::size_t k = 1; k < kCount; ++k) both = _mm256_or_si256(both, taps(k));
-    both = _mm256_subs_epu8(both, black);
+    const __m256i both =
+        _mm256_subs_epu8(take_both<kCount>(above, below, offset, windows.control + 16 * window), black);
     const __m256i a = luma_of(_mm256_castsi256_si128(both), factor);
     const __m256i b = luma_of(_mm256_extracti128_si256(both, 1), factor);
     const __m256i all = load32(weights + 16 * unit);

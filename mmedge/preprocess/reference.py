@@ -113,7 +113,10 @@ def _resampled(pixels: npt.NDArray[_T], rows: Axis, columns: Axis) -> npt.NDArra
     """Rows first, then columns, in the arithmetic of ``pixels``: a + (b - a) * w; edges of the window repeated."""
     for axis, dimension in ((rows, 0), (columns, 1)):
         window = pixels.take(range(axis.first, axis.first + axis.window), dimension)
-        centre = np.clip((np.arange(axis.length) + 0.5) * axis.step + axis.shift - 0.5, 0.0, axis.window - 1.0)
+        place = np.arange(axis.length) + 0.5
+        if axis.cell > 0:
+            place = (np.floor((place - axis.cell_first) / axis.cell) + 0.5) * axis.cell + axis.cell_first
+        centre = np.clip(place * axis.step + axis.shift - 0.5, 0.0, axis.window - 1.0)
         left = np.floor(centre).astype(np.intp)
         weight = np.expand_dims((centre - left).astype(pixels.dtype), (1, 2) if dimension == 0 else 1)
         a, b = window.take(left, dimension), window.take(np.minimum(left + 1, axis.window - 1), dimension)

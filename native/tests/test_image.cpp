@@ -60,6 +60,8 @@ Axis random_axis(std::size_t camera, std::size_t out) {
   axis.start = random(0, out - axis.length);
   axis.step = static_cast<double>(random(1, 300)) / 100.0;
   axis.shift = static_cast<double>(random(0, 300)) / 100.0 - 1.5;
+  if (random(0, 2) == 0) axis.cell = static_cast<double>(random(20, 40)) / 10.0;
+  axis.cell_first = static_cast<double>(random(0, 30)) / 10.0;
   return axis;
 }
 
@@ -89,7 +91,10 @@ double naive(const std::uint8_t* raw, std::size_t channels, const Axis& rows, co
       x >= columns.start + columns.length)
     return -1.0;
   const auto centre = [](const Axis& axis, std::size_t at) {
-    const double place = (static_cast<double>(at - axis.start) + 0.5) * axis.step + axis.shift - 0.5;
+    double pixel = static_cast<double>(at - axis.start) + 0.5;
+    if (axis.cell > 0)
+      pixel = (std::floor((pixel - axis.cell_first) / axis.cell) + 0.5) * axis.cell + axis.cell_first;
+    const double place = pixel * axis.step + axis.shift - 0.5;
     return std::clamp(place, 0.0, static_cast<double>(axis.count - 1));
   };
   const double v = centre(rows, y), u = centre(columns, x);
