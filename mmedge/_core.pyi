@@ -582,14 +582,15 @@ class ImagePlan:
     """
     Where the pixels of an output come from, for one geometry of a camera.
 
-    An axis of the picture as it is shown: (camera, block, first, count, step, shift, start, length, out).
+    An axis of the picture as it is shown:
+    (camera, block, first, count, step, shift, start, length, out, cell, cell_first).
     ``swap``: rows that are shown are stored columns; ``flip_*``: what is shown last is stored first.
     """
 
     def __init__(
         self,
-        rows: tuple[int, int, int, int, float, float, int, int, int],
-        columns: tuple[int, int, int, int, float, float, int, int, int],
+        rows: tuple[int, int, int, int, float, float, int, int, int, float, float],
+        columns: tuple[int, int, int, int, float, float, int, int, int, float, float],
         swap: bool,
         flip_rows: bool,
         flip_columns: bool,
