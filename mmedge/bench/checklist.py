@@ -266,7 +266,7 @@ CHECKLIST = (
         "install",
         "the wheel from an index, and how long that takes",
         _by_hand,
-        "time pip install 'mmedge[capture,cpu,jetson]'",
+        "time pip install 'mmedge[capture,cpu]'",
     ),
 )
 
