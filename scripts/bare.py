@@ -88,7 +88,7 @@ def main() -> int:
     _, installed_s = inside(*install, "--constraint", "/opt/wheels/constraints.txt", f"mmedge[{EXTRAS}]")
     lines, answered_s = inside("sh", "-c", _ANSWER, user=10001)
     results = [json.loads(line) for line in lines.splitlines()]
-    labels = {result["tasks"]["digit"]["label"] for result in results if result["tasks"]}
+    labels = {result["tasks"]["digit"]["label"] for result in results if result["tasks"]} - {None}
     print(f"Debian {SUITE}, Python and PortAudio by debootstrap: {made_s:.0f} s")
     print(f"venv {venv_s:.0f} s, pip install 'mmedge[{EXTRAS}]' {installed_s:.0f} s")
     print(

@@ -28,7 +28,8 @@ extern "C" double old_log(double);
 HIDDEN double exp(double x) { return old_exp(x); }
 HIDDEN double log(double x) { return old_log(x); }
 
-// Until 2.34 they were in libdl, which is needed all the same: they are found there.
+// Until 2.34 they were in libdl. An interpreter that loads extensions has loaded that, so they are found
+// there.
 __asm__(".symver old_dlopen, dlopen@" FIRST_GLIBC);
 __asm__(".symver old_dlsym, dlsym@" FIRST_GLIBC);
 extern "C" void* old_dlopen(const char* file, int mode);
