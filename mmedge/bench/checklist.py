@@ -216,7 +216,7 @@ CHECKLIST = (
     _Item(
         "csi",
         "a CSI camera",
-        _delivers("image", ("csi://",)),
+        _delivers("image", ("csi://", "vi-output")),  # a sensor that cannot be read goes by its own name
         "sudo apt-get install gstreamer1.0-tools nvidia-l4t-gstreamer; mmedge devices --probe csi://0",
     ),
     _Item(

@@ -103,6 +103,11 @@ def fails(*path: str | int, value: Any) -> Callable[[dict[str, Any]], None]:
         ("knee", fails("sweep", "valid", value=False), "no knee"),
         ("csi", fails("board", "devices", 0, value=device("csi://0", "image", 0)), "no such device"),
         (
+            "csi",
+            fails("board", "devices", 0, value={"uri": "vi-output, imx219 9-0010", "error": {"message": "no element"}}),
+            "imx219 9-0010: no element",
+        ),
+        (
             "usb-camera",
             fails("board", "devices", 1, value={"uri": "v4l2:///dev/video1", "error": {"message": "taken"}}),
             "v4l2:///dev/video1: taken",
