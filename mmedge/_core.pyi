@@ -582,14 +582,15 @@ class ImagePlan:
     """
     Where the pixels of an output come from, for one geometry of a camera.
 
-    An axis of the picture as it is shown: (camera, block, first, count, step, shift, start, length, out).
+    An axis of the picture as it is shown:
+    (camera, block, first, count, step, shift, start, length, out, cell, cell_first).
     ``swap``: rows that are shown are stored columns; ``flip_*``: what is shown last is stored first.
     """
 
     def __init__(
         self,
-        rows: tuple[int, int, int, int, float, float, int, int, int],
-        columns: tuple[int, int, int, int, float, float, int, int, int],
+        rows: tuple[int, int, int, int, float, float, int, int, int, float, float],
+        columns: tuple[int, int, int, int, float, float, int, int, int, float, float],
         swap: bool,
         flip_rows: bool,
         flip_columns: bool,
@@ -821,6 +822,63 @@ class Mixer:
         loudest of them; the number of the loudest of all.
         """
 
+class PacketReader:
+    """Reads the packets that another process has put."""
+
+    def __init__(
+        self, *, decode: Callable[[bytes], object], lay_out: Callable[[Any, Any], object], frame: type, arrival: type
+    ) -> None:
+        """
+        ``decode`` makes a ``FrameKind`` of msgpack, and ``lay_out`` a picture of it and a slot.
+        """
+
+    def add_records(self, fd: int) -> None:
+        """Map the queue; the caller keeps ``fd``, here and below."""
+
+    def add_samples(self, number: int, stream: str, fd: int) -> None:
+        """
+        Map the ring of samples that was announced under a number for a stream.
+        """
+
+    def add_slots(self, number: int, fd: int) -> None:
+        """Map the ring of slots that was announced under a number."""
+
+    def slots(self, stream: str, number: int) -> SlotRing:
+        """
+        Return the ring that a stream writes into from now on; raises IndexError if there is none.
+        """
+
+    def take(self, most: int) -> list[Any]:
+        """
+        Take what is there, oldest first: frames, runs of sound, and other records as they are.
+
+        Of a stream's pictures the newest ``most`` are taken (0: all); the others, and those that were
+        overwritten, are arrivals. A packet whose ring is still on its way stays, with all that follow.
+        Raises ValueError, IndexError, or what ``decode`` does, for what no writer leaves.
+        """
+
+    @property
+    def plain(self) -> bool:
+        """Whether ``take`` last found pictures and sound alone."""
+
+    @property
+    def newest_ring(self) -> int:
+        """Number of the ring that was announced last."""
+
+    @property
+    def fd(self) -> int:
+        """Descriptor of the queue, -1 without one."""
+
+    @property
+    def slot_rings(self) -> int:
+        """How many rings of slots are mapped."""
+
+    @property
+    def newest(self) -> tuple[int, int, int]:
+        """
+        Arrival and capture time in ns, and epoch, of the newest record, taken or not; zeros before it.
+        """
+
 def copy_planes(planes: list[tuple[Any, int, int, int]], out: numpy.typing.NDArray[numpy.uint8]) -> None:
     """
     Copy planes of bytes one after the other into ``out``, contiguous and as large as all of them or larger.
@@ -847,12 +905,6 @@ class RecordQueue:
         """
 
     @property
-    def newest(self) -> tuple[int, int, int]:
-        """
-        Arrival and capture time in ns, and epoch, of the newest record, taken or not; zeros before it.
-        """
-
-    @property
     def capacity(self) -> int:
         """How many bytes it holds, with four for each record."""
 
@@ -872,6 +924,41 @@ class Regressor:
 
     def reset(self) -> None:
         """Forget the past."""
+
+class RingSlot:
+    """
+    A slot that its reader holds; called, it goes back to its writer, once.
+
+    Without ``held`` its owner only knows of it, and may copy it while it lasts.
+    """
+
+    def __init__(self, ring: SlotRing, index: int, seq: int, *, held: bool = True) -> None: ...
+    def __call__(self) -> None:
+        """Give the slot back; idempotent."""
+
+    def copy(self, data: numpy.typing.NDArray[numpy.uint8], out: numpy.typing.NDArray[numpy.uint8]) -> bool:
+        """
+        Copy what lies in the slot to ``out``; False if it holds something else by now.
+        """
+
+    @property
+    def ring(self) -> SlotRing:
+        """The ring that it is one of."""
+
+    @property
+    def index(self) -> int:
+        """Its number."""
+
+    @property
+    def seq(self) -> int:
+        """What it holds."""
+
+    @property
+    def record(self) -> bytes:
+        """What its writer says of the frame in it, see ``FrameRecords``."""
+
+    @record.setter
+    def record(self, arg: bytes, /) -> None: ...
 
 class SampleRing:
     """
@@ -1073,29 +1160,6 @@ class SoundRun:
         """
         Return seq, capture and arrival in ns, epoch, uncertainty in ns, quality, samples that are missing before it,
         and a copy of its samples, float32 [n], of each.
-        """
-
-class SoundReader:
-    """Reads blocks of sound that another process has put."""
-
-    def __init__(self) -> None: ...
-    def add(self, number: int, stream: str, fd: int) -> None:
-        """
-        Map the ring that was announced under a number for a stream; the caller keeps ``fd``.
-        """
-
-    def read(self, records: list[bytes], first: int) -> SoundRun | None:
-        """
-        Make a run of the records from ``first`` on, as long as they are blocks of one stream in order of arrival.
-
-        None when the ring of the first one is not there. Raises ValueError for a record that cannot be.
-        """
-
-    def take(self, queue: RecordQueue) -> list[bytes | SoundRun]:
-        """
-        Take the records that are there, oldest first, and make runs of those that are sound.
-
-        A block whose ring is not there stays a record. Raises ValueError as ``read`` does.
         """
 
 class StreamClock:

@@ -60,11 +60,15 @@ struct ImageLanes {
   // memory is asked for the same bytes of `ahead`, a row that is wanted soon.
   void (*take3)(const std::uint8_t* row, const std::uint8_t* ahead, const Windows& windows, std::size_t n,
                 std::uint8_t* out);
-  // Bytes of chroma to what they add to red, green and blue, each its whole part and the rest as a fraction
-  // of 16 bits: of 16 taps 16 numbers each, six times.
+  // Bytes of chroma to what they add to red, green and blue, with 6 fractional bits and half a level more to
+  // round by: of 16 taps 16 numbers each.
   void (*chroma)(const std::uint8_t* u, const std::uint8_t* v, std::size_t n, const Factors& factors,
                  std::int16_t* terms);
-  void (*chroma_pairs)(const std::uint8_t* uv, std::size_t n, const Factors& factors, std::int16_t* terms);
+  // The same of taps in two rows, and in one row of pairs, of which windows have both bytes.
+  void (*take_chroma)(const std::uint8_t* u, const std::uint8_t* v, const Windows& windows, std::size_t n,
+                      const Factors& factors, std::int16_t* terms);
+  void (*take_pairs)(const std::uint8_t* uv, const Windows& windows, std::size_t n, const Factors& factors,
+                     std::int16_t* terms);
   // Bytes of luma to three planes: red, green, blue.
   void (*colour)(const std::uint8_t* luma, const std::int16_t* terms, std::size_t n, const Factors& factors,
                  std::uint8_t* out);

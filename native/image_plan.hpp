@@ -10,13 +10,15 @@
 namespace mmedge {
 
 // One axis of the picture as it is shown. Pixel i of the `length` pixels from `start` on lies at
-// (i + 0.5) * step + shift of the window, in blocks; the window is `count` blocks from block `first` on.
+// (i + 0.5) * step + shift of the window, in blocks; the window is `count` blocks from block `first` on. With
+// `cell`, all pixels of a cell of that length, the first of which begins at `cell_first`, lie at its centre.
 struct Axis {
   std::size_t camera;  // pixels of the camera's picture
   std::size_t block;   // pixels that are averaged
   std::size_t first, count;
   double step, shift;
   std::size_t start, length, out;  // part of the output that is filled, and its whole side
+  double cell = 0.0, cell_first = 0.0;  // in pixels of the output, from `start` on
 };
 
 // Bilinear taps of one axis in the order in which the picture is stored, edges of the window repeated.

@@ -16,7 +16,7 @@ constexpr Factors factors(double red, double blue, bool full_range) {
   const double green = 1.0 - red - blue, red_v = 2.0 * (1.0 - red) * chroma,
                blue_u = 2.0 * (1.0 - blue) * chroma;
   return {static_cast<std::int16_t>(full_range ? 0 : 16),
-          fixed(luma),
+          static_cast<std::int16_t>(luma * 16384.0 + 0.5),
           fixed(red_v),
           fixed(blue_u * blue / green),
           fixed(red_v * red / green),
@@ -87,7 +87,7 @@ void PixelRows::bind(const ImageView& view, Color color) {
     const bool swap = color == Color::bgr;
     const std::size_t n = (width + 15) / 16 * 16;  // whole vectors
     layout_ = {3 * n, 1, {swap ? 2 * n : 0, n, swap ? 0 : 2 * n}};
-    if (terms_.size() < 6 * n) terms_.resize(6 * n);
+    if (terms_.size() < 3 * n) terms_.resize(3 * n);
     if (spread_.size() < 3 * n) spread_.resize(3 * n);
   } else {
     work_ = interleaved ? Work::mix_gray : view.full_range ? Work::none : Work::expand_luma;

@@ -87,7 +87,7 @@ void TapRows::plan_tables(const ImagePlan& plan) {
       chroma_.pairs(columns_, yuv_.across, yuv_.chroma_bytes);
     else
       chroma_.bytes(columns_, yuv_.across, yuv_.chroma_bytes);
-    for (auto& row : terms_) row.resize((n + 15) / 16 * 96);
+    for (auto& row : terms_) row.resize((n + 15) / 16 * 48);
   }
   loose_.resize(3 * n + kWindow);
   for (auto& row : bytes_) row.resize(3 * n + kWindow);  // taking writes whole windows
@@ -158,7 +158,6 @@ const std::int16_t* TapRows::chroma(std::size_t y) {
   if (terms_held_[y % 2] == y) return terms;
   terms_held_[y % 2] = y;
   const std::size_t n = columns_.count();
-  std::uint8_t *const u = loose_.data() + n, *const v = u + n;
   const std::size_t row = y * yuv_.chroma_bytes, next = rows_ahead() / yuv_.down * yuv_.chroma_bytes;
   if (row + next < view_.height / yuv_.down * yuv_.chroma_bytes) {  // to the second cache
     for (std::size_t at = row + next; at < row + next + yuv_.chroma_bytes; at += 64) {
@@ -166,14 +165,10 @@ const std::int16_t* TapRows::chroma(std::size_t y) {
       if (!yuv_.pairs) __builtin_prefetch(yuv_.v + at, 0, 2);
     }
   }
-  if (yuv_.pairs) {
-    lanes_->take(yuv_.u + row, chroma_.windows(), 2 * n, u);
-    lanes_->chroma_pairs(u, n, factors_, terms);
-    return terms;
-  }
-  lanes_->take(yuv_.u + row, chroma_.windows(), n, u);
-  lanes_->take(yuv_.v + row, chroma_.windows(), n, v);
-  lanes_->chroma(u, v, n, factors_, terms);
+  if (yuv_.pairs)
+    lanes_->take_pairs(yuv_.u + row, chroma_.windows(), n, factors_, terms);
+  else
+    lanes_->take_chroma(yuv_.u + row, yuv_.v + row, chroma_.windows(), n, factors_, terms);
   return terms;
 }
 

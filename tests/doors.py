@@ -25,6 +25,7 @@ from mmedge.engine.build_messages import BuildLimits
 from mmedge.engine.build_parent import BuildResult
 from mmedge.engine.cache import CacheEntry, EngineCache, EngineKey, Verdict
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine
+from mmedge.engine.reach import EngineOptions
 from mmedge.errors import EngineError
 from mmedge.fusion.doors import Found, Progress
 from tests import tiny
@@ -71,14 +72,19 @@ class OrtDoor:
             device="none", memory_gib=0, cuda="none",
         )  # fmt: skip
 
-    def find(self, bundle: Bundle, variant: Variant) -> Found:
+    def find(self, bundle: Bundle, variant: Variant, options: EngineOptions | None = None) -> Found:
         sidecar = self.cache.peek(self.key(bundle, variant))
         if sidecar is None:
             return Found(built=False)
         return Found(built=not sidecar.is_refused, verdict=sidecar.verdict)
 
     def build(
-        self, bundle: Bundle, variant: Variant, progress: Progress | None = None, limits: BuildLimits | None = None
+        self,
+        bundle: Bundle,
+        variant: Variant,
+        progress: Progress | None = None,
+        limits: BuildLimits | None = None,
+        options: EngineOptions | None = None,
     ) -> BuiltFile:
         key = self.key(bundle, variant)
         entry = self.cache.get(key)

@@ -1,7 +1,7 @@
 """A TensorRT that has the names of one version and nothing else: who asks for another is told. It computes nothing.
 
 The names were read from NVIDIA's own bindings (`tensorrt-cu12-bindings`, `tensorrt-cu13-bindings`), loaded without
-their libraries. What runs through this is API-checked, not tested.
+their libraries, and of TensorRT-RTX. What runs through this is API-checked, not tested.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ _RETURNS: dict[tuple[str, str], Any] = {
     ("ITensor", "get_dimension_name"): ["batch"],
     ("IBuilderConfig", "create_timing_cache"): "ITimingCache",
     ("IBuilderConfig", "get_timing_cache"): "ITimingCache",
+    ("IBuilderConfig", "set_timing_cache"): [True],
+    ("IBuilderConfig", "set_compute_capability"): [True],
     ("ITimingCache", "serialize"): [b"timings"],
 }
 _VALUES: dict[tuple[str, str], Any] = {
@@ -44,6 +46,7 @@ _VALUES: dict[tuple[str, str], Any] = {
     ("ITensor", "shape"): (-1, 3),
     ("ITensor", "is_shape_tensor"): False,
     ("OnnxParser", "num_errors"): 0,
+    ("Builder", "num_DLA_cores"): 2,
 }
 
 

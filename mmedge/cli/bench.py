@@ -21,6 +21,7 @@ from mmedge.bench.sweep import Sweep, sweep
 from mmedge.bench.warm_up import MOST_S
 from mmedge.bundle import load
 from mmedge.cli.bench_tables import print_comparison, print_report, print_sweep
+from mmedge.cli.forecast import warn_before
 from mmedge.cli.output import Allow, Json, bar, err, next_step, print_json
 from mmedge.cli.rates import rates_of
 from mmedge.cli.run import parse_inputs
@@ -104,7 +105,7 @@ def command(
             if wanted:
                 raise ConfigError(f"{name} is of single networks, and this is a bundle", where=name, fix="leave it out")
         options |= {"precision": precision, "isolation": isolation, "block_ms": block_ms, "delay_ms": delay_ms}
-        options |= {"allow": allow, "inputs": _inputs(bundle, input)}
+        options |= {"allow": allow, "inputs": _inputs(bundle, input, fps if rates is None else rates[0])}
         measure = bench
     baseline = None
     if compare_with is not None and compare_with.suffix == ".json":
@@ -168,11 +169,12 @@ def _finish_sweep(found: Sweep, save: Path | None, *, json: bool) -> None:
     found.raise_for_status()
 
 
-def _inputs(bundle: Path, given: list[str]) -> Any:
-    if not given:
-        return None
+def _inputs(bundle: Path, given: list[str], fps: float) -> Any:
+    """Return the sources that are given, None without any; say beforehand why the run cannot hold its rate or fit."""
     with load(bundle) as opened:
-        return parse_inputs(opened, given, {})
+        uris = parse_inputs(opened, given, {}) if given else None
+        warn_before(opened, fps if uris is None else None, inputs=list(uris or ()))
+        return uris
 
 
 def _share(text: str) -> float:

@@ -18,6 +18,7 @@ from mmedge.engine.build_messages import BuildLimits
 from mmedge.engine.compile import compile_network
 from mmedge.engine.cuda import gpu_problem
 from mmedge.engine.network import read_network
+from mmedge.engine.reach import EngineOptions, Gpus
 from mmedge.engine.shapes import Given, parse_shapes
 from mmedge.engine.tensorrt_loader import tensorrt_choice
 from mmedge.errors import CheckError, ConfigError
@@ -25,6 +26,11 @@ from mmedge.fusion.compile import compile_bundle, engine_row
 from mmedge.fusion.measure import measure_cpu
 from mmedge.types import Precision
 
+_LISTED = {
+    "float_nodes": "asked for int8, run in float",
+    "boundaries": "between int8 and float",
+    "gpu_layers": "asked for the DLA, run on the GPU",
+}
 _SHOWN = 8  # nodes and boundaries of an engine that are printed; --json has all of them
 
 
@@ -48,6 +54,13 @@ def command(
             min=1, max=1e7, help="Megabytes that a build may hold; default: three quarters of what is available."
         ),
     ] = None,
+    newer_versions: Annotated[
+        bool, typer.Option("--newer-versions", help="Let newer versions of TensorRT run the engines, too.")
+    ] = False,
+    gpus: Annotated[
+        Gpus,
+        typer.Option(help="Where they run besides: on GPUs of the same compute capability, or on all from Ampere on."),
+    ] = "same",
     json: Json = False,
 ) -> None:
     """Build TensorRT engines and choose the fastest forms for this CPU; all that runs here is self-tested and timed.
@@ -58,11 +71,12 @@ def command(
         timeout_s=timeout, anew=True, memory_bytes=None if memory_mb is None else round(memory_mb * 1e6)
     )
     shapes = parse_shapes(shape)
+    options = EngineOptions(newer_versions=newer_versions, gpus=gpus)
     cpu: list[dict[str, Any]] = []
     lacks: str | None = None
     with bar("compile") as progress:
         if file.suffix.lower() == ".onnx":
-            rows = [compile_onnx(file, progress, shapes, limits)]
+            rows = [compile_onnx(file, progress, shapes, limits, options)]
         elif shapes:
             raise ConfigError(
                 "a bundle says itself which shapes it has", where="--shape", fix="leave it out, or name an ONNX file"
@@ -72,7 +86,7 @@ def command(
                 if find_spec("onnxruntime") is not None:
                     cpu = measure_cpu(bundle, progress, anew=True)
                 lacks = no_engines(bundle)
-                rows = [] if cpu and lacks else compile_bundle(bundle, precision, progress, limits)
+                rows = [] if cpu and lacks else compile_bundle(bundle, precision, progress, limits, options)
     if json:
         print_json({"schema": "mmedge.compile/1", "engines": rows, "cpu": cpu})
     else:
@@ -103,13 +117,17 @@ def no_engines(bundle: Bundle) -> str | None:
     return "TensorRT is not installed" if tensorrt_choice() is None else None
 
 
-def compile_onnx(file: Path, progress: Bar, shapes: Given, limits: BuildLimits) -> dict[str, Any]:
+def compile_onnx(
+    file: Path, progress: Bar, shapes: Given, limits: BuildLimits, options: EngineOptions
+) -> dict[str, Any]:
     """Build one ONNX file; unsupported operators are named with their source lines where the file has them."""
     network = read_network(file)
     sources: dict[str, str] = {}
     if find_spec("onnx") is not None:
         sources = import_module("mmedge.export.bounded").lines_of_network(file)
-    compiled = compile_network(network, file.stem, progress=progress, sources=sources, shapes=shapes, limits=limits)
+    compiled = compile_network(
+        network, file.stem, progress=progress, sources=sources, shapes=shapes, limits=limits, options=options
+    )
     row = engine_row(file.stem, "as in the file", compiled)
     if not compiled.runnable:
         row["not_run"] = gpu_problem() or f"it is for {compiled.key.compute_capability}"
@@ -167,7 +185,9 @@ def coverage(rows: list[dict[str, Any]]) -> list[str]:
             lines.append(f"{name}: {row['error']}")
         if row["optimization_level"] is not None:
             lines.append(f"{name}: memory ran out, built at optimisation level {row['optimization_level']}")
-        for key, what in (("float_nodes", "asked for int8, run in float"), ("boundaries", "between int8 and float")):
+        if row["reach"]:
+            lines.append(f"{name}: may also run where {' and '.join(row['reach'])}")
+        for key, what in _LISTED.items():
             found = row[key]
             if found:
                 more = f", and {len(found) - _SHOWN} more (--json)" if len(found) > _SHOWN else ""

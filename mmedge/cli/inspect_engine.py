@@ -33,6 +33,9 @@ def print_engine(document: dict[str, Any]) -> None:
         facts.append(f"in float: {', '.join(build['float_nodes'])}")
     if build["boundaries"]:
         facts.append(f"between int8 and float: {'; '.join(build['boundaries'])}")
+    if build["dla_layers"]:
+        facts.append(f"on DLA {build['options']['dla_core']}: {', '.join(build['dla_layers'])}")
+        facts.append(f"on the GPU: {', '.join(build['gpu_layers']) or 'nothing'}")
     if verdict is None:
         facts.append("never run on its device")
     elif verdict["error"]:

@@ -22,8 +22,9 @@ import msgspec
 from mmedge.engine.build_messages import BuildOptions, DoneMessage, FailedMessage, Message, Node, ProgressMessage
 from mmedge.engine.cuda import gpu_available, gpu_info
 from mmedge.engine.dimension_names import without_false_names
-from mmedge.engine.layers import boundaries, parse_layers, quantized_nodes, split_int8
+from mmedge.engine.layers import boundaries, count_half, half_nodes, parse_layers, quantized_nodes, split_int8
 from mmedge.engine.memory import available_bytes
+from mmedge.engine.reach import EngineOptions, check_dla
 from mmedge.engine.shapes import fix_shapes
 from mmedge.engine.tensorrt_loader import TensorRT, load_tensorrt, make_logger
 from mmedge.errors import ConfigError, EngineError, MmedgeError, shortage
@@ -33,12 +34,16 @@ _PR_SET_PDEATHSIG = 1
 _NO_MEMORY = re.compile(r"out of memory|OutOfMemory|bad_alloc|cannot allocate memory", re.IGNORECASE)
 
 
+_PLACED = re.compile(r"\[(Dla|Gpu)Layer\] (.+)")  # what a builder says of each layer once a DLA is asked for
+
+
 class BuildLog:
-    """TensorRT's messages: all to stderr (the kept log), errors and the layer list remembered."""
+    """TensorRT's messages: all to stderr (the kept log), errors, the layer list and the use of a DLA remembered."""
 
     def __init__(self) -> None:
         self.errors: list[str] = []
         self.layers = ""
+        self.placed: dict[str, list[str]] = {"Dla": [], "Gpu": []}
 
     def __call__(self, severity: int, message: str) -> None:
         """Take one message."""
@@ -48,6 +53,9 @@ class BuildLog:
             self.errors.append(message.strip())
         elif message.startswith("Layers:"):
             self.layers = message
+        else:
+            for where, name in _PLACED.findall(message):
+                self.placed[where].append(name)
 
 
 class Phases:
@@ -146,6 +154,14 @@ def _configure(trt: TensorRT, builder: Any, network: Any, options: BuildOptions,
         kind = "CURRENT" if here else options.compute_capability
         if not config.set_compute_capability(getattr(module.ComputeCapability, kind), 0):
             raise EngineError(f"{trt.name} cannot build for {options.compute_capability}", fix="choose another GPU")
+    if options.engine.newer_versions:
+        config.set_flag(module.BuilderFlag.VERSION_COMPATIBLE)
+    if options.engine.level is not None:
+        config.hardware_compatibility_level = getattr(module.HardwareCompatibilityLevel, options.engine.level)
+    if options.engine.dla_core is not None:
+        config.default_device_type = module.DeviceType.DLA
+        config.DLA_core = options.engine.dla_core
+        config.set_flag(module.BuilderFlag.GPU_FALLBACK)  # without, one layer that a DLA lacks ends the build
     if options.typing == "weak" and options.precision != "fp32":
         config.set_flag(module.BuilderFlag.FP16)
         if options.precision != "fp16":
@@ -183,17 +199,23 @@ def _dims(tensor: Any) -> list[int | str | None]:
 def _set_timings(config: Any, folder: Path) -> None:
     """Let the builder start from what it measured before."""
     old = folder / "timing.old"
-    timings = config.create_timing_cache(old.read_bytes() if old.exists() else b"")
-    if timings is None:  # damaged, or of another version
-        timings = config.create_timing_cache(b"")
-    config.set_timing_cache(timings, ignore_mismatch=False)
+    for known in (old.read_bytes(), b"") if old.exists() else (b"",):
+        timings = config.create_timing_cache(known)
+        if timings is not None and config.set_timing_cache(timings, ignore_mismatch=False):
+            return
+        if known:  # of another version, driver or device
+            sys.stderr.write("[W] what earlier builds have timed is not taken: measuring anew\n")
 
 
-def _layer_text(trt: TensorRT, log: BuildLog, logger: Any, plan: bytes) -> str:
-    if log.layers or not gpu_available():
+def _layer_text(trt: TensorRT, log: BuildLog, logger: Any, plan: bytes, engine_options: EngineOptions) -> str:
+    if parse_layers(log.layers) or not gpu_available():
         return log.layers
-    # Where the builder prints no list, the engine itself tells; that needs the GPU.
-    engine = trt.module.Runtime(logger).deserialize_cuda_engine(plan)
+    # Where the builder prints no list that can be read, the engine itself tells; that needs the GPU.
+    runtime = trt.module.Runtime(logger)
+    runtime.engine_host_code_allowed = engine_options.newer_versions  # it was built just now
+    engine = runtime.deserialize_cuda_engine(plan)
+    if engine is None:
+        return ""
     inspector = engine.create_engine_inspector()
     kind = trt.module.LayerInformationFormat.ONELINE
     return "\n".join(inspector.get_layer_information(index, kind).strip() for index in range(engine.num_layers))
@@ -208,6 +230,8 @@ def build(folder: Path, options: BuildOptions, report: Callable[[str, float], No
     logger = make_logger(trt, log)
     model = without_false_names((folder / "model.onnx").read_bytes(), options.shapes)
     builder = trt.module.Builder(logger)
+    if options.engine.dla_core is not None:
+        check_dla(options.engine.dla_core, builder.num_DLA_cores, f"{trt.name} {trt.version}")
     strong = options.typing == "strong" and "strongly_typed_flag" in trt.caps
     flags = 1 << int(trt.module.NetworkDefinitionCreationFlag.STRONGLY_TYPED) if strong else 0
 
@@ -223,7 +247,7 @@ def build(folder: Path, options: BuildOptions, report: Callable[[str, float], No
     if not parser.parse(model, options.path):
         return _refused(_parser_errors(parser), log)
 
-    quantized = quantized_nodes(network, trt.module.LayerType)
+    quantized, half = (find(network, trt.module.LayerType) for find in (quantized_nodes, half_nodes))
     config = _configure(trt, builder, network, options, Phases(report))
     if options.timing_cache:
         _set_timings(config, folder)
@@ -235,14 +259,26 @@ def build(folder: Path, options: BuildOptions, report: Callable[[str, float], No
             fix="export with opset 20, try another precision, or run this stage on a CPU backend",
             kind="memory" if any(_NO_MEMORY.search(error) for error in log.errors) else "engine",
         )
+    if options.engine.dla_core is not None and not log.placed["Dla"]:
+        return FailedMessage(
+            f"{trt.name} {trt.version} put none of the layers on the DLA that was asked for",
+            fix="run this stage on the GPU; the log names what a DLA lacks",
+        )
     plan = bytes(serialized)
     (folder / "engine.plan").write_bytes(plan)
-    if options.timing_cache:
-        (folder / "timing.new").write_bytes(bytes(config.get_timing_cache().serialize()))
-    layers = parse_layers(_layer_text(trt, log, logger, plan))
+    if options.timing_cache and (timings := config.get_timing_cache()) is not None:
+        (folder / "timing.new").write_bytes(bytes(timings.serialize()))
+    layers = parse_layers(_layer_text(trt, log, logger, plan, options.engine))
     running, waiting = split_int8(layers, quantized)
     return DoneMessage(
-        layers=len(layers), int8_nodes=running, float_nodes=waiting, boundaries=boundaries(layers) if quantized else []
+        layers=len(layers),
+        int8_nodes=running,
+        float_nodes=waiting,
+        boundaries=boundaries(layers) if quantized else [],
+        half_asked=len(half),
+        half_layers=count_half(layers, half),
+        dla_layers=log.placed["Dla"],
+        gpu_layers=log.placed["Gpu"],
     )
 
 

@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
+from mmedge.engine.reach import EngineOptions
 from mmedge.engine.shapes import Range
 
 Typing: TypeAlias = Literal["strong", "weak"]
@@ -22,6 +23,7 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True):
         optimization_level: How hard the builder searches; None is TensorRT's default.
         timing_cache: Whether ``timing.old`` is to be read and ``timing.new`` written.
         nice: By how much it lowers its priority.
+        engine: Where what is built may run.
     """
 
     module: str
@@ -34,6 +36,7 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True):
     optimization_level: int | None = None
     timing_cache: bool = False
     nice: int = 0
+    engine: EngineOptions = EngineOptions()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,12 +96,20 @@ class DoneMessage(msgspec.Struct, frozen=True, tag="done"):
         int8_nodes: Convolutions and matrix products that the file asks to run in INT8, and that do.
         float_nodes: Those that do not.
         boundaries: Layers that do nothing but go between INT8 and float, or end in it.
+        half_asked: How many convolutions and matrix products the file has on FP16 data.
+        half_layers: How many of them run so.
+        dla_layers: What the builder has put on the DLA.
+        gpu_layers: What fell back to the GPU where a DLA was asked for.
     """
 
     layers: int
     int8_nodes: list[str]
     float_nodes: list[str]
     boundaries: list[str]
+    half_asked: int = 0
+    half_layers: int = 0
+    dla_layers: list[str] = []
+    gpu_layers: list[str] = []
 
 
 Message: TypeAlias = ProgressMessage | FailedMessage | DoneMessage

@@ -25,13 +25,15 @@ from mmedge.engine.build_messages import (
     ProgressMessage,
     Typing,
 )
+from mmedge.engine.builder_timings import keep_timings, read_timings
 from mmedge.engine.cuda import gpu_info, gpu_problem
 from mmedge.engine.low_precision import refuse_unused
 from mmedge.engine.memory import available_bytes, resident_bytes
+from mmedge.engine.reach import PLAIN, EngineOptions
 from mmedge.engine.shapes import Given, check_ranges
 from mmedge.engine.tensorrt_loader import TensorRT, load_tensorrt
 from mmedge.errors import ConfigError, DeviceError, EngineError, shortage
-from mmedge.files import replacing, scratch
+from mmedge.files import scratch
 from mmedge.learn import learn
 
 Progress: TypeAlias = Callable[[str, float], None]
@@ -61,6 +63,11 @@ class BuildReport(msgspec.Struct, frozen=True, kw_only=True):
         float_nodes: Names of those that do not, though the file asks for it.
         boundaries: Layers between INT8 and float: each moves a tensor once more.
         optimization_level: How hard the builder searched, where memory ran out at its default.
+        half_asked: Convolutions and matrix products that the file has on FP16 data.
+        half_layers: Those of them that run so.
+        options: Where it may run.
+        dla_layers: What runs on the DLA, as the builder calls it.
+        gpu_layers: What fell back to the GPU where a DLA was asked for.
     """
 
     module: str
@@ -77,6 +84,11 @@ class BuildReport(msgspec.Struct, frozen=True, kw_only=True):
     float_nodes: tuple[str, ...] = ()
     boundaries: tuple[str, ...] = ()
     optimization_level: int | None = None
+    half_asked: int = 0
+    half_layers: int = 0
+    options: EngineOptions = EngineOptions()
+    dla_layers: tuple[str, ...] = ()
+    gpu_layers: tuple[str, ...] = ()
 
 
 class BuildResult(BuildReport, frozen=True, kw_only=True):
@@ -150,6 +162,7 @@ def build_engine(
     shapes: Given | None = None,
     typing: Literal["auto", "strong", "weak"] = "auto",
     timing_path: Path | None = None,
+    engine: EngineOptions = PLAIN,
 ) -> BuildResult:
     """Build a TensorRT engine from an ONNX file in a child process.
 
@@ -171,6 +184,7 @@ def build_engine(
             (``mmedge.engine.shapes`` has the rule for those that are not given).
         typing: ``auto`` builds strongly typed; on TensorRT 10.3 weakly typed if that fails.
         timing_path: Where the builder's measurements are kept between builds; None keeps none.
+        engine: Where it may run besides the GPU and the version that build it.
 
     Returns:
         The plan and how it was built.
@@ -178,7 +192,7 @@ def build_engine(
     Raises:
         UnsupportedNodesError: Lists every operator TensorRT cannot take.
         EngineError: If the build fails, crashes or takes too long or too much; says the last log lines. Also if the
-            engine computes nothing in the low precision that was asked for.
+            engine computes nothing in the precision that was asked for, or does not say whether it does.
         ConfigError: If an open dimension was not given, or a shape does not fit.
         DeviceError: If the module needs a GPU and there is none.
 
@@ -195,6 +209,8 @@ def build_engine(
     if typing == "auto" and trt.weak_fallback:
         modes.append("weak")
     limits = limits or BuildLimits()
+    ranges = check_ranges(shapes)
+    engine.check(trt, precision, ranges, integrated=gpu_problem() is None and gpu_info().integrated)
     options = BuildOptions(
         module=trt.name,
         precision=precision,
@@ -202,9 +218,10 @@ def build_engine(
         path=None if path is None else str(path.absolute()),
         workspace_bytes=workspace_bytes,
         compute_capability=target if trt.ahead_of_time else None,
-        shapes=check_ranges(shapes),
+        shapes=ranges,
         timing_cache=timing_path is not None,
         nice=limits.nice,
+        engine=engine,
     )
     where = f"{name} ({precision}), log: {log_path}"
     started = time.monotonic()
@@ -246,6 +263,11 @@ def build_engine(
         float_nodes=tuple(done.float_nodes),
         boundaries=tuple(done.boundaries),
         optimization_level=level,
+        half_asked=done.half_asked,
+        half_layers=done.half_layers,
+        options=engine,
+        dla_layers=tuple(done.dla_layers),
+        gpu_layers=tuple(done.gpu_layers),
     )
     refuse_unused(result, precision, where)
     return result
@@ -281,8 +303,8 @@ class _Child:
         with scratch() as folder, self.log_path.open("ab") as log:
             (folder / "model.onnx").write_bytes(self.onnx)
             (folder / "options.json").write_bytes(msgspec.json.encode(options))
-            if self.timing_path is not None and self.timing_path.exists():
-                (folder / "timing.old").write_bytes(self.timing_path.read_bytes())
+            if self.timing_path is not None and (timings := read_timings(self.timing_path)) is not None:
+                (folder / "timing.old").write_bytes(timings)
             receive, send = os.pipe()
             try:
                 # The working folder is the child's own: a `tensorrt.py` beside the user's script must not
@@ -319,17 +341,9 @@ class _Child:
                 raise failure(last, self.name, self.where, self.sources, self.trt)
             if code != 0 or last is None:
                 raise crash(code, self.where, self.log_path)
-            self._keep_timings(folder / "timing.new")
+            if self.timing_path is not None and (folder / "timing.new").exists():
+                keep_timings(self.timing_path, (folder / "timing.new").read_bytes())
             return last, (folder / "engine.plan").read_bytes()
-
-    def _keep_timings(self, file: Path) -> None:
-        if self.timing_path is None or not file.exists():
-            return
-        try:
-            with replacing(self.timing_path) as out:
-                out.write(file.read_bytes())
-        except OSError as error:  # the engine is there all the same
-            _log.warning("the builder's measurements are not kept: %s: %s", self.timing_path, error)
 
     def _listen(self, receive: int, pid: int) -> FailedMessage | DoneMessage | None:
         last: FailedMessage | DoneMessage | None = None

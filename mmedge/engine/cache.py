@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from mmedge.engine.build_parent import BuildReport, BuildResult
+from mmedge.engine.reach import may_serve
 from mmedge.errors import ConfigError, EngineError
 from mmedge.files import engine_cache, replacing
 from mmedge.learn import learn
@@ -175,6 +176,16 @@ class EngineCache:
             return None
         return CacheEntry(plan_path=plan_path, build=sidecar.build, verdict=sidecar.verdict)
 
+    def find(self, key: EngineKey) -> EngineKey:
+        """Return the key of an engine that may serve where ``key`` is asked for: its own, or one that reaches as far.
+
+        Those are engines for newer versions of TensorRT or for other GPUs, as they were built; the newest of them.
+        """
+        if self._sidecar(key).exists():
+            return key
+        found = [other for other in self._of_variant(key) if may_serve(other, key)]
+        return found[-1] if found else key
+
     def peek(self, key: EngineKey) -> Sidecar | None:
         """Return what is said of the engine of ``key``, None if there is none; the plan itself is not verified.
 
@@ -266,20 +277,27 @@ class EngineCache:
         Returns:
             One sentence, or None.
         """
-        built = []
+        built = [
+            other
+            for other in self._of_variant(key)
+            if (other.profile, other.ranges) == (key.profile, key.ranges) and other != key
+        ]
+        if not built:
+            return None
+        return f"the cached engine was built by {built[-1].describe()}; this is {key.describe()}: rebuilding"
+
+    def _of_variant(self, key: EngineKey) -> list[EngineKey]:
+        """Return the keys of what was built of a variant, the newest last."""
+        found = []
         for path in self.folder.glob(f"{key.variant_sha256[:16]}-*.json"):
             try:
-                other = msgspec.json.decode(path.read_bytes(), type=learn(Sidecar))
+                other, when_ns = msgspec.json.decode(path.read_bytes(), type=learn(Sidecar)), path.stat().st_mtime_ns
             except (OSError, msgspec.MsgspecError) as error:
                 _log.warning("unreadable entry in the engine cache: %s: %s", path, error)
                 continue
-            alike = (other.key.variant_sha256, other.key.profile, other.key.ranges)
-            if alike == (key.variant_sha256, key.profile, key.ranges) and other.key != key:
-                built.append((path.stat().st_mtime_ns, other.key))
-        if not built:
-            return None
-        newest = max(built, key=lambda item: item[0])[1]
-        return f"the cached engine was built by {newest.describe()}; this is {key.describe()}: rebuilding"
+            if other.key.variant_sha256 == key.variant_sha256:
+                found.append((when_ns, other.key))
+        return [other for _, other in sorted(found, key=lambda item: item[0])]
 
     @staticmethod
     def _write(path: Path, sidecar: Sidecar) -> None:
@@ -299,6 +317,17 @@ class EngineCache:
         with (self.folder / ".lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
             yield
+
+
+def timed_engine(variant_sha256: str) -> Sidecar | None:
+    """Return what is said of the newest engine of a network that was run here; None of nothing. Nothing is loaded."""
+    try:
+        paths = sorted(engine_cache().glob(f"{variant_sha256[:16]}-*.json"), key=lambda path: -path.stat().st_mtime_ns)
+        found = [msgspec.json.decode(path.read_bytes(), type=learn(Sidecar)) for path in paths]
+    except (ConfigError, OSError, msgspec.MsgspecError):
+        return None
+    ran = (s for s in found if s.verdict is not None and s.verdict.run_ms is not None)
+    return next((sidecar for sidecar in ran if sidecar.key.variant_sha256 == variant_sha256), None)
 
 
 def _described(key: EngineKey, build: BuildResult, verdict: Verdict | None) -> Sidecar:

@@ -20,6 +20,7 @@ from mmedge.engine.cache import CacheEntry, EngineCache, EngineKey, Verdict
 from mmedge.engine.cuda import gpu_available, gpu_info
 from mmedge.engine.low_precision import refuse_unused
 from mmedge.engine.network import Network, read_network
+from mmedge.engine.reach import PLAIN, EngineOptions
 from mmedge.engine.shapes import Given, check_ranges
 from mmedge.engine.tensorrt_loader import TensorRT, load_tensorrt
 from mmedge.errors import EngineError
@@ -74,7 +75,9 @@ class CompiledEngine:
                 where=str(self.plan_path),
                 fix="build it again: mmedge compile",
             ) from error
-        return TensorRTEngine(plan, name=name, module=self.key.module)
+        return TensorRTEngine(
+            plan, name=name, module=self.key.module, version=self.key.version, options=self.build.options
+        )
 
 
 def engine_key(
@@ -84,6 +87,7 @@ def engine_key(
     compute_capability: str,
     shapes: Given | None = None,
     workspace_bytes: int | None = None,
+    options: EngineOptions = PLAIN,
 ) -> EngineKey:
     """Put together what an engine built here and now depends on.
 
@@ -93,6 +97,7 @@ def engine_key(
         compute_capability: What it is built for.
         shapes: Shapes, or ranges of them, given to inputs.
         workspace_bytes: Limit of the builder's scratch memory.
+        options: Where it is to run.
 
     Returns:
         The key.
@@ -111,7 +116,7 @@ def engine_key(
         cuda="none" if gpu is None else gpu.cuda,
         profile={name: usual for name, (least, usual, most) in ranges.items() if least == most},
         ranges={name: shape for name, shape in ranges.items() if shape[0] != shape[2]},
-        flags=() if workspace_bytes is None else (f"workspace={workspace_bytes}",),
+        flags=(*(() if workspace_bytes is None else (f"workspace={workspace_bytes}",)), *options.flags),
     )
 
 
@@ -129,6 +134,7 @@ def compile_network(
     workspace_bytes: int | None = None,
     limits: BuildLimits | None = None,
     publish: bool = True,
+    options: EngineOptions = PLAIN,
 ) -> CompiledEngine:
     """Take a network's engine from the cache, or build it in a child process and publish it.
 
@@ -145,6 +151,7 @@ def compile_network(
         workspace_bytes: Scratch memory the builder may use.
         limits: Time and memory that the build may take.
         publish: Put what was built into the cache at once; without, whoever has tested it does.
+        options: Where it is to run; an engine in the cache that may run here by its own options is taken, too.
 
     Returns:
         The engine's place in the cache and how it was built.
@@ -162,7 +169,14 @@ def compile_network(
     cache = EngineCache() if cache is None else cache
     trt = load_tensorrt(module)
     target = target_capability(trt, compute_capability, precision)
-    key = engine_key(trt, network.sha256, compute_capability=target, shapes=shapes, workspace_bytes=workspace_bytes)
+    key = engine_key(
+        *(trt, network.sha256),
+        compute_capability=target,
+        shapes=shapes,
+        workspace_bytes=workspace_bytes,
+        options=options,
+    )
+    key = cache.find(key)
     entry = cache.get(key)
     if entry is not None and limits is not None and limits.anew and entry.build.optimization_level is not None:
         _log.info("%s was built with less effort, since memory ran out: building it again", entry.plan_path)
@@ -186,6 +200,7 @@ def compile_network(
             compute_capability=target,
             shapes=shapes,
             timing_path=cache.timing_path(key) if "timing_cache" in trt.caps else None,
+            engine=options,
         )
         if network.weights and network.path is not None and read_network(network.path).sha256 != network.sha256:
             raise EngineError(
@@ -222,6 +237,7 @@ def compile_variant(
     shapes: Given | None = None,
     limits: BuildLimits | None = None,
     publish: bool = True,
+    options: EngineOptions = PLAIN,
 ) -> CompiledEngine:
     """Compile a variant of a bundle, whose file holds its weights; otherwise as ``compile_network``.
 
@@ -237,6 +253,7 @@ def compile_variant(
         shapes: Input name -> shape, for inputs with open dimensions.
         limits: Time and memory that the build may take.
         publish: Put what was built into the cache at once; without, whoever has tested it does.
+        options: Where it is to run; an engine in the cache that may run here by its own options is taken, too.
 
     Returns:
         The engine's place in the cache and how it was built.
@@ -259,10 +276,16 @@ def compile_variant(
         shapes=shapes,
         limits=limits,
         publish=publish,
+        options=options,
     )
 
 
-def engine_key_here(variant_sha256: str, shapes: Given | None = None, precision: str = "fp32") -> EngineKey:
+def engine_key_here(
+    variant_sha256: str,
+    shapes: Given | None = None,
+    precision: str = "fp32",
+    options: EngineOptions = PLAIN,
+) -> EngineKey:
     """Return the key of an engine for this device, by the TensorRT that is installed.
 
     Raises:
@@ -270,4 +293,4 @@ def engine_key_here(variant_sha256: str, shapes: Given | None = None, precision:
     """
     trt = load_tensorrt()
     target = target_capability(trt, precision=precision)
-    return engine_key(trt, variant_sha256, compute_capability=target, shapes=shapes)
+    return engine_key(trt, variant_sha256, compute_capability=target, shapes=shapes, options=options)

@@ -1,4 +1,4 @@
-"""Which layers of a built TensorRT engine really compute in INT8 or FP8, or hold INT4, read from its layer list.
+"""Which layers of a built TensorRT engine really compute in INT8, FP8 or FP16, or hold INT4, read from its layer list.
 
 Engines cannot be inspected without a GPU, but the builder prints every layer with the types of its
 tensors and the ONNX nodes it came from.
@@ -18,6 +18,7 @@ _WEIGHTS = re.compile(r'Weights: \{"Type": "([^"]+)"')
 _PRODUCT_FIRST = re.compile(r"__myl_(?:Tran|Resh|Move|Conc)*Corr")
 _INT8 = re.compile(r"\b(int8|fp8)\b", re.IGNORECASE)
 _INT4 = re.compile(r"\bint4\b", re.IGNORECASE)
+_HALF = re.compile(r"\b(half|fp16)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,6 +30,7 @@ class Layer:
         kind: ``"correlation"``, ``"gemm"``, ``"kgen"``...
         nodes: Names of the ONNX nodes it came from.
         int8: Whether both of its operands, data and weights, enter as INT8, or both as FP8; or its weights as INT4.
+        half: Whether an operand is FP16.
         reads: Types of the data that enters, as the builder writes them.
         writes: Types of what leaves.
     """
@@ -37,6 +39,7 @@ class Layer:
     kind: str
     nodes: frozenset[str]
     int8: bool
+    half: bool = False
     reads: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
 
@@ -70,6 +73,7 @@ def parse_layers(text: str) -> list[Layer]:
                     and _INT8.search(data[0]) is not None
                     and sum(_INT8.search(kind) is not None for kind in operands) >= 2
                 ),
+                half=any(_HALF.search(kind) for kind in operands),
                 reads=tuple(data),
                 writes=tuple(_DATATYPE.findall(_section(line, "Outputs"))),
             )
@@ -107,23 +111,43 @@ def quantized_nodes(network: Any, layer_types: Any) -> list[frozenset[str]]:
     Returns:
         For each, the ONNX names it goes by.
     """
-    layers = [network.get_layer(index) for index in range(network.num_layers)]
+    layers = _layers(network)
     producer = {layer.get_output(k).name: layer for layer in layers for k in range(layer.num_outputs)}
-    heavy = {layer_types.CONVOLUTION, layer_types.DECONVOLUTION, layer_types.MATRIX_MULTIPLY}
     # The parser puts reshapes between: a Conv1d becomes unsqueeze, Conv2d, squeeze.
     passing = {getattr(layer_types, name, None) for name in ("SHUFFLE", "IDENTITY", "SQUEEZE", "UNSQUEEZE")}
     found = []
-    for layer in layers:
-        if layer.type not in heavy:
-            continue
-        names = onnx_names(layer.metadata) or frozenset([layer.name])
+    for layer in _products(layers, layer_types):
+        names = _names(layer)
         data, *weights = (_dequantized(layer.get_input(k), producer, passing) for k in range(layer.num_inputs))
         if data is not None and data.type == layer_types.DEQUANTIZE:
             found.append(names)
         elif weights and weights[0] is not None and weights[0].type == layer_types.DEQUANTIZE:
-            is_int4 = _INT4.search(str(weights[0].get_input(0).dtype).rpartition(".")[2]) is not None
+            is_int4 = _INT4.search(_type(weights[0].get_input(0))) is not None
             found += [names | onnx_names(weights[0].metadata)] if is_int4 else []
     return found
+
+
+def half_nodes(network: Any, layer_types: Any) -> list[frozenset[str]]:
+    """Find the convolutions and matrix products of a parsed network whose data is FP16; as ``quantized_nodes``."""
+    products = _products(_layers(network), layer_types)
+    return [_names(layer) for layer in products if _HALF.search(_type(layer.get_input(0)))]
+
+
+def _layers(network: Any) -> list[Any]:
+    return [network.get_layer(index) for index in range(network.num_layers)]
+
+
+def _products(layers: list[Any], layer_types: Any) -> list[Any]:
+    heavy = {layer_types.CONVOLUTION, layer_types.DECONVOLUTION, layer_types.MATRIX_MULTIPLY}
+    return [layer for layer in layers if layer.type in heavy]
+
+
+def _names(layer: Any) -> frozenset[str]:
+    return onnx_names(layer.metadata) or frozenset([layer.name])
+
+
+def _type(tensor: Any) -> str:
+    return str(tensor.dtype).rpartition(".")[2]
 
 
 def _dequantized(tensor: Any, producer: dict[str, Any], passing: set[Any]) -> Any:
@@ -141,9 +165,18 @@ def count_int8(layers: list[Layer], quantized: list[frozenset[str]]) -> int:
 
 def split_int8(layers: list[Layer], quantized: list[frozenset[str]]) -> tuple[list[str], list[str]]:
     """Return the names of the quantised operations that a layer computes in INT8, and of those that none does."""
-    running = frozenset[str]().union(*(layer.nodes for layer in layers if layer.int8))
+    return _split([layer for layer in layers if layer.int8], quantized)
+
+
+def count_half(layers: list[Layer], asked: list[frozenset[str]]) -> int:
+    """Count the operations on FP16 data that a layer computes with an operand in FP16."""
+    return len(_split([layer for layer in layers if layer.half], asked)[0])
+
+
+def _split(layers: list[Layer], asked: list[frozenset[str]]) -> tuple[list[str], list[str]]:
+    running = frozenset[str]().union(*(layer.nodes for layer in layers))
     split: tuple[list[str], list[str]] = ([], [])
-    for names in quantized:
+    for names in asked:
         split[names.isdisjoint(running)].append(" + ".join(sorted(names)))
     return split
 

@@ -1,8 +1,7 @@
-"""Whether an engine uses the low precision that was asked for."""
+"""Whether an engine uses the precision that was asked for."""
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
 from mmedge.errors import EngineError
@@ -10,34 +9,42 @@ from mmedge.errors import EngineError
 if TYPE_CHECKING:
     from mmedge.engine.build_parent import BuildReport
 
-_log = logging.getLogger(__name__)
 _LOW = ("int8", "fp8", "int4")
 
 
 def refuse_unused(report: BuildReport, precision: str, where: str) -> None:
-    """Refuse an engine that computes none of what its file asks for in a low precision: the builder may not say so.
+    """Refuse an engine that computes none of what its file asks for in its precision: the builder may not say so.
 
     TensorRT 10.13 on Thor built FP32 engines where FP8 was asked for, without a word
-    (https://github.com/NVIDIA/TensorRT/issues/4590).
+    (https://github.com/NVIDIA/TensorRT/issues/4590). An engine that does not list its layers is refused, too: what
+    cannot be checked is not claimed.
 
     Args:
         report: How the engine was built.
-        precision: What it was built for.
+        precision: What it was built for; FP32 is no promise.
         where: For the message.
 
     Raises:
         EngineError: If it is so.
     """
-    if precision not in _LOW or not report.quantized_layers:
+    if precision in _LOW:
+        asked, used, instead = report.quantized_layers, report.int8_layers, "float"
+    elif precision == "fp16":
+        asked, used, instead = report.half_asked, report.half_layers, "FP32"
+    else:
         return
+    if not asked or used:
+        return
+    builder, name = f"{report.module} {report.version}", precision.upper()
     if report.layers == 0:
-        _log.warning("%s: the engine does not list its layers, so whether it uses %s was not checked", where, precision)
-        return
-    if report.int8_layers:
-        return
+        raise EngineError(
+            f"{builder} does not list the engine's layers in a form that is known, so whether it uses {name} "
+            "cannot be checked",
+            where=where,
+            fix="use fp32, or another TensorRT; report it with the build's log",
+        )
     raise EngineError(
-        f"{report.module} {report.version} built none of the {report.quantized_layers} products in "
-        f"{precision.upper()} that the file asks for: all run in float",
+        f"{builder} built none of the {asked} products in {name} that the file asks for: all run in {instead}",
         where=where,
-        fix="use another precision (fp16), or another TensorRT: `mmedge doctor` says what is known of this one",
+        fix="use another precision, or another TensorRT: `mmedge doctor` says what is known of this one",
     )

@@ -11,6 +11,7 @@ import numpy as np
 from mmedge._native import core
 from mmedge.engine.base import EngineBase
 from mmedge.engine.cuda import Buffer, gpu_info
+from mmedge.engine.reach import PLAIN, EngineOptions, check_plan
 from mmedge.engine.tensorrt_loader import PlanError, load_tensorrt, run_logger
 from mmedge.errors import EngineError, MmedgeError
 
@@ -28,6 +29,9 @@ class TensorRTEngine(EngineBase):
         name: For messages.
         module: ``tensorrt`` or ``tensorrt_rtx``; None takes what is installed.
         cuda_graph: Replay one captured graph per run; where it cannot be captured, ``graph`` says why.
+        version: What is known to have built the plan; None asks the plan. One of another version is refused unless it
+            was built for newer ones.
+        options: What it was built as. Give them only for a plan that you trust: one for newer versions holds code.
 
     Attributes:
         graph: ``"captured"``, ``"by TensorRT"`` or the reason why there is none.
@@ -44,7 +48,14 @@ class TensorRTEngine(EngineBase):
     """
 
     def __init__(
-        self, plan: bytes, *, name: str = "engine", module: str | None = None, cuda_graph: bool = True
+        self,
+        plan: bytes,
+        *,
+        name: str = "engine",
+        module: str | None = None,
+        cuda_graph: bool = True,
+        version: str | None = None,
+        options: EngineOptions = PLAIN,
     ) -> None:
         gpu = gpu_info()
         trt = load_tensorrt(module)
@@ -62,7 +73,8 @@ class TensorRTEngine(EngineBase):
         try:
             self._device = core.CudaDevice()
             self._run = core.CudaRun(self._device, name)
-            self._load(plan, cuda_graph)
+            check_plan(plan, trt, version, options)
+            self._load(plan, cuda_graph, options)
             self._bind(mapped=gpu.integrated)
             self._warm_up(self._run, cuda_graph)
         except MmedgeError as error:
@@ -73,13 +85,17 @@ class TensorRTEngine(EngineBase):
             self.close()
             raise
 
-    def _load(self, plan: bytes, cuda_graph: bool) -> None:
+    def _load(self, plan: bytes, cuda_graph: bool, options: EngineOptions) -> None:
         trt, module = self._trt, self._trt.module
         try:
             self._runtime = module.Runtime(self._logger)
         except TypeError as error:  # what its binding raises where there is none; its log says why
             fix = f"install a driver of the CUDA version that {trt.name} {trt.version} needs; `mmedge doctor`"
             raise EngineError(f"{trt.name} cannot start on this GPU: {self._errors.take()}", fix=fix) from error
+        if options.newer_versions:  # its own runtime is code in the plan
+            self._runtime.engine_host_code_allowed = True
+        if options.dla_core is not None:
+            self._runtime.DLA_core = options.dla_core
         fix = "build it on this device: `mmedge compile BUNDLE`"
         if "engine_validity" in trt.caps:
             validity, diagnostics = self._runtime.get_engine_validity(plan)

@@ -26,6 +26,7 @@ _CAPS = {
     "stream_capturable": "IExecutionContext.is_stream_capturable",
     "engine_validity": "Runtime.get_engine_validity",
     "compute_capability": "IBuilderConfig.set_compute_capability",
+    "same_capability": "HardwareCompatibilityLevel.SAME_COMPUTE_CAPABILITY",
 }
 
 

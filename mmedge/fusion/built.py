@@ -11,6 +11,7 @@ from mmedge.engine.base import Engine
 from mmedge.engine.build_messages import BuildLimits
 from mmedge.engine.cache import Verdict
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine
+from mmedge.engine.reach import EngineOptions
 from mmedge.engine.tensorrt_loader import PlanError
 from mmedge.errors import BundleError, CheckError, DeviceError, MissingDependencyError
 from mmedge.fusion.doors import DOORS, Built, Progress
@@ -32,6 +33,7 @@ def load_built(
     progress: Progress | None = None,
     limits: BuildLimits | None = None,
     timed: bool = False,
+    options: EngineOptions | None = None,
     seen: Callable[[Built], None] = lambda built: None,
 ) -> StageRunner:
     """Build a variant's engine or take it from its cache, load it, and run its golden self-test.
@@ -49,6 +51,7 @@ def load_built(
         progress: Called while it is built.
         limits: Time and memory that a build may take.
         timed: Measure how long a run takes, for the choice among precisions: where nothing else runs.
+        options: Where it is to run, beside what its file says.
         seen: Called with each engine before it is loaded.
 
     Returns:
@@ -61,7 +64,7 @@ def load_built(
         DeviceError: If it cannot run here.
     """
     door = DOORS[backend]
-    built = door.build(bundle, variant, progress, limits)
+    built = door.build(bundle, variant, progress, limits, options)
     seen(built)
     try:
         return _tested(bundle, name, upstream, variant, built, timed)
@@ -70,7 +73,7 @@ def load_built(
             raise
         log.warning("stage '%s': the engine in the cache is wrong, building it again: %s", name, error.message)
         built.discard()
-    built = door.build(bundle, variant, progress, limits)
+    built = door.build(bundle, variant, progress, limits, options)
     seen(built)
     return _tested(bundle, name, upstream, variant, built, timed)
 

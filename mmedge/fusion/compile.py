@@ -9,6 +9,7 @@ from typing import Any
 from mmedge.bundle import Bundle, Variant, stage_order
 from mmedge.engine.build_messages import BuildLimits
 from mmedge.engine.compile import CompiledEngine
+from mmedge.engine.reach import PLAIN, EngineOptions
 from mmedge.errors import CheckError, ConfigError, MmedgeError
 from mmedge.fusion.built import load_built
 from mmedge.fusion.check import StandIn
@@ -21,7 +22,11 @@ Progress = Callable[[str, float], None]
 
 
 def compile_bundle(
-    bundle: Bundle, precision: str | None, progress: Progress, limits: BuildLimits | None = None
+    bundle: Bundle,
+    precision: str | None,
+    progress: Progress,
+    limits: BuildLimits | None = None,
+    options: EngineOptions = PLAIN,
 ) -> list[dict[str, Any]]:
     """Build every TensorRT variant of a bundle, or those of one precision.
 
@@ -34,6 +39,7 @@ def compile_bundle(
         precision: Only this one.
         progress: Called with a message and a share 0..1.
         limits: Time and memory that a build may take.
+        options: Where the engines are to run, besides here.
 
     Returns:
         One row per engine; ``serves`` is true for the one that a run would take, None where that was not tried.
@@ -66,9 +72,9 @@ def compile_bundle(
                 progress(f"{file}: {text}", (done + share) / len(chosen))
 
             if problem is None:
-                own.append(_tried(bundle, variant, upstream, show, anew))
+                own.append(_tried(bundle, variant, upstream, show, anew, options))
             else:
-                built = door.build(bundle, variant, show, anew)
+                built = door.build(bundle, variant, show, anew, options)
                 built.publish(None)
                 own.append({**_row(variant, built), "not_run": problem})
         passed = [row for row in own if row["run_ms"] is not None]
@@ -84,7 +90,12 @@ def _run_ms(row: dict[str, Any]) -> float:
 
 
 def _tried(
-    bundle: Bundle, variant: Variant, upstream: dict[str, StageRunner], progress: Progress, limits: BuildLimits
+    bundle: Bundle,
+    variant: Variant,
+    upstream: dict[str, StageRunner],
+    progress: Progress,
+    limits: BuildLimits,
+    options: EngineOptions,
 ) -> dict[str, Any]:
     """Return what came of building and running an engine: it is loaded as a run loads it.
 
@@ -98,6 +109,7 @@ def _tried(
             progress=progress,
             limits=limits,
             timed=True,
+            options=options,
             seen=seen.append,
         )
     except (CheckError, MmedgeError) as error:
@@ -105,7 +117,7 @@ def _tried(
             raise
         return {**_row(variant, seen[-1]), "error": error.message}
     try:
-        found = DOORS["tensorrt"].find(bundle, variant)
+        found = DOORS["tensorrt"].find(bundle, variant, options)
         run_ms = None if found.verdict is None else found.verdict.run_ms
         return {**_row(variant, seen[-1]), "run_ms": run_ms, "evidence": evidence_of([stage.engine.backend])}
     finally:
@@ -135,6 +147,11 @@ def engine_row(stage: str, precision: str, compiled: CompiledEngine) -> dict[str
         "int8_nodes": list(build.int8_nodes),
         "float_nodes": list(build.float_nodes),
         "boundaries": list(build.boundaries),
+        "reach": sorted(build.options.reach),
+        "dla_core": build.options.dla_core,
+        "dla_layers": list(build.dla_layers),
+        "gpu_layers": list(build.gpu_layers),
+        "fp16_layers": [build.half_layers, build.half_asked],
         "optimization_level": build.optimization_level,
         "typing": build.typing,
         "run_ms": None,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mmedge.engine.build_messages import BuildLimits
     from mmedge.engine.cache import Verdict
     from mmedge.engine.compile import CompiledEngine
+    from mmedge.engine.reach import EngineOptions
 
 Progress = Callable[[str, float], None]
 
@@ -59,11 +60,16 @@ class Door(Protocol):
     def problem(self) -> str | None:
         """Say why its engines cannot run here; None when they can."""
 
-    def find(self, bundle: Bundle, variant: Variant) -> Found:
+    def find(self, bundle: Bundle, variant: Variant, options: EngineOptions | None = None) -> Found:
         """Say whether an engine is built, at once."""
 
     def build(
-        self, bundle: Bundle, variant: Variant, progress: Progress | None = None, limits: BuildLimits | None = None
+        self,
+        bundle: Bundle,
+        variant: Variant,
+        progress: Progress | None = None,
+        limits: BuildLimits | None = None,
+        options: EngineOptions | None = None,
     ) -> Built:
         """Take an engine from its cache, or build it, which may take minutes; whoever has tested it publishes it.
 
@@ -124,15 +130,18 @@ class TensorRTDoor:
 
         return "TensorRT is not installed" if tensorrt_choice() is None else gpu_problem()
 
-    def find(self, bundle: Bundle, variant: Variant) -> Found:
+    def find(self, bundle: Bundle, variant: Variant, options: EngineOptions | None = None) -> Found:
         """Look into the cache; an entry is verified when it is taken."""
         from mmedge.engine.cache import EngineCache
         from mmedge.engine.compile import engine_key_here
+        from mmedge.engine.reach import PLAIN
 
         try:
             sha256 = bundle.manifest.files[variant.file].sha256
-            key = engine_key_here(sha256, variant_shapes(bundle, variant), variant.precision)
-            sidecar = EngineCache().peek(key)
+            shapes = variant_shapes(bundle, variant)
+            key = engine_key_here(sha256, shapes, variant.precision, options or PLAIN)
+            cache = EngineCache()
+            sidecar = cache.peek(cache.find(key))
         except MmedgeError:  # whoever builds it will say what is wrong
             return Found(built=False)
         if sidecar is None:
@@ -140,10 +149,16 @@ class TensorRTDoor:
         return Found(built=not sidecar.is_refused, verdict=sidecar.verdict)
 
     def build(
-        self, bundle: Bundle, variant: Variant, progress: Progress | None = None, limits: BuildLimits | None = None
+        self,
+        bundle: Bundle,
+        variant: Variant,
+        progress: Progress | None = None,
+        limits: BuildLimits | None = None,
+        options: EngineOptions | None = None,
     ) -> BuiltPlan:
         """Take an engine from the cache, or build it in a child process."""
         from mmedge.engine.compile import compile_variant
+        from mmedge.engine.reach import PLAIN
 
         compiled = compile_variant(
             bundle.read(variant.file),
@@ -154,6 +169,7 @@ class TensorRTDoor:
             shapes=variant_shapes(bundle, variant),
             limits=limits,
             publish=False,
+            options=options or PLAIN,
         )
         return BuiltPlan(compiled, variant.stage)
 

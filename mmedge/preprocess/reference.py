@@ -27,12 +27,12 @@ _SHARES = {
 
 
 def _factors(matrix: str, full_range: bool) -> tuple[int, ...]:
-    """With 13 fractional bits: luma, V to red, U to green, V to green, U to blue."""
+    """Luma, with 14 fractional bits; V to red, U to green, V to green, U to blue, with 13."""
     red, blue = _SHARES[matrix]
     green = 1.0 - red - blue
     luma, chroma = (1.0, 1.0) if full_range else (255 / 219, 255 / 224)
     red_v, blue_u = 2 * (1 - red), 2 * (1 - blue)
-    exact = (luma, red_v * chroma, blue_u * blue / green * chroma, red_v * red / green * chroma, blue_u * chroma)
+    exact = (2 * luma, red_v * chroma, blue_u * blue / green * chroma, red_v * red / green * chroma, blue_u * chroma)
     return tuple(int(np.floor(value * 8192 + 0.5)) for value in exact)
 
 
@@ -63,8 +63,14 @@ def _yuv_to_rgb(frame: Frame) -> ByteArray:
     if not frame.full_range:
         luma = np.maximum(luma - 16, 0)
     u, v = _chroma(frame)
-    channels = (luma * scale + red_v * v, luma * scale - green_u * u - green_v * v, luma * scale + blue_u * u)
-    return np.stack([np.clip((channel + 4096) >> 13, 0, 255) for channel in channels], axis=2).astype(np.uint8)
+    terms = (_term(256 * v, red_v), _term(256 * u, -green_u) + _term(256 * v, -green_v), _term(256 * u, blue_u))
+    gray = _term(128 * luma, scale) + 32
+    return np.stack([np.clip((gray + term) >> 6, 0, 255) for term in terms], axis=2).astype(np.uint8)
+
+
+def _term(value: _Integers, factor: int) -> _Integers:
+    """What luma or chroma adds to a colour: 6 fractional bits, rounded half up."""
+    return (value * factor + 16384) >> 15
 
 
 def pixels(frame: Frame, color: str) -> ByteArray:
@@ -107,7 +113,10 @@ def _resampled(pixels: npt.NDArray[_T], rows: Axis, columns: Axis) -> npt.NDArra
     """Rows first, then columns, in the arithmetic of ``pixels``: a + (b - a) * w; edges of the window repeated."""
     for axis, dimension in ((rows, 0), (columns, 1)):
         window = pixels.take(range(axis.first, axis.first + axis.window), dimension)
-        centre = np.clip((np.arange(axis.length) + 0.5) * axis.step + axis.shift - 0.5, 0.0, axis.window - 1.0)
+        place = np.arange(axis.length) + 0.5
+        if axis.cell > 0:
+            place = (np.floor((place - axis.cell_first) / axis.cell) + 0.5) * axis.cell + axis.cell_first
+        centre = np.clip(place * axis.step + axis.shift - 0.5, 0.0, axis.window - 1.0)
         left = np.floor(centre).astype(np.intp)
         weight = np.expand_dims((centre - left).astype(pixels.dtype), (1, 2) if dimension == 0 else 1)
         a, b = window.take(left, dimension), window.take(np.minimum(left + 1, axis.window - 1), dimension)

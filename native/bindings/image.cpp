@@ -13,9 +13,9 @@
 namespace mmedge::bindings {
 namespace {
 
-// camera, block, first, count, step, shift, start, length, out
+// camera, block, first, count, step, shift, start, length, out, cell, cell_first
 using AxisNumbers = std::tuple<std::size_t, std::size_t, std::size_t, std::size_t, double, double,
-                               std::size_t, std::size_t, std::size_t>;
+                               std::size_t, std::size_t, std::size_t, double, double>;
 
 PixelFormat parse_format(const std::string& name) {
   if (name == "gray8") return PixelFormat::gray8;
@@ -46,8 +46,8 @@ Color parse_color(const std::string& name) {
 }
 
 Axis axis(const AxisNumbers& numbers) {
-  const auto [camera, block, first, count, step, shift, start, length, out] = numbers;
-  return {camera, block, first, count, step, shift, start, length, out};
+  const auto [camera, block, first, count, step, shift, start, length, out, cell, cell_first] = numbers;
+  return {camera, block, first, count, step, shift, start, length, out, cell, cell_first};
 }
 
 ImageView view(const Input& data, const std::string& format_name, std::size_t width, std::size_t height,
@@ -82,8 +82,8 @@ void bind_image(nb::module_& m) {
   nb::class_<ImagePlan>(
       m, "ImagePlan",
       "Where the pixels of an output come from, for one geometry of a camera.\n\n"
-      "An axis of the picture as it is shown: (camera, block, first, count, step, shift, start, length, "
-      "out).\n"
+      "An axis of the picture as it is shown:\n"
+      "(camera, block, first, count, step, shift, start, length, out, cell, cell_first).\n"
       "``swap``: rows that are shown are stored columns; ``flip_*``: what is shown last is stored first.")
       .def(
           "__init__",

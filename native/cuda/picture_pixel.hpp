@@ -8,10 +8,8 @@
 #include "pixel_factors.hpp"
 
 #ifdef __CUDACC__
-#define MMEDGE_BOTH __host__ __device__ inline
 #define MMEDGE_ROLLED _Pragma("unroll 1")  // unrolled, the block loops are ten times the code
 #else
-#define MMEDGE_BOTH inline
 #define MMEDGE_ROLLED
 #endif
 
@@ -80,11 +78,11 @@ MMEDGE_BOTH std::int32_t pixel(const Picture& p, const std::uint8_t* from, std::
   const std::int64_t at =
       static_cast<std::int64_t>(y >> p.down) * p.chroma_bytes + (x >> p.across) * p.chroma_step;
   const std::int32_t u = from[p.u + at] - 128, v = from[p.v + at] - 128;
-  const std::int32_t term = p.place[c] == 0   ? p.red_v * v
-                            : p.place[c] == 1 ? -p.green_u * u - p.green_v * v
-                                              : p.blue_u * u;
-  const std::int32_t luma = row[x] > p.black ? row[x] - p.black : 0;
-  return byte_of((p.luma * luma + term + 4096) >> 13);
+  const std::int32_t term = p.place[c] == 0   ? chroma_term(v, p.red_v)
+                            : p.place[c] == 1 ? chroma_term(u, -p.green_u) + chroma_term(v, -p.green_v)
+                                              : chroma_term(u, p.blue_u);
+  const std::int32_t above = row[x] > p.black ? row[x] - p.black : 0;
+  return byte_of((luma_term(above, p.luma) + term + kHalfLevel) >> 6);
 }
 
 // The same of a block of pixels, with 7 fractional bits where there is more than one.

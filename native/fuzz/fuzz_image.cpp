@@ -32,7 +32,7 @@ Axis axis(FuzzedDataProvider& in, std::size_t camera, std::size_t out) {
     const std::size_t block = any(), first = any(), count = any();
     const double step = number(in), shift = number(in);
     const std::size_t start = any(), length = any();
-    return {camera, block, first, count, step, shift, start, length, out};
+    return {camera, block, first, count, step, shift, start, length, out, number(in), number(in)};
   }
   const auto up_to = [&](std::size_t low, std::size_t high) {
     return in.ConsumeIntegralInRange(low, std::max(low, high));
@@ -41,7 +41,9 @@ Axis axis(FuzzedDataProvider& in, std::size_t camera, std::size_t out) {
   const std::size_t blocks = camera / block, count = up_to(1, blocks);
   const std::size_t first = up_to(0, std::max(count, blocks) - count), length = up_to(1, out);
   const std::size_t start = up_to(0, std::max(length, out) - length);
-  return {camera, block, first, count, number(in), number(in), start, length, out};
+  const double cell = in.ConsumeBool() ? 0.0 : in.ConsumeFloatingPointInRange<double>(1.0, 9.0);
+  const double step = number(in), shift = number(in);
+  return {camera, block, first, count, step, shift, start, length, out, cell, number(in)};
 }
 
 std::size_t bytes(PixelFormat format, std::size_t width, std::size_t height) {

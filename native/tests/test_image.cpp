@@ -60,6 +60,8 @@ Axis random_axis(std::size_t camera, std::size_t out) {
   axis.start = random(0, out - axis.length);
   axis.step = static_cast<double>(random(1, 300)) / 100.0;
   axis.shift = static_cast<double>(random(0, 300)) / 100.0 - 1.5;
+  if (random(0, 2) == 0) axis.cell = static_cast<double>(random(20, 40)) / 10.0;
+  axis.cell_first = static_cast<double>(random(0, 30)) / 10.0;
   return axis;
 }
 
@@ -89,7 +91,10 @@ double naive(const std::uint8_t* raw, std::size_t channels, const Axis& rows, co
       x >= columns.start + columns.length)
     return -1.0;
   const auto centre = [](const Axis& axis, std::size_t at) {
-    const double place = (static_cast<double>(at - axis.start) + 0.5) * axis.step + axis.shift - 0.5;
+    double pixel = static_cast<double>(at - axis.start) + 0.5;
+    if (axis.cell > 0)
+      pixel = (std::floor((pixel - axis.cell_first) / axis.cell) + 0.5) * axis.cell + axis.cell_first;
+    const double place = pixel * axis.step + axis.shift - 0.5;
     return std::clamp(place, 0.0, static_cast<double>(axis.count - 1));
   };
   const double v = centre(rows, y), u = centre(columns, x);
@@ -261,11 +266,13 @@ void every_colour() {
     by_all(spec, tensor.size(), tensor.data(),
            [&](ImageKernel& kernel, float* to) { kernel.tensor(view, plan, to); });
     for (std::size_t i = 0; i < 256 * 256; ++i) {
-      const int gray = m.luma * std::max(frame[i] - m.black, 0);
+      const int gray = luma_term(std::max(frame[i] - m.black, 0), m.luma);
       const int u = frame[256 * 256 + i] - 128, v = frame[2 * 256 * 256 + i] - 128;
-      const int want[] = {gray + m.red_v * v, gray - m.green_u * u - m.green_v * v, gray + m.blue_u * u};
+      const int want[] = {gray + chroma_term(v, m.red_v),
+                          gray + chroma_term(u, -m.green_u) + chroma_term(v, -m.green_v),
+                          gray + chroma_term(u, m.blue_u)};
       for (std::size_t c = 0; c < 3; ++c) {
-        const int value = std::clamp((want[c] + 4096) >> 13, 0, 255);
+        const int value = std::clamp((want[c] + 32) >> 6, 0, 255);
         CHECK(out[3 * i + c] == value);
         CHECK(std::fabs(tensor[c * 256 * 256 + i] * 255.0f - static_cast<float>(value)) < 1e-4f);
       }

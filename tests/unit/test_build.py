@@ -16,7 +16,7 @@ from mmedge.engine.build_errors import UnsupportedNodesError
 from mmedge.engine.build_messages import BuildLimits
 from mmedge.engine.build_parent import build_engine, target_capability
 from mmedge.engine.cuda import gpu_available
-from mmedge.engine.layers import count_int8, parse_layers
+from mmedge.engine.layers import count_half, count_int8, parse_layers
 from mmedge.engine.tensorrt_loader import TensorRT, load_tensorrt
 from mmedge.errors import ConfigError, DeviceError, EngineError
 from tests.builds import RTX, Net, builders, image_net
@@ -71,6 +71,30 @@ def test_a_float_engine_shows_no_int8_layer(tmp_path: Path) -> None:
     asked = [frozenset([f"{name}_node"]) for name in ("conv0", "conv1", "y")]
     assert count_int8(layers, asked) == 0
     assert asked[0] <= frozenset().union(*(layer.nodes for layer in layers))
+
+
+def half_net(data: int) -> bytes:
+    net = Net()
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(data)
+    weights = (net.random.standard_normal((16, 3, 3, 3)) * 0.1).astype(dtype)
+    net.node("Cast", ["x"], "typed", to=data)
+    net.node("Conv", ["typed", net.constant("w", weights)], "conv", pads=[1] * 4)
+    net.node("Flatten", [net.node("GlobalAveragePool", ["conv"], "mean")], "flat")
+    net.node("MatMul", ["flat", net.constant("fc_w", net.random.standard_normal((16, 10)).astype(dtype))], "product")
+    net.node("Cast", ["product"], "y", to=onnx.TensorProto.FLOAT)
+    return net.model({"x": (onnx.TensorProto.FLOAT, [1, 3, 32, 32])}, {"y": (onnx.TensorProto.FLOAT, [1, 10])})
+
+
+def test_fp16_is_found_in_the_engine(tmp_path: Path) -> None:
+    log = tmp_path / "l"
+    built = build_engine(half_net(onnx.TensorProto.FLOAT16), name="n", precision="fp16", log_path=log, **RTX)
+    assert (built.half_asked, built.half_layers) == (2, 2)
+    # The engine of the same network in FP32 has none of what that file asks for.
+    log = tmp_path / "l32"
+    plain = build_engine(half_net(onnx.TensorProto.FLOAT), name="n", precision="fp32", log_path=log, **RTX)
+    assert plain.half_asked == 0
+    layers = parse_layers(log.read_text().split("] Layers:")[1])
+    assert count_half(layers, [frozenset(["conv_node"]), frozenset(["product_node"])]) == 0
 
 
 def test_layers_of_a_gpu_build_are_read() -> None:

@@ -218,10 +218,10 @@ def test_every_form_is_packed_built_and_simulated(tmp_path: Path, caplog) -> Non
 class OlderDoor(OrtDoor):
     """A device whose GPU has neither 8-bit kernels nor FP8."""
 
-    def build(self, bundle, variant, progress=None, limits=None):
+    def build(self, bundle, variant, progress=None, limits=None, options=None):
         if variant.precision in ("int8", "fp8"):
             raise EngineError(f"SM70 has no {variant.precision.upper()}", where=variant.file, fix="none")
-        return super().build(bundle, variant, progress, limits)
+        return super().build(bundle, variant, progress, limits, options)
 
 
 def test_a_device_takes_the_next_precision_that_it_has(tmp_path: Path, monkeypatch, caplog) -> None:

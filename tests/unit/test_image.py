@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import tracemalloc
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from mmedge.bundle.manifest import ImageInput
 from mmedge.capture.picture import even_sides, frame_shape
@@ -110,7 +110,7 @@ def test_oracle_equals_opencv() -> None:
     for format, code in ("nv12", cv2.COLOR_YUV2BGR_NV12), ("yuv420p", cv2.COLOR_YUV2BGR_I420):
         frame = make_frame(format, 48, 64, full_range=False)
         assert np.abs(reference.pixels(frame, "bgr").astype(int) - cv2.cvtColor(frame.data, code)).max() <= 1
-    spec = ImageInput(size=(8, 8), mean=(0, 0, 0), std=(1, 1, 1), frame=(30, 50), color="bgr")
+    spec = ImageInput(size=(30, 50), mean=(0, 0, 0), std=(1, 1, 1), frame=(30, 50), color="bgr")
     resized = cv2.resize(bgr.data.astype(np.float32), (50, 30), interpolation=cv2.INTER_LINEAR)
     assert np.abs(reference.to_frame(bgr, spec)[0] - resized).max() <= 0.51
 
