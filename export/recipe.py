@@ -283,7 +283,7 @@ class Recipe(_Document, frozen=True, kw_only=True):
             return wheel_file(package, name)
         inside = relative.removeprefix("mmedge:")
         if inside.startswith("assets/") and inside != relative:
-            demo_data("")
+            demo_data(inside.split("/")[1])
         return Path(mmedge.__file__).parent / inside if inside != relative else self.folder / relative
 
 

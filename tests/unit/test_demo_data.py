@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As it is where `mmedge-demo` is not installed."""
+    (tmp_path / "assets").mkdir()  # pip leaves it behind
     monkeypatch.setattr(extras, "__file__", str(tmp_path / "extras.py"))
 
 
