@@ -216,7 +216,7 @@ CHECKLIST = (
     _Item(
         "csi",
         "a CSI camera",
-        _delivers("image", ("csi://",)),
+        _delivers("image", ("csi://", "vi-output")),  # a sensor that cannot be read goes by its own name
         "sudo apt-get install gstreamer1.0-tools nvidia-l4t-gstreamer; mmedge devices --probe csi://0",
     ),
     _Item(
@@ -266,7 +266,7 @@ CHECKLIST = (
         "install",
         "the wheel from an index, and how long that takes",
         _by_hand,
-        "time pip install 'mmedge[capture,cpu,jetson]'",
+        "time pip install 'mmedge[capture,cpu]'",
     ),
 )
 

@@ -7,16 +7,20 @@ import copy
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mmedge.bench.checklist import CHECKLIST, checklist, shown
+from mmedge.doctor.machine import read_machine
+from mmedge.doctor.report import Check
 from mmedge.errors import ConfigError
+from tests.board_trees import NAMES, NOW_S, PATH, diagnose, lay_out
 from tests.scripts import load_script
 from tests.unit.test_attestation import attestation
 
@@ -103,6 +107,11 @@ def fails(*path: str | int, value: Any) -> Callable[[dict[str, Any]], None]:
         ("knee", fails("sweep", "valid", value=False), "no knee"),
         ("csi", fails("board", "devices", 0, value=device("csi://0", "image", 0)), "no such device"),
         (
+            "csi",
+            fails("board", "devices", 0, value={"uri": "vi-output, imx219 9-0010", "error": {"message": "no element"}}),
+            "imx219 9-0010: no element",
+        ),
+        (
             "usb-camera",
             fails("board", "devices", 1, value={"uri": "v4l2:///dev/video1", "error": {"message": "taken"}}),
             "v4l2:///dev/video1: taken",
@@ -124,6 +133,19 @@ def test_a_line_is_missing_where_its_evidence_is(line: str, change: Any, says: s
     assert missing(document) == BY_HAND | {line}
     assert says in (found[line].missing or "")
     assert found[line].fix
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_the_doctor_says_of_a_board_is_what_the_checklist_reads(name: str, tmp_path: Path) -> None:
+    python = f"{lay_out(name, tmp_path)['python']}.3"
+    machine = read_machine(tmp_path, path=PATH, python_path=[], unix_s=NOW_S)
+
+    def lines(checks: Mapping[str, Check]) -> dict[str, str | None]:
+        doctor = {"machine": msgspec.to_builtins(machine), "checks": msgspec.to_builtins(list(checks.values()))}
+        return {line.name: line.missing for line in checklist({**of_a_board(), "doctor": doctor})}
+
+    assert lines(diagnose(tmp_path, python=python))["board"] is None
+    assert "clock: it says 1970" in str(lines(diagnose(tmp_path, python=python, unix_s=0.0))["board"])
 
 
 def test_another_machine_is_no_evidence_for_a_board() -> None:
