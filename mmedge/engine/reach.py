@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import msgspec
 
 from mmedge.engine.shapes import Range
-from mmedge.engine.tensorrt_loader import PlanError, TensorRT
+from mmedge.engine.tensorrt_loader import PlanError, PrecisionError, TensorRT
 from mmedge.errors import ConfigError, EngineError
 
 if TYPE_CHECKING:
@@ -70,7 +70,8 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
             integrated: Whether the GPU is a Jetson's.
 
         Raises:
-            ConfigError: If the options do not go with the precision or the shapes.
+            ConfigError: If the options do not go with the shapes.
+            PrecisionError: If they do not go with the precision.
             EngineError: If this TensorRT or board does not have it.
         """
         builder = f"{trt.name} {trt.version}"
@@ -97,7 +98,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
         if self.dla_core < 0:
             raise ConfigError(f"there is no DLA core {self.dla_core}", where="engine options", fix="use 0 or 1")
         if precision in _NOT_ON_DLA:
-            raise ConfigError(
+            raise PrecisionError(
                 f"a DLA computes in FP16 and INT8, not in {precision.upper()}",
                 where="engine options",
                 fix="use --precision fp16 or int8, or the GPU",
