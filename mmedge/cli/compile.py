@@ -13,7 +13,7 @@ import typer
 from rich.table import Table
 
 from mmedge.bundle import Bundle, load
-from mmedge.cli.output import Bar, Json, add_names, bar, next_step, out, print_json
+from mmedge.cli.output import Bar, Json, Places, add_names, bar, next_step, out, parse_places, print_json
 from mmedge.engine.build_messages import BuildLimits
 from mmedge.engine.compile import compile_network
 from mmedge.engine.cuda import gpu_problem
@@ -54,6 +54,7 @@ def command(
             min=1, max=1e7, help="Megabytes that a build may hold; default: three quarters of what is available."
         ),
     ] = None,
+    place: Places = [],
     newer_versions: Annotated[
         bool, typer.Option("--newer-versions", help="Let newer versions of TensorRT run the engines, too.")
     ] = False,
@@ -79,6 +80,8 @@ def command(
     with bar("compile") as progress:
         if file.suffix.lower() == ".onnx":
             rows = [compile_onnx(file, progress, shapes, limits, options)]
+            if place:
+                raise ConfigError("an ONNX file has no stages", where="--place", fix="leave it out, or name a bundle")
         elif shapes:
             raise ConfigError(
                 "a bundle says itself which shapes it has", where="--shape", fix="leave it out, or name an ONNX file"
@@ -89,7 +92,7 @@ def command(
                     cpu = measure_cpu(bundle, progress, anew=True)
                 lacks = no_engines(bundle)
                 if not (cpu and lacks):
-                    rows, choices = compile_bundle(bundle, precision, progress, limits, options)
+                    rows, choices = compile_bundle(bundle, precision, progress, limits, options, parse_places(place))
     if json:
         print_json({"schema": "mmedge.compile/1", "engines": rows, "choices": choices, "cpu": cpu})
     else:

@@ -36,11 +36,21 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
         newer_versions: Newer versions of TensorRT may run it, too. It holds a runtime of its own, and may be slower.
         gpus: ``same``: the GPU that it is built on; ``capability``: each of the same compute capability; ``ampere``:
             each from Ampere on. What more than one may run can be slower.
+        sms: The GPU's multiprocessors are split, this many for some stages; None leaves them to all. The engine is the
+            same with and without.
+        reserved: Whether it runs on those, or on the rest.
     """
 
     dla_core: int | None = None
     newer_versions: bool = False
     gpus: Gpus = "same"
+    sms: int | None = None
+    reserved: bool = True
+
+    @property
+    def is_placed(self) -> bool:
+        """Whether it was asked to run in a place that TensorRT alone has."""
+        return self.dla_core is not None or (self.sms is not None and self.reserved)
 
     @property
     def reach(self) -> frozenset[str]:

@@ -5,19 +5,22 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from mmedge.bundle import Bundle, Variant
 from mmedge.engine.base import Engine
 from mmedge.engine.build_messages import BuildLimits
 from mmedge.engine.cache import Verdict
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine
-from mmedge.engine.reach import EngineOptions
 from mmedge.engine.tensorrt_loader import PlanError
 from mmedge.errors import BundleError, CheckError, DeviceError, MissingDependencyError
 from mmedge.fusion.doors import DOORS, Built, Progress
 from mmedge.fusion.golden import self_test
 from mmedge.fusion.make import make_stage
 from mmedge.fusion.stage import StageRunner
+
+if TYPE_CHECKING:
+    from mmedge.engine.reach import EngineOptions
 
 log = logging.getLogger("mmedge.fusion")
 

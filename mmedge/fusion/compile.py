@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
+
+from msgspec import structs
 
 from mmedge.bundle import Bundle, Variant, stage_order
 from mmedge.engine.build_messages import BuildLimits
@@ -18,6 +20,7 @@ from mmedge.fusion.check import StandIn
 from mmedge.fusion.doors import DOORS, Built
 from mmedge.fusion.evidence import evidence_of
 from mmedge.fusion.make import make_stage
+from mmedge.fusion.placement import placements
 from mmedge.fusion.stage import StageRunner
 from mmedge.fusion.weigh import run_ms
 
@@ -58,6 +61,7 @@ def compile_bundle(
     progress: Progress,
     limits: BuildLimits | None = None,
     options: EngineOptions = PLAIN,
+    place: Mapping[str, str] | None = None,
 ) -> Compiled:
     """Build every TensorRT variant of a bundle, or those of one precision.
 
@@ -72,6 +76,7 @@ def compile_bundle(
         progress: Called with a message and a share 0..1.
         limits: Time and memory that a build may take.
         options: Where the engines are to run, besides here.
+        place: Stage -> ``dla:CORE`` or ``sms:COUNT``, as a run has it.
 
     Returns:
         The engines, and what was chosen of them.
@@ -90,6 +95,7 @@ def compile_bundle(
             where=str(bundle.path),
             fix='export it with targets = ["cpu", "tensorrt"]',
         )
+    placed = placements(bundle.manifest, place or {})
     problem = DOORS["tensorrt"].problem()
     anew = replace(limits or BuildLimits(), anew=True)
     found = Compiled([], [])
@@ -97,9 +103,11 @@ def compile_bundle(
     done = 0
     for name in stage_order(bundle.manifest.stages):
         forms = [_Form(variant) for variant in chosen if variant.stage == name]
+        own = placed.get(name, PLAIN)
+        wanted = structs.replace(options, dla_core=own.dla_core, sms=own.sms, reserved=own.reserved)
         try:
             for form in forms:
-                _build(bundle, form, upstream, progress, (done, len(chosen)), anew, options, problem)
+                _build(bundle, form, upstream, progress, (done, len(chosen)), anew, wanted, problem)
                 done += 1
             if forms and all(form.built is None for form in forms):
                 error = next((form.error for form in forms if form.failed), forms[0].error)
@@ -177,6 +185,7 @@ def _told(forms: list[_Form], problem: str | None) -> tuple[list[dict[str, Any]]
         row["error"] = None if form.error is None else form.error.message
         if form.stage is not None:
             row["evidence"] = evidence_of([form.stage.engine.backend])
+            row["share"] = getattr(form.stage.engine, "share", None)  # of the multiprocessors: what it came to
         engines.append(row if problem is None else {**row, "not_run": problem})
     why = [f"{forms[place].variant.precision} {taken:.3f} ms" for taken, place in timed]
     why += [f"{form.variant.precision}: {form.error.message.splitlines()[0]}" for form in forms if form.error]
@@ -223,6 +232,7 @@ def engine_row(stage: str, precision: str, build: BuildReport, plan_bytes: int) 
         "dla_core": build.options.dla_core,
         "dla_layers": list(build.dla_layers),
         "gpu_layers": list(build.gpu_layers),
+        "share": None,
         "optimization_level": build.optimization_level,
         "typing": build.typing,
         "run_ms": None,
