@@ -172,18 +172,20 @@ def compile_network(
     cache = EngineCache() if cache is None else cache
     trt = load_tensorrt(module)
     target = target_capability(trt, compute_capability, precision)
-    key = engine_key(
+    own = engine_key(
         *(trt, network.sha256),
         compute_capability=target,
         shapes=shapes,
         workspace_bytes=workspace_bytes,
         options=options,
     )
-    key = cache.find(key)
+    key = cache.find(own)
     entry = cache.get(key)
     if entry is not None and limits is not None and limits.anew and entry.build.optimization_level is not None:
         _log.info("%s was built with less effort, since memory ran out: building it again", entry.plan_path)
         entry = None
+    if entry is None:
+        key = own  # what is built here is not what was built elsewhere
     cached = entry is not None
     if entry is not None:
         refuse_unused(entry.build, precision, str(entry.plan_path))

@@ -24,8 +24,8 @@ _LEVELS = {"capability": "SAME_COMPUTE_CAPABILITY", "ampere": "AMPERE_PLUS"}
 _AMPERE_SM = 80
 _NEXT_MAJOR = {8: 10, 10: 11}  # built by -> the other major version that runs it, too (TensorRT's support matrix)
 # A plan begins with a tag; four bytes from here on are the version that built it. Of TensorRT-RTX that was looked at,
-# of TensorRT it is said.
-_TAGS, _VERSION_AT = {b"ftrt": "tensorrt", b"vtrt": "tensorrt_rtx"}, 24
+# of TensorRT it is said, so a major version that there cannot be means another form.
+_TAGS, _VERSION_AT = {b"ftrt": ("tensorrt", range(8, 32)), b"vtrt": ("tensorrt_rtx", range(1, 8))}, 24
 
 
 class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -173,9 +173,11 @@ def may_serve(built: EngineKey, here: EngineKey) -> bool:
 
 def plan_origin(plan: bytes) -> tuple[str, str] | None:
     """Return the module and version that a plan says has built it; None where it does not say in a known form."""
-    module = _TAGS.get(plan[:4])
     numbers = plan[_VERSION_AT : _VERSION_AT + 4]
-    return None if module is None or len(numbers) < 4 else (module, ".".join(map(str, numbers)))
+    if plan[:4] not in _TAGS or len(numbers) < 4:
+        return None
+    module, majors = _TAGS[plan[:4]]
+    return (module, ".".join(map(str, numbers))) if numbers[0] in majors else None
 
 
 def check_plan(plan: bytes, trt: TensorRT, version: str | None, options: EngineOptions) -> None:
