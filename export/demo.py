@@ -256,7 +256,7 @@ def judge_typed(bundle: Bundle, clip: Path, truth: Truth, silent: dict[str, Any]
 
 def compile_all(bundle: Bundle, progress: Progress) -> dict[str, Any]:
     """Build every stage's INT8 engine: for the GPU at hand, or ahead of time where there is none."""
-    compiled = compile_bundle(bundle, "int8", progress)
+    compiled = compile_bundle(bundle, "int8", progress).engines
     problem = tensorrt_problem()
     first = compiled[0]
     return {

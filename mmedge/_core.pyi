@@ -231,6 +231,24 @@ class CudaBuffer:
     def close(self) -> None:
         """Free the GPU's side; the host's follows its last view."""
 
+class SmShare:
+    """
+    A part of the GPU's SMs that is reserved, and the rest: two green contexts.
+    """
+
+    def __init__(self, device: CudaDevice, wanted: int) -> None:
+        """
+        ``wanted``: SMs to reserve; the driver rounds up. Raises EngineError where it cannot.
+        """
+
+    @property
+    def reserved(self) -> int:
+        """SMs of the reserved part."""
+
+    @property
+    def rest(self) -> int:
+        """SMs of the rest."""
+
 class NativeRun:
     """An engine's run that C++ calls by itself, without Python's lock."""
 
@@ -242,8 +260,10 @@ class CudaRun(NativeRun):
     What an engine does at each run, recorded once as a CUDA graph and launched by one call.
     """
 
-    def __init__(self, device: CudaDevice, name: str) -> None:
-        """``name``: whose run it is, for messages."""
+    def __init__(self, device: CudaDevice, name: str, share: SmShare | None = None, reserved: bool = True) -> None:
+        """
+        ``name``: whose run it is, for messages. With a ``share``, it runs on its reserved SMs or on the rest.
+        """
 
     @property
     def stream(self) -> int:

@@ -20,15 +20,16 @@ driver.stand_in_live.restype = ctypes.c_size_t
 """
 
 
-def build(folder: Path) -> Path:
-    """Compile it into a folder, by the name that the real one has."""
+def build(folder: Path, *, green: bool = True) -> Path:
+    """Compile it into a folder, by the name that the real one has; a driver without green contexts is an older one."""
     compiler = shutil.which("c++") or shutil.which("g++")
     if compiler is None:
         pytest.skip("no C++ compiler")
     native = ROOT / "native"
     library = folder / "libcuda.so.1"
     flags = ["-std=c++17", "-O1", "-shared", "-fPIC", "-Wl,-soname,libcuda.so.1", f"-I{native}"]
-    subprocess.run([compiler, *flags, "-o", library, native / "tests" / "cuda_stand_in.cpp"], check=True)
+    sources = [native / "tests" / f"cuda_stand_in{part}.cpp" for part in ("", "_green")[: 1 + green]]
+    subprocess.run([compiler, *flags, "-o", library, *sources], check=True)
     return folder
 
 

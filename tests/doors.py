@@ -35,13 +35,15 @@ from tests.networks import network
 class BuiltFile:
     def __init__(self, door: OrtDoor, key: EngineKey, entry: CacheEntry | None, made: BuildResult, name: str) -> None:
         self._door, self._key, self._made, self._name = door, key, made, name
-        self.cached = entry is not None
+        self.cached, self._there = entry is not None, entry is not None
+        self.build, self.plan_bytes = made.report(), len(made.plan)
 
     def open(self) -> Engine:
         return OnnxRuntimeEngine(self._made.plan, name=self._name, as_written=True)
 
     def publish(self, verdict: Verdict | None) -> None:
-        if not self.cached:
+        if not self._there:
+            self._there = True
             self._door.cache.put(self._key, self._made, verdict)
         elif verdict is not None:
             self._door.cache.note(self._key, verdict)

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from mmedge.errors import ConfigError
+from mmedge.learn import learn
 
 SOAK_S = 180.0
 _GROWN_MIB = 16.0  # of the runtime in a soak: more is a leak until somebody explains it
@@ -251,6 +252,18 @@ CHECKLIST = (
         "cool it, use the supply that its maker names, sudo nvpmodel -q",
     ),
     _Item(
+        "dla",
+        "what a DLA takes of a stage, and what falls back",
+        _by_hand,
+        "on an Orin with a DLA: mmedge compile BUNDLE --place image_encoder=dla:0 --json",
+    ),
+    _Item(
+        "multiprocessors",
+        "a stage with multiprocessors of its own is on time",
+        _by_hand,
+        "mmedge run BUNDLE --place STAGE=sms:4, beside other load on the GPU",
+    ),
+    _Item(
         "gpu-tests",
         "the GPU's own tests, CUDA kernels among them",
         _by_hand,
@@ -284,7 +297,7 @@ def view(document: Mapping[str, Any]) -> _Attested:
         ConfigError: If a part of it is not what an attestation has there.
     """
     try:
-        return msgspec.convert(document, _Attested)
+        return msgspec.convert(document, learn(_Attested))
     except msgspec.ValidationError as error:
         message = f"a part of the attestation is malformed: {error}"
         raise ConfigError(message, where="attestation", fix="measure again with this version") from None

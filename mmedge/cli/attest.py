@@ -150,10 +150,11 @@ def _compiled(bundle: Bundle, progress: Bar) -> dict[str, Any]:
     """Return the engines that were built, or why there are none: a board without TensorRT can be attested as well."""
     kept = ("stage", "precision", "bytes", "layers", "int8_layers", "run_ms", "error", "evidence", "module", "version")
     try:
-        rows = compile_bundle(bundle, None, progress)
+        rows, choices = compile_bundle(bundle, None, progress)
     except MmedgeError as error:
-        return {"engines": [], "problem": error.message}
-    return {"engines": [{key: row.get(key) for key in kept} for row in rows], "problem": None}
+        return {"engines": [], "choices": [], "problem": error.message}
+    chosen = [{key: choice[key] for key in ("stage", "serves", "why")} for choice in choices]
+    return {"engines": [{key: row.get(key) for key in kept} for row in rows], "choices": chosen, "problem": None}
 
 
 def _tell(document: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ import typer
 from rich.table import Table
 
 from mmedge.bundle import Bundle, load
-from mmedge.cli.output import Bar, Json, add_names, bar, next_step, out, print_json
+from mmedge.cli.output import Bar, Json, Places, add_names, bar, next_step, out, parse_places, print_json
 from mmedge.engine.build_messages import BuildLimits
 from mmedge.engine.compile import compile_network
 from mmedge.engine.cuda import gpu_problem
@@ -54,6 +54,7 @@ def command(
             min=1, max=1e7, help="Megabytes that a build may hold; default: three quarters of what is available."
         ),
     ] = None,
+    place: Places = [],
     newer_versions: Annotated[
         bool, typer.Option("--newer-versions", help="Let newer versions of TensorRT run the engines, too.")
     ] = False,
@@ -73,10 +74,14 @@ def command(
     shapes = parse_shapes(shape)
     options = EngineOptions(newer_versions=newer_versions, gpus=gpus)
     cpu: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
+    choices: list[dict[str, Any]] = []
     lacks: str | None = None
     with bar("compile") as progress:
         if file.suffix.lower() == ".onnx":
             rows = [compile_onnx(file, progress, shapes, limits, options)]
+            if place:
+                raise ConfigError("an ONNX file has no stages", where="--place", fix="leave it out, or name a bundle")
         elif shapes:
             raise ConfigError(
                 "a bundle says itself which shapes it has", where="--shape", fix="leave it out, or name an ONNX file"
@@ -86,23 +91,25 @@ def command(
                 if find_spec("onnxruntime") is not None:
                     cpu = measure_cpu(bundle, progress, anew=True)
                 lacks = no_engines(bundle)
-                rows = [] if cpu and lacks else compile_bundle(bundle, precision, progress, limits, options)
+                if not (cpu and lacks):
+                    rows, choices = compile_bundle(bundle, precision, progress, limits, options, parse_places(place))
     if json:
-        print_json({"schema": "mmedge.compile/1", "engines": rows, "cpu": cpu})
+        print_json({"schema": "mmedge.compile/1", "engines": rows, "choices": choices, "cpu": cpu})
     else:
         if cpu:
             out.print(cpu_table(cpu))
         out.print(engines_table(rows) if rows else f"no engines are built: {lacks}", highlight=False)
-        for line in coverage(rows):
+        for line in [*coverage(rows), *chosen(choices)]:
             out.print(line, highlight=False, markup=False)
-    failed = [row for row in rows if row["error"]]
+    failed = [(choice["stage"], form) for choice in choices for form in choice["forms"] if form["failed"]]
     if failed:
         raise (
             typer.Exit(1)
             if json
             else CheckError(
-                f"{len(failed)} of {len(rows)} engines fail: {failed[0]['error']}",
-                where=", ".join(f"{row['stage']} {row['precision']}" for row in failed),
+                f"{len(failed)} of {sum(len(choice['forms']) for choice in choices)} engines fail: "
+                f"{failed[0][1]['error']}",
+                where=", ".join(f"{stage} {form['precision']}" for stage, form in failed),
                 fix="the others serve; export the bundle again, and report it with the build's log",
             )
         )
@@ -128,7 +135,8 @@ def compile_onnx(
     compiled = compile_network(
         network, file.stem, progress=progress, sources=sources, shapes=shapes, limits=limits, options=options
     )
-    row = engine_row(file.stem, "as in the file", compiled)
+    row = engine_row(file.stem, "as in the file", compiled.build, compiled.plan_bytes)
+    row |= {"cached": compiled.cached, "evidence": compiled.evidence}
     if not compiled.runnable:
         row["not_run"] = gpu_problem() or f"it is for {compiled.key.compute_capability}"
     return row
@@ -181,8 +189,6 @@ def coverage(rows: list[dict[str, Any]]) -> list[str]:
     lines = [f"not run here: {reason}" for reason in dict.fromkeys(row.get("not_run") for row in rows) if reason]
     for row in rows:
         name = f"{row['stage']} {row['precision']}"
-        if row["error"]:
-            lines.append(f"{name}: {row['error']}")
         if row["optimization_level"] is not None:
             lines.append(f"{name}: memory ran out, built at optimisation level {row['optimization_level']}")
         if row["reach"]:
@@ -193,6 +199,12 @@ def coverage(rows: list[dict[str, Any]]) -> list[str]:
                 more = f", and {len(found) - _SHOWN} more (--json)" if len(found) > _SHOWN else ""
                 lines.append(f"{name}: {len(found)} {what}: {'; '.join(map(_short, found[:_SHOWN]))}{more}")
     return lines
+
+
+def chosen(choices: list[dict[str, Any]]) -> list[str]:
+    """Return why each stage is served as it is, where that was measured or a form could not be had."""
+    told = [choice for choice in choices if choice["serves"] or any(form["error"] for form in choice["forms"])]
+    return [f"{choice['stage']}: {choice['why']}" for choice in told]
 
 
 def _short(text: str) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mmedge.console import err, out, styled
+from mmedge.errors import ConfigError
 from mmedge.plain import json_text, printable
 from mmedge.privacy import Privacy
 from mmedge.stdout import abandon_stdout, documents, is_reserved, reserve_stdout
@@ -70,6 +71,14 @@ Inputs = Annotated[
 ImageSource = Annotated[str | None, typer.Option(help="Source of the only image input.")]
 AudioSource = Annotated[str | None, typer.Option(help="Source of the only audio input.")]
 TextSource = Annotated[str | None, typer.Option(help="Source of the only text input.")]
+Places = Annotated[
+    list[str],
+    typer.Option(
+        "--place",
+        metavar="STAGE=PLACE",
+        help="Where a stage runs on TensorRT: dla:CORE, or sms:COUNT for multiprocessors of its own; may be repeated.",
+    ),
+]
 Allow = Annotated[
     list[str],
     typer.Option(
@@ -138,3 +147,19 @@ def bar(text: str) -> Iterator[Bar]:
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
         yield Bar(progress, progress.add_task(text, total=1.0))
+
+
+def parse_places(places: list[str]) -> dict[str, str]:
+    """Return stage -> place of ``--place STAGE=PLACE``.
+
+    Raises:
+        ConfigError: If one has another form, or a stage is named twice.
+    """
+    found: dict[str, str] = {}
+    for text in places:
+        stage, equals, place = text.partition("=")
+        if not equals or not stage or stage in found:
+            what = "names a stage twice" if stage in found else "is not STAGE=PLACE"
+            raise ConfigError(f"'{text[:80]}' {what}", where="--place", fix="--place image_encoder=dla:0")
+        found[stage] = place
+    return found

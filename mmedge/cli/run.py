@@ -22,6 +22,7 @@ from mmedge.cli.output import (
     ImageSource,
     Inputs,
     JsonLines,
+    Places,
     PrivacyOption,
     Sinks,
     TextSource,
@@ -29,6 +30,7 @@ from mmedge.cli.output import (
     abandon_stdout,
     err,
     next_step,
+    parse_places,
     tell_links,
 )
 from mmedge.cli.reload import Reload
@@ -132,6 +134,7 @@ def command(
         typer.Option(help="Which results to print when printing is slower than the run."),
     ] = "auto",
     allow: Allow = [],
+    place: Places = [],
     view: ViewOption = None,
     privacy: PrivacyOption = "picture",
     engines: Annotated[
@@ -180,6 +183,7 @@ def command(
             video=video,
             results=results,
             allow=allow,
+            place=parse_places(place),
             engines=engines,
             record_privacy=record_privacy,
             attach=attach,

@@ -31,7 +31,7 @@ from mmedge.engine.low_precision import refuse_unused
 from mmedge.engine.memory import available_bytes, resident_bytes
 from mmedge.engine.reach import PLAIN, EngineOptions
 from mmedge.engine.shapes import Given, check_ranges
-from mmedge.engine.tensorrt_loader import TensorRT, load_tensorrt
+from mmedge.engine.tensorrt_loader import PrecisionError, TensorRT, load_tensorrt
 from mmedge.errors import ConfigError, DeviceError, EngineError, shortage
 from mmedge.files import scratch
 from mmedge.learn import learn
@@ -116,7 +116,7 @@ def target_capability(trt: TensorRT, wanted: str | None = None, precision: str =
 
     Raises:
         DeviceError: If the module needs a GPU and there is none.
-        EngineError: If the GPU does not have the precision.
+        PrecisionError: If the GPU does not have the precision.
         ConfigError: If the module cannot build for what was asked.
     """
     offered = trt.compute_capabilities()
@@ -132,7 +132,7 @@ def target_capability(trt: TensorRT, wanted: str | None = None, precision: str =
     able = [name for name in offered if int(name.removeprefix("SM")) >= least]
     target = wanted or here or ("SM86" if "SM86" in able else [*able, *offered][0])
     if int(target.removeprefix("SM")) < least:
-        raise EngineError(
+        raise PrecisionError(
             f"{target} has no {precision.upper()}, which GPUs have from SM{least} on",
             where="compute_capability",
             fix="use another precision",

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from mmedge.engine.base import Engine
 from mmedge.engine.build_messages import BuildLimits
 from mmedge.engine.build_parent import (
@@ -42,6 +44,7 @@ class CompiledEngine:
         build: How it was built.
         verdict: What came of running it, if it ever ran.
         unpublished: The built engine, if it was not published.
+        options: What was asked for: where it runs, beside what it was built as.
     """
 
     key: EngineKey
@@ -52,6 +55,7 @@ class CompiledEngine:
     build: BuildReport
     verdict: Verdict | None = None
     unpublished: BuildResult | None = None
+    options: EngineOptions = PLAIN
 
     @property
     def plan_bytes(self) -> int:
@@ -75,9 +79,8 @@ class CompiledEngine:
                 where=str(self.plan_path),
                 fix="build it again: mmedge compile",
             ) from error
-        return TensorRTEngine(
-            plan, name=name, module=self.key.module, version=self.key.version, options=self.build.options
-        )
+        options = msgspec.structs.replace(self.build.options, sms=self.options.sms, reserved=self.options.reserved)
+        return TensorRTEngine(plan, name=name, module=self.key.module, version=self.key.version, options=options)
 
 
 def engine_key(
@@ -169,18 +172,20 @@ def compile_network(
     cache = EngineCache() if cache is None else cache
     trt = load_tensorrt(module)
     target = target_capability(trt, compute_capability, precision)
-    key = engine_key(
+    own = engine_key(
         *(trt, network.sha256),
         compute_capability=target,
         shapes=shapes,
         workspace_bytes=workspace_bytes,
         options=options,
     )
-    key = cache.find(key)
+    key = cache.find(own)
     entry = cache.get(key)
     if entry is not None and limits is not None and limits.anew and entry.build.optimization_level is not None:
         _log.info("%s was built with less effort, since memory ran out: building it again", entry.plan_path)
         entry = None
+    if entry is None:
+        key = own  # what is built here is not what was built elsewhere
     cached = entry is not None
     if entry is not None:
         refuse_unused(entry.build, precision, str(entry.plan_path))
@@ -200,7 +205,7 @@ def compile_network(
             compute_capability=target,
             shapes=shapes,
             timing_path=cache.timing_path(key) if "timing_cache" in trt.caps else None,
-            engine=options,
+            engine=msgspec.structs.replace(options, sms=None, reserved=True),
         )
         if network.weights and network.path is not None and read_network(network.path).sha256 != network.sha256:
             raise EngineError(
@@ -221,6 +226,7 @@ def compile_network(
         build=entry.build,
         verdict=entry.verdict,
         unpublished=built,
+        options=options,
     )
 
 

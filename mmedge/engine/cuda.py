@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import threading
+from typing import ClassVar
+from weakref import WeakValueDictionary
 
 import msgspec
 import numpy as np
@@ -62,6 +65,40 @@ def gpu_info() -> Gpu:
         integrated=facts.integrated,
         cuda=f"{facts.cuda_version // 1000}.{facts.cuda_version % 1000 // 10}",
     )
+
+
+class SmShare:
+    """A part of the GPU's multiprocessors that is reserved, and the rest of them; one for all who ask for it.
+
+    Args:
+        wanted: How many to reserve; the driver rounds up.
+
+    Attributes:
+        native: What a run is given.
+
+    Raises:
+        EngineError: If the driver has no green contexts, or the GPU cannot be split so.
+    """
+
+    _there: ClassVar[WeakValueDictionary[int, SmShare]] = WeakValueDictionary()
+    _lock = threading.Lock()
+
+    def __init__(self, wanted: int) -> None:
+        self.native = core.SmShare(core.CudaDevice(), wanted)
+
+    @classmethod
+    def of(cls, wanted: int) -> SmShare:
+        """Return the share that others already have, or a new one; it goes with the last of them."""
+        with cls._lock:
+            share = cls._there.get(wanted)
+            if share is None:
+                share = cls._there[wanted] = cls(wanted)
+            return share
+
+    def describe(self, *, reserved: bool) -> str:
+        """Say what one of the parts is."""
+        part = self.native.reserved if reserved else self.native.rest
+        return f"{part} of {self.native.reserved + self.native.rest} multiprocessors"
 
 
 class Buffer:

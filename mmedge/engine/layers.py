@@ -1,4 +1,4 @@
-"""Which layers of a built TensorRT engine really compute in INT8, FP8 or FP16, or hold INT4, read from its layer list.
+"""Which layers of a built TensorRT engine compute in INT8, FP8 or FP16, or hold four bits, read from its layer list.
 
 Engines cannot be inspected without a GPU, but the builder prints every layer with the types of its
 tensors and the ONNX nodes it came from.
@@ -17,7 +17,7 @@ _WEIGHTS = re.compile(r'Weights: \{"Type": "([^"]+)"')
 # enters; in any other, INT8 that enters was scaled or converted before it is multiplied.
 _PRODUCT_FIRST = re.compile(r"__myl_(?:Tran|Resh|Move|Conc)*Corr")
 _INT8 = re.compile(r"\b(int8|fp8)\b", re.IGNORECASE)
-_INT4 = re.compile(r"\bint4\b", re.IGNORECASE)
+_FOUR_BITS = re.compile(r"\b(int4|fp4(e2m1)?)\b", re.IGNORECASE)
 _HALF = re.compile(r"\b(half|fp16)\b", re.IGNORECASE)
 
 
@@ -29,7 +29,7 @@ class Layer:
         name: As the builder calls it.
         kind: ``"correlation"``, ``"gemm"``, ``"kgen"``...
         nodes: Names of the ONNX nodes it came from.
-        int8: Whether both of its operands, data and weights, enter as INT8, or both as FP8; or its weights as INT4.
+        int8: Whether both of its operands, data and weights, enter as INT8, or both as FP8; or an operand in four bits.
         half: Whether an operand is FP16.
         reads: Types of the data that enters, as the builder writes them.
         writes: Types of what leaves.
@@ -66,7 +66,7 @@ def parse_layers(text: str) -> list[Layer]:
                 name=match[1],
                 kind=match[2],
                 nodes=onnx_names(line),
-                int8=any(_INT4.search(kind) for kind in operands)
+                int8=any(_FOUR_BITS.search(kind) for kind in operands)
                 or (
                     (match[2] != "kgen" or _PRODUCT_FIRST.match(match[1]) is not None)
                     and bool(data)
@@ -101,8 +101,8 @@ def onnx_names(metadata: str) -> frozenset[str]:
 def quantized_nodes(network: Any, layer_types: Any) -> list[frozenset[str]]:
     """Find the convolutions and matrix products of a parsed network that are to run in fewer bits.
 
-    Their data comes from a DequantizeLinear, or their weights from one of INT4: these are named with the product, since
-    a builder that unpacks them in a layer of its own still keeps them in four bits.
+    Their data comes from a DequantizeLinear, or their weights from one of INT4 or FP4: these are named with the
+    product, since a builder that unpacks them in a layer of its own still keeps them in four bits.
 
     Args:
         network: ``INetworkDefinition`` after parsing.
@@ -122,8 +122,8 @@ def quantized_nodes(network: Any, layer_types: Any) -> list[frozenset[str]]:
         if data is not None and data.type == layer_types.DEQUANTIZE:
             found.append(names)
         elif weights and weights[0] is not None and weights[0].type == layer_types.DEQUANTIZE:
-            is_int4 = _INT4.search(_type(weights[0].get_input(0))) is not None
-            found += [names | onnx_names(weights[0].metadata)] if is_int4 else []
+            packed = _FOUR_BITS.search(_type(weights[0].get_input(0))) is not None
+            found += [names | onnx_names(weights[0].metadata)] if packed else []
     return found
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import msgspec
 
 from mmedge.engine.shapes import Range
-from mmedge.engine.tensorrt_loader import PlanError, TensorRT
+from mmedge.engine.tensorrt_loader import PlanError, PrecisionError, TensorRT
 from mmedge.errors import ConfigError, EngineError
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ _LEVELS = {"capability": "SAME_COMPUTE_CAPABILITY", "ampere": "AMPERE_PLUS"}
 _AMPERE_SM = 80
 _NEXT_MAJOR = {8: 10, 10: 11}  # built by -> the other major version that runs it, too (TensorRT's support matrix)
 # A plan begins with a tag; four bytes from here on are the version that built it. Of TensorRT-RTX that was looked at,
-# of TensorRT it is said.
-_TAGS, _VERSION_AT = {b"ftrt": "tensorrt", b"vtrt": "tensorrt_rtx"}, 24
+# of TensorRT it is said, so a major version that there cannot be means another form.
+_TAGS, _VERSION_AT = {b"ftrt": ("tensorrt", range(8, 32)), b"vtrt": ("tensorrt_rtx", range(1, 8))}, 24
 
 
 class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,11 +36,21 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
         newer_versions: Newer versions of TensorRT may run it, too. It holds a runtime of its own, and may be slower.
         gpus: ``same``: the GPU that it is built on; ``capability``: each of the same compute capability; ``ampere``:
             each from Ampere on. What more than one may run can be slower.
+        sms: The GPU's multiprocessors are split, this many for some stages; None leaves them to all. The engine is the
+            same with and without.
+        reserved: Whether it runs on those, or on the rest.
     """
 
     dla_core: int | None = None
     newer_versions: bool = False
     gpus: Gpus = "same"
+    sms: int | None = None
+    reserved: bool = True
+
+    @property
+    def is_placed(self) -> bool:
+        """Whether it was asked to run in a place that TensorRT alone has."""
+        return self.dla_core is not None or (self.sms is not None and self.reserved)
 
     @property
     def reach(self) -> frozenset[str]:
@@ -70,7 +80,8 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
             integrated: Whether the GPU is a Jetson's.
 
         Raises:
-            ConfigError: If the options do not go with the precision or the shapes.
+            ConfigError: If the options do not go with the shapes.
+            PrecisionError: If they do not go with the precision.
             EngineError: If this TensorRT or board does not have it.
         """
         builder = f"{trt.name} {trt.version}"
@@ -97,7 +108,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
         if self.dla_core < 0:
             raise ConfigError(f"there is no DLA core {self.dla_core}", where="engine options", fix="use 0 or 1")
         if precision in _NOT_ON_DLA:
-            raise ConfigError(
+            raise PrecisionError(
                 f"a DLA computes in FP16 and INT8, not in {precision.upper()}",
                 where="engine options",
                 fix="use --precision fp16 or int8, or the GPU",
@@ -162,9 +173,11 @@ def may_serve(built: EngineKey, here: EngineKey) -> bool:
 
 def plan_origin(plan: bytes) -> tuple[str, str] | None:
     """Return the module and version that a plan says has built it; None where it does not say in a known form."""
-    module = _TAGS.get(plan[:4])
     numbers = plan[_VERSION_AT : _VERSION_AT + 4]
-    return None if module is None or len(numbers) < 4 else (module, ".".join(map(str, numbers)))
+    if plan[:4] not in _TAGS or len(numbers) < 4:
+        return None
+    module, majors = _TAGS[plan[:4]]
+    return (module, ".".join(map(str, numbers))) if numbers[0] in majors else None
 
 
 def check_plan(plan: bytes, trt: TensorRT, version: str | None, options: EngineOptions) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from mmedge._native import core
 from mmedge.engine.base import EngineBase
-from mmedge.engine.cuda import Buffer, gpu_info
+from mmedge.engine.cuda import Buffer, SmShare, gpu_info
 from mmedge.engine.reach import PLAIN, EngineOptions, check_plan
 from mmedge.engine.tensorrt_loader import PlanError, load_tensorrt, run_logger
 from mmedge.errors import EngineError, MmedgeError
@@ -35,6 +35,7 @@ class TensorRTEngine(EngineBase):
 
     Attributes:
         graph: ``"captured"``, ``"by TensorRT"`` or the reason why there is none.
+        share: The multiprocessors that it runs on, or the reason why it has none of its own.
 
     Raises:
         EngineError: If the plan does not belong to this TensorRT or GPU, or CUDA fails.
@@ -64,15 +65,18 @@ class TensorRTEngine(EngineBase):
         self._trt = trt
         self._logger, self._errors = run_logger(trt.name)
         self._run: core.CudaRun | None = None
+        self._share: SmShare | None = None
         self._context: Any = None
         self._engine: Any = None
         self._runtime: Any = None
         self._in: dict[str, Buffer] = {}
         self._out: dict[str, Buffer] = {}
-        self.graph = "not asked for"
+        self.graph = self.share = "not asked for"
         try:
             self._device = core.CudaDevice()
-            self._run = core.CudaRun(self._device, name)
+            self._share = self._reserve(options)
+            share = None if self._share is None else self._share.native
+            self._run = core.CudaRun(self._device, name, share, options.reserved)
             check_plan(plan, trt, version, options)
             self._load(plan, cuda_graph, options)
             self._bind(mapped=gpu.integrated)
@@ -84,6 +88,18 @@ class TensorRTEngine(EngineBase):
         except BaseException:
             self.close()
             raise
+
+    def _reserve(self, options: EngineOptions) -> SmShare | None:
+        if options.sms is None:
+            return None
+        try:
+            share = SmShare.of(options.sms)
+        except EngineError as error:  # the stage runs as without, and says so
+            self.share = f"none: {error.message}"
+            _log.warning("%s: no multiprocessors are reserved: %s; fix: %s", self._name, error.message, error.fix)
+            return None
+        self.share = share.describe(reserved=options.reserved)
+        return share
 
     def _load(self, plan: bytes, cuda_graph: bool, options: EngineOptions) -> None:
         trt, module = self._trt, self._trt.module
@@ -215,3 +231,4 @@ class TensorRTEngine(EngineBase):
                 buffer.close()
             if self._run is not None:
                 self._run.close()
+            self._run = self._share = None

@@ -34,6 +34,10 @@ class PlanError(EngineError):
     """A plan that does not belong to this TensorRT or this GPU, or is damaged: it must be built again."""
 
 
+class PrecisionError(EngineError):
+    """A precision that this device, or this part of it, does not have: another one serves."""
+
+
 class TensorRT(msgspec.Struct, frozen=True, kw_only=True):
     """A TensorRT module and what it can do.
 

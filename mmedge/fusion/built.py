@@ -5,20 +5,22 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from mmedge.bundle import Bundle, Variant
 from mmedge.engine.base import Engine
 from mmedge.engine.build_messages import BuildLimits
 from mmedge.engine.cache import Verdict
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine
-from mmedge.engine.reach import EngineOptions
 from mmedge.engine.tensorrt_loader import PlanError
 from mmedge.errors import BundleError, CheckError, DeviceError, MissingDependencyError
 from mmedge.fusion.doors import DOORS, Built, Progress
 from mmedge.fusion.golden import self_test
 from mmedge.fusion.make import make_stage
 from mmedge.fusion.stage import StageRunner
-from mmedge.fusion.weigh import run_ms
+
+if TYPE_CHECKING:
+    from mmedge.engine.reach import EngineOptions
 
 log = logging.getLogger("mmedge.fusion")
 
@@ -32,7 +34,6 @@ def load_built(
     *,
     progress: Progress | None = None,
     limits: BuildLimits | None = None,
-    timed: bool = False,
     options: EngineOptions | None = None,
     seen: Callable[[Built], None] = lambda built: None,
 ) -> StageRunner:
@@ -50,7 +51,6 @@ def load_built(
         variant: What is to be built.
         progress: Called while it is built.
         limits: Time and memory that a build may take.
-        timed: Measure how long a run takes, for the choice among precisions: where nothing else runs.
         options: Where it is to run, beside what its file says.
         seen: Called with each engine before it is loaded.
 
@@ -67,7 +67,7 @@ def load_built(
     built = door.build(bundle, variant, progress, limits, options)
     seen(built)
     try:
-        return _tested(bundle, name, upstream, variant, built, timed)
+        return _tested(bundle, name, upstream, variant, built)
     except (PlanError, CheckError, BundleError) as error:
         if not built.cached:
             raise
@@ -75,11 +75,11 @@ def load_built(
         built.discard()
     built = door.build(bundle, variant, progress, limits, options)
     seen(built)
-    return _tested(bundle, name, upstream, variant, built, timed)
+    return _tested(bundle, name, upstream, variant, built)
 
 
 def _tested(
-    bundle: Bundle, name: str, upstream: Mapping[str, StageRunner], variant: Variant, built: Built, timed: bool
+    bundle: Bundle, name: str, upstream: Mapping[str, StageRunner], variant: Variant, built: Built
 ) -> StageRunner:
     try:
         engine: Engine = built.open()
@@ -97,7 +97,7 @@ def _tested(
         stage.tested_ms = 1000 * (time.monotonic() - before)
         if isinstance(engine, OnnxRuntimeEngine):
             engine.limit(stage.plan.timeout_ms)
-        built.publish(Verdict(run_ms=round(run_ms(stage)[0], 4)) if timed else None)
+        built.publish(None)
     except BaseException as error:
         (stage or engine).close()
         if isinstance(error, (CheckError, BundleError)) and not built.cached:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from mmedge.bundle import Bundle, Variant
 from mmedge.engine.timings import TimingKey, kept_timings
 from mmedge.errors import ConfigError, DeviceError, MissingDependencyError
 from mmedge.extras import require
 from mmedge.fusion.doors import DOORS, variant_shapes
+
+if TYPE_CHECKING:
+    from mmedge.engine.reach import EngineOptions
 
 log = logging.getLogger("mmedge.fusion")
 _ORDER = ("int8", "fp8", "int4", "fp16", "fp32")  # on TensorRT: first what moves and multiplies the fewest bits
@@ -19,26 +24,35 @@ def tensorrt_problem() -> str | None:
     return DOORS["tensorrt"].problem()
 
 
-def candidates(bundle: Bundle, stage: str, backend: str, precision: str | None) -> list[tuple[str, Variant]]:
-    """Return what may serve a stage, best first: (backend, variant).
+def candidates(
+    bundle: Bundle, stage: str, backend: str, precision: str | None, options: EngineOptions | None = None
+) -> list[tuple[str, Variant]]:
+    """Return what may serve a stage, best first: (backend, variant). One that has a place is served by TensorRT alone.
 
     TensorRT takes INT8 before FP8, INT4, FP16 and FP32, or the fastest first once all of them were timed on this
     device; none that has failed its self-test here. ONNX Runtime takes the CPU files, FP32 before INT8; ``auto`` takes
     the fastest first, once ``mmedge compile`` has measured them on this machine. TensorRT's files it runs only when the
     precision asked for exists in no CPU file (Q/DQ in float, exactly as written).
     """
+    placed = options is not None and options.is_placed
+    if placed and backend == "onnxruntime":
+        fix = "use backend 'auto' or 'tensorrt'"
+        raise ConfigError(f"stage '{stage}' has a place, and '{backend}' has none to give", where="place", fix=fix)
     order = {kind: place for place, kind in enumerate(_ORDER)}
     found: list[tuple[str, Variant]] = []
     if backend in ("auto", "tensorrt"):
         problem = tensorrt_problem()
         if problem is None:
             variants = sorted(bundle.variants(stage, "tensorrt"), key=lambda v: order[v.precision])
-            found += [("tensorrt", v) for v in _by_verdict(bundle, variants)]
+            found += [("tensorrt", v) for v in _by_verdict(bundle, variants, options)]
+        elif placed:
+            fix = f"leave the place of stage '{stage}' out"
+            raise DeviceError(f"TensorRT cannot run here: {problem}", where="place", fix=fix)
         elif backend == "tensorrt":
             raise DeviceError(
                 f"TensorRT cannot run here: {problem}", where="backend", fix="use backend 'auto' or 'onnxruntime'"
             )
-    if backend in ("auto", "onnxruntime"):
+    if backend in ("auto", "onnxruntime") and not placed:
         forms = cpu_forms(bundle, stage)
         if precision is not None and not any(v.precision == precision for _, v in forms):
             forms = [("onnxruntime", v) for v in bundle.variants(stage, "tensorrt")]
@@ -84,9 +98,9 @@ def by_time(bundle: Bundle, stage: str, forms: list[tuple[str, Variant]]) -> lis
     return found
 
 
-def _by_verdict(bundle: Bundle, variants: list[Variant]) -> list[Variant]:
+def _by_verdict(bundle: Bundle, variants: list[Variant], options: EngineOptions | None) -> list[Variant]:
     """Return variants in the order in which they are to serve on TensorRT here."""
-    found = [(variant, DOORS["tensorrt"].find(bundle, variant).verdict) for variant in variants]
+    found = [(variant, DOORS["tensorrt"].find(bundle, variant, options).verdict) for variant in variants]
     good = [(variant, verdict) for variant, verdict in found if verdict is None or verdict.error is None]
     for variant, verdict in found:
         if verdict is not None and verdict.error is not None:
@@ -98,7 +112,12 @@ def _by_verdict(bundle: Bundle, variants: list[Variant]) -> list[Variant]:
 
 
 def serving(
-    bundle: Bundle, backend: str, precision: str | None, *, simulated: bool = False
+    bundle: Bundle,
+    backend: str,
+    precision: str | None,
+    *,
+    simulated: bool = False,
+    placed: Mapping[str, EngineOptions] = {},
 ) -> dict[str, list[tuple[str, Variant]]]:
     """Return network -> what may serve it, best first: (backend, variant).
 
@@ -109,14 +128,15 @@ def serving(
         backend: ``auto``, ``onnxruntime`` or ``tensorrt``.
         precision: Only this precision.
         simulated: ONNX Runtime also takes TensorRT's files of a stage that has no others.
+        placed: Stage -> what its engine is to be (``mmedge.fusion.placement``).
 
     Raises:
         DeviceError: If ``tensorrt`` was asked for and cannot run here.
     """
-    found = {name: candidates(bundle, name, backend, precision) for name in _networks(bundle)}
+    found = {name: candidates(bundle, name, backend, precision, placed.get(name)) for name in _networks(bundle)}
     if any(found.values()) or simulated:
         for name in fallen_back(bundle, precision):
-            found[name] = candidates(bundle, name, backend, None)
+            found[name] = candidates(bundle, name, backend, None, placed.get(name))
     for name, own in found.items():
         if simulated and not own:
             found[name] = [("onnxruntime", variant) for variant in bundle.variants(name, "tensorrt")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
@@ -16,6 +17,7 @@ from mmedge.types import AnyArray
 # Where engines cannot run, the machinery that builds them is not loaded.
 if TYPE_CHECKING:
     from mmedge.engine.build_messages import BuildLimits
+    from mmedge.engine.build_parent import BuildReport
     from mmedge.engine.cache import Verdict
     from mmedge.engine.compile import CompiledEngine
     from mmedge.engine.reach import EngineOptions
@@ -40,6 +42,14 @@ class Built(Protocol):
     @property
     def cached(self) -> bool:
         """Whether it was there already."""
+
+    @property
+    def build(self) -> BuildReport:
+        """How it was built."""
+
+    @property
+    def plan_bytes(self) -> int:
+        """Its size."""
 
     def open(self) -> Engine:
         """Load it."""
@@ -93,6 +103,16 @@ class BuiltPlan:
         """Whether it was in the cache already."""
         return self.compiled.cached
 
+    @property
+    def build(self) -> BuildReport:
+        """How it was built."""
+        return self.compiled.build
+
+    @property
+    def plan_bytes(self) -> int:
+        """Its size."""
+        return self.compiled.plan_bytes
+
     def open(self) -> Engine:
         """Load it on the GPU."""
         return self.compiled.open(self._stage)
@@ -103,6 +123,7 @@ class BuiltPlan:
 
         if self.compiled.unpublished is not None:
             EngineCache().put(self.compiled.key, self.compiled.unpublished, verdict)
+            self.compiled = replace(self.compiled, unpublished=None)
         elif verdict is not None:
             EngineCache().note(self.compiled.key, verdict)
 

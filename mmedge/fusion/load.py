@@ -31,6 +31,7 @@ from mmedge.fusion.trial import Trial
 from mmedge.fusion.unfed import make_unfed, unfed_stages
 
 if TYPE_CHECKING:
+    from mmedge.engine.reach import EngineOptions
     from mmedge.fusion.upgrade import Pending
     from mmedge.fusion.weigh import Weight
 
@@ -50,6 +51,7 @@ def load_graph(
     wait: bool = True,
     kept: Mapping[str, StageRunner] | None = None,
     fed: Collection[str] | None = None,
+    place: Mapping[str, str] | None = None,
 ) -> StageGraph:
     """Build, load and self-test every stage of a bundle.
 
@@ -66,6 +68,7 @@ def load_graph(
             not touched, and stay open if loading fails.
         fed: The inputs that the run has; a stage that none of them reaches is not loaded (``mmedge.fusion.unfed``).
             None loads all.
+        place: Stage -> ``dla:CORE`` or ``sms:COUNT`` (``mmedge.fusion.placement``); such a stage runs on TensorRT.
 
     Returns:
         The graph; the caller closes it.
@@ -85,8 +88,14 @@ def load_graph(
     trial = Trial(bundle)
     unfed = () if fed is None else unfed_stages(bundle.manifest, fed)
     left_out = {*kept, *unfed}
-    choices = {name: found for name, found in serving(bundle, backend, precision).items() if name not in left_out}
-    pending = [] if wait else _postpone(bundle, choices)
+    placed: Mapping[str, EngineOptions] = {}
+    if place:
+        from mmedge.fusion.placement import placements  # a run without loads none of it
+
+        placed = placements(bundle.manifest, place)
+    served = serving(bundle, backend, precision, placed=placed)
+    choices = {name: found for name, found in served.items() if name not in left_out}
+    pending = [] if wait else _postpone(bundle, choices, placed)
     trial.prepare([found[0][1] for found in choices.values() if found and found[0][0] == "onnxruntime"])
     try:
         for name in stage_order(bundle.manifest.stages):
@@ -99,7 +108,10 @@ def load_graph(
                 stages[name] = make_stage(bundle, name, engine, stages)
             else:
                 asked = (backend, precision)
-                stages[name] = _load_network(bundle, name, stages, choices[name], trial, progress, asked, patience)
+                options = placed.get(name)
+                stages[name] = _load_network(
+                    bundle, name, stages, choices[name], trial, progress, asked, patience, options
+                )
         if precision not in (None, "fp32", "fp16"):
             _weigh(bundle, stages, trial, precision, stages.keys() - kept.keys())
     except BaseException:
@@ -111,16 +123,18 @@ def load_graph(
     return graph
 
 
-def _postpone(bundle: Bundle, choices: dict[str, list[tuple[str, Variant]]]) -> list[Pending]:
+def _postpone(
+    bundle: Bundle, choices: dict[str, list[tuple[str, Variant]]], placed: Mapping[str, EngineOptions]
+) -> list[Pending]:
     """Move what must be built first behind what is there at once, as a last resort, and return it."""
     pending: list[Pending] = []
     for stage, found in choices.items():
-        there = [(b, v) for b, v in found if b not in DOORS or DOORS[b].find(bundle, v).built]
+        there = [(b, v) for b, v in found if b not in DOORS or DOORS[b].find(bundle, v, placed.get(stage)).built]
         if there and there[0] != found[0]:
             from mmedge.fusion.upgrade import Pending
 
             better = found[: found.index(there[0])]
-            pending.append(Pending(stage=stage, choices=better))
+            pending.append(Pending(stage=stage, choices=better, options=placed.get(stage)))
             choices[stage] = [*there, *better]
     return pending
 
@@ -134,6 +148,7 @@ def _load_network(
     progress: Progress | None,
     asked: tuple[str, str | None],
     patience: float,
+    options: EngineOptions | None,
 ) -> StageRunner:
     if not choices:
         backend, precision = asked
@@ -146,7 +161,7 @@ def _load_network(
     first: Exception | None = None
     for choice, variant in choices:
         try:
-            return _try(bundle, name, upstream, choice, variant, trial, progress, patience)
+            return _try(bundle, name, upstream, choice, variant, trial, progress, patience, options)
         except (EngineError, CheckError, MissingDependencyError) as error:
             log.warning("stage '%s': %s %s is not used: %s", name, choice, variant.precision, error.message)
             tried.append(f"{choice} {variant.precision}: {error.message}")
@@ -169,11 +184,12 @@ def _try(
     trial: Trial,
     progress: Progress | None,
     patience: float,
+    options: EngineOptions | None,
 ) -> StageRunner:
     if backend in DOORS:
         from mmedge.fusion.built import load_built
 
-        return load_built(bundle, name, upstream, backend, variant, progress=progress)
+        return load_built(bundle, name, upstream, backend, variant, progress=progress, options=options)
     trial.check(variant, _shapes(upstream))
     engine = make_network(bundle, variant, upstream, f"{bundle.path}: {variant.file}")
     stage: StageRunner | None = None

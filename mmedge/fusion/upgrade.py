@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from queue import SimpleQueue
+from typing import TYPE_CHECKING
 
 from mmedge.bundle import Bundle, Variant
 from mmedge.engine.build_messages import BuildLimits
@@ -15,6 +16,9 @@ from mmedge.errors import DeviceError, MmedgeError
 from mmedge.fusion.built import load_built
 from mmedge.fusion.graph import StageGraph
 from mmedge.fusion.stage import StageRunner
+
+if TYPE_CHECKING:
+    from mmedge.engine.reach import EngineOptions
 
 log = logging.getLogger("mmedge.fusion")
 _NICE = 10  # a build takes what the run leaves
@@ -27,10 +31,12 @@ class Pending:
     Attributes:
         stage: Its name.
         choices: What is to be built for it, best first: backend and variant.
+        options: Where its engine is to run.
     """
 
     stage: str
     choices: Sequence[tuple[str, Variant]]
+    options: EngineOptions | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,7 +102,9 @@ class Upgrades:
                 if self._stop.is_set():
                     return
                 try:
-                    stage = load_built(self._bundle, item.stage, upstream, backend, variant, limits=limits)
+                    stage = load_built(
+                        *(self._bundle, item.stage, upstream, backend, variant), limits=limits, options=item.options
+                    )
                 except DeviceError as error:  # so it is with all others
                     why = f"{backend} {variant.precision} was built, but cannot run here: {error.message}"
                     self._give_up([left.stage for left in self._pending[place:]], why)

@@ -61,6 +61,7 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     engines: Engines
     attach: str | Path | None = None
     spans: bool = False
+    place: Mapping[str, str] = {}
 
 
 class Opened(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,6 +120,10 @@ def open_pipeline(
             for n in given
         }
         check_consent(opened.manifest, Consent(wishes.allow, opened.path))
+        if wishes.place:
+            from mmedge.fusion.placement import placements  # a run without loads none of it
+
+            placements(opened.manifest, wishes.place)
         wanted = chosen_results(wishes.results, latency, sources)
         spec = RunSpec(
             bundle=str(opened.path.absolute()),
@@ -139,6 +144,7 @@ def open_pipeline(
             attach=None if wishes.attach is None else str(Path(wishes.attach).absolute()),
             sharing=sharing,
             spans=wishes.spans,
+            place=dict(wishes.place),
         )
         check_run(spec, opened.manifest)
         runtime = _runtime(spec, opened)

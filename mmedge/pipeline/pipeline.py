@@ -61,6 +61,8 @@ class Pipeline:
             ``wait`` builds them first. ``auto`` is ``wait`` when offline or recorded, else ``now``.
         attach: Path of a socket, on which programs of this user attach to the run, get its results and push data of
             theirs; see ``mmedge.attach`` and docs/attach.md.
+        place: Stage -> ``dla:CORE``, or ``sms:COUNT`` for multiprocessors of the GPU that no other stage uses
+            (docs/engines.md); such a stage runs on TensorRT.
         spans: Let each result say when its stages were fed and ran (``Result.spans``).
 
     Raises:
@@ -95,6 +97,7 @@ class Pipeline:
         engines: Engines = "auto",
         attach: str | Path | None = None,
         spans: bool = False,
+        place: Mapping[str, str] | None = None,
     ) -> None:
         with collector_paused():
             from mmedge.pipeline.opening import Wishes, open_pipeline
@@ -119,6 +122,7 @@ class Pipeline:
                 engines=engines,
                 attach=attach,
                 spans=spans,
+                place=place or {},
             ),
         )
         self.bundle, self._own = opened.bundle, opened.own

@@ -95,6 +95,7 @@ class Serving:
             wait=wait,
             kept=kept,
             fed=self._spec.inputs,
+            place=self._spec.place,
             progress=None if kept is None else self._progress,
         )
 

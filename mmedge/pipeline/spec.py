@@ -40,6 +40,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
         sharing: Input -> those that share what is pushed to it.
         engines: ``now``: start on the engines that are there, and put in better ones when they are built; ``wait``:
             build first.
+        place: Stage -> where its engine runs, ``dla:CORE`` or ``sms:COUNT``.
         spans: Whether each result brings when its stages were fed and ran (``Result.spans``).
     """
 
@@ -61,3 +62,4 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     sharing: dict[str, tuple[str, ...]] = {}
     engines: Literal["now", "wait"] = "wait"
     spans: bool = False
+    place: dict[str, str] = {}

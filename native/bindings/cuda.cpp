@@ -24,6 +24,7 @@ using cuda::DeviceMemory;
 using cuda::GraphRun;
 using cuda::HostMemory;
 using cuda::Kernels;
+using cuda::SmShare;
 
 // One tensor's memory on both sides; where it is mapped, both are the same.
 class Buffer {
@@ -127,14 +128,22 @@ void bind_cuda(nb::module_& m) {
       .def("upload", &Buffer::upload, nb::arg("run"), "Put the copy to the GPU into the run's stream.")
       .def("download", &Buffer::download, nb::arg("run"), "Put the copy to the host into the run's stream.")
       .def("close", &Buffer::close, "Free the GPU's side; the host's follows its last view.");
+  nb::class_<SmShare>(m, "SmShare",
+                      "A part of the GPU's SMs that is reserved, and the rest: two green contexts.")
+      .def(nb::init<std::shared_ptr<Device>, unsigned>(), nb::arg("device"), nb::arg("wanted"),
+           "``wanted``: SMs to reserve; the driver rounds up. Raises EngineError where it cannot.")
+      .def_prop_ro("reserved", &SmShare::reserved, "SMs of the reserved part.")
+      .def_prop_ro("rest", &SmShare::rest, "SMs of the rest.");
   nb::class_<NativeRun>(m, "NativeRun", "An engine's run that C++ calls by itself, without Python's lock.")
       .def("run", &NativeRun::run, nb::call_guard<nb::gil_scoped_release>(),
            "Compute the outputs from the inputs; raises EngineError.");
   nb::class_<GraphRun, NativeRun>(
       m, "CudaRun",
       "What an engine does at each run, recorded once as a CUDA graph and launched by one call.")
-      .def(nb::init<std::shared_ptr<Device>, std::string>(), nb::arg("device"), nb::arg("name"),
-           "``name``: whose run it is, for messages.")
+      .def(nb::init<std::shared_ptr<Device>, std::string, std::shared_ptr<SmShare>, bool>(),
+           nb::arg("device"), nb::arg("name"), nb::arg("share") = nb::none(), nb::arg("reserved") = true,
+           "``name``: whose run it is, for messages. With a ``share``, it runs on its reserved SMs or on the "
+           "rest.")
       .def_prop_ro(
           "stream", [](const GraphRun& self) { return reinterpret_cast<std::uintptr_t>(self.stream()); },
           "Its ``CUstream``, as a number.")

@@ -31,6 +31,7 @@ class Device {
 
   const Driver& driver() const { return driver_; }
   CUctx_st* context() const { return context_; }
+  int ordinal() const { return device_; }
   std::size_t free_bytes() const;
 
  private:

@@ -37,7 +37,20 @@ Driver::Driver() {
                     "install a driver of CUDA 11.4 or later (JetPack 6, Linux 470)");
   MMEDGE_CUDA_FUNCTIONS(MMEDGE_CUDA_LOAD)
 #undef MMEDGE_CUDA_LOAD
+#define MMEDGE_CUDA_LOAD_GREEN(name, arguments) \
+  name = reinterpret_cast<decltype(name)>(dlsym(library, #name));
+  MMEDGE_CUDA_GREEN_FUNCTIONS(MMEDGE_CUDA_LOAD_GREEN)
+#undef MMEDGE_CUDA_LOAD_GREEN
   check(cuInit(0), "cuInit");
+}
+
+void Driver::require_green() const {
+#define MMEDGE_CUDA_MISSING(name, arguments)                                                  \
+  if (name == nullptr)                                                                        \
+    throw CudaError("the NVIDIA driver has no green contexts: libcuda.so.1 has no " #name, 0, \
+                    "install a driver of CUDA 12.5 or later (JetPack 6.1), or reserve no SMs");
+  MMEDGE_CUDA_GREEN_FUNCTIONS(MMEDGE_CUDA_MISSING)
+#undef MMEDGE_CUDA_MISSING
 }
 
 void Driver::check(int result, const std::string& what) const {

@@ -25,9 +25,12 @@ class Driver {
 
   // Throws CudaError unless `result` is 0. `what`: the call, for the message.
   void check(int result, const std::string& what) const;
+  // Throws CudaError unless the driver can split a GPU into green contexts.
+  void require_green() const;
 
 #define MMEDGE_CUDA_MEMBER(name, arguments) int(*name) arguments = nullptr;
   MMEDGE_CUDA_FUNCTIONS(MMEDGE_CUDA_MEMBER)
+  MMEDGE_CUDA_GREEN_FUNCTIONS(MMEDGE_CUDA_MEMBER)  // null where the driver is older
 #undef MMEDGE_CUDA_MEMBER
 
  private:

@@ -12,6 +12,8 @@ struct CUstream_st;
 struct CUevent_st;
 struct CUgraph_st;
 struct CUgraphExec_st;
+struct CUgreenCtx_st;
+struct CUdevResourceDesc_st;
 
 namespace mmedge::cuda {
 
@@ -26,6 +28,21 @@ constexpr unsigned kPortable = 1, kDeviceMap = 2;                        // of h
 constexpr unsigned kNonBlocking = 1;                                     // of a stream
 constexpr unsigned kBlockingSync = 1, kDisableTiming = 2;                // of an event
 constexpr int kCaptureThreadLocal = 1;
+constexpr int kSmResource = 1;               // a kind of CUdevResource
+constexpr unsigned kGreenDefaultStream = 1;  // which cuGreenCtxCreate requires
+
+// CUdevResource in the form that these functions have had since CUDA 12.5.
+struct SmResource {
+  unsigned count, least_part, alignment;
+};
+struct DevResource {
+  int type;
+  unsigned char reserved[92];
+  union {
+    SmResource sm;
+    unsigned char other[48];
+  };
+};
 
 // Newer versions of a function have a name of their own, which cuda.h hides behind a macro.
 #define MMEDGE_CUDA_FUNCTIONS(X)                                                                         \
@@ -72,5 +89,17 @@ constexpr int kCaptureThreadLocal = 1;
   X(cuLaunchKernel, (CUfunc_st * function, unsigned grid_x, unsigned grid_y, unsigned grid_z,            \
                      unsigned block_x, unsigned block_y, unsigned block_z, unsigned shared_bytes,        \
                      CUstream_st* stream, void** arguments, void** extra))
+
+// What drivers of CUDA 12.5 and later have besides: parts of a GPU.
+#define MMEDGE_CUDA_GREEN_FUNCTIONS(X)                                                              \
+  X(cuDeviceGetDevResource, (int device, DevResource* resource, int type))                          \
+  X(cuDevSmResourceSplitByCount, (DevResource * result, unsigned* groups, const DevResource* input, \
+                                  DevResource* remaining, unsigned flags, unsigned least))          \
+  X(cuDevResourceGenerateDesc,                                                                      \
+    (CUdevResourceDesc_st * *description, DevResource * resources, unsigned count))                 \
+  X(cuGreenCtxCreate,                                                                               \
+    (CUgreenCtx_st * *context, CUdevResourceDesc_st * description, int device, unsigned flags))     \
+  X(cuGreenCtxDestroy, (CUgreenCtx_st * context))                                                   \
+  X(cuGreenCtxStreamCreate, (CUstream_st * *stream, CUgreenCtx_st * context, unsigned flags, int priority))
 
 }  // namespace mmedge::cuda

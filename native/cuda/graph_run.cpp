@@ -14,10 +14,17 @@ constexpr std::chrono::milliseconds kAsking{1};
 
 }  // namespace
 
-GraphRun::GraphRun(std::shared_ptr<Device> device, std::string name)
-    : device_(std::move(device)), driver_(device_->driver()), name_(std::move(name)) {
+GraphRun::GraphRun(std::shared_ptr<Device> device, std::string name, std::shared_ptr<SmShare> share,
+                   bool reserved)
+    : device_(std::move(device)),
+      share_(std::move(share)),
+      driver_(device_->driver()),
+      name_(std::move(name)) {
   const Current current(*device_);
-  driver_.check(driver_.cuStreamCreate(&stream_, kNonBlocking), "cuStreamCreate");
+  if (share_ != nullptr)
+    stream_ = share_->stream(reserved);
+  else
+    driver_.check(driver_.cuStreamCreate(&stream_, kNonBlocking), "cuStreamCreate");
   try {
     driver_.check(driver_.cuEventCreate(&done_, kBlockingSync | kDisableTiming), "cuEventCreate");
   } catch (...) {

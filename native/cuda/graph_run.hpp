@@ -7,6 +7,7 @@
 #include <string>
 
 #include "cuda/device.hpp"
+#include "cuda/sm_share.hpp"
 #include "graph/native_run.hpp"
 
 namespace mmedge::cuda {
@@ -14,8 +15,10 @@ namespace mmedge::cuda {
 // A stream of its own, an event that tells when it is done, and the graph. Calls take turns.
 class GraphRun final : public NativeRun {
  public:
-  // `name`: whose run it is, for messages. Throws CudaError.
-  GraphRun(std::shared_ptr<Device> device, std::string name);
+  // `name`: whose run it is, for messages. With a `share`, it runs on the reserved SMs of it, or on the rest.
+  // Throws CudaError.
+  GraphRun(std::shared_ptr<Device> device, std::string name, std::shared_ptr<SmShare> share = nullptr,
+           bool reserved = true);
   ~GraphRun() override;
   GraphRun(const GraphRun&) = delete;
   GraphRun& operator=(const GraphRun&) = delete;
@@ -48,6 +51,7 @@ class GraphRun final : public NativeRun {
   void drop_graph();
 
   std::shared_ptr<Device> device_;
+  std::shared_ptr<SmShare> share_;
   const Driver& driver_;
   std::string name_;
   std::mutex turn_;

@@ -1,143 +1,8 @@
 #include "cuda_stand_in.hpp"
 
-#include <cstdint>
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
-#include <functional>
-#include <map>
-#include <memory>
-#include <mutex>
-#include <set>
-#include <string>
-#include <vector>
+#include "cuda_stand_in_state.hpp"
 
-#include "cuda/driver_api.hpp"
-
-// Exported by their own names, as the driver does.
-#define CUDA_CALL extern "C" __attribute__((visibility("default")))
-
-namespace {
-
-using mmedge::cuda::DeviceAddress;
-
-constexpr int kBadHandle = 400, kBadValue = 1;
-
-struct Operation {
-  bool kernel;
-  std::function<void()> act;
-};
-using Operations = std::vector<Operation>;
-
-struct State {
-  std::mutex mutex;
-  int calls = 0, fail_at = -1, error = 0;
-  const char* failed = "";
-  int launches = 0, kernels = 0, copies = 0, busy = 0;
-  std::map<void*, std::string> live;   // handle or memory -> its kind
-  std::map<void*, std::size_t> bytes;  // of memory
-  std::map<void*, std::shared_ptr<Operations>> recording,
-      graphs;                    // of a stream; of a graph or its executable
-  std::map<void*, int> pending;  // queries of an event that still say "not ready"
-  std::set<void*> recorded;      // events
-  int retained = 0;
-  std::uintptr_t next = 0x1000;
-};
-State& state() {
-  static State& one = *new State;  // outlives whoever still calls at the end
-  return one;
-}
-thread_local std::vector<CUctx_st*> contexts;
-CUctx_st* const kPrimary = reinterpret_cast<CUctx_st*>(std::uintptr_t{0x100});
-
-void die(const char* call, const char* reason) {
-  std::fprintf(stderr, "%s: %s\n", call, reason);
-  std::abort();
-}
-
-// Counts a call; its result is that of the call, if not 0.
-int begin(const char* call, bool needs_context = true) {
-  State& s = state();
-  if (needs_context && contexts.empty()) die(call, "without a context");
-  if (s.calls++ != s.fail_at) return 0;
-  s.failed = call;
-  return s.error;
-}
-
-void* make(const char* kind) {
-  State& s = state();
-  void* const handle = reinterpret_cast<void*>(s.next += 16);
-  s.live[handle] = kind;
-  return handle;
-}
-
-void need(const char* call, void* handle, const char* kind) {
-  const auto found = state().live.find(handle);
-  if (found == state().live.end()) die(call, "an unknown or freed handle");
-  if (found->second != kind) die(call, "a handle of another kind");
-}
-
-void take(const char* call, void* handle, const char* kind) {
-  need(call, handle, kind);
-  state().live.erase(handle);
-}
-
-// Memory that holds [at, at + bytes): GPU addresses are pointers here.
-void need_range(const char* call, const void* at, std::size_t bytes) {
-  const auto* const begin = static_cast<const char*>(at);
-  for (const auto& [data, size] : state().bytes)
-    if (begin >= static_cast<char*>(data) && begin + bytes <= static_cast<char*>(data) + size) return;
-  die(call, "memory that is not, or no longer, allocated");
-}
-
-void* pointer(DeviceAddress address) { return reinterpret_cast<void*>(static_cast<std::uintptr_t>(address)); }
-
-// Does it now, or records it where the stream is recorded.
-void enqueue(CUstream_st* stream, Operation operation) {
-  State& s = state();
-  const auto found = s.recording.find(stream);
-  if (found != s.recording.end())
-    found->second->push_back(std::move(operation));
-  else
-    operation.act();
-}
-
-int copy(const char* call, void* to, const void* from, std::size_t bytes, CUstream_st* stream) {
-  const std::lock_guard<std::mutex> lock(state().mutex);
-  if (const int error = begin(call)) return error;
-  need(call, stream, "stream");
-  const auto act = [=] {
-    need_range(call, to, bytes), need_range(call, from, bytes);
-    std::memcpy(to, from, bytes);
-    ++state().copies;
-  };
-  enqueue(stream, {false, act});
-  return 0;
-}
-
-int allocate(const char* call, void** to, std::size_t bytes, const char* kind) {
-  if (const int error = begin(call)) return error;
-  if (bytes == 0) return kBadValue;
-  *to = std::malloc(bytes);
-  std::memset(*to, 0xa5, bytes);  // not zeros
-  state().live[*to] = kind, state().bytes[*to] = bytes;
-  return 0;
-}
-
-int release(const char* call, void* data, const char* kind) {
-  if (const int error = begin(call)) return error;
-  take(call, data, kind);
-  state().bytes.erase(data);
-  std::free(data);
-  return 0;
-}
-
-}  // namespace
-
-#define LOCKED const std::lock_guard<std::mutex> lock(state().mutex)
-#define BEGIN \
-  LOCKED;     \
-  if (const int error = begin(__func__)) return error
+using namespace cuda_stand_in;
 
 CUDA_CALL void stand_in_fail(int n, int error) {
   LOCKED;
@@ -151,6 +16,11 @@ CUDA_CALL std::size_t stand_in_live() {
 CUDA_CALL int stand_in_launches() { return state().launches; }
 CUDA_CALL int stand_in_kernels() { return state().kernels; }
 CUDA_CALL int stand_in_copies() { return state().copies; }
+CUDA_CALL unsigned stand_in_sms(void* stream) {
+  LOCKED;
+  const auto found = state().sms.find(stream);
+  return found == state().sms.end() ? kSms : found->second;
+}
 CUDA_CALL void stand_in_busy(int queries) { state().busy = queries; }
 
 CUDA_CALL int cuGetErrorName(int error, const char** name) {
@@ -162,56 +32,52 @@ CUDA_CALL int cuGetErrorString(int error, const char** text) {
   return 0;
 }
 CUDA_CALL int cuInit(unsigned) {
-  LOCKED;
-  return begin(__func__, false);
+  BEGIN_WITHOUT_CONTEXT;
+  return 0;
 }
 CUDA_CALL int cuDriverGetVersion(int* version) {
-  LOCKED;
+  BEGIN_WITHOUT_CONTEXT;
   *version = 13000;
-  return begin(__func__, false);
+  return 0;
 }
 CUDA_CALL int cuDeviceGetCount(int* count) {
-  LOCKED;
+  BEGIN_WITHOUT_CONTEXT;
   *count = 1;
-  return begin(__func__, false);
+  return 0;
 }
 CUDA_CALL int cuDeviceGet(int* device, int ordinal) {
-  LOCKED;
+  BEGIN_WITHOUT_CONTEXT;
   *device = ordinal;
-  const int error = begin(__func__, false);
-  return error != 0 ? error : ordinal == 0 ? 0 : 101;
+  return ordinal == 0 ? 0 : 101;
 }
 CUDA_CALL int cuDeviceGetName(char* name, int bytes, int) {
-  LOCKED;
+  BEGIN_WITHOUT_CONTEXT;
   std::strncpy(name, "stand-in", static_cast<std::size_t>(bytes));
-  return begin(__func__, false);
+  return 0;
 }
 CUDA_CALL int cuDeviceTotalMem_v2(std::size_t* bytes, int) {
-  LOCKED;
+  BEGIN_WITHOUT_CONTEXT;
   *bytes = std::size_t{8} << 30;
-  return begin(__func__, false);
+  return 0;
 }
 CUDA_CALL int cuDeviceGetAttribute(int* value, int attribute, int) {
-  LOCKED;
+  BEGIN_WITHOUT_CONTEXT;
   *value = attribute == mmedge::cuda::kComputeMajor ? 8 : attribute == mmedge::cuda::kComputeMinor ? 7 : 0;
-  return begin(__func__, false);
+  return 0;
 }
 CUDA_CALL int cuDevicePrimaryCtxRetain(CUctx_st** context, int) {
-  LOCKED;
-  if (const int error = begin(__func__, false)) return error;
+  BEGIN_WITHOUT_CONTEXT;
   *context = kPrimary;
   ++state().retained;
   return 0;
 }
 CUDA_CALL int cuDevicePrimaryCtxRelease_v2(int) {
-  LOCKED;
-  if (const int error = begin(__func__, false)) return error;
+  BEGIN_WITHOUT_CONTEXT;
   if (state().retained-- == 0) die(__func__, "more often than it was retained");
   return 0;
 }
 CUDA_CALL int cuCtxPushCurrent_v2(CUctx_st* context) {
-  LOCKED;
-  if (const int error = begin(__func__, false)) return error;
+  BEGIN_WITHOUT_CONTEXT;
   if (context != kPrimary || state().retained == 0) die(__func__, "a context that is not retained");
   contexts.push_back(context);
   return 0;
@@ -229,8 +95,8 @@ CUDA_CALL int cuMemGetInfo_v2(std::size_t* free, std::size_t* total) {
   return 0;
 }
 CUDA_CALL int cuMemHostAlloc(void** host, std::size_t bytes, unsigned) {
-  LOCKED;
-  return allocate(__func__, host, bytes, "host");
+  BEGIN;
+  return allocate(host, bytes, "host");
 }
 CUDA_CALL int cuMemHostGetDevicePointer_v2(DeviceAddress* device, void* host, unsigned) {
   BEGIN;
@@ -239,18 +105,18 @@ CUDA_CALL int cuMemHostGetDevicePointer_v2(DeviceAddress* device, void* host, un
   return 0;
 }
 CUDA_CALL int cuMemFreeHost(void* host) {
-  LOCKED;
+  BEGIN;
   return release(__func__, host, "host");
 }
 CUDA_CALL int cuMemAlloc_v2(DeviceAddress* device, std::size_t bytes) {
-  LOCKED;
+  BEGIN;
   void* data = nullptr;
-  const int error = allocate(__func__, &data, bytes, "device");
+  const int result = allocate(&data, bytes, "device");
   *device = reinterpret_cast<std::uintptr_t>(data);
-  return error;
+  return result;
 }
 CUDA_CALL int cuMemFree_v2(DeviceAddress device) {
-  LOCKED;
+  BEGIN;
   return release(__func__, pointer(device), "device");
 }
 CUDA_CALL int cuMemsetD8_v2(DeviceAddress device, unsigned char value, std::size_t bytes) {
@@ -267,9 +133,11 @@ CUDA_CALL int cuMemcpyHtoD_v2(DeviceAddress to, const void* from, std::size_t by
 }
 CUDA_CALL int cuMemcpyHtoDAsync_v2(DeviceAddress to, const void* from, std::size_t bytes,
                                    CUstream_st* stream) {
+  BEGIN;
   return copy(__func__, pointer(to), from, bytes, stream);
 }
 CUDA_CALL int cuMemcpyDtoHAsync_v2(void* to, DeviceAddress from, std::size_t bytes, CUstream_st* stream) {
+  BEGIN;
   return copy(__func__, to, pointer(from), bytes, stream);
 }
 CUDA_CALL int cuStreamCreate(CUstream_st** stream, unsigned) {
@@ -281,6 +149,7 @@ CUDA_CALL int cuStreamDestroy_v2(CUstream_st* stream) {
   BEGIN;
   if (state().recording.count(stream) != 0) die(__func__, "a stream that is recorded");
   take(__func__, stream, "stream");
+  state().green.erase(stream), state().sms.erase(stream);
   return 0;
 }
 CUDA_CALL int cuStreamSynchronize(CUstream_st* stream) {
@@ -297,7 +166,7 @@ CUDA_CALL int cuStreamBeginCapture_v2(CUstream_st* stream, int) {
 }
 CUDA_CALL int cuStreamEndCapture(CUstream_st* stream, CUgraph_st** graph) {
   LOCKED;
-  const int error = begin(__func__);
+  const int error = begin(__func__, true);
   need(__func__, stream, "stream");
   const auto found = state().recording.find(stream);
   if (found == state().recording.end()) die(__func__, "a stream that is not recorded");

@@ -18,6 +18,8 @@ std::size_t stand_in_live();
 int stand_in_launches();
 int stand_in_kernels();
 int stand_in_copies();
+// SMs that work in a stream may use.
+unsigned stand_in_sms(void* stream);
 // How often an event says "not ready" after it was recorded.
 void stand_in_busy(int queries);
 }

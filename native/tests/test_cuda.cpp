@@ -83,12 +83,31 @@ void closing() {
   CHECK(code_of([&] { copier.run.capture([] {}); }) == 0);
 }
 
+// A stage on SMs of its own and one on the rest: each has its stream, and contexts go after the last of them.
+void shares() {
+  const auto device = Device::open(0);
+  for (const auto& [wanted, reserved] : {std::pair{1u, 4u}, {5u, 6u}, {8u, 8u}}) {
+    auto share = std::make_shared<SmShare>(device, wanted);
+    CHECK(share->reserved() == reserved && share->rest() == 16 - reserved);
+    GraphRun own(device, "own", share), other(device, "other", share, false), all(device, "all");
+    share.reset();
+    CHECK(stand_in_sms(own.stream()) == reserved && stand_in_sms(other.stream()) == 16 - reserved);
+    CHECK(stand_in_sms(all.stream()) == 16);
+    own.capture([] {});
+    own.run();
+  }
+  for (const unsigned wanted : {0u, 16u, 17u, 15u}) {
+    CHECK(code_of([&] { SmShare(device, wanted); }) == 0);
+  }
+}
+
 // Whatever fails, it is told, and nothing is left but what could not be given back.
 void failures() {
   const auto use = [] {
     Copier copier, other;
     copier.run.run();
     copier.run.close();
+    GraphRun(copier.device, "shared", std::make_shared<SmShare>(copier.device, 4)).close();
   };
   stand_in_fail(-1, 0);
   use();
@@ -152,5 +171,7 @@ int main() {
   closing();
   recording_that_throws();
   messages();
+  shares();
+  CHECK(stand_in_live() == 0);
   failures();  // the last: it leaves what could not be given back
 }

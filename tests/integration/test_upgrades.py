@@ -17,6 +17,7 @@ from mmedge.errors import CheckError, ConfigError
 from mmedge.fusion import load_graph
 from mmedge.fusion.built import load_built
 from mmedge.fusion.choice import candidates
+from mmedge.fusion.compile import compile_bundle
 from mmedge.fusion.doors import DOORS, TensorRTDoor
 from mmedge.types import Result
 from tests.doors import OrtDoor, built, optimised, raw_eye, twin_bundle, wait_for
@@ -237,19 +238,16 @@ def test_an_engine_that_fails_its_self_test_is_never_published(
     assert found.verdict is not None
     assert "self-test failed" in str(found.verdict.error)
     door.corrupt = None
-    load_built(bundle, "eye", {}, "tensorrt", variant, timed=True, seen=seen).close()
+    load_built(bundle, "eye", {}, "tensorrt", variant, seen=seen).close()
     assert plans[2] == []  # it is published when it has passed
-    found = door.find(bundle, variant)
-    assert found.built
-    assert found.verdict is not None
-    assert found.verdict.run_ms is not None
+    assert door.find(bundle, variant).built
 
 
 def test_an_engine_is_timed_when_that_is_asked_for_and_not_beside_a_run(bundle: mmedge.Bundle, door: OrtDoor) -> None:
     (variant,) = bundle.variants("eye", "tensorrt")
     load_built(bundle, "eye", {}, "tensorrt", variant).close()
     assert door.find(bundle, variant).verdict is None
-    load_built(bundle, "eye", {}, "tensorrt", variant, timed=True).close()
+    compile_bundle(bundle, None, lambda text, share: None)
     verdict = door.find(bundle, variant).verdict
     assert verdict is not None
     assert verdict.error is None

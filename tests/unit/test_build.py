@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mmedge.engine.build_child import Phases
@@ -95,6 +96,28 @@ def test_fp16_is_found_in_the_engine(tmp_path: Path) -> None:
     assert plain.half_asked == 0
     layers = parse_layers(log.read_text().split("] Layers:")[1])
     assert count_half(layers, [frozenset(["conv_node"]), frozenset(["product_node"])]) == 0
+
+
+def fp4_net() -> bytes:
+    """A product whose weights are NVFP4: blocks of 16 with scales in FP8, and these with one scale."""
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    net = Net()
+    weights = net.random.standard_normal((4, 16, 32)).astype(np.float32)
+    largest = np.float32(np.abs(weights).max() / (6 * 448))
+    scales = (np.abs(weights).max(axis=1) / 6 / largest).astype(ml_dtypes.float8_e4m3fn)
+    codes = (weights / (scales.astype(np.float32)[:, None] * largest)).clip(-6, 6).astype(ml_dtypes.float4_e2m1fn)
+    net.node("DequantizeLinear", [net.constant("s", scales), net.constant("l", largest)], "scales")
+    net.node("DequantizeLinear", [net.constant("w", codes.reshape(64, 32)), "scales"], "wide", axis=0, block_size=16)
+    net.node("MatMul", ["x", "wide"], "y")
+    return net.model({"x": (onnx.TensorProto.FLOAT, [8, 64])}, {"y": (onnx.TensorProto.FLOAT, [8, 32])}, opset=23)
+
+
+def test_fp4_is_held_in_four_bits_where_the_gpu_has_it_and_refused_elsewhere(tmp_path: Path) -> None:
+    where = {"module": "tensorrt_rtx", "log_path": tmp_path / "l", "name": "n", "precision": "fp32"}
+    built = build_engine(fp4_net(), compute_capability="SM120", **where)
+    assert (built.quantized_layers, built.int8_layers) == (1, 1)
+    with pytest.raises(EngineError, match="HW-specific datatypes: fp4"):
+        build_engine(fp4_net(), compute_capability="SM89", **where)
 
 
 def test_layers_of_a_gpu_build_are_read() -> None:

@@ -31,7 +31,7 @@ else:
 
 ROOT = Path(__file__).parents[2]
 CLAIMS = tomllib.loads((ROOT / "docs/evidence.toml").read_text())["claims"]
-BY_HAND = {"gpu-tests", "memory-order", "install"}
+BY_HAND = {"dla", "multiprocessors", "gpu-tests", "memory-order", "install"}
 
 
 def device(uri: str, modality: str, packets: int = 100) -> dict[str, Any]:

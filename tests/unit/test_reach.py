@@ -14,7 +14,7 @@ from mmedge.engine.build_parent import build_engine
 from mmedge.engine.builder_timings import keep_timings, read_timings
 from mmedge.engine.cache import EngineCache, EngineKey
 from mmedge.engine.reach import EngineOptions, check_plan, may_serve, plan_origin, runs_on
-from mmedge.engine.tensorrt_loader import PlanError, TensorRT
+from mmedge.engine.tensorrt_loader import PlanError, PrecisionError, TensorRT
 from mmedge.errors import ConfigError, EngineError
 from tests.builds import RTX, image_net
 from tests.unit.test_engine_cache import make_build, make_key
@@ -110,8 +110,8 @@ def test_a_plan_of_another_version_is_refused_before_it_is_read() -> None:
 
 @given(st.binary(max_size=40))
 def test_a_plan_may_be_anything(data: bytes) -> None:
-    origin = plan_origin(data)
-    assert (origin is not None) is (data[:4] in (b"ftrt", b"vtrt") and len(data) >= 28)
+    assert plan_origin(data) is None or (data[:4] in (b"ftrt", b"vtrt") and len(data) >= 28)
+    assert plan_origin(b"ftrt" + data) is None or 8 <= (b"ftrt" + data)[24] < 32
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_what_a_tensorrt_lacks_is_said(trt: TensorRT, options: EngineOptions, ki
 def test_what_a_board_and_a_dla_lack_is_said() -> None:
     with pytest.raises(EngineError, match="not built on a Jetson"):
         AMPERE.check(FULL, "fp16", integrated=True)
-    with pytest.raises(ConfigError, match="FP16 and INT8, not in FP8"):
+    with pytest.raises(PrecisionError, match="FP16 and INT8, not in FP8"):
         EngineOptions(dla_core=0).check(FULL, "fp8")
     with pytest.raises(ConfigError, match="no dynamic shapes"):
         EngineOptions(dla_core=0).check(FULL, "fp16", {"x": ((1, 3), (2, 3), (2, 3))})

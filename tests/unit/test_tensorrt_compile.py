@@ -51,6 +51,26 @@ def test_another_target_is_another_engine(tmp_path: Path) -> None:
     assert other.build.compute_capability == "SM89"
 
 
+def test_an_engine_that_only_may_serve_and_is_damaged_is_built_under_its_own_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = EngineCache(tmp_path)
+    elsewhere = compile_variant(MODEL, SHA256, "head", "fp32", cache=cache, **RTX)
+    other = compile_variant(MODEL, SHA256, "head", "fp32", cache=cache, module=RTX["module"], compute_capability="SM89")
+    find = EngineCache.find
+    monkeypatch.setattr(EngineCache, "find", lambda self, key: elsewhere.key)
+    served = compile_variant(
+        MODEL, SHA256, "head", "fp32", cache=cache, module=RTX["module"], compute_capability="SM89"
+    )
+    assert (served.cached, served.key) == (True, elsewhere.key)
+    elsewhere.plan_path.write_bytes(b"damaged")
+    cache.discard(other.key)
+    built = compile_variant(MODEL, SHA256, "head", "fp32", cache=cache, module=RTX["module"], compute_capability="SM89")
+    assert (built.cached, built.key) == (False, other.key)
+    monkeypatch.setattr(EngineCache, "find", find)
+    assert cache.get(other.key) is not None
+
+
 def test_a_damaged_plan_is_built_again(tmp_path: Path) -> None:
     cache = EngineCache(tmp_path)
     first = compile_variant(MODEL, SHA256, "head", "fp32", cache=cache, **RTX)

@@ -134,3 +134,53 @@ print(driver.stand_in_live())
         "tensorrt cannot start on this GPU: its own words | net",
         "0",
     ]
+
+
+SHARED = (
+    ENGINE
+    + """
+import logging
+from mmedge.engine.reach import EngineOptions
+logging.basicConfig(format="%(message)s", stream=__import__("sys").stdout)
+driver.stand_in_sms.argtypes = [ctypes.c_void_p]
+def on(**options):
+    context, make = load(options=EngineOptions(**options))
+    return make()
+def told(engine):
+    engine.run()
+    return engine.share, driver.stand_in_sms(engine._run.stream), engine.graph
+with on(sms=4) as own, on(sms=4, reserved=False) as rest, on(sms=4) as second, on() as plain:
+    for engine in (own, rest, second, plain):
+        print(told(engine))
+    print(own._share is second._share is rest._share)
+del engine, own, rest, second, plain
+import gc
+gc.collect()
+print(driver.stand_in_live())
+"""
+)
+
+
+def test_a_stage_has_multiprocessors_of_its_own_and_the_others_share_the_rest(driver: Path) -> None:
+    assert cuda_driver.run(driver, SHARED).splitlines() == [
+        "('4 of 16 multiprocessors', 4, 'captured')",
+        "('12 of 16 multiprocessors', 12, 'captured')",
+        "('4 of 16 multiprocessors', 4, 'captured')",
+        "('not asked for', 16, 'captured')",
+        "True",
+        "0",
+    ]
+
+
+def test_a_driver_that_cannot_split_a_gpu_is_said_and_the_stage_runs(
+    driver: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    older = cuda_driver.build(tmp_path_factory.mktemp("older"), green=False)
+    said = cuda_driver.run(older, SHARED)
+    assert "net: no multiprocessors are reserved: the NVIDIA driver has no green contexts" in said
+    assert (
+        said.count("('none: the NVIDIA driver has no green contexts: libcuda.so.1 has no cuDeviceGetDevResource'") == 3
+    )
+    assert said.splitlines()[-1] == "0"
+    too_many = cuda_driver.run(driver, SHARED.replace("sms=4", "sms=16"))
+    assert "16 of 16 SMs leave nothing for one side" in too_many
