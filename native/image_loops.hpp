@@ -51,6 +51,13 @@ void round_row(const float* __restrict values, float share, std::size_t n, std::
     out[i] = static_cast<std::uint8_t>(static_cast<int>(values[i] * share + 0.5f));
 }
 
+void narrow(const std::uint16_t* __restrict samples, std::size_t n, const Narrowing& to,
+            std::uint8_t* __restrict out) {
+  const Narrowing by = to;
+  for (std::size_t i = 0; i < n; ++i)
+    out[i] = static_cast<std::uint8_t>(narrowed(samples[i], by.shift, by.factor, by.bias));
+}
+
 // Three bytes of each pixel, of any layout, one after the other.
 void weave(const std::uint8_t* __restrict row, const std::size_t* offset, std::size_t stride, std::size_t n,
            std::uint8_t* __restrict out) {
@@ -65,8 +72,8 @@ void weave(const std::uint8_t* __restrict row, const std::size_t* offset, std::s
   }
 }
 
-constexpr FloatLoops kLoops{mix_rows<std::uint8_t>, mix_rows<float>, resize_pixels,
-                            resize_plane,           round_row,       weave};
+constexpr FloatLoops kLoops{
+    mix_rows<std::uint8_t>, mix_rows<float>, resize_pixels, resize_plane, round_row, narrow, weave};
 
 }  // namespace
 }  // namespace mmedge

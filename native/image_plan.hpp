@@ -17,7 +17,7 @@ struct Axis {
   std::size_t block;   // pixels that are averaged
   std::size_t first, count;
   double step, shift;
-  std::size_t start, length, out;  // part of the output that is filled, and its whole side
+  std::size_t start, length, out;       // part of the output that is filled, and its whole side
   double cell = 0.0, cell_first = 0.0;  // in pixels of the output, from `start` on
 };
 
