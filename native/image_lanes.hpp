@@ -107,6 +107,6 @@ struct ImageLanes {
 const ImageLanes& image_lanes(Instructions instructions);
 
 // Each is in its own file, which is empty where the compiler's target has no such instructions.
-extern const ImageLanes kScalarLanes, kAvx2Lanes, kAvx512Lanes, kNeonLanes;
+extern const ImageLanes kScalarLanes, kSse41Lanes, kAvx2Lanes, kAvx512Lanes, kNeonLanes;
 
 }  // namespace mmedge

@@ -52,11 +52,9 @@ void TapRows::choose(std::size_t row_bytes) {
     const std::size_t block = image_lanes(one).block;
     return block == 1 || (row_bytes >= kWindow && plan_->columns.length() >= block);
   };
-  lanes_ = &image_lanes(instructions_);
-  if (!fits(instructions_))
-    lanes_ = &image_lanes(instructions_ == Instructions::avx512 && fits(Instructions::avx2)
-                              ? Instructions::avx2
-                              : Instructions::scalar);
+  const std::vector<Instructions>& usable = usable_instructions();
+  lanes_ =
+      &image_lanes(*std::find_if(std::find(usable.begin(), usable.end(), instructions_), usable.end(), fits));
 }
 
 void TapRows::plan_tables(const ImagePlan& plan) {
