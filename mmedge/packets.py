@@ -12,7 +12,9 @@ from msgspec.structs import replace
 
 from mmedge.errors import FrameExpiredError
 
-PixelFormat = Literal["gray8", "bgr24", "rgb24", "yuv420p", "nv12", "yuv422p", "yuv444p"]
+PixelFormat = Literal[
+    "gray8", "bgr24", "rgb24", "yuv420p", "nv12", "yuv422p", "yuv444p", "yuyv422", "p010le", "yuv420p10le"
+]
 Matrix: TypeAlias = Literal["bt601", "bt709", "fcc", "smpte240m", "bt2020"]
 AspectPart: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=65_536)]
 ClockQuality = Literal["A", "B", "C"]
@@ -91,7 +93,9 @@ class Frame(Packet, frozen=True, kw_only=True, eq=False):
     Attributes:
         data: uint8, owned by the source's frame pool until ``release`` is called. ``gray8``
             (height, width); ``bgr24`` and ``rgb24`` (height, width, 3); planes packed one after the other: ``yuv420p``
-            and ``nv12`` (height * 3 / 2, width), ``yuv422p`` (height * 2, width), ``yuv444p`` (height * 3, width).
+            and ``nv12`` (height * 3 / 2, width), ``yuv422p`` (height * 2, width), ``yuv444p`` (height * 3, width);
+            ``yuyv422`` (height, width, 2); samples of two bytes, the lower first, ``p010le`` and ``yuv420p10le``
+            (height * 3 / 2, 2 * width): a view of uint16 as uint8.
         width: Of the picture as it is stored, which may lie on its side.
         height: Of the picture as it is stored.
         description: What its stream says about it.

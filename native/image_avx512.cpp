@@ -1,6 +1,6 @@
 #if defined(__AVX512BW__) && defined(__AVX512VL__)
 #include "image_loops.hpp"
-#include "image_x86.hpp"
+#include "image_x86_yuv.hpp"
 
 namespace mmedge {
 namespace {

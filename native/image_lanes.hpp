@@ -45,6 +45,9 @@ struct FloatLoops {
   void (*resize_pixels)(const float* row, const FloatTaps& taps, bool swap, float* out);
   void (*resize_plane)(const float* plane, const FloatTaps& taps, std::size_t stride, float* out);
   void (*round_row)(const float* values, float share, std::size_t n, std::uint8_t* out);
+  // [n, width] numbers to n columns: number (i, x) to out[x * step + i].
+  void (*turn)(const float* rows, std::size_t n, std::size_t width, std::ptrdiff_t step, float* out);
+  void (*narrow)(const std::uint16_t* samples, std::size_t n, const Narrowing& to, std::uint8_t* out);
   void (*weave)(const std::uint8_t* row, const std::size_t* offset, std::size_t stride, std::size_t n,
                 std::uint8_t* out);
 };
@@ -104,6 +107,6 @@ struct ImageLanes {
 const ImageLanes& image_lanes(Instructions instructions);
 
 // Each is in its own file, which is empty where the compiler's target has no such instructions.
-extern const ImageLanes kScalarLanes, kAvx2Lanes, kAvx512Lanes, kNeonLanes;
+extern const ImageLanes kScalarLanes, kSse41Lanes, kAvx2Lanes, kAvx512Lanes, kNeonLanes;
 
 }  // namespace mmedge

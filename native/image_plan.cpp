@@ -88,6 +88,14 @@ ImagePlan::ImagePlan(const Axis& shown_rows_, const Axis& shown_columns_, bool s
   column_step = swap ? down : right;
   rows = std::move(swap ? horizontal : vertical);
   columns = std::move(swap ? vertical : horizontal);
+  if (column_step == -1) {  // columns may as well be taken from the last to the first
+    Taps& taps = columns.taps;
+    std::reverse(taps.left.begin(), taps.left.end());
+    std::reverse(taps.right.begin(), taps.right.end());
+    std::reverse(taps.weight.begin(), taps.weight.end());
+    base -= static_cast<std::ptrdiff_t>(columns.length()) - 1;
+    column_step = 1;
+  }
   whole = shown_rows.length == shown_rows.out && shown_columns.length == shown_columns.out;
   copy = !swap && !flip_rows && !flip_columns && one_to_one(shown_rows) && one_to_one(shown_columns);
 }

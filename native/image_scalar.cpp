@@ -124,6 +124,7 @@ const ImageLanes kScalarLanes{1,
 
 const ImageLanes& image_lanes(Instructions instructions) {
 #if defined(__x86_64__)
+  if (instructions == Instructions::sse41) return kSse41Lanes;
   if (instructions == Instructions::avx2) return kAvx2Lanes;
   if (instructions == Instructions::avx512) return kAvx512Lanes;
 #elif defined(__aarch64__)

@@ -19,13 +19,6 @@ std::mt19937 generator(7);
 
 std::size_t random(std::size_t low, std::size_t high) { return low + generator() % (high - low + 1); }
 
-std::size_t bytes(PixelFormat format, std::size_t width, std::size_t height) {
-  if (format == PixelFormat::gray8) return width * height;
-  if (format == PixelFormat::yuv422p) return 2 * width * height;
-  if (format == PixelFormat::yuv420p || format == PixelFormat::nv12) return width * height * 3 / 2;
-  return 3 * width * height;
-}
-
 // Buffers of exactly the right size on the heap, so that AddressSanitizer sees the first byte beyond.
 template <typename T>
 std::unique_ptr<T[]> exactly(std::size_t n) {
@@ -127,9 +120,9 @@ void equals_definition() {
   const ImageSpec spec = random_spec();
   const std::size_t channels = spec.channels();
   for (int round = 0; round < 3; ++round) {
-    const auto format = static_cast<PixelFormat>(random(0, 6));
+    const auto format = static_cast<PixelFormat>(random(0, static_cast<std::size_t>(kLastFormat)));
     const std::size_t width = 2 * random(1, 40), height = 2 * random(1, 20);
-    const std::size_t size = bytes(format, width, height);
+    const std::size_t size = bytes_of(format, width, height);
     const auto data = exactly<std::uint8_t>(size);
     std::generate(data.get(), data.get() + size, [] { return static_cast<std::uint8_t>(generator()); });
     const ImageView view{

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ from mmedge.preprocess.fit import Seen, frame_fit
 from mmedge.preprocess.geometry import crop_box, target_box
 from mmedge.types import Description, Frame, PixelFormat
 
-FORMATS: tuple[PixelFormat, ...] = ("gray8", "bgr24", "rgb24", "yuv420p", "nv12", "yuv422p", "yuv444p")
+FORMATS: tuple[PixelFormat, ...] = get_args(PixelFormat)
 MATRICES = ("bt601", "bt709", "fcc", "smpte240m", "bt2020")
 # DESIGN: executors agree within 0.02 grey level.
 GREY_LEVEL = 0.02 / 255
@@ -181,7 +181,11 @@ SPEC = ImageInput(size=(8, 8), color="rgb", mean=(0, 0, 0), std=(1, 1, 1), frame
         ({"data": np.zeros((0, 0, 3), np.uint8), "width": 0, "height": 0}, "empty"),
         ({"data": np.zeros((24, 15), np.uint8), "format": "nv12", "width": 15}, "even"),
         ({"data": np.zeros((22, 16), np.uint8), "format": "yuv420p", "height": 15}, "even"),
-        ({"data": np.zeros((16, 16), np.uint8), "format": "yuyv422"}, "yuyv422"),
+        ({"data": np.zeros((16, 16), np.uint8), "format": "uyvy422"}, "uyvy422"),
+        ({"data": np.zeros((16, 16), np.uint8), "format": "yuyv422"}, "shape"),
+        ({"data": np.zeros((16, 15, 2), np.uint8), "format": "yuyv422", "width": 15}, "even"),
+        ({"data": np.zeros((24, 16), np.uint16), "format": "p010le"}, "uint8"),
+        ({"data": np.zeros((22, 32), np.uint8), "format": "yuv420p10le", "height": 15}, "even"),
         ({"data": [[0] * 16] * 16}, "not an array"),
         ({"width": -16}, "not an array"),
     ],
