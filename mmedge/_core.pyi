@@ -389,10 +389,11 @@ class Moment:
     """
 
     def __init__(self, seats: int) -> None: ...
-    def look(self, t_ns: int, marks: list[tuple[int, int] | None], ages_ms: list[float]) -> None:
-        """
-        Take in a trigger: epoch and number of each seat's data, None where it is absent, and its age.
-        """
+    def look(self, snapshot: object) -> int:
+        """Take in a trigger; return the seats that are present, bit by bit."""
+
+    def raise_ages(self, snapshot: object) -> None:
+        """Raise the ages of a snapshot to those of the outputs that were used."""
 
     @property
     def bits(self) -> int:
@@ -1231,21 +1232,37 @@ class StreamClock:
 
 class Synchronizer:
     """
-    Packets in, cuts out, on capture time alone; it reads no clock. Times are ns.
+    Packets in, snapshots out, on capture time alone; it reads no clock. Times are ns.
 
-    Inputs are numbered in the order in which they are added. A payload stays with the caller, under the slot that
-    ``push_frame`` or ``push_value`` returned (-1: it is not kept), until ``drain`` names that slot.
+    Inputs are numbered in the order in which they are added. A frame is released once nobody wants it.
     """
 
     def __init__(
-        self, *, started_ns: int, wait_ns: int, hold_ns: int, every_ns: int, timer: bool, latest: bool, lossless: bool
-    ) -> None: ...
-    def add_image(self, *, live: bool, policy: str, max_age_ns: int | None, trigger: bool) -> int:
+        self,
+        *,
+        started_ns: int,
+        wait_ns: int,
+        hold_ns: int,
+        every_ns: int,
+        timer: bool,
+        latest: bool,
+        lossless: bool,
+        absent: dict[str, bool],
+        snapshot: type,
+        explain: Callable[[str, str, int], str],
+    ) -> None:
+        """
+        ``absent`` names every input of a snapshot; ``explain`` says of a name why its input is absent: by a word, and
+        by how many ns.
+        """
+
+    def add_image(self, *, name: str, live: bool, policy: str, max_age_ns: int | None, trigger: bool) -> int:
         """Add an image input; return its number."""
 
     def add_audio(
         self,
         *,
+        name: str,
         live: bool,
         policy: str,
         max_age_ns: int | None,
@@ -1262,6 +1279,7 @@ class Synchronizer:
     def add_value(
         self,
         *,
+        name: str,
         live: bool,
         policy: str,
         max_age_ns: int | None,
@@ -1272,44 +1290,22 @@ class Synchronizer:
     ) -> int:
         """Add an input of texts or arrays; return its number."""
 
-    def push_frame(
-        self,
-        input: int,
-        epoch: int,
-        capture_ns: int,
-        arrive_ns: int,
-        uncertainty_ns: int,
-        unchanged_ns: int,
-        damaged: bool,
-    ) -> int:
-        """Take a frame; return the slot of its payload."""
+    def push_frame(self, input: int, frame: object) -> None:
+        """Take a frame."""
 
-    def push_value(
-        self, input: int, epoch: int, capture_ns: int, arrive_ns: int, uncertainty_ns: int, blank: bool
-    ) -> int:
-        """Take a text or an array; return the slot of its payload."""
+    def push_value(self, input: int, value: object, blank: bool) -> None:
+        """Take a text or an array."""
 
-    def push_block(
-        self,
-        input: int,
-        epoch: int,
-        capture_ns: int,
-        arrive_ns: int,
-        uncertainty_ns: int,
-        samples: numpy.typing.NDArray[numpy.float32],
-        lost: int,
-    ) -> None:
-        """Take a block [n], before which ``lost`` samples are missing."""
+    def push_block(self, input: int, block: object) -> None:
+        """Take a block; its samples are float32 [n]."""
 
     def push_run(self, input: int, run: SoundRun) -> None:
         """Take the blocks of a run, as ``push_block`` does each."""
 
-    def push_arrival(self, input: int, epoch: int, capture_ns: int, arrive_ns: int, uncertainty_ns: int) -> None:
+    def push_arrival(self, input: int, packet: object) -> None:
         """Take the times of a packet that made room for a newer one."""
 
-    def push_end(
-        self, input: int, epoch: int, capture_ns: int, arrive_ns: int, uncertainty_ns: int, with_reason: bool
-    ) -> bool:
+    def push_end(self, input: int, packet: object, with_reason: bool) -> bool:
         """
         Note that the source has nothing more to say; False: it is an old one's end.
         """
@@ -1320,27 +1316,14 @@ class Synchronizer:
     def next_deadline_ns(self) -> int | None:
         """Return when ``poll`` must be called even if nothing arrives, or None."""
 
-    def poll(
-        self,
-    ) -> list[
-        tuple[int, int, int, int, bool, int, int, int, list[tuple[str, int] | tuple[int, int, int, int, int, int]]]
-    ]:
-        """
-        Return what is ready: t_ns, seq, deliver_ns, wait_ns, whether a frame made it, uncertainty_ns of the
-        trigger and of the other inputs, skew_ns, and of each input why it is absent and by how many ns, or slot,
-        epoch, age_ns, and of sound the index after the last sample, of the epoch's first, of the oldest kept.
-        """
+    def poll(self) -> list[Any]:
+        """Return the snapshots that are ready, in order of capture time."""
 
     def trim(self) -> None:
         """Let go of what neither a trigger nor what was polled so far can want."""
 
     def close(self) -> None:
         """Let go of everything."""
-
-    def drain(self) -> list[int]:
-        """
-        Return the slots of which nobody wants the payload any more, each once; then they are used again.
-        """
 
     def starting(self, input: int, t_ns: int) -> bool:
         """Whether nothing can be there at ``t_ns`` yet."""

@@ -15,7 +15,7 @@ from mmedge.fusion.evidence import evidence_of
 from mmedge.fusion.failures import TOLD, StageError, recorded_faults
 from mmedge.fusion.feed import ReadAudio
 from mmedge.fusion.life import Life
-from mmedge.fusion.moment import Timing, ages_of, marks_of, raise_ages
+from mmedge.fusion.moment import Timing
 from mmedge.fusion.pictures import Looked, Pictures
 from mmedge.fusion.stage import StageRunner
 from mmedge.fusion.stream import StreamStage
@@ -94,23 +94,29 @@ class StageGraph:
         Raises:
             StageError: If a stage fails. It has forgotten its state; the graph can go on.
         """
-        marks, bits = marks_of(snapshot)
-        self._bits = bits
-        self._attempt = self._attempt + 1 if snapshot is self._snapshot else 0
-        recorded = failed[self._attempt] if self._attempt < len(failed) else {}
-        self._faults = recorded_faults(recorded)
-        if self._attempt:
+        again = snapshot is self._snapshot
+        self._attempt = self._attempt + 1 if again else 0
+        if again:
+            snapshot.age_ms.update((seat, age_ms) for seat, age_ms in self._ages.items() if snapshot.present[seat])
+        else:
+            self._snapshot, self._ages = snapshot, dict(snapshot.age_ms)
+            self.clear()
+            for stage in self.stages:
+                stage.memory.ran = False
+        self._bits = bits = self._moment.look(snapshot)
+        self._faults = recorded_faults(failed[self._attempt]) if self._attempt < len(failed) else {}
+        if self._beside:
             self.lost += [
                 stage.failed(error, bits) for stage, error in self._beside if stage.bits and not bits & stage.bits
             ]
-        self._beside = []
-        self._collect(snapshot, bits, busy)
+            self._beside = []
+        if self._background:
+            self._collect(bits, busy)
         self.used_ns = {}
-        self._moment.look(snapshot.t_ns, marks, ages_of(snapshot))
         try:
             late = self._run_waited(snapshot, bits, read_audio)
         finally:
-            raise_ages(snapshot, self._moment)
+            self._moment.raise_ages(snapshot)
         for stage in late:
             try:
                 seen = hearing.seen(stage, bits)
@@ -142,17 +148,9 @@ class StageGraph:
         self.failed += [{} for _ in range(self._attempt + 1 - len(self.failed))]
         self.failed[-1][stage.name] = error.message[:TOLD]
 
-    def _collect(self, snapshot: Snapshot, bits: int, busy: Collection[str] | None) -> None:
+    def _collect(self, bits: int, busy: Collection[str] | None) -> None:
         """Take up what has come from the background: before anything else, so that it is decided once a trigger."""
         again = self._attempt > 0
-        if not again:
-            self.clear()
-            self._snapshot = snapshot
-            self._ages = dict(snapshot.age_ms)
-            for stage in self.stages:
-                stage.memory.ran = False
-        else:
-            snapshot.age_ms.update((seat, age_ms) for seat, age_ms in self._ages.items() if snapshot.present[seat])
         for stage in self._background:
             away = bool(stage.bits) and not bits & stage.bits
             if not again:
