@@ -485,6 +485,10 @@ class Stage:
     @ran.setter
     def ran(self, arg: bool, /) -> None: ...
     @property
+    def shown(self) -> bool:
+        """Whether its outputs are those of a run."""
+
+    @property
     def carry(self) -> bool:
         """Whether its states go on from its last run."""
 
@@ -521,6 +525,9 @@ class Stretch:
         """
         ``works`` are those of ``mmedge.fusion.stretch``; heavy stages are left to threads if there are cores.
         """
+
+    def begin(self) -> None:
+        """Take note of a new trigger: none of its stages has run for it."""
 
     def run(self, moment: Moment, snapshot: object, read_audio: object, note: object | None) -> None:
         """

@@ -60,8 +60,7 @@ class StageGraph:
         self._ages: dict[str, float] = {}
         self._moment = core.Moment(len(stages[0].seats) if stages else 0)
         self._segments = make_segments(stages, self._crew)
-        self._bits = 0
-        self._attempt = 0
+        self._bits = self._attempt = 0
         self._fallen: dict[StageRunner, EngineError] = {}
         self._beside: list[tuple[StageRunner, MmedgeError]] = []  # failed at this attempt, another one was raised
         self._faults: Mapping[str, EngineError] = {}
@@ -101,15 +100,12 @@ class StageGraph:
         else:
             self._snapshot, self._ages = snapshot, dict(snapshot.age_ms)
             self.clear()
-            for stage in self.stages:
-                stage.memory.ran = False
+            for segment in self._segments:
+                segment.begin()
         self._bits = bits = self._moment.look(snapshot)
         self._faults = recorded_faults(failed[self._attempt]) if self._attempt < len(failed) else {}
-        if self._beside:
-            self.lost += [
-                stage.failed(error, bits) for stage, error in self._beside if stage.bits and not bits & stage.bits
-            ]
-            self._beside = []
+        beside, self._beside = self._beside, []
+        self.lost += [stage.failed(error, bits) for stage, error in beside if stage.bits and not bits & stage.bits]
         if self._background:
             self._collect(bits, busy)
         self.used_ns = {}
@@ -320,7 +316,7 @@ class StageGraph:
 
     def answered(self, tensor: str) -> bool:
         """Tell whether the stage of ``STAGE.OUTPUT`` has run; while all that it depends on is absent it gives zeros."""
-        return self._outputs[tensor][0].life.shown
+        return self._outputs[tensor][0].memory.shown
 
     @property
     def deaf(self) -> bool:
@@ -337,6 +333,12 @@ class StageGraph:
         stage = self._outputs[tensor][0]
         bits = hearing.unheard(stage) if stage.behind else 0
         return frozenset(stage.names(bits)) if bits else _NONE
+
+    def shown(self, tensor: str) -> tuple[AnyArray, frozenset[str]] | None:
+        """Return ``output`` and ``unheard`` of a stage that has ``answered``, else None."""
+        stage, output = self._outputs[tensor]
+        heard = self.unheard(tensor) if stage.behind else _NONE
+        return (stage.outputs[output], heard) if stage.memory.shown else None
 
     @property
     def overruns(self) -> dict[str, int]:

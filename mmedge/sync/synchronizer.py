@@ -8,7 +8,7 @@ What it decides is decided in C++ (native/sync), which knows packets by their ti
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -32,6 +32,13 @@ class Synchronizer:
 
     Attributes:
         read_audio: Copies the sound of a snapshot.
+        advance: Tell the time, in ns.
+        next_deadline_ns: Return when ``poll`` must be called even if nothing arrives, or None.
+        poll: Return the snapshots that are ready, in order of capture time. The caller owns them until its next
+            ``poll``; frames are released by ``trim``.
+        trim: Release the frames that neither a trigger, pending or to come, nor the snapshots polled so far can want. A
+            trigger that is behind the one before, as when a source has spoken again or a clock was wrong, still finds
+            the frames of the last ``hold_ns``. A lossless run has no such bound: there the triggers' time runs forward.
 
     Example:
         >>> plan = plan_sync(inputs, {"image": True}, {}, Sync(trigger="image"))  # doctest: +SKIP
@@ -62,6 +69,10 @@ class Synchronizer:
             snapshot=Snapshot,
             explain=partial(_explain, self._ends),
         )
+        self.advance: Callable[[int], None] = self._core.advance
+        self.next_deadline_ns: Callable[[], int | None] = self._core.next_deadline_ns
+        self.poll: Callable[[], list[Snapshot]] = self._core.poll
+        self.trim: Callable[[], None] = self._core.trim
         for seat in plan.seats:
             self._add(seat)
         self._rings = {name: self._core.ring(self._index[name]) for name in self._sounds}
@@ -127,21 +138,6 @@ class Synchronizer:
             f"a {kind} cannot feed this input", where=f"input '{name}'", fix="push data of the input's own modality"
         )
 
-    def advance(self, now_ns: int) -> None:
-        """Tell the time."""
-        self._core.advance(now_ns)
-
-    def next_deadline_ns(self) -> int | None:
-        """Return when ``poll`` must be called even if nothing arrives, or None."""
-        return self._core.next_deadline_ns()
-
-    def poll(self) -> list[Snapshot]:
-        """Return the snapshots that are ready, in order of capture time.
-
-        The caller owns them until its next ``poll``; frames are released by ``trim``.
-        """
-        return self._core.poll()
-
     def failed(self, snapshot: Snapshot) -> str | None:
         """Return the name of an absent input whose policy is ``fail``, or None."""
         for index, name in self._failing:
@@ -160,14 +156,6 @@ class Synchronizer:
     def _sound(self, name: str, end: int, epoch: int) -> SoundCut:
         seat, end_ns = self._sounds[name], self._core.end_ns(self._index[name], end)
         return SoundCut(self._rings[name], end, end_ns, seat.window, seat.rate_hz, epoch)
-
-    def trim(self) -> None:
-        """Release the frames that neither a trigger, pending or to come, nor the snapshots polled so far can want.
-
-        A trigger that is behind the one before, as when a source has spoken again or a clock was wrong, still finds
-        the frames of the last ``hold_ns``. A lossless run has no such bound: there the triggers' time runs forward.
-        """
-        self._core.trim()
 
     @property
     def drops(self) -> Counter[str]:

@@ -67,6 +67,7 @@ class PythonStretch final : public StageHands {
     stretch_->run(moment, this);
   }
 
+  void begin() { stretch_->begin(); }
   const Stretch& stretch() const { return *stretch_; }
 
   void fill(std::size_t at) override {
@@ -246,6 +247,9 @@ void bind_graph(nb::module_& m) {
       .def_rw("cost_ns", &Stage::cost_ns, "Moving median of the time of a run.")
       .def_rw("took_ns", &Stage::took_ns, "The time of the newest run.")
       .def_rw("ran", &Stage::ran, "Whether it has run for this trigger.")
+      .def_prop_ro(
+          "shown", [](const Stage& self) { return is_shown(self.life); },
+          "Whether its outputs are those of a run.")
       .def_rw("carry", &Stage::carry, "Whether its states go on from its last run.")
       .def_rw("blank", &Stage::blank, "Whether nothing was written into its inputs since they were wiped.")
       .def_prop_rw(
@@ -274,6 +278,7 @@ void bind_graph(nb::module_& m) {
            nb::sig("def __init__(self, works: list[typing.Any], cores: int) -> None"),
            "``works`` are those of ``mmedge.fusion.stretch``; heavy stages are left to threads if there are "
            "cores.")
+      .def("begin", &PythonStretch::begin, "Take note of a new trigger: none of its stages has run for it.")
       .def(
           "run", nb::overload_cast<Moment*, nb::object, nb::object, nb::object>(&PythonStretch::run),
           nb::arg("moment"), nb::arg("snapshot"), nb::arg("read_audio"), nb::arg("note").none(),
