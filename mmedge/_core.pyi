@@ -114,32 +114,31 @@ class Classifier:
 
     def __init__(
         self,
-        labels: int,
         temperature: float | None,
         top: int,
         tau_ms: float | None,
         enter: float,
         leave: float,
         hold_ms: float | None,
+        *,
+        labels: tuple[str, ...],
+        result: type,
+        convert: Callable[[Any], Any],
+        refuse: Callable[[float, float], object],
     ) -> None:
         """
-        Without a ``temperature`` the output is probabilities, otherwise logits.
+        Without a ``temperature`` the output is probabilities, otherwise logits. ``convert`` makes float64 values of an
+        output of another type, and raises for another number of them; ``refuse`` raises for the range of scores that
+        are no probabilities.
         """
 
-    def read(
-        self, output: numpy.typing.NDArray[numpy.float32] | numpy.typing.NDArray[numpy.float64]
-    ) -> tuple[float, float] | None:
-        """
-        Take up an output of any shape; return the range of scores that are no probabilities, else None.
-        """
+    def read(self, output: Any, snapshot: object) -> None:
+        """Take up an output of any shape, one score a label."""
 
-    def tell(self, t_ns: int) -> tuple[int, float]:
+    def tell(self, snapshot: object) -> Any:
         """
-        Smooth what was read; return the label's index and score, or -1 and the best score.
+        Smooth what was read; return a ``result`` with the label and its score, or no label and the best score.
         """
-
-    def top(self) -> list[tuple[int, float]]:
-        """Rank what was told: the best labels and their scores."""
 
     def reset(self) -> None:
         """Forget the past."""
@@ -1452,23 +1451,35 @@ class TriggerTimes:
         """
 
 class Verifier:
-    """One score: do the inputs agree?"""
+    """One score: do the inputs agree? Undefined with fewer than two of them."""
 
     def __init__(
-        self, temperature: float | None, tau_ms: float | None, enter: float, leave: float, hold_ms: float | None
+        self,
+        temperature: float | None,
+        tau_ms: float | None,
+        enter: float,
+        leave: float,
+        hold_ms: float | None,
+        *,
+        labels: tuple[str, ...],
+        result: type,
+        undefined: object,
+        convert: Callable[[Any], Any],
+        refuse: Callable[[float, float], object],
     ) -> None:
         """
-        Without a ``temperature`` the output is a probability, otherwise a logit.
+        ``labels`` are (no, yes). Without a ``temperature`` the output is a probability, otherwise a logit.
+        The other arguments are those of ``Classifier``.
         """
 
-    def read(self, score: float) -> tuple[float, float] | None:
+    def read(self, output: Any, snapshot: object) -> None:
         """
-        Take up the score; return the range of one that is no probability, else None.
+        Take up one score; what it is does not matter with fewer than two inputs.
         """
 
-    def tell(self, t_ns: int) -> tuple[int, float]:
+    def tell(self, snapshot: object) -> Any:
         """
-        Smooth what was read; return 1 for yes, 0 for no, -1 to abstain, and the probability of yes.
+        Smooth what was read; return a ``result`` with yes, no or no label, and the probability of yes.
         """
 
     def reset(self) -> None:

@@ -14,7 +14,7 @@ from mmedge.bundle.manifest import ImageInput, Input, Task
 from mmedge.bundle.masks import validated_masks
 from mmedge.errors import EngineError, SourceError
 from mmedge.fusion import TOLD, StageError, StageGraph
-from mmedge.interpret import UNDEFINED, make_interpreter
+from mmedge.interpret import UNDEFINED, Interpreter, make_interpreter
 from mmedge.pipeline.statistics import Statistics
 from mmedge.preprocess.fit import to_picture
 from mmedge.sync import Synchronizer
@@ -143,7 +143,11 @@ class Inference:
         valid = inferred_ns is not None
         tasks: dict[str, TaskResult]
         if inferred_ns is not None:
-            tasks = {name: self._tell(name, snapshot) for name in self._tasks}
+            answered = self._answered
+            tasks = {
+                name: interpreter.tell(snapshot) if name in answered else self._undefined(interpreter)
+                for name, interpreter in self._interpreters.items()
+            }
         else:
             # Never measured by the exporter: no label, and it is counted.
             inferred_ns = time.monotonic_ns()
@@ -280,10 +284,8 @@ class Inference:
         heard = frozenset(seat for seat, on in snapshot.present.items() if on and seat not in shown[1])
         return shown[0] if heard in self._validated else None
 
-    def _tell(self, name: str, snapshot: Snapshot) -> TaskResult:
-        if name in self._answered:
-            return self._interpreters[name].tell(snapshot)
-        self._interpreters[name].reset()
+    def _undefined(self, interpreter: Interpreter) -> TaskResult:
+        interpreter.reset()
         return UNDEFINED
 
     def _count(self, error: StageError) -> None:
