@@ -335,7 +335,7 @@ class StageGraph:
         return frozenset(stage.names(bits)) if bits else _NONE
 
     def shown(self, tensor: str) -> tuple[AnyArray, frozenset[str]] | None:
-        """Return ``output``, [...] in the network's dtype, and ``unheard`` of a stage that has ``answered``, else None."""
+        """Return output, [...] of the network's dtype, and unheard of a stage that has answered, or None."""
         stage, output = self._outputs[tensor]
         heard = self.unheard(tensor) if stage.behind else _NONE
         return (stage.outputs[output], heard) if stage.memory.shown else None
