@@ -114,32 +114,31 @@ class Classifier:
 
     def __init__(
         self,
-        labels: int,
         temperature: float | None,
         top: int,
         tau_ms: float | None,
         enter: float,
         leave: float,
         hold_ms: float | None,
+        *,
+        labels: tuple[str, ...],
+        result: type,
+        convert: Callable[[Any], Any],
+        refuse: Callable[[float, float], object],
     ) -> None:
         """
-        Without a ``temperature`` the output is probabilities, otherwise logits.
+        Without a ``temperature`` the output is probabilities, otherwise logits. ``convert`` makes float64 values of an
+        output of another type, and raises for another number of them; ``refuse`` raises for the range of scores that
+        are no probabilities.
         """
 
-    def read(
-        self, output: numpy.typing.NDArray[numpy.float32] | numpy.typing.NDArray[numpy.float64]
-    ) -> tuple[float, float] | None:
-        """
-        Take up an output of any shape; return the range of scores that are no probabilities, else None.
-        """
+    def read(self, output: Any, snapshot: object) -> None:
+        """Take up an output of any shape, one score a label."""
 
-    def tell(self, t_ns: int) -> tuple[int, float]:
+    def tell(self, snapshot: object) -> Any:
         """
-        Smooth what was read; return the label's index and score, or -1 and the best score.
+        Smooth what was read; return a ``result`` with the label and its score, or no label and the best score.
         """
-
-    def top(self) -> list[tuple[int, float]]:
-        """Rank what was told: the best labels and their scores."""
 
     def reset(self) -> None:
         """Forget the past."""
@@ -409,10 +408,11 @@ class Moment:
     """
 
     def __init__(self, seats: int) -> None: ...
-    def look(self, t_ns: int, marks: list[tuple[int, int] | None], ages_ms: list[float]) -> None:
-        """
-        Take in a trigger: epoch and number of each seat's data, None where it is absent, and its age.
-        """
+    def look(self, snapshot: object) -> int:
+        """Take in a trigger; return the seats that are present, bit by bit."""
+
+    def raise_ages(self, snapshot: object) -> None:
+        """Raise the ages of a snapshot to those of the outputs that were used."""
 
     @property
     def bits(self) -> int:
@@ -504,6 +504,10 @@ class Stage:
     @ran.setter
     def ran(self, arg: bool, /) -> None: ...
     @property
+    def shown(self) -> bool:
+        """Whether its outputs are those of a run."""
+
+    @property
     def carry(self) -> bool:
         """Whether its states go on from its last run."""
 
@@ -540,6 +544,9 @@ class Stretch:
         """
         ``works`` are those of ``mmedge.fusion.stretch``; heavy stages are left to threads if there are cores.
         """
+
+    def begin(self) -> None:
+        """Take note of a new trigger: none of its stages has run for it."""
 
     def run(self, moment: Moment, snapshot: object, read_audio: object, note: object | None) -> None:
         """
@@ -1252,21 +1259,37 @@ class StreamClock:
 
 class Synchronizer:
     """
-    Packets in, cuts out, on capture time alone; it reads no clock. Times are ns.
+    Packets in, snapshots out, on capture time alone; it reads no clock. Times are ns.
 
-    Inputs are numbered in the order in which they are added. A payload stays with the caller, under the slot that
-    ``push_frame`` or ``push_value`` returned (-1: it is not kept), until ``drain`` names that slot.
+    Inputs are numbered in the order in which they are added. A frame is released once nobody wants it.
     """
 
     def __init__(
-        self, *, started_ns: int, wait_ns: int, hold_ns: int, every_ns: int, timer: bool, latest: bool, lossless: bool
-    ) -> None: ...
-    def add_image(self, *, live: bool, policy: str, max_age_ns: int | None, trigger: bool) -> int:
+        self,
+        *,
+        started_ns: int,
+        wait_ns: int,
+        hold_ns: int,
+        every_ns: int,
+        timer: bool,
+        latest: bool,
+        lossless: bool,
+        absent: dict[str, bool],
+        snapshot: type,
+        explain: Callable[[str, str, int], str],
+    ) -> None:
+        """
+        ``absent`` names every input of a snapshot; ``explain`` says of a name why its input is absent: by a word, and
+        by how many ns.
+        """
+
+    def add_image(self, *, name: str, live: bool, policy: str, max_age_ns: int | None, trigger: bool) -> int:
         """Add an image input; return its number."""
 
     def add_audio(
         self,
         *,
+        name: str,
         live: bool,
         policy: str,
         max_age_ns: int | None,
@@ -1283,6 +1306,7 @@ class Synchronizer:
     def add_value(
         self,
         *,
+        name: str,
         live: bool,
         policy: str,
         max_age_ns: int | None,
@@ -1293,44 +1317,22 @@ class Synchronizer:
     ) -> int:
         """Add an input of texts or arrays; return its number."""
 
-    def push_frame(
-        self,
-        input: int,
-        epoch: int,
-        capture_ns: int,
-        arrive_ns: int,
-        uncertainty_ns: int,
-        unchanged_ns: int,
-        damaged: bool,
-    ) -> int:
-        """Take a frame; return the slot of its payload."""
+    def push_frame(self, input: int, frame: object) -> None:
+        """Take a frame."""
 
-    def push_value(
-        self, input: int, epoch: int, capture_ns: int, arrive_ns: int, uncertainty_ns: int, blank: bool
-    ) -> int:
-        """Take a text or an array; return the slot of its payload."""
+    def push_value(self, input: int, value: object, blank: bool) -> None:
+        """Take a text or an array."""
 
-    def push_block(
-        self,
-        input: int,
-        epoch: int,
-        capture_ns: int,
-        arrive_ns: int,
-        uncertainty_ns: int,
-        samples: numpy.typing.NDArray[numpy.float32],
-        lost: int,
-    ) -> None:
-        """Take a block [n], before which ``lost`` samples are missing."""
+    def push_block(self, input: int, block: object) -> None:
+        """Take a block; its samples are float32 [n]."""
 
     def push_run(self, input: int, run: SoundRun) -> None:
         """Take the blocks of a run, as ``push_block`` does each."""
 
-    def push_arrival(self, input: int, epoch: int, capture_ns: int, arrive_ns: int, uncertainty_ns: int) -> None:
+    def push_arrival(self, input: int, packet: object) -> None:
         """Take the times of a packet that made room for a newer one."""
 
-    def push_end(
-        self, input: int, epoch: int, capture_ns: int, arrive_ns: int, uncertainty_ns: int, with_reason: bool
-    ) -> bool:
+    def push_end(self, input: int, packet: object, with_reason: bool) -> bool:
         """
         Note that the source has nothing more to say; False: it is an old one's end.
         """
@@ -1341,27 +1343,14 @@ class Synchronizer:
     def next_deadline_ns(self) -> int | None:
         """Return when ``poll`` must be called even if nothing arrives, or None."""
 
-    def poll(
-        self,
-    ) -> list[
-        tuple[int, int, int, int, bool, int, int, int, list[tuple[str, int] | tuple[int, int, int, int, int, int]]]
-    ]:
-        """
-        Return what is ready: t_ns, seq, deliver_ns, wait_ns, whether a frame made it, uncertainty_ns of the
-        trigger and of the other inputs, skew_ns, and of each input why it is absent and by how many ns, or slot,
-        epoch, age_ns, and of sound the index after the last sample, of the epoch's first, of the oldest kept.
-        """
+    def poll(self) -> list[Any]:
+        """Return the snapshots that are ready, in order of capture time."""
 
     def trim(self) -> None:
         """Let go of what neither a trigger nor what was polled so far can want."""
 
     def close(self) -> None:
         """Let go of everything."""
-
-    def drain(self) -> list[int]:
-        """
-        Return the slots of which nobody wants the payload any more, each once; then they are used again.
-        """
 
     def starting(self, input: int, t_ns: int) -> bool:
         """Whether nothing can be there at ``t_ns`` yet."""
@@ -1483,23 +1472,35 @@ class TriggerTimes:
         """
 
 class Verifier:
-    """One score: do the inputs agree?"""
+    """One score: do the inputs agree? Undefined with fewer than two of them."""
 
     def __init__(
-        self, temperature: float | None, tau_ms: float | None, enter: float, leave: float, hold_ms: float | None
+        self,
+        temperature: float | None,
+        tau_ms: float | None,
+        enter: float,
+        leave: float,
+        hold_ms: float | None,
+        *,
+        labels: tuple[str, ...],
+        result: type,
+        undefined: object,
+        convert: Callable[[Any], Any],
+        refuse: Callable[[float, float], object],
     ) -> None:
         """
-        Without a ``temperature`` the output is a probability, otherwise a logit.
+        ``labels`` are (no, yes). Without a ``temperature`` the output is a probability, otherwise a logit.
+        The other arguments are those of ``Classifier``.
         """
 
-    def read(self, score: float) -> tuple[float, float] | None:
+    def read(self, output: Any, snapshot: object) -> None:
         """
-        Take up the score; return the range of one that is no probability, else None.
+        Take up one score; what it is does not matter with fewer than two inputs.
         """
 
-    def tell(self, t_ns: int) -> tuple[int, float]:
+    def tell(self, snapshot: object) -> Any:
         """
-        Smooth what was read; return 1 for yes, 0 for no, -1 to abstain, and the probability of yes.
+        Smooth what was read; return a ``result`` with yes, no or no label, and the probability of yes.
         """
 
     def reset(self) -> None:

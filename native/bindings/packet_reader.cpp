@@ -63,24 +63,7 @@ class PacketReader {
     return found->second;
   }
 
-  nb::list take(std::int64_t most) {
-    nb::list found;
-    plain_ = true;
-    if (!queue_ || (!records_.empty() && waits(records_.front()))) return found;
-    std::string record;
-    // Of the capacity, so that a writer that never stops does not keep the reader here.
-    for (std::int64_t left = queue_->capacity(); left > 0 && queue_->take(record);) {
-      left -= static_cast<std::int64_t>(record.size()) + 4;
-      records_.push_back(std::move(record));
-    }
-    if (records_.empty()) return found;
-    count_spare(most);
-    std::size_t done = 0;
-    while (done < records_.size() && !waits(records_[done])) done += next(done, &found);
-    records_.erase(records_.begin(), records_.begin() + static_cast<std::ptrdiff_t>(done));
-    return found;
-  }
-
+  nb::list take(std::int64_t most);
   bool plain() const { return plain_; }
   std::int64_t newest_ring() const { return newest_ring_; }
   int fd() const { return queue_ ? queue_->fd() : -1; }
@@ -191,6 +174,24 @@ class PacketReader {
   std::int64_t newest_ring_ = -1;
   bool plain_ = true;
 };
+
+nb::list PacketReader::take(std::int64_t most) {
+  nb::list found;
+  plain_ = true;
+  if (!queue_ || (!records_.empty() && waits(records_.front()))) return found;
+  std::string record;
+  // Of the capacity, so that a writer that never stops does not keep the reader here.
+  for (std::int64_t left = queue_->capacity(); left > 0 && queue_->take(record);) {
+    left -= static_cast<std::int64_t>(record.size()) + 4;
+    records_.push_back(std::move(record));
+  }
+  if (records_.empty()) return found;
+  count_spare(most);
+  std::size_t done = 0;
+  while (done < records_.size() && !waits(records_[done])) done += next(done, &found);
+  records_.erase(records_.begin(), records_.begin() + static_cast<std::ptrdiff_t>(done));
+  return found;
+}
 
 }  // namespace
 
