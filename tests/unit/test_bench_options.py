@@ -137,7 +137,7 @@ def test_what_is_of_generated_data_is_refused_with_sources(tmp_path: Path) -> No
     [
         (["--max-regress", "much"], "'much' is not a share"),
         (["--sweep", "10"], "'10' is not a range of rates"),
-        (["--sweep", "10:20", "--html", "x.html"], "a sweep has no page"),
+        (["--sweep", "10:20", "--trace", "x.json"], "a sweep has no trace"),
         (["--threads", "2"], "--threads is of single networks"),
         (["--compare", "nowhere.json"], "cannot read the baseline"),
     ],
