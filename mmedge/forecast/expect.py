@@ -208,7 +208,7 @@ def expect(
     for stage in plan.stages:
         span, how = _stage_time(stage, own, kept, target, sources, variants)
         steps.append(Step(stage.name, "stage", span, often[stage.name], stage.background, how))
-    runtime = next((m.runtime for m in own), None)
+    runtime = next((m.runtime(alone=wait.high == 0) for m in own), None)
     where = "measured on it" if runtime is not None else "not measured on it: --measured takes a report of `bench`"
     steps.append(Step("the runtime, tensors included", "runtime", runtime, 1.0, False, where))
     typical = [s for s in steps if not s.background and s.share >= 0.5]

@@ -74,6 +74,17 @@ def test_drops_restarts_and_events_are_on_the_time_line() -> None:
         ElementTree.fromstring(chart)  # well-formed
 
 
+@pytest.mark.parametrize(("alone", "share"), [(False, 3.0), (True, 3.5)])
+def test_the_way_into_the_runtime_is_its_own_where_nothing_else_is_waited_for(alone: bool, share: float) -> None:
+    tally = OpenLoop((1000 * MS + 10 * k * MS for k in count()), 10 * MS, ("eye", "ear", "slow"), alone=alone)
+    tally.begin(1000 * MS, 2000 * MS)
+    for number in range(10):
+        tally.add(result(number))
+    assert tally.share.percentile_ms(50) == share  # 7 ms end to end, of which 1 ms until it is ready; engines 2 ms
+    kinds = {bar.name: bar.kind for bar in bars_of(tally.answers[0], tally.names, alone=alone)}
+    assert kinds["into the runtime" if alone else "the other inputs"] == ("rest" if alone else "wait")
+
+
 @pytest.mark.parametrize("kept", [(True, True, False, False), (True, True), (False,)])
 def test_the_page_of_a_sweep_shows_the_knee(kept: tuple[bool, ...], tmp_path: Path) -> None:
     points = []
