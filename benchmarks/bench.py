@@ -16,8 +16,8 @@ import numpy as np
 
 import mmedge
 from benchmarks.bench_bundles import SLEEP_MS, camera_bundle, sleeping_bundle
-from benchmarks.goals import limits, load, missed, summed_up
-from benchmarks.harness import BenchmarkReport, Row, host, main, versions
+from benchmarks.goals import judged, load, summed_up
+from benchmarks.harness import BenchmarkReport, Row, main, versions
 from benchmarks.null_bundle import null_bundle
 from mmedge.bench import Report
 from mmedge.bench.compare import ratio_between
@@ -190,10 +190,9 @@ def measure(quick: bool) -> BenchmarkReport:
         targets["interval_coverage"] = statistics.mean(checked) if checked else float("nan")
         targets["histogram_error_p999"] = histogram_error(latencies)
         rows.append(Row(f"p99.9 of {latencies.n} overheads, exact", "ms", latencies.percentile_ms(99.9), {}, None))
-    return BenchmarkReport(
+    return judged(
         name="bench",
         title="Whether the latency bench tells the truth; the runtime's share of end to end",
-        host=host(),
         conditions={
             "rounds": rounds,
             "pairs": pairs,
@@ -201,11 +200,9 @@ def measure(quick: bool) -> BenchmarkReport:
             "load after": load(),
             **versions("mmedge", "numpy", "onnxruntime"),
         },
-        evidence="cpu",
         rows=rows,
         targets=targets,
-        limits=limits(targets),
-        missed=[] if quick else missed(targets),
+        quick=quick,
     )
 
 

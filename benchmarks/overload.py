@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 
 import mmedge
-from benchmarks.goals import limits, missed
-from benchmarks.harness import BenchmarkReport, Row, host, main, versions
+from benchmarks.harness import BenchmarkReport, Row, main, versions
 from benchmarks.overload_rule import HOLD, STAGE_MS
 from benchmarks.partners import queued
 from mmedge.bundle import write_archive
@@ -136,16 +135,14 @@ def measure(quick: bool) -> BenchmarkReport:
         row, age = slow_reader(paths["image"], seconds)
         rows.append(row)
     judged = {"overload_p99_vs_bound": worst, "overload_false_absences": float(absences)}
-    return BenchmarkReport(
+    return judged(
         name="overload",
         title=f"Overload: {FPS} fps camera and microphone (simulated devices, real processes), stages that only wait",
-        host=host(),
         conditions={"latency": "low", "settle_s": SETTLE_S, "seconds": seconds, **versions("numpy")},
-        evidence="cpu",
         rows=rows,
         targets={**judged, "slow_reader_age_vs_period": age},
-        limits=limits(judged),
-        missed=[] if quick else missed(judged),
+        goals=judged,
+        quick=quick,
     )
 
 
