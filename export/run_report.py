@@ -17,7 +17,6 @@ from mmedge.errors import ConfigError
 from mmedge.files import replacing
 from mmedge.forecast import Forecast
 from mmedge.forecast.seal import sealed
-from mmedge.forecast.span import added
 
 from .int8.compare import Comparison
 from .onnx.onnx_models import OnnxModels
@@ -191,8 +190,7 @@ def _forecast_table(forecasts: Sequence[Forecast]) -> Table:
     for heading in ("device", "end to end", "engines", "not known"):
         table.add_column(heading, justify="right" if heading in ("end to end", "engines") else "left", overflow="fold")
     for each in forecasts:
-        engines = added(step.span for step in each.steps if step.kind == "stage" and step.span is not None)
-        table.add_row(each.device, each.end_to_end.told(), engines.told(), ", ".join(each.unknown) or "-")
+        table.add_row(each.device, each.end_to_end.told(), each.engines.told(), ", ".join(each.unknown) or "-")
     return table
 
 

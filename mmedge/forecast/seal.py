@@ -31,6 +31,7 @@ class _Forecast(msgspec.Struct, frozen=True):
     device: str
     rate_hz: float
     end_to_end_ms: tuple[float, float | None, float | None]
+    engines_ms: tuple[float, float | None, float | None]
     steps: tuple[_Step, ...]
 
 
@@ -123,6 +124,9 @@ def scored(document: Mapping[str, Any], device: str, manifest_sha256: str, repor
             fix="take the report that was written with this very bundle, and measure at its rate",
         )
     figures = [Score("end to end", Span(*own.end_to_end_ms), report["latency_ms"]["end_to_end"]["p50"])]
+    together = report["latency_ms"]["steps"].get("inferred")
+    if together is not None and together["p50"] is not None:
+        figures.append(Score("engines of a trigger", Span(*own.engines_ms), together["p50"]))
     for step in own.steps:
         measured = report["stages_ms"].get(step.name) if step.kind == "stage" else None
         if measured is not None and measured["engine"]["p50"] is not None:

@@ -32,7 +32,10 @@ def measured(engine_ms: float, asked_hz: float = 30.0) -> dict[str, Any]:
     stages = ("image_encoder", "audio_encoder", "text_encoder", "fusion", "a stage that a later version has")
     return {
         "rate": {"asked_hz": asked_hz},
-        "latency_ms": {"end_to_end": {"p50": 9.0, "p99": 11.0, "n": 900}},
+        "latency_ms": {
+            "end_to_end": {"p50": 9.0, "p99": 11.0, "n": 900},
+            "steps": {"inferred": {"p50": 2 * engine_ms}},  # the other two stages run now and then
+        },
         "stages_ms": {stage: {"engine": {"p50": engine_ms}} for stage in stages},
     }
 
@@ -67,7 +70,8 @@ def test_each_figure_is_scored(document: dict[str, Any]) -> None:
     # The runtime's own time is not known there: end to end has no upper end, and is not scored.
     assert scores["end to end"].hit is None
     assert scores["engine of fusion"].hit is True
-    assert len(scores) == 5
+    assert scores["engines of a trigger"].hit is True
+    assert len(scores) == 6
     slow = {score.what: score.hit for score in scored(document, "orin-nano", manifest, measured(1e4))}
     assert slow["engine of fusion"] is False
 
@@ -92,9 +96,9 @@ def test_an_attestation_is_scored_by_the_command(
     assert run(["attest", "--check", str(sent), "--forecast", str(said)]) == 0
     told = " ".join(capfd.readouterr().err.split())
     assert "within: engine of fusion 5 ms, forecast" in told
-    assert "4 of 4 figures within their intervals" in told
+    assert "5 of 5 figures within their intervals" in told
     assert run(["attest", "--check", str(sent), "--forecast", str(said), "--json"]) == 0
-    assert [score["within"] for score in json.loads(capfd.readouterr().out)["scores"]] == [None, True, True, True, True]
+    assert [score["within"] for score in json.loads(capfd.readouterr().out)["scores"]] == [None, *[True] * 5]
     assert run(["attest", "--forecast", str(said)]) == 2
     host = {**bench, "conditions": {**bench["conditions"], "machine": "AMD EPYC"}}
     other = write(
@@ -109,5 +113,6 @@ def test_an_export_says_it_before_anybody_runs_the_bundle(tmp_path: Path) -> Non
     page, data = made.save(tmp_path / "digits.html")
     found = read_sealed(data)
     assert [each["device"] for each in found["forecasts"]] == ["orin-nano", "orin-nx", "agx-orin", "thor"]
+    assert found["forecasts"][0]["engines_ms"][2] > 0
     assert found["forecasts"][0]["unknown"] == ["the runtime, tensors included"]
     assert "expected, not run" in page.read_text()
