@@ -9,6 +9,7 @@ from contextlib import suppress
 import onnx
 from onnx import shape_inference
 
+_SMALL = 1024  # elements: no shape is computed from more
 Shapes = Mapping[str, Sequence[int]]
 
 
@@ -25,7 +26,7 @@ def multiply_adds(model: onnx.ModelProto) -> int | None:
         >>> multiply_adds(onnx.load("resnet18.onnx"))  # doctest: +SKIP
         1814073344
     """
-    model = onnx.ModelProto.FromString(model.SerializeToString())
+    model = _without_weights(model)
     for value in model.graph.input:
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_param:
@@ -48,6 +49,21 @@ def multiply_adds(model: onnx.ModelProto) -> int | None:
         except (KeyError, IndexError):
             return None
     return total
+
+
+def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy in which large weights have a shape alone: inference of shapes would copy them again and again."""
+    light = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
+    graph = light.graph
+    graph.node.extend(model.graph.node)
+    for name in ("input", "output", "value_info"):
+        getattr(graph, name).extend(getattr(model.graph, name))
+    for tensor in model.graph.initializer:
+        if math.prod(tensor.dims) <= _SMALL:
+            graph.initializer.append(tensor)
+        else:
+            graph.initializer.add(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type)
+    return light
 
 
 def _of_node(node: onnx.NodeProto, shapes: Shapes) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import hashlib
 import json
 import re
 import socket
@@ -14,18 +13,12 @@ from typing import Any
 from mmedge.bench.checklist import view
 from mmedge.bench.report import SCHEMA as BENCH_SCHEMA
 from mmedge.errors import CheckError, ConfigError
+from mmedge.forecast.seal import digest
 
 SCHEMA = "mmedge.attest/1"
 # Of every attestation; "board" besides, of one made with --board.
 _KEYS = {"schema", "bundle", "doctor", "compile", "golden", "bench", "sweep", "valid", "problem", "sha256"}
 _LARGEST = 1 << 24  # bytes of a file that is read
-
-
-def digest(document: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of a document without its own ``sha256``, as JSON with sorted keys and no blanks."""
-    rest = {key: value for key, value in document.items() if key != "sha256"}
-    text = json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def seal(document: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from itertools import count
@@ -27,6 +28,8 @@ from mmedge.cli.rates import rates_of
 from mmedge.cli.run import parse_inputs
 from mmedge.doctor import collect
 from mmedge.errors import CheckError, ConfigError, MmedgeError
+from mmedge.forecast import board_of, known_boards
+from mmedge.forecast.seal import Score, read_sealed, scored
 from mmedge.fusion import verify_bundle
 from mmedge.fusion.compile import compile_bundle
 from mmedge.plain import json_text
@@ -60,6 +63,10 @@ def command(
     check: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Check a document instead: hash, schema, validity.")
     ] = None,
+    forecast: Annotated[
+        Path | None,
+        typer.Option(metavar="REPORT.json", help="With --check: score it against the forecast that an export sealed."),
+    ] = None,
     allow: Allow = [],
     json: Json = False,
 ) -> None:
@@ -71,8 +78,11 @@ def command(
     """
     if check is not None:
         document = read(check)
-        _tell(document) if not json else print_json(document)
+        scores = [] if forecast is None else _scores(document, forecast)
+        _tell(document, scores) if not json else print_json({**document, "scores": [_plain(s) for s in scores]})
         return
+    if forecast is not None:
+        raise ConfigError("a forecast is scored by an attestation", where="--forecast", fix="add --check FILE")
     if bundle is None:
         raise ConfigError("there is nothing to measure", where="BUNDLE", fix="name a bundle, or --check FILE")
     if not output.parent.is_dir():
@@ -157,7 +167,21 @@ def _compiled(bundle: Bundle, progress: Bar) -> dict[str, Any]:
     return {"engines": [{key: row.get(key) for key in kept} for row in rows], "choices": chosen, "problem": None}
 
 
-def _tell(document: dict[str, Any]) -> None:
+def _scores(document: dict[str, Any], forecast: Path) -> list[Score]:
+    machine = document["bench"]["conditions"]["machine"]
+    device = board_of(machine)
+    if device is None:
+        message = f"forecasts are of boards that are known, and this is '{machine}'"
+        raise CheckError(message, where=str(forecast), fix=f"known are {', '.join(known_boards())}")
+    return scored(read_sealed(forecast), device, document["bundle"]["manifest_sha256"], document["bench"])
+
+
+def _plain(score: Score) -> dict[str, Any]:
+    span = None if score.span is None else [score.span.low, score.span.middle, score.span.high]
+    return {"what": score.what, "forecast_ms": span, "measured_ms": score.ms, "within": score.hit}
+
+
+def _tell(document: dict[str, Any], scores: Sequence[Score] = ()) -> None:
     report = document["bench"]
     figures = report["latency_ms"]["end_to_end"]
     conditions = report["conditions"]
@@ -166,6 +190,13 @@ def _tell(document: dict[str, Any]) -> None:
         f"end to end p50 {figures['p50']} ms, p99 {figures['p99']} ms, n {figures['n']}",
         f"sha256 {document['sha256']}",
     ]
+    for score in scores:
+        verdict = {True: "within", False: "OUTSIDE", None: "not scored"}[score.hit]
+        span = "unknown" if score.span is None else score.span.told()
+        lines.append(f"{verdict}: {score.what} {score.ms:g} ms, forecast {span}")
+    known = [score.hit for score in scores if score.hit is not None]
+    if scores:
+        lines.append(f"{sum(known)} of {len(known)} figures within their intervals")
     for line in lines:
         err.print(line, highlight=False, markup=False)
     if "board" in document:

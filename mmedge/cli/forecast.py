@@ -68,6 +68,7 @@ def print_forecast(forecast: Forecast) -> None:
     out.print(table)
     unknown = f", without {', '.join(forecast.unknown)}" if forecast.unknown else ""
     lines = [f"end to end of a typical trigger, from delivery: {forecast.end_to_end.told()} ms{unknown}"]
+    lines.append(f"networks of a typical trigger: {forecast.engines.told()} ms")
     if forecast.binds:
         lines.append(f"binds: {forecast.binds}, of {forecast.busy.told()} ms a trigger")
     size = sum(part.size_bytes or 0 for part in forecast.memory)

@@ -68,7 +68,6 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
         device: Short name of the board, or ``this machine``.
         rate_hz: Triggers a second.
         steps: Parts of a trigger's way.
-        end_to_end: Of a typical trigger; without the delay of the sources.
         memory: What takes memory.
         memory_bytes: What there is.
     """
@@ -78,9 +77,13 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     device: str
     rate_hz: float
     steps: tuple[Step, ...]
-    end_to_end: Span
     memory: tuple[Part, ...]
     memory_bytes: int | None
+
+    @property
+    def end_to_end(self) -> Span:
+        """Of a typical trigger, without the delay of the sources; open where a part of it is not known."""
+        return added(Span(0.0) if step.span is None else step.span for step in self.typical)
 
     @property
     def busy(self) -> Span:
@@ -93,10 +96,22 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
         return sum(part.size_bytes or 0 for part in self.memory)
 
     @property
+    def engines(self) -> Span:
+        """What the networks of a typical trigger take together; open where one of them is not known."""
+        return added(Span(0.0) if s.span is None else s.span for s in self.typical if s.kind == "stage")
+
+    @property
+    def typical(self) -> list[Step]:
+        """The steps of a typical trigger: those that it waits for, at every second one or more often."""
+        return [step for step in self.steps if not step.background and step.share >= 0.5]
+
+    @property
     def binds(self) -> str:
-        """The step that limits the rate: what takes most of a trigger, on average; '' where none is known."""
-        known = {s.name: s.span.times(s.share) for s in self.steps if s.span is not None and s.kind != "waiting"}
-        return max(known, key=lambda name: known[name].middle or known[name].high or known[name].low, default="")
+        """The step that limits the rate: what takes most of a trigger, on average; '' where no time is known."""
+        known = {
+            s.name: s.span.middle * s.share for s in self.steps if s.kind != "waiting" and s.span and s.span.middle
+        }
+        return max(known, key=known.__getitem__, default="")
 
     @property
     def unknown(self) -> list[str]:
@@ -109,10 +124,11 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
         busy, period_ms = self.busy, 1000 / self.rate_hz
         if busy.low <= period_ms and (busy.high is None or busy.high <= period_ms):
             return None
+        most = f", most of it '{self.binds}'" if self.binds else ""
         can = "cannot" if busy.low > period_ms else "may not"
         return (
-            f"it {can} hold {self.rate_hz:.4g} triggers a second on {self.device}: each takes {busy.told()} ms, "
-            f"most of it '{self.binds}', and comes every {period_ms:.3g} ms"
+            f"it {can} hold {self.rate_hz:.4g} triggers a second on {self.device}: each takes {busy.told()} ms"
+            f"{most}, and comes every {period_ms:.3g} ms"
         )
 
     @property
@@ -139,6 +155,7 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
             "device": self.device,
             "rate_hz": round(self.rate_hz, 3),
             "end_to_end_ms": _rounded(self.end_to_end),
+            "engines_ms": _rounded(self.engines),
             "steps": [
                 {
                     "name": step.name,
@@ -208,10 +225,9 @@ def expect(
     for stage in plan.stages:
         span, how = _stage_time(stage, own, kept, target, sources, variants)
         steps.append(Step(stage.name, "stage", span, often[stage.name], stage.background, how))
-    runtime = next((m.runtime for m in own), None)
+    runtime = next((m.runtime(alone=wait.high == 0) for m in own), None)
     where = "measured on it" if runtime is not None else "not measured on it: --measured takes a report of `bench`"
     steps.append(Step("the runtime, tensors included", "runtime", runtime, 1.0, False, where))
-    typical = [s for s in steps if not s.background and s.share >= 0.5]
     memory = memory_of(
         bundle, plan, variants.values(), fps, next((m.memory_bytes for m in own), None), device or sources.machine
     )
@@ -223,7 +239,6 @@ def expect(
         device=device or HERE,
         rate_hz=1e9 / period_ns(plan, fps),
         steps=tuple(steps),
-        end_to_end=added(Span(0.0) if s.span is None else s.span for s in typical),
         memory=tuple(memory),
         memory_bytes=there,
     )

@@ -14,7 +14,7 @@ from mmedge.bundle.manifest import Variant
 from mmedge.engine.timings import timed_before
 from mmedge.errors import ConfigError
 from mmedge.files import engine_cache
-from mmedge.forecast.span import Span
+from mmedge.forecast.span import Span, added
 from mmedge.learn import learn
 
 BENCH, ATTESTATION = "mmedge.bench/2", "mmedge.attest/1"
@@ -30,8 +30,13 @@ class _Stage(msgspec.Struct, frozen=True):
     engine: _Figures
 
 
+class _Steps(msgspec.Struct, frozen=True):
+    ready: _Figures = _Figures()
+
+
 class _Latency(msgspec.Struct, frozen=True):
     overhead: _Figures = _Figures()
+    steps: _Steps = _Steps()
 
 
 class _Conditions(msgspec.Struct, frozen=True):
@@ -65,10 +70,14 @@ class Measured(msgspec.Struct, frozen=True):
     processes: tuple[_Process, ...] = ()
     valid: bool = False
 
-    @property
-    def runtime(self) -> Span | None:
-        """The runtime's own time of a trigger, tensors included."""
-        return span_of(self.latency_ms.overhead)
+    def runtime(self, *, alone: bool) -> Span | None:
+        """Return the runtime's own time of a trigger, tensors included.
+
+        Args:
+            alone: Whether triggers wait for no other input: what passes until one is ready is then its own, too.
+        """
+        own, ready = span_of(self.latency_ms.overhead), span_of(self.latency_ms.steps.ready)
+        return added((own, ready)) if alone and own is not None and ready is not None else own
 
     @property
     def memory_bytes(self) -> int | None:
@@ -124,7 +133,11 @@ def read_measured(path: Path, bundle: str) -> Measured:
 
 
 def _check_numbers(found: Measured, path: Path) -> None:
-    figures = [found.latency_ms.overhead, *(stage.engine for stage in found.stages_ms.values())]
+    figures = [
+        found.latency_ms.overhead,
+        found.latency_ms.steps.ready,
+        *(stage.engine for stage in found.stages_ms.values()),
+    ]
     numbers: list[float | None] = [process.pss_mib for process in found.processes]
     for each in figures:
         low, high = each.interval.get("p50", (None, None))

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmedge.bench.attestation import SCHEMA, digest, private, read, seal
+from mmedge.bench.attestation import SCHEMA, private, read, seal
 from mmedge.bench.report import SCHEMA as BENCH
 from mmedge.errors import CheckError, ConfigError
+from mmedge.forecast.seal import digest
 from tests.scripts import load_script
 
 ROOT = Path(__file__).parents[2]

@@ -132,6 +132,7 @@ def test_what_was_measured_on_the_board_counts(tmp_path: Path) -> None:
     )
     # Waiting for half a block of sound, image encoder, fusion, the runtime: the other stages run now and then.
     assert found.end_to_end.middle == pytest.approx(5 + 2 + 2 + 0.5)
+    assert found.engines == Span(3.6, 4.0, 4.4)
     assert found.busy.middle == pytest.approx(2 + 2 / 3 + 2 / 30 + 2 + 0.5)
     assert found.problems == []
     assert found.needed_bytes == 150 * (1 << 20)
