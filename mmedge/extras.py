@@ -15,6 +15,7 @@ _EXTRA = {
     "sounddevice": ("sounddevice", "capture"),
     "soxr": ("soxr", "capture"),
     "onnxruntime": ("onnxruntime", "cpu"),
+    "openvino": ("openvino", "openvino"),
     "tokenizers": ("tokenizers", "text"),
     "paho.mqtt.client": ("paho-mqtt", "mqtt"),
     "prometheus_client": ("prometheus-client", "metrics"),

@@ -16,6 +16,7 @@ from mmedge.bundle import Bundle, load
 from mmedge.cli.output import Bar, Json, add_names, bar, next_step, out, print_json
 from mmedge.engine.build_messages import BuildLimits
 from mmedge.engine.compile import compile_network
+from mmedge.engine.cpu_backends import CPU_BACKENDS, is_installed
 from mmedge.engine.cuda import gpu_problem
 from mmedge.engine.network import read_network
 from mmedge.engine.shapes import Given, parse_shapes
@@ -69,7 +70,7 @@ def command(
             )
         else:
             with load(file) as bundle:
-                if find_spec("onnxruntime") is not None:
+                if any(map(is_installed, CPU_BACKENDS)):
                     cpu = measure_cpu(bundle, progress, anew=True)
                 lacks = no_engines(bundle)
                 rows = [] if cpu and lacks else compile_bundle(bundle, precision, progress, limits)

@@ -61,8 +61,11 @@ def _gpu(report: DoctorReport) -> Check:
 
 def _backend(report: DoctorReport) -> Check:
     ort = report.packages["onnxruntime"]
+    other = report.packages["openvino"]
     if ort.installed:
-        return Check(name="cpu backend", status="ok", detail=f"onnxruntime {ort.version or '(version unknown)'}")
+        found = f"onnxruntime {ort.version or '(version unknown)'}"
+        found += f", openvino {other.version or '(version unknown)'}" if other.installed else ""
+        return Check(name="cpu backend", status="ok", detail=found)
     if report.gpu.usable and report.tensorrt.module is not None:
         return Check(name="cpu backend", status="warn", detail="onnxruntime is missing: no fallback", fix=ort.install)
     return Check(name="cpu backend", status="fail", detail="nothing here can run a network", fix=ort.install)

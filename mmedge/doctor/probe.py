@@ -35,6 +35,7 @@ PACKAGES: dict[str, tuple[tuple[str, ...], str, str]] = {
     "sounddevice": (("sounddevice",), "capture", "microphones"),
     "soxr": (("soxr",), "capture", "resampling"),
     "onnxruntime": (("onnxruntime", "onnxruntime-gpu"), "cpu", "running on the CPU"),
+    "openvino": (("openvino",), "openvino", "networks on the CPU, often faster"),
     "tokenizers": (("tokenizers",), "text", "text inputs"),
     "tensorrt": (("tensorrt",), "tensorrt", "running on an NVIDIA GPU"),
     "tensorrt_rtx": (("tensorrt-rtx",), "tensorrt-rtx", "engines without a GPU, RTX cards"),

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 
 from mmedge.bundle import Bundle, Variant
+from mmedge.engine.cpu_backends import CPU_BACKENDS, installed_backends, library_version
 from mmedge.engine.timings import TimingKey, kept_timings
 from mmedge.errors import ConfigError, DeviceError, MissingDependencyError
-from mmedge.extras import require
 from mmedge.fusion.doors import DOORS, variant_shapes
 
 log = logging.getLogger("mmedge.fusion")
@@ -23,9 +23,9 @@ def candidates(bundle: Bundle, stage: str, backend: str, precision: str | None) 
     """Return what may serve a stage, best first: (backend, variant).
 
     TensorRT takes INT8 before FP8, INT4, FP16 and FP32, or the fastest first once all of them were timed on this
-    device; none that has failed its self-test here. ONNX Runtime takes the CPU files, FP32 before INT8; ``auto`` takes
-    the fastest first, once ``mmedge compile`` has measured them on this machine. TensorRT's files it runs only when the
-    precision asked for exists in no CPU file (Q/DQ in float, exactly as written).
+    device; none that has failed its self-test here. Of CPU files FP32 comes before INT8, ONNX Runtime before OpenVINO;
+    ``auto`` takes the fastest first, once ``mmedge compile`` has measured them on this machine. TensorRT's files ONNX
+    Runtime runs only when the precision asked for exists in no CPU file (Q/DQ in float, exactly as written).
     """
     order = {kind: place for place, kind in enumerate(_ORDER)}
     found: list[tuple[str, Variant]] = []
@@ -38,9 +38,9 @@ def candidates(bundle: Bundle, stage: str, backend: str, precision: str | None) 
             raise DeviceError(
                 f"TensorRT cannot run here: {problem}", where="backend", fix="use backend 'auto' or 'onnxruntime'"
             )
-    if backend in ("auto", "onnxruntime"):
-        forms = cpu_forms(bundle, stage)
-        if precision is not None and not any(v.precision == precision for _, v in forms):
+    if backend == "auto" or backend in CPU_BACKENDS:
+        forms = cpu_forms(bundle, stage, () if backend == "auto" else (backend,))
+        if backend != "openvino" and precision is not None and not any(v.precision == precision for _, v in forms):
             forms = [("onnxruntime", v) for v in bundle.variants(stage, "tensorrt")]
         found += by_time(bundle, stage, forms) if backend == "auto" else forms
     if precision is not None:
@@ -48,10 +48,11 @@ def candidates(bundle: Bundle, stage: str, backend: str, precision: str | None) 
     return found
 
 
-def cpu_forms(bundle: Bundle, stage: str) -> list[tuple[str, Variant]]:
-    """Return what may serve a stage on this CPU, FP32 first: (backend, variant)."""
+def cpu_forms(bundle: Bundle, stage: str, backends: tuple[str, ...] = ()) -> list[tuple[str, Variant]]:
+    """Return what may serve a stage on this CPU, FP32 first: (backend, variant); on all backends by default."""
     order = {kind: place for place, kind in enumerate(_ORDER)}
-    return [("onnxruntime", v) for v in sorted(bundle.variants(stage, "cpu"), key=lambda v: -order[v.precision])]
+    variants = sorted(bundle.variants(stage, "cpu"), key=lambda v: -order[v.precision])
+    return [(backend, v) for backend in backends or installed_backends() for v in variants]
 
 
 def timing_key(bundle: Bundle, stage: str) -> TimingKey:
@@ -59,14 +60,9 @@ def timing_key(bundle: Bundle, stage: str) -> TimingKey:
     forms = cpu_forms(bundle, stage)
     hashes = bundle.manifest.files
     return TimingKey(
-        forms=tuple((backend, backend_version(backend), hashes[v.file].sha256) for backend, v in forms),
+        forms=tuple((backend, library_version(backend), hashes[v.file].sha256) for backend, v in forms),
         profile={name: tuple(shape) for name, shape in sorted(variant_shapes(bundle, forms[0][1]).items())},
     )
-
-
-def backend_version(backend: str) -> str:
-    """Return the version of a CPU backend's library; empty where it does not say."""
-    return str(getattr(require(backend, "running networks on the CPU"), "__version__", ""))
 
 
 def by_time(bundle: Bundle, stage: str, forms: list[tuple[str, Variant]]) -> list[tuple[str, Variant]]:
@@ -106,7 +102,7 @@ def serving(
 
     Args:
         bundle: An open bundle.
-        backend: ``auto``, ``onnxruntime`` or ``tensorrt``.
+        backend: ``auto``, ``onnxruntime``, ``openvino`` or ``tensorrt``.
         precision: Only this precision.
         simulated: ONNX Runtime also takes TensorRT's files of a stage that has no others.
 

@@ -8,10 +8,11 @@ from typing import Any
 from msgspec.structs import asdict, replace
 
 from mmedge.bundle import Bundle, Variant, stage_order
+from mmedge.engine.cpu_backends import library_version
 from mmedge.engine.timings import Timed, Timings, keep_timings, kept_timings
 from mmedge.errors import MmedgeError
 from mmedge.fusion.check import StandIn
-from mmedge.fusion.choice import backend_version, cpu_forms, timing_key
+from mmedge.fusion.choice import cpu_forms, timing_key
 from mmedge.fusion.golden import self_test
 from mmedge.fusion.load import make_network
 from mmedge.fusion.make import make_stage
@@ -77,14 +78,14 @@ def _timed(
         for backend, variant in forms:
             error = None
             try:
-                trial.check(variant, known)
-                opened.append((len(found), _open(bundle, name, upstream, variant)))
+                trial.check(backend, variant, known)
+                opened.append((len(found), _open(bundle, name, upstream, backend, variant)))
             except MmedgeError as failure:
                 error = failure.message[:_TEXT]
             found.append(
                 Timed(
                     backend=backend,
-                    version=backend_version(backend),
+                    version=library_version(backend),
                     precision=variant.precision,
                     file=variant.file,
                     sha256=bundle.manifest.files[variant.file].sha256,
@@ -100,13 +101,16 @@ def _timed(
     return found
 
 
-def _open(bundle: Bundle, name: str, upstream: Mapping[str, StageRunner], variant: Variant) -> StageRunner:
-    engine = make_network(bundle, variant, upstream, f"{bundle.path}: {variant.file}")
+def _open(
+    bundle: Bundle, name: str, upstream: Mapping[str, StageRunner], backend: str, variant: Variant
+) -> StageRunner:
+    engine = make_network(bundle, variant, upstream, f"{bundle.path}: {variant.file}", backend, keep=True)
     stage: StageRunner | None = None
     try:
         stage = make_stage(bundle, name, engine, upstream)
         where = f"{variant.file} on {engine.backend}"
         self_test(stage, bundle.golden(variant.golden), variant.tolerance, where, rows=variant.row_tolerance)
+        engine.limit(stage.plan.timeout_ms)  # as in a run, which may cost
     except BaseException:
         (stage or engine).close()
         raise

@@ -120,7 +120,7 @@ CHOICES = {
     "latency": ("low", "balanced", "offline"),
     "isolation": ("auto", "process", "thread"),
     "results": ("auto", "latest", "all"),
-    "backend": ("auto", "onnxruntime", "tensorrt"),
+    "backend": ("auto", "onnxruntime", "openvino", "tensorrt"),
     "engines": ("auto", "now", "wait"),
     "record_privacy": ("none", "blur", "picture"),
 }
