@@ -224,7 +224,7 @@ def _weigh(
             continue
         simulated |= not any(v.precision == precision for v in bundle.variants(name, "cpu"))
         trial.check(stage.engine.backend, plain, _shapes(stages))
-        engine = make_network(bundle, plain, stages, plain.file, stage.engine.backend)
+        engine = make_network(bundle, plain, stages, plain.file, stage.engine.backend, keep=True)
         other = make_stage(bundle, name, engine, stages)
         try:
             weighed.append(weigh(stage, other, bundle.golden(plain.golden)))

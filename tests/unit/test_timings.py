@@ -136,20 +136,22 @@ def test_an_installed_openvino_is_measured_beside_the_others_and_can_serve(monke
         for row in rows:
             tried = [(form["backend"], form["precision"]) for form in row["forms"]]
             assert tried == [(b, p) for b in ("onnxruntime", "openvino") for p in ("fp32", "int8")]
-            assert [form["error"] for form in row["forms"]] == [None] * 4
             assert all(form["version"] for form in row["forms"])
-        # Whatever was faster here, this record says OpenVINO in int8.
+            for form in row["forms"]:  # its INT8 kernels may be too far off on this CPU, and then they do not serve
+                assert form["error"] is None or (form["backend"], form["precision"]) == ("openvino", "int8")
+                assert (form["error"] is None) == (form["run_ms"] is not None)
+        # Whatever was faster here, this record says OpenVINO.
         key = timing_key(bundle, "fusion")
         known = kept_timings(key)
         assert known is not None
-        best = ("openvino", "int8")
+        best = ("openvino", "fp32")
         forms = tuple(
             msgspec.structs.replace(form, run_ms=1.0 if (form.backend, form.precision) == best else 2.0)
             for form in known.forms
         )
         keep_timings(Timings(key=key, forms=forms))
         graph = load_graph(bundle, backend="auto")
-        assert graph.served["fusion"] == "openvino fusion.cpu.int8.onnx"
+        assert graph.served["fusion"] == "openvino fusion.cpu.fp32.onnx"
         graph.close()
 
 
