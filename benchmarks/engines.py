@@ -23,10 +23,10 @@ from benchmarks.harness import BenchmarkReport, Row, compare, host, main, versio
 from mmedge import export
 from mmedge.bundle import Bundle
 from mmedge.engine.base import Engine
-from mmedge.engine.cpu_backends import is_installed
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine
 from mmedge.errors import MissingDependencyError
 from mmedge.export.judge import judge
+from mmedge.extras import is_installed
 from mmedge.fusion import load_graph
 from mmedge.fusion.measure import measure_cpu
 from mmedge.types import FloatArray

@@ -35,6 +35,15 @@ PACKAGES: dict[str, tuple[tuple[str, ...], str, str]] = {
     "sounddevice": (("sounddevice",), "capture", "microphones"),
     "soxr": (("soxr",), "capture", "resampling"),
     "onnxruntime": (("onnxruntime", "onnxruntime-gpu"), "cpu", "running on the CPU"),
+    "onnxruntime_ep_nv_tensorrt_rtx": (
+        (
+            "onnxruntime-ep-nv-tensorrt-rtx",
+            "onnxruntime-ep-nv-tensorrt-rtx-cu13",
+            "onnxruntime-ep-nv-tensorrt-rtx-cu12",
+        ),
+        "ort-rtx",
+        "TensorRT-RTX inside ONNX Runtime",
+    ),
     "openvino": (("openvino",), "openvino", "networks on the CPU, often faster"),
     "tokenizers": (("tokenizers",), "text", "text inputs"),
     "tensorrt": (("tensorrt",), "tensorrt", "running on an NVIDIA GPU"),

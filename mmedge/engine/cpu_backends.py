@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,10 @@ import numpy as np
 
 from mmedge.engine.cpu_engine import CpuEngine
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine
+from mmedge.engine.ort_providers import PROVIDERS, provider_version
 from mmedge.engine.prepared import PreparedKey, load_prepared
 from mmedge.errors import EngineError
-from mmedge.extras import require
+from mmedge.extras import is_installed, require
 from mmedge.types import AnyArray
 
 CPU_BACKENDS = ("onnxruntime", "openvino")
@@ -25,14 +25,6 @@ _BLOB = "model.blob"
 def installed_backends() -> tuple[str, ...]:
     """Return the back ends for CPUs that are installed; ONNX Runtime where none is, so that its absence is said."""
     return tuple(name for name in CPU_BACKENDS if is_installed(name)) or CPU_BACKENDS[:1]
-
-
-def is_installed(module: str) -> bool:
-    """Tell whether a module can be imported, without importing it."""
-    try:
-        return find_spec(module) is not None
-    except ValueError:  # this process has ruled it out
-        return False
 
 
 def library_module(backend: str) -> str:
@@ -46,6 +38,8 @@ def library_version(backend: str) -> str:
     Raises:
         MissingDependencyError: If it is not installed.
     """
+    if backend in PROVIDERS:
+        return provider_version(backend)
     if backend == "openvino" and is_installed(backend):
         from importlib.metadata import (
             version,
@@ -68,7 +62,7 @@ def load_on_cpu(
     """Load a network of a bundle.
 
     Args:
-        backend: One of ``CPU_BACKENDS``.
+        backend: One of ``CPU_BACKENDS``, or of ``PROVIDERS``, which keep nothing.
         read: Returns the ONNX file, and the weights of it that lie outside, [as it says] in its dtypes.
         name: For messages.
         shapes: Input -> the shape that it is fed with.
@@ -83,7 +77,11 @@ def load_on_cpu(
         EngineError: If it cannot be loaded.
         MissingDependencyError: If the library is not installed.
     """
-    load = _OPENERS[backend](read, {"name": name, "shapes": shapes, "constants": constants}, as_written)
+    options: dict[str, Any] = {"name": name, "shapes": shapes, "constants": constants}
+    if backend in PROVIDERS:
+        content, weights = read()
+        return OnnxRuntimeEngine(content, **options, as_written=as_written, weights=weights, backend=backend)
+    load = _OPENERS[backend](read, options, as_written)
     if sha256 is None:
         return load(None, None)
     key = PreparedKey(

@@ -9,7 +9,6 @@ from typing import get_args
 from mmedge.engine.base import Engine
 from mmedge.engine.cache import EngineCache
 from mmedge.engine.compile import compile_network
-from mmedge.engine.cpu_backends import CPU_BACKENDS
 from mmedge.engine.cuda import gpu_problem
 from mmedge.engine.network import Network, read_network
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine
@@ -30,7 +29,8 @@ def load_engine(
     Args:
         path: The ONNX file, or its bytes; weights in files beside it (``model.onnx.data``) belong to it. TensorRT
             engines are built from it once and cached by all of its bytes.
-        backend: ``auto`` (TensorRT where it can run, else ONNX Runtime), ``tensorrt``, ``onnxruntime`` or ``openvino``.
+        backend: ``auto`` (TensorRT where it can run, else ONNX Runtime), ``tensorrt``, ``onnxruntime``, ``openvino``,
+            ``onnxruntime-cuda`` or ``onnxruntime-rtx``.
         threads: Threads of the CPU backend.
         shapes: Input name -> shape, for inputs with open dimensions, or three shapes: the least, the usual and the most
             that a TensorRT engine is built for; the arrays have the usual one. A batch that is not given is 1; any
@@ -59,7 +59,7 @@ def load_engine(
     problem = "TensorRT is not installed" if tensorrt_choice() is None else gpu_problem()
     if backend == "tensorrt" and problem is not None:
         raise DeviceError(f"TensorRT cannot run here: {problem}", where=network.name, fix="use backend 'onnxruntime'")
-    if backend not in CPU_BACKENDS and problem is None:
+    if backend in ("auto", "tensorrt") and problem is None:
         try:
             return _on_gpu(network, shapes)
         except EngineError as error:
@@ -91,4 +91,5 @@ def _on_cpu(network: Network, ranges: dict[str, Range], threads: int, backend: s
     # Weights in files are found by the path, and a large file is not held twice; otherwise what was read is what runs.
     large = network.weights or len(network.model) > _LARGE
     source = network.path if network.path is not None and large else network.model
-    return OnnxRuntimeEngine(source, name=network.name, threads=threads, shapes=wanted, exact=True)
+    own = "onnxruntime" if backend in ("auto", "tensorrt") else backend
+    return OnnxRuntimeEngine(source, name=network.name, threads=threads, shapes=wanted, exact=True, backend=own)

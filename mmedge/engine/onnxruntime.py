@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU: one thread, no spinning, inputs and outputs bound once."""
+"""ONNX Runtime: on the CPU one thread, no spinning; inputs and outputs bound once."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _INSPECT = "run `mmedge inspect` on it"
 
 
 class OnnxRuntimeEngine(CpuEngine):
-    """One ONNX model on ONNX Runtime's CPU provider.
+    """One ONNX model on ONNX Runtime's CPU provider, or one for GPUs.
 
     Small models run best on one thread without spinning: ONNX Runtime's default pool burns 1.5 cores
     at 30 fps for the same latency.
@@ -58,6 +58,7 @@ class OnnxRuntimeEngine(CpuEngine):
             are not copied, and no file is looked for.
         keep: A folder to write the optimised network into, its weights in a file beside it, which is mapped.
         prepared: Whether ``model`` is such a folder.
+        backend: ``onnxruntime``, or one of ``mmedge.engine.ort_providers``.
 
     Raises:
         EngineError: If the model cannot be loaded, or cannot run on zeros and constants where its outputs are dynamic.
@@ -78,8 +79,9 @@ class OnnxRuntimeEngine(CpuEngine):
         weights: Mapping[str, AnyArray] | None = None,
         keep: Path | None = None,
         prepared: bool = False,
+        backend: str = "onnxruntime",
     ) -> None:
-        super().__init__("onnxruntime", name)
+        super().__init__(backend, name)
         ort = require("onnxruntime", "running networks on the CPU")
         fit = saturates_pairs() and isinstance(model, bytes) and _pairs_fit(model, name)
         options = session_options(threads=threads, as_written=as_written, pairs_fit=fit)
@@ -94,13 +96,20 @@ class OnnxRuntimeEngine(CpuEngine):
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # that is done
         if not isinstance(model, Path):  # what a bundle was checked for is ONNX, not a format of ONNX Runtime's own
             options.add_session_config_entry("session.load_model_format", "ONNX")
+        providers: list[Any] = ["CPUExecutionProvider"]
+        if backend != "onnxruntime":
+            from mmedge.engine.ort_providers import give_provider
+
+            providers = give_provider(backend, options)
         try:
             self._session = ort.InferenceSession(
-                str(model) if isinstance(model, Path) else model, options, providers=["CPUExecutionProvider"]
+                str(model) if isinstance(model, Path) else model, options, providers=providers or None
             )
         except Exception as error:  # onnxruntime raises one private class per status code
             beside = "external tensors" in str(error)  # it looks into sizes before it reads weights that lie in files
             fix = "export it with external_data=False, or with small tensors inside" if beside else _INSPECT
+            if backend != "onnxruntime":
+                fix = "use backend 'onnxruntime', or install what the provider needs: CUDA and cuDNN of its version"
             raise EngineError(f"ONNX Runtime cannot load the model: {error}", where=name, fix=fix) from error
         self._options = ort.RunOptions()
         self._binding = self._session.io_binding()

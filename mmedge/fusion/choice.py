@@ -6,6 +6,7 @@ import logging
 
 from mmedge.bundle import Bundle, Variant
 from mmedge.engine.cpu_backends import CPU_BACKENDS, installed_backends, library_version
+from mmedge.engine.ort_providers import PROVIDERS, provider_problem, usable_providers
 from mmedge.engine.timings import TimingKey, kept_timings
 from mmedge.errors import ConfigError, DeviceError, MissingDependencyError
 from mmedge.fusion.doors import DOORS, variant_shapes
@@ -38,11 +39,15 @@ def candidates(bundle: Bundle, stage: str, backend: str, precision: str | None) 
             raise DeviceError(
                 f"TensorRT cannot run here: {problem}", where="backend", fix="use backend 'auto' or 'onnxruntime'"
             )
+    if backend in PROVIDERS:
+        if (error := provider_problem(backend)) is not None:
+            raise error
+        found += provider_forms(bundle, stage, backend)
     if backend == "auto" or backend in CPU_BACKENDS:
         forms = cpu_forms(bundle, stage, () if backend == "auto" else (backend,))
         if backend != "openvino" and precision is not None and not any(v.precision == precision for _, v in forms):
             forms = [("onnxruntime", v) for v in bundle.variants(stage, "tensorrt")]
-        found += by_time(bundle, stage, forms) if backend == "auto" else forms
+        found += by_time(bundle, stage, [*forms, *_on_providers(bundle, stage)]) if backend == "auto" else forms
     if precision is not None:
         found = [(b, v) for b, v in found if v.precision == precision]
     return found
@@ -55,9 +60,27 @@ def cpu_forms(bundle: Bundle, stage: str, backends: tuple[str, ...] = ()) -> lis
     return [(backend, v) for backend in backends or installed_backends() for v in variants]
 
 
+def provider_forms(bundle: Bundle, stage: str, backend: str) -> list[tuple[str, Variant]]:
+    """Return what may serve a stage on a provider for GPUs, best first: TensorRT's files, else FP32 for CPUs."""
+    precisions = PROVIDERS[backend].precisions
+    found = [v for v in bundle.variants(stage, "tensorrt") if v.precision in precisions]
+    found.sort(key=lambda v: precisions.index(v.precision))
+    found = found or [v for v in bundle.variants(stage, "cpu") if v.precision == "fp32"]
+    return [(backend, v) for v in found]
+
+
+def _on_providers(bundle: Bundle, stage: str) -> list[tuple[str, Variant]]:
+    return [form for backend in usable_providers() for form in provider_forms(bundle, stage, backend)]
+
+
+def measured_forms(bundle: Bundle, stage: str) -> list[tuple[str, Variant]]:
+    """Return what ``mmedge compile`` measures of a stage: (backend, variant), FP32 on the CPU first."""
+    return [*cpu_forms(bundle, stage), *_on_providers(bundle, stage)]
+
+
 def timing_key(bundle: Bundle, stage: str) -> TimingKey:
-    """Return what the choice among a stage's CPU forms depends on."""
-    forms = cpu_forms(bundle, stage)
+    """Return what the choice among the measured forms of a stage depends on."""
+    forms = measured_forms(bundle, stage)
     hashes = bundle.manifest.files
     return TimingKey(
         forms=tuple((backend, library_version(backend), hashes[v.file].sha256) for backend, v in forms),
@@ -102,12 +125,13 @@ def serving(
 
     Args:
         bundle: An open bundle.
-        backend: ``auto``, ``onnxruntime``, ``openvino`` or ``tensorrt``.
+        backend: ``auto``, or one of ``mmedge.types.Backend``.
         precision: Only this precision.
         simulated: ONNX Runtime also takes TensorRT's files of a stage that has no others.
 
     Raises:
-        DeviceError: If ``tensorrt`` was asked for and cannot run here.
+        DeviceError: If ``tensorrt`` or a provider for GPUs was asked for and cannot run here.
+        MissingDependencyError: If it is not installed.
     """
     found = {name: candidates(bundle, name, backend, precision) for name in _networks(bundle)}
     if any(found.values()) or simulated:

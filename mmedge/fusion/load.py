@@ -59,7 +59,7 @@ def load_graph(
 
     Args:
         bundle: An open bundle.
-        backend: ``auto``, ``onnxruntime``, ``openvino`` or ``tensorrt``.
+        backend: ``auto``, or one of ``mmedge.types.Backend``.
         precision: Only this precision.
         progress: Called with a message and a share 0..1 while engines are built.
         patience: Stages may take this many times ``timeout_ms`` before they have failed.

@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 from mmedge.bundle import Bundle, Variant
-from mmedge.engine.cpu_backends import library_module, library_version
+from mmedge.engine.cpu_backends import CPU_BACKENDS, library_module, library_version
 from mmedge.errors import BundleError, ConfigError, MmedgeError
 from mmedge.files import user_cache
 from mmedge.fusion.tensors import Shapes
@@ -103,10 +103,11 @@ class Trial:
         """Raise what came of trying a variant; try it now if that was not done yet.
 
         Args:
-            backend: What it is to run on: one for CPUs.
+            backend: What it is to run on; what is to run on a GPU is tried on the CPU.
             variant: One of the bundle.
             known: Stage -> output -> shape and dtype, of the stages that are loaded.
         """
+        backend = backend if backend in CPU_BACKENDS else CPU_BACKENDS[0]  # a GPU cannot be bounded
         index = self._index[id(variant)]
         if (backend, index) not in self._faults and not self._has_passed(backend, index):
             self._try(backend, (index,), known)
