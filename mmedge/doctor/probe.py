@@ -188,6 +188,8 @@ def _cache() -> Cache:
     except MmedgeError as error:
         problem = error.message
     plans = [path.stat().st_size for path in folder.glob("*.plan")] if problem is None else []
+    if problem is None:  # networks that were prepared lie in a folder each
+        plans += [sum(file.stat().st_size for file in path.parent.iterdir()) for path in folder.glob("*/entry.json")]
     home, shown = str(Path.home()), str(folder)
     if home != "/" and (shown == home or shown.startswith(home + "/")):
         shown = "~" + shown[len(home) :]

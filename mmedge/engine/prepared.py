@@ -10,7 +10,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -139,9 +139,19 @@ def _preparing(key: PreparedKey) -> Iterator[Path | None]:
                 with replacing(folder / _ENTRY) as file:
                     file.write(msgspec.json.format(msgspec.json.encode(entry), indent=1))
                 folder.rename(folder.with_name(key.stem))  # fails where another process was faster
+                _remove_superseded(key, folder.parent)
     finally:
         if folder is not None:
             _remove(folder)
+
+
+def _remove_superseded(key: PreparedKey, cache: Path) -> None:
+    """Remove what other versions of the library have prepared of the same network for this machine."""
+    for other in cache.glob(f"{key.backend}-{key.sha256[:16]}-*/{_ENTRY}"):
+        with suppress(msgspec.MsgspecError):  # whoever needs it makes it again
+            found = msgspec.json.decode(other.read_bytes(), type=learn(_Entry)).key
+            if found != key and msgspec.structs.replace(found, version=key.version) == key:
+                _remove(other.parent)
 
 
 def _remove(folder: Path) -> None:
