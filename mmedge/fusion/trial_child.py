@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+from importlib import import_module
 from typing import Any
 
 import msgspec
 
 from mmedge.bundle import Archive, Bundle
+from mmedge.engine.cpu_backends import library_module
 from mmedge.errors import BundleError, shortage
-from mmedge.extras import require
 from mmedge.fusion.bounded import bound_self
 from mmedge.fusion.check import check_variants
 from mmedge.fusion.consent import Consent
@@ -30,7 +31,7 @@ def main(link: Link) -> None:
         raise BundleError("the bundle has changed just now", where=order.bundle, fix="run the command again")
     consent = None if order.allow is None else Consent(order.allow, bundle.path)
     if bundle.manifest.variants:
-        require("onnxruntime", "running networks on the CPU")
+        import_module(library_module(order.backend))
     for spec in bundle.manifest.stages.values():
         if consent is not None and spec.callable is not None and consent.covers(spec.callable):
             try:  # what the user trusts may take what it likes; whatever is wrong is said when it is used
@@ -49,7 +50,9 @@ def main(link: Link) -> None:
 
     bound_self(order.cpu_s, order.memory_mb)
     try:
-        check_variants(bundle, tell, only=order.only, known=order.known, consent=consent, give=give)
+        check_variants(
+            bundle, tell, only=order.only, known=order.known, consent=consent, give=give, backend=order.backend
+        )
     except (MemoryError, RuntimeError) as error:
         if shortage(error) is None:
             raise

@@ -44,7 +44,7 @@ class Pipeline:
         isolation: ``process`` runs the runtime in a process of its own and each live device in another, where
             neither your Python nor a hung driver can hold them up; ``thread`` runs everything in this process
             (files, tests, notebooks). ``auto`` is ``process`` when an input is a live device.
-        backend: ``auto``, ``onnxruntime`` or ``tensorrt``.
+        backend: ``auto``, or one of ``mmedge.types.Backend``.
         precision: Use only ``fp32``, ``fp16``, ``int8``, ``fp8`` or ``int4`` variants.
         speed: Playing speed of files; 1 is real time.
         duration_s: Stop after this many seconds of capture time.
