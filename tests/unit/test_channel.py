@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -14,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from msgspec.structs import asdict, replace
 
 from mmedge.errors import SourceError
 from mmedge.ipc.channel import RECORDS, PacketReader, PacketWriter
@@ -83,7 +83,7 @@ def border() -> Iterator[Border]:
 
 
 def plain(packet: Packet) -> Any:
-    fields = {name: getattr(packet, name) for cls in type(packet).__mro__[:-1] for name in cls.__slots__}
+    fields = asdict(packet)
     fields.pop("release", None)
     return {k: (v.tobytes(), v.shape, v.dtype.str) if isinstance(v, np.ndarray) else v for k, v in fields.items()}
 

@@ -55,7 +55,7 @@ def frame(seq: int, kind: str, width: int, height: int, **changes: Any) -> Frame
 def same(a: Packet, b: Packet) -> bool:
     if type(a) is not type(b):
         return False
-    for name in a.__dataclass_fields__:
+    for name in a.__struct_fields__:
         one, other = getattr(a, name), getattr(b, name)
         if isinstance(one, np.ndarray):
             if one.dtype != other.dtype or one.shape != other.shape or one.tobytes() != other.tobytes():
