@@ -22,6 +22,7 @@ from mmedge.engine.cpu_engine import CpuEngine
 from mmedge.errors import ConfigError, EngineError
 from mmedge.files import file_hash, replacing
 from mmedge.learn import learn
+from mmedge.version import __version__
 
 _log = logging.getLogger(__name__)
 _ENTRY, _NEW = "entry.json", "preparing-"
@@ -42,6 +43,7 @@ class PreparedKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         constants: Numbers that fill inputs.
         cpu: Name of the processor.
         instructions: Instruction sets that kernels choose by.
+        mmedge: Its version, which chooses the library's options.
     """
 
     sha256: str
@@ -51,6 +53,7 @@ class PreparedKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     constants: dict[str, float] = {}
     cpu: str = msgspec.field(default_factory=cpu_name)
     instructions: tuple[str, ...] = msgspec.field(default_factory=instruction_sets)
+    mmedge: str = __version__
 
     @property
     def stem(self) -> str:
@@ -146,11 +149,11 @@ def _preparing(key: PreparedKey) -> Iterator[Path | None]:
 
 
 def _remove_superseded(key: PreparedKey, cache: Path) -> None:
-    """Remove what other versions of the library have prepared of the same network for this machine."""
+    """Remove what other versions of the library, or ours, have prepared of the same network for this machine."""
     for other in cache.glob(f"{key.backend}-{key.sha256[:16]}-*/{_ENTRY}"):
         with suppress(msgspec.MsgspecError):  # whoever needs it makes it again
             found = msgspec.json.decode(other.read_bytes(), type=learn(_Entry)).key
-            if found != key and msgspec.structs.replace(found, version=key.version) == key:
+            if found != key and msgspec.structs.replace(found, version=key.version, mmedge=key.mmedge) == key:
                 _remove(other.parent)
 
 

@@ -21,7 +21,7 @@ import msgspec
 
 from mmedge.bundle import Bundle, Variant
 from mmedge.engine.cpu_backends import CPU_BACKENDS, library_module, library_version
-from mmedge.errors import BundleError, ConfigError, MmedgeError
+from mmedge.errors import BundleError, ConfigError, EngineError, MmedgeError
 from mmedge.files import user_cache
 from mmedge.fusion.tensors import Shapes
 from mmedge.learn import learn
@@ -205,14 +205,16 @@ def _run(
         cpu_s=bounds.cpu_s,
         memory_mb=bounds.memory_mb,
         take=take,
-        over=lambda what: over(bundle.path, now[0], what),
+        over=lambda what: over(bundle.path, now[0], what, backend),
         modules=("mmedge.fusion.trial_child", library_module(backend)),
     )
     return rows
 
 
-def over(path: str | Path, network: str, what: str) -> BundleError:
-    """Return the error of a network that breaks its bounds."""
+def over(path: str | Path, network: str, what: str, backend: str) -> MmedgeError:
+    """Return the error of a network that breaks its bounds: the bundle's fault, but that of a backend beside others."""
+    if backend != CPU_BACKENDS[0]:
+        return EngineError(f"{network} {what}", where=f"{path} on {backend}", fix=f"use backend '{CPU_BACKENDS[0]}'")
     return BundleError(
         f"{network} {what}",
         where=str(path),

@@ -19,8 +19,8 @@ from mmedge.ipc.control import State, unpack
 from mmedge.ipc.worker import Link
 
 log = logging.getLogger("mmedge.fusion")
-# What ONNX Runtime says of it.
-_NO_MEMORY = ("bad_alloc", "bad allocation", "Failed to allocate memory", "does not fit into memory")
+# What the libraries say of it.
+_NO_MEMORY = ("bad_alloc", "bad allocation", "Failed to allocate", "does not fit into memory")
 
 
 def main(link: Link) -> None:
@@ -45,7 +45,7 @@ def main(link: Link) -> None:
     def give(row: dict[str, Any]) -> None:
         fault = row["fault"]
         if fault is not None and any(words in fault["message"] for words in _NO_MEMORY):
-            raise over(order.bundle, f"network '{row['file']}'", _needs(order))
+            raise over(order.bundle, f"network '{row['file']}'", _needs(order), order.backend)
         link.control.send(State(msgspec.msgpack.encode(Told(row=row))))
 
     bound_self(order.cpu_s, order.memory_mb)
@@ -56,7 +56,7 @@ def main(link: Link) -> None:
     except (MemoryError, RuntimeError) as error:
         if shortage(error) is None:
             raise
-        raise over(order.bundle, "a network", _needs(order)) from error
+        raise over(order.bundle, "a network", _needs(order), order.backend) from error
 
 
 def _needs(order: Order) -> str:

@@ -147,5 +147,12 @@ def test_what_an_older_library_has_prepared_goes(cache: Path, backend: str, monk
 
 def test_another_machine_or_library_is_another_entry(backend: str) -> None:
     key = PreparedKey(sha256="0" * 64, backend=backend, version="1")
-    changes = ({"version": "2"}, {"cpu": "other"}, {"instructions": ()}, {"shapes": {"x": (1,)}}, {"sha256": "1" * 64})
-    assert len({key.stem, *(msgspec.structs.replace(key, **change).stem for change in changes)}) == 6
+    changes = (
+        {"version": "2"},
+        {"cpu": "other"},
+        {"instructions": ()},
+        {"shapes": {"x": (1,)}},
+        {"sha256": "1" * 64},
+        {"mmedge": "9"},
+    )
+    assert len({key.stem, *(msgspec.structs.replace(key, **change).stem for change in changes)}) == 7
