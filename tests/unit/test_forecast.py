@@ -104,10 +104,11 @@ def test_a_hindcast_knows_nothing_of_its_board() -> None:
     hits = sum(case.hit for case in cases)
     thor = [case for case in cases if case.board == "thor"]
     assert len(cases) >= 60
-    # What the page says of it is what comes out.
-    page = (ROOT / "docs" / "forecast.md").read_text()
-    assert f"{hits} of {len(cases)}" in page
-    assert f"{sum(case.hit for case in thor)} of {len(thor)}" in page
+    # What the pages say of it is what comes out.
+    for name in ("docs/forecast.md", "README.md"):
+        page = (ROOT / name).read_text()
+        assert f"{hits} of {len(cases)}" in page
+        assert f"{sum(case.hit for case in thor)} of {len(thor)}" in page
     assert nearest({"orin-nx": 1.0, "thor": 1.0}, "orin-nano") == "orin-nx"
 
 
