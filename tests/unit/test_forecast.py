@@ -170,6 +170,10 @@ def test_a_rate_that_cannot_be_held_and_a_memory_that_is_too_small(tmp_path: Pat
     large = forecast(tmp_path, report(processes=[{"name": "runtime", "pss_mib": 9000.0}]), device="orin-nano")
     assert large.memory_problem is not None
     assert "there are 8.00 GB" in large.memory_problem
+    assert "desktop" not in large.memory_problem
+    tight = forecast(tmp_path, report(processes=[{"name": "runtime", "pss_mib": 7200.0}]), device="orin-nano")
+    assert tight.memory_problem is not None
+    assert "of which a desktop takes up to 0.86 GB" in tight.memory_problem
 
 
 @pytest.mark.parametrize(
