@@ -126,13 +126,21 @@ def timed_before(hashes: Iterable[str]) -> Timings | None:
     Args:
         hashes: SHA-256 of the forms' files.
     """
+    own, newest = (cpu_name(), instruction_sets()), -1
+    found: Timings | None = None
     try:
-        found = sorted(engine_cache().glob(f"{_first(set(hashes))}-*.json"), key=lambda path: -path.stat().st_mtime_ns)
-        records = [msgspec.json.decode(path.read_bytes(), type=learn(Timings)) for path in found]
-    except (ConfigError, OSError, msgspec.MsgspecError):
+        paths = list(engine_cache().glob(f"{_first(set(hashes))}-*.json"))
+    except (ConfigError, OSError):  # whoever measures will say so
         return None
-    own = (cpu_name(), instruction_sets())
-    return next((record for record in records if (record.key.cpu, record.key.instructions) == own), None)
+    for path in paths:
+        try:
+            at, record = path.stat().st_mtime_ns, msgspec.json.decode(path.read_bytes(), type=learn(Timings))
+        except (OSError, msgspec.MsgspecError) as error:
+            _log.warning("what was measured on this CPU cannot be read: %s", error)
+            continue
+        if at > newest and (record.key.cpu, record.key.instructions) == own:
+            found, newest = record, at
+    return found
 
 
 def keep_timings(timings: Timings) -> None:
