@@ -81,7 +81,7 @@ def test_the_fastest_serves_whatever_its_precision(compiled) -> None:  # type: i
     assert choice["serves"] == order[0] == "fp16"
     times = {form["precision"]: form["run_ms"] for form in choice["forms"]}
     assert order == sorted(times, key=times.__getitem__)
-    assert choice["why"].startswith("fp16 0.")
+    assert choice["why"].startswith("fp16 ")
     assert [row["serves"] for row in found.engines if row["stage"] == "eye"] == [False, False, True, False]
     changes = sum(a != b for a, b in zip(Timed.order, Timed.order[1:], strict=False))
     assert changes > 40  # they take turns
@@ -96,7 +96,7 @@ def test_a_precision_that_the_device_lacks_is_no_failure(compiled) -> None:  # t
 
 
 def test_a_precision_that_is_silently_not_used_fails_and_the_others_serve(compiled) -> None:  # type: ignore[no-untyped-def]
-    found, _ = compiled({"fp16": 0.002}, fails=("fp8",))
+    found, _ = compiled({"fp16": 0.01}, fails=("fp8",))
     choice = eye(found)
     assert [form["failed"] for form in choice["forms"]] == [False, True, False, False]
     assert "fp8: built none of the 3 products in FP8" in choice["why"]
