@@ -58,6 +58,7 @@ def bench(
     warm_up_s: float = MOST_S,
     progress: Callable[[float], None] | None = None,
     allow: Sequence[str] = (),
+    place: Mapping[str, str] | None = None,
 ) -> Report:
     """Measure a bundle's latency per trigger, once it has settled.
 
@@ -79,6 +80,7 @@ def bench(
         warm_up_s: It is measured when median and p99 are steady (docs/bench.md), after this time at the latest.
         progress: Called with the share done, 0..1.
         allow: Modules whose functions the bundle may call; as for ``Pipeline``.
+        place: Where stages run on TensorRT; as for ``Pipeline``.
 
     Returns:
         The report: ``report.latency_ms["end_to_end"].p99``, ``report.save("bench.html")``. It is not ``valid`` if
@@ -121,6 +123,7 @@ def bench(
             isolation=isolation,
             results="all",
             allow=allow,
+            place=place,
             engines="wait",
             spans=True,
         )

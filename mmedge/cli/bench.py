@@ -21,7 +21,7 @@ from mmedge.bench.warm_up import MOST_S
 from mmedge.bundle import load
 from mmedge.cli.bench_tables import print_comparison, print_report, print_sweep
 from mmedge.cli.forecast import warn_before
-from mmedge.cli.output import Allow, Json, bar, err, next_step, print_json
+from mmedge.cli.output import Allow, Json, Places, bar, err, next_step, parse_places, print_json
 from mmedge.cli.rates import rates_of
 from mmedge.cli.run import parse_inputs
 from mmedge.errors import CheckError, ConfigError
@@ -74,6 +74,7 @@ def command(
     ] = [],
     threads: Annotated[int, typer.Option(help="Threads of a single network on the CPU.")] = 1,
     allow: Allow = [],
+    place: Places = [],
     json: Json = False,
 ) -> None:
     """Latency per trigger: generated frames and sound at their real rates, or your own sources.
@@ -92,7 +93,8 @@ def command(
     seconds = duration if duration is not None else _DURATION_S if rates is None else _SWEEP_S
     options: dict[str, Any] = {"backend": backend, "arrivals": arrivals, "seed": seed, "warm_up_s": warm_up}
     if bundle.suffix == ".onnx":
-        for given, name in ((input, "--input"), (precision, "--precision"), (allow, "--allow-callable")):
+        of_bundles = {"--input": input, "--precision": precision, "--allow-callable": allow, "--place": place}
+        for name, given in of_bundles.items():
             if given:
                 raise ConfigError(f"{name} is of bundles, and this is one network", where=name, fix="leave it out")
         options |= {"threads": threads, "shapes": dict(map(_shape, shape)) or None}
@@ -102,7 +104,8 @@ def command(
             if wanted:
                 raise ConfigError(f"{name} is of single networks, and this is a bundle", where=name, fix="leave it out")
         options |= {"precision": precision, "isolation": isolation, "block_ms": block_ms, "delay_ms": delay_ms}
-        options |= {"allow": allow, "inputs": _inputs(bundle, input, fps if rates is None else rates[0])}
+        inputs = _inputs(bundle, input, fps if rates is None else rates[0])
+        options |= {"allow": allow, "inputs": inputs, "place": parse_places(place)}
         measure = bench
     baseline = None
     if compare_with is not None and compare_with.suffix == ".json":

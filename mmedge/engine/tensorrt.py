@@ -99,6 +99,7 @@ class TensorRTEngine(EngineBase):
             _log.warning("%s: no multiprocessors are reserved: %s; fix: %s", self._name, error.message, error.fix)
             return None
         self.share = share.describe(reserved=options.reserved)
+        _log.info("%s runs on %s", self._name, self.share)
         return share
 
     def _load(self, plan: bytes, cuda_graph: bool, options: EngineOptions) -> None:

@@ -23,8 +23,9 @@ from mmedge.engine.compile import compile_variant
 from mmedge.engine.cuda import gpu_problem
 from mmedge.engine.network import read_network
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine
+from mmedge.engine.reach import EngineOptions, check_dla, plan_origin
 from mmedge.engine.tensorrt import TensorRTEngine
-from mmedge.engine.tensorrt_loader import load_tensorrt, tensorrt_choice
+from mmedge.engine.tensorrt_loader import PlanError, load_tensorrt, tensorrt_choice
 from mmedge.errors import EngineError
 
 PROBLEM = gpu_problem() or ("TensorRT is not installed" if tensorrt_choice() is None else None)
@@ -252,3 +253,48 @@ def test_an_engine_is_compared_with_its_network(plan: bytes, tmp_path: Path, cap
     (tmp_path / "net.plan").write_bytes(plan)
     assert run(["compare", str(tmp_path / "net.onnx"), str(tmp_path / "net.plan"), "--max-rel", "0.02", "--json"]) == 0
     assert json.loads(capfd.readouterr().out)["outputs"]["y"]["samples"] == 8
+
+
+def test_what_a_plan_says_of_its_version_is_what_built_it(plan: bytes) -> None:
+    trt = load_tensorrt()
+    module, version = plan_origin(plan) or ("", "")
+    assert (module, version.startswith(trt.version)) == (trt.name, True)
+    with pytest.raises(PlanError, match="was built by"):
+        TensorRTEngine(plan, version="8.0.0")
+
+
+def test_an_engine_for_newer_versions_is_built_and_runs(tmp_path: Path) -> None:
+    if load_tensorrt().name == "tensorrt_rtx":
+        pytest.skip("TensorRT-RTX has none")
+    options = EngineOptions(newer_versions=True)
+    log = tmp_path / "log"
+    built = build_engine(network(), name="net", precision="int8", log_path=log, engine=options)
+    with OnnxRuntimeEngine(network()) as reference, TensorRTEngine(built.plan, options=options) as engine:
+        want = reference(sample(0))["y"]
+        np.testing.assert_allclose(engine(sample(0))["y"], want, atol=0.02 * np.abs(want).max())
+
+
+def test_a_stage_on_multiprocessors_of_its_own_answers_the_same(plan: bytes, record_property: Record) -> None:
+    with TensorRTEngine(plan) as alone:
+        want = alone(sample(0))["y"]
+    own, rest = EngineOptions(sms=8), EngineOptions(sms=8, reserved=False)
+    with TensorRTEngine(plan, options=own) as first, TensorRTEngine(plan, options=rest) as second:
+        record_property("reserved", first.share)
+        record_property("the rest", second.share)
+        for engine in (first, second, first):
+            np.testing.assert_array_equal(engine(sample(0))["y"], want)
+
+
+def test_a_dla_takes_a_stage_where_there_is_one(tmp_path: Path, record_property: Record) -> None:
+    options = EngineOptions(dla_core=0)
+    try:
+        built = build_engine(network(), name="net", precision="int8", log_path=tmp_path / "log", engine=options)
+    except EngineError as error:
+        if "no DLA here" not in error.message:
+            raise
+        with pytest.raises(EngineError, match="AGX Orin"):
+            check_dla(0, 0, "tensorrt")
+        pytest.skip("this machine has no DLA")
+    record_property("on the DLA", list(built.dla_layers))
+    record_property("on the GPU", list(built.gpu_layers))
+    assert built.dla_layers

@@ -76,14 +76,15 @@ def eye(found: Compiled) -> dict[str, Any]:
 
 
 def test_the_fastest_serves_whatever_its_precision(compiled) -> None:  # type: ignore[no-untyped-def]
-    found, order = compiled({"int8": 0.004, "fp8": 0.003, "fp16": 0.0, "fp32": 0.002})
+    found, order = compiled({"int8": 0.005, "fp8": 0.005, "fp32": 0.005})
     choice = eye(found)
     assert choice["serves"] == order[0] == "fp16"
-    assert order == ["fp16", "fp32", "fp8", "int8"]
-    assert choice["why"].startswith("fp16 0.")
+    times = {form["precision"]: form["run_ms"] for form in choice["forms"]}
+    assert order == sorted(times, key=times.__getitem__)
+    assert choice["why"].startswith("fp16 ")
     assert [row["serves"] for row in found.engines if row["stage"] == "eye"] == [False, False, True, False]
     changes = sum(a != b for a, b in zip(Timed.order, Timed.order[1:], strict=False))
-    assert changes > 3 * 51  # they take turns
+    assert changes > 40  # they take turns
 
 
 def test_a_precision_that_the_device_lacks_is_no_failure(compiled) -> None:  # type: ignore[no-untyped-def]
@@ -95,7 +96,7 @@ def test_a_precision_that_the_device_lacks_is_no_failure(compiled) -> None:  # t
 
 
 def test_a_precision_that_is_silently_not_used_fails_and_the_others_serve(compiled) -> None:  # type: ignore[no-untyped-def]
-    found, _ = compiled({"fp16": 0.002}, fails=("fp8",))
+    found, _ = compiled({"fp16": 0.01}, fails=("fp8",))
     choice = eye(found)
     assert [form["failed"] for form in choice["forms"]] == [False, True, False, False]
     assert "fp8: built none of the 3 products in FP8" in choice["why"]
