@@ -121,9 +121,15 @@ class PacketReader {
       found->append(nb::bytes(record.data(), record.size()));
       return 1;
     }
+    // No further than a run can go: blocks of two streams in turn would be gathered again and again.
+    SoundRecord before = SoundRecord::parse(record);
     sound_.clear();
-    for (std::size_t i = at; i < records_.size() && SoundRecord::is(records_[i]); ++i)
+    for (std::size_t i = at; i < records_.size() && SoundRecord::is(records_[i]); ++i) {
+      const SoundRecord block = SoundRecord::parse(records_[i]);
+      if (block.ring != before.ring || block.arrive_ns < before.arrive_ns) break;
       sound_.push_back(records_[i]);
+      before = block;
+    }
     std::optional<SoundRun> run = sounds_.read(sound_);
     if (!run)
       throw std::out_of_range("no sound lies in ring " + std::to_string(SoundRecord::parse(record).ring));
