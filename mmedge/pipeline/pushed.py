@@ -167,7 +167,9 @@ def pushed_packet(
             return Frame(data=array, format=kind, height=sides[0], width=sides[1], quality="A", **stamp)  # type: ignore[arg-type]
         if format is not None:
             raise ConfigError(
-                f"uint8 {list(array.shape)} is no picture of {format}", where=where, fix="see mmedge.types.Frame"
+                f"uint8 {list(array.shape)} does not fit a picture of {format}",
+                where=where,
+                fix="see mmedge.types.Frame",
             )
     if isinstance(spec, AudioInput) and array.dtype == np.float32 and array.ndim == 1:
         if len(array) > MAX_SAMPLES:
