@@ -113,5 +113,7 @@ def board_of(machine: str) -> str | None:
         >>> board_of("NVIDIA Jetson AGX Orin Developer Kit"), board_of("AMD EPYC")
         ('agx-orin', None)
     """
+    if not machine:  # before each run: the file is not read for it
+        return None
     found = (key for key, board in _file().boards.items() if machine.startswith(board.models))
     return next(found, None)

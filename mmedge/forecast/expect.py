@@ -135,7 +135,7 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     def memory_problem(self) -> str | None:
         """Why the run does not fit into the memory; None if nothing speaks against it."""
         # What is free on this machine is free beside its system; of a board all that it has is known.
-        board = known_boards().get(self.device)
+        board = None if self.device == HERE else known_boards().get(self.device)
         is_all = board is not None and self.memory_bytes == round(board.memory_gb * 1e9)
         own = round(desktop().gb * 1e9) if is_all else 0
         if self.memory_bytes is None or self.needed_bytes <= self.memory_bytes - own:
@@ -236,8 +236,7 @@ def expect(
     memory = memory_of(
         bundle, plan, variants.values(), fps, next((m.memory_bytes for m in own), None), device or sources.machine
     )
-    boards = known_boards()
-    there = available_bytes() if is_here else round(boards[device].memory_gb * 1e9) if device else None
+    there = available_bytes() if is_here or device is None else round(known_boards()[device].memory_gb * 1e9)
     return Forecast(
         bundle=bundle.name,
         manifest_sha256=bundle.manifest_sha256,
