@@ -71,10 +71,12 @@ class ResultWriter:
         wake: Wakes its reader.
         lossless: Keep all of them.
         values: Numbers of the outputs that each tells as they are.
+        over: Set when it takes no more.
     """
 
-    def __init__(self, control: Control, wake: Wake, *, lossless: bool, values: int = 0) -> None:
+    def __init__(self, control: Control, wake: Wake, *, lossless: bool, values: int, over: threading.Event) -> None:
         self._control = control
+        self._over = over
         self._largest = _RESULT_BYTES + 8 * values
         self._ring = core.SlotRing(RESULTS, self._largest)
         self._rings: dict[str, tuple[int, Any]] = {}  # input -> the ring its pictures or sound lie in, and its number
@@ -143,3 +145,4 @@ class ResultWriter:
         if not self.ended.is_set():
             self.error = error
             self.ended.set()
+            self._over.set()

@@ -27,8 +27,6 @@ from mmedge.pipeline.swap import BundleSwap, SwapOrder
 for _kind in (RunSpec, Manifest, Report, Pulse):  # before a fork: whoever comes of it shares what was learned
     learn(_kind)
 
-_LOOK_S = 0.1  # between two looks for the end
-
 
 def main(link: Link) -> None:
     """Run a bundle until its sources end or the parent wants it; the child's entry."""
@@ -40,7 +38,7 @@ def main(link: Link) -> None:
         if bundle.manifest_sha256 != spec.manifest_sha256:
             raise BundleError("the bundle has changed just now", where=spec.bundle, fix="start the run again")
         lossless, values = spec.latency == "offline", count_told(bundle.manifest)
-        results = ResultWriter(link.control, wake_results, lossless=lossless, values=values)
+        results = ResultWriter(link.control, wake_results, lossless=lossless, values=values, over=link.stopping)
         runtime = Runtime(spec, bundle, results, pushed)
 
         def report() -> None:
@@ -56,11 +54,8 @@ def main(link: Link) -> None:
         try:
             report()
             link.ready()
-            reported_s = time.monotonic()
-            while not results.ended.wait(_LOOK_S) and not link.stopping.is_set():
-                if time.monotonic() - reported_s >= REPORT_S:
-                    reported_s = time.monotonic()
-                    report()
+            while not link.stopping.wait(REPORT_S):
+                report()
         finally:
             # The end may take its time, and who falls silent is killed.
             threading.Thread(target=repeat, name="mmedge-report", daemon=True).start()
