@@ -2,7 +2,7 @@
 # make test    the tests but for the long ones
 # make test-all  all of them
 # make check   lint, types, import contracts, formats, sanitizers, hostile inputs, the Jetson's own processor (emulated) and packages,
-#              arithmetic on two CPUs, docs
+#              arithmetic on a CPU with AVX2 alone (emulated), docs
 # make wheels  the wheels of a release, in dist/, for x86-64 and 64-bit ARM
 # make aarch64 the ARM wheel installed and tested in an emulated system: about an hour, so for the night; writes build/aarch64.log
 # make docs    the site, in build/site
@@ -44,16 +44,17 @@ FUZZER := /usr/lib/llvm-*/lib/clang/*/lib/linux/libclang_rt.fuzzer-$(shell uname
 # Named, because collecting all tests takes longer than running these.
 ARITHMETIC = $$(grep -rl --include='*.py' mark.arithmetic tests)
 
-.PHONY: demo test test-all check fuzz emulated wheels aarch64 docs system clean
+.PHONY: demo test test-all check lint types target arithmetic fuzz emulated wheels aarch64 docs system clean
 
 demo: $(VENV)/installed
 	$(BIN)/mmedge demo
 
-# What computes runs on all cores, then what mostly waits runs four at a time, then the rest has the machine for itself.
+# What computes runs on all cores, then what mostly waits runs four at a time, then what keeps time on a machine that has little else
+# to do.
 # Named, because collecting takes long.
 COMPUTING = --numprocesses auto --dist worksteal tests/unit tests/project
 WAITING = --numprocesses 4 --dist loadfile $$(grep -rl --include='*.py' mark.parallel tests/integration)
-ALONE = tests/gpu $$(grep -rL --include='test_*.py' mark.parallel tests/integration)
+QUIET = --numprocesses 3 --dist loadfile tests/gpu $$(grep -rL --include='test_*.py' mark.parallel tests/integration)
 
 # A shared machine stalls now and then, for a second or more: what fails is run once more, by itself, and must pass then.
 pytest = $(BIN)/pytest $(1) || { test $$? -eq 1 && echo "once more, by itself: what failed above" >&2 && \
@@ -62,50 +63,57 @@ pytest = $(BIN)/pytest $(1) || { test $$? -eq 1 && echo "once more, by itself: w
 test: $(VENV)/tests-installed
 	$(call pytest,-m "not long" $(COMPUTING))
 	$(call pytest,-m "not long" $(WAITING))
-	$(call pytest,-m "not long" $(ALONE))
+	$(call pytest,-m "not long" $(QUIET))
 
 test-all: $(VENV)/tests-installed
 	$(call pytest,$(COMPUTING))
 	$(call pytest,$(WAITING))
-	$(call pytest,$(ALONE))
+	$(call pytest,$(QUIET))
 
+# Two at a time; what each says is printed when it ends.
+CHECKS = $(if $(filter x86_64,$(shell uname -m)),arithmetic emulated) sanitize-thread sanitize-address types fuzz docs target lint
 check: $(VENV)/tests-installed
+	@sh scripts/need.sh optional clang++:clang "$(FUZZER):libclang-rt-14-dev" qemu-x86_64:qemu-user $(ARM):g++-aarch64-linux-gnu
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=target $(CHECKS)
+
+lint: $(VENV)/tests-installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/clang-format --dry-run --Werror $$(find native examples -name '*.cpp' -o -name '*.hpp' -o -name '*.[ch]')
-	for kind in address thread; do \
-	  $(BIN)/cmake -S . -B build/sanitize-$$kind -DMMEDGE_TESTS_ONLY=ON -DMMEDGE_SANITIZE=$$kind \
-	    -DMMEDGE_CUDA_ARCHITECTURES=87 >/dev/null && \
-	  $(BIN)/cmake --build build/sanitize-$$kind --parallel 2 >/dev/null && \
-	  $(BIN)/ctest --test-dir build/sanitize-$$kind --output-on-failure || exit 1; done
-	@sh scripts/need.sh optional clang++:clang "$(FUZZER):libclang-rt-14-dev"
-	if command -v clang++ >/dev/null && ls $(FUZZER) >/dev/null 2>&1; then $(MAKE) --no-print-directory fuzz; \
-	  else echo "not run: the search for inputs that break native code (clang with libFuzzer)" >&2; fi
-	$(MAKE) docs
+
+types: $(VENV)/tests-installed
+	$(BIN)/mypy
+
+target: $(VENV)/tests-installed
 	$(BIN)/python scripts/resolve_target.py
-	$(BIN)/pytest -m arithmetic $(ARITHMETIC)
-ifeq ($(shell uname -m),x86_64)
-	@sh scripts/need.sh optional qemu-x86_64:qemu-user $(ARM):g++-aarch64-linux-gnu
-	if command -v qemu-aarch64 >/dev/null && command -v $(ARM) >/dev/null; then $(MAKE) --no-print-directory emulated; \
-	  else echo "not run: the native tests on an emulated aarch64" >&2; fi
+
+sanitize-%: $(VENV)/tests-installed
+	$(BIN)/cmake -S . -B build/$@ -DMMEDGE_TESTS_ONLY=ON -DMMEDGE_SANITIZE=$* -DMMEDGE_CUDA_ARCHITECTURES=87 >/dev/null
+	$(BIN)/cmake --build build/$@ --parallel 2 >/dev/null
+	$(BIN)/ctest --test-dir build/$@ --output-on-failure
+
+# Natively they are part of `make test`.
+arithmetic: $(VENV)/tests-installed
 	if command -v qemu-x86_64 >/dev/null; then $(HASWELL) $(BIN)/python $(BIN)/pytest -m arithmetic $(ARITHMETIC); \
 	  else echo "not run: the tests of arithmetic on an emulated AVX2 CPU" >&2; fi
-endif
 
 fuzz: $(VENV)/tests-installed
-	$(BIN)/cmake -S . -B build/fuzz -DMMEDGE_TESTS_ONLY=ON -DMMEDGE_SANITIZE=fuzzer -DCMAKE_CXX_COMPILER=clang++ >/dev/null
-	$(BIN)/cmake --build build/fuzz --parallel 2 >/dev/null
-	cd build/fuzz && for input in $(FUZZED); do mkdir -p found/$$input && \
+	if command -v clang++ >/dev/null && ls $(FUZZER) >/dev/null 2>&1; then \
+	  $(BIN)/cmake -S . -B build/fuzz -DMMEDGE_TESTS_ONLY=ON -DMMEDGE_SANITIZE=fuzzer -DCMAKE_CXX_COMPILER=clang++ >/dev/null && \
+	  $(BIN)/cmake --build build/fuzz --parallel 2 >/dev/null && cd build/fuzz && \
+	  for input in $(FUZZED); do mkdir -p found/$$input && \
 	  { native/fuzz/$$input -max_total_time=$(FUZZ_S) -timeout=10 -max_len=4096 found/$$input >$$input.log 2>&1 || \
-	    { cat $$input.log; exit 1; } } && echo "$$input: $$(tail -1 $$input.log)" || exit 1; done
+	    { cat $$input.log; exit 1; } } && echo "$$input: $$(tail -1 $$input.log)" || exit 1; done; \
+	  else echo "not run: the search for inputs that break native code (clang with libFuzzer)" >&2; fi
 
 emulated: $(VENV)/tests-installed
-	$(BIN)/cmake -S . -B build/aarch64 -DMMEDGE_TESTS_ONLY=ON -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 \
-	  -DCMAKE_CXX_COMPILER=$(ARM) '-DCMAKE_CROSSCOMPILING_EMULATOR=qemu-aarch64;-L;/usr/aarch64-linux-gnu' >/dev/null
-	$(BIN)/cmake --build build/aarch64 --parallel 2 >/dev/null
-	$(BIN)/ctest --test-dir build/aarch64 $(EMULATED) --output-on-failure
+	if command -v qemu-aarch64 >/dev/null && command -v $(ARM) >/dev/null; then \
+	  $(BIN)/cmake -S . -B build/aarch64 -DMMEDGE_TESTS_ONLY=ON -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 \
+	  -DCMAKE_CXX_COMPILER=$(ARM) '-DCMAKE_CROSSCOMPILING_EMULATOR=qemu-aarch64;-L;/usr/aarch64-linux-gnu' >/dev/null && \
+	  $(BIN)/cmake --build build/aarch64 --parallel 2 >/dev/null && \
+	  $(BIN)/ctest --test-dir build/aarch64 $(EMULATED) --output-on-failure; \
+	  else echo "not run: the native tests on an emulated aarch64" >&2; fi
 
 wheels: $(VENV)/tests-installed
 	@sh scripts/need.sh required aarch64-linux-gnu-g++:g++-aarch64-linux-gnu
@@ -144,7 +152,8 @@ endif
 $(VENV)/tests-installed: $(VENV)/installed
 	@sh scripts/need.sh optional ffmpeg:ffmpeg pulseaudio:pulseaudio pacat:pulseaudio-utils \
 	  "/usr/lib/*/alsa-lib/libasound_module_pcm_pulse.so:libasound2-plugins" \
-	  strace:strace mosquitto:mosquitto chromium:chromium jq:jq systemd-analyze:systemd gst-launch-1.0:gstreamer1.0-tools "/usr/lib/*/gstreamer-1.0/libgstvideotestsrc.so:gstreamer1.0-plugins-base"
+	  strace:strace mosquitto:mosquitto chromium:chromium jq:jq systemd-analyze:systemd \
+	  gst-launch-1.0:gstreamer1.0-tools "/usr/lib/*/gstreamer-1.0/libgstvideotestsrc.so:gstreamer1.0-plugins-base"
 	$(PIP) --editable '.[$(EXTRAS),test]'
 	touch $@
 

@@ -16,8 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import mmedge
-from benchmarks.goals import limits, load, missed, ratio, summed_up
-from benchmarks.harness import BenchmarkReport, host, main, versions
+from benchmarks.goals import judged, load, ratio, summed_up
+from benchmarks.harness import BenchmarkReport, main, versions
 from benchmarks.partners.by_hand import unpack
 
 DIGITS = Path(mmedge.__file__).parent / "assets" / "digits"
@@ -93,10 +93,9 @@ def measure(quick: bool) -> BenchmarkReport:
         "import_vs_onnxruntime": ratio(took["mmedge"], took["onnxruntime"]),
         "cold_first_result_vs_bare": ratio(took["ours"], took["bare"]),
     }
-    return BenchmarkReport(
+    return judged(
         name="cold_start",
         title="A cold process: imports, and the first fused result of the digits bundle on a clip",
-        host=host(),
         conditions={
             "rounds": rounds,
             "first answer": str(answers["ours"]),
@@ -105,14 +104,12 @@ def measure(quick: bool) -> BenchmarkReport:
             "load after": load(),
             **versions("mmedge", "numpy", "av", "onnxruntime"),
         },
-        evidence="cpu",
         rows=[
             summed_up("`import mmedge; mmedge.Pipeline`", "ms", took["mmedge"], {"onnxruntime": took["onnxruntime"]}),
             summed_up("start of Python to the first fused result", "ms", took["ours"], {"bare script": took["bare"]}),
         ],
         targets=targets,
-        limits=limits(targets),
-        missed=[] if quick else missed(targets),
+        quick=quick,
     )
 
 

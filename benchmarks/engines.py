@@ -18,8 +18,8 @@ from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_
 import mmedge
 from benchmarks import nets
 from benchmarks.export_nets import fp32_of, tensor_recipe
-from benchmarks.goals import GOALS, limits, load, missed
-from benchmarks.harness import BenchmarkReport, Row, compare, host, main, versions
+from benchmarks.goals import GOALS, judged, load
+from benchmarks.harness import BenchmarkReport, Row, compare, main, versions
 from mmedge import export
 from mmedge.bundle import Bundle
 from mmedge.engine.base import Engine
@@ -198,20 +198,17 @@ def measure(quick: bool) -> BenchmarkReport:
     targets["cpu_int8_agreement"] = min(agreed)
     targets["engine_call_vs_session_run"] = call.ours / (call.peers["session.run"] or float("nan"))
     goals = {name: value for name, value in targets.items() if name in GOALS}
-    return BenchmarkReport(
+    return judged(
         name="engines",
         title="Engines on the CPU, 1x3x224x224, random weights: one thread, frames from a ring of 16, medians of turns",
-        host=host(),
         conditions={
             **{"threads": 1, "rounds": rounds, "load": load()},
             **{f"serves {name}": what for name, what in served.items()},
             **versions("onnxruntime", "openvino", "torch"),
         },
-        evidence="cpu",
         rows=[*rows, call],
         targets=targets,
-        limits=limits(goals),
-        missed=missed(goals),
+        goals=goals,
     )
 
 

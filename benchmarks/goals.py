@@ -6,8 +6,9 @@ import os
 import statistics
 from collections.abc import Mapping, Sequence
 
-from benchmarks.harness import Row
+from benchmarks.harness import BenchmarkReport, Row, host
 from mmedge.engine.cpu import saturates_pairs
+from mmedge.types import Evidence
 
 # Figure -> (which side is good, the limit). Shares are ours of the partner's, in the same run.
 GOALS: dict[str, tuple[str, float]] = {
@@ -85,6 +86,43 @@ def missed(targets: Mapping[str, float]) -> list[str]:
         for name, value in targets.items()
     }
     return [name for name, good in reached.items() if not good]
+
+
+def judged(
+    *,
+    name: str,
+    title: str,
+    conditions: Mapping[str, str | int | float],
+    rows: Sequence[Row],
+    targets: Mapping[str, float],
+    goals: Mapping[str, float] | None = None,
+    evidence: Evidence = "cpu",
+    quick: bool = False,
+) -> BenchmarkReport:
+    """Return the report of a benchmark, its figures held against their limits.
+
+    Args:
+        name: Of the benchmark.
+        title: What it measures.
+        conditions: How.
+        rows: What came of it.
+        targets: The figures.
+        goals: Those of them that have a limit; all, if left out.
+        evidence: What they rest on.
+        quick: A quick look judges nothing: its figures are of too little.
+    """
+    limited = targets if goals is None else goals
+    return BenchmarkReport(
+        name=name,
+        title=title,
+        host=host(),
+        conditions=dict(conditions),
+        evidence=evidence,
+        rows=list(rows),
+        targets=dict(targets),
+        limits=limits(limited),
+        missed=[] if quick else missed(limited),
+    )
 
 
 def summed_up(

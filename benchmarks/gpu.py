@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 import mmedge
-from benchmarks.goals import limits, load, missed, ratio, summed_up
-from benchmarks.harness import BenchmarkReport, Row, compare, host, main, versions
+from benchmarks.goals import judged, load, ratio, summed_up
+from benchmarks.harness import BenchmarkReport, Row, compare, main, versions
 from benchmarks.partners import bare_gpu
 from mmedge.bundle import Bundle
 from mmedge.bundle.manifest import ImageInput, Stage
@@ -154,16 +154,14 @@ def measure(quick: bool) -> BenchmarkReport:
             said["tensorrt"] = "missing"
         else:
             rows.append(tensorrt_row(200 if quick else 2000))
-    return BenchmarkReport(
+    return judged(
         name="gpu",
         title=TITLE if problem is None else f"Engines on a GPU: nothing was measured, {problem}",
-        host=host(),
         conditions={**said, **versions("tensorrt", "tensorrt-rtx")},
         evidence=evidence,
         rows=rows,
         targets=targets,
-        limits=limits(targets),
-        missed=[] if quick else missed(targets),
+        quick=quick,
     )
 
 

@@ -23,8 +23,8 @@ import numpy.typing as npt
 
 import mmedge
 from benchmarks.cost import cpu_s, pss_mib
-from benchmarks.goals import limits, load, missed, ratio, summed_up
-from benchmarks.harness import BenchmarkReport, Row, host, main, versions
+from benchmarks.goals import judged, load, ratio, summed_up
+from benchmarks.harness import BenchmarkReport, Row, main, versions
 from benchmarks.loopback import PulseAudio, microphone, missing
 from benchmarks.partners.by_hand import unpack
 from benchmarks.partners.telling import MOVED
@@ -194,11 +194,10 @@ def measure(quick: bool) -> BenchmarkReport:
         finally:
             sender.kill()
     targets = targets_of(windows)
-    return BenchmarkReport(
+    return judged(
         name="live",
         title="Live on loopback: the digits bundle on a UDP camera (640x480, 30 fps) and a microphone, beside "
         "loops by hand with the same networks; each for a while, in turn",
-        host=host(),
         conditions={
             "rounds": rounds,
             "window_s": seconds,
@@ -207,11 +206,9 @@ def measure(quick: bool) -> BenchmarkReport:
             "load after": load(),
             **versions("mmedge", "numpy", "av", "sounddevice", "opencv-python-headless", "onnxruntime"),
         },
-        evidence="cpu",
         rows=rows_of(windows),
         targets=targets,
-        limits=limits(targets),
-        missed=[] if quick else missed(targets),
+        quick=quick,
     )
 
 

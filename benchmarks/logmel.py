@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from benchmarks.goals import GOALS, limits, load, missed
-from benchmarks.harness import BenchmarkReport, Row, compare, host, interleave, main, versions
+from benchmarks.goals import GOALS, judged, load
+from benchmarks.harness import BenchmarkReport, Row, compare, interleave, main, versions
 from benchmarks.partners.numpy_mel import NumpyStreamingLogMel
 from mmedge._native import core
 from mmedge.bundle.manifest import AudioInput, LogMel
@@ -116,16 +116,13 @@ def measure(quick: bool) -> BenchmarkReport:
             if value is not None:
                 targets[f"logmel_{name}_vs_{partner}"] = value / row.ours
     limited = {name: value for name, value in targets.items() if name in GOALS}
-    return BenchmarkReport(
+    return judged(
         name="logmel",
         title="Streaming log-mel, 16 kHz, 25/10 ms, 64 mel: ring of samples to the engine's array, one call, medians",
-        host=host(),
         conditions={"threads": 1, "rounds": rounds, "load": load(), **versions("numpy", "kaldi-native-fbank")},
-        evidence="cpu",
         rows=[often, seldom, length, size],
         targets=targets,
-        missed=missed(limited),
-        limits=limits(limited),
+        goals=limited,
     )
 
 

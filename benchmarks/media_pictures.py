@@ -152,7 +152,7 @@ def pixels(frame: Frame, color: str = "rgb") -> ByteArray:
     channels = 1 if color == "gray" else 3
     shown = reference.upright(frame.data[: frame.height, : frame.width], frame).shape[:2]
     spec = ImageInput(
-        size=(8, 8), color=color, mean=(0.0,) * channels, std=(1.0,) * channels, frame=shown  # type: ignore[arg-type]
+        size=shown, color=color, mean=(0.0,) * channels, std=(1.0,) * channels, frame=shown  # type: ignore[arg-type]
     )  # fmt: skip
     out = np.empty(spec.raw_shape, np.uint8)
     ImagePreprocessor(spec).raw(frame, out)

@@ -15,8 +15,8 @@ from typing import NamedTuple
 import numpy as np
 
 import mmedge
-from benchmarks.goals import limits, load, missed, ratio, summed_up
-from benchmarks.harness import BenchmarkReport, host, main, versions
+from benchmarks.goals import judged, load, ratio, summed_up
+from benchmarks.harness import BenchmarkReport, main, versions
 from benchmarks.null_bundle import INPUTS, null_bundle
 from benchmarks.partners.hops import build, hops_us
 from mmedge.types import Result
@@ -180,11 +180,10 @@ def measure(quick: bool) -> BenchmarkReport:
     ):
         rows.append(summed_up(what, "us", [statistics.median(costs.whole) for costs in runs[name]]))
     targets = targets_of(runs, bare)
-    return BenchmarkReport(
+    return judged(
         name="overhead",
         title="The runtime's own time a trigger: simulated camera (640x480, 30 fps) and microphone (16 kHz), real "
         "processes, networks that do next to nothing",
-        host=host(),
         conditions={
             "rounds": rounds,
             "triggers": sum(len(costs.whole) for costs in runs["base"]),
@@ -192,11 +191,9 @@ def measure(quick: bool) -> BenchmarkReport:
             "load after": load(),
             **versions("mmedge", "numpy", "onnxruntime"),
         },
-        evidence="cpu",
         rows=rows,
         targets=targets,
-        limits=limits(targets),
-        missed=[] if quick else missed(targets),
+        quick=quick,
     )
 
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 import mmedge
-from benchmarks.goals import limits, missed
-from benchmarks.harness import BenchmarkReport, Row, host, main, versions
+from benchmarks.goals import judged
+from benchmarks.harness import BenchmarkReport, Row, main, versions
 from benchmarks.overload_rule import HOLD, STAGE_MS
 from benchmarks.partners import queued
 from mmedge.bundle import write_archive
@@ -135,17 +135,15 @@ def measure(quick: bool) -> BenchmarkReport:
         os.environ[HOLD] = "0"
         row, age = slow_reader(paths["image"], seconds)
         rows.append(row)
-    judged = {"overload_p99_vs_bound": worst, "overload_false_absences": float(absences)}
-    return BenchmarkReport(
+    limited = {"overload_p99_vs_bound": worst, "overload_false_absences": float(absences)}
+    return judged(
         name="overload",
         title=f"Overload: {FPS} fps camera and microphone (simulated devices, real processes), stages that only wait",
-        host=host(),
         conditions={"latency": "low", "settle_s": SETTLE_S, "seconds": seconds, **versions("numpy")},
-        evidence="cpu",
         rows=rows,
-        targets={**judged, "slow_reader_age_vs_period": age},
-        limits=limits(judged),
-        missed=[] if quick else missed(judged),
+        targets={**limited, "slow_reader_age_vs_period": age},
+        goals=limited,
+        quick=quick,
     )
 
 

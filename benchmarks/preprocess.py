@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.goals import GOALS, limits, load, missed
-from benchmarks.harness import BenchmarkReport, Peers, Row, compare, host, main, versions
+from benchmarks.goals import GOALS, judged, load
+from benchmarks.harness import BenchmarkReport, Peers, Row, compare, main, versions
 from benchmarks.images import INSTRUCTIONS, camera, figures, frame_of
 from benchmarks.partners.numpy_mel import NumpyLogMel
 from mmedge.bundle.manifest import AudioInput, ImageInput, LogMel
@@ -64,19 +64,17 @@ def measure(quick: bool) -> BenchmarkReport:
         for peer, value in row.peers.items():
             if value is not None:
                 targets[f"{name}_vs_{peer.replace(' ', '_')}"] = value / row.ours
-    return BenchmarkReport(
+    return judged(
         name="preprocess",
         title="Preprocessing on the CPU: microseconds per call, median (middle half), one thread, interleaved",
-        host=host(),
         conditions={
             **{"threads": 1, "rounds": rounds, "image instructions": INSTRUCTIONS, "load": load()},
             **versions("numpy", "opencv-python-headless", "kornia-rs"),
         },
-        evidence="cpu",
         rows=[*pictures, limited, full, mel],
         targets=targets,
-        limits=limits(goals),
-        missed=[] if quick else missed(goals),
+        goals=goals,
+        quick=quick,
     )
 
 

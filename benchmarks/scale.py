@@ -15,8 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import mmedge
-from benchmarks.goals import limits, load, missed, summed_up
-from benchmarks.harness import BenchmarkReport, Row, host, main, versions
+from benchmarks.goals import judged, load, summed_up
+from benchmarks.harness import BenchmarkReport, Row, main, versions
 from benchmarks.null_bundle import INPUTS, null_bundle
 
 ROOT = Path(__file__).parents[1]
@@ -187,11 +187,10 @@ def measure(quick: bool) -> BenchmarkReport:
         summed_up(f"start of {many} in processes, to the last one's first fused result", "s", found["start"]),
         summed_up(f"replay of {recorded_s:g} s, start included", "x", found["replay"]),
     ]
-    return BenchmarkReport(
+    return judged(
         name="scale",
         title=f"Many pipelines on {CORES} cores: simulated camera (640x480, 30 fps) and microphone each, networks that "
         "do next to nothing; replay of the digits bundle",
-        host=host(),
         conditions={
             "rounds": rounds,
             "watched_s": watched_s,
@@ -201,11 +200,9 @@ def measure(quick: bool) -> BenchmarkReport:
             "load after": load(),
             **versions("mmedge", "numpy", "onnxruntime"),
         },
-        evidence="cpu",
         rows=rows,
         targets=targets,
-        limits=limits(targets),
-        missed=[] if quick else missed(targets),
+        quick=quick,
     )
 
 

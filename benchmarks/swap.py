@@ -12,8 +12,8 @@ from pathlib import Path
 import msgspec
 
 import mmedge
-from benchmarks.goals import limits, load, missed, summed_up
-from benchmarks.harness import BenchmarkReport, host, main, versions
+from benchmarks.goals import judged, load, summed_up
+from benchmarks.harness import BenchmarkReport, main, versions
 from benchmarks.null_bundle import null_bundle
 from mmedge.bundle import write_archive
 from mmedge.types import NS_PER_S
@@ -106,16 +106,13 @@ def measure(quick: bool) -> BenchmarkReport:
                 rows.append(summed_up(told, unit, ours, {"without a swap": none}, beside=["without a swap"]))
                 (gaps if place else losses).append(rows[-1].ours)
     targets = {"swap_frames_lost": float(max(losses)), "swap_gap_frames": float(max(gaps))}
-    return BenchmarkReport(
+    return judged(
         name="swap",
         title=f"A bundle takes over in a live run: {FPS} fps and 16 kHz (simulated devices, real processes)",
-        host=host(),
         conditions={"load before": before, "load after": load(), **versions("onnxruntime", "numpy")},
-        evidence="cpu",
         rows=rows,
         targets=targets,
-        limits=limits(targets),
-        missed=[] if quick else missed(targets),
+        quick=quick,
     )
 
 

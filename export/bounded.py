@@ -109,6 +109,16 @@ def lines_of_network(file: Path) -> dict[str, str]:
     return found
 
 
+def count_multiply_adds(file: Path) -> int | None:
+    """Return what ``multiply_adds`` does.
+
+    Raises:
+        ConfigError: If the file is not a network, or reading it breaks the bounds.
+    """
+    found: int | None = within("multiply_adds", [file], file)
+    return found
+
+
 def new_from_networks(
     folder: Path,
     files: Sequence[Path],
@@ -287,6 +297,13 @@ def _inspect(file: Path) -> dict[str, object]:
     return {**document, "classes": len(class_names(metadata)) or None, "lines": lines_of(model)}
 
 
+def _multiply_adds(file: Path) -> int | None:
+    from .onnx.multiply_adds import multiply_adds
+    from .onnx.network_file import load_network
+
+    return multiply_adds(load_network(file, largest_bytes=0))
+
+
 def _parser(file: Path) -> dict[str, Any] | None:
     answer = ask_here(file.read_bytes(), str(file) if _weight_files(file) else None)
     if answer and any(words in node.reason for node in answer.refused for words in _NO_MEMORY):
@@ -335,6 +352,7 @@ _WORK: dict[str, tuple[tuple[str, ...], Callable[[Any], object]]] = {
     "inspect": ((".onnx.lint", ".onnx.state", ".brought.infer"), _inspect),
     "parser": (("mmedge.engine.parse_check",), _parser),
     "lines": ((".onnx.lint",), _lines),
+    "multiply_adds": ((".onnx.multiply_adds",), _multiply_adds),
     "new": ((".brought.new",), _new),
     "bring": ((".brought.brought",), _bring),
     "compare": ((".compare_files",), _compare),

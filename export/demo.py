@@ -6,7 +6,6 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib.resources import as_file, files
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from mmedge.bundle import Bundle, load
 from mmedge.bundle.manifest import AudioInput, ImageInput, TextInput
 from mmedge.errors import CheckError
+from mmedge.extras import demo_data
 from mmedge.files import scratch
 from mmedge.fusion import tensorrt_problem
 from mmedge.fusion.compile import compile_bundle
@@ -106,8 +106,7 @@ def make_bundle(output: Path, *, train: bool, progress: Progress) -> Any:
     """Export the bundle here and return the report, or copy the shipped one where there is no torch (None)."""
     if find_spec("torch") is None:
         progress("torch is not installed: the shipped bundle is used", None)
-        with as_file(assets() / "digits.mmedge") as shipped:
-            shutil.copyfile(shipped, output)
+        shutil.copyfile(demo_data("digits/digits.mmedge"), output)
         return None
     from .run import run_steps  # needs torch
     from .shipped import shipped_recipe
@@ -120,11 +119,6 @@ def make_bundle(output: Path, *, train: bool, progress: Progress) -> Any:
     return run_steps(
         shipped_recipe("av_digits"), output=output, retrain=train, measure=False, smoke=False, progress=show
     )
-
-
-def assets() -> Any:
-    """Return the folder of shipped weights, clips and recordings."""
-    return files("mmedge") / "assets" / "digits"
 
 
 def play(
@@ -197,26 +191,26 @@ def demo(output: Path, *, train: bool = False, progress: Progress) -> DemoReport
     with load(output) as bundle:
         report = DemoReport(bundle=output, export=exported, evidence="cpu")
         report.tensorrt = compile_all(bundle, progress)
-        with as_file(assets() / "clips") as folder:
-            truth = Truth(json.loads((folder / "truth.json").read_text()))
-            progress("live: the clean clip at its own speed", 0.0)
-            live, report.live = play(bundle, folder / "clean.mp4", seats(bundle), live=True)
-            report.evidence = report.live.evidence
-            if report.evidence != "cpu":
-                # The engines that were built have passed their self-test and served the live run.
-                report.tensorrt["evidence"] = report.evidence
-            check_conservation(report.live)
-            agreement, count = 0, 0
-            with scratch() as made, load(tensorrt_alone(bundle, made / output.name)) as written:
-                for index, clip in enumerate(CLIPS):
-                    progress(f"clip '{clip}': image only, audio only, fused, int8", index / len(CLIPS))
-                    path = folder / f"{clip}.mp4"
-                    row, same, n = judge(bundle, written, path, truth, live if clip == "clean" else None)
-                    report.accuracy.append({"clip": clip, **row})
-                    agreement, count = agreement + same, count + n
-            progress(f"clip 'claim': {TYPED_CLIP} at its own speed, and each digit is typed", 1.0)
-            alone = next(row for row in report.accuracy if row["clip"] == TYPED_CLIP)
-            report.accuracy.append(judge_typed(bundle, folder / f"{TYPED_CLIP}.mp4", truth, alone))
+        folder = demo_data("digits/clips")
+        truth = Truth(json.loads((folder / "truth.json").read_text()))
+        progress("live: the clean clip at its own speed", 0.0)
+        live, report.live = play(bundle, folder / "clean.mp4", seats(bundle), live=True)
+        report.evidence = report.live.evidence
+        if report.evidence != "cpu":
+            # The engines that were built have passed their self-test and served the live run.
+            report.tensorrt["evidence"] = report.evidence
+        check_conservation(report.live)
+        agreement, count = 0, 0
+        with scratch() as made, load(tensorrt_alone(bundle, made / output.name)) as written:
+            for index, clip in enumerate(CLIPS):
+                progress(f"clip '{clip}': image only, audio only, fused, int8", index / len(CLIPS))
+                path = folder / f"{clip}.mp4"
+                row, same, n = judge(bundle, written, path, truth, live if clip == "clean" else None)
+                report.accuracy.append({"clip": clip, **row})
+                agreement, count = agreement + same, count + n
+        progress(f"clip 'claim': {TYPED_CLIP} at its own speed, and each digit is typed", 1.0)
+        alone = next(row for row in report.accuracy if row["clip"] == TYPED_CLIP)
+        report.accuracy.append(judge_typed(bundle, folder / f"{TYPED_CLIP}.mp4", truth, alone))
     report.int8 = {
         "agreement": round(agreement / count, 4),
         "n": count,

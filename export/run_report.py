@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,8 @@ from rich.table import Table
 
 from mmedge.errors import ConfigError
 from mmedge.files import replacing
+from mmedge.forecast import Forecast
+from mmedge.forecast.seal import sealed
 
 from .int8.compare import Comparison
 from .onnx.onnx_models import OnnxModels
@@ -42,6 +44,7 @@ class RunReport:
         places: Folders of this machine, which reports do not name.
         warnings: What was asked for and is not as asked, and whatever else deserves a look.
         smoke: What TensorRT built of the variants; None where it was not asked.
+        forecasts: What the bundle is expected to take on boards, said before it runs on one.
     """
 
     folder: Path
@@ -58,6 +61,7 @@ class RunReport:
     comparisons: tuple[Comparison, ...] = ()
     measurement: Measurement | None = None
     smoke: Smoke | None = None
+    forecasts: tuple[Forecast, ...] = ()
 
     def take(self, work: Work) -> None:
         """Take up what the steps have given so far."""
@@ -100,8 +104,12 @@ class RunReport:
             "more_comparisons": [part.to_dict() for part in self.comparisons[1:]],
             "measurement": None if self.measurement is None else self.measurement.to_dict(),
             "smoke": None if self.smoke is None else msgspec.to_builtins(self.smoke),
+            "forecast": sealed(self.forecasts) if self.forecasts else None,
         }
-        return {key: value if key == "bundle" else self._without_places(value) for key, value in document.items()}
+        return {
+            key: value if key in ("bundle", "forecast") else self._without_places(value)
+            for key, value in document.items()
+        }
 
     def _without_places(self, value: Any) -> Any:
         """Return a value whose texts name no folder of this machine."""
@@ -162,7 +170,7 @@ class RunReport:
         found += [self.measurement.table()] if self.measurement is not None else []
         if self.smoke is not None and self.smoke.rows:
             found.append(_smoke_table(self.smoke))
-        return found
+        return [*found, _forecast_table(self.forecasts)] if self.forecasts else found
 
     def print(self, console: Console) -> None:
         """Print the tables."""
@@ -174,6 +182,16 @@ class RunReport:
             console.print(f"warning: {text}", highlight=False, markup=False, soft_wrap=True)
         steps = ", ".join(f"{s} {'cached' if s in self.cached else f'{t:.1f} s'}" for s, t in self.seconds.items())
         console.print(f"{self.path or self.folder}  ({steps})", highlight=False)
+
+
+def _forecast_table(forecasts: Sequence[Forecast]) -> Table:
+    """Return what is expected on each board; that of a run, which nobody has made there."""
+    table = Table(title=f"expected, not run: {forecasts[0].rate_hz:.4g} triggers a second, ms")
+    for heading in ("device", "end to end", "engines", "not known"):
+        table.add_column(heading, justify="right" if heading in ("end to end", "engines") else "left", overflow="fold")
+    for each in forecasts:
+        table.add_row(each.device, each.end_to_end.told(), each.engines.told(), ", ".join(each.unknown) or "-")
+    return table
 
 
 def _smoke_table(smoke: Smoke) -> Table:

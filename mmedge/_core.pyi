@@ -114,32 +114,31 @@ class Classifier:
 
     def __init__(
         self,
-        labels: int,
         temperature: float | None,
         top: int,
         tau_ms: float | None,
         enter: float,
         leave: float,
         hold_ms: float | None,
+        *,
+        labels: tuple[str, ...],
+        result: type,
+        convert: Callable[[Any], Any],
+        refuse: Callable[[float, float], object],
     ) -> None:
         """
-        Without a ``temperature`` the output is probabilities, otherwise logits.
+        Without a ``temperature`` the output is probabilities, otherwise logits. ``convert`` makes float64 values of an
+        output of another type, and raises for another number of them; ``refuse`` raises for the range of scores that
+        are no probabilities.
         """
 
-    def read(
-        self, output: numpy.typing.NDArray[numpy.float32] | numpy.typing.NDArray[numpy.float64]
-    ) -> tuple[float, float] | None:
-        """
-        Take up an output of any shape; return the range of scores that are no probabilities, else None.
-        """
+    def read(self, output: Any, snapshot: object) -> None:
+        """Take up an output of any shape, one score a label."""
 
-    def tell(self, t_ns: int) -> tuple[int, float]:
+    def tell(self, snapshot: object) -> Any:
         """
-        Smooth what was read; return the label's index and score, or -1 and the best score.
+        Smooth what was read; return a ``result`` with the label and its score, or no label and the best score.
         """
-
-    def top(self) -> list[tuple[int, float]]:
-        """Rank what was told: the best labels and their scores."""
 
     def reset(self) -> None:
         """Forget the past."""
@@ -409,10 +408,11 @@ class Moment:
     """
 
     def __init__(self, seats: int) -> None: ...
-    def look(self, t_ns: int, marks: list[tuple[int, int] | None], ages_ms: list[float]) -> None:
-        """
-        Take in a trigger: epoch and number of each seat's data, None where it is absent, and its age.
-        """
+    def look(self, snapshot: object) -> int:
+        """Take in a trigger; return the seats that are present, bit by bit."""
+
+    def raise_ages(self, snapshot: object) -> None:
+        """Raise the ages of a snapshot to those of the outputs that were used."""
 
     @property
     def bits(self) -> int:
@@ -504,6 +504,10 @@ class Stage:
     @ran.setter
     def ran(self, arg: bool, /) -> None: ...
     @property
+    def shown(self) -> bool:
+        """Whether its outputs are those of a run."""
+
+    @property
     def carry(self) -> bool:
         """Whether its states go on from its last run."""
 
@@ -540,6 +544,9 @@ class Stretch:
         """
         ``works`` are those of ``mmedge.fusion.stretch``; heavy stages are left to threads if there are cores.
         """
+
+    def begin(self) -> None:
+        """Take note of a new trigger: none of its stages has run for it."""
 
     def run(self, moment: Moment, snapshot: object, read_audio: object, note: object | None) -> None:
         """
@@ -602,14 +609,15 @@ class ImagePlan:
     """
     Where the pixels of an output come from, for one geometry of a camera.
 
-    An axis of the picture as it is shown: (camera, block, first, count, step, shift, start, length, out).
+    An axis of the picture as it is shown:
+    (camera, block, first, count, step, shift, start, length, out, cell, cell_first).
     ``swap``: rows that are shown are stored columns; ``flip_*``: what is shown last is stored first.
     """
 
     def __init__(
         self,
-        rows: tuple[int, int, int, int, float, float, int, int, int],
-        columns: tuple[int, int, int, int, float, float, int, int, int],
+        rows: tuple[int, int, int, int, float, float, int, int, int, float, float],
+        columns: tuple[int, int, int, int, float, float, int, int, int, float, float],
         swap: bool,
         flip_rows: bool,
         flip_columns: bool,
@@ -841,6 +849,63 @@ class Mixer:
         loudest of them; the number of the loudest of all.
         """
 
+class PacketReader:
+    """Reads the packets that another process has put."""
+
+    def __init__(
+        self, *, decode: Callable[[bytes], object], lay_out: Callable[[Any, Any], object], frame: type, arrival: type
+    ) -> None:
+        """
+        ``decode`` makes a ``FrameKind`` of msgpack, and ``lay_out`` a picture of it and a slot.
+        """
+
+    def add_records(self, fd: int) -> None:
+        """Map the queue; the caller keeps ``fd``, here and below."""
+
+    def add_samples(self, number: int, stream: str, fd: int) -> None:
+        """
+        Map the ring of samples that was announced under a number for a stream.
+        """
+
+    def add_slots(self, number: int, fd: int) -> None:
+        """Map the ring of slots that was announced under a number."""
+
+    def slots(self, stream: str, number: int) -> SlotRing:
+        """
+        Return the ring that a stream writes into from now on; raises IndexError if there is none.
+        """
+
+    def take(self, most: int) -> list[Any]:
+        """
+        Take what is there, oldest first: frames, runs of sound, and other records as they are.
+
+        Of a stream's pictures the newest ``most`` are taken (0: all); the others, and those that were
+        overwritten, are arrivals. A packet whose ring is still on its way stays, with all that follow.
+        Raises ValueError, IndexError, or what ``decode`` does, for what no writer leaves.
+        """
+
+    @property
+    def plain(self) -> bool:
+        """Whether ``take`` last found pictures and sound alone."""
+
+    @property
+    def newest_ring(self) -> int:
+        """Number of the ring that was announced last."""
+
+    @property
+    def fd(self) -> int:
+        """Descriptor of the queue, -1 without one."""
+
+    @property
+    def slot_rings(self) -> int:
+        """How many rings of slots are mapped."""
+
+    @property
+    def newest(self) -> tuple[int, int, int]:
+        """
+        Arrival and capture time in ns, and epoch, of the newest record, taken or not; zeros before it.
+        """
+
 def copy_planes(planes: list[tuple[Any, int, int, int]], out: numpy.typing.NDArray[numpy.uint8]) -> None:
     """
     Copy planes of bytes one after the other into ``out``, contiguous and as large as all of them or larger.
@@ -867,12 +932,6 @@ class RecordQueue:
         """
 
     @property
-    def newest(self) -> tuple[int, int, int]:
-        """
-        Arrival and capture time in ns, and epoch, of the newest record, taken or not; zeros before it.
-        """
-
-    @property
     def capacity(self) -> int:
         """How many bytes it holds, with four for each record."""
 
@@ -892,6 +951,41 @@ class Regressor:
 
     def reset(self) -> None:
         """Forget the past."""
+
+class RingSlot:
+    """
+    A slot that its reader holds; called, it goes back to its writer, once.
+
+    Without ``held`` its owner only knows of it, and may copy it while it lasts.
+    """
+
+    def __init__(self, ring: SlotRing, index: int, seq: int, *, held: bool = True) -> None: ...
+    def __call__(self) -> None:
+        """Give the slot back; idempotent."""
+
+    def copy(self, data: numpy.typing.NDArray[numpy.uint8], out: numpy.typing.NDArray[numpy.uint8]) -> bool:
+        """
+        Copy what lies in the slot to ``out``; False if it holds something else by now.
+        """
+
+    @property
+    def ring(self) -> SlotRing:
+        """The ring that it is one of."""
+
+    @property
+    def index(self) -> int:
+        """Its number."""
+
+    @property
+    def seq(self) -> int:
+        """What it holds."""
+
+    @property
+    def record(self) -> bytes:
+        """What its writer says of the frame in it, see ``FrameRecords``."""
+
+    @record.setter
+    def record(self, arg: bytes, /) -> None: ...
 
 class SampleRing:
     """
@@ -1095,29 +1189,6 @@ class SoundRun:
         and a copy of its samples, float32 [n], of each.
         """
 
-class SoundReader:
-    """Reads blocks of sound that another process has put."""
-
-    def __init__(self) -> None: ...
-    def add(self, number: int, stream: str, fd: int) -> None:
-        """
-        Map the ring that was announced under a number for a stream; the caller keeps ``fd``.
-        """
-
-    def read(self, records: list[bytes], first: int) -> SoundRun | None:
-        """
-        Make a run of the records from ``first`` on, as long as they are blocks of one stream in order of arrival.
-
-        None when the ring of the first one is not there. Raises ValueError for a record that cannot be.
-        """
-
-    def take(self, queue: RecordQueue) -> list[bytes | SoundRun]:
-        """
-        Take the records that are there, oldest first, and make runs of those that are sound.
-
-        A block whose ring is not there stays a record. Raises ValueError as ``read`` does.
-        """
-
 class StreamClock:
     """
     Places a stream's own time (presentation time, sample count) on CLOCK_MONOTONIC.
@@ -1188,21 +1259,37 @@ class StreamClock:
 
 class Synchronizer:
     """
-    Packets in, cuts out, on capture time alone; it reads no clock. Times are ns.
+    Packets in, snapshots out, on capture time alone; it reads no clock. Times are ns.
 
-    Inputs are numbered in the order in which they are added. A payload stays with the caller, under the slot that
-    ``push_frame`` or ``push_value`` returned (-1: it is not kept), until ``drain`` names that slot.
+    Inputs are numbered in the order in which they are added. A frame is released once nobody wants it.
     """
 
     def __init__(
-        self, *, started_ns: int, wait_ns: int, hold_ns: int, every_ns: int, timer: bool, latest: bool, lossless: bool
-    ) -> None: ...
-    def add_image(self, *, live: bool, policy: str, max_age_ns: int | None, trigger: bool) -> int:
+        self,
+        *,
+        started_ns: int,
+        wait_ns: int,
+        hold_ns: int,
+        every_ns: int,
+        timer: bool,
+        latest: bool,
+        lossless: bool,
+        absent: dict[str, bool],
+        snapshot: type,
+        explain: Callable[[str, str, int], str],
+    ) -> None:
+        """
+        ``absent`` names every input of a snapshot; ``explain`` says of a name why its input is absent: by a word, and
+        by how many ns.
+        """
+
+    def add_image(self, *, name: str, live: bool, policy: str, max_age_ns: int | None, trigger: bool) -> int:
         """Add an image input; return its number."""
 
     def add_audio(
         self,
         *,
+        name: str,
         live: bool,
         policy: str,
         max_age_ns: int | None,
@@ -1219,6 +1306,7 @@ class Synchronizer:
     def add_value(
         self,
         *,
+        name: str,
         live: bool,
         policy: str,
         max_age_ns: int | None,
@@ -1229,44 +1317,22 @@ class Synchronizer:
     ) -> int:
         """Add an input of texts or arrays; return its number."""
 
-    def push_frame(
-        self,
-        input: int,
-        epoch: int,
-        capture_ns: int,
-        arrive_ns: int,
-        uncertainty_ns: int,
-        unchanged_ns: int,
-        damaged: bool,
-    ) -> int:
-        """Take a frame; return the slot of its payload."""
+    def push_frame(self, input: int, frame: object) -> None:
+        """Take a frame."""
 
-    def push_value(
-        self, input: int, epoch: int, capture_ns: int, arrive_ns: int, uncertainty_ns: int, blank: bool
-    ) -> int:
-        """Take a text or an array; return the slot of its payload."""
+    def push_value(self, input: int, value: object, blank: bool) -> None:
+        """Take a text or an array."""
 
-    def push_block(
-        self,
-        input: int,
-        epoch: int,
-        capture_ns: int,
-        arrive_ns: int,
-        uncertainty_ns: int,
-        samples: numpy.typing.NDArray[numpy.float32],
-        lost: int,
-    ) -> None:
-        """Take a block [n], before which ``lost`` samples are missing."""
+    def push_block(self, input: int, block: object) -> None:
+        """Take a block; its samples are float32 [n]."""
 
     def push_run(self, input: int, run: SoundRun) -> None:
         """Take the blocks of a run, as ``push_block`` does each."""
 
-    def push_arrival(self, input: int, epoch: int, capture_ns: int, arrive_ns: int, uncertainty_ns: int) -> None:
+    def push_arrival(self, input: int, packet: object) -> None:
         """Take the times of a packet that made room for a newer one."""
 
-    def push_end(
-        self, input: int, epoch: int, capture_ns: int, arrive_ns: int, uncertainty_ns: int, with_reason: bool
-    ) -> bool:
+    def push_end(self, input: int, packet: object, with_reason: bool) -> bool:
         """
         Note that the source has nothing more to say; False: it is an old one's end.
         """
@@ -1277,27 +1343,14 @@ class Synchronizer:
     def next_deadline_ns(self) -> int | None:
         """Return when ``poll`` must be called even if nothing arrives, or None."""
 
-    def poll(
-        self,
-    ) -> list[
-        tuple[int, int, int, int, bool, int, int, int, list[tuple[str, int] | tuple[int, int, int, int, int, int]]]
-    ]:
-        """
-        Return what is ready: t_ns, seq, deliver_ns, wait_ns, whether a frame made it, uncertainty_ns of the
-        trigger and of the other inputs, skew_ns, and of each input why it is absent and by how many ns, or slot,
-        epoch, age_ns, and of sound the index after the last sample, of the epoch's first, of the oldest kept.
-        """
+    def poll(self) -> list[Any]:
+        """Return the snapshots that are ready, in order of capture time."""
 
     def trim(self) -> None:
         """Let go of what neither a trigger nor what was polled so far can want."""
 
     def close(self) -> None:
         """Let go of everything."""
-
-    def drain(self) -> list[int]:
-        """
-        Return the slots of which nobody wants the payload any more, each once; then they are used again.
-        """
 
     def starting(self, input: int, t_ns: int) -> bool:
         """Whether nothing can be there at ``t_ns`` yet."""
@@ -1419,23 +1472,35 @@ class TriggerTimes:
         """
 
 class Verifier:
-    """One score: do the inputs agree?"""
+    """One score: do the inputs agree? Undefined with fewer than two of them."""
 
     def __init__(
-        self, temperature: float | None, tau_ms: float | None, enter: float, leave: float, hold_ms: float | None
+        self,
+        temperature: float | None,
+        tau_ms: float | None,
+        enter: float,
+        leave: float,
+        hold_ms: float | None,
+        *,
+        labels: tuple[str, ...],
+        result: type,
+        undefined: object,
+        convert: Callable[[Any], Any],
+        refuse: Callable[[float, float], object],
     ) -> None:
         """
-        Without a ``temperature`` the output is a probability, otherwise a logit.
+        ``labels`` are (no, yes). Without a ``temperature`` the output is a probability, otherwise a logit.
+        The other arguments are those of ``Classifier``.
         """
 
-    def read(self, score: float) -> tuple[float, float] | None:
+    def read(self, output: Any, snapshot: object) -> None:
         """
-        Take up the score; return the range of one that is no probability, else None.
+        Take up one score; what it is does not matter with fewer than two inputs.
         """
 
-    def tell(self, t_ns: int) -> tuple[int, float]:
+    def tell(self, snapshot: object) -> Any:
         """
-        Smooth what was read; return 1 for yes, 0 for no, -1 to abstain, and the probability of yes.
+        Smooth what was read; return a ``result`` with yes, no or no label, and the probability of yes.
         """
 
     def reset(self) -> None:

@@ -24,8 +24,8 @@ _LOCAL = _words("v4l2 csi sdp file mic text test push")
 _SCHEMES = _LOCAL | _words("rtsp rtsps udp http https rtmp rtmps srt tcp rtp gst")
 # Parameters whose values are shown, if they look like what such a parameter takes.
 _PARAMS = _words(
-    "width height fps fourcc channel channels track subtype stream streamtype resolution latency mode ttl reuse timeout"
-    " pkt_size fifo_size buffer_size overrun_nonfatal localport localrtpport rtsp_transport transport listen"
+    "width height fps fourcc decode channel channels track subtype stream streamtype resolution latency mode ttl reuse"
+    " timeout pkt_size fifo_size buffer_size overrun_nonfatal localport localrtpport rtsp_transport transport listen"
     " on events results tasks min_score keep max_mb spool_mb keepalive_s overlay"
 )
 _FILES = _words("ca spool")  # parameters that name a file

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 
 from mmedge.errors import MissingDependencyError
@@ -83,3 +84,24 @@ def _missing(module: str, purpose: str) -> MissingDependencyError:
         where=f"import {module}",
         fix=f"pip install 'mmedge[{extra}]'",
     )
+
+
+def demo_data(name: str) -> Path:
+    """Return a folder or file of the demos' data, which the distribution ``mmedge-demo`` brings.
+
+    Args:
+        name: Below ``mmedge/assets``: ``"digits"``.
+
+    Raises:
+        MissingDependencyError: If it is not installed.
+
+    Example:
+        >>> demo_data("digits").name
+        'digits'
+    """
+    path = Path(__file__).parent / "assets" / name
+    if not path.exists():
+        raise MissingDependencyError(
+            "the demo's data are not installed", where=f"mmedge/assets/{name}", fix="pip install 'mmedge[demo]'"
+        )
+    return path

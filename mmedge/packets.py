@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Annotated, Any, Literal, Protocol, TypeAlias
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
+from msgspec.structs import replace
 
 from mmedge.errors import FrameExpiredError
 
-PixelFormat = Literal["gray8", "bgr24", "rgb24", "yuv420p", "nv12", "yuv422p", "yuv444p"]
+PixelFormat = Literal[
+    "gray8", "bgr24", "rgb24", "yuv420p", "nv12", "yuv422p", "yuv444p", "yuyv422", "p010le", "yuv420p10le"
+]
 Matrix: TypeAlias = Literal["bt601", "bt709", "fcc", "smpte240m", "bt2020"]
 AspectPart: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=65_536)]
 ClockQuality = Literal["A", "B", "C"]
@@ -21,8 +23,7 @@ ByteArray = npt.NDArray[np.uint8]
 AnyArray = npt.NDArray[Any]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Packet:
+class Packet(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """What every packet carries, whatever its modality.
 
     Attributes:
@@ -45,7 +46,7 @@ class Packet:
 
     def stamp(self) -> dict[str, Any]:
         """Return what every packet carries, by name."""
-        return {name: getattr(self, name) for name in Packet.__dataclass_fields__}
+        return {name: getattr(self, name) for name in Packet.__struct_fields__}
 
 
 class Description(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -86,14 +87,15 @@ class Slot(Protocol):
         """
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Frame(Packet):
+class Frame(Packet, frozen=True, kw_only=True, eq=False):
     """One image in its source's own pixel format.
 
     Attributes:
         data: uint8, owned by the source's frame pool until ``release`` is called. ``gray8``
             (height, width); ``bgr24`` and ``rgb24`` (height, width, 3); planes packed one after the other: ``yuv420p``
-            and ``nv12`` (height * 3 / 2, width), ``yuv422p`` (height * 2, width), ``yuv444p`` (height * 3, width).
+            and ``nv12`` (height * 3 / 2, width), ``yuv422p`` (height * 2, width), ``yuv444p`` (height * 3, width);
+            ``yuyv422`` (height, width, 2); samples of two bytes, the lower first, ``p010le`` and ``yuv420p10le``
+            (height * 3 / 2, 2 * width): a view of uint16 as uint8.
         width: Of the picture as it is stored, which may lie on its side.
         height: Of the picture as it is stored.
         description: What its stream says about it.
@@ -158,8 +160,7 @@ class Frame(Packet):
         return shown
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Block(Packet):
+class Block(Packet, frozen=True, kw_only=True, eq=False):
     """One audio buffer: mono float32 at the input's own sample rate.
 
     Attributes:
@@ -171,30 +172,26 @@ class Block(Packet):
     lost: int = 0
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Text(Packet):
+class Text(Packet, frozen=True, kw_only=True, eq=False):
     """One text value, valid from its capture time."""
 
     text: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Tensor(Packet):
+class Tensor(Packet, frozen=True, kw_only=True, eq=False):
     """One array pushed by the user's own driver (IMU, thermal...)."""
 
     data: AnyArray
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Arrival(Packet):
+class Arrival(Packet, frozen=True, kw_only=True, eq=True):
     """A picture that came while the runtime was busy and made room for a newer one: when it came is all that is left.
 
     It says that its source is alive, which only arrivals can say.
     """
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EndOfStream(Packet):
+class EndOfStream(Packet, frozen=True, kw_only=True, eq=True):
     """The source has nothing more to say; ``reason`` is None when it simply ended."""
 
     reason: str | None = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -43,8 +42,7 @@ Health = Literal["OK", "LATE", "STALE", "MISSING", "RECONNECTING"]
 Evidence = Literal["simulated", "cpu", "built-not-run", "gpu", "jetson"]
 
 
-@dataclass(kw_only=True, slots=True, eq=False)
-class Snapshot:
+class Snapshot(msgspec.Struct, kw_only=True, eq=False):
     """What was cut for one trigger.
 
     Attributes:
@@ -69,12 +67,12 @@ class Snapshot:
     t_ns: int
     seq: int
     present: dict[str, bool]
-    frames: dict[str, Frame] = field(default_factory=dict)
-    audio_end: dict[str, int] = field(default_factory=dict)
-    audio_span: dict[str, tuple[int, int]] = field(default_factory=dict)
-    values: dict[str, Text | Tensor] = field(default_factory=dict)
-    age_ms: dict[str, float] = field(default_factory=dict)
-    epoch: dict[str, int] = field(default_factory=dict)
+    frames: dict[str, Frame] = {}
+    audio_end: dict[str, int] = {}
+    audio_span: dict[str, tuple[int, int]] = {}
+    values: dict[str, Text | Tensor] = {}
+    age_ms: dict[str, float] = {}
+    epoch: dict[str, int] = {}
     skew_ms: float = 0.0
     uncertainty_ms: float = 0.0
     stamp_uncertainty_ns: int = 0

@@ -15,11 +15,7 @@ void require(bool fine, const char* message) {
   if (!fine) throw std::invalid_argument(message);
 }
 
-// Values in stored order to where they are shown.
-template <typename T>
-void scatter(const T* __restrict values, std::size_t n, std::ptrdiff_t step, T* out) {
-  for (std::size_t i = 0; i < n; ++i) out[static_cast<std::ptrdiff_t>(i) * step] = values[i];
-}
+constexpr std::size_t kTurned = 8;  // rows that become columns at once
 
 }  // namespace
 
@@ -98,18 +94,33 @@ void ImageKernel::tensor(const ImageView& view, const ImagePlan& plan, float* ou
   const std::lock_guard<std::mutex> lock(mutex_);
   check(view, plan, spec_.height, spec_.width);
   taps_.bind(view, spec_.color, plan);
-  if (line_.size() < 3 * plan.columns.length()) line_.resize(3 * plan.columns.length());
   clear_margin(plan, out);
-  for (std::size_t y = 0; y < plan.rows.length(); ++y) tensor_row(plan, y, out);
+  if (!plan.upright()) return turned_rows(plan, out);
+  for (std::size_t y = 0; y < plan.rows.length(); ++y)
+    tensor_row(plan, y, out + plan.row_at(y), spec_.height * spec_.width);
 }
 
-void ImageKernel::tensor_row(const ImagePlan& plan, std::size_t y, float* out) {
+void ImageKernel::turned_rows(const ImagePlan& plan, float* out) {
+  const std::size_t width = plan.columns.length(), distance = kTurned * width, rows = plan.rows.length();
+  if (line_.size() < 3 * distance) line_.resize(3 * distance);
+  const bool down = plan.row_step > 0;  // the output's columns come from the left to the right
+  for (std::size_t y = 0; y < rows; y += kTurned) {
+    const std::size_t n = std::min(kTurned, rows - y);
+    for (std::size_t k = 0; k < n; ++k)
+      tensor_row(plan, y + k, line_.data() + (down ? k : n - 1 - k) * width, distance);
+    float* const to = out + plan.row_at(down ? y : y + n - 1);
+    for (std::size_t c = 0; c < spec_.channels(); ++c)
+      loops_.turn(line_.data() + c * distance, n, width, plan.column_step,
+                  to + c * spec_.height * spec_.width);
+  }
+}
+
+void ImageKernel::tensor_row(const ImagePlan& plan, std::size_t y, float* out, std::size_t distance) {
   const Taps& rows = plan.rows.taps;
   const ColumnTaps& columns = taps_.columns();
   const auto between = std::lround(rows.weight[y] * 32768.0f);
   const std::size_t below = plan.rows.first + rows.right[y];
   const std::size_t above = between < 32768 ? plan.rows.first + rows.left[y] : below;  // one has no 16 bits
-  const std::size_t width = plan.columns.length();
   Blend blend{columns.weights.data(),
               columns.start.data(),
               columns.start.size(),
@@ -119,16 +130,12 @@ void ImageKernel::tensor_row(const ImagePlan& plan, std::size_t y, float* out) {
               {},
               {},
               {}};
-  std::array<float*, 3> shown{};
   for (std::size_t c = 0; c < spec_.channels(); ++c) {
-    shown[c] = out + c * spec_.height * spec_.width + plan.row_at(y);
-    blend.out[c] = plan.upright() ? shown[c] : line_.data() + c * width;
+    blend.out[c] = out + c * distance;
     blend.taps[c] = taps_.channel(c), blend.scale[c] = plan.blocked() ? scale_[c] / 128.0f : scale_[c],
     blend.bias[c] = bias_[c];
   }
   taps_.blend(above, below, blend);
-  if (plan.upright()) return;
-  for (std::size_t c = 0; c < spec_.channels(); ++c) scatter(blend.out[c], width, plan.column_step, shown[c]);
 }
 
 void ImageKernel::raw(const ImageView& view, const ImagePlan& plan, std::uint8_t* out) {

@@ -52,7 +52,9 @@ class ImageKernel {
   void bind(const ImageView& view, const ImagePlan& plan);
   void copy(std::uint8_t* out);
   Blended blend_row(const ImagePlan& plan, std::size_t y);
-  void tensor_row(const ImagePlan& plan, std::size_t y, float* out);
+  // Row `y` of the plan to one row of each plane of `out`, which follow each other after `distance` numbers.
+  void tensor_row(const ImagePlan& plan, std::size_t y, float* out, std::size_t distance);
+  void turned_rows(const ImagePlan& plan, float* out);
   void clear_margin(const ImagePlan& plan, float* out) const;
   void fill_margin(const ImagePlan& plan, std::uint8_t* out) const;
   void raw_columns(const ImagePlan& plan, const Blended& row, std::size_t y, std::uint8_t* out);
@@ -63,7 +65,7 @@ class ImageKernel {
   TapRows taps_;
   PixelRows rows_;
   std::vector<float> blended_;         // one row between two source rows
-  std::vector<float> line_;            // one row of the output in stored order, where that is another one
+  std::vector<float> line_;            // rows of the output as they are stored, where it has them as columns
   std::vector<std::uint8_t> rounded_;  // the same of the raw frame
   BlockRows blocks_;
   const FloatLoops& loops_;

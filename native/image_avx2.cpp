@@ -1,6 +1,6 @@
 #if defined(__AVX2__)
 #include "image_loops.hpp"
-#include "image_x86.hpp"
+#include "image_x86_yuv.hpp"
 
 namespace mmedge {
 namespace {
@@ -44,7 +44,8 @@ const ImageLanes kAvx2Lanes{8,
                             take,
                             take3,
                             chroma,
-                            chroma_pairs,
+                            take_chroma,
+                            take_pairs,
                             colour,
                             expand,
                             mix,

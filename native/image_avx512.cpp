@@ -1,6 +1,6 @@
 #if defined(__AVX512BW__) && defined(__AVX512VL__)
 #include "image_loops.hpp"
-#include "image_x86.hpp"
+#include "image_x86_yuv.hpp"
 
 namespace mmedge {
 namespace {
@@ -46,7 +46,8 @@ const ImageLanes kAvx512Lanes{16,
                               take,
                               take3,
                               chroma,
-                              chroma_pairs,
+                              take_chroma,
+                              take_pairs,
                               colour,
                               expand,
                               mix,

@@ -45,6 +45,9 @@ struct FloatLoops {
   void (*resize_pixels)(const float* row, const FloatTaps& taps, bool swap, float* out);
   void (*resize_plane)(const float* plane, const FloatTaps& taps, std::size_t stride, float* out);
   void (*round_row)(const float* values, float share, std::size_t n, std::uint8_t* out);
+  // [n, width] numbers to n columns: number (i, x) to out[x * step + i].
+  void (*turn)(const float* rows, std::size_t n, std::size_t width, std::ptrdiff_t step, float* out);
+  void (*narrow)(const std::uint16_t* samples, std::size_t n, const Narrowing& to, std::uint8_t* out);
   void (*weave)(const std::uint8_t* row, const std::size_t* offset, std::size_t stride, std::size_t n,
                 std::uint8_t* out);
 };
@@ -60,11 +63,15 @@ struct ImageLanes {
   // memory is asked for the same bytes of `ahead`, a row that is wanted soon.
   void (*take3)(const std::uint8_t* row, const std::uint8_t* ahead, const Windows& windows, std::size_t n,
                 std::uint8_t* out);
-  // Bytes of chroma to what they add to red, green and blue, each its whole part and the rest as a fraction
-  // of 16 bits: of 16 taps 16 numbers each, six times.
+  // Bytes of chroma to what they add to red, green and blue, with 6 fractional bits and half a level more to
+  // round by: of 16 taps 16 numbers each.
   void (*chroma)(const std::uint8_t* u, const std::uint8_t* v, std::size_t n, const Factors& factors,
                  std::int16_t* terms);
-  void (*chroma_pairs)(const std::uint8_t* uv, std::size_t n, const Factors& factors, std::int16_t* terms);
+  // The same of taps in two rows, and in one row of pairs, of which windows have both bytes.
+  void (*take_chroma)(const std::uint8_t* u, const std::uint8_t* v, const Windows& windows, std::size_t n,
+                      const Factors& factors, std::int16_t* terms);
+  void (*take_pairs)(const std::uint8_t* uv, const Windows& windows, std::size_t n, const Factors& factors,
+                     std::int16_t* terms);
   // Bytes of luma to three planes: red, green, blue.
   void (*colour)(const std::uint8_t* luma, const std::int16_t* terms, std::size_t n, const Factors& factors,
                  std::uint8_t* out);
@@ -100,6 +107,6 @@ struct ImageLanes {
 const ImageLanes& image_lanes(Instructions instructions);
 
 // Each is in its own file, which is empty where the compiler's target has no such instructions.
-extern const ImageLanes kScalarLanes, kAvx2Lanes, kAvx512Lanes, kNeonLanes;
+extern const ImageLanes kScalarLanes, kSse41Lanes, kAvx2Lanes, kAvx512Lanes, kNeonLanes;
 
 }  // namespace mmedge

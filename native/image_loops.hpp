@@ -8,7 +8,7 @@
 namespace mmedge {
 namespace {
 
-// Three interleaved channels and one neighbour: a pixel is one vector.
+// Three interleaved channels and one neighbour, or four of any numbers: one vector.
 using Pixel = float __attribute__((vector_size(16)));
 
 inline Pixel load_pixel(const float* from) {
@@ -51,6 +51,36 @@ void round_row(const float* __restrict values, float share, std::size_t n, std::
     out[i] = static_cast<std::uint8_t>(static_cast<int>(values[i] * share + 0.5f));
 }
 
+void turn(const float* __restrict rows, std::size_t n, std::size_t width, std::ptrdiff_t step,
+          float* __restrict out) {
+  std::size_t i = 0;
+  for (; i + 4 <= n; i += 4) {
+    const float* const from = rows + i * width;
+    float* to = out + i;
+    std::size_t x = 0;
+    for (; x + 4 <= width; x += 4) {
+      const Pixel a = load_pixel(from + x), b = load_pixel(from + width + x),
+                  c = load_pixel(from + 2 * width + x), d = load_pixel(from + 3 * width + x);
+      for (int k = 0; k < 4; ++k, to += step) {
+        const Pixel column{a[k], b[k], c[k], d[k]};
+        __builtin_memcpy(to, &column, sizeof column);
+      }
+    }
+    for (; x < width; ++x, to += step)
+      for (std::size_t k = 0; k < 4; ++k) to[k] = from[k * width + x];
+  }
+  for (; i < n; ++i)
+    for (std::size_t x = 0; x < width; ++x)
+      out[static_cast<std::ptrdiff_t>(x) * step + static_cast<std::ptrdiff_t>(i)] = rows[i * width + x];
+}
+
+void narrow(const std::uint16_t* __restrict samples, std::size_t n, const Narrowing& to,
+            std::uint8_t* __restrict out) {
+  const Narrowing by = to;
+  for (std::size_t i = 0; i < n; ++i)
+    out[i] = static_cast<std::uint8_t>(narrowed(samples[i], by.shift, by.factor, by.bias));
+}
+
 // Three bytes of each pixel, of any layout, one after the other.
 void weave(const std::uint8_t* __restrict row, const std::size_t* offset, std::size_t stride, std::size_t n,
            std::uint8_t* __restrict out) {
@@ -65,8 +95,8 @@ void weave(const std::uint8_t* __restrict row, const std::size_t* offset, std::s
   }
 }
 
-constexpr FloatLoops kLoops{mix_rows<std::uint8_t>, mix_rows<float>, resize_pixels,
-                            resize_plane,           round_row,       weave};
+constexpr FloatLoops kLoops{
+    mix_rows<std::uint8_t>, mix_rows<float>, resize_pixels, resize_plane, round_row, turn, narrow, weave};
 
 }  // namespace
 }  // namespace mmedge

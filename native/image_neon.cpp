@@ -6,21 +6,24 @@
 namespace mmedge {
 namespace {
 
+// 16 taps of a row, of each second window.
+template <std::size_t kCount>
+uint8x16_t take_16(const std::uint8_t* row, const std::uint32_t* offset, const std::uint8_t* control) {
+  const auto taps = [&](std::size_t k) {
+    return vqtbl1q_u8(vld1q_u8(row + offset[2 * k]), vld1q_u8(control + 32 * k));
+  };
+  uint8x16_t all = taps(0);
+  for (std::size_t k = 1; k < kCount; ++k) all = vorrq_u8(all, taps(k));
+  return all;
+}
+
 template <std::size_t kCount>
 void take_by(const std::uint8_t* row, const Windows& windows, std::size_t n, std::uint8_t* out) {
   const std::uint32_t* offset = windows.offset;
   const std::uint8_t* control = windows.control;
   for (std::size_t i = 0; i < n; i += 32, offset += 2 * kCount, control += 32 * kCount) {
-    const auto taps = [&](std::size_t k) {
-      return vqtbl1q_u8(vld1q_u8(row + offset[k]), vld1q_u8(control + 16 * k));
-    };
-    uint8x16_t first = taps(0), second = taps(1);
-    for (std::size_t k = 1; k < kCount; ++k) {
-      first = vorrq_u8(first, taps(2 * k));
-      second = vorrq_u8(second, taps(2 * k + 1));
-    }
-    vst1q_u8(out + i, first);
-    vst1q_u8(out + i + 16, second);
+    vst1q_u8(out + i, take_16<kCount>(row, offset, control));
+    vst1q_u8(out + i + 16, take_16<kCount>(row, offset + 1, control + 16));
   }
 }
 
@@ -31,6 +34,30 @@ void take(const std::uint8_t* row, const Windows& windows, std::size_t n, std::u
   take_by<8>(row, windows, n, out);
 }
 
+struct Bytes3 {
+  uint8x16_t plane[3];
+};
+
+// Taps of 8 pixels of three bytes.
+template <bool kHalves>
+Bytes3 take_3(const std::uint8_t* row, const std::uint32_t* offset, const std::uint8_t* control) {
+  constexpr std::size_t kStep = kHalves ? 2 : 1;
+  // Each 32 bits: left and right of two pixels, of one channel.
+  const auto pixels = [&](std::size_t k) {
+    const uint8x16_t bytes =
+        kHalves ? vcombine_u8(vld1_u8(row + offset[k * kStep]), vld1_u8(row + offset[k * kStep + kStep - 1]))
+                : vld1q_u8(row + offset[k]);
+    return vreinterpretq_u32_u8(vqtbl1q_u8(bytes, vld1q_u8(control + 16 * k)));
+  };
+  // In the order of the halves of AVX2's registers: pixels 0-1, 4-5, 2-3, 6-7.
+  const uint32x4_t first = pixels(0), third = pixels(1), second = pixels(2), fourth = pixels(3);
+  const auto pair = [](uint32x4_t a, uint32x4_t b) { return vreinterpretq_u64_u32(vzip1q_u32(a, b)); };
+  const auto rest = [](uint32x4_t a, uint32x4_t b) { return vreinterpretq_u64_u32(vzip2q_u32(a, b)); };
+  const uint64x2_t low = pair(first, second), high = pair(third, fourth);
+  return {{vreinterpretq_u8_u64(vzip1q_u64(low, high)), vreinterpretq_u8_u64(vzip2q_u64(low, high)),
+           vreinterpretq_u8_u64(vzip1q_u64(rest(first, second), rest(third, fourth)))}};
+}
+
 template <bool kHalves>
 void take3_by(const std::uint8_t* row, const std::uint8_t* ahead, const Windows& windows, std::size_t n,
               std::uint8_t* out) {
@@ -39,21 +66,8 @@ void take3_by(const std::uint8_t* row, const std::uint8_t* ahead, const Windows&
   const std::uint8_t* control = windows.control;
   for (std::size_t i = 0; i < n; i += 16, offset += 4 * kStep, control += 64) {
     for (std::size_t k = 0; kHalves && k < 8; k += 2) __builtin_prefetch(ahead + offset[k]);
-    // Each 32 bits: left and right of two pixels, of one channel.
-    const auto pixels = [&](std::size_t k) {
-      const uint8x16_t bytes = kHalves ? vcombine_u8(vld1_u8(row + offset[k * kStep]),
-                                                     vld1_u8(row + offset[k * kStep + kStep - 1]))
-                                       : vld1q_u8(row + offset[k]);
-      return vreinterpretq_u32_u8(vqtbl1q_u8(bytes, vld1q_u8(control + 16 * k)));
-    };
-    // In the order of the halves of AVX2's registers: pixels 0-1, 4-5, 2-3, 6-7.
-    const uint32x4_t first = pixels(0), third = pixels(1), second = pixels(2), fourth = pixels(3);
-    const auto pair = [](uint32x4_t a, uint32x4_t b) { return vreinterpretq_u64_u32(vzip1q_u32(a, b)); };
-    const auto rest = [](uint32x4_t a, uint32x4_t b) { return vreinterpretq_u64_u32(vzip2q_u32(a, b)); };
-    const uint64x2_t low = pair(first, second), high = pair(third, fourth);
-    vst1q_u8(out + i, vreinterpretq_u8_u64(vzip1q_u64(low, high)));
-    vst1q_u8(out + n + i, vreinterpretq_u8_u64(vzip2q_u64(low, high)));
-    vst1q_u8(out + 2 * n + i, vreinterpretq_u8_u64(vzip1q_u64(rest(first, second), rest(third, fourth))));
+    const Bytes3 taps = take_3<kHalves>(row, offset, control);
+    for (std::size_t c = 0; c < 3; ++c) vst1q_u8(out + c * n + i, taps.plane[c]);
   }
 }
 
@@ -63,61 +77,91 @@ void take3(const std::uint8_t* row, const std::uint8_t* ahead, const Windows& wi
                      : take3_by<false>(row, ahead, windows, n, out);
 }
 
-void store_terms(int32x4_t low, int32x4_t high, std::int16_t* terms) {
-  const int32x4_t half = vdupq_n_s32(4096);
-  low = vaddq_s32(low, half), high = vaddq_s32(high, half);
-  vst1q_s16(terms, vcombine_s16(vshrn_n_s32(low, 13), vshrn_n_s32(high, 13)));
-  const int16x8_t lower = vcombine_s16(vmovn_s32(low), vmovn_s32(high));
-  vst1q_s16(terms + 16, veorq_s16(vshlq_n_s16(lower, 3), vdupq_n_s16(static_cast<std::int16_t>(0x8000))));
-}
-
-// 8 of U and of V, less 128.
+// 8 of U and of V less 128, each in the upper half of its number.
 void store_colours(int16x8_t cu, int16x8_t cv, const Factors& m, std::int16_t* terms) {
-  const int16x4_t u0 = vget_low_s16(cu), u1 = vget_high_s16(cu), v0 = vget_low_s16(cv),
-                  v1 = vget_high_s16(cv);
-  const auto minus = [](std::int16_t factor) { return static_cast<std::int16_t>(-factor); };
-  const auto green = [&](int16x4_t a, int16x4_t b) {
-    return vmlal_n_s16(vmull_n_s16(a, minus(m.green_u)), b, minus(m.green_v));
+  const int16x8_t half = vdupq_n_s16(kHalfLevel);
+  const auto term = [](int16x8_t chroma, int factor) {
+    return vqrdmulhq_n_s16(chroma, static_cast<std::int16_t>(factor));
   };
-  store_terms(vmull_n_s16(v0, m.red_v), vmull_n_s16(v1, m.red_v), terms);
-  store_terms(green(u0, v0), green(u1, v1), terms + 32);
-  store_terms(vmull_n_s16(u0, m.blue_u), vmull_n_s16(u1, m.blue_u), terms + 64);
+  vst1q_s16(terms, vaddq_s16(term(cv, m.red_v), half));
+  vst1q_s16(terms + 16, vaddq_s16(vaddq_s16(term(cu, -m.green_u), term(cv, -m.green_v)), half));
+  vst1q_s16(terms + 32, vaddq_s16(term(cu, m.blue_u), half));
 }
 
 inline int16x8_t centred(uint8x8_t bytes) {
-  return vsubq_s16(vreinterpretq_s16_u16(vmovl_u8(bytes)), vdupq_n_s16(128));
+  return vreinterpretq_s16_u16(vshll_n_u8(veor_u8(bytes, vdup_n_u8(0x80)), 8));
 }
 
 void chroma(const std::uint8_t* u, const std::uint8_t* v, std::size_t n, const Factors& m,
             std::int16_t* terms) {
   for (std::size_t i = 0; i < n; i += 8)
-    store_colours(centred(vld1_u8(u + i)), centred(vld1_u8(v + i)), m, terms + i / 16 * 96 + i % 16);
+    store_colours(centred(vld1_u8(u + i)), centred(vld1_u8(v + i)), m, terms + i / 16 * 48 + i % 16);
 }
 
-void chroma_pairs(const std::uint8_t* uv, std::size_t n, const Factors& m, std::int16_t* terms) {
-  for (std::size_t i = 0; i < n; i += 8) {
-    const uint8x8x2_t both = vld2_u8(uv + 2 * i);
-    store_colours(centred(both.val[0]), centred(both.val[1]), m, terms + i / 16 * 96 + i % 16);
+template <std::size_t kCount>
+void take_chroma_by(const std::uint8_t* u, const std::uint8_t* v, const Windows& windows, std::size_t n,
+                    const Factors& m, std::int16_t* terms) {
+  for (std::size_t unit = 0; unit < n / 16; ++unit) {
+    const std::size_t at = unit / 2 * 2 * kCount + unit % 2;  // windows of two units stand in turn
+    const uint8x16_t cu = take_16<kCount>(u, windows.offset + at, windows.control + 16 * at);
+    const uint8x16_t cv = take_16<kCount>(v, windows.offset + at, windows.control + 16 * at);
+    std::int16_t* const to = terms + 48 * unit;
+    store_colours(centred(vget_low_u8(cu)), centred(vget_low_u8(cv)), m, to);
+    store_colours(centred(vget_high_u8(cu)), centred(vget_high_u8(cv)), m, to + 8);
   }
+}
+
+void take_chroma(const std::uint8_t* u, const std::uint8_t* v, const Windows& windows, std::size_t n,
+                 const Factors& m, std::int16_t* terms) {
+  const auto by = windows.count == 1   ? take_chroma_by<1>
+                  : windows.count == 2 ? take_chroma_by<2>
+                  : windows.count == 4 ? take_chroma_by<4>
+                                       : take_chroma_by<8>;
+  by(u, v, windows, n, m, terms);
+}
+
+template <std::size_t kCount>
+void take_pairs_by(const std::uint8_t* uv, const Windows& windows, std::size_t n, const Factors& m,
+                   std::int16_t* terms) {
+  const std::uint32_t* offset = windows.offset;
+  const std::uint8_t* control = windows.control;
+  for (std::size_t i = 0; i < n; i += 16, offset += 2 * kCount, control += 32 * kCount) {
+    const uint8x16_t low = take_16<kCount>(uv, offset, control);
+    const uint8x16_t high = take_16<kCount>(uv, offset + 1, control + 16);
+    const uint8x16_t cu = vuzp1q_u8(low, high), cv = vuzp2q_u8(low, high);
+    store_colours(centred(vget_low_u8(cu)), centred(vget_low_u8(cv)), m, terms + 3 * i);
+    store_colours(centred(vget_high_u8(cu)), centred(vget_high_u8(cv)), m, terms + 3 * i + 8);
+  }
+}
+
+void take_pairs(const std::uint8_t* uv, const Windows& windows, std::size_t n, const Factors& m,
+                std::int16_t* terms) {
+  const auto by = windows.count == 1   ? take_pairs_by<1>
+                  : windows.count == 2 ? take_pairs_by<2>
+                  : windows.count == 4 ? take_pairs_by<4>
+                                       : take_pairs_by<8>;
+  by(uv, windows, n, m, terms);
+}
+
+// 16 taps of luma as red, green and blue.
+inline Bytes3 coloured(uint8x16_t luma, const std::int16_t* terms, const Factors& m) {
+  const uint8x16_t above = vqsubq_u8(luma, vdupq_n_u8(static_cast<std::uint8_t>(m.black)));
+  const auto gray = [&](uint8x8_t bytes) {
+    return vqrdmulhq_n_s16(vreinterpretq_s16_u16(vshll_n_u8(bytes, 7)), m.luma);
+  };
+  const int16x8_t low = gray(vget_low_u8(above)), high = gray(vget_high_u8(above));
+  Bytes3 made;
+  for (std::size_t c = 0; c < 3; ++c)  // sums beyond 16 bits are beyond white
+    made.plane[c] = vcombine_u8(vqshrun_n_s16(vqaddq_s16(low, vld1q_s16(terms + 16 * c)), 6),
+                                vqshrun_n_s16(vqaddq_s16(high, vld1q_s16(terms + 16 * c + 8)), 6));
+  return made;
 }
 
 void colour(const std::uint8_t* luma, const std::int16_t* terms, std::size_t n, const Factors& m,
             std::uint8_t* out) {
-  const uint8x8_t black = vdup_n_u8(static_cast<std::uint8_t>(m.black));
-  const auto scale = static_cast<std::uint16_t>(m.luma);
-  for (std::size_t i = 0; i < n; i += 8) {
-    const uint16x8_t above = vmovl_u8(vqsub_u8(vld1_u8(luma + i), black));
-    const uint32x4_t low = vshlq_n_u32(vmull_n_u16(vget_low_u16(above), scale), 3);
-    const uint32x4_t high = vshlq_n_u32(vmull_n_u16(vget_high_u16(above), scale), 3);
-    const int16x8_t whole = vreinterpretq_s16_u16(vcombine_u16(vshrn_n_u32(low, 16), vshrn_n_u32(high, 16)));
-    const int16x8_t lower = vreinterpretq_s16_u16(vcombine_u16(vmovn_u32(low), vmovn_u32(high)));
-    const int16x8_t rest = veorq_s16(lower, vdupq_n_s16(0x7fff));
-    const std::int16_t* const from = terms + i / 16 * 96 + i % 16;
-    for (std::size_t c = 0; c < 3; ++c) {
-      const uint16x8_t carry = vcgtq_s16(vld1q_s16(from + 32 * c + 16), rest);  // -1
-      const int16x8_t sum = vaddq_s16(whole, vld1q_s16(from + 32 * c));
-      vst1_u8(out + c * n + i, vqmovun_s16(vsubq_s16(sum, vreinterpretq_s16_u16(carry))));
-    }
+  for (std::size_t i = 0; i < n; i += 16) {
+    const Bytes3 made = coloured(vld1q_u8(luma + i), terms + 3 * i, m);
+    for (std::size_t c = 0; c < 3; ++c) vst1q_u8(out + c * n + i, made.plane[c]);
   }
 }
 
@@ -202,6 +246,15 @@ inline int16x8_t numbers(const std::uint8_t* from) { return vreinterpretq_s16_u1
 
 inline int16x8_t numbers(const std::int16_t* from) { return vld1q_s16(from); }
 
+// 4 pixels of one channel.
+inline void store_blended(int16x8_t a, int16x8_t b, int16x8_t first, int16x8_t second, float scale,
+                          float bias, float* out) {
+  const int32x4_t low =
+      vmlal_s16(vmull_s16(vget_low_s16(a), vget_low_s16(first)), vget_low_s16(b), vget_low_s16(second));
+  const int32x4_t high = vmlal_high_s16(vmull_high_s16(a, first), b, second);
+  vst1q_f32(out, vaddq_f32(vmulq_n_f32(vcvtq_f32_s32(vpaddq_s32(low, high)), scale), vdupq_n_f32(bias)));
+}
+
 template <typename T>
 void blend(const T* above, const T* below, const Blend& blend) {
   const int16x8_t share = vdupq_n_s16(blend.below);
@@ -209,23 +262,97 @@ void blend(const T* above, const T* below, const Blend& blend) {
     const int16x8_t all = vld1q_s16(blend.weights + 8 * i);
     const int16x8_t second = vqrdmulhq_s16(all, share), first = vsubq_s16(all, second);
     const std::size_t x = blend.start[i / 2] + 4 * (i % 2);
-    for (std::size_t c = 0; c < blend.channels; ++c) {
-      const int16x8_t a = numbers(above + blend.taps[c] + 8 * i), b = numbers(below + blend.taps[c] + 8 * i);
-      const int32x4_t low =
-          vmlal_s16(vmull_s16(vget_low_s16(a), vget_low_s16(first)), vget_low_s16(b), vget_low_s16(second));
-      const int32x4_t high = vmlal_high_s16(vmull_high_s16(a, first), b, second);
-      const float32x4_t scaled = vmulq_n_f32(vcvtq_f32_s32(vpaddq_s32(low, high)), blend.scale[c]);
-      vst1q_f32(blend.out[c] + x, vaddq_f32(scaled, vdupq_n_f32(blend.bias[c])));
+    for (std::size_t c = 0; c < blend.channels; ++c)
+      store_blended(numbers(above + blend.taps[c] + 8 * i), numbers(below + blend.taps[c] + 8 * i), first,
+                    second, blend.scale[c], blend.bias[c], blend.out[c] + x);
+  }
+}
+
+// A block of 8 pixels whose taps are there, 16 bytes for each plane.
+inline void store_block(const Bytes3& a, const Bytes3& b, std::size_t block, std::size_t n,
+                        const Blend& blend) {
+  for (std::size_t half = 0; half < 2; ++half) {
+    const int16x8_t all = vld1q_s16(blend.weights + 16 * block + 8 * half);
+    const int16x8_t second = vqrdmulhq_s16(all, vdupq_n_s16(blend.below)), first = vsubq_s16(all, second);
+    const auto wide = [half](uint8x16_t bytes) {
+      return vreinterpretq_s16_u16(vmovl_u8(half == 0 ? vget_low_u8(bytes) : vget_high_u8(bytes)));
+    };
+    for (std::size_t c = 0; c < 3; ++c) {
+      const std::size_t plane = blend.taps[c] / n;
+      store_blended(wide(a.plane[plane]), wide(b.plane[plane]), first, second, blend.scale[c], blend.bias[c],
+                    blend.out[c] + blend.start[block] + 4 * half);
     }
   }
 }
 
+template <bool kHalves>
+void blend_pixels_by(const std::uint8_t* above, const std::uint8_t* below, std::size_t ahead,
+                     const Windows& windows, std::size_t n, const Blend& blend) {
+  constexpr std::size_t kCount = kHalves ? 8 : 4;
+  const std::uint32_t* offset = windows.offset;
+  const std::uint8_t* control = windows.control;
+  for (std::size_t block = 0; block < n / 16; ++block, offset += kCount, control += 64) {
+    for (std::size_t k = 0; k < kCount; k += kHalves ? 2 : 3) {
+      __builtin_prefetch(above + ahead + offset[k]);
+      __builtin_prefetch(below + ahead + offset[k]);
+    }
+    store_block(take_3<kHalves>(above, offset, control), take_3<kHalves>(below, offset, control), block, n,
+                blend);
+  }
+}
+
+void blend_pixels(const std::uint8_t* above, const std::uint8_t* below, std::size_t ahead,
+                  const Windows& windows, std::size_t n, const Blend& blend) {
+  windows.count == 8 ? blend_pixels_by<true>(above, below, ahead, windows, n, blend)
+                     : blend_pixels_by<false>(above, below, ahead, windows, n, blend);
+}
+
+template <std::size_t kCount>
+void blend_colour_by(const std::uint8_t* above, const std::uint8_t* below, std::size_t ahead,
+                     const Windows& windows, const std::int16_t* terms_above, const std::int16_t* terms_below,
+                     std::size_t n, const Factors& m, const Blend& blend) {
+  for (std::size_t block = 0; block < n / 16; ++block) {
+    const std::size_t at = block / 2 * 2 * kCount + block % 2;  // windows of two blocks stand in turn
+    const std::uint32_t* const offset = windows.offset + at;
+    const std::uint8_t* const control = windows.control + 16 * at;
+    __builtin_prefetch(above + ahead + offset[0]);
+    __builtin_prefetch(below + ahead + offset[0]);
+    store_block(coloured(take_16<kCount>(above, offset, control), terms_above + 48 * block, m),
+                coloured(take_16<kCount>(below, offset, control), terms_below + 48 * block, m), block, n,
+                blend);
+  }
+}
+
+void blend_colour(const std::uint8_t* above, const std::uint8_t* below, std::size_t ahead,
+                  const Windows& windows, const std::int16_t* terms_above, const std::int16_t* terms_below,
+                  std::size_t n, const Factors& m, const Blend& blend) {
+  const auto by = windows.count == 1   ? blend_colour_by<1>
+                  : windows.count == 2 ? blend_colour_by<2>
+                  : windows.count == 4 ? blend_colour_by<4>
+                                       : blend_colour_by<8>;
+  by(above, below, ahead, windows, terms_above, terms_below, n, m, blend);
+}
+
 }  // namespace
 
-const ImageLanes kNeonLanes{
-    8,        take,      take3,     chroma,  chroma_pairs,        colour,  expand,  mix,
-    add_rows, add_pairs, add_steps, average, blend<std::uint8_t>, nullptr, nullptr, blend<std::int16_t>,
-    kLoops};
+const ImageLanes kNeonLanes{8,
+                            take,
+                            take3,
+                            chroma,
+                            take_chroma,
+                            take_pairs,
+                            colour,
+                            expand,
+                            mix,
+                            add_rows,
+                            add_pairs,
+                            add_steps,
+                            average,
+                            blend<std::uint8_t>,
+                            blend_colour,
+                            blend_pixels,
+                            blend<std::int16_t>,
+                            kLoops};
 
 }  // namespace mmedge
 #endif

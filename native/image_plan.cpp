@@ -26,6 +26,9 @@ void check(const Axis& axis) {
           "the target box leaves the output");
   require(std::isfinite(axis.step) && axis.step > 0.0 && std::isfinite(axis.shift),
           "step must be positive and shift finite");
+  const auto most = static_cast<double>(kLargest);
+  require(axis.cell == 0.0 || (axis.cell >= 1.0 && axis.cell <= most && std::fabs(axis.cell_first) <= most),
+          "cells have at least one pixel, and begin near the output");
 }
 
 StoredAxis stored(const Axis& axis, bool flip) {
@@ -55,7 +58,10 @@ void Taps::plan(const Axis& axis, bool flip) {
   const auto last = static_cast<double>(axis.count - 1);
   for (std::size_t k = 0; k < axis.length; ++k) {
     const std::size_t i = flip ? axis.length - 1 - k : k;
-    const double centre = (static_cast<double>(i) + 0.5) * axis.step + axis.shift - 0.5;
+    double place = static_cast<double>(i) + 0.5;
+    if (axis.cell > 0.0)
+      place = (std::floor((place - axis.cell_first) / axis.cell) + 0.5) * axis.cell + axis.cell_first;
+    const double centre = place * axis.step + axis.shift - 0.5;
     const double shown = std::clamp(centre, 0.0, last);
     const double inside = flip ? last - shown : shown;
     left[k] = static_cast<std::uint32_t>(inside);
@@ -82,6 +88,14 @@ ImagePlan::ImagePlan(const Axis& shown_rows_, const Axis& shown_columns_, bool s
   column_step = swap ? down : right;
   rows = std::move(swap ? horizontal : vertical);
   columns = std::move(swap ? vertical : horizontal);
+  if (column_step == -1) {  // columns may as well be taken from the last to the first
+    Taps& taps = columns.taps;
+    std::reverse(taps.left.begin(), taps.left.end());
+    std::reverse(taps.right.begin(), taps.right.end());
+    std::reverse(taps.weight.begin(), taps.weight.end());
+    base -= static_cast<std::ptrdiff_t>(columns.length()) - 1;
+    column_step = 1;
+  }
   whole = shown_rows.length == shown_rows.out && shown_columns.length == shown_columns.out;
   copy = !swap && !flip_rows && !flip_columns && one_to_one(shown_rows) && one_to_one(shown_columns);
 }

@@ -10,16 +10,19 @@
 namespace mmedge {
 
 // One axis of the picture as it is shown. Pixel i of the `length` pixels from `start` on lies at
-// (i + 0.5) * step + shift of the window, in blocks; the window is `count` blocks from block `first` on.
+// (i + 0.5) * step + shift of the window, in blocks; the window is `count` blocks from block `first` on. With
+// `cell`, all pixels of a cell of that length, the first of which begins at `cell_first`, lie at its centre.
 struct Axis {
   std::size_t camera;  // pixels of the camera's picture
   std::size_t block;   // pixels that are averaged
   std::size_t first, count;
   double step, shift;
-  std::size_t start, length, out;  // part of the output that is filled, and its whole side
+  std::size_t start, length, out;       // part of the output that is filled, and its whole side
+  double cell = 0.0, cell_first = 0.0;  // in pixels of the output, from `start` on
 };
 
-// Bilinear taps of one axis in the order in which the picture is stored, edges of the window repeated.
+// Bilinear taps of one axis, edges of the window repeated: in the order in which the picture is stored, or of
+// columns in that of the output's row that they become.
 struct Taps {
   std::vector<std::uint32_t> left, right;
   std::vector<float> weight;  // of the right neighbour
@@ -45,7 +48,7 @@ class ImagePlan {
   // first. Throws std::invalid_argument if the axes contradict themselves.
   ImagePlan(const Axis& rows, const Axis& columns, bool swap, bool flip_rows, bool flip_columns);
 
-  // Element (y, x) of the stored order goes to pixel base + y * row_step + x * column_step of the output.
+  // Element (y, x) of what the taps give goes to pixel base + y * row_step + x * column_step of the output.
   std::ptrdiff_t base, row_step, column_step;
   StoredAxis rows, columns;
   Axis shown_rows, shown_columns;

@@ -16,37 +16,37 @@ void take3(const std::uint8_t* row, const std::uint8_t*, const Windows& windows,
     for (std::size_t i = 0; i < n; ++i) out[c * n + i] = row[windows.place[i] + c];
 }
 
-// value / 8192, rounded half up, in two parts: times 8, their sum with luma's carries where it should.
-void split(std::int32_t value, std::int16_t& whole, std::int16_t& rest) {
-  const std::int32_t rounded = value + 4096;
-  whole = static_cast<std::int16_t>(rounded >> 13);
-  rest = static_cast<std::int16_t>(((rounded & 8191) << 3) - 32768);
-}
-
 void terms_of(std::uint8_t u, std::uint8_t v, const Factors& m, std::int16_t* to) {
   const std::int32_t cu = u - 128, cv = v - 128;
-  split(m.red_v * cv, to[0], to[16]);
-  split(-m.green_u * cu - m.green_v * cv, to[32], to[48]);
-  split(m.blue_u * cu, to[64], to[80]);
+  to[0] = static_cast<std::int16_t>(chroma_term(cv, m.red_v) + kHalfLevel);
+  to[16] = static_cast<std::int16_t>(chroma_term(cu, -m.green_u) + chroma_term(cv, -m.green_v) + kHalfLevel);
+  to[32] = static_cast<std::int16_t>(chroma_term(cu, m.blue_u) + kHalfLevel);
 }
 
 void chroma(const std::uint8_t* u, const std::uint8_t* v, std::size_t n, const Factors& m,
             std::int16_t* terms) {
-  for (std::size_t i = 0; i < n; ++i) terms_of(u[i], v[i], m, terms + i / 16 * 96 + i % 16);
+  for (std::size_t i = 0; i < n; ++i) terms_of(u[i], v[i], m, terms + i / 16 * 48 + i % 16);
 }
 
-void chroma_pairs(const std::uint8_t* uv, std::size_t n, const Factors& m, std::int16_t* terms) {
-  for (std::size_t i = 0; i < n; ++i) terms_of(uv[2 * i], uv[2 * i + 1], m, terms + i / 16 * 96 + i % 16);
+void take_chroma(const std::uint8_t* u, const std::uint8_t* v, const Windows& windows, std::size_t n,
+                 const Factors& m, std::int16_t* terms) {
+  for (std::size_t i = 0; i < n; ++i)
+    terms_of(u[windows.place[i]], v[windows.place[i]], m, terms + i / 16 * 48 + i % 16);
+}
+
+void take_pairs(const std::uint8_t* uv, const Windows& windows, std::size_t n, const Factors& m,
+                std::int16_t* terms) {
+  for (std::size_t i = 0; i < n; ++i)
+    terms_of(uv[windows.place[2 * i]], uv[windows.place[2 * i + 1]], m, terms + i / 16 * 48 + i % 16);
 }
 
 void colour(const std::uint8_t* luma, const std::int16_t* terms, std::size_t n, const Factors& m,
             std::uint8_t* out) {
   for (std::size_t c = 0; c < 3; ++c) {
     for (std::size_t i = 0; i < n; ++i) {
-      const std::int16_t* const from = terms + i / 16 * 96 + 32 * c + i % 16;
-      const std::int32_t gray = m.luma * std::max(luma[i] - m.black, 0);
-      const std::int32_t term = from[0] * 8192 + ((from[16] + 32768) >> 3);
-      out[c * n + i] = static_cast<std::uint8_t>(std::clamp((gray + term) >> 13, 0, 255));
+      const std::int32_t gray = luma_term(std::max(luma[i] - m.black, 0), m.luma);
+      const std::int32_t sum = gray + terms[i / 16 * 48 + 16 * c + i % 16];
+      out[c * n + i] = static_cast<std::uint8_t>(std::clamp(sum >> 6, 0, 255));
     }
   }
 }
@@ -107,7 +107,8 @@ const ImageLanes kScalarLanes{1,
                               take,
                               take3,
                               chroma,
-                              chroma_pairs,
+                              take_chroma,
+                              take_pairs,
                               colour,
                               expand,
                               mix,
@@ -123,6 +124,7 @@ const ImageLanes kScalarLanes{1,
 
 const ImageLanes& image_lanes(Instructions instructions) {
 #if defined(__x86_64__)
+  if (instructions == Instructions::sse41) return kSse41Lanes;
   if (instructions == Instructions::avx2) return kAvx2Lanes;
   if (instructions == Instructions::avx512) return kAvx512Lanes;
 #elif defined(__aarch64__)

@@ -17,20 +17,25 @@ inline void store32(void* to, __m256i value) { _mm256_storeu_si256(static_cast<_
 // To the second cache: the first one has too few places for lines on their way, and loads wait for them.
 inline void ask_for(const std::uint8_t* from) { __builtin_prefetch(from, 0, 2); }
 
+// 32 taps of a row.
+template <std::size_t kCount>
+__m256i take_32(const std::uint8_t* row, const std::uint32_t* offset, const std::uint8_t* control) {
+  const auto taps = [&](std::size_t k) {
+    const __m256i both = _mm256_inserti128_si256(_mm256_castsi128_si256(load16(row + offset[2 * k])),
+                                                 load16(row + offset[2 * k + 1]), 1);
+    return _mm256_shuffle_epi8(both, load32(control + 32 * k));
+  };
+  __m256i all = taps(0);
+  for (std::size_t k = 1; k < kCount; ++k) all = _mm256_or_si256(all, taps(k));
+  return all;
+}
+
 template <std::size_t kCount>
 void take_by(const std::uint8_t* row, const Windows& windows, std::size_t n, std::uint8_t* out) {
   const std::uint32_t* offset = windows.offset;
   const std::uint8_t* control = windows.control;
-  for (std::size_t i = 0; i < n; i += 32, offset += 2 * kCount, control += 32 * kCount) {
-    const auto taps = [&](std::size_t k) {
-      const __m256i both = _mm256_inserti128_si256(_mm256_castsi128_si256(load16(row + offset[2 * k])),
-                                                   load16(row + offset[2 * k + 1]), 1);
-      return _mm256_shuffle_epi8(both, load32(control + 32 * k));
-    };
-    __m256i all = taps(0);
-    for (std::size_t k = 1; k < kCount; ++k) all = _mm256_or_si256(all, taps(k));
-    store32(out + i, all);
-  }
+  for (std::size_t i = 0; i < n; i += 32, offset += 2 * kCount, control += 32 * kCount)
+    store32(out + i, take_32<kCount>(row, offset, control));
 }
 
 void take(const std::uint8_t* row, const Windows& windows, std::size_t n, std::uint8_t* out) {
@@ -175,119 +180,6 @@ void average(const std::uint16_t* sums, std::size_t n, float share, std::int16_t
     store32(out + i, _mm256_permute4x64_epi64(_mm256_packs_epi32(mean(sums + i), mean(sums + i + 8)), 0xd8));
 }
 
-// Of products with 13 fractional bits, times 8: the upper and the lower half.
-struct Product {
-  __m256i whole, rest;
-};
-
-inline Product product(__m256i eightfold, std::int16_t factor) {
-  const __m256i by = _mm256_set1_epi16(factor);
-  return {_mm256_mulhi_epi16(eightfold, by), _mm256_mullo_epi16(eightfold, by)};
-}
-
-// Rounds half up: what the upper bit of the rest carries; the rest without it, less 32768, has the same bits.
-inline void store_terms(const Product& p, std::int16_t* terms) {
-  store32(terms, _mm256_add_epi16(p.whole, _mm256_srli_epi16(p.rest, 15)));
-  store32(terms + 16, p.rest);
-}
-
-// U and V less 128, eightfold.
-inline void store_colours(__m256i cu, __m256i cv, const Factors& m, std::int16_t* terms) {
-  const __m256i top = _mm256_set1_epi16(static_cast<std::int16_t>(0x8000));
-  const auto minus = [](std::int16_t factor) { return static_cast<std::int16_t>(-factor); };
-  const Product first = product(cu, minus(m.green_u)), second = product(cv, minus(m.green_v));
-  const __m256i rest = _mm256_add_epi16(first.rest, second.rest);
-  const __m256i carry =
-      _mm256_cmpgt_epi16(_mm256_xor_si256(first.rest, top), _mm256_xor_si256(rest, top));  // -1
-  const Product green{_mm256_sub_epi16(_mm256_add_epi16(first.whole, second.whole), carry), rest};
-  store_terms(product(cv, m.red_v), terms);
-  store_terms(green, terms + 32);
-  store_terms(product(cu, m.blue_u), terms + 64);
-}
-
-void chroma(const std::uint8_t* u, const std::uint8_t* v, std::size_t n, const Factors& m,
-            std::int16_t* terms) {
-  const __m256i middle = _mm256_set1_epi16(128);
-  for (std::size_t i = 0; i < n; i += 16) {
-    const auto spread = [&](const std::uint8_t* from) {
-      return _mm256_slli_epi16(_mm256_sub_epi16(_mm256_cvtepu8_epi16(load16(from + i)), middle), 3);
-    };
-    store_colours(spread(u), spread(v), m, terms + 6 * i);
-  }
-}
-
-void chroma_pairs(const std::uint8_t* uv, std::size_t n, const Factors& m, std::int16_t* terms) {
-  const __m256i middle = _mm256_set1_epi8(static_cast<char>(0x80)),
-                high = _mm256_set1_epi16(static_cast<std::int16_t>(0xff00));
-  for (std::size_t i = 0; i < n; i += 16) {
-    const __m256i both = _mm256_xor_si256(load32(uv + 2 * i), middle);
-    store_colours(_mm256_srai_epi16(_mm256_slli_epi16(both, 8), 5),
-                  _mm256_srai_epi16(_mm256_and_si256(both, high), 5), m, terms + 6 * i);
-  }
-}
-
-// 16 taps of a row of luma: products, and the rest as `colour` compares it.
-struct Luma {
-  __m256i whole, rest;
-};
-
-inline Luma luma_of(__m128i taps, __m256i scale) {
-  const __m256i eightfold = _mm256_slli_epi16(_mm256_cvtepu8_epi16(taps), 3);
-  return {_mm256_mulhi_epu16(eightfold, scale),
-          _mm256_xor_si256(_mm256_mullo_epi16(eightfold, scale), _mm256_set1_epi16(0x7fff))};
-}
-
-inline __m256i with_term(const Luma& luma, const std::int16_t* term) {
-  const __m256i carry = _mm256_cmpgt_epi16(load32(term + 16), luma.rest);  // -1
-  return _mm256_sub_epi16(_mm256_add_epi16(luma.whole, load32(term)), carry);
-}
-
-void colour(const std::uint8_t* luma, const std::int16_t* terms, std::size_t n, const Factors& m,
-            std::uint8_t* out) {
-  const __m128i black = _mm_set1_epi8(static_cast<char>(m.black));
-  const __m256i scale = _mm256_set1_epi16(m.luma);
-  for (std::size_t i = 0; i < n; i += 16) {
-    const Luma gray = luma_of(_mm_subs_epu8(load16(luma + i), black), scale);
-    const std::int16_t* const term = terms + 6 * i;
-    const __m256i red = with_term(gray, term), green = with_term(gray, term + 32);
-    const __m256i blue = with_term(gray, term + 64);
-    const __m256i both = _mm256_permute4x64_epi64(_mm256_packus_epi16(red, green), 0xd8);
-    const __m256i last = _mm256_permute4x64_epi64(_mm256_packus_epi16(blue, blue), 0xd8);
-    store16(out + i, _mm256_castsi256_si128(both));
-    store16(out + n + i, _mm256_extracti128_si256(both, 1));
-    store16(out + 2 * n + i, _mm256_castsi256_si128(last));
-  }
-}
-
-constexpr std::size_t kChunk = 32;  // units of 16 taps whose luma is worked out before its colours
-
-// For each unit 64 numbers: whole and rest of the row above, then of the row below.
-template <std::size_t kCount>
-void luma_rows(const std::uint8_t* above, const std::uint8_t* below, std::size_t ahead,
-               const Windows& windows, std::size_t begin, std::size_t end, const Factors& m,
-               std::int16_t* out) {
-  const __m256i black = _mm256_set1_epi8(static_cast<char>(m.black)), scale = _mm256_set1_epi16(m.luma);
-  for (std::size_t unit = begin; unit < end; ++unit, out += 64) {
-    const std::size_t first = unit / 2 * 2 * kCount + unit % 2;  // windows of two units stand in turn
-    const std::uint32_t* const offset = windows.offset + first;
-    const std::uint8_t* const control = windows.control + first * 16;
-    // To the first cache: what is computed here takes longer than lines need to come.
-    __builtin_prefetch(above + ahead + offset[0]);
-    __builtin_prefetch(below + ahead + offset[0]);
-    const auto taps = [&](std::size_t k) {
-      const __m256i both = _mm256_inserti128_si256(_mm256_castsi128_si256(load16(above + offset[2 * k])),
-                                                   load16(below + offset[2 * k]), 1);
-      return _mm256_shuffle_epi8(both, _mm256_broadcastsi128_si256(load16(control + 32 * k)));
-    };
-    __m256i both = taps(0);
-    for (std::size_t k = 1; k < kCount; ++k) both = _mm256_or_si256(both, taps(k));
-    both = _mm256_subs_epu8(both, black);
-    const Luma a = luma_of(_mm256_castsi256_si128(both), scale);
-    const Luma b = luma_of(_mm256_extracti128_si256(both, 1), scale);
-    store32(out, a.whole), store32(out + 16, a.rest), store32(out + 32, b.whole), store32(out + 48, b.rest);
-  }
-}
-
 // Where the planes of the output begin, in the order in which pixels or terms have their channels.
 struct Planes {
   float* out[3];
@@ -349,47 +241,6 @@ void blend_pixels(const std::uint8_t* above, const std::uint8_t* below, std::siz
                   const Windows& windows, std::size_t n, const Blend& blend) {
   windows.count == 8 ? blend_pixels_by<kUnits, true>(above, below, ahead, windows, n, blend)
                      : blend_pixels_by<kUnits, false>(above, below, ahead, windows, n, blend);
-}
-
-template <std::size_t kUnits, std::size_t kCount>
-void blend_colour_by(const std::uint8_t* above, const std::uint8_t* below, std::size_t ahead,
-                     const Windows& windows, const std::int16_t* terms_above, const std::int16_t* terms_below,
-                     std::size_t n, const Factors& m, const Blend& blend) {
-  const __m256i below_share = _mm256_set1_epi16(blend.below), zero = _mm256_setzero_si256();
-  const Planes planes(blend, n);
-  const std::int16_t* const weights = blend.weights;
-  const std::uint32_t* const start = blend.start;
-  alignas(64) std::int16_t luma[64 * kChunk];
-  for (std::size_t begin = 0, units = n / 16; begin < units; begin += kChunk) {
-    const std::size_t end = begin + kChunk < units ? begin + kChunk : units;
-    luma_rows<kCount>(above, below, ahead, windows, begin, end, m, luma);
-    for (std::size_t unit = begin; unit < end; ++unit) {
-      const std::int16_t* const gray = luma + 64 * (unit - begin);
-      const Luma a{load32(gray), load32(gray + 16)}, b{load32(gray + 32), load32(gray + 48)};
-      const __m256i all = load32(weights + 16 * unit);
-      const __m256i second = _mm256_mulhrs_epi16(all, below_share), first = _mm256_sub_epi16(all, second);
-      const std::size_t x = start[unit / kUnits] + unit % kUnits * 8;
-      for (std::size_t c = 0; c < 3; ++c) {
-        const std::size_t at = 96 * unit + 32 * c;
-        const __m256i clamped =
-            _mm256_packus_epi16(with_term(a, terms_above + at), with_term(b, terms_below + at));
-        const __m256i sums = _mm256_add_epi32(_mm256_madd_epi16(_mm256_unpacklo_epi8(clamped, zero), first),
-                                              _mm256_madd_epi16(_mm256_unpackhi_epi8(clamped, zero), second));
-        planes.store(c, x, sums);
-      }
-    }
-  }
-}
-
-template <std::size_t kUnits>
-void blend_colour(const std::uint8_t* above, const std::uint8_t* below, std::size_t ahead,
-                  const Windows& windows, const std::int16_t* terms_above, const std::int16_t* terms_below,
-                  std::size_t n, const Factors& m, const Blend& blend) {
-  const auto by = windows.count == 1   ? blend_colour_by<kUnits, 1>
-                  : windows.count == 2 ? blend_colour_by<kUnits, 2>
-                  : windows.count == 4 ? blend_colour_by<kUnits, 4>
-                                       : blend_colour_by<kUnits, 8>;
-  by(above, below, ahead, windows, terms_above, terms_below, n, m, blend);
 }
 
 }  // namespace

@@ -19,6 +19,7 @@ std::vector<Instructions> find_usable() {
     if (has("avx512f") && has("avx512bw") && has("avx512vl")) found.push_back(Instructions::avx512);
     found.push_back(Instructions::avx2);
   }
+  if (__builtin_cpu_supports("sse4.1")) found.push_back(Instructions::sse41);
 #elif defined(__aarch64__)
   found.push_back(Instructions::neon);  // every 64-bit ARM has it
 #endif
@@ -35,6 +36,8 @@ const std::vector<Instructions>& usable_instructions() {
 
 std::string name_of(Instructions instructions) {
   switch (instructions) {
+    case Instructions::sse41:
+      return "sse41";
     case Instructions::avx2:
       return "avx2";
     case Instructions::avx512:

@@ -6,7 +6,7 @@
 
 namespace mmedge {
 
-enum class Instructions { scalar, avx2, avx512, neon };
+enum class Instructions { scalar, sse41, avx2, avx512, neon };
 
 // What this process can use, best first; `scalar`, which defines the result, is always the last.
 const std::vector<Instructions>& usable_instructions();

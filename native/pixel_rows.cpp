@@ -16,7 +16,7 @@ constexpr Factors factors(double red, double blue, bool full_range) {
   const double green = 1.0 - red - blue, red_v = 2.0 * (1.0 - red) * chroma,
                blue_u = 2.0 * (1.0 - blue) * chroma;
   return {static_cast<std::int16_t>(full_range ? 0 : 16),
-          fixed(luma),
+          static_cast<std::int16_t>(luma * 16384.0 + 0.5),
           fixed(red_v),
           fixed(blue_u * blue / green),
           fixed(red_v * red / green),
@@ -30,30 +30,62 @@ struct Shares {
 constexpr Shares kShares[] = {
     {0.299, 0.114}, {0.2126, 0.0722}, {0.30, 0.11}, {0.212, 0.087}, {0.2627, 0.0593}};
 
-// Chroma of one row for each pixel. `step`: bytes from one sample to the next.
-void spread(const std::uint8_t* __restrict from, std::size_t step, std::size_t shared, std::size_t width,
-            std::uint8_t* __restrict out) {
-  if (shared == 1) {
-    std::copy(from, from + width, out);
-    return;
-  }
-  for (std::size_t i = 0; i < width / 2; ++i) out[2 * i] = out[2 * i + 1] = from[i * step];
-}
-
 }  // namespace
+
+std::size_t bytes_of(PixelFormat format, std::size_t width, std::size_t height) {
+  const std::size_t pixels = width * height;
+  switch (format) {
+    case PixelFormat::gray8:
+      return pixels;
+    case PixelFormat::yuv420p:
+    case PixelFormat::nv12:
+      return pixels + pixels / 2;
+    case PixelFormat::yuv422p:
+    case PixelFormat::yuyv422:
+      return 2 * pixels;
+    default:
+      return 3 * pixels;
+  }
+}
 
 YuvLayout yuv_layout(const ImageView& view) {
   const std::size_t width = view.width, pixels = width * view.height;
-  const std::uint8_t* const chroma = view.data + pixels;
-  YuvLayout layout{view.data, chroma, chroma, width, width, 1, 1, view.format == PixelFormat::nv12};
-  if (view.format == PixelFormat::yuv444p) layout.v = chroma + pixels;
-  if (layout.pairs) layout.v = chroma + 1, layout.across = layout.down = 2;
-  if (view.format == PixelFormat::yuv420p || view.format == PixelFormat::yuv422p) {
-    layout.across = 2, layout.chroma_bytes = width / 2;
-    layout.down = view.format == PixelFormat::yuv420p ? 2 : 1;
-    layout.v = chroma + pixels / 2 / layout.down;
+  const std::uint8_t* const data = view.data;
+  const auto planes = [&](std::size_t across, std::size_t down, std::size_t bytes) {
+    const std::size_t row = width / across * bytes;
+    const std::uint8_t* const u = data + pixels * bytes;
+    return YuvLayout{data,
+                     u,
+                     u + row * (view.height / down),
+                     width * bytes,
+                     row,
+                     bytes,
+                     bytes,
+                     across,
+                     down,
+                     row,
+                     false,
+                     bytes == 2,
+                     0};
+  };
+  switch (view.format) {
+    case PixelFormat::yuyv422:
+      return {data, data + 1, data + 3, 2 * width, 2 * width, 2, 4, 2, 1, 2 * width - 3, false, false, 0};
+    case PixelFormat::nv12:
+      return {data, data + pixels, data + pixels + 1, width, width, 1, 2, 2, 2, width, true, false, 0};
+    case PixelFormat::p010: {
+      const std::uint8_t* const u = data + 2 * pixels;
+      return {data, u, u + 2, 2 * width, 2 * width, 2, 4, 2, 2, 2 * width - 2, false, true, 6};
+    }
+    case PixelFormat::yuv420p:
+      return planes(2, 2, 1);
+    case PixelFormat::yuv420p10:
+      return planes(2, 2, 2);
+    case PixelFormat::yuv422p:
+      return planes(2, 1, 1);
+    default:
+      return planes(1, 1, 1);
   }
-  return layout;
 }
 
 Factors factors_of(const ImageView& view) {
@@ -72,11 +104,11 @@ void PixelRows::bind(const ImageView& view, Color color) {
   const bool planar = !interleaved && format != PixelFormat::gray8;
   if (view.width == 0 || view.height == 0) throw std::invalid_argument("the frame is empty");
   if (view.width > kLargest || view.height > kLargest) throw std::invalid_argument("the frame is too large");
-  const bool quartered = format == PixelFormat::yuv420p || format == PixelFormat::nv12;
-  if (quartered && (view.width % 2 != 0 || view.height % 2 != 0))
-    throw std::invalid_argument("yuv420p and nv12 frames need an even width and height");
-  if (format == PixelFormat::yuv422p && view.width % 2 != 0)
-    throw std::invalid_argument("yuv422p frames need an even width");
+  yuv_ = interleaved ? YuvLayout{} : yuv_layout(view);
+  if (planar && (view.width % yuv_.across != 0 || view.height % yuv_.down != 0))
+    throw std::invalid_argument(yuv_.down == 2
+                                    ? "yuv420p, nv12 and 10-bit frames need an even width and height"
+                                    : "yuv422p and yuyv422 frames need an even width");
   const std::size_t width = view.width;
   if (interleaved && color != Color::gray) {
     work_ = Work::none;
@@ -87,14 +119,19 @@ void PixelRows::bind(const ImageView& view, Color color) {
     const bool swap = color == Color::bgr;
     const std::size_t n = (width + 15) / 16 * 16;  // whole vectors
     layout_ = {3 * n, 1, {swap ? 2 * n : 0, n, swap ? 0 : 2 * n}};
-    if (terms_.size() < 6 * n) terms_.resize(6 * n);
+    if (terms_.size() < 3 * n) terms_.resize(3 * n);
     if (spread_.size() < 3 * n) spread_.resize(3 * n);
   } else {
-    work_ = interleaved ? Work::mix_gray : view.full_range ? Work::none : Work::expand_luma;
+    const bool plain = yuv_.luma_step == 1;
+    work_ = interleaved        ? Work::mix_gray
+            : !view.full_range ? Work::expand_luma
+            : plain            ? Work::none
+                               : Work::copy_luma;
     layout_ = {width, 1, {0, 0, 0}};  // gray shown in colour: the same byte three times
   }
   view_ = view;
   held_ = {kNone, kNone}, terms_held_ = kNone;
+  if (!interleaved && spread_.size() < width) spread_.resize(width);
   if (work_ != Work::none)
     for (auto& scratch : scratch_) scratch.resize(std::max(scratch.size(), layout_.bytes));
 }
@@ -110,23 +147,44 @@ const std::uint8_t* PixelRows::row(std::size_t y) {
   return scratch;
 }
 
+const std::uint8_t* PixelRows::samples(const std::uint8_t* from, std::size_t step, std::size_t shared,
+                                       bool chroma, std::uint8_t* out) const {
+  if (step == 1 && shared == 1) return from;
+  const Narrowing to = narrowing_of(yuv_.shift, view_.full_range, chroma);
+  for (std::size_t i = 0; i < view_.width / shared; ++i, from += step) {
+    const auto value = static_cast<std::uint8_t>(
+        yuv_.deep ? narrowed(from[0] | from[1] << 8, to.shift, to.factor, to.bias) : from[0]);
+    for (std::size_t k = 0; k < shared; ++k) out[shared * i + k] = value;
+  }
+  return out;
+}
+
 void PixelRows::convert(std::size_t y, std::uint8_t* out) {
   const std::size_t width = view_.width, n = layout_.bytes / 3;
-  if (work_ == Work::expand_luma) return lanes_.expand(view_.data + y * width, width, out);
   if (work_ == Work::mix_gray)
     return lanes_.mix(view_.data + y * width * 3, width, view_.format == PixelFormat::bgr24, out);
-  const YuvLayout from = yuv_layout(view_);
+  const std::uint8_t* luma = yuv_.luma + y * yuv_.luma_bytes;
+  if (work_ == Work::copy_luma) {
+    samples(luma, yuv_.luma_step, 1, false, out);
+    return;
+  }
+  if (work_ == Work::expand_luma)
+    return lanes_.expand(samples(luma, yuv_.luma_step, 1, false, spread_.data()), width, out);
   const Factors m = factors_of(view_);
-  const std::uint8_t* luma = from.luma + y * from.luma_bytes;
   std::uint8_t *const u = spread_.data(), *const v = u + n, *const padded = v + n;
-  if (terms_held_ != y / from.down) {
-    terms_held_ = y / from.down;
-    const std::size_t row = terms_held_ * from.chroma_bytes, step = from.pairs ? 2 : 1;
-    spread(from.u + row, step, from.across, width, u);
-    spread(from.v + row, step, from.across, width, v);
+  if (terms_held_ != y / yuv_.down) {
+    terms_held_ = y / yuv_.down;
+    const std::size_t row = terms_held_ * yuv_.chroma_bytes;
+    const auto spread = [&](const std::uint8_t* from, std::uint8_t* to) {
+      const std::uint8_t* const made = samples(from + row, yuv_.chroma_step, yuv_.across, true, to);
+      if (made != to) std::copy(made, made + width, to);  // nothing beyond the frame is read
+    };
+    spread(yuv_.u, u);
+    spread(yuv_.v, v);
     lanes_.chroma(u, v, n, m, terms_.data());
   }
-  if (n != width) luma = std::copy(luma, luma + width, padded) - width;  // nothing beyond the frame is read
+  luma = samples(luma, yuv_.luma_step, 1, false, padded);
+  if (luma != padded && n != width) luma = std::copy(luma, luma + width, padded) - width;
   lanes_.colour(luma, terms_.data(), n, m, out);
 }
 

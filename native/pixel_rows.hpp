@@ -11,10 +11,14 @@
 
 namespace mmedge {
 
-enum class PixelFormat { gray8, bgr24, rgb24, yuv420p, nv12, yuv422p, yuv444p };
+// Of 10 bits: samples of two bytes, the lower one first; in p010 the upper 10 bits, in yuv420p10 the lower.
+enum class PixelFormat { gray8, bgr24, rgb24, yuv420p, nv12, yuv422p, yuv444p, yuyv422, p010, yuv420p10 };
+constexpr PixelFormat kLastFormat = PixelFormat::yuv420p10;
 enum class Color { gray, rgb, bgr };
 // What turns luma and chroma into red, green and blue.
 enum class Matrix { bt601, bt709, fcc, smpte240m, bt2020 };
+
+std::size_t bytes_of(PixelFormat format, std::size_t width, std::size_t height);
 
 // A camera's frame, planes packed one after the other, not owned.
 struct ImageView {
@@ -30,8 +34,12 @@ struct ImageView {
 struct YuvLayout {
   const std::uint8_t *luma, *u, *v;
   std::size_t luma_bytes, chroma_bytes;
-  std::size_t across, down;  // columns and rows that share a sample of chroma
-  bool pairs;                // u and v in turn
+  std::size_t luma_step, chroma_step;  // bytes from one sample to the next
+  std::size_t across, down;            // columns and rows that share a sample of chroma
+  std::size_t reach;                   // bytes from the first sample of a row of v to its end
+  bool pairs;                          // u and v in turn
+  bool deep;                           // samples of 10 bits in two bytes
+  std::int32_t shift;                  // of such
 };
 
 // Of any format but interleaved colour; of gray frames luma alone.
@@ -60,11 +68,15 @@ class PixelRows {
   const std::uint8_t* row(std::size_t y);
 
  private:
-  enum class Work { none, expand_luma, mix_gray, convert_yuv };
+  enum class Work { none, copy_luma, expand_luma, mix_gray, convert_yuv };
   void convert(std::size_t y, std::uint8_t* out);
+  // A row of one plane as bytes, each for `shared` pixels; `from` itself where it is that already.
+  const std::uint8_t* samples(const std::uint8_t* from, std::size_t step, std::size_t shared, bool chroma,
+                              std::uint8_t* out) const;
 
   const ImageLanes& lanes_;
   ImageView view_{};
+  YuvLayout yuv_{};
   RowLayout layout_{};
   Work work_ = Work::none;
   std::array<LineVector<std::uint8_t>, 2> scratch_;

@@ -52,42 +52,40 @@ void TapRows::choose(std::size_t row_bytes) {
     const std::size_t block = image_lanes(one).block;
     return block == 1 || (row_bytes >= kWindow && plan_->columns.length() >= block);
   };
-  lanes_ = &image_lanes(instructions_);
-  if (!fits(instructions_))
-    lanes_ = &image_lanes(instructions_ == Instructions::avx512 && fits(Instructions::avx2)
-                              ? Instructions::avx2
-                              : Instructions::scalar);
+  const std::vector<Instructions>& usable = usable_instructions();
+  lanes_ =
+      &image_lanes(*std::find_if(std::find(usable.begin(), usable.end(), instructions_), usable.end(), fits));
 }
 
 void TapRows::plan_tables(const ImagePlan& plan) {
   const StoredAxis& columns = plan.columns;
   const bool colour = work_ == Work::yuv;
   std::size_t row_bytes = interleaved(view_.format) ? 3 * view_.width : yuv_.luma_bytes;
-  if (colour) row_bytes = std::min(row_bytes, yuv_.chroma_bytes);
+  if (colour) row_bytes = std::min(row_bytes, yuv_.reach);
   if (work_ == Work::means)  // numbers of one channel
     row_bytes = 2 * (blocks_.small() ? (columns.blocks - 1) * blocks_.step() + 1 : columns.blocks);
   choose(row_bytes);
   columns_.plan(columns, lanes_->block);
   const std::size_t n = columns_.count();
   if (work_ == Work::means) {
-    if (blocks_.small())
-      table_.numbers(columns_, blocks_.step(), row_bytes);
-    else
-      table_.numbers(columns_, 1, row_bytes);
+    table_.pairs(columns_, 1, blocks_.small() ? 2 * blocks_.step() : 2, row_bytes);
     mean_row_.resize(std::max(columns.blocks, n + kWindow / 2));
     for (auto& row : means_) row.resize(3 * n + kWindow / 2);
     return;
   }
   if (interleaved(view_.format))
     table_.pixels(columns_, row_bytes);
+  else if (yuv_.deep)
+    table_.pairs(columns_, 1, yuv_.luma_step, yuv_.luma_bytes);
   else
-    table_.bytes(columns_, 1, yuv_.luma_bytes);
+    table_.bytes(columns_, 1, yuv_.luma_step, yuv_.luma_bytes);
+  deep_.resize(yuv_.deep ? n + kWindow : 0);
   if (colour) {
-    if (yuv_.pairs)
-      chroma_.pairs(columns_, yuv_.across, yuv_.chroma_bytes);
+    if (yuv_.pairs || yuv_.deep)
+      chroma_.pairs(columns_, yuv_.across, yuv_.chroma_step, yuv_.reach);
     else
-      chroma_.bytes(columns_, yuv_.across, yuv_.chroma_bytes);
-    for (auto& row : terms_) row.resize((n + 15) / 16 * 96);
+      chroma_.bytes(columns_, yuv_.across, yuv_.chroma_step, yuv_.reach);
+    for (auto& row : terms_) row.resize((n + 15) / 16 * 48);
   }
   loose_.resize(3 * n + kWindow);
   for (auto& row : bytes_) row.resize(3 * n + kWindow);  // taking writes whole windows
@@ -106,7 +104,7 @@ void TapRows::blend(std::size_t above, std::size_t below, const Blend& blend) {
   // Rows that several rows of the output need are taken once.
   const bool once = plan_->rows.step >= 1.5;
   const bool pixels = once && work_ == Work::pixels && lanes_->blend_pixels != nullptr;
-  const bool colour = once && work_ == Work::yuv && lanes_->blend_colour != nullptr;
+  const bool colour = once && work_ == Work::yuv && !yuv_.deep && lanes_->blend_colour != nullptr;
   if (!pixels && !colour) {
     const std::uint8_t* const first = bytes(above);
     return lanes_->blend(first, bytes(below), blend);
@@ -141,11 +139,12 @@ const std::uint8_t* TapRows::bytes(std::size_t y) {
     return out;
   }
   const std::uint8_t* const luma = yuv_.luma + y * yuv_.luma_bytes;
-  if (work_ == Work::luma) {
-    lanes_->take(luma, table_.windows(), n, out);
-    return out;
-  }
-  lanes_->take(luma, table_.windows(), n, loose_.data());
+  std::uint8_t* const taken = work_ == Work::luma ? out : loose_.data();
+  if (yuv_.deep)
+    take_deep(luma, table_.windows(), false, taken);
+  else
+    lanes_->take(luma, table_.windows(), n, taken);
+  if (work_ == Work::luma) return out;
   if (work_ == Work::yuv)
     lanes_->colour(loose_.data(), chroma(y / yuv_.down), n, factors_, out);
   else
@@ -158,7 +157,6 @@ const std::int16_t* TapRows::chroma(std::size_t y) {
   if (terms_held_[y % 2] == y) return terms;
   terms_held_[y % 2] = y;
   const std::size_t n = columns_.count();
-  std::uint8_t *const u = loose_.data() + n, *const v = u + n;
   const std::size_t row = y * yuv_.chroma_bytes, next = rows_ahead() / yuv_.down * yuv_.chroma_bytes;
   if (row + next < view_.height / yuv_.down * yuv_.chroma_bytes) {  // to the second cache
     for (std::size_t at = row + next; at < row + next + yuv_.chroma_bytes; at += 64) {
@@ -166,15 +164,22 @@ const std::int16_t* TapRows::chroma(std::size_t y) {
       if (!yuv_.pairs) __builtin_prefetch(yuv_.v + at, 0, 2);
     }
   }
-  if (yuv_.pairs) {
-    lanes_->take(yuv_.u + row, chroma_.windows(), 2 * n, u);
-    lanes_->chroma_pairs(u, n, factors_, terms);
-    return terms;
-  }
-  lanes_->take(yuv_.u + row, chroma_.windows(), n, u);
-  lanes_->take(yuv_.v + row, chroma_.windows(), n, v);
-  lanes_->chroma(u, v, n, factors_, terms);
+  if (yuv_.deep) {
+    std::uint8_t *const u = loose_.data() + n, *const v = u + n;
+    take_deep(yuv_.u + row, chroma_.windows(), true, u);
+    take_deep(yuv_.v + row, chroma_.windows(), true, v);
+    lanes_->chroma(u, v, n, factors_, terms);
+  } else if (yuv_.pairs)
+    lanes_->take_pairs(yuv_.u + row, chroma_.windows(), n, factors_, terms);
+  else
+    lanes_->take_chroma(yuv_.u + row, yuv_.v + row, chroma_.windows(), n, factors_, terms);
   return terms;
+}
+
+void TapRows::take_deep(const std::uint8_t* row, const Windows& windows, bool chroma, std::uint8_t* out) {
+  const std::size_t n = columns_.count();
+  lanes_->take(row, windows, 2 * n, reinterpret_cast<std::uint8_t*>(deep_.data()));
+  lanes_->raw.narrow(deep_.data(), n, narrowing_of(yuv_.shift, view_.full_range, chroma), out);
 }
 
 const std::int16_t* TapRows::means(std::size_t y) {

@@ -39,6 +39,8 @@ class TapRows {
   void plan_tables(const ImagePlan& plan);
   std::size_t rows_ahead() const;
   const std::int16_t* chroma(std::size_t y);
+  // Taps of samples of 10 bits, as bytes.
+  void take_deep(const std::uint8_t* row, const Windows& windows, bool chroma, std::uint8_t* out);
 
   Instructions instructions_;
   ImageView view_{};
@@ -56,6 +58,7 @@ class TapRows {
   PixelRows pixels_;
   BlockRows blocks_;
   LineVector<std::int16_t> mean_row_;
+  LineVector<std::uint16_t> deep_;
   LineVector<std::uint8_t> loose_;  // taps on their way
   std::array<LineVector<std::uint8_t>, 2> bytes_;
   std::array<LineVector<std::int16_t>, 2> means_, terms_;

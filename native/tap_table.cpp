@@ -27,25 +27,16 @@ void ColumnTaps::plan(const StoredAxis& columns, std::size_t block) {
   }
 }
 
-void TapTable::bytes(const ColumnTaps& columns, std::size_t shared, std::size_t row_bytes) {
+void TapTable::bytes(const ColumnTaps& columns, std::size_t shared, std::size_t step, std::size_t row_bytes) {
   place_.clear();
-  for (const std::uint32_t x : columns.taps) place_.push_back(static_cast<std::uint32_t>(x / shared));
+  for (const std::uint32_t x : columns.taps) place_.push_back(static_cast<std::uint32_t>(x / shared * step));
   choose_windows(row_bytes);
 }
 
-void TapTable::pairs(const ColumnTaps& columns, std::size_t shared, std::size_t row_bytes) {
+void TapTable::pairs(const ColumnTaps& columns, std::size_t shared, std::size_t step, std::size_t row_bytes) {
   place_.clear();
   for (const std::uint32_t x : columns.taps) {
-    const auto first = static_cast<std::uint32_t>(x / shared * 2);
-    place_.insert(place_.end(), {first, first + 1});
-  }
-  choose_windows(row_bytes);
-}
-
-void TapTable::numbers(const ColumnTaps& columns, std::size_t step, std::size_t row_bytes) {
-  place_.clear();
-  for (const std::uint32_t x : columns.taps) {
-    const auto first = static_cast<std::uint32_t>(x * step * 2);
+    const auto first = static_cast<std::uint32_t>(x / shared * step);
     place_.insert(place_.end(), {first, first + 1});
   }
   choose_windows(row_bytes);

@@ -24,12 +24,11 @@ struct ColumnTaps {
 
 class TapTable {
  public:
-  // `shared` columns lie on each byte of a row of `row_bytes`, 16 at least for vector code.
-  void bytes(const ColumnTaps& columns, std::size_t shared, std::size_t row_bytes);
-  // Both bytes of each pair; `shared` columns lie on one pair.
-  void pairs(const ColumnTaps& columns, std::size_t shared, std::size_t row_bytes);
-  // Of numbers of 16 bits, each `step` after the other.
-  void numbers(const ColumnTaps& columns, std::size_t step, std::size_t row_bytes);
+  // `shared` columns lie on each sample, and samples `step` bytes after each other in a row of `row_bytes`,
+  // 16 at least for vector code.
+  void bytes(const ColumnTaps& columns, std::size_t shared, std::size_t step, std::size_t row_bytes);
+  // The same of samples of two bytes.
+  void pairs(const ColumnTaps& columns, std::size_t shared, std::size_t step, std::size_t row_bytes);
   // Of pixels of three bytes.
   void pixels(const ColumnTaps& columns, std::size_t row_bytes);
   Windows windows() const { return {place_.data(), offset_.data(), control_.data(), words_.data(), count_}; }

@@ -90,12 +90,13 @@ def emulated(*command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*enter, *command], env=environment, stdout=subprocess.PIPE, text=True, timeout=_LIMIT_S)
 
 
-def install(wheel: Path) -> float:
-    """Install the wheel and what it needs, by the emulated system's own pip; return the seconds."""
+def install(wheel: Path, demo: Path) -> float:
+    """Install the wheel, what it needs and the demo's data, by the emulated system's own pip; return the seconds."""
     wheels = SYSTEM / "opt/wheels"
     shutil.rmtree(wheels, ignore_errors=True)
     wheels.mkdir()
-    shutil.copy(wheel, wheels)
+    for each in (wheel, demo):
+        shutil.copy(each, wheels)
     named = [f"--platform=manylinux_2_{minor}_aarch64" for minor in range(17, 29)]
     pins = os.environ.get("PIP_CONSTRAINT", str(ROOT / "constraints.txt"))
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--only-binary=:all:", f"--python-version={PYTHON}"]
@@ -103,7 +104,7 @@ def install(wheel: Path) -> float:
     subprocess.run([*command, f"mmedge[{EXTRAS}] @ {wheel.resolve().as_uri()}", *TEST_PACKAGES], check=True)
     start_s = time.monotonic()
     pip = ["python3", "-m", "pip", "install", "--quiet", "--break-system-packages", "--no-index", "--no-compile"]
-    pip += ["--force-reinstall", "--root-user-action=ignore", "--find-links", "/opt/wheels", f"mmedge[{EXTRAS}]"]
+    pip += ["--force-reinstall", "--root-user-action=ignore", "--find-links", "/opt/wheels", f"mmedge[{EXTRAS},demo]"]
     emulated(*pip, *TEST_PACKAGES).check_returncode()
     return time.monotonic() - start_s
 
@@ -154,9 +155,12 @@ def labels() -> tuple[float, float]:
 
 def main() -> int:
     """Do all of it; 1 if a figure misses its limit."""
-    wheel = max((ROOT / "dist").glob("*aarch64.whl"), key=lambda path: path.stat().st_mtime)
+    wheel, demo = (
+        max((ROOT / "dist").glob(pattern), key=lambda path: path.stat().st_mtime)
+        for pattern in ("mmedge-*aarch64.whl", "mmedge_demo-*.whl")
+    )
     system()
-    installed_s = install(wheel)
+    installed_s = install(wheel, demo)
     lay_tests()
     agreement, answered_s = labels()
     here, there = run_tests()

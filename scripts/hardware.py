@@ -1,15 +1,26 @@
-"""Write docs/hardware.md from the attestations in attestations/: python scripts/hardware.py."""
+"""Write docs/hardware.md from the attestations in attestations/, and raise docs/evidence.toml by what they show.
+
+python scripts/hardware.py
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from mmedge.bench.attestation import read
+from mmedge.bench.checklist import shown
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 ROOT = Path(__file__).parents[1]
-PAGE = ROOT / "docs" / "hardware.md"
+PAGE, CLAIMS = ROOT / "docs" / "hardware.md", ROOT / "docs" / "evidence.toml"
 # What /proc/device-tree/model begins with; a board that nobody has run has a row that says so.
 BOARDS = (
     "NVIDIA Jetson Orin Nano",
@@ -24,12 +35,14 @@ valid and as it was sent: its hash fits. Make one on your board and send it; the
 
 <!-- needs: a quiet machine, minutes -->
 ```bash
-mmedge attest digits.mmedge --sweep 10:240
+mmedge attest digits.mmedge --board --input image=0 --input audio=mic://default
 mmedge attest --check attestation.json
 ```
 
 It runs the doctor, builds the engines, tests every network on its golden inputs, measures for half a minute and looks
-for the knee, as [bench](bench.md) describes. Times are ms.
+for the knee, as [bench](bench.md) describes; probes cameras and microphones, calibrates one of each, and runs for three
+minutes on those that are named. At the end it says what is [still missing](jetson.md#what-only-a-board-can-show). What
+an attestation of a Jetson shows, the same script writes into `docs/evidence.toml`. Times are ms.
 
 | board | bundle | backends | evidence | end to end p50 | p99 | n | runtime share | knee, a second | mJ a result |
 |---|---|---|---|---|---|---|---|---|---|
@@ -69,10 +82,39 @@ def page(documents: Iterable[dict[str, Any]]) -> str:
     return _HEAD + "\n".join(rows) + "\n"
 
 
+def raise_claims(text: str, documents: Mapping[str, dict[str, Any]]) -> tuple[str, list[str]]:
+    """Raise to ``jetson`` what an attestation shows: all lines of the checklist that a claim's ``jetson`` names.
+
+    Args:
+        text: Of docs/evidence.toml.
+        documents: File name -> attestation.
+
+    Returns:
+        The new text, and the names of the claims that were raised.
+    """
+    raised = []
+    for name, claim in tomllib.loads(text)["claims"].items():
+        lines = claim.get("jetson")
+        file = next((file for file, document in documents.items() if lines and shown(document, lines)), None)
+        if file is None or claim["evidence"] == "jetson":
+            continue
+        new = f'[claims.{name}]\nevidence = "jetson"\nshown_by = "attestations/{file}"\n'
+        text = re.sub(
+            rf'\[claims\.{name}\]\nevidence = "[^"\n]*"\nshown_by = "[^"\n]*"\n', lambda _, new=new: new, text
+        )
+        raised.append(name)
+    return text, raised
+
+
 def main() -> None:
-    """Write the page."""
-    PAGE.write_text(page(read(path) for path in sorted((ROOT / "attestations").glob("*.json"))), encoding="utf-8")
+    """Write the page and the claims."""
+    documents = {path.name: read(path) for path in sorted((ROOT / "attestations").glob("*.json"))}
+    PAGE.write_text(page(documents.values()), encoding="utf-8")
+    text, raised = raise_claims(CLAIMS.read_text(encoding="utf-8"), documents)
+    CLAIMS.write_text(text, encoding="utf-8")
     print(PAGE)
+    if raised:
+        print(f"raised to 'jetson': {', '.join(raised)}; README.md may say so now")
 
 
 if __name__ == "__main__":

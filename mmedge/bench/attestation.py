@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import hashlib
 import json
 import re
 import socket
@@ -11,19 +10,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mmedge.bench.checklist import view
 from mmedge.bench.report import SCHEMA as BENCH_SCHEMA
 from mmedge.errors import CheckError, ConfigError
+from mmedge.forecast.seal import digest
 
 SCHEMA = "mmedge.attest/1"
+# Of every attestation; "board" besides, of one made with --board.
 _KEYS = {"schema", "bundle", "doctor", "compile", "golden", "bench", "sweep", "valid", "problem", "sha256"}
 _LARGEST = 1 << 24  # bytes of a file that is read
-
-
-def digest(document: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of a document without its own ``sha256``, as JSON with sorted keys and no blanks."""
-    rest = {key: value for key, value in document.items() if key != "sha256"}
-    text = json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def seal(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,7 +78,7 @@ def read(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ConfigError("the file is not JSON", where=str(path), fix="make one: mmedge attest BUNDLE") from error
     schema = document.get("schema") if isinstance(document, dict) else None
-    if schema != SCHEMA or set(document) != _KEYS:
+    if schema != SCHEMA or set(document) - {"board"} != _KEYS:
         raise ConfigError(
             f"the file is not an attestation of schema '{SCHEMA}'",
             where=str(path),
@@ -101,6 +96,7 @@ def read(path: Path) -> dict[str, Any]:
     if not isinstance(bench, dict) or bench.get("schema") != BENCH_SCHEMA:
         message = f"its report is not of schema '{BENCH_SCHEMA}'"
         raise ConfigError(message, where=str(path), fix="measure again with this version")
+    view(document)
     if document["valid"] is not True:
         raise CheckError(f"its figures are not valid: {document['problem']}", where=str(path), fix="measure again")
     return dict(document)

@@ -13,7 +13,7 @@ from mmedge.bench.samples import PERCENTS, Samples
 from mmedge.pipeline.statistics import FloatArray64, values_needed
 from mmedge.plain import printable
 
-_WIDTH, _LEFT, _RIGHT = 900, 60, 16
+WIDTH, HEIGHT, LEFT, RIGHT = 900, 260, 60, 16
 _BARS, _POINTS = 60, 1200
 Scale = Callable[[float], float]
 
@@ -71,7 +71,7 @@ def histogram(samples: Samples, label: str) -> str:
     edges = np.linspace(low, high, _BARS + 1)
     counts, _ = np.histogram(np.minimum(values, high), edges)
     height, top, bottom = 190, 18, 28
-    across, up = _scale(low, high, _LEFT, _WIDTH - _RIGHT), _scale(0, float(counts.max()), height - bottom, top)
+    across, up = scale(low, high, LEFT, WIDTH - RIGHT), scale(0, float(counts.max()), height - bottom, top)
     parts = []
     for count, from_ms, until_ms in zip(counts.tolist(), edges[:-1].tolist(), edges[1:].tolist(), strict=True):
         if count:
@@ -81,13 +81,13 @@ def histogram(samples: Samples, label: str) -> str:
     taken = -math.inf
     for name, percent in PERCENTS.items():
         if samples.n >= values_needed(percent):
-            at = min(across(samples.percentile_ms(percent)), float(_WIDTH - _RIGHT))
-            parts.append(_line(at, top, at, height - bottom, "mark"))
+            at = min(across(samples.percentile_ms(percent)), float(WIDTH - RIGHT))
+            parts.append(line(at, top, at, height - bottom, "mark"))
             if at - taken > 34:
-                parts.append(_text(at, top - 5, name, "middle"))
+                parts.append(text(at, top - 5, name, "middle"))
                 taken = at
-    parts += _axis(ticks(low, high), across, height - bottom, "ms")
-    return _svg(height, parts, label)
+    parts += axis(ticks(low, high), across, height - bottom, "ms")
+    return svg(height, parts, label)
 
 
 def time_line(
@@ -103,25 +103,24 @@ def time_line(
     """
     height, top, bottom = 230, 24, 30
     times = [*t_s.tolist(), *missed_s, *(at for at, _ in events)]
-    across = _scale(0, max(times, default=1.0) or 1.0, _LEFT, _WIDTH - _RIGHT)
+    across = scale(0, max(times, default=1.0) or 1.0, LEFT, WIDTH - RIGHT)
     highest = float(latency_ms.max()) if len(latency_ms) else 1.0
-    up = _scale(0, highest or 1.0, height - bottom, top)
-    parts = [_line(across(at), top, across(at), height - bottom, "lost", f"{at:.2f} s: dropped") for at in missed_s]
+    up = scale(0, highest or 1.0, height - bottom, top)
+    parts = [line(across(at), top, across(at), height - bottom, "lost", f"{at:.2f} s: dropped") for at in missed_s]
     for at, what in events:
-        parts.append(_line(across(at), top - 8, across(at), height - bottom, "event", f"{at:.2f} s: {what}"))
+        parts.append(line(across(at), top - 8, across(at), height - bottom, "event", f"{at:.2f} s: {what}"))
         parts.append(f'<circle class="event" cx="{across(at):.1f}" cy="{top - 10}" r="3"/>')
     step = -(-len(t_s) // _POINTS) or 1
     for begin in range(0, len(t_s), step):  # of each step the longest: a page must not grow with the run
         worst = begin + int(np.argmax(latency_ms[begin : begin + step]))
         at, value = float(t_s[worst]), float(latency_ms[worst])
-        tip = f"<title>{at:.2f} s: {value:.2f} ms</title>"
-        parts.append(f'<circle class="point" cx="{across(at):.1f}" cy="{up(value):.1f}" r="1.8">{tip}</circle>')
+        parts.append(circle(across(at), up(value), 1.8, "point", f"{at:.2f} s: {value:.2f} ms"))
     for value in ticks(0, highest, 4):
-        parts.append(_line(_LEFT, up(value), _WIDTH - _RIGHT, up(value), "grid"))
-        parts.append(_text(_LEFT - 8, up(value) + 4, f"{value:g}", "end"))
-    parts.append(_text(8, top - 8, "ms", "start"))
-    parts += _axis(ticks(0, max(times, default=1.0)), across, height - bottom, "s")
-    return _svg(height, parts, "latency of each trigger over time")
+        parts.append(line(LEFT, up(value), WIDTH - RIGHT, up(value), "grid"))
+        parts.append(text(LEFT - 8, up(value) + 4, f"{value:g}", "end"))
+    parts.append(text(8, top - 8, "ms", "start"))
+    parts += axis(ticks(0, max(times, default=1.0)), across, height - bottom, "s")
+    return svg(height, parts, "latency of each trigger over time")
 
 
 def waterfall(bars: Sequence[Bar], label: str) -> str:
@@ -135,38 +134,49 @@ def waterfall(bars: Sequence[Bar], label: str) -> str:
     height = top + row * len(bars) + bottom
     low = min(0.0, min(bar.from_ms for bar in bars))
     high = max(bar.until_ms for bar in bars)
-    across = _scale(low, high if high > low else low + 1, left, _WIDTH - _RIGHT - 70)
+    across = scale(low, high if high > low else low + 1, left, WIDTH - RIGHT - 70)
     parts = []
     for number, bar in enumerate(bars):
         y, long_ms = top + row * number, bar.until_ms - bar.from_ms
         width = max(across(bar.until_ms) - across(bar.from_ms), 1.0)
-        parts.append(_text(left - 8, y + 15, bar.name, "end"))
+        parts.append(text(left - 8, y + 15, bar.name, "end"))
         parts.append(_rect(across(bar.from_ms), y + 3, width, row - 6, bar.kind, f"{bar.name}: {long_ms:.3f} ms"))
-        parts.append(_text(across(bar.from_ms) + width + 5, y + 15, f"{long_ms:.2f}", "start"))
-    parts += _axis(ticks(low, high), across, height - bottom, "ms")
-    return _svg(height, parts, label)
+        parts.append(text(across(bar.from_ms) + width + 5, y + 15, f"{long_ms:.2f}", "start"))
+    parts += axis(ticks(low, high), across, height - bottom, "ms")
+    return svg(height, parts, label)
 
 
-def _scale(low: float, high: float, first: float, last: float) -> Scale:
+def scale(low: float, high: float, first: float, last: float) -> Scale:
+    """Return a function from values to places."""
     return lambda value: first + (value - low) / ((high - low) or 1.0) * (last - first)
 
 
-def _svg(height: int, parts: Sequence[str], label: str) -> str:
+def svg(height: int, parts: Sequence[str], label: str) -> str:
+    """Return a chart; the label is for whoever cannot see it."""
     inside = "".join(parts)
-    return f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{escaped(label)}">{inside}</svg>'
+    return f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escaped(label)}">{inside}</svg>'
 
 
-def _axis(values: Sequence[float], across: Scale, y: float, unit: str) -> list[str]:
-    parts = [_line(across(value), y, across(value), y + 4, "grid") for value in values]
-    parts += [_text(at, y + 17, f"{value:.6g}", "middle") for value in values if (at := across(value)) < _WIDTH - 50]
-    return [*parts, _text(_WIDTH - 4, y + 17, unit, "end")]
+def axis(values: Sequence[float], across: Scale, y: float, unit: str) -> list[str]:
+    """Return the ticks of an axis, and its unit at the end."""
+    parts = [line(across(value), y, across(value), y + 4, "grid") for value in values]
+    parts += [text(at, y + 17, f"{value:.6g}", "middle") for value in values if (at := across(value)) < WIDTH - 50]
+    return [*parts, text(WIDTH - 4, y + 17, unit, "end")]
 
 
-def _text(x: float, y: float, text: str, anchor: str) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escaped(text)}</text>'
+def text(x: float, y: float, words: str, anchor: str) -> str:
+    """Return words at a place."""
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escaped(words)}</text>'
 
 
-def _line(x1: float, y1: float, x2: float, y2: float, kind: str, tip: str = "") -> str:
+def circle(x: float, y: float, radius: float, kind: str, tip: str) -> str:
+    """Return a circle that says what it is under the pointer."""
+    inside = f"<title>{escaped(tip)}</title>"
+    return f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="{radius:g}">{inside}</circle>'
+
+
+def line(x1: float, y1: float, x2: float, y2: float, kind: str, tip: str = "") -> str:
+    """Return a line, which may say what it is under the pointer."""
     inside = f"<title>{escaped(tip)}</title>" if tip else ""
     return f'<line class="{kind}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}">{inside}</line>'
 

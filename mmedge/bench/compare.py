@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from mmedge.bench.report import SCHEMA, Report
 from mmedge.bench.samples import Interval
 from mmedge.errors import CheckError, ConfigError
 
+_LARGEST = 1 << 24  # bytes of a file that is read
 GATED = tuple(("end_to_end", percent) for percent in ("p50", "p90", "p99"))
 
 
@@ -117,12 +119,14 @@ def read_baseline(path: Path) -> dict[str, Any]:
         ConfigError: If there is none, or it is of another schema.
     """
     try:
-        document = json.loads(path.read_bytes())
+        if path.stat().st_size > _LARGEST:
+            raise ConfigError("the baseline is too large for a report", where=str(path), fix="check the path")
+        document = json.loads(path.read_bytes(), parse_constant=_refuse)
     except OSError as error:
         raise ConfigError(
             f"cannot read the baseline: {error.strerror}", where=str(path), fix="check the path"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError("the baseline is not JSON", where=str(path), fix="save one: --save FILE.json") from error
     schema = document.get("schema") if isinstance(document, dict) else None
     if schema != SCHEMA:
@@ -132,12 +136,23 @@ def read_baseline(path: Path) -> dict[str, Any]:
             fix="measure it again with this version: --save FILE.json",
         )
     try:
-        compare(document, document, 0.0)
+        found = compare(document, document, 0.0)
+        numbers = [number for change in found.changes for number in (change.ours_ms, *change.interval)]
+        if any(number is not None and not 0 < number < math.inf for number in numbers):
+            raise ValueError("a time that is not above 0")
+        if not any(change.gated for change in found.changes):  # a gate that compares nothing would let all pass
+            raise ValueError("end_to_end has no p50 with an interval")
+        if document["valid"] is not (document["problem"] is None):
+            raise ValueError("valid and problem contradict each other")
     except (KeyError, TypeError, AttributeError, ValueError, ZeroDivisionError) as error:
         raise ConfigError(
             f"the baseline is damaged: {type(error).__name__} {error}", where=str(path), fix="measure it again"
         ) from error
     return dict(document)
+
+
+def _refuse(constant: str) -> float:
+    raise ValueError(f"JSON has no {constant}")
 
 
 def compare(ours: Mapping[str, Any], theirs: Mapping[str, Any], most: float, *, in_turn: bool = False) -> Comparison:

@@ -13,6 +13,8 @@ from mmedge.bench.sysfs import ROOT, each, number, text
 
 OTHERS = 0.1  # share of all cores that other programs may take
 WAITED = 0.05  # share of its time that this run may wait for a core while they do
+# Types of the kernel's cooling devices that slow something down, as Jetson Linux names them.
+_SLOWING = ("cpufreq", "devfreq", ".gpu", "throttle-alert")
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 
@@ -35,6 +37,7 @@ class Conditions:
         self.problems: list[str] = []
         self._heat: dict[str, float] = {}
         self._clocks: dict[str, list[int]] = {}
+        self._slowed: dict[str, int] = {}  # what cooled by slowing down -> in how many looks
 
     def begin(self) -> None:
         """Note where all counters stand."""
@@ -58,6 +61,11 @@ class Conditions:
             degrees, name = number(zone / "temp"), text(zone / "type") or zone.name
             if degrees is not None:
                 self._heat[name] = max(self._heat.get(name, -273.0), degrees / 1000)
+        for cooler in each(self._root, "sys/class/thermal/cooling_device*"):
+            name = text(cooler / "type") or ""
+            # Not a fan; and not Intel's, whose counters tell more.
+            if any(kind in name for kind in _SLOWING) and (number(cooler / "cur_state") or 0) > 0:
+                self._slowed[f"cooling by {name}"] = self._slowed.get(f"cooling by {name}", 0) + 1
         for name, path, per_khz in self._clock_files():
             clock = number(path)
             if clock is not None:
@@ -78,7 +86,7 @@ class Conditions:
             name: count - self._throttles.get(name, 0)
             for name, count in self._throttled().items()
             if count > self._throttles.get(name, 0)
-        }
+        } | self._slowed
         battery = self._on_battery()
         self.problems = judge(others, waited, stolen, throttles, battery=battery)
         pressure = self._waiting_us()

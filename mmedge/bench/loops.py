@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -13,7 +13,7 @@ from mmedge.bench.schedule import Feed
 from mmedge.bench.tally import OpenLoop, Tally
 from mmedge.bench.warm_up import WarmUp
 from mmedge.bench.watch import Watch
-from mmedge.bundle import Bundle, stage_order
+from mmedge.bundle import AudioInput, Bundle, ImageInput, stage_order
 from mmedge.pipeline import Pipeline
 
 LATE_NS = 10_000_000  # a generated packet that is pushed later than this, or a period, was late
@@ -29,6 +29,7 @@ class Loop:
     Attributes:
         pipe: Started.
         bundle: Its bundle.
+        attached: Inputs that have a source.
         watch: Looks at the conditions.
         duration_s: How long to measure.
         warm_up_s: How long it may take to settle.
@@ -39,6 +40,7 @@ class Loop:
 
     pipe: Pipeline
     bundle: Bundle
+    attached: tuple[str, ...]
     watch: Watch
     duration_s: float
     warm_up_s: float
@@ -68,6 +70,12 @@ class Measured:
     settled: bool
 
 
+def is_alone(bundle: Bundle, attached: Iterable[str]) -> bool:
+    """Tell whether no trigger waits for another input: there is none of pictures or sound beside its own."""
+    others = (bundle.inputs[name] for name in attached if name != bundle.manifest.sync.trigger)
+    return not any(isinstance(spec, (AudioInput, ImageInput)) for spec in others)
+
+
 def generated(loop: Loop, feeds: tuple[Feed, ...], period_ns: float, delay_ns: int) -> Measured:
     """Drive the pipeline by an open loop.
 
@@ -81,7 +89,9 @@ def generated(loop: Loop, feeds: tuple[Feed, ...], period_ns: float, delay_ns: i
     duration_ns = round(loop.duration_s * 1e9)
     own = next((f for f in feeds if f.name == loop.bundle.manifest.sync.trigger and not f.samples), None)
     due_ns = None if own is None else (start_ns + own.due_ns(number) for number in count())
-    tally = OpenLoop(due_ns, period_ns, stage_order(loop.bundle.manifest.stages), delay_ms=delay_ns / 1e6)
+    alone = is_alone(loop.bundle, loop.attached)
+    stages = stage_order(loop.bundle.manifest.stages)
+    tally = OpenLoop(due_ns, period_ns, stages, delay_ms=delay_ns / 1e6, alone=alone)
     warm_up = WarmUp(start_ns, period_ns, loop.warm_up_s)
     last_ns = start_ns + round(loop.warm_up_s * 1e9) + duration_ns + GRACE_NS
     generator = Generator(loop.pipe, loop.bundle, feeds, start_ns, delay_ns)
@@ -121,7 +131,7 @@ def generated(loop: Loop, feeds: tuple[Feed, ...], period_ns: float, delay_ns: i
 
 def given(loop: Loop) -> Measured:
     """Read what the user's sources give."""
-    tally = Tally(stage_order(loop.bundle.manifest.stages))
+    tally = Tally(stage_order(loop.bundle.manifest.stages), alone=is_alone(loop.bundle, loop.attached))
     start_ns = time.monotonic_ns()
     warm_up = WarmUp(start_ns, _UNKNOWN_NS, loop.warm_up_s)
     began_s = end_s = 0.0

@@ -9,6 +9,8 @@ import numpy as np
 from mmedge.bench.charts import Bar, escaped, histogram, time_line, waterfall
 from mmedge.bench.report import NOTE, Report
 from mmedge.bench.samples import Figures, Interval
+from mmedge.bench.sweep import Sweep, knee_line
+from mmedge.bench.sweep_chart import by_rate
 from mmedge.bench.tally import Answer, OpenLoop
 from mmedge.pipeline.statistics import told
 
@@ -17,6 +19,7 @@ _HOW = (
     "In brackets: between what a percentile lies with 95 % confidence, whatever the distribution. "
     "What n values cannot show is -."
 )
+_COLOURS = {"p50": "rest", "p90": "engine", "p99": "feed"}
 _OF_PROCESSES = ("process", "share of a core", "memory (PSS), MiB", "of the GPU, MiB")
 _STYLE = """
 :root{color-scheme:light dark;--ink:#1c2733;--dim:#66727f;--line:#dde3ea;--paper:#fff;--engine:#3b7a3a;--feed:#d08a1d;
@@ -34,7 +37,9 @@ transparent)}svg{display:block;width:100%;margin:.3em 0}text{font-size:12px;fill
 .engine{fill:var(--engine)}.feed{fill:var(--feed)}.wait{fill:var(--wait)}.rest{fill:var(--rest)}
 .point{fill:var(--rest);fill-opacity:.7}.grid{stroke:var(--line)}.mark{stroke:var(--dim);stroke-dasharray:3 3}
 .lost{stroke:var(--bad);stroke-opacity:.55}line.event{stroke:var(--bad);stroke-dasharray:2 3}
-circle.event{fill:var(--bad)}
+circle.event{fill:var(--bad)}.p50,.p90,.p99{fill:none;stroke-width:2}.p50{stroke:var(--rest)}.p90{stroke:var(--engine)}
+.p99{stroke:var(--feed)}circle.kept{stroke:none}circle.p50.kept{fill:var(--rest)}circle.p90.kept{fill:var(--engine)}
+circle.p99.kept{fill:var(--feed)}circle.missed{fill:var(--paper)}
 .key b{display:inline-block;width:.8em;height:.8em;margin:0 .35em 0 1em;border-radius:2px}
 """
 _KEY = "".join(
@@ -69,9 +74,42 @@ def page(report: Report) -> str:
         "<h2>Processes</h2>" + _table(_OF_PROCESSES, _processes(report)),
         "<h2>Conditions</h2>" + _listed(report.conditions),
     ]
+    return whole(f"mmedge bench: {name}", sections)
+
+
+def sweep_page(found: Sweep) -> str:
+    """Return the page of a sweep: latency by rate with the knee, a line for each rate."""
+    name = escaped(found.points[0].report.bundle)
+    problem = "; ".join(found.problems) or (None if found.knee_hz is not None else "the lowest rate was missed")
+    verdict = f"{knee_line(found)}." if problem is None else f"{knee_line(found)}. NOT VALID: {problem}"
+    rows = []
+    for point in found.points:
+        report = point.report
+        figures, rate, share = report.latency_ms["end_to_end"], report.rate, report.runtime_share
+        counted = (f"{rate.achieved_hz:.1f}", f"{rate.answered} of {rate.due}")
+        times = (told(figures.p50), told(figures.p90), told(figures.p99), told(figures.max))
+        own = "-" if share is None else told(share.p50)
+        rows.append((f"{point.asked_hz:.4g}", *counted, *times, own, "yes" if point.kept else "no"))
+    heads = ("asked a second", "achieved", "answered", "p50 ms", "p90 ms", "p99 ms", "max ms", "runtime share", "kept")
+    first = found.points[0].report
+    named = ("machine", "cores", "isolation", "backends", "mmedge")
+    alike = {key: first.conditions[key] for key in named if key in first.conditions}
+    key = "".join(f"<b style='background:var(--{kind})'></b>{p}" for p, kind in _COLOURS.items())
+    sections = [
+        f'<h1>{name}</h1><p class="verdict{"" if problem is None else " no"}">{escaped(verdict)}</p>',
+        f"<h2>End to end by rate</h2><p class='dim key'>{key}; hollow: the rate was missed; dashed: the knee</p>",
+        by_rate(found),
+        _table(heads, rows),
+        "<h2>Conditions</h2>" + _listed({"evidence": first.statistics.evidence, **alike}),
+    ]
+    return whole(f"mmedge bench: {name}, by rate", sections)
+
+
+def whole(title: str, sections: Iterable[str]) -> str:
+    """Return a page; the title is text of a page already."""
     return (
         f'<!doctype html><html lang=en><meta charset=utf-8><meta http-equiv="Content-Security-Policy" '
-        f'content="{_POLICY}"><meta name=viewport content="width=device-width"><title>mmedge bench: {name}</title>'
+        f'content="{_POLICY}"><meta name=viewport content="width=device-width"><title>{title}</title>'
         f"<style>{_STYLE}</style>{''.join(sections)}</html>"
     )
 
@@ -164,20 +202,27 @@ def _triggers(report: Report) -> str:
     found = (("A typical trigger", by_latency[(len(answers) - 1) // 2]), ("The worst trigger", worst))
     return "".join(
         f"<h2>{title}: {answer.took_ns / 1e6:.2f} ms</h2><p class='dim key'>{_KEY}</p>"
-        + waterfall(bars_of(answer, report.tally.names), title)
+        + waterfall(bars_of(answer, report.tally.names, alone=report.tally.alone), title)
         for title, answer in found
     )
 
 
-def bars_of(answer: Answer, names: Sequence[str]) -> list[Bar]:
-    """Return the waterfall of a trigger, in ms since it was captured; ``names`` are those of the stages in order."""
+def bars_of(answer: Answer, names: Sequence[str], *, alone: bool = False) -> list[Bar]:
+    """Return the waterfall of a trigger, in ms since it was captured.
+
+    Args:
+        answer: To it.
+        names: Those of the stages in order.
+        alone: Whether it waited for no other input.
+    """
+    ready = ("into the runtime", "rest") if alone else ("the other inputs", "wait")
 
     def bar(name: str, from_ns: int, until_ns: int, kind: str) -> Bar:
         return Bar(name, (from_ns - answer.t_ns) / 1e6, (until_ns - answer.t_ns) / 1e6, kind)
 
     bars = [
         bar("to the runtime", answer.t_ns, answer.delivered_ns, "wait"),
-        bar("the other inputs", answer.delivered_ns, answer.ready_ns, "wait"),
+        bar(ready[0], answer.delivered_ns, answer.ready_ns, ready[1]),
         bar("until it begins", answer.ready_ns, answer.start_ns, "rest"),
     ]
     for run in answer.stages(names):

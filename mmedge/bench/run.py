@@ -135,6 +135,7 @@ def bench(
                 loop = Loop(
                     pipe=pipe,
                     bundle=opened,
+                    attached=tuple(uris),
                     watch=watch,
                     duration_s=duration_s,
                     warm_up_s=warm_up_s,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
-from mmedge.bench.report import Report
+from mmedge.bench.report import Report, check_report_path, write
 from mmedge.errors import CheckError, ConfigError
 
 SCHEMA = "mmedge.bench.sweep/1"
@@ -73,6 +75,24 @@ class Sweep:
             message = f"the lowest rate, {self.points[0].asked_hz:g} a second, was missed"
             raise CheckError(message, where=where, fix="begin with a lower rate")
 
+    def save(self, path: Path) -> Path:
+        """Write the sweep as one HTML file or as JSON, as the name ends; returns the path.
+
+        Raises:
+            ConfigError: If the name ends otherwise, or it cannot be written.
+        """
+        check_report_path(path)
+        return self.save_page(path) if path.suffix == ".html" else write(path, self._json)
+
+    def save_page(self, path: Path) -> Path:
+        """Write the sweep as one HTML file, whatever its name; returns the path. Raises ConfigError if it cannot."""
+        from mmedge.bench.page import sweep_page
+
+        return write(path, lambda: sweep_page(self))
+
+    def _json(self) -> str:
+        return json.dumps(self.to_dict(), indent=1)
+
     def to_dict(self) -> dict[str, object]:
         """Return the sweep as the ``--json`` document, schema ``mmedge.bench.sweep/1`` (docs/bench.md)."""
         return {
@@ -84,6 +104,15 @@ class Sweep:
             "problems": self.problems,
             "points": [{"kept": point.kept, **point.report.to_dict()} for point in self.points],
         }
+
+
+def knee_line(found: Sweep) -> str:
+    """Return in a line where the knee is."""
+    if found.missed_hz is None:
+        return f"every rate was kept; the knee is above {found.knee_hz:.4g} a second"
+    if found.knee_hz is None:
+        return f"the lowest rate was missed; the knee is below {found.missed_hz:.4g} a second"
+    return f"knee: {found.knee_hz:.4g} a second are kept, {found.missed_hz:.4g} are not"
 
 
 def sweep(low_hz: float, high_hz: float, measure: Callable[[float], Report]) -> Sweep:

@@ -97,6 +97,7 @@ class Tally:
         stages: Names of the bundle's stages, in their order.
         delay_ms: How long data wait until they are handed over, which is no time of the runtime's; None: all of their
             way to it, as with cameras.
+        alone: Whether triggers wait for no other input: what passes until one is ready is then the runtime's own.
 
     Attributes:
         latencies: ``end_to_end``, ``overhead`` and each step.
@@ -110,9 +111,10 @@ class Tally:
         marks: When something happened that answers were made anew by, and what.
         answered: How many there are.
         from_ns: From when on it counts; None until ``begin``.
+        alone: As given.
     """
 
-    def __init__(self, stages: Sequence[str] = (), *, delay_ms: float | None = None) -> None:
+    def __init__(self, stages: Sequence[str] = (), *, delay_ms: float | None = None, alone: bool = False) -> None:
         self.latencies: dict[str, Samples] = {"end_to_end": Samples()}
         self.names = tuple(stages)
         self.stages = {name: StageSamples() for name in stages}
@@ -125,7 +127,7 @@ class Tally:
         self.answered = 0
         self.from_ns: int | None = None
         self._epoch: dict[str, int] = {}
-        self._delay_ms = delay_ms
+        self._delay_ms, self.alone = delay_ms, alone
 
     def begin(self, from_ns: int) -> None:
         """Count what comes from now on."""
@@ -151,7 +153,9 @@ class Tally:
             self.marks.append((result.t_ns, f"restart of {', '.join(restarted)}"))
         self._epoch.update(result.epoch)
         if said["inferred"] > 0:
-            waited = said["ready"] + (said["deliver"] if self._delay_ms is None else self._delay_ms)
+            waited = (0.0 if self.alone else said["ready"]) + (
+                said["deliver"] if self._delay_ms is None else self._delay_ms
+            )
             self.share.add(round(1e6 * (said["end_to_end"] - waited) / said["inferred"]))
         if result.spans:
             self._keep(read_answer(result))
@@ -186,6 +190,7 @@ class OpenLoop(Tally):
         period_ns: From one to the next.
         stages: As ``Tally`` has it.
         delay_ms: How long after its capture a packet is handed over.
+        alone: As ``Tally`` has it.
 
     Attributes:
         due: Triggers that were due within the measured time; ``answered`` of them had an answer of their own.
@@ -194,9 +199,15 @@ class OpenLoop(Tally):
     """
 
     def __init__(
-        self, due_ns: Iterator[int] | None, period_ns: float, stages: Sequence[str] = (), *, delay_ms: float = 0.0
+        self,
+        due_ns: Iterator[int] | None,
+        period_ns: float,
+        stages: Sequence[str] = (),
+        *,
+        delay_ms: float = 0.0,
+        alone: bool = False,
     ) -> None:
-        super().__init__(stages, delay_ms=delay_ms)
+        super().__init__(stages, delay_ms=delay_ms, alone=alone)
         self.latencies["answered"] = Samples()
         self.due = 0
         self.missed: list[int] = []

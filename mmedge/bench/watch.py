@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from mmedge.bench.conditions import Conditions
-from mmedge.bench.processes import gpu_mib, pss_mib
+from mmedge.bench.processes import family, gpu_mib, pss_mib
 from mmedge.pipeline import Statistics
 
 LOOK_S = 0.2
@@ -41,6 +41,7 @@ class Watch:
         self._drops: dict[str, int] = {}
         self._states: dict[str, object] = {}
         self._changes = 0
+        self._held_mib: dict[int, float] = {}
         self._wanted, self._begun, self._stop = threading.Event(), threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="mmedge-watch", daemon=True)
         self._thread.start()
@@ -67,7 +68,8 @@ class Watch:
             {
                 "name": used.name,
                 "cpu_share": round(used.cpu_s / seconds, 4),
-                "pss_mib": _rounded(pss_mib(pid)),
+                "pss_mib": _rounded(held := pss_mib(pid)),
+                **({"grown_mib": round(held - self._held_mib[pid], 1)} if held and pid in self._held_mib else {}),
                 **({"gpu_mib": on_gpu[pid]} if pid in on_gpu else {}),
             }
             for pid, used in self.conditions.usage.items()
@@ -85,6 +87,7 @@ class Watch:
             return
         self._look(silent=True)
         self.conditions.begin()
+        self._held_mib = {pid: mib for pid in family() if (mib := pss_mib(pid)) is not None}
         self._begun.set()
         while not self._stop.wait(LOOK_S):
             self.conditions.sample()

@@ -33,7 +33,7 @@ class ImageInput(Strict, frozen=True, kw_only=True, tag_field="modality", tag="i
         std: Per channel, in units of 0..1.
         frame: Height and width of the raw frame that enters a TensorRT engine.
         reduce: Integer-factor area reduction of the frame before the bilinear resize; of a camera of another size it
-            is larger or smaller by as much.
+            is larger or smaller by as much, if it is not 1.
         layout: How the axes of the networks lie that are brought along for it. Each gets a Transpose in front at
             export; what the seat gives is [1, channels, height, width] always.
         shares: Another image input, whose source feeds this one too unless it is given one of its own.

@@ -1,5 +1,8 @@
 """Runs a GStreamer pipeline as ``gst-launch-1.0 -q`` does, but reads its words from the standard input, as JSON.
 
+Before each buffer that its element ``mmedge-out`` writes to the standard output, 8 bytes go there: the buffer's time on
+CLOCK_MONOTONIC, in ns, of the machine's byte order; 0 if it has none.
+
 Arguments of a process can be read by everybody on the machine, and a pipeline may hold a password. It is run as a
 program, by its path; it imports nothing of this package.
 """
@@ -10,10 +13,19 @@ import ctypes
 import json
 import os
 import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
 
 _EOS, _ERROR, _WARNING, _CLOCK_LOST, _LATENCY = 1 << 0, 1 << 1, 1 << 2, 1 << 10, 1 << 19
 _PAUSED, _PLAYING = 3, 4
-_TYPE_AT = 64  # of a GstMessage, on 64-bit machines: its type follows a GstMiniObject
+# On 64-bit machines. A GstMessage's type follows its GstMiniObject; so do a GstBuffer's pool and its time. A
+# GstPadProbeInfo has its kind, an id, the buffer.
+_TYPE_AT, _PTS_AT, _DATA_AT = 64, 72, 16
+_BUFFER, _SEGMENT, _TIME = 1 << 4, (70 << 8) | 14, 3
+_NONE = 2**64 - 1
+_PROBE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
 
 
 class _GError(ctypes.Structure):
@@ -35,6 +47,7 @@ def main() -> int:
         _say("erroneous pipeline", error)
         return 1
     pipeline = ctypes.c_void_p(address)
+    kept = _stamps(gst, pipeline)  # for as long as it runs
     bus = ctypes.c_void_p(gst.gst_element_get_bus(pipeline))
     failed = gst.gst_element_set_state(pipeline, _PLAYING) == 0
     while True:
@@ -58,7 +71,54 @@ def main() -> int:
         gst.gst_mini_object_unref(message)
         if kind in (_EOS, _ERROR):
             gst.gst_element_set_state(pipeline, 1)
+            del kept
             return int(kind == _ERROR)
+
+
+def _stamps(gst: ctypes.CDLL, pipeline: ctypes.c_void_p) -> Callable[..., int]:
+    """Write a time before each buffer that leaves; return what is called for it, to be kept."""
+    pointers = (
+        "gst_bin_get_by_name",
+        "gst_element_get_static_pad",
+        "gst_element_get_clock",
+        "gst_pad_get_sticky_event",
+    )
+    for name in pointers:
+        getattr(gst, name).restype = ctypes.c_void_p
+    for name in ("gst_clock_get_time", "gst_element_get_base_time", "gst_segment_to_running_time"):
+        getattr(gst, name).restype = ctypes.c_uint64
+    sink = ctypes.c_void_p(gst.gst_bin_get_by_name(pipeline, b"mmedge-out"))
+    pad = ctypes.c_void_p(gst.gst_element_get_static_pad(sink, b"sink"))
+
+    def stamp_ns(buffer: int) -> int:
+        pts = ctypes.c_uint64.from_address(buffer + _PTS_AT)
+        clock = ctypes.c_void_p(gst.gst_element_get_clock(pipeline))
+        event = ctypes.c_void_p(gst.gst_pad_get_sticky_event(pad, _SEGMENT, 0))
+        try:
+            if pts.value == _NONE or not clock or not event:
+                return 0
+            segment = ctypes.c_void_p()
+            gst.gst_event_parse_segment(event, ctypes.byref(segment))
+            running = gst.gst_segment_to_running_time(segment, _TIME, pts)
+            if running == _NONE:
+                return 0
+            ahead = time.monotonic_ns() - gst.gst_clock_get_time(clock)  # of the pipeline's clock
+            return max(0, int(gst.gst_element_get_base_time(pipeline) + running + ahead))
+        finally:
+            if clock:
+                gst.gst_object_unref(clock)
+            if event:
+                gst.gst_mini_object_unref(event)
+
+    def leaves(_pad: Any, info: int, _data: Any) -> int:
+        with suppress(BrokenPipeError):  # who reads has gone, which the element will find as well
+            os.write(1, stamp_ns(ctypes.c_size_t.from_address(info + _DATA_AT).value).to_bytes(8, sys.byteorder))
+        return 1  # and on it goes
+
+    probe = _PROBE(leaves)
+    gst.gst_pad_add_probe.argtypes = (ctypes.c_void_p, ctypes.c_int, _PROBE, ctypes.c_void_p, ctypes.c_void_p)
+    gst.gst_pad_add_probe(pad, _BUFFER, probe, None, None)
+    return probe
 
 
 def _say(what: str, error: ctypes._Pointer[_GError], debug: bytes | None = None) -> None:

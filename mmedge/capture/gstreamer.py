@@ -1,4 +1,4 @@
-"""Jetson's CSI cameras and any GStreamer pipeline, through a ``gst_launch`` child that writes NV12 to a pipe."""
+"""Any GStreamer pipeline, a Jetson's cameras among them, through a ``gst_launch`` child that writes NV12 to a pipe."""
 
 from __future__ import annotations
 
@@ -11,77 +11,72 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 
-from mmedge.capture.base import Emit, ThreadSource
+from mmedge.capture.base import Emit, ThreadSource, log
+from mmedge.capture.kinds import KINDS
+from mmedge.capture.nvmm import Chain, chain
 from mmedge.capture.picture import PictureTrack
 from mmedge.capture.uri import Uri
 from mmedge.clock import now_ns
-from mmedge.errors import ConfigError, DeviceError, MissingDependencyError, SourceError
-from mmedge.types import Description
+from mmedge.errors import ConfigError, MissingDependencyError, SourceError
+from mmedge.types import ClockQuality, Description
 
-_CSI_SIZE = (1280, 720)
-_CSI_FPS = 30
 _LAUNCH = Path(__file__).with_name("gst_launch.py")
+_OUT = "fdsink name=mmedge-out fd=1 sync=false"
 _START_NS = 1_000_000_000  # in which gst-launch reports a bad pipeline
+_OLDEST_NS = 1_000_000_000  # a live picture is not on its way for longer
 _UNKNOWN_PERIOD_NS = 33_333_333  # 30 fps
 # The pipe carries no description, so the caps leave no choice: GStreamer converts what is another.
 _COLORIMETRY, _DESCRIPTION = "bt601", Description(matrix="bt601", full_range=False)
 
 
-def pipeline_text(uri: Uri) -> tuple[str, int, int]:
-    """Return the pipeline of a ``csi`` or ``gst`` address, up to and with ``fdsink``, and its frames' size.
+def pipeline(uri: Uri, has: Callable[[str], bool] | None = None) -> Chain:
+    """Return the pipeline of an address, up to and with ``fdsink``.
 
     Args:
-        uri: Parsed address.
-
-    Returns:
-        (pipeline, width, height).
+        uri: Parsed address: ``gst``, ``csi``, or ``v4l2`` where the board's hardware decodes.
+        has: Whether there is an element of a name; by default the installed GStreamer is asked.
 
     Raises:
         ConfigError: If the size of the frames is not known or cannot be packed without gaps.
+        DeviceError: If an element is missing that the board's hardware is used by.
 
     Example:
         >>> from mmedge.capture.uri import parse
-        >>> pipeline_text(parse("gst:videotestsrc?width=320&height=240"))[1:]
-        (320, 240)
+        >>> pipeline(parse("gst:videotestsrc?width=320&height=240")).width
+        320
     """
-    width, height = uri.number("width"), uri.number("height")
-    if uri.kind == "csi":
-        width, height = width or _CSI_SIZE[0], height or _CSI_SIZE[1]
-        rate = f"{uri.number('fps') or _CSI_FPS}/1"
-        size = f"width={width},height={height}"
-        source = (
-            f"nvarguscamerasrc sensor-id={uri.target}"
-            f" ! video/x-raw(memory:NVMM),{size},framerate={rate},format=NV12 ! nvvidconv"
-            f" ! video/x-raw,format=NV12,{size} ! videoconvert"
-        )
-    else:
-        source = uri.reveal()
-        width = width or _last_number("width", source)
-        height = height or _last_number("height", source)
-        if width is None or height is None:
-            raise ConfigError(
-                "the size of the pipeline's frames is unknown",
-                where=f"gst:{uri.target}",
-                fix="add it: 'gst:PIPELINE?width=640&height=480', or caps with width= and height= in the pipeline",
-            )
-        size = f"width={width},height={height}"
-        if "fps" in uri.params:
-            source += f" ! videorate ! video/x-raw,framerate={uri.number('fps')}/1"
-        source += " ! videoconvert ! videoscale"
-    if width % 4 or height % 2:  # GStreamer pads other rows, and the pipe would carry the padding
+    found = _written(uri) if uri.kind == "gst" else chain(uri, has or has_element)
+    if found.width % 4 or found.height % 2:  # GStreamer pads other rows, and the pipe would carry the padding
         raise ConfigError(
-            f"frames of {width}x{height} are not supported",
+            f"frames of {found.width}x{found.height} are not supported",
             where=f"{uri.kind}:{uri.target}",
             fix="use a width that is a multiple of 4 and an even height",
         )
+    size = f"width={found.width},height={found.height}"
     caps = f"video/x-raw,format=NV12,{size},pixel-aspect-ratio=1/1,colorimetry={_COLORIMETRY}"
-    return f"{source} ! {caps} ! fdsink fd=1 sync=false", width, height
+    return found._replace(text=f"{found.text} ! {caps} ! {_OUT}")
+
+
+def _written(uri: Uri) -> Chain:
+    source, fps = uri.reveal(), uri.number("fps")
+    width = uri.number("width") or _last_number("width", source)
+    height = uri.number("height") or _last_number("height", source)
+    if width is None or height is None:
+        raise ConfigError(
+            "the size of the pipeline's frames is unknown",
+            where=f"gst:{uri.target}",
+            fix="add it: 'gst:PIPELINE?width=640&height=480', or caps with width= and height= in the pipeline",
+        )
+    if fps is not None:
+        source += f" ! videorate ! video/x-raw,framerate={fps}/1"
+    return Chain(f"{source} ! videoconvert ! videoscale", width, height, fps)
 
 
 def _last_number(name: str, text: str) -> int | None:
@@ -92,38 +87,34 @@ def _last_number(name: str, text: str) -> int | None:
 class GStreamerSource(ThreadSource):
     """Reads NV12 frames that a GStreamer child process writes; it gets the pipeline through its standard input.
 
-    The pipe carries no times, so a frame's capture time is its arrival less one frame period (quality C).
+    Each frame comes with the time that GStreamer gave it (quality B). Where that cannot be of a live picture, its
+    capture time is its arrival less one frame period (quality C).
 
     Args:
-        uri: Parsed address of kind ``csi`` or ``gst``.
+        uri: Parsed address of kind ``csi`` or ``gst``, or ``v4l2`` where the board's hardware decodes.
         images: Names of the inputs that take its pictures.
 
     Raises:
         MissingDependencyError: If GStreamer is not installed.
-        DeviceError: If a CSI camera is asked for where there can be none.
+        DeviceError: If an element is missing that the board's hardware is used by.
         ConfigError: If the pipeline's frame size is not known.
     """
 
     def __init__(self, uri: Uri, *, images: tuple[str, ...]) -> None:
         super().__init__(images, name=f"{uri.kind}:{uri.target}", live=True)
-        pipeline, self._width, self._height = pipeline_text(uri)
-        fps = uri.number("fps") or (_CSI_FPS if uri.kind == "csi" else None)
-        self.nominal_hz = {} if fps is None else dict.fromkeys(images, float(fps))
-        self._period_ns = _UNKNOWN_PERIOD_NS if fps is None else 1_000_000_000 // fps
         if shutil.which("gst-launch-1.0") is None:
             raise MissingDependencyError(
                 f"{uri.kind}: sources need GStreamer (gst-launch-1.0), which is not installed",
                 where=self.name,
                 fix="apt-get install gstreamer1.0-tools gstreamer1.0-plugins-base",
             )
-        if uri.kind == "csi" and not has_element("nvarguscamerasrc"):
-            raise DeviceError(
-                f"CSI camera {uri.target} cannot be read: GStreamer has no element 'nvarguscamerasrc' (a part of"
-                " NVIDIA's JetPack)",
-                where=f"csi://{uri.target}",
-                fix="run on a Jetson, or use another camera: run `mmedge devices` to list devices",
-            )
-        self._words = _split(pipeline, self.name)
+        found = pipeline(uri)
+        if found.by:
+            log.info("%s: read and converted by %s", self.name, found.by)
+        self._width, self._height = found.width, found.height
+        self.nominal_hz = {} if found.fps is None else dict.fromkeys(images, float(found.fps))
+        self._period_ns = _UNKNOWN_PERIOD_NS if found.fps is None else 1_000_000_000 // found.fps
+        self._words = _split(found.text, self.name)
         self._child: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
 
@@ -187,8 +178,9 @@ class GStreamerSource(ThreadSource):
     def _frames(self, pipe: IO[bytes], emit: Emit, stop: threading.Event) -> None:
         shape = (self._height * 3 // 2, self._width)
         tracks = {name: PictureTrack(live=True, slots=lambda: self.slots) for name in self.streams}
-        watch, unwanted = tracks[self.streams[0]], np.empty(shape, np.uint8)
-        while not stop.is_set():
+        watch, unwanted, stamp = tracks[self.streams[0]], np.empty(shape, np.uint8), bytearray(8)
+        clock = _Stamps(self._period_ns)
+        while not stop.is_set() and _fill(pipe, memoryview(stamp)):
             lent = {name: loan for name, track in tracks.items() if (loan := track.slot(shape, stop)) is not None}
             picture = next(iter(lent.values()))[0] if lent else unwanted
             if not _fill(pipe, picture.data.cast("B")):
@@ -197,7 +189,12 @@ class GStreamerSource(ThreadSource):
                 return
             arrive_ns = now_ns()
             self.counters["dropped_frames"] += len(tracks) - len(lent)
-            capture_ns = arrive_ns - self._period_ns
+            before = clock.quality
+            capture_ns, uncertainty_ns = clock.capture(int.from_bytes(stamp, sys.byteorder), arrive_ns)
+            if before == "B" and clock.quality == "C":
+                log.warning("%s: its time stamps are of no live picture; a new epoch starts", self.name)
+                self.counters["clock_jumps"] += 1
+                self.new_epoch()
             unchanged_ns = watch.unchanged_ns(picture[: self._height], capture_ns)
             for name, (slot, release) in lent.items():
                 if slot is not picture:
@@ -211,12 +208,29 @@ class GStreamerSource(ThreadSource):
                         size=(self._width, self._height),
                         capture_ns=capture_ns,
                         arrive_ns=arrive_ns,
-                        uncertainty_ns=2 * self._period_ns,
+                        uncertainty_ns=uncertainty_ns,
                         unchanged_ns=unchanged_ns,
-                        quality="C",
+                        quality=clock.quality,
                         description=_DESCRIPTION,
                     )
                 )
+
+
+class _Stamps:
+    """Judges the times that GStreamer gives to frames; the first one that cannot be right ends the trust in them."""
+
+    def __init__(self, period_ns: int) -> None:
+        self._period_ns, self._last_ns = period_ns, 0
+        self.quality: ClockQuality = "B"
+
+    def capture(self, stamp_ns: int, arrive_ns: int) -> tuple[int, int]:
+        """Return (capture_ns, uncertainty_ns) of a frame; ``stamp_ns`` is 0 if it has none."""
+        if not 0 <= arrive_ns - stamp_ns < _OLDEST_NS or stamp_ns < self._last_ns:
+            self.quality = "C"
+        if self.quality == "C":
+            return arrive_ns - self._period_ns, 2 * self._period_ns
+        self._last_ns = stamp_ns
+        return stamp_ns, KINDS["gst"].constant_ns["B"]
 
 
 def has_element(name: str) -> bool:
@@ -238,9 +252,9 @@ def _fill(pipe: IO[bytes], view: memoryview) -> bool:
     return True
 
 
-def _split(pipeline: str, name: str) -> list[str]:
+def _split(text: str, name: str) -> list[str]:
     try:
-        return shlex.split(pipeline)
+        return shlex.split(text)
     except ValueError as error:
         raise ConfigError(
             f"the pipeline cannot be split into words: {error}", where=name, fix="close its quotes"

@@ -136,6 +136,8 @@ def read_params(kind: str, query: str, allowed: Iterable[str]) -> Params:
             raise ConfigError(f"parameter '{name}' must be a whole number from 1")
         if name == "fourcc" and len(value) != 4:
             raise ConfigError("parameter 'fourcc' must have four characters")
+        if name == "decode" and value not in ("cpu", "hardware", "auto"):
+            raise ConfigError("parameter 'decode' must be cpu, hardware or auto")
         params[name] = value
     check_choice(params)
     return params
@@ -145,15 +147,17 @@ def _read_v4l2(uri: str) -> tuple[str, Params]:
     if not uri.startswith("v4l2://"):
         return uri if uri.startswith("/") else f"/dev/video{uri}", {}
     target, _, query = uri.removeprefix("v4l2://").partition("?")
-    params = read_params("v4l2", query, (*_SIZE, "fourcc"))
+    params = read_params("v4l2", query, (*_SIZE, "fourcc", "decode"))
     if not target.startswith("/dev/"):
         raise ConfigError("v4l2:// needs a device path")
     return target, params
 
 
 def _open_v4l2(order: Opening) -> ThreadSource:
-    from mmedge.capture.v4l2 import CameraSource
+    from mmedge.capture.v4l2 import CameraSource, hardware_reads
 
+    if hardware_reads(order.uri):
+        return _open_gstreamer(order)
     return CameraSource(order.uri, images=order.images)
 
 
@@ -310,6 +314,7 @@ KINDS: Mapping[str, SourceKind] = {
         feeds=("image",),
         open=_open_gstreamer,
         modules=("mmedge.capture.gstreamer",),
+        constant_ns={"B": 20_000_000},
     ),
     "network": SourceKind(
         schemes=(*(f"{scheme}://" for scheme in _NETWORK), "sdp:"),
@@ -366,6 +371,7 @@ KINDS: Mapping[str, SourceKind] = {
         feeds=("image",),
         open=_open_gstreamer,
         modules=("mmedge.capture.gstreamer",),
+        constant_ns={"B": 20_000_000},
         password=True,
     ),
     "test": SourceKind(

@@ -70,6 +70,9 @@ class PictureTrack:
         return capture_ns - self._changed_ns
 
 
+DEEP = ("p010le", "yuv420p10le")  # samples of 10 bits in two bytes
+
+
 def planes_of(format: PixelFormat, height: int, width: int) -> tuple[tuple[int, int], ...]:
     """Return rows and bytes a row of each plane of a packed picture; sides are even where chroma is shared.
 
@@ -86,6 +89,12 @@ def planes_of(format: PixelFormat, height: int, width: int) -> tuple[tuple[int, 
             return (height, width), (height // 2, width)
         case "yuv420p":
             return (height, width), *2 * ((height // 2, width // 2),)
+        case "yuyv422":
+            return ((height, 2 * width),)
+        case "p010le":
+            return (height, 2 * width), (height // 2, 2 * width)
+        case "yuv420p10le":
+            return (height, 2 * width), *2 * ((height // 2, width),)
         case "yuv422p":
             return (height, width), *2 * ((height, width // 2),)
         case "yuv444p":
@@ -101,13 +110,18 @@ def frame_shape(format: PixelFormat, height: int, width: int) -> tuple[int, ...]
     """
     if format in ("rgb24", "bgr24"):
         return height, width, 3
+    if format == "yuyv422":
+        return height, width, 2
+    if format in DEEP:
+        return height * 3 // 2, 2 * width
     return sum(rows * columns for rows, columns in planes_of(format, height, width)) // width, width
 
 
 def even_sides(format: PixelFormat, height: int, width: int) -> tuple[int, int]:
     """Return the largest height and width that the format can have: shared chroma needs even ones."""
-    quartered = format in ("yuv420p", "nv12")
-    return height & ~1 if quartered else height, width & ~1 if quartered or format == "yuv422p" else width
+    quartered = format in ("yuv420p", "nv12", *DEEP)
+    halved = quartered or format in ("yuv422p", "yuyv422")
+    return height & ~1 if quartered else height, width & ~1 if halved else width
 
 
 @lru_cache(maxsize=16)

@@ -11,11 +11,12 @@ import msgspec
 
 from mmedge.capture.base import Emit, ThreadSource, log
 from mmedge.capture.kinds import KINDS
+from mmedge.capture.nvmm import chain
 from mmedge.capture.picture import PictureTrack
 from mmedge.capture.uri import Uri
 from mmedge.capture.v4l2_colours import driver_colours
 from mmedge.clock import ClockReport, StreamClock, now_ns
-from mmedge.errors import DeviceError, SourceError
+from mmedge.errors import DeviceError, MmedgeError, SourceError
 from mmedge.extras import require
 from mmedge.types import ClockQuality
 
@@ -103,10 +104,7 @@ def open_camera(cv2: Any, uri: Uri) -> Any:
     Raises:
         DeviceError: If the device is missing, is not a camera, or refuses the requested format.
     """
-    path = Path(uri.target)
-    if not path.exists() or not stat.S_ISCHR(path.stat().st_mode):
-        what = "is not a camera device" if path.exists() else "is not there"
-        raise DeviceError(f"camera '{uri.target}' {what}", where=uri.target, fix="run `mmedge devices` to list devices")
+    _check_device(uri)
     capture = cv2.VideoCapture(uri.target, cv2.CAP_V4L2)
     if not capture.isOpened():
         raise DeviceError(
@@ -131,6 +129,39 @@ def open_camera(cv2: Any, uri: Uri) -> Any:
                 fix=f"list its formats with: v4l2-ctl -d {uri.target} --list-formats-ext",
             )
     return capture
+
+
+def _check_device(uri: Uri) -> None:
+    path = Path(uri.target)
+    if not path.exists() or not stat.S_ISCHR(path.stat().st_mode):
+        what = "is not a camera device" if path.exists() else "is not there"
+        raise DeviceError(f"camera '{uri.target}' {what}", where=uri.target, fix="run `mmedge devices` to list devices")
+
+
+def hardware_reads(uri: Uri) -> bool:
+    """Return whether the board's hardware is to decode a camera's pictures, as ``decode`` in its address says.
+
+    ``auto`` is said in the log: by what they are decoded, or why by OpenCV on the CPU.
+
+    Args:
+        uri: Parsed address of kind ``v4l2``.
+
+    Raises:
+        DeviceError: If the device is missing or is not a camera.
+    """
+    decode = uri.params.get("decode", "cpu")
+    if decode == "cpu":
+        return False
+    _check_device(uri)
+    if decode == "auto":
+        from mmedge.capture.gstreamer import has_element
+
+        try:
+            chain(uri, has_element)
+        except MmedgeError as error:
+            log.info("%s: decoded by OpenCV on the CPU: %s", uri.target, error.message)
+            return False
+    return True
 
 
 class CameraSource(ThreadSource):

@@ -9,6 +9,7 @@ import msgspec
 from mmedge.capture.base import COUNTED, ThreadSource
 from mmedge.capture.open import open_sources
 from mmedge.capture.supervisor import HEARTBEAT_NS, LOOK_S, Order, Pulse
+from mmedge.capture.uri import parse
 from mmedge.clock import now_ns
 from mmedge.ipc.channel import PacketWriter
 from mmedge.ipc.control import unpack
@@ -24,6 +25,10 @@ learn(Order)  # before a fork, so that workers share what was learned
 def main(link: Link) -> None:
     """Open, read, report; ends with the source or when the parent wants it."""
     order = unpack(link.payload, Order)
+    if {parse(uri).kind for uri in order.uris.values()} == {"microphone"}:
+        from mmedge.capture.alsa import forget_encoder
+
+        forget_encoder()
     (source,) = open_sources(order.inputs, order.uris, hold_ns=order.hold_ns)
     try:
         source.epoch = order.epoch

@@ -36,6 +36,7 @@ COMMANDS = {
     "replay": "A recorded run again, bit by bit; or why a trigger saw what it saw.",
     "calibrate": "How late a camera is against a microphone, by flash and beep.",
     "service": "A systemd unit that runs a bundle: printed, or installed.",
+    "health": "Does a run that goes on still answer? For health checks.",
     "bench": "Latency report of a bundle, or of one network.",
     "attest": "What this machine measures with a bundle, as one document to send.",
     "train": "Train the model of a recipe.",

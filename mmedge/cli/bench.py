@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import partial
-from json import dumps
 from pathlib import Path
 from shlex import quote
 from typing import Annotated, Any, Literal
@@ -15,12 +14,13 @@ import typer
 from mmedge.bench import bench
 from mmedge.bench.compare import Comparison, compare, merged, read_baseline
 from mmedge.bench.network import bench_network
-from mmedge.bench.report import Report, check_report_path, write
+from mmedge.bench.report import Report, check_report_path
 from mmedge.bench.schedule import BLOCK_MS, Arrivals
 from mmedge.bench.sweep import Sweep, sweep
 from mmedge.bench.warm_up import MOST_S
 from mmedge.bundle import load
 from mmedge.cli.bench_tables import print_comparison, print_report, print_sweep
+from mmedge.cli.forecast import warn_before
 from mmedge.cli.output import Allow, Json, Places, bar, err, next_step, parse_places, print_json
 from mmedge.cli.rates import rates_of
 from mmedge.cli.run import parse_inputs
@@ -88,10 +88,8 @@ def command(
         if path is not None and not path.parent.is_dir():
             raise ConfigError("the folder does not exist", where=str(path.parent), fix="choose another path")
     most, rates = _share(max_regress), None if sweep_rates is None else rates_of(sweep_rates)
-    if rates is not None and any(asked is not None for asked in (compare_with, html, trace)):
-        raise ConfigError(
-            "a sweep has no page, no trace and no comparison", where="--sweep", fix="use --save FILE.json"
-        )
+    if rates is not None and any(asked is not None for asked in (compare_with, trace)):
+        raise ConfigError("a sweep has no trace and no comparison", where="--sweep", fix="use --save, or --html")
     seconds = duration if duration is not None else _DURATION_S if rates is None else _SWEEP_S
     options: dict[str, Any] = {"backend": backend, "arrivals": arrivals, "seed": seed, "warm_up_s": warm_up}
     if bundle.suffix == ".onnx":
@@ -106,7 +104,8 @@ def command(
             if wanted:
                 raise ConfigError(f"{name} is of single networks, and this is a bundle", where=name, fix="leave it out")
         options |= {"precision": precision, "isolation": isolation, "block_ms": block_ms, "delay_ms": delay_ms}
-        options |= {"allow": allow, "inputs": _inputs(bundle, input), "place": parse_places(place)}
+        options |= {"allow": allow, "inputs": _inputs(bundle, input, fps if rates is None else rates[0])}
+        options |= {"place": parse_places(place)}
         measure = bench
     baseline = None
     if compare_with is not None and compare_with.suffix == ".json":
@@ -118,7 +117,7 @@ def command(
             return measure(path, seconds, fps=rate, progress=tell, **options)
 
     if rates is not None:
-        _finish_sweep(sweep(*rates, partial(measured, bundle)), save, json=json)
+        _finish_sweep(sweep(*rates, partial(measured, bundle)), save, html, json=json)
         return
     comparison: Comparison | None = None
     if compare_with is not None and baseline is None:
@@ -157,24 +156,25 @@ def _finish(report: Report, comparison: Comparison | None, *, json: bool) -> Non
         comparison.raise_for_status()
 
 
-def _finish_sweep(found: Sweep, save: Path | None, *, json: bool) -> None:
-    document = found.to_dict()
-    if save is not None:
-        if save.suffix != ".json":
-            raise ConfigError("a sweep is saved as JSON", where=str(save), fix="use the suffix .json")
-        write(save, lambda: dumps(document, indent=1))
+def _finish_sweep(found: Sweep, save: Path | None, html: Path | None, *, json: bool) -> None:
+    for path, save_as in ((save, found.save), (html, found.save_page)):
+        if path is not None:
+            save_as(path)
+            err.print(f"wrote {path}", highlight=False)
     if json:
+        document = found.to_dict()
         print_json(document)
         raise typer.Exit(not document["valid"])
     print_sweep(found)
     found.raise_for_status()
 
 
-def _inputs(bundle: Path, given: list[str]) -> Any:
-    if not given:
-        return None
+def _inputs(bundle: Path, given: list[str], fps: float) -> Any:
+    """Return the sources that are given, None without any; say beforehand why the run cannot hold its rate or fit."""
     with load(bundle) as opened:
-        return parse_inputs(opened, given, {})
+        uris = parse_inputs(opened, given, {}) if given else None
+        warn_before(opened, fps if uris is None else None, inputs=list(uris or ()))
+        return uris
 
 
 def _share(text: str) -> float:

@@ -9,7 +9,7 @@ from rich.table import Table
 from mmedge.bench.compare import Comparison
 from mmedge.bench.report import NOTE, Report
 from mmedge.bench.samples import Figures, Interval
-from mmedge.bench.sweep import Sweep
+from mmedge.bench.sweep import Sweep, knee_line
 from mmedge.cli.output import add_names, err
 from mmedge.cli.run import print_facts
 from mmedge.pipeline.statistics import told
@@ -57,13 +57,7 @@ def print_sweep(found: Sweep) -> None:
         cells = (f"{point.asked_hz:.1f}", f"{point.report.rate.achieved_hz:.1f}", told(p.p50), told(p.p99), told(p.max))
         table.add_row(*cells, str(p.n), "yes" if point.kept else "no")
     err.print(table)
-    if found.missed_hz is None:
-        line = f"every rate was kept; the knee is above {found.knee_hz:.4g} a second"
-    elif found.knee_hz is None:
-        line = f"the lowest rate was missed; the knee is below {found.missed_hz:.4g} a second"
-    else:
-        line = f"knee: {found.knee_hz:.4g} a second are kept, {found.missed_hz:.4g} are not"
-    err.print(line, highlight=False, markup=False)
+    err.print(knee_line(found), highlight=False, markup=False)
 
 
 def print_comparison(comparison: Comparison) -> None:

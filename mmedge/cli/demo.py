@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.resources import as_file
 from itertools import cycle
 from pathlib import Path
 from shlex import quote
@@ -17,6 +16,7 @@ from mmedge.bundle import load
 from mmedge.cli.compile import engines_table
 from mmedge.cli.output import Json, PrivacyOption, ViewOption, bar, err, next_step, out, print_json, styled, tell_links
 from mmedge.cli.signals import Stopped
+from mmedge.extras import demo_data
 from mmedge.pipeline import Pipeline
 from mmedge.pipeline.statistics import told
 from mmedge.privacy import Privacy
@@ -34,6 +34,7 @@ def command(
     With --view: the clips on the live page, one after the other until Ctrl-C, instead of the measurements; a bundle
     that is there already is used.
     """
+    demo_data("digits")  # before anything takes minutes
     module = import_module("mmedge.export.demo")
     with bar("demo") as progress:
         last = ""
@@ -66,7 +67,8 @@ def _show(module: Any, output: Path, view: str, privacy: Privacy) -> None:
     """Play the clips on the page until somebody ends it."""
     from mmedge.view.live import LivePage, with_typed
 
-    with load(output) as bundle, LivePage(view, privacy) as page, as_file(module.assets() / "clips") as folder:
+    folder = demo_data("digits/clips")
+    with load(output) as bundle, LivePage(view, privacy) as page:
         for turn, clip in enumerate(cycle(module.CLIPS)):
             fed = {seat: Address(str(folder / f"{clip}.mp4")) for seat in module.seats(bundle)}
             sink = page.again()

@@ -16,7 +16,7 @@ from rich.text import Text
 from mmedge.address import Address
 from mmedge.capture.devices import Device, list_devices
 from mmedge.cli.addresses import typed
-from mmedge.cli.output import Json, bar, err, next_step, out, print_json, styled
+from mmedge.cli.output import Bar, Json, bar, err, next_step, out, print_json, styled
 from mmedge.doctor.devices_probe import SETTLED_S, DeviceProbe, StreamProbe, probe_devices
 from mmedge.errors import ConfigError, DeviceError
 from mmedge.pipeline.statistics import told
@@ -56,16 +56,22 @@ def command(
     next_step("mmedge devices --probe")
 
 
-def _probe(uris: Sequence[Address], devices: Sequence[Device], seconds: float, *, json: bool) -> None:
+def probed(uris: Sequence[Address], devices: Sequence[Device], seconds: float, progress: Bar) -> list[DeviceProbe]:
+    """Measure what devices deliver, those of ``uris`` first; one that cannot be used has the reason."""
     usable = [*uris, *(Address(device.uri) for device in devices if device.uri is not None)]
-    with bar("probing") as progress:
-        found = probe_devices(usable, seconds=seconds, progress=progress)
+    found = probe_devices(usable, seconds=seconds, progress=progress)
     for device in devices:
         if device.uri is None:
             reason = DeviceError(
                 f"the device cannot be used: {device.detail}", where=device.name, fix="run `mmedge doctor`"
             )
             found.append(DeviceProbe(uri=device.name, error=reason.to_dict()))
+    return found
+
+
+def _probe(uris: Sequence[Address], devices: Sequence[Device], seconds: float, *, json: bool) -> None:
+    with bar("probing") as progress:
+        found = probed(uris, devices, seconds, progress)
     failed = [device for device in found if device.error is not None]
     if json:
         print_json(

@@ -38,13 +38,28 @@ def command(
         str, typer.Option(metavar="NAME,NAME", help="With --plan: the inputs that have a source; all, if left out.")
     ] = "",
     latency: Annotated[Latency, typer.Option(help="With --plan: as of `mmedge run`.")] = "balanced",
+    device: Annotated[
+        str | None,
+        typer.Option(help="With --plan: what to expect on orin-nano, orin-nx, agx-orin or thor, not on this machine."),
+    ] = None,
+    fps: Annotated[float, typer.Option(help="With --plan: rate of pictures.")] = 30.0,
+    measured: Annotated[
+        list[Path],
+        typer.Option(metavar="FILE.json", help="With --plan: a report of `mmedge bench`, or an attestation."),
+    ] = [],
     json: Json = False,
 ) -> None:
     """Show what a file is: inputs, stages, tasks and variants, an ONNX signature and findings, engine or plan."""
-    if plan or inputs or latency != "balanced":
+    if plan or inputs or latency != "balanced" or device is not None or measured or fps != 30.0:
         if not plan:
-            raise ConfigError("--inputs and --latency are of --plan", where="inspect", fix="add --plan")
-        _show_plan(file, [name for name in inputs.split(",") if name], latency, json=json)
+            raise ConfigError(
+                "--inputs, --latency, --device, --fps and --measured are of --plan", where="inspect", fix="add --plan"
+            )
+        names = [name for name in inputs.split(",") if name]
+        if device is None or not json:
+            _show_plan(file, names, latency, json=json)
+        if device is not None or not json:
+            _show_forecast(file, names, latency, device, fps, measured, json=json)
         return
     if file.suffix.lower() == ".json":
         _show_written_plan(file, json=json)
@@ -84,6 +99,23 @@ def _show_plan(file: Path, given: Sequence[str], latency: Latency, *, json: bool
         attached = dict.fromkeys(given or bundle.inputs, live)
         plan = make_plan(bundle.manifest, attached, latency=latency, manifest_sha256=bundle.manifest_sha256)
     print_json(msgspec.to_builtins(plan)) if json else print_plan(plan)
+
+
+def _show_forecast(
+    file: Path,
+    given: Sequence[str],
+    latency: Latency,
+    device: str | None,
+    fps: float,
+    measured: Sequence[Path],
+    *,
+    json: bool,
+) -> None:
+    from mmedge.cli.forecast import forecast_of, print_forecast
+
+    with load(file) as bundle:
+        forecast = forecast_of(bundle, device, measured, fps, latency, given)
+    print_json(forecast.to_dict()) if json else print_forecast(forecast)
     next_step(f"mmedge run {quote(str(file))}")
 
 

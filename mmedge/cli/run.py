@@ -155,6 +155,9 @@ def command(
     with load(bundle) as opened, live_page(view, privacy) as page:
         named = {"image": image, "audio": audio, "text": text}
         uris = parse_inputs(opened, input, named, pushes=attach is not None)
+        from mmedge.cli.forecast import warn_before
+
+        warn_before(opened, None, latency, list(uris))
         shown = _window(opened, uris) if window else None
         sinks = make_sinks(sink, json=json, privacy=privacy)
         if page is not None:

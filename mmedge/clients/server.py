@@ -24,7 +24,7 @@ from mmedge._native import core
 from mmedge.clients.socket_file import SocketFile, may
 from mmedge.clients.wire import DTYPES, MAX_PUSH, NAME, SAID, Kind, Message, Place, Pushed, receive, record
 from mmedge.errors import ConfigError, MmedgeError, internal
-from mmedge.ipc.frames import Loan, RingSlot
+from mmedge.ipc.frames import Loan
 from mmedge.ipc.records import frame_header
 from mmedge.ipc.wake import ShownWake, Wake
 from mmedge.types import AnyArray, ByteArray, Description, Frame, Result
@@ -157,7 +157,7 @@ class Server:
         slot = frame.release if isinstance(frame, Frame) else None
         if isinstance(slot, Loan):  # of a file, which is read in this process
             ring, seq = slot.pool.ring, slot.hold()
-        elif isinstance(slot, RingSlot):
+        elif isinstance(slot, core.RingSlot):
             ring, seq = slot.ring, slot.seq
         else:  # of somebody's array
             return None

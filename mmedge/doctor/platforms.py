@@ -36,11 +36,11 @@ class JetPack:
 
     @property
     def install(self) -> str:
-        """The line that installs everything a bare board needs; markers in the extra choose the CUDA bindings."""
+        """The line that installs everything a bare board needs."""
         return (
             "sudo apt-get update && sudo apt-get install -y nvidia-jetpack python3-venv libportaudio2 && "
             f"python{self.python} -m venv --system-site-packages .venv && "
-            ".venv/bin/pip install 'mmedge[capture,cpu,jetson]'"
+            ".venv/bin/pip install 'mmedge[capture,cpu]'"
         )
 
 

@@ -319,6 +319,17 @@ class EngineCache:
             yield
 
 
+def timed_engine(variant_sha256: str) -> Sidecar | None:
+    """Return what is said of the newest engine of a network that was run here; None of nothing. Nothing is loaded."""
+    try:
+        paths = sorted(engine_cache().glob(f"{variant_sha256[:16]}-*.json"), key=lambda path: -path.stat().st_mtime_ns)
+        found = [msgspec.json.decode(path.read_bytes(), type=learn(Sidecar)) for path in paths]
+    except (ConfigError, OSError, msgspec.MsgspecError):
+        return None
+    ran = (s for s in found if s.verdict is not None and s.verdict.run_ms is not None)
+    return next((sidecar for sidecar in ran if sidecar.key.variant_sha256 == variant_sha256), None)
+
+
 def _described(key: EngineKey, build: BuildResult, verdict: Verdict | None) -> Sidecar:
     plan = build.plan
     return Sidecar(key=key, plan_sha256=_sha256(plan), plan_bytes=len(plan), build=build.report(), verdict=verdict)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Iterable
 
 import msgspec
 
@@ -57,8 +58,12 @@ class TimingKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     @property
     def stem(self) -> str:
         """File name of the record without its suffix; its first part tells the network."""
-        files = hashlib.sha256("\n".join(sorted({sha for _, _, sha in self.forms})).encode()).hexdigest()
-        return f"cpu-{files[:16]}-{hashlib.sha256(msgspec.json.encode(self, order='deterministic')).hexdigest()[:24]}"
+        own = hashlib.sha256(msgspec.json.encode(self, order="deterministic")).hexdigest()
+        return f"{_first({sha for _, _, sha in self.forms})}-{own[:24]}"
+
+
+def _first(hashes: set[str]) -> str:
+    return f"cpu-{hashlib.sha256(chr(10).join(sorted(hashes)).encode()).hexdigest()[:16]}"
 
 
 class Timings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -107,6 +112,21 @@ def kept_timings(key: TimingKey) -> Timings | None:
         _log.warning("what was measured on this CPU cannot be read: %s", error)
         return None
     return found if found.key == key else None
+
+
+def timed_before(hashes: Iterable[str]) -> Timings | None:
+    """Return what was measured last of a network's forms on this processor, by whatever libraries; None of nothing.
+
+    Args:
+        hashes: SHA-256 of the forms' files.
+    """
+    try:
+        found = sorted(engine_cache().glob(f"{_first(set(hashes))}-*.json"), key=lambda path: -path.stat().st_mtime_ns)
+        records = [msgspec.json.decode(path.read_bytes(), type=learn(Timings)) for path in found]
+    except (ConfigError, OSError, msgspec.MsgspecError):
+        return None
+    own = (cpu_name(), instruction_sets())
+    return next((record for record in records if (record.key.cpu, record.key.instructions) == own), None)
 
 
 def keep_timings(timings: Timings) -> None:

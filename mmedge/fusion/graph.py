@@ -15,7 +15,7 @@ from mmedge.fusion.evidence import evidence_of
 from mmedge.fusion.failures import TOLD, StageError, recorded_faults
 from mmedge.fusion.feed import ReadAudio
 from mmedge.fusion.life import Life
-from mmedge.fusion.moment import Timing, ages_of, marks_of, raise_ages
+from mmedge.fusion.moment import Timing
 from mmedge.fusion.pictures import Looked, Pictures
 from mmedge.fusion.stage import StageRunner
 from mmedge.fusion.stream import StreamStage
@@ -60,8 +60,7 @@ class StageGraph:
         self._ages: dict[str, float] = {}
         self._moment = core.Moment(len(stages[0].seats) if stages else 0)
         self._segments = make_segments(stages, self._crew)
-        self._bits = 0
-        self._attempt = 0
+        self._bits = self._attempt = 0
         self._fallen: dict[StageRunner, EngineError] = {}
         self._beside: list[tuple[StageRunner, MmedgeError]] = []  # failed at this attempt, another one was raised
         self._faults: Mapping[str, EngineError] = {}
@@ -94,23 +93,26 @@ class StageGraph:
         Raises:
             StageError: If a stage fails. It has forgotten its state; the graph can go on.
         """
-        marks, bits = marks_of(snapshot)
-        self._bits = bits
-        self._attempt = self._attempt + 1 if snapshot is self._snapshot else 0
-        recorded = failed[self._attempt] if self._attempt < len(failed) else {}
-        self._faults = recorded_faults(recorded)
-        if self._attempt:
-            self.lost += [
-                stage.failed(error, bits) for stage, error in self._beside if stage.bits and not bits & stage.bits
-            ]
-        self._beside = []
-        self._collect(snapshot, bits, busy)
+        again = snapshot is self._snapshot
+        self._attempt = self._attempt + 1 if again else 0
+        if again:
+            snapshot.age_ms.update((seat, age_ms) for seat, age_ms in self._ages.items() if snapshot.present[seat])
+        else:
+            self._snapshot, self._ages = snapshot, dict(snapshot.age_ms)
+            self.clear()
+            for segment in self._segments:
+                segment.begin()
+        self._bits = bits = self._moment.look(snapshot)
+        self._faults = recorded_faults(failed[self._attempt]) if self._attempt < len(failed) else {}
+        beside, self._beside = self._beside, []
+        self.lost += [stage.failed(error, bits) for stage, error in beside if stage.bits and not bits & stage.bits]
+        if self._background:
+            self._collect(bits, busy)
         self.used_ns = {}
-        self._moment.look(snapshot.t_ns, marks, ages_of(snapshot))
         try:
             late = self._run_waited(snapshot, bits, read_audio)
         finally:
-            raise_ages(snapshot, self._moment)
+            self._moment.raise_ages(snapshot)
         for stage in late:
             try:
                 seen = hearing.seen(stage, bits)
@@ -142,17 +144,9 @@ class StageGraph:
         self.failed += [{} for _ in range(self._attempt + 1 - len(self.failed))]
         self.failed[-1][stage.name] = error.message[:TOLD]
 
-    def _collect(self, snapshot: Snapshot, bits: int, busy: Collection[str] | None) -> None:
+    def _collect(self, bits: int, busy: Collection[str] | None) -> None:
         """Take up what has come from the background: before anything else, so that it is decided once a trigger."""
         again = self._attempt > 0
-        if not again:
-            self.clear()
-            self._snapshot = snapshot
-            self._ages = dict(snapshot.age_ms)
-            for stage in self.stages:
-                stage.memory.ran = False
-        else:
-            snapshot.age_ms.update((seat, age_ms) for seat, age_ms in self._ages.items() if snapshot.present[seat])
         for stage in self._background:
             away = bool(stage.bits) and not bits & stage.bits
             if not again:
@@ -322,7 +316,7 @@ class StageGraph:
 
     def answered(self, tensor: str) -> bool:
         """Tell whether the stage of ``STAGE.OUTPUT`` has run; while all that it depends on is absent it gives zeros."""
-        return self._outputs[tensor][0].life.shown
+        return self._outputs[tensor][0].memory.shown
 
     @property
     def deaf(self) -> bool:
@@ -339,6 +333,12 @@ class StageGraph:
         stage = self._outputs[tensor][0]
         bits = hearing.unheard(stage) if stage.behind else 0
         return frozenset(stage.names(bits)) if bits else _NONE
+
+    def shown(self, tensor: str) -> tuple[AnyArray, frozenset[str]] | None:
+        """Return output, [...] of the network's dtype, and unheard of a stage that has answered, or None."""
+        stage, output = self._outputs[tensor]
+        heard = self.unheard(tensor) if stage.behind else _NONE
+        return (stage.outputs[output], heard) if stage.memory.shown else None
 
     @property
     def overruns(self) -> dict[str, int]:

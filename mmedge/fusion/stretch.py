@@ -56,6 +56,14 @@ class Segment(msgspec.Struct, frozen=True):
     stretch: core.Stretch | None
     timed: tuple[tuple[int, StageRunner], ...] = ()
 
+    def begin(self) -> None:
+        """Take note of a new trigger: no stage has run for it."""
+        if self.stretch is not None:
+            self.stretch.begin()
+            return
+        for stage in self.stages:
+            stage.ran = False
+
 
 def make_segments(stages: Sequence[StageRunner], crew: Crew) -> list[Segment]:
     """Divide stages, in topological order, into those that C++ runs and the others; made anew when an engine changes.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
@@ -12,46 +13,31 @@ from mmedge.bundle.manifest import Task
 from mmedge.bundle.tasks import Regression as RegressionSpec
 from mmedge.errors import EngineError
 from mmedge.interpret.detection import Detector, ToPicture
-from mmedge.interpret.smoothing import parts
-from mmedge.interpret.task import UNDEFINED, Interpreter, check_size, not_probabilities
+from mmedge.interpret.smoothing import Scores, parts
+from mmedge.interpret.task import UNDEFINED, Interpreter, check_size, not_probabilities, read_and_tell
 from mmedge.types import AnyArray, Snapshot, TaskResult
 
 Make: TypeAlias = Callable[[str, Task, tuple[str, ...], "ToPicture | None"], Interpreter]
 
 
-class Classification(Interpreter):
+class Classification(core.Classifier):
     """Softmax at the calibrated temperature, smoothed; abstains below the threshold. Allocates no array per call."""
 
     def __init__(self, name: str, task: Task, labels: tuple[str, ...]) -> None:
-        self._name, self._labels, self._ranks = name, labels, task.top_k > 0
-        temperature, smoothing = _temperature(task), parts(task.smoothing, task.threshold)
-        self._reader = core.Classifier(len(labels), temperature, task.top_k, *smoothing)
+        super().__init__(
+            _temperature(task),
+            task.top_k,
+            *parts(task.smoothing, task.threshold),
+            labels=labels,
+            result=TaskResult,
+            convert=partial(_scores, name, len(labels)),
+            refuse=partial(_refuse, name),
+        )
 
-    def read(self, output: AnyArray, snapshot: Snapshot) -> None:
-        """Take up one score for each label."""
-        try:
-            refused = self._reader.read(output)
-        except ValueError:  # another number of values, another type than float32 or float64, or not in one piece
-            check_size(output, len(self._labels), self._name)
-            refused = self._reader.read(np.ascontiguousarray(output, np.float64))
-        if refused is not None:
-            raise not_probabilities(*refused, self._name)
-
-    def tell(self, snapshot: Snapshot) -> TaskResult:
-        """Return the label and its score, or no label and the best score."""
-        labels = self._labels
-        told, score = self._reader.tell(snapshot.t_ns)
-        label = None if told < 0 else labels[told]
-        if not self._ranks:
-            return TaskResult(label=label, score=score)
-        return TaskResult(label=label, score=score, top=tuple((labels[i], share) for i, share in self._reader.top()))
-
-    def reset(self) -> None:
-        """Forget the past."""
-        self._reader.reset()
+    __call__ = read_and_tell
 
 
-class Verification(Interpreter):
+class Verification(core.Verifier):
     """Do the inputs that are present agree? Undefined with fewer than two; labels are (no, yes)."""
 
     def __init__(self, name: str, task: Task, labels: tuple[str, ...]) -> None:
@@ -61,29 +47,27 @@ class Verification(Interpreter):
                 where=f"task '{name}'",
                 fix="use two labels: no, yes",
             )
-        self._name, self._labels = name, labels
-        self._reader = core.Verifier(_temperature(task), *parts(task.smoothing, task.threshold))
+        super().__init__(
+            _temperature(task),
+            *parts(task.smoothing, task.threshold),
+            labels=labels,
+            result=TaskResult,
+            undefined=UNDEFINED,
+            convert=partial(_scores, name, 1),
+            refuse=partial(_refuse, name),
+        )
 
-    def read(self, output: AnyArray, snapshot: Snapshot) -> None:
-        """Take up one score; what it is does not matter with fewer than two inputs."""
-        check_size(output, 1, self._name)
-        if _pairless(snapshot):
-            return
-        refused = self._reader.read(float(output.item()))
-        if refused is not None:
-            raise not_probabilities(*refused, self._name)
+    __call__ = read_and_tell
 
-    def tell(self, snapshot: Snapshot) -> TaskResult:
-        """Return yes or no with the probability of yes."""
-        if _pairless(snapshot):
-            self.reset()
-            return UNDEFINED
-        told, score = self._reader.tell(snapshot.t_ns)
-        return TaskResult(label=None if told < 0 else self._labels[told], score=score)
 
-    def reset(self) -> None:
-        """Forget the past."""
-        self._reader.reset()
+def _scores(name: str, count: int, output: AnyArray) -> Scores:
+    """Return an output as float64 [...], or raise EngineError naming the task unless it has ``count`` values."""
+    check_size(output, count, name)
+    return np.ascontiguousarray(output, np.float64)
+
+
+def _refuse(name: str, low: float, high: float) -> None:
+    raise not_probabilities(low, high, name)
 
 
 class Regression(Interpreter):
@@ -159,7 +143,3 @@ def make_interpreter(
 
 def _temperature(task: Task) -> float | None:
     return task.temperature if task.scores == "logits" else None
-
-
-def _pairless(snapshot: Snapshot) -> bool:
-    return sum(snapshot.present.values()) < 2

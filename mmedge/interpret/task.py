@@ -23,8 +23,7 @@ class Interpreter(Protocol):
 
         ``output`` has the shape [...] and dtype of the stage's output.
         """
-        self.read(output, snapshot)
-        return self.tell(snapshot)
+        return read_and_tell(self, output, snapshot)
 
     def read(self, output: AnyArray, snapshot: Snapshot) -> None:
         """Take up an output; what it took up before, and did not report, is forgotten.
@@ -40,6 +39,12 @@ class Interpreter(Protocol):
 
     def reset(self) -> None:
         """Forget the past."""
+
+
+def read_and_tell(interpreter: Interpreter, output: AnyArray, snapshot: Snapshot) -> TaskResult:
+    """Return what an interpreter makes of ``output``, [...] in the dtype of the stage's output."""
+    interpreter.read(output, snapshot)
+    return interpreter.tell(snapshot)
 
 
 def softmax(logits: Scores, temperature: float) -> None:

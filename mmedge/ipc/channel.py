@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import struct
 import threading
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import count
 from operator import attrgetter
-from typing import Any, TypeGuard
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -18,8 +17,8 @@ from mmedge._native import core
 from mmedge.errors import SourceError
 from mmedge.ipc.control import Control, Ring
 from mmedge.ipc.flow import FRAMES, SMALL, TENSORS, flows
-from mmedge.ipc.frame_record import FRAME, FrameKind, FrameRecord, FrameRecords
-from mmedge.ipc.frames import FramePool, Loan, RingSlot
+from mmedge.ipc.frame_record import FrameRecords, decode_kind, lay_out
+from mmedge.ipc.frames import FramePool, Loan
 from mmedge.ipc.limits import MAX_SAMPLES, MAX_TEXT
 from mmedge.ipc.records import (
     End,
@@ -31,14 +30,13 @@ from mmedge.ipc.records import (
     stamp_of,
     tensor_header,
 )
-from mmedge.ipc.sound import SOUND, Found, SoundRecord, packets_of, ring_of
+from mmedge.ipc.sound import Found, SoundRecord, packets_of
 from mmedge.ipc.wake import Wake
 from mmedge.learn import learn
-from mmedge.types import Arrival, Block, ByteArray, EndOfStream, Frame, Packet, Tensor, Text
+from mmedge.types import Arrival, Block, EndOfStream, Frame, Packet, Tensor, Text
 
 RECORDS = 1 << 20  # bytes of what waits to be read: half a minute of a camera and a microphone
 _SLOTS, _MAX_SLOTS, _TENSOR_BYTES = 16, 64, 1 << 24
-_SOUND, _FRAME = bytes([SOUND]), bytes([FRAME])
 
 
 class PacketWriter:
@@ -201,32 +199,24 @@ class PacketReader:
     def __init__(self, where: str, wake: Wake | None = None, flow: Wake | None = None) -> None:
         self.wake, self.flow = wake or Wake(), flow or Wake()
         self._where = where
-        self._records: Any = None
-        self._rings: dict[int, Any] = {}  # of slots
-        self._views: dict[tuple[int, int], tuple[FrameKind, ByteArray]] = {}  # the slots as pictures
-        self._sounds = core.SoundReader()
-        self._frames = FrameRecords()
-        self._streams: dict[str, int] = {}  # stream -> the number of the ring that its pictures or tensors lie in
-        self._newest_ring = -1
-        self._waiting: list[bytes | core.SoundRun] = []  # the first of them lies in a ring that is still on its way
+        self._core = core.PacketReader(decode=decode_kind, lay_out=lay_out, frame=Frame, arrival=Arrival)
+        self._waiting: list[bytes | Found] = []  # the first of them lies in a ring that is still on its way
         self._decoder: msgspec.msgpack.Decoder[Record] = msgspec.msgpack.Decoder(learn(Record))
 
     def add(self, ring: Ring, fd: int) -> None:
         """Take in a ring the writer announced; its descriptor stays the caller's."""
         if ring.kind == "records":
-            self._records = core.RecordQueue.attach(fd)
+            self._core.add_records(fd)
+        elif ring.kind == "samples":
+            self._core.add_samples(ring.number, ring.stream, fd)
         else:
-            if ring.kind == "samples":
-                self._sounds.add(ring.number, ring.stream, fd)
-            else:
-                self._rings[ring.number] = core.SlotRing.attach(fd)
-            self._newest_ring = ring.number
+            self._core.add_slots(ring.number, fd)
         self.wake.set()  # what lies in it may have come before
 
     @property
     def newest(self) -> tuple[int, int, int]:
         """Arrival and capture time in ns and epoch of the newest packet, taken or not; zeros before the first."""
-        return (0, 0, 0) if self._records is None else self._records.newest
+        return self._core.newest
 
     def take(self, *, newest: bool = False) -> list[Packet]:
         """Return what is there, in order of arrival.
@@ -245,46 +235,32 @@ class PacketReader:
 
     def take_runs(self, *, newest: bool = False) -> list[Found]:
         """Return what ``take`` does as it was put, and blocks that follow each other as a run; see ``in_order``."""
-        if self._records is None:
-            return []
-        found: list[Found] = []
         try:
-            taken = self._take_all()
-            said = [self._said(each) if isinstance(each, bytes) else None for each in taken]
-            spare = _spare(said) if newest and len(taken) > FRAMES else {}
-            for at, (each, record) in enumerate(zip(taken, said, strict=True)):
-                if not isinstance(each, bytes):
-                    found.append(each)
-                    continue
-                number = ring_of(each) if record is None else getattr(record, "ring", -1)
-                if number > self._newest_ring:
-                    self._waiting = taken[at:]
-                    break
-                if record is None:
-                    raise LookupError(f"no sound lies in ring {number}")
-                found.append(self._packet(record, each, spare))
-        except (msgspec.MsgspecError, struct.error, ValueError, TypeError, LookupError, AttributeError) as error:
+            if self._waiting:
+                found = self._packets(self._waiting, newest=newest)
+                if self._waiting:
+                    return found
+                found += self._packets(self._core.take(FRAMES if newest else 0), newest=newest)
+                return found
+            found = self._core.take(FRAMES if newest else 0)
+            return found if self._core.plain else self._packets(found, newest=newest)
+        except (msgspec.MsgspecError, ValueError, TypeError, LookupError, AttributeError) as error:
             raise SourceError(f"a packet is damaged: {error}", where=self._where, fix="please report it") from error
+
+    def _packets(self, taken: Sequence[bytes | Found], *, newest: bool) -> list[Found]:
+        """Read the records among what was taken; from the first on whose ring is still on its way, all of it waits."""
+        self._waiting = []
+        said = [self._decoder.decode(each) if isinstance(each, bytes) else each for each in taken]
+        spare = _spare(said) if newest else {}
+        found: list[Found] = []
+        for at, record in enumerate(said):
+            if isinstance(record, Lent) and record.ring > self._core.newest_ring:
+                self._waiting = list(taken[at:])
+                break
+            found.append(self._packet(record, spare) if isinstance(record, Record) else record)
         return found
 
-    def _take_all(self) -> list[bytes | core.SoundRun]:
-        taken, self._waiting = self._waiting, []
-        if taken:
-            taken = [self._sounds.read([each], 0) or each if _is_sound(each) else each for each in taken]
-            if any(map(_is_sound, taken)):  # nothing of its ring may be read before it
-                return taken
-        return taken + self._sounds.take(self._records)
-
-    def _said(self, record: bytes) -> Record | FrameRecord | None:
-        """Return what a record says; None for a block of sound whose ring is still on its way."""
-        kind = record[:1]
-        if kind == _SOUND:
-            return None
-        return self._frames.decode(record) if kind == _FRAME else self._decoder.decode(record)
-
-    def _packet(self, record: Record | FrameRecord, raw: bytes, spare: dict[str, int]) -> Packet:
-        if isinstance(record, FrameRecord):
-            return self._frame(record, raw, spare)
+    def _packet(self, record: Record, spare: dict[str, int]) -> Packet:
         if isinstance(record, Lent):
             return self._tensor(record, spare)
         stamp = fields_of((record.header if isinstance(record, Small) else record).stamp)
@@ -297,40 +273,9 @@ class PacketReader:
             return Text(text=record.text, **stamp)
         return EndOfStream(reason=record.reason, **stamp)
 
-    def _slots(self, stream: str, number: int) -> Any:
-        before = self._streams.get(stream, number)
-        if before != number:  # a camera that changed its size writes into another ring, and no more into this one
-            self._rings.pop(before, None)
-            self._views.clear()
-        self._streams[stream] = number
-        return self._rings[number]
-
-    def _frame(self, record: FrameRecord, raw: bytes, spare: dict[str, int]) -> Packet:
-        kind, index = record.kind, record.index
-        ring = self._slots(kind.stream, record.ring)
-        taken = ring.claim(index, record.slot_seq)
-        if _passed_over(kind.stream, spare) and taken:
-            ring.release(index)
-            taken = False
-        if not taken:
-            return Arrival(
-                stream=kind.stream,
-                seq=record.seq,
-                capture_ns=record.capture_ns,
-                arrive_ns=record.arrive_ns,
-                epoch=record.epoch,
-                uncertainty_ns=record.uncertainty_ns,
-                quality=kind.quality,
-            )
-        known, view = self._views.get((record.ring, index), (None, None))
-        if known is not kind or view is None:
-            view = record.lay_out(ring.data(index))
-            self._views[record.ring, index] = kind, view
-        return record.frame(view, RingSlot(ring, index, record.slot_seq, record=raw))
-
     def _tensor(self, record: Lent, spare: dict[str, int]) -> Packet:
         header, index = record.header, record.index
-        ring = self._slots(header.stamp.stream, record.ring)
+        ring = self._core.slots(header.stamp.stream, record.ring)
         taken = ring.claim(index, record.seq)
         if _passed_over(header.stamp.stream, spare) and taken:
             ring.release(index)
@@ -346,29 +291,14 @@ class PacketReader:
             ring.release(index)
 
 
-def _is_sound(each: bytes | core.SoundRun) -> TypeGuard[bytes]:
-    """Tell whether it is a block of sound that waits for its ring."""
-    return isinstance(each, bytes) and each[:1] == _SOUND
-
-
-def _spare(records: Iterable[Record | FrameRecord | None]) -> dict[str, int]:
-    """Return how many of the oldest pictures or tensors of each stream are not worth taking."""
-    found: Counter[str] = Counter()
-    spare: dict[str, int] = {}
-    for record in records:
-        if isinstance(record, FrameRecord):
-            stream, most = record.kind.stream, FRAMES
-        elif isinstance(record, (Lent, Small)):
-            stream, most = record.header.stamp.stream, TENSORS
-        else:
-            continue
-        found[stream] += 1
-        spare[stream] = found[stream] - most
-    return spare
+def _spare(records: Iterable[Record | Found]) -> dict[str, int]:
+    """Return how many of the oldest tensors of each stream are not worth taking."""
+    found = Counter(record.header.stamp.stream for record in records if isinstance(record, (Lent, Small)))
+    return {stream: count - TENSORS for stream, count in found.items()}
 
 
 def _passed_over(stream: str, spare: dict[str, int]) -> bool:
-    """Tell whether a picture or tensor makes room for newer ones."""
+    """Tell whether a tensor makes room for newer ones."""
     left = spare.get(stream, 0)
     spare[stream] = left - 1
     return left > 0

@@ -67,19 +67,24 @@ class FrameRecord(msgspec.Struct, frozen=True):
             damaged=self.damaged,
         )
 
-    def lay_out(self, slot: ByteArray) -> ByteArray:
-        """Return the part of a slot that holds the picture: a view, uint8 [...] in the shape of its kind.
 
-        ``slot`` is uint8 [bytes].
-        """
-        return slot[: math.prod(self.kind.shape)].reshape(self.kind.shape)
+def decode_kind(told: bytes) -> FrameKind:
+    """Return what ``FrameRecords`` has encoded of a kind of frames; raises ``msgspec.MsgspecError`` if it is none."""
+    return msgspec.msgpack.decode(told, type=learn(FrameKind))
+
+
+def lay_out(kind: FrameKind, slot: ByteArray) -> ByteArray:
+    """Return the part of a slot that holds a picture: a view, uint8 [...] in the shape of its kind.
+
+    ``slot`` is uint8 [bytes].
+    """
+    return slot[: math.prod(kind.shape)].reshape(kind.shape)
 
 
 class FrameRecords:
     """Encodes and decodes the frames of one writer; remembers their kinds."""
 
     def __init__(self) -> None:
-        self._decoder: msgspec.msgpack.Decoder[FrameKind] = msgspec.msgpack.Decoder(learn(FrameKind))
         self._decoded: dict[bytes, FrameKind] = {}
         self._encoded: dict[str, tuple[FrameKind, bytes]] = {}
 
@@ -107,7 +112,7 @@ class FrameRecords:
         told = record[_NUMBERS.size :]
         kind = self._decoded.get(told)
         if kind is None:
-            kind = self._decoder.decode(told)
+            kind = decode_kind(told)
             if len(self._decoded) >= _KINDS:
                 self._decoded.clear()
             self._decoded[told] = kind

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import threading
-from typing import Any
 
 from mmedge._native import core
 from mmedge.types import ByteArray
@@ -110,37 +109,3 @@ class FramePool:
         with self._change:
             self.ring.release(index)
             self._change.notify()
-
-
-class RingSlot:
-    """A slot that its reader holds; called, it goes back to its writer, once.
-
-    Args:
-        ring: The ``SlotRing`` it is one of.
-        index: Its number.
-        seq: What it holds.
-        held: False for a holder who only knows of it, and may copy it while it lasts.
-        record: What its writer says of the frame in it, see ``FrameRecords``.
-    """
-
-    __slots__ = ("_held", "index", "record", "ring", "seq")
-
-    def __init__(self, ring: Any, index: int, seq: int, *, held: bool = True, record: bytes = b"") -> None:
-        self.ring: Any = ring
-        self.index = index
-        self.seq = seq
-        self.record = record
-        self._held = held
-
-    def __call__(self) -> None:
-        """Give the slot back."""
-        held, self._held = self._held, False
-        if held:
-            self.ring.release(self.index)
-
-    def copy(self, data: ByteArray, out: ByteArray) -> bool:
-        """Copy what lies in the slot to ``out``; False if it holds something else by now.
-
-        Both are uint8 of one shape, [...].
-        """
-        return bool(self.ring.copy(self.index, self.seq, out.reshape(-1)))

@@ -39,11 +39,6 @@ _SOUND = struct.Struct("<BBHI8q")
 _QUALITIES: tuple[ClockQuality, ...] = get_args(ClockQuality)
 
 
-def ring_of(record: bytes) -> int:
-    """Return the number of the ring in which the samples of a block lie."""
-    return int(_SOUND.unpack(record)[3])
-
-
 def blocks_of(run: core.SoundRun) -> list[Block]:
     """Return the blocks of a run; their samples are float32 [n], copies."""
     stream = run.stream
@@ -71,7 +66,7 @@ def in_order(found: list[Found]) -> list[Found]:
 
     Of what arrived at the same time, what was found first comes first.
     """
-    if len(found) < 2:
+    if _ordered(found):
         return found
     runs = [each for each in found if isinstance(each, core.SoundRun)]
     if len(runs) > 1 and _interleave(runs):
@@ -94,6 +89,18 @@ def in_order(found: list[Found]) -> list[Found]:
         pieces.append(rest)
     pieces.sort(key=attrgetter("arrive_ns"))
     return pieces
+
+
+def _ordered(found: list[Found]) -> bool:
+    """Tell whether each has arrived, with all its blocks, before the next one: so it is mostly."""
+    if len(found) < 2:
+        return True
+    until_ns = found[0].arrive_ns
+    for each in found:
+        if each.arrive_ns < until_ns:
+            return False
+        until_ns = each.newest[0] if isinstance(each, core.SoundRun) else each.arrive_ns
+    return True
 
 
 def _interleave(runs: list[core.SoundRun]) -> bool:

@@ -21,9 +21,11 @@ from pathlib import Path
 
 from mmedge.ipc import worker
 from mmedge.ipc.control import Control, Ended, Fork, Forked, Load
+from mmedge.ipc.unmapping import unmap_clean
 from mmedge.lazy import collector_paused
 
 _PR_SET_NAME, _PR_SET_PDEATHSIG = 15, 1
+_IDLE_MS = 2000
 
 
 class Spawner:
@@ -38,6 +40,7 @@ class Spawner:
         self._running: dict[int, tuple[int, Control]] = {}  # pidfd -> process id, and who is told of its end
         self._loaded: set[str] = set()
         self._threads = 0
+        self._unmap = False  # what was read to import, once nobody asks for anything
 
     def serve(self) -> None:
         """Do so until nobody is left who could ask, and every child has ended."""
@@ -46,7 +49,11 @@ class Spawner:
             poll = select.poll()
             for fd in (*self._running, *([self._line.fileno()] if heard else [])):
                 poll.register(fd, select.POLLIN)
-            for fd, _ in poll.poll():
+            ready = poll.poll(_IDLE_MS if self._unmap else None)
+            if not ready:
+                self._unmap = False
+                unmap_clean()
+            for fd, _ in ready:
                 if fd in self._running:
                     self._bury(fd)
                 else:
@@ -83,6 +90,7 @@ class Spawner:
                     with suppress(Exception):  # the child says what is wrong, when it needs it
                         import_module(module)
         self._loaded.update(load.modules)
+        self._unmap = True
         # The threads of OpenBLAS end before a fork, and begin again when they are needed. Who else has some stays.
         if (pid := os.fork()) == 0:
             os._exit(0)

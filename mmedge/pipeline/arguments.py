@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 import numpy as np
+from msgspec.structs import replace
 
 from mmedge.address import Address
 from mmedge.bundle.manifest import AudioInput, ImageInput, Input, Manifest

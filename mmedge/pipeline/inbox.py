@@ -6,7 +6,8 @@ import threading
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Mapping
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from mmedge.ipc.flow import FRAMES, TENSORS, flows
 from mmedge.ipc.wake import Wake

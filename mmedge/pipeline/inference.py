@@ -14,7 +14,7 @@ from mmedge.bundle.manifest import ImageInput, Input, Task
 from mmedge.bundle.masks import validated_masks
 from mmedge.errors import EngineError, SourceError
 from mmedge.fusion import TOLD, StageError, StageGraph
-from mmedge.interpret import UNDEFINED, make_interpreter
+from mmedge.interpret import UNDEFINED, Interpreter, make_interpreter
 from mmedge.pipeline.statistics import Statistics
 from mmedge.preprocess.fit import to_picture
 from mmedge.sync import Synchronizer
@@ -143,7 +143,11 @@ class Inference:
         valid = inferred_ns is not None
         tasks: dict[str, TaskResult]
         if inferred_ns is not None:
-            tasks = {name: self._tell(name, snapshot) for name in self._tasks}
+            answered = self._answered
+            tasks = {
+                name: interpreter.tell(snapshot) if name in answered else self._undefined(interpreter)
+                for name, interpreter in self._interpreters.items()
+            }
         else:
             # Never measured by the exporter: no label, and it is counted.
             inferred_ns = time.monotonic_ns()
@@ -225,7 +229,8 @@ class Inference:
         if untold := self.graph.untold():
             for rest in untold:
                 self._lose(rest, snapshot, sync)
-            self._answered = {n for n in self._answered if self._answers(self._tasks[n].output, snapshot)}
+            outputs = {name: self._told_output(self._tasks[name].output, snapshot) for name in self._answered}
+            self._answered = {name for name, values in outputs.items() if values is not None}
         if self.graph.streams:
             self._statistics.stage_overruns = self.graph.overruns
         for name in self._attached:  # sources that are absent were looked at before there was a snapshot
@@ -257,31 +262,30 @@ class Inference:
         answered = self._answered
         answered.clear()
         for name, task in self._tasks.items():
-            if not self._answers(task.output, snapshot):
+            values = self._told_output(task.output, snapshot)
+            if values is None:
                 continue
             try:
-                self._interpreters[name].read(self.graph.output(task.output), snapshot)
+                self._interpreters[name].read(values, snapshot)
             except EngineError as error:
                 raise self.graph.reject(task.output, error) from error
             answered.add(name)
 
     def _outputs(self, snapshot: Snapshot) -> dict[str, AnyArray]:
         """Return copies of the outputs that are told as they are and whose stages have run."""
-        return {name: self.graph.output(name).copy() for name in self._told if self._answers(name, snapshot)}
+        outputs = ((name, self._told_output(name, snapshot)) for name in self._told)
+        return {name: values.copy() for name, values in outputs if values is not None}
 
-    def _answers(self, output: str, snapshot: Snapshot) -> bool:
-        """Tell whether an output rests on inputs, and on such as the bundle was validated with together."""
-        if not self.graph.answered(output):
-            return False
-        unheard = self.graph.unheard(output)
-        if not unheard:
-            return True
-        return frozenset(name for name, on in snapshot.present.items() if on and name not in unheard) in self._validated
+    def _told_output(self, name: str, snapshot: Snapshot) -> AnyArray | None:
+        """Return an output that rests on inputs, and on such as the bundle was validated with together; else None."""
+        shown = self.graph.shown(name)
+        if shown is None or not shown[1]:
+            return None if shown is None else shown[0]
+        heard = frozenset(seat for seat, on in snapshot.present.items() if on and seat not in shown[1])
+        return shown[0] if heard in self._validated else None
 
-    def _tell(self, name: str, snapshot: Snapshot) -> TaskResult:
-        if name in self._answered:
-            return self._interpreters[name].tell(snapshot)
-        self._interpreters[name].reset()
+    def _undefined(self, interpreter: Interpreter) -> TaskResult:
+        interpreter.reset()
         return UNDEFINED
 
     def _count(self, error: StageError) -> None:

@@ -9,9 +9,9 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
+from mmedge._native import core
 from mmedge.bundle.manifest import AudioInput, Manifest, TensorInput
 from mmedge.capture.base import RingSource, Source
-from mmedge.ipc.frames import RingSlot
 from mmedge.ipc.sound import Found, in_order, packets_of
 from mmedge.ipc.wake import Wake
 from mmedge.pipeline.inbox import Inbox, release
@@ -100,7 +100,7 @@ class Intake:
         shift = self._shifts.get(packet.stream)
         if shift is None:
             return packet
-        if isinstance(packet, Frame) and isinstance(packet.release, RingSlot):
+        if isinstance(packet, Frame) and isinstance(packet.release, core.RingSlot):
             packet.release.record = b""  # it says the time that its writer knew
         return shift(packet)
 

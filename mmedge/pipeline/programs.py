@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from mmedge.bundle.manifest import Input
 from mmedge.capture.picture import slots_for

@@ -28,8 +28,7 @@ from mmedge.capture.uri import modules_of
 from mmedge.errors import FrameExpiredError, InternalError, MmedgeError, internal, shortage
 from mmedge.ipc.channel import PacketWriter
 from mmedge.ipc.control import Answer, Ask, Done, Message, Ready, Ring, State, pack
-from mmedge.ipc.frame_record import FrameRecords
-from mmedge.ipc.frames import RingSlot
+from mmedge.ipc.frame_record import FrameRecords, lay_out
 from mmedge.ipc.process import Child, error_from
 from mmedge.ipc.spawned import load_ahead
 from mmedge.ipc.wake import Wake
@@ -270,9 +269,9 @@ class RemoteRuntime:
         if reference is None:
             raise FrameExpiredError("the picture is gone", where=f"input '{name}'", fix="copy it as its result arrives")
         ring = self._attached(name, reference.ring)
-        slot = RingSlot(ring, reference.index, reference.seq, held=False)
+        slot = core.RingSlot(ring, reference.index, reference.seq, held=False)
         record = self._frames.decode(reference.record)
-        return record.frame(record.lay_out(ring.data(reference.index)), slot).copy()
+        return record.frame(lay_out(record.kind, ring.data(reference.index)), slot).copy()
 
     def _copy_sound(self, name: str, reference: SoundReference | None, since: int | None) -> Sound:
         if reference is None:

@@ -12,7 +12,7 @@ from mmedge._native import core
 from mmedge.errors import EngineError, MmedgeError
 from mmedge.ipc.control import Control, Ring
 from mmedge.ipc.frame_record import FrameRecords
-from mmedge.ipc.frames import Loan, RingSlot
+from mmedge.ipc.frames import Loan
 from mmedge.ipc.wake import Wake
 from mmedge.pipeline.spec import RESULTS
 from mmedge.sound_cut import SoundCut
@@ -116,7 +116,7 @@ class ResultWriter:
             ring, seq = slot.pool.ring, slot.hold()
             record = self._frames.encode(frame, 0, slot.index, seq)
         else:
-            assert isinstance(slot, RingSlot)
+            assert isinstance(slot, core.RingSlot)
             ring, seq = slot.ring, slot.seq
             record = slot.record or self._frames.encode(frame, 0, slot.index, seq)
         number = self._announce(frame.stream, ring, "slots")

@@ -15,6 +15,8 @@ from mmedge.types import PLAIN, AnyArray, Description, Frame
 
 _ROUNDING = 2  # pixels by which boxes of nearly one aspect may differ
 _LARGEST_BLOCK = 128  # what the native kernel can sum
+_APART = 2  # pixels of the frame for one of the network's input, from which on each is made from two of its own
+_SAMPLED = 4  # times as many pixels as the seat's frame, of which one bilinear pass leaves most out
 
 
 class Seen(NamedTuple):
@@ -56,7 +58,8 @@ class Axis(NamedTuple):
     """One axis of the map from a camera's picture, as it is shown, to an output.
 
     Pixel ``i`` of the ``length`` pixels from ``start`` on has its centre at ``(i + 0.5) * step + shift``, counted in
-    blocks from block ``first`` on; ``window`` blocks may be read.
+    blocks from block ``first`` on; ``window`` blocks may be read. With ``cell``, all pixels of a cell lie at its
+    centre.
 
     Attributes:
         camera: Pixels of the camera's picture.
@@ -68,6 +71,8 @@ class Axis(NamedTuple):
         start: First pixel of the output that is filled.
         length: Pixels of the output that are filled.
         out: Pixels of the output.
+        cell: Length of a cell in pixels of the output; 0 for none.
+        cell_first: Where the first cell begins, counted from ``start``.
     """
 
     camera: int
@@ -79,6 +84,8 @@ class Axis(NamedTuple):
     start: int
     length: int
     out: int
+    cell: float = 0.0
+    cell_first: float = 0.0
 
     def to_picture(self, place: AnyArray) -> AnyArray:
         """Return where ``place``, float64 [...] in pixels of the output, is in 0..1 of the picture."""
@@ -131,8 +138,15 @@ def _largest(down: int, across: int, room: Rectangle) -> Rectangle:
     return Rectangle(top=top, left=left, height=box[0], width=box[1])
 
 
+def _one_pass(spec: ImageInput, axis: int, camera: int) -> bool:
+    """Tell whether an axis is resampled from the camera to the network's input at once: without averages."""
+    return spec.reduce == 1 and camera <= _SAMPLED * spec.frame[axis]
+
+
 def _block(spec: ImageInput, axis: int, camera: int, used: float, length: int) -> int:
     """Return the side of the blocks: as many as the seat's frame has, but never too few for what they fill."""
+    if _one_pass(spec, axis, camera):
+        return 1
     wanted = rounded(spec.reduce * camera, spec.frame[axis], _LARGEST_BLOCK)
     if spec.frame[axis] // spec.reduce >= length:
         wanted = min(wanted, max(1, int(used * camera / length)))
@@ -144,7 +158,8 @@ def tensor_fit(spec: ImageInput, seen: Seen) -> Fit:
     """Return the map from a camera's picture to the network's input.
 
     A picture of the seat's own ``frame`` is reduced by ``reduce`` and cut at whole blocks, as the graphs do. Of any
-    other the blocks have about the size that they would have in a picture stretched to ``frame``, and the box is exact.
+    other the box is exact; where the seat has ``reduce``, or the picture is much larger than ``frame``, blocks have
+    about the size that they would have in a picture stretched to ``frame``.
 
     Args:
         spec: The image seat.
@@ -187,7 +202,8 @@ def frame_fit(spec: ImageInput, seen: Seen) -> Fit:
 
     The graph in the engine maps ``frame`` to the network's input by boxes that never change. The picture is laid into
     the frame so that the graph gives what ``tensor_fit`` does; where its letterbox has no room for that, the
-    largest box of the same aspect is taken.
+    largest box of the same aspect is taken. Where the graph makes every pixel from two that no other one is made from,
+    both are what ``tensor_fit`` has there, so that the graph does not blur what was resampled once.
 
     Args:
         spec: The image seat.
@@ -223,9 +239,13 @@ def frame_fit(spec: ImageInput, seen: Seen) -> Fit:
         start = min(max(math.ceil(low - 0.5), 0), side - 1)
         end = min(max(math.ceil(low + span - 0.5), start + 1), side)
         step = share * camera / span
-        block = min(rounded(camera, side, _LARGEST_BLOCK), max(1, int(step)))
+        once = _one_pass(spec, axis, camera)
+        block = 1 if once else min(rounded(camera, side, _LARGEST_BLOCK), max(1, int(step)))
         shift = (begin * camera + (start - low) * step) / block
-        axes.append(Axis(camera, block, 0, camera // block, step / block, shift, start, end - start, side))
+        cell = scale if once and scale >= _APART else 0.0
+        axes.append(
+            Axis(camera, block, 0, camera // block, step / block, shift, start, end - start, side, cell, from_ - start)
+        )
     return Fit(axes[0], axes[1], free)
 
 

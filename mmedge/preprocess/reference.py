@@ -10,7 +10,7 @@ import numpy.typing as npt
 from mmedge.bundle.manifest import AudioInput, ImageInput, LogMel
 from mmedge.errors import ConfigError
 from mmedge.preprocess.fit import Axis, Fit, Seen, frame_fit, tensor_fit
-from mmedge.types import PLAIN, ByteArray, FloatArray, Frame
+from mmedge.types import PLAIN, AnyArray, ByteArray, FloatArray, Frame
 
 _Double = npt.NDArray[np.float64]
 _Integers = npt.NDArray[np.int32]
@@ -27,12 +27,12 @@ _SHARES = {
 
 
 def _factors(matrix: str, full_range: bool) -> tuple[int, ...]:
-    """With 13 fractional bits: luma, V to red, U to green, V to green, U to blue."""
+    """Luma, with 14 fractional bits; V to red, U to green, V to green, U to blue, with 13."""
     red, blue = _SHARES[matrix]
     green = 1.0 - red - blue
     luma, chroma = (1.0, 1.0) if full_range else (255 / 219, 255 / 224)
     red_v, blue_u = 2 * (1 - red), 2 * (1 - blue)
-    exact = (luma, red_v * chroma, blue_u * blue / green * chroma, red_v * red / green * chroma, blue_u * chroma)
+    exact = (2 * luma, red_v * chroma, blue_u * blue / green * chroma, red_v * red / green * chroma, blue_u * chroma)
     return tuple(int(np.floor(value * 8192 + 0.5)) for value in exact)
 
 
@@ -43,13 +43,35 @@ def _expand_luma(luma: ByteArray) -> ByteArray:
     return expanded
 
 
+def _narrowed(samples: AnyArray, frame: Frame, *, chroma: bool) -> ByteArray:
+    """10 of 16 bits -> 8, rounded half up; of a full range 0..1023 -> 0..255, chroma about its middle."""
+    values = ((samples >> (6 if frame.format == "p010le" else 0)) & 1023).astype(np.float64)
+    if frame.full_range:
+        middle = (512, 128) if chroma else (0, 0)
+        values = (values - middle[0]) * (255 / 1023) + middle[1]
+    else:
+        values = values / 4
+    return np.floor(values + 0.5).clip(0, 255).astype(np.uint8)
+
+
+def _luma(frame: Frame) -> ByteArray:
+    """Luma as it is stored, in 8 bits."""
+    if frame.format == "yuyv422":
+        return frame.data[..., 0]
+    if frame.format in ("p010le", "yuv420p10le"):
+        return _narrowed(frame.data[: frame.height].view("<u2"), frame, chroma=False)
+    return frame.data[: frame.height]
+
+
 def _chroma(frame: Frame) -> tuple[_Integers, _Integers]:
     """U and V minus 128, at the size of the luma plane (nearest neighbour)."""
-    down = 2 if frame.format in ("yuv420p", "nv12") else 1
+    down = 2 if frame.format in ("yuv420p", "nv12", "p010le", "yuv420p10le") else 1
     across = 1 if frame.format == "yuv444p" else 2
     rows, columns = frame.height // down, frame.width // across
-    packed = frame.data[frame.height :].reshape(-1)
-    if frame.format == "nv12":
+    packed = (frame.data[..., 1] if frame.format == "yuyv422" else frame.data[frame.height :]).reshape(-1)
+    if frame.format in ("p010le", "yuv420p10le"):
+        packed = _narrowed(packed.view("<u2"), frame, chroma=True)
+    if frame.format in ("nv12", "p010le", "yuyv422"):
         planes = np.moveaxis(packed.reshape(rows, columns, 2), 2, 0)
     else:
         planes = packed.reshape(2, rows, columns)
@@ -59,12 +81,18 @@ def _chroma(frame: Frame) -> tuple[_Integers, _Integers]:
 
 def _yuv_to_rgb(frame: Frame) -> ByteArray:
     scale, red_v, green_u, green_v, blue_u = _factors(frame.description.matrix, frame.full_range)
-    luma = frame.data[: frame.height].astype(np.int32)
+    luma = _luma(frame).astype(np.int32)
     if not frame.full_range:
         luma = np.maximum(luma - 16, 0)
     u, v = _chroma(frame)
-    channels = (luma * scale + red_v * v, luma * scale - green_u * u - green_v * v, luma * scale + blue_u * u)
-    return np.stack([np.clip((channel + 4096) >> 13, 0, 255) for channel in channels], axis=2).astype(np.uint8)
+    terms = (_term(256 * v, red_v), _term(256 * u, -green_u) + _term(256 * v, -green_v), _term(256 * u, blue_u))
+    gray = _term(128 * luma, scale) + 32
+    return np.stack([np.clip((gray + term) >> 6, 0, 255) for term in terms], axis=2).astype(np.uint8)
+
+
+def _term(value: _Integers, factor: int) -> _Integers:
+    """What luma or chroma adds to a colour: 6 fractional bits, rounded half up."""
+    return (value * factor + 16384) >> 15
 
 
 def pixels(frame: Frame, color: str) -> ByteArray:
@@ -86,7 +114,7 @@ def pixels(frame: Frame, color: str) -> ByteArray:
         ordered: ByteArray = (rgb if color == "rgb" else rgb[..., ::-1]).copy()
         return ordered
     if color == "gray" or frame.format == "gray8":
-        luma = frame.data[: frame.height]
+        luma = _luma(frame)
         gray = luma.copy() if frame.full_range else _expand_luma(luma)
         return np.repeat(gray[..., None], 1 if color == "gray" else 3, axis=2)
     rgb = _yuv_to_rgb(frame)
@@ -107,7 +135,10 @@ def _resampled(pixels: npt.NDArray[_T], rows: Axis, columns: Axis) -> npt.NDArra
     """Rows first, then columns, in the arithmetic of ``pixels``: a + (b - a) * w; edges of the window repeated."""
     for axis, dimension in ((rows, 0), (columns, 1)):
         window = pixels.take(range(axis.first, axis.first + axis.window), dimension)
-        centre = np.clip((np.arange(axis.length) + 0.5) * axis.step + axis.shift - 0.5, 0.0, axis.window - 1.0)
+        place = np.arange(axis.length) + 0.5
+        if axis.cell > 0:
+            place = (np.floor((place - axis.cell_first) / axis.cell) + 0.5) * axis.cell + axis.cell_first
+        centre = np.clip(place * axis.step + axis.shift - 0.5, 0.0, axis.window - 1.0)
         left = np.floor(centre).astype(np.intp)
         weight = np.expand_dims((centre - left).astype(pixels.dtype), (1, 2) if dimension == 0 else 1)
         a, b = window.take(left, dimension), window.take(np.minimum(left + 1, axis.window - 1), dimension)

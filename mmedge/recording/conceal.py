@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from mmedge.capture.picture import planes_of
+import numpy as np
+
+from mmedge.capture.picture import DEEP, planes_of
 from mmedge.privacy import CELLS, Privacy, blurred
 from mmedge.recording.event_log import BlockEvent, FrameEvent
+from mmedge.recording.frames import samples
 from mmedge.types import AnyArray
 
 
@@ -24,6 +27,9 @@ def conceal(data: AnyArray, event: FrameEvent | BlockEvent, privacy: Privacy) ->
     if isinstance(event, BlockEvent):
         data[...] = 0
         return
+    if event.format in ("yuyv422", *DEEP):
+        _conceal_samples(data, event, privacy)
+        return
     colours = event.format in ("rgb24", "bgr24")
     longer, at = max(event.height, event.width), 0
     flat = data.reshape(-1)
@@ -36,3 +42,17 @@ def conceal(data: AnyArray, event: FrameEvent | BlockEvent, privacy: Privacy) ->
         else:
             height, width = (max(1, side * CELLS // max(longer, CELLS)) for side in (event.height, event.width))
             plane[...] = blurred(plane, (min(height, rows), min(width, across // channels))).reshape(plane.shape)
+
+
+def _conceal_samples(data: AnyArray, event: FrameEvent, privacy: Privacy) -> None:
+    """The same of formats whose samples do not lie as bytes of one plane."""
+    to_8_bits = {"p010le": 8, "yuv420p10le": 2}.get(event.format, 0)
+    longer = max(event.height, event.width, CELLS)
+    for number, plane in enumerate(samples(data, event.format, event.height)):
+        if privacy == "none":
+            plane[...] = (128 if number else 0 if event.described.full_range else 16) << to_8_bits
+        else:
+            cells = (max(1, event.height * CELLS // longer), max(1, event.width * CELLS // longer))
+            whole = np.ascontiguousarray((plane >> to_8_bits & 255).astype(np.uint8))
+            made = blurred(whole, (min(cells[0], plane.shape[0]), min(cells[1], plane.shape[1])))
+            plane[...] = made.reshape(plane.shape).astype(plane.dtype) << to_8_bits

@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 
 from mmedge.capture.description import FFMPEG_MATRICES, FFMPEG_TRANSFERS
-from mmedge.capture.picture import copy_planes, frame_shape, planes_of
+from mmedge.capture.picture import frame_shape
 from mmedge.errors import SourceError
 from mmedge.extras import require
 from mmedge.files import private_file
 from mmedge.recording.event_log import BlockEvent, FrameEvent, TensorEvent, write_all
+from mmedge.recording.frames import CODEC, pack, unpacked, without_unused
 from mmedge.recording.matroska import PURPOSE, MatroskaFrames
 from mmedge.recording.reused import PictureMemory
 from mmedge.types import AnyArray, ByteArray, Description, FloatArray, PixelFormat, Slot, Video
@@ -31,15 +32,6 @@ CLUSTER_MS = 100
 _MS = Fraction(1, 1000)
 _MAX_STEP_MS = 60_000  # between two pictures of a file; a longer or backward step counts as 1 ms
 _SEVERAL_THREADS = 1 << 20  # pixels from which one core may not keep up with a camera
-_CODEC: dict[PixelFormat, tuple[str, str]] = {
-    "gray8": ("libx264", "gray"),
-    "yuv420p": ("libx264", "yuv420p"),
-    "nv12": ("libx264", "nv12"),
-    "yuv422p": ("libx264", "yuv422p"),
-    "yuv444p": ("libx264", "yuv444p"),
-    "rgb24": ("libx264rgb", "rgb24"),
-    "bgr24": ("libx264rgb", "bgr24"),
-}
 
 
 class _Times:
@@ -103,8 +95,9 @@ class PictureWriter:
             self._kind = kind
             self._add_stream(self._track, event)
         event.file, event.at_ms = self._file, self._track.times.next(event.capture_ns)
+        picture = without_unused(picture, event.format)
         event.crc = zlib.crc32(picture.data) if self._lossless else None
-        frame = _unpacked(picture, event)
+        frame = unpacked(picture, event)
         frame.pts, frame.time_base = event.at_ms, _MS
         frame.color_range = 2 if event.full_range else 1
         if event.description is not None:
@@ -113,7 +106,7 @@ class PictureWriter:
         self._track.write(frame)
 
     def _add_stream(self, track: _Track, event: FrameEvent) -> None:
-        codec, pixels = _CODEC[event.format]
+        codec, pixels = CODEC[event.format]
         quality = {"qp": "0"} if self._lossless else {"crf": "17"}
         stream = track.container.add_stream(
             codec, rate=30, options={"preset": "ultrafast", "tune": "zerolatency", "g": "60", **quality}
@@ -230,7 +223,7 @@ class MediaReader:
         if (frame.width, frame.height) != (event.width, event.height):
             raise SourceError("the pictures in the media file have another size", where=str(path), fix="record again")
         picture, release = self._memory.lend(frame_shape(event.format, event.height, event.width))
-        _pack(frame, event.format, picture)
+        pack(frame, event.format, picture)
         self._check(picture, event.crc, path)
         return picture, release
 
@@ -319,40 +312,3 @@ def _tag(stream: Any, event: FrameEvent) -> None:
         context.color_trc = FFMPEG_TRANSFERS[said.transfer]
     if said.rotation or said.mirrored:
         stream.set_display_rotation(-said.rotation, hflip=said.mirrored)
-
-
-def _unpacked(picture: ByteArray, event: FrameEvent) -> Any:
-    """Return ``picture``, uint8 [...], as a frame of PyAV, without a copy where that is possible."""
-    make, kind = require("av", PURPOSE).VideoFrame, event.format
-    if kind not in ("yuv422p", "yuv444p"):
-        # The encoder makes its own copy, and does not hold the interpreter's lock for it. Without one PyAV cuts off the
-        # last rows of planes whose height is no multiple of four.
-        whole = kind not in ("yuv420p", "nv12") or event.height % 4 == 0
-        return (make.from_numpy_buffer if whole else make.from_ndarray)(picture, format=_CODEC[kind][1])
-    frame, flat, start = make(event.width, event.height, kind), picture.reshape(-1), 0
-    for plane, (rows, columns) in zip(frame.planes, planes_of(kind, event.height, event.width), strict=True):
-        target = np.frombuffer(plane, np.uint8)[: rows * plane.line_size].reshape(rows, plane.line_size)
-        target[:, :columns] = flat[start : start + rows * columns].reshape(rows, columns)
-        start += rows * columns
-    return frame
-
-
-def _pack(frame: Any, kind: PixelFormat, out: ByteArray) -> None:
-    """Write a decoded frame to ``out`` as ``Frame.data`` has it; plane by plane: a conversion would change values.
-
-    ``out`` is uint8, of the shape [...] that ``kind`` has, contiguous.
-    """
-    if kind in ("gray8", "yuv420p", "yuv422p", "yuv444p"):
-        copy_planes(frame, out, kind, frame.height, frame.width)
-        return
-    planes = [
-        np.frombuffer(p, np.uint8)[: p.height * p.line_size].reshape(p.height, p.line_size)[:, : p.width]
-        for p in frame.planes
-    ]
-    if kind == "nv12":
-        luma, first, second = planes
-        height = frame.height
-        out[:height], out[height:, 0::2], out[height:, 1::2] = luma, first, second
-    else:
-        green, blue, red = planes  # gbrp
-        np.stack((red, green, blue) if kind == "rgb24" else (blue, green, red), axis=2, out=out)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace
 
 from mmedge.bundle.manifest import AudioInput, Input, TensorInput
 from mmedge.capture.sound import MonoTrack
@@ -135,7 +136,7 @@ def _size(event: PacketEvent, spec: Input, folder: Path) -> int:
 
 
 def _packet(event: PacketEvent, reader: MediaReader | None, *, reuse: bool) -> Packet:
-    stamp: dict[str, Any] = {name: getattr(event, name) for name in Packet.__dataclass_fields__}
+    stamp: dict[str, Any] = {name: getattr(event, name) for name in Packet.__struct_fields__}
     if isinstance(event, FrameEvent):
         data, release = (NO_PICTURE, None) if reader is None or event.at_ms is None else reader.picture(event)
         return Frame(

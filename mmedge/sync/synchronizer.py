@@ -1,14 +1,15 @@
 """The synchroniser: packets in, snapshots out, on capture time alone.
 
-What it decides is decided in C++ (native/sync), which knows packets by their times; this keeps what they carry. It
-reads no clock and starts no thread: ``push`` an event, ``advance`` the time, ``poll`` what is ready. The same calls
-give the same snapshots.
+What it decides is decided in C++ (native/sync), which knows packets by their times, and so is what they carry kept
+(native/bindings/synchronizer.cpp). It reads no clock and starts no thread: ``push`` an event, ``advance`` the time,
+``poll`` what is ready. The same calls give the same snapshots.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from mmedge._native import core
@@ -31,6 +32,13 @@ class Synchronizer:
 
     Attributes:
         read_audio: Copies the sound of a snapshot.
+        advance: Tell the time, in ns.
+        next_deadline_ns: Return when ``poll`` must be called even if nothing arrives, or None.
+        poll: Return the snapshots that are ready, in order of capture time. The caller owns them until its next
+            ``poll``; frames are released by ``trim``.
+        trim: Release the frames that neither a trigger, pending or to come, nor the snapshots polled so far can want. A
+            trigger that is behind the one before, as when a source has spoken again or a clock was wrong, still finds
+            the frames of the last ``hold_ns``. A lossless run has no such bound: there the triggers' time runs forward.
 
     Example:
         >>> plan = plan_sync(inputs, {"image": True}, {}, Sync(trigger="image"))  # doctest: +SKIP
@@ -40,7 +48,6 @@ class Synchronizer:
     """
 
     def __init__(self, plan: SyncPlan, *, started_ns: int) -> None:
-        self._present = plan.present
         self._names = tuple(seat.name for seat in plan.seats)
         self._index = {name: index for index, name in enumerate(self._names)}
         self._accepts = {seat.name: _ACCEPTS[seat.kind] for seat in plan.seats}
@@ -48,7 +55,6 @@ class Synchronizer:
         self._failing = [(index, name) for name, index in self._index.items() if self._policies[name] == "fail"]
         self._sounds = {seat.name: seat for seat in plan.seats if seat.kind == "audio"}
         self._ends: dict[str, str | None] = {}  # why a source has ended
-        self._payloads: list[Packet | None] = []  # by slot
         self._told_drops: list[tuple[int, str, int]] = []
         self._drops: Counter[str] = Counter()
         self._core = core.Synchronizer(
@@ -59,7 +65,14 @@ class Synchronizer:
             timer=plan.trigger == "timer",
             latest=plan.latest,
             lossless=plan.lossless,
+            absent=dict.fromkeys(plan.present, False),
+            snapshot=Snapshot,
+            explain=partial(_explain, self._ends),
         )
+        self.advance: Callable[[int], None] = self._core.advance
+        self.next_deadline_ns: Callable[[], int | None] = self._core.next_deadline_ns
+        self.poll: Callable[[], list[Snapshot]] = self._core.poll
+        self.trim: Callable[[], None] = self._core.trim
         for seat in plan.seats:
             self._add(seat)
         self._rings = {name: self._core.ring(self._index[name]) for name in self._sounds}
@@ -67,6 +80,7 @@ class Synchronizer:
 
     def _add(self, seat: SeatPlan) -> None:
         rule: dict[str, Any] = {
+            "name": seat.name,
             "live": seat.live,
             "policy": seat.policy,
             "max_age_ns": seat.max_age_ns,
@@ -104,21 +118,18 @@ class Synchronizer:
                 raise self._other_kind("Block", name)
             self._core.push_run(index, packet)
             return
-        stamp = index, packet.epoch, packet.capture_ns, packet.arrive_ns, packet.uncertainty_ns
         if isinstance(packet, self._accepts[name]):
             if isinstance(packet, Block):
-                self._core.push_block(*stamp, packet.samples, packet.lost)
+                self._core.push_block(index, packet)
             elif isinstance(packet, Frame):
-                slot = self._core.push_frame(*stamp, packet.unchanged_ns, packet.damaged)
-                self._keep(slot, packet)
+                self._core.push_frame(index, packet)
             else:
-                blank = isinstance(packet, Text) and not packet.text.strip()
-                self._keep(self._core.push_value(*stamp, blank), packet)
+                self._core.push_value(index, packet, isinstance(packet, Text) and not packet.text.strip())
         elif isinstance(packet, EndOfStream):
-            if self._core.push_end(*stamp, packet.reason is not None):
+            if self._core.push_end(index, packet, packet.reason is not None):
                 self._ends[name] = packet.reason
         elif isinstance(packet, Arrival):
-            self._core.push_arrival(*stamp)
+            self._core.push_arrival(index, packet)
         else:
             raise self._other_kind(type(packet).__name__, name)
 
@@ -126,82 +137,6 @@ class Synchronizer:
         return ConfigError(
             f"a {kind} cannot feed this input", where=f"input '{name}'", fix="push data of the input's own modality"
         )
-
-    def _keep(self, slot: int, packet: Packet) -> None:
-        if slot < 0:
-            _release(packet)
-        elif slot < len(self._payloads):
-            self._payloads[slot] = packet
-        else:
-            self._payloads.append(packet)  # slots are numbered as they are first used
-
-    def _let_go(self, slots: Iterable[int]) -> None:
-        for slot in slots:
-            _release(self._payloads[slot])
-            self._payloads[slot] = None
-
-    def advance(self, now_ns: int) -> None:
-        """Tell the time."""
-        self._core.advance(now_ns)
-
-    def next_deadline_ns(self) -> int | None:
-        """Return when ``poll`` must be called even if nothing arrives, or None."""
-        return self._core.next_deadline_ns()
-
-    def poll(self) -> list[Snapshot]:
-        """Return the snapshots that are ready, in order of capture time.
-
-        The caller owns them until its next ``poll``; frames are released by ``trim``.
-        """
-        if slots := self._core.drain():
-            self._let_go(slots)
-        return [self._snapshot(*told) for told in self._core.poll()]
-
-    def _snapshot(
-        self,
-        t_ns: int,
-        seq: int,
-        deliver_ns: int,
-        wait_ns: int,
-        on_frame: bool,
-        uncertainty_ns: int,
-        others_ns: int,
-        skew_ns: int,
-        cuts: list[Any],
-    ) -> Snapshot:
-        snapshot = Snapshot(
-            t_ns=t_ns,
-            seq=seq,
-            present=dict.fromkeys(self._present, False),
-            skew_ms=skew_ns / 1e6,
-            # The trigger's own time may be wrong one way and that of another input the other way.
-            uncertainty_ms=(uncertainty_ns + others_ns) / 1e6,
-            stamp_uncertainty_ns=uncertainty_ns,
-            deliver_ns=deliver_ns,
-            wait_ns=wait_ns,
-            on_frame=on_frame,
-        )
-        reasons = []
-        for name, cut in zip(self._names, cuts, strict=True):
-            if len(cut) == 2:
-                why, by_ns = cut
-                reasons.append(f"{name}: {explain(why, by_ns, self._ends.get(name))}")
-                continue
-            slot, epoch, age_ns, end, first, oldest = cut
-            snapshot.present[name] = True
-            snapshot.epoch[name] = epoch
-            snapshot.age_ms[name] = age_ns / 1e6
-            if slot < 0:
-                snapshot.audio_end[name] = end
-                snapshot.audio_span[name] = first, oldest
-                continue
-            payload = self._payloads[slot]
-            if isinstance(payload, Frame):
-                snapshot.frames[name] = payload
-            elif isinstance(payload, (Text, Tensor)):
-                snapshot.values[name] = payload
-        snapshot.reason = "; ".join(reasons) or None
-        return snapshot
 
     def failed(self, snapshot: Snapshot) -> str | None:
         """Return the name of an absent input whose policy is ``fail``, or None."""
@@ -221,16 +156,6 @@ class Synchronizer:
     def _sound(self, name: str, end: int, epoch: int) -> SoundCut:
         seat, end_ns = self._sounds[name], self._core.end_ns(self._index[name], end)
         return SoundCut(self._rings[name], end, end_ns, seat.window, seat.rate_hz, epoch)
-
-    def trim(self) -> None:
-        """Release the frames that neither a trigger, pending or to come, nor the snapshots polled so far can want.
-
-        A trigger that is behind the one before, as when a source has spoken again or a clock was wrong, still finds
-        the frames of the last ``hold_ns``. A lossless run has no such bound: there the triggers' time runs forward.
-        """
-        self._core.trim()
-        if slots := self._core.drain():
-            self._let_go(slots)
 
     @property
     def drops(self) -> Counter[str]:
@@ -287,9 +212,7 @@ class Synchronizer:
     def close(self) -> None:
         """Release every frame."""
         self._core.close()
-        self._let_go(self._core.drain())
 
 
-def _release(packet: Packet | None) -> None:
-    if isinstance(packet, Frame) and packet.release is not None:
-        packet.release()
+def _explain(ends: Mapping[str, str | None], name: str, why: str, by_ns: int) -> str:
+    return f"{name}: {explain(why, by_ns, ends.get(name))}"

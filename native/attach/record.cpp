@@ -66,8 +66,9 @@ void check_size(const Picture& picture) {
   std::uint64_t bytes = picture.bytes;
   if (format == "gray8") bytes = pixels;
   if (format == "yuv420p" || format == "nv12") bytes = pixels + pixels / 2;
-  if (format == "yuv422p") bytes = 2 * pixels;
+  if (format == "yuv422p" || format == "yuyv422") bytes = 2 * pixels;
   if (format == "rgb24" || format == "bgr24" || format == "yuv444p") bytes = 3 * pixels;
+  if (format == "p010le" || format == "yuv420p10le") bytes = 2 * (pixels + pixels / 2);
   require(bytes == picture.bytes, "a picture has not as many bytes as its size and format take");
 }
 

@@ -36,9 +36,11 @@ NB_MODULE(_core, m) {
   mmedge::bindings::bind_microphone_clock(m);
   mmedge::bindings::bind_microphone_reader(m);
   mmedge::bindings::bind_mixer(m);
+  mmedge::bindings::bind_packet_reader(m);
   mmedge::bindings::bind_planes(m);
   mmedge::bindings::bind_record_queue(m);
   mmedge::bindings::bind_regressor(m);
+  mmedge::bindings::bind_ring_slot(m);
   mmedge::bindings::bind_sample_ring(m);
   mmedge::bindings::bind_scores(m);
   mmedge::bindings::bind_sliding_log_mel(m);

@@ -67,6 +67,7 @@ class PythonStretch final : public StageHands {
     stretch_->run(moment, this);
   }
 
+  void begin() { stretch_->begin(); }
   const Stretch& stretch() const { return *stretch_; }
 
   void fill(std::size_t at) override {
@@ -147,20 +148,48 @@ Moment moment_of(std::size_t seats) {
   return made;
 }
 
-void look(Moment& self, std::int64_t t_ns, const nb::list& marks, const nb::list& ages_ms) {
-  if (marks.size() != self.marks.size() || ages_ms.size() != self.marks.size())
-    throw std::invalid_argument("one mark and one age for each seat");
-  self.t_ns = t_ns;
+// Of a value of `map`, the attribute `seq`, or the value itself where it is a number.
+std::int64_t number_of(nb::handle map, nb::handle seat) {
+  const nb::object found = map[seat];
+  return nb::cast<std::int64_t>(PyLong_Check(found.ptr()) ? found : nb::object(found.attr("seq")));
+}
+
+double age_of(nb::handle ages_ms, nb::handle seat) {
+  PyObject* const found = PyDict_GetItemWithError(ages_ms.ptr(), seat.ptr());
+  if (found == nullptr && PyErr_Occurred()) nb::raise_python_error();
+  return found == nullptr ? 0.0 : nb::cast<double>(nb::handle(found));
+}
+
+std::uint64_t look(Moment& self, nb::handle snapshot) {
+  const auto present = attribute<nb::dict>(snapshot, "present");
+  const auto ages_ms = attribute<nb::dict>(snapshot, "age_ms");
+  const auto epochs = attribute<nb::dict>(snapshot, "epoch");
+  const auto frames = attribute<nb::dict>(snapshot, "frames");
+  const auto sounds = attribute<nb::dict>(snapshot, "audio_end");
+  const auto values = attribute<nb::dict>(snapshot, "values");
+  if (present.size() != self.marks.size()) throw std::invalid_argument("a snapshot of other seats");
+  self.t_ns = attribute<std::int64_t>(snapshot, "t_ns");
   self.bits = 0;
-  for (std::size_t seat = 0; seat < self.marks.size(); ++seat) {
-    const nb::handle mark = marks[seat];
-    self.marks[seat] = {};
-    if (!mark.is_none()) {
-      const auto told = nb::cast<nb::tuple>(mark);
-      self.marks[seat] = {true, nb::cast<std::int64_t>(told[0]), nb::cast<std::int64_t>(told[1])};
-      self.bits |= std::uint64_t{1} << seat;
+  std::size_t at = 0;
+  for (const auto [seat, there] : present) {
+    self.marks[at] = {};
+    if (nb::cast<bool>(there)) {
+      const nb::dict& map = frames.contains(seat) ? frames : sounds.contains(seat) ? sounds : values;
+      const std::int64_t epoch = epochs.contains(seat) ? nb::cast<std::int64_t>(epochs[seat]) : 0;
+      self.marks[at] = {true, epoch, number_of(map, seat)};
+      self.bits |= std::uint64_t{1} << at;
     }
-    self.ages_ms[seat] = nb::cast<double>(ages_ms[seat]);
+    self.ages_ms[at++] = age_of(ages_ms, seat);
+  }
+  return self.bits;
+}
+
+void raise_ages(const Moment& self, nb::handle snapshot) {
+  auto ages_ms = attribute<nb::dict>(snapshot, "age_ms");
+  std::size_t at = 0;
+  for (const auto [seat, there] : attribute<nb::dict>(snapshot, "present")) {
+    const double age_ms = self.ages_ms[at++];
+    if (age_ms > age_of(ages_ms, seat)) ages_ms[seat] = age_ms;
   }
 }
 
@@ -172,11 +201,11 @@ void bind_graph(nb::module_& m) {
       .def(
           "__init__", [](Moment* self, std::size_t seats) { new (self) Moment(moment_of(seats)); },
           nb::arg("seats"))
-      .def(
-          "look", &look, nb::arg("t_ns"), nb::arg("marks"), nb::arg("ages_ms"),
-          nb::sig(
-              "def look(self, t_ns: int, marks: list[tuple[int, int] | None], ages_ms: list[float]) -> None"),
-          "Take in a trigger: epoch and number of each seat's data, None where it is absent, and its age.")
+      .def("look", &look, nb::arg("snapshot"), nb::sig("def look(self, snapshot: object) -> int"),
+           "Take in a trigger; return the seats that are present, bit by bit.")
+      .def("raise_ages", &raise_ages, nb::arg("snapshot"),
+           nb::sig("def raise_ages(self, snapshot: object) -> None"),
+           "Raise the ages of a snapshot to those of the outputs that were used.")
       .def_ro("bits", &Moment::bits, "The seats that are present, bit by bit.")
       .def_ro("ages_ms", &Moment::ages_ms, "The age of each seat.");
   nb::class_<Stage> stage(m, "Stage", "What a stage knows from one trigger to the next.");
@@ -218,6 +247,9 @@ void bind_graph(nb::module_& m) {
       .def_rw("cost_ns", &Stage::cost_ns, "Moving median of the time of a run.")
       .def_rw("took_ns", &Stage::took_ns, "The time of the newest run.")
       .def_rw("ran", &Stage::ran, "Whether it has run for this trigger.")
+      .def_prop_ro(
+          "shown", [](const Stage& self) { return is_shown(self.life); },
+          "Whether its outputs are those of a run.")
       .def_rw("carry", &Stage::carry, "Whether its states go on from its last run.")
       .def_rw("blank", &Stage::blank, "Whether nothing was written into its inputs since they were wiped.")
       .def_prop_rw(
@@ -246,6 +278,7 @@ void bind_graph(nb::module_& m) {
            nb::sig("def __init__(self, works: list[typing.Any], cores: int) -> None"),
            "``works`` are those of ``mmedge.fusion.stretch``; heavy stages are left to threads if there are "
            "cores.")
+      .def("begin", &PythonStretch::begin, "Take note of a new trigger: none of its stages has run for it.")
       .def(
           "run", nb::overload_cast<Moment*, nb::object, nb::object, nb::object>(&PythonStretch::run),
           nb::arg("moment"), nb::arg("snapshot"), nb::arg("read_audio"), nb::arg("note").none(),

@@ -13,9 +13,9 @@
 namespace mmedge::bindings {
 namespace {
 
-// camera, block, first, count, step, shift, start, length, out
+// camera, block, first, count, step, shift, start, length, out, cell, cell_first
 using AxisNumbers = std::tuple<std::size_t, std::size_t, std::size_t, std::size_t, double, double,
-                               std::size_t, std::size_t, std::size_t>;
+                               std::size_t, std::size_t, std::size_t, double, double>;
 
 PixelFormat parse_format(const std::string& name) {
   if (name == "gray8") return PixelFormat::gray8;
@@ -25,8 +25,12 @@ PixelFormat parse_format(const std::string& name) {
   if (name == "nv12") return PixelFormat::nv12;
   if (name == "yuv422p") return PixelFormat::yuv422p;
   if (name == "yuv444p") return PixelFormat::yuv444p;
+  if (name == "yuyv422") return PixelFormat::yuyv422;
+  if (name == "p010le") return PixelFormat::p010;
+  if (name == "yuv420p10le") return PixelFormat::yuv420p10;
   throw std::invalid_argument("unknown pixel format '" + name +
-                              "'; known: gray8, bgr24, rgb24, yuv420p, nv12, yuv422p, yuv444p");
+                              "'; known: gray8, bgr24, rgb24, yuv420p, nv12, yuv422p, yuv444p, yuyv422, "
+                              "p010le, yuv420p10le");
 }
 
 Matrix parse_matrix(const std::string& name) {
@@ -46,8 +50,8 @@ Color parse_color(const std::string& name) {
 }
 
 Axis axis(const AxisNumbers& numbers) {
-  const auto [camera, block, first, count, step, shift, start, length, out] = numbers;
-  return {camera, block, first, count, step, shift, start, length, out};
+  const auto [camera, block, first, count, step, shift, start, length, out, cell, cell_first] = numbers;
+  return {camera, block, first, count, step, shift, start, length, out, cell, cell_first};
 }
 
 ImageView view(const Input& data, const std::string& format_name, std::size_t width, std::size_t height,
@@ -56,6 +60,10 @@ ImageView view(const Input& data, const std::string& format_name, std::size_t wi
   check<std::uint8_t>(data, "frame");
   if (format == PixelFormat::bgr24 || format == PixelFormat::rgb24)
     check_shape(data, "frame", {height, width, 3});
+  else if (format == PixelFormat::yuyv422)
+    check_shape(data, "frame", {height, width, 2});
+  else if (format == PixelFormat::p010 || format == PixelFormat::yuv420p10)
+    check_shape(data, "frame", {height + height / 2, 2 * width});
   else if (format == PixelFormat::gray8)
     check_shape(data, "frame", {height, width});
   else if (format == PixelFormat::yuv422p)
@@ -82,8 +90,8 @@ void bind_image(nb::module_& m) {
   nb::class_<ImagePlan>(
       m, "ImagePlan",
       "Where the pixels of an output come from, for one geometry of a camera.\n\n"
-      "An axis of the picture as it is shown: (camera, block, first, count, step, shift, start, length, "
-      "out).\n"
+      "An axis of the picture as it is shown:\n"
+      "(camera, block, first, count, step, shift, start, length, out, cell, cell_first).\n"
       "``swap``: rows that are shown are stored columns; ``flip_*``: what is shown last is stored first.")
       .def(
           "__init__",

@@ -22,14 +22,6 @@ void bind_record_queue(nb::module_& m) {
           },
           nb::arg("record"), nb::arg("arrive_ns"), nb::arg("capture_ns"), nb::arg("epoch"),
           "Append a record, and say what it is about; False when there is no room for it.")
-      .def_prop_ro(
-          "newest",
-          [](const RecordQueue& self) {
-            const Newest newest = self.newest();
-            return nb::make_tuple(newest.arrive_ns, newest.capture_ns, newest.epoch);
-          },
-          nb::for_getter(nb::sig("def newest(self) -> tuple[int, int, int]")),
-          "Arrival and capture time in ns, and epoch, of the newest record, taken or not; zeros before it.")
       .def_prop_ro("capacity", &RecordQueue::capacity, "How many bytes it holds, with four for each record.")
       .def_prop_ro("fd", &RecordQueue::fd,
                    "Descriptor of the shared memory, for ``attach`` in another process.");

@@ -8,10 +8,8 @@
 #include "pixel_factors.hpp"
 
 #ifdef __CUDACC__
-#define MMEDGE_BOTH __host__ __device__ inline
 #define MMEDGE_ROLLED _Pragma("unroll 1")  // unrolled, the block loops are ten times the code
 #else
-#define MMEDGE_BOTH inline
 #define MMEDGE_ROLLED
 #endif
 
@@ -32,7 +30,9 @@ struct Picture {
   std::int32_t expand;                                        // luma spans 16..235
   std::int32_t luma_bytes, chroma_bytes;                      // of a row
   std::int32_t u, v;                                          // where chroma begins, after the luma
-  std::int32_t chroma_step, across, down;                     // columns and rows share chroma by twos: 0 or 1
+  std::int32_t luma_step, chroma_step;                        // bytes from one sample to the next
+  std::int32_t across, down;                                  // columns and rows share chroma by twos: 0 or 1
+  std::int32_t deep, shift, narrow, luma_bias, chroma_bias;   // samples of 10 bits: native/pixel_factors.hpp
   std::int32_t black, luma, red_v, green_u, green_v, blue_u;  // native/pixel_factors.hpp
   std::int32_t place[3];  // which byte of a pixel of three, or which of red, green, blue: of each channel
   std::int32_t block_rows, block_columns, origin_row, origin_column;
@@ -67,11 +67,15 @@ MMEDGE_BOTH std::int32_t luma_of(const Picture& p, std::int32_t luma) {
   return byte_of(above + ((above * kExpandShare + 16384) >> 15));
 }
 
+MMEDGE_BOTH std::int32_t sample_of(const Picture& p, const std::uint8_t* at, std::int32_t bias) {
+  return p.deep == 0 ? at[0] : narrowed(at[0] | at[1] << 8, p.shift, p.narrow, bias);
+}
+
 // Channel `c` of the pixel that is stored at (y, x): 0..255.
 MMEDGE_BOTH std::int32_t pixel(const Picture& p, const std::uint8_t* from, std::int32_t y, std::int32_t x,
                                std::int32_t c) {
   const std::uint8_t* const row = from + static_cast<std::int64_t>(y) * p.luma_bytes;
-  if (p.pixels == Pixels::kGray) return luma_of(p, row[x]);
+  if (p.pixels == Pixels::kGray) return luma_of(p, sample_of(p, row + x * p.luma_step, p.luma_bias));
   if (p.pixels == Pixels::kColour) return row[3 * x + p.place[c]];
   if (p.pixels == Pixels::kMixed)
     return (kGrayRed * row[3 * x + p.place[0]] + kGrayGreen * row[3 * x + p.place[1]] +
@@ -79,12 +83,14 @@ MMEDGE_BOTH std::int32_t pixel(const Picture& p, const std::uint8_t* from, std::
            14;
   const std::int64_t at =
       static_cast<std::int64_t>(y >> p.down) * p.chroma_bytes + (x >> p.across) * p.chroma_step;
-  const std::int32_t u = from[p.u + at] - 128, v = from[p.v + at] - 128;
-  const std::int32_t term = p.place[c] == 0   ? p.red_v * v
-                            : p.place[c] == 1 ? -p.green_u * u - p.green_v * v
-                                              : p.blue_u * u;
-  const std::int32_t luma = row[x] > p.black ? row[x] - p.black : 0;
-  return byte_of((p.luma * luma + term + 4096) >> 13);
+  const std::int32_t u = sample_of(p, from + p.u + at, p.chroma_bias) - 128;
+  const std::int32_t v = sample_of(p, from + p.v + at, p.chroma_bias) - 128;
+  const std::int32_t term = p.place[c] == 0   ? chroma_term(v, p.red_v)
+                            : p.place[c] == 1 ? chroma_term(u, -p.green_u) + chroma_term(v, -p.green_v)
+                                              : chroma_term(u, p.blue_u);
+  const std::int32_t luma = sample_of(p, row + x * p.luma_step, p.luma_bias);
+  const std::int32_t above = luma > p.black ? luma - p.black : 0;
+  return byte_of((luma_term(above, p.luma) + term + kHalfLevel) >> 6);
 }
 
 // The same of a block of pixels, with 7 fractional bits where there is more than one.

@@ -24,13 +24,6 @@ Pixels pixels_of(PixelFormat format, Color color) {
 
 }  // namespace
 
-std::size_t picture_bytes(const ImageView& view) {
-  const std::size_t pixels = view.width * view.height;
-  if (view.format == PixelFormat::gray8) return pixels;
-  if (view.format == PixelFormat::yuv422p) return 2 * pixels;
-  return interleaved(view.format) || view.format == PixelFormat::yuv444p ? 3 * pixels : pixels + pixels / 2;
-}
-
 PictureTable::PictureTable(const ImageKernel& kernel, const ImageView& view, const ImagePlan& plan) {
   const ImageSpec& spec = kernel.spec();
   PixelRows(Instructions::scalar).bind(view, spec.color);  // refuses what cannot be
@@ -38,7 +31,8 @@ PictureTable::PictureTable(const ImageKernel& kernel, const ImageView& view, con
     throw std::invalid_argument("the plan is of another picture");
   if (plan.shown_rows.out != spec.height || plan.shown_columns.out != spec.width)
     throw std::invalid_argument("the plan is of another output");
-  if (picture_bytes(view) > 0x7fffffff) throw std::invalid_argument("the picture is too large");
+  if (bytes_of(view.format, view.width, view.height) > 0x7fffffff)
+    throw std::invalid_argument("the picture is too large");
   picture = {};
   picture.pixels = pixels_of(view.format, spec.color);
   picture.expand = view.full_range ? 0 : 1;
@@ -49,7 +43,11 @@ PictureTable::PictureTable(const ImageKernel& kernel, const ImageView& view, con
     const YuvLayout layout = yuv_layout(view);
     picture.luma_bytes = whole(layout.luma_bytes), picture.chroma_bytes = whole(layout.chroma_bytes);
     picture.u = whole(layout.u - layout.luma), picture.v = whole(layout.v - layout.luma);
-    picture.chroma_step = layout.pairs ? 2 : 1;
+    picture.luma_step = whole(layout.luma_step), picture.chroma_step = whole(layout.chroma_step);
+    picture.deep = layout.deep ? 1 : 0, picture.shift = layout.shift;
+    picture.narrow = narrowing_of(layout.shift, view.full_range, false).factor;
+    picture.luma_bias = narrowing_of(layout.shift, view.full_range, false).bias;
+    picture.chroma_bias = narrowing_of(layout.shift, view.full_range, true).bias;
     picture.across = layout.across == 2 ? 1 : 0, picture.down = layout.down == 2 ? 1 : 0;
   }
   const Factors m = factors_of(view);

@@ -17,7 +17,4 @@ struct PictureTable {
   std::vector<Tap> rows, columns;
 };
 
-// Bytes of a picture, planes packed one after the other.
-std::size_t picture_bytes(const ImageView& view);
-
 }  // namespace mmedge::cuda

@@ -15,7 +15,6 @@ namespace {
 
 using namespace mmedge;
 
-constexpr PixelFormat kLastFormat = PixelFormat::yuv444p;
 constexpr std::size_t kLongest = 150;  // pixels of a side: several vectors of every kind
 
 double number(FuzzedDataProvider& in) {
@@ -32,7 +31,7 @@ Axis axis(FuzzedDataProvider& in, std::size_t camera, std::size_t out) {
     const std::size_t block = any(), first = any(), count = any();
     const double step = number(in), shift = number(in);
     const std::size_t start = any(), length = any();
-    return {camera, block, first, count, step, shift, start, length, out};
+    return {camera, block, first, count, step, shift, start, length, out, number(in), number(in)};
   }
   const auto up_to = [&](std::size_t low, std::size_t high) {
     return in.ConsumeIntegralInRange(low, std::max(low, high));
@@ -41,15 +40,9 @@ Axis axis(FuzzedDataProvider& in, std::size_t camera, std::size_t out) {
   const std::size_t blocks = camera / block, count = up_to(1, blocks);
   const std::size_t first = up_to(0, std::max(count, blocks) - count), length = up_to(1, out);
   const std::size_t start = up_to(0, std::max(length, out) - length);
-  return {camera, block, first, count, number(in), number(in), start, length, out};
-}
-
-std::size_t bytes(PixelFormat format, std::size_t width, std::size_t height) {
-  const std::size_t pixels = width * height;
-  if (format == PixelFormat::gray8) return pixels;
-  if (format == PixelFormat::yuv422p) return 2 * pixels;
-  if (format == PixelFormat::yuv420p || format == PixelFormat::nv12) return pixels + pixels / 2;
-  return 3 * pixels;
+  const double cell = in.ConsumeBool() ? 0.0 : in.ConsumeFloatingPointInRange<double>(1.0, 9.0);
+  const double step = number(in), shift = number(in);
+  return {camera, block, first, count, step, shift, start, length, out, cell, number(in)};
 }
 
 // Of exactly this size on the heap, so that AddressSanitizer sees the first byte beyond.
@@ -90,7 +83,7 @@ void one(FuzzedDataProvider& in) {
   const ImagePlan plan(rows, columns, swap, in.ConsumeBool(), in.ConsumeBool());
   const bool full_range = in.ConsumeBool();
   const auto matrix = static_cast<Matrix>(in.ConsumeIntegralInRange(0, 4));
-  const std::size_t size = bytes(format, width, height);
+  const std::size_t size = bytes_of(format, width, height);
   const auto data = filled<std::uint8_t>(size, in.ConsumeIntegral<std::uint8_t>());
   in.ConsumeData(data.get(), size);
   const ImageView view{data.get(), format, width, height, full_range, matrix};

@@ -17,6 +17,8 @@ inline bool is_cold(Life life) {
   return life == Life::kCold || life == Life::kStale || life == Life::kFailed;
 }
 
+inline bool is_shown(Life life) { return life == Life::kWarm || life == Life::kRenewing; }
+
 // When a stage was fed for its newest run and when its engine ran, in ns on CLOCK_MONOTONIC; zeros before the
 // first.
 struct Span {

@@ -35,6 +35,10 @@ class Stopwatch {
 Stretch::Stretch(std::vector<StageWork> stages, std::size_t cores)
     : stages_(std::move(stages)), cores_(cores) {}
 
+void Stretch::begin() {
+  for (const StageWork& work : stages_) work.stage->ran = false;
+}
+
 void Stretch::run(Moment* moment, StageHands* hands) {
   feeding_ns_ = running_ns_ = 0;
   for (at_ = 0; at_ < stages_.size(); ++at_) {

@@ -54,6 +54,8 @@ class Stretch {
   // `cores`: heavy stages are left to threads where there are two or more.
   Stretch(std::vector<StageWork> stages, std::size_t cores);
 
+  // A new trigger: none of its stages has run for it.
+  void begin();
   // Runs what is due, and raises the moment's ages to those of outputs that were not made anew. Ends before a
   // stage that had better run beside another one. `at` is the stage that it ended before, or at which it
   // threw.

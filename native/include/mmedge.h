@@ -57,7 +57,7 @@ typedef struct mmedge_task {
 typedef struct mmedge_frame {
   const uint8_t* data;
   size_t bytes;
-  const char* format; /* gray8, bgr24, rgb24, yuv420p, nv12, yuv422p, yuv444p */
+  const char* format; /* gray8, bgr24, rgb24, yuv420p, nv12, yuv422p, yuv444p, yuyv422, p010le, yuv420p10le */
   uint32_t width;
   uint32_t height;
   int64_t capture_ns;

@@ -28,6 +28,15 @@ extern "C" double old_log(double);
 HIDDEN double exp(double x) { return old_exp(x); }
 HIDDEN double log(double x) { return old_log(x); }
 
+// Until 2.34 they were in libdl. An interpreter that loads extensions has loaded that, so they are found
+// there.
+__asm__(".symver old_dlopen, dlopen@" FIRST_GLIBC);
+__asm__(".symver old_dlsym, dlsym@" FIRST_GLIBC);
+extern "C" void* old_dlopen(const char* file, int mode);
+extern "C" void* old_dlsym(void* library, const char* name);
+HIDDEN void* dlopen(const char* file, int mode) { return old_dlopen(file, mode); }
+HIDDEN void* dlsym(void* library, const char* name) { return old_dlsym(library, name); }
+
 // Until 2.33 it was inline in sys/stat.h. On 64-bit machines the kernel's structure is glibc's.
 HIDDEN int fstat(int handle, struct stat* status) {
   return static_cast<int>(syscall(SYS_fstat, handle, status));

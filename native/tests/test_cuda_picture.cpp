@@ -43,7 +43,7 @@ void same_bits() {
   const ImageSpec spec = random_spec();
   ImageKernel kernel(spec, Instructions::scalar);
   std::size_t height = 2 * random(1, 40), width = 2 * random(1, 40);
-  const auto format = static_cast<PixelFormat>(random(0, 6));
+  const auto format = static_cast<PixelFormat>(random(0, static_cast<std::size_t>(kLastFormat)));
   if (format == PixelFormat::bgr24 || format == PixelFormat::rgb24 || format == PixelFormat::gray8)
     height -= random(0, 1), width -= random(0, 1);
   ImageView view{nullptr, format, width, height, random(0, 1) == 0, static_cast<Matrix>(random(0, 4))};
@@ -51,7 +51,7 @@ void same_bits() {
   const ImagePlan plan(random_axis(swap ? width : height, spec.height),
                        random_axis(swap ? height : width, spec.width), swap, random(0, 1) == 1,
                        random(0, 1) == 1);
-  std::vector<std::uint8_t> frame(cuda::picture_bytes(view));
+  std::vector<std::uint8_t> frame(bytes_of(view.format, view.width, view.height));
   for (auto& byte : frame) byte = static_cast<std::uint8_t>(random(0, 255));
   view.data = frame.data();
 

@@ -70,7 +70,7 @@ struct Two : StageHands {
 
   const std::string& at(Moment now, bool again = false) {
     calls.clear();
-    if (!again) one.ran = two.ran = false;
+    if (!again) stretch.begin();
     seen = now;
     stretch.run(&seen, this);
     return calls;

@@ -19,13 +19,6 @@ std::mt19937 generator(7);
 
 std::size_t random(std::size_t low, std::size_t high) { return low + generator() % (high - low + 1); }
 
-std::size_t bytes(PixelFormat format, std::size_t width, std::size_t height) {
-  if (format == PixelFormat::gray8) return width * height;
-  if (format == PixelFormat::yuv422p) return 2 * width * height;
-  if (format == PixelFormat::yuv420p || format == PixelFormat::nv12) return width * height * 3 / 2;
-  return 3 * width * height;
-}
-
 // Buffers of exactly the right size on the heap, so that AddressSanitizer sees the first byte beyond.
 template <typename T>
 std::unique_ptr<T[]> exactly(std::size_t n) {
@@ -60,6 +53,8 @@ Axis random_axis(std::size_t camera, std::size_t out) {
   axis.start = random(0, out - axis.length);
   axis.step = static_cast<double>(random(1, 300)) / 100.0;
   axis.shift = static_cast<double>(random(0, 300)) / 100.0 - 1.5;
+  if (random(0, 2) == 0) axis.cell = static_cast<double>(random(20, 40)) / 10.0;
+  axis.cell_first = static_cast<double>(random(0, 30)) / 10.0;
   return axis;
 }
 
@@ -89,7 +84,10 @@ double naive(const std::uint8_t* raw, std::size_t channels, const Axis& rows, co
       x >= columns.start + columns.length)
     return -1.0;
   const auto centre = [](const Axis& axis, std::size_t at) {
-    const double place = (static_cast<double>(at - axis.start) + 0.5) * axis.step + axis.shift - 0.5;
+    double pixel = static_cast<double>(at - axis.start) + 0.5;
+    if (axis.cell > 0)
+      pixel = (std::floor((pixel - axis.cell_first) / axis.cell) + 0.5) * axis.cell + axis.cell_first;
+    const double place = pixel * axis.step + axis.shift - 0.5;
     return std::clamp(place, 0.0, static_cast<double>(axis.count - 1));
   };
   const double v = centre(rows, y), u = centre(columns, x);
@@ -122,9 +120,9 @@ void equals_definition() {
   const ImageSpec spec = random_spec();
   const std::size_t channels = spec.channels();
   for (int round = 0; round < 3; ++round) {
-    const auto format = static_cast<PixelFormat>(random(0, 6));
+    const auto format = static_cast<PixelFormat>(random(0, static_cast<std::size_t>(kLastFormat)));
     const std::size_t width = 2 * random(1, 40), height = 2 * random(1, 20);
-    const std::size_t size = bytes(format, width, height);
+    const std::size_t size = bytes_of(format, width, height);
     const auto data = exactly<std::uint8_t>(size);
     std::generate(data.get(), data.get() + size, [] { return static_cast<std::uint8_t>(generator()); });
     const ImageView view{
@@ -261,11 +259,13 @@ void every_colour() {
     by_all(spec, tensor.size(), tensor.data(),
            [&](ImageKernel& kernel, float* to) { kernel.tensor(view, plan, to); });
     for (std::size_t i = 0; i < 256 * 256; ++i) {
-      const int gray = m.luma * std::max(frame[i] - m.black, 0);
+      const int gray = luma_term(std::max(frame[i] - m.black, 0), m.luma);
       const int u = frame[256 * 256 + i] - 128, v = frame[2 * 256 * 256 + i] - 128;
-      const int want[] = {gray + m.red_v * v, gray - m.green_u * u - m.green_v * v, gray + m.blue_u * u};
+      const int want[] = {gray + chroma_term(v, m.red_v),
+                          gray + chroma_term(u, -m.green_u) + chroma_term(v, -m.green_v),
+                          gray + chroma_term(u, m.blue_u)};
       for (std::size_t c = 0; c < 3; ++c) {
-        const int value = std::clamp((want[c] + 4096) >> 13, 0, 255);
+        const int value = std::clamp((want[c] + 32) >> 6, 0, 255);
         CHECK(out[3 * i + c] == value);
         CHECK(std::fabs(tensor[c * 256 * 256 + i] * 255.0f - static_cast<float>(value)) < 1e-4f);
       }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import subprocess
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 
 import mmedge
+from mmedge.cli import run
 from mmedge.clients.server import WAITING
 from mmedge.errors import ConfigError, FrameExpiredError, MmedgeError
 from mmedge.types import Result
@@ -241,3 +243,16 @@ def test_a_program_that_dies_or_hangs_while_it_holds_something_harms_nobody(
         assert until(lambda: programs(pipe) == 1, 60)
         push(pipe, 5)
         assert following(other)
+
+
+def test_health_waits_for_a_result(bundle: Path, door: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["health", str(door)]) == 3  # nobody listens
+    with mmedge.Pipeline(bundle, {"image": "test://?fps=30"}, attach=door, isolation="process"):
+        assert run(["health", str(door), "--within", "20", "--json"]) == 0
+        document = json.loads(capfd.readouterr().out)
+        assert document["schema"] == "mmedge.health/1"
+        assert document["status"] == "ok"
+        assert document["waited_ms"] < 20_000
+    with pushed(bundle, door):  # it runs, and nothing is pushed
+        assert run(["health", str(door), "--within", "0.3"]) == 1
+        assert "no result within 0.3 s" in capfd.readouterr().err

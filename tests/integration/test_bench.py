@@ -302,6 +302,33 @@ def test_an_attestation_is_written_and_checked(tmp_path: Path, capfd: pytest.Cap
     assert run(["attest"]) == 2
 
 
+@pytest.mark.slow
+def test_a_board_is_attested_in_one_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path, written = tiny_bundle(tmp_path / "t.mmedge"), tmp_path / "a.json"
+    line = ["attest", str(path), "--duration", "1", "--output", str(written)]
+    assert run([*line, "--soak", "1"]) == 2  # it is of --board
+    capfd.readouterr()
+    device = "test://?fps=30"
+    options = ["--board", "--soak", "1.5", "--probe", "1", "--input", f"image={device}", "--input", f"audio={device}"]
+    code = run([*line, *options, "--sweep", "990:1000", "--rate-seconds", "0.3"])
+    told = capfd.readouterr().err
+    document = json.loads(written.read_text())
+    assert document["valid"] == (code == 0)
+    board = document["board"]
+    (probed,) = [each for each in board["devices"] if each["uri"].startswith("test://")]
+    assert {stream["modality"] for stream in probed["streams"]} == {"image", "audio"}
+    assert board["calibration"]["pairs"] >= 10  # the simulated camera sees a flash where its microphone hears a beep
+    soak = board["soak"]
+    assert soak["conditions"]["inputs"] == {"image": device, "audio": device}
+    assert soak["conditions"]["duration_s"] == 1.5
+    assert all("grown_mib" in process for process in soak["processes"] if process["name"] == "runtime")
+    assert board["took_s"] > 3.5
+    assert "this machine is no Jetson" in told
+    assert told.count("missing") >= 10
+    assert told.count("fix:") >= 10
+    assert run(["attest", "--check", str(written)]) == code
+
+
 def test_a_run_writes_its_trace(tmp_path: Path, write_clip: Any) -> None:
     clip = write_clip(size=(64, 64), times_s=[k / 25 for k in range(30)])
     path, written = tiny_bundle(tmp_path / "t.mmedge"), tmp_path / "trace.json"

@@ -198,6 +198,24 @@ def test_gstreamer_pipeline_gives_nv12(listener: Listener, request: pytest.Fixtu
     assert listener.frames[-1][0].unchanged_ns > 0
 
 
+@pytest.mark.parametrize(("live", "quality"), [("true", "B"), ("false", "C")])
+def test_gstreamer_frames_have_the_pipelines_times_while_they_can_be_right(
+    listener: Listener, request: pytest.FixtureRequest, live: str, quality: str
+) -> None:
+    request.getfixturevalue("gstreamer")
+    uri = f"gst:videotestsrc is-live={live} num-buffers=12 ! video/x-raw,framerate=25/1?width=64&height=48"
+    listener.start(*open_sources({"image": INPUTS["image"]}, {"image": uri}))
+    listener.wait(lambda: listener.ends)
+    frames = [frame for frame, _ in listener.frames]
+    assert {frame.quality for frame in frames} == {quality}
+    assert all(frame.capture_ns <= frame.arrive_ns for frame in frames)
+    steps_ms = np.diff([frame.capture_ns for frame in frames]) / 1e6
+    if quality == "B":  # what the pipeline says, whenever it came
+        assert np.abs(steps_ms - 40).max() < 1
+        assert frames[0].uncertainty_ns == 20_000_000
+    assert {frame.epoch for frame in frames} == {0 if quality == "B" else 1}
+
+
 @pytest.mark.parametrize("colorimetry", ["bt601", "bt709"])
 @pytest.mark.parametrize(("pattern", "want"), [("red", (255, 0, 0)), ("green", (0, 255, 0)), ("blue", (0, 0, 255))])
 def test_gstreamer_converts_to_the_colorimetry_that_frames_say(
@@ -245,3 +263,9 @@ def test_csi_without_a_jetson(request: pytest.FixtureRequest) -> None:
     request.getfixturevalue("gstreamer")
     with pytest.raises(DeviceError, match="nvarguscamerasrc"):
         open_sources({"image": INPUTS["image"]}, {"image": "csi://0"})
+
+
+def test_hardware_that_is_insisted_on_and_not_there_is_an_error(request: pytest.FixtureRequest) -> None:
+    request.getfixturevalue("gstreamer")
+    with pytest.raises(DeviceError, match="cannot be read through the board's hardware"):
+        open_sources({"image": INPUTS["image"]}, {"image": "v4l2:///dev/null?decode=hardware"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from mmedge.bundle.manifest import AudioInput, Input
 from mmedge.capture import Source, open_sources
 from mmedge.errors import ConfigError
 from mmedge.types import Block, Packet
+from tests.processes import asked_by
 
 RATE_HZ = 16000
 ALSA_ORDER = [0, 1, 4, 5, 2, 3, 6, 7]  # of the channels of ffmpeg's 7.1
@@ -95,6 +97,8 @@ def test_each_channel_of_an_array_can_be_chosen(workers: bool, microphone: Any, 
             return all(0.36 < max(each) < 0.44 and sorted(each)[-2] < 0.01 for each in heard)
 
         ears.wait(settled)  # each seat hears one channel, and no other
+        for worker in asked_by(os.getpid()):
+            assert "libasound_module_pcm_a52" not in Path(f"/proc/{worker}/maps").read_text()
     assert [int(np.argmax(each)) for each in heard] == ALSA_ORDER, "each seat hears its own channel"
 
 

@@ -124,6 +124,7 @@ def test_weights_outside_of_the_folder_are_refused(place: Path, capfd) -> None: 
         assert "fix:" in err
 
 
+@pytest.mark.long
 def test_a_network_that_answers_two_gigabytes_is_refused_in_little_memory(place: Path) -> None:
     """Its weights of more than one message holds stay in their file, but what it answers is as large."""
     tensor = onnx.TensorProto(name="w", data_type=FLOAT, dims=[512, 1 << 20], data_location=onnx.TensorProto.EXTERNAL)

@@ -152,6 +152,7 @@ def test_every_precision_that_is_asked_for_is_packed(project):
         assert len({v.file for v in bundle.manifest.variants}) == 2
 
 
+@pytest.mark.long
 def test_fp8_and_int4_go_down_the_whole_path(project):
     pytest.importorskip("tensorrt_rtx")
     text = RECIPE.replace('["fp32", "int8"]', '["fp32", "int8", "fp8", "int4"]')

@@ -106,7 +106,7 @@ def test_a_worker_that_leaves_nonsense_is_replaced(
     os.kill(source._child.pid, signal.SIGSTOP)  # or a record of its own could overwrite this one
     time.sleep(0.2)
     released(source.take(newest=True))
-    assert core.RecordQueue.attach(source._delivered.reader._records.fd).put(b"\x93nonsense", 0, 0, 0)
+    assert core.RecordQueue.attach(source._delivered.reader._core.fd).put(b"\x93nonsense", 0, 0, 0)
     packets = taken_until(source, lambda packets: any(packet.epoch == 1 for packet in packets))
     assert "a packet is damaged" in caplog.text
     assert packets[-1].epoch == 1

@@ -96,6 +96,7 @@ def test_no_command_shows_the_secret_of_an_address_it_refuses(
             assert out + err
 
 
+@pytest.mark.long
 def test_a_camera_that_does_not_answer_is_waited_for_without_a_word_of_its_secret(bundle: Path, tmp_path: Path) -> None:
     address = f"rtsp://me:{TOKEN}@127.0.0.1:{free_port()}/live?token={TOKEN}"
     file = tmp_path / "address"

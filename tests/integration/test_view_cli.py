@@ -131,6 +131,7 @@ def test_the_token_is_printed_once_and_never_logged() -> None:
     assert sum(token in line for line in run.lines) == 1
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_demo_is_shown_clip_after_clip(tmp_path: Path) -> None:
     bundle = tmp_path / "digits.mmedge"

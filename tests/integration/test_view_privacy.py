@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -11,20 +11,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import mmedge
-from mmedge.capture.picture import frame_shape
+from mmedge.capture.picture import DEEP, frame_shape
 from mmedge.errors import ConfigError
 from mmedge.privacy import CELLS, Privacy
 from mmedge.recording.conceal import conceal
 from mmedge.recording.event_log import FrameEvent
+from mmedge.recording.frames import samples
 from mmedge.recording.reader import Recording
 from mmedge.replay.replay import Replay
-from mmedge.types import Block, Frame
+from mmedge.types import Block, Frame, PixelFormat
 from tests.pages import CLIP, DIGITS
 
 pytest.importorskip("av")
 pytestmark = pytest.mark.parallel
 FED = {"image": str(CLIP), "audio": str(CLIP)}
-FORMATS = st.sampled_from(["gray8", "rgb24", "bgr24", "nv12", "yuv420p", "yuv422p", "yuv444p"])
+FORMATS = st.sampled_from(get_args(PixelFormat))
 
 
 def event(kind: Any, height: int, width: int) -> FrameEvent:
@@ -40,7 +41,10 @@ def test_nothing_fine_is_left_of_any_format(kind: Any, rows: int, columns: int, 
     conceal(black, event(kind, height, width), "none")
     assert len(np.unique(black)) <= 2
     # Within a cell the picture is a plane between the means of its neighbours: no step is larger than between these.
-    luma = kept.reshape(-1)[: height * width * (3 if kind in ("rgb24", "bgr24") else 1)]
+    if kind in ("yuyv422", *DEEP):
+        luma = samples(kept, kind, height)[0] >> {"yuyv422": 0, "p010le": 8, "yuv420p10le": 2}[kind]
+    else:
+        luma = kept.reshape(-1)[: height * width * (3 if kind in ("rgb24", "bgr24") else 1)]
     across = luma.reshape(height, width, -1).astype(int)
     if width >= 2 * CELLS:
         cell = width / max(1, width * CELLS // max(height, width, CELLS))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from benchmarks.readme import PAGE, README, performance, written
+
 
 def test_a_row_names_the_peers_that_apply() -> None:
     pytest.importorskip("torch")
@@ -13,3 +15,16 @@ def test_a_row_names_the_peers_that_apply() -> None:
     row = _row("lost", "points", {"mmedge": 0.1, "ORT MinMax": 0.3}, INT8_PEERS)
     assert row.peers["ORT MinMax"] == 0.3
     assert row.peers["modelopt max"] is None
+
+
+def test_the_table_of_the_readme_is_that_of_the_page() -> None:
+    readme, page = README.read_text(), PAGE.read_text()
+    assert written(readme, page) == readme
+    assert performance(page).count("\n") > 3
+    changed = page.replace("`runtime_share_vga` = ", "`runtime_share_vga` = 9")
+    assert written(readme, changed) != readme
+
+
+def test_figures_of_the_readme_are_measured() -> None:
+    page = "## x\n\ncores: 2; evidence: simulated\n\n`replay_x` = 24.50 (target >= 25)  \n`other` = 1.00\n"
+    assert performance(page).splitlines()[2:] == ["| replay, times real time | 24.50 | >= 25 | `simulated` |"]

@@ -174,6 +174,7 @@ def test_no_claim_above_its_evidence() -> None:
         "record",
         "replay",
         "service",
+        "health",
         "bench",
         "calibrate",
         "train",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import importlib.util
 import json
 import socket
 from pathlib import Path
@@ -13,9 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmedge.bench.attestation import SCHEMA, digest, private, read, seal
+from mmedge.bench.attestation import SCHEMA, private, read, seal
 from mmedge.bench.report import SCHEMA as BENCH
 from mmedge.errors import CheckError, ConfigError
+from mmedge.forecast.seal import digest
+from tests.scripts import load_script
 
 ROOT = Path(__file__).parents[2]
 
@@ -111,11 +112,7 @@ def test_host_user_and_home_never_leave(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_the_page_of_the_boards_is_that_of_the_attestations() -> None:
-    spec = importlib.util.spec_from_file_location("hardware", ROOT / "scripts" / "hardware.py")
-    assert spec is not None
-    assert spec.loader is not None
-    hardware = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(hardware)
+    hardware = load_script("hardware")
     kept = [read(path) for path in sorted((ROOT / "attestations").glob("*.json"))]
     assert hardware.PAGE.read_text() == hardware.page(kept), "run scripts/hardware.py"
     page = hardware.page([attestation()])

@@ -169,3 +169,16 @@ def test_other_load_counts_where_it_kept_the_run_waiting() -> None:
     assert judge(**{**quiet, "waited": 0.5}) == []  # type: ignore[arg-type]  # it kept itself waiting
     assert judge(**{**quiet, "others": 0.5, "waited": 0.1})[0].startswith("contended")  # type: ignore[arg-type]
     assert judge(**{**quiet, "stolen": 0.1})[0].startswith("contended: the host")  # type: ignore[arg-type]
+
+
+def test_what_cools_by_slowing_down_is_throttling_and_a_fan_is_not(root: Path) -> None:
+    coolers = {"cooling_device0": "pwm-fan", "cooling_device1": "cpu-throttle-alert", "cooling_device2": "cpufreq-cpu0"}
+    for name, kind in coolers.items():
+        write(root, {f"class/thermal/{name}/type": kind, f"class/thermal/{name}/cur_state": "0"})
+    watch = Conditions(root)
+    watch.begin()
+    write(root, {f"class/thermal/cooling_device{k}/cur_state": "1" for k in (0, 1)})
+    watch.sample()
+    watch.sample()
+    assert watch.end(1)["throttled"] == {"cooling by cpu-throttle-alert": 2}
+    assert watch.problems == ["throttled: cooling by cpu-throttle-alert 2 times"]

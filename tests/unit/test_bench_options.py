@@ -12,7 +12,7 @@ import pytest
 from mmedge.bench import Report, bench
 from mmedge.bench.compare import read_baseline
 from mmedge.bench.network import bench_network
-from mmedge.bench.report import Rate
+from mmedge.bench.report import SCHEMA, Rate
 from mmedge.bench.samples import Samples
 from mmedge.bench.tally import Tally
 from mmedge.cli import run
@@ -137,7 +137,7 @@ def test_what_is_of_generated_data_is_refused_with_sources(tmp_path: Path) -> No
     [
         (["--max-regress", "much"], "'much' is not a share"),
         (["--sweep", "10"], "'10' is not a range of rates"),
-        (["--sweep", "10:20", "--html", "x.html"], "a sweep has no page"),
+        (["--sweep", "10:20", "--trace", "x.json"], "a sweep has no trace"),
         (["--threads", "2"], "--threads is of single networks"),
         (["--compare", "nowhere.json"], "cannot read the baseline"),
     ],
@@ -149,8 +149,49 @@ def test_options_that_do_not_fit_are_refused(
     assert told in json.loads(capfd.readouterr().out)["message"]
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{", '{"schema": "mmedge.bench/2"}', '{"schema": 1}'])
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{", '{"schema": "mmedge.bench/2"}', '{"schema": 1}', "[" * 100_000, "\xff"]
+)
 def test_a_damaged_baseline_is_refused(content: str, tmp_path: Path) -> None:
-    (tmp_path / "base.json").write_text(content)
+    (tmp_path / "base.json").write_text(content, encoding="latin-1")
     with pytest.raises(ConfigError, match="the baseline"):
         read_baseline(tmp_path / "base.json")
+
+
+def baseline(p50: float = 5.0, interval: dict[str, list[float | None]] | None = None, **changes: object) -> str:
+    figures = {"p50": p50, "interval": {"p50": [4.9, 5.1]} if interval is None else interval}
+    latencies = {"end_to_end": figures, "steps": {}}
+    document = {"schema": SCHEMA, "latency_ms": latencies, "stages_ms": {}, "conditions": {}, "valid": True}
+    return json.dumps({**document, "problem": None, **changes})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        baseline(float("nan")),
+        baseline(float("inf")),
+        baseline(-5.0),
+        baseline(interval={}),  # a gate that compares nothing would let everything pass
+        baseline(interval={"p50": [0.0, float("inf")]}),
+        baseline(valid=False),
+        baseline(problem="contended"),
+    ],
+)
+def test_a_baseline_that_makes_everything_look_good_is_refused(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "base.json"
+    path.write_text(baseline())
+    read_baseline(path)
+    path.write_text(content)
+    with pytest.raises(ConfigError, match="the baseline"):
+        read_baseline(path)
+
+
+@pytest.mark.parametrize("command", [["bench"], ["bench", "--sweep", "10:20"], ["attest"]])
+def test_a_measurement_of_no_time_is_refused_by_the_command(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    bundle = str(tiny_bundle(tmp_path / "t.mmedge"))
+    assert run([command[0], bundle, "--duration", "0", *command[1:]]) == 2
+    assert run([command[0], bundle, "--duration", "nan", *command[1:]]) == 2
+    assert not (tmp_path / "attestation.json").exists()

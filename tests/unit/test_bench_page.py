@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import struct
+from dataclasses import replace
 from itertools import count
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
@@ -17,8 +20,10 @@ from mmedge.bench.charts import Bar, histogram, ticks, time_line, waterfall
 from mmedge.bench.page import bars_of, page
 from mmedge.bench.report import Rate, Report
 from mmedge.bench.samples import Samples
+from mmedge.bench.sweep import Point, Sweep
 from mmedge.bench.tally import OpenLoop, read_answer
 from mmedge.bench.watch import Event
+from mmedge.errors import ConfigError
 from mmedge.pipeline import Statistics
 from mmedge.types import Result
 
@@ -67,6 +72,41 @@ def test_drops_restarts_and_events_are_on_the_time_line() -> None:
         assert what in text
     for chart in re.findall(r"<svg.*?</svg>", text):
         ElementTree.fromstring(chart)  # well-formed
+
+
+@pytest.mark.parametrize(("alone", "share"), [(False, 3.0), (True, 3.5)])
+def test_the_way_into_the_runtime_is_its_own_where_nothing_else_is_waited_for(alone: bool, share: float) -> None:
+    tally = OpenLoop((1000 * MS + 10 * k * MS for k in count()), 10 * MS, ("eye", "ear", "slow"), alone=alone)
+    tally.begin(1000 * MS, 2000 * MS)
+    for number in range(10):
+        tally.add(result(number))
+    assert tally.share.percentile_ms(50) == share  # 7 ms end to end, of which 1 ms until it is ready; engines 2 ms
+    kinds = {bar.name: bar.kind for bar in bars_of(tally.answers[0], tally.names, alone=alone)}
+    assert kinds["into the runtime" if alone else "the other inputs"] == ("rest" if alone else "wait")
+
+
+@pytest.mark.parametrize("kept", [(True, True, False, False), (True, True), (False,)])
+def test_the_page_of_a_sweep_shows_the_knee(kept: tuple[bool, ...], tmp_path: Path) -> None:
+    points = []
+    for number, is_kept in enumerate(kept, 1):
+        made = report(200)
+        due = made.rate.answered if is_kept else made.rate.due
+        points.append(Point(30.0 * number, replace(made, rate=replace(made.rate, due=due))))
+    found = Sweep(tuple(points))
+    text = found.save(tmp_path / "sweep.html").read_text()
+    (chart,) = re.findall(r"<svg.*?</svg>", text)
+    tree = ElementTree.fromstring(chart)
+    classes = [element.get("class", "") for element in tree.iter("circle")]
+    assert sum(each.endswith("kept") for each in classes) == 3 * sum(kept)  # p50, p90, p99
+    assert sum(each.endswith("missed") for each in classes) == 3 * (len(kept) - sum(kept))
+    marks = [element for element in tree.iter("line") if element.get("class") == "mark"]
+    assert len(marks) == (found.knee_hz is not None)
+    assert ("NOT VALID" in text) == (found.knee_hz is None)
+    assert json.loads(found.save(tmp_path / "sweep.json").read_text())["knee_hz"] == found.knee_hz
+    for part in ("<script", "nan", "http:"):
+        assert part not in text
+    with pytest.raises(ConfigError, match="cannot be written as"):
+        found.save(tmp_path / "sweep.txt")
 
 
 def test_the_page_does_not_grow_with_the_run() -> None:

@@ -122,7 +122,7 @@ def test_the_last_wheels_of_an_old_python_are_those_that_are_pinned(tmp_path: Pa
 def test_every_jetpack_has_its_install_line() -> None:
     for row in JETPACKS:
         assert f"python{row.python} -m venv --system-site-packages" in row.install
-        assert "mmedge[capture,cpu,jetson]" in row.install
+        assert "mmedge[capture,cpu]" in row.install
 
 
 def test_wheels_for_another_gpu(tmp_path: Path) -> None:

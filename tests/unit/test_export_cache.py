@@ -167,6 +167,7 @@ def test_a_changed_rule_is_exported_again(project, file):
     assert "golden" not in export(project).cached
 
 
+@pytest.mark.long
 def test_an_edit_within_the_same_second_and_size_is_seen_by_another_process(project):
     code = (
         "import sys; from pathlib import Path; from mmedge.export import Recipe, run_steps\n"

@@ -65,6 +65,7 @@ def test_nothing_is_left_behind_and_gradients_reach_the_weights() -> None:
     assert isinstance(model[0].weight, nn.Parameter)
 
 
+@pytest.mark.long
 def test_training_so_makes_int8_better_than_training_on_alone() -> None:
     """Features of very different sizes share one scale: what is small is lost, unless training makes up for it."""
     rng = torch.Generator().manual_seed(0)

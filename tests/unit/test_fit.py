@@ -114,6 +114,49 @@ def test_a_raw_frame_gives_what_the_tensor_has(camera: tuple[int, int], said: De
         assert difference.mean() <= max(1.5, 0.5 * sum(steps))
 
 
+@given(
+    cameras,
+    descriptions,
+    st.builds(
+        seat,
+        fit=st.sampled_from(FITS),
+        size=st.sampled_from([(96, 96), (80, 128), (64, 37)]),
+        frame=st.sampled_from([(256, 320), (257, 259), (300, 500)]),
+    ),
+)
+@settings(max_examples=100, deadline=None)
+def test_a_graph_does_not_resample_what_was_resampled_once(
+    camera: tuple[int, int], said: Description, spec: ImageInput
+) -> None:
+    """Edges and noise: each pixel that the graph makes of two is the tensor's, rounded to a grey level."""
+    frame = stored(np.random.default_rng(0).integers(0, 256, camera).astype(np.uint8), said)
+    seen = Seen.of(frame)
+    fit = tensor_fit(spec, seen)
+    laid = frame_fit(spec, seen)
+    cells = zip(fit[:2], laid[:2], strict=True)
+    assume(all(own.cell and round(own.length / own.cell) == axis.length for axis, own in cells))  # type: ignore[union-attr]
+    assert fit.rows.block == fit.columns.block == 1
+    direct, through = network_input(frame, spec), network_input(frame, spec, raw=True)
+    rows, columns = (slice(axis.start, axis.start + axis.length) for axis in fit[:2])  # type: ignore[union-attr]
+    assert np.abs(direct - through)[..., rows, columns].max() * spec.std[0] * 255 <= 0.53
+
+
+@pytest.mark.parametrize(
+    ("camera", "reduce", "blocks"),
+    [
+        ((1080, 1920), 1, (1, 1)),
+        ((1920, 2560), 1, (1, 1)),  # four times the frame
+        ((3000, 4000), 1, (6, 6)),
+        ((1080, 1920), 2, (5, 6)),
+    ],
+)
+def test_only_pictures_much_larger_than_the_frame_are_averaged_unasked(
+    camera: tuple[int, int], reduce: int, blocks: tuple[int, int]
+) -> None:
+    rows, columns, _ = tensor_fit(seat(reduce=reduce), Seen(*camera, Description()))
+    assert (rows.block, columns.block) == blocks
+
+
 @pytest.mark.parametrize(
     ("camera", "aspect", "rotation", "fit", "box"),
     [
@@ -142,7 +185,7 @@ def test_a_camera_of_the_seats_frame_is_reduced_as_ever(fit: Any) -> None:
     rows, columns, _ = tensor_fit(spec, Seen(480, 640, Description(full_range=False, matrix="bt709")))
     assert (rows.block, columns.block, rows.shift, columns.shift) == (4, 4, 0.0, 0.0)
     assert all(axis.step == axis.window / axis.length for axis in (rows, columns))
-    assert frame_fit(spec, Seen(480, 640, Description())).rows == (480, 1, 0, 480, 1.0, 0.0, 0, 480, 480)
+    assert frame_fit(spec, Seen(480, 640, Description())).rows == (480, 1, 0, 480, 1.0, 0.0, 0, 480, 480, 0.0, 0.0)
 
 
 def test_blocks_follow_the_camera_and_never_blur_more_than_the_seat_does() -> None:

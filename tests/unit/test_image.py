@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import tracemalloc
-from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from mmedge.bundle.manifest import ImageInput
 from mmedge.capture.picture import even_sides, frame_shape
@@ -19,7 +19,7 @@ from mmedge.preprocess.fit import Seen, frame_fit
 from mmedge.preprocess.geometry import crop_box, target_box
 from mmedge.types import Description, Frame, PixelFormat
 
-FORMATS: tuple[PixelFormat, ...] = ("gray8", "bgr24", "rgb24", "yuv420p", "nv12", "yuv422p", "yuv444p")
+FORMATS: tuple[PixelFormat, ...] = get_args(PixelFormat)
 MATRICES = ("bt601", "bt709", "fcc", "smpte240m", "bt2020")
 # DESIGN: executors agree within 0.02 grey level.
 GREY_LEVEL = 0.02 / 255
@@ -110,7 +110,7 @@ def test_oracle_equals_opencv() -> None:
     for format, code in ("nv12", cv2.COLOR_YUV2BGR_NV12), ("yuv420p", cv2.COLOR_YUV2BGR_I420):
         frame = make_frame(format, 48, 64, full_range=False)
         assert np.abs(reference.pixels(frame, "bgr").astype(int) - cv2.cvtColor(frame.data, code)).max() <= 1
-    spec = ImageInput(size=(8, 8), mean=(0, 0, 0), std=(1, 1, 1), frame=(30, 50), color="bgr")
+    spec = ImageInput(size=(30, 50), mean=(0, 0, 0), std=(1, 1, 1), frame=(30, 50), color="bgr")
     resized = cv2.resize(bgr.data.astype(np.float32), (50, 30), interpolation=cv2.INTER_LINEAR)
     assert np.abs(reference.to_frame(bgr, spec)[0] - resized).max() <= 0.51
 
@@ -181,7 +181,11 @@ SPEC = ImageInput(size=(8, 8), color="rgb", mean=(0, 0, 0), std=(1, 1, 1), frame
         ({"data": np.zeros((0, 0, 3), np.uint8), "width": 0, "height": 0}, "empty"),
         ({"data": np.zeros((24, 15), np.uint8), "format": "nv12", "width": 15}, "even"),
         ({"data": np.zeros((22, 16), np.uint8), "format": "yuv420p", "height": 15}, "even"),
-        ({"data": np.zeros((16, 16), np.uint8), "format": "yuyv422"}, "yuyv422"),
+        ({"data": np.zeros((16, 16), np.uint8), "format": "uyvy422"}, "uyvy422"),
+        ({"data": np.zeros((16, 16), np.uint8), "format": "yuyv422"}, "shape"),
+        ({"data": np.zeros((16, 15, 2), np.uint8), "format": "yuyv422", "width": 15}, "even"),
+        ({"data": np.zeros((24, 16), np.uint16), "format": "p010le"}, "uint8"),
+        ({"data": np.zeros((22, 32), np.uint8), "format": "yuv420p10le", "height": 15}, "even"),
         ({"data": [[0] * 16] * 16}, "not an array"),
         ({"width": -16}, "not an array"),
     ],

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mmedge._native import core
 from mmedge.bundle.manifest import Missing, Sync, TensorInput
 from mmedge.calibration.offsets import Shift
 from mmedge.ipc.channel import PacketReader, PacketWriter
 from mmedge.ipc.control import Control, Ring
-from mmedge.ipc.frames import RingSlot
 from mmedge.pipeline.inbox import Inbox, release
 from mmedge.pipeline.intake import Intake
 from mmedge.plan import plan_sync
@@ -149,7 +149,7 @@ def test_a_calibrated_picture_does_not_say_the_time_that_its_writer_knew(
         (packet,) = reading.take(runs=True)
         assert isinstance(packet, Frame)
         assert packet.capture_ns == now_ns - 3 * (not kept)
-        assert isinstance(packet.release, RingSlot)
+        assert isinstance(packet.release, core.RingSlot)
         assert bool(packet.release.record) == kept
         packet.release()
         reading.close()

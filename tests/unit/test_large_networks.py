@@ -351,6 +351,7 @@ run_steps(recipe, output=folder / "b.mmedge", smoke=False)
 """
 
 
+@pytest.mark.long
 def test_weights_are_not_held_in_memory(tmp_path: Path) -> None:
     """134 MB of them within 64 MB beside the toolchain; as one message they do not fit."""
     for how, code in (("streamed", 0), ("whole", 1)):

@@ -276,6 +276,7 @@ def test_training_learns_saves_and_loads(bars: Recipe) -> None:
     assert not model.training
 
 
+@pytest.mark.long
 def test_limit_and_seed_decide_the_weights(bars: Recipe, tmp_path: Path) -> None:
     weights = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):

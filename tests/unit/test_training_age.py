@@ -167,6 +167,7 @@ def test_stages_that_take_ages_depend_on_the_mask(recipe: Recipe) -> None:
     assert model(inputs, present)["fusion.state"].tolist() == [[0, 0], [0, 0]]
 
 
+@pytest.mark.long
 def test_a_model_learns_from_ages_alone_and_is_exported(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

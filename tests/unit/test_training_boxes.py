@@ -218,6 +218,7 @@ def test_each_box_gets_a_row_of_its_own() -> None:
     assert sorted(columns.tolist()) == [0, 1]
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_a_detector_learns_boxes_of_a_folder(recipe: Recipe, tmp_path: Path) -> None:
     data = make_dataset(recipe)

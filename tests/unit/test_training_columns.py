@@ -19,6 +19,7 @@ from tests.tiny_training import write_project  # noqa: E402
 pytestmark = pytest.mark.usefixtures("own_cache", "one_thread")
 
 
+@pytest.mark.long
 @pytest.mark.timeout(400)
 def test_every_task_learns_from_its_column_and_is_told_epoch_by_epoch(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]

@@ -84,6 +84,7 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, number: int) -> list[int]:
     return seen
 
 
+@pytest.mark.long
 def test_of_all_seeds_only_the_best_model_stays_in_memory(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmedge.capture.gstreamer import pipeline_text
+from mmedge.capture.gstreamer import pipeline
 from mmedge.capture.uri import FORMS, Uri, parse
 from mmedge.errors import ConfigError
 
@@ -103,34 +103,19 @@ def test_passwords_are_not_shown() -> None:
     assert "secret" not in repr(uri)
 
 
-def test_csi_pipeline() -> None:
-    assert pipeline_text(parse("csi://1?width=1920&height=1080&fps=60")) == (
-        (
-            "nvarguscamerasrc sensor-id=1"
-            " ! video/x-raw(memory:NVMM),width=1920,height=1080,framerate=60/1,format=NV12"
-            " ! nvvidconv ! video/x-raw,format=NV12,width=1920,height=1080 ! videoconvert"
-            " ! video/x-raw,format=NV12,width=1920,height=1080,pixel-aspect-ratio=1/1,colorimetry=bt601"
-            " ! fdsink fd=1 sync=false"
-        ),
-        1920,
-        1080,
-    )
-    assert pipeline_text(parse("csi://0"))[1:] == (1280, 720)
-
-
 def test_gst_pipeline_takes_its_size_from_the_caps() -> None:
-    text, width, height = pipeline_text(parse("gst:a ! video/x-raw,width=320,height=(int)240 ! b"))
-    assert (width, height) == (320, 240)
-    assert text.endswith(
+    found = pipeline(parse("gst:a ! video/x-raw,width=320,height=(int)240 ! b"))
+    assert (found.width, found.height) == (320, 240)
+    assert found.text.endswith(
         "b ! videoconvert ! videoscale"
         " ! video/x-raw,format=NV12,width=320,height=240,pixel-aspect-ratio=1/1,colorimetry=bt601"
-        " ! fdsink fd=1 sync=false"
+        " ! fdsink name=mmedge-out fd=1 sync=false"
     )
-    assert "videorate ! video/x-raw,framerate=15/1" in pipeline_text(parse("gst:a?width=64&height=48&fps=15"))[0]
+    assert "videorate ! video/x-raw,framerate=15/1" in pipeline(parse("gst:a?width=64&height=48&fps=15")).text
 
 
 @pytest.mark.parametrize("text", ["gst:videotestsrc", "gst:videotestsrc?width=64", "gst:a?width=66&height=48"])
 def test_gst_pipeline_needs_a_size_it_can_hand_over(text: str) -> None:
     with pytest.raises(ConfigError) as error:
-        pipeline_text(parse(text))
+        pipeline(parse(text))
     assert error.value.fix is not None
