@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import onnx
@@ -24,13 +24,16 @@ from mmedge import export
 from mmedge.bundle import Bundle
 from mmedge.engine.base import Engine
 from mmedge.engine.onnxruntime import OnnxRuntimeEngine
+from mmedge.errors import MissingDependencyError
 from mmedge.export.judge import judge
+from mmedge.extras import is_installed
 from mmedge.fusion import load_graph
 from mmedge.fusion.measure import measure_cpu
 from mmedge.types import FloatArray
 
 SIZE = 224
 NETWORKS = {"resnet18": nets.resnet18, "mobilenet": nets.mobilenet_v3}
+WITH_OPENVINO = "auto, OpenVINO is installed"
 JUDGED = 8  # pictures on which kernels are held against what is written
 
 
@@ -55,10 +58,11 @@ def packed(name: str, folder: Path) -> Path:
     return export.pack(folder / f"{name}.mmedge", recipe, [fp32, int8], samples=samples)
 
 
-def chosen(bundle: Bundle, backends: str = "auto") -> tuple[Engine, str]:
-    """Return the engine that serves after ``mmedge compile``, and what it is."""
-    measure_cpu(bundle, lambda text, share: None)
-    graph = load_graph(bundle, backend=backends)
+def chosen(bundle: Bundle, *backends: str) -> tuple[Engine, str]:
+    """Return the engine that serves after ``mmedge compile`` where these are installed, and what it is."""
+    with patch("mmedge.fusion.choice.installed_backends", lambda: backends):
+        measure_cpu(bundle, lambda text, share: None)
+        graph = load_graph(bundle)
     return graph.stages[0].engine, graph.served["net"]
 
 
@@ -92,10 +96,9 @@ def session(model: bytes) -> Callable[[FloatArray], object]:
 
 def openvino_request(model: bytes) -> Callable[[FloatArray], object] | None:
     """Return OpenVINO on one thread in float32 (or INT8, where the network is), None where it is not installed."""
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # it would send that it is imported
     try:
-        import openvino
-    except ModuleNotFoundError:
+        from mmedge.engine.openvino_library import openvino
+    except MissingDependencyError:
         return None
     settings = {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
     core = openvino.Core()
@@ -104,7 +107,7 @@ def openvino_request(model: bytes) -> Callable[[FloatArray], object] | None:
 
 
 def network_row(name: str, folder: Path, rounds: int) -> tuple[Row, str, float]:
-    """Time what serves beside its peers; also return what serves, and how well its INT8 kernels agree."""
+    """Time what serves, with OpenVINO and without, beside its peers; also say what, and how its INT8 kernels agree."""
     ring, turn = pictures(16, 1), [0]
 
     def before() -> None:
@@ -113,13 +116,7 @@ def network_row(name: str, folder: Path, rounds: int) -> tuple[Row, str, float]:
     with mmedge.load(packed(name, folder)) as bundle:
         fp32, int8 = (bundle.read(f"net.cpu.{precision}.onnx") for precision in ("fp32", "int8"))
         (folder / "fp32.onnx").write_bytes(fp32)
-        engine, served = chosen(bundle)
-        (taken,) = engine.inputs.values()
-
-        def ours() -> None:
-            np.copyto(taken, ring[turn[0]])
-            engine.run()
-
+        engine, served = chosen(bundle, "onnxruntime")
         calls: Mapping[str, Callable[[FloatArray], object] | None] = {
             "ORT fp32": session(fp32),
             "ORT, own u8": session(own_u8(folder / "fp32.onnx")),
@@ -127,10 +124,27 @@ def network_row(name: str, folder: Path, rounds: int) -> tuple[Row, str, float]:
             "OpenVINO, our int8": openvino_request(int8),
         }
         peers = {peer: call and _on(call, ring, turn) for peer, call in calls.items()}
-        row = compare(f"{name}, auto: {served}", ours, peers, rounds, before)
+        engines = [engine]
+        if is_installed("openvino"):
+            other, faster = chosen(bundle, "onnxruntime", "openvino")
+            engines.append(other)
+            peers[WITH_OPENVINO] = _runs(other, ring, turn)
+            served += f"; with OpenVINO: {faster}"
+        row = compare(f"{name}, auto: {served}", _runs(engine, ring, turn), peers, rounds, before)
         agreed = agreement(int8, ring[:JUDGED])
-        engine.close()
+        for engine in engines:
+            engine.close()
     return row, served, agreed
+
+
+def _runs(engine: Engine, ring: Sequence[FloatArray], turn: list[int]) -> Callable[[], None]:
+    (taken,) = engine.inputs.values()
+
+    def run() -> None:
+        np.copyto(taken, ring[turn[0]])
+        engine.run()
+
+    return run
 
 
 def _on(call: Callable[[FloatArray], object], ring: Sequence[FloatArray], turn: list[int]) -> Callable[[], object]:
@@ -194,6 +208,8 @@ def measure(quick: bool) -> BenchmarkReport:
             plain = row.peers["ORT fp32"]
             assert plain is not None
             targets[f"auto_{name}_vs_ort_fp32"] = plain / row.ours
+            if (faster := row.peers.get(WITH_OPENVINO)) is not None:
+                targets[f"auto_{name}_openvino_vs_ort_fp32"] = plain / faster
     call = call_row(2000 if quick else 20_000)
     targets["cpu_int8_agreement"] = min(agreed)
     targets["engine_call_vs_session_run"] = call.ours / (call.peers["session.run"] or float("nan"))

@@ -57,6 +57,7 @@ GOALS: dict[str, tuple[str, float]] = {
     "interval_coverage": (">=", 0.95),
     "gpu_vs_bare": ("<=", 1.05),
     "auto_resnet18_vs_ort_fp32": (">=", 1.8 if saturates_pairs() else 2.8),  # without VNNI / with it
+    "auto_resnet18_openvino_vs_ort_fp32": (">=", 2.0),
     "auto_mobilenet_vs_ort_fp32": (">=", 1.0),
     "cpu_int8_agreement": (">=", 0.995),
     "engine_call_vs_session_run": ("<=", 0.6),

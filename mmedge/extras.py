@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
@@ -16,6 +17,8 @@ _EXTRA = {
     "sounddevice": ("sounddevice", "capture"),
     "soxr": ("soxr", "capture"),
     "onnxruntime": ("onnxruntime", "cpu"),
+    "openvino": ("openvino", "openvino"),
+    "onnxruntime_ep_nv_tensorrt_rtx": ("onnxruntime-ep-nv-tensorrt-rtx", "ort-rtx"),
     "tokenizers": ("tokenizers", "text"),
     "paho.mqtt.client": ("paho-mqtt", "mqtt"),
     "prometheus_client": ("prometheus-client", "metrics"),
@@ -69,6 +72,14 @@ def require(module: str, purpose: str) -> ModuleType:
             where=f"import {module}",
             fix=fix,
         ) from error
+
+
+def is_installed(module: str) -> bool:
+    """Tell whether a module can be imported, without importing it."""
+    try:
+        return find_spec(module) is not None
+    except ValueError:  # this process has ruled it out
+        return False
 
 
 def missing_package(error: ModuleNotFoundError) -> MissingDependencyError | None:

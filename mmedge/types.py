@@ -30,7 +30,7 @@ from mmedge.packets import Text as Text
 if TYPE_CHECKING:
     from mmedge.sound_cut import Sound
 
-Backend: TypeAlias = Literal["auto", "onnxruntime", "tensorrt"]
+Backend: TypeAlias = Literal["auto", "onnxruntime", "openvino", "onnxruntime-cuda", "onnxruntime-rtx", "tensorrt"]
 Precision: TypeAlias = Literal["fp32", "fp16", "int8", "fp8", "int4"]
 Latency: TypeAlias = Literal["low", "balanced", "offline"]
 Video: TypeAlias = Literal["lossless", "visual"]

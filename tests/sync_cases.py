@@ -68,4 +68,4 @@ def blocks(start_ms: int, stop_ms: int, **more: object) -> list[Block]:
 
 
 def stamp_of(packet: Frame) -> dict[str, object]:
-    return {name: getattr(packet, name) for cls in type(packet).__mro__ for name in getattr(cls, "__slots__", ())}
+    return {name: getattr(packet, name) for name in packet.__struct_fields__}

@@ -65,7 +65,7 @@ def encode(sync: Any, snapshot: Snapshot) -> bytes:
         out = np.full(WINDOW, np.nan, np.float32)
         sound[name] = (sync.read_audio(name, snapshot, out), out.tobytes())
     held = {n: (p.epoch, p.seq, p.capture_ns) for n, p in {**snapshot.frames, **snapshot.values}.items()}
-    plain = {n: getattr(snapshot, n) for n in Snapshot.__slots__ if n not in ("frames", "values")}
+    plain = {n: getattr(snapshot, n) for n in Snapshot.__struct_fields__ if n not in ("frames", "values")}
     return msgspec.json.encode((plain, held, sound))
 
 

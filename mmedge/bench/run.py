@@ -68,7 +68,7 @@ def bench(
         inputs: Sources; without them frames (seeded noise, a ring of 16) come at ``fps``, sound in blocks of
             ``block_ms``, and a text of 24 letters each second: an open loop. A packet's capture time is when it
             was due, whenever it could be pushed, and no two inputs are in step.
-        backend: ``auto``, ``onnxruntime`` or ``tensorrt``.
+        backend: ``auto``, or one of ``mmedge.types.Backend``.
         precision: Only this precision.
         isolation: As ``Pipeline`` has it; ``auto`` is what a run on live devices has: the runtime is a ``process`` of
             its own, which the generator and the reader of results cannot hold up.

@@ -117,6 +117,22 @@ def frame_shape(format: PixelFormat, height: int, width: int) -> tuple[int, ...]
     return sum(rows * columns for rows, columns in planes_of(format, height, width)) // width, width
 
 
+def sides_of(format: PixelFormat, shape: tuple[int, ...]) -> tuple[int, int] | None:
+    """Return height and width of a picture whose ``Frame.data`` has this shape; None if it cannot be one.
+
+    Example:
+        >>> sides_of("yuv420p", (72, 64)), sides_of("rgb24", (48, 64, 3)), sides_of("rgb24", (48, 64))
+        ((48, 64), (48, 64), None)
+    """
+    if len(shape) < 2:
+        return None
+    one = 64  # pixels of a side, from which all formats have whole parts
+    rows, columns, *_ = frame_shape(format, one, one)
+    height, width = shape[0] * one // rows, shape[1] * one // columns
+    fits = min(height, width) > 0 and even_sides(format, height, width) == (height, width)
+    return (height, width) if fits and frame_shape(format, height, width) == shape else None
+
+
 def even_sides(format: PixelFormat, height: int, width: int) -> tuple[int, int]:
     """Return the largest height and width that the format can have: shared chroma needs even ones."""
     quartered = format in ("yuv420p", "nv12", *DEEP)

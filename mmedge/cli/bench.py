@@ -104,8 +104,8 @@ def command(
             if wanted:
                 raise ConfigError(f"{name} is of single networks, and this is a bundle", where=name, fix="leave it out")
         options |= {"precision": precision, "isolation": isolation, "block_ms": block_ms, "delay_ms": delay_ms}
-        options |= {"allow": allow, "inputs": _inputs(bundle, input, fps if rates is None else rates[0])}
-        options |= {"place": parse_places(place)}
+        inputs = _inputs(bundle, input, fps if rates is None else rates[0])
+        options |= {"allow": allow, "inputs": inputs, "place": parse_places(place)}
         measure = bench
     baseline = None
     if compare_with is not None and compare_with.suffix == ".json":

@@ -16,12 +16,14 @@ from mmedge.bundle import Bundle, load
 from mmedge.cli.output import Bar, Json, Places, add_names, bar, next_step, out, parse_places, print_json
 from mmedge.engine.build_messages import BuildLimits
 from mmedge.engine.compile import compile_network
+from mmedge.engine.cpu_backends import CPU_BACKENDS
 from mmedge.engine.cuda import gpu_problem
 from mmedge.engine.network import read_network
 from mmedge.engine.reach import EngineOptions, Gpus
 from mmedge.engine.shapes import Given, parse_shapes
 from mmedge.engine.tensorrt_loader import tensorrt_choice
 from mmedge.errors import CheckError, ConfigError
+from mmedge.extras import is_installed
 from mmedge.fusion.compile import compile_bundle, engine_row
 from mmedge.fusion.measure import measure_cpu
 from mmedge.types import Precision
@@ -88,7 +90,7 @@ def command(
             )
         else:
             with load(file) as bundle:
-                if find_spec("onnxruntime") is not None:
+                if any(map(is_installed, CPU_BACKENDS)):
                     cpu = measure_cpu(bundle, progress, anew=True)
                 lacks = no_engines(bundle)
                 if not (cpu and lacks):

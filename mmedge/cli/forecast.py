@@ -15,6 +15,7 @@ from mmedge.console import styled
 from mmedge.errors import MissingDependencyError, MmedgeError
 from mmedge.files import scratch
 from mmedge.forecast import Forecast, Sources, board_named, board_of, expect, known_boards
+from mmedge.forecast.boards import desktop
 from mmedge.forecast.expect import tensorrt_file
 from mmedge.forecast.times import read_measured
 from mmedge.types import Latency
@@ -82,6 +83,7 @@ def print_forecast(forecast: Forecast) -> None:
         peak = f"{board.fp16_tflops:g} TFLOPS FP16 dense ({board.why})"
         lines.append(f"{board.name}: {board.memory_gb:g} GB shared, {board.bandwidth_gb_s:g} GB/s, {peak}")
         lines.append(f"  {board.source}; evidence: none of it was measured by us")
+        lines.append(f"of its memory a desktop takes up to {desktop().gb:g} GB: {desktop().source}")
     for line in lines:
         out.print(line, highlight=False, markup=False)
     for problem in forecast.problems:

@@ -16,6 +16,7 @@ _OPENCV = (
     "opencv-contrib-python",
     "opencv-contrib-python-headless",
 )
+_ORT = ("onnxruntime", "onnxruntime-gpu")
 _MIN_MEMORY_BYTES = 2 << 30
 
 
@@ -61,20 +62,34 @@ def _gpu(report: DoctorReport) -> Check:
 
 def _backend(report: DoctorReport) -> Check:
     ort = report.packages["onnxruntime"]
+    other = report.packages["openvino"]
+    owners = _owners(_ORT)
+    if len(owners) > 1:  # both write the same folder `onnxruntime`: whichever came last wins
+        fix = f"pip uninstall -y {' '.join(_ORT)} && {ort.install} (or 'mmedge[ort-cuda]' for an NVIDIA GPU)"
+        detail = f"several packages own `onnxruntime`: {', '.join(owners)}"
+        return Check(name="cpu backend", status="warn", detail=detail, fix=fix)
     if ort.installed:
-        return Check(name="cpu backend", status="ok", detail=f"onnxruntime {ort.version or '(version unknown)'}")
+        found = f"onnxruntime {ort.version or '(version unknown)'}"
+        found += f", openvino {other.version or '(version unknown)'}" if other.installed else ""
+        return Check(name="cpu backend", status="ok", detail=found)
     if report.gpu.usable and report.tensorrt.module is not None:
         return Check(name="cpu backend", status="warn", detail="onnxruntime is missing: no fallback", fix=ort.install)
     return Check(name="cpu backend", status="fail", detail="nothing here can run a network", fix=ort.install)
 
 
-def _opencv(report: DoctorReport) -> Check:
+def _owners(names: tuple[str, ...]) -> list[str]:
+    """Return those of some distributions that are installed, with their versions."""
     owners = []
-    for name in _OPENCV:
+    for name in names:
         try:
             owners.append(f"{name} {metadata.version(name)}")
         except metadata.PackageNotFoundError:
             continue  # not installed
+    return owners
+
+
+def _opencv(report: DoctorReport) -> Check:
+    owners = _owners(_OPENCV)
     if len(owners) > 1:
         # Both write the same folder `cv2`: whichever came last wins, and removing one breaks the other.
         return Check(

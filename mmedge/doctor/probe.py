@@ -35,6 +35,16 @@ PACKAGES: dict[str, tuple[tuple[str, ...], str, str]] = {
     "sounddevice": (("sounddevice",), "capture", "microphones"),
     "soxr": (("soxr",), "capture", "resampling"),
     "onnxruntime": (("onnxruntime", "onnxruntime-gpu"), "cpu", "running on the CPU"),
+    "onnxruntime_ep_nv_tensorrt_rtx": (
+        (
+            "onnxruntime-ep-nv-tensorrt-rtx",
+            "onnxruntime-ep-nv-tensorrt-rtx-cu13",
+            "onnxruntime-ep-nv-tensorrt-rtx-cu12",
+        ),
+        "ort-rtx",
+        "TensorRT-RTX inside ONNX Runtime",
+    ),
+    "openvino": (("openvino",), "openvino", "networks on the CPU, often faster"),
     "tokenizers": (("tokenizers",), "text", "text inputs"),
     "tensorrt": (("tensorrt",), "tensorrt", "running on an NVIDIA GPU"),
     "tensorrt_rtx": (("tensorrt-rtx",), "tensorrt-rtx", "engines without a GPU, RTX cards"),
@@ -178,6 +188,8 @@ def _cache() -> Cache:
     except MmedgeError as error:
         problem = error.message
     plans = [path.stat().st_size for path in folder.glob("*.plan")] if problem is None else []
+    if problem is None:  # networks that were prepared lie in a folder each
+        plans += [sum(file.stat().st_size for file in path.parent.iterdir()) for path in folder.glob("*/entry.json")]
     home, shown = str(Path.home()), str(folder)
     if home != "/" and (shown == home or shown.startswith(home + "/")):
         shown = "~" + shown[len(home) :]

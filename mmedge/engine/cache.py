@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import logging
-import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from mmedge.engine.build_parent import BuildReport, BuildResult
+from mmedge.engine.cache_folder import checked_cache
 from mmedge.engine.reach import may_serve
 from mmedge.errors import ConfigError, EngineError
 from mmedge.files import engine_cache, replacing
@@ -124,14 +124,7 @@ class EngineCache:
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = engine_cache() if folder is None else folder
         try:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            info = self.folder.stat()
-            if info.st_uid not in (os.geteuid(), 0) or info.st_mode & 0o022:  # an engine is code
-                raise ConfigError(
-                    "others may write into the engine cache",
-                    where=str(self.folder),
-                    fix=f"chmod go-w {self.folder}, or set MMEDGE_CACHE to a folder of your own",
-                )
+            checked_cache(self.folder)
             with self._locked(exclusive=False), tempfile.TemporaryFile(dir=self.folder):
                 pass
         except OSError as error:

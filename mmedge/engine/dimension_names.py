@@ -54,6 +54,19 @@ def without_false_names(onnx: bytes, ranges: Mapping[str, Range]) -> bytes:
     return bytes(changed)
 
 
+def input_names(onnx: bytes) -> dict[tuple[str, int], str]:
+    """Return (input, axis) -> the name of that dimension, of those that have one.
+
+    Raises:
+        ValueError: If the network cannot be read.
+
+    Example:
+        >>> input_names(b"")
+        {}
+    """
+    return {(dim.value, dim.axis): dim.name for dim in _named(onnx) if dim.is_input}
+
+
 def _named(onnx: bytes) -> Iterator[_Named]:
     data = memoryview(onnx)
     for graph in _parts(data, (0, len(data)), _GRAPH):

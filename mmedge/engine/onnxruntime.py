@@ -1,22 +1,18 @@
-"""ONNX Runtime on the CPU: one thread, no spinning, inputs and outputs bound once."""
+"""ONNX Runtime: on the CPU one thread, no spinning; inputs and outputs bound once."""
 
 from __future__ import annotations
 
-import math
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from mmedge.bundle.onnx_file import pairs_fit
-from mmedge.engine.base import EngineBase
 from mmedge.engine.cpu import saturates_pairs
-from mmedge.engine.shapes import fix_shapes
-from mmedge.engine.watch import PERIOD_S, WATCH
+from mmedge.engine.cpu_engine import CpuEngine, input_sizes
 from mmedge.errors import EngineError
 from mmedge.extras import require
 from mmedge.types import AnyArray
@@ -37,14 +33,13 @@ _DTYPES = {
     "tensor(string)": np.object_,  # of str; ONNX Runtime binds no texts, so they are copied at each run
 }
 _CLIP_FUSIONS = "ReluQuantRewrite;ClipQuantRewrite"
-_IDLE = -1
 _PACKED_BYTES = 1 << 31
+_OPTIMISED, _OUTSIDE = "model.onnx", "model.weights"
 _INSPECT = "run `mmedge inspect` on it"
-_T = TypeVar("_T")
 
 
-class OnnxRuntimeEngine(EngineBase):
-    """One ONNX model on ONNX Runtime's CPU provider.
+class OnnxRuntimeEngine(CpuEngine):
+    """One ONNX model on ONNX Runtime's CPU provider, or one for GPUs.
 
     Small models run best on one thread without spinning: ONNX Runtime's default pool burns 1.5 cores
     at 30 fps for the same latency.
@@ -61,6 +56,9 @@ class OnnxRuntimeEngine(EngineBase):
             same answer on every CPU. Whatever judges a quantised network does; what serves takes 8-bit kernels.
         weights: Initializer -> its values, [its shape] in its dtype, of those that the model says lie in a file. They
             are not copied, and no file is looked for.
+        keep: A folder to write the optimised network into, its weights in a file beside it, which is mapped.
+        prepared: Whether ``model`` is such a folder.
+        backend: ``onnxruntime``, or one of ``mmedge.engine.ort_providers``.
 
     Raises:
         EngineError: If the model cannot be loaded, or cannot run on zeros and constants where its outputs are dynamic.
@@ -79,27 +77,41 @@ class OnnxRuntimeEngine(EngineBase):
         constants: Mapping[str, float] | None = None,
         as_written: bool = False,
         weights: Mapping[str, AnyArray] | None = None,
+        keep: Path | None = None,
+        prepared: bool = False,
+        backend: str = "onnxruntime",
     ) -> None:
-        super().__init__("onnxruntime")
+        super().__init__(backend, name)
         ort = require("onnxruntime", "running networks on the CPU")
         fit = saturates_pairs() and isinstance(model, bytes) and _pairs_fit(model, name)
         options = session_options(threads=threads, as_written=as_written, pairs_fit=fit)
         self._weights = give_weights(options, weights or {}, packed=not as_written)
+        if keep is not None:
+            options.optimized_model_filepath = str(keep / _OPTIMISED)
+            options.add_session_config_entry("session.optimized_model_external_initializers_file_name", _OUTSIDE)
+            options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
+        if prepared:
+            assert isinstance(model, Path)
+            model = model / _OPTIMISED
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # that is done
         if not isinstance(model, Path):  # what a bundle was checked for is ONNX, not a format of ONNX Runtime's own
             options.add_session_config_entry("session.load_model_format", "ONNX")
+        providers: list[Any] = ["CPUExecutionProvider"]
+        if backend != "onnxruntime":
+            from mmedge.engine.ort_providers import give_provider
+
+            providers = give_provider(backend, options)
         try:
             self._session = ort.InferenceSession(
-                str(model) if isinstance(model, Path) else model, options, providers=["CPUExecutionProvider"]
+                str(model) if isinstance(model, Path) else model, options, providers=providers or None
             )
         except Exception as error:  # onnxruntime raises one private class per status code
             beside = "external tensors" in str(error)  # it looks into sizes before it reads weights that lie in files
             fix = "export it with external_data=False, or with small tensors inside" if beside else _INSPECT
+            if backend != "onnxruntime":
+                fix = "use backend 'onnxruntime', or install what the provider needs: CUDA and cuDNN of its version"
             raise EngineError(f"ONNX Runtime cannot load the model: {error}", where=name, fix=fix) from error
-        self._name = name
         self._options = ort.RunOptions()
-        self._turn = threading.Lock()
-        self._looks = _IDLE  # at the run that is under way
-        self._limit_ms = math.inf
         self._binding = self._session.io_binding()
         # What `run_with_iobinding` of the Python class comes to on a CPU, without its questions about GPU graphs.
         self._run_session, self._bound = self._session._sess.run_with_iobinding, self._binding._iobinding
@@ -113,14 +125,9 @@ class OnnxRuntimeEngine(EngineBase):
             self._run_bound = self._run_copied
         self._values: list[Any] = []
         dims = {item.name: _dims(item.shape) for item in inputs}
-        if exact:
-            fixed = fix_shapes(dims, shapes or {}, where=name)
-        else:
-            given: dict[str, tuple[int, ...] | None] = {**dict.fromkeys(constants or {}), **(shapes or {})}
-            known = {n: _static(dims[n], wanted) for n, wanted in given.items() if n in dims}
-            fixed = fix_shapes(dims, known, where=name)
+        fixed = input_sizes(dims, shapes or {}, constants or {}, exact=exact, where=name)
         for item in inputs:
-            value = self._zeros(item, fixed[item.name])
+            value = self._zeros(item.name, fixed[item.name], self._dtype(item))
             if value.dtype != np.object_:
                 value.fill((constants or {}).get(item.name, 0))
             if bound:
@@ -138,23 +145,12 @@ class OnnxRuntimeEngine(EngineBase):
             with suppress(EngineError):
                 shapes_out = [value.shape for value in self._run_free()]
         for item, shape in zip(outputs, shapes_out, strict=True):
-            value = self._zeros(item, tuple(shape))
+            value = self._zeros(item.name, tuple(shape), self._dtype(item))
             if bound:
                 ort_value = ort.OrtValue.ortvalue_from_numpy(value)
                 self._values.append(ort_value)
                 self._binding.bind_ortvalue_output(item.name, ort_value)
             self.outputs[item.name] = value
-
-    def _zeros(self, item: Any, shape: tuple[int, ...]) -> AnyArray:
-        try:
-            dtype = self._dtype(item)
-            return np.full(shape, "", object) if dtype is np.object_ else np.zeros(shape, dtype)
-        except (MemoryError, ValueError) as error:
-            raise EngineError(
-                f"tensor '{item.name}' of shape {list(shape)} does not fit into memory: {error}",
-                where=self._name,
-                fix="export a smaller shape",
-            ) from error
 
     def _dtype(self, item: Any) -> type[np.generic]:
         dtype: type[np.generic] | None = _DTYPES.get(item.type)
@@ -167,21 +163,8 @@ class OnnxRuntimeEngine(EngineBase):
             )
         return dtype
 
-    def limit(self, limit_ms: float) -> None:
-        """From now on, end a run that takes longer: it fails. One operator of a network is not interrupted."""
-        self._limit_ms = limit_ms
-        WATCH.add(self)
-
-    def look(self) -> None:
-        """Count a look at the run that is under way, and end it after too many: called every ``PERIOD_S``.
-
-        Looks are counted, not time: while this process was stopped, no run took longer.
-        """
-        with self._turn:
-            if self._looks != _IDLE:
-                self._looks += 1
-                if self._looks * PERIOD_S * 1000 > self._limit_ms:
-                    self._options.terminate = True
+    def _end_run(self, end: bool) -> None:
+        self._options.terminate = end
 
     def _run_impl(self) -> None:
         try:
@@ -204,25 +187,8 @@ class OnnxRuntimeEngine(EngineBase):
             self.outputs.items(), self._session.run(None, self.inputs, self._options), strict=True
         ):
             if value.shape != own.shape:
-                raise _changed(name, own, value, self._name)
+                raise self._changed(name, own, value)
             np.copyto(own, value)
-
-    def _watched(self, run: Callable[[], _T]) -> _T:
-        """Return what a run gives, unless it was ended."""
-        with self._turn:
-            self._looks = 0
-        try:
-            return run()
-        finally:
-            with self._turn:
-                self._looks, ended = _IDLE, self._options.terminate
-                self._options.terminate = False
-            if ended:  # whatever the run itself has raised
-                raise EngineError(
-                    f"the network did not finish within {self._limit_ms:.0f} ms and was ended",
-                    where=self._name,
-                    fix="raise the stage's timeout_ms, or use a faster network",
-                )
 
     def _run_free(self) -> list[AnyArray]:
         try:
@@ -236,7 +202,7 @@ class OnnxRuntimeEngine(EngineBase):
         """Raise EngineError naming the output whose shape changed, if it is that which failed."""
         for (name, own), value in zip(self.outputs.items(), self._run_free(), strict=True):
             if value.shape != own.shape:
-                raise _changed(name, own, value, self._name)
+                raise self._changed(name, own, value)
 
     def _close_impl(self) -> None:
         self._values.clear()
@@ -297,21 +263,5 @@ def give_weights(options: Any, weights: Mapping[str, AnyArray], *, packed: bool)
     return values
 
 
-def _changed(name: str, own: AnyArray, value: AnyArray, where: str) -> EngineError:
-    return EngineError(
-        f"output '{name}' changed its shape from {list(own.shape)} to {list(value.shape)}",
-        where=f"{where}: tensor '{name}'",
-        fix="export a network with constant output shapes",
-    )
-
-
 def _dims(shape: Sequence[object]) -> list[int | str | None]:
     return [d if isinstance(d, str) or (isinstance(d, int) and d >= 0) else None for d in shape]
-
-
-def _static(dims: Sequence[int | str | None], wanted: tuple[int, ...] | None) -> tuple[int, ...]:
-    """Return the shape of an input: as wanted, where the network leaves it open."""
-    own = tuple(d if isinstance(d, int) else None for d in dims)
-    if wanted is not None and len(wanted) == len(own) and all(o in (None, w) for o, w in zip(own, wanted, strict=True)):
-        return wanted
-    return tuple(1 if o is None else o for o in own)

@@ -55,8 +55,16 @@ class Known(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     source: str
 
 
+class Desktop(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Memory that the desktop of a board takes, in 10^9 bytes, and where that stands."""
+
+    gb: float
+    source: str
+
+
 class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     boards: dict[str, Board]
+    desktop: Desktop
     networks: tuple[Known, ...]
 
 
@@ -78,6 +86,11 @@ def known_boards() -> dict[str, Board]:
 def known_networks() -> tuple[Known, ...]:
     """Return the networks of which times are public."""
     return _file().networks
+
+
+def desktop() -> Desktop:
+    """Return what is known of the memory that a board's own system takes."""
+    return _file().desktop
 
 
 def board_named(name: str) -> str:

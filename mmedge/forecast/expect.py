@@ -11,7 +11,7 @@ from mmedge.bundle import Bundle
 from mmedge.bundle.manifest import Variant
 from mmedge.engine.memory import available_bytes
 from mmedge.errors import ConfigError
-from mmedge.forecast.boards import board_of, known_boards
+from mmedge.forecast.boards import board_of, desktop, known_boards
 from mmedge.forecast.memory import Part, memory_of
 from mmedge.forecast.scale import by_work, from_board, nearest
 from mmedge.forecast.span import Span, added
@@ -134,11 +134,16 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def memory_problem(self) -> str | None:
         """Why the run does not fit into the memory; None if nothing speaks against it."""
-        if self.memory_bytes is None or self.needed_bytes <= self.memory_bytes:
+        # What is free on this machine is free beside its system; of a board all that it has is known.
+        board = known_boards().get(self.device)
+        is_all = board is not None and self.memory_bytes == round(board.memory_gb * 1e9)
+        own = round(desktop().gb * 1e9) if is_all else 0
+        if self.memory_bytes is None or self.needed_bytes <= self.memory_bytes - own:
             return None
+        beside = "" if self.needed_bytes > self.memory_bytes else f", of which a desktop takes up to {own / 1e9:.2f} GB"
         return (
             f"it does not fit into the memory of {self.device}: it needs {self.needed_bytes / 1e9:.2f} GB at least, "
-            f"and there are {self.memory_bytes / 1e9:.2f} GB"
+            f"and there are {self.memory_bytes / 1e9:.2f} GB{beside}"
         )
 
     @property

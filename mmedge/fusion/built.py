@@ -11,7 +11,7 @@ from mmedge.bundle import Bundle, Variant
 from mmedge.engine.base import Engine
 from mmedge.engine.build_messages import BuildLimits
 from mmedge.engine.cache import Verdict
-from mmedge.engine.onnxruntime import OnnxRuntimeEngine
+from mmedge.engine.cpu_engine import CpuEngine
 from mmedge.engine.tensorrt_loader import PlanError
 from mmedge.errors import BundleError, CheckError, DeviceError, MissingDependencyError
 from mmedge.fusion.doors import DOORS, Built, Progress
@@ -95,7 +95,7 @@ def _tested(
         before = time.monotonic()
         worst = self_test(stage, golden, variant.tolerance, where, rows=variant.row_tolerance)
         stage.tested_ms = 1000 * (time.monotonic() - before)
-        if isinstance(engine, OnnxRuntimeEngine):
+        if isinstance(engine, CpuEngine):
             engine.limit(stage.plan.timeout_ms)
         built.publish(None)
     except BaseException as error:

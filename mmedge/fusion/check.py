@@ -1,4 +1,4 @@
-"""Self-test of variants of a bundle on ONNX Runtime: as they would serve here, TensorRT's files as written."""
+"""Self-test of variants of a bundle on this CPU: as they would serve here, TensorRT's files as written."""
 
 from __future__ import annotations
 
@@ -44,6 +44,7 @@ def check_variants(
     known: Shapes | None = None,
     consent: Consent | None = None,
     give: Callable[[dict[str, Any]], None] | None = None,
+    backend: str = "onnxruntime",
 ) -> list[dict[str, Any]]:
     """Run the golden self-test of every variant, in this process: ``trial`` has bounds for networks of others.
 
@@ -56,6 +57,7 @@ def check_variants(
         known: The outputs of stages that are not to be loaded.
         consent: What the user allows; None: no function is imported.
         give: Called with each row as soon as there is one.
+        backend: What they run on.
 
     Returns:
         One row per variant: its index in the manifest, stage, target, precision, file, error_over_tolerance, run_ms (of
@@ -94,7 +96,7 @@ def check_variants(
                 progress(f"network '{variant.file}'", len(rows) / len(variants))
             opened: list[StageRunner] = []
             try:
-                engine = make_network(bundle, variant, upstream, f"{bundle.path}: {variant.file}")
+                engine = make_network(bundle, variant, upstream, f"{bundle.path}: {variant.file}", backend)
                 stage = make_stage(bundle, name, engine, upstream, raw=variant.target == "tensorrt")
                 opened.append(stage)
                 where = f"{variant.file} on {engine.backend}"

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from mmedge.bundle import Bundle, Variant
+from mmedge.engine.cpu_backends import CPU_BACKENDS, installed_backends, library_version
+from mmedge.engine.ort_providers import PROVIDERS, provider_problem, usable_providers
 from mmedge.engine.timings import TimingKey, kept_timings
 from mmedge.errors import ConfigError, DeviceError, MissingDependencyError
-from mmedge.extras import require
 from mmedge.fusion.doors import DOORS, variant_shapes
 
 if TYPE_CHECKING:
@@ -30,12 +31,12 @@ def candidates(
     """Return what may serve a stage, best first: (backend, variant). One that has a place is served by TensorRT alone.
 
     TensorRT takes INT8 before FP8, INT4, FP16 and FP32, or the fastest first once all of them were timed on this
-    device; none that has failed its self-test here. ONNX Runtime takes the CPU files, FP32 before INT8; ``auto`` takes
-    the fastest first, once ``mmedge compile`` has measured them on this machine. TensorRT's files it runs only when the
-    precision asked for exists in no CPU file (Q/DQ in float, exactly as written).
+    device; none that has failed its self-test here. Of CPU files FP32 comes before INT8, ONNX Runtime before OpenVINO;
+    ``auto`` takes the fastest first, once ``mmedge compile`` has measured them on this machine. TensorRT's files ONNX
+    Runtime runs only when the precision asked for exists in no CPU file (Q/DQ in float, exactly as written).
     """
     placed = options is not None and options.is_placed
-    if placed and backend == "onnxruntime":
+    if placed and backend not in ("auto", "tensorrt"):
         fix = "use backend 'auto' or 'tensorrt'"
         raise ConfigError(f"stage '{stage}' has a place, and '{backend}' has none to give", where="place", fix=fix)
     order = {kind: place for place, kind in enumerate(_ORDER)}
@@ -52,35 +53,53 @@ def candidates(
             raise DeviceError(
                 f"TensorRT cannot run here: {problem}", where="backend", fix="use backend 'auto' or 'onnxruntime'"
             )
-    if backend in ("auto", "onnxruntime") and not placed:
-        forms = cpu_forms(bundle, stage)
-        if precision is not None and not any(v.precision == precision for _, v in forms):
+    if backend in PROVIDERS:
+        if (error := provider_problem(backend)) is not None:
+            raise error
+        found += provider_forms(bundle, stage, backend)
+    if (backend == "auto" and not placed) or backend in CPU_BACKENDS:
+        forms = cpu_forms(bundle, stage, () if backend == "auto" else (backend,))
+        if backend != "openvino" and precision is not None and not any(v.precision == precision for _, v in forms):
             forms = [("onnxruntime", v) for v in bundle.variants(stage, "tensorrt")]
-        found += by_time(bundle, stage, forms) if backend == "auto" else forms
+        found += by_time(bundle, stage, [*forms, *_on_providers(bundle, stage)]) if backend == "auto" else forms
     if precision is not None:
         found = [(b, v) for b, v in found if v.precision == precision]
     return found
 
 
-def cpu_forms(bundle: Bundle, stage: str) -> list[tuple[str, Variant]]:
-    """Return what may serve a stage on this CPU, FP32 first: (backend, variant)."""
+def cpu_forms(bundle: Bundle, stage: str, backends: tuple[str, ...] = ()) -> list[tuple[str, Variant]]:
+    """Return what may serve a stage on this CPU, FP32 first: (backend, variant); on all backends by default."""
     order = {kind: place for place, kind in enumerate(_ORDER)}
-    return [("onnxruntime", v) for v in sorted(bundle.variants(stage, "cpu"), key=lambda v: -order[v.precision])]
+    variants = sorted(bundle.variants(stage, "cpu"), key=lambda v: -order[v.precision])
+    return [(backend, v) for backend in backends or installed_backends() for v in variants]
+
+
+def provider_forms(bundle: Bundle, stage: str, backend: str) -> list[tuple[str, Variant]]:
+    """Return what may serve a stage on a provider for GPUs, best first: TensorRT's files, else FP32 for CPUs."""
+    precisions = PROVIDERS[backend].precisions
+    found = [v for v in bundle.variants(stage, "tensorrt") if v.precision in precisions]
+    found.sort(key=lambda v: precisions.index(v.precision))
+    found = found or [v for v in bundle.variants(stage, "cpu") if v.precision == "fp32"]
+    return [(backend, v) for v in found]
+
+
+def _on_providers(bundle: Bundle, stage: str) -> list[tuple[str, Variant]]:
+    return [form for backend in usable_providers() for form in provider_forms(bundle, stage, backend)]
+
+
+def measured_forms(bundle: Bundle, stage: str) -> list[tuple[str, Variant]]:
+    """Return what ``mmedge compile`` measures of a stage: (backend, variant), FP32 on the CPU first."""
+    return [*cpu_forms(bundle, stage), *_on_providers(bundle, stage)]
 
 
 def timing_key(bundle: Bundle, stage: str) -> TimingKey:
-    """Return what the choice among a stage's CPU forms depends on."""
-    forms = cpu_forms(bundle, stage)
+    """Return what the choice among the measured forms of a stage depends on."""
+    forms = measured_forms(bundle, stage)
     hashes = bundle.manifest.files
     return TimingKey(
-        forms=tuple((backend, backend_version(backend), hashes[v.file].sha256) for backend, v in forms),
+        forms=tuple((backend, library_version(backend), hashes[v.file].sha256) for backend, v in forms),
         profile={name: tuple(shape) for name, shape in sorted(variant_shapes(bundle, forms[0][1]).items())},
     )
-
-
-def backend_version(backend: str) -> str:
-    """Return the version of a CPU backend's library; empty where it does not say."""
-    return str(getattr(require(backend, "running networks on the CPU"), "__version__", ""))
 
 
 def by_time(bundle: Bundle, stage: str, forms: list[tuple[str, Variant]]) -> list[tuple[str, Variant]]:
@@ -125,13 +144,14 @@ def serving(
 
     Args:
         bundle: An open bundle.
-        backend: ``auto``, ``onnxruntime`` or ``tensorrt``.
+        backend: ``auto``, or one of ``mmedge.types.Backend``.
         precision: Only this precision.
         simulated: ONNX Runtime also takes TensorRT's files of a stage that has no others.
         placed: Stage -> what its engine is to be (``mmedge.fusion.placement``).
 
     Raises:
-        DeviceError: If ``tensorrt`` was asked for and cannot run here.
+        DeviceError: If ``tensorrt`` or a provider for GPUs was asked for and cannot run here.
+        MissingDependencyError: If it is not installed.
     """
     found = {name: candidates(bundle, name, backend, precision, placed.get(name)) for name in _networks(bundle)}
     if any(found.values()) or simulated:

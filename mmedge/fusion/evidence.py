@@ -11,6 +11,6 @@ from mmedge.types import Evidence
 def evidence_of(backends: Iterable[str]) -> Evidence:
     """Return what was run on what, of these backends."""
     networks = set(backends) - {"callable"}
-    if not networks or not all(backend.startswith("tensorrt") for backend in networks):
+    if not networks or not all(backend.startswith(("tensorrt", "onnxruntime-")) for backend in networks):
         return "cpu"
     return "jetson" if Path("/etc/nv_tegra_release").exists() else "gpu"

@@ -15,8 +15,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mmedge.bundle import Bundle, Variant, stage_order, unused_stages
-from mmedge.engine.onnxruntime import OnnxRuntimeEngine
-from mmedge.errors import CheckError, ConfigError, EngineError, MissingDependencyError
+from mmedge.bundle.onnx_file import weights_member
+from mmedge.engine.cpu_backends import CPU_BACKENDS, load_on_cpu
+from mmedge.engine.cpu_engine import CpuEngine
+from mmedge.engine.prepared import LEAST_BYTES, discard_prepared
+from mmedge.errors import BundleError, CheckError, ConfigError, EngineError, MissingDependencyError
 from mmedge.fusion.callables import CallableEngine
 from mmedge.fusion.choice import serving
 from mmedge.fusion.consent import Consent, check_consent
@@ -29,6 +32,7 @@ from mmedge.fusion.stage import StageRunner
 from mmedge.fusion.tensors import Shapes, array_of, constants, fill, input_shapes, output_shapes, tensor_specs
 from mmedge.fusion.trial import Trial
 from mmedge.fusion.unfed import make_unfed, unfed_stages
+from mmedge.types import AnyArray
 
 if TYPE_CHECKING:
     from mmedge.engine.reach import EngineOptions
@@ -57,7 +61,7 @@ def load_graph(
 
     Args:
         bundle: An open bundle.
-        backend: ``auto``, ``onnxruntime`` or ``tensorrt``.
+        backend: ``auto``, or one of ``mmedge.types.Backend``.
         precision: Only this precision.
         progress: Called with a message and a share 0..1 while engines are built.
         patience: Stages may take this many times ``timeout_ms`` before they have failed.
@@ -96,7 +100,7 @@ def load_graph(
     served = serving(bundle, backend, precision, placed=placed)
     choices = {name: found for name, found in served.items() if name not in left_out}
     pending = [] if wait else _postpone(bundle, choices, placed)
-    trial.prepare([found[0][1] for found in choices.values() if found and found[0][0] == "onnxruntime"])
+    trial.prepare([found[0] for found in choices.values() if found and found[0][0] in CPU_BACKENDS])
     try:
         for name in stage_order(bundle.manifest.stages):
             if name in kept:
@@ -190,8 +194,8 @@ def _try(
         from mmedge.fusion.built import load_built
 
         return load_built(bundle, name, upstream, backend, variant, progress=progress, options=options)
-    trial.check(variant, _shapes(upstream))
-    engine = make_network(bundle, variant, upstream, f"{bundle.path}: {variant.file}")
+    trial.check(backend, variant, _shapes(upstream))
+    engine = make_network(bundle, variant, upstream, f"{bundle.path}: {variant.file}", backend, keep=True)
     stage: StageRunner | None = None
     try:
         stage = make_stage(bundle, name, engine, upstream, raw=variant.target == "tensorrt")
@@ -202,9 +206,13 @@ def _try(
         worst = self_test(stage, golden, variant.tolerance, where, rows=variant.row_tolerance)
         stage.tested_ms = 1000 * (time.monotonic() - before)
         engine.limit(patience * max(stage.plan.timeout_ms, _SLOWER * stage.tested_ms))
-    except BaseException:
+    except BaseException as error:
         (stage or engine).close()
-        raise
+        if engine.prepared is None or not isinstance(error, (CheckError, BundleError)):
+            raise
+        log.warning("stage '%s': what was prepared is wrong, it is made again: %s", name, error.message)
+        discard_prepared(engine.prepared)
+        return _try(bundle, name, upstream, backend, variant, trial, progress, patience, options)
     log.info("stage '%s': %s %s, self-test at %.0f %% of tolerance", name, backend, variant.precision, 100 * worst)
     return stage
 
@@ -228,11 +236,11 @@ def _weigh(
         if name not in loaded:
             continue
         plain = next((v for v in bundle.variants(name, "cpu") if v.precision == "fp32"), None)
-        if stage.engine.backend != "onnxruntime" or plain is None or plain.file == stage.file:
+        if stage.engine.backend not in CPU_BACKENDS or plain is None or plain.file == stage.file:
             continue
         simulated |= not any(v.precision == precision for v in bundle.variants(name, "cpu"))
-        trial.check(plain, _shapes(stages))
-        engine = make_network(bundle, plain, stages, plain.file)
+        trial.check(stage.engine.backend, plain, _shapes(stages))
+        engine = make_network(bundle, plain, stages, plain.file, stage.engine.backend, keep=True)
         other = make_stage(bundle, name, engine, stages)
         try:
             weighed.append(weigh(stage, other, bundle.golden(plain.golden)))
@@ -261,11 +269,18 @@ def make_callable(
 
 
 def make_network(
-    bundle: Bundle, variant: Variant, upstream: Mapping[str, StageRunner], where: str
-) -> OnnxRuntimeEngine:
-    """Return a variant on ONNX Runtime; the graph's shapes are those of its dynamic dimensions.
+    bundle: Bundle,
+    variant: Variant,
+    upstream: Mapping[str, StageRunner],
+    where: str,
+    backend: str = "onnxruntime",
+    *,
+    keep: bool = False,
+) -> CpuEngine:
+    """Return a variant on a backend for CPUs; the graph's shapes are those of its dynamic dimensions.
 
-    A CPU variant serves, on 8-bit kernels where it has them; TensorRT's is simulated as written.
+    A CPU variant serves, on 8-bit kernels where it has them; TensorRT's is simulated as written. ``keep``: use what was
+    prepared of a large one before, or keep it for the next time.
 
     Raises:
         BundleError: If a constant does not fit into its tensor.
@@ -275,14 +290,21 @@ def make_network(
     raw = variant.target == "tensorrt"
     shapes = input_shapes(spec, bundle.inputs, partial(array_of, upstream), raw=raw)
     numbers = constants(spec)
-    content = bundle.read(variant.file)
-    weights = bundle.weights(variant.file, content)
-    load = partial(OnnxRuntimeEngine, content, name=where, shapes=shapes, as_written=raw, weights=weights)
+
+    def read() -> tuple[bytes, Mapping[str, AnyArray]]:
+        content = bundle.read(variant.file)
+        return content, bundle.weights(variant.file, content)
+
+    file = bundle.manifest.files[variant.file]
+    outside = weights_member(variant.file) in bundle.manifest.files
+    kept = keep and not raw and not outside and file.bytes >= LEAST_BYTES
+    sha256 = file.sha256 if kept else None
+    load = partial(load_on_cpu, backend, read, name=where, shapes=shapes, as_written=raw, sha256=sha256)
     try:
         with np.errstate(over="ignore"):  # what becomes infinite is refused when its stage fills it
             return load(constants=numbers)
     except OverflowError:  # it does not say which: the engine's own tensors do
-        with load() as engine:
+        with load(constants={}) as engine:
             for tensor in numbers.keys() & engine.inputs.keys():
                 fill(engine.inputs[tensor], numbers[tensor], f"manifest.json: $.stages.{variant.stage}.inputs.{tensor}")
         raise

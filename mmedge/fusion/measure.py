@@ -8,10 +8,12 @@ from typing import Any
 from msgspec.structs import asdict, replace
 
 from mmedge.bundle import Bundle, Variant, stage_order
+from mmedge.engine.cpu_backends import library_version
 from mmedge.engine.timings import Timed, Timings, keep_timings, kept_timings
 from mmedge.errors import MmedgeError
 from mmedge.fusion.check import StandIn
-from mmedge.fusion.choice import backend_version, cpu_forms, timing_key
+from mmedge.fusion.choice import measured_forms, timing_key
+from mmedge.fusion.evidence import evidence_of
 from mmedge.fusion.golden import self_test
 from mmedge.fusion.load import make_network
 from mmedge.fusion.make import make_stage
@@ -21,6 +23,7 @@ from mmedge.fusion.trial import Trial
 from mmedge.fusion.weigh import run_ms
 
 _RUNS, _BUDGET_S = 51, 2.0  # of each form; for all forms of a stage
+_LIMIT_MS = 60_000.0
 _TEXT = 500  # characters of an error
 Progress = Callable[[str, float], None]
 
@@ -47,7 +50,7 @@ def measure_cpu(bundle: Bundle, progress: Progress, *, anew: bool = False) -> li
     known: Shapes = {}
     names = stage_order(bundle.manifest.stages)
     for done, name in enumerate(names):
-        forms = cpu_forms(bundle, name) if bundle.manifest.stages[name].callable is None else []
+        forms = measured_forms(bundle, name) if bundle.manifest.stages[name].callable is None else []
         if len(forms) > 1:
             progress(f"stage '{name}' on the CPU", done / len(names))
             key = timing_key(bundle, name)
@@ -77,14 +80,14 @@ def _timed(
         for backend, variant in forms:
             error = None
             try:
-                trial.check(variant, known)
-                opened.append((len(found), _open(bundle, name, upstream, variant)))
+                trial.check(backend, variant, known)
+                opened.append((len(found), _open(bundle, name, upstream, backend, variant)))
             except MmedgeError as failure:
                 error = failure.message[:_TEXT]
             found.append(
                 Timed(
                     backend=backend,
-                    version=backend_version(backend),
+                    version=library_version(backend),
                     precision=variant.precision,
                     file=variant.file,
                     sha256=bundle.manifest.files[variant.file].sha256,
@@ -100,13 +103,16 @@ def _timed(
     return found
 
 
-def _open(bundle: Bundle, name: str, upstream: Mapping[str, StageRunner], variant: Variant) -> StageRunner:
-    engine = make_network(bundle, variant, upstream, f"{bundle.path}: {variant.file}")
+def _open(
+    bundle: Bundle, name: str, upstream: Mapping[str, StageRunner], backend: str, variant: Variant
+) -> StageRunner:
+    engine = make_network(bundle, variant, upstream, f"{bundle.path}: {variant.file}", backend, keep=True)
     stage: StageRunner | None = None
     try:
-        stage = make_stage(bundle, name, engine, upstream)
+        stage = make_stage(bundle, name, engine, upstream, raw=variant.target == "tensorrt")
         where = f"{variant.file} on {engine.backend}"
         self_test(stage, bundle.golden(variant.golden), variant.tolerance, where, rows=variant.row_tolerance)
+        engine.limit(_LIMIT_MS)  # a run has one, and it may cost
     except BaseException:
         (stage or engine).close()
         raise
@@ -123,5 +129,5 @@ def _row(name: str, timings: Timings, *, cached: bool) -> dict[str, Any]:
         "cpu": timings.key.cpu,
         "instructions": list(timings.key.instructions),
         "threads": 1,
-        "evidence": "cpu",
+        "evidence": evidence_of(timings.forms[place].backend for place in first),
     }

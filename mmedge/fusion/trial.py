@@ -20,8 +20,8 @@ from typing import Any
 import msgspec
 
 from mmedge.bundle import Bundle, Variant
-from mmedge.errors import BundleError, ConfigError, MmedgeError
-from mmedge.extras import require
+from mmedge.engine.cpu_backends import CPU_BACKENDS, library_module, library_version
+from mmedge.errors import BundleError, ConfigError, EngineError, MmedgeError
 from mmedge.files import user_cache
 from mmedge.fusion.tensors import Shapes
 from mmedge.learn import learn
@@ -38,7 +38,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         cpu_s: Seconds of processor time.
-        memory_mb: Megabytes, beyond what Python and ONNX Runtime take.
+        memory_mb: Megabytes, beyond what Python and the backend's library take.
     """
 
     cpu_s: float | None = None
@@ -65,6 +65,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     only: tuple[int, ...] | None
     known: Shapes
     allow: tuple[str, ...] | None
+    backend: str
     cpu_s: float
     memory_mb: float
 
@@ -88,48 +89,50 @@ class Trial:
     def __init__(self, bundle: Bundle, limits: Limits | None = None) -> None:
         self._bundle, self._limits = bundle, limits or Limits()
         self._index = {id(variant): index for index, variant in enumerate(bundle.manifest.variants)}
-        self._faults: dict[int, MmedgeError] = {}
-        self._passed: set[int] = set()
+        self._faults: dict[tuple[str, int], MmedgeError] = {}
+        self._passed: set[tuple[str, int]] = set()
 
-    def prepare(self, variants: Sequence[Variant]) -> None:
-        """Try these variants in one child, unless all have passed before; what comes of it is kept."""
-        wanted = tuple(self._index[id(variant)] for variant in variants)
-        if all(self._has_passed(index) for index in wanted):
-            return
-        self._try(wanted, {})
+    def prepare(self, choices: Sequence[tuple[str, Variant]]) -> None:
+        """Try variants in one child for each backend, unless all have passed before; what comes of it is kept."""
+        for backend in dict.fromkeys(backend for backend, _ in choices):
+            wanted = tuple(self._index[id(variant)] for own, variant in choices if own == backend)
+            if not all(self._has_passed(backend, index) for index in wanted):
+                self._try(backend, wanted, {})
 
-    def check(self, variant: Variant, known: Shapes) -> None:
+    def check(self, backend: str, variant: Variant, known: Shapes) -> None:
         """Raise what came of trying a variant; try it now if that was not done yet.
 
         Args:
+            backend: What it is to run on; what is to run on a GPU is tried on the CPU.
             variant: One of the bundle.
             known: Stage -> output -> shape and dtype, of the stages that are loaded.
         """
+        backend = backend if backend in CPU_BACKENDS else CPU_BACKENDS[0]  # a GPU cannot be bounded
         index = self._index[id(variant)]
-        if index not in self._faults and not self._has_passed(index):
-            self._try((index,), known)
-            if index not in self._faults and index not in self._passed:
+        if (backend, index) not in self._faults and not self._has_passed(backend, index):
+            self._try(backend, (index,), known)
+            if (backend, index) not in self._faults and (backend, index) not in self._passed:
                 raise BundleError(
                     f"network '{variant.file}' could not be tried",
                     where=str(self._bundle.path),
                     fix="run `mmedge verify` on the bundle",
                 )
-        if index in self._faults:
-            raise self._faults[index]
+        if (backend, index) in self._faults:
+            raise self._faults[backend, index]
 
-    def _has_passed(self, index: int) -> bool:
-        if index not in self._passed and has_passed(_key(self._bundle, index)):
-            self._passed.add(index)
-        return index in self._passed
+    def _has_passed(self, backend: str, index: int) -> bool:
+        if (backend, index) not in self._passed and has_passed(_key(self._bundle, backend, index)):
+            self._passed.add((backend, index))
+        return (backend, index) in self._passed
 
-    def _try(self, indices: tuple[int, ...], known: Shapes) -> None:
+    def _try(self, backend: str, indices: tuple[int, ...], known: Shapes) -> None:
         from mmedge.ipc.process import error_from
 
-        for row in _run(self._bundle, indices, known, None, self._limits, None):
+        for row in _run(self._bundle, indices, known, None, self._limits, None, backend):
             if row["fault"] is None:
-                self._passed.add(row["index"])
+                self._passed.add((backend, row["index"]))
             else:
-                self._faults[row["index"]] = error_from(row["fault"])
+                self._faults[backend, row["index"]] = error_from(row["fault"])
 
 
 def verify_bundle(
@@ -160,9 +163,10 @@ def _run(
     allow: tuple[str, ...] | None,
     limits: Limits,
     progress: Progress | None,
+    backend: str = "onnxruntime",
 ) -> list[dict[str, Any]]:
     if bundle.manifest.variants:
-        require("onnxruntime", "running networks on the CPU")  # or the child would say so
+        library_version(backend)  # or the child would say that it is missing
     bounds = limits.of(bundle, range(len(bundle.manifest.variants)) if only is None else only)
     assert bounds.cpu_s is not None
     assert bounds.memory_mb is not None
@@ -172,6 +176,7 @@ def _run(
         only=only,
         known=known,
         allow=allow,
+        backend=backend,
         cpu_s=bounds.cpu_s,
         memory_mb=bounds.memory_mb,
     )
@@ -183,7 +188,7 @@ def _run(
         if told.row is not None:
             rows.append(told.row)
             if told.row["fault"] is None:
-                note_passed(_key(bundle, told.row["index"]))
+                note_passed(_key(bundle, backend, told.row["index"]))
         else:
             now[0] = told.text
             if progress is not None:
@@ -200,14 +205,16 @@ def _run(
         cpu_s=bounds.cpu_s,
         memory_mb=bounds.memory_mb,
         take=take,
-        over=lambda what: over(bundle.path, now[0], what),
-        modules=("mmedge.fusion.trial_child", "onnxruntime"),
+        over=lambda what: over(bundle.path, now[0], what, backend),
+        modules=("mmedge.fusion.trial_child", library_module(backend)),
     )
     return rows
 
 
-def over(path: str | Path, network: str, what: str) -> BundleError:
-    """Return the error of a network that breaks its bounds."""
+def over(path: str | Path, network: str, what: str, backend: str) -> MmedgeError:
+    """Return the error of a network that breaks its bounds: the bundle's fault, but that of a backend beside others."""
+    if backend != CPU_BACKENDS[0]:
+        return EngineError(f"{network} {what}", where=f"{path} on {backend}", fix=f"use backend '{CPU_BACKENDS[0]}'")
     return BundleError(
         f"{network} {what}",
         where=str(path),
@@ -216,10 +223,9 @@ def over(path: str | Path, network: str, what: str) -> BundleError:
     )
 
 
-def _key(bundle: Bundle, index: int) -> str:
+def _key(bundle: Bundle, backend: str, index: int) -> str:
     # The manifest holds the hashes of all members, so its own stands for the content of the bundle.
-    ort = getattr(require("onnxruntime", "running networks on the CPU"), "__version__", "")
-    text = "\n".join((bundle.manifest_sha256, str(index), __version__, ort))
+    text = "\n".join((bundle.manifest_sha256, str(index), __version__, backend, library_version(backend)))
     return hashlib.sha256(text.encode()).hexdigest()
 
 

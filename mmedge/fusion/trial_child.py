@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+from importlib import import_module
 from typing import Any
 
 import msgspec
 
 from mmedge.bundle import Archive, Bundle
+from mmedge.engine.cpu_backends import library_module
 from mmedge.errors import BundleError, shortage
-from mmedge.extras import require
 from mmedge.fusion.bounded import bound_self
 from mmedge.fusion.check import check_variants
 from mmedge.fusion.consent import Consent
@@ -18,8 +19,8 @@ from mmedge.ipc.control import State, unpack
 from mmedge.ipc.worker import Link
 
 log = logging.getLogger("mmedge.fusion")
-# What ONNX Runtime says of it.
-_NO_MEMORY = ("bad_alloc", "bad allocation", "Failed to allocate memory", "does not fit into memory")
+# What the libraries say of it.
+_NO_MEMORY = ("bad_alloc", "bad allocation", "Failed to allocate", "does not fit into memory")
 
 
 def main(link: Link) -> None:
@@ -30,7 +31,7 @@ def main(link: Link) -> None:
         raise BundleError("the bundle has changed just now", where=order.bundle, fix="run the command again")
     consent = None if order.allow is None else Consent(order.allow, bundle.path)
     if bundle.manifest.variants:
-        require("onnxruntime", "running networks on the CPU")
+        import_module(library_module(order.backend))
     for spec in bundle.manifest.stages.values():
         if consent is not None and spec.callable is not None and consent.covers(spec.callable):
             try:  # what the user trusts may take what it likes; whatever is wrong is said when it is used
@@ -44,16 +45,18 @@ def main(link: Link) -> None:
     def give(row: dict[str, Any]) -> None:
         fault = row["fault"]
         if fault is not None and any(words in fault["message"] for words in _NO_MEMORY):
-            raise over(order.bundle, f"network '{row['file']}'", _needs(order))
+            raise over(order.bundle, f"network '{row['file']}'", _needs(order), order.backend)
         link.control.send(State(msgspec.msgpack.encode(Told(row=row))))
 
     bound_self(order.cpu_s, order.memory_mb)
     try:
-        check_variants(bundle, tell, only=order.only, known=order.known, consent=consent, give=give)
+        check_variants(
+            bundle, tell, only=order.only, known=order.known, consent=consent, give=give, backend=order.backend
+        )
     except (MemoryError, RuntimeError) as error:
         if shortage(error) is None:
             raise
-        raise over(order.bundle, "a network", _needs(order)) from error
+        raise over(order.bundle, "a network", _needs(order), order.backend) from error
 
 
 def _needs(order: Order) -> str:

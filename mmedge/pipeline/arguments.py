@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 import numpy as np
@@ -17,7 +17,7 @@ from mmedge.errors import ConfigError
 from mmedge.ipc.limits import MAX_TEXT
 from mmedge.learn import learn
 from mmedge.pipeline.spec import PUSH
-from mmedge.types import Description, Engines, Frame, Latency, Packet
+from mmedge.types import Backend, Description, Engines, Frame, Latency, Packet
 
 MAX_DURATION_S = 1e7  # 116 days: far below what int64 ns hold
 
@@ -120,7 +120,7 @@ CHOICES = {
     "latency": ("low", "balanced", "offline"),
     "isolation": ("auto", "process", "thread"),
     "results": ("auto", "latest", "all"),
-    "backend": ("auto", "onnxruntime", "tensorrt"),
+    "backend": get_args(Backend),
     "engines": ("auto", "now", "wait"),
     "record_privacy": ("none", "blur", "picture"),
 }

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mmedge.pipeline.swap import BundleSwap
     from mmedge.privacy import Privacy
     from mmedge.sinks import Sink
-    from mmedge.types import Backend, Description, Engines, Latency, Precision, Result, Video
+    from mmedge.types import Backend, Description, Engines, Latency, PixelFormat, Precision, Result, Video
 
 log = logging.getLogger("mmedge.pipeline")
 
@@ -44,7 +44,7 @@ class Pipeline:
         isolation: ``process`` runs the runtime in a process of its own and each live device in another, where
             neither your Python nor a hung driver can hold them up; ``thread`` runs everything in this process
             (files, tests, notebooks). ``auto`` is ``process`` when an input is a live device.
-        backend: ``auto``, ``onnxruntime`` or ``tensorrt``.
+        backend: ``auto``, or one of ``mmedge.types.Backend``.
         precision: Use only ``fp32``, ``fp16``, ``int8``, ``fp8`` or ``int4`` variants.
         speed: Playing speed of files; 1 is real time.
         duration_s: Stop after this many seconds of capture time.
@@ -241,23 +241,25 @@ class Pipeline:
         array: npt.NDArray[np.generic],
         capture_ns: int,
         *,
+        format: PixelFormat | None = None,
         description: Description | None = None,
     ) -> None:
         """Feed an input from your own driver; the array is copied.
 
         Args:
             name: An input whose URI is ``push://``.
-            array: Image: uint8 (h, w) gray or (h, w, 3) RGB. Audio: float32 (n,) mono at the input's sample
-                rate. Tensor: the manifest's shape and dtype.
+            array: Image: uint8 (h, w) gray or (h, w, 3) RGB, or as ``format`` has it. Audio: float32 (n,) mono at the
+                input's sample rate. Tensor: the manifest's shape and dtype.
             capture_ns: When it was sensed, on CLOCK_MONOTONIC; of sound, the instant after the last sample.
-            description: Of an image: its range if it is gray, how it is to be turned, the shape of its pixels; by
-                default upright, square, 0..255.
+            format: Of an image in another pixel format, such as ``nv12`` or ``yuyv422``: see ``mmedge.types.Frame``.
+            description: Of an image: its range and matrix, how it is to be turned, the shape of its pixels; by default
+                upright, square, 0..255.
 
         Raises:
             ConfigError: If the input is not pushed, the array or the description does not fit it, the time is of
                 another clock, or the run has ended.
         """
-        self._pushes.push(name, array, capture_ns, description=description, started=self._started)
+        self._pushes.push(name, array, capture_ns, format=format, description=description, started=self._started)
 
     def text(self, text: str, name: str | None = None, *, capture_ns: int | None = None) -> None:
         """Set a text input from now on, until the next text or the end of its time.

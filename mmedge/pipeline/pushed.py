@@ -6,17 +6,18 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Protocol, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from mmedge.bundle.manifest import AudioInput, ImageInput, Input, TensorInput, TextInput
+from mmedge.capture.picture import sides_of
 from mmedge.errors import ConfigError
 from mmedge.ipc.limits import MAX_SAMPLES
 from mmedge.pipeline.arguments import check_capture, check_text, described
 from mmedge.pipeline.spec import PUSH, RunSpec
-from mmedge.types import Block, Description, Frame, Packet, Tensor, Text
+from mmedge.types import Block, Description, Frame, Packet, PixelFormat, Tensor, Text
 
 
 class Fed(Protocol):
@@ -55,6 +56,7 @@ class Pushes:
         array: npt.NDArray[np.generic],
         capture_ns: int,
         *,
+        format: PixelFormat | None = None,
         description: Description | None,
         started: bool,
     ) -> None:
@@ -62,11 +64,12 @@ class Pushes:
         self._check_pushed(name)
         now_ns = time.monotonic_ns()
         for sharing in self._runtime.spec.sharing.get(name, ()):
-            self.push(sharing, array, capture_ns, description=description, started=started)
+            self.push(sharing, array, capture_ns, format=format, description=description, started=started)
         with self._counted(name):
             check_capture(capture_ns, now_ns, f"input '{name}'")
             spec, seq = self.inputs[name], self._pushed[name]
-            packet = pushed_packet(name, spec, array, seq=seq, capture_ns=int(capture_ns), arrive_ns=now_ns)
+            stamp = {"seq": seq, "capture_ns": int(capture_ns), "arrive_ns": now_ns}
+            packet = pushed_packet(name, spec, array, **stamp, format=format)
             if description is not None:
                 packet = described(packet, description)
         self._put(packet, started)
@@ -113,18 +116,26 @@ class Pushes:
 
 
 def pushed_packet(
-    name: str, spec: Input, array: npt.NDArray[np.generic], *, seq: int, capture_ns: int, arrive_ns: int
+    name: str,
+    spec: Input,
+    array: npt.NDArray[np.generic],
+    *,
+    seq: int,
+    capture_ns: int,
+    arrive_ns: int,
+    format: PixelFormat | None = None,
 ) -> Packet:
     """Return a copy of what the user pushes to an input, as its sources would give it.
 
     Args:
         name: Of the input.
         spec: Its seat.
-        array: Image: uint8 (h, w) gray or (h, w, 3) RGB. Audio: float32 (n,) mono at the input's sample rate. Tensor:
-            the seat's shape and dtype.
+        array: Image: uint8 (h, w) gray or (h, w, 3) RGB, or as ``format`` has it. Audio: float32 (n,) mono at the
+            input's sample rate. Tensor: the seat's shape and dtype.
         seq: Its number.
         capture_ns: When it was sensed, on CLOCK_MONOTONIC.
         arrive_ns: When it was pushed.
+        format: Of an image, if it is neither gray nor RGB.
 
     Raises:
         ConfigError: If the array does not fit the seat.
@@ -143,10 +154,21 @@ def pushed_packet(
     if not array.size:
         raise ConfigError("the array is empty", where=where, fix="push at least one value")
     stamp = {"stream": name, "seq": seq, "capture_ns": capture_ns, "arrive_ns": arrive_ns}
-    if isinstance(spec, ImageInput) and array.dtype == np.uint8 and (array.ndim == 2 or array.shape[2:] == (3,)):
-        kind = "gray8" if array.ndim == 2 else "rgb24"
-        height, width = array.shape[:2]
-        return Frame(data=array, format=kind, width=width, height=height, quality="A", **stamp)  # type: ignore[arg-type]
+    if format is not None and (not isinstance(spec, ImageInput) or format not in get_args(PixelFormat)):
+        raise ConfigError(
+            f"this input takes no '{format}'",
+            where=where,
+            fix=f"of an image, one of {', '.join(get_args(PixelFormat))}",
+        )
+    if isinstance(spec, ImageInput) and array.dtype == np.uint8:
+        kind: PixelFormat = format or ("gray8" if array.ndim == 2 else "rgb24")
+        sides = sides_of(kind, array.shape)
+        if sides is not None:
+            return Frame(data=array, format=kind, height=sides[0], width=sides[1], quality="A", **stamp)  # type: ignore[arg-type]
+        if format is not None:
+            raise ConfigError(
+                f"uint8 {list(array.shape)} is no picture of {format}", where=where, fix="see mmedge.types.Frame"
+            )
     if isinstance(spec, AudioInput) and array.dtype == np.float32 and array.ndim == 1:
         if len(array) > MAX_SAMPLES:
             raise ConfigError(

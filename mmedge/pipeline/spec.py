@@ -22,7 +22,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
         bundle: Path of the bundle.
         manifest_sha256: Hash of its manifest, as it was when all this was checked: another is not run.
         inputs: Input name -> address; inputs fed by ``push`` have the address ``push://``.
-        backend: ``auto``, ``onnxruntime`` or ``tensorrt``.
+        backend: ``auto``, or one of ``mmedge.types.Backend``.
         precision: Use only this precision; None takes the best that passes its self-test.
         latency: ``low`` waits less for late inputs, ``balanced`` follows the bundle, ``offline`` waits
             for everything, drops nothing and plays files as fast as they can be processed.

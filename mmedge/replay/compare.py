@@ -264,7 +264,7 @@ class _Side:
         if not self._serving[name]:
             raise EngineError(f"stage '{name}' has no variant", where=str(bundle.path), fix="export the bundle again")
         _, variant = self._serving[name][0]
-        self._trial.check(variant, self._known)
+        self._trial.check("onnxruntime", variant, self._known)
         engine = make_network(bundle, variant, self._upstream, f"{bundle.path}: {variant.file}")
         stack.callback(engine.close)
         stage = make_stage(bundle, name, engine, self._upstream, raw=variant.target == "tensorrt")

@@ -40,7 +40,7 @@ class Replay:
     Args:
         folder: The recording.
         bundle: What to run; open.
-        backend: ``auto``, ``onnxruntime`` or ``tensorrt``.
+        backend: ``auto``, or one of ``mmedge.types.Backend``.
         precision: Use only this precision.
         speed: How many times faster than the recorded run; None as fast as possible.
         allow: Modules whose functions the bundle may call; as for ``Pipeline``.

@@ -104,10 +104,11 @@ def test_a_hindcast_knows_nothing_of_its_board() -> None:
     hits = sum(case.hit for case in cases)
     thor = [case for case in cases if case.board == "thor"]
     assert len(cases) >= 60
-    # What the page says of it is what comes out.
-    page = (ROOT / "docs" / "forecast.md").read_text()
-    assert f"{hits} of {len(cases)}" in page
-    assert f"{sum(case.hit for case in thor)} of {len(thor)}" in page
+    # What the pages say of it is what comes out.
+    for name in ("docs/forecast.md", "README.md"):
+        page = (ROOT / name).read_text()
+        assert f"{hits} of {len(cases)}" in page
+        assert f"{sum(case.hit for case in thor)} of {len(thor)}" in page
     assert nearest({"orin-nx": 1.0, "thor": 1.0}, "orin-nano") == "orin-nx"
 
 
@@ -169,6 +170,10 @@ def test_a_rate_that_cannot_be_held_and_a_memory_that_is_too_small(tmp_path: Pat
     large = forecast(tmp_path, report(processes=[{"name": "runtime", "pss_mib": 9000.0}]), device="orin-nano")
     assert large.memory_problem is not None
     assert "there are 8.00 GB" in large.memory_problem
+    assert "desktop" not in large.memory_problem
+    tight = forecast(tmp_path, report(processes=[{"name": "runtime", "pss_mib": 7200.0}]), device="orin-nano")
+    assert tight.memory_problem is not None
+    assert "of which a desktop takes up to 0.86 GB" in tight.memory_problem
 
 
 @pytest.mark.parametrize(
