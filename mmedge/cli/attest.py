@@ -164,7 +164,15 @@ def _compiled(bundle: Bundle, progress: Bar) -> dict[str, Any]:
     except MmedgeError as error:
         return {"engines": [], "choices": [], "problem": error.message}
     chosen = [{key: choice[key] for key in ("stage", "serves", "why")} for choice in choices]
-    return {"engines": [{key: row.get(key) for key in kept} for row in rows], "choices": chosen, "problem": None}
+    there = {(row["stage"], row["precision"]) for row in rows}
+    failed = [  # of these there is no engine, but that they fail is to be seen
+        {"stage": choice["stage"], "precision": form["precision"], "error": form["error"].splitlines()[0]}
+        for choice in choices
+        for form in choice["forms"]
+        if form["failed"] and (choice["stage"], form["precision"]) not in there
+    ]
+    engines = [{key: row.get(key) for key in kept} for row in [*rows, *failed]]
+    return {"engines": engines, "choices": chosen, "problem": None}
 
 
 def _scores(document: dict[str, Any], forecast: Path) -> list[Score]:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import pytest
 
 from mmedge.bundle import load
+from mmedge.cli.attest import _compiled
 from mmedge.engine.base import Engine
 from mmedge.engine.build_parent import target_capability
 from mmedge.engine.tensorrt_loader import PrecisionError, TensorRT
@@ -135,3 +136,15 @@ def test_which_gpus_have_a_precision(precision: str, sm: str, has: bool, monkeyp
     else:
         with pytest.raises(PrecisionError, match="from SM89 on"):
             target_capability(trt, sm, precision)
+
+
+def test_an_attestation_shows_the_engines_that_could_not_be_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(DOORS, "tensorrt", Board(tmp_path / "cache", lacks=("fp32",), fails=("fp8",)))
+    with load(twin_bundle(tmp_path / "twin.mmedge", precisions=FORMS)) as bundle:
+        document = _compiled(bundle, lambda text, share: None)  # type: ignore[arg-type]
+    rows = {row["precision"]: row for row in document["engines"] if row["stage"] == "eye"}
+    assert set(rows) == {"int8", "fp8", "fp16"}  # one that the device lacks is no fault
+    assert rows["fp8"]["error"] == "built none of the 3 products in FP8"
+    assert rows["fp8"]["run_ms"] is None
