@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import pkgutil
+import re
 import subprocess
 import sys
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -70,7 +72,9 @@ def section(report: BenchmarkReport) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="only these; the page is written of all alone")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="only these; the page keeps its sections of the others"
+    )
     parser.add_argument("--quick", action="store_true", help="each benchmark ends within a minute")
     parser.add_argument("--output", type=Path, metavar="DIR", help="write each document there as NAME.json")
     options = parser.parse_args()
@@ -81,12 +85,12 @@ def main() -> None:
     names = [name for name in known if not options.names or name in options.names]
     if options.output is not None:
         options.output.mkdir(parents=True, exist_ok=True)
-    sections, missed = [], list[str]()
+    sections, missed = dict[str, str](), list[str]()
     for name in names:
         command = [sys.executable, "-m", f"benchmarks.{name}", "--json", *(["--quick"] if options.quick else [])]
         done = subprocess.run(command, stdout=subprocess.PIPE)
         if not done.stdout:  # hours of others' runs are not thrown away for it
-            sections.append(f"## {name}\n\nIt ended without a report: exit code {done.returncode}.")
+            sections[name] = f"## {name}\n\nIt ended without a report: exit code {done.returncode}."
             missed.append(name)
             continue
         if options.output is not None:
@@ -94,17 +98,28 @@ def main() -> None:
         report = msgspec.json.decode(done.stdout, type=BenchmarkReport)
         show(report)
         missed += report.missed
-        sections.append(section(report))
-    if not options.names:
-        write_page(sections)
+        sections[name] = section(report)
+    if not options.quick:
+        write_page(sections if names == known else kept(PAGE) | sections)
     if missed:
         sys.exit(1)
 
 
-def write_page(sections: list[str]) -> None:
-    head = "# Benchmarks\n\nWritten by `python -m benchmarks`. Every figure carries its evidence class.\n"
+def kept(page: Path) -> dict[str, str]:
+    """Return the sections of a page that was written before, by name."""
+    text = page.read_text(encoding="utf-8") if page.exists() else ""
+    return {part.split("\n", 1)[0]: f"## {part.rstrip()}" for part in re.split(r"^## ", text, flags=re.M)[1:]}
+
+
+def page_of(sections: Mapping[str, str]) -> str:
+    """Return the page of sections, by name."""
+    head = "# Benchmarks\n\nWritten by `python -m benchmarks`. Every figure carries its evidence class."
+    return "\n\n".join([head, *(sections[name] for name in sorted(sections))]) + "\n"
+
+
+def write_page(sections: Mapping[str, str]) -> None:
     PAGE.parent.mkdir(exist_ok=True)
-    page = "\n\n".join([head.rstrip(), *sections]) + "\n"
+    page = page_of(sections)
     PAGE.write_text(page, encoding="utf-8")
     README.write_text(written(README.read_text(encoding="utf-8"), page), encoding="utf-8")
 

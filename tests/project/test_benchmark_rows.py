@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from benchmarks.__main__ import kept, page_of
 from benchmarks.readme import PAGE, README, performance, written
 
 
@@ -28,3 +29,12 @@ def test_the_table_of_the_readme_is_that_of_the_page() -> None:
 def test_figures_of_the_readme_are_measured() -> None:
     page = "## x\n\ncores: 2; evidence: simulated\n\n`replay_x` = 24.50 (target >= 25)  \n`other` = 1.00\n"
     assert performance(page).splitlines()[2:] == ["| replay, times real time | 24.50 | >= 25 | `simulated` |"]
+
+
+def test_what_is_measured_alone_leaves_the_rest_of_the_page() -> None:
+    page = PAGE.read_text()
+    sections = kept(PAGE)
+    assert page_of(sections).split() == page.split()
+    changed = page_of(sections | {"sync": "## sync\n\nMeasured anew."})
+    assert "Measured anew." in changed
+    assert [line for line in changed.splitlines() if line.startswith("## ")] == [f"## {name}" for name in sections]
