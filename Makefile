@@ -117,7 +117,7 @@ emulated: $(VENV)/tests-installed
 
 wheels: $(VENV)/tests-installed
 	@sh scripts/need.sh required aarch64-linux-gnu-g++:g++-aarch64-linux-gnu
-	$(PIP) --editable '.[$(EXTRAS),test,wheels]'
+	$(PIP) 'mmedge[$(EXTRAS),test,wheels]'
 	$(BIN)/python scripts/wheels.py dist
 
 aarch64: wheels
@@ -149,12 +149,13 @@ endif
 	$(PIP) --editable '.[$(EXTRAS)]'
 	touch $@
 
+# mmedge is installed by then: only what the extra asks for comes, and nothing is built again.
 $(VENV)/tests-installed: $(VENV)/installed
 	@sh scripts/need.sh optional ffmpeg:ffmpeg pulseaudio:pulseaudio pacat:pulseaudio-utils \
 	  "/usr/lib/*/alsa-lib/libasound_module_pcm_pulse.so:libasound2-plugins" \
 	  strace:strace mosquitto:mosquitto chromium:chromium jq:jq systemd-analyze:systemd \
 	  gst-launch-1.0:gstreamer1.0-tools "/usr/lib/*/gstreamer-1.0/libgstvideotestsrc.so:gstreamer1.0-plugins-base"
-	$(PIP) --editable '.[$(EXTRAS),test]'
+	$(PIP) 'mmedge[$(EXTRAS),test]'
 	touch $@
 
 clean:
