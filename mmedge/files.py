@@ -15,6 +15,7 @@ from typing import BinaryIO
 
 from mmedge.errors import ConfigError
 
+_SMALL_BYTES = 16 << 20  # of a document
 _NAME = 64  # characters of a file's name in that of the temporary one beside it
 
 
@@ -51,6 +52,32 @@ def file_hash(path: Path) -> str:
         for piece in iter(lambda: file.read(1 << 20), b""):
             digest.update(piece)
     return digest.hexdigest()
+
+
+def read_document(path: Path, what: str) -> bytes:
+    """Return a document that somebody names: of a plain file, as a named pipe would be waited for, at most 16 MiB.
+
+    Args:
+        path: Where it is.
+        what: For messages: ``"the report"``.
+
+    Raises:
+        ConfigError: If it cannot be read, is no plain file, or is larger.
+
+    Example:
+        >>> b"import" in read_document(Path(__file__), "this module")
+        True
+    """
+    try:
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            is_plain = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+            content = file.read(_SMALL_BYTES + 1) if is_plain else b""
+    except OSError as error:
+        raise ConfigError(f"cannot read {what}: {error.strerror}", where=str(path), fix="check the path") from error
+    if not is_plain or len(content) > _SMALL_BYTES:
+        problem = f"has more than {_SMALL_BYTES >> 20} MiB" if is_plain else "is not a plain file"
+        raise ConfigError(f"{what} {problem}", where=str(path), fix="check the path")
+    return content
 
 
 def private_folder(path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from mmedge.bench.attestation import read
 from mmedge.bench.checklist import shown
+from mmedge.forecast import known_boards
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -21,13 +22,7 @@ else:
 
 ROOT = Path(__file__).parents[1]
 PAGE, CLAIMS = ROOT / "docs" / "hardware.md", ROOT / "docs" / "evidence.toml"
-# What /proc/device-tree/model begins with; a board that nobody has run has a row that says so.
-BOARDS = (
-    "NVIDIA Jetson Orin Nano",
-    "NVIDIA Jetson Orin NX",
-    "NVIDIA Jetson AGX Orin",
-    "NVIDIA Jetson AGX Thor",
-)
+BOARDS = tuple(board.models for board in known_boards().values())  # one that nobody has run has a row that says so
 _HEAD = """# Hardware: what boards measured
 
 Written by `python scripts/hardware.py` from the attestations in the folder `attestations/` of the repository, each
@@ -75,9 +70,9 @@ def page(documents: Iterable[dict[str, Any]]) -> str:
     ran = [document["bench"]["conditions"]["machine"] for document in found]
     rows = [row(document) for document in found]
     rows += [
-        f"| {board} | nobody has run it yet{' |' * 9}"
-        for board in BOARDS
-        if not any(machine.startswith(board) for machine in ran)
+        f"| {models[0]} | nobody has run it yet{' |' * 9}"
+        for models in BOARDS
+        if not any(machine.startswith(models) for machine in ran)
     ]
     return _HEAD + "\n".join(rows) + "\n"
 

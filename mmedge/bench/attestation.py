@@ -8,17 +8,80 @@ import re
 import socket
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from mmedge.bench.checklist import view
 from mmedge.bench.report import SCHEMA as BENCH_SCHEMA
 from mmedge.errors import CheckError, ConfigError
+from mmedge.files import read_document
 from mmedge.forecast.seal import digest
+from mmedge.learn import learn
 
 SCHEMA = "mmedge.attest/1"
 # Of every attestation; "board" besides, of one made with --board.
 _KEYS = {"schema", "bundle", "doctor", "compile", "golden", "bench", "sweep", "valid", "problem", "sha256"}
-_LARGEST = 1 << 24  # bytes of a file that is read
+
+
+class _Figures(msgspec.Struct, frozen=True):
+    p50: float | None = None
+    p99: float | None = None
+    n: int = 0
+
+
+class _Steps(msgspec.Struct, frozen=True):
+    inferred: _Figures | None = None
+
+
+class _Latency(msgspec.Struct, frozen=True):
+    end_to_end: _Figures
+    steps: _Steps = _Steps()
+
+
+class _Stage(msgspec.Struct, frozen=True):
+    engine: _Figures
+
+
+class _Rate(msgspec.Struct, frozen=True):
+    asked_hz: Annotated[float, msgspec.Meta(gt=0)] | None
+
+
+class _Power(msgspec.Struct, frozen=True):
+    mj_per_result: float | None = None
+
+
+class _Conditions(msgspec.Struct, frozen=True):
+    machine: str
+    backends: dict[str, str]
+    power: _Power = _Power()
+
+
+class _Report(msgspec.Struct, frozen=True):
+    evidence: str
+    conditions: _Conditions
+    latency_ms: _Latency
+    stages_ms: dict[str, _Stage]
+    rate: _Rate
+    runtime_share: _Figures | None
+
+
+class _Bundle(msgspec.Struct, frozen=True):
+    name: str
+    manifest_sha256: str
+
+
+class _Knee(msgspec.Struct, frozen=True):
+    knee_hz: float | None
+
+
+class _Read(msgspec.Struct, frozen=True):
+    """What is read of an attestation, besides what its checklist is made of; times in ms."""
+
+    bundle: _Bundle
+    bench: _Report
+    sweep: _Knee | None
+    problem: str | None
 
 
 def seal(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -68,13 +131,9 @@ def read(path: Path) -> dict[str, Any]:
         ConfigError: If it cannot be read, or is none.
         CheckError: If it was changed, or what it holds is not valid.
     """
+    content = read_document(path, "the attestation")
     try:
-        if path.stat().st_size > _LARGEST:
-            raise ConfigError("the file is too large for an attestation", where=str(path), fix="check the path")
-        document = json.loads(path.read_bytes())
-    except OSError as error:
-        message = f"cannot read the attestation: {error.strerror}"
-        raise ConfigError(message, where=str(path), fix="check the path") from error
+        document = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise ConfigError("the file is not JSON", where=str(path), fix="make one: mmedge attest BUNDLE") from error
     schema = document.get("schema") if isinstance(document, dict) else None
@@ -97,6 +156,11 @@ def read(path: Path) -> dict[str, Any]:
         message = f"its report is not of schema '{BENCH_SCHEMA}'"
         raise ConfigError(message, where=str(path), fix="measure again with this version")
     view(document)
+    try:
+        msgspec.convert(document, learn(_Read))
+    except msgspec.ValidationError as error:
+        message = f"a part of the attestation is malformed: {error}"
+        raise ConfigError(message, where=str(path), fix="measure again with this version") from None
     if document["valid"] is not True:
         raise CheckError(f"its figures are not valid: {document['problem']}", where=str(path), fix="measure again")
     return dict(document)

@@ -13,8 +13,8 @@ from mmedge.bench.machine import differences
 from mmedge.bench.report import SCHEMA, Report
 from mmedge.bench.samples import Interval
 from mmedge.errors import CheckError, ConfigError
+from mmedge.files import read_document
 
-_LARGEST = 1 << 24  # bytes of a file that is read
 GATED = tuple(("end_to_end", percent) for percent in ("p50", "p90", "p99"))
 
 
@@ -118,14 +118,9 @@ def read_baseline(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: If there is none, or it is of another schema.
     """
+    content = read_document(path, "the baseline")
     try:
-        if path.stat().st_size > _LARGEST:
-            raise ConfigError("the baseline is too large for a report", where=str(path), fix="check the path")
-        document = json.loads(path.read_bytes(), parse_constant=_refuse)
-    except OSError as error:
-        raise ConfigError(
-            f"cannot read the baseline: {error.strerror}", where=str(path), fix="check the path"
-        ) from error
+        document = json.loads(content, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
         raise ConfigError("the baseline is not JSON", where=str(path), fix="save one: --save FILE.json") from error
     schema = document.get("schema") if isinstance(document, dict) else None

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from difflib import get_close_matches
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 import typer
@@ -254,3 +255,13 @@ def _report_bug(error: Exception, *, as_json: bool) -> int:
         print(printable(trace(error)), file=sys.stderr)
     _report(problem.to_dict() if as_json else str(problem), as_json=as_json)
     return problem.exit_code
+
+
+class _Package(ModuleType):
+    # Importing the command `run` would bind its module over the function.
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name == "run" and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

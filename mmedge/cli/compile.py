@@ -19,13 +19,14 @@ from mmedge.engine.compile import compile_network
 from mmedge.engine.cpu_backends import CPU_BACKENDS
 from mmedge.engine.cuda import gpu_problem
 from mmedge.engine.network import read_network
-from mmedge.engine.reach import EngineOptions, Gpus
+from mmedge.engine.reach import PLAIN, EngineOptions, Gpus
 from mmedge.engine.shapes import Given, parse_shapes
 from mmedge.engine.tensorrt_loader import tensorrt_choice
 from mmedge.errors import CheckError, ConfigError
 from mmedge.extras import is_installed
 from mmedge.fusion.compile import compile_bundle, engine_row
 from mmedge.fusion.measure import measure_cpu
+from mmedge.fusion.placement import placements
 from mmedge.types import Precision
 
 _LISTED = {
@@ -74,27 +75,28 @@ def command(
         timeout_s=timeout, anew=True, memory_bytes=None if memory_mb is None else round(memory_mb * 1e6)
     )
     shapes = parse_shapes(shape)
-    options = EngineOptions(newer_versions=newer_versions, gpus=gpus)
+    options, places = EngineOptions(newer_versions=newer_versions, gpus=gpus), parse_places(place)
     cpu: list[dict[str, Any]] = []
     rows: list[dict[str, Any]] = []
     choices: list[dict[str, Any]] = []
     lacks: str | None = None
     with bar("compile") as progress:
         if file.suffix.lower() == ".onnx":
-            rows = [compile_onnx(file, progress, shapes, limits, options)]
-            if place:
+            if places:
                 raise ConfigError("an ONNX file has no stages", where="--place", fix="leave it out, or name a bundle")
+            rows = [compile_onnx(file, progress, shapes, limits, options)]
         elif shapes:
             raise ConfigError(
                 "a bundle says itself which shapes it has", where="--shape", fix="leave it out, or name an ONNX file"
             )
         else:
             with load(file) as bundle:
+                placements(bundle.manifest, places)  # what is wrong is said before anything is measured
                 if any(map(is_installed, CPU_BACKENDS)):
                     cpu = measure_cpu(bundle, progress, anew=True)
                 lacks = no_engines(bundle)
-                if not (cpu and lacks):
-                    rows, choices = compile_bundle(bundle, precision, progress, limits, options, parse_places(place))
+                if not (cpu and lacks) or places or options != PLAIN:  # what only an engine can be is not passed over
+                    rows, choices = compile_bundle(bundle, precision, progress, limits, options, places)
     if json:
         print_json({"schema": "mmedge.compile/1", "engines": rows, "choices": choices, "cpu": cpu})
     else:

@@ -50,15 +50,16 @@ def command(
     json: Json = False,
 ) -> None:
     """Show what a file is: inputs, stages, tasks and variants, an ONNX signature and findings, engine or plan."""
-    if plan or inputs or latency != "balanced" or device is not None or measured or fps != 30.0:
+    expects = device is not None or bool(measured) or fps != 30.0
+    if plan or inputs or latency != "balanced" or expects:
         if not plan:
             raise ConfigError(
                 "--inputs, --latency, --device, --fps and --measured are of --plan", where="inspect", fix="add --plan"
             )
         names = [name for name in inputs.split(",") if name]
-        if device is None or not json:
+        if not (json and expects):  # that is one document
             _show_plan(file, names, latency, json=json)
-        if device is not None or not json:
+        if expects or not json:
             _show_forecast(file, names, latency, device, fps, measured, json=json)
         return
     if file.suffix.lower() == ".json":

@@ -281,16 +281,7 @@ class EngineCache:
 
     def _of_variant(self, key: EngineKey) -> list[EngineKey]:
         """Return the keys of what was built of a variant, the newest last."""
-        found = []
-        for path in self.folder.glob(f"{key.variant_sha256[:16]}-*.json"):
-            try:
-                other, when_ns = msgspec.json.decode(path.read_bytes(), type=learn(Sidecar)), path.stat().st_mtime_ns
-            except (OSError, msgspec.MsgspecError) as error:
-                _log.warning("unreadable entry in the engine cache: %s: %s", path, error)
-                continue
-            if other.key.variant_sha256 == key.variant_sha256:
-                found.append((when_ns, other.key))
-        return [other for _, other in sorted(found, key=lambda item: item[0])]
+        return [sidecar.key for sidecar in _sidecars(self.folder, key.variant_sha256)]
 
     @staticmethod
     def _write(path: Path, sidecar: Sidecar) -> None:
@@ -315,12 +306,24 @@ class EngineCache:
 def timed_engine(variant_sha256: str) -> Sidecar | None:
     """Return what is said of the newest engine of a network that was run here; None of nothing. Nothing is loaded."""
     try:
-        paths = sorted(engine_cache().glob(f"{variant_sha256[:16]}-*.json"), key=lambda path: -path.stat().st_mtime_ns)
-        found = [msgspec.json.decode(path.read_bytes(), type=learn(Sidecar)) for path in paths]
-    except (ConfigError, OSError, msgspec.MsgspecError):
+        found = _sidecars(engine_cache(), variant_sha256)
+    except (ConfigError, OSError):  # whoever builds one will say so
         return None
-    ran = (s for s in found if s.verdict is not None and s.verdict.run_ms is not None)
-    return next((sidecar for sidecar in ran if sidecar.key.variant_sha256 == variant_sha256), None)
+    return next((s for s in reversed(found) if s.verdict is not None and s.verdict.run_ms is not None), None)
+
+
+def _sidecars(folder: Path, variant_sha256: str) -> list[Sidecar]:
+    """Return what is said of the engines of a variant, the newest last; one that cannot be read hides no other."""
+    found = []
+    for path in folder.glob(f"{variant_sha256[:16]}-*.json"):
+        try:
+            sidecar, when_ns = msgspec.json.decode(path.read_bytes(), type=learn(Sidecar)), path.stat().st_mtime_ns
+        except (OSError, msgspec.MsgspecError) as error:
+            _log.warning("unreadable entry in the engine cache: %s: %s", path, error)
+            continue
+        if sidecar.key.variant_sha256 == variant_sha256:
+            found.append((when_ns, sidecar))
+    return [sidecar for _, sidecar in sorted(found, key=lambda item: item[0])]
 
 
 def _described(key: EngineKey, build: BuildResult, verdict: Verdict | None) -> Sidecar:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.util import find_spec
@@ -21,6 +22,7 @@ from mmedge.types import AnyArray
 CPU_BACKENDS = ("onnxruntime", "openvino")
 """In the order in which they serve where nothing was measured."""
 _BLOB = "model.blob"
+_log = logging.getLogger(__name__)
 
 
 def installed_backends() -> tuple[str, ...]:
@@ -119,9 +121,10 @@ def _onnxruntime(
         make = partial(OnnxRuntimeEngine, content, **options, as_written=as_written, weights=weights)
         try:
             return make(keep=keep)
-        except EngineError:
+        except EngineError as error:
             if keep is None:
                 raise
+            _let_go(keep, error)
         return make()  # it may be the disk, or what ONNX Runtime can run and cannot write
 
     return load
@@ -141,10 +144,20 @@ def _openvino(
             raise EngineError(f"OpenVINO does not take {what}", where=options["name"], fix="use backend 'onnxruntime'")
         engine = OpenVINOEngine(content, **options)
         if keep is not None:
-            (keep / _BLOB).write_bytes(engine.export())
+            try:
+                (keep / _BLOB).write_bytes(engine.export())
+            except (EngineError, OSError) as error:
+                _let_go(keep, error)
         return engine
 
     return load
+
+
+def _let_go(keep: Path, error: Exception) -> None:
+    """Remove what was written into an entry that failed: a half of it would be published as a whole."""
+    _log.info("nothing prepared is kept: %s", error)
+    for file in keep.iterdir():
+        file.unlink()
 
 
 _OPENERS = {"onnxruntime": _onnxruntime, "openvino": _openvino}

@@ -158,11 +158,6 @@ def _dequantized(tensor: Any, producer: dict[str, Any], passing: set[Any]) -> An
     return source
 
 
-def count_int8(layers: list[Layer], quantized: list[frozenset[str]]) -> int:
-    """Count the quantised operations that a layer computes in INT8."""
-    return len(split_int8(layers, quantized)[0])
-
-
 def split_int8(layers: list[Layer], quantized: list[frozenset[str]]) -> tuple[list[str], list[str]]:
     """Return the names of the quantised operations that a layer computes in INT8, and of those that none does."""
     return _split([layer for layer in layers if layer.int8], quantized)

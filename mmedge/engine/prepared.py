@@ -20,7 +20,7 @@ from mmedge.engine.cache_folder import checked_cache
 from mmedge.engine.cpu import cpu_name, instruction_sets
 from mmedge.engine.cpu_engine import CpuEngine
 from mmedge.errors import ConfigError, EngineError
-from mmedge.files import file_hash, replacing
+from mmedge.files import engine_cache, file_hash, replacing
 from mmedge.learn import learn
 from mmedge.version import __version__
 
@@ -98,10 +98,11 @@ def load_prepared(key: PreparedKey | None, take: Callable[[Path], _E], make: Cal
         return make(folder)
 
 
-def discard_prepared(key: PreparedKey) -> None:
-    """Remove an entry that turned out to be wrong; idempotent."""
+def discard_prepared(key: PreparedKey) -> bool:
+    """Remove an entry that turned out to be wrong, and tell whether it is gone; idempotent."""
     with _cache_problem("a wrong entry cannot be removed from the engine cache"):
         _remove(checked_cache() / key.stem)
+    return not (engine_cache() / key.stem).exists()
 
 
 def _verified(key: PreparedKey) -> Path | None:

@@ -18,11 +18,10 @@ from mmedge.forecast.span import Span, added
 from mmedge.forecast.times import Kept, Measured, kept_here, span_of
 from mmedge.forecast.trigger import period_ns, shares, waiting
 from mmedge.plan import StagePlan, make_plan
-from mmedge.types import Latency
+from mmedge.types import TENSORRT_ORDER, Latency
 
 SCHEMA = "mmedge.forecast/1"
 HERE = "this machine"
-_ORDER = ("int8", "fp8", "int4", "fp16", "fp32")  # on TensorRT: first what moves and multiplies the fewest bits
 
 
 class Sources(NamedTuple):
@@ -257,7 +256,7 @@ def tensorrt_file(bundle: Bundle, stage: str) -> Variant | None:
     """Return the file of a stage that a board with TensorRT takes first; None of a function, or where there is none."""
     if bundle.manifest.stages[stage].callable is not None:
         return None
-    return min(bundle.variants(stage, "tensorrt"), key=lambda v: _ORDER.index(v.precision), default=None)
+    return min(bundle.variants(stage, "tensorrt"), key=lambda v: TENSORRT_ORDER.index(v.precision), default=None)
 
 
 def _serves(bundle: Bundle, stage: str, *, is_here: bool) -> Variant | None:

@@ -11,11 +11,10 @@ from typing import Any, NamedTuple
 import msgspec
 
 from mmedge.errors import CheckError, ConfigError
+from mmedge.files import read_document
 from mmedge.forecast.expect import SCHEMA, Forecast
 from mmedge.forecast.span import Span
 from mmedge.learn import learn
-
-_LARGEST = 1 << 24  # bytes of a file that is read
 
 
 class _Step(msgspec.Struct, frozen=True):
@@ -78,18 +77,14 @@ def read_sealed(path: Path) -> dict[str, Any]:
         CheckError: If they were changed after they had been sealed.
     """
     fix = "take the NAME.json that `mmedge export` writes beside the bundle"
+    content = read_document(path, "the report")
     try:
-        if path.stat().st_size > _LARGEST:
-            raise ConfigError("the file is too large for a report", where=str(path), fix="check the path")
-        document: Any = json.loads(path.read_bytes())
+        document: Any = json.loads(content)
         found = document.get("forecast") if isinstance(document, dict) else None
         if not isinstance(found, dict):
             raise ConfigError("the file has no sealed forecast", where=str(path), fix=fix)
         is_changed = digest(found) != found.get("sha256")
         msgspec.convert(found, learn(_Sealed))
-    except OSError as error:
-        message = f"cannot read the report: {error.strerror}"
-        raise ConfigError(message, where=str(path), fix="check the path") from error
     except (ValueError, RecursionError) as error:  # of JSON, UTF-8, msgspec, and numbers that JSON does not have
         raise ConfigError(f"the forecast cannot be read: {error}", where=str(path), fix=fix) from error
     if is_changed:

@@ -13,12 +13,11 @@ from mmedge.bundle import Bundle
 from mmedge.bundle.manifest import Variant
 from mmedge.engine.timings import timed_before
 from mmedge.errors import ConfigError
-from mmedge.files import engine_cache
+from mmedge.files import engine_cache, read_document
 from mmedge.forecast.span import Span, added
 from mmedge.learn import learn
 
 BENCH, ATTESTATION = "mmedge.bench/2", "mmedge.attest/1"
-_LARGEST = 1 << 24  # bytes of a file that is read
 
 
 class _Figures(msgspec.Struct, frozen=True):
@@ -104,10 +103,9 @@ def read_measured(path: Path, bundle: str) -> Measured:
     Raises:
         ConfigError: If it cannot be read, is neither, is not of this bundle, or is not valid.
     """
+    content = read_document(path, "the report")
     try:
-        if path.stat().st_size > _LARGEST:
-            raise ConfigError("the file is too large for a report", where=str(path), fix="check the path")
-        document: Any = json.loads(path.read_bytes())
+        document: Any = json.loads(content)
         if isinstance(document, dict) and document.get("schema") == ATTESTATION:
             document = document.get("bench")
         if not isinstance(document, dict) or document.get("schema") != BENCH:
@@ -117,9 +115,6 @@ def read_measured(path: Path, bundle: str) -> Measured:
                 fix="make one: mmedge bench BUNDLE --save FILE.json",
             )
         found = msgspec.convert(document, learn(Measured))
-    except OSError as error:
-        message = f"cannot read the report: {error.strerror}"
-        raise ConfigError(message, where=str(path), fix="check the path") from error
     except (ValueError, RecursionError) as error:  # of JSON, UTF-8 and msgspec
         message = f"the report cannot be read: {error}"
         raise ConfigError(message, where=str(path), fix="make one: mmedge bench BUNDLE --save FILE.json") from error

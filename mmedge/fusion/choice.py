@@ -12,12 +12,12 @@ from mmedge.engine.ort_providers import PROVIDERS, provider_problem, usable_prov
 from mmedge.engine.timings import TimingKey, kept_timings
 from mmedge.errors import ConfigError, DeviceError, MissingDependencyError
 from mmedge.fusion.doors import DOORS, variant_shapes
+from mmedge.types import TENSORRT_ORDER
 
 if TYPE_CHECKING:
     from mmedge.engine.reach import EngineOptions
 
 log = logging.getLogger("mmedge.fusion")
-_ORDER = ("int8", "fp8", "int4", "fp16", "fp32")  # on TensorRT: first what moves and multiplies the fewest bits
 
 
 def tensorrt_problem() -> str | None:
@@ -39,7 +39,7 @@ def candidates(
     if placed and backend not in ("auto", "tensorrt"):
         fix = "use backend 'auto' or 'tensorrt'"
         raise ConfigError(f"stage '{stage}' has a place, and '{backend}' has none to give", where="place", fix=fix)
-    order = {kind: place for place, kind in enumerate(_ORDER)}
+    order = {kind: place for place, kind in enumerate(TENSORRT_ORDER)}
     found: list[tuple[str, Variant]] = []
     if backend in ("auto", "tensorrt"):
         problem = tensorrt_problem()
@@ -69,7 +69,7 @@ def candidates(
 
 def cpu_forms(bundle: Bundle, stage: str, backends: tuple[str, ...] = ()) -> list[tuple[str, Variant]]:
     """Return what may serve a stage on this CPU, FP32 first: (backend, variant); on all backends by default."""
-    order = {kind: place for place, kind in enumerate(_ORDER)}
+    order = {kind: place for place, kind in enumerate(TENSORRT_ORDER)}
     variants = sorted(bundle.variants(stage, "cpu"), key=lambda v: -order[v.precision])
     return [(backend, v) for backend in backends or installed_backends() for v in variants]
 

@@ -22,10 +22,9 @@ from mmedge.fusion.evidence import evidence_of
 from mmedge.fusion.make import make_stage
 from mmedge.fusion.placement import placements
 from mmedge.fusion.stage import StageRunner
-from mmedge.fusion.weigh import run_ms
+from mmedge.fusion.weigh import CHOICE_BUDGET_S, CHOICE_RUNS, run_ms
 
 Progress = Callable[[str, float], None]
-_RUNS, _BUDGET_S = 51, 2.0  # of each form; for all forms of a stage
 
 
 class Compiled(NamedTuple):
@@ -165,7 +164,7 @@ def _time(forms: list[_Form]) -> None:
     running = [(form, form.stage) for form in forms if form.stage is not None]
     if not running:
         return
-    times = run_ms(*(stage for _, stage in running), runs=_RUNS, budget_s=_BUDGET_S)
+    times = run_ms(*(stage for _, stage in running), runs=CHOICE_RUNS, budget_s=CHOICE_BUDGET_S)
     for (form, _), taken in zip(running, times, strict=True):
         assert form.built is not None
         form.run_ms = round(taken, 4)

@@ -189,13 +189,15 @@ def _try(
     progress: Progress | None,
     patience: float,
     options: EngineOptions | None,
+    *,
+    keep: bool = True,
 ) -> StageRunner:
     if backend in DOORS:
         from mmedge.fusion.built import load_built
 
         return load_built(bundle, name, upstream, backend, variant, progress=progress, options=options)
     trial.check(backend, variant, _shapes(upstream))
-    engine = make_network(bundle, variant, upstream, f"{bundle.path}: {variant.file}", backend, keep=True)
+    engine = make_network(bundle, variant, upstream, f"{bundle.path}: {variant.file}", backend, keep=keep)
     stage: StageRunner | None = None
     try:
         stage = make_stage(bundle, name, engine, upstream, raw=variant.target == "tensorrt")
@@ -211,8 +213,8 @@ def _try(
         if engine.prepared is None or not isinstance(error, (CheckError, BundleError)):
             raise
         log.warning("stage '%s': what was prepared is wrong, it is made again: %s", name, error.message)
-        discard_prepared(engine.prepared)
-        return _try(bundle, name, upstream, backend, variant, trial, progress, patience, options)
+        is_gone = discard_prepared(engine.prepared)
+        return _try(bundle, name, upstream, backend, variant, trial, progress, patience, options, keep=is_gone)
     log.info("stage '%s': %s %s, self-test at %.0f %% of tolerance", name, backend, variant.precision, 100 * worst)
     return stage
 

@@ -20,9 +20,8 @@ from mmedge.fusion.make import make_stage
 from mmedge.fusion.stage import StageRunner
 from mmedge.fusion.tensors import Shapes
 from mmedge.fusion.trial import Trial
-from mmedge.fusion.weigh import run_ms
+from mmedge.fusion.weigh import CHOICE_BUDGET_S, CHOICE_RUNS, run_ms
 
-_RUNS, _BUDGET_S = 51, 2.0  # of each form; for all forms of a stage
 _LIMIT_MS = 60_000.0
 _TEXT = 500  # characters of an error
 Progress = Callable[[str, float], None]
@@ -94,7 +93,7 @@ def _timed(
                     error=error,
                 )
             )
-        times = run_ms(*(stage for _, stage in opened), runs=_RUNS, budget_s=_BUDGET_S) if opened else []
+        times = run_ms(*(stage for _, stage in opened), runs=CHOICE_RUNS, budget_s=CHOICE_BUDGET_S) if opened else []
     finally:
         for _, stage in opened:
             stage.close()

@@ -14,6 +14,7 @@ from mmedge.types import AnyArray
 
 _RUNS = 9  # of which the median counts
 _BUDGET_S = 0.2  # for all runs of one precision
+CHOICE_RUNS, CHOICE_BUDGET_S = 51, 2.0  # of each form; for all forms of a stage, where what serves is chosen
 _EXACT = 1e-3  # so far from the recorded answer FP32 may be, too
 
 

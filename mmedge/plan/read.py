@@ -8,11 +8,11 @@ from pathlib import Path
 import msgspec
 
 from mmedge.errors import ConfigError
+from mmedge.files import read_document
 from mmedge.learn import learn
 from mmedge.plan.parts import Plan
 
 _SCHEMA = "mmedge.plan/1"
-_MOST_BYTES = 16 << 20
 _FIX = "make it anew: mmedge inspect BUNDLE --plan --json"
 
 
@@ -57,13 +57,4 @@ def load_plan(path: Path) -> Plan:
     Raises:
         ConfigError: If it cannot be read, or as ``read_plan``.
     """
-    try:
-        if not path.is_file():  # a named pipe would be waited for
-            raise ConfigError("no such file, or not a plain one", where=str(path), fix="name a plan's JSON file")
-        with path.open("rb") as file:
-            raw = file.read(_MOST_BYTES + 1)
-    except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror}", where=str(path), fix="check the path") from error
-    if len(raw) > _MOST_BYTES:
-        raise ConfigError(f"the file has more than {_MOST_BYTES} bytes", where=str(path), fix=_FIX)
-    return read_plan(raw, str(path))
+    return read_plan(read_document(path, "the plan"), str(path))

@@ -17,6 +17,7 @@ import pytest
 import mmedge
 from mmedge.cli import run
 from mmedge.cli.addresses import typed
+from mmedge.cli.run import parse_inputs
 from mmedge.errors import ConfigError, MmedgeError
 from mmedge.replay.inputs import plain_seats, record
 from tests.processes import children, free_port, run_until, until
@@ -197,8 +198,6 @@ def test_an_address_comes_from_a_file(tmp_path: Path, caplog: pytest.LogCaptureF
         assert typed(f"@{file}", "--image").reveal() == f"rtsp://me:{TOKEN}@camera/"
     assert not caplog.records
     file.chmod(0o644)
-    from mmedge.cli.run import parse_inputs  # which hides `mmedge.cli.run`, the function
-
     assert parse_inputs(None, [f"front=@{file}"], {})["front"].reveal() == f"rtsp://me:{TOKEN}@camera/"
     assert "others may read this file" in caplog.text
     assert TOKEN not in caplog.text

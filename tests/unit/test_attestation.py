@@ -27,6 +27,8 @@ def attestation(**changes: Any) -> dict[str, Any]:
         "schema": BENCH,
         "evidence": "cpu",
         "latency_ms": {"end_to_end": figures},
+        "stages_ms": {},
+        "rate": {"asked_hz": 30.0},
         "runtime_share": {"p50": 1.5},
         "conditions": {
             "machine": "NVIDIA Jetson Orin Nano Developer Kit",
@@ -35,7 +37,7 @@ def attestation(**changes: Any) -> dict[str, Any]:
     }
     document = {
         "schema": SCHEMA,
-        "bundle": {"name": "digits"},
+        "bundle": {"name": "digits", "manifest_sha256": "0" * 64},
         "doctor": {},
         "compile": {},
         "golden": [],
@@ -91,6 +93,25 @@ JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inside: st.lists(inside) | st.dictionaries(st.text(), inside),
 )
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("latency_ms", {}),
+        ("latency_ms", {"end_to_end": {"p50": "fast"}}),
+        ("conditions", {"machine": 7}),
+        ("rate", {"asked_hz": 0}),
+        ("stages_ms", {"fusion": 1.5}),
+        ("runtime_share", 1.5),
+    ],
+)
+def test_parts_that_are_not_what_they_should_be_are_refused_whatever_the_hash(
+    tmp_path: Path, part: str, value: object
+) -> None:
+    bench = {**attestation()["bench"], part: value}
+    with pytest.raises(ConfigError, match="a part of the attestation is malformed"):
+        read(write(tmp_path / "a.json", attestation(bench=bench)))
 
 
 @given(document=st.dictionaries(st.text(), JSON))

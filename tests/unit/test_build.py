@@ -17,7 +17,7 @@ from mmedge.engine.build_errors import UnsupportedNodesError
 from mmedge.engine.build_messages import BuildLimits
 from mmedge.engine.build_parent import build_engine, target_capability
 from mmedge.engine.cuda import gpu_available
-from mmedge.engine.layers import count_half, count_int8, parse_layers
+from mmedge.engine.layers import count_half, parse_layers, split_int8
 from mmedge.engine.tensorrt_loader import TensorRT, load_tensorrt
 from mmedge.errors import ConfigError, DeviceError, EngineError
 from tests.builds import RTX, Net, builders, image_net
@@ -70,7 +70,7 @@ def test_a_float_engine_shows_no_int8_layer(tmp_path: Path) -> None:
     assert layers
     # The same network with Q/DQ asks for three operations: none of them is in INT8 here.
     asked = [frozenset([f"{name}_node"]) for name in ("conv0", "conv1", "y")]
-    assert count_int8(layers, asked) == 0
+    assert split_int8(layers, asked)[0] == []
     assert asked[0] <= frozenset().union(*(layer.nodes for layer in layers))
 
 
@@ -135,7 +135,7 @@ def test_layers_of_a_gpu_build_are_read() -> None:
     )
     layers = parse_layers(text)
     assert [layer.int8 for layer in layers] == [True, False]
-    assert count_int8(layers, [frozenset(["conv0"]), frozenset(["conv1"])]) == 1
+    assert split_int8(layers, [frozenset(["conv0"]), frozenset(["conv1"])]) == (["conv0"], ["conv1"])
 
 
 @pytest.mark.parametrize("channels", [4, 64])  # few: the correlation is inside a generated kernel

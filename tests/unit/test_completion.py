@@ -6,11 +6,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import cv2
 import pytest
 
+import mmedge.cli
+import mmedge.cli.attest  # imports mmedge.cli.run, a module
 from mmedge.cli import COMMANDS, run
 from mmedge.cli.window import Window, window_of
 from mmedge.errors import ConfigError, DeviceError, MissingDependencyError
@@ -85,3 +88,8 @@ def test_without_a_display_there_is_no_window(tmp_path: Path, monkeypatch: pytes
     for images in ([], ["left", "right"]):
         with pytest.raises(ConfigError, match="one camera"):
             window_of(images, "x")
+
+
+def test_no_command_hides_the_function_that_runs_one() -> None:
+    assert isinstance(run, FunctionType)
+    assert mmedge.cli.run is run

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import threading
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmedge.engine.build_parent import BuildResult
-from mmedge.engine.cache import EngineCache, EngineKey, Verdict
+from mmedge.engine.cache import EngineCache, EngineKey, Verdict, timed_engine
 from mmedge.errors import ConfigError, EngineError
 from mmedge.files import engine_cache
 
@@ -230,6 +231,24 @@ def test_what_came_of_running_an_engine_is_kept_beside_it(tmp_path: Path) -> Non
     cache.discard(key)
     assert cache.get(key) is None
     assert not list(tmp_path.glob("*.plan"))
+
+
+def test_the_newest_time_of_a_network_is_found_beside_what_is_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MMEDGE_CACHE", str(tmp_path / "cache"))
+    key = make_key()
+    assert timed_engine(key.variant_sha256) is None
+    cache = EngineCache()
+    for place, (cuda, ms) in enumerate((("12.6", 3.0), ("13.0", 2.0), ("13.2", None))):
+        own = make_key(cuda=cuda)
+        cache.put(own, make_build(), None if ms is None else Verdict(run_ms=ms))
+        (sidecar,) = cache.folder.glob(f"{own.stem}*.json")
+        os.utime(sidecar, (1000 + place, 1000 + place))
+    (cache.folder / f"{key.variant_sha256[:16]}-damaged.json").write_text("{")
+    found = timed_engine(key.variant_sha256)
+    assert found is not None
+    assert (found.key.cuda, found.verdict) == ("13.0", Verdict(run_ms=2.0))
 
 
 def test_a_cache_that_cannot_be_written_forgets_trials_and_nothing_else(

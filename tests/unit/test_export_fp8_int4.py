@@ -27,9 +27,9 @@ from mmedge.export.judge import judge
 from mmedge.export.onnx.state import quantization_of
 from mmedge.export.report import int8_nodes, quantization_report, sqnr_db
 from mmedge.fusion import load_graph
-from mmedge.fusion.choice import _ORDER, candidates
+from mmedge.fusion.choice import candidates
 from mmedge.fusion.doors import DOORS
-from mmedge.types import Precision
+from mmedge.types import TENSORRT_ORDER, Precision
 from tests.doors import OrtDoor
 from tests.unit.test_export_kinds import NODE, RECIPE, F, feeds, models_of, net, w
 from tests.unit.test_export_pack import recipe_in
@@ -225,7 +225,7 @@ class OlderDoor(OrtDoor):
 
 
 def test_a_device_takes_the_next_precision_that_it_has(tmp_path: Path, monkeypatch, caplog) -> None:
-    assert set(_ORDER) == set(get_args(Precision))
+    assert set(TENSORRT_ORDER) == set(get_args(Precision))
     recipe, fp32, forms, samples = all_forms(tmp_path)
     path = pack(tmp_path / "t.mmedge", recipe, [fp32, *forms], samples=samples)
     with load(path) as bundle:

@@ -215,6 +215,13 @@ def test_the_command_prints_it_and_refuses_what_is_not_known(tmp_path: Path, cap
     assert run(["inspect", str(DIGITS), "--plan", "--device", "orin-nx", "--json"]) == 0
     document = json.loads(capfd.readouterr().out)
     assert (document["schema"], document["device"]) == ("mmedge.forecast/1", "orin-nx")
+    (tmp_path / "bench.json").write_text(json.dumps(report()))
+    for asked in (["--measured", str(tmp_path / "bench.json")], ["--fps", "60"]):
+        assert run(["inspect", str(DIGITS), "--plan", *asked, "--json"]) == 0
+        document = json.loads(capfd.readouterr().out)
+        assert (document["schema"], document["device"]) == ("mmedge.forecast/1", "this machine")
+    assert run(["inspect", str(DIGITS), "--plan", "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["schema"] == "mmedge.plan/1"
     assert run(["inspect", str(DIGITS), "--plan", "--device", "thor"]) == 0
     assert "docs.ultralytics.com" in capfd.readouterr().out
     for wrong in (["--plan", "--device", "xavier"], ["--device", "thor"], ["--plan", "--measured", "none.json"]):

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 import mmedge
 from mmedge.bundle import load
+from mmedge.cli import run
 from mmedge.cli.output import parse_places
 from mmedge.engine.cuda import gpu_problem
 from mmedge.engine.reach import EngineOptions
-from mmedge.errors import ConfigError, DeviceError
+from mmedge.errors import ConfigError, DeviceError, MissingDependencyError
 from mmedge.fusion import Upgrades, load_graph
 from mmedge.fusion.compile import compile_bundle
 from mmedge.fusion.doors import DOORS
@@ -120,8 +121,37 @@ def test_a_pipeline_refuses_what_is_no_place_before_it_starts(bundle: Any) -> No
         mmedge.Pipeline(bundle, {"image": "test://", "audio": "test://"}, place={"nose": "dla:0"})
 
 
-def test_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_line() -> None:
     assert parse_places(["a=dla:0", "b=sms:4"]) == {"a": "dla:0", "b": "sms:4"}
     for wrong in (["a"], ["=dla:0"], ["a=dla:0", "a=dla:1"]):
         with pytest.raises(ConfigError):
             parse_places(wrong)
+
+
+def test_compile_says_what_is_no_place_before_it_measures(
+    bundle: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def measure(*_: object, **__: object) -> None:
+        raise AssertionError("measured first")
+
+    monkeypatch.setattr("mmedge.cli.compile.measure_cpu", measure)
+    monkeypatch.setattr("mmedge.cli.compile.compile_onnx", measure)
+    assert run(["compile", str(bundle.path), "--place", "nose=dla:0"]) == 2
+    assert "'nose' is not a network" in capfd.readouterr().err
+    assert run(["compile", str(tmp_path / "a.onnx"), "--place", "eye=dla:0"]) == 2
+    assert "an ONNX file has no stages" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("asked", [["--place", "eye=dla:0"], ["--gpus", "ampere"], ["--newer-versions"]])
+def test_compile_without_tensorrt_passes_over_nothing_that_was_asked(
+    bundle: Any, asked: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def build(*_: object, **__: object) -> None:
+        raise MissingDependencyError("there is no TensorRT", where="tensorrt", fix="install it")
+
+    monkeypatch.setattr("mmedge.cli.compile.measure_cpu", lambda *_, **__: [{}])
+    monkeypatch.setattr("mmedge.cli.compile.no_engines", lambda bundle: "TensorRT is not installed")
+    monkeypatch.setattr("mmedge.cli.compile.compile_bundle", build)
+    assert run(["compile", str(bundle.path), "--json"]) == 0
+    assert run(["compile", str(bundle.path), *asked, "--json"]) == MissingDependencyError.exit_code
+    assert "there is no TensorRT" in capfd.readouterr().out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import resource
 import shutil
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -99,10 +100,7 @@ def test_what_is_damaged_is_made_again(cache: Path, backend: str, caplog: pytest
     assert answers(backend) == (first, {True})
 
 
-def test_another_network_under_its_name_fails_its_self_test_and_is_made_again(
-    cache: Path, backend: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    first, _ = answers(backend)
+def put_others(cache: Path) -> None:
     own, *others = entries(cache)
     for other in others:  # files of another network, with hashes that are right
         entry = json.loads((other / "entry.json").read_text())
@@ -113,11 +111,27 @@ def test_another_network_under_its_name_fails_its_self_test_and_is_made_again(
                 shutil.copy(file, other)
         entry["files"] = {path.name: file_hash(path) for path in other.iterdir()}
         (other / "entry.json").write_text(json.dumps(entry))
+
+
+def test_another_network_under_its_name_fails_its_self_test_and_is_made_again(
+    cache: Path, backend: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, _ = answers(backend)
+    put_others(cache)
     got, taken = answers(backend)
     assert got == first
     assert taken == {False, True}
     assert caplog.text.count("it is made again") == 3
     assert answers(backend) == (first, {True})
+
+
+def test_what_is_wrong_and_cannot_be_removed_is_passed_over(
+    cache: Path, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _ = answers(backend)
+    put_others(cache)
+    monkeypatch.setattr("mmedge.engine.prepared._remove", lambda folder: None)  # a cache of root's, read by others
+    assert answers(backend) == (first, {False, True})
 
 
 @pytest.mark.parametrize("how", ["a file", "open to others"])
@@ -133,6 +147,23 @@ def test_a_cache_that_cannot_be_used_costs_time_alone(
         assert answers(backend)[1] == {False}
         assert answers(backend)[1] == {False}
     assert "nothing prepared is kept" in caplog.text
+
+
+def test_a_disk_that_is_full_costs_time_alone(cache: Path, backend: str, caplog: pytest.LogCaptureFixture) -> None:
+    first, _ = answers(backend)
+    shutil.rmtree(cache)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 12, hard))  # of an entry there is room for a part
+    try:
+        with caplog.at_level(logging.INFO):
+            assert answers(backend) == (first, {False})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "nothing prepared is kept" in caplog.text
+    caplog.clear()
+    assert answers(backend)[0] == first
+    assert "made again" not in caplog.text  # no part was taken for a whole
+    assert answers(backend) == (first, {True})
 
 
 def test_what_an_older_library_has_prepared_goes(cache: Path, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
