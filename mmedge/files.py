@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -51,6 +52,28 @@ def file_hash(path: Path) -> str:
         for piece in iter(lambda: file.read(1 << 20), b""):
             digest.update(piece)
     return digest.hexdigest()
+
+
+def open_plain(path: Path) -> BinaryIO:
+    """Open a plain file; OSError for anything else, whatever it has become since it was looked at."""
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):  # a pipe would be waited for, a device read without end
+        os.close(handle)
+        raise OSError(errno.EINVAL, "it is not a plain file", str(path))
+    return os.fdopen(handle, "rb")
+
+
+def read_plain(path: Path, most_bytes: int) -> bytes:
+    """Return what a plain file holds.
+
+    Raises:
+        OSError: If it cannot be read, is no plain file, or holds more than ``most_bytes``.
+    """
+    with open_plain(path) as file:
+        raw = file.read(most_bytes + 1)
+    if len(raw) > most_bytes:
+        raise OSError(errno.EFBIG, f"it is too large, more than {most_bytes} bytes", str(path))
+    return raw
 
 
 def private_folder(path: Path) -> None:

@@ -10,15 +10,51 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from mmedge.bench.checklist import view
 from mmedge.bench.report import SCHEMA as BENCH_SCHEMA
 from mmedge.errors import CheckError, ConfigError
+from mmedge.files import read_plain
 from mmedge.forecast.seal import digest
+from mmedge.learn import learn
 
 SCHEMA = "mmedge.attest/1"
 # Of every attestation; "board" besides, of one made with --board.
 _KEYS = {"schema", "bundle", "doctor", "compile", "golden", "bench", "sweep", "valid", "problem", "sha256"}
 _LARGEST = 1 << 24  # bytes of a file that is read
+
+
+class _Bundle(msgspec.Struct, frozen=True):
+    name: str
+    manifest_sha256: str = ""
+
+
+class _Figures(msgspec.Struct, frozen=True):
+    p50: float | None
+    p99: float | None
+    n: int
+
+
+class _Latency(msgspec.Struct, frozen=True):
+    end_to_end: _Figures
+
+
+class _Conditions(msgspec.Struct, frozen=True):
+    machine: str
+
+
+class _Bench(msgspec.Struct, frozen=True):
+    evidence: str
+    latency_ms: _Latency
+    conditions: _Conditions
+
+
+class _Shown(msgspec.Struct, frozen=True):
+    """What is shown of every attestation, beside its checklist."""
+
+    bundle: _Bundle
+    bench: _Bench
 
 
 def seal(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -69,9 +105,7 @@ def read(path: Path) -> dict[str, Any]:
         CheckError: If it was changed, or what it holds is not valid.
     """
     try:
-        if path.stat().st_size > _LARGEST:
-            raise ConfigError("the file is too large for an attestation", where=str(path), fix="check the path")
-        document = json.loads(path.read_bytes())
+        document = json.loads(read_plain(path, _LARGEST))
     except OSError as error:
         message = f"cannot read the attestation: {error.strerror}"
         raise ConfigError(message, where=str(path), fix="check the path") from error
@@ -97,6 +131,11 @@ def read(path: Path) -> dict[str, Any]:
         message = f"its report is not of schema '{BENCH_SCHEMA}'"
         raise ConfigError(message, where=str(path), fix="measure again with this version")
     view(document)
+    try:
+        msgspec.convert(document, learn(_Shown))
+    except msgspec.ValidationError as error:
+        message = f"a part of the attestation is malformed: {error}"
+        raise ConfigError(message, where=str(path), fix="measure again with this version") from None
     if document["valid"] is not True:
         raise CheckError(f"its figures are not valid: {document['problem']}", where=str(path), fix="measure again")
     return dict(document)

@@ -13,6 +13,7 @@ from mmedge.bench.machine import differences
 from mmedge.bench.report import SCHEMA, Report
 from mmedge.bench.samples import Interval
 from mmedge.errors import CheckError, ConfigError
+from mmedge.files import read_plain
 
 _LARGEST = 1 << 24  # bytes of a file that is read
 GATED = tuple(("end_to_end", percent) for percent in ("p50", "p90", "p99"))
@@ -119,9 +120,7 @@ def read_baseline(path: Path) -> dict[str, Any]:
         ConfigError: If there is none, or it is of another schema.
     """
     try:
-        if path.stat().st_size > _LARGEST:
-            raise ConfigError("the baseline is too large for a report", where=str(path), fix="check the path")
-        document = json.loads(path.read_bytes(), parse_constant=_refuse)
+        document = json.loads(read_plain(path, _LARGEST), parse_constant=_refuse)
     except OSError as error:
         raise ConfigError(
             f"cannot read the baseline: {error.strerror}", where=str(path), fix="check the path"

@@ -181,7 +181,7 @@ def _scores(document: dict[str, Any], forecast: Path) -> list[Score]:
     if device is None:
         message = f"forecasts are of boards that are known, and this is '{machine}'"
         raise CheckError(message, where=str(forecast), fix=f"known are {', '.join(known_boards())}")
-    return scored(read_sealed(forecast), device, document["bundle"]["manifest_sha256"], document["bench"])
+    return scored(read_sealed(forecast), device, document["bundle"].get("manifest_sha256", ""), document["bench"])
 
 
 def _plain(score: Score) -> dict[str, Any]:

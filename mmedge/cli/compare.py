@@ -23,6 +23,7 @@ from mmedge.engine.onnxruntime import OnnxRuntimeEngine
 from mmedge.engine.plan_file import SUFFIXES
 from mmedge.engine.shapes import as_range, parse_shapes
 from mmedge.errors import ConfigError
+from mmedge.files import read_plain
 from mmedge.fusion.evidence import evidence_of
 from mmedge.replay.compare import check_judged, check_thresholds, compare_on_golden, compare_on_recordings, thresholds
 from mmedge.types import Precision
@@ -125,9 +126,7 @@ def _document(path: Path) -> Any:
         with load(path) as bundle:
             return msgspec.to_builtins(bundle.manifest)
     try:
-        if path.stat().st_size > _MAX_DOCUMENT:
-            raise ConfigError("the file is too large", where=str(path), fix="name a recipe or a manifest")
-        raw = path.read_bytes()
+        raw = read_plain(path, _MAX_DOCUMENT)
     except OSError as error:
         raise ConfigError(f"cannot read it: {error.strerror}", where=str(path), fix="check the path") from error
     try:

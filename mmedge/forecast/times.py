@@ -13,7 +13,7 @@ from mmedge.bundle import Bundle
 from mmedge.bundle.manifest import Variant
 from mmedge.engine.timings import timed_before
 from mmedge.errors import ConfigError
-from mmedge.files import engine_cache
+from mmedge.files import engine_cache, read_plain
 from mmedge.forecast.span import Span, added
 from mmedge.learn import learn
 
@@ -105,9 +105,7 @@ def read_measured(path: Path, bundle: str) -> Measured:
         ConfigError: If it cannot be read, is neither, is not of this bundle, or is not valid.
     """
     try:
-        if path.stat().st_size > _LARGEST:
-            raise ConfigError("the file is too large for a report", where=str(path), fix="check the path")
-        document: Any = json.loads(path.read_bytes())
+        document: Any = json.loads(read_plain(path, _LARGEST))
         if isinstance(document, dict) and document.get("schema") == ATTESTATION:
             document = document.get("bench")
         if not isinstance(document, dict) or document.get("schema") != BENCH:
