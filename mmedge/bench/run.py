@@ -25,7 +25,7 @@ from mmedge.types import Backend, Precision
 _WHOLE = 0.95  # share of the asked time that sources must last
 
 
-def check_asked(duration_s: float, fps: float, seed: int, warm_up_s: float) -> None:
+def check_asked(duration_s: float, fps: float, seed: int = 0, warm_up_s: float = 1.0) -> None:
     """Raise ConfigError unless a measurement can be as it is asked for."""
     if not duration_s > 0:
         raise ConfigError(
