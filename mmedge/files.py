@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -69,15 +70,31 @@ def read_document(path: Path, what: str) -> bytes:
         True
     """
     try:
-        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-            is_plain = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
-            content = file.read(_SMALL_BYTES + 1) if is_plain else b""
+        return read_plain(path, _SMALL_BYTES)
     except OSError as error:
         raise ConfigError(f"cannot read {what}: {error.strerror}", where=str(path), fix="check the path") from error
-    if not is_plain or len(content) > _SMALL_BYTES:
-        problem = f"has more than {_SMALL_BYTES >> 20} MiB" if is_plain else "is not a plain file"
-        raise ConfigError(f"{what} {problem}", where=str(path), fix="check the path")
-    return content
+
+
+def open_plain(path: Path) -> BinaryIO:
+    """Open a plain file; OSError for anything else, whatever it has become since it was looked at."""
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):  # a pipe would be waited for, a device read without end
+        os.close(handle)
+        raise OSError(errno.EINVAL, "it is not a plain file", str(path))
+    return os.fdopen(handle, "rb")
+
+
+def read_plain(path: Path, most_bytes: int) -> bytes:
+    """Return what a plain file holds.
+
+    Raises:
+        OSError: If it cannot be read, is no plain file, or holds more than ``most_bytes``.
+    """
+    with open_plain(path) as file:
+        raw = file.read(most_bytes + 1)
+    if len(raw) > most_bytes:
+        raise OSError(errno.EFBIG, f"it is too large, more than {most_bytes} bytes", str(path))
+    return raw
 
 
 def private_folder(path: Path) -> None:

@@ -1,5 +1,6 @@
 #include "sound_records.hpp"
 
+#include <algorithm>
 #include <cstring>
 #include <stdexcept>
 #include <utility>
@@ -19,11 +20,15 @@ SoundRecord SoundRecord::parse(std::string_view record) {
 }
 
 void SoundRun::add(const SoundRecord& record, const SampleRing& ring) {
-  const std::size_t first = samples_.size(), n = static_cast<std::size_t>(record.n);
-  samples_.resize(first + n);
-  const auto real = static_cast<std::size_t>(ring.read(record.end, samples_.data() + first, n));
-  // Overwritten before they were read: the oldest are gone, and their time stays.
-  blocks_.push_back({record, first + n - real, real, record.lost + static_cast<std::int64_t>(n - real)});
+  const std::size_t first = samples_.size();
+  const std::int64_t most = std::min(record.n, ring.capacity());
+  samples_.resize(first + static_cast<std::size_t>(most));
+  const std::int64_t real = ring.read(record.end, samples_.data() + first, static_cast<std::size_t>(most));
+  // Overwritten before they were read: the oldest are gone, and their time stays. Room for what is gone would
+  // let a writer that counts up have any amount of memory.
+  const auto from = samples_.begin() + static_cast<std::ptrdiff_t>(first);
+  samples_.erase(from, from + (most - real));
+  blocks_.push_back({record, first, static_cast<std::size_t>(real), record.lost + (record.n - real)});
 }
 
 SoundRun SoundRun::split(std::int64_t arrive_ns) {

@@ -73,6 +73,7 @@ class SoundReader {
   SoundReader(const SoundReader&) = delete;
   SoundReader& operator=(const SoundReader&) = delete;
   void add(std::uint32_t number, std::string stream, SampleRing ring);
+  std::size_t size() const { return rings_.size(); }
   // Makes a run of the records from the first on, as long as they are blocks of one ring in order of arrival;
   // nothing when the first one's ring is not there. Throws std::invalid_argument as `parse` does, and
   // for samples that were given before: so all that a writer can give is what its ring holds.

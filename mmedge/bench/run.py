@@ -25,15 +25,15 @@ from mmedge.types import Backend, Precision
 _WHOLE = 0.95  # share of the asked time that sources must last
 
 
-def check_asked(duration_s: float, fps: float, seed: int, warm_up_s: float) -> None:
+def check_asked(duration_s: float, fps: float, seed: int = 0, warm_up_s: float = 1.0) -> None:
     """Raise ConfigError unless a measurement can be as it is asked for."""
     if not duration_s > 0:
         raise ConfigError(
             f"duration_s must be above 0, got {duration_s:g}", where="duration_s", fix="measure 10 s or more"
         )
     check_duration(duration_s)
-    if not 0 < fps <= 1000:
-        message = f"{fps:g} frames a second: it must be above 0 and at most 1000"
+    if not 0.001 <= fps <= 1000:
+        message = f"{fps:g} frames a second: it must be 0.001 to 1000"
         raise ConfigError(message, where="fps", fix="use the camera's rate")
     if seed < 0:
         raise ConfigError(f"seed must be 0 or more, got {seed}", where="seed", fix="use 0")

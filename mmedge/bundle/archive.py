@@ -24,7 +24,6 @@ from mmedge.bundle.container import (
     ZipContainer,
     check_total,
     check_weights,
-    open_plain,
     read_bounded,
     safe_member,
 )
@@ -34,7 +33,7 @@ from mmedge.bundle.onnx_file import MARK, Outside, is_weights, names_files, outs
 from mmedge.bundle.order import check_tasks, stage_order
 from mmedge.bundle.weights import ALIGNMENT, Mapped
 from mmedge.errors import BundleError
-from mmedge.files import replacing
+from mmedge.files import open_plain, replacing
 from mmedge.types import AnyArray
 
 MANIFEST = "manifest.json"

@@ -14,10 +14,11 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, NoReturn, Protocol
+from typing import NoReturn, Protocol
 
 from mmedge.bundle.onnx_file import is_weights
 from mmedge.errors import BundleError
+from mmedge.files import open_plain
 
 MAX_MEMBERS = 4096
 MAX_MEMBER_BYTES, MAX_ALL_BYTES = 1 << 31, 1 << 32
@@ -188,16 +189,6 @@ class FolderContainer:
 
     def close(self) -> None:
         """Do nothing: files are open while they are read."""
-
-
-def open_plain(path: Path) -> BinaryIO:
-    """Open a plain file; OSError for anything else, whatever it has become since it was looked at."""
-    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-    file = os.fdopen(handle, "rb")
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        file.close()
-        raise OSError(f"{path} is not a plain file")
-    return file
 
 
 def read_bounded(container: Container, name: str, limit: int, where: Path) -> Iterator[bytes]:

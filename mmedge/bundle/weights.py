@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mmedge.bundle.container import CHUNK, open_plain
+from mmedge.bundle.container import CHUNK
 from mmedge.bundle.onnx_file import Outside
+from mmedge.files import open_plain
 from mmedge.types import AnyArray
 
 # Number of a type in ONNX -> the same in numpy, of those that weights beside a network may have.

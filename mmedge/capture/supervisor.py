@@ -282,7 +282,10 @@ class WorkerSource:
             message, fds = received
             self._heard_ns = now_ns()
             if isinstance(message, Ring):
-                self._delivered.reader.add(message, fds[0])
+                try:
+                    self._delivered.reader.add(message, fds[0])
+                except (ValueError, LookupError, OSError) as error:
+                    self._delivered.damage = f"a ring is damaged: {error}"
             elif isinstance(message, Ready):
                 self._ready, self._delivered.packet_ns = True, self._heard_ns
             elif isinstance(message, State):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -59,7 +60,11 @@ class _Command(TyperCommand):
             at = args.index("--view")
             if not (args[at + 1 :] and is_place(args[at + 1])):
                 args = [*args[:at], "--view=", *args[at + 1 :]]
-        return list(super().parse_args(ctx, args))
+        rest = list(super().parse_args(ctx, args))
+        for name, value in ctx.params.items():
+            if isinstance(value, float) and math.isnan(value):  # no limit of an option refuses it
+                ctx.fail(f"Invalid value for '--{name.replace('_', '-')}': nan is not a number.")
+        return rest
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         for option in self.params:

@@ -19,6 +19,7 @@ from mmedge.bench import bench
 from mmedge.bench.attestation import SCHEMA, read, seal
 from mmedge.bench.checklist import SOAK_S
 from mmedge.bench.report import Report, write
+from mmedge.bench.run import check_asked
 from mmedge.bench.sweep import sweep
 from mmedge.bundle import Bundle, load
 from mmedge.cli.attest_board import on_board, print_checklist
@@ -54,7 +55,8 @@ def command(
         float | None, typer.Option(metavar="SECONDS", help="With --board: how long it is to last, 180 by default.")
     ] = None,
     probe: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="With --board: for each device, 5 by default.")
+        float | None,
+        typer.Option(metavar="SECONDS", min=1, max=600, help="With --board: for each device, 5 by default."),
     ] = None,
     input: Annotated[
         list[str], typer.Option("--input", metavar="NAME=URI", help="With --board: a real source for the soak.")
@@ -92,6 +94,8 @@ def command(
     if board and sweep_rates is None:
         sweep_rates = _BOARD_RATES
     rates = None if sweep_rates is None else rates_of(sweep_rates)
+    for seconds in (duration, rate_seconds, *(() if soak is None else (soak,))):
+        check_asked(seconds, fps)  # now, not after minutes
     began_s, done = time.monotonic(), count(1)
 
     def step(name: str) -> AbstractContextManager[Bar]:
@@ -181,7 +185,7 @@ def _scores(document: dict[str, Any], forecast: Path) -> list[Score]:
     if device is None:
         message = f"forecasts are of boards that are known, and this is '{machine}'"
         raise CheckError(message, where=str(forecast), fix=f"known are {', '.join(known_boards())}")
-    return scored(read_sealed(forecast), device, document["bundle"]["manifest_sha256"], document["bench"])
+    return scored(read_sealed(forecast), device, document["bundle"].get("manifest_sha256", ""), document["bench"])
 
 
 def _plain(score: Score) -> dict[str, Any]:

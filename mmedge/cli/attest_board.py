@@ -46,13 +46,16 @@ def on_board(
     with step("devices") as progress:
         devices = probed(list(dict.fromkeys(named)), found, probe_s, progress)
     calibration = _calibration(step, devices)
-    report = soak()
-    part = {
+    part: dict[str, Any] = {
         "devices": [msgspec.to_builtins(device) for device in devices],
         "calibration": calibration,
-        "soak": report.to_dict(),
+        "soak": None,
     }
-    return part, [f"soak: {report.problem}"] if report.problem else []
+    try:
+        report = soak()
+    except MmedgeError as error:  # a camera that was pulled out takes nothing of what was measured before
+        return part, [f"soak: {error.message}"]
+    return {**part, "soak": report.to_dict()}, [f"soak: {report.problem}"] if report.problem else []
 
 
 def _calibration(step: Step, devices: list[DeviceProbe]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import typer
 
 from mmedge.cli.output import Json, out, print_json
 from mmedge.clients.attached import attach
-from mmedge.errors import CheckError
+from mmedge.errors import CheckError, DeviceError
 
 
 def command(
@@ -21,11 +21,14 @@ def command(
     """Wait for the next result of a run: `mmedge run ... --attach SOCKET`.
 
     Exit code 0 if one comes in time; 1 if none comes or the run has ended, as it may be stuck or its devices away;
-    3 if no run listens there.
+    3 if no run answers there.
     """
     began_s = time.monotonic()
     with attach(path) as run:
-        result = next(run.results(began_s + within), None)
+        try:
+            result = next(run.results(began_s + within), None)
+        except DeviceError as error:  # it was there, and ended by an error
+            raise CheckError(error.message, where=error.where, fix=error.fix) from error
     waited_ms = round(1000 * (time.monotonic() - began_s), 1)
     if result is None:
         raise CheckError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -20,13 +21,14 @@ from mmedge.engine.cache_folder import checked_cache
 from mmedge.engine.cpu import cpu_name, instruction_sets
 from mmedge.engine.cpu_engine import CpuEngine
 from mmedge.errors import ConfigError, EngineError
-from mmedge.files import engine_cache, file_hash, replacing
+from mmedge.files import engine_cache, file_hash, read_plain, replacing
 from mmedge.learn import learn
 from mmedge.version import __version__
 
 _log = logging.getLogger(__name__)
 _ENTRY, _NEW = "entry.json", "preparing-"
 _ABANDONED_S = 3600.0
+_MOST_BYTES = 1 << 20  # of what is said of an entry
 LEAST_BYTES = 1 << 20
 """Networks below this size are loaded as fast from their own file."""
 _E = TypeVar("_E", bound=CpuEngine)
@@ -109,13 +111,16 @@ def _verified(key: PreparedKey) -> Path | None:
     """Return the folder of an entry whose every file is what was written, None if there is none."""
     with _cache_problem("nothing prepared is read"):
         folder = checked_cache() / key.stem
-        if not folder.is_dir():
+        if folder.is_symlink() or not folder.is_dir():
+            folder.unlink(missing_ok=True)  # else nothing could ever be kept there
             return None
         try:
-            entry = msgspec.json.decode((folder / _ENTRY).read_bytes(), type=learn(_Entry))
-            if entry.key == key and all(file_hash(folder / name) == sha for name, sha in entry.files.items()):
+            entry = msgspec.json.decode(read_plain(folder / _ENTRY, _MOST_BYTES), type=learn(_Entry))
+            there = {file.name for file in os.scandir(folder) if file.is_file(follow_symlinks=False)}
+            is_whole = entry == _Entry(key=key, files=entry.files) and there == {*entry.files, _ENTRY}
+            if is_whole and all(file_hash(folder / name) == sha for name, sha in entry.files.items()):
                 return folder
-            problem = "its key or a hash differs"
+            problem = "its key, its files or a hash differ"
         except (OSError, msgspec.MsgspecError) as error:
             problem = str(error)
         _log.warning("what was prepared in %s is damaged (%s): it is made again", folder, problem)
@@ -132,8 +137,9 @@ def _preparing(key: PreparedKey) -> Iterator[Path | None]:
 
         cache = checked_cache()
         for left in cache.glob(f"{_NEW}*"):  # by a process that was killed
-            if time.time() - left.stat().st_mtime > _ABANDONED_S:
-                _remove(left)
+            with suppress(FileNotFoundError):  # its process has just ended
+                if time.time() - left.lstat().st_mtime > _ABANDONED_S:
+                    _remove(left)
         folder = Path(mkdtemp(prefix=_NEW, dir=cache))
     try:
         yield folder

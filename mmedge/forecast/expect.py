@@ -211,9 +211,9 @@ def expect(
         >>> expect(bundle, Sources("AMD EPYC"), device="orin-nano").end_to_end  # doctest: +SKIP
         Span(low=0.0, middle=None, high=None)
     """
-    for name, value, most in (("fps", fps, 1000), ("block_ms", block_ms, 1000)):
-        if not 0 < value <= most:
-            raise ConfigError(f"{name} must be above 0 and at most {most}, got {value:g}", where=name, fix="correct it")
+    for name, value, least, most in (("fps", fps, 0.001, 1000), ("block_ms", block_ms, 0.001, 1000)):
+        if not least <= value <= most:
+            raise ConfigError(f"{name} must be {least} to {most}, got {value:g}", where=name, fix="correct it")
     attached = dict.fromkeys(inputs or bundle.inputs, latency != "offline")
     plan = make_plan(bundle.manifest, attached, latency=latency, manifest_sha256=bundle.manifest_sha256)
     target = board_of(sources.machine) if device is None else device

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
@@ -32,6 +32,33 @@ class _Forecast(msgspec.Struct, frozen=True):
     end_to_end_ms: tuple[float, float | None, float | None]
     engines_ms: tuple[float, float | None, float | None]
     steps: tuple[_Step, ...]
+
+
+class _Rate(msgspec.Struct, frozen=True):
+    asked_hz: Annotated[float, msgspec.Meta(gt=0)] | None
+
+
+class _Figures(msgspec.Struct, frozen=True):
+    p50: float | None
+
+
+class _EndToEnd(msgspec.Struct, frozen=True):
+    p50: float
+
+
+class _Latency(msgspec.Struct, frozen=True):
+    end_to_end: _EndToEnd
+    steps: dict[str, _Figures]
+
+
+class _Stage(msgspec.Struct, frozen=True):
+    engine: _Figures
+
+
+class _Measured(msgspec.Struct, frozen=True):
+    rate: _Rate
+    latency_ms: _Latency
+    stages_ms: dict[str, _Stage]
 
 
 class _Sealed(msgspec.Struct, frozen=True):
@@ -105,9 +132,15 @@ def scored(document: Mapping[str, Any], device: str, manifest_sha256: str, repor
 
     Raises:
         CheckError: If nothing had been said of this bundle on this board at this rate.
+        ConfigError: If the report lacks what is to be scored.
     """
     forecasts = msgspec.convert(document, learn(_Sealed)).forecasts
-    asked = report["rate"]["asked_hz"]
+    try:
+        measured = msgspec.convert(report, learn(_Measured))
+    except msgspec.ValidationError as error:
+        message = f"the report cannot be scored: {error}"
+        raise ConfigError(message, where="bench", fix="measure again with this version") from None
+    asked = measured.rate.asked_hz
     for own in forecasts:
         same = (own.schema, own.device, own.manifest_sha256) == (SCHEMA, device, manifest_sha256)
         if same and asked is not None and abs(own.rate_hz / asked - 1) < 0.01:
@@ -118,13 +151,13 @@ def scored(document: Mapping[str, Any], device: str, manifest_sha256: str, repor
             where="forecast",
             fix="take the report that was written with this very bundle, and measure at its rate",
         )
-    figures = [Score("end to end", Span(*own.end_to_end_ms), report["latency_ms"]["end_to_end"]["p50"])]
-    together = report["latency_ms"]["steps"].get("inferred")
-    if together is not None and together["p50"] is not None:
-        figures.append(Score("engines of a trigger", Span(*own.engines_ms), together["p50"]))
+    figures = [Score("end to end", Span(*own.end_to_end_ms), measured.latency_ms.end_to_end.p50)]
+    together = measured.latency_ms.steps.get("inferred")
+    if together is not None and together.p50 is not None:
+        figures.append(Score("engines of a trigger", Span(*own.engines_ms), together.p50))
     for step in own.steps:
-        measured = report["stages_ms"].get(step.name) if step.kind == "stage" else None
-        if measured is not None and measured["engine"]["p50"] is not None:
+        stage = measured.stages_ms.get(step.name) if step.kind == "stage" else None
+        if stage is not None and stage.engine.p50 is not None:
             span = None if step.ms is None else Span(*step.ms)
-            figures.append(Score(f"engine of {step.name}", span, measured["engine"]["p50"]))
+            figures.append(Score(f"engine of {step.name}", span, stage.engine.p50))
     return figures

@@ -42,16 +42,20 @@ class PacketReader {
 
   void add_records(int fd) { queue_.emplace(RecordQueue::attach(fd)); }
   void add_samples(std::uint32_t number, std::string stream, int fd) {
+    announced();
     sounds_.add(number, std::move(stream), SampleRing::attach(fd));
     newest_ring_ = number;
   }
   void add_slots(std::uint32_t number, int fd) {
+    announced();
     rings_[number] = nb::cast(SlotRing::attach(fd));
     newest_ring_ = number;
   }
 
   // A camera that changed its size writes into another ring, and no more into the one before.
   nb::object slots(const std::string& stream, std::uint32_t number) {
+    if (streams_.size() >= kStreams && streams_.find(stream) == streams_.end())
+      throw std::invalid_argument("pictures of more streams than a pipeline has");
     const auto [known, first] = streams_.try_emplace(stream, number);
     if (!first && known->second != number) {
       rings_.erase(known->second);
@@ -71,7 +75,15 @@ class PacketReader {
   Newest newest() const { return queue_ ? queue_->newest() : Newest{0, 0, 0}; }
 
  private:
-  static constexpr std::size_t kKinds = 64;  // of the pictures of one writer, so many are remembered
+  static constexpr std::size_t kKinds = 64;    // of the pictures of one writer, so many are remembered
+  static constexpr std::size_t kStreams = 64;  // a pipeline has no more inputs
+  static constexpr std::size_t kRings = 256;   // each takes a descriptor; those of a camera's former sizes go
+
+  // A writer that announces rings without end must not take all descriptors of this process.
+  void announced() const {
+    if (rings_.size() + sounds_.size() >= kRings)
+      throw std::invalid_argument("too many rings were announced");
+  }
 
   // Whether the ring of a picture or of sound is still on its way.
   bool waits(std::string_view record) const {

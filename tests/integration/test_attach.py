@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -24,7 +25,7 @@ from mmedge.clients.server import WAITING
 from mmedge.errors import ConfigError, FrameExpiredError, MmedgeError
 from mmedge.types import Result
 from tests.attaching import Isolation, following, programs, push, pushed
-from tests.processes import until
+from tests.processes import family, until
 from tests.tiny import imu_bundle, tiny_bundle
 
 pytestmark = pytest.mark.parallel
@@ -256,3 +257,10 @@ def test_health_waits_for_a_result(bundle: Path, door: Path, capfd: pytest.Captu
     with pushed(bundle, door):  # it runs, and nothing is pushed
         assert run(["health", str(door), "--within", "0.3"]) == 1
         assert "no result within 0.3 s" in capfd.readouterr().err
+        assert run(["health", str(door), "--within", "nan"]) == 2
+    with pushed(bundle, door) as pipe:
+        dies = threading.Timer(1.0, os.kill, (family(pipe)[0], signal.SIGKILL))
+        dies.start()
+        assert run(["health", str(door), "--within", "20"]) == 1
+        dies.join()
+        assert "died" in capfd.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import nullcontext
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ import numpy as np
 import pytest
 
 import mmedge
+from mmedge.bench.report import Report
 from mmedge.cli import run
-from mmedge.errors import CheckError, ConfigError
+from mmedge.cli.attest_board import on_board
+from mmedge.errors import CheckError, ConfigError, SourceError
 from tests.tiny import MANIFEST, tiny_bundle
 
 HERE = "tests.integration.test_bench"
@@ -300,6 +303,22 @@ def test_an_attestation_is_written_and_checked(tmp_path: Path, capfd: pytest.Cap
     written.write_text(json.dumps(document))
     assert run(["attest", "--check", str(written)]) == 1
     assert run(["attest"]) == 2
+
+
+def test_a_soak_that_fails_takes_nothing_of_what_was_measured_before() -> None:
+    def soak() -> Report:
+        raise SourceError("the camera is gone", where="image", fix="plug it in")
+
+    part, problems = on_board(lambda name: nullcontext(lambda *told: None), {}, 1.0, soak)
+    assert problems == ["soak: the camera is gone"]
+    assert part["soak"] is None
+    assert {"devices", "calibration"} <= set(part)
+
+
+@pytest.mark.parametrize("option", ["--duration", "--rate-seconds", "--soak", "--probe", "--fps"])
+def test_what_an_attestation_cannot_measure_is_refused_first(option: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["attest", "nowhere.mmedge", "--board", option, "-5"]) == 2
+    assert "nowhere" not in capfd.readouterr().err
 
 
 @pytest.mark.slow

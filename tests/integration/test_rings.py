@@ -15,6 +15,7 @@ from mmedge._native import core
 from mmedge.bundle.manifest import AudioInput, ImageInput
 from mmedge.capture import open_sources
 from mmedge.capture.supervisor import WorkerSource
+from mmedge.ipc.control import Control, Ring
 from mmedge.ipc.flow import FRAMES
 from mmedge.types import Arrival, Block, Frame, Packet
 
@@ -110,3 +111,25 @@ def test_a_worker_that_leaves_nonsense_is_replaced(
     packets = taken_until(source, lambda packets: any(packet.epoch == 1 for packet in packets))
     assert "a packet is damaged" in caplog.text
     assert packets[-1].epoch == 1
+
+
+def test_a_ring_that_is_none_is_the_worker_s_damage_and_no_bug_of_ours(opened: Callable[[str], WorkerSource]) -> None:
+    source = opened("test://?width=160&height=120&fps=30")
+    taken_until(source, lambda packets: len(packets) > 2)
+    source._stop.set()
+    source._nudge.set()
+    assert source._thread is not None
+    source._thread.join()
+    worker, (source._child.control, hostile) = source._child.control, Control.pair()
+    memory = os.memfd_create("no ring")
+    try:
+        for fds in ([memory], []):
+            source._delivered.damage = None
+            assert hostile.send(Ring(7, "slots", "image"), fds)
+            source._listen(0)
+            assert str(source._delivered.damage).startswith("a ring is damaged")
+    finally:
+        os.close(memory)
+        hostile.close()
+        source._child.control.close()
+        source._child.control = worker

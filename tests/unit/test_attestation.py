@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import os
 import socket
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmedge.bench.attestation import SCHEMA, private, read, seal
+from mmedge.bench.compare import read_baseline
 from mmedge.bench.report import SCHEMA as BENCH
 from mmedge.errors import CheckError, ConfigError
-from mmedge.forecast.seal import digest
+from mmedge.files import read_plain
+from mmedge.forecast.seal import digest, read_sealed
+from mmedge.forecast.times import read_measured
 from tests.scripts import load_script
 
 ROOT = Path(__file__).parents[2]
@@ -87,6 +91,45 @@ def test_a_report_of_another_schema_and_numbers_that_json_lacks_are_refused(tmp_
         read(write(tmp_path / "a.json", attestation(bench={"schema": "mmedge.bench/1"})))
     with pytest.raises(ConfigError, match="not strict JSON"):
         read(write(tmp_path / "a.json", {**attestation(), "golden": [float("nan")]}))
+
+
+@pytest.mark.parametrize(
+    ("at", "value"),
+    [
+        (("bundle",), "digits"),
+        (("bundle",), {"name": 3}),
+        (("bench", "latency_ms"), []),
+        (("bench", "latency_ms"), {}),
+        (("bench", "latency_ms", "end_to_end", "p50"), "6.5"),
+        (("bench", "conditions"), {}),
+        (("bench", "conditions", "machine"), 7),
+    ],
+)
+def test_a_sealed_one_that_lacks_what_is_shown_is_refused(tmp_path: Path, at: tuple[str, ...], value: object) -> None:
+    document: Any = attestation()
+    part = document
+    for key in at[:-1]:
+        part = part[key]
+    part[at[-1]] = value
+    with pytest.raises(ConfigError, match="malformed"):
+        read(write(tmp_path / "a.json", seal(document)))
+
+
+def test_a_pipe_is_not_waited_for_and_a_device_not_read_without_end(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero"), tmp_path):
+        with pytest.raises(ConfigError, match="not a plain file"):
+            read(path)
+        with pytest.raises(ConfigError, match="not a plain file"):
+            read_sealed(path)
+        with pytest.raises(ConfigError, match="not a plain file"):
+            read_measured(path, "digits")
+        with pytest.raises(ConfigError, match="not a plain file"):
+            read_baseline(path)
+    (tmp_path / "large").write_bytes(b"x" * 11)
+    with pytest.raises(OSError, match="too large"):
+        read_plain(tmp_path / "large", 10)
+    assert read_plain(tmp_path / "large", 11) == b"x" * 11
 
 
 JSON = st.recursive(

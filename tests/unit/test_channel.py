@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -346,6 +347,32 @@ def test_a_ring_that_says_nonsense_is_an_error(border: Border, record: bytes) ->
     assert (lent[1].index, pool.ring.publish(lent[1].index, b"")) == (1, 2)
     border.writer._records.put(record, 0, 0, 0)
     with pytest.raises(SourceError, match="damaged"):
+        border.take()
+
+
+def test_sound_that_no_ring_holds_takes_no_memory(border: Border) -> None:
+    border.writer.put(Block(samples=np.zeros(3000, np.float32), **STAMP))  # type: ignore[arg-type]
+    border.take()
+    for k in range(1, 401):  # 400 MiB, were they believed
+        border.writer._records.put(sound(ring=1, end=3000 + k * MAX_SAMPLES, n=MAX_SAMPLES).encode(), 0, 0, 0)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    (run,) = border.reader.take_runs()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10
+    assert all(len(block.samples) == 0 for block in packets_of([run]) if isinstance(block, Block))
+
+
+def test_streams_and_rings_without_end_are_refused(border: Border) -> None:
+    ring = FramePool((4,), slots=1).ring
+    border.read_announcements()
+    for number in range(1, 257):
+        border.reader.add(Ring(number, "slots", "s"), ring.fd)
+    with pytest.raises(ValueError, match="too many rings"):
+        border.reader.add(Ring(257, "slots", "s"), ring.fd)
+    for k in range(100):
+        told = msgspec.msgpack.decode(picture(ring=1, index=0)[72:])
+        told[0] = f"stream {k}"
+        border.writer._records.put(picture(ring=1, index=0)[:72] + msgspec.msgpack.encode(told), 0, 0, 0)
+    with pytest.raises(SourceError, match="more streams than a pipeline has"):
         border.take()
 
 

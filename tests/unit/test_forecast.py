@@ -205,7 +205,7 @@ def test_what_is_no_report_is_refused(tmp_path: Path, text: str) -> None:
             read_measured(tmp_path / name, "digits")
 
 
-@pytest.mark.parametrize("fps", [0, -1, math.nan, math.inf, 1001])
+@pytest.mark.parametrize("fps", [0, 1e-320, -1, math.nan, math.inf, 1001])
 def test_a_rate_that_is_none(tmp_path: Path, fps: float) -> None:
     with pytest.raises(ConfigError, match="fps must be"):
         forecast(tmp_path, fps=fps)
@@ -224,7 +224,12 @@ def test_the_command_prints_it_and_refuses_what_is_not_known(tmp_path: Path, cap
     assert json.loads(capfd.readouterr().out)["schema"] == "mmedge.plan/1"
     assert run(["inspect", str(DIGITS), "--plan", "--device", "thor"]) == 0
     assert "docs.ultralytics.com" in capfd.readouterr().out
-    for wrong in (["--plan", "--device", "xavier"], ["--device", "thor"], ["--plan", "--measured", "none.json"]):
+    for wrong in (
+        ["--plan", "--device", "xavier"],
+        ["--device", "thor"],
+        ["--plan", "--measured", "none.json"],
+        ["--plan", "--fps", "60", "--json"],  # the document is the plan's
+    ):
         assert run(["inspect", str(DIGITS), *wrong]) == 2
     capfd.readouterr()
 

@@ -83,6 +83,14 @@ def test_of_another_bundle_board_or_rate_there_is_none(document: dict[str, Any])
             scored(document, device, of, measured(1.0, rate))
 
 
+@pytest.mark.parametrize("rate", [{}, {"asked_hz": 0}, {"asked_hz": "30"}, None])
+def test_a_report_that_cannot_be_scored_is_refused(document: dict[str, Any], rate: object) -> None:
+    manifest = document["forecasts"][0]["manifest_sha256"]
+    for changes in ({"rate": rate}, {"stages_ms": [1]}, {"latency_ms": {"end_to_end": {"p50": None}, "steps": {}}}):
+        with pytest.raises(ConfigError, match="cannot be scored"):
+            scored(document, "orin-nano", manifest, {**measured(1.0), **changes})
+
+
 def test_an_attestation_is_scored_by_the_command(
     tmp_path: Path, document: dict[str, Any], capfd: pytest.CaptureFixture[str]
 ) -> None:

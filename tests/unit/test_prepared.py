@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import resource
 import shutil
 from collections.abc import Iterator
@@ -98,6 +99,30 @@ def test_what_is_damaged_is_made_again(cache: Path, backend: str, caplog: pytest
     assert answers(backend) == (first, {False})
     assert caplog.text.count("is damaged") == 4
     assert answers(backend) == (first, {True})
+
+
+def test_what_nobody_has_hashed_is_not_taken(cache: Path, backend: str) -> None:
+    first, _ = answers(backend)
+    names = [folder.name for folder in entries(cache)]
+    for how, name in enumerate(names):
+        folder = cache / name
+        file = next(path for path in folder.iterdir() if path.name != "entry.json")
+        entry = json.loads((folder / "entry.json").read_text())
+        if how == 0:
+            entry["files"] = {}
+        elif how == 1:
+            entry["files"]["a\0b"] = "0" * 64
+        elif how == 2:
+            file.unlink()
+            os.mkfifo(file)  # it is not waited for
+        else:
+            folder.rename(cache / "elsewhere")
+            folder.symlink_to("elsewhere")
+            continue
+        (folder / "entry.json").write_text(json.dumps(entry))
+    assert answers(backend) == (first, {False})
+    assert answers(backend) == (first, {True})
+    assert not any((cache / name).is_symlink() for name in names)
 
 
 def put_others(cache: Path) -> None:
