@@ -16,7 +16,7 @@ import typer
 
 from mmedge.address import Address
 from mmedge.bench import bench
-from mmedge.bench.attestation import SCHEMA, read, seal
+from mmedge.bench.attestation import SCHEMA, private, read, seal
 from mmedge.bench.checklist import SOAK_S
 from mmedge.bench.report import Report, write
 from mmedge.bench.run import check_asked
@@ -113,6 +113,9 @@ def command(
         doctor = msgspec.to_builtins(collect())
     with load(bundle) as opened, step("engines and golden inputs") as progress:
         sources = parse_inputs(opened, input, {}) if input else {}
+        if private([str(uri) for uri in sources.values()]):  # it would be refused at the end
+            message = "a source names the host, the user or the home folder, which is to stay out of the document"
+            raise ConfigError(message, where="--input", fix="name it by another path, or link to it")
         golden = [
             {key: row[key] for key in ("stage", "target", "precision", "error", "error_over_tolerance", "run_ms")}
             for row in verify_bundle(opened, progress, allow=allow)

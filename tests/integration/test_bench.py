@@ -321,6 +321,14 @@ def test_what_an_attestation_cannot_measure_is_refused_first(option: str, capfd:
     assert "nowhere" not in capfd.readouterr().err
 
 
+def test_a_source_that_would_tell_whose_board_it_is_is_refused_first(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    line = ["attest", str(tiny_bundle(tmp_path / "t.mmedge")), "--board", "--output", str(tmp_path / "a.json")]
+    assert run([*line, "--input", f"image={Path.home() / 'clip.mp4'}"]) == 2
+    assert "a source names the host" in " ".join(capfd.readouterr().err.split())
+
+
 @pytest.mark.slow
 def test_a_board_is_attested_in_one_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path, written = tiny_bundle(tmp_path / "t.mmedge"), tmp_path / "a.json"
