@@ -228,7 +228,6 @@ def test_the_command_prints_it_and_refuses_what_is_not_known(tmp_path: Path, cap
         ["--plan", "--device", "xavier"],
         ["--device", "thor"],
         ["--plan", "--measured", "none.json"],
-        ["--plan", "--fps", "60", "--json"],  # the document is the plan's
     ):
         assert run(["inspect", str(DIGITS), *wrong]) == 2
     capfd.readouterr()
