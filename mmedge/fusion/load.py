@@ -170,8 +170,8 @@ def _load_network(
             log.warning("stage '%s': %s %s is not used: %s", name, choice, variant.precision, error.message)
             tried.append(f"{choice} {variant.precision}: {error.message}")
             first = first or error
-    if len(choices) == 1 and first is not None:
-        raise first
+    if first is not None and len({variant.file for _, variant in choices}) == 1:
+        raise first  # of one file, another back end says the same
     raise EngineError(
         f"no engine of stage '{name}' passes its self-test",
         where="; ".join(tried),
