@@ -38,7 +38,7 @@ def test_pipes_devices_folders_and_files_without_end_are_refused(
         (Path("/dev/zero"), "is not a plain file"),
         (tmp_path, "cannot read"),
         (tmp_path / "none", "cannot read"),
-        (tmp_path / "large", "has more than 16 MiB"),
+        (tmp_path / "large", "more than 16777216 bytes"),
     ):
         with pytest.raises(ConfigError, match=said) as caught:
             reader(path)
